@@ -1,0 +1,35 @@
+// What an op needs of its rank: memory, threads, and the tape that records it (if any).
+//
+// Thread safety: one compute thread uses it. Ownership: points to parts of the Rank, which outlives it.
+#pragma once
+
+#include "kernels/tensor/allocator.h"
+#include "kernels/tensor/thread_pool.h"
+
+namespace weft {
+
+class Tape;
+
+struct Context {
+  Allocator& allocator;
+  ThreadPool& pool;
+  Tape* tape = nullptr;  // null: nothing is recorded (evaluation, the backward pass itself)
+  // Sums and products of matrices are cut into this many blocks of the global extent and merged in
+  // one fixed binary tree, so that the result does not depend on the mesh; 0: whole.
+  int block_count = 0;
+};
+
+// Nothing is recorded while it lives.
+class NoGrad {
+ public:
+  explicit NoGrad(Context& cx) : cx_(cx), tape_(cx.tape) { cx.tape = nullptr; }
+  ~NoGrad() { cx_.tape = tape_; }
+  NoGrad(const NoGrad&) = delete;
+  NoGrad& operator=(const NoGrad&) = delete;
+
+ private:
+  Context& cx_;
+  Tape* const tape_;
+};
+
+}  // namespace weft

@@ -1,0 +1,44 @@
+// An op: a shape rule, a kernel for each device, and a vjp written with other ops.
+//
+// An op object is one application of the op with its attributes (a dropout rate, a dim); the tape owns
+// it until the backward pass has used it.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "kernels/autograd/context.h"
+#include "kernels/tensor/tensor.h"
+
+namespace weft {
+
+class Op {
+ public:
+  virtual ~Op() = default;
+  virtual std::string_view name() const = 0;
+
+  // Specs of the outputs; WEFT_CHECKs what the callers (models) have to get right.
+  virtual std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const = 0;
+
+  // Computes. By default outputs are allocated from shape_rule and handed in; an op whose outputs are
+  // views of its inputs, or which communicates, overrides forward() instead.
+  virtual void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) = 0;
+  virtual std::vector<Tensor> forward(Context& cx, std::span<const Tensor> inputs);
+
+  // Gradients of the inputs (an empty handle: none), given those of the outputs (an empty handle:
+  // zero). `saved` holds the tensors named by saves(). Runs with no tape.
+  virtual std::vector<Tensor> vjp(Context& cx, std::span<const Tensor> saved,
+                                  std::span<const Tensor> output_grads) = 0;
+
+  // Which inputs and outputs the vjp needs; everything else is freed as soon as nobody holds it.
+  // Also the place to keep shapes. Called once, right after forward.
+  virtual std::vector<Tensor> saves(std::span<const Tensor> inputs, std::span<const Tensor> outputs) = 0;
+};
+
+// Runs the op and records it on cx.tape where an input requires a gradient.
+std::vector<Tensor> apply(Context& cx, std::unique_ptr<Op> op, std::vector<Tensor> inputs);
+Tensor apply_one(Context& cx, std::unique_ptr<Op> op, std::vector<Tensor> inputs);
+
+}  // namespace weft

@@ -1,0 +1,47 @@
+// The tape: ops in the order in which they ran, walked backwards once.
+//
+// Thread safety: the rank's compute thread. Ownership: owns the recorded ops and what they saved.
+// Invariants: 1. an entry and what it saved are released as soon as its vjp has run. 2. gradients of
+// leaves are added to what the leaf already holds (accumulation over micro-batches). 3. the order of
+// the backward pass, and so every sum, depends on the recorded order only.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "kernels/autograd/op.h"
+
+namespace weft {
+
+class Tape {
+ public:
+  Tape();
+  ~Tape();
+  Tape(const Tape&) = delete;
+  Tape& operator=(const Tape&) = delete;
+
+  void record(std::unique_ptr<Op> op, std::span<const Tensor> inputs, std::span<const Tensor> outputs);
+
+  // Adds d(sum(seed * output)) / d(leaf) to every leaf; an empty seed is ones. Leaves the tape empty.
+  void backward(Context& cx, const Tensor& output, const Tensor& seed = Tensor());
+
+  // Called when a leaf's gradient of this backward pass is complete, in that order.
+  void on_leaf_ready(std::function<void(const Tensor& leaf)> hook);
+
+  void clear();
+  size_t size() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+// Runs `block` without recording its insides, and runs it again in the backward pass (activation
+// checkpointing). `block` must be a pure function of its inputs and of tensors it captures that
+// require gradients (parameters).
+Tensor checkpointed(Context& cx, const std::function<Tensor(Context&, const Tensor&)>& block,
+                    const Tensor& input);
+
+}  // namespace weft

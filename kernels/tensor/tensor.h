@@ -1,0 +1,81 @@
+// A tensor: a view (shape, strides, offset) of shared storage, and its place in autograd.
+//
+// A Tensor is a handle: copies share the storage and the autograd state. An empty handle (default
+// constructed) is "no tensor", for example an absent bias.
+//
+// Thread safety: handles as shared_ptr; elements are the caller's business. Ownership: the last handle
+// to a storage returns it to its allocator.
+// Invariants: 1. strides are in elements and >= 0. 2. requires_grad only on floating tensors. 3. the
+// gradient of a leaf has the leaf's shape and dtype.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "kernels/tensor/allocator.h"
+#include "kernels/tensor/dtype.h"
+#include "kernels/tensor/shape.h"
+
+namespace weft {
+
+struct TensorSpec {
+  Shape shape;
+  DType dtype = DType::kF32;
+  bool operator==(const TensorSpec&) const = default;
+};
+
+class Tensor {
+ public:
+  Tensor() = default;
+  // Uninitialized, contiguous.
+  static Tensor empty(Allocator& allocator, Shape shape, DType dtype = DType::kF32);
+  static Tensor zeros(Allocator& allocator, Shape shape, DType dtype = DType::kF32);
+  static Tensor full(Allocator& allocator, Shape shape, double value, DType dtype = DType::kF32);
+  template <typename T>
+  static Tensor from(Allocator& allocator, Shape shape, std::span<const T> values) {
+    Tensor tensor = empty(allocator, shape, DTypeOf<T>::value);
+    WEFT_CHECK(static_cast<int64_t>(values.size()) == shape.elements(), "{} values", values.size());
+    if (!values.empty()) std::memcpy(tensor.raw(), values.data(), values.size_bytes());
+    return tensor;
+  }
+
+  explicit operator bool() const { return impl_ != nullptr; }
+  const Shape& shape() const;
+  int64_t dim(int index) const { return shape()[index]; }
+  std::span<const int64_t> strides() const;
+  DType dtype() const;
+  TensorSpec spec() const { return {shape(), dtype()}; }
+  int64_t elements() const { return shape().elements(); }
+  size_t bytes() const { return static_cast<size_t>(elements()) * size_of(dtype()); }
+  bool contiguous() const;
+  Allocator& allocator() const;
+
+  void* raw() const;  // first element of this view
+  template <typename T>
+  T* data() const {
+    WEFT_CHECK(dtype() == DTypeOf<T>::value, "dtype is {}", dtype_name(dtype()));
+    return static_cast<T*>(raw());
+  }
+  template <typename T>
+  std::vector<T> to_vector() const;  // row-major copy, any strides
+
+  // Views outside autograd (no tape entry). The differentiable ones are in kernels/ops.
+  Tensor view(Shape shape, std::span<const int64_t> strides, int64_t offset_elements) const;
+  Tensor detach() const;  // same storage, no autograd state
+  uint64_t id() const;    // of the autograd identity; distinct for every op result
+
+  // Autograd state.
+  bool requires_grad() const;
+  Tensor& set_requires_grad(bool on);  // makes it a leaf
+  Tensor grad() const;                 // empty handle before the first backward
+  void set_grad(Tensor grad) const;    // an empty handle clears it
+
+ private:
+  struct Impl;
+  std::shared_ptr<Impl> impl_;
+};
+
+}  // namespace weft

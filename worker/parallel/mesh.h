@@ -1,0 +1,43 @@
+// The mesh: the one place that turns degrees into named axes. Rank = (data * sequence + s) * tensor + t:
+// tensor neighbours are closest, so they share a node.
+//
+// Ownership: owns one communicator an axis. Invariants: 1. data x sequence x tensor = world size.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "proto/base/status.h"
+#include "worker/parallel/communicator.h"
+
+namespace weft {
+
+enum class Axis { kData, kSequence, kTensor, kWorld };
+
+struct MeshDegrees {
+  int data = 1, sequence = 1, tensor = 1;
+  int64_t world() const { return int64_t{data} * sequence * tensor; }
+};
+
+// A part of [0, whole): parts of a whole over n ranks differ by at most one, larger ones first.
+struct Part {
+  int64_t start = 0, length = 0;
+};
+Part part_of(int64_t whole, int count, int index);
+
+class Mesh {
+ public:
+  // A collective over `world`. Error: the product of the degrees is not the world size.
+  static Result<Mesh> create(std::unique_ptr<Communicator> world, MeshDegrees degrees);
+
+  MeshDegrees degrees() const { return degrees_; }
+  Communicator& axis(Axis axis) const;
+  int index(Axis axis) const { return this->axis(axis).rank(); }
+  int size(Axis axis) const { return this->axis(axis).size(); }
+
+ private:
+  MeshDegrees degrees_;
+  std::unique_ptr<Communicator> world_, data_, sequence_, tensor_;
+};
+
+}  // namespace weft

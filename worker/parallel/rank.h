@@ -1,0 +1,24 @@
+// Everything that belongs to one rank and is handed down: memory, threads, mesh, logger. Never in the
+// process, so that several ranks can be threads of one test.
+//
+// Thread safety: one compute thread. Ownership: owns all of its parts.
+#pragma once
+
+#include <memory>
+
+#include "kernels/autograd/context.h"
+#include "proto/base/log.h"
+#include "worker/parallel/mesh.h"
+
+namespace weft {
+
+struct Rank {
+  std::unique_ptr<Allocator> allocator;
+  std::unique_ptr<ThreadPool> pool;
+  Mesh mesh;
+  Logger log;
+
+  Context context() { return Context{*allocator, *pool}; }
+};
+
+}  // namespace weft
