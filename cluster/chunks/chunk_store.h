@@ -1,0 +1,35 @@
+// Content-addressed bytes: the key of a chunk is its SHA-256. Agents and the coordinator each have one.
+//
+// Thread safety: every call from any thread. Ownership: owns its database.
+// Invariants: 1. put returns ok only when the bytes are synced. 2. get checks the hash; bytes that do
+// not match are kCorruption, never returned. 3. a full disk is kResourceExhausted and loses nothing;
+// writes work again once there is room.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "proto/base/status.h"
+
+namespace weft {
+
+inline constexpr int64_t kChunkBytesMax = int64_t{4} << 20;
+
+class ChunkStore {
+ public:
+  virtual ~ChunkStore() = default;
+  virtual Status put(const std::string& hash, std::string_view bytes) = 0;  // repeating it is free
+  virtual Result<std::string> get(const std::string& hash) const = 0;
+  virtual bool has(const std::string& hash) const = 0;
+  virtual Status remove(const std::vector<std::string>& hashes) = 0;
+  virtual Status for_each(const std::function<void(const std::string& hash, int64_t size)>& visit) const = 0;
+  virtual int64_t bytes() const = 0;  // stored, approximately
+};
+
+Result<std::unique_ptr<ChunkStore>> open_chunk_store(const std::string& folder);
+
+}  // namespace weft

@@ -1,0 +1,44 @@
+// A parameter of a model as one rank holds it: its name and shape in the whole model, and which part
+// of it this rank has.
+//
+// Thread safety: values. Ownership: a Parameter shares its tensor with the model.
+// Invariants: 1. value has the whole shape with dim `shard.dim` replaced by the sum of the ranges'
+// lengths. 2. the shards of the tensor axis cover the parameter exactly once, or each is the whole.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "kernels/tensor/tensor.h"
+#include "worker/parallel/mesh.h"
+
+namespace weft {
+
+// This rank's part along `dim`: the ranges one behind the other, in this order. dim -1: the whole
+// parameter. Several ranges: GPT-2's c_attn holds query, key and value side by side.
+struct Shard {
+  int dim = -1;
+  std::vector<Part> ranges;
+  bool whole() const { return dim < 0; }
+};
+
+enum class Initializer { kZeros, kOnes, kNormal };
+
+struct ParameterInfo {
+  std::string name;   // as in model.safetensors; of a task's head: "<task>.<name>"
+  Shape shape;        // of the whole parameter
+  Shard shard;
+  Initializer initializer = Initializer::kZeros;
+  double deviation = 0;           // of kNormal; drawn by global element index
+  bool decay = false;             // weight decay applies (two and more dimensions)
+  // The gradient a rank computes is only its part of a sum over the tensor axis (parameters of norms
+  // and biases that run on a part of the tokens under sequence parallelism).
+  bool partial_over_tensor = false;
+};
+
+struct Parameter {
+  ParameterInfo info;
+  Tensor value;  // a leaf; requires_grad unless frozen
+};
+
+}  // namespace weft
