@@ -18,14 +18,20 @@ namespace weft {
 class Tape {
  public:
   Tape();
-  ~Tape();
+  virtual ~Tape();
   Tape(const Tape&) = delete;
   Tape& operator=(const Tape&) = delete;
 
-  void record(std::unique_ptr<Op> op, std::span<const Tensor> inputs, std::span<const Tensor> outputs);
+  virtual void record(std::unique_ptr<Op> op, std::span<const Tensor> inputs,
+                      std::span<const Tensor> outputs);
 
   // Adds d(sum(seed * output)) / d(leaf) to every leaf; an empty seed is ones. Leaves the tape empty.
   void backward(Context& cx, const Tensor& output, const Tensor& seed = Tensor());
+
+  // d(sum(seed * output)) / d(target) for each target, leaf or not; an empty handle where there is
+  // none. No leaf's gradient changes. Leaves the tape empty.
+  std::vector<Tensor> gradients(Context& cx, const Tensor& output, const Tensor& seed,
+                                std::span<const Tensor> targets);
 
   // Called when a leaf's gradient of this backward pass is complete, in that order.
   void on_leaf_ready(std::function<void(const Tensor& leaf)> hook);
@@ -39,8 +45,8 @@ class Tape {
 };
 
 // Runs `block` without recording its insides, and runs it again in the backward pass (activation
-// checkpointing). `block` must be a pure function of its inputs and of tensors it captures that
-// require gradients (parameters).
+// checkpointing). `block` must be a pure function of its input and of tensors that it captures
+// (parameters, or results that were recorded outside); those get their gradients through the tape.
 Tensor checkpointed(Context& cx, const std::function<Tensor(Context&, const Tensor&)>& block,
                     const Tensor& input);
 

@@ -51,6 +51,7 @@ class Tensor {
   int64_t elements() const { return shape().elements(); }
   size_t bytes() const { return static_cast<size_t>(elements()) * size_of(dtype()); }
   bool contiguous() const;
+  bool unique() const;  // the only handle to its storage
   Allocator& allocator() const;
 
   void* raw() const;  // first element of this view
@@ -69,7 +70,9 @@ class Tensor {
 
   // Autograd state.
   bool requires_grad() const;
+  bool leaf() const;  // requires a gradient and is no result of a recorded op
   Tensor& set_requires_grad(bool on);  // makes it a leaf
+  void mark_result() const;            // the tape: requires a gradient, is no leaf
   Tensor grad() const;                 // empty handle before the first backward
   void set_grad(Tensor grad) const;    // an empty handle clears it
 

@@ -1,0 +1,81 @@
+// Activation checkpointing (Chen et al. 2016): the block's insides are not kept but computed twice.
+#include <unordered_set>
+
+#include "kernels/autograd/tape.h"
+#include "kernels/tensor/strided.h"
+
+namespace weft {
+namespace {
+
+using BlockFunction = std::function<Tensor(Context&, const Tensor&)>;
+
+// Keeps no op, only which tensors that need a gradient come into the block from outside.
+class InputFinder final : public Tape {
+ public:
+  explicit InputFinder(const Tensor& block_input) { inside_.insert(block_input.id()); }
+
+  void record(std::unique_ptr<Op>, std::span<const Tensor> inputs,
+              std::span<const Tensor> outputs) override {
+    for (const Tensor& input : inputs) {
+      if (input.requires_grad() && inside_.insert(input.id()).second) captured_.push_back(input);
+    }
+    for (const Tensor& output : outputs) {
+      if (!output || !is_floating(output.dtype())) continue;
+      output.mark_result();
+      inside_.insert(output.id());
+    }
+  }
+  std::vector<Tensor> captured() && { return std::move(captured_); }
+
+ private:
+  std::unordered_set<uint64_t> inside_;
+  std::vector<Tensor> captured_;
+};
+
+// Inputs: the block's input, then what it captures.
+class Checkpointed final : public Op {
+ public:
+  explicit Checkpointed(BlockFunction block) : block_(std::move(block)) {}
+  std::string_view name() const override { return "checkpointed"; }
+  std::vector<TensorSpec> shape_rule(std::span<const Tensor>) const override { return {}; }
+  void cpu(Context&, std::span<const Tensor>, std::span<Tensor>) override {}
+
+  std::vector<Tensor> saves(std::span<const Tensor> inputs, std::span<const Tensor>) override {
+    return {inputs.begin(), inputs.end()};
+  }
+
+  std::vector<Tensor> vjp(Context& cx, std::span<const Tensor> saved,
+                          std::span<const Tensor> output_grads) override {
+    Tape tape;
+    Context inner = cx;
+    inner.tape = &tape;
+    std::vector<Tensor> targets(saved.begin(), saved.end());
+    targets[0] = saved[0].detach();
+    targets[0].set_requires_grad(saved[0].requires_grad());
+    const Tensor output = block_(inner, targets[0]);
+    return tape.gradients(inner, output, output_grads[0], targets);
+  }
+
+ private:
+  const BlockFunction block_;
+};
+
+}  // namespace
+
+Tensor checkpointed(Context& cx, const BlockFunction& block, const Tensor& input) {
+  if (cx.tape == nullptr) return block(cx, input);
+  Tensor inner_input = input.detach();
+  inner_input.set_requires_grad(input.requires_grad());
+  InputFinder finder(inner_input);
+  Context inner = cx;
+  inner.tape = &finder;
+  const Tensor result = block(inner, inner_input);
+  std::vector<Tensor> inputs = std::move(finder).captured();
+  inputs.insert(inputs.begin(), input);
+  if (!result.requires_grad()) return result;
+  const Tensor output = result.detach();
+  cx.tape->record(std::make_unique<Checkpointed>(block), inputs, std::span(&output, 1));
+  return output;
+}
+
+}  // namespace weft

@@ -1,0 +1,180 @@
+#include "kernels/autograd/tape.h"
+
+#include <unordered_map>
+#include <utility>
+
+#include "kernels/tensor/strided.h"
+
+namespace weft {
+namespace {
+
+struct Entry {
+  std::unique_ptr<Op> op;
+  std::vector<Tensor> saved;
+  // By input: its identity where it requires a gradient, else 0; the handle where it is a leaf.
+  std::vector<uint64_t> input_ids;
+  std::vector<Tensor> leaves;
+  std::vector<uint64_t> output_ids;
+};
+
+// Sums gradients by tensor. One that came in is only written to when nobody else can see it.
+class GradientSums {
+ public:
+  void add(ThreadPool& pool, uint64_t id, Tensor gradient) {
+    Tensor& sum = sums_[id];
+    if (!sum) {
+      sum = std::move(gradient);
+      return;
+    }
+    if (!(sum.unique() && sum.contiguous())) {
+      if (gradient.unique() && gradient.contiguous()) {
+        std::swap(sum, gradient);
+      } else {
+        sum = clone(pool, sum);
+      }
+    }
+    add_into(pool, gradient, sum);
+  }
+  Tensor take(uint64_t id) {
+    const auto found = sums_.find(id);
+    if (found == sums_.end()) return Tensor();
+    Tensor sum = std::move(found->second);
+    sums_.erase(found);
+    return sum;
+  }
+
+ private:
+  std::unordered_map<uint64_t, Tensor> sums_;
+};
+
+void add_to_leaf(ThreadPool& pool, const Tensor& leaf, Tensor gradient) {
+  if (const Tensor held = leaf.grad(); held) {
+    add_into(pool, gradient, held);
+    return;
+  }
+  const bool ours = gradient.unique() && gradient.contiguous();
+  leaf.set_grad(ours ? std::move(gradient) : clone(pool, gradient));
+}
+
+}  // namespace
+
+struct Tape::State {
+  std::vector<Entry> entries;
+  std::function<void(const Tensor&)> leaf_ready;
+
+  // Walks the entries backwards; leaves not in `targets` go to to_leaf(leaf, gradient), and
+  // done(leaf) follows the last use of a leaf.
+  template <typename ToLeaf, typename Done>
+  void walk(Context& cx, GradientSums& sums, ToLeaf to_leaf, Done done) {
+    std::unordered_map<uint64_t, int> uses;
+    for (const Entry& entry : entries) {
+      for (const Tensor& leaf : entry.leaves) {
+        if (leaf) ++uses[leaf.id()];
+      }
+    }
+    std::vector<Entry> stack = std::move(entries);
+    entries.clear();
+    while (!stack.empty()) {
+      Entry entry = std::move(stack.back());
+      stack.pop_back();
+      std::vector<Tensor> gradients = input_gradients(cx, entry, sums);
+      entry.op.reset();
+      entry.saved.clear();
+      for (size_t i = 0; i < entry.input_ids.size(); ++i) {
+        const Tensor& leaf = entry.leaves[i];
+        const bool has_gradient = i < gradients.size() && gradients[i];
+        if (has_gradient && leaf) to_leaf(leaf, std::move(gradients[i]));
+        if (has_gradient && !leaf && entry.input_ids[i] != 0) {
+          sums.add(cx.pool, entry.input_ids[i], std::move(gradients[i]));
+        }
+        if (leaf && --uses[leaf.id()] == 0) done(leaf);
+      }
+    }
+  }
+
+  static std::vector<Tensor> input_gradients(Context& cx, Entry& entry, GradientSums& sums) {
+    std::vector<Tensor> output_gradients;
+    bool any = false;
+    for (const uint64_t id : entry.output_ids) {
+      output_gradients.push_back(id == 0 ? Tensor() : sums.take(id));
+      any |= static_cast<bool>(output_gradients.back());
+    }
+    if (!any) return {};
+    std::vector<Tensor> gradients = entry.op->vjp(cx, entry.saved, output_gradients);
+    WEFT_CHECK(gradients.size() <= entry.input_ids.size(), "{}: {} gradients of {} inputs",
+               entry.op->name(), gradients.size(), entry.input_ids.size());
+    return gradients;
+  }
+
+  static Tensor seed_of(Context& cx, const Tensor& output, const Tensor& seed) {
+    if (!seed) return Tensor::full(cx.allocator, output.shape(), 1, output.dtype());
+    WEFT_CHECK(seed.spec() == output.spec(), "seed {} of output {}", seed.shape().to_string(),
+               output.shape().to_string());
+    return seed;
+  }
+};
+
+Tape::Tape() : state_(std::make_unique<State>()) {}
+
+Tape::~Tape() { clear(); }
+
+void Tape::record(std::unique_ptr<Op> op, std::span<const Tensor> inputs,
+                  std::span<const Tensor> outputs) {
+  Entry entry;
+  for (const Tensor& input : inputs) {
+    entry.input_ids.push_back(input.requires_grad() ? input.id() : 0);
+    entry.leaves.push_back(input.leaf() ? input : Tensor());
+  }
+  entry.saved = op->saves(inputs, outputs);
+  for (const Tensor& output : outputs) {
+    const bool differentiable = output && is_floating(output.dtype());
+    if (differentiable) output.mark_result();
+    entry.output_ids.push_back(differentiable ? output.id() : 0);
+  }
+  entry.op = std::move(op);
+  state_->entries.push_back(std::move(entry));
+}
+
+void Tape::backward(Context& cx, const Tensor& output, const Tensor& seed) {
+  const NoGrad inside(cx);
+  GradientSums sums;
+  const auto to_leaf = [&](const Tensor& leaf, Tensor gradient) {
+    add_to_leaf(cx.pool, leaf, std::move(gradient));
+  };
+  const auto done = [&](const Tensor& leaf) {
+    if (state_->leaf_ready && leaf.grad()) state_->leaf_ready(leaf);
+  };
+  Tensor first = State::seed_of(cx, output, seed);
+  if (output.leaf()) {
+    to_leaf(output, std::move(first));
+  } else {
+    sums.add(cx.pool, output.id(), std::move(first));
+  }
+  state_->walk(cx, sums, to_leaf, done);
+}
+
+std::vector<Tensor> Tape::gradients(Context& cx, const Tensor& output, const Tensor& seed,
+                                    std::span<const Tensor> targets) {
+  const NoGrad inside(cx);
+  GradientSums sums;
+  sums.add(cx.pool, output.id(), State::seed_of(cx, output, seed));
+  state_->walk(
+      cx, sums,
+      [&](const Tensor& leaf, Tensor gradient) { sums.add(cx.pool, leaf.id(), std::move(gradient)); },
+      [](const Tensor&) {});
+  std::vector<Tensor> result;
+  for (const Tensor& target : targets) result.push_back(sums.take(target.id()));
+  return result;
+}
+
+void Tape::on_leaf_ready(std::function<void(const Tensor& leaf)> hook) {
+  state_->leaf_ready = std::move(hook);
+}
+
+void Tape::clear() {
+  while (!state_->entries.empty()) state_->entries.pop_back();
+}
+
+size_t Tape::size() const { return state_->entries.size(); }
+
+}  // namespace weft

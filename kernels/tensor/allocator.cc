@@ -1,0 +1,223 @@
+#include "kernels/tensor/allocator.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <mutex>
+#include <set>
+#include <unordered_map>
+#include <vector>
+
+#include "proto/base/check.h"
+#include "proto/base/status.h"
+
+namespace weft {
+namespace {
+
+constexpr size_t kAlignment = 64;
+constexpr size_t kSmallMax = size_t{64} << 10;         // requests up to this share small segments
+constexpr size_t kSegmentUnit = size_t{2} << 20;       // a huge page
+constexpr size_t kSegmentGrowthMax = size_t{64} << 20;
+
+size_t round_up(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * unit; }
+
+// A piece of a segment; neighbours form a list in address order.
+struct Block {
+  char* data = nullptr;
+  size_t bytes = 0;
+  bool small = false;
+  bool free = false;
+  Block* before = nullptr;
+  Block* after = nullptr;
+};
+
+struct BySizeThenAddress {
+  bool operator()(const Block* a, const Block* b) const {
+    return a->bytes != b->bytes ? a->bytes < b->bytes : a->data < b->data;
+  }
+};
+
+class CachingAllocator final : public Allocator {
+ public:
+  ~CachingAllocator() override {
+    for (const Segment& segment : segments_) ::munmap(segment.data, segment.bytes);
+    for (auto& [data, block] : used_) delete block;
+    for (auto& pool : free_) {
+      for (Block* block : pool) delete block;
+    }
+    for (Block* block : spare_) delete block;
+  }
+
+  void* allocate(size_t bytes) override {
+    const size_t wanted = round_up(std::max<size_t>(bytes, 1), kAlignment);
+    const std::lock_guard lock(mutex_);
+    Block* block = take(wanted);
+    used_[block->data] = block;
+    live_bytes_ += static_cast<int64_t>(bytes);
+    peak_bytes_ = std::max(peak_bytes_, live_bytes_);
+    return block->data;
+  }
+
+  void release(void* data, size_t bytes) noexcept override {
+    const std::lock_guard lock(mutex_);
+    const auto found = used_.find(static_cast<char*>(data));
+    WEFT_CHECK(found != used_.end(), "release of memory that is not allocated");
+    Block* block = found->second;
+    used_.erase(found);
+    live_bytes_ -= static_cast<int64_t>(bytes);
+    block->free = true;
+    if (block->after != nullptr && block->after->free) join(block, block->after);
+    if (block->before != nullptr && block->before->free) {
+      block = block->before;
+      join(block, block->after);
+    }
+    free_list(block->small).insert(block);
+  }
+
+  AllocatorStats stats() const override {
+    const std::lock_guard lock(mutex_);
+    AllocatorStats stats;
+    stats.live_bytes = live_bytes_;
+    stats.peak_bytes = peak_bytes_;
+    stats.system_calls = system_calls_;
+    for (const Segment& segment : segments_) {
+      stats.reserved_bytes += static_cast<int64_t>(segment.bytes);
+    }
+    size_t free_bytes = 0, largest = 0;
+    for (const auto& pool : free_) {
+      for (const Block* block : pool) free_bytes += block->bytes;
+      if (!pool.empty()) largest = std::max(largest, (*pool.rbegin())->bytes);
+    }
+    if (free_bytes > 0) {
+      stats.fragmentation = 1 - static_cast<double>(largest) / static_cast<double>(free_bytes);
+    }
+    return stats;
+  }
+
+  void reset_peak() override {
+    const std::lock_guard lock(mutex_);
+    peak_bytes_ = live_bytes_;
+  }
+
+ private:
+  struct Segment {
+    char* data;
+    size_t bytes;
+  };
+  using FreeList = std::set<Block*, BySizeThenAddress>;
+
+  FreeList& free_list(bool small) { return free_[small ? 1 : 0]; }
+
+  Block* take(size_t wanted) {
+    const bool small = wanted <= kSmallMax;
+    FreeList& list = free_list(small);
+    Block probe;
+    probe.bytes = wanted;
+    auto found = list.lower_bound(&probe);
+    if (found == list.end()) {
+      reserve(wanted, small);
+      found = list.lower_bound(&probe);
+    }
+    Block* block = *found;
+    list.erase(found);
+    block->free = false;
+    if (block->bytes > wanted) split(block, wanted);
+    return block;
+  }
+
+  void split(Block* block, size_t wanted) {
+    Block* rest = new_block(block->data + wanted, block->bytes - wanted, block->small);
+    rest->before = block;
+    rest->after = block->after;
+    if (rest->after != nullptr) rest->after->before = rest;
+    block->after = rest;
+    block->bytes = wanted;
+    free_list(rest->small).insert(rest);
+  }
+
+  // `second`, the free neighbour after `first`, becomes part of it; neither stays in a free list.
+  void join(Block* first, Block* second) {
+    free_list(first->small).erase(first);
+    free_list(second->small).erase(second);
+    first->bytes += second->bytes;
+    first->after = second->after;
+    if (first->after != nullptr) first->after->before = first;
+    spare_.push_back(second);
+  }
+
+  Block* new_block(char* data, size_t bytes, bool small) {
+    Block* block = nullptr;
+    if (spare_.empty()) {
+      block = new Block;
+    } else {
+      block = spare_.back();
+      spare_.pop_back();
+    }
+    *block = Block{data, bytes, small, true, nullptr, nullptr};
+    return block;
+  }
+
+  // A new segment, larger the more there is, so that their number stays small.
+  void reserve(size_t wanted, bool small) {
+    size_t grown = kSegmentUnit;
+    if (!small) {
+      size_t reserved = 0;
+      for (const Segment& segment : segments_) reserved += segment.bytes;
+      grown = std::min(round_up(reserved / 4 + 1, kSegmentUnit), kSegmentGrowthMax);
+    }
+    const size_t least = round_up(wanted, kSegmentUnit);
+    size_t bytes = std::max(least, grown);
+    char* data = map(bytes);
+    if (data == nullptr && bytes > least) data = map(bytes = least);
+    if (data == nullptr) {
+      return_free_segments();
+      data = map(bytes);
+    }
+    if (data == nullptr) {
+      throw StatusError(Status(Code::kResourceExhausted,
+                               fmt::format("the system refuses {} bytes of memory; {} are in use",
+                                           bytes, live_bytes_)));
+    }
+    segments_.push_back({data, bytes});
+    free_list(small).insert(new_block(data, bytes, small));
+  }
+
+  char* map(size_t bytes) {
+    ++system_calls_;
+    void* data = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (data == MAP_FAILED) return nullptr;
+    ::madvise(data, bytes, MADV_HUGEPAGE);  // a hint; a refusal changes nothing
+    return static_cast<char*>(data);
+  }
+
+  void return_free_segments() {
+    for (FreeList& list : free_) {
+      for (auto it = list.begin(); it != list.end();) {
+        Block* block = *it;
+        if (block->before != nullptr || block->after != nullptr) {
+          ++it;
+          continue;
+        }
+        it = list.erase(it);
+        ++system_calls_;
+        ::munmap(block->data, block->bytes);
+        std::erase_if(segments_, [&](const Segment& segment) { return segment.data == block->data; });
+        spare_.push_back(block);
+      }
+    }
+  }
+
+  mutable std::mutex mutex_;
+  // Guarded by mutex_.
+  std::vector<Segment> segments_;
+  std::unordered_map<char*, Block*> used_;
+  FreeList free_[2];  // large, small
+  std::vector<Block*> spare_;
+  int64_t live_bytes_ = 0, peak_bytes_ = 0, system_calls_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<Allocator> make_caching_allocator() { return std::make_unique<CachingAllocator>(); }
+
+}  // namespace weft
