@@ -1,10 +1,11 @@
-// The ranks of one axis and the collectives among them. Implemented in cluster/comm: single (size one),
-// threads (ranks of one process), mpi.
+// The ranks of one axis and the collectives among them. Implemented in cluster/comm: single (size
+// one), threads (ranks of one process), mpi.
 //
-// Thread safety: one thread of a rank at a time; all ranks call the same collectives in the same order.
+// Thread safety: one thread of a rank at a time; all ranks call the same collectives in the same
+// order.
 // Ownership: a rank owns its communicators; a split one may outlive the one it came from.
-// Invariants: 1. every transport implements every call for every size, one included. 2. reductions run
-// in an order that depends on size and element count only, so results repeat bit for bit.
+// Invariants: 1. every transport implements every call for every size, one included. 2. reductions
+// run in an order that depends on size and element count only, so results repeat bit for bit.
 // Errors: a lost peer or transport is thrown as StatusError(kUnavailable). Tensors are contiguous.
 #pragma once
 
@@ -27,8 +28,8 @@ class Communicator {
   virtual std::unique_ptr<Communicator> split(int color, int key) = 0;
 
   virtual void all_reduce(Tensor& inout, ReduceOp op) = 0;  // kF32, kF64, kI64
-  // out is the concatenation, in rank order, of each rank's `in`; counts[r] elements come from rank r
-  // (in has counts[rank()], out has their sum).
+  // out is the concatenation, in rank order, of each rank's `in`; counts[r] elements come from rank
+  // r (in has counts[rank()], out has their sum).
   virtual void all_gather(const Tensor& in, Tensor& out, std::span<const int64_t> counts) = 0;
   // in (sum of counts) is summed over ranks; rank r gets its part of counts[r] elements in out.
   virtual void reduce_scatter(const Tensor& in, Tensor& out, std::span<const int64_t> counts) = 0;

@@ -1,5 +1,5 @@
-// The mesh: the one place that turns degrees into named axes. Rank = (data * sequence + s) * tensor + t:
-// tensor neighbours are closest, so they share a node.
+// The mesh: the one place that turns degrees into named axes. Rank = (data * sequence + s) * tensor
+// + t: tensor neighbours are closest, so they share a node.
 //
 // Ownership: owns one communicator an axis. Invariants: 1. data x sequence x tensor = world size.
 #pragma once
@@ -12,14 +12,17 @@
 
 namespace weft {
 
-enum class Axis { kData, kSequence, kTensor, kWorld };
+// kReplica is data and sequence together: the ranks that hold the same parameter shard, over which
+// gradients are summed. Its index is data index * sequence size + sequence index.
+enum class Axis { kData, kSequence, kTensor, kReplica, kWorld };
 
 struct MeshDegrees {
   int data = 1, sequence = 1, tensor = 1;
   int64_t world() const { return int64_t{data} * sequence * tensor; }
 };
 
-// A part of [0, whole): parts of a whole over n ranks differ by at most one, larger ones first.
+// Part `index` of `count` of [0, whole): parts of a whole over n ranks differ by at most one,
+// larger ones first.
 struct Part {
   int64_t start = 0, length = 0;
 };
@@ -37,7 +40,7 @@ class Mesh {
 
  private:
   MeshDegrees degrees_;
-  std::unique_ptr<Communicator> world_, data_, sequence_, tensor_;
+  std::unique_ptr<Communicator> world_, data_, sequence_, tensor_, replica_;
 };
 
 }  // namespace weft

@@ -1,5 +1,5 @@
-// Everything that belongs to one rank and is handed down: memory, threads, mesh, logger. Never in the
-// process, so that several ranks can be threads of one test.
+// Everything that belongs to one rank and is handed down: memory, threads, mesh, logger. Never in
+// the process, so that several ranks can be threads of one test.
 //
 // Thread safety: one compute thread. Ownership: owns all of its parts.
 #pragma once

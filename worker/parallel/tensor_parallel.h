@@ -1,0 +1,76 @@
+// Tensor parallelism of a transformer block (Shoeybi et al. 2019) with sequence parallelism of what
+// lies between the products (Korthikanti et al. 2022).
+//
+// Legend: B batch rows, T tokens of this rank's part of the sequence axis, t ranks of the tensor
+// axis, H hidden, V vocabulary. Along the tensor axis weights are cut by part_of(): uneven and
+// empty shards are fine.
+//
+// Between blocks, activations are [B, T, H], replicated over the tensor axis; with
+// sequence_parallel they are [B, part_of(T, t, rank), H], split along tokens. Every gradient that
+// backward() leaves on a parameter, shard or replicated, is complete over the tensor axis; no sum
+// over it is left to do.
+//
+// Thread safety and ownership: as collective_ops.h.
+#pragma once
+
+#include "kernels/ops/ops.h"
+#include "worker/parallel/collective_ops.h"
+
+namespace weft::parallel {
+
+// One forward pass's view of the tensor axis. A value; comm outlives the tape.
+struct TensorAxis {
+  Communicator& comm;
+  bool sequence_parallel = false;
+  int64_t tokens = 0;  // T, the extent whose parts the ranks hold; needed with sequence_parallel
+
+  Part part(int64_t whole) const { return part_of(whole, comm.size(), comm.rank()); }
+  // The tokens [start, start + length) of [0, T) that this rank holds between blocks.
+  Part token_part() const { return sequence_parallel ? part(tokens) : Part{0, tokens}; }
+};
+
+// x [..., T, in] between-blocks layout; weight is this rank's shard over outputs ([out/t, in] or
+// [in, out/t]), bias its shard [out/t] or an empty handle -> [..., T, out/t], all T tokens.
+// Where several products share one x (query, key, value), call column_input once and ops::linear on
+// it.
+Tensor column_linear(Context& cx, const TensorAxis& axis, const Tensor& x, const Tensor& weight,
+                     const Tensor& bias, ops::WeightLayout layout);
+// The first half of column_linear: x between blocks -> what every rank's products read, [..., T,
+// in].
+Tensor column_input(Context& cx, const TensorAxis& axis, const Tensor& x);
+
+// x [..., T, in/t]; weight is the shard over inputs ([out, in/t] or [in/t, out]); bias [out],
+// whole, or an empty handle, added once after the sum -> between-blocks layout, [..., T or its
+// part, out].
+Tensor row_linear(Context& cx, const TensorAxis& axis, const Tensor& x, const Tensor& weight,
+                  const Tensor& bias, ops::WeightLayout layout);
+// The second half of row_linear: each rank's term [..., T, H] -> their sum in the between-blocks
+// layout.
+Tensor row_output(Context& cx, const TensorAxis& axis, const Tensor& x);
+
+// Between-blocks layout [..., T or its part, H] -> replicated, used alike by every rank (a task's
+// head that is not itself tensor parallel), and back.
+Tensor join_tokens(Context& cx, const TensorAxis& axis, const Tensor& x);
+Tensor split_tokens(Context& cx, const TensorAxis& axis, const Tensor& x);
+
+// A parameter that every rank of the axis holds whole and applies to between-blocks activations
+// (gamma and beta of a norm, a bias after a sum, positions' rows of split tokens). With
+// sequence_parallel each rank sees only its tokens, so its gradient is summed over the axis in the
+// backward pass; without, the gradient is already the same everywhere and this is the identity.
+Tensor replicated(Context& cx, const TensorAxis& axis, const Tensor& parameter);
+
+// ids int64 [B, T], all tokens and the same on every rank; table is this rank's rows
+// part_of(vocabulary, t, rank) of the whole, [V/t, H] -> between-blocks layout [B, T or its part,
+// H].
+Tensor vocabulary_embedding(Context& cx, const TensorAxis& axis, const Tensor& ids,
+                            const Tensor& table, int64_t vocabulary, int64_t padding_id = -1);
+
+// Sum over rows of -log softmax(logits)[label]: logits [..., V/t], sharded over the vocabulary by
+// part_of; labels int64 [...] with global ids, the same on every rank; ignore_index counts for
+// nothing. A scalar, the same on every rank of the axis. Maximum, sum of exponentials and the
+// label's logit are reduced, [rows] each; the vocabulary is never gathered. dtype as logits.
+Tensor vocabulary_cross_entropy(Context& cx, Communicator& comm, const Tensor& logits,
+                                const Tensor& labels, int64_t vocabulary,
+                                int64_t ignore_index = -100);
+
+}  // namespace weft::parallel
