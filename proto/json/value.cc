@@ -1,0 +1,88 @@
+#include "proto/json/value.h"
+
+namespace weft {
+
+double JsonValue::as_double() const {
+  switch (kind) {
+    case Kind::kInteger:
+      return static_cast<double>(integer);
+    case Kind::kUnsigned:
+      return static_cast<double>(unsigned_integer);
+    case Kind::kNumber:
+      return number;
+    default:
+      return 0;
+  }
+}
+
+const JsonValue* JsonValue::find(std::string_view key) const {
+  for (const JsonMember& member : members) {
+    if (member.key == key) return &member.value;
+  }
+  return nullptr;
+}
+
+std::string_view JsonValue::kind_name() const {
+  switch (kind) {
+    case Kind::kNull:
+      return "null";
+    case Kind::kBool:
+      return "a boolean";
+    case Kind::kInteger:
+    case Kind::kUnsigned:
+      return "an integer";
+    case Kind::kNumber:
+      return "a number";
+    case Kind::kString:
+      return "a string";
+    case Kind::kArray:
+      return "a list";
+    case Kind::kObject:
+      return "an object";
+  }
+  return "null";
+}
+
+std::string JsonValue::shown() const {
+  switch (kind) {
+    case Kind::kNull:
+      return "null";
+    case Kind::kBool:
+      return boolean ? "true" : "false";
+    case Kind::kArray:
+      return "a list of " + std::to_string(items.size());
+    case Kind::kObject:
+      return "an object of " + std::to_string(members.size());
+    default:
+      return shortened(text);
+  }
+}
+
+int LineMap::find(std::string_view path) const {
+  while (true) {
+    if (auto at = lines_.find(path); at != lines_.end()) return at->second;
+    size_t cut = path.find_last_of(".[");
+    if (cut == std::string_view::npos) return 0;
+    path = path.substr(0, cut);
+  }
+}
+
+std::string join_key(std::string_view path, std::string_view key) {
+  std::string joined(path);
+  if (!joined.empty()) joined += '.';
+  joined += key;
+  return joined;
+}
+
+std::string join_index(std::string_view path, size_t index) {
+  return std::string(path) + '[' + std::to_string(index) + ']';
+}
+
+std::string shortened(std::string_view text, size_t bytes_max) {
+  if (text.size() <= bytes_max) return std::string(text);
+  size_t end = bytes_max > 3 ? bytes_max - 3 : 0;
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
+  return std::string(text.substr(0, end)) + "...";
+}
+
+}  // namespace weft
