@@ -1,0 +1,35 @@
+// A Hugging Face folder: config.json, model.safetensors (or several files with an index) and the
+// tokenizer's files.
+//
+// Thread safety: free functions. Ownership: none kept.
+// Invariants: 1. only the bytes of this rank's shards are copied out of the files. 2. a tensor that
+// is missing, left over, of another shape or of an unknown dtype is an error that names it.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "worker/models/model.h"
+
+namespace weft {
+
+struct HfFolder {
+  std::string path;
+  const ModelFamily* family = nullptr;
+  ModelConfigPtr config;
+  std::string config_text;                // config.json as it stands
+  std::vector<std::string> weight_files;  // full paths, in the order of the index
+  std::string tokenizer_file;             // full path of tokenizer.json; empty: none
+  std::vector<std::string> extra_files;   // full paths of tokenizer_config.json, vocab.json, ...
+  int64_t labels = 0;                     // of a classification head, as config.json says; 0: none
+};
+
+// Reads config.json and finds the files; reads no weights. Errors name the file and what it lacks.
+Result<HfFolder> open_hf_folder(const std::string& path);
+
+// Fills this rank's shards. `parameters`: the trunk's. `heads`: parameters of tasks under their
+// name in the file ("score.weight"), filled where the file has them.
+Status load_hf_weights(const HfFolder& folder, std::vector<Parameter>& parameters,
+                       std::vector<Parameter*> heads = {});
+
+}  // namespace weft

@@ -1,0 +1,141 @@
+// Models as the trainer sees them: a trunk that turns tokens into hidden states and token logits,
+// made by the family that its configuration names. What a family computes stands in <family>.cc,
+// how its parameters are spread over the mesh's tensor axis in <family>_plan.cc.
+//
+// Legend: B rows of this micro-batch on this rank, T tokens of a whole row, Tl of them on this rank
+// (its part of the sequence axis), Tb of those between blocks (part_of(Tl, t, tensor index) with
+// sequence-parallel norms, which tensor > 1 turns on; else Tl), H hidden, V vocabulary, t the
+// degree of the tensor axis.
+//
+// Thread safety: the rank's compute thread. Ownership: a trunk refers to its Rank, which outlives
+// it. Invariants: 1. each rank holds its shards only. 2. after backward() every parameter's
+// gradient is complete over the tensor axis; what is left is the sum over Axis::kReplica. 3. what
+// is computed does not depend on the mesh beyond rounding: random numbers are keyed by global
+// index.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "kernels/autograd/context.h"
+#include "kernels/ops/random.h"
+#include "proto/base/status.h"
+#include "worker/models/parameter.h"
+#include "worker/parallel/rank.h"
+
+namespace google::protobuf {
+class Struct;
+}
+
+namespace weft {
+
+// Keys and values of the tokens seen so far, of one rank's heads (generation). Filled by
+// Trunk::forward; `length` tokens are in it. Room for `capacity` tokens.
+struct KeyValueCache {
+  std::vector<Tensor> keys, values;  // a layer: [B, heads, capacity, head features]
+  int64_t length = 0;
+  int64_t capacity = 0;
+};
+
+// What one rank feeds into one forward pass.
+struct TokenBatch {
+  Tensor ids;          // int64 [B, Tl]
+  Tensor positions;    // int64 [B, Tl]: of the position embedding
+  Tensor key_valid;    // uint8 [B, Tl]: 0 where nobody may look (padding); empty handle: all valid
+  Tensor documents;    // int64 [B, Tl]: tokens see only their own document; empty handle: one a row
+  int64_t tokens = 0;  // T
+  Part part;           // this rank's tokens, part_of(T, sequence size, sequence index)
+  int64_t rows = 0;    // rows of the whole step's batch, over all ranks and micro-batches
+  int64_t first_row = 0;           // the B rows here are [first_row, first_row + B) of those
+  bool training = false;           // dropout is on
+  RandomKey random;                // of this step; every use derives its own
+  KeyValueCache* cache = nullptr;  // one rank only: ids follow what it holds
+};
+
+// What all configurations have in common. The family's own type derives from it.
+struct ModelConfig {
+  virtual ~ModelConfig() = default;
+  std::string family;
+  int64_t hidden = 0, vocabulary = 0, positions = 0, layers = 0, heads = 0;
+  bool tied = true;  // the logits' matrix is the embedding
+  std::optional<int64_t> bos_token_id, eos_token_id, pad_token_id;
+  double initializer_range = 0.02;
+};
+using ModelConfigPtr = std::shared_ptr<const ModelConfig>;
+
+class Trunk {
+ public:
+  virtual ~Trunk() = default;
+  virtual const ModelConfig& config() const = 0;
+  // In the order of the computation; includes an untied head. Uninitialized when made.
+  virtual std::vector<Parameter>& parameters() = 0;
+
+  // -> hidden states after the final norm in the between-blocks layout, [B, Tb, H].
+  virtual Tensor forward(Context& cx, const TokenBatch& batch) = 0;
+  // [B, Tb, H] -> this rank's part of the vocabulary, [B, Tl, part_of(V, t).length].
+  virtual Tensor token_logits(Context& cx, const TokenBatch& batch, const Tensor& hidden) = 0;
+  // [B, Tb, H] -> [B, Tl, H], the same on every rank of the tensor axis and to be used alike by
+  // them.
+  virtual Tensor joined_hidden(Context& cx, const TokenBatch& batch, const Tensor& hidden) = 0;
+
+  Rank& rank() const { return rank_; }
+
+ protected:
+  explicit Trunk(Rank& rank) : rank_(rank) {}
+
+ private:
+  Rank& rank_;
+};
+
+// What config.json says beside the trunk: the architecture's head.
+struct ExportHead {
+  int64_t labels = 0;                    // 0: a language model; else sequence classification
+  std::vector<std::string> label_names;  // empty: LABEL_0, LABEL_1, ...
+};
+
+class ModelFamily {
+ public:
+  virtual ~ModelFamily() = default;
+  virtual std::string_view name() const = 0;
+  // `json` is the text of a config.json, or of the same keys in a job file. Each key is honoured or
+  // refused by name with the reason; an absent key has the value that transformers gives it.
+  virtual Result<ModelConfigPtr> parse_config(std::string_view json) const = 0;
+  // A copy whose dropout rates are all `rate`.
+  virtual ModelConfigPtr with_dropout(const ModelConfig& config, double rate) const = 0;
+  // Names and shapes of every parameter of the trunk, and rank `tensor_index`'s shard of it.
+  virtual std::vector<ParameterInfo> plan(const ModelConfig& config, int tensor_size,
+                                          int tensor_index) const = 0;
+  // Error: the mesh cannot hold this configuration (fewer heads than ranks of the tensor axis).
+  virtual Result<std::unique_ptr<Trunk>> make_trunk(Rank& rank, ModelConfigPtr config) const = 0;
+  // Names under which published files hold a parameter, the usual one first.
+  virtual std::vector<std::string> file_names(std::string_view parameter) const = 0;
+  // Whether a tensor of a published file may be left out (buffers, a tied copy).
+  virtual bool ignored_in_files(std::string_view tensor, const ModelConfig& config) const = 0;
+  // The text of a config.json that transformers loads; parse_config of it gives the same config.
+  virtual std::string config_json(const ModelConfig& config, const ExportHead& head) const = 0;
+};
+
+// "gpt2" -> its family; null where there is none.
+const ModelFamily* find_family(std::string_view name);
+// "gpt2, ...": for error messages.
+std::string known_families();
+
+// The family of a config.json: its model_type.
+Result<std::string> family_of_config(std::string_view json);
+// Struct (job files, manifests) <-> JSON text; whole numbers are written as integers.
+std::string struct_to_json(const google::protobuf::Struct& config);
+Result<google::protobuf::Struct> json_to_struct(std::string_view json);
+
+// Allocates the parameters of a plan: uninitialized leaves that require gradients.
+std::vector<Parameter> make_parameters(Allocator& allocator, std::span<const ParameterInfo> plan);
+// Draws each parameter by its global element index, so that every mesh starts from the same
+// weights.
+void initialize_parameters(std::span<Parameter> parameters, uint64_t seed);
+
+}  // namespace weft

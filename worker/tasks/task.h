@@ -1,0 +1,102 @@
+// A task: a head on the shared trunk, a loss and metrics.
+//
+// The loss of a step is the mean over all labels that count in the whole step's batch: every rank
+// sums over its own labels, micro-batch by micro-batch (loss_sum, whose sum over the data and
+// sequence axes and the micro-batches is the whole), and the backward pass is seeded with 1 /
+// label_count(rows).
+//
+// Thread safety: the rank's compute thread. Ownership: a task refers to its Rank and owns its head.
+// Invariants: 1. what a rank feeds depends on the step's rows and its place on the mesh only. 2.
+// the loss sum is the same on every rank of the tensor axis.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "worker/models/model.h"
+
+namespace weft {
+
+inline constexpr int64_t kNoLabel = -100;
+
+// Rows of a step's batch as host arrays, the same on every rank. Row-major [rows, tokens].
+struct TaskRows {
+  int64_t rows = 0, tokens = 0;
+  std::vector<int64_t> ids;
+  std::vector<uint8_t> valid;      // 0: padding; empty: all valid
+  std::vector<int64_t> positions;  // empty: 0, 1, 2, ... in each row, as GPT-2 counts
+  std::vector<int64_t> documents;  // empty: one document a row
+  // causal_lm: [rows, tokens], the token itself where it is to be predicted, else kNoLabel (the
+  // task shifts); empty: every valid token that follows a valid one of its document.
+  // sequence_classification: [rows].
+  std::vector<int64_t> labels;
+};
+
+// One micro-batch of this rank.
+struct TaskBatch {
+  TokenBatch tokens;
+  Tensor
+      labels;  // int64: causal_lm [B, Tl], what each position predicts; classification [B],
+               // kNoLabel on the ranks of the sequence axis that do not hold the classified token
+  Tensor pooled;  // classification: int64 [B], index of the classified token among Tl, or -1
+};
+
+// The rows [start, start + length) of a step's batch that each micro-batch of this rank has; in
+// order.
+std::vector<Part> micro_batches(const Mesh& mesh, int64_t rows, int64_t micro_batch_size);
+
+struct TaskOptions {
+  std::string name;    // of the task, the prefix of its head's parameters
+  int64_t labels = 0;  // sequence_classification: classes
+};
+
+// Sums over evaluated labels of this rank.
+struct EvaluationSums {
+  double loss = 0;
+  int64_t labels = 0;
+  int64_t correct = 0;
+  void add(const EvaluationSums& other);
+  // Over the ranks that saw different rows and tokens (Axis::kReplica). A collective.
+  void reduce(Rank& rank);
+};
+
+class Task {
+ public:
+  virtual ~Task() = default;
+  const std::string& name() const { return options_.name; }
+  // "causal_lm" or "sequence_classification".
+  virtual std::string_view type() const = 0;
+  // Of the head, initialized by initialize_parameters or loaded; empty for causal_lm.
+  std::vector<Parameter>& parameters() { return parameters_; }
+  // A head's name in the files of transformers: "score.weight" of "<task>.score.weight".
+  std::string file_name(const std::string& parameter) const;
+
+  // Labels of the whole step's batch that count; depends on the rows only.
+  virtual int64_t label_count(const TaskRows& rows) const = 0;
+  // This rank's share of the rows `part` of the step's batch: its part of the sequence axis of
+  // each.
+  virtual TaskBatch assemble(const TaskRows& rows, Part part) const = 0;
+
+  // Scalar, this rank's labels.
+  virtual Tensor loss_sum(Context& cx, Trunk& trunk, const TaskBatch& batch) = 0;
+  // Loss and hits of this rank's labels, nothing recorded. `labels` counts this rank's labels.
+  virtual EvaluationSums evaluate(Context& cx, Trunk& trunk, const TaskBatch& batch) = 0;
+  // "loss", "accuracy", "labels" and, of a language model, "perplexity".
+  virtual std::map<std::string, double> metrics(const EvaluationSums& sums) const = 0;
+
+ protected:
+  Task(Rank& rank, TaskOptions options) : rank_(rank), options_(std::move(options)) {}
+  Rank& rank_;
+  const TaskOptions options_;
+  std::vector<Parameter> parameters_;
+};
+
+// Errors: an unknown type (the message lists the known ones), labels below 2 for a classification.
+Result<std::unique_ptr<Task>> make_task(Rank& rank, std::string_view type,
+                                        const ModelConfig& config, TaskOptions options);
+
+}  // namespace weft
