@@ -31,6 +31,8 @@ Tensor sum_all(Context& cx, const Tensor& x);  // scalar
 Tensor reshape(Context& cx, const Tensor& x, Shape shape);  // a view where x is contiguous
 Tensor permute(Context& cx, const Tensor& x, std::span<const int> order);  // a view
 Tensor slice(Context& cx, const Tensor& x, int dim, int64_t start, int64_t length);  // a view
+// All parts of a dim, as views; cheaper backwards than as many slices.
+std::vector<Tensor> split(Context& cx, const Tensor& x, int dim, std::span<const int64_t> lengths);
 Tensor concat(Context& cx, std::span<const Tensor> parts, int dim);
 Tensor pad(Context& cx, const Tensor& x, int dim, int64_t before, int64_t after);  // with zeros
 Tensor contiguous(Context& cx, const Tensor& x);

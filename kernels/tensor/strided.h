@@ -7,6 +7,7 @@
 #include <array>
 #include <cstdint>
 #include <span>
+#include <utility>
 
 #include "kernels/tensor/shape.h"
 #include "kernels/tensor/tensor.h"
@@ -71,19 +72,24 @@ class StridedLoop {
     }
   }
 
+  static constexpr int64_t kGrain = 16384;  // elements a thread, at least
+
   // f(length, offsets, row-major start) over pieces of rows, spread over the pool.
   template <typename F>
   void run(ThreadPool& pool, F&& f) const {
-    constexpr int64_t kGrain = 16384;  // elements
+    run(pool, kGrain, std::forward<F>(f));
+  }
+  template <typename F>
+  void run(ThreadPool& pool, int64_t elements_min, F&& f) const {
     if (rows_ == 1) {
-      pool.parallel_for(inner(), kGrain, [&](int64_t begin, int64_t end) {
+      pool.parallel_for(inner(), elements_min, [&](int64_t begin, int64_t end) {
         std::array<int64_t, N> at;
         for (size_t n = 0; n < N; ++n) at[n] = begin * inner_stride(n);
         f(end - begin, at, begin);
       });
       return;
     }
-    const int64_t grain = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, inner()));
+    const int64_t grain = std::max<int64_t>(1, elements_min / std::max<int64_t>(1, inner()));
     pool.parallel_for(rows_, grain, [&](int64_t begin, int64_t end) {
       for_rows(begin, end, [&](int64_t start, const std::array<int64_t, N>& at) {
         f(inner(), at, start);

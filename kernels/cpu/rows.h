@@ -1,0 +1,42 @@
+// The inner loops of the hot ops over contiguous rows, compiled for each level of x86-64 (v2, v3, v4)
+// and chosen once by what the processor has. One source: rows_body.h.
+//
+// Thread safety: pure functions. Invariants: 1. the result for a row depends on its elements and its
+// length only, not on its address. 2. sums over a row use a fixed number of lanes.
+#pragma once
+
+#include <cstdint>
+
+namespace weft::cpu {
+
+enum class Curve : uint8_t { kGeluTanh, kGeluErf, kRelu, kSilu, kTanh, kSigmoid };
+
+// n: elements of a row. Rows do not overlap unless the same pointer is handed in twice.
+template <typename T>
+struct RowKernels {
+  void (*curve)(Curve curve, const T* x, T* y, int64_t n);
+  void (*curve_backward)(Curve curve, const T* x, const T* dy, T* dx, int64_t n);
+  // y = (x - mean) * rstd * gamma + beta with the biased variance (Ba et al. 2016).
+  void (*layer_norm)(const T* x, const T* gamma, const T* beta, T epsilon, int64_t n, T* y, T* mean,
+                     T* rstd);
+  // dx; dgamma and dbeta are added to.
+  void (*layer_norm_backward)(const T* x, const T* dy, const T* gamma, T mean, T rstd, int64_t n,
+                              T* dx, T* dgamma, T* dbeta);
+  void (*softmax)(const T* x, T* y, int64_t n);
+  void (*softmax_backward)(const T* y, const T* dy, T* dx, int64_t n);
+  T (*log_sum_exp)(const T* x, int64_t n);
+  // y = factor * exp(x - shift); returns the sum of y.
+  T (*exp_shifted)(const T* x, T shift, T factor, T* y, int64_t n);
+  T (*sum)(const T* x, int64_t n);
+  T (*dot)(const T* a, const T* b, int64_t n);
+  T (*max)(const T* x, int64_t n);  // -infinity for n 0
+  void (*scale)(T factor, T* x, int64_t n);
+  void (*add)(const T* x, T* y, int64_t n);  // y += x
+  // ds = p * (dp - delta), the gradient of softmax at p.
+  void (*softmax_gradient)(const T* p, const T* dp, T delta, T factor, T* ds, int64_t n);
+};
+
+template <typename T>
+const RowKernels<T>& rows();
+
+}  // namespace weft::cpu

@@ -1,0 +1,250 @@
+// The loops of rows.h. Included once by each rows_v*.cc, inside a namespace of its own, with that
+// file's instruction set; nothing here may call an inline function of another header, whose code the
+// linker would share between the levels.
+//
+// Numerical policy: float accumulates in float over the vector's lanes; exp is a polynomial of degree
+// 7 on [-ln2/2, ln2/2] (relative error below 2e-7); double uses the C library.
+
+inline float exp_of(float x) {
+  constexpr float kLow = -87.3F, kHigh = 88.72F;
+  float c = x < kLow ? kLow : x;
+  c = c > kHigh ? kHigh : c;
+  const float n = (c * 1.44269504F + 12582912.0F) - 12582912.0F;  // to the nearest integer
+  float r = c - n * 0.693359375F;
+  r = r + n * 2.12194440e-4F;
+  float p = 1.0F / 5040 * r + 1.0F / 720;
+  p = p * r + 1.0F / 120;
+  p = p * r + 1.0F / 24;
+  p = p * r + 1.0F / 6;
+  p = p * r + 0.5F;
+  p = p * r + 1.0F;
+  p = p * r + 1.0F;
+  const int whole = static_cast<int>(n), half = whole / 2;  // 2^whole may not be a float, its root is
+  const float result = p * __builtin_bit_cast(float, (half + 127) << 23) *
+                       __builtin_bit_cast(float, (whole - half + 127) << 23);
+  const float low_cut = x < kLow ? 0.0F : result;
+  return x > kHigh ? __builtin_inff() : low_cut;
+}
+inline double exp_of(double x) { return __builtin_exp(x); }
+
+inline float tanh_of(float x) {
+  const float a = __builtin_fabsf(x), z = x * x;
+  float p = -5.70498872745e-3F * z + 2.06390887954e-2F;
+  p = p * z - 5.37397155531e-2F;
+  p = p * z + 1.33314422036e-1F;
+  p = p * z - 3.33332819422e-1F;
+  const float near = p * z * x + x;
+  const float far = __builtin_copysignf(1.0F - 2.0F / (exp_of(2 * a) + 1.0F), x);
+  return a < 0.625F ? near : far;
+}
+inline double tanh_of(double x) { return __builtin_tanh(x); }
+inline float erf_of(float x) { return __builtin_erff(x); }
+inline double erf_of(double x) { return __builtin_erf(x); }
+
+template <typename T>
+inline T sigmoid_of(T x) {
+  return T{1} / (T{1} + exp_of(-x));
+}
+
+// gelu(x) = x/2 (1 + tanh(u)), u = sqrt(2/pi) (x + 0.044715 x^3), which is x sigmoid(2u).
+template <typename T>
+struct GeluTanh {
+  static constexpr T kTwoRoot = T(1.5957691216057308), kCube = T(0.044715);
+  static T value(T x) { return x * sigmoid_of(kTwoRoot * (x + kCube * x * x * x)); }
+  static T slope(T x) {
+    const T s = sigmoid_of(kTwoRoot * (x + kCube * x * x * x));
+    return s + x * s * (T{1} - s) * kTwoRoot * (T{1} + 3 * kCube * x * x);
+  }
+};
+template <typename T>
+struct GeluErf {
+  static T normal(T x) { return T(0.5) * (T{1} + erf_of(x * T(0.7071067811865476))); }
+  static T value(T x) { return x * normal(x); }
+  static T slope(T x) { return normal(x) + x * T(0.3989422804014327) * exp_of(T(-0.5) * x * x); }
+};
+template <typename T>
+struct Relu {
+  static T value(T x) { return x > T{0} ? x : T{0}; }
+  static T slope(T x) { return x > T{0} ? T{1} : T{0}; }
+};
+template <typename T>
+struct Silu {
+  static T value(T x) { return x * sigmoid_of(x); }
+  static T slope(T x) {
+    const T s = sigmoid_of(x);
+    return s * (T{1} + x * (T{1} - s));
+  }
+};
+template <typename T>
+struct Tanh {
+  static T value(T x) { return tanh_of(x); }
+  static T slope(T x) {
+    const T t = tanh_of(x);
+    return T{1} - t * t;
+  }
+};
+template <typename T>
+struct Sigmoid {
+  static T value(T x) { return sigmoid_of(x); }
+  static T slope(T x) {
+    const T s = sigmoid_of(x);
+    return s * (T{1} - s);
+  }
+};
+
+template <typename F, typename T>
+void each(const T* x, T* y, int64_t n) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) y[i] = F::value(x[i]);
+}
+template <typename F, typename T>
+void each_backward(const T* x, const T* dy, T* dx, int64_t n) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) dx[i] = dy[i] * F::slope(x[i]);
+}
+
+template <typename T>
+void curve(Curve curve, const T* x, T* y, int64_t n) {
+  switch (curve) {
+    case Curve::kGeluTanh: return each<GeluTanh<T>>(x, y, n);
+    case Curve::kGeluErf: return each<GeluErf<T>>(x, y, n);
+    case Curve::kRelu: return each<Relu<T>>(x, y, n);
+    case Curve::kSilu: return each<Silu<T>>(x, y, n);
+    case Curve::kTanh: return each<Tanh<T>>(x, y, n);
+    case Curve::kSigmoid: return each<Sigmoid<T>>(x, y, n);
+  }
+}
+template <typename T>
+void curve_backward(Curve curve, const T* x, const T* dy, T* dx, int64_t n) {
+  switch (curve) {
+    case Curve::kGeluTanh: return each_backward<GeluTanh<T>>(x, dy, dx, n);
+    case Curve::kGeluErf: return each_backward<GeluErf<T>>(x, dy, dx, n);
+    case Curve::kRelu: return each_backward<Relu<T>>(x, dy, dx, n);
+    case Curve::kSilu: return each_backward<Silu<T>>(x, dy, dx, n);
+    case Curve::kTanh: return each_backward<Tanh<T>>(x, dy, dx, n);
+    case Curve::kSigmoid: return each_backward<Sigmoid<T>>(x, dy, dx, n);
+  }
+}
+
+template <typename T>
+T sum(const T* x, int64_t n) {
+  T total = 0;
+#pragma omp simd reduction(+ : total)
+  for (int64_t i = 0; i < n; ++i) total += x[i];
+  return total;
+}
+
+template <typename T>
+T dot(const T* a, const T* b, int64_t n) {
+  T total = 0;
+#pragma omp simd reduction(+ : total)
+  for (int64_t i = 0; i < n; ++i) total += a[i] * b[i];
+  return total;
+}
+
+template <typename T>
+T max(const T* x, int64_t n) {
+  T largest = -T(__builtin_inff());
+#pragma omp simd reduction(max : largest)
+  for (int64_t i = 0; i < n; ++i) largest = x[i] > largest ? x[i] : largest;
+  return largest;
+}
+
+template <typename T>
+void layer_norm(const T* x, const T* gamma, const T* beta, T epsilon, int64_t n, T* y, T* mean,
+                T* rstd) {
+  const T m = sum(x, n) / static_cast<T>(n);
+  T squares = 0;
+#pragma omp simd reduction(+ : squares)
+  for (int64_t i = 0; i < n; ++i) squares += (x[i] - m) * (x[i] - m);
+  const T r = T{1} / static_cast<T>(__builtin_sqrt(squares / static_cast<T>(n) + epsilon));
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) y[i] = (x[i] - m) * r * gamma[i] + beta[i];
+  *mean = m;
+  *rstd = r;
+}
+
+// dx = rstd (g - mean(g) - xhat mean(g xhat)), g = dy gamma.
+template <typename T>
+void layer_norm_backward(const T* x, const T* dy, const T* gamma, T mean, T rstd, int64_t n, T* dx,
+                         T* dgamma, T* dbeta) {
+  T total = 0, along = 0;
+#pragma omp simd reduction(+ : total, along)
+  for (int64_t i = 0; i < n; ++i) {
+    const T g = dy[i] * gamma[i];
+    total += g;
+    along += g * (x[i] - mean) * rstd;
+  }
+  const T mean_g = total / static_cast<T>(n), mean_along = along / static_cast<T>(n);
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) {
+    const T hat = (x[i] - mean) * rstd;
+    dx[i] = rstd * (dy[i] * gamma[i] - mean_g - hat * mean_along);
+    dgamma[i] += dy[i] * hat;
+    dbeta[i] += dy[i];
+  }
+}
+
+template <typename T>
+T exp_shifted(const T* x, T shift, T factor, T* y, int64_t n) {
+  T total = 0;
+#pragma omp simd reduction(+ : total)
+  for (int64_t i = 0; i < n; ++i) {
+    const T e = factor * exp_of(x[i] - shift);
+    y[i] = e;
+    total += e;
+  }
+  return total;
+}
+
+template <typename T>
+void scale(T factor, T* x, int64_t n) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) x[i] *= factor;
+}
+
+template <typename T>
+void add(const T* x, T* y, int64_t n) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) y[i] += x[i];
+}
+
+template <typename T>
+void softmax(const T* x, T* y, int64_t n) {
+  const T largest = max(x, n);
+  if (largest == -T(__builtin_inff())) {  // nothing to choose from
+    for (int64_t i = 0; i < n; ++i) y[i] = 0;
+    return;
+  }
+  const T total = exp_shifted(x, largest, T{1}, y, n);
+  scale(T{1} / total, y, n);
+}
+
+template <typename T>
+void softmax_gradient(const T* p, const T* dp, T delta, T factor, T* ds, int64_t n) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) ds[i] = factor * p[i] * (dp[i] - delta);
+}
+
+template <typename T>
+void softmax_backward(const T* y, const T* dy, T* dx, int64_t n) {
+  softmax_gradient(y, dy, dot(y, dy, n), T{1}, dx, n);
+}
+
+template <typename T>
+T log_sum_exp(const T* x, int64_t n) {
+  const T largest = max(x, n);
+  if (largest == -T(__builtin_inff())) return largest;
+  T total = 0;
+#pragma omp simd reduction(+ : total)
+  for (int64_t i = 0; i < n; ++i) total += exp_of(x[i] - largest);
+  return largest + static_cast<T>(__builtin_log(static_cast<double>(total)));
+}
+
+template <typename T>
+constexpr RowKernels<T> table() {
+  return {curve<T>,           curve_backward<T>, layer_norm<T>,       layer_norm_backward<T>,
+          softmax<T>,         softmax_backward<T>, log_sum_exp<T>,    exp_shifted<T>,
+          sum<T>,             dot<T>,            max<T>,              scale<T>,
+          add<T>,             softmax_gradient<T>};
+}

@@ -1,0 +1,11 @@
+#include "kernels/cpu/rows_levels.h"
+
+namespace weft::cpu {
+namespace {
+#include "kernels/cpu/rows_body.h"
+}  // namespace
+
+extern const RowKernels<float> rows_f32_v2 = table<float>();
+extern const RowKernels<double> rows_f64_v2 = table<double>();
+
+}  // namespace weft::cpu

@@ -1,0 +1,53 @@
+#include "kernels/cpu/rows.h"
+#include "kernels/ops/common.h"
+#include "kernels/ops/ops.h"
+
+namespace weft::ops {
+namespace {
+
+static_assert(static_cast<int>(Activation::kSigmoid) == static_cast<int>(cpu::Curve::kSigmoid));
+constexpr int64_t kGrain = 4096;  // elements
+
+class Activate final : public Op {
+ public:
+  explicit Activate(Activation kind) : curve_(static_cast<cpu::Curve>(kind)) {}
+  std::string_view name() const override { return "activate"; }
+  std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
+    return {inputs[0].spec()};
+  }
+  void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    const Tensor x = as_contiguous(cx.pool, inputs[0]);
+    dispatch_floating(x.dtype(), [&]<typename T>() {
+      const T* from = x.data<T>();
+      T* to = outputs[0].data<T>();
+      cx.pool.parallel_for(x.elements(), kGrain, [&](int64_t begin, int64_t end) {
+        cpu::rows<T>().curve(curve_, from + begin, to + begin, end - begin);
+      });
+    });
+  }
+  std::vector<Tensor> saves(std::span<const Tensor> inputs, std::span<const Tensor>) override {
+    return {inputs[0]};
+  }
+  std::vector<Tensor> vjp(Context& cx, std::span<const Tensor> saved,
+                          std::span<const Tensor> output_grads) override {
+    const Tensor x = as_contiguous(cx.pool, saved[0]), dy = as_contiguous(cx.pool, output_grads[0]);
+    Tensor dx = Tensor::empty(cx.allocator, x.shape(), x.dtype());
+    dispatch_floating(x.dtype(), [&]<typename T>() {
+      const T *from = x.data<T>(), *grad = dy.data<T>();
+      T* to = dx.data<T>();
+      cx.pool.parallel_for(x.elements(), kGrain, [&](int64_t begin, int64_t end) {
+        cpu::rows<T>().curve_backward(curve_, from + begin, grad + begin, to + begin, end - begin);
+      });
+    });
+    return {dx};
+  }
+
+ private:
+  const cpu::Curve curve_;
+};
+
+}  // namespace
+
+Tensor activate(Context& cx, const Tensor& x, Activation kind) { return run<Activate>(cx, {x}, kind); }
+
+}  // namespace weft::ops

@@ -1,0 +1,54 @@
+// What several ops share; not for their users.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "kernels/autograd/op.h"
+#include "kernels/tensor/dispatch.h"
+#include "kernels/tensor/strided.h"
+
+namespace weft::ops {
+
+template <typename T, typename... Args>
+Tensor run(Context& cx, std::vector<Tensor> inputs, Args&&... args) {
+  return apply_one(cx, std::make_unique<T>(std::forward<Args>(args)...), std::move(inputs));
+}
+
+// An op whose shape is told by forward() and which has no cpu() of its own.
+class ForwardOp : public Op {
+ public:
+  std::vector<TensorSpec> shape_rule(std::span<const Tensor>) const override { return {}; }
+  void cpu(Context&, std::span<const Tensor>, std::span<Tensor>) override {
+    WEFT_CHECK(false, "{} computes in forward()", name());
+  }
+};
+
+int positive_dim(int dim, const Shape& shape);
+Shape broadcast_shape(const Shape& a, const Shape& b);
+// Strides with which x is walked as `shape`: 0 along broadcast dims.
+Strides broadcast_strides(const Tensor& x, const Shape& shape);
+// Sums `gradient` over the dims along which `shape` was broadcast.
+Tensor reduce_to(Context& cx, const Tensor& gradient, const Shape& shape);
+
+// A contiguous tensor as [outer, extent(dim), inner].
+struct Split {
+  int64_t outer = 1, extent = 1, inner = 1;
+};
+Split split_at(const Shape& shape, int dim);
+
+// Sum over the middle of contiguous x [outer, extent, inner] -> [outer, inner], in a tree whose form
+// depends on extent (and block_count) only; times `factor`.
+void sum_middle(Context& cx, const Tensor& x, const Split& split, double factor, const Tensor& out);
+
+// The product without the tape: a [..., M, K], b [..., K, N].
+Tensor matmul_values(Context& cx, const Tensor& a, const Tensor& b);
+// x with its last two dims swapped; a view without the tape.
+Tensor transposed_view(const Tensor& x);
+
+// x as one matrix [rows, last extent]; contiguous, without the tape.
+Tensor as_rows(Context& cx, const Tensor& x);
+
+}  // namespace weft::ops

@@ -1,0 +1,84 @@
+// Layer normalization (Ba et al. 2016). Numerics: statistics in the tensor's dtype, two passes.
+#include <algorithm>
+
+#include "kernels/cpu/rows.h"
+#include "kernels/ops/common.h"
+#include "kernels/ops/ops.h"
+
+namespace weft::ops {
+namespace {
+
+constexpr int64_t kRowsOfPartial = 64;  // rows whose gamma and beta gradients are summed one by one
+
+// Inputs: x [..., H], gamma [H], beta [H]. Outputs: y, and mean and rstd of each row.
+class LayerNorm final : public Op {
+ public:
+  explicit LayerNorm(double epsilon) : epsilon_(epsilon) {}
+  std::string_view name() const override { return "layer_norm"; }
+  std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
+    const Tensor& x = inputs[0];
+    WEFT_CHECK(x.shape().dims() >= 1 && inputs[1].shape() == Shape{x.shape()[-1]} &&
+                   inputs[2].shape() == inputs[1].shape() && inputs[1].dtype() == x.dtype(),
+               "layer_norm of {} with gamma {} and beta {}", x.shape().to_string(),
+               inputs[1].shape().to_string(), inputs[2].shape().to_string());
+    const int64_t width = x.shape()[-1];
+    const Shape rows{width == 0 ? 0 : x.elements() / width};
+    return {x.spec(), {rows, x.dtype()}, {rows, x.dtype()}};
+  }
+  void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    const Tensor x = as_rows(cx, inputs[0]), gamma = as_contiguous(cx.pool, inputs[1]);
+    const Tensor beta = as_contiguous(cx.pool, inputs[2]);
+    const int64_t width = x.dim(1);
+    dispatch_floating(x.dtype(), [&]<typename T>() {
+      T *y = outputs[0].data<T>(), *mean = outputs[1].data<T>(), *rstd = outputs[2].data<T>();
+      cx.pool.parallel_for(x.dim(0), 1 + 4096 / (width + 1), [&](int64_t begin, int64_t end) {
+        for (int64_t row = begin; row < end; ++row) {
+          cpu::rows<T>().layer_norm(x.data<T>() + row * width, gamma.data<T>(), beta.data<T>(),
+                                    static_cast<T>(epsilon_), width, y + row * width, mean + row,
+                                    rstd + row);
+        }
+      });
+    });
+  }
+  std::vector<Tensor> saves(std::span<const Tensor> inputs, std::span<const Tensor> outputs) override {
+    return {inputs[0], inputs[1], outputs[1].detach(), outputs[2].detach()};
+  }
+  std::vector<Tensor> vjp(Context& cx, std::span<const Tensor> saved,
+                          std::span<const Tensor> output_grads) override {
+    const Tensor x = as_rows(cx, saved[0]), gamma = as_contiguous(cx.pool, saved[1]);
+    const Tensor dy = as_contiguous(cx.pool, output_grads[0]);
+    const int64_t count = x.dim(0), width = x.dim(1);
+    const int64_t partials = (count + kRowsOfPartial - 1) / kRowsOfPartial;
+    Tensor dx = Tensor::empty(cx.allocator, saved[0].shape(), x.dtype());
+    // [2, partials, H]: sums over runs of rows, for gamma and for beta.
+    Tensor sums = Tensor::zeros(cx.allocator, Shape{2, partials, width}, x.dtype());
+    dispatch_floating(x.dtype(), [&]<typename T>() {
+      const T *mean = saved[2].data<T>(), *rstd = saved[3].data<T>();
+      cx.pool.parallel_for(partials, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t row = begin * kRowsOfPartial; row < std::min(count, end * kRowsOfPartial); ++row) {
+          const int64_t at = row * width, partial = row / kRowsOfPartial * width;
+          cpu::rows<T>().layer_norm_backward(
+              x.data<T>() + at, dy.data<T>() + at, gamma.data<T>(), mean[row], rstd[row], width,
+              dx.data<T>() + at, sums.data<T>() + partial,
+              sums.data<T>() + partials * width + partial);
+        }
+      });
+    });
+    const Tensor totals = sum(cx, sums, 1);
+    const std::array<int64_t, 1> stride{1};
+    return {dx, clone(cx.pool, totals.view(Shape{width}, stride, 0)),
+            clone(cx.pool, totals.view(Shape{width}, stride, width))};
+  }
+
+ private:
+  const double epsilon_;
+};
+
+}  // namespace
+
+Tensor layer_norm(Context& cx, const Tensor& x, const Tensor& gamma, const Tensor& beta,
+                  double epsilon) {
+  return apply(cx, std::make_unique<LayerNorm>(epsilon), {x, gamma, beta})[0];
+}
+
+}  // namespace weft::ops

@@ -1,0 +1,61 @@
+#include <numeric>
+
+#include "kernels/cpu/rows.h"
+#include "kernels/ops/common.h"
+#include "kernels/ops/ops.h"
+
+namespace weft::ops {
+namespace {
+
+// Over the last dim. A row of nothing but -infinity gives zeros.
+class Softmax final : public Op {
+ public:
+  std::string_view name() const override { return "softmax"; }
+  std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
+    return {inputs[0].spec()};
+  }
+  void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    const Tensor x = as_rows(cx, inputs[0]);
+    const int64_t width = x.dim(1);
+    dispatch_floating(x.dtype(), [&]<typename T>() {
+      const T* from = x.data<T>();
+      T* to = outputs[0].data<T>();
+      cx.pool.parallel_for(x.dim(0), 1 + 4096 / (width + 1), [&](int64_t begin, int64_t end) {
+        for (int64_t row = begin; row < end; ++row) {
+          cpu::rows<T>().softmax(from + row * width, to + row * width, width);
+        }
+      });
+    });
+  }
+  std::vector<Tensor> saves(std::span<const Tensor>, std::span<const Tensor> outputs) override {
+    return {outputs[0].detach()};
+  }
+  std::vector<Tensor> vjp(Context& cx, std::span<const Tensor> saved,
+                          std::span<const Tensor> output_grads) override {
+    const Tensor y = as_rows(cx, saved[0]), dy = as_contiguous(cx.pool, output_grads[0]);
+    const int64_t width = y.dim(1);
+    Tensor dx = Tensor::empty(cx.allocator, saved[0].shape(), y.dtype());
+    dispatch_floating(y.dtype(), [&]<typename T>() {
+      cx.pool.parallel_for(y.dim(0), 1 + 4096 / (width + 1), [&](int64_t begin, int64_t end) {
+        for (int64_t at = begin * width; at < end * width; at += width) {
+          cpu::rows<T>().softmax_backward(y.data<T>() + at, dy.data<T>() + at, dx.data<T>() + at, width);
+        }
+      });
+    });
+    return {dx};
+  }
+};
+
+}  // namespace
+
+Tensor softmax(Context& cx, const Tensor& x, int dim) {
+  const int at = positive_dim(dim, x.shape()), last = x.shape().dims() - 1;
+  if (at == last) return run<Softmax>(cx, {x});
+  std::vector<int> order(static_cast<size_t>(last + 1));
+  std::iota(order.begin(), order.end(), 0);
+  std::swap(order[static_cast<size_t>(at)], order[static_cast<size_t>(last)]);
+  const Tensor y = run<Softmax>(cx, {permute(cx, x, order)});
+  return contiguous(cx, permute(cx, y, order));
+}
+
+}  // namespace weft::ops
