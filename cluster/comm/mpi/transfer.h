@@ -1,0 +1,68 @@
+// Moving bytes between two MPI ranks in pieces, several under way at once, without burning a core.
+//
+// Several ranks share few cores, so nobody blocks inside MPI: a transfer tests its requests, yields
+// the processor for the first kSpin of waiting, then sleeps in growing naps.
+//
+// Thread safety: the thread that initialized MPI. Errors: StatusError(kUnavailable).
+#pragma once
+
+#include <mpi.h>
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <vector>
+
+namespace weft::comm {
+
+// Throws StatusError(kUnavailable) with the call's name and MPI's own text; marks the world as
+// lost.
+void check_mpi(int code, const char* call);
+bool mpi_world_lost();
+
+// Waits between tests that found nothing.
+class Backoff {
+ public:
+  void progress() { waiting_ = false; }
+  void wait();
+
+ private:
+  bool waiting_ = false;
+  std::chrono::steady_clock::time_point since_;
+  std::chrono::microseconds nap_{};
+};
+
+// Waits for all requests.
+void wait_all(std::span<MPI_Request> requests);
+
+struct Message {
+  std::byte* data = nullptr;  // never written to where it is sent
+  size_t bytes = 0;
+  int rank = 0;
+};
+
+class Transfer {
+ public:
+  static constexpr size_t kPiece = size_t{256} << 10;  // bytes; a multiple of every element's size
+  static constexpr size_t kWindow = 4;                 // pieces under way in each direction
+
+  explicit Transfer(MPI_Comm comm) : comm_(comm) {}
+
+  // Called with a piece that has arrived: its bytes, their offset in the message, their number.
+  using Fold = std::function<void(const std::byte* piece, size_t offset, size_t bytes)>;
+  // Sends and receives at once. Without fold, pieces go straight to their place; with it, each is
+  // received aside and handed to fold, in order.
+  void exchange(const Message& send, const Message& receive, const Fold& fold = {});
+
+  int64_t bytes_sent() const { return bytes_sent_; }
+  void count_sent(size_t bytes) { bytes_sent_ += static_cast<int64_t>(bytes); }
+
+ private:
+  MPI_Comm comm_;
+  int64_t bytes_sent_ = 0;
+  std::vector<std::byte> aside_;  // kWindow pieces
+};
+
+}  // namespace weft::comm

@@ -1,0 +1,58 @@
+// The suite of collectives over MPI; started by mpirun. `--ranks N` is how many ranks there must
+// be: a program that finds itself alone has no transport to test and fails.
+#include <gtest/gtest.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <string>
+
+#include "cluster/comm/mpi/mpi_world.h"
+#include "tests/cluster/comm/collective_cases.h"
+
+namespace weft {
+namespace {
+
+comm::MpiWorld* mpi = nullptr;
+
+class Mpi : public ::testing::TestWithParam<testing::CollectiveCase> {};
+
+TEST_P(Mpi, Collective) {
+  const auto allocator = make_caching_allocator();
+  const auto world = mpi->world();
+  GetParam().run(*world, *allocator);
+  // A rank that failed must not leave the others to guess.
+  Tensor failed = Tensor::full(*allocator, {1}, HasFailure() ? 1 : 0, DType::kI64);
+  world->all_reduce(failed, ReduceOp::kSum);
+  EXPECT_EQ(failed.data<int64_t>()[0], 0) << "a rank failed";
+}
+INSTANTIATE_TEST_SUITE_P(All, Mpi,
+                         ::testing::ValuesIn(testing::collective_cases().begin(),
+                                             testing::collective_cases().end()),
+                         [](const auto& test) { return std::string(test.param.name); });
+
+int run(int argc, char** argv) {
+  ::testing::InitGoogleTest(&argc, argv);
+  auto world = comm::MpiWorld::create();
+  if (!world) {
+    std::fprintf(stderr, "%s\n", world.error().to_string().c_str());
+    return 1;
+  }
+  mpi = world->get();
+  const int ranks = argc == 3 && std::string(argv[1]) == "--ranks" ? std::atoi(argv[2]) : 0;
+  if (mpi->size() != ranks) {
+    std::fprintf(stderr, "%d ranks, --ranks says %d\n", mpi->size(), ranks);
+    comm::MpiWorld::abort(2);
+  }
+  try {
+    return RUN_ALL_TESTS();
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "rank %d: %s\n", mpi->rank(), error.what());
+    comm::MpiWorld::abort(3);
+  }
+}
+
+}  // namespace
+}  // namespace weft
+
+int main(int argc, char** argv) { return weft::run(argc, argv); }

@@ -1,0 +1,57 @@
+#include "worker/parallel/mesh.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace weft {
+
+Part part_of(int64_t whole, int count, int index) {
+  WEFT_CHECK(whole >= 0 && count >= 1 && index >= 0 && index < count, "part {} of {} of {}", index,
+             count, whole);
+  const int64_t base = whole / count;
+  const int64_t larger = whole % count;
+  return {index * base + std::min<int64_t>(index, larger), base + (index < larger ? 1 : 0)};
+}
+
+Result<Mesh> Mesh::create(std::unique_ptr<Communicator> world, MeshDegrees degrees) {
+  const auto text = fmt::format("data {} x sequence {} x tensor {}", degrees.data, degrees.sequence,
+                                degrees.tensor);
+  if (degrees.data < 1 || degrees.sequence < 1 || degrees.tensor < 1) {
+    return fail(Status::invalid("parallel", text, "every degree must be at least 1"));
+  }
+  if (degrees.world() != world->size()) {
+    return fail(Status::invalid("parallel", text,
+                                fmt::format("the product must be the {} ranks", world->size())));
+  }
+  const int rank = world->rank();
+  const int t = rank % degrees.tensor;
+  const int s = rank / degrees.tensor % degrees.sequence;
+  const int d = rank / degrees.tensor / degrees.sequence;
+  Mesh mesh;
+  mesh.degrees_ = degrees;
+  mesh.tensor_ = world->split(d * degrees.sequence + s, t);
+  mesh.sequence_ = world->split(d * degrees.tensor + t, s);
+  mesh.data_ = world->split(s * degrees.tensor + t, d);
+  mesh.replica_ = world->split(t, d * degrees.sequence + s);
+  mesh.world_ = std::move(world);
+  return mesh;
+}
+
+Communicator& Mesh::axis(Axis axis) const {
+  switch (axis) {
+    case Axis::kData:
+      return *data_;
+    case Axis::kSequence:
+      return *sequence_;
+    case Axis::kTensor:
+      return *tensor_;
+    case Axis::kReplica:
+      return *replica_;
+    case Axis::kWorld:
+      return *world_;
+  }
+  WEFT_CHECK(false, "axis {}", static_cast<int>(axis));
+}
+
+}  // namespace weft
