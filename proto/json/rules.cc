@@ -4,12 +4,12 @@
 
 #include "google/protobuf/descriptor.h"
 #include "google/protobuf/message.h"
+#include "proto/json/default_value.h"
 #include "proto/json/field_reader.h"
 #include "proto/json/names.h"
 #include "proto/json/pattern.h"
 #include "proto/json/rule_text.h"
 #include "proto/json/value.h"
-#include "proto/json/yaml.h"
 #include "proto/options.pb.h"
 
 namespace weft {
@@ -40,13 +40,7 @@ bool is_absent(const pb::Message& message, const Field& field) {
 }
 
 Status apply_default(pb::Message& message, const Field& field) {
-  WEFT_ASSIGN_OR_RETURN(JsonValue value, parse_yaml(rule_of(field).default_value()));
-  bool text = field.cpp_type() == Field::CPPTYPE_STRING && !value.is_string();
-  if (text) {
-    value = JsonValue();
-    value.kind = JsonValue::Kind::kString;
-    value.text = rule_of(field).default_value();
-  }
+  WEFT_ASSIGN_OR_RETURN(JsonValue value, default_value(field));
   ReadOptions options;
   options.allow_output_only = true;
   return read_field(value, message, field, field.name(), options);

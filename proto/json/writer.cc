@@ -81,6 +81,7 @@ JsonWriter& JsonWriter::unsigned_integer(uint64_t value) { return raw(std::to_st
 JsonWriter& JsonWriter::number(double value) { return raw(format_double(value, true)); }
 JsonWriter& JsonWriter::plain_number(double value) { return raw(format_double(value, false)); }
 JsonWriter& JsonWriter::boolean(bool value) { return raw(value ? "true" : "false"); }
+JsonWriter& JsonWriter::finished(std::string_view json) { return raw(json); }
 JsonWriter& JsonWriter::null() { return raw("null"); }
 
 void JsonWriter::quoted(std::string_view text) {

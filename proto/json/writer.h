@@ -41,6 +41,7 @@ class JsonWriter {
   JsonWriter& boolean(bool value);
   JsonWriter& null();
   JsonWriter& value(const JsonValue& value);
+  JsonWriter& finished(std::string_view json);  // JSON text that is whole already
   JsonWriter& message(const google::protobuf::Message& message);
   JsonWriter& message(const google::protobuf::Message& message, const WriteOptions& options);
 

@@ -1,0 +1,277 @@
+#include "proto/json/job_rules.h"
+
+#include <set>
+
+#include "google/protobuf/struct.pb.h"
+#include "proto/job.pb.h"
+#include "proto/json/names.h"
+#include "proto/json/rule_text.h"
+#include "proto/json/rules.h"
+#include "proto/json/value.h"
+
+namespace weft {
+namespace {
+
+using proto::JobSpec;
+using proto::TaskSpec;
+
+constexpr int64_t kRanksMax = 65536;
+
+// Makes the errors, each with its line.
+class Refusal {
+ public:
+  explicit Refusal(const LineMap* lines) : lines_(lines) {}
+  Status operator()(std::string field, std::string value, std::string rule) const {
+    int line = lines_ == nullptr ? 0 : lines_->find(field);
+    return Status::invalid(std::move(field), std::move(value), std::move(rule)).with_line(line);
+  }
+  Status operator()(std::string field, int64_t value, std::string rule) const {
+    return (*this)(std::move(field), std::to_string(value), std::move(rule));
+  }
+
+ private:
+  const LineMap* lines_;
+};
+
+std::string kind_name(const JobSpec& spec) {
+  return enum_name(*proto::JobKind_descriptor()->FindValueByNumber(spec.kind()));
+}
+
+std::string task_type_name(const TaskSpec& task) {
+  return enum_name(*proto::TaskType_descriptor()->FindValueByNumber(task.type()));
+}
+
+Status check_model(const JobSpec& spec, const Refusal& refuse) {
+  const proto::ModelSpec& model = spec.model();
+  bool from = !model.from().empty();
+  std::string kind = kind_name(spec);
+  if (spec.kind() == proto::JOB_KIND_PRETRAIN && from) {
+    return refuse("model.from", model.from(),
+                  "cannot be used with kind pretrain, which starts from model.family and "
+                  "model.config; to go on from a model use fine_tune or multi_task");
+  }
+  if (spec.kind() == proto::JOB_KIND_FINE_TUNE && !from) {
+    return refuse("model.from", "", "is required for kind fine_tune: the model to start from");
+  }
+  if (from && model.has_family()) {
+    return refuse("model.family", model.family(),
+                  "comes with model.from; leave one of the two out");
+  }
+  if (from && model.has_config()) {
+    return refuse("model.config", "", "comes with model.from; leave one of the two out");
+  }
+  if (from) return {};
+  if (!model.has_family()) {
+    return refuse("model.family", "",
+                  kind == "pretrain" ? "is required for kind pretrain"
+                                     : "is required where model.from is not given");
+  }
+  if (!model.has_config()) {
+    return refuse("model.config", "",
+                  "is required with model.family; {} takes the family's own defaults");
+  }
+  return {};
+}
+
+Status check_task_count(const JobSpec& spec, const Refusal& refuse) {
+  int count = spec.tasks_size();
+  if (spec.kind() == proto::JOB_KIND_MULTI_TASK) {
+    if (count >= 2) return {};
+    return refuse("tasks", count, "must have at least 2 elements for kind multi_task");
+  }
+  if (count == 1) return {};
+  return refuse("tasks", count,
+                "must have exactly 1 element for kind " + kind_name(spec) +
+                    "; kind multi_task takes several");
+}
+
+Status finish_task(TaskSpec& task, const std::string& path, const Refusal& refuse) {
+  if (!task.has_name()) task.set_name(task_type_name(task));
+  bool classifies = task.type() == proto::TASK_TYPE_SEQUENCE_CLASSIFICATION;
+  if (classifies && !task.has_labels()) {
+    return refuse(path + ".labels", "", "is required for sequence_classification");
+  }
+  if (!classifies && task.has_labels()) {
+    return refuse(path + ".labels", task.labels(), "is only for sequence_classification");
+  }
+  const proto::DataSpec& data = task.data();
+  if (!classifies) return {};
+  if (data.format() == proto::DATA_FORMAT_TEXT) {
+    return refuse(path + ".data.format", "text",
+                  "must be jsonl for sequence_classification: plain text has no labels");
+  }
+  if (data.text() == data.label()) {
+    return refuse(path + ".data.label", data.label(), "must differ from data.text");
+  }
+  return {};
+}
+
+Status finish_tasks(JobSpec& spec, const Refusal& refuse) {
+  WEFT_RETURN_IF_ERROR(check_task_count(spec, refuse));
+  std::set<std::string> names;
+  for (int i = 0; i < spec.tasks_size(); ++i) {
+    TaskSpec& task = *spec.mutable_tasks(i);
+    std::string path = join_index("tasks", static_cast<size_t>(i));
+    WEFT_RETURN_IF_ERROR(finish_task(task, path, refuse));
+    if (!names.insert(task.name()).second) {
+      return refuse(path + ".name", task.name(),
+                    "must be unique in the job; give each task a name of its own");
+    }
+  }
+  return {};
+}
+
+Status check_tokenizer(const JobSpec& spec, const Refusal& refuse) {
+  if (!spec.has_tokenizer()) {
+    if (!spec.model().from().empty()) return {};
+    return refuse("tokenizer", "", "is required where the model is made from a configuration");
+  }
+  const proto::TokenizerSpec& tokenizer = spec.tokenizer();
+  switch (tokenizer.type()) {
+    case proto::TOKENIZER_TYPE_BYTE:
+      if (tokenizer.from().empty()) return {};
+      return refuse("tokenizer.from", tokenizer.from(), "is only for type byte_level_bpe");
+    case proto::TOKENIZER_TYPE_BYTE_LEVEL_BPE:
+      if (!tokenizer.from().empty()) return {};
+      return refuse("tokenizer.from", "",
+                    "is required for type byte_level_bpe; leave tokenizer out to use the model's");
+    default:
+      return refuse("tokenizer.type", "", "is required in tokenizer");
+  }
+}
+
+Status finish_mesh(JobSpec& spec, const Refusal& refuse) {
+  const proto::ParallelSpec& mesh = spec.parallel();
+  int64_t ranks = int64_t{mesh.data()} * mesh.sequence() * mesh.tensor();
+  if (ranks > kRanksMax) {
+    return refuse("parallel", ranks,
+                  "has too many ranks: data x sequence x tensor must be at most " +
+                      std::to_string(kRanksMax));
+  }
+  proto::ResourceSpec& resources = *spec.mutable_resources();
+  if (resources.slots() != 0 && resources.slots() != ranks) {
+    return refuse("resources.slots", resources.slots(),
+                  "must be parallel.data x parallel.sequence x parallel.tensor = " +
+                      std::to_string(ranks) + ", or left out");
+  }
+  resources.set_slots(static_cast<int32_t>(ranks));
+  if (resources.nodes() > ranks) {
+    return refuse("resources.nodes", resources.nodes(),
+                  "must be at most the number of ranks, " + std::to_string(ranks));
+  }
+  return {};
+}
+
+Status finish_batch(JobSpec& spec, const Refusal& refuse) {
+  proto::TrainingSpec& training = *spec.mutable_training();
+  int32_t data = spec.parallel().data();
+  if (data > training.batch_size()) {
+    return refuse("parallel.data", data,
+                  "must be at most training.batch_size = " + std::to_string(training.batch_size()) +
+                      ", or some ranks would have no rows");
+  }
+  int32_t rows = (training.batch_size() + data - 1) / data;  // of the fullest rank
+  if (training.micro_batch_size() > rows) {
+    return refuse("training.micro_batch_size", training.micro_batch_size(),
+                  "must be at most the rows of one rank, training.batch_size / parallel.data = " +
+                      std::to_string(rows));
+  }
+  if (training.micro_batch_size() == 0) training.set_micro_batch_size(rows);
+  if (spec.parallel().sequence() > training.sequence_length()) {
+    return refuse(
+        "parallel.sequence", spec.parallel().sequence(),
+        "must be at most training.sequence_length = " + std::to_string(training.sequence_length()) +
+            ", or some ranks would have no tokens");
+  }
+  return {};
+}
+
+Status check_evaluation(const JobSpec& spec, const Refusal& refuse) {
+  const proto::TrainingSpec& training = spec.training();
+  bool validates = false;
+  for (const TaskSpec& task : spec.tasks()) validates |= !task.data().validation().empty();
+  if (training.evaluate_every() > 0 && !validates) {
+    return refuse("training.evaluate_every", training.evaluate_every(),
+                  "needs a task with data.validation to evaluate on");
+  }
+  if (training.early_stop().patience() > 0 && training.evaluate_every() == 0) {
+    return refuse("training.early_stop.patience", training.early_stop().patience(),
+                  "needs training.evaluate_every above 0");
+  }
+  return {};
+}
+
+Status check_training(const JobSpec& spec, const Refusal& refuse) {
+  const proto::TrainingSpec& training = spec.training();
+  const auto& betas = training.optimizer().betas();
+  for (int i = 0; i < betas.size(); ++i) {
+    if (betas[i] >= 0 && betas[i] < 1) continue;
+    return refuse(join_index("training.optimizer.betas", static_cast<size_t>(i)),
+                  plain_number(betas[i]), "must be at least 0 and below 1");
+  }
+  if (training.schedule().warmup_steps() > training.steps()) {
+    return refuse("training.schedule.warmup_steps", training.schedule().warmup_steps(),
+                  "must be at most training.steps = " + std::to_string(training.steps()));
+  }
+  return check_evaluation(spec, refuse);
+}
+
+// A size of the configuration; `fallback` where the key is not written.
+Result<int64_t> config_size(const google::protobuf::Struct& config, const std::string& key,
+                            int64_t fallback, const Refusal& refuse) {
+  auto at = config.fields().find(key);
+  if (at == config.fields().end()) return fallback;
+  double number = at->second.number_value();
+  int64_t size = number >= 1 && number <= 1e9 ? static_cast<int64_t>(number) : 0;
+  if (size == 0 || static_cast<double>(size) != number) {
+    return fail(refuse("model.config." + key, "", "must be an integer of at least 1"));
+  }
+  return size;
+}
+
+}  // namespace
+
+Status check_model_fit(const JobSpec& spec, const google::protobuf::Struct& config,
+                       const LineMap* lines) {
+  Refusal refuse(lines);
+  // The fallbacks are the GPT-2 configuration's own defaults.
+  WEFT_ASSIGN_OR_RETURN(int64_t positions, config_size(config, "n_positions", 1024, refuse));
+  WEFT_ASSIGN_OR_RETURN(int64_t heads, config_size(config, "n_head", 12, refuse));
+  WEFT_ASSIGN_OR_RETURN(int64_t vocabulary, config_size(config, "vocab_size", 50257, refuse));
+  if (spec.training().sequence_length() > positions) {
+    return refuse("training.sequence_length", spec.training().sequence_length(),
+                  "must be at most the model's n_positions = " + std::to_string(positions));
+  }
+  if (spec.parallel().tensor() > heads) {
+    return refuse("parallel.tensor", spec.parallel().tensor(),
+                  "must be at most the model's n_head = " + std::to_string(heads) +
+                      ", or some ranks would have no heads");
+  }
+  if (spec.parallel().tensor() > vocabulary) {
+    return refuse("parallel.tensor", spec.parallel().tensor(),
+                  "must be at most the model's vocab_size = " + std::to_string(vocabulary));
+  }
+  if (spec.tokenizer().type() == proto::TOKENIZER_TYPE_BYTE && vocabulary < 256) {
+    return refuse("model.config.vocab_size", vocabulary,
+                  "must be at least 256 for the byte tokenizer");
+  }
+  return {};
+}
+
+Status finish_job(JobSpec& spec, const LineMap* lines) {
+  Refusal refuse(lines);
+  WEFT_RETURN_IF_ERROR(apply_defaults(spec));
+  WEFT_RETURN_IF_ERROR(check_rules(spec, lines));
+  WEFT_RETURN_IF_ERROR(check_model(spec, refuse));
+  WEFT_RETURN_IF_ERROR(finish_tasks(spec, refuse));
+  WEFT_RETURN_IF_ERROR(check_tokenizer(spec, refuse));
+  WEFT_RETURN_IF_ERROR(finish_mesh(spec, refuse));
+  WEFT_RETURN_IF_ERROR(finish_batch(spec, refuse));
+  WEFT_RETURN_IF_ERROR(check_training(spec, refuse));
+  if (spec.model().has_config()) {
+    WEFT_RETURN_IF_ERROR(check_model_fit(spec, spec.model().config(), lines));
+  }
+  return {};
+}
+
+}  // namespace weft

@@ -1,0 +1,33 @@
+// The rules of a job that no single field can tell: what a kind needs, how mesh and slots belong
+// together, what a task may and may not have. The command line's `validate`, the REST API and the
+// coordinator all ask here, so that a job is right or wrong everywhere alike.
+//
+// Thread safety: pure functions. Ownership: none.
+// Invariants: 1. A finished spec has every default, every task's name, micro_batch_size and
+// resources.slots. 2. Finishing a finished spec changes nothing.
+#pragma once
+
+#include "proto/base/status.h"
+
+namespace google::protobuf {
+class Struct;
+}
+namespace weft::proto {
+class JobSpec;
+}
+
+namespace weft {
+
+class LineMap;
+
+// Applies defaults, checks each field's rules and those across fields, fills in what follows from
+// the rest. Rows over the data axis and heads over the tensor axis need not divide evenly; only a
+// mesh that would leave a rank without any is refused.
+Status finish_job(proto::JobSpec& spec, const LineMap* lines = nullptr);
+
+// The part of it that needs the model's configuration: positions, heads, vocabulary. finish_job
+// calls it where the job brings a configuration; call it again once that of model.from is known.
+Status check_model_fit(const proto::JobSpec& spec, const google::protobuf::Struct& config,
+                       const LineMap* lines = nullptr);
+
+}  // namespace weft

@@ -1,0 +1,145 @@
+#include "google/protobuf/descriptor.h"
+#include "proto/job.pb.h"
+#include "proto/json/names.h"
+#include "proto/json/rule_text.h"
+#include "proto/json/schema.h"
+#include "proto/json/value.h"
+#include "proto/options.pb.h"
+
+namespace weft {
+namespace {
+
+namespace pb = google::protobuf;
+using Field = pb::FieldDescriptor;
+
+constexpr std::string_view kIntroduction = R"(# The job file
+
+<!-- Printed by bin/weft-reference from proto/job.proto; change it there. -->
+
+A job file is YAML 1.2 (JSON is YAML too). `weft validate -f job.yaml` checks one without submitting
+it; `--set training.steps=10` replaces one key. It is read strictly: an unknown or repeated key, a
+wrong type or a value out of bounds is refused with the key's path, its line and the rule. Quoted
+text is always a string; `yes` is a string, `010` is ten; anchors, aliases and tags are refused.
+
+)";
+
+constexpr std::string_view kRules = R"(## Rules across keys
+
+- `kind: pretrain` takes exactly one task, `model.family` and `model.config`, and no `model.from`.
+- `kind: fine_tune` takes exactly one task and `model.from`.
+- `kind: multi_task` takes two tasks or more, and either `model.from` or `model.family` with
+  `model.config`.
+- `tokenizer` is required where the model is made from a configuration. `byte` needs a `vocab_size`
+  of at least 256; `byte_level_bpe` needs `tokenizer.from`.
+- A task's name is unique in its job. `sequence_classification` needs `labels` and the format jsonl;
+  `causal_lm` has no `labels`.
+- `training.sequence_length` is at most the model's `n_positions`;
+  `training.schedule.warmup_steps` is at most `training.steps`.
+- `training.evaluate_every` needs a task with `data.validation`; `training.early_stop.patience` needs
+  `training.evaluate_every`.
+- `resources.slots`, where given, is `parallel.data` x `parallel.sequence` x `parallel.tensor`;
+  `resources.nodes` is at most that.
+- Sizes need not divide evenly, but no rank may be left without work: `parallel.data` is at most
+  `training.batch_size`, `parallel.sequence` at most `training.sequence_length`, `parallel.tensor`
+  at most the model's heads. `training.micro_batch_size` is at most the rows of one rank.
+)";
+
+std::string type_text(const Field& field) {
+  switch (field.cpp_type()) {
+    case Field::CPPTYPE_INT32:
+    case Field::CPPTYPE_INT64:
+    case Field::CPPTYPE_UINT32:
+    case Field::CPPTYPE_UINT64:
+      return "integer";
+    case Field::CPPTYPE_DOUBLE:
+    case Field::CPPTYPE_FLOAT:
+      return "number";
+    case Field::CPPTYPE_BOOL:
+      return "boolean";
+    case Field::CPPTYPE_STRING:
+      return "string";
+    case Field::CPPTYPE_MESSAGE:
+      return "object";
+    case Field::CPPTYPE_ENUM:
+      break;
+  }
+  std::string text;
+  for (const std::string& name : enum_names(*field.enum_type())) {
+    text += (text.empty() ? "`" : ", `") + name + "`";
+  }
+  return text;
+}
+
+std::string full_type_text(const Field& field) {
+  if (field.is_map()) return "object of " + type_text(*field.message_type()->map_value()) + "s";
+  if (!field.is_repeated()) return type_text(field);
+  return "list of " + type_text(field) + "s";
+}
+
+// A cell must not hold the table's own mark.
+std::string cell(std::string_view text) {
+  std::string result;
+  for (char c : text) {
+    if (c == '|') result += '\\';
+    result += c;
+  }
+  return result;
+}
+
+// A number or boolean without presence is zero where it is absent.
+std::string default_text(const Field& field) {
+  const proto::FieldRule& rule = rule_of(field);
+  if (rule.required()) return "required";
+  if (!rule.default_value().empty()) return "`" + rule.default_value() + "`";
+  if (field.is_repeated() || field.has_presence()) return "";
+  if (field.cpp_type() == Field::CPPTYPE_BOOL) return "`false`";
+  bool number = field.cpp_type() != Field::CPPTYPE_STRING && field.cpp_type() != Field::CPPTYPE_ENUM;
+  return number ? "`0`" : "";
+}
+
+std::string limits_text(const Field& field) {
+  const proto::FieldRule& rule = rule_of(field);
+  std::string text = bounds_short(rule);
+  if (!text.empty() && field.is_repeated()) text += " elements";
+  if (!text.empty() && !rule.unit().empty()) text += " " + rule.unit();
+  if (!rule.pattern().empty()) text += (text.empty() ? "`" : "; `") + rule.pattern() + "`";
+  return text;
+}
+
+bool has_section(const Field& field) {
+  return field.message_type() != nullptr && !field.is_map() && !is_free_form(*field.message_type());
+}
+
+void add_section(const pb::Descriptor& type, const std::string& path, std::string& page) {
+  page += "## " + (path.empty() ? "Top level" : "`" + path + "`") + "\n\n";
+  page += "| key | type | default | bounds | meaning |\n| --- | --- | --- | --- | --- |\n";
+  for (int i = 0; i < type.field_count(); ++i) {
+    const Field& field = *type.field(i);
+    const proto::FieldRule& rule = rule_of(field);
+    page += "| `" + field.name() + "` | " + cell(full_type_text(field)) + " | " +
+            cell(default_text(field)) + " | " + cell(limits_text(field)) + " | " +
+            cell(rule.help()) + " |\n";
+  }
+  page += "\n";
+  for (int i = 0; i < type.field_count(); ++i) {
+    const Field& field = *type.field(i);
+    if (!has_section(field)) continue;
+    std::string where = join_key(path, field.name()) + (field.is_repeated() ? "[]" : "");
+    add_section(*field.message_type(), where, page);
+  }
+}
+
+}  // namespace
+
+std::string reference_markdown(const pb::Descriptor& type) {
+  std::string page;
+  add_section(type, "", page);
+  return page;
+}
+
+std::string job_file_reference() {
+  return std::string(kIntroduction) + reference_markdown(*proto::JobSpec::descriptor()) +
+         std::string(kRules);
+}
+
+}  // namespace weft

@@ -1,0 +1,33 @@
+// The schema told to others: OpenAPI components and reference pages, from the same descriptors and
+// rules that validation uses.
+// Thread safety: pure functions.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "proto/json/json_fwd.h"
+
+namespace google::protobuf {
+class Descriptor;
+}
+
+namespace weft {
+
+// The OpenAPI 3.1 schema of one message; sub-messages are "$ref"s to "#/components/schemas/NAME".
+nlohmann::ordered_json json_schema(const google::protobuf::Descriptor& type);
+
+// "JobSpec"; a nested type carries its outer type's name: "PlacementNode".
+std::string schema_name(const google::protobuf::Descriptor& type);
+
+// {"JobSpec": {...}, "ModelSpec": {...}, ...}: the roots and all that they refer to, as JSON text.
+std::string component_schemas(const std::vector<const google::protobuf::Descriptor*>& roots);
+
+// Tables of key, type, default, bounds and meaning; one for the message itself and one for each
+// message below it, headed by its path.
+std::string reference_markdown(const google::protobuf::Descriptor& type);
+
+// docs/reference/job-file.md, whole.
+std::string job_file_reference();
+
+}  // namespace weft

@@ -1,0 +1,182 @@
+#include "proto/json/job_rules.h"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <iterator>
+
+#include "google/protobuf/util/message_differencer.h"
+#include "proto/job.pb.h"
+#include "proto/json/yaml.h"
+
+namespace weft {
+namespace {
+
+std::string sample() {
+  std::ifstream in(WEFT_SOURCE_DIR "/tests/proto/sample_job.yaml");
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+Status finish(const std::string& yaml, proto::JobSpec* spec) {
+  LineMap lines;
+  WEFT_RETURN_IF_ERROR(read_yaml(yaml, *spec, &lines));
+  return finish_job(*spec, &lines);
+}
+
+TEST(JobRules, TheSampleIsFinished) {
+  proto::JobSpec spec;
+  ASSERT_EQ(finish(sample(), &spec).to_string(), "ok");
+  EXPECT_EQ(spec.resources().slots(), 2);
+  EXPECT_EQ(spec.training().micro_batch_size(), 4);
+  EXPECT_EQ(spec.training().log_every(), 1);
+  EXPECT_TRUE(spec.training().shuffle());
+  EXPECT_EQ(spec.training().optimizer().epsilon(), 1e-8);
+  EXPECT_EQ(spec.max_restarts(), 5);
+}
+
+TEST(JobRules, FinishingAgainAndReadingTheWrittenFormChangeNothing) {
+  proto::JobSpec spec;
+  ASSERT_EQ(finish(sample(), &spec).to_string(), "ok");
+  proto::JobSpec again = spec;
+  ASSERT_EQ(finish_job(again).to_string(), "ok");
+  EXPECT_TRUE(google::protobuf::util::MessageDifferencer::Equals(spec, again));
+  ASSERT_EQ(finish(write_json(spec, {2}), &again).to_string(), "ok");
+  EXPECT_TRUE(google::protobuf::util::MessageDifferencer::Equals(spec, again));
+}
+
+TEST(JobRules, WhatFollowsFromTheRestIsFilledIn) {
+  proto::JobSpec spec;
+  ASSERT_EQ(finish(R"(
+name: small
+kind: fine_tune
+model: {from: ckpt-1}
+tasks: [{type: causal_lm, data: {train: a.txt}}]
+training: {steps: 5, batch_size: 7}
+parallel: {data: 2, tensor: 3}
+)",
+                   &spec)
+                .to_string(),
+            "ok");
+  EXPECT_EQ(spec.tasks(0).name(), "causal_lm");
+  EXPECT_EQ(spec.tasks(0).weight(), 1);
+  EXPECT_EQ(spec.tasks(0).data().format(), proto::DATA_FORMAT_TEXT);
+  EXPECT_EQ(spec.training().micro_batch_size(), 4);  // 7 rows over 2 ranks: 4 and 3
+  EXPECT_EQ(spec.resources().slots(), 6);
+  EXPECT_FALSE(spec.has_tokenizer());
+}
+
+struct Edit {
+  const char* from;
+  const char* to;
+  const char* field;
+  int line;
+  const char* rule;
+};
+
+class BadJob : public ::testing::TestWithParam<Edit> {};
+
+// Each edit of the sample breaks one rule.
+TEST_P(BadJob, IsRefusedWithFieldLineAndRule) {
+  const Edit& edit = GetParam();
+  std::string text = sample();
+  size_t at = text.find(edit.from);
+  ASSERT_NE(at, std::string::npos) << edit.from;
+  text.replace(at, std::string(edit.from).size(), edit.to);
+  proto::JobSpec spec;
+  Status status = finish(text, &spec);
+  EXPECT_EQ(status.code(), Code::kInvalidArgument) << status.to_string();
+  EXPECT_EQ(status.field(), edit.field) << status.to_string();
+  EXPECT_EQ(status.line(), edit.line) << status.to_string();
+  EXPECT_NE(status.rule().find(edit.rule), std::string::npos) << status.to_string();
+}
+
+constexpr const char* kConfig =
+    "{family: gpt2, config: {n_layer: 4, n_head: 4, n_embd: 128, n_positions: 256, "
+    "vocab_size: 257, layer_norm_epsilon: 1e-05}}";
+constexpr const char* kFirstTask =
+    "- {name: lm, type: causal_lm, weight: 1.0, data: {train: texts/, format: text}}\n";
+
+const Edit kEdits[] = {
+    {"name: licences", "name: ''", "name", 1, "must not be empty"},
+    {"name: licences", "name: -x", "name", 1, "must match"},
+    {"name: licences", "name: \"a\\tb\"", "name", 1, "must match"},
+    {"name: licences\n", "", "name", 0, "is required"},
+    {"kind: multi_task ", "priority: 1 ", "kind", 0, "is required"},
+    {"kind: multi_task", "kind: pretrain", "tasks", 5, "must have exactly 1 element"},
+    {"kind: multi_task", "kind: fine_tune", "model.from", 3, "is required for kind fine_tune"},
+    {kConfig, "{from: ckpt-1, family: gpt2}", "model.family", 3, "comes with model.from"},
+    {kConfig, "{from: ckpt-1, config: {}}", "model.config", 3, "comes with model.from"},
+    {kConfig, "{config: {}}", "model.family", 3, "is required where model.from is not given"},
+    {kConfig, "{family: gpt2}", "model.config", 3, "is required with model.family"},
+    {kConfig, "{family: gpt3, config: {}}", "model.family", 3, "must match gpt2"},
+    {"n_positions: 256", "n_positions: 100", "training.sequence_length", 8, "n_positions = 100"},
+    {"n_positions: 256", "n_positions: 1.5", "model.config.n_positions", 3, "an integer"},
+    {"n_head: 4", "n_head: 1", "parallel.tensor", 11, "n_head = 1"},
+    {"n_head: 4", "n_head: two", "model.config.n_head", 3, "must be an integer"},
+    {"vocab_size: 257", "vocab_size: 255", "model.config.vocab_size", 3, "at least 256"},
+    {"tokenizer: {type: byte}", "priority: 0", "tokenizer", 0, "is required"},
+    {"{type: byte}", "{type: byte, from: t.json}", "tokenizer.from", 4, "is only for"},
+    {"{type: byte}", "{type: byte_level_bpe}", "tokenizer.from", 4, "is required for"},
+    {"{type: byte}", "{from: t.json}", "tokenizer.type", 4, "is required"},
+    {kFirstTask, "", "tasks", 5, "at least 2 elements"},
+    {"name: licence,", "name: lm,", "tasks[1].name", 7, "must be unique"},
+    {"weight: 1.0", "weight: 0", "tasks[0].weight", 6, "must be above 0"},
+    {"weight: 1.0", "weight: -0.0", "tasks[0].weight", 6, "must be above 0"},
+    {"weight: 1.0", "labels: 3", "tasks[0].labels", 6, "only for sequence_classification"},
+    {"labels: 8, ", "", "tasks[1].labels", 7, "is required for sequence_classification"},
+    {"labels: 8", "labels: 1", "tasks[1].labels", 7, "must be between 2 and 100000"},
+    {"labels: 8", "labels: 0", "tasks[1].labels", 7, "must be between 2 and 100000"},
+    {"format: jsonl", "format: text", "tasks[1].data.format", 7, "must be jsonl"},
+    {"text: text", "text: label", "tasks[1].data.label", 7, "must differ"},
+    {"train: train.jsonl, ", "", "tasks[1].data.train", 7, "is required"},
+    {"type: causal_lm, ", "", "tasks[0].type", 6, "is required"},
+    {"steps: 300, ", "", "training.steps", 8, "is required"},
+    {"steps: 300", "steps: 0", "training.steps", 8, "must be between 1 and 1000000000"},
+    {"steps: 300", "steps: 19", "training.schedule.warmup_steps", 9, "training.steps = 19"},
+    {"batch_size: 16", "batch_size: 3", "training.micro_batch_size", 8, "parallel.data = 3"},
+    {"seed: 17", "seed: 9007199254740992", "training.seed", 8, "at most 9007199254740991"},
+    {"gradient_clip: 1.0", "gradient_clip: -1", "training.gradient_clip", 8, "between 0"},
+    {"validation: held.jsonl, ", "", "training.evaluate_every", 8, "data.validation"},
+    {"evaluate_every: 50", "early_stop: {patience: 2}", "training.early_stop.patience", 8,
+     "evaluate_every above 0"},
+    {"seed: 17", "dropout: 1", "training.dropout", 8, "must be at least 0 and below 1"},
+    {"learning_rate: 3.0e-4", "learning_rate: 0", "training.optimizer.learning_rate", 9,
+     "must be above 0 and at most 100"},
+    {"[0.9, 0.95]", "[0.9]", "training.optimizer.betas", 9, "must have exactly 2 elements"},
+    {"[0.9, 0.95]", "[0.9, 1]", "training.optimizer.betas[1]", 9, "below 1"},
+    {"[0.9, 0.95]", "[]", "training.optimizer.betas", 9, "must not be empty"},
+    {"keep_last: 3", "keep_last: -1", "checkpoint.keep_last", 10, "between 0 and 100000"},
+    {"data: 1,", "data: 0,", "parallel.data", 11, "between 1 and 65536"},
+    {"data: 1,", "data: 17,", "resources.slots", 12, "= 34"},
+    {"data: 1,", "data: 65536,", "parallel", 11, "at most 65536"},
+    {"slots: 2, nodes: 2", "nodes: 3", "resources.nodes", 12, "at most the number of ranks"},
+    {"slots: 2", "slots: 3", "resources.slots", 12, "= 2, or left out"},
+    {"{slots: 2, nodes: 2}", "{}\nmax_restarts: 1001", "max_restarts", 13, "between 0 and 1000"},
+};
+INSTANTIATE_TEST_SUITE_P(Edits, BadJob, ::testing::ValuesIn(kEdits));
+
+TEST(JobRules, EveryAxisNeedsWorkForEachRank) {
+  proto::JobSpec spec;
+  ASSERT_TRUE(read_yaml(sample(), spec).ok());
+  spec.clear_resources();
+  spec.mutable_training()->clear_micro_batch_size();
+  proto::JobSpec rows = spec;
+  rows.mutable_parallel()->set_data(17);
+  EXPECT_EQ(finish_job(rows).field(), "parallel.data");
+  proto::JobSpec tokens = spec;
+  tokens.mutable_parallel()->set_sequence(129);
+  EXPECT_EQ(finish_job(tokens).field(), "parallel.sequence");
+  proto::JobSpec uneven = spec;
+  uneven.mutable_parallel()->set_data(3);
+  uneven.mutable_parallel()->set_tensor(3);
+  EXPECT_EQ(finish_job(uneven).to_string(), "ok");
+  EXPECT_EQ(uneven.training().micro_batch_size(), 6);
+}
+
+TEST(JobRules, AnEmptySpecIsRefusedNotFatal) {
+  proto::JobSpec spec;
+  EXPECT_EQ(finish_job(spec).field(), "name");
+}
+
+}  // namespace
+}  // namespace weft

@@ -1,0 +1,92 @@
+#include "proto/json/schema.h"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+
+#include "google/protobuf/descriptor.h"
+#include "proto/job.pb.h"
+#include "proto/json/default_value.h"
+#include "proto/json/names.h"
+#include "proto/json/parse.h"
+#include "proto/json/pattern.h"
+#include "proto/options.pb.h"
+
+namespace weft {
+namespace {
+
+namespace pb = google::protobuf;
+
+TEST(Schema, TheCommittedReferencePageIsTheGeneratedOne) {
+  std::ifstream in(WEFT_SOURCE_DIR "/docs/reference/job-file.md");
+  std::string committed{std::istreambuf_iterator<char>(in), {}};
+  EXPECT_EQ(committed, job_file_reference())
+      << "run build/release/bin/weft-reference > docs/reference/job-file.md";
+}
+
+TEST(Schema, BoundsDefaultsAndNamesOfAMessage) {
+  nlohmann::ordered_json task = json_schema(*proto::TaskSpec::descriptor());
+  EXPECT_EQ(task["required"].dump(), R"(["type","data"])");
+  EXPECT_EQ(task["additionalProperties"], false);
+  EXPECT_EQ(task["properties"]["weight"].dump(),
+            R"({"type":"number","description":"Share of the steps, relative to the other tasks' )"
+            R"(weights","maximum":1000000,"exclusiveMinimum":0,"default":1})");
+  EXPECT_EQ(task["properties"]["type"]["enum"].dump(),
+            R"(["causal_lm","sequence_classification"])");
+  EXPECT_EQ(task["properties"]["data"]["$ref"], "#/components/schemas/DataSpec");
+  nlohmann::ordered_json job = json_schema(*proto::JobSpec::descriptor());
+  EXPECT_EQ(job["properties"]["tasks"]["minItems"], 1);
+  EXPECT_EQ(job["properties"]["labels"]["additionalProperties"]["type"], "string");
+}
+
+TEST(Schema, ComponentsHoldEveryTypeThatIsReferredTo) {
+  auto components = parse_strict(component_schemas({proto::Job::descriptor()}));
+  ASSERT_TRUE(components.has_value());
+  for (const char* name : {"Job", "JobSpec", "PlacementNode", "EarlyStopSpec", "RankInfo"}) {
+    EXPECT_TRUE(components->contains(name)) << name;
+  }
+  EXPECT_FALSE(components->contains("Struct"));
+}
+
+// Every rule that stands in the schema can be carried out.
+void check_type(const pb::Descriptor& type) {
+  for (int i = 0; i < type.field_count(); ++i) {
+    const pb::FieldDescriptor& field = *type.field(i);
+    const proto::FieldRule& rule = rule_of(field);
+    EXPECT_TRUE(is_pattern(rule.pattern())) << field.full_name();
+    if (!rule.default_value().empty()) {
+      EXPECT_TRUE(default_value(field).has_value()) << field.full_name();
+      EXPECT_TRUE(field.has_presence() || field.is_repeated())
+          << field.full_name() << " has a default, so it must be optional";
+    }
+    EXPECT_FALSE(rule.help().ends_with('.')) << field.full_name();
+  }
+}
+
+TEST(Schema, EveryRuleOfTheJobSchemaCanBeCarriedOut) {
+  const pb::FileDescriptor& file = *proto::JobSpec::descriptor()->file();
+  for (int i = 0; i < file.message_type_count(); ++i) check_type(*file.message_type(i));
+}
+
+TEST(Pattern, MatchesTheWholeText) {
+  EXPECT_TRUE(matches_pattern("gpt2", "gpt2"));
+  EXPECT_FALSE(matches_pattern("gpt2 ", "gpt2"));
+  EXPECT_FALSE(matches_pattern("", "gpt2"));
+  EXPECT_TRUE(matches_pattern("a-1", "[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"));
+  EXPECT_TRUE(matches_pattern(std::string(64, 'a'), "[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"));
+  EXPECT_FALSE(matches_pattern(std::string(65, 'a'), "[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"));
+  EXPECT_FALSE(matches_pattern("a/b", "[^/]+"));
+  EXPECT_TRUE(matches_pattern("aab", "a*ab"));
+  EXPECT_TRUE(matches_pattern("x.y", "x\\.y|z"));
+  EXPECT_TRUE(matches_pattern("z", "x\\.y|z"));
+  EXPECT_FALSE(matches_pattern("xzy", "x\\.y|z"));
+  EXPECT_FALSE(is_pattern("(a)"));
+  EXPECT_FALSE(is_pattern("[a"));
+  EXPECT_FALSE(is_pattern("a{3,1}"));
+  EXPECT_FALSE(is_pattern("\\d+"));
+}
+
+}  // namespace
+}  // namespace weft
