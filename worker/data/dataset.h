@@ -1,0 +1,111 @@
+// A task's data as numbered samples of token ids, and the order in which they are used.
+//
+// causal_lm: all documents in one stream, each with what the post-processor puts around it and
+// followed by the tokenizer's eos token. Sample i is the window of `sequence_length` tokens that
+// starts at i * (sequence_length - 1): windows share one token, because the first token of a window
+// is only looked at and never predicted, so that an epoch predicts each token of the stream but its
+// first exactly once. The last window may be short; it is kept and padded.
+// sequence_classification: a sample a line, cut to `sequence_length` tokens (what the post-processor
+// puts around stays). A batch is padded behind, to its longest row rounded up to a multiple of 8.
+//
+// Thread safety: const calls from any thread. Ownership: a Dataset owns its tokens, as 2 bytes each
+// where the vocabulary allows, else 4.
+// Invariants: 1. samples and their order depend on the data, the options and the seed only. 2. every
+// rank that loads the same input has the same samples. 3. padding has id pad_id (else eos_id, else
+// 0) and valid 0.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kernels/ops/random.h"
+#include "proto/base/status.h"
+#include "worker/data/rows.h"
+#include "worker/data/source.h"
+#include "worker/data/token_store.h"
+#include "worker/data/tokenizers/tokenizer.h"
+
+namespace weft {
+
+enum class SampleKind { kCausalLm, kClassification };
+
+struct DatasetOptions {
+  SampleKind kind = SampleKind::kCausalLm;
+  SourceOptions source;         // label_key is set for a classification
+  int64_t sequence_length = 0;  // at least 2 for causal_lm, 1 for classification
+  int64_t labels = 0;           // classification: number of classes
+  // Classification by strings: the names of the classes in order, from the training set. Empty: the
+  // sorted distinct names of this data become the classes.
+  std::vector<std::string> label_names;
+};
+
+class Dataset {
+ public:
+  // `path`: a file or folder. Errors name file, line and rule: those of source.h, a label outside
+  // [0, labels), an unknown name, integers and names mixed, more names than labels, no sample.
+  static Result<std::shared_ptr<const Dataset>> load(const std::string& path,
+                                                     const DatasetOptions& options,
+                                                     const Tokenizer& tokenizer);
+  int64_t samples() const { return samples_; }
+  int64_t tokens() const { return store_.size(); }  // of the whole data, padding not counted
+  // Classes by name; empty where the labels are integers.
+  const std::vector<std::string>& label_names() const { return label_names_; }
+
+  // The samples, in this order, as one batch. causal_lm: tokens = sequence_length, labels empty
+  // (every valid token that follows one); classification: labels [rows].
+  TaskRows rows(std::span<const int64_t> samples) const;
+  // Samples [first, first + count), cut at the end of the data: evaluation.
+  TaskRows range(int64_t first, int64_t count) const;
+
+ private:
+  explicit Dataset(DatasetOptions options) : options_(std::move(options)) {}
+  Status load_stream(const std::string& path, const Tokenizer& tokenizer);
+  Status load_lines(const std::string& path, const Tokenizer& tokenizer);
+  Status number_labels(const std::vector<std::string>& names, const std::vector<int64_t>& lines);
+  int64_t sample_start(int64_t sample) const;
+  int64_t sample_length(int64_t sample) const;
+
+  const DatasetOptions options_;
+  TokenStore store_;
+  int64_t samples_ = 0;
+  int64_t pad_id_ = 0;
+  std::vector<int64_t> starts_;  // classification: where each sample starts, and the end
+  std::vector<int64_t> labels_;  // classification
+  std::vector<std::string> label_names_;
+};
+
+// Where a sampler is: `sample` samples of epoch `epoch` are used. (proto::DataPosition's fields.)
+struct SamplerPosition {
+  int64_t epoch = 0;
+  int64_t sample = 0;
+};
+
+// The order of the samples of a training: epoch after epoch, each a seeded permutation of all of
+// them (Fisher-Yates over Philox, a pure function of key and epoch) or, unshuffled, their order. A
+// batch that reaches the end of an epoch goes on with the next one's.
+//
+// Thread safety: one thread. Invariant: the order depends on samples, shuffle and key only, so a
+// sampler set to a position goes on exactly as the one that was there.
+class Sampler {
+ public:
+  Sampler(int64_t samples, bool shuffle, RandomKey key);
+  std::vector<int64_t> next(int64_t count);
+  SamplerPosition position() const { return position_; }
+  // Error: outside of this data (the data has changed).
+  Status restore(SamplerPosition position);
+
+ private:
+  void arrange(int64_t epoch);
+
+  const int64_t samples_;
+  const bool shuffle_;
+  const RandomKey key_;
+  SamplerPosition position_;
+  int64_t arranged_ = -1;        // epoch of order_
+  std::vector<uint32_t> order_;  // empty: unshuffled
+};
+
+}  // namespace weft

@@ -1,0 +1,26 @@
+// Rows of a step's batch as host arrays: what data sets give and tasks take.
+//
+// Thread safety and ownership: values.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace weft {
+
+inline constexpr int64_t kNoLabel = -100;
+
+// The same on every rank. Row-major [rows, tokens].
+struct TaskRows {
+  int64_t rows = 0, tokens = 0;
+  std::vector<int64_t> ids;
+  std::vector<uint8_t> valid;      // 0: padding; empty: all valid
+  std::vector<int64_t> positions;  // empty: 0, 1, 2, ... in each row, as GPT-2 counts
+  std::vector<int64_t> documents;  // empty: one document a row
+  // causal_lm: [rows, tokens], the token itself where it is to be predicted, else kNoLabel (the
+  // task shifts); empty: every valid token that follows a valid one of its document.
+  // sequence_classification: [rows].
+  std::vector<int64_t> labels;
+};
+
+}  // namespace weft

@@ -1,0 +1,98 @@
+// Tokenizers: text to token ids and back.
+//
+// Thread safety: const calls from any thread. Ownership: a tokenizer owns all it needs.
+// Invariants: 1. ids are those of the `tokenizers` package for the same tokenizer.json, or loading
+// is refused and names the component. 2. every id given is in [0, vocab_size()). 3. no text and no
+// pattern can make encode() run without bound: what is too costly is an error.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "proto/base/status.h"
+
+namespace weft {
+
+// Where a token comes from, in code points of the original text: [begin, end).
+struct TokenOffsets {
+  int64_t begin = 0, end = 0;
+};
+
+struct Encoding {
+  std::vector<int64_t> ids;
+  std::vector<TokenOffsets> offsets;  // one an id; of an id the post-processor put in: {0, 0}
+};
+
+using IdSink = std::function<void(std::span<const int32_t>)>;
+
+class Tokenizer {
+ public:
+  virtual ~Tokenizer() = default;
+  // "byte" or "byte_level_bpe".
+  virtual std::string_view type() const = 0;
+  // The largest id plus one. A model needs at least as many rows in its embedding.
+  virtual int64_t vocab_size() const = 0;
+
+  // `add_special`: with what the post-processor puts around (added tokens that stand in the text
+  // are found either way). Errors: the text is not valid UTF-8 (the byte tokenizer takes any
+  // bytes), a character that the vocabulary lacks, a text beyond the limits of matching.
+  Result<std::vector<int64_t>> encode(std::string_view text, bool add_special) const;
+  virtual Result<Encoding> encode_with_offsets(std::string_view text, bool add_special) const = 0;
+  // The ids piece by piece, for texts whose ids should not be held as 8 bytes each.
+  virtual Status encode_to(std::string_view text, bool add_special, const IdSink& sink) const = 0;
+
+  // Ids without a token give nothing. Bytes that form no UTF-8 come out as they are from the byte
+  // tokenizer and as U+FFFD from byte-level BPE. `skip_special`: leaves special tokens out.
+  virtual std::string decode(std::span<const int64_t> ids, bool skip_special) const = 0;
+
+  // What the post-processor puts before and behind one text.
+  virtual std::span<const int64_t> prefix_ids() const = 0;
+  virtual std::span<const int64_t> suffix_ids() const = 0;
+
+  std::optional<int64_t> bos_id() const { return bos_id_; }
+  std::optional<int64_t> eos_id() const { return eos_id_; }
+  std::optional<int64_t> pad_id() const { return pad_id_; }
+  // Where the model's configuration knows better than the tokenizer's files.
+  void set_eos_id(int64_t id) { eos_id_ = id; }
+
+ protected:
+  std::optional<int64_t> bos_id_, eos_id_, pad_id_;
+};
+
+// Token id = byte value; 256 = end of text "<|endoftext|>". vocab_size 257.
+std::unique_ptr<Tokenizer> make_byte_tokenizer();
+
+// Byte-level BPE from the text of a tokenizer.json; `config_text` is that of the
+// tokenizer_config.json beside it (empty: none), which says which tokens end, start and pad. Where
+// it does not say, the end is the first special token of <|endoftext|>, </s>, <|end_of_text|>,
+// <|im_end|>. The file's `truncation` and `padding` are not applied: sequence length and padding
+// are the job's. Errors name the field; a component other than these is refused by its name:
+//   normalizer     null, NFC, Sequence of NFC
+//   pre_tokenizer  ByteLevel, Sequence of Split (Regex or String, any behavior) and a last ByteLevel
+//   model          BPE without dropout, byte_fallback, affixes
+//   post_processor null, ByteLevel, TemplateProcessing, Sequence of these
+//   decoder        ByteLevel
+Result<std::unique_ptr<Tokenizer>> load_tokenizer_json(std::string_view json_text,
+                                                       std::string_view config_text = {});
+// The same from a file; reads the tokenizer_config.json beside it where there is one.
+Result<std::unique_ptr<Tokenizer>> load_tokenizer_file(const std::string& path);
+
+// A tokenizer's files, as they are handed through from import to export.
+struct TokenizerFile {
+  std::string name;  // tokenizer.json, tokenizer_config.json, special_tokens_map.json, ...
+  std::string content;
+};
+// Those of the byte tokenizer; transformers' PreTrainedTokenizerFast loads them and gives its ids.
+// (Only text: transformers cannot feed bytes that are not UTF-8.)
+std::vector<TokenizerFile> byte_tokenizer_files();
+std::string byte_tokenizer_json();
+// Those that stand in a folder, of the five names that transformers writes. Error: unreadable.
+Result<std::vector<TokenizerFile>> read_tokenizer_files(const std::string& folder);
+
+}  // namespace weft
