@@ -1,0 +1,214 @@
+#include "worker/checkpoint/writer.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <map>
+
+#include "proto/base/hash.h"
+
+namespace weft::checkpoint {
+namespace {
+
+constexpr int64_t kPieceFloats = (int64_t{4} << 20) / 4;
+// Enough that synced writes of small chunks are grouped by the store.
+constexpr int kThreads = 4;
+
+// Replicas take turns, so that each writes its share.
+bool writes(const Rank& rank, size_t index, const Shard& shard) {
+  const size_t replicas = static_cast<size_t>(rank.mesh.size(Axis::kReplica));
+  if (index % replicas != static_cast<size_t>(rank.mesh.index(Axis::kReplica))) return false;
+  if (!shard.whole()) return true;
+  const size_t tensor = static_cast<size_t>(rank.mesh.size(Axis::kTensor));
+  return (index / replicas) % tensor == static_cast<size_t>(rank.mesh.index(Axis::kTensor));
+}
+
+}  // namespace
+
+struct Writer::Piece {
+  int entry = 0, tile = 0, chunk = 0;
+  const float* data = nullptr;
+  int64_t count = 0;
+};
+
+Writer::Writer(Rank& rank, Progress& progress) : rank_(rank), progress_(progress) {}
+
+Writer::~Writer() {
+  stop_ = true;
+  join();
+}
+
+void Writer::join() {
+  for (std::thread& thread : threads_) thread.join();
+  threads_.clear();
+}
+
+void Writer::begin(proto::CheckpointManifest manifest, std::span<const StateTensor> state) {
+  WEFT_CHECK(idle(), "a checkpoint is still being written");
+  manifest_ = std::move(manifest);
+  entries_.clear();
+  buffers_.clear();
+  pieces_.clear();
+  for (size_t index = 0; index < state.size(); ++index) {
+    const StateTensor& tensor = state[index];
+    const ParameterInfo& info = *tensor.info;
+    if (!writes(rank_, index, info.shard)) continue;
+    proto::TensorEntry entry;
+    entry.set_name(info.name);
+    entry.set_role(tensor.role);
+    entry.set_dtype("F32");
+    for (int64_t extent : info.shape.extents()) entry.add_shape(extent);
+    const float* local = tensor.value.data<float>();
+    for (const Box& box : boxes_of(info.shape, info.shard)) {
+      std::vector<float> bytes(static_cast<size_t>(box.elements(info.shape)));
+      for_each_local_run(info.shape, info.shard, box, [&](const Run& run) {
+        std::memcpy(bytes.data() + run.source, local + run.target,
+                    static_cast<size_t>(run.count) * sizeof(float));
+      });
+      proto::Tile* tile = entry.add_tiles();
+      tile->set_dim(box.dim);
+      tile->set_start(box.part.start);
+      tile->set_length(box.part.length);
+      const int64_t total = static_cast<int64_t>(bytes.size());
+      for (int64_t first = 0; first < total; first += kPieceFloats) {
+        const int64_t count = std::min(kPieceFloats, total - first);
+        tile->add_chunks()->set_size(count * 4);
+        pieces_.push_back({static_cast<int>(entries_.size()), entry.tiles_size() - 1,
+                           tile->chunks_size() - 1, bytes.data() + first, count});
+      }
+      buffers_.push_back(std::move(bytes));
+    }
+    entries_.push_back(std::move(entry));
+  }
+  next_ = 0;
+  unfinished_ = pieces_.size();
+  told_ = false;
+  failure_ = {};
+  active_ = true;
+  for (int i = 0; i < kThreads && i < static_cast<int>(pieces_.size()); ++i) {
+    threads_.emplace_back([this] { run(); });
+  }
+}
+
+void Writer::run() {
+  while (true) {
+    const size_t index = next_.fetch_add(1);
+    if (index >= pieces_.size()) return;
+    Status status = put(pieces_[index]);
+    if (!status.ok()) {
+      const std::lock_guard lock(mutex_);
+      if (failure_.ok()) failure_ = std::move(status);
+    }
+    unfinished_.fetch_sub(1);
+    unfinished_.notify_all();
+  }
+}
+
+Status Writer::put(Piece& piece) {
+  const std::string_view bytes(reinterpret_cast<const char*>(piece.data),
+                               static_cast<size_t>(piece.count) * sizeof(float));
+  const std::string hash = sha256_hex(bytes);
+  entries_[static_cast<size_t>(piece.entry)]
+      .mutable_tiles(piece.tile)
+      ->mutable_chunks(piece.chunk)
+      ->set_hash(hash);
+  for (int tries = 0;; ++tries) {
+    if (stop_) return Status(Code::kCancelled, "the checkpoint was given up");
+    Status status = progress_.put_chunk(hash, bytes);
+    const bool may_pass =
+        status.code() == Code::kResourceExhausted || status.code() == Code::kUnavailable;
+    if (status.ok() || !may_pass) return status;
+    if (!told_.exchange(true)) {
+      proto::RankEnvelope message;
+      proto::RankEvent* event = message.mutable_event();
+      event->set_type("checkpoint_waits");
+      event->set_level("warn");
+      event->set_step(manifest_.state().step());
+      event->set_message("the checkpoint cannot be stored yet and is tried again: " +
+                         status.to_string());
+      (void)progress_.send(std::move(message));
+    }
+    const int wait_ms = std::min(200 << std::min(tries, 4), 2000);
+    for (int waited = 0; waited < wait_ms && !stop_; waited += 50) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    }
+  }
+}
+
+void Writer::wait() {
+  for (size_t left = unfinished_.load(); left != 0; left = unfinished_.load()) {
+    unfinished_.wait(left);
+  }
+}
+
+std::vector<std::string> gather_bytes(Context& cx, Communicator& comm, const std::string& bytes) {
+  const size_t ranks = static_cast<size_t>(comm.size());
+  const int64_t mine = static_cast<int64_t>(bytes.size());
+  const Tensor size = Tensor::from<int64_t>(cx.allocator, {1}, std::span(&mine, 1));
+  Tensor sizes = Tensor::empty(cx.allocator, {comm.size()}, DType::kI64);
+  comm.all_gather(size, sizes, std::vector<int64_t>(ranks, 1));
+  const std::vector<int64_t> counts = sizes.to_vector<int64_t>();
+  int64_t total = 0;
+  for (int64_t count : counts) total += count;
+  Tensor in = Tensor::empty(cx.allocator, {mine}, DType::kU8);
+  if (mine > 0) std::memcpy(in.raw(), bytes.data(), bytes.size());
+  Tensor out = Tensor::empty(cx.allocator, {total}, DType::kU8);
+  comm.all_gather(in, out, counts);
+  std::vector<std::string> parts;
+  const char* at = static_cast<const char*>(out.raw());
+  for (int64_t count : counts) {
+    parts.emplace_back(at, static_cast<size_t>(count));
+    at += count;
+  }
+  return parts;
+}
+
+void Writer::commit() {
+  WEFT_CHECK(written(), "the checkpoint is not written yet");
+  join();
+  active_ = false;
+  proto::CheckpointManifest mine;
+  std::string failed;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!failure_.ok()) failed = failure_.to_string();
+  }
+  for (proto::TensorEntry& entry : entries_) mine.add_tensors()->Swap(&entry);
+  mine.set_why(failed);
+  entries_.clear();
+  buffers_.clear();
+  pieces_.clear();
+  Context cx = rank_.context();
+  const auto parts =
+      gather_bytes(cx, rank_.mesh.axis(Axis::kWorld), mine.SerializeAsString());
+  std::map<std::pair<std::string, int>, proto::TensorEntry> merged;
+  for (const std::string& part : parts) {
+    proto::CheckpointManifest other;
+    if (!other.ParseFromString(part)) {
+      throw StatusError(Status(Code::kInternal, "another rank's tiles could not be read"));
+    }
+    if (!other.why().empty()) {
+      throw StatusError(Status(Code::kUnavailable, "writing the checkpoint: " + other.why()));
+    }
+    for (proto::TensorEntry& entry : *other.mutable_tensors()) {
+      auto [it, added] = merged.try_emplace({entry.name(), entry.role()}, entry);
+      if (!added) it->second.mutable_tiles()->MergeFrom(entry.tiles());
+    }
+  }
+  if (rank_.mesh.index(Axis::kWorld) != 0) return;
+  int64_t bytes = 0;
+  for (auto& [key, entry] : merged) {
+    for (const proto::Tile& tile : entry.tiles()) {
+      for (const proto::ChunkRef& chunk : tile.chunks()) bytes += chunk.size();
+    }
+    if (Status status = check_entry(entry); !status.ok()) throw StatusError(status);
+    manifest_.add_tensors()->Swap(&entry);
+  }
+  manifest_.set_bytes(bytes);
+  proto::RankEnvelope message;
+  message.mutable_checkpoint()->set_why(manifest_.why());
+  message.mutable_checkpoint()->mutable_manifest()->Swap(&manifest_);
+  if (Status status = progress_.send(std::move(message)); !status.ok()) throw StatusError(status);
+}
+
+}  // namespace weft::checkpoint

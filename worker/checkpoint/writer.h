@@ -1,0 +1,79 @@
+// Writes a checkpoint beside the training: begin() copies this rank's tiles to host memory, threads of
+// the writer hash and store them as chunks, and commit() lets rank 0 send the manifest once every
+// rank's chunks are durable.
+//
+// Thread safety: the rank's compute thread; the writer's own threads only touch the snapshot and
+// Progress. Ownership: owns the snapshot; Rank and Progress outlive it.
+// Invariants: 1. one checkpoint at a time. 2. every tile is written by exactly one rank: replicas share
+// the parameters among them. 3. the manifest is sent after every chunk is durable, never before.
+// 4. a full disk makes the writer wait and try again; the training goes on meanwhile.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "worker/checkpoint/layout.h"
+#include "worker/parallel/rank.h"
+#include "worker/progress.h"
+
+namespace weft::checkpoint {
+
+// One named tensor of a rank's state: a parameter or one of its moments.
+struct StateTensor {
+  const ParameterInfo* info = nullptr;
+  proto::TensorRole role = proto::TENSOR_ROLE_WEIGHT;
+  Tensor value;  // the local shard, fp32, contiguous
+};
+
+class Writer {
+ public:
+  Writer(Rank& rank, Progress& progress);
+  ~Writer();  // gives up what is not committed
+  Writer(const Writer&) = delete;
+  Writer& operator=(const Writer&) = delete;
+
+  // Takes the snapshot and returns; `manifest` holds everything but its tensors. The same call on
+  // every rank. Requires idle().
+  void begin(proto::CheckpointManifest manifest, std::span<const StateTensor> state);
+
+  bool idle() const { return !active_; }
+  // True once this rank's chunks are durable (or have failed).
+  bool written() const { return active_ && unfinished_.load() == 0; }
+  // Waits for written().
+  void wait();
+
+  // A collective over the world: gathers the tiles, and rank 0 sends the manifest. Throws StatusError
+  // with the first rank's failure. Requires written() on every rank.
+  void commit();
+
+ private:
+  struct Piece;  // one chunk-sized part of a tile
+  void run();
+  Status put(Piece& piece);
+  void join();
+
+  Rank& rank_;
+  Progress& progress_;
+  proto::CheckpointManifest manifest_;
+  std::vector<proto::TensorEntry> entries_;
+  std::vector<std::vector<float>> buffers_;
+  std::vector<Piece> pieces_;
+  std::vector<std::thread> threads_;
+  std::atomic<size_t> next_{0};
+  std::atomic<size_t> unfinished_{0};
+  std::atomic<bool> stop_{false};
+  std::atomic<bool> told_{false};
+  std::mutex mutex_;   // guards failure_
+  Status failure_;
+  bool active_ = false;
+};
+
+// Every rank's bytes on every rank, in rank order. A collective.
+std::vector<std::string> gather_bytes(Context& cx, Communicator& comm, const std::string& bytes);
+
+}  // namespace weft::checkpoint
