@@ -1,0 +1,177 @@
+"""Drives the real programs for the end-to-end tests: a cluster under a folder of its own, spoken to
+over HTTP. Standard library only."""
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(os.environ.get("WEFT_BIN", ROOT / "build/release/bin"))
+FINISHED = {"succeeded", "failed", "cancelled"}
+
+
+class Refused(Exception):
+    """An answer that is not 2xx; body is the error object."""
+
+    def __init__(self, status, body):
+        super().__init__(f"{status}: {body}")
+        self.status, self.body = status, body
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Cluster:
+    def __init__(self, nodes=2, slots=1, arguments=()):
+        self.folder = Path(tempfile.mkdtemp(prefix="weft-e2e-"))
+        self.folder.chmod(0o755)
+        self.data = self.folder / "data"
+        self.port = free_port()
+        self.nodes, self.slots, self.arguments = nodes, slots, list(arguments)
+
+    # ---- programs ---------------------------------------------------------------------------------
+    def weft(self, *arguments, check=True, stdin=None, timeout=300):
+        env = {k: v for k, v in os.environ.items() if not k.startswith("WEFT_")}
+        env.update(WEFT_DATA=str(self.data), HOME=str(self.folder), NO_COLOR="1")
+        done = subprocess.run([str(BIN / "weft"), *map(str, arguments)], env=env, input=stdin,
+                              capture_output=True, text=True, timeout=timeout)
+        if check and done.returncode != 0:
+            raise AssertionError(f"weft {' '.join(map(str, arguments))}: exit {done.returncode}\n"
+                                 f"{done.stdout}\n{done.stderr}")
+        return done
+
+    def up(self, *more):
+        return self.weft("up", "--nodes", self.nodes, "--slots-per-node", self.slots, "--data",
+                         self.data, "--port", self.port, *self.arguments, *more)
+
+    def down(self, *more, check=True):
+        return self.weft("down", "--data", self.data, *more, check=check)
+
+    def __enter__(self):
+        self.up()
+        return self
+
+    def __exit__(self, kind, value, trace):
+        if kind is not None:
+            self.show_logs()
+        self.down("--now", check=False)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def show_logs(self, lines=30):
+        for log in sorted(self.data.rglob("*.log")):
+            if "rocksdb" in str(log) or "/chunks/" in str(log):
+                continue
+            tail = log.read_text(errors="replace").splitlines()[-lines:]
+            print(f"--- {log}", *tail, sep="\n", file=sys.stderr)
+
+    def pids(self, program, *words):
+        """Processes of this cluster that run `program`, by the data folder in their arguments."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit():
+                continue
+            try:
+                argv = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            except OSError:
+                continue
+            if Path(argv[0]).name == program and str(self.data) in " ".join(argv) \
+                    and all(word in argv for word in words):
+                found.append(int(entry.name))
+        return found
+
+    # ---- REST -------------------------------------------------------------------------------------
+    def token(self):
+        for name in ("token", "admin.token", "coordinator/token"):
+            path = self.data / name
+            if path.exists():
+                return path.read_text().strip()
+        raise AssertionError(f"no token under {self.data}")
+
+    def rest(self, method, path, body=None, headers=None, timeout=60, raw=False):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        send = {"Authorization": f"Bearer {self.token()}"}
+        if body is not None and not isinstance(body, bytes):
+            body = json.dumps(body)
+            send["Content-Type"] = "application/json"
+        send.update(headers or {})
+        try:
+            connection.request(method, f"/api/v1/{path}", body=body, headers=send)
+            answer = connection.getresponse()
+            data = answer.read()
+        finally:
+            connection.close()
+        if answer.status >= 300:
+            try:
+                data = json.loads(data)["error"]
+            except (ValueError, KeyError):
+                pass
+            raise Refused(answer.status, data)
+        return data if raw else (json.loads(data) if data else None)
+
+    def job(self, job):
+        return self.rest("GET", f"jobs/{job}")
+
+    def events(self, job):
+        return self.pages(f"jobs/{job}/events", "events")
+
+    def metrics(self, job):
+        return self.pages(f"jobs/{job}/metrics", "metrics")
+
+    def pages(self, path, key):
+        items, after = [], 0
+        while True:
+            page = self.rest("GET", f"{path}?after={after}&limit=1000")
+            items += page[key]
+            if not page.get("more"):
+                return items
+            after = page["next"]
+
+    def submit(self, text, *more):
+        done = self.weft("submit", "-f", "-", "--json", *more, stdin=text)
+        return json.loads(done.stdout)["id"]
+
+    def wait(self, job, states, timeout=120):
+        states = {states} if isinstance(states, str) else set(states)
+        limit = time.monotonic() + timeout
+        while True:
+            now = self.job(job)
+            if now["state"] in states:
+                return now
+            if now["state"] in FINISHED or time.monotonic() > limit:
+                raise AssertionError(f"{job} is {now['state']}, not {sorted(states)}: "
+                                     f"{now.get('reason')}\n{self.events(job)}")
+            time.sleep(0.05)
+
+    def wait_step(self, job, step, timeout=120):
+        limit = time.monotonic() + timeout
+        while True:
+            now = self.job(job)
+            if now["step"] >= step:
+                return now
+            if now["state"] in FINISHED or time.monotonic() > limit:
+                raise AssertionError(f"{job} is {now['state']} at step {now['step']}: "
+                                     f"{now.get('reason')}")
+            time.sleep(0.02)
+
+
+def kill(pid, signum=signal.SIGKILL):
+    try:
+        os.kill(pid, signum)
+    except ProcessLookupError:
+        pass
+
+
+def losses(metrics):
+    """step -> training loss, of the last attempt that reached the step."""
+    return {record["step"]: record["values"]["loss"] for record in metrics
+            if "loss" in record["values"]}
