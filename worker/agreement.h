@@ -1,0 +1,19 @@
+// What all ranks of an attempt do at a step's boundary: one small all-reduce (max) of what each knows.
+//
+// Thread safety: the rank's compute thread; a collective over the world.
+#pragma once
+
+#include "proto/train.pb.h"
+#include "worker/parallel/rank.h"
+
+namespace weft {
+
+struct Boundary {
+  // The strongest request that any rank has heard of: none < checkpoint < pause < cancel.
+  proto::ControlKind control = proto::CONTROL_KIND_UNSPECIFIED;
+  bool writing = false;  // some rank's checkpoint chunks are not durable yet
+};
+
+Boundary agree(Rank& rank, const Boundary& mine);
+
+}  // namespace weft

@@ -1,0 +1,55 @@
+// A task's data as the trainer consumes it: rows of whole batches in a global order that every rank
+// knows, with a position that a checkpoint holds.
+//
+// Thread safety: the rank's compute thread. Ownership: owns the tokens of its data set.
+// Invariants: 1. the sequence of batches depends on the data, the seed and the position only.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "proto/checkpoint.pb.h"
+#include "proto/job.pb.h"
+#include "worker/data/dataset.h"
+#include "worker/data/tokenizers/tokenizer.h"
+#include "worker/tasks/task.h"
+
+namespace weft {
+
+// Where an input of the job lies on this node: "obj-..." below `objects_folder`.
+Result<std::string> staged_path(const std::string& objects_folder, const std::string& id,
+                                const std::string& field);
+
+struct FeedOptions {
+  int64_t sequence_length = 0;
+  uint64_t seed = 0;
+  bool shuffle = true;
+  std::string objects_folder;
+  std::string field;  // "tasks[0]", for error messages
+  int64_t index = 0;  // of the task in the job; its random stream
+};
+
+class Feed {
+ public:
+  // Reads and tokenizes the task's training and validation data. Errors name field, file and line.
+  static Result<Feed> open(const proto::TaskSpec& task, const Tokenizer& tokenizer,
+                           const FeedOptions& options);
+  Feed(Feed&&) noexcept;
+  Feed& operator=(Feed&&) noexcept;
+  ~Feed();
+
+  TaskRows next(int64_t rows);  // of the training data, across the end of an epoch too
+
+  int64_t validation_rows() const;  // 0: no validation data
+  TaskRows validation(int64_t first, int64_t rows) const;
+
+  proto::DataPosition position() const;  // `task` and `steps` are the caller's
+  Status restore(const proto::DataPosition& position);
+
+ private:
+  struct State;
+  explicit Feed(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace weft

@@ -1,0 +1,397 @@
+#include "worker/setup.h"
+
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+
+#include "proto/base/hash.h"
+#include "worker/checkpoint/reader.h"
+#include "worker/models/hf_folder.h"
+
+namespace weft {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int64_t kFileChunk = int64_t{4} << 20;
+
+Result<std::string> read_file(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  if (!in) return fail(Code::kNotFound, "cannot read " + path);
+  return std::string(std::istreambuf_iterator<char>(in), {});
+}
+
+Result<proto::ObjectFile> store_file(Progress& progress, const std::string& name,
+                                     std::string_view bytes) {
+  proto::ObjectFile file;
+  file.set_path(name);
+  file.set_size(static_cast<int64_t>(bytes.size()));
+  for (size_t first = 0; first < bytes.size(); first += kFileChunk) {
+    const std::string_view piece = bytes.substr(first, kFileChunk);
+    proto::ChunkRef* chunk = file.add_chunks();
+    chunk->set_hash(sha256_hex(piece));
+    chunk->set_size(static_cast<int64_t>(piece.size()));
+    WEFT_RETURN_IF_ERROR(progress.put_chunk(chunk->hash(), piece));
+  }
+  return file;
+}
+
+Result<std::string> fetch_file(Progress& progress, const proto::ObjectFile& file) {
+  std::string bytes;
+  for (const proto::ChunkRef& chunk : file.chunks()) {
+    WEFT_ASSIGN_OR_RETURN(const std::string piece, progress.get_chunk(chunk.hash()));
+    bytes += piece;
+  }
+  if (static_cast<int64_t>(bytes.size()) != file.size()) {
+    return fail(Code::kCorruption, "the checkpoint's " + file.path() + " has the wrong size");
+  }
+  return bytes;
+}
+
+// Where the model's description and weights come from.
+struct ModelSource {
+  const proto::CheckpointManifest* manifest = nullptr;  // of the job itself or of model.from
+  bool resumed = false;
+  std::unique_ptr<HfFolder> folder;
+};
+
+Result<ModelSource> find_source(const proto::LaunchRecord& record) {
+  ModelSource source;
+  if (record.has_resume()) {
+    source.manifest = &record.resume();
+    source.resumed = true;
+  } else if (record.has_base()) {
+    source.manifest = &record.base();
+  } else if (!record.spec().model().from().empty()) {
+    WEFT_ASSIGN_OR_RETURN(const std::string path,
+                          staged_path(record.objects_folder(), record.spec().model().from(),
+                                      "model.from"));
+    WEFT_ASSIGN_OR_RETURN(HfFolder folder, open_hf_folder(path));
+    source.folder = std::make_unique<HfFolder>(std::move(folder));
+  }
+  return source;
+}
+
+Status find_config(const proto::JobSpec& spec, const ModelSource& source, Training& training) {
+  if (source.folder) {
+    training.family = source.folder->family;
+    training.config = source.folder->config;
+  } else {
+    const bool stored = source.manifest != nullptr;
+    const std::string name = stored ? source.manifest->family() : spec.model().family();
+    training.family = find_family(name);
+    if (training.family == nullptr) {
+      return Status::invalid("model.family", name, "must be one of " + known_families());
+    }
+    const std::string json =
+        struct_to_json(stored ? source.manifest->config() : spec.model().config());
+    Result<ModelConfigPtr> config = training.family->parse_config(json);
+    if (!config) return config.error().with_prefix("model.config: ");
+    training.config = *config;
+  }
+  if (spec.training().has_dropout()) {
+    training.config = training.family->with_dropout(*training.config, spec.training().dropout());
+  }
+  if (spec.training().sequence_length() > training.config->positions) {
+    return Status::invalid("training.sequence_length",
+                           std::to_string(spec.training().sequence_length()),
+                           "the model has " + std::to_string(training.config->positions) +
+                               " positions");
+  }
+  return {};
+}
+
+// The single file of an uploaded tokenizer: the folder may hold others beside tokenizer.json.
+Result<std::string> staged_tokenizer(const proto::LaunchRecord& record) {
+  WEFT_ASSIGN_OR_RETURN(const std::string path,
+                        staged_path(record.objects_folder(), record.spec().tokenizer().from(),
+                                    "tokenizer.from"));
+  if (fs::is_regular_file(path)) return path;
+  if (fs::exists(fs::path(path) / "tokenizer.json")) return path + "/tokenizer.json";
+  for (const auto& entry : fs::directory_iterator(path)) {
+    if (entry.is_regular_file()) return entry.path().string();
+  }
+  return fail(Status::invalid("tokenizer.from", record.spec().tokenizer().from(),
+                              "must hold a tokenizer.json"));
+}
+
+// Text of the tokenizer.json; empty: bytes.
+Result<std::string> find_tokenizer_text(const proto::LaunchRecord& record,
+                                        const ModelSource& source, Progress& progress) {
+  const proto::TokenizerSpec& spec = record.spec().tokenizer();
+  if (!source.resumed) {
+    if (spec.type() == proto::TOKENIZER_TYPE_BYTE) return std::string();
+    if (!spec.from().empty()) {
+      WEFT_ASSIGN_OR_RETURN(const std::string path, staged_tokenizer(record));
+      return read_file(path);
+    }
+  }
+  if (source.manifest != nullptr) {
+    if (source.manifest->tokenizer().path().empty()) return std::string();
+    return fetch_file(progress, source.manifest->tokenizer());
+  }
+  if (source.folder) {
+    if (source.folder->tokenizer_file.empty()) {
+      return fail(Status::invalid("tokenizer", "",
+                                  "the model's folder has no tokenizer.json; give "
+                                  "tokenizer.type or tokenizer.from"));
+    }
+    return read_file(source.folder->tokenizer_file);
+  }
+  return std::string();
+}
+
+Status find_tokenizer(Rank& rank, const proto::LaunchRecord& record, const ModelSource& source,
+                      Progress& progress, Training& training) {
+  WEFT_ASSIGN_OR_RETURN(const std::string text, find_tokenizer_text(record, source, progress));
+  if (text.empty()) {
+    training.tokenizer = make_byte_tokenizer();
+  } else {
+    WEFT_ASSIGN_OR_RETURN(training.tokenizer, load_tokenizer_json(text));
+  }
+  const int64_t size = training.tokenizer->vocab_size();
+  if (size > training.config->vocabulary) {
+    return Status::invalid("model.config.vocab_size", std::to_string(training.config->vocabulary),
+                           "the tokenizer has " + std::to_string(size) + " tokens");
+  }
+  if (rank.mesh.index(Axis::kWorld) != 0) return {};
+  if (!text.empty()) {
+    WEFT_ASSIGN_OR_RETURN(*training.manifest.mutable_tokenizer(),
+                          store_file(progress, "tokenizer.json", text));
+  }
+  if (source.manifest != nullptr) {
+    *training.manifest.mutable_extra_files() = source.manifest->extra_files();
+  } else if (source.folder && record.spec().tokenizer().from().empty()) {
+    for (const std::string& path : source.folder->extra_files) {
+      WEFT_ASSIGN_OR_RETURN(const std::string bytes, read_file(path));
+      WEFT_ASSIGN_OR_RETURN(*training.manifest.add_extra_files(),
+                            store_file(progress, fs::path(path).filename().string(), bytes));
+    }
+  }
+  return {};
+}
+
+Status open_tasks(Rank& rank, const proto::LaunchRecord& record, Training& training) {
+  const proto::JobSpec& spec = record.spec();
+  std::vector<double> weights;
+  for (int i = 0; i < spec.tasks_size(); ++i) {
+    const proto::TaskSpec& task = spec.tasks(i);
+    const std::string field = "tasks[" + std::to_string(i) + "]";
+    const FeedOptions options{spec.training().sequence_length(), spec.training().seed(),
+                              spec.training().shuffle(),         record.objects_folder(),
+                              field,                             i};
+    WEFT_ASSIGN_OR_RETURN(Feed feed, Feed::open(task, *training.tokenizer, options));
+    const std::string_view type =
+        task.type() == proto::TASK_TYPE_CAUSAL_LM ? "causal_lm" : "sequence_classification";
+    WEFT_ASSIGN_OR_RETURN(auto head, make_task(rank, type, *training.config,
+                                               TaskOptions{task.name(), task.labels()}));
+    std::vector<Parameter> trained = training.trunk->parameters();
+    for (const Parameter& parameter : head->parameters()) trained.push_back(parameter);
+    weights.push_back(task.weight());
+    training.tasks.push_back({task, std::move(head), std::move(feed), 0, std::move(trained)});
+  }
+  training.mixing = std::make_unique<tasks::Mixing>(weights);
+  return {};
+}
+
+// Weights of model.from: the trunk's must all be there, a head's are taken where name and shape fit.
+Status load_base(const ModelSource& source, Progress& progress, Training& training) {
+  if (source.folder) {
+    std::vector<Parameter*> heads;
+    for (TrainingTask& task : training.tasks) {
+      for (Parameter& parameter : task.task->parameters()) {
+        if (source.folder->labels == parameter.info.shape[0] && training.tasks.size() == 1) {
+          heads.push_back(&parameter);
+        }
+      }
+    }
+    return load_hf_weights(*source.folder, training.trunk->parameters(), heads);
+  }
+  std::vector<checkpoint::StateTensor> targets;
+  for (const Parameter& parameter : training.trunk->parameters()) {
+    targets.push_back({&parameter.info, proto::TENSOR_ROLE_WEIGHT, parameter.value});
+  }
+  const auto stored_alike = [&](const ParameterInfo& info) {
+    for (const proto::TensorEntry& entry : source.manifest->tensors()) {
+      if (entry.name() == info.name && entry.role() == proto::TENSOR_ROLE_WEIGHT) {
+        return checkpoint::shape_of(entry) == info.shape;
+      }
+    }
+    return false;
+  };
+  for (TrainingTask& task : training.tasks) {
+    for (const Parameter& parameter : task.task->parameters()) {
+      if (stored_alike(parameter.info)) {
+        targets.push_back({&parameter.info, proto::TENSOR_ROLE_WEIGHT, parameter.value});
+      }
+    }
+  }
+  WEFT_ASSIGN_OR_RETURN(const auto missing, checkpoint::load(*source.manifest, targets,
+                                                             [&](const std::string& hash) {
+                                                               return progress.get_chunk(hash);
+                                                             }));
+  if (!missing.empty()) {
+    return Status(Code::kCorruption, "model.from: the checkpoint lacks " + missing.front());
+  }
+  return {};
+}
+
+std::string difference(const proto::TrainerState& then, const proto::TrainerState& now) {
+  const auto mesh = [](const proto::ParallelSpec& spec) {
+    return std::to_string(spec.data()) + "x" + std::to_string(spec.sequence()) + "x" +
+           std::to_string(spec.tensor());
+  };
+  if (mesh(then.mesh()) != mesh(now.mesh())) {
+    return "the mesh changed from " + mesh(then.mesh()) + " to " + mesh(now.mesh());
+  }
+  if (then.threads_per_rank() != now.threads_per_rank()) {
+    return "threads a rank changed from " + std::to_string(then.threads_per_rank()) + " to " +
+           std::to_string(now.threads_per_rank());
+  }
+  if (then.build() != now.build()) return "the build or the processor changed";
+  return "";
+}
+
+Status restore(const proto::CheckpointManifest& manifest, Progress& progress,
+               Training& training) {
+  const proto::TrainerState& then = manifest.state();
+  const std::string changed = difference(then, training.state);
+  training.resume_note =
+      "goes on from " + manifest.id() + " at step " + std::to_string(then.step()) +
+      (changed.empty() ? ": bit for bit the uninterrupted run"
+                       : ": equal to the uninterrupted run to 1e-4, for " + changed);
+  const int count = static_cast<int>(training.tasks.size());
+  if (then.positions_size() != count || then.mixing_credit_size() != count) {
+    return Status(Code::kCorruption, manifest.id() + " holds other tasks than the job");
+  }
+  training.mixing->restore({then.mixing_credit().begin(), then.mixing_credit().end()});
+  for (int i = 0; i < count; ++i) {
+    TrainingTask& task = training.tasks[static_cast<size_t>(i)];
+    if (then.positions(i).task() != task.spec.name()) {
+      return Status(Code::kCorruption, manifest.id() + " holds other tasks than the job");
+    }
+    task.steps = then.positions(i).steps();
+    WEFT_RETURN_IF_ERROR(task.feed.restore(then.positions(i)));
+  }
+  training.state.set_step(then.step());
+  training.state.set_tokens(then.tokens());
+  training.state.set_best_validation_loss(then.best_validation_loss());
+  training.state.set_evaluations_without_improvement(then.evaluations_without_improvement());
+  training.state.set_has_best(then.has_best());
+  WEFT_ASSIGN_OR_RETURN(const auto missing,
+                        checkpoint::load(manifest, training.state_tensors(),
+                                         [&](const std::string& hash) {
+                                           return progress.get_chunk(hash);
+                                         }));
+  if (!missing.empty()) {
+    return Status(Code::kCorruption, manifest.id() + " lacks " + missing.front());
+  }
+  size_t index = training.trunk->parameters().size();
+  auto& states = training.optimizer->states();
+  for (size_t i = 0; i < index; ++i) states[i].updates = then.step();
+  for (TrainingTask& task : training.tasks) {
+    for (size_t i = 0; i < task.task->parameters().size(); ++i) {
+      states[index++].updates = task.steps;
+    }
+  }
+  return {};
+}
+
+void make_optimizer(Rank& rank, const proto::TrainingSpec& spec, Training& training) {
+  std::vector<Parameter> all = training.trunk->parameters();
+  for (TrainingTask& task : training.tasks) {
+    for (const Parameter& parameter : task.task->parameters()) all.push_back(parameter);
+  }
+  const proto::OptimizerSpec& optimizer = spec.optimizer();
+  AdamWOptions options;
+  if (optimizer.betas_size() == 2) {
+    options.beta1 = optimizer.betas(0);
+    options.beta2 = optimizer.betas(1);
+  }
+  options.epsilon = optimizer.epsilon();
+  options.weight_decay = optimizer.weight_decay();
+  training.optimizer = std::make_unique<AdamW>(rank, std::move(all), options);
+  training.schedule.peak = optimizer.learning_rate();
+  training.schedule.warmup_steps = spec.schedule().warmup_steps();
+  training.schedule.total_steps = spec.steps();
+  switch (spec.schedule().type()) {
+    case proto::SCHEDULE_TYPE_LINEAR: training.schedule.shape = ScheduleShape::kLinear; break;
+    case proto::SCHEDULE_TYPE_CONSTANT: training.schedule.shape = ScheduleShape::kConstant; break;
+    default: training.schedule.shape = ScheduleShape::kCosine; break;
+  }
+}
+
+void describe(Rank& rank, const proto::LaunchRecord& record, Training& training) {
+  proto::CheckpointManifest& manifest = training.manifest;
+  manifest.set_job(record.job());
+  manifest.set_attempt(record.attempt());
+  manifest.set_family(std::string(training.family->name()));
+  *manifest.mutable_tasks() = record.spec().tasks();
+  proto::TrainerState& state = training.state;
+  state.set_seed(record.spec().training().seed());
+  state.set_threads_per_rank(rank.pool->size());
+  *state.mutable_mesh() = record.spec().parallel();
+  state.set_build(build_description());
+}
+
+}  // namespace
+
+std::string build_description() {
+  std::ifstream info("/proc/cpuinfo");
+  std::string line, model = "unknown processor";
+  while (std::getline(info, line)) {
+    const size_t colon = line.find(": ");
+    if (line.starts_with("model name") && colon != std::string::npos) {
+      model = line.substr(colon + 2);
+      break;
+    }
+  }
+#ifdef __OPTIMIZE__
+  const std::string kind = "optimized";
+#else
+  const std::string kind = "unoptimized";
+#endif
+  return "gcc " __VERSION__ ", " + kind + ", " + model;
+}
+
+std::vector<checkpoint::StateTensor> Training::state_tensors() {
+  std::vector<checkpoint::StateTensor> tensors;
+  const auto& parameters = optimizer->parameters();
+  const auto& states = optimizer->states();
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    const ParameterInfo* info = &parameters[i].info;
+    tensors.push_back({info, proto::TENSOR_ROLE_WEIGHT, parameters[i].value});
+    tensors.push_back({info, proto::TENSOR_ROLE_FIRST_MOMENT, states[i].first_moment});
+    tensors.push_back({info, proto::TENSOR_ROLE_SECOND_MOMENT, states[i].second_moment});
+  }
+  return tensors;
+}
+
+Result<std::unique_ptr<Training>> set_up(Rank& rank, const proto::LaunchRecord& record,
+                                         Progress& progress) {
+  auto training = std::make_unique<Training>();
+  WEFT_ASSIGN_OR_RETURN(const ModelSource source, find_source(record));
+  WEFT_RETURN_IF_ERROR(find_config(record.spec(), source, *training));
+  describe(rank, record, *training);
+  WEFT_ASSIGN_OR_RETURN(
+      *training->manifest.mutable_config(),
+      json_to_struct(training->family->config_json(*training->config, ExportHead{})));
+  WEFT_RETURN_IF_ERROR(find_tokenizer(rank, record, source, progress, *training));
+  WEFT_ASSIGN_OR_RETURN(training->trunk,
+                        training->family->make_trunk(rank, training->config));
+  WEFT_RETURN_IF_ERROR(open_tasks(rank, record, *training));
+  const uint64_t seed = record.spec().training().seed();
+  for (TrainingTask& task : training->tasks) {
+    initialize_parameters(task.task->parameters(), seed);
+  }
+  const bool from_scratch = source.manifest == nullptr && !source.folder;
+  if (from_scratch) initialize_parameters(training->trunk->parameters(), seed);
+  if (!from_scratch && !source.resumed) {
+    WEFT_RETURN_IF_ERROR(load_base(source, progress, *training));
+  }
+  make_optimizer(rank, record.spec().training(), *training);
+  if (source.resumed) WEFT_RETURN_IF_ERROR(restore(*source.manifest, progress, *training));
+  return training;
+}
+
+}  // namespace weft

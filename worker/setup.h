@@ -1,0 +1,55 @@
+// From a launch record to everything a training needs: tokenizer, model with its weights, tasks with
+// their data, optimizer, and where an earlier attempt had got to.
+//
+// Thread safety: the rank's compute thread; set_up is a collective. Ownership: the caller keeps Rank and
+// Progress alive longer than the result.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "proto/launch.pb.h"
+#include "worker/checkpoint/writer.h"
+#include "worker/feed.h"
+#include "worker/models/model.h"
+#include "worker/optimizer/optimizer.h"
+#include "worker/optimizer/schedule.h"
+#include "worker/progress.h"
+#include "worker/tasks/mixing.h"
+
+namespace weft {
+
+struct TrainingTask {
+  proto::TaskSpec spec;
+  std::unique_ptr<Task> task;
+  Feed feed;
+  int64_t steps = 0;                // it has had
+  std::vector<Parameter> trained;   // the trunk's and its head's: what its steps update
+};
+
+struct Training {
+  const ModelFamily* family = nullptr;
+  ModelConfigPtr config;
+  std::unique_ptr<Tokenizer> tokenizer;
+  std::unique_ptr<Trunk> trunk;
+  std::vector<TrainingTask> tasks;
+  std::unique_ptr<AdamW> optimizer;   // over the trunk's and every head's parameters
+  std::unique_ptr<tasks::Mixing> mixing;
+  Schedule schedule;
+  proto::CheckpointManifest manifest; // what every checkpoint of this job repeats
+  proto::TrainerState state;          // where the training stands
+  std::string resume_note;
+
+  // Weights and moments of every parameter, in a fixed order; `updates` of the optimizer follow from
+  // the steps of the trunk and of each task.
+  std::vector<checkpoint::StateTensor> state_tensors();
+};
+
+Result<std::unique_ptr<Training>> set_up(Rank& rank, const proto::LaunchRecord& record,
+                                         Progress& progress);
+
+// Kind of build and processor: two runs are only compared bit for bit where these are equal.
+std::string build_description();
+
+}  // namespace weft

@@ -1,0 +1,59 @@
+#include "worker/step.h"
+
+#include <array>
+
+#include "kernels/autograd/tape.h"
+#include "kernels/ops/ops.h"
+#include "worker/optimizer/gradients.h"
+
+namespace weft {
+namespace {
+
+double to_double(const Tensor& scalar) {
+  return scalar.dtype() == DType::kF64 ? *scalar.data<double>()
+                                       : static_cast<double>(*scalar.data<float>());
+}
+
+// Sum over the ranks that saw different rows and tokens.
+double sum_over_replicas(Rank& rank, double value) {
+  Tensor sum = Tensor::from<double>(*rank.allocator, {1}, std::array<double, 1>{value});
+  rank.mesh.axis(Axis::kReplica).all_reduce(sum, ReduceOp::kSum);
+  return *sum.data<double>();
+}
+
+}  // namespace
+
+StepResult run_step(Rank& rank, const proto::JobSpec& spec, Training& training,
+                    TrainingTask& task, double learning_rate) {
+  const proto::TrainingSpec& settings = spec.training();
+  const TaskRows rows = task.feed.next(settings.batch_size());
+  const int64_t labels = task.task->label_count(rows);
+  const double seed = labels > 0 ? 1.0 / static_cast<double>(labels) : 0.0;
+  RandomKey random{settings.seed(), 0};
+  random = random.derive(/*a=*/0x64726f70, static_cast<uint64_t>(training.state.step()));
+
+  Tape tape;
+  double loss = 0;
+  for (const Part& part : micro_batches(rank.mesh, rows.rows, settings.micro_batch_size())) {
+    Context cx = rank.context();
+    cx.tape = &tape;
+    TaskBatch batch = task.task->assemble(rows, part);
+    batch.tokens.training = true;
+    batch.tokens.random = random;
+    const Tensor sum = task.task->loss_sum(cx, *training.trunk, batch);
+    loss += to_double(sum);
+    if (!sum.requires_grad()) continue;
+    const Tensor scale = Tensor::full(*rank.allocator, sum.shape(), seed, sum.dtype());
+    tape.backward(cx, sum, scale);
+  }
+  reduce_gradients(rank, task.trained);
+  StepResult result;
+  result.loss = sum_over_replicas(rank, loss) * seed;
+  result.gradient_norm = global_gradient_norm(rank, task.trained);
+  result.tokens = rows.rows * rows.tokens;
+  training.optimizer->step(learning_rate,
+                           clip_factor(result.gradient_norm, settings.gradient_clip()));
+  return result;
+}
+
+}  // namespace weft

@@ -1,0 +1,304 @@
+#include "worker/trainer.h"
+
+#include <chrono>
+#include <cmath>
+#include <optional>
+
+#include "worker/agreement.h"
+#include "worker/evaluation.h"
+#include "worker/setup.h"
+#include "worker/step.h"
+
+namespace weft {
+namespace {
+
+using SteadyClock = std::chrono::steady_clock;
+
+double seconds_since(SteadyClock::time_point start) {
+  return std::chrono::duration<double>(SteadyClock::now() - start).count();
+}
+
+int64_t wall_ms() {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(
+             std::chrono::system_clock::now().time_since_epoch())
+      .count();
+}
+
+void require(const Status& status) {
+  if (!status.ok()) throw StatusError(status);
+}
+
+// One attempt's run over its steps. Every member function is a collective.
+class Run {
+ public:
+  Run(Rank& rank, const proto::LaunchRecord& record, Progress& progress, Training& training)
+      : rank_(rank), spec_(record.spec()), attempt_(record.attempt()), progress_(progress),
+        training_(training), writer_(rank, progress) {}
+
+  void run();
+
+ private:
+  bool leads() const { return rank_.mesh.index(Axis::kWorld) == 0; }
+  proto::TrainerState& state() { return training_.state; }
+  void tell(proto::RankEnvelope message);
+  void tell_event(const std::string& type, const std::string& text);
+  void started();
+  void one_step();
+  void report(const TrainingTask& task, const StepResult& result, double rate, double seconds);
+  void send_metrics(proto::MetricRecord record);
+  void evaluate();
+  bool improved(double loss);
+  bool boundary(bool after_step);
+  void begin_checkpoint(const std::string& why);
+  void finish_checkpoint();
+  void finish(const std::string& outcome, const std::string& text);
+
+  Rank& rank_;
+  const proto::JobSpec& spec_;
+  const int32_t attempt_;
+  Progress& progress_;
+  Training& training_;
+  checkpoint::Writer writer_;
+  std::optional<proto::Control> control_;
+  std::map<std::string, double> results_;
+  double loss_ = 0;
+  double step_seconds_ = 0;  // moving average
+  int64_t evaluated_step_ = -1;
+  bool stopped_early_ = false;
+  SteadyClock::time_point boundary_time_ = SteadyClock::now();
+};
+
+void Run::tell(proto::RankEnvelope message) {
+  if (leads()) require(progress_.send(std::move(message)));
+}
+
+void Run::tell_event(const std::string& type, const std::string& text) {
+  proto::RankEnvelope message;
+  message.mutable_event()->set_type(type);
+  message.mutable_event()->set_level("info");
+  message.mutable_event()->set_message(text);
+  message.mutable_event()->set_step(state().step());
+  tell(std::move(message));
+}
+
+void Run::started() {
+  proto::RankEnvelope message;
+  proto::TrainingStarted* started = message.mutable_started();
+  started->set_step(state().step());
+  started->set_steps(spec_.training().steps());
+  started->set_resume_note(training_.resume_note);
+  int64_t parameters = 0;
+  for (const Parameter& parameter : training_.optimizer->parameters()) {
+    parameters += parameter.info.shape.elements();
+  }
+  started->set_parameters(parameters);
+  rank_.log.info("training from step {} of {}, {} parameters", state().step(),
+                 spec_.training().steps(), parameters);
+  tell(std::move(message));
+}
+
+void Run::one_step() {
+  TrainingTask& task = training_.tasks[static_cast<size_t>(training_.mixing->next())];
+  const double rate = training_.schedule.rate(state().step());
+  const StepResult result = run_step(rank_, spec_, training_, task, rate);
+  if (!std::isfinite(result.loss) || !std::isfinite(result.gradient_norm)) {
+    throw StatusError(Status(Code::kInvalidArgument,
+                             "the loss is no longer finite at step " +
+                                 std::to_string(state().step() + 1) +
+                                 "; lower training.optimizer.learning_rate or set "
+                                 "training.gradient_clip"));
+  }
+  ++task.steps;
+  state().set_step(state().step() + 1);
+  state().set_tokens(state().tokens() + result.tokens);
+  loss_ = result.loss;
+  results_[task.spec.name() + ".loss"] = result.loss;
+  const double seconds = seconds_since(boundary_time_);
+  boundary_time_ = SteadyClock::now();
+  step_seconds_ = step_seconds_ == 0 ? seconds : 0.9 * step_seconds_ + 0.1 * seconds;
+  report(task, result, rate, seconds);
+}
+
+void Run::report(const TrainingTask& task, const StepResult& result, double rate,
+                 double seconds) {
+  const int64_t every = std::max(1, spec_.training().log_every());
+  const int64_t step = state().step();
+  if (step % every != 0 && step != spec_.training().steps()) return;
+  proto::MetricRecord record;
+  record.set_task(task.spec.name());
+  auto& values = *record.mutable_values();
+  values["loss"] = result.loss;
+  values["learning_rate"] = rate;
+  values["gradient_norm"] = result.gradient_norm;
+  values["tokens_per_second"] = static_cast<double>(result.tokens) / std::max(seconds, 1e-9);
+  rank_.log.info("step {} {} loss {:.6f}", step, task.spec.name(), result.loss);
+  send_metrics(std::move(record));
+}
+
+void Run::send_metrics(proto::MetricRecord record) {
+  record.set_step(state().step());
+  record.set_time_ms(wall_ms());
+  record.set_attempt(attempt_);
+  proto::RankEnvelope message;
+  const double left = static_cast<double>(spec_.training().steps() - state().step());
+  message.mutable_metrics()->set_seconds_left(step_seconds_ * left);
+  message.mutable_metrics()->add_records()->Swap(&record);
+  tell(std::move(message));
+}
+
+// Whether the weighted mean of the validation losses is lower than the best before by min_delta.
+bool Run::improved(double loss) {
+  const bool better = !state().has_best() ||
+                      loss < state().best_validation_loss() -
+                                 spec_.training().early_stop().min_delta();
+  if (better) {
+    state().set_best_validation_loss(loss);
+    state().set_has_best(true);
+    state().set_evaluations_without_improvement(0);
+  } else {
+    state().set_evaluations_without_improvement(state().evaluations_without_improvement() + 1);
+  }
+  return better;
+}
+
+void Run::evaluate() {
+  if (evaluated_step_ == state().step()) return;
+  evaluated_step_ = state().step();
+  double loss = 0, weights = 0;
+  for (TrainingTask& task : training_.tasks) {
+    if (task.feed.validation_rows() == 0) continue;
+    const auto measured = evaluate_task(rank_, spec_, training_, task);
+    proto::MetricRecord record;
+    record.set_task(task.spec.name());
+    for (const auto& [name, value] : measured) {
+      (*record.mutable_values())["validation_" + name] = value;
+      results_[task.spec.name() + ".validation_" + name] = value;
+    }
+    rank_.log.info("step {} {} validation loss {:.6f}", state().step(), task.spec.name(),
+                   measured.at("loss"));
+    loss += task.spec.weight() * measured.at("loss");
+    weights += task.spec.weight();
+    send_metrics(std::move(record));
+  }
+  boundary_time_ = SteadyClock::now();
+  if (weights == 0) return;
+  if (!improved(loss / weights)) {
+    const int32_t patience = spec_.training().early_stop().patience();
+    stopped_early_ =
+        patience > 0 && state().evaluations_without_improvement() >= patience;
+  }
+}
+
+void Run::begin_checkpoint(const std::string& why) {
+  if (!writer_.idle()) finish_checkpoint();
+  proto::TrainerState& now = state();
+  now.clear_positions();
+  now.clear_mixing_credit();
+  for (const TrainingTask& task : training_.tasks) {
+    proto::DataPosition position = task.feed.position();
+    position.set_task(task.spec.name());
+    position.set_steps(task.steps);
+    now.add_positions()->Swap(&position);
+  }
+  for (double credit : training_.mixing->credits()) now.add_mixing_credit(credit);
+  proto::CheckpointManifest manifest = training_.manifest;
+  *manifest.mutable_state() = now;
+  manifest.set_loss(loss_);
+  manifest.set_why(why);
+  manifest.set_created_ms(wall_ms());
+  writer_.begin(std::move(manifest), training_.state_tensors());
+}
+
+void Run::finish_checkpoint() {
+  writer_.wait();
+  writer_.commit();
+}
+
+// What follows a step; true: leave (pause or cancel).
+bool Run::boundary(bool after_step) {
+  if (!control_) control_ = progress_.take_control();
+  Boundary mine;
+  // Every rank hears of a request, at different times. Leaving is done once; a mere checkpoint is
+  // taken on rank 0's word only, or each rank would ask for one.
+  if (control_ && (leads() || control_->kind() != proto::CONTROL_KIND_CHECKPOINT)) {
+    mine.control = control_->kind();
+  }
+  mine.writing = !writer_.idle() && !writer_.written();
+  const Boundary agreed = agree(rank_, mine);
+  if (!writer_.idle() && !agreed.writing) writer_.commit();
+  if (agreed.control >= proto::CONTROL_KIND_PAUSE) {
+    const bool pause = agreed.control == proto::CONTROL_KIND_PAUSE;
+    begin_checkpoint(pause ? "pause" : "cancel");
+    finish_checkpoint();
+    finish(pause ? "paused" : "cancelled", "");
+    return true;
+  }
+  control_.reset();
+  const int64_t every = spec_.checkpoint().every_steps();
+  const bool asked = agreed.control == proto::CONTROL_KIND_CHECKPOINT;
+  const bool due = every > 0 && state().step() % every == 0;
+  const bool last = state().step() >= spec_.training().steps() || stopped_early_;
+  if (((due && after_step) || asked) && !last) {
+    // A checkpoint that still waits for room is not waited for: the next one takes its turn.
+    if (agreed.writing) {
+      tell_event("checkpoint_skipped", "the checkpoint before it is still being stored");
+    } else {
+      begin_checkpoint(asked ? "request" : "interval");
+    }
+  }
+  return false;
+}
+
+void Run::finish(const std::string& outcome, const std::string& text) {
+  proto::RankEnvelope message;
+  proto::TrainingFinished* finished = message.mutable_finished();
+  finished->set_outcome(outcome);
+  finished->set_step(state().step());
+  finished->set_message(text);
+  for (const auto& [name, value] : results_) (*finished->mutable_results())[name] = value;
+  tell(std::move(message));
+  require(progress_.flush());
+}
+
+void Run::run() {
+  started();
+  if (boundary(false)) return;
+  boundary_time_ = SteadyClock::now();
+  const int64_t every = spec_.training().evaluate_every();
+  while (state().step() < spec_.training().steps() && !stopped_early_) {
+    one_step();
+    if (every > 0 && state().step() % every == 0) evaluate();
+    if (boundary(true)) return;
+  }
+  evaluate();
+  begin_checkpoint("end");
+  finish_checkpoint();
+  finish("succeeded", stopped_early_ ? "stopped early: the validation loss no longer improved"
+                                     : "");
+}
+
+}  // namespace
+
+bool retryable(const Status& status) {
+  switch (status.code()) {
+    case Code::kInvalidArgument:
+    case Code::kNotFound:
+    case Code::kAlreadyExists:
+    case Code::kFailedPrecondition:
+    case Code::kPermissionDenied:
+    case Code::kStale: return false;
+    default: return true;
+  }
+}
+
+Status run_training(Rank& rank, const proto::LaunchRecord& record, Progress& progress) {
+  try {
+    WEFT_ASSIGN_OR_RETURN(const auto training, set_up(rank, record, progress));
+    Run(rank, record, progress, *training).run();
+    return {};
+  } catch (const StatusError& error) {
+    return error.status();
+  }
+}
+
+}  // namespace weft
