@@ -31,7 +31,8 @@ struct RowKernels {
   T (*dot)(const T* a, const T* b, int64_t n);
   T (*max)(const T* x, int64_t n);  // -infinity for n 0
   void (*scale)(T factor, T* x, int64_t n);
-  void (*add)(const T* x, T* y, int64_t n);  // y += x
+  void (*add)(const T* x, T* y, int64_t n);       // y += x
+  void (*multiply)(const T* x, T* y, int64_t n);  // y *= x
   // ds = p * (dp - delta), the gradient of softmax at p.
   void (*softmax_gradient)(const T* p, const T* dp, T delta, T factor, T* ds, int64_t n);
 };

@@ -210,6 +210,12 @@ void add(const T* x, T* y, int64_t n) {
 }
 
 template <typename T>
+void multiply(const T* x, T* y, int64_t n) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) y[i] *= x[i];
+}
+
+template <typename T>
 void softmax(const T* x, T* y, int64_t n) {
   const T largest = max(x, n);
   if (largest == -T(__builtin_inff())) {  // nothing to choose from
@@ -243,8 +249,7 @@ T log_sum_exp(const T* x, int64_t n) {
 
 template <typename T>
 constexpr RowKernels<T> table() {
-  return {curve<T>,           curve_backward<T>, layer_norm<T>,       layer_norm_backward<T>,
-          softmax<T>,         softmax_backward<T>, log_sum_exp<T>,    exp_shifted<T>,
-          sum<T>,             dot<T>,            max<T>,              scale<T>,
-          add<T>,             softmax_gradient<T>};
+  return {curve<T>,   curve_backward<T>,   layer_norm<T>,  layer_norm_backward<T>, softmax<T>,
+          softmax_backward<T>, log_sum_exp<T>, exp_shifted<T>, sum<T>, dot<T>,
+          max<T>,     scale<T>,            add<T>,         multiply<T>,            softmax_gradient<T>};
 }

@@ -28,7 +28,7 @@ Tensor mean(Context& cx, const Tensor& x, int dim, bool keep = false);
 Tensor sum_all(Context& cx, const Tensor& x);  // scalar
 
 // ---- shape (shape_ops.cc) ------------------------------------------------------------------------------
-Tensor reshape(Context& cx, const Tensor& x, Shape shape);  // a view where x is contiguous
+Tensor reshape(Context& cx, const Tensor& x, Shape shape);  // a view where the strides allow it
 Tensor permute(Context& cx, const Tensor& x, std::span<const int> order);  // a view
 Tensor slice(Context& cx, const Tensor& x, int dim, int64_t start, int64_t length);  // a view
 // All parts of a dim, as views; cheaper backwards than as many slices.

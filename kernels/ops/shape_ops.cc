@@ -20,6 +20,34 @@ Tensor narrowed(const Tensor& x, int dim, int64_t start, int64_t length) {
   return x.view(shape, x.strides(), start * x.strides()[static_cast<size_t>(dim)]);
 }
 
+// Strides of x seen as `shape` without a copy, where there are any: each run of dims of x that lies
+// evenly is cut anew.
+bool view_strides(const Tensor& x, const Shape& shape, Strides& strides) {
+  if (x.contiguous()) {
+    strides = row_major_strides(shape);
+    return true;
+  }
+  int from = x.shape().dims() - 1, to = shape.dims() - 1;
+  while (from >= 0) {
+    int64_t run = x.shape()[from], step = x.strides()[static_cast<size_t>(from)];
+    const int64_t innermost = step;
+    for (; from > 0; --from) {
+      const int64_t outer = x.shape()[from - 1];
+      if (outer != 1 && x.strides()[static_cast<size_t>(from - 1)] != run * innermost) break;
+      run *= outer;
+    }
+    --from;
+    int64_t filled = 1;
+    for (; to >= 0 && (filled < run || shape[to] == 1); --to) {
+      strides[static_cast<size_t>(to)] = step;
+      step *= shape[to];
+      filled *= shape[to];
+    }
+    if (filled != run) return false;
+  }
+  return to < 0;
+}
+
 class Reshape final : public ForwardOp {
  public:
   explicit Reshape(Shape shape) : shape_(shape) {}
@@ -27,8 +55,12 @@ class Reshape final : public ForwardOp {
   std::vector<Tensor> forward(Context& cx, std::span<const Tensor> inputs) override {
     WEFT_CHECK(inputs[0].elements() == shape_.elements(), "reshape of {} to {}",
                inputs[0].shape().to_string(), shape_.to_string());
-    const Strides strides = row_major_strides(shape_);
-    return {as_contiguous(cx.pool, inputs[0]).view(shape_, first(strides, shape_), 0)};
+    Strides strides{};
+    if (view_strides(inputs[0], shape_, strides)) {
+      return {inputs[0].view(shape_, first(strides, shape_), 0)};
+    }
+    strides = row_major_strides(shape_);
+    return {clone(cx.pool, inputs[0]).view(shape_, first(strides, shape_), 0)};
   }
   std::vector<Tensor> saves(std::span<const Tensor> inputs, std::span<const Tensor>) override {
     from_ = inputs[0].shape();

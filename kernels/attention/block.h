@@ -1,0 +1,23 @@
+// The tiled loops; internal to kernels/attention. Outputs are handed in with strides of the caller's
+// choice (the innermost 1).
+#pragma once
+
+#include "kernels/attention/attention.h"
+
+namespace weft::attention {
+
+void forward_into(Context& cx, const Tensor& q, const Tensor& k, const Tensor& v,
+                  const Parameters& parameters, const Tensor& output, const Tensor& log_sum_exp);
+
+void backward_into(Context& cx, const Tensor& q, const Tensor& k, const Tensor& v,
+                   const Tensor& d_output, const Tensor& log_sum_exp, const Tensor& delta,
+                   const Parameters& parameters, const BlockGrads& grads);
+
+// sum(a * b) over the last dim of [B, N, T, D] -> [B, N, T].
+Tensor row_dots(Context& cx, const Tensor& a, const Tensor& b);
+
+// Uninitialized [B, N, T, D] that lies in memory as [B, T, N, D], so that joining the heads again
+// costs nothing.
+Tensor empty_by_token(Context& cx, const Shape& shape, DType dtype);
+
+}  // namespace weft::attention
