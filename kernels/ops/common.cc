@@ -88,7 +88,7 @@ Tensor transposed_view(const Tensor& x) {
 Tensor as_rows(Context& cx, const Tensor& x) {
   const Tensor whole = as_contiguous(cx.pool, x);
   const int64_t width = x.shape()[-1];
-  const Shape shape{width == 0 ? 0 : x.elements() / width, width};
+  const Shape shape{split_at(x.shape(), x.shape().dims() - 1).outer, width};
   return whole.view(shape, std::array<int64_t, 2>{width, 1}, 0);
 }
 

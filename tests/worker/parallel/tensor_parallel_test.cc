@@ -1,0 +1,187 @@
+// A small model written once with plain ops and once with the parallel ones: same loss, and each
+// shard of a gradient is that part of the whole one.
+#include "worker/parallel/tensor_parallel.h"
+
+#include <gtest/gtest.h>
+
+#include <tuple>
+
+#include "tests/testing/rank_runner.h"
+#include "tests/worker/parallel/shards.h"
+
+namespace weft::parallel {
+namespace {
+
+using ops::WeightLayout;
+using testing::cut;
+using testing::drawn;
+using testing::expect_near;
+using testing::leaf;
+
+struct Sizes {
+  int64_t batch = 2, tokens = 5, hidden = 6, inner = 10, vocabulary = 11;
+};
+
+// embedding -> norm -> (up, gelu, down with bias) + residual -> tied head -> cross-entropy.
+struct Weights {
+  Tensor table, gamma, beta, up, up_bias, down, down_bias;
+
+  std::vector<std::pair<std::string, Tensor>> named() const {
+    return {{"table", table},     {"gamma", gamma}, {"beta", beta},          {"up", up},
+            {"up_bias", up_bias}, {"down", down},   {"down_bias", down_bias}};
+  }
+};
+
+// The dim of a [out, in] weight that holds `outputs`.
+int output_dim(WeightLayout layout) { return layout == WeightLayout::kOutIn ? 0 : 1; }
+
+Shape weight_shape(WeightLayout layout, int64_t in, int64_t out) {
+  return layout == WeightLayout::kOutIn ? Shape{out, in} : Shape{in, out};
+}
+
+Weights whole_weights(Context& cx, const Sizes& n, WeightLayout layout) {
+  return {leaf(drawn(cx, {n.vocabulary, n.hidden}, 1)),
+          leaf(drawn(cx, {n.hidden}, 2)),
+          leaf(drawn(cx, {n.hidden}, 3)),
+          leaf(drawn(cx, weight_shape(layout, n.hidden, n.inner), 4)),
+          leaf(drawn(cx, {n.inner}, 5)),
+          leaf(drawn(cx, weight_shape(layout, n.inner, n.hidden), 6)),
+          leaf(drawn(cx, {n.hidden}, 7))};
+}
+
+// What this rank holds of each; with a gradient, what it should hold of that.
+Weights shards(Context& cx, const Communicator& tensor, const Weights& w, WeightLayout layout) {
+  const int out = output_dim(layout);
+  return {cut(cx, tensor, w.table, 0),   clone(cx.pool, w.gamma),
+          clone(cx.pool, w.beta),        cut(cx, tensor, w.up, out),
+          cut(cx, tensor, w.up_bias, 0), cut(cx, tensor, w.down, 1 - out),
+          clone(cx.pool, w.down_bias)};
+}
+
+Weights grads(const Weights& w) {
+  return {w.table.grad(),   w.gamma.grad(), w.beta.grad(),     w.up.grad(),
+          w.up_bias.grad(), w.down.grad(),  w.down_bias.grad()};
+}
+
+Tensor plain_loss(Context& cx, const Weights& w, const Tensor& ids, const Tensor& labels,
+                  WeightLayout layout) {
+  const Tensor x = ops::embedding(cx, ids, w.table, 0, 3);
+  const Tensor normed = ops::layer_norm(cx, x, w.gamma, w.beta, 1e-5);
+  const Tensor up = ops::activate(cx, ops::linear(cx, normed, w.up, w.up_bias, layout),
+                                  ops::Activation::kGeluTanh);
+  const Tensor y = ops::add(cx, x, ops::linear(cx, up, w.down, w.down_bias, layout));
+  const Tensor logits = ops::linear(cx, y, w.table, Tensor(), WeightLayout::kOutIn);
+  return ops::cross_entropy_sum(cx, logits, labels);
+}
+
+Tensor parallel_loss(Context& cx, const TensorAxis& axis, const Sizes& n, const Weights& w,
+                     const Tensor& ids, const Tensor& labels, WeightLayout layout) {
+  const Tensor x = vocabulary_embedding(cx, axis, ids, w.table, n.vocabulary, 3);
+  const Tensor normed =
+      ops::layer_norm(cx, x, replicated(cx, axis, w.gamma), replicated(cx, axis, w.beta), 1e-5);
+  const Tensor up = ops::activate(cx, column_linear(cx, axis, normed, w.up, w.up_bias, layout),
+                                  ops::Activation::kGeluTanh);
+  const Tensor y = ops::add(cx, x, row_linear(cx, axis, up, w.down, w.down_bias, layout));
+  const Tensor logits = column_linear(cx, axis, y, w.table, Tensor(), WeightLayout::kOutIn);
+  return vocabulary_cross_entropy(cx, axis.comm, logits, labels, n.vocabulary);
+}
+
+Tensor integers(Context& cx, const Sizes& n, int64_t factor, bool some_ignored) {
+  Tensor ids = Tensor::empty(cx.allocator, {n.batch, n.tokens}, DType::kI64);
+  for (int64_t i = 0; i < ids.elements(); ++i) {
+    ids.data<int64_t>()[i] = some_ignored && i % 4 == 2 ? -100 : i * factor % n.vocabulary;
+  }
+  return ids;
+}
+
+using Param = std::tuple<int, bool, WeightLayout>;
+class TensorParallel : public ::testing::TestWithParam<Param> {};
+
+void compare(Rank& rank, const Sizes& n, bool sequence_parallel, WeightLayout layout) {
+  Context cx = rank.context();
+  Tape tape;
+  cx.tape = &tape;
+  const Tensor ids = integers(cx, n, 7, false), labels = integers(cx, n, 5, true);
+  const Weights whole = whole_weights(cx, n, layout);
+  const Tensor expected = plain_loss(cx, whole, ids, labels, layout);
+  tape.backward(cx, expected);
+
+  const TensorAxis axis{rank.mesh.axis(Axis::kTensor), sequence_parallel, n.tokens};
+  Weights mine = shards(cx, axis.comm, whole, layout);
+  for (auto& [name, weight] : mine.named()) leaf(weight);
+  const Tensor loss = parallel_loss(cx, axis, n, mine, ids, labels, layout);
+  expect_near(loss, expected, 1e-10, "loss");
+  tape.backward(cx, loss);
+  const auto actual = grads(mine).named();
+  const auto wanted = shards(cx, axis.comm, grads(whole), layout).named();
+  for (size_t i = 0; i < actual.size(); ++i) {
+    expect_near(actual[i].second, wanted[i].second, 1e-10, actual[i].first);
+  }
+}
+
+TEST_P(TensorParallel, LossAndGradientsAreThoseOfOneRank) {
+  const auto [tensor, sequence_parallel, layout] = GetParam();
+  testing::run_mesh({.tensor = tensor}, [&](Rank& rank) {
+    compare(rank, Sizes{}, std::get<1>(GetParam()), std::get<2>(GetParam()));
+    // Fewer tokens, inner features and vocabulary than ranks: some have nothing.
+    compare(rank, Sizes{1, 2, 5, 3, 3}, std::get<1>(GetParam()), std::get<2>(GetParam()));
+  });
+}
+
+INSTANTIATE_TEST_SUITE_P(Meshes, TensorParallel,
+                         ::testing::Combine(::testing::Range(1, 5), ::testing::Bool(),
+                                            ::testing::Values(WeightLayout::kOutIn,
+                                                              WeightLayout::kInOut)));
+
+TEST(VocabularyCrossEntropy, LargeLogitsStayFinite) {
+  testing::run_mesh({.tensor = 3}, [](Rank& rank) {
+    Context cx = rank.context();
+    Communicator& tensor = rank.mesh.axis(Axis::kTensor);
+    const Tensor logits = ops::scale(cx, drawn(cx, {4, 8}, 1), 1e4);
+    const int64_t values[] = {7, -100, 0, 3};
+    const Tensor labels = Tensor::from<int64_t>(cx.allocator, {4}, values);
+    const Tensor loss = vocabulary_cross_entropy(cx, tensor, cut(cx, tensor, logits, 1), labels, 8);
+    expect_near(loss, ops::cross_entropy_sum(cx, logits, labels), 1e-12, "loss");
+  });
+}
+
+TEST(VocabularyCrossEntropy, LabelOutsideIsAnErrorOnEveryRank) {
+  testing::run_mesh({.tensor = 2}, [](Rank& rank) {
+    Context cx = rank.context();
+    Communicator& tensor = rank.mesh.axis(Axis::kTensor);
+    const Tensor logits = drawn(cx, {1, 4}, 1);
+    for (int64_t wrong : {int64_t{8}, int64_t{-1}}) {
+      const Tensor labels =
+          Tensor::full(cx.allocator, {1}, static_cast<double>(wrong), DType::kI64);
+      try {
+        vocabulary_cross_entropy(cx, tensor, logits, labels, 8);
+        ADD_FAILURE() << "no error for label " << wrong;
+      } catch (const StatusError& error) {
+        EXPECT_EQ(error.status().code(), Code::kInvalidArgument);
+        EXPECT_EQ(error.status().value(), std::to_string(wrong));
+      }
+    }
+  });
+}
+
+// A head that is not tensor parallel sees all tokens; its gradient comes back to the rank's own.
+TEST(TokenLayout, JoinAndSplit) {
+  for (bool sequence_parallel : {false, true}) {
+    testing::run_mesh({.tensor = 3}, [&](Rank& rank) {
+      Context cx = rank.context();
+      Tape tape;
+      cx.tape = &tape;
+      const TensorAxis axis{rank.mesh.axis(Axis::kTensor), sequence_parallel, 4};
+      const Tensor x = leaf(drawn(cx, {2, 4, 3}, 1)), weight = drawn(cx, {2, 4, 3}, 2);
+      const Tensor part = split_tokens(cx, axis, x);
+      EXPECT_EQ(part.dim(1), axis.token_part().length);
+      const Tensor back = join_tokens(cx, axis, part);
+      expect_near(back, x, 0, "value");
+      tape.backward(cx, back, weight);
+      expect_near(x.grad(), weight, 0, "gradient");
+    });
+  }
+}
+
+}  // namespace
+}  // namespace weft::parallel

@@ -1,0 +1,55 @@
+#include "worker/parallel/tensor_parallel.h"
+
+namespace weft::parallel {
+namespace {
+
+constexpr int kTokenDim = -2;
+
+}  // namespace
+
+Tensor column_input(Context& cx, const TensorAxis& axis, const Tensor& x) {
+  if (axis.sequence_parallel) return gather_along(cx, axis.comm, x, kTokenDim, axis.tokens);
+  return copy_to_axis(cx, axis.comm, x);
+}
+
+Tensor column_linear(Context& cx, const TensorAxis& axis, const Tensor& x, const Tensor& weight,
+                     const Tensor& bias, ops::WeightLayout layout) {
+  return ops::linear(cx, column_input(cx, axis, x), weight, bias, layout);
+}
+
+Tensor row_output(Context& cx, const TensorAxis& axis, const Tensor& x) {
+  if (!axis.sequence_parallel) return sum_over_axis(cx, axis.comm, x);
+  WEFT_CHECK(x.shape()[kTokenDim] == axis.tokens, "{} with {} tokens", x.shape().to_string(),
+             axis.tokens);
+  return scatter_sum_along(cx, axis.comm, x, kTokenDim);
+}
+
+Tensor row_linear(Context& cx, const TensorAxis& axis, const Tensor& x, const Tensor& weight,
+                  const Tensor& bias, ops::WeightLayout layout) {
+  const Tensor term = ops::linear(cx, x, weight, Tensor(), layout);
+  const Tensor sum = row_output(cx, axis, term);
+  return bias ? ops::add(cx, sum, replicated(cx, axis, bias)) : sum;
+}
+
+Tensor join_tokens(Context& cx, const TensorAxis& axis, const Tensor& x) {
+  if (!axis.sequence_parallel) return x;
+  return join_along(cx, axis.comm, x, kTokenDim, axis.tokens);
+}
+
+Tensor split_tokens(Context& cx, const TensorAxis& axis, const Tensor& x) {
+  return axis.sequence_parallel ? split_along(cx, axis.comm, x, kTokenDim) : x;
+}
+
+Tensor replicated(Context& cx, const TensorAxis& axis, const Tensor& parameter) {
+  return axis.sequence_parallel ? copy_to_axis(cx, axis.comm, parameter) : parameter;
+}
+
+Tensor vocabulary_embedding(Context& cx, const TensorAxis& axis, const Tensor& ids,
+                            const Tensor& table, int64_t vocabulary, int64_t padding_id) {
+  const Part rows = axis.part(vocabulary);
+  WEFT_CHECK(table.dim(0) == rows.length, "{} rows of {}, expected {}", table.dim(0), vocabulary,
+             rows.length);
+  return row_output(cx, axis, ops::embedding(cx, ids, table, rows.start, padding_id));
+}
+
+}  // namespace weft::parallel
