@@ -58,9 +58,12 @@ JsonValue key_value(const JsonMember& member, const Field& key) {
     value.kind = JsonValue::Kind::kBool;
     value.boolean = member.key == "true";
   } else if (key.cpp_type() != Field::CPPTYPE_STRING) {
-    if (std::from_chars(member.key.data(), end, value.integer).ptr == end) {
+    auto whole = [&](std::from_chars_result parsed) {
+      return parsed.ec == std::errc() && parsed.ptr == end;
+    };
+    if (whole(std::from_chars(member.key.data(), end, value.integer))) {
       value.kind = JsonValue::Kind::kInteger;
-    } else if (std::from_chars(member.key.data(), end, value.unsigned_integer).ptr == end) {
+    } else if (whole(std::from_chars(member.key.data(), end, value.unsigned_integer))) {
       value.kind = JsonValue::Kind::kUnsigned;
     }
   }

@@ -11,7 +11,7 @@ namespace weft {
 namespace {
 
 namespace pb = google::protobuf;
-constexpr double kWholeMax = 9007199254740992.0;  // 2^53
+constexpr int64_t kWholeMax = int64_t{1} << 53;
 
 Status read_struct(const JsonValue& value, pb::Struct& into, std::string_view path,
                    LineMap* lines) {
@@ -77,12 +77,13 @@ Status read_free_value(const JsonValue& value, pb::Value& into, std::string_view
     default:
       break;
   }
-  double number = value.as_double();
-  if (value.kind != JsonValue::Kind::kNumber && (number > kWholeMax || number < -kWholeMax)) {
+  bool small = value.kind == JsonValue::Kind::kInteger && value.integer <= kWholeMax &&
+               value.integer >= -kWholeMax;
+  if (value.kind != JsonValue::Kind::kNumber && !small) {
     return Status::invalid(std::string(path), value.shown(), "must be within 2^53 of 0")
         .with_line(value.line);
   }
-  into.set_number_value(number);
+  into.set_number_value(value.as_double());
   return {};
 }
 

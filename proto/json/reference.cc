@@ -35,8 +35,8 @@ constexpr std::string_view kRules = R"(## Rules across keys
   `causal_lm` has no `labels`.
 - `training.sequence_length` is at most the model's `n_positions`;
   `training.schedule.warmup_steps` is at most `training.steps`.
-- `training.evaluate_every` needs a task with `data.validation`; `training.early_stop.patience` needs
-  `training.evaluate_every`.
+- `training.evaluate_every` needs a task with `data.validation`; `training.early_stop.patience`
+  needs `training.evaluate_every`.
 - `resources.slots`, where given, is `parallel.data` x `parallel.sequence` x `parallel.tensor`;
   `resources.nodes` is at most that.
 - Sizes need not divide evenly, but no rank may be left without work: `parallel.data` is at most
@@ -93,8 +93,8 @@ std::string default_text(const Field& field) {
   if (!rule.default_value().empty()) return "`" + rule.default_value() + "`";
   if (field.is_repeated() || field.has_presence()) return "";
   if (field.cpp_type() == Field::CPPTYPE_BOOL) return "`false`";
-  bool number = field.cpp_type() != Field::CPPTYPE_STRING && field.cpp_type() != Field::CPPTYPE_ENUM;
-  return number ? "`0`" : "";
+  bool text = field.cpp_type() == Field::CPPTYPE_STRING || field.cpp_type() == Field::CPPTYPE_ENUM;
+  return text ? "" : "`0`";
 }
 
 std::string limits_text(const Field& field) {

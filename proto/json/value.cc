@@ -1,5 +1,7 @@
 #include "proto/json/value.h"
 
+#include "proto/json/utf8.h"
+
 namespace weft {
 
 double JsonValue::as_double() const {
@@ -79,10 +81,14 @@ std::string join_index(std::string_view path, size_t index) {
 }
 
 std::string shortened(std::string_view text, size_t bytes_max) {
-  if (text.size() <= bytes_max) return std::string(text);
-  size_t end = bytes_max > 3 ? bytes_max - 3 : 0;
-  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
-  return std::string(text.substr(0, end)) + "...";
+  std::string result;
+  for (size_t at = 0; at < text.size();) {
+    size_t length = utf8_sequence_bytes(text.substr(at));
+    if (result.size() + (length == 0 ? 1 : length) > bytes_max) return result + "...";
+    result += length == 0 ? std::string_view("?") : text.substr(at, length);
+    at += length == 0 ? 1 : length;
+  }
+  return result;
 }
 
 }  // namespace weft

@@ -38,7 +38,9 @@ Result<std::vector<Step>> split_path(std::string_view path) {
       const char* begin = part.data() + bracket + 1;
       const char* end = part.data() + part.size() - 1;
       bool closed = part.back() == ']' && begin < end && *begin >= '0' && *begin <= '9';
-      if (!closed || std::from_chars(begin, end, step.index).ptr != end || step.index > 100000) {
+      std::from_chars_result parsed{begin, std::errc()};
+      if (closed) parsed = std::from_chars(begin, end, step.index);
+      if (!closed || parsed.ec != std::errc() || parsed.ptr != end) {
         return wrong("has a malformed index; write it like tasks[0].weight");
       }
     }
