@@ -88,8 +88,8 @@ Result<SafetensorsFile> SafetensorsFile::open(const std::string& path) {
   }
   const int64_t file_bytes = status.st_size;
   if (file_bytes < 8) {
-    return fail(Code::kInvalidArgument, path + ": is shorter than the 8 bytes a safetensors file" +
-                                            " starts with");
+    return fail(Code::kInvalidArgument,
+                path + ": is shorter than the 8 bytes a safetensors file" + " starts with");
   }
   std::array<char, 8> prefix;
   WEFT_RETURN_IF_ERROR(state->read_at(0, prefix));
@@ -186,8 +186,8 @@ Status SafetensorsFile::read_integers(const std::string& name, std::span<int64_t
   }
   std::vector<int32_t> narrow(out.size());
   const std::span<int32_t> room(narrow);
-  WEFT_RETURN_IF_ERROR(state_->read_at(
-      base, std::span(reinterpret_cast<char*>(room.data()), room.size_bytes())));
+  WEFT_RETURN_IF_ERROR(
+      state_->read_at(base, std::span(reinterpret_cast<char*>(room.data()), room.size_bytes())));
   std::copy(narrow.begin(), narrow.end(), out.begin());
   return {};
 }

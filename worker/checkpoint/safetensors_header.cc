@@ -60,8 +60,7 @@ Status read_shape(const json& value, SafetensorInfo* info, int64_t* bytes) {
   return {};
 }
 
-Result<SafetensorInfo> read_tensor(const std::string& name, const json& entry,
-                                   int64_t data_bytes) {
+Result<SafetensorInfo> read_tensor(const std::string& name, const json& entry, int64_t data_bytes) {
   if (!entry.is_object()) return fail(wrong(name, "", entry, "must be an object"));
   for (const auto& [key, value] : entry.items()) {
     if (key != "dtype" && key != "shape" && key != "data_offsets") {
@@ -103,9 +102,20 @@ Result<SafetensorInfo> read_tensor(const std::string& name, const json& entry,
 }  // namespace
 
 int64_t safetensors_dtype_bytes(std::string_view dtype) {
-  static constexpr std::array<std::pair<std::string_view, int64_t>, 14> kBytes = {
-      {{"F64", 8}, {"I64", 8}, {"U64", 8}, {"F32", 4}, {"I32", 4}, {"U32", 4}, {"F16", 2},
-       {"BF16", 2}, {"I16", 2}, {"U16", 2}, {"I8", 1}, {"U8", 1}, {"BOOL", 1}, {"F8_E4M3", 1}}};
+  static constexpr std::array<std::pair<std::string_view, int64_t>, 14> kBytes = {{{"F64", 8},
+                                                                                   {"I64", 8},
+                                                                                   {"U64", 8},
+                                                                                   {"F32", 4},
+                                                                                   {"I32", 4},
+                                                                                   {"U32", 4},
+                                                                                   {"F16", 2},
+                                                                                   {"BF16", 2},
+                                                                                   {"I16", 2},
+                                                                                   {"U16", 2},
+                                                                                   {"I8", 1},
+                                                                                   {"U8", 1},
+                                                                                   {"BOOL", 1},
+                                                                                   {"F8_E4M3", 1}}};
   for (const auto& [name, bytes] : kBytes) {
     if (name == dtype) return bytes;
   }
@@ -124,9 +134,9 @@ Status check_tiling(const std::map<std::string, SafetensorInfo>& tensors, int64_
     if (info->begin != reached) {
       return Status::invalid(
           "\"" + info->name + "\".data_offsets", std::to_string(info->begin),
-          info->begin < reached ? "overlaps \"" + last + "\", which ends at " +
-                                      std::to_string(reached)
-                                : "leaves a gap behind byte " + std::to_string(reached));
+          info->begin < reached
+              ? "overlaps \"" + last + "\", which ends at " + std::to_string(reached)
+              : "leaves a gap behind byte " + std::to_string(reached));
     }
     reached = info->end;
     last = info->name;

@@ -90,13 +90,12 @@ Result<SafetensorsSet> SafetensorsSet::open_folder(const std::string& folder) {
   const std::string index = (fs::path(folder) / kIndexName).string();
   WEFT_ASSIGN_OR_RETURN(const auto map, read_index(index));
   const auto disagree = [&](const std::string& tensor, const std::string& rule) {
-    return fail(Status::invalid("weight_map.\"" + tensor + "\"", "", rule)
-                    .with_prefix(index + ": "));
+    return fail(
+        Status::invalid("weight_map.\"" + tensor + "\"", "", rule).with_prefix(index + ": "));
   };
   for (const auto& [tensor, name] : map) {
     const auto at = set.file_of_.find(tensor);
-    if (at == set.file_of_.end() ||
-        fs::path(set.files_[at->second].path()).filename() != name) {
+    if (at == set.file_of_.end() || fs::path(set.files_[at->second].path()).filename() != name) {
       return disagree(tensor, name + " has no such tensor");
     }
   }

@@ -95,8 +95,8 @@ Result<std::string> header_text(const std::vector<SafetensorSpec>& tensors) {
     WEFT_ASSIGN_OR_RETURN(const int64_t bytes, tensor_bytes(spec));
     const nlohmann::json name = spec.name, shape = spec.shape;
     text += "," + name.dump() + R"(:{"dtype":"F32","shape":)" + shape.dump() +
-            R"(,"data_offsets":[)" + std::to_string(offset) + "," +
-            std::to_string(offset + bytes) + "]}";
+            R"(,"data_offsets":[)" + std::to_string(offset) + "," + std::to_string(offset + bytes) +
+            "]}";
     offset += bytes;
   }
   text += "}";

@@ -5,14 +5,15 @@
 // starts at i * (sequence_length - 1): windows share one token, because the first token of a window
 // is only looked at and never predicted, so that an epoch predicts each token of the stream but its
 // first exactly once. The last window may be short; it is kept and padded.
-// sequence_classification: a sample a line, cut to `sequence_length` tokens (what the post-processor
-// puts around stays). A batch is padded behind, to its longest row rounded up to a multiple of 8.
+// sequence_classification: a sample a line, cut to `sequence_length` tokens (what the
+// post-processor puts around stays). A batch is padded behind, to its longest row rounded up to a
+// multiple of 8.
 //
 // Thread safety: const calls from any thread. Ownership: a Dataset owns its tokens, as 2 bytes each
 // where the vocabulary allows, else 4.
-// Invariants: 1. samples and their order depend on the data, the options and the seed only. 2. every
-// rank that loads the same input has the same samples. 3. padding has id pad_id (else eos_id, else
-// 0) and valid 0.
+// Invariants: 1. samples and their order depend on the data, the options and the seed only. 2.
+// every rank that loads the same input has the same samples. 3. padding has id pad_id (else eos_id,
+// else 0) and valid 0.
 #pragma once
 
 #include <cstdint>

@@ -44,8 +44,8 @@ Result<std::string> staged_input(const std::string& objects_folder, const std::s
 // The regular files at `path` (itself, or below it), sorted by path. Error: none, unreadable.
 Result<std::vector<std::string>> input_files(const std::string& path);
 
-// Stops at the first error, of the data or of `visit`. Errors name file, line and rule: not UTF-8 in
-// jsonl, no object, missing key, wrong type, a line too long, nothing to read.
+// Stops at the first error, of the data or of `visit`. Errors name file, line and rule: not UTF-8
+// in jsonl, no object, missing key, wrong type, a line too long, nothing to read.
 Status for_each_document(const std::string& path, const SourceOptions& options,
                          const std::function<Status(const Document&)>& visit);
 

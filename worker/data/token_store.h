@@ -13,9 +13,7 @@ class TokenStore {
  public:
   TokenStore() = default;
   explicit TokenStore(int64_t vocab_size) : narrow_(vocab_size <= 65536) {}
-  int64_t size() const {
-    return static_cast<int64_t>(narrow_ ? ids16_.size() : ids32_.size());
-  }
+  int64_t size() const { return static_cast<int64_t>(narrow_ ? ids16_.size() : ids32_.size()); }
   int64_t at(int64_t index) const {
     const auto i = static_cast<size_t>(index);
     return narrow_ ? ids16_[i] : ids32_[i];

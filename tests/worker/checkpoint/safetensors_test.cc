@@ -1,5 +1,5 @@
-// The safetensors reader against hostile headers, slices, conversions and shards; the writer against
-// the reader.
+// The safetensors reader against hostile headers, slices, conversions and shards; the writer
+// against the reader.
 #include "worker/checkpoint/safetensors.h"
 
 #include <gmock/gmock.h>
@@ -185,12 +185,11 @@ TEST_F(SafetensorsTest, OtherDtypesAreConverted) {
   add(uint16_t{0x3C00});  // F16 1
   add(uint16_t{0xBF80});  // BF16 -1
   add(int32_t{9});
-  const std::string header =
-      R"({"d":{"dtype":"F64","shape":[1],"data_offsets":[0,8]},)"
-      R"("i":{"dtype":"I64","shape":[1],"data_offsets":[8,16]},)"
-      R"("h":{"dtype":"F16","shape":[1],"data_offsets":[16,18]},)"
-      R"("b":{"dtype":"BF16","shape":[1],"data_offsets":[18,20]},)"
-      R"("n":{"dtype":"I32","shape":[1],"data_offsets":[20,24]}})";
+  const std::string header = R"({"d":{"dtype":"F64","shape":[1],"data_offsets":[0,8]},)"
+                             R"("i":{"dtype":"I64","shape":[1],"data_offsets":[8,16]},)"
+                             R"("h":{"dtype":"F16","shape":[1],"data_offsets":[16,18]},)"
+                             R"("b":{"dtype":"BF16","shape":[1],"data_offsets":[18,20]},)"
+                             R"("n":{"dtype":"I32","shape":[1],"data_offsets":[20,24]}})";
   const auto length = static_cast<uint64_t>(header.size());
   std::string text(8, '\0');
   std::memcpy(text.data(), &length, 8);
@@ -239,12 +238,12 @@ TEST_F(SafetensorsTest, TheWriterRefusesWhatDoesNotFitItsHeader) {
   EXPECT_TRUE(std::filesystem::is_empty(folder_));
 }
 
-
 TEST_F(SafetensorsTest, ShardsAreOneCheckpoint) {
   ASSERT_TRUE(write_counting(folder_ + "/model-00001.safetensors", {{"a", {2, 2}}}).ok());
   ASSERT_TRUE(write_counting(folder_ + "/model-00002.safetensors", {{"b", {3}}}).ok());
   const auto index = [&](const std::string& map) {
-    put("model.safetensors.index.json", R"({"metadata":{"total_size":28},"weight_map":)" + map + "}");
+    put("model.safetensors.index.json",
+        R"({"metadata":{"total_size":28},"weight_map":)" + map + "}");
     return SafetensorsSet::open_folder(folder_);
   };
   const auto set = index(R"({"a":"model-00001.safetensors","b":"model-00002.safetensors"})");
@@ -269,8 +268,8 @@ TEST_F(SafetensorsTest, ShardsAreOneCheckpoint) {
   refused(R"({"a":"model-00003.safetensors"})", "model-00003");
   std::filesystem::remove(folder_ + "/model.safetensors.index.json");
   EXPECT_EQ(SafetensorsSet::open_folder(folder_).error().code(), Code::kNotFound);
-  EXPECT_THAT(SafetensorsSet::open({folder_ + "/model-00001.safetensors",
-                                    folder_ + "/model-00001.safetensors"})
+  EXPECT_THAT(SafetensorsSet::open(
+                  {folder_ + "/model-00001.safetensors", folder_ + "/model-00001.safetensors"})
                   .error()
                   .to_string(),
               HasSubstr("too"));
