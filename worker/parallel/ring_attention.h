@@ -19,9 +19,9 @@ namespace weft::parallel {
 
 // q [B, N, T, D], k and v [B, Nk, T, D] with T = part_of(tokens, size, rank).length (zero is fine)
 // -> [B, N, T, D]. The tensors of parameters.visibility are this rank's parts, [B, T]; those of
-// keys travel with their block. Absent positions count from part_of(...).start, so that they are
-// global; parameters.dropout: queries, keys, first_query and first_key are set here from `tokens`.
-// Size one is attention::scaled_dot_product.
+// keys travel with their block, and are present on every rank or on none. Absent positions count
+// from part_of(...).start, so that they are global; parameters.dropout: queries, keys, first_query
+// and first_key are set here from `tokens`. Size one is attention::scaled_dot_product.
 Tensor ring_attention(Context& cx, Communicator& sequence, const Tensor& q, const Tensor& k,
                       const Tensor& v, int64_t tokens, const attention::Parameters& parameters);
 

@@ -11,7 +11,8 @@ Meeting::Meeting(std::shared_ptr<World> world, int size)
     : world_(std::move(world)),
       size_(size),
       board_(static_cast<size_t>(size)),
-      mailboxes_(static_cast<size_t>(size) * static_cast<size_t>(size)) {}
+      mailboxes_(static_cast<size_t>(size) * static_cast<size_t>(size)),
+      left_(static_cast<size_t>(size)) {}
 
 void Meeting::throw_broken() const {
   throw StatusError(Status(Code::kUnavailable, world_->lost ? world_->reason : "a rank has left"));
@@ -19,7 +20,7 @@ void Meeting::throw_broken() const {
 
 void Meeting::arrive(int rank, Published mine) {
   std::unique_lock lock(world_->mutex);
-  if (broken()) throw_broken();
+  if (anyone_gone()) throw_broken();
   board_[static_cast<size_t>(rank)] = std::move(mine);
   if (++waiting_ == size_) {
     waiting_ = 0;
@@ -28,7 +29,7 @@ void Meeting::arrive(int rank, Published mine) {
     return;
   }
   const uint64_t before = generation_;
-  world_->changed.wait(lock, [&] { return generation_ != before || broken(); });
+  world_->changed.wait(lock, [&] { return generation_ != before || anyone_gone(); });
   if (generation_ == before) throw_broken();
 }
 
@@ -44,16 +45,17 @@ void Meeting::depart() {
   world_->changed.wait(lock, [&] { return generation_ != before; });
 }
 
-void Meeting::leave() {
+void Meeting::leave(int rank) {
   const std::lock_guard lock(world_->mutex);
-  left_ = true;
+  left_[static_cast<size_t>(rank)] = true;
+  ++leavers_;
   world_->changed.notify_all();
 }
 
 void Meeting::exchange(int rank, const void* send, size_t send_bytes, int to, void* receive,
                        size_t receive_bytes, int from) {
   std::unique_lock lock(world_->mutex);
-  if (broken()) throw_broken();
+  if (gone(to) || gone(from)) throw_broken();
   Mailbox& sent = mailbox(rank, to);
   Mailbox& incoming = mailbox(from, rank);
   sent = {Mail::kPosted, send, send_bytes};
@@ -63,7 +65,7 @@ void Meeting::exchange(int rank, const void* send, size_t send_bytes, int to, vo
     sent.state = Mail::kEmpty;
     throw_broken();
   };
-  world_->changed.wait(lock, [&] { return incoming.state == Mail::kPosted || broken(); });
+  world_->changed.wait(lock, [&] { return incoming.state == Mail::kPosted || gone(from); });
   if (incoming.state != Mail::kPosted) withdraw();
   incoming.state = Mail::kTaking;
   const Mailbox mail = incoming;
@@ -74,7 +76,7 @@ void Meeting::exchange(int rank, const void* send, size_t send_bytes, int to, vo
   incoming.state = Mail::kEmpty;
   world_->changed.notify_all();
   world_->changed.wait(lock, [&] {
-    return sent.state == Mail::kEmpty || (broken() && sent.state == Mail::kPosted);
+    return sent.state == Mail::kEmpty || (gone(to) && sent.state == Mail::kPosted);
   });
   if (sent.state != Mail::kEmpty) withdraw();
 }

@@ -47,7 +47,8 @@ class Meeting {
   void arrive(int rank, Published mine);
   // Waits until all are done with each other's memory.
   void depart();
-  void leave();
+  // A rank that takes part no more; what waits for it throws.
+  void leave(int rank);
 
   // Sends and receives at once.
   void exchange(int rank, const void* send, size_t send_bytes, int to, void* receive,
@@ -64,7 +65,8 @@ class Meeting {
     return mailboxes_[static_cast<size_t>(from) * static_cast<size_t>(size_) +
                       static_cast<size_t>(to)];
   }
-  bool broken() const { return world_->lost || left_; }
+  bool gone(int rank) const { return world_->lost || left_[static_cast<size_t>(rank)]; }
+  bool anyone_gone() const { return world_->lost || leavers_ > 0; }
   [[noreturn]] void throw_broken() const;
 
   const std::shared_ptr<World> world_;
@@ -74,7 +76,8 @@ class Meeting {
   std::vector<Mailbox> mailboxes_;
   int waiting_ = 0;
   uint64_t generation_ = 0;
-  bool left_ = false;
+  std::vector<bool> left_;  // by rank
+  int leavers_ = 0;
 };
 
 }  // namespace weft::comm

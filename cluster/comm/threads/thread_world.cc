@@ -18,7 +18,7 @@ class ThreadCommunicator final : public Communicator {
  public:
   ThreadCommunicator(std::shared_ptr<Meeting> meeting, int rank)
       : meeting_(std::move(meeting)), rank_(rank) {}
-  ~ThreadCommunicator() override { meeting_->leave(); }
+  ~ThreadCommunicator() override { meeting_->leave(rank_); }
 
   int rank() const override { return rank_; }
   int size() const override { return meeting_->size(); }

@@ -108,6 +108,22 @@ TEST(ThreadFailure, LeavingWithoutACallReleasesToo) {
   EXPECT_THROW(first->barrier(), StatusError);
 }
 
+// Ranks finish an exchange at different times; the first to leave takes nothing from the others.
+TEST(ThreadExit, EarlyLeaversDisturbNobody) {
+  for (int round = 0; round < 50; ++round) {
+    testing::run_ranks(4, [](Rank& rank) {
+      Communicator& world = rank.mesh.axis(Axis::kWorld);
+      const Tensor send = Tensor::full(*rank.allocator, {64}, world.rank());
+      Tensor receive = Tensor::zeros(*rank.allocator, {64});
+      for (int shift = 1; shift < 4; ++shift) {
+        const int from = (world.rank() + 4 - shift) % 4;
+        world.send_receive(send, (world.rank() + shift) % 4, receive, from);
+        EXPECT_EQ(receive.data<float>()[63], static_cast<float>(from));
+      }
+    });
+  }
+}
+
 TEST(PartOf, TilesTheWhole) {
   for (int64_t whole = 0; whole < 12; ++whole) {
     for (int count = 1; count < 6; ++count) {
