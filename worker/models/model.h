@@ -97,6 +97,9 @@ class Trunk {
 struct ExportHead {
   int64_t labels = 0;                    // 0: a language model; else sequence classification
   std::vector<std::string> label_names;  // empty: LABEL_0, LABEL_1, ...
+  // Of the tokenizer; written where the configuration has none. Without one, transformers
+  // classifies one row at a time only.
+  std::optional<int64_t> pad_token_id;
 };
 
 class ModelFamily {

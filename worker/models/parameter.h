@@ -1,5 +1,5 @@
-// A parameter of a model as one rank holds it: its name and shape in the whole model, and which part
-// of it this rank has.
+// A parameter of a model as one rank holds it: its name and shape in the whole model, and which
+// part of it this rank has.
 //
 // Thread safety: values. Ownership: a Parameter shares its tensor with the model.
 // Invariants: 1. value has the whole shape with dim `shard.dim` replaced by the sum of the ranges'
@@ -25,14 +25,14 @@ struct Shard {
 enum class Initializer { kZeros, kOnes, kNormal };
 
 struct ParameterInfo {
-  std::string name;   // as in model.safetensors; of a task's head: "<task>.<name>"
-  Shape shape;        // of the whole parameter
+  std::string name;  // as in model.safetensors; of a task's head: "<task>.<name>"
+  Shape shape;       // of the whole parameter
   Shard shard;
   Initializer initializer = Initializer::kZeros;
-  double deviation = 0;           // of kNormal; drawn by global element index
-  bool decay = false;             // weight decay applies (two and more dimensions)
-  // The gradient a rank computes is only its part of a sum over the tensor axis (parameters of norms
-  // and biases that run on a part of the tokens under sequence parallelism).
+  double deviation = 0;  // of kNormal; drawn by global element index
+  bool decay = false;    // weight decay applies (two and more dimensions)
+  // The gradient a rank computes is only its part of a sum over the tensor axis (parameters of
+  // norms and biases that run on a part of the tokens under sequence parallelism).
   bool partial_over_tensor = false;
 };
 

@@ -1,0 +1,55 @@
+// The table of model families, and the configuration in its two spellings.
+#include <google/protobuf/struct.pb.h>
+
+#include <array>
+#include <nlohmann/json.hpp>
+
+#include "proto/json/message_json.h"
+#include "proto/json/parse.h"
+#include "worker/models/families.h"
+#include "worker/models/model.h"
+
+namespace weft {
+namespace {
+
+// A new family is one row here and its files.
+std::array<const ModelFamily*, 1> families() { return {&gpt2_family()}; }
+
+}  // namespace
+
+const ModelFamily* find_family(std::string_view name) {
+  for (const ModelFamily* family : families()) {
+    if (family->name() == name) return family;
+  }
+  return nullptr;
+}
+
+std::string known_families() {
+  std::string names;
+  for (const ModelFamily* family : families()) {
+    names += (names.empty() ? "" : ", ") + std::string(family->name());
+  }
+  return names;
+}
+
+Result<std::string> family_of_config(std::string_view json) {
+  WEFT_ASSIGN_OR_RETURN(const nlohmann::json object, parse_strict(json));
+  if (!object.is_object() || !object.contains("model_type") || !object["model_type"].is_string()) {
+    return fail(Status::invalid("model_type", "absent", "config.json must name its model_type"));
+  }
+  const auto name = object["model_type"].get<std::string>();
+  if (find_family(name) == nullptr) {
+    return fail(Status::invalid("model_type", name, "must be one of " + known_families()));
+  }
+  return name;
+}
+
+std::string struct_to_json(const google::protobuf::Struct& config) { return write_json(config); }
+
+Result<google::protobuf::Struct> json_to_struct(std::string_view json) {
+  google::protobuf::Struct config;
+  WEFT_RETURN_IF_ERROR(read_json(json, config));
+  return config;
+}
+
+}  // namespace weft

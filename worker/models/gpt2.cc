@@ -1,0 +1,254 @@
+// What the GPT-2 family computes (Radford et al. 2019): pre-norm blocks of causal attention and an
+// MLP, with learned positions. Names and shapes are transformers' (matrices stored [in, out]).
+#include <array>
+#include <cstring>
+
+#include "kernels/ops/ops.h"
+#include "worker/models/families.h"
+#include "worker/models/gpt2_config.h"
+#include "worker/models/gpt2_plan.h"
+#include "worker/parallel/ring_attention.h"
+#include "worker/parallel/tensor_parallel.h"
+
+namespace weft {
+namespace {
+
+using gpt2::BlockParameter;
+using gpt2::Config;
+using ops::WeightLayout;
+
+// Uses of random numbers, each a stream of its own.
+enum DropoutUse : uint64_t { kEmbeddingDropout, kScoreDropout, kAttentionDropout, kMlpDropout };
+
+class Gpt2Trunk final : public Trunk {
+ public:
+  Gpt2Trunk(Rank& rank, std::shared_ptr<const Config> config)
+      : Trunk(rank), config_(std::move(config)) {
+    Communicator& tensor = rank.mesh.axis(Axis::kTensor);
+    parameters_ =
+        make_parameters(*rank.allocator, gpt2::plan(*config_, tensor.size(), tensor.rank()));
+    head_ = part_of(config_->heads, tensor.size(), tensor.rank());
+  }
+
+  const ModelConfig& config() const override { return *config_; }
+  std::vector<Parameter>& parameters() override { return parameters_; }
+
+  Tensor forward(Context& cx, const TokenBatch& batch) override {
+    const parallel::TensorAxis axis = axis_for(batch);
+    const Part tokens = axis.token_part();
+    Tensor x = parallel::vocabulary_embedding(
+        cx, axis, batch.ids, parameters_[gpt2::kTokenEmbedding].value, config_->vocabulary);
+    const Tensor positions = ops::slice(cx, batch.positions, 1, tokens.start, tokens.length);
+    const Tensor table =
+        parallel::replicated(cx, axis, parameters_[gpt2::kPositionEmbedding].value);
+    x = ops::add(cx, x, ops::embedding(cx, positions, table));
+    x = dropout(cx, axis, batch, x, config_->embedding_dropout, kEmbeddingDropout, 0);
+    for (int64_t layer = 0; layer < config_->layers; ++layer) {
+      x = ops::add(cx, x, attention(cx, axis, batch, layer, x));
+      x = ops::add(cx, x, mlp(cx, axis, batch, layer, x));
+    }
+    if (batch.cache != nullptr) batch.cache->length += batch.part.length;
+    const size_t norm =
+        gpt2::kFirstBlock + static_cast<size_t>(config_->layers) * gpt2::kParametersPerBlock;
+    return layer_norm(cx, axis, x, parameters_[norm].value, parameters_[norm + 1].value);
+  }
+
+  Tensor token_logits(Context& cx, const TokenBatch& batch, const Tensor& hidden) override {
+    const Tensor& table =
+        config_->tied ? parameters_[gpt2::kTokenEmbedding].value : parameters_.back().value;
+    return parallel::column_linear(cx, axis_for(batch), hidden, table, Tensor(),
+                                   WeightLayout::kOutIn);
+  }
+
+  Tensor joined_hidden(Context& cx, const TokenBatch& batch, const Tensor& hidden) override {
+    return parallel::join_tokens(cx, axis_for(batch), hidden);
+  }
+
+ private:
+  parallel::TensorAxis axis_for(const TokenBatch& batch) const {
+    Communicator& tensor = rank().mesh.axis(Axis::kTensor);
+    return {tensor, tensor.size() > 1, batch.part.length};
+  }
+
+  const Tensor& weight(int64_t layer, BlockParameter which) const {
+    return parameters_[gpt2::kFirstBlock + static_cast<size_t>(layer) * gpt2::kParametersPerBlock +
+                       which]
+        .value;
+  }
+
+  Tensor layer_norm(Context& cx, const parallel::TensorAxis& axis, const Tensor& x,
+                    const Tensor& gamma, const Tensor& beta) const {
+    return ops::layer_norm(cx, x, parallel::replicated(cx, axis, gamma),
+                           parallel::replicated(cx, axis, beta), config_->epsilon);
+  }
+
+  // x between blocks, [B, Tb, H].
+  Tensor dropout(Context& cx, const parallel::TensorAxis& axis, const TokenBatch& batch,
+                 const Tensor& x, double rate, DropoutUse use, int64_t layer) const {
+    if (!batch.training || rate == 0) return x;
+    const ops::GlobalIndex where{{batch.rows, batch.tokens, config_->hidden},
+                                 {batch.first_row, batch.part.start + axis.token_part().start, 0}};
+    return ops::dropout(cx, x, rate, batch.random.derive(use, static_cast<uint64_t>(layer)), where);
+  }
+
+  Tensor attention(Context& cx, const parallel::TensorAxis& axis, const TokenBatch& batch,
+                   int64_t layer, const Tensor& input) {
+    const int64_t rows = batch.ids.dim(0), tokens = batch.part.length;
+    const int64_t features = config_->head_features();
+    Tensor x = layer_norm(cx, axis, input, weight(layer, gpt2::kNorm1Weight),
+                          weight(layer, gpt2::kNorm1Bias));
+    x = parallel::column_linear(cx, axis, x, weight(layer, gpt2::kAttentionWeight),
+                                weight(layer, gpt2::kAttentionBias), WeightLayout::kInOut);
+    // [B, T, 3, N, D] -> [3, B, N, T, D]: query, key and value, each contiguous
+    x = ops::reshape(cx, x, {rows, tokens, 3, head_.length, features});
+    x = ops::contiguous(cx, ops::permute(cx, x, std::array{2, 0, 3, 1, 4}));
+    std::array<Tensor, 3> parts;
+    for (int i = 0; i < 3; ++i) {
+      parts[static_cast<size_t>(i)] =
+          ops::reshape(cx, ops::slice(cx, x, 0, i, 1), {rows, head_.length, tokens, features});
+    }
+    x = attend(cx, batch, layer, parts[0], parts[1], parts[2]);
+    x = ops::reshape(cx, ops::permute(cx, x, std::array{0, 2, 1, 3}),
+                     {rows, tokens, head_.length * features});
+    x = parallel::row_linear(cx, axis, x, weight(layer, gpt2::kAttentionOutWeight),
+                             weight(layer, gpt2::kAttentionOutBias), WeightLayout::kInOut);
+    return dropout(cx, axis, batch, x, config_->residual_dropout, kAttentionDropout, layer);
+  }
+
+  Tensor attend(Context& cx, const TokenBatch& batch, int64_t layer, const Tensor& query,
+                const Tensor& key, const Tensor& value) {
+    attention::Parameters parameters;
+    parameters.scale = config_->score_scale(layer);
+    parameters.visibility.causal = true;
+    if (batch.cache != nullptr) {
+      return attend_cached(cx, *batch.cache, layer, query, key, value, parameters);
+    }
+    parameters.visibility.key_valid = batch.key_valid;
+    parameters.visibility.query_document = batch.documents;
+    parameters.visibility.key_document = batch.documents;
+    if (batch.training && config_->attention_dropout > 0) {
+      parameters.dropout.rate = config_->attention_dropout;
+      parameters.dropout.key = batch.random.derive(kScoreDropout, static_cast<uint64_t>(layer));
+      parameters.dropout.rows = batch.rows;
+      parameters.dropout.heads = config_->heads;
+      parameters.dropout.first_row = batch.first_row;
+      parameters.dropout.first_head = head_.start;
+    }
+    return parallel::ring_attention(cx, rank().mesh.axis(Axis::kSequence), query, key, value,
+                                    batch.tokens, parameters);
+  }
+
+  // Puts the new keys and values behind those of the cache and attends to all of them.
+  Tensor attend_cached(Context& cx, KeyValueCache& cache, int64_t layer, const Tensor& query,
+                       const Tensor& key, const Tensor& value, attention::Parameters& parameters) {
+    const int64_t rows = key.dim(0), tokens = key.dim(2);
+    const int64_t total = cache.length + tokens;
+    WEFT_CHECK(total <= cache.capacity, "{} of {} tokens", total, cache.capacity);
+    if (static_cast<int64_t>(cache.keys.size()) <= layer) {
+      const Shape shape{rows, head_.length, cache.capacity, config_->head_features()};
+      cache.keys.push_back(Tensor::empty(cx.allocator, shape));
+      cache.values.push_back(Tensor::empty(cx.allocator, shape));
+    }
+    const Tensor& keys = cache.keys[static_cast<size_t>(layer)];
+    const Tensor& values = cache.values[static_cast<size_t>(layer)];
+    append(keys, key, cache.length);
+    append(values, value, cache.length);
+    parameters.visibility.query_position = count_up(cx, rows, cache.length, tokens);
+    parameters.visibility.key_position = count_up(cx, rows, 0, total);
+    return attention::scaled_dot_product(
+        cx, query, ops::contiguous(cx, ops::slice(cx, keys, 2, 0, total)),
+        ops::contiguous(cx, ops::slice(cx, values, 2, 0, total)), parameters);
+  }
+
+  // Rows of `added` [B, N, T, D] to tokens [at, at + T) of `all` [B, N, capacity, D].
+  static void append(const Tensor& all, const Tensor& added, int64_t at) {
+    const int64_t features = all.dim(3), run = added.dim(2) * features;
+    const float* from = added.data<float>();
+    float* to = all.data<float>() + at * features;
+    for (int64_t i = 0; i < added.dim(0) * added.dim(1); ++i) {
+      std::memcpy(to, from, static_cast<size_t>(run) * sizeof(float));
+      from += run;
+      to += all.dim(2) * features;
+    }
+  }
+
+  static Tensor count_up(Context& cx, int64_t rows, int64_t first, int64_t count) {
+    Tensor numbers = Tensor::empty(cx.allocator, {rows, count}, DType::kI64);
+    int64_t* at = numbers.data<int64_t>();
+    for (int64_t i = 0; i < rows * count; ++i) at[i] = first + i % count;
+    return numbers;
+  }
+
+  Tensor mlp(Context& cx, const parallel::TensorAxis& axis, const TokenBatch& batch, int64_t layer,
+             const Tensor& input) {
+    Tensor x = layer_norm(cx, axis, input, weight(layer, gpt2::kNorm2Weight),
+                          weight(layer, gpt2::kNorm2Bias));
+    x = parallel::column_linear(cx, axis, x, weight(layer, gpt2::kMlpWeight),
+                                weight(layer, gpt2::kMlpBias), WeightLayout::kInOut);
+    x = ops::activate(cx, x, config_->activation);
+    x = parallel::row_linear(cx, axis, x, weight(layer, gpt2::kMlpOutWeight),
+                             weight(layer, gpt2::kMlpOutBias), WeightLayout::kInOut);
+    return dropout(cx, axis, batch, x, config_->residual_dropout, kMlpDropout, layer);
+  }
+
+  const std::shared_ptr<const Config> config_;
+  std::vector<Parameter> parameters_;
+  Part head_;  // this rank's heads
+};
+
+class Gpt2Family final : public ModelFamily {
+ public:
+  std::string_view name() const override { return "gpt2"; }
+
+  Result<ModelConfigPtr> parse_config(std::string_view json) const override {
+    WEFT_ASSIGN_OR_RETURN(std::shared_ptr<const Config> config, gpt2::parse_config(json));
+    return ModelConfigPtr(std::move(config));
+  }
+
+  ModelConfigPtr with_dropout(const ModelConfig& config, double rate) const override {
+    auto copy = std::make_shared<Config>(own(config));
+    copy->residual_dropout = copy->embedding_dropout = copy->attention_dropout = rate;
+    return copy;
+  }
+
+  std::vector<ParameterInfo> plan(const ModelConfig& config, int tensor_size,
+                                  int tensor_index) const override {
+    return gpt2::plan(own(config), tensor_size, tensor_index);
+  }
+
+  Result<std::unique_ptr<Trunk>> make_trunk(Rank& rank, ModelConfigPtr config) const override {
+    const int tensor = rank.mesh.size(Axis::kTensor);
+    if (config->heads < tensor) {
+      return fail(Status::invalid(
+          "parallel.tensor", std::to_string(tensor),
+          "must be at most the model's heads, which are " + std::to_string(config->heads)));
+    }
+    return std::make_unique<Gpt2Trunk>(rank, std::make_shared<const Config>(own(*config)));
+  }
+
+  std::vector<std::string> file_names(std::string_view parameter) const override {
+    return gpt2::file_names(parameter);
+  }
+  bool ignored_in_files(std::string_view tensor, const ModelConfig& config) const override {
+    return gpt2::ignored_in_files(tensor, own(config));
+  }
+  std::string config_json(const ModelConfig& config, const ExportHead& head) const override {
+    return gpt2::config_json(own(config), head);
+  }
+
+ private:
+  static const Config& own(const ModelConfig& config) {
+    const auto* mine = dynamic_cast<const Config*>(&config);
+    WEFT_CHECK(mine != nullptr, "a configuration of {}", config.family);
+    return *mine;
+  }
+};
+
+}  // namespace
+
+const ModelFamily& gpt2_family() {
+  static const Gpt2Family family;
+  return family;
+}
+
+}  // namespace weft
