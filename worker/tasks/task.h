@@ -69,6 +69,9 @@ class Task {
 
   // Scalar, this rank's labels.
   virtual Tensor loss_sum(Context& cx, Trunk& trunk, const TaskBatch& batch) = 0;
+  // Of a classification: [B, labels], rows whose classified token lies elsewhere are zeros. Empty
+  // handle: the task has no such logits.
+  virtual Tensor class_logits(Context& cx, Trunk& trunk, const TaskBatch& batch);
   // Loss and hits of this rank's labels, nothing recorded. `labels` counts this rank's labels.
   virtual EvaluationSums evaluate(Context& cx, Trunk& trunk, const TaskBatch& batch) = 0;
   // "loss", "accuracy", "labels" and, of a language model, "perplexity".

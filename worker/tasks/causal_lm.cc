@@ -1,0 +1,122 @@
+// Causal language modelling: each token is predicted from those before it.
+#include <cmath>
+#include <limits>
+
+#include "worker/parallel/tensor_parallel.h"
+#include "worker/tasks/tasks.h"
+
+namespace weft {
+namespace {
+
+class CausalLm final : public Task {
+ public:
+  CausalLm(Rank& rank, TaskOptions options) : Task(rank, std::move(options)) {}
+  std::string_view type() const override { return "causal_lm"; }
+
+  int64_t label_count(const TaskRows& rows) const override {
+    int64_t count = 0;
+    for (int64_t row = 0; row < rows.rows; ++row) {
+      for (int64_t token = 0; token < rows.tokens; ++token) {
+        count += target(rows, row, token) == kNoLabel ? 0 : 1;
+      }
+    }
+    return count;
+  }
+
+  TaskBatch assemble(const TaskRows& rows, Part part) const override {
+    TaskBatch batch;
+    batch.tokens = assemble_tokens(rank_, rows, part);
+    batch.labels = Tensor::empty(*rank_.allocator, batch.tokens.ids.shape(), DType::kI64);
+    int64_t* at = batch.labels.data<int64_t>();
+    for (int64_t row = 0; row < part.length; ++row) {
+      for (int64_t i = 0; i < batch.tokens.part.length; ++i) {
+        *at++ = target(rows, part.start + row, batch.tokens.part.start + i);
+      }
+    }
+    return batch;
+  }
+
+  Tensor loss_sum(Context& cx, Trunk& trunk, const TaskBatch& batch) override {
+    const Tensor hidden = trunk.forward(cx, batch.tokens);
+    const Tensor logits = trunk.token_logits(cx, batch.tokens, hidden);
+    return parallel::vocabulary_cross_entropy(cx, rank_.mesh.axis(Axis::kTensor), logits,
+                                              batch.labels, trunk.config().vocabulary, kNoLabel);
+  }
+
+  EvaluationSums evaluate(Context& cx, Trunk& trunk, const TaskBatch& batch) override {
+    NoGrad guard(cx);
+    const Tensor hidden = trunk.forward(cx, batch.tokens);
+    const Tensor logits = trunk.token_logits(cx, batch.tokens, hidden);
+    Communicator& tensor = rank_.mesh.axis(Axis::kTensor);
+    EvaluationSums sums;
+    const Tensor loss = parallel::vocabulary_cross_entropy(cx, tensor, logits, batch.labels,
+                                                           trunk.config().vocabulary, kNoLabel);
+    sums.loss = double{*loss.data<float>()};
+    const Tensor best = likeliest(tensor, logits, trunk.config().vocabulary);
+    const int64_t* labels = batch.labels.data<int64_t>();
+    const int64_t* guesses = best.data<int64_t>();
+    for (int64_t i = 0; i < batch.labels.elements(); ++i) {
+      if (labels[i] == kNoLabel) continue;
+      ++sums.labels;
+      sums.correct += labels[i] == guesses[i] ? 1 : 0;
+    }
+    return sums;
+  }
+
+  std::map<std::string, double> metrics(const EvaluationSums& sums) const override {
+    const double count = static_cast<double>(std::max<int64_t>(1, sums.labels));
+    const double loss = sums.loss / count;
+    return {{"loss", loss},
+            {"perplexity", std::exp(loss)},
+            {"accuracy", static_cast<double>(sums.correct) / count},
+            {"labels", static_cast<double>(sums.labels)}};
+  }
+
+ private:
+  // What position `token` of a row predicts: the next token where that counts.
+  static int64_t target(const TaskRows& rows, int64_t row, int64_t token) {
+    if (token + 1 >= rows.tokens) return kNoLabel;
+    const auto at = static_cast<size_t>(row * rows.tokens + token);
+    if (!rows.labels.empty()) return rows.labels[at + 1];
+    if (!rows.valid.empty() && (rows.valid[at] == 0 || rows.valid[at + 1] == 0)) return kNoLabel;
+    if (!rows.documents.empty() && rows.documents[at] != rows.documents[at + 1]) return kNoLabel;
+    return rows.ids[at + 1];
+  }
+
+  // The id with the largest logit, the smallest such id, over the whole vocabulary. logits [B, T,
+  // V/t] -> int64 [B * T].
+  static Tensor likeliest(Communicator& comm, const Tensor& logits, int64_t vocabulary) {
+    const int64_t width = logits.dim(2), rows = logits.dim(0) * logits.dim(1);
+    const int64_t first = part_of(vocabulary, comm.size(), comm.rank()).start;
+    Tensor best = Tensor::empty(logits.allocator(), {rows});
+    Tensor where = Tensor::empty(logits.allocator(), {rows}, DType::kI64);
+    const float* values = logits.data<float>();
+    for (int64_t row = 0; row < rows; ++row, values += width) {
+      float top = -std::numeric_limits<float>::infinity();
+      int64_t index = 0;
+      for (int64_t i = 0; i < width; ++i) {
+        if (values[i] > top) top = values[index = i];
+      }
+      best.data<float>()[row] = top;
+      where.data<int64_t>()[row] = first + index;
+    }
+    if (comm.size() == 1) return where;
+    Tensor whole = Tensor::from<float>(logits.allocator(), {rows},
+                                       {best.data<float>(), static_cast<size_t>(rows)});
+    comm.all_reduce(whole, ReduceOp::kMax);
+    for (int64_t row = 0; row < rows; ++row) {
+      const bool mine = best.data<float>()[row] == whole.data<float>()[row];
+      if (!mine) where.data<int64_t>()[row] = vocabulary;
+    }
+    comm.all_reduce(where, ReduceOp::kMin);
+    return where;
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Task> make_causal_lm(Rank& rank, TaskOptions options) {
+  return std::make_unique<CausalLm>(rank, std::move(options));
+}
+
+}  // namespace weft

@@ -1,0 +1,105 @@
+// Sequence classification: a linear head without bias on the last real token, as transformers'
+// GPT2ForSequenceClassification.
+#include <algorithm>
+
+#include "kernels/ops/ops.h"
+#include "worker/tasks/tasks.h"
+
+namespace weft {
+namespace {
+
+class SequenceClassification final : public Task {
+ public:
+  SequenceClassification(Rank& rank, const ModelConfig& config, TaskOptions options)
+      : Task(rank, std::move(options)), pad_token_id_(config.pad_token_id) {
+    const ParameterInfo info{name() + ".score.weight",
+                             {options_.labels, config.hidden},
+                             {},
+                             Initializer::kNormal,
+                             config.initializer_range,
+                             /*decay=*/true,
+                             /*partial_over_tensor=*/false};
+    parameters_ = make_parameters(*rank.allocator, {&info, 1});
+  }
+  std::string_view type() const override { return "sequence_classification"; }
+
+  int64_t label_count(const TaskRows& rows) const override {
+    int64_t count = 0;
+    for (int64_t label : rows.labels) count += label == kNoLabel ? 0 : 1;
+    return count;
+  }
+
+  TaskBatch assemble(const TaskRows& rows, Part part) const override {
+    TaskBatch batch;
+    batch.tokens = assemble_tokens(rank_, rows, part);
+    batch.labels = Tensor::full(*rank_.allocator, {part.length}, kNoLabel, DType::kI64);
+    batch.pooled = Tensor::full(*rank_.allocator, {part.length}, -1, DType::kI64);
+    const Part& tokens = batch.tokens.part;
+    for (int64_t row = 0; row < part.length; ++row) {
+      const int64_t last = last_token(rows, part.start + row) - tokens.start;
+      if (last < 0 || last >= tokens.length) continue;
+      batch.pooled.data<int64_t>()[row] = last;
+      batch.labels.data<int64_t>()[row] = rows.labels[static_cast<size_t>(part.start + row)];
+    }
+    return batch;
+  }
+
+  Tensor loss_sum(Context& cx, Trunk& trunk, const TaskBatch& batch) override {
+    return ops::cross_entropy_sum(cx, class_logits(cx, trunk, batch), batch.labels, kNoLabel);
+  }
+
+  EvaluationSums evaluate(Context& cx, Trunk& trunk, const TaskBatch& batch) override {
+    NoGrad guard(cx);
+    const Tensor logits = class_logits(cx, trunk, batch);
+    EvaluationSums sums;
+    const Tensor loss = ops::cross_entropy_sum(cx, logits, batch.labels, kNoLabel);
+    sums.loss = double{*loss.data<float>()};
+    const int64_t classes = logits.dim(1);
+    for (int64_t row = 0; row < logits.dim(0); ++row) {
+      const int64_t label = batch.labels.data<int64_t>()[row];
+      if (label == kNoLabel) continue;
+      const float* values = logits.data<float>() + row * classes;
+      ++sums.labels;
+      sums.correct += std::max_element(values, values + classes) - values == label ? 1 : 0;
+    }
+    return sums;
+  }
+
+  std::map<std::string, double> metrics(const EvaluationSums& sums) const override {
+    const double count = static_cast<double>(std::max<int64_t>(1, sums.labels));
+    return {{"loss", sums.loss / count},
+            {"accuracy", static_cast<double>(sums.correct) / count},
+            {"labels", static_cast<double>(sums.labels)}};
+  }
+
+  Tensor class_logits(Context& cx, Trunk& trunk, const TaskBatch& batch) override {
+    const Tensor hidden = trunk.forward(cx, batch.tokens);
+    const Tensor joined = trunk.joined_hidden(cx, batch.tokens, hidden);
+    const Tensor pooled = ops::gather_rows(cx, joined, batch.pooled);
+    return ops::linear(cx, pooled, parameters_[0].value, Tensor(), ops::WeightLayout::kOutIn);
+  }
+
+ private:
+  // transformers' rule: the rightmost token that is not pad_token_id (of a row of padding only, the
+  // first). Without a pad_token_id the rightmost valid one.
+  int64_t last_token(const TaskRows& rows, int64_t row) const {
+    for (int64_t token = rows.tokens - 1; token > 0; --token) {
+      const auto at = static_cast<size_t>(row * rows.tokens + token);
+      const bool real = pad_token_id_ ? rows.ids[at] != *pad_token_id_
+                                      : rows.valid.empty() || rows.valid[at] != 0;
+      if (real) return token;
+    }
+    return 0;
+  }
+
+  const std::optional<int64_t> pad_token_id_;
+};
+
+}  // namespace
+
+std::unique_ptr<Task> make_sequence_classification(Rank& rank, const ModelConfig& config,
+                                                   TaskOptions options) {
+  return std::make_unique<SequenceClassification>(rank, config, std::move(options));
+}
+
+}  // namespace weft

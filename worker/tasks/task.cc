@@ -1,0 +1,96 @@
+#include "worker/tasks/task.h"
+
+#include <algorithm>
+
+#include "worker/tasks/tasks.h"
+
+namespace weft {
+
+std::vector<Part> micro_batches(const Mesh& mesh, int64_t rows, int64_t micro_batch_size) {
+  const Part mine = part_of(rows, mesh.size(Axis::kData), mesh.index(Axis::kData));
+  const int64_t size = micro_batch_size > 0 ? micro_batch_size : std::max<int64_t>(1, mine.length);
+  std::vector<Part> parts;
+  for (int64_t start = 0; start < mine.length; start += size) {
+    parts.push_back({mine.start + start, std::min(size, mine.length - start)});
+  }
+  return parts;
+}
+
+void EvaluationSums::add(const EvaluationSums& other) {
+  loss += other.loss;
+  labels += other.labels;
+  correct += other.correct;
+}
+
+void EvaluationSums::reduce(Rank& rank) {
+  Communicator& replica = rank.mesh.axis(Axis::kReplica);
+  if (replica.size() == 1) return;
+  Tensor sums = Tensor::empty(*rank.allocator, {3}, DType::kF64);
+  double* at = sums.data<double>();
+  at[0] = loss;
+  at[1] = static_cast<double>(labels);
+  at[2] = static_cast<double>(correct);
+  replica.all_reduce(sums, ReduceOp::kSum);
+  loss = at[0];
+  labels = static_cast<int64_t>(at[1]);
+  correct = static_cast<int64_t>(at[2]);
+}
+
+std::string Task::file_name(const std::string& parameter) const {
+  const std::string prefix = name() + ".";
+  return parameter.starts_with(prefix) ? parameter.substr(prefix.size()) : parameter;
+}
+
+Tensor Task::class_logits(Context& /*cx*/, Trunk& /*trunk*/, const TaskBatch& /*batch*/) {
+  return Tensor();
+}
+
+TokenBatch assemble_tokens(Rank& rank, const TaskRows& rows, Part part) {
+  WEFT_CHECK(part.start >= 0 && part.start + part.length <= rows.rows, "rows {} to {} of {}",
+             part.start, part.start + part.length, rows.rows);
+  TokenBatch batch;
+  batch.tokens = rows.tokens;
+  batch.part =
+      part_of(rows.tokens, rank.mesh.size(Axis::kSequence), rank.mesh.index(Axis::kSequence));
+  batch.rows = rows.rows;
+  batch.first_row = part.start;
+  const Shape shape{part.length, batch.part.length};
+  const auto cut = [&]<typename T>(const std::vector<T>& whole) {
+    Tensor tensor = Tensor::empty(*rank.allocator, shape, DTypeOf<T>::value);
+    T* at = tensor.data<T>();
+    for (int64_t row = 0; row < part.length; ++row) {
+      const T* from = whole.data() + (part.start + row) * rows.tokens + batch.part.start;
+      at = std::copy(from, from + batch.part.length, at);
+    }
+    return tensor;
+  };
+  batch.ids = cut(rows.ids);
+  if (!rows.valid.empty()) batch.key_valid = cut(rows.valid);
+  if (!rows.documents.empty()) batch.documents = cut(rows.documents);
+  if (!rows.positions.empty()) {
+    batch.positions = cut(rows.positions);
+  } else {
+    batch.positions = Tensor::empty(*rank.allocator, shape, DType::kI64);
+    int64_t* at = batch.positions.data<int64_t>();
+    for (int64_t i = 0; i < shape.elements(); ++i) {
+      at[i] = batch.part.start + i % batch.part.length;
+    }
+  }
+  return batch;
+}
+
+Result<std::unique_ptr<Task>> make_task(Rank& rank, std::string_view type,
+                                        const ModelConfig& config, TaskOptions options) {
+  if (type == "causal_lm") return make_causal_lm(rank, std::move(options));
+  if (type == "sequence_classification") {
+    if (options.labels < 2) {
+      return fail(Status::invalid("tasks." + options.name + ".labels",
+                                  std::to_string(options.labels), "must be at least 2"));
+    }
+    return make_sequence_classification(rank, config, std::move(options));
+  }
+  return fail(Status::invalid("tasks." + options.name + ".type", std::string(type),
+                              "must be causal_lm or sequence_classification"));
+}
+
+}  // namespace weft
