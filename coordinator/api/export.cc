@@ -1,0 +1,174 @@
+#include "coordinator/api/export.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "proto/json/writer.h"
+
+namespace weft::api {
+namespace {
+
+constexpr int64_t kFloatBytes = 4;
+
+Result<const proto::TaskSpec*> choose_task(const proto::CheckpointManifest& manifest,
+                                           const std::string& name) {
+  const proto::TaskSpec* chosen = nullptr;
+  std::string known;
+  for (const proto::TaskSpec& task : manifest.tasks()) {
+    known += (known.empty() ? "" : ", ") + task.name();
+    const bool wanted =
+        name.empty() ? task.type() == proto::TASK_TYPE_CAUSAL_LM : task.name() == name;
+    if (wanted && chosen == nullptr) chosen = &task;
+  }
+  if (chosen == nullptr && name.empty() && manifest.tasks_size() > 0) chosen = &manifest.tasks(0);
+  if (chosen == nullptr && !name.empty()) {
+    return fail(Status::invalid("task", name, "must be one of this checkpoint's tasks: " + known));
+  }
+  return chosen;  // nullptr: a checkpoint without tasks is a language model
+}
+
+Status check_tiles(const proto::TensorEntry& tensor) {
+  const auto broken = [&](const std::string& why) {
+    return Status(Code::kCorruption, fmt::format("tensor {}: {}", tensor.name(), why));
+  };
+  if (tensor.dtype() != "F32") return broken("dtype " + tensor.dtype() + " instead of F32");
+  if (tensor.tiles().empty()) return broken("no tiles");
+  const int dim = std::max(tensor.tiles(0).dim(), 0);
+  if (dim >= std::max(tensor.shape_size(), 1)) return broken("a tile of a dimension it lacks");
+  int64_t others = kFloatBytes;
+  for (int i = 0; i < tensor.shape_size(); ++i) {
+    if (i != dim) others *= tensor.shape(i);
+  }
+  int64_t at = 0;
+  for (const proto::Tile& tile : tensor.tiles()) {
+    if (std::max(tile.dim(), 0) != dim) return broken("tiles of two dimensions");
+    if (tile.start() != at) return broken(fmt::format("no tile starts at {}", at));
+    int64_t bytes = 0;
+    for (const proto::ChunkRef& chunk : tile.chunks()) bytes += chunk.size();
+    if (bytes != tile.length() * others) return broken("a tile's chunks have another size than it");
+    at += tile.length();
+  }
+  const int64_t extent = tensor.shape_size() == 0 ? 1 : tensor.shape(dim);
+  return at == extent ? Status() : broken(fmt::format("its tiles end at {} of {}", at, extent));
+}
+
+// The weights of trunk and chosen head under their names in the file, in the order of these.
+Result<std::map<std::string, proto::TensorEntry>> choose_tensors(
+    const proto::CheckpointManifest& manifest, const proto::TaskSpec* task) {
+  std::map<std::string, proto::TensorEntry> chosen;
+  for (const proto::TensorEntry& entry : manifest.tensors()) {
+    if (entry.role() != proto::TENSOR_ROLE_WEIGHT) continue;
+    std::string name;
+    for (const proto::TaskSpec& owner : manifest.tasks()) {
+      if (!entry.name().starts_with(owner.name() + ".")) continue;
+      name = entry.name().substr(owner.name().size() + 1);
+      if (task == nullptr || owner.name() != task->name()) name = "";
+      break;
+    }
+    const bool head = std::any_of(manifest.tasks().begin(), manifest.tasks().end(), [&](auto& t) {
+      return entry.name().starts_with(t.name() + ".");
+    });
+    if (head && name.empty()) continue;
+    if (!head) name = export_tensor_name(manifest, entry.name());
+    proto::TensorEntry tensor = entry;
+    std::sort(tensor.mutable_tiles()->begin(), tensor.mutable_tiles()->end(),
+              [](const proto::Tile& a, const proto::Tile& b) { return a.start() < b.start(); });
+    WEFT_RETURN_IF_ERROR(check_tiles(tensor).with_prefix(manifest.id() + ": "));
+    chosen.emplace(std::move(name), std::move(tensor));
+  }
+  return chosen;
+}
+
+int64_t tensor_bytes(const proto::TensorEntry& tensor) {
+  int64_t bytes = kFloatBytes;
+  for (const int64_t extent : tensor.shape()) bytes *= extent;
+  return bytes;
+}
+
+ExportedFile safetensors_file(std::map<std::string, proto::TensorEntry> tensors) {
+  JsonWriter head;
+  head.begin_object().key("__metadata__").begin_object().key("format").string("pt").end_object();
+  int64_t at = 0;
+  for (const auto& [name, tensor] : tensors) {
+    head.key(name).begin_object().key("dtype").string(tensor.dtype()).key("shape").begin_array();
+    for (const int64_t extent : tensor.shape()) head.integer(extent);
+    head.end_array().key("data_offsets").begin_array().integer(at);
+    at += tensor_bytes(tensor);
+    head.integer(at).end_array().end_object();
+  }
+  head.end_object();
+  std::string json = head.take();
+  json.resize((json.size() + 7) / 8 * 8, ' ');
+  ExportedFile file;
+  file.name = "model.safetensors";
+  for (int shift = 0; shift < 64; shift += 8) {  // u64, little-endian
+    file.text += static_cast<char>((uint64_t{json.size()} >> shift) & 0xff);
+  }
+  file.text += json;
+  file.bytes = static_cast<int64_t>(file.text.size()) + at;
+  for (auto& [name, tensor] : tensors) file.tensors.push_back(std::move(tensor));
+  return file;
+}
+
+ExportedFile text_file(std::string name, std::string text) {
+  ExportedFile file;
+  file.name = std::move(name);
+  file.bytes = static_cast<int64_t>(text.size());
+  file.text = std::move(text);
+  return file;
+}
+
+ExportedFile stored_file(std::string name, const proto::ObjectFile& stored) {
+  ExportedFile file;
+  file.name = std::move(name);
+  file.bytes = stored.size();
+  file.chunks.assign(stored.chunks().begin(), stored.chunks().end());
+  return file;
+}
+
+void add_tokenizer(const proto::CheckpointManifest& manifest, Export& out) {
+  std::set<std::string> names;
+  for (const ExportedFile& file : out.files) names.insert(file.name);
+  if (manifest.tokenizer().path().empty()) {
+    int64_t vocabulary = 0;
+    const auto& fields = manifest.config().fields();
+    if (const auto it = fields.find("vocab_size"); it != fields.end()) {
+      vocabulary = static_cast<int64_t>(it->second.number_value());
+    }
+    out.files.push_back(text_file("tokenizer.json", byte_tokenizer_json(vocabulary)));
+  } else {
+    out.files.push_back(stored_file("tokenizer.json", manifest.tokenizer()));
+  }
+  names.insert("tokenizer.json");
+  for (const proto::ObjectFile& extra : manifest.extra_files()) {
+    const std::string name = extra.path().substr(extra.path().rfind('/') + 1);
+    if (name.empty() || name == "." || name == ".." || !names.insert(name).second) continue;
+    out.files.push_back(stored_file(name, extra));
+  }
+  if (names.count("tokenizer_config.json") == 0) {
+    out.files.push_back(text_file("tokenizer_config.json", tokenizer_config_json(manifest)));
+  }
+}
+
+}  // namespace
+
+Result<Export> make_export(const proto::CheckpointManifest& manifest, const std::string& task) {
+  WEFT_ASSIGN_OR_RETURN(const proto::TaskSpec* chosen, choose_task(manifest, task));
+  Export out;
+  out.task = chosen == nullptr ? "" : chosen->name();
+  const bool classifies =
+      chosen != nullptr && chosen->type() == proto::TASK_TYPE_SEQUENCE_CLASSIFICATION;
+  WEFT_ASSIGN_OR_RETURN(std::string config,
+                        export_config(manifest, classifies ? chosen->labels() : 0));
+  WEFT_ASSIGN_OR_RETURN(auto tensors, choose_tensors(manifest, chosen));
+  if (classifies) tensors.erase("lm_head.weight");
+  out.files.push_back(text_file("config.json", std::move(config)));
+  out.files.push_back(safetensors_file(std::move(tensors)));
+  add_tokenizer(manifest, out);
+  return out;
+}
+
+}  // namespace weft::api

@@ -1,0 +1,92 @@
+// A checkpoint as the files of a Hugging Face folder, made while they are sent: no file is ever
+// whole in memory. config.json, model.safetensors (F32 weights of the trunk and of one task's
+// head), tokenizer.json, tokenizer_config.json and what else came with the tokenizer.
+//
+// Thread safety: make_export is pure; an ExportReader is used by one thread at a time. Ownership:
+// values; the source of chunks outlives the reader.
+// Invariants: 1. `bytes` is exactly what the reader gives. 2. Tensors stand in the order of their
+// names, one directly behind the other. 3. The reader holds at most one chunk for each tile of the
+// tensor it is at.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "proto/base/status.h"
+#include "proto/checkpoint.pb.h"
+
+namespace weft::api {
+
+struct ExportedFile {
+  std::string name;
+  int64_t bytes = 0;
+  std::string text;                         // the whole file, or the head of a safetensors file
+  std::vector<proto::TensorEntry> tensors;  // behind the text
+  std::vector<proto::ChunkRef> chunks;      // or these
+};
+
+struct Export {
+  std::string task;  // whose head is in the files
+  std::vector<ExportedFile> files;
+};
+
+// `task` empty: the first causal_lm task, else the first. Errors: no such task (the message lists
+// them), tiles that do not cover their tensor (kCorruption), an unknown family.
+Result<Export> make_export(const proto::CheckpointManifest& manifest, const std::string& task);
+
+using ChunkSource = std::function<Result<std::string>(const std::string& hash)>;
+
+// Reads a run of chunks from front to back.
+class ChunkCursor {
+ public:
+  ChunkCursor(std::vector<proto::ChunkRef> chunks, const ChunkSource& source)
+      : chunks_(std::move(chunks)), source_(source) {}
+  // Appends the next `n` bytes; fewer are an error.
+  Status append(int64_t n, std::string& out);
+  int64_t left() const;
+
+ private:
+  std::vector<proto::ChunkRef> chunks_;
+  const ChunkSource& source_;
+  size_t next_ = 0;
+  std::string bytes_;
+  size_t used_ = 0;
+};
+
+class ExportReader {
+ public:
+  ExportReader(ExportedFile file, ChunkSource source)
+      : file_(std::move(file)), source_(std::move(source)) {}
+  ExportReader(const ExportReader&) = delete;
+  ExportReader& operator=(const ExportReader&) = delete;
+
+  // Appends about 1 MiB; false: that was the end.
+  Result<bool> read(std::string& out);
+
+ private:
+  void open_tensor(const proto::TensorEntry& tensor);
+
+  ExportedFile file_;
+  const ChunkSource source_;
+  bool started_ = false;
+  size_t next_tensor_ = 0;
+  // The runs still to be read of the open tensor: outer_left_ times round all its tiles.
+  std::vector<ChunkCursor> tiles_;
+  std::vector<int64_t> run_bytes_;
+  int64_t outer_left_ = 0;
+  size_t tile_ = 0;
+  int64_t run_left_ = 0;
+};
+
+// config.json's text, and the name under which a tensor stands in model.safetensors.
+Result<std::string> export_config(const proto::CheckpointManifest& manifest, int64_t labels);
+std::string export_tensor_name(const proto::CheckpointManifest& manifest, const std::string& name);
+
+// tokenizer.json of the byte tokenizer (id = byte value, end of text 256) and the tokenizer_config
+// that makes transformers load it.
+std::string byte_tokenizer_json(int64_t vocabulary);
+std::string tokenizer_config_json(const proto::CheckpointManifest& manifest);
+
+}  // namespace weft::api

@@ -1,0 +1,27 @@
+#include "coordinator/api/export.h"
+#include "worker/models/model.h"
+
+namespace weft::api {
+
+Result<std::string> export_config(const proto::CheckpointManifest& manifest, int64_t labels) {
+  const ModelFamily* family = find_family(manifest.family());
+  if (family == nullptr) {
+    return fail(Status(Code::kCorruption, manifest.id() + ": unknown model family")
+                    .with_value(manifest.family())
+                    .with_rule("known: " + known_families()));
+  }
+  const auto config = family->parse_config(struct_to_json(manifest.config()));
+  if (!config) return fail(config.error().with_prefix(manifest.id() + ": "));
+  ExportHead head;
+  head.labels = labels;
+  return family->config_json(**config, head);
+}
+
+std::string export_tensor_name(const proto::CheckpointManifest& manifest, const std::string& name) {
+  const ModelFamily* family = find_family(manifest.family());
+  if (family == nullptr) return name;
+  const std::vector<std::string> names = family->file_names(name);
+  return names.empty() ? name : names.front();
+}
+
+}  // namespace weft::api
