@@ -23,7 +23,8 @@ class ScaledDotProduct final : public ops::ForwardOp {
     forward_into(cx, q, inputs[1], inputs[2], parameters_, output, lse);
     return {output, lse};
   }
-  std::vector<Tensor> saves(std::span<const Tensor> inputs, std::span<const Tensor> outputs) override {
+  std::vector<Tensor> saves(std::span<const Tensor> inputs,
+                            std::span<const Tensor> outputs) override {
     return {inputs[0], inputs[1], inputs[2], outputs[0].detach(), outputs[1].detach()};
   }
   std::vector<Tensor> vjp(Context& cx, std::span<const Tensor> saved,
@@ -60,7 +61,8 @@ Partial block_forward(Context& cx, const Tensor& q, const Tensor& k, const Tenso
 void merge(Context& cx, Partial& into, const Partial& other) {
   WEFT_CHECK(into.output.spec() == other.output.spec() && into.output.contiguous() &&
                  other.output.contiguous(),
-             "merge of {} and {}", into.output.shape().to_string(), other.output.shape().to_string());
+             "merge of {} and {}", into.output.shape().to_string(),
+             other.output.shape().to_string());
   const int64_t features = into.output.dim(3);
   dispatch_floating(into.output.dtype(), [&]<typename T>() {
     constexpr T kNothing = -std::numeric_limits<T>::infinity();

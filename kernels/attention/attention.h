@@ -1,6 +1,7 @@
-// Scaled dot-product attention, softmax(scale * q k^T) v (Vaswani et al. 2017), computed in blocks of
-// keys with a running maximum and sum (Dao et al. 2022), so that the score matrix never exists whole.
-// Its plain composition is the oracle of its tests. A query that may see nothing gives zeros.
+// Scaled dot-product attention, softmax(scale * q k^T) v (Vaswani et al. 2017), computed in blocks
+// of keys with a running maximum and sum (Dao et al. 2022), so that the score matrix never exists
+// whole. Its plain composition is the oracle of its tests. A query that may see nothing gives
+// zeros.
 //
 // Legend: B batch rows, N heads, Tq and Tk tokens, D features of a head.
 #pragma once
@@ -11,8 +12,8 @@
 namespace weft::attention {
 
 // Who sees whom. Key j is visible to query i of the same row iff key_valid[b, j] and (not causal or
-// key_position[b, j] <= query_position[b, i]) and the documents are equal. Absent handles: all valid,
-// positions 0, 1, 2, ..., one document. int64 tensors but key_valid (uint8).
+// key_position[b, j] <= query_position[b, i]) and the documents are equal. Absent handles: all
+// valid, positions 0, 1, 2, ..., one document. int64 tensors but key_valid (uint8).
 struct Visibility {
   bool causal = false;
   Tensor query_position;  // [B, Tq]
@@ -26,9 +27,9 @@ struct Visibility {
 struct WeightDropout {
   double rate = 0;
   RandomKey key;
-  int64_t rows = 0, heads = 0, queries = 0, keys = 0;        // global extents
-  int64_t first_row = 0, first_head = 0;                     // of this shard
-  int64_t first_query = 0, first_key = 0;                    // of this block
+  int64_t rows = 0, heads = 0, queries = 0, keys = 0;  // global extents
+  int64_t first_row = 0, first_head = 0;               // of this shard
+  int64_t first_query = 0, first_key = 0;              // of this block
 };
 
 struct Parameters {
@@ -37,7 +38,8 @@ struct Parameters {
   WeightDropout dropout;
 };
 
-// q [B, N, Tq, D], k and v [B, Nk, Tk, D] with N a multiple of Nk (grouped queries) -> [B, N, Tq, D].
+// q [B, N, Tq, D], k and v [B, Nk, Tk, D] with N a multiple of Nk (grouped queries) -> [B, N, Tq,
+// D].
 Tensor scaled_dot_product(Context& cx, const Tensor& q, const Tensor& k, const Tensor& v,
                           const Parameters& parameters);
 
@@ -53,8 +55,8 @@ void merge(Context& cx, Partial& into, const Partial& other);
 struct BlockGrads {
   Tensor q, k, v;
 };
-// Gradients of one block, given the whole attention's log_sum_exp and delta = sum(output * d_output)
-// over D, [B, N, Tq].
+// Gradients of one block, given the whole attention's log_sum_exp and delta = sum(output *
+// d_output) over D, [B, N, Tq].
 BlockGrads block_backward(Context& cx, const Tensor& q, const Tensor& k, const Tensor& v,
                           const Tensor& d_output, const Tensor& log_sum_exp, const Tensor& delta,
                           const Parameters& parameters);

@@ -125,7 +125,8 @@ class Forward {
       if (!p_.scores_of(tile, head, scores)) continue;
       weigh(tile, head, out, scores, largest, total);
       cpu::gemm(p_.cx.pool, queries, features, tile.keys, cpu::Matrix<T>{scores, tile.keys},
-                head_of<T>(p_.v, row, head / p_.e.group()).matrix(key), out.at(query), out.step, true);
+                head_of<T>(p_.v, row, head / p_.e.group()).matrix(key), out.at(query), out.step,
+                true);
     }
     T* lse = log_sum_exp_.data<T>() + (row * p_.e.heads + head) * p_.e.queries + query;
     for (int64_t i = 0; i < queries; ++i) {
@@ -163,7 +164,8 @@ class Forward {
   const Tensor &output_, &log_sum_exp_;
 };
 
-// For each group of heads that share keys: over tiles of keys, over its heads, over tiles of queries.
+// For each group of heads that share keys: over tiles of keys, over its heads, over tiles of
+// queries.
 template <typename T>
 class Backward {
  public:
@@ -238,11 +240,13 @@ class Backward {
     const T scale = static_cast<T>(p_.parameters.scale);
     for (int64_t i = 0; i < tile.queries; ++i) {
       const int64_t at = i * tile.keys;
-      p_.rows.softmax_gradient(weights + at, d_weights + at, delta[i], scale, d_weights + at, tile.keys);
+      p_.rows.softmax_gradient(weights + at, d_weights + at, delta[i], scale, d_weights + at,
+                               tile.keys);
     }
     const HeadView<T> dq = head_of<T>(grads_.q, tile.row, head);
     cpu::gemm(p_.cx.pool, tile.queries, features, tile.keys, cpu::Matrix<T>{d_weights, tile.keys},
-              head_of<T>(p_.k, tile.row, key_head).matrix(tile.key), dq.at(tile.query), dq.step, true);
+              head_of<T>(p_.k, tile.row, key_head).matrix(tile.key), dq.at(tile.query), dq.step,
+              true);
     const HeadView<T> dk = head_of<T>(grads_.k, tile.row, key_head);
     cpu::gemm(p_.cx.pool, tile.keys, features, tile.queries,
               cpu::Matrix<T>{d_weights, tile.keys, true},
@@ -276,7 +280,8 @@ void backward_into(Context& cx, const Tensor& q, const Tensor& k, const Tensor& 
 }
 
 Tensor row_dots(Context& cx, const Tensor& a, const Tensor& b) {
-  WEFT_CHECK(a.spec() == b.spec(), "dots of {} and {}", a.shape().to_string(), b.shape().to_string());
+  WEFT_CHECK(a.spec() == b.spec(), "dots of {} and {}", a.shape().to_string(),
+             b.shape().to_string());
   const Tensor x = with_tight_rows(cx, a), y = with_tight_rows(cx, b);
   const int64_t heads = a.dim(1), tokens = a.dim(2);
   Tensor out = Tensor::empty(cx.allocator, Shape{a.dim(0), heads, tokens}, a.dtype());
@@ -296,7 +301,8 @@ Tensor row_dots(Context& cx, const Tensor& a, const Tensor& b) {
 
 Tensor empty_by_token(Context& cx, const Shape& shape, DType dtype) {
   const int64_t heads = shape[1], tokens = shape[2], features = shape[3];
-  const Tensor storage = Tensor::empty(cx.allocator, Shape{shape[0], tokens, heads, features}, dtype);
+  const Tensor storage =
+      Tensor::empty(cx.allocator, Shape{shape[0], tokens, heads, features}, dtype);
   const std::array<int64_t, 4> strides{tokens * heads * features, features, heads * features, 1};
   return storage.view(shape, strides, 0);
 }

@@ -1,5 +1,5 @@
-// The tiled loops; internal to kernels/attention. Outputs are handed in with strides of the caller's
-// choice (the innermost 1).
+// The tiled loops; internal to kernels/attention. Outputs are handed in with strides of the
+// caller's choice (the innermost 1).
 #pragma once
 
 #include "kernels/attention/attention.h"

@@ -11,8 +11,9 @@ namespace {
 Tensor checked(Context& cx, const Tensor& x, int64_t rows, int64_t extent, DType dtype,
                std::string_view what) {
   if (!x) return x;
-  WEFT_CHECK((x.spec() == TensorSpec{Shape{rows, extent}, dtype}), "{}: {} {} where [{}, {}] {} is due",
-             what, dtype_name(x.dtype()), x.shape().to_string(), rows, extent, dtype_name(dtype));
+  WEFT_CHECK((x.spec() == TensorSpec{Shape{rows, extent}, dtype}),
+             "{}: {} {} where [{}, {}] {} is due", what, dtype_name(x.dtype()),
+             x.shape().to_string(), rows, extent, dtype_name(dtype));
   return as_contiguous(cx.pool, x);
 }
 
@@ -27,18 +28,17 @@ Tensor counting(Context& cx, int64_t rows, int64_t extent) {
 Mask::Mask(Context& cx, const Visibility& visibility, int64_t rows, int64_t queries, int64_t keys)
     : causal_(visibility.causal), queries_(queries), keys_(keys) {
   if (causal_) {
-    query_position_ = visibility.query_position
-                          ? checked(cx, visibility.query_position, rows, queries, DType::kI64,
-                                    "query_position")
-                          : counting(cx, rows, queries);
-    key_position_ =
-        visibility.key_position
-            ? checked(cx, visibility.key_position, rows, keys, DType::kI64, "key_position")
-            : counting(cx, rows, keys);
+    query_position_ = visibility.query_position ? checked(cx, visibility.query_position, rows,
+                                                          queries, DType::kI64, "query_position")
+                                                : counting(cx, rows, queries);
+    key_position_ = visibility.key_position ? checked(cx, visibility.key_position, rows, keys,
+                                                      DType::kI64, "key_position")
+                                            : counting(cx, rows, keys);
   }
   key_valid_ = checked(cx, visibility.key_valid, rows, keys, DType::kU8, "key_valid");
-  WEFT_CHECK(static_cast<bool>(visibility.query_document) == static_cast<bool>(visibility.key_document),
-             "documents of queries and of keys come together");
+  WEFT_CHECK(
+      static_cast<bool>(visibility.query_document) == static_cast<bool>(visibility.key_document),
+      "documents of queries and of keys come together");
   query_document_ =
       checked(cx, visibility.query_document, rows, queries, DType::kI64, "query_document");
   key_document_ = checked(cx, visibility.key_document, rows, keys, DType::kI64, "key_document");
@@ -58,8 +58,8 @@ TileView Mask::view(const Tile& tile) const {
   if (causal_) {
     const Range query = range_of(query_position_.data<int64_t>() + tile.row * queries_, tile.query,
                                  tile.query + tile.queries);
-    const Range key = range_of(key_position_.data<int64_t>() + tile.row * keys_, tile.key,
-                               tile.key + tile.keys);
+    const Range key =
+        range_of(key_position_.data<int64_t>() + tile.row * keys_, tile.key, tile.key + tile.keys);
     if (key.least > query.most) return TileView::kNone;
     all = key.most <= query.least;
   }
@@ -72,8 +72,8 @@ TileView Mask::view(const Tile& tile) const {
   if (query_document_) {
     const Range query = range_of(query_document_.data<int64_t>() + tile.row * queries_, tile.query,
                                  tile.query + tile.queries);
-    const Range key = range_of(key_document_.data<int64_t>() + tile.row * keys_, tile.key,
-                               tile.key + tile.keys);
+    const Range key =
+        range_of(key_document_.data<int64_t>() + tile.row * keys_, tile.key, tile.key + tile.keys);
     if (key.least > query.most || key.most < query.least) return TileView::kNone;
     all = all && key.least == key.most && query.least == query.most;
   }
@@ -110,7 +110,8 @@ void draw_kept(const WeightDropout& dropout, int64_t head, const Tile& tile, T* 
   const T kept = static_cast<T>(1 / (1 - dropout.rate));
   const float rate = static_cast<float>(dropout.rate);
   for (int64_t i = 0; i < tile.queries; ++i) {
-    const int64_t row_and_head = (dropout.first_row + tile.row) * dropout.heads + dropout.first_head + head;
+    const int64_t row_and_head =
+        (dropout.first_row + tile.row) * dropout.heads + dropout.first_head + head;
     const int64_t query = row_and_head * dropout.queries + dropout.first_query + tile.query + i;
     uint64_t index = static_cast<uint64_t>(query * dropout.keys + dropout.first_key + tile.key);
     std::array<uint32_t, 4> words = philox(dropout.key, index / 4);

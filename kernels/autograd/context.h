@@ -1,6 +1,7 @@
 // What an op needs of its rank: memory, threads, and the tape that records it (if any).
 //
-// Thread safety: one compute thread uses it. Ownership: points to parts of the Rank, which outlives it.
+// Thread safety: one compute thread uses it. Ownership: points to parts of the Rank, which outlives
+// it.
 #pragma once
 
 #include "kernels/tensor/allocator.h"

@@ -21,8 +21,9 @@ std::vector<Tensor> apply(Context& cx, std::unique_ptr<Op> op, std::vector<Tenso
     const NoGrad inside(cx);
     outputs = op->forward(cx, inputs);
   }
-  const bool recorded = cx.tape != nullptr && std::any_of(inputs.begin(), inputs.end(),
-                                                          [](const Tensor& x) { return x.requires_grad(); });
+  const bool recorded =
+      cx.tape != nullptr &&
+      std::any_of(inputs.begin(), inputs.end(), [](const Tensor& x) { return x.requires_grad(); });
   if (recorded) cx.tape->record(std::move(op), inputs, outputs);
   return outputs;
 }

@@ -1,7 +1,7 @@
 // An op: a shape rule, a kernel for each device, and a vjp written with other ops.
 //
-// An op object is one application of the op with its attributes (a dropout rate, a dim); the tape owns
-// it until the backward pass has used it.
+// An op object is one application of the op with its attributes (a dropout rate, a dim); the tape
+// owns it until the backward pass has used it.
 #pragma once
 
 #include <memory>
@@ -22,8 +22,8 @@ class Op {
   // Specs of the outputs; WEFT_CHECKs what the callers (models) have to get right.
   virtual std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const = 0;
 
-  // Computes. By default outputs are allocated from shape_rule and handed in; an op whose outputs are
-  // views of its inputs, or which communicates, overrides forward() instead.
+  // Computes. By default outputs are allocated from shape_rule and handed in; an op whose outputs
+  // are views of its inputs, or which communicates, overrides forward() instead.
   virtual void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) = 0;
   virtual std::vector<Tensor> forward(Context& cx, std::span<const Tensor> inputs);
 
@@ -34,7 +34,8 @@ class Op {
 
   // Which inputs and outputs the vjp needs; everything else is freed as soon as nobody holds it.
   // Also the place to keep shapes. Called once, right after forward.
-  virtual std::vector<Tensor> saves(std::span<const Tensor> inputs, std::span<const Tensor> outputs) = 0;
+  virtual std::vector<Tensor> saves(std::span<const Tensor> inputs,
+                                    std::span<const Tensor> outputs) = 0;
 };
 
 // Runs the op and records it on cx.tape where an input requires a gradient.

@@ -160,7 +160,9 @@ std::vector<Tensor> Tape::gradients(Context& cx, const Tensor& output, const Ten
   sums.add(cx.pool, output.id(), State::seed_of(cx, output, seed));
   state_->walk(
       cx, sums,
-      [&](const Tensor& leaf, Tensor gradient) { sums.add(cx.pool, leaf.id(), std::move(gradient)); },
+      [&](const Tensor& leaf, Tensor gradient) {
+        sums.add(cx.pool, leaf.id(), std::move(gradient));
+      },
       [](const Tensor&) {});
   std::vector<Tensor> result;
   for (const Tensor& target : targets) result.push_back(sums.take(target.id()));

@@ -1,9 +1,9 @@
 // The tape: ops in the order in which they ran, walked backwards once.
 //
 // Thread safety: the rank's compute thread. Ownership: owns the recorded ops and what they saved.
-// Invariants: 1. an entry and what it saved are released as soon as its vjp has run. 2. gradients of
-// leaves are added to what the leaf already holds (accumulation over micro-batches). 3. the order of
-// the backward pass, and so every sum, depends on the recorded order only.
+// Invariants: 1. an entry and what it saved are released as soon as its vjp has run. 2. gradients
+// of leaves are added to what the leaf already holds (accumulation over micro-batches). 3. the
+// order of the backward pass, and so every sum, depends on the recorded order only.
 #pragma once
 
 #include <functional>
@@ -25,7 +25,8 @@ class Tape {
   virtual void record(std::unique_ptr<Op> op, std::span<const Tensor> inputs,
                       std::span<const Tensor> outputs);
 
-  // Adds d(sum(seed * output)) / d(leaf) to every leaf; an empty seed is ones. Leaves the tape empty.
+  // Adds d(sum(seed * output)) / d(leaf) to every leaf; an empty seed is ones. Leaves the tape
+  // empty.
   void backward(Context& cx, const Tensor& output, const Tensor& seed = Tensor());
 
   // d(sum(seed * output)) / d(target) for each target, leaf or not; an empty handle where there is

@@ -34,15 +34,17 @@ void blas(int64_t m, int64_t n, int64_t k, Matrix<T> a, Matrix<T> b, T* out, int
   const int ldb = blas_size(std::max<int64_t>(b.row_stride, 1));
   const int ldc = blas_size(out_stride);
   if constexpr (sizeof(T) == 4) {
-    cblas_sgemm(CblasRowMajor, ta, tb, mi, ni, ki, factor, a.data, lda, b.data, ldb, keep, out, ldc);
+    cblas_sgemm(CblasRowMajor, ta, tb, mi, ni, ki, factor, a.data, lda, b.data, ldb, keep, out,
+                ldc);
   } else {
-    cblas_dgemm(CblasRowMajor, ta, tb, mi, ni, ki, factor, a.data, lda, b.data, ldb, keep, out, ldc);
+    cblas_dgemm(CblasRowMajor, ta, tb, mi, ni, ki, factor, a.data, lda, b.data, ldb, keep, out,
+                ldc);
   }
 }
 
 template <typename T>
-void merge_blocks(ThreadPool& pool, Allocator& allocator, int64_t blocks, int64_t first, int64_t last,
-                  int64_t m, int64_t n, int64_t k, Matrix<T> a, Matrix<T> b, T* out) {
+void merge_blocks(ThreadPool& pool, Allocator& allocator, int64_t blocks, int64_t first,
+                  int64_t last, int64_t m, int64_t n, int64_t k, Matrix<T> a, Matrix<T> b, T* out) {
   if (last - first == 1) {
     const int64_t begin = block_start(k, blocks, first), end = block_start(k, blocks, last);
     a.data += begin * (a.transposed ? a.row_stride : 1);
@@ -68,7 +70,8 @@ void gemm(ThreadPool& pool, int64_t m, int64_t n, int64_t k, Matrix<T> a, Matrix
           int64_t out_stride, bool accumulate, T factor) {
   if (m == 0 || n == 0) return;
   if (k == 0) {
-    for (int64_t row = 0; row < m && !accumulate; ++row) std::fill_n(out + row * out_stride, n, T{0});
+    for (int64_t row = 0; row < m && !accumulate; ++row)
+      std::fill_n(out + row * out_stride, n, T{0});
     return;
   }
   use_one_blas_thread();
@@ -105,7 +108,7 @@ template void gemm(ThreadPool&, int64_t, int64_t, int64_t, Matrix<double>, Matri
                    int64_t, bool, double);
 template void gemm_in_blocks(ThreadPool&, Allocator&, int, int64_t, int64_t, int64_t, Matrix<float>,
                              Matrix<float>, float*);
-template void gemm_in_blocks(ThreadPool&, Allocator&, int, int64_t, int64_t, int64_t, Matrix<double>,
-                             Matrix<double>, double*);
+template void gemm_in_blocks(ThreadPool&, Allocator&, int, int64_t, int64_t, int64_t,
+                             Matrix<double>, Matrix<double>, double*);
 
 }  // namespace weft::cpu

@@ -1,8 +1,8 @@
 // Matrix products over OpenBLAS, which runs single-threaded on tiles handed out by our pool.
 //
-// Thread safety: gemm from the rank's compute thread; called from inside a parallel_for body it runs
-// on that thread. OpenBLAS is set to one thread at the first call.
-// Invariants: 1. the tiles, and so the result, depend on the sizes and the pool's size only.
+// Thread safety: gemm from the rank's compute thread; called from inside a parallel_for body it
+// runs on that thread. OpenBLAS is set to one thread at the first call. Invariants: 1. the tiles,
+// and so the result, depend on the sizes and the pool's size only.
 #pragma once
 
 #include <cstdint>
@@ -20,8 +20,8 @@ struct Matrix {
   bool transposed = false;
 };
 
-// out[m, n] := factor * (a b)[m, n] + (accumulate ? out[m, n] : 0), a [m, k] and b [k, n] after their
-// transposition.
+// out[m, n] := factor * (a b)[m, n] + (accumulate ? out[m, n] : 0), a [m, k] and b [k, n] after
+// their transposition.
 template <typename T>
 void gemm(ThreadPool& pool, int64_t m, int64_t n, int64_t k, Matrix<T> a, Matrix<T> b, T* out,
           int64_t out_stride, bool accumulate = false, T factor = T{1});

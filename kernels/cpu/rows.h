@@ -1,8 +1,8 @@
-// The inner loops of the hot ops over contiguous rows, compiled for each level of x86-64 (v2, v3, v4)
-// and chosen once by what the processor has. One source: rows_body.h.
+// The inner loops of the hot ops over contiguous rows, compiled for each level of x86-64 (v2, v3,
+// v4) and chosen once by what the processor has. One source: rows_body.h.
 //
-// Thread safety: pure functions. Invariants: 1. the result for a row depends on its elements and its
-// length only, not on its address. 2. sums over a row use a fixed number of lanes.
+// Thread safety: pure functions. Invariants: 1. the result for a row depends on its elements and
+// its length only, not on its address. 2. sums over a row use a fixed number of lanes.
 #pragma once
 
 #include <cstdint>

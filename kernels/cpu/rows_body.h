@@ -1,9 +1,9 @@
 // The loops of rows.h. Included once by each rows_v*.cc, inside a namespace of its own, with that
-// file's instruction set; nothing here may call an inline function of another header, whose code the
-// linker would share between the levels.
+// file's instruction set; nothing here may call an inline function of another header, whose code
+// the linker would share between the levels.
 //
-// Numerical policy: float accumulates in float over the vector's lanes; exp is a polynomial of degree
-// 7 on [-ln2/2, ln2/2] (relative error below 2e-7); double uses the C library.
+// Numerical policy: float accumulates in float over the vector's lanes; exp is a polynomial of
+// degree 7 on [-ln2/2, ln2/2] (relative error below 2e-7); double uses the C library.
 
 inline float exp_of(float x) {
   constexpr float kLow = -87.3F, kHigh = 88.72F;
@@ -19,7 +19,8 @@ inline float exp_of(float x) {
   p = p * r + 0.5F;
   p = p * r + 1.0F;
   p = p * r + 1.0F;
-  const int whole = static_cast<int>(n), half = whole / 2;  // 2^whole may not be a float, its root is
+  const int whole = static_cast<int>(n),
+            half = whole / 2;  // 2^whole may not be a float, its root is
   const float result = p * __builtin_bit_cast(float, (half + 127) << 23) *
                        __builtin_bit_cast(float, (whole - half + 127) << 23);
   const float low_cut = x < kLow ? 0.0F : result;
@@ -38,8 +39,8 @@ inline float tanh_of(float x) {
   return a < 0.625F ? near : far;
 }
 inline double tanh_of(double x) { return __builtin_tanh(x); }
-inline float erf_of(float x) { return __builtin_erff(x); }
-inline double erf_of(double x) { return __builtin_erf(x); }
+inline float erfc_of(float x) { return __builtin_erfcf(x); }
+inline double erfc_of(double x) { return __builtin_erfc(x); }
 
 template <typename T>
 inline T sigmoid_of(T x) {
@@ -58,7 +59,7 @@ struct GeluTanh {
 };
 template <typename T>
 struct GeluErf {
-  static T normal(T x) { return T(0.5) * (T{1} + erf_of(x * T(0.7071067811865476))); }
+  static T normal(T x) { return T(0.5) * erfc_of(x * T(-0.7071067811865476)); }
   static T value(T x) { return x * normal(x); }
   static T slope(T x) { return normal(x) + x * T(0.3989422804014327) * exp_of(T(-0.5) * x * x); }
 };
@@ -106,23 +107,35 @@ void each_backward(const T* x, const T* dy, T* dx, int64_t n) {
 template <typename T>
 void curve(Curve curve, const T* x, T* y, int64_t n) {
   switch (curve) {
-    case Curve::kGeluTanh: return each<GeluTanh<T>>(x, y, n);
-    case Curve::kGeluErf: return each<GeluErf<T>>(x, y, n);
-    case Curve::kRelu: return each<Relu<T>>(x, y, n);
-    case Curve::kSilu: return each<Silu<T>>(x, y, n);
-    case Curve::kTanh: return each<Tanh<T>>(x, y, n);
-    case Curve::kSigmoid: return each<Sigmoid<T>>(x, y, n);
+    case Curve::kGeluTanh:
+      return each<GeluTanh<T>>(x, y, n);
+    case Curve::kGeluErf:
+      return each<GeluErf<T>>(x, y, n);
+    case Curve::kRelu:
+      return each<Relu<T>>(x, y, n);
+    case Curve::kSilu:
+      return each<Silu<T>>(x, y, n);
+    case Curve::kTanh:
+      return each<Tanh<T>>(x, y, n);
+    case Curve::kSigmoid:
+      return each<Sigmoid<T>>(x, y, n);
   }
 }
 template <typename T>
 void curve_backward(Curve curve, const T* x, const T* dy, T* dx, int64_t n) {
   switch (curve) {
-    case Curve::kGeluTanh: return each_backward<GeluTanh<T>>(x, dy, dx, n);
-    case Curve::kGeluErf: return each_backward<GeluErf<T>>(x, dy, dx, n);
-    case Curve::kRelu: return each_backward<Relu<T>>(x, dy, dx, n);
-    case Curve::kSilu: return each_backward<Silu<T>>(x, dy, dx, n);
-    case Curve::kTanh: return each_backward<Tanh<T>>(x, dy, dx, n);
-    case Curve::kSigmoid: return each_backward<Sigmoid<T>>(x, dy, dx, n);
+    case Curve::kGeluTanh:
+      return each_backward<GeluTanh<T>>(x, dy, dx, n);
+    case Curve::kGeluErf:
+      return each_backward<GeluErf<T>>(x, dy, dx, n);
+    case Curve::kRelu:
+      return each_backward<Relu<T>>(x, dy, dx, n);
+    case Curve::kSilu:
+      return each_backward<Silu<T>>(x, dy, dx, n);
+    case Curve::kTanh:
+      return each_backward<Tanh<T>>(x, dy, dx, n);
+    case Curve::kSigmoid:
+      return each_backward<Sigmoid<T>>(x, dy, dx, n);
   }
 }
 
@@ -249,7 +262,19 @@ T log_sum_exp(const T* x, int64_t n) {
 
 template <typename T>
 constexpr RowKernels<T> table() {
-  return {curve<T>,   curve_backward<T>,   layer_norm<T>,  layer_norm_backward<T>, softmax<T>,
-          softmax_backward<T>, log_sum_exp<T>, exp_shifted<T>, sum<T>, dot<T>,
-          max<T>,     scale<T>,            add<T>,         multiply<T>,            softmax_gradient<T>};
+  return {curve<T>,
+          curve_backward<T>,
+          layer_norm<T>,
+          layer_norm_backward<T>,
+          softmax<T>,
+          softmax_backward<T>,
+          log_sum_exp<T>,
+          exp_shifted<T>,
+          sum<T>,
+          dot<T>,
+          max<T>,
+          scale<T>,
+          add<T>,
+          multiply<T>,
+          softmax_gradient<T>};
 }

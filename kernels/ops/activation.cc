@@ -48,6 +48,8 @@ class Activate final : public Op {
 
 }  // namespace
 
-Tensor activate(Context& cx, const Tensor& x, Activation kind) { return run<Activate>(cx, {x}, kind); }
+Tensor activate(Context& cx, const Tensor& x, Activation kind) {
+  return run<Activate>(cx, {x}, kind);
+}
 
 }  // namespace weft::ops

@@ -12,7 +12,8 @@ void for_triples(Context& cx, const Tensor& a, const Tensor& b, const Tensor& ou
   const Shape& shape = out.shape();
   const size_t dims = static_cast<size_t>(shape.dims());
   const Strides sa = broadcast_strides(a, shape), sb = broadcast_strides(b, shape);
-  const StridedLoop<3> loop(shape, {std::span(sa).first(dims), std::span(sb).first(dims), out.strides()});
+  const StridedLoop<3> loop(shape,
+                            {std::span(sa).first(dims), std::span(sb).first(dims), out.strides()});
   const T* pa = a.data<T>();
   const T* pb = b.data<T>();
   T* po = out.data<T>();
@@ -85,10 +86,14 @@ class Binary final : public Op {
  private:
   Tensor one(Context& cx, size_t input, std::span<const Tensor> saved, const Tensor& dy) const {
     switch (kind_) {
-      case Arithmetic::kAdd: return dy;
-      case Arithmetic::kSubtract: return input == 0 ? dy : scale(cx, dy, -1);
-      case Arithmetic::kMultiply: return multiply(cx, dy, saved[1 - input]);
-      case Arithmetic::kDivide: break;
+      case Arithmetic::kAdd:
+        return dy;
+      case Arithmetic::kSubtract:
+        return input == 0 ? dy : scale(cx, dy, -1);
+      case Arithmetic::kMultiply:
+        return multiply(cx, dy, saved[1 - input]);
+      case Arithmetic::kDivide:
+        break;
     }
     const Tensor over = divide(cx, dy, saved[1]);
     if (input == 0) return over;
@@ -113,7 +118,9 @@ class Scale final : public Op {
       for_triples<T>(cx, inputs[0], inputs[0], outputs[0], [factor](T x, T) { return x * factor; });
     });
   }
-  std::vector<Tensor> saves(std::span<const Tensor>, std::span<const Tensor>) override { return {}; }
+  std::vector<Tensor> saves(std::span<const Tensor>, std::span<const Tensor>) override {
+    return {};
+  }
   std::vector<Tensor> vjp(Context& cx, std::span<const Tensor>,
                           std::span<const Tensor> output_grads) override {
     return {scale(cx, output_grads[0], factor_)};

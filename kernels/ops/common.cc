@@ -16,8 +16,8 @@ Shape broadcast_shape(const Shape& a, const Shape& b) {
   for (int dim = 0; dim < dims; ++dim) {
     const int in_a = dim - (dims - a.dims()), in_b = dim - (dims - b.dims());
     const int64_t extent_a = in_a < 0 ? 1 : a[in_a], extent_b = in_b < 0 ? 1 : b[in_b];
-    WEFT_CHECK(extent_a == extent_b || extent_a == 1 || extent_b == 1, "{} against {}", a.to_string(),
-               b.to_string());
+    WEFT_CHECK(extent_a == extent_b || extent_a == 1 || extent_b == 1, "{} against {}",
+               a.to_string(), b.to_string());
     shape.push_back(extent_a == 1 ? extent_b : extent_a);
   }
   return shape;
@@ -28,7 +28,8 @@ Strides broadcast_strides(const Tensor& x, const Shape& shape) {
   const int missing = shape.dims() - x.shape().dims();
   for (int dim = 0; dim < x.shape().dims(); ++dim) {
     const bool repeated = x.shape()[dim] == 1 && shape[dim + missing] != 1;
-    strides[static_cast<size_t>(dim + missing)] = repeated ? 0 : x.strides()[static_cast<size_t>(dim)];
+    strides[static_cast<size_t>(dim + missing)] =
+        repeated ? 0 : x.strides()[static_cast<size_t>(dim)];
   }
   return strides;
 }

@@ -39,8 +39,8 @@ struct Split {
 };
 Split split_at(const Shape& shape, int dim);
 
-// Sum over the middle of contiguous x [outer, extent, inner] -> [outer, inner], in a tree whose form
-// depends on extent (and block_count) only; times `factor`.
+// Sum over the middle of contiguous x [outer, extent, inner] -> [outer, inner], in a tree whose
+// form depends on extent (and block_count) only; times `factor`.
 void sum_middle(Context& cx, const Tensor& x, const Split& split, double factor, const Tensor& out);
 
 // The product without the tape: a [..., M, K], b [..., K, N].

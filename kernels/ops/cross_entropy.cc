@@ -51,7 +51,8 @@ class CrossEntropySum final : public Op {
       *outputs[0].data<T>() = static_cast<T>(total);
     });
   }
-  std::vector<Tensor> saves(std::span<const Tensor> inputs, std::span<const Tensor> outputs) override {
+  std::vector<Tensor> saves(std::span<const Tensor> inputs,
+                            std::span<const Tensor> outputs) override {
     return {inputs[0], inputs[1], outputs[1].detach()};
   }
   // d logits = dy (softmax(logits) - one_hot(label)).
@@ -64,17 +65,18 @@ class CrossEntropySum final : public Op {
     dispatch_floating(x.dtype(), [&]<typename T>() {
       const T dy = *output_grads[0].data<T>();
       const T* lse = saved[2].data<T>();
-      cx.pool.parallel_for(labels.elements(), 1 + 4096 / (width + 1), [&](int64_t begin, int64_t end) {
-        for (int64_t row = begin; row < end; ++row) {
-          T* to = dx.data<T>() + row * width;
-          if (label[row] == ignore_index_) {
-            std::fill_n(to, width, T{0});
-          } else {
-            cpu::rows<T>().exp_shifted(x.data<T>() + row * width, lse[row], dy, to, width);
-            to[label[row]] -= dy;
-          }
-        }
-      });
+      cx.pool.parallel_for(
+          labels.elements(), 1 + 4096 / (width + 1), [&](int64_t begin, int64_t end) {
+            for (int64_t row = begin; row < end; ++row) {
+              T* to = dx.data<T>() + row * width;
+              if (label[row] == ignore_index_) {
+                std::fill_n(to, width, T{0});
+              } else {
+                cpu::rows<T>().exp_shifted(x.data<T>() + row * width, lse[row], dy, to, width);
+                to[label[row]] -= dy;
+              }
+            }
+          });
     });
     return {dx};
   }

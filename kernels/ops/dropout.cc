@@ -19,8 +19,8 @@ class Dropout final : public Op {
                "dropout of {} as a part of {}", shape.to_string(), where_.global.to_string());
     for (int dim = 0; dim < shape.dims(); ++dim) {
       const int64_t offset = where_.offset[static_cast<size_t>(dim)];
-      WEFT_CHECK(offset >= 0 && offset + shape[dim] <= where_.global[dim], "dim {}: {} + {} of {}", dim,
-                 offset, shape[dim], where_.global[dim]);
+      WEFT_CHECK(offset >= 0 && offset + shape[dim] <= where_.global[dim], "dim {}: {} + {} of {}",
+                 dim, offset, shape[dim], where_.global[dim]);
     }
     return {inputs[0].spec()};
   }
@@ -30,7 +30,8 @@ class Dropout final : public Op {
     // The strides of the global tensor over the local shape walk the global index.
     const Strides global = row_major_strides(where_.global), local = row_major_strides(shape);
     int64_t start = 0;
-    for (size_t dim = 0; dim < where_.offset.size(); ++dim) start += where_.offset[dim] * global[dim];
+    for (size_t dim = 0; dim < where_.offset.size(); ++dim)
+      start += where_.offset[dim] * global[dim];
     const size_t dims = static_cast<size_t>(shape.dims());
     const StridedLoop<2> loop(shape, {std::span(global).first(dims), std::span(local).first(dims)});
     const int64_t step = loop.inner_stride(0);
@@ -51,7 +52,9 @@ class Dropout final : public Op {
       });
     });
   }
-  std::vector<Tensor> saves(std::span<const Tensor>, std::span<const Tensor>) override { return {}; }
+  std::vector<Tensor> saves(std::span<const Tensor>, std::span<const Tensor>) override {
+    return {};
+  }
   std::vector<Tensor> vjp(Context& cx, std::span<const Tensor>,
                           std::span<const Tensor> output_grads) override {
     return {dropout(cx, output_grads[0], rate_, key_, where_)};

@@ -11,7 +11,8 @@ namespace {
 
 // out[i] := row ids[i] - first of table, or zeros where it has none.
 template <typename T>
-void look_up(Context& cx, const Tensor& ids, const Tensor& table, int64_t first, const Tensor& out) {
+void look_up(Context& cx, const Tensor& ids, const Tensor& table, int64_t first,
+             const Tensor& out) {
   const int64_t rows = table.dim(0), width = table.dim(1), count = ids.elements();
   const int64_t* id = ids.data<int64_t>();
   const T* from = table.data<T>();
@@ -30,8 +31,8 @@ void look_up(Context& cx, const Tensor& ids, const Tensor& table, int64_t first,
 
 // table[ids[i] - first] += dy[i], in the order of i for each row: threads share out the rows.
 template <typename T>
-void scatter_add(Context& cx, const Tensor& ids, const Tensor& dy, int64_t first, int64_t padding_id,
-                 const Tensor& table) {
+void scatter_add(Context& cx, const Tensor& ids, const Tensor& dy, int64_t first,
+                 int64_t padding_id, const Tensor& table) {
   const int64_t width = table.dim(1), count = ids.elements();
   const int64_t* id = ids.data<int64_t>();
   const T* from = dy.data<T>();
@@ -56,7 +57,8 @@ class Embedding final : public ForwardOp {
     Shape shape = ids.shape();
     shape.push_back(table.dim(1));
     Tensor out = Tensor::empty(cx.allocator, shape, table.dtype());
-    dispatch_floating(table.dtype(), [&]<typename T>() { look_up<T>(cx, ids, table, first_id_, out); });
+    dispatch_floating(table.dtype(),
+                      [&]<typename T>() { look_up<T>(cx, ids, table, first_id_, out); });
     return {out};
   }
   std::vector<Tensor> saves(std::span<const Tensor> inputs, std::span<const Tensor>) override {
@@ -65,7 +67,8 @@ class Embedding final : public ForwardOp {
   }
   std::vector<Tensor> vjp(Context& cx, std::span<const Tensor> saved,
                           std::span<const Tensor> output_grads) override {
-    const Tensor ids = as_contiguous(cx.pool, saved[0]), dy = as_contiguous(cx.pool, output_grads[0]);
+    const Tensor ids = as_contiguous(cx.pool, saved[0]),
+                 dy = as_contiguous(cx.pool, output_grads[0]);
     Tensor grad = Tensor::empty(cx.allocator, table_.shape, table_.dtype);
     const int64_t padding_id = padding_id_ < 0 ? std::numeric_limits<int64_t>::min() : padding_id_;
     dispatch_floating(table_.dtype, [&]<typename T>() {
@@ -94,7 +97,8 @@ class GatherRows final : public ForwardOp {
         const int64_t token = index.data<int64_t>()[row];
         WEFT_CHECK(token >= -1 && token < tokens, "index {} of {} tokens", token, tokens);
         if (token < 0) continue;
-        std::copy_n(x.data<T>() + (row * tokens + token) * width, width, out.data<T>() + row * width);
+        std::copy_n(x.data<T>() + (row * tokens + token) * width, width,
+                    out.data<T>() + row * width);
       }
     });
     return {out};
@@ -105,14 +109,16 @@ class GatherRows final : public ForwardOp {
   }
   std::vector<Tensor> vjp(Context& cx, std::span<const Tensor> saved,
                           std::span<const Tensor> output_grads) override {
-    const Tensor index = as_contiguous(cx.pool, saved[0]), dy = as_contiguous(cx.pool, output_grads[0]);
+    const Tensor index = as_contiguous(cx.pool, saved[0]),
+                 dy = as_contiguous(cx.pool, output_grads[0]);
     const int64_t tokens = x_.shape[1], width = x_.shape[2];
     Tensor grad = Tensor::zeros(cx.allocator, x_.shape, x_.dtype);
     dispatch_floating(x_.dtype, [&]<typename T>() {
       for (int64_t row = 0; row < x_.shape[0]; ++row) {
         const int64_t token = index.data<int64_t>()[row];
         if (token < 0) continue;
-        std::copy_n(dy.data<T>() + row * width, width, grad.data<T>() + (row * tokens + token) * width);
+        std::copy_n(dy.data<T>() + row * width, width,
+                    grad.data<T>() + (row * tokens + token) * width);
       }
     });
     return {grad};

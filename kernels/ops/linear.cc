@@ -20,16 +20,18 @@ class Linear final : public ForwardOp {
   std::vector<Tensor> forward(Context& cx, std::span<const Tensor> inputs) override {
     const Tensor& x = inputs[0];
     const Tensor weight = in_out(inputs[1], layout_);
-    WEFT_CHECK(weight.shape().dims() == 2 && x.shape().dims() >= 1 && x.shape()[-1] == weight.dim(0),
-               "linear of {} with a weight that maps {} to {}", x.shape().to_string(), weight.dim(0),
-               weight.dim(1));
+    WEFT_CHECK(
+        weight.shape().dims() == 2 && x.shape().dims() >= 1 && x.shape()[-1] == weight.dim(0),
+        "linear of {} with a weight that maps {} to {}", x.shape().to_string(), weight.dim(0),
+        weight.dim(1));
     Shape shape = x.shape();
     shape[-1] = weight.dim(1);
     const Strides strides = row_major_strides(shape);
-    const Tensor y = weight.dim(0) == 0
-                         ? Tensor::zeros(cx.allocator, shape, x.dtype())
-                         : matmul_values(cx, as_rows(cx, x), weight)
-                               .view(shape, std::span(strides).first(static_cast<size_t>(shape.dims())), 0);
+    const Tensor y =
+        weight.dim(0) == 0
+            ? Tensor::zeros(cx.allocator, shape, x.dtype())
+            : matmul_values(cx, as_rows(cx, x), weight)
+                  .view(shape, std::span(strides).first(static_cast<size_t>(shape.dims())), 0);
     if (inputs.size() == 3) add_bias(cx, y, inputs[2]);
     return {y};
   }
@@ -68,7 +70,8 @@ class Linear final : public ForwardOp {
       T* to = y.data<T>();
       const int64_t rows = width == 0 ? 0 : y.elements() / width;
       cx.pool.parallel_for(rows, 1 + 16384 / (width + 1), [&](int64_t begin, int64_t end) {
-        for (int64_t row = begin; row < end; ++row) cpu::rows<T>().add(from, to + row * width, width);
+        for (int64_t row = begin; row < end; ++row)
+          cpu::rows<T>().add(from, to + row * width, width);
       });
     });
   }

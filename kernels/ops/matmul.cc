@@ -27,7 +27,9 @@ cpu::Matrix<T> matrix_of(const Tensor& x, int64_t offset) {
   return {x.data<T>() + offset, std::max(step, rows), true};
 }
 
-Shape leading(const Shape& shape) { return Shape(shape.extents().first(static_cast<size_t>(shape.dims() - 2))); }
+Shape leading(const Shape& shape) {
+  return Shape(shape.extents().first(static_cast<size_t>(shape.dims() - 2)));
+}
 
 Shape product_shape(const Tensor& a, const Tensor& b) {
   WEFT_CHECK(a.shape().dims() >= 2 && b.shape().dims() >= 2 && a.shape()[-1] == b.shape()[-2] &&

@@ -40,7 +40,8 @@ class LayerNorm final : public Op {
       });
     });
   }
-  std::vector<Tensor> saves(std::span<const Tensor> inputs, std::span<const Tensor> outputs) override {
+  std::vector<Tensor> saves(std::span<const Tensor> inputs,
+                            std::span<const Tensor> outputs) override {
     return {inputs[0], inputs[1], outputs[1].detach(), outputs[2].detach()};
   }
   std::vector<Tensor> vjp(Context& cx, std::span<const Tensor> saved,
@@ -55,12 +56,13 @@ class LayerNorm final : public Op {
     dispatch_floating(x.dtype(), [&]<typename T>() {
       const T *mean = saved[2].data<T>(), *rstd = saved[3].data<T>();
       cx.pool.parallel_for(partials, 1, [&](int64_t begin, int64_t end) {
-        for (int64_t row = begin * kRowsOfPartial; row < std::min(count, end * kRowsOfPartial); ++row) {
+        for (int64_t row = begin * kRowsOfPartial; row < std::min(count, end * kRowsOfPartial);
+             ++row) {
           const int64_t at = row * width, partial = row / kRowsOfPartial * width;
-          cpu::rows<T>().layer_norm_backward(
-              x.data<T>() + at, dy.data<T>() + at, gamma.data<T>(), mean[row], rstd[row], width,
-              dx.data<T>() + at, sums.data<T>() + partial,
-              sums.data<T>() + partials * width + partial);
+          cpu::rows<T>().layer_norm_backward(x.data<T>() + at, dy.data<T>() + at, gamma.data<T>(),
+                                             mean[row], rstd[row], width, dx.data<T>() + at,
+                                             sums.data<T>() + partial,
+                                             sums.data<T>() + partials * width + partial);
         }
       });
     });

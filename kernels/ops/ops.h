@@ -1,6 +1,6 @@
 // The differentiable ops. Each is declared here and stands in a file of its own (or of its kind).
-// Shapes are in the comments: B batch, T tokens, H hidden, V vocabulary. All take any strides unless
-// they say otherwise; results are contiguous unless they are views.
+// Shapes are in the comments: B batch, T tokens, H hidden, V vocabulary. All take any strides
+// unless they say otherwise; results are contiguous unless they are views.
 #pragma once
 
 #include <span>
@@ -11,25 +11,29 @@
 
 namespace weft::ops {
 
-// ---- arithmetic (arithmetic.cc): numpy broadcasting -------------------------------------------------
+// ---- arithmetic (arithmetic.cc): numpy broadcasting
+// -------------------------------------------------
 Tensor add(Context& cx, const Tensor& a, const Tensor& b);
 Tensor subtract(Context& cx, const Tensor& a, const Tensor& b);
 Tensor multiply(Context& cx, const Tensor& a, const Tensor& b);
 Tensor divide(Context& cx, const Tensor& a, const Tensor& b);
 Tensor scale(Context& cx, const Tensor& x, double factor);
 
-// ---- activations (activation.cc) ---------------------------------------------------------------------
+// ---- activations (activation.cc)
+// ---------------------------------------------------------------------
 enum class Activation { kGeluTanh, kGeluErf, kRelu, kSilu, kTanh, kSigmoid };
 Tensor activate(Context& cx, const Tensor& x, Activation kind);
 
-// ---- reductions (reduce.cc): over one dim, kept with extent 1 if keep ---------------------------------
+// ---- reductions (reduce.cc): over one dim, kept with extent 1 if keep
+// ---------------------------------
 Tensor sum(Context& cx, const Tensor& x, int dim, bool keep = false);
 Tensor mean(Context& cx, const Tensor& x, int dim, bool keep = false);
 Tensor sum_all(Context& cx, const Tensor& x);  // scalar
 
-// ---- shape (shape_ops.cc) ------------------------------------------------------------------------------
+// ---- shape (shape_ops.cc)
+// ------------------------------------------------------------------------------
 Tensor reshape(Context& cx, const Tensor& x, Shape shape);  // a view where the strides allow it
-Tensor permute(Context& cx, const Tensor& x, std::span<const int> order);  // a view
+Tensor permute(Context& cx, const Tensor& x, std::span<const int> order);            // a view
 Tensor slice(Context& cx, const Tensor& x, int dim, int64_t start, int64_t length);  // a view
 // All parts of a dim, as views; cheaper backwards than as many slices.
 std::vector<Tensor> split(Context& cx, const Tensor& x, int dim, std::span<const int64_t> lengths);
@@ -38,7 +42,8 @@ Tensor pad(Context& cx, const Tensor& x, int dim, int64_t before, int64_t after)
 Tensor contiguous(Context& cx, const Tensor& x);
 Tensor cast(Context& cx, const Tensor& x, DType dtype);
 
-// ---- products (matmul.cc, linear.cc) --------------------------------------------------------------------
+// ---- products (matmul.cc, linear.cc)
+// --------------------------------------------------------------------
 // [..., M, K] x [..., K, N] -> [..., M, N]; leading dims equal or broadcast.
 Tensor matmul(Context& cx, const Tensor& a, const Tensor& b);
 enum class WeightLayout { kOutIn, kInOut };  // torch Linear; GPT-2's Conv1D
@@ -46,26 +51,29 @@ enum class WeightLayout { kOutIn, kInOut };  // torch Linear; GPT-2's Conv1D
 Tensor linear(Context& cx, const Tensor& x, const Tensor& weight, const Tensor& bias,
               WeightLayout layout);
 
-// ---- embedding (embedding.cc) -----------------------------------------------------------------------------
-// ids int64 [...], table [V, H] -> [..., H]. An id outside [first_id, first_id + V) gives zeros and no
-// gradient (the other shards of a vocabulary-parallel table hold it). padding_id: that row gets no
-// gradient; -1: none.
+// ---- embedding (embedding.cc)
+// ----------------------------------------------------------------------------- ids int64 [...],
+// table [V, H] -> [..., H]. An id outside [first_id, first_id + V) gives zeros and no gradient (the
+// other shards of a vocabulary-parallel table hold it). padding_id: that row gets no gradient; -1:
+// none.
 Tensor embedding(Context& cx, const Tensor& ids, const Tensor& table, int64_t first_id = 0,
                  int64_t padding_id = -1);
 // Rows of x [B, T, H] at index int64 [B] -> [B, H]; index -1 gives zeros.
 Tensor gather_rows(Context& cx, const Tensor& x, const Tensor& index);
 
-// ---- normalization (norm.cc), softmax, loss (softmax.cc, cross_entropy.cc) -----------------------------------
-// Over the last dim; gamma and beta [H].
-Tensor layer_norm(Context& cx, const Tensor& x, const Tensor& gamma, const Tensor& beta, double epsilon);
+// ---- normalization (norm.cc), softmax, loss (softmax.cc, cross_entropy.cc)
+// ----------------------------------- Over the last dim; gamma and beta [H].
+Tensor layer_norm(Context& cx, const Tensor& x, const Tensor& gamma, const Tensor& beta,
+                  double epsilon);
 Tensor softmax(Context& cx, const Tensor& x, int dim);
-// Sum over rows of -log softmax(logits)[label]; logits [..., V], labels int64 [...]; a label equal to
-// ignore_index counts for nothing. Scalar. Divide by the global count of labels to get the mean.
+// Sum over rows of -log softmax(logits)[label]; logits [..., V], labels int64 [...]; a label equal
+// to ignore_index counts for nothing. Scalar. Divide by the global count of labels to get the mean.
 Tensor cross_entropy_sum(Context& cx, const Tensor& logits, const Tensor& labels,
                          int64_t ignore_index = -100);
 
-// ---- dropout (dropout.cc) ------------------------------------------------------------------------------------
-// Where a local tensor lies in its global one: dim d covers [offset[d], offset[d] + local extent) of
+// ---- dropout (dropout.cc)
+// ------------------------------------------------------------------------------------ Where a
+// local tensor lies in its global one: dim d covers [offset[d], offset[d] + local extent) of
 // global[d]. The mask of an element is keyed by its row-major index in `global`.
 struct GlobalIndex {
   Shape global;

@@ -1,5 +1,5 @@
-// Counter-based random numbers (Philox4x32-10, Salmon et al. 2011): the value at a global index is a
-// pure function of (seed, stream, index), so that shards of a tensor draw what the whole would.
+// Counter-based random numbers (Philox4x32-10, Salmon et al. 2011): the value at a global index is
+// a pure function of (seed, stream, index), so that shards of a tensor draw what the whole would.
 #pragma once
 
 #include <array>

@@ -9,9 +9,9 @@
 namespace weft::ops {
 namespace {
 
-constexpr int64_t kWidthMax = 256;   // columns summed at once; their partial sums live on the stack
-constexpr int64_t kLeafMax = 32;     // rows added one after the other
-constexpr int64_t kLeafRowMax = 4096;  // the same where the summed dim is the innermost
+constexpr int64_t kWidthMax = 256;  // columns summed at once; their partial sums live on the stack
+constexpr int64_t kLeafMax = 32;    // rows added one after the other
+constexpr int64_t kLeafRowMax = 512;  // the same where the summed dim is the innermost
 
 // Sums x[first..last) of rows `stride` apart, `width` columns, into out: halves down to leaves.
 template <typename T>
@@ -98,12 +98,14 @@ class Sum final : public Op {
 
 }  // namespace
 
-void sum_middle(Context& cx, const Tensor& x, const Split& split, double factor, const Tensor& out) {
+void sum_middle(Context& cx, const Tensor& x, const Split& split, double factor,
+                const Tensor& out) {
   dispatch_floating(x.dtype(), [&]<typename T>() {
     const int64_t width = std::min(split.inner, kWidthMax);
     const int64_t pieces = width == 0 ? 0 : (split.inner + width - 1) / width;
-    const int64_t blocks = std::clamp<int64_t>(cx.block_count, 1, std::max<int64_t>(1, split.extent));
-    const T *from = x.data<T>();
+    const int64_t blocks =
+        std::clamp<int64_t>(cx.block_count, 1, std::max<int64_t>(1, split.extent));
+    const T* from = x.data<T>();
     T* to = out.data<T>();
     const int64_t grain = std::max<int64_t>(1, 16384 / std::max<int64_t>(1, split.extent * width));
     cx.pool.parallel_for(split.outer * pieces, grain, [&](int64_t begin, int64_t end) {

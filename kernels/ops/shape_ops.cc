@@ -94,11 +94,14 @@ class Permute final : public ForwardOp {
     }
     return {x.view(shape, strides, 0)};
   }
-  std::vector<Tensor> saves(std::span<const Tensor>, std::span<const Tensor>) override { return {}; }
+  std::vector<Tensor> saves(std::span<const Tensor>, std::span<const Tensor>) override {
+    return {};
+  }
   std::vector<Tensor> vjp(Context& cx, std::span<const Tensor>,
                           std::span<const Tensor> output_grads) override {
     std::vector<int> inverse(order_.size());
-    for (size_t i = 0; i < order_.size(); ++i) inverse[static_cast<size_t>(order_[i])] = static_cast<int>(i);
+    for (size_t i = 0; i < order_.size(); ++i)
+      inverse[static_cast<size_t>(order_[i])] = static_cast<int>(i);
     return {permute(cx, output_grads[0], inverse)};
   }
 
@@ -131,7 +134,8 @@ class Slice final : public ForwardOp {
 // All parts of one dim as views; their gradients come back in one piece.
 class SplitOp final : public ForwardOp {
  public:
-  SplitOp(int dim, std::span<const int64_t> lengths) : dim_(dim), lengths_(lengths.begin(), lengths.end()) {}
+  SplitOp(int dim, std::span<const int64_t> lengths)
+      : dim_(dim), lengths_(lengths.begin(), lengths.end()) {}
   std::string_view name() const override { return "split"; }
   std::vector<Tensor> forward(Context&, std::span<const Tensor> inputs) override {
     std::vector<Tensor> parts;
@@ -216,7 +220,9 @@ class Pad final : public ForwardOp {
     copy_into(cx.pool, x, narrowed(padded, dim_, before_, length_));
     return {padded};
   }
-  std::vector<Tensor> saves(std::span<const Tensor>, std::span<const Tensor>) override { return {}; }
+  std::vector<Tensor> saves(std::span<const Tensor>, std::span<const Tensor>) override {
+    return {};
+  }
   std::vector<Tensor> vjp(Context&, std::span<const Tensor>,
                           std::span<const Tensor> output_grads) override {
     return {narrowed(output_grads[0], dim_, before_, length_)};
@@ -234,7 +240,9 @@ class Contiguous final : public ForwardOp {
   std::vector<Tensor> forward(Context& cx, std::span<const Tensor> inputs) override {
     return {clone(cx.pool, inputs[0])};
   }
-  std::vector<Tensor> saves(std::span<const Tensor>, std::span<const Tensor>) override { return {}; }
+  std::vector<Tensor> saves(std::span<const Tensor>, std::span<const Tensor>) override {
+    return {};
+  }
   std::vector<Tensor> vjp(Context&, std::span<const Tensor>,
                           std::span<const Tensor> output_grads) override {
     return {output_grads[0]};

@@ -38,7 +38,8 @@ class Softmax final : public Op {
     dispatch_floating(y.dtype(), [&]<typename T>() {
       cx.pool.parallel_for(y.dim(0), 1 + 4096 / (width + 1), [&](int64_t begin, int64_t end) {
         for (int64_t at = begin * width; at < end * width; at += width) {
-          cpu::rows<T>().softmax_backward(y.data<T>() + at, dy.data<T>() + at, dx.data<T>() + at, width);
+          cpu::rows<T>().softmax_backward(y.data<T>() + at, dy.data<T>() + at, dx.data<T>() + at,
+                                          width);
         }
       });
     });

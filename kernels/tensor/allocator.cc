@@ -15,8 +15,8 @@ namespace weft {
 namespace {
 
 constexpr size_t kAlignment = 64;
-constexpr size_t kSmallMax = size_t{64} << 10;         // requests up to this share small segments
-constexpr size_t kSegmentUnit = size_t{2} << 20;       // a huge page
+constexpr size_t kSmallMax = size_t{64} << 10;    // requests up to this share small segments
+constexpr size_t kSegmentUnit = size_t{2} << 20;  // a huge page
 constexpr size_t kSegmentGrowthMax = size_t{64} << 20;
 
 size_t round_up(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * unit; }
@@ -174,9 +174,9 @@ class CachingAllocator final : public Allocator {
       data = map(bytes);
     }
     if (data == nullptr) {
-      throw StatusError(Status(Code::kResourceExhausted,
-                               fmt::format("the system refuses {} bytes of memory; {} are in use",
-                                           bytes, live_bytes_)));
+      throw StatusError(Status(
+          Code::kResourceExhausted,
+          fmt::format("the system refuses {} bytes of memory; {} are in use", bytes, live_bytes_)));
     }
     segments_.push_back({data, bytes});
     free_list(small).insert(new_block(data, bytes, small));
@@ -201,7 +201,8 @@ class CachingAllocator final : public Allocator {
         it = list.erase(it);
         ++system_calls_;
         ::munmap(block->data, block->bytes);
-        std::erase_if(segments_, [&](const Segment& segment) { return segment.data == block->data; });
+        std::erase_if(segments_,
+                      [&](const Segment& segment) { return segment.data == block->data; });
         spare_.push_back(block);
       }
     }

@@ -1,9 +1,9 @@
 // Memory of tensors. One allocator a rank; storage returns to it at its last use.
 //
 // Thread safety: every call from any thread. Ownership: the allocator outlives every block.
-// Invariants: 1. blocks are aligned to 64 bytes. 2. live_bytes is the sum of the sizes asked for and
-// not yet released; peak_bytes its maximum since reset_peak. 3. once the same sequence of requests has
-// been seen twice, allocate makes no call to the system.
+// Invariants: 1. blocks are aligned to 64 bytes. 2. live_bytes is the sum of the sizes asked for
+// and not yet released; peak_bytes its maximum since reset_peak. 3. once the same sequence of
+// requests has been seen twice, allocate makes no call to the system.
 #pragma once
 
 #include <cstddef>
@@ -15,9 +15,9 @@ namespace weft {
 struct AllocatorStats {
   int64_t live_bytes = 0;
   int64_t peak_bytes = 0;
-  int64_t reserved_bytes = 0;     // taken from the system
-  int64_t system_calls = 0;       // so far
-  double fragmentation = 0;       // 1 - largest free block / free bytes; 0 when nothing is free
+  int64_t reserved_bytes = 0;  // taken from the system
+  int64_t system_calls = 0;    // so far
+  double fragmentation = 0;    // 1 - largest free block / free bytes; 0 when nothing is free
 };
 
 class Allocator {

@@ -17,11 +17,16 @@ decltype(auto) dispatch_floating(DType dtype, F&& f) {
 template <typename F>
 decltype(auto) dispatch_all(DType dtype, F&& f) {
   switch (dtype) {
-    case DType::kF64: return f.template operator()<double>();
-    case DType::kI64: return f.template operator()<int64_t>();
-    case DType::kI32: return f.template operator()<int32_t>();
-    case DType::kU8: return f.template operator()<uint8_t>();
-    case DType::kF32: break;
+    case DType::kF64:
+      return f.template operator()<double>();
+    case DType::kI64:
+      return f.template operator()<int64_t>();
+    case DType::kI32:
+      return f.template operator()<int32_t>();
+    case DType::kU8:
+      return f.template operator()<uint8_t>();
+    case DType::kF32:
+      break;
   }
   return f.template operator()<float>();
 }

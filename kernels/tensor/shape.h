@@ -1,5 +1,5 @@
-// The extents of a tensor, outermost first. At most 8 dimensions, each >= 0; no dimension: a scalar.
-// Thread safety: a value.
+// The extents of a tensor, outermost first. At most 8 dimensions, each >= 0; no dimension: a
+// scalar. Thread safety: a value.
 #pragma once
 
 #include <array>
@@ -16,7 +16,8 @@ class Shape {
  public:
   static constexpr int kDimsMax = 8;
   Shape() = default;
-  Shape(std::initializer_list<int64_t> extents) : Shape(std::span(extents.begin(), extents.size())) {}
+  Shape(std::initializer_list<int64_t> extents)
+      : Shape(std::span(extents.begin(), extents.size())) {}
   explicit Shape(std::span<const int64_t> extents) {
     WEFT_CHECK(extents.size() <= kDimsMax, "{} dimensions", extents.size());
     for (int64_t extent : extents) push_back(extent);

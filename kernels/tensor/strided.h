@@ -48,8 +48,8 @@ class StridedLoop {
   int64_t inner() const { return extents_[dims_ - 1]; }
   int64_t inner_stride(size_t operand) const { return strides_[dims_ - 1][operand]; }
 
-  // f(row_start, offsets) for rows [begin, end): the row-major number of its first element and where
-  // it lies in each operand.
+  // f(row_start, offsets) for rows [begin, end): the row-major number of its first element and
+  // where it lies in each operand.
   template <typename F>
   void for_rows(int64_t begin, int64_t end, F&& f) const {
     if (begin >= end) return;
@@ -91,9 +91,8 @@ class StridedLoop {
     }
     const int64_t grain = std::max<int64_t>(1, elements_min / std::max<int64_t>(1, inner()));
     pool.parallel_for(rows_, grain, [&](int64_t begin, int64_t end) {
-      for_rows(begin, end, [&](int64_t start, const std::array<int64_t, N>& at) {
-        f(inner(), at, start);
-      });
+      for_rows(begin, end,
+               [&](int64_t start, const std::array<int64_t, N>& at) { f(inner(), at, start); });
     });
   }
 

@@ -3,10 +3,10 @@
 // A Tensor is a handle: copies share the storage and the autograd state. An empty handle (default
 // constructed) is "no tensor", for example an absent bias.
 //
-// Thread safety: handles as shared_ptr; elements are the caller's business. Ownership: the last handle
-// to a storage returns it to its allocator.
-// Invariants: 1. strides are in elements and >= 0. 2. requires_grad only on floating tensors. 3. the
-// gradient of a leaf has the leaf's shape and dtype.
+// Thread safety: handles as shared_ptr; elements are the caller's business. Ownership: the last
+// handle to a storage returns it to its allocator. Invariants: 1. strides are in elements and >=
+// 0. 2. requires_grad only on floating tensors. 3. the gradient of a leaf has the leaf's shape and
+// dtype.
 #pragma once
 
 #include <cstdint>
@@ -70,7 +70,7 @@ class Tensor {
 
   // Autograd state.
   bool requires_grad() const;
-  bool leaf() const;  // requires a gradient and is no result of a recorded op
+  bool leaf() const;                   // requires a gradient and is no result of a recorded op
   Tensor& set_requires_grad(bool on);  // makes it a leaf
   void mark_result() const;            // the tape: requires a gradient, is no leaf
   Tensor grad() const;                 // empty handle before the first backward

@@ -16,9 +16,9 @@ struct Case {
   std::string name;
   int64_t rows = 2, heads = 3, key_heads = 3, queries = 5, keys = 5, features = 4;
   bool causal = false;
-  std::string valid = "";      // "left", "right", "none": which keys of the rows are padding
+  std::string valid = "";  // "left", "right", "none": which keys of the rows are padding
   bool documents = false;
-  int64_t query_offset = 0;    // positions of the queries start here
+  int64_t query_offset = 0;  // positions of the queries start here
   double dropout = 0;
 };
 
@@ -41,15 +41,19 @@ Parameters parameters_of(Context& cx, const Case& c) {
     Tensor valid = Tensor::full(cx.allocator, {c.rows, c.keys}, 1, DType::kU8);
     for (int64_t b = 0; b < c.rows; ++b) {
       for (int64_t j = 0; j < c.keys; ++j) {
-        const bool padded = c.valid == "none" ? b == 0 : c.valid == "left" ? j < b + 1 : j > c.keys - b - 2;
+        const bool padded = c.valid == "none"   ? b == 0
+                            : c.valid == "left" ? j < b + 1
+                                                : j > c.keys - b - 2;
         if (padded) valid.data<uint8_t>()[b * c.keys + j] = 0;
       }
     }
     p.visibility.key_valid = valid;
   }
   if (c.documents) {
-    p.visibility.query_document = counted(cx, {c.rows, c.queries}, [](int64_t b, int64_t i) { return (i + b) / 3; });
-    p.visibility.key_document = counted(cx, {c.rows, c.keys}, [](int64_t b, int64_t j) { return (j + b) / 3; });
+    p.visibility.query_document =
+        counted(cx, {c.rows, c.queries}, [](int64_t b, int64_t i) { return (i + b) / 3; });
+    p.visibility.key_document =
+        counted(cx, {c.rows, c.keys}, [](int64_t b, int64_t j) { return (j + b) / 3; });
   }
   p.dropout = {c.dropout, {5, 6}, c.rows + 1, c.heads + 2, c.queries + 3, c.keys + 1, 1, 2, 3, 1};
   return p;
@@ -60,12 +64,14 @@ bool visible(const Visibility& v, int64_t b, int64_t i, int64_t j, int64_t queri
     return x ? x.data<int64_t>()[index] : otherwise;
   };
   if (v.key_valid && v.key_valid.data<uint8_t>()[b * keys + j] == 0) return false;
-  if (v.causal && at(v.key_position, b * keys + j, j) > at(v.query_position, b * queries + i, i)) return false;
+  if (v.causal && at(v.key_position, b * keys + j, j) > at(v.query_position, b * queries + i, i))
+    return false;
   return at(v.query_document, b * queries + i, 0) == at(v.key_document, b * keys + j, 0);
 }
 
 // softmax(scale q k^T + bias) * keep, times v: with ops only.
-Tensor composition(Context& cx, const Tensor& q, const Tensor& k, const Tensor& v, const Parameters& p) {
+Tensor composition(Context& cx, const Tensor& q, const Tensor& k, const Tensor& v,
+                   const Parameters& p) {
   const int64_t rows = q.dim(0), heads = q.dim(1), queries = q.dim(2), keys = k.dim(2);
   const Shape full{rows, heads, queries, keys};
   Tensor bias = Tensor::zeros(cx.allocator, {rows, 1, queries, keys}, q.dtype());
@@ -73,7 +79,8 @@ Tensor composition(Context& cx, const Tensor& q, const Tensor& k, const Tensor& 
   dispatch_floating(q.dtype(), [&]<typename T>() {
     for (int64_t n = 0; n < bias.elements(); ++n) {
       const int64_t b = n / (queries * keys), i = n / keys % queries, j = n % keys;
-      if (!visible(p.visibility, b, i, j, queries, keys)) bias.data<T>()[n] = -std::numeric_limits<T>::infinity();
+      if (!visible(p.visibility, b, i, j, queries, keys))
+        bias.data<T>()[n] = -std::numeric_limits<T>::infinity();
     }
     const WeightDropout& d = p.dropout;
     for (int64_t n = 0; n < keep.elements() && d.rate > 0; ++n) {
@@ -81,7 +88,8 @@ Tensor composition(Context& cx, const Tensor& q, const Tensor& k, const Tensor& 
       const int64_t i = n / keys % queries, j = n % keys;
       const int64_t row_head = (d.first_row + b) * d.heads + d.first_head + h;
       const int64_t index = (row_head * d.queries + d.first_query + i) * d.keys + d.first_key + j;
-      const bool kept = uniform_at(d.key, static_cast<uint64_t>(index)) >= static_cast<float>(d.rate);
+      const bool kept =
+          uniform_at(d.key, static_cast<uint64_t>(index)) >= static_cast<float>(d.rate);
       keep.data<T>()[n] = kept ? static_cast<T>(1 / (1 - d.rate)) : T{0};
     }
   });
@@ -92,7 +100,8 @@ Tensor composition(Context& cx, const Tensor& q, const Tensor& k, const Tensor& 
     return ops::concat(cx, parts, 1);
   };
   const std::vector<int> turned = {0, 1, 3, 2};
-  const Tensor scores = ops::matmul(cx, ops::scale(cx, q, p.scale), ops::permute(cx, repeated(k), turned));
+  const Tensor scores =
+      ops::matmul(cx, ops::scale(cx, q, p.scale), ops::permute(cx, repeated(k), turned));
   const Tensor weights = ops::softmax(cx, ops::add(cx, scores, bias), -1);
   return ops::matmul(cx, ops::multiply(cx, weights, keep), repeated(v));
 }
@@ -113,7 +122,8 @@ std::vector<Case> cases() {
   grouped.heads = 6, grouped.key_heads = 2;
   later.causal = true, later.queries = 2, later.keys = 7, later.query_offset = 4;
   dropout.dropout = 0.3, dropout.causal = true;
-  Case one{"one"}, long_causal{"many_tiles"}, long_all{"many_tiles_of_everything"}, no_keys{"no_keys"};
+  Case one{"one"}, long_causal{"many_tiles"}, long_all{"many_tiles_of_everything"},
+      no_keys{"no_keys"};
   one.rows = one.heads = one.key_heads = one.queries = one.keys = one.features = 1;
   long_causal.rows = 1, long_causal.heads = 2, long_causal.key_heads = 1, long_causal.queries = 150;
   long_causal.keys = 150, long_causal.causal = true, long_causal.dropout = 0.1;
@@ -122,8 +132,8 @@ std::vector<Case> cases() {
   long_all.rows = 2, long_all.keys = 269, long_all.query_offset = 101, long_all.valid = "left";
   long_all.documents = true;
   no_keys.keys = 0;
-  return {{"plain"}, causal, left, right, none, documents, cross, grouped, later, dropout, one,
-          long_causal, long_all, no_keys};
+  return {{"plain"}, causal, left,    right, none,        documents, cross,
+          grouped,   later,  dropout, one,   long_causal, long_all,  no_keys};
 }
 
 class AttentionTest : public ::testing::TestWithParam<Case> {
@@ -141,7 +151,8 @@ class AttentionTest : public ::testing::TestWithParam<Case> {
     return in;
   }
   // Output and gradients of q, k, v.
-  std::vector<std::vector<double>> results(Context& cx, const Inputs& in, bool tiled, const Tensor& seed) {
+  std::vector<std::vector<double>> results(Context& cx, const Inputs& in, bool tiled,
+                                           const Tensor& seed) {
     Tape tape;
     Context recording = cx;
     recording.tape = &tape;
@@ -149,14 +160,16 @@ class AttentionTest : public ::testing::TestWithParam<Case> {
     const Tensor y = tiled ? scaled_dot_product(recording, in.q, in.k, in.v, p)
                            : composition(recording, in.q, in.k, in.v, p);
     tape.backward(recording, y, ops::cast(cx, seed, y.dtype()));
-    std::vector<std::vector<double>> all = {ops::cast(cx, y.detach(), DType::kF64).to_vector<double>()};
+    std::vector<std::vector<double>> all = {
+        ops::cast(cx, y.detach(), DType::kF64).to_vector<double>()};
     for (const Tensor& x : {in.q, in.k, in.v}) {
       all.push_back(ops::cast(cx, x.grad(), DType::kF64).to_vector<double>());
       x.set_grad(Tensor());
     }
     return all;
   }
-  static double worst(const std::vector<std::vector<double>>& a, const std::vector<std::vector<double>>& b) {
+  static double worst(const std::vector<std::vector<double>>& a,
+                      const std::vector<std::vector<double>>& b) {
     double error = 0;
     for (size_t t = 0; t < a.size(); ++t) {
       EXPECT_EQ(a[t].size(), b[t].size());
@@ -195,7 +208,8 @@ TEST_P(AttentionTest, AnyStridesGiveTheSame) {
   const auto stored = [&](const Tensor& x, const std::vector<int>& order) {
     return ops::permute(cx_, ops::contiguous(cx_, ops::permute(cx_, x, order)), order);
   };
-  const std::vector<double> expected = scaled_dot_product(cx_, in.q, in.k, in.v, p).to_vector<double>();
+  const std::vector<double> expected =
+      scaled_dot_product(cx_, in.q, in.k, in.v, p).to_vector<double>();
   const Tensor tokens = scaled_dot_product(cx_, stored(in.q, by_token), stored(in.k, by_token),
                                            stored(in.v, by_token), p);
   testing::expect_close(tokens, expected, 1e-14);
@@ -219,9 +233,11 @@ TEST_P(AttentionTest, BlocksInRingOrderGiveTheWhole) {
   };
   const auto parameters = [&](int64_t part) {
     Parameters own = p;
-    own.visibility.key_position =
-        block(part, whole.key_position ? whole.key_position
-                                       : counted(cx_, {c.rows, c.keys}, [](int64_t, int64_t j) { return j; }), 1);
+    own.visibility.key_position = block(
+        part,
+        whole.key_position ? whole.key_position
+                           : counted(cx_, {c.rows, c.keys}, [](int64_t, int64_t j) { return j; }),
+        1);
     own.visibility.key_valid = block(part, whole.key_valid, 1);
     own.visibility.key_document = block(part, whole.key_document, 1);
     own.dropout.first_key += cuts[part];
@@ -229,15 +245,16 @@ TEST_P(AttentionTest, BlocksInRingOrderGiveTheWhole) {
   };
   Partial sum = block_forward(cx_, in.q, block(1, in.k, 2), block(1, in.v, 2), parameters(1));
   for (const int64_t part : {0, 2}) {
-    merge(cx_, sum, block_forward(cx_, in.q, block(part, in.k, 2), block(part, in.v, 2), parameters(part)));
+    merge(cx_, sum,
+          block_forward(cx_, in.q, block(part, in.k, 2), block(part, in.v, 2), parameters(part)));
   }
   testing::expect_close(sum.output, expected[0], 1e-14);
   const Tensor delta = ops::sum(cx_, ops::multiply(cx_, sum.output, seed), -1);
   Tensor dq = Tensor::zeros(cx_.allocator, in.q.shape(), DType::kF64);
   std::vector<Tensor> dk, dv;
   for (int64_t part = 0; part < 3; ++part) {
-    const BlockGrads grads = block_backward(cx_, in.q, block(part, in.k, 2), block(part, in.v, 2), seed,
-                                            sum.log_sum_exp, delta, parameters(part));
+    const BlockGrads grads = block_backward(cx_, in.q, block(part, in.k, 2), block(part, in.v, 2),
+                                            seed, sum.log_sum_exp, delta, parameters(part));
     dq = ops::add(cx_, dq, grads.q);
     dk.push_back(grads.k);
     dv.push_back(grads.v);

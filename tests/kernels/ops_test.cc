@@ -50,7 +50,8 @@ std::vector<Case> arithmetic_cases() {
       {"divide", {{3, 4}, {4}}, over, 0.5},
       {"divide_scalar", {{}, {3, 4}}, over, 0.5},
       {"scale", {{11}}, [](Context& cx, Inputs x) { return scale(cx, x[0], -1.5); }},
-      {"add_transposed", {{3, 5}, {5, 3}},
+      {"add_transposed",
+       {{3, 5}, {5, 3}},
        [](Context& cx, Inputs x) { return add(cx, x[0], swapped(cx, x[1])); }},
   };
 }
@@ -71,15 +72,18 @@ std::vector<Case> reduction_cases() {
   std::vector<Case> cases;
   for (int dim = -1; dim < 2; ++dim) {
     const std::string suffix = dim < 0 ? "last" : std::to_string(dim);
-    cases.push_back({"sum_" + suffix, {{3, 5, 2}},
-                     [dim](Context& cx, Inputs x) { return sum(cx, x[0], dim); }});
-    cases.push_back({"mean_keep_" + suffix, {{3, 5, 2}},
-                     [dim](Context& cx, Inputs x) { return mean(cx, x[0], dim, true); }});
+    cases.push_back({"sum_" + suffix, {{3, 5, 2}}, [dim](Context& cx, Inputs x) {
+                       return sum(cx, x[0], dim);
+                     }});
+    cases.push_back({"mean_keep_" + suffix, {{3, 5, 2}}, [dim](Context& cx, Inputs x) {
+                       return mean(cx, x[0], dim, true);
+                     }});
   }
   cases.push_back({"sum_long", {{101, 3}}, [](Context& cx, Inputs x) { return sum(cx, x[0], 0); }});
   cases.push_back({"sum_all", {{3, 7}}, [](Context& cx, Inputs x) { return sum_all(cx, x[0]); }});
-  cases.push_back({"sum_of_transposed", {{3, 7}},
-                   [](Context& cx, Inputs x) { return sum(cx, swapped(cx, x[0]), 1); }});
+  cases.push_back({"sum_of_transposed", {{3, 7}}, [](Context& cx, Inputs x) {
+                     return sum(cx, swapped(cx, x[0]), 1);
+                   }});
   cases.push_back({"sum_in_blocks", {{11, 3}}, [](Context& cx, Inputs x) {
                      Context blocks = cx;
                      blocks.block_count = 4;
@@ -90,35 +94,48 @@ std::vector<Case> reduction_cases() {
 
 std::vector<Case> shape_cases() {
   return {
-      {"reshape", {{3, 4}}, [](Context& cx, Inputs x) { return reshape(cx, x[0], Shape{2, 6}); }},
-      {"reshape_transposed", {{3, 4}},
-       [](Context& cx, Inputs x) { return reshape(cx, swapped(cx, x[0]), Shape{2, 6}); }},
-      {"permute", {{2, 3, 4}},
+      {"reshape",
+       {{3, 4}},
+       [](Context& cx, Inputs x) {
+         return reshape(cx, x[0], Shape{2, 6});
+       }},
+      {"reshape_transposed",
+       {{3, 4}},
+       [](Context& cx, Inputs x) {
+         return reshape(cx, swapped(cx, x[0]), Shape{2, 6});
+       }},
+      {"permute",
+       {{2, 3, 4}},
        [](Context& cx, Inputs x) {
          const std::vector<int> order = {2, 0, 1};
          return permute(cx, x[0], order);
        }},
       {"slice", {{5, 3}}, [](Context& cx, Inputs x) { return slice(cx, x[0], 0, 1, 3); }},
-      {"slice_twice", {{5, 3}},
+      {"slice_twice",
+       {{5, 3}},
        [](Context& cx, Inputs x) {
          return add(cx, slice(cx, x[0], -1, 0, 2), slice(cx, x[0], 1, 1, 2));
        }},
-      {"slice_of_nothing", {{5, 3}},
+      {"slice_of_nothing",
+       {{5, 3}},
        [](Context& cx, Inputs x) { return slice(cx, x[0], 0, 2, 0); }},
-      {"split", {{2, 7}},
+      {"split",
+       {{2, 7}},
        [](Context& cx, Inputs x) {
          const std::vector<int64_t> lengths = {3, 3, 1};
          const std::vector<Tensor> parts = split(cx, x[0], 1, lengths);
          return multiply(cx, parts[0], parts[1]);  // the third part gets no gradient: zeros
        }},
       {"concat", {{2, 3}, {2, 1}, {2, 2}}, [](Context& cx, Inputs x) { return concat(cx, x, 1); }},
-      {"concat_same", {{2, 3}},
+      {"concat_same",
+       {{2, 3}},
        [](Context& cx, Inputs x) {
          const std::vector<Tensor> twice = {x[0], x[0]};
          return concat(cx, twice, 0);
        }},
       {"pad", {{2, 3}}, [](Context& cx, Inputs x) { return pad(cx, x[0], 1, 2, 1); }},
-      {"contiguous", {{2, 3}},
+      {"contiguous",
+       {{2, 3}},
        [](Context& cx, Inputs x) { return contiguous(cx, swapped(cx, x[0])); }},
   };
 }
@@ -139,13 +156,16 @@ std::vector<Case> product_cases() {
       {"matmul_shared_right", {{2, 3, 5}, {5, 7}}, product},
       {"matmul_shared_left", {{3, 5}, {4, 5, 2}}, product},
       {"matmul_broadcast", {{2, 1, 3, 5}, {3, 5, 2}}, product},
-      {"matmul_transposed", {{5, 3}, {7, 5}},
+      {"matmul_transposed",
+       {{5, 3}, {7, 5}},
        [](Context& cx, Inputs x) { return matmul(cx, swapped(cx, x[0]), swapped(cx, x[1])); }},
-      {"matmul_sliced", {{4, 7}, {9, 3}},
+      {"matmul_sliced",
+       {{4, 7}, {9, 3}},
        [](Context& cx, Inputs x) {
          return matmul(cx, slice(cx, x[0], 1, 1, 5), slice(cx, x[1], 0, 2, 5));
        }},
-      {"matmul_in_blocks", {{3, 11}, {11, 2}},
+      {"matmul_in_blocks",
+       {{3, 11}, {11, 2}},
        [](Context& cx, Inputs x) {
          Context blocks = cx;
          blocks.block_count = 4;
@@ -155,7 +175,8 @@ std::vector<Case> product_cases() {
       {"linear_in_out", {{3, 5}, {5, 7}, {7}}, layer(WeightLayout::kInOut)},
       {"linear_no_bias", {{3, 5}, {5, 1}}, layer(WeightLayout::kInOut)},
       {"linear_no_rows", {{0, 5}, {5, 2}, {2}}, layer(WeightLayout::kInOut)},
-      {"linear_of_transposed", {{5, 3}, {2, 5}, {2}},
+      {"linear_of_transposed",
+       {{5, 3}, {2, 5}, {2}},
        [](Context& cx, Inputs x) {
          return linear(cx, swapped(cx, x[0]), x[1], x[2], WeightLayout::kOutIn);
        }},
@@ -164,33 +185,43 @@ std::vector<Case> product_cases() {
 
 std::vector<Case> model_cases() {
   return {
-      {"embedding", {{5, 3}},
+      {"embedding",
+       {{5, 3}},
        [](Context& cx, Inputs x) {
          // Ids 1 and 9 lie outside [2, 7); 4 comes twice.
          return embedding(cx, testing::ids(cx, {2, 3}, {4, 1, 2, 9, 4, 6}), x[0], 2);
        }},
-      {"gather_rows", {{3, 4, 2}},
+      {"gather_rows",
+       {{3, 4, 2}},
        [](Context& cx, Inputs x) {
          return gather_rows(cx, x[0], testing::ids(cx, {3}, {3, -1, 0}));
        }},
-      {"layer_norm", {{2, 3, 7}, {7}, {7}},
+      {"layer_norm",
+       {{2, 3, 7}, {7}, {7}},
        [](Context& cx, Inputs x) { return layer_norm(cx, x[0], x[1], x[2], 1e-5); }},
-      {"layer_norm_many_rows", {{131, 2}, {2}, {2}},
+      {"layer_norm_many_rows",
+       {{131, 2}, {2}, {2}},
        [](Context& cx, Inputs x) { return layer_norm(cx, x[0], x[1], x[2], 1e-1); }},
-      {"layer_norm_of_transposed", {{7, 2}, {7}, {7}},
+      {"layer_norm_of_transposed",
+       {{7, 2}, {7}, {7}},
        [](Context& cx, Inputs x) { return layer_norm(cx, swapped(cx, x[0]), x[1], x[2], 1e-5); }},
       {"softmax", {{3, 7}}, [](Context& cx, Inputs x) { return softmax(cx, x[0], -1); }},
       {"softmax_middle", {{3, 5, 2}}, [](Context& cx, Inputs x) { return softmax(cx, x[0], 1); }},
-      {"cross_entropy", {{2, 3, 5}},
+      {"cross_entropy",
+       {{2, 3, 5}},
        [](Context& cx, Inputs x) {
          return cross_entropy_sum(cx, x[0], testing::ids(cx, {2, 3}, {0, 4, -100, 2, 2, 1}));
        }},
-      {"cross_entropy_one_class", {{2, 1}},
+      {"cross_entropy_one_class",
+       {{2, 1}},
        [](Context& cx, Inputs x) {
          return cross_entropy_sum(cx, x[0], testing::ids(cx, {2}, {0, 0}));
        }},
-      {"dropout", {{3, 5}},
-       [](Context& cx, Inputs x) { return dropout(cx, x[0], 0.4, {1, 2}, {Shape{3, 9}, {0, 2}}); }},
+      {"dropout",
+       {{3, 5}},
+       [](Context& cx, Inputs x) {
+         return dropout(cx, x[0], 0.4, {1, 2}, {Shape{3, 9}, {0, 2}});
+       }},
   };
 }
 

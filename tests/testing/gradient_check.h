@@ -52,14 +52,17 @@ double at_flat(const Tensor& x, int64_t index, double add = 0) {
 
 using Function = std::function<Tensor(Context&, std::span<const Tensor>)>;
 
-inline double weight_of(int64_t element) { return normal_at({99, 3}, static_cast<uint64_t>(element)); }
+inline double weight_of(int64_t element) {
+  return normal_at({99, 3}, static_cast<uint64_t>(element));
+}
 
 // sum(f(inputs) * weights) with fixed weights, so that every output element counts differently.
 inline double weighted(Context& cx, const Function& f, std::span<const Tensor> inputs) {
   const NoGrad plain(cx);
   const std::vector<double> values = f(cx, inputs).to_vector<double>();
   double total = 0;
-  for (size_t i = 0; i < values.size(); ++i) total += values[i] * weight_of(static_cast<int64_t>(i));
+  for (size_t i = 0; i < values.size(); ++i)
+    total += values[i] * weight_of(static_cast<int64_t>(i));
   return total;
 }
 
@@ -97,14 +100,16 @@ inline void expect_gradients(Context& cx, std::vector<Tensor> inputs, const Func
 }
 
 // |actual - expected| <= tolerance * (1 + the largest expected).
-inline void expect_close(const Tensor& actual, const std::vector<double>& expected, double tolerance) {
+inline void expect_close(const Tensor& actual, const std::vector<double>& expected,
+                         double tolerance) {
   ASSERT_EQ(static_cast<size_t>(actual.elements()), expected.size());
   double largest = 0;
   for (const double value : expected) largest = std::max(largest, std::abs(value));
   for (int64_t i = 0; i < actual.elements(); ++i) {
-    const double value = actual.dtype() == DType::kF64 ? at_flat<double>(actual, i)
-                                                       : at_flat<float>(actual, i);
-    ASSERT_NEAR(value, expected[static_cast<size_t>(i)], tolerance * (1 + largest)) << "element " << i;
+    const double value =
+        actual.dtype() == DType::kF64 ? at_flat<double>(actual, i) : at_flat<float>(actual, i);
+    ASSERT_NEAR(value, expected[static_cast<size_t>(i)], tolerance * (1 + largest))
+        << "element " << i;
   }
 }
 

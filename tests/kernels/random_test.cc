@@ -1,0 +1,67 @@
+#include "kernels/ops/random.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <set>
+
+namespace weft {
+namespace {
+
+using Words = std::array<uint32_t, 4>;
+
+// The known-answer vectors of philox4x32-10 in the distribution of Random123.
+TEST(Philox, KnownAnswers) {
+  EXPECT_EQ(philox({0, 0}, 0), (Words{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
+  const uint64_t ones = ~uint64_t{0};
+  EXPECT_EQ(philox({ones, ones}, ones), (Words{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}));
+  // Counter 243f6a88 85a308d3 13198a2e 03707344, key a4093822 299f31d0.
+  EXPECT_EQ(philox({0x299f31d0a4093822, 0x0370734413198a2e}, 0x85a308d3243f6a88),
+            (Words{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
+}
+
+TEST(Random, UniformIsInRangeAndEven) {
+  constexpr int kDraws = 40000, kBins = 20;
+  int bins[kBins] = {};
+  for (uint64_t i = 0; i < kDraws; ++i) {
+    const float u = uniform_at({5, 6}, i);
+    ASSERT_GE(u, 0.0F);
+    ASSERT_LT(u, 1.0F);
+    ++bins[static_cast<int>(u * kBins)];
+  }
+  double chi_squared = 0;
+  for (const int count : bins) {
+    chi_squared += std::pow(count - kDraws / kBins, 2) / (kDraws / kBins);
+  }
+  EXPECT_LT(chi_squared, 43.8);  // 19 degrees of freedom, 0.1%
+}
+
+TEST(Random, NormalHasItsMoments) {
+  constexpr int kDraws = 40000;
+  double sum = 0, squares = 0, fourth = 0;
+  for (uint64_t i = 0; i < kDraws; ++i) {
+    const double x = normal_at({5, 7}, i);
+    sum += x;
+    squares += x * x;
+    fourth += x * x * x * x;
+  }
+  EXPECT_NEAR(sum / kDraws, 0, 0.02);
+  EXPECT_NEAR(squares / kDraws, 1, 0.03);
+  EXPECT_NEAR(fourth / kDraws, 3, 0.2);
+}
+
+TEST(Random, DerivedStreamsDiffer) {
+  const RandomKey key{1, 2};
+  std::set<uint64_t> streams = {key.stream};
+  for (uint64_t a = 0; a < 10; ++a) {
+    for (uint64_t b = 0; b < 10; ++b) {
+      for (uint64_t c = 0; c < 10; ++c) streams.insert(key.derive(a, b, c).stream);
+    }
+  }
+  EXPECT_EQ(streams.size(), 1001U);
+  EXPECT_EQ(key.derive(3, 4).stream, key.derive(3, 4, 0).stream);
+  EXPECT_EQ(key.derive(3, 4).seed, key.seed);
+}
+
+}  // namespace
+}  // namespace weft

@@ -1,0 +1,182 @@
+#include "kernels/autograd/tape.h"
+
+#include "tests/testing/gradient_check.h"
+
+namespace weft {
+namespace {
+
+using testing::Bench;
+using testing::random_tensor;
+
+class TapeTest : public ::testing::Test {
+ protected:
+  TapeTest() { cx_.tape = &bench_.tape; }
+  Tensor leaf(Shape shape, uint64_t seed) {
+    Tensor x = random_tensor(cx_, shape, seed);
+    return x.set_requires_grad(true);
+  }
+  Bench bench_;
+  Context cx_ = bench_.context;
+};
+
+TEST_F(TapeTest, GradientsOfLeavesAddUpOverBackwardPasses) {
+  const Tensor x = leaf({3}, 1), y = leaf({3}, 2);
+  for (int round = 1; round <= 3; ++round) {
+    bench_.tape.backward(cx_, ops::multiply(cx_, x, y));
+    std::vector<double> expected = y.to_vector<double>();
+    for (double& value : expected) value *= round;
+    testing::expect_close(x.grad(), expected, 1e-15);
+  }
+}
+
+TEST_F(TapeTest, ATensorUsedManyTimesGetsTheSum) {
+  const Tensor x = leaf({3}, 1);
+  Tensor y = x;
+  for (int i = 0; i < 5; ++i) y = ops::add(cx_, y, y);
+  bench_.tape.backward(cx_, y);
+  EXPECT_EQ(x.grad().to_vector<double>(), std::vector<double>(3, 32));
+}
+
+TEST_F(TapeTest, GradientsOfTwoLeavesDoNotShareStorage) {
+  const Tensor x = leaf({3}, 1), y = leaf({3}, 2);
+  const Tensor seed = Tensor::full(cx_.allocator, {3}, 1, DType::kF64);
+  bench_.tape.backward(cx_, ops::add(cx_, x, y), seed);
+  EXPECT_NE(x.grad().raw(), y.grad().raw());
+  EXPECT_NE(x.grad().raw(), seed.raw());
+  EXPECT_TRUE(x.grad().contiguous());
+}
+
+TEST_F(TapeTest, NothingIsRecordedWithoutNeedOrTape) {
+  const Tensor plain = random_tensor(cx_, {3}, 4), x = leaf({3}, 1);
+  EXPECT_FALSE(ops::add(cx_, plain, plain).requires_grad());
+  EXPECT_EQ(bench_.tape.size(), 0U);
+  {
+    const NoGrad off(cx_);
+    EXPECT_FALSE(ops::add(cx_, x, x).requires_grad());
+  }
+  const Tensor y = ops::add(cx_, x, plain);
+  EXPECT_TRUE(y.requires_grad());
+  EXPECT_FALSE(y.leaf());
+  EXPECT_EQ(bench_.tape.size(), 1U);
+  bench_.tape.backward(cx_, y);
+  EXPECT_FALSE(plain.grad());
+}
+
+TEST_F(TapeTest, HooksFollowTheLastUseOfEachLeaf) {
+  const Tensor early = leaf({2}, 1), late = leaf({2}, 2), unused = leaf({2}, 3);
+  std::vector<uint64_t> ready;
+  std::vector<double> value_at_hook;
+  bench_.tape.on_leaf_ready([&](const Tensor& x) {
+    ready.push_back(x.id());
+    if (x.id() == early.id()) value_at_hook = x.grad().to_vector<double>();
+  });
+  Tensor y = ops::multiply(cx_, early, early);
+  y = ops::multiply(cx_, y, late);
+  y = ops::add(cx_, y, early);  // the backward pass meets `early` first here
+  bench_.tape.backward(cx_, y);
+  EXPECT_EQ(ready, (std::vector<uint64_t>{late.id(), early.id()}));
+  EXPECT_EQ(value_at_hook, early.grad().to_vector<double>());
+  EXPECT_FALSE(unused.grad());
+}
+
+TEST_F(TapeTest, ABranchThatIsNotAskedForIsDropped) {
+  const Tensor x = leaf({2}, 1), other = leaf({2}, 2);
+  const Tensor y = ops::scale(cx_, x, 3);
+  ops::multiply(cx_, x, other);
+  bench_.tape.backward(cx_, y);
+  EXPECT_EQ(x.grad().to_vector<double>(), std::vector<double>(2, 3));
+  EXPECT_FALSE(other.grad());
+  EXPECT_EQ(bench_.tape.size(), 0U);
+}
+
+TEST_F(TapeTest, MemoryOfAnEntryIsFreedAsTheBackwardPassGoes) {
+  constexpr int64_t kElements = 1 << 16, kBytes = kElements * 8, kDepth = 16;
+  const Tensor x = leaf({kElements}, 1);
+  Tensor y = x;
+  for (int i = 0; i < kDepth; ++i) y = ops::activate(cx_, y, ops::Activation::kTanh);
+  const int64_t forward = cx_.allocator.stats().live_bytes;
+  EXPECT_GE(forward, kDepth * kBytes);
+  cx_.allocator.reset_peak();
+  bench_.tape.backward(cx_, y);
+  // What was saved goes as gradients come: never more than three of them on top.
+  EXPECT_LE(cx_.allocator.stats().peak_bytes, forward + 3 * kBytes);
+  EXPECT_EQ(cx_.allocator.stats().live_bytes, 3 * kBytes);  // x, its gradient, y
+}
+
+TEST_F(TapeTest, AStepTakesNothingFromTheSystemAfterTheSecond) {
+  const Tensor w = leaf({64, 64}, 1), x = random_tensor(cx_, {128, 64}, 2);
+  const auto step = [&] {
+    Tensor y = ops::linear(cx_, x, w, Tensor(), ops::WeightLayout::kInOut);
+    y = ops::softmax(cx_, ops::activate(cx_, y, ops::Activation::kGeluTanh), -1);
+    bench_.tape.backward(cx_, ops::sum_all(cx_, ops::multiply(cx_, y, y)));
+    w.set_grad(Tensor());
+  };
+  step();
+  step();
+  const int64_t calls = cx_.allocator.stats().system_calls;
+  for (int i = 0; i < 5; ++i) step();
+  EXPECT_EQ(cx_.allocator.stats().system_calls, calls);
+}
+
+// The block captures two leaves and a tensor recorded outside it.
+TEST_F(TapeTest, CheckpointedGivesTheSameGradientsAndHooks) {
+  const Tensor x = leaf({5, 4}, 1), w = leaf({4, 4}, 2), shared = leaf({4}, 3);
+  const auto run = [&](bool checkpoint) {
+    const Tensor outside = ops::scale(cx_, shared, 2);
+    const auto block = [&](Context& cx, const Tensor& in) {
+      Tensor y = ops::linear(cx, in, w, shared, ops::WeightLayout::kInOut);
+      y = ops::activate(cx, y, ops::Activation::kTanh);
+      return ops::multiply(cx, ops::dropout(cx, y, 0.3, {4, 5}, {y.shape(), {0, 0}}), outside);
+    };
+    std::vector<uint64_t> ready;
+    bench_.tape.on_leaf_ready([&](const Tensor& leaf) { ready.push_back(leaf.id()); });
+    const Tensor y = checkpoint ? checkpointed(cx_, block, x) : block(cx_, x);
+    EXPECT_EQ(bench_.tape.size(), checkpoint ? 2U : 5U);
+    bench_.tape.backward(cx_, ops::add(cx_, y, outside));
+    EXPECT_EQ(ready.size(), 3U);
+    EXPECT_EQ(ready.back(), shared.id());
+    std::vector<std::vector<double>> grads;
+    for (const Tensor& leaf : {x, w, shared}) {
+      grads.push_back(leaf.grad().to_vector<double>());
+      leaf.set_grad(Tensor());
+    }
+    return grads;
+  };
+  const auto plain = run(false), checkpoint = run(true);
+  for (size_t i = 0; i < plain.size(); ++i) {
+    ASSERT_EQ(plain[i].size(), checkpoint[i].size());
+    for (size_t e = 0; e < plain[i].size(); ++e) {
+      EXPECT_NEAR(plain[i][e], checkpoint[i][e], 1e-13);
+    }
+  }
+}
+
+TEST_F(TapeTest, NestedCheckpointsWithoutAGradientOfTheInput) {
+  const Tensor x = random_tensor(cx_, {3, 4}, 1);
+  const Tensor w = leaf({4, 4}, 2), v = leaf({4, 4}, 3);
+  const auto inner = [&](Context& cx, const Tensor& in) {
+    return ops::activate(cx, ops::matmul(cx, in, w), ops::Activation::kSilu);
+  };
+  const auto outer = [&](Context& cx, const Tensor& in) {
+    return ops::matmul(cx, checkpointed(cx, inner, in), v);
+  };
+  testing::expect_gradients(cx_, {w, v}, [&](Context& cx, std::span<const Tensor>) {
+    return checkpointed(cx, outer, x);
+  });
+}
+
+TEST_F(TapeTest, CheckpointedKeepsOnlyTheInput) {
+  constexpr int64_t kElements = 1 << 16, kBytes = kElements * 8;
+  const Tensor x = leaf({kElements}, 1);
+  const int64_t before = cx_.allocator.stats().live_bytes;
+  const auto block = [](Context& cx, const Tensor& in) {
+    Tensor out = in;
+    for (int i = 0; i < 8; ++i) out = ops::activate(cx, out, ops::Activation::kTanh);
+    return out;
+  };
+  const Tensor y = checkpointed(cx_, block, x);
+  EXPECT_EQ(cx_.allocator.stats().live_bytes, before + kBytes);  // the output
+}
+
+}  // namespace
+}  // namespace weft

@@ -1,0 +1,99 @@
+#include "kernels/tensor/thread_pool.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <limits>
+#include <mutex>
+#include <set>
+#include <stdexcept>
+#include <thread>
+#include <utility>
+#include <vector>
+
+namespace weft {
+namespace {
+
+using Parts = std::set<std::pair<int64_t, int64_t>>;
+
+Parts split(ThreadPool& pool, int64_t count, int64_t grain) {
+  std::mutex mutex;
+  Parts parts;
+  pool.parallel_for(count, grain, [&](int64_t begin, int64_t end) {
+    const std::lock_guard lock(mutex);
+    parts.emplace(begin, end);
+  });
+  return parts;
+}
+
+TEST(ThreadPool, EveryElementOnceInPartsOfAtLeastTheGrain) {
+  for (const int threads : {1, 2, 3, 5}) {
+    ThreadPool pool(threads);
+    for (const int64_t count : {0, 1, 2, 7, 100, 1001}) {
+      for (const int64_t grain : {1, 3, 64}) {
+        const Parts parts = split(pool, count, grain);
+        EXPECT_LE(parts.size(), static_cast<size_t>(threads));
+        int64_t next = 0;
+        for (const auto& [begin, end] : parts) {
+          EXPECT_EQ(begin, next);
+          if (end != count) {
+            EXPECT_GE(end - begin, grain);
+          }
+          next = end;
+        }
+        EXPECT_EQ(next, count);
+        if (count >= grain * threads) {
+          EXPECT_GT(parts.size(), static_cast<size_t>(threads) / 2);
+        }
+      }
+    }
+  }
+}
+
+TEST(ThreadPool, TheSplitIsTheSameEveryTime) {
+  ThreadPool pool(3);
+  const Parts first = split(pool, 17, 1);
+  for (int round = 0; round < 200; ++round) ASSERT_EQ(split(pool, 17, 1), first);
+}
+
+TEST(ThreadPool, AnExceptionReachesTheCallerAndThePoolLivesOn) {
+  ThreadPool pool(3);
+  for (const int64_t bad : {0, 8, 15}) {
+    const auto body = [&](int64_t begin, int64_t end) {
+      if (bad >= begin && bad < end) throw std::runtime_error("bad");
+    };
+    EXPECT_THROW(pool.parallel_for(16, 1, body), std::runtime_error);
+    std::atomic<int64_t> total{0};
+    pool.parallel_for(100, 1, [&](int64_t begin, int64_t end) { total += end - begin; });
+    EXPECT_EQ(total.load(), 100);
+  }
+}
+
+TEST(ThreadPool, ANestedCallRunsOnTheCallingThread) {
+  ThreadPool pool(2);
+  pool.parallel_for(8, 1, [&](int64_t, int64_t) {
+    const std::thread::id outer = std::this_thread::get_id();
+    pool.parallel_for(8, 1, [&](int64_t begin, int64_t end) {
+      EXPECT_EQ(std::this_thread::get_id(), outer);
+      EXPECT_EQ(end - begin, 8);
+    });
+  });
+}
+
+TEST(ThreadPool, EveryThreadFlushesDenormals) {
+  ThreadPool pool(3);
+  const volatile float denormal = std::numeric_limits<float>::denorm_min() * 1024;
+  const volatile float least = std::numeric_limits<float>::min();
+  std::atomic<int> kept{0}, threads{0};
+  pool.parallel_for(3, 1, [&](int64_t, int64_t) {
+    ++threads;
+    const volatile float read = denormal * 1e30F;  // not flushed: a normal number
+    const volatile float made = least * 0.5F;
+    if (read != 0.0F || made != 0.0F) ++kept;
+  });
+  EXPECT_EQ(threads.load(), 3);
+  EXPECT_EQ(kept.load(), 0);
+}
+
+}  // namespace
+}  // namespace weft
