@@ -30,7 +30,7 @@ class WatchHub {
     const uint64_t id_;
   };
 
-  // job "": every job. `topics`: bits of WatchTopic (coordinator/service.h).
+  // job "": every job. `topics`: bits of Topic (topics.h).
   std::unique_ptr<Ticket> subscribe(const std::string& job, unsigned topics,
                                     std::function<void()> wake);
   void notify(const std::string& job, unsigned topics);
