@@ -7,6 +7,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "proto/checkpoint.pb.h"
 #include "proto/job.pb.h"
@@ -15,10 +16,6 @@
 #include "worker/tasks/task.h"
 
 namespace weft {
-
-// Where an input of the job lies on this node: "obj-..." below `objects_folder`.
-Result<std::string> staged_path(const std::string& objects_folder, const std::string& id,
-                                const std::string& field);
 
 struct FeedOptions {
   int64_t sequence_length = 0;
@@ -42,6 +39,8 @@ class Feed {
 
   int64_t validation_rows() const;  // 0: no validation data
   TaskRows validation(int64_t first, int64_t rows) const;
+  // Classes by name; empty where the labels are integers.
+  const std::vector<std::string>& label_names() const;
 
   proto::DataPosition position() const;  // `task` and `steps` are the caller's
   Status restore(const proto::DataPosition& position);

@@ -63,10 +63,10 @@ Result<ModelSource> find_source(const proto::LaunchRecord& record) {
   } else if (record.has_base()) {
     source.manifest = &record.base();
   } else if (!record.spec().model().from().empty()) {
-    WEFT_ASSIGN_OR_RETURN(const std::string path,
-                          staged_path(record.objects_folder(), record.spec().model().from(),
-                                      "model.from"));
-    WEFT_ASSIGN_OR_RETURN(HfFolder folder, open_hf_folder(path));
+    Result<std::string> path =
+        staged_input(record.objects_folder(), record.spec().model().from());
+    if (!path) return fail(path.error().with_prefix("model.from: "));
+    WEFT_ASSIGN_OR_RETURN(HfFolder folder, open_hf_folder(*path));
     source.folder = std::make_unique<HfFolder>(std::move(folder));
   }
   return source;
@@ -103,70 +103,86 @@ Status find_config(const proto::JobSpec& spec, const ModelSource& source, Traini
 
 // The single file of an uploaded tokenizer: the folder may hold others beside tokenizer.json.
 Result<std::string> staged_tokenizer(const proto::LaunchRecord& record) {
-  WEFT_ASSIGN_OR_RETURN(const std::string path,
-                        staged_path(record.objects_folder(), record.spec().tokenizer().from(),
-                                    "tokenizer.from"));
-  if (fs::is_regular_file(path)) return path;
-  if (fs::exists(fs::path(path) / "tokenizer.json")) return path + "/tokenizer.json";
-  for (const auto& entry : fs::directory_iterator(path)) {
+  const std::string& id = record.spec().tokenizer().from();
+  Result<std::string> path = staged_input(record.objects_folder(), id);
+  if (!path) return fail(path.error().with_prefix("tokenizer.from: "));
+  if (fs::exists(fs::path(*path) / "tokenizer.json")) return *path + "/tokenizer.json";
+  for (const auto& entry : fs::directory_iterator(*path)) {
     if (entry.is_regular_file()) return entry.path().string();
   }
-  return fail(Status::invalid("tokenizer.from", record.spec().tokenizer().from(),
-                              "must hold a tokenizer.json"));
+  return fail(Status::invalid("tokenizer.from", id, "must hold a tokenizer.json"));
 }
 
-// Text of the tokenizer.json; empty: bytes.
-Result<std::string> find_tokenizer_text(const proto::LaunchRecord& record,
-                                        const ModelSource& source, Progress& progress) {
+// tokenizer.json (empty: bytes) and the files beside it.
+struct TokenizerFiles {
+  std::string json;
+  std::vector<TokenizerFile> extra;
+};
+
+Status add_beside(const std::string& tokenizer_file, TokenizerFiles& files) {
+  WEFT_ASSIGN_OR_RETURN(auto found,
+                        read_tokenizer_files(fs::path(tokenizer_file).parent_path().string()));
+  for (TokenizerFile& file : found) {
+    if (file.name != "tokenizer.json") files.extra.push_back(std::move(file));
+  }
+  return {};
+}
+
+Result<TokenizerFiles> find_tokenizer_files(const proto::LaunchRecord& record,
+                                            const ModelSource& source, Progress& progress) {
+  TokenizerFiles files;
   const proto::TokenizerSpec& spec = record.spec().tokenizer();
-  if (!source.resumed) {
-    if (spec.type() == proto::TOKENIZER_TYPE_BYTE) return std::string();
-    if (!spec.from().empty()) {
-      WEFT_ASSIGN_OR_RETURN(const std::string path, staged_tokenizer(record));
-      return read_file(path);
+  if (!source.resumed && spec.type() == proto::TOKENIZER_TYPE_BYTE) return files;
+  std::string file;
+  if (!source.resumed && !spec.from().empty()) {
+    WEFT_ASSIGN_OR_RETURN(file, staged_tokenizer(record));
+  } else if (source.manifest != nullptr) {
+    if (source.manifest->tokenizer().path().empty()) return files;
+    WEFT_ASSIGN_OR_RETURN(files.json, fetch_file(progress, source.manifest->tokenizer()));
+    for (const proto::ObjectFile& extra : source.manifest->extra_files()) {
+      WEFT_ASSIGN_OR_RETURN(std::string content, fetch_file(progress, extra));
+      files.extra.push_back({extra.path(), std::move(content)});
     }
-  }
-  if (source.manifest != nullptr) {
-    if (source.manifest->tokenizer().path().empty()) return std::string();
-    return fetch_file(progress, source.manifest->tokenizer());
-  }
-  if (source.folder) {
-    if (source.folder->tokenizer_file.empty()) {
+    return files;
+  } else if (source.folder) {
+    file = source.folder->tokenizer_file;
+    if (file.empty()) {
       return fail(Status::invalid("tokenizer", "",
                                   "the model's folder has no tokenizer.json; give "
                                   "tokenizer.type or tokenizer.from"));
     }
-    return read_file(source.folder->tokenizer_file);
+  } else {
+    return files;
   }
-  return std::string();
+  WEFT_ASSIGN_OR_RETURN(files.json, read_file(file));
+  WEFT_RETURN_IF_ERROR(add_beside(file, files));
+  return files;
 }
 
 Status find_tokenizer(Rank& rank, const proto::LaunchRecord& record, const ModelSource& source,
                       Progress& progress, Training& training) {
-  WEFT_ASSIGN_OR_RETURN(const std::string text, find_tokenizer_text(record, source, progress));
-  if (text.empty()) {
+  WEFT_ASSIGN_OR_RETURN(const TokenizerFiles files,
+                        find_tokenizer_files(record, source, progress));
+  if (files.json.empty()) {
     training.tokenizer = make_byte_tokenizer();
   } else {
-    WEFT_ASSIGN_OR_RETURN(training.tokenizer, load_tokenizer_json(text));
+    std::string config_text;
+    for (const TokenizerFile& file : files.extra) {
+      if (file.name == "tokenizer_config.json") config_text = file.content;
+    }
+    WEFT_ASSIGN_OR_RETURN(training.tokenizer, load_tokenizer_json(files.json, config_text));
   }
   const int64_t size = training.tokenizer->vocab_size();
   if (size > training.config->vocabulary) {
     return Status::invalid("model.config.vocab_size", std::to_string(training.config->vocabulary),
                            "the tokenizer has " + std::to_string(size) + " tokens");
   }
-  if (rank.mesh.index(Axis::kWorld) != 0) return {};
-  if (!text.empty()) {
-    WEFT_ASSIGN_OR_RETURN(*training.manifest.mutable_tokenizer(),
-                          store_file(progress, "tokenizer.json", text));
-  }
-  if (source.manifest != nullptr) {
-    *training.manifest.mutable_extra_files() = source.manifest->extra_files();
-  } else if (source.folder && record.spec().tokenizer().from().empty()) {
-    for (const std::string& path : source.folder->extra_files) {
-      WEFT_ASSIGN_OR_RETURN(const std::string bytes, read_file(path));
-      WEFT_ASSIGN_OR_RETURN(*training.manifest.add_extra_files(),
-                            store_file(progress, fs::path(path).filename().string(), bytes));
-    }
+  if (rank.mesh.index(Axis::kWorld) != 0 || files.json.empty()) return {};
+  WEFT_ASSIGN_OR_RETURN(*training.manifest.mutable_tokenizer(),
+                        store_file(progress, "tokenizer.json", files.json));
+  for (const TokenizerFile& file : files.extra) {
+    WEFT_ASSIGN_OR_RETURN(*training.manifest.add_extra_files(),
+                          store_file(progress, file.name, file.content));
   }
   return {};
 }
@@ -188,6 +204,9 @@ Status open_tasks(Rank& rank, const proto::LaunchRecord& record, Training& train
     std::vector<Parameter> trained = training.trunk->parameters();
     for (const Parameter& parameter : head->parameters()) trained.push_back(parameter);
     weights.push_back(task.weight());
+    proto::TaskLabels* names = training.manifest.add_label_names();
+    names->set_task(task.name());
+    for (const std::string& name : feed.label_names()) names->add_names(name);
     training.tasks.push_back({task, std::move(head), std::move(feed), 0, std::move(trained)});
   }
   training.mixing = std::make_unique<tasks::Mixing>(weights);

@@ -1,0 +1,82 @@
+#include "worker/feed.h"
+
+#include "worker/data/source.h"
+
+namespace weft {
+
+struct Feed::State {
+  std::shared_ptr<const Dataset> train, held_out;
+  Sampler sampler;
+};
+
+Feed::Feed(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Feed::Feed(Feed&&) noexcept = default;
+Feed& Feed::operator=(Feed&&) noexcept = default;
+Feed::~Feed() = default;
+
+namespace {
+
+Result<std::shared_ptr<const Dataset>> load(const std::string& id, const std::string& field,
+                                            const DatasetOptions& dataset,
+                                            const Tokenizer& tokenizer,
+                                            const FeedOptions& options) {
+  const Result<std::string> path = staged_input(options.objects_folder, id);
+  if (!path) return fail(path.error().with_prefix(field + ": "));
+  auto loaded = Dataset::load(*path, dataset, tokenizer);
+  if (!loaded) return fail(loaded.error().with_prefix(field + ": "));
+  return loaded;
+}
+
+}  // namespace
+
+Result<Feed> Feed::open(const proto::TaskSpec& task, const Tokenizer& tokenizer,
+                        const FeedOptions& options) {
+  DatasetOptions dataset;
+  const bool classifies = task.type() == proto::TASK_TYPE_SEQUENCE_CLASSIFICATION;
+  dataset.kind = classifies ? SampleKind::kClassification : SampleKind::kCausalLm;
+  dataset.source.format =
+      task.data().format() == proto::DATA_FORMAT_JSONL ? InputFormat::kJsonl : InputFormat::kText;
+  dataset.source.text_key = task.data().text();
+  dataset.source.label_key = classifies ? task.data().label() : "";
+  dataset.sequence_length = options.sequence_length;
+  dataset.labels = task.labels();
+  WEFT_ASSIGN_OR_RETURN(auto train, load(task.data().train(), options.field + ".data.train",
+                                         dataset, tokenizer, options));
+  std::shared_ptr<const Dataset> held_out;
+  if (!task.data().validation().empty()) {
+    dataset.label_names = train->label_names();
+    WEFT_ASSIGN_OR_RETURN(held_out, load(task.data().validation(),
+                                         options.field + ".data.validation", dataset, tokenizer,
+                                         options));
+  }
+  const RandomKey key = RandomKey{options.seed, 0}.derive(
+      /*a=*/0x6f72646572, static_cast<uint64_t>(options.index));
+  Sampler sampler(train->samples(), options.shuffle, key);
+  return Feed(std::make_unique<State>(
+      State{std::move(train), std::move(held_out), std::move(sampler)}));
+}
+
+TaskRows Feed::next(int64_t rows) { return state_->train->rows(state_->sampler.next(rows)); }
+
+int64_t Feed::validation_rows() const {
+  return state_->held_out ? state_->held_out->samples() : 0;
+}
+
+TaskRows Feed::validation(int64_t first, int64_t rows) const {
+  return state_->held_out->range(first, rows);
+}
+
+const std::vector<std::string>& Feed::label_names() const { return state_->train->label_names(); }
+
+proto::DataPosition Feed::position() const {
+  proto::DataPosition position;
+  position.set_epoch(state_->sampler.position().epoch);
+  position.set_sample(state_->sampler.position().sample);
+  return position;
+}
+
+Status Feed::restore(const proto::DataPosition& position) {
+  return state_->sampler.restore({position.epoch(), position.sample()});
+}
+
+}  // namespace weft
