@@ -1,0 +1,116 @@
+// What a node's agent and the coordinator would do for the ranks of one attempt, in memory: keeps
+// metrics, events, chunks and committed checkpoints, and can fail or ask for something at a step.
+//
+// Thread safety: every call from any thread.
+#pragma once
+
+#include <map>
+#include <mutex>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "worker/progress.h"
+
+namespace weft::testing {
+
+// Shared by the ranks of a test, over all its attempts.
+struct MemoryCluster {
+  std::mutex mutex;
+  std::map<std::string, std::string> chunks;
+  std::vector<proto::MetricRecord> metrics;
+  std::vector<proto::CheckpointManifest> checkpoints;
+  std::vector<proto::RankEvent> events;
+  std::vector<proto::TrainingStarted> starts;
+  std::vector<proto::TrainingFinished> finishes;
+
+  int64_t die_after_step = -1;   // sends of later steps are refused, as if the rank were killed
+  int64_t control_at_step = -1;  // `control` is given once this step's metrics have come
+  proto::ControlKind control = proto::CONTROL_KIND_UNSPECIFIED;
+  int full_disk_puts = 0;        // so many puts are refused first
+
+  int64_t last_step() {
+    const std::lock_guard lock(mutex);
+    return metrics.empty() ? 0 : metrics.back().step();
+  }
+  // Training loss by step, of the last attempt that got there.
+  std::map<int64_t, double> losses() {
+    const std::lock_guard lock(mutex);
+    std::map<int64_t, double> by_step;
+    for (const proto::MetricRecord& record : metrics) {
+      const auto found = record.values().find("loss");
+      if (found != record.values().end()) by_step[record.step()] = found->second;
+    }
+    return by_step;
+  }
+};
+
+// One rank's.
+class MemoryProgress final : public Progress {
+ public:
+  explicit MemoryProgress(MemoryCluster& cluster) : cluster_(cluster) {}
+
+  Status send(proto::RankEnvelope message) override {
+    const std::lock_guard lock(cluster_.mutex);
+    for (const proto::MetricRecord& record : message.metrics().records()) {
+      if (cluster_.die_after_step >= 0 && record.step() > cluster_.die_after_step) {
+        return Status(Code::kUnavailable, "killed");
+      }
+      cluster_.metrics.push_back(record);
+    }
+    if (message.has_event()) cluster_.events.push_back(message.event());
+    if (message.has_started()) cluster_.starts.push_back(message.started());
+    if (message.has_finished()) cluster_.finishes.push_back(message.finished());
+    if (message.has_checkpoint()) return commit(message.checkpoint().manifest());
+    return {};
+  }
+  Status flush() override { return {}; }
+
+  std::optional<proto::Control> take_control() override {
+    if (cluster_.control_at_step < 0 || cluster_.last_step() < cluster_.control_at_step || given_) {
+      return std::nullopt;
+    }
+    given_ = true;
+    proto::Control control;
+    control.set_kind(cluster_.control);
+    return control;
+  }
+
+  Status put_chunk(const std::string& hash, std::string_view bytes) override {
+    const std::lock_guard lock(cluster_.mutex);
+    if (cluster_.full_disk_puts > 0) {
+      --cluster_.full_disk_puts;
+      return Status(Code::kResourceExhausted, "no space left on device");
+    }
+    cluster_.chunks.emplace(hash, bytes);
+    return {};
+  }
+
+  Result<std::string> get_chunk(const std::string& hash) override {
+    const std::lock_guard lock(cluster_.mutex);
+    const auto found = cluster_.chunks.find(hash);
+    if (found == cluster_.chunks.end()) return fail(Code::kNotFound, "no chunk " + hash);
+    return found->second;
+  }
+
+ private:
+  Status commit(proto::CheckpointManifest manifest) {
+    for (const proto::TensorEntry& entry : manifest.tensors()) {
+      for (const proto::Tile& tile : entry.tiles()) {
+        for (const proto::ChunkRef& chunk : tile.chunks()) {
+          if (!cluster_.chunks.contains(chunk.hash())) {
+            return Status(Code::kNotFound, "manifest before its chunks");
+          }
+        }
+      }
+    }
+    manifest.set_id("ckpt-" + std::to_string(cluster_.checkpoints.size() + 1));
+    cluster_.checkpoints.push_back(std::move(manifest));
+    return {};
+  }
+
+  MemoryCluster& cluster_;
+  bool given_ = false;
+};
+
+}  // namespace weft::testing

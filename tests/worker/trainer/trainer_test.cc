@@ -1,0 +1,282 @@
+#include "worker/trainer.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+
+#include "kernels/tensor/tensor.h"
+#include "proto/json/job_rules.h"
+#include "proto/json/yaml.h"
+#include "tests/testing/memory_progress.h"
+#include "tests/testing/rank_runner.h"
+#include "worker/setup.h"
+
+namespace weft {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::MemoryCluster;
+using testing::MemoryProgress;
+
+constexpr const char* kTwoTasks = R"(
+name: two
+kind: multi_task
+model:
+  family: gpt2
+  config: {n_layer: 2, n_head: 3, n_embd: 24, n_positions: 32, vocab_size: 257,
+           resid_pdrop: 0.1, embd_pdrop: 0.1, attn_pdrop: 0.1}
+tokenizer: {type: byte}
+tasks:
+  - {name: lm, type: causal_lm, weight: 2, data: {train: obj-text, format: text}}
+  - name: kind
+    type: sequence_classification
+    labels: 3
+    data: {train: obj-rows, validation: obj-rows, format: jsonl}
+training:
+  {steps: 50, batch_size: 5, micro_batch_size: 2, sequence_length: 20, seed: 17,
+   optimizer: {type: adamw, learning_rate: 3.0e-3, weight_decay: 0.01, betas: [0.9, 0.95]},
+   schedule: {type: cosine, warmup_steps: 5}, evaluate_every: 20}
+checkpoint: {every_steps: 7}
+)";
+
+class Trainer : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = fs::temp_directory_path() / ("weft-trainer-" + std::to_string(getpid()));
+    fs::create_directories(folder_ / "obj-text");
+    fs::create_directories(folder_ / "obj-rows");
+    std::ofstream text(folder_ / "obj-text" / "a.txt");
+    for (int i = 0; i < 60; ++i) text << "line " << i * i << " of a text that repeats itself\n";
+    std::ofstream rows(folder_ / "obj-rows" / "rows.jsonl");
+    for (int i = 0; i < 31; ++i) {
+      rows << R"({"text": ")" << std::string(static_cast<size_t>(3 + i % 9), "xyz"[i % 3])
+           << R"( word )" << i << R"(", "label": )" << i % 3 << "}\n";
+    }
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+
+  proto::LaunchRecord record(const std::string& job, MeshDegrees mesh) {
+    proto::LaunchRecord record;
+    const Status status = read_yaml(job, *record.mutable_spec());
+    EXPECT_TRUE(status.ok()) << status.to_string();
+    record.mutable_spec()->mutable_parallel()->set_data(mesh.data);
+    record.mutable_spec()->mutable_parallel()->set_sequence(mesh.sequence);
+    record.mutable_spec()->mutable_parallel()->set_tensor(mesh.tensor);
+    const Status finished = finish_job(*record.mutable_spec());
+    EXPECT_TRUE(finished.ok()) << finished.to_string();
+    record.set_job("job-test");
+    record.set_attempt(1);
+    record.set_objects_folder(folder_.string());
+    return record;
+  }
+
+  // The Status of rank 0.
+  Status train(const proto::LaunchRecord& record, MemoryCluster& cluster) {
+    const proto::ParallelSpec& mesh = record.spec().parallel();
+    Status first;
+    testing::run_mesh({mesh.data(), mesh.sequence(), mesh.tensor()}, [&](Rank& rank) {
+      MemoryProgress progress(cluster);
+      const Status status = run_training(rank, record, progress);
+      if (rank.mesh.index(Axis::kWorld) == 0) first = status;
+      if (!status.ok()) throw StatusError(status);
+    });
+    return first;
+  }
+
+  std::map<int64_t, double> losses(const std::string& job, MeshDegrees mesh) {
+    MemoryCluster cluster;
+    const Status status = train(record(job, mesh), cluster);
+    EXPECT_TRUE(status.ok()) << status.to_string();
+    return cluster.losses();
+  }
+
+  fs::path folder_;
+};
+
+TEST_F(Trainer, LearnsAndFinishes) {
+  MemoryCluster cluster;
+  ASSERT_TRUE(train(record(kTwoTasks, {}), cluster).ok());
+  ASSERT_EQ(cluster.finishes.size(), 1U);
+  EXPECT_EQ(cluster.finishes[0].outcome(), "succeeded");
+  const auto losses = cluster.losses();
+  ASSERT_EQ(losses.size(), 50U);
+  EXPECT_LT(losses.at(50), losses.at(1));
+  EXPECT_TRUE(cluster.finishes[0].results().contains("kind.validation_accuracy"));
+  EXPECT_EQ(cluster.checkpoints.back().state().step(), 50);
+  EXPECT_EQ(cluster.checkpoints.back().why(), "end");
+}
+
+TEST_F(Trainer, SharesOfStepsFollowTheWeights) {
+  MemoryCluster cluster;
+  ASSERT_TRUE(train(record(kTwoTasks, {}), cluster).ok());
+  int64_t lm = 0;
+  for (const auto& metric : cluster.metrics) {
+    if (metric.values().contains("loss") && metric.task() == "lm") ++lm;
+  }
+  EXPECT_NEAR(static_cast<double>(lm), 50 * 2.0 / 3, 1);
+}
+
+TEST_F(Trainer, KilledTwiceInsideAnEpochTheLossCurveIsTheSameBitForBit) {
+  for (const MeshDegrees mesh : {MeshDegrees{1, 1, 1}, MeshDegrees{1, 1, 2}}) {
+    const auto whole = losses(kTwoTasks, mesh);
+    MemoryCluster cluster;
+    proto::LaunchRecord attempt = record(kTwoTasks, mesh);
+    for (const int64_t death : {17, 33, -1}) {
+      cluster.die_after_step = death;
+      if (!cluster.checkpoints.empty()) {
+        *attempt.mutable_resume() = cluster.checkpoints.back();
+        attempt.set_attempt(attempt.attempt() + 1);
+      }
+      if (death < 0) {
+        ASSERT_TRUE(train(attempt, cluster).ok());
+      } else {
+        EXPECT_THROW(static_cast<void>(train(attempt, cluster)), StatusError);
+      }
+    }
+    EXPECT_EQ(cluster.losses(), whole);
+    ASSERT_EQ(cluster.starts.size(), 3U);
+    EXPECT_EQ(cluster.starts[2].step(), 28);
+    EXPECT_NE(cluster.starts[2].resume_note().find("bit for bit"), std::string::npos);
+  }
+}
+
+TEST_F(Trainer, ResumesOnAnotherMesh) {
+  const auto whole = losses(kTwoTasks, {});
+  MemoryCluster cluster;
+  cluster.die_after_step = 24;
+  EXPECT_THROW(static_cast<void>(train(record(kTwoTasks, {1, 1, 3}), cluster)), StatusError);
+  cluster.die_after_step = -1;
+  proto::LaunchRecord attempt = record(kTwoTasks, {2, 2, 1});
+  *attempt.mutable_resume() = cluster.checkpoints.back();
+  ASSERT_TRUE(train(attempt, cluster).ok());
+  EXPECT_NE(cluster.starts.back().resume_note().find("1x1x3 to 2x2x1"), std::string::npos);
+  for (const auto& [step, loss] : cluster.losses()) {
+    EXPECT_NEAR(loss, whole.at(step), 1e-4 * std::abs(whole.at(step))) << step;
+  }
+}
+
+TEST_F(Trainer, EveryMeshHasTheLossesOfOneRank) {
+  const auto one = losses(kTwoTasks, {});
+  for (const MeshDegrees mesh :
+       {MeshDegrees{2, 1, 1}, MeshDegrees{1, 2, 1}, MeshDegrees{1, 1, 2}, MeshDegrees{4, 1, 1},
+        MeshDegrees{1, 4, 1}, MeshDegrees{2, 2, 1}, MeshDegrees{2, 1, 2}, MeshDegrees{1, 2, 2},
+        MeshDegrees{1, 1, 3}, MeshDegrees{1, 3, 1}}) {
+    const auto meshed = losses(kTwoTasks, mesh);
+    ASSERT_EQ(meshed.size(), one.size());
+    for (const auto& [step, loss] : meshed) {
+      EXPECT_NEAR(loss, one.at(step), 1e-4 * std::abs(one.at(step)))
+          << mesh.data << "x" << mesh.sequence << "x" << mesh.tensor << " step " << step;
+    }
+  }
+}
+
+TEST_F(Trainer, PauseAndCancelEndInACheckpoint) {
+  for (const auto kind : {proto::CONTROL_KIND_PAUSE, proto::CONTROL_KIND_CANCEL}) {
+    MemoryCluster cluster;
+    cluster.control_at_step = 10;
+    cluster.control = kind;
+    ASSERT_TRUE(train(record(kTwoTasks, {1, 1, 2}), cluster).ok());
+    ASSERT_EQ(cluster.finishes.size(), 1U);
+    const bool pause = kind == proto::CONTROL_KIND_PAUSE;
+    EXPECT_EQ(cluster.finishes[0].outcome(), pause ? "paused" : "cancelled");
+    EXPECT_EQ(cluster.checkpoints.back().state().step(), cluster.finishes[0].step());
+    EXPECT_LE(cluster.finishes[0].step(), 12);
+  }
+}
+
+TEST_F(Trainer, ARequestedCheckpointDoesNotEndTheTraining) {
+  MemoryCluster cluster;
+  cluster.control_at_step = 10;
+  cluster.control = proto::CONTROL_KIND_CHECKPOINT;
+  ASSERT_TRUE(train(record(kTwoTasks, {2, 1, 1}), cluster).ok());
+  int requested = 0;
+  for (const auto& manifest : cluster.checkpoints) requested += manifest.why() == "request";
+  EXPECT_EQ(requested, 1);
+  EXPECT_EQ(cluster.finishes[0].outcome(), "succeeded");
+}
+
+TEST_F(Trainer, AFullDiskDelaysTheCheckpointAndLosesNothing) {
+  MemoryCluster cluster;
+  cluster.full_disk_puts = 5;
+  ASSERT_TRUE(train(record(kTwoTasks, {}), cluster).ok());
+  EXPECT_EQ(cluster.checkpoints.back().state().step(), 50);
+  ASSERT_FALSE(cluster.events.empty());
+  EXPECT_EQ(cluster.events[0].type(), "checkpoint_waits");
+}
+
+TEST_F(Trainer, TransferTakesTheTrunkAndMakesNewHeads) {
+  MemoryCluster cluster;
+  ASSERT_TRUE(train(record(kTwoTasks, {1, 1, 2}), cluster).ok());
+  proto::LaunchRecord attempt = record(kTwoTasks, {});
+  attempt.mutable_spec()->mutable_model()->clear_family();
+  attempt.mutable_spec()->mutable_model()->clear_config();
+  attempt.mutable_spec()->mutable_model()->set_from("ckpt-1");
+  attempt.mutable_spec()->mutable_tasks(1)->set_name("fresh");
+  *attempt.mutable_base() = cluster.checkpoints.back();
+  MemoryCluster second;
+  second.chunks = cluster.chunks;
+  ASSERT_TRUE(train(attempt, second).ok());
+  EXPECT_LT(second.losses().at(1), cluster.losses().at(1) - 0.5);  // the language model goes on
+  EXPECT_EQ(second.starts[0].step(), 0);
+}
+
+TEST_F(Trainer, BadInputIsNamed) {
+  MemoryCluster cluster;
+  const auto failure = [&](auto change) {
+    proto::LaunchRecord bad = record(kTwoTasks, {});
+    change(*bad.mutable_spec());
+    try {
+      return train(bad, cluster);
+    } catch (const StatusError& error) {
+      return error.status();
+    }
+  };
+  Status status = failure([](auto& spec) {
+    spec.mutable_tasks(0)->mutable_data()->set_train("obj-absent");
+  });
+  EXPECT_NE(status.to_string().find("tasks[0].data.train"), std::string::npos);
+  EXPECT_FALSE(retryable(status));
+  status = failure([](auto& spec) { spec.mutable_training()->set_sequence_length(33); });
+  EXPECT_EQ(status.field(), "training.sequence_length") << status.to_string();
+  status = failure([](auto& spec) { spec.mutable_tasks(1)->set_labels(2); });
+  EXPECT_NE(status.to_string().find("tasks[1].data.train"), std::string::npos)
+      << status.to_string();
+  EXPECT_TRUE(cluster.metrics.empty());
+}
+
+TEST_F(Trainer, ARankHoldsItsShareOfTheParameters) {
+  constexpr const char* kWide = R"(
+name: wide
+kind: pretrain
+model: {family: gpt2, config: {n_layer: 1, n_head: 4, n_embd: 64, n_positions: 32, vocab_size: 4000}}
+tokenizer: {type: byte}
+tasks: [{type: causal_lm, data: {train: obj-text}}]
+training: {steps: 2, batch_size: 2, sequence_length: 16}
+)";
+  const auto parameter_bytes = [&](MeshDegrees mesh) {
+    int64_t most = 0;
+    std::mutex mutex;
+    const proto::LaunchRecord launch = record(kWide, mesh);
+    testing::run_mesh(mesh, [&](Rank& rank) {
+      MemoryCluster cluster;
+      MemoryProgress progress(cluster);
+      const auto training = set_up(rank, launch, progress);
+      ASSERT_TRUE(training.has_value());
+      int64_t bytes = 0;
+      for (const Parameter& parameter : (*training)->optimizer->parameters()) {
+        bytes += static_cast<int64_t>(parameter.value.bytes());
+      }
+      const std::lock_guard lock(mutex);
+      most = std::max(most, bytes);
+    });
+    return most;
+  };
+  const int64_t whole = parameter_bytes({});
+  EXPECT_LE(static_cast<double>(parameter_bytes({1, 1, 2})), 1.05 * static_cast<double>(whole) / 2);
+  EXPECT_LE(static_cast<double>(parameter_bytes({1, 1, 4})), 1.05 * static_cast<double>(whole) / 4);
+}
+
+}  // namespace
+}  // namespace weft
