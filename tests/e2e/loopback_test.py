@@ -1,0 +1,226 @@
+#!/usr/bin/env python3
+"""The real programs over HTTP on loopback: two nodes, tensor parallel 2."""
+import json
+import os
+import signal
+import threading
+import time
+import unittest
+from pathlib import Path
+
+from cluster import Cluster, Refused, kill, losses
+
+JOB = """
+name: thread
+kind: multi_task
+model: {family: gpt2, config: {n_layer: 2, n_head: 2, n_embd: 32, n_positions: 64, vocab_size: 257}}
+tokenizer: {type: byte}
+tasks:
+  - {name: lm, type: causal_lm, weight: 1, data: {train: texts/, format: text}}
+  - {name: kind, type: sequence_classification, labels: 2,
+     data: {train: rows.jsonl, validation: rows.jsonl, format: jsonl}}
+training: {steps: STEPS, batch_size: 4, micro_batch_size: 2, sequence_length: 32, seed: 3,
+           dropout: 0.1, optimizer: {type: adamw, learning_rate: 1.0e-3}}
+checkpoint: {every_steps: EVERY, keep_last: 3}
+parallel: {tensor: 2}
+resources: {slots: 2, nodes: 2}
+"""
+
+
+def job_text(steps, every=10):
+    return JOB.replace("STEPS", str(steps)).replace("EVERY", str(every))
+
+
+class LoopbackTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.cluster = Cluster(nodes=2, slots=1)
+        cls.cluster.up()
+        cls.inputs = cls.cluster.folder / "inputs"
+        (cls.inputs / "texts").mkdir(parents=True)
+        (cls.inputs / "texts" / "a.txt").write_text("a text that is told again\n" * 200)
+        with open(cls.inputs / "rows.jsonl", "w", encoding="utf-8") as rows:
+            for i in range(40):
+                rows.write(json.dumps({"text": "ab"[i % 2] * 12, "label": i % 2}) + "\n")
+
+    @classmethod
+    def tearDownClass(cls):
+        if os.environ.get("WEFT_E2E_LOGS"):
+            cls.cluster.show_logs()
+        cls.cluster.__exit__(None, None, None)
+
+    def submit(self, steps, every=10, *more):
+        path = self.inputs / "job.yaml"
+        path.write_text(job_text(steps, every))
+        done = self.cluster.weft("submit", "-f", path, "--json", *more)
+        return json.loads(done.stdout)["id"]
+
+    def whole_curve(self, steps):
+        job = self.submit(steps)
+        self.cluster.wait(job, "succeeded")
+        return losses(self.cluster.metrics(job))
+
+    def rank_pids(self, job):
+        return [rank["pid"] for rank in self.cluster.job(job)["ranks"]]
+
+    def test_trains_exports_and_generates(self):
+        job = self.submit(2000)
+        running = self.cluster.wait_step(job, 3)
+        self.assertEqual(running["state"], "running")
+        self.assertEqual(sorted(rank["node"] for rank in running["ranks"]),
+                         sorted(node["name"] for node in self.cluster.rest("GET", "nodes")["nodes"]))
+        for rank in running["ranks"]:
+            argv = Path(f"/proc/{rank['pid']}/cmdline").read_bytes().split(b"\0")
+            self.assertEqual(Path(argv[0].decode()).name, "weft-worker")
+            self.assertNotEqual(Path(f"/proc/{rank['pid']}").stat().st_uid, 0)
+        self.cluster.weft("cancel", job)
+        cancelled = self.cluster.wait(job, "cancelled")
+        checkpoint = cancelled["checkpoint"]
+        self.assertTrue(checkpoint)
+        out = self.cluster.folder / "export"
+        self.cluster.weft("export", checkpoint, "--to", out, "--task", "lm")
+        for name in ("config.json", "model.safetensors", "tokenizer.json"):
+            self.assertTrue((out / name).stat().st_size > 0, name)
+        text = self.cluster.weft("generate", checkpoint, "--prompt", "a text", "--max-tokens", 8)
+        self.assertIn("a text", text.stdout)
+        self.assertEqual(self.cluster.weft("submit", "-f", self.inputs / "job.yaml", "--set",
+                                           "training.steps=3", "--wait").returncode, 0)
+
+    def test_pause_and_resume_give_the_same_curve(self):
+        whole = self.whole_curve(60)
+        job = self.submit(60)
+        self.cluster.wait_step(job, 15)
+        self.cluster.weft("pause", job)
+        self.cluster.wait(job, "paused")
+        self.cluster.weft("resume", job)
+        done = self.cluster.wait(job, "succeeded")
+        self.assertEqual(losses(self.cluster.metrics(job)), whole)
+        self.assertIn("bit for bit", done["resume_note"])
+
+    def test_a_killed_rank_restarts_the_job_from_its_checkpoint(self):
+        whole = self.whole_curve(80)
+        job = self.submit(80)
+        for death, step in enumerate((25, 45), 1):
+            self.cluster.wait_step(job, step)
+            kill(self.rank_pids(job)[death % 2])
+            limit = time.monotonic() + 60
+            while self.cluster.job(job)["attempt"] <= death:
+                self.assertLess(time.monotonic(), limit, "no new attempt")
+                time.sleep(0.1)
+        done = self.cluster.wait(job, "succeeded")
+        self.assertEqual(done["attempt"], 3)
+        self.assertEqual(losses(self.cluster.metrics(job)), whole)
+
+    def test_coordinator_and_agents_killed_while_the_job_runs(self):
+        job = self.submit(1500, 200)
+        self.cluster.wait_step(job, 5)
+        pids = self.rank_pids(job)
+        for program in ("weft-coordinator", "weft-agent"):
+            victims = [pid for pid in self.cluster.pids(program)
+                       if b"--shepherd" not in Path(f"/proc/{pid}/cmdline").read_bytes()]
+            self.assertTrue(victims, program)
+            for pid in victims:
+                kill(pid)
+            time.sleep(1)
+            self.cluster.up()
+            step = self.cluster.job(job)["step"]
+            self.cluster.wait_step(job, step + 20)
+            now = self.cluster.job(job)
+            self.assertEqual((now["state"], now["attempt"]), ("running", 1))
+            self.assertEqual(self.rank_pids(job), pids)
+        self.cluster.weft("cancel", job)
+        self.cluster.wait(job, "cancelled")
+        steps = [metric["step"] for metric in self.cluster.metrics(job)
+                 if "loss" in metric["values"]]
+        self.assertEqual(steps, list(range(1, len(steps) + 1)))
+
+    def test_down_and_up_go_on_with_the_job(self):
+        job = self.submit(400, 20)
+        self.cluster.wait_step(job, 30)
+        told = self.cluster.down()
+        self.assertIn(job, told.stdout)
+        self.assertEqual(self.cluster.pids("weft-agent"), [])
+        self.cluster.up()
+        self.cluster.wait_step(job, 60)
+        self.cluster.weft("cancel", job)
+        self.cluster.wait(job, "cancelled")
+
+    def test_events_reach_a_stream_soon_and_a_slow_reader_does_not_matter(self):
+        import http.client
+        job = self.submit(300, 50)
+        seen = []
+
+        def read():
+            connection = http.client.HTTPConnection("127.0.0.1", self.cluster.port, timeout=60)
+            connection.request("GET", f"/api/v1/jobs/{job}/events", headers={
+                "Authorization": f"Bearer {self.cluster.token()}",
+                "Accept": "text/event-stream"})
+            answer = connection.getresponse()
+            for line in answer:
+                if line.startswith(b"data: "):
+                    event = json.loads(line[6:])
+                    if "sequence" in event:
+                        seen.append((event, time.time() * 1000 - event["time_ms"]))
+                if line.startswith(b"event: end"):
+                    return
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        self.cluster.wait(job, "succeeded")
+        reader.join(timeout=20)
+        self.assertFalse(reader.is_alive())
+        sequences = [event["sequence"] for event, _ in seen]
+        self.assertEqual(sequences, list(range(1, len(sequences) + 1)))
+        self.assertEqual(len(sequences), len(self.cluster.events(job)))
+        late = sorted(delay for event, delay in seen if event["type"] == "checkpoint")
+        self.assertLess(late[len(late) // 2], 200)
+
+    def test_errors_are_told(self):
+        with self.assertRaises(Refused) as refused:
+            self.cluster.rest("GET", "jobs/job-absent")
+        self.assertEqual(refused.exception.status, 404)
+        with self.assertRaises(Refused) as refused:
+            self.cluster.rest("POST", "jobs", {"name": "x", "kind": "pretrain", "stpes": 1})
+        self.assertEqual(refused.exception.body["field"], "stpes")
+        self.assertTrue(refused.exception.body["request_id"])
+        path = self.inputs / "bad.yaml"
+        path.write_text(job_text(10).replace("batch_size: 4", "batch_size: 0"))
+        bad = self.cluster.weft("submit", "-f", path, check=False)
+        self.assertNotEqual(bad.returncode, 0)
+        self.assertIn("training.batch_size", bad.stderr)
+        path.write_text(job_text(10).replace("tensor: 2", "tensor: 64").replace("slots: 2", "slots: 64")
+                        .replace("n_head: 2", "n_head: 64").replace("n_embd: 32", "n_embd: 64"))
+        bad = self.cluster.weft("submit", "-f", path, check=False)
+        self.assertNotEqual(bad.returncode, 0)
+        self.assertIn("resources", bad.stderr)
+        self.assertEqual(self.cluster.weft("show", "job-absent", check=False).returncode, 102)
+
+    def test_two_jobs_take_turns_and_say_why_they_wait(self):
+        first, second = self.submit(400, 0), self.submit(5)
+        self.cluster.wait_step(first, 1)
+        waiting = self.cluster.job(second)
+        self.assertEqual(waiting["state"], "queued")
+        self.assertIn("slot", waiting["reason"])
+        self.cluster.weft("cancel", first)
+        self.cluster.wait(second, "succeeded")
+
+    def test_no_secret_in_arguments_or_environment(self):
+        job = self.submit(400, 0)
+        self.cluster.wait_step(job, 1)
+        secrets = [self.cluster.token()]
+        for path in self.cluster.data.rglob("*secret*"):
+            if path.is_file():
+                self.assertEqual(path.stat().st_mode & 0o077, 0, path)
+                secrets.append(path.read_text(errors="replace").strip())
+        for pid in self.rank_pids(job) + self.cluster.pids("weft-agent"):
+            told = Path(f"/proc/{pid}/cmdline").read_bytes() + \
+                Path(f"/proc/{pid}/environ").read_bytes()
+            for secret in secrets:
+                self.assertNotIn(secret.encode(), told)
+        self.cluster.weft("cancel", job)
+        self.cluster.wait(job, "cancelled")
+
+
+if __name__ == "__main__":
+    signal.alarm(900)
+    unittest.main()
