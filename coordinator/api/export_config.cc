@@ -2,6 +2,9 @@
 #include "worker/models/model.h"
 
 namespace weft::api {
+namespace {
+constexpr int64_t kByteEndOfText = 256;  // of the byte tokenizer, which pads with it
+}  // namespace
 
 Result<std::string> export_config(const proto::CheckpointManifest& manifest, int64_t labels) {
   const ModelFamily* family = find_family(manifest.family());
@@ -14,6 +17,9 @@ Result<std::string> export_config(const proto::CheckpointManifest& manifest, int
   if (!config) return fail(config.error().with_prefix(manifest.id() + ": "));
   ExportHead head;
   head.labels = labels;
+  if (manifest.tokenizer().path().empty() && (*config)->vocabulary > kByteEndOfText) {
+    head.pad_token_id = kByteEndOfText;
+  }
   return family->config_json(**config, head);
 }
 
