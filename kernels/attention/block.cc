@@ -84,7 +84,7 @@ struct Problem {
   }
   // scores := scale q k^T with what is invisible at -infinity; false: nothing is visible.
   bool scores_of(const Tile& tile, int64_t head, T* scores) const {
-    const TileView seen = mask.view(tile);
+    const TileView seen = tile.keys == 0 ? TileView::kNone : mask.view(tile);
     if (seen == TileView::kNone) return false;
     cpu::gemm(cx.pool, tile.queries, tile.keys, e.features,
               head_of<T>(q, tile.row, head).matrix(tile.query),
@@ -121,7 +121,8 @@ class Forward {
     std::fill_n(total, queries, T{0});
     for (int64_t i = 0; i < queries; ++i) std::fill_n(out.at(query + i), features, T{0});
     for (int64_t key = 0; key < p_.e.keys; key += kKeys) {
-      const Tile tile{row, query, queries, key, std::min(kKeys, p_.e.keys - key)};
+      const Tile tile =
+          p_.mask.without_later_keys({row, query, queries, key, std::min(kKeys, p_.e.keys - key)});
       if (!p_.scores_of(tile, head, scores)) continue;
       weigh(tile, head, out, scores, largest, total);
       cpu::gemm(p_.cx.pool, queries, features, tile.keys, cpu::Matrix<T>{scores, tile.keys},
@@ -197,8 +198,9 @@ class Backward {
     for (int64_t key = 0; key < p_.e.keys; key += kKeys) {
       for (int64_t head = first; head < last; ++head) {
         for (int64_t query = 0; query < p_.e.queries; query += kQueries) {
-          one_tile({row, query, std::min(kQueries, p_.e.queries - query), key,
-                    std::min(kKeys, p_.e.keys - key)},
+          const int64_t queries = std::min(kQueries, p_.e.queries - query);
+          one_tile(p_.mask.without_later_keys(
+                       {row, query, queries, key, std::min(kKeys, p_.e.keys - key)}),
                    head, scratch);
         }
       }

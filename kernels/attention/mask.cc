@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "kernels/cpu/rows.h"
 #include "kernels/tensor/strided.h"
 
 namespace weft::attention {
@@ -80,6 +81,15 @@ TileView Mask::view(const Tile& tile) const {
   return all ? TileView::kAll : TileView::kSome;
 }
 
+Tile Mask::without_later_keys(Tile tile) const {
+  if (!causal_) return tile;
+  const int64_t* query = query_position_.data<int64_t>() + tile.row * queries_;
+  const int64_t* key = key_position_.data<int64_t>() + tile.row * keys_ + tile.key;
+  const int64_t most = range_of(query, tile.query, tile.query + tile.queries).most;
+  while (tile.keys > 0 && key[tile.keys - 1] > most) --tile.keys;
+  return tile;
+}
+
 template <typename T>
 void Mask::hide(const Tile& tile, T* scores) const {
   const int64_t query0 = tile.row * queries_ + tile.query, key0 = tile.row * keys_ + tile.key;
@@ -108,18 +118,14 @@ template void Mask::hide(const Tile&, double*) const;
 template <typename T>
 void draw_kept(const WeightDropout& dropout, int64_t head, const Tile& tile, T* keep) {
   const T kept = static_cast<T>(1 / (1 - dropout.rate));
-  const float rate = static_cast<float>(dropout.rate);
+  const int64_t row = dropout.first_row + tile.row;
+  const int64_t first = (row * dropout.heads + dropout.first_head + head) * dropout.queries;
   for (int64_t i = 0; i < tile.queries; ++i) {
-    const int64_t row_and_head =
-        (dropout.first_row + tile.row) * dropout.heads + dropout.first_head + head;
-    const int64_t query = row_and_head * dropout.queries + dropout.first_query + tile.query + i;
-    uint64_t index = static_cast<uint64_t>(query * dropout.keys + dropout.first_key + tile.key);
-    std::array<uint32_t, 4> words = philox(dropout.key, index / 4);
-    for (int64_t j = 0; j < tile.keys; ++j, ++index) {
-      if (index % 4 == 0) words = philox(dropout.key, index / 4);
-      const float uniform = static_cast<float>(words[index % 4] >> 8) * 0x1p-24F;
-      keep[i * tile.keys + j] = uniform >= rate ? kept : T{0};
-    }
+    const int64_t query = first + dropout.first_query + tile.query + i;
+    cpu::rows<T>().draw_kept(
+        dropout.key.seed, dropout.key.stream,
+        static_cast<uint64_t>(query * dropout.keys + dropout.first_key + tile.key),
+        static_cast<float>(dropout.rate), kept, keep + i * tile.keys, tile.keys);
   }
 }
 template void draw_kept(const WeightDropout&, int64_t, const Tile&, float*);

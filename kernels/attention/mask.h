@@ -25,6 +25,8 @@ class Mask {
 
   // What of the tile is visible, judged by the range of its positions: kSome may still be all.
   TileView view(const Tile& tile) const;
+  // The tile without the last keys that come after every one of its queries.
+  Tile without_later_keys(Tile tile) const;
   // Sets the invisible scores [queries, keys] to -infinity.
   template <typename T>
   void hide(const Tile& tile, T* scores) const;

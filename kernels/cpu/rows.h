@@ -33,6 +33,9 @@ struct RowKernels {
   void (*scale)(T factor, T* x, int64_t n);
   void (*add)(const T* x, T* y, int64_t n);       // y += x
   void (*multiply)(const T* x, T* y, int64_t n);  // y *= x
+  // keep[i] = uniform_at({seed, stream}, first + i) >= rate ? kept : 0 (kernels/ops/random.h).
+  void (*draw_kept)(uint64_t seed, uint64_t stream, uint64_t first, float rate, T kept, T* keep,
+                    int64_t n);
   // ds = p * (dp - delta), the gradient of softmax at p.
   void (*softmax_gradient)(const T* p, const T* dp, T delta, T factor, T* ds, int64_t n);
 };

@@ -260,21 +260,69 @@ T log_sum_exp(const T* x, int64_t n) {
   return largest + static_cast<T>(__builtin_log(static_cast<double>(total)));
 }
 
+constexpr int kLanes = 16;
+
+// Philox4x32-10 for kLanes counters from `first` on: words[4 * lane + w].
+inline void philox_lanes(uint64_t seed, uint64_t stream, uint64_t first, uint32_t* words) {
+  uint32_t a[kLanes], b[kLanes], c[kLanes], d[kLanes];
+#pragma omp simd
+  for (int lane = 0; lane < kLanes; ++lane) {
+    const uint64_t counter = first + static_cast<uint64_t>(lane);
+    a[lane] = static_cast<uint32_t>(counter);
+    b[lane] = static_cast<uint32_t>(counter >> 32);
+    c[lane] = static_cast<uint32_t>(stream);
+    d[lane] = static_cast<uint32_t>(stream >> 32);
+  }
+  uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
+  for (int round = 0; round < 10; ++round) {
+#pragma omp simd
+    for (int lane = 0; lane < kLanes; ++lane) {
+      const uint64_t p0 = uint64_t{0xD2511F53} * a[lane], p1 = uint64_t{0xCD9E8D57} * c[lane];
+      a[lane] = static_cast<uint32_t>(p1 >> 32) ^ b[lane] ^ k0;
+      b[lane] = static_cast<uint32_t>(p1);
+      c[lane] = static_cast<uint32_t>(p0 >> 32) ^ d[lane] ^ k1;
+      d[lane] = static_cast<uint32_t>(p0);
+    }
+    k0 += 0x9E3779B9;
+    k1 += 0xBB67AE85;
+  }
+#pragma omp simd
+  for (int lane = 0; lane < kLanes; ++lane) {
+    words[4 * lane] = a[lane];
+    words[4 * lane + 1] = b[lane];
+    words[4 * lane + 2] = c[lane];
+    words[4 * lane + 3] = d[lane];
+  }
+}
+
+template <typename T>
+void draw_kept(uint64_t seed, uint64_t stream, uint64_t first, float rate, T kept, T* keep,
+               int64_t n) {
+  uint32_t words[4 * kLanes];
+  for (int64_t done = 0; done < n;) {
+    const uint64_t index = first + static_cast<uint64_t>(done);
+    const int64_t skipped = static_cast<int64_t>(index % 4);
+    philox_lanes(seed, stream, index / 4, words);
+    const int64_t rest = n - done, room = 4 * kLanes - skipped;
+    const int64_t count = rest < room ? rest : room;
+#pragma omp simd
+    for (int64_t i = 0; i < count; ++i) {
+      const float uniform =
+          static_cast<float>(static_cast<int>(words[skipped + i] >> 8)) * 0x1p-24F;
+      keep[done + i] = uniform >= rate ? kept : T{0};
+    }
+    done += count;
+  }
+}
+
 template <typename T>
 constexpr RowKernels<T> table() {
-  return {curve<T>,
-          curve_backward<T>,
-          layer_norm<T>,
-          layer_norm_backward<T>,
-          softmax<T>,
-          softmax_backward<T>,
-          log_sum_exp<T>,
-          exp_shifted<T>,
-          sum<T>,
-          dot<T>,
-          max<T>,
-          scale<T>,
-          add<T>,
-          multiply<T>,
-          softmax_gradient<T>};
+  return {curve<T>,       curve_backward<T>,
+          layer_norm<T>,  layer_norm_backward<T>,
+          softmax<T>,     softmax_backward<T>,
+          log_sum_exp<T>, exp_shifted<T>,
+          sum<T>,         dot<T>,
+          max<T>,         scale<T>,
+          add<T>,         multiply<T>,
+          draw_kept<T>,   softmax_gradient<T>};
 }

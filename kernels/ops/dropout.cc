@@ -1,11 +1,14 @@
 // Dropout (Srivastava et al. 2014). The mask is drawn again in the backward pass, never kept.
-#include <cmath>
+#include <algorithm>
 
+#include "kernels/cpu/rows.h"
 #include "kernels/ops/common.h"
 #include "kernels/ops/ops.h"
 
 namespace weft::ops {
 namespace {
+
+constexpr int64_t kDrawn = 256;  // draws at once
 
 class Dropout final : public Op {
  public:
@@ -41,13 +44,16 @@ class Dropout final : public Op {
       const T kept = static_cast<T>(1 / (1 - rate_));
       const float rate = static_cast<float>(rate_);
       loop.run(cx.pool, 2048, [&](int64_t n, const std::array<int64_t, 2>& at, int64_t first) {
-        uint64_t drawn = ~uint64_t{0};
-        std::array<uint32_t, 4> words{};
-        for (int64_t i = 0; i < n; ++i) {
-          const uint64_t index = static_cast<uint64_t>(start + at[0] + i * step);
-          if (index / 4 != drawn) words = philox(key_, drawn = index / 4);
-          const bool keep = static_cast<float>(words[index % 4] >> 8) * 0x1p-24F >= rate;
-          to[first + i] = keep ? from[first + i] * kept : T{0};
+        // Draws run along the innermost global dim; elsewhere they come one by one.
+        T keep[kDrawn];
+        const int64_t length = step == 1 ? kDrawn : 1;
+        for (int64_t done = 0; done < n; done += length) {
+          const int64_t count = std::min(length, n - done);
+          const uint64_t index = static_cast<uint64_t>(start + at[0] + done * step);
+          cpu::rows<T>().draw_kept(key_.seed, key_.stream, index, rate, kept, keep, count);
+          const T* source = from + first + done;
+          T* target = to + first + done;
+          for (int64_t i = 0; i < count; ++i) target[i] = keep[i] == 0 ? T{0} : source[i] * kept;
         }
       });
     });

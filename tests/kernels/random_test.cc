@@ -4,6 +4,9 @@
 
 #include <cmath>
 #include <set>
+#include <vector>
+
+#include "kernels/cpu/rows.h"
 
 namespace weft {
 namespace {
@@ -18,6 +21,20 @@ TEST(Philox, KnownAnswers) {
   // Counter 243f6a88 85a308d3 13198a2e 03707344, key a4093822 299f31d0.
   EXPECT_EQ(philox({0x299f31d0a4093822, 0x0370734413198a2e}, 0x85a308d3243f6a88),
             (Words{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
+}
+
+// The vector code draws what uniform_at says, from any start, over more than one batch of lanes.
+TEST(Random, RowsOfDrawsAreUniformAt) {
+  const RandomKey key{0x123456789abcdef0, 0xfedcba9876543210};
+  for (const uint64_t first : {uint64_t{0}, uint64_t{1}, uint64_t{63}, (uint64_t{1} << 34) - 7}) {
+    for (const int64_t n : {1, 3, 64, 65, 200}) {
+      std::vector<float> keep(static_cast<size_t>(n), -1);
+      cpu::rows<float>().draw_kept(key.seed, key.stream, first, 0.3F, 2.0F, keep.data(), n);
+      for (size_t i = 0; i < keep.size(); ++i) {
+        ASSERT_EQ(keep[i], uniform_at(key, first + i) >= 0.3F ? 2.0F : 0.0F) << first << " + " << i;
+      }
+    }
+  }
 }
 
 TEST(Random, UniformIsInRangeAndEven) {
