@@ -6,6 +6,7 @@
 // is missing, left over, of another shape or of an unknown dtype is an error that names it.
 #pragma once
 
+#include <span>
 #include <string>
 #include <vector>
 
@@ -27,9 +28,15 @@ struct HfFolder {
 // Reads config.json and finds the files; reads no weights. Errors name the file and what it lacks.
 Result<HfFolder> open_hf_folder(const std::string& path);
 
-// Fills this rank's shards. `parameters`: the trunk's. `heads`: parameters of tasks under their
-// name in the file ("score.weight"), filled where the file has them.
+// A tensor of a task's head by its name in the file: "score.weight".
+struct HeadTensor {
+  std::string file_name;
+  Parameter* parameter = nullptr;
+};
+
+// Fills this rank's shards of the trunk's parameters, and of those heads that the file has with the
+// same shape (the others stay as they are: a new task has its own number of classes).
 Status load_hf_weights(const HfFolder& folder, std::vector<Parameter>& parameters,
-                       std::vector<Parameter*> heads = {});
+                       std::span<const HeadTensor> heads = {});
 
 }  // namespace weft

@@ -15,7 +15,7 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -135,6 +135,10 @@ Result<std::string> family_of_config(std::string_view json);
 std::string struct_to_json(const google::protobuf::Struct& config);
 Result<google::protobuf::Struct> json_to_struct(std::string_view json);
 
+// Calls visit(local index, global index, count) for each run of elements of a shard that is
+// contiguous both in the rank's tensor and in the whole parameter, in ascending local order.
+void for_each_shard_run(const ParameterInfo& info,
+                        const std::function<void(int64_t, int64_t, int64_t)>& visit);
 // Allocates the parameters of a plan: uninitialized leaves that require gradients.
 std::vector<Parameter> make_parameters(Allocator& allocator, std::span<const ParameterInfo> plan);
 // Draws each parameter by its global element index, so that every mesh starts from the same

@@ -24,10 +24,11 @@ Shape local_shape(const ParameterInfo& info) {
   return shape;
 }
 
-// Calls fill(local index, global index, count) for each run of a shard that is contiguous in both.
-template <typename Fill>
-void for_each_run(const ParameterInfo& info, const Fill& fill) {
-  if (info.shard.whole()) return fill(0, 0, info.shape.elements());
+}  // namespace
+
+void for_each_shard_run(const ParameterInfo& info,
+                        const std::function<void(int64_t, int64_t, int64_t)>& visit) {
+  if (info.shard.whole()) return visit(0, 0, info.shape.elements());
   int64_t outer = 1, inner = 1;
   for (int i = 0; i < info.shard.dim; ++i) outer *= info.shape[i];
   for (int i = info.shard.dim + 1; i < info.shape.dims(); ++i) inner *= info.shape[i];
@@ -35,13 +36,11 @@ void for_each_run(const ParameterInfo& info, const Fill& fill) {
   int64_t local = 0;
   for (int64_t o = 0; o < outer; ++o) {
     for (const Part& range : info.shard.ranges) {
-      fill(local, (o * extent + range.start) * inner, range.length * inner);
+      visit(local, (o * extent + range.start) * inner, range.length * inner);
       local += range.length * inner;
     }
   }
 }
-
-}  // namespace
 
 std::vector<Parameter> make_parameters(Allocator& allocator, std::span<const ParameterInfo> plan) {
   std::vector<Parameter> parameters;
@@ -60,7 +59,7 @@ void initialize_parameters(std::span<Parameter> parameters, uint64_t seed) {
     const ParameterInfo& info = parameter.info;
     float* values = parameter.value.data<float>();
     const RandomKey key = RandomKey{seed}.derive(kInitialization, hash_of(info.name));
-    for_each_run(info, [&](int64_t local, int64_t global, int64_t count) {
+    for_each_shard_run(info, [&](int64_t local, int64_t global, int64_t count) {
       for (int64_t i = 0; i < count; ++i) {
         float value = info.initializer == Initializer::kOnes ? 1.0F : 0.0F;
         if (info.initializer == Initializer::kNormal) {

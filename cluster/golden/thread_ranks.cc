@@ -1,0 +1,38 @@
+#include "cluster/golden/thread_ranks.h"
+
+#include <exception>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "cluster/comm/threads/thread_world.h"
+
+namespace weft {
+
+void run_on_threads(MeshDegrees degrees, const std::function<void(Rank&)>& body) {
+  const int size = static_cast<int>(degrees.world());
+  comm::ThreadWorld world(size);
+  std::mutex mutex;
+  std::exception_ptr first;
+  const auto work = [&](std::unique_ptr<Communicator> communicator) {
+    try {
+      Result<Mesh> mesh = Mesh::create(std::move(communicator), degrees);
+      if (!mesh) throw StatusError(mesh.error());
+      Rank rank{make_caching_allocator(), std::make_unique<ThreadPool>(1), std::move(*mesh),
+                Logger()};
+      body(rank);
+    } catch (const std::exception& error) {
+      {
+        const std::lock_guard lock(mutex);
+        if (!first) first = std::current_exception();
+      }
+      world.fail(error.what());
+    }
+  };
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < size; ++rank) threads.emplace_back(work, world.take(rank));
+  for (std::thread& thread : threads) thread.join();
+  if (first) std::rethrow_exception(first);
+}
+
+}  // namespace weft

@@ -1,0 +1,39 @@
+// Runs golden cases on a mesh and tells how far off each value is.
+//
+// Thread safety: the rank's compute thread; run_case is a collective of the mesh's world.
+// Invariants: 1. the report is the same on every rank. 2. every tensor is compared shard by shard
+// where it lies; nothing is gathered.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "worker/golden/golden_case.h"
+
+namespace weft::golden {
+
+// Relative errors, max|a - b| / max|b| over a whole tensor, against these bars.
+inline constexpr double kBar = 1e-4;      // outputs, loss, gradients, trajectory
+inline constexpr double kZeroBar = 1e-6;  // of zero gradients, relative to the largest gradient
+inline constexpr double kNormBar = 1e-5;  // parameter norms after training
+inline constexpr double kRateBar = 1e-6;  // learning rates
+
+struct Deviation {
+  std::string what;  // "logits", "grad.transformer.wte.weight", "step 7 loss", ...
+  double error = 0;
+  double bar = 0;
+  bool within() const { return error <= bar; }  // NaN is not
+};
+
+struct Report {
+  std::string name;
+  std::vector<Deviation> deviations;
+  bool passed() const;
+  // The deviation nearest to, or furthest beyond, its bar. Not empty once a case ran.
+  const Deviation& worst() const;
+};
+
+// Throws StatusError where the model cannot be made or loaded on this mesh.
+Report run_case(Rank& rank, const Case& golden);
+
+}  // namespace weft::golden

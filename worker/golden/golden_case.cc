@@ -1,0 +1,177 @@
+#include "worker/golden/golden_case.h"
+
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+
+#include "proto/json/parse.h"
+#include "worker/checkpoint/safetensors.h"
+
+namespace weft::golden {
+namespace {
+
+namespace fs = std::filesystem;
+
+Result<nlohmann::json> read_json_file(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) return fail(Code::kNotFound, path.string() + ": cannot be opened");
+  const std::string text{std::istreambuf_iterator<char>(file), {}};
+  Result<nlohmann::json> json = parse_strict(text);
+  if (!json) return fail(json.error().with_prefix(path.string()));
+  if (!json->is_object()) return fail(Code::kInvalidArgument, path.string() + ": no JSON object");
+  return json;
+}
+
+Result<std::vector<int64_t>> read_integers(const SafetensorsFile& file, const std::string& name) {
+  const SafetensorInfo* info = file.find(name);
+  if (info == nullptr) return std::vector<int64_t>();
+  std::vector<int64_t> values(static_cast<size_t>(info->elements()));
+  if (info->dtype == "I64" || info->dtype == "I32") {
+    WEFT_RETURN_IF_ERROR(file.read_integers(name, values));
+    return values;
+  }
+  std::vector<float> floats(values.size());  // masks are kept as floats by some families
+  WEFT_RETURN_IF_ERROR(file.read(name, floats));
+  for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<int64_t>(floats[i]);
+  return values;
+}
+
+Result<TaskRows> read_rows(const SafetensorsFile& file, const std::string& prefix) {
+  TaskRows rows;
+  const SafetensorInfo* ids = file.find(prefix + "input_ids");
+  if (ids == nullptr || ids->shape.size() != 2) {
+    return fail(Code::kInvalidArgument,
+                file.path() + ": no " + prefix + "input_ids [rows, tokens]");
+  }
+  rows.rows = ids->shape[0];
+  rows.tokens = ids->shape[1];
+  WEFT_ASSIGN_OR_RETURN(rows.ids, read_integers(file, prefix + "input_ids"));
+  WEFT_ASSIGN_OR_RETURN(rows.positions, read_integers(file, prefix + "position_ids"));
+  WEFT_ASSIGN_OR_RETURN(rows.documents, read_integers(file, prefix + "document_ids"));
+  WEFT_ASSIGN_OR_RETURN(rows.labels, read_integers(file, prefix + "labels"));
+  WEFT_ASSIGN_OR_RETURN(const std::vector<int64_t> mask,
+                        read_integers(file, prefix + "attention_mask"));
+  for (int64_t value : mask) rows.valid.push_back(value != 0 ? 1 : 0);
+  const auto fits = [&](size_t size) { return size == 0 || size == rows.ids.size(); };
+  const bool labels_fit =
+      fits(rows.labels.size()) || static_cast<int64_t>(rows.labels.size()) == rows.rows;
+  if (!fits(rows.positions.size()) || !fits(rows.documents.size()) || !fits(rows.valid.size()) ||
+      !labels_fit) {
+    return fail(Code::kInvalidArgument,
+                file.path() + ": the shapes of the inputs of " + prefix + "input_ids do not agree");
+  }
+  return rows;
+}
+
+Status read_tensors(const SafetensorsFile& file, Case& golden) {
+  for (const auto& [name, info] : file.tensors()) {
+    const bool output = name == "loss" || name == "logits" || name == "last_hidden_state" ||
+                        name.starts_with("grad.");
+    if (!output) continue;
+    Expected expected{Shape(info.shape), std::vector<float>(static_cast<size_t>(info.elements()))};
+    WEFT_RETURN_IF_ERROR(file.read(name, expected.values));
+    golden.tensors.emplace(name, std::move(expected));
+  }
+  return Status();
+}
+
+Result<std::string> task_type(const std::string& task) {
+  if (task == "causal" || task == "packed") return std::string("causal_lm");
+  if (task == "sequence") return std::string("sequence_classification");
+  return fail(Status::invalid("task", task, "must be one of causal, packed, sequence"));
+}
+
+// at() and get() throw on a malformed file; read_trajectory's caller turns that into a Status.
+Trajectory trajectory_of(const nlohmann::json& json) {
+  Trajectory result;
+  const nlohmann::json& optimizer = json.at("optimizer");
+  result.optimizer.beta1 = optimizer.at("betas").at(0).get<double>();
+  result.optimizer.beta2 = optimizer.at("betas").at(1).get<double>();
+  result.optimizer.epsilon = optimizer.at("eps").get<double>();
+  result.optimizer.weight_decay = optimizer.at("weight_decay").get<double>();
+  const nlohmann::json& schedule = json.at("schedule");
+  result.schedule = {ScheduleShape::kCosine, schedule.at("peak").get<double>(),
+                     schedule.at("warmup_steps").get<int64_t>(),
+                     schedule.at("total_steps").get<int64_t>()};
+  result.clip = json.at("clip_global_norm").get<double>();
+  for (const nlohmann::json& step : json.at("steps")) {
+    result.steps.push_back({step.at("batch").get<int64_t>(), step.at("lr").get<double>(),
+                            step.at("loss").get<double>(), step.at("grad_norm").get<double>()});
+  }
+  if (json.contains("accumulated")) {
+    const nlohmann::json& accumulated = json.at("accumulated");
+    result.accumulated = result.steps;
+    for (size_t i = 0; i < result.steps.size(); ++i) {
+      result.accumulated[i].loss = accumulated.at("loss").at(i).get<double>();
+      result.accumulated[i].gradient_norm = accumulated.at("grad_norm").at(i).get<double>();
+    }
+  }
+  result.loss_on_case_after = json.at("loss_on_case_after").get<double>();
+  for (const auto& [name, norm] : json.at("parameter_norms_after").items()) {
+    result.parameter_norms_after.emplace(name, norm.get<double>());
+  }
+  return result;
+}
+
+Result<Trajectory> read_trajectory(const fs::path& path, size_t batches) {
+  WEFT_ASSIGN_OR_RETURN(const nlohmann::json json, read_json_file(path));
+  try {
+    Trajectory trajectory = trajectory_of(json);
+    for (const ExpectedStep& step : trajectory.steps) {
+      if (step.batch < 0 || step.batch >= static_cast<int64_t>(batches)) {
+        return fail(Code::kInvalidArgument, path.string() + ": no such batch");
+      }
+    }
+    return trajectory;
+  } catch (const nlohmann::json::exception& error) {
+    return fail(Code::kInvalidArgument, path.string() + ": " + error.what());
+  }
+}
+
+Result<Case> read_description(const fs::path& root) {
+  WEFT_ASSIGN_OR_RETURN(const nlohmann::json json, read_json_file(root / "case.json"));
+  Case golden;
+  try {
+    golden.name = json.at("name").get<std::string>();
+    golden.task = json.at("task").get<std::string>();
+    golden.zero_gradients = json.value("zero_gradients", std::vector<std::string>());
+    const auto family = json.at("family").get<std::string>();
+    if (find_family(family) == nullptr) {
+      return fail(Status::invalid("family", family, "must be one of " + known_families()));
+    }
+    if (fs::exists(root / "adapter")) {
+      return fail(Status::invalid("adapter", (root / "adapter").string(),
+                                  "cases with an adapter cannot be run"));
+    }
+  } catch (const nlohmann::json::exception& error) {
+    return fail(Code::kInvalidArgument, (root / "case.json").string() + ": " + error.what());
+  }
+  WEFT_ASSIGN_OR_RETURN(golden.task_type, task_type(golden.task));
+  return golden;
+}
+
+}  // namespace
+
+Result<Case> read_case(const std::string& folder) {
+  const fs::path root(folder);
+  WEFT_ASSIGN_OR_RETURN(Case golden, read_description(root));
+  WEFT_ASSIGN_OR_RETURN(golden.folder, open_hf_folder((root / "hf").string()));
+  WEFT_ASSIGN_OR_RETURN(const SafetensorsFile file,
+                        SafetensorsFile::open((root / "case.safetensors").string()));
+  WEFT_ASSIGN_OR_RETURN(golden.inputs, read_rows(file, ""));
+  WEFT_ASSIGN_OR_RETURN(golden.compared, read_integers(file, "attention_mask"));
+  if (golden.compared.empty()) golden.compared.assign(golden.inputs.ids.size(), 1);
+  WEFT_RETURN_IF_ERROR(read_tensors(file, golden));
+  WEFT_ASSIGN_OR_RETURN(const SafetensorsFile batches,
+                        SafetensorsFile::open((root / "batches.safetensors").string()));
+  for (int i = 0; batches.find(std::to_string(i) + ".input_ids") != nullptr; ++i) {
+    WEFT_ASSIGN_OR_RETURN(TaskRows rows, read_rows(batches, std::to_string(i) + "."));
+    golden.batches.push_back(std::move(rows));
+  }
+  WEFT_ASSIGN_OR_RETURN(golden.trajectory,
+                        read_trajectory(root / "trajectory.json", golden.batches.size()));
+  return golden;
+}
+
+}  // namespace weft::golden

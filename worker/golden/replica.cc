@@ -1,0 +1,180 @@
+#include "worker/golden/replica.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace weft::golden {
+namespace {
+
+// max(largest, |a - b|) that keeps a NaN.
+void widen(double& largest, double a, double b) {
+  const double off = std::abs(a - b);
+  if (std::isnan(off) || off > largest) largest = off;
+}
+
+template <typename T>
+T take(Result<T> result) {
+  if (!result) throw StatusError(std::move(result).error());
+  return std::move(*result);
+}
+
+}  // namespace
+
+Replica::Replica(Rank& rank, const Case& golden) : rank_(rank) {
+  const HfFolder& folder = golden.folder;
+  trunk_ = take(folder.family->make_trunk(rank, folder.config));
+  task_ = take(make_task(rank, golden.task_type, *folder.config,
+                         {.name = "golden", .labels = folder.labels}));
+  std::vector<HeadTensor> heads;
+  for (Parameter& parameter : task_->parameters()) {
+    heads.push_back({file_name(parameter), &parameter});
+  }
+  initialize_parameters(task_->parameters(), 0);
+  const Status status = load_hf_weights(folder, trunk_->parameters(), heads);
+  if (!status.ok()) throw StatusError(status);
+}
+
+std::string Replica::file_name(const Parameter& parameter) const {
+  return task_->file_name(parameter.info.name);
+}
+
+std::vector<Parameter*> Replica::parameters() {
+  std::vector<Parameter*> all;
+  for (Parameter& parameter : trunk_->parameters()) all.push_back(&parameter);
+  for (Parameter& parameter : task_->parameters()) all.push_back(&parameter);
+  return all;
+}
+
+std::vector<Parameter> Replica::handles() {
+  std::vector<Parameter> all = trunk_->parameters();
+  all.insert(all.end(), task_->parameters().begin(), task_->parameters().end());
+  return all;
+}
+
+void Replica::clear() {
+  for (Parameter* parameter : parameters()) parameter->value.set_grad(Tensor());
+}
+
+double Replica::sum_over_replicas(double value) {
+  Tensor sum = Tensor::full(*rank_.allocator, {1}, value, DType::kF64);
+  rank_.mesh.axis(Axis::kReplica).all_reduce(sum, ReduceOp::kSum);
+  return *sum.data<double>();
+}
+
+double Replica::loss_of(const TaskRows& rows) {
+  Context cx = rank_.context();
+  double sum = 0;
+  for (const Part& part : micro_batches(rank_.mesh, rows.rows, 0)) {
+    const Tensor loss = task_->loss_sum(cx, *trunk_, task_->assemble(rows, part));
+    sum += double{*loss.data<float>()};
+  }
+  return sum_over_replicas(sum) / static_cast<double>(task_->label_count(rows));
+}
+
+double Replica::gradients_of(const TaskRows& rows, int64_t count) {
+  const int64_t mine =
+      part_of(rows.rows, rank_.mesh.size(Axis::kData), rank_.mesh.index(Axis::kData)).length;
+  const int64_t size = count > 1 ? (mine + count - 1) / count : 0;
+  const double labels = static_cast<double>(task_->label_count(rows));
+  double sum = 0;
+  for (const Part& part : micro_batches(rank_.mesh, rows.rows, size)) {
+    Tape tape;
+    Context cx = rank_.context();
+    cx.tape = &tape;
+    const Tensor loss = task_->loss_sum(cx, *trunk_, task_->assemble(rows, part));
+    sum += double{*loss.data<float>()};
+    cx.tape = nullptr;
+    tape.backward(cx, loss, Tensor::full(*rank_.allocator, loss.shape(), 1.0 / labels));
+  }
+  std::vector<Parameter> all = handles();
+  reduce_gradients(rank_, all);
+  return sum_over_replicas(sum) / labels;
+}
+
+double Replica::norm_of(const Parameter& parameter) {
+  Communicator& tensor = rank_.mesh.axis(Axis::kTensor);
+  double squares = 0;
+  const float* values = parameter.value.data<float>();
+  if (!parameter.info.shard.whole() || tensor.rank() == 0) {
+    for (int64_t i = 0; i < parameter.value.elements(); ++i) {
+      squares += double{values[i]} * double{values[i]};
+    }
+  }
+  Tensor sum = Tensor::full(*rank_.allocator, {1}, squares, DType::kF64);
+  tensor.all_reduce(sum, ReduceOp::kSum);
+  return std::sqrt(*sum.data<double>());
+}
+
+double Replica::outputs(const Case& golden, Comparer& comparer) {
+  Context cx = rank_.context();
+  const Part rows =
+      part_of(golden.inputs.rows, rank_.mesh.size(Axis::kData), rank_.mesh.index(Axis::kData));
+  const TaskBatch batch = task_->assemble(golden.inputs, rows);
+  if (golden.tensors.contains("last_hidden_state")) {
+    const Tensor hidden = trunk_->forward(cx, batch.tokens);
+    compare_hidden(golden, batch, trunk_->joined_hidden(cx, batch.tokens, hidden), comparer);
+  }
+  if (golden.tensors.contains("logits")) {
+    Tensor logits = task_->class_logits(cx, *trunk_, batch);
+    if (!logits) {
+      logits = trunk_->token_logits(cx, batch.tokens, trunk_->forward(cx, batch.tokens));
+    }
+    compare_logits(golden, batch, logits, comparer);
+  }
+  return loss_of(golden.inputs);
+}
+
+void Replica::compare_hidden(const Case& golden, const TaskBatch& batch, const Tensor& joined,
+                             Comparer& comparer) {
+  const Expected& expected = golden.tensors.at("last_hidden_state");
+  const int64_t width = expected.shape[2];
+  double difference = 0, scale = 0;
+  for (int64_t row = 0; row < expected.shape[0]; ++row) {
+    for (int64_t token = 0; token < expected.shape[1]; ++token) {
+      const int64_t at = row * expected.shape[1] + token;
+      if (golden.compared[static_cast<size_t>(at)] == 0) continue;
+      const float* wanted = expected.values.data() + at * width;
+      for (int64_t i = 0; i < width; ++i) widen(scale, double{wanted[i]}, 0);
+      const int64_t b = row - batch.tokens.first_row, t = token - batch.tokens.part.start;
+      if (b < 0 || b >= joined.dim(0) || t < 0 || t >= joined.dim(1)) continue;
+      const float* mine = joined.data<float>() + (b * joined.dim(1) + t) * width;
+      for (int64_t i = 0; i < width; ++i) {
+        widen(difference, double{mine[i]}, double{wanted[i]});
+      }
+    }
+  }
+  comparer.part("last_hidden_state", difference, scale, kBar);
+}
+
+void Replica::compare_logits(const Case& golden, const TaskBatch& batch, const Tensor& logits,
+                             Comparer& comparer) {
+  const Expected& expected = golden.tensors.at("logits");
+  const bool of_tokens = expected.shape.dims() == 3;
+  const int64_t tokens = of_tokens ? expected.shape[1] : 1, width = expected.shape[-1];
+  Part columns{0, width};
+  if (of_tokens) {
+    const Communicator& tensor = rank_.mesh.axis(Axis::kTensor);
+    columns = part_of(width, tensor.size(), tensor.rank());
+  }
+  double difference = 0, scale = 0;
+  for (int64_t row = 0; row < expected.shape[0]; ++row) {
+    for (int64_t token = 0; token < tokens; ++token) {
+      const int64_t at = row * tokens + token;
+      if (of_tokens && golden.compared[static_cast<size_t>(at)] == 0) continue;
+      const float* wanted = expected.values.data() + at * width;
+      for (int64_t i = 0; i < width; ++i) widen(scale, double{wanted[i]}, 0);
+      const int64_t b = row - batch.tokens.first_row;
+      const int64_t t = of_tokens ? token - batch.tokens.part.start : 0;
+      if (b < 0 || b >= logits.dim(0) || t < 0 || (of_tokens && t >= logits.dim(1))) continue;
+      if (!of_tokens && batch.pooled.data<int64_t>()[b] < 0) continue;
+      const int64_t line = of_tokens ? b * logits.dim(1) + t : b;
+      const float* mine = logits.data<float>() + line * columns.length;
+      for (int64_t i = 0; i < columns.length; ++i) {
+        widen(difference, double{mine[i]}, double{wanted[columns.start + i]});
+      }
+    }
+  }
+  comparer.part("logits", difference, scale, kBar);
+}
+
+}  // namespace weft::golden

@@ -1,0 +1,48 @@
+// This rank's share of a golden case's model and task, freshly loaded from the case's hf/ folder.
+//
+// Thread safety: the rank's compute thread; all ranks of the mesh call the same functions together.
+// Ownership: refers to the rank; owns trunk and task.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernels/autograd/tape.h"
+#include "worker/golden/comparer.h"
+#include "worker/optimizer/gradients.h"
+
+namespace weft::golden {
+
+class Replica {
+ public:
+  // Throws StatusError where the model cannot be made or loaded.
+  Replica(Rank& rank, const Case& golden);
+
+  // Compares logits and hidden states of the case's inputs; returns the loss.
+  double outputs(const Case& golden, Comparer& comparer);
+  // Mean loss over the labels of the rows, without and with gradients (which are left complete on
+  // the parameters). micro_batches 0: one.
+  double loss_of(const TaskRows& rows);
+  double gradients_of(const TaskRows& rows, int64_t micro_batches);
+  void clear();
+
+  std::vector<Parameter*> parameters();
+  std::vector<Parameter> handles();
+  std::string file_name(const Parameter& parameter) const;
+  // Euclidean norm of the whole parameter.
+  double norm_of(const Parameter& parameter);
+
+ private:
+  double sum_over_replicas(double value);
+  void compare_hidden(const Case& golden, const TaskBatch& batch, const Tensor& joined,
+                      Comparer& comparer);
+  void compare_logits(const Case& golden, const TaskBatch& batch, const Tensor& logits,
+                      Comparer& comparer);
+
+  Rank& rank_;
+  std::unique_ptr<Trunk> trunk_;
+  std::unique_ptr<Task> task_;
+};
+
+}  // namespace weft::golden

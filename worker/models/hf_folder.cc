@@ -1,0 +1,148 @@
+#include "worker/models/hf_folder.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "proto/json/parse.h"
+#include "worker/checkpoint/safetensors.h"
+
+namespace weft {
+namespace {
+
+namespace fs = std::filesystem;
+
+Result<std::string> read_text(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) return fail(Code::kNotFound, path.string() + ": cannot be opened");
+  std::string text{std::istreambuf_iterator<char>(file), {}};
+  if (file.bad()) return fail(Code::kCorruption, path.string() + ": cannot be read");
+  return text;
+}
+
+// Classes of a classification head; 0 where the architecture has none.
+int64_t labels_of(const nlohmann::json& config) {
+  const auto names = config.find("architectures");
+  const bool classifies = names != config.end() && names->is_array() && !names->empty() &&
+                          names->front().is_string() &&
+                          names->front().get<std::string>().ends_with("ForSequenceClassification");
+  if (!classifies) return 0;
+  if (const auto map = config.find("id2label"); map != config.end() && map->is_object()) {
+    return static_cast<int64_t>(map->size());
+  }
+  if (const auto count = config.find("num_labels"); count != config.end()) {
+    if (count->is_number_integer()) return count->get<int64_t>();
+  }
+  return 2;  // transformers' default
+}
+
+// Copies a shard's ranges out of the file into the parameter's tensor.
+Status read_shard(const SafetensorsSet& files, const std::string& name,
+                  const Parameter& parameter) {
+  const Shard& shard = parameter.info.shard;
+  const auto elements = static_cast<size_t>(parameter.value.elements());
+  const std::span<float> local(parameter.value.data<float>(), elements);
+  if (shard.whole()) return files.read(name, -1, 0, 0, local);
+  int64_t inner = 1, outer = 1;
+  for (int i = 0; i < shard.dim; ++i) outer *= parameter.value.dim(i);
+  for (int i = shard.dim + 1; i < parameter.value.shape().dims(); ++i) {
+    inner *= parameter.value.dim(i);
+  }
+  const int64_t row = parameter.value.dim(shard.dim) * inner;  // elements of an outer row here
+  int64_t at = 0;
+  for (const Part& range : shard.ranges) {
+    const int64_t run = range.length * inner;
+    if (run == 0) continue;
+    std::vector<float> piece(static_cast<size_t>(outer * run));
+    WEFT_RETURN_IF_ERROR(files.read(name, shard.dim, range.start, range.length, piece));
+    for (int64_t o = 0; o < outer; ++o) {
+      std::copy_n(piece.data() + o * run, run, local.data() + o * row + at);
+    }
+    at += run;
+  }
+  return Status();
+}
+
+bool same_shape(const SafetensorInfo& info, const Shape& shape) {
+  return std::ranges::equal(info.shape, shape.extents());
+}
+
+// Every tensor of the files is used, or may be left out.
+Status check_leftovers(const HfFolder& folder, const SafetensorsSet& files,
+                       const std::set<std::string>& used) {
+  for (const std::string& name : files.names()) {
+    const bool head = name == "score.weight";
+    if (used.contains(name) || head || folder.family->ignored_in_files(name, *folder.config)) {
+      continue;
+    }
+    return Status::invalid(folder.path + ": " + name, files.find(name)->dtype,
+                           "no parameter of this configuration is called so");
+  }
+  return Status();
+}
+
+}  // namespace
+
+Result<HfFolder> open_hf_folder(const std::string& path) {
+  HfFolder folder;
+  folder.path = path;
+  const fs::path root(path);
+  std::error_code error;
+  if (!fs::is_directory(root, error)) return fail(Code::kNotFound, path + ": no such folder");
+  WEFT_ASSIGN_OR_RETURN(folder.config_text, read_text(root / "config.json"));
+  const auto named = [&](Status status) {
+    return fail(status.with_prefix((root / "config.json").string()));
+  };
+  Result<nlohmann::json> json = parse_strict(folder.config_text);
+  if (!json) return named(json.error());
+  Result<std::string> family = family_of_config(folder.config_text);
+  if (!family) return named(family.error());
+  folder.family = find_family(*family);
+  Result<ModelConfigPtr> config = folder.family->parse_config(folder.config_text);
+  if (!config) return named(config.error());
+  folder.config = std::move(*config);
+  folder.labels = labels_of(*json);
+  WEFT_ASSIGN_OR_RETURN(folder.weight_files, safetensors_files(path));
+  if (fs::exists(root / "tokenizer.json", error)) {
+    folder.tokenizer_file = (root / "tokenizer.json").string();
+  }
+  for (const char* name : {"tokenizer_config.json", "special_tokens_map.json", "vocab.json",
+                           "merges.txt", "added_tokens.json", "generation_config.json"}) {
+    if (fs::exists(root / name, error)) folder.extra_files.push_back((root / name).string());
+  }
+  return folder;
+}
+
+Status load_hf_weights(const HfFolder& folder, std::vector<Parameter>& parameters,
+                       std::span<const HeadTensor> heads) {
+  WEFT_ASSIGN_OR_RETURN(const SafetensorsSet files, SafetensorsSet::open(folder.weight_files));
+  std::set<std::string> used;
+  for (Parameter& parameter : parameters) {
+    const ParameterInfo& info = parameter.info;
+    const SafetensorInfo* found = nullptr;
+    for (const std::string& name : folder.family->file_names(info.name)) {
+      if (found == nullptr) found = files.find(name);
+    }
+    if (found == nullptr) {
+      return Status(Code::kInvalidArgument,
+                    folder.path + ": the weights lack " + info.name + " " + info.shape.to_string());
+    }
+    if (!same_shape(*found, info.shape)) {
+      return Status::invalid(folder.path + ": " + found->name, Shape(found->shape).to_string(),
+                             "config.json asks for the shape " + info.shape.to_string());
+    }
+    used.insert(found->name);
+    WEFT_RETURN_IF_ERROR(read_shard(files, found->name, parameter));
+  }
+  for (const HeadTensor& head : heads) {
+    const SafetensorInfo* found = files.find(head.file_name);
+    if (found == nullptr || !same_shape(*found, head.parameter->info.shape)) continue;
+    WEFT_RETURN_IF_ERROR(read_shard(files, head.file_name, *head.parameter));
+  }
+  return check_leftovers(folder, files, used);
+}
+
+}  // namespace weft
