@@ -70,8 +70,8 @@ class LineMap {
 std::string join_key(std::string_view path, std::string_view key);
 std::string join_index(std::string_view path, size_t index);
 
-// At most the first `bytes_max` bytes of `text`, cut at a character's border and then with "..."; bytes
-// that are not UTF-8 as "?". For error messages.
+// At most the first `bytes_max` bytes of `text`, cut at a character's border and then with "...";
+// bytes that are not UTF-8 as "?". For error messages.
 std::string shortened(std::string_view text, size_t bytes_max = 100);
 
 }  // namespace weft

@@ -1,7 +1,5 @@
 #include <libfyaml.h>
 
-#include <charconv>
-#include <cmath>
 #include <memory>
 
 #include "proto/json/builder.h"
