@@ -65,7 +65,8 @@ class Dataset {
   explicit Dataset(DatasetOptions options) : options_(std::move(options)) {}
   Status load_stream(const std::string& path, const Tokenizer& tokenizer);
   Status load_lines(const std::string& path, const Tokenizer& tokenizer);
-  Status number_labels(const std::vector<std::string>& names, const std::vector<int64_t>& lines);
+  Status take_label(const Document& document, std::vector<std::string>* names);
+  Status number_labels(const std::string& path, const std::vector<std::string>& names);
   int64_t sample_start(int64_t sample) const;
   int64_t sample_length(int64_t sample) const;
 

@@ -1,0 +1,202 @@
+#include "worker/data/dataset.h"
+
+#include <algorithm>
+#include <limits>
+#include <map>
+#include <set>
+
+#include "proto/base/check.h"
+
+namespace weft {
+namespace {
+
+constexpr int64_t kRowMultiple = 8;
+
+Status check_options(const DatasetOptions& options) {
+  const bool stream = options.kind == SampleKind::kCausalLm;
+  const int64_t least = stream ? 2 : 1;
+  if (options.sequence_length < least) {
+    return Status::invalid("sequence_length", std::to_string(options.sequence_length),
+                           "must be at least " + std::to_string(least) +
+                               (stream ? ": a row's first token is not predicted" : ""));
+  }
+  if (stream) return {};
+  if (options.source.format != InputFormat::kJsonl || options.source.label_key.empty()) {
+    return Status::invalid("format", "text", "a classification needs jsonl with labels");
+  }
+  if (options.labels < 2) {
+    return Status::invalid("labels", std::to_string(options.labels), "must be at least 2");
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<std::shared_ptr<const Dataset>> Dataset::load(const std::string& path,
+                                                     const DatasetOptions& options,
+                                                     const Tokenizer& tokenizer) {
+  WEFT_RETURN_IF_ERROR(check_options(options));
+  std::shared_ptr<Dataset> set(new Dataset(options));
+  set->store_ = TokenStore(tokenizer.vocab_size());
+  set->pad_id_ = tokenizer.pad_id().value_or(tokenizer.eos_id().value_or(0));
+  if (options.kind == SampleKind::kCausalLm) {
+    WEFT_RETURN_IF_ERROR(set->load_stream(path, tokenizer));
+  } else {
+    WEFT_RETURN_IF_ERROR(set->load_lines(path, tokenizer));
+  }
+  if (set->samples_ > std::numeric_limits<uint32_t>::max()) {
+    return fail(Code::kResourceExhausted,
+                path + ": " + std::to_string(set->samples_) + " samples, at most 4294967295");
+  }
+  return std::shared_ptr<const Dataset>(std::move(set));
+}
+
+Status Dataset::load_stream(const std::string& path, const Tokenizer& tokenizer) {
+  const std::optional<int64_t> eos = tokenizer.eos_id();
+  const auto sink = [this](std::span<const int32_t> ids) { store_.append(ids); };
+  SourceOptions source = options_.source;
+  source.label_key.clear();
+  WEFT_RETURN_IF_ERROR(for_each_document(path, source, [&](const Document& document) -> Status {
+    if (document.text.empty()) return {};
+    const Status status = tokenizer.encode_to(document.text, true, sink);
+    if (!status.ok()) return status.with_prefix(document.place() + ": ");
+    if (eos && (store_.size() == 0 || store_.at(store_.size() - 1) != *eos)) store_.push(*eos);
+    return {};
+  }));
+  if (store_.size() < 2) {
+    return Status(Code::kInvalidArgument, path + ": the data is empty: it gives " +
+                                              std::to_string(store_.size()) +
+                                              " tokens, at least 2 are needed");
+  }
+  const int64_t stride = options_.sequence_length - 1;
+  samples_ = (store_.size() - 1 + stride - 1) / stride;
+  return {};
+}
+
+Status Dataset::load_lines(const std::string& path, const Tokenizer& tokenizer) {
+  const auto prefix = tokenizer.prefix_ids(), suffix = tokenizer.suffix_ids();
+  const int64_t around = static_cast<int64_t>(prefix.size() + suffix.size());
+  if (around >= options_.sequence_length) {
+    return Status::invalid("sequence_length", std::to_string(options_.sequence_length),
+                           "must exceed the " + std::to_string(around) +
+                               " tokens that the tokenizer puts around a text");
+  }
+  std::vector<std::string> names;  // a sample, where labels are strings
+  std::vector<std::string> places;
+  const auto sink = [this](std::span<const int32_t> ids) { store_.append(ids); };
+  const auto visit = [&](const Document& document) -> Status {
+    const int64_t start = store_.size();
+    starts_.push_back(start);
+    store_.append(prefix);
+    const int64_t first = store_.size();
+    const Status status = tokenizer.encode_to(document.text, false, sink);
+    if (!status.ok()) return status.with_prefix(document.place() + ": ");
+    if (store_.size() == first) {
+      return Status::invalid(options_.source.text_key, "\"\"", "a text to classify gives no token")
+          .with_prefix(document.place() + ": ");
+    }
+    store_.truncate(std::min(store_.size(), first + options_.sequence_length - around));
+    store_.append(suffix);
+    return take_label(document, &names);
+  };
+  WEFT_RETURN_IF_ERROR(for_each_document(path, options_.source, visit));
+  samples_ = static_cast<int64_t>(starts_.size());
+  starts_.push_back(store_.size());
+  return names.empty() ? Status() : number_labels(path, names);
+}
+
+Status Dataset::take_label(const Document& document, std::vector<std::string>* names) {
+  const auto wrong = [&](const std::string& value, const std::string& rule) {
+    return Status::invalid(options_.source.label_key, value, rule)
+        .with_prefix(document.place() + ": ");
+  };
+  const bool named = document.label_name.has_value();
+  const bool first = names->empty() && labels_.empty();
+  if (first ? (!named && !options_.label_names.empty()) : named == names->empty()) {
+    return wrong(named ? *document.label_name : std::to_string(*document.label),
+                 named ? "labels are integers so far; give all as integers or all as strings"
+                       : "labels are strings so far; give all as integers or all as strings");
+  }
+  if (!named) {
+    if (*document.label < 0 || *document.label >= options_.labels) {
+      return wrong(std::to_string(*document.label),
+                   "must be in [0, " + std::to_string(options_.labels) + ")");
+    }
+    labels_.push_back(*document.label);
+    return {};
+  }
+  if (!options_.label_names.empty()) {
+    const auto& known = options_.label_names;
+    if (std::find(known.begin(), known.end(), *document.label_name) == known.end()) {
+      return wrong(*document.label_name, "is no label of the training data");
+    }
+  }
+  names->push_back(*document.label_name);
+  return {};
+}
+
+Status Dataset::number_labels(const std::string& path, const std::vector<std::string>& names) {
+  label_names_ = options_.label_names;
+  if (label_names_.empty()) {
+    const std::set<std::string> distinct(names.begin(), names.end());
+    label_names_.assign(distinct.begin(), distinct.end());
+  }
+  if (static_cast<int64_t>(label_names_.size()) > options_.labels) {
+    return Status::invalid(options_.source.label_key,
+                           std::to_string(label_names_.size()) + " different labels",
+                           "the task has labels: " + std::to_string(options_.labels))
+        .with_prefix(path + ": ");
+  }
+  std::map<std::string_view, int64_t> numbers;
+  for (const std::string& name : label_names_) {
+    numbers.emplace(name, static_cast<int64_t>(numbers.size()));
+  }
+  for (const std::string& name : names) labels_.push_back(numbers.at(name));
+  return {};
+}
+
+int64_t Dataset::sample_start(int64_t sample) const {
+  WEFT_CHECK(sample >= 0 && sample < samples_, "sample {} of {}", sample, samples_);
+  return starts_.empty() ? sample * (options_.sequence_length - 1)
+                         : starts_[static_cast<size_t>(sample)];
+}
+
+int64_t Dataset::sample_length(int64_t sample) const {
+  const int64_t start = sample_start(sample);
+  if (!starts_.empty()) return starts_[static_cast<size_t>(sample) + 1] - start;
+  return std::min(options_.sequence_length, store_.size() - start);
+}
+
+TaskRows Dataset::rows(std::span<const int64_t> samples) const {
+  TaskRows rows;
+  rows.rows = static_cast<int64_t>(samples.size());
+  int64_t longest = 0, shortest = std::numeric_limits<int64_t>::max();
+  for (const int64_t sample : samples) {
+    const int64_t length = sample_length(sample);
+    longest = std::max(longest, length);
+    shortest = std::min(shortest, length);
+  }
+  const bool stream = options_.kind == SampleKind::kCausalLm;
+  const int64_t rounded = (longest + kRowMultiple - 1) / kRowMultiple * kRowMultiple;
+  rows.tokens = stream ? options_.sequence_length : std::min(options_.sequence_length, rounded);
+  const auto width = static_cast<size_t>(rows.tokens);
+  rows.ids.assign(samples.size() * width, pad_id_);
+  if (shortest < rows.tokens) rows.valid.assign(rows.ids.size(), 0);
+  for (size_t i = 0; i < samples.size(); ++i) {
+    const auto length = static_cast<size_t>(sample_length(samples[i]));
+    store_.copy(sample_start(samples[i]), std::span(rows.ids).subspan(i * width, length));
+    if (!rows.valid.empty()) {
+      std::fill_n(rows.valid.begin() + static_cast<int64_t>(i * width), length, uint8_t{1});
+    }
+    if (!stream) rows.labels.push_back(labels_[static_cast<size_t>(samples[i])]);
+  }
+  return rows;
+}
+
+TaskRows Dataset::range(int64_t first, int64_t count) const {
+  std::vector<int64_t> samples;
+  for (int64_t i = first; i < std::min(first + count, samples_); ++i) samples.push_back(i);
+  return rows(samples);
+}
+
+}  // namespace weft

@@ -1,0 +1,40 @@
+// Byte-pair encoding of one word (Sennrich et al. 2016): starting from its bytes, the neighbours of
+// the lowest merge rank are joined, leftmost first, until no merge applies.
+//
+// Thread safety: const calls from any thread. Ownership: owns vocabulary, merges and a bounded
+// cache of words. Invariants: 1. ids are 0 .. vocab_size() - 1 without gap. 2. n log n in a word's
+// length.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "proto/base/status.h"
+
+namespace weft::tokenizers {
+
+// A token and how many bytes of the word it stands for.
+struct Symbol {
+  int32_t id = 0;
+  uint32_t bytes = 0;
+};
+
+class BpeModel {
+ public:
+  // Of the section `model`. Errors name the field.
+  static Result<std::shared_ptr<const BpeModel>> parse(const nlohmann::json& section);
+  virtual ~BpeModel() = default;
+  virtual int64_t vocab_size() const = 0;
+  virtual std::optional<int64_t> find(std::string_view token) const = 0;
+  virtual const std::string& token(int64_t id) const = 0;
+  // Appends the symbols of a word of raw bytes. Error: a byte that the vocabulary lacks, without
+  // unk_token.
+  virtual Status encode(std::string_view word, std::vector<Symbol>* out) const = 0;
+};
+
+}  // namespace weft::tokenizers

@@ -1,0 +1,212 @@
+#include "worker/data/tokenizers/pre_tokenizer.h"
+
+#include <algorithm>
+#include <array>
+#include <string>
+#include <utility>
+
+#include "worker/data/tokenizers/json_fields.h"
+
+namespace weft::tokenizers {
+namespace {
+
+// GPT-2's words (Radford et al. 2019): contractions, letters, digits, other signs, each with one
+// space in front; white space but for its last space before a word.
+constexpr std::string_view kWords =
+    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+
+size_t next_code_point(std::string_view text, size_t at) {
+  ++at;
+  while (at < text.size() && (static_cast<unsigned char>(text[at]) & 0xC0U) == 0x80U) ++at;
+  return at;
+}
+
+// Matches one after the other; an empty match right behind the last one does not count. `visit`
+// gets each stretch of the text with whether it matched.
+template <typename Visit>
+Status for_each_stretch(const Regex& regex, std::string_view text, const Visit& visit) {
+  size_t from = 0, covered = 0;
+  bool after_match = false;
+  while (from <= text.size()) {
+    WEFT_ASSIGN_OR_RETURN(const std::optional<Match> match, regex.find(text, from));
+    if (!match) break;
+    if (match->begin == match->end && after_match && match->end == covered) {
+      from = next_code_point(text, from);
+      continue;
+    }
+    if (covered < match->begin) WEFT_RETURN_IF_ERROR(visit(Match{covered, match->begin}, false));
+    WEFT_RETURN_IF_ERROR(visit(*match, true));
+    from = covered = match->end;
+    after_match = true;
+  }
+  if (covered < text.size()) return visit(Match{covered, text.size()}, false);
+  return {};
+}
+
+std::string escaped(std::string_view literal) {
+  std::string pattern;
+  for (const char c : literal) {
+    if (std::string_view(R"(\.+*?()|[]{}^$#&-~/ )").find(c) != std::string_view::npos) {
+      pattern += '\\';
+    }
+    pattern += c;
+  }
+  return pattern;
+}
+
+Result<SplitStep> parse_split(const json& component, const std::string& field) {
+  WEFT_RETURN_IF_ERROR(check_object(field, component, {"type", "pattern", "behavior", "invert"}));
+  SplitStep step;
+  WEFT_ASSIGN_OR_RETURN(step.invert, bool_at(field, component, "invert", false));
+  WEFT_ASSIGN_OR_RETURN(const std::string behavior, string_at(field, component, "behavior"));
+  static constexpr std::array<std::pair<const char*, SplitBehavior>, 5> kBehaviors = {
+      {{"Isolated", SplitBehavior::kIsolated},
+       {"Removed", SplitBehavior::kRemoved},
+       {"MergedWithPrevious", SplitBehavior::kMergedWithPrevious},
+       {"MergedWithNext", SplitBehavior::kMergedWithNext},
+       {"Contiguous", SplitBehavior::kContiguous}}};
+  const auto found = std::find_if(kBehaviors.begin(), kBehaviors.end(),
+                                  [&](const auto& entry) { return behavior == entry.first; });
+  if (found == kBehaviors.end()) {
+    return fail(wrong(field + ".behavior", behavior, "is not a behavior of Split"));
+  }
+  step.behavior = found->second;
+  const json& pattern = member(component, "pattern");
+  const std::string pattern_field = field + ".pattern";
+  WEFT_RETURN_IF_ERROR(check_object(pattern_field, pattern, {"Regex", "String"}));
+  if (pattern.size() != 1) {
+    return fail(wrong(pattern_field, pattern, "must have one of Regex and String"));
+  }
+  const bool literal = pattern.contains("String");
+  WEFT_ASSIGN_OR_RETURN(std::string text,
+                        string_at(pattern_field, pattern, literal ? "String" : "Regex"));
+  if (text.empty()) return fail(wrong(pattern_field, pattern, "must not be empty"));
+  auto regex = Regex::compile(literal ? escaped(text) : text);
+  if (!regex) {
+    Status error = regex.error();
+    return fail(error.with_field(pattern_field));
+  }
+  step.regex = std::move(*regex);
+  return step;
+}
+
+}  // namespace
+
+Result<std::vector<Match>> split_pieces(const SplitStep& step, std::string_view text) {
+  std::vector<std::pair<Match, bool>> stretches;
+  WEFT_RETURN_IF_ERROR(for_each_stretch(*step.regex, text, [&](Match match, bool matched) {
+    stretches.emplace_back(match, matched != step.invert);
+    return Status();
+  }));
+  const SplitBehavior behavior = step.behavior;
+  const bool backward = behavior == SplitBehavior::kMergedWithNext;
+  if (backward) std::reverse(stretches.begin(), stretches.end());
+  std::vector<Match> pieces;
+  bool last = false;
+  for (const auto& [match, matched] : stretches) {
+    const bool merge =
+        !pieces.empty() && (behavior == SplitBehavior::kContiguous
+                                ? matched == last
+                                : behavior != SplitBehavior::kIsolated &&
+                                      behavior != SplitBehavior::kRemoved && matched && !last);
+    if (merge) {
+      (backward ? pieces.back().begin : pieces.back().end) = backward ? match.begin : match.end;
+    } else if (behavior != SplitBehavior::kRemoved || !matched) {
+      pieces.push_back(match);
+    }
+    last = matched;
+  }
+  if (backward) std::reverse(pieces.begin(), pieces.end());
+  std::erase_if(pieces, [](const Match& piece) { return piece.begin == piece.end; });
+  return pieces;
+}
+
+Result<PreTokenizer> PreTokenizer::parse(const json& section) {
+  PreTokenizer result;
+  const std::string field = "pre_tokenizer";
+  if (member(section, "type") == "Sequence") {
+    WEFT_RETURN_IF_ERROR(check_object(field, section, {"type", "pretokenizers"}));
+    const json& components = member(section, "pretokenizers");
+    if (!components.is_array() || components.empty() || components.size() > 64) {
+      return fail(wrong(field + ".pretokenizers", components, "must be an array of 1 to 64"));
+    }
+    for (size_t i = 0; i < components.size(); ++i) {
+      WEFT_RETURN_IF_ERROR(result.add(components[i],
+                                      field + ".pretokenizers[" + std::to_string(i) + "]",
+                                      i + 1 == components.size()));
+    }
+  } else {
+    WEFT_RETURN_IF_ERROR(result.add(section, field, true));
+  }
+  return result;
+}
+
+Status PreTokenizer::add(const json& component, const std::string& field, bool last) {
+  if (!component.is_object()) {
+    return wrong(field, component, "must be ByteLevel, or a Sequence that ends with it");
+  }
+  const json& type = member(component, "type");
+  if (type == "Split" && !last) {
+    WEFT_ASSIGN_OR_RETURN(SplitStep step, parse_split(component, field));
+    steps_.push_back(std::move(step));
+    return {};
+  }
+  if (type != "ByteLevel" || !last) {
+    return wrong(field + ".type", type,
+                 last ? "must be ByteLevel here: other pre-tokenizers are not supported"
+                      : "must be Split here: other pre-tokenizers are not supported");
+  }
+  WEFT_RETURN_IF_ERROR(
+      check_object(field, component, {"type", "add_prefix_space", "trim_offsets", "use_regex"}));
+  WEFT_ASSIGN_OR_RETURN(add_prefix_space_, bool_at(field, component, "add_prefix_space", true));
+  WEFT_ASSIGN_OR_RETURN(const bool trim, bool_at(field, component, "trim_offsets", true));
+  static_cast<void>(trim);  // of the post-processor only
+  WEFT_ASSIGN_OR_RETURN(const bool use_regex, bool_at(field, component, "use_regex", true));
+  if (use_regex) {
+    WEFT_ASSIGN_OR_RETURN(words_, Regex::compile(kWords));
+  }
+  return {};
+}
+
+Status PreTokenizer::for_each_word(std::string_view text,
+                                   const std::function<Status(const Word&)>& visit) const {
+  return text.empty() ? Status() : split(0, text, 0, visit);
+}
+
+Status PreTokenizer::split(size_t step, std::string_view text, size_t begin,
+                           const std::function<Status(const Word&)>& visit) const {
+  if (step == steps_.size()) return byte_level(text, begin, visit);
+  const SplitStep& what = steps_[step];
+  if (what.behavior == SplitBehavior::kIsolated) {  // needs no list of the pieces
+    return for_each_stretch(*what.regex, text, [&](Match piece, bool) -> Status {
+      if (piece.begin == piece.end) return {};
+      return split(step + 1, text.substr(piece.begin, piece.end - piece.begin), begin + piece.begin,
+                   visit);
+    });
+  }
+  WEFT_ASSIGN_OR_RETURN(const std::vector<Match> pieces, split_pieces(what, text));
+  for (const Match& piece : pieces) {
+    WEFT_RETURN_IF_ERROR(split(step + 1, text.substr(piece.begin, piece.end - piece.begin),
+                               begin + piece.begin, visit));
+  }
+  return {};
+}
+
+Status PreTokenizer::byte_level(std::string_view text, size_t begin,
+                                const std::function<Status(const Word&)>& visit) const {
+  std::string with_space;
+  const bool shifted = add_prefix_space_ && text.front() != ' ';
+  if (shifted) {
+    with_space.reserve(text.size() + 1);
+    with_space += ' ';
+    with_space += text;
+    text = with_space;
+  }
+  if (words_ == nullptr) return visit(Word{text, begin, shifted});
+  return for_each_stretch(*words_, text, [&](Match piece, bool) {
+    return visit(
+        Word{text.substr(piece.begin, piece.end - piece.begin), begin + piece.begin, shifted});
+  });
+}
+
+}  // namespace weft::tokenizers

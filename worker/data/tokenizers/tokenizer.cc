@@ -1,0 +1,58 @@
+#include "worker/data/tokenizers/tokenizer.h"
+
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+namespace weft {
+namespace {
+
+namespace fs = std::filesystem;
+
+Result<std::string> read_file(const std::string& path) {
+  std::ifstream stream(path, std::ios::binary);
+  std::ostringstream text;
+  text << stream.rdbuf();
+  if (!stream.is_open() || stream.bad() || text.bad()) {
+    return fail(Code::kUnavailable, path + ": cannot be read");
+  }
+  return std::move(text).str();
+}
+
+}  // namespace
+
+Result<std::vector<int64_t>> Tokenizer::encode(std::string_view text, bool add_special) const {
+  std::vector<int64_t> ids;
+  WEFT_RETURN_IF_ERROR(encode_to(text, add_special, [&ids](std::span<const int32_t> piece) {
+    ids.insert(ids.end(), piece.begin(), piece.end());
+  }));
+  return ids;
+}
+
+Result<std::unique_ptr<Tokenizer>> load_tokenizer_file(const std::string& path) {
+  WEFT_ASSIGN_OR_RETURN(const std::string text, read_file(path));
+  std::string config;
+  const fs::path beside = fs::path(path).parent_path() / "tokenizer_config.json";
+  std::error_code ignored;
+  if (fs::is_regular_file(beside, ignored)) {
+    WEFT_ASSIGN_OR_RETURN(config, read_file(beside.string()));
+  }
+  auto tokenizer = load_tokenizer_json(text, config);
+  if (!tokenizer) return fail(tokenizer.error().with_prefix(path + ": "));
+  return tokenizer;
+}
+
+Result<std::vector<TokenizerFile>> read_tokenizer_files(const std::string& folder) {
+  std::vector<TokenizerFile> files;
+  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+                           "vocab.json", "merges.txt"}) {
+    const fs::path path = fs::path(folder) / name;
+    std::error_code ignored;
+    if (!fs::is_regular_file(path, ignored)) continue;
+    WEFT_ASSIGN_OR_RETURN(std::string content, read_file(path.string()));
+    files.push_back({name, std::move(content)});
+  }
+  return files;
+}
+
+}  // namespace weft

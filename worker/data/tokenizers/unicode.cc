@@ -1,0 +1,170 @@
+#include "worker/data/tokenizers/unicode.h"
+
+#include <utf8proc.h>
+
+#include <cstdlib>
+
+#include "proto/json/utf8.h"
+
+namespace weft::tokenizers {
+namespace {
+
+utf8proc_int32_t first_of(std::string_view text, size_t* bytes) {
+  utf8proc_int32_t code_point = -1;
+  const auto got = utf8proc_iterate(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
+                                    static_cast<utf8proc_ssize_t>(text.size()), &code_point);
+  *bytes = got > 0 ? static_cast<size_t>(got) : 1;
+  return code_point;
+}
+
+size_t last_start(std::string_view text) {
+  size_t at = text.size() - 1;
+  while (at > 0 && (static_cast<unsigned char>(text[at]) & 0xC0U) == 0x80U) --at;
+  return at;
+}
+
+bool is_word(utf8proc_int32_t code_point) {
+  if (code_point < 0) return false;
+  if (code_point == 0x200C || code_point == 0x200D) return true;  // joiners
+  if (code_point >= 0x24B6 && code_point <= 0x24E9) return true;  // circled letters: alphabetic
+  switch (utf8proc_category(code_point)) {
+    case UTF8PROC_CATEGORY_LU:
+    case UTF8PROC_CATEGORY_LL:
+    case UTF8PROC_CATEGORY_LT:
+    case UTF8PROC_CATEGORY_LM:
+    case UTF8PROC_CATEGORY_LO:
+    case UTF8PROC_CATEGORY_MN:
+    case UTF8PROC_CATEGORY_MC:
+    case UTF8PROC_CATEGORY_ME:
+    case UTF8PROC_CATEGORY_ND:
+    case UTF8PROC_CATEGORY_NL:
+    case UTF8PROC_CATEGORY_PC:
+      return true;
+    default:
+      return false;
+  }
+}
+
+bool is_space(utf8proc_int32_t code_point) {
+  if (code_point >= 9 && code_point <= 13) return true;
+  if (code_point == 0x85) return true;
+  if (code_point < 0) return false;
+  const auto category = utf8proc_category(code_point);
+  return category == UTF8PROC_CATEGORY_ZS || category == UTF8PROC_CATEGORY_ZL ||
+         category == UTF8PROC_CATEGORY_ZP;
+}
+
+Result<std::string> nfc_of(std::string_view text) {
+  utf8proc_uint8_t* mapped = nullptr;
+  const auto size =
+      utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
+                   static_cast<utf8proc_ssize_t>(text.size()), &mapped,
+                   static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
+  if (size < 0) {
+    return fail(Code::kInvalidArgument,
+                std::string("the text cannot be brought into NFC: ") + utf8proc_errmsg(size));
+  }
+  std::string result(reinterpret_cast<const char*>(mapped), static_cast<size_t>(size));
+  std::free(mapped);
+  return result;
+}
+
+int64_t count_code_points(std::string_view text) {
+  int64_t count = 0;
+  for (const char c : text) count += (static_cast<unsigned char>(c) & 0xC0U) != 0x80U ? 1 : 0;
+  return count;
+}
+
+}  // namespace
+
+bool ends_in_word(std::string_view text) {
+  if (text.empty()) return false;
+  size_t bytes = 0;
+  return is_word(first_of(text.substr(last_start(text)), &bytes));
+}
+
+bool starts_with_word(std::string_view text) {
+  size_t bytes = 0;
+  return !text.empty() && is_word(first_of(text, &bytes));
+}
+
+size_t space_at_end(std::string_view text) {
+  size_t kept = text.size(), bytes = 0;
+  while (kept > 0) {
+    const size_t at = last_start(text.substr(0, kept));
+    if (!is_space(first_of(text.substr(at, kept - at), &bytes))) break;
+    kept = at;
+  }
+  return text.size() - kept;
+}
+
+size_t space_at_start(std::string_view text) {
+  size_t at = 0, bytes = 0;
+  while (at < text.size() && is_space(first_of(text.substr(at), &bytes))) at += bytes;
+  return at;
+}
+
+// An ASCII character composes with nothing in front of it, so the text can be cut before each.
+Result<Normalized> to_nfc(std::string_view text, bool with_origin) {
+  Normalized result;
+  int64_t origin = 0;
+  for (size_t at = 0; at < text.size();) {
+    size_t end = at + 1;
+    const auto ascii = [&](size_t i) { return static_cast<unsigned char>(text[i]) < 0x80; };
+    if (ascii(at)) {  // a run of plain characters, the last of which may have marks behind it
+      while (end < text.size() && ascii(end)) ++end;
+      if (end < text.size() && end - at > 1) --end;
+    }
+    bool plain = true;
+    for (size_t i = at; i < end; ++i) plain = plain && ascii(i);
+    if (!plain || end - at == 1) {
+      while (end < text.size() && !ascii(end)) ++end;
+      plain = end - at == 1 && ascii(at);
+    }
+    const std::string_view stretch = text.substr(at, end - at);
+    std::string mapped(stretch);
+    if (!plain) {
+      WEFT_ASSIGN_OR_RETURN(mapped, nfc_of(stretch));
+    }
+    if (with_origin) {
+      const int64_t from = count_code_points(stretch), to = count_code_points(mapped);
+      for (int64_t i = 0; i < to; ++i) {
+        const bool same = mapped == stretch;
+        result.begin.push_back(same ? origin + i : origin);
+        result.end.push_back(same ? origin + i + 1 : origin + from);
+      }
+      origin += from;
+    }
+    result.text += mapped;
+    at = end;
+  }
+  return result;
+}
+
+std::string to_valid_utf8(std::string_view bytes) {
+  std::string text;
+  while (!bytes.empty()) {
+    size_t valid = utf8_first_invalid(bytes);
+    if (valid == std::string_view::npos) valid = bytes.size();
+    text += bytes.substr(0, valid);
+    bytes.remove_prefix(valid);
+    if (bytes.empty()) break;
+    text += "\xEF\xBF\xBD";
+    // The longest start of a valid sequence counts as one (Unicode 15, section 3.9, table 3-8).
+    const auto lead = static_cast<unsigned char>(bytes[0]);
+    const size_t whole = lead >= 0xF0 ? 4 : lead >= 0xE0 ? 3 : lead >= 0xC2 ? 2 : 1;
+    size_t drop = 1;
+    for (size_t length = 2; length < whole && length <= bytes.size(); ++length) {
+      std::string completed(bytes.substr(0, length));
+      const bool second = length == 2;
+      completed.append(whole - length, '\x80');
+      if (second && utf8_sequence_bytes(completed) != whole) break;
+      if ((static_cast<unsigned char>(bytes[length - 1]) & 0xC0U) != 0x80U) break;
+      drop = length;
+    }
+    bytes.remove_prefix(drop);
+  }
+  return text;
+}
+
+}  // namespace weft::tokenizers
