@@ -47,13 +47,13 @@ Tensor with_tight_rows(Context& cx, const Tensor& x) {
 
 struct Extents {
   int64_t rows, heads, key_heads, queries, keys, features;
-  int64_t group() const { return heads / key_heads; }
+  int64_t group() const { return key_heads == 0 ? 1 : heads / key_heads; }  // no heads: no work
 };
 
 Extents extents_of(const Tensor& q, const Tensor& k, const Tensor& v) {
   WEFT_CHECK(q.shape().dims() == 4 && k.shape().dims() == 4 && k.shape() == v.shape() &&
-                 q.dim(0) == k.dim(0) && q.dim(3) == k.dim(3) && k.dim(1) > 0 &&
-                 q.dim(1) % k.dim(1) == 0 && q.dtype() == k.dtype() && q.dtype() == v.dtype(),
+                 q.dim(0) == k.dim(0) && q.dim(3) == k.dim(3) &&
+                 (k.dim(1) > 0 ? q.dim(1) % k.dim(1) == 0 : q.dim(1) == 0) && q.dtype() == k.dtype() && q.dtype() == v.dtype(),
              "attention of q {}, k {}, v {}", q.shape().to_string(), k.shape().to_string(),
              v.shape().to_string());
   return {q.dim(0), q.dim(1), k.dim(1), q.dim(2), k.dim(2), q.dim(3)};
