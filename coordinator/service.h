@@ -4,9 +4,10 @@
 // Thread safety: every call from any thread; none waits for a node, some wait for a synced write.
 // Ownership: values go in and come out; a Subscription keeps its callback registered until it is
 // destroyed.
-// Invariants: 1. An ok answer is durable. 2. A failure names field, value and rule where the caller's
-// input is at fault: invalid_argument (bad input), not_found, already_exists (idempotency key reused
-// with another body), failed_precondition (right input, wrong state), resource_exhausted (disk).
+// Invariants: 1. An ok answer is durable. 2. A failure names field, value and rule where the
+// caller's input is at fault: invalid_argument (bad input), not_found, already_exists (idempotency
+// key reused with another body), failed_precondition (right input, wrong state), resource_exhausted
+// (disk).
 // 3. Sequences of events and metrics are 1, 2, 3, ... within a job without gaps, so a reader that
 // asks for everything after the last one it has seen misses and repeats nothing.
 #pragma once
@@ -28,58 +29,58 @@
 
 namespace weft {
 
-inline constexpr int kPageLimitMax = 1000;            // items a page
+inline constexpr int kPageLimitMax = 1000;  // items a page
 inline constexpr int kPageLimitDefault = 100;
 inline constexpr int64_t kLogSliceBytesMax = 1 << 20;  // bytes a slice
 
 struct JobFilter {
-  std::vector<proto::JobState> states;         // any of; empty: all
+  std::vector<proto::JobState> states;  // any of; empty: all
   proto::JobKind kind = proto::JOB_KIND_UNSPECIFIED;
-  std::string name;                            // exactly; empty: all
-  std::map<std::string, std::string> labels;   // all of
-  std::string after;                           // id of the last job of the previous page
-  int limit = kPageLimitDefault;               // 1 .. kPageLimitMax
-  bool newest_first = false;                   // else in order of submission
+  std::string name;                           // exactly; empty: all
+  std::map<std::string, std::string> labels;  // all of
+  std::string after;                          // id of the last job of the previous page
+  int limit = kPageLimitDefault;              // 1 .. kPageLimitMax
+  bool newest_first = false;                  // else in order of submission
 };
 
 struct JobPage {
   std::vector<proto::Job> jobs;
-  std::string next;            // pass as `after` for the next page; empty: this is the last
-  int64_t total = 0;           // that pass the filter, over all pages
+  std::string next;   // pass as `after` for the next page; empty: this is the last
+  int64_t total = 0;  // that pass the filter, over all pages
 };
 
-// `items` are those with sequence > after, oldest first, at most limit. `next` is the sequence to go
-// on after: that of the last item looked at (== after where there is nothing new).
+// `items` are those with sequence > after, oldest first, at most limit. `next` is the sequence to
+// go on after: that of the last item looked at (== after where there is nothing new).
 template <typename T>
 struct SequencePage {
   std::vector<T> items;
   int64_t next = 0;
-  bool more = false;           // further ones are there already
+  bool more = false;  // further ones are there already
 };
 
 struct LogStream {
   int32_t attempt = 0;
-  int32_t rank = 0;            // -1: the launcher itself
-  int64_t bytes = 0;           // received so far
+  int32_t rank = 0;   // -1: the launcher itself
+  int64_t bytes = 0;  // received so far
 };
 
 struct LogSlice {
-  std::string data;            // may cut a line or a UTF-8 sequence at its end
+  std::string data;  // may cut a line or a UTF-8 sequence at its end
   int32_t attempt = 0;
   int32_t rank = 0;
-  int64_t offset = 0;          // of data's first byte
-  int64_t next = 0;            // offset to go on from
-  int64_t bytes = 0;           // received so far; next < bytes: more is there
-  bool complete = false;       // the attempt is over: nothing follows after `bytes`
+  int64_t offset = 0;     // of data's first byte
+  int64_t next = 0;       // offset to go on from
+  int64_t bytes = 0;      // received so far; next < bytes: more is there
+  bool complete = false;  // the attempt is over: nothing follows after `bytes`
 };
 
 struct Health {
-  bool ready = false;          // the store accepts writes
-  std::string problem;         // why not, with the next step
+  bool ready = false;   // the store accepts writes
+  std::string problem;  // why not, with the next step
   std::string version;
   int64_t uptime_seconds = 0;
-  int64_t disk_free_bytes = 0; // of the data folder
-  int64_t chunk_bytes = 0;     // stored, approximately
+  int64_t disk_free_bytes = 0;  // of the data folder
+  int64_t chunk_bytes = 0;      // stored, approximately
   int32_t nodes_ready = 0;
   int32_t nodes_lost = 0;
   std::map<std::string, int64_t> jobs;  // count by state name ("queued", ...)
@@ -87,16 +88,17 @@ struct Health {
 
 // What a stream is woken for; a bit mask.
 enum WatchTopic : unsigned {
-  kWatchJob = 1,          // the record itself: state, step, reason
+  kWatchJob = 1,  // the record itself: state, step, reason
   kWatchEvents = 2,
   kWatchMetrics = 4,
   kWatchLogs = 8,
   kWatchCheckpoints = 16,
-  kWatchNodes = 32,       // only together with job == ""
+  kWatchNodes = 32,  // only together with job == ""
   kWatchAll = 63,
 };
 
-// Ends the subscription when it is destroyed; afterwards the callback is neither running nor called.
+// Ends the subscription when it is destroyed; afterwards the callback is neither running nor
+// called.
 class Subscription {
  public:
   virtual ~Subscription() = default;
@@ -110,8 +112,9 @@ class Service {
   // Validates (defaults applied), stores and queues. `idempotency_key` may be empty; the same key
   // with the same `request_hash` returns the first job, with another hash already_exists.
   // Values of model.from (obj-, ckpt-), tokenizer.from, data.train and data.validation (obj-) must
-  // name what is stored here. A request that no set of the nodes known could ever satisfy is refused
-  // with field "resources..."; while no node has ever joined, everything feasible in itself waits.
+  // name what is stored here. A request that no set of the nodes known could ever satisfy is
+  // refused with field "resources..."; while no node has ever joined, everything feasible in itself
+  // waits.
   virtual Result<proto::Job> submit(proto::JobSpec spec, const std::string& idempotency_key,
                                     const std::string& request_hash) = 0;
   // What submit would store, without storing it (for `validate`).
@@ -133,16 +136,15 @@ class Service {
                                                        int limit) = 0;
   // `task` empty: all tasks.
   virtual Result<SequencePage<proto::MetricRecord>> metrics(const std::string& job, int64_t after,
-                                                            int limit,
-                                                            const std::string& task) = 0;
+                                                            int limit, const std::string& task) = 0;
   virtual Result<std::vector<LogStream>> log_streams(const std::string& job) = 0;
   // attempt 0: the current one. limit in bytes, at most kLogSliceBytesMax.
   virtual Result<LogSlice> logs(const std::string& job, int32_t attempt, int32_t rank,
                                 int64_t offset, int64_t limit) = 0;
-  // Calls `wake` soon after (never before) something of `topics` has been stored for the job; job ""
-  // means any job. `wake` may come from any thread, several changes may share one call; it must
-  // return at once (post to an executor) and must not destroy the subscription. Readers then ask for
-  // what is new, so a slow reader never holds up a writer.
+  // Calls `wake` soon after (never before) something of `topics` has been stored for the job; job
+  // "" means any job. `wake` may come from any thread, several changes may share one call; it must
+  // return at once (post to an executor) and must not destroy the subscription. Readers then ask
+  // for what is new, so a slow reader never holds up a writer.
   virtual std::unique_ptr<Subscription> watch(const std::string& job, unsigned topics,
                                               std::function<void()> wake) = 0;
 

@@ -10,7 +10,8 @@
 namespace weft {
 namespace {
 
-constexpr int64_t kLogBytesMax = int64_t{256} << 20;  // of one rank in one attempt; the rest is dropped
+constexpr int64_t kLogBytesMax = int64_t{256}
+                                 << 20;  // of one rank in one attempt; the rest is dropped
 
 template <typename Message>
 bool parse_into(std::string_view bytes, Message& message) {
@@ -18,7 +19,8 @@ bool parse_into(std::string_view bytes, Message& message) {
 }
 
 Status damaged(std::string_view key) {
-  return {Code::kCorruption, "a record of the job store cannot be read: " + std::string(key.substr(0, 2))};
+  return {Code::kCorruption,
+          "a record of the job store cannot be read: " + std::string(key.substr(0, 2))};
 }
 
 template <typename Message>

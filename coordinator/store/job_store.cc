@@ -39,8 +39,9 @@ std::string state_name(proto::JobState state) {
   constexpr std::string_view prefix = "JOB_STATE_";
   std::string name = proto::JobState_Name(state);
   if (name.starts_with(prefix)) name.erase(0, prefix.size());
-  std::transform(name.begin(), name.end(), name.begin(),
-                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
+  std::transform(name.begin(), name.end(), name.begin(), [](char c) {
+    return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+  });
   return name;
 }
 
@@ -213,7 +214,8 @@ Result<bool> JobStore::apply_rank(const std::string& id, const RankPosition& pos
   return true;
 }
 
-// Under write_mutex_. Sequences are taken from counters_ but move it only once the write is durable.
+// Under write_mutex_. Sequences are taken from counters_ but move it only once the write is
+// durable.
 Result<proto::Job> JobStore::commit(JobEdit edit, const JobPointer& before, WriteSet set) {
   const std::string id = edit.job.id();
   WEFT_CHECK(!before || before->id() == id);
@@ -273,8 +275,8 @@ Status JobStore::fill_checkpoints(JobEdit& edit, WriteSet& set) {
   for (const proto::CheckpointManifest& manifest : edit.checkpoints) {
     WEFT_CHECK(!manifest.id().empty() && manifest.job() == edit.job.id());
     set.puts.emplace_back(keys::checkpoint(manifest.id()), manifest.SerializeAsString());
-    set.puts.emplace_back(
-        keys::checkpoint_of(manifest.job(), manifest.created_ms(), manifest.id()), "");
+    set.puts.emplace_back(keys::checkpoint_of(manifest.job(), manifest.created_ms(), manifest.id()),
+                          "");
   }
   return {};
 }

@@ -1,10 +1,11 @@
-// The durable record of jobs, their events, metrics, logs and checkpoints, of uploaded objects and of
-// the nodes that ever joined. docs/FORMAT.md describes the bytes.
+// The durable record of jobs, their events, metrics, logs and checkpoints, of uploaded objects and
+// of the nodes that ever joined. docs/FORMAT.md describes the bytes.
 //
 // Thread safety: every call from any thread; edits run one at a time. Ownership: owns its database.
 // Invariants:
 // 1. A job's state changes in one synced batch together with the event that tells of it.
-// 2. A write for an attempt carries its number and is refused as kStale, inside the critical section
+// 2. A write for an attempt carries its number and is refused as kStale, inside the critical
+// section
 //    that would apply it, unless the job is active and on that attempt.
 // 3. A rank's message is applied once: its sequence is stored in the batch that applies it.
 // 4. What the memory cache shows is durable; a failed write changes nothing.
@@ -69,12 +70,14 @@ class JobStore {
 
   // ---- jobs
   // Stores `edit.job` (id set by the caller) as a new job with its events. Where the job carries an
-  // idempotency key that is taken: the earlier job if the request hash is equal, else kAlreadyExists.
+  // idempotency key that is taken: the earlier job if the request hash is equal, else
+  // kAlreadyExists.
   Result<proto::Job> create_job(JobEdit edit);
   Result<proto::Job> job(const std::string& id) const;
   JobPointer find(const std::string& id) const;  // null: no such job
   std::vector<JobPointer> jobs() const;          // in order of submission
-  // Reads, lets `editor` change, writes. Returns the job as stored. Nothing changed: nothing written.
+  // Reads, lets `editor` change, writes. Returns the job as stored. Nothing changed: nothing
+  // written.
   Result<proto::Job> edit_job(const std::string& id, const JobEditor& editor);
   // The same for a write of one attempt (invariant 2).
   Result<proto::Job> edit_attempt(const std::string& id, int32_t attempt, const JobEditor& editor);
@@ -90,8 +93,8 @@ class JobStore {
                                               int limit) const;
   Result<std::vector<proto::MetricRecord>> metrics(const std::string& job, int64_t after,
                                                    int limit) const;
-  // Appends what is new of `data`, which starts at byte `offset` of that log; returns the log's length
-  // afterwards. A gap (offset beyond the end) stores nothing and returns the length too.
+  // Appends what is new of `data`, which starts at byte `offset` of that log; returns the log's
+  // length afterwards. A gap (offset beyond the end) stores nothing and returns the length too.
   Result<int64_t> append_log(const std::string& job, int32_t attempt, int32_t rank, int64_t offset,
                              std::string_view data);
   Result<std::string> read_log(const std::string& job, int32_t attempt, int32_t rank,
@@ -127,7 +130,7 @@ class JobStore {
   WatchHub hub_;
 
   struct Counters {
-    int64_t events = 0;   // last sequence given
+    int64_t events = 0;  // last sequence given
     int64_t metrics = 0;
   };
   std::mutex write_mutex_;  // one edit at a time; guards the next members

@@ -1,6 +1,5 @@
-// Keys of the job store; docs/FORMAT.md describes them. Numbers are big-endian, so that key order is
-// numeric order.
-// Thread safety: free functions on values.
+// Keys of the job store; docs/FORMAT.md describes them. Numbers are big-endian, so that key order
+// is numeric order. Thread safety: free functions on values.
 #pragma once
 
 #include <cstdint>

@@ -44,7 +44,7 @@ class MemoryKeyValue final : public KeyValue {
   }
 
  private:
-  mutable std::mutex mutex_;  // guards map_
+  mutable std::mutex mutex_;                // guards map_
   std::map<std::string, std::string> map_;  // std::string compares as unsigned bytes
 };
 

@@ -1,9 +1,9 @@
 // RocksDB behind KeyValue. Write-ahead log on, every batch synced; recovery refuses a log that was
 // damaged in its middle and accepts a torn tail (the default would drop acknowledged writes).
 //
-// After a full disk RocksDB turns read-only; the next write asks it to resume and, where that is not
-// enough, opens the database anew. Other write errors stay: after a failed fsync nothing is known
-// about the pages, so only a restart, which reads the files back, may go on.
+// After a full disk RocksDB turns read-only; the next write asks it to resume and, where that is
+// not enough, opens the database anew. Other write errors stay: after a failed fsync nothing is
+// known about the pages, so only a restart, which reads the files back, may go on.
 #include <rocksdb/db.h>
 #include <rocksdb/env.h>
 #include <rocksdb/options.h>
@@ -22,8 +22,8 @@ namespace {
 
 constexpr uint64_t kRoomToOpen = 2 << 20;  // bytes
 
-// RocksDB's own log file aborts the process (an assertion in its writer) at the first line after the
-// disk was full, so it is not written; what matters comes back as a status.
+// RocksDB's own log file aborts the process (an assertion in its writer) at the first line after
+// the disk was full, so it is not written; what matters comes back as a status.
 class NoLog final : public rocksdb::Logger {
  public:
   using rocksdb::Logger::Logv;

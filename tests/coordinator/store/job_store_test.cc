@@ -116,13 +116,15 @@ TEST_P(JobStoreTest, AppliesEachMessageOfARankOnceAndInOrder) {
   start("job-1", 1);
   EXPECT_TRUE(store_->apply_rank("job-1", {1, 0, 1}, tell).value());
   EXPECT_FALSE(store_->apply_rank("job-1", {1, 0, 1}, tell).value());
-  EXPECT_EQ(store_->apply_rank("job-1", {1, 0, 3}, tell).error().code(),
-            Code::kFailedPrecondition);
+  EXPECT_EQ(store_->apply_rank("job-1", {1, 0, 3}, tell).error().code(), Code::kFailedPrecondition);
   EXPECT_TRUE(store_->apply_rank("job-1", {1, 1, 1}, tell).value()) << "another rank's numbers";
-  EXPECT_TRUE(store_->apply_rank("job-1", {1, 0, 2}, [](JobEdit& edit) {
-                edit.job.set_state(proto::JOB_STATE_SUCCEEDED);
-                return Status();
-              }).value());
+  EXPECT_TRUE(store_
+                  ->apply_rank("job-1", {1, 0, 2},
+                               [](JobEdit& edit) {
+                                 edit.job.set_state(proto::JOB_STATE_SUCCEEDED);
+                                 return Status();
+                               })
+                  .value());
   EXPECT_FALSE(store_->apply_rank("job-1", {1, 0, 2}, tell).value())
       << "a repeated last message is acknowledged, not stale";
   EXPECT_EQ(store_->events("job-1", 0, 100).value().size(), 3u);
@@ -134,10 +136,8 @@ TEST_P(JobStoreTest, AFullDiskChangesNothingAndWorkGoesOnAfterwards) {
   disk_->full = true;
   EXPECT_EQ(store_->create_job(fresh("job-2", "key", "a")).error().code(),
             Code::kResourceExhausted);
-  EXPECT_EQ(store_->apply_rank("job-1", {1, 0, 1}, tell).error().code(),
-            Code::kResourceExhausted);
-  EXPECT_EQ(store_->append_log("job-1", 1, 0, 0, "text").error().code(),
-            Code::kResourceExhausted);
+  EXPECT_EQ(store_->apply_rank("job-1", {1, 0, 1}, tell).error().code(), Code::kResourceExhausted);
+  EXPECT_EQ(store_->append_log("job-1", 1, 0, 0, "text").error().code(), Code::kResourceExhausted);
   EXPECT_EQ(store_->find("job-2"), nullptr);
   disk_->full = false;
   EXPECT_TRUE(store_->apply_rank("job-1", {1, 0, 1}, tell).value());

@@ -63,9 +63,9 @@ TEST(RocksdbKeyValue, OpensAfterATornTail) {
 }
 
 TEST(RocksdbKeyValue, RangesKeysAndPutsOfOneBatch) {
-  for (auto& bytes : {std::shared_ptr<KeyValue>(make_memory_key_value()),
-                      std::shared_ptr<KeyValue>(
-                          open_rocksdb_key_value(fresh_folder().string()).value())}) {
+  for (auto& bytes :
+       {std::shared_ptr<KeyValue>(make_memory_key_value()),
+        std::shared_ptr<KeyValue>(open_rocksdb_key_value(fresh_folder().string()).value())}) {
     for (const char* key : {"a1", "a2", "b1", "b2", "\xfe"}) {
       ASSERT_TRUE(bytes->write(put(key, key)).ok());
     }
@@ -75,10 +75,13 @@ TEST(RocksdbKeyValue, RangesKeysAndPutsOfOneBatch) {
     set.puts.emplace_back("a2", "new");
     ASSERT_TRUE(bytes->write(set).ok());
     std::string seen;
-    ASSERT_TRUE(bytes->scan("a", "z", [&](auto key, auto value) {
-      seen += std::string(key) + "=" + std::string(value) + " ";
-      return true;
-    }).ok());
+    ASSERT_TRUE(bytes
+                    ->scan("a", "z",
+                           [&](auto key, auto value) {
+                             seen += std::string(key) + "=" + std::string(value) + " ";
+                             return true;
+                           })
+                    .ok());
     EXPECT_EQ(seen, "a2=new b2=b2 ");
     EXPECT_EQ(bytes->last("a", "b").value()->first, "a2");
     EXPECT_EQ(bytes->last("a", "\xff").value()->first, "\xfe");
@@ -114,8 +117,7 @@ TEST(RocksdbKeyValue, AFullDiskLosesNothingAndRecovers) {
     return std::string("all");
   };
   EXPECT_EQ(all_there(), "all");
-  EXPECT_EQ(bytes->write(put("still", std::string(1 << 20, 'x'))).code(),
-            Code::kResourceExhausted);
+  EXPECT_EQ(bytes->write(put("still", std::string(1 << 20, 'x'))).code(), Code::kResourceExhausted);
   EXPECT_EQ(all_there(), "all");
   fs::remove(ballast);
   status = bytes->write(put("room", "again"));

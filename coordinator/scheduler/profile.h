@@ -1,0 +1,42 @@
+// Free slots of each node over time: what is held now with its latest end, and reservations of jobs
+// that wait. Times in milliseconds; the last segment lasts for ever.
+// Thread safety: not; a value of one plan.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "coordinator/scheduler/fit.h"
+
+namespace weft {
+
+class Profile {
+ public:
+  static constexpr int64_t kForever = int64_t{1} << 60;
+
+  Profile(int64_t now_ms, std::vector<int> free) : segments_{{now_ms, std::move(free)}} {}
+
+  void release(const std::vector<SlotCount>& counts, int64_t at_ms);  // from then on
+  void occupy(const std::vector<SlotCount>& counts, int64_t from_ms, int64_t until_ms);
+  // Least free slots of each node in [from, until).
+  std::vector<int> least_free(int64_t from_ms, int64_t until_ms) const;
+
+  struct Place {
+    int64_t start_ms;
+    std::vector<SlotCount> counts;
+  };
+  // The earliest start, not before `from_ms`, at which the gang fits for `duration_ms`.
+  std::optional<Place> earliest(int slots, int nodes, int64_t from_ms, int64_t duration_ms) const;
+
+ private:
+  struct Segment {
+    int64_t start_ms;
+    std::vector<int> free;
+  };
+  size_t cut(int64_t at_ms);  // index of the segment that starts there
+
+  std::vector<Segment> segments_;
+};
+
+}  // namespace weft

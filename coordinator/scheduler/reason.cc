@@ -1,0 +1,68 @@
+#include "coordinator/scheduler/reason.h"
+
+#include <fmt/format.h>
+
+#include <map>
+#include <numeric>
+
+#include "coordinator/scheduler/fit.h"
+
+namespace weft {
+namespace {
+
+std::string joined(const std::vector<std::string>& parts) {
+  std::string text;
+  for (size_t i = 0; i < parts.size() && i < 4; ++i) text += (i ? ", " : "") + parts[i];
+  if (parts.size() > 4) text += fmt::format(" and {} more", parts.size() - 4);
+  return text;
+}
+
+std::string slots_text(int slots, int nodes) {
+  std::string text = fmt::format("{} slot{}", slots, slots == 1 ? "" : "s");
+  if (nodes > 0) text += fmt::format(" on {} node{}", nodes, nodes == 1 ? "" : "s");
+  return text;
+}
+
+}  // namespace
+
+std::string reason_to_wait(const Snapshot& snapshot, const PendingJob& job, int64_t now_ms,
+                           const std::vector<int>& free, bool fits_now, const PendingJob* ahead) {
+  if (snapshot.nodes.empty()) return "no node has joined yet; start one with `weft join`";
+  if (!job.leaving.empty()) {
+    return fmt::format("waits until attempt {} has ended on {}", job.attempt, joined(job.leaving));
+  }
+  if (job.eligible_ms > now_ms) {
+    return fmt::format("waits {} s before it is started again",
+                       (job.eligible_ms - now_ms) / 1000 + 1);
+  }
+  std::vector<int> capacity;
+  std::vector<std::string> lost;
+  for (const SnapshotNode& node : snapshot.nodes) {
+    if (node.usable) capacity.push_back(node.slots);
+    if (!node.usable) lost.push_back(node.name);
+  }
+  const std::string wanted = slots_text(job.slots, job.nodes);
+  if (!fit_gang(capacity, job.slots, job.nodes)) {
+    return fmt::format("waits for {}: not reachable: {}", wanted, joined(lost));
+  }
+  if (fits_now && ahead) {
+    return fmt::format("behind {}, which {} and waits for {}", ahead->job,
+                       ahead->priority > job.priority ? "has a higher priority" : "came earlier",
+                       slots_text(ahead->slots, ahead->nodes));
+  }
+  std::map<std::string, int> held;
+  for (const SlotHolder& holder : snapshot.holders) {
+    for (const NodeSlots& part : holder.placement) {
+      held[holder.job] += static_cast<int>(part.slots.size());
+    }
+  }
+  std::vector<std::string> holders;
+  for (const auto& [name, slots] : held)
+    holders.push_back(fmt::format("{} held by {}", slots, name));
+  const int total = std::accumulate(capacity.begin(), capacity.end(), 0);
+  return fmt::format("waits for {}: {} free of {}{}{}", wanted,
+                     std::accumulate(free.begin(), free.end(), 0), total,
+                     holders.empty() ? "" : "; ", joined(holders));
+}
+
+}  // namespace weft

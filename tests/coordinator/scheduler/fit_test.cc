@@ -1,0 +1,45 @@
+#include "coordinator/scheduler/fit.h"
+
+#include <gtest/gtest.h>
+
+namespace weft {
+namespace {
+
+std::string text(const std::vector<int>& free, int slots, int nodes) {
+  const auto counts = fit_gang(free, slots, nodes);
+  if (!counts) return "no";
+  std::string out;
+  for (const SlotCount& c : *counts)
+    out += std::to_string(c.node) + "x" + std::to_string(c.slots) + " ";
+  return out;
+}
+
+TEST(Fit, AsFewNodesAsPossibleAndTheTightest) {
+  EXPECT_EQ(text({4, 2, 3}, 2, 0), "1x2 ");
+  EXPECT_EQ(text({4, 2, 3}, 3, 0), "2x3 ");
+  EXPECT_EQ(text({4, 2, 3}, 6, 0), "0x4 1x2 ");
+  EXPECT_EQ(text({4, 2, 3}, 9, 0), "0x4 2x3 1x2 ");
+  EXPECT_EQ(text({4, 2, 3}, 10, 0), "no");
+  EXPECT_EQ(text({}, 1, 0), "no");
+}
+
+TEST(Fit, ExactlySoManyNodesEvenly) {
+  EXPECT_EQ(text({4, 2, 3}, 2, 2), "1x1 2x1 ");
+  EXPECT_EQ(text({4, 2, 3}, 5, 2), "2x3 1x2 ");
+  EXPECT_EQ(text({4, 1, 1}, 4, 2), "no");
+  EXPECT_EQ(text({4, 1, 1}, 3, 3), "1x1 2x1 0x1 ");
+  EXPECT_EQ(text({4, 4}, 3, 3), "no");
+}
+
+TEST(Fit, NamesWhatCanNeverBe) {
+  const std::vector<SnapshotNode> nodes{{"a", 2, true}, {"b", 2, false}};
+  EXPECT_TRUE(check_feasible(nodes, 4, 2).ok());
+  EXPECT_TRUE(check_feasible({}, 4096, 0).ok()) << "nothing is known yet";
+  EXPECT_EQ(check_feasible(nodes, 5, 0).field(), "resources.slots");
+  EXPECT_EQ(check_feasible(nodes, 3, 3).field(), "resources.nodes");
+  EXPECT_EQ(check_feasible(nodes, 3, 1).field(), "resources.nodes");
+  EXPECT_EQ(check_feasible({}, 1, 2).field(), "resources.nodes");
+}
+
+}  // namespace
+}  // namespace weft

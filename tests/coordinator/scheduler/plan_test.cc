@@ -1,0 +1,102 @@
+#include "coordinator/scheduler/plan.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace weft {
+namespace {
+
+using testing::HasSubstr;
+
+Snapshot two_nodes() {
+  Snapshot snapshot;
+  snapshot.nodes = {{"n1", 2, true}, {"n2", 2, true}};
+  return snapshot;
+}
+PendingJob pending(const std::string& id, int sequence, int slots, int64_t limit = 0) {
+  PendingJob job;
+  job.job = id;
+  job.submit_sequence = sequence;
+  job.slots = slots;
+  job.time_limit_seconds = limit;
+  return job;
+}
+std::string started(const Plan& plan) {
+  std::string text;
+  for (const auto& start : plan.starts) text += start.job + " ";
+  return text;
+}
+
+TEST(Plan, PriorityThenOrderOfSubmission) {
+  Snapshot snapshot = two_nodes();
+  snapshot.pending = {pending("c", 3, 2), pending("b", 2, 2), pending("a", 1, 2)};
+  EXPECT_EQ(started(plan(snapshot, 0)), "a b ");
+  snapshot.pending[0].priority = 1;
+  EXPECT_EQ(started(plan(snapshot, 0)), "c a ");
+}
+
+TEST(Plan, AGangIsSpreadAsAskedFor) {
+  Snapshot snapshot = two_nodes();
+  snapshot.pending = {pending("a", 1, 2)};
+  snapshot.pending[0].nodes = 2;
+  const Plan spread = plan(snapshot, 0);
+  ASSERT_EQ(spread.starts.size(), 1u);
+  ASSERT_EQ(spread.starts[0].placement.size(), 2u);
+  EXPECT_EQ(spread.starts[0].placement[0].slots, std::vector<int>{0});
+  snapshot.pending[0].nodes = 0;
+  EXPECT_EQ(plan(snapshot, 0).starts[0].placement.size(), 1u);
+}
+
+TEST(Plan, ASmallJobPassesOnlyWhereNobodyIsDelayed) {
+  Snapshot snapshot = two_nodes();
+  snapshot.holders = {{"run", {{"n1", {0, 1}}}, 100'000}};
+  snapshot.pending = {pending("large", 1, 4, 50), pending("long", 2, 1, 200),
+                      pending("short", 3, 1, 90), pending("endless", 4, 1)};
+  const Plan first = plan(snapshot, 0);
+  EXPECT_EQ(started(first), "short ");
+  EXPECT_EQ(first.waits.at("large").expected_ms, 100'000);
+  EXPECT_THAT(first.waits.at("large").reason,
+              HasSubstr("waits for 4 slots: 2 free of 4; 2 held by run"));
+  EXPECT_THAT(first.waits.at("long").reason, HasSubstr("behind large, which came earlier"));
+}
+
+TEST(Plan, WithoutATimeLimitTheWaitingJobsSlotsAreKeptForIt) {
+  Snapshot snapshot = two_nodes();
+  snapshot.holders = {{"run", {{"n1", {0}}}, 0}};
+  snapshot.pending = {pending("large", 1, 2), pending("endless", 2, 2)};
+  snapshot.pending[0].nodes = 1;
+  EXPECT_EQ(started(plan(snapshot, 0)), "large ") << "it fits on n2";
+  snapshot.pending[0] = pending("large", 1, 4);
+  const Plan second = plan(snapshot, 0);
+  EXPECT_EQ(started(second), "") << "an endless job would take what large waits for";
+  EXPECT_EQ(second.waits.at("large").expected_ms, 0);
+  snapshot.pending[1].time_limit_seconds = 60;
+  EXPECT_EQ(started(plan(snapshot, 0)), "endless ");
+}
+
+TEST(Plan, WhatCannotStartNowDoesNotBlockOthers) {
+  Snapshot snapshot = two_nodes();
+  snapshot.nodes[1].usable = false;
+  snapshot.pending = {pending("huge", 1, 9), pending("lost", 2, 4), pending("ok", 3, 2)};
+  const Plan result = plan(snapshot, 0);
+  EXPECT_EQ(started(result), "ok ");
+  EXPECT_TRUE(result.waits.at("huge").infeasible);
+  EXPECT_FALSE(result.waits.at("lost").infeasible);
+  EXPECT_THAT(result.waits.at("lost").reason, HasSubstr("not reachable: n2"));
+}
+
+TEST(Plan, WaitsForTheBackOffAndForTheLastAttemptToBeGone) {
+  Snapshot snapshot = two_nodes();
+  snapshot.pending = {pending("a", 1, 1), pending("b", 2, 1)};
+  snapshot.pending[0].eligible_ms = 5000;
+  snapshot.pending[1].leaving = {"n2"};
+  snapshot.pending[1].attempt = 3;
+  const Plan result = plan(snapshot, 1000);
+  EXPECT_EQ(started(result), "");
+  EXPECT_THAT(result.waits.at("a").reason, HasSubstr("waits 5 s"));
+  EXPECT_THAT(result.waits.at("b").reason, HasSubstr("attempt 3 has ended on n2"));
+  EXPECT_EQ(started(plan(Snapshot{{}, {}, {pending("c", 1, 1)}}, 0)), "");
+}
+
+}  // namespace
+}  // namespace weft
