@@ -77,7 +77,14 @@ struct Problem {
         q(with_tight_rows(context, query)),
         k(with_tight_rows(context, key)),
         v(with_tight_rows(context, value)),
-        mask(context, p.visibility, e.rows, e.queries, e.keys) {}
+        mask(context, p.visibility, e.rows, e.queries, e.keys) {
+    const WeightDropout& d = p.dropout;
+    WEFT_CHECK(
+        d.rate == 0 || (d.rate > 0 && d.rate < 1 && d.first_head + e.heads <= d.heads &&
+                        d.first_query + e.queries <= d.queries && d.first_key + e.keys <= d.keys),
+        "dropout {} of a part of {} heads, {} queries, {} keys", d.rate, d.heads, d.queries,
+        d.keys);
+  }
 
   Tensor scratch(int64_t elements) const {
     return Tensor::empty(cx.allocator, Shape{elements}, DTypeOf<T>::value);

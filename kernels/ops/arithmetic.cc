@@ -71,7 +71,8 @@ class Binary final : public Op {
     wanted_[0] = inputs[0].requires_grad();
     wanted_[1] = inputs[1].requires_grad();
     if (kind_ == Arithmetic::kAdd || kind_ == Arithmetic::kSubtract) return {};
-    return {inputs[0], inputs[1]};
+    if (kind_ == Arithmetic::kDivide) return {wanted_[1] ? inputs[0] : Tensor(), inputs[1]};
+    return {wanted_[1] ? inputs[0] : Tensor(), wanted_[0] ? inputs[1] : Tensor()};
   }
   std::vector<Tensor> vjp(Context& cx, std::span<const Tensor> saved,
                           std::span<const Tensor> output_grads) override {

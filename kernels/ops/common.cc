@@ -86,6 +86,8 @@ Tensor transposed_view(const Tensor& x) {
   return x.view(shape, strides, 0);
 }
 
+int64_t row_count(const Shape& shape) { return split_at(shape, shape.dims() - 1).outer; }
+
 Tensor as_rows(Context& cx, const Tensor& x) {
   const Tensor whole = as_contiguous(cx.pool, x);
   const int64_t width = x.shape()[-1];

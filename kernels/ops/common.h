@@ -48,6 +48,8 @@ Tensor matmul_values(Context& cx, const Tensor& a, const Tensor& b);
 // x with its last two dims swapped; a view without the tape.
 Tensor transposed_view(const Tensor& x);
 
+// The number of rows of the last dim: the product of all others.
+int64_t row_count(const Shape& shape);
 // x as one matrix [rows, last extent]; contiguous, without the tape.
 Tensor as_rows(Context& cx, const Tensor& x);
 

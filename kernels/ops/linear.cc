@@ -28,10 +28,8 @@ class Linear final : public ForwardOp {
     shape[-1] = weight.dim(1);
     const Strides strides = row_major_strides(shape);
     const Tensor y =
-        weight.dim(0) == 0
-            ? Tensor::zeros(cx.allocator, shape, x.dtype())
-            : matmul_values(cx, as_rows(cx, x), weight)
-                  .view(shape, std::span(strides).first(static_cast<size_t>(shape.dims())), 0);
+        matmul_values(cx, as_rows(cx, x), weight)
+            .view(shape, std::span(strides).first(static_cast<size_t>(shape.dims())), 0);
     if (inputs.size() == 3) add_bias(cx, y, inputs[2]);
     return {y};
   }
@@ -68,7 +66,7 @@ class Linear final : public ForwardOp {
     dispatch_floating(y.dtype(), [&]<typename T>() {
       const T* from = values.data<T>();
       T* to = y.data<T>();
-      const int64_t rows = width == 0 ? 0 : y.elements() / width;
+      const int64_t rows = row_count(y.shape());
       cx.pool.parallel_for(rows, 1 + 16384 / (width + 1), [&](int64_t begin, int64_t end) {
         for (int64_t row = begin; row < end; ++row)
           cpu::rows<T>().add(from, to + row * width, width);

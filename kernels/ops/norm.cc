@@ -21,8 +21,7 @@ class LayerNorm final : public Op {
                    inputs[2].shape() == inputs[1].shape() && inputs[1].dtype() == x.dtype(),
                "layer_norm of {} with gamma {} and beta {}", x.shape().to_string(),
                inputs[1].shape().to_string(), inputs[2].shape().to_string());
-    const int64_t width = x.shape()[-1];
-    const Shape rows{width == 0 ? 0 : x.elements() / width};
+    const Shape rows{row_count(x.shape())};
     return {x.spec(), {rows, x.dtype()}, {rows, x.dtype()}};
   }
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {

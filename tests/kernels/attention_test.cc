@@ -132,8 +132,10 @@ std::vector<Case> cases() {
   long_all.rows = 2, long_all.keys = 269, long_all.query_offset = 101, long_all.valid = "left";
   long_all.documents = true;
   no_keys.keys = 0;
-  return {{"plain"}, causal, left,    right, none,        documents, cross,
-          grouped,   later,  dropout, one,   long_causal, long_all,  no_keys};
+  Case no_rows{"no_rows"};
+  no_rows.rows = 0;
+  return {{"plain"}, causal,  left, right,       none,     documents, cross,  grouped,
+          later,     dropout, one,  long_causal, long_all, no_keys,   no_rows};
 }
 
 class AttentionTest : public ::testing::TestWithParam<Case> {
