@@ -1,0 +1,249 @@
+#include "cluster/process/agent_link.h"
+
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "cluster/process/frame_io.h"
+
+namespace weft {
+namespace {
+
+using SteadyClock = std::chrono::steady_clock;
+
+constexpr auto kRetryConnect = std::chrono::milliseconds(200);
+constexpr auto kRetryRefused = std::chrono::milliseconds(500);
+// Beyond it send() waits: the coordinator has been away for long.
+constexpr size_t kMessagesMax = 20000;
+
+Code code_of(const std::string& name) {
+  for (int i = 0; i <= static_cast<int>(Code::kInternal); ++i) {
+    if (code_name(static_cast<Code>(i)) == name) return static_cast<Code>(i);
+  }
+  return Code::kInternal;
+}
+
+Status status_of(const std::string& code, const std::string& message) {
+  return code.empty() || code == "ok" ? Status() : Status(code_of(code), message);
+}
+
+bool passes(Code code) {
+  return code == Code::kResourceExhausted || code == Code::kUnavailable;
+}
+
+}  // namespace
+
+AgentLink::AgentLink(std::string socket_path, proto::RankHello hello)
+    : path_(std::move(socket_path)), hello_(std::move(hello)) {
+  reader_ = std::thread([this] { connect_and_read(); });
+  writer_ = std::thread([this] { write_frames(); });
+}
+
+AgentLink::~AgentLink() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+    if (fd_ >= 0) ::shutdown(fd_, SHUT_RDWR);
+    changed_.notify_all();
+  }
+  reader_.join();
+  writer_.join();
+  if (fd_ >= 0) ::close(fd_);
+}
+
+proto::RankEnvelope AgentLink::addressed(proto::RankEnvelope message) const {
+  message.set_job(hello_.job());
+  message.set_attempt(hello_.attempt());
+  message.set_rank(hello_.rank());
+  return message;
+}
+
+Status AgentLink::send(proto::RankEnvelope message) {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return unacknowledged_.size() < kMessagesMax || !refused_.ok(); });
+  if (!refused_.ok()) return refused_;
+  message = addressed(std::move(message));
+  message.set_sequence(++last_sequence_);
+  unacknowledged_.push_back(std::move(message));
+  changed_.notify_all();
+  return {};
+}
+
+Status AgentLink::flush() {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return unacknowledged_.empty() || !refused_.ok(); });
+  return refused_;
+}
+
+bool AgentLink::flush_for(double seconds) {
+  std::unique_lock lock(mutex_);
+  return changed_.wait_for(lock, std::chrono::duration<double>(seconds), [&] {
+    return unacknowledged_.empty() || !refused_.ok();
+  });
+}
+
+std::optional<proto::Control> AgentLink::take_control() {
+  const std::lock_guard lock(mutex_);
+  if (controls_.empty()) return std::nullopt;
+  proto::Control control = controls_.front();
+  controls_.pop_front();
+  return control;
+}
+
+proto::RankFrame AgentLink::ask(proto::RankFrame frame, uint64_t request) {
+  auto waiting = std::make_shared<Request>();
+  waiting->frame = framed(frame.SerializeAsString());
+  auto answer = waiting->answer.get_future();
+  {
+    const std::lock_guard lock(mutex_);
+    requests_[request] = waiting;
+    changed_.notify_all();
+  }
+  return answer.get();
+}
+
+Status AgentLink::put_chunk(const std::string& hash, std::string_view bytes) {
+  proto::RankFrame frame;
+  proto::RankChunkPut* put = frame.mutable_chunk_put();
+  {
+    const std::lock_guard lock(mutex_);
+    put->set_request(++last_request_);
+  }
+  put->mutable_chunk()->set_hash(hash);
+  put->mutable_chunk()->set_size(static_cast<int64_t>(bytes.size()));
+  put->set_data(bytes.data(), bytes.size());
+  const uint64_t request = put->request();
+  const proto::RankFrame answer = ask(std::move(frame), request);
+  return status_of(answer.chunk_put_result().code(), answer.chunk_put_result().message());
+}
+
+Result<std::string> AgentLink::get_chunk(const std::string& hash) {
+  proto::RankFrame frame;
+  proto::RankChunkGet* get = frame.mutable_chunk_get();
+  {
+    const std::lock_guard lock(mutex_);
+    get->set_request(++last_request_);
+  }
+  get->set_hash(hash);
+  const uint64_t request = get->request();
+  const proto::RankFrame answer = ask(std::move(frame), request);
+  WEFT_RETURN_IF_ERROR(status_of(answer.chunk_data().code(), answer.chunk_data().message()));
+  return answer.chunk_data().data();
+}
+
+void AgentLink::connect_and_read() {
+  while (true) {
+    const int fd = connect_unix(path_);
+    if (fd >= 0 && greet(fd)) {
+      {
+        const std::lock_guard lock(mutex_);
+        if (fd_ >= 0) ::close(fd_);
+        fd_ = fd;
+        next_to_write_ = unacknowledged_.empty() ? last_sequence_ + 1
+                                                 : unacknowledged_.front().sequence();
+        for (auto& [id, request] : requests_) request->sent = false;
+        if (stopping_) ::shutdown(fd, SHUT_RDWR);
+        changed_.notify_all();
+      }
+      read_frames(fd);
+    } else if (fd >= 0) {
+      ::close(fd);
+    }
+    std::unique_lock lock(mutex_);
+    if (fd_ >= 0) {
+      ::close(fd_);
+      fd_ = -1;
+    }
+    changed_.wait_for(lock, kRetryConnect, [&] { return stopping_; });
+    if (stopping_) return;
+  }
+}
+
+bool AgentLink::greet(int fd) {
+  proto::RankFrame frame;
+  *frame.mutable_envelope() = addressed({});
+  *frame.mutable_envelope()->mutable_hello() = hello_;
+  return write_all(fd, framed(frame.SerializeAsString()));
+}
+
+void AgentLink::read_frames(int fd) {
+  while (auto bytes = read_frame(fd)) {
+    proto::RankFrame frame;
+    if (!frame.ParseFromString(*bytes)) return;
+    take(std::move(frame));
+  }
+}
+
+void AgentLink::take(proto::RankFrame frame) {
+  uint64_t request = 0;
+  const std::lock_guard lock(mutex_);
+  switch (frame.body_case()) {
+    case proto::RankFrame::kReply: take_reply(frame.reply()); break;
+    case proto::RankFrame::kControl: controls_.push_back(frame.control()); break;
+    case proto::RankFrame::kChunkPutResult: request = frame.chunk_put_result().request(); break;
+    case proto::RankFrame::kChunkData: request = frame.chunk_data().request(); break;
+    default: break;
+  }
+  if (const auto found = requests_.find(request); request != 0 && found != requests_.end()) {
+    found->second->answer.set_value(std::move(frame));
+    requests_.erase(found);
+  }
+  changed_.notify_all();
+}
+
+void AgentLink::take_reply(const proto::RankReply& reply) {
+  const Status status = status_of(reply.code(), reply.message());
+  if (!status.ok() && passes(status.code())) {
+    write_after_ = SteadyClock::now() + kRetryRefused;
+    next_to_write_ = std::min(next_to_write_, reply.sequence());
+    return;
+  }
+  if (!status.ok() && refused_.ok()) refused_ = status;
+  std::erase_if(unacknowledged_, [&](const proto::RankEnvelope& message) {
+    return message.sequence() == reply.sequence();
+  });
+}
+
+std::string AgentLink::next_frame() {
+  if (fd_ < 0) return {};
+  for (auto& [id, request] : requests_) {
+    if (!request->sent) {
+      request->sent = true;
+      return request->frame;
+    }
+  }
+  if (SteadyClock::now() < write_after_) return {};
+  const auto next = std::lower_bound(
+      unacknowledged_.begin(), unacknowledged_.end(), next_to_write_,
+      [](const proto::RankEnvelope& message, uint64_t sequence) {
+        return message.sequence() < sequence;
+      });
+  if (next == unacknowledged_.end()) return {};
+  next_to_write_ = next->sequence() + 1;
+  proto::RankFrame frame;
+  *frame.mutable_envelope() = *next;
+  return framed(frame.SerializeAsString());
+}
+
+void AgentLink::write_frames() {
+  std::unique_lock lock(mutex_);
+  while (!stopping_) {
+    const std::string frame = next_frame();
+    if (frame.empty()) {
+      if (SteadyClock::now() < write_after_) {
+        changed_.wait_until(lock, write_after_);
+      } else {
+        changed_.wait(lock);
+      }
+      continue;
+    }
+    const int fd = ::dup(fd_);  // the reader may close its own meanwhile
+    lock.unlock();
+    if (!write_all(fd, frame)) ::shutdown(fd, SHUT_RDWR);
+    ::close(fd);
+    lock.lock();
+  }
+}
+
+}  // namespace weft

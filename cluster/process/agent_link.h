@@ -1,0 +1,74 @@
+// A rank's line to its node's agent: Progress over a unix socket. Frames are 4 bytes big-endian length
+// and a serialized RankFrame.
+//
+// Thread safety: every call from any thread; a reader and a writer thread of its own do the traffic.
+// Ownership: owns the socket. Invariants: 1. messages are numbered from 1 and kept until the
+// coordinator's RankReply says that they are durable. 2. after a reconnect (the agent was restarted)
+// everything unacknowledged is sent again, in order, and unanswered chunk requests too. 3. a reply
+// that the disk is full or a peer is away makes the message wait and go again; any other refusal is
+// final and is what send() and flush() return from then on.
+#pragma once
+
+#include <condition_variable>
+#include <deque>
+#include <future>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <thread>
+
+#include "worker/progress.h"
+
+namespace weft {
+
+class AgentLink final : public Progress {
+ public:
+  // `hello` is sent first on every connection.
+  AgentLink(std::string socket_path, proto::RankHello hello);
+  ~AgentLink() override;
+
+  Status send(proto::RankEnvelope message) override;
+  Status flush() override;
+  // Like flush, but gives up: false when something was still unacknowledged.
+  bool flush_for(double seconds);
+  std::optional<proto::Control> take_control() override;
+  Status put_chunk(const std::string& hash, std::string_view bytes) override;
+  Result<std::string> get_chunk(const std::string& hash) override;
+
+ private:
+  struct Request {
+    std::string frame;
+    bool sent = false;
+    std::promise<proto::RankFrame> answer;
+  };
+
+  void connect_and_read();
+  bool greet(int fd);
+  void read_frames(int fd);
+  void take(proto::RankFrame frame);
+  void take_reply(const proto::RankReply& reply);
+  void write_frames();
+  std::string next_frame();  // empty: nothing to write now; needs mutex_
+  proto::RankFrame ask(proto::RankFrame frame, uint64_t request);
+  proto::RankEnvelope addressed(proto::RankEnvelope message) const;
+
+  const std::string path_;
+  const proto::RankHello hello_;
+
+  std::mutex mutex_;  // guards everything below
+  std::condition_variable changed_;
+  std::deque<proto::RankEnvelope> unacknowledged_;
+  uint64_t last_sequence_ = 0;
+  uint64_t next_to_write_ = 1;  // sequence
+  std::chrono::steady_clock::time_point write_after_;
+  std::map<uint64_t, std::shared_ptr<Request>> requests_;
+  uint64_t last_request_ = 0;
+  std::deque<proto::Control> controls_;
+  Status refused_;
+  int fd_ = -1;
+  bool stopping_ = false;
+
+  std::thread reader_, writer_;
+};
+
+}  // namespace weft

@@ -1,0 +1,21 @@
+// Whole frames (4 bytes big-endian length, then the bytes) on a blocking file descriptor.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace weft {
+
+inline constexpr size_t kRankFrameBytesMax = size_t{16} << 20;
+
+std::string framed(std::string_view bytes);
+// False: the peer is gone.
+bool write_all(int fd, std::string_view bytes);
+// nullopt: the peer is gone, or announced more than kRankFrameBytesMax.
+std::optional<std::string> read_frame(int fd);
+
+// A connected unix stream socket, -1 if nobody listens there (errno says why).
+int connect_unix(const std::string& path);
+
+}  // namespace weft

@@ -1,0 +1,147 @@
+// weft-worker: one rank of one attempt of one job. Started by mpirun under a shepherd; what it is to do
+// stands in the launch record, a file whose path is in WEFT_LAUNCH_RECORD.
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <iterator>
+
+#include "cluster/comm/mpi/mpi_world.h"
+#include "cluster/process/agent_link.h"
+#include "proto/launch.pb.h"
+#include "worker/trainer.h"
+
+namespace weft {
+namespace {
+
+constexpr int kFailed = 1;
+constexpr double kTellSeconds = 20;  // so long a failing rank tries to tell why
+
+Result<proto::LaunchRecord> read_record() {
+  const char* path = std::getenv("WEFT_LAUNCH_RECORD");
+  if (path == nullptr) {
+    return fail(Code::kFailedPrecondition,
+                "WEFT_LAUNCH_RECORD is not set: weft-agent starts this program, not a person");
+  }
+  std::ifstream in(path, std::ios::binary);
+  const std::string bytes(std::istreambuf_iterator<char>(in), {});
+  proto::LaunchRecord record;
+  if (!in || !record.ParseFromString(bytes)) {
+    return fail(Code::kCorruption, std::string("cannot read the launch record ") + path);
+  }
+  return record;
+}
+
+Status redirect_output(const proto::LaunchRecord& record, int rank) {
+  const std::string path = record.folder() + "/rank-" + std::to_string(rank) + ".log";
+  const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
+  if (fd < 0) return Status(Code::kUnavailable, "cannot write " + path);
+  std::fflush(nullptr);
+  ::dup2(fd, STDOUT_FILENO);
+  ::dup2(fd, STDERR_FILENO);
+  ::close(fd);
+  return {};
+}
+
+MeshDegrees degrees_of(const proto::ParallelSpec& spec) {
+  return {spec.data(), spec.sequence(), spec.tensor()};
+}
+
+Result<Rank> make_rank(const comm::MpiWorld& mpi, const proto::LaunchRecord& record) {
+  const proto::LaunchRank& mine = record.ranks(mpi.rank());
+  const std::vector<int> cpus(mine.cpus().begin(), mine.cpus().end());
+  WEFT_ASSIGN_OR_RETURN(Mesh mesh,
+                        Mesh::create(mpi.world(), degrees_of(record.spec().parallel())));
+  return Rank{make_caching_allocator(),
+              std::make_unique<ThreadPool>(std::max(1, mine.threads()), cpus), std::move(mesh),
+              Logger::open("rank " + std::to_string(mpi.rank()))};
+}
+
+proto::RankHello hello_of(const proto::LaunchRecord& record, const Rank& rank, int number) {
+  proto::RankHello hello;
+  hello.set_job(record.job());
+  hello.set_attempt(record.attempt());
+  hello.set_rank(number);
+  hello.set_secret(record.secret());
+  hello.set_pid(::getpid());
+  hello.set_data(rank.mesh.index(Axis::kData));
+  hello.set_sequence(rank.mesh.index(Axis::kSequence));
+  hello.set_tensor(rank.mesh.index(Axis::kTensor));
+  return hello;
+}
+
+void tell_failure(AgentLink& link, const Status& status) {
+  proto::RankEnvelope message;
+  message.mutable_failed()->set_code(std::string(code_name(status.code())));
+  message.mutable_failed()->set_message(status.to_string());
+  message.mutable_failed()->set_retryable(retryable(status));
+  if (link.send(std::move(message)).ok()) (void)link.flush_for(kTellSeconds);
+}
+
+// The training of this rank, told through the agent.
+Status work(const comm::MpiWorld& mpi, const proto::LaunchRecord& record) {
+  try {
+    WEFT_ASSIGN_OR_RETURN(Rank rank, make_rank(mpi, record));
+    AgentLink link(record.agent_socket(), hello_of(record, rank, mpi.rank()));
+    Status status = run_training(rank, record, link);
+    if (status.ok()) {
+      status = link.flush();
+      // Nobody leaves before rank 0's last word is durable: mpirun ends with the first that exits.
+      rank.mesh.axis(Axis::kWorld).barrier();
+    }
+    if (!status.ok()) {
+      rank.log.error("{}", status.to_string());
+      tell_failure(link, status);
+    }
+    return status;
+  } catch (const StatusError& error) {
+    return error.status();
+  }
+}
+
+int run() {
+  if (::geteuid() == 0) {
+    std::fputs("weft-worker: ranks do not run as root; a root agent starts them as user weft\n",
+               stderr);
+    return kFailed;
+  }
+  const Result<proto::LaunchRecord> record = read_record();
+  if (!record) {
+    std::fprintf(stderr, "weft-worker: %s\n", record.error().to_string().c_str());
+    return kFailed;
+  }
+  const auto mpi = comm::MpiWorld::create();
+  if (!mpi) {
+    std::fprintf(stderr, "weft-worker: %s\n", mpi.error().to_string().c_str());
+    return kFailed;
+  }
+  Status status;
+  if ((*mpi)->size() != record->ranks_size()) {
+    status = Status(Code::kInternal, "started with " + std::to_string((*mpi)->size()) +
+                                         " ranks, the launch record has " +
+                                         std::to_string(record->ranks_size()));
+  }
+  if (status.ok()) status = redirect_output(*record, (*mpi)->rank());
+  if (status.ok()) status = work(**mpi, *record);
+  if (!status.ok()) {
+    std::fprintf(stderr, "weft-worker: %s\n", status.to_string().c_str());
+    std::fflush(nullptr);
+    comm::MpiWorld::abort(kFailed);
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace weft
+
+int main(int argc, char** argv) {
+  CLI::App app(
+      "One rank of a training job, over MPI. weft-agent starts it; people use `weft submit`.",
+      "weft-worker");
+  app.set_version_flag("--version", "weft-worker " WEFT_VERSION);
+  CLI11_PARSE(app, argc, argv);
+  return weft::run();
+}
