@@ -216,12 +216,12 @@ Status open_tasks(Rank& rank, const proto::LaunchRecord& record, Training& train
 // Weights of model.from: the trunk's must all be there, a head's are taken where name and shape fit.
 Status load_base(const ModelSource& source, Progress& progress, Training& training) {
   if (source.folder) {
-    std::vector<Parameter*> heads;
+    // A folder holds one head: it is taken by the only task that could have made it.
+    std::vector<HeadTensor> heads;
     for (TrainingTask& task : training.tasks) {
       for (Parameter& parameter : task.task->parameters()) {
-        if (source.folder->labels == parameter.info.shape[0] && training.tasks.size() == 1) {
-          heads.push_back(&parameter);
-        }
+        if (training.tasks.size() > 1) break;
+        heads.push_back({task.task->file_name(parameter.info.name), &parameter});
       }
     }
     return load_hf_weights(*source.folder, training.trunk->parameters(), heads);
