@@ -53,7 +53,8 @@ struct Extents {
 Extents extents_of(const Tensor& q, const Tensor& k, const Tensor& v) {
   WEFT_CHECK(q.shape().dims() == 4 && k.shape().dims() == 4 && k.shape() == v.shape() &&
                  q.dim(0) == k.dim(0) && q.dim(3) == k.dim(3) &&
-                 (k.dim(1) > 0 ? q.dim(1) % k.dim(1) == 0 : q.dim(1) == 0) && q.dtype() == k.dtype() && q.dtype() == v.dtype(),
+                 (k.dim(1) > 0 ? q.dim(1) % k.dim(1) == 0 : q.dim(1) == 0) &&
+                 q.dtype() == k.dtype() && q.dtype() == v.dtype(),
              "attention of q {}, k {}, v {}", q.shape().to_string(), k.shape().to_string(),
              v.shape().to_string());
   return {q.dim(0), q.dim(1), k.dim(1), q.dim(2), k.dim(2), q.dim(3)};

@@ -13,7 +13,7 @@
 namespace weft::comm {
 namespace {
 
-constexpr std::chrono::microseconds kSpin{50}, kNapMin{50}, kNapMax{200};
+constexpr std::chrono::microseconds kSpin{50}, kNapMin{50}, kNapMax{1000};
 constexpr int kTag = 0;  // messages between two ranks arrive in the order of their posting
 
 bool world_lost = false;  // one thread calls MPI
@@ -61,14 +61,13 @@ void Backoff::wait() {
   if (!waiting_) {
     waiting_ = true;
     since_ = now;
-    nap_ = kNapMin;
   }
-  if (now - since_ < kSpin) {
+  const auto waited = std::chrono::duration_cast<std::chrono::microseconds>(now - since_);
+  if (waited < kSpin) {
     sched_yield();
-    return;
+  } else {
+    std::this_thread::sleep_for(std::clamp(waited / 16, kNapMin, kNapMax));
   }
-  std::this_thread::sleep_for(nap_);
-  nap_ = std::min(nap_ + nap_ / 2, kNapMax);
 }
 
 void wait_all(std::span<MPI_Request> requests) {

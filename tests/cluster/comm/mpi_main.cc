@@ -31,6 +31,14 @@ INSTANTIATE_TEST_SUITE_P(All, Mpi,
                                              testing::collective_cases().end()),
                          [](const auto& test) { return std::string(test.param.name); });
 
+// Rank 1 fails while the others wait for it; abort() must release them.
+int one_gives_up() {
+  const auto world = mpi->world();
+  if (world->rank() == 1) comm::MpiWorld::abort(3);
+  world->barrier();
+  return 0;
+}
+
 int run(int argc, char** argv) {
   ::testing::InitGoogleTest(&argc, argv);
   auto world = comm::MpiWorld::create();
@@ -39,6 +47,7 @@ int run(int argc, char** argv) {
     return 1;
   }
   mpi = world->get();
+  if (argc == 2 && std::string(argv[1]) == "--one-gives-up") return one_gives_up();
   const int ranks = argc == 3 && std::string(argv[1]) == "--ranks" ? std::atoi(argv[2]) : 0;
   if (mpi->size() != ranks) {
     std::fprintf(stderr, "%d ranks, --ranks says %d\n", mpi->size(), ranks);
