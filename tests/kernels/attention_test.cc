@@ -286,6 +286,19 @@ TEST(Attention, AQueryThatSeesNothingGivesZerosAndMinusInfinity) {
   EXPECT_EQ(sum.output.to_vector<float>(), all.output.to_vector<float>());
 }
 
+// A rank that holds none of the heads.
+TEST(Attention, NoHeadsGiveNothing) {
+  Bench bench;
+  Context cx = bench.context;
+  cx.tape = &bench.tape;
+  Tensor x = random_tensor<float>(cx, {2, 0, 5, 3}, 1);
+  x.set_requires_grad(true);
+  const Tensor y = scaled_dot_product(cx, x, x, x, Parameters{});
+  EXPECT_EQ(y.shape(), x.shape());
+  bench.tape.backward(cx, y);
+  EXPECT_EQ(x.grad().shape(), x.shape());
+}
+
 TEST(Attention, AKeyAfterTheQueryChangesNoBit) {
   Bench bench;
   Context& cx = bench.context;

@@ -1,0 +1,142 @@
+// The row loops of every level of x86-64 that this processor has, float against double.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "kernels/cpu/rows_levels.h"
+#include "kernels/ops/random.h"
+
+namespace weft::cpu {
+namespace {
+
+struct Level {
+  std::string name;
+  const RowKernels<float>* f32;
+  const RowKernels<double>* f64;
+};
+
+std::vector<Level> levels() {
+  std::vector<Level> all = {{"v2", &rows_f32_v2, &rows_f64_v2}};
+  if (__builtin_cpu_supports("x86-64-v3")) all.push_back({"v3", &rows_f32_v3, &rows_f64_v3});
+  if (__builtin_cpu_supports("x86-64-v4")) all.push_back({"v4", &rows_f32_v4, &rows_f64_v4});
+  return all;
+}
+
+template <typename T>
+using Row = std::vector<T>;
+
+template <typename T>
+Row<T> drawn(int64_t n, uint64_t stream, double scale = 2) {
+  Row<T> row(static_cast<size_t>(n));
+  for (size_t i = 0; i < row.size(); ++i) {
+    // Rounded to float first, so that both types start from the same values.
+    row[i] = static_cast<T>(static_cast<float>(scale * normal_at({8, stream}, i)));
+  }
+  return row;
+}
+
+// Every function over one row; the results one after the other.
+template <typename T>
+Row<T> everything(const RowKernels<T>& k, int64_t n) {
+  const Row<T> x = drawn<T>(n, 1), dy = drawn<T>(n, 2), gamma = drawn<T>(n, 3);
+  const Row<T> beta = drawn<T>(n, 4);
+  Row<T> all, y(x.size());
+  const auto keep = [&] { all.insert(all.end(), y.begin(), y.end()); };
+  for (int curve = 0; curve <= static_cast<int>(Curve::kSigmoid); ++curve) {
+    k.curve(static_cast<Curve>(curve), x.data(), y.data(), n);
+    keep();
+    k.curve_backward(static_cast<Curve>(curve), x.data(), dy.data(), y.data(), n);
+    keep();
+  }
+  T mean = 0, rstd = 0;
+  k.layer_norm(x.data(), gamma.data(), beta.data(), T(1e-2), n, y.data(), &mean, &rstd);
+  keep();
+  Row<T> dgamma(x.size(), 1), dbeta(x.size(), 2);
+  k.layer_norm_backward(x.data(), dy.data(), gamma.data(), mean, rstd, n, y.data(), dgamma.data(),
+                        dbeta.data());
+  keep();
+  all.insert(all.end(), dgamma.begin(), dgamma.end());
+  all.insert(all.end(), dbeta.begin(), dbeta.end());
+  k.softmax(x.data(), y.data(), n);
+  keep();
+  const Row<T> weights = y;
+  k.softmax_backward(weights.data(), dy.data(), y.data(), n);
+  keep();
+  k.softmax_gradient(weights.data(), dy.data(), T(0.25), T(0.5), y.data(), n);
+  keep();
+  all.push_back(k.exp_shifted(x.data(), T(3), T(0.5), y.data(), n));
+  keep();
+  y = x;
+  k.scale(T(3), y.data(), n);
+  k.add(dy.data(), y.data(), n);
+  k.multiply(gamma.data(), y.data(), n);
+  keep();
+  k.draw_kept(1, 2, 5, 0.5F, T(2), y.data(), n);
+  keep();
+  for (const T value : {k.log_sum_exp(x.data(), n), k.sum(x.data(), n), k.max(x.data(), n),
+                        k.dot(x.data(), dy.data(), n), mean, rstd}) {
+    all.push_back(value);
+  }
+  return all;
+}
+
+TEST(Rows, EveryLevelFollowsDouble) {
+  for (const int64_t n : {1, 2, 7, 16, 17, 53, 256, 769}) {
+    const Row<double> expected = everything(rows_f64_v2, n);
+    for (const Level& level : levels()) {
+      const Row<float> actual = everything(*level.f32, n);
+      const Row<double> wide = everything(*level.f64, n);
+      ASSERT_EQ(actual.size(), expected.size());
+      for (size_t i = 0; i < expected.size(); ++i) {
+        ASSERT_NEAR(actual[i], expected[i], 8e-6 * (1 + std::abs(expected[i])))
+            << level.name << " n " << n << " at " << i;
+        ASSERT_NEAR(wide[i], expected[i], 1e-13 * (1 + std::abs(expected[i])))
+            << level.name << " n " << n << " at " << i;
+      }
+    }
+  }
+}
+
+// The same row at sixteen different addresses gives the same bits.
+TEST(Rows, TheAddressDoesNotMatter) {
+  constexpr int64_t kLength = 133;
+  const Row<float> x = drawn<float>(kLength, 1);
+  for (const Level& level : levels()) {
+    Row<float> buffer(kLength + 16);
+    for (size_t shift = 0; shift < 16; ++shift) {
+      std::copy(x.begin(), x.end(), buffer.begin() + static_cast<std::ptrdiff_t>(shift));
+      const float* moved = buffer.data() + shift;
+      EXPECT_EQ(level.f32->sum(moved, kLength), level.f32->sum(x.data(), kLength));
+      EXPECT_EQ(level.f32->dot(moved, moved, kLength), level.f32->dot(x.data(), x.data(), kLength));
+      EXPECT_EQ(level.f32->log_sum_exp(moved, kLength), level.f32->log_sum_exp(x.data(), kLength));
+    }
+  }
+}
+
+// Relative error of exp over its whole range, through exp_shifted.
+TEST(Rows, ExpIsAccurate) {
+  Row<float> x, y;
+  for (int i = -87000; i <= 88000; i += 7) x.push_back(static_cast<float>(i) * 0.001F);
+  y.resize(x.size());
+  for (const Level& level : levels()) {
+    level.f32->exp_shifted(x.data(), 0, 1, y.data(), static_cast<int64_t>(x.size()));
+    for (size_t i = 0; i < x.size(); ++i) {
+      ASSERT_NEAR(y[i] / std::exp(static_cast<double>(x[i])), 1, 2.5e-7)
+          << level.name << " " << x[i];
+    }
+    const float edges[] = {-INFINITY, -1000, 1000, INFINITY, NAN};
+    float results[5];
+    level.f32->exp_shifted(edges, 0, 1, results, 5);
+    EXPECT_EQ(results[0], 0);
+    EXPECT_EQ(results[1], 0);
+    EXPECT_EQ(results[2], INFINITY);
+    EXPECT_EQ(results[3], INFINITY);
+    EXPECT_TRUE(std::isnan(results[4]));
+  }
+}
+
+}  // namespace
+}  // namespace weft::cpu
