@@ -1,0 +1,75 @@
+// Processes: starting one from an argv (never a shell), watching it, killing everything it started.
+//
+// Thread safety: free functions; a Process belongs to one thread. Ownership: a Process that is dropped
+// leaves its process running. Invariants: 1. a child holds no descriptor but 0, 1 and 2. 2. exit codes are
+// the program's own, or 128 + the signal's number. 3. a process is named by pid and start time
+// together, so that a reused pid is never taken for it.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "proto/base/status.h"
+
+namespace weft {
+
+struct ProcessOptions {
+  std::vector<std::string> argv;       // argv[0] is a path
+  std::vector<std::string> env;        // "NAME=value"; all of it
+  std::string folder = "/";            // working directory
+  std::string log_file;                // standard output and error, appended; empty: /dev/null
+  std::optional<uid_t> uid;            // with gid: change to this user before the program starts
+  std::optional<gid_t> gid;
+  bool new_session = false;            // setsid: survives its starter and has no terminal
+  bool die_with_parent = false;        // SIGKILL when the starting thread ends
+};
+
+class Process {
+ public:
+  virtual ~Process() = default;
+  virtual pid_t pid() const = 0;
+  virtual Status signal(int number) = 0;           // kNotFound: it is gone
+  virtual std::optional<int> exit_code() = 0;      // does not wait
+  virtual int wait() = 0;
+};
+
+// Errors: kNotFound and others of exec, with the path; kResourceExhausted of fork.
+Result<std::unique_ptr<Process>> start_process(const ProcessOptions& options);
+
+// Orphaned descendants become children of this process, so that none escapes.
+void become_subreaper();
+struct Exited {
+  pid_t pid = 0;
+  int code = 0;
+};
+std::optional<Exited> reap_any();                  // any child that has ended; does not wait
+
+uint64_t start_time_of(pid_t pid);                 // 0: no such process
+bool is_alive(pid_t pid, uint64_t start_time);     // false for a zombie
+std::vector<pid_t> descendants_of(pid_t pid);
+// Kills every descendant of this process and reaps them, until there are none or the time is over.
+bool kill_descendants(double seconds);
+// Processes of `uid` whose environment has exactly this "NAME=value".
+std::vector<pid_t> processes_with(uid_t uid, const std::string& variable);
+
+int64_t boot_time_ns();                            // CLOCK_BOOTTIME: goes on while suspended
+
+struct User {
+  uid_t uid = 0;
+  gid_t gid = 0;
+  std::string home;
+};
+Result<User> find_user(const std::string& name);
+std::string own_program();                         // path of this executable
+
+// Replaces the file as a whole: temporary file, sync, rename.
+Status write_file(const std::string& path, const std::string& bytes, mode_t mode);
+// Follows no link, refuses what is not a plain file. kNotFound where there is none.
+Result<std::string> read_file(const std::string& path, int64_t bytes_max);
+
+}  // namespace weft

@@ -1,0 +1,197 @@
+#include "cluster/shepherd/open_mpi.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <set>
+#include <sstream>
+
+namespace weft::open_mpi {
+namespace {
+
+constexpr std::string_view kHostPrefix = "weft-attempt-n";
+
+// Nothing of the agent's own environment reaches a launcher or a rank.
+std::vector<std::string> environment(const proto::LaunchRecord& record) {
+  return {
+      "PATH=" + record.run_folder() + "/bin:" + record.mpi().folder() + ":/usr/bin:/bin",
+      "HOME=" + record.folder(),
+      "TMPDIR=" + record.run_folder(),
+      "SHELL=/bin/bash",  // else mpirun wraps what it hands over in a reading of ~/.profile
+      "LANG=C.UTF-8",
+      "WEFT_LAUNCH_RECORD=" + record.folder() + "/launch.record",
+  };
+}
+
+std::string subnets(const proto::LaunchRecord& record) {
+  std::set<std::string> found;
+  std::string list;
+  for (const auto& node : record.nodes()) {
+    if (found.insert(node.subnet_cidr()).second) {
+      list += (list.empty() ? "" : ",") + node.subnet_cidr();
+    }
+  }
+  return list;
+}
+
+std::string host_list(const proto::LaunchRecord& record) {
+  std::string list;
+  for (int i = 0; i < record.nodes_size(); ++i) {
+    const auto ranks = std::count_if(
+        record.ranks().begin(), record.ranks().end(),
+        [&](const auto& rank) { return rank.node() == record.nodes(i).name(); });
+    list += (i == 0 ? "" : ",") + host_of(i) + ":" + std::to_string(ranks);
+  }
+  return list;
+}
+
+bool is_cidr(const std::string& text) {
+  return text.find('/') != std::string::npos &&
+         text.find_first_not_of("0123456789./") == std::string::npos;
+}
+
+}  // namespace
+
+Result<std::string> find_programs() {
+  const char* path = std::getenv("PATH");  // NOLINT: no thread changes the environment
+  std::istringstream folders(std::string(path == nullptr ? "" : path) + ":/usr/bin:/usr/local/bin");
+  for (std::string folder; std::getline(folders, folder, ':');) {
+    if (!folder.starts_with('/')) continue;
+    if (::access((folder + "/mpirun").c_str(), X_OK) == 0 &&
+        ::access((folder + "/orted").c_str(), X_OK) == 0) {
+      return folder;
+    }
+  }
+  return fail(Code::kFailedPrecondition,
+              "mpirun and orted are not in PATH; install openmpi-bin (cluster/deploy/setup.sh)");
+}
+
+Status check(const proto::LaunchRecord& record) {
+  if (record.nodes().empty() || record.ranks().empty()) {
+    return Status::invalid("record", record.job(), "must have nodes and ranks");
+  }
+  int node = 0;
+  for (int i = 0; i < record.ranks_size(); ++i) {
+    const auto& rank = record.ranks(i);
+    if (i > 0 && rank.node() != record.ranks(i - 1).node()) ++node;
+    if (rank.rank() != i || node >= record.nodes_size() ||
+        record.nodes(node).name() != rank.node()) {
+      return Status::invalid("record.ranks", std::to_string(i),
+                             "must be 0, 1, ... node by node in the nodes' order");
+    }
+  }
+  if (node + 1 != record.nodes_size()) {
+    return Status::invalid("record.nodes", record.nodes(node + 1).name(), "must have a rank");
+  }
+  for (const auto& each : record.nodes()) {
+    if (!is_cidr(each.subnet_cidr())) {
+      return Status::invalid("record.nodes.subnet_cidr", each.subnet_cidr(),
+                             "must be a network such as 10.0.0.0/24");
+    }
+  }
+  return {};
+}
+
+ProcessOptions mpirun(const proto::LaunchRecord& record) {
+  ProcessOptions options;
+  const auto& mpi = record.mpi();
+  const std::string networks = subnets(record);
+  options.argv = {mpi.folder() + "/mpirun"};
+  const auto set = [&](const std::string& name, const std::string& value) {
+    options.argv.insert(options.argv.end(), {"--mca", name, value});
+  };
+  set("plm", "rsh");
+  set("plm_rsh_agent", record.run_folder() + "/bin/weft-remote-shell --remote-shell");
+  set("plm_rsh_no_tree_spawn", "1");
+  set("plm_rsh_disable_qrsh", "1");
+  set("plm_rsh_disable_llspawn", "1");
+  set("if_base_do_not_resolve", "1");
+  set("pml", mpi.pml().empty() ? "ob1" : mpi.pml());
+  if (mpi.btl() != "none") set("btl", mpi.btl().empty() ? "self,vader,tcp" : mpi.btl());
+  set("btl_tcp_if_include", networks);
+  set("oob_tcp_if_include", networks);
+  set("mpi_yield_when_idle", "1");
+  if (mpi.port_min() > 0) {
+    const int last = mpi.port_min() + mpi.port_count() - 1;
+    set("btl_tcp_port_min_v4", std::to_string(mpi.port_min()));
+    set("btl_tcp_port_range_v4", std::to_string(mpi.port_count()));
+    set("oob_tcp_dynamic_ipv4_ports", std::to_string(mpi.port_min()) + "-" + std::to_string(last));
+  }
+  options.argv.insert(options.argv.end(),
+                      {"--bind-to", "none", "--wdir", "/", "--host", host_list(record), "-np",
+                       std::to_string(record.ranks_size()), "weft-worker"});
+  options.env = environment(record);
+  options.env.push_back("OMPI_MCA_orte_tmpdir_base=" + record.run_folder() + "/m");
+  options.folder = record.folder();
+  options.log_file = record.folder() + "/launcher.log";
+  options.die_with_parent = true;
+  return options;
+}
+
+std::string host_of(int node) { return std::string(kHostPrefix) + std::to_string(node); }
+
+Result<std::string> node_of(const std::string& host, const proto::LaunchRecord& record) {
+  for (int i = 0; i < record.nodes_size(); ++i) {
+    if (host == host_of(i)) return record.nodes(i).name();
+  }
+  return fail(Status::invalid("host", host, "must be a node of the attempt"));
+}
+
+std::string shared_memory_folder(const proto::LaunchRecord& record) {
+  const size_t slash = record.run_folder().rfind('/');
+  return "/dev/shm/" + record.run_folder().substr(slash + 1);
+}
+
+ProcessOptions orted(const proto::LaunchRecord& record,
+                     const std::vector<std::string>& arguments) {
+  ProcessOptions options;
+  options.argv = {record.mpi().folder() + "/orted"};
+  options.argv.insert(options.argv.end(), arguments.begin(), arguments.end());
+  options.argv.insert(options.argv.end(),
+                      {"-mca", "orte_tmpdir_base", record.run_folder() + "/d"});
+  options.env = environment(record);
+  const std::string shared = shared_memory_folder(record);
+  if (::access(shared.c_str(), W_OK) == 0) {
+    options.env.push_back("OMPI_MCA_btl_vader_backing_directory=" + shared);
+  }
+  options.folder = record.folder();
+  options.log_file = record.folder() + "/launcher.log";
+  options.die_with_parent = true;
+  return options;
+}
+
+std::string explain(std::string_view log) {
+  // "mpirun noticed that process rank 1 with PID 0 on node ... exited on signal 9 (Killed)."
+  // "Process name: [[5,1],1]" + "Exit code: 3"
+  std::string joined(log);
+  std::replace(joined.begin(), joined.end(), '\n', ' ');
+  const std::string noticed = "mpirun noticed that process ";
+  if (const size_t at = joined.find(noticed); at != std::string::npos) {
+    const size_t exited = joined.find(" exited on ", at);
+    const size_t end = joined.find_first_of(".-", exited);
+    const size_t with = joined.find(" with PID", at);
+    if (exited != std::string::npos && with < exited) {
+      return joined.substr(at + noticed.size(), with - at - noticed.size()) +
+             joined.substr(exited, end - exited);
+    }
+  }
+  const size_t name = joined.find("Process name: [[");
+  const size_t code = joined.find("Exit code:", name);
+  if (name != std::string::npos && code != std::string::npos) {
+    const size_t comma = joined.find("],", name);
+    const size_t close = joined.find(']', comma + 2);
+    const int value = std::atoi(joined.c_str() + code + 10);
+    if (close != std::string::npos) {
+      return "rank " + joined.substr(comma + 2, close - comma - 2) + " exited with code " +
+             std::to_string(value);
+    }
+  }
+  if (joined.find("MPI_ABORT was invoked on rank ") != std::string::npos) {
+    const size_t at = joined.find("MPI_ABORT was invoked on rank ") + 25;
+    return joined.substr(at, joined.find(' ', at + 5) - at) + " gave up";
+  }
+  return "";
+}
+
+}  // namespace weft::open_mpi
