@@ -211,6 +211,10 @@ std::vector<int64_t> code_point_of_bytes(std::string_view text) {
   return numbers;
 }
 
+int64_t code_points(std::string_view text, size_t bytes) {
+  return bytes == 0 ? 0 : code_point_of_bytes(text.substr(0, bytes)).back() + 1;
+}
+
 Result<Encoding> BpeTokenizer::encode_with_offsets(std::string_view text, bool add_special) const {
   WEFT_RETURN_IF_ERROR(check_text(text));
   Encoding encoding;
@@ -219,7 +223,13 @@ Result<Encoding> BpeTokenizer::encode_with_offsets(std::string_view text, bool a
     const auto part = text.substr(stretch.begin, stretch.end - stretch.begin);
     if (stretch.id >= 0) {
       encoding.ids.push_back(stretch.id);
-      encoding.offsets.push_back({whole[stretch.begin], whole[stretch.end - 1] + 1});
+      const bool trim = post_.trim_offsets;  // white space that it took along
+      const int64_t before = trim ? code_points(part, space_at_start(part)) : 0;
+      const int64_t behind = trim ? code_points(part, part.size()) -
+                                        code_points(part, part.size() - space_at_end(part))
+                                  : 0;
+      encoding.offsets.push_back(
+          {whole[stretch.begin] + before, whole[stretch.end - 1] + 1 - behind});
       return {};
     }
     Normalized normalized;
@@ -239,13 +249,12 @@ Result<Encoding> BpeTokenizer::encode_with_offsets(std::string_view text, bool a
       size_t at = begin;
       for (const Symbol& symbol : symbols) {
         const size_t end = at + symbol.bytes;
-        // With a space in front, byte i of the word is byte i - 1 of the text; the space has none.
+        // With a space in front, byte i of the word is byte i - 1 of the text; the space counts as
+        // the first.
         const size_t from = shifted && at > 0 ? at - 1 : at;
-        const size_t to = shifted ? end - 1 : end;
+        const size_t to = shifted ? std::max<size_t>(end - 1, 1) : end;
         encoding.ids.push_back(symbol.id);
-        encoding.offsets.push_back(to > from
-                                       ? TokenOffsets{origin(from, false), origin(to - 1, true)}
-                                       : TokenOffsets{origin(from, false), origin(from, false)});
+        encoding.offsets.push_back({origin(from, false), origin(to - 1, true)});
         at = end;
       }
     });

@@ -83,8 +83,8 @@ Result<SplitStep> parse_split(const json& component, const std::string& field) {
   if (text.empty()) return fail(wrong(pattern_field, pattern, "must not be empty"));
   auto regex = Regex::compile(literal ? escaped(text) : text);
   if (!regex) {
-    Status error = regex.error();
-    return fail(error.with_field(pattern_field));
+    const Status& error = regex.error();
+    return fail(Status::invalid(pattern_field, error.value(), error.rule()));
   }
   step.regex = std::move(*regex);
   return step;

@@ -19,7 +19,8 @@
 
 namespace weft {
 
-// Where a token comes from, in code points of the original text: [begin, end).
+// Where a token comes from, in code points of the original text: [begin, end). Where NFC changed
+// the text, the whole stretch from one ASCII character to the next.
 struct TokenOffsets {
   int64_t begin = 0, end = 0;
 };

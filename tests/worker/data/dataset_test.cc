@@ -1,0 +1,208 @@
+// Sources, data sets and samplers.
+#include "worker/data/dataset.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+
+namespace weft {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+class DatasetTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::string pattern = ::testing::TempDir() + "/dataset-XXXXXX";
+    ASSERT_NE(::mkdtemp(pattern.data()), nullptr);
+    folder_ = pattern;
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+  void put(const std::string& name, const std::string& content) const {
+    std::filesystem::create_directories(std::filesystem::path(folder_ + "/" + name).parent_path());
+    std::ofstream(folder_ + "/" + name, std::ios::binary) << content;
+  }
+  Result<std::shared_ptr<const Dataset>> stream(int64_t length, InputFormat format) const {
+    DatasetOptions options;
+    options.source.format = format;
+    options.sequence_length = length;
+    return Dataset::load(folder_, options, *tokenizer_);
+  }
+  Result<std::shared_ptr<const Dataset>> lines(int64_t length, int64_t labels,
+                                               std::vector<std::string> names = {}) const {
+    DatasetOptions options;
+    options.kind = SampleKind::kClassification;
+    options.source.format = InputFormat::kJsonl;
+    options.source.label_key = "label";
+    options.sequence_length = length;
+    options.labels = labels;
+    options.label_names = std::move(names);
+    return Dataset::load(folder_, options, *tokenizer_);
+  }
+  void expect_refused(const std::string& content, const std::string& expected) const {
+    put("data.jsonl", content);
+    const auto set = lines(8, 2);
+    ASSERT_FALSE(set.has_value()) << content;
+    EXPECT_THAT(set.error().to_string(), HasSubstr(expected)) << content;
+  }
+
+  std::string folder_;
+  std::unique_ptr<Tokenizer> tokenizer_ = make_byte_tokenizer();
+};
+
+TEST_F(DatasetTest, TextIsOneStreamInOrderOfNames) {
+  put("b.txt", "cd");
+  put("a.txt", "ab");
+  put("c/d.txt", "e\xff");
+  put("empty.txt", "");
+  const auto set = stream(4, InputFormat::kText);
+  ASSERT_TRUE(set.has_value()) << set.error().to_string();
+  EXPECT_EQ((*set)->tokens(), 9);  // a b | c d | e ff |
+  EXPECT_EQ((*set)->samples(), 3);
+  const TaskRows rows = (*set)->range(0, 10);
+  EXPECT_EQ(rows.rows, 3);
+  EXPECT_EQ(rows.tokens, 4);
+  EXPECT_THAT(rows.ids, ElementsAre('a', 'b', 256, 'c', 'c', 'd', 256, 'e', 'e', 255, 256, 256));
+  EXPECT_THAT(rows.valid, ElementsAre(1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0));
+  EXPECT_TRUE(rows.labels.empty());
+  EXPECT_TRUE((*set)->range(0, 2).valid.empty());
+}
+
+// Each token but the first is predicted exactly once, whatever the length of the rows.
+TEST_F(DatasetTest, WindowsPredictEachTokenOnce) {
+  std::string text;
+  for (int i = 0; i < 101; ++i) text += static_cast<char>(i);
+  put("a.txt", text);
+  for (int64_t length = 2; length < 110; ++length) {
+    const auto set = stream(length, InputFormat::kText);
+    ASSERT_TRUE(set.has_value());
+    std::vector<int64_t> predicted;
+    for (int64_t i = 0; i < (*set)->samples(); ++i) {
+      const TaskRows row = (*set)->range(i, 1);
+      for (size_t t = 1; t < row.ids.size(); ++t) {
+        if (row.valid.empty() || row.valid[t] != 0) predicted.push_back(row.ids[t]);
+      }
+    }
+    ASSERT_EQ(predicted.size(), 101U) << length;
+    for (int64_t i = 0; i < 100; ++i) EXPECT_EQ(predicted[static_cast<size_t>(i)], i + 1);
+    EXPECT_EQ(predicted.back(), 256);
+  }
+  EXPECT_FALSE(stream(1, InputFormat::kText).has_value());
+}
+
+TEST_F(DatasetTest, LinesAreDocumentsOfTheStreamToo) {
+  put("a.jsonl", "{\"text\":\"ab\",\"other\":[1]}\n\n{\"text\":\"\"}\r\n{\"text\":\"c\"}");
+  const auto set = stream(8, InputFormat::kJsonl);
+  ASSERT_TRUE(set.has_value()) << set.error().to_string();
+  EXPECT_EQ((*set)->tokens(), 5);
+}
+
+TEST_F(DatasetTest, ClassificationIsCutPaddedAndLabelled) {
+  put("a.jsonl", "{\"text\":\"abcdefghijklmnop\",\"label\":1}\n{\"text\":\"xy\",\"label\":0}\n");
+  const auto set = lines(10, 2);
+  ASSERT_TRUE(set.has_value()) << set.error().to_string();
+  const TaskRows both = (*set)->rows(std::vector<int64_t>{1, 0});
+  EXPECT_EQ(both.tokens, 10);
+  EXPECT_THAT(both.labels, ElementsAre(0, 1));
+  EXPECT_EQ(both.ids[1], 'y');
+  EXPECT_EQ(both.ids[2], 256);
+  EXPECT_EQ(both.valid[1], 1);
+  EXPECT_EQ(both.valid[2], 0);
+  EXPECT_EQ(both.ids[19], 'j');
+  EXPECT_EQ((*set)->range(1, 1).tokens, 8);
+  EXPECT_TRUE((*set)->label_names().empty());
+}
+
+TEST_F(DatasetTest, StringLabelsAreNumberedInSortedOrder) {
+  put("a.jsonl",
+      "{\"text\":\"1\",\"label\":\"mit\"}\n{\"text\":\"2\",\"label\":\"gpl\"}\n"
+      "{\"text\":\"3\",\"label\":\"mit\"}\n");
+  const auto set = lines(10, 3);
+  ASSERT_TRUE(set.has_value()) << set.error().to_string();
+  EXPECT_THAT((*set)->label_names(), ElementsAre("gpl", "mit"));
+  EXPECT_THAT((*set)->range(0, 3).labels, ElementsAre(1, 0, 1));
+  EXPECT_THAT((*lines(10, 3, {"bsd", "gpl", "mit"}))->range(0, 3).labels, ElementsAre(2, 1, 2));
+  EXPECT_THAT(lines(10, 3, {"gpl"}).error().to_string(), HasSubstr("a.jsonl line 1"));
+  put("b.jsonl", "{\"text\":\"4\",\"label\":\"bsd\"}\n");
+  EXPECT_THAT(lines(10, 2).error().to_string(), HasSubstr("3 different labels"));
+}
+
+TEST_F(DatasetTest, BadLinesNameFileLineAndRule) {
+  const std::string good = "{\"text\":\"a\",\"label\":0}\n";
+  expect_refused(good + "{\"text\":\"\xff\",\"label\":0}", "data.jsonl line 2");
+  expect_refused(good + "{\"label\":0}", "line 2: ");
+  expect_refused("{\"label\":0}", "text");
+  expect_refused("{\"text\":\"a\"}", "label");
+  expect_refused("{\"text\":7,\"label\":0}", "must be a string");
+  expect_refused("{\"text\":\"a\",\"label\":2}", "[0, 2)");
+  expect_refused("{\"text\":\"a\",\"label\":-1}", "[0, 2)");
+  expect_refused("{\"text\":\"a\",\"label\":1.0}", "integer or a string");
+  expect_refused("{\"text\":\"a\",\"label\":true}", "integer or a string");
+  expect_refused("{\"text\":\"a\",\"label\":18446744073709551615}", "integer or a string");
+  expect_refused(good + "{\"text\":\"a\",\"label\":\"x\"}", "all as integers");
+  expect_refused("{\"text\":\"a\",\"label\":\"x\"}\n" + good, "all as integers");
+  expect_refused("{\"text\":\"\",\"label\":0}", "no token");
+  expect_refused("[1]", "JSON object");
+  expect_refused("{\"text\":\"a\",\"text\":\"b\",\"label\":0}", "line 1");
+  expect_refused("{", "line 1");
+  expect_refused("\n\n", "empty");
+  expect_refused("{\"text\":\"" + std::string(17 << 20, 'a') + "\",\"label\":0}", "at most");
+}
+
+TEST_F(DatasetTest, InputsThatAreNotThereAreErrors) {
+  EXPECT_THAT(stream(8, InputFormat::kText).error().to_string(), HasSubstr("holds no file"));
+  put("empty.txt", "");
+  EXPECT_THAT(stream(8, InputFormat::kText).error().to_string(), HasSubstr("empty"));
+  EXPECT_EQ(input_files(folder_ + "/none").error().code(), Code::kNotFound);
+  EXPECT_FALSE(staged_input(folder_, "../x").has_value());
+  EXPECT_FALSE(staged_input(folder_, "").has_value());
+  EXPECT_EQ(staged_input(folder_, "obj-1").error().code(), Code::kNotFound);
+  std::filesystem::create_directory(folder_ + "/obj-1");
+  EXPECT_EQ(*staged_input(folder_, "obj-1"), folder_ + "/obj-1");
+}
+
+TEST(Sampler, EachEpochIsAPermutationAndEpochsDiffer) {
+  Sampler sampler(100, true, {17, 3});
+  auto first = sampler.next(100), second = sampler.next(100);
+  EXPECT_NE(first, second);
+  EXPECT_FALSE(std::is_sorted(first.begin(), first.end()));
+  for (auto* epoch : {&first, &second}) {
+    std::sort(epoch->begin(), epoch->end());
+    for (int64_t i = 0; i < 100; ++i) EXPECT_EQ((*epoch)[static_cast<size_t>(i)], i);
+  }
+  Sampler other(100, true, {18, 3});
+  EXPECT_NE(other.next(100), Sampler(100, true, {17, 3}).next(100));
+}
+
+TEST(Sampler, GoesOnFromAnyPosition) {
+  for (const bool shuffle : {true, false}) {
+    const std::vector<int64_t> whole = Sampler(7, shuffle, {5, 1}).next(40);
+    for (int64_t used = 0; used < 30; ++used) {
+      Sampler before(7, shuffle, {5, 1});
+      before.next(used);
+      Sampler after(7, shuffle, {5, 1});
+      ASSERT_TRUE(after.restore(before.position()).ok());
+      EXPECT_EQ(after.next(10),
+                std::vector<int64_t>(whole.begin() + used, whole.begin() + used + 10));
+    }
+  }
+  Sampler sampler(7, true, {5, 1});
+  EXPECT_FALSE(sampler.restore({0, 8}).ok());
+  EXPECT_FALSE(sampler.restore({-1, 0}).ok());
+}
+
+// Each of the 6 orders of 3 samples is about as frequent: none is favoured.
+TEST(Sampler, OrdersAreUniform) {
+  std::map<std::vector<int64_t>, int> counts;
+  Sampler sampler(3, true, {1, 1});
+  for (int epoch = 0; epoch < 6000; ++epoch) ++counts[sampler.next(3)];
+  EXPECT_EQ(counts.size(), 6U);
+  for (const auto& [order, count] : counts) EXPECT_NEAR(count, 1000, 150);
+}
+
+}  // namespace
+}  // namespace weft

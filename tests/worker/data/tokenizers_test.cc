@@ -1,0 +1,253 @@
+// Tokenizers against encodings made by the `tokenizers` package (fixtures/), and against hostile
+// files.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "worker/data/tokenizers/tokenizer.h"
+#include "worker/data/tokenizers/unicode.h"
+
+namespace weft {
+namespace {
+
+using nlohmann::json;
+using ::testing::HasSubstr;
+
+std::string fixture(const std::string& name) {
+  std::ifstream stream(WEFT_SOURCE_DIR "/tests/worker/data/fixtures/" + name, std::ios::binary);
+  std::ostringstream text;
+  text << stream.rdbuf();
+  EXPECT_FALSE(text.view().empty()) << name;
+  return std::move(text).str();
+}
+
+const json& bpe_file() {
+  static const json kFile = json::parse(fixture("bpe_tokenizer.json"));
+  return kFile;
+}
+
+std::vector<json> lines(const std::string& name) {
+  std::vector<json> result;
+  std::istringstream stream(fixture(name));
+  for (std::string line; std::getline(stream, line);) result.push_back(json::parse(line));
+  return result;
+}
+
+std::unique_ptr<Tokenizer> load(const json& file, const std::string& config = {}) {
+  auto tokenizer = load_tokenizer_json(file.dump(), config);
+  EXPECT_TRUE(tokenizer.has_value()) << tokenizer.error().to_string();
+  return tokenizer ? std::move(*tokenizer) : nullptr;
+}
+
+TEST(ByteLevelBpe, EachFixtureEncodesAndDecodesAlike) {
+  const auto tokenizer = load(bpe_file());
+  const auto cases = lines("bpe_cases.jsonl");
+  EXPECT_GE(cases.size(), 100U);
+  for (const json& expected : cases) {
+    const std::string text = expected.at("text");
+    const auto encoding = tokenizer->encode_with_offsets(text, true);
+    ASSERT_TRUE(encoding.has_value()) << encoding.error().to_string();
+    EXPECT_EQ(json(encoding->ids), expected.at("ids")) << expected;
+    EXPECT_EQ(json(*tokenizer->encode(text, true)), expected.at("ids")) << expected;
+    json offsets = json::array();
+    for (const TokenOffsets& at : encoding->offsets) offsets.push_back({at.begin, at.end});
+    EXPECT_EQ(offsets, expected.at("offsets")) << expected;
+    EXPECT_EQ(tokenizer->decode(encoding->ids, true), expected.at("decoded")) << expected;
+    EXPECT_EQ(tokenizer->decode(encoding->ids, false), expected.at("decoded_with_special"));
+  }
+  EXPECT_EQ(tokenizer->eos_id(), 995);
+  EXPECT_EQ(tokenizer->vocab_size(), 1000);
+}
+
+// NFC, a pattern of its own before ByteLevel, merges as strings, whole words first, a template.
+TEST(ByteLevelBpe, SplitNfcAndTemplateEncodeAlike) {
+  json file = bpe_file();
+  file["normalizer"] = {{"type", "NFC"}};
+  const json byte_level = {
+      {"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", false}};
+  const char* pattern = R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|)"
+                        R"( ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+  const json split = {{"type", "Split"},
+                      {"pattern", {{"Regex", pattern}}},
+                      {"behavior", "Isolated"},
+                      {"invert", false}};
+  file["pre_tokenizer"] = {{"type", "Sequence"},
+                           {"pretokenizers", json::array({split, byte_level})}};
+  const auto special = [](const char* id) {
+    return json{{"SpecialToken", {{"id", id}, {"type_id", 0}}}};
+  };
+  const json sequence = {{"Sequence", {{"id", "A"}, {"type_id", 0}}}};
+  file["post_processor"] = {
+      {"type", "TemplateProcessing"},
+      {"single", json::array({special("<|endoftext|>"), sequence, special("<|pad|>")})},
+      {"pair", json::array()},
+      {"special_tokens", {{"<|endoftext|>", {{"ids", {995}}}}, {"<|pad|>", {{"ids", {996}}}}}}};
+  file["model"]["ignore_merges"] = true;
+  json merges = json::array();
+  for (const json& merge : file["model"]["merges"]) {
+    merges.push_back(merge[0].get<std::string>() + " " + merge[1].get<std::string>());
+  }
+  file["model"]["merges"] = merges;
+  const auto tokenizer = load(file);
+  for (const json& expected : lines("split_cases.jsonl")) {
+    const std::string text = expected.at("text");
+    const auto ids = tokenizer->encode(text, true);
+    ASSERT_TRUE(ids.has_value()) << ids.error().to_string();
+    EXPECT_EQ(json(*ids), expected.at("ids")) << expected;
+    const auto encoding = tokenizer->encode_with_offsets(text, true);
+    ASSERT_TRUE(encoding.has_value());
+    EXPECT_EQ(json(encoding->ids), expected.at("ids"));
+    EXPECT_EQ(tokenizer->encode(text, false)->size() + 2, ids->size());
+  }
+}
+
+TEST(ByteLevelBpe, SpecialTokensComeFromTheConfiguration) {
+  const std::string config = R"({"eos_token":{"content":"<mask>"},"pad_token":"<|pad|>"})";
+  const auto tokenizer = load(bpe_file(), config);
+  EXPECT_EQ(tokenizer->eos_id(), 997);
+  EXPECT_EQ(tokenizer->pad_id(), 996);
+  EXPECT_FALSE(tokenizer->bos_id().has_value());
+  const auto wrong = load_tokenizer_json(bpe_file().dump(), R"({"eos_token":"<none>"})");
+  ASSERT_FALSE(wrong.has_value());
+  EXPECT_THAT(wrong.error().to_string(), HasSubstr("eos_token"));
+}
+
+TEST(ByteLevelBpe, LongWordsAndBadTextEnd) {
+  const auto tokenizer = load(bpe_file());
+  const std::string word(300000, 'e');
+  const auto ids = tokenizer->encode(word, false);
+  ASSERT_TRUE(ids.has_value()) << ids.error().to_string();
+  EXPECT_EQ(tokenizer->decode(*ids, false), word);
+  const auto bad = tokenizer->encode("ab\xff", false);
+  ASSERT_FALSE(bad.has_value());
+  EXPECT_THAT(bad.error().to_string(), HasSubstr("byte 2"));
+  EXPECT_EQ(tokenizer->decode(std::vector<int64_t>{-1, 5000, INT64_MAX, 64}, false), "a");
+}
+
+TEST(ByteLevelBpe, APatternThatBacktracksWithoutEndIsAnError) {
+  json file = bpe_file();
+  const json split = {{"type", "Split"},
+                      {"pattern", {{"Regex", "(a|a)*(a|a)*(a|a)*b"}}},
+                      {"behavior", "Isolated"},
+                      {"invert", false}};
+  file["pre_tokenizer"] = {{"type", "Sequence"},
+                           {"pretokenizers", json::array({split, bpe_file()["pre_tokenizer"]})}};
+  const auto tokenizer = load(file);
+  const auto ids = tokenizer->encode(std::string(40, 'a') + "c b", false);
+  ASSERT_FALSE(ids.has_value());
+  EXPECT_THAT(ids.error().to_string(), HasSubstr("limit"));
+}
+
+struct Hostile {
+  const char* pointer;  // what is replaced
+  const char* value;
+  const char* expected;
+};
+class HostileTokenizer : public ::testing::TestWithParam<Hostile> {};
+
+TEST_P(HostileTokenizer, IsRefusedByTheNameOfTheField) {
+  json file = bpe_file();
+  file[json::json_pointer(GetParam().pointer)] = json::parse(GetParam().value);
+  const auto tokenizer = load_tokenizer_json(file.dump());
+  ASSERT_FALSE(tokenizer.has_value());
+  EXPECT_THAT(tokenizer.error().to_string(), HasSubstr(GetParam().expected));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Table, HostileTokenizer,
+    ::testing::Values(
+        Hostile{"/model", "null", "model"}, Hostile{"/model/type", "\"WordPiece\"", "WordPiece"},
+        Hostile{"/model/dropout", "0.1", "model.dropout"},
+        Hostile{"/model/byte_fallback", "true", "model.byte_fallback"},
+        Hostile{"/model/byte_fallback", "\"no\"", "model.byte_fallback"},
+        Hostile{"/model/continuing_subword_prefix", "\"##\"", "continuing_subword_prefix"},
+        Hostile{"/model/end_of_word_suffix", "\"</w>\"", "end_of_word_suffix"},
+        Hostile{"/model/unk_token", "\"<unk>\"", "model.unk_token"},
+        Hostile{"/model/surprise", "1", "model.surprise"},
+        Hostile{"/model/vocab", "{}", "model.vocab"}, Hostile{"/model/vocab", "[]", "model.vocab"},
+        Hostile{"/model/vocab/a", "-1", "model.vocab.\"a\""},
+        Hostile{"/model/vocab/a", "99999999999999999999", "must be an id"},
+        Hostile{"/model/vocab/a", "4294967296", "model.vocab.\"a\""},
+        Hostile{"/model/vocab/a", "2000", "without a gap"},
+        Hostile{"/model/vocab/a", "0", "this id too"}, Hostile{"/model/vocab/a", "1.5", "integer"},
+        Hostile{"/model/merges", "{}", "model.merges"},
+        Hostile{"/model/merges/3", "\"abc\"", "model.merges[3]"},
+        Hostile{"/model/merges/3", "\"a b c\"", "model.merges[3]"},
+        Hostile{"/model/merges/3", "[\"a\"]", "model.merges[3]"},
+        Hostile{"/model/merges/3", "[\"a\",7]", "model.merges[3]"},
+        Hostile{"/model/merges/3", "[\"a\",\"zqzq\"]", "zqzq"},
+        Hostile{"/normalizer", R"({"type":"NFKC"})", "NFKC"},
+        Hostile{"/normalizer", R"({"type":"Sequence","normalizers":[{"type":"Lowercase"}]})",
+                "normalizer.normalizers[0].type"},
+        Hostile{"/pre_tokenizer", "null", "pre_tokenizer"},
+        Hostile{"/pre_tokenizer/type", "\"Metaspace\"", "Metaspace"},
+        Hostile{"/pre_tokenizer", R"({"type":"Sequence","pretokenizers":[]})", "pretokenizers"},
+        Hostile{"/pre_tokenizer",
+                R"({"type":"Sequence","pretokenizers":[{"type":"Digits"},)"
+                R"({"type":"ByteLevel"}]})",
+                "pre_tokenizer.pretokenizers[0].type"},
+        Hostile{"/pre_tokenizer",
+                R"({"type":"Sequence","pretokenizers":[{"type":"Split",)"
+                R"("pattern":{"Regex":"(a"},"behavior":"Isolated",)"
+                R"("invert":false},{"type":"ByteLevel"}]})",
+                "pretokenizers[0].pattern"},
+        Hostile{"/post_processor", R"({"type":"BertProcessing"})", "BertProcessing"},
+        Hostile{"/post_processor",
+                R"({"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"x"}}]})",
+                "special_tokens.\"x\""},
+        Hostile{"/decoder", "null", "decoder"},
+        Hostile{"/decoder/type", "\"WordPiece\"", "decoder"},
+        Hostile{"/added_tokens", "7", "added_tokens"},
+        Hostile{"/added_tokens/0/id", "-5", "added_tokens[0].id"},
+        Hostile{"/added_tokens/0/id", "1200", "added_tokens[0].id"},
+        Hostile{"/added_tokens/1/content", "\"<|endoftext|>\"", "added_tokens[1].content"},
+        Hostile{"/added_tokens/0/content", "\"\"", "added_tokens[0].content"},
+        Hostile{"/added_tokens/0/lstrip", "1", "added_tokens[0].lstrip"},
+        Hostile{"/truncation", "3", "truncation"}, Hostile{"/version", "\"2.0\"", "version"},
+        Hostile{"/surprise", "{}", "surprise"}));
+
+TEST(ByteTokenizer, IdsAreTheBytes) {
+  const auto tokenizer = make_byte_tokenizer();
+  std::string text;
+  for (int byte = 0; byte < 256; ++byte) text += static_cast<char>(byte);
+  const auto ids = tokenizer->encode(text, true);
+  ASSERT_TRUE(ids.has_value());
+  for (int64_t i = 0; i < 256; ++i) EXPECT_EQ((*ids)[static_cast<size_t>(i)], i);
+  EXPECT_EQ(tokenizer->decode(*ids, true), text);
+  EXPECT_EQ(tokenizer->decode(std::vector<int64_t>{72, 256, 257, -1}, false), "H<|endoftext|>");
+  EXPECT_EQ(tokenizer->eos_id(), 256);
+  EXPECT_EQ(tokenizer->vocab_size(), 257);
+}
+
+TEST(ByteTokenizer, ItsExportGivesTheSameIds) {
+  const auto files = byte_tokenizer_files();
+  ASSERT_EQ(files.size(), 3U);
+  EXPECT_EQ(files[0].content, byte_tokenizer_json());
+  const auto exported = load_tokenizer_json(files[0].content, files[1].content);
+  ASSERT_TRUE(exported.has_value()) << exported.error().to_string();
+  const std::string text =
+      "Hello\n  world\t\x01 \xC3\xA9 \xF0\x9F\x98\x80" + std::string(5000, 'x');
+  EXPECT_EQ(*(*exported)->encode(text, true), *make_byte_tokenizer()->encode(text, true));
+  EXPECT_EQ((*exported)->decode(*(*exported)->encode(text, true), false), text);
+  EXPECT_EQ((*exported)->eos_id(), 256);
+  EXPECT_EQ((*exported)->vocab_size(), 257);
+}
+
+TEST(Utf8, BrokenSequencesBecomeOneReplacementEach) {
+  using tokenizers::to_valid_utf8;
+  const std::string r = "\xEF\xBF\xBD";
+  EXPECT_EQ(to_valid_utf8("a\xE6\xBC"
+                          "b"),
+            "a" + r + "b");
+  EXPECT_EQ(to_valid_utf8("\xF0\x9F\x98"), r);
+  EXPECT_EQ(to_valid_utf8("\xF0\x9F\x98\xF0"), r + r);
+  EXPECT_EQ(to_valid_utf8("\xE0\x80\x80"), r + r + r);
+  EXPECT_EQ(to_valid_utf8("\xED\xA0\x80"), r + r + r);
+  EXPECT_EQ(to_valid_utf8("\xC3(\x80"), r + "(" + r);
+}
+
+}  // namespace
+}  // namespace weft
