@@ -1,0 +1,152 @@
+#!/usr/bin/env python3
+"""What the world does: a full disk, a busy port, a missing folder, little memory. Needs root for the
+small disk."""
+import json
+import os
+import socket
+import subprocess
+import time
+import unittest
+from pathlib import Path
+
+from cluster import BIN, Cluster, Refused, losses
+
+JOB = """
+name: disk
+kind: pretrain
+model: {family: gpt2, config: {n_layer: 2, n_head: 2, n_embd: 64, n_positions: 64, vocab_size: 257}}
+tokenizer: {type: byte}
+tasks: [{type: causal_lm, data: {train: texts/, format: text}}]
+training: {steps: 400, batch_size: 2, sequence_length: 16, seed: 3}
+checkpoint: {every_steps: 20, keep_last: 2}
+parallel: {tensor: 2}
+resources: {slots: 2, nodes: 2}
+"""
+
+
+class FullDisk(unittest.TestCase):
+    def setUp(self):
+        self.assertEqual(os.geteuid(), 0, "a small tmpfs needs root")
+        self.cluster = Cluster(nodes=2, slots=1)
+        self.cluster.data.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400m,mode=755", "tmpfs",
+                        self.cluster.data], check=True)
+        self.cluster.up()
+        texts = self.cluster.folder / "texts"
+        texts.mkdir()
+        (texts / "a.txt").write_text("a disk that is full\n" * 400)
+        self.job_file = self.cluster.folder / "job.yaml"
+        self.job_file.write_text(JOB)
+
+    def tearDown(self):
+        self.cluster.down("--now", check=False)
+        subprocess.run(["umount", "-l", self.cluster.data], check=False)
+
+    def fill(self):
+        with open(self.cluster.data / "ballast", "wb") as ballast:
+            for size in (1 << 20, 1 << 12, 1):
+                try:
+                    while True:
+                        ballast.write(b"x" * size)
+                        ballast.flush()
+                except OSError:
+                    pass
+
+    def free(self):
+        (self.cluster.data / "ballast").unlink()
+
+    def test_submit_checkpoint_event_and_log(self):
+        whole = json.loads(self.cluster.weft("submit", "-f", self.job_file, "--json").stdout)["id"]
+        self.cluster.wait(whole, "succeeded")
+        job = json.loads(self.cluster.weft("submit", "-f", self.job_file, "--json").stdout)["id"]
+        self.cluster.wait_step(job, 30)
+        self.fill()
+        refused = None
+        for number in range(50):
+            (self.cluster.folder / "texts" / "a.txt").write_text(f"other text {number}\n" * 2000)
+            done = self.cluster.weft("submit", "-f", self.job_file, check=False)
+            if done.returncode != 0:
+                refused = done
+                break
+        self.assertIsNotNone(refused, "every submission was accepted on a full disk")
+        self.assertRegex(refused.stderr, "(?i)space|disk|room")
+        time.sleep(3)
+        now = self.cluster.job(job)
+        self.assertIn(now["state"], ("running", "pausing", "succeeded"))
+        self.free()
+        self.cluster.wait(job, "succeeded", timeout=180)
+        self.assertEqual(losses(self.cluster.metrics(job)), losses(self.cluster.metrics(whole)))
+        events = [event["sequence"] for event in self.cluster.events(job)]
+        self.assertEqual(events, list(range(1, len(events) + 1)))
+        checkpoints = self.cluster.rest("GET", f"jobs/{job}/checkpoints")["checkpoints"]
+        self.assertEqual(max(c["state"]["step"] for c in checkpoints), 400)
+        self.cluster.weft("submit", "-f", self.job_file, "--set", "training.steps=2", "--wait")
+
+
+class Surroundings(unittest.TestCase):
+    def test_a_busy_port_is_named(self):
+        with socket.socket() as busy:
+            busy.bind(("127.0.0.1", 0))
+            busy.listen()
+            cluster = Cluster(nodes=1, slots=1)
+            cluster.port = busy.getsockname()[1]
+            done = cluster.weft("up", "--nodes", 1, "--data", cluster.data, "--port", cluster.port,
+                                check=False)
+            self.assertNotEqual(done.returncode, 0)
+            self.assertIn(str(cluster.port), done.stderr)
+            cluster.__exit__(None, None, None)
+
+    def test_missing_things_are_named(self):
+        cluster = Cluster(nodes=1, slots=1)
+        absent = cluster.weft("submit", "-f", "absent.yaml", check=False)
+        self.assertNotEqual(absent.returncode, 0)
+        self.assertIn("absent.yaml", absent.stderr)
+        blocked = cluster.folder / "file"
+        blocked.write_text("")
+        done = cluster.weft("up", "--data", blocked / "below", check=False)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("below", done.stderr)
+        unreachable = cluster.weft("ls", check=False)
+        self.assertNotEqual(unreachable.returncode, 0)
+        self.assertRegex(unreachable.stderr, "weft up")
+        cluster.__exit__(None, None, None)
+
+    def test_a_model_larger_than_one_ranks_memory_trains_on_two(self):
+        # 2000 x 1536 x 2 tables and three states of it: a rank alone needs far more than the limit.
+        job = """
+name: large
+kind: pretrain
+model: {family: gpt2, config: {n_layer: 4, n_head: 8, n_embd: 768, n_positions: 32, vocab_size: 4000}}
+tokenizer: {type: byte}
+tasks: [{type: causal_lm, data: {train: texts/, format: text}}]
+training: {steps: 2, batch_size: 1, sequence_length: 8, seed: 3}
+checkpoint: {every_steps: 0}
+max_restarts: 0
+parallel: {tensor: DEGREE}
+resources: {slots: DEGREE, nodes: DEGREE}
+"""
+        cluster = Cluster(nodes=2, slots=1)
+        cluster.folder.mkdir(exist_ok=True)
+        limited = cluster.folder / "weft-worker"
+        limited.write_text(f"#!/bin/sh\nulimit -v {LIMIT_KIB}\nexec {BIN}/weft-worker \"$@\"\n")
+        limited.chmod(0o755)
+        cluster.arguments = ["--worker", limited]
+        with cluster:
+            texts = cluster.folder / "texts"
+            texts.mkdir()
+            (texts / "a.txt").write_text("a model that is large\n" * 40)
+            path = cluster.folder / "job.yaml"
+            states = {}
+            for degree in (1, 2):
+                path.write_text(job.replace("DEGREE", str(degree)))
+                name = json.loads(cluster.weft("submit", "-f", path, "--json").stdout)["id"]
+                states[degree] = cluster.wait(name, ("succeeded", "failed"))
+            self.assertEqual(states[2]["state"], "succeeded", states[2])
+            self.assertEqual(states[1]["state"], "failed", states[1])
+            self.assertRegex(states[1]["reason"], "(?i)memory")
+
+
+LIMIT_KIB = int(os.environ.get("WEFT_LIMIT_KIB", str(900 << 10)))
+
+if __name__ == "__main__":
+    unittest.main()
