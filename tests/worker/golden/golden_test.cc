@@ -1,0 +1,233 @@
+// The golden cases pass on every mesh of up to four ranks, and what they are there to find makes
+// them fail: another GELU, a mask off by one, a bias left out, a schedule shifted by a step, and
+// more.
+#include "worker/golden/golden.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+
+#include "tests/testing/rank_runner.h"
+#include "worker/checkpoint/safetensors.h"
+
+namespace weft::golden {
+namespace {
+
+namespace fs = std::filesystem;
+
+fs::path fixture(const std::string& name) {
+  return fs::path(WEFT_SOURCE_DIR) / "tests/fixtures/golden" / name;
+}
+
+Case read(const fs::path& folder) {
+  Result<Case> golden = read_case(folder.string());
+  if (!golden) throw StatusError(golden.error());
+  return std::move(*golden);
+}
+
+Report run(const Case& golden, MeshDegrees mesh = {}) {
+  Report report;
+  testing::run_mesh(mesh, [&](Rank& rank) {
+    Report mine = run_case(rank, golden);
+    if (rank.mesh.index(Axis::kWorld) == 0) report = std::move(mine);
+  });
+  return report;
+}
+
+// Whether a value whose name begins so is beyond its bar.
+bool fails_at(const Report& report, const std::string& prefix) {
+  for (const Deviation& deviation : report.deviations) {
+    if (deviation.what.starts_with(prefix) && !deviation.within()) return true;
+  }
+  return false;
+}
+
+// A copy of a fixture whose files can be changed; removed at the end.
+class Copy {
+ public:
+  explicit Copy(const std::string& name)
+      : path_(fs::temp_directory_path() /
+              ("weft-golden-" + name + "-" + std::to_string(::getpid()))) {
+    fs::remove_all(path_);
+    fs::copy(fixture(name), path_, fs::copy_options::recursive);
+  }
+  ~Copy() { fs::remove_all(path_); }
+  const fs::path& path() const { return path_; }
+
+  void replace(const std::string& file, const std::string& from, const std::string& to) const {
+    std::ifstream in(path_ / file, std::ios::binary);
+    std::string text{std::istreambuf_iterator<char>(in), {}};
+    const size_t at = text.find(from);
+    ASSERT_NE(at, std::string::npos) << from;
+    text.replace(at, from.size(), to);
+    std::ofstream(path_ / file, std::ios::binary) << text;
+  }
+
+  // Writes the weights anew with this tensor all zeros.
+  void zero(const std::string& tensor) const {
+    const std::string path = (path_ / "hf/model.safetensors").string();
+    const Result<SafetensorsFile> file = SafetensorsFile::open(path);
+    ASSERT_TRUE(file) << file.error().to_string();
+    std::vector<SafetensorSpec> specs;
+    for (const auto& [name, info] : file->tensors()) specs.push_back({name, info.shape});
+    const Status status = write_safetensors(
+        path, specs, [&](const SafetensorSpec& spec, const FloatSink& write) -> Status {
+          const auto elements = static_cast<size_t>(file->find(spec.name)->elements());
+          std::vector<float> values(elements);
+          if (spec.name != tensor) WEFT_RETURN_IF_ERROR(file->read(spec.name, values));
+          return write(values);
+        });
+    ASSERT_TRUE(status.ok()) << status.to_string();
+  }
+
+ private:
+  const fs::path path_;
+};
+
+class GoldenOnMesh : public ::testing::TestWithParam<std::tuple<std::string, MeshDegrees>> {};
+
+TEST_P(GoldenOnMesh, IsWithinTheAim) {
+  const auto& [name, mesh] = GetParam();
+  const Report report = run(read(fixture(name)), mesh);
+  EXPECT_TRUE(report.passed());
+  EXPECT_GT(report.deviations.size(), 150U);
+  for (const Deviation& deviation : report.deviations) {
+    EXPECT_LE(deviation.error, 2e-5) << deviation.what;  // the aim, a fifth of the bar
+  }
+}
+
+std::string mesh_name(const ::testing::TestParamInfo<GoldenOnMesh::ParamType>& param) {
+  const auto& [name, mesh] = param.param;
+  std::string text = name.substr(name.find('-') + 1);
+  return text + "_d" + std::to_string(mesh.data) + "_s" + std::to_string(mesh.sequence) + "_t" +
+         std::to_string(mesh.tensor);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, GoldenOnMesh,
+    ::testing::Combine(::testing::Values("gpt2-causal", "gpt2-sequence", "gpt2-packed"),
+                       ::testing::Values(MeshDegrees{}, MeshDegrees{.data = 2},
+                                         MeshDegrees{.data = 3}, MeshDegrees{.sequence = 2},
+                                         MeshDegrees{.sequence = 3}, MeshDegrees{.sequence = 4},
+                                         MeshDegrees{.tensor = 2}, MeshDegrees{.tensor = 3},
+                                         MeshDegrees{.tensor = 4},
+                                         MeshDegrees{.data = 2, .sequence = 2},
+                                         MeshDegrees{.data = 2, .tensor = 2},
+                                         MeshDegrees{.sequence = 2, .tensor = 2})),
+    mesh_name);
+
+TEST(GoldenFinds, TheOtherGelu) {
+  const Copy copy("gpt2-causal");
+  copy.replace("hf/config.json", "\"gelu_new\"", "\"gelu\"");
+  const Report report = run(read(copy.path()));
+  EXPECT_FALSE(report.passed());
+  EXPECT_TRUE(fails_at(report, "logits"));
+  EXPECT_TRUE(fails_at(report, "grad."));
+}
+
+TEST(GoldenFinds, AnotherNormEpsilon) {
+  const Copy copy("gpt2-causal");
+  copy.replace("hf/config.json", "\"layer_norm_epsilon\": 1e-05", "\"layer_norm_epsilon\": 1e-03");
+  EXPECT_FALSE(run(read(copy.path())).passed());
+}
+
+TEST(GoldenFinds, ScoresThatAreNotScaled) {
+  const Copy copy("gpt2-causal");
+  copy.replace("hf/config.json", "\"scale_attn_weights\": true", "\"scale_attn_weights\": false");
+  EXPECT_TRUE(fails_at(run(read(copy.path())), "logits"));
+}
+
+TEST(GoldenFinds, ABiasLeftOut) {
+  for (const char* bias : {"transformer.h.0.attn.c_attn.bias", "transformer.h.1.attn.c_proj.bias",
+                           "transformer.h.0.mlp.c_fc.bias", "transformer.ln_f.bias"}) {
+    const Copy copy("gpt2-causal");
+    copy.zero(bias);
+    const Report report = run(read(copy.path()));
+    EXPECT_TRUE(fails_at(report, "logits")) << bias;
+    EXPECT_TRUE(fails_at(report, "loss")) << bias;
+  }
+}
+
+TEST(GoldenFinds, APaddingMaskOffByOne) {
+  // The last real token of each padded row becomes padding, or the first padding real.
+  Case golden = read(fixture("gpt2-sequence"));
+  const int64_t tokens = golden.inputs.tokens;
+  bool padded = false;
+  for (int64_t row = 0; row < golden.inputs.rows; ++row) {
+    const auto begin = static_cast<size_t>(row * tokens);
+    for (size_t at = begin + 1; at < begin + static_cast<size_t>(tokens); ++at) {
+      if (golden.inputs.valid[at] == golden.inputs.valid[at - 1]) continue;
+      golden.inputs.valid[golden.inputs.valid[at] == 0 ? at - 1 : at] = 0;
+      padded = true;
+      break;
+    }
+  }
+  ASSERT_TRUE(padded);
+  EXPECT_FALSE(run(golden).passed());
+}
+
+TEST(GoldenFinds, ADocumentMaskOffByOne) {
+  Case golden = read(fixture("gpt2-packed"));
+  for (size_t at = golden.inputs.documents.size() - 1; at > 0; --at) {
+    if (static_cast<int64_t>(at) % golden.inputs.tokens == 0) continue;
+    golden.inputs.documents[at] = golden.inputs.documents[at - 1];
+  }
+  EXPECT_TRUE(fails_at(run(golden), "logits"));
+}
+
+TEST(GoldenFinds, LabelsShiftedOnce) {
+  Case golden = read(fixture("gpt2-causal"));
+  golden.inputs.labels.insert(golden.inputs.labels.begin(), kNoLabel);
+  golden.inputs.labels.pop_back();
+  EXPECT_TRUE(fails_at(run(golden), "loss"));
+}
+
+TEST(GoldenFinds, AScheduleShiftedByOneStep) {
+  Case golden = read(fixture("gpt2-causal"));
+  golden.trajectory.schedule.warmup_steps += 1;
+  const Report report = run(golden);
+  EXPECT_TRUE(fails_at(report, "step 1 lr"));
+  EXPECT_TRUE(fails_at(report, "step 19 loss") || fails_at(report, "step 10 loss"));
+  EXPECT_FALSE(fails_at(report, "logits"));
+}
+
+TEST(GoldenFinds, NoClipping) {
+  Case golden = read(fixture("gpt2-causal"));
+  golden.trajectory.clip = 0;
+  EXPECT_FALSE(run(golden).passed());
+}
+
+TEST(GoldenFinds, AnotherDecayAndBeta) {
+  Case decay = read(fixture("gpt2-causal"));
+  decay.trajectory.optimizer.weight_decay = 0;
+  EXPECT_TRUE(fails_at(run(decay), "norm after of"));
+  Case beta = read(fixture("gpt2-causal"));
+  beta.trajectory.optimizer.beta2 = 0.99;
+  EXPECT_FALSE(run(beta).passed());
+}
+
+TEST(GoldenCase, AnUnknownFamilyIsNamed) {
+  const Copy copy("gpt2-causal");
+  copy.replace("case.json", "\"family\": \"gpt2\"", "\"family\": \"bert\"");
+  const Result<Case> golden = read_case(copy.path().string());
+  ASSERT_FALSE(golden);
+  EXPECT_NE(golden.error().to_string().find("bert"), std::string::npos);
+}
+
+TEST(GoldenCase, BrokenFilesAreErrors) {
+  for (const char* file : {"case.json", "trajectory.json", "hf/config.json", "case.safetensors",
+                           "batches.safetensors", "hf/model.safetensors"}) {
+    const Copy copy("gpt2-causal");
+    std::ofstream(copy.path() / file, std::ios::binary) << "{";
+    Result<Case> golden = read_case(copy.path().string());
+    if (golden) {
+      EXPECT_THROW(run(*golden), StatusError) << file;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace weft::golden

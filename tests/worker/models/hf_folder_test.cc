@@ -1,0 +1,147 @@
+#include "worker/models/hf_folder.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "tests/testing/rank_runner.h"
+#include "worker/checkpoint/safetensors.h"
+
+namespace weft {
+namespace {
+
+namespace fs = std::filesystem;
+using Tensors = std::map<std::string, std::vector<int64_t>>;
+
+constexpr const char* kConfig = R"({"model_type": "gpt2", "n_embd": 6, "n_head": 3, "n_inner": 5,
+    "vocab_size": 7, "n_positions": 4, "n_layer": 1})";
+
+// A folder with a config.json and weights whose element i of tensor k is 1000 k + i.
+class Folder {
+ public:
+  Folder(const std::string& config, const Tensors& tensors)
+      : path_(fs::temp_directory_path() / ("weft-hf-" + std::to_string(::getpid()))) {
+    fs::remove_all(path_);
+    fs::create_directories(path_);
+    std::ofstream(path_ / "config.json") << config;
+    std::vector<SafetensorSpec> specs;
+    for (const auto& [name, shape] : tensors) specs.push_back({name, shape});
+    float next = 0;
+    const Status status = write_safetensors(
+        (path_ / "model.safetensors").string(), specs,
+        [&](const SafetensorSpec& spec, const FloatSink& write) {
+          std::vector<float> values(static_cast<size_t>(Shape(spec.shape).elements()));
+          for (size_t i = 0; i < values.size(); ++i) values[i] = next + static_cast<float>(i);
+          next += 1000;
+          return write(values);
+        });
+    EXPECT_TRUE(status.ok()) << status.to_string();
+  }
+  ~Folder() { fs::remove_all(path_); }
+  std::string path() const { return path_.string(); }
+
+ private:
+  const fs::path path_;
+};
+
+Tensors all_tensors(bool prefix) {
+  Tensors tensors;
+  const auto family = find_family("gpt2");
+  for (const ParameterInfo& info : family->plan(**family->parse_config(kConfig), 1, 0)) {
+    const std::string name = family->file_names(info.name)[prefix ? 0 : 1];
+    tensors[name] = {info.shape.extents().begin(), info.shape.extents().end()};
+  }
+  return tensors;
+}
+
+Status load(const std::string& path, MeshDegrees mesh = {}) {
+  Status status;
+  testing::run_mesh(mesh, [&](Rank& rank) {
+    const Result<HfFolder> folder = open_hf_folder(path);
+    if (!folder) {
+      status = folder.error();
+      return;
+    }
+    auto trunk = *folder->family->make_trunk(rank, folder->config);
+    const Status mine = load_hf_weights(*folder, trunk->parameters());
+    if (!mine.ok()) {
+      status = mine;
+      return;
+    }
+    for (const Parameter& parameter : trunk->parameters()) {
+      float base = -1;
+      for_each_shard_run(parameter.info, [&](int64_t local, int64_t global, int64_t count) {
+        for (int64_t i = 0; i < count; ++i) {
+          const float own = parameter.value.data<float>()[local + i];
+          if (base < 0) base = own - static_cast<float>(global + i);
+          ASSERT_EQ(own, base + static_cast<float>(global + i)) << parameter.info.name;
+        }
+      });
+    }
+  });
+  return status;
+}
+
+TEST(HfFolder, LoadsWithAndWithoutPrefixOnEveryTensorDegree) {
+  for (bool prefix : {true, false}) {
+    const Folder folder(kConfig, all_tensors(prefix));
+    for (int tensor : {1, 2, 3}) {
+      const Status status = load(folder.path(), {.tensor = tensor});
+      EXPECT_TRUE(status.ok()) << status.to_string();
+    }
+  }
+}
+
+TEST(HfFolder, OldBuffersAndTiedHeadsAreLeftOut) {
+  Tensors tensors = all_tensors(false);
+  tensors["h.0.attn.bias"] = {1, 1, 4, 4};
+  tensors["h.0.attn.masked_bias"] = {1};
+  tensors["lm_head.weight"] = {7, 6};
+  EXPECT_TRUE(load(Folder(kConfig, tensors).path()).ok());
+}
+
+TEST(HfFolder, MissingLeftOverAndMisshapenTensorsAreNamed) {
+  Tensors tensors = all_tensors(true);
+  tensors.erase("transformer.h.0.mlp.c_fc.bias");
+  EXPECT_NE(load(Folder(kConfig, tensors).path()).to_string().find("h.0.mlp.c_fc.bias"),
+            std::string::npos);
+  tensors = all_tensors(true);
+  tensors["transformer.h.1.mlp.c_fc.bias"] = {5};
+  EXPECT_NE(load(Folder(kConfig, tensors).path()).to_string().find("h.1.mlp.c_fc.bias"),
+            std::string::npos);
+  tensors = all_tensors(true);
+  tensors["transformer.ln_f.weight"] = {5};
+  EXPECT_NE(load(Folder(kConfig, tensors).path()).to_string().find("ln_f.weight"),
+            std::string::npos);
+}
+
+TEST(HfFolder, ABadConfigNamesFileAndKey) {
+  const Folder folder(R"({"model_type": "gpt2", "n_heads": 3})", all_tensors(true));
+  const std::string message = load(folder.path()).to_string();
+  EXPECT_NE(message.find("config.json"), std::string::npos);
+  EXPECT_NE(message.find("n_heads"), std::string::npos);
+  EXPECT_FALSE(load("/nonexistent/folder").ok());
+}
+
+TEST(HfFolder, AHeadOfAnotherShapeIsLeftAsItIs) {
+  Tensors tensors = all_tensors(true);
+  tensors["score.weight"] = {3, 6};
+  const Folder files(kConfig, tensors);
+  testing::run_ranks(1, [&](Rank& rank) {
+    const HfFolder folder = *open_hf_folder(files.path());
+    auto trunk = *folder.family->make_trunk(rank, folder.config);
+    for (int64_t labels : {3, 4}) {
+      const ParameterInfo info{.name = "t.score.weight", .shape = {labels, 6}};
+      std::vector<Parameter> head = make_parameters(*rank.allocator, {&info, 1});
+      initialize_parameters(head, 0);
+      const HeadTensor tensor{"score.weight", &head[0]};
+      ASSERT_TRUE(load_hf_weights(folder, trunk->parameters(), {&tensor, 1}).ok());
+      EXPECT_EQ(head[0].value.data<float>()[5] == 5.0F, labels == 3);
+    }
+  });
+}
+
+}  // namespace
+}  // namespace weft

@@ -1,0 +1,122 @@
+#include "worker/optimizer/optimizer.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "tests/testing/rank_runner.h"
+#include "worker/optimizer/schedule.h"
+
+namespace weft {
+namespace {
+
+Parameter make_parameter(Rank& rank, const std::vector<float>& values, bool decay) {
+  ParameterInfo info;
+  info.name = "p";
+  info.shape = {static_cast<int64_t>(values.size())};
+  info.decay = decay;
+  Tensor value = Tensor::from<float>(*rank.allocator, info.shape, values);
+  value.set_requires_grad(true);
+  return {info, value};
+}
+
+void set_gradient(Rank& rank, const Parameter& parameter, const std::vector<float>& values) {
+  parameter.value.set_grad(Tensor::from<float>(*rank.allocator, parameter.info.shape, values));
+}
+
+TEST(AdamW, FollowsTheFormulaInDouble) {
+  testing::run_ranks(1, [](Rank& rank) {
+    const AdamWOptions options{.beta1 = 0.9, .beta2 = 0.95, .epsilon = 1e-6, .weight_decay = 0.1};
+    std::vector<float> start{0.5F, -1.25F, 2.0F};
+    std::vector<Parameter> parameters{make_parameter(rank, start, true),
+                                      make_parameter(rank, start, false)};
+    AdamW optimizer(rank, parameters, options);
+    std::array<std::array<double, 3>, 2> p{}, m{}, v{};
+    for (auto& row : p) row = {0.5, -1.25, 2.0};
+    for (int n = 1; n <= 7; ++n) {
+      const std::vector<float> gradient{0.1F * static_cast<float>(n), -0.7F, 1e-4F};
+      for (const Parameter& parameter : parameters) set_gradient(rank, parameter, gradient);
+      const double rate = 0.01 * n;
+      optimizer.step(rate, 0.5);
+      for (size_t k = 0; k < 2; ++k) {
+        for (size_t i = 0; i < 3; ++i) {
+          const double g = 0.5 * double{gradient[i]};
+          if (k == 0) p[k][i] *= 1 - rate * options.weight_decay;
+          m[k][i] = 0.9 * m[k][i] + 0.1 * g;
+          v[k][i] = 0.95 * v[k][i] + 0.05 * g * g;
+          const double root = std::sqrt(v[k][i]) / std::sqrt(1 - std::pow(0.95, n)) + 1e-6;
+          p[k][i] -= rate / (1 - std::pow(0.9, n)) * m[k][i] / root;
+          EXPECT_NEAR(parameters[k].value.data<float>()[i], p[k][i], 2e-6) << n << " " << i;
+        }
+      }
+      EXPECT_FALSE(parameters[0].value.grad());
+    }
+  });
+}
+
+TEST(AdamW, AParameterWithoutGradientStandsStill) {
+  testing::run_ranks(1, [](Rank& rank) {
+    std::vector<Parameter> parameters{make_parameter(rank, {1.0F}, true),
+                                      make_parameter(rank, {1.0F}, true)};
+    AdamW optimizer(rank, parameters, {});
+    set_gradient(rank, parameters[0], {1.0F});
+    optimizer.step(0.1);
+    EXPECT_NE(parameters[0].value.data<float>()[0], 1.0F);
+    EXPECT_EQ(parameters[1].value.data<float>()[0], 1.0F);
+    EXPECT_EQ(optimizer.states()[0].updates, 1);
+    EXPECT_EQ(optimizer.states()[1].updates, 0);
+  });
+}
+
+TEST(AdamW, GoesOnFromRestoredState) {
+  testing::run_ranks(1, [](Rank& rank) {
+    std::vector<Parameter> straight{make_parameter(rank, {1.0F, 2.0F}, true)};
+    AdamW whole(rank, straight, {});
+    for (int i = 0; i < 3; ++i) {
+      set_gradient(rank, straight[0], {0.5F, -0.25F});
+      whole.step(0.01);
+    }
+    const std::vector<float> value = straight[0].value.to_vector<float>();
+    std::vector<Parameter> again{make_parameter(rank, value, true)};
+    AdamW resumed(rank, again, {});
+    AdamW::State& from = whole.states()[0];
+    AdamW::State& to = resumed.states()[0];
+    to.updates = from.updates;
+    std::copy_n(from.first_moment.data<float>(), 2, to.first_moment.data<float>());
+    std::copy_n(from.second_moment.data<float>(), 2, to.second_moment.data<float>());
+    for (AdamW* optimizer : {&whole, &resumed}) {
+      set_gradient(rank, optimizer->parameters()[0], {0.125F, 3.0F});
+      optimizer->step(0.01);
+    }
+    EXPECT_EQ(straight[0].value.to_vector<float>(), again[0].value.to_vector<float>());
+  });
+}
+
+TEST(Schedule, CosineStartsAtZeroAndEndsAtZero) {
+  const Schedule schedule{ScheduleShape::kCosine, 1e-3, 5, 20};
+  EXPECT_EQ(schedule.rate(0), 0.0);
+  EXPECT_NEAR(schedule.rate(1), 2e-4, 1e-12);
+  EXPECT_NEAR(schedule.rate(5), 1e-3, 1e-12);
+  EXPECT_NEAR(schedule.rate(10), 1e-3 * 0.5 * (1 + std::cos(M_PI / 3)), 1e-12);
+  EXPECT_NEAR(schedule.rate(20), 0.0, 1e-12);
+}
+
+TEST(Schedule, LinearAndConstant) {
+  const Schedule linear{ScheduleShape::kLinear, 0.5, 2, 12};
+  EXPECT_EQ(linear.rate(0), 0.0);
+  EXPECT_NEAR(linear.rate(1), 0.25, 1e-12);
+  EXPECT_NEAR(linear.rate(7), 0.25, 1e-12);
+  EXPECT_EQ(linear.rate(12), 0.0);
+  EXPECT_EQ(linear.rate(100), 0.0);
+  const Schedule constant{ScheduleShape::kConstant, 0.5, 2, 12};
+  EXPECT_NEAR(constant.rate(1), 0.25, 1e-12);
+  EXPECT_EQ(constant.rate(100), 0.5);
+}
+
+TEST(Schedule, WithoutWarmupTheFirstRateIsThePeak) {
+  EXPECT_EQ((Schedule{ScheduleShape::kCosine, 0.5, 0, 10}.rate(0)), 0.5);
+  EXPECT_EQ((Schedule{ScheduleShape::kLinear, 0.5, 0, 10}.rate(0)), 0.5);
+}
+
+}  // namespace
+}  // namespace weft

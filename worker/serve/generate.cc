@@ -1,0 +1,179 @@
+#include "worker/serve/generate.h"
+
+#include <algorithm>
+
+#include "kernels/ops/ops.h"
+
+namespace weft {
+namespace {
+
+constexpr std::string_view kReplacement = "\xEF\xBF\xBD";
+
+// Bytes of `text` up to the last character that further tokens can no longer change.
+size_t settled_bytes(std::string_view text) {
+  if (text.ends_with(kReplacement)) return text.size() - kReplacement.size();
+  for (size_t back = 1; back <= std::min<size_t>(3, text.size()); ++back) {
+    const auto byte = static_cast<unsigned char>(text[text.size() - back]);
+    if ((byte & 0xC0) == 0x80) continue;  // a continuation: look for its lead
+    const size_t length = byte >= 0xF0 ? 4 : byte >= 0xE0 ? 3 : byte >= 0xC0 ? 2 : 1;
+    return length > back ? text.size() - back : text.size();
+  }
+  return text.size();
+}
+
+// Hands the text on piece by piece as it settles.
+class TextStream {
+ public:
+  TextStream(const Tokenizer& tokenizer, const OnText& sink) : tokenizer_(tokenizer), sink_(sink) {}
+
+  // False: the sink wants no more.
+  bool update(std::span<const int64_t> ids, bool last) {
+    if (!sink_) return true;
+    const std::string text = tokenizer_.decode(ids, true);
+    const size_t settled = last ? text.size() : settled_bytes(text);
+    if (settled <= sent_) return true;
+    const std::string piece = text.substr(sent_, settled - sent_);
+    sent_ = settled;
+    return sink_(piece);
+  }
+
+ private:
+  const Tokenizer& tokenizer_;
+  const OnText& sink_;
+  size_t sent_ = 0;
+};
+
+Result<std::vector<int64_t>> start_ids(const Trunk& trunk, const Tokenizer& tokenizer,
+                                       std::string_view prompt) {
+  WEFT_ASSIGN_OR_RETURN(std::vector<int64_t> ids, tokenizer.encode(prompt, false));
+  const ModelConfig& config = trunk.config();
+  if (ids.empty()) {
+    for (const std::optional<int64_t>& id :
+         {tokenizer.bos_id(), tokenizer.eos_id(), config.bos_token_id, config.eos_token_id}) {
+      if (ids.empty() && id && *id >= 0 && *id < config.vocabulary) ids.push_back(*id);
+    }
+  }
+  if (ids.empty()) {
+    return fail(Status::invalid("prompt", "", "must not be empty: the model has no start token"));
+  }
+  for (int64_t id : ids) {
+    if (id >= 0 && id < config.vocabulary) continue;
+    return fail(Status::invalid("prompt", "token " + std::to_string(id),
+                                "the model's vocabulary has " + std::to_string(config.vocabulary) +
+                                    " tokens: model and tokenizer do not belong together"));
+  }
+  return ids;
+}
+
+// The tokens so far and the cache that follows them within the model's positions.
+class Window {
+ public:
+  Window(Rank& rank, Trunk& trunk, std::vector<int64_t> ids) : rank_(rank), trunk_(trunk) {
+    const auto positions = static_cast<size_t>(trunk.config().positions);
+    if (ids.size() > positions) {
+      dropped_ = static_cast<int64_t>(ids.size() - positions);
+      ids.erase(ids.begin(), ids.end() - static_cast<std::ptrdiff_t>(positions));
+    }
+    ids_ = std::move(ids);
+    cache_.capacity = trunk.config().positions;
+  }
+
+  void push(int64_t id) { ids_.push_back(id); }
+  int64_t dropped() const { return dropped_; }
+  int64_t restarts() const { return restarts_; }
+
+  std::vector<float> logits() {
+    if (static_cast<int64_t>(ids_.size()) > cache_.capacity) {
+      const int64_t keep = std::max<int64_t>(1, cache_.capacity / 2);
+      ids_.erase(ids_.begin(), ids_.end() - keep);
+      cache_.length = 0;
+      ++restarts_;
+    }
+    return next_logits(rank_, trunk_, cache_,
+                       std::span(ids_).subspan(static_cast<size_t>(cache_.length)));
+  }
+
+ private:
+  Rank& rank_;
+  Trunk& trunk_;
+  std::vector<int64_t> ids_;
+  KeyValueCache cache_;
+  int64_t dropped_ = 0, restarts_ = 0;
+};
+
+}  // namespace
+
+std::vector<float> next_logits(Rank& rank, Trunk& trunk, KeyValueCache& cache,
+                               std::span<const int64_t> ids) {
+  Context cx = rank.context();
+  const auto count = static_cast<int64_t>(ids.size());
+  TokenBatch batch;
+  batch.ids = Tensor::from<int64_t>(*rank.allocator, {1, count}, ids);
+  batch.positions = Tensor::empty(*rank.allocator, {1, count}, DType::kI64);
+  for (int64_t i = 0; i < count; ++i) batch.positions.data<int64_t>()[i] = cache.length + i;
+  batch.tokens = count;
+  batch.part = {0, count};
+  batch.rows = 1;
+  batch.cache = &cache;
+  const Tensor hidden = trunk.forward(cx, batch);
+  batch.part = {0, 1};
+  const Tensor last = ops::contiguous(cx, ops::slice(cx, hidden, 1, count - 1, 1));
+  return trunk.token_logits(cx, batch, last).to_vector<float>();
+}
+
+Result<Generated> generate(Rank& rank, Trunk& trunk, const Tokenizer& tokenizer,
+                           std::string_view prompt, const GenerateOptions& options,
+                           const OnText& on_text) {
+  WEFT_RETURN_IF_ERROR(check_options(options));
+  if (rank.mesh.size(Axis::kWorld) != 1) {
+    return fail(Code::kFailedPrecondition, "generation runs on one rank");
+  }
+  constexpr uint64_t kSampling = 0x5a3;
+  const RandomKey key = RandomKey{options.seed}.derive(kSampling);
+  const std::optional<int64_t> eos =
+      tokenizer.eos_id() ? tokenizer.eos_id() : trunk.config().eos_token_id;
+  WEFT_ASSIGN_OR_RETURN(std::vector<int64_t> ids, start_ids(trunk, tokenizer, prompt));
+  Generated result;
+  result.prompt_tokens = static_cast<int64_t>(ids.size());
+  Window window(rank, trunk, std::move(ids));
+  result.dropped_tokens = window.dropped();
+  TextStream stream(tokenizer, on_text);
+  bool more = true;
+  for (int64_t step = 0; more && step < options.max_tokens; ++step) {
+    const std::vector<float> logits = window.logits();
+    const int64_t id = choose_token(logits, tokenizer.vocab_size(), options,
+                                    double{uniform_at(key, static_cast<uint64_t>(step))});
+    if (options.stop_at_eos && eos && id == *eos) {
+      result.reason = FinishReason::kEos;
+      break;
+    }
+    result.ids.push_back(id);
+    window.push(id);
+    more = stream.update(result.ids, false);
+    if (!more) result.reason = FinishReason::kStopped;
+  }
+  if (more) stream.update(result.ids, true);
+  result.restarts = window.restarts();
+  result.text = tokenizer.decode(result.ids, true);
+  return result;
+}
+
+Result<LoadedModel> load_hf_folder(Rank& rank, const std::string& path) {
+  LoadedModel model;
+  WEFT_ASSIGN_OR_RETURN(model.folder, open_hf_folder(path));
+  if (model.folder.tokenizer_file.empty()) {
+    return fail(Code::kNotFound, path + ": no tokenizer.json beside the model");
+  }
+  WEFT_ASSIGN_OR_RETURN(model.tokenizer, load_tokenizer_file(model.folder.tokenizer_file));
+  WEFT_ASSIGN_OR_RETURN(model.trunk, model.folder.family->make_trunk(rank, model.folder.config));
+  WEFT_RETURN_IF_ERROR(load_hf_weights(model.folder, model.trunk->parameters()));
+  if (model.tokenizer->vocab_size() > model.folder.config->vocabulary) {
+    return fail(Status::invalid(path + ": vocab_size",
+                                std::to_string(model.folder.config->vocabulary),
+                                "must be at least the tokenizer's, which is " +
+                                    std::to_string(model.tokenizer->vocab_size())));
+  }
+  return model;
+}
+
+}  // namespace weft
