@@ -104,6 +104,23 @@ TEST(ByteLevelBpe, SplitNfcAndTemplateEncodeAlike) {
   }
 }
 
+// A space in front of each stretch between added tokens, whose offsets leave it out again.
+TEST(ByteLevelBpe, OffsetsOfASpacePutInFront) {
+  json file = bpe_file();
+  file["pre_tokenizer"]["add_prefix_space"] = true;
+  file["post_processor"]["add_prefix_space"] = false;
+  file["post_processor"]["trim_offsets"] = true;
+  const auto encoding = load(file)->encode_with_offsets("weft\xC2\xB2", true);
+  ASSERT_TRUE(encoding.has_value());
+  EXPECT_EQ(json(encoding->ids), json({998, 220, 126, 110}));
+  const std::vector<std::pair<int64_t, int64_t>> expected = {{0, 4}, {5, 5}, {4, 5}, {4, 5}};
+  ASSERT_EQ(encoding->offsets.size(), expected.size());
+  for (size_t i = 0; i < expected.size(); ++i) {
+    EXPECT_EQ(encoding->offsets[i].begin, expected[i].first) << i;
+    EXPECT_EQ(encoding->offsets[i].end, expected[i].second) << i;
+  }
+}
+
 TEST(ByteLevelBpe, SpecialTokensComeFromTheConfiguration) {
   const std::string config = R"({"eos_token":{"content":"<mask>"},"pad_token":"<|pad|>"})";
   const auto tokenizer = load(bpe_file(), config);

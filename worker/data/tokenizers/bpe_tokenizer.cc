@@ -20,9 +20,10 @@ namespace {
 
 constexpr size_t kFlushIds = 65536;
 
-// The symbols of one word, whose bytes add up to it. begin: its first byte in the text. shifted: a
-// space was put in front of the text, and begin counts it.
-using PieceSink = std::function<void(size_t begin, bool shifted, std::span<const Symbol>)>;
+// The symbols of one word, whose bytes add up to it. begin: its first byte, counted from byte
+// `base` of the text. shifted: a space was put in front of byte `base`, and begin counts it.
+using PieceSink =
+    std::function<void(size_t base, size_t begin, bool shifted, std::span<const Symbol>)>;
 
 class BpeTokenizer final : public Tokenizer {
  public:
@@ -157,14 +158,14 @@ Status BpeTokenizer::encode_stretch(std::string_view text, const PieceSink& sink
     if (stretch.id >= 0) {
       const Symbol symbol = {static_cast<int32_t>(stretch.id),
                              static_cast<uint32_t>(stretch.end - stretch.begin)};
-      sink(stretch.begin, false, {&symbol, 1});
+      sink(stretch.begin, 0, false, {&symbol, 1});
       return {};
     }
     const auto part = text.substr(stretch.begin, stretch.end - stretch.begin);
     return pre_tokenizer_.for_each_word(part, [&](const PreTokenizer::Word& word) -> Status {
       symbols.clear();
       WEFT_RETURN_IF_ERROR(model_->encode(word.text, &symbols));
-      sink(stretch.begin + word.begin, word.shifted, symbols);
+      sink(stretch.begin, word.begin, word.shifted, symbols);
       return {};
     });
   });
@@ -176,7 +177,7 @@ Status BpeTokenizer::encode_to(std::string_view text, bool add_special, const Id
   const auto add = [&](std::span<const int64_t> more) {
     for (const int64_t id : more) ids.push_back(static_cast<int32_t>(id));
   };
-  const PieceSink collect = [&](size_t, bool, std::span<const Symbol> symbols) {
+  const PieceSink collect = [&](size_t, size_t, bool, std::span<const Symbol> symbols) {
     for (const Symbol& symbol : symbols) ids.push_back(symbol.id);
     if (ids.size() >= kFlushIds) {
       sink(ids);
@@ -245,19 +246,20 @@ Result<Encoding> BpeTokenizer::encode_with_offsets(std::string_view text, bool a
       if (normalized.begin.empty()) return first + point + (end ? 1 : 0);
       return first + (end ? normalized.end : normalized.begin)[static_cast<size_t>(point)];
     };
-    return encode_stretch(normalized.text, [&](size_t begin, bool shifted, auto symbols) {
-      size_t at = begin;
-      for (const Symbol& symbol : symbols) {
-        const size_t end = at + symbol.bytes;
-        // With a space in front, byte i of the word is byte i - 1 of the text; the space counts as
-        // the first.
-        const size_t from = shifted && at > 0 ? at - 1 : at;
-        const size_t to = shifted ? std::max<size_t>(end - 1, 1) : end;
-        encoding.ids.push_back(symbol.id);
-        encoding.offsets.push_back({origin(from, false), origin(to - 1, true)});
-        at = end;
-      }
-    });
+    return encode_stretch(
+        normalized.text, [&](size_t base, size_t begin, bool shifted, auto symbols) {
+          size_t at = begin;
+          for (const Symbol& symbol : symbols) {
+            const size_t end = at + symbol.bytes;
+            // With a space in front, byte i of the word is byte i - 1 of the text; the space counts
+            // as the first.
+            const size_t from = shifted && at > 0 ? at - 1 : at;
+            const size_t to = shifted ? std::max<size_t>(end - 1, 1) : end;
+            encoding.ids.push_back(symbol.id);
+            encoding.offsets.push_back({origin(base + from, false), origin(base + to - 1, true)});
+            at = end;
+          }
+        });
   };
   WEFT_RETURN_IF_ERROR(before_.for_each_stretch(text, encode_part));
   if (post_.trim_offsets) trim(&encoding);
