@@ -63,7 +63,7 @@ Status visit_all(const KeyValue& bytes, const std::string& prefix,
   return broken;
 }
 
-Result<int64_t> log_length(const KeyValue& bytes, const std::string& log) {
+Result<int64_t> length_of(const KeyValue& bytes, const std::string& log) {
   WEFT_ASSIGN_OR_RETURN(const auto end, bytes.last(log, log + std::string(9, '\xff')));
   if (!end) return int64_t{0};
   const auto offset = keys::from_big_endian(std::string_view(end->first).substr(log.size()));
@@ -92,7 +92,7 @@ Result<int64_t> JobStore::append_log(const std::string& job, int32_t attempt, in
     return fail(Code::kInvalidArgument, job + ": log bytes of an unknown attempt, rank or place");
   }
   const std::string log = keys::log(job, attempt, rank);
-  WEFT_ASSIGN_OR_RETURN(const int64_t length, log_length(*bytes_, log));
+  WEFT_ASSIGN_OR_RETURN(const int64_t length, length_of(*bytes_, log));
   const int64_t end = offset + static_cast<int64_t>(data.size());
   if (length >= kLogBytesMax) return std::max(length, end);
   if (offset > length || end <= length) return length;
@@ -138,19 +138,28 @@ Result<std::vector<LogExtent>> JobStore::log_extents(const std::string& job) con
     extent.attempt = static_cast<int32_t>(keys::from_big_endian(numbers.substr(0, 4)));
     extent.rank = static_cast<int32_t>(keys::from_big_endian(numbers.substr(4, 4))) - 1;
     const std::string log = keys::log(job, extent.attempt, extent.rank);
-    WEFT_ASSIGN_OR_RETURN(extent.bytes, log_length(*bytes_, log));
+    WEFT_ASSIGN_OR_RETURN(extent.bytes, length_of(*bytes_, log));
     extents.push_back(extent);
     from = log + std::string(9, '\xff');
   }
 }
 
-Result<std::vector<proto::CheckpointManifest>> JobStore::checkpoints(const std::string& job) const {
+Result<int64_t> JobStore::log_length(const std::string& job, int32_t attempt, int32_t rank) const {
+  return length_of(*bytes_, keys::log(job, attempt, rank));
+}
+
+Result<std::vector<std::string>> JobStore::checkpoint_ids(const std::string& job) const {
   const std::string prefix = keys::checkpoints(job);
   std::vector<std::string> ids;
   WEFT_RETURN_IF_ERROR(bytes_->scan(prefix, keys::after(prefix), [&](auto key, auto) {
     ids.emplace_back(key.substr(prefix.size() + 8));
     return true;
   }));
+  return ids;
+}
+
+Result<std::vector<proto::CheckpointManifest>> JobStore::checkpoints(const std::string& job) const {
+  WEFT_ASSIGN_OR_RETURN(const auto ids, checkpoint_ids(job));
   std::vector<proto::CheckpointManifest> found;
   for (const std::string& id : ids) {
     WEFT_ASSIGN_OR_RETURN(auto manifest, checkpoint(id));

@@ -135,19 +135,29 @@ std::vector<JobPointer> JobStore::jobs() const {
   return all;
 }
 
+// Under write_mutex_. Null: the key is free.
+Result<JobPointer> JobStore::keyed(const std::string& key, const std::string& request_hash) const {
+  auto it = key.empty() ? idempotency_.end() : idempotency_.find(key);
+  if (it == idempotency_.end()) return JobPointer();
+  const JobPointer earlier = find(it->second);
+  if (earlier->request_hash() == request_hash) return earlier;
+  return fail(
+      Status(Code::kAlreadyExists, "this idempotency key was used for another request")
+          .with_field("idempotency key")
+          .with_value(key)
+          .with_rule("take a new key for each new request; " + earlier->id() + " holds this one"));
+}
+
+Result<JobPointer> JobStore::find_by_key(const std::string& key, const std::string& request_hash) {
+  std::lock_guard writer(write_mutex_);
+  return keyed(key, request_hash);
+}
+
 Result<proto::Job> JobStore::create_job(JobEdit edit) {
   std::lock_guard writer(write_mutex_);
-  if (const std::string& key = edit.job.idempotency_key(); !key.empty()) {
-    if (auto it = idempotency_.find(key); it != idempotency_.end()) {
-      const JobPointer earlier = find(it->second);
-      if (earlier->request_hash() == edit.job.request_hash()) return *earlier;
-      return fail(Status(Code::kAlreadyExists, "this idempotency key was used for another request")
-                      .with_field("idempotency key")
-                      .with_value(key)
-                      .with_rule("take a new key for each new request; " + earlier->id() +
-                                 " holds this one"));
-    }
-  }
+  WEFT_ASSIGN_OR_RETURN(const JobPointer earlier,
+                        keyed(edit.job.idempotency_key(), edit.job.request_hash()));
+  if (earlier) return *earlier;
   if (find(edit.job.id())) return fail(Code::kAlreadyExists, "job id taken: " + edit.job.id());
   edit.job.set_submit_sequence(last_submit_sequence_ + 1);
   edit.job.set_created_ms(clock_.wall_ms());

@@ -74,6 +74,8 @@ class JobStore {
   // kAlreadyExists.
   Result<proto::Job> create_job(JobEdit edit);
   Result<proto::Job> job(const std::string& id) const;
+  // The job that was submitted under this idempotency key; kAlreadyExists: by another request.
+  Result<JobPointer> find_by_key(const std::string& key, const std::string& request_hash);
   JobPointer find(const std::string& id) const;  // null: no such job
   std::vector<JobPointer> jobs() const;          // in order of submission
   // Reads, lets `editor` change, writes. Returns the job as stored. Nothing changed: nothing
@@ -99,10 +101,12 @@ class JobStore {
                              std::string_view data);
   Result<std::string> read_log(const std::string& job, int32_t attempt, int32_t rank,
                                int64_t offset, int64_t limit) const;
+  Result<int64_t> log_length(const std::string& job, int32_t attempt, int32_t rank) const;
   Result<std::vector<LogExtent>> log_extents(const std::string& job) const;
 
   // ---- checkpoints, objects, nodes
   Result<std::vector<proto::CheckpointManifest>> checkpoints(const std::string& job) const;
+  Result<std::vector<std::string>> checkpoint_ids(const std::string& job) const;  // newest last
   Result<proto::CheckpointManifest> checkpoint(const std::string& id) const;
   Status for_each_checkpoint(
       const std::function<void(const proto::CheckpointManifest&)>& visit) const;
@@ -120,6 +124,7 @@ class JobStore {
  private:
   JobStore(std::unique_ptr<KeyValue> bytes, const Clock& clock);
   Status load();
+  Result<JobPointer> keyed(const std::string& key, const std::string& request_hash) const;
   Result<proto::Job> commit(JobEdit edit, const JobPointer& before, WriteSet set);
   void fill_events(JobEdit& edit, WriteSet& set);
   void fill_metrics(JobEdit& edit, WriteSet& set);

@@ -3,13 +3,11 @@
 
 namespace weft {
 
-enum Topic : unsigned {
-  kTopicJob = 1,
-  kTopicEvents = 2,
-  kTopicMetrics = 4,
-  kTopicLogs = 8,
-  kTopicCheckpoints = 16,
-  kTopicNodes = 32,
-};
+inline constexpr unsigned kTopicJob = 1;
+inline constexpr unsigned kTopicEvents = 2;
+inline constexpr unsigned kTopicMetrics = 4;
+inline constexpr unsigned kTopicLogs = 8;
+inline constexpr unsigned kTopicCheckpoints = 16;
+inline constexpr unsigned kTopicNodes = 32;
 
 }  // namespace weft

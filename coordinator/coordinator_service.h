@@ -1,0 +1,74 @@
+// The Service of a coordinator: over the job store and the chunks. It changes records; the
+// supervisor (coordinator/launcher) watches them and makes the nodes follow.
+//
+// Thread safety: as Service. Ownership: refers to what Parts names, which lives longer.
+#pragma once
+
+#include <functional>
+#include <mutex>
+#include <string>
+
+#include "coordinator/service.h"
+#include "coordinator/store/content.h"
+#include "coordinator/store/job_store.h"
+#include "proto/base/clock.h"
+
+namespace weft {
+
+class CoordinatorService final : public Service {
+ public:
+  struct Parts {
+    JobStore& store;
+    Content& content;
+    const Clock& clock;
+    std::string data_folder;  // whose free space health() tells; empty: none
+    std::string version;
+    // Asks the ranks of a running job for a checkpoint.
+    std::function<Status(const std::string& job)> request_checkpoint;
+  };
+  explicit CoordinatorService(Parts parts);
+
+  Result<proto::Job> submit(proto::JobSpec spec, const std::string& idempotency_key,
+                            const std::string& request_hash) override;
+  Result<proto::JobSpec> validate(proto::JobSpec spec) override;
+  Result<proto::Job> job(const std::string& id) override;
+  Result<JobPage> jobs(const JobFilter& filter) override;
+  Result<proto::Job> cancel(const std::string& id) override;
+  Result<proto::Job> pause(const std::string& id) override;
+  Result<proto::Job> resume(const std::string& id) override;
+  Result<proto::Job> checkpoint_now(const std::string& id) override;
+  Result<proto::Job> set_priority(const std::string& id, int32_t priority) override;
+  Status remove(const std::string& id) override;
+
+  Result<SequencePage<proto::JobEvent>> events(const std::string& job, int64_t after,
+                                               int limit) override;
+  Result<SequencePage<proto::MetricRecord>> metrics(const std::string& job, int64_t after,
+                                                    int limit, const std::string& task) override;
+  Result<std::vector<LogStream>> log_streams(const std::string& job) override;
+  Result<LogSlice> logs(const std::string& job, int32_t attempt, int32_t rank, int64_t offset,
+                        int64_t limit) override;
+  std::unique_ptr<Subscription> watch(const std::string& job, unsigned topics,
+                                      std::function<void()> wake) override;
+
+  Result<std::vector<proto::CheckpointManifest>> checkpoints(const std::string& job) override;
+  Result<proto::CheckpointManifest> checkpoint(const std::string& id) override;
+  Status remove_checkpoint(const std::string& id) override;
+
+  std::vector<proto::NodeInfo> nodes() override;
+  Status put_chunk(const std::string& hash, std::string_view bytes) override;
+  Result<std::string> get_chunk(const std::string& hash) override;
+  Result<std::vector<std::string>> missing_chunks(const std::vector<std::string>& hashes) override;
+  Result<proto::ObjectManifest> put_object(proto::ObjectManifest manifest) override;
+  Result<proto::ObjectManifest> object(const std::string& id) override;
+  Health health() override;
+
+ private:
+  Parts parts_;
+  const Clock::Duration started_;
+
+  std::mutex probe_mutex_;  // guards the next members
+  Clock::Duration probed_{-1};
+  Status probe_;
+};
+
+}  // namespace weft

@@ -1,0 +1,81 @@
+// Submission: what a spec may name, and whether the cluster could ever run it.
+#include "coordinator/coordinator_service.h"
+#include "coordinator/scheduler/fit.h"
+#include "proto/base/hash.h"
+#include "proto/json/job_rules.h"
+
+namespace weft {
+namespace {
+
+Status not_here(const std::string& field, const std::string& value, const std::string& what) {
+  return Status(Code::kInvalidArgument, "nothing is stored under this id")
+      .with_field(field)
+      .with_value(value)
+      .with_rule("must be the id of " + what +
+                 "; upload it first (the command line uploads the paths of a job file)");
+}
+
+Status check_object_ref(const JobStore& store, const std::string& field, const std::string& value) {
+  if (value.empty()) return {};
+  const bool known = value.starts_with("obj-") && store.object(value).has_value();
+  return known ? Status() : not_here(field, value, "an uploaded object (obj-...)");
+}
+
+Status check_refs(const JobStore& store, const proto::JobSpec& spec) {
+  if (const std::string& from = spec.model().from(); from.starts_with("ckpt-")) {
+    const auto base = store.checkpoint(from);
+    if (!base) return not_here("model.from", from, "a checkpoint (ckpt-...)");
+    WEFT_RETURN_IF_ERROR(check_model_fit(spec, base->config()));
+  } else if (!from.empty() && !(from.starts_with("obj-") && store.object(from))) {
+    return not_here("model.from", from, "a checkpoint (ckpt-...) or an uploaded object (obj-...)");
+  }
+  WEFT_RETURN_IF_ERROR(check_object_ref(store, "tokenizer.from", spec.tokenizer().from()));
+  for (int i = 0; i < spec.tasks_size(); ++i) {
+    const std::string field = "tasks[" + std::to_string(i) + "].data.";
+    const proto::DataSpec& data = spec.tasks(i).data();
+    WEFT_RETURN_IF_ERROR(check_object_ref(store, field + "train", data.train()));
+    WEFT_RETURN_IF_ERROR(check_object_ref(store, field + "validation", data.validation()));
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<proto::JobSpec> CoordinatorService::validate(proto::JobSpec spec) {
+  WEFT_RETURN_IF_ERROR(finish_job(spec));
+  WEFT_RETURN_IF_ERROR(check_refs(parts_.store, spec));
+  std::vector<SnapshotNode> known;
+  for (const proto::NodeInfo& node : parts_.store.nodes()) {
+    known.push_back({node.name(), node.slots(), true});
+  }
+  WEFT_RETURN_IF_ERROR(check_feasible(known, spec.resources().slots(), spec.resources().nodes()));
+  return spec;
+}
+
+Result<proto::Job> CoordinatorService::submit(proto::JobSpec spec,
+                                              const std::string& idempotency_key,
+                                              const std::string& request_hash) {
+  if (idempotency_key.size() > 256) {
+    return fail(Status::invalid("idempotency key", idempotency_key.substr(0, 80),
+                                "must have at most 256 bytes"));
+  }
+  WEFT_ASSIGN_OR_RETURN(const auto earlier,
+                        parts_.store.find_by_key(idempotency_key, request_hash));
+  if (earlier) return *earlier;
+  WEFT_ASSIGN_OR_RETURN(spec, validate(std::move(spec)));
+  JobEdit edit;
+  proto::Job& job = edit.job;
+  job.set_id("job-" + random_hex(5));
+  job.set_state(proto::JOB_STATE_QUEUED);
+  job.set_name(spec.name());
+  job.set_kind(spec.kind());
+  job.set_steps(spec.training().steps());
+  job.set_reason("just submitted");
+  job.set_idempotency_key(idempotency_key);
+  job.set_request_hash(request_hash);
+  *job.mutable_spec() = std::move(spec);
+  edit.event("submitted", "info", "submitted as " + job.name());
+  return parts_.store.create_job(std::move(edit));
+}
+
+}  // namespace weft

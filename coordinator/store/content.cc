@@ -1,0 +1,208 @@
+#include "coordinator/store/content.h"
+
+#include <algorithm>
+#include <set>
+#include <unordered_set>
+
+#include "proto/base/hash.h"
+
+namespace weft {
+namespace {
+
+Status check_chunk_name(const std::string& hash) {
+  if (is_sha256_hex(hash)) return {};
+  return Status::invalid("hash", hash.substr(0, 80), "must be 64 lower-case hex digits (SHA-256)");
+}
+
+Status check_path(const std::string& field, const std::string& path) {
+  const auto refuse = [&](const char* rule) {
+    return Status::invalid(field, path.substr(0, 200), rule);
+  };
+  if (path.empty() || path.size() > 1024) return refuse("must have 1 to 1024 bytes");
+  for (char c : path) {
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) {
+      return Status::invalid(field, "", "must not contain control characters");
+    }
+    if (c == '\\') return refuse("must not contain a backslash");
+  }
+  size_t start = 0;
+  while (start <= path.size()) {
+    const size_t end = std::min(path.find('/', start), path.size());
+    const std::string part = path.substr(start, end - start);
+    if (part.empty()) return refuse("must be relative, without empty parts");
+    if (part == "." || part == "..") return refuse("must not contain \".\" or \"..\" parts");
+    start = end + 1;
+  }
+  return {};
+}
+
+Status check_file(const std::string& field, const proto::ObjectFile& file) {
+  WEFT_RETURN_IF_ERROR(check_path(field + ".path", file.path()));
+  int64_t sum = 0;
+  for (const proto::ChunkRef& chunk : file.chunks()) {
+    WEFT_RETURN_IF_ERROR(check_chunk_name(chunk.hash()).with_field(field + ".chunks.hash"));
+    if (chunk.size() < 1 || chunk.size() > kChunkBytesMax) {
+      return Status::invalid(field + ".chunks.size", std::to_string(chunk.size()),
+                             "must be 1 to " + std::to_string(kChunkBytesMax));
+    }
+    sum += chunk.size();
+  }
+  if (sum != file.size()) {
+    return Status::invalid(field + ".size", std::to_string(file.size()),
+                           "must be the sum of its chunks, " + std::to_string(sum));
+  }
+  return {};
+}
+
+void add_chunks(const proto::ObjectFile& file, std::vector<std::string>& hashes) {
+  for (const auto& chunk : file.chunks()) hashes.push_back(chunk.hash());
+}
+
+}  // namespace
+
+std::string object_id(const proto::ObjectManifest& manifest) {
+  proto::ObjectManifest files;
+  *files.mutable_files() = manifest.files();
+  return "obj-" + sha256_hex(files.SerializeAsString()).substr(0, 32);
+}
+
+Status check_object(const proto::ObjectManifest& manifest) {
+  if (manifest.files().empty()) return Status::invalid("files", "", "must name at least one file");
+  std::set<std::string> paths;
+  for (int i = 0; i < manifest.files_size(); ++i) {
+    const std::string field = "files[" + std::to_string(i) + "]";
+    WEFT_RETURN_IF_ERROR(check_file(field, manifest.files(i)));
+    if (!paths.insert(manifest.files(i).path()).second) {
+      return Status::invalid(field + ".path", manifest.files(i).path(), "must be unique");
+    }
+  }
+  for (const std::string& path : paths) {
+    for (size_t slash = path.find('/'); slash != std::string::npos;
+         slash = path.find('/', slash + 1)) {
+      if (paths.contains(path.substr(0, slash))) {
+        return Status::invalid("files.path", path, "its folder is also a file");
+      }
+    }
+  }
+  return {};
+}
+
+std::vector<std::string> chunks_of(const proto::ObjectManifest& manifest) {
+  std::vector<std::string> hashes;
+  for (const auto& file : manifest.files()) add_chunks(file, hashes);
+  return hashes;
+}
+
+std::vector<std::string> chunks_of(const proto::CheckpointManifest& manifest) {
+  std::vector<std::string> hashes;
+  add_chunks(manifest.tokenizer(), hashes);
+  for (const auto& file : manifest.extra_files()) add_chunks(file, hashes);
+  for (const auto& tensor : manifest.tensors()) {
+    for (const auto& tile : tensor.tiles()) {
+      for (const auto& chunk : tile.chunks()) hashes.push_back(chunk.hash());
+    }
+  }
+  return hashes;
+}
+
+Status Content::put_chunk(const std::string& hash, std::string_view bytes) {
+  WEFT_RETURN_IF_ERROR(check_chunk_name(hash));
+  if (bytes.empty() || static_cast<int64_t>(bytes.size()) > kChunkBytesMax) {
+    return Status::invalid("size", std::to_string(bytes.size()),
+                           "must be 1 to " + std::to_string(kChunkBytesMax) + " bytes");
+  }
+  if (sha256_hex(bytes) != hash) {
+    return Status::invalid("hash", hash, "must be the SHA-256 of the bytes");
+  }
+  {
+    std::lock_guard lock(mutex_);
+    touch(hash);
+  }
+  return chunks_.put(hash, bytes);
+}
+
+Result<std::string> Content::get_chunk(const std::string& hash) const {
+  WEFT_RETURN_IF_ERROR(check_chunk_name(hash));
+  return chunks_.get(hash);
+}
+
+Result<std::vector<std::string>> Content::missing(const std::vector<std::string>& hashes) {
+  std::vector<std::string> absent;
+  std::unordered_set<std::string> seen;
+  for (const std::string& hash : hashes) {
+    WEFT_RETURN_IF_ERROR(check_chunk_name(hash));
+    if (!seen.insert(hash).second) continue;
+    std::lock_guard lock(mutex_);
+    if (chunks_.has(hash)) {
+      touch(hash);
+    } else {
+      absent.push_back(hash);
+    }
+  }
+  return absent;
+}
+
+Result<proto::ObjectManifest> Content::put_object(proto::ObjectManifest manifest) {
+  WEFT_RETURN_IF_ERROR(check_object(manifest));
+  std::sort(manifest.mutable_files()->begin(), manifest.mutable_files()->end(),
+            [](const auto& a, const auto& b) { return a.path() < b.path(); });
+  const std::string id = object_id(manifest);
+  if (!manifest.id().empty() && manifest.id() != id) {
+    return fail(Status::invalid("id", manifest.id(), "must be " + id + " for these files"));
+  }
+  if (auto known = store_.object(id)) return *known;
+  int64_t bytes = 0;
+  for (const auto& file : manifest.files()) bytes += file.size();
+  if (manifest.bytes() != 0 && manifest.bytes() != bytes) {
+    return fail(Status::invalid("bytes", std::to_string(manifest.bytes()),
+                                "must be the sum of the files, " + std::to_string(bytes)));
+  }
+  manifest.set_id(id);
+  manifest.set_bytes(bytes);
+  manifest.set_created_ms(clock_.wall_ms());
+  WEFT_RETURN_IF_ERROR(
+      with_chunks(chunks_of(manifest), [&] { return store_.put_object(manifest); }));
+  return manifest;
+}
+
+Status Content::with_chunks(const std::vector<std::string>& hashes,
+                            const std::function<Status()>& commit) {
+  std::lock_guard lock(mutex_);
+  for (const std::string& hash : hashes) {
+    if (!chunks_.has(hash)) {
+      return Status(Code::kFailedPrecondition, "a chunk is missing; put it first")
+          .with_field("chunk")
+          .with_value(hash);
+    }
+    touch(hash);
+  }
+  return commit();
+}
+
+Result<int64_t> Content::collect(Clock::Duration grace) {
+  std::unordered_set<std::string> referenced;
+  WEFT_RETURN_IF_ERROR(store_.for_each_checkpoint([&](const proto::CheckpointManifest& manifest) {
+    for (auto& hash : chunks_of(manifest)) referenced.insert(std::move(hash));
+  }));
+  WEFT_RETURN_IF_ERROR(store_.for_each_object([&](const proto::ObjectManifest& manifest) {
+    for (auto& hash : chunks_of(manifest)) referenced.insert(std::move(hash));
+  }));
+  std::map<std::string, Clock::Duration> loose;
+  WEFT_RETURN_IF_ERROR(chunks_.for_each([&](const std::string& hash, int64_t) {
+    if (!referenced.contains(hash)) loose[hash] = clock_.monotonic();
+  }));
+  std::lock_guard lock(mutex_);
+  const Clock::Duration now = clock_.monotonic();
+  std::erase_if(touched_, [&](const auto& entry) { return now - entry.second > grace; });
+  std::vector<std::string> old;
+  for (auto& [hash, since] : loose) {
+    if (auto it = unreferenced_.find(hash); it != unreferenced_.end()) since = it->second;
+    if (now - since >= grace && !touched_.contains(hash)) old.push_back(hash);
+  }
+  for (const std::string& hash : old) loose.erase(hash);
+  unreferenced_ = std::move(loose);
+  if (!old.empty()) WEFT_RETURN_IF_ERROR(chunks_.remove(old));
+  return static_cast<int64_t>(old.size());
+}
+
+}  // namespace weft

@@ -1,0 +1,50 @@
+// A chunk store in memory, for tests of the coordinator.
+#pragma once
+
+#include <map>
+#include <mutex>
+
+#include "cluster/chunks/chunk_store.h"
+
+namespace weft {
+
+class MemoryChunks final : public ChunkStore {
+ public:
+  Status put(const std::string& hash, std::string_view bytes) override {
+    std::lock_guard lock(mutex_);
+    map_.emplace(hash, bytes);
+    return {};
+  }
+  Result<std::string> get(const std::string& hash) const override {
+    std::lock_guard lock(mutex_);
+    auto it = map_.find(hash);
+    if (it == map_.end()) return fail(Code::kNotFound, "no such chunk");
+    return it->second;
+  }
+  bool has(const std::string& hash) const override {
+    std::lock_guard lock(mutex_);
+    return map_.contains(hash);
+  }
+  Status remove(const std::vector<std::string>& hashes) override {
+    std::lock_guard lock(mutex_);
+    for (const auto& hash : hashes) map_.erase(hash);
+    return {};
+  }
+  Status for_each(const std::function<void(const std::string&, int64_t)>& visit) const override {
+    std::lock_guard lock(mutex_);
+    for (const auto& [hash, bytes] : map_) visit(hash, static_cast<int64_t>(bytes.size()));
+    return {};
+  }
+  int64_t bytes() const override {
+    std::lock_guard lock(mutex_);
+    int64_t sum = 0;
+    for (const auto& [hash, bytes] : map_) sum += static_cast<int64_t>(bytes.size());
+    return sum;
+  }
+
+ private:
+  mutable std::mutex mutex_;  // guards map_
+  std::map<std::string, std::string> map_;
+};
+
+}  // namespace weft

@@ -1,0 +1,203 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "coordinator/coordinator_service.h"
+#include "proto/base/hash.h"
+#include "tests/coordinator/memory_chunks.h"
+
+namespace weft {
+namespace {
+
+class ServiceTest : public testing::Test {
+ protected:
+  std::string upload(const std::string& bytes) {
+    const std::string hash = sha256_hex(bytes);
+    EXPECT_TRUE(service_.put_chunk(hash, bytes).ok());
+    proto::ObjectManifest manifest;
+    auto* file = manifest.add_files();
+    file->set_path("a.txt");
+    file->set_size(static_cast<int64_t>(bytes.size()));
+    auto* chunk = file->add_chunks();
+    chunk->set_hash(hash);
+    chunk->set_size(file->size());
+    return service_.put_object(manifest).value().id();
+  }
+  proto::JobSpec spec() {
+    proto::JobSpec spec;
+    spec.set_name("small");
+    spec.set_kind(proto::JOB_KIND_PRETRAIN);
+    spec.mutable_model()->set_family("gpt2");
+    auto& config = *spec.mutable_model()->mutable_config()->mutable_fields();
+    for (const auto& [key, value] : std::map<std::string, double>{{"n_layer", 1},
+                                                                  {"n_head", 2},
+                                                                  {"n_embd", 8},
+                                                                  {"n_positions", 16},
+                                                                  {"vocab_size", 257}}) {
+      config[key].set_number_value(value);
+    }
+    spec.mutable_tokenizer()->set_type(proto::TOKENIZER_TYPE_BYTE);
+    auto* task = spec.add_tasks();
+    task->set_type(proto::TASK_TYPE_CAUSAL_LM);
+    task->mutable_data()->set_train(data_);
+    spec.mutable_training()->set_steps(10);
+    spec.mutable_training()->set_sequence_length(16);
+    return spec;
+  }
+  std::string submit(const std::string& key = "") {
+    const auto job = service_.submit(spec(), key, "hash");
+    EXPECT_TRUE(job) << job.error().to_string();
+    return job ? job->id() : "";
+  }
+  void set_state(const std::string& id, proto::JobState state, int attempt = 1) {
+    ASSERT_TRUE(store_->edit_job(id, [&](JobEdit& edit) {
+      edit.job.set_state(state);
+      edit.job.set_attempt(attempt);
+      return Status();
+    }));
+  }
+  void join(const std::string& name, int slots) {
+    proto::NodeInfo node;
+    node.set_name(name);
+    node.set_slots(slots);
+    node.set_state(proto::NODE_STATE_READY);
+    ASSERT_TRUE(store_->put_node(node, true).ok());
+  }
+
+  SimulatedClock clock_{1000};
+  MemoryChunks chunks_;
+  std::unique_ptr<JobStore> store_ = JobStore::open(make_memory_key_value(), clock_).value();
+  Content content_{chunks_, *store_, clock_};
+  CoordinatorService service_{{*store_, content_, clock_, "", "test", {}}};
+  std::string data_ = upload("some text to learn");
+};
+
+TEST_F(ServiceTest, SubmitsWithDefaultsAndFindsItAgain) {
+  const std::string id = submit("key");
+  const auto job = service_.job(id).value();
+  EXPECT_EQ(job.state(), proto::JOB_STATE_QUEUED);
+  EXPECT_EQ(job.steps(), 10);
+  EXPECT_EQ(job.spec().resources().slots(), 1);
+  EXPECT_EQ(submit("key"), id);
+  EXPECT_EQ(service_.submit(spec(), "key", "another").error().code(), Code::kAlreadyExists);
+  EXPECT_EQ(service_.jobs({}).value().jobs.size(), 1u);
+  EXPECT_EQ(service_.events(id, 0, 10).value().items.size(), 1u);
+}
+
+TEST_F(ServiceTest, RefusesWhatIsNotUploaded) {
+  for (const char* path : {"texts/", "obj-00000000000000000000000000000000", "/etc/passwd"}) {
+    auto wrong = spec();
+    wrong.mutable_tasks(0)->mutable_data()->set_train(path);
+    const Status status = service_.submit(wrong, "", "").error();
+    EXPECT_EQ(status.field(), "tasks[0].data.train") << path;
+    EXPECT_THAT(status.rule(), testing::HasSubstr("upload it first"));
+  }
+  auto wrong = spec();
+  wrong.set_kind(proto::JOB_KIND_FINE_TUNE);
+  wrong.mutable_model()->clear_family();
+  wrong.mutable_model()->clear_config();
+  wrong.mutable_model()->set_from("ckpt-none");
+  EXPECT_EQ(service_.submit(wrong, "", "").error().field(), "model.from");
+}
+
+TEST_F(ServiceTest, RefusesWhatNoSetOfNodesCouldHold) {
+  auto large = spec();
+  large.mutable_parallel()->set_data(3);
+  EXPECT_TRUE(service_.submit(large, "", "")) << "no node has joined yet";
+  join("n1", 1);
+  join("n2", 1);
+  EXPECT_EQ(service_.submit(large, "", "").error().field(), "resources.slots");
+  join("n3", 1);
+  EXPECT_TRUE(service_.submit(large, "", ""));
+}
+
+TEST_F(ServiceTest, CancelPauseResumeInEveryState) {
+  const std::string id = submit();
+  EXPECT_EQ(service_.resume(id).value().state(), proto::JOB_STATE_QUEUED);
+  EXPECT_EQ(service_.checkpoint_now(id).error().code(), Code::kFailedPrecondition);
+  EXPECT_EQ(service_.pause(id).value().state(), proto::JOB_STATE_PAUSED);
+  EXPECT_EQ(service_.pause(id).value().state(), proto::JOB_STATE_PAUSED);
+  EXPECT_EQ(service_.resume(id).value().state(), proto::JOB_STATE_QUEUED);
+  set_state(id, proto::JOB_STATE_RUNNING);
+  EXPECT_TRUE(service_.checkpoint_now(id));
+  EXPECT_EQ(service_.pause(id).value().state(), proto::JOB_STATE_PAUSING);
+  EXPECT_EQ(service_.resume(id).error().code(), Code::kFailedPrecondition);
+  EXPECT_EQ(service_.cancel(id).value().state(), proto::JOB_STATE_CANCELLING);
+  EXPECT_EQ(service_.pause(id).error().code(), Code::kFailedPrecondition);
+  EXPECT_EQ(service_.remove(id).code(), Code::kFailedPrecondition);
+  set_state(id, proto::JOB_STATE_SUCCEEDED);
+  EXPECT_EQ(service_.cancel(id).error().code(), Code::kFailedPrecondition);
+  EXPECT_TRUE(service_.remove(id).ok());
+  EXPECT_EQ(service_.cancel(id).error().code(), Code::kNotFound);
+  const std::string waiting = submit();
+  EXPECT_EQ(service_.cancel(waiting).value().state(), proto::JOB_STATE_CANCELLED);
+  EXPECT_EQ(service_.cancel(waiting).value().state(), proto::JOB_STATE_CANCELLED);
+}
+
+TEST_F(ServiceTest, ListsByPageAndFilter) {
+  std::vector<std::string> ids;
+  for (int i = 0; i < 5; ++i) ids.push_back(submit());
+  ASSERT_TRUE(service_.pause(ids[1]));
+  JobFilter filter;
+  filter.limit = 2;
+  auto page = service_.jobs(filter).value();
+  EXPECT_EQ(page.total, 5);
+  EXPECT_EQ(page.next, ids[1]);
+  filter.after = page.next;
+  EXPECT_EQ(service_.jobs(filter).value().jobs[0].id(), ids[2]);
+  filter = {};
+  filter.newest_first = true;
+  filter.states = {proto::JOB_STATE_QUEUED};
+  page = service_.jobs(filter).value();
+  EXPECT_EQ(page.jobs.size(), 4u);
+  EXPECT_EQ(page.jobs[0].id(), ids[4]);
+  EXPECT_EQ(page.next, "");
+  filter.limit = 0;
+  EXPECT_EQ(service_.jobs(filter).error().field(), "limit");
+}
+
+TEST_F(ServiceTest, ReadsLogsBySlice) {
+  const std::string id = submit();
+  EXPECT_TRUE(service_.logs(id, 0, 0, 0, 100).value().complete);
+  set_state(id, proto::JOB_STATE_RUNNING);
+  ASSERT_TRUE(store_->append_log(id, 1, 0, 0, "one\ntwo\n"));
+  const auto slice = service_.logs(id, 0, 0, 2, 4).value();
+  EXPECT_EQ(slice.data, "e\ntw");
+  EXPECT_EQ(slice.next, 6);
+  EXPECT_EQ(slice.bytes, 8);
+  EXPECT_FALSE(slice.complete);
+  EXPECT_EQ(service_.logs(id, 0, 1, 0, 4).error().field(), "rank");
+  EXPECT_EQ(service_.logs(id, 2, 0, 0, 4).error().field(), "attempt");
+  EXPECT_EQ(service_.log_streams(id).value().size(), 1u);
+}
+
+TEST_F(ServiceTest, ACheckpointInUseStays) {
+  const std::string id = submit();
+  set_state(id, proto::JOB_STATE_RUNNING);
+  for (const char* checkpoint : {"ckpt-1", "ckpt-2"}) {
+    ASSERT_TRUE(store_->edit_job(id, [&](JobEdit& edit) {
+      auto& manifest = edit.checkpoints.emplace_back();
+      manifest.set_id(checkpoint);
+      manifest.set_job(id);
+      edit.job.set_checkpoint(checkpoint);
+      return Status();
+    }));
+  }
+  EXPECT_EQ(service_.remove_checkpoint("ckpt-2").code(), Code::kFailedPrecondition);
+  EXPECT_TRUE(service_.remove_checkpoint("ckpt-1").ok());
+  set_state(id, proto::JOB_STATE_SUCCEEDED);
+  EXPECT_TRUE(service_.remove_checkpoint("ckpt-2").ok());
+  EXPECT_EQ(service_.job(id).value().checkpoint(), "");
+  EXPECT_TRUE(service_.checkpoints(id).value().empty());
+}
+
+TEST_F(ServiceTest, TellsHowItIs) {
+  join("n1", 2);
+  submit();
+  const Health health = service_.health();
+  EXPECT_TRUE(health.ready);
+  EXPECT_EQ(health.nodes_ready, 1);
+  EXPECT_EQ(health.jobs.at("queued"), 1);
+}
+
+}  // namespace
+}  // namespace weft
