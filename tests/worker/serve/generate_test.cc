@@ -1,0 +1,184 @@
+#include "worker/serve/generate.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "tests/testing/rank_runner.h"
+#include "worker/checkpoint/safetensors.h"
+
+namespace weft {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kConfig = R"({"model_type": "gpt2", "n_embd": 24, "n_head": 3, "n_layer": 2,
+    "vocab_size": 260, "n_positions": 16, "initializer_range": 0.3})";
+
+std::unique_ptr<Trunk> make_model(Rank& rank) {
+  const ModelFamily* family = find_family("gpt2");
+  auto trunk = *family->make_trunk(rank, *family->parse_config(kConfig));
+  initialize_parameters(trunk->parameters(), 3);
+  return trunk;
+}
+
+// Logits of every position, [T * V], computed at once.
+std::vector<float> whole_logits(Rank& rank, Trunk& trunk, std::span<const int64_t> ids) {
+  Context cx = rank.context();
+  const auto count = static_cast<int64_t>(ids.size());
+  TokenBatch batch;
+  batch.ids = Tensor::from<int64_t>(*rank.allocator, {1, count}, ids);
+  batch.positions = Tensor::empty(*rank.allocator, {1, count}, DType::kI64);
+  for (int64_t i = 0; i < count; ++i) batch.positions.data<int64_t>()[i] = i;
+  batch.tokens = count;
+  batch.part = {0, count};
+  batch.rows = 1;
+  return trunk.token_logits(cx, batch, trunk.forward(cx, batch)).to_vector<float>();
+}
+
+TEST(KeyValueCache, GivesTheLogitsOfTheWholeSequence) {
+  testing::run_ranks(1, [](Rank& rank) {
+    auto trunk = make_model(rank);
+    const std::vector<int64_t> ids{5, 99, 5, 200, 17, 3, 250, 42, 8, 9, 10};
+    const std::vector<float> whole = whole_logits(rank, *trunk, ids);
+    for (const std::vector<size_t>& pieces :
+         {std::vector<size_t>{1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}, {11}, {4, 1, 3, 3}}) {
+      KeyValueCache cache;
+      cache.capacity = 16;
+      size_t at = 0;
+      for (size_t piece : pieces) {
+        const std::vector<float> logits =
+            next_logits(rank, *trunk, cache, std::span(ids).subspan(at, piece));
+        at += piece;
+        ASSERT_EQ(logits.size(), 260U);
+        for (size_t i = 0; i < 260; ++i) {
+          ASSERT_NEAR(logits[i], whole[(at - 1) * 260 + i], 2e-5) << at << " " << i;
+        }
+      }
+      EXPECT_EQ(cache.length, 11);
+    }
+  });
+}
+
+TEST(Generate, GreedyFollowsTheUncachedModel) {
+  testing::run_ranks(1, [](Rank& rank) {
+    auto trunk = make_model(rank);
+    const auto tokenizer = make_byte_tokenizer();
+    const auto result = generate(rank, *trunk, *tokenizer, "abc",
+                                 {.max_tokens = 8, .greedy = true, .stop_at_eos = false});
+    ASSERT_TRUE(result) << result.error().to_string();
+    std::vector<int64_t> ids{'a', 'b', 'c'};
+    for (int64_t id : result->ids) {
+      const std::vector<float> logits = whole_logits(rank, *trunk, ids);
+      EXPECT_EQ(id, choose_token(std::span(logits).last(260), 257, {.greedy = true}, 0));
+      ids.push_back(id);
+    }
+    EXPECT_EQ(result->ids.size(), 8U);
+    EXPECT_EQ(result->prompt_tokens, 3);
+    EXPECT_EQ(result->reason, FinishReason::kMaxTokens);
+  });
+}
+
+TEST(Generate, RepeatsWithItsSeedAndStreamsTheSameText) {
+  testing::run_ranks(1, [](Rank& rank) {
+    auto trunk = make_model(rank);
+    const auto tokenizer = make_byte_tokenizer();
+    GenerateOptions options{.max_tokens = 40, .temperature = 2.0, .seed = 11, .stop_at_eos = false};
+    std::string streamed;
+    const auto first =
+        generate(rank, *trunk, *tokenizer, "abc", options, [&](std::string_view piece) {
+          streamed += piece;
+          return true;
+        });
+    const auto second = generate(rank, *trunk, *tokenizer, "abc", options);
+    ASSERT_TRUE(first && second);
+    EXPECT_EQ(first->ids, second->ids);
+    EXPECT_EQ(streamed, first->text);
+    EXPECT_GT(first->restarts, 0);  // 43 tokens in 16 positions
+    options.seed = 12;
+    EXPECT_NE(generate(rank, *trunk, *tokenizer, "abc", options)->ids, first->ids);
+  });
+}
+
+TEST(Generate, ALongPromptKeepsItsLastTokens) {
+  testing::run_ranks(1, [](Rank& rank) {
+    auto trunk = make_model(rank);
+    const auto tokenizer = make_byte_tokenizer();
+    const GenerateOptions options{.max_tokens = 1, .greedy = true, .stop_at_eos = false};
+    const auto all = generate(rank, *trunk, *tokenizer, "0123456789abcdefghij", options);
+    const auto last = generate(rank, *trunk, *tokenizer, "456789abcdefghij", options);
+    ASSERT_TRUE(all && last);
+    EXPECT_EQ(all->dropped_tokens, 4);
+    EXPECT_EQ(last->dropped_tokens, 0);
+    EXPECT_EQ(all->ids, last->ids);
+  });
+}
+
+TEST(Generate, StopsWhereItIsToldTo) {
+  testing::run_ranks(1, [](Rank& rank) {
+    auto trunk = make_model(rank);
+    auto tokenizer = make_byte_tokenizer();
+    GenerateOptions options{.max_tokens = 8, .greedy = true, .stop_at_eos = false};
+    const auto free = generate(rank, *trunk, *tokenizer, "abc", options);
+    ASSERT_TRUE(free);
+    tokenizer->set_eos_id(free->ids[2]);
+    options.stop_at_eos = true;
+    const auto ended = generate(rank, *trunk, *tokenizer, "abc", options);
+    ASSERT_TRUE(ended);
+    EXPECT_EQ(ended->reason, FinishReason::kEos);
+    EXPECT_LE(ended->ids.size(), 2U);
+    options.stop_at_eos = false;
+    const auto stopped =
+        generate(rank, *trunk, *tokenizer, "abc", options, [](std::string_view) { return false; });
+    EXPECT_EQ(stopped->reason, FinishReason::kStopped);
+  });
+}
+
+TEST(Generate, AnEmptyPromptStartsFromTheEndOfText) {
+  testing::run_ranks(1, [](Rank& rank) {
+    auto trunk = make_model(rank);
+    const auto tokenizer = make_byte_tokenizer();
+    const auto result = generate(rank, *trunk, *tokenizer, "", {.max_tokens = 2});
+    ASSERT_TRUE(result) << result.error().to_string();
+    EXPECT_EQ(result->prompt_tokens, 1);
+    EXPECT_FALSE(generate(rank, *trunk, *tokenizer, "a", {.max_tokens = -2}));
+  });
+}
+
+TEST(LoadHfFolder, LoadsWhatAnExportHolds) {
+  const fs::path path = fs::temp_directory_path() / ("weft-serve-" + std::to_string(::getpid()));
+  fs::create_directories(path);
+  testing::run_ranks(1, [&](Rank& rank) {
+    auto trunk = make_model(rank);
+    std::vector<SafetensorSpec> specs;
+    std::map<std::string, const Parameter*> by_name;
+    for (const Parameter& parameter : trunk->parameters()) {
+      const auto extents = parameter.info.shape.extents();
+      specs.push_back({parameter.info.name, {extents.begin(), extents.end()}});
+      by_name[parameter.info.name] = &parameter;
+    }
+    const Status written =
+        write_safetensors((path / "model.safetensors").string(), specs,
+                          [&](const SafetensorSpec& spec, const FloatSink& write) {
+                            return write(by_name.at(spec.name)->value.to_vector<float>());
+                          });
+    ASSERT_TRUE(written.ok()) << written.to_string();
+    std::ofstream(path / "config.json") << find_family("gpt2")->config_json(trunk->config(), {});
+    EXPECT_FALSE(load_hf_folder(rank, path.string()));  // no tokenizer.json
+    for (const TokenizerFile& file : byte_tokenizer_files()) {
+      std::ofstream(path / file.name, std::ios::binary) << file.content;
+    }
+    Result<LoadedModel> model = load_hf_folder(rank, path.string());
+    ASSERT_TRUE(model) << model.error().to_string();
+    const GenerateOptions options{.max_tokens = 6, .greedy = true, .stop_at_eos = false};
+    const auto tokenizer = make_byte_tokenizer();
+    EXPECT_EQ(generate(rank, *model->trunk, *model->tokenizer, "abc", options)->ids,
+              generate(rank, *trunk, *tokenizer, "abc", options)->ids);
+  });
+  fs::remove_all(path);
+}
+
+}  // namespace
+}  // namespace weft
