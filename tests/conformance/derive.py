@@ -1,0 +1,270 @@
+"""Derives what GPT-2 computes with torch and transformers in float64, as the folders that weft-golden
+reads: hf/ (a saved model), case.safetensors (inputs, outputs, loss, gradients), batches.safetensors,
+trajectory.json (AdamW with a schedule and clipping) and case.json.
+
+The losses are taken here, in float64, from the model's logits: the loss functions of transformers round
+the logits to float32 first.
+"""
+import json
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as functional
+import transformers
+from safetensors.torch import save_file
+
+IGNORED = -100
+PAD = 0
+
+
+@dataclass
+class Case:
+    name: str
+    task: str = "causal"          # causal, packed, sequence
+    config: dict = field(default_factory=dict)
+    rows: int = 5
+    tokens: int = 19
+    left: bool = False            # padding on the left
+    recipe: dict = field(default_factory=dict)
+    scale: float = 0.15           # of the random matrices
+    stored: dict = field(default_factory=dict)  # further keys of config.json, of no effect in float64
+
+
+@dataclass
+class Recipe:
+    steps: int = 20
+    warmup: int = 4
+    peak: float = 2e-3
+    betas: tuple = (0.9, 0.95)
+    weight_decay: float = 0.1
+    clip: float = 1.0
+
+
+def random_stream(*words):
+    return np.random.default_rng([sum(map(ord, str(word))) * 31 + len(str(word)) for word in words])
+
+
+# ---- models ---------------------------------------------------------------------------------------
+def make_model(case, folder):
+    """Saves a random model in float32 and gives it back as loaded, in float64."""
+    settings = dict(n_layer=2, n_head=3, n_embd=36, n_positions=32, vocab_size=131, pad_token_id=PAD,
+                    bos_token_id=1, eos_token_id=2)
+    config = transformers.GPT2Config(**(settings | case.config))
+    kind = transformers.GPT2ForSequenceClassification if case.task == "sequence" \
+        else transformers.GPT2LMHeadModel
+    model = kind(config)
+    generator = torch.Generator().manual_seed(sum(map(ord, case.name)))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            if ".ln_" in name and name.endswith("weight"):
+                parameter.copy_(1 + 0.3 * noise)
+            else:
+                parameter.copy_((case.scale if parameter.ndim > 1 else 0.2) * noise)
+    model.save_pretrained(folder)
+    return load(folder, kind)
+
+
+def load(folder, kind):
+    return kind.from_pretrained(folder, attn_implementation="eager").double().eval()
+
+
+# ---- batches --------------------------------------------------------------------------------------
+def padded_rows(case, random, lengths, vocabulary):
+    place = np.arange(case.tokens)[None, :]
+    used = np.asarray(lengths)[:, None]
+    mask = place >= case.tokens - used if case.left else place < used
+    ids = random.integers(3, vocabulary, mask.shape)
+    batch = {"input_ids": np.where(mask, ids, PAD), "attention_mask": mask.astype(np.int64)}
+    if case.left:
+        batch["position_ids"] = np.maximum(np.cumsum(mask, axis=1) - 1, 0)
+    return batch
+
+
+def make_batch(case, model, number):
+    random = random_stream(case.name, number)
+    vocabulary = model.config.vocab_size
+    if case.task == "packed":
+        return packed_rows(case, random, vocabulary)
+    lengths = random.integers(2, case.tokens + 1, case.rows)
+    lengths[number % case.rows] = case.tokens
+    batch = padded_rows(case, random, lengths, vocabulary)
+    mask = batch["attention_mask"] == 1
+    if case.task == "sequence":
+        labels = random.integers(0, model.config.num_labels, case.rows)
+    else:
+        labels = np.where(mask & (random.random(mask.shape) < 0.9), batch["input_ids"], IGNORED)
+        # Only padding could predict the first token of a row that is padded on the left.
+        labels[np.arange(case.rows), mask.argmax(axis=1)] = IGNORED
+    return batch | {"labels": labels}
+
+
+def packed_rows(case, random, vocabulary):
+    shape = (case.rows, case.tokens)
+    names = ("input_ids", "attention_mask", "position_ids", "document_ids", "labels")
+    batch = {name: np.zeros(shape, np.int64) for name in names}
+    batch["document_ids"][:], batch["labels"][:] = -1, IGNORED
+    for row in range(case.rows):
+        start, document = 0, 0
+        while case.tokens - start >= 2:
+            length = int(random.integers(2, max(3, min(9, case.tokens - start + 1))))
+            part = (row, slice(start, start + length))
+            ids = random.integers(3, vocabulary, length)
+            batch["input_ids"][part], batch["attention_mask"][part] = ids, 1
+            batch["position_ids"][part], batch["document_ids"][part] = np.arange(length), document
+            batch["labels"][row, start + 1:start + length] = ids[1:]
+            start, document = start + length, document + 1
+    return batch
+
+
+def label_count(task, batch):
+    labels = batch["labels"]
+    return len(labels) if task == "sequence" else int((labels[:, 1:] != IGNORED).sum())
+
+
+# ---- one pass -------------------------------------------------------------------------------------
+def run(task, model, batch):
+    """The sum of the losses of the labels that count, and the outputs that are compared."""
+    tensors = {name: torch.as_tensor(value) for name, value in batch.items()}
+    labels = tensors.pop("labels")
+    if task == "packed":
+        return run_packed(model, tensors, labels)
+    seen = []
+    handle = model.transformer.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    logits = model(**tensors).logits
+    handle.remove()
+    if task == "sequence":
+        loss = functional.cross_entropy(logits, labels, reduction="sum")
+    else:
+        loss = shifted_loss(logits, labels)
+    return loss, {"logits": logits, "last_hidden_state": seen[0].last_hidden_state}
+
+
+def shifted_loss(logits, labels):
+    return functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(),
+                                    ignore_index=IGNORED, reduction="sum")
+
+
+def run_packed(model, tensors, labels):
+    """Document by document, as if no other shared its row."""
+    ids, documents = tensors["input_ids"], tensors["document_ids"]
+    logits = torch.zeros(*ids.shape, model.config.vocab_size, dtype=torch.float64)
+    for row in range(len(ids)):
+        for document in range(int(documents[row].max()) + 1):
+            where = torch.nonzero(documents[row] == document)[:, 0]
+            logits[row, where] = model(input_ids=ids[row, where][None]).logits[0]
+    return shifted_loss(logits, labels), {"logits": logits}
+
+
+# ---- training -------------------------------------------------------------------------------------
+def gradients_of(task, model, batch, micro_batches):
+    """Leaves the gradients of the mean loss on the model; returns that loss. A micro-batch counts by
+    its labels, not as one part of so many."""
+    rows, total, loss = len(batch["labels"]), label_count(task, batch), 0.0
+    cuts = [rows * part // micro_batches for part in range(micro_batches + 1)]
+    for start, end in zip(cuts, cuts[1:]):
+        if start == end:
+            continue
+        part = {name: value[start:end] for name, value in batch.items()}
+        mean = run(task, model, part)[0] / total
+        mean.backward()
+        loss += mean.item()
+    return loss
+
+
+def train(case, recipe, model, batches, micro_batches):
+    """AdamW by torch, the schedule by transformers. Also the largest gradient each element had."""
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    optimizer = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": recipe.weight_decay},
+         {"params": vectors, "weight_decay": 0.0}], lr=recipe.peak, betas=recipe.betas, eps=1e-8)
+    schedule = transformers.get_cosine_schedule_with_warmup(optimizer, recipe.warmup, recipe.steps)
+    steps = []
+    peaks = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
+    for step in range(recipe.steps):
+        optimizer.zero_grad()
+        batch = batches[step % len(batches)]
+        rate = schedule.get_last_lr()[0]
+        loss = gradients_of(case.task, model, batch, micro_batches)
+        for name, parameter in model.named_parameters():
+            peaks[name] = torch.maximum(peaks[name], parameter.grad.abs())
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip).item()
+        optimizer.step()
+        schedule.step()
+        steps.append({"step": step, "batch": step % len(batches), "lr": rate, "loss": loss,
+                      "grad_norm": norm})
+    return steps, peaks
+
+
+def norms_after(model, peaks):
+    """Norms of the parameters after training, but for those with elements whose gradient is rounding
+    noise: Adam turns noise into whole steps, different ones in every implementation."""
+    noise = 1e-6 * max(peak.max().item() for peak in peaks.values())
+    return {name: parameter.detach().norm().item() for name, parameter in model.named_parameters()
+            if not ((peaks[name] > 0) & (peaks[name] < noise)).any()}
+
+
+# ---- a folder -------------------------------------------------------------------------------------
+def store(path, tensors):
+    ready = {}
+    for name, value in tensors.items():
+        value = torch.as_tensor(value).detach()
+        ready[name] = value.to(torch.float32 if value.is_floating_point() else torch.int64) \
+            .contiguous().clone()
+    save_file(ready, path)
+
+
+def nearest_to_a_kink(model, batch, task):
+    """How near an input of a ReLU comes to 0, where rounding would decide its gradient."""
+    nearest = [float("inf")]
+    handles = [block.mlp.act.register_forward_hook(
+        lambda module, inputs, output: nearest.append(inputs[0].abs().min().item()))
+        for block in model.transformer.h]
+    run(task, model, batch)
+    for handle in handles:
+        handle.remove()
+    return min(nearest)
+
+
+def write_case(case, folder):
+    """Derives `case` into `folder`, which must not exist."""
+    (folder / "hf").mkdir(parents=True)
+    model = make_model(case, folder / "hf")
+    kind = type(model)
+    recipe = Recipe(**case.recipe)
+    inputs = make_batch(case, model, 7)
+    if model.config.activation_function == "relu":
+        assert nearest_to_a_kink(model, inputs, case.task) > 1e-6, "choose another name or scale"
+    loss, outputs = run(case.task, model, inputs)
+    loss = loss / label_count(case.task, inputs)
+    loss.backward()
+    grads = {f"grad.{name}": p.grad.clone() for name, p in model.named_parameters()}
+    store(folder / "case.safetensors", inputs | outputs | {"loss": loss} | grads)
+
+    batches = [make_batch(case, model, number) for number in range(4)]
+    store(folder / "batches.safetensors", {f"{number}.{name}": value
+          for number, batch in enumerate(batches) for name, value in batch.items()})
+
+    trained = load(folder / "hf", kind)
+    steps, peaks = train(case, recipe, trained, batches, 1)
+    split, _ = train(case, recipe, load(folder / "hf", kind), batches, 2)
+    with torch.no_grad():
+        after = run(case.task, trained, inputs)[0].item() / label_count(case.task, inputs)
+    trajectory = {
+        "optimizer": {"name": "AdamW", "betas": recipe.betas, "eps": 1e-8,
+                      "weight_decay": recipe.weight_decay},
+        "schedule": {"name": "cosine", "peak": recipe.peak, "warmup_steps": recipe.warmup,
+                     "total_steps": recipe.steps},
+        "clip_global_norm": recipe.clip, "steps": steps,
+        "accumulated": {"micro_batches": 2, "loss": [step["loss"] for step in split],
+                        "grad_norm": [step["grad_norm"] for step in split]},
+        "loss_on_case_after": after, "parameter_norms_after": norms_after(trained, peaks)}
+    config = json.loads((folder / "hf/config.json").read_text())
+    (folder / "hf/config.json").write_text(json.dumps(config | case.stored, indent=1))
+    (folder / "trajectory.json").write_text(json.dumps(trajectory, indent=1))
+    (folder / "case.json").write_text(json.dumps({
+        "name": case.name, "family": "gpt2", "architecture": kind.__name__, "task": case.task,
+        "inputs": list(inputs), "outputs": list(outputs), "zero_gradients": []}, indent=1))
+    return folder

@@ -1,0 +1,90 @@
+"""Small random GPT-2 models, computed by torch and transformers in float64 right now, against
+weft-golden: outputs, loss, every gradient, and a training of 20 steps, on one rank and on meshes."""
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+import torch
+
+from derive import Case, write_case
+
+BIN = Path(os.environ.get("WEFT_BIN", Path(__file__).parents[2] / "build/release/bin"))
+MESHES = ["", "tensor=2", "sequence=2", "data=2", "tensor=3", "data=2,tensor=2",
+          "sequence=2,tensor=2", "data=2,sequence=2", "data=2,sequence=2,tensor=2"]
+
+CASES = [
+    Case("plain"),
+    Case("erf-left", left=True, config=dict(
+        activation_function="gelu", n_inner=50, layer_norm_epsilon=1e-3, n_layer=3,
+        scale_attn_by_inverse_layer_idx=True, tie_word_embeddings=False)),
+    Case("relu-unscaled", config=dict(activation_function="relu", scale_attn_weights=False,
+                                      vocab_size=97), tokens=13, rows=3),
+    Case("silu-one-layer", config=dict(activation_function="silu", n_layer=1, n_head=5, n_embd=35,
+                                       n_inner=31, vocab_size=53), tokens=32, rows=4,
+         recipe=dict(warmup=1, clip=0.2, betas=(0.8, 0.99), weight_decay=0.3)),
+    Case("tanh", config=dict(activation_function="tanh", n_head=4, n_embd=20), rows=1, tokens=11,
+         recipe=dict(warmup=7, clip=100.0, weight_decay=0.0)),
+    # The order of the products, which transformers can only take in float32.
+    Case("upcast", config=dict(layer_norm_epsilon=1e-6), rows=2,
+         stored=dict(reorder_and_upcast_attn=True)),
+    Case("packed", task="packed"),
+    Case("packed-untied", task="packed", rows=3, tokens=29,
+         config=dict(tie_word_embeddings=False, activation_function="gelu_pytorch_tanh")),
+    Case("sequence", task="sequence", config=dict(num_labels=5)),
+    Case("sequence-left", task="sequence", left=True, rows=7,
+         config=dict(num_labels=2, activation_function="relu", n_inner=41), scale=0.2),
+]
+
+
+def golden(folders, mesh):
+    command = [BIN / "weft-golden", "--json", *(["--mesh", mesh] if mesh else []), *folders]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=600)
+    if not done.stdout:
+        raise AssertionError(done.stderr)
+    return done.returncode, json.loads(done.stdout), done.stderr
+
+
+class Golden(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        torch.set_num_threads(1)  # the models are tiny
+        cls.place = tempfile.TemporaryDirectory(prefix="weft-conformance-")
+        cls.folders = [write_case(case, Path(cls.place.name) / case.name) for case in CASES]
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.place.cleanup()
+
+    def test_agrees_on_every_mesh(self):
+        for mesh in MESHES:
+            with self.subTest(mesh=mesh or "one rank"):
+                status, report, errors = golden(self.folders, mesh)
+                print(f"\n{mesh or 'one rank'}", file=sys.stderr)
+                for case in report["cases"]:
+                    worst = case.get("worst", {"what": case.get("error"), "error": 0, "bar": 0})
+                    print(f"  {case['case']:<16} {'ok' if case['passed'] else 'FAILED':<7}"
+                          f"worst {worst['what']} {worst['error']:.1e} (bar {worst['bar']:.0e})",
+                          file=sys.stderr)
+                self.assertEqual(len(report["cases"]), len(CASES))
+                self.assertEqual(status, 0, errors)
+                self.assertTrue(report["passed"])
+
+    def test_finds_what_is_wrong(self):
+        """The comparison has teeth: with the other GELU, or another epsilon, the case fails."""
+        for key, value in {"activation_function": "gelu", "layer_norm_epsilon": 1e-3,
+                           "scale_attn_by_inverse_layer_idx": True}.items():
+            with self.subTest(key=key), tempfile.TemporaryDirectory() as place:
+                folder = write_case(CASES[0], Path(place) / "wrong")
+                path = folder / "hf/config.json"
+                path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+                status, report, _ = golden([folder], "")
+                self.assertEqual(status, 1)
+                self.assertFalse(report["passed"])
+
+
+if __name__ == "__main__":
+    unittest.main()
