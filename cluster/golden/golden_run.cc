@@ -23,7 +23,7 @@ Result<Report> run_one(const std::string& folder, MeshDegrees mesh) {
       if (rank.mesh.index(Axis::kWorld) == 0) report = std::move(mine);
     });
   } catch (const StatusError& error) {
-    return fail(error.status().with_prefix(folder));
+    return fail(error.status());
   }
   return report;
 }

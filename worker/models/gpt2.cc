@@ -217,12 +217,6 @@ class Gpt2Family final : public ModelFamily {
   }
 
   Result<std::unique_ptr<Trunk>> make_trunk(Rank& rank, ModelConfigPtr config) const override {
-    const int tensor = rank.mesh.size(Axis::kTensor);
-    if (config->heads < tensor) {
-      return fail(Status::invalid(
-          "parallel.tensor", std::to_string(tensor),
-          "must be at most the model's heads, which are " + std::to_string(config->heads)));
-    }
     return std::make_unique<Gpt2Trunk>(rank, std::make_shared<const Config>(own(*config)));
   }
 

@@ -114,7 +114,7 @@ class ModelFamily {
   // Names and shapes of every parameter of the trunk, and rank `tensor_index`'s shard of it.
   virtual std::vector<ParameterInfo> plan(const ModelConfig& config, int tensor_size,
                                           int tensor_index) const = 0;
-  // Error: the mesh cannot hold this configuration (fewer heads than ranks of the tensor axis).
+  // Error: the mesh cannot hold this configuration. (More ranks than heads can: some hold none.)
   virtual Result<std::unique_ptr<Trunk>> make_trunk(Rank& rank, ModelConfigPtr config) const = 0;
   // Names under which published files hold a parameter, the usual one first.
   virtual std::vector<std::string> file_names(std::string_view parameter) const = 0;

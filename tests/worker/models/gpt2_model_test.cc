@@ -29,6 +29,7 @@ const std::vector<MeshDegrees>& meshes() {
                                             {.tensor = 2},
                                             {.tensor = 3},
                                             {.tensor = 5},
+                                            {.tensor = 6},  // more ranks than heads
                                             {.data = 2, .sequence = 2},
                                             {.data = 2, .tensor = 2},
                                             {.sequence = 2, .tensor = 2}};
@@ -175,14 +176,6 @@ TEST(Gpt2Model, WithDropoutEveryMeshComputesTheSame) {
       }
     }
   }
-}
-
-TEST(Gpt2Model, MoreRanksThanHeadsAreRefused) {
-  testing::run_mesh({.tensor = 6}, [&](Rank& rank) {
-    const auto trunk = family().make_trunk(rank, uneven());
-    ASSERT_FALSE(trunk);
-    EXPECT_EQ(trunk.error().field(), "parallel.tensor");
-  });
 }
 
 }  // namespace
