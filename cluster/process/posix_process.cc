@@ -1,5 +1,5 @@
-// start_process: everything the child needs is laid out before the fork, since between fork and exec
-// only async-signal-safe calls are allowed.
+// start_process: everything the child needs is laid out before the fork, since between fork and
+// exec only async-signal-safe calls are allowed.
 #include <fcntl.h>
 #include <grp.h>
 #include <sys/prctl.h>

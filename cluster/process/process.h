@@ -1,9 +1,9 @@
 // Processes: starting one from an argv (never a shell), watching it, killing everything it started.
 //
-// Thread safety: free functions; a Process belongs to one thread. Ownership: a Process that is dropped
-// leaves its process running. Invariants: 1. a child holds no descriptor but 0, 1 and 2. 2. exit codes are
-// the program's own, or 128 + the signal's number. 3. a process is named by pid and start time
-// together, so that a reused pid is never taken for it.
+// Thread safety: free functions; a Process belongs to one thread. Ownership: a Process that is
+// dropped leaves its process running. Invariants: 1. a child holds no descriptor but 0, 1 and 2.
+// 2. exit codes are the program's own, or 128 + the signal's number. 3. a process is named by pid
+// and start time together, so that a reused pid is never taken for it.
 #pragma once
 
 #include <sys/types.h>

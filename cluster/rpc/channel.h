@@ -1,9 +1,10 @@
 // Length-prefixed protobuf frames between an agent and the coordinator, in order, both ways.
 //
-// Thread safety: send() from any thread; handlers run one at a time on the channel's executor thread.
-// Ownership: shared; the transport keeps a channel alive until it is closed.
-// Invariants: 1. frames arrive whole, in order, at most once. 2. on_close is called exactly once, and
-// nothing is delivered after it. 3. a frame above the size limit closes the channel with an error.
+// Thread safety: send() from any thread; handlers run one at a time on the channel's executor
+// thread. Ownership: shared; the transport keeps a channel alive until it is closed.
+// Invariants: 1. frames arrive whole, in order, at most once. 2. on_close is called exactly once,
+// and nothing is delivered after it. 3. a frame above the size limit closes the channel with an
+// error.
 #pragma once
 
 #include <functional>

@@ -1,9 +1,10 @@
 // Channels over TCP: TLS 1.3 with a pre-shared key derived from the cluster's secret, so both ends
-// prove that they know it and nothing travels in clear. One io thread a server and a dialled channel.
+// prove that they know it and nothing travels in clear. One io thread a server and a dialled
+// channel.
 //
-// Thread safety: every call from any thread. Ownership: a server owns its io thread; channels outlive
-// it closed. Invariants: 1. on_accept is called after the peer has proved itself. 2. a peer that does
-// not know the secret learns nothing but that the handshake failed.
+// Thread safety: every call from any thread. Ownership: a server owns its io thread; channels
+// outlive it closed. Invariants: 1. on_accept is called after the peer has proved itself. 2. a
+// peer that does not know the secret learns nothing but that the handshake failed.
 #pragma once
 
 #include <cstdint>

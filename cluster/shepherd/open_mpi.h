@@ -1,8 +1,9 @@
 // Every word of Open MPI's launch (4.1: mpirun, orted, plm rsh). Its successor renames all of this.
 //
-// How it works: mpirun knows the attempt's nodes by names of our own ("weft-attempt-n0", ...), which
-// resolve nowhere, so it takes none for its own machine and asks its remote shell, which is the agent's
-// program, to run orted for each. That request travels to the node's shepherd, which starts orted.
+// How it works: mpirun knows the attempt's nodes by names of our own ("weft-attempt-n0", ...),
+// which resolve nowhere, so it takes none for its own machine and asks its remote shell, which is
+// the agent's program, to run orted for each. That request travels to the node's shepherd, which
+// starts orted.
 //
 // Thread safety: free functions.
 #pragma once
@@ -29,8 +30,9 @@ ProcessOptions mpirun(const proto::LaunchRecord& record);
 std::string host_of(int node);
 Result<std::string> node_of(const std::string& host, const proto::LaunchRecord& record);
 
-// The command that mpirun hands to its remote shell, as an argv. No shell ever sees it: `orted` and the options
-// known here are accepted, values are checked, anything else is refused with the word at fault.
+// The command that mpirun hands to its remote shell, as an argv. No shell ever sees it: `orted`
+// and the options known here are accepted, values are checked, anything else is refused with the
+// word at fault.
 Result<std::vector<std::string>> parse_orted(std::string_view command);
 
 // orted with the arguments that parse_orted gave, in this node's folders.

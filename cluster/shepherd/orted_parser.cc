@@ -1,4 +1,5 @@
-// parse_orted: words by the shell's rules for double quotes only, then a table of what may stand there.
+// parse_orted: words by the shell's rules for double quotes only, then a table of what may stand
+// there.
 #include <algorithm>
 #include <array>
 #include <optional>

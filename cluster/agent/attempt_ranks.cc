@@ -1,0 +1,115 @@
+#include "cluster/agent/attempt_ranks.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace weft {
+
+void AttemptRanks::send(const proto::RankEnvelope& envelope) {
+  proto::NodeFrame frame;
+  *frame.mutable_rank()->mutable_envelope() = envelope;
+  send_(frame);
+}
+
+void AttemptRanks::attach(const std::shared_ptr<LocalChannel>& channel,
+                          const proto::RankEnvelope& hello) {
+  Line& line = lines_[hello.rank()];
+  if (line.channel != nullptr) line.channel->close();
+  line.channel = channel;
+  line.hello = hello;
+  line.unanswered.clear();  // it sends them again
+  send(hello);
+  if (pending_) {
+    proto::RankFrame frame;
+    *frame.mutable_control() = *pending_;
+    channel->send(frame);
+    if (pending_->kind() == proto::CONTROL_KIND_CHECKPOINT) pending_.reset();
+  }
+}
+
+void AttemptRanks::take(int rank, const std::shared_ptr<LocalChannel>& from,
+                        const std::string& bytes) {
+  proto::RankFrame frame;
+  const auto line = lines_.find(rank);
+  if (line == lines_.end() || line->second.channel != from) return;
+  if (!frame.ParseFromString(bytes)) return from->close();
+  if (frame.has_envelope()) {
+    proto::RankEnvelope& envelope = *frame.mutable_envelope();
+    envelope.set_job(line->second.hello.job());  // a rank speaks for itself only
+    envelope.set_attempt(line->second.hello.attempt());
+    envelope.set_rank(rank);
+    send(envelope);
+    if (envelope.sequence() > 0) line->second.unanswered[envelope.sequence()] = envelope;
+  } else if (frame.has_chunk_put()) {
+    put_chunk(from, std::move(*frame.mutable_chunk_put()));
+  } else if (frame.has_chunk_get()) {
+    get_chunk(from, frame.chunk_get());
+  }
+}
+
+void AttemptRanks::put_chunk(const std::shared_ptr<LocalChannel>& from, proto::RankChunkPut put) {
+  const uint64_t request = put.request();
+  chunks_.put(put.chunk().hash(), std::move(*put.mutable_data()), [from, request](Status status) {
+    proto::RankFrame answer;
+    auto& result = *answer.mutable_chunk_put_result();
+    result.set_request(request);
+    if (!status.ok()) result.set_code(std::string(code_name(status.code())));
+    result.set_message(status.message());
+    from->send(answer);
+  });
+}
+
+void AttemptRanks::get_chunk(const std::shared_ptr<LocalChannel>& from,
+                             const proto::RankChunkGet& get) {
+  const uint64_t request = get.request();
+  chunks_.get(get.hash(), [from, request](Result<std::string> bytes) {
+    proto::RankFrame answer;
+    auto& data = *answer.mutable_chunk_data();
+    data.set_request(request);
+    if (bytes) {
+      data.set_data(std::move(*bytes));
+    } else {
+      data.set_code(std::string(code_name(bytes.error().code())));
+      data.set_message(bytes.error().message());
+    }
+    from->send(answer);
+  });
+}
+
+void AttemptRanks::detach(int rank, const std::shared_ptr<LocalChannel>& channel) {
+  const auto line = lines_.find(rank);
+  if (line != lines_.end() && line->second.channel == channel) line->second.channel = nullptr;
+}
+
+void AttemptRanks::reply(int rank, const proto::RankReply& reply) {
+  const auto line = lines_.find(rank);
+  if (line == lines_.end()) return;
+  line->second.unanswered.erase(reply.sequence());
+  proto::RankFrame frame;
+  *frame.mutable_reply() = reply;
+  if (line->second.channel != nullptr) line->second.channel->send(frame);
+}
+
+void AttemptRanks::control(const proto::Control& control) {
+  bool told = false;
+  for (auto& [rank, line] : lines_) {
+    proto::RankFrame frame;
+    *frame.mutable_control() = control;
+    told = (line.channel != nullptr && line.channel->send(frame)) || told;
+  }
+  if (!told || control.kind() != proto::CONTROL_KIND_CHECKPOINT) pending_ = control;
+}
+
+void AttemptRanks::reconnected() {
+  for (const auto& [rank, line] : lines_) {
+    send(line.hello);
+    for (const auto& [sequence, envelope] : line.unanswered) send(envelope);
+  }
+}
+
+bool AttemptRanks::quiet() const {
+  return std::all_of(lines_.begin(), lines_.end(),
+                     [](const auto& each) { return each.second.unanswered.empty(); });
+}
+
+}  // namespace weft

@@ -1,0 +1,151 @@
+#include "cluster/agent/chunk_exchange.h"
+
+#include <boost/asio/post.hpp>
+#include <future>
+#include <utility>
+
+#include "proto/base/hash.h"
+
+namespace weft {
+namespace asio = boost::asio;
+
+namespace {
+Code code_named(const std::string& name) {
+  for (int i = 0; i <= static_cast<int>(Code::kInternal); ++i) {
+    if (code_name(static_cast<Code>(i)) == name) return static_cast<Code>(i);
+  }
+  return Code::kInternal;
+}
+}  // namespace
+
+ChunkExchange::ChunkExchange(asio::io_context& io, ChunkStore& store, int64_t cache_bytes,
+                             Send send)
+    : io_(io), store_(store), cache_bytes_(cache_bytes), send_(std::move(send)) {
+  (void)store_.for_each([this](const std::string& hash, int64_t) { oldest_.push_back(hash); });
+}
+
+ChunkExchange::~ChunkExchange() { threads_.join(); }
+
+void ChunkExchange::put(const std::string& hash, std::string bytes,
+                        std::function<void(Status)> done) {
+  auto frame = std::make_shared<proto::NodeFrame>();
+  frame->mutable_chunk_put()->set_hash(hash);
+  frame->mutable_chunk_put()->set_data(std::move(bytes));
+  asio::post(threads_, [this, frame, done = std::move(done)]() mutable {
+    Status status = store_.put(frame->chunk_put().hash(), frame->chunk_put().data());
+    asio::post(io_, [this, frame, done = std::move(done), status = std::move(status)] {
+      if (!status.ok() || stopped_) return done(status);
+      oldest_.push_back(frame->chunk_put().hash());
+      make_room();
+      const uint64_t request = ++last_request_;
+      frame->mutable_chunk_put()->set_request(request);
+      send_(*frame);
+      puts_[request] = {std::move(*frame), done};
+    });
+  });
+}
+
+void ChunkExchange::get(const std::string& hash, GotChunk done) {
+  asio::post(threads_, [this, hash, done = std::move(done)]() mutable {
+    auto bytes = store_.get(hash);
+    asio::post(io_, [this, hash, done = std::move(done), bytes = std::move(bytes)]() mutable {
+      if (bytes) return done(std::move(bytes));
+      ask(hash, std::move(done));
+    });
+  });
+}
+
+void ChunkExchange::ask(const std::string& hash, GotChunk done) {
+  if (stopped_) return done(fail(Code::kCancelled, "the agent ends"));
+  auto& get = gets_[hash];
+  get.waiting.push_back(std::move(done));
+  if (get.waiting.size() > 1) return;
+  get.request = ++last_request_;
+  proto::NodeFrame frame;
+  frame.mutable_chunk_get()->set_request(get.request);
+  frame.mutable_chunk_get()->set_hash(hash);
+  send_(frame);
+}
+
+Result<std::string> ChunkExchange::get_blocking(const std::string& hash) {
+  auto promise = std::make_shared<std::promise<Result<std::string>>>();
+  auto future = promise->get_future();
+  asio::post(io_, [this, hash, promise] {
+    get(hash, [promise](Result<std::string> bytes) { promise->set_value(std::move(bytes)); });
+  });
+  return future.get();
+}
+
+void ChunkExchange::take(const proto::ChunkPutResult& result) {
+  const auto found = puts_.find(result.request());
+  if (found == puts_.end()) return;
+  const auto done = std::move(found->second.done);
+  puts_.erase(found);
+  done(result.stored() ? Status() : Status(code_named(result.code()), result.message()));
+}
+
+void ChunkExchange::take(proto::ChunkData data) {
+  const auto found = gets_.find(data.hash());
+  if (found == gets_.end() || found->second.request != data.request()) return;
+  auto waiting = std::move(found->second.waiting);
+  gets_.erase(found);
+  if (!data.found()) {
+    for (auto& done : waiting) {
+      done(fail(Code::kNotFound, "the coordinator has no chunk " + data.hash()));
+    }
+    return;
+  }
+  auto shared = std::make_shared<proto::ChunkData>(std::move(data));
+  asio::post(threads_, [this, shared, waiting = std::move(waiting)]() mutable {
+    const bool good = sha256_hex(shared->data()) == shared->hash();
+    // A full disk does not keep the bytes from those who wait for them.
+    const bool kept = good && store_.put(shared->hash(), shared->data()).ok();
+    asio::post(io_, [this, shared, good, kept, waiting = std::move(waiting)] {
+      if (kept) oldest_.push_back(shared->hash());
+      make_room();
+      for (const auto& done : waiting) {
+        if (good) {
+          done(shared->data());
+        } else {
+          done(fail(Code::kCorruption, "chunk " + shared->hash() + " came with other bytes"));
+        }
+      }
+    });
+  });
+}
+
+void ChunkExchange::send_again() {
+  for (const auto& [request, put] : puts_) send_(put.frame);
+  for (const auto& [hash, get] : gets_) {
+    proto::NodeFrame frame;
+    frame.mutable_chunk_get()->set_request(get.request);
+    frame.mutable_chunk_get()->set_hash(hash);
+    send_(frame);
+  }
+}
+
+// Everything here is at the coordinator too, so the oldest may go.
+void ChunkExchange::make_room() {
+  if (making_room_ || store_.bytes() <= cache_bytes_ || oldest_.size() < 8) return;
+  std::vector<std::string> leaving;
+  for (size_t count = oldest_.size() / 8; count > 0; --count) {
+    leaving.push_back(std::move(oldest_.front()));
+    oldest_.pop_front();
+  }
+  making_room_ = true;
+  asio::post(threads_, [this, leaving = std::move(leaving)] {
+    (void)store_.remove(leaving);
+    asio::post(io_, [this] { making_room_ = false; });
+  });
+}
+
+void ChunkExchange::stop() {
+  stopped_ = true;
+  const Status ended(Code::kCancelled, "the agent ends");
+  for (auto& [request, put] : std::exchange(puts_, {})) put.done(ended);
+  for (auto& [hash, get] : std::exchange(gets_, {})) {
+    for (auto& done : get.waiting) done(fail(ended));
+  }
+}
+
+}  // namespace weft

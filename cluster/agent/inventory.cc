@@ -1,0 +1,122 @@
+#include <arpa/inet.h>
+#include <ifaddrs.h>
+#include <netdb.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <array>
+#include <bit>
+#include <filesystem>
+#include <fstream>
+#include <optional>
+#include <thread>
+
+#include "cluster/agent/options.h"
+#include "proto/base/hash.h"
+
+namespace weft {
+namespace {
+
+std::string text_of(in_addr address) {
+  std::array<char, INET_ADDRSTRLEN> text{};
+  ::inet_ntop(AF_INET, &address, text.data(), text.size());
+  return text.data();
+}
+
+// The address that packets to `host` leave from. No packet is sent.
+std::optional<std::string> address_facing(const std::string& host) {
+  addrinfo hints{};
+  hints.ai_family = AF_INET;
+  hints.ai_socktype = SOCK_DGRAM;
+  addrinfo* found = nullptr;
+  if (::getaddrinfo(host.c_str(), "9", &hints, &found) != 0) return std::nullopt;
+  std::optional<std::string> address;
+  const int fd = ::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (fd >= 0 && ::connect(fd, found->ai_addr, found->ai_addrlen) == 0) {
+    sockaddr_in own{};
+    socklen_t size = sizeof own;
+    if (::getsockname(fd, reinterpret_cast<sockaddr*>(&own), &size) == 0) {
+      address = text_of(own.sin_addr);
+    }
+  }
+  if (fd >= 0) ::close(fd);
+  ::freeaddrinfo(found);
+  return address;
+}
+
+// "10.0.0.0/24" of the interface that has the address.
+std::optional<std::string> network_of(const std::string& address) {
+  in_addr wanted{};
+  if (::inet_pton(AF_INET, address.c_str(), &wanted) != 1) return std::nullopt;
+  ifaddrs* list = nullptr;
+  if (::getifaddrs(&list) != 0) return std::nullopt;
+  std::optional<std::string> network;
+  for (const ifaddrs* each = list; each != nullptr; each = each->ifa_next) {
+    if (each->ifa_addr == nullptr || each->ifa_addr->sa_family != AF_INET) continue;
+    const auto own = reinterpret_cast<const sockaddr_in*>(each->ifa_addr)->sin_addr;
+    const auto mask = reinterpret_cast<const sockaddr_in*>(each->ifa_netmask)->sin_addr;
+    if ((own.s_addr & mask.s_addr) != (wanted.s_addr & mask.s_addr)) continue;
+    const bool loopback = (ntohl(wanted.s_addr) >> 24) == 127;
+    if (own.s_addr != wanted.s_addr && !loopback) continue;
+    network = text_of({wanted.s_addr & mask.s_addr}) + "/" +
+              std::to_string(std::popcount(mask.s_addr));
+    break;
+  }
+  ::freeifaddrs(list);
+  return network;
+}
+
+std::string cpu_name() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);) {
+    if (line.starts_with("model name")) {
+      const size_t at = line.find(": ");
+      return at == std::string::npos ? "" : line.substr(at + 2);
+    }
+  }
+  return "";
+}
+
+int count_gpus() {
+  int count = 0;
+  while (::access(("/dev/nvidia" + std::to_string(count)).c_str(), F_OK) == 0) ++count;
+  return count;
+}
+
+}  // namespace
+
+int64_t disk_free_bytes(const std::string& folder) {
+  struct statvfs info {};
+  if (::statvfs(folder.c_str(), &info) != 0) return 0;
+  return static_cast<int64_t>(info.f_bavail) * static_cast<int64_t>(info.f_frsize);
+}
+
+Result<proto::NodeInfo> take_inventory(const AgentOptions& options, const AgentPlaces& places) {
+  proto::NodeInfo node;
+  std::array<char, 256> host{};
+  ::gethostname(host.data(), host.size() - 1);
+  node.set_name(options.name.empty() ? host.data() : options.name);
+  node.set_state(proto::NODE_STATE_READY);
+  const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  node.set_cores(cores);
+  node.set_slots(options.slots > 0 ? options.slots : cores);
+  node.set_memory_bytes(static_cast<int64_t>(::sysconf(_SC_PHYS_PAGES)) *
+                        static_cast<int64_t>(::sysconf(_SC_PAGESIZE)));
+  node.set_disk_free_bytes(disk_free_bytes(places.attempts));
+  node.set_version(WEFT_VERSION);
+  node.set_cpu(cpu_name());
+  node.set_gpus(count_gpus());
+  node.set_session(random_hex(8));
+  node.set_address(options.address.empty()
+                       ? address_facing(options.coordinator_host).value_or("127.0.0.1")
+                       : options.address);
+  const auto network = network_of(node.address());
+  if (!network) {
+    return fail(Status::invalid("address", node.address(),
+                                "must be an IPv4 address of this machine"));
+  }
+  node.set_subnet_cidr(options.subnet.empty() ? *network : options.subnet);
+  return node;
+}
+
+}  // namespace weft

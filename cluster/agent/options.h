@@ -1,0 +1,51 @@
+// What weft-agent is told, checked; and where it keeps things, for its user and that of the ranks.
+//
+// Thread safety: values. Invariants: 1. <work> and everything in it that ranks need can be reached
+// by the ranks' user. 2. socket paths are short.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "cluster/process/process.h"
+#include "proto/launch.pb.h"
+#include "proto/node.pb.h"
+
+namespace weft {
+
+struct AgentOptions {
+  std::string data;              // this agent's own; one agent a folder
+  std::string name;
+  int slots = 0;                 // 0: as many as there are cores
+  std::string coordinator_host = "127.0.0.1";
+  int coordinator_port = 7071;
+  std::string secret_file;       // 0600
+  std::string address;           // empty: the one that faces the coordinator
+  std::string subnet;            // empty: the network of that interface
+  std::string worker;            // empty: weft-worker beside this program
+  std::string user = "weft";     // of ranks, where the agent is root
+  double lease_seconds = 30;     // of a shepherd before the coordinator's first word
+  int64_t chunk_cache_bytes = int64_t{32} << 30;
+  proto::LaunchMpi mpi;
+};
+
+struct AgentPlaces {
+  User user;                     // ranks run as this one
+  bool change_user = false;
+  std::string chunks;            // RocksDB
+  std::string notes;             // one file an attempt, out of the ranks' reach
+  std::string attempts;          // <job>-<attempt>/
+  std::string objects;           // <object id>/<path>
+  std::string run;               // short; sockets and an attempt's run folder are below it
+  std::string agent_socket;
+  std::string worker, agent;     // programs, reachable by the ranks' user
+};
+
+Result<std::string> read_secret(const std::string& path);
+// Makes the folders.
+Result<AgentPlaces> make_places(const AgentOptions& options);
+// Everything but slots in use. Error: the address is none of this machine.
+Result<proto::NodeInfo> take_inventory(const AgentOptions& options, const AgentPlaces& places);
+int64_t disk_free_bytes(const std::string& folder);
+
+}  // namespace weft

@@ -1,0 +1,132 @@
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <utility>
+
+#include "cluster/agent/options.h"
+#include "proto/base/hash.h"
+
+namespace weft {
+namespace {
+
+namespace fs = std::filesystem;
+
+Status make_folder(const std::string& path, mode_t mode) {
+  std::error_code error;
+  fs::create_directories(path, error);
+  if (error) {
+    const std::string what = "cannot make the folder " + path + ": " + error.message();
+    return Status(Code::kResourceExhausted, what).with_field("data");
+  }
+  struct stat info {};
+  if (::lstat(path.c_str(), &info) != 0 || !S_ISDIR(info.st_mode) || info.st_uid != ::geteuid()) {
+    return Status(Code::kPermissionDenied, path + " is not a folder of this user");
+  }
+  ::chmod(path.c_str(), mode);
+  return {};
+}
+
+// Whether `user` passes `test FLAG PATH`.
+bool user_can(const User& user, const std::string& flag, const std::string& path) {
+  ProcessOptions options;
+  options.argv = {"/usr/bin/test", flag, path};
+  options.uid = user.uid;
+  options.gid = user.gid;
+  auto process = start_process(options);
+  return process && (*process)->wait() == 0;
+}
+
+// The program itself, or a copy where the ranks' user cannot reach it (a build below /root).
+Result<std::string> reachable(const std::string& program, const AgentPlaces& places,
+                              const std::string& work) {
+  if (::access(program.c_str(), X_OK) != 0) {
+    return fail(Status::invalid("worker", program, "must be a program; build it or give its path"));
+  }
+  if (!places.change_user || user_can(places.user, "-x", program)) return program;
+  WEFT_RETURN_IF_ERROR(make_folder(work + "/bin", 0755));
+  const std::string copy = work + "/bin/" + fs::path(program).filename().string();
+  const std::string temporary = copy + "." + random_hex(4);
+  std::error_code error;
+  fs::copy_file(program, temporary, error);
+  if (!error) ::chmod(temporary.c_str(), 0755);
+  if (!error) fs::rename(temporary, copy, error);
+  if (error) return fail(Code::kResourceExhausted, "copying " + program + ": " + error.message());
+  return copy;
+}
+
+Result<User> rank_user(const AgentOptions& options, bool change) {
+  if (change) return find_user(options.user);
+  return User{::geteuid(), ::getegid(), ""};
+}
+
+}  // namespace
+
+Result<std::string> read_secret(const std::string& path) {
+  struct stat info {};
+  if (::stat(path.c_str(), &info) != 0) {
+    return fail(Status(Code::kNotFound, "cannot read the secret file " + path + ": " +
+                                            std::strerror(errno) +
+                                            "; `weft join` or `weft up` makes it")
+                    .with_field("secret-file"));
+  }
+  if ((info.st_mode & 077) != 0) {
+    return fail(
+        Status::invalid("secret-file", path, "must be readable by its owner only (chmod 600)"));
+  }
+  WEFT_ASSIGN_OR_RETURN(std::string secret, read_file(path, 4096));
+  while (!secret.empty() && std::isspace(static_cast<unsigned char>(secret.back())) != 0) {
+    secret.pop_back();
+  }
+  if (secret.size() < 16) {
+    return fail(Status::invalid("secret-file", path, "must hold at least 16 characters"));
+  }
+  return secret;
+}
+
+Result<AgentPlaces> make_places(const AgentOptions& options) {
+  AgentPlaces places;
+  places.change_user = ::geteuid() == 0;
+  WEFT_ASSIGN_OR_RETURN(places.user, rank_user(options, places.change_user));
+  WEFT_RETURN_IF_ERROR(make_folder(options.data, places.change_user ? 0711 : 0700));
+  const std::string data = fs::canonical(options.data).string();
+  const std::string digest = sha256_hex(data).substr(0, 12);
+  std::string work = data;
+  if (places.change_user && !user_can(places.user, "-x", data)) {
+    work = places.user.home + "/nodes/" + digest;
+    WEFT_RETURN_IF_ERROR(make_folder(places.user.home + "/nodes", 0711));
+    WEFT_RETURN_IF_ERROR(make_folder(work, 0711));
+    if (!user_can(places.user, "-x", work)) {
+      return fail(Status::invalid("data", data, "must be reachable by the user " + options.user +
+                                                    ", as which ranks run"));
+    }
+  }
+  places.chunks = data + "/chunks";
+  places.notes = data + "/notes";
+  places.attempts = work + "/attempts";
+  places.objects = work + "/objects";
+  places.run = places.change_user ? "/run/weft" : "/tmp/weft-" + std::to_string(::geteuid());
+  for (const auto& [folder, mode] :
+       {std::pair{places.chunks, 0700}, {places.notes, 0700}, {places.attempts, 0711},
+        {places.objects, 0711}, {places.run, 0711}, {places.run + "/" + digest, 0711}}) {
+    WEFT_RETURN_IF_ERROR(make_folder(folder, static_cast<mode_t>(mode)));
+  }
+  for (const auto& folder : {places.attempts, places.objects}) {  // nobody else's business
+    if (places.change_user && (::chown(folder.c_str(), 0, places.user.gid) != 0 ||
+                               ::chmod(folder.c_str(), 0710) != 0)) {
+      return fail(Code::kPermissionDenied, "cannot give " + folder + " to " + options.user);
+    }
+  }
+  places.agent_socket = places.run + "/" + digest + "/agent";
+  const std::string self = own_program();
+  const std::string worker =
+      options.worker.empty() ? fs::path(self).parent_path().string() + "/weft-worker"
+                             : fs::absolute(options.worker).string();
+  WEFT_ASSIGN_OR_RETURN(places.worker, reachable(worker, places, work));
+  WEFT_ASSIGN_OR_RETURN(places.agent, reachable(self, places, work));
+  return places;
+}
+
+}  // namespace weft
