@@ -11,7 +11,7 @@ int main(int argc, char** argv) {
       "Compares outputs, loss, gradients and 20 AdamW steps of golden cases with what\n"
       "transformers computed. One line a case with its worst value; exit status 1 when a case is\n"
       "beyond its tolerance or cannot be run.");
-  app.add_option("case", options.cases, "Folders of golden cases")->required()->type_name("CASE");
+  app.add_option("CASE", options.cases, "Folders of golden cases")->required();
   app.add_option("--mesh", mesh, "Ranks to run on, as threads: data=A,sequence=B,tensor=C")
       ->type_name("MESH");
   app.add_option("--precision", options.precision, "Arithmetic")

@@ -69,6 +69,10 @@ Status read_tensors(const SafetensorsFile& file, Case& golden) {
     const bool output = name == "loss" || name == "logits" || name == "last_hidden_state" ||
                         name.starts_with("grad.");
     if (!output) continue;
+    if (info.shape.size() > Shape::kDimsMax) {
+      return Status::invalid(file.path() + ": " + name, std::to_string(info.shape.size()) + " dims",
+                             "must have at most " + std::to_string(Shape::kDimsMax));
+    }
     Expected expected{Shape(info.shape), std::vector<float>(static_cast<size_t>(info.elements()))};
     WEFT_RETURN_IF_ERROR(file.read(name, expected.values));
     golden.tensors.emplace(name, std::move(expected));
@@ -171,6 +175,7 @@ Result<Case> read_case(const std::string& folder) {
   }
   WEFT_ASSIGN_OR_RETURN(golden.trajectory,
                         read_trajectory(root / "trajectory.json", golden.batches.size()));
+  if (Status status = check_case(golden); !status.ok()) return fail(status.with_prefix(folder));
   return golden;
 }
 

@@ -56,7 +56,11 @@ struct Case {
   Trajectory trajectory;
 };
 
-// Errors name the file and what is wrong; a family or task that is not known here is named.
+// Whether tensors, rows and configuration fit together, so that no index leaves a tensor.
+Status check_case(const Case& golden);
+
+// Reads and checks. Errors name the file and what is wrong; a family or task that is not known here
+// is named.
 Result<Case> read_case(const std::string& folder);
 
 }  // namespace weft::golden

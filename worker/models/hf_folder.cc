@@ -70,6 +70,13 @@ bool same_shape(const SafetensorInfo& info, const Shape& shape) {
   return std::ranges::equal(info.shape, shape.extents());
 }
 
+// Of a file: any number of dims.
+std::string shown(const std::vector<int64_t>& shape) {
+  std::string text = "[";
+  for (int64_t extent : shape) text += (text.size() > 1 ? ", " : "") + std::to_string(extent);
+  return text + "]";
+}
+
 // Every tensor of the files is used, or may be left out.
 Status check_leftovers(const HfFolder& folder, const SafetensorsSet& files,
                        const std::set<std::string>& used) {
@@ -131,7 +138,7 @@ Status load_hf_weights(const HfFolder& folder, std::vector<Parameter>& parameter
                     folder.path + ": the weights lack " + info.name + " " + info.shape.to_string());
     }
     if (!same_shape(*found, info.shape)) {
-      return Status::invalid(folder.path + ": " + found->name, Shape(found->shape).to_string(),
+      return Status::invalid(folder.path + ": " + found->name, shown(found->shape),
                              "config.json asks for the shape " + info.shape.to_string());
     }
     used.insert(found->name);

@@ -229,5 +229,27 @@ TEST(GoldenCase, BrokenFilesAreErrors) {
   }
 }
 
+TEST(GoldenCase, TensorsThatDoNotFitAreErrors) {
+  Case golden = read(fixture("gpt2-causal"));
+  EXPECT_TRUE(check_case(golden).ok());
+  golden.inputs.ids[3] = 128;
+  EXPECT_EQ(check_case(golden).field(), "input_ids");
+  golden = read(fixture("gpt2-causal"));
+  golden.batches[1].labels[3] = 128;
+  EXPECT_EQ(check_case(golden).field(), "1.labels");
+  golden = read(fixture("gpt2-causal"));
+  golden.tensors.at("grad.transformer.ln_f.bias").shape = {31};
+  EXPECT_EQ(check_case(golden).field(), "grad.transformer.ln_f.bias");
+  golden = read(fixture("gpt2-causal"));
+  golden.tensors.at("logits").shape = {4, 24, 129};
+  EXPECT_EQ(check_case(golden).field(), "logits");
+  golden = read(fixture("gpt2-causal"));
+  golden.tensors.erase("loss");
+  EXPECT_EQ(check_case(golden).field(), "loss");
+  golden = read(fixture("gpt2-sequence"));
+  golden.folder.labels = 1;
+  EXPECT_EQ(check_case(golden).field(), "id2label");
+}
+
 }  // namespace
 }  // namespace weft::golden

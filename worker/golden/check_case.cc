@@ -1,0 +1,84 @@
+// A case's tensors against its configuration: everything that later code relies on.
+#include <algorithm>
+
+#include "worker/golden/golden_case.h"
+
+namespace weft::golden {
+namespace {
+
+Status wrong(const std::string& what, const std::string& value, const std::string& rule) {
+  return Status::invalid(what, value, rule);
+}
+
+Status check_range(const std::string& what, const std::vector<int64_t>& values, int64_t below,
+                   int64_t besides) {
+  for (int64_t value : values) {
+    if ((value < 0 || value >= below) && value != besides) {
+      return wrong(what, std::to_string(value), "must be from 0 to " + std::to_string(below - 1));
+    }
+  }
+  return Status();
+}
+
+Status check_rows(const Case& golden, const TaskRows& rows, const std::string& prefix) {
+  const ModelConfig& config = *golden.folder.config;
+  const bool classes = golden.task_type == "sequence_classification";
+  WEFT_RETURN_IF_ERROR(check_range(prefix + "input_ids", rows.ids, config.vocabulary, 0));
+  WEFT_RETURN_IF_ERROR(check_range(prefix + "position_ids", rows.positions, config.positions, 0));
+  if (rows.positions.empty() && rows.tokens > config.positions) {
+    return wrong(prefix + "input_ids", std::to_string(rows.tokens) + " tokens",
+                 "must be at most n_positions, " + std::to_string(config.positions));
+  }
+  const int64_t labels = classes ? rows.rows : rows.rows * rows.tokens;
+  if (static_cast<int64_t>(rows.labels.size()) != labels || labels == 0) {
+    return wrong(prefix + "labels", std::to_string(rows.labels.size()) + " elements",
+                 "must have " + std::to_string(labels));
+  }
+  return check_range(prefix + "labels", rows.labels,
+                     classes ? golden.folder.labels : config.vocabulary, kNoLabel);
+}
+
+Status check_shape(const Case& golden, const std::string& name, const Shape& shape) {
+  const auto found = golden.tensors.find(name);
+  if (found == golden.tensors.end() || found->second.shape == shape) return Status();
+  return wrong(name, found->second.shape.to_string(), "must have the shape " + shape.to_string());
+}
+
+Status check_gradients(const Case& golden) {
+  const HfFolder& folder = golden.folder;
+  for (const ParameterInfo& info : folder.family->plan(*folder.config, 1, 0)) {
+    WEFT_RETURN_IF_ERROR(check_shape(golden, "grad." + info.name, info.shape));
+  }
+  return check_shape(golden, "grad.score.weight", {folder.labels, folder.config->hidden});
+}
+
+}  // namespace
+
+Status check_case(const Case& golden) {
+  const ModelConfig& config = *golden.folder.config;
+  const int64_t rows = golden.inputs.rows, tokens = golden.inputs.tokens;
+  if (golden.task_type == "sequence_classification" && golden.folder.labels < 2) {
+    return wrong("id2label", std::to_string(golden.folder.labels),
+                 "a classification needs at least 2 classes");
+  }
+  WEFT_RETURN_IF_ERROR(check_rows(golden, golden.inputs, ""));
+  for (size_t i = 0; i < golden.batches.size(); ++i) {
+    WEFT_RETURN_IF_ERROR(check_rows(golden, golden.batches[i], std::to_string(i) + "."));
+  }
+  if (static_cast<int64_t>(golden.compared.size()) != rows * tokens) {
+    return wrong("attention_mask", std::to_string(golden.compared.size()) + " elements",
+                 "must have those of input_ids");
+  }
+  const auto loss = golden.tensors.find("loss");
+  if (loss == golden.tensors.end() || loss->second.values.size() != 1) {
+    return wrong("loss", "absent or no scalar", "must be a scalar in case.safetensors");
+  }
+  WEFT_RETURN_IF_ERROR(check_shape(golden, "last_hidden_state", {rows, tokens, config.hidden}));
+  const bool classes = golden.task_type == "sequence_classification";
+  WEFT_RETURN_IF_ERROR(check_shape(
+      golden, "logits",
+      classes ? Shape{rows, golden.folder.labels} : Shape{rows, tokens, config.vocabulary}));
+  return check_gradients(golden);
+}
+
+}  // namespace weft::golden
