@@ -1,0 +1,18 @@
+// A checkpoint's export on disk.
+// Thread safety: one thread. Ownership: none.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "coordinator/cli/api_client.h"
+
+namespace weft::cli {
+
+// Downloads the files of `checkpoint` into `folder`, which must be absent or empty: first into a
+// folder beside it, renamed when all is there and synced. Gives the task whose head was taken.
+Result<std::string> download_export(ApiClient& client, const std::string& checkpoint,
+                                    const std::string& task, const std::string& folder,
+                                    const std::function<void(int64_t, int64_t)>& progress);
+
+}  // namespace weft::cli

@@ -1,0 +1,59 @@
+#include <fmt/format.h>
+
+#include "coordinator/cli/commands.h"
+#include "proto/base/clock.h"
+
+namespace weft::cli {
+
+int nodes(const Context& context) {
+  Result<ApiClient> client = ApiClient::connect(context.settings);
+  if (!client) return report(context, client.error());
+  proto::NodeList list;
+  const Status status = client->get("nodes", list);
+  if (!status.ok()) return report(context, status);
+  if (context.json) {
+    print_json(list);
+    return kExitOk;
+  }
+  if (list.nodes().empty()) {
+    print("no nodes yet; 'weft join' on a machine adds it\n");
+    return kExitOk;
+  }
+  Table table({"NAME", "STATE", "SLOTS", "CORES", "MEMORY", "DISK FREE", "GPUS", "ADDRESS", "SEEN",
+               "RUNS"});
+  for (const size_t column : {2, 3, 4, 5, 6, 8}) table.align_right(column);
+  const int64_t now = SystemClock().wall_ms();
+  for (const proto::NodeInfo& node : list.nodes()) {
+    const bool ready = node.state() == proto::NODE_STATE_READY;
+    std::string runs;
+    for (const std::string& attempt : node.attempts()) runs += (runs.empty() ? "" : " ") + attempt;
+    table.add({node.name(), ready ? "ready" : "lost", std::to_string(node.slots()),
+               std::to_string(node.cores()), show_bytes(node.memory_bytes()),
+               show_bytes(node.disk_free_bytes()), std::to_string(node.gpus()), node.address(),
+               show_age(node.last_seen_ms(), now), runs},
+              ready ? Color::kGreen : Color::kRed, 1);
+  }
+  print(table.text(context.terminal));
+  return kExitOk;
+}
+
+int token(const Context& context, bool join) {
+  const std::string data = data_folder(context.settings);
+  if (join) {
+    const auto secret = read_text_file(data + "/join-secret", 4096);
+    if (!secret) {
+      return report(context, Status(secret.error())
+                                 .with_rule("ask on the machine where 'weft up' was called, with "
+                                            "the same --data"));
+    }
+    print(*secret);
+    return kExitOk;
+  }
+  const Result<Endpoint> endpoint = find_endpoint(context.settings);
+  if (!endpoint) return report(context, endpoint.error());
+  print(fmt::format("server:     http://{}:{}\ntoken file: {}\n", endpoint->host, endpoint->port,
+                    endpoint->token_file));
+  return kExitOk;
+}
+
+}  // namespace weft::cli

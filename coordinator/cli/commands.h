@@ -1,0 +1,101 @@
+// The commands of `weft`, apart from how their options are parsed (options.cc). Each gives the exit
+// status (exit_codes.h).
+// Thread safety: one thread. Ownership: values.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "coordinator/cli/context.h"
+
+namespace weft::cli {
+
+// ---- jobs (job_commands.cc) ---------------------------------------------------------------------
+struct SubmitOptions {
+  std::string file;
+  std::vector<std::string> sets;
+  bool wait = false;
+  std::string idempotency_key;  // empty: a new one
+};
+int submit(const Context& context, const SubmitOptions& options);
+int validate(const Context& context, const SubmitOptions& options);
+
+struct ListOptions {
+  std::string state, name, kind;
+  std::vector<std::string> labels;
+  int limit = 100;
+  bool all = false;  // every page
+};
+int list_jobs(const Context& context, const ListOptions& options);
+int show_job(const Context& context, const std::string& job);
+// "cancel", "pause", "resume", "checkpoint"
+int act(const Context& context, const std::string& action, const std::vector<std::string>& jobs);
+int remove_jobs(const Context& context, const std::vector<std::string>& jobs);
+int set_priority(const Context& context, const std::string& job, int priority);
+
+// ---- what a job tells (follow_commands.cc, watch_command.cc) ------------------------------------
+int watch(const Context& context, const std::string& job);
+struct FollowOptions {
+  std::string job;
+  bool follow = false;
+  int attempt = 0;   // logs; 0: the current one
+  std::string rank;  // logs; a number, "all" or "launcher"
+  std::string task;  // metrics
+};
+int logs(const Context& context, const FollowOptions& options);
+int events(const Context& context, const FollowOptions& options);
+int metrics(const Context& context, const FollowOptions& options);
+
+// ---- checkpoints (checkpoint_commands.cc, generate_command.cc) ----------------------------------
+int checkpoints(const Context& context, const std::string& job);
+int remove_checkpoint(const Context& context, const std::string& checkpoint);
+struct ExportOptions {
+  std::string checkpoint, folder, task;
+};
+int export_checkpoint(const Context& context, const ExportOptions& options);
+struct GenerateOptions {
+  std::string checkpoint, prompt, task;
+  int max_tokens = 100;
+  double temperature = 0.8;
+  int top_k = 40;
+  std::optional<int64_t> seed;
+};
+int generate(const Context& context, const GenerateOptions& options);
+
+// ---- a job file from a model and data (fine_tune_command.cc) ------------------------------------
+struct FineTuneOptions {
+  std::string model, data, validation, name, task = "causal_lm", file;
+  int labels = 0, steps = 200, batch_size = 8, sequence_length = 128, slots = 1;
+  double learning_rate = 3e-4;
+  bool dry_run = false, wait = false;
+};
+int fine_tune(const Context& context, const FineTuneOptions& options);
+
+// ---- the cluster (cluster_commands.cc, up_command.cc, down_command.cc, doctor.cc) ---------------
+int nodes(const Context& context);
+int token(const Context& context, bool join);
+struct UpOptions {
+  int nodes = 1, slots_per_node = 1;
+  bool nodes_given = false, slots_given = false;
+  int port = 0, agent_port = 0;  // 0: as recorded, else the default
+  std::string address;           // empty: as recorded, else loopback
+  std::vector<std::string> host_names;
+};
+int up(const Context& context, const UpOptions& options);
+int down(const Context& context, bool now);
+struct JoinOptions {
+  std::string coordinator, token, name;  // token: "-" standard input, else a file or the token
+  int slots = 0;                         // 0: as the agent finds
+};
+int join(const Context& context, const JoinOptions& options);
+int doctor(const Context& context);
+
+// Waits until the job is finished; what `watch` and `submit --wait` do.
+int wait_for_job(const Context& context, ApiClient& client, const std::string& job, bool quiet);
+// Submits a job file that is read already.
+struct JobFile;
+Result<proto::Job> submit_file(const Context& context, ApiClient& client, JobFile& file,
+                               const std::string& idempotency_key);
+
+}  // namespace weft::cli

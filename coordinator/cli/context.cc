@@ -1,0 +1,57 @@
+#include "coordinator/cli/context.h"
+
+#include <fmt/format.h>
+
+#include <cstdio>
+
+#include "proto/json/message_json.h"
+
+namespace weft::cli {
+
+int report(const Context& context, const Status& status) {
+  if (context.json) {
+    proto::ErrorBody body;
+    proto::ApiError& error = *body.mutable_error();
+    error.set_code(std::string(code_name(status.code())));
+    error.set_message(status.message());
+    error.set_field(status.field());
+    error.set_value(status.value());
+    error.set_rule(status.rule());
+    error.set_line(status.line());
+    fmt::print(stderr, "{}\n", write_json(body));
+  } else {
+    fmt::print(stderr, "weft: {}\n", printable(status.to_string()));
+  }
+  return status.code() == Code::kNotFound ? kExitNotFound : kExitError;
+}
+
+void print(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stdout); }
+
+void print_json(const google::protobuf::Message& message) {
+  print(write_json(message, {.indent = 2, .unset_as_null = true}) + "\n");
+}
+
+void print_json_line(const google::protobuf::Message& message) {
+  print(write_json(message, {.indent = 0, .unset_as_null = true}) + "\n");
+  std::fflush(stdout);
+}
+
+bool is_finished(proto::JobState state) {
+  return state == proto::JOB_STATE_SUCCEEDED || state == proto::JOB_STATE_FAILED ||
+         state == proto::JOB_STATE_CANCELLED;
+}
+
+int exit_code(proto::JobState state) {
+  switch (state) {
+    case proto::JOB_STATE_SUCCEEDED:
+      return kExitOk;
+    case proto::JOB_STATE_FAILED:
+      return kExitJobFailed;
+    case proto::JOB_STATE_CANCELLED:
+      return kExitCancelled;
+    default:
+      return kExitNotFinished;
+  }
+}
+
+}  // namespace weft::cli

@@ -1,0 +1,102 @@
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <random>
+#include <thread>
+
+#include "cluster/comm/single/single_communicator.h"
+#include "coordinator/cli/checkpoint_export.h"
+#include "coordinator/cli/commands.h"
+#include "coordinator/cli/progress_line.h"
+#include "proto/json/writer.h"
+#include "worker/serve/generate.h"
+
+namespace weft::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+// A checkpoint never changes, so an export of it is kept and used again.
+Result<std::string> cached_export(const Context& context, const GenerateOptions& options) {
+  const std::string cache = environment("XDG_CACHE_HOME").empty() ? home_folder() + "/.cache"
+                                                                  : environment("XDG_CACHE_HOME");
+  WEFT_ASSIGN_OR_RETURN(ApiClient client, ApiClient::connect(context.settings));
+  const std::string folder =
+      fmt::format("{}/weft/exports/{}-{}", cache, encoded(options.checkpoint),
+                  options.task.empty() ? "default" : encoded(options.task));
+  std::error_code error;
+  if (fs::exists(folder + "/model.safetensors", error)) {
+    proto::CheckpointManifest known;  // whether it is still there, and the token valid
+    WEFT_RETURN_IF_ERROR(client.get("checkpoints/" + encoded(options.checkpoint), known));
+    return folder;
+  }
+  ProgressLine line(context.json);
+  WEFT_RETURN_IF_ERROR([&]() -> Status {
+    const auto task = download_export(
+        client, options.checkpoint, options.task, folder, [&](int64_t done, int64_t whole) {
+          line.show(fmt::format("loading {} of {}", show_bytes(done), show_bytes(whole)));
+        });
+    return task ? Status() : task.error();
+  }());
+  return folder;
+}
+
+Result<Rank> make_rank() {
+  WEFT_ASSIGN_OR_RETURN(Mesh mesh, Mesh::create(comm::single_world(), MeshDegrees{}));
+  const unsigned cores = std::max(1U, std::thread::hardware_concurrency());
+  return Rank{make_caching_allocator(), std::make_unique<ThreadPool>(static_cast<int>(cores)),
+              std::move(mesh), Logger()};
+}
+
+Result<Generated> run(const Context& context, const GenerateOptions& options) {
+  if (options.checkpoint.empty()) return fail(Code::kInvalidArgument, "no checkpoint");
+  weft::GenerateOptions how;
+  how.max_tokens = options.max_tokens;
+  how.greedy = options.temperature == 0;
+  if (!how.greedy) how.temperature = options.temperature;
+  how.top_k = options.top_k;
+  how.seed = options.seed ? static_cast<uint64_t>(*options.seed) : std::random_device()();
+  WEFT_RETURN_IF_ERROR(check_options(how));
+  // An exported folder on this machine will do as well as a checkpoint's id.
+  std::error_code error;
+  std::string folder = options.checkpoint;
+  if (!fs::exists(folder + "/config.json", error)) {
+    WEFT_ASSIGN_OR_RETURN(folder, cached_export(context, options));
+  }
+  WEFT_ASSIGN_OR_RETURN(Rank rank, make_rank());
+  WEFT_ASSIGN_OR_RETURN(LoadedModel model, load_hf_folder(rank, folder));
+  if (!context.json) print(options.prompt);
+  return weft::generate(rank, *model.trunk, *model.tokenizer, options.prompt, how,
+                        [&](std::string_view piece) {
+                          if (!context.json) print(std::string(piece));
+                          std::fflush(stdout);
+                          return true;
+                        });
+}
+
+}  // namespace
+
+int generate(const Context& context, const GenerateOptions& options) {
+  Result<Generated> made = fail(Code::kInternal, "");
+  try {
+    made = run(context, options);
+  } catch (const StatusError& error) {
+    made = fail(error.status());
+  }
+  if (!made) return report(context, made.error());
+  if (context.json) {
+    JsonWriter out(2);
+    out.begin_object().key("checkpoint").string(options.checkpoint);
+    out.key("prompt").string(options.prompt).key("text").string(made->text);
+    out.key("tokens").integer(static_cast<int64_t>(made->ids.size())).end_object();
+    print(out.take() + "\n");
+  } else {
+    print("\n");
+  }
+  return kExitOk;
+}
+
+}  // namespace weft::cli

@@ -1,0 +1,260 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <map>
+
+#include "coordinator/cli/commands.h"
+#include "coordinator/cli/job_file.h"
+#include "coordinator/cli/progress_line.h"
+#include "coordinator/cli/upload.h"
+#include "proto/base/clock.h"
+#include "proto/base/hash.h"
+#include "proto/json/names.h"
+
+namespace weft::cli {
+namespace {
+
+constexpr int kPageMax = 1000;
+
+std::string kind_name(proto::JobKind kind) {
+  const auto* value = proto::JobKind_descriptor()->FindValueByNumber(kind);
+  return value == nullptr ? "" : enum_name(*value);
+}
+
+std::string percent(const proto::Job& job) {
+  if (job.steps() <= 0) return "-";
+  return fmt::format("{}/{}", job.step(), job.steps());
+}
+
+Status list_page(ApiClient& client, const ListOptions& options, const std::string& after,
+                 proto::JobPage& page) {
+  std::string path = fmt::format("jobs?order=newest&limit={}",
+                                 options.all ? kPageMax : std::clamp(options.limit, 1, kPageMax));
+  const auto add = [&](const char* name, const std::string& value) {
+    if (!value.empty()) path += fmt::format("&{}={}", name, encoded(value));
+  };
+  add("state", options.state);
+  add("name", options.name);
+  add("kind", options.kind);
+  add("after", after);
+  for (const std::string& label : options.labels) add("label", label);
+  return client.get(path, page);
+}
+
+std::string job_table(const Context& context, const proto::JobPage& page) {
+  Table table({"ID", "NAME", "KIND", "STATE", "ATTEMPT", "STEP", "LOSS", "AGE", "REASON"});
+  for (const size_t column : {4, 5, 6, 7}) table.align_right(column);
+  const int64_t now = SystemClock().wall_ms();
+  for (const proto::Job& job : page.jobs()) {
+    table.add({job.id(), job.name(), kind_name(job.kind()), state_name(job.state()),
+               std::to_string(job.attempt()), percent(job),
+               job.has_loss() ? show_number(job.loss()) : "-", show_age(job.created_ms(), now),
+               job.reason()},
+              state_color(job.state()), 3);
+  }
+  return table.text(context.terminal);
+}
+
+void add_fact(std::string& out, const std::string& name, const std::string& value) {
+  if (!value.empty() && value != "-")
+    out += fmt::format("{:<12}{}\n", name + ":", printable(value));
+}
+
+std::string rank_table(const Context& context, const proto::Job& job) {
+  Table table({"RANK", "NODE", "SLOT", "PID", "DATA", "SEQUENCE", "TENSOR"});
+  for (const size_t column : {0, 2, 3, 4, 5, 6}) table.align_right(column);
+  for (const proto::RankInfo& rank : job.ranks()) {
+    table.add({std::to_string(rank.rank()), rank.node(), std::to_string(rank.slot()),
+               rank.pid() > 0 ? std::to_string(rank.pid()) : "-", std::to_string(rank.data()),
+               std::to_string(rank.sequence()), std::to_string(rank.tensor())});
+  }
+  return table.empty() ? "" : "\n" + table.text(context.terminal);
+}
+
+std::string job_page(const Context& context, const proto::Job& job) {
+  std::string out;
+  const proto::ParallelSpec& mesh = job.spec().parallel();
+  add_fact(out, "job", job.id());
+  add_fact(out, "name", job.name());
+  add_fact(out, "kind", kind_name(job.kind()));
+  add_fact(out, "state", state_name(job.state()));
+  add_fact(out, "reason", job.reason());
+  add_fact(out, "attempt", fmt::format("{} ({} restarts)", job.attempt(), job.restarts()));
+  add_fact(out, "step", percent(job));
+  add_fact(out, "loss", job.has_loss() ? show_number(job.loss()) : "");
+  add_fact(out, "validation", job.has_validation_loss() ? show_number(job.validation_loss()) : "");
+  add_fact(out, "tokens/s",
+           job.has_tokens_per_second() ? show_number(job.tokens_per_second()) : "");
+  add_fact(
+      out, "time left",
+      job.has_seconds_left() && !is_finished(job.state()) ? show_seconds(job.seconds_left()) : "");
+  add_fact(
+      out, "mesh",
+      fmt::format("data={} sequence={} tensor={}", mesh.data(), mesh.sequence(), mesh.tensor()));
+  add_fact(out, "submitted", show_time(job.created_ms()));
+  add_fact(out, "started", show_time(job.started_ms()));
+  add_fact(out, "finished", show_time(job.finished_ms()));
+  add_fact(out, "checkpoint", job.checkpoint());
+  add_fact(out, "resumed", job.resume_note());
+  const std::map<std::string, double> results(job.results().begin(), job.results().end());
+  for (const auto& [name, value] : results) add_fact(out, name, show_number(value));
+  return out + rank_table(context, job);
+}
+
+}  // namespace
+
+Result<proto::Job> submit_file(const Context& context, ApiClient& client, JobFile& file,
+                               const std::string& idempotency_key) {
+  WEFT_ASSIGN_OR_RETURN([[maybe_unused]] const proto::JobSpec whole, check_job(file));
+  WEFT_ASSIGN_OR_RETURN([[maybe_unused]] const auto inputs, local_inputs(file));
+  ProgressLine line(context.json);
+  Uploader uploader(client, [&line](int64_t done, int64_t all) {
+    line.show(fmt::format("uploading {} {} of {}",
+                          bar(static_cast<double>(done) / static_cast<double>(all), 30),
+                          show_bytes(done), show_bytes(all)));
+  });
+  WEFT_RETURN_IF_ERROR(
+      replace_inputs(file, [&](const LocalInput& input) { return uploader.upload(input); }));
+  line.clear();
+  proto::Job job;
+  Status status = client.send("POST", "jobs", &file.spec, &job, idempotency_key);
+  if (!status.ok()) return fail(status.with_line(file.lines.find(status.field())));
+  return job;
+}
+
+int submit(const Context& context, const SubmitOptions& options) {
+  Result<JobFile> file = read_job_file(options.file, options.sets);
+  if (!file) return report(context, file.error());
+  if (const auto whole = check_job(*file); !whole) return report(context, whole.error());
+  Result<ApiClient> client = ApiClient::connect(context.settings);
+  if (!client) return report(context, client.error());
+  const std::string key =
+      options.idempotency_key.empty() ? "weft-" + random_hex(16) : options.idempotency_key;
+  const Result<proto::Job> job = submit_file(context, *client, *file, key);
+  if (!job) return report(context, job.error());
+  if (options.wait) {
+    if (!context.json) print(fmt::format("{} is {}\n", job->id(), state_name(job->state())));
+    const int status = wait_for_job(context, *client, job->id(), context.json);
+    if (!context.json) return status;
+    const Result<proto::Job> end = client->job(job->id());
+    if (!end) return report(context, end.error());
+    print_json(*end);
+    return status;
+  }
+  if (context.json) {
+    print_json(*job);
+    return kExitOk;
+  }
+  print(fmt::format("{} is {}{}\n'weft watch {}' follows it\n", job->id(), state_name(job->state()),
+                    job->reason().empty() ? "" : ": " + printable(job->reason()), job->id()));
+  return kExitOk;
+}
+
+int validate(const Context& context, const SubmitOptions& options) {
+  Result<JobFile> file = read_job_file(options.file, options.sets);
+  if (!file) return report(context, file.error());
+  const Result<proto::JobSpec> spec = check_job(*file);
+  if (!spec) return report(context, spec.error());
+  const auto inputs = local_inputs(*file);
+  if (!inputs) return report(context, inputs.error());
+  if (context.json) {
+    print_json(*spec);
+  } else {
+    print(fmt::format("{}: a valid {} job of {} steps on {} slots\n", spec->name(),
+                      kind_name(spec->kind()), spec->training().steps(),
+                      spec->resources().slots()));
+  }
+  return kExitOk;
+}
+
+int list_jobs(const Context& context, const ListOptions& options) {
+  Result<ApiClient> client = ApiClient::connect(context.settings);
+  if (!client) return report(context, client.error());
+  proto::JobPage all;
+  std::string after;
+  do {
+    proto::JobPage page;
+    const Status status = list_page(*client, options, after, page);
+    if (!status.ok()) return report(context, status);
+    after = page.next();
+    all.MergeFrom(page);
+  } while (options.all && !after.empty());
+  all.set_next(after);
+  if (context.json) {
+    print_json(all);
+  } else if (all.jobs().empty()) {
+    print("no jobs; 'weft submit -f job.yaml' submits one\n");
+  } else {
+    print(job_table(context, all));
+    if (!after.empty())
+      print(fmt::format("{} of {} jobs; --all shows all\n", all.jobs_size(), all.total()));
+  }
+  return kExitOk;
+}
+
+int show_job(const Context& context, const std::string& id) {
+  Result<ApiClient> client = ApiClient::connect(context.settings);
+  if (!client) return report(context, client.error());
+  const Result<proto::Job> job = client->job(id);
+  if (!job) return report(context, job.error());
+  if (context.json) {
+    print_json(*job);
+  } else {
+    print(job_page(context, *job));
+  }
+  return kExitOk;
+}
+
+int act(const Context& context, const std::string& action, const std::vector<std::string>& jobs) {
+  Result<ApiClient> client = ApiClient::connect(context.settings);
+  if (!client) return report(context, client.error());
+  int exit = kExitOk;
+  for (const std::string& id : jobs) {
+    proto::Job job;
+    const Status status =
+        client->send("POST", fmt::format("jobs/{}/{}", encoded(id), action), nullptr, &job);
+    if (!status.ok()) {
+      exit = report(context, status);
+    } else if (context.json) {
+      print_json(job);
+    } else {
+      print(fmt::format("{} is {}{}\n", job.id(), state_name(job.state()),
+                        action == "checkpoint" ? "; a checkpoint is being written" : ""));
+    }
+  }
+  return exit;
+}
+
+int remove_jobs(const Context& context, const std::vector<std::string>& jobs) {
+  Result<ApiClient> client = ApiClient::connect(context.settings);
+  if (!client) return report(context, client.error());
+  int exit = kExitOk;
+  for (const std::string& id : jobs) {
+    const Status status = client->send("DELETE", "jobs/" + encoded(id), nullptr, nullptr);
+    if (!status.ok()) {
+      exit = report(context, status);
+    } else if (!context.json) {
+      print(id + " is deleted\n");
+    }
+  }
+  return exit;
+}
+
+int set_priority(const Context& context, const std::string& id, int priority) {
+  Result<ApiClient> client = ApiClient::connect(context.settings);
+  if (!client) return report(context, client.error());
+  proto::JobPatch patch;
+  patch.set_priority(priority);
+  proto::Job job;
+  const Status status = client->send("PATCH", "jobs/" + encoded(id), &patch, &job);
+  if (!status.ok()) return report(context, status);
+  if (context.json) {
+    print_json(job);
+  } else {
+    print(fmt::format("{} has priority {}\n", job.id(), job.spec().priority()));
+  }
+  return kExitOk;
+}
+
+}  // namespace weft::cli

@@ -1,0 +1,127 @@
+#include "coordinator/cli/local_cluster.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+
+#include "coordinator/cli/settings.h"
+#include "proto/base/hash.h"
+#include "proto/json/message_json.h"
+
+namespace weft::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+Status make_folder(const std::string& path) {
+  std::error_code error;
+  fs::create_directories(path, error);
+  if (!error) return Status();
+  return Status(Code::kUnavailable, fmt::format("cannot make the folder {}: {}; name another with "
+                                                "--data, or make this one writable",
+                                                path, error.message()));
+}
+
+Status make_secret(const std::string& path) {
+  std::error_code error;
+  if (fs::exists(path, error)) return Status();
+  return write_text_file(path, random_hex(32) + "\n", 0600);
+}
+
+}  // namespace
+
+Result<FolderLock> FolderLock::take(const std::string& data) {
+  const std::string path = data + "/run/lock";
+  const int file = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  if (file < 0) {
+    return fail(Code::kUnavailable, fmt::format("cannot open {}: {}", path, std::strerror(errno)));
+  }
+  const bool locked = wait_until(60, [&] { return ::flock(file, LOCK_EX | LOCK_NB) == 0; });
+  if (!locked) {
+    ::close(file);
+    return fail(Code::kUnavailable,
+                "another 'weft up' or 'weft down' works on " + data + "; wait until it has ended");
+  }
+  return FolderLock(file);
+}
+
+FolderLock::~FolderLock() {
+  if (file_ >= 0) ::close(file_);
+}
+
+Process LocalPrograms::running(const std::string& name) const {
+  return read_pid_file(fmt::format("{}/run/{}.pid", data_, name));
+}
+
+std::vector<Process> LocalPrograms::agents() const {
+  return find_processes("weft-agent", data_ + "/nodes/");
+}
+
+Status LocalPrograms::start(const std::string& name, const std::vector<std::string>& argv) {
+  if (is_alive(running(name))) return Status();
+  if (::access(argv[0].c_str(), X_OK) != 0) {
+    return Status(Code::kNotFound, argv[0] +
+                                       " is not there; build it beside weft "
+                                       "(cluster/deploy/build.sh)");
+  }
+  WEFT_ASSIGN_OR_RETURN(const Process process, start_daemon(argv, log(name)));
+  return write_pid_file(fmt::format("{}/run/{}.pid", data_, name), process);
+}
+
+Status LocalPrograms::start_coordinator(const std::vector<std::string>& host_names) {
+  std::vector<std::string> argv = {program_folder() + "/weft-coordinator",
+                                   "--data",
+                                   data_ + "/coordinator",
+                                   "--listen",
+                                   cluster_.address(),
+                                   "--port",
+                                   std::to_string(cluster_.port()),
+                                   "--agent-port",
+                                   std::to_string(cluster_.agent_port()),
+                                   "--token-file",
+                                   data_ + "/token",
+                                   "--secret-file",
+                                   data_ + "/join-secret"};
+  for (const std::string& name : host_names) argv.insert(argv.end(), {"--host-name", name});
+  return start("coordinator", argv);
+}
+
+Status LocalPrograms::start_agent(const std::string& name) {
+  const std::string folder = data_ + "/nodes/" + name;
+  WEFT_RETURN_IF_ERROR(make_folder(folder));
+  std::vector<std::string> argv = {program_folder() + "/weft-agent",
+                                   "--coordinator",
+                                   cluster_.coordinator(),
+                                   "--name",
+                                   name,
+                                   "--data",
+                                   folder,
+                                   "--secret-file",
+                                   data_ + "/join-secret"};
+  if (cluster_.slots_per_node() > 0) {
+    argv.insert(argv.end(), {"--slots", std::to_string(cluster_.slots_per_node())});
+  }
+  return start(name, argv);
+}
+
+Status prepare_folder(const std::string& data, bool with_secrets) {
+  for (const char* part : {"", "/run", "/log", "/nodes", "/coordinator"}) {
+    WEFT_RETURN_IF_ERROR(make_folder(data + part));
+  }
+  ::chmod((data + "/coordinator").c_str(), 0700);
+  if (!with_secrets) return Status();
+  WEFT_RETURN_IF_ERROR(make_secret(data + "/token"));
+  return make_secret(data + "/join-secret");
+}
+
+Status save_local_cluster(const std::string& data, const proto::LocalCluster& cluster) {
+  return write_text_file(data + "/cluster.json", write_json(cluster, {.indent = 2}) + "\n", 0644);
+}
+
+}  // namespace weft::cli

@@ -1,0 +1,26 @@
+// One line that is written over again, on standard error; nothing where that is no terminal.
+// Thread safety: one thread. Ownership: none.
+#pragma once
+
+#include <string>
+
+namespace weft::cli {
+
+class ProgressLine {
+ public:
+  explicit ProgressLine(bool quiet = false);
+  ~ProgressLine() { clear(); }
+  ProgressLine(const ProgressLine&) = delete;
+  ProgressLine& operator=(const ProgressLine&) = delete;
+
+  bool active() const { return active_; }
+  void show(const std::string& text);
+  void clear();
+
+ private:
+  bool active_ = false;
+  bool shown_ = false;
+  int columns_ = 80;
+};
+
+}  // namespace weft::cli

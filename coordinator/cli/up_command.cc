@@ -1,0 +1,173 @@
+#include <arpa/inet.h>
+#include <fmt/format.h>
+
+#include <set>
+
+#include "coordinator/cli/commands.h"
+#include "coordinator/cli/local_cluster.h"
+#include "proto/json/message_json.h"
+
+namespace weft::cli {
+namespace {
+
+constexpr int kPort = 7070;
+constexpr double kStartSeconds = 60;
+
+Status check_address(const std::string& address) {
+  in_addr parsed{};
+  if (::inet_pton(AF_INET, address.c_str(), &parsed) == 1) return Status();
+  return Status::invalid("--address", address, "must be an IPv4 address of this machine");
+}
+
+// What is recorded, changed by what was asked for.
+Result<proto::LocalCluster> choose_cluster(const std::string& data, const UpOptions& options) {
+  proto::LocalCluster cluster;
+  if (const auto known = read_local_cluster(data)) {
+    cluster = *known;
+  } else if (known.error().code() != Code::kNotFound) {
+    return fail(known.error());
+  }
+  if (!options.address.empty()) cluster.set_address(options.address);
+  if (cluster.address().empty()) cluster.set_address("127.0.0.1");
+  WEFT_RETURN_IF_ERROR(check_address(cluster.address()));
+  if (options.nodes_given || cluster.nodes() == 0) cluster.set_nodes(options.nodes);
+  if (options.slots_given || cluster.slots_per_node() == 0) {
+    cluster.set_slots_per_node(options.slots_per_node);
+  }
+  if (options.port > 0) cluster.set_port(options.port);
+  if (options.agent_port > 0) cluster.set_agent_port(options.agent_port);
+  return cluster;
+}
+
+// A port that was asked for must be free; one that nobody named is chosen.
+Status choose_ports(const UpOptions& options, proto::LocalCluster& cluster) {
+  const std::string& address = cluster.address();
+  const auto busy = [&](const char* option, int port) {
+    return Status(Code::kUnavailable,
+                  fmt::format("port {} of {} is in use by another program; choose another with {}, "
+                              "or end that program ('ss -ltnp' names it)",
+                              port, address, option));
+  };
+  if (cluster.port() == 0) cluster.set_port(kPort);
+  if (!is_port_free(address, cluster.port())) return busy("--port", cluster.port());
+  if (cluster.agent_port() == 0) {
+    cluster.set_agent_port(free_port(address, cluster.port() % 65535 + 1));
+  } else if (!is_port_free(address, cluster.agent_port())) {
+    if (options.agent_port > 0) return busy("--agent-port", cluster.agent_port());
+    return busy("--agent-port", cluster.agent_port());
+  }
+  return Status();
+}
+
+Status died(const LocalPrograms& programs, const std::string& name, const char* what) {
+  const std::string log = programs.log(name);
+  return Status(Code::kUnavailable,
+                fmt::format("{} {}; the end of {}:\n{}", name, what, log, file_tail(log, 10)));
+}
+
+Status wait_for_coordinator(const LocalPrograms& programs, const Context& context) {
+  Status last;
+  bool alive = true;
+  const bool answered = wait_until(kStartSeconds, [&] {
+    alive = is_alive(programs.running("coordinator"));
+    if (!alive) return true;
+    Settings settings = context.settings;
+    settings.server = settings.token_file = "";
+    settings.data = programs.data();
+    Result<ApiClient> client = ApiClient::connect(settings);
+    if (!client) return false;
+    proto::Liveness live;
+    last = client->get("health", live);
+    return last.ok();
+  });
+  if (!alive) return died(programs, "coordinator", "ended at once");
+  return answered ? Status() : died(programs, "coordinator", "does not answer");
+}
+
+Result<proto::NodeList> wait_for_nodes(const LocalPrograms& programs, ApiClient& client,
+                                       const proto::LocalCluster& cluster) {
+  proto::NodeList nodes;
+  Status last;
+  std::string dead;
+  const bool ready = wait_until(kStartSeconds, [&] {
+    std::set<std::string> waiting(cluster.node_names().begin(), cluster.node_names().end());
+    for (const std::string& name : waiting) {
+      if (!is_alive(programs.running(name))) dead = name;
+    }
+    last = client.get("nodes", nodes);
+    for (const proto::NodeInfo& node : nodes.nodes()) {
+      if (node.state() == proto::NODE_STATE_READY) waiting.erase(node.name());
+    }
+    return !dead.empty() || waiting.empty();
+  });
+  if (!dead.empty()) return fail(died(programs, dead, "ended at once"));
+  if (ready) return nodes;
+  if (!last.ok()) return fail(last);
+  return fail(died(programs, cluster.node_names(0), "or another node does not become ready"));
+}
+
+Status start_all(const Context& context, const UpOptions& options, LocalPrograms& programs,
+                 const proto::LocalCluster& cluster, proto::NodeList& nodes) {
+  WEFT_RETURN_IF_ERROR(programs.start_coordinator(options.host_names));
+  WEFT_RETURN_IF_ERROR(wait_for_coordinator(programs, context));
+  for (const std::string& name : cluster.node_names()) {
+    WEFT_RETURN_IF_ERROR(programs.start_agent(name));
+  }
+  Settings settings;
+  settings.data = programs.data();
+  WEFT_ASSIGN_OR_RETURN(ApiClient client, ApiClient::connect(settings));
+  WEFT_ASSIGN_OR_RETURN(nodes, wait_for_nodes(programs, client, cluster));
+  return Status();
+}
+
+Result<proto::LocalCluster> bring_up(const Context& context, const UpOptions& options,
+                                     proto::NodeList& nodes) {
+  const std::string data = data_folder(context.settings);
+  WEFT_RETURN_IF_ERROR(prepare_folder(data, true));
+  WEFT_ASSIGN_OR_RETURN([[maybe_unused]] const FolderLock lock, FolderLock::take(data));
+  WEFT_ASSIGN_OR_RETURN(proto::LocalCluster cluster, choose_cluster(data, options));
+  const bool running = is_alive(LocalPrograms(data, cluster).running("coordinator"));
+  if (running) {
+    const auto known = read_local_cluster(data);
+    if (known && (known->port() != cluster.port() || known->address() != cluster.address() ||
+                  known->agent_port() != cluster.agent_port())) {
+      return fail(Status::invalid(
+          "--port", std::to_string(cluster.port()),
+          fmt::format("this cluster runs at {}:{} already; 'weft down' stops it first",
+                      known->address(), known->port())));
+    }
+  } else {
+    WEFT_RETURN_IF_ERROR(choose_ports(options, cluster));
+  }
+  const std::string host = cluster.address() == "0.0.0.0" ? "127.0.0.1" : cluster.address();
+  cluster.set_coordinator(fmt::format("{}:{}", host, cluster.agent_port()));
+  cluster.clear_node_names();
+  for (int i = 1; i <= cluster.nodes(); ++i) cluster.add_node_names(fmt::format("node-{}", i));
+  WEFT_RETURN_IF_ERROR(save_local_cluster(data, cluster));
+  LocalPrograms programs(data, cluster);
+  WEFT_RETURN_IF_ERROR(start_all(context, options, programs, cluster, nodes));
+  return cluster;
+}
+
+}  // namespace
+
+int up(const Context& context, const UpOptions& options) {
+  proto::NodeList nodes;
+  const Result<proto::LocalCluster> cluster = bring_up(context, options, nodes);
+  if (!cluster) return report(context, cluster.error());
+  if (context.json) {
+    print_json(*cluster);
+    return kExitOk;
+  }
+  const std::string data = data_folder(context.settings);
+  print(fmt::format(
+      "The coordinator listens on http://{}:{}; {} of {} nodes are ready.\n"
+      "The token is in {}/token, logs are in {}/log.\n",
+      cluster->address(), cluster->port(), cluster->nodes(), cluster->nodes(), data, data));
+  if (data != data_folder(Settings{}))
+    print(fmt::format("For other commands: export WEFT_DATA={}\n", data));
+  print("'weft submit -f job.yaml' submits a job, 'weft down' stops the cluster.\n");
+  return kExitOk;
+}
+
+}  // namespace weft::cli
