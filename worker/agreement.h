@@ -1,4 +1,5 @@
-// What all ranks of an attempt do at a step's boundary: one small all-reduce (max) of what each knows.
+// What all ranks of an attempt do at a step's boundary: one small all-reduce (max) of what each
+// knows.
 //
 // Thread safety: the rank's compute thread; a collective over the world.
 #pragma once

@@ -45,22 +45,20 @@ Result<Feed> Feed::open(const proto::TaskSpec& task, const Tokenizer& tokenizer,
   std::shared_ptr<const Dataset> held_out;
   if (!task.data().validation().empty()) {
     dataset.label_names = train->label_names();
-    WEFT_ASSIGN_OR_RETURN(held_out, load(task.data().validation(),
-                                         options.field + ".data.validation", dataset, tokenizer,
-                                         options));
+    WEFT_ASSIGN_OR_RETURN(
+        held_out, load(task.data().validation(), options.field + ".data.validation", dataset,
+                       tokenizer, options));
   }
   const RandomKey key = RandomKey{options.seed, 0}.derive(
       /*a=*/0x6f72646572, static_cast<uint64_t>(options.index));
   Sampler sampler(train->samples(), options.shuffle, key);
-  return Feed(std::make_unique<State>(
-      State{std::move(train), std::move(held_out), std::move(sampler)}));
+  return Feed(
+      std::make_unique<State>(State{std::move(train), std::move(held_out), std::move(sampler)}));
 }
 
 TaskRows Feed::next(int64_t rows) { return state_->train->rows(state_->sampler.next(rows)); }
 
-int64_t Feed::validation_rows() const {
-  return state_->held_out ? state_->held_out->samples() : 0;
-}
+int64_t Feed::validation_rows() const { return state_->held_out ? state_->held_out->samples() : 0; }
 
 TaskRows Feed::validation(int64_t first, int64_t rows) const {
   return state_->held_out->range(first, rows);

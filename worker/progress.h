@@ -1,9 +1,9 @@
-// What flows back from a rank, and what it asks for: the caller of the trainer supplies it. In a job it
-// is the connection to the node's agent (cluster/process), in a test a recorder in memory.
+// What flows back from a rank, and what it asks for: the caller of the trainer supplies it. In a
+// job it is the connection to the node's agent (cluster/process), in a test a recorder in memory.
 //
-// Thread safety: every call may come from the compute thread and from the checkpoint's writer thread.
-// Ownership: the caller keeps it alive until the trainer has returned.
-// Invariants: 1. send() keeps the message until it is durable at the coordinator, over reconnects too.
+// Thread safety: every call may come from the compute thread and from the checkpoint's writer
+// thread. Ownership: the caller keeps it alive until the trainer has returned. Invariants: 1.
+// send() keeps the message until it is durable at the coordinator, over reconnects too.
 // 2. put_chunk returns ok only once the chunk is durable. 3. take_control gives each request once.
 #pragma once
 
@@ -20,10 +20,12 @@ class Progress {
  public:
   virtual ~Progress() = default;
 
-  // Queues the message (its job, attempt, rank and sequence are filled in) and returns at once; blocks
-  // only when very many messages wait. kStale: this attempt is no longer the job's; leave at once.
+  // Queues the message (its job, attempt, rank and sequence are filled in) and returns at once;
+  // blocks only when very many messages wait. kStale: this attempt is no longer the job's; leave at
+  // once.
   virtual Status send(proto::RankEnvelope message) = 0;
-  // Waits until everything sent is durable. The Status of the first message that was refused, if any.
+  // Waits until everything sent is durable. The Status of the first message that was refused, if
+  // any.
   virtual Status flush() = 0;
   // A pending request of the user, if any.
   virtual std::optional<proto::Control> take_control() = 0;

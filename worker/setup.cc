@@ -63,8 +63,7 @@ Result<ModelSource> find_source(const proto::LaunchRecord& record) {
   } else if (record.has_base()) {
     source.manifest = &record.base();
   } else if (!record.spec().model().from().empty()) {
-    Result<std::string> path =
-        staged_input(record.objects_folder(), record.spec().model().from());
+    Result<std::string> path = staged_input(record.objects_folder(), record.spec().model().from());
     if (!path) return fail(path.error().with_prefix("model.from: "));
     WEFT_ASSIGN_OR_RETURN(HfFolder folder, open_hf_folder(*path));
     source.folder = std::make_unique<HfFolder>(std::move(folder));
@@ -93,10 +92,9 @@ Status find_config(const proto::JobSpec& spec, const ModelSource& source, Traini
     training.config = training.family->with_dropout(*training.config, spec.training().dropout());
   }
   if (spec.training().sequence_length() > training.config->positions) {
-    return Status::invalid("training.sequence_length",
-                           std::to_string(spec.training().sequence_length()),
-                           "the model has " + std::to_string(training.config->positions) +
-                               " positions");
+    return Status::invalid(
+        "training.sequence_length", std::to_string(spec.training().sequence_length()),
+        "the model has " + std::to_string(training.config->positions) + " positions");
   }
   return {};
 }
@@ -161,8 +159,7 @@ Result<TokenizerFiles> find_tokenizer_files(const proto::LaunchRecord& record,
 
 Status find_tokenizer(Rank& rank, const proto::LaunchRecord& record, const ModelSource& source,
                       Progress& progress, Training& training) {
-  WEFT_ASSIGN_OR_RETURN(const TokenizerFiles files,
-                        find_tokenizer_files(record, source, progress));
+  WEFT_ASSIGN_OR_RETURN(const TokenizerFiles files, find_tokenizer_files(record, source, progress));
   if (files.json.empty()) {
     training.tokenizer = make_byte_tokenizer();
   } else {
@@ -193,9 +190,12 @@ Status open_tasks(Rank& rank, const proto::LaunchRecord& record, Training& train
   for (int i = 0; i < spec.tasks_size(); ++i) {
     const proto::TaskSpec& task = spec.tasks(i);
     const std::string field = "tasks[" + std::to_string(i) + "]";
-    const FeedOptions options{spec.training().sequence_length(), spec.training().seed(),
-                              spec.training().shuffle(),         record.objects_folder(),
-                              field,                             i};
+    const FeedOptions options{spec.training().sequence_length(),
+                              spec.training().seed(),
+                              spec.training().shuffle(),
+                              record.objects_folder(),
+                              field,
+                              i};
     WEFT_ASSIGN_OR_RETURN(Feed feed, Feed::open(task, *training.tokenizer, options));
     const std::string_view type =
         task.type() == proto::TASK_TYPE_CAUSAL_LM ? "causal_lm" : "sequence_classification";
@@ -213,7 +213,8 @@ Status open_tasks(Rank& rank, const proto::LaunchRecord& record, Training& train
   return {};
 }
 
-// Weights of model.from: the trunk's must all be there, a head's are taken where name and shape fit.
+// Weights of model.from: the trunk's must all be there, a head's are taken where name and shape
+// fit.
 Status load_base(const ModelSource& source, Progress& progress, Training& training) {
   if (source.folder) {
     // A folder holds one head: it is taken by the only task that could have made it.
@@ -245,10 +246,10 @@ Status load_base(const ModelSource& source, Progress& progress, Training& traini
       }
     }
   }
-  WEFT_ASSIGN_OR_RETURN(const auto missing, checkpoint::load(*source.manifest, targets,
-                                                             [&](const std::string& hash) {
-                                                               return progress.get_chunk(hash);
-                                                             }));
+  WEFT_ASSIGN_OR_RETURN(const auto missing,
+                        checkpoint::load(*source.manifest, targets, [&](const std::string& hash) {
+                          return progress.get_chunk(hash);
+                        }));
   if (!missing.empty()) {
     return Status(Code::kCorruption, "model.from: the checkpoint lacks " + missing.front());
   }
@@ -271,8 +272,7 @@ std::string difference(const proto::TrainerState& then, const proto::TrainerStat
   return "";
 }
 
-Status restore(const proto::CheckpointManifest& manifest, Progress& progress,
-               Training& training) {
+Status restore(const proto::CheckpointManifest& manifest, Progress& progress, Training& training) {
   const proto::TrainerState& then = manifest.state();
   const std::string changed = difference(then, training.state);
   training.resume_note =
@@ -297,11 +297,10 @@ Status restore(const proto::CheckpointManifest& manifest, Progress& progress,
   training.state.set_best_validation_loss(then.best_validation_loss());
   training.state.set_evaluations_without_improvement(then.evaluations_without_improvement());
   training.state.set_has_best(then.has_best());
-  WEFT_ASSIGN_OR_RETURN(const auto missing,
-                        checkpoint::load(manifest, training.state_tensors(),
-                                         [&](const std::string& hash) {
-                                           return progress.get_chunk(hash);
-                                         }));
+  WEFT_ASSIGN_OR_RETURN(const auto missing, checkpoint::load(manifest, training.state_tensors(),
+                                                             [&](const std::string& hash) {
+                                                               return progress.get_chunk(hash);
+                                                             }));
   if (!missing.empty()) {
     return Status(Code::kCorruption, manifest.id() + " lacks " + missing.front());
   }
@@ -334,9 +333,15 @@ void make_optimizer(Rank& rank, const proto::TrainingSpec& spec, Training& train
   training.schedule.warmup_steps = spec.schedule().warmup_steps();
   training.schedule.total_steps = spec.steps();
   switch (spec.schedule().type()) {
-    case proto::SCHEDULE_TYPE_LINEAR: training.schedule.shape = ScheduleShape::kLinear; break;
-    case proto::SCHEDULE_TYPE_CONSTANT: training.schedule.shape = ScheduleShape::kConstant; break;
-    default: training.schedule.shape = ScheduleShape::kCosine; break;
+    case proto::SCHEDULE_TYPE_LINEAR:
+      training.schedule.shape = ScheduleShape::kLinear;
+      break;
+    case proto::SCHEDULE_TYPE_CONSTANT:
+      training.schedule.shape = ScheduleShape::kConstant;
+      break;
+    default:
+      training.schedule.shape = ScheduleShape::kCosine;
+      break;
   }
 }
 
@@ -396,8 +401,7 @@ Result<std::unique_ptr<Training>> set_up(Rank& rank, const proto::LaunchRecord& 
       *training->manifest.mutable_config(),
       json_to_struct(training->family->config_json(*training->config, ExportHead{})));
   WEFT_RETURN_IF_ERROR(find_tokenizer(rank, record, source, progress, *training));
-  WEFT_ASSIGN_OR_RETURN(training->trunk,
-                        training->family->make_trunk(rank, training->config));
+  WEFT_ASSIGN_OR_RETURN(training->trunk, training->family->make_trunk(rank, training->config));
   WEFT_RETURN_IF_ERROR(open_tasks(rank, record, *training));
   const uint64_t seed = record.spec().training().seed();
   for (TrainingTask& task : training->tasks) {

@@ -1,8 +1,8 @@
-// From a launch record to everything a training needs: tokenizer, model with its weights, tasks with
-// their data, optimizer, and where an earlier attempt had got to.
+// From a launch record to everything a training needs: tokenizer, model with its weights, tasks
+// with their data, optimizer, and where an earlier attempt had got to.
 //
-// Thread safety: the rank's compute thread; set_up is a collective. Ownership: the caller keeps Rank and
-// Progress alive longer than the result.
+// Thread safety: the rank's compute thread; set_up is a collective. Ownership: the caller keeps
+// Rank and Progress alive longer than the result.
 #pragma once
 
 #include <memory>
@@ -24,8 +24,8 @@ struct TrainingTask {
   proto::TaskSpec spec;
   std::unique_ptr<Task> task;
   Feed feed;
-  int64_t steps = 0;                // it has had
-  std::vector<Parameter> trained;   // the trunk's and its head's: what its steps update
+  int64_t steps = 0;               // it has had
+  std::vector<Parameter> trained;  // the trunk's and its head's: what its steps update
 };
 
 struct Training {
@@ -34,15 +34,15 @@ struct Training {
   std::unique_ptr<Tokenizer> tokenizer;
   std::unique_ptr<Trunk> trunk;
   std::vector<TrainingTask> tasks;
-  std::unique_ptr<AdamW> optimizer;   // over the trunk's and every head's parameters
+  std::unique_ptr<AdamW> optimizer;  // over the trunk's and every head's parameters
   std::unique_ptr<tasks::Mixing> mixing;
   Schedule schedule;
-  proto::CheckpointManifest manifest; // what every checkpoint of this job repeats
-  proto::TrainerState state;          // where the training stands
+  proto::CheckpointManifest manifest;  // what every checkpoint of this job repeats
+  proto::TrainerState state;           // where the training stands
   std::string resume_note;
 
-  // Weights and moments of every parameter, in a fixed order; `updates` of the optimizer follow from
-  // the steps of the trunk and of each task.
+  // Weights and moments of every parameter, in a fixed order; `updates` of the optimizer follow
+  // from the steps of the trunk and of each task.
   std::vector<checkpoint::StateTensor> state_tensors();
 };
 

@@ -23,8 +23,8 @@ double sum_over_replicas(Rank& rank, double value) {
 
 }  // namespace
 
-StepResult run_step(Rank& rank, const proto::JobSpec& spec, Training& training,
-                    TrainingTask& task, double learning_rate) {
+StepResult run_step(Rank& rank, const proto::JobSpec& spec, Training& training, TrainingTask& task,
+                    double learning_rate) {
   const proto::TrainingSpec& settings = spec.training();
   const TaskRows rows = task.feed.next(settings.batch_size());
   const int64_t labels = task.task->label_count(rows);

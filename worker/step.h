@@ -1,5 +1,5 @@
-// One optimizer step: the rows of one batch in micro-batches, gradients summed over the ranks, clipped,
-// applied.
+// One optimizer step: the rows of one batch in micro-batches, gradients summed over the ranks,
+// clipped, applied.
 //
 // Thread safety: the rank's compute thread; a collective.
 #pragma once
@@ -10,12 +10,12 @@
 namespace weft {
 
 struct StepResult {
-  double loss = 0;            // mean over the batch's labels, before the update; on every rank
-  double gradient_norm = 0;   // before clipping
-  int64_t tokens = 0;         // of the whole batch
+  double loss = 0;           // mean over the batch's labels, before the update; on every rank
+  double gradient_norm = 0;  // before clipping
+  int64_t tokens = 0;        // of the whole batch
 };
 
-StepResult run_step(Rank& rank, const proto::JobSpec& spec, Training& training,
-                    TrainingTask& task, double learning_rate);
+StepResult run_step(Rank& rank, const proto::JobSpec& spec, Training& training, TrainingTask& task,
+                    double learning_rate);
 
 }  // namespace weft

@@ -32,8 +32,12 @@ void require(const Status& status) {
 class Run {
  public:
   Run(Rank& rank, const proto::LaunchRecord& record, Progress& progress, Training& training)
-      : rank_(rank), spec_(record.spec()), attempt_(record.attempt()), progress_(progress),
-        training_(training), writer_(rank, progress) {}
+      : rank_(rank),
+        spec_(record.spec()),
+        attempt_(record.attempt()),
+        progress_(progress),
+        training_(training),
+        writer_(rank, progress) {}
 
   void run();
 
@@ -102,11 +106,11 @@ void Run::one_step() {
   const double rate = training_.schedule.rate(state().step());
   const StepResult result = run_step(rank_, spec_, training_, task, rate);
   if (!std::isfinite(result.loss) || !std::isfinite(result.gradient_norm)) {
-    throw StatusError(Status(Code::kInvalidArgument,
-                             "the loss is no longer finite at step " +
-                                 std::to_string(state().step() + 1) +
-                                 "; lower training.optimizer.learning_rate or set "
-                                 "training.gradient_clip"));
+    throw StatusError(
+        Status(Code::kInvalidArgument, "the loss is no longer finite at step " +
+                                           std::to_string(state().step() + 1) +
+                                           "; lower training.optimizer.learning_rate or set "
+                                           "training.gradient_clip"));
   }
   ++task.steps;
   state().set_step(state().step() + 1);
@@ -119,8 +123,7 @@ void Run::one_step() {
   report(task, result, rate, seconds);
 }
 
-void Run::report(const TrainingTask& task, const StepResult& result, double rate,
-                 double seconds) {
+void Run::report(const TrainingTask& task, const StepResult& result, double rate, double seconds) {
   const int64_t every = std::max(1, spec_.training().log_every());
   const int64_t step = state().step();
   if (step % every != 0 && step != spec_.training().steps()) return;
@@ -148,9 +151,8 @@ void Run::send_metrics(proto::MetricRecord record) {
 
 // Whether the weighted mean of the validation losses is lower than the best before by min_delta.
 bool Run::improved(double loss) {
-  const bool better = !state().has_best() ||
-                      loss < state().best_validation_loss() -
-                                 spec_.training().early_stop().min_delta();
+  const bool better = !state().has_best() || loss < state().best_validation_loss() -
+                                                        spec_.training().early_stop().min_delta();
   if (better) {
     state().set_best_validation_loss(loss);
     state().set_has_best(true);
@@ -184,8 +186,7 @@ void Run::evaluate() {
   if (weights == 0) return;
   if (!improved(loss / weights)) {
     const int32_t patience = spec_.training().early_stop().patience();
-    stopped_early_ =
-        patience > 0 && state().evaluations_without_improvement() >= patience;
+    stopped_early_ = patience > 0 && state().evaluations_without_improvement() >= patience;
   }
 }
 
@@ -273,8 +274,8 @@ void Run::run() {
   evaluate();
   begin_checkpoint("end");
   finish_checkpoint();
-  finish("succeeded", stopped_early_ ? "stopped early: the validation loss no longer improved"
-                                     : "");
+  finish("succeeded",
+         stopped_early_ ? "stopped early: the validation loss no longer improved" : "");
 }
 
 }  // namespace
@@ -286,8 +287,10 @@ bool retryable(const Status& status) {
     case Code::kAlreadyExists:
     case Code::kFailedPrecondition:
     case Code::kPermissionDenied:
-    case Code::kStale: return false;
-    default: return true;
+    case Code::kStale:
+      return false;
+    default:
+      return true;
   }
 }
 

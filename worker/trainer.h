@@ -1,11 +1,11 @@
-// The training of one attempt on one rank: data -> model -> loss -> optimizer -> checkpoint, step by
-// step, from the launch record's job to its outcome. The same call on every rank of the attempt.
+// The training of one attempt on one rank: data -> model -> loss -> optimizer -> checkpoint, step
+// by step, from the launch record's job to its outcome. The same call on every rank of the attempt.
 //
 // Thread safety: the rank's compute thread. Ownership: rank, record and progress outlive the call.
-// Invariants: 1. what happens at a step's boundary (control, checkpoint, early stop, end) is agreed on
-// by all ranks. 2. an ok return means that the outcome and its checkpoint are durable at the
-// coordinator. 3. going on from a checkpoint on the same mesh with the same threads a rank and the same
-// build gives the uninterrupted run's numbers bit for bit.
+// Invariants: 1. what happens at a step's boundary (control, checkpoint, early stop, end) is agreed
+// on by all ranks. 2. an ok return means that the outcome and its checkpoint are durable at the
+// coordinator. 3. going on from a checkpoint on the same mesh with the same threads a rank and the
+// same build gives the uninterrupted run's numbers bit for bit.
 #pragma once
 
 #include "proto/base/status.h"
@@ -15,8 +15,8 @@
 
 namespace weft {
 
-// Returns once the job is finished, paused or cancelled, all told through `progress`. An error is the
-// world's (bad data, a lost peer, a refused checkpoint); the caller tells it as RankFailed.
+// Returns once the job is finished, paused or cancelled, all told through `progress`. An error is
+// the world's (bad data, a lost peer, a refused checkpoint); the caller tells it as RankFailed.
 Status run_training(Rank& rank, const proto::LaunchRecord& record, Progress& progress);
 
 // Whether another attempt could do better: false for bad input, true for lost peers and full disks.

@@ -1,9 +1,10 @@
-// Content-addressed bytes: the key of a chunk is its SHA-256. Agents and the coordinator each have one.
+// Content-addressed bytes: the key of a chunk is its SHA-256. Agents and the coordinator each have
+// one.
 //
 // Thread safety: every call from any thread. Ownership: owns its database.
-// Invariants: 1. put returns ok only when the bytes are synced. 2. get checks the hash; bytes that do
-// not match are kCorruption, never returned. 3. a full disk is kResourceExhausted and loses nothing;
-// writes work again once there is room.
+// Invariants: 1. put returns ok only when the bytes are synced. 2. get checks the hash; bytes that
+// do not match are kCorruption, never returned. 3. a full disk is kResourceExhausted and loses
+// nothing; writes work again once there is room.
 #pragma once
 
 #include <cstdint>
@@ -26,7 +27,8 @@ class ChunkStore {
   virtual Result<std::string> get(const std::string& hash) const = 0;
   virtual bool has(const std::string& hash) const = 0;
   virtual Status remove(const std::vector<std::string>& hashes) = 0;
-  virtual Status for_each(const std::function<void(const std::string& hash, int64_t size)>& visit) const = 0;
+  virtual Status for_each(
+      const std::function<void(const std::string& hash, int64_t size)>& visit) const = 0;
   virtual int64_t bytes() const = 0;  // stored, approximately
 };
 

@@ -1,6 +1,6 @@
-// Chunks in RocksDB: key = the 64 hex digits of the SHA-256, value = the bytes. Small chunks are synced
-// writes to the log, which group well; large ones become a table file of their own that is ingested, so
-// that their bytes are written once (about three times the rate of the log).
+// Chunks in RocksDB: key = the 64 hex digits of the SHA-256, value = the bytes. Small chunks are
+// synced writes to the log, which group well; large ones become a table file of their own that is
+// ingested, so that their bytes are written once (about three times the rate of the log).
 //
 // After a full disk RocksDB refuses writes; the next put asks it to resume and, where that is not
 // enough, opens the database anew.
@@ -130,8 +130,7 @@ class RocksdbChunkStore final : public ChunkStore {
     return to_status(db_->Write(options, &batch));
   }
 
-  Status for_each(
-      const std::function<void(const std::string&, int64_t)>& visit) const override {
+  Status for_each(const std::function<void(const std::string&, int64_t)>& visit) const override {
     std::shared_lock lock(mutex_);
     if (!db_) return closed();
     const std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator({}));
@@ -154,7 +153,8 @@ class RocksdbChunkStore final : public ChunkStore {
  private:
   std::string staging() const { return folder_ + "/staging"; }
   static Status closed() {
-    return {Code::kResourceExhausted, "the chunk store is closed after a full disk; free some room"};
+    return {Code::kResourceExhausted,
+            "the chunk store is closed after a full disk; free some room"};
   }
 
   rocksdb::Status write(const std::string& hash, std::string_view bytes) {
@@ -206,8 +206,8 @@ Result<std::unique_ptr<ChunkStore>> open_chunk_store(const std::string& folder) 
   std::error_code error;
   fs::create_directories(folder, error);
   if (error) {
-    return fail(Status(Code::kUnavailable, "cannot make the folder " + folder + ": " +
-                                               error.message()));
+    return fail(
+        Status(Code::kUnavailable, "cannot make the folder " + folder + ": " + error.message()));
   }
   auto store = std::make_unique<RocksdbChunkStore>(folder);
   WEFT_RETURN_IF_ERROR(store->open());

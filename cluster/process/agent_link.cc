@@ -28,9 +28,7 @@ Status status_of(const std::string& code, const std::string& message) {
   return code.empty() || code == "ok" ? Status() : Status(code_of(code), message);
 }
 
-bool passes(Code code) {
-  return code == Code::kResourceExhausted || code == Code::kUnavailable;
-}
+bool passes(Code code) { return code == Code::kResourceExhausted || code == Code::kUnavailable; }
 
 }  // namespace
 
@@ -78,9 +76,8 @@ Status AgentLink::flush() {
 
 bool AgentLink::flush_for(double seconds) {
   std::unique_lock lock(mutex_);
-  return changed_.wait_for(lock, std::chrono::duration<double>(seconds), [&] {
-    return unacknowledged_.empty() || !refused_.ok();
-  });
+  return changed_.wait_for(lock, std::chrono::duration<double>(seconds),
+                           [&] { return unacknowledged_.empty() || !refused_.ok(); });
 }
 
 std::optional<proto::Control> AgentLink::take_control() {
@@ -140,8 +137,8 @@ void AgentLink::connect_and_read() {
         const std::lock_guard lock(mutex_);
         if (fd_ >= 0) ::close(fd_);
         fd_ = fd;
-        next_to_write_ = unacknowledged_.empty() ? last_sequence_ + 1
-                                                 : unacknowledged_.front().sequence();
+        next_to_write_ =
+            unacknowledged_.empty() ? last_sequence_ + 1 : unacknowledged_.front().sequence();
         for (auto& [id, request] : requests_) request->sent = false;
         if (stopping_) ::shutdown(fd, SHUT_RDWR);
         changed_.notify_all();
@@ -179,11 +176,20 @@ void AgentLink::take(proto::RankFrame frame) {
   uint64_t request = 0;
   const std::lock_guard lock(mutex_);
   switch (frame.body_case()) {
-    case proto::RankFrame::kReply: take_reply(frame.reply()); break;
-    case proto::RankFrame::kControl: controls_.push_back(frame.control()); break;
-    case proto::RankFrame::kChunkPutResult: request = frame.chunk_put_result().request(); break;
-    case proto::RankFrame::kChunkData: request = frame.chunk_data().request(); break;
-    default: break;
+    case proto::RankFrame::kReply:
+      take_reply(frame.reply());
+      break;
+    case proto::RankFrame::kControl:
+      controls_.push_back(frame.control());
+      break;
+    case proto::RankFrame::kChunkPutResult:
+      request = frame.chunk_put_result().request();
+      break;
+    case proto::RankFrame::kChunkData:
+      request = frame.chunk_data().request();
+      break;
+    default:
+      break;
   }
   if (const auto found = requests_.find(request); request != 0 && found != requests_.end()) {
     found->second->answer.set_value(std::move(frame));
@@ -214,11 +220,10 @@ std::string AgentLink::next_frame() {
     }
   }
   if (SteadyClock::now() < write_after_) return {};
-  const auto next = std::lower_bound(
-      unacknowledged_.begin(), unacknowledged_.end(), next_to_write_,
-      [](const proto::RankEnvelope& message, uint64_t sequence) {
-        return message.sequence() < sequence;
-      });
+  const auto next = std::lower_bound(unacknowledged_.begin(), unacknowledged_.end(), next_to_write_,
+                                     [](const proto::RankEnvelope& message, uint64_t sequence) {
+                                       return message.sequence() < sequence;
+                                     });
   if (next == unacknowledged_.end()) return {};
   next_to_write_ = next->sequence() + 1;
   proto::RankFrame frame;

@@ -1,12 +1,12 @@
-// A rank's line to its node's agent: Progress over a unix socket. Frames are 4 bytes big-endian length
-// and a serialized RankFrame.
+// A rank's line to its node's agent: Progress over a unix socket. Frames are 4 bytes big-endian
+// length and a serialized RankFrame.
 //
-// Thread safety: every call from any thread; a reader and a writer thread of its own do the traffic.
-// Ownership: owns the socket. Invariants: 1. messages are numbered from 1 and kept until the
-// coordinator's RankReply says that they are durable. 2. after a reconnect (the agent was restarted)
-// everything unacknowledged is sent again, in order, and unanswered chunk requests too. 3. a reply
-// that the disk is full or a peer is away makes the message wait and go again; any other refusal is
-// final and is what send() and flush() return from then on.
+// Thread safety: every call from any thread; a reader and a writer thread of its own do the
+// traffic. Ownership: owns the socket. Invariants: 1. messages are numbered from 1 and kept until
+// the coordinator's RankReply says that they are durable. 2. after a reconnect (the agent was
+// restarted) everything unacknowledged is sent again, in order, and unanswered chunk requests
+// too. 3. a reply that the disk is full or a peer is away makes the message wait and go again; any
+// other refusal is final and is what send() and flush() return from then on.
 #pragma once
 
 #include <condition_variable>

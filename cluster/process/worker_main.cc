@@ -1,5 +1,5 @@
-// weft-worker: one rank of one attempt of one job. Started by mpirun under a shepherd; what it is to do
-// stands in the launch record, a file whose path is in WEFT_LAUNCH_RECORD.
+// weft-worker: one rank of one attempt of one job. Started by mpirun under a shepherd; what it is
+// to do stands in the launch record, a file whose path is in WEFT_LAUNCH_RECORD.
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -53,8 +53,7 @@ MeshDegrees degrees_of(const proto::ParallelSpec& spec) {
 Result<Rank> make_rank(const comm::MpiWorld& mpi, const proto::LaunchRecord& record) {
   const proto::LaunchRank& mine = record.ranks(mpi.rank());
   const std::vector<int> cpus(mine.cpus().begin(), mine.cpus().end());
-  WEFT_ASSIGN_OR_RETURN(Mesh mesh,
-                        Mesh::create(mpi.world(), degrees_of(record.spec().parallel())));
+  WEFT_ASSIGN_OR_RETURN(Mesh mesh, Mesh::create(mpi.world(), degrees_of(record.spec().parallel())));
   return Rank{make_caching_allocator(),
               std::make_unique<ThreadPool>(std::max(1, mine.threads()), cpus), std::move(mesh),
               Logger::open("rank " + std::to_string(mpi.rank()))};

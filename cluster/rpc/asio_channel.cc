@@ -69,44 +69,43 @@ void AsioChannel::write_next() {
 }
 
 void AsioChannel::read_header() {
-  asio::async_read(stream_, asio::buffer(header_),
-                   [self = shared_from_this()](const boost::system::error_code& error, size_t) {
-                     if (self->shut_) return;
-                     if (error) {
-                       self->shut(Status(Code::kUnavailable, "the peer is gone: " +
-                                                                 error.message()));
-                       return;
-                     }
-                     uint32_t length = 0;
-                     for (const unsigned char byte : self->header_) length = length << 8 | byte;
-                     if (length > kFrameBytesMax) {
-                       self->shut(Status(Code::kResourceExhausted,
-                                         "the peer announced a frame of " +
-                                             std::to_string(length) + " bytes"));
-                       return;
-                     }
-                     self->read_body(length);
-                   });
+  asio::async_read(
+      stream_, asio::buffer(header_),
+      [self = shared_from_this()](const boost::system::error_code& error, size_t) {
+        if (self->shut_) return;
+        if (error) {
+          self->shut(Status(Code::kUnavailable, "the peer is gone: " + error.message()));
+          return;
+        }
+        uint32_t length = 0;
+        for (const unsigned char byte : self->header_) length = length << 8 | byte;
+        if (length > kFrameBytesMax) {
+          self->shut(Status(Code::kResourceExhausted,
+                            "the peer announced a frame of " + std::to_string(length) + " bytes"));
+          return;
+        }
+        self->read_body(length);
+      });
 }
 
 void AsioChannel::read_body(uint32_t length) {
   body_.resize(length);
-  asio::async_read(stream_, asio::buffer(body_),
-                   [self = shared_from_this()](const boost::system::error_code& error, size_t) {
-                     if (self->shut_) return;
-                     proto::NodeFrame frame;
-                     if (error) {
-                       self->shut(Status(Code::kUnavailable, "the peer is gone: " +
-                                                                 error.message()));
-                       return;
-                     }
-                     if (!frame.ParseFromString(self->body_)) {
-                       self->shut(Status(Code::kCorruption, "a frame that is no message"));
-                       return;
-                     }
-                     self->handlers_.on_frame(std::move(frame));
-                     if (!self->shut_) self->read_header();
-                   });
+  asio::async_read(
+      stream_, asio::buffer(body_),
+      [self = shared_from_this()](const boost::system::error_code& error, size_t) {
+        if (self->shut_) return;
+        proto::NodeFrame frame;
+        if (error) {
+          self->shut(Status(Code::kUnavailable, "the peer is gone: " + error.message()));
+          return;
+        }
+        if (!frame.ParseFromString(self->body_)) {
+          self->shut(Status(Code::kCorruption, "a frame that is no message"));
+          return;
+        }
+        self->handlers_.on_frame(std::move(frame));
+        if (!self->shut_) self->read_header();
+      });
 }
 
 void AsioChannel::shut(Status why) {

@@ -25,7 +25,8 @@ constexpr auto kHandshakeTime = std::chrono::seconds(10);
 class IoThread {
  public:
   IoThread()
-      : io_(std::make_shared<asio::io_context>(1)), work_(asio::make_work_guard(*io_)),
+      : io_(std::make_shared<asio::io_context>(1)),
+        work_(asio::make_work_guard(*io_)),
         thread_([io = io_] { io->run(); }) {}
   ~IoThread() {
     work_.reset();
@@ -54,8 +55,10 @@ std::string describe(const tcp::socket& socket) {
 class Server final : public RpcServer {
  public:
   Server(const std::string& secret, OnAccept on_accept)
-      : tls_(tls_context(TlsSide::kServer, secret)), on_accept_(std::move(on_accept)),
-        thread_(std::make_unique<IoThread>()), acceptor_(thread_->io()) {}
+      : tls_(tls_context(TlsSide::kServer, secret)),
+        on_accept_(std::move(on_accept)),
+        thread_(std::make_unique<IoThread>()),
+        acceptor_(thread_->io()) {}
 
   ~Server() override {
     std::vector<std::shared_ptr<Channel>> open;
@@ -87,9 +90,9 @@ class Server final : public RpcServer {
     if (!error) acceptor_.bind(endpoint, error);
     if (!error) acceptor_.listen(asio::socket_base::max_listen_connections, error);
     if (error) {
-      return Status(Code::kUnavailable,
-                    "cannot listen on " + address + ":" + std::to_string(port) + ": " +
-                        error.message() + "; choose another port with --rpc")
+      return Status(Code::kUnavailable, "cannot listen on " + address + ":" + std::to_string(port) +
+                                            ": " + error.message() +
+                                            "; choose another port with --rpc")
           .with_field("rpc")
           .with_value(address + ":" + std::to_string(port));
     }
@@ -150,7 +153,8 @@ struct Dialled {
 };
 
 Status unreachable(const std::string& host, int port, const std::string& why) {
-  return Status(Code::kUnavailable, "cannot reach " + host + ":" + std::to_string(port) + ": " + why);
+  return Status(Code::kUnavailable,
+                "cannot reach " + host + ":" + std::to_string(port) + ": " + why);
 }
 
 }  // namespace
@@ -195,12 +199,11 @@ Result<std::shared_ptr<Channel>> connect(const std::string& host, int port,
           stream->async_handshake(
               asio::ssl::stream_base::client, [=](const boost::system::error_code& shaken) {
                 timer->cancel();
-                outcome->set_value(
-                    shaken ? Status(Code::kUnauthenticated,
-                                    host + ":" + std::to_string(port) +
-                                        " does not share this cluster's secret (" +
-                                        shaken.message() + "); check the join token")
-                           : Status());
+                outcome->set_value(shaken ? Status(Code::kUnauthenticated,
+                                                   host + ":" + std::to_string(port) +
+                                                       " does not share this cluster's secret (" +
+                                                       shaken.message() + "); check the join token")
+                                          : Status());
               });
         });
   });

@@ -37,8 +37,7 @@ unsigned int client_key(SSL* ssl, const char*, char* identity, unsigned int iden
   return copy_key(ssl, key, key_size);
 }
 
-unsigned int server_key(SSL* ssl, const char* identity, unsigned char* key,
-                        unsigned int key_size) {
+unsigned int server_key(SSL* ssl, const char* identity, unsigned char* key, unsigned int key_size) {
   if (std::strcmp(identity, kIdentity) != 0) return 0;
   return copy_key(ssl, key, key_size);
 }

@@ -12,10 +12,9 @@ namespace weft::detail {
 }  // namespace weft::detail
 
 // WEFT_CHECK(a == b) or WEFT_CHECK(a == b, "a {} b {}", a, b)
-#define WEFT_CHECK(condition, ...)                                                       \
-  do {                                                                                   \
-    if (!(condition)) [[unlikely]] {                                                     \
-      ::weft::detail::check_failed(__FILE__, __LINE__, #condition,                       \
-                                   ::fmt::format("" __VA_ARGS__));                       \
-    }                                                                                    \
+#define WEFT_CHECK(condition, ...)                                                                 \
+  do {                                                                                             \
+    if (!(condition)) [[unlikely]] {                                                               \
+      ::weft::detail::check_failed(__FILE__, __LINE__, #condition, ::fmt::format("" __VA_ARGS__)); \
+    }                                                                                              \
   } while (false)

@@ -1,9 +1,8 @@
 // Time as an injected value, so that the coordinator and the agents also run on simulated time.
 //
-// Thread safety: every call may come from any thread. Ownership: the caller owns the clock and keeps
-// it alive longer than its users.
-// Invariants: 1. monotonic() never goes back. 2. Leases and timeouts use monotonic() only; wall() is
-// for records that people read.
+// Thread safety: every call may come from any thread. Ownership: the caller owns the clock and
+// keeps it alive longer than its users. Invariants: 1. monotonic() never goes back. 2. Leases and
+// timeouts use monotonic() only; wall() is for records that people read.
 #pragma once
 
 #include <atomic>
@@ -16,8 +15,8 @@ class Clock {
  public:
   using Duration = std::chrono::nanoseconds;
   virtual ~Clock() = default;
-  virtual Duration monotonic() const = 0;     // since an arbitrary start
-  virtual int64_t wall_ms() const = 0;        // milliseconds since 1970-01-01 UTC
+  virtual Duration monotonic() const = 0;  // since an arbitrary start
+  virtual int64_t wall_ms() const = 0;     // milliseconds since 1970-01-01 UTC
 };
 
 class SystemClock final : public Clock {

@@ -1,6 +1,6 @@
 // One logger a program or rank, handed down as a value; lines carry time, level and the component.
-// Thread safety: any thread. Ownership: copies share one sink. A sink that cannot be written to (full
-// disk) drops lines; it never throws and never blocks training.
+// Thread safety: any thread. Ownership: copies share one sink. A sink that cannot be written to
+// (full disk) drops lines; it never throws and never blocks training.
 #pragma once
 
 #include <fmt/format.h>

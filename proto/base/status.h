@@ -1,8 +1,8 @@
 // What the world does to us comes back as a Status or a Result: bad input, a full disk, a peer that
 // is gone. What we did wrong is a WEFT_CHECK (check.h). The two are never mixed.
 //
-// A Status names the code, the field that is wrong, the value it has and the rule it breaks, so that
-// REST bodies, command-line errors and job events all tell the same thing.
+// A Status names the code, the field that is wrong, the value it has and the rule it breaks, so
+// that REST bodies, command-line errors and job events all tell the same thing.
 //
 // Inside the compute path (ops, collectives, the training step) a Status travels as StatusError and
 // is turned back into a Status by the caller of the step; nowhere else is an exception thrown.
@@ -54,10 +54,22 @@ class [[nodiscard]] Status {
   const std::string& rule() const { return rule_; }
   int line() const { return line_; }  // 1-based line of a job file, 0 where there is none
 
-  Status& with_field(std::string field) { field_ = std::move(field); return *this; }
-  Status& with_value(std::string value) { value_ = std::move(value); return *this; }
-  Status& with_rule(std::string rule) { rule_ = std::move(rule); return *this; }
-  Status& with_line(int line) { line_ = line; return *this; }
+  Status& with_field(std::string field) {
+    field_ = std::move(field);
+    return *this;
+  }
+  Status& with_value(std::string value) {
+    value_ = std::move(value);
+    return *this;
+  }
+  Status& with_rule(std::string rule) {
+    rule_ = std::move(rule);
+    return *this;
+  }
+  Status& with_line(int line) {
+    line_ = line;
+    return *this;
+  }
   // Puts "job-x: " or "model.safetensors: " in front of the message.
   Status with_prefix(std::string_view prefix) const;
 
@@ -74,7 +86,9 @@ template <typename T>
 using Result = tl::expected<T, Status>;
 
 // return fail(Code::kNotFound, "no job job-x");
-inline tl::unexpected<Status> fail(Status status) { return tl::unexpected<Status>(std::move(status)); }
+inline tl::unexpected<Status> fail(Status status) {
+  return tl::unexpected<Status>(std::move(status));
+}
 inline tl::unexpected<Status> fail(Code code, std::string message) {
   return tl::unexpected<Status>(Status(code, std::move(message)));
 }
@@ -95,17 +109,17 @@ class StatusError : public std::runtime_error {
 // Statement macros for code that passes failures on. The expression is evaluated once.
 #define WEFT_CONCAT_INNER(a, b) a##b
 #define WEFT_CONCAT(a, b) WEFT_CONCAT_INNER(a, b)
-#define WEFT_RETURN_IF_ERROR(expression)                                 \
-  do {                                                                   \
-    if (::weft::Status weft_status = (expression); !weft_status.ok()) {  \
-      return ::weft::detail::pass_on(std::move(weft_status));            \
-    }                                                                    \
+#define WEFT_RETURN_IF_ERROR(expression)                                \
+  do {                                                                  \
+    if (::weft::Status weft_status = (expression); !weft_status.ok()) { \
+      return ::weft::detail::pass_on(std::move(weft_status));           \
+    }                                                                   \
   } while (false)
 #define WEFT_ASSIGN_OR_RETURN(declaration, expression) \
   WEFT_ASSIGN_OR_RETURN_IMPL(WEFT_CONCAT(weft_result_, __LINE__), declaration, expression)
-#define WEFT_ASSIGN_OR_RETURN_IMPL(result, declaration, expression)                    \
-  auto result = (expression);                                                          \
-  if (!result.has_value()) return ::weft::detail::pass_on(std::move(result).error());  \
+#define WEFT_ASSIGN_OR_RETURN_IMPL(result, declaration, expression)                   \
+  auto result = (expression);                                                         \
+  if (!result.has_value()) return ::weft::detail::pass_on(std::move(result).error()); \
   declaration = std::move(result).value()
 
 namespace weft::detail {

@@ -8,7 +8,8 @@ namespace weft {
 namespace {
 
 Result<int> parse_digit(char c) {
-  if (c < '0' || c > '9') return fail(Status::invalid("digit", std::string(1, c), "must be 0 to 9"));
+  if (c < '0' || c > '9')
+    return fail(Status::invalid("digit", std::string(1, c), "must be 0 to 9"));
   return c - '0';
 }
 

@@ -27,7 +27,7 @@ struct MemoryCluster {
   int64_t die_after_step = -1;   // sends of later steps are refused, as if the rank were killed
   int64_t control_at_step = -1;  // `control` is given once this step's metrics have come
   proto::ControlKind control = proto::CONTROL_KIND_UNSPECIFIED;
-  int full_disk_puts = 0;        // so many puts are refused first
+  int full_disk_puts = 0;  // so many puts are refused first
 
   int64_t last_step() {
     const std::lock_guard lock(mutex);

@@ -1,8 +1,9 @@
 // How shards of tensors become tiles of a manifest, and tiles become shards again. Pure index
 // arithmetic: no chunk is read or written here.
 //
-// A tensor is seen as [outer, extent of dim, inner] around the dim that it is cut along, so a tile's
-// row-major elements are runs of the whole tensor's row-major elements, and so are a shard's.
+// A tensor is seen as [outer, extent of dim, inner] around the dim that it is cut along, so a
+// tile's row-major elements are runs of the whole tensor's row-major elements, and so are a
+// shard's.
 //
 // Thread safety: free functions and values.
 #pragma once
@@ -30,8 +31,8 @@ struct Box {
   int64_t elements(const Shape& shape) const;
 };
 
-// The boxes a shard is made of: one a range; a whole tensor is one box along dim 0. Empty ranges are
-// left out. A scalar is the box of a tensor of one element.
+// The boxes a shard is made of: one a range; a whole tensor is one box along dim 0. Empty ranges
+// are left out. A scalar is the box of a tensor of one element.
 std::vector<Box> boxes_of(const Shape& shape, const Shard& shard);
 
 // Runs that carry elements [first, first + count) of the tile (row-major within its box) into the
@@ -44,8 +45,8 @@ void for_each_run(const Shape& shape, const Box& tile, const Shard& shard, int64
 void for_each_local_run(const Shape& shape, const Shard& shard, const Box& box,
                         const std::function<void(const Run&)>& visit);
 
-// kCorruption with the tensor's name unless its tiles cover it exactly once, its chunks' sizes add up
-// and its dtype is known.
+// kCorruption with the tensor's name unless its tiles cover it exactly once, its chunks' sizes add
+// up and its dtype is known.
 Status check_entry(const proto::TensorEntry& entry);
 
 Shape shape_of(const proto::TensorEntry& entry);

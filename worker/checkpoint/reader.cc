@@ -26,8 +26,8 @@ Status load_tile(const proto::TensorEntry& entry, const proto::Tile& tile,
         }
         bytes = std::move(*fetched);
         if (static_cast<int64_t>(bytes.size()) != chunk.size()) {
-          failure = Status(Code::kCorruption, "tensor " + entry.name() + ": chunk " +
-                                                  chunk.hash() + " has the wrong size");
+          failure = Status(Code::kCorruption, "tensor " + entry.name() + ": chunk " + chunk.hash() +
+                                                  " has the wrong size");
           return;
         }
       }

@@ -1,5 +1,6 @@
-// Loads a checkpoint's tensors into this rank's shards, whatever mesh wrote it. Only chunks that hold
-// some of the shard are fetched, one at a time, so a rank never holds more than its shards and a chunk.
+// Loads a checkpoint's tensors into this rank's shards, whatever mesh wrote it. Only chunks that
+// hold some of the shard are fetched, one at a time, so a rank never holds more than its shards and
+// a chunk.
 //
 // Thread safety: the rank's compute thread. Ownership: writes into the caller's tensors.
 #pragma once

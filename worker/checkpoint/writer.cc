@@ -179,8 +179,7 @@ void Writer::commit() {
   buffers_.clear();
   pieces_.clear();
   Context cx = rank_.context();
-  const auto parts =
-      gather_bytes(cx, rank_.mesh.axis(Axis::kWorld), mine.SerializeAsString());
+  const auto parts = gather_bytes(cx, rank_.mesh.axis(Axis::kWorld), mine.SerializeAsString());
   std::map<std::pair<std::string, int>, proto::TensorEntry> merged;
   for (const std::string& part : parts) {
     proto::CheckpointManifest other;

@@ -1,11 +1,12 @@
-// Writes a checkpoint beside the training: begin() copies this rank's tiles to host memory, threads of
-// the writer hash and store them as chunks, and commit() lets rank 0 send the manifest once every
-// rank's chunks are durable.
+// Writes a checkpoint beside the training: begin() copies this rank's tiles to host memory, threads
+// of the writer hash and store them as chunks, and commit() lets rank 0 send the manifest once
+// every rank's chunks are durable.
 //
 // Thread safety: the rank's compute thread; the writer's own threads only touch the snapshot and
 // Progress. Ownership: owns the snapshot; Rank and Progress outlive it.
-// Invariants: 1. one checkpoint at a time. 2. every tile is written by exactly one rank: replicas share
-// the parameters among them. 3. the manifest is sent after every chunk is durable, never before.
+// Invariants: 1. one checkpoint at a time. 2. every tile is written by exactly one rank: replicas
+// share the parameters among them. 3. the manifest is sent after every chunk is durable, never
+// before.
 // 4. a full disk makes the writer wait and try again; the training goes on meanwhile.
 #pragma once
 
@@ -47,8 +48,8 @@ class Writer {
   // Waits for written().
   void wait();
 
-  // A collective over the world: gathers the tiles, and rank 0 sends the manifest. Throws StatusError
-  // with the first rank's failure. Requires written() on every rank.
+  // A collective over the world: gathers the tiles, and rank 0 sends the manifest. Throws
+  // StatusError with the first rank's failure. Requires written() on every rank.
   void commit();
 
  private:
@@ -68,7 +69,7 @@ class Writer {
   std::atomic<size_t> unfinished_{0};
   std::atomic<bool> stop_{false};
   std::atomic<bool> told_{false};
-  std::mutex mutex_;   // guards failure_
+  std::mutex mutex_;  // guards failure_
   Status failure_;
   bool active_ = false;
 };

@@ -1,9 +1,9 @@
 // Which task has the next step, so that the shares of steps follow the weights: smooth weighted
-// round-robin. Every task earns its weight's share a step; the one with the most credit runs and pays
-// one. After n steps a task has had its share of n to within one step.
+// round-robin. Every task earns its weight's share a step; the one with the most credit runs and
+// pays one. After n steps a task has had its share of n to within one step.
 //
-// Thread safety: a value. Invariants: 1. the credits sum to 0. 2. the order depends on the weights and
-// the credits only, so a checkpoint that holds the credits goes on exactly.
+// Thread safety: a value. Invariants: 1. the credits sum to 0. 2. the order depends on the weights
+// and the credits only, so a checkpoint that holds the credits goes on exactly.
 #pragma once
 
 #include <span>

@@ -233,9 +233,8 @@ TEST_F(Trainer, BadInputIsNamed) {
       return error.status();
     }
   };
-  Status status = failure([](auto& spec) {
-    spec.mutable_tasks(0)->mutable_data()->set_train("obj-absent");
-  });
+  Status status =
+      failure([](auto& spec) { spec.mutable_tasks(0)->mutable_data()->set_train("obj-absent"); });
   EXPECT_NE(status.to_string().find("tasks[0].data.train"), std::string::npos);
   EXPECT_FALSE(retryable(status));
   status = failure([](auto& spec) { spec.mutable_training()->set_sequence_length(33); });
