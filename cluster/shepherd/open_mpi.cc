@@ -20,6 +20,7 @@ std::vector<std::string> environment(const proto::LaunchRecord& record) {
       "TMPDIR=" + record.run_folder(),
       "SHELL=/bin/bash",  // else mpirun wraps what it hands over in a reading of ~/.profile
       "LANG=C.UTF-8",
+      "OPENBLAS_NUM_THREADS=1",  // the rank's own pool does all of its work
       "WEFT_LAUNCH_RECORD=" + record.folder() + "/launch.record",
   };
 }
