@@ -120,8 +120,10 @@ ProcessOptions mpirun(const proto::LaunchRecord& record) {
     set("oob_tcp_dynamic_ipv4_ports", std::to_string(mpi.port_min()) + "-" + std::to_string(last));
   }
   options.argv.insert(options.argv.end(),
-                      {"--bind-to", "none", "--wdir", "/", "--host", host_list(record), "-np",
-                       std::to_string(record.ranks_size()), "weft-worker"});
+  // --noprefix: a path in front of mpirun would put PATH settings in front of orted.
+                      {"--noprefix", "--bind-to", "none", "--wdir", "/", "--host",
+                       host_list(record), "-np", std::to_string(record.ranks_size()),
+                       "weft-worker"});
   options.env = environment(record);
   options.env.push_back("OMPI_MCA_orte_tmpdir_base=" + record.run_folder() + "/m");
   options.folder = record.folder();

@@ -1,0 +1,185 @@
+// Real agents, shepherds and mpirun under a scripted coordinator.
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdlib>
+#include <filesystem>
+#include <set>
+
+#include "tests/cluster/agent/cluster_fixture.h"
+
+namespace weft {
+namespace {
+
+using testing::LocalCluster;
+
+std::multiset<std::string> events(LocalCluster& cluster, const std::string& rank,
+                                  const std::string& type) {
+  std::multiset<std::string> found;
+  const std::lock_guard lock(cluster.coordinator().mutex);
+  for (const auto& each : cluster.coordinator().ranks[rank]) {
+    if (each.event().type() == type) found.insert(each.event().message());
+  }
+  return found;
+}
+
+int pid_of(LocalCluster& cluster, const std::string& rank) {
+  int pid = 0;
+  cluster.coordinator().wait([&] {
+    for (const auto& each : cluster.coordinator().ranks[rank]) {
+      if (each.has_hello()) pid = each.hello().pid();
+    }
+    return pid != 0;
+  });
+  return pid;
+}
+
+bool ticks(LocalCluster& cluster, const std::string& rank, size_t more) {
+  auto& told = cluster.coordinator().ranks[rank];
+  const size_t before = told.size();
+  return cluster.coordinator().wait([&] { return told.size() >= before + more; });
+}
+
+TEST(Agent, LaunchesTwoNodesStagesInputsAndRelaysWhatRanksSay) {
+  LocalCluster cluster(2);
+  ASSERT_TRUE(cluster.launch("job-a", "quick", 2));
+  ASSERT_TRUE(cluster.has_ended("job-a", 2));
+  EXPECT_EQ(cluster.exit_of("job-a", 0).exit_code(), 0) << cluster.exit_of("job-a", 0).log_tail();
+  EXPECT_TRUE(cluster.exit_of("job-a", 0).head());
+  EXPECT_FALSE(cluster.exit_of("job-a", 1).head());
+  for (int rank = 0; rank < 4; ++rank) {
+    const std::string name = "job-a/1 " + std::to_string(rank);
+    EXPECT_EQ(events(cluster, name, "object").count("the text of job-a"), 1u) << name;
+    EXPECT_EQ(events(cluster, name, "chunk").count("same"), 1u) << name;
+    const std::string line = "rank " + std::to_string(rank) + " on node" + std::to_string(rank / 2);
+    EXPECT_TRUE(cluster.coordinator().wait([&] {
+      return cluster.coordinator().logs[name].find(line) != std::string::npos;
+    })) << name;
+    const std::lock_guard lock(cluster.coordinator().mutex);
+    EXPECT_EQ(cluster.coordinator().logs[name].find(" as 0\n"), std::string::npos) << "as root";
+  }
+  ASSERT_TRUE(cluster.forget("job-a"));
+  EXPECT_FALSE(std::filesystem::exists(cluster.attempt_folder(0, "job-a")));
+}
+
+TEST(Agent, KilledAndStartedAgainItFindsItsRanksAndLosesNothing) {
+  LocalCluster cluster(2);
+  ASSERT_TRUE(cluster.launch("job-b", "wait"));
+  ASSERT_GT(pid_of(cluster, "job-b/1 1"), 0);
+  for (const int node : {1, 0}) {
+    ASSERT_TRUE(ticks(cluster, "job-b/1 1", 2));
+    const int before = cluster.coordinator().hellos[LocalCluster::node(node)];
+    cluster.kill_agent(node);
+    cluster.start_agent(node);
+    ASSERT_TRUE(cluster.coordinator().wait([&] {
+      return cluster.coordinator().hellos[LocalCluster::node(node)] > before;
+    }));
+    const std::lock_guard lock(cluster.coordinator().mutex);
+    EXPECT_TRUE(cluster.coordinator().running[LocalCluster::node(node)].contains("job-b/1"));
+  }
+  for (const char* rank : {"job-b/1 0", "job-b/1 1"}) ASSERT_TRUE(ticks(cluster, rank, 2));
+  cluster.coordinator().hang_up("node1");  // a lost line, both ends alive
+  ASSERT_TRUE(ticks(cluster, "job-b/1 1", 3));
+  cluster.control("job-b", proto::CONTROL_KIND_PAUSE);
+  ASSERT_TRUE(cluster.has_ended("job-b", 2));
+  EXPECT_EQ(cluster.exit_of("job-b", 0).exit_code(), 0) << cluster.exit_of("job-b", 0).log_tail();
+  const std::lock_guard lock(cluster.coordinator().mutex);
+  for (const char* rank : {"job-b/1 0", "job-b/1 1"}) {
+    uint64_t last = 0;  // every message once and in order
+    for (const auto& each : cluster.coordinator().ranks[rank]) {
+      if (each.sequence() == 0) continue;
+      EXPECT_EQ(each.sequence(), last + 1) << rank;
+      last = each.sequence();
+    }
+    const std::string& log = cluster.coordinator().logs[rank];
+    size_t at = 0;
+    for (int i = 0; log.find("tick " + std::to_string(i + 20) + " of") != std::string::npos;
+         i += 20) {
+      const size_t found = log.find("tick " + std::to_string(i) + " of", at);
+      ASSERT_NE(found, std::string::npos) << rank << " " << i;
+      at = found + 1;
+    }
+    EXPECT_EQ(log.find("rank ", log.find("rank ") + 40), log.npos) << "sent twice: " << log;
+  }
+}
+
+TEST(Agent, TellsWhichRankDiedOfWhat) {
+  LocalCluster cluster(2);
+  ASSERT_TRUE(cluster.launch("job-c", "wait"));
+  const int pid = pid_of(cluster, "job-c/1 1");
+  ASSERT_TRUE(ticks(cluster, "job-c/1 1", 1));
+  ASSERT_EQ(::kill(pid, SIGKILL), 0);
+  ASSERT_TRUE(cluster.has_ended("job-c", 2));
+  EXPECT_NE(cluster.exit_of("job-c", 0).exit_code(), 0);
+  EXPECT_NE(cluster.exit_of("job-c", 0).message().find("rank 1"), std::string::npos)
+      << cluster.exit_of("job-c", 0).message() << "\n" << cluster.exit_of("job-c", 0).log_tail();
+  EXPECT_NE(cluster.exit_of("job-c", 0).message().find("signal 9"), std::string::npos);
+  ASSERT_TRUE(cluster.launch("job-d", "fail"));
+  ASSERT_TRUE(cluster.has_ended("job-d", 2));
+  EXPECT_NE(cluster.exit_of("job-d", 0).message().find("rank 1"), std::string::npos)
+      << cluster.exit_of("job-d", 0).message() << "\n" << cluster.exit_of("job-d", 0).log_tail();
+}
+
+TEST(Agent, RanksDieWhenTheLeaseRunsOut) {
+  LocalCluster cluster(1, 2.0);
+  ASSERT_TRUE(cluster.launch("job-e", "wait"));
+  const int pid = pid_of(cluster, "job-e/1 0");
+  ASSERT_TRUE(ticks(cluster, "job-e/1 0", 2));
+  cluster.coordinator().grant(false);
+  cluster.kill_agent(0);  // the shepherd alone holds the fence
+  for (int i = 0; i < 600 && ::kill(pid, 0) == 0; ++i) ::usleep(100'000);
+  EXPECT_NE(::kill(pid, 0), 0) << "rank " << pid << " outlived its lease";
+  cluster.coordinator().grant(true);
+  cluster.start_agent(0);
+  ASSERT_TRUE(cluster.has_ended("job-e", 1));
+  EXPECT_NE(cluster.exit_of("job-e", 0).message().find("lease"), std::string::npos);
+}
+
+TEST(Agent, StopsAtOnceAndRefusesWhatItCannotLaunch) {
+  LocalCluster cluster(2);
+  ASSERT_TRUE(cluster.launch("job-f", "wait"));
+  const int pid = pid_of(cluster, "job-f/1 0");
+  proto::NodeFrame stop;
+  *stop.mutable_stop()->mutable_attempt() = LocalCluster::ref("job-f");
+  stop.mutable_stop()->set_why("enough");
+  cluster.coordinator().send("node0", stop);
+  ASSERT_TRUE(cluster.has_ended("job-f", 2));
+  EXPECT_EQ(cluster.exit_of("job-f", 0).message(), "enough");
+  EXPECT_NE(::kill(pid, 0), 0);
+
+  proto::NodeFrame prepare;
+  auto& record = *prepare.mutable_prepare()->mutable_record();
+  record = cluster.record("job-g", "quick", 1);
+  record.mutable_objects(0)->mutable_files(0)->set_path("../escape");
+  cluster.coordinator().send("node0", prepare);
+  ASSERT_TRUE(cluster.has_ended("job-g", 1));
+  EXPECT_NE(cluster.exit_of("job-g", 0).message().find("../escape"), std::string::npos);
+  record = cluster.record("job-h", "quick", 1);
+  record.mutable_objects(0)->mutable_files(0)->mutable_chunks(0)->set_hash(std::string(64, '0'));
+  cluster.coordinator().send("node0", prepare);
+  ASSERT_TRUE(cluster.has_ended("job-h", 1));
+  EXPECT_NE(cluster.exit_of("job-h", 0).message().find("no chunk"), std::string::npos);
+}
+
+// WEFT_LAUNCHES: how many in a row; the long run is label launch100.
+TEST(Launch, InARow) {
+  const char* given = std::getenv("WEFT_LAUNCHES");
+  const int launches = given == nullptr ? 3 : std::atoi(given);
+  for (const int nodes : {2, 4}) {
+    LocalCluster cluster(nodes);
+    for (int i = 0; i < launches; ++i) {
+      const std::string job = "job-" + std::to_string(nodes) + "-" + std::to_string(i);
+      ASSERT_TRUE(cluster.launch(job, "quick")) << job;
+      ASSERT_TRUE(cluster.has_ended(job, nodes)) << job;
+      const auto exit = cluster.exit_of(job, 0);
+      ASSERT_EQ(exit.exit_code(), 0) << job << ": " << exit.message() << "\n" << exit.log_tail();
+      ASSERT_EQ(exit.log_tail(), "") << job;
+      ASSERT_TRUE(cluster.forget(job));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace weft
