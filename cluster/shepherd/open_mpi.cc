@@ -119,8 +119,8 @@ ProcessOptions mpirun(const proto::LaunchRecord& record) {
     set("btl_tcp_port_range_v4", std::to_string(mpi.port_count()));
     set("oob_tcp_dynamic_ipv4_ports", std::to_string(mpi.port_min()) + "-" + std::to_string(last));
   }
-  options.argv.insert(options.argv.end(),
   // --noprefix: a path in front of mpirun would put PATH settings in front of orted.
+  options.argv.insert(options.argv.end(),
                       {"--noprefix", "--bind-to", "none", "--wdir", "/", "--host",
                        host_list(record), "-np", std::to_string(record.ranks_size()),
                        "weft-worker"});
