@@ -1,0 +1,50 @@
+// Our side of tests/bench/run.sh: a body per name, timed on request beside its peer.
+//
+// Thread safety: one thread. Ownership: a body owns all that it needs.
+// Invariants: 1. making a body does all work that is not to be timed. 2. every call of a body does the
+// same work.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "kernels/autograd/tape.h"
+#include "kernels/ops/random.h"
+
+namespace weft::bench {
+
+// The arguments key=value of the command line.
+class Options {
+ public:
+  Options(int count, char** texts);
+  int64_t integer(const std::string& key) const;        // required
+  std::string text(const std::string& key) const;       // required
+  bool flag(const std::string& key) const;              // "1"; absent: false
+
+ private:
+  std::map<std::string, std::string> values_;
+};
+
+using Body = std::function<void()>;
+using Maker = std::function<Body(const Options&)>;
+
+// What a rank has, without a mesh.
+struct Machine {
+  explicit Machine(int64_t threads) : pool(static_cast<int>(threads)) {}
+  std::unique_ptr<Allocator> allocator = make_caching_allocator();
+  ThreadPool pool;
+  Tape tape;
+  Context plain{*allocator, pool};
+  Context recording{*allocator, pool, &tape};
+
+  // Uniform in [-1, 1).
+  Tensor random(Shape shape, uint64_t seed, bool leaf);
+};
+
+const std::map<std::string, Maker>& op_makers();        // bench_ops.cc
+const std::map<std::string, Maker>& training_makers();  // bench_training.cc
+const std::map<std::string, Maker>& file_makers();      // bench_files.cc
+
+}  // namespace weft::bench

@@ -1,0 +1,166 @@
+"""The peers' side of run.sh, in the same manner as weft-bench: peer.py NAME key=value... makes a body,
+says "ready", and for each line N on stdin runs it N times and says how many seconds one run took."""
+import os
+import sys
+import time
+from pathlib import Path
+
+ARGUMENTS = dict(word.split("=", 1) for word in sys.argv[2:])
+for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):
+    os.environ[variable] = ARGUMENTS.get("threads", "1")
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+
+
+def number(key):
+    return int(ARGUMENTS[key])
+
+
+def use_torch():
+    import torch
+    torch.set_num_threads(number("threads"))
+    torch.set_flush_denormal(True)
+    torch.manual_seed(1)
+    return torch
+
+
+def random(torch, *shape, leaf=False):
+    return (2 * torch.rand(*shape) - 1).requires_grad_(leaf)
+
+
+def matmul():
+    torch = use_torch()
+    a, b = random(torch, number("m"), number("k")), random(torch, number("k"), number("n"))
+    return lambda: torch.matmul(a, b)
+
+
+def with_backward(forward, leaves, seed=None):
+    def body():
+        forward().backward(seed)
+        for leaf in leaves:
+            leaf.grad = None
+    return body
+
+
+def attention():
+    torch = use_torch()
+    shape = [number(key) for key in "bntd"]
+    q, k, v = (random(torch, *shape, leaf=True) for _ in range(3))
+    causal = ARGUMENTS.get("causal") == "1"
+    run = torch.nn.functional.scaled_dot_product_attention
+    return with_backward(lambda: run(q, k, v, is_causal=causal), (q, k, v), random(torch, *shape))
+
+
+def layer_norm():
+    torch = use_torch()
+    rows, width = number("rows"), number("width")
+    x, gamma, beta = (random(torch, *shape, leaf=True) for shape in ((rows, width), (width,), (width,)))
+    return with_backward(lambda: torch.nn.functional.layer_norm(x, (width,), gamma, beta),
+                         (x, gamma, beta), random(torch, rows, width))
+
+
+def gelu():
+    torch = use_torch()
+    shape = number("rows"), number("width")
+    x = random(torch, *shape, leaf=True)
+    return with_backward(lambda: torch.nn.functional.gelu(x, approximate="tanh"), (x,),
+                         random(torch, *shape))
+
+
+def cross_entropy():
+    torch = use_torch()
+    rows, vocabulary = number("rows"), number("vocabulary")
+    logits = random(torch, rows, vocabulary, leaf=True)
+    labels = torch.arange(rows) * 7919 % vocabulary
+    return with_backward(lambda: torch.nn.functional.cross_entropy(logits, labels, reduction="sum"),
+                         (logits,))
+
+
+def gpt2_step():
+    torch = use_torch()
+    import transformers
+    dropout = float(ARGUMENTS["dropout"])
+    config = transformers.GPT2Config(
+        n_layer=number("layers"), n_head=number("heads"), n_embd=number("hidden"),
+        n_positions=number("tokens"), vocab_size=number("vocabulary"), resid_pdrop=dropout,
+        embd_pdrop=dropout, attn_pdrop=dropout, use_cache=False, bos_token_id=0, eos_token_id=0)
+    model = transformers.GPT2LMHeadModel._from_config(config, attn_implementation="sdpa").train()
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": 0.01},
+                                   {"params": vectors, "weight_decay": 0.0}], lr=1e-4, fused=True)
+    place = torch.arange(number("batch") * number("tokens"))
+    ids = ((place * 7919 + place * place % 31) % number("vocabulary")).view(number("batch"), -1)
+
+    def body():
+        optimizer.zero_grad(set_to_none=True)
+        model(input_ids=ids, labels=ids).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    return body
+
+
+def tokenizer():
+    from tokenizers import Tokenizer
+    encoder = Tokenizer.from_file(ARGUMENTS["tokenizer"])
+    texts = [path.read_text() for path in Path(ARGUMENTS["texts"]).iterdir()]
+
+    def body():
+        for text in texts:
+            encoder.encode(text, add_special_tokens=False)
+    return body
+
+
+def some_tensors(torch):
+    return {f"tensor.{i}": torch.zeros(number("rows"), 1024) for i in range(number("tensors"))}
+
+
+def synced(path):
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def safetensors_write():
+    torch = use_torch()
+    from safetensors.torch import save_file
+    tensors, path = some_tensors(torch), ARGUMENTS["folder"] + "/peer.safetensors"
+
+    def body():
+        save_file(tensors, path)
+        synced(path)
+    return body
+
+
+def safetensors_load():
+    torch = use_torch()
+    from safetensors.torch import load_file, save_file
+    path = ARGUMENTS["folder"] + "/peer.safetensors"
+    save_file(some_tensors(torch), path)
+    return lambda: [tensor.clone() for tensor in load_file(path).values()]  # out of the mapping
+
+
+def checkpoint():
+    torch = use_torch()
+    tensors, path = some_tensors(torch), ARGUMENTS["folder"] + "/peer.pt"
+
+    def body():
+        for tensor in tensors.values():
+            tensor[:, 0] += 1
+        torch.save(tensors, path)
+        synced(path)
+    return body
+
+
+def main():
+    body = globals()[sys.argv[1]]()
+    body()
+    print("ready", flush=True)
+    for line in sys.stdin:
+        count = int(line)
+        start = time.perf_counter()
+        for _ in range(count):
+            body()
+        print(f"{(time.perf_counter() - start) / count:.9g}", flush=True)
+
+
+main()

@@ -1,0 +1,81 @@
+"""The rows of run.sh: what is measured, at which shapes, and how much work it is."""
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Row:
+    name: str
+    what: str                     # of weft-bench and peer.py
+    arguments: dict
+    bar: float                    # the ratio of the times is to be at most this
+    peer: str
+    work: float = 0               # operations or bytes of one run; 0: none told
+    rate: str = ""                # the unit of work a second: GFLOP/s, GB/s, MB/s
+    needs: list = field(default_factory=list)   # "texts", "folder"
+
+
+def step(name, threads, layers, heads, hidden, tokens, batch, vocabulary, dropout=0.0):
+    """Products: 6 operations a weight and token; scores and values: 3 passes of 4 T H operations a
+    token and layer, of which causality leaves half."""
+    weights = layers * 12 * hidden * hidden + vocabulary * hidden
+    work = batch * tokens * (6 * weights + layers * 6 * tokens * hidden)
+    return Row(f"gpt2_step_{name}_threads{threads}", "gpt2_step",
+               dict(threads=threads, layers=layers, heads=heads, hidden=hidden, tokens=tokens,
+                    batch=batch, vocabulary=vocabulary, dropout=dropout),
+               1.3, "torch, transformers GPT2LMHeadModel (sdpa, fused AdamW)", work, "GFLOP/s")
+
+
+def matmul(threads, m, k, n):
+    return Row(f"matmul_{m}x{k}x{n}_threads{threads}", "matmul",
+               dict(threads=threads, m=m, k=k, n=n), 1.3, "torch.matmul", 2 * m * k * n, "GFLOP/s")
+
+
+def attention(threads, b, n, t, d, causal):
+    """Two products forward, five backward (the scores are taken anew)."""
+    work = 14 * b * n * t * t * d * (0.5 if causal else 1)
+    return Row(f"attention_b{b}n{n}t{t}d{d}{'_causal' if causal else ''}_threads{threads}",
+               "attention", dict(threads=threads, b=b, n=n, t=t, d=d, causal=int(causal)), 1.3,
+               "torch scaled_dot_product_attention, forward and backward", work, "GFLOP/s")
+
+
+def rows_of(what, threads, rows, width, peer, passes):
+    key = "vocabulary" if what == "cross_entropy" else "width"
+    return Row(f"{what}_{rows}x{width}_threads{threads}", what,
+               {"threads": threads, "rows": rows, key: width}, 1.3, peer,
+               passes * 4 * rows * width, "GB/s")
+
+
+def all_reduce(size):
+    return Row(f"all_reduce_{size >> 10}KiB_ranks2", "all_reduce", dict(bytes=size), 1.1,
+               "MPI_Allreduce", size, "GB/s")
+
+
+def files(name, bar, peer, tensors=16, rows=1024):
+    return Row(name, name, dict(threads=1, tensors=tensors, rows=rows), bar, peer,
+               tensors * rows * 1024 * 4, "GB/s", ["folder"])
+
+
+SMALL = dict(layers=4, heads=4, hidden=128, tokens=128, batch=8, vocabulary=257)
+MEDIUM = dict(layers=6, heads=6, hidden=384, tokens=256, batch=4, vocabulary=8192)
+
+ROWS = [
+    *(step(name, threads, **sizes) for name, sizes in (("small", SMALL), ("medium", MEDIUM))
+      for threads in (1, 2)),
+    step("medium_dropout", 1, **MEDIUM, dropout=0.1),
+    *(matmul(threads, *sizes) for sizes in ((1024, 384, 1536), (1024, 1024, 1024))
+      for threads in (1, 2)),
+    *(attention(threads, *sizes) for sizes in ((8, 4, 128, 32, True), (4, 6, 256, 64, True),
+                                               (1, 12, 1024, 64, True), (1, 12, 1024, 64, False))
+      for threads in (1,)),
+    attention(2, 4, 6, 256, 64, True),
+    rows_of("layer_norm", 1, 1024, 768, "torch layer_norm, forward and backward", 5),
+    rows_of("gelu", 1, 1024, 3072, "torch gelu (tanh), forward and backward", 5),
+    rows_of("cross_entropy", 1, 1024, 8192, "torch cross_entropy, forward and backward", 4),
+    rows_of("cross_entropy", 1, 256, 50257, "torch cross_entropy, forward and backward", 4),
+    Row("tokenizer_encode", "tokenizer", dict(threads=1), 1.0, "tokenizers, one thread",
+        0, "MB/s", ["texts"]),
+    files("safetensors_write", 1.1, "safetensors save_file and fsync"),
+    files("safetensors_load", 1.1, "safetensors load_file, copied out of the mapping"),
+    files("checkpoint", 2.0, "torch.save and fsync (no hash, no database)"),
+    *(all_reduce(size) for size in (4 << 10, 256 << 10, 4 << 20, 32 << 20)),
+]
