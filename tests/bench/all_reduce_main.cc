@@ -1,5 +1,5 @@
-// weft-bench-all-reduce bytes=N under mpirun: as weft-bench, with rank 0 taking the lines, which are
-// "ours N" or "peer N"; the peer is MPI_Allreduce. One job for both, because a waiting rank spins.
+// weft-bench-all-reduce bytes=N under mpirun: as weft-bench, with rank 0 taking the lines, which
+// are "ours N" or "peer N"; the peer is MPI_Allreduce. One job for both: a waiting rank spins.
 #include <mpi.h>
 
 #include <chrono>

@@ -1,8 +1,8 @@
 // Our side of tests/bench/run.sh: a body per name, timed on request beside its peer.
 //
 // Thread safety: one thread. Ownership: a body owns all that it needs.
-// Invariants: 1. making a body does all work that is not to be timed. 2. every call of a body does the
-// same work.
+// Invariants: 1. making a body does all work that is not to be timed. 2. every call of a body does
+// the same work.
 #pragma once
 
 #include <functional>

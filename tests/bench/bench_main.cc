@@ -1,5 +1,5 @@
-// weft-bench NAME key=value...: makes the body NAME, says "ready", and then for each line N on stdin
-// runs it N times and says how many seconds one run took.
+// weft-bench NAME key=value...: makes the body NAME, says "ready", and then for each line N on
+// stdin runs it N times and says how many seconds one run took.
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
