@@ -1,6 +1,8 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
+#include <iterator>
 #include <utility>
 
 #include "coordinator/api/api.h"
@@ -33,9 +35,30 @@ Result<Place> parse_place(const std::string& field, const std::string& text) {
   return place;
 }
 
+// `job` empty: of all jobs.
+Result<std::vector<proto::CheckpointManifest>> find_all(Service& service, const std::string& job) {
+  if (!job.empty()) return service.checkpoints(job);
+  std::vector<proto::CheckpointManifest> all;
+  JobFilter filter;
+  filter.limit = kPageLimitMax;
+  do {
+    WEFT_ASSIGN_OR_RETURN(const JobPage page, service.jobs(filter));
+    for (const proto::Job& one : page.jobs) {
+      auto some = service.checkpoints(one.id());
+      if (!some) continue;  // deleted meanwhile
+      all.insert(all.end(), std::make_move_iterator(some->begin()),
+                 std::make_move_iterator(some->end()));
+    }
+    filter.after = page.next;
+  } while (!filter.after.empty());
+  std::sort(all.begin(), all.end(),
+            [](const auto& a, const auto& b) { return place_of(a) < place_of(b); });
+  return all;
+}
+
 Result<proto::CheckpointPage> read_page(Service& service, const std::string& job, Place after,
                                         int64_t limit) {
-  WEFT_ASSIGN_OR_RETURN(auto all, service.checkpoints(job));
+  WEFT_ASSIGN_OR_RETURN(auto all, find_all(service, job));
   proto::CheckpointPage page;
   for (proto::CheckpointManifest& manifest : all) {
     if (place_of(manifest) <= after) continue;

@@ -93,7 +93,8 @@ class LogFollow final : public LiveStream {
     done_ = slice->complete;
     return done_ && next_attempt();
   }
-  bool complete() override { return done_; }
+  // A job's last lines may arrive just after its end: look once more, about 2 s later.
+  bool complete() override { return done_ && ++looks_after_end_ > 1; }
 
   bool next_attempt() {
     if (!go_on_ || place_.attempt >= attempt_) return false;
@@ -106,6 +107,7 @@ class LogFollow final : public LiveStream {
   const int32_t rank_;
   const bool go_on_;
   bool done_ = false;
+  int looks_after_end_ = 0;
 };
 
 Result<Response> logs(Service& service, const Request& request) {

@@ -1,0 +1,184 @@
+// The routes over a real service.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "proto/json/parse.h"
+#include "proto/json/value.h"
+#include "tests/coordinator/api/served.h"
+
+namespace weft::api {
+namespace {
+
+using testing::HasSubstr;
+
+TEST(Routes, SubmitShowListAndDelete) {
+  Served served;
+  const std::string id = served.submit();
+  const RawAnswer shown = served.ask("GET", "jobs/" + id);
+  EXPECT_EQ(shown.status, 200);
+  for (const char* part : {"\"state\":\"queued\"", "\"attempt\":0", "\"step\":0", "\"steps\":10",
+                           "\"batch_size\":8"}) {
+    EXPECT_THAT(shown.body, HasSubstr(part));
+  }
+  EXPECT_EQ(served.ask("DELETE", "jobs/" + id).status, 409);
+  EXPECT_EQ(served.ask("POST", "jobs/" + id + "/cancel").status, 200);
+  EXPECT_EQ(served.ask("POST", "jobs/" + id + "/resume").status, 409);
+  EXPECT_EQ(served.ask("DELETE", "jobs/" + id).status, 204);
+  EXPECT_EQ(served.ask("GET", "jobs/" + id).status, 404);
+  EXPECT_EQ(served.ask("POST", "jobs/" + id + "/pause").status, 404);
+}
+
+TEST(Routes, ABadJobIsRefusedWithFieldValueRuleAndLine) {
+  Served served;
+  const RawAnswer unknown = served.ask("POST", "jobs", "{\n\"name\":\"x\",\n\"stpes\":1}");
+  EXPECT_EQ(unknown.status, 400);
+  EXPECT_THAT(unknown.body, HasSubstr("\"field\":\"stpes\""));
+  EXPECT_THAT(unknown.body, HasSubstr("\"line\":3"));
+  std::string deep;
+  for (int i = 0; i < 100000; ++i) deep += "[";
+  for (const std::string& bad :
+       {std::string("{"), std::string("[]"), std::string("{\"name\":\"a\",\"name\":\"b\"}"),
+        std::string("{\"priority\":1.5}"), std::string("{\"priority\":9223372036854775808}"),
+        std::string("{\"training\":{\"gradient_clip\":NaN}}"),
+        std::string("{\"training\":{\"gradient_clip\":1e999}}"),
+        std::string("{\"name\":\"\\ud800\"}"), std::string("{\"name\":\"\xff\"}"), deep}) {
+    EXPECT_EQ(served.ask("POST", "jobs", bad).status, 400) << bad.substr(0, 80);
+  }
+  const RawAnswer path = served.ask("POST", "jobs", served.job_text("/etc/passwd"));
+  EXPECT_EQ(path.status, 400);
+  EXPECT_THAT(path.body, HasSubstr("tasks[0].data.train"));
+  EXPECT_EQ(served.ask("POST", "jobs/validate", served.job_text(served.upload("x"))).status, 200);
+  EXPECT_THAT(served.ask("GET", "jobs").body, HasSubstr("\"total\":0"));
+}
+
+TEST(Routes, TheSameIdempotencyKeyGivesTheSameJob) {
+  Served served;
+  const std::string text = served.job_text(served.upload("text"));
+  const RawAnswer first = served.ask("POST", "jobs", text, "Idempotency-Key: k1\r\n");
+  const RawAnswer again = served.ask("POST", "jobs", text, "Idempotency-Key: k1\r\n");
+  EXPECT_EQ(first.status, 201);
+  EXPECT_EQ(again.status, 201);
+  EXPECT_EQ(Served::value(first.body, "id"), Served::value(again.body, "id"));
+  EXPECT_EQ(served.ask("POST", "jobs", text + " ", "Idempotency-Key: k1\r\n").status, 409);
+  EXPECT_EQ(served.ask("POST", "jobs", text, "Idempotency-Key: \r\n").status, 400);
+  EXPECT_EQ(
+      served.ask("POST", "jobs", text, "Idempotency-Key: " + std::string(201, 'k') + "\r\n").status,
+      400);
+  EXPECT_THAT(served.ask("GET", "jobs").body, HasSubstr("\"total\":1"));
+}
+
+TEST(Routes, ListsAreFilteredAndPaged) {
+  Served served;
+  std::vector<std::string> ids;
+  for (const char* name : {"a", "b", "a", "b", "a"}) ids.push_back(served.submit(name));
+  std::vector<std::string> seen;
+  std::string after;
+  do {
+    const RawAnswer page = served.ask("GET", "jobs?name=a&limit=2&after=" + after);
+    const auto json = parse_json(page.body);
+    ASSERT_TRUE(json.has_value()) << page.body;
+    for (const JsonValue& job : json->find("jobs")->items) seen.push_back(job.find("id")->text);
+    after = json->find("next")->text;
+  } while (!after.empty());
+  EXPECT_EQ(seen, (std::vector<std::string>{ids[0], ids[2], ids[4]}));
+  EXPECT_THAT(served.ask("GET", "jobs?label=team%3Da&state=queued,running").body,
+              HasSubstr("\"total\":5"));
+  EXPECT_THAT(served.ask("GET", "jobs?label=team%3Db").body, HasSubstr("\"total\":0"));
+  for (const char* bad : {"limit=0", "limit=1001", "limit=x", "state=queud", "kind=other",
+                          "label=team", "order=up", "other=1"}) {
+    EXPECT_EQ(served.ask("GET", std::string("jobs?") + bad).status, 400) << bad;
+  }
+}
+
+TEST(Routes, PriorityIsChangedInPlace) {
+  Served served;
+  const std::string id = served.submit();
+  EXPECT_EQ(served.ask("PATCH", "jobs/" + id, "{\"priority\":7}").status, 200);
+  EXPECT_THAT(served.ask("GET", "jobs/" + id).body, HasSubstr("\"priority\":7"));
+  for (const char* bad :
+       {"{}", "{\"priority\":\"7\"}", "{\"name\":\"x\"}", "{\"priority\":5000}"}) {
+    EXPECT_EQ(served.ask("PATCH", "jobs/" + id, bad).status, 400) << bad;
+  }
+}
+
+TEST(Routes, UploadsAreCheckedAgainstTheirHash) {
+  Served served;
+  const std::string bytes = "chunk", hash = sha256_hex(bytes);
+  const std::string type = "application/octet-stream";
+  EXPECT_EQ(served.ask("PUT", "chunks/" + sha256_hex("other"), bytes, "", type).status, 400);
+  EXPECT_EQ(served.ask("PUT", "chunks/..%2f..%2fx", bytes, "", type).status, 404);
+  EXPECT_EQ(served.ask("PUT", "chunks/abc", bytes, "", type).status, 400);
+  const std::string large(static_cast<size_t>((4 << 20) + 1), 'x');
+  EXPECT_EQ(served.ask("PUT", "chunks/" + sha256_hex(large), large, "", type).status, 413);
+  const std::string ask = "{\"hashes\":[\"" + hash + "\"]}";
+  EXPECT_THAT(served.ask("POST", "chunks/missing", ask).body, HasSubstr(hash));
+  EXPECT_EQ(served.ask("PUT", "chunks/" + hash, bytes, "", type).status, 204);
+  EXPECT_THAT(served.ask("POST", "chunks/missing", ask).body, Not(HasSubstr(hash)));
+  EXPECT_EQ(served.ask("POST", "chunks/missing", "{\"hashes\":[\"../x\"]}").status, 400);
+  const std::string id = served.upload("some");
+  EXPECT_EQ(served.ask("GET", "objects/" + id).status, 200);
+  EXPECT_EQ(served.ask("GET", "objects/obj-0").status, 404);
+  EXPECT_EQ(served
+                .ask("POST", "objects",
+                     R"({"files":[{"path":"../a","size":5,"chunks":[{"hash":")" + hash +
+                         R"(","size":5}]}]})")
+                .status,
+            400);
+}
+
+TEST(Routes, RecordsArePaged) {
+  Served served;
+  const std::string id = served.submit();
+  served.set_state(id, proto::JOB_STATE_RUNNING);
+  served.add_metrics(id, 5);
+  const RawAnswer page = served.ask("GET", "jobs/" + id + "/metrics?after=2&limit=2");
+  EXPECT_THAT(page.body, HasSubstr("\"next\":4"));
+  EXPECT_THAT(page.body, HasSubstr("\"more\":true"));
+  EXPECT_THAT(served.ask("GET", "jobs/" + id + "/events").body, HasSubstr("\"more\":false"));
+  EXPECT_EQ(served.ask("GET", "jobs/" + id + "/metrics?after=-1").status, 400);
+  EXPECT_EQ(served.ask("GET", "jobs/job-x/events").status, 404);
+}
+
+TEST(Routes, LogsKeepCharactersWhole) {
+  Served served;
+  const std::string id = served.submit();
+  served.set_state(id, proto::JOB_STATE_RUNNING);
+  const std::string text = "a\xc3\xa4\xff\xe2\x82\xac!";  // a, ä, a broken byte, €, !
+  ASSERT_TRUE(served.store->append_log(id, 1, 0, 0, text).has_value());
+  std::string joined;
+  int64_t offset = 0;
+  for (int i = 0; i < 20 && offset < static_cast<int64_t>(text.size()); ++i) {
+    const RawAnswer page =
+        served.ask("GET", "jobs/" + id + "/logs?limit=4&offset=" + std::to_string(offset));
+    ASSERT_EQ(page.status, 200) << page.body;
+    joined += parse_json(page.body)->find("text")->text;
+    offset = parse_json(page.body)->find("next")->integer;
+  }
+  EXPECT_EQ(joined, "a\xc3\xa4\xef\xbf\xbd\xe2\x82\xac!");
+  EXPECT_THAT(served.ask("GET", "jobs/" + id + "/logs/sources").body, HasSubstr("\"bytes\":8"));
+}
+
+TEST(Routes, HealthNodesAndTheDocument) {
+  Served served;
+  RawClient client(served.server->port());
+  client.send("GET /api/v1/health HTTP/1.1\r\nHost: localhost\r\n\r\n");
+  const RawAnswer health = client.answer();
+  EXPECT_EQ(health.status, 200);
+  EXPECT_EQ(health.body, "{\"status\":\"ok\"}\n");
+  EXPECT_EQ(served.ask("GET", "status").status, 200);
+  EXPECT_THAT(served.ask("GET", "nodes").body, HasSubstr("\"nodes\":[]"));
+  const RawAnswer document = served.ask("GET", "openapi.json");
+  const auto json = parse_json(document.body);
+  ASSERT_TRUE(json.has_value()) << json.error().to_string();
+  const Router router = make_router(served.service);
+  for (const Route& route : router.routes()) {
+    const JsonValue* path = json->find("paths")->find(route.pattern);
+    ASSERT_NE(path, nullptr) << route.pattern;
+    for (const char* type : {"JobSpec", "ErrorBody", "TrainingSpec"}) {
+      EXPECT_NE(json->find("components")->find("schemas")->find(type), nullptr) << type;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace weft::api
