@@ -36,7 +36,7 @@ LocalCluster::~LocalCluster() {
 }
 
 void LocalCluster::start_agent(int index) {
-  const std::string bin = std::string(WEFT_BINARY_DIR) + "/bin/";
+  const std::string bin = fs::path(own_program()).parent_path().string() + "/";
   ProcessOptions options;
   options.argv = {bin + "weft-agent", "--data", folder_ + "/" + node(index), "--name", node(index),
                   "--secret-file", folder_ + "/secret", "--slots", "4", "--address", "127.0.0.1",

@@ -1,0 +1,113 @@
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+
+#include "cluster/process/process.h"
+
+namespace weft {
+namespace {
+
+class ProcessTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    char name[] = "/tmp/weft-process-XXXXXX";
+    ASSERT_NE(::mkdtemp(name), nullptr);
+    folder_ = name;
+    ::chmod(name, 0777);
+    options_.log_file = folder_ + "/log";
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+  int run(std::vector<std::string> argv) {
+    options_.argv = std::move(argv);
+    auto process = start_process(options_);
+    EXPECT_TRUE(process) << process.error().to_string();
+    return process ? (*process)->wait() : -1;
+  }
+  std::string log() const {
+    std::ifstream file(options_.log_file);
+    return std::string(std::istreambuf_iterator<char>(file), {});
+  }
+  std::string folder_;
+  ProcessOptions options_;
+};
+
+TEST_F(ProcessTest, ArgumentsReachTheProgramAsTheyAre) {
+  EXPECT_EQ(run({"/usr/bin/printf", "%s|", "a b", "$(id)", ";", "", "'\""}), 0);
+  EXPECT_EQ(log(), "a b|$(id)|;||'\"|");
+}
+
+TEST_F(ProcessTest, TheEnvironmentIsWhatWasGivenAndNoDescriptorLeaks) {
+  options_.env = {"ONE=1"};
+  EXPECT_EQ(run({"/usr/bin/env"}), 0);
+  EXPECT_EQ(log(), "ONE=1\n");
+  std::filesystem::remove(options_.log_file);
+  EXPECT_EQ(run({"/bin/ls", "/proc/self/fd"}), 0);
+  EXPECT_EQ(log(), "0\n1\n2\n3\n") << "3 is ls's own";
+}
+
+TEST_F(ProcessTest, ExitCodesAndSignals) {
+  EXPECT_EQ(run({"/bin/sh", "-c", "exit 42"}), 42);
+  EXPECT_EQ(run({"/bin/sh", "-c", "kill -9 $$"}), 128 + SIGKILL);
+}
+
+TEST_F(ProcessTest, WhatCannotStartSaysWhy) {
+  options_.argv = {"/nowhere/program"};
+  const auto missing = start_process(options_);
+  ASSERT_FALSE(missing);
+  EXPECT_EQ(missing.error().code(), Code::kNotFound);
+  EXPECT_NE(missing.error().to_string().find("/nowhere/program"), std::string::npos);
+  options_.argv = {"/etc/passwd"};
+  ASSERT_FALSE(start_process(options_));
+  EXPECT_EQ(start_process(options_).error().code(), Code::kPermissionDenied);
+  options_.argv = {"/bin/true"};
+  options_.folder = "/nowhere";
+  EXPECT_FALSE(start_process(options_));
+}
+
+TEST_F(ProcessTest, AnotherUser) {
+  options_.argv = {"/usr/bin/id"};
+  options_.uid = 65534;
+  options_.gid = 65534;
+  if (::geteuid() != 0) {  // only root can, and anybody else must be told so
+    EXPECT_FALSE(start_process(options_));
+    return;
+  }
+  EXPECT_EQ(run({"/usr/bin/id"}), 0);
+  EXPECT_EQ(log().find("uid=0"), std::string::npos);
+  EXPECT_NE(log().find("uid=65534"), std::string::npos);
+  EXPECT_EQ(log().find("(root)"), std::string::npos) << log();
+}
+
+TEST_F(ProcessTest, AReusedPidIsNotTakenForTheProcess) {
+  options_.argv = {"/bin/sleep", "100"};
+  auto process = start_process(options_);
+  ASSERT_TRUE(process);
+  const pid_t pid = (*process)->pid();
+  const uint64_t started = start_time_of(pid);
+  EXPECT_TRUE(is_alive(pid, started));
+  EXPECT_FALSE(is_alive(pid, started + 1));
+  ASSERT_TRUE((*process)->signal(SIGKILL).ok());
+  EXPECT_EQ((*process)->wait(), 128 + SIGKILL);
+  EXPECT_FALSE(is_alive(pid, started));
+  EXPECT_EQ((*process)->signal(SIGKILL).code(), Code::kNotFound);
+}
+
+TEST_F(ProcessTest, FilesAreReadWithoutFollowingLinks) {
+  ASSERT_TRUE(write_file(folder_ + "/plain", "text", 0600).ok());
+  EXPECT_EQ(read_file(folder_ + "/plain", 100).value(), "text");
+  EXPECT_FALSE(read_file(folder_ + "/plain", 3));
+  ASSERT_EQ(::symlink((folder_ + "/plain").c_str(), (folder_ + "/link").c_str()), 0);
+  EXPECT_FALSE(read_file(folder_ + "/link", 100));
+  ASSERT_EQ(::mkfifo((folder_ + "/pipe").c_str(), 0600), 0);
+  EXPECT_FALSE(read_file(folder_ + "/pipe", 100));
+  EXPECT_EQ(read_file(folder_ + "/none", 100).error().code(), Code::kNotFound);
+}
+
+}  // namespace
+}  // namespace weft
