@@ -59,16 +59,4 @@ Result<proto::Job> apply_start(JobStore& store, const PlannedStart& start, const
   });
 }
 
-Status apply_wait(JobStore& store, const std::string& job, const PlannedWait& wait) {
-  const JobPointer now = store.find(job);
-  if (!now || (now->reason() == wait.reason && now->infeasible() == wait.infeasible)) return {};
-  const auto stored = store.edit_job(job, [&](JobEdit& edit) -> Status {
-    if (edit.job.state() != proto::JOB_STATE_QUEUED) return {Code::kStale, "no longer waiting"};
-    edit.job.set_reason(wait.reason);
-    edit.job.set_infeasible(wait.infeasible);
-    return {};
-  });
-  return stored ? Status() : stored.error();
-}
-
 }  // namespace weft

@@ -15,7 +15,4 @@ namespace weft {
 // Makes the job `starting` on the next attempt. Returns it as stored.
 Result<proto::Job> apply_start(JobStore& store, const PlannedStart& start, const Clock& clock);
 
-// Writes a changed reason of a waiting job (no event).
-Status apply_wait(JobStore& store, const std::string& job, const PlannedWait& wait);
-
 }  // namespace weft

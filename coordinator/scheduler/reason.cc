@@ -32,8 +32,9 @@ std::string reason_to_wait(const Snapshot& snapshot, const PendingJob& job, int6
     return fmt::format("waits until attempt {} has ended on {}", job.attempt, joined(job.leaving));
   }
   if (job.eligible_ms > now_ms) {
-    return fmt::format("waits {} s before it is started again",
-                       (job.eligible_ms - now_ms) / 1000 + 1);
+    const int64_t second = job.eligible_ms / 1000 + 1;
+    return fmt::format("backs off after a failure until {:02}:{:02}:{:02} UTC", second / 3600 % 24,
+                       second / 60 % 60, second % 60);
   }
   std::vector<int> capacity;
   std::vector<std::string> lost;

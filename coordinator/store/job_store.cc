@@ -291,6 +291,21 @@ Status JobStore::fill_checkpoints(JobEdit& edit, WriteSet& set) {
   return {};
 }
 
+void JobStore::set_wait(const std::string& id, const std::string& reason, bool infeasible) {
+  std::lock_guard writer(write_mutex_);
+  const JobPointer before = find(id);
+  if (!before || before->state() != proto::JOB_STATE_QUEUED) return;
+  if (before->reason() == reason && before->infeasible() == infeasible) return;
+  auto after = std::make_shared<proto::Job>(*before);
+  after->set_reason(reason);
+  after->set_infeasible(infeasible);
+  {
+    std::lock_guard lock(cache_mutex_);
+    jobs_[id] = std::move(after);
+  }
+  hub_.notify(id, kTopicJob);
+}
+
 Status JobStore::remove_job(const std::string& id) {
   std::lock_guard writer(write_mutex_);
   const JobPointer job = find(id);

@@ -87,6 +87,8 @@ class JobStore {
   // kFailedPrecondition: an earlier message of that rank is missing; it must be sent first.
   Result<bool> apply_rank(const std::string& id, const RankPosition& position,
                           const JobEditor& editor);
+  // Why a queued job waits: only what readers see changes, for the scheduler finds it out anew.
+  void set_wait(const std::string& id, const std::string& reason, bool infeasible);
   // Only a finished job; with everything that belongs to it.
   Status remove_job(const std::string& id);
 

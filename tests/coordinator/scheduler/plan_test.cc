@@ -93,7 +93,8 @@ TEST(Plan, WaitsForTheBackOffAndForTheLastAttemptToBeGone) {
   snapshot.pending[1].attempt = 3;
   const Plan result = plan(snapshot, 1000);
   EXPECT_EQ(started(result), "");
-  EXPECT_THAT(result.waits.at("a").reason, HasSubstr("waits 5 s"));
+  EXPECT_THAT(result.waits.at("a").reason,
+              HasSubstr("backs off after a failure until 00:00:06 UTC"));
   EXPECT_THAT(result.waits.at("b").reason, HasSubstr("attempt 3 has ended on n2"));
   EXPECT_EQ(started(plan(Snapshot{{}, {}, {pending("c", 1, 1)}}, 0)), "");
 }

@@ -1,0 +1,66 @@
+#include "coordinator/launcher/attempt_end.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+namespace weft {
+namespace {
+
+void finish(JobEdit& edit, proto::JobState state, const std::string& reason, int64_t now_ms) {
+  edit.job.set_state(state);
+  edit.job.set_reason(reason);
+  edit.job.set_finished_ms(now_ms);
+  const bool failed = state == proto::JOB_STATE_FAILED;
+  edit.event(state_name(state), failed ? "error" : "info", reason);
+}
+
+std::string from_where(const proto::Job& job) {
+  return job.checkpoint().empty() ? "from the start" : "from " + job.checkpoint();
+}
+
+}  // namespace
+
+int64_t back_off_ms(const RestartPolicy& policy, int restarts) {
+  const double seconds = policy.first_seconds * std::pow(2.0, std::clamp(restarts - 1, 0, 40));
+  return static_cast<int64_t>(1000 * std::min(seconds, policy.most_seconds));
+}
+
+void end_attempt(JobEdit& edit, const EndCause& cause, const RestartPolicy& policy,
+                 int64_t now_ms) {
+  proto::Job& job = edit.job;
+  job.clear_seconds_left();
+  job.clear_tokens_per_second();
+  const std::string what = fmt::format("attempt {}: {}", job.attempt(), cause.message);
+  if (job.state() == proto::JOB_STATE_CANCELLING) {
+    if (job.time_limit_reached()) {
+      return finish(edit, proto::JOB_STATE_FAILED, "time limit reached; " + what, now_ms);
+    }
+    return finish(edit, proto::JOB_STATE_CANCELLED, "cancelled by request; " + what, now_ms);
+  }
+  if (job.state() == proto::JOB_STATE_PAUSING) {
+    job.set_state(proto::JOB_STATE_PAUSED);
+    job.set_reason("paused by request; " + what + "; goes on " + from_where(job));
+    edit.event("paused", "warn", job.reason());
+    return;
+  }
+  if (!cause.retryable) return finish(edit, proto::JOB_STATE_FAILED, what, now_ms);
+  if (job.restarts() >= job.spec().max_restarts()) {
+    return finish(edit, proto::JOB_STATE_FAILED,
+                  fmt::format("{}; max_restarts ({}) is used up", what, job.spec().max_restarts()),
+                  now_ms);
+  }
+  job.set_state(proto::JOB_STATE_QUEUED);
+  job.set_restarts(job.restarts() + 1);
+  const int64_t wait_ms = back_off_ms(policy, job.restarts());
+  job.set_eligible_ms(now_ms + wait_ms);
+  job.set_reason("starts again after: " + what);
+  auto& event = edit.event(
+      "restarted", "warn",
+      fmt::format("{}; restart {} of {} in {:.1f} s, {}", what, job.restarts(),
+                  job.spec().max_restarts(), static_cast<double>(wait_ms) / 1000, from_where(job)));
+  (*event.mutable_data())["restarts"] = std::to_string(job.restarts());
+}
+
+}  // namespace weft

@@ -1,0 +1,260 @@
+// The supervisor's thread, its inbox, and what is relayed.
+#include "coordinator/launcher/supervisor.h"
+
+#include "coordinator/launcher/launch_record.h"
+#include "coordinator/launcher/rank_messages.h"
+#include "coordinator/store/topics.h"
+
+namespace weft {
+namespace {
+constexpr auto kTick = std::chrono::milliseconds(100);
+constexpr size_t kHeldMax = 100'000;  // messages of one rank while the disk is full
+}  // namespace
+
+Supervisor::Supervisor(Parts parts, SupervisorOptions options)
+    : parts_(std::move(parts)),
+      options_(std::move(options)),
+      data_(parts_.store, parts_.content, options_.data_threads) {
+  recall();
+  next_collect_ = now() + seconds(options_.collect_seconds);
+  ticket_ = parts_.store.hub().subscribe("", kTopicJob, [this] {
+    std::lock_guard lock(mutex_);
+    dirty_ = true;
+    wake_.notify_one();
+  });
+}
+
+Supervisor::~Supervisor() { stop(); }
+
+Supervisor::Time Supervisor::seconds(double value) const {
+  return std::chrono::duration_cast<Time>(std::chrono::duration<double>(value));
+}
+
+void Supervisor::start() {
+  thread_ = std::thread([this] { run(); });
+}
+
+void Supervisor::run() {
+  std::unique_lock lock(mutex_);
+  while (!stopping_) {
+    wake_.wait_for(lock, kTick, [&] { return stopping_ || dirty_ || !inbox_.empty(); });
+    lock.unlock();
+    step();
+    lock.lock();
+  }
+}
+
+void Supervisor::stop() {
+  ticket_.reset();
+  {
+    std::lock_guard lock(mutex_);
+    stopping_ = true;
+    wake_.notify_one();
+  }
+  if (thread_.joinable()) thread_.join();
+  for (auto& [id, session] : sessions_) {
+    session.channel->close({Code::kUnavailable, "the coordinator is stopping"});
+  }
+  sessions_.clear();
+}
+
+void Supervisor::push(Item item) {
+  std::lock_guard lock(mutex_);
+  if (stopping_) return;
+  inbox_.push_back(std::move(item));
+  wake_.notify_one();
+}
+
+void Supervisor::accept(std::shared_ptr<Channel> channel) {
+  uint64_t id = 0;
+  {
+    std::lock_guard lock(mutex_);
+    id = ++last_session_;
+  }
+  push({id, Opened{channel}});
+  channel->start({[this, id](proto::NodeFrame frame) {
+                    push({id, std::move(frame)});
+                  },
+                  [this, id](Status why) {
+                    push({id, Closed{std::move(why)}});
+                  }});
+}
+
+Status Supervisor::request_checkpoint(const std::string& job) {
+  push({0, Wanted{job}});
+  return {};
+}
+
+void Supervisor::step() {
+  std::deque<Item> items;
+  bool dirty = false;
+  {
+    std::lock_guard lock(mutex_);
+    items.swap(inbox_);
+    dirty = std::exchange(dirty_, false);
+  }
+  const bool something = dirty || !items.empty();
+  for (Item& item : items) take(std::move(item));
+  if (now() >= next_retry_) retry_held();
+  check_leases();
+  check_attempts();
+  check_leaving();
+  if (something || now() >= next_schedule_) {
+    schedule();
+    next_schedule_ = now() + seconds(1);
+  }
+  if (now() >= next_collect_) {
+    next_collect_ = now() + seconds(options_.collect_seconds);
+    data_.post([this] {
+      const auto count = parts_.content.collect(seconds(options_.collect_grace_seconds));
+      if (count && *count > 0) parts_.log.info("{} chunks that nothing refers to removed", *count);
+      if (!count) parts_.log.warn("collection of chunks: {}", count.error().to_string());
+    });
+  }
+}
+
+void Supervisor::take(Item item) {
+  if (auto* opened = std::get_if<Opened>(&item.what)) {
+    sessions_[item.session] = {opened->channel, "", now()};
+  } else if (auto* frame = std::get_if<proto::NodeFrame>(&item.what)) {
+    take_frame(item.session, std::move(*frame));
+  } else if (auto* wanted = std::get_if<Wanted>(&item.what)) {
+    if (auto it = active_.find(wanted->job); it != active_.end()) {
+      it->second.checkpoint_wanted = true;
+    }
+  } else if (auto it = sessions_.find(item.session); it != sessions_.end()) {
+    const std::string name = it->second.node;
+    sessions_.erase(it);
+    auto node = nodes_.find(name);
+    if (node != nodes_.end() && node->second.session == item.session) {
+      node->second.session = 0;
+      parts_.log.warn("node {}: {}", name, std::get<Closed>(item.what).why.to_string());
+    }
+  }
+}
+
+void Supervisor::refuse(uint64_t session, const std::string& why) {
+  auto it = sessions_.find(session);
+  if (it == sessions_.end()) return;
+  parts_.log.warn("{}: refused: {}", it->second.channel->peer(), why);
+  proto::NodeFrame frame;
+  frame.set_refused(why);
+  it->second.channel->send(frame);
+  it->second.channel->close({Code::kFailedPrecondition, why});
+  sessions_.erase(it);
+}
+
+void Supervisor::take_frame(uint64_t session, proto::NodeFrame frame) {
+  auto it = sessions_.find(session);
+  if (it == sessions_.end()) return;  // refused before
+  if (frame.has_hello()) return take_hello(session, frame.hello());
+  const std::string node = it->second.node;
+  if (node.empty()) return refuse(session, "the first message must be a hello");
+  if (nodes_.at(node).session != session) return;  // another connection has taken its place
+  if (is_bulk(frame)) return data_.post(it->second.channel, std::move(frame));
+  switch (frame.body_case()) {
+    case proto::NodeFrame::kHeartbeat:
+      return take_heartbeat(node, frame.heartbeat());
+    case proto::NodeFrame::kPrepared:
+      return take_prepared(node, frame.prepared().attempt());
+    case proto::NodeFrame::kExit:
+      return take_exit(node, frame.exit());
+    case proto::NodeFrame::kRank:
+      return take_rank(node, frame.rank().envelope());
+    case proto::NodeFrame::kRemoteOrted:
+    case proto::NodeFrame::kRemoteOrtedResult:
+      return relay_orted(session, node, std::move(frame));
+    default:
+      parts_.log.warn("node {}: an unexpected message is left aside", node);
+  }
+}
+
+void Supervisor::take_rank(const std::string& node, const proto::RankEnvelope& envelope) {
+  const JobPointer job = parts_.store.find(envelope.job());
+  if (job && job->attempt() == envelope.attempt() &&
+      node_of_rank(job->placement(), envelope.rank()) != node) {
+    parts_.log.warn("node {}: a message of rank {} of {}, which is not there, is left aside", node,
+                    envelope.rank(), envelope.job());
+    return;
+  }
+  const std::pair key{AttemptKey{envelope.job(), envelope.attempt()}, envelope.rank()};
+  if (auto it = held_.find(key); it != held_.end()) {
+    if (it->second.size() < kHeldMax) it->second.push_back(envelope);
+    return;
+  }
+  const RankWorld world{parts_.store, parts_.content, parts_.clock, options_.restarts};
+  RankAnswer answer = apply_rank_message(world, envelope);
+  if (answer.kind == RankAnswer::Kind::kRetry) {
+    held_[key].push_back(envelope);
+    next_retry_ = now() + seconds(0.5);
+    return;
+  }
+  if (answer.kind == RankAnswer::Kind::kDrop) {
+    parts_.log.warn("{}: rank {}: message {} came before an earlier one", envelope.job(),
+                    envelope.rank(), envelope.sequence());
+    return;
+  }
+  proto::NodeFrame frame;
+  proto::RankReplyFor& reply = *frame.mutable_rank_reply();
+  reply.mutable_attempt()->set_job(envelope.job());
+  reply.mutable_attempt()->set_attempt(envelope.attempt());
+  reply.set_rank(envelope.rank());
+  *reply.mutable_reply() = std::move(answer.reply);
+  send_to(node, frame);
+  Active* active = find_active(envelope.job(), envelope.attempt());
+  if (active == nullptr) return;
+  if (envelope.has_started()) active->since = now();
+  if (envelope.has_checkpoint()) active->checkpoint_wanted = false;
+  const JobPointer after = parts_.store.find(envelope.job());
+  const bool over = !after || !is_active(after->state()) || after->attempt() != envelope.attempt();
+  if (over) retire(active->key, envelope.has_failed());
+}
+
+void Supervisor::retry_held() {
+  next_retry_ = now() + seconds(0.5);
+  auto held = std::exchange(held_, {});
+  for (auto& [key, envelopes] : held) {
+    const JobPointer job = parts_.store.find(key.first.first);
+    for (const auto& envelope : envelopes) {
+      take_rank(job ? node_of_rank(job->placement(), key.second) : "", envelope);
+    }
+  }
+}
+
+// The head's mpirun wants its daemon on another node of the attempt, and that node answers.
+void Supervisor::relay_orted(uint64_t session, const std::string& node, proto::NodeFrame frame) {
+  if (frame.has_remote_orted_result()) {
+    const std::string to = frame.remote_orted_result().to_node();
+    send_to(to, frame);
+    return;
+  }
+  const proto::RemoteOrted& wanted = frame.remote_orted();
+  std::string problem;
+  Active* active = find_active(wanted.attempt().job(), wanted.attempt().attempt());
+  if (active == nullptr) {
+    problem = "this attempt is over";
+  } else if (wanted.from_node() != node || active->nodes.front() != node) {
+    problem = "only the head of an attempt may start daemons";
+  } else if (!active->parts.contains(wanted.to_node())) {
+    problem = "node " + wanted.to_node() + " is not part of the attempt";
+  } else if (!send_to(wanted.to_node(), frame)) {
+    problem = "node " + wanted.to_node() + " is not connected";
+  }
+  if (problem.empty()) return;
+  proto::NodeFrame answer;
+  proto::RemoteOrtedResult& result = *answer.mutable_remote_orted_result();
+  result.set_request(wanted.request());
+  result.set_to_node(node);
+  result.set_message(problem);
+  *result.mutable_attempt() = wanted.attempt();
+  if (auto it = sessions_.find(session); it != sessions_.end()) it->second.channel->send(answer);
+}
+
+bool Supervisor::send_to(const std::string& node, const proto::NodeFrame& frame) {
+  auto it = nodes_.find(node);
+  if (it == nodes_.end() || it->second.session == 0) return false;
+  auto session = sessions_.find(it->second.session);
+  return session != sessions_.end() && session->second.channel->send(frame);
+}
+
+}  // namespace weft

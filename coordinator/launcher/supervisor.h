@@ -1,0 +1,206 @@
+// Makes the nodes follow the job store: takes the agents' channels, grants leases, places what
+// waits, launches attempts, watches them and ends them.
+//
+// How it talks with a node: AgentHello (again after each reconnect, listing the attempts it knows)
+// -> Welcome; Heartbeat -> LeaseGrant, which revokes what the store has moved on from;
+// PrepareAttempt (repeated after a reconnect until it was answered) -> AttemptPrepared from every
+// node -> StartAttempt to the head (repeated after a reconnect; a second one means nothing) -> rank
+// messages, each answered once it is durable -> AttemptExit from every node.
+//
+// Thread safety: accept, request_checkpoint, stop from any thread; everything else happens on one
+// thread (start) or inside step() (tests). Ownership: shares channels; refers to Parts; whatever
+// delivers the channels' frames (RpcServer) must be gone before it.
+// Invariants:
+// 1. A slot is given away only when the node said that the earlier attempt's processes are gone, or
+// its
+//    lease has certainly run out: lease_seconds and a margin after the last heartbeat was heard
+//    here, on the monotonic clock; after a restart counted from the restart.
+// 2. A rank's message is answered only after the synced write that applied it.
+// 3. The store alone says which attempt is current; everything here can be built anew from it and
+// from
+//    what nodes tell in their hellos.
+#pragma once
+
+#include <condition_variable>
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <string>
+#include <thread>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "cluster/rpc/channel.h"
+#include "coordinator/launcher/attempt_end.h"
+#include "coordinator/launcher/data_plane.h"
+#include "coordinator/scheduler/snapshot.h"
+#include "coordinator/store/content.h"
+#include "coordinator/store/job_store.h"
+#include "proto/base/clock.h"
+#include "proto/base/log.h"
+
+namespace weft {
+
+struct SupervisorOptions {
+  std::string cluster = "weft";
+  std::string secret;  // attempts' one-use secrets are made from it
+  double lease_seconds = 30;
+  double prepare_seconds = 1800;  // staging of inputs on every node
+  double start_seconds = 900;     // from StartAttempt to the first step
+  double control_seconds = 900;   // pause and cancel: until the ranks are stopped the hard way
+  double leave_seconds = 60;      // after the end of training until the node is told to stop
+  double settle_seconds = 2;      // after a first exit, for the others' messages
+  double absent_seconds = 5;      // a node no longer lists an attempt that it had
+  double hello_seconds = 30;      // from the connection to the hello
+  double collect_seconds = 600;   // between two collections of chunks
+  double collect_grace_seconds = 3600;
+  RestartPolicy restarts;
+  int data_threads = 2;  // 0: bulk traffic inside step()
+};
+
+class Supervisor {
+ public:
+  struct Parts {
+    JobStore& store;
+    Content& content;
+    const Clock& clock;
+    Logger log;
+  };
+  Supervisor(Parts parts, SupervisorOptions options);
+  ~Supervisor();
+
+  void start();  // its thread
+  void stop();   // closes every channel; attempts go on without a coordinator
+  void accept(std::shared_ptr<Channel> channel);
+  Status request_checkpoint(const std::string& job);
+  // Handles everything that has arrived and whatever time has brought.
+  void step();
+
+ private:
+  using Time = Clock::Duration;
+  using AttemptKey = std::pair<std::string, int32_t>;  // job, attempt
+
+  struct Session {
+    std::shared_ptr<Channel> channel;
+    std::string node;  // empty until its hello was accepted
+    Time since{};
+  };
+  struct Node {
+    proto::NodeInfo info;
+    uint64_t session = 0;  // 0: not connected
+    Time lease_until{};    // certain end, margin included
+  };
+  // One node's part of an active attempt.
+  struct Part {
+    bool prepared = false;
+    bool seen = false;    // the node has listed it
+    bool gone = false;    // its processes are
+    std::string message;  // of its exit
+    int exit_code = 0;
+    Time absent_since{-1};
+    uint64_t told_session = 0;  // the control below was sent on that session
+    proto::ControlKind told = proto::CONTROL_KIND_UNSPECIFIED;
+  };
+  struct Active {
+    AttemptKey key;
+    std::vector<std::string> nodes;  // the head first
+    std::map<std::string, Part> parts;
+    bool start_sent = false;
+    Time since{};  // of the present phase
+    Time control_since{-1};
+    Time first_exit{-1};
+    bool checkpoint_wanted = false;
+    std::optional<EndCause> ending;  // decided, not stored yet (full disk)
+  };
+  // Processes that may still be there though their attempt is over.
+  struct Leaving {
+    std::vector<int> slots;
+    Time since{};
+    Time stop_at{};  // when the node is told to stop; it is told again after a reconnect
+    uint64_t told_session = 0;
+  };
+  struct Opened {
+    std::shared_ptr<Channel> channel;
+  };
+  struct Closed {
+    Status why;
+  };
+  struct Wanted {
+    std::string job;
+  };  // a checkpoint
+  struct Item {
+    uint64_t session = 0;
+    std::variant<Opened, proto::NodeFrame, Closed, Wanted> what;
+  };
+
+  // supervisor.cc
+  void run();
+  void push(Item item);
+  void take(Item item);
+  void take_frame(uint64_t session, proto::NodeFrame frame);
+  void take_rank(const std::string& node, const proto::RankEnvelope& envelope);
+  void retry_held();
+  void relay_orted(uint64_t session, const std::string& node, proto::NodeFrame frame);
+  void refuse(uint64_t session, const std::string& why);
+  bool send_to(const std::string& node, const proto::NodeFrame& frame);
+  Time seconds(double value) const;
+  Time now() const { return parts_.clock.monotonic(); }
+
+  // supervisor_nodes.cc
+  void recall();  // from the store, after a start
+  void take_hello(uint64_t session, const proto::AgentHello& hello);
+  void take_heartbeat(const std::string& node, const proto::Heartbeat& heartbeat);
+  void take_exit(const std::string& node, const proto::AttemptExit& exit);
+  Status check_hello(uint64_t session, const proto::NodeInfo& info) const;
+  void compare_running(const std::string& node, const std::set<AttemptKey>& listed,
+                       const std::set<AttemptKey>& alive, bool hello);
+  std::vector<AttemptKey> revoked(const std::string& node, const std::set<AttemptKey>& listed,
+                                  const std::set<AttemptKey>& alive) const;
+  void check_leases();
+  void check_leaving();
+  void node_lost(Node& node);
+
+  // supervisor_attempts.cc
+  void schedule();
+  Snapshot snapshot() const;
+  bool usable(const Node& node) const;
+  void launch(const proto::Job& job);
+  void send_prepare(Active& active, const std::string& node);
+  void take_prepared(const std::string& node, const proto::AttemptRef& ref);
+  void check_attempts();
+  void check_attempt(Active& active, const proto::Job& job);
+  void check_time_limit(const proto::Job& job);
+  void send_controls(Active& active, proto::ControlKind kind, const std::string& why);
+  void end(Active& active, const EndCause& cause);
+  void retire(const AttemptKey& key, bool stop_now);
+  Active* find_active(const std::string& job, int32_t attempt);
+
+  const Parts parts_;
+  const SupervisorOptions options_;
+  DataPlane data_;
+
+  // The supervisor's thread only.
+  std::map<uint64_t, Session> sessions_;
+  std::map<std::string, Node> nodes_;
+  std::map<std::string, Active> active_;                          // by job
+  std::map<AttemptKey, std::map<std::string, Leaving>> leaving_;  // by node
+  std::map<std::pair<AttemptKey, int32_t>, std::deque<proto::RankEnvelope>> held_;
+  Time next_schedule_{};
+  Time next_retry_{};
+  Time next_collect_{};
+
+  std::mutex mutex_;  // guards the rest
+  std::condition_variable wake_;
+  std::deque<Item> inbox_;
+  uint64_t last_session_ = 0;
+  bool dirty_ = true;
+  bool stopping_ = false;
+  std::thread thread_;
+  std::unique_ptr<WatchHub::Ticket> ticket_;
+};
+
+}  // namespace weft
