@@ -1,0 +1,138 @@
+#include "coordinator/cli/job_file.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "coordinator/cli/upload.h"
+
+namespace weft::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+class JobFileTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string name = testing::TempDir() + "weft-job-XXXXXX";
+    folder_ = ::mkdtemp(name.data());
+    fs::create_directories(folder_ + "/texts/deep");
+    write("texts/b.txt", "b");
+    write("texts/a.txt", "a");
+    write("texts/deep/c.txt", "c");
+    write("texts/.hidden", "h");
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+  void write(const std::string& name, const std::string& text) {
+    std::ofstream(folder_ + "/" + name) << text;
+  }
+  std::string job(const std::string& train, const std::string& model = "") {
+    const std::string made =
+        model.empty() ? "{family: gpt2, config: {n_layer: 1, n_head: 2, n_embd: 8, n_positions: "
+                        "16, vocab_size: 257}}"
+                      : "{from: " + model + "}";
+    return "name: x\nkind: " + std::string(model.empty() ? "pretrain" : "fine_tune") +
+           "\nmodel: " + made + "\n" + (model.empty() ? "tokenizer: {type: byte}\n" : "") +
+           "tasks:\n  - type: causal_lm\n    data: {train: " + train +
+           "}\ntraining: {steps: 3, sequence_length: 8}\n";
+  }
+  Result<JobFile> read(const std::string& text, const std::vector<std::string>& sets = {}) {
+    write("job.yaml", text);
+    return read_job_file(folder_ + "/job.yaml", sets);
+  }
+  std::string folder_;
+};
+
+TEST_F(JobFileTest, PathsStartFromTheFilesFolder) {
+  auto file = read(job("texts/"));
+  ASSERT_TRUE(file.has_value()) << file.error().to_string();
+  EXPECT_TRUE(check_job(*file).has_value());
+  const auto inputs = local_inputs(*file);
+  ASSERT_TRUE(inputs.has_value()) << inputs.error().to_string();
+  ASSERT_EQ(inputs->size(), 1U);
+  EXPECT_EQ((*inputs)[0].field, "tasks[0].data.train");
+  const auto files = files_of((*inputs)[0]);
+  ASSERT_TRUE(files.has_value());
+  ASSERT_EQ(files->size(), 3U);
+  EXPECT_EQ((*files)[0].first, "a.txt");
+  EXPECT_EQ((*files)[2].first, "deep/c.txt");
+  ASSERT_TRUE(replace_inputs(*file, [](const LocalInput&) -> Result<std::string> {
+                return std::string("obj-1");
+              }).ok());
+  EXPECT_EQ(file->spec.tasks(0).data().train(), "obj-1");
+}
+
+TEST_F(JobFileTest, IdsAreLeftAlone) {
+  auto file = read(job("obj-0011", "ckpt-7"));
+  ASSERT_TRUE(file.has_value()) << file.error().to_string();
+  EXPECT_TRUE(local_inputs(*file)->empty());
+}
+
+TEST_F(JobFileTest, WhatIsMissingIsNamedWithItsLine) {
+  auto file = read(job("nothing.txt"));
+  ASSERT_TRUE(file.has_value());
+  const auto inputs = local_inputs(*file);
+  ASSERT_FALSE(inputs.has_value());
+  EXPECT_EQ(inputs.error().field(), "tasks[0].data.train");
+  EXPECT_EQ(inputs.error().line(), 7);
+  file = read(job("texts", "texts"));
+  ASSERT_TRUE(file.has_value());
+  EXPECT_NE(local_inputs(*file).error().rule().find("config.json"), std::string::npos);
+}
+
+TEST_F(JobFileTest, OnlyWhatAModelIsMadeOfIsTaken) {
+  fs::create_directories(folder_ + "/model/runs");
+  for (const char* name : {"config.json", "model.safetensors", "tokenizer.json", "merges.txt",
+                           "pytorch_model.bin", "README.md", "runs/events"}) {
+    write(std::string("model/") + name, "x");
+  }
+  auto file = read(job("texts", "model"));
+  ASSERT_TRUE(file.has_value());
+  const auto inputs = local_inputs(*file);
+  ASSERT_TRUE(inputs.has_value()) << inputs.error().to_string();
+  std::vector<std::string> names;
+  const auto files = files_of((*inputs)[0]);
+  ASSERT_TRUE(files.has_value());
+  for (const auto& [name, path] : *files) names.push_back(name);
+  EXPECT_EQ(names, (std::vector<std::string>{"config.json", "merges.txt", "model.safetensors",
+                                             "tokenizer.json"}));
+}
+
+TEST_F(JobFileTest, SetReplacesOneKey) {
+  auto file = read(job("texts"), {"training.steps=9", "name=other"});
+  ASSERT_TRUE(file.has_value()) << file.error().to_string();
+  EXPECT_EQ(file->spec.training().steps(), 9);
+  EXPECT_EQ(file->spec.name(), "other");
+  EXPECT_FALSE(read(job("texts"), {"training.steps"}).has_value());
+  EXPECT_FALSE(read(job("texts"), {"training.stpes=9"}).has_value());
+}
+
+TEST_F(JobFileTest, ErrorsCarryFieldAndLine) {
+  const auto unknown = read("name: x\nkind: pretrain\nstpes: 1\n");
+  ASSERT_FALSE(unknown.has_value());
+  EXPECT_EQ(unknown.error().field(), "stpes");
+  EXPECT_EQ(unknown.error().line(), 3);
+  const auto range = read(job("texts") + "priority: 5000\n");
+  ASSERT_TRUE(range.has_value());
+  const auto checked = check_job(*range);
+  ASSERT_FALSE(checked.has_value());
+  EXPECT_EQ(checked.error().field(), "priority");
+  EXPECT_EQ(checked.error().line(), 9);
+  EXPECT_EQ(read_job_file(folder_ + "/absent.yaml", {}).error().code(), Code::kNotFound);
+}
+
+TEST(Examples, AreValid) {
+  int count = 0;
+  for (const auto& entry : fs::directory_iterator(WEFT_SOURCE_DIR "/docs/examples")) {
+    const auto file = read_job_file(entry.path().string(), {});
+    ASSERT_TRUE(file.has_value()) << entry.path() << file.error().to_string();
+    const auto spec = check_job(*file);
+    EXPECT_TRUE(spec.has_value()) << entry.path() << spec.error().to_string();
+    ++count;
+  }
+  EXPECT_EQ(count, 3);
+}
+
+}  // namespace
+}  // namespace weft::cli
