@@ -200,6 +200,7 @@ void Agent::take(proto::NodeFrame frame) {
     case proto::NodeFrame::kChunkPutResult: return chunks_.take(frame.chunk_put_result());
     case proto::NodeFrame::kRefused:
       log_.error("the coordinator refuses this node: {}", frame.refused());
+      link_.refused();
       return;
     default: return take_about_attempt(frame);
   }
@@ -341,7 +342,7 @@ void Agent::tick() {
   bool busy = false;
   for (const auto& [key, attempt] : attempts_) {
     attempt->tick();
-    busy = busy || !attempt->over();
+    busy = busy || !attempt->over() || (link_.connected() && !attempt->told());
   }
   std::erase_if(attempts_, [](const auto& each) { return each.second->forgotten(); });
   if (stopping_since_ns_ != 0 && (!busy || now - stopping_since_ns_ > kStopNsMax)) {

@@ -61,6 +61,7 @@ class Attempt : public std::enable_shared_from_this<Attempt> {
   AttemptRanks& ranks() { return ranks_; }
   LogRelay& logs() { return logs_; }
   bool over() const { return note_.has_exit(); }
+  bool told() const { return exit_told_; }  // the end, on the present connection
   bool forgotten() const { return forgotten_; }
 
  private:

@@ -44,7 +44,7 @@ void CoordinatorLink::dialled(Result<std::shared_ptr<Channel>> channel) {
     dial_later();
     return;
   }
-  failures_ = 0;
+  failures_ = std::min(failures_, 1);
   last_problem_.clear();
   channel_ = *channel;
   const uint64_t generation = ++generation_;
@@ -81,7 +81,7 @@ void CoordinatorLink::drop(const std::string& why) {
 
 void CoordinatorLink::dial_later() {
   ++failures_;
-  timer_.expires_after(std::chrono::milliseconds(std::min(3000, 100 << std::min(failures_, 5))));
+  timer_.expires_after(std::chrono::milliseconds(100 << std::min(failures_, kFailuresMax)));
   timer_.async_wait([this](const boost::system::error_code& error) {
     if (!error) dial();
   });

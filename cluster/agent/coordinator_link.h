@@ -34,8 +34,11 @@ class CoordinatorLink {
   size_t queued_bytes() const { return channel_ == nullptr ? 0 : channel_->queued_bytes(); }
   // Gives the line up (nothing was heard for long) and dials anew.
   void drop(const std::string& why);
+  // The coordinator does not want this node: dials less often from now on.
+  void refused() { failures_ = kFailuresMax; }
 
  private:
+  static constexpr int kFailuresMax = 5;
   void dial();
   void dialled(Result<std::shared_ptr<Channel>> channel);
   void lost(uint64_t generation, const Status& why);
