@@ -8,8 +8,13 @@
 namespace weft {
 namespace asio = boost::asio;
 
+namespace {
+constexpr auto kCloseTime = std::chrono::seconds(2);
+}
+
 AsioChannel::AsioChannel(TlsStream stream, std::string peer, std::shared_ptr<void> keep_alive)
-    : keep_alive_(std::move(keep_alive)), stream_(std::move(stream)), peer_(std::move(peer)) {}
+    : keep_alive_(std::move(keep_alive)), stream_(std::move(stream)), peer_(std::move(peer)),
+      closing_timer_(stream_.get_executor()) {}
 
 void AsioChannel::start(Handlers handlers) {
   asio::post(stream_.get_executor(),
@@ -47,9 +52,20 @@ bool AsioChannel::send(const proto::NodeFrame& frame) {
 }
 
 void AsioChannel::close(Status why) {
-  closed_ = true;
+  if (closed_.exchange(true)) return;
   asio::post(stream_.get_executor(),
-             [self = shared_from_this(), why = std::move(why)] { self->shut(why); });
+             [self = shared_from_this(), why = std::move(why)] { self->leave(why); });
+}
+
+// What is queued still goes out, but for a peer that does not read it.
+void AsioChannel::leave(Status why) {
+  if (shut_) return;
+  if (!writing_) return shut(std::move(why));
+  leaving_ = std::move(why);
+  closing_timer_.expires_after(kCloseTime);
+  closing_timer_.async_wait([self = shared_from_this()](const boost::system::error_code& error) {
+    if (!error) self->shut(*self->leaving_);
+  });
 }
 
 void AsioChannel::write_next() {
@@ -64,6 +80,8 @@ void AsioChannel::write_next() {
                         self->shut(Status(Code::kUnavailable, "sending: " + error.message()));
                       } else if (!self->outgoing_.empty()) {
                         self->write_next();
+                      } else if (self->leaving_) {
+                        self->shut(*self->leaving_);
                       }
                     });
 }
@@ -113,6 +131,7 @@ void AsioChannel::shut(Status why) {
   shut_ = true;
   closed_ = true;
   queued_ = 0;
+  closing_timer_.cancel();
   boost::system::error_code ignored;
   stream_.next_layer().shutdown(asio::ip::tcp::socket::shutdown_both, ignored);
   stream_.next_layer().close(ignored);

@@ -7,8 +7,10 @@
 #include <atomic>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/ssl/stream.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <deque>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "cluster/rpc/rpc.h"
@@ -32,6 +34,7 @@ class AsioChannel final : public Channel, public std::enable_shared_from_this<As
   void read_header();
   void read_body(uint32_t length);
   void write_next();
+  void leave(Status why);
   void shut(Status why);
 
   std::shared_ptr<void> keep_alive_;
@@ -43,6 +46,8 @@ class AsioChannel final : public Channel, public std::enable_shared_from_this<As
   std::deque<std::string> outgoing_;
   bool writing_ = false;
   bool shut_ = false;
+  std::optional<Status> leaving_;
+  boost::asio::steady_timer closing_timer_;
   std::atomic<bool> closed_{false};
   std::atomic<size_t> queued_{0};
 };

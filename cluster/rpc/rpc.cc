@@ -1,11 +1,13 @@
 #include "cluster/rpc/rpc.h"
 
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
 #include <boost/asio/connect.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <future>
-#include <mutex>
 #include <thread>
 #include <vector>
 
@@ -20,17 +22,16 @@ using asio::ip::tcp;
 
 constexpr auto kHandshakeTime = std::chrono::seconds(10);
 
-// An io_context with the thread that runs it. May be destroyed from its own thread: that thread
-// shares the io_context, which so outlives run().
+// An io_context with the thread that runs it. The thread ends once nothing is left to run, so first
+// close what waits for the network. May be destroyed from its own thread, and sockets may outlive
+// it: both share the io_context.
 class IoThread {
  public:
   IoThread()
-      : io_(std::make_shared<asio::io_context>(1)),
-        work_(asio::make_work_guard(*io_)),
+      : io_(std::make_shared<asio::io_context>(1)), work_(asio::make_work_guard(*io_)),
         thread_([io = io_] { io->run(); }) {}
   ~IoThread() {
     work_.reset();
-    io_->stop();
     if (thread_.get_id() == std::this_thread::get_id()) {
       thread_.detach();
     } else {
@@ -38,12 +39,35 @@ class IoThread {
     }
   }
   asio::io_context& io() { return *io_; }
+  std::shared_ptr<asio::io_context> shared_io() { return io_; }
 
  private:
   std::shared_ptr<asio::io_context> io_;
   asio::executor_work_guard<asio::io_context::executor_type> work_;
   std::thread thread_;
 };
+
+// What an accepted channel keeps alive.
+struct Accepted {
+  std::shared_ptr<asio::ssl::context> tls;
+  std::shared_ptr<asio::io_context> io;
+};
+
+// A peer that vanished without a word is noticed within this time, also while nothing is sent.
+constexpr int kSilenceSeconds = 30;
+
+void tune(tcp::socket& socket) {
+  boost::system::error_code ignored;
+  socket.set_option(tcp::no_delay(true), ignored);
+  const int on = 1, idle = kSilenceSeconds / 2, every = kSilenceSeconds / 6, count = 3;
+  const int timeout_ms = kSilenceSeconds * 1000;
+  const int fd = socket.native_handle();
+  ::setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+  ::setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
+  ::setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &every, sizeof every);
+  ::setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count);
+  ::setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms, sizeof timeout_ms);
+}
 
 std::string describe(const tcp::socket& socket) {
   boost::system::error_code error;
@@ -60,23 +84,21 @@ class Server final : public RpcServer {
         thread_(std::make_unique<IoThread>()),
         acceptor_(thread_->io()) {}
 
+  // Every channel and handshake is closed, then the thread has nothing left to run.
   ~Server() override {
-    std::vector<std::shared_ptr<Channel>> open;
-    {
-      const std::lock_guard lock(mutex_);
-      for (const auto& weak : channels_) {
-        if (auto channel = weak.lock()) open.push_back(std::move(channel));
-      }
-    }
-    for (const auto& channel : open) channel->close(Status(Code::kUnavailable, "shutting down"));
-    // Runs the closing posts before the thread ends.
-    std::promise<void> done;
-    asio::post(thread_->io(), [this, &done] {
+    asio::post(thread_->io(), [this] {
+      stopping_ = true;
       boost::system::error_code ignored;
       acceptor_.close(ignored);
-      done.set_value();
+      for (const auto& weak : handshakes_) {
+        if (const auto stream = weak.lock()) stream->next_layer().close(ignored);
+      }
+      for (const auto& weak : channels_) {
+        if (const auto channel = weak.lock()) {
+          channel->close(Status(Code::kUnavailable, "shutting down"));
+        }
+      }
     });
-    done.get_future().wait();
     thread_.reset();
   }
 
@@ -113,10 +135,11 @@ class Server final : public RpcServer {
   }
 
   void handshake(tcp::socket socket) {
-    boost::system::error_code ignored;
-    socket.set_option(tcp::no_delay(true), ignored);
+    tune(socket);
     const std::string peer = describe(socket);
     auto stream = std::make_shared<TlsStream>(std::move(socket), *tls_);
+    std::erase_if(handshakes_, [](const auto& weak) { return weak.expired(); });
+    handshakes_.push_back(stream);
     auto timer = std::make_shared<asio::steady_timer>(thread_->io(), kHandshakeTime);
     timer->async_wait([stream](const boost::system::error_code& error) {
       boost::system::error_code closing;
@@ -126,15 +149,16 @@ class Server final : public RpcServer {
         asio::ssl::stream_base::server,
         [this, stream, timer, peer](const boost::system::error_code& error) {
           timer->cancel();
-          if (error) return;
-          auto channel = std::make_shared<AsioChannel>(std::move(*stream), peer, tls_);
-          {
-            const std::lock_guard lock(mutex_);
-            std::erase_if(channels_, [](const auto& weak) { return weak.expired(); });
-            channels_.push_back(channel);
-          }
-          on_accept_(std::move(channel));
+          if (!error && !stopping_) hand_over(std::move(*stream), peer);
         });
+  }
+
+  void hand_over(TlsStream stream, const std::string& peer) {
+    auto base = std::make_shared<Accepted>(Accepted{tls_, thread_->shared_io()});
+    auto channel = std::make_shared<AsioChannel>(std::move(stream), peer, std::move(base));
+    std::erase_if(channels_, [](const auto& weak) { return weak.expired(); });
+    channels_.push_back(channel);
+    on_accept_(std::move(channel));
   }
 
   std::shared_ptr<asio::ssl::context> tls_;
@@ -142,7 +166,9 @@ class Server final : public RpcServer {
   std::unique_ptr<IoThread> thread_;
   tcp::acceptor acceptor_;
   int port_ = 0;
-  std::mutex mutex_;  // guards channels_
+  // The io thread's own.
+  bool stopping_ = false;
+  std::vector<std::weak_ptr<TlsStream>> handshakes_;
   std::vector<std::weak_ptr<AsioChannel>> channels_;
 };
 
@@ -194,8 +220,7 @@ Result<std::shared_ptr<Channel>> connect(const std::string& host, int port,
             outcome->set_value(unreachable(host, port, connected.message()));
             return;
           }
-          boost::system::error_code ignored;
-          stream->next_layer().set_option(tcp::no_delay(true), ignored);
+          tune(stream->next_layer());
           stream->async_handshake(
               asio::ssl::stream_base::client, [=](const boost::system::error_code& shaken) {
                 timer->cancel();
@@ -207,7 +232,12 @@ Result<std::shared_ptr<Channel>> connect(const std::string& host, int port,
               });
         });
   });
-  WEFT_RETURN_IF_ERROR(future.get());
+  const Status status = future.get();
+  // The io thread lets go of the stream before it is moved.
+  std::promise<void> settled;
+  asio::post(io, [&settled] { settled.set_value(); });
+  settled.get_future().wait();
+  WEFT_RETURN_IF_ERROR(status);
   const std::string peer = describe(stream->next_layer());
   return std::shared_ptr<Channel>(
       std::make_shared<AsioChannel>(std::move(*stream), peer, std::move(dialled)));

@@ -156,6 +156,64 @@ TEST(Rpc, AServersEndClosesItsChannels) {
   EXPECT_TRUE(at_server.wait([&] { return at_server.closes.size() == 1; }));
 }
 
+TEST(Rpc, AChannelMayOutliveItsServer) {
+  Accepted accepted;
+  auto server = listen("127.0.0.1", 0, "secret", accepted.handler());
+  ASSERT_TRUE(server.has_value());
+  const auto client = connect("127.0.0.1", (*server)->port(), "secret");
+  ASSERT_TRUE(client.has_value());
+  const auto channel = accepted.wait();
+  server->reset();
+  EXPECT_FALSE(channel->send(log_frame(1, 1)));
+  channel->close(Status(Code::kCancelled, "late"));
+}
+
+TEST(Rpc, WhatWasSentBeforeTheCloseArrives) {
+  Accepted accepted;
+  const auto server = listen("127.0.0.1", 0, "secret", accepted.handler());
+  ASSERT_TRUE(server.has_value());
+  const auto client = connect("127.0.0.1", (*server)->port(), "secret");
+  ASSERT_TRUE(client.has_value());
+  const auto channel = accepted.wait();
+  Inbox at_client, at_server;
+  (*client)->start(at_client.handlers());
+  channel->start(at_server.handlers());
+  for (int i = 0; i < 20; ++i) channel->send(log_frame(i, 1 << 20));
+  channel->close(Status(Code::kCancelled, "refused"));
+  ASSERT_TRUE(at_client.wait([&] { return at_client.closes.size() == 1; }));
+  EXPECT_EQ(at_client.frames.size(), 20u);
+}
+
+TEST(Rpc, APeerThatSaysNothingHoldsUpNobody) {
+  Accepted accepted;
+  auto server = listen("127.0.0.1", 0, "secret", accepted.handler());
+  ASSERT_TRUE(server.has_value());
+  const int fd = socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in to{};
+  to.sin_family = AF_INET;
+  to.sin_port = htons(static_cast<uint16_t>((*server)->port()));
+  inet_pton(AF_INET, "127.0.0.1", &to.sin_addr);
+  ASSERT_EQ(::connect(fd, reinterpret_cast<sockaddr*>(&to), sizeof to), 0);
+  EXPECT_TRUE(connect("127.0.0.1", (*server)->port(), "secret").has_value());
+  server->reset();  // closes the silent one too
+  char byte = 0;
+  EXPECT_LE(recv(fd, &byte, 1, 0), 0);
+  close(fd);
+}
+
+TEST(Rpc, ASilentServerIsGivenUpOn) {
+  const int fd = socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in at{};
+  at.sin_family = AF_INET;
+  inet_pton(AF_INET, "127.0.0.1", &at.sin_addr);
+  socklen_t size = sizeof at;
+  ASSERT_EQ(::bind(fd, reinterpret_cast<sockaddr*>(&at), sizeof at), 0);
+  ASSERT_EQ(::listen(fd, 4), 0);
+  ASSERT_EQ(::getsockname(fd, reinterpret_cast<sockaddr*>(&at), &size), 0);
+  EXPECT_FALSE(connect("127.0.0.1", ntohs(at.sin_port), "secret", 0.3).has_value());
+  close(fd);
+}
+
 TEST(Rpc, AnOversizeFrameIsNotSent) {
   Accepted accepted;
   const auto server = listen("127.0.0.1", 0, "secret", accepted.handler());
