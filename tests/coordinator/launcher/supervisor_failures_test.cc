@@ -1,0 +1,278 @@
+#include <gmock/gmock.h>
+
+#include "tests/coordinator/launcher/fake_agent.h"
+
+namespace weft {
+namespace {
+
+using testing::HasSubstr;
+
+TEST_F(SupervisorTest, ARankThatDiesRestartsTheJobAfterABackOff) {
+  FakeAgent a("n1", 1), b("n2", 1);
+  a.connect(*supervisor_);
+  b.connect(*supervisor_);
+  const std::string id = submit(2);
+  bring_up(id, 1, {&a, &b});
+  b.exit(ref(id, 1), 137, "");
+  a.exit(ref(id, 1), 137, "rank 1 was killed by signal 9");
+  step();
+  EXPECT_EQ(job(id).state(), proto::JOB_STATE_QUEUED);
+  EXPECT_EQ(job(id).restarts(), 1);
+  EXPECT_EQ(last_event(id), "restarted");
+  EXPECT_THAT(job(id).reason(), HasSubstr("backs off"));
+  live(3, {&a, &b});
+  EXPECT_EQ(job(id).attempt(), 2);
+  bring_up(id, 2, {&a, &b});
+}
+
+TEST_F(SupervisorTest, AJobFailsOnceItsRestartsAreUsedUp) {
+  FakeAgent a("n1", 1);
+  a.connect(*supervisor_);
+  const std::string id = submit(1, 0, 1);
+  bring_up(id, 1, {&a});
+  a.exit(ref(id, 1), 1, "boom");
+  live(4, {&a});
+  bring_up(id, 2, {&a});
+  a.exit(ref(id, 2), 1, "boom");
+  live(1, {&a});
+  EXPECT_EQ(job(id).state(), proto::JOB_STATE_FAILED);
+  EXPECT_THAT(job(id).reason(), HasSubstr("boom; max_restarts (1) is used up"));
+}
+
+TEST_F(SupervisorTest, AFailureThatWouldRepeatItselfFailsTheJobWithTheRanksWords) {
+  FakeAgent a("n1", 1), b("n2", 1);
+  a.connect(*supervisor_);
+  b.connect(*supervisor_);
+  const std::string id = submit(2);
+  bring_up(id, 1, {&a, &b});
+  auto failed = envelope(id, 1, 1, 1);
+  failed.mutable_failed()->set_message("train.jsonl: line 3 has no key \"text\"");
+  b.rank(failed);
+  step();
+  EXPECT_EQ(job(id).state(), proto::JOB_STATE_FAILED);
+  EXPECT_THAT(job(id).reason(), HasSubstr("rank 1: train.jsonl: line 3"));
+  EXPECT_EQ(a.take(proto::NodeFrame::kStop).size(), 1u);
+  EXPECT_EQ(b.take(proto::NodeFrame::kStop).size(), 1u);
+}
+
+TEST_F(SupervisorTest, ANodesSlotsAreGivenAwayOnlyAfterItsLease) {
+  FakeAgent a("n1", 1), b("n2", 1);
+  a.connect(*supervisor_);
+  const std::string id = submit(1);
+  bring_up(id, 1, {&a});
+  b.connect(*supervisor_);
+  a.channel->close({Code::kUnavailable, "cable"});
+  live(29, {&b});
+  EXPECT_EQ(job(id).state(), proto::JOB_STATE_RUNNING) << "its ranks may well be alive";
+  EXPECT_EQ(store_->nodes().at(0).state(), proto::NODE_STATE_READY);
+  live(6, {&b});
+  EXPECT_EQ(store_->nodes().at(0).state(), proto::NODE_STATE_LOST);
+  live(4, {&b});
+  EXPECT_EQ(job(id).attempt(), 2);
+  EXPECT_EQ(job(id).placement().nodes(0).name(), "n2");
+  // The old node is back with the old attempt: it is told to stop it, and what its rank says is
+  // stale.
+  a.connect(*supervisor_);
+  step();
+  EXPECT_EQ(a.take(proto::NodeFrame::kStop).size(), 1u);
+  const auto before = store_->events(id, 0, 1000).value().size();
+  finish(a, id, 1, 2, "succeeded");
+  EXPECT_EQ(a.take(proto::NodeFrame::kRankReply).back().rank_reply().reply().code(), "stale");
+  EXPECT_EQ(store_->events(id, 0, 1000).value().size(), before);
+  a.beat();
+  step();
+  EXPECT_EQ(a.take(proto::NodeFrame::kLease).back().lease().revoked_size(), 1);
+}
+
+TEST_F(SupervisorTest, AReturningNodeGivesNoSlotAwayBeforeTheOldProcessesAreGone) {
+  FakeAgent a("n1", 1);
+  a.connect(*supervisor_);
+  const std::string id = submit(1);
+  bring_up(id, 1, {&a});
+  a.channel->close({Code::kUnavailable, "cable"});
+  step(40);
+  ASSERT_EQ(job(id).state(), proto::JOB_STATE_QUEUED);
+  step(10);
+  a.connect(*supervisor_);
+  live(2, {&a});
+  EXPECT_EQ(job(id).state(), proto::JOB_STATE_QUEUED);
+  EXPECT_EQ(a.take(proto::NodeFrame::kPrepare).size(), 0u);
+  a.exit(ref(id, 1), 137, "stopped");
+  live(1, {&a});
+  EXPECT_EQ(job(id).attempt(), 2);
+}
+
+TEST_F(SupervisorTest, ARestartedCoordinatorFindsTheRunningJobAgain) {
+  FakeAgent a("n1", 1), b("n2", 1);
+  a.connect(*supervisor_);
+  b.connect(*supervisor_);
+  const std::string id = submit(2);
+  bring_up(id, 1, {&a, &b});
+  restart();
+  step(20);
+  EXPECT_EQ(job(id).state(), proto::JOB_STATE_RUNNING);
+  a.connect(*supervisor_);
+  b.connect(*supervisor_);
+  live(60, {&a, &b});
+  EXPECT_EQ(job(id).state(), proto::JOB_STATE_RUNNING);
+  EXPECT_EQ(job(id).attempt(), 1);
+  EXPECT_EQ(a.take(proto::NodeFrame::kPrepare).size() + a.take(proto::NodeFrame::kStart).size(),
+            0u);
+  finish(a, id, 1, 2, "succeeded");
+  EXPECT_EQ(job(id).state(), proto::JOB_STATE_SUCCEEDED);
+}
+
+TEST_F(SupervisorTest, ARestartDuringTheStartGoesOnWithIt) {
+  FakeAgent a("n1", 1), b("n2", 1);
+  a.connect(*supervisor_);
+  b.connect(*supervisor_);
+  const std::string id = submit(2);
+  const auto first = a.take(proto::NodeFrame::kPrepare).at(0).prepare().record();
+  a.prepared(ref(id, 1));
+  step();
+  restart();
+  a.connect(*supervisor_);
+  EXPECT_EQ(a.take(proto::NodeFrame::kPrepare).size(), 0u) << "it lists the attempt";
+  b.connect(*supervisor_);
+  const auto again = b.take(proto::NodeFrame::kPrepare).at(0).prepare().record();
+  EXPECT_EQ(again.secret(), first.secret());
+  a.prepared(ref(id, 1));
+  b.prepared(ref(id, 1));
+  step();
+  EXPECT_EQ(a.take(proto::NodeFrame::kStart).size(), 1u);
+  EXPECT_EQ(job(id).attempt(), 1);
+}
+
+TEST_F(SupervisorTest, NodesThatNeverComeBackLoseTheirJobAfterAWholeLease) {
+  FakeAgent a("n1", 1), b("n2", 1);
+  a.connect(*supervisor_);
+  const std::string id = submit(1);
+  bring_up(id, 1, {&a});
+  restart();
+  b.connect(*supervisor_);
+  live(32, {&b});
+  EXPECT_EQ(job(id).state(), proto::JOB_STATE_RUNNING);
+  live(8, {&b});
+  EXPECT_EQ(job(id).attempt(), 2);
+  EXPECT_EQ(job(id).placement().nodes(0).name(), "n2");
+}
+
+TEST_F(SupervisorTest, ANodeThatForgotItsAttemptEndsIt) {
+  FakeAgent a("n1", 1);
+  a.connect(*supervisor_);
+  const std::string id = submit(1);
+  bring_up(id, 1, {&a});
+  a.running.clear();
+  live(4, {&a});
+  EXPECT_EQ(job(id).state(), proto::JOB_STATE_RUNNING) << "its exit may be on the way";
+  live(5, {&a});
+  EXPECT_EQ(job(id).restarts(), 1);
+}
+
+TEST_F(SupervisorTest, LostFramesComeAgainAndAreAppliedInOrder) {
+  FakeAgent a("n1", 1);
+  a.connect(*supervisor_);
+  const std::string id = submit(1);
+  bring_up(id, 1, {&a});
+  a.take(proto::NodeFrame::kRankReply);
+  const auto metrics = [&](uint64_t sequence, int64_t at) {
+    auto message = envelope(id, 1, 0, sequence);
+    message.mutable_metrics()->add_records()->set_step(at);
+    return message;
+  };
+  a.rank(metrics(3, 8));  // 2 was lost
+  step();
+  EXPECT_EQ(a.take(proto::NodeFrame::kRankReply).size(), 0u) << "not acknowledged";
+  a.rank(metrics(2, 7));
+  a.rank(metrics(3, 8));
+  a.rank(metrics(2, 7));
+  step();
+  EXPECT_EQ(a.take(proto::NodeFrame::kRankReply).size(), 3u);
+  EXPECT_EQ(job(id).step(), 8);
+  EXPECT_EQ(store_->metrics(id, 0, 10).value().size(), 2u);
+}
+
+TEST_F(SupervisorTest, AFullDiskHoldsTheRanksMessagesBack) {
+  FakeAgent a("n1", 1);
+  a.connect(*supervisor_);
+  const std::string id = submit(1);
+  bring_up(id, 1, {&a});
+  a.take(proto::NodeFrame::kRankReply);
+  disk_->full = true;
+  for (uint64_t sequence = 2; sequence < 5; ++sequence) {
+    auto message = envelope(id, 1, 0, sequence);
+    message.mutable_metrics()->add_records()->set_step(static_cast<int64_t>(sequence));
+    a.rank(message);
+  }
+  live(3, {&a});
+  EXPECT_EQ(a.take(proto::NodeFrame::kRankReply).size(), 0u);
+  EXPECT_EQ(job(id).state(), proto::JOB_STATE_RUNNING);
+  disk_->full = false;
+  live(2, {&a});
+  EXPECT_EQ(a.take(proto::NodeFrame::kRankReply).size(), 3u);
+  EXPECT_EQ(job(id).step(), 4);
+}
+
+TEST_F(SupervisorTest, TwoAgentsWithOneName) {
+  FakeAgent a("n1", 1), other("n1", 1);
+  a.connect(*supervisor_);
+  other.connect(*supervisor_);
+  EXPECT_EQ(other.take(proto::NodeFrame::kRefused).size(), 1u);
+  EXPECT_FALSE(other.channel->open);
+  a.connect(*supervisor_, false);  // the same agent, before its old connection was seen to end
+  EXPECT_TRUE(a.channel->open);
+  EXPECT_EQ(a.take(proto::NodeFrame::kWelcome).size(), 1u);
+  a.channel->close({Code::kUnavailable, "gone"});
+  step();
+  other.connect(*supervisor_);
+  EXPECT_TRUE(other.channel->open);
+}
+
+TEST_F(SupervisorTest, BadHellosAndStrangersAreRefused) {
+  for (const char* name : {"", "../x", "a b", ".hidden"}) {
+    FakeAgent bad(name, 1);
+    bad.connect(*supervisor_);
+    EXPECT_FALSE(bad.channel->open) << name;
+  }
+  FakeAgent none("n1", 0);
+  none.connect(*supervisor_);
+  EXPECT_FALSE(none.channel->open);
+  auto stranger = std::make_shared<ScriptedChannel>();
+  supervisor_->accept(stranger);
+  proto::NodeFrame put;
+  put.mutable_chunk_put()->set_hash(sha256_hex("x"));
+  put.mutable_chunk_put()->set_data("x");
+  stranger->deliver(put);
+  step();
+  EXPECT_FALSE(stranger->open);
+  EXPECT_FALSE(chunks_.has(sha256_hex("x")));
+  auto silent = std::make_shared<ScriptedChannel>();
+  supervisor_->accept(silent);
+  step();
+  step(31);
+  EXPECT_FALSE(silent->open);
+}
+
+TEST_F(SupervisorTest, RanksThatDoNotReactAreStopped) {
+  FakeAgent a("n1", 1);
+  a.connect(*supervisor_);
+  const std::string id = submit(1);
+  bring_up(id, 1, {&a});
+  set_state(id, proto::JOB_STATE_CANCELLING);
+  live(901, {&a});
+  EXPECT_EQ(job(id).state(), proto::JOB_STATE_CANCELLED);
+  EXPECT_EQ(a.take(proto::NodeFrame::kStop).size(), 1u);
+}
+
+TEST_F(SupervisorTest, AMessageOfARankThatIsElsewhereIsLeftAside) {
+  FakeAgent a("n1", 1), b("n2", 1);
+  a.connect(*supervisor_);
+  b.connect(*supervisor_);
+  const std::string id = submit(1);
+  bring_up(id, 1, {&a});
+  finish(b, id, 1, 2, "succeeded");
+  EXPECT_EQ(job(id).state(), proto::JOB_STATE_RUNNING);
+}
+
+}  // namespace
+}  // namespace weft

@@ -1,0 +1,201 @@
+#include <gmock/gmock.h>
+
+#include "tests/coordinator/launcher/fake_agent.h"
+
+namespace weft {
+namespace {
+
+using testing::HasSubstr;
+
+TEST_F(SupervisorTest, AGangStartsOnceEveryNodeIsPrepared) {
+  FakeAgent a("n1", 1), b("n2", 1);
+  const std::string id = submit(2, 2);
+  EXPECT_THAT(job(id).reason(), HasSubstr("no node has joined"));
+  a.connect(*supervisor_);
+  EXPECT_EQ(a.take(proto::NodeFrame::kWelcome).at(0).welcome().lease_seconds(), 30);
+  EXPECT_TRUE(job(id).infeasible()) << "one node of one slot is all that is known";
+  b.connect(*supervisor_);
+  step();
+  ASSERT_EQ(job(id).state(), proto::JOB_STATE_STARTING);
+  EXPECT_EQ(job(id).attempt(), 1);
+  const auto record = a.take(proto::NodeFrame::kPrepare).at(0).prepare().record();
+  EXPECT_EQ(record.ranks_size(), 2);
+  EXPECT_EQ(record.ranks(1).node(), "n2");
+  EXPECT_EQ(record.ranks(1).threads(), 2);
+  a.prepared(ref(id, 1));
+  step();
+  EXPECT_EQ(a.take(proto::NodeFrame::kStart).size(), 0u);
+  b.prepared(ref(id, 1));
+  step();
+  EXPECT_EQ(a.take(proto::NodeFrame::kStart).size(), 1u);
+  EXPECT_EQ(b.take(proto::NodeFrame::kStart).size(), 0u);
+}
+
+TEST_F(SupervisorTest, TrainsReportsAndSucceeds) {
+  FakeAgent a("n1", 2);
+  a.connect(*supervisor_);
+  const std::string id = submit(2);
+  bring_up(id, 1, {&a});
+  auto metrics = envelope(id, 1, 0, 2);
+  auto& record = *metrics.mutable_metrics()->add_records();
+  record.set_step(7);
+  (*record.mutable_values())["loss"] = 2.5;
+  a.rank(metrics);
+  a.rank(metrics);  // repeated
+  step();
+  EXPECT_EQ(job(id).step(), 7);
+  EXPECT_EQ(job(id).loss(), 2.5);
+  EXPECT_EQ(store_->metrics(id, 0, 10).value().size(), 1u);
+  a.take(proto::NodeFrame::kRankReply);
+  finish(a, id, 1, 3, "succeeded");
+  EXPECT_EQ(job(id).state(), proto::JOB_STATE_SUCCEEDED);
+  const auto replies = a.take(proto::NodeFrame::kRankReply);
+  ASSERT_EQ(replies.size(), 1u);
+  EXPECT_EQ(replies[0].rank_reply().reply().sequence(), 3u);
+  EXPECT_EQ(replies[0].rank_reply().reply().code(), "");
+}
+
+TEST_F(SupervisorTest, SlotsAreFreeOnlyWhenTheProcessesAreGone) {
+  FakeAgent a("n1", 1);
+  a.connect(*supervisor_);
+  const std::string first = submit(1);
+  const std::string second = submit(1);
+  EXPECT_THAT(job(second).reason(), HasSubstr("1 held by " + first));
+  bring_up(first, 1, {&a});
+  finish(a, first, 1, 2, "succeeded");
+  live(3, {&a});
+  EXPECT_EQ(job(second).state(), proto::JOB_STATE_QUEUED) << "the ranks are still there";
+  EXPECT_EQ(a.take(proto::NodeFrame::kStop).size(), 0u) << "they leave by themselves";
+  a.exit(ref(first, 1), 0, "");
+  step();
+  EXPECT_EQ(job(second).state(), proto::JOB_STATE_STARTING);
+}
+
+TEST_F(SupervisorTest, PauseAndCancelTravelToTheRanks) {
+  FakeAgent a("n1", 1), b("n2", 1);
+  a.connect(*supervisor_);
+  b.connect(*supervisor_);
+  const std::string id = submit(2);
+  bring_up(id, 1, {&a, &b});
+  ASSERT_TRUE(supervisor_->request_checkpoint(id).ok());
+  step();
+  EXPECT_EQ(a.take(proto::NodeFrame::kControl).at(0).control().control().kind(),
+            proto::CONTROL_KIND_CHECKPOINT);
+  set_state(id, proto::JOB_STATE_PAUSING);
+  EXPECT_EQ(b.take(proto::NodeFrame::kControl).back().control().control().kind(),
+            proto::CONTROL_KIND_PAUSE);
+  live(3, {&a, &b});
+  EXPECT_EQ(a.take(proto::NodeFrame::kControl).size(), 1u) << "told once a connection";
+  a.connect(*supervisor_);
+  step();
+  EXPECT_EQ(a.take(proto::NodeFrame::kControl).size(), 1u);
+  finish(a, id, 1, 2, "paused");
+  EXPECT_EQ(job(id).state(), proto::JOB_STATE_PAUSED);
+  set_state(id, proto::JOB_STATE_QUEUED);
+  EXPECT_THAT(job(id).reason(), HasSubstr("attempt 1 has ended on n1, n2"));
+  a.exit(ref(id, 1), 0, "");
+  b.exit(ref(id, 1), 0, "");
+  step();
+  EXPECT_EQ(job(id).attempt(), 2);
+  set_state(id, proto::JOB_STATE_CANCELLING);
+  EXPECT_EQ(job(id).state(), proto::JOB_STATE_CANCELLED) << "no rank was there yet";
+  EXPECT_EQ(a.take(proto::NodeFrame::kStop).size(), 1u);
+}
+
+TEST_F(SupervisorTest, ACheckpointNeedsItsChunksAndTheNewestStay) {
+  FakeAgent a("n1", 1);
+  a.connect(*supervisor_);
+  const std::string id = submit(1);
+  bring_up(id, 1, {&a});
+  a.take(proto::NodeFrame::kRankReply);
+  a.rank(commit(id, 1, 2, "never put", 10));
+  step();
+  EXPECT_EQ(a.take(proto::NodeFrame::kRankReply).at(0).rank_reply().reply().code(),
+            "failed_precondition");
+  for (int i = 0; i < 4; ++i) {
+    const std::string bytes = "tensor " + std::to_string(i);
+    proto::NodeFrame put;
+    put.mutable_chunk_put()->set_hash(sha256_hex(bytes));
+    put.mutable_chunk_put()->set_data(bytes);
+    a.channel->deliver(put);
+    a.rank(commit(id, 1, static_cast<uint64_t>(3 + i), bytes, 20 + i));
+    step(0.01);
+    EXPECT_TRUE(a.take(proto::NodeFrame::kChunkPutResult).at(0).chunk_put_result().stored());
+  }
+  const auto kept = store_->checkpoints(id).value();
+  ASSERT_EQ(kept.size(), 2u) << "keep_last";
+  EXPECT_EQ(kept[1].state().step(), 23);
+  EXPECT_EQ(job(id).checkpoint(), kept[1].id());
+  a.exit(ref(id, 1), 137, "rank 0 was killed");
+  step(3);
+  ASSERT_EQ(job(id).state(), proto::JOB_STATE_QUEUED);
+  live(3, {&a});
+  EXPECT_EQ(a.take(proto::NodeFrame::kPrepare).at(0).prepare().record().resume().id(),
+            kept[1].id());
+}
+
+TEST_F(SupervisorTest, TheTimeLimitEndsAJob) {
+  FakeAgent a("n1", 1);
+  a.connect(*supervisor_);
+  const std::string id = submit(1);
+  bring_up(id, 1, {&a});
+  ASSERT_TRUE(store_->edit_job(id, [](JobEdit& edit) {
+    edit.job.mutable_spec()->mutable_resources()->set_time_limit_seconds(20);
+    return Status();
+  }));
+  live(21, {&a});
+  EXPECT_EQ(job(id).state(), proto::JOB_STATE_CANCELLING);
+  EXPECT_EQ(a.take(proto::NodeFrame::kControl).size(), 1u);
+  finish(a, id, 1, 2, "cancelled");
+  EXPECT_EQ(job(id).state(), proto::JOB_STATE_FAILED);
+  EXPECT_THAT(job(id).reason(), HasSubstr("time limit of 20 s"));
+}
+
+TEST_F(SupervisorTest, DaemonsStartOnlyThroughTheHeadOfACurrentAttempt) {
+  FakeAgent a("n1", 1), b("n2", 1), c("n3", 1);
+  for (FakeAgent* agent : {&a, &b, &c}) agent->connect(*supervisor_);
+  const std::string id = submit(2);
+  bring_up(id, 1, {&a, &b});
+  const auto ask = [&](FakeAgent& from, const std::string& to, int attempt) {
+    proto::NodeFrame frame;
+    *frame.mutable_remote_orted()->mutable_attempt() = ref(id, attempt);
+    frame.mutable_remote_orted()->set_from_node(from.info.name());
+    frame.mutable_remote_orted()->set_to_node(to);
+    from.channel->deliver(frame);
+    step();
+  };
+  ask(a, "n2", 1);
+  EXPECT_EQ(b.take(proto::NodeFrame::kRemoteOrted).size(), 1u);
+  ask(b, "n1", 1);
+  EXPECT_EQ(a.take(proto::NodeFrame::kRemoteOrted).size(), 0u);
+  ask(a, "n3", 1);
+  EXPECT_EQ(c.take(proto::NodeFrame::kRemoteOrted).size(), 0u);
+  ask(a, "n2", 2);
+  EXPECT_EQ(b.take(proto::NodeFrame::kRemoteOrted).size(), 0u);
+  EXPECT_EQ(a.take(proto::NodeFrame::kRemoteOrtedResult).size(), 2u);
+  proto::NodeFrame result;
+  result.mutable_remote_orted_result()->set_to_node("n1");
+  result.mutable_remote_orted_result()->set_started(true);
+  b.channel->deliver(result);
+  step();
+  EXPECT_EQ(a.take(proto::NodeFrame::kRemoteOrtedResult).size(), 1u);
+}
+
+TEST_F(SupervisorTest, LogsAreAcknowledgedByWhatIsStored) {
+  FakeAgent a("n1", 1);
+  a.connect(*supervisor_);
+  const std::string id = submit(1);
+  proto::NodeFrame log;
+  *log.mutable_log()->mutable_attempt() = ref(id, 1);
+  log.mutable_log()->set_data("hello");
+  a.channel->deliver(log);
+  a.channel->deliver(log);
+  step();
+  const auto acks = a.take(proto::NodeFrame::kLogAck);
+  ASSERT_EQ(acks.size(), 2u);
+  EXPECT_EQ(acks[1].log_ack().offset(), 5);
+  EXPECT_EQ(store_->read_log(id, 1, 0, 0, 100).value(), "hello");
+}
+
+}  // namespace
+}  // namespace weft
