@@ -9,6 +9,8 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <map>
+#include <set>
 
 #include "coordinator/cli/settings.h"
 #include "proto/base/hash.h"
@@ -59,8 +61,23 @@ Process LocalPrograms::running(const std::string& name) const {
   return read_pid_file(fmt::format("{}/run/{}.pid", data_, name));
 }
 
+// Shepherds of a root agent whose folder the ranks' user cannot reach work below that user's home,
+// in a folder named after the agent's (cluster/agent/options.h).
 std::vector<Process> LocalPrograms::agents() const {
-  return find_processes("weft-agent", data_ + "/nodes/");
+  std::error_code error;
+  std::set<std::string> words = {data_ + "/nodes/"};
+  const fs::path nodes = fs::canonical(data_ + "/nodes", error);
+  if (!error) words.insert(nodes.string() + "/");
+  for (const auto& node : fs::directory_iterator(nodes, error)) {
+    words.insert("/nodes/" + sha256_hex(node.path().string()).substr(0, 12) + "/");
+  }
+  std::map<int, Process> found;
+  for (const std::string& word : words) {
+    for (const Process& process : find_processes("weft-agent", word)) found[process.pid] = process;
+  }
+  std::vector<Process> all;
+  for (const auto& [pid, process] : found) all.push_back(process);
+  return all;
 }
 
 Status LocalPrograms::start(const std::string& name, const std::vector<std::string>& argv) {
