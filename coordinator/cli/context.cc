@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <cstdio>
+#include <sstream>
 
 #include "proto/json/message_json.h"
 
@@ -20,7 +21,10 @@ int report(const Context& context, const Status& status) {
     error.set_line(status.line());
     fmt::print(stderr, "{}\n", write_json(body));
   } else {
-    fmt::print(stderr, "weft: {}\n", printable(status.to_string()));
+    std::istringstream lines(status.to_string());  // the end of a log has several
+    std::string text, line;
+    while (std::getline(lines, line)) text += (text.empty() ? "weft: " : "\n  ") + printable(line);
+    fmt::print(stderr, "{}\n", text);
   }
   return status.code() == Code::kNotFound ? kExitNotFound : kExitError;
 }

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <cctype>
+#include <filesystem>
 #include <iostream>
 
 #include "coordinator/cli/commands.h"
@@ -10,6 +11,10 @@
 
 namespace weft::cli {
 namespace {
+
+// What an agent writes to its log (cluster/agent/coordinator_link.cc).
+constexpr const char* kJoined = "connected to the coordinator";
+constexpr const char* kRefused = "does not share this cluster's secret";
 
 Result<std::string> read_token(const std::string& given) {
   std::string token = given;
@@ -36,6 +41,31 @@ std::string host_name() {
   return name;
 }
 
+// An agent that joined says so in its log; one that is refused, or finds nobody, says why.
+Status wait_for_word(const LocalPrograms& programs, const std::string& name,
+                     const std::string& log) {
+  const auto told = [&](const char* word) {
+    const Result<std::string> text = read_text_file(log);
+    return text && text->find(word) != std::string::npos;
+  };
+  bool alive = true;
+  const bool joined = wait_until(10, [&] {
+    alive = is_alive(programs.running(name));
+    return !alive || told(kJoined) || told(kRefused);
+  });
+  if (told(kRefused)) {
+    stop_processes(programs.agents(), 15);
+    return Status(Code::kUnauthenticated, "the coordinator has another join token")
+        .with_field("--token")
+        .with_rule("'weft token --join' on the coordinator's machine prints it");
+  }
+  if (joined && alive) return Status();
+  return Status(Code::kUnavailable,
+                fmt::format("the agent {}; the end of {}:\n{}",
+                            alive ? "goes on trying, but has not been let in yet" : "ended", log,
+                            file_tail(log, 5)));
+}
+
 Status start_joined(const Context& context, const JoinOptions& options, std::string& name) {
   const std::string data = data_folder(context.settings);
   WEFT_ASSIGN_OR_RETURN(const Endpoint coordinator, parse_server(options.coordinator));
@@ -58,13 +88,12 @@ Status start_joined(const Context& context, const JoinOptions& options, std::str
   WEFT_RETURN_IF_ERROR(write_text_file(data + "/join-secret", token + "\n", 0600));
   WEFT_RETURN_IF_ERROR(save_local_cluster(data, cluster));
   LocalPrograms programs(data, cluster);
-  if (const Process old = programs.running(name); is_alive(old)) stop_processes({old}, 15);
+  stop_processes(programs.agents(), 15);  // one that was here, perhaps with another token
+  const std::string log = programs.log(name);
+  std::error_code error;
+  std::filesystem::remove(log, error);
   WEFT_RETURN_IF_ERROR(programs.start_agent(name));
-  // An agent that the coordinator refuses ends by itself, and says why in its log.
-  if (!wait_until(3, [&] { return !is_alive(programs.running(name)); })) return Status();
-  return Status(Code::kUnavailable,
-                fmt::format("the agent ended; the end of {}:\n{}", programs.log(name),
-                            file_tail(programs.log(name), 10)));
+  return wait_for_word(programs, name, log);
 }
 
 }  // namespace

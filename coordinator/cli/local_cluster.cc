@@ -128,11 +128,12 @@ Status LocalPrograms::start_agent(const std::string& name) {
 }
 
 Status prepare_folder(const std::string& data, bool with_secrets) {
-  for (const char* part : {"", "/run", "/log", "/nodes", "/coordinator"}) {
+  for (const char* part : {"", "/run", "/log", "/nodes"}) {
     WEFT_RETURN_IF_ERROR(make_folder(data + part));
   }
-  ::chmod((data + "/coordinator").c_str(), 0700);
   if (!with_secrets) return Status();
+  WEFT_RETURN_IF_ERROR(make_folder(data + "/coordinator"));
+  ::chmod((data + "/coordinator").c_str(), 0700);
   WEFT_RETURN_IF_ERROR(make_secret(data + "/token"));
   return make_secret(data + "/join-secret");
 }
