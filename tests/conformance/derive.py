@@ -15,7 +15,6 @@ import transformers
 from safetensors.torch import save_file
 
 IGNORED = -100
-PAD = 0
 
 
 @dataclass
@@ -47,8 +46,8 @@ def random_stream(*words):
 
 # ---- models ---------------------------------------------------------------------------------------
 def make_model(case, folder):
-    """Saves a random model in float32 and gives it back as loaded, in float64."""
-    settings = dict(n_layer=2, n_head=3, n_embd=36, n_positions=32, vocab_size=131, pad_token_id=PAD,
+    """Saves a random model in float32; returns its class."""
+    settings = dict(n_layer=2, n_head=3, n_embd=36, n_positions=32, vocab_size=131, pad_token_id=0,
                     bos_token_id=1, eos_token_id=2)
     config = transformers.GPT2Config(**(settings | case.config))
     kind = transformers.GPT2ForSequenceClassification if case.task == "sequence" \
@@ -63,20 +62,32 @@ def make_model(case, folder):
             else:
                 parameter.copy_((case.scale if parameter.ndim > 1 else 0.2) * noise)
     model.save_pretrained(folder)
-    return load(folder, kind)
+    return kind
 
 
 def load(folder, kind):
-    return kind.from_pretrained(folder, attn_implementation="eager").double().eval()
+    """As transformers loads it, in float64. A stored order of the products is float32's affair."""
+    return kind.from_pretrained(folder, attn_implementation="eager",
+                                reorder_and_upcast_attn=False).double().eval()
 
 
 # ---- batches --------------------------------------------------------------------------------------
-def padded_rows(case, random, lengths, vocabulary):
+def token_ids(model, random, shape):
+    """Any but the one that pads."""
+    ids = random.integers(0, model.config.vocab_size - 1, shape)
+    return ids + (ids >= pad_id(model))
+
+
+def pad_id(model):
+    return 0 if model.config.pad_token_id is None else model.config.pad_token_id
+
+
+def padded_rows(case, model, random, lengths):
     place = np.arange(case.tokens)[None, :]
     used = np.asarray(lengths)[:, None]
     mask = place >= case.tokens - used if case.left else place < used
-    ids = random.integers(3, vocabulary, mask.shape)
-    batch = {"input_ids": np.where(mask, ids, PAD), "attention_mask": mask.astype(np.int64)}
+    ids = np.where(mask, token_ids(model, random, mask.shape), pad_id(model))
+    batch = {"input_ids": ids, "attention_mask": mask.astype(np.int64)}
     if case.left:
         batch["position_ids"] = np.maximum(np.cumsum(mask, axis=1) - 1, 0)
     return batch
@@ -84,12 +95,11 @@ def padded_rows(case, random, lengths, vocabulary):
 
 def make_batch(case, model, number):
     random = random_stream(case.name, number)
-    vocabulary = model.config.vocab_size
     if case.task == "packed":
-        return packed_rows(case, random, vocabulary)
+        return packed_rows(case, model, random)
     lengths = random.integers(2, case.tokens + 1, case.rows)
     lengths[number % case.rows] = case.tokens
-    batch = padded_rows(case, random, lengths, vocabulary)
+    batch = padded_rows(case, model, random, lengths)
     mask = batch["attention_mask"] == 1
     if case.task == "sequence":
         labels = random.integers(0, model.config.num_labels, case.rows)
@@ -100,7 +110,7 @@ def make_batch(case, model, number):
     return batch | {"labels": labels}
 
 
-def packed_rows(case, random, vocabulary):
+def packed_rows(case, model, random):
     shape = (case.rows, case.tokens)
     names = ("input_ids", "attention_mask", "position_ids", "document_ids", "labels")
     batch = {name: np.zeros(shape, np.int64) for name in names}
@@ -110,7 +120,7 @@ def packed_rows(case, random, vocabulary):
         while case.tokens - start >= 2:
             length = int(random.integers(2, max(3, min(9, case.tokens - start + 1))))
             part = (row, slice(start, start + length))
-            ids = random.integers(3, vocabulary, length)
+            ids = token_ids(model, random, length)
             batch["input_ids"][part], batch["attention_mask"][part] = ids, 1
             batch["position_ids"][part], batch["document_ids"][part] = np.arange(length), document
             batch["labels"][row, start + 1:start + length] = ids[1:]
@@ -231,8 +241,15 @@ def nearest_to_a_kink(model, batch, task):
 def write_case(case, folder):
     """Derives `case` into `folder`, which must not exist."""
     (folder / "hf").mkdir(parents=True)
-    model = make_model(case, folder / "hf")
-    kind = type(model)
+    kind = make_model(case, folder / "hf")
+    config = json.loads((folder / "hf/config.json").read_text())
+    (folder / "hf/config.json").write_text(json.dumps(config | case.stored, indent=1))
+    return derive(case, kind, folder)
+
+
+def derive(case, kind, folder):
+    """The same of a model that stands in folder/hf."""
+    model = load(folder / "hf", kind)
     recipe = Recipe(**case.recipe)
     inputs = make_batch(case, model, 7)
     if model.config.activation_function == "relu":
@@ -261,8 +278,6 @@ def write_case(case, folder):
         "accumulated": {"micro_batches": 2, "loss": [step["loss"] for step in split],
                         "grad_norm": [step["grad_norm"] for step in split]},
         "loss_on_case_after": after, "parameter_norms_after": norms_after(trained, peaks)}
-    config = json.loads((folder / "hf/config.json").read_text())
-    (folder / "hf/config.json").write_text(json.dumps(config | case.stored, indent=1))
     (folder / "trajectory.json").write_text(json.dumps(trajectory, indent=1))
     (folder / "case.json").write_text(json.dumps({
         "name": case.name, "family": "gpt2", "architecture": kind.__name__, "task": case.task,

@@ -1,0 +1,202 @@
+"""What Weft exports and generates, against transformers: a job is trained by the real programs, its
+checkpoints are exported, and transformers loads the folders unchanged."""
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import unittest
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import AutoTokenizer, GPT2Config, GPT2ForSequenceClassification
+from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
+
+from cluster import Cluster
+from derive import Case, derive
+from golden_test import golden
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(os.environ.get("WEFT_BIN", ROOT / "build/release/bin"))
+PROMPTS = ["the ", "A model", "weft\n", "x", "Zwölf Äpfel 🍎 and"]
+
+JOB = """
+name: conformance
+kind: KIND
+model: MODEL
+TOKENIZER
+tasks:
+  - {name: lm, type: causal_lm, data: {train: texts/, format: text}}
+  - {name: kind, type: sequence_classification, labels: 3,
+     data: {train: rows.jsonl, validation: held.jsonl, format: jsonl}}
+training: {steps: 40, batch_size: 6, micro_batch_size: 4, sequence_length: 48, seed: 3,
+           evaluate_every: 20, dropout: 0.1, gradient_clip: 1.0,
+           optimizer: {type: adamw, learning_rate: 3.0e-3},
+           schedule: {type: cosine, warmup_steps: 5}}
+checkpoint: {every_steps: 20}
+parallel: {tensor: 2}
+resources: {slots: 2, nodes: 2}
+"""
+
+
+def greedy_by_transformers(model, tokenizer, prompt, count):
+    """The new ids, without end of text and what follows it."""
+    ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=False).input_ids
+    with torch.no_grad():
+        for _ in range(count):
+            best = model(input_ids=ids).logits[0, -1].argmax()
+            if best.item() == tokenizer.eos_token_id:
+                break
+            ids = torch.cat([ids, best.view(1, 1)], dim=1)
+    return ids[0].tolist()
+
+
+def greedy_by_weft(folder, prompt, count):
+    done = subprocess.run([BIN / "weft", "generate", folder, "--prompt", prompt, "--max-tokens",
+                           str(count), "--temperature", "0", "--json"], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise AssertionError(done.stdout + done.stderr)
+    return json.loads(done.stdout)
+
+
+def make_tokenizer(folder):
+    """A small byte-level BPE as transformers saves it."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.train([str(ROOT / "docs/ARCHITECTURE.md"), str(ROOT / "docs/HACKING.md")],
+                    trainers.BpeTrainer(vocab_size=400, special_tokens=["<|endoftext|>"],
+                                        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+                                        show_progress=False))
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>",
+                                   bos_token="<|endoftext|>", pad_token="<|endoftext|>")
+    fast.save_pretrained(folder)
+    return fast
+
+
+def make_model(folder, kind=GPT2LMHeadModel, **more):
+    torch.manual_seed(5)
+    tokenizer = make_tokenizer(folder)
+    end = tokenizer.eos_token_id
+    settings = dict(n_layer=2, n_head=2, n_embd=48, n_positions=64, vocab_size=len(tokenizer) + 3,
+                    bos_token_id=end, eos_token_id=end, pad_token_id=end, initializer_range=0.3)
+    kind(GPT2Config(**(settings | more))).save_pretrained(folder)
+
+
+class Generation(unittest.TestCase):
+    def test_greedy_is_that_of_transformers(self):
+        settings = [dict(), dict(activation_function="gelu", tie_word_embeddings=False,
+                                 scale_attn_by_inverse_layer_idx=True, n_inner=70)]
+        for more in settings:
+            with self.subTest(more), tempfile.TemporaryDirectory() as folder:
+                make_model(folder, **more)
+                compare_greedy(self, folder)
+
+
+def compare_greedy(test, folder, count=24):
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    for prompt in PROMPTS:
+        expected = greedy_by_transformers(model, tokenizer, prompt, count)
+        whole = tokenizer.decode(expected, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        told = greedy_by_weft(folder, prompt, count)
+        new = len(expected) - len(tokenizer(prompt, add_special_tokens=False).input_ids)
+        test.assertEqual(prompt + told["text"], whole, prompt)
+        test.assertIn(told["tokens"], (new, new + 1))   # the end of the text counts as a token
+
+
+class Export(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.cluster = Cluster(nodes=2, slots=1)
+        cls.cluster.up()
+        cls.inputs = cls.cluster.folder / "inputs"
+        (cls.inputs / "texts").mkdir(parents=True)
+        shutil.copy(ROOT / "docs/ARCHITECTURE.md", cls.inputs / "texts/a.txt")
+        words = ["weft", "warp", "thread"]
+        for name, count in (("rows", 60), ("held", 21)):
+            with open(cls.inputs / f"{name}.jsonl", "w", encoding="utf-8") as rows:
+                for i in range(count):
+                    text = f"{'é' * (i % 4)} {words[i % 3]} number {i * i}"
+                    rows.write(json.dumps({"text": text, "label": i % 3}) + "\n")
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.cluster.__exit__(None, None, None)
+
+    def train(self, kind, model, tokenizer):
+        path = self.inputs / "job.yaml"
+        path.write_text(JOB.replace("KIND", kind).replace("MODEL", model)
+                        .replace("TOKENIZER", tokenizer))
+        job = json.loads(self.cluster.weft("submit", "-f", path, "--json").stdout)["id"]
+        return job, self.cluster.wait(job, "succeeded", timeout=300)
+
+    def export(self, checkpoint, task):
+        folder = self.cluster.folder / f"export-{checkpoint}-{task}"
+        self.cluster.weft("export", checkpoint, "--to", folder, "--task", task)
+        return folder
+
+    def check_both_heads(self, job, done):
+        language = self.export(done["checkpoint"], "lm")
+        self.check_loads(language, AutoModelForCausalLM, "causal")
+        compare_greedy(self, language)
+        classes = self.export(done["checkpoint"], "kind")
+        self.check_loads(classes, AutoModelForSequenceClassification, "sequence")
+        self.check_evaluation(job, classes)
+
+    def check_loads(self, folder, auto, task):
+        """Nothing is missing, left over or of another shape; outputs agree with Weft's."""
+        model, told = auto.from_pretrained(folder, output_loading_info=True)
+        for what in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
+            self.assertFalse(told.get(what), what)
+        self.assertEqual(len(AutoTokenizer.from_pretrained(folder)) <= model.config.vocab_size, True)
+        self.assertEqual(AutoConfig.from_pretrained(folder).model_type, "gpt2")
+        with tempfile.TemporaryDirectory() as place:
+            case = Path(place) / "exported"
+            shutil.copytree(folder, case / "hf")
+            kind = GPT2ForSequenceClassification if task == "sequence" else GPT2LMHeadModel
+            derive(Case("exported", task, tokens=23), kind, case)
+            status, report, errors = golden([case], "")
+            self.assertEqual(status, 0, f"{errors}\n{report}")
+
+    def check_evaluation(self, job, folder):
+        """The last evaluation that the job told of, taken again by transformers."""
+        told = [record["values"] for record in self.cluster.metrics(job)
+                if record.get("task") == "kind" and "accuracy" in record["values"]]
+        self.assertTrue(told, "no evaluation among the metrics")
+        model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        loss, hits, count = 0.0, 0, 0
+        for line in (self.inputs / "held.jsonl").read_text().splitlines():
+            row = json.loads(line)
+            ids = tokenizer(row["text"], return_tensors="pt").input_ids[:, :48]
+            with torch.no_grad():
+                logits = model(input_ids=ids).logits[0]
+            loss -= torch.log_softmax(logits, 0)[row["label"]].item()
+            hits += int(logits.argmax().item() == row["label"])
+            count += 1
+        values = told[-1]
+        self.assertAlmostEqual(values["accuracy"], hits / count, places=6)
+        self.assertAlmostEqual(values["loss"], loss / count, delta=1e-4 * loss / count)
+
+    def test_a_model_from_a_configuration(self):
+        job, done = self.train(
+            "multi_task", "{family: gpt2, config: {n_layer: 2, n_head: 3, n_embd: 36, n_positions: 64, "
+            "vocab_size: 257}}", "tokenizer: {type: byte}")
+        self.check_both_heads(job, done)
+
+    def test_a_model_from_transformers(self):
+        folder = self.inputs / "model"
+        make_model(folder, initializer_range=0.02, n_head=3)
+        job, done = self.train("multi_task", f"{{from: {folder}}}", "")
+        self.check_both_heads(job, done)
+        tokenizer = AutoTokenizer.from_pretrained(self.export(done["checkpoint"], "lm"))
+        before = AutoTokenizer.from_pretrained(folder)
+        for prompt in PROMPTS:
+            self.assertEqual(tokenizer(prompt).input_ids, before(prompt).input_ids)
+
+
+if __name__ == "__main__":
+    unittest.main()
