@@ -50,8 +50,8 @@ Status syntax_error(std::string_view detail, int line) {
 // Receives nlohmann's events.
 class Handler {
  public:
-  Handler(ValueBuilder& builder, const LineCounter& counter)
-      : builder_(builder), counter_(counter) {}
+  Handler(ValueBuilder& builder, const LineCounter& counter, bool wide_integers)
+      : builder_(builder), counter_(counter), wide_integers_(wide_integers) {}
 
   bool null() { return scalar({}); }
   bool boolean(bool value) {
@@ -78,7 +78,7 @@ class Handler {
     return scalar(std::move(result));
   }
   bool number_float(double value, const std::string& written) {
-    if (written.find_first_of(".eE") == std::string::npos) {
+    if (!wide_integers_ && written.find_first_of(".eE") == std::string::npos) {
       return builder_.refuse(shortened(written), "is an integer that does not fit 64 bits",
                              counter_.current());
     }
@@ -124,6 +124,7 @@ class Handler {
 
   ValueBuilder& builder_;
   const LineCounter& counter_;
+  const bool wide_integers_;
 };
 
 nlohmann::json convert(JsonValue&& value) {
@@ -167,7 +168,7 @@ Result<JsonValue> parse_json(std::string_view text, const ParseLimits& limits) {
   }
   LineCounter counter;
   ValueBuilder builder(limits.depth_max);
-  Handler handler(builder, counter);
+  Handler handler(builder, counter, limits.wide_integers);
   bool parsed =
       nlohmann::json::sax_parse(CountingIterator(text.data(), &counter),
                                 CountingIterator(text.data() + text.size(), &counter), &handler);

@@ -21,6 +21,9 @@ struct JsonValue;
 struct ParseLimits {
   size_t bytes_max = size_t{64} << 20;
   int depth_max = 64;
+  // Integers beyond 64 bits become doubles, for foreign files that hold such a number by custom:
+  // transformers writes 10^30 for "no limit".
+  bool wide_integers = false;
 };
 
 // For readers of foreign files (config.json, tokenizer.json, JSONL lines); include

@@ -42,11 +42,12 @@ resources: {slots: 2, nodes: 2}
 
 
 def greedy_by_transformers(model, tokenizer, prompt, count):
-    """The new ids, without end of text and what follows it."""
+    """Prompt and new ids, without the end of the text. An id that the tokenizer lacks (a vocabulary
+    is often padded) says nothing and is left out of the choice, as Weft does."""
     ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=False).input_ids
     with torch.no_grad():
         for _ in range(count):
-            best = model(input_ids=ids).logits[0, -1].argmax()
+            best = model(input_ids=ids).logits[0, -1, :len(tokenizer)].argmax()
             if best.item() == tokenizer.eos_token_id:
                 break
             ids = torch.cat([ids, best.view(1, 1)], dim=1)

@@ -132,6 +132,14 @@ TEST(ByteLevelBpe, SpecialTokensComeFromTheConfiguration) {
   EXPECT_THAT(wrong.error().to_string(), HasSubstr("eos_token"));
 }
 
+// transformers writes its "no limit", 10^30, as an integer.
+TEST(ByteLevelBpe, AConfigurationAsTransformersSavesIt) {
+  const auto tokenizer = load(bpe_file(), R"({"eos_token": "<|endoftext|>",
+      "model_max_length": 1000000000000000019884624838656})");
+  ASSERT_NE(tokenizer, nullptr);
+  EXPECT_FALSE(load_tokenizer_json(bpe_file().dump(), R"({"model_max_length": 1e999})"));
+}
+
 TEST(ByteLevelBpe, LongWordsAndBadTextEnd) {
   const auto tokenizer = load(bpe_file());
   const std::string word(300000, 'e');

@@ -314,7 +314,9 @@ Result<std::unique_ptr<Tokenizer>> load_tokenizer_json(std::string_view json_tex
   WEFT_ASSIGN_OR_RETURN(const tokenizers::json file, parse_strict(json_text));
   tokenizers::json config;
   if (!config_text.empty()) {
-    auto parsed = parse_strict(config_text);
+    ParseLimits limits;
+    limits.wide_integers = true;
+    auto parsed = parse_strict(config_text, limits);
     if (!parsed) return fail(parsed.error().with_prefix("tokenizer_config.json: "));
     config = std::move(*parsed);
   }
