@@ -159,7 +159,10 @@ std::string show_age(int64_t ms, int64_t now_ms) {
                  : show_seconds(static_cast<double>(std::max<int64_t>(0, now_ms - ms)) / 1000);
 }
 
-std::string show_number(double value) { return fmt::format("{:.4g}", value); }
+std::string show_number(double value) {
+  const double size = std::abs(value);
+  return size >= 1000 && size < 1e12 ? fmt::format("{:.0f}", value) : fmt::format("{:.4g}", value);
+}
 
 std::string bar(double fraction, int width) {
   const double clamped = std::clamp(fraction, 0.0, 1.0);

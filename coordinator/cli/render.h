@@ -56,7 +56,7 @@ std::string show_bytes(int64_t bytes);     // "3.4 MiB"
 std::string show_seconds(double seconds);  // "2h05m", "3m20s", "12s"
 std::string show_time(int64_t ms);         // local, "2024-05-01 13:05:09"; 0: "-"
 std::string show_age(int64_t ms, int64_t now_ms);
-std::string show_number(double value);        // four significant digits
+std::string show_number(double value);        // four significant digits; from 1000 on whole
 std::string bar(double fraction, int width);  // "[#####.....]"
 std::string state_name(proto::JobState state);
 Color state_color(proto::JobState state);

@@ -49,7 +49,9 @@ TEST(Render, Figures) {
   EXPECT_EQ(show_seconds(7500), "2h05m");
   EXPECT_EQ(show_seconds(-1), "-");
   EXPECT_EQ(show_time(0), "-");
-  EXPECT_EQ(show_number(1234567.0), "1.235e+06");
+  EXPECT_EQ(show_number(1234567.0), "1234567");
+  EXPECT_EQ(show_number(2.71828), "2.718");
+  EXPECT_EQ(show_number(3e-7), "3e-07");
   EXPECT_EQ(bar(0.5, 10), "[#####.....]");
   EXPECT_EQ(bar(7, 4), "[####]");
   EXPECT_EQ(state_name(proto::JOB_STATE_CANCELLING), "cancelling");
