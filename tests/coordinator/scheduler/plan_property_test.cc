@@ -140,6 +140,61 @@ void check_order(const World& world, const Plan& result) {
   }
 }
 
+// When the job fits beside what holds slots and these starts, by their limits alone; -1: never
+// known.
+int64_t fits_at(const World& world, const PendingJob& job,
+                const std::vector<PlannedStart>& starts) {
+  std::vector<SlotHolder> holders = world.snapshot.holders;
+  for (const PlannedStart& start : starts) {
+    const int64_t limit = world.jobs.at(start.job).time_limit_seconds;
+    holders.push_back({start.job, start.placement, limit == 0 ? 0 : world.now_ms + limit * 1000});
+  }
+  std::set<int64_t> times{world.now_ms};
+  for (const auto& holder : holders) times.insert(std::max(holder.ends_ms, world.now_ms + 1000));
+  for (int64_t time : times) {
+    std::vector<int> free;
+    for (const auto& node : world.snapshot.nodes) {
+      int count = node.usable ? node.slots : 0;
+      for (const auto& holder : holders) {
+        const bool gone =
+            holder.ends_ms != 0 && std::max(holder.ends_ms, world.now_ms + 1000) <= time;
+        for (const auto& part : holder.placement) {
+          if (!gone && part.node == node.name) count -= static_cast<int>(part.slots.size());
+        }
+      }
+      free.push_back(std::max(0, count));
+    }
+    if (fit_gang(free, job.slots, job.nodes)) return time;
+  }
+  return -1;
+}
+
+// The first job that waits for slots alone: what starts after it does not move its known start.
+void check_first_waiting(const World& world, const Plan& result) {
+  const PendingJob* first = nullptr;
+  for (const PendingJob& job : world.snapshot.pending) {
+    if (!result.waits.contains(job.job) || job.eligible_ms > world.now_ms) continue;
+    if (fits_at(world, job, {}) < 0) continue;
+    if (first == nullptr || before(job, *first)) first = &job;
+  }
+  if (first == nullptr) return;
+  std::vector<int> capacity;
+  for (const auto& node : world.snapshot.nodes) capacity.push_back(node.usable ? node.slots : 0);
+  for (const PendingJob& job : world.snapshot.pending) {
+    // One that backs off has a reservation too, which may come first.
+    const bool reserved = result.waits.contains(job.job) && before(job, *first);
+    if (reserved && fit_gang(capacity, job.slots, job.nodes)) return;
+  }
+  std::vector<PlannedStart> earlier;
+  for (const PlannedStart& start : result.starts) {
+    if (before(world.jobs.at(start.job), *first)) earlier.push_back(start);
+  }
+  const int64_t alone = fits_at(world, *first, earlier);
+  if (alone < 0) return;
+  const int64_t with_all = fits_at(world, *first, result.starts);
+  ASSERT_TRUE(with_all >= 0 && with_all <= alone) << first->job << " was delayed";
+}
+
 TEST(PlanProperties, HoldOverThousandsOfSteps) {
   for (unsigned seed = 1; seed <= 40; ++seed) {
     World world(seed);
@@ -148,6 +203,7 @@ TEST(PlanProperties, HoldOverThousandsOfSteps) {
       const Plan result = plan(world.snapshot, world.now_ms);
       SCOPED_TRACE(testing::Message() << "seed " << seed << " step " << step);
       check_slots(world, result);
+      check_first_waiting(world, result);
       if (step % 6 == 0) check_order(world, result);
       std::set<std::string> seen;
       for (const auto& start : result.starts) seen.insert(start.job);
