@@ -108,6 +108,9 @@ Status Agent::run() {
   }
   chunks_.stop();
   staging_.join();
+  server_.reset();
+  std::error_code ignored;
+  fs::remove(fs::path(places_.agent_socket).parent_path(), ignored);  // only where it is empty
   return {};
 }
 

@@ -143,7 +143,7 @@ Result<std::string> node_of(const std::string& host, const proto::LaunchRecord& 
 
 std::string shared_memory_folder(const proto::LaunchRecord& record) {
   const size_t slash = record.run_folder().rfind('/');
-  return "/dev/shm/" + record.run_folder().substr(slash + 1);
+  return "/dev/shm/weft-" + record.run_folder().substr(slash + 1);
 }
 
 ProcessOptions orted(const proto::LaunchRecord& record,
