@@ -146,6 +146,7 @@ class Export(unittest.TestCase):
         classes = self.export(done["checkpoint"], "kind")
         self.check_loads(classes, AutoModelForSequenceClassification, "sequence")
         self.check_evaluation(job, classes)
+        return language
 
     def check_loads(self, folder, auto, task):
         """Nothing is missing, left over or of another shape; outputs agree with Weft's."""
@@ -165,7 +166,7 @@ class Export(unittest.TestCase):
     def check_evaluation(self, job, folder):
         """The last evaluation that the job told of, taken again by transformers."""
         told = [record["values"] for record in self.cluster.metrics(job)
-                if record.get("task") == "kind" and "accuracy" in record["values"]]
+                if record.get("task") == "kind" and "validation_loss" in record["values"]]
         self.assertTrue(told, "no evaluation among the metrics")
         model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
         tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -179,8 +180,8 @@ class Export(unittest.TestCase):
             hits += int(logits.argmax().item() == row["label"])
             count += 1
         values = told[-1]
-        self.assertAlmostEqual(values["accuracy"], hits / count, places=6)
-        self.assertAlmostEqual(values["loss"], loss / count, delta=1e-4 * loss / count)
+        self.assertAlmostEqual(values["validation_accuracy"], hits / count, places=6)
+        self.assertAlmostEqual(values["validation_loss"], loss / count, delta=1e-4 * loss / count)
 
     def test_a_model_from_a_configuration(self):
         job, done = self.train(
@@ -192,8 +193,7 @@ class Export(unittest.TestCase):
         folder = self.inputs / "model"
         make_model(folder, initializer_range=0.02, n_head=3)
         job, done = self.train("multi_task", f"{{from: {folder}}}", "")
-        self.check_both_heads(job, done)
-        tokenizer = AutoTokenizer.from_pretrained(self.export(done["checkpoint"], "lm"))
+        tokenizer = AutoTokenizer.from_pretrained(self.check_both_heads(job, done))
         before = AutoTokenizer.from_pretrained(folder)
         for prompt in PROMPTS:
             self.assertEqual(tokenizer(prompt).input_ids, before(prompt).input_ids)
