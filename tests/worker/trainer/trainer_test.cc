@@ -249,7 +249,9 @@ TEST_F(Trainer, ARankHoldsItsShareOfTheParameters) {
   constexpr const char* kWide = R"(
 name: wide
 kind: pretrain
-model: {family: gpt2, config: {n_layer: 1, n_head: 4, n_embd: 64, n_positions: 32, vocab_size: 4000}}
+model:
+  family: gpt2
+  config: {n_layer: 1, n_head: 4, n_embd: 64, n_positions: 32, vocab_size: 4000}
 tokenizer: {type: byte}
 tasks: [{type: causal_lm, data: {train: obj-text}}]
 training: {steps: 2, batch_size: 2, sequence_length: 16}
