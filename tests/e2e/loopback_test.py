@@ -87,8 +87,8 @@ class LoopbackTest(unittest.TestCase):
                                            "training.steps=3", "--wait").returncode, 0)
 
     def test_pause_and_resume_give_the_same_curve(self):
-        whole = self.whole_curve(60)
-        job = self.submit(60)
+        whole = self.whole_curve(800)
+        job = self.submit(800)
         self.cluster.wait_step(job, 15)
         self.cluster.weft("pause", job)
         self.cluster.wait(job, "paused")
@@ -98,9 +98,9 @@ class LoopbackTest(unittest.TestCase):
         self.assertIn("bit for bit", done["resume_note"])
 
     def test_a_killed_rank_restarts_the_job_from_its_checkpoint(self):
-        whole = self.whole_curve(80)
-        job = self.submit(80)
-        for death, step in enumerate((25, 45), 1):
+        whole = self.whole_curve(1200)
+        job = self.submit(1200, 50)
+        for death, step in enumerate((120, 400), 1):
             self.cluster.wait_step(job, step)
             kill(self.rank_pids(job)[death % 2])
             limit = time.monotonic() + 60
@@ -162,7 +162,8 @@ class LoopbackTest(unittest.TestCase):
                     if "sequence" in event:
                         seen.append((event, time.time() * 1000 - event["time_ms"]))
                 if line.startswith(b"event: end"):
-                    return
+                    break
+            connection.close()
 
         reader = threading.Thread(target=read)
         reader.start()
