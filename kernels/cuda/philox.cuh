@@ -1,0 +1,37 @@
+// Philox4x32-10 (Salmon et al. 2011) on the device: the words of philox() in kernels/ops/random.h.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "kernels/ops/random.h"
+
+namespace weft::cuda {
+
+struct PhiloxWords {
+  uint32_t word[4];
+};
+
+__device__ inline PhiloxWords philox_words(RandomKey key, uint64_t counter) {
+  uint32_t a = static_cast<uint32_t>(counter), b = static_cast<uint32_t>(counter >> 32);
+  uint32_t c = static_cast<uint32_t>(key.stream), d = static_cast<uint32_t>(key.stream >> 32);
+  uint32_t k0 = static_cast<uint32_t>(key.seed), k1 = static_cast<uint32_t>(key.seed >> 32);
+  for (int round = 0; round < 10; ++round) {
+    const uint64_t p0 = uint64_t{0xD2511F53} * a, p1 = uint64_t{0xCD9E8D57} * c;
+    a = static_cast<uint32_t>(p1 >> 32) ^ b ^ k0;
+    b = static_cast<uint32_t>(p1);
+    c = static_cast<uint32_t>(p0 >> 32) ^ d ^ k1;
+    d = static_cast<uint32_t>(p0);
+    k0 += 0x9E3779B9;
+    k1 += 0xBB67AE85;
+  }
+  return {{a, b, c, d}};
+}
+
+// uniform_at(key, index): in [0, 1), 24 bits.
+__device__ inline float uniform_of(RandomKey key, uint64_t index) {
+  return static_cast<float>(philox_words(key, index / 4).word[index % 4] >> 8) * 0x1p-24F;
+}
+
+}  // namespace weft::cuda

@@ -1,0 +1,79 @@
+// What the cases share: values, the CPU ops in float64, and the comparison with them.
+#pragma once
+
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "tests/kernels/cuda/cases.h"
+#include "tests/testing/cuda_on_cpu/device_memory.h"
+#include "tests/testing/gradient_check.h"
+
+namespace weft::cuda {
+
+using cuda_on_cpu::DeviceMemory;
+using testing::Bench;
+
+inline std::vector<float> random_values(int64_t n, uint64_t seed, double scale = 1,
+                                        double shift = 0) {
+  std::vector<float> values(static_cast<size_t>(n));
+  for (size_t i = 0; i < values.size(); ++i) {
+    values[i] = static_cast<float>(shift + scale * normal_at({seed, 11}, i));
+  }
+  return values;
+}
+
+inline Tensor in_double(Bench& bench, Shape shape, const std::vector<float>& values) {
+  const std::vector<double> wide(values.begin(), values.end());
+  return Tensor::from<double>(*bench.allocator, shape, wide);
+}
+
+// Gradients of the op's result with `dy` at each input, in float64.
+inline std::vector<std::vector<double>> gradients_of(Bench& bench, const testing::Function& op,
+                                                     std::vector<Tensor> inputs, const Tensor& dy) {
+  for (Tensor& input : inputs) {
+    if (input.dtype() == DType::kF64) input.set_requires_grad(true);
+  }
+  Tape tape;
+  Context recording = bench.context;
+  recording.tape = &tape;
+  const Tensor output = op(recording, inputs);
+  tape.backward(recording, output, dy);
+  std::vector<std::vector<double>> gradients;
+  for (const Tensor& input : inputs) {
+    if (input.dtype() == DType::kF64) gradients.push_back(input.grad().to_vector<double>());
+  }
+  return gradients;
+}
+
+// Says where |actual - expected| > tolerance (1 + |expected|), or nothing. NaN is never close.
+template <typename T>
+std::string differs(const std::string& what, const T* actual, const std::vector<double>& expected,
+                    double tolerance) {
+  for (size_t i = 0; i < expected.size(); ++i) {
+    const double got = static_cast<double>(actual[i]), want = expected[i];
+    const bool same = got == want || std::abs(got - want) <= tolerance * (1 + std::abs(want));
+    if (same) continue;
+    return what + ": element " + std::to_string(i) + " of " + std::to_string(expected.size()) +
+           " is " + std::to_string(got) + ", not " + std::to_string(want);
+  }
+  return "";
+}
+
+// The first that has something to say.
+inline std::string first_of(std::initializer_list<std::string> findings) {
+  for (const std::string& finding : findings) {
+    if (!finding.empty()) return finding;
+  }
+  return "";
+}
+
+struct RowShape {
+  int64_t rows, width;
+};
+// Odd sizes, one warp to several, more rows than blocks, and nothing.
+inline std::vector<RowShape> row_shapes() {
+  return {{0, 4}, {1, 1}, {3, 5}, {2, 33}, {5, 257}, {2, 1025}, {2 * 2048 + 3, 2}};
+}
+
+}  // namespace weft::cuda
