@@ -30,7 +30,8 @@ __global__ void loss_kernel(const float* logits, const int64_t* labels, int64_t 
     const bool ignored = label == ignore_index;
     const float log_sum = largest == -INFINITY ? largest : largest + logf(total);
     lse[row] = ignored ? 0.0F : log_sum;
-    loss[row] = ignored ? 0.0F : log_sum - from[label];
+    const bool known = label >= 0 && label < width;
+    loss[row] = ignored ? 0.0F : log_sum - (known ? from[label] : NAN);
   }
 }
 

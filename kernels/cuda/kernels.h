@@ -42,7 +42,8 @@ void softmax_backward(const float* y, const float* dy, float* dx, int64_t rows, 
                       cudaStream_t stream);
 
 // ---- cross_entropy.cu: loss[r] = lse[r] - logits[r, label[r]], lse the log of the sum of
-// exponentials; both are 0 where the label is ignore_index. Labels lie in [0, width).
+// exponentials; both are 0 where the label is ignore_index. Labels lie in [0, width); the loss of a
+// row with another is NaN.
 void cross_entropy(const float* logits, const int64_t* labels, int64_t ignore_index, int64_t rows,
                    int64_t width, float* loss, float* lse, cudaStream_t stream);
 // dlogits = dloss (softmax - one-hot); zeros for ignored rows. dlogits may be logits.

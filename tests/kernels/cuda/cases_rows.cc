@@ -69,6 +69,19 @@ std::string check_sum_of(int64_t n, const KernelSet& kernels) {
                    memory.violation()});
 }
 
+std::string check_unknown_labels(const KernelSet& kernels) {
+  DeviceMemory memory;
+  const RowShape shape{3, 5};
+  float *loss = memory.output<float>(3), *lse = memory.output<float>(3);
+  const std::vector<int64_t> labels{int64_t{1} << 40, -1, -(int64_t{1} << 40)};
+  kernels.cross_entropy(memory.input(random_values(15, 14)), memory.input(labels), kIgnored,
+                        shape.rows, shape.width, loss, lse, nullptr);
+  for (int row = 0; row < 3; ++row) {
+    if (!std::isnan(loss[row]) || std::isnan(lse[row])) return "a label outside has a loss";
+  }
+  return memory.violation();
+}
+
 }  // namespace
 
 std::string check_layer_norm(const KernelSet& kernels) {
@@ -199,7 +212,7 @@ std::string check_cross_entropy(const KernelSet& kernels) {
     }
     if (!memory.violation().empty()) return memory.violation();
   }
-  return "";
+  return check_unknown_labels(kernels);
 }
 
 std::string check_cross_entropy_backward(const KernelSet& kernels) {
