@@ -79,22 +79,12 @@ class StoredProgress final : public Progress {
   Status flush() override { return Status(); }
   std::optional<proto::Control> take_control() override { return std::nullopt; }
   Status put_chunk(const std::string& hash, std::string_view bytes) override {
-    {
-      const std::lock_guard lock(mutex_);
-      stored_.push_back(hash);
-    }
     return store_->put(hash, bytes);
   }
   Result<std::string> get_chunk(const std::string& hash) override { return store_->get(hash); }
-  void forget() {
-    check(store_->remove(stored_));
-    stored_.clear();
-  }
 
  private:
   std::unique_ptr<ChunkStore> store_;
-  std::mutex mutex_;
-  std::vector<std::string> stored_;
 };
 
 struct Checkpointing {
@@ -121,7 +111,6 @@ struct Checkpointing {
     writer.begin(proto::CheckpointManifest(), state);
     writer.wait();
     writer.commit();
-    progress.forget();
   }
 
   Rank rank;
