@@ -21,9 +21,9 @@ Result<std::shared_ptr<const Dataset>> load(const std::string& id, const std::st
                                             const Tokenizer& tokenizer,
                                             const FeedOptions& options) {
   const Result<std::string> path = staged_input(options.objects_folder, id);
-  if (!path) return fail(path.error().with_prefix(field + ": "));
+  if (!path) return fail(path.error().with_prefix(field));
   auto loaded = Dataset::load(*path, dataset, tokenizer);
-  if (!loaded) return fail(loaded.error().with_prefix(field + ": "));
+  if (!loaded) return fail(loaded.error().with_prefix(field));
   return loaded;
 }
 

@@ -64,7 +64,7 @@ Result<ModelSource> find_source(const proto::LaunchRecord& record) {
     source.manifest = &record.base();
   } else if (!record.spec().model().from().empty()) {
     Result<std::string> path = staged_input(record.objects_folder(), record.spec().model().from());
-    if (!path) return fail(path.error().with_prefix("model.from: "));
+    if (!path) return fail(path.error().with_prefix("model.from"));
     WEFT_ASSIGN_OR_RETURN(HfFolder folder, open_hf_folder(*path));
     source.folder = std::make_unique<HfFolder>(std::move(folder));
   }
@@ -85,7 +85,7 @@ Status find_config(const proto::JobSpec& spec, const ModelSource& source, Traini
     const std::string json =
         struct_to_json(stored ? source.manifest->config() : spec.model().config());
     Result<ModelConfigPtr> config = training.family->parse_config(json);
-    if (!config) return config.error().with_prefix("model.config: ");
+    if (!config) return config.error().with_prefix("model.config");
     training.config = *config;
   }
   if (spec.training().has_dropout()) {
@@ -103,7 +103,7 @@ Status find_config(const proto::JobSpec& spec, const ModelSource& source, Traini
 Result<std::string> staged_tokenizer(const proto::LaunchRecord& record) {
   const std::string& id = record.spec().tokenizer().from();
   Result<std::string> path = staged_input(record.objects_folder(), id);
-  if (!path) return fail(path.error().with_prefix("tokenizer.from: "));
+  if (!path) return fail(path.error().with_prefix("tokenizer.from"));
   if (fs::exists(fs::path(*path) / "tokenizer.json")) return *path + "/tokenizer.json";
   for (const auto& entry : fs::directory_iterator(*path)) {
     if (entry.is_regular_file()) return entry.path().string();
