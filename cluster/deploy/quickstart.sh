@@ -41,8 +41,7 @@ if ! $keep; then
   trap 'weft down --now --data "$WEFT_DATA" >/dev/null 2>&1 || true' EXIT
 fi
 
-model='{family: gpt2, config: {n_layer: 4, n_head: 4, n_embd: 96, n_positions: 256, vocab_size: 257,
-          resid_pdrop: 0.1, embd_pdrop: 0.1, attn_pdrop: 0.1}}'
+model='{family: gpt2, config: {n_layer: 4, n_head: 4, n_embd: 96, n_positions: 256, vocab_size: 257}}'
 cat >"$work/pretrain.yaml" <<EOF
 name: licences-pretrain
 kind: pretrain
@@ -50,10 +49,10 @@ model: $model
 tokenizer: {type: byte}
 tasks:
   - {name: lm, type: causal_lm, data: {train: texts/, format: text}}
-training: {steps: 600, batch_size: 8, sequence_length: 128, seed: 17,
-           optimizer: {type: adamw, learning_rate: 2.0e-3, betas: [0.9, 0.95]},
-           schedule: {type: cosine, warmup_steps: 40}}
-checkpoint: {every_steps: 200, keep_last: 2}
+training: {steps: 1500, batch_size: 8, sequence_length: 128, seed: 17, dropout: 0,
+           optimizer: {type: adamw, learning_rate: 3.0e-3, betas: [0.9, 0.95]},
+           schedule: {type: cosine, warmup_steps: 60}}
+checkpoint: {every_steps: 500, keep_last: 2}
 parallel: {tensor: 2}
 resources: {slots: 2, nodes: 2}
 EOF
@@ -67,8 +66,8 @@ tasks:
   - {name: lm, type: causal_lm, weight: 1.0, data: {train: texts/, format: text}}
   - {name: licence, type: sequence_classification, weight: 3.0, labels: 8,
      data: {train: train.jsonl, validation: held.jsonl, format: jsonl}}
-training: {steps: 320, batch_size: 16, sequence_length: 128, seed: 17, evaluate_every: 80,
-           optimizer: {type: adamw, learning_rate: 1.0e-3, betas: [0.9, 0.95]},
+training: {steps: 240, batch_size: 16, sequence_length: 128, seed: 17, evaluate_every: 80, dropout: 0.1,
+           optimizer: {type: adamw, learning_rate: 2.0e-3, betas: [0.9, 0.95]},
            schedule: {type: cosine, warmup_steps: 20}}
 checkpoint: {every_steps: 100, keep_last: 2}
 parallel: {tensor: 2}
