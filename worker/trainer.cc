@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cmath>
+#include <new>
 #include <optional>
 
 #include "worker/agreement.h"
@@ -301,6 +302,9 @@ Status run_training(Rank& rank, const proto::LaunchRecord& record, Progress& pro
     return {};
   } catch (const StatusError& error) {
     return error.status();
+  } catch (const std::bad_alloc&) {
+    return {Code::kResourceExhausted,
+            "the system refuses this rank more memory; give the job more ranks, or the node more"};
   }
 }
 

@@ -38,12 +38,13 @@ class Cluster:
         self.data = self.folder / "data"
         self.port = free_port()
         self.nodes, self.slots, self.arguments = nodes, slots, list(arguments)
+        self.bin = BIN
 
     # ---- programs ---------------------------------------------------------------------------------
     def weft(self, *arguments, check=True, stdin=None, timeout=300):
         env = {k: v for k, v in os.environ.items() if not k.startswith("WEFT_")}
         env.update(WEFT_DATA=str(self.data), HOME=str(self.folder), NO_COLOR="1")
-        done = subprocess.run([str(BIN / "weft"), *map(str, arguments)], env=env, input=stdin,
+        done = subprocess.run([str(self.bin / "weft"), *map(str, arguments)], env=env, input=stdin,
                               capture_output=True, text=True, timeout=timeout)
         if check and done.returncode != 0:
             raise AssertionError(f"weft {' '.join(map(str, arguments))}: exit {done.returncode}\n"
