@@ -180,7 +180,8 @@ void Agent::granted(double seconds) {
   lease_seconds_ = seconds;
   const int64_t until = asked_at_ns_.front() + static_cast<int64_t>(seconds * 1e9);
   asked_at_ns_.pop_front();
-  world_.lease_deadline_ns = std::max(world_.lease_deadline_ns, until);
+  // Not the longer of the two: a coordinator that came back with a shorter lease counts on it.
+  world_.lease_deadline_ns = until;
   for (const auto& [key, attempt] : attempts_) attempt->renew();
 }
 

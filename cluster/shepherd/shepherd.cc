@@ -152,7 +152,7 @@ void Shepherd::take_from_agent(const std::string& bytes) {
   proto::ShepherdFrame frame;
   if (!frame.ParseFromString(bytes)) return;
   if (frame.has_lease()) {
-    deadline_ns_ = std::max(deadline_ns_, int64_t{frame.lease().deadline_ns()});
+    deadline_ns_ = frame.lease().deadline_ns();
   } else if (frame.has_start()) {
     start_launcher();
   } else if (frame.has_stop()) {

@@ -39,7 +39,9 @@ bool Supervisor::usable(const Node& node) const {
 Snapshot Supervisor::snapshot() const {
   Snapshot snapshot;
   for (const auto& [name, node] : nodes_) {
-    snapshot.nodes.push_back({name, node.info.slots(), usable(node)});
+    const std::string& address = node.info.address();
+    snapshot.nodes.push_back({name, node.info.slots(), usable(node),
+                              address.starts_with("127.") ? address : std::string()});
   }
   for (const auto& [key, parts] : leaving_) {
     SlotHolder holder{key.first, {}, parts_.clock.wall_ms()};

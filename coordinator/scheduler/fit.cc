@@ -61,6 +61,29 @@ std::optional<std::vector<SlotCount>> fit_gang(const std::vector<int>& free, int
   return nodes > 0 ? fit_evenly(free, slots, nodes) : fit_few(free, slots);
 }
 
+std::optional<std::vector<SlotCount>> fit_reachable(const std::vector<int>& free,
+                                                    const std::vector<bool>& loopback, int slots,
+                                                    int nodes) {
+  auto whole = fit_gang(free, slots, nodes);
+  if (!whole || loopback.empty()) return whole;
+  const auto is_loopback = [&](const SlotCount& count) {
+    return static_cast<bool>(loopback[static_cast<size_t>(count.node)]);
+  };
+  const auto first = is_loopback(whole->front());
+  if (std::all_of(whole->begin(), whole->end(),
+                  [&](const SlotCount& count) { return is_loopback(count) == first; })) {
+    return whole;
+  }
+  for (const bool wanted : {false, true}) {
+    std::vector<int> part = free;
+    for (size_t i = 0; i < part.size(); ++i) {
+      if (loopback[i] != wanted) part[i] = 0;
+    }
+    if (auto found = fit_gang(part, slots, nodes)) return found;
+  }
+  return std::nullopt;
+}
+
 Status check_feasible(const std::vector<SnapshotNode>& nodes_known, int slots, int nodes) {
   if (nodes > slots) {
     return Status::invalid("resources.nodes", std::to_string(nodes),

@@ -22,6 +22,12 @@ struct SlotCount {
 // suffices, then the first. Nothing: it does not fit.
 std::optional<std::vector<SlotCount>> fit_gang(const std::vector<int>& free, int slots, int nodes);
 
+// As fit_gang, but never a node with a loopback address (loopback[i]; empty: none has) together
+// with one on a network: their ranks would not find each other. Prefers those on a network.
+std::optional<std::vector<SlotCount>> fit_reachable(const std::vector<int>& free,
+                                                    const std::vector<bool>& loopback, int slots,
+                                                    int nodes);
+
 // Whether any set of these nodes could hold the gang if all were empty; names the field and the
 // rule. Ok where `nodes_known` is empty: nothing is known yet.
 Status check_feasible(const std::vector<SnapshotNode>& nodes_known, int slots, int nodes);

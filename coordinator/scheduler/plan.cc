@@ -26,7 +26,10 @@ class Planner {
               [](const auto& a, const auto& b) { return a.name < b.name; });
     std::vector<int> free;
     busy_.resize(usable_.size());
-    for (const SnapshotNode& node : usable_) free.push_back(node.slots);
+    for (const SnapshotNode& node : usable_) {
+      free.push_back(node.slots);
+      loopback_.push_back(!node.loopback.empty());
+    }
     std::vector<std::pair<int64_t, std::vector<SlotCount>>> releases;
     for (const SlotHolder& holder : snapshot.holders) {
       std::vector<SlotCount> counts;
@@ -41,7 +44,7 @@ class Planner {
           holder.ends_ms == 0 ? now_ms + kVeryLongMs : std::max(holder.ends_ms, now_ms + kSoonMs);
       releases.emplace_back(end, std::move(counts));
     }
-    profile_ = Profile(now_ms, std::move(free));
+    profile_ = Profile(now_ms, std::move(free), loopback_);
     for (const auto& [end, counts] : releases) profile_.release(counts, end);
   }
 
@@ -74,7 +77,8 @@ class Planner {
       const int64_t duration =
           job.time_limit_seconds == 0 ? Profile::kForever : job.time_limit_seconds * 1000;
       const int64_t until = duration >= Profile::kForever ? duration : now_ms_ + duration;
-      if (auto counts = fit_gang(profile_.least_free(now_ms_, until), job.slots, job.nodes)) {
+      if (auto counts = fit_reachable(profile_.least_free(now_ms_, until), loopback_, job.slots,
+                                      job.nodes)) {
         profile_.occupy(*counts, now_ms_, std::min(until, now_ms_ + kVeryLongMs));
         start(job, *counts);
         return;
@@ -99,7 +103,8 @@ class Planner {
 
   void wait(const PendingJob& job) {
     PlannedWait& wait = plan_.waits[job.job];
-    const bool fits_now = !usable_.empty() && fit_gang(free_now(), job.slots, job.nodes);
+    const bool fits_now =
+        !usable_.empty() && fit_reachable(free_now(), loopback_, job.slots, job.nodes);
     wait.reason = reason_to_wait(snapshot_, job, now_ms_, free_now(), fits_now, first_waiting_);
     if (usable_.empty() || reservations_ >= kReservationsMax) return;
     const int64_t duration =
@@ -125,6 +130,7 @@ class Planner {
   const Snapshot& snapshot_;
   const int64_t now_ms_;
   std::vector<SnapshotNode> usable_;  // in name order; the profile's node indices
+  std::vector<bool> loopback_;        // as usable_
   std::vector<std::set<int>> busy_;   // slots of each usable node that are held or just given
   Profile profile_;
   int reservations_ = 0;

@@ -50,7 +50,7 @@ std::optional<Profile::Place> Profile::earliest(int slots, int nodes, int64_t fr
   }
   for (int64_t start : starts) {
     const int64_t until = duration_ms >= kForever - start ? kForever : start + duration_ms;
-    if (auto counts = fit_gang(least_free(start, until), slots, nodes)) {
+    if (auto counts = fit_reachable(least_free(start, until), loopback_, slots, nodes)) {
       return Place{start, std::move(*counts)};
     }
   }

@@ -15,7 +15,8 @@ class Profile {
  public:
   static constexpr int64_t kForever = int64_t{1} << 60;
 
-  Profile(int64_t now_ms, std::vector<int> free) : segments_{{now_ms, std::move(free)}} {}
+  Profile(int64_t now_ms, std::vector<int> free, std::vector<bool> loopback = {})
+      : segments_{{now_ms, std::move(free)}}, loopback_(std::move(loopback)) {}
 
   void release(const std::vector<SlotCount>& counts, int64_t at_ms);  // from then on
   void occupy(const std::vector<SlotCount>& counts, int64_t from_ms, int64_t until_ms);
@@ -37,6 +38,7 @@ class Profile {
   size_t cut(int64_t at_ms);  // index of the segment that starts there
 
   std::vector<Segment> segments_;
+  std::vector<bool> loopback_;  // nodes that may not share a gang with the others (fit.h)
 };
 
 }  // namespace weft

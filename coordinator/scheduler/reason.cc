@@ -37,14 +37,24 @@ std::string reason_to_wait(const Snapshot& snapshot, const PendingJob& job, int6
                        second / 60 % 60, second % 60);
   }
   std::vector<int> capacity;
-  std::vector<std::string> lost;
+  std::vector<bool> loopback;
+  std::vector<std::string> lost, unreachable;
   for (const SnapshotNode& node : snapshot.nodes) {
-    if (node.usable) capacity.push_back(node.slots);
     if (!node.usable) lost.push_back(node.name);
+    if (!node.usable) continue;
+    capacity.push_back(node.slots);
+    loopback.push_back(!node.loopback.empty());
+    if (loopback.back()) unreachable.push_back(node.name + " at " + node.loopback);
   }
   const std::string wanted = slots_text(job.slots, job.nodes);
   if (!fit_gang(capacity, job.slots, job.nodes)) {
     return fmt::format("waits for {}: not reachable: {}", wanted, joined(lost));
+  }
+  if (!fit_reachable(capacity, loopback, job.slots, job.nodes)) {
+    return fmt::format(
+        "waits for {}: other nodes cannot reach {}; give it an address of its network (`weft up "
+        "--address` or weft-agent's --address)",
+        wanted, joined(unreachable));
   }
   if (fits_now && ahead) {
     return fmt::format("behind {}, which {} and waits for {}", ahead->job,

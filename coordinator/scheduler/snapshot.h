@@ -18,6 +18,7 @@ struct SnapshotNode {
   std::string name;
   int slots = 0;
   bool usable = false;  // connected, lease running; else only counted for what is feasible at all
+  std::string loopback = {};  // its address, where no other host reaches it; empty: they do
 };
 
 // What occupies slots now: an active attempt, or one that is over but whose processes may still

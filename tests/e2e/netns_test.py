@@ -1,97 +1,132 @@
 #!/usr/bin/env python3
-"""Two hosts on one machine: two network namespaces joined by a veth pair, each with mounts of its own,
-in which the other's files do not exist. The coordinator and one node are on the first, the other
-node joins from the second.
+"""Two hosts on one machine: namespaces (network, mounts, processes, host name) joined by a veth
+pair, in each of which the other's files and processes do not exist. The coordinator and one node
+are on the first, the other node joins from the second.
 
-Needs root and iproute2. Where it cannot make namespaces it fails, unless WEFT_LEAVE_OUT=netns says
-to leave it out.
+Needs root, iproute2 and util-linux. Where it cannot make namespaces it fails, unless
+WEFT_LEAVE_OUT=netns says to leave it out.
 """
 import json
 import os
 import shlex
 import subprocess
 import sys
-import tempfile
 import time
 import unittest
 from pathlib import Path
 
-from cluster import BIN
+from cluster import BIN, FINISHED, losses
 
-JOB = """
+STEPS = 300
+JOB = f"""
 name: two-hosts
 kind: pretrain
-model: {family: gpt2, config: {n_layer: 2, n_head: 2, n_embd: 32, n_positions: 64, vocab_size: 257}}
-tokenizer: {type: byte}
-tasks: [{type: causal_lm, data: {train: texts/, format: text}}]
-training: {steps: 40, batch_size: 4, sequence_length: 32, seed: 3}
-checkpoint: {every_steps: 20}
-parallel: {tensor: 2}
-resources: {slots: 2, nodes: 2}
+model:
+  family: gpt2
+  config: {{n_layer: 2, n_head: 2, n_embd: 32, n_positions: 64, vocab_size: 257}}
+tokenizer: {{type: byte}}
+tasks: [{{type: causal_lm, data: {{train: texts/, format: text}}}}]
+training: {{steps: {STEPS}, batch_size: 4, sequence_length: 32, seed: 3}}
+checkpoint: {{every_steps: 20}}
+parallel: {{tensor: 2}}
+resources: {{slots: 2, nodes: 2}}
+"""
+LEASE_SECONDS = 5
+
+# A host's first process: private folders, then it only reaps.
+FIRST = """
+set -e
+mount --make-rprivate /
+for folder in /tmp /mnt /run /dev/shm /var/lib; do mount -t tmpfs tmpfs $folder; done
+chmod 1777 /tmp /dev/shm
+hostname "$1"
+ip link set lo up
+mkdir -p /mnt/home /var/lib/weft
+chown weft: /var/lib/weft 2>/dev/null || true
+touch /tmp/ready
+exec python3 -c '
+import os, time
+while True:
+    try:
+        os.waitpid(-1, 0)
+    except ChildProcessError:
+        time.sleep(0.05)'
 """
 
 
-def run(*argv, check=True, **more):
-    return subprocess.run(argv, check=check, capture_output=True, text=True, **more)
-
-
 class Host:
-    """A network namespace and a mount namespace, held by a sleeping process."""
+    """Namespaces of its own; everything in them ends with their first process."""
 
     def __init__(self, name, address):
-        self.name, self.address = name, address
-        run("ip", "netns", "add", name)
-        setup = ("mount --make-rprivate / && mount -t tmpfs tmpfs /tmp && mount -t tmpfs tmpfs /mnt"
-                 " && mkdir -p /mnt/home && chmod 1777 /tmp && chmod 755 /mnt && touch /tmp/ready"
-                 " && exec sleep infinity")
-        self.holder = subprocess.Popen(["ip", "netns", "exec", name, "unshare", "--mount", "sh",
-                                        "-c", setup])
-        self.wait_ready()
+        self.name, self.address, self.link = name, address, name
+        self.holder = subprocess.Popen(
+            ["unshare", "--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child",
+             "--mount-proc", "sh", "-c", FIRST, "sh", name],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        self.pid = None
 
     def wait_ready(self):
-        for _ in range(100):
+        limit = time.monotonic() + 20
+        children = Path(f"/proc/{self.holder.pid}/task/{self.holder.pid}/children")
+        while time.monotonic() < limit:
             if self.holder.poll() is not None:
-                raise AssertionError("no mount namespace of its own")
-            if self.run("test", "-e", "/tmp/ready", check=False).returncode == 0:
+                raise AssertionError(self.holder.stderr.read().strip())
+            self.pid = int((children.read_text().split() or [0])[0])
+            if self.pid and self.run("test", "-e", "/tmp/ready", check=False).returncode == 0:
                 return
             time.sleep(0.05)
         raise AssertionError(f"{self.name} does not come up")
 
-    def enter(self):
-        return ["nsenter", "--target", str(self.holder.pid), "--net", "--mount",
-                f"--wd=/mnt/home", "env", "-i", f"PATH={BIN}:/usr/bin:/bin:/usr/sbin:/sbin",
-                "HOME=/mnt/home", "WEFT_DATA=/mnt/data", "NO_COLOR=1"]
-
-    def run(self, *argv, check=True, timeout=180, stdin=None):
-        done = subprocess.run([*self.enter(), *map(str, argv)], capture_output=True, text=True,
+    def run(self, *argv, check=True, timeout=60, stdin=""):
+        inside = ["nsenter", "--target", str(self.pid), "--net", "--mount", "--pid", "--uts",
+                  "--ipc", "env", "-i", f"PATH={BIN}:/usr/bin:/bin:/usr/sbin:/sbin",
+                  "HOME=/mnt/home", "WEFT_DATA=/mnt/data", "NO_COLOR=1",
+                  "sh", "-c", 'cd /mnt/home 2>/dev/null; exec "$@"', "sh"]
+        done = subprocess.run([*inside, *map(str, argv)], capture_output=True, text=True,
                               timeout=timeout, input=stdin)
         if check and done.returncode != 0:
             raise AssertionError(f"{self.name}: {shlex.join(map(str, argv))}: exit"
                                  f" {done.returncode}\n{done.stdout}\n{done.stderr}")
         return done
 
+    def json(self, *argv):
+        return json.loads(self.run(*argv, "--json").stdout)
+
+    def workers(self):
+        return self.run("pgrep", "-x", "weft-worker", check=False).stdout.split()
+
+    def set_link(self, state):
+        self.run("ip", "link", "set", self.link, state)
+
+    def logs(self):
+        return self.run("sh", "-c", "for f in $(find /mnt/data /var/lib/weft -name '*.log'"
+                        " -not -path '*/chunks/*' -not -path '*/jobs/*'); do echo \"--- $f\";"
+                        " tail -n 25 $f; done", check=False).stdout
+
     def close(self):
-        self.run("weft", "down", "--now", check=False)
         self.holder.kill()
         self.holder.wait()
-        run("ip", "netns", "del", self.name, check=False)
+        self.holder.stderr.close()
 
 
 class TwoHosts(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.a = cls.b = None
-        tag = f"{os.getpid() % 100000}"
+        cls.hosts = []
         try:
-            cls.a = Host(f"weft-a-{tag}", "10.77.1.1")
-            cls.b = Host(f"weft-b-{tag}", "10.77.1.2")
-            va, vb = f"wa{tag}", f"wb{tag}"
-            run("ip", "link", "add", va, "netns", cls.a.name, "type", "veth", "peer", "name", vb,
-                "netns", cls.b.name)
-            for host, link in ((cls.a, va), (cls.b, vb)):
-                run("ip", "-n", host.name, "addr", "add", f"{host.address}/24", "dev", link)
-                run("ip", "-n", host.name, "link", "set", link, "up")
-                run("ip", "-n", host.name, "link", "set", "lo", "up")
+            tag = os.getpid() % 1000000
+            for letter, address in (("a", "10.77.1.1"), ("b", "10.77.1.2")):
+                cls.hosts.append(Host(f"w{letter}{tag}", address))
+            for host in cls.hosts:
+                host.wait_ready()
+            cls.a, cls.b = cls.hosts
+            subprocess.run(["nsenter", "--target", str(cls.a.pid), "--net", "ip", "link", "add",
+                            cls.a.link, "type", "veth", "peer", "name", cls.b.link, "netns",
+                            f"/proc/{cls.b.pid}/ns/net"], check=True, capture_output=True,
+                           text=True)
+            for host in cls.hosts:
+                host.run("ip", "addr", "add", f"{host.address}/24", "dev", host.link)
+                host.set_link("up")
         except (AssertionError, OSError, subprocess.CalledProcessError) as error:
             cls.tearDownClass()
             told = getattr(error, "stderr", "") or error
@@ -103,37 +138,151 @@ class TwoHosts(unittest.TestCase):
 
     @classmethod
     def tearDownClass(cls):
-        for host in (cls.b, cls.a):
-            if host is not None:
-                host.close()
+        for host in cls.hosts:
+            host.close()
 
-    def test_a_job_over_two_hosts(self):
+    # ---- helpers ------------------------------------------------------------------------------
+    def until(self, what, seconds, done):
+        limit = time.monotonic() + seconds
+        while not (value := done()):
+            self.assertLess(time.monotonic(), limit, what() if callable(what) else what)
+            time.sleep(0.1)
+        return value
+
+    def told(self, text):
+        return lambda: "\n".join([text, *(f"===== {host.name}\n{host.logs()}"
+                                          for host in self.hosts)])
+
+    def ready_nodes(self):
+        nodes = self.a.json("weft", "nodes")["nodes"]
+        return nodes if sum(node["state"] == "ready" for node in nodes) == 2 else None
+
+    def submit(self):
+        return self.a.json("weft", "submit", "-f", "job.yaml")["id"]
+
+    def show(self, job):
+        return self.a.json("weft", "show", job)
+
+    def at_step(self, job, step):
+        def there():
+            now = self.show(job)
+            self.assertNotIn(now["state"], FINISHED, now)
+            trains = now["state"] == "running" and now["step"] >= step and now["ranks"]
+            return now if trains else None
+        return self.until(self.told(f"{job} does not reach step {step}"), 30, there)
+
+    def succeeded(self, job):
+        def over():
+            now = self.show(job)
+            return now if now["state"] in FINISHED else None
+        done = self.until(self.told(f"{job} does not end"), 60, over)
+        self.assertEqual(done["state"], "succeeded", self.told(str(done))())
+        return done
+
+    def curve(self, job):
+        token = self.a.run("cat", "/mnt/data/token").stdout.strip()
+        url = f"http://{self.a.address}:7070/api/v1/jobs/{job}/metrics?limit=1000"
+        text = self.a.run("curl", "-sSf", "-H", "@-", url, stdin=f"Authorization: Bearer {token}\n")
+        return losses(json.loads(text.stdout)["metrics"])
+
+    def coordinator(self):
+        return self.a.run("pgrep", "-x", "weft-coordinato").stdout.split()[0]  # 15 letters kept
+
+    def restart_coordinator(self, *more):
+        """With further options, as a service manager would after a kill."""
+        pid = self.coordinator()
+        argv = self.a.run("cat", f"/proc/{pid}/cmdline").stdout.split("\0")[:-1]
+        self.a.run("kill", "-KILL", pid)
+        self.a.run("sh", "-c", f"setsid {shlex.join([*argv, *more])}"
+                               " >>/mnt/data/log/again.log 2>&1 &")
+        self.until(self.told("no coordinator"), 20,
+                   lambda: self.a.run("weft", "nodes", "--json", check=False).returncode == 0)
+
+    # ---- the test -----------------------------------------------------------------------------
+    def test_two_hosts(self):
+        with self.subTest("join"):
+            self.join()
+        with self.subTest("job"):
+            whole = self.run_whole()
+        with self.subTest("a rank of the second host is killed"):
+            self.kill_rank(whole)
+        with self.subTest("the second host is cut off"):
+            self.cut_off(whole)
+        with self.subTest("a node that the other host cannot reach"):
+            self.loopback_node()
+
+    def join(self):
         a, b = self.a, self.b
         a.run("weft", "up", "--nodes", 1, "--slots-per-node", 1, "--address", a.address)
         token = a.run("weft", "token", "--join").stdout.strip()
         b.run("weft", "join", f"{a.address}:7071", "--token", "-", "--slots", 1, stdin=token)
-        limit = time.monotonic() + 30
-        while True:
-            nodes = json.loads(a.run("weft", "nodes", "--json").stdout)["nodes"]
-            if sum(node["state"] == "ready" for node in nodes) == 2:
-                break
-            self.assertLess(time.monotonic(), limit, nodes)
-            time.sleep(0.2)
-        self.assertEqual(len({node["address"] for node in nodes}), 2)
+        nodes = self.until(self.told("two nodes"), 30, self.ready_nodes)
+        self.assertEqual({node["address"] for node in nodes}, {a.address, b.address})
         a.run("sh", "-c", "mkdir -p texts && yes 'a text of two hosts' | head -n 400 > texts/a.txt")
-        a.run("sh", "-c", f"cat > job.yaml <<'EOF'\n{JOB}\nEOF")
-        job = json.loads(a.run("weft", "submit", "-f", "job.yaml", "--json").stdout)["id"]
-        done = a.run("weft", "watch", job, check=False)
-        shown = json.loads(a.run("weft", "show", job, "--json").stdout)
-        if shown["state"] != "succeeded":
-            for host in (a, b):
-                print(host.run("sh", "-c", "tail -n 30 $(find /mnt/data -name '*.log' "
-                               "-not -path '*/chunks/*')", check=False).stdout)
-        self.assertEqual(shown["state"], "succeeded", done.stdout + done.stderr)
-        self.assertEqual(len({rank["node"] for rank in shown["ranks"]}), 2)
-        self.assertEqual(b.run("ls", "/mnt/home").stdout, "")  # nothing of the submitter's
-        a.run("weft", "export", shown["checkpoint"], "--to", "out")
-        self.assertIn("model.safetensors", a.run("ls", "out").stdout)
+        a.run("tee", "job.yaml", stdin=JOB)
+
+    def run_whole(self):
+        job = self.submit()
+        running = self.at_step(job, 1)
+        self.assertEqual(len({rank["node"] for rank in running["ranks"]}), 2)
+        for host in self.hosts:
+            self.assertEqual(len(host.workers()), 1)
+        done = self.succeeded(job)
+        self.assertEqual(done["attempt"], 1)
+        self.assertEqual(self.b.run("ls", "/mnt/home").stdout, "")  # nothing of the submitter's
+        self.a.run("weft", "export", done["checkpoint"], "--to", "out")
+        self.assertIn("model.safetensors", self.a.run("ls", "out").stdout)
+        curve = self.curve(job)
+        self.assertEqual(sorted(curve), list(range(1, STEPS + 1)))
+        return curve
+
+    def kill_rank(self, whole):
+        job = self.submit()
+        self.at_step(job, 25)
+        workers = self.b.workers()
+        self.assertEqual(len(workers), 1)
+        self.b.run("kill", "-KILL", *workers)
+        done = self.succeeded(job)
+        self.assertEqual(done["attempt"], 2)
+        self.assertEqual(self.curve(job), whole)
+
+    def cut_off(self, whole):
+        self.restart_coordinator("--lease-seconds", str(LEASE_SECONDS))
+        self.until(self.told("two nodes"), 30, self.ready_nodes)
+        job = self.submit()
+        self.at_step(job, 25)
+        self.b.set_link("down")
+        self.until(self.told("the cut-off host's ranks go on"), 2 * LEASE_SECONDS + 5,
+                   lambda: not self.b.workers())
+        waits = self.until(self.told("the job is not queued"), 20, lambda: (
+            now if (now := self.show(job))["state"] == "queued" else None))
+        self.assertIn("not reachable", self.until(
+            self.told(f"{waits}"), 10, lambda: (
+                reason if "not reachable" in (reason := self.show(job)["reason"]) else None)))
+        self.b.set_link("up")
+        done = self.succeeded(job)
+        self.assertEqual(done["attempt"], 2)
+        self.assertEqual(self.curve(job), whole)
+
+    def loopback_node(self):
+        """A cluster of its own whose first node dials, and so announces, 127.0.0.1."""
+        a, b = self.a, self.b
+        a.run("kill", "-KILL", self.coordinator())  # the one of restart_coordinator
+        for host in (b, a):
+            host.run("weft", "down", "--now")
+            host.run("rm", "-r", "/mnt/data")
+        a.run("weft", "up", "--nodes", 1, "--slots-per-node", 1, "--address", "0.0.0.0")
+        token = a.run("weft", "token", "--join").stdout.strip()
+        b.run("weft", "join", f"{a.address}:7071", "--token", "-", "--slots", 1, stdin=token)
+        nodes = self.until(self.told("two nodes"), 30, self.ready_nodes)
+        self.assertEqual({node["address"] for node in nodes}, {"127.0.0.1", b.address})
+        job = self.submit()
+        reason = self.until(self.told("no reason"), 20, lambda: self.show(job)["reason"])
+        self.assertIn("cannot reach node-1 at 127.0.0.1", reason)
+        self.assertIn("--address", reason)
+        a.run("weft", "down")  # and what it told mends it
+        a.run("weft", "up", "--address", a.address)
+        self.succeeded(job)
 
 
 if __name__ == "__main__":

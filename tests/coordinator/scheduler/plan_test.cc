@@ -47,6 +47,26 @@ TEST(Plan, AGangIsSpreadAsAskedFor) {
   EXPECT_EQ(plan(snapshot, 0).starts[0].placement.size(), 1u);
 }
 
+TEST(Plan, ALoopbackAddressSharesNoGangWithANetwork) {
+  Snapshot snapshot = two_nodes();
+  snapshot.nodes[0].loopback = "127.0.0.1";
+  snapshot.pending = {pending("gang", 1, 2), pending("small", 2, 1)};
+  snapshot.pending[0].nodes = 2;
+  const Plan waits = plan(snapshot, 0);
+  EXPECT_EQ(started(waits), "small ");  // nothing is kept for a gang that time does not help
+  EXPECT_THAT(waits.waits.at("gang").reason,
+              HasSubstr("waits for 2 slots on 2 nodes: other nodes cannot reach n1 at 127.0.0.1"));
+  EXPECT_FALSE(waits.waits.at("gang").infeasible);
+  snapshot.nodes.push_back({"n3", 2, true});
+  const Plan found = plan(snapshot, 0);
+  ASSERT_EQ(found.starts.size(), 2u);
+  ASSERT_EQ(found.starts[0].placement.size(), 2u);
+  EXPECT_EQ(found.starts[0].placement[0].node, "n2");
+  EXPECT_EQ(found.starts[0].placement[1].node, "n3");
+  snapshot.nodes[1].loopback = snapshot.nodes[2].loopback = "127.0.0.1";  // all on one machine
+  EXPECT_EQ(started(plan(snapshot, 0)), "gang small ");
+}
+
 TEST(Plan, ASmallJobPassesOnlyWhereNobodyIsDelayed) {
   Snapshot snapshot = two_nodes();
   snapshot.holders = {{"run", {{"n1", {0, 1}}}, 100'000}};
