@@ -110,17 +110,34 @@ bool has_section(const Field& field) {
   return field.message_type() != nullptr && !field.is_map() && !is_free_form(*field.message_type());
 }
 
-void add_section(const pb::Descriptor& type, const std::string& path, std::string& page) {
-  page += "## " + (path.empty() ? "Top level" : "`" + path + "`") + "\n\n";
+// `links`: the types of sub-messages by name, as links to their sections.
+std::string type_cell(const Field& field, bool links) {
+  const Field& value = field.is_map() ? *field.message_type()->map_value() : field;
+  if (!links || !has_section(value)) return full_type_text(field);
+  const std::string name = schema_name(*value.message_type());
+  std::string anchor = name;
+  for (char& c : anchor) {
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+  }
+  const std::string_view before = field.is_map() ? "object of " : "list of ";
+  return std::string(field.is_repeated() ? before : "") + "[" + name + "](#" + anchor + ")";
+}
+
+void add_table(const pb::Descriptor& type, std::string& page, bool links) {
   page += "| key | type | default | bounds | meaning |\n| --- | --- | --- | --- | --- |\n";
   for (int i = 0; i < type.field_count(); ++i) {
     const Field& field = *type.field(i);
     const proto::FieldRule& rule = rule_of(field);
-    page += "| `" + field.name() + "` | " + cell(full_type_text(field)) + " | " +
+    page += "| `" + field.name() + "` | " + cell(type_cell(field, links)) + " | " +
             cell(default_text(field)) + " | " + cell(limits_text(field)) + " | " +
             cell(rule.help()) + " |\n";
   }
   page += "\n";
+}
+
+void add_section(const pb::Descriptor& type, const std::string& path, std::string& page) {
+  page += "## " + (path.empty() ? "Top level" : "`" + path + "`") + "\n\n";
+  add_table(type, page, false);
   for (int i = 0; i < type.field_count(); ++i) {
     const Field& field = *type.field(i);
     if (!has_section(field)) continue;
@@ -134,6 +151,12 @@ void add_section(const pb::Descriptor& type, const std::string& path, std::strin
 std::string reference_markdown(const pb::Descriptor& type) {
   std::string page;
   add_section(type, "", page);
+  return page;
+}
+
+std::string schema_section(const pb::Descriptor& type) {
+  std::string page = "### " + schema_name(type) + "\n\n";
+  add_table(type, page, true);
   return page;
 }
 

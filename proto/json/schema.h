@@ -27,6 +27,9 @@ std::string component_schemas(const std::vector<const google::protobuf::Descript
 // message below it, headed by its path.
 std::string reference_markdown(const google::protobuf::Descriptor& type);
 
+// The same for this message alone, headed by its schema name.
+std::string schema_section(const google::protobuf::Descriptor& type);
+
 // docs/reference/job-file.md, whole.
 std::string job_file_reference();
 
