@@ -1,4 +1,5 @@
 // A shepherd with stand-ins for mpirun: shell scripts that leave processes behind.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -140,16 +141,28 @@ TEST_F(ShepherdTest, TheWholeTreeDiesWithTheLease) {
   EXPECT_NE(saved().message().find("lease"), std::string::npos);
 }
 
-TEST_F(ShepherdTest, ARenewedLeaseHoldsAndAnOldOneDoesNotShorten) {
+TEST_F(ShepherdTest, ARenewedLeaseHolds) {
   start("echo $$ > own; sleep 1000", 2);
-  proto::ShepherdFrame longer, shorter;
+  proto::ShepherdFrame longer;
   longer.mutable_lease()->set_deadline_ns(boot_time_ns() + 3600 * int64_t{1'000'000'000});
-  shorter.mutable_lease()->set_deadline_ns(1);
-  say(record_.secret(), {longer, shorter, start_frame()});
+  say(record_.secret(), {longer, start_frame()});
   const int own = number_in("own");
   ::sleep(3);
   EXPECT_EQ(::kill(own, 0), 0);
   EXPECT_FALSE(shepherd_->exit_code());
+}
+
+// A coordinator that came back with a shorter lease gives the slots away by that one.
+TEST_F(ShepherdTest, TheNewestLeaseCountsAlsoWhereItIsShorter) {
+  start("echo $$ > own; sleep 1000", 3600);
+  say(record_.secret(), {start_frame()});
+  const int own = number_in("own");
+  proto::ShepherdFrame shorter;
+  shorter.mutable_lease()->set_deadline_ns(boot_time_ns());
+  say(record_.secret(), {shorter});
+  EXPECT_EQ(shepherd_->wait(), 0);
+  EXPECT_THAT(saved().message(), testing::HasSubstr("the lease ran out"));
+  EXPECT_NE(::kill(own, 0), 0);
 }
 
 TEST_F(ShepherdTest, TellsTheLaunchersExitCodeAndEndsWhatItLeft) {
