@@ -136,16 +136,18 @@ class RocksdbKeyValue final : public KeyValue {
   Status recover() {
     {
       std::shared_lock lock(db_mutex_);
-      if (db_ && db_->Resume().ok()) return {};
+      if (db_ && !read_only_ && db_->Resume().ok()) return {};
     }
     std::error_code error;
     if (std::filesystem::space(folder_, error).available < kRoomToOpen || error) return no_room();
     std::unique_lock lock(db_mutex_);
     if (db_) static_cast<void>(db_->Close());
     db_.reset();
+    read_only_ = false;
     if (open().ok()) return {};
     rocksdb::DB* db = nullptr;  // reads go on meanwhile
     if (rocksdb::DB::OpenForReadOnly(make_options(), folder_, &db).ok()) db_.reset(db);
+    read_only_ = db_ != nullptr;  // it would "resume" and then refuse every write
     return no_room();
   }
 
@@ -155,8 +157,9 @@ class RocksdbKeyValue final : public KeyValue {
   }
 
   const std::string folder_;
-  std::mutex write_mutex_;  // orders writers; guards full_
+  std::mutex write_mutex_;  // orders writers; guards the two flags
   bool full_ = false;
+  bool read_only_ = false;  // opened for reading only, as there was no room to open it whole
   mutable std::shared_mutex db_mutex_;  // unique only while the database is opened anew
   std::unique_ptr<rocksdb::DB> db_;     // null: could not be opened again yet
 };

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""What the world does: a full disk, a busy port, a missing folder, little memory. Needs root for the
-small disk."""
+"""What the world does: a full disk, a busy port, a missing folder, little memory. Needs root for
+the small disk."""
 import errno
 import hashlib
 import json
@@ -66,8 +66,8 @@ class FullDisk(unittest.TestCase):
         return name
 
     def use_up_what_is_reserved(self):
-        """RocksDB reserves the room of its log ahead: fills both logs, so that the next event and the
-        next small chunk find no room either."""
+        """RocksDB reserves the room of its log ahead: fills both logs, so that the next event and
+        the next small chunk find no room either."""
         one = self.put_chunk(b"x")
         chunks = [{"hash": one, "size": 1}] * 5000
         refused = set()
@@ -110,7 +110,7 @@ class FullDisk(unittest.TestCase):
         now = self.cluster.job(job)
         self.assertEqual(now["state"], "running")
         self.free()
-        done = self.cluster.wait(job, "succeeded", timeout=60)
+        done = self.cluster.wait(job, "succeeded", timeout=90)
         self.assertEqual(done["attempt"], 1)
         self.assertEqual(programs(), before)
         self.assertEqual(losses(self.cluster.metrics(job)), losses(self.cluster.metrics(whole)))
@@ -206,8 +206,8 @@ class Memory(unittest.TestCase):
         return max(peaks)
 
     def test_a_model_larger_than_one_ranks_memory_trains_on_two(self):
-        # 31 million parameters, their gradients and two moments: a rank alone takes about 1 GiB more
-        # than one of a small model does, one of two ranks 600 MiB.
+        # 31 million parameters, their gradients and two moments: a rank alone takes about 1 GiB
+        # more than one of a small model does, one of two ranks 600 MiB.
         base = max(self.address_space_kib(degree) for degree in (1, 2))
         self.limit.write_text(str(base + (800 << 10)))
         alone = self.cluster.wait(self.submit(1, 768, 2), ("succeeded", "failed"))
