@@ -58,7 +58,7 @@ std::string job_table(const Context& context, const proto::JobPage& page) {
 
 void add_fact(std::string& out, const std::string& name, const std::string& value) {
   if (!value.empty() && value != "-")
-    out += fmt::format("{:<12}{}\n", name + ":", printable(value));
+    out += fmt::format("{:<11} {}\n", name + ":", printable(value));
 }
 
 std::string rank_table(const Context& context, const proto::Job& job) {
