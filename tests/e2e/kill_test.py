@@ -84,13 +84,27 @@ class KillTest(unittest.TestCase):
         self.cluster.wait_step(job, 1)
         return job
 
-    def check_curve(self, job, steps):
-        done = self.cluster.wait(job, "succeeded", timeout=300)
-        curve = losses(self.cluster.metrics(job))
-        self.assertEqual(sorted(curve), list(range(1, steps + 1)))
-        again = self.cluster.rest("POST", "jobs", job_of("again", steps, 0, self.data, 9))["id"]
-        self.cluster.wait(again, "succeeded", timeout=300)
-        self.assertEqual(losses(self.cluster.metrics(again)), curve)
+    def steps_in(self, seconds):
+        """How many steps a job makes in that time on this machine."""
+        job = self.start_long(100000, 0)
+        before, start = self.cluster.wait_step(job, 20)["step"], time.monotonic()
+        time.sleep(2)
+        done = self.cluster.job(job)["step"] - before
+        rate = done / (time.monotonic() - start)
+        self.cluster.rest("POST", f"jobs/{job}/cancel")
+        self.cluster.wait(job, "cancelled")
+        return int(rate * seconds) + 20
+
+    def reference(self, steps):
+        job = self.cluster.rest("POST", "jobs", job_of("whole", steps, 0, self.data, 9))["id"]
+        self.cluster.wait(job, "succeeded", timeout=600)
+        return losses(self.cluster.metrics(job))
+
+    def check_curve(self, job, expected):
+        done = self.cluster.wait(job, "succeeded", timeout=600)
+        self.assertEqual(losses(self.cluster.metrics(job)), expected)
+        events = [event["sequence"] for event in self.cluster.events(job)]
+        self.assertEqual(events, list(range(1, len(events) + 1)))
         return done
 
     def test_coordinator(self):
@@ -121,31 +135,49 @@ class KillTest(unittest.TestCase):
             self.assertEqual(events, list(range(1, len(events) + 1)))
 
     def test_agents(self):
-        steps = 60 * KILLS
+        steps = self.steps_in(1.5 * KILLS)
         job = self.start_long(steps, 0)
+        while_running = 0
         for _ in range(KILLS):
             time.sleep(self.random.uniform(0.05, 0.5))
             agents = [pid for pid in self.cluster.pids("weft-agent")
-                      if "--shepherd" not in open(f"/proc/{pid}/cmdline").read()]
-            if agents:
-                kill(self.random.choice(agents))
+                      if pid not in self.cluster.pids("weft-agent", "--shepherd")]
+            kill(self.random.choice(agents))
+            while_running += self.cluster.job(job)["state"] == "running"
             self.cluster.up()
-        done = self.check_curve(job, steps)
+        self.assertGreaterEqual(while_running, KILLS // 2)
+        done = self.check_curve(job, self.reference(steps))
         self.assertEqual(done["attempt"], 1)
 
     def test_ranks_and_shepherds(self):
-        steps = 40 * KILLS
-        job = self.start_long(steps, 10)
-        for number in range(KILLS):
-            time.sleep(self.random.uniform(0.05, 1.0))
-            now = self.cluster.job(job)
-            if now["state"] == "running" and now["ranks"]:
-                if number % 3 == 2:
-                    for pid in self.cluster.pids("weft-agent", "--shepherd")[:1]:
-                        kill(pid)
+        steps = self.steps_in(6)
+        expected = self.reference(steps)
+        left = KILLS
+        while left > 0:  # four a job, as the wait before a restart doubles with each
+            job = self.start_long(steps, max(1, steps // 40))
+            kills = 0
+            while kills < min(4, left):
+                self.cluster.wait(job, "running")
+                time.sleep(self.random.uniform(0.05, 1.0))
+                now = self.cluster.job(job)
+                self.assertNotEqual(now["state"], "succeeded", "it ended before it was killed")
+                if now["state"] != "running" or not now["ranks"]:
+                    continue
+                shepherds = self.cluster.pids("weft-agent", "--shepherd")
+                if kills % 3 == 2 and shepherds:
+                    kill(self.random.choice(shepherds))
                 else:
                     kill(self.random.choice(now["ranks"])["pid"])
-        self.check_curve(job, steps)
+                kills += 1
+                self.wait_other_attempt(job, now["attempt"])
+            left -= kills
+            self.assertEqual(self.check_curve(job, expected)["attempt"], kills + 1)
+
+    def wait_other_attempt(self, job, attempt):
+        limit = time.monotonic() + 120
+        while self.cluster.job(job)["attempt"] == attempt:
+            self.assertLess(time.monotonic(), limit, f"{job} was killed and does not start again")
+            time.sleep(0.05)
 
 
 if __name__ == "__main__":
