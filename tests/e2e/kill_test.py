@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Each program is killed by SIGKILL at random moments under a client that records every 2xx. Afterwards
-everything that was acknowledged is there, once.
+"""Each program is killed by SIGKILL at random moments under a client that records every 2xx.
+Afterwards everything that was acknowledged is there, once.
 
 WEFT_KILLS says how often each program is killed (default 20), WEFT_SEED where (default: printed).
 """

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -21,7 +22,7 @@ kind: pretrain
 model: {family: gpt2, config: {n_layer: 2, n_head: 2, n_embd: 64, n_positions: 64, vocab_size: 257}}
 tokenizer: {type: byte}
 tasks: [{type: causal_lm, data: {train: texts/, format: text}}]
-training: {steps: 1000, batch_size: 2, sequence_length: 16, seed: 3}
+training: {steps: 800, batch_size: 2, sequence_length: 16, seed: 3}
 checkpoint: {every_steps: 100, keep_last: 2}
 parallel: {tensor: 2}
 resources: {slots: 2, nodes: 2}
@@ -98,7 +99,12 @@ class FullDisk(unittest.TestCase):
         job = json.loads(self.cluster.weft("submit", "-f", self.job_file, "--json").stdout)["id"]
         self.cluster.wait_step(job, 150)
         before = programs()
+        ranks = [rank["pid"] for rank in self.cluster.job(job)["ranks"]]
+        for pid in ranks:  # the job stands still until its disk is full
+            os.kill(pid, signal.SIGSTOP)
         self.use_up_what_is_reserved()
+        for pid in ranks:
+            os.kill(pid, signal.SIGCONT)
         (self.cluster.folder / "texts" / "a.txt").write_text(os.urandom(1 << 20).hex())
         refused = self.cluster.weft("submit", "-f", self.job_file, check=False)
         self.assertNotEqual(refused.returncode, 0)
@@ -117,7 +123,7 @@ class FullDisk(unittest.TestCase):
         events = [event["sequence"] for event in self.cluster.events(job)]
         self.assertEqual(events, list(range(1, len(events) + 1)))
         checkpoints = self.cluster.rest("GET", f"jobs/{job}/checkpoints")["checkpoints"]
-        self.assertEqual(max(c["state"]["step"] for c in checkpoints), 1000)
+        self.assertEqual(max(c["state"]["step"] for c in checkpoints), 800)
         self.cluster.weft("submit", "-f", self.job_file, "--set", "training.steps=2", "--wait")
 
 
