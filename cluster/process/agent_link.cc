@@ -16,6 +16,10 @@ constexpr auto kRetryConnect = std::chrono::milliseconds(200);
 constexpr auto kRetryRefused = std::chrono::milliseconds(500);
 // Beyond it send() waits: the coordinator has been away for long.
 constexpr size_t kMessagesMax = 20000;
+// Each message costs the coordinator a synced write, so a fast job's metrics must not queue there:
+// no more than this many messages are on their way, and the metrics behind them share one.
+constexpr uint64_t kInFlightMax = 4;
+constexpr int kRecordsMax = 1000;
 
 Code code_of(const std::string& name) {
   for (int i = 0; i <= static_cast<int>(Code::kInternal); ++i) {
@@ -59,6 +63,7 @@ proto::RankEnvelope AgentLink::addressed(proto::RankEnvelope message) const {
 
 Status AgentLink::send(proto::RankEnvelope message) {
   std::unique_lock lock(mutex_);
+  if (refused_.ok() && joins_last(message)) return {};
   changed_.wait(lock, [&] { return unacknowledged_.size() < kMessagesMax || !refused_.ok(); });
   if (!refused_.ok()) return refused_;
   message = addressed(std::move(message));
@@ -66,6 +71,17 @@ Status AgentLink::send(proto::RankEnvelope message) {
   unacknowledged_.push_back(std::move(message));
   changed_.notify_all();
   return {};
+}
+
+bool AgentLink::joins_last(proto::RankEnvelope& message) {
+  if (!message.has_metrics() || unacknowledged_.empty()) return false;
+  proto::RankEnvelope& last = unacknowledged_.back();
+  if (!last.has_metrics() || last.sequence() < never_written_ ||
+      last.metrics().records_size() >= kRecordsMax) {
+    return false;
+  }
+  last.mutable_metrics()->MergeFrom(message.metrics());
+  return true;
 }
 
 Status AgentLink::flush() {
@@ -225,7 +241,9 @@ std::string AgentLink::next_frame() {
                                        return message.sequence() < sequence;
                                      });
   if (next == unacknowledged_.end()) return {};
+  if (next->sequence() >= unacknowledged_.front().sequence() + kInFlightMax) return {};
   next_to_write_ = next->sequence() + 1;
+  never_written_ = std::max(never_written_, next_to_write_);
   proto::RankFrame frame;
   *frame.mutable_envelope() = *next;
   return framed(frame.SerializeAsString());

@@ -6,7 +6,8 @@
 // the coordinator's RankReply says that they are durable. 2. after a reconnect (the agent was
 // restarted) everything unacknowledged is sent again, in order, and unanswered chunk requests
 // too. 3. a reply that the disk is full or a peer is away makes the message wait and go again; any
-// other refusal is final and is what send() and flush() return from then on.
+// other refusal is final and is what send() and flush() return from then on. 4. only a message that
+// was never written changes: metrics join the metrics that wait last in the queue.
 #pragma once
 
 #include <condition_variable>
@@ -50,6 +51,7 @@ class AgentLink final : public Progress {
   void write_frames();
   std::string next_frame();  // empty: nothing to write now; needs mutex_
   proto::RankFrame ask(proto::RankFrame frame, uint64_t request);
+  bool joins_last(proto::RankEnvelope& message);
   proto::RankEnvelope addressed(proto::RankEnvelope message) const;
 
   const std::string path_;
@@ -60,6 +62,7 @@ class AgentLink final : public Progress {
   std::deque<proto::RankEnvelope> unacknowledged_;
   uint64_t last_sequence_ = 0;
   uint64_t next_to_write_ = 1;  // sequence
+  uint64_t never_written_ = 1;  // sequence: from here on no message was ever on the wire
   std::chrono::steady_clock::time_point write_after_;
   std::map<uint64_t, std::shared_ptr<Request>> requests_;
   uint64_t last_request_ = 0;

@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <google/protobuf/struct.pb.h>
 
 #include "coordinator/cli/commands.h"
 #include "proto/base/clock.h"
@@ -51,6 +52,14 @@ int token(const Context& context, bool join) {
   }
   const Result<Endpoint> endpoint = find_endpoint(context.settings);
   if (!endpoint) return report(context, endpoint.error());
+  if (context.json) {
+    google::protobuf::Struct places;
+    (*places.mutable_fields())["server"].set_string_value(
+        fmt::format("http://{}:{}", endpoint->host, endpoint->port));
+    (*places.mutable_fields())["token_file"].set_string_value(endpoint->token_file);
+    print_json(places);
+    return kExitOk;
+  }
   print(fmt::format("server:     http://{}:{}\ntoken file: {}\n", endpoint->host, endpoint->port,
                     endpoint->token_file));
   return kExitOk;

@@ -212,8 +212,9 @@ void add_cluster_commands(CLI::App& app, Parsed& p) {
     return token(p.context, p.join_token);
   })->add_flag("--join", p.join_token, "Print the token that nodes join with");
   add(app, p, "doctor", "Check what this machine lacks", [&p] { return doctor(p.context); });
-  add(app, p, "version", "Print the version", [] {
-    print(fmt::format("weft {}\n", kVersion));
+  add(app, p, "version", "Print the version", [&p] {
+    print(p.context.json ? fmt::format("{{\"version\": \"{}\"}}\n", kVersion)
+                         : fmt::format("weft {}\n", kVersion));
     return kExitOk;
   });
 }
