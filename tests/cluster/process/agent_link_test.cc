@@ -1,0 +1,72 @@
+// A rank's line to its agent, against an agent that reads but answers late.
+#include "cluster/process/agent_link.h"
+
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <filesystem>
+#include <vector>
+
+#include "cluster/process/frame_io.h"
+
+namespace weft {
+namespace {
+
+int listen_at(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::memcpy(address.sun_path, path.data(), path.size());
+  const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  const auto* plain = static_cast<const sockaddr*>(static_cast<const void*>(&address));
+  EXPECT_EQ(::bind(fd, plain, sizeof(address)), 0);
+  EXPECT_EQ(::listen(fd, 4), 0);
+  return fd;
+}
+
+proto::RankEnvelope next_message(int fd) {
+  proto::RankFrame frame;
+  const auto bytes = read_frame(fd);
+  EXPECT_TRUE(bytes && frame.ParseFromString(*bytes));
+  return frame.envelope();
+}
+
+void acknowledge(int fd, uint64_t sequence) {
+  proto::RankFrame frame;
+  frame.mutable_reply()->set_sequence(sequence);
+  EXPECT_TRUE(write_all(fd, framed(frame.SerializeAsString())));
+}
+
+TEST(AgentLink, MetricsBehindALateAnswerShareMessagesAndNoneIsLost) {
+  constexpr int kSteps = 500;
+  const std::string path =
+      std::filesystem::temp_directory_path() / ("weft-link-" + std::to_string(::getpid()));
+  const int listener = listen_at(path);
+  AgentLink link(path, {});
+  const int fd = ::accept(listener, nullptr, nullptr);
+  next_message(fd);  // the hello
+  for (int step = 1; step <= kSteps; ++step) {
+    proto::RankEnvelope message;
+    message.mutable_metrics()->add_records()->set_step(step);
+    ASSERT_TRUE(link.send(std::move(message)).ok());
+  }
+  std::vector<int64_t> steps;
+  uint64_t messages = 0;
+  while (steps.size() < kSteps) {
+    const proto::RankEnvelope message = next_message(fd);
+    EXPECT_EQ(message.sequence(), ++messages);
+    for (const auto& record : message.metrics().records()) steps.push_back(record.step());
+    acknowledge(fd, message.sequence());
+  }
+  for (int step = 1; step <= kSteps; ++step) EXPECT_EQ(steps[static_cast<size_t>(step - 1)], step);
+  EXPECT_LE(messages, 5u);  // four on their way, and one for all that waited behind them
+  EXPECT_TRUE(link.flush().ok());
+  ::close(fd);
+  ::close(listener);
+  std::filesystem::remove(path);
+}
+
+}  // namespace
+}  // namespace weft
