@@ -364,7 +364,7 @@ void Agent::wait_for_signal() {
     log_.info("signal {}", number);
     if (number == SIGHUP || stopping_since_ns_ != 0) return io_.stop();
     stopping_since_ns_ = boot_time_ns();
-    for (const auto& [key, attempt] : attempts_) attempt->stop("the agent was told to end");
+    for (const auto& [key, attempt] : attempts_) attempt->stop(std::string(kAgentEnds));
     wait_for_signal();
   });
 }

@@ -350,6 +350,7 @@ void Attempt::finish(int exit_code, const std::string& message) {
   exit.set_head(is_head());
   exit.set_exit_code(exit_code);
   exit.set_message(message);
+  exit.set_planned(message == kAgentEnds || stop_why_ == kAgentEnds);
   const auto log = read_file(record().folder() + "/launcher.log", kLauncherBytesMax);
   if (log) {
     const auto size = static_cast<int64_t>(log->size());

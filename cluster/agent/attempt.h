@@ -37,6 +37,9 @@ struct AttemptWorld {
   int64_t lease_deadline_ns = 0;  // on CLOCK_BOOTTIME; 0: nothing granted yet
 };
 
+// Why attempts end when their agent does: an exit with it is planned.
+inline constexpr std::string_view kAgentEnds = "the agent was told to end";
+
 class Attempt : public std::enable_shared_from_this<Attempt> {
  public:
   Attempt(AttemptWorld& world, proto::AttemptNote note);

@@ -46,6 +46,12 @@ void end_attempt(JobEdit& edit, const EndCause& cause, const RestartPolicy& poli
     return;
   }
   if (!cause.retryable) return finish(edit, proto::JOB_STATE_FAILED, what, now_ms);
+  if (cause.planned) {
+    job.set_state(proto::JOB_STATE_QUEUED);
+    job.set_reason("goes on after: " + what);
+    edit.event("queued", "info", fmt::format("{}; goes on {}", what, from_where(job)));
+    return;
+  }
   if (job.restarts() >= job.spec().max_restarts()) {
     return finish(edit, proto::JOB_STATE_FAILED,
                   fmt::format("{}; max_restarts ({}) is used up", what, job.spec().max_restarts()),

@@ -17,6 +17,7 @@ struct RestartPolicy {
 struct EndCause {
   std::string message;    // for people
   bool retryable = true;  // false: a restart would fail again
+  bool planned = false;   // a node was stopped in good order: costs no restart and no waiting
 };
 
 int64_t back_off_ms(const RestartPolicy& policy, int restarts);

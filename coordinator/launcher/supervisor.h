@@ -101,6 +101,7 @@ class Supervisor {
     bool gone = false;    // its processes are
     std::string message;  // of its exit
     int exit_code = 0;
+    bool planned = false;
     Time absent_since{-1};
     uint64_t told_session = 0;  // the control below was sent on that session
     proto::ControlKind told = proto::CONTROL_KIND_UNSPECIFIED;

@@ -153,8 +153,10 @@ void Supervisor::check_attempt(Active& active, const proto::Job& job) {
   if (active.first_exit.count() >= 0 &&
       (all_gone || now() - active.first_exit >= seconds(options_.settle_seconds))) {
     std::string message;  // the head knows best which rank died of what
+    bool planned = false;
     for (const std::string& name : active.nodes) {
       const Part& part = active.parts.at(name);
+      planned = planned || part.planned;
       if (!part.gone || !message.empty()) continue;
       if (!part.message.empty()) message = part.message;
       if (part.message.empty() && part.exit_code != 0) {
@@ -162,7 +164,7 @@ void Supervisor::check_attempt(Active& active, const proto::Job& job) {
       }
     }
     if (message.empty()) message = "the ranks ended without saying that training is over";
-    return end(active, {message, true});
+    return end(active, {message, true, planned});
   }
   const bool starting = job.state() == proto::JOB_STATE_STARTING;
   if (starting && all_prepared && !active.start_sent) {

@@ -193,6 +193,7 @@ void Supervisor::take_exit(const std::string& name, const proto::AttemptExit& ex
     if (part == active->parts.end() || part->second.gone) return;
     part->second.gone = true;
     part->second.exit_code = exit.exit_code();
+    part->second.planned = exit.planned();
     part->second.message = exit.message();
     if (active->first_exit.count() < 0) active->first_exit = now();
     return;

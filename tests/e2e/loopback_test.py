@@ -139,13 +139,14 @@ class LoopbackTest(unittest.TestCase):
         self.assertEqual(steps, list(range(1, len(steps) + 1)))
 
     def test_down_and_up_go_on_with_the_job(self):
-        job = self.submit(400, 20)
+        job = self.submit(4000, 20)
         self.cluster.wait_step(job, 30)
         told = self.cluster.down()
         self.assertIn(job, told.stdout)
         self.assertEqual(self.cluster.pids("weft-agent"), [])
         self.cluster.up()
         self.cluster.wait_step(job, 60)
+        self.assertEqual(self.cluster.job(job)["restarts"], 0)  # a planned stop is no failure
         self.cluster.weft("cancel", job)
         self.cluster.wait(job, "cancelled")
 
