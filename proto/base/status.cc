@@ -53,6 +53,7 @@ Status Status::with_prefix(std::string_view prefix) const {
 std::string Status::to_string() const {
   if (ok()) return "ok";
   std::string text = message_;
+  if (!rule_.empty() && message_.find(rule_) == std::string::npos) text += ": " + rule_;
   if (!value_.empty()) text += " (got " + value_ + ")";
   if (line_ > 0) text += " (line " + std::to_string(line_) + ")";
   return text;

@@ -26,6 +26,9 @@ TEST(Status, PassesOnFieldValueAndRule) {
   EXPECT_EQ(status.field(), "digit");
   EXPECT_EQ(status.value(), "x");
   EXPECT_EQ(status.to_string(), "digit must be 0 to 9 (got x)");
+  Status wrong_state(Code::kFailedPrecondition, "job-x is cancelled");
+  wrong_state.with_rule("only a paused job can be resumed");
+  EXPECT_EQ(wrong_state.to_string(), "job-x is cancelled: only a paused job can be resumed");
 }
 
 TEST(Hash, MatchesFips180AndRfc4231) {
