@@ -142,12 +142,12 @@ TEST_F(ShepherdTest, TheWholeTreeDiesWithTheLease) {
 }
 
 TEST_F(ShepherdTest, ARenewedLeaseHolds) {
-  start("echo $$ > own; sleep 1000", 2);
+  start("echo $$ > own; sleep 1000", 6);
   proto::ShepherdFrame longer;
   longer.mutable_lease()->set_deadline_ns(boot_time_ns() + 3600 * int64_t{1'000'000'000});
   say(record_.secret(), {longer, start_frame()});
   const int own = number_in("own");
-  ::sleep(3);
+  ::sleep(7);
   EXPECT_EQ(::kill(own, 0), 0);
   EXPECT_FALSE(shepherd_->exit_code());
 }
