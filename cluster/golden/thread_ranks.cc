@@ -14,18 +14,25 @@ void run_on_threads(MeshDegrees degrees, const std::function<void(Rank&)>& body)
   comm::ThreadWorld world(size);
   std::mutex mutex;
   std::exception_ptr first;
+  const auto keep = [&] {
+    const std::lock_guard lock(mutex);
+    if (!first) first = std::current_exception();
+  };
   const auto work = [&](std::unique_ptr<Communicator> communicator) {
     try {
       Result<Mesh> mesh = Mesh::create(std::move(communicator), degrees);
       if (!mesh) throw StatusError(mesh.error());
       Rank rank{make_caching_allocator(), std::make_unique<ThreadPool>(1), std::move(*mesh),
                 Logger()};
-      body(rank);
-    } catch (const std::exception& error) {
-      {
-        const std::lock_guard lock(mutex);
-        if (!first) first = std::current_exception();
+      // Kept before the rank is gone: peers that miss it fail too, but later.
+      try {
+        body(rank);
+      } catch (...) {
+        keep();
+        throw;
       }
+    } catch (const std::exception& error) {
+      keep();
       world.fail(error.what());
     }
   };

@@ -37,7 +37,10 @@ LEASE_SECONDS = 5
 FIRST = """
 set -e
 mount --make-rprivate /
-for folder in /tmp /mnt /run /dev/shm /var/lib; do mount -t tmpfs tmpfs $folder; done
+mount -t tmpfs tmpfs /mnt
+mkdir /mnt/bin  # the programs, wherever they were built
+mount --bind "$2" /mnt/bin
+for folder in /tmp /run /dev/shm /var/lib; do mount -t tmpfs tmpfs $folder; done
 chmod 1777 /tmp /dev/shm
 hostname "$1"
 ip link set lo up
@@ -61,7 +64,7 @@ class Host:
         self.name, self.address, self.link = name, address, name
         self.holder = subprocess.Popen(
             ["unshare", "--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child",
-             "--mount-proc", "sh", "-c", FIRST, "sh", name],
+             "--mount-proc", "sh", "-c", FIRST, "sh", name, str(BIN)],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         self.pid = None
 
@@ -79,7 +82,7 @@ class Host:
 
     def run(self, *argv, check=True, timeout=60, stdin=""):
         inside = ["nsenter", "--target", str(self.pid), "--net", "--mount", "--pid", "--uts",
-                  "--ipc", "env", "-i", f"PATH={BIN}:/usr/bin:/bin:/usr/sbin:/sbin",
+                  "--ipc", "env", "-i", "PATH=/mnt/bin:/usr/bin:/bin:/usr/sbin:/sbin",
                   "HOME=/mnt/home", "WEFT_DATA=/mnt/data", "NO_COLOR=1",
                   "sh", "-c", 'cd /mnt/home 2>/dev/null; exec "$@"', "sh"]
         done = subprocess.run([*inside, *map(str, argv)], capture_output=True, text=True,
