@@ -38,7 +38,16 @@ function(weft_test name)
   add_executable(${name} ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE ${ARG_DEPS} GTest::gmock GTest::gtest GTest::gtest_main weft_warnings)
   target_include_directories(${name} PRIVATE ${CMAKE_SOURCE_DIR} ${CMAKE_BINARY_DIR})
-  target_compile_definitions(${name} PRIVATE WEFT_SOURCE_DIR="${CMAKE_SOURCE_DIR}" WEFT_BINARY_DIR="${CMAKE_BINARY_DIR}")
+  # Only where a file asks for them: the others hit the compiler cache from any folder.
+  set(written ${ARG_SOURCES})
+  list(FILTER written EXCLUDE REGEX "^/")  # made by the build
+  foreach(source ${written})
+    file(STRINGS ${source} asks REGEX "WEFT_(SOURCE|BINARY)_DIR" LIMIT_COUNT 1)
+    if(asks)
+      set_source_files_properties(${source} PROPERTIES COMPILE_DEFINITIONS
+        "WEFT_SOURCE_DIR=\"${CMAKE_SOURCE_DIR}\";WEFT_BINARY_DIR=\"${CMAKE_BINARY_DIR}\"")
+    endif()
+  endforeach()
   add_test(NAME ${name} COMMAND ${name})
   set_tests_properties(${name} PROPERTIES TIMEOUT ${ARG_TIMEOUT} PROCESSORS ${ARG_PROCESSORS} LABELS "${ARG_LABELS}")
 endfunction()

@@ -11,12 +11,12 @@
 #include <rocksdb/write_batch.h>
 
 #include <atomic>
-#include <cstdarg>
 #include <filesystem>
 #include <mutex>
 #include <shared_mutex>
 
 #include "cluster/chunks/chunk_store.h"
+#include "cluster/chunks/rocksdb_base.h"
 #include "proto/base/hash.h"
 
 namespace weft {
@@ -26,22 +26,10 @@ namespace fs = std::filesystem;
 
 constexpr size_t kIngestFrom = 256 << 10;  // bytes
 
-// RocksDB's own log file cannot take a full disk; what matters comes back as a status.
-class NoLog final : public rocksdb::Logger {
- public:
-  using rocksdb::Logger::Logv;
-  void Logv(const char*, va_list) override {}
-};
-
 rocksdb::Options make_options() {
-  rocksdb::Options options;
-  options.create_if_missing = true;
-  options.wal_recovery_mode = rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords;
-  options.avoid_flush_during_recovery = true;
-  options.write_buffer_size = 16 << 20;
+  rocksdb::Options options = rocksdb_base_options();
   options.max_open_files = 512;
   options.compression = rocksdb::kNoCompression;  // weights do not compress
-  options.info_log = std::make_shared<NoLog>();
   rocksdb::BlockBasedTableOptions table;
   table.no_block_cache = true;  // each chunk is read once
   table.checksum = rocksdb::kXXH3;

@@ -4,7 +4,7 @@
 
 #include <mutex>
 
-#include "cluster/golden/thread_ranks.h"
+#include "cluster/comm/threads/thread_ranks.h"
 #include "proto/json/writer.h"
 #include "worker/golden/golden.h"
 

@@ -1,20 +1,18 @@
-// RocksDB behind KeyValue. Write-ahead log on, every batch synced; recovery refuses a log that was
-// damaged in its middle and accepts a torn tail (the default would drop acknowledged writes).
+// RocksDB behind KeyValue. Write-ahead log on, every batch synced.
 //
 // After a full disk RocksDB turns read-only; the next write asks it to resume and, where that is
 // not enough, opens the database anew. Other write errors stay: after a failed fsync nothing is
 // known about the pages, so only a restart, which reads the files back, may go on.
 #include <rocksdb/db.h>
-#include <rocksdb/env.h>
 #include <rocksdb/options.h>
 #include <rocksdb/write_batch.h>
 
-#include <cstdarg>
 #include <filesystem>
 #include <memory>
 #include <mutex>
 #include <shared_mutex>
 
+#include "cluster/chunks/rocksdb_base.h"
 #include "coordinator/store/key_value.h"
 
 namespace weft {
@@ -22,22 +20,9 @@ namespace {
 
 constexpr uint64_t kRoomToOpen = 2 << 20;  // bytes
 
-// RocksDB's own log file aborts the process (an assertion in its writer) at the first line after
-// the disk was full, so it is not written; what matters comes back as a status.
-class NoLog final : public rocksdb::Logger {
- public:
-  using rocksdb::Logger::Logv;
-  void Logv(const char*, va_list) override {}
-};
-
 rocksdb::Options make_options() {
-  rocksdb::Options options;
-  options.create_if_missing = true;
-  options.wal_recovery_mode = rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords;
-  options.avoid_flush_during_recovery = true;  // opening needs little room
-  options.write_buffer_size = 16 << 20;
+  rocksdb::Options options = rocksdb_base_options();
   options.max_open_files = 256;
-  options.info_log = std::make_shared<NoLog>();
   return options;
 }
 

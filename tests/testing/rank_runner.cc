@@ -1,47 +1,13 @@
 #include "tests/testing/rank_runner.h"
 
-#include <exception>
-#include <mutex>
-#include <thread>
-#include <vector>
-
-#include "cluster/comm/threads/thread_world.h"
+#include "cluster/comm/threads/thread_ranks.h"
 
 namespace weft::testing {
 
 void run_ranks(int n, const std::function<void(Rank&)>& body) { run_mesh({.data = n}, body); }
 
 void run_mesh(MeshDegrees degrees, const std::function<void(Rank&)>& body) {
-  const int size = static_cast<int>(degrees.world());
-  comm::ThreadWorld world(size);
-  std::mutex mutex;
-  std::exception_ptr first;
-  const auto keep = [&] {
-    const std::lock_guard lock(mutex);
-    if (!first) first = std::current_exception();
-  };
-  const auto run_rank = [&](std::unique_ptr<Communicator> communicator) {
-    try {
-      Result<Mesh> mesh = Mesh::create(std::move(communicator), degrees);
-      if (!mesh) throw StatusError(mesh.error());
-      Rank rank{make_caching_allocator(), std::make_unique<ThreadPool>(1), std::move(*mesh),
-                Logger()};
-      // Kept before the rank is gone: peers that miss it fail too, but later.
-      try {
-        body(rank);
-      } catch (...) {
-        keep();
-        throw;
-      }
-    } catch (const std::exception& error) {
-      keep();
-      world.fail(error.what());
-    }
-  };
-  std::vector<std::thread> threads;
-  for (int r = 0; r < size; ++r) threads.emplace_back(run_rank, world.take(r));
-  for (std::thread& thread : threads) thread.join();
-  if (first) std::rethrow_exception(first);
+  run_on_threads(degrees, body);
 }
 
 }  // namespace weft::testing

@@ -5,8 +5,6 @@
 #include <algorithm>
 #include <sstream>
 
-#include "cluster/golden/thread_ranks.h"
-
 namespace weft {
 namespace {
 
@@ -50,19 +48,6 @@ TEST(RunGolden, ACaseThatCannotBeRunFailsAndTheOthersGoOn) {
   EXPECT_NE(out.str().find("\"case\": \"gpt2-sequence\""), std::string::npos);
   EXPECT_NE(out.str().find("\"passed\": true"), std::string::npos);
   EXPECT_NE(out.str().find("\"passed\": false"), std::string::npos);
-}
-
-TEST(ThreadRanks, TheFirstFailureComesBack) {
-  const auto body = [](Rank& rank) {
-    if (rank.mesh.index(Axis::kWorld) == 1) throw StatusError(Status::invalid("a", "b", "c"));
-    rank.mesh.axis(Axis::kWorld).barrier();
-  };
-  try {
-    run_on_threads({.data = 3}, body);
-    FAIL();
-  } catch (const StatusError& error) {
-    EXPECT_EQ(error.status().field(), "a");
-  }
 }
 
 }  // namespace

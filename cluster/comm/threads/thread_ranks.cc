@@ -1,4 +1,4 @@
-#include "cluster/golden/thread_ranks.h"
+#include "cluster/comm/threads/thread_ranks.h"
 
 #include <exception>
 #include <mutex>
