@@ -93,15 +93,43 @@ struct Sigmoid {
   }
 };
 
+// Elementwise loops go by whole groups of lanes and finish on a padded copy, both by one function
+// that is not inlined: compilers contract products and sums differently in a vector loop and in
+// what is left of it, and an element's value must not depend on where its row was cut.
+constexpr int kGroup = 64;
+#define WEFT_ONE_BODY __attribute__((noinline, noclone))
+
+template <typename F, typename T>
+WEFT_ONE_BODY void each_group(const T* x, T* y) {
+#pragma omp simd
+  for (int i = 0; i < kGroup; ++i) y[i] = F::value(x[i]);
+}
 template <typename F, typename T>
 void each(const T* x, T* y, int64_t n) {
+  int64_t i = 0;
+  for (; i + kGroup <= n; i += kGroup) each_group<F>(x + i, y + i);
+  if (i == n) return;
+  T rest[kGroup] = {};
+  for (int64_t k = i; k < n; ++k) rest[k - i] = x[k];
+  each_group<F>(rest, rest);
+  for (int64_t k = i; k < n; ++k) y[k] = rest[k - i];
+}
+
+template <typename F, typename T>
+WEFT_ONE_BODY void each_group_backward(const T* x, const T* dy, T* dx) {
 #pragma omp simd
-  for (int64_t i = 0; i < n; ++i) y[i] = F::value(x[i]);
+  for (int i = 0; i < kGroup; ++i) dx[i] = dy[i] * F::slope(x[i]);
 }
 template <typename F, typename T>
 void each_backward(const T* x, const T* dy, T* dx, int64_t n) {
-#pragma omp simd
-  for (int64_t i = 0; i < n; ++i) dx[i] = dy[i] * F::slope(x[i]);
+  int64_t i = 0;
+  for (; i + kGroup <= n; i += kGroup) each_group_backward<F>(x + i, dy + i, dx + i);
+  if (i == n) return;
+  T rest[kGroup] = {}, slope[kGroup] = {};
+  for (int64_t k = i; k < n; ++k) rest[k - i] = x[k];
+  for (int64_t k = i; k < n; ++k) slope[k - i] = dy[k];
+  each_group_backward<F>(rest, slope, rest);
+  for (int64_t k = i; k < n; ++k) dx[k] = rest[k - i];
 }
 
 template <typename T>

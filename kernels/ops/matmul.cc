@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <limits>
 
 #include "kernels/cpu/gemm.h"
 #include "kernels/ops/common.h"
@@ -7,6 +8,8 @@
 namespace weft::ops {
 namespace {
 
+constexpr int64_t kStepMax = std::numeric_limits<int>::max();  // what the library can be told
+
 // The last two dims as the library wants them: as they lie, transposed, or else copied.
 Tensor as_matrices(Context& cx, const Tensor& x) {
   const size_t dims = static_cast<size_t>(x.shape().dims());
@@ -14,7 +17,8 @@ Tensor as_matrices(Context& cx, const Tensor& x) {
   const int64_t row_step = x.strides()[dims - 2], step = x.strides()[dims - 1];
   const bool plain = (step == 1 || columns == 1) && (row_step >= columns || rows == 1);
   const bool turned = (row_step == 1 || rows == 1) && (step >= rows || columns == 1);
-  return plain || turned ? x : clone(cx.pool, x);
+  const bool near = (row_step <= kStepMax || rows == 1) && (step <= kStepMax || columns == 1);
+  return near && (plain || turned) ? x : clone(cx.pool, x);
 }
 
 template <typename T>
@@ -23,8 +27,8 @@ cpu::Matrix<T> matrix_of(const Tensor& x, int64_t offset) {
   const int64_t rows = x.shape()[-2], columns = x.shape()[-1];
   const int64_t row_step = x.strides()[dims - 2], step = x.strides()[dims - 1];
   const bool plain = (step == 1 || columns == 1) && (row_step >= columns || rows == 1);
-  if (plain) return {x.data<T>() + offset, std::max(row_step, columns), false};
-  return {x.data<T>() + offset, std::max(step, rows), true};
+  if (plain) return {x.data<T>() + offset, rows == 1 ? columns : row_step, false};
+  return {x.data<T>() + offset, columns == 1 ? rows : step, true};
 }
 
 Shape leading(const Shape& shape) {

@@ -1,0 +1,41 @@
+#include "kernels/ops/ops.h"
+#include "tests/kernels/op_table/table.h"
+
+namespace weft::op_table {
+namespace {
+
+// Labels of -1 (ignored) up to the last class.
+std::vector<Case> classifications() {
+  std::vector<Case> cases;
+  for (const Shape& shape : std::vector<Shape>{{2, 3, 5},
+                                               {2, 1},
+                                               {1, 1},
+                                               {0, 5},
+                                               {7, 3},
+                                               {5},
+                                               {13, 2},
+                                               {1, 257},
+                                               {3, 1031},
+                                               {2, 2, 2, 3},
+                                               {67, 251},
+                                               {31, 37}}) {
+    Shape labels;
+    for (int dim = 0; dim + 1 < shape.dims(); ++dim) labels.push_back(shape[dim]);
+    cases.push_back({{real(shape), index(labels, -1, shape[-1])}, {{"ignore_index", {-1}}}});
+  }
+  return cases;
+}
+
+}  // namespace
+
+std::vector<Row> loss_rows() {
+  return {
+      {"cross_entropy_sum",
+       [](Context& cx, Inputs x, const Attributes& a) {
+         return Outputs{ops::cross_entropy_sum(cx, x[0], x[1], a.integer("ignore_index"))};
+       },
+       classifications(), nullptr, 16},
+  };
+}
+
+}  // namespace weft::op_table

@@ -1,0 +1,80 @@
+#include "tests/kernels/op_table/table.h"
+
+#include <utility>
+
+namespace weft::op_table {
+
+double Attributes::real(const std::string& name) const {
+  const auto found = values_.find(name);
+  WEFT_CHECK(found != values_.end() && found->second.size() == 1, "attribute {}", name);
+  return found->second[0];
+}
+
+int64_t Attributes::integer(const std::string& name) const {
+  return static_cast<int64_t>(real(name));
+}
+
+std::vector<int64_t> Attributes::integers(const std::string& name) const {
+  const auto found = values_.find(name);
+  WEFT_CHECK(found != values_.end(), "attribute {}", name);
+  return {found->second.begin(), found->second.end()};
+}
+
+std::string Case::to_string() const {
+  std::string text;
+  for (const Input& input : inputs) text += input.shape.to_string() + " ";
+  for (const auto& [name, values] : attributes.values()) {
+    text += name + "=";
+    for (const double value : values) text += std::to_string(value) + ",";
+    text += " ";
+  }
+  return text;
+}
+
+void PrintTo(const Row& row, std::ostream* out) { *out << row.op; }
+
+Input real(Shape shape) { return {shape, Draw::kNormal, 0, 0, {}, true}; }
+Input positive(Shape shape) { return {shape, Draw::kPositive, 0, 0, {}, true}; }
+Input unit(Shape shape) { return {shape, Draw::kUnit, 0, 0, {}, true}; }
+Input constant(Shape shape) { return {shape, Draw::kNormal, 0, 0, {}, false}; }
+Input index(Shape shape, int64_t from, int64_t below) {
+  return {shape, Draw::kIndex, from, below, {}, false};
+}
+Input given(Shape shape, std::vector<int64_t> values) {
+  return {shape, Draw::kGiven, 0, 0, std::move(values), false};
+}
+
+std::vector<Case> each(const std::vector<Shape>& shapes, Attributes attributes, Draw draw) {
+  std::vector<Case> cases;
+  for (const Shape& shape : shapes) {
+    cases.push_back({{{shape, draw, 0, 0, {}, true}}, attributes});
+  }
+  return cases;
+}
+
+std::vector<Case> all(std::initializer_list<std::vector<Case>> parts) {
+  std::vector<Case> cases;
+  for (const std::vector<Case>& part : parts) cases.insert(cases.end(), part.begin(), part.end());
+  return cases;
+}
+
+const std::vector<Shape>& many_shapes() {
+  static const std::vector<Shape> shapes{
+      {},     {0},       {1},       {7},  {13},  {1, 1},          {3, 5},      {0, 5},
+      {5, 0}, {2, 3, 4}, {7, 1, 3}, {37}, {131}, {2, 1, 3, 1, 2}, {1, 1, 257}, {67, 251}};
+  return shapes;
+}
+
+const std::vector<Row>& rows() {
+  static const std::vector<Row> table = [] {
+    std::vector<Row> whole;
+    for (const auto& part : {arithmetic_rows, activation_rows, reduction_rows, shape_rows,
+                             product_rows, lookup_rows, norm_rows, loss_rows}) {
+      for (Row& row : part()) whole.push_back(std::move(row));
+    }
+    return whole;
+  }();
+  return table;
+}
+
+}  // namespace weft::op_table

@@ -1,0 +1,114 @@
+// The case table of the ops: for each op what computes it, its plain composition where it is fused,
+// and the inputs that it is tried with. The rows are data: the CPU's checks (op_table_test.cc), the
+// comparison with PyTorch (export_main.cc) and other devices run the same ones.
+//
+// Thread safety: values; rows() may be called from any thread.
+// Invariants: 1. a row's name is unique and is the key of its torch expression
+// (tests/conformance/op_expressions.py). 2. what a function computes depends on its inputs, its
+// attributes and the context only.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <ostream>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "kernels/autograd/context.h"
+#include "kernels/tensor/tensor.h"
+
+namespace weft::op_table {
+
+enum class Draw : uint8_t {
+  kNormal,    // standard normal, moved away from 0 by 1e-3 (where many ops have a kink)
+  kPositive,  // |standard normal| + 0.5
+  kUnit,      // uniform in [0.05, 0.95]
+  kIndex,     // int64, uniform in [from, below)
+  kGiven,     // int64, `given`
+};
+
+struct Input {
+  Shape shape;
+  Draw draw = Draw::kNormal;
+  int64_t from = 0, below = 0;
+  std::vector<int64_t> given;
+  bool gradient = true;  // false: a floating input that is a constant
+  bool floating() const { return draw != Draw::kIndex && draw != Draw::kGiven; }
+};
+
+// Named numbers: dims, rates, lists. The name "block_count" sets the context's.
+class Attributes {
+ public:
+  Attributes() = default;
+  Attributes(std::initializer_list<std::pair<const std::string, std::vector<double>>> values)
+      : values_(values) {}
+  bool has(const std::string& name) const { return values_.contains(name); }
+  double real(const std::string& name) const;
+  int64_t integer(const std::string& name) const;
+  int dim() const { return static_cast<int>(integer("dim")); }
+  bool flag(const std::string& name) const { return has(name) && integer(name) != 0; }
+  std::vector<int64_t> integers(const std::string& name) const;
+  void set(const std::string& name, std::vector<double> values) {
+    values_[name] = std::move(values);
+  }
+  const std::map<std::string, std::vector<double>>& values() const { return values_; }
+
+ private:
+  std::map<std::string, std::vector<double>> values_;
+};
+
+struct Case {
+  std::vector<Input> inputs;
+  Attributes attributes;
+  std::string to_string() const;
+};
+
+using Inputs = std::span<const Tensor>;
+using Outputs = std::vector<Tensor>;
+using Function = Outputs (*)(Context&, Inputs, const Attributes&);
+
+struct Row {
+  std::string op;
+  Function f = nullptr;
+  std::vector<Case> cases;
+  Function composition = nullptr;  // of a fused op: the same in plain ops
+  // How many units in the last place of the largest element an op without a composition may be off
+  // (its own roundings and those of its parts).
+  double ulps = 4;
+  // False: the vjp is a convention instead of the derivative (a padding row gets no gradient).
+  bool differentiable = true;
+};
+
+const std::vector<Row>& rows();
+void PrintTo(const Row& row, std::ostream* out);  // its name, for GoogleTest
+
+// ---- how a row is written
+Input real(Shape shape);
+Input positive(Shape shape);
+Input unit(Shape shape);
+Input constant(Shape shape);  // normal, without a gradient
+Input index(Shape shape, int64_t from, int64_t below);
+Input given(Shape shape, std::vector<int64_t> values);
+
+// One case for each shape, of one input.
+std::vector<Case> each(const std::vector<Shape>& shapes, Attributes attributes = {},
+                       Draw draw = Draw::kNormal);
+// The cases one after the other.
+std::vector<Case> all(std::initializer_list<std::vector<Case>> parts);
+
+// Scalar, empty, one, primes, more than a thread's share: what an elementwise op has to take.
+const std::vector<Shape>& many_shapes();
+
+// The parts of the table, a file each.
+std::vector<Row> arithmetic_rows();
+std::vector<Row> activation_rows();
+std::vector<Row> reduction_rows();
+std::vector<Row> shape_rows();
+std::vector<Row> product_rows();
+std::vector<Row> lookup_rows();
+std::vector<Row> norm_rows();
+std::vector<Row> loss_rows();
+
+}  // namespace weft::op_table
