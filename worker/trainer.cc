@@ -8,6 +8,7 @@
 #include "worker/agreement.h"
 #include "worker/evaluation.h"
 #include "worker/setup.h"
+#include "worker/smoothed_speed.h"
 #include "worker/step.h"
 
 namespace weft {
@@ -67,7 +68,7 @@ class Run {
   std::optional<proto::Control> control_;
   std::map<std::string, double> results_;
   double loss_ = 0;
-  double step_seconds_ = 0;  // moving average
+  SmoothedSpeed speed_;
   int64_t evaluated_step_ = -1;
   bool stopped_early_ = false;
   SteadyClock::time_point boundary_time_ = SteadyClock::now();
@@ -120,7 +121,7 @@ void Run::one_step() {
   results_[task.spec.name() + ".loss"] = result.loss;
   const double seconds = seconds_since(boundary_time_);
   boundary_time_ = SteadyClock::now();
-  step_seconds_ = step_seconds_ == 0 ? seconds : 0.9 * step_seconds_ + 0.1 * seconds;
+  speed_.add(seconds, 1, result.tokens);
   report(task, result, rate, seconds);
 }
 
@@ -144,8 +145,9 @@ void Run::send_metrics(proto::MetricRecord record) {
   record.set_time_ms(wall_ms());
   record.set_attempt(attempt_);
   proto::RankEnvelope message;
-  const double left = static_cast<double>(spec_.training().steps() - state().step());
-  message.mutable_metrics()->set_seconds_left(step_seconds_ * left);
+  message.mutable_metrics()->set_seconds_left(
+      speed_.seconds_for(spec_.training().steps() - state().step()));
+  message.mutable_metrics()->set_tokens_per_second(speed_.tokens_per_second());
   message.mutable_metrics()->add_records()->Swap(&record);
   tell(std::move(message));
 }
@@ -183,6 +185,7 @@ void Run::evaluate() {
     weights += task.spec.weight();
     send_metrics(std::move(record));
   }
+  speed_.add(seconds_since(boundary_time_), 0, 0);
   boundary_time_ = SteadyClock::now();
   if (weights == 0) return;
   if (!improved(loss / weights)) {

@@ -67,7 +67,6 @@ Status on_metrics(JobEdit& edit, const proto::MetricBatch& batch) {
       return it == record.values().end() ? nullptr : &it->second;
     };
     if (const double* loss = value("loss")) job.set_loss(*loss);
-    if (const double* speed = value("tokens_per_second")) job.set_tokens_per_second(*speed);
     if (const double* held_out = value("validation_loss")) {
       job.set_validation_loss(*held_out);
       auto& event = edit.event("evaluated", "info",
@@ -77,6 +76,7 @@ Status on_metrics(JobEdit& edit, const proto::MetricBatch& batch) {
       (*event.mutable_data())["validation_loss"] = fmt::format("{:.9g}", *held_out);
     }
   }
+  if (batch.tokens_per_second() > 0) job.set_tokens_per_second(batch.tokens_per_second());
   if (batch.seconds_left() > 0) job.set_seconds_left(batch.seconds_left());
   return {};
 }

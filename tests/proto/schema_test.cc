@@ -5,6 +5,7 @@
 #include <fstream>
 #include <iterator>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "google/protobuf/descriptor.h"
 #include "proto/job.pb.h"
@@ -24,6 +25,17 @@ TEST(Schema, TheCommittedReferencePageIsTheGeneratedOne) {
   std::string committed{std::istreambuf_iterator<char>(in), {}};
   EXPECT_EQ(committed, job_file_reference())
       << "run build/release/bin/weft-reference > docs/reference/job-file.md";
+}
+
+TEST(Schema, EveryKeyOfTheReferencePageHasAMeaning) {
+  std::istringstream page(job_file_reference());
+  int keys = 0;
+  for (std::string line; std::getline(page, line);) {
+    if (!line.starts_with("| `")) continue;
+    ++keys;
+    EXPECT_FALSE(line.ends_with("|  |")) << line;
+  }
+  EXPECT_GT(keys, 50);
 }
 
 TEST(Schema, BoundsDefaultsAndNamesOfAMessage) {

@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
+#include <sstream>
 
 #include "tests/coordinator/api/served.h"
 
@@ -38,6 +39,19 @@ TEST(RestReference, NamesEveryRouteAndItsParameters) {
       EXPECT_THAT(page, testing::HasSubstr("| `" + parameter.name + "` | " + parameter.help));
     }
   }
+}
+
+// Of every field of every body and answer, and of every query parameter.
+TEST(RestReference, EveryFieldHasAMeaning) {
+  Served served;
+  std::istringstream page(rest_reference(make_router(served.service)));
+  int fields = 0;
+  for (std::string line; std::getline(page, line);) {
+    if (!line.starts_with("| `")) continue;
+    ++fields;
+    EXPECT_FALSE(line.ends_with("|  |")) << line;
+  }
+  EXPECT_GT(fields, 200);
 }
 
 }  // namespace

@@ -40,11 +40,16 @@ TEST_F(SupervisorTest, TrainsReportsAndSucceeds) {
   auto& record = *metrics.mutable_metrics()->add_records();
   record.set_step(7);
   (*record.mutable_values())["loss"] = 2.5;
+  (*record.mutable_values())["tokens_per_second"] = 9;  // of that step alone
+  metrics.mutable_metrics()->set_tokens_per_second(640);
+  metrics.mutable_metrics()->set_seconds_left(12);
   a.rank(metrics);
   a.rank(metrics);  // repeated
   step();
   EXPECT_EQ(job(id).step(), 7);
   EXPECT_EQ(job(id).loss(), 2.5);
+  EXPECT_EQ(job(id).tokens_per_second(), 640);
+  EXPECT_EQ(job(id).seconds_left(), 12);
   EXPECT_EQ(store_->metrics(id, 0, 10).value().size(), 1u);
   a.take(proto::NodeFrame::kRankReply);
   finish(a, id, 1, 3, "succeeded");
