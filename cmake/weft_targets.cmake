@@ -51,3 +51,10 @@ function(weft_test name)
   add_test(NAME ${name} COMMAND ${name})
   set_tests_properties(${name} PROPERTIES TIMEOUT ${ARG_TIMEOUT} PROCESSORS ${ARG_PROCESSORS} LABELS "${ARG_LABELS}")
 endfunction()
+
+# weft_use_cuda_on_cpu(TARGET)   its sources find <cuda_runtime.h> and the instructions of
+# kernels/cuda/ptx*.cuh in the harness tests/testing/cuda_on_cpu before anywhere else.
+function(weft_use_cuda_on_cpu target)
+  target_include_directories(${target} BEFORE PRIVATE ${CMAKE_SOURCE_DIR}/tests/testing/cuda_on_cpu/include)
+  target_link_libraries(${target} PRIVATE weft_cuda_on_cpu)
+endfunction()

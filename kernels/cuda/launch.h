@@ -11,11 +11,13 @@
 #include <cstdint>
 #include <utility>
 
+#include "kernels/cuda/limits.h"
+
 namespace weft::cuda {
 
 constexpr int kWarp = 32;
-constexpr int kThreads = 256;         // of a block of an elementwise kernel
-constexpr int64_t kBlocksMax = 2048;  // kernels walk on by the grid's size, so more gain nothing
+constexpr int kThreads = 256;  // of a block of an elementwise kernel
+constexpr size_t kSharedBytesUnasked = 48 << 10;
 
 // Throws StatusError (unavailable), naming what was tried.
 [[noreturn]] void throw_cuda_error(cudaError_t error, const char* what);
@@ -35,20 +37,32 @@ inline unsigned row_threads(int64_t width) {
   return threads;
 }
 
-// Runs kernel(args...) on the stream, in the order of the stream's other work. A grid without
-// blocks is no work. Throws StatusError if the launch is refused; what fails later shows up at the
-// next call that waits for the stream.
+// Runs kernel(args...) on the stream, in the order of the stream's other work, with shared_bytes of
+// dynamic shared memory a block. A grid without blocks is no work. Throws StatusError if the launch
+// is refused; what fails later shows up at the next call that waits for the stream.
 template <typename... Parameters, typename... Arguments>
-void launch(cudaStream_t stream, dim3 grid, dim3 block, void (*kernel)(Parameters...),
-            Arguments&&... arguments) {
+void launch_shared(cudaStream_t stream, dim3 grid, dim3 block, size_t shared_bytes,
+                   void (*kernel)(Parameters...), Arguments&&... arguments) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+  if (shared_bytes > kSharedBytesUnasked) {
+    const cudaError_t error = cudaFuncSetAttribute(
+        kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
+    if (error != cudaSuccess) throw_cuda_error(error, "a kernel's shared memory");
+  }
   cudaLaunchConfig_t config{};
   config.gridDim = grid;
   config.blockDim = block;
+  config.dynamicSmemBytes = shared_bytes;
   config.stream = stream;
   const cudaError_t error =
       cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...);
   if (error != cudaSuccess) throw_cuda_error(error, "a kernel launch");
+}
+
+template <typename... Parameters, typename... Arguments>
+void launch(cudaStream_t stream, dim3 grid, dim3 block, void (*kernel)(Parameters...),
+            Arguments&&... arguments) {
+  launch_shared(stream, grid, block, 0, kernel, std::forward<Arguments>(arguments)...);
 }
 
 }  // namespace weft::cuda

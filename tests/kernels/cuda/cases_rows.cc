@@ -250,7 +250,7 @@ std::string check_cross_entropy_backward(const KernelSet& kernels) {
 
 std::string check_sums(const KernelSet& kernels) {
   for (const int64_t n :
-       {int64_t{1}, int64_t{31}, int64_t{257}, int64_t{1000}, int64_t{kPartials} * kThreads + 77}) {
+       {int64_t{1}, int64_t{31}, int64_t{257}, int64_t{1000}, kBlocksMax * kThreads + 77}) {
     const std::string finding = check_sum_of(n, kernels);
     if (!finding.empty()) return finding;
   }

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/cuda/limits.h"
 #include "tests/kernels/cuda/cases.h"
 #include "tests/testing/cuda_on_cpu/device_memory.h"
 #include "tests/testing/gradient_check.h"
@@ -73,7 +74,7 @@ struct RowShape {
 };
 // Odd sizes, one warp to several, more rows than blocks, and nothing.
 inline std::vector<RowShape> row_shapes() {
-  return {{0, 4}, {1, 1}, {3, 5}, {2, 33}, {5, 257}, {2, 1025}, {2 * 2048 + 3, 2}};
+  return {{0, 4}, {1, 1}, {3, 5}, {2, 33}, {5, 257}, {2, 1025}, {2 * kBlocksMax + 3, 2}};
 }
 
 }  // namespace weft::cuda

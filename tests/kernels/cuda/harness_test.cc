@@ -162,8 +162,8 @@ TEST(CudaOnCpu, MeetingsThatDoNotComeAboutAreFaults) {
   EXPECT_TRUE(says(fault_of(32, half_a_warp), "never reach this warp operation"));
   EXPECT_TRUE(says(fault_of(32, not_in_its_mask), "not in the mask"));
   std::vector<int> out(32);
-  EXPECT_TRUE(
-      says(fault_of(32, outside_the_mask, out.data()), "reads lane 20, which is outside the mask"));
+  EXPECT_TRUE(says(fault_of(32, outside_the_mask, out.data()),
+                   "lane 0 reads lane 20, which is outside the mask"));
 }
 
 TEST(CudaOnCpu, ShufflesReadTheLaneThatTheyName) {

@@ -4,10 +4,13 @@
 #include <boost/context/fiber.hpp>
 #include <boost/context/pooled_fixedsize_stack.hpp>
 #include <cstring>
+#include <memory>
 #include <optional>
 #include <vector>
 
 #include "tests/testing/cuda_on_cpu/annotate.h"
+#include "tests/testing/cuda_on_cpu/shuffler.h"
+#include "tests/testing/cuda_on_cpu/traffic.h"
 
 // The bounds of the section in which the macro __shared__ puts variables (the linker defines them
 // where there is such a section).
@@ -26,52 +29,63 @@ namespace context = boost::context;
 
 constexpr unsigned kLanes = 32;
 constexpr size_t kStackBytes = 128 << 10;
+constexpr size_t kSharedAlignment = 1024, kGuardBytes = 4096;
+constexpr int kGuard = 0xA5;
 
 Schedule schedule_now;
 
-enum class State { kRunnable, kAtBarrier, kInWarp, kDone };
+enum class State { kRunnable, kAtBarrier, kMeeting, kWaiting, kDone };
 
 struct Thread {
   context::fiber fiber;  // where it goes on
   FiberNote note;
   State state = State::kRunnable;
-  Where where;  // of the meeting it waits at
-  unsigned mask = 0;
-  uint64_t bits = 0;  // its own before the meeting, the result after it
-  int source = 0;
-  bool ballot = false;
+  Where where;                  // of the barrier, meeting or wait it is at
+  bool vote = false;            // kAtBarrier
+  unsigned span = 0, mask = 0;  // kMeeting: of so many threads; of these lanes, if of a warp
+  void* part = nullptr;
+  Complete complete = nullptr;
+  const std::function<bool()>* ready = nullptr;  // kWaiting
+  ThreadTraffic traffic;
 };
 
-std::string line_of(const Where& where) {
-  return std::string(where.file_name()) + ":" + std::to_string(where.line());
-}
 bool same_line(const Where& a, const Where& b) {
-  return a.line() == b.line() && std::strcmp(a.file_name(), b.file_name()) == 0;
+  return a.line() == b.line() &&
+         (a.file_name() == b.file_name() || std::strcmp(a.file_name(), b.file_name()) == 0);
 }
 
-class Shuffler {
+// The dynamic shared memory of the running block, between guards.
+class SharedMemory {
  public:
-  explicit Shuffler(const Schedule& schedule) : schedule_(schedule), state_(schedule.seed) {}
-  std::vector<size_t> order_of(size_t n) {
-    std::vector<size_t> order(n);
-    for (size_t i = 0; i < n; ++i) order[i] = schedule_.order == Order::kReverse ? n - 1 - i : i;
-    if (schedule_.order == Order::kSeeded) {
-      for (size_t i = n; i > 1; --i) std::swap(order[i - 1], order[next() % i]);
-    }
-    return order;
+  explicit SharedMemory(size_t bytes)
+      : bytes_(bytes), room_(bytes + 2 * kGuardBytes + kSharedAlignment) {
+    void* at = room_.data() + kGuardBytes;
+    size_t space = room_.size() - kGuardBytes;
+    begin_ = static_cast<std::byte*>(std::align(kSharedAlignment, bytes, at, space));
   }
-  // The first, or any if seeded.
-  size_t choose(size_t n) { return schedule_.order == Order::kSeeded ? next() % n : 0; }
+  void poison() {
+    std::memset(room_.data(), kGuard, room_.size());
+    std::memset(begin_, kPoison, bytes_);
+  }
+  void check_guards() const {
+    const auto touched = [](std::byte value) { return value != std::byte{kGuard}; };
+    const std::byte *end = begin_ + bytes_, *last = room_.data() + room_.size();
+    if (std::any_of(room_.data(), static_cast<const std::byte*>(begin_), touched) ||
+        std::any_of(end, last, touched)) {
+      throw Fault("dynamic shared memory was written outside its " + std::to_string(bytes_) +
+                  " bytes");
+    }
+  }
+  std::byte* begin() const { return begin_; }
+  bool holds(const void* at, size_t bytes) const {
+    const auto* from = static_cast<const std::byte*>(at);
+    return from >= begin_ && from + bytes <= begin_ + bytes_;
+  }
 
  private:
-  uint64_t next() {  // SplitMix64 (Steele et al. 2014)
-    uint64_t x = state_ += 0x9E3779B97F4A7C15;
-    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9;
-    x = (x ^ (x >> 27)) * 0x94D049BB133111EB;
-    return x ^ (x >> 31);
-  }
-  const Schedule schedule_;
-  uint64_t state_;
+  const size_t bytes_;
+  std::vector<std::byte> room_;
+  std::byte* begin_;
 };
 
 struct Abandoned {};  // thrown through the threads of a block that has failed
@@ -85,6 +99,8 @@ class Block {
   Thread& self() { return threads_[running_]; }
   size_t running() const { return running_; }
   void wait(State state, const Where& where);
+  int votes() const { return votes_; }
+  BlockTraffic& traffic() { return traffic_; }
 
  private:
   void run_rounds();
@@ -93,7 +109,8 @@ class Block {
   void resume(size_t index);
   bool step_warp(size_t warp);
   void run_to_barrier();
-  void release_group(size_t first, unsigned lane);
+  bool complete_meeting(size_t index);
+  bool end_waits();
   void release_barrier();
   std::string place(size_t index) const { return "thread " + std::to_string(index); }
 
@@ -105,10 +122,13 @@ class Block {
   context::fiber scheduler_;
   FiberNote scheduler_note_;
   size_t running_ = 0;
+  int votes_ = 0;  // of the last barrier
+  BlockTraffic traffic_;
   std::vector<Thread> threads_;
 };
 
 Block* block_now = nullptr;
+SharedMemory* shared_now = nullptr;
 
 context::pooled_fixedsize_stack& stacks() {
   static context::pooled_fixedsize_stack pool(kStackBytes);
@@ -157,36 +177,43 @@ void Block::wait(State state, const Where& where) {
   if (abandoned_) throw Abandoned();
 }
 
-// Lets the lanes go on that wait for each other at one line with one mask, if none is missing.
-void Block::release_group(size_t first, unsigned lane) {
-  const Thread& leader = threads_[first + lane];
-  unsigned ballot = 0;
-  uint64_t bits[kLanes] = {};
-  for (unsigned other = 0; other < kLanes; ++other) {
-    if ((leader.mask >> other & 1) == 0) continue;
-    if (first + other >= threads_.size()) return;
-    const Thread& thread = threads_[first + other];
-    if (thread.state != State::kInWarp || thread.mask != leader.mask ||
+// Lets the threads of a meeting go on, if none is missing.
+bool Block::complete_meeting(size_t index) {
+  const Thread& leader = threads_[index];
+  const size_t first = index - index % leader.span;
+  const bool of_warp = leader.span == kLanes;
+  void* parts[kGroupThreads] = {};
+  for (size_t i = 0; i < leader.span; ++i) {
+    if (of_warp && (leader.mask >> i & 1) == 0) continue;
+    if (first + i >= threads_.size()) return false;
+    const Thread& thread = threads_[first + i];
+    if (thread.state != State::kMeeting || thread.span != leader.span ||
+        thread.mask != leader.mask || thread.complete != leader.complete ||
         !same_line(thread.where, leader.where)) {
-      return;
+      return false;
     }
-    bits[other] = thread.bits;
-    if (thread.bits != 0) ballot |= 1U << other;
+    parts[i] = thread.part;
   }
-  for (unsigned other = 0, mask = leader.mask; other < kLanes; ++other) {
-    if ((mask >> other & 1) == 0) continue;
-    Thread& thread = threads_[first + other];
-    if (!thread.ballot && (mask >> thread.source & 1) == 0) {
-      fault_ = line_of(thread.where) + ": " + place(first + other) + " reads lane " +
-               std::to_string(thread.source) + ", which is outside the mask";
-    }
-    thread.bits = thread.ballot ? ballot : bits[thread.source];
-    thread.state = State::kRunnable;
+  leader.complete(parts, leader.mask, leader.where);
+  for (size_t i = 0; i < leader.span; ++i) {
+    if (parts[i] != nullptr) threads_[first + i].state = State::kRunnable;
   }
+  return true;
 }
 
-// Runs the warp's threads up to their next meetings and lets those go on whose meeting within the
-// warp is complete. False if none can.
+// Lets those go on whose condition holds now. False if there is none.
+bool Block::end_waits() {
+  bool any = false;
+  for (Thread& thread : threads_) {
+    if (thread.state != State::kWaiting || !(*thread.ready)()) continue;
+    thread.state = State::kRunnable;
+    any = true;
+  }
+  return any;
+}
+
+// Runs the warp's threads up to their next meetings and lets those go on whose meeting is complete.
+// False if none of them can.
 bool Block::step_warp(size_t warp) {
   const size_t first = warp * kLanes;
   const size_t lanes = std::min<size_t>(kLanes, threads_.size() - first);
@@ -194,10 +221,9 @@ bool Block::step_warp(size_t warp) {
     if (threads_[first + lane].state == State::kRunnable) resume(first + lane);
     if (fault_) throw Fault(*fault_);
   }
-  for (unsigned lane = 0; lane < lanes; ++lane) {
-    if (threads_[first + lane].state == State::kInWarp) release_group(first, lane);
+  for (size_t lane = 0; lane < lanes; ++lane) {
+    if (threads_[first + lane].state == State::kMeeting) complete_meeting(first + lane);
   }
-  if (fault_) throw Fault(*fault_);
   return std::any_of(threads_.begin() + static_cast<ptrdiff_t>(first),
                      threads_.begin() + static_cast<ptrdiff_t>(first + lanes),
                      [](const Thread& thread) { return thread.state == State::kRunnable; });
@@ -206,12 +232,15 @@ bool Block::step_warp(size_t warp) {
 // Each warp up to the barrier or its end: one after the other, so that the first is as far ahead of
 // the last as it can be, or, seeded, in turns.
 void Block::run_to_barrier() {
-  std::vector<size_t> warps = shuffler_.order_of((threads_.size() + kLanes - 1) / kLanes);
-  while (!warps.empty()) {
-    const size_t chosen = shuffler_.choose(warps.size());
-    if (step_warp(warps[chosen])) continue;
-    warps.erase(warps.begin() + static_cast<ptrdiff_t>(chosen));
-  }
+  const auto runnable = [](const Thread& thread) { return thread.state == State::kRunnable; };
+  do {
+    std::vector<size_t> warps = shuffler_.order_of((threads_.size() + kLanes - 1) / kLanes);
+    while (!warps.empty()) {
+      const size_t chosen = shuffler_.choose(warps.size());
+      if (step_warp(warps[chosen])) continue;
+      warps.erase(warps.begin() + static_cast<ptrdiff_t>(chosen));
+    }
+  } while (std::any_of(threads_.begin(), threads_.end(), runnable) || end_waits());
 }
 
 // Nothing runs and no warp can go on: all threads must be at one barrier.
@@ -219,14 +248,19 @@ void Block::release_barrier() {
   const Thread* leader = nullptr;
   for (size_t i = 0; i < threads_.size(); ++i) {
     const Thread& thread = threads_[i];
-    if (thread.state == State::kInWarp) {
+    if (thread.state == State::kMeeting) {
       throw Fault(line_of(thread.where) + ": lanes of the mask of " + place(i) +
                   " never reach this warp operation");
     }
+    if (thread.state == State::kWaiting) {
+      throw Fault(line_of(thread.where) + ": nothing ends the wait of " + place(i));
+    }
     if (thread.state == State::kAtBarrier) leader = &thread;
   }
+  votes_ = 0;
   for (size_t i = 0; i < threads_.size(); ++i) {
     Thread& thread = threads_[i];
+    votes_ += thread.vote ? 1 : 0;
     if (thread.state == State::kDone || !same_line(thread.where, leader->where)) {
       throw Fault(
           line_of(leader->where) + ": divergent barrier: " + place(i) +
@@ -274,9 +308,13 @@ std::string name_of(const Schedule& schedule) {
 }
 
 void set_schedule(const Schedule& schedule) { schedule_now = schedule; }
+const Schedule& schedule() { return schedule_now; }
 
-void run_grid(Extent grid, Extent size, const std::function<void()>& thread_body) {
+void run_grid(Extent grid, Extent size, size_t shared_bytes,
+              const std::function<void()>& thread_body) {
   Shuffler shuffler(schedule_now);
+  SharedMemory shared(shared_bytes);
+  shared_now = &shared;
   position.block_size = size;
   position.grid_size = grid;
   for (const size_t index : shuffler.order_of(size_t{grid.x} * grid.y * grid.z)) {
@@ -286,36 +324,61 @@ void run_grid(Extent grid, Extent size, const std::function<void()>& thread_body
       std::memset(__start_weft_shared, kPoison,
                   static_cast<size_t>(__stop_weft_shared - __start_weft_shared));
     }
+    shared.poison();
     Block block(size, thread_body, shuffler);
     block_now = &block;
     block.run();
+    shared.check_guards();
   }
   block_now = nullptr;
+  shared_now = nullptr;
 }
 
-void barrier(const Where& where) { block_now->wait(State::kAtBarrier, where); }
-
-int lane() { return static_cast<int>(block_now->running() % kLanes); }
-
-uint64_t warp_exchange(unsigned mask, uint64_t bits, int source, const Where& where) {
-  if ((mask >> lane() & 1) == 0) throw Fault(line_of(where) + ": the caller is not in the mask");
-  Thread& self = block_now->self();
-  self.mask = mask;
-  self.bits = bits;
-  self.source = source;
-  self.ballot = false;
-  block_now->wait(State::kInWarp, where);
-  return self.bits;
+std::string line_of(const Where& where) {
+  return std::string(where.file_name()) + ":" + std::to_string(where.line());
 }
 
-unsigned warp_ballot(unsigned mask, bool vote, const Where& where) {
+unsigned thread_in_block() { return static_cast<unsigned>(block_now->running()); }
+ThreadTraffic& thread_traffic() { return block_now->self().traffic; }
+BlockTraffic& block_traffic() { return block_now->traffic(); }
+void* dynamic_shared() { return shared_now->begin(); }
+
+void check_shared(const void* at, size_t bytes, const Where& where) {
+  const auto* from = static_cast<const char*>(at);
+  const bool in_variable = __start_weft_shared != nullptr && from >= __start_weft_shared &&
+                           from + bytes <= __stop_weft_shared;
+  if (in_variable || shared_now->holds(at, bytes)) return;
+  throw Fault(line_of(where) + ": an address outside shared memory");
+}
+
+int barrier(bool vote, const Where& where) {
+  block_now->self().vote = vote;
+  block_now->wait(State::kAtBarrier, where);
+  return block_now->votes();
+}
+
+void meet_in_warp(unsigned mask, void* part, Complete complete, const Where& where) {
   if ((mask >> lane() & 1) == 0) throw Fault(line_of(where) + ": the caller is not in the mask");
   Thread& self = block_now->self();
+  self.span = kLanes;
   self.mask = mask;
-  self.bits = vote ? 1 : 0;
-  self.ballot = true;
-  block_now->wait(State::kInWarp, where);
-  return static_cast<unsigned>(self.bits);
+  self.part = part;
+  self.complete = complete;
+  block_now->wait(State::kMeeting, where);
+}
+
+void meet_in_group(void* part, Complete complete, const Where& where) {
+  Thread& self = block_now->self();
+  self.span = kGroupThreads;
+  self.mask = 0;
+  self.part = part;
+  self.complete = complete;
+  block_now->wait(State::kMeeting, where);
+}
+
+void wait_until(const std::function<bool()>& ready, const Where& where) {
+  block_now->self().ready = &ready;
+  block_now->wait(State::kWaiting, where);
 }
 
 }  // namespace weft::cuda_on_cpu

@@ -6,12 +6,14 @@
 //
 // Found and thrown as a Fault: a barrier that some threads of the block do not reach or reach at
 // another line; a warp operation whose mask names lanes that do not come, or leaves out the caller;
-// a shuffle from a lane outside the mask. Shared variables hold kPoison bytes when a block starts.
+// a shuffle from a lane outside the mask; a wait that nothing ends; dynamic shared memory written
+// outside its bounds. Shared memory holds kPoison bytes when a block starts.
 //
 // Thread safety: one launch at a time in the process. Ownership: stacks are pooled for the life of
 // the process. Invariants: 1. the same kernel, arguments and schedule run in the same order.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <source_location>
@@ -27,6 +29,7 @@ struct Schedule {
 };
 std::string name_of(const Schedule& schedule);
 void set_schedule(const Schedule& schedule);  // of the launches from now on
+const Schedule& schedule();
 
 class Fault : public std::runtime_error {
  public:
@@ -44,16 +47,36 @@ struct Position {
 };
 extern Position position;
 
-// Runs thread_body once for every thread of the grid. Throws Fault.
-void run_grid(Extent grid, Extent block, const std::function<void()>& thread_body);
+// Runs thread_body once for every thread of the grid, with shared_bytes of dynamic shared memory a
+// block. Throws Fault.
+void run_grid(Extent grid, Extent block, size_t shared_bytes,
+              const std::function<void()>& thread_body);
 
 // ---- called by the running thread
 using Where = std::source_location;
-void barrier(const Where& where);
-// A meeting of the lanes in `mask`, each with its bits; returns those of `source`, a lane of it.
-uint64_t warp_exchange(unsigned mask, uint64_t bits, int source, const Where& where);
-// The lanes of `mask` for which `vote` is true.
-unsigned warp_ballot(unsigned mask, bool vote, const Where& where);
-int lane();  // 0 to 31
+std::string line_of(const Where& where);  // "file:line"
+// Returns for how many threads of the block `vote` is true.
+int barrier(bool vote, const Where& where);
+// A meeting of the lanes in `mask`: once all have come, `complete` is called once, with each lane's
+// part (null where the mask has no lane), and may throw Fault; then they go on. Lanes meet only at
+// one line, with one mask and one `complete`.
+using Complete = void (*)(void* const* parts, unsigned mask, const Where& where);
+void meet_in_warp(unsigned mask, void* part, Complete complete, const Where& where);
+// The same of the 128 threads of an aligned group of four warps.
+constexpr unsigned kGroupThreads = 128;
+void meet_in_group(void* part, Complete complete, const Where& where);
+// Waits until `ready`, which is asked only while no other thread can go on (as late as may be).
+void wait_until(const std::function<bool()>& ready, const Where& where);
+unsigned thread_in_block();  // row-major
+inline int lane() { return static_cast<int>(thread_in_block() % 32); }
+// Dynamic shared memory, aligned to 1024 bytes.
+void* dynamic_shared();
+// Throws Fault unless [at, at + bytes) is shared memory of the block, dynamic or not.
+void check_shared(const void* at, size_t bytes, const Where& where);
+// What is on its way to the running thread and to its block; kept until the block ends.
+struct ThreadTraffic;
+struct BlockTraffic;
+ThreadTraffic& thread_traffic();
+BlockTraffic& block_traffic();
 
 }  // namespace weft::cuda_on_cpu

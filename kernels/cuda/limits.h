@@ -1,0 +1,11 @@
+// How large grids get. The tests' harness has a twin of this file with smaller ones, so that few
+// elements are enough to make its threads walk on.
+#pragma once
+
+#include <cstdint>
+
+namespace weft::cuda {
+
+constexpr int64_t kBlocksMax = 2048;  // kernels walk on by the grid's size, so more gain nothing
+
+}  // namespace weft::cuda

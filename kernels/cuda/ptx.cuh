@@ -1,0 +1,145 @@
+// Instructions that C++ has no words for, one function each: half-width conversions, dynamic shared
+// memory, asynchronous copies, matrix loads and products of sm_80. Those of sm_90a stand in
+// ptx_sm90.cuh. Kernels use them only through these functions: the tests' harness has files of the
+// same names that give each its meaning on a CPU, and self_test.cu compares the two on a GPU.
+//
+// Lanes: g = lane / 4, t = lane % 4. Words of a fragment hold two half-width elements, the one of
+// the lower column (or row) in the low bits.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "kernels/tensor/half.h"
+
+namespace weft::cuda {
+
+// ---- values
+__device__ inline float widen(float value) { return value; }
+__device__ inline float widen(bfloat16 value) {
+  return __uint_as_float(static_cast<uint32_t>(value.bits) << 16);
+}
+__device__ inline float widen(float16 value) { return __half2float(__ushort_as_half(value.bits)); }
+// To nearest, ties to even.
+template <typename T>
+__device__ T narrow(float value);
+template <>
+__device__ inline float narrow<float>(float value) {
+  return value;
+}
+template <>
+__device__ inline bfloat16 narrow<bfloat16>(float value) {
+  bfloat16 result;
+  result.bits = __bfloat16_as_ushort(__float2bfloat16_rn(value));
+  return result;
+}
+template <>
+__device__ inline float16 narrow<float16>(float value) {
+  float16 result;
+  result.bits = __half_as_ushort(__float2half_rn(value));
+  return result;
+}
+// Two in a word.
+template <typename T>
+__device__ uint32_t narrow_pair(float low, float high);
+template <>
+__device__ inline uint32_t narrow_pair<bfloat16>(float low, float high) {
+  uint32_t word;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+  return word;
+}
+template <>
+__device__ inline uint32_t narrow_pair<float16>(float low, float high) {
+  uint32_t word;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+  return word;
+}
+// Of 10 bits of fraction, to nearest, ties away from zero; as the bits of a float.
+__device__ inline uint32_t narrow_tf32(float value) {
+  uint32_t word;
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(word) : "f"(value));
+  return word;
+}
+__device__ inline float float_of_bits(uint32_t bits) { return __uint_as_float(bits); }
+__device__ inline uint32_t bits_of_float(float value) { return __float_as_uint(value); }
+
+// ---- shared memory
+extern __shared__ __align__(1024) unsigned char weft_dynamic_shared[];
+// The block's dynamic shared memory, launch()'s shared_bytes of it, aligned to 1024 bytes.
+template <typename T>
+__device__ T* shared_memory() {
+  return reinterpret_cast<T*>(weft_dynamic_shared);
+}
+__device__ inline uint32_t shared_address(const void* shared) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+}
+
+// ---- asynchronous copies (cp.async): 16 bytes, those past the first `bytes` (0 to 16) zero; both
+// addresses are multiples of 16. They are there for the thread itself after copies_wait, for others
+// after a barrier behind it.
+__device__ inline void copy_16(void* to_shared, const void* from, int bytes) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to_shared)),
+               "l"(from), "r"(bytes)
+               : "memory");
+}
+__device__ inline void copies_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+// Until no more than kLeft of the thread's committed groups are under way.
+template <int kLeft>
+__device__ void copies_wait() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kLeft) : "memory");
+}
+
+// ---- matrices of 8 x 8 half-width elements, four at a time (ldmatrix). Lane l hands in the
+// address of row l % 8 of matrix l / 8 (16 bytes, a multiple of 16); r[i] of lane (g, t) is row g,
+// columns 2t and 2t + 1 of matrix i. Transposed: rows 2t and 2t + 1 of column g.
+__device__ inline void load_matrices(uint32_t (&r)[4], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(shared_address(row))
+               : "memory");
+}
+__device__ inline void load_matrices_transposed(uint32_t (&r)[4], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(shared_address(row))
+               : "memory");
+}
+
+// ---- products of tensor cores, accumulated in fp32 (mma.sync): d += a b, a [16, K], b [K, 8].
+//   d[0..3]  rows g, g, g + 8, g + 8; columns 2t, 2t + 1, 2t, 2t + 1
+// m16n8k16, half-width:
+//   a[0..3]  rows g, g + 8, g, g + 8; columns 2t, 2t, 2t + 8, 2t + 8 (and the next one)
+//   b[0..1]  rows 2t, 2t + 8 (and the next one); column g
+template <typename T>
+__device__ void multiply_add(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
+template <>
+__device__ inline void multiply_add<bfloat16>(float (&d)[4], const uint32_t (&a)[4],
+                                              const uint32_t (&b)[2]) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+template <>
+__device__ inline void multiply_add<float16>(float (&d)[4], const uint32_t (&a)[4],
+                                             const uint32_t (&b)[2]) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+// m16n8k8, of floats of which only the first 10 bits of fraction count:
+//   a[0..3]  rows g, g + 8, g, g + 8; columns t, t, t + 4, t + 4
+//   b[0..1]  rows t, t + 4; column g
+__device__ inline void multiply_add_tf32(float (&d)[4], const uint32_t (&a)[4],
+                                         const uint32_t (&b)[2]) {
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+}  // namespace weft::cuda

@@ -1,0 +1,10 @@
+// The twin of kernels/cuda/limits.h for the device made of fibers.
+#pragma once
+
+#include <cstdint>
+
+namespace weft::cuda {
+
+constexpr int64_t kBlocksMax = 12;
+
+}  // namespace weft::cuda

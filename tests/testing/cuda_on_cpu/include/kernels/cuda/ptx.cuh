@@ -1,0 +1,74 @@
+// What the instructions of kernels/cuda/ptx.cuh mean, on a CPU; it stands in for that file.
+// Products are exact and summed in double before one rounding; the hardware's own order of sums is
+// not told.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <bit>
+#include <cstdint>
+
+#include "kernels/tensor/half.h"
+#include "tests/testing/cuda_on_cpu/matrices.h"
+#include "tests/testing/cuda_on_cpu/traffic.h"
+
+namespace weft::cuda {
+
+using cuda_on_cpu::Where;
+
+inline float widen(float value) { return value; }
+inline float widen(bfloat16 value) { return static_cast<float>(value); }
+inline float widen(float16 value) { return static_cast<float>(value); }
+template <typename T>
+T narrow(float value) {
+  return T(value);
+}
+template <typename T>
+uint32_t narrow_pair(float low, float high) {
+  return uint32_t{T(low).bits} | uint32_t{T(high).bits} << 16;
+}
+inline uint32_t narrow_tf32(float value) {
+  const uint32_t word = std::bit_cast<uint32_t>(value);
+  if ((word & 0x7F800000U) == 0x7F800000U) return word;
+  return (word + 0x1000U) & ~0x1FFFU;
+}
+inline float float_of_bits(uint32_t bits) { return std::bit_cast<float>(bits); }
+inline uint32_t bits_of_float(float value) { return std::bit_cast<uint32_t>(value); }
+
+template <typename T>
+T* shared_memory() {
+  return static_cast<T*>(cuda_on_cpu::dynamic_shared());
+}
+
+inline void copy_16(void* to_shared, const void* from, int bytes,
+                    const Where& where = Where::current()) {
+  cuda_on_cpu::copy_async(to_shared, from, bytes, 16, where);
+}
+inline void copies_commit() { cuda_on_cpu::copy_async_commit(); }
+template <int kLeft>
+void copies_wait() {
+  cuda_on_cpu::copy_async_wait(kLeft);
+}
+
+inline void load_matrices(uint32_t (&r)[4], const void* row,
+                          const Where& where = Where::current()) {
+  cuda_on_cpu::warp_load(r, row, false, where);
+}
+inline void load_matrices_transposed(uint32_t (&r)[4], const void* row,
+                                     const Where& where = Where::current()) {
+  cuda_on_cpu::warp_load(r, row, true, where);
+}
+
+template <typename T>
+void multiply_add(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
+                  const Where& where = Where::current()) {
+  constexpr auto kKind = std::is_same_v<T, bfloat16> ? cuda_on_cpu::Element::kBfloat16
+                                                     : cuda_on_cpu::Element::kFloat16;
+  cuda_on_cpu::warp_multiply(kKind, d, a, b, where);
+}
+inline void multiply_add_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
+                              const Where& where = Where::current()) {
+  cuda_on_cpu::warp_multiply(cuda_on_cpu::Element::kTf32, d, a, b, where);
+}
+
+}  // namespace weft::cuda

@@ -1,0 +1,216 @@
+#include "tests/testing/cuda_on_cpu/streams.h"
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+#include <string>
+
+#include "tests/testing/cuda_on_cpu/shuffler.h"
+
+namespace weft::cuda_on_cpu {
+namespace {
+
+constexpr size_t kGuardBytes = 1024;
+constexpr int kGuard = 0xA5;
+
+struct Block {
+  std::vector<std::byte> room;  // guard, the bytes, guard
+  size_t bytes = 0;
+  bool pinned = false;
+};
+
+struct Device {
+  std::vector<std::unique_ptr<Stream>> streams;  // in the order of creation
+  std::map<const void*, Block> memory;           // by first byte
+  size_t events = 0;
+  int captures = 0;  // that forbid calls
+};
+Device& device() {
+  static Device the_device;
+  return the_device;
+}
+
+bool can_run(const Stream& stream) {
+  if (stream.queue.empty()) return false;
+  const Stream::Item& head = stream.queue.front();
+  return head.waits_for == nullptr || head.waits_for->done >= head.count;
+}
+
+void run_head(Stream& stream) {
+  const Stream::Item item = std::move(stream.queue.front());
+  stream.queue.pop_front();
+  if (item.work) item.work();
+}
+
+// Runs heads of streams in the schedule's order until `enough`.
+void run_until(const std::function<bool()>& enough) {
+  Shuffler shuffler(schedule());
+  while (!enough()) {
+    Stream* next = nullptr;
+    for (const size_t index : shuffler.order_of(device().streams.size())) {
+      if (!can_run(*device().streams[index])) continue;
+      next = device().streams[index].get();
+      break;
+    }
+    if (next == nullptr) throw Fault("a stream waits for an event that nothing records");
+    run_head(*next);
+  }
+}
+
+const std::map<const void*, Block>::value_type* block_of(const void* at) {
+  auto found = device().memory.upper_bound(at);
+  if (found == device().memory.begin()) return nullptr;
+  --found;
+  const auto* first = static_cast<const std::byte*>(found->first);
+  return static_cast<const std::byte*>(at) < first + found->second.bytes ? &*found : nullptr;
+}
+
+}  // namespace
+
+Stream* create_stream() {
+  device().streams.push_back(std::make_unique<Stream>());
+  return device().streams.back().get();
+}
+
+void destroy_stream(Stream* stream) {
+  run_stream(stream);
+  std::erase_if(device().streams, [&](const auto& owned) { return owned.get() == stream; });
+}
+
+void enqueue(Stream* stream, std::function<void()> work) {
+  if (stream == nullptr) {
+    run_stream(nullptr);
+    work();
+  } else if (stream->capture != nullptr) {
+    std::vector<Node>& nodes = stream->capture->nodes;
+    nodes.push_back({std::move(work), stream->captured_after});
+    stream->captured_after = {nodes.size() - 1};
+  } else {
+    stream->queue.push_back({std::move(work)});
+  }
+}
+
+void record(Event* event, Stream* stream) {
+  if (stream != nullptr && stream->capture != nullptr) {
+    event->capture = stream->capture;
+    event->captured_after = stream->captured_after;
+    return;
+  }
+  event->capture = nullptr;
+  const uint64_t count = ++event->recorded;
+  enqueue(stream, [event, count] { event->done = std::max(event->done, count); });
+}
+
+void wait_for(Stream* stream, Event* event) {
+  if (event->capture != nullptr) {
+    stream->capture = event->capture;
+    stream->captured_after.insert(event->captured_after.begin(), event->captured_after.end());
+  } else if (stream == nullptr) {
+    run_until_done(event);
+  } else {
+    stream->queue.push_back({nullptr, event, event->recorded});
+  }
+}
+
+void run_stream(Stream* stream) {
+  run_until([stream] {
+    if (stream != nullptr) return stream->queue.empty();
+    return std::all_of(device().streams.begin(), device().streams.end(),
+                       [](const auto& each) { return each->queue.empty(); });
+  });
+}
+
+void run_until_done(Event* event) {
+  run_until([event, count = event->recorded] { return event->done >= count; });
+}
+
+void run_graph(const std::vector<Node>& nodes) {
+  Shuffler shuffler(schedule());
+  std::vector<bool> done(nodes.size(), false);
+  const auto is_done = [&](size_t node) { return done[node]; };
+  for (size_t left = nodes.size(); left > 0; --left) {
+    for (const size_t index : shuffler.order_of(nodes.size())) {
+      const std::set<size_t>& after = nodes[index].after;
+      if (done[index] || !std::all_of(after.begin(), after.end(), is_done)) continue;
+      nodes[index].work();
+      done[index] = true;
+      break;
+    }
+  }
+}
+
+bool end_capture(Stream* stream, std::vector<Node>& nodes) {
+  const std::shared_ptr<Capture> capture = stream->capture;
+  std::set<size_t> last;
+  for (size_t i = 0; i < capture->nodes.size(); ++i) last.insert(i);
+  for (const Node& node : capture->nodes) {
+    for (const size_t before : node.after) last.erase(before);
+  }
+  const bool joined = std::includes(stream->captured_after.begin(), stream->captured_after.end(),
+                                    last.begin(), last.end());
+  nodes = capture->nodes;
+  if (!capture->relaxed) --device().captures;
+  for (const auto& each : device().streams) {
+    if (each->capture != capture) continue;
+    each->capture = nullptr;
+    each->captured_after.clear();
+    each->captures_first = false;
+  }
+  return joined;
+}
+
+void begin_capture(Stream* stream, bool relaxed) {
+  stream->capture = std::make_shared<Capture>();
+  stream->capture->relaxed = relaxed;
+  stream->captured_after.clear();
+  stream->captures_first = true;
+  if (!relaxed) ++device().captures;
+}
+
+bool capture_forbids_calls() { return device().captures > 0; }
+
+void* allocate(size_t bytes, bool pinned) {
+  Block block{std::vector<std::byte>(bytes + 2 * kGuardBytes + 256, std::byte{kGuard}), bytes,
+              pinned};
+  void* at = block.room.data() + kGuardBytes;
+  size_t space = block.room.size() - kGuardBytes;
+  at = std::align(256, bytes, at, space);
+  std::memset(at, kPoison, bytes);
+  device().memory.emplace(at, std::move(block));
+  return at;
+}
+
+void release(void* memory) {
+  const auto found = device().memory.find(memory);
+  if (found == device().memory.end()) throw Fault("memory is freed that was not allocated");
+  const Block& block = found->second;
+  const auto* begin = static_cast<const std::byte*>(memory);
+  const std::byte *first = block.room.data(), *last = first + block.room.size();
+  const auto touched = [](std::byte value) { return value != std::byte{kGuard}; };
+  const bool written =
+      std::any_of(first, begin, touched) || std::any_of(begin + block.bytes, last, touched);
+  const std::string size = std::to_string(block.bytes);
+  device().memory.erase(found);
+  if (written) throw Fault("an allocation of " + size + " bytes was written outside its bounds");
+}
+
+bool is_pinned(const void* at) {
+  const auto* block = block_of(at);
+  return block != nullptr && block->second.pinned;
+}
+bool is_device(const void* at) {
+  const auto* block = block_of(at);
+  return block != nullptr && !block->second.pinned;
+}
+
+Alive alive() {
+  size_t bytes = 0;
+  for (const auto& [at, block] : device().memory) bytes += block.bytes;
+  return {device().streams.size(), device().events, device().memory.size(), bytes};
+}
+
+void count_event(int change) {
+  device().events = static_cast<size_t>(static_cast<int64_t>(device().events) + change);
+}
+
+}  // namespace weft::cuda_on_cpu

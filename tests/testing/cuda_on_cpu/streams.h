@@ -1,0 +1,90 @@
+// Streams, events, graphs and memory of the device made of fibers. Work that is queued on a stream
+// runs only when something waits for it, streams against each other in the order of the schedule
+// (forward: the oldest stream as far as it goes; reverse: the newest; seeded: any), so that two
+// pieces of work that no event orders run in both orders in a test. The null stream waits for all
+// others and runs its work at once.
+//
+// Found and thrown as a Fault: a wait for an event that nothing records; memory written outside its
+// bounds, when it is freed. Fresh device memory holds kPoison bytes.
+//
+// Thread safety: one thread at a time, as the machine. Ownership: streams, events, graphs and
+// memory live until they are destroyed; alive() counts them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <set>
+#include <vector>
+
+#include "tests/testing/cuda_on_cpu/machine.h"
+
+namespace weft::cuda_on_cpu {
+
+struct Node {  // of a graph
+  std::function<void()> work;
+  std::set<size_t> after;  // nodes that come first
+};
+struct Capture {
+  std::vector<Node> nodes;
+  bool relaxed = false;  // calls that no graph can hold are allowed meanwhile
+};
+
+}  // namespace weft::cuda_on_cpu
+
+struct CUevent_st {
+  uint64_t recorded = 0, done = 0;  // how often
+  std::shared_ptr<weft::cuda_on_cpu::Capture> capture;
+  std::set<size_t> captured_after;
+};
+struct CUstream_st {
+  struct Item {
+    std::function<void()> work;
+    CUevent_st* waits_for = nullptr;
+    uint64_t count = 0;  // of its records
+  };
+  std::deque<Item> queue;
+  std::shared_ptr<weft::cuda_on_cpu::Capture> capture;  // while work is kept for a graph
+  std::set<size_t> captured_after;
+  bool captures_first = false;  // it began the capture
+};
+struct CUgraph_st {
+  std::vector<weft::cuda_on_cpu::Node> nodes;
+};
+struct CUgraphExec_st {
+  std::vector<weft::cuda_on_cpu::Node> nodes;
+};
+
+namespace weft::cuda_on_cpu {
+
+using Stream = CUstream_st;
+using Event = CUevent_st;
+
+Stream* create_stream();
+void destroy_stream(Stream* stream);  // after its work
+// Queues it; at once where the stream is null.
+void enqueue(Stream* stream, std::function<void()> work);
+void record(Event* event, Stream* stream);
+void wait_for(Stream* stream, Event* event);
+void run_stream(Stream* stream);  // until nothing of it is left; null: of all
+void run_until_done(Event* event);
+// One graph's work, in an order of the schedule.
+void run_graph(const std::vector<Node>& nodes);
+void begin_capture(Stream* stream, bool relaxed);
+// What was kept. A stream that others joined has not joined back: false.
+bool end_capture(Stream* stream, std::vector<Node>& nodes);
+bool capture_forbids_calls();
+
+void* allocate(size_t bytes, bool pinned);
+void release(void* memory);  // checks its guards
+bool is_pinned(const void* at);
+bool is_device(const void* at);
+struct Alive {
+  size_t streams, events, allocations, bytes;
+};
+Alive alive();
+void count_event(int change);
+
+}  // namespace weft::cuda_on_cpu
