@@ -22,8 +22,9 @@ std::string from_where(const proto::Job& job) {
 
 }  // namespace
 
-int64_t back_off_ms(const RestartPolicy& policy, int restarts) {
-  const double seconds = policy.first_seconds * std::pow(2.0, std::clamp(restarts - 1, 0, 40));
+int64_t back_off_ms(const RestartPolicy& policy, int restarts_in_row) {
+  const int doublings = std::clamp(restarts_in_row - 1, 0, 40);
+  const double seconds = policy.first_seconds * std::pow(2.0, doublings);
   return static_cast<int64_t>(1000 * std::min(seconds, policy.most_seconds));
 }
 
@@ -57,9 +58,11 @@ void end_attempt(JobEdit& edit, const EndCause& cause, const RestartPolicy& poli
                   fmt::format("{}; max_restarts ({}) is used up", what, job.spec().max_restarts()),
                   now_ms);
   }
+  const bool lasted = job.state() == proto::JOB_STATE_RUNNING &&
+                      now_ms - job.started_ms() >= static_cast<int64_t>(1000 * policy.most_seconds);
   job.set_state(proto::JOB_STATE_QUEUED);
   job.set_restarts(job.restarts() + 1);
-  const int64_t wait_ms = back_off_ms(policy, job.restarts());
+  const int64_t wait_ms = back_off_ms(policy, lasted ? 1 : job.restarts());
   job.set_eligible_ms(now_ms + wait_ms);
   job.set_reason("starts again after: " + what);
   auto& event = edit.event(

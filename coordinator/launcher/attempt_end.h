@@ -9,8 +9,14 @@
 
 namespace weft {
 
+// Job.restarts counts the restarts in a row that brought nothing: a committed checkpoint that goes
+// further than the one before sets it to 0, and so does a person's resume. max_restarts bounds that
+// count, not the total, so a long job survives any number of failures that are far apart, and one
+// that fails at the same place again and again ends.
 struct RestartPolicy {
-  double first_seconds = 2;  // before the first restart; doubles with each further one
+  double first_seconds = 2;  // before the first restart in a row; doubles with each further one
+  // The longest wait. A training attempt that lasted so long waits only first_seconds, whether or
+  // not it wrote a checkpoint: it failed too late to be worth a long wait.
   double most_seconds = 300;
 };
 
@@ -20,7 +26,7 @@ struct EndCause {
   bool planned = false;   // a node was stopped in good order: costs no restart and no waiting
 };
 
-int64_t back_off_ms(const RestartPolicy& policy, int restarts);
+int64_t back_off_ms(const RestartPolicy& policy, int restarts_in_row);
 
 // Running and starting jobs go back to the queue until max_restarts is used up; a job that was
 // being cancelled is cancelled, one that was being paused is paused.

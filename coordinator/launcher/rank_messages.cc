@@ -98,6 +98,13 @@ Status drop_old_checkpoints(const RankWorld& world, JobEdit& edit) {
   return {};
 }
 
+// Further than the newest checkpoint so far: nothing of it has to be trained again.
+bool goes_further(const RankWorld& world, const proto::Job& job, int64_t step) {
+  if (job.checkpoint().empty()) return step > 0;
+  const auto newest = world.store.checkpoint(job.checkpoint());
+  return newest && step > newest->state().step();
+}
+
 Status on_checkpoint(const RankWorld& world, JobEdit& edit, const proto::CheckpointCommit& commit,
                      const std::string& id) {
   proto::Job& job = edit.job;
@@ -115,8 +122,9 @@ Status on_checkpoint(const RankWorld& world, JobEdit& edit, const proto::Checkpo
     }
   }
   manifest.set_bytes(bytes);
-  job.set_checkpoint(id);
   const int64_t step = manifest.state().step();
+  if (job.restarts() > 0 && goes_further(world, job, step)) job.set_restarts(0);
+  job.set_checkpoint(id);
   auto& event =
       edit.event("checkpoint", "info", fmt::format("{} of step {}, {} bytes", id, step, bytes));
   event.set_step(step);

@@ -14,7 +14,9 @@ constexpr size_t kHeldMax = 100'000;  // messages of one rank while the disk is 
 Supervisor::Supervisor(Parts parts, SupervisorOptions options)
     : parts_(std::move(parts)),
       options_(std::move(options)),
-      data_(parts_.store, parts_.content, options_.data_threads) {
+      data_(parts_.store, parts_.content, options_.data_threads),
+      leases_(parts_.clock, options_.lease_seconds, options_.cluster),
+      now_(parts_.clock.monotonic()) {
   recall();
   next_collect_ = now() + seconds(options_.collect_seconds);
   ticket_ = parts_.store.hub().subscribe("", kTopicJob, [this] {
@@ -58,11 +60,23 @@ void Supervisor::stop() {
   sessions_.clear();
 }
 
-void Supervisor::push(Item item) {
+bool Supervisor::push(Item item, size_t bytes) {
   std::lock_guard lock(mutex_);
-  if (stopping_) return;
-  inbox_.push_back(std::move(item));
+  if (stopping_) return true;
+  auto* frame = std::get_if<proto::NodeFrame>(&item.what);
+  const bool beat = frame != nullptr && frame->has_heartbeat();
+  if (beat && item.answered) {  // only the newest tells anything
+    if (auto it = waiting_beats_.find(item.session); it != waiting_beats_.end()) {
+      *it->second = std::move(*frame);
+      return true;
+    }
+  }
+  if (inbox_bytes_ + bytes > options_.inbox_bytes_max) return false;
+  inbox_bytes_ += bytes;
+  Item& queued = inbox_.emplace_back(std::move(item));
+  if (beat) waiting_beats_[queued.session] = &std::get<proto::NodeFrame>(queued.what);
   wake_.notify_one();
+  return true;
 }
 
 void Supervisor::accept(std::shared_ptr<Channel> channel) {
@@ -72,12 +86,26 @@ void Supervisor::accept(std::shared_ptr<Channel> channel) {
     id = ++last_session_;
   }
   push({id, Opened{channel}});
-  channel->start({[this, id](proto::NodeFrame frame) {
-                    push({id, std::move(frame)});
+  channel->start({[this, id, weak = std::weak_ptr(channel)](proto::NodeFrame frame) {
+                    if (const auto from = weak.lock()) arrive(id, *from, std::move(frame));
                   },
                   [this, id](Status why) {
+                    leases_.closed(id);
                     push({id, Closed{std::move(why)}});
                   }});
+}
+
+// On the channel's thread: nothing here may wait for the store.
+void Supervisor::arrive(uint64_t session, Channel& channel, proto::NodeFrame frame) {
+  std::optional<proto::NodeFrame> answer;
+  if (frame.has_hello()) answer = leases_.hello(session, frame.hello().node());
+  if (frame.has_heartbeat()) answer = leases_.beat(session);
+  if (answer) channel.send(*answer);
+  const size_t bytes = frame.ByteSizeLong();
+  if (push({session, std::move(frame), answer.has_value()}, bytes)) return;
+  parts_.log.warn("{}: more than {} bytes wait for the store; connection closed", channel.peer(),
+                  options_.inbox_bytes_max);
+  channel.close({Code::kResourceExhausted, "the coordinator's store is too slow"});
 }
 
 Status Supervisor::request_checkpoint(const std::string& job) {
@@ -88,9 +116,12 @@ Status Supervisor::request_checkpoint(const std::string& job) {
 void Supervisor::step() {
   std::deque<Item> items;
   bool dirty = false;
+  now_ = parts_.clock.monotonic();
   {
     std::lock_guard lock(mutex_);
     items.swap(inbox_);
+    inbox_bytes_ = 0;
+    waiting_beats_.clear();
     dirty = std::exchange(dirty_, false);
   }
   const bool something = dirty || !items.empty();
@@ -117,7 +148,7 @@ void Supervisor::take(Item item) {
   if (auto* opened = std::get_if<Opened>(&item.what)) {
     sessions_[item.session] = {opened->channel, "", now()};
   } else if (auto* frame = std::get_if<proto::NodeFrame>(&item.what)) {
-    take_frame(item.session, std::move(*frame));
+    take_frame(item.session, std::move(*frame), item.answered);
   } else if (auto* wanted = std::get_if<Wanted>(&item.what)) {
     if (auto it = active_.find(wanted->job); it != active_.end()) {
       it->second.checkpoint_wanted = true;
@@ -141,20 +172,25 @@ void Supervisor::refuse(uint64_t session, const std::string& why) {
   frame.set_refused(why);
   it->second.channel->send(frame);
   it->second.channel->close({Code::kFailedPrecondition, why});
+  leases_.closed(session);
   sessions_.erase(it);
 }
 
-void Supervisor::take_frame(uint64_t session, proto::NodeFrame frame) {
+void Supervisor::take_frame(uint64_t session, proto::NodeFrame frame, bool answered) {
   auto it = sessions_.find(session);
   if (it == sessions_.end()) return;  // refused before
-  if (frame.has_hello()) return take_hello(session, frame.hello());
+  if (frame.has_hello()) return take_hello(session, frame.hello(), answered);
   const std::string node = it->second.node;
   if (node.empty()) return refuse(session, "the first message must be a hello");
   if (nodes_.at(node).session != session) return;  // another connection has taken its place
   if (is_bulk(frame)) return data_.post(it->second.channel, std::move(frame));
   switch (frame.body_case()) {
-    case proto::NodeFrame::kHeartbeat:
-      return take_heartbeat(node, frame.heartbeat());
+    case proto::NodeFrame::kHeartbeat: {
+      take_heartbeat(node, frame.heartbeat());
+      if (answered) return;  // else it came before its node was admitted
+      if (const auto grant = leases_.beat(session)) it->second.channel->send(*grant);
+      return;
+    }
     case proto::NodeFrame::kPrepared:
       return take_prepared(node, frame.prepared().attempt());
     case proto::NodeFrame::kExit:

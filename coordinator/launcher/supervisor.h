@@ -7,9 +7,11 @@
 // node -> StartAttempt to the head (repeated after a reconnect; a second one means nothing) -> rank
 // messages, each answered once it is durable -> AttemptExit from every node.
 //
-// Thread safety: accept, request_checkpoint, stop from any thread; everything else happens on one
-// thread (start) or inside step() (tests). Ownership: shares channels; refers to Parts; whatever
-// delivers the channels' frames (RpcServer) must be gone before it.
+// Thread safety: accept, request_checkpoint, stop from any thread. Hellos of known nodes and
+// heartbeats are answered on the thread that delivers them, out of the lease book; everything else,
+// and with it every write to the store, happens on one thread (start) or inside step() (tests).
+// Ownership: shares channels; refers to Parts; whatever delivers the channels' frames (RpcServer)
+// must be gone before it.
 // Invariants:
 // 1. A slot is given away only when the node said that the earlier attempt's processes are gone, or
 // its
@@ -19,6 +21,11 @@
 // 3. The store alone says which attempt is current; everything here can be built anew from it and
 // from
 //    what nodes tell in their hellos.
+// 4. No lease is renewed later because the store is slow: a disk may stall for any time and costs
+// no attempt. Meanwhile frames wait in the inbox, in the order of their arrival; what it may hold
+// is bounded by what ranks and agents send without an answer, and by inbox_bytes_max, beyond which
+// a connection is closed (its peer sends again what was never answered).
+// 5. A step decides by the time at which it began: whatever had arrived by then it has taken.
 #pragma once
 
 #include <condition_variable>
@@ -37,6 +44,7 @@
 #include "cluster/rpc/channel.h"
 #include "coordinator/launcher/attempt_end.h"
 #include "coordinator/launcher/data_plane.h"
+#include "coordinator/launcher/lease_book.h"
 #include "coordinator/scheduler/snapshot.h"
 #include "coordinator/store/content.h"
 #include "coordinator/store/job_store.h"
@@ -59,6 +67,7 @@ struct SupervisorOptions {
   double collect_seconds = 600;   // between two collections of chunks
   double collect_grace_seconds = 3600;
   RestartPolicy restarts;
+  size_t inbox_bytes_max = size_t{1} << 30;
   int data_threads = 2;  // 0: bulk traffic inside step()
 };
 
@@ -92,7 +101,6 @@ class Supervisor {
   struct Node {
     proto::NodeInfo info;
     uint64_t session = 0;  // 0: not connected
-    Time lease_until{};    // certain end, margin included
   };
   // One node's part of an active attempt.
   struct Part {
@@ -136,31 +144,34 @@ class Supervisor {
   struct Item {
     uint64_t session = 0;
     std::variant<Opened, proto::NodeFrame, Closed, Wanted> what;
+    bool answered = false;  // a hello or heartbeat that the lease book has answered
   };
 
   // supervisor.cc
   void run();
-  void push(Item item);
+  void arrive(uint64_t session, Channel& channel, proto::NodeFrame frame);
+  bool push(Item item, size_t bytes = 0);  // false: the inbox is full
   void take(Item item);
-  void take_frame(uint64_t session, proto::NodeFrame frame);
+  void take_frame(uint64_t session, proto::NodeFrame frame, bool answered);
   void take_rank(const std::string& node, const proto::RankEnvelope& envelope);
   void retry_held();
   void relay_orted(uint64_t session, const std::string& node, proto::NodeFrame frame);
   void refuse(uint64_t session, const std::string& why);
   bool send_to(const std::string& node, const proto::NodeFrame& frame);
   Time seconds(double value) const;
-  Time now() const { return parts_.clock.monotonic(); }
+  Time now() const { return now_; }
 
   // supervisor_nodes.cc
   void recall();  // from the store, after a start
-  void take_hello(uint64_t session, const proto::AgentHello& hello);
+  void take_hello(uint64_t session, const proto::AgentHello& hello, bool answered);
   void take_heartbeat(const std::string& node, const proto::Heartbeat& heartbeat);
+  Status keep_node(const proto::NodeInfo& info);
   void take_exit(const std::string& node, const proto::AttemptExit& exit);
-  Status check_hello(uint64_t session, const proto::NodeInfo& info) const;
   void compare_running(const std::string& node, const std::set<AttemptKey>& listed,
                        const std::set<AttemptKey>& alive, bool hello);
-  std::vector<AttemptKey> revoked(const std::string& node, const std::set<AttemptKey>& listed,
-                                  const std::set<AttemptKey>& alive) const;
+  std::vector<proto::AttemptRef> revoked(const std::string& node,
+                                         const std::set<AttemptKey>& listed,
+                                         const std::set<AttemptKey>& alive) const;
   void check_leases();
   void check_leaving();
   void node_lost(Node& node);
@@ -183,8 +194,10 @@ class Supervisor {
   const Parts parts_;
   const SupervisorOptions options_;
   DataPlane data_;
+  LeaseBook leases_;
 
   // The supervisor's thread only.
+  Time now_{};  // when the present step began
   std::map<uint64_t, Session> sessions_;
   std::map<std::string, Node> nodes_;
   std::map<std::string, Active> active_;                          // by job
@@ -197,6 +210,8 @@ class Supervisor {
   std::mutex mutex_;  // guards the rest
   std::condition_variable wake_;
   std::deque<Item> inbox_;
+  size_t inbox_bytes_ = 0;
+  std::map<uint64_t, proto::NodeFrame*> waiting_beats_;  // in the inbox, one a session
   uint64_t last_session_ = 0;
   bool dirty_ = true;
   bool stopping_ = false;

@@ -33,7 +33,7 @@ Supervisor::Active* Supervisor::find_active(const std::string& job, int32_t atte
 
 bool Supervisor::usable(const Node& node) const {
   return node.session != 0 && node.info.state() == proto::NODE_STATE_READY &&
-         now() < node.lease_until;
+         leases_.alive(node.info.name());
 }
 
 Snapshot Supervisor::snapshot() const {

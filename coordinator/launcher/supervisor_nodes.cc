@@ -36,13 +36,24 @@ std::set<std::pair<std::string, int32_t>> alive_of(
   return alive;
 }
 
+Status check_node(const proto::NodeInfo& info) {
+  if (!good_name(info.name())) {
+    return Status::invalid("name", info.name().substr(0, 64),
+                           "must be 1 to 64 letters, digits, '.', '_' or '-'");
+  }
+  if (info.slots() < 1 || info.slots() > kSlotsMax) {
+    return Status::invalid("slots", std::to_string(info.slots()),
+                           "must be 1 to " + std::to_string(kSlotsMax));
+  }
+  return {};
+}
+
 }  // namespace
 
 void Supervisor::recall() {
-  const Time lease = seconds(options_.lease_seconds + std::max(1.0, options_.lease_seconds / 10));
   for (proto::NodeInfo& info : parts_.store.nodes()) {
+    leases_.recall(info.name());
     Node& node = nodes_[info.name()];
-    node.lease_until = now() + lease;
     node.info = std::move(info);
   }
   for (const JobPointer& job : parts_.store.jobs()) {
@@ -59,36 +70,29 @@ void Supervisor::recall() {
   }
 }
 
-Status Supervisor::check_hello(uint64_t session, const proto::NodeInfo& info) const {
-  if (!good_name(info.name())) {
-    return Status::invalid("name", info.name().substr(0, 64),
-                           "must be 1 to 64 letters, digits, '.', '_' or '-'");
-  }
-  if (info.slots() < 1 || info.slots() > kSlotsMax) {
-    return Status::invalid("slots", std::to_string(info.slots()),
-                           "must be 1 to " + std::to_string(kSlotsMax));
-  }
-  auto it = nodes_.find(info.name());
-  if (it == nodes_.end() || it->second.session == 0 || it->second.session == session) return {};
-  if (it->second.info.session() == info.session() || now() >= it->second.lease_until) return {};
-  return Status(Code::kAlreadyExists, "another agent with this name is connected")
-      .with_field("name")
-      .with_value(info.name())
-      .with_rule("give each node a name of its own (--name)");
+// A node that was stored before stays known also while the disk is full.
+Status Supervisor::keep_node(const proto::NodeInfo& info) {
+  Status status = parts_.store.put_node(info, true);
+  if (status.ok() || !nodes_.contains(info.name())) return status;
+  parts_.log.warn("node {}: {}", info.name(), status.to_string());
+  return parts_.store.put_node(info, false);
 }
 
-void Supervisor::take_hello(uint64_t session, const proto::AgentHello& hello) {
-  if (Status status = check_hello(session, hello.node()); !status.ok()) {
-    return refuse(session, status.to_string());
-  }
+void Supervisor::take_hello(uint64_t session, const proto::AgentHello& hello, bool answered) {
+  Status status = check_node(hello.node());
+  if (status.ok() && !answered) status = leases_.check(session, hello.node());
+  if (!status.ok()) return refuse(session, status.to_string());
   const std::string name = hello.node().name();
+  if (answered && !leases_.holds(session, name)) {
+    return refuse(session, "replaced by a newer connection");
+  }
   proto::NodeInfo info = hello.node();
   info.set_state(proto::NODE_STATE_READY);
   info.set_last_seen_ms(parts_.clock.wall_ms());
   auto known = nodes_.find(name);
   info.set_joined_ms(known == nodes_.end() ? parts_.clock.wall_ms()
                                            : known->second.info.joined_ms());
-  if (Status status = parts_.store.put_node(info, true); !status.ok()) {
+  if (status = keep_node(info); !status.ok()) {
     return refuse(session, "the node cannot be stored: " + status.to_string());
   }
   Node& node = nodes_[name];
@@ -100,23 +104,17 @@ void Supervisor::take_hello(uint64_t session, const proto::AgentHello& hello) {
   }
   node.info = std::move(info);
   node.session = session;
-  node.lease_until =
-      now() + seconds(options_.lease_seconds + std::max(1.0, options_.lease_seconds / 10));
-  sessions_.at(session).node = name;
+  Session& connected = sessions_.at(session);
+  connected.node = name;
   parts_.log.info("node {} with {} slots from {}", name, hello.node().slots(),
-                  sessions_.at(session).channel->peer());
-  proto::NodeFrame frame;
-  frame.mutable_welcome()->set_lease_seconds(options_.lease_seconds);
-  frame.mutable_welcome()->set_cluster(options_.cluster);
-  sessions_.at(session).channel->send(frame);
+                  connected.channel->peer());
+  if (!answered) connected.channel->send(leases_.admit(session, hello.node()));
   const auto listed = keys_of(hello.running());
   compare_running(name, listed, alive_of(hello.node(), listed), true);
 }
 
 void Supervisor::take_heartbeat(const std::string& name, const proto::Heartbeat& heartbeat) {
   Node& node = nodes_.at(name);
-  node.lease_until =
-      now() + seconds(options_.lease_seconds + std::max(1.0, options_.lease_seconds / 10));
   node.info.set_last_seen_ms(parts_.clock.wall_ms());
   node.info.set_disk_free_bytes(heartbeat.node().disk_free_bytes());
   *node.info.mutable_attempts() = heartbeat.node().attempts();
@@ -126,14 +124,7 @@ void Supervisor::take_heartbeat(const std::string& name, const proto::Heartbeat&
   const auto listed = keys_of(heartbeat.running());
   const auto alive = alive_of(heartbeat.node(), listed);
   compare_running(name, listed, alive, false);
-  proto::NodeFrame frame;
-  frame.mutable_lease()->set_lease_seconds(options_.lease_seconds);
-  for (const AttemptKey& key : revoked(name, listed, alive)) {
-    proto::AttemptRef& ref = *frame.mutable_lease()->add_revoked();
-    ref.set_job(key.first);
-    ref.set_attempt(key.second);
-  }
-  send_to(name, frame);
+  leases_.revoke(name, revoked(name, listed, alive));
 }
 
 // What the node has, against what it should have.
@@ -172,18 +163,21 @@ void Supervisor::compare_running(const std::string& name, const std::set<Attempt
 }
 
 // What the node may forget: everything that is neither active nor still leaving.
-std::vector<Supervisor::AttemptKey> Supervisor::revoked(const std::string& name,
-                                                        const std::set<AttemptKey>& listed,
-                                                        const std::set<AttemptKey>& alive) const {
-  std::vector<AttemptKey> keys;
+std::vector<proto::AttemptRef> Supervisor::revoked(const std::string& name,
+                                                   const std::set<AttemptKey>& listed,
+                                                   const std::set<AttemptKey>& alive) const {
+  std::vector<proto::AttemptRef> refs;
   for (const AttemptKey& key : listed) {
     if (auto it = active_.find(key.first); it != active_.end() && it->second.key == key) continue;
     auto it = leaving_.find(key);
     const bool ends_by_itself =
         it != leaving_.end() && it->second.contains(name) && it->second.at(name).stop_at > now();
-    if (!(ends_by_itself && alive.contains(key))) keys.push_back(key);
+    if (ends_by_itself && alive.contains(key)) continue;
+    proto::AttemptRef& ref = refs.emplace_back();
+    ref.set_job(key.first);
+    ref.set_attempt(key.second);
   }
-  return keys;
+  return refs;
 }
 
 void Supervisor::take_exit(const std::string& name, const proto::AttemptExit& exit) {
@@ -206,7 +200,7 @@ void Supervisor::take_exit(const std::string& name, const proto::AttemptExit& ex
 
 void Supervisor::check_leases() {
   for (auto& [name, node] : nodes_) {
-    if (node.info.state() == proto::NODE_STATE_READY && now() >= node.lease_until) node_lost(node);
+    if (node.info.state() == proto::NODE_STATE_READY && leases_.expire(name)) node_lost(node);
   }
   std::vector<uint64_t> silent;
   for (const auto& [id, session] : sessions_) {

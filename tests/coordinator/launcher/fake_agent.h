@@ -4,8 +4,11 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <condition_variable>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -20,13 +23,13 @@ class ScriptedChannel final : public Channel {
  public:
   void start(Handlers handlers) override { handlers_ = std::move(handlers); }
   bool send(const proto::NodeFrame& frame) override {
+    std::lock_guard lock(mutex_);
     if (!open) return false;
-    sent.push_back(frame);
+    sent_.push_back(frame);
     return true;
   }
   void close(Status why) override {
-    if (!open) return;
-    open = false;
+    if (!open.exchange(false)) return;
     if (handlers_.on_close) handlers_.on_close(std::move(why));
   }
   size_t queued_bytes() const override { return 0; }
@@ -35,11 +38,23 @@ class ScriptedChannel final : public Channel {
     if (open) handlers_.on_frame(std::move(frame));
   }
 
-  bool open = true;
-  std::vector<proto::NodeFrame> sent;
+  std::vector<proto::NodeFrame> take(proto::NodeFrame::BodyCase which) {
+    std::lock_guard lock(mutex_);
+    std::vector<proto::NodeFrame> found;
+    std::erase_if(sent_, [&](const auto& frame) {
+      if (frame.body_case() != which) return false;
+      found.push_back(frame);
+      return true;
+    });
+    return found;
+  }
+
+  std::atomic<bool> open = true;
 
  private:
   Handlers handlers_;
+  std::mutex mutex_;  // guards sent_
+  std::vector<proto::NodeFrame> sent_;
 };
 
 class FakeAgent {
@@ -53,13 +68,16 @@ class FakeAgent {
   }
   // A new connection; the old one, if any, just goes silent unless `close_old`.
   void connect(Supervisor& supervisor, bool close_old = true) {
+    dial(supervisor, close_old);
+    supervisor.step();
+  }
+  void dial(Supervisor& supervisor, bool close_old = true) {
     if (channel && close_old) channel->close({Code::kUnavailable, "gone"});
     channel = std::make_shared<ScriptedChannel>();
     supervisor.accept(channel);
     proto::NodeFrame frame;
     fill(*frame.mutable_hello()->mutable_node(), *frame.mutable_hello()->mutable_running());
     channel->deliver(frame);
-    supervisor.step();
   }
   void beat() {
     proto::NodeFrame frame;
@@ -87,13 +105,7 @@ class FakeAgent {
     channel->deliver(frame);
   }
   std::vector<proto::NodeFrame> take(proto::NodeFrame::BodyCase which) {
-    std::vector<proto::NodeFrame> found;
-    std::erase_if(channel->sent, [&](const auto& frame) {
-      if (frame.body_case() != which) return false;
-      found.push_back(frame);
-      return true;
-    });
-    return found;
+    return channel->take(which);
   }
 
   proto::NodeInfo info;
@@ -110,12 +122,32 @@ class FakeAgent {
   }
 };
 
-// Refuses writes while `full` is set.
+// Refuses writes while `full` is set; lets them wait from stall() to flow().
 class SwitchedDisk final : public KeyValue {
  public:
   Status write(const WriteSet& set) override {
+    {
+      std::unique_lock lock(mutex_);
+      waiting_ = stalled_;
+      changed_.notify_all();
+      changed_.wait(lock, [&] { return !stalled_; });
+      waiting_ = false;
+    }
     if (full) return {Code::kResourceExhausted, "disk full"};
     return inner_->write(set);
+  }
+  void stall() {
+    std::lock_guard lock(mutex_);
+    stalled_ = true;
+  }
+  void flow() {
+    std::lock_guard lock(mutex_);
+    stalled_ = false;
+    changed_.notify_all();
+  }
+  void wait_for_writer() {  // until a write waits
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return waiting_; });
   }
   Result<std::optional<std::string>> get(const std::string& key) const override {
     return inner_->get(key);
@@ -132,6 +164,10 @@ class SwitchedDisk final : public KeyValue {
 
  private:
   std::unique_ptr<KeyValue> inner_ = make_memory_key_value();
+  std::mutex mutex_;  // guards the rest
+  std::condition_variable changed_;
+  bool stalled_ = false;
+  bool waiting_ = false;
 };
 
 class SupervisorTest : public testing::Test {
@@ -144,9 +180,8 @@ class SupervisorTest : public testing::Test {
     restart();
   }
   // The coordinator dies and comes back; the agents' connections are gone.
-  void restart() {
+  void restart(SupervisorOptions options = {}) {
     supervisor_.reset();
-    SupervisorOptions options;
     options.data_threads = 0;
     options.secret = "a secret of this test";
     supervisor_ = std::make_unique<Supervisor>(

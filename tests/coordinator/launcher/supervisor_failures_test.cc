@@ -79,8 +79,9 @@ TEST_F(SupervisorTest, ANodesSlotsAreGivenAwayOnlyAfterItsLease) {
   finish(a, id, 1, 2, "succeeded");
   EXPECT_EQ(a.take(proto::NodeFrame::kRankReply).back().rank_reply().reply().code(), "stale");
   EXPECT_EQ(store_->events(id, 0, 1000).value().size(), before);
-  a.beat();
+  a.beat();  // tells what it has; the next grant answers
   step();
+  a.beat();
   EXPECT_EQ(a.take(proto::NodeFrame::kLease).back().lease().revoked_size(), 1);
 }
 
