@@ -112,9 +112,9 @@ class Service {
   // Validates (defaults applied), stores and queues. `idempotency_key` may be empty; the same key
   // with the same `request_hash` returns the first job, with another hash already_exists.
   // Values of model.from (obj-, ckpt-), tokenizer.from, data.train and data.validation (obj-) must
-  // name what is stored here. A request that no set of the nodes known could ever satisfy is
-  // refused with field "resources..."; while no node has ever joined, everything feasible in itself
-  // waits.
+  // name what is stored here, and the model and tokenizer among them must fit the job. A request
+  // that no set of the nodes known could ever satisfy is refused with field "resources..."; while
+  // no node has ever joined, everything feasible in itself waits.
   virtual Result<proto::Job> submit(proto::JobSpec spec, const std::string& idempotency_key,
                                     const std::string& request_hash) = 0;
   // What submit would store, without storing it (for `validate`).

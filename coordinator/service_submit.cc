@@ -1,49 +1,15 @@
 // Submission: what a spec may name, and whether the cluster could ever run it.
 #include "coordinator/coordinator_service.h"
 #include "coordinator/scheduler/fit.h"
+#include "coordinator/service_inputs.h"
 #include "proto/base/hash.h"
 #include "proto/json/job_rules.h"
 
 namespace weft {
-namespace {
-
-Status not_here(const std::string& field, const std::string& value, const std::string& what) {
-  return Status(Code::kInvalidArgument, "nothing is stored under this id")
-      .with_field(field)
-      .with_value(value)
-      .with_rule("must be the id of " + what +
-                 "; upload it first (the command line uploads the paths of a job file)");
-}
-
-Status check_object_ref(const JobStore& store, const std::string& field, const std::string& value) {
-  if (value.empty()) return {};
-  const bool known = value.starts_with("obj-") && store.object(value).has_value();
-  return known ? Status() : not_here(field, value, "an uploaded object (obj-...)");
-}
-
-Status check_refs(const JobStore& store, const proto::JobSpec& spec) {
-  if (const std::string& from = spec.model().from(); from.starts_with("ckpt-")) {
-    const auto base = store.checkpoint(from);
-    if (!base) return not_here("model.from", from, "a checkpoint (ckpt-...)");
-    WEFT_RETURN_IF_ERROR(check_model_fit(spec, base->config()));
-  } else if (!from.empty() && !(from.starts_with("obj-") && store.object(from))) {
-    return not_here("model.from", from, "a checkpoint (ckpt-...) or an uploaded object (obj-...)");
-  }
-  WEFT_RETURN_IF_ERROR(check_object_ref(store, "tokenizer.from", spec.tokenizer().from()));
-  for (int i = 0; i < spec.tasks_size(); ++i) {
-    const std::string field = "tasks[" + std::to_string(i) + "].data.";
-    const proto::DataSpec& data = spec.tasks(i).data();
-    WEFT_RETURN_IF_ERROR(check_object_ref(store, field + "train", data.train()));
-    WEFT_RETURN_IF_ERROR(check_object_ref(store, field + "validation", data.validation()));
-  }
-  return {};
-}
-
-}  // namespace
 
 Result<proto::JobSpec> CoordinatorService::validate(proto::JobSpec spec) {
   WEFT_RETURN_IF_ERROR(finish_job(spec));
-  WEFT_RETURN_IF_ERROR(check_refs(parts_.store, spec));
+  WEFT_RETURN_IF_ERROR(check_inputs(parts_.store, parts_.content, spec));
   std::vector<SnapshotNode> known;
   for (const proto::NodeInfo& node : parts_.store.nodes()) {
     known.push_back({node.name(), node.slots(), true});

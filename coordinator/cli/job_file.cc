@@ -9,6 +9,7 @@
 #include "coordinator/cli/settings.h"
 #include "proto/json/job_rules.h"
 #include "proto/json/yaml.h"
+#include "worker/admission/check_model.h"
 
 namespace weft::cli {
 namespace {
@@ -72,6 +73,13 @@ Result<LocalInput> find_input(const JobFile& file, const std::string& field, Inp
   return LocalInput{field, kind, path.string()};
 }
 
+// The input at a local path; null where there is none, or an id.
+std::unique_ptr<InputFiles> local_files(const JobFile& file, const std::string& value) {
+  if (value.empty() || is_id(value)) return nullptr;
+  auto files = open_input_files((fs::path(file.folder) / value).lexically_normal().string());
+  return files ? std::move(*files) : nullptr;
+}
+
 }  // namespace
 
 Result<JobFile> read_job_file(const std::string& path, const std::vector<std::string>& sets) {
@@ -100,6 +108,10 @@ Result<JobFile> read_job_file(const std::string& path, const std::vector<std::st
 Result<proto::JobSpec> check_job(const JobFile& file) {
   proto::JobSpec spec = file.spec;
   WEFT_RETURN_IF_ERROR(finish_job(spec, &file.lines));
+  const auto model = local_files(file, spec.model().from());
+  const auto tokenizer = local_files(file, spec.tokenizer().from());
+  Status status = check_model(spec, {.model = model.get(), .tokenizer = tokenizer.get()});
+  if (!status.ok()) return fail(status.with_line(file.lines.find(status.field())));
   return spec;
 }
 

@@ -21,7 +21,8 @@ struct JobFile {
 // `path` "-": standard input, whose paths start from the working directory. Errors carry the line.
 Result<JobFile> read_job_file(const std::string& path, const std::vector<std::string>& sets);
 
-// The whole job with its defaults, as the coordinator would store it, or what is wrong with it.
+// The whole job with its defaults, as the coordinator would store it, or what is wrong with it. A
+// model and a tokenizer at local paths are held against it (worker/admission/check_model.h).
 Result<proto::JobSpec> check_job(const JobFile& file);
 
 enum class InputKind { kModelFolder, kTokenizerFile, kData };

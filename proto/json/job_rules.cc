@@ -16,6 +16,7 @@ using proto::JobSpec;
 using proto::TaskSpec;
 
 constexpr int64_t kRanksMax = 65536;
+constexpr int64_t kByteTokens = 257;  // 256 bytes and the end of a text
 
 // Makes the errors, each with its line.
 class Refusal {
@@ -251,9 +252,9 @@ Status check_model_fit(const JobSpec& spec, const google::protobuf::Struct& conf
     return refuse("parallel.tensor", spec.parallel().tensor(),
                   "must be at most the model's vocab_size = " + std::to_string(vocabulary));
   }
-  if (spec.tokenizer().type() == proto::TOKENIZER_TYPE_BYTE && vocabulary < 256) {
+  if (spec.tokenizer().type() == proto::TOKENIZER_TYPE_BYTE && vocabulary < kByteTokens) {
     return refuse("model.config.vocab_size", vocabulary,
-                  "must be at least 256 for the byte tokenizer");
+                  "must be at least 257, the tokens of the byte tokenizer");
   }
   return {};
 }

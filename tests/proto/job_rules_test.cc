@@ -113,7 +113,7 @@ const Edit kEdits[] = {
     {"n_positions: 256", "n_positions: 1.5", "model.config.n_positions", 3, "an integer"},
     {"n_head: 4", "n_head: 1", "parallel.tensor", 11, "n_head = 1"},
     {"n_head: 4", "n_head: two", "model.config.n_head", 3, "must be an integer"},
-    {"vocab_size: 257", "vocab_size: 255", "model.config.vocab_size", 3, "at least 256"},
+    {"vocab_size: 257", "vocab_size: 256", "model.config.vocab_size", 3, "at least 257"},
     {"tokenizer: {type: byte}", "priority: 0", "tokenizer", 0, "is required"},
     {"{type: byte}", "{type: byte, from: t.json}", "tokenizer.from", 4, "is only for"},
     {"{type: byte}", "{type: byte_level_bpe}", "tokenizer.from", 4, "is required for"},

@@ -74,6 +74,19 @@ SafetensorsFile::SafetensorsFile(SafetensorsFile&&) noexcept = default;
 SafetensorsFile& SafetensorsFile::operator=(SafetensorsFile&&) noexcept = default;
 SafetensorsFile::~SafetensorsFile() = default;
 
+Result<int64_t> checkpoint::safetensors_header_bytes(std::string_view first, int64_t file_bytes) {
+  if (file_bytes < 8 || first.size() < 8) {
+    return fail(Code::kInvalidArgument,
+                "is shorter than the 8 bytes a safetensors file starts with");
+  }
+  uint64_t length = 0;
+  std::memcpy(&length, first.data(), sizeof length);
+  const auto most = static_cast<uint64_t>(std::min(kSafetensorsHeaderBytesMax, file_bytes - 8));
+  if (length <= most) return static_cast<int64_t>(length);
+  return fail(Status::invalid("header length", std::to_string(length),
+                              "must be at most " + std::to_string(most)));
+}
+
 Result<SafetensorsFile> SafetensorsFile::open(const std::string& path) {
   auto state = std::make_unique<State>();
   state->path = path;
@@ -87,22 +100,14 @@ Result<SafetensorsFile> SafetensorsFile::open(const std::string& path) {
     return fail(Code::kInvalidArgument, path + ": is not a regular file");
   }
   const int64_t file_bytes = status.st_size;
-  if (file_bytes < 8) {
-    return fail(Code::kInvalidArgument,
-                path + ": is shorter than the 8 bytes a safetensors file" + " starts with");
-  }
-  std::array<char, 8> prefix;
-  WEFT_RETURN_IF_ERROR(state->read_at(0, prefix));
-  const auto length = std::bit_cast<uint64_t>(prefix);
-  const auto most = static_cast<uint64_t>(std::min(kSafetensorsHeaderBytesMax, file_bytes - 8));
-  if (length > most) {
-    return fail(Status::invalid("header length", std::to_string(length),
-                                "must be at most " + std::to_string(most))
-                    .with_prefix(path + ": "));
-  }
-  std::string text(length, '\0');
+  std::array<char, 8> prefix = {};
+  if (file_bytes >= 8) WEFT_RETURN_IF_ERROR(state->read_at(0, prefix));
+  const auto length =
+      checkpoint::safetensors_header_bytes({prefix.data(), prefix.size()}, file_bytes);
+  if (!length) return fail(length.error().with_prefix(path + ": "));
+  std::string text(static_cast<size_t>(*length), '\0');
   WEFT_RETURN_IF_ERROR(state->read_at(8, text));
-  state->data_start = 8 + static_cast<int64_t>(length);
+  state->data_start = 8 + *length;
   auto header = checkpoint::parse_safetensors_header(text, file_bytes - state->data_start);
   if (!header) return fail(header.error().with_prefix(path + ": "));
   state->header = std::move(*header);

@@ -6,7 +6,7 @@
 #include <sstream>
 
 #include "proto/json/parse.h"
-#include "worker/checkpoint/safetensors.h"
+#include "worker/checkpoint/safetensors_header.h"
 
 namespace weft {
 namespace {
@@ -14,15 +14,21 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-constexpr const char* kIndexName = "model.safetensors.index.json";
+constexpr const char* kIndexName = checkpoint::kSafetensorsIndexName;
 
-// tensor -> file name, as the index says.
 Result<std::map<std::string, std::string>> read_index(const std::string& path) {
   std::ifstream stream(path, std::ios::binary);
   std::ostringstream text;
   text << stream.rdbuf();
   if (!stream) return fail(Code::kUnavailable, path + ": cannot be read");
-  auto parsed = parse_strict(text.view());
+  return checkpoint::parse_safetensors_index(text.view(), path);
+}
+
+}  // namespace
+
+Result<std::map<std::string, std::string>> checkpoint::parse_safetensors_index(
+    std::string_view text, const std::string& path) {
+  auto parsed = parse_strict(text);
   if (!parsed) return fail(parsed.error().with_prefix(path + ": "));
   const auto wrong = [&](const std::string& field, const std::string& value,
                          const std::string& rule) {
@@ -47,8 +53,6 @@ Result<std::map<std::string, std::string>> read_index(const std::string& path) {
   if (map.empty()) return wrong("weight_map", "{}", "must name a tensor");
   return map;
 }
-
-}  // namespace
 
 Result<std::vector<std::string>> safetensors_files(const std::string& folder) {
   const fs::path index = fs::path(folder) / kIndexName;

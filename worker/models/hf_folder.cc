@@ -77,18 +77,8 @@ std::string shown(const std::vector<int64_t>& shape) {
   return text + "]";
 }
 
-// Every tensor of the files is used, or may be left out.
-Status check_leftovers(const HfFolder& folder, const SafetensorsSet& files,
-                       const std::set<std::string>& used) {
-  for (const std::string& name : files.names()) {
-    const bool head = name == "score.weight";
-    if (used.contains(name) || head || folder.family->ignored_in_files(name, *folder.config)) {
-      continue;
-    }
-    return Status::invalid(folder.path + ": " + name, files.find(name)->dtype,
-                           "no parameter of this configuration is called so");
-  }
-  return Status();
+bool is_floating(const std::string& dtype) {
+  return dtype == "F32" || dtype == "F16" || dtype == "BF16" || dtype == "F64";
 }
 
 }  // namespace
@@ -123,33 +113,60 @@ Result<HfFolder> open_hf_folder(const std::string& path) {
   return folder;
 }
 
+Result<std::vector<const SafetensorInfo*>> match_weights(
+    const ModelFamily& family, const ModelConfig& config, const std::vector<ParameterInfo>& plan,
+    const std::vector<std::string>& names,
+    const std::function<const SafetensorInfo*(const std::string&)>& find) {
+  std::vector<const SafetensorInfo*> matched;
+  std::set<std::string> used;
+  for (const ParameterInfo& info : plan) {
+    const SafetensorInfo* found = nullptr;
+    for (const std::string& name : family.file_names(info.name)) {
+      if (found == nullptr) found = find(name);
+    }
+    if (found == nullptr) {
+      return fail(Status::invalid(info.name, "absent",
+                                  "the weights lack " + info.name + " " + info.shape.to_string()));
+    }
+    if (!same_shape(*found, info.shape)) {
+      return fail(Status::invalid(found->name, shown(found->shape),
+                                  "config.json asks for the shape " + info.shape.to_string()));
+    }
+    if (!is_floating(found->dtype)) {
+      return fail(Status::invalid(found->name, found->dtype, "must be F32, F16, BF16 or F64"));
+    }
+    used.insert(found->name);
+    matched.push_back(found);
+  }
+  for (const std::string& name : names) {
+    const bool head = name == "score.weight";
+    if (used.contains(name) || head || family.ignored_in_files(name, config)) continue;
+    return fail(Status::invalid(name, find(name)->dtype,
+                                "no parameter of this configuration is called so"));
+  }
+  return matched;
+}
+
 Status load_hf_weights(const HfFolder& folder, std::vector<Parameter>& parameters,
                        std::span<const HeadTensor> heads) {
   WEFT_ASSIGN_OR_RETURN(const SafetensorsSet files, SafetensorsSet::open(folder.weight_files));
-  std::set<std::string> used;
-  for (Parameter& parameter : parameters) {
-    const ParameterInfo& info = parameter.info;
-    const SafetensorInfo* found = nullptr;
-    for (const std::string& name : folder.family->file_names(info.name)) {
-      if (found == nullptr) found = files.find(name);
-    }
-    if (found == nullptr) {
-      return Status(Code::kInvalidArgument,
-                    folder.path + ": the weights lack " + info.name + " " + info.shape.to_string());
-    }
-    if (!same_shape(*found, info.shape)) {
-      return Status::invalid(folder.path + ": " + found->name, shown(found->shape),
-                             "config.json asks for the shape " + info.shape.to_string());
-    }
-    used.insert(found->name);
-    WEFT_RETURN_IF_ERROR(read_shard(files, found->name, parameter));
+  std::vector<ParameterInfo> plan;
+  for (const Parameter& parameter : parameters) plan.push_back(parameter.info);
+  const auto matched = match_weights(*folder.family, *folder.config, plan, files.names(),
+                                     [&](const std::string& name) { return files.find(name); });
+  if (!matched) {
+    Status status = matched.error();
+    return status.with_field(folder.path + ": " + matched.error().field());
+  }
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    WEFT_RETURN_IF_ERROR(read_shard(files, (*matched)[i]->name, parameters[i]));
   }
   for (const HeadTensor& head : heads) {
     const SafetensorInfo* found = files.find(head.file_name);
     if (found == nullptr || !same_shape(*found, head.parameter->info.shape)) continue;
     WEFT_RETURN_IF_ERROR(read_shard(files, head.file_name, *head.parameter));
   }
-  return check_leftovers(folder, files, used);
+  return {};
 }
 
 }  // namespace weft

@@ -6,10 +6,12 @@
 // is missing, left over, of another shape or of an unknown dtype is an error that names it.
 #pragma once
 
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "worker/checkpoint/safetensors.h"
 #include "worker/models/model.h"
 
 namespace weft {
@@ -27,6 +29,14 @@ struct HfFolder {
 
 // Reads config.json and finds the files; reads no weights. Errors name the file and what it lacks.
 Result<HfFolder> open_hf_folder(const std::string& path);
+
+// The files' tensor of each parameter of `plan`, in its order. `names`: all that the files hold.
+// Errors have the tensor as their field: one that is missing, of another shape or of a dtype that
+// holds no floating-point numbers, one that no parameter is called after.
+Result<std::vector<const SafetensorInfo*>> match_weights(
+    const ModelFamily& family, const ModelConfig& config, const std::vector<ParameterInfo>& plan,
+    const std::vector<std::string>& names,
+    const std::function<const SafetensorInfo*(const std::string&)>& find);
 
 // A tensor of a task's head by its name in the file: "score.weight".
 struct HeadTensor {

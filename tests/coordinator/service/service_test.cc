@@ -1,6 +1,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
+#include <fstream>
+
 #include "coordinator/coordinator_service.h"
 #include "proto/base/hash.h"
 #include "tests/coordinator/memory_chunks.h"
@@ -22,6 +25,7 @@ class ServiceTest : public testing::Test {
     chunk->set_size(file->size());
     return service_.put_object(manifest).value().id();
   }
+  std::string upload_folder(const std::string& folder);
   proto::JobSpec spec() {
     proto::JobSpec spec;
     spec.set_name("small");
@@ -81,6 +85,47 @@ TEST_F(ServiceTest, SubmitsWithDefaultsAndFindsItAgain) {
   EXPECT_EQ(service_.submit(spec(), "key", "another").error().code(), Code::kAlreadyExists);
   EXPECT_EQ(service_.jobs({}).value().jobs.size(), 1u);
   EXPECT_EQ(service_.events(id, 0, 10).value().items.size(), 1u);
+}
+
+// Chunks of 1000 bytes, so that headers and tokenizers lie in several.
+std::string ServiceTest::upload_folder(const std::string& folder) {
+  proto::ObjectManifest manifest;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    std::ifstream in(entry.path(), std::ios::binary);
+    const std::string bytes{std::istreambuf_iterator<char>(in), {}};
+    auto* file = manifest.add_files();
+    file->set_path(entry.path().filename());
+    file->set_size(static_cast<int64_t>(bytes.size()));
+    for (size_t at = 0; at < bytes.size(); at += 1000) {
+      const std::string piece = bytes.substr(at, 1000);
+      EXPECT_TRUE(service_.put_chunk(sha256_hex(piece), piece).ok());
+      auto* chunk = file->add_chunks();
+      chunk->set_hash(sha256_hex(piece));
+      chunk->set_size(static_cast<int64_t>(piece.size()));
+    }
+  }
+  return service_.put_object(manifest).value().id();
+}
+
+TEST_F(ServiceTest, HoldsAnUploadedModelAgainstTheJob) {
+  auto tune = spec();
+  tune.set_kind(proto::JOB_KIND_FINE_TUNE);
+  tune.mutable_model()->Clear();
+  tune.mutable_model()->set_from(
+      upload_folder(std::string(WEFT_SOURCE_DIR) + "/tests/fixtures/golden/gpt2-causal/hf"));
+  Status status = service_.submit(tune, "", "").error();  // 128 tokens: too few for bytes
+  EXPECT_EQ(status.field(), "model.config.vocab_size") << status.to_string();
+  tune.clear_tokenizer();
+  EXPECT_EQ(service_.submit(tune, "", "").error().field(), "tokenizer");
+  tune.mutable_training()->set_sequence_length(1000);
+  status = service_.validate(tune).error();
+  EXPECT_EQ(status.field(), "training.sequence_length") << status.to_string();
+  EXPECT_EQ(status.value(), "1000");
+  tune.mutable_model()->set_from(data_);  // a text, no folder
+  status = service_.validate(tune).error();
+  EXPECT_EQ(status.field(), "model.from");
+  EXPECT_THAT(status.rule(), testing::HasSubstr("must hold config.json"));
+  EXPECT_TRUE(store_->jobs().empty());
 }
 
 TEST_F(ServiceTest, RefusesWhatIsNotUploaded) {

@@ -1,0 +1,261 @@
+#include "worker/admission/check_model.h"
+
+#include <gmock/gmock.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <map>
+
+#include "proto/checkpoint.pb.h"
+#include "proto/job.pb.h"
+#include "proto/json/job_rules.h"
+#include "worker/checkpoint/safetensors.h"
+#include "worker/models/model.h"
+
+namespace weft {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+
+const std::string kTokenizer =
+    std::string(WEFT_SOURCE_DIR) + "/tests/worker/data/fixtures/bpe_tokenizer.json";
+
+std::string config(const std::map<std::string, std::string>& changes = {}) {
+  std::map<std::string, std::string> keys{
+      {"model_type", "\"gpt2\""}, {"n_embd", "6"},       {"n_head", "3"}, {"n_inner", "5"},
+      {"vocab_size", "2000"},     {"n_positions", "32"}, {"n_layer", "1"}};
+  for (const auto& [key, value] : changes) keys[key] = value;
+  std::string text;
+  for (const auto& [key, value] : keys) {
+    if (!value.empty()) text += (text.empty() ? "{" : ", ") + ("\"" + key + "\": " + value);
+  }
+  return text + "}";
+}
+
+class CheckModelTest : public testing::Test {
+ protected:
+  CheckModelTest()
+      : folder_(fs::temp_directory_path() / ("weft-admission-" + std::to_string(::getpid()))) {
+    fs::remove_all(folder_);
+    fs::create_directories(folder_);
+    write("config.json", config());
+    for (const ParameterInfo& info : plan(config())) {
+      shapes_[info.name] = {info.shape.extents().begin(), info.shape.extents().end()};
+    }
+    write_weights("model.safetensors", shapes_);
+    fs::copy_file(kTokenizer, folder_ / "tokenizer.json");
+  }
+  ~CheckModelTest() override { fs::remove_all(folder_); }
+
+  using Shapes = std::map<std::string, std::vector<int64_t>>;
+  static std::vector<ParameterInfo> plan(const std::string& text) {
+    const ModelFamily* family = find_family("gpt2");
+    return family->plan(*family->parse_config(text).value(), 1, 0);
+  }
+  void write(const std::string& name, const std::string& text) const {
+    std::ofstream(folder_ / name, std::ios::binary) << text;
+  }
+  std::string read(const std::string& name) const {
+    std::ifstream in(folder_ / name, std::ios::binary);
+    return {std::istreambuf_iterator<char>(in), {}};
+  }
+  void write_weights(const std::string& name, const Shapes& shapes) const {
+    std::vector<SafetensorSpec> specs;
+    for (const auto& [tensor, shape] : shapes) specs.push_back({tensor, shape});
+    const auto zeros = [](const SafetensorSpec& spec, const FloatSink& sink) {
+      int64_t count = 1;
+      for (int64_t extent : spec.shape) count *= extent;
+      return sink(std::vector<float>(static_cast<size_t>(count)));
+    };
+    ASSERT_TRUE(write_safetensors((folder_ / name).string(), specs, zeros).ok());
+  }
+  static proto::JobSpec fine_tune() {
+    proto::JobSpec spec;
+    spec.set_name("tune");
+    spec.set_kind(proto::JOB_KIND_FINE_TUNE);
+    spec.mutable_model()->set_from("obj-1");
+    auto* task = spec.add_tasks();
+    task->set_type(proto::TASK_TYPE_CAUSAL_LM);
+    task->mutable_data()->set_train("obj-2");
+    spec.mutable_training()->set_steps(10);
+    spec.mutable_training()->set_sequence_length(32);
+    return spec;
+  }
+  Status check(proto::JobSpec spec, ModelInputs inputs = {}) const {
+    EXPECT_TRUE(finish_job(spec).ok()) << finish_job(spec).to_string();
+    const auto files = open_input_files(folder_.string());
+    if (spec.model().from() == "obj-1") inputs.model = files->get();
+    return check_model(spec, inputs);
+  }
+  void refused(const Status& status, const std::string& field, const std::string& value,
+               const std::string& rule) const {
+    EXPECT_EQ(status.code(), Code::kInvalidArgument);
+    EXPECT_EQ(status.field(), field) << status.to_string();
+    EXPECT_THAT(status.value(), HasSubstr(value)) << status.to_string();
+    EXPECT_THAT(status.rule(), HasSubstr(rule)) << status.to_string();
+  }
+
+  const fs::path folder_;
+  Shapes shapes_;
+};
+
+TEST_F(CheckModelTest, TakesAFolderThatFits) {
+  EXPECT_EQ(check(fine_tune()).to_string(), "ok");
+  auto shorter = fine_tune();
+  shorter.mutable_training()->set_sequence_length(8);
+  EXPECT_TRUE(check(shorter).ok());
+}
+
+TEST_F(CheckModelTest, ReadsTheConfiguration) {
+  const std::tuple<std::string, std::string, std::string> cases[] = {
+      {"{\"n_embd\": 6", "config.json", "valid JSON"},
+      {"[1]", "config.json", "model_type"},
+      {config({{"model_type", "\"llama\""}}), "model_type llama", "must be one of gpt2"},
+      {config({{"model_type", ""}}), "model_type absent", "must name"},
+      {config({{"n_head", "4"}}), "n_head 4", "must divide n_embd"},
+      {config({{"n_embd", "\"six\""}}), "n_embd \"six\"", "must be an integer"},
+      {config({{"rope_theta", "10000"}}), "rope_theta 10000", ""},
+      {config({{"n_embd", "6"}, {"n_embd\": 6, \"n_embd", "6"}}), "n_embd", "twice"},
+  };
+  for (const auto& [text, value, rule] : cases) {
+    write("config.json", text);
+    refused(check(fine_tune()), "model.from", value, rule);
+  }
+  fs::remove(folder_ / "config.json");
+  refused(check(fine_tune()), "model.from", "obj-1", "must hold config.json");
+}
+
+TEST_F(CheckModelTest, HoldsTheWeightsAgainstTheConfiguration) {
+  Shapes missing = shapes_, wrong = shapes_, more = shapes_;
+  missing.erase("transformer.h.0.mlp.c_fc.bias");
+  write_weights("model.safetensors", missing);
+  refused(check(fine_tune()), "model.from", "transformer.h.0.mlp.c_fc.bias", "lack");
+  wrong["transformer.wte.weight"] = {1999, 6};
+  write_weights("model.safetensors", wrong);
+  refused(check(fine_tune()), "model.from", "transformer.wte.weight [1999, 6]", "[2000, 6]");
+  more["transformer.h.1.ln_1.weight"] = {6};
+  write_weights("model.safetensors", more);
+  refused(check(fine_tune()), "model.from", "transformer.h.1.ln_1.weight", "no parameter");
+  write_weights("model.safetensors", shapes_);
+  std::string bytes = read("model.safetensors");
+  for (size_t at = bytes.find("F32"); at < 20'000 && at != std::string::npos;
+       at = bytes.find("F32", at)) {
+    bytes.replace(at, 3, "I32");
+  }
+  write("model.safetensors", bytes);
+  refused(check(fine_tune()), "model.from", "I32", "must be F32");
+}
+
+TEST_F(CheckModelTest, ReadsTheHeadersOfDamagedFiles) {
+  const std::string whole = read("model.safetensors");
+  for (const std::string& bytes :
+       {std::string(), whole.substr(0, 5), whole.substr(0, 40), whole.substr(0, whole.size() - 1),
+        std::string(8, '\xff') + whole.substr(8), whole + "x"}) {
+    write("model.safetensors", bytes);
+    const Status status = check(fine_tune());
+    EXPECT_EQ(status.field(), "model.from") << status.to_string();
+    EXPECT_THAT(status.value(), HasSubstr("model.safetensors"));
+    EXPECT_FALSE(status.rule().empty()) << status.to_string();
+  }
+  fs::remove(folder_ / "model.safetensors");
+  refused(check(fine_tune()), "model.from", "model.safetensors", "neither");
+}
+
+TEST_F(CheckModelTest, TakesWeightsInSeveralFiles) {
+  Shapes first, second;
+  std::string map;
+  for (const auto& [name, shape] : shapes_) {
+    const bool one = first.size() < 5;
+    (one ? first : second)[name] = shape;
+    map += (map.empty() ? "\"" : ", \"") + name + "\": \"" + (one ? "a" : "b") + ".safetensors\"";
+  }
+  fs::remove(folder_ / "model.safetensors");
+  write_weights("a.safetensors", first);
+  write_weights("b.safetensors", second);
+  write("model.safetensors.index.json", "{\"weight_map\": {" + map + "}}");
+  EXPECT_EQ(check(fine_tune()).to_string(), "ok");
+  fs::remove(folder_ / "b.safetensors");
+  refused(check(fine_tune()), "model.from", "b.safetensors", "no such file");
+}
+
+TEST_F(CheckModelTest, TheJobFitsTheModel) {
+  auto longer = fine_tune();
+  longer.mutable_training()->set_sequence_length(33);
+  refused(check(longer), "training.sequence_length", "33", "n_positions = 32");
+  auto wide = fine_tune();
+  wide.mutable_parallel()->set_tensor(4);
+  refused(check(wide), "parallel.tensor", "4", "n_head = 3");
+}
+
+TEST_F(CheckModelTest, TheTokenizerFitsTheModel) {
+  fs::remove(folder_ / "tokenizer.json");
+  refused(check(fine_tune()), "tokenizer", "absent", "no tokenizer.json");
+  auto bytes = fine_tune();
+  bytes.mutable_tokenizer()->set_type(proto::TOKENIZER_TYPE_BYTE);
+  EXPECT_TRUE(check(bytes).ok());
+  auto given = fine_tune();
+  given.mutable_tokenizer()->set_type(proto::TOKENIZER_TYPE_BYTE_LEVEL_BPE);
+  given.mutable_tokenizer()->set_from("obj-3");
+  const auto file = open_input_files(kTokenizer).value();
+  EXPECT_EQ(check(given, {.tokenizer = file.get()}).to_string(), "ok");
+  write("tokenizer.json", "{}");
+  EXPECT_EQ(check(fine_tune()).field(), "model.from");
+  EXPECT_THAT(check(fine_tune()).value(), HasSubstr("tokenizer.json"));
+
+  fs::remove(folder_ / "tokenizer.json");
+  fs::copy_file(kTokenizer, folder_ / "tokenizer.json");
+  write("config.json", config({{"vocab_size", "300"}}));
+  shapes_["transformer.wte.weight"] = {300, 6};
+  write_weights("model.safetensors", shapes_);
+  refused(check(fine_tune()), "model.from", "tokens", "vocab_size = 300");
+  refused(check(given, {.tokenizer = file.get()}), "tokenizer.from", "bpe_tokenizer.json",
+          "vocab_size = 300");
+  write("config.json", config({{"vocab_size", "256"}}));
+  shapes_["transformer.wte.weight"] = {256, 6};
+  write_weights("model.safetensors", shapes_);
+  refused(check(bytes), "model.config.vocab_size", "256", "at least 257");
+}
+
+TEST_F(CheckModelTest, ReadsAJobsOwnConfiguration) {
+  auto spec = fine_tune();
+  spec.set_kind(proto::JOB_KIND_PRETRAIN);
+  spec.mutable_tokenizer()->set_type(proto::TOKENIZER_TYPE_BYTE);
+  spec.mutable_model()->Clear();
+  spec.mutable_model()->set_family("gpt2");
+  *spec.mutable_model()->mutable_config() = json_to_struct(config({{"model_type", ""}})).value();
+  EXPECT_EQ(check(spec).to_string(), "ok");
+  auto& fields = *spec.mutable_model()->mutable_config()->mutable_fields();
+  fields["n_head"].set_number_value(4);
+  refused(check(spec), "model.config.n_head", "4", "must divide");
+  fields["n_head"].set_number_value(3);
+  fields["rope_theta"].set_number_value(1e4);
+  EXPECT_EQ(check(spec).field(), "model.config.rope_theta");
+}
+
+TEST_F(CheckModelTest, ReadsACheckpointsManifest) {
+  proto::CheckpointManifest base;
+  base.set_id("ckpt-1");
+  base.set_family("gpt2");
+  *base.mutable_config() = json_to_struct(config()).value();
+  for (const auto& [name, shape] : shapes_) {
+    auto& tensor = *base.add_tensors();
+    tensor.set_name(name);
+    tensor.set_role(proto::TENSOR_ROLE_WEIGHT);
+    for (int64_t extent : shape) tensor.add_shape(extent);
+  }
+  auto spec = fine_tune();
+  spec.mutable_model()->set_from("ckpt-1");
+  EXPECT_EQ(check(spec, {.base = &base}).to_string(), "ok");
+  spec.mutable_training()->set_sequence_length(40);
+  refused(check(spec, {.base = &base}), "training.sequence_length", "40", "n_positions = 32");
+  spec.mutable_training()->set_sequence_length(8);
+  base.mutable_tensors(0)->set_shape(0, 7);
+  refused(check(spec, {.base = &base}), "model.from", "ckpt-1", "shape");
+  base.set_family("llama");
+  refused(check(spec, {.base = &base}), "model.from", "ckpt-1: family llama", "must be one of");
+}
+
+}  // namespace
+}  // namespace weft

@@ -1,0 +1,214 @@
+#include "worker/admission/check_model.h"
+
+#include <google/protobuf/struct.pb.h>
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "proto/checkpoint.pb.h"
+#include "proto/job.pb.h"
+#include "proto/json/job_rules.h"
+#include "worker/checkpoint/safetensors_header.h"
+#include "worker/data/tokenizers/tokenizer.h"
+#include "worker/models/hf_folder.h"
+
+namespace weft {
+namespace {
+
+constexpr int64_t kConfigBytesMax = 1 << 20;
+constexpr int64_t kIndexBytesMax = 64 << 20;
+constexpr int64_t kTokenizerBytesMax = 256 << 20;
+constexpr const char* kSingleFile = "model.safetensors";
+
+struct Model {
+  const ModelFamily* family = nullptr;
+  ModelConfigPtr config;
+};
+
+// An error of something inside the input that `field` names: "model.safetensors: wte.weight [2,
+// 3]".
+Status inside(const std::string& field, const std::string& where, const Status& status) {
+  if (status.code() == Code::kUnavailable) return status.with_prefix(field + ": ");
+  std::string value = where;
+  if (!status.field().empty()) value += ": " + status.field();
+  if (!status.value().empty()) value += (status.field().empty() ? ": " : " ") + status.value();
+  std::string rule = status.message();
+  if (!status.rule().empty()) rule = status.rule();
+  return Status::invalid(field, value, rule);
+}
+
+Result<Model> read_config(const std::string& text) {
+  Model model;
+  WEFT_ASSIGN_OR_RETURN(const std::string name, family_of_config(text));
+  model.family = find_family(name);
+  WEFT_ASSIGN_OR_RETURN(model.config, model.family->parse_config(text));
+  return model;
+}
+
+// The model of a family's name and a configuration's struct (job files, manifests).
+Result<Model> read_described(const std::string& family, const google::protobuf::Struct& config) {
+  Model model;
+  model.family = find_family(family);
+  if (model.family == nullptr) {
+    return fail(Status::invalid("family", family, "must be one of " + known_families()));
+  }
+  WEFT_ASSIGN_OR_RETURN(model.config, model.family->parse_config(struct_to_json(config)));
+  return model;
+}
+
+// The names of the weights' files: of model.safetensors alone, or of the index.
+Result<std::vector<std::string>> weight_files(const InputFiles& files) {
+  if (files.size(kSingleFile)) return std::vector<std::string>{kSingleFile};
+  const std::string index = checkpoint::kSafetensorsIndexName;
+  if (!files.size(index)) {
+    return fail(
+        Status::invalid("model.from", kSingleFile,
+                        "the folder has neither " + std::string(kSingleFile) + " nor " + index));
+  }
+  auto text = read_whole(files, index, kIndexBytesMax);
+  if (!text) return fail(inside("model.from", index, text.error()));
+  const auto map = checkpoint::parse_safetensors_index(*text, index);
+  if (!map) return fail(inside("model.from", index, map.error()));
+  std::set<std::string> names;
+  for (const auto& [tensor, file] : *map) names.insert(file);
+  return std::vector<std::string>(names.begin(), names.end());
+}
+
+Result<checkpoint::SafetensorsHeader> read_header(const InputFiles& files,
+                                                  const std::string& name) {
+  const auto size = files.size(name);
+  if (!size) return fail(Code::kInvalidArgument, "the folder has no such file");
+  std::string first;
+  if (*size >= 8) {
+    WEFT_ASSIGN_OR_RETURN(first, files.read(name, 0, 8));
+  }
+  WEFT_ASSIGN_OR_RETURN(const int64_t length, checkpoint::safetensors_header_bytes(first, *size));
+  WEFT_ASSIGN_OR_RETURN(const std::string text, files.read(name, 8, length));
+  return checkpoint::parse_safetensors_header(text, *size - 8 - length);
+}
+
+// Every parameter of the configuration is in the files, as it has to be, and nothing else is.
+Status check_weights(const Model& model, const InputFiles& files) {
+  std::map<std::string, SafetensorInfo> tensors;
+  std::map<std::string, std::string> file_of;
+  WEFT_ASSIGN_OR_RETURN(const auto names, weight_files(files));
+  for (const std::string& name : names) {
+    auto header = read_header(files, name);
+    if (!header) return inside("model.from", name, header.error());
+    for (auto& [tensor, info] : header->tensors) {
+      if (const auto [at, fresh] = file_of.emplace(tensor, name); !fresh) {
+        return Status::invalid("model.from", name + ": " + tensor,
+                               "the tensor stands in " + at->second + " too");
+      }
+      tensors[tensor] = std::move(info);
+    }
+  }
+  std::vector<std::string> all;
+  for (const auto& [tensor, file] : file_of) all.push_back(tensor);
+  const auto matched =
+      match_weights(*model.family, *model.config, model.family->plan(*model.config, 1, 0), all,
+                    [&](const std::string& tensor) -> const SafetensorInfo* {
+                      auto it = tensors.find(tensor);
+                      return it == tensors.end() ? nullptr : &it->second;
+                    });
+  if (matched) return {};
+  auto file = file_of.find(matched.error().field());
+  const std::string where = file == file_of.end() ? kSingleFile : file->second;
+  return inside("model.from", where, matched.error());
+}
+
+Status check_manifest(const Model& model, const proto::CheckpointManifest& base) {
+  std::map<std::string, const proto::TensorEntry*> weights;
+  for (const auto& tensor : base.tensors()) {
+    if (tensor.role() == proto::TENSOR_ROLE_WEIGHT) weights[tensor.name()] = &tensor;
+  }
+  for (const ParameterInfo& info : model.family->plan(*model.config, 1, 0)) {
+    auto it = weights.find(info.name);
+    if (it != weights.end() && std::ranges::equal(it->second->shape(), info.shape.extents())) {
+      continue;
+    }
+    return Status::invalid(
+        "model.from", base.id() + ": " + info.name,
+        "the checkpoint has to hold it with the shape " + info.shape.to_string());
+  }
+  return {};
+}
+
+Result<Model> find_model(const proto::JobSpec& spec, const ModelInputs& inputs) {
+  if (inputs.model != nullptr) {
+    const auto text = read_whole(*inputs.model, "config.json", kConfigBytesMax);
+    if (!text) {
+      return fail(text.error().code() == Code::kNotFound
+                      ? Status::invalid("model.from", spec.model().from(),
+                                        "must hold config.json: it is no Hugging Face folder")
+                      : inside("model.from", "config.json", text.error()));
+    }
+    auto model = read_config(*text);
+    if (!model) return fail(inside("model.from", "config.json", model.error()));
+    WEFT_RETURN_IF_ERROR(check_weights(*model, *inputs.model));
+    return model;
+  }
+  if (inputs.base != nullptr) {
+    auto model = read_described(inputs.base->family(), inputs.base->config());
+    if (!model) return fail(inside("model.from", inputs.base->id(), model.error()));
+    WEFT_RETURN_IF_ERROR(check_manifest(*model, *inputs.base));
+    return model;
+  }
+  if (!spec.model().has_config()) return Model();
+  auto model = read_described(spec.model().family(), spec.model().config());
+  if (model) return model;
+  Status status = model.error();
+  return fail(status.with_field("model.config." + model.error().field()));
+}
+
+// The tokenizer's json among the files of an input: tokenizer.json, or the only file.
+std::string tokenizer_name(const InputFiles& files) {
+  const auto names = files.names();
+  return names.size() == 1 ? names.front() : "tokenizer.json";
+}
+
+Status check_tokenizer_files(const std::string& field, const InputFiles& files,
+                             const std::string& name, int64_t vocabulary) {
+  auto json = read_whole(files, name, kTokenizerBytesMax);
+  if (!json) return inside(field, name, json.error());
+  std::string beside;
+  if (files.size("tokenizer_config.json")) {
+    auto text = read_whole(files, "tokenizer_config.json", kConfigBytesMax);
+    if (!text) return inside(field, "tokenizer_config.json", text.error());
+    beside = std::move(*text);
+  }
+  const auto tokenizer = load_tokenizer_json(*json, beside);
+  if (!tokenizer) return inside(field, name, tokenizer.error());
+  if (vocabulary == 0 || (*tokenizer)->vocab_size() <= vocabulary) return {};
+  return Status::invalid(
+      field, name + " with " + std::to_string((*tokenizer)->vocab_size()) + " tokens",
+      "must have at most the model's vocab_size = " + std::to_string(vocabulary));
+}
+
+Status check_tokenizer(const proto::JobSpec& spec, const ModelInputs& inputs, int64_t vocabulary) {
+  if (inputs.tokenizer != nullptr) {
+    return check_tokenizer_files("tokenizer.from", *inputs.tokenizer,
+                                 tokenizer_name(*inputs.tokenizer), vocabulary);
+  }
+  if (spec.has_tokenizer() || inputs.model == nullptr) return {};
+  if (inputs.model->size("tokenizer.json")) {
+    return check_tokenizer_files("model.from", *inputs.model, "tokenizer.json", vocabulary);
+  }
+  return Status::invalid("tokenizer", "absent",
+                         "is required: the model's folder has no tokenizer.json; give "
+                         "tokenizer.type or tokenizer.from");
+}
+
+}  // namespace
+
+Status check_model(const proto::JobSpec& spec, const ModelInputs& inputs) {
+  WEFT_ASSIGN_OR_RETURN(const Model model, find_model(spec, inputs));
+  if (model.config == nullptr) return check_tokenizer(spec, inputs, 0);
+  WEFT_ASSIGN_OR_RETURN(const auto written,
+                        json_to_struct(model.family->config_json(*model.config, ExportHead{})));
+  WEFT_RETURN_IF_ERROR(check_model_fit(spec, written));
+  return check_tokenizer(spec, inputs, model.config->vocabulary);
+}
+
+}  // namespace weft

@@ -1,0 +1,36 @@
+// What a job says of its model and tokenizer, held against the files that it names, before anything
+// is started: the same rules by which its ranks would fail. Only configurations, headers and
+// tokenizers are read, never weights.
+//
+// Thread safety: pure but for reading the files. Ownership: refers to its arguments.
+// Invariants: 1. what passes here is not refused by a rank for its configuration, its weights'
+// names, shapes and dtypes, or its tokenizer. 2. an error's field is one of the job file.
+#pragma once
+
+#include "proto/base/status.h"
+#include "worker/admission/input_files.h"
+
+namespace weft::proto {
+class CheckpointManifest;
+class JobSpec;
+}  // namespace weft::proto
+
+namespace weft {
+
+struct ModelInputs {
+  const InputFiles* model = nullptr;                // of model.from, a Hugging Face folder
+  const proto::CheckpointManifest* base = nullptr;  // of model.from, a checkpoint
+  const InputFiles* tokenizer = nullptr;            // of tokenizer.from
+};
+
+// `spec` is finished (proto/json/job_rules.h). Of an input that is not at hand (the command line
+// knows no checkpoint's manifest) nothing is checked.
+//   model.config    the family knows it, and takes each key's value
+//   model folder    config.json likewise; the weights' names, shapes and dtypes are what it asks
+//   for checkpoint      likewise, from its manifest the job         sequence length, tensor axis
+//   and vocabulary fit (check_model_fit) tokenizer       is given or comes with the model, can be
+//   read, and has no more tokens than the
+//                   model's vocabulary
+Status check_model(const proto::JobSpec& spec, const ModelInputs& inputs);
+
+}  // namespace weft
