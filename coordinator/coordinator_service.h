@@ -66,8 +66,11 @@ class CoordinatorService final : public Service {
   Parts parts_;
   const Clock::Duration started_;
 
-  std::mutex probe_mutex_;  // guards the next members
-  Clock::Duration probed_{-1};
+  Status probe();
+
+  std::mutex probe_mutex_;      // guards the next members, never held over a write
+  Clock::Duration probed_{-1};  // when the last probe began
+  bool probing_ = false;
   Status probe_;
 };
 

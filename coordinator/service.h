@@ -38,7 +38,7 @@ struct JobFilter {
   proto::JobKind kind = proto::JOB_KIND_UNSPECIFIED;
   std::string name;                           // exactly; empty: all
   std::map<std::string, std::string> labels;  // all of
-  std::string after;                          // id of the last job of the previous page
+  std::string after;                          // `next` of the previous page
   int limit = kPageLimitDefault;              // 1 .. kPageLimitMax
   bool newest_first = false;                  // else in order of submission
 };

@@ -1,5 +1,7 @@
 // Requests that change a job, and the lists of jobs.
 #include <algorithm>
+#include <charconv>
+#include <limits>
 
 #include "coordinator/coordinator_service.h"
 
@@ -26,6 +28,16 @@ bool passes(const JobFilter& filter, const proto::Job& job) {
   });
 }
 
+// A page's place is a sequence of submission, so that it outlives the job that stood there.
+Result<int64_t> parse_place(const JobFilter& filter) {
+  const std::string& text = filter.after;
+  int64_t place = filter.newest_first ? std::numeric_limits<int64_t>::max() : 0;
+  if (text.empty()) return place;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), place);
+  if (error == std::errc() && end == text.data() + text.size() && place >= 0) return place;
+  return fail(Status::invalid("after", text, "must be the `next` of a page of jobs"));
+}
+
 Status check_limit(int limit) {
   if (limit >= 1 && limit <= kPageLimitMax) return {};
   return Status::invalid("limit", std::to_string(limit),
@@ -41,24 +53,21 @@ Result<JobPage> CoordinatorService::jobs(const JobFilter& filter) {
   std::vector<JobPointer> all = parts_.store.jobs();
   if (filter.newest_first) std::reverse(all.begin(), all.end());
   JobPage page;
-  bool reached = filter.after.empty();
+  WEFT_ASSIGN_OR_RETURN(const int64_t after, parse_place(filter));
   bool more = false;
   for (const JobPointer& job : all) {
     const bool wanted = passes(filter, *job);
     page.total += wanted ? 1 : 0;
-    if (reached && wanted) {
+    const int64_t place = job->submit_sequence();
+    if (wanted && (filter.newest_first ? place < after : place > after)) {
       if (static_cast<int>(page.jobs.size()) < filter.limit) {
         page.jobs.push_back(*job);
       } else {
         more = true;
       }
     }
-    reached = reached || job->id() == filter.after;
   }
-  if (!reached) {
-    return fail(Status::invalid("after", filter.after, "must be the id of a job that exists"));
-  }
-  if (more) page.next = page.jobs.back().id();
+  if (more) page.next = std::to_string(page.jobs.back().submit_sequence());
   return page;
 }
 

@@ -179,18 +179,30 @@ Result<proto::ObjectManifest> CoordinatorService::object(const std::string& id) 
   return parts_.store.object(id);
 }
 
+// One write a second at most, however often it is asked, and one at a time: while the disk stalls
+// one caller waits for it, the others are told at once.
+Status CoordinatorService::probe() {
+  constexpr auto kSlow = std::chrono::seconds(2);
+  std::unique_lock lock(probe_mutex_);
+  const Clock::Duration now = parts_.clock.monotonic();
+  if (probing_ && now - probed_ > kSlow) {
+    return {Code::kUnavailable, "the store does not answer; see whether its disk is stuck"};
+  }
+  if (probing_ || (probed_.count() >= 0 && now - probed_ < std::chrono::seconds(1))) return probe_;
+  probing_ = true;
+  probed_ = now;
+  lock.unlock();
+  Status status = parts_.store.probe();
+  lock.lock();
+  probing_ = false;
+  return probe_ = std::move(status);
+}
+
 Health CoordinatorService::health() {
   Health health;
-  {
-    std::lock_guard lock(probe_mutex_);  // one write a second at most, however often it is asked
-    const Clock::Duration now = parts_.clock.monotonic();
-    if (probed_.count() < 0 || now - probed_ >= std::chrono::seconds(1)) {
-      probe_ = parts_.store.probe();
-      probed_ = now;
-    }
-    health.ready = probe_.ok();
-    if (!probe_.ok()) health.problem = probe_.to_string();
-  }
+  const Status writes = probe();
+  health.ready = writes.ok();
+  if (!writes.ok()) health.problem = writes.to_string();
   health.version = parts_.version;
   health.uptime_seconds =
       std::chrono::duration_cast<std::chrono::seconds>(parts_.clock.monotonic() - started_).count();

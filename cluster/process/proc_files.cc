@@ -146,6 +146,9 @@ Result<User> find_user(const std::string& name) {
                 "there is no user " + name + ", as which ranks run when the agent is root; " +
                     "run cluster/deploy/setup.sh");
   }
+  if (found->pw_uid == 0) {
+    return fail(Status::invalid("user", name, "must not be root: no rank runs as root"));
+  }
   return User{found->pw_uid, found->pw_gid, found->pw_dir};
 }
 

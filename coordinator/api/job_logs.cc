@@ -123,6 +123,9 @@ Result<Response> logs(Service& service, const Request& request) {
     if (const std::string* last = request.header("last-event-id")) {
       WEFT_ASSIGN_OR_RETURN(place, parse_place(*last));
     }
+    // A rank or attempt that cannot be is an error before the stream begins.
+    WEFT_ASSIGN_OR_RETURN([[maybe_unused]] const LogSlice first,
+                          service.logs(job, place.attempt, static_cast<int32_t>(rank), 0, 1));
     return stream_response(
         service, request,
         std::make_unique<LogFollow>(service, job, place, static_cast<int32_t>(rank), attempt == 0));

@@ -98,13 +98,6 @@ Status drop_old_checkpoints(const RankWorld& world, JobEdit& edit) {
   return {};
 }
 
-// Further than the newest checkpoint so far: nothing of it has to be trained again.
-bool goes_further(const RankWorld& world, const proto::Job& job, int64_t step) {
-  if (job.checkpoint().empty()) return step > 0;
-  const auto newest = world.store.checkpoint(job.checkpoint());
-  return newest && step > newest->state().step();
-}
-
 Status on_checkpoint(const RankWorld& world, JobEdit& edit, const proto::CheckpointCommit& commit,
                      const std::string& id) {
   proto::Job& job = edit.job;
@@ -113,7 +106,10 @@ Status on_checkpoint(const RankWorld& world, JobEdit& edit, const proto::Checkpo
   manifest.set_id(id);
   manifest.set_job(job.id());
   manifest.set_attempt(job.attempt());
-  manifest.set_created_ms(world.clock.wall_ms());
+  // Readers take checkpoints in the order of this time: it goes on also where the clock goes back.
+  const auto newest = world.store.checkpoint(job.checkpoint());
+  manifest.set_created_ms(
+      std::max(world.clock.wall_ms(), newest ? newest->created_ms() + 1 : int64_t{0}));
   manifest.set_why(commit.why());
   int64_t bytes = 0;
   for (const auto& tensor : manifest.tensors()) {
@@ -123,7 +119,7 @@ Status on_checkpoint(const RankWorld& world, JobEdit& edit, const proto::Checkpo
   }
   manifest.set_bytes(bytes);
   const int64_t step = manifest.state().step();
-  if (job.restarts() > 0 && goes_further(world, job, step)) job.set_restarts(0);
+  if (step > (newest ? newest->state().step() : 0)) job.set_restarts(0);
   job.set_checkpoint(id);
   auto& event =
       edit.event("checkpoint", "info", fmt::format("{} of step {}, {} bytes", id, step, bytes));

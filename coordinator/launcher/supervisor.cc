@@ -240,7 +240,12 @@ void Supervisor::take_rank(const std::string& node, const proto::RankEnvelope& e
   Active* active = find_active(envelope.job(), envelope.attempt());
   if (active == nullptr) return;
   if (envelope.has_started()) active->since = now();
-  if (envelope.has_checkpoint()) active->checkpoint_wanted = false;
+  if (envelope.has_checkpoint()) {  // one at an interval may have been begun before the request
+    if (envelope.checkpoint().why() != "interval") active->checkpoint_wanted = false;
+    for (auto& [name, part] : active->parts) {  // the next request is told anew
+      if (part.told == proto::CONTROL_KIND_CHECKPOINT) part.told_session = 0;
+    }
+  }
   const JobPointer after = parts_.store.find(envelope.job());
   const bool over = !after || !is_active(after->state()) || after->attempt() != envelope.attempt();
   if (over) retire(active->key, envelope.has_failed());

@@ -64,6 +64,9 @@ void Supervisor::recall() {
       active.nodes.push_back(placed.name());
       // Told to start before: a node that does not list it any more has lost it.
       active.parts[placed.name()].prepared = job->state() != proto::JOB_STATE_STARTING;
+      // Stored as lost, but not yet what follows for its attempt: it is found lost once more.
+      auto node = nodes_.find(placed.name());
+      if (node != nodes_.end()) node->second.info.set_state(proto::NODE_STATE_READY);
     }
     active_[job->id()] = std::move(active);
     if (!is_active(job->state())) retire(key, true);

@@ -90,6 +90,29 @@ class Cluster:
                 found.append(int(entry.name))
         return found
 
+    @staticmethod
+    def below(parents, program):
+        """Processes that run `program` and descend from one of `parents`."""
+        names, parent_of = {}, {}
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit():
+                continue
+            try:
+                argv = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            names[int(entry.name)] = Path(argv[0]).name
+            parent_of[int(entry.name)] = int(fields[1])
+        found = []
+        for pid, name in names.items():
+            above = parent_of.get(pid)
+            while above and above not in parents:
+                above = parent_of.get(above)
+            if above and name == program:
+                found.append(pid)
+        return found
+
     # ---- REST -------------------------------------------------------------------------------------
     def token(self):
         for name in ("token", "admin.token", "coordinator/token"):

@@ -84,6 +84,11 @@ TEST_F(ProcessTest, AnotherUser) {
   EXPECT_EQ(log().find("(root)"), std::string::npos) << log();
 }
 
+TEST(FindUser, RefusesRootAndWhoIsNotThere) {
+  EXPECT_EQ(find_user("root").error().field(), "user");
+  EXPECT_EQ(find_user("no-such-user").error().code(), Code::kFailedPrecondition);
+}
+
 TEST_F(ProcessTest, AReusedPidIsNotTakenForTheProcess) {
   options_.argv = {"/bin/sleep", "100"};
   auto process = start_process(options_);

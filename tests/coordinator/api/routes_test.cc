@@ -156,6 +156,9 @@ TEST(Routes, LogsKeepCharactersWhole) {
   }
   EXPECT_EQ(joined, "a\xc3\xa4\xef\xbf\xbd\xe2\x82\xac!");
   EXPECT_THAT(served.ask("GET", "jobs/" + id + "/logs/sources").body, HasSubstr("\"bytes\":8"));
+  const std::string stream = "Accept: text/event-stream\r\n";
+  EXPECT_EQ(served.ask("GET", "jobs/" + id + "/logs?rank=9", "", stream).status, 400);
+  EXPECT_EQ(served.ask("GET", "jobs/" + id + "/logs?attempt=9", "", stream).status, 400);
 }
 
 TEST(Routes, HealthNodesAndTheDocument) {

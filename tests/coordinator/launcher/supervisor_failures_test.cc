@@ -158,6 +158,24 @@ TEST_F(SupervisorTest, NodesThatNeverComeBackLoseTheirJobAfterAWholeLease) {
   EXPECT_EQ(job(id).placement().nodes(0).name(), "n2");
 }
 
+// The coordinator died between the write that tells of a lost node and the end of its attempt.
+TEST_F(SupervisorTest, ANodeThatWasStoredAsLostLosesItsJobAfterARestart) {
+  FakeAgent a("n1", 1), b("n2", 1);
+  a.connect(*supervisor_);
+  const std::string id = submit(1);
+  bring_up(id, 1, {&a});
+  proto::NodeInfo lost = store_->nodes().at(0);
+  lost.set_state(proto::NODE_STATE_LOST);
+  ASSERT_TRUE(store_->put_node(lost, true).ok());
+  restart();
+  b.connect(*supervisor_);
+  live(32, {&b});
+  EXPECT_EQ(job(id).attempt(), 1) << "it may come back within a lease";
+  live(8, {&b});
+  EXPECT_EQ(job(id).attempt(), 2);
+  EXPECT_EQ(job(id).placement().nodes(0).name(), "n2");
+}
+
 TEST_F(SupervisorTest, ANodeThatForgotItsAttemptEndsIt) {
   FakeAgent a("n1", 1);
   a.connect(*supervisor_);

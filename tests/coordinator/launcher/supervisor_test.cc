@@ -107,6 +107,47 @@ TEST_F(SupervisorTest, PauseAndCancelTravelToTheRanks) {
   EXPECT_EQ(a.take(proto::NodeFrame::kStop).size(), 1u);
 }
 
+TEST_F(SupervisorTest, EachRequestForACheckpointIsTold) {
+  FakeAgent a("n1", 1);
+  a.connect(*supervisor_);
+  const std::string id = submit(1);
+  bring_up(id, 1, {&a});
+  ASSERT_TRUE(content_->put_chunk(sha256_hex("w"), "w").ok());
+  const auto write = [&](uint64_t sequence, const std::string& why) {
+    auto message = commit(id, 1, sequence, "w", static_cast<int64_t>(10 * sequence));
+    message.mutable_checkpoint()->set_why(why);
+    a.rank(message);
+    step();
+  };
+  for (const uint64_t sequence : {2, 4, 6}) {
+    ASSERT_TRUE(supervisor_->request_checkpoint(id).ok());
+    step();
+    EXPECT_EQ(a.take(proto::NodeFrame::kControl).size(), 1u) << sequence;
+    write(sequence, "interval");
+    EXPECT_EQ(a.take(proto::NodeFrame::kControl).size(), 1u) << "that one was begun before";
+    write(sequence + 1, "request");
+    live(3, {&a});
+    EXPECT_EQ(a.take(proto::NodeFrame::kControl).size(), 0u);
+  }
+}
+
+// Streams and pages of checkpoints go by their times.
+TEST_F(SupervisorTest, CheckpointsOfOneMomentStayInOrder) {
+  FakeAgent a("n1", 1);
+  a.connect(*supervisor_);
+  const std::string id = submit(1);
+  bring_up(id, 1, {&a});
+  ASSERT_TRUE(content_->put_chunk(sha256_hex("w"), "w").ok());
+  for (uint64_t sequence = 2; sequence < 4; ++sequence) {
+    a.rank(commit(id, 1, sequence, "w", static_cast<int64_t>(sequence)));
+  }
+  step();
+  const auto found = store_->checkpoints(id).value();
+  ASSERT_EQ(found.size(), 2u);
+  EXPECT_LT(found[0].created_ms(), found[1].created_ms());
+  EXPECT_EQ(found[1].state().step(), 3);
+}
+
 TEST_F(SupervisorTest, ACheckpointNeedsItsChunksAndTheNewestStay) {
   FakeAgent a("n1", 1);
   a.connect(*supervisor_);
