@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/autograd/in_single.h"
 #include "kernels/autograd/tape.h"
 
 namespace weft {
@@ -16,6 +17,7 @@ std::vector<Tensor> Op::forward(Context& cx, std::span<const Tensor> inputs) {
 }
 
 std::vector<Tensor> apply(Context& cx, std::unique_ptr<Op> op, std::vector<Tensor> inputs) {
+  if (needs_single(*op, inputs)) op = in_single(std::move(op));
   std::vector<Tensor> outputs;
   {
     const NoGrad inside(cx);

@@ -32,6 +32,12 @@ class Op {
   virtual std::vector<Tensor> vjp(Context& cx, std::span<const Tensor> saved,
                                   std::span<const Tensor> output_grads) = 0;
 
+  // Whether the op's kernels take inputs of this half type as they are; an op that does not runs in
+  // fp32 and its results are rounded (in_single.h). Inputs of several floating types: always so.
+  virtual bool native(DType /*half*/) const { return false; }
+  // Run in fp32 for want of a kernel: whether this result is rounded (a loss is not).
+  virtual bool rounds(size_t /*output*/) const { return true; }
+
   // Which inputs and outputs the vjp needs; everything else is freed as soon as nobody holds it.
   // Also the place to keep shapes. Called once, right after forward.
   virtual std::vector<Tensor> saves(std::span<const Tensor> inputs,

@@ -3,6 +3,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "kernels/cpu/convert.h"
 #include "kernels/tensor/strided.h"
 
 namespace weft {
@@ -13,11 +14,13 @@ struct Entry {
   std::vector<Tensor> saved;
   // By input: its identity where it requires a gradient, else 0; the handle where it is a leaf.
   std::vector<uint64_t> input_ids;
+  std::vector<DType> input_dtypes;
   std::vector<Tensor> leaves;
   std::vector<uint64_t> output_ids;
 };
 
-// Sums gradients by tensor. One that came in is only written to when nobody else can see it.
+// Sums gradients by tensor. One that came in is only written to when nobody else can see it; of two
+// dtypes (a leaf's may come in half and in fp32) the sum has the wider.
 class GradientSums {
  public:
   void add(ThreadPool& pool, uint64_t id, Tensor gradient) {
@@ -26,14 +29,15 @@ class GradientSums {
       sum = std::move(gradient);
       return;
     }
+    if (size_of(sum.dtype()) < size_of(gradient.dtype())) std::swap(sum, gradient);
     if (!(sum.unique() && sum.contiguous())) {
-      if (gradient.unique() && gradient.contiguous()) {
+      if (gradient.dtype() == sum.dtype() && gradient.unique() && gradient.contiguous()) {
         std::swap(sum, gradient);
       } else {
         sum = clone(pool, sum);
       }
     }
-    add_into(pool, gradient, sum);
+    cpu::add_converted(pool, gradient, sum);
   }
   Tensor take(uint64_t id) {
     const auto found = sums_.find(id);
@@ -49,9 +53,10 @@ class GradientSums {
 
 void add_to_leaf(ThreadPool& pool, const Tensor& leaf, Tensor gradient) {
   if (const Tensor held = leaf.grad(); held) {
-    add_into(pool, gradient, held);
+    cpu::add_converted(pool, gradient, held);
     return;
   }
+  gradient = cpu::converted(pool, gradient, gradient_dtype(leaf.dtype()));
   const bool ours = gradient.unique() && gradient.contiguous();
   leaf.set_grad(ours ? std::move(gradient) : clone(pool, gradient));
 }
@@ -85,7 +90,9 @@ struct Tape::State {
         const bool has_gradient = i < gradients.size() && gradients[i];
         if (has_gradient && leaf) to_leaf(leaf, std::move(gradients[i]));
         if (has_gradient && !leaf && entry.input_ids[i] != 0) {
-          sums.add(cx.pool, entry.input_ids[i], std::move(gradients[i]));
+          Tensor gradient = cpu::converted(cx.pool, gradients[i], entry.input_dtypes[i]);
+          gradients[i] = Tensor();
+          sums.add(cx.pool, entry.input_ids[i], std::move(gradient));
         }
         if (leaf && --uses[leaf.id()] == 0) done(leaf);
       }
@@ -123,6 +130,7 @@ void Tape::record(std::unique_ptr<Op> op, std::span<const Tensor> inputs,
   Entry entry;
   for (const Tensor& input : inputs) {
     entry.input_ids.push_back(input.requires_grad() ? input.id() : 0);
+    entry.input_dtypes.push_back(input ? input.dtype() : DType::kF32);
     entry.leaves.push_back(input.leaf() ? input : Tensor());
   }
   entry.saved = op->saves(inputs, outputs);

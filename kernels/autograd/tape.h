@@ -3,7 +3,8 @@
 // Thread safety: the rank's compute thread. Ownership: owns the recorded ops and what they saved.
 // Invariants: 1. an entry and what it saved are released as soon as its vjp has run. 2. gradients
 // of leaves are added to what the leaf already holds (accumulation over micro-batches). 3. the
-// order of the backward pass, and so every sum, depends on the recorded order only.
+// order of the backward pass, and so every sum, depends on the recorded order only. 4. the gradient
+// of a leaf of a half type is summed in fp32; that of a result has the result's dtype.
 #pragma once
 
 #include <functional>

@@ -44,6 +44,7 @@ class Binary final : public Op {
     constexpr std::string_view kNames[] = {"add", "subtract", "multiply", "divide"};
     return kNames[static_cast<size_t>(kind_)];
   }
+  bool native(DType) const override { return true; }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     WEFT_CHECK(inputs[0].dtype() == inputs[1].dtype(), "{}: dtypes {} and {}", name(),
                dtype_name(inputs[0].dtype()), dtype_name(inputs[1].dtype()));

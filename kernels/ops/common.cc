@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "kernels/cpu/convert.h"
+
 namespace weft::ops {
 
 int positive_dim(int dim, const Shape& shape) {
@@ -46,6 +48,7 @@ Split split_at(const Shape& shape, int dim) {
 Tensor reduce_to(Context& cx, const Tensor& gradient, const Shape& shape) {
   if (gradient.shape() == shape) return gradient;
   Tensor sum = as_contiguous(cx.pool, gradient);
+  if (is_half(sum.dtype())) sum = cpu::converted(cx.pool, sum, DType::kF32);
   const int missing = gradient.shape().dims() - shape.dims();
   // Runs of neighbouring broadcast dims are summed at once.
   for (int dim = 0; dim < gradient.shape().dims();) {

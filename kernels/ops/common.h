@@ -30,7 +30,7 @@ int positive_dim(int dim, const Shape& shape);
 Shape broadcast_shape(const Shape& a, const Shape& b);
 // Strides with which x is walked as `shape`: 0 along broadcast dims.
 Strides broadcast_strides(const Tensor& x, const Shape& shape);
-// Sums `gradient` over the dims along which `shape` was broadcast.
+// Sums `gradient` over the dims along which `shape` was broadcast; a half type's sum is fp32.
 Tensor reduce_to(Context& cx, const Tensor& gradient, const Shape& shape);
 
 // A contiguous tensor as [outer, extent(dim), inner].

@@ -14,6 +14,7 @@ class CrossEntropySum final : public Op {
  public:
   explicit CrossEntropySum(int64_t ignore_index) : ignore_index_(ignore_index) {}
   std::string_view name() const override { return "cross_entropy_sum"; }
+  bool rounds(size_t) const override { return false; }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     const Shape& logits = inputs[0].shape();
     WEFT_CHECK(logits.dims() >= 1 &&

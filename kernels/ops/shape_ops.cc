@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "kernels/cpu/convert.h"
 #include "kernels/ops/common.h"
 #include "kernels/ops/ops.h"
 
@@ -52,6 +53,7 @@ class Reshape final : public ForwardOp {
  public:
   explicit Reshape(Shape shape) : shape_(shape) {}
   std::string_view name() const override { return "reshape"; }
+  bool native(DType) const override { return true; }
   std::vector<Tensor> forward(Context& cx, std::span<const Tensor> inputs) override {
     WEFT_CHECK(inputs[0].elements() == shape_.elements(), "reshape of {} to {}",
                inputs[0].shape().to_string(), shape_.to_string());
@@ -80,6 +82,7 @@ class Permute final : public ForwardOp {
  public:
   explicit Permute(std::span<const int> order) : order_(order.begin(), order.end()) {}
   std::string_view name() const override { return "permute"; }
+  bool native(DType) const override { return true; }
   std::vector<Tensor> forward(Context&, std::span<const Tensor> inputs) override {
     const Tensor& x = inputs[0];
     std::vector<int> sorted = order_, all(static_cast<size_t>(x.shape().dims()));
@@ -113,6 +116,7 @@ class Slice final : public ForwardOp {
  public:
   Slice(int dim, int64_t start, int64_t length) : dim_(dim), start_(start), length_(length) {}
   std::string_view name() const override { return "slice"; }
+  bool native(DType) const override { return true; }
   std::vector<Tensor> forward(Context&, std::span<const Tensor> inputs) override {
     return {narrowed(inputs[0], dim_, start_, length_)};
   }
@@ -137,6 +141,7 @@ class SplitOp final : public ForwardOp {
   SplitOp(int dim, std::span<const int64_t> lengths)
       : dim_(dim), lengths_(lengths.begin(), lengths.end()) {}
   std::string_view name() const override { return "split"; }
+  bool native(DType) const override { return true; }
   std::vector<Tensor> forward(Context&, std::span<const Tensor> inputs) override {
     std::vector<Tensor> parts;
     int64_t start = 0;
@@ -175,6 +180,7 @@ class Concat final : public ForwardOp {
  public:
   explicit Concat(int dim) : dim_(dim) {}
   std::string_view name() const override { return "concat"; }
+  bool native(DType) const override { return true; }
   std::vector<Tensor> forward(Context& cx, std::span<const Tensor> inputs) override {
     Shape shape = inputs[0].shape();
     shape[dim_] = 0;
@@ -211,6 +217,7 @@ class Pad final : public ForwardOp {
  public:
   Pad(int dim, int64_t before, int64_t after) : dim_(dim), before_(before), after_(after) {}
   std::string_view name() const override { return "pad"; }
+  bool native(DType) const override { return true; }
   std::vector<Tensor> forward(Context& cx, std::span<const Tensor> inputs) override {
     const Tensor& x = inputs[0];
     Shape shape = x.shape();
@@ -237,6 +244,7 @@ class Pad final : public ForwardOp {
 class Contiguous final : public ForwardOp {
  public:
   std::string_view name() const override { return "contiguous"; }
+  bool native(DType) const override { return true; }
   std::vector<Tensor> forward(Context& cx, std::span<const Tensor> inputs) override {
     return {clone(cx.pool, inputs[0])};
   }
@@ -249,24 +257,13 @@ class Contiguous final : public ForwardOp {
   }
 };
 
-class Cast final : public Op {
+class Cast final : public ForwardOp {
  public:
   explicit Cast(DType dtype) : dtype_(dtype) {}
   std::string_view name() const override { return "cast"; }
-  std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
-    return {{inputs[0].shape(), dtype_}};
-  }
-  void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
-    const Tensor x = as_contiguous(cx.pool, inputs[0]);
-    dispatch_all(x.dtype(), [&]<typename From>() {
-      dispatch_all(dtype_, [&]<typename To>() {
-        const From* from = x.data<From>();
-        To* to = outputs[0].data<To>();
-        cx.pool.parallel_for(x.elements(), 16384, [&](int64_t begin, int64_t end) {
-          for (int64_t i = begin; i < end; ++i) to[i] = static_cast<To>(from[i]);
-        });
-      });
-    });
+  bool native(DType) const override { return true; }
+  std::vector<Tensor> forward(Context& cx, std::span<const Tensor> inputs) override {
+    return {cpu::converted(cx.pool, inputs[0], dtype_)};
   }
   std::vector<Tensor> saves(std::span<const Tensor> inputs, std::span<const Tensor>) override {
     from_ = inputs[0].dtype();

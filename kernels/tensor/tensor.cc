@@ -130,6 +130,8 @@ template std::vector<double> Tensor::to_vector() const;
 template std::vector<int64_t> Tensor::to_vector() const;
 template std::vector<int32_t> Tensor::to_vector() const;
 template std::vector<uint8_t> Tensor::to_vector() const;
+template std::vector<bfloat16> Tensor::to_vector() const;
+template std::vector<float16> Tensor::to_vector() const;
 
 Tensor Tensor::view(Shape shape, std::span<const int64_t> strides, int64_t offset_elements) const {
   WEFT_CHECK(impl_ != nullptr, "an empty handle has no view");
@@ -175,9 +177,9 @@ void Tensor::mark_result() const {
 Tensor Tensor::grad() const { return impl_ == nullptr ? Tensor() : impl_->grad; }
 
 void Tensor::set_grad(Tensor grad) const {
-  WEFT_CHECK(!grad || grad.spec() == spec(), "gradient {} {} of a leaf {} {}",
-             grad ? grad.shape().to_string() : "", grad ? dtype_name(grad.dtype()) : "",
-             shape().to_string(), dtype_name(dtype()));
+  WEFT_CHECK(!grad || (grad.spec() == TensorSpec{shape(), gradient_dtype(dtype())}),
+             "gradient {} {} of a leaf {} {}", grad ? grad.shape().to_string() : "",
+             grad ? dtype_name(grad.dtype()) : "", shape().to_string(), dtype_name(dtype()));
   impl_->grad = std::move(grad);
 }
 

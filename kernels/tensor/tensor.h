@@ -6,7 +6,7 @@
 // Thread safety: handles as shared_ptr; elements are the caller's business. Ownership: the last
 // handle to a storage returns it to its allocator. Invariants: 1. strides are in elements and >=
 // 0. 2. requires_grad only on floating tensors. 3. the gradient of a leaf has the leaf's shape and
-// dtype.
+// gradient_dtype(its dtype): sums of half types are kept in fp32.
 #pragma once
 
 #include <cstdint>

@@ -1,7 +1,8 @@
 #include "worker/checkpoint/safetensors_convert.h"
 
-#include <bit>
 #include <cstring>
+
+#include "kernels/tensor/half.h"
 
 namespace weft::checkpoint {
 namespace {
@@ -17,17 +18,6 @@ void each(std::span<const char> bytes, std::span<float> out, const Function& fun
 
 }  // namespace
 
-float half_to_float(uint16_t half) {
-  const uint32_t sign = static_cast<uint32_t>(half & 0x8000U) << 16;
-  const uint32_t exponent = (half >> 10) & 0x1FU;
-  const uint32_t mantissa = half & 0x3FFU;
-  if (exponent == 31) return std::bit_cast<float>(sign | 0x7F800000U | (mantissa << 13));
-  if (exponent != 0)
-    return std::bit_cast<float>(sign | ((exponent + 112) << 23) | (mantissa << 13));
-  const float small = static_cast<float>(mantissa) * 0x1p-24F;  // subnormal or zero, exact
-  return sign != 0 ? -small : small;
-}
-
 bool convertible(std::string_view dtype) {
   return dtype == "F32" || dtype == "F64" || dtype == "F16" || dtype == "BF16" || dtype == "I64";
 }
@@ -38,10 +28,9 @@ bool convert_to_float(std::string_view dtype, std::span<const char> bytes, std::
   } else if (dtype == "F64") {
     each<double>(bytes, out, [](double x) { return static_cast<float>(x); });
   } else if (dtype == "F16") {
-    each<uint16_t>(bytes, out, half_to_float);
+    each<float16>(bytes, out, [](float16 x) { return float{x}; });
   } else if (dtype == "BF16") {
-    each<uint16_t>(bytes, out,
-                   [](uint16_t x) { return std::bit_cast<float>(static_cast<uint32_t>(x) << 16); });
+    each<bfloat16>(bytes, out, [](bfloat16 x) { return float{x}; });
   } else if (dtype == "I64") {
     each<int64_t>(bytes, out, [](int64_t x) { return static_cast<float>(x); });
   } else {

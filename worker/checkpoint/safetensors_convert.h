@@ -8,9 +8,6 @@
 
 namespace weft::checkpoint {
 
-// IEEE 754 half precision, exact.
-float half_to_float(uint16_t half);
-
 // `bytes` holds out.size() elements. False: no conversion from this dtype.
 bool convert_to_float(std::string_view dtype, std::span<const char> bytes, std::span<float> out);
 bool convertible(std::string_view dtype);

@@ -106,6 +106,7 @@ class CollectiveOp : public ops::ForwardOp {
  public:
   CollectiveOp(Communicator& comm, int dim, int64_t whole)
       : comm_(comm), dim_(dim), whole_(whole) {}
+  bool native(DType) const override { return true; }  // transports sum half types in fp32
   std::vector<Tensor> saves(std::span<const Tensor>, std::span<const Tensor>) override {
     return {};
   }

@@ -5,7 +5,8 @@
 // order.
 // Ownership: a rank owns its communicators; a split one may outlive the one it came from.
 // Invariants: 1. every transport implements every call for every size, one included. 2. reductions
-// run in an order that depends on size and element count only, so results repeat bit for bit.
+// run in an order that depends on size and element count only, so results repeat bit for bit. 3. a
+// sum of half types is taken in fp32 and rounded once.
 // Errors: a lost peer or transport is thrown as StatusError(kUnavailable). Tensors are contiguous.
 #pragma once
 
@@ -27,7 +28,7 @@ class Communicator {
   // Ranks of equal color, ordered by key, then by rank. A collective.
   virtual std::unique_ptr<Communicator> split(int color, int key) = 0;
 
-  virtual void all_reduce(Tensor& inout, ReduceOp op) = 0;  // kF32, kF64, kI64
+  virtual void all_reduce(Tensor& inout, ReduceOp op) = 0;  // but kI32, kU8
   // out is the concatenation, in rank order, of each rank's `in`; counts[r] elements come from rank
   // r (in has counts[rank()], out has their sum).
   virtual void all_gather(const Tensor& in, Tensor& out, std::span<const int64_t> counts) = 0;

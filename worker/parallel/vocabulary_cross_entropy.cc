@@ -20,6 +20,7 @@ class VocabularyCrossEntropy final : public ops::ForwardOp {
         ignore_index_(ignore_index),
         part_(part_of(vocabulary, comm.size(), comm.rank())) {}
   std::string_view name() const override { return "vocabulary_cross_entropy"; }
+  bool rounds(size_t) const override { return false; }
 
   std::vector<Tensor> forward(Context& cx, std::span<const Tensor> inputs) override {
     const Tensor x = as_contiguous(cx.pool, inputs[0]), labels = as_contiguous(cx.pool, inputs[1]);

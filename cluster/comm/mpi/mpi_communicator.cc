@@ -2,6 +2,7 @@
 
 #include <cstring>
 #include <numeric>
+#include <optional>
 
 #include "cluster/comm/arguments.h"
 #include "cluster/comm/reduce_elements.h"
@@ -69,22 +70,29 @@ void MpiCommunicator::all_reduce_small(std::byte* inout, size_t bytes, DType dty
   wait_all(requests);
   transfer_.count_sent(bytes * static_cast<size_t>(size_ - 1));
   const auto elements = static_cast<int64_t>(bytes / size_of(dtype));
-  std::memcpy(inout, term(0), bytes);
-  for (int r = 1; r < size_; ++r) reduce_elements(inout, term(r), elements, dtype, op);
+  std::vector<const void*> terms;
+  for (int r = 0; r < size_; ++r) terms.push_back(term(r));
+  reduce_terms(inout, terms, elements, dtype, op);
 }
 
 void MpiCommunicator::sum_parts(std::byte* whole, std::span<const size_t> part_bytes,
                                 std::byte* into, DType dtype, ReduceOp op) {
-  const size_t width = size_of(dtype);
+  const size_t width = size_of(dtype), own = part_bytes[static_cast<size_t>(rank_)];
+  std::optional<HalfSum> half;
+  if (is_half(dtype) && op == ReduceOp::kSum) {
+    half.emplace(into, static_cast<int64_t>(own / width), dtype);
+  }
   const auto fold = [&](const std::byte* piece, size_t offset, size_t bytes) {
-    reduce_elements(into + offset, piece, static_cast<int64_t>(bytes / width), dtype, op);
+    const auto count = static_cast<int64_t>(bytes / width);
+    if (half) return half->add(piece, static_cast<int64_t>(offset / width), count);
+    reduce_elements(into + offset, piece, count, dtype, op);
   };
-  const size_t own = part_bytes[static_cast<size_t>(rank_)];
   for (int shift = 1; shift < size_; ++shift) {
     const int to = neighbour(shift);
     transfer_.exchange({whole + before(part_bytes, to), part_bytes[static_cast<size_t>(to)], to},
                        {into, own, neighbour(-shift)}, fold);
   }
+  if (half) half->finish();
 }
 
 void MpiCommunicator::gather_parts(std::byte* whole, std::span<const size_t> part_bytes) {

@@ -39,14 +39,12 @@ class ThreadCommunicator final : public Communicator {
  private:
   // Adds up elements [start, start + count) of all ranks' `in`, in rank order, into `out`.
   void reduce_range(std::byte* out, int64_t start, int64_t count, DType dtype, ReduceOp op) const {
-    const size_t width = size_of(dtype);
-    const auto part = [&](int rank) {
-      return static_cast<const std::byte*>(meeting_->board(rank).in) +
-             static_cast<size_t>(start) * width;
-    };
-    if (count == 0) return;
-    std::memcpy(out, part(0), static_cast<size_t>(count) * width);
-    for (int r = 1; r < size(); ++r) reduce_elements(out, part(r), count, dtype, op);
+    std::vector<const void*> terms;
+    for (int r = 0; r < size(); ++r) {
+      terms.push_back(static_cast<const std::byte*>(meeting_->board(r).in) +
+                      static_cast<size_t>(start) * size_of(dtype));
+    }
+    reduce_terms(out, terms, count, dtype, op);
   }
 
   const std::shared_ptr<Meeting> meeting_;

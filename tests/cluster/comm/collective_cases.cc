@@ -15,7 +15,7 @@ namespace {
 // The element that rank `rank` holds at `index`: small integers, so that every sum is exact.
 template <typename T>
 T value(int rank, int64_t index) {
-  return static_cast<T>((rank * 31 + index * 7) % 23);
+  return static_cast<T>(static_cast<int64_t>((rank * 31 + index * 7) % 23));
 }
 
 template <typename T>
@@ -46,9 +46,9 @@ void expect_reduced(Communicator& comm, Allocator& allocator, int64_t count, Red
     T expected = value<T>(0, i);
     for (int r = 1; r < comm.size(); ++r) {
       const T term = value<T>(r, i);
-      if (op == ReduceOp::kSum) expected += term;
-      if (op == ReduceOp::kMax) expected = std::max(expected, term);
-      if (op == ReduceOp::kMin) expected = std::min(expected, term);
+      if (op == ReduceOp::kSum) expected = static_cast<T>(expected + term);
+      if (op == ReduceOp::kMax && term > expected) expected = term;
+      if (op == ReduceOp::kMin && term < expected) expected = term;
     }
     ASSERT_EQ(tensor.data<T>()[i], expected) << "count " << count << " index " << i;
   }
@@ -60,8 +60,34 @@ void all_reduce(Communicator& comm, Allocator& allocator) {
       expect_reduced<float>(comm, allocator, count, op);
       expect_reduced<double>(comm, allocator, count, op);
       expect_reduced<int64_t>(comm, allocator, count, op);
+      expect_reduced<bfloat16>(comm, allocator, count, op);
+      expect_reduced<float16>(comm, allocator, count, op);
     }
   }
+}
+
+// One large term and a small one from every rank: the small ones count only if the sum is rounded
+// once, at the end.
+template <typename T>
+void expect_one_rounding(Communicator& comm, Allocator& allocator, float large, float small) {
+  for (int64_t count : {int64_t{8}, int64_t{40'000}}) {
+    const float term = comm.rank() == 0 ? large : small;
+    std::vector<T> terms(static_cast<size_t>(count), static_cast<T>(term));
+    Tensor sum = Tensor::from<T>(allocator, {count}, terms);
+    comm.all_reduce(sum, ReduceOp::kSum);
+    const float exact = large + static_cast<float>(comm.size() - 1) * small;
+    for (const T value : sum.to_vector<T>()) ASSERT_EQ(value, static_cast<T>(exact));
+    std::vector<int64_t> counts;
+    for (int r = 0; r < comm.size(); ++r) counts.push_back(part_of(count, comm.size(), r).length);
+    Tensor part = Tensor::empty(allocator, {counts[static_cast<size_t>(comm.rank())]}, sum.dtype());
+    comm.reduce_scatter(Tensor::from<T>(allocator, {count}, terms), part, counts);
+    for (const T value : part.to_vector<T>()) ASSERT_EQ(value, static_cast<T>(exact));
+  }
+}
+
+void half_sums_round_once(Communicator& comm, Allocator& allocator) {
+  expect_one_rounding<bfloat16>(comm, allocator, 256.0F, 0.75F);
+  expect_one_rounding<float16>(comm, allocator, 4096.0F, 1.5F);
 }
 
 // Rounding shows the order: the same bits on every rank and each time.
@@ -117,6 +143,7 @@ void all_gather(Communicator& comm, Allocator& allocator) {
     expect_gathered<int64_t>(comm, allocator, scale);
     expect_gathered<int32_t>(comm, allocator, scale);
     expect_gathered<uint8_t>(comm, allocator, scale);
+    expect_gathered<bfloat16>(comm, allocator, scale);
   }
 }
 
@@ -255,6 +282,7 @@ void mesh(Communicator& comm, Allocator& allocator) {
 constexpr CollectiveCase kCases[] = {
     {"AllReduce", all_reduce},
     {"SumsRepeat", sums_repeat},
+    {"HalfSumsRoundOnce", half_sums_round_once},
     {"NanSpreads", nan_spreads},
     {"AllGather", all_gather},
     {"ReduceScatter", reduce_scatter},

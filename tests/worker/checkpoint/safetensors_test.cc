@@ -214,17 +214,6 @@ TEST_F(SafetensorsTest, OtherDtypesAreConverted) {
   EXPECT_FALSE(file->read_integers("d", {&integer, 1}).ok());
 }
 
-TEST(HalfPrecision, SpecialValues) {
-  using checkpoint::half_to_float;
-  EXPECT_EQ(half_to_float(0x0001), std::ldexp(1.0F, -24));
-  EXPECT_EQ(half_to_float(0x83FF), -1023 * std::ldexp(1.0F, -24));
-  EXPECT_EQ(half_to_float(0x7BFF), 65504.0F);
-  EXPECT_EQ(half_to_float(0x0400), std::ldexp(1.0F, -14));
-  EXPECT_EQ(half_to_float(0xFC00), -INFINITY);
-  EXPECT_TRUE(std::isnan(half_to_float(0x7E00)));
-  EXPECT_TRUE(std::signbit(half_to_float(0x8000)));
-}
-
 TEST_F(SafetensorsTest, TheWriterRefusesWhatDoesNotFitItsHeader) {
   const std::string path = folder_ + "/m.safetensors";
   EXPECT_THAT(write_counting(path, {{"a", {1}}, {"a", {2}}}).to_string(), HasSubstr("\"a\""));

@@ -1,0 +1,52 @@
+#include "kernels/cpu/level.h"
+
+#include <array>
+#include <cstdlib>
+#include <string>
+#include <utility>
+
+#include "proto/base/status.h"
+
+namespace weft::cpu {
+namespace {
+
+constexpr std::array<std::pair<std::string_view, Level>, 4> kLevels{
+    {{"bf16", Level::kBf16}, {"v4", Level::kV4}, {"v3", Level::kV3}, {"v2", Level::kV2}}};
+
+}  // namespace
+
+bool supported(Level level) {
+  switch (level) {
+    case Level::kBf16:
+      return __builtin_cpu_supports("x86-64-v4") && __builtin_cpu_supports("avx512bf16");
+    case Level::kV4:
+      return __builtin_cpu_supports("x86-64-v4");
+    case Level::kV3:
+      return __builtin_cpu_supports("x86-64-v3");
+    case Level::kV2:
+      break;
+  }
+  return true;
+}
+
+Level level_of(std::string_view name) {
+  for (const auto& [known, level] : kLevels) {
+    if (name.empty() ? supported(level) : name == known) {
+      if (supported(level)) return level;
+      throw StatusError(Status::invalid("WEFT_CPU_LEVEL", std::string(name),
+                                        "this processor does not have these instructions"));
+    }
+  }
+  throw StatusError(
+      Status::invalid("WEFT_CPU_LEVEL", std::string(name), "must be v2, v3, v4 or bf16"));
+}
+
+Level level() {
+  static const Level found = [] {
+    const char* name = std::getenv("WEFT_CPU_LEVEL");
+    return level_of(name == nullptr ? "" : name);
+  }();
+  return found;
+}
+
+}  // namespace weft::cpu

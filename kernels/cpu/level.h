@@ -1,0 +1,21 @@
+// Which instruction set the dispatched loops of kernels/cpu run with: the best that the processor
+// has, or a lower one that WEFT_CPU_LEVEL names (v2, v3, v4, bf16).
+//
+// Thread safety: from any thread; found once a process.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+namespace weft::cpu {
+
+// x86-64-v2 (SSE4.2), -v3 (AVX2, FMA, F16C), -v4 (AVX-512), and v4 with AVX512_BF16.
+enum class Level : uint8_t { kV2 = 2, kV3, kV4, kBf16 };
+
+bool supported(Level level);
+// Throws StatusError naming WEFT_CPU_LEVEL where it is no level or one that the processor lacks.
+Level level();
+// As level() for a value of the variable; empty: the best there is.
+Level level_of(std::string_view name);
+
+}  // namespace weft::cpu
