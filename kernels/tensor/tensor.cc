@@ -152,6 +152,17 @@ Tensor Tensor::view(Shape shape, std::span<const int64_t> strides, int64_t offse
 
 Tensor Tensor::detach() const { return view(shape(), strides(), 0); }
 
+void Tensor::rebind(const Tensor& other) const {
+  WEFT_CHECK(!grad() && other.shape() == shape() &&
+                 is_floating(dtype()) == is_floating(other.dtype()),
+             "{} {} shown as {} {}", dtype_name(other.dtype()), other.shape().to_string(),
+             dtype_name(dtype()), shape().to_string());
+  impl_->storage = other.impl_->storage;
+  impl_->strides = other.impl_->strides;
+  impl_->offset = other.impl_->offset;
+  impl_->dtype = other.impl_->dtype;
+}
+
 uint64_t Tensor::id() const {
   WEFT_CHECK(impl_ != nullptr, "an empty handle has no id");
   return impl_->id;

@@ -66,6 +66,9 @@ class Tensor {
   // Views outside autograd (no tape entry). The differentiable ones are in kernels/ops.
   Tensor view(Shape shape, std::span<const int64_t> strides, int64_t offset_elements) const;
   Tensor detach() const;  // same storage, no autograd state
+  // From now on every copy of this handle shows the elements of `other`, which has its shape and
+  // may have another floating dtype; it keeps its autograd state. No gradient may be held.
+  void rebind(const Tensor& other) const;
   uint64_t id() const;    // of the autograd identity; distinct for every op result
 
   // Autograd state.

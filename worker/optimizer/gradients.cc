@@ -5,6 +5,7 @@
 #include <cstring>
 #include <vector>
 
+#include "kernels/cpu/update.h"
 #include "kernels/ops/ops.h"
 
 namespace weft {
@@ -54,17 +55,25 @@ void sum_over(Communicator& comm, Allocator& allocator, std::vector<Tensor>& gra
   }
 }
 
-double sum_of_squares(Rank& rank, const Tensor& gradient) {
-  constexpr int64_t kBlock = 1 << 14;  // fixed, so that the sum does not depend on the pool's size
-  const float* values = gradient.data<float>();
-  const int64_t blocks = (gradient.elements() + kBlock - 1) / kBlock;
-  std::vector<double> partial(static_cast<size_t>(blocks), 0.0);
-  rank.pool->parallel_for(blocks, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t block = begin; block < end; ++block) {
-      const int64_t stop = std::min(gradient.elements(), (block + 1) * kBlock);
-      double sum = 0;
-      for (int64_t i = block * kBlock; i < stop; ++i) sum += double{values[i]} * double{values[i]};
-      partial[static_cast<size_t>(block)] = sum;
+// The squares of each gradient, added up in blocks of a fixed size, so that the sum does not depend
+// on the pool's.
+double sum_of_squares(Rank& rank, std::span<const Tensor> gradients) {
+  constexpr int64_t kBlock = 1 << 14;
+  struct Block {
+    const float* data;
+    int64_t count;
+  };
+  std::vector<Block> blocks;
+  for (const Tensor& gradient : gradients) {
+    const float* data = gradient.data<float>();
+    for (int64_t at = 0; at < gradient.elements(); at += kBlock) {
+      blocks.push_back({data + at, std::min(kBlock, gradient.elements() - at)});
+    }
+  }
+  std::vector<double> partial(blocks.size(), 0.0);
+  rank.pool->parallel_for(std::ssize(blocks), 1, [&](int64_t begin, int64_t end) {
+    for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
+      partial[i] = cpu::update().sum_of_squares(blocks[i].data, blocks[i].count);
     }
   });
   double sum = 0;
@@ -89,12 +98,12 @@ void reduce_gradients(Rank& rank, std::span<Parameter> parameters) {
 
 double global_gradient_norm(Rank& rank, std::span<Parameter> parameters) {
   Communicator& tensor = rank.mesh.axis(Axis::kTensor);
-  double squares = 0;
+  std::vector<Tensor> counted;
   for (const Parameter& parameter : parameters) {
-    const Tensor gradient = parameter.value.grad();
-    if (!gradient || (parameter.info.shard.whole() && tensor.rank() != 0)) continue;
-    squares += sum_of_squares(rank, whole_gradient(rank, parameter));
+    if (!parameter.value.grad() || (parameter.info.shard.whole() && tensor.rank() != 0)) continue;
+    counted.push_back(whole_gradient(rank, parameter));
   }
+  const double squares = sum_of_squares(rank, counted);
   Tensor total = Tensor::full(*rank.allocator, {1}, squares, DType::kF64);
   if (tensor.size() > 1) tensor.all_reduce(total, ReduceOp::kSum);
   return std::sqrt(*total.data<double>());

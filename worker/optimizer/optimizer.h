@@ -6,9 +6,16 @@
 //   p -= rate / (1 - b1^n) * m / (sqrt(v) / sqrt(1 - b2^n) + epsilon)
 // where n counts the updates of p, this one included.
 //
-// Thread safety: the rank's compute thread. Ownership: owns the moments; shares the parameters'
-// tensors. Invariants: 1. a parameter without a gradient is left as it is and its count of updates
-// stands still (the head of another task). 2. moments have the shard's shape, fp32.
+// Masters and moments lie in flat fp32 buffers, one behind the other in the order of the
+// parameters; what the forward pass computes with is the master itself or its rounding to a half
+// type. Gradients stay where the backward pass put them: a flat buffer of theirs would cost a copy
+// of each and could not lend its memory to activations.
+//
+// Thread safety: the rank's compute thread. Ownership: owns masters and moments; the parameters'
+// handles are rebound to them. Invariants: 1. a parameter without a gradient is left as it is and
+// its count of updates stands still (the head of another task). 2. masters and moments have the
+// shard's shape, fp32. 3. a value of a half type is its master rounded, after each step and
+// round_values.
 #pragma once
 
 #include <cstdint>
@@ -28,27 +35,37 @@ struct AdamWOptions {
 
 class AdamW {
  public:
-  // Moments start at 0.
-  AdamW(Rank& rank, std::vector<Parameter> parameters, AdamWOptions options);
+  // The parameters' values, fp32, become the masters; from then on they are of dtype `values`
+  // (fp32 or a half type). Moments start at 0.
+  AdamW(Rank& rank, std::vector<Parameter> parameters, AdamWOptions options,
+        DType values = DType::kF32);
 
   // One update from the gradients times `gradient_scale` (the clipping factor), which it clears.
   void step(double learning_rate, double gradient_scale = 1.0);
 
   // State of parameters()[i], to be saved and restored in place.
   struct State {
-    Tensor first_moment, second_moment;
+    Tensor master, first_moment, second_moment;
     int64_t updates = 0;
   };
   std::vector<State>& states() { return states_; }
   std::vector<Parameter>& parameters() { return parameters_; }
+  // The values follow masters that were written to.
+  void round_values();
 
  private:
-  void update(size_t index, const Tensor& gradient, double rate, double gradient_scale);
+  struct Update;  // what one step does to one parameter
+  Update update_of(size_t index, double rate, double gradient_scale);
+  void apply(const Update& update, int64_t begin, int64_t end) const;
 
   Rank& rank_;
   std::vector<Parameter> parameters_;
   std::vector<State> states_;
   const AdamWOptions options_;
 };
+
+// The parameters' values rounded to a half type, without masters: for a forward and backward pass
+// alone.
+void round_parameters(Rank& rank, std::span<Parameter> parameters, DType dtype);
 
 }  // namespace weft

@@ -1,0 +1,31 @@
+// The loops between the backward pass and the next step over flat fp32 memory: AdamW fused with
+// clipping, weight decay and the rounding to a half type, and the sum of squares of the gradients.
+// Compiled for each level of level.h like rows.h.
+//
+// Thread safety: pure functions over memory of the caller's.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cpu/level.h"
+#include "kernels/tensor/half.h"
+
+namespace weft::cpu {
+
+// g' = scale g;  m = beta1 m + rest1 g';  v = beta2 v + rest2 g'^2
+// p = keep p - step m / (sqrt(v) root + epsilon)
+struct AdamWFactors {
+  float scale, beta1, beta2, rest1, rest2, keep, step, root, epsilon;
+};
+
+struct UpdateKernels {
+  void (*adamw)(const AdamWFactors& factors, const float* g, float* m, float* v, float* p,
+                int64_t n);
+  // Added up in double, over a fixed number of lanes.
+  double (*sum_of_squares)(const float* x, int64_t n);
+};
+
+const UpdateKernels& update();
+const UpdateKernels& update_at(Level level);  // for tests
+
+}  // namespace weft::cpu
