@@ -304,9 +304,15 @@ Status restore(const proto::CheckpointManifest& manifest, Progress& progress, Tr
   if (!missing.empty()) {
     return Status(Code::kCorruption, manifest.id() + " lacks " + missing.front());
   }
+  training.optimizer->round_values();
+  if (training.loss_scale && then.loss_scale() > 0) {
+    training.loss_scale = LossScale(then.loss_scale(), then.loss_scale_steps());
+  }
   size_t index = training.trunk->parameters().size();
   auto& states = training.optimizer->states();
-  for (size_t i = 0; i < index; ++i) states[i].updates = then.step();
+  int64_t updates = 0;  // of the trunk: with every task's
+  for (const TrainingTask& task : training.tasks) updates += task.steps;
+  for (size_t i = 0; i < index; ++i) states[i].updates = updates;
   for (TrainingTask& task : training.tasks) {
     for (size_t i = 0; i < task.task->parameters().size(); ++i) {
       states[index++].updates = task.steps;
@@ -328,7 +334,7 @@ void make_optimizer(Rank& rank, const proto::TrainingSpec& spec, Training& train
   }
   options.epsilon = optimizer.epsilon();
   options.weight_decay = optimizer.weight_decay();
-  training.optimizer = std::make_unique<AdamW>(rank, std::move(all), options);
+  training.optimizer = std::make_unique<AdamW>(rank, std::move(all), options, training.precision);
   training.schedule.peak = optimizer.learning_rate();
   training.schedule.warmup_steps = spec.schedule().warmup_steps();
   training.schedule.total_steps = spec.steps();
@@ -342,6 +348,20 @@ void make_optimizer(Rank& rank, const proto::TrainingSpec& spec, Training& train
     default:
       training.schedule.shape = ScheduleShape::kCosine;
       break;
+  }
+}
+
+void find_precision(const proto::TrainingSpec& spec, Training& training) {
+  if (spec.precision() == proto::PRECISION_BF16) training.precision = DType::kBF16;
+  if (spec.precision() == proto::PRECISION_FP16) {
+    training.precision = DType::kF16;
+    training.loss_scale.emplace();
+  }
+  if (spec.activation_checkpointing() == proto::ACTIVATION_CHECKPOINTING_SELECTIVE) {
+    training.recompute = Recompute::kAttention;
+  }
+  if (spec.activation_checkpointing() == proto::ACTIVATION_CHECKPOINTING_FULL) {
+    training.recompute = Recompute::kBlock;
   }
 }
 
@@ -384,7 +404,7 @@ std::vector<checkpoint::StateTensor> Training::state_tensors() {
   const auto& states = optimizer->states();
   for (size_t i = 0; i < parameters.size(); ++i) {
     const ParameterInfo* info = &parameters[i].info;
-    tensors.push_back({info, proto::TENSOR_ROLE_WEIGHT, parameters[i].value});
+    tensors.push_back({info, proto::TENSOR_ROLE_WEIGHT, states[i].master});
     tensors.push_back({info, proto::TENSOR_ROLE_FIRST_MOMENT, states[i].first_moment});
     tensors.push_back({info, proto::TENSOR_ROLE_SECOND_MOMENT, states[i].second_moment});
   }
@@ -396,6 +416,7 @@ Result<std::unique_ptr<Training>> set_up(Rank& rank, const proto::LaunchRecord& 
   auto training = std::make_unique<Training>();
   WEFT_ASSIGN_OR_RETURN(const ModelSource source, find_source(record));
   WEFT_RETURN_IF_ERROR(find_config(record.spec(), source, *training));
+  find_precision(record.spec().training(), *training);
   describe(rank, record, *training);
   WEFT_ASSIGN_OR_RETURN(
       *training->manifest.mutable_config(),

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,7 @@
 #include "worker/checkpoint/writer.h"
 #include "worker/feed.h"
 #include "worker/models/model.h"
+#include "worker/optimizer/loss_scale.h"
 #include "worker/optimizer/optimizer.h"
 #include "worker/optimizer/schedule.h"
 #include "worker/progress.h"
@@ -24,7 +26,7 @@ struct TrainingTask {
   proto::TaskSpec spec;
   std::unique_ptr<Task> task;
   Feed feed;
-  int64_t steps = 0;               // it has had
+  int64_t steps = 0;               // updates it has had
   std::vector<Parameter> trained;  // the trunk's and its head's: what its steps update
 };
 
@@ -34,7 +36,10 @@ struct Training {
   std::unique_ptr<Tokenizer> tokenizer;
   std::unique_ptr<Trunk> trunk;
   std::vector<TrainingTask> tasks;
-  std::unique_ptr<AdamW> optimizer;  // over the trunk's and every head's parameters
+  DType precision = DType::kF32;  // of the values that forward and backward pass work with
+  Recompute recompute = Recompute::kNothing;
+  std::optional<LossScale> loss_scale;  // fp16
+  std::unique_ptr<AdamW> optimizer;     // over the trunk's and every head's parameters
   std::unique_ptr<tasks::Mixing> mixing;
   Schedule schedule;
   proto::CheckpointManifest manifest;  // what every checkpoint of this job repeats

@@ -28,7 +28,8 @@ StepResult run_step(Rank& rank, const proto::JobSpec& spec, Training& training, 
   const proto::TrainingSpec& settings = spec.training();
   const TaskRows rows = task.feed.next(settings.batch_size());
   const int64_t labels = task.task->label_count(rows);
-  const double seed = labels > 0 ? 1.0 / static_cast<double>(labels) : 0.0;
+  const double share = labels > 0 ? 1.0 / static_cast<double>(labels) : 0.0;
+  const double scale = training.loss_scale ? training.loss_scale->scale() : 1.0;
   RandomKey random{settings.seed(), 0};
   random = random.derive(/*a=*/0x64726f70, static_cast<uint64_t>(training.state.step()));
 
@@ -39,20 +40,26 @@ StepResult run_step(Rank& rank, const proto::JobSpec& spec, Training& training, 
     cx.tape = &tape;
     TaskBatch batch = task.task->assemble(rows, part);
     batch.tokens.training = true;
+    batch.tokens.recompute = training.recompute;
     batch.tokens.random = random;
     const Tensor sum = task.task->loss_sum(cx, *training.trunk, batch);
     loss += to_double(sum);
     if (!sum.requires_grad()) continue;
-    const Tensor scale = Tensor::full(*rank.allocator, sum.shape(), seed, sum.dtype());
-    tape.backward(cx, sum, scale);
+    const Tensor seed = Tensor::full(*rank.allocator, sum.shape(), share * scale, sum.dtype());
+    tape.backward(cx, sum, seed);
   }
   reduce_gradients(rank, task.trained);
   StepResult result;
-  result.loss = sum_over_replicas(rank, loss) * seed;
-  result.gradient_norm = global_gradient_norm(rank, task.trained);
+  result.loss = sum_over_replicas(rank, loss) * share;
+  result.gradient_norm = global_gradient_norm(rank, task.trained) / scale;
   result.tokens = rows.rows * rows.tokens;
-  training.optimizer->step(learning_rate,
-                           clip_factor(result.gradient_norm, settings.gradient_clip()));
+  if (training.loss_scale) result.applied = training.loss_scale->take(result.gradient_norm);
+  if (!result.applied) {
+    clear_gradients(task.trained);
+    return result;
+  }
+  const double clip = clip_factor(result.gradient_norm, settings.gradient_clip());
+  training.optimizer->step(learning_rate, clip / scale);
   return result;
 }
 

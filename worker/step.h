@@ -12,6 +12,7 @@ namespace weft {
 struct StepResult {
   double loss = 0;           // mean over the batch's labels, before the update; on every rank
   double gradient_norm = 0;  // before clipping
+  bool applied = true;       // false: left out by the loss scale, which is lower now
   int64_t tokens = 0;        // of the whole batch
 };
 

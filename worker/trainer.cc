@@ -1,5 +1,6 @@
 #include "worker/trainer.h"
 
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <new>
@@ -51,6 +52,7 @@ class Run {
   void started();
   void one_step();
   void report(const TrainingTask& task, const StepResult& result, double rate, double seconds);
+  void add_memory(google::protobuf::Map<std::string, double>& values);
   void send_metrics(proto::MetricRecord record);
   void evaluate();
   bool improved(double loss);
@@ -107,14 +109,15 @@ void Run::one_step() {
   TrainingTask& task = training_.tasks[static_cast<size_t>(training_.mixing->next())];
   const double rate = training_.schedule.rate(state().step());
   const StepResult result = run_step(rank_, spec_, training_, task, rate);
-  if (!std::isfinite(result.loss) || !std::isfinite(result.gradient_norm)) {
+  const bool skipped = !result.applied && !training_.loss_scale->exhausted();
+  if (!std::isfinite(result.loss) || (!skipped && !std::isfinite(result.gradient_norm))) {
     throw StatusError(
         Status(Code::kInvalidArgument, "the loss is no longer finite at step " +
                                            std::to_string(state().step() + 1) +
                                            "; lower training.optimizer.learning_rate or set "
                                            "training.gradient_clip"));
   }
-  ++task.steps;
+  if (result.applied) ++task.steps;
   state().set_step(state().step() + 1);
   state().set_tokens(state().tokens() + result.tokens);
   loss_ = result.loss;
@@ -134,10 +137,26 @@ void Run::report(const TrainingTask& task, const StepResult& result, double rate
   auto& values = *record.mutable_values();
   values["loss"] = result.loss;
   values["learning_rate"] = rate;
-  values["gradient_norm"] = result.gradient_norm;
+  if (std::isfinite(result.gradient_norm)) values["gradient_norm"] = result.gradient_norm;
+  if (training_.loss_scale) values["loss_scale"] = training_.loss_scale->scale();
+  add_memory(values);
   values["tokens_per_second"] = static_cast<double>(result.tokens) / std::max(seconds, 1e-9);
   rank_.log.info("step {} {} loss {:.6f}", step, task.spec.name(), result.loss);
   send_metrics(std::move(record));
+}
+
+// The largest of each over the ranks, since the record before. A collective.
+void Run::add_memory(google::protobuf::Map<std::string, double>& values) {
+  const AllocatorStats stats = rank_.allocator->stats();
+  const std::array<double, 3> mine = {static_cast<double>(stats.peak_bytes),
+                                      static_cast<double>(stats.reserved_bytes),
+                                      stats.fragmentation};
+  rank_.allocator->reset_peak();
+  Tensor most = Tensor::from<double>(*rank_.allocator, {3}, mine);
+  rank_.mesh.axis(Axis::kWorld).all_reduce(most, ReduceOp::kMax);
+  values["memory_peak_bytes"] = most.data<double>()[0];
+  values["memory_reserved_bytes"] = most.data<double>()[1];
+  values["memory_fragmentation"] = most.data<double>()[2];
 }
 
 void Run::send_metrics(proto::MetricRecord record) {
@@ -206,6 +225,10 @@ void Run::begin_checkpoint(const std::string& why) {
     now.add_positions()->Swap(&position);
   }
   for (double credit : training_.mixing->credits()) now.add_mixing_credit(credit);
+  if (training_.loss_scale) {
+    now.set_loss_scale(training_.loss_scale->scale());
+    now.set_loss_scale_steps(training_.loss_scale->finite_steps());
+  }
   proto::CheckpointManifest manifest = training_.manifest;
   *manifest.mutable_state() = now;
   manifest.set_loss(loss_);

@@ -3,6 +3,7 @@
 #include <array>
 #include <cstring>
 
+#include "kernels/autograd/tape.h"
 #include "kernels/ops/ops.h"
 #include "worker/models/families.h"
 #include "worker/models/gpt2_config.h"
@@ -44,8 +45,7 @@ class Gpt2Trunk final : public Trunk {
     x = ops::add(cx, x, ops::embedding(cx, positions, table));
     x = dropout(cx, axis, batch, x, config_->embedding_dropout, kEmbeddingDropout, 0);
     for (int64_t layer = 0; layer < config_->layers; ++layer) {
-      x = ops::add(cx, x, attention(cx, axis, batch, layer, x));
-      x = ops::add(cx, x, mlp(cx, axis, batch, layer, x));
+      x = block(cx, axis, batch, layer, x);
     }
     if (batch.cache != nullptr) batch.cache->length += batch.part.length;
     const size_t norm =
@@ -65,6 +65,21 @@ class Gpt2Trunk final : public Trunk {
   }
 
  private:
+  Tensor block(Context& cx, const parallel::TensorAxis& axis, const TokenBatch& batch,
+               int64_t layer, const Tensor& input) {
+    const auto attended = [this, axis, batch, layer](Context& inner, const Tensor& x) {
+      return ops::add(inner, x, attention(inner, axis, batch, layer, x));
+    };
+    const auto whole = [this, axis, batch, layer, attended](Context& inner, const Tensor& x) {
+      const Tensor middle = attended(inner, x);
+      return ops::add(inner, middle, mlp(inner, axis, batch, layer, middle));
+    };
+    if (batch.recompute == Recompute::kNothing) return whole(cx, input);
+    if (batch.recompute == Recompute::kBlock) return checkpointed(cx, whole, input);
+    const Tensor middle = checkpointed(cx, attended, input);
+    return ops::add(cx, middle, mlp(cx, axis, batch, layer, middle));
+  }
+
   parallel::TensorAxis axis_for(const TokenBatch& batch) const {
     Communicator& tensor = rank().mesh.axis(Axis::kTensor);
     return {tensor, tensor.size() > 1, batch.part.length};

@@ -43,6 +43,9 @@ struct KeyValueCache {
   int64_t capacity = 0;
 };
 
+// What the backward pass computes again instead of keeping it (activation checkpointing).
+enum class Recompute { kNothing, kAttention, kBlock };
+
 // What one rank feeds into one forward pass.
 struct TokenBatch {
   Tensor ids;          // int64 [B, Tl]
@@ -52,8 +55,9 @@ struct TokenBatch {
   int64_t tokens = 0;  // T
   Part part;           // this rank's tokens, part_of(T, sequence size, sequence index)
   int64_t rows = 0;    // rows of the whole step's batch, over all ranks and micro-batches
-  int64_t first_row = 0;           // the B rows here are [first_row, first_row + B) of those
-  bool training = false;           // dropout is on
+  int64_t first_row = 0;  // the B rows here are [first_row, first_row + B) of those
+  bool training = false;  // dropout is on
+  Recompute recompute = Recompute::kNothing;
   RandomKey random;                // of this step; every use derives its own
   KeyValueCache* cache = nullptr;  // one rank only: ids follow what it holds
 };

@@ -2,6 +2,7 @@
 #include <cmath>
 #include <limits>
 
+#include "kernels/ops/ops.h"
 #include "worker/parallel/tensor_parallel.h"
 #include "worker/tasks/tasks.h"
 
@@ -52,7 +53,8 @@ class CausalLm final : public Task {
     const Tensor loss = parallel::vocabulary_cross_entropy(cx, tensor, logits, batch.labels,
                                                            trunk.config().vocabulary, kNoLabel);
     sums.loss = double{*loss.data<float>()};
-    const Tensor best = likeliest(tensor, logits, trunk.config().vocabulary);
+    const Tensor best =
+        likeliest(tensor, ops::cast(cx, logits, DType::kF32), trunk.config().vocabulary);
     const int64_t* labels = batch.labels.data<int64_t>();
     const int64_t* guesses = best.data<int64_t>();
     for (int64_t i = 0; i < batch.labels.elements(); ++i) {

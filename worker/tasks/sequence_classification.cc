@@ -50,7 +50,7 @@ class SequenceClassification final : public Task {
 
   EvaluationSums evaluate(Context& cx, Trunk& trunk, const TaskBatch& batch) override {
     NoGrad guard(cx);
-    const Tensor logits = class_logits(cx, trunk, batch);
+    const Tensor logits = ops::cast(cx, class_logits(cx, trunk, batch), DType::kF32);
     EvaluationSums sums;
     const Tensor loss = ops::cross_entropy_sum(cx, logits, batch.labels, kNoLabel);
     sums.loss = double{*loss.data<float>()};

@@ -1,99 +1,13 @@
 #include "worker/trainer.h"
 
-#include <gtest/gtest.h>
-
 #include <cmath>
-#include <filesystem>
-#include <fstream>
 
 #include "kernels/tensor/tensor.h"
-#include "proto/json/job_rules.h"
-#include "proto/json/yaml.h"
-#include "tests/testing/memory_progress.h"
-#include "tests/testing/rank_runner.h"
+#include "tests/worker/trainer/trainer_fixture.h"
 #include "worker/setup.h"
 
 namespace weft {
 namespace {
-
-namespace fs = std::filesystem;
-using testing::MemoryCluster;
-using testing::MemoryProgress;
-
-constexpr const char* kTwoTasks = R"(
-name: two
-kind: multi_task
-model:
-  family: gpt2
-  config: {n_layer: 2, n_head: 3, n_embd: 24, n_positions: 32, vocab_size: 257,
-           resid_pdrop: 0.1, embd_pdrop: 0.1, attn_pdrop: 0.1}
-tokenizer: {type: byte}
-tasks:
-  - {name: lm, type: causal_lm, weight: 2, data: {train: obj-text, format: text}}
-  - name: kind
-    type: sequence_classification
-    labels: 3
-    data: {train: obj-rows, validation: obj-rows, format: jsonl}
-training:
-  {steps: 50, batch_size: 5, micro_batch_size: 2, sequence_length: 20, seed: 17,
-   optimizer: {type: adamw, learning_rate: 3.0e-3, weight_decay: 0.01, betas: [0.9, 0.95]},
-   schedule: {type: cosine, warmup_steps: 5}, evaluate_every: 20}
-checkpoint: {every_steps: 7}
-)";
-
-class Trainer : public ::testing::Test {
- protected:
-  void SetUp() override {
-    folder_ = fs::temp_directory_path() / ("weft-trainer-" + std::to_string(getpid()));
-    fs::create_directories(folder_ / "obj-text");
-    fs::create_directories(folder_ / "obj-rows");
-    std::ofstream text(folder_ / "obj-text" / "a.txt");
-    for (int i = 0; i < 60; ++i) text << "line " << i * i << " of a text that repeats itself\n";
-    std::ofstream rows(folder_ / "obj-rows" / "rows.jsonl");
-    for (int i = 0; i < 31; ++i) {
-      rows << R"({"text": ")" << std::string(static_cast<size_t>(3 + i % 9), "xyz"[i % 3])
-           << R"( word )" << i << R"(", "label": )" << i % 3 << "}\n";
-    }
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-
-  proto::LaunchRecord record(const std::string& job, MeshDegrees mesh) {
-    proto::LaunchRecord record;
-    const Status status = read_yaml(job, *record.mutable_spec());
-    EXPECT_TRUE(status.ok()) << status.to_string();
-    record.mutable_spec()->mutable_parallel()->set_data(mesh.data);
-    record.mutable_spec()->mutable_parallel()->set_sequence(mesh.sequence);
-    record.mutable_spec()->mutable_parallel()->set_tensor(mesh.tensor);
-    const Status finished = finish_job(*record.mutable_spec());
-    EXPECT_TRUE(finished.ok()) << finished.to_string();
-    record.set_job("job-test");
-    record.set_attempt(1);
-    record.set_objects_folder(folder_.string());
-    return record;
-  }
-
-  // The Status of rank 0.
-  Status train(const proto::LaunchRecord& record, MemoryCluster& cluster) {
-    const proto::ParallelSpec& mesh = record.spec().parallel();
-    Status first;
-    testing::run_mesh({mesh.data(), mesh.sequence(), mesh.tensor()}, [&](Rank& rank) {
-      MemoryProgress progress(cluster);
-      const Status status = run_training(rank, record, progress);
-      if (rank.mesh.index(Axis::kWorld) == 0) first = status;
-      if (!status.ok()) throw StatusError(status);
-    });
-    return first;
-  }
-
-  std::map<int64_t, double> losses(const std::string& job, MeshDegrees mesh) {
-    MemoryCluster cluster;
-    const Status status = train(record(job, mesh), cluster);
-    EXPECT_TRUE(status.ok()) << status.to_string();
-    return cluster.losses();
-  }
-
-  fs::path folder_;
-};
 
 TEST_F(Trainer, LearnsAndFinishes) {
   MemoryCluster cluster;
