@@ -15,7 +15,7 @@ int main(int argc, char** argv) {
   app.add_option("--mesh", mesh, "Ranks to run on, as threads: data=A,sequence=B,tensor=C")
       ->type_name("MESH");
   app.add_option("--precision", options.precision, "Arithmetic")
-      ->check(CLI::IsMember({"fp32"}))
+      ->check(CLI::IsMember({"fp32", "bf16"}))
       ->capture_default_str();
   app.add_flag("--json", options.json, "One JSON document instead of lines");
   app.add_flag("--verbose", options.verbose, "Every compared value, not only the worst");

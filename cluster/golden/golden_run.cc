@@ -14,12 +14,13 @@ namespace {
 using golden::Deviation;
 using golden::Report;
 
-Result<Report> run_one(const std::string& folder, MeshDegrees mesh) {
+Result<Report> run_one(const std::string& folder, const GoldenOptions& options) {
   WEFT_ASSIGN_OR_RETURN(const golden::Case golden, golden::read_case(folder));
   Report report;
   try {
-    run_on_threads(mesh, [&](Rank& rank) {
-      Report mine = golden::run_case(rank, golden);
+    const DType precision = options.precision == "bf16" ? DType::kBF16 : DType::kF32;
+    run_on_threads(options.mesh, [&](Rank& rank) {
+      Report mine = golden::run_case(rank, golden, precision);
       if (rank.mesh.index(Axis::kWorld) == 0) report = std::move(mine);
     });
   } catch (const StatusError& error) {
@@ -67,7 +68,7 @@ int run_golden(const GoldenOptions& options, std::ostream& out, std::ostream& er
   json.begin_object().key("mesh").string(mesh_text(options.mesh));
   json.key("precision").string(options.precision).key("cases").begin_array();
   for (const std::string& folder : options.cases) {
-    const Result<Report> report = run_one(folder, options.mesh);
+    const Result<Report> report = run_one(folder, options);
     failed = failed || !report || !report->passed();
     if (!report) {
       errors << folder << ": " << report.error().to_string() << "\n";

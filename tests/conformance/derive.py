@@ -163,7 +163,7 @@ def run_packed(model, tensors, labels):
     for row in range(len(ids)):
         for document in range(int(documents[row].max()) + 1):
             where = torch.nonzero(documents[row] == document)[:, 0]
-            logits[row, where] = model(input_ids=ids[row, where][None]).logits[0]
+            logits[row, where] = model(input_ids=ids[row, where][None]).logits[0].double()
     return shifted_loss(logits, labels), {"logits": logits}
 
 

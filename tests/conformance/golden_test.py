@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+import derive_bf16
 from derive import Case, write_case
 
 BIN = Path(os.environ.get("WEFT_BIN", Path(__file__).parents[2] / "build/release/bin"))
@@ -40,8 +41,9 @@ CASES = [
 ]
 
 
-def golden(folders, mesh):
-    command = [BIN / "weft-golden", "--json", *(["--mesh", mesh] if mesh else []), *folders]
+def golden(folders, mesh, precision="fp32"):
+    command = [BIN / "weft-golden", "--json", "--precision", precision,
+               *(["--mesh", mesh] if mesh else []), *folders]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=600)
     if not done.stdout:
         raise AssertionError(done.stderr)
@@ -72,6 +74,16 @@ class Golden(unittest.TestCase):
                 self.assertEqual(len(report["cases"]), len(CASES))
                 self.assertEqual(status, 0, errors)
                 self.assertTrue(report["passed"])
+
+    def test_bf16_is_as_near_as_pytorch(self):
+        for folder in self.folders:
+            derive_bf16.write(folder)
+        for mesh in ("", "data=2", "sequence=2", "tensor=2"):
+            with self.subTest(mesh=mesh or "one rank"):
+                status, report, errors = golden(self.folders, mesh, "bf16")
+                for case in report["cases"]:
+                    print(f"  {case['case']:<16} {case.get('worst')}", file=sys.stderr)
+                self.assertEqual(status, 0, errors)
 
     def test_finds_what_is_wrong(self):
         """The comparison has teeth: with the other GELU, or another epsilon, the case fails."""

@@ -14,12 +14,14 @@ namespace weft::golden {
 
 class Comparer {
  public:
-  explicit Comparer(Rank& rank) : rank_(rank) {}
+  Comparer(Rank& rank, const Case& golden, DType precision)
+      : rank_(rank), golden_(golden), precision_(precision) {}
 
-  // A number that every rank has: |a - b| / |b|, |a| where b is 0.
-  void scalar(std::string what, double value, double expected, double bar);
+  // A number that every rank has: |a - b| / |b|, |a| where b is 0. Its bar is that of its kind:
+  // "loss", "grad_norm", "lr", "norm after".
+  void scalar(std::string what, const std::string& kind, double value, double expected);
   // The largest |a - b| of this rank's part of a tensor whose largest |b| is `scale`.
-  void part(std::string what, double largest_difference, double scale, double bar);
+  void part(std::string what, double largest_difference, double scale);
   // This rank's shard of a gradient. One that is absent counts as zeros.
   void gradient(const std::string& name, const Parameter& parameter, const Expected& expected);
   // The gradients of these parameters are 0 in exact arithmetic: compared with the largest of all.
@@ -29,7 +31,13 @@ class Comparer {
   std::vector<Deviation> finish();
 
  private:
+  // Of a tensor's name or a kind of number.
+  double bar(const std::string& kind) const;
+  void add(std::string what, double bar, double largest_difference, double scale);
+
   Rank& rank_;
+  const Case& golden_;
+  const DType precision_;
   std::vector<Deviation> deviations_;
   std::map<std::string, double> gradients_;  // the largest |a| of this rank's shard
   double largest_gradient_ = 0;              // expected, over all parameters

@@ -12,7 +12,7 @@ namespace {
 
 void compare_case(Replica& replica, const Case& golden, Comparer& comparer) {
   const double loss = replica.outputs(golden, comparer);
-  comparer.scalar("loss", loss, double{golden.tensors.at("loss").values.at(0)}, kBar);
+  comparer.scalar("loss", "loss", loss, double{golden.tensors.at("loss").values.at(0)});
   replica.gradients_of(golden.inputs, 0);
   for (Parameter* parameter : replica.parameters()) {
     const std::string name = replica.file_name(*parameter);
@@ -23,13 +23,14 @@ void compare_case(Replica& replica, const Case& golden, Comparer& comparer) {
   replica.clear();
 }
 
-void compare_trajectory(Rank& rank, const Case& golden, Comparer& comparer, bool accumulate) {
+void compare_trajectory(Rank& rank, const Case& golden, DType precision, Comparer& comparer,
+                        bool accumulate) {
   const Trajectory& trajectory = golden.trajectory;
   const auto& steps = accumulate ? trajectory.accumulated : trajectory.steps;
   if (steps.empty()) return;
   const std::string prefix = accumulate ? "accumulated step " : "step ";
   Replica replica(rank, golden);
-  AdamW optimizer(rank, replica.handles(), trajectory.optimizer);
+  AdamW optimizer(rank, replica.handles(), trajectory.optimizer, precision);
   for (size_t i = 0; i < steps.size(); ++i) {
     const ExpectedStep& expected = steps[i];
     const std::string step = prefix + std::to_string(i);
@@ -37,20 +38,21 @@ void compare_trajectory(Rank& rank, const Case& golden, Comparer& comparer, bool
     const double loss = replica.gradients_of(rows, accumulate ? 2 : 1);
     const double norm = global_gradient_norm(rank, optimizer.parameters());
     const double rate = trajectory.schedule.rate(static_cast<int64_t>(i));
-    comparer.scalar(step + " loss", loss, expected.loss, kBar);
-    comparer.scalar(step + " grad_norm", norm, expected.gradient_norm, kBar);
-    comparer.scalar(step + " lr", rate, expected.rate, kRateBar);
+    comparer.scalar(step + " loss", "loss", loss, expected.loss);
+    comparer.scalar(step + " grad_norm", "grad_norm", norm, expected.gradient_norm);
+    comparer.scalar(step + " lr", "lr", rate, expected.rate);
     optimizer.step(rate, clip_factor(norm, trajectory.clip));
   }
   if (accumulate) return;
-  comparer.scalar("loss_on_case_after", replica.loss_of(golden.inputs),
-                  trajectory.loss_on_case_after, kBar);
-  for (Parameter* parameter : replica.parameters()) {
-    const std::string name = replica.file_name(*parameter);
+  comparer.scalar("loss_on_case_after", "loss", replica.loss_of(golden.inputs),
+                  trajectory.loss_on_case_after);
+  for (size_t i = 0; i < optimizer.parameters().size(); ++i) {
+    const Parameter& parameter = optimizer.parameters()[i];
+    const std::string name = replica.file_name(parameter);
     const auto expected = trajectory.parameter_norms_after.find(name);
     if (expected == trajectory.parameter_norms_after.end()) continue;
-    comparer.scalar("norm after of " + name, replica.norm_of(*parameter), expected->second,
-                    kNormBar);
+    const double norm = replica.norm_of(parameter, optimizer.states()[i].master);
+    comparer.scalar("norm after of " + name, "norm after", norm, expected->second);
   }
 }
 
@@ -73,14 +75,16 @@ const Deviation& Report::worst() const {
       [&](const Deviation& a, const Deviation& b) { return badness(a) < badness(b); });
 }
 
-Report run_case(Rank& rank, const Case& golden) {
-  Comparer comparer(rank);
+Report run_case(Rank& rank, const Case& golden, DType precision) {
+  Comparer comparer(rank, golden, precision);
   {
     Replica replica(rank, golden);
+    std::vector<Parameter> handles = replica.handles();
+    round_parameters(rank, handles, precision);
     compare_case(replica, golden, comparer);
   }
-  compare_trajectory(rank, golden, comparer, false);
-  compare_trajectory(rank, golden, comparer, true);
+  compare_trajectory(rank, golden, precision, comparer, false);
+  compare_trajectory(rank, golden, precision, comparer, true);
   return {golden.name, comparer.finish()};
 }
 

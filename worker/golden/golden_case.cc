@@ -155,6 +155,20 @@ Result<Case> read_description(const fs::path& root) {
   return golden;
 }
 
+Result<std::map<std::string, double>> read_bf16_errors(const fs::path& path) {
+  std::map<std::string, double> errors;
+  if (!fs::exists(path)) return errors;
+  WEFT_ASSIGN_OR_RETURN(const nlohmann::json json, read_json_file(path));
+  try {
+    for (const auto& [what, error] : json.at("errors").items()) {
+      errors.emplace(what, error.get<double>());
+    }
+  } catch (const nlohmann::json::exception& error) {
+    return fail(Code::kInvalidArgument, path.string() + ": " + error.what());
+  }
+  return errors;
+}
+
 }  // namespace
 
 Result<Case> read_case(const std::string& folder) {
@@ -175,6 +189,7 @@ Result<Case> read_case(const std::string& folder) {
   }
   WEFT_ASSIGN_OR_RETURN(golden.trajectory,
                         read_trajectory(root / "trajectory.json", golden.batches.size()));
+  WEFT_ASSIGN_OR_RETURN(golden.bf16_errors, read_bf16_errors(root / "bf16.json"));
   if (Status status = check_case(golden); !status.ok()) return fail(status.with_prefix(folder));
   return golden;
 }

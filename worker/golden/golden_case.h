@@ -6,6 +6,7 @@
 //   case.safetensors     inputs, outputs, "loss", "grad.<parameter>"
 //   batches.safetensors  training batches "0.input_ids", "0.labels", "1.input_ids", ...
 //   trajectory.json      20 AdamW updates on these batches in turn
+//   bf16.json            optional: how far PyTorch in bfloat16 is from all this
 //
 // Thread safety: values; read-only while ranks run. Ownership: a case owns everything it read.
 #pragma once
@@ -54,6 +55,9 @@ struct Case {
   std::vector<std::string> zero_gradients;
   std::vector<TaskRows> batches;
   Trajectory trajectory;
+  // PyTorch's errors in bfloat16 by tensor ("logits", "grad.*") and by kind of number ("loss",
+  // "grad_norm", "norm after"); empty: not derived.
+  std::map<std::string, double> bf16_errors;
 };
 
 // Whether tensors, rows and configuration fit together, so that no index leaves a tensor.

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/ops/ops.h"
+
 namespace weft::golden {
 namespace {
 
@@ -91,12 +93,12 @@ double Replica::gradients_of(const TaskRows& rows, int64_t count) {
   return sum_over_replicas(sum) / labels;
 }
 
-double Replica::norm_of(const Parameter& parameter) {
+double Replica::norm_of(const Parameter& parameter, const Tensor& master) {
   Communicator& tensor = rank_.mesh.axis(Axis::kTensor);
   double squares = 0;
-  const float* values = parameter.value.data<float>();
+  const float* values = master.data<float>();
   if (!parameter.info.shard.whole() || tensor.rank() == 0) {
-    for (int64_t i = 0; i < parameter.value.elements(); ++i) {
+    for (int64_t i = 0; i < master.elements(); ++i) {
       squares += double{values[i]} * double{values[i]};
     }
   }
@@ -112,14 +114,15 @@ double Replica::outputs(const Case& golden, Comparer& comparer) {
   const TaskBatch batch = task_->assemble(golden.inputs, rows);
   if (golden.tensors.contains("last_hidden_state")) {
     const Tensor hidden = trunk_->forward(cx, batch.tokens);
-    compare_hidden(golden, batch, trunk_->joined_hidden(cx, batch.tokens, hidden), comparer);
+    const Tensor joined = trunk_->joined_hidden(cx, batch.tokens, hidden);
+    compare_hidden(golden, batch, ops::cast(cx, joined, DType::kF32), comparer);
   }
   if (golden.tensors.contains("logits")) {
     Tensor logits = task_->class_logits(cx, *trunk_, batch);
     if (!logits) {
       logits = trunk_->token_logits(cx, batch.tokens, trunk_->forward(cx, batch.tokens));
     }
-    compare_logits(golden, batch, logits, comparer);
+    compare_logits(golden, batch, ops::cast(cx, logits, DType::kF32), comparer);
   }
   return loss_of(golden.inputs);
 }
@@ -143,7 +146,7 @@ void Replica::compare_hidden(const Case& golden, const TaskBatch& batch, const T
       }
     }
   }
-  comparer.part("last_hidden_state", difference, scale, kBar);
+  comparer.part("last_hidden_state", difference, scale);
 }
 
 void Replica::compare_logits(const Case& golden, const TaskBatch& batch, const Tensor& logits,
@@ -174,7 +177,7 @@ void Replica::compare_logits(const Case& golden, const TaskBatch& batch, const T
       }
     }
   }
-  comparer.part("logits", difference, scale, kBar);
+  comparer.part("logits", difference, scale);
 }
 
 }  // namespace weft::golden

@@ -1,0 +1,146 @@
+"""How far PyTorch itself is from float64 when it computes a golden case in bfloat16: weights and
+activations in bfloat16, fp32 master weights and AdamW. weft-golden --precision bf16 allows twice that.
+
+    tests/conformance/run.sh derive_bf16.py FOLDER...     writes FOLDER/bf16.json
+
+Errors are those of weft-golden: max|a - b| / max|b| over a tensor, relative for a number. Of numbers the
+largest of their kind is kept (one alone may be right by luck).
+"""
+import json
+import sys
+from pathlib import Path
+
+import torch
+import transformers
+from safetensors.torch import load_file
+
+from derive import label_count, run
+
+
+def case_kind(config):
+    return getattr(transformers, config["architectures"][0])
+
+
+def load_bf16(folder):
+    """The model that computes, and its fp32 masters."""
+    config = json.loads((folder / "hf/config.json").read_text())
+    model = case_kind(config).from_pretrained(folder / "hf", attn_implementation="eager",
+                                              dtype=torch.float32).eval()
+    masters = {name: p.detach().clone() for name, p in model.named_parameters()}
+    return model.bfloat16(), masters
+
+
+def tensors_of(path, prefix=""):
+    names = ("input_ids", "attention_mask", "position_ids", "document_ids", "labels")
+    stored = load_file(path)
+    return {name: stored[prefix + name].numpy() for name in names if prefix + name in stored}
+
+
+def relative(actual, expected, where=None):
+    actual, expected = actual.double(), expected.double()
+    if where is not None:
+        actual, expected = actual[where], expected[where]
+    largest = expected.abs().max().item()
+    return (actual - expected).abs().max().item() / (largest or 1)
+
+
+def backward(task, model, batch, parts):
+    """The gradients of the mean loss in fp32, summed over micro-batches; and that loss."""
+    rows, total, loss, sums = len(batch["labels"]), label_count(task, batch), 0.0, {}
+    cuts = [rows * part // parts for part in range(parts + 1)]
+    for start, end in zip(cuts, cuts[1:]):
+        if start == end:
+            continue
+        model.zero_grad()
+        share = run(task, model, {name: value[start:end] for name, value in batch.items()})[0]
+        (share / total).backward()
+        loss += share.item() / total
+        for name, parameter in model.named_parameters():
+            sums[name] = sums.get(name, 0) + parameter.grad.float()
+    return loss, sums
+
+
+def train(task, folder, trajectory, batches, parts):
+    model, masters = load_bf16(folder)
+    settings, schedule = trajectory["optimizer"], trajectory["schedule"]
+    leaves = {name: torch.nn.Parameter(value) for name, value in masters.items()}
+    decay = [p for p in leaves.values() if p.ndim >= 2], [p for p in leaves.values() if p.ndim < 2]
+    optimizer = torch.optim.AdamW(
+        [{"params": decay[0], "weight_decay": settings["weight_decay"]},
+         {"params": decay[1], "weight_decay": 0.0}],
+        lr=schedule["peak"], betas=settings["betas"], eps=settings["eps"])
+    rates = transformers.get_cosine_schedule_with_warmup(
+        optimizer, schedule["warmup_steps"], schedule["total_steps"])
+    losses, norms = [], []
+    for step in trajectory["steps"]:
+        loss, gradients = backward(task, model, batches[step["batch"]], parts)
+        for name, leaf in leaves.items():
+            leaf.grad = gradients[name]
+        norms.append(torch.nn.utils.clip_grad_norm_(leaves.values(),
+                                                    trajectory["clip_global_norm"]).item())
+        losses.append(loss)
+        optimizer.step()
+        rates.step()
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.copy_(leaves[name])
+    return model, leaves, losses, norms
+
+
+def worst(actual, expected):
+    return max(abs(a - b) / abs(b) for a, b in zip(actual, expected))
+
+
+def errors_of(folder):
+    task = json.loads((folder / "case.json").read_text())["task"]
+    expected = load_file(folder / "case.safetensors")
+    inputs = tensors_of(folder / "case.safetensors")
+    model, _ = load_bf16(folder)
+    loss, outputs = run(task, model, inputs)
+    mean = loss.item() / label_count(task, inputs)
+    mask = expected.get("attention_mask")
+    errors = {}
+    for name, value in outputs.items():
+        where = mask == 1 if mask is not None and value.ndim == 3 else None
+        errors[name] = relative(value.detach(), expected[name], where)
+    _, gradients = backward(task, model, inputs, 1)
+    for name, value in gradients.items():
+        errors[f"grad.{name}"] = relative(value, expected[f"grad.{name}"])
+
+    trajectory = json.loads((folder / "trajectory.json").read_text())
+    stored = load_file(folder / "batches.safetensors")
+    count = len({name.split(".")[0] for name in stored})
+    batches = [tensors_of(folder / "batches.safetensors", f"{n}.") for n in range(count)]
+    losses, norms = [], []
+    for parts in (1, 2):
+        trained, leaves, found, found_norms = train(task, folder, trajectory, batches, parts)
+        steps = trajectory["steps"] if parts == 1 else None
+        wanted = [s["loss"] for s in steps] if steps else trajectory["accumulated"]["loss"]
+        wanted_norms = [s["grad_norm"] for s in steps] if steps \
+            else trajectory["accumulated"]["grad_norm"]
+        losses.append(worst(found, wanted))
+        norms.append(worst(found_norms, wanted_norms))
+        if parts == 1:
+            with torch.no_grad():
+                after = run(task, trained, inputs)[0].item() / label_count(task, inputs)
+            kept = trajectory["parameter_norms_after"]
+            errors["norm after"] = worst([leaves[name].norm().item() for name in kept],
+                                         kept.values())
+    losses += [worst([mean], [expected["loss"].item()]),
+               worst([after], [trajectory["loss_on_case_after"]])]
+    return errors | {"loss": max(losses), "grad_norm": max(norms)}
+
+
+def write(folder):
+    folder = Path(folder)
+    report = {"command": f"tests/conformance/run.sh derive_bf16.py {folder.name}",
+              "torch": torch.__version__, "transformers": transformers.__version__,
+              "errors": {name: float(f"{error:.4g}") for name, error in errors_of(folder).items()}}
+    (folder / "bf16.json").write_text(json.dumps(report, indent=1) + "\n")
+    return report
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    for path in sys.argv[1:]:
+        print(path, json.dumps(write(path)["errors"], indent=1))
