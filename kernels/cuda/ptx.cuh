@@ -15,6 +15,10 @@
 
 #include "kernels/tensor/half.h"
 
+// Before a loop whose index picks registers.
+#define WEFT_UNROLL _Pragma("unroll")
+#define WEFT_UNROLL_FOUR _Pragma("unroll 4")
+
 namespace weft::cuda {
 
 // ---- values

@@ -229,7 +229,10 @@ const std::vector<Case>& cases() {
                                      {"softmax_backward", check_softmax_backward},
                                      {"cross_entropy", check_cross_entropy},
                                      {"cross_entropy_backward", check_cross_entropy_backward},
-                                     {"sums", check_sums}};
+                                     {"sums", check_sums},
+                                     {"attention_plain", check_attention_plain},
+                                     {"attention_widths", check_attention_widths},
+                                     {"attention_rules", check_attention_rules}};
   return all;
 }
 

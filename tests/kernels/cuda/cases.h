@@ -5,13 +5,33 @@
 #pragma once
 
 #include <string>
+#include <tuple>
 #include <vector>
 
+#include "kernels/cuda/attention.h"
 #include "kernels/cuda/kernels.h"
 
 namespace weft::cuda {
 
+template <typename T>
+struct AttentionKernels {
+  decltype(&cuda::attention_forward<T>) forward = &cuda::attention_forward<T>;
+  decltype(&cuda::attention_delta<T>) delta = &cuda::attention_delta<T>;
+  decltype(&cuda::attention_backward<T>) backward = &cuda::attention_backward<T>;
+};
+
 struct KernelSet {
+  std::tuple<AttentionKernels<float>, AttentionKernels<bfloat16>, AttentionKernels<float16>>
+      attentions;
+  template <typename T>
+  AttentionKernels<T>& attention() {
+    return std::get<AttentionKernels<T>>(attentions);
+  }
+  template <typename T>
+  const AttentionKernels<T>& attention() const {
+    return std::get<AttentionKernels<T>>(attentions);
+  }
+
   decltype(&cuda::add) add = &cuda::add;
   decltype(&cuda::multiply) multiply = &cuda::multiply;
   decltype(&cuda::scale_bias) scale_bias = &cuda::scale_bias;
@@ -53,5 +73,9 @@ std::string check_softmax_backward(const KernelSet& kernels);
 std::string check_cross_entropy(const KernelSet& kernels);
 std::string check_cross_entropy_backward(const KernelSet& kernels);
 std::string check_sums(const KernelSet& kernels);
+// The cases of cases_attention.cc.
+std::string check_attention_plain(const KernelSet& set);
+std::string check_attention_widths(const KernelSet& set);
+std::string check_attention_rules(const KernelSet& set);
 
 }  // namespace weft::cuda

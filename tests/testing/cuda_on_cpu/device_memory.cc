@@ -17,13 +17,17 @@ uint32_t guard_word(size_t array, size_t word) {
 
 void* DeviceMemory::place(const void* values, size_t count, size_t size, bool is_input) {
   auto array = std::make_unique<Array>();
-  const size_t number = arrays_.size();
-  array->length = count * size / sizeof(uint32_t);
-  array->words.resize(array->length + 2 * kGuardWords);
-  for (size_t i = 0; i < array->words.size(); ++i) array->words[i] = guard_word(number, i);
+  array->bytes = count * size;
+  const size_t length = (array->bytes + sizeof(uint32_t) - 1) / sizeof(uint32_t);
+  array->words.resize(length + 2 * kGuardWords);
+  for (size_t i = 0; i < array->words.size(); ++i) array->words[i] = guard_word(arrays_.size(), i);
   uint32_t* elements = array->words.data() + kGuardWords;
-  if (values != nullptr && count > 0) std::memcpy(elements, values, count * size);
-  if (is_input) array->input.assign(elements, elements + array->length);
+  array->untouched = array->words;
+  if (values != nullptr && count > 0) {
+    std::memcpy(elements, values, array->bytes);
+    std::memcpy(array->untouched.data() + kGuardWords, values, array->bytes);
+  }
+  array->is_input = is_input;
   arrays_.push_back(std::move(array));
   return elements;
 }
@@ -31,15 +35,16 @@ void* DeviceMemory::place(const void* values, size_t count, size_t size, bool is
 std::string DeviceMemory::violation() const {
   for (size_t number = 0; number < arrays_.size(); ++number) {
     const Array& array = *arrays_[number];
-    for (size_t i = 0; i < array.words.size(); ++i) {
-      const bool inside = i >= kGuardWords && i < kGuardWords + array.length;
-      if (inside && array.input.empty()) continue;
-      const uint32_t expected = inside ? array.input[i - kGuardWords] : guard_word(number, i);
-      if (array.words[i] == expected) continue;
-      const auto offset = static_cast<int64_t>(i) - static_cast<int64_t>(kGuardWords);
+    const auto* now = reinterpret_cast<const unsigned char*>(array.words.data());
+    const auto* before = reinterpret_cast<const unsigned char*>(array.untouched.data());
+    const size_t first = kGuardWords * sizeof(uint32_t), all = array.words.size() * 4;
+    for (size_t i = 0; i < all; ++i) {
+      const bool inside = i >= first && i < first + array.bytes;
+      if ((inside && !array.is_input) || now[i] == before[i]) continue;
+      const auto offset = static_cast<int64_t>(i) - static_cast<int64_t>(first);
       return "array " + std::to_string(number) + " was written " +
-             (inside ? "though it is an input, at word " : "outside its bounds, at word ") +
-             std::to_string(offset) + " of " + std::to_string(array.length);
+             (inside ? "though it is an input, at byte " : "outside its bounds, at byte ") +
+             std::to_string(offset) + " of " + std::to_string(array.bytes);
     }
   }
   return "";

@@ -33,9 +33,10 @@ class DeviceMemory {
 
  private:
   struct Array {
-    std::vector<uint32_t> words;  // guard, elements, guard
-    std::vector<uint32_t> input;  // what the elements must be, if this is an input
-    size_t length = 0;            // of the elements, in words
+    std::vector<uint32_t> words;      // guard, elements, guard
+    std::vector<uint32_t> untouched;  // what they were before any kernel
+    size_t bytes = 0;                 // of the elements
+    bool is_input = false;
   };
   void* place(const void* values, size_t count, size_t size, bool is_input);
   std::vector<std::unique_ptr<Array>> arrays_;

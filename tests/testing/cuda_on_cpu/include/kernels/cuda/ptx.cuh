@@ -12,6 +12,9 @@
 #include "tests/testing/cuda_on_cpu/matrices.h"
 #include "tests/testing/cuda_on_cpu/traffic.h"
 
+#define WEFT_UNROLL
+#define WEFT_UNROLL_FOUR
+
 namespace weft::cuda {
 
 using cuda_on_cpu::Where;

@@ -1,0 +1,86 @@
+// Fused scaled dot-product attention, forward and backward, on tensor cores: the meaning of
+// kernels/attention/attention.h, but for bias, mask and sinks. T is float, bfloat16 or float16.
+// Heads are up to kAttentionWidth wide; those of 32, 64, 80, 96 and 128 are computed without
+// filling up. Instantiated for the three types.
+//
+// Numerical policy: products of half-width elements with fp32 sums; floats as three products of
+// their 10-bit parts (about fp32's accuracy); scores, weights and statistics in fp32, weights and
+// score gradients rounded to T as operands of the next product. Backward recomputes the scores
+// twice instead of adding into shared sums: no atomics, the same bits every time.
+//
+// Thread safety: any thread, each with its own stream. Ownership: as kernels.h.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "kernels/ops/random.h"
+#include "kernels/tensor/half.h"
+
+namespace weft::cuda {
+
+constexpr int kAttentionWidth = 128;
+
+struct AttentionShape {
+  int64_t rows = 0, heads = 0, key_heads = 0;  // heads is a multiple of key_heads
+  int64_t queries = 0, keys = 0;
+  int width = 0;  // of a head; 1 to kAttentionWidth
+};
+
+// Element (row, head, token, feature) lies at data[row * row_step + head * head_step +
+// token * token_step + feature].
+template <typename T>
+struct AttentionHeads {
+  T* data = nullptr;
+  int64_t row_step = 0, head_step = 0, token_step = 0;
+};
+
+// Visibility and dropout as attention::Parameters names them; pointers to device memory, or null.
+struct AttentionRules {
+  double scale = 1, soft_cap = 0;
+  const float* alibi_slopes = nullptr;  // [heads]
+  bool causal = false;
+  int64_t window_left = -1, window_right = -1;
+  const int64_t *query_position = nullptr,
+                *key_position = nullptr;  // [rows, queries], [rows, keys]
+  const uint8_t* key_valid = nullptr;     // [rows, keys]
+  const int64_t *query_document = nullptr, *key_document = nullptr;
+  double dropout_rate = 0;
+  RandomKey dropout_key;
+  int64_t dropout_heads = 0, dropout_queries = 0, dropout_keys = 0;  // global extents
+  int64_t first_row = 0, first_head = 0, first_query = 0, first_key = 0;
+};
+
+// Bytes of device memory that each call below needs as scratch, aligned to 16.
+int64_t attention_scratch_bytes(const AttentionShape& shape);
+
+// Where results go: in T, or, for the partial results of ring attention, in fp32.
+template <typename T>
+struct AttentionResult {
+  AttentionHeads<T> narrow;
+  AttentionHeads<float> wide;  // instead, where its data is not null
+};
+
+// log_sum_exp [rows, heads, queries], contiguous; -infinity where a query sees nothing.
+template <typename T>
+void attention_forward(const AttentionShape& shape, const AttentionRules& rules,
+                       AttentionHeads<const T> q, AttentionHeads<const T> k,
+                       AttentionHeads<const T> v, AttentionResult<T> out, float* log_sum_exp,
+                       void* scratch, cudaStream_t stream);
+
+// delta = the sum over features of out * d_out, [rows, heads, queries].
+template <typename T>
+void attention_delta(const AttentionShape& shape, AttentionHeads<const T> out,
+                     AttentionHeads<const T> d_out, float* delta, cudaStream_t stream);
+
+// dq, dk, dv are overwritten.
+template <typename T>
+void attention_backward(const AttentionShape& shape, const AttentionRules& rules,
+                        AttentionHeads<const T> q, AttentionHeads<const T> k,
+                        AttentionHeads<const T> v, AttentionHeads<const T> d_out,
+                        const float* log_sum_exp, const float* delta, AttentionResult<T> dq,
+                        AttentionResult<T> dk, AttentionResult<T> dv, void* scratch,
+                        cudaStream_t stream);
+
+}  // namespace weft::cuda

@@ -1,0 +1,161 @@
+// Who sees whom, what a score becomes, and which weights are dropped; internal to the attention
+// kernels.
+//
+// A token's range is that of the kRangeTokens tokens around it; attention_ranges.cu makes them once
+// a call, so that tiles which nobody sees are skipped and tiles which all see are not masked.
+#pragma once
+
+#include "kernels/cuda/attention.h"
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/philox.cuh"
+#include "kernels/cuda/ptx.cuh"
+
+namespace weft::cuda {
+
+constexpr int kRangeTokens = 32;
+constexpr int kTileTokens = 64;  // queries, or keys, of a block: 16 a warp
+constexpr int kAttentionThreads = 128;
+constexpr float kLog2e = 1.4426950408889634F, kLn2 = 0.6931471805599453F;
+
+struct TokenRange {
+  int64_t position_least, position_most, document_least, document_most;
+  int64_t valid;  // how many tokens count
+};
+
+struct RangeTables {
+  const TokenRange *queries, *keys;  // [rows, tokens / kRangeTokens, rounded up]
+};
+
+inline int64_t ranges_of(int64_t tokens) { return (tokens + kRangeTokens - 1) / kRangeTokens; }
+// Fills scratch (attention_scratch_bytes) on the stream.
+RangeTables make_ranges(const AttentionShape& shape, const AttentionRules& rules, void* scratch,
+                        cudaStream_t stream);
+
+// The constants of a call, as kernels take them.
+struct Attention {
+  AttentionShape shape;
+  AttentionRules rules;
+  RangeTables ranges;
+  float scale, scale_log2, soft_cap, drop_rate, drop_scale;
+  bool bends;  // a score is more than a scaled product
+  bool drops;
+  bool aligned;  // rows of q, k, v and their gradients are multiples of 16 bytes
+};
+
+void check_attention(const AttentionShape& shape, const AttentionRules& rules);
+Attention attention_of(const AttentionShape& shape, const AttentionRules& rules,
+                       const RangeTables& ranges, bool aligned);
+
+enum class TileView { kNone, kSome, kAll };
+
+__device__ inline void widen_range(TokenRange& range, const TokenRange& other) {
+  range.position_least = min(range.position_least, other.position_least);
+  range.position_most = max(range.position_most, other.position_most);
+  range.document_least = min(range.document_least, other.document_least);
+  range.document_most = max(range.document_most, other.document_most);
+  range.valid += other.valid;
+}
+
+// Of kTokens tokens from `first`, a multiple of kRangeTokens, on.
+template <int kTokens>
+__device__ TokenRange range_of(const TokenRange* table, int64_t row, int64_t tokens,
+                               int64_t first) {
+  const int64_t ranges = (tokens + kRangeTokens - 1) / kRangeTokens;
+  const TokenRange* at = table + row * ranges + first / kRangeTokens;
+  TokenRange range = at[0];
+  if (kTokens > kRangeTokens && first + kRangeTokens < tokens) widen_range(range, at[1]);
+  return range;
+}
+
+// What queries of one range see of kKeys keys of another.
+template <int kKeys>
+__device__ TileView view(const AttentionRules& rules, const TokenRange& query,
+                         const TokenRange& key) {
+  if (key.valid == 0) return TileView::kNone;
+  bool all = key.valid == kKeys;
+  if (rules.causal) {
+    if (key.position_least > query.position_most) return TileView::kNone;
+    all = all && key.position_most <= query.position_least;
+  }
+  if (rules.window_right >= 0) {
+    if (key.position_least > query.position_most + rules.window_right) return TileView::kNone;
+    all = all && key.position_most <= query.position_least + rules.window_right;
+  }
+  if (rules.window_left >= 0) {
+    if (key.position_most < query.position_least - rules.window_left) return TileView::kNone;
+    all = all && key.position_least >= query.position_most - rules.window_left;
+  }
+  if (rules.query_document != nullptr) {
+    if (key.document_least > query.document_most || key.document_most < query.document_least) {
+      return TileView::kNone;
+    }
+    all = all && key.document_least == key.document_most &&
+          query.document_least == query.document_most && key.document_least == query.document_least;
+  }
+  return all ? TileView::kAll : TileView::kSome;
+}
+
+__device__ inline int64_t position_at(const int64_t* positions, int64_t row, int64_t tokens,
+                                      int64_t token) {
+  return positions == nullptr ? token : positions[row * tokens + token];
+}
+
+// A place in the score matrix of one head of one row.
+struct ScorePlace {
+  int64_t row, head;
+  int64_t query, key;
+};
+
+// The functions below are called for each score: what is seldom needed is not inlined.
+__device__ __noinline__ inline bool is_visible(const Attention& a, const ScorePlace& at) {
+  if (at.query >= a.shape.queries || at.key >= a.shape.keys) return false;
+  const AttentionRules& rules = a.rules;
+  const int64_t query = at.row * a.shape.queries + at.query, key = at.row * a.shape.keys + at.key;
+  if (rules.key_valid != nullptr && rules.key_valid[key] == 0) return false;
+  if (rules.query_document != nullptr && rules.query_document[query] != rules.key_document[key]) {
+    return false;
+  }
+  if (!rules.causal && rules.window_left < 0 && rules.window_right < 0) return true;
+  const int64_t ahead = position_at(rules.key_position, at.row, a.shape.keys, at.key) -
+                        position_at(rules.query_position, at.row, a.shape.queries, at.query);
+  return !(rules.causal && ahead > 0) && !(rules.window_right >= 0 && ahead > rules.window_right) &&
+         !(rules.window_left >= 0 && -ahead > rules.window_left);
+}
+
+struct Score {
+  float value;  // in units of log2(e)
+  float slope;  // of the score by the scaled product: 1 but where a soft cap bends it
+};
+__device__ __noinline__ inline Score bent_score(const Attention& a, const ScorePlace& at,
+                                                float product) {
+  Score score{product * a.scale, 1.0F};
+  if (a.soft_cap > 0.0F) {
+    const float bent = tanhf(score.value / a.soft_cap);
+    score = {a.soft_cap * bent, 1.0F - bent * bent};
+  }
+  if (a.rules.alibi_slopes != nullptr && at.query < a.shape.queries && at.key < a.shape.keys) {
+    const int64_t ahead = position_at(a.rules.key_position, at.row, a.shape.keys, at.key) -
+                          position_at(a.rules.query_position, at.row, a.shape.queries, at.query);
+    score.value -= a.rules.alibi_slopes[at.head] * fabsf(static_cast<float>(ahead));
+  }
+  score.value *= kLog2e;
+  return score;
+}
+__device__ inline Score score_of(const Attention& a, const ScorePlace& at, float product) {
+  if (a.bends) return bent_score(a, at, product);
+  return {product * a.scale_log2, 1.0F};
+}
+
+// The factor of a weight: 0 where it is dropped.
+__device__ __noinline__ inline float drop_factor(const Attention& a, const ScorePlace& at) {
+  const AttentionRules& rules = a.rules;
+  const int64_t row =
+      ((rules.first_row + at.row) * rules.dropout_heads + rules.first_head + at.head) *
+          rules.dropout_queries +
+      rules.first_query + at.query;
+  const int64_t index = row * rules.dropout_keys + rules.first_key + at.key;
+  const float uniform = uniform_of(rules.dropout_key, static_cast<uint64_t>(index));
+  return uniform >= a.drop_rate ? a.drop_scale : 0.0F;
+}
+
+}  // namespace weft::cuda
