@@ -18,8 +18,7 @@ double Comparer::bar(const std::string& kind) const {
   if (kind == "lr") return kRateBar;
   if (precision_ == DType::kBF16) {
     const auto found = golden_.bf16_errors.find(kind);
-    const double share = rank_.mesh.size(Axis::kTensor) > 1 ? kBf16TensorShare : kBf16Share;
-    if (found != golden_.bf16_errors.end()) return share * found->second;
+    if (found != golden_.bf16_errors.end()) return kBf16Share * found->second;
     throw StatusError(Status::invalid(
         "bf16.json", kind, "has to hold the error of PyTorch (tests/conformance/derive_bf16.py)"));
   }

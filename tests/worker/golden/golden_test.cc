@@ -116,8 +116,7 @@ INSTANTIATE_TEST_SUITE_P(
                                          MeshDegrees{.sequence = 2, .tensor = 2})),
     mesh_name);
 
-// In bf16 each value may be off by twice what PyTorch is off by in bf16, three times where a tensor
-// axis rounds the terms of its sums.
+// In bf16 each value may be off by twice what PyTorch is off by in bf16.
 TEST(GoldenBf16, IsAsNearAsPyTorch) {
   for (const char* name : {"gpt2-causal", "gpt2-sequence", "gpt2-packed"}) {
     const Case golden = read(fixture(name));
