@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 bash cluster/deploy/build.sh
 arguments=("$@")
 if [ "${#arguments[@]}" -eq 0 ]; then
-  arguments=(-LE 'conformance|launch100|kill|bench|netns_long')
+  arguments=(-LE 'conformance|launch100|kill|bench|netns_long|nvcc')
 fi
 start=$SECONDS
 ctest --test-dir build/release --output-on-failure -j "$(nproc)" "${arguments[@]}"

@@ -5,6 +5,7 @@
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/philox.cuh"
+#include "kernels/cuda/ptx.cuh"
 
 namespace weft::cuda {
 namespace {
@@ -26,18 +27,20 @@ __device__ int64_t global_index(const GlobalWalk& walk, int64_t local) {
   return index;
 }
 
-__global__ void dropout_kernel(const float* x, GlobalWalk walk, float rate, float kept,
-                               RandomKey key, float* y, int64_t n) {
+template <typename T>
+__global__ void dropout_kernel(const T* x, GlobalWalk walk, float rate, float kept, RandomKey key,
+                               T* y, int64_t n) {
   for (int64_t i = first_element(); i < n; i += elements_of_grid()) {
     const float uniform = uniform_of(key, static_cast<uint64_t>(global_index(walk, i)));
-    y[i] = uniform >= rate ? x[i] * kept : 0.0F;
+    y[i] = narrow<T>(uniform >= rate ? widen(x[i]) * kept : 0.0F);
   }
 }
 
 }  // namespace
 
-void dropout(const float* x, std::span<const int64_t> extent, std::span<const int64_t> global,
-             std::span<const int64_t> offset, double rate, RandomKey key, float* y,
+template <typename T>
+void dropout(const T* x, std::span<const int64_t> extent, std::span<const int64_t> global,
+             std::span<const int64_t> offset, double rate, RandomKey key, T* y,
              cudaStream_t stream) {
   const int dims = static_cast<int>(extent.size());
   check_arguments(
@@ -55,8 +58,14 @@ void dropout(const float* x, std::span<const int64_t> extent, std::span<const in
     stride *= global[from];
     n *= extent[from];
   }
-  launch(stream, blocks_of(n), kThreads, dropout_kernel, x, walk, static_cast<float>(rate),
+  launch(stream, blocks_of(n), kThreads, dropout_kernel<T>, x, walk, static_cast<float>(rate),
          static_cast<float>(1 / (1 - rate)), key, y, n);
 }
+
+#define WEFT_INSTANTIATE(T)                                                              \
+  template void dropout<T>(const T*, std::span<const int64_t>, std::span<const int64_t>, \
+                           std::span<const int64_t>, double, RandomKey, T*, cudaStream_t);
+WEFT_FOR_FLOATING(WEFT_INSTANTIATE)
+#undef WEFT_INSTANTIATE
 
 }  // namespace weft::cuda

@@ -1,7 +1,7 @@
 // The CUDA kernels, one function each: pointers are to device memory, arrays are row-major and
-// contiguous, counts are in elements, and the work is queued on `stream`. Everything is fp32 but
-// ids and labels (int64); the opening comment of each .cu states its numerical policy. The CPU
-// meaning of each is the op of the same name in kernels/ops.
+// contiguous, counts are in elements, and the work is queued on `stream`. T is float, bfloat16 or
+// float16; statistics and sums are fp32, ids and labels int64; the opening comment of each .cu
+// states its numerical policy. The CPU meaning of each is the op of the same name in kernels/ops.
 //
 // Thread safety: any thread, each with its own stream. Ownership: nothing is kept; the caller keeps
 // the arrays until the stream has come past. Invariants: 1. outputs do not overlap inputs unless
@@ -12,54 +12,154 @@
 
 #include <cstdint>
 #include <span>
+#include <type_traits>
 
+#include "kernels/cuda/walk.h"
 #include "kernels/ops/random.h"
+#include "kernels/tensor/half.h"
+
+#define WEFT_FOR_FLOATING(act) act(float) act(bfloat16) act(float16)
 
 namespace weft::cuda {
 
-// ---- elementwise.cu: out may be an input.
-void add(const float* a, const float* b, float* out, int64_t n, cudaStream_t stream);
-void multiply(const float* a, const float* b, float* out, int64_t n, cudaStream_t stream);
-// out[r, c] = factor x[r, c] + bias[c]; bias [width], or null for none.
-void scale_bias(const float* x, const float* bias, float factor, float* out, int64_t rows,
-                int64_t width, cudaStream_t stream);
+// An array that may be absent (null).
+template <typename T>
+using Optional = std::type_identity_t<const T*>;
 
-// ---- gelu.cu: the tanh form; dx = dy gelu'(x). Outputs may be inputs.
-void gelu_tanh(const float* x, float* y, int64_t n, cudaStream_t stream);
-void gelu_tanh_backward(const float* x, const float* dy, float* dx, int64_t n, cudaStream_t stream);
+// ---- elementwise.cu: out may be an input where it is walked over as that is.
+enum class Binary { kAdd, kSubtract, kMultiply, kDivide };  // as ops::Arithmetic
+// The walk is over a, b, out.
+template <typename T>
+void binary(Binary kind, const Walk<3>& walk, const T* a, const T* b, T* out, cudaStream_t stream);
+template <typename T>
+void scale(const T* x, double factor, T* y, int64_t n, cudaStream_t stream);
+template <typename T>  // also int64_t
+void fill(T value, T* y, int64_t n, cudaStream_t stream);
+// Casts and strided copies, and with an offset of `to` concatenation, padding and slicing. Between
+// the three T; int64_t and uint8_t to themselves.
+template <typename From, typename To>
+void copy(const Walk<2>& walk, const From* from, To* to, cudaStream_t stream);
 
-// ---- layer_norm.cu: x [rows, width], gamma and beta [width]; y, mean and rstd [rows].
-void layer_norm(const float* x, const float* gamma, const float* beta, float epsilon, int64_t rows,
-                int64_t width, float* y, float* mean, float* rstd, cudaStream_t stream);
-// ---- layer_norm_backward.cu: dx [rows, width]; dgamma and dbeta [width] are overwritten.
-void layer_norm_backward(const float* x, const float* dy, const float* gamma, const float* mean,
-                         const float* rstd, int64_t rows, int64_t width, float* dx, float* dgamma,
-                         float* dbeta, cudaStream_t stream);
+// ---- activation.cu: y = f(x + bias), dx = dy f'(x + bias); bias [width] or null. Outputs may be
+// inputs.
+enum class Curve {
+  kGeluTanh,
+  kGeluErf,
+  kRelu,
+  kSilu,
+  kTanh,
+  kSigmoid,
+  kIdentity
+};  // ops::Activation
+template <typename T>
+void curve(Curve kind, const T* x, Optional<T> bias, T* y, int64_t rows, int64_t width,
+           cudaStream_t stream);
+template <typename T>
+void curve_backward(Curve kind, const T* x, Optional<T> bias, const T* dy, T* dx, int64_t rows,
+                    int64_t width, cudaStream_t stream);
+// y = silu(gate) up.
+template <typename T>
+void swiglu(const T* gate, const T* up, T* y, int64_t n, cudaStream_t stream);
+template <typename T>
+void swiglu_backward(const T* gate, const T* up, const T* dy, T* dgate, T* dup, int64_t n,
+                     cudaStream_t stream);
+
+// ---- norm.cu: over rows [rows, width] of x, or of x + residual.
+template <typename T>
+struct NormArguments {
+  const T* x;
+  const T* residual;      // or null
+  const T *gamma, *beta;  // [width]; beta may be null
+  float epsilon;
+  int64_t rows, width;
+  T* sum;  // x + residual, or null; may be either of them
+  T* y;
+  float *mean, *rstd;  // [rows]; mean null: RMS norm
+};
+template <typename T>
+void norm(const NormArguments<T>& arguments, cudaStream_t stream);
+// ---- norm_backward.cu: x is what was normalized (the sum, if there was one).
+template <typename T>
+struct NormBackwardArguments {
+  const T *x, *dy;
+  const T* dsum;  // the gradient that flows past the norm, or null
+  const T* gamma;
+  const float *mean, *rstd;  // mean null: RMS norm
+  int64_t rows, width;
+  T* dx;              // may be dsum
+  T *dgamma, *dbeta;  // overwritten; dbeta may be null
+};
+int64_t norm_backward_scratch(int64_t rows, int64_t width);  // floats
+template <typename T>
+void norm_backward(const NormBackwardArguments<T>& arguments, float* scratch, cudaStream_t stream);
 
 // ---- softmax.cu: over rows of `width`; a row of nothing but -infinity gives zeros.
-void softmax(const float* x, float* y, int64_t rows, int64_t width, cudaStream_t stream);
-void softmax_backward(const float* y, const float* dy, float* dx, int64_t rows, int64_t width,
+template <typename T>
+void softmax(const T* x, T* y, int64_t rows, int64_t width, cudaStream_t stream);
+template <typename T>
+void softmax_backward(const T* y, const T* dy, T* dx, int64_t rows, int64_t width,
                       cudaStream_t stream);
 
-// ---- cross_entropy.cu: loss[r] = lse[r] - logits[r, label[r]], lse the log of the sum of
-// exponentials; both are 0 where the label is ignore_index. Labels lie in [0, width); the loss of a
-// row with another is NaN.
-void cross_entropy(const float* logits, const int64_t* labels, int64_t ignore_index, int64_t rows,
+// ---- cross_entropy.cu
+struct LossRules {
+  int64_t ignore_index = -100;
+  float smoothing = 0;  // the share of the target that all classes get evenly
+  int64_t first = 0;    // the class of column 0: of a shard of the vocabulary
+  int64_t classes = 0;  // of the whole vocabulary
+};
+// loss[r] = lse[r] - logits[r, label[r]] (smoothed: the mean logit for its share), lse the log of
+// the sum of exponentials; both are 0 where the label is ignore_index. Labels lie in [0, width);
+// the loss of a row with another is NaN.
+template <typename T>
+void cross_entropy(const T* logits, const int64_t* labels, const LossRules& rules, int64_t rows,
                    int64_t width, float* loss, float* lse, cudaStream_t stream);
-// dlogits = dloss (softmax - one-hot); zeros for ignored rows. dlogits may be logits.
-void cross_entropy_backward(const float* logits, const int64_t* labels, const float* lse,
-                            int64_t ignore_index, float dloss, int64_t rows, int64_t width,
-                            float* dlogits, cudaStream_t stream);
+// dlogits = *dloss (softmax - target); zeros for ignored rows. Columns are classes first, first +
+// 1,
+// ...; dlogits may be logits.
+template <typename T>
+void cross_entropy_backward(const T* logits, const int64_t* labels, const float* lse,
+                            const LossRules& rules, const float* dloss, int64_t rows, int64_t width,
+                            T* dlogits, cudaStream_t stream);
+// The pieces of the loss over a sharded vocabulary (unsmoothed): each row's maximum; terms [2,
+// rows], to be summed over the shards: exponentials shifted by the whole row's maximum, and the
+// label's logit; then the loss of each row, and its lse in place of its maximum.
+template <typename T>
+void row_maximum(const T* x, int64_t rows, int64_t width, float* out, cudaStream_t stream);
+template <typename T>
+void loss_terms(const T* logits, const int64_t* labels, const float* maximum,
+                const LossRules& rules, int64_t rows, int64_t width, float* terms,
+                cudaStream_t stream);
+void loss_total(const int64_t* labels, const float* terms, const LossRules& rules, int64_t rows,
+                float* maximum_to_lse, float* loss, cudaStream_t stream);
 
 // ---- embedding.cu: out[i] = table[ids[i] - first_id], zeros where the table [rows, width] has no
 // such row.
-void embedding(const int64_t* ids, const float* table, int64_t first_id, int64_t rows,
-               int64_t count, int64_t width, float* out, cudaStream_t stream);
+template <typename T>
+void embedding(const int64_t* ids, const T* table, int64_t first_id, int64_t rows, int64_t count,
+               int64_t width, T* out, cudaStream_t stream);
 // dtable[ids[i] - first_id] += dy[i], but for ids outside and for padding_id (-1: none). The caller
 // clears dtable.
-void embedding_scatter_add(const int64_t* ids, const float* dy, int64_t first_id,
-                           int64_t padding_id, int64_t rows, int64_t count, int64_t width,
-                           float* dtable, cudaStream_t stream);
+template <typename T>
+void embedding_scatter_add(const int64_t* ids, const T* dy, int64_t first_id, int64_t padding_id,
+                           int64_t rows, int64_t count, int64_t width, float* dtable,
+                           cudaStream_t stream);
+// The same sum in the order of the ids, the same bits every time; overwrites dtable. Reads count^2
+// / 2 ids.
+template <typename T>
+void embedding_backward(const int64_t* ids, const T* dy, int64_t first_id, int64_t padding_id,
+                        int64_t rows, int64_t count, int64_t width, T* dtable, cudaStream_t stream);
+
+// ---- rope.cu: rotary positions (Su et al. 2021) of x [tokens, heads, width], by angle position
+// inverse_frequency[pair]; the first 2 `pairs` features turn, in pairs (i, i + pairs) or, if
+// interleaved, (2i, 2i + 1). `backwards` turns the other way: the gradient. y may be x.
+struct RopeArguments {
+  const int64_t* positions;        // [tokens]
+  const float* inverse_frequency;  // [pairs]
+  int64_t tokens, heads, width, pairs;
+  bool interleaved, backwards;
+};
+template <typename T>
+void rope(const RopeArguments& arguments, const T* x, T* y, cudaStream_t stream);
 
 // ---- adamw.cu: the constants of one update, in the notation of worker/optimizer/optimizer.h.
 struct AdamWConstants {
@@ -68,23 +168,41 @@ struct AdamWConstants {
   float step;                        // rate / (1 - beta1^n)
   float root;                        // 1 / sqrt(1 - beta2^n)
   float epsilon;
-  float gradient_scale;  // the clipping factor
+  float gradient_scale;
 };
-// Updates p and the moments m and v in place.
-void adamw(const AdamWConstants& constants, const float* g, float* p, float* m, float* v, int64_t n,
-           cudaStream_t stream);
+// Updates p and the moments m and v in place, and the working copy of p (or null). Gradients count
+// times gradient_scale and times *factor (the clipping factor, the loss scale; or null); where that
+// is not finite, nothing changes. G and W: float and any, or both the same half-width type.
+template <typename G, typename W>
+void adamw(const AdamWConstants& constants, const float* factor, const G* g, float* p, float* m,
+           float* v, W* working, int64_t n, cudaStream_t stream);
 
 // ---- dropout.cu: x is the part of a global array that covers [offset[d], offset[d] + extent[d])
 // of global[d]; at most kDropoutDims dims. The mask is that of ops::dropout: keyed by the row-major
 // index in the global array. y may be x; the gradient is the same function of dy. 0 <= rate < 1.
 constexpr int kDropoutDims = 6;
-void dropout(const float* x, std::span<const int64_t> extent, std::span<const int64_t> global,
-             std::span<const int64_t> offset, double rate, RandomKey key, float* y,
+template <typename T>
+void dropout(const T* x, std::span<const int64_t> extent, std::span<const int64_t> global,
+             std::span<const int64_t> offset, double rate, RandomKey key, T* y,
              cudaStream_t stream);
 
-// ---- reduce.cu: *out = the sum, or the sum of squares, of x. partials: room for kPartials.
+// ---- reduce.cu: *out = the sum, or the sum of squares, of x, in float or double. partials: room
+// for kPartials.
 constexpr int kPartials = 1024;
-void sum(const float* x, int64_t n, double* partials, double* out, cudaStream_t stream);
-void sum_of_squares(const float* x, int64_t n, double* partials, double* out, cudaStream_t stream);
+template <typename T, typename Out>
+void sum(const T* x, int64_t n, double* partials, Out* out, cudaStream_t stream);
+template <typename T, typename Out>
+void sum_of_squares(const T* x, int64_t n, double* partials, Out* out, cudaStream_t stream);
+// out [outer, inner] = factor times the sum over the middle of x [outer, extent, inner], cut into
+// `blocks` of the extent that are merged in the tree of ops::sum_middle. scratch: so many floats.
+int64_t sum_middle_scratch(int64_t outer, int64_t extent, int64_t inner, int64_t blocks);
+template <typename T>
+void sum_middle(const T* x, int64_t outer, int64_t extent, int64_t inner, double factor,
+                int64_t blocks, float* scratch, T* out, cudaStream_t stream);
+
+// ---- attention_merge.cu: partial attention `into` := merged with `other` (attention::merge);
+// outputs [rows, width], lse [rows].
+void attention_merge(float* into, float* into_lse, const float* other, const float* other_lse,
+                     int64_t rows, int64_t width, cudaStream_t stream);
 
 }  // namespace weft::cuda

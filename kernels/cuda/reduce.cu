@@ -1,10 +1,10 @@
-// The sum and the sum of squares of an array. Numerical policy: a thread adds its elements in fp32,
-// then everything in double; the form of the tree depends on n only, so the bits are the same each
-// time.
+// Sums. Numerical policy: elements are widened and added in fp32, in an order that depends on the
+// extents (and the block count) only; sum() and sum_of_squares() add what each thread has summed in
+// double.
 #include "kernels/cuda/block_reduce.cuh"
 #include "kernels/cuda/each.cuh"
-#include "kernels/cuda/kernels.h"
-#include "kernels/cuda/launch.h"
+#include "kernels/cuda/ptx.cuh"
+#include "kernels/cuda/slices.cuh"
 
 namespace weft::cuda {
 namespace {
@@ -16,50 +16,191 @@ struct Square {
   __device__ static float of(float x) { return x * x; }
 };
 
-template <typename Term>
-__device__ double thread_sum(const float* x, int64_t n) {
-  float total = 0.0F;
-  for (int64_t i = first_element(); i < n; i += elements_of_grid()) total += Term::of(x[i]);
-  return static_cast<double>(total);
-}
-
-__global__ void sum_kernel(const float* x, int64_t n, double* partials) {
-  __shared__ double warps[kWarp];
-  const double total = block_reduce<Add>(thread_sum<Plain>(x, n), warps);
-  if (threadIdx.x == 0) partials[blockIdx.x] = total;
-}
-
-__global__ void squares_kernel(const float* x, int64_t n, double* partials) {
-  __shared__ double warps[kWarp];
-  const double total = block_reduce<Add>(thread_sum<Square>(x, n), warps);
+template <typename Term, typename T>
+__global__ void sum_kernel(const T* x, int64_t n, double* partials) {
+  double* warps = shared_memory<double>();
+  float own = 0.0F;
+  for (int64_t i = first_element(); i < n; i += elements_of_grid()) own += Term::of(widen(x[i]));
+  const double total = block_reduce<Add>(static_cast<double>(own), warps);
   if (threadIdx.x == 0) partials[blockIdx.x] = total;
 }
 
 // One block.
-__global__ void merge_kernel(const double* partials, int count, double* out) {
-  __shared__ double warps[kWarp];
+template <typename Out>
+__global__ void merge_kernel(const double* partials, int count, Out* out) {
+  double* warps = shared_memory<double>();
   double total = 0.0;
   for (int i = static_cast<int>(threadIdx.x); i < count; i += kThreads) total += partials[i];
   total = block_reduce<Add>(total, warps);
-  if (threadIdx.x == 0) *out = total;
+  if (threadIdx.x == 0) *out = static_cast<Out>(total);
 }
 
-void reduce(void (*kernel)(const float*, int64_t, double*), const float* x, int64_t n,
-            double* partials, double* out, cudaStream_t stream) {
+template <typename Term, typename T, typename Out>
+void reduce(const T* x, int64_t n, double* partials, Out* out, cudaStream_t stream) {
   unsigned blocks = blocks_of(n);
   if (blocks > kPartials) blocks = kPartials;
-  launch(stream, blocks, kThreads, kernel, x, n, partials);
-  launch(stream, 1, kThreads, merge_kernel, partials, static_cast<int>(blocks), out);
+  constexpr size_t kBytes = kWarp * sizeof(double);
+  launch_shared(stream, blocks, kThreads, kBytes, sum_kernel<Term, T>, x, n, partials);
+  launch_shared(stream, 1, kThreads, kBytes, merge_kernel<Out>, partials, static_cast<int>(blocks),
+                out);
+}
+
+// What sum_middle is cut into: blocks of the extent (block i from i * extent / blocks on), and
+// slices of each.
+struct Cut {
+  int64_t outer, extent, inner, blocks, slices;
+  __device__ int64_t begin(int64_t block) const { return block * extent / blocks; }
+};
+// The rows of one slice.
+struct Rows {
+  int64_t begin, end;
+};
+__device__ inline Rows rows_of_slice(const Cut& cut, int64_t block, int64_t slice) {
+  const int64_t each = cut.inner == 1 ? kSliceElements : kSliceRows;
+  const int64_t begin = cut.begin(block) + slice * each, end = cut.begin(block + 1);
+  return {min(begin, end), min(begin + each, end)};
+}
+
+// inner == 1: a block a slice. partials [outer, blocks, slices].
+template <typename T>
+__global__ void sum_rows_kernel(const T* x, Cut cut, int64_t items, float* partials) {
+  float* warps = shared_memory<float>();
+  for (int64_t item = blockIdx.x; item < items; item += gridDim.x) {
+    const int64_t outer = item / cut.slices / cut.blocks;
+    const Rows rows = rows_of_slice(cut, item / cut.slices % cut.blocks, item % cut.slices);
+    float total = 0.0F;
+    for (int64_t i = rows.begin + threadIdx.x; i < rows.end; i += blockDim.x) {
+      total += widen(x[outer * cut.extent + i]);
+    }
+    total = block_reduce<Add>(total, warps);
+    if (threadIdx.x == 0) partials[item] = total;
+  }
+}
+
+// A block sums kWarp columns of a slice: thread (x, y) takes column x of every row y + k kTileRows.
+// partials [outer, blocks, slices, inner].
+template <typename T>
+__global__ void sum_columns_kernel(const T* x, Cut cut, int64_t tiles, int64_t items,
+                                   float* partials) {
+  float* sums = shared_memory<float>();  // [kTileRows, kWarp]
+  for (int64_t item = blockIdx.x; item < items; item += gridDim.x) {
+    const int64_t column = item % tiles * kWarp + threadIdx.x, slice = item / tiles;
+    const int64_t outer = slice / cut.slices / cut.blocks;
+    const Rows rows = rows_of_slice(cut, slice / cut.slices % cut.blocks, slice % cut.slices);
+    float total = 0.0F;
+    for (int64_t i = rows.begin + threadIdx.y; i < rows.end && column < cut.inner; i += kTileRows) {
+      total += widen(x[(outer * cut.extent + i) * cut.inner + column]);
+    }
+    sums[threadIdx.y * kWarp + threadIdx.x] = total;
+    __syncthreads();
+    if (threadIdx.y == 0 && column < cut.inner) {
+      for (int y = 1; y < kTileRows; ++y) total += sums[y * kWarp + threadIdx.x];
+      partials[slice * cut.inner + column] = total;
+    }
+    __syncthreads();  // all have read: the next columns may write
+  }
+}
+
+// The sum of a block's slices, in order.
+__device__ inline float sum_of_block(const float* partials, const Cut& cut, int64_t outer,
+                                     int64_t block, int64_t column) {
+  float total = 0.0F;
+  for (int64_t slice = 0; slice < cut.slices; ++slice) {
+    total += partials[((outer * cut.blocks + block) * cut.slices + slice) * cut.inner + column];
+  }
+  return total;
+}
+
+// Merges the blocks [first, last) in the tree that halves them, the larger half first.
+struct Pending {
+  int64_t first, last;
+  bool merges;  // the two sums on top
+};
+__device__ inline float sum_of_tree(const float* partials, const Cut& cut, int64_t outer,
+                                    int64_t column) {
+  Pending pending[64];
+  float sums[64];
+  int tasks = 0, depth = 0;
+  pending[tasks++] = {0, cut.blocks, false};
+  while (tasks > 0) {
+    const Pending task = pending[--tasks];
+    if (task.merges) {
+      --depth;
+      sums[depth - 1] += sums[depth];
+    } else if (task.last - task.first == 1) {
+      sums[depth++] = sum_of_block(partials, cut, outer, task.first, column);
+    } else {
+      const int64_t middle = task.first + (task.last - task.first + 1) / 2;
+      pending[tasks++] = {0, 0, true};
+      pending[tasks++] = {middle, task.last, false};
+      pending[tasks++] = {task.first, middle, false};
+    }
+  }
+  return sums[0];
+}
+
+template <typename T>
+__global__ void merge_tree_kernel(const float* partials, Cut cut, float factor, T* out) {
+  const int64_t n = cut.outer * cut.inner;
+  for (int64_t i = first_element(); i < n; i += elements_of_grid()) {
+    out[i] = narrow<T>(factor * sum_of_tree(partials, cut, i / cut.inner, i % cut.inner));
+  }
+}
+
+Cut cut_of(int64_t outer, int64_t extent, int64_t inner, int64_t blocks) {
+  if (blocks > extent) blocks = extent;
+  if (blocks < 1) blocks = 1;
+  return {outer, extent, inner, blocks, slices_of((extent + blocks - 1) / blocks, inner)};
 }
 
 }  // namespace
 
-void sum(const float* x, int64_t n, double* partials, double* out, cudaStream_t stream) {
-  reduce(sum_kernel, x, n, partials, out, stream);
+template <typename T, typename Out>
+void sum(const T* x, int64_t n, double* partials, Out* out, cudaStream_t stream) {
+  reduce<Plain>(x, n, partials, out, stream);
+}
+template <typename T, typename Out>
+void sum_of_squares(const T* x, int64_t n, double* partials, Out* out, cudaStream_t stream) {
+  reduce<Square>(x, n, partials, out, stream);
 }
 
-void sum_of_squares(const float* x, int64_t n, double* partials, double* out, cudaStream_t stream) {
-  reduce(squares_kernel, x, n, partials, out, stream);
+int64_t sum_middle_scratch(int64_t outer, int64_t extent, int64_t inner, int64_t blocks) {
+  const Cut cut = cut_of(outer, extent, inner, blocks);
+  return outer * inner * cut.blocks * cut.slices;
 }
+
+template <typename T>
+void sum_middle(const T* x, int64_t outer, int64_t extent, int64_t inner, double factor,
+                int64_t blocks, float* scratch, T* out, cudaStream_t stream) {
+  const Cut cut = cut_of(outer, extent, inner, blocks);
+  const int64_t slices = outer * cut.blocks * cut.slices, tiles = (inner + kWarp - 1) / kWarp;
+  if (inner == 1) {
+    launch_shared(stream, blocks_of(slices, 1), row_threads(extent), kWarp * sizeof(float),
+                  sum_rows_kernel<T>, x, cut, slices, scratch);
+  } else {
+    launch_shared(stream, blocks_of(slices * tiles, 1), dim3(kWarp, kTileRows),
+                  kWarp * kTileRows * sizeof(float), sum_columns_kernel<T>, x, cut, tiles,
+                  slices * tiles, scratch);
+  }
+  launch(stream, blocks_of(outer * inner), kThreads, merge_tree_kernel<T>, scratch, cut,
+         static_cast<float>(factor), out);
+}
+
+template <typename T>
+void merge_slices(const float* partials, int64_t slices, int64_t n, T* out, cudaStream_t stream) {
+  launch(stream, blocks_of(n), kThreads, merge_tree_kernel<T>, partials, Cut{1, 0, n, 1, slices},
+         1.0F, out);
+}
+
+#define WEFT_INSTANTIATE(T)                                                                     \
+  template void sum<T, float>(const T*, int64_t, double*, float*, cudaStream_t);                \
+  template void sum<T, double>(const T*, int64_t, double*, double*, cudaStream_t);              \
+  template void sum_of_squares<T, float>(const T*, int64_t, double*, float*, cudaStream_t);     \
+  template void sum_of_squares<T, double>(const T*, int64_t, double*, double*, cudaStream_t);   \
+  template void sum_middle<T>(const T*, int64_t, int64_t, int64_t, double, int64_t, float*, T*, \
+                              cudaStream_t);                                                    \
+  template void merge_slices<T>(const float*, int64_t, int64_t, T*, cudaStream_t);
+WEFT_FOR_FLOATING(WEFT_INSTANTIATE)
+#undef WEFT_INSTANTIATE
 
 }  // namespace weft::cuda

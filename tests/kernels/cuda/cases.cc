@@ -13,75 +13,243 @@ std::vector<double> in_order(const std::vector<float>& values) {
   return {values.begin(), values.end()};
 }
 
-Tensor floats(Bench& bench, const std::vector<float>& values) {
-  return Tensor::from<float>(*bench.allocator, Shape{static_cast<int64_t>(values.size())}, values);
+struct BinaryShape {
+  Shape a, b;
+  bool turned;  // a's dims are permuted in memory
+};
+
+Tensor apply(Context& cx, Binary kind, const Tensor& a, const Tensor& b) {
+  switch (kind) {
+    case Binary::kAdd:
+      return ops::add(cx, a, b);
+    case Binary::kSubtract:
+      return ops::subtract(cx, a, b);
+    case Binary::kMultiply:
+      return ops::multiply(cx, a, b);
+    case Binary::kDivide:
+      break;
+  }
+  return ops::divide(cx, a, b);
 }
 
-std::string check_add_and_multiply(const KernelSet& kernels) {
-  std::vector<int64_t> counts = kCounts;
-  counts.push_back(kBlocksMax * kThreads + 77);  // some threads take two
-  for (const int64_t n : counts) {
+std::vector<int64_t> extents_of(const Shape& shape) {
+  return {shape.extents().begin(), shape.extents().end()};
+}
+// Row-major strides of `shape` seen as `out`: 0 where it is broadcast.
+std::vector<int64_t> strides_in(const Shape& shape, const Shape& out) {
+  std::vector<int64_t> strides(static_cast<size_t>(out.dims()), 0);
+  int64_t stride = 1;
+  for (int dim = shape.dims() - 1; dim >= 0; --dim) {
+    const int at = dim + out.dims() - shape.dims();
+    if (shape[dim] > 1) strides[static_cast<size_t>(at)] = stride;
+    stride *= shape[dim];
+  }
+  return strides;
+}
+
+template <typename T>
+std::string check_binary_of(const BinaryShape& shapes, const TypedKernels<T>& kernels) {
+  for (const Binary kind : {Binary::kAdd, Binary::kSubtract, Binary::kMultiply, Binary::kDivide}) {
     Bench bench(1);
     DeviceMemory memory;
-    const std::vector<float> left = random_values(n, 21), right = random_values(n, 22);
-    const float *a = memory.input(left), *b = memory.input(right);
-    float* out = memory.output<float>(n);
-    const Tensor x = floats(bench, left), y = floats(bench, right);
-    kernels.add(a, b, out, n, nullptr);
-    std::string finding =
-        differs("add", out, in_order(ops::add(bench.context, x, y).to_vector<float>()), 0);
-    if (finding.empty() && n <= 1000) {
-      kernels.multiply(a, b, out, n, nullptr);
-      finding = differs("multiply", out,
-                        in_order(ops::multiply(bench.context, x, y).to_vector<float>()), 0);
+    const std::vector<float> left = rounded<T>(random_values(shapes.a.elements(), 21));
+    const std::vector<float> right = rounded<T>(random_values(shapes.b.elements(), 22, 1, 4));
+    Tensor x = in_double(bench, shapes.a, left);
+    const Tensor y = in_double(bench, shapes.b, right);
+    std::vector<int64_t> strides_a(x.strides().begin(), x.strides().end());
+    if (shapes.turned) {
+      x = ops::permute(bench.context, x, std::array{1, 0});
+      strides_a = {x.strides()[0], x.strides()[1]};
     }
-    finding = first_of({finding, memory.violation()});
+    const Tensor expected = apply(bench.context, kind, x, y);
+    const Shape& out_shape = expected.shape();
+    if (!shapes.turned) strides_a = strides_in(shapes.a, out_shape);
+    const std::vector<int64_t> strides_b = strides_in(shapes.b, out_shape);
+    const std::vector<int64_t> strides_out = strides_in(out_shape, out_shape);
+    Walk<3> walk;
+    if (!make_walk<3>(extents_of(out_shape), {strides_a, strides_b, strides_out}, walk)) {
+      return "no walk over " + out_shape.to_string();
+    }
+    T* out = memory.output<T>(out_shape.elements());
+    kernels.binary(kind, walk, memory.input(as<T>(left)), memory.input(as<T>(right)), out, nullptr);
+    const std::string finding = first_of({differs("binary of " + out_shape.to_string(), out,
+                                                  expected.to_vector<double>(), near<T>(1e-7)),
+                                          memory.violation()});
     if (!finding.empty()) return finding;
   }
   return "";
 }
 
-std::string check_scale_bias(const KernelSet& kernels) {
+std::string check_binary(const KernelSet& set) {
+  std::vector<BinaryShape> shapes;
+  for (const int64_t n : kCounts) shapes.push_back({{n}, {n}, false});
+  shapes.push_back({{kBlocksMax * kThreads + 77}, {kBlocksMax * kThreads + 77}, false});
+  shapes.push_back({{3, 5, 7}, {7}, false});
+  shapes.push_back({{4, 1, 3}, {1, 5, 1}, false});
+  shapes.push_back({{}, {2, 3}, false});
+  shapes.push_back({{5, 9}, {9, 5}, true});
+  return of_types([&]<typename T>() {
+    for (const BinaryShape& each : shapes) {
+      const std::string finding = check_binary_of(each, set.typed<T>());
+      if (!finding.empty()) return finding;
+    }
+    return std::string();
+  });
+}
+
+// A window of a permuted array, into the middle of another; and casts.
+template <typename T>
+std::string check_copy_of(const TypedKernels<T>& kernels) {
+  constexpr int64_t kRows = 5, kWidth = 9;
+  Bench bench(1);
+  DeviceMemory memory;
+  const std::vector<float> values = random_values(kRows * kWidth, 23);
+  const Tensor x = in_double(bench, {kRows, kWidth}, rounded<T>(values));
+  const Tensor turned = ops::permute(bench.context, ops::slice(bench.context, x, 1, 2, 6),
+                                     std::array{1, 0});  // [6, 5]
+  std::vector<T> target(8 * 5, T(7.0F));
+  T* to = memory.in_out(target);
+  Walk<2> walk;
+  const std::vector<int64_t> extents{6, 5}, from_strides{1, kWidth}, to_strides{5, 1};
+  if (!make_walk<2>(extents, {from_strides, to_strides}, walk)) return "no walk";
+  kernels.copy(walk, memory.input(as<T>(values)) + 2, to + 5, nullptr);
+  const Tensor sevens = Tensor::full(*bench.allocator, Shape{1, 5}, 7, DType::kF64);
+  const std::vector<Tensor> parts{sevens, turned, sevens};
+  const Tensor expected = ops::concat(bench.context, parts, 0);
+
+  float* wide = memory.output<float>(kRows * kWidth);
+  T* narrow = memory.output<T>(kRows * kWidth);
+  const std::vector<int64_t> flat{kRows * kWidth}, one{1};
+  if (!make_walk<2>(flat, {one, one}, walk)) return "no walk";
+  kernels.copy_to_float(walk, memory.input(as<T>(values)), wide, nullptr);
+  kernels.copy_from_float(walk, memory.input(values), narrow, nullptr);
+  float* doubled = memory.output<float>(kRows * kWidth);
+  T* scaled = memory.output<T>(kRows * kWidth);
+  kernels.scale(memory.input(as<T>(values)), 2, scaled, kRows * kWidth, nullptr);
+  kernels.copy_to_float(walk, scaled, doubled, nullptr);
+  T* filled = memory.output<T>(33);
+  kernels.fill(T(1.5F), filled, 33, nullptr);
+  return first_of(
+      {differs("a window", to, expected.to_vector<double>(), 0),
+       differs("widened", wide, x.to_vector<double>(), 0),
+       differs("narrowed", narrow, x.to_vector<double>(), 0),
+       differs("doubled", doubled, ops::scale(bench.context, x, 2).to_vector<double>(), 0),
+       differs("filled", filled, std::vector<double>(33, 1.5), 0), memory.violation()});
+}
+std::string check_copy(const KernelSet& set) {
+  return of_types([&]<typename T>() { return check_copy_of(set.typed<T>()); });
+}
+
+template <typename T>
+std::string check_curve_of(Curve kind, const TypedKernels<T>& kernels) {
   for (const RowShape& shape : row_shapes()) {
     Bench bench(1);
-    Context& cx = bench.context;
     DeviceMemory memory;
     const int64_t n = shape.rows * shape.width;
-    const std::vector<float> values = random_values(n, 23), biases = random_values(shape.width, 24);
-    float *with = memory.output<float>(n), *without = memory.output<float>(n);
-    const float* x = memory.input(values);
-    kernels.scale_bias(x, memory.input(biases), 0.75F, with, shape.rows, shape.width, nullptr);
-    kernels.scale_bias(x, nullptr, 0.75F, without, shape.rows, shape.width, nullptr);
-    const Tensor scaled = ops::scale(cx, in_double(bench, {shape.rows, shape.width}, values), 0.75);
-    const Tensor moved = ops::add(cx, scaled, in_double(bench, {shape.width}, biases));
-    const std::string finding = first_of(
-        {differs("with bias", with, moved.to_vector<double>(), 1e-6),
-         differs("without bias", without, scaled.to_vector<double>(), 1e-6), memory.violation()});
+    const std::vector<float> values = rounded<T>(random_values(n, 25, 3));
+    const std::vector<float> biases = rounded<T>(random_values(shape.width, 24));
+    const std::vector<float> slopes = rounded<T>(random_values(n, 26));
+    const T *x = memory.input(as<T>(values)), *bias = memory.input(as<T>(biases));
+    T *y = memory.output<T>(n), *plain = memory.output<T>(n), *dx = memory.output<T>(n);
+    kernels.curve(kind, x, bias, y, shape.rows, shape.width, nullptr);
+    kernels.curve(kind, x, nullptr, plain, shape.rows, shape.width, nullptr);
+    kernels.curve_backward(kind, x, bias, memory.input(as<T>(slopes)), dx, shape.rows, shape.width,
+                           nullptr);
+    const testing::Function op = [kind](Context& cx, std::span<const Tensor> in) {
+      const Tensor sum = in.size() == 2 ? ops::add(cx, in[0], in[1]) : in[0];
+      if (kind == Curve::kIdentity) return ops::scale(cx, sum, 1);
+      return ops::activate(cx, sum, static_cast<ops::Activation>(kind));
+    };
+    const std::vector<Tensor> both{in_double(bench, {shape.rows, shape.width}, values),
+                                   in_double(bench, {shape.width}, biases)};
+    const auto gradients =
+        gradients_of(bench, op, both, in_double(bench, {shape.rows, shape.width}, slopes));
+    const std::vector<Tensor> one{both[0]};
+    const std::string what = "curve " + std::to_string(static_cast<int>(kind));
+    const std::string finding =
+        first_of({differs(what, y, op(bench.context, both).to_vector<double>(), near<T>(1e-6)),
+                  differs(what + " without bias", plain, op(bench.context, one).to_vector<double>(),
+                          near<T>(1e-6)),
+                  differs(what + "'", dx, gradients[0], near<T>(4e-6)), memory.violation()});
+    if (!finding.empty()) return finding;
+  }
+  return "";
+}
+std::string check_curves(const KernelSet& set) {
+  for (int kind = 0; kind <= static_cast<int>(Curve::kIdentity); ++kind) {
+    const std::string finding = of_types(
+        [&]<typename T>() { return check_curve_of(static_cast<Curve>(kind), set.typed<T>()); });
     if (!finding.empty()) return finding;
   }
   return "";
 }
 
-std::string check_gelu(const KernelSet& kernels) {
-  for (const int64_t n : kCounts) {
+std::string check_swiglu(const KernelSet& set) {
+  return of_types([&]<typename T>() {
+    constexpr int64_t kCount = 257;
     Bench bench(1);
     DeviceMemory memory;
-    const std::vector<float> values = random_values(n, 25, 4), slopes = random_values(n, 26);
-    const float* x = memory.input(values);
-    float *y = memory.output<float>(n), *dx = memory.output<float>(n);
-    kernels.gelu_tanh(x, y, n, nullptr);
-    kernels.gelu_tanh_backward(x, memory.input(slopes), dx, n, nullptr);
-    const auto op = [](Context& cx, std::span<const Tensor> in) {
-      return ops::activate(cx, in[0], ops::Activation::kGeluTanh);
+    const std::vector<float> gates = rounded<T>(random_values(kCount, 35, 3));
+    const std::vector<float> ups = rounded<T>(random_values(kCount, 36));
+    const std::vector<float> slopes = rounded<T>(random_values(kCount, 37));
+    const T *gate = memory.input(as<T>(gates)), *up = memory.input(as<T>(ups));
+    T *y = memory.output<T>(kCount), *dgate = memory.output<T>(kCount),
+      *dup = memory.output<T>(kCount);
+    set.typed<T>().swiglu(gate, up, y, kCount, nullptr);
+    set.typed<T>().swiglu_backward(gate, up, memory.input(as<T>(slopes)), dgate, dup, kCount,
+                                   nullptr);
+    const testing::Function op = [](Context& cx, std::span<const Tensor> in) {
+      return ops::multiply(cx, ops::activate(cx, in[0], ops::Activation::kSilu), in[1]);
     };
-    const std::vector<Tensor> inputs{in_double(bench, {n}, values)};
-    const auto gradients = gradients_of(bench, op, inputs, in_double(bench, {n}, slopes));
-    const std::string finding =
-        first_of({differs("gelu", y, op(bench.context, inputs).to_vector<double>(), 1e-6),
-                  differs("gelu'", dx, gradients[0], 3e-6), memory.violation()});
-    if (!finding.empty()) return finding;
+    const std::vector<Tensor> inputs{in_double(bench, {kCount}, gates),
+                                     in_double(bench, {kCount}, ups)};
+    const auto gradients = gradients_of(bench, op, inputs, in_double(bench, {kCount}, slopes));
+    return first_of(
+        {differs("swiglu", y, op(bench.context, inputs).to_vector<double>(), near<T>(2e-6)),
+         differs("dgate", dgate, gradients[0], near<T>(4e-6)),
+         differs("dup", dup, gradients[1], near<T>(4e-6)), memory.violation()});
+  });
+}
+
+// Turned by angles in fp32, as the kernel's: only the rounding of cos, sin and products differs.
+template <typename T>
+std::string check_rope_of(bool interleaved, bool backwards, const TypedKernels<T>& kernels) {
+  constexpr int64_t kTokens = 5, kHeads = 3, kWidth = 10, kPairs = 4;
+  DeviceMemory memory;
+  const std::vector<float> values = rounded<T>(random_values(kTokens * kHeads * kWidth, 38));
+  const std::vector<int64_t> positions{0, 1, 7, 100, 4095};
+  const std::vector<float> frequencies{1.0F, 0.1F, 0.01F, 0.001F};
+  const RopeArguments arguments{memory.input(positions),
+                                memory.input(frequencies),
+                                kTokens,
+                                kHeads,
+                                kWidth,
+                                kPairs,
+                                interleaved,
+                                backwards};
+  T* y = memory.output<T>(kTokens * kHeads * kWidth);
+  kernels.rope(arguments, memory.input(as<T>(values)), y, nullptr);
+  std::vector<double> expected(values.begin(), values.end());
+  for (size_t head = 0; head < kTokens * kHeads; ++head) {
+    for (size_t pair = 0; pair < kPairs; ++pair) {
+      const float angle = static_cast<float>(positions[head / kHeads]) * frequencies[pair];
+      const double c = std::cos(static_cast<double>(angle));
+      const double s = std::sin(static_cast<double>(angle)) * (backwards ? -1 : 1);
+      const size_t a = head * kWidth + (interleaved ? 2 * pair : pair);
+      const size_t b = interleaved ? a + 1 : a + kPairs;
+      const double left = expected[a], right = expected[b];
+      expected[a] = left * c - right * s;
+      expected[b] = right * c + left * s;
+    }
   }
-  return "";
+  return first_of({differs("rope", y, expected, near<T>(1e-6)), memory.violation()});
+}
+std::string check_rope(const KernelSet& set) {
+  return of_types([&]<typename T>() {
+    return first_of({check_rope_of(false, false, set.typed<T>()),
+                     check_rope_of(true, false, set.typed<T>()),
+                     check_rope_of(false, true, set.typed<T>())});
+  });
 }
 
 // A shard of a vocabulary: ids before it, behind it, twice the same, and the padding row.
@@ -91,15 +259,16 @@ struct Lookup {
   int64_t count() const { return static_cast<int64_t>(ids.size()); }
 };
 
-std::string check_embedding(const KernelSet& kernels) {
+template <typename T>
+std::string check_embedding_of(const TypedKernels<T>& kernels) {
   const Lookup lookup;
   for (const int64_t width : {1, 33, 100}) {
     Bench bench(1);
     DeviceMemory memory;
-    const std::vector<float> rows = random_values(Lookup::kRows * width, 27);
-    float* out = memory.output<float>(lookup.count() * width);
-    kernels.embedding(memory.input(lookup.ids), memory.input(rows), Lookup::kFirst, Lookup::kRows,
-                      lookup.count(), width, out, nullptr);
+    const std::vector<float> rows = rounded<T>(random_values(Lookup::kRows * width, 27));
+    T* out = memory.output<T>(lookup.count() * width);
+    kernels.embedding(memory.input(lookup.ids), memory.input(as<T>(rows)), Lookup::kFirst,
+                      Lookup::kRows, lookup.count(), width, out, nullptr);
     const Tensor ids = testing::ids(bench.context, {lookup.count()}, lookup.ids);
     const Tensor table = Tensor::from<float>(*bench.allocator, {Lookup::kRows, width}, rows);
     const Tensor expected = ops::embedding(bench.context, ids, table, Lookup::kFirst);
@@ -110,17 +279,27 @@ std::string check_embedding(const KernelSet& kernels) {
   return "";
 }
 
-std::string check_embedding_scatter_add(const KernelSet& kernels) {
+std::string check_embedding(const KernelSet& set) {
+  return of_types([&]<typename T>() { return check_embedding_of(set.typed<T>()); });
+}
+
+template <typename T>
+std::string check_embedding_backward_of(const TypedKernels<T>& kernels) {
   const Lookup lookup;
   for (const int64_t width : {1, 33, 100}) {
     for (const int64_t padding : {int64_t{-1}, Lookup::kPadding}) {
       Bench bench(1);
       DeviceMemory memory;
-      const std::vector<float> slopes = random_values(lookup.count() * width, 28);
+      const std::vector<float> slopes = rounded<T>(random_values(lookup.count() * width, 28));
       const int64_t n = Lookup::kRows * width;
       float* dtable = memory.in_out(std::vector<float>(static_cast<size_t>(n), 0.0F));
-      kernels.embedding_scatter_add(memory.input(lookup.ids), memory.input(slopes), Lookup::kFirst,
-                                    padding, Lookup::kRows, lookup.count(), width, dtable, nullptr);
+      const int64_t* ids = memory.input(lookup.ids);
+      const T* dy = memory.input(as<T>(slopes));
+      kernels.embedding_scatter_add(ids, dy, Lookup::kFirst, padding, Lookup::kRows, lookup.count(),
+                                    width, dtable, nullptr);
+      T* ordered = memory.output<T>(n);
+      kernels.embedding_backward(ids, dy, Lookup::kFirst, padding, Lookup::kRows, lookup.count(),
+                                 width, ordered, nullptr);
       const auto op = [padding](Context& cx, std::span<const Tensor> in) {
         return ops::embedding(cx, in[0], in[1], Lookup::kFirst, padding);
       };
@@ -130,15 +309,19 @@ std::string check_embedding_scatter_add(const KernelSet& kernels) {
                         in_double(bench, {Lookup::kRows, width}, random_values(n, 29))},
                        in_double(bench, {lookup.count(), width}, slopes));
       const std::string finding =
-          first_of({differs("dtable", dtable, gradients[0], 1e-6), memory.violation()});
+          first_of({differs("dtable", dtable, gradients[0], 1e-6),
+                    differs("in order", ordered, gradients[0], near<T>(1e-6)), memory.violation()});
       if (!finding.empty()) return finding;
     }
   }
   return "";
 }
+std::string check_embedding_backward(const KernelSet& set) {
+  return of_types([&]<typename T>() { return check_embedding_backward_of(set.typed<T>()); });
+}
 
 // Several updates beside the optimizer's own.
-std::string check_adamw(const KernelSet& kernels) {
+std::string check_adamw_steps(const KernelSet& set) {
   constexpr int64_t kCount = 257;
   constexpr double kRate = 3e-3, kScale = 0.5;
   std::string finding;
@@ -168,23 +351,58 @@ std::string check_adamw(const KernelSet& kernels) {
           .step = static_cast<float>(kRate / (1 - std::pow(options.beta1, count))),
           .root = static_cast<float>(1 / std::sqrt(1 - std::pow(options.beta2, count))),
           .epsilon = static_cast<float>(options.epsilon),
-          .gradient_scale = static_cast<float>(kScale)};
-      kernels.adamw(constants, memory.input(gradient), p, m, v, kCount, nullptr);
+          .gradient_scale = 2};
+      // Half of the scale comes from the device.
+      const float* factor = memory.input(std::vector<float>{static_cast<float>(kScale) / 2});
+      float* working = memory.output<float>(kCount);
+      set.typed<float>().adamw(constants, factor, memory.input(gradient), p, m, v, working, kCount,
+                               nullptr);
+      const float* infinite = memory.input(std::vector<float>{INFINITY});
+      set.typed<float>().adamw(constants, infinite, memory.input(gradient), p, m, v, working,
+                               kCount, nullptr);  // left out
       const AdamW::State& state = optimizer.states()[0];
-      finding = first_of({differs("p", p, in_order(value.to_vector<float>()), 2e-7),
-                          differs("m", m, in_order(state.first_moment.to_vector<float>()), 2e-7),
-                          differs("v", v, in_order(state.second_moment.to_vector<float>()), 2e-7),
-                          memory.violation()});
+      finding =
+          first_of({differs("p", p, in_order(value.to_vector<float>()), 2e-7),
+                    differs("working copy", working, in_order(value.to_vector<float>()), 2e-7),
+                    differs("m", m, in_order(state.first_moment.to_vector<float>()), 2e-7),
+                    differs("v", v, in_order(state.second_moment.to_vector<float>()), 2e-7),
+                    memory.violation()});
     }
   });
   return finding;
+}
+
+// Half-width gradients and working copies of the fp32 step.
+std::string check_adamw(const KernelSet& set) {
+  const auto half = [&]<typename T>() {
+    constexpr int64_t kCount = 67;
+    DeviceMemory memory;
+    const std::vector<float> start = random_values(kCount, 42), none(kCount, 0.0F);
+    const std::vector<float> gradient = rounded<T>(random_values(kCount, 43));
+    const AdamWConstants constants{0.99F, 0.9F, 0.1F, 0.95F, 0.05F, 1e-2F, 4.0F, 1e-8F, 0.5F};
+    float *p = memory.in_out(start), *m = memory.in_out(none), *v = memory.in_out(none);
+    float *q = memory.in_out(start), *n = memory.in_out(none), *w = memory.in_out(none);
+    T* working = memory.output<T>(kCount);
+    set.typed<T>().adamw(constants, nullptr, memory.input(as<T>(gradient)), p, m, v, working,
+                         kCount, nullptr);
+    float* wide = memory.output<float>(kCount);
+    set.typed<float>().adamw(constants, nullptr, memory.input(gradient), q, n, w, wide, kCount,
+                             nullptr);
+    const std::vector<double> expected(q, q + kCount);
+    return first_of({differs("p", p, expected, 0),
+                     differs("working copy", working, in_order(rounded<T>({q, q + kCount})), 0),
+                     memory.violation()});
+  };
+  return first_of(
+      {check_adamw_steps(set), half.operator()<bfloat16>(), half.operator()<float16>()});
 }
 
 struct Shard {
   std::vector<int64_t> extent, global, offset;
 };
 
-std::string check_dropout(const KernelSet& kernels) {
+template <typename T>
+std::string check_dropout_of(const TypedKernels<T>& kernels) {
   const RandomKey key{.seed = 0x123456789ABCDEF0, .stream = 0xFEDCBA987654321};
   const std::vector<Shard> shards{{{1000}, {1000}, {0}},
                                   {{257}, {70000}, {4099}},
@@ -198,33 +416,40 @@ std::string check_dropout(const KernelSet& kernels) {
       Shape shape, global;
       for (const int64_t extent : shard.extent) shape.push_back(extent);
       for (const int64_t extent : shard.global) global.push_back(extent);
-      const std::vector<float> values = random_values(shape.elements(), 30);
-      float* y = memory.output<float>(shape.elements());
-      kernels.dropout(memory.input(values), shard.extent, shard.global, shard.offset, rate, key, y,
-                      nullptr);
+      const std::vector<float> values = rounded<T>(random_values(shape.elements(), 30));
+      T* y = memory.output<T>(shape.elements());
+      kernels.dropout(memory.input(as<T>(values)), shard.extent, shard.global, shard.offset, rate,
+                      key, y, nullptr);
       const Tensor x = Tensor::from<float>(*bench.allocator, shape, values);
       const Tensor expected = ops::dropout(bench.context, x, rate, key, {global, shard.offset});
-      const std::string finding = first_of(
-          {differs("dropout of " + shape.to_string(), y, in_order(expected.to_vector<float>()), 0),
-           memory.violation()});
+      const std::string finding =
+          first_of({differs("dropout of " + shape.to_string(), y,
+                            in_order(rounded<T>(expected.to_vector<float>())), 0),
+                    memory.violation()});
       if (!finding.empty()) return finding;
     }
   }
   return "";
 }
 
+std::string check_dropout(const KernelSet& set) {
+  return of_types([&]<typename T>() { return check_dropout_of(set.typed<T>()); });
+}
+
 }  // namespace
 
 const std::vector<Case>& cases() {
-  static const std::vector<Case> all{{"add_and_multiply", check_add_and_multiply},
-                                     {"scale_bias", check_scale_bias},
-                                     {"gelu", check_gelu},
+  static const std::vector<Case> all{{"binary", check_binary},
+                                     {"copy", check_copy},
+                                     {"curves", check_curves},
+                                     {"swiglu", check_swiglu},
+                                     {"rope", check_rope},
                                      {"embedding", check_embedding},
-                                     {"embedding_scatter_add", check_embedding_scatter_add},
+                                     {"embedding_backward", check_embedding_backward},
                                      {"adamw", check_adamw},
                                      {"dropout", check_dropout},
-                                     {"layer_norm", check_layer_norm},
-                                     {"layer_norm_backward", check_layer_norm_backward},
+                                     {"norm", check_norm},
+                                     {"norm_backward", check_norm_backward},
                                      {"softmax", check_softmax},
                                      {"softmax_backward", check_softmax_backward},
                                      {"cross_entropy", check_cross_entropy},
@@ -232,7 +457,8 @@ const std::vector<Case>& cases() {
                                      {"sums", check_sums},
                                      {"attention_plain", check_attention_plain},
                                      {"attention_widths", check_attention_widths},
-                                     {"attention_rules", check_attention_rules}};
+                                     {"attention_rules", check_attention_rules},
+                                     {"attention_merge", check_attention_merge}};
   return all;
 }
 

@@ -14,41 +14,53 @@
 namespace weft::cuda {
 
 template <typename T>
-struct AttentionKernels {
-  decltype(&cuda::attention_forward<T>) forward = &cuda::attention_forward<T>;
-  decltype(&cuda::attention_delta<T>) delta = &cuda::attention_delta<T>;
-  decltype(&cuda::attention_backward<T>) backward = &cuda::attention_backward<T>;
+struct TypedKernels {
+  decltype(&cuda::binary<T>) binary = &cuda::binary<T>;
+  decltype(&cuda::scale<T>) scale = &cuda::scale<T>;
+  decltype(&cuda::fill<T>) fill = &cuda::fill<T>;
+  decltype(&cuda::copy<T, T>) copy = &cuda::copy<T, T>;
+  decltype(&cuda::copy<T, float>) copy_to_float = &cuda::copy<T, float>;
+  decltype(&cuda::copy<float, T>) copy_from_float = &cuda::copy<float, T>;
+  decltype(&cuda::curve<T>) curve = &cuda::curve<T>;
+  decltype(&cuda::curve_backward<T>) curve_backward = &cuda::curve_backward<T>;
+  decltype(&cuda::swiglu<T>) swiglu = &cuda::swiglu<T>;
+  decltype(&cuda::swiglu_backward<T>) swiglu_backward = &cuda::swiglu_backward<T>;
+  decltype(&cuda::norm<T>) norm = &cuda::norm<T>;
+  decltype(&cuda::norm_backward<T>) norm_backward = &cuda::norm_backward<T>;
+  decltype(&cuda::softmax<T>) softmax = &cuda::softmax<T>;
+  decltype(&cuda::softmax_backward<T>) softmax_backward = &cuda::softmax_backward<T>;
+  decltype(&cuda::cross_entropy<T>) cross_entropy = &cuda::cross_entropy<T>;
+  decltype(&cuda::cross_entropy_backward<T>) cross_entropy_backward =
+      &cuda::cross_entropy_backward<T>;
+  decltype(&cuda::row_maximum<T>) row_maximum = &cuda::row_maximum<T>;
+  decltype(&cuda::loss_terms<T>) loss_terms = &cuda::loss_terms<T>;
+  decltype(&cuda::embedding<T>) embedding = &cuda::embedding<T>;
+  decltype(&cuda::embedding_scatter_add<T>) embedding_scatter_add = &cuda::embedding_scatter_add<T>;
+  decltype(&cuda::embedding_backward<T>) embedding_backward = &cuda::embedding_backward<T>;
+  decltype(&cuda::rope<T>) rope = &cuda::rope<T>;
+  decltype(&cuda::adamw<T, T>) adamw = &cuda::adamw<T, T>;
+  decltype(&cuda::dropout<T>) dropout = &cuda::dropout<T>;
+  decltype(&cuda::sum<T, double>) sum = &cuda::sum<T, double>;
+  decltype(&cuda::sum<T, float>) sum_to_float = &cuda::sum<T, float>;
+  decltype(&cuda::sum_of_squares<T, double>) sum_of_squares = &cuda::sum_of_squares<T, double>;
+  decltype(&cuda::sum_middle<T>) sum_middle = &cuda::sum_middle<T>;
+  decltype(&cuda::attention_forward<T>) attention_forward = &cuda::attention_forward<T>;
+  decltype(&cuda::attention_delta<T>) attention_delta = &cuda::attention_delta<T>;
+  decltype(&cuda::attention_backward<T>) attention_backward = &cuda::attention_backward<T>;
 };
 
 struct KernelSet {
-  std::tuple<AttentionKernels<float>, AttentionKernels<bfloat16>, AttentionKernels<float16>>
-      attentions;
+  std::tuple<TypedKernels<float>, TypedKernels<bfloat16>, TypedKernels<float16>> of_type;
   template <typename T>
-  AttentionKernels<T>& attention() {
-    return std::get<AttentionKernels<T>>(attentions);
+  TypedKernels<T>& typed() {
+    return std::get<TypedKernels<T>>(of_type);
   }
   template <typename T>
-  const AttentionKernels<T>& attention() const {
-    return std::get<AttentionKernels<T>>(attentions);
+  const TypedKernels<T>& typed() const {
+    return std::get<TypedKernels<T>>(of_type);
   }
-
-  decltype(&cuda::add) add = &cuda::add;
-  decltype(&cuda::multiply) multiply = &cuda::multiply;
-  decltype(&cuda::scale_bias) scale_bias = &cuda::scale_bias;
-  decltype(&cuda::gelu_tanh) gelu_tanh = &cuda::gelu_tanh;
-  decltype(&cuda::gelu_tanh_backward) gelu_tanh_backward = &cuda::gelu_tanh_backward;
-  decltype(&cuda::layer_norm) layer_norm = &cuda::layer_norm;
-  decltype(&cuda::layer_norm_backward) layer_norm_backward = &cuda::layer_norm_backward;
-  decltype(&cuda::softmax) softmax = &cuda::softmax;
-  decltype(&cuda::softmax_backward) softmax_backward = &cuda::softmax_backward;
-  decltype(&cuda::cross_entropy) cross_entropy = &cuda::cross_entropy;
-  decltype(&cuda::cross_entropy_backward) cross_entropy_backward = &cuda::cross_entropy_backward;
-  decltype(&cuda::embedding) embedding = &cuda::embedding;
-  decltype(&cuda::embedding_scatter_add) embedding_scatter_add = &cuda::embedding_scatter_add;
-  decltype(&cuda::adamw) adamw = &cuda::adamw;
-  decltype(&cuda::dropout) dropout = &cuda::dropout;
-  decltype(&cuda::sum) sum = &cuda::sum;
-  decltype(&cuda::sum_of_squares) sum_of_squares = &cuda::sum_of_squares;
+  decltype(&cuda::loss_total) loss_total = &cuda::loss_total;
+  decltype(&cuda::attention_merge) attention_merge = &cuda::attention_merge;
 };
 
 // run() says what is wrong, or nothing. It may throw what the harness and launch() throw.
@@ -66,8 +78,8 @@ struct Mutant {
 const std::vector<Mutant>& mutants();
 
 // The cases of cases_rows.cc.
-std::string check_layer_norm(const KernelSet& kernels);
-std::string check_layer_norm_backward(const KernelSet& kernels);
+std::string check_norm(const KernelSet& kernels);
+std::string check_norm_backward(const KernelSet& kernels);
 std::string check_softmax(const KernelSet& kernels);
 std::string check_softmax_backward(const KernelSet& kernels);
 std::string check_cross_entropy(const KernelSet& kernels);
@@ -77,5 +89,6 @@ std::string check_sums(const KernelSet& kernels);
 std::string check_attention_plain(const KernelSet& set);
 std::string check_attention_widths(const KernelSet& set);
 std::string check_attention_rules(const KernelSet& set);
+std::string check_attention_merge(const KernelSet& set);
 
 }  // namespace weft::cuda

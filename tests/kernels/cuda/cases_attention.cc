@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "kernels/attention/attention.h"
 #include "tests/kernels/cuda/comparison.h"
 
 namespace weft::cuda {
@@ -281,7 +282,7 @@ std::string apart(const std::string& what, const std::vector<double>& actual,
 
 template <typename T>
 std::string check_setting(const KernelSet& set, const Setting& t, double tolerance) {
-  const AttentionKernels<T>& kernels = set.attention<T>();
+  const TypedKernels<T>& kernels = set.typed<T>();
   const Inputs in = inputs_of<T>(t);
   const Expected e = expected_of(t, in);
   DeviceMemory memory;
@@ -293,7 +294,7 @@ std::string check_setting(const KernelSet& set, const Setting& t, double toleran
   const int64_t sums = t.shape.rows * t.shape.heads * t.shape.queries;
   float *lse = memory.output<float>(sums), *delta = memory.output<float>(sums);
   void* scratch = memory.output<char>(attention_scratch_bytes(t.shape));
-  kernels.forward(t.shape, rules, q, k, v, out, lse, scratch, nullptr);
+  kernels.attention_forward(t.shape, rules, q, k, v, out, lse, scratch, nullptr);
   std::string finding =
       first_of({apart(t.name + ": out", of_queries.read(out), e.out, tolerance),
                 apart(t.name + ": lse", {lse, lse + sums}, e.lse, 1e-3 * tolerance + 1e-6)});
@@ -301,10 +302,11 @@ std::string check_setting(const KernelSet& set, const Setting& t, double toleran
 
   // The true output, rounded: what the forward pass would hand on.
   const AttentionHeads<const T> saved = of_queries.place(memory, e.out);
-  kernels.delta(t.shape, saved, d_out, delta, nullptr);
+  kernels.attention_delta(t.shape, saved, d_out, delta, nullptr);
   const AttentionResult<T> dq = of_queries.result(memory, t.wide);
   const AttentionResult<T> dk = of_keys.result(memory, t.wide), dv = of_keys.result(memory, t.wide);
-  kernels.backward(t.shape, rules, q, k, v, d_out, lse, delta, dq, dk, dv, scratch, nullptr);
+  kernels.attention_backward(t.shape, rules, q, k, v, d_out, lse, delta, dq, dk, dv, scratch,
+                             nullptr);
   return first_of({apart(t.name + ": dq", of_queries.read(dq), e.dq, 2 * tolerance),
                    apart(t.name + ": dk", of_keys.read(dk), e.dk, 2 * tolerance),
                    apart(t.name + ": dv", of_keys.read(dv), e.dv, 2 * tolerance),
@@ -360,6 +362,29 @@ std::string check_attention_rules(const KernelSet& set) {
     if (!finding.empty()) return finding;
   }
   return "";
+}
+
+std::string check_attention_merge(const KernelSet& set) {
+  constexpr int64_t kRows = 11, kWidth = 37;
+  constexpr float kNothing = -std::numeric_limits<float>::infinity();
+  Bench bench(1);
+  DeviceMemory memory;
+  const std::vector<float> a = random_values(kRows * kWidth, 71),
+                           b = random_values(kRows * kWidth, 72);
+  std::vector<float> lse_a = random_values(kRows, 73, 3), lse_b = random_values(kRows, 74, 3);
+  lse_a[1] = lse_b[2] = lse_a[3] = lse_b[3] = kNothing;
+  float *into = memory.in_out(a), *lse = memory.in_out(lse_a);
+  set.attention_merge(into, lse, memory.input(b), memory.input(lse_b), kRows, kWidth, nullptr);
+  const auto tensor = [&](const Shape& shape, const std::vector<float>& values) {
+    return Tensor::from<float>(*bench.allocator, shape, values);
+  };
+  attention::Partial first{tensor({1, 1, kRows, kWidth}, a), tensor({1, 1, kRows}, lse_a)};
+  const attention::Partial second{tensor({1, 1, kRows, kWidth}, b), tensor({1, 1, kRows}, lse_b)};
+  attention::merge(bench.context, first, second);
+  const std::vector<float> out = first.output.to_vector<float>();
+  const std::vector<float> sums = first.log_sum_exp.to_vector<float>();
+  return first_of({differs("merged", into, {out.begin(), out.end()}, 2e-6),
+                   differs("its lse", lse, {sums.begin(), sums.end()}, 2e-6), memory.violation()});
 }
 
 }  // namespace weft::cuda

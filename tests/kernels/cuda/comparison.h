@@ -24,6 +24,34 @@ inline std::vector<float> random_values(int64_t n, uint64_t seed, double scale =
   return values;
 }
 
+// The values that T can hold next to these, and as T.
+template <typename T>
+std::vector<float> rounded(std::vector<float> values) {
+  for (float& value : values) value = static_cast<float>(T(value));
+  return values;
+}
+template <typename T>
+std::vector<T> as(const std::vector<float>& values) {
+  std::vector<T> result;
+  for (const float value : values) result.push_back(T(value));
+  return result;
+}
+// One rounding to T beside an error of `fp32`.
+template <typename T>
+double near(double fp32) {
+  if constexpr (std::is_same_v<T, bfloat16>) return fp32 + 0x1p-8;
+  if constexpr (std::is_same_v<T, float16>) return fp32 + 0x1p-11;
+  return fp32;
+}
+// The first that a check of each type has to say.
+template <typename Check>
+std::string of_types(const Check& check) {
+  std::string finding = check.template operator()<float>();
+  if (finding.empty()) finding = check.template operator()<bfloat16>();
+  if (finding.empty()) finding = check.template operator()<float16>();
+  return finding;
+}
+
 inline Tensor in_double(Bench& bench, Shape shape, const std::vector<float>& values) {
   const std::vector<double> wide(values.begin(), values.end());
   return Tensor::from<double>(*bench.allocator, shape, wide);

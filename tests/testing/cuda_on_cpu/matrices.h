@@ -7,11 +7,9 @@
 #include <cstdint>
 
 #include "tests/testing/cuda_on_cpu/machine.h"
+#include "tests/testing/cuda_on_cpu/meaning.h"
 
 namespace weft::cuda_on_cpu {
-
-enum class Element { kBfloat16, kFloat16, kTf32 };
-float element_of(Element kind, uint32_t word, unsigned half);  // half 0 or 1; 0 of kTf32
 
 void warp_load(uint32_t (&r)[4], const void* row, bool transposed, const Where& where);
 void warp_multiply(Element kind, float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],

@@ -30,11 +30,7 @@ template <typename T>
 uint32_t narrow_pair(float low, float high) {
   return uint32_t{T(low).bits} | uint32_t{T(high).bits} << 16;
 }
-inline uint32_t narrow_tf32(float value) {
-  const uint32_t word = std::bit_cast<uint32_t>(value);
-  if ((word & 0x7F800000U) == 0x7F800000U) return word;
-  return (word + 0x1000U) & ~0x1FFFU;
-}
+inline uint32_t narrow_tf32(float value) { return cuda_on_cpu::round_to_tf32(value); }
 inline float float_of_bits(uint32_t bits) { return std::bit_cast<float>(bits); }
 inline uint32_t bits_of_float(float value) { return std::bit_cast<uint32_t>(value); }
 

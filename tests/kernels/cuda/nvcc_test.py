@@ -1,0 +1,42 @@
+#!/usr/bin/env python3
+"""Compiles every .cu of the tree for sm_80 and sm_90a with warnings as errors, and says which kernels
+spill registers. Usage: nvcc_test.py SOURCE_ROOT NVCC"""
+import os
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+FLAGS = ["-std=c++20", "-c", "-o", "/dev/null", "--Werror=all-warnings", "-Xptxas=-v",
+         "-Xcompiler=-Wall,-Wextra,-Werror", "-gencode=arch=compute_80,code=sm_80",
+         "-gencode=arch=compute_90a,code=sm_90a"]
+SPILL = re.compile(r"Compiling entry function '(\w+)' for '(\w+)'"
+                   r"(?:(?!Compiling entry)[\s\S])*? ([1-9]\d*) bytes spill stores")
+
+
+def compile_one(root, nvcc, source):
+    done = subprocess.run([nvcc, *FLAGS, f"-I{root}", str(source)], capture_output=True, text=True)
+    name = source.relative_to(root)
+    if done.returncode != 0:
+        return False, f"{name}: does not compile\n{done.stderr}"
+    spills = [f"{kernel} for {arch} spills {size} bytes"
+              for kernel, arch, size in SPILL.findall(done.stderr)]
+    return not spills, "\n".join([f"{name}: compiled", *spills])
+
+
+def main():
+    root, nvcc = Path(sys.argv[1]), sys.argv[2]
+    sources = sorted([*root.glob("kernels/cuda/*.cu"), *root.glob("tests/kernels/cuda/*/*.cu")],
+                     key=lambda path: -path.stat().st_size)
+    if not sources:
+        sys.exit("no .cu files")
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = list(pool.map(lambda source: compile_one(root, nvcc, source), sources))
+    for _, text in results:
+        print(text)
+    sys.exit(0 if all(good for good, _ in results) else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+#include "tests/testing/cuda_on_cpu/meaning.h"
+
+#include <bit>
+#include <cstring>
+
+#include "kernels/tensor/half.h"
+
+namespace weft::cuda_on_cpu {
+
+float element_of(Element kind, uint32_t word, unsigned half) {
+  const auto bits = static_cast<uint16_t>(word >> 16 * half);
+  switch (kind) {
+    case Element::kBfloat16:
+      return std::bit_cast<float>(uint32_t{bits} << 16);
+    case Element::kFloat16:
+      return float16::widen(bits);
+    case Element::kTf32:
+      break;
+  }
+  return std::bit_cast<float>(word & ~0x1FFFU);
+}
+
+uint32_t round_to_tf32(float value) {
+  const uint32_t word = std::bit_cast<uint32_t>(value);
+  if ((word & 0x7F800000U) == 0x7F800000U) return word;
+  return (word + 0x1000U) & ~0x1FFFU;
+}
+
+void load_matrices_of(const Lanes<const void*>& rows, bool transposed, const Lanes<uint32_t*>& r) {
+  uint16_t matrix[4][8][8];
+  for (int lane = 0; lane < 32; ++lane) std::memcpy(matrix[lane / 8][lane % 8], rows[lane], 16);
+  for (int lane = 0; lane < 32; ++lane) {
+    const int g = lane / 4, t = lane % 4;
+    for (int i = 0; i < 4; ++i) {
+      const uint32_t low = transposed ? matrix[i][2 * t][g] : matrix[i][g][2 * t];
+      const uint32_t high = transposed ? matrix[i][2 * t + 1][g] : matrix[i][g][2 * t + 1];
+      r[lane][i] = low | high << 16;
+    }
+  }
+}
+
+namespace {
+
+struct Operands {
+  float a[16][16], b[16][8];
+};
+
+void gather(Element kind, int lane, const uint32_t* a, const uint32_t* b, Operands& all) {
+  const int g = lane / 4, t = lane % 4;
+  const bool wide = kind == Element::kTf32;
+  for (int i = 0; i < 4; ++i) {
+    const int row = g + i % 2 * 8;
+    if (wide) all.a[row][t + i / 2 * 4] = element_of(kind, a[i], 0);
+    for (unsigned half = 0; half < 2 && !wide; ++half) {
+      all.a[row][2 * t + i / 2 * 8 + static_cast<int>(half)] = element_of(kind, a[i], half);
+    }
+  }
+  for (int i = 0; i < 2; ++i) {
+    if (wide) all.b[t + i * 4][g] = element_of(kind, b[i], 0);
+    for (unsigned half = 0; half < 2 && !wide; ++half) {
+      all.b[2 * t + i * 8 + static_cast<int>(half)][g] = element_of(kind, b[i], half);
+    }
+  }
+}
+
+}  // namespace
+
+void multiply_of(Element kind, const Lanes<float*>& d, const Lanes<const uint32_t*>& a,
+                 const Lanes<const uint32_t*>& b) {
+  Operands all;
+  for (int lane = 0; lane < 32; ++lane) gather(kind, lane, a[lane], b[lane], all);
+  const int depth = kind == Element::kTf32 ? 8 : 16;
+  for (int lane = 0; lane < 32; ++lane) {
+    for (int i = 0; i < 4; ++i) {
+      const int row = lane / 4 + i / 2 * 8, column = 2 * (lane % 4) + i % 2;
+      double sum = 0;
+      for (int k = 0; k < depth; ++k) {
+        sum += static_cast<double>(all.a[row][k]) * static_cast<double>(all.b[k][column]);
+      }
+      d[lane][i] = static_cast<float>(static_cast<double>(d[lane][i]) + sum);
+    }
+  }
+}
+
+}  // namespace weft::cuda_on_cpu
