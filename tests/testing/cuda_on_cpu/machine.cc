@@ -46,7 +46,7 @@ struct Thread {
   void* part = nullptr;
   Complete complete = nullptr;
   const std::function<bool()>* ready = nullptr;  // kWaiting
-  ThreadTraffic traffic;
+  std::unique_ptr<ThreadTraffic> traffic;        // made when it is asked for
 };
 
 bool same_line(const Where& a, const Where& b) {
@@ -339,7 +339,11 @@ std::string line_of(const Where& where) {
 }
 
 unsigned thread_in_block() { return static_cast<unsigned>(block_now->running()); }
-ThreadTraffic& thread_traffic() { return block_now->self().traffic; }
+ThreadTraffic& thread_traffic() {
+  std::unique_ptr<ThreadTraffic>& traffic = block_now->self().traffic;
+  if (traffic == nullptr) traffic = std::make_unique<ThreadTraffic>();
+  return *traffic;
+}
 BlockTraffic& block_traffic() { return block_now->traffic(); }
 void* dynamic_shared() { return shared_now->begin(); }
 
