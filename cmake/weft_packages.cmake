@@ -15,6 +15,9 @@ find_package(RocksDB REQUIRED)
 find_package(CLI11 REQUIRED)
 pkg_check_modules(fyaml REQUIRED IMPORTED_TARGET libfyaml)
 pkg_check_modules(openblas REQUIRED IMPORTED_TARGET openblas)
+# Debian's oneDNN (2.6.3). Its CMake package asks for OpenCL's headers; the library alone does.
+find_library(WEFT_ONEDNN dnnl REQUIRED)
+find_library(WEFT_GOMP NAMES gomp libgomp.so.1 REQUIRED)  # the OpenMP it runs on
 pkg_check_modules(onig REQUIRED IMPORTED_TARGET oniguruma)
 pkg_check_modules(utf8proc REQUIRED IMPORTED_TARGET libutf8proc)
 pkg_check_modules(libzstd REQUIRED IMPORTED_TARGET libzstd)  # "zstd" is the name RocksDB looks for

@@ -4,6 +4,7 @@
 #include <fstream>
 #include <iterator>
 
+#include "kernels/cpu/gemm_choice.h"
 #include "proto/base/hash.h"
 #include "worker/checkpoint/reader.h"
 #include "worker/models/hf_folder.h"
@@ -378,6 +379,28 @@ void describe(Rank& rank, const proto::LaunchRecord& record, Training& training)
   state.set_build(build_description());
 }
 
+// Which libraries compute the products: those of the run that is resumed, so that it goes on bit
+// for bit, else rank 0's choice on every rank. A collective.
+Status choose_products(Rank& rank, const ModelSource& source, proto::TrainerState& state) {
+  cpu::GemmChoice choice = cpu::gemm_choice();
+  if (source.resumed && !source.manifest->state().gemm().empty()) {
+    Result<cpu::GemmChoice> kept = cpu::parse_gemm_choice(source.manifest->state().gemm(), choice);
+    if (!kept) return kept.error().with_prefix(source.manifest->id());
+    choice = *kept;
+  }
+  Tensor libraries = Tensor::empty(*rank.allocator, {cpu::kGemmClasses}, DType::kI64);
+  int64_t* at = libraries.data<int64_t>();
+  for (size_t i = 0; i < cpu::kGemmClasses; ++i) at[i] = static_cast<int64_t>(choice.libraries[i]);
+  rank.mesh.axis(Axis::kWorld).broadcast(libraries, 0);
+  for (size_t i = 0; i < cpu::kGemmClasses; ++i) {
+    choice.libraries[i] = static_cast<cpu::GemmLibrary>(at[i]);
+  }
+  cpu::choose_gemm(choice);
+  state.set_gemm(to_string(choice));
+  rank.log.info("products: {}", state.gemm());
+  return {};
+}
+
 }  // namespace
 
 std::string build_description() {
@@ -435,6 +458,7 @@ Result<std::unique_ptr<Training>> set_up(Rank& rank, const proto::LaunchRecord& 
   }
   make_optimizer(rank, record.spec().training(), *training);
   if (source.resumed) WEFT_RETURN_IF_ERROR(restore(*source.manifest, progress, *training));
+  WEFT_RETURN_IF_ERROR(choose_products(rank, source, training->state));
   return training;
 }
 

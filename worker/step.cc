@@ -41,6 +41,7 @@ StepResult run_step(Rank& rank, const proto::JobSpec& spec, Training& training, 
     TaskBatch batch = task.task->assemble(rows, part);
     batch.tokens.training = true;
     batch.tokens.recompute = training.recompute;
+    if (share > 0) batch.seed = share * scale;
     batch.tokens.random = random;
     const Tensor sum = task.task->loss_sum(cx, *training.trunk, batch);
     loss += to_double(sum);

@@ -1,114 +1,188 @@
 #include "kernels/cpu/gemm.h"
 
-#include <cblas.h>
-
 #include <algorithm>
-#include <limits>
+#include <vector>
 
-#include "proto/base/check.h"
+#include "kernels/cpu/convert.h"
+#include "kernels/cpu/gemm_libraries.h"
 
 namespace weft::cpu {
 namespace {
 
-void use_one_blas_thread() {
-  static const bool done = [] {
-    openblas_set_num_threads(1);
-    return true;
-  }();
-  static_cast<void>(done);
-}
+// Tiles of this size keep the result in a core's second-level cache and cost the libraries a few
+// percent at most.
+constexpr int64_t kTileRows = 256, kTileColumns = 384;
+// A product is cut further, down to these, until there are so many tiles, unless it is small.
+constexpr int64_t kTileRowsMin = 64, kTileColumnsMin = 128, kTilesWanted = 8;
+constexpr int64_t kWholeMax = int64_t{1} << 22;  // m n k
 
-int blas_size(int64_t size) {
-  WEFT_CHECK(size <= std::numeric_limits<int>::max(), "a matrix side of {}", size);
-  return static_cast<int>(size);
-}
-
-template <typename T>
-void blas(int64_t m, int64_t n, int64_t k, Matrix<T> a, Matrix<T> b, T* out, int64_t out_stride,
-          bool accumulate, T factor) {
-  const CBLAS_TRANSPOSE ta = a.transposed ? CblasTrans : CblasNoTrans;
-  const CBLAS_TRANSPOSE tb = b.transposed ? CblasTrans : CblasNoTrans;
-  const T keep = accumulate ? T{1} : T{0};
-  const int mi = blas_size(m), ni = blas_size(n), ki = blas_size(k);
-  const int lda = blas_size(std::max<int64_t>(a.row_stride, 1));
-  const int ldb = blas_size(std::max<int64_t>(b.row_stride, 1));
-  const int ldc = blas_size(out_stride);
-  if constexpr (sizeof(T) == 4) {
-    cblas_sgemm(CblasRowMajor, ta, tb, mi, ni, ki, factor, a.data, lda, b.data, ldb, keep, out,
-                ldc);
-  } else {
-    cblas_dgemm(CblasRowMajor, ta, tb, mi, ni, ki, factor, a.data, lda, b.data, ldb, keep, out,
-                ldc);
+// Equal tiles, but for the last in each direction.
+class Tiling {
+ public:
+  Tiling(int64_t m, int64_t n, int64_t k) : m_(m), n_(n) {
+    if (n <= kWholeMax / k / m) {
+      rows_ = m;
+      columns_ = n;
+      return;
+    }
+    int64_t rows = kTileRows, columns = kTileColumns;
+    while (parts(m, rows) * parts(n, columns) < kTilesWanted) {
+      const bool can_rows = std::min(rows, m) > kTileRowsMin;
+      const bool can_columns = std::min(columns, n) > kTileColumnsMin;
+      if (can_rows && (rows >= columns || !can_columns)) {
+        rows = std::min(rows, m) / 2;
+      } else if (can_columns) {
+        columns = std::min(columns, n) / 2;
+      } else {
+        break;
+      }
+    }
+    rows_ = even(m, rows, 16);
+    columns_ = even(n, columns, 64);
   }
-}
+
+  int64_t count() const { return parts(m_, rows_) * parts(n_, columns_); }
+  // Down the columns first, so that a thread's tiles share b.
+  GemmTile operator[](int64_t index) const {
+    const int64_t down = parts(m_, rows_);
+    const int64_t row = index % down * rows_, column = index / down * columns_;
+    return {row, std::min(rows_, m_ - row), column, std::min(columns_, n_ - column)};
+  }
+
+ private:
+  static int64_t parts(int64_t whole, int64_t part) { return (whole + part - 1) / part; }
+  // The extent cut into as many equal parts as `part` asks for, in units that libraries like.
+  static int64_t even(int64_t whole, int64_t part, int64_t unit) {
+    const int64_t count = parts(whole, part);
+    return parts(parts(whole, count), unit) * unit;
+  }
+
+  const int64_t m_, n_;
+  int64_t rows_ = 0, columns_ = 0;
+};
 
 template <typename T>
-void merge_blocks(ThreadPool& pool, Allocator& allocator, int64_t blocks, int64_t first,
-                  int64_t last, int64_t m, int64_t n, int64_t k, Matrix<T> a, Matrix<T> b, T* out) {
+void node(ThreadPool& pool, Allocator& allocator, int64_t blocks, int64_t first, int64_t last,
+          int64_t m, int64_t n, int64_t k, Matrix<T> a, Matrix<T> b, Sum<T>* out) {
+  const int64_t begin = block_start(k, blocks, first);
   if (last - first == 1) {
-    const int64_t begin = block_start(k, blocks, first), end = block_start(k, blocks, last);
-    a.data += begin * (a.transposed ? a.row_stride : 1);
-    b.data += begin * (b.transposed ? 1 : b.row_stride);
-    gemm(pool, m, n, end - begin, a, b, out, n);
+    gemm(pool, m, n, block_start(k, blocks, last) - begin, a, b, out, n);
     return;
   }
-  const int64_t middle = first + (last - first + 1) / 2;
-  merge_blocks(pool, allocator, blocks, first, middle, m, n, k, a, b, out);
-  const size_t bytes = static_cast<size_t>(m * n) * sizeof(T);
-  T* other = static_cast<T*>(allocator.allocate(bytes));
-  merge_blocks(pool, allocator, blocks, middle, last, m, n, k, a, b, other);
-  pool.parallel_for(m * n, 16384, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) out[i] += other[i];
+  const int64_t middle = node_middle(first, last);
+  node(pool, allocator, blocks, first, middle, m, n, k, a, b, out);
+  const size_t bytes = static_cast<size_t>(m * n) * sizeof(Sum<T>);
+  auto* other = static_cast<Sum<T>*>(allocator.allocate(bytes));
+  const int64_t skipped = block_start(k, blocks, middle) - begin;
+  node(pool, allocator, blocks, middle, last, m, n, k, a.from(0, skipped), b.from(skipped, 0),
+       other);
+  pool.parallel_for(m * n, 16384, [&](int64_t from, int64_t to) {
+    for (int64_t i = from; i < to; ++i) out[i] += other[i];
   });
   allocator.release(other, bytes);
 }
 
+// Rows of sums from `from` to `to`, rounded where Out is narrower.
+template <typename Out, typename S>
+void store(const S* from, Out* to, int64_t count) {
+  if constexpr (std::is_same_v<Out, S>) {
+    std::copy_n(from, count, to);
+  } else {
+    round(from, to, count);
+  }
+}
+
 }  // namespace
 
-template <typename T>
-void gemm(ThreadPool& pool, int64_t m, int64_t n, int64_t k, Matrix<T> a, Matrix<T> b, T* out,
-          int64_t out_stride, bool accumulate, T factor) {
+template <typename T, typename Out>
+void gemm(ThreadPool& pool, int64_t m, int64_t n, int64_t k, Matrix<T> a, Matrix<T> b, Out* out,
+          int64_t out_stride, bool accumulate, Sum<T> factor, const TileFunction& done) {
   if (m == 0 || n == 0) return;
   if (k == 0) {
     for (int64_t row = 0; row < m && !accumulate; ++row)
-      std::fill_n(out + row * out_stride, n, T{0});
+      std::fill_n(out + row * out_stride, n, Out(0.0F));
+    if (done) done({0, m, 0, n});
     return;
   }
-  use_one_blas_thread();
-  // Tiles along the longer side, in units that the kernels of the library like.
-  constexpr int64_t kUnit = 16;
-  const int64_t side = std::max(m, n), other = std::min(m, n);
-  const int64_t grain = std::max<int64_t>(1, (int64_t{1} << 18) / (other * k * kUnit));
-  pool.parallel_for((side + kUnit - 1) / kUnit, grain, [&](int64_t begin, int64_t end) {
-    const int64_t from = begin * kUnit, length = std::min(side, end * kUnit) - from;
-    Matrix<T> part_a = a, part_b = b;
-    if (m >= n) {
-      part_a.data += from * (a.transposed ? 1 : a.row_stride);
-      blas(length, n, k, part_a, part_b, out + from * out_stride, out_stride, accumulate, factor);
-    } else {
-      part_b.data += from * (b.transposed ? b.row_stride : 1);
-      blas(m, length, k, part_a, part_b, out + from, out_stride, accumulate, factor);
+  const Tiling tiling(m, n, k);
+  pool.parallel_for(tiling.count(), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t index = begin; index < end; ++index) {
+      const GemmTile tile = tiling[index];
+      multiply(Product<T, Out>{tile.rows, tile.columns, k, a.from(tile.row, 0),
+                               b.from(0, tile.column), out + tile.row * out_stride + tile.column,
+                               out_stride, accumulate, factor});
+      if (done) done(tile);
+    }
+  });
+}
+
+template <typename T, typename Out>
+void gemm_in_blocks(ThreadPool& pool, Allocator& allocator, int blocks, int64_t m, int64_t n,
+                    int64_t k, Matrix<T> a, Matrix<T> b, Out* out, const TileFunction& done) {
+  if (blocks <= 1 || m == 0 || n == 0) {
+    gemm(pool, m, n, k, a, b, out, n, false, Sum<T>{1}, done);
+    return;
+  }
+  gemm_tiles<T>(pool, allocator, blocks, m, n, k, a, b, [&](const GemmTile& tile, Sum<T>* sums) {
+    for (int64_t row = 0; row < tile.rows; ++row) {
+      store(sums + row * tile.columns, out + (tile.row + row) * n + tile.column, tile.columns);
+    }
+    if (done) done(tile);
+  });
+}
+
+template <typename T>
+void gemm_tiles(ThreadPool& pool, Allocator& allocator, int blocks, int64_t m, int64_t n, int64_t k,
+                Matrix<T> a, Matrix<T> b, const TakeTile<T>& take) {
+  if (m == 0 || n == 0) return;
+  if (blocks > 1 || k == 0) {
+    const size_t bytes = static_cast<size_t>(m * n) * sizeof(Sum<T>);
+    auto* sums = static_cast<Sum<T>*>(allocator.allocate(bytes));
+    node<T>(pool, allocator, std::max(1, blocks), 0, std::max(1, blocks), m, n, k, a, b, sums);
+    pool.parallel_for(m, 1 + kWholeMax / 64 / n, [&](int64_t begin, int64_t end) {
+      take({begin, end - begin, 0, n}, sums + begin * n);
+    });
+    allocator.release(sums, bytes);
+    return;
+  }
+  const Tiling tiling(m, n, k);
+  pool.parallel_for(tiling.count(), 1, [&](int64_t begin, int64_t end) {
+    thread_local std::vector<Sum<T>> sums;
+    for (int64_t index = begin; index < end; ++index) {
+      const GemmTile tile = tiling[index];
+      sums.resize(std::max(sums.size(), static_cast<size_t>(tile.rows * tile.columns)));
+      multiply(Product<T, Sum<T>>{tile.rows, tile.columns, k, a.from(tile.row, 0),
+                                  b.from(0, tile.column), sums.data(), tile.columns, false,
+                                  Sum<T>{1}});
+      take(tile, sums.data());
     }
   });
 }
 
 template <typename T>
-void gemm_in_blocks(ThreadPool& pool, Allocator& allocator, int blocks, int64_t m, int64_t n,
-                    int64_t k, Matrix<T> a, Matrix<T> b, T* out) {
-  if (blocks <= 1 || m == 0 || n == 0) {
-    gemm(pool, m, n, k, a, b, out, n);
-  } else {
-    merge_blocks<T>(pool, allocator, blocks, 0, blocks, m, n, k, a, b, out);
-  }
+void gemm_node(ThreadPool& pool, Allocator& allocator, int blocks, int first, int last, int64_t m,
+               int64_t n, int64_t k, Matrix<T> a, Matrix<T> b, Sum<T>* out) {
+  node<T>(pool, allocator, blocks, first, last, m, n, k, a, b, out);
 }
 
-template void gemm(ThreadPool&, int64_t, int64_t, int64_t, Matrix<float>, Matrix<float>, float*,
-                   int64_t, bool, float);
-template void gemm(ThreadPool&, int64_t, int64_t, int64_t, Matrix<double>, Matrix<double>, double*,
-                   int64_t, bool, double);
-template void gemm_in_blocks(ThreadPool&, Allocator&, int, int64_t, int64_t, int64_t, Matrix<float>,
-                             Matrix<float>, float*);
-template void gemm_in_blocks(ThreadPool&, Allocator&, int, int64_t, int64_t, int64_t,
-                             Matrix<double>, Matrix<double>, double*);
+#define WEFT_GEMM(T, Out)                                                                          \
+  template void gemm(ThreadPool&, int64_t, int64_t, int64_t, Matrix<T>, Matrix<T>, Out*, int64_t,  \
+                     bool, Sum<T>, const TileFunction&);                                           \
+  template void gemm_in_blocks(ThreadPool&, Allocator&, int, int64_t, int64_t, int64_t, Matrix<T>, \
+                               Matrix<T>, Out*, const TileFunction&);
+#define WEFT_GEMM_SUMS(T)                                                                      \
+  template void gemm_tiles(ThreadPool&, Allocator&, int, int64_t, int64_t, int64_t, Matrix<T>, \
+                           Matrix<T>, const TakeTile<T>&);                                     \
+  template void gemm_node(ThreadPool&, Allocator&, int, int, int, int64_t, int64_t, int64_t,   \
+                          Matrix<T>, Matrix<T>, Sum<T>*);
+WEFT_GEMM(float, float)
+WEFT_GEMM(double, double)
+WEFT_GEMM(bfloat16, float)
+WEFT_GEMM(bfloat16, bfloat16)
+WEFT_GEMM_SUMS(float)
+WEFT_GEMM_SUMS(double)
+WEFT_GEMM_SUMS(bfloat16)
+#undef WEFT_GEMM
+#undef WEFT_GEMM_SUMS
 
 }  // namespace weft::cpu

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/autograd/op.h"
+#include "kernels/cpu/gemm.h"
 #include "kernels/tensor/dispatch.h"
 #include "kernels/tensor/strided.h"
 
@@ -45,6 +46,14 @@ void sum_middle(Context& cx, const Tensor& x, const Split& split, double factor,
 
 // The product without the tape: a [..., M, K], b [..., K, N].
 Tensor matmul_values(Context& cx, const Tensor& a, const Tensor& b);
+// dtype: the inputs' or, of bf16, also F32.
+Tensor matmul_values(Context& cx, const Tensor& a, const Tensor& b, DType dtype);
+// The same for matrices into out [M, N], contiguous; `done` follows each tile.
+void product_into(Context& cx, const Tensor& a, const Tensor& b, const Tensor& out,
+                  const cpu::TileFunction& done = {});
+// The same of bf16, tile by tile in fp32.
+void tiles_of_product(Context& cx, const Tensor& a, const Tensor& b,
+                      const cpu::TakeTile<bfloat16>& take);
 // x with its last two dims swapped; a view without the tape.
 Tensor transposed_view(const Tensor& x);
 

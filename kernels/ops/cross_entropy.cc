@@ -1,96 +1,168 @@
+#include "kernels/ops/cross_entropy.h"
+
 #include <algorithm>
-#include <numeric>
+#include <cmath>
 
 #include "kernels/cpu/rows.h"
 #include "kernels/ops/common.h"
-#include "kernels/ops/ops.h"
 #include "proto/base/status.h"
 
 namespace weft::ops {
+
+LabelRule::LabelRule(const TokenLoss& loss, int64_t width) : loss_(loss), width_(width) {
+  WEFT_CHECK(loss.smoothing >= 0 && loss.smoothing < 1 && loss.seed != 0,
+             "label smoothing {}, seed {}", loss.smoothing, loss.seed);
+}
+
+void LabelRule::check(const Tensor& labels) const {
+  const int64_t* label = labels.data<int64_t>();
+  const int64_t size = loss_.shard.vocabulary > 0 ? loss_.shard.vocabulary : width_;
+  for (int64_t row = 0; row < labels.elements(); ++row) {
+    if (label[row] == loss_.ignore_index || (label[row] >= 0 && label[row] < size)) continue;
+    throw StatusError(Status::invalid("label", std::to_string(label[row]),
+                                      fmt::format("must be in [0, {})", size)));
+  }
+}
+
+// The steps of one row; what they leave in `terms` is combined over the parts between them.
+template <typename T>
+struct LabelRule::Row {
+  const LabelRule& rule;
+  T* x;
+  int64_t label;
+  T *maximum, *sum, *chosen, *total;  // total: of the logits, where there is smoothing
+
+  bool here() const {
+    const int64_t at = label - rule.loss_.shard.first;
+    return at >= 0 && at < rule.width_;
+  }
+  T* at_label() const { return x + (label - rule.loss_.shard.first); }
+  void take_maximum() const { *maximum = cpu::rows<T>().max(x, rule.width_); }
+  void take_exponentials() const {
+    *chosen = here() ? *at_label() : T{0};
+    *total = rule.loss_.smoothing > 0 ? cpu::rows<T>().sum(x, rule.width_) : T{0};
+    *sum = cpu::rows<T>().exp_shifted(x, *maximum, T{1}, x, rule.width_);
+  }
+  void take_gradient(double size) const {
+    const double smoothing = rule.loss_.smoothing, seed = rule.loss_.seed;
+    cpu::rows<T>().scale(static_cast<T>(seed / static_cast<double>(*sum)), x, rule.width_);
+    if (smoothing > 0) {
+      const T even = static_cast<T>(seed * smoothing / size);
+      for (int64_t i = 0; i < rule.width_; ++i) x[i] -= even;
+    }
+    if (here()) *at_label() -= static_cast<T>(seed * (1 - smoothing));
+  }
+  double loss(double size) const {
+    const double smoothing = rule.loss_.smoothing;
+    return static_cast<double>(*maximum) + std::log(static_cast<double>(*sum)) -
+           (1 - smoothing) * static_cast<double>(*chosen) -
+           smoothing / size * static_cast<double>(*total);
+  }
+};
+
+template <typename T>
+double LabelRule::loss_and_gradient(Context& cx, T* logits, const int64_t* labels,
+                                    int64_t rows) const {
+  const VocabularyShard& shard = loss_.shard;
+  const double size = static_cast<double>(shard.vocabulary > 0 ? shard.vocabulary : width_);
+  // [maximum], [sum, chosen, total], a row each.
+  const Tensor maxima = Tensor::zeros(cx.allocator, {rows}, DTypeOf<T>::value);
+  const Tensor terms = Tensor::zeros(cx.allocator, {3, rows}, DTypeOf<T>::value);
+  const auto row_at = [&](int64_t row) {
+    T* at = terms.data<T>() + row;
+    return Row<T>{*this,     logits + row * width_, labels[row], maxima.data<T>() + row, at,
+                  at + rows, at + 2 * rows};
+  };
+  const auto each = [&](auto&& step) {
+    cx.pool.parallel_for(rows, 1 + 4096 / (width_ + 1), [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row) {
+        if (labels[row] != loss_.ignore_index) step(row_at(row));
+      }
+    });
+  };
+  if (shard.vocabulary == 0) {
+    each([&](const Row<T>& row) {
+      row.take_maximum();
+      row.take_exponentials();
+      row.take_gradient(size);
+    });
+  } else {
+    each([](const Row<T>& row) { row.take_maximum(); });
+    shard.maximum(maxima);
+    each([](const Row<T>& row) { row.take_exponentials(); });
+    shard.sum(terms);
+    each([&](const Row<T>& row) { row.take_gradient(size); });
+  }
+  double total = 0;
+  for (int64_t row = 0; row < rows; ++row) {
+    if (labels[row] == loss_.ignore_index) {
+      std::fill_n(logits + row * width_, width_, T{0});
+    } else {
+      total += row_at(row).loss(size);
+    }
+  }
+  return total;
+}
+
+template double LabelRule::loss_and_gradient(Context&, float*, const int64_t*, int64_t) const;
+template double LabelRule::loss_and_gradient(Context&, double*, const int64_t*, int64_t) const;
+
 namespace {
 
-// Inputs: logits [..., V], labels [...]. Outputs: the sum, and log-sum-exp of each row.
-class CrossEntropySum final : public Op {
+// Inputs: logits [..., V/t], labels [...]. Outputs: the sum.
+class CrossEntropySum final : public ForwardOp {
  public:
-  explicit CrossEntropySum(int64_t ignore_index) : ignore_index_(ignore_index) {}
+  CrossEntropySum(const TokenLoss& loss, bool recorded) : loss_(loss), recorded_(recorded) {}
   std::string_view name() const override { return "cross_entropy_sum"; }
   bool rounds(size_t) const override { return false; }
-  std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
-    const Shape& logits = inputs[0].shape();
-    WEFT_CHECK(logits.dims() >= 1 &&
-                   Shape(logits.extents().first(static_cast<size_t>(logits.dims() - 1))) ==
-                       inputs[1].shape() &&
-                   inputs[1].dtype() == DType::kI64,
-               "cross entropy of logits {} and labels {}", logits.to_string(),
+
+  // The logits' gradient is made at once, where the copy of the logits was.
+  std::vector<Tensor> forward(Context& cx, std::span<const Tensor> inputs) override {
+    const Shape& shape = inputs[0].shape();
+    WEFT_CHECK(shape.dims() >= 1 && inputs[1].dtype() == DType::kI64 &&
+                   Shape(shape.extents().first(static_cast<size_t>(shape.dims() - 1))) ==
+                       inputs[1].shape(),
+               "cross entropy of logits {} and labels {}", shape.to_string(),
                inputs[1].shape().to_string());
-    return {{Shape{}, inputs[0].dtype()}, {Shape{inputs[1].elements()}, inputs[0].dtype()}};
-  }
-  void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
-    const Tensor x = as_rows(cx, inputs[0]), labels = as_contiguous(cx.pool, inputs[1]);
-    const int64_t count = labels.elements(), width = x.dim(1);
-    const int64_t* label = labels.data<int64_t>();
-    for (int64_t row = 0; row < count; ++row) {
-      if (label[row] == ignore_index_ || (label[row] >= 0 && label[row] < width)) continue;
-      throw StatusError(Status::invalid("label", std::to_string(label[row]),
-                                        fmt::format("must be in [0, {})", width)));
-    }
-    dispatch_floating(x.dtype(), [&]<typename T>() {
-      T* lse = outputs[1].data<T>();
-      cx.pool.parallel_for(count, 1 + 4096 / (width + 1), [&](int64_t begin, int64_t end) {
-        for (int64_t row = begin; row < end; ++row) {
-          lse[row] = label[row] == ignore_index_
-                         ? T{0}
-                         : cpu::rows<T>().log_sum_exp(x.data<T>() + row * width, width);
-        }
-      });
-      double total = 0;
-      for (int64_t row = 0; row < count; ++row) {
-        if (label[row] == ignore_index_) continue;
-        total += static_cast<double>(lse[row]) -
-                 static_cast<double>(x.data<T>()[row * width + label[row]]);
-      }
-      *outputs[0].data<T>() = static_cast<T>(total);
+    const Tensor labels = as_contiguous(cx.pool, inputs[1]);
+    const LabelRule rule(loss_, shape[-1]);
+    rule.check(labels);
+    Tensor gradient = clone(cx.pool, inputs[0]);
+    double total = 0;
+    dispatch_floating(gradient.dtype(), [&]<typename T>() {
+      total =
+          rule.loss_and_gradient(cx, gradient.data<T>(), labels.data<int64_t>(), labels.elements());
     });
+    if (recorded_) gradient_ = std::move(gradient);
+    return {Tensor::full(cx.allocator, Shape{}, total, inputs[0].dtype())};
   }
-  std::vector<Tensor> saves(std::span<const Tensor> inputs,
-                            std::span<const Tensor> outputs) override {
-    return {inputs[0], inputs[1], outputs[1].detach()};
+  std::vector<Tensor> saves(std::span<const Tensor>, std::span<const Tensor>) override {
+    return {};
   }
-  // d logits = dy (softmax(logits) - one_hot(label)).
-  std::vector<Tensor> vjp(Context& cx, std::span<const Tensor> saved,
+  std::vector<Tensor> vjp(Context& cx, std::span<const Tensor>,
                           std::span<const Tensor> output_grads) override {
-    const Tensor x = as_rows(cx, saved[0]), labels = as_contiguous(cx.pool, saved[1]);
-    const int64_t width = x.dim(1);
-    const int64_t* label = labels.data<int64_t>();
-    Tensor dx = Tensor::empty(cx.allocator, saved[0].shape(), x.dtype());
-    dispatch_floating(x.dtype(), [&]<typename T>() {
-      const T dy = *output_grads[0].data<T>();
-      const T* lse = saved[2].data<T>();
-      cx.pool.parallel_for(
-          labels.elements(), 1 + 4096 / (width + 1), [&](int64_t begin, int64_t end) {
-            for (int64_t row = begin; row < end; ++row) {
-              T* to = dx.data<T>() + row * width;
-              if (label[row] == ignore_index_) {
-                std::fill_n(to, width, T{0});
-              } else {
-                cpu::rows<T>().exp_shifted(x.data<T>() + row * width, lse[row], dy, to, width);
-                to[label[row]] -= dy;
-              }
-            }
-          });
+    dispatch_floating(gradient_.dtype(), [&]<typename T>() {
+      const T factor = static_cast<T>(static_cast<double>(*output_grads[0].data<T>()) / loss_.seed);
+      if (factor == T{1}) return;
+      cx.pool.parallel_for(gradient_.elements(), 1 << 14, [&](int64_t begin, int64_t end) {
+        cpu::rows<T>().scale(factor, gradient_.data<T>() + begin, end - begin);
+      });
     });
-    return {dx};
+    return {std::move(gradient_)};
   }
 
  private:
-  const int64_t ignore_index_;
+  const TokenLoss loss_;
+  const bool recorded_;
+  Tensor gradient_;  // for an output gradient of loss_.seed
 };
 
 }  // namespace
 
 Tensor cross_entropy_sum(Context& cx, const Tensor& logits, const Tensor& labels,
-                         int64_t ignore_index) {
-  return apply(cx, std::make_unique<CrossEntropySum>(ignore_index), {logits, labels})[0];
+                         const TokenLoss& loss) {
+  const bool recorded = cx.tape != nullptr && logits.requires_grad();
+  return run<CrossEntropySum>(cx, {logits, labels}, loss, recorded);
 }
 
 }  // namespace weft::ops

@@ -1,3 +1,12 @@
+// Linear maps, fused with what follows them: bias, activation and residual are applied to each tile
+// of the product while it is in the cache. The plain composition is matmul, add, activate, add.
+//
+// Numerical policy: in the order of the composition: product, + bias, activation, residual +. bf16
+// is rounded once, at the end, and once where the activation's input is kept; gradients of weight
+// and bias are fp32.
+#include <algorithm>
+
+#include "kernels/cpu/convert.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/rows.h"
 #include "kernels/ops/common.h"
@@ -6,16 +15,75 @@
 namespace weft::ops {
 namespace {
 
+static_assert(static_cast<int>(Activation::kSigmoid) == static_cast<int>(cpu::Curve::kSigmoid));
+
 // The weight as [in, out], a view.
 Tensor in_out(const Tensor& weight, WeightLayout layout) {
   return layout == WeightLayout::kInOut ? weight : transposed_view(weight);
 }
 
-// Inputs: x, weight, and bias where there is one.
+Tensor shaped(const Tensor& x, const Shape& shape) {
+  const Strides strides = row_major_strides(shape);
+  return x.view(shape, std::span(strides).first(static_cast<size_t>(shape.dims())), 0);
+}
+
+// A row in what it is computed in: itself, or a copy in `room`.
+template <typename T, typename S>
+const S* wide_row(const T* x, std::vector<S>& room, int64_t n) {
+  if constexpr (std::is_same_v<T, S>) {
+    return x;
+  } else {
+    room.resize(static_cast<size_t>(n));
+    cpu::widen(x, room.data(), n);
+    return room.data();
+  }
+}
+
+constexpr int64_t kRowsOfPartial = 32;
+
+// dz = dy curve'(z), or dy where there is no curve and dz is empty; and the sum of dz over the
+// rows, of which each run of rows is summed in its order while it is in the cache.
+template <typename T>
+Tensor rows_backward(Context& cx, std::optional<Activation> curve, const Tensor& z,
+                     const Tensor& dy, const Tensor& dz, bool bias_wanted) {
+  using S = cpu::Sum<T>;
+  const int64_t rows = dy.dim(0), width = dy.dim(1);
+  const int64_t partials = (rows + kRowsOfPartial - 1) / kRowsOfPartial;
+  const Tensor sums = Tensor::zeros(
+      cx.allocator, {bias_wanted ? std::max<int64_t>(1, partials) : 0, width}, DTypeOf<S>::value);
+  cx.pool.parallel_for(partials, 1, [&](int64_t begin, int64_t end) {
+    thread_local std::vector<S> wide_z, wide_dy, wide_dz;
+    const cpu::RowKernels<S>& kernels = cpu::rows<S>();
+    for (int64_t row = begin * kRowsOfPartial; row < std::min(rows, end * kRowsOfPartial); ++row) {
+      const S* gradient = wide_row<T, S>(dy.data<T>() + row * width, wide_dy, width);
+      if (curve) {
+        wide_dz.resize(static_cast<size_t>(width));
+        T* const to = dz.data<T>() + row * width;
+        S* const result = std::is_same_v<T, S> ? reinterpret_cast<S*>(to) : wide_dz.data();
+        kernels.curve_backward(static_cast<cpu::Curve>(*curve),
+                               wide_row<T, S>(z.data<T>() + row * width, wide_z, width), gradient,
+                               result, width);
+        if constexpr (!std::is_same_v<T, S>) cpu::round(result, to, width);
+        gradient = result;
+      }
+      if (bias_wanted) kernels.add(gradient, sums.data<S>() + row / kRowsOfPartial * width, width);
+    }
+  });
+  return bias_wanted ? sum(cx, sums, 0) : Tensor();
+}
+
+// Inputs: x, weight, and bias and residual where there are such.
 class Linear final : public ForwardOp {
  public:
-  explicit Linear(WeightLayout layout) : layout_(layout) {}
+  Linear(WeightLayout layout, std::optional<Activation> activation, bool bias, bool residual,
+         bool recorded)
+      : layout_(layout),
+        activation_(activation),
+        bias_(bias),
+        residual_(residual),
+        recorded_(recorded) {}
   std::string_view name() const override { return "linear"; }
+  bool native(DType half) const override { return half == DType::kBF16; }
 
   std::vector<Tensor> forward(Context& cx, std::span<const Tensor> inputs) override {
     const Tensor& x = inputs[0];
@@ -26,66 +94,142 @@ class Linear final : public ForwardOp {
         weight.dim(1));
     Shape shape = x.shape();
     shape[-1] = weight.dim(1);
-    const Strides strides = row_major_strides(shape);
-    const Tensor y =
-        matmul_values(cx, as_rows(cx, x), weight)
-            .view(shape, std::span(strides).first(static_cast<size_t>(shape.dims())), 0);
-    if (inputs.size() == 3) add_bias(cx, y, inputs[2]);
+    const Tensor y = Tensor::empty(cx.allocator, shape, x.dtype());
+    // The activation's input is kept only where its gradient will be asked for.
+    z_ = activation_ && recorded_ ? Tensor::empty(cx.allocator, shape, x.dtype()) : Tensor();
+    Tensor bias = bias_ ? as_contiguous(cx.pool, inputs[2]) : Tensor();
+    const Tensor residual = residual_ ? as_contiguous(cx.pool, inputs[bias_ ? 3 : 2]) : Tensor();
+    WEFT_CHECK(!bias || bias.shape() == Shape{shape[-1]}, "bias {} of {}", bias.shape().to_string(),
+               shape.to_string());
+    WEFT_CHECK(!residual || residual.shape() == shape, "residual {} of {}",
+               residual.shape().to_string(), shape.to_string());
+    const Tensor rows = as_rows(cx, x);
+    if (x.dtype() == DType::kBF16) {
+      if (bias) bias = cpu::converted(cx.pool, bias, DType::kF32);
+      tiles_of_product(cx, rows, weight, take_bf16(shape[-1], bias, residual, y));
+    } else {
+      dispatch_floating(x.dtype(), [&]<typename T>() {
+        const Tensor product = z_ ? z_ : y;
+        product_into(cx, rows, weight, as_rows(cx, product),
+                     finish<T>(shape[-1], bias, residual, product, y));
+      });
+    }
     return {y};
   }
+
   std::vector<Tensor> saves(std::span<const Tensor> inputs, std::span<const Tensor>) override {
     for (size_t i = 0; i < inputs.size(); ++i) wanted_[i] = inputs[i].requires_grad();
     // x is needed for the weight's gradient only, the weight for x's only; of x at least the shape.
     shape_ = inputs[0].shape();
-    return {wanted_[1] ? inputs[0] : Tensor(), wanted_[0] ? inputs[1] : Tensor()};
+    x_leaf_ = inputs[0].leaf();
+    return {wanted_[1] ? inputs[0] : Tensor(), wanted_[0] ? inputs[1] : Tensor(), std::move(z_)};
   }
+
   std::vector<Tensor> vjp(Context& cx, std::span<const Tensor> saved,
                           std::span<const Tensor> output_grads) override {
-    std::vector<Tensor> grads(wanted_[2] ? 3 : 2);
-    const Tensor dy = as_rows(cx, output_grads[0]);
+    std::vector<Tensor> grads(2 + static_cast<size_t>(bias_) + static_cast<size_t>(residual_));
+    const bool bias_wanted = bias_ && wanted_[2];
+    const Tensor dz =
+        before_activation(cx, saved[2], as_rows(cx, output_grads[0]), bias_wanted, grads);
+    if (residual_ && wanted_[bias_ ? 3 : 2]) grads.back() = output_grads[0];
     if (wanted_[0]) {
-      const Strides strides = row_major_strides(shape_);
-      grads[0] = matmul_values(cx, dy, transposed_view(in_out(saved[1], layout_)))
-                     .view(shape_, std::span(strides).first(static_cast<size_t>(shape_.dims())), 0);
+      const DType dtype = x_leaf_ ? gradient_dtype(dz.dtype()) : dz.dtype();
+      const Tensor back = transposed_view(in_out(saved[1], layout_));
+      grads[0] = shaped(matmul_values(cx, dz, back, dtype), shape_);
     }
     if (wanted_[1]) {
       const Tensor x = as_rows(cx, saved[0]);
-      grads[1] = layout_ == WeightLayout::kInOut ? matmul_values(cx, transposed_view(x), dy)
-                                                 : matmul_values(cx, transposed_view(dy), x);
+      const DType dtype = gradient_dtype(x.dtype());
+      grads[1] = layout_ == WeightLayout::kInOut ? matmul_values(cx, transposed_view(x), dz, dtype)
+                                                 : matmul_values(cx, transposed_view(dz), x, dtype);
     }
-    if (wanted_[2]) grads[2] = sum(cx, dy, 0);
     return grads;
   }
 
  private:
-  static void add_bias(Context& cx, const Tensor& y, const Tensor& bias) {
-    const int64_t width = y.shape()[-1];
-    WEFT_CHECK(bias.shape() == Shape{width}, "bias {} of {}", bias.shape().to_string(),
-               y.shape().to_string());
-    const Tensor values = as_contiguous(cx.pool, bias);
-    dispatch_floating(y.dtype(), [&]<typename T>() {
-      const T* from = values.data<T>();
-      T* to = y.data<T>();
-      const int64_t rows = row_count(y.shape());
-      cx.pool.parallel_for(rows, 1 + 16384 / (width + 1), [&](int64_t begin, int64_t end) {
-        for (int64_t row = begin; row < end; ++row)
-          cpu::rows<T>().add(from, to + row * width, width);
-      });
-    });
+  // The gradient of the product, [rows, out]; the bias's goes to grads[2] where it is wanted.
+  Tensor before_activation(Context& cx, const Tensor& saved_z, const Tensor& dy, bool bias_wanted,
+                           std::vector<Tensor>& grads) const {
+    const bool in_blocks = cx.block_count > 1;
+    const Tensor z = activation_ ? as_rows(cx, saved_z) : Tensor();
+    const Tensor dz = activation_ ? Tensor::empty(cx.allocator, dy.shape(), dy.dtype()) : Tensor();
+    const auto go = [&]<typename T>() {
+      if (!activation_ && (!bias_wanted || in_blocks)) return;
+      const Tensor total = rows_backward<T>(cx, activation_, z, dy, dz, bias_wanted && !in_blocks);
+      if (total) grads[2] = total;
+    };
+    if (dy.dtype() == DType::kBF16) {
+      go.template operator()<bfloat16>();
+    } else {
+      dispatch_floating(dy.dtype(), go);
+    }
+    const Tensor result = activation_ ? dz : dy;
+    if (bias_wanted && in_blocks) {
+      const DType dtype = gradient_dtype(result.dtype());
+      grads[2] = sum(cx, cpu::converted(cx.pool, result, dtype), 0);
+    }
+    return result;
+  }
+
+  // What follows the product in each tile; the products and results lie at the same places.
+  template <typename T>
+  cpu::TileFunction finish(int64_t width, const Tensor& bias, const Tensor& residual,
+                           const Tensor& product, const Tensor& y) const {
+    if (!bias && !residual && !activation_) return {};
+    return [=, this](const cpu::GemmTile& tile) {
+      const cpu::RowKernels<T>& kernels = cpu::rows<T>();
+      for (int64_t row = tile.row; row < tile.row + tile.rows; ++row) {
+        const int64_t at = row * width + tile.column;
+        T* from = product.data<T>() + at;
+        T* to = y.data<T>() + at;
+        if (bias) kernels.add(bias.data<T>() + tile.column, from, tile.columns);
+        if (activation_) {
+          kernels.curve(static_cast<cpu::Curve>(*activation_), from, to, tile.columns);
+        }
+        if (residual) kernels.add(residual.data<T>() + at, to, tile.columns);
+      }
+    };
+  }
+  // The same from a tile of fp32 sums; bias fp32.
+  cpu::TakeTile<bfloat16> take_bf16(int64_t width, const Tensor& bias, const Tensor& residual,
+                                    const Tensor& y) const {
+    return [=, this](const cpu::GemmTile& tile, float* sums) {
+      const cpu::RowKernels<float>& kernels = cpu::rows<float>();
+      for (int64_t i = 0; i < tile.rows; ++i, sums += tile.columns) {
+        const int64_t at = (tile.row + i) * width + tile.column;
+        if (bias) kernels.add(bias.data<float>() + tile.column, sums, tile.columns);
+        if (z_) cpu::round(sums, z_.data<bfloat16>() + at, tile.columns);
+        if (activation_) {
+          kernels.curve(static_cast<cpu::Curve>(*activation_), sums, sums, tile.columns);
+        }
+        if (residual) {
+          cpu::convert().add_bf16_f32(residual.data<bfloat16>() + at, sums, tile.columns);
+        }
+        cpu::round(sums, y.data<bfloat16>() + at, tile.columns);
+      }
+    };
   }
 
   const WeightLayout layout_;
+  const std::optional<Activation> activation_;
+  const bool bias_, residual_, recorded_;
+  Tensor z_;  // between forward() and saves()
   Shape shape_;
-  bool wanted_[3] = {false, false, false};
+  bool x_leaf_ = false;
+  bool wanted_[4] = {false, false, false, false};
 };
 
 }  // namespace
 
 Tensor linear(Context& cx, const Tensor& x, const Tensor& weight, const Tensor& bias,
-              WeightLayout layout) {
+              WeightLayout layout, std::optional<Activation> activation, const Tensor& residual) {
   std::vector<Tensor> inputs = {x, weight};
   if (bias) inputs.push_back(bias);
-  return run<Linear>(cx, std::move(inputs), layout);
+  if (residual) inputs.push_back(residual);
+  bool recorded = false;
+  for (const Tensor& input : inputs) recorded |= cx.tape != nullptr && input.requires_grad();
+  return run<Linear>(cx, std::move(inputs), layout, activation, static_cast<bool>(bias),
+                     static_cast<bool>(residual), recorded);
 }
 
 }  // namespace weft::ops

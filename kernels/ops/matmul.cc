@@ -46,13 +46,22 @@ Shape product_shape(const Tensor& a, const Tensor& b) {
   return shape;
 }
 
+// Calls f.operator()<T, Out>().
+template <typename F>
+void dispatch_product(DType in, DType out, F&& f) {
+  if (in == DType::kBF16 && out == DType::kF32) return f.template operator()<bfloat16, float>();
+  WEFT_CHECK(in == out, "a product of {} in {}", dtype_name(in), dtype_name(out));
+  if (in == DType::kBF16) return f.template operator()<bfloat16, bfloat16>();
+  dispatch_floating(in, [&]<typename T>() { f.template operator()<T, T>(); });
+}
+
 // The leading dims of x as a tensor to walk: one element a matrix.
 Tensor leading_view(const Tensor& x) {
   const size_t dims = static_cast<size_t>(x.shape().dims());
   return x.view(leading(x.shape()), x.strides().first(dims - 2), 0);
 }
 
-template <typename T>
+template <typename T, typename Out>
 void multiply_all(Context& cx, const Tensor& a, const Tensor& b, const Tensor& out) {
   const int64_t m = a.shape()[-2], k = a.shape()[-1], n = b.shape()[-1];
   const Shape batch = leading(out.shape());
@@ -62,7 +71,7 @@ void multiply_all(Context& cx, const Tensor& a, const Tensor& b, const Tensor& o
   const StridedLoop<2> loop(batch, {std::span(sa).first(dims), std::span(sb).first(dims)});
   const auto one = [&](int64_t index, int64_t at_a, int64_t at_b) {
     cpu::gemm_in_blocks(cx.pool, cx.allocator, cx.block_count, m, n, k, matrix_of<T>(a, at_a),
-                        matrix_of<T>(b, at_b), out.data<T>() + index * m * n);
+                        matrix_of<T>(b, at_b), out.data<Out>() + index * m * n);
   };
   const auto rows = [&](int64_t begin, int64_t end) {
     loop.for_rows(begin, end, [&](int64_t start, const std::array<int64_t, 2>& at) {
@@ -87,6 +96,7 @@ bool is_one_product(const Tensor& a, const Tensor& b) {
 class Matmul final : public ForwardOp {
  public:
   std::string_view name() const override { return "matmul"; }
+  bool native(DType half) const override { return half == DType::kBF16; }
   std::vector<Tensor> forward(Context& cx, std::span<const Tensor> inputs) override {
     return {matmul_values(cx, inputs[0], inputs[1])};
   }
@@ -100,13 +110,14 @@ class Matmul final : public ForwardOp {
     const Tensor &a = saved[0], &b = saved[1];
     std::vector<Tensor> grads(2);
     const Tensor& dy = output_grads[0];
+    const DType dtype = gradient_dtype(dy.dtype());
     if (wanted_[0]) {
-      grads[0] = reduce_to(cx, matmul_values(cx, dy, transposed_view(b)), a.shape());
+      grads[0] = reduce_to(cx, matmul_values(cx, dy, transposed_view(b), dtype), a.shape());
     }
     if (wanted_[1] && is_one_product(a, b)) {
-      grads[1] = matmul_values(cx, transposed_view(as_rows(cx, a)), as_rows(cx, dy));
+      grads[1] = matmul_values(cx, transposed_view(as_rows(cx, a)), as_rows(cx, dy), dtype);
     } else if (wanted_[1]) {
-      grads[1] = reduce_to(cx, matmul_values(cx, transposed_view(a), dy), b.shape());
+      grads[1] = reduce_to(cx, matmul_values(cx, transposed_view(a), dy, dtype), b.shape());
     }
     return grads;
   }
@@ -118,19 +129,41 @@ class Matmul final : public ForwardOp {
 }  // namespace
 
 Tensor matmul_values(Context& cx, const Tensor& a, const Tensor& b) {
-  Tensor out = Tensor::empty(cx.allocator, product_shape(a, b), a.dtype());
+  return matmul_values(cx, a, b, a.dtype());
+}
+
+Tensor matmul_values(Context& cx, const Tensor& a, const Tensor& b, DType dtype) {
+  Tensor out = Tensor::empty(cx.allocator, product_shape(a, b), dtype);
   if (out.elements() == 0) return out;
-  dispatch_floating(a.dtype(), [&]<typename T>() {
+  dispatch_product(a.dtype(), dtype, [&]<typename T, typename Out>() {
     if (is_one_product(a, b)) {
       const Tensor rows = as_rows(cx, a);
       const Shape shape{rows.dim(0), b.dim(1)};
       const std::array<int64_t, 2> strides{b.dim(1), 1};
-      multiply_all<T>(cx, as_matrices(cx, rows), as_matrices(cx, b), out.view(shape, strides, 0));
+      multiply_all<T, Out>(cx, as_matrices(cx, rows), as_matrices(cx, b),
+                           out.view(shape, strides, 0));
     } else {
-      multiply_all<T>(cx, as_matrices(cx, a), as_matrices(cx, b), out);
+      multiply_all<T, Out>(cx, as_matrices(cx, a), as_matrices(cx, b), out);
     }
   });
   return out;
+}
+
+void product_into(Context& cx, const Tensor& a, const Tensor& b, const Tensor& out,
+                  const cpu::TileFunction& done) {
+  if (out.elements() == 0) return;
+  const Tensor left = as_matrices(cx, a), right = as_matrices(cx, b);
+  dispatch_product(a.dtype(), out.dtype(), [&]<typename T, typename Out>() {
+    cpu::gemm_in_blocks(cx.pool, cx.allocator, cx.block_count, a.dim(0), b.dim(1), a.dim(1),
+                        matrix_of<T>(left, 0), matrix_of<T>(right, 0), out.data<Out>(), done);
+  });
+}
+
+void tiles_of_product(Context& cx, const Tensor& a, const Tensor& b,
+                      const cpu::TakeTile<bfloat16>& take) {
+  const Tensor left = as_matrices(cx, a), right = as_matrices(cx, b);
+  cpu::gemm_tiles<bfloat16>(cx.pool, cx.allocator, cx.block_count, a.dim(0), b.dim(1), a.dim(1),
+                            matrix_of<bfloat16>(left, 0), matrix_of<bfloat16>(right, 0), take);
 }
 
 Tensor matmul(Context& cx, const Tensor& a, const Tensor& b) { return run<Matmul>(cx, {a, b}); }

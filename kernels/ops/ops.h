@@ -3,6 +3,8 @@
 // unless they say otherwise; results are contiguous unless they are views.
 #pragma once
 
+#include <functional>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -47,9 +49,12 @@ Tensor cast(Context& cx, const Tensor& x, DType dtype);
 // [..., M, K] x [..., K, N] -> [..., M, N]; leading dims equal or broadcast.
 Tensor matmul(Context& cx, const Tensor& a, const Tensor& b);
 enum class WeightLayout { kOutIn, kInOut };  // torch Linear; GPT-2's Conv1D
-// x [..., in], weight by layout, bias [out] or an empty handle -> [..., out].
+// x [..., in], weight by layout, bias [out] or an empty handle -> [..., out]: residual +
+// activation(x weight + bias), applied to the product's tiles while they are in the cache. residual
+// [..., out] or an empty handle.
 Tensor linear(Context& cx, const Tensor& x, const Tensor& weight, const Tensor& bias,
-              WeightLayout layout);
+              WeightLayout layout, std::optional<Activation> activation = std::nullopt,
+              const Tensor& residual = Tensor());
 
 // ---- embedding (embedding.cc)
 // ----------------------------------------------------------------------------- ids int64 [...],
@@ -61,15 +66,36 @@ Tensor embedding(Context& cx, const Tensor& ids, const Tensor& table, int64_t fi
 // Rows of x [B, T, H] at index int64 [B] -> [B, H]; index -1 gives zeros.
 Tensor gather_rows(Context& cx, const Tensor& x, const Tensor& index);
 
-// ---- normalization (norm.cc), softmax, loss (softmax.cc, cross_entropy.cc)
+// ---- normalization (norm.cc), softmax, loss (softmax.cc, cross_entropy.cc,
+// linear_cross_entropy.cc)
 // ----------------------------------- Over the last dim; gamma and beta [H].
 Tensor layer_norm(Context& cx, const Tensor& x, const Tensor& gamma, const Tensor& beta,
                   double epsilon);
 Tensor softmax(Context& cx, const Tensor& x, int dim);
-// Sum over rows of -log softmax(logits)[label]; logits [..., V], labels int64 [...]; a label equal
-// to ignore_index counts for nothing. Scalar. Divide by the global count of labels to get the mean.
+// Of the whole vocabulary, the columns [first, first + V/t) of the logits are here; the functions
+// combine a tensor of a number a row with those of the other parts. vocabulary 0: all is here.
+struct VocabularyShard {
+  int64_t vocabulary = 0, first = 0, parts = 1;
+  std::function<void(Tensor)> maximum, sum;
+};
+struct TokenLoss {
+  int64_t ignore_index = -100;  // a label that counts for nothing
+  double smoothing = 0;         // in [0, 1): this much of the label is spread over all classes
+  // What the backward pass will be seeded with: gradients are computed for it at once. Any other
+  // seed costs a pass over them.
+  double seed = 1;
+  VocabularyShard shard;
+};
+// Sum over rows of -log softmax(logits)[label], smoothed as torch's; logits [..., V/t], labels
+// int64
+// [...], of the whole vocabulary. Scalar. Divide by the global count of labels to get the mean.
 Tensor cross_entropy_sum(Context& cx, const Tensor& logits, const Tensor& labels,
-                         int64_t ignore_index = -100);
+                         const TokenLoss& loss = {});
+// The same of the logits x table^T, which never stand in memory as a whole: x [..., H], table [V/t,
+// H]. Forward and backward run at once where gradients are wanted, so that the backward pass only
+// hands them out.
+Tensor linear_cross_entropy_sum(Context& cx, const Tensor& x, const Tensor& table,
+                                const Tensor& labels, const TokenLoss& loss = {});
 
 // ---- dropout (dropout.cc)
 // ------------------------------------------------------------------------------------ Where a

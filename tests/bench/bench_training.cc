@@ -47,6 +47,7 @@ struct Training {
     for (const Part& part : micro_batches(rank.mesh, rows.rows, 0)) {
       TaskBatch batch = task->assemble(rows, part);
       batch.tokens.training = true;
+      batch.seed = 1 / labels;
       batch.tokens.random = {1, ++steps};
       const Tensor loss = task->loss_sum(cx, *trunk, batch);
       tape.backward(cx, loss, Tensor::full(*rank.allocator, loss.shape(), 1 / labels));

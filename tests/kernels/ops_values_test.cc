@@ -65,7 +65,8 @@ TEST_F(OpsValues, SoftmaxOfExtremes) {
 TEST_F(OpsValues, CrossEntropyOfExtremesAndOfNothing) {
   const Tensor x = floats({2, 2}, {1e4F, 0, 0, -1e4F});
   const auto loss = [&](const std::vector<int64_t>& labels, int64_t ignored) {
-    return cross_entropy_sum(cx_, x, ids(cx_, {2}, labels), ignored).to_vector<float>()[0];
+    return cross_entropy_sum(cx_, x, ids(cx_, {2}, labels), {.ignore_index = ignored})
+        .to_vector<float>()[0];
   };
   EXPECT_FLOAT_EQ(loss({1, 0}, -100), 1e4F);
   EXPECT_EQ(loss({-100, -100}, -100), 0);

@@ -27,6 +27,7 @@ PINS = {
     r"nccl\.h": ["cluster/comm/nccl"],
     r"cuda|cublas": ["kernels/cuda", "cluster/comm/nccl"],
     r"cblas\.h|openblas": ["kernels/cpu"],
+    r"dnnl|omp\.h": ["kernels/cpu"],
     r"oniguruma\.h": ["worker/data/tokenizers"],
     r"utf8proc\.h": ["worker/data/tokenizers", "coordinator/cli"],
     r"libfyaml\.h": ["proto/json"],

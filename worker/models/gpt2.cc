@@ -53,11 +53,10 @@ class Gpt2Trunk final : public Trunk {
     return layer_norm(cx, axis, x, parameters_[norm].value, parameters_[norm + 1].value);
   }
 
-  Tensor token_logits(Context& cx, const TokenBatch& batch, const Tensor& hidden) override {
+  TokenHead token_head(Context& cx, const TokenBatch& batch, const Tensor& hidden) override {
     const Tensor& table =
         config_->tied ? parameters_[gpt2::kTokenEmbedding].value : parameters_.back().value;
-    return parallel::column_linear(cx, axis_for(batch), hidden, table, Tensor(),
-                                   WeightLayout::kOutIn);
+    return {parallel::column_input(cx, axis_for(batch), hidden), table};
   }
 
   Tensor joined_hidden(Context& cx, const TokenBatch& batch, const Tensor& hidden) override {
@@ -68,16 +67,14 @@ class Gpt2Trunk final : public Trunk {
   Tensor block(Context& cx, const parallel::TensorAxis& axis, const TokenBatch& batch,
                int64_t layer, const Tensor& input) {
     const auto attended = [this, axis, batch, layer](Context& inner, const Tensor& x) {
-      return ops::add(inner, x, attention(inner, axis, batch, layer, x));
+      return attention(inner, axis, batch, layer, x);
     };
     const auto whole = [this, axis, batch, layer, attended](Context& inner, const Tensor& x) {
-      const Tensor middle = attended(inner, x);
-      return ops::add(inner, middle, mlp(inner, axis, batch, layer, middle));
+      return mlp(inner, axis, batch, layer, attended(inner, x));
     };
     if (batch.recompute == Recompute::kNothing) return whole(cx, input);
     if (batch.recompute == Recompute::kBlock) return checkpointed(cx, whole, input);
-    const Tensor middle = checkpointed(cx, attended, input);
-    return ops::add(cx, middle, mlp(cx, axis, batch, layer, middle));
+    return mlp(cx, axis, batch, layer, checkpointed(cx, attended, input));
   }
 
   parallel::TensorAxis axis_for(const TokenBatch& batch) const {
@@ -125,9 +122,20 @@ class Gpt2Trunk final : public Trunk {
     x = attend(cx, batch, layer, parts[0], parts[1], parts[2]);
     x = ops::reshape(cx, ops::permute(cx, x, std::array{0, 2, 1, 3}),
                      {rows, tokens, head_.length * features});
-    x = parallel::row_linear(cx, axis, x, weight(layer, gpt2::kAttentionOutWeight),
-                             weight(layer, gpt2::kAttentionOutBias), WeightLayout::kInOut);
-    return dropout(cx, axis, batch, x, config_->residual_dropout, kAttentionDropout, layer);
+    return joined(cx, axis, batch, layer, input, x, gpt2::kAttentionOutWeight, kAttentionDropout);
+  }
+
+  // input + dropout(x weight + bias); the bias follows its weight.
+  Tensor joined(Context& cx, const parallel::TensorAxis& axis, const TokenBatch& batch,
+                int64_t layer, const Tensor& input, const Tensor& x, BlockParameter which,
+                DropoutUse use) {
+    const Tensor& matrix = weight(layer, which);
+    const Tensor& bias = weight(layer, static_cast<BlockParameter>(which + 1));
+    const bool drops = batch.training && config_->residual_dropout > 0;
+    const Tensor y = parallel::row_linear(cx, axis, x, matrix, bias, WeightLayout::kInOut,
+                                          drops ? Tensor() : input);
+    if (!drops) return y;
+    return ops::add(cx, input, dropout(cx, axis, batch, y, config_->residual_dropout, use, layer));
   }
 
   Tensor attend(Context& cx, const TokenBatch& batch, int64_t layer, const Tensor& query,
@@ -199,11 +207,9 @@ class Gpt2Trunk final : public Trunk {
     Tensor x = layer_norm(cx, axis, input, weight(layer, gpt2::kNorm2Weight),
                           weight(layer, gpt2::kNorm2Bias));
     x = parallel::column_linear(cx, axis, x, weight(layer, gpt2::kMlpWeight),
-                                weight(layer, gpt2::kMlpBias), WeightLayout::kInOut);
-    x = ops::activate(cx, x, config_->activation);
-    x = parallel::row_linear(cx, axis, x, weight(layer, gpt2::kMlpOutWeight),
-                             weight(layer, gpt2::kMlpOutBias), WeightLayout::kInOut);
-    return dropout(cx, axis, batch, x, config_->residual_dropout, kMlpDropout, layer);
+                                weight(layer, gpt2::kMlpBias), WeightLayout::kInOut,
+                                config_->activation);
+    return joined(cx, axis, batch, layer, input, x, gpt2::kMlpOutWeight, kMlpDropout);
   }
 
   const std::shared_ptr<const Config> config_;

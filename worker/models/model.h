@@ -73,6 +73,12 @@ struct ModelConfig {
 };
 using ModelConfigPtr = std::shared_ptr<const ModelConfig>;
 
+// What a trunk's token logits are the product of: input table^T.
+struct TokenHead {
+  Tensor input;  // [B, Tl, H]: what every rank of the tensor axis multiplies
+  Tensor table;  // this rank's rows of the vocabulary, [part_of(V, t).length, H]
+};
+
 class Trunk {
  public:
   virtual ~Trunk() = default;
@@ -83,7 +89,9 @@ class Trunk {
   // -> hidden states after the final norm in the between-blocks layout, [B, Tb, H].
   virtual Tensor forward(Context& cx, const TokenBatch& batch) = 0;
   // [B, Tb, H] -> this rank's part of the vocabulary, [B, Tl, part_of(V, t).length].
-  virtual Tensor token_logits(Context& cx, const TokenBatch& batch, const Tensor& hidden) = 0;
+  Tensor token_logits(Context& cx, const TokenBatch& batch, const Tensor& hidden);
+  // [B, Tb, H] -> the two sides of that product, for a loss that keeps no logits.
+  virtual TokenHead token_head(Context& cx, const TokenBatch& batch, const Tensor& hidden) = 0;
   // [B, Tb, H] -> [B, Tl, H], the same on every rank of the tensor axis and to be used alike by
   // them.
   virtual Tensor joined_hidden(Context& cx, const TokenBatch& batch, const Tensor& hidden) = 0;

@@ -1,6 +1,7 @@
 #include <string_view>
 #include <utility>
 
+#include "kernels/ops/ops.h"
 #include "worker/models/model.h"
 
 namespace weft {
@@ -25,6 +26,11 @@ Shape local_shape(const ParameterInfo& info) {
 }
 
 }  // namespace
+
+Tensor Trunk::token_logits(Context& cx, const TokenBatch& batch, const Tensor& hidden) {
+  const TokenHead head = token_head(cx, batch, hidden);
+  return ops::linear(cx, head.input, head.table, Tensor(), ops::WeightLayout::kOutIn);
+}
 
 void for_each_shard_run(const ParameterInfo& info,
                         const std::function<void(int64_t, int64_t, int64_t)>& visit) {

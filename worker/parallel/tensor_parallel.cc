@@ -13,8 +13,9 @@ Tensor column_input(Context& cx, const TensorAxis& axis, const Tensor& x) {
 }
 
 Tensor column_linear(Context& cx, const TensorAxis& axis, const Tensor& x, const Tensor& weight,
-                     const Tensor& bias, ops::WeightLayout layout) {
-  return ops::linear(cx, column_input(cx, axis, x), weight, bias, layout);
+                     const Tensor& bias, ops::WeightLayout layout,
+                     std::optional<ops::Activation> activation) {
+  return ops::linear(cx, column_input(cx, axis, x), weight, bias, layout, activation);
 }
 
 Tensor row_output(Context& cx, const TensorAxis& axis, const Tensor& x) {
@@ -25,10 +26,14 @@ Tensor row_output(Context& cx, const TensorAxis& axis, const Tensor& x) {
 }
 
 Tensor row_linear(Context& cx, const TensorAxis& axis, const Tensor& x, const Tensor& weight,
-                  const Tensor& bias, ops::WeightLayout layout) {
+                  const Tensor& bias, ops::WeightLayout layout, const Tensor& residual) {
+  if (axis.comm.size() == 1) {
+    return ops::linear(cx, x, weight, bias, layout, std::nullopt, residual);
+  }
   const Tensor term = ops::linear(cx, x, weight, Tensor(), layout);
-  const Tensor sum = row_output(cx, axis, term);
-  return bias ? ops::add(cx, sum, replicated(cx, axis, bias)) : sum;
+  Tensor sum = row_output(cx, axis, term);
+  if (bias) sum = ops::add(cx, sum, replicated(cx, axis, bias));
+  return residual ? ops::add(cx, residual, sum) : sum;
 }
 
 Tensor join_tokens(Context& cx, const TensorAxis& axis, const Tensor& x) {

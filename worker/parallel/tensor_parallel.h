@@ -34,16 +34,17 @@ struct TensorAxis {
 // Where several products share one x (query, key, value), call column_input once and ops::linear on
 // it.
 Tensor column_linear(Context& cx, const TensorAxis& axis, const Tensor& x, const Tensor& weight,
-                     const Tensor& bias, ops::WeightLayout layout);
+                     const Tensor& bias, ops::WeightLayout layout,
+                     std::optional<ops::Activation> activation = std::nullopt);
 // The first half of column_linear: x between blocks -> what every rank's products read, [..., T,
 // in].
 Tensor column_input(Context& cx, const TensorAxis& axis, const Tensor& x);
 
 // x [..., T, in/t]; weight is the shard over inputs ([out, in/t] or [in/t, out]); bias [out],
 // whole, or an empty handle, added once after the sum -> between-blocks layout, [..., T or its
-// part, out].
+// part, out]. residual, in that layout, or an empty handle is added.
 Tensor row_linear(Context& cx, const TensorAxis& axis, const Tensor& x, const Tensor& weight,
-                  const Tensor& bias, ops::WeightLayout layout);
+                  const Tensor& bias, ops::WeightLayout layout, const Tensor& residual = Tensor());
 // The second half of row_linear: each rank's term [..., T, H] -> their sum in the between-blocks
 // layout.
 Tensor row_output(Context& cx, const TensorAxis& axis, const Tensor& x);
@@ -68,9 +69,15 @@ Tensor vocabulary_embedding(Context& cx, const TensorAxis& axis, const Tensor& i
 // Sum over rows of -log softmax(logits)[label]: logits [..., V/t], sharded over the vocabulary by
 // part_of; labels int64 [...] with global ids, the same on every rank; ignore_index counts for
 // nothing. A scalar, the same on every rank of the axis. Maximum, sum of exponentials and the
-// label's logit are reduced, [rows] each; the vocabulary is never gathered. dtype as logits.
+// label's logit are reduced, [rows] each; the vocabulary is never gathered. dtype as logits. The
+// shard of `loss` is filled in here.
 Tensor vocabulary_cross_entropy(Context& cx, Communicator& comm, const Tensor& logits,
                                 const Tensor& labels, int64_t vocabulary,
-                                int64_t ignore_index = -100);
+                                const ops::TokenLoss& loss = {});
+// The same of the logits x table^T, which never stand in memory as a whole: x [..., H] as
+// column_input gives it, table this rank's rows [V/t, H].
+Tensor vocabulary_linear_cross_entropy(Context& cx, Communicator& comm, const Tensor& x,
+                                       const Tensor& table, const Tensor& labels,
+                                       int64_t vocabulary, const ops::TokenLoss& loss = {});
 
 }  // namespace weft::parallel

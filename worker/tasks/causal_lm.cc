@@ -39,28 +39,24 @@ class CausalLm final : public Task {
 
   Tensor loss_sum(Context& cx, Trunk& trunk, const TaskBatch& batch) override {
     const Tensor hidden = trunk.forward(cx, batch.tokens);
-    const Tensor logits = trunk.token_logits(cx, batch.tokens, hidden);
-    return parallel::vocabulary_cross_entropy(cx, rank_.mesh.axis(Axis::kTensor), logits,
-                                              batch.labels, trunk.config().vocabulary, kNoLabel);
+    const TokenHead head = trunk.token_head(cx, batch.tokens, hidden);
+    ops::TokenLoss loss{.ignore_index = kNoLabel, .seed = batch.seed};
+    return parallel::vocabulary_linear_cross_entropy(cx, rank_.mesh.axis(Axis::kTensor), head.input,
+                                                     head.table, batch.labels,
+                                                     trunk.config().vocabulary, loss);
   }
 
   EvaluationSums evaluate(Context& cx, Trunk& trunk, const TaskBatch& batch) override {
     NoGrad guard(cx);
     const Tensor hidden = trunk.forward(cx, batch.tokens);
-    const Tensor logits = trunk.token_logits(cx, batch.tokens, hidden);
-    Communicator& tensor = rank_.mesh.axis(Axis::kTensor);
+    const TokenHead head = trunk.token_head(cx, batch.tokens, hidden);
+    const Tensor x = ops::reshape(cx, head.input, {batch.labels.elements(), head.input.dim(2)});
+    const Tensor labels = ops::reshape(cx, batch.labels, {batch.labels.elements()});
     EvaluationSums sums;
-    const Tensor loss = parallel::vocabulary_cross_entropy(cx, tensor, logits, batch.labels,
-                                                           trunk.config().vocabulary, kNoLabel);
-    sums.loss = double{*loss.data<float>()};
-    const Tensor best =
-        likeliest(tensor, ops::cast(cx, logits, DType::kF32), trunk.config().vocabulary);
-    const int64_t* labels = batch.labels.data<int64_t>();
-    const int64_t* guesses = best.data<int64_t>();
-    for (int64_t i = 0; i < batch.labels.elements(); ++i) {
-      if (labels[i] == kNoLabel) continue;
-      ++sums.labels;
-      sums.correct += labels[i] == guesses[i] ? 1 : 0;
+    for (int64_t start = 0; start < x.dim(0); start += kEvaluatedRows) {
+      const int64_t length = std::min(kEvaluatedRows, x.dim(0) - start);
+      sums.add(evaluate_rows(cx, trunk.config().vocabulary, ops::slice(cx, x, 0, start, length),
+                             head.table, ops::slice(cx, labels, 0, start, length)));
     }
     return sums;
   }
@@ -75,6 +71,26 @@ class CausalLm final : public Task {
   }
 
  private:
+  static constexpr int64_t kEvaluatedRows = 256;  // whose logits stand in memory at once
+
+  // x [rows, H], labels [rows].
+  EvaluationSums evaluate_rows(Context& cx, int64_t vocabulary, const Tensor& x,
+                               const Tensor& table, const Tensor& labels) {
+    Communicator& tensor = rank_.mesh.axis(Axis::kTensor);
+    const Tensor logits = ops::linear(cx, x, table, Tensor(), ops::WeightLayout::kOutIn);
+    EvaluationSums sums;
+    const Tensor loss = parallel::vocabulary_cross_entropy(cx, tensor, logits, labels, vocabulary,
+                                                           {.ignore_index = kNoLabel});
+    sums.loss = double{*loss.data<float>()};
+    const Tensor best = likeliest(tensor, ops::cast(cx, logits, DType::kF32), vocabulary);
+    for (int64_t i = 0; i < labels.elements(); ++i) {
+      if (labels.data<int64_t>()[i] == kNoLabel) continue;
+      ++sums.labels;
+      sums.correct += labels.data<int64_t>()[i] == best.data<int64_t>()[i] ? 1 : 0;
+    }
+    return sums;
+  }
+
   // What position `token` of a row predicts: the next token where that counts.
   static int64_t target(const TaskRows& rows, int64_t row, int64_t token) {
     if (token + 1 >= rows.tokens) return kNoLabel;
@@ -85,10 +101,10 @@ class CausalLm final : public Task {
     return rows.ids[at + 1];
   }
 
-  // The id with the largest logit, the smallest such id, over the whole vocabulary. logits [B, T,
-  // V/t] -> int64 [B * T].
+  // The id with the largest logit, the smallest such id, over the whole vocabulary. logits
+  // [rows, V/t] -> int64 [rows].
   static Tensor likeliest(Communicator& comm, const Tensor& logits, int64_t vocabulary) {
-    const int64_t width = logits.dim(2), rows = logits.dim(0) * logits.dim(1);
+    const int64_t width = logits.dim(1), rows = logits.dim(0);
     const int64_t first = part_of(vocabulary, comm.size(), comm.rank()).start;
     Tensor best = Tensor::empty(logits.allocator(), {rows});
     Tensor where = Tensor::empty(logits.allocator(), {rows}, DType::kI64);

@@ -45,14 +45,16 @@ class SequenceClassification final : public Task {
   }
 
   Tensor loss_sum(Context& cx, Trunk& trunk, const TaskBatch& batch) override {
-    return ops::cross_entropy_sum(cx, class_logits(cx, trunk, batch), batch.labels, kNoLabel);
+    return ops::cross_entropy_sum(cx, class_logits(cx, trunk, batch), batch.labels,
+                                  {.ignore_index = kNoLabel});
   }
 
   EvaluationSums evaluate(Context& cx, Trunk& trunk, const TaskBatch& batch) override {
     NoGrad guard(cx);
     const Tensor logits = ops::cast(cx, class_logits(cx, trunk, batch), DType::kF32);
     EvaluationSums sums;
-    const Tensor loss = ops::cross_entropy_sum(cx, logits, batch.labels, kNoLabel);
+    const Tensor loss =
+        ops::cross_entropy_sum(cx, logits, batch.labels, {.ignore_index = kNoLabel});
     sums.loss = double{*loss.data<float>()};
     const int64_t classes = logits.dim(1);
     for (int64_t row = 0; row < logits.dim(0); ++row) {

@@ -28,7 +28,8 @@ struct TaskBatch {
   Tensor
       labels;  // int64: causal_lm [B, Tl], what each position predicts; classification [B],
                // kNoLabel on the ranks of the sequence axis that do not hold the classified token
-  Tensor pooled;  // classification: int64 [B], index of the classified token among Tl, or -1
+  double seed = 1;  // what the backward pass of loss_sum will be seeded with, where it is known
+  Tensor pooled;    // classification: int64 [B], index of the classified token among Tl, or -1
 };
 
 // The rows [start, start + length) of a step's batch that each micro-batch of this rank has; in

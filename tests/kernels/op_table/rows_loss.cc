@@ -32,7 +32,8 @@ std::vector<Row> loss_rows() {
   return {
       {"cross_entropy_sum",
        [](Context& cx, Inputs x, const Attributes& a) {
-         return Outputs{ops::cross_entropy_sum(cx, x[0], x[1], a.integer("ignore_index"))};
+         return Outputs{
+             ops::cross_entropy_sum(cx, x[0], x[1], {.ignore_index = a.integer("ignore_index")})};
        },
        classifications(), nullptr, 16},
   };

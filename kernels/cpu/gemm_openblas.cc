@@ -1,0 +1,40 @@
+#include <cblas.h>
+
+#include <algorithm>
+#include <limits>
+
+#include "kernels/cpu/gemm_libraries.h"
+#include "proto/base/check.h"
+
+namespace weft::cpu {
+namespace {
+
+void use_one_thread() {
+  static const bool done = [] {
+    openblas_set_num_threads(1);
+    return true;
+  }();
+  static_cast<void>(done);
+}
+
+int blas_size(int64_t size) {
+  WEFT_CHECK(size <= std::numeric_limits<int>::max(), "a matrix side of {}", size);
+  return static_cast<int>(size);
+}
+
+template <typename T, typename F>
+void call(const Product<T>& p, F&& gemm) {
+  use_one_thread();
+  gemm(CblasRowMajor, p.a.transposed ? CblasTrans : CblasNoTrans,
+       p.b.transposed ? CblasTrans : CblasNoTrans, blas_size(p.m), blas_size(p.n), blas_size(p.k),
+       p.factor, p.a.data, blas_size(std::max<int64_t>(p.a.row_stride, 1)), p.b.data,
+       blas_size(std::max<int64_t>(p.b.row_stride, 1)), p.accumulate ? T{1} : T{0}, p.out,
+       blas_size(p.out_stride));
+}
+
+}  // namespace
+
+void multiply_openblas(const Product<float>& product) { call(product, cblas_sgemm); }
+void multiply_openblas(const Product<double>& product) { call(product, cblas_dgemm); }
+
+}  // namespace weft::cpu

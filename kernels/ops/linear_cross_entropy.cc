@@ -1,0 +1,153 @@
+// The loss of a language model without its logits in memory: rows are taken in chunks; of each the
+// logits are computed, turned into their gradient where they lie, multiplied back into the
+// gradients of input and table, and forgotten. The plain composition, which is the fallback and the
+// oracle, is cross_entropy_sum(linear(x, table)).
+//
+// Numerical policy: a row's log-sum-exp as rows.h; the table's gradient is summed over the chunks
+// in the order of the rows. bf16: logits, loss and the table's gradient are fp32, the logits'
+// gradient is rounded before it is multiplied.
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/cpu/convert.h"
+#include "kernels/cpu/gemm.h"
+#include "kernels/cpu/rows.h"
+#include "kernels/ops/common.h"
+#include "kernels/ops/cross_entropy.h"
+#include "kernels/ops/ops.h"
+
+namespace weft::ops {
+namespace {
+
+constexpr int64_t kChunkElements = int64_t{1} << 24;  // of logits
+constexpr int64_t kChunkRowsMin = 16;
+
+// Equal chunks; what they are depends on the sizes only.
+int64_t chunk_rows(int64_t rows, const VocabularyShard& shard, int64_t width) {
+  // Every part takes the same chunks, though their widths differ by one.
+  if (shard.vocabulary > 0) width = (shard.vocabulary + shard.parts - 1) / shard.parts;
+  const int64_t most = std::max(kChunkRowsMin, kChunkElements / std::max<int64_t>(1, width));
+  const int64_t count = std::max<int64_t>(1, (rows + most - 1) / most);
+  return std::max<int64_t>(1, (rows + count - 1) / count);
+}
+
+// Inputs: x [..., H], table [V/t, H], labels [...]. Output: the sum.
+class LinearCrossEntropy final : public ForwardOp {
+ public:
+  LinearCrossEntropy(const TokenLoss& loss, bool x_wanted, bool table_wanted)
+      : loss_(loss), x_wanted_(x_wanted), table_wanted_(table_wanted) {}
+  std::string_view name() const override { return "linear_cross_entropy"; }
+  bool rounds(size_t) const override { return false; }
+  bool native(DType half) const override { return half == DType::kBF16; }
+
+  std::vector<Tensor> forward(Context& cx, std::span<const Tensor> inputs) override {
+    const Tensor x = as_rows(cx, inputs[0]), table = as_contiguous(cx.pool, inputs[1]);
+    const Tensor labels = as_contiguous(cx.pool, inputs[2]);
+    WEFT_CHECK(table.shape().dims() == 2 && table.dim(1) == x.dim(1) &&
+                   table.dtype() == x.dtype() && labels.elements() == x.dim(0),
+               "loss of {} with a table {} and {} labels", inputs[0].shape().to_string(),
+               table.shape().to_string(), labels.elements());
+    const LabelRule rule(loss_, table.dim(0));
+    rule.check(labels);
+    if (x_wanted_) dx_ = Tensor::empty(cx.allocator, inputs[0].shape(), x.dtype());
+    const DType sums = gradient_dtype(x.dtype());
+    if (table_wanted_) dtable_ = Tensor::empty(cx.allocator, table.shape(), sums);
+    double total = 0;
+    const auto go = [&]<typename T>() {
+      total = all_chunks<T>(cx, rule, x, table, labels.data<int64_t>());
+    };
+    if (x.dtype() == DType::kBF16) {
+      go.template operator()<bfloat16>();
+    } else {
+      dispatch_floating(x.dtype(), go);
+    }
+    return {Tensor::full(cx.allocator, Shape{}, total, sums)};
+  }
+
+  std::vector<Tensor> saves(std::span<const Tensor>, std::span<const Tensor>) override {
+    return {};
+  }
+
+  std::vector<Tensor> vjp(Context& cx, std::span<const Tensor>,
+                          std::span<const Tensor> output_grads) override {
+    const double factor = number(output_grads[0]) / loss_.seed;
+    if (static_cast<float>(factor) != 1.0F) {
+      for (Tensor* gradient : {&dx_, &dtable_}) {
+        if (*gradient) *gradient = scale(cx, *gradient, factor);
+      }
+    }
+    return {std::move(dx_), std::move(dtable_)};
+  }
+
+ private:
+  static double number(const Tensor& scalar) {
+    return scalar.dtype() == DType::kF64 ? *scalar.data<double>() : double{*scalar.data<float>()};
+  }
+
+  // The gradient of the logits in what it is multiplied in: where it lies, or rounded to `room`.
+  template <typename T>
+  static const T* narrow(Context& cx, const cpu::Sum<T>* values, const Tensor& room,
+                         int64_t count) {
+    if constexpr (std::is_same_v<T, cpu::Sum<T>>) {
+      return values;
+    } else {
+      cx.pool.parallel_for(count, 1 << 14, [&](int64_t begin, int64_t end) {
+        cpu::round(values + begin, room.data<T>() + begin, end - begin);
+      });
+      return room.data<T>();
+    }
+  }
+
+  template <typename T>
+  double all_chunks(Context& cx, const LabelRule& rule, const Tensor& x, const Tensor& table,
+                    const int64_t* labels) {
+    const int64_t rows = x.dim(0), hidden = x.dim(1), width = table.dim(0);
+    const int64_t step = chunk_rows(rows, loss_.shard, width);
+    using S = cpu::Sum<T>;
+    const Shape chunk_shape{std::min(step, rows), width};
+    const Tensor logits = Tensor::empty(cx.allocator, chunk_shape, DTypeOf<S>::value);
+    const bool rounded = !std::is_same_v<T, S> && (dx_ || dtable_);
+    const Tensor room = rounded ? Tensor::empty(cx.allocator, chunk_shape, x.dtype()) : Tensor();
+    const cpu::Matrix<T> weights{table.data<T>(), hidden, false};
+    if (rows == 0 && dtable_) std::fill_n(dtable_.data<S>(), dtable_.elements(), S{0});
+    double total = 0;
+    for (int64_t first = 0; first < rows; first += step) {
+      const int64_t count = std::min(step, rows - first);
+      const cpu::Matrix<T> chunk{x.data<T>() + first * hidden, hidden, false};
+      S* values = logits.data<S>();
+      cpu::gemm(cx.pool, count, width, hidden, chunk, cpu::Matrix<T>{weights.data, hidden, true},
+                values, width);
+      total += rule.loss_and_gradient(cx, values, labels + first, count);
+      if (!dx_ && !dtable_) continue;
+      const T* gradient = narrow<T>(cx, values, room, count * width);
+      if (dx_) {
+        cpu::gemm(cx.pool, count, hidden, width, cpu::Matrix<T>{gradient, width, false}, weights,
+                  dx_.data<T>() + first * hidden, hidden);
+      }
+      if (dtable_) {
+        cpu::gemm(cx.pool, width, hidden, count, cpu::Matrix<T>{gradient, width, true}, chunk,
+                  dtable_.data<S>(), hidden, first > 0);
+      }
+    }
+    return total;
+  }
+
+  const TokenLoss loss_;
+  const bool x_wanted_, table_wanted_;
+  Tensor dx_, dtable_;  // for an output gradient of loss_.seed
+};
+
+}  // namespace
+
+Tensor linear_cross_entropy_sum(Context& cx, const Tensor& x, const Tensor& table,
+                                const Tensor& labels, const TokenLoss& loss) {
+  if (cx.block_count > 1) {
+    const Tensor logits = linear(cx, x, table, Tensor(), WeightLayout::kOutIn);
+    return cross_entropy_sum(cx, logits, labels, loss);
+  }
+  const bool recorded = cx.tape != nullptr;
+  return run<LinearCrossEntropy>(cx, {x, table, labels}, loss, recorded && x.requires_grad(),
+                                 recorded && table.requires_grad());
+}
+
+}  // namespace weft::ops
