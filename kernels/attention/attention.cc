@@ -5,54 +5,95 @@
 #include <limits>
 
 #include "kernels/attention/block.h"
-#include "kernels/cpu/rows.h"
 #include "kernels/ops/common.h"
 
 namespace weft::attention {
 namespace {
 
-// Inputs: q, k, v. Outputs: the attention, and log-sum-exp [B, N, Tq] of each query's scores.
+// Inputs: q, k, v, then the bias and the sinks where there are any. Outputs: the attention, and
+// log-sum-exp [B, N, Tq] of each query's scores.
 class ScaledDotProduct final : public ops::ForwardOp {
  public:
-  explicit ScaledDotProduct(const Parameters& parameters) : parameters_(parameters) {}
+  explicit ScaledDotProduct(const Parameters& parameters)
+      : parameters_(parameters),
+        biased_(static_cast<bool>(parameters.bias)),
+        sunk_(static_cast<bool>(parameters.sinks)) {
+    parameters_.bias = parameters_.sinks = Tensor();  // they come as inputs
+  }
   std::string_view name() const override { return "scaled_dot_product"; }
+  bool native(DType half) const override { return half == DType::kBF16; }
   std::vector<Tensor> forward(Context& cx, std::span<const Tensor> inputs) override {
-    const Tensor& q = inputs[0];
-    const Tensor output = empty_by_token(cx, q.shape(), q.dtype());
-    const Tensor lse = Tensor::empty(cx.allocator, Shape{q.dim(0), q.dim(1), q.dim(2)}, q.dtype());
-    forward_into(cx, q, inputs[1], inputs[2], parameters_, output, lse);
+    const Tensor &q = inputs[0], &v = inputs[2];
+    const Shape lse_shape{q.dim(0), q.dim(1), q.dim(2)};
+    const Tensor output =
+        empty_by_token(cx, Shape{q.dim(0), q.dim(1), q.dim(2), v.dim(3)}, q.dtype());
+    const Tensor lse = Tensor::empty(cx.allocator, lse_shape, sum_dtype(q.dtype()));
+    forward_into(cx, q, inputs[1], v, with(inputs), output, lse);
     return {output, lse};
   }
   std::vector<Tensor> saves(std::span<const Tensor> inputs,
                             std::span<const Tensor> outputs) override {
-    return {inputs[0], inputs[1], inputs[2], outputs[0].detach(), outputs[1].detach()};
+    std::vector<Tensor> saved(inputs.begin(), inputs.end());
+    for (const Tensor& input : inputs) wanted_.push_back(input.requires_grad());
+    saved.push_back(outputs[0].detach());
+    saved.push_back(outputs[1].detach());
+    return saved;
   }
   std::vector<Tensor> vjp(Context& cx, std::span<const Tensor> saved,
                           std::span<const Tensor> output_grads) override {
     const Tensor &q = saved[0], &k = saved[1], &v = saved[2], &d_output = output_grads[0];
-    const Tensor delta = row_dots(cx, saved[3], d_output);
+    const Tensor &output = saved[saved.size() - 2], &lse = saved.back();
+    const Parameters parameters = with(saved.first(saved.size() - 2));
+    const Tensor delta = row_dots(cx, output, d_output);
     const BlockGrads grads{empty_by_token(cx, q.shape(), q.dtype()),
                            empty_by_token(cx, k.shape(), k.dtype()),
                            empty_by_token(cx, v.shape(), v.dtype())};
-    backward_into(cx, q, k, v, d_output, saved[4], delta, parameters_, grads);
-    return {grads.q, grads.k, grads.v};
+    backward_into(cx, q, k, v, d_output, lse, delta, parameters, grads);
+    std::vector<Tensor> all{grads.q, grads.k, grads.v};
+    if (biased_) {
+      all.push_back(wanted_[3] ? bias_gradient(cx, q, k, v, d_output, lse, delta, parameters)
+                               : Tensor());
+    }
+    if (sunk_) {
+      all.push_back(wanted_.back() ? sinks_gradient(cx, parameters.sinks, lse, delta) : Tensor());
+    }
+    return all;
   }
 
  private:
-  const Parameters parameters_;
+  Parameters with(std::span<const Tensor> inputs) const {
+    Parameters parameters = parameters_;
+    if (biased_) parameters.bias = inputs[3];
+    if (sunk_) parameters.sinks = inputs[biased_ ? 4 : 3];
+    return parameters;
+  }
+
+  Parameters parameters_;
+  const bool biased_, sunk_;
+  std::vector<bool> wanted_;
 };
+
+void check_block(const Parameters& parameters) {
+  WEFT_CHECK(!parameters.bias && !parameters.sinks && !parameters.visibility.mask,
+             "bias, sinks and mask belong to the whole, not to a block");
+}
 
 }  // namespace
 
 Tensor scaled_dot_product(Context& cx, const Tensor& q, const Tensor& k, const Tensor& v,
                           const Parameters& parameters) {
-  return apply(cx, std::make_unique<ScaledDotProduct>(parameters), {q, k, v})[0];
+  std::vector<Tensor> inputs{q, k, v};
+  if (parameters.bias) inputs.push_back(parameters.bias);
+  if (parameters.sinks) inputs.push_back(parameters.sinks);
+  return apply(cx, std::make_unique<ScaledDotProduct>(parameters), std::move(inputs))[0];
 }
 
 Partial block_forward(Context& cx, const Tensor& q, const Tensor& k, const Tensor& v,
                       const Parameters& parameters) {
-  Partial partial{Tensor::empty(cx.allocator, q.shape(), q.dtype()),
-                  Tensor::empty(cx.allocator, Shape{q.dim(0), q.dim(1), q.dim(2)}, q.dtype())};
+  check_block(parameters);
+  const DType dtype = sum_dtype(q.dtype());
+  Partial partial{Tensor::empty(cx.allocator, Shape{q.dim(0), q.dim(1), q.dim(2), v.dim(3)}, dtype),
+                  Tensor::empty(cx.allocator, Shape{q.dim(0), q.dim(1), q.dim(2)}, dtype)};
   forward_into(cx, q, k, v, parameters, partial.output, partial.log_sum_exp);
   return partial;
 }
@@ -87,9 +128,11 @@ void merge(Context& cx, Partial& into, const Partial& other) {
 BlockGrads block_backward(Context& cx, const Tensor& q, const Tensor& k, const Tensor& v,
                           const Tensor& d_output, const Tensor& log_sum_exp, const Tensor& delta,
                           const Parameters& parameters) {
-  const BlockGrads grads{Tensor::empty(cx.allocator, q.shape(), q.dtype()),
-                         Tensor::empty(cx.allocator, k.shape(), k.dtype()),
-                         Tensor::empty(cx.allocator, v.shape(), v.dtype())};
+  check_block(parameters);
+  const DType dtype = sum_dtype(q.dtype());
+  const BlockGrads grads{Tensor::empty(cx.allocator, q.shape(), dtype),
+                         Tensor::empty(cx.allocator, k.shape(), dtype),
+                         Tensor::empty(cx.allocator, v.shape(), dtype)};
   backward_into(cx, q, k, v, d_output, log_sum_exp, delta, parameters, grads);
   return grads;
 }

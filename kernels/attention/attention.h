@@ -1,26 +1,36 @@
-// Scaled dot-product attention, softmax(scale * q k^T) v (Vaswani et al. 2017), computed in blocks
-// of keys with a running maximum and sum (Dao et al. 2022), so that the score matrix never exists
-// whole. Its plain composition is the oracle of its tests. A query that may see nothing gives
-// zeros.
+// Scaled dot-product attention, softmax(scale * q k^T + ...) v (Vaswani et al. 2017), computed in
+// tiles with a running maximum and sum (Dao et al. 2022), so that the score matrix never exists
+// whole and tiles that nobody sees cost nothing. Its plain composition is the oracle of its tests.
+// A query that may see nothing gives zeros and takes zero gradients.
 //
-// Legend: B batch rows, N heads, Tq and Tk tokens, D features of a head.
+// Results depend on values and sizes, not on the number of threads.
+//
+// Legend: B batch rows, N heads, Nk heads of keys and values, Tq and Tk tokens, D features of a
+// head, Dv features of a value.
 #pragma once
+
+#include <vector>
 
 #include "kernels/autograd/op.h"
 #include "kernels/ops/random.h"
 
 namespace weft::attention {
 
-// Who sees whom. Key j is visible to query i of the same row iff key_valid[b, j] and (not causal or
-// key_position[b, j] <= query_position[b, i]) and the documents are equal. Absent handles: all
-// valid, positions 0, 1, 2, ..., one document. int64 tensors but key_valid (uint8).
+// Who sees whom. Key j is visible to query i of the same row iff
+//   key_valid[b, j], and the documents are equal, and mask[b, n, i, j], and
+//   key_position[b, j] is in [query_position[b, i] - window_left, query_position[b, i] +
+//   window_right]; causal: nothing later than query_position, whatever window_right says.
+// Absent handles: all valid, positions 0, 1, 2, ..., one document, no mask. -1: no bound. int64
+// tensors, less than 2^30 apart within a row; but key_valid and mask uint8.
 struct Visibility {
   bool causal = false;
+  int64_t window_left = -1, window_right = -1;
   Tensor query_position;  // [B, Tq]
   Tensor key_position;    // [B, Tk]
   Tensor key_valid;       // [B, Tk]
   Tensor query_document;  // [B, Tq]
   Tensor key_document;    // [B, Tk]
+  Tensor mask;            // [B or 1, N or 1, Tq, Tk]
 };
 
 // Dropout of the attention weights, keyed by the global (row, head, query, key) index.
@@ -32,22 +42,34 @@ struct WeightDropout {
   int64_t first_query = 0, first_key = 0;              // of this block
 };
 
+// The score of query i and key j is, with s = scale * q_i k_j:
+//   s, or soft_cap * tanh(s / soft_cap) where soft_cap > 0 (Gemma Team 2024),
+//   - alibi_slopes[n] * |key_position - query_position| (Press et al. 2022), where there are
+//   slopes,
+//   + bias[b, n, i, j], where there is one; -infinity hides.
+// A sink adds exp(sinks[n]) to the sum below the fraction line of its head (Xiao et al. 2024), so
+// that weights may sum to less than 1.
 struct Parameters {
   double scale = 1;
+  double soft_cap = 0;
+  std::vector<double> alibi_slopes;  // [N]
+  Tensor bias;                       // [B or 1, N or 1, Tq, Tk], q's dtype; differentiable
+  Tensor sinks;                      // [N], q's dtype; differentiable
   Visibility visibility;
   WeightDropout dropout;
 };
 
-// q [B, N, Tq, D], k and v [B, Nk, Tk, D] with N a multiple of Nk (grouped queries) -> [B, N, Tq,
-// D].
+// q [B, N, Tq, D], k [B, Nk, Tk, D], v [B, Nk, Tk, Dv] with N a multiple of Nk (grouped queries;
+// Nk = 1: multi-query) -> [B, N, Tq, Dv].
 Tensor scaled_dot_product(Context& cx, const Tensor& q, const Tensor& k, const Tensor& v,
                           const Parameters& parameters);
 
 // One block of keys of a larger attention; the pieces that ring attention is made of. Not recorded.
+// parameters.bias, .sinks and .visibility.mask are for the whole only and are refused.
 struct Partial {
-  Tensor output;       // [B, N, Tq, D], normalized within what has been merged so far; fp32 or fp64
+  Tensor output;       // [B, N, Tq, Dv], normalized within what has been merged so far
   Tensor log_sum_exp;  // [B, N, Tq]; -infinity where nothing was visible
-};
+};                     // both F32, or F64 for F64 inputs
 Partial block_forward(Context& cx, const Tensor& q, const Tensor& k, const Tensor& v,
                       const Parameters& parameters);
 // into := into merged with other, in place.
@@ -55,10 +77,16 @@ void merge(Context& cx, Partial& into, const Partial& other);
 struct BlockGrads {
   Tensor q, k, v;
 };
-// Gradients of one block, given the whole attention's log_sum_exp and delta = sum(output *
-// d_output) over D, [B, N, Tq].
+// Gradients of one block, in the dtype of Partial, given the whole attention's log_sum_exp and
+// delta = row_dots(output, d_output).
 BlockGrads block_backward(Context& cx, const Tensor& q, const Tensor& k, const Tensor& v,
                           const Tensor& d_output, const Tensor& log_sum_exp, const Tensor& delta,
                           const Parameters& parameters);
+
+// sum(a * b) over the last dim of [B, N, T, D] -> [B, N, T] in sum_dtype.
+Tensor row_dots(Context& cx, const Tensor& a, const Tensor& b);
+
+// The dtype of sums over elements of `dtype`: F64 for F64, else F32.
+constexpr DType sum_dtype(DType dtype) { return dtype == DType::kF64 ? DType::kF64 : DType::kF32; }
 
 }  // namespace weft::attention

@@ -1,5 +1,5 @@
 // The tiled loops; internal to kernels/attention. Outputs are handed in with strides of the
-// caller's choice (the innermost 1).
+// caller's choice (the innermost 1), in the inputs' dtype or in sum_dtype of it.
 #pragma once
 
 #include "kernels/attention/attention.h"
@@ -13,8 +13,14 @@ void backward_into(Context& cx, const Tensor& q, const Tensor& k, const Tensor& 
                    const Tensor& d_output, const Tensor& log_sum_exp, const Tensor& delta,
                    const Parameters& parameters, const BlockGrads& grads);
 
-// sum(a * b) over the last dim of [B, N, T, D] -> [B, N, T].
-Tensor row_dots(Context& cx, const Tensor& a, const Tensor& b);
+// The gradient of parameters.bias, contiguous and of its spec. Takes the scores anew.
+Tensor bias_gradient(Context& cx, const Tensor& q, const Tensor& k, const Tensor& v,
+                     const Tensor& d_output, const Tensor& log_sum_exp, const Tensor& delta,
+                     const Parameters& parameters);
+
+// The gradient of parameters.sinks: -sum exp(sink - log_sum_exp) delta over rows and queries.
+Tensor sinks_gradient(Context& cx, const Tensor& sinks, const Tensor& log_sum_exp,
+                      const Tensor& delta);
 
 // Uninitialized [B, N, T, D] that lies in memory as [B, T, N, D], so that joining the heads again
 // costs nothing.

@@ -1,6 +1,7 @@
 #include "kernels/attention/mask.h"
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
 
 #include "kernels/cpu/rows.h"
@@ -9,126 +10,278 @@
 namespace weft::attention {
 namespace {
 
-Tensor checked(Context& cx, const Tensor& x, int64_t rows, int64_t extent, DType dtype,
+constexpr int32_t kFar = 1 << 30;
+constexpr int64_t kLanes = cpu::kTileLanes;
+
+int64_t whole_tiles(int64_t extent) { return (extent + kLanes - 1) / kLanes * kLanes; }
+
+Tensor checked(Context& cx, const Tensor& x, const Shape& shape, DType dtype,
                std::string_view what) {
   if (!x) return x;
-  WEFT_CHECK((x.spec() == TensorSpec{Shape{rows, extent}, dtype}),
-             "{}: {} {} where [{}, {}] {} is due", what, dtype_name(x.dtype()),
-             x.shape().to_string(), rows, extent, dtype_name(dtype));
+  WEFT_CHECK((x.spec() == TensorSpec{shape, dtype}), "{}: {} {} where {} {} is due", what,
+             dtype_name(x.dtype()), x.shape().to_string(), shape.to_string(), dtype_name(dtype));
   return as_contiguous(cx.pool, x);
 }
 
-Tensor counting(Context& cx, int64_t rows, int64_t extent) {
-  Tensor positions = Tensor::empty(cx.allocator, Shape{rows, extent}, DType::kI64);
-  for (int64_t i = 0; i < rows * extent; ++i) positions.data<int64_t>()[i] = i % extent;
-  return positions;
+int32_t window(int64_t width) {
+  return width < 0 ? kFar : static_cast<int32_t>(std::min<int64_t>(width, kFar));
+}
+
+struct Least {
+  int64_t value = std::numeric_limits<int64_t>::max();
+  void see(const Tensor& x, int64_t row, int64_t extent) {
+    const int64_t* from = x.data<int64_t>() + row * extent;
+    for (int64_t i = 0; i < extent; ++i) value = std::min(value, from[i]);
+  }
+};
+
+// to[i] := from[i] - least for the row.
+void relative(const Tensor& x, int64_t row, int64_t extent, int64_t least, const char* what,
+              int32_t* to) {
+  const int64_t* from = x.data<int64_t>() + row * extent;
+  for (int64_t i = 0; i < extent; ++i) {
+    WEFT_CHECK(from[i] - least < kFar, "{} {} and {} in one row", what, least, from[i]);
+    to[i] = static_cast<int32_t>(from[i] - least);
+  }
 }
 
 }  // namespace
 
-Mask::Mask(Context& cx, const Visibility& visibility, int64_t rows, int64_t queries, int64_t keys)
-    : causal_(visibility.causal), queries_(queries), keys_(keys) {
-  if (causal_) {
-    query_position_ = visibility.query_position ? checked(cx, visibility.query_position, rows,
-                                                          queries, DType::kI64, "query_position")
-                                                : counting(cx, rows, queries);
-    key_position_ = visibility.key_position ? checked(cx, visibility.key_position, rows, keys,
-                                                      DType::kI64, "key_position")
-                                            : counting(cx, rows, keys);
-  }
-  key_valid_ = checked(cx, visibility.key_valid, rows, keys, DType::kU8, "key_valid");
+const int32_t* Mask::Values::at(int64_t row, int64_t index) const {
+  return of.data<int32_t>() + row * row_stride + index;
+}
+
+Mask::Mask(Context& cx, const Visibility& visibility, bool positions, int64_t rows, int64_t heads,
+           int64_t queries, int64_t keys)
+    : heads_(heads),
+      queries_(queries),
+      keys_(keys),
+      by_position_(visibility.causal || visibility.window_left >= 0 ||
+                   visibility.window_right >= 0),
+      left_(window(visibility.window_left)),
+      right_(visibility.causal ? 0 : window(visibility.window_right)),
+      tiles_(whole_tiles(queries) / kLanes) {
+  if (by_position_ || positions) number(cx, visibility, rows);
+  key_valid_ = checked(cx, visibility.key_valid, {rows, keys}, DType::kU8, "key_valid");
   WEFT_CHECK(
       static_cast<bool>(visibility.query_document) == static_cast<bool>(visibility.key_document),
       "documents of queries and of keys come together");
-  query_document_ =
-      checked(cx, visibility.query_document, rows, queries, DType::kI64, "query_document");
-  key_document_ = checked(cx, visibility.key_document, rows, keys, DType::kI64, "key_document");
+  if (visibility.query_document) name_documents(cx, visibility, rows);
+  if (visibility.mask) {
+    const Shape& shape = visibility.mask.shape();
+    WEFT_CHECK(shape.dims() == 4 && (shape[0] == rows || shape[0] == 1) &&
+                   (shape[1] == heads || shape[1] == 1) && shape[2] == queries &&
+                   shape[3] == keys && visibility.mask.dtype() == DType::kU8,
+               "a mask {} {} of {} rows, {} heads, {} queries, {} keys",
+               dtype_name(visibility.mask.dtype()), shape.to_string(), rows, heads, queries, keys);
+    mask_ = as_contiguous(cx.pool, visibility.mask);
+  }
+  find_spans(rows);
 }
 
-Mask::Range Mask::range_of(const int64_t* values, int64_t begin, int64_t end) {
-  Range range{std::numeric_limits<int64_t>::max(), std::numeric_limits<int64_t>::min()};
+void Mask::number(Context& cx, const Visibility& visibility, int64_t rows) {
+  const Tensor query =
+      checked(cx, visibility.query_position, {rows, queries_}, DType::kI64, "query_position");
+  const Tensor key =
+      checked(cx, visibility.key_position, {rows, keys_}, DType::kI64, "key_position");
+  const int64_t own_rows = query || key ? rows : 1;
+  const auto make = [&](Values& values, int64_t extent) {
+    values.extent = whole_tiles(extent);
+    values.row_stride = own_rows == 1 ? 0 : values.extent;
+    values.of = Tensor::zeros(cx.allocator, {own_rows, values.extent}, DType::kI32);
+  };
+  make(query_.position, queries_);
+  make(key_.position, keys_);
+  for (int64_t row = 0; row < own_rows; ++row) {
+    Least least;
+    if (query) least.see(query, row, queries_);
+    if (key) least.see(key, row, keys_);
+    if (!query || !key) least.value = std::min<int64_t>(least.value, 0);
+    const auto fill = [&](const Tensor& from, const Values& values, int64_t extent,
+                          const char* what) {
+      int32_t* to = values.of.data<int32_t>() + row * values.extent;
+      if (from) {
+        relative(from, row, extent, least.value, what, to);
+      } else {
+        for (int64_t i = 0; i < extent; ++i) to[i] = static_cast<int32_t>(i - least.value);
+      }
+    };
+    WEFT_CHECK(std::max(queries_, keys_) - least.value < kFar, "positions from {} on", least.value);
+    fill(query, query_.position, queries_, "query_position");
+    fill(key, key_.position, keys_, "key_position");
+  }
+}
+
+void Mask::name_documents(Context& cx, const Visibility& visibility, int64_t rows) {
+  const Tensor query =
+      checked(cx, visibility.query_document, {rows, queries_}, DType::kI64, "query_document");
+  const Tensor key =
+      checked(cx, visibility.key_document, {rows, keys_}, DType::kI64, "key_document");
+  const auto make = [&](Values& values, int64_t extent) {
+    values.extent = values.row_stride = whole_tiles(extent);
+    values.of = Tensor::zeros(cx.allocator, {rows, values.extent}, DType::kI32);
+  };
+  make(query_.document, queries_);
+  make(key_.document, keys_);
+  for (int64_t row = 0; row < rows; ++row) {
+    Least least;
+    least.see(query, row, queries_);
+    least.see(key, row, keys_);
+    relative(query, row, queries_, least.value, "query_document",
+             query_.document.of.data<int32_t>() + row * query_.document.extent);
+    relative(key, row, keys_, least.value, "key_document",
+             key_.document.of.data<int32_t>() + row * key_.document.extent);
+  }
+}
+
+Mask::Range Mask::positions_of(const Values& values, int64_t row, int64_t begin,
+                               int64_t end) const {
+  if (!values) return {};
+  const int32_t* from = values.at(row, 0);
+  Range range{std::numeric_limits<int32_t>::max(), std::numeric_limits<int32_t>::min()};
   for (int64_t i = begin; i < end; ++i) {
-    range.least = std::min(range.least, values[i]);
-    range.most = std::max(range.most, values[i]);
+    range.least = std::min(range.least, from[i]);
+    range.most = std::max(range.most, from[i]);
   }
   return range;
 }
 
-TileView Mask::view(const Tile& tile) const {
+TileView Mask::judge(int64_t row, Range position, Range document, int64_t begin,
+                     int64_t end) const {
   bool all = true;
-  if (causal_) {
-    const Range query = range_of(query_position_.data<int64_t>() + tile.row * queries_, tile.query,
-                                 tile.query + tile.queries);
-    const Range key =
-        range_of(key_position_.data<int64_t>() + tile.row * keys_, tile.key, tile.key + tile.keys);
-    if (key.least > query.most) return TileView::kNone;
-    all = key.most <= query.least;
+  if (by_position_) {
+    const Range key = positions_of(key_.position, row, begin, end);
+    if (key.least - right_ > position.most || key.most + left_ < position.least) {
+      return TileView::kNone;
+    }
+    all = key.most - right_ <= position.least && key.least + left_ >= position.most;
   }
   if (key_valid_) {
-    const uint8_t* valid = key_valid_.data<uint8_t>() + tile.row * keys_ + tile.key;
-    const int64_t count = std::count_if(valid, valid + tile.keys, [](uint8_t v) { return v != 0; });
+    const uint8_t* valid = key_valid_.data<uint8_t>() + row * keys_;
+    const int64_t count =
+        std::count_if(valid + begin, valid + end, [](uint8_t v) { return v != 0; });
     if (count == 0) return TileView::kNone;
-    all = all && count == tile.keys;
+    all = all && count == end - begin;
   }
-  if (query_document_) {
-    const Range query = range_of(query_document_.data<int64_t>() + tile.row * queries_, tile.query,
-                                 tile.query + tile.queries);
-    const Range key =
-        range_of(key_document_.data<int64_t>() + tile.row * keys_, tile.key, tile.key + tile.keys);
-    if (key.least > query.most || key.most < query.least) return TileView::kNone;
-    all = all && key.least == key.most && query.least == query.most;
+  if (query_.document) {
+    const Range key = positions_of(key_.document, row, begin, end);
+    if (key.least > document.most || key.most < document.least) return TileView::kNone;
+    all = all && key.least == key.most && document.least == document.most;
   }
   return all ? TileView::kAll : TileView::kSome;
 }
 
-Tile Mask::without_later_keys(Tile tile) const {
-  if (!causal_) return tile;
-  const int64_t* query = query_position_.data<int64_t>() + tile.row * queries_;
-  const int64_t* key = key_position_.data<int64_t>() + tile.row * keys_ + tile.key;
-  const int64_t most = range_of(query, tile.query, tile.query + tile.queries).most;
-  while (tile.keys > 0 && key[tile.keys - 1] > most) --tile.keys;
-  return tile;
-}
-
-template <typename T>
-void Mask::hide(const Tile& tile, T* scores) const {
-  const int64_t query0 = tile.row * queries_ + tile.query, key0 = tile.row * keys_ + tile.key;
-  constexpr T kHidden = -std::numeric_limits<T>::infinity();
-  for (int64_t i = 0; i < tile.queries; ++i) {
-    T* row = scores + i * tile.keys;
-    if (causal_) {
-      const int64_t last = query_position_.data<int64_t>()[query0 + i];
-      const int64_t* position = key_position_.data<int64_t>() + key0;
-      for (int64_t j = 0; j < tile.keys; ++j) row[j] = position[j] <= last ? row[j] : kHidden;
+void Mask::find_spans(int64_t rows) {
+  spans_differ_ = query_.position.row_stride != 0 || key_valid_ || query_.document;
+  const int64_t span_rows = spans_differ_ ? rows : 1;
+  const bool free = !by_position_ && !key_valid_ && !query_.document;
+  spans_.assign(static_cast<size_t>(span_rows * tiles_), {0, keys_});
+  for (int64_t at = 0; at < span_rows * tiles_ && !free; ++at) {
+    const int64_t row = at / tiles_, query = at % tiles_ * kLanes;
+    const int64_t last = std::min(queries_, query + kLanes);
+    const Range position = positions_of(query_.position, row, query, last);
+    const Range document = positions_of(query_.document, row, query, last);
+    const auto sees = [&](int64_t begin, int64_t end) {
+      return judge(row, position, document, begin, end) != TileView::kNone;
+    };
+    Span& span = spans_[static_cast<size_t>(at)];
+    // By whole tiles of keys from both ends, then key by key.
+    while (span.begin < span.end && !sees(span.begin, std::min(keys_, span.begin + kLanes))) {
+      span.begin += kLanes;
     }
-    if (key_valid_) {
-      const uint8_t* valid = key_valid_.data<uint8_t>() + key0;
-      for (int64_t j = 0; j < tile.keys; ++j) row[j] = valid[j] != 0 ? row[j] : kHidden;
+    while (span.begin < span.end) {
+      const int64_t begin = std::max(span.begin, (span.end - 1) / kLanes * kLanes);
+      if (sees(begin, span.end)) break;
+      span.end = begin;
     }
-    if (query_document_) {
-      const int64_t own = query_document_.data<int64_t>()[query0 + i];
-      const int64_t* document = key_document_.data<int64_t>() + key0;
-      for (int64_t j = 0; j < tile.keys; ++j) row[j] = document[j] == own ? row[j] : kHidden;
-    }
+    span.end = std::max(span.end, span.begin);
+    while (span.begin < span.end && !sees(span.begin, span.begin + 1)) ++span.begin;
+    while (span.begin < span.end && !sees(span.end - 1, span.end)) --span.end;
   }
 }
-template void Mask::hide(const Tile&, float*) const;
-template void Mask::hide(const Tile&, double*) const;
+
+Span Mask::keys_seen(int64_t row, int64_t query) const {
+  return spans_[static_cast<size_t>((spans_differ_ ? row : 0) * tiles_ + query / kLanes)];
+}
+
+TileView Mask::view(const Tile& tile) const {
+  const Range position =
+      positions_of(query_.position, tile.row, tile.query, tile.query + tile.queries);
+  const Range document =
+      positions_of(query_.document, tile.row, tile.query, tile.query + tile.queries);
+  const TileView rules = judge(tile.row, position, document, tile.key, tile.key + tile.keys);
+  if (rules == TileView::kNone || !mask_) return rules;
+  const TileView drawn = judge_arbitrary(tile);
+  if (drawn == TileView::kNone) return drawn;
+  return rules == TileView::kAll ? drawn : rules;
+}
+
+const uint8_t* Mask::mask_row(const Tile& tile, int64_t query) const {
+  const int64_t row = mask_.dim(0) == 1 ? 0 : tile.row, head = mask_.dim(1) == 1 ? 0 : tile.head;
+  const int64_t at = ((row * mask_.dim(1) + head) * queries_ + tile.query + query) * keys_;
+  return mask_.data<uint8_t>() + at + tile.key;
+}
+
+TileView Mask::judge_arbitrary(const Tile& tile) const {
+  bool some = false, all = true;
+  for (int64_t q = 0; q < tile.queries && (all || !some); ++q) {
+    const uint8_t* from = mask_row(tile, q);
+    const int64_t count = std::count(from, from + tile.keys, uint8_t{0});
+    some = some || count < tile.keys;
+    all = all && count == 0;
+  }
+  if (!some) return TileView::kNone;
+  return all ? TileView::kAll : TileView::kSome;
+}
+
+const int32_t* Mask::key_position(const Tile& tile) const {
+  return key_.position ? key_.position.at(tile.row, tile.key) : nullptr;
+}
+const int32_t* Mask::query_position(const Tile& tile) const {
+  return query_.position ? query_.position.at(tile.row, tile.query) : nullptr;
+}
+
+cpu::HideTerms Mask::terms(const Tile& tile) const {
+  cpu::HideTerms terms;
+  if (by_position_) {
+    terms.query_position = query_position(tile);
+    terms.key_position = key_position(tile);
+    terms.left = left_;
+    terms.right = right_;
+  }
+  if (key_valid_) terms.valid = key_valid_.data<uint8_t>() + tile.row * keys_ + tile.key;
+  if (query_.document) {
+    terms.query_document = query_.document.at(tile.row, tile.query);
+    terms.key_document = key_.document.at(tile.row, tile.key);
+  }
+  return terms;
+}
 
 template <typename T>
-void draw_kept(const WeightDropout& dropout, int64_t head, const Tile& tile, T* keep) {
+void Mask::hide_arbitrary(const Tile& tile, T* to) const {
+  constexpr T kHidden = -std::numeric_limits<T>::infinity();
+  for (int64_t q = 0; q < tile.queries; ++q, to += tile.keys) {
+    const uint8_t* from = mask_row(tile, q);
+    for (int64_t c = 0; c < tile.keys; ++c) to[c] = from[c] != 0 ? to[c] : kHidden;
+  }
+}
+template void Mask::hide_arbitrary(const Tile&, float*) const;
+template void Mask::hide_arbitrary(const Tile&, double*) const;
+
+template <typename T>
+void draw_kept(const WeightDropout& dropout, const Tile& tile, T* keep) {
   const T kept = static_cast<T>(1 / (1 - dropout.rate));
   const int64_t row = dropout.first_row + tile.row;
-  const int64_t first = (row * dropout.heads + dropout.first_head + head) * dropout.queries;
-  for (int64_t i = 0; i < tile.queries; ++i) {
-    const int64_t query = first + dropout.first_query + tile.query + i;
+  const int64_t first = (row * dropout.heads + dropout.first_head + tile.head) * dropout.queries;
+  for (int64_t q = 0; q < tile.queries; ++q) {
+    const int64_t query = first + dropout.first_query + tile.query + q;
     cpu::rows<T>().draw_kept(
         dropout.key.seed, dropout.key.stream,
         static_cast<uint64_t>(query * dropout.keys + dropout.first_key + tile.key),
-        static_cast<float>(dropout.rate), kept, keep + i * tile.keys, tile.keys);
+        static_cast<float>(dropout.rate), kept, keep + q * tile.keys, tile.keys);
   }
 }
-template void draw_kept(const WeightDropout&, int64_t, const Tile&, float*);
-template void draw_kept(const WeightDropout&, int64_t, const Tile&, double*);
+template void draw_kept(const WeightDropout&, const Tile&, float*);
+template void draw_kept(const WeightDropout&, const Tile&, double*);
 
 }  // namespace weft::attention

@@ -1,9 +1,9 @@
-// Tiled attention against its plain composition of ops, in float64 and float32.
+// Tiled attention against its plain composition of ops: in float64, by finite differences, and in
+// float32 and bf16 at every level of instructions that this processor has.
 #include "kernels/attention/attention.h"
 
-#include <limits>
-
-#include "kernels/tensor/dispatch.h"
+#include "kernels/cpu/tiles.h"
+#include "tests/kernels/attention_cases.h"
 #include "tests/testing/gradient_check.h"
 
 namespace weft::attention {
@@ -12,222 +12,148 @@ namespace {
 using testing::Bench;
 using testing::random_tensor;
 
-struct Case {
-  std::string name;
-  int64_t rows = 2, heads = 3, key_heads = 3, queries = 5, keys = 5, features = 4;
-  bool causal = false;
-  std::string valid = "";  // "left", "right", "none": which keys of the rows are padding
-  bool documents = false;
-  int64_t query_offset = 0;  // positions of the queries start here
-  double dropout = 0;
-};
+using Results = std::vector<std::vector<double>>;
 
-Tensor counted(Context& cx, Shape shape, const std::function<int64_t(int64_t, int64_t)>& f) {
-  Tensor x = Tensor::empty(cx.allocator, shape, DType::kI64);
-  for (int64_t i = 0; i < x.elements(); ++i) x.data<int64_t>()[i] = f(i / shape[1], i % shape[1]);
-  return x;
-}
-
-Parameters parameters_of(Context& cx, const Case& c) {
-  Parameters p;
-  p.scale = 1 / std::sqrt(static_cast<double>(c.features));
-  p.visibility.causal = c.causal;
-  if (c.query_offset != 0) {
-    p.visibility.query_position =
-        counted(cx, {c.rows, c.queries}, [&](int64_t, int64_t i) { return i + c.query_offset; });
-    p.visibility.key_position = counted(cx, {c.rows, c.keys}, [](int64_t, int64_t j) { return j; });
-  }
-  if (!c.valid.empty()) {
-    Tensor valid = Tensor::full(cx.allocator, {c.rows, c.keys}, 1, DType::kU8);
-    for (int64_t b = 0; b < c.rows; ++b) {
-      for (int64_t j = 0; j < c.keys; ++j) {
-        const bool padded = c.valid == "none"   ? b == 0
-                            : c.valid == "left" ? j < b + 1
-                                                : j > c.keys - b - 2;
-        if (padded) valid.data<uint8_t>()[b * c.keys + j] = 0;
-      }
-    }
-    p.visibility.key_valid = valid;
-  }
-  if (c.documents) {
-    p.visibility.query_document =
-        counted(cx, {c.rows, c.queries}, [](int64_t b, int64_t i) { return (i + b) / 3; });
-    p.visibility.key_document =
-        counted(cx, {c.rows, c.keys}, [](int64_t b, int64_t j) { return (j + b) / 3; });
-  }
-  p.dropout = {c.dropout, {5, 6}, c.rows + 1, c.heads + 2, c.queries + 3, c.keys + 1, 1, 2, 3, 1};
-  return p;
-}
-
-bool visible(const Visibility& v, int64_t b, int64_t i, int64_t j, int64_t queries, int64_t keys) {
-  const auto at = [](const Tensor& x, int64_t index, int64_t otherwise) {
-    return x ? x.data<int64_t>()[index] : otherwise;
-  };
-  if (v.key_valid && v.key_valid.data<uint8_t>()[b * keys + j] == 0) return false;
-  if (v.causal && at(v.key_position, b * keys + j, j) > at(v.query_position, b * queries + i, i))
-    return false;
-  return at(v.query_document, b * queries + i, 0) == at(v.key_document, b * keys + j, 0);
-}
-
-// softmax(scale q k^T + bias) * keep, times v: with ops only.
-Tensor composition(Context& cx, const Tensor& q, const Tensor& k, const Tensor& v,
-                   const Parameters& p) {
-  const int64_t rows = q.dim(0), heads = q.dim(1), queries = q.dim(2), keys = k.dim(2);
-  const Shape full{rows, heads, queries, keys};
-  Tensor bias = Tensor::zeros(cx.allocator, {rows, 1, queries, keys}, q.dtype());
-  Tensor keep = Tensor::full(cx.allocator, full, 1, q.dtype());
-  dispatch_floating(q.dtype(), [&]<typename T>() {
-    for (int64_t n = 0; n < bias.elements(); ++n) {
-      const int64_t b = n / (queries * keys), i = n / keys % queries, j = n % keys;
-      if (!visible(p.visibility, b, i, j, queries, keys))
-        bias.data<T>()[n] = -std::numeric_limits<T>::infinity();
-    }
-    const WeightDropout& d = p.dropout;
-    for (int64_t n = 0; n < keep.elements() && d.rate > 0; ++n) {
-      const int64_t b = n / (heads * queries * keys), h = n / (queries * keys) % heads;
-      const int64_t i = n / keys % queries, j = n % keys;
-      const int64_t row_head = (d.first_row + b) * d.heads + d.first_head + h;
-      const int64_t index = (row_head * d.queries + d.first_query + i) * d.keys + d.first_key + j;
-      const bool kept =
-          uniform_at(d.key, static_cast<uint64_t>(index)) >= static_cast<float>(d.rate);
-      keep.data<T>()[n] = kept ? static_cast<T>(1 / (1 - d.rate)) : T{0};
-    }
-  });
-  const int64_t group = heads / k.dim(1);
-  const auto repeated = [&](const Tensor& x) {
-    std::vector<Tensor> parts;
-    for (int64_t h = 0; h < heads; ++h) parts.push_back(ops::slice(cx, x, 1, h / group, 1));
-    return ops::concat(cx, parts, 1);
-  };
-  const std::vector<int> turned = {0, 1, 3, 2};
-  const Tensor scores =
-      ops::matmul(cx, ops::scale(cx, q, p.scale), ops::permute(cx, repeated(k), turned));
-  const Tensor weights = ops::softmax(cx, ops::add(cx, scores, bias), -1);
-  return ops::matmul(cx, ops::multiply(cx, weights, keep), repeated(v));
-}
-
-std::vector<Case> cases() {
-  Case causal{"causal"};
-  causal.causal = true;
-  Case left = causal, right{"right_padding"}, none{"a_row_that_sees_nothing"};
-  left.name = "causal_left_padding";  // the first queries see nothing at all
-  left.valid = "left";
-  right.valid = "right";
-  none.valid = "none";
-  Case documents = causal;
-  documents.name = "documents";
-  documents.documents = true;
-  Case cross{"cross"}, grouped{"grouped_queries"}, later{"queries_after_keys"}, dropout{"dropout"};
-  cross.queries = 7, cross.keys = 3;
-  grouped.heads = 6, grouped.key_heads = 2;
-  later.causal = true, later.queries = 2, later.keys = 7, later.query_offset = 4;
-  dropout.dropout = 0.3, dropout.causal = true;
-  Case one{"one"}, long_causal{"many_tiles"}, long_all{"many_tiles_of_everything"},
-      no_keys{"no_keys"};
-  one.rows = one.heads = one.key_heads = one.queries = one.keys = one.features = 1;
-  long_causal.rows = 1, long_causal.heads = 2, long_causal.key_heads = 1, long_causal.queries = 150;
-  long_causal.keys = 150, long_causal.causal = true, long_causal.dropout = 0.1;
-  long_all = long_causal;
-  long_all.name = "many_tiles_of_everything";
-  long_all.rows = 2, long_all.keys = 269, long_all.query_offset = 101, long_all.valid = "left";
-  long_all.documents = true;
-  no_keys.keys = 0;
-  Case no_rows{"no_rows"};
-  no_rows.rows = 0;
-  return {{"plain"}, causal,  left, right,       none,     documents, cross,  grouped,
-          later,     dropout, one,  long_causal, long_all, no_keys,   no_rows};
+std::vector<double> wide_values(Context& cx, const Tensor& x) {
+  return ops::cast(cx, x.detach(), DType::kF64).to_vector<double>();
 }
 
 class AttentionTest : public ::testing::TestWithParam<Case> {
  protected:
-  struct Inputs {
-    Tensor q, k, v;
-  };
-  template <typename T>
-  Inputs inputs(Context& cx) {
+  Tensor seed() {
     const Case& c = GetParam();
-    Inputs in{random_tensor<T>(cx, {c.rows, c.heads, c.queries, c.features}, 1),
-              random_tensor<T>(cx, {c.rows, c.key_heads, c.keys, c.features}, 2),
-              random_tensor<T>(cx, {c.rows, c.key_heads, c.keys, c.features}, 3)};
-    for (Tensor* x : {&in.q, &in.k, &in.v}) x->set_requires_grad(true);
-    return in;
+    return random_tensor(cx_, {c.rows, c.heads, c.queries, c.values()}, 9);
   }
-  // Output and gradients of q, k, v.
-  std::vector<std::vector<double>> results(Context& cx, const Inputs& in, bool tiled,
-                                           const Tensor& seed) {
+  // Output, and the gradient of each input.
+  Results results(const Inputs& in, bool tiled) {
     Tape tape;
-    Context recording = cx;
+    Context recording = cx_;
     recording.tape = &tape;
-    const Parameters p = parameters_of(cx, GetParam());
-    const Tensor y = tiled ? scaled_dot_product(recording, in.q, in.k, in.v, p)
-                           : composition(recording, in.q, in.k, in.v, p);
-    tape.backward(recording, y, ops::cast(cx, seed, y.dtype()));
-    std::vector<std::vector<double>> all = {
-        ops::cast(cx, y.detach(), DType::kF64).to_vector<double>()};
-    for (const Tensor& x : {in.q, in.k, in.v}) {
-      all.push_back(ops::cast(cx, x.grad(), DType::kF64).to_vector<double>());
+    const Parameters p = parameters_of(cx_, GetParam(), in.all);
+    const Tensor y = tiled ? scaled_dot_product(recording, in.q(), in.k(), in.v(), p)
+                           : composition(recording, in.q(), in.k(), in.v(), p);
+    tape.backward(recording, y, ops::cast(cx_, seed(), y.dtype()));
+    Results all = {wide_values(cx_, y)};
+    for (const Tensor& x : in.all) {
+      all.push_back(wide_values(cx_, x.grad()));
       x.set_grad(Tensor());
     }
     return all;
   }
-  static double worst(const std::vector<std::vector<double>>& a,
-                      const std::vector<std::vector<double>>& b) {
-    double error = 0;
-    for (size_t t = 0; t < a.size(); ++t) {
-      EXPECT_EQ(a[t].size(), b[t].size());
-      for (size_t i = 0; i < a[t].size(); ++i) {
-        EXPECT_FALSE(std::isnan(a[t][i]));
-        error = std::max(error, std::abs(a[t][i] - b[t][i]));
+  static double largest(const std::vector<double>& x) {
+    double most = 0;
+    for (const double value : x) most = std::max(most, std::abs(value));
+    return most;
+  }
+  static double error(const std::vector<double>& a, const std::vector<double>& b) {
+    EXPECT_EQ(a.size(), b.size());
+    double most = 0;
+    for (size_t i = 0; i < a.size(); ++i) {
+      EXPECT_FALSE(std::isnan(a[i]));
+      most = std::max(most, std::abs(a[i] - b[i]));
+    }
+    return most;
+  }
+  // At most twice (forward) or three times (backward) as far from float64 as the composition is in
+  // the same precision, but for a rounding or two of the largest value.
+  void expect_as_good_as_the_composition(DType dtype, double rounding) {
+    const Inputs narrow = inputs_of(cx_, GetParam(), dtype, true);
+    const Results exact = results(inputs_of(cx_, GetParam(), DType::kF64, true), false);
+    const Results plain = results(narrow, false);
+    for (const cpu::Level level :
+         {cpu::Level::kV2, cpu::Level::kV3, cpu::Level::kV4, cpu::Level::kBf16}) {
+      if (!cpu::supported(level)) continue;
+      const cpu::ForcedTiles forced(level);
+      const Results tiled = results(narrow, true);
+      for (size_t i = 0; i < exact.size(); ++i) {
+        const double factor = i == 0 ? 2 : 3;
+        EXPECT_LE(error(tiled[i], exact[i]),
+                  factor * error(plain[i], exact[i]) + rounding * largest(exact[i]))
+            << (i == 0 ? "output" : "gradient of input " + std::to_string(i - 1)) << ", level "
+            << static_cast<int>(level);
       }
     }
-    return error;
   }
   Bench bench_;
   Context& cx_ = bench_.context;
 };
 
 TEST_P(AttentionTest, IsTheCompositionInFloat64) {
-  const Inputs in = inputs<double>(cx_);
-  const Tensor seed = random_tensor(cx_, in.q.shape(), 4);
-  EXPECT_LT(worst(results(cx_, in, true, seed), results(cx_, in, false, seed)), 1e-13);
+  const Inputs in = inputs_of(cx_, GetParam(), DType::kF64, false);
+  const Results expected = results(in, false);
+  for (const cpu::Level level : {cpu::Level::kV2, cpu::Level::kV3, cpu::Level::kV4}) {
+    if (!cpu::supported(level)) continue;
+    const cpu::ForcedTiles forced(level);
+    const Results tiled = results(in, true);
+    for (size_t i = 0; i < expected.size(); ++i) {
+      EXPECT_LE(error(tiled[i], expected[i]), 1e-13 * (1 + largest(expected[i]))) << i;
+    }
+  }
 }
 
-// In float32 at most twice as far from float64 as the composition is in float32.
+TEST_P(AttentionTest, GradientsAreFiniteDifferences) {
+  const Case& c = GetParam();
+  if (c.queries * c.keys > 100) return;  // the composition's, which those are compared with, do
+  const Inputs in = inputs_of(cx_, c, DType::kF64, false);
+  testing::expect_gradients(cx_, in.all, [&](Context& cx, std::span<const Tensor> inputs) {
+    return scaled_dot_product(cx, inputs[0], inputs[1], inputs[2], parameters_of(cx, c, inputs));
+  });
+}
+
 TEST_P(AttentionTest, Float32IsAsGoodAsTheComposition) {
-  const Inputs wide = inputs<double>(cx_), narrow = inputs<float>(cx_);
-  const Tensor seed = random_tensor(cx_, wide.q.shape(), 4);
-  const auto exact = results(cx_, wide, false, seed);
-  const double plain = worst(results(cx_, narrow, false, seed), exact);
-  EXPECT_LE(worst(results(cx_, narrow, true, seed), exact), 2 * plain + 1e-6);
+  expect_as_good_as_the_composition(DType::kF32, 0x1p-22);
+}
+
+TEST_P(AttentionTest, Bf16IsAsGoodAsTheComposition) {
+  expect_as_good_as_the_composition(DType::kBF16, 0x1p-8);
 }
 
 TEST_P(AttentionTest, AnyStridesGiveTheSame) {
-  const Case& c = GetParam();
-  const Inputs in = inputs<double>(cx_);
-  const Parameters p = parameters_of(cx_, c);
-  // [B, T, N, D] in memory, and features apart.
-  const std::vector<int> by_token = {0, 2, 1, 3}, apart = {0, 1, 3, 2};
-  const auto stored = [&](const Tensor& x, const std::vector<int>& order) {
-    return ops::permute(cx_, ops::contiguous(cx_, ops::permute(cx_, x, order)), order);
-  };
-  const std::vector<double> expected =
-      scaled_dot_product(cx_, in.q, in.k, in.v, p).to_vector<double>();
-  const Tensor tokens = scaled_dot_product(cx_, stored(in.q, by_token), stored(in.k, by_token),
-                                           stored(in.v, by_token), p);
-  testing::expect_close(tokens, expected, 1e-14);
-  const Tensor features =
-      scaled_dot_product(cx_, stored(in.q, apart), stored(in.k, apart), stored(in.v, apart), p);
-  testing::expect_close(features, expected, 1e-14);
+  for (const DType dtype : {DType::kF64, DType::kBF16}) {
+    const Inputs in = inputs_of(cx_, GetParam(), dtype, false);
+    const Parameters p = parameters_of(cx_, GetParam(), in.all);
+    // [B, T, N, D] in memory, and features apart.
+    const std::vector<int> by_token = {0, 2, 1, 3}, apart = {0, 1, 3, 2};
+    const std::vector<double> expected =
+        wide_values(cx_, scaled_dot_product(cx_, in.q(), in.k(), in.v(), p));
+    for (const std::vector<int>& order : {by_token, apart}) {
+      const auto stored = [&](const Tensor& x) {
+        return ops::permute(cx_, ops::contiguous(cx_, ops::permute(cx_, x, order)), order);
+      };
+      const Tensor y = scaled_dot_product(cx_, stored(in.q()), stored(in.k()), stored(in.v()), p);
+      EXPECT_EQ(wide_values(cx_, y), expected);
+    }
+  }
+}
+
+// The same bits for every number of threads.
+TEST_P(AttentionTest, ThreadsDoNotMatter) {
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    std::vector<Results> all;
+    for (const int threads : {1, 2, 5}) {
+      Bench bench(threads);
+      const Inputs in = inputs_of(bench.context, GetParam(), dtype, false);
+      Tape tape;
+      Context cx = bench.context;
+      cx.tape = &tape;
+      const Tensor y = scaled_dot_product(cx, in.q(), in.k(), in.v(),
+                                          parameters_of(bench.context, GetParam(), in.all));
+      tape.backward(cx, y);
+      all.push_back({wide_values(bench.context, y)});
+      for (const Tensor& x : in.all) all.back().push_back(wide_values(bench.context, x.grad()));
+    }
+    EXPECT_EQ(all[0], all[1]);
+    EXPECT_EQ(all[0], all[2]);
+  }
 }
 
 // Blocks of keys in the order in which a ring brings them, and their gradients, give the whole.
 TEST_P(AttentionTest, BlocksInRingOrderGiveTheWhole) {
   const Case& c = GetParam();
-  if (c.keys < 3) return;
-  const Inputs in = inputs<double>(cx_);
-  const Tensor seed = random_tensor(cx_, in.q.shape(), 4);
-  const auto expected = results(cx_, in, true, seed);
-  Parameters p = parameters_of(cx_, c);
+  if (c.keys < 3 || c.sinks || !c.bias.empty() || !c.mask.empty()) return;
+  const Inputs in = inputs_of(cx_, c, DType::kF64, false);
+  const Results expected = results(in, true);
+  Parameters p = parameters_of(cx_, c, in.all);
   const Visibility whole = p.visibility;
   const int64_t cuts[] = {0, c.keys / 3, c.keys / 3 * 2, c.keys};
   const auto block = [&](int64_t part, const Tensor& x, int dim) {
@@ -245,18 +171,18 @@ TEST_P(AttentionTest, BlocksInRingOrderGiveTheWhole) {
     own.dropout.first_key += cuts[part];
     return own;
   };
-  Partial sum = block_forward(cx_, in.q, block(1, in.k, 2), block(1, in.v, 2), parameters(1));
+  const Tensor &q = in.q(), &k = in.k(), &v = in.v();
+  Partial sum = block_forward(cx_, q, block(1, k, 2), block(1, v, 2), parameters(1));
   for (const int64_t part : {0, 2}) {
-    merge(cx_, sum,
-          block_forward(cx_, in.q, block(part, in.k, 2), block(part, in.v, 2), parameters(part)));
+    merge(cx_, sum, block_forward(cx_, q, block(part, k, 2), block(part, v, 2), parameters(part)));
   }
   testing::expect_close(sum.output, expected[0], 1e-14);
-  const Tensor delta = ops::sum(cx_, ops::multiply(cx_, sum.output, seed), -1);
-  Tensor dq = Tensor::zeros(cx_.allocator, in.q.shape(), DType::kF64);
+  const Tensor delta = ops::sum(cx_, ops::multiply(cx_, sum.output, seed()), -1);
+  Tensor dq = Tensor::zeros(cx_.allocator, q.shape(), DType::kF64);
   std::vector<Tensor> dk, dv;
   for (int64_t part = 0; part < 3; ++part) {
-    const BlockGrads grads = block_backward(cx_, in.q, block(part, in.k, 2), block(part, in.v, 2),
-                                            seed, sum.log_sum_exp, delta, parameters(part));
+    const BlockGrads grads = block_backward(cx_, q, block(part, k, 2), block(part, v, 2), seed(),
+                                            sum.log_sum_exp, delta, parameters(part));
     dq = ops::add(cx_, dq, grads.q);
     dk.push_back(grads.k);
     dv.push_back(grads.v);
@@ -268,6 +194,24 @@ TEST_P(AttentionTest, BlocksInRingOrderGiveTheWhole) {
 
 INSTANTIATE_TEST_SUITE_P(All, AttentionTest, ::testing::ValuesIn(cases()),
                          [](const auto& item) { return item.param.name; });
+
+// In bf16 the parts of a ring and their gradients are fp32.
+TEST(Attention, PartsOfBf16AreFloat32) {
+  Bench bench;
+  Context& cx = bench.context;
+  const Tensor x = ops::cast(cx, random_tensor(cx, {1, 2, 70, 8}, 1), DType::kBF16);
+  const Partial part = block_forward(cx, x, x, x, Parameters{});
+  EXPECT_EQ(part.output.dtype(), DType::kF32);
+  EXPECT_EQ(part.log_sum_exp.dtype(), DType::kF32);
+  const Tensor delta = Tensor::zeros(cx.allocator, {1, 2, 70});
+  const BlockGrads grads = block_backward(cx, x, x, x, x, part.log_sum_exp, delta, Parameters{});
+  for (const Tensor& gradient : {grads.q, grads.k, grads.v}) {
+    EXPECT_EQ(gradient.dtype(), DType::kF32);
+  }
+  const Tensor whole = scaled_dot_product(cx, x, x, x, Parameters{});
+  EXPECT_EQ(whole.dtype(), DType::kBF16);
+  EXPECT_EQ(wide_values(cx, whole), wide_values(cx, ops::cast(cx, part.output, DType::kBF16)));
+}
 
 TEST(Attention, AQueryThatSeesNothingGivesZerosAndMinusInfinity) {
   Bench bench;
@@ -297,6 +241,20 @@ TEST(Attention, NoHeadsGiveNothing) {
   EXPECT_EQ(y.shape(), x.shape());
   bench.tape.backward(cx, y);
   EXPECT_EQ(x.grad().shape(), x.shape());
+}
+
+// What is not a number in an input is not hidden.
+TEST(Attention, NanComesThrough) {
+  Bench bench;
+  Context& cx = bench.context;
+  for (const DType dtype : {DType::kF32, DType::kF64, DType::kBF16}) {
+    const Tensor x = ops::cast(cx, random_tensor(cx, {1, 1, 70, 3}, 1), DType::kF64);
+    x.data<double>()[12] = NAN;
+    const Tensor y = ops::cast(cx, x, dtype);
+    for (const double value : wide_values(cx, scaled_dot_product(cx, y, y, y, Parameters{}))) {
+      EXPECT_TRUE(std::isnan(value));
+    }
+  }
 }
 
 TEST(Attention, AKeyAfterTheQueryChangesNoBit) {

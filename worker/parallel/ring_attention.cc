@@ -1,5 +1,6 @@
 #include "worker/parallel/ring_attention.h"
 
+#include "kernels/cpu/convert.h"
 #include "kernels/ops/common.h"
 #include "kernels/ops/ops.h"
 #include "worker/parallel/mesh.h"
@@ -36,8 +37,9 @@ class Ring {
       : comm_(comm),
         tokens_(tokens),
         parameters_(parameters),
-        counted_(parameters.visibility.causal && !parameters.visibility.query_position &&
-                 !parameters.visibility.key_position) {
+        by_position_(parameters.visibility.causal || parameters.visibility.window_left >= 0 ||
+                     parameters.visibility.window_right >= 0 || !parameters.alibi_slopes.empty()),
+        counted_(!parameters.visibility.query_position && !parameters.visibility.key_position) {
     parameters_.dropout.queries = tokens;
     parameters_.dropout.keys = tokens;
     parameters_.dropout.first_query = part(comm.rank()).start;
@@ -51,7 +53,14 @@ class Ring {
 
   // Queries of `rank` can see nothing of the block of `other`; known to both ends without asking.
   bool blind(int rank, int other) const {
-    return part(rank).length == 0 || part(other).length == 0 || (counted_ && other > rank);
+    const Part queries = part(rank), keys = part(other);
+    if (queries.length == 0 || keys.length == 0) return true;
+    if (!counted_) return false;
+    const Visibility& seen = parameters_.visibility;
+    const int64_t ahead = keys.start - (queries.start + queries.length - 1);
+    const int64_t behind = queries.start - (keys.start + keys.length - 1);
+    return (seen.causal && ahead > 0) || (seen.window_right >= 0 && ahead > seen.window_right) ||
+           (seen.window_left >= 0 && behind > seen.window_left);
   }
   bool reads(int shift) const { return !blind(comm_.rank(), owner(shift)); }
   bool is_read(int shift) const { return !blind(reader(shift), comm_.rank()); }
@@ -64,7 +73,7 @@ class Ring {
                 contiguous_or_none(cx, seen.key_valid),
                 contiguous_or_none(cx, seen.key_document),
                 own_part().start};
-    if (seen.causal && !block.position) block.position = positions(cx, k.dim(0), own_part());
+    if (by_position_ && !block.position) block.position = positions(cx, k.dim(0), own_part());
     return block;
   }
 
@@ -94,7 +103,7 @@ class Ring {
   Parameters parameters_for(Context& cx, const Block& block, const Tensor& q) const {
     Parameters parameters = parameters_;
     Visibility& seen = parameters.visibility;
-    if (seen.causal && !seen.query_position) {
+    if (by_position_ && !seen.query_position) {
       seen.query_position = positions(cx, q.dim(0), own_part());
     }
     seen.key_position = block.position;
@@ -123,7 +132,8 @@ class Ring {
   Communicator& comm_;
   const int64_t tokens_;
   Parameters parameters_;
-  const bool counted_;  // causal, with positions that count from the start of the whole
+  const bool by_position_;  // positions matter
+  const bool counted_;      // they count from the start of the whole
 };
 
 // Inputs: q, k, v. Outputs: the attention, and its log-sum-exp.
@@ -132,6 +142,7 @@ class RingAttention final : public ops::ForwardOp {
   RingAttention(Communicator& comm, int64_t tokens, const Parameters& parameters)
       : ring_(comm, tokens, parameters) {}
   std::string_view name() const override { return "ring_attention"; }
+  bool native(DType half) const override { return half == DType::kBF16; }
 
   std::vector<Tensor> forward(Context& cx, std::span<const Tensor> inputs) override {
     const Tensor &q = inputs[0], &k = inputs[1], &v = inputs[2];
@@ -140,8 +151,9 @@ class RingAttention final : public ops::ForwardOp {
     const Block own = ring_.own(cx, k, v);
     Partial whole;
     if (q.dim(2) == 0) {
-      whole.output = Tensor::empty(cx.allocator, q.shape(), q.dtype());
-      whole.log_sum_exp = Tensor::empty(cx.allocator, {q.dim(0), q.dim(1), 0}, q.dtype());
+      const DType dtype = attention::sum_dtype(q.dtype());
+      whole.output = Tensor::empty(cx.allocator, {q.dim(0), q.dim(1), 0, v.dim(3)}, dtype);
+      whole.log_sum_exp = Tensor::empty(cx.allocator, {q.dim(0), q.dim(1), 0}, dtype);
     } else {
       whole = attention::block_forward(cx, q, k, v, ring_.parameters_for(cx, own, q));
     }
@@ -152,7 +164,7 @@ class RingAttention final : public ops::ForwardOp {
           attention::block_forward(cx, q, block.k, block.v, ring_.parameters_for(cx, block, q));
       attention::merge(cx, whole, part);
     }
-    return {whole.output, whole.log_sum_exp};
+    return {cpu::converted(cx.pool, whole.output, q.dtype()), whole.log_sum_exp};
   }
 
   std::vector<Tensor> saves(std::span<const Tensor> inputs,
@@ -164,7 +176,7 @@ class RingAttention final : public ops::ForwardOp {
                           std::span<const Tensor> output_grads) override {
     const Tensor &q = saved[0], &log_sum_exp = saved[4];
     const Tensor d_output = as_contiguous(cx.pool, output_grads[0]);
-    const Tensor delta = ops::sum(cx, ops::multiply(cx, saved[3], d_output), -1);
+    const Tensor delta = attention::row_dots(cx, saved[3], d_output);
     const Block own = ring_.own(cx, saved[1], saved[2]);
     const auto backward = [&](const Block& block) {
       return attention::block_backward(cx, q, block.k, block.v, d_output, log_sum_exp, delta,
@@ -172,7 +184,10 @@ class RingAttention final : public ops::ForwardOp {
     };
     BlockGrads total;
     if (q.dim(2) == 0) {
-      total = {clone(cx.pool, q), clone(cx.pool, own.k), clone(cx.pool, own.v)};
+      const DType dtype = attention::sum_dtype(q.dtype());
+      total = {Tensor::empty(cx.allocator, q.shape(), dtype),
+               Tensor::empty(cx.allocator, own.k.shape(), dtype),
+               Tensor::empty(cx.allocator, own.v.shape(), dtype)};
     } else {
       total = backward(own);
     }
@@ -198,6 +213,8 @@ class RingAttention final : public ops::ForwardOp {
 
 Tensor ring_attention(Context& cx, Communicator& sequence, const Tensor& q, const Tensor& k,
                       const Tensor& v, int64_t tokens, const attention::Parameters& parameters) {
+  WEFT_CHECK(!parameters.bias && !parameters.sinks && !parameters.visibility.mask,
+             "bias, sinks and mask do not go round");
   if (sequence.size() == 1) {
     Parameters whole = parameters;
     whole.dropout.queries = whole.dropout.keys = tokens;

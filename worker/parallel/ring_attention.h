@@ -9,7 +9,8 @@
 // communicator outlives the tape.
 // Invariants: 1. never more than two key/value blocks on a rank: its own and the visiting one (and
 // as many blocks of their gradients, plus one on its way, in the backward pass). 2. blocks are
-// merged in the order of shifts 0, 1, ..., so results repeat bit for bit on the same axis size.
+// merged in the order of shifts 0, 1, ..., so results repeat bit for bit on the same axis size. 3.
+// of bf16 inputs, partial results and their gradients are fp32, also on their way.
 #pragma once
 
 #include "kernels/attention/attention.h"
@@ -17,11 +18,12 @@
 
 namespace weft::parallel {
 
-// q [B, N, T, D], k and v [B, Nk, T, D] with T = part_of(tokens, size, rank).length (zero is fine)
-// -> [B, N, T, D]. The tensors of parameters.visibility are this rank's parts, [B, T]; those of
-// keys travel with their block, and are present on every rank or on none. Absent positions count
-// from part_of(...).start, so that they are global; parameters.dropout: queries, keys, first_query
-// and first_key are set here from `tokens`. Size one is attention::scaled_dot_product.
+// q [B, N, T, D], k [B, Nk, T, D] and v [B, Nk, T, Dv] with T = part_of(tokens, size, rank).length
+// (zero is fine) -> [B, N, T, Dv]. Without bias, sinks and arbitrary mask. The tensors of
+// parameters.visibility are this rank's parts, [B, T]; those of keys travel with their block, and
+// are present on every rank or on none. Absent positions count from part_of(...).start, so that
+// they are global; parameters.dropout: queries, keys, first_query and first_key are set here from
+// `tokens`. Size one is attention::scaled_dot_product.
 Tensor ring_attention(Context& cx, Communicator& sequence, const Tensor& q, const Tensor& k,
                       const Tensor& v, int64_t tokens, const attention::Parameters& parameters);
 

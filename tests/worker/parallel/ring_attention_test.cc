@@ -18,13 +18,15 @@ using testing::drawn;
 using testing::expect_near;
 using testing::leaf;
 
-constexpr int64_t kRows = 2, kHeads = 4, kFeatures = 3;
+constexpr int64_t kRows = 2, kHeads = 4, kFeatures = 3, kValues = 5;
 
 struct Case {
   const char* name;
   bool causal = false, padding = false, documents = false, positions = false;
   double dropout = 0;
   int64_t key_heads = kHeads;
+  int64_t left = -1, right = -1;
+  bool alibi = false;
 };
 
 constexpr Case kCases[] = {
@@ -35,6 +37,9 @@ constexpr Case kCases[] = {
     {"Dropout", true, false, false, false, 0.3},
     {"GroupedDropoutPadding", false, true, false, false, 0.2, 2},
     {"GivenPositions", true, true, false, true, 0.1},
+    {"CausalWindow", true, false, false, false, 0, kHeads, 2},
+    {"WindowDocuments", false, false, true, false, 0, 2, 3, 1},
+    {"AlibiSoftCap", false, false, false, false, 0, kHeads, -1, -1, true},
 };
 
 // Row-major [kRows, tokens], by a function of (row, token).
@@ -51,6 +56,12 @@ Parameters whole_parameters(Context& cx, const Case& c, int64_t tokens) {
   Parameters p;
   p.scale = 0.6;
   p.visibility.causal = c.causal;
+  p.visibility.window_left = c.left;
+  p.visibility.window_right = c.right;
+  if (c.alibi) {
+    p.alibi_slopes = {0.5, 0.25, 0.125, 0.0625};
+    p.soft_cap = 2;
+  }
   if (c.padding) {  // row 0 pads on the right, row 1 on the left
     p.visibility.key_valid = by_token<uint8_t>(cx, tokens, [&](int64_t row, int64_t token) {
       return row == 0 ? token + 2 < tokens || token == 0 : token > 1;
@@ -86,8 +97,8 @@ void compare(Rank& rank, const Case& c, int64_t tokens) {
   cx.tape = &tape;
   const Tensor q = leaf(drawn(cx, {kRows, kHeads, tokens, kFeatures}, 1));
   const Tensor k = leaf(drawn(cx, {kRows, c.key_heads, tokens, kFeatures}, 2));
-  const Tensor v = leaf(drawn(cx, {kRows, c.key_heads, tokens, kFeatures}, 3));
-  const Tensor weight = drawn(cx, {kRows, kHeads, tokens, kFeatures}, 4);
+  const Tensor v = leaf(drawn(cx, {kRows, c.key_heads, tokens, kValues}, 3));
+  const Tensor weight = drawn(cx, {kRows, kHeads, tokens, kValues}, 4);
   const Parameters parameters = whole_parameters(cx, c, tokens);
   const Tensor whole = attention::scaled_dot_product(cx, q, k, v, parameters);
   tape.backward(cx, whole, weight);
@@ -124,13 +135,13 @@ INSTANTIATE_TEST_SUITE_P(Rings, RingAttention,
 // would make it 6 or more. Backwards, what is saved was there before: the visiting block (2), the
 // gradients of q, k and v so far and of the block (6), less than one for the rest.
 TEST(RingAttentionMemory, NeverMoreThanTwoBlocks) {
-  constexpr int64_t kTokens = 512, kWidth = 64;
+  constexpr int64_t kTokens = 256, kWidth = 64;
   for (int ranks : {2, 3, 4}) {
     testing::run_mesh({.sequence = ranks}, [&](Rank& rank) {
       Context cx = rank.context();
       Tape tape;
       cx.tape = &tape;
-      const Shape shape{1, 4, kTokens, kWidth};
+      const Shape shape{1, 16, kTokens, kWidth};
       const Tensor q = leaf(drawn(cx, shape, 1, DType::kF32)),
                    k = leaf(drawn(cx, shape, 2, DType::kF32)),
                    v = leaf(drawn(cx, shape, 3, DType::kF32));
@@ -160,6 +171,40 @@ TEST(RingAttentionMemory, NeverMoreThanTwoBlocks) {
   }
 }
 
+// Of bf16, partial results stay fp32: the ring is off by roundings of inputs and results alone, no
+// matter how many ranks there are.
+TEST(RingAttentionHalf, IsTheWholeButForOneRounding) {
+  testing::run_mesh({.sequence = 4}, [](Rank& rank) {
+    Communicator& ring = rank.mesh.axis(Axis::kSequence);
+    Context cx = rank.context();
+    Tape tape;
+    cx.tape = &tape;
+    constexpr int64_t kTokens = 48;
+    std::vector<Tensor> inputs, parts;
+    for (const uint64_t seed : {1, 2, 3}) {
+      const Tensor x = drawn(cx, {1, 2, kTokens, 8}, seed);
+      inputs.push_back(leaf(ops::cast(cx, x, DType::kBF16).detach()));
+      parts.push_back(leaf(cut(cx, ring, inputs.back(), 2)));
+    }
+    const Tensor weight = ops::cast(cx, drawn(cx, {1, 2, kTokens, 8}, 4), DType::kBF16);
+    Parameters parameters;
+    parameters.visibility.causal = true;
+    const Tensor whole =
+        attention::scaled_dot_product(cx, inputs[0], inputs[1], inputs[2], parameters);
+    tape.backward(cx, whole, weight);
+    const Tensor part = ring_attention(cx, ring, parts[0], parts[1], parts[2], kTokens, parameters);
+    ASSERT_EQ(part.dtype(), DType::kBF16);
+    tape.backward(cx, part, cut(cx, ring, weight, 2));
+    const auto wide = [&](const Tensor& x) { return ops::cast(cx, x.detach(), DType::kF64); };
+    expect_near(wide(part), wide(cut(cx, ring, whole, 2)), 0x1p-6, "output");
+    for (size_t i = 0; i < parts.size(); ++i) {
+      EXPECT_EQ(parts[i].grad().dtype(), DType::kF32);
+      expect_near(wide(parts[i].grad()), wide(cut(cx, ring, inputs[i].grad(), 2)), 0x1p-5,
+                  "a gradient");
+    }
+  });
+}
+
 // Causal blocks that nobody may see are not sent either.
 TEST(RingAttentionTraffic, InvisibleBlocksStayAtHome) {
   testing::run_mesh({.sequence = 4}, [](Rank& rank) {
@@ -172,6 +217,10 @@ TEST(RingAttentionTraffic, InvisibleBlocksStayAtHome) {
     ring_attention(cx, ring, x, x, x, 32, parameters);
     const int64_t block = 2 * static_cast<int64_t>(x.bytes()) + 8 * 8;  // with its positions
     EXPECT_EQ(ring.bytes_sent() - before, (3 - ring.rank()) * block);
+    parameters.visibility.window_left = 3;  // reaches into the block before alone
+    const int64_t then = ring.bytes_sent();
+    ring_attention(cx, ring, x, x, x, 32, parameters);
+    EXPECT_EQ(ring.bytes_sent() - then, ring.rank() < 3 ? block : 0);
   });
 }
 

@@ -1,0 +1,126 @@
+#include "kernels/attention/problem.h"
+
+#include "kernels/tensor/strided.h"
+
+namespace weft::attention {
+namespace {
+
+Extents extents_of(const Tensor& q, const Tensor& k, const Tensor& v) {
+  WEFT_CHECK(q.shape().dims() == 4 && k.shape().dims() == 4 && v.shape().dims() == 4 &&
+                 q.dim(0) == k.dim(0) && q.dim(0) == v.dim(0) && q.dim(3) == k.dim(3) &&
+                 k.dim(1) == v.dim(1) && k.dim(2) == v.dim(2) &&
+                 (k.dim(1) > 0 ? q.dim(1) % k.dim(1) == 0 : q.dim(1) == 0) &&
+                 q.dtype() == k.dtype() && q.dtype() == v.dtype(),
+             "attention of q {}, k {}, v {}", q.shape().to_string(), k.shape().to_string(),
+             v.shape().to_string());
+  return {q.dim(0), q.dim(1), k.dim(1), q.dim(2), k.dim(2), q.dim(3), v.dim(3)};
+}
+
+Tensor checked_bias(Context& cx, const Tensor& bias, const Extents& e, DType dtype) {
+  if (!bias) return bias;
+  const Shape& shape = bias.shape();
+  WEFT_CHECK(shape.dims() == 4 && (shape[0] == e.rows || shape[0] == 1) &&
+                 (shape[1] == e.heads || shape[1] == 1) && shape[2] == e.queries &&
+                 shape[3] == e.keys && bias.dtype() == dtype,
+             "a bias {} {} of {} rows, {} heads, {} queries, {} keys", dtype_name(bias.dtype()),
+             shape.to_string(), e.rows, e.heads, e.queries, e.keys);
+  return as_contiguous(cx.pool, bias);
+}
+
+}  // namespace
+
+Tensor with_tight_rows(Context& cx, const Tensor& x) {
+  const std::span<const int64_t> strides = x.strides();
+  const bool tight = x.shape()[3] == 1 || strides[3] == 1;
+  const bool apart = x.shape()[2] <= 1 || strides[2] >= x.shape()[3];
+  return tight && apart ? x : clone(cx.pool, x);
+}
+
+template <typename In>
+Problem<In>::Problem(Context& context, const Tensor& query, const Tensor& key, const Tensor& value,
+                     const Parameters& p)
+    : cx(context),
+      parameters(p),
+      e(extents_of(query, key, value)),
+      q(with_tight_rows(context, query)),
+      k(with_tight_rows(context, key)),
+      v(with_tight_rows(context, value)),
+      bias(checked_bias(context, p.bias, e, query.dtype())),
+      sinks(p.sinks ? as_contiguous(context.pool, p.sinks) : Tensor()),
+      mask(context, p.visibility, !p.alibi_slopes.empty(), e.rows, e.heads, e.queries, e.keys),
+      kernels(cpu::tiles<In>()) {
+  const WeightDropout& d = p.dropout;
+  WEFT_CHECK(
+      d.rate == 0 || (d.rate > 0 && d.rate < 1 && d.first_head + e.heads <= d.heads &&
+                      d.first_query + e.queries <= d.queries && d.first_key + e.keys <= d.keys),
+      "dropout {} of a part of {} heads, {} queries, {} keys", d.rate, d.heads, d.queries, d.keys);
+  WEFT_CHECK(p.alibi_slopes.empty() || static_cast<int64_t>(p.alibi_slopes.size()) == e.heads,
+             "{} slopes of {} heads", p.alibi_slopes.size(), e.heads);
+  WEFT_CHECK(!p.sinks || (p.sinks.spec() == TensorSpec{Shape{e.heads}, query.dtype()}),
+             "sinks {} of {} heads", p.sinks.shape().to_string(), e.heads);
+}
+
+template <typename In>
+TileExtras<In>::TileExtras(const Problem<In>& problem, Scratch& scratch, int64_t keys)
+    : p_(problem) {
+  const int64_t size = keys * kLanes;
+  const bool adds = p_.bias || p_.mask.arbitrary();
+  if (adds || p_.drops()) by_query_ = scratch.of<Sum>(size);
+  if (adds) bias_ = scratch.of<Sum>(size);
+  if (p_.drops()) keep_ = scratch.of<Sum>(size);
+  if (p_.parameters.soft_cap > 0) slope_ = scratch.of<Sum>(size);
+}
+
+// Bias and arbitrary mask of the tile, [K, Q].
+template <typename In>
+const typename TileExtras<In>::Sum* TileExtras<In>::added(const Tile& tile) {
+  if (p_.bias) {
+    const Tensor& bias = p_.bias;
+    const int64_t row = bias.dim(0) == 1 ? 0 : tile.row, head = bias.dim(1) == 1 ? 0 : tile.head;
+    const int64_t first = (row * bias.dim(1) + head) * p_.e.queries + tile.query;
+    for (int64_t i = 0; i < tile.queries; ++i) {
+      const In* from = bias.data<In>() + (first + i) * p_.e.keys + tile.key;
+      Sum* to = by_query_ + i * tile.keys;
+      for (int64_t j = 0; j < tile.keys; ++j) to[j] = static_cast<Sum>(from[j]);
+    }
+  } else {
+    std::fill_n(by_query_, tile.queries * tile.keys, Sum{0});
+  }
+  if (p_.mask.arbitrary()) p_.mask.hide_arbitrary(tile, by_query_);
+  p_.kernels.transpose({by_query_, tile.keys}, tile.queries, tile.keys, bias_);
+  return bias_;
+}
+
+template <typename In>
+void TileExtras<In>::finish_scores(const Tile& tile, TileView view, bool with_slope, Sum* scores) {
+  if (p_.adjusts()) {
+    cpu::ScoreTerms<Sum> terms;
+    terms.cap = static_cast<Sum>(p_.parameters.soft_cap);
+    if (!p_.parameters.alibi_slopes.empty()) {
+      terms.alibi_slope =
+          static_cast<Sum>(p_.parameters.alibi_slopes[static_cast<size_t>(tile.head)]);
+      terms.query_position = p_.mask.query_position(tile);
+      terms.key_position = p_.mask.key_position(tile);
+    }
+    if (p_.bias || (p_.mask.arbitrary() && view == TileView::kSome)) terms.bias = added(tile);
+    p_.kernels.adjust(tile.keys, terms, scores, with_slope ? slope_ : nullptr);
+  }
+  if (view == TileView::kSome) p_.kernels.hide(tile.keys, p_.mask.terms(tile), scores);
+}
+
+template <typename In>
+const typename TileExtras<In>::Sum* TileExtras<In>::keep(const Tile& tile) {
+  if (!p_.drops()) return nullptr;
+  draw_kept(p_.parameters.dropout, tile, by_query_);
+  p_.kernels.transpose({by_query_, tile.keys}, tile.queries, tile.keys, keep_);
+  return keep_;
+}
+
+template struct Problem<float>;
+template struct Problem<double>;
+template struct Problem<bfloat16>;
+template class TileExtras<float>;
+template class TileExtras<double>;
+template class TileExtras<bfloat16>;
+
+}  // namespace weft::attention

@@ -1,0 +1,16 @@
+#include <utility>
+
+#include "kernels/cpu/tiles_levels.h"
+
+#define WEFT_VECTOR_BYTES 64
+
+namespace weft::cpu {
+namespace {
+#include "kernels/cpu/tiles_body.h"
+}  // namespace
+
+extern const TileKernels<float> tiles_f32_v4 = table<F32, float>();
+extern const TileKernels<double> tiles_f64_v4 = table<F64, double>();
+extern const TileKernels<bfloat16> tiles_bf16_v4 = table<F32, bfloat16>();
+
+}  // namespace weft::cpu
