@@ -155,7 +155,7 @@ def main():
             rates = f"  {result['rate']['ours']:>7.2f}{result['rate']['peer']:>8.2f} {row.rate}"
         over = "" if result["within_bar"] else "  over its bar"
         print(f"{row.name:<46}{result['ours']:>11.4f}{result['peer']:>11.4f}{result['ratio']:>7.2f}"
-              f"{row.bar:>5.1f}{rates}{over}", flush=True)
+              f"{row.bar:>5.2f}{rates}{over}", flush=True)
     if options.json:
         for result in results:
             result["machine"] = about

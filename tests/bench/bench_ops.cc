@@ -22,15 +22,25 @@ Body make_matmul(const Options& options) {
 
 Body make_attention(const Options& options) {
   auto m = make_machine(options);
+  const int64_t rows = options.integer("b"), heads = options.integer("n"), t = options.integer("t");
   const int64_t features = options.integer("d");
-  const Shape shape{options.integer("b"), options.integer("n"), options.integer("t"), features};
-  const Tensor q = m->random(shape, 1, true), k = m->random(shape, 2, true);
-  const Tensor v = m->random(shape, 3, true), seed = m->random(shape, 4, false);
+  const DType dtype = options.flag("bf16") ? DType::kBF16 : DType::kF32;
+  const bool backward = !options.flag("forward");
+  const auto drawn = [&](int64_t n, uint64_t seed, bool leaf) {
+    Tensor x = ops::cast(m->plain, m->random({rows, n, t, features}, seed, false), dtype).detach();
+    return x.set_requires_grad(leaf);
+  };
+  const Tensor q = drawn(heads, 1, backward), k = drawn(options.integer("nk"), 2, backward);
+  const Tensor v = drawn(options.integer("nk"), 3, backward), seed = drawn(heads, 4, false);
   attention::Parameters parameters;
   parameters.scale = 1 / std::sqrt(static_cast<double>(features));
   parameters.visibility.causal = options.flag("causal");
+  if (const int64_t window = options.integer("window"); window > 0) {
+    parameters.visibility.window_left = window - 1;
+  }
   return [=] {
     const Tensor y = attention::scaled_dot_product(m->recording, q, k, v, parameters);
+    if (!backward) return;
     m->tape.backward(m->plain, y, seed);
     for (const Tensor& x : {q, k, v}) x.set_grad(Tensor());
   };

@@ -42,13 +42,46 @@ def with_backward(forward, leaves, seed=None):
     return body
 
 
+def window_mask(torch, tokens, window):
+    """Each query sees itself and the window - 1 keys before it."""
+    place = torch.arange(tokens)
+    apart = place[:, None] - place[None, :]
+    return (apart >= 0) & (apart < window)
+
+
 def attention():
+    """scaled_dot_product_attention; for a window that with a mask, or, forward alone (it has no backward
+    pass on the CPU), compiled flex_attention, whichever is faster."""
     torch = use_torch()
-    shape = [number(key) for key in "bntd"]
-    q, k, v = (random(torch, *shape, leaf=True) for _ in range(3))
-    causal = ARGUMENTS.get("causal") == "1"
+    causal, window = ARGUMENTS.get("causal") == "1", number("window")
+    forward_only, tokens = ARGUMENTS.get("forward") == "1", number("t")
+    dtype = torch.bfloat16 if ARGUMENTS.get("bf16") == "1" else torch.float32
+
+    def drawn(heads, leaf):
+        return random(torch, number("b"), heads, tokens, number("d")).to(dtype).requires_grad_(leaf)
+    q, k, v = (drawn(number(heads), not forward_only) for heads in ("n", "nk", "nk"))
+    seed, grouped = drawn(number("n"), False), number("n") != number("nk")
     run = torch.nn.functional.scaled_dot_product_attention
-    return with_backward(lambda: run(q, k, v, is_causal=causal), (q, k, v), random(torch, *shape))
+    mask = window_mask(torch, tokens, window) if window else None
+
+    def forward():
+        return run(q, k, v, attn_mask=mask, is_causal=causal and not window, enable_gqa=grouped)
+    if not forward_only:
+        return with_backward(forward, (q, k, v), seed)
+    bodies = [forward]
+    if window:
+        from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+        blocks = create_block_mask(lambda b, h, i, j: (j <= i) & (i - j < window), None, None, tokens,
+                                   tokens, device="cpu")
+        compiled = torch.compile(flex_attention)
+        bodies.append(lambda: compiled(q, k, v, block_mask=blocks))
+
+    def seconds(body):
+        body()
+        start = time.perf_counter()
+        body()
+        return time.perf_counter() - start
+    return min(bodies, key=seconds)
 
 
 def layer_norm():

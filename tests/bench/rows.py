@@ -30,12 +30,37 @@ def matmul(threads, m, k, n):
                dict(threads=threads, m=m, k=k, n=n), 1.3, "torch.matmul", 2 * m * k * n, "GFLOP/s")
 
 
-def attention(threads, b, n, t, d, causal):
-    """Two products forward, five backward (the scores are taken anew)."""
-    work = 14 * b * n * t * t * d * (0.5 if causal else 1)
-    return Row(f"attention_b{b}n{n}t{t}d{d}{'_causal' if causal else ''}_threads{threads}",
-               "attention", dict(threads=threads, b=b, n=n, t=t, d=d, causal=int(causal)), 1.3,
-               "torch scaled_dot_product_attention, forward and backward", work, "GFLOP/s")
+def attention(threads, b, n, t, d, causal, bar, bf16=False, window=0, nk=0, forward=False):
+    """Two products forward, five backward (the scores are taken anew), of what is visible."""
+    visible = window * t - window * (window - 1) / 2 if window else t * t * (0.5 if causal else 1)
+    heads = f"n{n}k{nk}" if nk else f"n{n}"
+    kind = f"window{window}" if window else "causal" if causal else "full"
+    name = f"attention{'_forward' if forward else ''}_{'bf16' if bf16 else 'fp32'}_b{b}{heads}t{t}d{d}_{kind}"
+    return Row(f"{name}_threads{threads}", "attention",
+               dict(threads=threads, b=b, n=n, nk=nk or n, t=t, d=d, causal=int(causal), window=window,
+                    bf16=int(bf16), forward=int(forward)), bar,
+               "torch scaled_dot_product_attention" + (" with a mask" if window else ""),
+               (4 if forward else 14) * b * n * d * visible, "GFLOP/s")
+
+
+def attention_rows():
+    """Bars: fp32 1.2 times as fast as the peer to 2048 tokens and 1.05 beyond, bf16 1.5 times, windows
+    1.2 times."""
+    for bf16 in (False, True):
+        for t in (512, 1024, 2048, 4096, 8192):
+            bar = 0.67 if bf16 else 0.83 if t <= 2048 else 0.95
+            for causal in (True, False):
+                yield attention(1, 1, 12, t, 64, causal, bar, bf16)
+        for n, d in ((24, 32), (10, 80), (6, 128)):
+            yield attention(1, 1, n, 1024, d, True, 0.67 if bf16 else 0.83, bf16)
+        for t in (2048, 8192):
+            yield attention(1, 1, 12, t, 64, True, 0.83, bf16, window=256)
+        yield attention(1, 1, 12, 2048, 64, True, 0.83, bf16, window=256, forward=True)
+        yield attention(1, 1, 32, 1024, 64, True, 0.67 if bf16 else 0.83, bf16, nk=8)
+    yield attention(1, 8, 4, 128, 32, True, 0.83)
+    yield attention(1, 4, 6, 256, 64, True, 0.83)
+    yield attention(2, 4, 6, 256, 64, True, 0.83)
+    yield attention(2, 1, 2, 2048, 64, True, 0.83)
 
 
 def rows_of(what, threads, rows, width, peer, passes):
@@ -64,10 +89,7 @@ ROWS = [
     step("medium_dropout", 1, **MEDIUM, dropout=0.1),
     *(matmul(threads, *sizes) for sizes in ((1024, 384, 1536), (1024, 1024, 1024))
       for threads in (1, 2)),
-    *(attention(threads, *sizes) for sizes in ((8, 4, 128, 32, True), (4, 6, 256, 64, True),
-                                               (1, 12, 1024, 64, True), (1, 12, 1024, 64, False))
-      for threads in (1,)),
-    attention(2, 4, 6, 256, 64, True),
+    *attention_rows(),
     rows_of("layer_norm", 1, 1024, 768, "torch layer_norm, forward and backward", 5),
     rows_of("gelu", 1, 1024, 3072, "torch gelu (tanh), forward and backward", 5),
     rows_of("cross_entropy", 1, 1024, 8192, "torch cross_entropy, forward and backward", 4),

@@ -221,6 +221,12 @@ Inputs inputs_of(Context& cx, const Case& c, DType dtype, bool rounded) {
   return inputs;
 }
 
+Tensor kept_weights(Context& cx, const Shape& shape, const WeightDropout& dropout, DType dtype) {
+  return drawn(cx, shape, dtype, [&](int64_t b, int64_t h, int64_t i, int64_t j) {
+    return kept(dropout, b, h, i, j);
+  });
+}
+
 Tensor counted(Context& cx, Shape shape, const std::function<int64_t(int64_t, int64_t)>& f) {
   Tensor x = Tensor::empty(cx.allocator, shape, DType::kI64);
   for (int64_t i = 0; i < x.elements(); ++i) x.data<int64_t>()[i] = f(i / shape[1], i % shape[1]);
@@ -284,10 +290,7 @@ Tensor composition(Context& cx, const Tensor& q, const Tensor& k, const Tensor& 
   scores = ops::add(cx, scores, drawn(cx, full, dtype, hidden));
   Tensor weights = p.sinks ? softmax_with_sinks(cx, scores, p.sinks) : ops::softmax(cx, scores, -1);
   if (p.dropout.rate > 0) {
-    const auto keep = [&](int64_t b, int64_t h, int64_t i, int64_t j) {
-      return kept(p.dropout, b, h, i, j);
-    };
-    weights = ops::multiply(cx, weights, drawn(cx, full, dtype, keep));
+    weights = ops::multiply(cx, weights, kept_weights(cx, full, p.dropout, dtype));
   }
   return ops::matmul(cx, weights, repeated(cx, v, heads));
 }

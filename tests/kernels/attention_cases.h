@@ -3,6 +3,9 @@
 // Thread safety: values.
 #pragma once
 
+#include <functional>
+#include <iosfwd>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -43,6 +46,10 @@ Inputs inputs_of(Context& cx, const Case& c, DType dtype, bool rounded);
 // All but bias and sinks, which are taken from `inputs`.
 Parameters parameters_of(Context& cx, const Case& c, std::span<const Tensor> inputs);
 
+// What dropout multiplies the weights by, [B, N, Tq, Tk].
+Tensor kept_weights(Context& cx, const Shape& shape, const WeightDropout& dropout, DType dtype);
+
+// int64 [b, i], by a function of both.
 Tensor counted(Context& cx, Shape shape, const std::function<int64_t(int64_t, int64_t)>& f);
 
 // softmax(scores + what hides) * keep, times v: with ops only.
