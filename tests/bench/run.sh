@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures Weft beside its peers (PyTorch, transformers, tokenizers, safetensors, MPI): prints a table,
 # and with --json writes the rows with their raw times.
-#   tests/bench/run.sh [--only REGEX] [--json FILE] [--list] [--samples N] [--seconds S]
+#   tests/bench/run.sh [--only REGEX] [--json FILE] [--list] [--samples N] [--seconds S] [--cpu-time]
 # Builds what it needs; the peers come from the virtual environment of tests/conformance/setup.sh.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
