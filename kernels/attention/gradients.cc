@@ -148,10 +148,10 @@ Tensor row_dots(Context& cx, const Tensor& a, const Tensor& b) {
     share_items(cx.pool, a.dim(0) * heads * tiles, [&] {
       return [&](int64_t item) {
         const int64_t tile = item % tiles, head = item / tiles, token = tile * kLanes;
-        cpu::tiles<In>().dots(rows_of<const In>(x, head / heads, head % heads, token),
-                              rows_of<const In>(y, head / heads, head % heads, token),
-                              std::min(kLanes, tokens - token), a.dim(3),
-                              out.data<Sum>() + head * tokens + token);
+        cpu::tiles<In>(a.dim(3)).dots(rows_of<const In>(x, head / heads, head % heads, token),
+                                      rows_of<const In>(y, head / heads, head % heads, token),
+                                      std::min(kLanes, tokens - token), a.dim(3),
+                                      out.data<Sum>() + head * tokens + token);
       };
     });
   });

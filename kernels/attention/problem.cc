@@ -48,7 +48,7 @@ Problem<In>::Problem(Context& context, const Tensor& query, const Tensor& key, c
       bias(checked_bias(context, p.bias, e, query.dtype())),
       sinks(p.sinks ? as_contiguous(context.pool, p.sinks) : Tensor()),
       mask(context, p.visibility, !p.alibi_slopes.empty(), e.rows, e.heads, e.queries, e.keys),
-      kernels(cpu::tiles<In>()) {
+      kernels(cpu::tiles<In>(e.features)) {
   const WeightDropout& d = p.dropout;
   WEFT_CHECK(
       d.rate == 0 || (d.rate > 0 && d.rate < 1 && d.first_head + e.heads <= d.heads &&

@@ -12,9 +12,11 @@ std::atomic<int> forced{-1};  // a Level; -1: none
 
 }  // namespace
 
-Level tile_level() {
+Level tile_level(int64_t features) {
   const int own = forced.load(std::memory_order_relaxed);
-  return own < 0 ? level() : static_cast<Level>(own);
+  if (own >= 0) return static_cast<Level>(own);
+  constexpr int64_t kPairFeatures = 16;
+  return level() == Level::kBf16 && features < kPairFeatures ? Level::kV4 : level();
 }
 
 ForcedTiles::ForcedTiles(Level level) {

@@ -133,11 +133,12 @@ struct TileKernels {
 
 template <typename In>
 const TileKernels<In>& tiles_at(Level level);
-// level(), or what a ForcedTiles says.
-Level tile_level();
+// For heads of so many features: level(), but pairs of bf16 from 16 features on, because narrower
+// heads spend their time elsewhere and, widened, are rounded less. Or what a ForcedTiles says.
+Level tile_level(int64_t features);
 template <typename In>
-const TileKernels<In>& tiles() {
-  return tiles_at<In>(tile_level());
+const TileKernels<In>& tiles(int64_t features) {
+  return tiles_at<In>(tile_level(features));
 }
 
 // For tests: while it lives, every thread's tiles are of this level, which the processor must have.

@@ -4,9 +4,11 @@
 
 #include <cmath>
 #include <cstdlib>
+#include <vector>
 
 #include "kernels/attention/attention.h"
 #include "kernels/autograd/tape.h"
+#include "kernels/cpu/tiles.h"
 #include "kernels/ops/ops.h"
 
 namespace weft {
@@ -56,6 +58,29 @@ BENCHMARK(linear_forward)
     ->Args({1024, 768, 768})
     ->Args({512, 128, 512})
     ->UseRealTime();
+
+// The products that attention is made of, on a tile of 64 keys in the first-level cache: the floor
+// of attention. Argument: features.
+template <typename In>
+void tile_products(benchmark::State& state) {
+  constexpr int64_t kKeys = 64, kQueries = cpu::kTileLanes;
+  const int64_t features = state.range(0);
+  const cpu::TileKernels<In>& tiles = cpu::tiles<In>(features);
+  const size_t bytes = static_cast<size_t>(kQueries * features * tiles.word_bytes);
+  const std::vector<uint8_t> left(bytes), right(bytes);
+  std::vector<float> out(static_cast<size_t>(kQueries * features));
+  const cpu::Operand rows{left.data(), features / tiles.step * tiles.word_bytes};
+  const cpu::Operand columns{left.data(), features * tiles.word_bytes};
+  for (auto _ : state) {
+    tiles.scores(kKeys, features, 1.0F, rows, right.data(), out.data());
+    tiles.collect(features, kKeys, columns, right.data(), false, nullptr, out.data());
+    tiles.spread(kKeys, features, left.data(), right.data(), false, out.data());
+    benchmark::ClobberMemory();
+  }
+  set_rate(state, 3 * 2.0 * static_cast<double>(kKeys * kQueries * features));
+}
+BENCHMARK(tile_products<float>)->Arg(64)->Arg(128);
+BENCHMARK(tile_products<bfloat16>)->Arg(64)->Arg(128);
 
 // Arguments: batch rows, tokens, heads, features, causal.
 void attention_step(benchmark::State& state) {
