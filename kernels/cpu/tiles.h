@@ -133,8 +133,9 @@ struct TileKernels {
 
 template <typename In>
 const TileKernels<In>& tiles_at(Level level);
-// For heads of so many features: level(), but pairs of bf16 from 16 features on, because narrower
-// heads spend their time elsewhere and, widened, are rounded less. Or what a ForcedTiles says.
+// For heads of so many features: level(), but pairs of bf16 from 16 features on: narrower heads are
+// widened, which takes half as long again and rounds neither weights nor their gradients. Or what a
+// ForcedTiles says.
 Level tile_level(int64_t features);
 template <typename In>
 const TileKernels<In>& tiles(int64_t features) {
