@@ -6,6 +6,7 @@
 #include "coordinator/cli/commands.h"
 #include "coordinator/cli/progress_line.h"
 #include "proto/base/clock.h"
+#include "proto/json/writer.h"
 
 namespace weft::cli {
 
@@ -32,6 +33,7 @@ int checkpoints(const Context& context, const std::string& job) {
     return kExitOk;
   }
   Table table({"ID", "JOB", "ATTEMPT", "STEP", "LOSS", "SIZE", "AGE", "WHY"});
+  table.drop_first({2, 6});
   for (const size_t column : {2, 3, 4, 5, 6}) table.align_right(column);
   const int64_t now = SystemClock().wall_ms();
   for (const proto::CheckpointManifest& it : all.checkpoints()) {
@@ -49,7 +51,7 @@ int remove_checkpoint(const Context& context, const std::string& checkpoint) {
   const Status status =
       client->send("DELETE", "checkpoints/" + encoded(checkpoint), nullptr, nullptr);
   if (!status.ok()) return report(context, status);
-  if (!context.json) print(checkpoint + " is deleted\n");
+  tell_deleted(context, checkpoint);
   return kExitOk;
 }
 
@@ -67,10 +69,10 @@ int export_checkpoint(const Context& context, const ExportOptions& options) {
   line.clear();
   if (!task) return report(context, task.error());
   if (context.json) {
-    proto::ExportFileList done;
-    done.set_checkpoint(options.checkpoint);
-    done.set_task(*task);
-    print_json(done);
+    JsonWriter out(2);
+    out.begin_object().key("checkpoint").string(options.checkpoint).key("task").string(*task);
+    out.key("folder").string(options.folder).end_object();
+    print(out.take() + "\n");
   } else {
     print(fmt::format("{}{} is in {}\n", options.checkpoint,
                       task->empty() ? "" : " with the head of " + *task, options.folder));

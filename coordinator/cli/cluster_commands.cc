@@ -22,6 +22,8 @@ int nodes(const Context& context) {
   }
   Table table({"NAME", "STATE", "SLOTS", "CORES", "MEMORY", "DISK FREE", "GPUS", "ADDRESS", "SEEN",
                "RUNS"});
+  table.drop_first({6, 3, 4, 5});
+  table.shrink(0);
   for (const size_t column : {2, 3, 4, 5, 6, 8}) table.align_right(column);
   const int64_t now = SystemClock().wall_ms();
   for (const proto::NodeInfo& node : list.nodes()) {
@@ -47,7 +49,14 @@ int token(const Context& context, bool join) {
                                  .with_rule("ask on the machine where 'weft up' was called, with "
                                             "the same --data"));
     }
-    print(*secret);
+    if (!context.json) {
+      print(*secret);
+      return kExitOk;
+    }
+    google::protobuf::Struct found;
+    (*found.mutable_fields())["join_token"].set_string_value(
+        secret->substr(0, secret->find_last_not_of(" \r\n") + 1));
+    print_json(found);
     return kExitOk;
   }
   const Result<Endpoint> endpoint = find_endpoint(context.settings);

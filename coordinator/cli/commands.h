@@ -11,6 +11,8 @@
 
 namespace weft::cli {
 
+struct JobFile;
+
 // ---- jobs (job_commands.cc) ---------------------------------------------------------------------
 struct SubmitOptions {
   std::string file;
@@ -19,6 +21,8 @@ struct SubmitOptions {
   std::string idempotency_key;  // empty: a new one
 };
 int submit(const Context& context, const SubmitOptions& options);
+// The same with a job file that is read already.
+int submit_file(const Context& context, JobFile& file, const SubmitOptions& options);
 int validate(const Context& context, const SubmitOptions& options);
 
 struct ListOptions {
@@ -65,8 +69,12 @@ int generate(const Context& context, const GenerateOptions& options);
 
 // ---- a job file from a model and data (fine_tune_command.cc) ------------------------------------
 struct FineTuneOptions {
-  std::string model, data, validation, name, task = "causal_lm", file;
-  int labels = 0, steps = 200, batch_size = 8, sequence_length = 128, slots = 1;
+  std::string model, data, validation, name, file, tokenizer;
+  std::string task;  // empty: by the data
+  std::string text_key = "text", label_key = "label";
+  int labels = 0;           // 0: by the data
+  int sequence_length = 0;  // 0: by the model
+  int steps = 200, batch_size = 8, slots = 1;
   double learning_rate = 3e-4;
   bool dry_run = false, wait = false;
 };
@@ -93,9 +101,5 @@ int doctor(const Context& context);
 
 // Waits until the job is finished; what `watch` and `submit --wait` do.
 int wait_for_job(const Context& context, ApiClient& client, const std::string& job, bool quiet);
-// Submits a job file that is read already.
-struct JobFile;
-Result<proto::Job> submit_file(const Context& context, ApiClient& client, JobFile& file,
-                               const std::string& idempotency_key);
 
 }  // namespace weft::cli

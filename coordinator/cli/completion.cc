@@ -2,43 +2,89 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace weft::cli {
 namespace {
 
-const char* const kGlobals = "--server --token-file --data --json --help";
+using Commands = std::vector<CommandWords>;
 
-std::string joined(const std::vector<std::string>& words) {
+std::string joined(const std::vector<std::string>& words, const char* between) {
   std::string out;
-  for (const std::string& word : words) out += (out.empty() ? "" : " ") + word;
+  for (const std::string& word : words) out += (out.empty() ? "" : between) + word;
   return out;
 }
 
 std::string quoted(const std::string& text) {
   std::string out;
-  for (const char c : text) {
-    if (c == '\'') {
-      out += "'\\''";
-    } else {
-      out += c;
-    }
-  }
+  for (const char c : text) out += c == '\'' ? "'\\''" : std::string(1, c);
   return "'" + out + "'";
 }
 
-std::string bash(const std::vector<CommandWords>& commands) {
-  std::string names, cases;
+std::vector<std::string> names_of(const CommandWords& command) {
+  std::vector<std::string> names;
+  for (const OptionWords& option : command.options) names.push_back(option.name);
+  return names;
+}
+
+// The options in front of a command whose value is no command: "--server|--data".
+std::string global_values(const Commands& commands) {
+  std::vector<std::string> names;
+  for (const OptionWords& option : commands.front().options) {
+    if (option.takes_value) names.push_back(option.name);
+  }
+  return joined(names, "|");
+}
+
+// The shell's `case` branches of "COMMAND PREVIOUS" for values: the choices, else files.
+std::string value_cases(const Commands& commands, const char* choose, const char* files) {
+  std::string cases;
+  const auto add = [&](const std::string& pattern, const OptionWords& option) {
+    cases += fmt::format("    {}) {} ;;\n", pattern,
+                         option.choices.empty()
+                             ? files
+                             : fmt::format(fmt::runtime(choose), joined(option.choices, " ")));
+  };
   for (const CommandWords& command : commands) {
+    for (const OptionWords& option : command.options) {
+      if (!option.takes_value) continue;
+      const std::string start = command.name.empty() ? "*" : quoted(command.name);
+      std::string pattern = start + "' '" + option.name;
+      if (!option.short_name.empty()) pattern += "|" + start + "' '" + option.short_name;
+      add(pattern, option);
+    }
+    for (const OptionWords& positional : command.positionals) {
+      if (!positional.choices.empty()) {
+        add(quoted(command.name) + "' '" + quoted(command.name), positional);
+      }
+    }
+  }
+  return cases;
+}
+
+std::string bash(const Commands& commands) {
+  std::string names, cases;
+  const std::string globals = joined(names_of(commands.front()), " ");
+  for (const CommandWords& command : commands) {
+    if (command.name.empty()) continue;
     names += (names.empty() ? "" : " ") + command.name;
-    cases += fmt::format("    {}) words=\"{} {}\" ;;\n", command.name, joined(command.options),
-                         kGlobals);
+    cases += fmt::format("    {}) words=\"{} {}\" ;;\n", command.name,
+                         joined(names_of(command), " "), globals);
   }
   return fmt::format(
       "# bash completion of weft: source <(weft completion bash)\n"
       "_weft() {{\n"
-      "  local current=${{COMP_WORDS[COMP_CWORD]}} words i command=\n"
+      "  local current=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD-1]}}\n"
+      "  local words i command=\n"
       "  for ((i = 1; i < COMP_CWORD; i++)); do\n"
-      "    case ${{COMP_WORDS[i]}} in -*) ;; *) command=${{COMP_WORDS[i]}}; break ;; esac\n"
+      "    case ${{COMP_WORDS[i]}} in\n"
+      "      {}) ((i++)) ;;\n"
+      "      -*) ;;\n"
+      "      *) command=${{COMP_WORDS[i]}}; break ;;\n"
+      "    esac\n"
       "  done\n"
+      "  COMPREPLY=()\n"
+      "  case \"$command $before\" in\n{}  esac\n"
       "  case $command in\n{}    *) words=\"{} {}\" ;;\n  esac\n"
       "  if [[ -n $command && $current != -* ]]; then\n"
       "    COMPREPLY=($(compgen -f -- \"$current\"))\n"
@@ -47,36 +93,106 @@ std::string bash(const std::vector<CommandWords>& commands) {
       "  fi\n"
       "}}\n"
       "complete -o filenames -F _weft weft\n",
-      cases, names, kGlobals);
+      global_values(commands),
+      value_cases(commands, "COMPREPLY=($(compgen -W '{}' -- \"$current\")); return",
+                  "COMPREPLY=($(compgen -f -- \"$current\")); return"),
+      cases, names, globals);
 }
 
-std::string fish(const std::vector<CommandWords>& commands) {
+// "name:help" words for zsh's _describe.
+std::string described(const std::string& name, const std::string& help) {
+  std::string escaped;
+  for (const char c : name) escaped += c == ':' ? "\\:" : std::string(1, c);
+  return quoted(escaped + ":" + help);
+}
+
+std::string zsh(const Commands& commands) {
+  std::string names, cases, globals;
+  for (const OptionWords& option : commands.front().options) {
+    globals += " " + described(option.name, option.help);
+  }
+  for (const CommandWords& command : commands) {
+    if (command.name.empty()) continue;
+    names += " " + described(command.name, command.help);
+    std::string options;
+    for (const OptionWords& option : command.options) {
+      options += " " + described(option.name, option.help);
+    }
+    cases += fmt::format("    {}) options+=({}) ;;\n", command.name, options);
+  }
+  return fmt::format(
+      "#compdef weft\n"
+      "# zsh completion of weft: source <(weft completion zsh)\n"
+      "_weft() {{\n"
+      "  local command i before=${{words[CURRENT-1]}}\n"
+      "  local -a commands=({})\n"
+      "  local -a options=({})\n"
+      "  for ((i = 2; i < CURRENT; i++)); do\n"
+      "    case ${{words[i]}} in\n"
+      "      {}) ((i++)) ;;\n"
+      "      -*) ;;\n"
+      "      *) command=${{words[i]}}; break ;;\n"
+      "    esac\n"
+      "  done\n"
+      "  case \"$command $before\" in\n{}  esac\n"
+      "  case $command in\n{}  esac\n"
+      "  if [[ $PREFIX == -* ]]; then\n"
+      "    _describe -o option options\n"
+      "  elif [[ -z $command ]]; then\n"
+      "    _describe command commands\n"
+      "  else\n"
+      "    _files\n"
+      "  fi\n"
+      "}}\n"
+      "(( $+functions[compdef] )) || {{ autoload -U compinit && compinit -u }}\n"
+      "compdef _weft weft\n",
+      names, globals, global_values(commands),
+      value_cases(commands, "compadd -- {}; return", "_files; return"), cases);
+}
+
+std::string fish_option(const std::string& when, const OptionWords& option) {
+  std::string line = fmt::format("complete -c weft {} -l {}", when, option.name.substr(2));
+  if (!option.short_name.empty()) line += " -s " + option.short_name.substr(1);
+  if (!option.choices.empty()) {
+    line += " -x -a " + quoted(joined(option.choices, " "));
+  } else if (option.takes_value) {
+    line += " -r";
+  }
+  return line + " -d " + quoted(option.help) + "\n";
+}
+
+std::string fish(const Commands& commands) {
   std::string out = "# fish completion of weft: weft completion fish | source\n";
   for (const CommandWords& command : commands) {
+    if (command.name.empty()) {
+      for (const OptionWords& option : command.options) out += fish_option("", option);
+      continue;
+    }
     out += fmt::format("complete -c weft -n __fish_use_subcommand -f -a {} -d {}\n", command.name,
                        quoted(command.help));
-    for (const std::string& option : command.options) {
-      out += fmt::format("complete -c weft -n '__fish_seen_subcommand_from {}' -l {}\n",
-                         command.name, option.substr(2));
+    const std::string when = fmt::format("-n '__fish_seen_subcommand_from {}'", command.name);
+    for (const OptionWords& option : command.options) out += fish_option(when, option);
+    for (const OptionWords& positional : command.positionals) {
+      if (positional.choices.empty()) continue;
+      out += fmt::format("complete -c weft {} -f -a {} -d {}\n", when,
+                         quoted(joined(positional.choices, " ")), quoted(positional.help));
     }
-  }
-  for (const char* option : {"server", "token-file", "data", "json", "help"}) {
-    out += fmt::format("complete -c weft -l {}\n", option);
   }
   return out;
 }
 
 }  // namespace
 
-std::string completion_script(const std::string& shell, const std::vector<CommandWords>& commands) {
-  if (shell == "fish") return fish(commands);
-  if (shell == "zsh") {
-    return "# zsh completion of weft: source <(weft completion zsh)\n"
-           "autoload -U +X compinit && compinit -u\n"
-           "autoload -U +X bashcompinit && bashcompinit\n" +
-           bash(commands);
+std::string completion_script(const std::string& shell, const Commands& all) {
+  Commands commands = all;  // what stands in front of every command, as --help, is named once
+  for (size_t i = 1; i < commands.size(); ++i) {
+    std::erase_if(commands[i].options, [&](const OptionWords& option) {
+      const std::vector<std::string> globals = names_of(all.front());
+      return std::find(globals.begin(), globals.end(), option.name) != globals.end();
+    });
   }
-  return bash(commands);
+  if (shell == "fish") return fish(commands);
+  return shell == "zsh" ? zsh(commands) : bash(commands);
 }
 
 }  // namespace weft::cli

@@ -1,4 +1,5 @@
-// Completion scripts for shells, written from the commands' own options.
+// Completion scripts for shells, written from the tree of commands itself (command_tree.h), so that
+// they know every command, option and choice that the program has.
 // Thread safety: pure function.
 #pragma once
 
@@ -7,13 +8,22 @@
 
 namespace weft::cli {
 
-struct CommandWords {
-  std::string name;
+struct OptionWords {
+  std::string name;        // "--file"; of a positional "JOB"
+  std::string short_name;  // "-f", or empty
   std::string help;
-  std::vector<std::string> options;
+  bool takes_value = false;
+  std::vector<std::string> choices;  // where the value is one of a few words
 };
 
-// `shell`: bash, zsh or fish.
+struct CommandWords {
+  std::string name;  // empty: the options that stand in front of every command
+  std::string help;
+  std::vector<OptionWords> options;
+  std::vector<OptionWords> positionals;
+};
+
+// `shell`: bash, zsh or fish. `commands`: the nameless one first.
 std::string completion_script(const std::string& shell, const std::vector<CommandWords>& commands);
 
 }  // namespace weft::cli

@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "proto/json/message_json.h"
+#include "proto/json/writer.h"
 
 namespace weft::cli {
 
@@ -29,6 +30,20 @@ int report(const Context& context, const Status& status) {
   return status.code() == Code::kNotFound ? kExitNotFound : kExitError;
 }
 
+int report_usage(const Context& context, const Status& status) {
+  report(context, status);
+  return kExitUsage;
+}
+
+Status local(Status status) {
+  if (status.code() != Code::kNotFound) return status;
+  return Status(Code::kInvalidArgument, status.message())
+      .with_field(status.field())
+      .with_value(status.value())
+      .with_rule(status.rule())
+      .with_line(status.line());
+}
+
 void print(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stdout); }
 
 void print_json(const google::protobuf::Message& message) {
@@ -38,6 +53,13 @@ void print_json(const google::protobuf::Message& message) {
 void print_json_line(const google::protobuf::Message& message) {
   print(write_json(message, {.indent = 0, .unset_as_null = true}) + "\n");
   std::fflush(stdout);
+}
+
+void tell_deleted(const Context& context, const std::string& id) {
+  if (!context.json) return print(id + " is deleted\n");
+  JsonWriter out(0);
+  out.begin_object().key("id").string(id).key("deleted").boolean(true).end_object();
+  print(out.take() + "\n");
 }
 
 bool is_finished(proto::JobState state) {

@@ -5,6 +5,8 @@
 
 #include "coordinator/cli/commands.h"
 #include "coordinator/cli/local_cluster.h"
+#include "coordinator/cli/progress_line.h"
+#include "proto/json/writer.h"
 
 namespace weft::cli {
 namespace {
@@ -28,13 +30,17 @@ Result<std::vector<proto::Job>> unfinished_jobs(ApiClient& client) {
 }
 
 // Asks every running job for a checkpoint and waits a while for them.
-void save_running(ApiClient& client, std::vector<proto::Job>& jobs) {
+void save_running(const Context& context, ApiClient& client, std::vector<proto::Job>& jobs) {
   std::vector<const proto::Job*> asked;
   for (const proto::Job& job : jobs) {
     if (job.state() != proto::JOB_STATE_RUNNING) continue;
     if (client.send("POST", "jobs/" + job.id() + "/checkpoint", nullptr, nullptr).ok()) {
       asked.push_back(&job);
     }
+  }
+  ProgressLine line(context.json);
+  if (!asked.empty()) {
+    line.show(fmt::format("waiting for the checkpoints of {} running jobs", asked.size()));
   }
   wait_until(kCheckpointSeconds, [&] {
     for (const proto::Job* before : asked) {
@@ -51,31 +57,59 @@ void save_running(ApiClient& client, std::vector<proto::Job>& jobs) {
   }
 }
 
-void tell(const std::vector<proto::Job>& jobs) {
-  for (const proto::Job& job : jobs) {
-    const std::string name = fmt::format("{} ({})", job.id(), job.name());
-    switch (job.state()) {
-      case proto::JOB_STATE_QUEUED:
-        print(name + " is queued and stays so\n");
-        break;
-      case proto::JOB_STATE_PAUSED:
-        print(name + " is paused and stays so\n");
-        break;
-      case proto::JOB_STATE_STARTING:
-      case proto::JOB_STATE_RUNNING:
-      case proto::JOB_STATE_PAUSING:
-      case proto::JOB_STATE_CANCELLING:
-        print(fmt::format(
-            "{} is stopped at step {}; the next 'weft up' goes on {}\n", name, job.step(),
-            job.checkpoint().empty() ? "from its beginning" : "from " + job.checkpoint()));
-        break;
-      default:
-        print(fmt::format("{} is {}\n", name, state_name(job.state())));
-    }
+// What becomes of a job while nothing runs.
+std::string fate(const proto::Job& job) {
+  switch (job.state()) {
+    case proto::JOB_STATE_QUEUED:
+      return "is queued and stays so";
+    case proto::JOB_STATE_PAUSED:
+      return "is paused and stays so";
+    case proto::JOB_STATE_STARTING:
+    case proto::JOB_STATE_RUNNING:
+    case proto::JOB_STATE_PAUSING:
+    case proto::JOB_STATE_CANCELLING:
+      return fmt::format(
+          "is stopped at step {}; the next 'weft up' goes on {}", job.step(),
+          job.checkpoint().empty() ? "from its beginning" : "from " + job.checkpoint());
+    default:
+      return "is " + state_name(job.state());
   }
 }
 
-Status stop_all(const Context& context, bool now) {
+// What `down` found.
+struct Stopped {
+  bool anything = false;  // a program was running
+  bool answered = true;   // the coordinator said what its jobs are
+  std::vector<proto::Job> jobs;
+};
+
+void tell(const Context& context, const Stopped& stopped) {
+  if (context.json) {
+    JsonWriter out(2);
+    out.begin_object().key("stopped").boolean(stopped.anything).key("jobs").begin_array();
+    for (const proto::Job& job : stopped.jobs) {
+      out.begin_object().key("id").string(job.id()).key("state").string(state_name(job.state()));
+      out.key("attempt").integer(job.attempt()).key("step").integer(job.step());
+      out.key("steps").integer(job.steps()).key("loss");
+      job.has_loss() ? out.number(job.loss()) : out.null();
+      out.key("checkpoint").string(job.checkpoint()).key("fate").string(fate(job)).end_object();
+    }
+    print(out.end_array().end_object().take() + "\n");
+    return;
+  }
+  for (const proto::Job& job : stopped.jobs) {
+    print(printable(fmt::format("{} ({}) {}", job.id(), job.name(), fate(job))) + "\n");
+  }
+  if (!stopped.answered) {
+    print(
+        "the coordinator does not answer; its jobs go on from their last checkpoints at the next "
+        "'weft up'\n");
+  }
+  print(stopped.anything ? "stopped\n"
+                         : fmt::format("nothing runs for {}\n", data_folder(context.settings)));
+}
+
+Status stop_all(const Context& context, bool now, Stopped& stopped) {
   const std::string data = data_folder(context.settings);
   WEFT_ASSIGN_OR_RETURN(const proto::LocalCluster cluster, read_local_cluster(data));
   WEFT_ASSIGN_OR_RETURN([[maybe_unused]] const FolderLock lock, FolderLock::take(data));
@@ -86,17 +120,14 @@ Status stop_all(const Context& context, bool now) {
     settings.data = data;
     Result<ApiClient> client = ApiClient::connect(settings);
     auto jobs = client ? unfinished_jobs(*client) : fail(client.error());
-    if (jobs) {
-      if (!now) save_running(*client, *jobs);
-      if (!context.json) tell(*jobs);
-    } else if (!context.json) {
-      print(
-          "the coordinator does not answer; its jobs go on from their last checkpoints at the "
-          "next 'weft up'\n");
-    }
+    stopped.answered = jobs.has_value();
+    if (jobs && !now) save_running(context, *client, *jobs);
+    if (jobs) stopped.jobs = std::move(*jobs);
   }
   // The coordinator first: what the ending ranks report reaches it at the next start, in which
   // their attempts are found to be over.
+  const std::vector<Process> agents = programs.agents();
+  stopped.anything = is_alive(coordinator) || !agents.empty();
   stop_processes({coordinator}, kStopSeconds);
   stop_processes(programs.agents(), kStopSeconds);
   return Status();
@@ -105,13 +136,11 @@ Status stop_all(const Context& context, bool now) {
 }  // namespace
 
 int down(const Context& context, bool now) {
-  const Status status = stop_all(context, now);
-  if (status.code() == Code::kNotFound) {
-    if (!context.json) print("nothing runs for " + data_folder(context.settings) + "\n");
-    return kExitOk;
-  }
-  if (!status.ok()) return report(context, status);
-  if (!context.json) print("stopped\n");
+  Stopped stopped;
+  const Status status = stop_all(context, now, stopped);
+  // kNotFound: no cluster was ever started there.
+  if (!status.ok() && status.code() != Code::kNotFound) return report(context, status);
+  tell(context, stopped);
   return kExitOk;
 }
 

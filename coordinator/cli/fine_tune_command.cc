@@ -3,16 +3,28 @@
 #include <algorithm>
 #include <cctype>
 #include <filesystem>
+#include <optional>
 
 #include "coordinator/cli/commands.h"
+#include "coordinator/cli/fine_tune_facts.h"
 #include "coordinator/cli/job_file.h"
-#include "proto/base/hash.h"
 #include "proto/json/writer.h"
 
 namespace weft::cli {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr int64_t kSequenceLengthMax = 128;  // where nobody asks for more
+
+// What the job file is written from; each choice with its reason.
+struct Plan {
+  std::string name, task, sequence_reason, labels_reason, task_reason;
+  ModelFacts model;
+  DataFacts data;
+  std::optional<DataFacts> validation;
+  int64_t sequence_length = 0, labels = 0;
+};
 
 // A job's name from the data's: letters, digits, "_", "-".
 std::string default_name(const std::string& data) {
@@ -22,36 +34,134 @@ std::string default_name(const std::string& data) {
     if (std::isalnum(static_cast<unsigned char>(c)) == 0 && c != '-') c = '_';
   }
   while (!name.empty() && (name.front() == '_' || name.front() == '-')) name.erase(0, 1);
-  return name.empty() ? "fine-tune" : "tune-" + name;
+  return name.empty() ? "fine-tune" : "tune-" + name.substr(0, 100);
 }
 
-bool is_jsonl(const std::string& data) {
-  if (data.ends_with(".jsonl") || data.ends_with(".json")) return true;
-  std::error_code error;
-  for (const auto& entry : fs::directory_iterator(data, error)) {
-    if (entry.path().extension() == ".jsonl") return true;
+Status choose_labels(const FineTuneOptions& options, Plan& plan) {
+  if (!plan.data.classes) {
+    if (options.labels == 0) return Status();
+    return Status::invalid(
+        "--labels", std::to_string(options.labels),
+        "is for --task sequence_classification; this is causal_lm: " + plan.task_reason);
   }
-  return false;
+  int64_t found = plan.data.labels;
+  if (plan.validation && !plan.validation->named) found = std::max(found, plan.validation->labels);
+  if (found < 2) {
+    return Status::invalid("DATA", options.data,
+                           "must have at least two classes; all rows have the same label");
+  }
+  if (options.labels > 0 && options.labels < found) {
+    return Status::invalid("--labels", std::to_string(options.labels),
+                           fmt::format("the data has {} classes", found));
+  }
+  plan.labels = options.labels > 0 ? options.labels : found;
+  plan.labels_reason = options.labels > 0 ? "as asked for"
+                       : plan.data.named  ? "as many as there are different labels"
+                                          : "the largest label and one";
+  return Status();
 }
 
-std::string job_text(const FineTuneOptions& options, const std::string& name) {
-  const auto quoted = [](const std::string& text) { return quote_json(text); };
-  const bool classifies = options.task == "sequence_classification";
-  std::string data = fmt::format("{{train: {}", quoted(options.data));
-  if (!options.validation.empty())
-    data += fmt::format(", validation: {}", quoted(options.validation));
-  data += fmt::format(", format: {}}}", is_jsonl(options.data) ? "jsonl" : "text");
+Status choose_sequence_length(const FineTuneOptions& options, Plan& plan) {
+  const int64_t positions = plan.model.positions;
+  if (options.sequence_length > positions) {
+    return Status::invalid("--sequence-length", std::to_string(options.sequence_length),
+                           fmt::format("must be at most the model's {} positions", positions));
+  }
+  if (options.sequence_length > 0) {
+    plan.sequence_length = options.sequence_length;
+    plan.sequence_reason = "as asked for";
+    return Status();
+  }
+  plan.sequence_length = std::min(positions, kSequenceLengthMax);
+  plan.sequence_reason =
+      positions <= kSequenceLengthMax
+          ? "all of the model's positions"
+          : fmt::format("the model has {} positions; --sequence-length takes more", positions);
+  return Status();
+}
+
+Status check_tokenizer(const FineTuneOptions& options, const ModelFacts& model) {
+  if (options.tokenizer.empty()) {
+    if (model.has_tokenizer) return Status();
+    return Status::invalid(
+        "--tokenizer", "",
+        "must be given, as byte or as a tokenizer.json: " + model.from + " has no tokenizer.json");
+  }
+  std::error_code error;
+  if (options.tokenizer != "byte" && !fs::exists(options.tokenizer, error)) {
+    return Status::invalid("--tokenizer", options.tokenizer,
+                           "must be byte or a tokenizer.json on this machine");
+  }
+  return Status();
+}
+
+Result<Plan> make_plan(const Context& context, const FineTuneOptions& options) {
+  Plan plan;
+  plan.name = options.name.empty() ? default_name(options.data) : options.name;
+  WEFT_ASSIGN_OR_RETURN(plan.data, find_data("DATA", options.data, options));
+  plan.task = plan.data.classes ? "sequence_classification" : "causal_lm";
+  plan.task_reason = !options.task.empty() ? "as asked for"
+                     : !plan.data.jsonl    ? "the data is text"
+                     : plan.data.classes
+                         ? fmt::format("the rows have the key '{}'", printable(options.label_key))
+                         : fmt::format("the rows have no key '{}'", printable(options.label_key));
+  if (!options.validation.empty()) {
+    FineTuneOptions same = options;
+    same.task = plan.task;
+    WEFT_ASSIGN_OR_RETURN(plan.validation, find_data("--validation", options.validation, same));
+    if (plan.validation->jsonl != plan.data.jsonl) {
+      return fail(Status::invalid("--validation", options.validation,
+                                  "must be of the same format as the training data"));
+    }
+  }
+  WEFT_RETURN_IF_ERROR(choose_labels(options, plan));
+  WEFT_ASSIGN_OR_RETURN(plan.model, find_model(context, options.model));
+  WEFT_RETURN_IF_ERROR(choose_sequence_length(options, plan));
+  WEFT_RETURN_IF_ERROR(check_tokenizer(options, plan.model));
+  if (options.slots > plan.model.heads) {
+    return fail(Status::invalid(
+        "--slots", std::to_string(options.slots),
+        fmt::format("must be at most the model's {} attention heads", plan.model.heads)));
+  }
+  return plan;
+}
+
+std::string data_text(const FineTuneOptions& options, const Plan& plan) {
+  std::string text = fmt::format("{{train: {}", quote_json(plan.data.path));
+  if (plan.validation) text += fmt::format(", validation: {}", quote_json(plan.validation->path));
+  text += fmt::format(", format: {}", plan.data.jsonl ? "jsonl" : "text");
+  if (plan.data.jsonl && options.text_key != "text") {
+    text += ", text: " + quote_json(options.text_key);
+  }
+  if (plan.data.classes && options.label_key != "label") {
+    text += ", label: " + quote_json(options.label_key);
+  }
+  return text + "}";
+}
+
+std::string tokenizer_text(const std::string& tokenizer) {
+  if (tokenizer.empty()) return "";
+  if (tokenizer == "byte") return "tokenizer: {type: byte}\n";
+  return fmt::format("tokenizer: {{type: byte_level_bpe, from: {}}}\n",
+                     quote_json(fs::absolute(tokenizer).lexically_normal().string()));
+}
+
+std::string job_text(const FineTuneOptions& options, const Plan& plan) {
   std::string out = fmt::format(
       "# Written by 'weft fine-tune'; 'weft submit -f' submits it again.\n"
-      "name: {}\nkind: fine_tune\nmodel: {{from: {}}}\ntasks:\n"
-      "  - name: {}\n    type: {}\n",
-      quoted(name), quoted(options.model), classifies ? "classify" : "lm", options.task);
-  if (classifies) out += fmt::format("    labels: {}\n", options.labels);
-  out += fmt::format("    data: {}\n", data);
+      "name: {}\nkind: fine_tune\nmodel: {{from: {}}}\n{}tasks:\n"
+      "  - name: {}\n    type: {}  # {}\n",
+      quote_json(plan.name), quote_json(plan.model.from), tokenizer_text(options.tokenizer),
+      plan.data.classes ? "classify" : "lm", plan.task, plan.task_reason);
+  if (plan.data.classes) {
+    out += fmt::format("    labels: {}  # {}\n", plan.labels, plan.labels_reason);
+  }
+  out += fmt::format("    data: {}\n", data_text(options, plan));
   out += fmt::format(
-      "training:\n  steps: {}\n  batch_size: {}\n  sequence_length: {}\n  gradient_clip: 1.0\n",
-      options.steps, options.batch_size, options.sequence_length);
-  if (!options.validation.empty()) {
+      "training:\n  steps: {}\n  batch_size: {}\n  sequence_length: {}  # {}\n  gradient_clip: "
+      "1.0\n",
+      options.steps, options.batch_size, plan.sequence_length, plan.sequence_reason);
+  if (plan.validation) {
     out += fmt::format("  evaluate_every: {}\n", std::max(1, options.steps / 10));
   }
   out += fmt::format(
@@ -64,38 +174,55 @@ std::string job_text(const FineTuneOptions& options, const std::string& name) {
   return out;
 }
 
-int finish(const Context& context, const FineTuneOptions& options, const std::string& path) {
-  SubmitOptions submission;
-  submission.file = path;
-  submission.wait = options.wait;
-  return submit(context, submission);
+void tell(const Plan& plan, const std::string& path) {
+  std::string out = fmt::format(
+      "model:     {}, {} positions, {} tokens in its vocabulary\n"
+      "data:      {} {}, {}\n"
+      "task:      {} ({})\n",
+      plan.model.family, plan.model.positions, plan.model.vocabulary, plan.data.documents,
+      plan.data.jsonl ? "rows" : "files", show_bytes(plan.data.bytes), plan.task, plan.task_reason);
+  if (plan.data.classes)
+    out += fmt::format("labels:    {} ({})\n", plan.labels, plan.labels_reason);
+  out += fmt::format("sequence:  {} tokens ({})\n", plan.sequence_length, plan.sequence_reason);
+  print(out + fmt::format("wrote {}\n", printable(path)));
+}
+
+// The job file, unless other content stands there already.
+Status write_job(const std::string& path, const std::string& text) {
+  std::error_code error;
+  if (fs::exists(path, error)) {
+    WEFT_ASSIGN_OR_RETURN(const std::string old, read_text_file(path));
+    if (old == text) return Status();
+    return Status::invalid("--file", path,
+                           "must not exist with other content; name another file or remove it");
+  }
+  return write_text_file(path, text, 0644);
 }
 
 }  // namespace
 
 int fine_tune(const Context& context, const FineTuneOptions& options) {
-  const std::string name = options.name.empty() ? default_name(options.data) : options.name;
-  if (options.task == "sequence_classification" && options.labels < 2) {
-    return report(context, Status::invalid("--labels", std::to_string(options.labels),
-                                           "must be given with --task sequence_classification: "
-                                           "how many classes there are"));
-  }
-  const std::string text = job_text(options, name);
+  const Result<Plan> plan = make_plan(context, options);
+  if (!plan) return report(context, plan.error());
+  const std::string text = job_text(options, *plan);
+  Result<JobFile> file = parse_job_file(text, "job file", fs::current_path().string(), {});
+  if (!file) return report(context, file.error());
+  const Result<proto::JobSpec> whole = check_job(*file);
+  if (!whole) return report(context, Status(whole.error()).with_line(0));
   if (options.dry_run) {
-    print(text);
+    if (context.json) {
+      print_json(*whole);
+    } else {
+      print(text);
+    }
     return kExitOk;
   }
-  const std::string path = options.file.empty() ? name + ".yaml" : options.file;
-  if (const auto old = read_text_file(path); old && *old != text) {
-    return report(context, Status::invalid("--file", path,
-                                           "must not exist with other content; name another file "
-                                           "or remove it"));
-  }
-  if (Status status = write_text_file(path, text, 0644); !status.ok()) {
-    return report(context, status);
-  }
-  if (!context.json) print("wrote " + path + "\n");
-  return finish(context, options, path);
+  const std::string path = options.file.empty() ? plan->name + ".yaml" : options.file;
+  if (Status status = write_job(path, text); !status.ok()) return report(context, status);
+  if (!context.json) tell(*plan, path);
+  SubmitOptions submission;
+  submission.wait = options.wait;
+  return submit_file(context, *file, submission);
 }
 
 }  // namespace weft::cli

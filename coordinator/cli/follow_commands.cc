@@ -1,9 +1,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cstdio>
-#include <map>
+#include <utility>
+#include <vector>
 
 #include "coordinator/cli/commands.h"
 #include "proto/json/message_json.h"
@@ -30,7 +30,12 @@ void print_metric(const Context& context, const proto::MetricRecord& record) {
   if (context.json) return print_json_line(record);
   std::string text = fmt::format("step {:>6}", record.step());
   if (!record.task().empty()) text += "  " + record.task();
-  const std::map<std::string, double> values(record.values().begin(), record.values().end());
+  std::vector<std::pair<std::string, double>> values(record.values().begin(),
+                                                     record.values().end());
+  const auto is_loss = [](const std::string& name) { return name.ends_with("loss"); };
+  std::sort(values.begin(), values.end(), [&](const auto& a, const auto& b) {
+    return std::pair(!is_loss(a.first), a.first) < std::pair(!is_loss(b.first), b.first);
+  });
   for (const auto& [name, value] : values) text += fmt::format("  {} {}", name, show_number(value));
   print(printable(text) + "\n");
   std::fflush(stdout);
@@ -71,15 +76,7 @@ Status print_pages(ApiClient& client, const std::string& path, const Show& show)
 
 Result<std::vector<int>> chosen_ranks(ApiClient& client, const FollowOptions& options) {
   if (options.rank == "launcher") return std::vector<int>{-1};
-  if (options.rank != "all" && !options.rank.empty()) {
-    int rank = -1;
-    const char* end = options.rank.data() + options.rank.size();
-    const auto [stop, error] = std::from_chars(options.rank.data(), end, rank);
-    if (error != std::errc() || stop != end || rank < 0) {
-      return fail(Status::invalid("--rank", options.rank, "must be a number, all or launcher"));
-    }
-    return std::vector<int>{rank};
-  }
+  if (options.rank != "all" && !options.rank.empty()) return std::vector{std::stoi(options.rank)};
   if (options.rank.empty()) return std::vector<int>{0};
   proto::LogSourceList list;
   WEFT_RETURN_IF_ERROR(client.get("jobs/" + encoded(options.job) + "/logs/sources", list));
@@ -163,7 +160,7 @@ int logs(const Context& context, const FollowOptions& options) {
   Result<ApiClient> client = ApiClient::connect(context.settings);
   if (!client) return report(context, client.error());
   if (options.follow && options.rank == "all") {
-    return report(context, Status::invalid("--rank", "all", "-f follows one rank at a time"));
+    return report_usage(context, Status::invalid("--rank", "all", "-f follows one rank"));
   }
   const auto ranks = chosen_ranks(*client, options);
   if (!ranks) return report(context, ranks.error());

@@ -63,13 +63,20 @@ Result<Generated> run(const Context& context, const GenerateOptions& options) {
   // An exported folder on this machine will do as well as a checkpoint's id.
   std::error_code error;
   std::string folder = options.checkpoint;
-  if (!fs::exists(folder + "/config.json", error)) {
+  if (folder.find('/') != std::string::npos || fs::is_directory(folder, error)) {
+    if (!fs::exists(folder + "/config.json", error)) {
+      return fail(Status::invalid("CHECKPOINT", folder,
+                                  "must be a checkpoint's id or an exported folder with "
+                                  "config.json"));
+    }
+  } else {
     WEFT_ASSIGN_OR_RETURN(folder, cached_export(context, options));
   }
   WEFT_ASSIGN_OR_RETURN(Rank rank, make_rank());
-  WEFT_ASSIGN_OR_RETURN(LoadedModel model, load_hf_folder(rank, folder));
+  Result<LoadedModel> model = load_hf_folder(rank, folder);
+  if (!model) return fail(local(model.error()));
   if (!context.json) print(options.prompt);
-  return weft::generate(rank, *model.trunk, *model.tokenizer, options.prompt, how,
+  return weft::generate(rank, *model->trunk, *model->tokenizer, options.prompt, how,
                         [&](std::string_view piece) {
                           if (!context.json) print(std::string(piece));
                           std::fflush(stdout);

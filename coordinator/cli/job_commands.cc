@@ -44,6 +44,8 @@ Status list_page(ApiClient& client, const ListOptions& options, const std::strin
 
 std::string job_table(const Context& context, const proto::JobPage& page) {
   Table table({"ID", "NAME", "KIND", "STATE", "ATTEMPT", "STEP", "LOSS", "AGE", "REASON"});
+  table.drop_first({2, 4, 7});
+  table.shrink(1);
   for (const size_t column : {4, 5, 6, 7}) table.align_right(column);
   const int64_t now = SystemClock().wall_ms();
   for (const proto::Job& job : page.jobs()) {
@@ -56,9 +58,21 @@ std::string job_table(const Context& context, const proto::JobPage& page) {
   return table.text(context.terminal);
 }
 
-void add_fact(std::string& out, const std::string& name, const std::string& value) {
-  if (!value.empty() && value != "-")
-    out += fmt::format("{:<11} {}\n", name + ":", printable(value));
+using Facts = std::vector<std::pair<std::string, std::string>>;
+
+void add_fact(Facts& out, const std::string& name, const std::string& value) {
+  if (!value.empty() && value != "-") out.emplace_back(printable(name) + ":", printable(value));
+}
+
+std::string facts_text(const Facts& facts) {
+  int width = 0;
+  for (const auto& [name, value] : facts) width = std::max(width, display_width(name));
+  std::string out;
+  for (const auto& [name, value] : facts) {
+    const auto pad = static_cast<size_t>(width - display_width(name) + 1);
+    out += name + std::string(pad, ' ') + value + "\n";
+  }
+  return out;
 }
 
 std::string rank_table(const Context& context, const proto::Job& job) {
@@ -73,7 +87,7 @@ std::string rank_table(const Context& context, const proto::Job& job) {
 }
 
 std::string job_page(const Context& context, const proto::Job& job) {
-  std::string out;
+  Facts out;
   const proto::ParallelSpec& mesh = job.spec().parallel();
   add_fact(out, "job", job.id());
   add_fact(out, "name", job.name());
@@ -99,15 +113,14 @@ std::string job_page(const Context& context, const proto::Job& job) {
   add_fact(out, "resumed", job.resume_note());
   const std::map<std::string, double> results(job.results().begin(), job.results().end());
   for (const auto& [name, value] : results) add_fact(out, name, show_number(value));
-  return out + rank_table(context, job);
+  return facts_text(out) + rank_table(context, job);
 }
 
 }  // namespace
 
-Result<proto::Job> submit_file(const Context& context, ApiClient& client, JobFile& file,
-                               const std::string& idempotency_key) {
-  WEFT_ASSIGN_OR_RETURN([[maybe_unused]] const proto::JobSpec whole, check_job(file));
-  WEFT_ASSIGN_OR_RETURN([[maybe_unused]] const auto inputs, local_inputs(file));
+// Uploads what the checked job names and submits it.
+Result<proto::Job> send_job(const Context& context, ApiClient& client, JobFile& file,
+                            const std::string& idempotency_key) {
   ProgressLine line(context.json);
   Uploader uploader(client, [&line](int64_t done, int64_t all) {
     line.show(fmt::format("uploading {} {} of {}",
@@ -125,13 +138,17 @@ Result<proto::Job> submit_file(const Context& context, ApiClient& client, JobFil
 
 int submit(const Context& context, const SubmitOptions& options) {
   Result<JobFile> file = read_job_file(options.file, options.sets);
-  if (!file) return report(context, file.error());
-  if (const auto whole = check_job(*file); !whole) return report(context, whole.error());
+  return file ? submit_file(context, *file, options) : report(context, file.error());
+}
+
+int submit_file(const Context& context, JobFile& file, const SubmitOptions& options) {
+  if (const auto whole = check_job(file); !whole) return report(context, whole.error());
+  if (const auto inputs = local_inputs(file); !inputs) return report(context, inputs.error());
   Result<ApiClient> client = ApiClient::connect(context.settings);
   if (!client) return report(context, client.error());
   const std::string key =
       options.idempotency_key.empty() ? "weft-" + random_hex(16) : options.idempotency_key;
-  const Result<proto::Job> job = submit_file(context, *client, *file, key);
+  const Result<proto::Job> job = send_job(context, *client, file, key);
   if (!job) return report(context, job.error());
   if (options.wait) {
     if (!context.json) print(fmt::format("{} is {}\n", job->id(), state_name(job->state())));
@@ -234,8 +251,8 @@ int remove_jobs(const Context& context, const std::vector<std::string>& jobs) {
     const Status status = client->send("DELETE", "jobs/" + encoded(id), nullptr, nullptr);
     if (!status.ok()) {
       exit = report(context, status);
-    } else if (!context.json) {
-      print(id + " is deleted\n");
+    } else {
+      tell_deleted(context, id);
     }
   }
   return exit;

@@ -82,18 +82,12 @@ std::unique_ptr<InputFiles> local_files(const JobFile& file, const std::string& 
 
 }  // namespace
 
-Result<JobFile> read_job_file(const std::string& path, const std::vector<std::string>& sets) {
+Result<JobFile> parse_job_file(const std::string& text, const std::string& name,
+                               const std::string& folder, const std::vector<std::string>& sets) {
   JobFile file;
-  std::string text;
-  if (path == "-") {
-    text.assign(std::istreambuf_iterator<char>(std::cin), {});
-    file.folder = fs::current_path().string();
-  } else {
-    WEFT_ASSIGN_OR_RETURN(text, read_text_file(path));
-    file.folder = fs::absolute(path).parent_path().string();
-  }
+  file.folder = folder;
   if (Status status = read_yaml(text, file.spec, &file.lines); !status.ok()) {
-    return fail(status.with_prefix(path == "-" ? "job file: " : path + ": "));
+    return fail(status.with_prefix(name));
   }
   for (const std::string& set : sets) {
     const size_t equals = set.find('=');
@@ -103,6 +97,15 @@ Result<JobFile> read_job_file(const std::string& path, const std::vector<std::st
     WEFT_RETURN_IF_ERROR(set_path(file.spec, set.substr(0, equals), set.substr(equals + 1)));
   }
   return file;
+}
+
+Result<JobFile> read_job_file(const std::string& path, const std::vector<std::string>& sets) {
+  if (path == "-") {
+    const std::string text(std::istreambuf_iterator<char>(std::cin), {});
+    return parse_job_file(text, "job file", fs::current_path().string(), sets);
+  }
+  WEFT_ASSIGN_OR_RETURN(const std::string text, read_text_file(path));
+  return parse_job_file(text, path, fs::absolute(path).parent_path().string(), sets);
 }
 
 Result<proto::JobSpec> check_job(const JobFile& file) {

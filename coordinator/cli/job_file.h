@@ -19,6 +19,9 @@ struct JobFile {
 };
 
 // `path` "-": standard input, whose paths start from the working directory. Errors carry the line.
+// parse_job_file: the same of a text; `name` stands in front of errors.
+Result<JobFile> parse_job_file(const std::string& text, const std::string& name,
+                               const std::string& folder, const std::vector<std::string>& sets);
 Result<JobFile> read_job_file(const std::string& path, const std::vector<std::string>& sets);
 
 // The whole job with its defaults, as the coordinator would store it, or what is wrong with it. A

@@ -8,6 +8,7 @@
 
 #include "coordinator/cli/commands.h"
 #include "coordinator/cli/local_cluster.h"
+#include "proto/json/writer.h"
 
 namespace weft::cli {
 namespace {
@@ -102,7 +103,11 @@ int join(const Context& context, const JoinOptions& options) {
   std::string name;
   const Status status = start_joined(context, options, name);
   if (!status.ok()) return report(context, status);
-  if (!context.json) {
+  if (context.json) {
+    JsonWriter out(2);
+    out.begin_object().key("node").string(name).key("coordinator").string(options.coordinator);
+    print(out.end_object().take() + "\n");
+  } else {
     print(
         fmt::format("{} joins {}; 'weft nodes' on the coordinator's machine shows it, 'weft "
                     "down' here stops it\n",

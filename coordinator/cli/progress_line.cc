@@ -5,21 +5,27 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <cstdlib>
+#include <string_view>
 
 #include "coordinator/cli/render.h"
 
 namespace weft::cli {
 
 ProgressLine::ProgressLine(bool quiet) : active_(!quiet && ::isatty(STDERR_FILENO) == 1) {
+  const char* type = std::getenv("TERM");
+  if (type == nullptr || std::string_view(type) == "dumb") active_ = false;  // cannot clear a line
+}
+
+int ProgressLine::columns() const {
   winsize size{};
-  if (active_ && ::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) {
-    columns_ = size.ws_col;
-  }
+  const bool known = ::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1;
+  return (known ? size.ws_col : 80) - 1;
 }
 
 void ProgressLine::show(const std::string& text) {
   if (!active_) return;
-  fmt::print(stderr, "\r\x1b[K{}", fit(printable(text), columns_ - 1));
+  fmt::print(stderr, "\r\x1b[K{}", fit(printable(text), columns()));
   std::fflush(stderr);
   shown_ = true;
 }

@@ -14,13 +14,13 @@ class ProgressLine {
   ProgressLine& operator=(const ProgressLine&) = delete;
 
   bool active() const { return active_; }
+  int columns() const;  // that a text may take now; a window may change its size
   void show(const std::string& text);
   void clear();
 
  private:
   bool active_ = false;
   bool shown_ = false;
-  int columns_ = 80;
 };
 
 }  // namespace weft::cli

@@ -15,6 +15,9 @@
 namespace weft::cli {
 namespace {
 
+constexpr int kLastMin = 20;  // columns of a table that is too wide
+constexpr int kShrunkMin = 10;
+
 // The next character of `text` and its width; `*bytes` is how many it takes.
 int next_width(std::string_view text, size_t* bytes) {
   utf8proc_int32_t code = 0;
@@ -93,30 +96,55 @@ bool Table::is_right(size_t column) const {
   return std::find(right_.begin(), right_.end(), column) != right_.end();
 }
 
-std::string Table::text(const Terminal& terminal) const {
-  std::vector<int> widths;
-  for (const std::string& title : titles_) widths.push_back(display_width(title));
-  for (const Row& row : rows_) {
-    for (size_t i = 0; i < widths.size(); ++i) {
-      widths[i] = std::max(widths[i], display_width(row.cells[i]));
+// What is shown of a table: its columns from left to right, each with its width.
+Table::Layout Table::layout(const Terminal& terminal) const {
+  Layout layout;
+  for (size_t i = 0; i < titles_.size(); ++i) {
+    layout.columns.push_back(i);
+    layout.widths.push_back(display_width(titles_[i]));
+    for (const Row& row : rows_) {
+      layout.widths[i] = std::max(layout.widths[i], display_width(row.cells[i]));
     }
   }
+  if (!terminal.is_terminal) return layout;
+  const auto excess = [&] {  // the last column may be cut down to 20
+    int total = -2;
+    for (const size_t i : layout.columns) {
+      const bool last = i == layout.columns.back();
+      total += (last ? std::min(layout.widths[i], kLastMin) : layout.widths[i]) + 2;
+    }
+    return total - terminal.columns;
+  };
+  for (const size_t column : droppable_) {
+    if (excess() > 0) std::erase(layout.columns, column);
+  }
+  if (excess() > 0 && shrinking_) {
+    int& width = layout.widths[*shrinking_];
+    width = std::max(std::min(width, kShrunkMin), width - excess());
+  }
   int before_last = 0;
-  for (size_t i = 0; i + 1 < widths.size(); ++i) before_last += widths[i] + 2;
-  const int last_max = std::max(20, terminal.columns - before_last);
+  for (const size_t i : layout.columns) {
+    if (i != layout.columns.back()) before_last += layout.widths[i] + 2;
+  }
+  int& last = layout.widths[layout.columns.back()];
+  last = std::min(last, std::max(kLastMin, terminal.columns - before_last));
+  return layout;
+}
+
+std::string Table::text(const Terminal& terminal) const {
+  const Layout shown = layout(terminal);
   std::string out;
   const auto line = [&](const std::vector<std::string>& cells, Color color, size_t column,
                         bool title) {
-    for (size_t i = 0; i < cells.size(); ++i) {
-      const bool last = i + 1 == cells.size();
-      const std::string cell = last && terminal.is_terminal ? fit(cells[i], last_max) : cells[i];
-      const auto pad = static_cast<size_t>(std::max(0, widths[i] - display_width(cell)));
-      const std::string shown =
+    for (const size_t i : shown.columns) {
+      const std::string cell = fit(cells[i], shown.widths[i]);
+      const auto pad = static_cast<size_t>(std::max(0, shown.widths[i] - display_width(cell)));
+      const std::string text =
           title || i == column ? colored(terminal, title ? Color::kBold : color, cell) : cell;
-      if (is_right(i)) out += std::string(pad, ' ');
-      out += shown;
-      if (!last) out += std::string((is_right(i) ? 0 : pad) + 2, ' ');
+      out += is_right(i) ? std::string(pad, ' ') + text : text + std::string(pad, ' ');
+      if (i != shown.columns.back()) out += "  ";
     }
+    while (out.ends_with(' ')) out.pop_back();
     out += "\n";
   };
   line(titles_, Color::kBold, 0, true);

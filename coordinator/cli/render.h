@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -37,7 +38,10 @@ class Table {
   void align_right(size_t column) { right_.push_back(column); }
   void add(std::vector<std::string> cells, Color color = Color::kNone, size_t colored_column = 0);
   bool empty() const { return rows_.empty(); }
-  // The last column is cut to the terminal's width; elsewhere nothing is.
+  // Where the terminal is too narrow these columns go, in this order; then this one is cut.
+  void drop_first(std::vector<size_t> columns) { droppable_ = std::move(columns); }
+  void shrink(size_t column) { shrinking_ = column; }
+  // The last column is cut to the terminal's width as well; without a terminal nothing is.
   std::string text(const Terminal& terminal) const;
 
  private:
@@ -46,9 +50,15 @@ class Table {
     Color color = Color::kNone;
     size_t colored_column = 0;
   };
+  struct Layout {
+    std::vector<size_t> columns;
+    std::vector<int> widths;  // of all columns
+  };
   bool is_right(size_t column) const;
+  Layout layout(const Terminal& terminal) const;
   std::vector<std::string> titles_;
-  std::vector<size_t> right_;
+  std::vector<size_t> right_, droppable_;
+  std::optional<size_t> shrinking_;
   std::vector<Row> rows_;
 };
 

@@ -21,7 +21,7 @@ constexpr int kDefaultPort = 7070;
 
 Status file_error(const std::string& path, const char* action) {
   const int error = errno;
-  return Status(error == ENOENT   ? Code::kNotFound
+  return Status(error == ENOENT   ? Code::kInvalidArgument
                 : error == ENOSPC ? Code::kResourceExhausted
                 : error == EACCES ? Code::kPermissionDenied
                                   : Code::kUnavailable,
@@ -49,13 +49,14 @@ Result<Endpoint> with_token(Endpoint endpoint, const std::string& file) {
   return endpoint;
 }
 
-Result<Endpoint> from_data(const std::string& data) {
+// `token_file` empty: the folder's own.
+Result<Endpoint> from_data(const std::string& data, const std::string& token_file) {
   WEFT_ASSIGN_OR_RETURN(const proto::LocalCluster cluster, read_local_cluster(data));
   Endpoint endpoint;
   if (cluster.address().empty()) return fail(Code::kNotFound, data + " has no coordinator");
   endpoint.host = cluster.address() == "0.0.0.0" ? "127.0.0.1" : cluster.address();
   endpoint.port = cluster.port();
-  return with_token(endpoint, data + "/token");
+  return with_token(endpoint, token_file.empty() ? data + "/token" : token_file);
 }
 
 struct ConfigFile {
@@ -145,7 +146,7 @@ Result<Endpoint> find_endpoint(const Settings& settings) {
   }
   const std::string data = data_folder(settings);
   if (server.empty()) {
-    Result<Endpoint> endpoint = from_data(data);
+    Result<Endpoint> endpoint = from_data(data, token);
     if (endpoint || endpoint.error().code() != Code::kNotFound) return endpoint;
     return fail(Status(Code::kUnavailable,
                        fmt::format("no coordinator known: {} has no cluster; 'weft up' starts one "
@@ -157,6 +158,9 @@ Result<Endpoint> find_endpoint(const Settings& settings) {
 }
 
 Result<proto::LocalCluster> read_local_cluster(const std::string& data) {
+  if (::access((data + "/cluster.json").c_str(), F_OK) != 0 && errno != EACCES) {
+    return fail(Code::kNotFound, data + " has no cluster");
+  }
   WEFT_ASSIGN_OR_RETURN(const std::string text, read_text_file(data + "/cluster.json"));
   proto::LocalCluster cluster;
   if (Status status = read_json(text, cluster); !status.ok()) {

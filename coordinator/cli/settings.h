@@ -36,6 +36,7 @@ Result<Endpoint> find_endpoint(const Settings& settings);
 // cluster.json of a data folder, written by `weft up`; not_found where there is none.
 Result<proto::LocalCluster> read_local_cluster(const std::string& data);
 
+// A file that is missing is kInvalidArgument.
 Result<std::string> read_text_file(const std::string& path, size_t bytes_max = size_t{16} << 20);
 // Replaces the file as a whole; synced.
 Status write_text_file(const std::string& path, const std::string& text, unsigned mode);

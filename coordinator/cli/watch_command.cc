@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "coordinator/cli/commands.h"
+#include "coordinator/cli/job_progress.h"
 #include "coordinator/cli/progress_line.h"
 
 namespace weft::cli {
@@ -14,28 +15,18 @@ constexpr auto kPoll = std::chrono::milliseconds(250);
 constexpr auto kPlainLineEvery = std::chrono::seconds(5);
 constexpr int kFailuresMax = 240;  // polls without an answer: about a minute
 
-std::string progress_text(const proto::Job& job, bool with_bar) {
-  const double fraction =
-      job.steps() > 0 ? static_cast<double>(job.step()) / static_cast<double>(job.steps()) : 0;
-  std::string text = fmt::format("{} {}", job.id(), state_name(job.state()));
-  if (with_bar) text += " " + bar(fraction, 24);
-  text += fmt::format(" step {}/{}", job.step(), job.steps());
-  if (job.has_loss()) text += " loss " + show_number(job.loss());
-  if (job.state() == proto::JOB_STATE_RUNNING) {
-    if (job.has_tokens_per_second()) {
-      text += fmt::format(" {} tokens/s", show_number(job.tokens_per_second()));
-    }
-    if (job.has_seconds_left()) text += fmt::format(" {} left", show_seconds(job.seconds_left()));
-  }
-  if (!job.reason().empty()) text += " (" + job.reason() + ")";
-  return printable(text);
+std::string colored_state(const Context& context, const proto::Job& job) {
+  std::string text = progress_text(job);
+  const std::string state = state_name(job.state());
+  const size_t at = job.id().size() + 1;
+  return text.replace(at, state.size(), colored(context.terminal, state_color(job.state()), state));
 }
 
 }  // namespace
 
 int wait_for_job(const Context& context, ApiClient& client, const std::string& id, bool quiet) {
   using Clock = std::chrono::steady_clock;
-  ProgressLine line(quiet || context.json);
+  ProgressLine line(quiet || context.json || !context.terminal.is_terminal);
   std::string last_state;
   int64_t last_step = -1;
   int failures = 0;
@@ -60,12 +51,12 @@ int wait_for_job(const Context& context, ApiClient& client, const std::string& i
     const bool due = job->step() != last_step && Clock::now() - last_line > kPlainLineEvery;
     if (context.json && !quiet && (news || due)) print_json_line(*job);
     if (!context.json && !quiet) {
-      if (news || stopped || (due && !line.active())) {
+      if (news || (due && !line.active())) {
         line.clear();
-        print(progress_text(*job, false) + "\n");
+        print(colored_state(context, *job) + "\n");
         std::fflush(stdout);
       }
-      if (!stopped) line.show(progress_text(*job, true));
+      if (!stopped) line.show(progress_bar(*job, line.columns()));
     }
     if (news || due) {
       last_state = state;

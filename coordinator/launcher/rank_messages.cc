@@ -133,6 +133,7 @@ Status on_finished(JobEdit& edit, const proto::TrainingFinished& finished, int64
   proto::Job& job = edit.job;
   job.set_step(finished.step());
   job.clear_seconds_left();
+  job.clear_tokens_per_second();
   for (const auto& [name, value] : finished.results()) (*job.mutable_results())[name] = value;
   const std::string& outcome = finished.outcome();
   proto::JobState state = proto::JOB_STATE_FAILED;

@@ -46,6 +46,7 @@ Status Status::invalid(std::string field, std::string value, std::string rule) {
 
 Status Status::with_prefix(std::string_view prefix) const {
   Status status = *this;
+  if (prefix.ends_with(": ")) prefix.remove_suffix(2);  // callers that brought their own
   status.message_ = std::string(prefix) + ": " + message_;
   return status;
 }

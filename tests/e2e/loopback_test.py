@@ -89,6 +89,20 @@ class LoopbackTest(unittest.TestCase):
         self.assertIn("a text", text.stdout)
         self.assertEqual(self.cluster.weft("submit", "-f", self.inputs / "job.yaml", "--set",
                                            "training.steps=3", "--wait").returncode, 0)
+        self.fine_tune(out)
+
+    def fine_tune(self, model):
+        """What the command derives fits the model and the data, and the job trains."""
+        rows = self.cluster.folder / "rows.jsonl"
+        rows.write_text("".join(json.dumps({"text": f"row {i}", "label": f"class {i % 3}"}) + "\n"
+                                for i in range(12)))
+        done = json.loads(self.cluster.weft(
+            "fine-tune", model, rows, "--steps", 3, "--batch-size", 4, "--file",
+            self.cluster.folder / "tune.yaml", "--wait", "--json").stdout)
+        self.assertEqual((done["state"], done["step"], done["steps"]), ("succeeded", 3, 3))
+        positions = json.loads((model / "config.json").read_text())["n_positions"]
+        self.assertEqual(done["spec"]["training"]["sequence_length"], min(positions, 128))
+        self.assertEqual(done["spec"]["tasks"][0]["labels"], 3)
 
     def test_pause_and_resume_give_the_same_curve(self):
         whole = self.whole_curve(800)
@@ -141,8 +155,10 @@ class LoopbackTest(unittest.TestCase):
     def test_down_and_up_go_on_with_the_job(self):
         job = self.submit(4000, 20)
         self.cluster.wait_step(job, 30)
-        told = self.cluster.down()
-        self.assertIn(job, told.stdout)
+        told = json.loads(self.cluster.down("--json").stdout)
+        self.assertTrue(told["stopped"])
+        self.assertEqual([stopped["id"] for stopped in told["jobs"]], [job])
+        self.assertIn("the next 'weft up' goes on from ckpt-", told["jobs"][0]["fate"])
         self.assertEqual(self.cluster.pids("weft-agent"), [])
         self.cluster.up()
         self.cluster.wait_step(job, 60)

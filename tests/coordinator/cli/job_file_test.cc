@@ -119,7 +119,7 @@ TEST_F(JobFileTest, ErrorsCarryFieldAndLine) {
   ASSERT_FALSE(checked.has_value());
   EXPECT_EQ(checked.error().field(), "priority");
   EXPECT_EQ(checked.error().line(), 9);
-  EXPECT_EQ(read_job_file(folder_ + "/absent.yaml", {}).error().code(), Code::kNotFound);
+  EXPECT_EQ(read_job_file(folder_ + "/absent.yaml", {}).error().code(), Code::kInvalidArgument);
 }
 
 TEST(Examples, AreValid) {

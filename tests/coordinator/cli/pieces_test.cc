@@ -71,6 +71,11 @@ TEST_F(FolderTest, TheDataFolderNamesServerAndToken) {
   EXPECT_EQ(found->host, "127.0.0.1");
   EXPECT_EQ(found->port, 1234);
   EXPECT_EQ(found->token, "secret-of-the-cluster");
+  settings.token_file = folder_ + "/other";
+  EXPECT_FALSE(find_endpoint(settings).has_value());  // what is named is used, or nothing
+  ASSERT_TRUE(write_text_file(settings.token_file, "another-token\n", 0600).ok());
+  EXPECT_EQ(find_endpoint(settings)->token, "another-token");
+  settings.token_file.clear();
   settings.server = "elsewhere:77";
   EXPECT_EQ(find_endpoint(settings)->host, "elsewhere");
 }
@@ -101,14 +106,22 @@ TEST_F(FolderTest, TailsAndPorts) {
 
 TEST(Encoding, PathsAndQueries) { EXPECT_EQ(encoded("a/b c%\xc3\xa4~"), "a%2Fb%20c%25%C3%A4~"); }
 
-TEST(Completion, NamesEveryCommand) {
-  const std::vector<CommandWords> words = {{"submit", "It's for jobs", {"--file", "--wait"}}};
+TEST(Completion, NamesCommandsOptionsAndChoices) {
+  const std::vector<CommandWords> words = {{"", "", {{"--data", "", "Folder", true, {}}}, {}},
+                                           {"submit",
+                                            "It's for jobs",
+                                            {{"--file", "-f", "A file", true, {}},
+                                             {"--wait", "", "Wait", false, {}},
+                                             {"--kind", "", "Which", true, {"one", "two"}}},
+                                            {{"WHAT", "", "Positional", true, {"this", "that"}}}}};
   for (const char* shell : {"bash", "zsh", "fish"}) {
     const std::string script = completion_script(shell, words);
-    EXPECT_NE(script.find("submit"), std::string::npos) << shell;
-    EXPECT_NE(script.find("wait"), std::string::npos) << shell;
+    for (const char* part : {"submit", "file", "wait", "one two", "this that", "data"}) {
+      EXPECT_NE(script.find(part), std::string::npos) << shell << " " << part;
+    }
   }
   EXPECT_NE(completion_script("fish", words).find("'It'\\''s for jobs'"), std::string::npos);
+  EXPECT_NE(completion_script("zsh", words).find("'submit:It'\\''s for jobs'"), std::string::npos);
 }
 
 }  // namespace

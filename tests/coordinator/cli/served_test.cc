@@ -1,70 +1,11 @@
 // The program's commands against a real service: what they print and how they exit.
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
+#include <algorithm>
 #include <thread>
 
-#include "coordinator/cli/exit_codes.h"
-#include "coordinator/cli/options.h"
-#include "tests/coordinator/api/served.h"
+#include "tests/coordinator/cli/served_cli.h"
 
 namespace weft::cli {
 namespace {
-
-namespace fs = std::filesystem;
-using testing::HasSubstr;
-
-class ServedCli : public testing::Test {
- protected:
-  void SetUp() override {
-    std::string name = testing::TempDir() + "weft-served-XXXXXX";
-    folder_ = ::mkdtemp(name.data());
-    ::setenv("HOME", folder_.c_str(), 1);
-    ::setenv("WEFT_SERVER", ("127.0.0.1:" + std::to_string(served_.server->port())).c_str(), 1);
-    ::setenv("WEFT_TOKEN_FILE", (folder_ + "/token").c_str(), 1);
-    write("token", served_.token + "\n");
-    write("text.txt", std::string(5 << 20, 't') + "end");
-    write("job.yaml",
-          "name: small\nkind: pretrain\n"
-          "model: {family: gpt2, config: {n_layer: 1, n_head: 2, n_embd: 8, n_positions: 16, "
-          "vocab_size: 257}}\n"
-          "tokenizer: {type: byte}\ntasks: [{type: causal_lm, data: {train: text.txt}}]\n"
-          "training: {steps: 10, sequence_length: 16}\n");
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-  void write(const std::string& name, const std::string& text) {
-    std::ofstream(folder_ + "/" + name) << text;
-  }
-
-  struct Outcome {
-    int exit = 0;
-    std::string out, err;
-  };
-  Outcome weft(std::vector<std::string> arguments) {
-    arguments.insert(arguments.begin(), "weft");
-    std::vector<char*> argv;
-    for (std::string& argument : arguments) argv.push_back(argument.data());
-    testing::internal::CaptureStdout();
-    testing::internal::CaptureStderr();
-    Outcome outcome;
-    outcome.exit = run(static_cast<int>(argv.size()), argv.data());
-    outcome.out = testing::internal::GetCapturedStdout();
-    outcome.err = testing::internal::GetCapturedStderr();
-    return outcome;
-  }
-  std::string submit() {
-    const Outcome done = weft({"submit", "-f", folder_ + "/job.yaml", "--json"});
-    EXPECT_EQ(done.exit, 0) << done.err;
-    const size_t at = done.out.find("\"id\": \"") + 7;
-    return done.out.substr(at, done.out.find('"', at) - at);
-  }
-
-  std::string folder_;
-  api::Served served_;
-};
 
 TEST_F(ServedCli, SubmitUploadsAndTheJobIsListedAndShown) {
   const std::string id = submit();
@@ -109,7 +50,9 @@ TEST_F(ServedCli, ErrorsNameFieldValueRuleAndLine) {
   for (const char* part : {"priority", "high", "3"}) EXPECT_THAT(bad.err, HasSubstr(part));
   const Outcome json = weft({"submit", "--json", "-f", folder_ + "/bad.yaml"});
   EXPECT_THAT(json.err, HasSubstr("\"field\":\"priority\""));
-  EXPECT_THAT(weft({"ls", "--state", "queud"}).err, HasSubstr("queued"));
+  const Outcome misspelt = weft({"ls", "--state", "queud"});
+  EXPECT_THAT(misspelt.err, HasSubstr("queued"));
+  EXPECT_EQ(misspelt.exit, kExitUsage);
   const Outcome valid = weft({"validate", "-f", folder_ + "/job.yaml"});
   EXPECT_EQ(valid.exit, kExitOk) << valid.err;
   write("token", "another-token-of-someone\n");
@@ -128,37 +71,20 @@ TEST_F(ServedCli, RecordsArePrintedAndFollowed) {
   EXPECT_THAT(metrics.out, HasSubstr("step   1500  loss 1.5"));
   EXPECT_EQ(weft({"logs", id}).out, "line 1\nline 2\n");
   EXPECT_EQ(weft({"logs", id, "--rank", "all"}).out, "line 1\nline 2\n");
-  EXPECT_EQ(weft({"logs", id, "--rank", "x"}).exit, kExitError);
+  EXPECT_EQ(weft({"logs", id, "--rank", "x"}).exit, kExitUsage);
+  EXPECT_EQ(weft({"logs", id, "-f", "--rank", "all"}).exit, kExitUsage);
   served_.set_state(id, proto::JOB_STATE_SUCCEEDED);
   const Outcome followed = weft({"metrics", id, "-f", "--json"});
   EXPECT_EQ(followed.exit, 0);
   EXPECT_EQ(std::count(followed.out.begin(), followed.out.end(), '\n'), 1500);
   EXPECT_EQ(weft({"logs", id, "-f"}).out, "line 1\nline 2");
-  EXPECT_EQ(weft({"rm", id}).exit, 0);
+  EXPECT_EQ(weft({"rm", id, "--json"}).out, "{\"id\":\"" + id + "\",\"deleted\":true}\n");
   EXPECT_EQ(weft({"show", id}).exit, kExitNotFound);
 }
 
 TEST_F(ServedCli, ExportIsWholeOrNotThere) {
   const std::string id = submit();
-  ASSERT_TRUE(served_.store->edit_job(id, [&](JobEdit& edit) {
-    edit.checkpoints.emplace_back();
-    proto::CheckpointManifest& manifest = edit.checkpoints.back();
-    manifest.set_id("ckpt-1");
-    manifest.set_job(id);
-    manifest.set_family("gpt2");
-    *manifest.mutable_config() = edit.job.spec().model().config();
-    *manifest.add_tasks() = edit.job.spec().tasks(0);
-    proto::TensorEntry& tensor = *manifest.add_tensors();
-    tensor.set_name("transformer.ln_f.bias");
-    tensor.set_role(proto::TENSOR_ROLE_WEIGHT);
-    tensor.set_dtype("F32");
-    tensor.add_shape(8);
-    proto::Tile& tile = *tensor.add_tiles();
-    tile.set_length(8);
-    tile.add_chunks()->set_hash(sha256_hex(std::string(32, 'w')));
-    tile.mutable_chunks(0)->set_size(32);
-    return Status();
-  }));
+  add_checkpoint(id, "ckpt-1");
   EXPECT_THAT(weft({"checkpoints", id}).out, HasSubstr("ckpt-1"));
   EXPECT_THAT(weft({"checkpoints"}).out, HasSubstr("ckpt-1"));
   const std::string target = folder_ + "/out";
@@ -180,19 +106,6 @@ TEST_F(ServedCli, ExportIsWholeOrNotThere) {
     left_over += entry.path().filename().string().starts_with(".") ? 1 : 0;
   }
   EXPECT_EQ(left_over, 0);
-}
-
-TEST_F(ServedCli, FineTuneWritesAJobFileThatIsValid) {
-  write("rows.jsonl", "{\"text\":\"a\",\"label\":0}\n");
-  const Outcome printed = weft({"fine-tune", "ckpt-9", folder_ + "/rows.jsonl", "--dry-run",
-                                "--task", "sequence_classification", "--labels", "2"});
-  EXPECT_EQ(printed.exit, 0) << printed.err;
-  write("tune.yaml", printed.out);
-  EXPECT_EQ(weft({"validate", "-f", folder_ + "/tune.yaml"}).exit, 0);
-  EXPECT_EQ(weft({"fine-tune", "ckpt-9", folder_ + "/rows.jsonl", "--dry-run", "--task",
-                  "sequence_classification"})
-                .exit,
-            kExitError);
 }
 
 }  // namespace

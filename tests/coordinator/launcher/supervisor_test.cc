@@ -54,6 +54,8 @@ TEST_F(SupervisorTest, TrainsReportsAndSucceeds) {
   a.take(proto::NodeFrame::kRankReply);
   finish(a, id, 1, 3, "succeeded");
   EXPECT_EQ(job(id).state(), proto::JOB_STATE_SUCCEEDED);
+  EXPECT_FALSE(job(id).has_tokens_per_second());
+  EXPECT_FALSE(job(id).has_seconds_left());
   const auto replies = a.take(proto::NodeFrame::kRankReply);
   ASSERT_EQ(replies.size(), 1u);
   EXPECT_EQ(replies[0].rank_reply().reply().sequence(), 3u);

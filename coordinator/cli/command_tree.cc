@@ -1,0 +1,378 @@
+#include "coordinator/cli/command_tree.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <string_view>
+
+#include "coordinator/cli/usage.h"
+
+namespace weft::cli {
+namespace {
+
+constexpr const char* kVersion = "0.1.0";
+
+// "--limit N in [1 - 1000] = 100", "--kind KIND {pretrain,...}", "JOB... required".
+class HelpFormatter final : public CLI::Formatter {
+ public:
+  std::string make_option_opts(const CLI::Option* option) const override {
+    if (option->get_items_expected_max() == 0) return "";
+    std::string type = option->get_type_name();
+    for (const auto& [from, to] : {std::pair<const char*, const char*>{":INT in", " in"},
+                                   {":FLOAT in", " in"},
+                                   {":{", " {"}}) {
+      if (const size_t at = type.find(from); at != std::string::npos) {
+        type.replace(at, std::string_view(from).size(), to);
+      }
+    }
+    while (type.starts_with(' ')) type.erase(0, 1);
+    const bool many = option->get_expected_max() > 1 && option->get_positional();
+    std::string out = many ? "..." : "";
+    if (!type.empty()) out += " " + type;
+    if (!option->get_default_str().empty()) out += " = " + option->get_default_str();
+    return out + (option->get_required() ? " (required)" : "");
+  }
+};
+
+CLI::App* add(CLI::App& app, Parsed& p, const std::string& name, const std::string& help,
+              std::function<int()> command) {
+  CLI::App* made = app.add_subcommand(name, help);
+  made->fallthrough();  // --json and the like may stand behind the command
+  made->callback([&p, command = std::move(command)] { p.command = command; });
+  return made;
+}
+
+CLI::Option* add_job(CLI::App* app, std::string& job) {
+  return app->add_option("JOB", job, "Id of the job")->type_name("")->required()->check(id());
+}
+
+CLI::Option* add_checkpoint(CLI::App* app, std::string& checkpoint, const char* help) {
+  return app->add_option("CHECKPOINT", checkpoint, help)->type_name("")->required();
+}
+
+void add_submission(CLI::App* app, SubmitOptions& options) {
+  app->add_option("-f,--file", options.file, "Job file in YAML; -: standard input")
+      ->type_name("FILE")
+      ->required();
+  app->add_option("--set", options.sets, "Replaces one key, as in training.steps=100; repeatable")
+      ->type_name("KEY=VALUE")
+      ->allow_extra_args(false)
+      ->take_all()
+      ->check(key_and_value());
+}
+
+void add_job_commands(CLI::App& app, Parsed& p) {
+  CLI::App* submit_app =
+      add(app, p, "submit", "Submit a job file", [&p] { return submit(p.context, p.submit); });
+  add_submission(submit_app, p.submit);
+  submit_app->add_flag("--wait", p.submit.wait, "Wait for its end; the exit status is the job's");
+  submit_app
+      ->add_option("--idempotency-key", p.submit.idempotency_key,
+                   "The same key gives the same job; default: a new one")
+      ->type_name("KEY");
+
+  CLI::App* validate_app = add(app, p, "validate", "Check a job file without a server",
+                               [&p] { return validate(p.context, p.submit); });
+  add_submission(validate_app, p.submit);
+
+  CLI::App* list_app =
+      add(app, p, "ls", "List jobs, newest first", [&p] { return list_jobs(p.context, p.list); });
+  list_app->add_option("--state", p.list.state, "One or several states, separated by commas")
+      ->type_name("STATE")
+      ->check(job_states());
+  list_app->add_option("--name", p.list.name, "Exactly this name")->type_name("NAME");
+  list_app->add_option("--kind", p.list.kind, "Only jobs of this kind")
+      ->type_name("KIND")
+      ->check(CLI::IsMember({"pretrain", "fine_tune", "multi_task"}));
+  list_app->add_option("--label", p.list.labels, "Only jobs with this label; repeatable")
+      ->type_name("KEY=VALUE")
+      ->allow_extra_args(false)
+      ->take_all()
+      ->check(key_and_value());
+  list_app->add_option("--limit", p.list.limit, "Jobs to show")
+      ->type_name("N")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  list_app->add_flag("--all", p.list.all, "All of them");
+
+  add_job(add(app, p, "show", "A job, its ranks, and why it waits",
+              [&p] { return show_job(p.context, p.job); }),
+          p.job);
+
+  const auto jobs = [&](CLI::App* made) {
+    made->add_option("JOB", p.jobs, "Ids of jobs")->type_name("")->required()->check(id());
+  };
+  const auto action = [&](const char* name, const char* help) {
+    jobs(add(app, p, name, help, [&p, name] { return act(p.context, name, p.jobs); }));
+  };
+  action("cancel", "Write a last checkpoint and end the job");
+  action("pause", "Write a checkpoint and free the slots");
+  action("resume", "Queue a paused job again");
+  action("checkpoint", "Write a checkpoint and go on");
+  jobs(add(app, p, "rm", "Delete finished jobs with all that they left",
+           [&p] { return remove_jobs(p.context, p.jobs); }));
+
+  CLI::App* priority_app = add(app, p, "priority", "Change a job's priority",
+                               [&p] { return set_priority(p.context, p.job, p.priority); });
+  add_job(priority_app, p.job);
+  priority_app->add_option("PRIORITY", p.priority, "Higher starts first")
+      ->type_name("")
+      ->required()
+      ->check(CLI::Range(-1000, 1000));
+}
+
+void add_follow_commands(CLI::App& app, Parsed& p) {
+  CLI::App* watch_app =
+      add(app, p, "watch", "Follow a job to its end; the exit status is the job's",
+          [&p] { return watch(p.context, p.job); });
+  add_job(watch_app, p.job);
+  watch_app->footer(
+      "tokens/s is smoothed: the mean over about the last 20 seconds, evaluations included.\n"
+      "The time left is that of the steps left at the same speed.");
+
+  const auto common = [&](CLI::App* made) {
+    add_job(made, p.follow.job);
+    made->add_flag("-f,--follow", p.follow.follow, "Go on until the job is finished");
+    return made;
+  };
+  CLI::App* logs_app = common(
+      add(app, p, "logs", "What a job's ranks wrote", [&p] { return logs(p.context, p.follow); }));
+  logs_app->add_option("--rank", p.follow.rank, "Number, all, or launcher; default: 0")
+      ->type_name("RANK")
+      ->check(rank_choice());
+  logs_app->add_option("--attempt", p.follow.attempt, "Default: the current one")
+      ->type_name("N")
+      ->check(CLI::Range(0, 1 << 30).description(""));
+  common(add(app, p, "events", "What happened to a job",
+             [&p] { return events(p.context, p.follow); }));
+  CLI::App* metrics_app = common(add(app, p, "metrics", "Loss and other figures of its steps",
+                                     [&p] { return metrics(p.context, p.follow); }));
+  metrics_app->add_option("--task", p.follow.task, "Only this task's")->type_name("TASK");
+}
+
+void add_generate(CLI::App& app, Parsed& p) {
+  CLI::App* made = add(app, p, "generate", "Let a checkpoint's model write on",
+                       [&p] { return generate(p.context, p.generate); });
+  GenerateOptions& g = p.generate;
+  add_checkpoint(made, g.checkpoint, "Its id, or an exported folder");
+  made->add_option("--prompt", g.prompt, "The text to go on from")->type_name("TEXT");
+  made->add_option("--max-tokens", g.max_tokens, "Tokens to write")
+      ->type_name("N")
+      ->check(CLI::Range(1, 1000000))
+      ->capture_default_str();
+  made->add_option("--temperature", g.temperature, "0: always the likeliest token")
+      ->type_name("T")
+      ->check(CLI::Range(0.0, 100.0))
+      ->capture_default_str();
+  made->add_option("--top-k", g.top_k, "Only the k likeliest tokens; 0: all")
+      ->type_name("K")
+      ->check(CLI::Range(0, 1 << 30).description(""))
+      ->capture_default_str();
+  made->add_option("--seed", p.seed, "The same seed gives the same text; default: a random one")
+      ->type_name("N")
+      ->check(CLI::NonNegativeNumber.description(""))
+      ->each([&p](const std::string&) { p.generate.seed = 0; });
+  made->add_option("--task", g.task, "Whose head; default: the language model's")
+      ->type_name("TASK");
+}
+
+void add_checkpoint_commands(CLI::App& app, Parsed& p) {
+  add(app, p, "checkpoints", "List checkpoints", [&p] { return checkpoints(p.context, p.job); })
+      ->add_option("JOB", p.job, "Only this job's")
+      ->type_name("");
+  add_checkpoint(add(app, p, "rm-checkpoint", "Delete a checkpoint",
+                     [&p] { return remove_checkpoint(p.context, p.checkpoint); }),
+                 p.checkpoint, "Its id")
+      ->check(id());
+
+  CLI::App* export_app = add(app, p, "export", "Write a checkpoint as a Hugging Face folder",
+                             [&p] { return export_checkpoint(p.context, p.exported); });
+  add_checkpoint(export_app, p.exported.checkpoint, "Its id")->check(id());
+  export_app->add_option("--to", p.exported.folder, "A new or an empty folder")
+      ->type_name("FOLDER")
+      ->required();
+  export_app->add_option("--task", p.exported.task, "Whose head; default: the language model's")
+      ->type_name("TASK");
+  add_generate(app, p);
+}
+
+void add_fine_tune(CLI::App& app, Parsed& p) {
+  CLI::App* made = add(app, p, "fine-tune", "Write and submit a job that tunes a model on data",
+                       [&p] { return fine_tune(p.context, p.fine_tune); });
+  FineTuneOptions& o = p.fine_tune;
+  const auto count = [&](const char* name, int& into, const char* help) {
+    return made->add_option(name, into, help)
+        ->type_name("N")
+        ->check(CLI::Range(1, 1 << 30).description(""));
+  };
+  const auto text = [&](const char* name, std::string& into, const char* help, const char* type) {
+    return made->add_option(name, into, help)->type_name(type);
+  };
+  text("MODEL", o.model, "A checkpoint's id or a Hugging Face folder", "")->required();
+  text("DATA", o.data, "A text or JSONL file, or a folder of such files", "")->required();
+  text("--validation", o.validation, "Held-out data", "PATH");
+  text("--name", o.name, "Name of the job; default: from the data's", "NAME");
+  text("--task", o.task, "What it learns; default: classes where the first row has a label", "TASK")
+      ->check(CLI::IsMember({"causal_lm", "sequence_classification"}));
+  text("--text-key", o.text_key, "JSONL: the key that holds the text", "KEY")
+      ->capture_default_str();
+  text("--label-key", o.label_key, "JSONL: the key that holds the label", "KEY")
+      ->capture_default_str();
+  count("--labels", o.labels, "Classes; default: as many as the data has");
+  text("--tokenizer", o.tokenizer, "byte, or a tokenizer.json; default: the model's", "TOKENIZER");
+  count("--steps", o.steps, "Optimizer steps")->capture_default_str();
+  count("--batch-size", o.batch_size, "Sequences a step")->capture_default_str();
+  count("--sequence-length", o.sequence_length,
+        "Tokens a sequence; default: the model's positions, 128 at most");
+  made->add_option("--learning-rate", o.learning_rate, "Peak")
+      ->type_name("RATE")
+      ->check(CLI::PositiveNumber.description(""))
+      ->capture_default_str();
+  count("--slots", o.slots, "Ranks, tensor parallel")->capture_default_str();
+  text("--file", o.file, "Where to write the job file; default: NAME.yaml", "FILE");
+  made->add_flag("--dry-run", o.dry_run, "Print the job file only");
+  made->add_flag("--wait", o.wait, "Wait for its end; the exit status is the job's");
+}
+
+void add_up(CLI::App& app, Parsed& p) {
+  CLI::App* made = add(app, p, "up", "Start a coordinator and agents on this machine",
+                       [&p] { return up(p.context, p.up); });
+  const auto count = [&](const char* name, int& into, const char* help, int max) {
+    return made->add_option(name, into, help)->type_name("N")->check(CLI::Range(1, max));
+  };
+  count("--nodes", p.up.nodes, "Agents to start; default: as before, else 1", 64)
+      ->each([&p](const std::string&) { p.up.nodes_given = true; });
+  count("--slots-per-node", p.up.slots_per_node,
+        "Ranks that a node runs at once; default: as before, else 1", 1024)
+      ->each([&p](const std::string&) { p.up.slots_given = true; });
+  count("--port", p.up.port, "Of the REST API; default: as before, else 7070", 65535);
+  count("--agent-port", p.up.agent_port, "For agents; default: as before, else the next free one",
+        65535);
+  made->add_option("--address", p.up.address, "To listen on; default: as before, else 127.0.0.1")
+      ->type_name("IPV4")
+      ->check(ipv4_address());
+  made->add_option("--host-name", p.up.host_names,
+                   "A further name the API is reached by; repeatable")
+      ->type_name("NAME")
+      ->allow_extra_args(false)
+      ->take_all();
+}
+
+void add_cluster_commands(CLI::App& app, Parsed& p) {
+  add(app, p, "nodes", "List the nodes", [&p] { return nodes(p.context); });
+  add_up(app, p);
+  CLI::App* down_app = add(app, p, "down", "Stop what 'up' or 'join' started",
+                           [&p] { return down(p.context, p.now); });
+  down_app->add_flag("--now", p.now, "Without a last checkpoint of the running jobs");
+  down_app->footer(
+      "Running jobs write a checkpoint first and go on from it at the next 'weft up'; jobs that\n"
+      "wait or are paused stay so.");
+
+  CLI::App* join_app = add(app, p, "join", "Make this machine a node of a cluster",
+                           [&p] { return join(p.context, p.join); });
+  join_app->add_option("COORDINATOR", p.join.coordinator, "HOST[:PORT] for agents, default 7071")
+      ->type_name("")
+      ->required()
+      ->check(server_address());
+  join_app
+      ->add_option("--token", p.join.token,
+                   "Join token: a file, -: standard input, or the token itself")
+      ->type_name("TOKEN")
+      ->required();
+  join_app->add_option("--name", p.join.name, "Of this node; default: the machine's")
+      ->type_name("NAME");
+  join_app->add_option("--slots", p.join.slots, "Ranks it runs at once; default: its cores")
+      ->type_name("N")
+      ->check(CLI::Range(1, 1024));
+
+  add(app, p, "token", "Where the server and its token are", [&p] {
+    return token(p.context, p.join_token);
+  })->add_flag("--join", p.join_token, "Print the token that nodes join with");
+  add(app, p, "doctor", "Check what this machine lacks", [&p] { return doctor(p.context); });
+  add(app, p, "version", "Print the version", [&p] {
+    print(p.context.json ? fmt::format("{{\"version\": \"{}\"}}\n", kVersion)
+                         : fmt::format("weft {}\n", kVersion));
+    return kExitOk;
+  });
+  add(app, p, "completion", "Print a completion script for bash, zsh or fish",
+      [&p, &app] {
+        print(completion_script(p.shell, words_of(app)));
+        return kExitOk;
+      })
+      ->add_option("SHELL", p.shell, "Whose script")
+      ->type_name("")
+      ->required()
+      ->check(CLI::IsMember({"bash", "zsh", "fish"}));
+}
+
+void add_globals(CLI::App& app, Parsed& p) {
+  app.set_help_flag("-h,--help", "Print this help and exit");
+  app.set_version_flag("--version", fmt::format("weft {}", kVersion), "Print the version and exit");
+  app.add_option("--server", p.context.settings.server,
+                 "Of the coordinator; the port may be left out")
+      ->type_name("HOST:PORT")
+      ->check(server_address());
+  app.add_option("--token-file", p.context.settings.token_file, "File with the API's token")
+      ->type_name("FILE");
+  app.add_option("--data", p.context.settings.data, "Data folder of 'weft up'")
+      ->type_name("FOLDER");
+  app.add_flag("--json", p.context.json, "Answers and errors as JSON");
+  app.footer(
+      "The coordinator is looked for in --server, WEFT_SERVER, the data folder (--data or "
+      "WEFT_DATA),\n~/.config/weft/config.yaml (server, token_file), ~/.local/share/weft.\n"
+      "Exit status: 0 ok, 1 error, 2 usage, 100 the job failed, 101 not finished, 102 not found\n"
+      "(a job, checkpoint or the like; a file that is missing here is 1), 103 cancelled.\n"
+      "With --json an error is one line on standard error: {\"error\": {\"code\", \"message\", "
+      "\"field\",\n\"value\", \"rule\", \"line\", \"request_id\"}}, as the REST API answers it.");
+}
+
+// "{a,b}" of "TEXT:{a,b}".
+std::vector<std::string> choices_of(const CLI::Option& option) {
+  const std::string type = option.get_type_name();
+  const size_t start = type.find('{'), end = type.find('}');
+  if (start == std::string::npos || end == std::string::npos) return {};
+  return CLI::detail::split(type.substr(start + 1, end - start - 1), ',');
+}
+
+CommandWords words_of_one(const CLI::App& app) {
+  CommandWords words{app.get_name(), app.get_description(), {}, {}};
+  for (const CLI::Option* option : app.get_options()) {
+    OptionWords entry;
+    entry.help = option->get_description();
+    entry.takes_value = option->get_items_expected_max() > 0;
+    entry.choices = choices_of(*option);
+    if (option->get_positional()) {
+      entry.name = option->get_name();
+      words.positionals.push_back(std::move(entry));
+      continue;
+    }
+    entry.name = "--" + option->get_lnames().front();
+    if (!option->get_snames().empty()) entry.short_name = "-" + option->get_snames().front();
+    words.options.push_back(std::move(entry));
+  }
+  return words;
+}
+
+}  // namespace
+
+void add_commands(CLI::App& app, Parsed& parsed) {
+  app.formatter(std::make_shared<HelpFormatter>());  // before the commands, which inherit it
+  add_globals(app, parsed);
+  add_job_commands(app, parsed);
+  add_follow_commands(app, parsed);
+  add_checkpoint_commands(app, parsed);
+  add_fine_tune(app, parsed);
+  add_cluster_commands(app, parsed);
+}
+
+std::vector<CommandWords> words_of(const CLI::App& app) {
+  std::vector<CommandWords> words = {words_of_one(app)};
+  words.front().name.clear();
+  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) {
+    words.push_back(words_of_one(*command));
+  }
+  return words;
+}
+
+}  // namespace weft::cli

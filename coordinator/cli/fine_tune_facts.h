@@ -1,0 +1,41 @@
+// What `weft fine-tune` finds out about a model and about data before it writes a job: what nobody
+// should have to type, and what is wrong with them while it is cheap to tell.
+//
+// Thread safety: one thread. Ownership: values.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "coordinator/cli/api_client.h"
+#include "coordinator/cli/commands.h"
+
+namespace weft::cli {
+
+struct ModelFacts {
+  std::string from;  // as the job file names it: an id, or an absolute path
+  std::string family;
+  int64_t positions = 0, heads = 0, vocabulary = 0;
+  bool has_tokenizer = false;  // a tokenizer comes with it
+};
+
+// A checkpoint's id (asks the service: 102 where there is none) or a Hugging Face folder.
+Result<ModelFacts> find_model(const Context& context, const std::string& model);
+
+struct DataFacts {
+  std::string path;  // absolute
+  bool jsonl = false;
+  bool classes = false;   // what was looked for: each row has a label
+  int64_t documents = 0;  // rows or files
+  int64_t bytes = 0;      // of text
+  int64_t labels = 0;     // classes that occur; by number: the largest and one
+  bool named = false;     // labels are strings
+};
+
+// `options` has the keys and the task; an empty task is decided by the first row. Reads all of the
+// data. Errors name file, line and rule: neither text nor JSONL, both mixed in one folder, a row
+// without its keys, labels that are no classes.
+Result<DataFacts> find_data(const std::string& option, const std::string& path,
+                            const FineTuneOptions& options);
+
+}  // namespace weft::cli

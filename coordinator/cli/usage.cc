@@ -1,0 +1,113 @@
+#include "coordinator/cli/usage.h"
+
+#include <arpa/inet.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "coordinator/cli/render.h"
+#include "coordinator/cli/settings.h"
+#include "proto/json/names.h"
+
+namespace weft::cli {
+namespace {
+
+// A validator without a description: the type's name says it in the help.
+CLI::Validator form(std::function<std::string(std::string&)> check) {
+  return CLI::Validator(std::move(check), "");
+}
+
+std::vector<std::string> state_names() {
+  std::vector<std::string> names;
+  for (int state = proto::JOB_STATE_QUEUED; state <= proto::JOB_STATE_CANCELLED; ++state) {
+    names.push_back(state_name(static_cast<proto::JobState>(state)));
+  }
+  return names;
+}
+
+// Levenshtein's distance.
+size_t distance(const std::string& a, const std::string& b) {
+  std::vector<size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), size_t{0});
+  for (size_t i = 1; i <= a.size(); ++i) {
+    size_t diagonal = row[0];
+    row[0] = i;
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const size_t changed = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+      diagonal = row[j];
+      row[j] = std::min({row[j] + 1, row[j - 1] + 1, changed});
+    }
+  }
+  return row.back();
+}
+
+}  // namespace
+
+CLI::Validator id() {
+  return form([](std::string& text) {
+    if (!text.empty() && text.find('/') == std::string::npos) return std::string();
+    return fmt::format("'{}' must be an id, as 'weft ls' and 'weft checkpoints' print them",
+                       printable(text));
+  });
+}
+
+CLI::Validator key_and_value() {
+  return form([](std::string& text) {
+    const size_t equals = text.find('=');
+    const bool good = equals != std::string::npos && equals > 0;
+    return good ? std::string() : fmt::format("'{}' must be KEY=VALUE", printable(text));
+  });
+}
+
+CLI::Validator job_states() {
+  return form([](std::string& text) {
+    const std::vector<std::string> names = state_names();
+    for (const std::string& part : CLI::detail::split(text, ',')) {
+      if (std::find(names.begin(), names.end(), part) == names.end()) {
+        return fmt::format("'{}' must be one of {}", printable(part), fmt::join(names, ", "));
+      }
+    }
+    return std::string();
+  });
+}
+
+CLI::Validator rank_choice() {
+  return form([](std::string& text) {
+    const bool number = !text.empty() && text.size() < 9 &&
+                        text.find_first_not_of("0123456789") == std::string::npos;
+    if (number || text == "all" || text == "launcher") return std::string();
+    return fmt::format("'{}' must be a number, all or launcher", printable(text));
+  });
+}
+
+CLI::Validator ipv4_address() {
+  return form([](std::string& text) {
+    in_addr parsed{};
+    if (::inet_pton(AF_INET, text.c_str(), &parsed) == 1) return std::string();
+    return fmt::format("'{}' must be an IPv4 address of this machine", printable(text));
+  });
+}
+
+CLI::Validator server_address() {
+  return form([](std::string& text) {
+    const Result<Endpoint> parsed = parse_server(text);
+    if (parsed) return std::string();
+    return fmt::format("'{}' {}", printable(text), parsed.error().rule());
+  });
+}
+
+std::string nearest(const std::string& word, const std::vector<std::string>& words) {
+  std::string best;
+  size_t best_distance = word.size() / 3 + 1;  // more is another word
+  for (const std::string& candidate : words) {
+    const size_t d = distance(word, candidate);
+    if (d <= best_distance && (best.empty() || d < best_distance)) {
+      best = candidate;
+      best_distance = d;
+    }
+  }
+  return best;
+}
+
+}  // namespace weft::cli

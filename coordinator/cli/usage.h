@@ -1,0 +1,21 @@
+// The forms that values of options have, checked while the command line is parsed.
+// Thread safety: pure functions.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <string>
+#include <vector>
+
+namespace weft::cli {
+
+CLI::Validator id();              // of a job or checkpoint: not empty, no "/"
+CLI::Validator key_and_value();   // KEY=VALUE
+CLI::Validator job_states();      // states of jobs, separated by commas
+CLI::Validator rank_choice();     // a number, all or launcher
+CLI::Validator ipv4_address();    // a.b.c.d
+CLI::Validator server_address();  // HOST[:PORT], http:// in front or not
+
+// Of `words` the one that `word` is most likely a misspelling of; empty: none is near.
+std::string nearest(const std::string& word, const std::vector<std::string>& words);
+
+}  // namespace weft::cli

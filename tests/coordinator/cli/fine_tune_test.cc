@@ -1,0 +1,131 @@
+// What `weft fine-tune` derives from a model and from data, and what it refuses.
+#include "proto/json/message_json.h"
+#include "tests/coordinator/cli/served_cli.h"
+
+namespace weft::cli {
+namespace {
+
+class FineTune : public ServedCli {
+ protected:
+  void SetUp() override {
+    ServedCli::SetUp();
+    add_checkpoint(submit(), "ckpt-1");  // 16 positions, 2 heads
+    write("rows.jsonl",
+          "{\"text\":\"good\",\"label\":1}\n\n{\"text\":\"bad\",\"label\":0}\n"
+          "{\"text\":\"so\",\"label\":2}\n");
+    write("names.jsonl", "{\"text\":\"a\",\"label\":\"x\"}\n{\"text\":\"b\",\"label\":\"y\"}\n");
+    write("plain.jsonl", "{\"text\":\"a\"}\n{\"text\":\"b\"}\n");
+  }
+
+  // The job that would be submitted.
+  proto::JobSpec plan(std::vector<std::string> line) {
+    line.insert(line.begin(), "fine-tune");
+    line.insert(line.end(), {"--dry-run", "--json"});
+    const Outcome done = weft(line);
+    EXPECT_EQ(done.exit, kExitOk) << done.err;
+    proto::JobSpec spec;
+    const Status status = read_json(done.out, spec, {.lenient = true});
+    EXPECT_TRUE(status.ok()) << status.to_string();
+    return spec;
+  }
+  std::string refusal(std::vector<std::string> line) {
+    line.insert(line.begin(), "fine-tune");
+    line.push_back("--dry-run");
+    const Outcome done = weft(line);
+    EXPECT_EQ(done.exit, kExitError) << done.out;
+    return done.err;
+  }
+  std::string file(const std::string& name) { return folder_ + "/" + name; }
+};
+
+TEST_F(FineTune, TheSequenceLengthComesFromTheModel) {
+  EXPECT_EQ(plan({"ckpt-1", file("text.txt")}).training().sequence_length(), 16);
+  EXPECT_EQ(
+      plan({"ckpt-1", file("text.txt"), "--sequence-length", "8"}).training().sequence_length(), 8);
+  EXPECT_THAT(refusal({"ckpt-1", file("text.txt"), "--sequence-length", "17"}),
+              HasSubstr("16 positions"));
+  const std::string golden = WEFT_SOURCE_DIR "/tests/fixtures/golden/gpt2-causal/hf";
+  EXPECT_THAT(refusal({golden, file("text.txt"), "--sequence-length", "41"}),
+              HasSubstr("40 positions"));
+  EXPECT_THAT(refusal({golden, file("text.txt"), "--tokenizer", "byte"}), HasSubstr("vocab_size"));
+  EXPECT_THAT(refusal({golden, file("text.txt")}), HasSubstr("has no tokenizer.json"));
+}
+
+TEST_F(FineTune, TaskAndLabelsComeFromTheData) {
+  const proto::JobSpec text = plan({"ckpt-1", file("text.txt")});
+  EXPECT_EQ(text.tasks(0).type(), proto::TASK_TYPE_CAUSAL_LM);
+  EXPECT_EQ(text.tasks(0).data().format(), proto::DATA_FORMAT_TEXT);
+  const proto::JobSpec rows =
+      plan({"ckpt-1", file("rows.jsonl"), "--validation", file("rows.jsonl")});
+  EXPECT_EQ(rows.tasks(0).type(), proto::TASK_TYPE_SEQUENCE_CLASSIFICATION);
+  EXPECT_EQ(rows.tasks(0).labels(), 3);
+  EXPECT_EQ(rows.training().evaluate_every(), 20);
+  EXPECT_EQ(plan({"ckpt-1", file("rows.jsonl"), "--labels", "5"}).tasks(0).labels(), 5);
+  EXPECT_EQ(plan({"ckpt-1", file("names.jsonl")}).tasks(0).labels(), 2);
+  const proto::JobSpec lines = plan({"ckpt-1", file("plain.jsonl")});
+  EXPECT_EQ(lines.tasks(0).type(), proto::TASK_TYPE_CAUSAL_LM);
+  EXPECT_EQ(lines.tasks(0).data().format(), proto::DATA_FORMAT_JSONL);
+  EXPECT_EQ(plan({"ckpt-1", file("rows.jsonl"), "--task", "causal_lm"}).tasks(0).type(),
+            proto::TASK_TYPE_CAUSAL_LM);
+  write("keys.jsonl", "{\"sentence\":\"a\",\"class\":0}\n{\"sentence\":\"b\",\"class\":1}\n");
+  const proto::JobSpec keys =
+      plan({"ckpt-1", file("keys.jsonl"), "--text-key", "sentence", "--label-key", "class"});
+  EXPECT_EQ(keys.tasks(0).labels(), 2);
+  EXPECT_EQ(keys.tasks(0).data().text(), "sentence");
+  EXPECT_EQ(keys.tasks(0).data().label(), "class");
+}
+
+TEST_F(FineTune, WhatIsWrongWithTheDataIsToldByFileLineAndRule) {
+  write("array.json", "[{\"text\":\"a\"}]\n");
+  write("bad.jsonl", "{\"text\":\"a\",\"label\":0}\n{\"text\":\"b\"}\n");
+  write("one.jsonl", "{\"text\":\"a\",\"label\":0}\n");
+  write("below.jsonl", "{\"text\":\"a\",\"label\":-1}\n");
+  write("keys.jsonl", "{\"sentence\":\"a\",\"class\":0}\n");
+  write("zeros.txt", std::string("PK\0\0x", 5));
+  write("empty.txt", "");
+  fs::create_directories(folder_ + "/mixed");
+  write("mixed/a.txt", "a");
+  write("mixed/b.jsonl", "{\"text\":\"a\"}\n");
+  const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
+      {{file("array.json")}, "line 1: each line must be one JSON object"},
+      {{file("bad.jsonl")}, "bad.jsonl line 2"},
+      {{file("one.jsonl")}, "at least two classes"},
+      {{file("below.jsonl")}, "must not be below 0"},
+      {{file("keys.jsonl")}, "no key 'text' but sentence, class; --text-key"},
+      {{file("zeros.txt")}, "zero bytes"},
+      {{file("empty.txt")}, "must hold some text"},
+      {{file("mixed")}, "not both"},
+      {{file("text.txt"), "--task", "sequence_classification"}, "must be JSONL"},
+      {{file("text.txt"), "--labels", "3"}, "the data is text"},
+      {{file("rows.jsonl"), "--labels", "2"}, "the data has 3 classes"},
+      {{file("rows.jsonl"), "--validation", file("plain.jsonl")}, "no key 'label'"},
+      {{file("text.txt"), "--slots", "3"}, "2 attention heads"},
+      {{file("text.txt"), "--tokenizer", file("none")}, "must be byte or a tokenizer.json"},
+      {{file("text.txt"), "--name", "a/b"}, "name"},
+  };
+  for (const auto& [line, told] : cases) {
+    std::vector<std::string> whole = line;
+    whole.insert(whole.begin(), "ckpt-1");
+    EXPECT_THAT(refusal(whole), HasSubstr(told));
+  }
+}
+
+TEST_F(FineTune, TheJobFileSaysWhyAndIsSubmitted) {
+  const std::string job_file = file("tune.yaml");
+  const Outcome dry = weft({"fine-tune", "ckpt-1", file("rows.jsonl"), "--dry-run"});
+  EXPECT_THAT(dry.out, HasSubstr("sequence_length: 16  # all of the model's positions"));
+  EXPECT_THAT(dry.out, HasSubstr("labels: 3  # the largest label and one"));
+  write("dry.yaml", dry.out);
+  EXPECT_EQ(weft({"validate", "-f", file("dry.yaml")}).exit, kExitOk);
+  const Outcome done = weft({"fine-tune", "ckpt-1", file("rows.jsonl"), "--file", job_file});
+  EXPECT_EQ(done.exit, kExitOk) << done.err;
+  EXPECT_THAT(done.out, HasSubstr("sequence:  16 tokens (all of the model's positions)"));
+  EXPECT_TRUE(fs::exists(job_file));
+  EXPECT_EQ(weft({"fine-tune", "ckpt-1", file("rows.jsonl"), "--file", job_file}).exit, kExitOk);
+  const Outcome other = weft({"fine-tune", "ckpt-1", file("names.jsonl"), "--file", job_file});
+  EXPECT_EQ(other.exit, kExitError);
+  EXPECT_THAT(other.err, HasSubstr("must not exist with other content"));
+}
+
+}  // namespace
+}  // namespace weft::cli

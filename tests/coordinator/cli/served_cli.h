@@ -1,0 +1,95 @@
+// The program's commands, run in this process against a real service.
+// Thread safety: one thread. Ownership: the fixture owns service and folder.
+#pragma once
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "coordinator/cli/exit_codes.h"
+#include "coordinator/cli/options.h"
+#include "tests/coordinator/api/served.h"
+
+namespace weft::cli {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+
+class ServedCli : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string name = testing::TempDir() + "weft-served-XXXXXX";
+    folder_ = ::mkdtemp(name.data());
+    ::setenv("HOME", folder_.c_str(), 1);
+    ::setenv("WEFT_SERVER", ("127.0.0.1:" + std::to_string(served_.server->port())).c_str(), 1);
+    ::setenv("WEFT_TOKEN_FILE", (folder_ + "/token").c_str(), 1);
+    write("token", served_.token + "\n");
+    write("text.txt", std::string(5 << 20, 't') + "end");
+    write("job.yaml",
+          "name: small\nkind: pretrain\n"
+          "model: {family: gpt2, config: {n_layer: 1, n_head: 2, n_embd: 8, n_positions: 16, "
+          "vocab_size: 257}}\n"
+          "tokenizer: {type: byte}\ntasks: [{type: causal_lm, data: {train: text.txt}}]\n"
+          "training: {steps: 10, sequence_length: 16}\n");
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+  void write(const std::string& name, const std::string& text) {
+    std::ofstream(folder_ + "/" + name) << text;
+  }
+
+  struct Outcome {
+    int exit = 0;
+    std::string out, err;
+  };
+  Outcome weft(std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), "weft");
+    std::vector<char*> argv;
+    for (std::string& argument : arguments) argv.push_back(argument.data());
+    testing::internal::CaptureStdout();
+    testing::internal::CaptureStderr();
+    Outcome outcome;
+    outcome.exit = run(static_cast<int>(argv.size()), argv.data());
+    outcome.out = testing::internal::GetCapturedStdout();
+    outcome.err = testing::internal::GetCapturedStderr();
+    return outcome;
+  }
+  std::string submit() {
+    const Outcome done = weft({"submit", "-f", folder_ + "/job.yaml", "--json"});
+    EXPECT_EQ(done.exit, 0) << done.err;
+    const size_t at = done.out.find("\"id\": \"") + 7;
+    return done.out.substr(at, done.out.find('"', at) - at);
+  }
+
+  // A checkpoint of that job in which only what a manifest says is there.
+  void add_checkpoint(const std::string& job, const std::string& id) {
+    ASSERT_TRUE(served_.store->edit_job(job, [&](JobEdit& edit) {
+      edit.checkpoints.emplace_back();
+      proto::CheckpointManifest& manifest = edit.checkpoints.back();
+      manifest.set_id(id);
+      manifest.set_job(job);
+      manifest.set_family("gpt2");
+      *manifest.mutable_config() = edit.job.spec().model().config();
+      *manifest.add_tasks() = edit.job.spec().tasks(0);
+      proto::TensorEntry& tensor = *manifest.add_tensors();
+      tensor.set_name("transformer.ln_f.bias");
+      tensor.set_role(proto::TENSOR_ROLE_WEIGHT);
+      tensor.set_dtype("F32");
+      tensor.add_shape(8);
+      proto::Tile& tile = *tensor.add_tiles();
+      tile.set_length(8);
+      tile.add_chunks()->set_hash(sha256_hex(std::string(32, 'w')));
+      tile.mutable_chunks(0)->set_size(32);
+      return Status();
+    }));
+  }
+
+  std::string folder_;
+  api::Served served_;
+};
+
+}  // namespace weft::cli

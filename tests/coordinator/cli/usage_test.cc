@@ -1,0 +1,188 @@
+// Errors: of usage, of input, of the service; plain and with --json.
+#include <cstdio>
+#include <memory>
+#include <sstream>
+
+#include "coordinator/cli/usage.h"
+#include "proto/api.pb.h"
+#include "proto/json/message_json.h"
+#include "tests/coordinator/cli/served_cli.h"
+
+namespace weft::cli {
+namespace {
+
+// The one error that standard error holds.
+proto::ApiError error_in(const std::string& text) {
+  proto::ErrorBody body;
+  EXPECT_TRUE(text.ends_with("}\n")) << text;
+  EXPECT_EQ(text.find('\n'), text.size() - 1) << text;
+  const Status status = read_json(text, body, {.allow_output_only = true});
+  EXPECT_TRUE(status.ok()) << status.to_string() << "\n" << text;
+  return body.error();
+}
+
+TEST_F(ServedCli, EveryCommandTellsUsageErrorsAsJson) {
+  for (const CommandWords& command : all_commands()) {
+    std::vector<std::string> line = {"--no-such-option", "--json"};
+    if (!command.name.empty()) line.insert(line.begin(), command.name);
+    const Outcome wrong = weft(line);
+    EXPECT_EQ(wrong.exit, kExitUsage) << command.name;
+    EXPECT_EQ(wrong.out, "") << command.name;
+    const proto::ApiError error = error_in(wrong.err);
+    EXPECT_EQ(error.code(), "invalid_argument") << command.name;
+    EXPECT_NE(error.message(), "") << command.name;
+    EXPECT_THAT(error.rule(), HasSubstr(command.name + (command.name.empty() ? "" : " --help")));
+    for (const OptionWords& positional : command.positionals) {
+      if (command.name == "checkpoints") continue;  // its JOB may be left out
+      const Outcome missing = weft({command.name, "--json"});
+      EXPECT_EQ(missing.exit, kExitUsage) << command.name << " " << positional.name;
+      error_in(missing.err);
+    }
+  }
+}
+
+TEST_F(ServedCli, UsageErrorsNameTheOptionAndWhatThereIs) {
+  const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
+      {{"ls", "--limit", "x"}, "--limit"},
+      {{"ls", "--limit", "0"}, "--limit"},
+      {{"ls", "--state", "queud"}, "--state"},
+      {{"ls", "--label", "x"}, "--label"},
+      {{"ls", "--server", "a:b"}, "--server"},
+      {{"submit", "-f", "job.yaml", "--set", "x"}, "--set"},
+      {{"submit"}, "--file"},
+      {{"logs", "job-1", "--rank", "-2"}, "--rank"},
+      {{"up", "--nodes", "0"}, "--nodes"},
+      {{"up", "--address", "localhost"}, "--address"},
+      {{"join", "a:b:c:", "--token", "-"}, "COORDINATOR"},
+      {{"priority", "job-1", "2000"}, "PRIORITY"},
+      {{"completion", "tcsh"}, "SHELL"},
+      {{"fine-tune", "a", "b", "--task", "x"}, "--task"},
+      {{"show", ""}, "JOB"},
+      {{"cancel", "job-1", "a/b"}, "JOB"},
+      {{"nonsense"}, "COMMAND"},
+  };
+  for (const auto& [line, field] : cases) {
+    std::vector<std::string> json = line;
+    json.push_back("--json");
+    const Outcome wrong = weft(json);
+    EXPECT_EQ(wrong.exit, kExitUsage) << field;
+    EXPECT_EQ(error_in(wrong.err).field(), field) << wrong.err;
+    const Outcome plain = weft(line);
+    EXPECT_EQ(plain.exit, kExitUsage);
+    EXPECT_TRUE(plain.err.starts_with("weft: ")) << plain.err;
+    EXPECT_THAT(plain.err, testing::AnyOf(HasSubstr("--help"), HasSubstr("did you mean")));
+  }
+  EXPECT_THAT(weft({"sumbit"}).err, HasSubstr("did you mean 'weft submit'?"));
+  EXPECT_THAT(weft({"--data", "show", "chekpoints"}).err, HasSubstr("'weft checkpoints'"));
+  EXPECT_THAT(weft({}).err, HasSubstr("Usage: weft"));
+  EXPECT_EQ(weft({}).exit, kExitUsage);
+}
+
+TEST_F(ServedCli, WhatIsMissingHereIsAnErrorOfInput) {
+  const std::string job = submit();
+  add_checkpoint(job, "ckpt-1");
+  const std::string none = folder_ + "/none";
+  write("far.yaml",
+        "name: a\nkind: fine_tune\nmodel: {from: ./none}\n"
+        "tasks: [{type: causal_lm, data: {train: text.txt}}]\ntraining: {steps: 1}\n");
+  write("no_data.yaml",
+        "name: a\nkind: fine_tune\nmodel: {from: ckpt-1}\n"
+        "tasks: [{type: causal_lm, data: {train: none.txt}}]\ntraining: {steps: 1}\n");
+  const std::vector<std::vector<std::string>> cases = {
+      {"submit", "-f", none},
+      {"validate", "-f", none},
+      {"validate", "-f", folder_ + "/far.yaml"},
+      {"submit", "-f", folder_ + "/no_data.yaml"},
+      {"ls", "--token-file", none},
+      {"ls", "--data", none, "--token-file", none},
+      {"generate", none, "--prompt", "x"},
+      {"generate", folder_, "--prompt", "x"},
+      {"fine-tune", none, folder_ + "/text.txt"},
+      {"fine-tune", "ckpt-1", none},
+      {"token", "--join", "--data", none},
+  };
+  for (std::vector<std::string> line : cases) {
+    EXPECT_EQ(weft(line).exit, kExitError) << line[0] << " " << line[1];
+    line.push_back("--json");
+    const Outcome wrong = weft(line);
+    EXPECT_EQ(wrong.exit, kExitError) << line[0];
+    EXPECT_NE(error_in(wrong.err).code(), "not_found") << wrong.err;
+    EXPECT_EQ(wrong.out, "");
+  }
+  const std::vector<std::vector<std::string>> unknown = {
+      {"show", "job-none"},
+      {"watch", "job-none"},
+      {"logs", "job-none"},
+      {"events", "job-none"},
+      {"metrics", "job-none"},
+      {"cancel", "job-none"},
+      {"rm", "job-none"},
+      {"priority", "job-none", "1"},
+      {"checkpoints", "job-none"},
+      {"export", "ckpt-none", "--to", folder_ + "/to"},
+      {"rm-checkpoint", "ckpt-none"},
+      {"generate", "ckpt-none", "--prompt", "x"},
+      {"fine-tune", "ckpt-none", folder_ + "/text.txt"},
+  };
+  for (std::vector<std::string> line : unknown) {
+    EXPECT_EQ(weft(line).exit, kExitNotFound) << line[0];
+    line.push_back("--json");
+    EXPECT_EQ(error_in(weft(line).err).code(), "not_found") << line[0];
+  }
+}
+
+TEST(Commands, EachAndItsOptionsHaveAHelpText) {
+  int options = 0;
+  for (const CommandWords& command : all_commands()) {
+    EXPECT_NE(command.help, "") << command.name;
+    for (const auto* list : {&command.options, &command.positionals}) {
+      for (const OptionWords& option : *list) {
+        ++options;
+        EXPECT_NE(option.help, "") << command.name << " " << option.name;
+        EXPECT_FALSE(option.help.ends_with('.')) << command.name << " " << option.name;
+      }
+    }
+  }
+  EXPECT_GT(options, 80);
+}
+
+// What bash offers for these words, the last of which is being typed.
+std::string offered(const std::string& script, const std::string& words) {
+  const std::string command =
+      "bash -c 'source " + script + "; COMP_WORDS=(" + words +
+      "); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _weft; echo \"${COMPREPLY[@]}\"'";
+  std::unique_ptr<FILE, int (*)(FILE*)> pipe(::popen(command.c_str(), "re"), ::pclose);
+  std::string text;
+  for (int c = std::fgetc(pipe.get()); c != EOF; c = std::fgetc(pipe.get())) {
+    text += static_cast<char>(c);
+  }
+  return " " + text;
+}
+
+TEST_F(ServedCli, BashCompletesEveryCommandAndOption) {
+  write("complete.sh", weft({"completion", "bash"}).out);
+  const std::string script = folder_ + "/complete.sh";
+  const std::string names = offered(script, "weft \"\"");
+  for (const CommandWords& command : all_commands()) {
+    if (!command.name.empty()) EXPECT_THAT(names, HasSubstr(" " + command.name));
+    const std::string options =
+        offered(script, "weft --data x " + command.name + (command.name.empty() ? "-" : " -"));
+    for (const OptionWords& option : command.options) {
+      EXPECT_THAT(options, HasSubstr(" " + option.name)) << command.name;
+    }
+  }
+  EXPECT_EQ(offered(script, "weft completion \"\""), " bash zsh fish\n");
+  EXPECT_EQ(offered(script, "weft fine-tune a b --task seq"), " sequence_classification\n");
+  EXPECT_EQ(offered(script, "weft submit -f " + folder_ + "/job."), " " + folder_ + "/job.yaml\n");
+}
+
+TEST(Nearest, IsNearOrNothing) {
+  const std::vector<std::string> words = {"submit", "show", "ls", "checkpoints", "checkpoint"};
+  EXPECT_EQ(nearest("sumbit", words), "submit");
+  EXPECT_EQ(nearest("checkpoits", words), "checkpoints");
+  EXPECT_EQ(nearest("list", words), "");
+  EXPECT_EQ(nearest("zzz", words), "");
+}
+
+}  // namespace
+}  // namespace weft::cli
