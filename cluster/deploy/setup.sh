@@ -12,7 +12,7 @@ build_packages=(
   librocksdb-dev libprotobuf-dev protobuf-compiler nlohmann-json3-dev libfyaml-dev libcli11-dev
   libfmt-dev libspdlog-dev libexpected-dev libssl-dev libxxhash-dev libzstd-dev libonig-dev
   libutf8proc-dev libopenblas-dev libdnnl-dev libgtest-dev libgmock-dev libbenchmark-dev
-  python3 iproute2 procps curl
+  python3 iproute2 mount util-linux hostname curl
 )
 run_packages=(
   openmpi-bin librocksdb7.8 libprotobuf32 libfyaml0 libfmt9 libspdlog1.10 libssl3 libzstd1 libonig5

@@ -9,6 +9,7 @@ WEFT_LEAVE_OUT=netns says to leave it out.
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -55,6 +56,32 @@ while True:
     except ChildProcessError:
         time.sleep(0.05)'
 """
+
+
+def lacking():
+    """What these tests need of the machine and do not find, each with what mends it."""
+    lacks = []
+    if os.geteuid() != 0:
+        lacks.append("the rights of root: run the tests as root")
+    for program, package in (("unshare", "util-linux"), ("nsenter", "util-linux"),
+                             ("mount", "mount"), ("hostname", "hostname"), ("ip", "iproute2"),
+                             ("pgrep", "procps"), ("curl", "curl")):
+        if not shutil.which(program):
+            lacks.append(f"the program {program}: apt-get install {package}")
+    try:
+        mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+        if "/" not in mounts:
+            lacks.append("a root folder that is a mount point, to be made private: before the"
+                         " chroot, 'mount --bind ROOT ROOT'")
+    except OSError:
+        lacks.append("/proc: mount -t proc proc /proc")
+    for folder in ("/mnt", "/tmp", "/run", "/dev/shm", "/var/lib"):
+        if not Path(folder).is_dir():
+            lacks.append(f"the folder {folder}: mkdir -p {folder}")
+    for kind in ("net", "mnt", "pid", "uts", "ipc"):
+        if Path("/proc/self").exists() and not Path(f"/proc/self/ns/{kind}").exists():
+            lacks.append(f"a kernel with {kind} namespaces")
+    return lacks
 
 
 class Host:
@@ -117,6 +144,8 @@ class TwoHosts(unittest.TestCase):
     def setUpClass(cls):
         cls.hosts = []
         try:
+            if lacks := lacking():
+                raise AssertionError("this machine lacks " + "; ".join(lacks))
             tag = os.getpid() % 1000000
             for letter, address in (("a", "10.77.1.1"), ("b", "10.77.1.2")):
                 cls.hosts.append(Host(f"w{letter}{tag}", address))
@@ -136,8 +165,8 @@ class TwoHosts(unittest.TestCase):
             if os.environ.get("WEFT_LEAVE_OUT", "") == "netns":
                 print(f"left out as told: no network namespaces here: {told}")
                 sys.exit(0)
-            raise AssertionError(f"cannot make network namespaces (needs root and iproute2; "
-                                 f"WEFT_LEAVE_OUT=netns leaves the test out): {told}") from None
+            raise AssertionError(f"cannot make two hosts of network namespaces: {told}"
+                                 " (WEFT_LEAVE_OUT=netns leaves the test out)") from None
 
     @classmethod
     def tearDownClass(cls):
