@@ -37,10 +37,12 @@ std::string global_values(const Commands& commands) {
 }
 
 // The shell's `case` branches of "COMMAND PREVIOUS" for values: the choices, else files.
-std::string value_cases(const Commands& commands, const char* choose, const char* files) {
+// `guard`: of a positional, behind which an option may be typed as well.
+std::string value_cases(const Commands& commands, const char* choose, const char* files,
+                        const char* guard) {
   std::string cases;
-  const auto add = [&](const std::string& pattern, const OptionWords& option) {
-    cases += fmt::format("    {}) {} ;;\n", pattern,
+  const auto add = [&](const std::string& pattern, const char* before, const OptionWords& option) {
+    cases += fmt::format("    {}) {}{} ;;\n", pattern, before,
                          option.choices.empty()
                              ? files
                              : fmt::format(fmt::runtime(choose), joined(option.choices, " ")));
@@ -51,11 +53,11 @@ std::string value_cases(const Commands& commands, const char* choose, const char
       const std::string start = command.name.empty() ? "*" : quoted(command.name);
       std::string pattern = start + "' '" + option.name;
       if (!option.short_name.empty()) pattern += "|" + start + "' '" + option.short_name;
-      add(pattern, option);
+      add(pattern, "", option);
     }
     for (const OptionWords& positional : command.positionals) {
       if (!positional.choices.empty()) {
-        add(quoted(command.name) + "' '" + quoted(command.name), positional);
+        add(quoted(command.name) + "' '" + quoted(command.name), guard, positional);
       }
     }
   }
@@ -94,8 +96,8 @@ std::string bash(const Commands& commands) {
       "}}\n"
       "complete -o filenames -F _weft weft\n",
       global_values(commands),
-      value_cases(commands, "COMPREPLY=($(compgen -W '{}' -- \"$current\")); return",
-                  "COMPREPLY=($(compgen -f -- \"$current\")); return"),
+      value_cases(commands, "{{ COMPREPLY=($(compgen -W '{}' -- \"$current\")); return; }}",
+                  "COMPREPLY=($(compgen -f -- \"$current\")); return", "[[ $current == -* ]] || "),
       cases, names, globals);
 }
 
@@ -147,7 +149,9 @@ std::string zsh(const Commands& commands) {
       "(( $+functions[compdef] )) || {{ autoload -U compinit && compinit -u }}\n"
       "compdef _weft weft\n",
       names, globals, global_values(commands),
-      value_cases(commands, "compadd -- {}; return", "_files; return"), cases);
+      value_cases(commands, "{{ compadd -- {}; return; }}", "_files; return",
+                  "[[ $PREFIX == -* ]] || "),
+      cases);
 }
 
 std::string fish_option(const std::string& when, const OptionWords& option) {

