@@ -2,50 +2,10 @@
 // file's instruction set; nothing here may call an inline function of another header, whose code
 // the linker would share between the levels.
 //
-// Numerical policy: float accumulates in float over the vector's lanes; exp is a polynomial of
-// degree 7 on [-ln2/2, ln2/2] (relative error below 2e-7); double uses the C library.
+// Numerical policy: float accumulates in float over the vector's lanes; see math_body.h.
 
-inline float exp_of(float x) {
-  constexpr float kLow = -87.3F, kHigh = 88.72F;
-  float c = x < kLow ? kLow : x;
-  c = c > kHigh ? kHigh : c;
-  const float n = (c * 1.44269504F + 12582912.0F) - 12582912.0F;  // to the nearest integer
-  float r = c - n * 0.693359375F;
-  r = r + n * 2.12194440e-4F;
-  float p = 1.0F / 5040 * r + 1.0F / 720;
-  p = p * r + 1.0F / 120;
-  p = p * r + 1.0F / 24;
-  p = p * r + 1.0F / 6;
-  p = p * r + 0.5F;
-  p = p * r + 1.0F;
-  p = p * r + 1.0F;
-  const int whole = static_cast<int>(n),
-            half = whole / 2;  // 2^whole may not be a float, its root is
-  const float result = p * __builtin_bit_cast(float, (half + 127) << 23) *
-                       __builtin_bit_cast(float, (whole - half + 127) << 23);
-  const float low_cut = x < kLow ? 0.0F : result;
-  return x > kHigh ? __builtin_inff() : low_cut;
-}
-inline double exp_of(double x) { return __builtin_exp(x); }
-
-inline float tanh_of(float x) {
-  const float a = __builtin_fabsf(x), z = x * x;
-  float p = -5.70498872745e-3F * z + 2.06390887954e-2F;
-  p = p * z - 5.37397155531e-2F;
-  p = p * z + 1.33314422036e-1F;
-  p = p * z - 3.33332819422e-1F;
-  const float near = p * z * x + x;
-  const float far = __builtin_copysignf(1.0F - 2.0F / (exp_of(2 * a) + 1.0F), x);
-  return a < 0.625F ? near : far;
-}
-inline double tanh_of(double x) { return __builtin_tanh(x); }
-inline float erfc_of(float x) { return __builtin_erfcf(x); }
-inline double erfc_of(double x) { return __builtin_erfc(x); }
-
-template <typename T>
-inline T sigmoid_of(T x) {
-  return T{1} / (T{1} + exp_of(-x));
-}
+#include "kernels/cpu/map_body.h"
+#include "kernels/cpu/math_body.h"
 
 // gelu(x) = x/2 (1 + tanh(u)), u = sqrt(2/pi) (x + 0.044715 x^3), which is x sigmoid(2u).
 template <typename T>
@@ -93,43 +53,13 @@ struct Sigmoid {
   }
 };
 
-// Elementwise loops go by whole groups of lanes and finish on a padded copy, both by one function
-// that is not inlined: compilers contract products and sums differently in a vector loop and in
-// what is left of it, and an element's value must not depend on where its row was cut.
-constexpr int kGroup = 64;
-#define WEFT_ONE_BODY __attribute__((noinline, noclone))
-
-template <typename F, typename T>
-WEFT_ONE_BODY void each_group(const T* x, T* y) {
-#pragma omp simd
-  for (int i = 0; i < kGroup; ++i) y[i] = F::value(x[i]);
-}
 template <typename F, typename T>
 void each(const T* x, T* y, int64_t n) {
-  int64_t i = 0;
-  for (; i + kGroup <= n; i += kGroup) each_group<F>(x + i, y + i);
-  if (i == n) return;
-  T rest[kGroup] = {};
-  for (int64_t k = i; k < n; ++k) rest[k - i] = x[k];
-  each_group<F>(rest, rest);
-  for (int64_t k = i; k < n; ++k) y[k] = rest[k - i];
-}
-
-template <typename F, typename T>
-WEFT_ONE_BODY void each_group_backward(const T* x, const T* dy, T* dx) {
-#pragma omp simd
-  for (int i = 0; i < kGroup; ++i) dx[i] = dy[i] * F::slope(x[i]);
+  map([](T at) { return F::value(at); }, n, y, x);
 }
 template <typename F, typename T>
 void each_backward(const T* x, const T* dy, T* dx, int64_t n) {
-  int64_t i = 0;
-  for (; i + kGroup <= n; i += kGroup) each_group_backward<F>(x + i, dy + i, dx + i);
-  if (i == n) return;
-  T rest[kGroup] = {}, slope[kGroup] = {};
-  for (int64_t k = i; k < n; ++k) rest[k - i] = x[k];
-  for (int64_t k = i; k < n; ++k) slope[k - i] = dy[k];
-  each_group_backward<F>(rest, slope, rest);
-  for (int64_t k = i; k < n; ++k) dx[k] = rest[k - i];
+  map([](T at, T grad) { return grad * F::slope(at); }, n, dx, x, dy);
 }
 
 template <typename T>

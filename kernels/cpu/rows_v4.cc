@@ -1,4 +1,5 @@
 #include "kernels/cpu/rows_levels.h"
+#include "kernels/cpu/vector_math.h"
 
 namespace weft::cpu {
 namespace {

@@ -1,0 +1,76 @@
+// The inner loops of the elementwise ops and of the norms that work on parts of rows, compiled for
+// each level of x86-64 and chosen as those of rows.h are. One source: vectors_body.h.
+//
+// Thread safety: pure functions. Invariants: 1. what an element becomes depends on the elements at
+// its place only, not on its address or on where the row was cut. 2. sums over a row use a fixed
+// number of lanes.
+#pragma once
+
+#include <cstdint>
+
+namespace weft::cpu {
+
+// Functions of x; a and b are their parameters.
+enum class Unary : uint8_t {
+  kNegate,
+  kAbs,
+  kExp,
+  kLog,
+  kSqrt,
+  kRsqrt,
+  kSquare,
+  kPower,        // x^a
+  kClamp,        // to [a, b]
+  kSoftplus,     // log(1 + e^x)
+  kLeakyRelu,    // x < 0: a x
+  kElu,          // x < 0: a (e^x - 1)
+  kHardSigmoid,  // clamp(x / 6 + 1 / 2, 0, 1)
+  kHardSwish,    // x hard_sigmoid(x)
+  kQuickGelu,    // x sigmoid(1.702 x)
+};
+
+enum class Binary : uint8_t { kAdd, kSubtract, kMultiply, kDivide, kMinimum, kMaximum };
+
+enum class Compare : uint8_t { kEqual, kNotEqual, kLess, kLessEqual, kGreater, kGreaterEqual };
+
+// n: elements of a row. Steps are 0 (the first element for all) or 1.
+template <typename T>
+struct VectorKernels {
+  void (*unary)(Unary kind, T a, T b, const T* x, T* y, int64_t n);
+  void (*unary_backward)(Unary kind, T a, T b, const T* x, const T* dy, T* dx, int64_t n);
+  void (*binary)(Binary kind, const T* x, int64_t step_x, const T* y, int64_t step_y, T* z,
+                 int64_t n);
+  void (*compare)(Compare kind, const T* x, int64_t step_x, const T* y, int64_t step_y, uint8_t* z,
+                  int64_t n);
+  // z = mask ? x : y
+  void (*where)(const uint8_t* mask, int64_t step_mask, const T* x, int64_t step_x, const T* y,
+                int64_t step_y, T* z, int64_t n);
+  // y = silu(gate) * up (Shazeer 2020)
+  void (*swiglu)(const T* gate, const T* up, T* y, int64_t n);
+  void (*swiglu_backward)(const T* gate, const T* up, const T* dy, T* dgate, T* dup, int64_t n);
+  // Pairs (even[i], odd[i]) turned by an angle: even cos - odd sin, odd cos + even sin.
+  void (*rotate)(const T* even, const T* odd, const T* cos, const T* sin, T* to_even, T* to_odd,
+                 int64_t n);
+  void (*rotate_pairs)(const T* x, const T* cos, const T* sin, T* y, int64_t n);  // n pairs
+  // y = x * rstd * gamma, rstd = 1 / sqrt(mean(x^2) + epsilon)
+  void (*rms_norm)(const T* x, const T* gamma, T epsilon, int64_t n, T* y, T* rstd);
+  // dgamma is added to.
+  void (*rms_norm_backward)(const T* x, const T* dy, const T* gamma, T rstd, int64_t n, T* dx,
+                            T* dgamma);
+  void (*log_softmax)(const T* x, T* y, int64_t n);
+  void (*log_softmax_backward)(const T* y, const T* dy, T* dx, int64_t n);
+  T (*sum)(const T* x, int64_t n);
+  T (*squares_around)(const T* x, T mean, int64_t n);  // sum of (x - mean)^2
+  // Sums of dy and of dy * (x - mean) * rstd.
+  void (*gradient_sums)(const T* x, const T* dy, T mean, T rstd, int64_t n, T* sum_dy, T* sum_hat);
+  void (*affine)(const T* x, T shift, T factor, T offset, T* y,
+                 int64_t n);  // (x-shift)*factor+offset
+  // dx = factor * dy + (x - mean) * slope + offset
+  void (*norm_gradient)(const T* x, const T* dy, T factor, T mean, T slope, T offset, T* dx,
+                        int64_t n);
+};
+
+template <typename T>
+const VectorKernels<T>& vectors();
+
+}  // namespace weft::cpu

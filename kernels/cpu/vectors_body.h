@@ -1,0 +1,269 @@
+// The loops of vectors.h. Included once by each vectors_v*.cc, inside a namespace of its own, with
+// that file's instruction set; nothing here may call an inline function of another header, whose
+// code the linker would share between the levels.
+
+#include "kernels/cpu/map_body.h"
+#include "kernels/cpu/math_body.h"
+
+template <typename T>
+inline T sigmoid_at(T x) {
+  return T{1} / (T{1} + exp_of(-x));
+}
+
+// ---- functions of one number: value and slope
+template <Unary kKind, typename T>
+inline T value_of(T x, T a, T b) {
+  if constexpr (kKind == Unary::kNegate) return -x;
+  if constexpr (kKind == Unary::kAbs) return abs_of(x);
+  if constexpr (kKind == Unary::kExp) return exp_of(x);
+  if constexpr (kKind == Unary::kLog) return log_of(x);
+  if constexpr (kKind == Unary::kSqrt) return sqrt_of(x);
+  if constexpr (kKind == Unary::kRsqrt) return T{1} / sqrt_of(x);
+  if constexpr (kKind == Unary::kSquare) return x * x;
+  if constexpr (kKind == Unary::kPower) return pow_of(x, a);
+  if constexpr (kKind == Unary::kClamp) {
+    const T above = x < a ? a : x;
+    return above > b ? b : above;
+  }
+  if constexpr (kKind == Unary::kSoftplus) {
+    return (x > T{0} ? x : T{0}) + log1p_of(exp_of(-abs_of(x)));
+  }
+  if constexpr (kKind == Unary::kLeakyRelu) return x > T{0} ? x : a * x;
+  if constexpr (kKind == Unary::kElu) {
+    const T low = a * expm1_of(x > T{0} ? T{0} : x);
+    return x > T{0} ? x : low;
+  }
+  const T sixth = x * (T{1} / T{6}) + T(0.5);
+  const T low = sixth < T{0} ? T{0} : sixth;
+  const T hard = low > T{1} ? T{1} : low;
+  if constexpr (kKind == Unary::kHardSigmoid) return hard;
+  if constexpr (kKind == Unary::kHardSwish) return x * hard;
+  if constexpr (kKind == Unary::kQuickGelu) return x * sigmoid_at(T(1.702) * x);
+}
+
+template <Unary kKind, typename T>
+inline T slope_of(T x, T a, T b) {
+  if constexpr (kKind == Unary::kNegate) return T{-1};
+  if constexpr (kKind == Unary::kAbs) return x > T{0} ? T{1} : (x < T{0} ? T{-1} : T{0});
+  if constexpr (kKind == Unary::kExp) return exp_of(x);
+  if constexpr (kKind == Unary::kLog) return T{1} / x;
+  if constexpr (kKind == Unary::kSqrt) return T(0.5) / sqrt_of(x);
+  if constexpr (kKind == Unary::kRsqrt) return T(-0.5) / (x * sqrt_of(x));
+  if constexpr (kKind == Unary::kSquare) return T{2} * x;
+  if constexpr (kKind == Unary::kPower) return a == T{0} ? T{0} : a * pow_of(x, a - T{1});
+  if constexpr (kKind == Unary::kClamp) return x >= a && x <= b ? T{1} : T{0};
+  if constexpr (kKind == Unary::kSoftplus) return sigmoid_at(x);
+  if constexpr (kKind == Unary::kLeakyRelu) return x > T{0} ? T{1} : a;
+  if constexpr (kKind == Unary::kElu) {
+    const T low = a * exp_of(x > T{0} ? T{0} : x);
+    return x > T{0} ? T{1} : low;
+  }
+  const bool inside = x > T{-3} && x < T{3};
+  if constexpr (kKind == Unary::kHardSigmoid) return inside ? T{1} / T{6} : T{0};
+  if constexpr (kKind == Unary::kHardSwish) {
+    const T outer = x > T{0} ? T{1} : T{0};
+    return inside ? x * (T{1} / T{3}) + T(0.5) : outer;
+  }
+  if constexpr (kKind == Unary::kQuickGelu) {
+    const T s = sigmoid_at(T(1.702) * x);
+    return s + T(1.702) * x * s * (T{1} - s);
+  }
+}
+
+template <Unary kKind, typename T>
+struct Value {
+  T a, b;
+  T operator()(T x) const { return value_of<kKind>(x, a, b); }
+};
+template <Unary kKind, typename T>
+struct Slope {
+  T a, b;
+  T operator()(T x, T dy) const { return dy * slope_of<kKind>(x, a, b); }
+};
+
+// f.operator()<kind>() for the kind at run time.
+template <typename F>
+inline void with_kind(Unary kind, F&& f) {
+  switch (kind) {
+    case Unary::kNegate:
+      return f.template operator()<Unary::kNegate>();
+    case Unary::kAbs:
+      return f.template operator()<Unary::kAbs>();
+    case Unary::kExp:
+      return f.template operator()<Unary::kExp>();
+    case Unary::kLog:
+      return f.template operator()<Unary::kLog>();
+    case Unary::kSqrt:
+      return f.template operator()<Unary::kSqrt>();
+    case Unary::kRsqrt:
+      return f.template operator()<Unary::kRsqrt>();
+    case Unary::kSquare:
+      return f.template operator()<Unary::kSquare>();
+    case Unary::kPower:
+      return f.template operator()<Unary::kPower>();
+    case Unary::kClamp:
+      return f.template operator()<Unary::kClamp>();
+    case Unary::kSoftplus:
+      return f.template operator()<Unary::kSoftplus>();
+    case Unary::kLeakyRelu:
+      return f.template operator()<Unary::kLeakyRelu>();
+    case Unary::kElu:
+      return f.template operator()<Unary::kElu>();
+    case Unary::kHardSigmoid:
+      return f.template operator()<Unary::kHardSigmoid>();
+    case Unary::kHardSwish:
+      return f.template operator()<Unary::kHardSwish>();
+    case Unary::kQuickGelu:
+      return f.template operator()<Unary::kQuickGelu>();
+  }
+}
+
+template <typename T>
+void unary(Unary kind, T a, T b, const T* x, T* y, int64_t n) {
+  with_kind(kind, [&]<Unary kKind>() { map(Value<kKind, T>{a, b}, n, y, x); });
+}
+template <typename T>
+void unary_backward(Unary kind, T a, T b, const T* x, const T* dy, T* dx, int64_t n) {
+  with_kind(kind, [&]<Unary kKind>() { map(Slope<kKind, T>{a, b}, n, dx, x, dy); });
+}
+
+// ---- functions of two: single operations, which nothing contracts
+template <typename F, typename T, typename To>
+inline void combine(F f, const T* x, int64_t step_x, const T* y, int64_t step_y, To* z, int64_t n) {
+  if (step_x == 1 && step_y == 1) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) z[i] = f(x[i], y[i]);
+  } else if (step_x == 1) {
+    const T same = *y;
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) z[i] = f(x[i], same);
+  } else if (step_y == 1) {
+    const T same = *x;
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) z[i] = f(same, y[i]);
+  } else {
+    const To same = f(*x, *y);
+    for (int64_t i = 0; i < n; ++i) z[i] = same;
+  }
+}
+
+template <typename T>
+void binary(Binary kind, const T* x, int64_t sx, const T* y, int64_t sy, T* z, int64_t n) {
+  switch (kind) {
+    case Binary::kAdd:
+      return combine([](T p, T q) { return p + q; }, x, sx, y, sy, z, n);
+    case Binary::kSubtract:
+      return combine([](T p, T q) { return p - q; }, x, sx, y, sy, z, n);
+    case Binary::kMultiply:
+      return combine([](T p, T q) { return p * q; }, x, sx, y, sy, z, n);
+    case Binary::kDivide:
+      return combine([](T p, T q) { return p / q; }, x, sx, y, sy, z, n);
+    case Binary::kMinimum:  // NaN where one is
+      return combine([](T p, T q) { return q < p || q != q ? q : p; }, x, sx, y, sy, z, n);
+    case Binary::kMaximum:
+      return combine([](T p, T q) { return q > p || q != q ? q : p; }, x, sx, y, sy, z, n);
+  }
+}
+
+template <typename T>
+void compare(Compare kind, const T* x, int64_t sx, const T* y, int64_t sy, uint8_t* z, int64_t n) {
+  switch (kind) {
+    case Compare::kEqual:
+      return combine([](T p, T q) { return uint8_t{p == q}; }, x, sx, y, sy, z, n);
+    case Compare::kNotEqual:
+      return combine([](T p, T q) { return uint8_t{p != q}; }, x, sx, y, sy, z, n);
+    case Compare::kLess:
+      return combine([](T p, T q) { return uint8_t{p < q}; }, x, sx, y, sy, z, n);
+    case Compare::kLessEqual:
+      return combine([](T p, T q) { return uint8_t{p <= q}; }, x, sx, y, sy, z, n);
+    case Compare::kGreater:
+      return combine([](T p, T q) { return uint8_t{p > q}; }, x, sx, y, sy, z, n);
+    case Compare::kGreaterEqual:
+      return combine([](T p, T q) { return uint8_t{p >= q}; }, x, sx, y, sy, z, n);
+  }
+}
+
+template <typename T>
+void where(const uint8_t* mask, int64_t sm, const T* x, int64_t sx, const T* y, int64_t sy, T* z,
+           int64_t n) {
+  if (sm == 1 && sx == 1 && sy == 1) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) z[i] = mask[i] != 0 ? x[i] : y[i];
+  } else if (sm == 1 && sx == 1 && sy == 0) {
+    const T same = *y;
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) z[i] = mask[i] != 0 ? x[i] : same;
+  } else {
+    for (int64_t i = 0; i < n; ++i) z[i] = mask[i * sm] != 0 ? x[i * sx] : y[i * sy];
+  }
+}
+
+// ---- fused
+template <typename T>
+struct SwiGlu {
+  T operator()(T g, T u) const { return g * sigmoid_at(g) * u; }
+};
+template <typename T>
+struct SwiGluGate {
+  T operator()(T g, T u, T dy) const {
+    const T s = sigmoid_at(g);
+    return dy * u * (s * (T{1} + g * (T{1} - s)));
+  }
+};
+template <typename T>
+void swiglu(const T* gate, const T* up, T* y, int64_t n) {
+  map(SwiGlu<T>(), n, y, gate, up);
+}
+template <typename T>
+void swiglu_backward(const T* gate, const T* up, const T* dy, T* dgate, T* dup, int64_t n) {
+  constexpr int64_t kPiece = 1024;  // stays in the nearest cache for the second pass
+  for (int64_t i = 0; i < n; i += kPiece) {
+    const int64_t count = n - i < kPiece ? n - i : kPiece;
+    map(SwiGluGate<T>(), count, dgate + i, gate + i, up + i, dy + i);
+    map(SwiGlu<T>(), count, dup + i, gate + i, dy + i);
+  }
+}
+
+template <typename T>
+void rotate(const T* even, const T* odd, const T* cos, const T* sin, T* to_even, T* to_odd,
+            int64_t n) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) {
+    const T p = even[i], q = odd[i];
+    to_even[i] = p * cos[i] - q * sin[i];
+    to_odd[i] = q * cos[i] + p * sin[i];
+  }
+}
+template <typename T>
+void rotate_pairs(const T* x, const T* cos, const T* sin, T* y, int64_t n) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) {
+    const T p = x[2 * i], q = x[2 * i + 1];
+    y[2 * i] = p * cos[i] - q * sin[i];
+    y[2 * i + 1] = q * cos[i] + p * sin[i];
+  }
+}
+
+#include "kernels/cpu/vectors_norms_body.h"
+
+template <typename T>
+constexpr VectorKernels<T> table() {
+  return {unary<T>,
+          unary_backward<T>,
+          binary<T>,
+          compare<T>,
+          where<T>,
+          swiglu<T>,
+          swiglu_backward<T>,
+          rotate<T>,
+          rotate_pairs<T>,
+          rms_norm<T>,
+          rms_norm_backward<T>,
+          log_softmax<T>,
+          log_softmax_backward<T>,
+          row_sum<T>,
+          squares_around<T>,
+          gradient_sums<T>,
+          affine<T>,
+          norm_gradient<T>};
+}

@@ -1,0 +1,94 @@
+// The loops of the norms; included by vectors_body.h. A row is handled whole, so its lanes and its
+// tail are the same wherever it lies.
+
+template <typename T>
+T row_sum(const T* x, int64_t n) {
+  T total = 0;
+#pragma omp simd reduction(+ : total)
+  for (int64_t i = 0; i < n; ++i) total += x[i];
+  return total;
+}
+
+template <typename T>
+void rms_norm(const T* x, const T* gamma, T epsilon, int64_t n, T* y, T* rstd) {
+  T squares = 0;
+#pragma omp simd reduction(+ : squares)
+  for (int64_t i = 0; i < n; ++i) squares += x[i] * x[i];
+  const T r = T{1} / sqrt_of(squares / static_cast<T>(n) + epsilon);
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) y[i] = x[i] * r * gamma[i];
+  *rstd = r;
+}
+
+// dx = rstd (g - xhat mean(g xhat)), g = dy gamma, xhat = x rstd.
+template <typename T>
+void rms_norm_backward(const T* x, const T* dy, const T* gamma, T rstd, int64_t n, T* dx,
+                       T* dgamma) {
+  T along = 0;
+#pragma omp simd reduction(+ : along)
+  for (int64_t i = 0; i < n; ++i) along += dy[i] * gamma[i] * (x[i] * rstd);
+  const T mean = along / static_cast<T>(n);
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) {
+    const T hat = x[i] * rstd;
+    dx[i] = rstd * (dy[i] * gamma[i] - hat * mean);
+    dgamma[i] += dy[i] * hat;
+  }
+}
+
+// A row of nothing but -infinity gives zeros, as softmax does.
+template <typename T>
+void log_softmax(const T* x, T* y, int64_t n) {
+  T largest = -T(__builtin_inff());
+#pragma omp simd reduction(max : largest)
+  for (int64_t i = 0; i < n; ++i) largest = x[i] > largest ? x[i] : largest;
+  if (largest == -T(__builtin_inff())) {
+    for (int64_t i = 0; i < n; ++i) y[i] = 0;
+    return;
+  }
+  T total = 0;
+#pragma omp simd reduction(+ : total)
+  for (int64_t i = 0; i < n; ++i) total += exp_of(x[i] - largest);
+  const T log_total = static_cast<T>(__builtin_log(static_cast<double>(total)));
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) y[i] = (x[i] - largest) - log_total;
+}
+
+template <typename T>
+void log_softmax_backward(const T* y, const T* dy, T* dx, int64_t n) {
+  const T total = row_sum(dy, n);
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) dx[i] = dy[i] - exp_of(y[i]) * total;
+}
+
+template <typename T>
+T squares_around(const T* x, T mean, int64_t n) {
+  T total = 0;
+#pragma omp simd reduction(+ : total)
+  for (int64_t i = 0; i < n; ++i) total += (x[i] - mean) * (x[i] - mean);
+  return total;
+}
+
+template <typename T>
+void gradient_sums(const T* x, const T* dy, T mean, T rstd, int64_t n, T* sum_dy, T* sum_hat) {
+  T total = 0, along = 0;
+#pragma omp simd reduction(+ : total, along)
+  for (int64_t i = 0; i < n; ++i) {
+    total += dy[i];
+    along += dy[i] * ((x[i] - mean) * rstd);
+  }
+  *sum_dy = total;
+  *sum_hat = along;
+}
+
+template <typename T>
+void affine(const T* x, T shift, T factor, T offset, T* y, int64_t n) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) y[i] = (x[i] - shift) * factor + offset;
+}
+
+template <typename T>
+void norm_gradient(const T* x, const T* dy, T factor, T mean, T slope, T offset, T* dx, int64_t n) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) dx[i] = factor * dy[i] + ((x[i] - mean) * slope + offset);
+}
