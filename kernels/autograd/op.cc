@@ -7,12 +7,24 @@
 
 namespace weft {
 
+void run_kernel(Context& cx, Kernel& kernel, std::span<const Tensor> inputs,
+                std::span<Tensor> outputs) {
+  kernel.cpu(cx, inputs, outputs);
+}
+
+Tensor run_kernel(Context& cx, Kernel&& kernel, std::initializer_list<Tensor> inputs,
+                  const TensorSpec& output) {
+  Tensor result = Tensor::empty(cx.allocator, output.shape, output.dtype);
+  run_kernel(cx, kernel, std::span(inputs.begin(), inputs.size()), std::span(&result, 1));
+  return result;
+}
+
 std::vector<Tensor> Op::forward(Context& cx, std::span<const Tensor> inputs) {
   std::vector<Tensor> outputs;
   for (const TensorSpec& spec : shape_rule(inputs)) {
     outputs.push_back(Tensor::empty(cx.allocator, spec.shape, spec.dtype));
   }
-  cpu(cx, inputs, outputs);
+  run_kernel(cx, *this, inputs, outputs);
   return outputs;
 }
 

@@ -1,9 +1,11 @@
-// An op: a shape rule, a kernel for each device, and a vjp written with other ops.
+// A kernel: one piece of arithmetic. An op: a kernel with a shape rule and a vjp, which is written
+// with other ops and kernels.
 //
 // An op object is one application of the op with its attributes (a dropout rate, a dim); the tape
 // owns it until the backward pass has used it.
 #pragma once
 
+#include <initializer_list>
 #include <memory>
 #include <span>
 #include <string_view>
@@ -14,17 +16,29 @@
 
 namespace weft {
 
-class Op {
+class Kernel {
  public:
-  virtual ~Op() = default;
+  virtual ~Kernel() = default;
   virtual std::string_view name() const = 0;
+  // Computes into `outputs`, which the caller has made. Inputs may have any strides.
+  virtual void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) = 0;
+};
+
+// Runs the kernel where its tensors are. Records nothing.
+void run_kernel(Context& cx, Kernel& kernel, std::span<const Tensor> inputs,
+                std::span<Tensor> outputs);
+// The same with one output, made here.
+Tensor run_kernel(Context& cx, Kernel&& kernel, std::initializer_list<Tensor> inputs,
+                  const TensorSpec& output);
+
+class Op : public Kernel {
+ public:
 
   // Specs of the outputs; WEFT_CHECKs what the callers (models) have to get right.
   virtual std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const = 0;
 
-  // Computes. By default outputs are allocated from shape_rule and handed in; an op whose outputs
+  // By default outputs are allocated from shape_rule and the op's kernel runs; an op whose outputs
   // are views of its inputs, or which communicates, overrides forward() instead.
-  virtual void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) = 0;
   virtual std::vector<Tensor> forward(Context& cx, std::span<const Tensor> inputs);
 
   // Gradients of the inputs (an empty handle: none), given those of the outputs (an empty handle:

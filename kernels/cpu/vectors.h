@@ -48,10 +48,12 @@ struct VectorKernels {
   // y = silu(gate) * up (Shazeer 2020)
   void (*swiglu)(const T* gate, const T* up, T* y, int64_t n);
   void (*swiglu_backward)(const T* gate, const T* up, const T* dy, T* dgate, T* dup, int64_t n);
-  // Pairs (even[i], odd[i]) turned by an angle: even cos - odd sin, odd cos + even sin.
-  void (*rotate)(const T* even, const T* odd, const T* cos, const T* sin, T* to_even, T* to_odd,
-                 int64_t n);
-  void (*rotate_pairs)(const T* x, const T* cos, const T* sin, T* y, int64_t n);  // n pairs
+  // Pairs (even[i], odd[i]) turned by an angle: even cos - odd sin, odd cos + even sin; direction
+  // -1: turned back.
+  void (*rotate)(const T* even, const T* odd, const T* cos, const T* sin, T direction, T* to_even,
+                 T* to_odd, int64_t n);
+  void (*rotate_pairs)(const T* x, const T* cos, const T* sin, T direction, T* y,
+                       int64_t n);  // n pairs side by side
   // y = x * rstd * gamma, rstd = 1 / sqrt(mean(x^2) + epsilon)
   void (*rms_norm)(const T* x, const T* gamma, T epsilon, int64_t n, T* y, T* rstd);
   // dgamma is added to.
@@ -60,6 +62,7 @@ struct VectorKernels {
   void (*log_softmax)(const T* x, T* y, int64_t n);
   void (*log_softmax_backward)(const T* y, const T* dy, T* dx, int64_t n);
   T (*sum)(const T* x, int64_t n);
+  T (*extreme)(bool largest, const T* x, int64_t n);   // NaN where one is; n >= 1
   T (*squares_around)(const T* x, T mean, int64_t n);  // sum of (x - mean)^2
   // Sums of dy and of dy * (x - mean) * rstd.
   void (*gradient_sums)(const T* x, const T* dy, T mean, T rstd, int64_t n, T* sum_dy, T* sum_hat);

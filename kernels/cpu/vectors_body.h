@@ -225,22 +225,22 @@ void swiglu_backward(const T* gate, const T* up, const T* dy, T* dgate, T* dup, 
 }
 
 template <typename T>
-void rotate(const T* even, const T* odd, const T* cos, const T* sin, T* to_even, T* to_odd,
-            int64_t n) {
+void rotate(const T* even, const T* odd, const T* cos, const T* sin, T direction, T* to_even,
+            T* to_odd, int64_t n) {
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) {
-    const T p = even[i], q = odd[i];
-    to_even[i] = p * cos[i] - q * sin[i];
-    to_odd[i] = q * cos[i] + p * sin[i];
+    const T p = even[i], q = odd[i], turn = sin[i] * direction;
+    to_even[i] = p * cos[i] - q * turn;
+    to_odd[i] = q * cos[i] + p * turn;
   }
 }
 template <typename T>
-void rotate_pairs(const T* x, const T* cos, const T* sin, T* y, int64_t n) {
+void rotate_pairs(const T* x, const T* cos, const T* sin, T direction, T* y, int64_t n) {
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) {
-    const T p = x[2 * i], q = x[2 * i + 1];
-    y[2 * i] = p * cos[i] - q * sin[i];
-    y[2 * i + 1] = q * cos[i] + p * sin[i];
+    const T p = x[2 * i], q = x[2 * i + 1], turn = sin[i] * direction;
+    y[2 * i] = p * cos[i] - q * turn;
+    y[2 * i + 1] = q * cos[i] + p * turn;
   }
 }
 
@@ -262,6 +262,7 @@ constexpr VectorKernels<T> table() {
           log_softmax<T>,
           log_softmax_backward<T>,
           row_sum<T>,
+          extreme<T>,
           squares_around<T>,
           gradient_sums<T>,
           affine<T>,

@@ -10,6 +10,26 @@ T row_sum(const T* x, int64_t n) {
 }
 
 template <typename T>
+T extreme(bool largest, const T* x, int64_t n) {
+  T best = x[0];
+  int unordered = 0;
+  if (largest) {
+#pragma omp simd reduction(max : best) reduction(| : unordered)
+    for (int64_t i = 0; i < n; ++i) {
+      best = x[i] > best ? x[i] : best;
+      unordered |= x[i] != x[i] ? 1 : 0;
+    }
+  } else {
+#pragma omp simd reduction(min : best) reduction(| : unordered)
+    for (int64_t i = 0; i < n; ++i) {
+      best = x[i] < best ? x[i] : best;
+      unordered |= x[i] != x[i] ? 1 : 0;
+    }
+  }
+  return unordered != 0 ? T(__builtin_nanf("")) : best;
+}
+
+template <typename T>
 void rms_norm(const T* x, const T* gamma, T epsilon, int64_t n, T* y, T* rstd) {
   T squares = 0;
 #pragma omp simd reduction(+ : squares)

@@ -1,4 +1,6 @@
 // Sums, differences, products and quotients by element, with numpy's broadcasting.
+#include "kernels/cpu/vectors.h"
+#include "kernels/ops/broadcast.h"
 #include "kernels/ops/common.h"
 #include "kernels/ops/ops.h"
 
@@ -7,34 +9,30 @@ namespace {
 
 enum class Arithmetic { kAdd, kSubtract, kMultiply, kDivide };
 
-template <typename T, typename F>
-void for_triples(Context& cx, const Tensor& a, const Tensor& b, const Tensor& out, F f) {
-  const Shape& shape = out.shape();
-  const size_t dims = static_cast<size_t>(shape.dims());
-  const Strides sa = broadcast_strides(a, shape), sb = broadcast_strides(b, shape);
-  const StridedLoop<3> loop(shape,
-                            {std::span(sa).first(dims), std::span(sb).first(dims), out.strides()});
-  const T* pa = a.data<T>();
-  const T* pb = b.data<T>();
-  T* po = out.data<T>();
-  const int64_t step_a = loop.inner_stride(0), step_b = loop.inner_stride(1);
-  WEFT_CHECK(loop.inner() == 1 || loop.inner_stride(2) == 1, "results are contiguous");
-  loop.run(cx.pool, [&](int64_t n, const std::array<int64_t, 3>& at, int64_t) {
-    const T* x = pa + at[0];
-    const T* y = pb + at[1];
-    T* z = po + at[2];
-    if (step_a == 1 && step_b == 1) {
-      for (int64_t i = 0; i < n; ++i) z[i] = f(x[i], y[i]);
-    } else if (step_a == 1 && step_b == 0) {
-      const T same = *y;
-      for (int64_t i = 0; i < n; ++i) z[i] = f(x[i], same);
-    } else if (step_a == 0 && step_b == 1) {
-      const T same = *x;
-      for (int64_t i = 0; i < n; ++i) z[i] = f(same, y[i]);
-    } else {
-      for (int64_t i = 0; i < n; ++i) z[i] = f(x[i * step_a], y[i * step_b]);
-    }
-  });
+static_assert(static_cast<int>(Arithmetic::kDivide) == static_cast<int>(cpu::Binary::kDivide));
+
+template <typename T>
+void combine_integers(Context& cx, Arithmetic kind, const Tensor& a, const Tensor& b,
+                      const Tensor& out) {
+  WEFT_CHECK(kind != Arithmetic::kDivide, "divide of {}", dtype_name(out.dtype()));
+  for_row_pairs<T, T>(cx, a, b, out,
+                      [kind](const T* x, int64_t sx, const T* y, int64_t sy, T* z, int64_t n) {
+                        for (int64_t i = 0; i < n; ++i) {
+                          const T p = x[i * sx], q = y[i * sy];
+                          z[i] = static_cast<T>(kind == Arithmetic::kAdd        ? p + q
+                                                : kind == Arithmetic::kSubtract ? p - q
+                                                                                : p * q);
+                        }
+                      });
+}
+
+template <typename T>
+void combine_floats(Context& cx, Arithmetic kind, const Tensor& a, const Tensor& b,
+                    const Tensor& out) {
+  for_row_pairs<T, T>(
+      cx, a, b, out, [kind](const T* x, int64_t sx, const T* y, int64_t sy, T* z, int64_t n) {
+        cpu::vectors<T>().binary(static_cast<cpu::Binary>(kind), x, sx, y, sy, z, n);
+      });
 }
 
 class Binary final : public Op {
@@ -51,20 +49,11 @@ class Binary final : public Op {
     return {{broadcast_shape(inputs[0].shape(), inputs[1].shape()), inputs[0].dtype()}};
   }
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
-    dispatch_all(outputs[0].dtype(), [&]<typename T>() {
-      const Tensor &a = inputs[0], &b = inputs[1], &out = outputs[0];
-      switch (kind_) {
-        case Arithmetic::kAdd:
-          return for_triples<T>(cx, a, b, out, [](T x, T y) { return static_cast<T>(x + y); });
-        case Arithmetic::kSubtract:
-          return for_triples<T>(cx, a, b, out, [](T x, T y) { return static_cast<T>(x - y); });
-        case Arithmetic::kMultiply:
-          return for_triples<T>(cx, a, b, out, [](T x, T y) { return static_cast<T>(x * y); });
-        case Arithmetic::kDivide:
-          WEFT_CHECK(is_floating(out.dtype()), "divide of {}", dtype_name(out.dtype()));
-          return for_triples<T>(cx, a, b, out, [](T x, T y) { return static_cast<T>(x / y); });
-      }
-    });
+    const Tensor &a = inputs[0], &b = inputs[1], &out = outputs[0];
+    if (out.dtype() == DType::kI64) return combine_integers<int64_t>(cx, kind_, a, b, out);
+    if (out.dtype() == DType::kI32) return combine_integers<int32_t>(cx, kind_, a, b, out);
+    if (out.dtype() == DType::kU8) return combine_integers<uint8_t>(cx, kind_, a, b, out);
+    dispatch_floating(out.dtype(), [&]<typename T>() { combine_floats<T>(cx, kind_, a, b, out); });
   }
   std::vector<Tensor> saves(std::span<const Tensor> inputs, std::span<const Tensor>) override {
     shapes_[0] = inputs[0].shape();
@@ -117,7 +106,11 @@ class Scale final : public Op {
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     dispatch_floating(outputs[0].dtype(), [&]<typename T>() {
       const T factor = static_cast<T>(factor_);
-      for_triples<T>(cx, inputs[0], inputs[0], outputs[0], [factor](T x, T) { return x * factor; });
+      for_row_pairs<T, T>(cx, inputs[0], inputs[0], outputs[0],
+                          [factor](const T* x, int64_t sx, const T*, int64_t, T* z, int64_t n) {
+                            cpu::vectors<T>().binary(cpu::Binary::kMultiply, x, sx, &factor, 0, z,
+                                                     n);
+                          });
     });
   }
   std::vector<Tensor> saves(std::span<const Tensor>, std::span<const Tensor>) override {

@@ -76,6 +76,104 @@ def cross_entropy_sum(x, a):
     return F.cross_entropy(logits, x[1].reshape(-1), ignore_index=a.int("ignore_index"), reduction="sum")
 
 
+def compare(x, a):
+    mask = [torch.eq, torch.ne, torch.lt, torch.le, torch.gt, torch.ge][a.int("kind")](x[0], x[1])
+    return mask, mask
+
+
+def scalar_dims(x, a):
+    return dict(dim=a.ints("dims"), keepdim=a.flag("keep"))
+
+
+def cumulative_sum(x, a):
+    if a.flag("keep"):   # from the end
+        return x[0].flip(a.dim).cumsum(a.dim).flip(a.dim)
+    return x[0].cumsum(a.dim)
+
+
+def segments(x, a, reduce):
+    """torch's scatter_reduce along dim 0; what no element belongs to is 0."""
+    segment = x[1].reshape(-1, *[1] * (x[0].dim() - 1)).expand_as(x[0])
+    zeros = torch.zeros(a.int("count"), *x[0].shape[1:], dtype=x[0].dtype)
+    return zeros.scatter_reduce(0, segment, x[0], reduce, include_self=False)
+
+
+def segment_max(x, a):
+    segment = x[1].reshape(-1, *[1] * (x[0].dim() - 1)).expand_as(x[0])
+    lowest = torch.full((a.int("count"), *x[0].shape[1:]), -torch.inf, dtype=x[0].dtype)
+    largest = lowest.scatter_reduce(0, segment, x[0], "amax")
+    return torch.where(largest == -torch.inf, 0, largest)
+
+
+def segment_softmax(x, a):
+    parts = torch.zeros_like(x[0])
+    for s in range(a.int("count")):
+        mine = (x[1] == s).nonzero().flatten()
+        parts = parts.index_copy(0, mine, torch.softmax(x[0][mine], 0))
+    return parts
+
+
+def segment_sum_by_offsets(x, a):
+    count = x[1].numel() - 1
+    segment = torch.repeat_interleave(torch.arange(count), x[1].diff())
+    sums = [x[0][x[1][s]:x[1][s + 1]].sum(0) for s in range(count)]
+    return (torch.stack(sums) if sums else x[0][:0]), segment
+
+
+def group_norm(x, a):
+    groups = 1 if x[0].shape[1] == 1 else a.int("groups")
+    if x[0].numel() == 0:
+        return x[0].clone()
+    return F.group_norm(x[0], groups, x[1], x[2], a.real("epsilon"))
+
+
+def batch_norm(x, a):
+    if x[0].numel() == 0:
+        return x[0].clone()
+    return F.batch_norm(x[0], None, None, x[1], x[2], True, 0, a.real("epsilon"))
+
+
+def batch_norm_running(x, a):
+    channels = x[0].shape[1]
+    mean, variance = torch.full((channels,), 0.5).double(), torch.full((channels,), 2.0).double()
+    if x[0].numel() > 0:
+        F.batch_norm(x[0].detach(), mean, variance, None, None, True, a.real("momentum"))
+    return mean, variance
+
+
+def batch_norm_evaluation(x, a):
+    return F.batch_norm(x[0], x[3].detach(), x[4].detach(), x[1], x[2], False, 0, a.real("epsilon"))
+
+
+def rotary(x, a):
+    """Complex numbers: a pair times e^(i angle)."""
+    pairs = a.int("pairs")
+    frequencies = a.real("base") ** -(torch.arange(pairs).double() / max(pairs, 1))
+    angles = x[1].unsqueeze(-1).double() * frequencies
+    if angles.dim() == 3:
+        angles = angles.reshape(angles.shape[0], *[1] * (x[0].dim() - 3), *angles.shape[1:])
+    turned, kept = x[0][..., :2 * pairs], x[0][..., 2 * pairs:]
+    halves = a.flag("halves")
+    split = turned.unflatten(-1, (2, pairs)).transpose(-1, -2) if halves else turned.unflatten(-1, (pairs, 2))
+    product = torch.complex(split[..., 0], split[..., 1]) * torch.polar(torch.ones_like(angles), angles)
+    back = torch.stack([product.real, product.imag], -1)
+    back = back.transpose(-1, -2) if halves else back
+    return torch.cat([back.flatten(-2), kept], -1)
+
+
+def smoothed_cross_entropy_sum(x, a):
+    logits = x[0].reshape(-1, x[0].shape[-1])
+    return F.cross_entropy(logits, x[1].reshape(-1), ignore_index=a.int("ignore_index"), reduction="sum",
+                           label_smoothing=a.real("smoothing"))
+
+
+def ctc_loss(x, a):
+    if x[1].shape[0] == 0:
+        return torch.zeros(0, dtype=torch.float64)
+    return F.ctc_loss(torch.log_softmax(x[0], -1), x[1], x[2], x[3], blank=a.int("blank"), reduction="none",
+                      zero_infinity=False)
+
+
 EXPRESSIONS = {
     # arithmetic
     "add": lambda x, a: x[0] + x[1],
@@ -120,4 +218,79 @@ EXPRESSIONS = {
     "layer_norm": lambda x, a: F.layer_norm(x[0], x[0].shape[-1:], x[1], x[2], a.real("epsilon")),
     "softmax": lambda x, a: torch.softmax(x[0], a.dim),
     "cross_entropy_sum": cross_entropy_sum,
+    "rms_norm": lambda x, a: F.rms_norm(x[0], x[0].shape[-1:], x[1], a.real("epsilon")),
+    "log_softmax": lambda x, a: torch.log_softmax(x[0], a.dim),
+    "group_norm": group_norm,
+    "batch_norm": batch_norm,
+    "batch_norm_in_blocks": batch_norm,
+    "batch_norm_running": batch_norm_running,
+    "batch_norm_evaluation": batch_norm_evaluation,
+    "rotary": rotary,
+    # functions of one tensor
+    "negate": lambda x, a: -x[0],
+    "abs": lambda x, a: x[0].abs(),
+    "exp": lambda x, a: x[0].exp(),
+    "log": lambda x, a: x[0].log(),
+    "sqrt": lambda x, a: x[0].sqrt(),
+    "rsqrt": lambda x, a: x[0].rsqrt(),
+    "square": lambda x, a: x[0].square(),
+    "power": lambda x, a: x[0] ** a.real("exponent"),
+    "clamp": lambda x, a: x[0].clamp(a.real("low"), a.real("high")),
+    "softplus": lambda x, a: F.softplus(x[0]),
+    "leaky_relu": lambda x, a: F.leaky_relu(x[0], a.real("slope")),
+    "elu": lambda x, a: F.elu(x[0], a.real("alpha")),
+    # F.hardsigmoid's gradient has a sixth in float32, whatever the dtype
+    "hard_sigmoid": lambda x, a: (x[0] / 6 + 0.5).clamp(0, 1),
+    "hard_swish": lambda x, a: F.hardswish(x[0]),
+    "quick_gelu": lambda x, a: x[0] * torch.sigmoid(1.702 * x[0]),
+    "swiglu": lambda x, a: F.silu(x[0]) * x[1],
+    # of two
+    "minimum": lambda x, a: torch.minimum(x[0], x[1]),
+    "maximum": lambda x, a: torch.maximum(x[0], x[1]),
+    "compare": compare,
+    "where": lambda x, a: torch.where(x[0] != 0, x[1], x[2]),
+    # reductions over several dims, extremes, sums along a dim
+    "sum_dims": lambda x, a: x[0].sum(**scalar_dims(x, a)),
+    "sum_dims_in_blocks": lambda x, a: x[0].sum(**scalar_dims(x, a)),
+    "mean_dims": lambda x, a: x[0].mean(**scalar_dims(x, a)),
+    "variance": lambda x, a: torch.var(x[0], correction=a.real("correction"), **scalar_dims(x, a)),
+    "max": lambda x, a: tuple(torch.max(x[0], a.dim, a.flag("keep"))),
+    "min": lambda x, a: tuple(torch.min(x[0], a.dim, a.flag("keep"))),
+    "argmax": lambda x, a: (x[0].argmax(a.dim, a.flag("keep")), x[0].argmin(a.dim, a.flag("keep"))),
+    "cumulative_sum": cumulative_sum,
+    # movement
+    "flip": lambda x, a: x[0].flip(a.dim),
+    "roll": lambda x, a: x[0].roll(a.int("shift"), a.dim),
+    "stack": lambda x, a: torch.stack(x, a.dim),
+    "expand": lambda x, a: x[0].expand(a.ints("shape")),
+    "repeat": lambda x, a: torch.cat([x[0]] * a.int("times"), a.dim) if a.int("times")
+    else x[0].narrow(a.dim, 0, 0),
+    "repeat_interleave": lambda x, a: x[0].repeat_interleave(a.int("times"), a.dim),
+    "lower_triangle": lambda x, a: x[0].tril(a.int("diagonal")),
+    "upper_triangle": lambda x, a: x[0].triu(a.int("diagonal")),
+    # by number, and order
+    "gather": lambda x, a: x[0].gather(a.dim, x[1]),
+    "scatter_add": lambda x, a: x[0].scatter_add(a.dim, x[1], x[2]),
+    "index_select": lambda x, a: x[0].index_select(a.dim, x[1]),
+    "index_add": lambda x, a: x[0].index_add(a.dim, x[1], x[2]),
+    "one_hot": lambda x, a: F.one_hot(x[0], a.int("classes")),
+    "sort": lambda x, a: tuple(torch.sort(x[0], dim=a.dim, descending=a.flag("down"), stable=True)),
+    "top_k": lambda x, a: tuple(torch.topk(x[0], a.int("k"), a.dim, a.flag("down"))),
+    "argsort_of_ties": lambda x, a: torch.argsort(x[0], dim=a.dim, descending=a.flag("down"), stable=True),
+    # segments
+    "segment_sum": lambda x, a: segments(x, a, "sum"),
+    "segment_mean": lambda x, a: segments(x, a, "mean"),
+    "segment_max": segment_max,
+    "segment_softmax": segment_softmax,
+    "segment_sum_by_offsets": segment_sum_by_offsets,
+    # losses
+    "squared_error_sum": lambda x, a: F.mse_loss(x[0], x[1], reduction="sum"),
+    "absolute_error_sum": lambda x, a: F.l1_loss(x[0], x[1], reduction="sum"),
+    "huber_sum": lambda x, a: F.huber_loss(x[0], x[1], reduction="sum", delta=a.real("delta")),
+    "bce_sum": lambda x, a: F.binary_cross_entropy_with_logits(x[0], x[1], reduction="sum"),
+    "bce_weighted_sum": lambda x, a: F.binary_cross_entropy_with_logits(
+        x[0], x[1], reduction="sum", pos_weight=x[2].detach()),
+    "kl_divergence_sum": lambda x, a: F.kl_div(x[0], x[1], reduction="sum"),
+    "smoothed_cross_entropy_sum": smoothed_cross_entropy_sum,
+    "ctc_loss": ctc_loss,
 }

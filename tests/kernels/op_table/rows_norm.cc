@@ -6,7 +6,7 @@ namespace {
 
 const std::vector<Shape>& row_shapes() {
   static const std::vector<Shape> shapes{
-      {7},     {2, 3, 7},    {0, 7},    {1, 3},    {131, 3}, {3, 5},    {1, 257}, {2, 1031},
+      {7},     {2, 3, 7},    {0, 7},    {1, 2},    {131, 2}, {3, 5},    {1, 257}, {2, 1031},
       {5, 13}, {2, 2, 2, 3}, {67, 251}, {1, 1, 5}, {3, 64},  {2, 0, 5}, {1},      {1, 1}};
   return shapes;
 }
@@ -24,6 +24,51 @@ std::vector<Case> layer_norms() {
   return cases;
 }
 
+// By means, and a division by the root.
+Outputs layer_norm_composed(Context& cx, Inputs x, const Attributes& a) {
+  const Tensor centered = ops::subtract(cx, x[0], ops::mean(cx, x[0], -1, true));
+  const Tensor small = Tensor::full(cx.allocator, Shape{}, a.real("epsilon"), x[0].dtype());
+  const Tensor variance = ops::mean(cx, ops::square(cx, centered), -1, true);
+  const Tensor hat = ops::divide(cx, centered, ops::sqrt(cx, ops::add(cx, variance, small)));
+  return {ops::add(cx, ops::multiply(cx, hat, x[1]), x[2])};
+}
+
+Outputs rms_normed(Context& cx, Inputs x, const Attributes& a) {
+  return {ops::rms_norm(cx, x[0], x[1], a.real("epsilon"))};
+}
+
+Outputs rms_norm_composed(Context& cx, Inputs x, const Attributes& a) {
+  const Tensor small = Tensor::full(cx.allocator, Shape{}, a.real("epsilon"), x[0].dtype());
+  const Tensor squares = ops::mean(cx, ops::square(cx, x[0]), -1, true);
+  const Tensor hat = ops::divide(cx, x[0], ops::sqrt(cx, ops::add(cx, squares, small)));
+  return {ops::multiply(cx, hat, x[1])};
+}
+
+std::vector<Case> rms_norms() {
+  std::vector<Case> cases = layer_norms();
+  for (Case& item : cases) item.inputs.pop_back();
+  return cases;
+}
+
+Outputs softmaxed(Context& cx, Inputs x, const Attributes& a) {
+  return {ops::softmax(cx, x[0], a.dim())};
+}
+
+// No maximum is taken off: inputs are of order 1.
+Outputs softmax_composed(Context& cx, Inputs x, const Attributes& a) {
+  const Tensor e = ops::exp(cx, x[0]);
+  return {ops::divide(cx, e, ops::sum(cx, e, a.dim(), true))};
+}
+
+Outputs log_softmaxed(Context& cx, Inputs x, const Attributes& a) {
+  return {ops::log_softmax(cx, x[0], a.dim())};
+}
+
+Outputs log_softmax_composed(Context& cx, Inputs x, const Attributes& a) {
+  const Tensor total = ops::sum(cx, ops::exp(cx, x[0]), a.dim(), true);
+  return {ops::subtract(cx, x[0], ops::log(cx, total))};
+}
+
 std::vector<Case> softmaxes() {
   std::vector<Case> cases = each(row_shapes(), {{"dim", {-1}}});
   for (const Case& item : each({{3, 5, 2}, {1, 1, 1}, {2, 7, 0}, {2, 3, 4, 5}}, {{"dim", {1}}})) {
@@ -37,12 +82,10 @@ std::vector<Case> softmaxes() {
 
 std::vector<Row> norm_rows() {
   return {
-      {"layer_norm", layer_normed, layer_norms(), nullptr, 16},
-      {"softmax",
-       [](Context& cx, Inputs x, const Attributes& a) {
-         return Outputs{ops::softmax(cx, x[0], a.dim())};
-       },
-       softmaxes(), nullptr, 16},
+      {"layer_norm", layer_normed, layer_norms(), layer_norm_composed, 8},
+      {"rms_norm", rms_normed, rms_norms(), rms_norm_composed},
+      {"softmax", softmaxed, softmaxes(), softmax_composed},
+      {"log_softmax", log_softmaxed, softmaxes(), log_softmax_composed},
   };
 }
 

@@ -134,7 +134,7 @@ const std::vector<Change> kReshapes{
     {{2, 3, 5}, {2, 15}},  {{2, 3, 4}, {4, 6}}, {{1, 13}, {13}},   {{67, 251}, {251, 67}},
     {{2, 1, 3}, {3, 1, 2}}};
 
-std::vector<Row> movement_rows() {
+std::vector<Row> rearrangement_rows() {
   return {
       {"reshape", reshaped, changes("shape", kReshapes)},
       {"permute", permuted,
@@ -239,7 +239,7 @@ std::vector<Row> reuse_rows() {
 }  // namespace
 
 std::vector<Row> shape_rows() {
-  std::vector<Row> rows = movement_rows();
+  std::vector<Row> rows = rearrangement_rows();
   for (Row& row : reuse_rows()) rows.push_back(std::move(row));
   return rows;
 }

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "kernels/ops/ops.h"
 #include "kernels/ops/random.h"
@@ -82,6 +83,13 @@ Tensor lay_out_expanded(const Tensor& values) {
   return values.view(values.shape(), strides, 0);
 }
 
+// A step that visits all of n places, far from the last one each time.
+int64_t stride_through(int64_t n) {
+  int64_t step = std::max<int64_t>(1, n * 618 / 1000);
+  while (std::gcd(step, n) != 1) ++step;
+  return step;
+}
+
 }  // namespace
 
 const char* name_of(Layout layout) {
@@ -107,6 +115,11 @@ std::vector<Tensor> draw(Context& cx, const Case& item, DType rounded_to) {
       if (input.draw == Draw::kIndex) {
         const double width = static_cast<double>(input.below - input.from);
         x.data<int64_t>()[i] = input.from + static_cast<int64_t>(uniform * width);
+        continue;
+      }
+      if (input.draw == Draw::kDistinct) {
+        const int64_t place = i * stride_through(x.elements()) % x.elements();
+        x.data<double>()[i] = 0.01 * static_cast<double>(place - x.elements() / 2);
         continue;
       }
       const double normal = normal_at(key, at);

@@ -36,6 +36,7 @@ void PrintTo(const Row& row, std::ostream* out) { *out << row.op; }
 Input real(Shape shape) { return {shape, Draw::kNormal, 0, 0, {}, true}; }
 Input positive(Shape shape) { return {shape, Draw::kPositive, 0, 0, {}, true}; }
 Input unit(Shape shape) { return {shape, Draw::kUnit, 0, 0, {}, true}; }
+Input distinct(Shape shape) { return {shape, Draw::kDistinct, 0, 0, {}, true}; }
 Input constant(Shape shape) { return {shape, Draw::kNormal, 0, 0, {}, false}; }
 Input index(Shape shape, int64_t from, int64_t below) {
   return {shape, Draw::kIndex, from, below, {}, false};
@@ -58,6 +59,20 @@ std::vector<Case> all(std::initializer_list<std::vector<Case>> parts) {
   return cases;
 }
 
+std::vector<Case> pairs(Draw first, Draw second, const Attributes& attributes) {
+  const std::vector<std::pair<Shape, Shape>> shapes{
+      {{3, 5}, {3, 5}},       {{3, 5}, {5}},       {{3, 5}, {3, 1}}, {{7, 1}, {1, 3}},
+      {{2, 3}, {}},           {{}, {2, 3}},        {{}, {}},         {{2, 3, 4}, {2, 1, 4}},
+      {{2, 3, 4}, {1, 3, 1}}, {{0, 5}, {5}},       {{5, 0}, {1}},    {{1}, {1}},
+      {{13}, {13}},           {{2, 1, 3}, {4, 1}}, {{5}, {3, 5}},    {{67, 251}, {251}},
+      {{67, 251}, {67, 251}}, {{1, 1, 7}, {7}}};
+  std::vector<Case> cases;
+  for (const auto& [a, b] : shapes) {
+    cases.push_back({{{a, first, 0, 0, {}, true}, {b, second, 0, 0, {}, true}}, attributes});
+  }
+  return cases;
+}
+
 const std::vector<Shape>& many_shapes() {
   static const std::vector<Shape> shapes{
       {},     {0},       {1},       {7},  {13},  {1, 1},          {3, 5},      {0, 5},
@@ -68,8 +83,10 @@ const std::vector<Shape>& many_shapes() {
 const std::vector<Row>& rows() {
   static const std::vector<Row> table = [] {
     std::vector<Row> whole;
-    for (const auto& part : {arithmetic_rows, activation_rows, reduction_rows, shape_rows,
-                             product_rows, lookup_rows, norm_rows, loss_rows}) {
+    for (const auto& part :
+         {arithmetic_rows, activation_rows, reduction_rows, shape_rows, product_rows, lookup_rows,
+          norm_rows, loss_rows, elementwise_rows, selection_rows, dims_rows, movement_rows,
+          index_rows, segment_rows, channel_norm_rows, rotary_rows, composed_loss_rows}) {
       for (Row& row : part()) whole.push_back(std::move(row));
     }
     return whole;

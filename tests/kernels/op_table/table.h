@@ -25,6 +25,7 @@ enum class Draw : uint8_t {
   kNormal,    // standard normal, moved away from 0 by 1e-3 (where many ops have a kink)
   kPositive,  // |standard normal| + 0.5
   kUnit,      // uniform in [0.05, 0.95]
+  kDistinct,  // a shuffled ramp in steps of 0.01 around 0: no ties, also not after a small step
   kIndex,     // int64, uniform in [from, below)
   kGiven,     // int64, `given`
 };
@@ -88,6 +89,7 @@ void PrintTo(const Row& row, std::ostream* out);  // its name, for GoogleTest
 Input real(Shape shape);
 Input positive(Shape shape);
 Input unit(Shape shape);
+Input distinct(Shape shape);
 Input constant(Shape shape);  // normal, without a gradient
 Input index(Shape shape, int64_t from, int64_t below);
 Input given(Shape shape, std::vector<int64_t> values);
@@ -97,6 +99,19 @@ std::vector<Case> each(const std::vector<Shape>& shapes, Attributes attributes =
                        Draw draw = Draw::kNormal);
 // The cases one after the other.
 std::vector<Case> all(std::initializer_list<std::vector<Case>> parts);
+
+// Functions of one and of two tensors as a row has them.
+template <Tensor (*kOp)(Context&, const Tensor&)>
+Outputs unary(Context& cx, Inputs x, const Attributes&) {
+  return {kOp(cx, x[0])};
+}
+template <Tensor (*kOp)(Context&, const Tensor&, const Tensor&)>
+Outputs binary(Context& cx, Inputs x, const Attributes&) {
+  return {kOp(cx, x[0], x[1])};
+}
+
+// Equal shapes and every way of broadcasting two.
+std::vector<Case> pairs(Draw first, Draw second, const Attributes& attributes = {});
 
 // Scalar, empty, one, primes, more than a thread's share: what an elementwise op has to take.
 const std::vector<Shape>& many_shapes();
@@ -110,5 +125,14 @@ std::vector<Row> product_rows();
 std::vector<Row> lookup_rows();
 std::vector<Row> norm_rows();
 std::vector<Row> loss_rows();
+std::vector<Row> elementwise_rows();
+std::vector<Row> selection_rows();
+std::vector<Row> dims_rows();
+std::vector<Row> movement_rows();
+std::vector<Row> index_rows();
+std::vector<Row> segment_rows();
+std::vector<Row> channel_norm_rows();
+std::vector<Row> rotary_rows();
+std::vector<Row> composed_loss_rows();
 
 }  // namespace weft::op_table

@@ -1,0 +1,68 @@
+#include <algorithm>
+
+#include "kernels/cpu/vectors.h"
+#include "kernels/ops/common.h"
+#include "kernels/ops/reductions.h"
+
+namespace weft::ops {
+namespace {
+
+constexpr int64_t kColumns = 256;  // columns summed together
+
+class CumulativeSum final : public Op {
+ public:
+  CumulativeSum(int dim, bool reversed) : dim_(dim), reversed_(reversed) {}
+  std::string_view name() const override { return "cumulative_sum"; }
+  std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
+    return {inputs[0].spec()};
+  }
+  void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    const Tensor x = as_contiguous(cx.pool, inputs[0]);
+    const Split split = split_at(x.shape(), dim_);
+    if (x.elements() == 0) return;
+    const int64_t pieces = (split.inner + kColumns - 1) / kColumns;
+    dispatch_floating(x.dtype(), [&]<typename T>() {
+      cx.pool.parallel_for(split.outer * pieces, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t item = begin; item < end; ++item) {
+          const int64_t column = item % pieces * kColumns;
+          const int64_t at = item / pieces * split.extent * split.inner + column;
+          sum_along(x.data<T>() + at, outputs[0].data<T>() + at, split,
+                    std::min(kColumns, split.inner - column));
+        }
+      });
+    });
+  }
+  std::vector<Tensor> saves(std::span<const Tensor>, std::span<const Tensor>) override {
+    return {};
+  }
+  std::vector<Tensor> vjp(Context& cx, std::span<const Tensor>,
+                          std::span<const Tensor> output_grads) override {
+    return {cumulative_sum(cx, output_grads[0], dim_, !reversed_)};
+  }
+
+ private:
+  template <typename T>
+  void sum_along(const T* x, T* y, const Split& split, int64_t columns) const {
+    const int64_t first = reversed_ ? split.extent - 1 : 0, step = reversed_ ? -1 : 1;
+    std::copy_n(x + first * split.inner, columns, y + first * split.inner);
+    for (int64_t i = 1; i < split.extent; ++i) {
+      const int64_t at = (first + i * step) * split.inner, before = at - step * split.inner;
+      if (columns == 1) {
+        y[at] = y[before] + x[at];
+      } else {
+        cpu::vectors<T>().binary(cpu::Binary::kAdd, y + before, 1, x + at, 1, y + at, columns);
+      }
+    }
+  }
+
+  const int dim_;
+  const bool reversed_;
+};
+
+}  // namespace
+
+Tensor cumulative_sum(Context& cx, const Tensor& x, int dim, bool reversed) {
+  return run<CumulativeSum>(cx, {x}, positive_dim(dim, x.shape()), reversed);
+}
+
+}  // namespace weft::ops
