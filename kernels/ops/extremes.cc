@@ -4,6 +4,7 @@
 #include "kernels/ops/common.h"
 #include "kernels/ops/indexing.h"
 #include "kernels/ops/ops.h"
+#include "kernels/ops/reductions.h"
 
 namespace weft::ops {
 namespace {

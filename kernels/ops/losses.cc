@@ -2,6 +2,8 @@
 #include "kernels/ops/losses.h"
 
 #include "kernels/ops/common.h"
+#include "kernels/ops/elementwise.h"
+#include "kernels/ops/norms.h"
 #include "kernels/ops/ops.h"
 
 namespace weft::ops {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/ops/common.h"
+#include "kernels/ops/elementwise.h"
 #include "kernels/ops/ops.h"
 
 namespace weft::ops {

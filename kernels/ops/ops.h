@@ -1,7 +1,6 @@
 // The differentiable ops. Each is declared here and stands in a file of its own (or of its kind).
 // Shapes are in the comments: B batch, T tokens, H hidden, V vocabulary. All take any strides
-// unless they say otherwise; results are contiguous unless they are views. The headers by kind that
-// are included here hold the rest.
+// unless they say otherwise; results are contiguous unless they are views.
 #pragma once
 
 #include <functional>
@@ -10,15 +9,7 @@
 #include <vector>
 
 #include "kernels/autograd/op.h"
-#include "kernels/ops/elementwise.h"
-#include "kernels/ops/indexing.h"
-#include "kernels/ops/losses.h"
-#include "kernels/ops/movement.h"
-#include "kernels/ops/norms.h"
 #include "kernels/ops/random.h"
-#include "kernels/ops/reductions.h"
-#include "kernels/ops/rotary.h"
-#include "kernels/ops/segments.h"
 
 namespace weft::ops {
 

@@ -5,6 +5,7 @@
 #include "kernels/ops/common.h"
 #include "kernels/ops/elementwise.h"
 #include "kernels/ops/ops.h"
+#include "kernels/ops/reductions.h"
 
 namespace weft::ops {
 namespace {

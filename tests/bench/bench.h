@@ -19,9 +19,9 @@ namespace weft::bench {
 class Options {
  public:
   Options(int count, char** texts);
-  int64_t integer(const std::string& key) const;        // required
-  std::string text(const std::string& key) const;       // required
-  bool flag(const std::string& key) const;              // "1"; absent: false
+  int64_t integer(const std::string& key) const;   // required
+  std::string text(const std::string& key) const;  // required
+  bool flag(const std::string& key) const;         // "1"; absent: false
 
  private:
   std::map<std::string, std::string> values_;
@@ -44,6 +44,7 @@ struct Machine {
 };
 
 const std::map<std::string, Maker>& op_makers();        // bench_ops.cc
+const std::map<std::string, Maker>& memory_makers();    // bench_memory.cc
 const std::map<std::string, Maker>& training_makers();  // bench_training.cc
 const std::map<std::string, Maker>& file_makers();      // bench_files.cc
 

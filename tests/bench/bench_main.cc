@@ -48,7 +48,7 @@ Tensor Machine::random(Shape shape, uint64_t seed, bool leaf) {
 }
 
 Body make_body(const std::string& name, const Options& options) {
-  for (const auto* makers : {&op_makers(), &training_makers(), &file_makers()}) {
+  for (const auto* makers : {&op_makers(), &memory_makers(), &training_makers(), &file_makers()}) {
     const auto found = makers->find(name);
     if (found != makers->end()) return found->second(options);
   }

@@ -109,6 +109,42 @@ def cross_entropy():
                          (logits,))
 
 
+def rotary():
+    torch = use_torch()
+    tokens, heads = number("rows"), number("width") // 64
+    x = random(torch, 1, heads, tokens, 64)
+    angles = torch.outer(torch.arange(tokens).float(), 10000.0 ** (-torch.arange(32) / 32)).repeat(1, 2)
+    cos, sin = angles.cos(), angles.sin()
+
+    def body():   # as transformers has it
+        first, second = x.chunk(2, -1)
+        return x * cos + torch.cat((-second, first), -1) * sin
+    return body
+
+
+def memory_op(function):
+    def make():
+        torch = use_torch()
+        torch.set_grad_enabled(False)
+        shape = number("rows"), number("width")
+        x, y = random(torch, *shape), random(torch, *shape).square()
+        return lambda: function(torch, torch.nn.functional, x, y)
+    return make
+
+
+copy = memory_op(lambda torch, f, x, y: x.clone())
+add = memory_op(lambda torch, f, x, y: x + y)
+exp = memory_op(lambda torch, f, x, y: x.exp())
+log = memory_op(lambda torch, f, x, y: y.log())
+swiglu = memory_op(lambda torch, f, x, y: f.silu(x) * y)
+gelu_erf = memory_op(lambda torch, f, x, y: f.gelu(x))
+rms_norm = memory_op(lambda torch, f, x, y: f.rms_norm(x, (x.shape[1],), y[0], 1e-5))
+log_softmax = memory_op(lambda torch, f, x, y: x.log_softmax(-1))
+sum_rows = memory_op(lambda torch, f, x, y: x.sum(1))
+sum_columns = memory_op(lambda torch, f, x, y: x.sum(0))
+argmax = memory_op(lambda torch, f, x, y: x.argmax(1))
+
+
 def gpt2_step():
     torch = use_torch()
     import transformers

@@ -70,6 +70,17 @@ def rows_of(what, threads, rows, width, peer, passes):
                passes * 4 * rows * width, "GB/s")
 
 
+# Forward only; how often the bytes of one [rows, width] are read or written.
+MEMORY_PASSES = dict(copy=2, add=3, exp=2, log=2, swiglu=3, gelu_erf=2, rms_norm=2, log_softmax=2, sum_rows=1,
+                     sum_columns=1, argmax=1, rotary=2)
+
+
+def memory(what, threads, rows, width):
+    return Row(f"memory_{what}_{rows}x{width}_threads{threads}", what,
+               dict(threads=threads, rows=rows, width=width), 1.0, f"torch, {what}",
+               MEMORY_PASSES[what] * 4 * rows * width, "GB/s")
+
+
 def all_reduce(size):
     return Row(f"all_reduce_{size >> 10}KiB_ranks2", "all_reduce", dict(bytes=size), 1.1,
                "MPI_Allreduce", size, "GB/s")
@@ -94,6 +105,7 @@ ROWS = [
     rows_of("gelu", 1, 1024, 3072, "torch gelu (tanh), forward and backward", 5),
     rows_of("cross_entropy", 1, 1024, 8192, "torch cross_entropy, forward and backward", 4),
     rows_of("cross_entropy", 1, 256, 50257, "torch cross_entropy, forward and backward", 4),
+    *(memory(what, threads, 4096, 4096) for what in MEMORY_PASSES for threads in (1, 2)),
     Row("tokenizer_encode", "tokenizer", dict(threads=1), 1.0, "tokenizers, one thread",
         0, "MB/s", ["texts"]),
     files("safetensors_write", 1.1, "safetensors save_file and fsync"),

@@ -1,4 +1,5 @@
 // The losses that are composed of other ops, and connectionist temporal classification.
+#include "kernels/ops/losses.h"
 #include "kernels/ops/ops.h"
 #include "tests/kernels/op_table/table.h"
 

@@ -1,5 +1,6 @@
 // Reductions over several dims, extremes, and sums along a dim.
 #include "kernels/ops/ops.h"
+#include "kernels/ops/reductions.h"
 #include "tests/kernels/op_table/table.h"
 
 namespace weft::op_table {

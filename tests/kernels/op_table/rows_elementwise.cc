@@ -1,3 +1,4 @@
+#include "kernels/ops/elementwise.h"
 #include "kernels/ops/ops.h"
 #include "tests/kernels/op_table/table.h"
 

@@ -1,3 +1,4 @@
+#include "kernels/ops/movement.h"
 #include "kernels/ops/ops.h"
 #include "tests/kernels/op_table/table.h"
 

@@ -1,3 +1,5 @@
+#include "kernels/ops/elementwise.h"
+#include "kernels/ops/norms.h"
 #include "kernels/ops/ops.h"
 #include "tests/kernels/op_table/table.h"
 

@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include "kernels/ops/ops.h"
+#include "kernels/ops/rotary.h"
 #include "tests/kernels/op_table/table.h"
 
 namespace weft::op_table {

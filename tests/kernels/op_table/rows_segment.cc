@@ -1,4 +1,7 @@
+#include "kernels/ops/elementwise.h"
+#include "kernels/ops/indexing.h"
 #include "kernels/ops/ops.h"
+#include "kernels/ops/segments.h"
 #include "tests/kernels/op_table/table.h"
 
 namespace weft::op_table {

@@ -83,6 +83,12 @@ Tensor lay_out_expanded(const Tensor& values) {
   return values.view(values.shape(), strides, 0);
 }
 
+// Of an output's element; a bf16 number, so that it is the same in every dtype.
+double weight_of(size_t output, uint64_t element) {
+  const float normal = static_cast<float>(normal_at({99 + output, 3}, element));
+  return static_cast<double>(static_cast<float>(bfloat16(normal)));
+}
+
 // A step that visits all of n places, far from the last one each time.
 int64_t stride_through(int64_t n) {
   int64_t step = std::max<int64_t>(1, n * 618 / 1000);
@@ -172,7 +178,7 @@ std::vector<Tensor> expanded_values(Context& cx, const Case& item,
 Tensor cotangent(Context& cx, const Tensor& output, size_t number) {
   Tensor weights = Tensor::empty(cx.allocator, output.shape(), DType::kF64);
   for (int64_t i = 0; i < weights.elements(); ++i) {
-    weights.data<double>()[i] = normal_at({99 + number, 3}, static_cast<uint64_t>(i));
+    weights.data<double>()[i] = weight_of(number, static_cast<uint64_t>(i));
   }
   return ops::cast(cx, weights, output.dtype());
 }
@@ -224,7 +230,7 @@ double weighted(const Bench& bench, const Case& item, Function f, std::span<cons
     if (!is_floating(output.dtype())) continue;
     const std::vector<double> values = output.to_vector<double>();
     for (size_t i = 0; i < values.size(); ++i) {
-      total += values[i] * normal_at({99 + number, 3}, i);
+      total += values[i] * weight_of(number, i);
     }
     ++number;
   }

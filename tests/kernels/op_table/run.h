@@ -48,7 +48,7 @@ struct Outcome {
   std::vector<Tensor> gradients;  // by input; an empty handle: none
 };
 
-// Standard normal values that weigh an output's elements, rounded to the output's dtype.
+// Standard normal values that weigh an output's elements, the same in every dtype.
 Tensor cotangent(Context& cx, const Tensor& output, size_t number);
 
 // f's outputs and the gradients of sum(output * cotangent) over its floating outputs at the inputs

@@ -1,6 +1,6 @@
 // The case table of the ops: for each op what computes it, its plain composition where it is fused,
-// and the inputs that it is tried with. The rows are data: the CPU's checks (op_table_test.cc), the
-// comparison with PyTorch (export_main.cc) and other devices run the same ones.
+// and the inputs that it is tried with. The rows are data, and functions of the context: the CPU's
+// checks (op_table_test.cc) and the comparison with PyTorch (export_main.cc) run the same ones.
 //
 // Thread safety: values; rows() may be called from any thread.
 // Invariants: 1. a row's name is unique and is the key of its torch expression

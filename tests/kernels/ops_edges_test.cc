@@ -1,0 +1,151 @@
+// What the case table cannot judge: ties, NaN, nothing to choose from, and bad numbers from
+// outside.
+#include <limits>
+
+#include "kernels/ops/elementwise.h"
+#include "kernels/ops/indexing.h"
+#include "kernels/ops/losses.h"
+#include "kernels/ops/norms.h"
+#include "kernels/ops/reductions.h"
+#include "kernels/ops/segments.h"
+#include "kernels/tensor/strided.h"
+#include "proto/base/status.h"
+#include "tests/testing/gradient_check.h"
+
+namespace weft::ops {
+namespace {
+
+using testing::Bench;
+using testing::ids;
+
+class OpsEdges : public ::testing::Test {
+ protected:
+  Bench bench_;
+  Context& cx_ = bench_.context;
+
+  Tensor floats(Shape shape, const std::vector<float>& values) {
+    return Tensor::from<float>(cx_.allocator, shape, values);
+  }
+  // The gradient of sum(f(x)) at x.
+  std::vector<float> gradient(Tensor x, const std::function<Tensor(Context&, const Tensor&)>& f) {
+    Tape tape;
+    Context recording = cx_;
+    recording.tape = &tape;
+    x.set_requires_grad(true);
+    tape.backward(cx_, f(recording, x));
+    return x.grad().to_vector<float>();
+  }
+  std::string refused(const std::function<void()>& f) {
+    try {
+      f();
+    } catch (const StatusError& error) {
+      return error.status().field() + " " + error.status().value();
+    }
+    return "accepted";
+  }
+};
+
+const float kNan = std::numeric_limits<float>::quiet_NaN();
+const float kInfinity = std::numeric_limits<float>::infinity();
+
+TEST_F(OpsEdges, EqualOnesShareTheGradientOfTheLarger) {
+  const Tensor same = floats({3}, {1, 2, 3});
+  EXPECT_EQ(gradient(floats({3}, {1, 3, 2}),
+                     [&](Context& cx, const Tensor& x) { return maximum(cx, x, same); }),
+            (std::vector<float>{0.5F, 1, 0}));
+}
+
+TEST_F(OpsEdges, ExtremesAreTheFirstAndNanWins) {
+  const Tensor x = floats(
+      {3, 4}, {1, 5, 5, 2, 1, kNan, 7, kNan, -kInfinity, -kInfinity, -kInfinity, -kInfinity});
+  EXPECT_EQ(argmax(cx_, x, 1).to_vector<int64_t>(), (std::vector<int64_t>{1, 1, 0}));
+  EXPECT_EQ(argmin(cx_, x, 1).to_vector<int64_t>(), (std::vector<int64_t>{0, 1, 0}));
+  const std::vector<int> turned{1, 0};
+  const Tensor columns = contiguous(cx_, permute(cx_, x, turned));  // the other loop
+  EXPECT_EQ(argmax(cx_, columns, 0).to_vector<int64_t>(), (std::vector<int64_t>{1, 1, 0}));
+  EXPECT_EQ(argmin(cx_, columns, 0).to_vector<int64_t>(), (std::vector<int64_t>{0, 1, 0}));
+}
+
+TEST_F(OpsEdges, NanIsSortedAsTheLargest) {
+  const Tensor x = floats({4}, {2, kNan, 1, kNan});
+  EXPECT_EQ(argsort(cx_, x, 0).to_vector<int64_t>(), (std::vector<int64_t>{2, 0, 1, 3}));
+  EXPECT_EQ(argsort(cx_, x, 0, true).to_vector<int64_t>(), (std::vector<int64_t>{1, 3, 0, 2}));
+  EXPECT_EQ(top_k(cx_, x, 3, 0).indices.to_vector<int64_t>(), (std::vector<int64_t>{1, 3, 0}));
+}
+
+TEST_F(OpsEdges, TopOfEqualOnesTakesTheFirst) {
+  const Tensor x = floats({6}, {1, 3, 3, 3, 1, 3});
+  EXPECT_EQ(top_k(cx_, x, 3, 0).indices.to_vector<int64_t>(), (std::vector<int64_t>{1, 2, 3}));
+  EXPECT_EQ(top_k(cx_, x, 2, 0, false).indices.to_vector<int64_t>(), (std::vector<int64_t>{0, 4}));
+}
+
+TEST_F(OpsEdges, LogSoftmaxOfExtremes) {
+  const Tensor x = floats({2, 3}, {1000, 0, -1000, -kInfinity, -kInfinity, -kInfinity});
+  const std::vector<float> y = log_softmax(cx_, x, -1).to_vector<float>();
+  EXPECT_EQ(y, (std::vector<float>{0, -1000, -2000, 0, 0, 0}));
+}
+
+TEST_F(OpsEdges, LossesOfExtremesAreFinite) {
+  const Tensor x = floats({2}, {100, -100});
+  EXPECT_EQ(binary_cross_entropy_sum(cx_, x, floats({2}, {0, 1})).to_vector<float>()[0], 200);
+  EXPECT_EQ(binary_cross_entropy_sum(cx_, x, floats({2}, {1, 0})).to_vector<float>()[0], 0);
+  EXPECT_EQ(softplus(cx_, x).to_vector<float>(), (std::vector<float>{100, 0}));
+  // A probability of zero adds nothing, whatever the logarithm beside it.
+  EXPECT_EQ(kl_divergence_sum(cx_, floats({2}, {-kInfinity, 0}), floats({2}, {0, 1}))
+                .to_vector<float>()[0],
+            0);
+}
+
+TEST_F(OpsEdges, TargetsThatNoPathReachesCostInfinityAndPullNowhere) {
+  const Tensor x = floats({2, 1, 3}, {0, 1, 2, 2, 1, 0});
+  const auto loss = [&](Context& cx, const Tensor& logits) {
+    return ctc_loss(cx, logits, ids(cx, {1, 3}, {1, 2, 1}), ids(cx, {1}, {2}), ids(cx, {1}, {3}));
+  };
+  EXPECT_EQ(loss(cx_, x).to_vector<float>()[0], kInfinity);
+  EXPECT_EQ(gradient(x, loss), std::vector<float>(6, 0.0F));
+}
+
+TEST_F(OpsEdges, NumbersOutOfRangeAreToldByFieldAndValue) {
+  const Tensor x = Tensor::zeros(cx_.allocator, Shape{3, 2});
+  const auto at = [&](int64_t value) { return ids(cx_, {1}, {value}); };
+  EXPECT_EQ(refused([&] { index_select(cx_, x, 0, at(3)); }), "index 3");
+  EXPECT_EQ(refused([&] { index_select(cx_, x, 0, at(-1)); }), "index -1");
+  EXPECT_EQ(refused([&] { gather(cx_, x, 1, ids(cx_, {1, 1}, {2})); }), "index 2");
+  EXPECT_EQ(refused([&] { one_hot(cx_, at(5), 5); }), "index 5");
+  const Tensor rows = ids(cx_, {3}, {0, 4, 1});
+  EXPECT_EQ(refused([&] { segment_sum(cx_, x, rows, 4); }), "segment 4");
+  EXPECT_EQ(refused([&] { segments_of_offsets(cx_, ids(cx_, {3}, {0, 2, 1})); }), "offsets 1");
+  const Tensor logits = Tensor::zeros(cx_.allocator, Shape{2, 1, 3});
+  const auto ctc = [&](int64_t target, int64_t times, int64_t labels) {
+    return refused([&] {
+      ctc_loss(cx_, logits, ids(cx_, {1, 1}, {target}), at(times), at(labels));
+    });
+  };
+  EXPECT_EQ(ctc(0, 2, 1), "targets 0");
+  EXPECT_EQ(ctc(3, 2, 1), "targets 3");
+  EXPECT_EQ(ctc(1, 3, 1), "input_lengths 3");
+  EXPECT_EQ(ctc(1, 2, 2), "target_lengths 2");
+  EXPECT_EQ(ctc(1, 2, 1), "accepted");
+}
+
+TEST_F(OpsEdges, BatchNormKeepsItsRunningStatistics) {
+  const Tensor x = floats({4, 1}, {1, 2, 3, 4}), one = floats({1}, {1}), zero = floats({1}, {0});
+  RunningStatistics running{weft::clone(cx_.pool, zero), weft::clone(cx_.pool, one)};
+  batch_norm_training(cx_, x, one, zero, 0, &running, 0.5);
+  EXPECT_FLOAT_EQ(running.mean.to_vector<float>()[0], 1.25F);
+  EXPECT_FLOAT_EQ(running.variance.to_vector<float>()[0], 0.5F + 0.5F * 5 / 3);
+}
+
+// Halves of the batch, as two ranks hold them, sum to the bits of the whole.
+TEST_F(OpsEdges, BlocksOfSeveralDimsMergeToTheWhole) {
+  const Tensor x = testing::random_tensor<float>(cx_, {8, 5, 3}, 1);
+  Context whole = cx_, half = cx_;
+  whole.block_count = 4;
+  half.block_count = 2;
+  const std::vector<int> dims{0, 2};
+  const auto part = [&](int64_t start) { return sum(half, slice(cx_, x, 0, start, 4), dims); };
+  EXPECT_EQ(add(cx_, part(0), part(4)).to_vector<float>(), sum(whole, x, dims).to_vector<float>());
+}
+
+}  // namespace
+}  // namespace weft::ops

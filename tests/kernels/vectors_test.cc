@@ -1,0 +1,142 @@
+// The loops of vectors.h at every level of x86-64 that this processor has: float against double,
+// and the same values wherever a row is cut.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "kernels/cpu/vectors_levels.h"
+#include "kernels/ops/random.h"
+
+namespace weft::cpu {
+namespace {
+
+struct Level {
+  std::string name;
+  const VectorKernels<float>* f32;
+  const VectorKernels<double>* f64;
+};
+
+std::vector<Level> levels() {
+  std::vector<Level> all = {{"v2", &vectors_f32_v2, &vectors_f64_v2}};
+  if (__builtin_cpu_supports("x86-64-v3")) all.push_back({"v3", &vectors_f32_v3, &vectors_f64_v3});
+  if (__builtin_cpu_supports("x86-64-v4")) all.push_back({"v4", &vectors_f32_v4, &vectors_f64_v4});
+  return all;
+}
+
+class VectorLevels : public ::testing::TestWithParam<Level> {};
+
+bool needs_positive(Unary kind) {
+  return kind == Unary::kLog || kind == Unary::kSqrt || kind == Unary::kRsqrt ||
+         kind == Unary::kPower;
+}
+
+// Values over many orders of magnitude, those of `kind`'s domain.
+std::vector<float> points(Unary kind) {
+  std::vector<float> all;
+  for (int i = 0; i < 3001; ++i) {
+    const double normal = normal_at({4, 2}, static_cast<uint64_t>(i));
+    const double value = normal * std::pow(10.0, i % 5 - 3);
+    all.push_back(static_cast<float>(needs_positive(kind) ? std::abs(value) + 1e-6 : value));
+  }
+  return all;
+}
+
+constexpr Unary kUnaries[] = {
+    Unary::kNegate,    Unary::kAbs,    Unary::kExp,         Unary::kLog,       Unary::kSqrt,
+    Unary::kRsqrt,     Unary::kSquare, Unary::kPower,       Unary::kClamp,     Unary::kSoftplus,
+    Unary::kLeakyRelu, Unary::kElu,    Unary::kHardSigmoid, Unary::kHardSwish, Unary::kQuickGelu};
+
+// Within 8 units in the last place of the value, or of 0.01.
+void expect_near(const std::vector<float>& got, const std::vector<double>& want, Unary kind) {
+  for (size_t i = 0; i < got.size(); ++i) {
+    const double bar = 8 * 0x1p-23 * std::max(0.01, std::abs(want[i]));
+    ASSERT_NEAR(got[i], want[i], bar) << "function " << static_cast<int>(kind) << " element " << i;
+  }
+}
+
+TEST_P(VectorLevels, FunctionsFollowDouble) {
+  for (const Unary kind : kUnaries) {
+    const std::vector<float> x = points(kind);
+    const int64_t n = static_cast<int64_t>(x.size());
+    const std::vector<double> wide(x.begin(), x.end()), ones(x.size(), 1.0);
+    const std::vector<float> one(x.size(), 1.0F);
+    std::vector<float> y(x.size()), slope(x.size());
+    std::vector<double> want(x.size()), want_slope(x.size());
+    GetParam().f32->unary(kind, 0.5F, 1.5F, x.data(), y.data(), n);
+    GetParam().f64->unary(kind, 0.5, 1.5, wide.data(), want.data(), n);
+    expect_near(y, want, kind);
+    GetParam().f32->unary_backward(kind, 0.5F, 1.5F, x.data(), one.data(), slope.data(), n);
+    GetParam().f64->unary_backward(kind, 0.5, 1.5, wide.data(), ones.data(), want_slope.data(), n);
+    expect_near(slope, want_slope, kind);
+  }
+}
+
+TEST_P(VectorLevels, AnElementDoesNotDependOnWhereTheRowIsCut) {
+  for (const Unary kind : kUnaries) {
+    const std::vector<float> x = points(kind);
+    const int64_t n = static_cast<int64_t>(x.size());
+    std::vector<float> whole(x.size()), cut(x.size());
+    GetParam().f32->unary(kind, 0.5F, 1.5F, x.data(), whole.data(), n);
+    for (int64_t from = 0, step = 1; from < n; from += step, step = step % 97 + 1) {
+      const int64_t count = std::min(step, n - from);
+      GetParam().f32->unary(kind, 0.5F, 1.5F, x.data() + from, cut.data() + from, count);
+    }
+    EXPECT_EQ(whole, cut) << "function " << static_cast<int>(kind);
+  }
+}
+
+TEST_P(VectorLevels, NothingIsWrittenBehindARow) {
+  for (const Unary kind : kUnaries) {
+    const std::vector<float> x = points(kind);
+    for (const int64_t n : {0, 1, 63, 64, 65, 131}) {
+      std::vector<float> y(200, 7.0F);
+      GetParam().f32->unary(kind, 0.5F, 1.5F, x.data(), y.data(), n);
+      EXPECT_TRUE(std::all_of(y.begin() + n, y.end(), [](float v) { return v == 7.0F; }));
+    }
+  }
+}
+
+TEST_P(VectorLevels, TwoOperandsWithAndWithoutSteps) {
+  const float x[5] = {1, -2, 3, NAN, 0.5F}, y[5] = {2, -2, 1, 1, NAN};
+  float z[5];
+  for (const int64_t sx : {0, 1}) {
+    for (const int64_t sy : {0, 1}) {
+      const auto expect = [&](Binary kind, auto f) {
+        GetParam().f32->binary(kind, x, sx, y, sy, z, 5);
+        for (int64_t i = 0; i < 5; ++i) {
+          const float want = f(x[i * sx], y[i * sy]);
+          EXPECT_TRUE(z[i] == want || (std::isnan(z[i]) && std::isnan(want)))
+              << static_cast<int>(kind) << " " << sx << sy << " " << i;
+        }
+      };
+      const auto unordered = [](float p, float q) { return std::isnan(p) || std::isnan(q); };
+      expect(Binary::kAdd, [](float p, float q) { return p + q; });
+      expect(Binary::kSubtract, [](float p, float q) { return p - q; });
+      expect(Binary::kMultiply, [](float p, float q) { return p * q; });
+      expect(Binary::kDivide, [](float p, float q) { return p / q; });
+      expect(Binary::kMinimum,
+             [&](float p, float q) { return unordered(p, q) ? NAN : std::min(p, q); });
+      expect(Binary::kMaximum,
+             [&](float p, float q) { return unordered(p, q) ? NAN : std::max(p, q); });
+    }
+  }
+}
+
+TEST_P(VectorLevels, TheExtremeOfARowIsNanWhereOneIs) {
+  std::vector<float> x(131);
+  for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i * 37 % 131);
+  EXPECT_EQ(GetParam().f32->extreme(true, x.data(), 131), 130.0F);
+  EXPECT_EQ(GetParam().f32->extreme(false, x.data(), 131), 0.0F);
+  x[77] = NAN;
+  EXPECT_TRUE(std::isnan(GetParam().f32->extreme(true, x.data(), 131)));
+  EXPECT_TRUE(std::isnan(GetParam().f32->extreme(false, x.data(), 131)));
+}
+
+INSTANTIATE_TEST_SUITE_P(All, VectorLevels, ::testing::ValuesIn(levels()),
+                         [](const auto& level) { return level.param.name; });
+
+}  // namespace
+}  // namespace weft::cpu
