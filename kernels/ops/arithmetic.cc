@@ -1,4 +1,5 @@
 // Sums, differences, products and quotients by element, with numpy's broadcasting.
+#include "kernels/cpu/convert.h"
 #include "kernels/cpu/vectors.h"
 #include "kernels/ops/broadcast.h"
 #include "kernels/ops/common.h"
@@ -35,6 +36,26 @@ void combine_floats(Context& cx, Arithmetic kind, const Tensor& a, const Tensor&
       });
 }
 
+// In float, each result rounded once.
+template <typename Half>
+void combine_halves(Context& cx, Arithmetic kind, const Tensor& a, const Tensor& b,
+                    const Tensor& out) {
+  for_row_pairs<Half, Half>(
+      cx, a, b, out,
+      [kind](const Half* x, int64_t sx, const Half* y, int64_t sy, Half* z, int64_t n) {
+        constexpr int64_t kPiece = 256;
+        float p[kPiece], q[kPiece];
+        for (int64_t done = 0; done < n; done += kPiece) {
+          const int64_t count = std::min(kPiece, n - done);
+          cpu::widen(x + done * sx, p, sx == 0 ? 1 : count);
+          cpu::widen(y + done * sy, q, sy == 0 ? 1 : count);
+          float r[kPiece];
+          cpu::vectors<float>().binary(static_cast<cpu::Binary>(kind), p, sx, q, sy, r, count);
+          cpu::round(r, z + done, count);
+        }
+      });
+}
+
 class Binary final : public Op {
  public:
   explicit Binary(Arithmetic kind) : kind_(kind) {}
@@ -53,6 +74,8 @@ class Binary final : public Op {
     if (out.dtype() == DType::kI64) return combine_integers<int64_t>(cx, kind_, a, b, out);
     if (out.dtype() == DType::kI32) return combine_integers<int32_t>(cx, kind_, a, b, out);
     if (out.dtype() == DType::kU8) return combine_integers<uint8_t>(cx, kind_, a, b, out);
+    if (out.dtype() == DType::kBF16) return combine_halves<bfloat16>(cx, kind_, a, b, out);
+    if (out.dtype() == DType::kF16) return combine_halves<float16>(cx, kind_, a, b, out);
     dispatch_floating(out.dtype(), [&]<typename T>() { combine_floats<T>(cx, kind_, a, b, out); });
   }
   std::vector<Tensor> saves(std::span<const Tensor> inputs, std::span<const Tensor>) override {
