@@ -3,7 +3,6 @@
 
 #include "kernels/ops/common.h"
 #include "kernels/ops/elementwise.h"
-#include "kernels/ops/norms.h"
 #include "kernels/ops/ops.h"
 
 namespace weft::ops {
@@ -57,20 +56,6 @@ Tensor kl_divergence_sum(Context& cx, const Tensor& x, const Tensor& target) {
   const Tensor positive = compare(cx, target, zero, Comparison::kGreater);
   const Tensor logs = log(cx, where(cx, positive, target, one));
   return sum_all(cx, multiply(cx, target, subtract(cx, logs, where(cx, positive, x, zero))));
-}
-
-// Of the mean over classes: -sum_v log p_v / V, of every row whose label counts.
-Tensor smoothed_cross_entropy_sum(Context& cx, const Tensor& logits, const Tensor& labels,
-                                  double smoothing, int64_t ignore_index) {
-  WEFT_CHECK(smoothing >= 0 && smoothing <= 1, "a label smoothing of {}", smoothing);
-  const Tensor hard = cross_entropy_sum(cx, logits, labels, ignore_index);
-  if (smoothing == 0) return hard;
-  const Tensor ignored =
-      Tensor::full(cx.allocator, Shape{}, static_cast<double>(ignore_index), DType::kI64);
-  const Tensor counts = compare(cx, labels, ignored, Comparison::kNotEqual);
-  const Tensor means = mean(cx, log_softmax(cx, logits, -1), -1);
-  const Tensor spread = sum_all(cx, where(cx, counts, means, scalar(cx, 0, means)));
-  return subtract(cx, scale(cx, hard, 1 - smoothing), scale(cx, spread, smoothing));
 }
 
 }  // namespace weft::ops

@@ -21,10 +21,6 @@ Tensor binary_cross_entropy_sum(Context& cx, const Tensor& x, const Tensor& targ
 // Sum of t (log t - x) with log-probabilities x and probabilities t (Kullback, Leibler 1951); t = 0
 // adds 0.
 Tensor kl_divergence_sum(Context& cx, const Tensor& x, const Tensor& target);
-// cross_entropy_sum (ops.h) against (1 - smoothing) of the label and smoothing / V of every class
-// (Szegedy et al. 2016).
-Tensor smoothed_cross_entropy_sum(Context& cx, const Tensor& logits, const Tensor& labels,
-                                  double smoothing, int64_t ignore_index = -100);
 
 // ---- connectionist temporal classification (Graves et al. 2006) (ctc.cc)
 // logits [T, B, C] (log-softmax is part of it), targets int64 [B, S], input_lengths and

@@ -49,10 +49,10 @@ constexpr Unary kUnaries[] = {
     Unary::kRsqrt,     Unary::kSquare, Unary::kPower,       Unary::kClamp,     Unary::kSoftplus,
     Unary::kLeakyRelu, Unary::kElu,    Unary::kHardSigmoid, Unary::kHardSwish, Unary::kQuickGelu};
 
-// Within 8 units in the last place of the value, or of 0.01.
+// Within 8 units in the last place of the value, or of 0.1.
 void expect_near(const std::vector<float>& got, const std::vector<double>& want, Unary kind) {
   for (size_t i = 0; i < got.size(); ++i) {
-    const double bar = 8 * 0x1p-23 * std::max(0.01, std::abs(want[i]));
+    const double bar = 8 * 0x1p-23 * std::max(0.1, std::abs(want[i]));
     ASSERT_NEAR(got[i], want[i], bar) << "function " << static_cast<int>(kind) << " element " << i;
   }
 }

@@ -94,8 +94,9 @@ std::vector<Row> composed_loss_rows() {
       {"kl_divergence_sum", binary<ops::kl_divergence_sum>, against(kUnit), nullptr, 16},
       {"smoothed_cross_entropy_sum",
        [](Context& cx, Inputs x, const Attributes& a) {
-         return Outputs{ops::smoothed_cross_entropy_sum(cx, x[0], x[1], a.real("smoothing"),
-                                                        a.integer("ignore_index"))};
+         return Outputs{ops::cross_entropy_sum(
+             cx, x[0], x[1],
+             {.ignore_index = a.integer("ignore_index"), .smoothing = a.real("smoothing")})};
        },
        smoothed(), nullptr, 16},
       {"ctc_loss",
