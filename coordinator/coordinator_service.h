@@ -23,8 +23,6 @@ class CoordinatorService final : public Service {
     const Clock& clock;
     std::string data_folder;  // whose free space health() tells; empty: none
     std::string version;
-    // Asks the ranks of a running job for a checkpoint.
-    std::function<Status(const std::string& job)> request_checkpoint;
   };
   explicit CoordinatorService(Parts parts);
 

@@ -62,9 +62,7 @@ Status run_coordinator(const CoordinatorOptions& options) {
   supervision.secret = join_secret;
   supervision.lease_seconds = options.lease_seconds;
   Supervisor supervisor({*store, content, clock, log}, supervision);
-  CoordinatorService service(
-      {*store, content, clock, options.data, WEFT_VERSION,
-       [&](const std::string& job) { return supervisor.request_checkpoint(job); }});
+  CoordinatorService service({*store, content, clock, options.data, WEFT_VERSION});
 
   const std::string& agent_address =
       options.agent_listen.empty() ? options.listen : options.agent_listen;

@@ -145,12 +145,15 @@ Result<proto::Job> CoordinatorService::resume(const std::string& id) {
 }
 
 Result<proto::Job> CoordinatorService::checkpoint_now(const std::string& id) {
-  WEFT_ASSIGN_OR_RETURN(proto::Job job, parts_.store.job(id));
-  if (job.state() != proto::JOB_STATE_RUNNING) {
-    return fail(wrong_state(job, "only a running job can write a checkpoint"));
-  }
-  if (parts_.request_checkpoint) WEFT_RETURN_IF_ERROR(parts_.request_checkpoint(id));
-  return job;
+  return parts_.store.edit_job(id, [&](JobEdit& edit) -> Status {
+    proto::Job& job = edit.job;
+    if (job.state() != proto::JOB_STATE_RUNNING) {
+      return wrong_state(job, "only a running job can write a checkpoint");
+    }
+    job.set_checkpoint_requests(job.checkpoint_requests() + 1);
+    edit.event("checkpoint_requested", "info", "asked for a checkpoint; its ranks write one");
+    return {};
+  });
 }
 
 Result<proto::Job> CoordinatorService::set_priority(const std::string& id, int32_t priority) {

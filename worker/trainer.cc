@@ -57,7 +57,8 @@ class Run {
   void evaluate();
   bool improved(double loss);
   bool boundary(bool after_step);
-  void begin_checkpoint(const std::string& why);
+  proto::ControlKind take_control();
+  void begin_checkpoint(const std::string& why, int64_t request = 0);
   void finish_checkpoint();
   void finish(const std::string& outcome, const std::string& text);
 
@@ -67,7 +68,8 @@ class Run {
   Progress& progress_;
   Training& training_;
   checkpoint::Writer writer_;
-  std::optional<proto::Control> control_;
+  proto::ControlKind leaving_ = proto::CONTROL_KIND_UNSPECIFIED;  // asked for: pause or cancel
+  int64_t wanted_ = 0, answered_ = 0;  // newest request for a checkpoint: heard of, written
   std::map<std::string, double> results_;
   double loss_ = 0;
   SmoothedSpeed speed_;
@@ -213,7 +215,7 @@ void Run::evaluate() {
   }
 }
 
-void Run::begin_checkpoint(const std::string& why) {
+void Run::begin_checkpoint(const std::string& why, int64_t request) {
   if (!writer_.idle()) finish_checkpoint();
   proto::TrainerState& now = state();
   now.clear_positions();
@@ -233,6 +235,7 @@ void Run::begin_checkpoint(const std::string& why) {
   *manifest.mutable_state() = now;
   manifest.set_loss(loss_);
   manifest.set_why(why);
+  manifest.set_request(request);
   manifest.set_created_ms(wall_ms());
   writer_.begin(std::move(manifest), training_.state_tensors());
 }
@@ -242,15 +245,24 @@ void Run::finish_checkpoint() {
   writer_.commit();
 }
 
+// Every rank hears of a request, at different times, and perhaps more than once. Leaving is done
+// once; a mere checkpoint is taken on rank 0's word only, or each rank would ask for one.
+proto::ControlKind Run::take_control() {
+  while (const auto control = progress_.take_control()) {
+    if (control->kind() == proto::CONTROL_KIND_CHECKPOINT) {
+      if (leads()) wanted_ = std::max(wanted_, control->request());
+    } else {
+      leaving_ = std::max(leaving_, control->kind());
+    }
+  }
+  if (leaving_ != proto::CONTROL_KIND_UNSPECIFIED) return leaving_;
+  return wanted_ > answered_ ? proto::CONTROL_KIND_CHECKPOINT : proto::CONTROL_KIND_UNSPECIFIED;
+}
+
 // What follows a step; true: leave (pause or cancel).
 bool Run::boundary(bool after_step) {
-  if (!control_) control_ = progress_.take_control();
   Boundary mine;
-  // Every rank hears of a request, at different times. Leaving is done once; a mere checkpoint is
-  // taken on rank 0's word only, or each rank would ask for one.
-  if (control_ && (leads() || control_->kind() != proto::CONTROL_KIND_CHECKPOINT)) {
-    mine.control = control_->kind();
-  }
+  mine.control = take_control();
   mine.writing = !writer_.idle() && !writer_.written();
   const Boundary agreed = agree(rank_, mine);
   if (!writer_.idle() && !agreed.writing) writer_.commit();
@@ -261,17 +273,18 @@ bool Run::boundary(bool after_step) {
     finish(pause ? "paused" : "cancelled", "");
     return true;
   }
-  control_.reset();
   const int64_t every = spec_.checkpoint().every_steps();
   const bool asked = agreed.control == proto::CONTROL_KIND_CHECKPOINT;
   const bool due = every > 0 && state().step() % every == 0;
   const bool last = state().step() >= spec_.training().steps() || stopped_early_;
   if (((due && after_step) || asked) && !last) {
-    // A checkpoint that still waits for room is not waited for: the next one takes its turn.
-    if (agreed.writing) {
+    // A checkpoint that still waits for room is not waited for: the next one takes its turn, and
+    // one that was asked for is written as soon as there is room.
+    if (!agreed.writing) {
+      begin_checkpoint(asked ? "request" : "interval", wanted_);
+      answered_ = wanted_;
+    } else if (due && after_step) {
       tell_event("checkpoint_skipped", "the checkpoint before it is still being stored");
-    } else {
-      begin_checkpoint(asked ? "request" : "interval");
     }
   }
   return false;

@@ -23,7 +23,6 @@ void AttemptRanks::attach(const std::shared_ptr<LocalChannel>& channel,
     proto::RankFrame frame;
     *frame.mutable_control() = *pending_;
     channel->send(frame);
-    if (pending_->kind() == proto::CONTROL_KIND_CHECKPOINT) pending_.reset();
   }
 }
 
@@ -91,13 +90,12 @@ void AttemptRanks::reply(int rank, const proto::RankReply& reply) {
 }
 
 void AttemptRanks::control(const proto::Control& control) {
-  bool told = false;
+  if (!pending_ || control.kind() >= pending_->kind()) pending_ = control;
   for (auto& [rank, line] : lines_) {
     proto::RankFrame frame;
     *frame.mutable_control() = control;
-    told = (line.channel != nullptr && line.channel->send(frame)) || told;
+    if (line.channel != nullptr) line.channel->send(frame);
   }
-  if (!told || control.kind() != proto::CONTROL_KIND_CHECKPOINT) pending_ = control;
 }
 
 void AttemptRanks::reconnected() {

@@ -4,7 +4,8 @@
 // Thread safety: the agent's thread. Ownership: the attempt owns it. Invariants: 1. a rank's
 // messages go to the coordinator in order; after a reconnect those without an answer go again,
 // first its hello.
-// 2. a rank that connects late still gets a pending pause or cancel.
+// 2. a rank that connects late still gets what was last asked of the attempt; a request for a
+// checkpoint that it has heard of before means nothing new to it (Control.request).
 #pragma once
 
 #include <cstdint>

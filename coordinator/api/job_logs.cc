@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <charconv>
 #include <limits>
+#include <utility>
 
 #include "coordinator/api/json_body.h"
 #include "coordinator/api/live_stream.h"
@@ -136,6 +137,45 @@ Result<Response> logs(Service& service, const Request& request) {
   return json_response(make_page(slice));
 }
 
+// A page's place among the logs: attempt and rank, as in "2.-1".
+using SourcePlace = std::pair<int32_t, int32_t>;
+
+Result<SourcePlace> parse_source_place(const std::string& text) {
+  SourcePlace place{0, 0};
+  if (text.empty()) return place;
+  const char* end = text.data() + text.size();
+  const auto [dot, error] = std::from_chars(text.data(), end, place.first);
+  if (error == std::errc() && dot != end && *dot == '.') {
+    const auto [last, problem] = std::from_chars(dot + 1, end, place.second);
+    if (problem == std::errc() && last == end) return place;
+  }
+  return fail(Status::invalid("after", text, "must be the `next` of a page of sources"));
+}
+
+Result<Response> log_sources(Service& service, const Request& request) {
+  const std::string text = query_text(request, "after");
+  WEFT_ASSIGN_OR_RETURN(const SourcePlace after, parse_source_place(text));
+  WEFT_ASSIGN_OR_RETURN(const int64_t limit,
+                        query_int(request, "limit", kPageLimitDefault, 1, kPageLimitMax));
+  WEFT_ASSIGN_OR_RETURN(const std::vector<LogStream> streams,
+                        service.log_streams(request.parameter("id")));
+  proto::LogSourceList page;
+  page.set_next(text);
+  for (const LogStream& stream : streams) {
+    if (SourcePlace{stream.attempt, stream.rank} <= after) continue;
+    if (page.sources_size() == limit) {
+      page.set_more(true);
+      break;
+    }
+    proto::LogSource& source = *page.add_sources();
+    source.set_attempt(stream.attempt);
+    source.set_rank(stream.rank);
+    source.set_bytes(stream.bytes);
+    page.set_next(fmt::format("{}.{}", stream.attempt, stream.rank));
+  }
+  return json_response(page);
+}
+
 }  // namespace
 
 void add_log_routes(Router& router, Service& service) {
@@ -156,19 +196,10 @@ void add_log_routes(Router& router, Service& service) {
   sources.method = "GET";
   sources.pattern = "/api/v1/jobs/{id}/logs/sources";
   sources.summary = "Which attempts and ranks have logs";
+  sources.query = {{"after", "`next` of the page before"},
+                   {"limit", "items a page, 1 to 1000, default 100"}};
   sources.response = proto::LogSourceList::descriptor();
-  sources.handler = [&service](const Request& request) -> Result<Response> {
-    WEFT_ASSIGN_OR_RETURN(const std::vector<LogStream> streams,
-                          service.log_streams(request.parameter("id")));
-    proto::LogSourceList body;
-    for (const LogStream& stream : streams) {
-      proto::LogSource& source = *body.add_sources();
-      source.set_attempt(stream.attempt);
-      source.set_rank(stream.rank);
-      source.set_bytes(stream.bytes);
-    }
-    return json_response(body);
-  };
+  sources.handler = [&service](const Request& request) { return log_sources(service, request); };
   router.add(std::move(sources));
 }
 

@@ -1,22 +1,51 @@
+#include <algorithm>
+#include <cctype>
+#include <string>
+
 #include "coordinator/api/api.h"
 #include "coordinator/api/json_body.h"
 #include "coordinator/service.h"
 #include "proto/api.pb.h"
 
 namespace weft::api {
+namespace {
+
+// A page's place is a node's name: nodes come in that order, and none ever goes.
+Result<Response> list(Service& service, const Request& request) {
+  const std::string after = query_text(request, "after");
+  const bool is_name = std::all_of(after.begin(), after.end(), [](unsigned char c) {
+    return c < 0x80 && (std::isalnum(c) != 0 || c == '.' || c == '_' || c == '-');
+  });
+  if (!is_name)
+    return fail(Status::invalid("after", after, "must be the `next` of a page of nodes"));
+  WEFT_ASSIGN_OR_RETURN(const int64_t limit,
+                        query_int(request, "limit", kPageLimitDefault, 1, kPageLimitMax));
+  proto::NodeList page;
+  page.set_next(after);
+  for (proto::NodeInfo& node : service.nodes()) {
+    if (node.name() <= after) continue;
+    if (page.nodes_size() == limit) {
+      page.set_more(true);
+      break;
+    }
+    page.set_next(node.name());
+    *page.add_nodes() = std::move(node);
+  }
+  return json_response(page);
+}
+
+}  // namespace
 
 void add_node_routes(Router& router, Service& service) {
-  Route list;
-  list.method = "GET";
-  list.pattern = "/api/v1/nodes";
-  list.summary = "The nodes of the cluster, by name";
-  list.response = proto::NodeList::descriptor();
-  list.handler = [&service](const Request&) -> Result<Response> {
-    proto::NodeList nodes;
-    for (proto::NodeInfo& node : service.nodes()) *nodes.add_nodes() = std::move(node);
-    return json_response(nodes);
-  };
-  router.add(std::move(list));
+  Route nodes;
+  nodes.method = "GET";
+  nodes.pattern = "/api/v1/nodes";
+  nodes.summary = "The nodes of the cluster, by name";
+  nodes.query = {{"after", "`next` of the page before"},
+                 {"limit", "items a page, 1 to 1000, default 100"}};
+  nodes.response = proto::NodeList::descriptor();
+  nodes.handler = [&service](const Request& request) { return list(service, request); };
+  router.add(std::move(nodes));
 }
 
 }  // namespace weft::api

@@ -19,6 +19,9 @@ class Message;
 
 namespace weft::cli {
 
+// A part of a path or a query value, percent-encoded.
+std::string encoded(std::string_view text);
+
 class ApiClient {
  public:
   explicit ApiClient(const Endpoint& endpoint);
@@ -26,6 +29,19 @@ class ApiClient {
 
   // Paths are below /api/v1/. `into` may be null; so may `body`.
   Status get(const std::string& path, google::protobuf::Message& into);
+  // All pages of a list whose pages have `next` and `more`, as one.
+  template <typename Page>
+  Status get_all(const std::string& path, Page& into) {
+    Page page;
+    do {
+      const std::string next = page.next();
+      page.Clear();
+      WEFT_RETURN_IF_ERROR(get(path + "?limit=1000&after=" + encoded(next), page));
+      into.MergeFrom(page);
+    } while (page.more());
+    into.clear_more();
+    return {};
+  }
   Status send(const std::string& method, const std::string& path,
               const google::protobuf::Message* body, google::protobuf::Message* into,
               const std::string& idempotency_key = "");
@@ -44,7 +60,5 @@ class ApiClient {
 
 // The Status that an error answer tells.
 Status error_of(const HttpReply& reply);
-// A part of a path or a query value, percent-encoded.
-std::string encoded(std::string_view text);
 
 }  // namespace weft::cli

@@ -10,7 +10,7 @@ int nodes(const Context& context) {
   Result<ApiClient> client = ApiClient::connect(context.settings);
   if (!client) return report(context, client.error());
   proto::NodeList list;
-  const Status status = client->get("nodes", list);
+  const Status status = client->get_all("nodes", list);
   if (!status.ok()) return report(context, status);
   if (context.json) {
     print_json(list);

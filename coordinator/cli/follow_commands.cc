@@ -79,7 +79,7 @@ Result<std::vector<int>> chosen_ranks(ApiClient& client, const FollowOptions& op
   if (options.rank != "all" && !options.rank.empty()) return std::vector{std::stoi(options.rank)};
   if (options.rank.empty()) return std::vector<int>{0};
   proto::LogSourceList list;
-  WEFT_RETURN_IF_ERROR(client.get("jobs/" + encoded(options.job) + "/logs/sources", list));
+  WEFT_RETURN_IF_ERROR(client.get_all("jobs/" + encoded(options.job) + "/logs/sources", list));
   int32_t attempt = options.attempt;
   for (const proto::LogSource& source : list.sources()) {
     if (options.attempt == 0) attempt = std::max(attempt, source.attempt());

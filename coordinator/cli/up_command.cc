@@ -94,7 +94,8 @@ Result<proto::NodeList> wait_for_nodes(const LocalPrograms& programs, ApiClient&
     for (const std::string& name : waiting) {
       if (!is_alive(programs.running(name))) dead = name;
     }
-    last = client.get("nodes", nodes);
+    nodes.Clear();
+    last = client.get_all("nodes", nodes);
     for (const proto::NodeInfo& node : nodes.nodes()) {
       if (node.state() == proto::NODE_STATE_READY) waiting.erase(node.name());
     }

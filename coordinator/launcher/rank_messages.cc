@@ -121,6 +121,11 @@ Status on_checkpoint(const RankWorld& world, JobEdit& edit, const proto::Checkpo
   const int64_t step = manifest.state().step();
   if (step > (newest ? newest->state().step() : 0)) job.set_restarts(0);
   job.set_checkpoint(id);
+  // The last one of an attempt answers whatever was asked for.
+  const bool in_passing = commit.why() == "interval" || commit.why() == "request";
+  const int64_t answered = in_passing ? manifest.request() : job.checkpoint_requests();
+  job.set_checkpoint_requests_answered(
+      std::clamp(answered, job.checkpoint_requests_answered(), job.checkpoint_requests()));
   auto& event =
       edit.event("checkpoint", "info", fmt::format("{} of step {}, {} bytes", id, step, bytes));
   event.set_step(step);

@@ -108,11 +108,6 @@ void Supervisor::arrive(uint64_t session, Channel& channel, proto::NodeFrame fra
   channel.close({Code::kResourceExhausted, "the coordinator's store is too slow"});
 }
 
-Status Supervisor::request_checkpoint(const std::string& job) {
-  push({0, Wanted{job}});
-  return {};
-}
-
 void Supervisor::step() {
   std::deque<Item> items;
   bool dirty = false;
@@ -149,10 +144,6 @@ void Supervisor::take(Item item) {
     sessions_[item.session] = {opened->channel, "", now()};
   } else if (auto* frame = std::get_if<proto::NodeFrame>(&item.what)) {
     take_frame(item.session, std::move(*frame), item.answered);
-  } else if (auto* wanted = std::get_if<Wanted>(&item.what)) {
-    if (auto it = active_.find(wanted->job); it != active_.end()) {
-      it->second.checkpoint_wanted = true;
-    }
   } else if (auto it = sessions_.find(item.session); it != sessions_.end()) {
     const std::string name = it->second.node;
     sessions_.erase(it);
@@ -240,12 +231,6 @@ void Supervisor::take_rank(const std::string& node, const proto::RankEnvelope& e
   Active* active = find_active(envelope.job(), envelope.attempt());
   if (active == nullptr) return;
   if (envelope.has_started()) active->since = now();
-  if (envelope.has_checkpoint()) {  // one at an interval may have been begun before the request
-    if (envelope.checkpoint().why() != "interval") active->checkpoint_wanted = false;
-    for (auto& [name, part] : active->parts) {  // the next request is told anew
-      if (part.told == proto::CONTROL_KIND_CHECKPOINT) part.told_session = 0;
-    }
-  }
   const JobPointer after = parts_.store.find(envelope.job());
   const bool over = !after || !is_active(after->state()) || after->attempt() != envelope.attempt();
   if (over) retire(active->key, envelope.has_failed());

@@ -7,7 +7,7 @@
 // node -> StartAttempt to the head (repeated after a reconnect; a second one means nothing) -> rank
 // messages, each answered once it is durable -> AttemptExit from every node.
 //
-// Thread safety: accept, request_checkpoint, stop from any thread. Hellos of known nodes and
+// Thread safety: accept and stop from any thread. Hellos of known nodes and
 // heartbeats are answered on the thread that delivers them, out of the lease book; everything else,
 // and with it every write to the store, happens on one thread (start) or inside step() (tests).
 // Ownership: shares channels; refers to Parts; whatever delivers the channels' frames (RpcServer)
@@ -85,7 +85,6 @@ class Supervisor {
   void start();  // its thread
   void stop();   // closes every channel; attempts go on without a coordinator
   void accept(std::shared_ptr<Channel> channel);
-  Status request_checkpoint(const std::string& job);
   // Handles everything that has arrived and whatever time has brought.
   void step();
 
@@ -112,7 +111,7 @@ class Supervisor {
     bool planned = false;
     Time absent_since{-1};
     uint64_t told_session = 0;  // the control below was sent on that session
-    proto::ControlKind told = proto::CONTROL_KIND_UNSPECIFIED;
+    proto::Control told;
   };
   struct Active {
     AttemptKey key;
@@ -122,7 +121,6 @@ class Supervisor {
     Time since{};  // of the present phase
     Time control_since{-1};
     Time first_exit{-1};
-    bool checkpoint_wanted = false;
     std::optional<EndCause> ending;  // decided, not stored yet (full disk)
   };
   // Processes that may still be there though their attempt is over.
@@ -138,12 +136,9 @@ class Supervisor {
   struct Closed {
     Status why;
   };
-  struct Wanted {
-    std::string job;
-  };  // a checkpoint
   struct Item {
     uint64_t session = 0;
-    std::variant<Opened, proto::NodeFrame, Closed, Wanted> what;
+    std::variant<Opened, proto::NodeFrame, Closed> what;
     bool answered = false;  // a hello or heartbeat that the lease book has answered
   };
 
@@ -186,7 +181,8 @@ class Supervisor {
   void check_attempts();
   void check_attempt(Active& active, const proto::Job& job);
   void check_time_limit(const proto::Job& job);
-  void send_controls(Active& active, proto::ControlKind kind, const std::string& why);
+  void check_controls(Active& active, const proto::Job& job);
+  void send_controls(Active& active, const proto::Control& control);
   void end(Active& active, const EndCause& cause);
   void retire(const AttemptKey& key, bool stop_now);
   Active* find_active(const std::string& job, int32_t attempt);

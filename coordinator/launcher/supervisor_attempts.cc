@@ -183,6 +183,12 @@ void Supervisor::check_attempt(Active& active, const proto::Job& job) {
                                     active.start_sent ? "training" : "ready", patience),
                         true});
   }
+  check_controls(active, job);
+}
+
+// What the ranks are asked to do; a request for a checkpoint stands until one has answered it.
+void Supervisor::check_controls(Active& active, const proto::Job& job) {
+  proto::Control control;
   const bool pausing = job.state() == proto::JOB_STATE_PAUSING;
   if (pausing || job.state() == proto::JOB_STATE_CANCELLING) {
     if (job.ranks().empty()) return end(active, {"ended before its ranks had started", true});
@@ -192,10 +198,15 @@ void Supervisor::check_attempt(Active& active, const proto::Job& job) {
           active,
           {fmt::format("its ranks did not react within {} s", options_.control_seconds), true});
     }
-    send_controls(active, pausing ? proto::CONTROL_KIND_PAUSE : proto::CONTROL_KIND_CANCEL,
-                  job.reason());
-  } else if (active.checkpoint_wanted) {
-    send_controls(active, proto::CONTROL_KIND_CHECKPOINT, "by request");
+    control.set_kind(pausing ? proto::CONTROL_KIND_PAUSE : proto::CONTROL_KIND_CANCEL);
+    control.set_why(job.reason());
+    send_controls(active, control);
+  } else if (job.state() == proto::JOB_STATE_RUNNING &&
+             job.checkpoint_requests() > job.checkpoint_requests_answered()) {
+    control.set_kind(proto::CONTROL_KIND_CHECKPOINT);
+    control.set_why("by request");
+    control.set_request(job.checkpoint_requests());
+    send_controls(active, control);
   }
 }
 
@@ -216,18 +227,20 @@ void Supervisor::check_time_limit(const proto::Job& job) {
 }
 
 // Once to each node, and again on its next connection.
-void Supervisor::send_controls(Active& active, proto::ControlKind kind, const std::string& why) {
+void Supervisor::send_controls(Active& active, const proto::Control& control) {
   for (auto& [name, part] : active.parts) {
     auto node = nodes_.find(name);
     if (part.gone || node == nodes_.end() || node->second.session == 0) continue;
-    if (part.told == kind && part.told_session == node->second.session) continue;
+    if (part.told.kind() == control.kind() && part.told.request() == control.request() &&
+        part.told_session == node->second.session) {
+      continue;
+    }
     proto::NodeFrame frame;
     frame.mutable_control()->mutable_attempt()->set_job(active.key.first);
     frame.mutable_control()->mutable_attempt()->set_attempt(active.key.second);
-    frame.mutable_control()->mutable_control()->set_kind(kind);
-    frame.mutable_control()->mutable_control()->set_why(why);
+    *frame.mutable_control()->mutable_control() = control;
     if (!send_to(name, frame)) continue;
-    part.told = kind;
+    part.told = control;
     part.told_session = node->second.session;
   }
 }

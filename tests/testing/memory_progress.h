@@ -27,6 +27,7 @@ struct MemoryCluster {
   int64_t die_after_step = -1;   // sends of later steps are refused, as if the rank were killed
   int64_t control_at_step = -1;  // `control` is given once this step's metrics have come
   proto::ControlKind control = proto::CONTROL_KIND_UNSPECIFIED;
+  int control_times = 1;   // to each rank
   int full_disk_puts = 0;  // so many puts are refused first
 
   int64_t last_step() {
@@ -67,12 +68,14 @@ class MemoryProgress final : public Progress {
   Status flush() override { return {}; }
 
   std::optional<proto::Control> take_control() override {
-    if (cluster_.control_at_step < 0 || cluster_.last_step() < cluster_.control_at_step || given_) {
+    if (cluster_.control_at_step < 0 || cluster_.last_step() < cluster_.control_at_step ||
+        given_ == cluster_.control_times) {
       return std::nullopt;
     }
-    given_ = true;
+    ++given_;
     proto::Control control;
     control.set_kind(cluster_.control);
+    control.set_request(1);
     return control;
   }
 
@@ -110,7 +113,7 @@ class MemoryProgress final : public Progress {
   }
 
   MemoryCluster& cluster_;
-  bool given_ = false;
+  int given_ = 0;
 };
 
 }  // namespace weft::testing

@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "proto/api.pb.h"
+#include "proto/json/message_json.h"
 #include "proto/json/parse.h"
 #include "proto/json/value.h"
 #include "tests/coordinator/api/served.h"
@@ -159,6 +161,51 @@ TEST(Routes, LogsKeepCharactersWhole) {
   const std::string stream = "Accept: text/event-stream\r\n";
   EXPECT_EQ(served.ask("GET", "jobs/" + id + "/logs?rank=9", "", stream).status, 400);
   EXPECT_EQ(served.ask("GET", "jobs/" + id + "/logs?attempt=9", "", stream).status, 400);
+}
+
+// A whole list, asked for in pages of two.
+template <typename Page>
+Page in_pages(Served& served, const std::string& path) {
+  Page all, page;
+  do {
+    const RawAnswer answer = served.ask("GET", path + "?limit=2&after=" + page.next());
+    page.Clear();
+    EXPECT_TRUE(read_json(answer.body, page, {.lenient = true}).ok()) << answer.body;
+    all.MergeFrom(page);
+  } while (page.more());
+  return all;
+}
+
+TEST(Routes, NodesAndLogSourcesComeInPages) {
+  Served served;
+  for (const char* name : {"n5", "n1", "n4", "n2", "n3"}) {
+    proto::NodeInfo node;
+    node.set_name(name);
+    ASSERT_TRUE(served.store->put_node(node, true).ok());
+  }
+  std::string names;
+  for (const auto& node : in_pages<proto::NodeList>(served, "nodes").nodes()) names += node.name();
+  EXPECT_EQ(names, "n1n2n3n4n5");
+  EXPECT_THAT(served.ask("GET", "nodes?after=n5").body, HasSubstr("\"nodes\":[]"));
+  EXPECT_THAT(served.ask("GET", "nodes?after=n%2F5").body, HasSubstr("page of nodes"));
+  EXPECT_EQ(served.ask("GET", "nodes?limit=0").status, 400);
+  EXPECT_EQ(served.ask("GET", "nodes?limit=1001").status, 400);
+
+  const std::string id = served.submit();
+  served.set_state(id, proto::JOB_STATE_RUNNING, 2);
+  for (const auto& [attempt, rank] : {std::pair{1, -1}, {1, 0}, {1, 1}, {2, -1}, {2, 0}}) {
+    const std::string text(static_cast<size_t>(10 * attempt + rank), 'x');
+    ASSERT_TRUE(served.store->append_log(id, attempt, rank, 0, text).has_value());
+  }
+  const std::string sources = "jobs/" + id + "/logs/sources";
+  std::vector<int64_t> bytes;
+  for (const auto& source : in_pages<proto::LogSourceList>(served, sources).sources()) {
+    bytes.push_back(source.bytes());
+  }
+  EXPECT_EQ(bytes, (std::vector<int64_t>{9, 10, 11, 19, 20}));
+  EXPECT_THAT(served.ask("GET", sources + "?after=2").body, HasSubstr("page of sources"));
+  EXPECT_THAT(served.ask("GET", sources + "?after=2.0x").body, HasSubstr("page of sources"));
+  EXPECT_EQ(served.ask("GET", sources + "?limit=1001").status, 400);
 }
 
 TEST(Routes, HealthNodesAndTheDocument) {

@@ -98,7 +98,7 @@ struct Served {
   MemoryChunks chunks;
   std::unique_ptr<JobStore> store = JobStore::open(make_memory_key_value(), clock).value();
   Content content{chunks, *store, clock};
-  CoordinatorService service{{*store, content, clock, "", "test", {}}};
+  CoordinatorService service{{*store, content, clock, "", "test"}};
   std::string data;
   std::unique_ptr<ApiServer> server;
 };

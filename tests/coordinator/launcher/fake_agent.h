@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "coordinator/coordinator_service.h"
 #include "coordinator/launcher/supervisor.h"
 #include "proto/base/hash.h"
 #include "tests/coordinator/memory_chunks.h"
@@ -125,6 +126,8 @@ class FakeAgent {
 // Refuses writes while `full` is set; lets them wait from stall() to flow().
 class SwitchedDisk final : public KeyValue {
  public:
+  explicit SwitchedDisk(std::shared_ptr<KeyValue> bytes = make_memory_key_value())
+      : inner_(std::move(bytes)) {}
   Status write(const WriteSet& set) override {
     {
       std::unique_lock lock(mutex_);
@@ -160,10 +163,11 @@ class SwitchedDisk final : public KeyValue {
       const std::string& from, const std::string& to) const override {
     return inner_->last(from, to);
   }
+  std::shared_ptr<KeyValue> bytes() const { return inner_; }  // what outlives the coordinator
   bool full = false;
 
  private:
-  std::unique_ptr<KeyValue> inner_ = make_memory_key_value();
+  const std::shared_ptr<KeyValue> inner_;
   std::mutex mutex_;  // guards the rest
   std::condition_variable changed_;
   bool stalled_ = false;
@@ -173,11 +177,13 @@ class SwitchedDisk final : public KeyValue {
 class SupervisorTest : public testing::Test {
  protected:
   SupervisorTest() {
-    auto disk = std::make_unique<SwitchedDisk>();
+    open(std::make_unique<SwitchedDisk>());
+    restart();
+  }
+  void open(std::unique_ptr<SwitchedDisk> disk) {
     disk_ = disk.get();
     store_ = JobStore::open(std::move(disk), clock_).value();
     content_ = std::make_unique<Content>(chunks_, *store_, clock_);
-    restart();
   }
   // The coordinator dies and comes back; the agents' connections are gone.
   void restart(SupervisorOptions options = {}) {
@@ -186,6 +192,17 @@ class SupervisorTest : public testing::Test {
     options.secret = "a secret of this test";
     supervisor_ = std::make_unique<Supervisor>(
         Supervisor::Parts{*store_, *content_, clock_, Logger()}, options);
+  }
+  // As restart(), and all that it knew is read anew from the disk's bytes.
+  void restart_from_disk() {
+    auto disk = std::make_unique<SwitchedDisk>(disk_->bytes());
+    supervisor_.reset();
+    content_.reset();
+    open(std::move(disk));
+    restart();
+  }
+  Result<proto::Job> ask_for_checkpoint(const std::string& id) {
+    return CoordinatorService({*store_, *content_, clock_, "", "test"}).checkpoint_now(id);
   }
   void step(double seconds = 0) {
     clock_.advance(std::chrono::milliseconds(static_cast<int64_t>(1000 * seconds)));

@@ -84,7 +84,7 @@ TEST_F(SupervisorTest, PauseAndCancelTravelToTheRanks) {
   b.connect(*supervisor_);
   const std::string id = submit(2);
   bring_up(id, 1, {&a, &b});
-  ASSERT_TRUE(supervisor_->request_checkpoint(id).ok());
+  ASSERT_TRUE(ask_for_checkpoint(id));
   step();
   EXPECT_EQ(a.take(proto::NodeFrame::kControl).at(0).control().control().kind(),
             proto::CONTROL_KIND_CHECKPOINT);
@@ -109,28 +109,101 @@ TEST_F(SupervisorTest, PauseAndCancelTravelToTheRanks) {
   EXPECT_EQ(a.take(proto::NodeFrame::kStop).size(), 1u);
 }
 
-TEST_F(SupervisorTest, EachRequestForACheckpointIsTold) {
-  FakeAgent a("n1", 1);
-  a.connect(*supervisor_);
-  const std::string id = submit(1);
-  bring_up(id, 1, {&a});
-  ASSERT_TRUE(content_->put_chunk(sha256_hex("w"), "w").ok());
-  const auto write = [&](uint64_t sequence, const std::string& why) {
-    auto message = commit(id, 1, sequence, "w", static_cast<int64_t>(10 * sequence));
+// Writes checkpoints and counts what it is asked for.
+class RequestTest : public SupervisorTest {
+ protected:
+  void SetUp() override {
+    a.connect(*supervisor_);
+    id = submit(1);
+    bring_up(id, 1, {&a});
+    ASSERT_TRUE(content_->put_chunk(sha256_hex("w"), "w").ok());
+  }
+  void write(const std::string& why, int64_t request = 0) {
+    auto message = commit(id, job(id).attempt(), ++sequence_, "w", static_cast<int64_t>(sequence_));
     message.mutable_checkpoint()->set_why(why);
+    message.mutable_checkpoint()->mutable_manifest()->set_request(request);
     a.rank(message);
     step();
-  };
-  for (const uint64_t sequence : {2, 4, 6}) {
-    ASSERT_TRUE(supervisor_->request_checkpoint(id).ok());
-    step();
-    EXPECT_EQ(a.take(proto::NodeFrame::kControl).size(), 1u) << sequence;
-    write(sequence, "interval");
-    EXPECT_EQ(a.take(proto::NodeFrame::kControl).size(), 1u) << "that one was begun before";
-    write(sequence + 1, "request");
-    live(3, {&a});
-    EXPECT_EQ(a.take(proto::NodeFrame::kControl).size(), 0u);
   }
+  std::vector<int64_t> asked() {  // requests that the node has been told of since the last look
+    std::vector<int64_t> numbers;
+    for (const auto& frame : a.take(proto::NodeFrame::kControl)) {
+      EXPECT_EQ(frame.control().control().kind(), proto::CONTROL_KIND_CHECKPOINT);
+      numbers.push_back(frame.control().control().request());
+    }
+    return numbers;
+  }
+  FakeAgent a{"n1", 1};
+  std::string id;
+  uint64_t sequence_ = 1;  // the last one used: bring_up's
+};
+using Numbers = std::vector<int64_t>;
+
+TEST_F(RequestTest, EachIsToldUntilItIsAnswered) {
+  for (const int64_t request : {1, 2, 3}) {
+    ASSERT_EQ(ask_for_checkpoint(id).value().checkpoint_requests(), request);
+    step();
+    EXPECT_EQ(asked(), Numbers{request});
+    write("interval", request - 1);  // that one was begun before
+    EXPECT_EQ(job(id).checkpoint_requests_answered(), request - 1);
+    a.connect(*supervisor_);
+    step();
+    EXPECT_EQ(asked(), Numbers{request}) << "a new connection may have lost it";
+    write("request", request);
+    EXPECT_EQ(job(id).checkpoint_requests_answered(), request);
+    a.connect(*supervisor_);
+    live(3, {&a});
+    EXPECT_EQ(asked(), Numbers{});
+  }
+}
+
+TEST_F(RequestTest, OneDuringAnAnswerIsAnsweredToo) {
+  ASSERT_TRUE(ask_for_checkpoint(id));
+  step();
+  ASSERT_TRUE(ask_for_checkpoint(id));
+  step();
+  EXPECT_EQ(asked(), (Numbers{1, 2}));
+  write("request", 1);
+  EXPECT_EQ(job(id).checkpoint_requests_answered(), 1);
+  write("request", 2);
+  EXPECT_EQ(job(id).checkpoint_requests_answered(), 2);
+  write("request", 99);  // never asked
+  EXPECT_EQ(job(id).checkpoint_requests_answered(), 2);
+}
+
+// The coordinator is killed between its answer to the person and the first word to a node.
+TEST_F(RequestTest, OneThatWasAcknowledgedOutlivesTheCoordinator) {
+  ASSERT_TRUE(ask_for_checkpoint(id));
+  restart_from_disk();
+  EXPECT_EQ(asked(), Numbers{});
+  a.connect(*supervisor_);
+  step();
+  EXPECT_EQ(asked(), Numbers{1});
+  restart_from_disk();  // nor is it lost after that word
+  a.connect(*supervisor_);
+  step();
+  EXPECT_EQ(asked(), Numbers{1});
+  write("request", 1);
+  restart_from_disk();
+  a.connect(*supervisor_);
+  live(3, {&a});
+  EXPECT_EQ(asked(), Numbers{}) << "answered once, asked no more";
+}
+
+TEST_F(RequestTest, OneThatAnAttemptDidNotAnswerIsAskedOfTheNext) {
+  ASSERT_TRUE(ask_for_checkpoint(id));
+  step();
+  EXPECT_EQ(asked(), Numbers{1});
+  a.exit(ref(id, 1), 137, "rank 0 was killed");
+  live(10, {&a});
+  EXPECT_EQ(job(id).attempt(), 2);
+  EXPECT_EQ(asked(), Numbers{}) << "its ranks are not there yet";
+  bring_up(id, 2, {&a});
+  step();
+  EXPECT_EQ(asked(), Numbers{1});
+  sequence_ = 1;
+  write("end");
+  EXPECT_EQ(job(id).checkpoint_requests_answered(), 1) << "the last one answers everything";
 }
 
 // Streams and pages of checkpoints go by their times.

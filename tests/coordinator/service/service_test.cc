@@ -71,7 +71,7 @@ class ServiceTest : public testing::Test {
   MemoryChunks chunks_;
   std::unique_ptr<JobStore> store_ = JobStore::open(make_memory_key_value(), clock_).value();
   Content content_{chunks_, *store_, clock_};
-  CoordinatorService service_{{*store_, content_, clock_, "", "test", {}}};
+  CoordinatorService service_{{*store_, content_, clock_, "", "test"}};
   std::string data_ = upload("some text to learn");
 };
 
@@ -163,7 +163,8 @@ TEST_F(ServiceTest, CancelPauseResumeInEveryState) {
   EXPECT_EQ(service_.pause(id).value().state(), proto::JOB_STATE_PAUSED);
   EXPECT_EQ(service_.resume(id).value().state(), proto::JOB_STATE_QUEUED);
   set_state(id, proto::JOB_STATE_RUNNING);
-  EXPECT_TRUE(service_.checkpoint_now(id));
+  EXPECT_EQ(service_.checkpoint_now(id).value().checkpoint_requests(), 1);
+  EXPECT_EQ(service_.events(id, 0, 10).value().items.back().type(), "checkpoint_requested");
   EXPECT_EQ(service_.pause(id).value().state(), proto::JOB_STATE_PAUSING);
   EXPECT_EQ(service_.resume(id).error().code(), Code::kFailedPrecondition);
   EXPECT_EQ(service_.cancel(id).value().state(), proto::JOB_STATE_CANCELLING);
