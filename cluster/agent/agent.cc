@@ -34,6 +34,7 @@ constexpr auto kTick = std::chrono::milliseconds(100);
 constexpr double kHeartbeatSecondsMax = 2;
 constexpr int64_t kStopNsMax = 15'000'000'000;
 constexpr int64_t kObjectSecondsMax = 24 * 3600;
+constexpr int64_t kObjectsLookNs = 3600 * int64_t{1'000'000'000};
 
 class Agent {
  public:
@@ -70,7 +71,7 @@ class Agent {
   void fill(proto::NodeInfo& node, google::protobuf::RepeatedPtrField<proto::AttemptRef>& running);
   void tick();
   void wait_for_signal();
-  void remove_old_objects() const;
+  void remove_old_objects(bool at_start);
 
   const AgentOptions& options_;
   const AgentPlaces& places_;
@@ -88,6 +89,7 @@ class Agent {
   double lease_seconds_;
   std::deque<int64_t> asked_at_ns_;  // hello and heartbeats without an answer yet
   int64_t next_heartbeat_ns_ = 0;
+  int64_t next_objects_ns_ = boot_time_ns() + kObjectsLookNs;
   int64_t stopping_since_ns_ = 0;
 };
 
@@ -95,7 +97,7 @@ Status Agent::run() {
   WEFT_ASSIGN_OR_RETURN(server_, listen_local(io_, places_.agent_socket, places_.user.uid,
                                               [this](ChannelPointer channel) { accept(channel); }));
   find_attempts();
-  remove_old_objects();
+  remove_old_objects(true);
   wait_for_signal();
   link_.start({[this] { connected(); }, [this](proto::NodeFrame frame) { take(std::move(frame)); },
                [this] { asked_at_ns_.clear(); }});
@@ -120,7 +122,8 @@ void Agent::find_attempts() {
   for (const auto& entry : fs::directory_iterator(places_.notes, ignored)) {
     proto::AttemptNote note;
     const auto bytes = read_file(entry.path(), int64_t{64} << 20);
-    if (!bytes || !note.ParseFromString(*bytes) || note.attempt().job().empty()) {
+    if (!bytes || !note.ParseFromString(*bytes) ||
+        entry.path().filename() != Attempt::note_name(note.attempt())) {
       fs::remove(entry.path(), ignored);  // a note that was never finished
       continue;
     }
@@ -132,7 +135,9 @@ void Agent::find_attempts() {
   }
 }
 
-void Agent::remove_old_objects() const {
+// What no attempt here uses and what was not used for a day. The removal may take long: it is done
+// beside, once nothing can find the object any more.
+void Agent::remove_old_objects(bool at_start) {
   std::error_code ignored;
   for (const auto& entry : fs::directory_iterator(places_.objects, ignored)) {
     const std::string name = entry.path().filename();
@@ -143,7 +148,13 @@ void Agent::remove_old_objects() const {
     struct stat info {};
     if (used || ::stat(entry.path().c_str(), &info) != 0) continue;
     const bool old = std::time(nullptr) - info.st_mtime > kObjectSecondsMax;
-    if (old || name.starts_with(".building-")) fs::remove_all(entry.path(), ignored);
+    if (!old && !(at_start && name.starts_with(".building-"))) continue;
+    const fs::path gone = places_.objects + "/.building-gone-" + random_hex(6);
+    fs::rename(entry.path(), gone, ignored);
+    asio::post(staging_, [gone] {
+      std::error_code left;
+      fs::remove_all(gone, left);
+    });
   }
 }
 
@@ -349,6 +360,10 @@ void Agent::tick() {
     busy = busy || !attempt->over() || (link_.connected() && !attempt->told());
   }
   std::erase_if(attempts_, [](const auto& each) { return each.second->forgotten(); });
+  if (now >= next_objects_ns_) {
+    next_objects_ns_ = now + kObjectsLookNs;
+    remove_old_objects(false);
+  }
   if (stopping_since_ns_ != 0 && (!busy || now - stopping_since_ns_ > kStopNsMax)) {
     return io_.stop();
   }
@@ -369,6 +384,26 @@ void Agent::wait_for_signal() {
   });
 }
 
+// Told at the start, not by each launch that fails.
+Status check_options(const AgentOptions& options) {
+  if (!options.subnet.empty() && !open_mpi::is_network(options.subnet)) {
+    return Status::invalid("subnet", options.subnet, "must be a network such as 10.0.0.0/24");
+  }
+  for (const auto& [name, value] :
+       {std::pair{"mpi-pml", options.mpi.pml()}, {"mpi-btl", options.mpi.btl()}}) {
+    if (value.find_first_not_of(open_mpi::kWordLetters) != std::string::npos) {
+      return Status::invalid(name, value, "must be names of Open MPI's components, as in self,tcp");
+    }
+  }
+  const auto& mpi = options.mpi;
+  if (mpi.port_min() > 0 && mpi.port_min() + mpi.port_count() - 1 > 65535) {
+    return Status::invalid("mpi-port-count", std::to_string(mpi.port_count()),
+                           "must end at port 65535 or before, from " +
+                               std::to_string(mpi.port_min()));
+  }
+  return {};
+}
+
 // One agent a data folder. The descriptor stays open until the process ends.
 Status lock_folder(const std::string& data) {
   const std::string path = data + "/agent.lock";
@@ -386,6 +421,7 @@ Status lock_folder(const std::string& data) {
 Status run_agent(const AgentOptions& given) {
   ::umask(022);
   AgentOptions options = given;
+  WEFT_RETURN_IF_ERROR(check_options(options));
   WEFT_ASSIGN_OR_RETURN(const std::string secret, read_secret(options.secret_file));
   if (options.mpi.folder().empty()) {
     WEFT_ASSIGN_OR_RETURN(*options.mpi.mutable_folder(), open_mpi::find_programs());

@@ -21,7 +21,7 @@ namespace fs = std::filesystem;
 
 constexpr int64_t kSettleNs = 5'000'000'000;    // how long an end waits for its logs
 constexpr int64_t kTailBytes = 4096;
-constexpr int64_t kLauncherBytesMax = 64 << 20;
+constexpr int64_t kLauncherBytes = 1 << 20;     // of its end, where it tells why it ended
 
 std::vector<int> logs_of(const proto::LaunchRecord& record) {
   std::vector<int> logs;
@@ -62,7 +62,10 @@ Result<proto::AttemptNote> Attempt::make_note(const AttemptWorld& world, const s
     return fail(Status::invalid("record.job", record.job(), "must be a job's id"));
   }
   const AgentPlaces& places = world.places;
-  const std::string name = record.job() + "-" + std::to_string(record.attempt());
+  proto::AttemptNote note;
+  note.mutable_attempt()->set_job(record.job());
+  note.mutable_attempt()->set_attempt(record.attempt());
+  const std::string name = note_name(note.attempt());
   record.set_node(node);
   record.set_folder(places.attempts + "/" + name);
   record.set_objects_folder(places.objects);
@@ -71,9 +74,6 @@ Result<proto::AttemptNote> Attempt::make_note(const AttemptWorld& world, const s
   record.set_worker(places.worker);
   record.set_agent(places.agent);
   *record.mutable_mpi() = world.options.mpi;
-  proto::AttemptNote note;
-  note.mutable_attempt()->set_job(record.job());
-  note.mutable_attempt()->set_attempt(record.attempt());
   const Status status = open_mpi::check(record);
   *note.mutable_record() = std::move(record);
   if (!status.ok()) return fail(status);
@@ -88,9 +88,11 @@ Attempt::Attempt(AttemptWorld& world, proto::AttemptNote note)
   if (note_.has_control()) ranks_.keep(note_.control());
 }
 
-std::string Attempt::note_file() const {
-  return world_.places.notes + "/" + ref().job() + "-" + std::to_string(ref().attempt());
+std::string Attempt::note_name(const proto::AttemptRef& ref) {
+  return ref.job() + "-" + std::to_string(ref.attempt());
 }
+
+std::string Attempt::note_file() const { return world_.places.notes + "/" + note_name(ref()); }
 
 void Attempt::save() {
   const Status status = write_file(note_file(), note_.SerializeAsString(), 0600);
@@ -152,7 +154,8 @@ void Attempt::start_shepherd() {
   ProcessOptions options;
   options.argv = {record().agent(), "--shepherd", launch_record_file(record()), "--lease-seconds",
                   std::to_string(std::max(seconds, 0.1))};
-  options.env = {"PATH=/usr/bin:/bin", "LANG=C.UTF-8"};
+  options.env = {"PATH=/usr/bin:/bin", "LANG=C.UTF-8",
+                 "WEFT_LAUNCH_RECORD=" + launch_record_file(record())};
   options.new_session = true;
   if (world_.places.change_user) {
     options.uid = world_.places.user.uid;
@@ -171,7 +174,8 @@ void Attempt::adopt() {
   if (over()) {
     over_since_ns_ = boot_time_ns();
   } else if (note_.shepherd().pid() == 0) {
-    prepare();
+    starting_over_ = true;  // a shepherd may have been started and not yet noted
+    tick();
   } else {
     tick();
   }
@@ -216,7 +220,7 @@ void Attempt::take_from_shepherd(const std::string& bytes) {
     }
     tell_prepared();
   } else if (frame.has_remote_orted()) {
-    asked_ = frame.remote_orted();
+    asked_[frame.remote_orted().request()] = frame.remote_orted();
     proto::NodeFrame out;
     *out.mutable_remote_orted() = frame.remote_orted();
     world_.send(out);
@@ -281,7 +285,7 @@ void Attempt::remote_orted(const proto::RemoteOrted& wanted) {
 }
 
 void Attempt::remote_orted_result(const proto::RemoteOrtedResult& result) {
-  if (asked_ && asked_->request() == result.request()) asked_.reset();
+  asked_.erase(result.request());
   proto::ShepherdFrame frame;
   *frame.mutable_remote_orted_result() = result;
   send_to_shepherd(frame);
@@ -293,15 +297,19 @@ void Attempt::reconnected() {
   exit_told_ = false;
   if (over()) return;
   if (note_.prepared()) tell_prepared();
-  if (asked_) {
+  for (const auto& [request, wanted] : asked_) {
     proto::NodeFrame out;
-    *out.mutable_remote_orted() = *asked_;
+    *out.mutable_remote_orted() = wanted;
     world_.send(out);
   }
 }
 
 void Attempt::tick() {
   if (shepherd_ != nullptr) shepherd_->exit_code();  // reaps it
+  if (starting_over_ && kill_leftovers()) {
+    starting_over_ = false;
+    if (!over()) prepare();
+  }
   if (!over() && channel_ == nullptr && note_.shepherd().pid() != 0) {
     if (is_alive(note_.shepherd().pid(), note_.shepherd().start_time())) {
       connect_shepherd();
@@ -311,8 +319,17 @@ void Attempt::tick() {
   }
   if (forgotten_) return;
   logs_.poll();
-  if (over() && logs_settled()) tell_exit();
-  if (over() && revoked_ && logs_settled() && !staging_) forget();
+  if (!over() || starting_over_ || !logs_settled()) return;
+  tell_exit();
+  if (revoked_ && !staging_) forget();
+}
+
+// Kills what runs with this attempt's record; true: there is nothing left of it.
+bool Attempt::kill_leftovers() const {
+  const std::string variable = "WEFT_LAUNCH_RECORD=" + launch_record_file(record());
+  const auto left = processes_with(world_.places.user.uid, variable);
+  for (const pid_t pid : left) ::kill(pid, SIGKILL);
+  return left.empty();
 }
 
 bool Attempt::logs_settled() const {
@@ -324,15 +341,12 @@ void Attempt::shepherd_gone() {
   const auto bytes = read_file(shepherd_state_file(record()), 1 << 20);
   if (!bytes || !state.ParseFromString(*bytes) || !state.exited()) {
     // It was killed; mpirun and orted died with it, their ranks may take a moment.
-    const std::string variable = "WEFT_LAUNCH_RECORD=" + launch_record_file(record());
-    const auto left = processes_with(world_.places.user.uid, variable);
-    for (const pid_t pid : left) ::kill(pid, SIGKILL);
-    if (!left.empty()) return;  // looks again at the next tick
+    if (!kill_leftovers()) return;  // looks again at the next tick
     return finish(128 + SIGKILL, "the shepherd was killed");
   }
   std::string message = state.message();
   if (message.empty() && state.exit_code() != 0) {
-    const auto log = read_file(record().folder() + "/launcher.log", kLauncherBytesMax);
+    const auto log = read_tail(record().folder() + "/launcher.log", kLauncherBytes);
     if (log) message = open_mpi::explain(*log);
     if (message.empty()) {
       message = std::string(is_head() ? "mpirun" : "orted") + " ended with exit code " +
@@ -351,11 +365,8 @@ void Attempt::finish(int exit_code, const std::string& message) {
   exit.set_exit_code(exit_code);
   exit.set_message(message);
   exit.set_planned(message == kAgentEnds || stop_why_ == kAgentEnds);
-  const auto log = read_file(record().folder() + "/launcher.log", kLauncherBytesMax);
-  if (log) {
-    const auto size = static_cast<int64_t>(log->size());
-    exit.set_log_tail(log->substr(static_cast<size_t>(std::max(int64_t{0}, size - kTailBytes))));
-  }
+  const auto log = read_tail(record().folder() + "/launcher.log", kTailBytes);
+  if (log) exit.set_log_tail(*log);
   save();
   over_since_ns_ = boot_time_ns();
   world_.log.info("{}: ended with {}{}{}", key_of(ref()), exit_code, message.empty() ? "" : ": ",

@@ -12,8 +12,8 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/thread_pool.hpp>
 #include <functional>
+#include <map>
 #include <memory>
-#include <optional>
 #include <string>
 
 #include "cluster/agent/attempt_ranks.h"
@@ -47,6 +47,7 @@ class Attempt : public std::enable_shared_from_this<Attempt> {
   static Result<proto::AttemptNote> make_note(const AttemptWorld& world, const std::string& node,
                                               proto::LaunchRecord record);
 
+  static std::string note_name(const proto::AttemptRef& ref);  // the file's
   void prepare();               // stage, then start the shepherd
   void adopt();                 // after a restart of the agent: go on from the note
   void start();                 // mpirun, on the head node
@@ -70,6 +71,7 @@ class Attempt : public std::enable_shared_from_this<Attempt> {
  private:
   bool is_head() const { return record().nodes(0).name() == record().node(); }
   Status make_folders() const;
+  bool kill_leftovers() const;
   void start_shepherd();
   void connect_shepherd();
   void take_from_shepherd(const std::string& bytes);
@@ -92,7 +94,8 @@ class Attempt : public std::enable_shared_from_this<Attempt> {
   std::unique_ptr<Process> shepherd_;             // where this agent started it
   std::shared_ptr<LocalChannel> channel_;
   std::string stop_why_;                          // asked for, not yet told to the shepherd
-  std::optional<proto::RemoteOrted> asked_;       // of another node, for a reconnect
+  std::map<uint64_t, proto::RemoteOrted> asked_;  // of other nodes, for a reconnect
+  bool starting_over_ = false;                    // without what an agent before may have started
   int64_t over_since_ns_ = 0;
   bool exit_told_ = false, revoked_ = false, forgotten_ = false;
 };

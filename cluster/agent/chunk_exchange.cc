@@ -1,7 +1,6 @@
 #include "cluster/agent/chunk_exchange.h"
 
 #include <boost/asio/post.hpp>
-#include <future>
 #include <utility>
 
 #include "proto/base/hash.h"
@@ -68,12 +67,22 @@ void ChunkExchange::ask(const std::string& hash, GotChunk done) {
 }
 
 Result<std::string> ChunkExchange::get_blocking(const std::string& hash) {
-  auto promise = std::make_shared<std::promise<Result<std::string>>>();
-  auto future = promise->get_future();
-  asio::post(io_, [this, hash, promise] {
-    get(hash, [promise](Result<std::string> bytes) { promise->set_value(std::move(bytes)); });
+  const auto answer = std::make_shared<std::promise<Result<std::string>>>();
+  auto future = answer->get_future();
+  {
+    const std::lock_guard lock(blocked_mutex_);
+    if (ended_) return fail(Code::kCancelled, "the agent ends");
+    blocked_.insert(answer);
+  }
+  asio::post(io_, [this, hash, answer] {
+    get(hash, [this, answer](Result<std::string> bytes) { give(answer, std::move(bytes)); });
   });
   return future.get();
+}
+
+void ChunkExchange::give(const Answer& answer, Result<std::string> bytes) {
+  const std::lock_guard lock(blocked_mutex_);
+  if (blocked_.erase(answer) > 0) answer->set_value(std::move(bytes));
 }
 
 void ChunkExchange::take(const proto::ChunkPutResult& result) {
@@ -146,6 +155,9 @@ void ChunkExchange::stop() {
   for (auto& [hash, get] : std::exchange(gets_, {})) {
     for (auto& done : get.waiting) done(fail(ended));
   }
+  const std::lock_guard lock(blocked_mutex_);
+  ended_ = true;
+  for (const Answer& answer : std::exchange(blocked_, {})) answer->set_value(fail(ended));
 }
 
 }  // namespace weft

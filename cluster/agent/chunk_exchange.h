@@ -4,15 +4,19 @@
 // own. get_blocking() from any other thread. Ownership: the agent owns it. Invariants: 1. a put is
 // answered ok only when both this node's and the coordinator's store have it. 2. what was asked
 // and not answered is asked again after a reconnect. 3. bytes from the coordinator are checked
-// against their hash.
+// against their hash. 4. get_blocking() does not wait beyond stop(), also where the io_context has
+// ended before.
 #pragma once
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/thread_pool.hpp>
 #include <deque>
 #include <functional>
+#include <future>
 #include <map>
 #include <memory>
+#include <mutex>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -48,6 +52,8 @@ class ChunkExchange {
     uint64_t request = 0;
     std::vector<GotChunk> waiting;
   };
+  using Answer = std::shared_ptr<std::promise<Result<std::string>>>;
+  void give(const Answer& answer, Result<std::string> bytes);
   void ask(const std::string& hash, GotChunk done);
   void make_room();
 
@@ -61,6 +67,11 @@ class ChunkExchange {
   std::map<std::string, Get> gets_;
   std::deque<std::string> oldest_;  // hashes in the order in which they came
   bool making_room_ = false;
+
+  std::mutex blocked_mutex_;   // guards the next two
+  std::set<Answer> blocked_;   // what get_blocking() waits for
+  bool ended_ = false;
+
   boost::asio::thread_pool threads_{2};
 };
 

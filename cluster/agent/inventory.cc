@@ -53,6 +53,7 @@ std::optional<std::string> network_of(const std::string& address) {
   std::optional<std::string> network;
   for (const ifaddrs* each = list; each != nullptr; each = each->ifa_next) {
     if (each->ifa_addr == nullptr || each->ifa_addr->sa_family != AF_INET) continue;
+    if (each->ifa_netmask == nullptr) continue;
     const auto own = reinterpret_cast<const sockaddr_in*>(each->ifa_addr)->sin_addr;
     const auto mask = reinterpret_cast<const sockaddr_in*>(each->ifa_netmask)->sin_addr;
     if ((own.s_addr & mask.s_addr) != (wanted.s_addr & mask.s_addr)) continue;

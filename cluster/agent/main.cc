@@ -1,6 +1,7 @@
 // weft-agent: one a node. With --shepherd and --remote-shell the same program is started by itself
 // and by mpirun; people do not use those.
 #include <CLI/CLI.hpp>
+#include <charconv>
 #include <cstdio>
 #include <string>
 
@@ -12,11 +13,14 @@ namespace {
 int split_coordinator(weft::AgentOptions& options, const std::string& text) {
   const size_t colon = text.rfind(':');
   options.coordinator_host = text.substr(0, colon);
-  if (colon != std::string::npos) options.coordinator_port = std::atoi(text.c_str() + colon + 1);
-  if (!options.coordinator_host.empty() && options.coordinator_port > 0 &&
-      options.coordinator_port < 65536) {
-    return 0;
+  bool good = !options.coordinator_host.empty();
+  if (colon != std::string::npos) {
+    const char* end = text.data() + text.size();
+    const auto [last, error] =
+        std::from_chars(text.data() + colon + 1, end, options.coordinator_port);
+    good = good && error == std::errc() && last == end;
   }
+  if (good && options.coordinator_port > 0 && options.coordinator_port < 65536) return 0;
   std::fprintf(stderr, "weft-agent: --coordinator %s: must be HOST:PORT\n", text.c_str());
   return 2;
 }

@@ -71,7 +71,7 @@ Status stage_one(const proto::ObjectManifest& object, const std::string& objects
     return Status::invalid("id", object.id(), "must be a plain name");
   }
   const std::string target = objects_folder + "/" + object.id();
-  if (::access(target.c_str(), F_OK) == 0) return {};
+  if (::utimensat(AT_FDCWD, target.c_str(), nullptr, 0) == 0) return {};  // used: stays longer
   const std::string building = objects_folder + "/.building-" + object.id() + "-" + random_hex(4);
   if (::mkdir(building.c_str(), 0755) != 0) return failed(building);
   Status status;

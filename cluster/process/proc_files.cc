@@ -6,6 +6,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <chrono>
@@ -62,6 +63,13 @@ Status failed(const std::string& path) {
                                                          : Code::kUnavailable;
   return Status(code, path + ": " + std::strerror(errno));
 }
+
+struct Descriptor {
+  int fd = -1;
+  ~Descriptor() {
+    if (fd >= 0) ::close(fd);
+  }
+};
 
 Status write_and_sync(int fd, const std::string& path, const std::string& bytes) {
   size_t done = 0;
@@ -169,30 +177,40 @@ Status write_file(const std::string& path, const std::string& bytes, mode_t mode
   return status;
 }
 
-Result<std::string> read_file(const std::string& path, int64_t bytes_max) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-  if (fd < 0) return fail(failed(path));
+namespace {
+// At most `bytes_max` from the start, else an error; or, as a tail, at most so many from the end.
+Result<std::string> read_part(const std::string& path, int64_t bytes_max, bool tail) {
+  const Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)};
+  if (file.fd < 0) return fail(failed(path));
   struct stat info {};
-  std::string bytes;
-  Status status;
-  if (::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
-    status = Status(Code::kPermissionDenied, path + ": not a plain file");
-  } else if (info.st_size > bytes_max) {
-    status = Status(Code::kResourceExhausted, path + ": too large");
-  } else {
-    bytes.resize(static_cast<size_t>(info.st_size));
-    size_t done = 0;
-    while (done < bytes.size()) {
-      const ssize_t got = ::read(fd, bytes.data() + done, bytes.size() - done);
-      if (got < 0 && errno == EINTR) continue;
-      if (got <= 0) break;
-      done += static_cast<size_t>(got);
-    }
-    bytes.resize(done);
+  if (::fstat(file.fd, &info) != 0 || !S_ISREG(info.st_mode)) {
+    return fail(Code::kPermissionDenied, path + ": not a plain file");
   }
-  ::close(fd);
-  if (!status.ok()) return fail(std::move(status));
+  if (info.st_size > bytes_max && !tail) {
+    return fail(Code::kResourceExhausted, path + ": too large");
+  }
+  std::string bytes(static_cast<size_t>(std::min<int64_t>(info.st_size, bytes_max)), '\0');
+  const off_t start = info.st_size - static_cast<off_t>(bytes.size());
+  size_t done = 0;
+  while (done < bytes.size()) {
+    const ssize_t got = ::pread(file.fd, bytes.data() + done, bytes.size() - done,
+                                start + static_cast<off_t>(done));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return fail(failed(path));
+    if (got == 0) break;  // it became shorter
+    done += static_cast<size_t>(got);
+  }
+  bytes.resize(done);
   return bytes;
+}
+}  // namespace
+
+Result<std::string> read_file(const std::string& path, int64_t bytes_max) {
+  return read_part(path, bytes_max, false);
+}
+
+Result<std::string> read_tail(const std::string& path, int64_t bytes) {
+  return read_part(path, bytes, true);
 }
 
 }  // namespace weft

@@ -71,5 +71,7 @@ std::string own_program();                         // path of this executable
 Status write_file(const std::string& path, const std::string& bytes, mode_t mode);
 // Follows no link, refuses what is not a plain file. kNotFound where there is none.
 Result<std::string> read_file(const std::string& path, int64_t bytes_max);
+// The same for its last bytes, however long it is.
+Result<std::string> read_tail(const std::string& path, int64_t bytes);
 
 }  // namespace weft

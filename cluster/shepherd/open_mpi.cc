@@ -1,8 +1,10 @@
 #include "cluster/shepherd/open_mpi.h"
 
+#include <arpa/inet.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cstdlib>
 #include <set>
 #include <sstream>
@@ -47,12 +49,20 @@ std::string host_list(const proto::LaunchRecord& record) {
   return list;
 }
 
-bool is_cidr(const std::string& text) {
-  return text.find('/') != std::string::npos &&
-         text.find_first_not_of("0123456789./") == std::string::npos;
-}
-
 }  // namespace
+
+bool is_network(const std::string& text) {
+  const size_t slash = text.find('/');
+  in_addr address{};
+  if (slash == std::string::npos ||
+      ::inet_pton(AF_INET, text.substr(0, slash).c_str(), &address) != 1) {
+    return false;
+  }
+  int bits = -1;
+  const char* end = text.data() + text.size();
+  const auto [last, error] = std::from_chars(text.data() + slash + 1, end, bits);
+  return error == std::errc() && last == end && bits >= 0 && bits <= 32;
+}
 
 Result<std::string> find_programs() {
   const char* path = std::getenv("PATH");  // NOLINT: no thread changes the environment
@@ -86,7 +96,7 @@ Status check(const proto::LaunchRecord& record) {
     return Status::invalid("record.nodes", record.nodes(node + 1).name(), "must have a rank");
   }
   for (const auto& each : record.nodes()) {
-    if (!is_cidr(each.subnet_cidr())) {
+    if (!is_network(each.subnet_cidr())) {
       return Status::invalid("record.nodes.subnet_cidr", each.subnet_cidr(),
                              "must be a network such as 10.0.0.0/24");
     }
@@ -185,7 +195,7 @@ std::string explain(std::string_view log) {
     const size_t comma = joined.find("],", name);
     const size_t close = joined.find(']', comma + 2);
     const int value = std::atoi(joined.c_str() + code + 10);
-    if (close != std::string::npos) {
+    if (comma < close && close < code) {
       return "rank " + joined.substr(comma + 2, close - comma - 2) + " exited with code " +
              std::to_string(value);
     }

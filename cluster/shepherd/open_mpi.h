@@ -20,6 +20,12 @@ namespace weft::open_mpi {
 // The folder of mpirun and orted in PATH; kFailedPrecondition with the remedy where there is none.
 Result<std::string> find_programs();
 
+// "10.0.0.0/24": what the interfaces of ranks are chosen by.
+bool is_network(const std::string& text);
+// Of lists of components, as in "self,vader,tcp" and "^openib".
+inline constexpr std::string_view kWordLetters =
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_,^-";
+
 // What a record must be for a launch: ranks 0, 1, ... node by node in the nodes' order. The local
 // fields must be filled in.
 Status check(const proto::LaunchRecord& record);

@@ -11,8 +11,6 @@ namespace {
 
 constexpr size_t kCommandBytesMax = 64 << 10;
 constexpr std::string_view kDigits = "0123456789";
-constexpr std::string_view kNames =
-    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_,^-";
 
 enum class Value { kFixed, kNumber, kWords, kNetworks, kRanges, kNodes, kUri, kOurs };
 
@@ -92,11 +90,11 @@ bool is_valid(const Parameter& parameter, std::string_view value) {
   switch (parameter.value) {
     case Value::kFixed: return value == parameter.fixed;
     case Value::kNumber: return consists_of(value, kDigits) && value.size() <= 10;
-    case Value::kWords: return consists_of(value, kNames);
+    case Value::kWords: return consists_of(value, kWordLetters);
     case Value::kNetworks: return consists_of(value, "0123456789./,");
     case Value::kRanges: return consists_of(value, "0123456789,-");
-    case Value::kNodes: return consists_of(value, std::string(kNames) + ".[]:@()");
-    case Value::kUri: return consists_of(value, std::string(kNames) + ".;:/[]");
+    case Value::kNodes: return consists_of(value, std::string(kWordLetters) + ".[]:@()");
+    case Value::kUri: return consists_of(value, std::string(kWordLetters) + ".;:/[]");
     case Value::kOurs: return true;
   }
   return false;

@@ -29,6 +29,7 @@ using ChannelPointer = std::shared_ptr<LocalChannel>;
 
 constexpr auto kTick = std::chrono::milliseconds(200);
 constexpr double kKillSeconds = 20;
+constexpr std::chrono::seconds kShellSeconds{120};
 constexpr int64_t kRecordBytesMax = 64 << 20;
 
 class Shepherd {
@@ -91,8 +92,12 @@ int Shepherd::run() {
   wait_for_signal();
   tick();
   io_.run();
-  // Invariant 1; a rank that ignored its launcher's end does not stay.
-  kill_descendants(kKillSeconds);
+  // Invariant 1; a rank that ignored its launcher's end does not stay. One that the kernel cannot
+  // end (its disk is stuck) keeps its slots until it has.
+  while (!kill_descendants(kKillSeconds)) {
+    log_.error("{} processes of the attempt have not ended {} s after SIGKILL",
+               descendants_of(::getpid()).size(), kKillSeconds);
+  }
   std::error_code ignored;
   std::filesystem::remove_all(open_mpi::shared_memory_folder(record_), ignored);
   for (const char* part : {"/m", "/d"}) {
@@ -124,7 +129,11 @@ void Shepherd::accept(const ChannelPointer& channel) {
       [this, weak = std::weak_ptr(channel)] {
         const ChannelPointer gone = weak.lock();
         if (gone != nullptr && gone == agent_) agent_ = nullptr;
-        std::erase_if(shells_, [&](const auto& each) { return each.second == gone; });
+        std::erase_if(shells_, [&](const auto& each) {
+          if (each.second != gone) return false;
+          requests_.erase(each.first);  // nobody waits for it any more
+          return true;
+        });
       });
 }
 
@@ -347,7 +356,10 @@ int remote_shell_main(const std::string& host, const std::string& command) {
   ask.mutable_shell()->set_command(command);
   (*channel)->send(hello);
   (*channel)->send(ask);
-  io.run_for(std::chrono::seconds(120));
+  io.run_for(kShellSeconds);
+  if (!io.stopped()) {
+    result.set_message("no answer within " + std::to_string(kShellSeconds.count()) + " s");
+  }
   if (!result.started()) {
     std::fprintf(stderr, "weft remote shell: orted on %s: %s\n", host.c_str(),
                  result.message().c_str());

@@ -247,11 +247,16 @@ void Supervisor::retry_held() {
   }
 }
 
-// The head's mpirun wants its daemon on another node of the attempt, and that node answers.
+// The head's mpirun wants its daemon on another node of the attempt, and that node answers. What a
+// lost connection may have swallowed is said again: here to a node that comes back, by the head
+// what it has no answer to; a node that runs the daemon already says so.
 void Supervisor::relay_orted(uint64_t session, const std::string& node, proto::NodeFrame frame) {
   if (frame.has_remote_orted_result()) {
-    const std::string to = frame.remote_orted_result().to_node();
-    send_to(to, frame);
+    const proto::RemoteOrtedResult& result = frame.remote_orted_result();
+    Active* active = find_active(result.attempt().job(), result.attempt().attempt());
+    if (active == nullptr || !active->parts.contains(node)) return;
+    active->daemons.erase(node);
+    send_to(active->nodes.front(), frame);
     return;
   }
   const proto::RemoteOrted& wanted = frame.remote_orted();
@@ -263,8 +268,9 @@ void Supervisor::relay_orted(uint64_t session, const std::string& node, proto::N
     problem = "only the head of an attempt may start daemons";
   } else if (!active->parts.contains(wanted.to_node())) {
     problem = "node " + wanted.to_node() + " is not part of the attempt";
-  } else if (!send_to(wanted.to_node(), frame)) {
-    problem = "node " + wanted.to_node() + " is not connected";
+  } else {
+    active->daemons[wanted.to_node()] = frame;
+    send_to(wanted.to_node(), frame);
   }
   if (problem.empty()) return;
   proto::NodeFrame answer;

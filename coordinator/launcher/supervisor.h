@@ -121,7 +121,8 @@ class Supervisor {
     Time since{};  // of the present phase
     Time control_since{-1};
     Time first_exit{-1};
-    std::optional<EndCause> ending;  // decided, not stored yet (full disk)
+    std::map<std::string, proto::NodeFrame> daemons;  // orteds asked for, by node, until answered
+    std::optional<EndCause> ending;                   // decided, not stored yet (full disk)
   };
   // Processes that may still be there though their attempt is over.
   struct Leaving {

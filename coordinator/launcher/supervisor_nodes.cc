@@ -140,6 +140,8 @@ void Supervisor::compare_running(const std::string& name, const std::set<Attempt
     if (listed.contains(active.key)) {
       part.seen = true;
       part.absent_since = Time(-1);
+      const auto daemon = active.daemons.find(name);
+      if (hello && daemon != active.daemons.end()) send_to(name, daemon->second);
       if (hello && active.start_sent && active.nodes.front() == name) {
         const JobPointer now_job = parts_.store.find(job);
         if (now_job && now_job->state() == proto::JOB_STATE_STARTING) active.start_sent = false;

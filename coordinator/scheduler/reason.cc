@@ -4,6 +4,7 @@
 
 #include <map>
 #include <numeric>
+#include <set>
 
 #include "coordinator/scheduler/fit.h"
 
@@ -39,9 +40,11 @@ std::string reason_to_wait(const Snapshot& snapshot, const PendingJob& job, int6
   std::vector<int> capacity;
   std::vector<bool> loopback;
   std::vector<std::string> lost, unreachable;
+  std::set<std::string> usable;
   for (const SnapshotNode& node : snapshot.nodes) {
     if (!node.usable) lost.push_back(node.name);
     if (!node.usable) continue;
+    usable.insert(node.name);
     capacity.push_back(node.slots);
     loopback.push_back(!node.loopback.empty());
     if (loopback.back()) unreachable.push_back(node.name + " at " + node.loopback);
@@ -64,7 +67,7 @@ std::string reason_to_wait(const Snapshot& snapshot, const PendingJob& job, int6
   std::map<std::string, int> held;
   for (const SlotHolder& holder : snapshot.holders) {
     for (const NodeSlots& part : holder.placement) {
-      held[holder.job] += static_cast<int>(part.slots.size());
+      if (usable.contains(part.node)) held[holder.job] += static_cast<int>(part.slots.size());
     }
   }
   std::vector<std::string> holders;

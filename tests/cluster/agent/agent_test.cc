@@ -3,11 +3,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
 #include <set>
 
+#include "proto/shepherd.pb.h"
 #include "tests/cluster/agent/cluster_fixture.h"
 
 namespace weft {
@@ -161,6 +163,76 @@ TEST(Agent, StopsAtOnceAndRefusesWhatItCannotLaunch) {
   cluster.coordinator().send("node0", prepare);
   ASSERT_TRUE(cluster.has_ended("job-h", 1));
   EXPECT_NE(cluster.exit_of("job-h", 0).message().find("no chunk"), std::string::npos);
+}
+
+// mpirun asks for two daemons at once; the line to the coordinator loses both.
+TEST(Agent, DaemonsThatWereAskedForAreAskedForAgain) {
+  LocalCluster cluster(3);
+  ASSERT_TRUE(cluster.prepare("job-i", "quick"));
+  auto& coordinator = cluster.coordinator();
+  coordinator.lose_daemons = true;
+  ASSERT_TRUE(cluster.start("job-i"));
+  ASSERT_TRUE(coordinator.wait([&] { return coordinator.daemons_lost == 2; }));
+  {
+    const std::lock_guard lock(coordinator.mutex);
+    coordinator.lose_daemons = false;
+  }
+  coordinator.hang_up("node0");
+  ASSERT_TRUE(cluster.has_ended("job-i", 3));
+  EXPECT_EQ(cluster.exit_of("job-i", 0).exit_code(), 0) << cluster.exit_of("job-i", 0).log_tail();
+}
+
+// The agent is killed after it has started a shepherd and before it has noted its number, and while
+// it wrote another note.
+TEST(Agent, AShepherdThatWasNeverNotedIsNotLeftBesideItsSuccessor) {
+  namespace fs = std::filesystem;
+  LocalCluster cluster(1);
+  ASSERT_TRUE(cluster.prepare("job-j", "quick"));
+  cluster.kill_agent(0);
+  const std::string file = cluster.note_file(0, "job-j");
+  proto::AttemptNote note;
+  ASSERT_TRUE(note.ParseFromString(read_file(file, 1 << 20).value()));
+  const proto::ShepherdState first = note.shepherd();
+  ASSERT_TRUE(is_alive(first.pid(), first.start_time()));
+  ASSERT_TRUE(write_file(file + ".0badf00d", note.SerializeAsString(), 0600).ok());
+  note.clear_shepherd();
+  note.set_prepared(false);
+  ASSERT_TRUE(write_file(file, note.SerializeAsString(), 0600).ok());
+  const fs::path objects = fs::path(cluster.attempt_folder(0, "job-j")).parent_path().parent_path() /
+                           "objects";
+  for (const char* name : {"obj-old", "obj-new"}) fs::create_directory(objects / name);
+  fs::last_write_time(objects / "obj-old",
+                      fs::file_time_type::clock::now() - std::chrono::hours(30));
+  {
+    const std::lock_guard lock(cluster.coordinator().mutex);
+    cluster.coordinator().prepared.clear();
+  }
+  cluster.start_agent(0);
+  ASSERT_TRUE(cluster.coordinator().wait(
+      [&] { return cluster.coordinator().prepared.contains("node0 job-j/1"); }));
+  EXPECT_FALSE(is_alive(first.pid(), first.start_time()));
+  EXPECT_FALSE(fs::exists(file + ".0badf00d"));
+  EXPECT_FALSE(fs::exists(objects / "obj-old")) << "used by nothing for a day";
+  EXPECT_TRUE(fs::exists(objects / "obj-new"));
+  ASSERT_TRUE(cluster.start("job-j"));
+  ASSERT_TRUE(cluster.has_ended("job-j", 1));
+  EXPECT_EQ(cluster.exit_of("job-j", 0).exit_code(), 0) << cluster.exit_of("job-j", 0).log_tail();
+}
+
+TEST(Agent, WhatNoLaunchCouldUseIsRefusedAtTheStart) {
+  LocalCluster cluster(1);
+  cluster.kill_agent(0);
+  const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
+      {{"--subnet", "10.0.0.0"}, "subnet"},
+      {{"--mpi-btl", "self;id"}, "mpi-btl"},
+      {{"--mpi-port-min", "65000", "--mpi-port-count", "1000"}, "mpi-port-count"},
+      {{"--coordinator", "127.0.0.1:70x"}, "HOST:PORT"},
+  };
+  for (const auto& [arguments, word] : cases) {
+    cluster.start_agent(0, arguments);
+    EXPECT_NE(cluster.wait_for_agent(0), 0) << word;
+    EXPECT_NE(cluster.agent_log(0).find(word), std::string::npos) << cluster.agent_log(0);
+  }
 }
 
 // WEFT_LAUNCHES: how many in a row; the long run is label launch100.

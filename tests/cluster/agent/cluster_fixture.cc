@@ -35,13 +35,14 @@ LocalCluster::~LocalCluster() {
   if (std::getenv("WEFT_TEST_KEEP") == nullptr) fs::remove_all(folder_, ignored);
 }
 
-void LocalCluster::start_agent(int index) {
+void LocalCluster::start_agent(int index, std::vector<std::string> more) {
   const std::string bin = fs::path(own_program()).parent_path().string() + "/";
   ProcessOptions options;
   options.argv = {bin + "weft-agent", "--data", folder_ + "/" + node(index), "--name", node(index),
                   "--secret-file", folder_ + "/secret", "--slots", "4", "--address", "127.0.0.1",
                   "--coordinator", "127.0.0.1:" + std::to_string(coordinator_->port()), "--worker",
                   bin + "weft-stand-in-rank"};
+  options.argv.insert(options.argv.end(), more.begin(), more.end());
   options.env = {"PATH=/usr/bin:/bin", "HOME=" + folder_};
   options.log_file = folder_ + "/" + node(index) + ".log";
   auto started = start_process(options);
@@ -54,6 +55,12 @@ void LocalCluster::kill_agent(int index) {
   agents_[index]->wait();
 }
 
+int LocalCluster::wait_for_agent(int index) { return agents_[index]->wait(); }
+
+std::string LocalCluster::agent_log(int index) const {
+  return read_file(folder_ + "/" + node(index) + ".log", 1 << 20).value();
+}
+
 proto::AttemptRef LocalCluster::ref(const std::string& job) {
   proto::AttemptRef made;
   made.set_job(job);
@@ -63,6 +70,10 @@ proto::AttemptRef LocalCluster::ref(const std::string& job) {
 
 std::string LocalCluster::attempt_folder(int index, const std::string& job) const {
   return folder_ + "/" + node(index) + "/attempts/" + job + "-1";
+}
+
+std::string LocalCluster::note_file(int index, const std::string& job) const {
+  return folder_ + "/" + node(index) + "/notes/" + job + "-1";
 }
 
 proto::LaunchRecord LocalCluster::record(const std::string& job, const std::string& mode,
@@ -97,17 +108,25 @@ proto::LaunchRecord LocalCluster::record(const std::string& job, const std::stri
 }
 
 bool LocalCluster::launch(const std::string& job, const std::string& mode, int ranks_per_node) {
-  proto::NodeFrame prepare, start;
+  return prepare(job, mode, ranks_per_node) && start(job);
+}
+
+bool LocalCluster::prepare(const std::string& job, const std::string& mode, int ranks_per_node) {
+  proto::NodeFrame prepare;
   *prepare.mutable_prepare()->mutable_record() = record(job, mode, ranks_per_node);
   for (int i = 0; i < nodes_; ++i) coordinator_->send(node(i), prepare);
-  const bool ready = coordinator_->wait([&] {
+  return coordinator_->wait([&] {
     for (int i = 0; i < nodes_; ++i) {
       if (!coordinator_->prepared.contains(node(i) + " " + job + "/1")) return false;
     }
     return true;
   });
+}
+
+bool LocalCluster::start(const std::string& job) {
+  proto::NodeFrame start;
   *start.mutable_start()->mutable_attempt() = ref(job);
-  return ready && coordinator_->send(node(0), start);
+  return coordinator_->send(node(0), start);
 }
 
 bool LocalCluster::has_ended(const std::string& job, int nodes) {

@@ -96,6 +96,10 @@ void FakeCoordinator::take(const std::shared_ptr<Channel>& from,
       exits[*node + " " + name_of(frame.exit().attempt())] = frame.exit();
       break;
     case proto::NodeFrame::kRemoteOrted: {
+      if (lose_daemons) {
+        ++daemons_lost;
+        break;
+      }
       const auto to = nodes_.find(frame.remote_orted().to_node());
       if (to != nodes_.end()) to->second->send(frame);
       break;

@@ -39,6 +39,8 @@ class FakeCoordinator {
   std::map<std::string, std::string> chunks;
   std::map<std::string, std::set<std::string>> running;        // by node: "job/attempt"
   int log_repeats = 0;
+  bool lose_daemons = false;  // what asks another node for its orted is counted and dropped
+  int daemons_lost = 0;
 
  private:
   void take(const std::shared_ptr<Channel>& from, const std::shared_ptr<std::string>& node,

@@ -112,6 +112,10 @@ TEST_F(ProcessTest, FilesAreReadWithoutFollowingLinks) {
   ASSERT_EQ(::mkfifo((folder_ + "/pipe").c_str(), 0600), 0);
   EXPECT_FALSE(read_file(folder_ + "/pipe", 100));
   EXPECT_EQ(read_file(folder_ + "/none", 100).error().code(), Code::kNotFound);
+  EXPECT_EQ(read_tail(folder_ + "/plain", 3).value(), "ext");
+  EXPECT_EQ(read_tail(folder_ + "/plain", 100).value(), "text");
+  EXPECT_FALSE(read_tail(folder_ + "/link", 100));
+  EXPECT_FALSE(read_tail(folder_ + "/pipe", 100));
 }
 
 }  // namespace

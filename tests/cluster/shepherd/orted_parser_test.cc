@@ -155,7 +155,20 @@ TEST(Mpirun, ItsOutputTellsWhichRankDied) {
             "rank 1 exited on signal 9 (Killed)");
   EXPECT_EQ(open_mpi::explain("  Process name: [[60870,1],3]\n  Exit code:    7\n"),
             "rank 3 exited with code 7");
+  // What a rank prints may look alike.
+  EXPECT_EQ(open_mpi::explain("Process name: [[ and then Exit code: 7"), "");
+  EXPECT_EQ(open_mpi::explain("Process name: [[1,1],Exit code: 7"), "");
   EXPECT_EQ(open_mpi::explain("all is well"), "");
+}
+
+TEST(Networks, AreAnAddressAndBits) {
+  for (const char* good : {"10.0.0.0/24", "127.0.0.0/8", "0.0.0.0/0", "192.168.7.1/32"}) {
+    EXPECT_TRUE(open_mpi::is_network(good)) << good;
+  }
+  for (const char* bad : {"", "10.0.0.0", "10.0.0.0/", "10.0.0.0/33", "10.0.0.0/-1", "10.0.0/24",
+                          "1/2", "10.0.0.0/8,11.0.0.0/8", "10.0.0.0/8 ", "eth0", "::1/64"}) {
+    EXPECT_FALSE(open_mpi::is_network(bad)) << bad;
+  }
 }
 
 }  // namespace

@@ -295,11 +295,43 @@ TEST_F(SupervisorTest, DaemonsStartOnlyThroughTheHeadOfACurrentAttempt) {
   EXPECT_EQ(b.take(proto::NodeFrame::kRemoteOrted).size(), 0u);
   EXPECT_EQ(a.take(proto::NodeFrame::kRemoteOrtedResult).size(), 2u);
   proto::NodeFrame result;
+  *result.mutable_remote_orted_result()->mutable_attempt() = ref(id, 1);
   result.mutable_remote_orted_result()->set_to_node("n1");
+  result.mutable_remote_orted_result()->set_started(true);
+  c.channel->deliver(result);
+  step();
+  EXPECT_EQ(a.take(proto::NodeFrame::kRemoteOrtedResult).size(), 0u) << "n3 has no part in it";
+  b.channel->deliver(result);
+  step();
+  EXPECT_EQ(a.take(proto::NodeFrame::kRemoteOrtedResult).size(), 1u);
+}
+
+TEST_F(SupervisorTest, ADaemonThatIsAskedForOutlivesLostConnections) {
+  FakeAgent a("n1", 1), b("n2", 1);
+  for (FakeAgent* agent : {&a, &b}) agent->connect(*supervisor_);
+  const std::string id = submit(2);
+  bring_up(id, 1, {&a, &b});
+  b.channel->close({Code::kUnavailable, "cable"});
+  step();
+  proto::NodeFrame ask;
+  *ask.mutable_remote_orted()->mutable_attempt() = ref(id, 1);
+  ask.mutable_remote_orted()->set_from_node("n1");
+  ask.mutable_remote_orted()->set_to_node("n2");
+  a.channel->deliver(ask);
+  step();
+  EXPECT_EQ(a.take(proto::NodeFrame::kRemoteOrtedResult).size(), 0u) << "it may come back";
+  for (int i = 0; i < 2; ++i) {  // the second time the answer was lost
+    b.connect(*supervisor_);
+    EXPECT_EQ(b.take(proto::NodeFrame::kRemoteOrted).size(), 1u) << i;
+  }
+  proto::NodeFrame result;
+  *result.mutable_remote_orted_result()->mutable_attempt() = ref(id, 1);
   result.mutable_remote_orted_result()->set_started(true);
   b.channel->deliver(result);
   step();
   EXPECT_EQ(a.take(proto::NodeFrame::kRemoteOrtedResult).size(), 1u);
+  b.connect(*supervisor_);
+  EXPECT_EQ(b.take(proto::NodeFrame::kRemoteOrted).size(), 0u);
 }
 
 TEST_F(SupervisorTest, LogsAreAcknowledgedByWhatIsStored) {

@@ -16,10 +16,18 @@ struct World {
   explicit World(unsigned seed) : random(seed) {
     const int nodes = pick(1, 5);
     for (int i = 0; i < nodes; ++i) {
-      snapshot.nodes.push_back({"n" + std::to_string(i), pick(1, 4), true});
+      const bool loopback = pick(0, 4) == 0;
+      snapshot.nodes.push_back(
+          {"n" + std::to_string(i), pick(1, 4), true, loopback ? "127.0.0.1" : ""});
     }
   }
   int pick(int low, int high) { return std::uniform_int_distribution<int>(low, high)(random); }
+
+  std::vector<bool> loopback() const {
+    std::vector<bool> flags;
+    for (const auto& node : snapshot.nodes) flags.push_back(!node.loopback.empty());
+    return flags;
+  }
 
   void submit() {
     PendingJob job;
@@ -29,7 +37,10 @@ struct World {
     job.nodes = pick(0, 3) == 0 ? pick(1, 3) : 0;
     job.priority = pick(0, 4) == 0 ? pick(-2, 2) : 0;
     job.time_limit_seconds = pick(0, 2) == 0 ? 0 : pick(1, 40);
-    if (check_feasible(snapshot.nodes, job.slots, job.nodes).ok()) {
+    std::vector<int> capacity;
+    for (const auto& node : snapshot.nodes) capacity.push_back(node.slots);
+    if (check_feasible(snapshot.nodes, job.slots, job.nodes).ok() &&
+        fit_reachable(capacity, loopback(), job.slots, job.nodes)) {
       snapshot.pending.push_back(job);
       alive.insert(job.job);
       jobs[job.job] = job;
@@ -48,6 +59,13 @@ struct World {
 
   void live() {
     now_ms += pick(0, 3000);
+    for (PendingJob& job : snapshot.pending) {
+      if (!job.leaving.empty()) {  // they are gone
+        job.leaving.clear();
+        std::erase_if(snapshot.holders, [&](const auto& h) { return h.job == job.job; });
+      }
+    }
+    std::vector<SlotHolder> leaving;
     for (size_t i = 0; i < snapshot.holders.size();) {
       const SlotHolder holder = snapshot.holders[i];
       const bool over = holder.ends_ms != 0 && holder.ends_ms <= now_ms;
@@ -60,11 +78,16 @@ struct World {
         PendingJob again = jobs[holder.job];
         again.attempt = ++jobs[holder.job].attempt;
         again.eligible_ms = now_ms + pick(0, 2000);
+        if (pick(0, 1) == 0) {  // and its processes are still there for a while
+          leaving.push_back({holder.job, holder.placement, now_ms});
+          for (const auto& part : holder.placement) again.leaving.push_back(part.node);
+        }
         snapshot.pending.push_back(again);
       } else {
         alive.erase(holder.job);
       }
     }
+    snapshot.holders.insert(snapshot.holders.end(), leaving.begin(), leaving.end());
     if (pick(0, 9) == 0) {
       auto& node =
           snapshot.nodes[static_cast<size_t>(pick(0, static_cast<int>(snapshot.nodes.size()) - 1))];
@@ -110,7 +133,14 @@ void check_slots(const World& world, const Plan& result) {
       ASSERT_EQ(static_cast<int>(distinct.size()), job.nodes);
       ASSERT_LE(most - least, 1);
     }
-    ASSERT_LE(job.eligible_ms, world.now_ms);
+    std::set<bool> loopback;
+    for (const auto& name : distinct) loopback.insert(!nodes.at(name).loopback.empty());
+    ASSERT_EQ(loopback.size(), 1u) << "ranks that cannot reach each other";
+    for (const PendingJob& pending : world.snapshot.pending) {
+      if (pending.job != start.job) continue;
+      ASSERT_LE(pending.eligible_ms, world.now_ms);
+      ASSERT_TRUE(pending.leaving.empty()) << "its last attempt is still there";
+    }
   }
 }
 
@@ -164,7 +194,7 @@ int64_t fits_at(const World& world, const PendingJob& job,
       }
       free.push_back(std::max(0, count));
     }
-    if (fit_gang(free, job.slots, job.nodes)) return time;
+    if (fit_reachable(free, world.loopback(), job.slots, job.nodes)) return time;
   }
   return -1;
 }
@@ -174,6 +204,7 @@ void check_first_waiting(const World& world, const Plan& result) {
   const PendingJob* first = nullptr;
   for (const PendingJob& job : world.snapshot.pending) {
     if (!result.waits.contains(job.job) || job.eligible_ms > world.now_ms) continue;
+    if (!job.leaving.empty()) continue;
     if (fits_at(world, job, {}) < 0) continue;
     if (first == nullptr || before(job, *first)) first = &job;
   }
@@ -181,9 +212,10 @@ void check_first_waiting(const World& world, const Plan& result) {
   std::vector<int> capacity;
   for (const auto& node : world.snapshot.nodes) capacity.push_back(node.usable ? node.slots : 0);
   for (const PendingJob& job : world.snapshot.pending) {
-    // One that backs off has a reservation too, which may come first.
+    // One that backs off, or whose processes are leaving, has a reservation too, which may come
+    // first.
     const bool reserved = result.waits.contains(job.job) && before(job, *first);
-    if (reserved && fit_gang(capacity, job.slots, job.nodes)) return;
+    if (reserved && fit_reachable(capacity, world.loopback(), job.slots, job.nodes)) return;
   }
   std::vector<PlannedStart> earlier;
   for (const PlannedStart& start : result.starts) {

@@ -105,6 +105,15 @@ TEST(Plan, WhatCannotStartNowDoesNotBlockOthers) {
   EXPECT_THAT(result.waits.at("lost").reason, HasSubstr("not reachable: n2"));
 }
 
+TEST(Plan, WhoHoldsSlotsIsToldOfTheNodesThatCount) {
+  Snapshot snapshot = two_nodes();
+  snapshot.nodes[1].usable = false;
+  snapshot.holders = {{"here", {{"n1", {0}}}, 0}, {"away", {{"n2", {0, 1}}}, 0}};
+  snapshot.pending = {pending("a", 1, 2)};
+  const std::string reason = plan(snapshot, 0).waits.at("a").reason;
+  EXPECT_EQ(reason, "waits for 2 slots: 1 free of 2; 1 held by here");
+}
+
 TEST(Plan, WaitsForTheBackOffAndForTheLastAttemptToBeGone) {
   Snapshot snapshot = two_nodes();
   snapshot.pending = {pending("a", 1, 1), pending("b", 2, 1)};
