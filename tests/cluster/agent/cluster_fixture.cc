@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
@@ -35,14 +36,18 @@ LocalCluster::~LocalCluster() {
   if (std::getenv("WEFT_TEST_KEEP") == nullptr) fs::remove_all(folder_, ignored);
 }
 
-void LocalCluster::start_agent(int index, std::vector<std::string> more) {
+void LocalCluster::start_agent(int index, const std::vector<std::string>& more) {
   const std::string bin = fs::path(own_program()).parent_path().string() + "/";
   ProcessOptions options;
   options.argv = {bin + "weft-agent", "--data", folder_ + "/" + node(index), "--name", node(index),
                   "--secret-file", folder_ + "/secret", "--slots", "4", "--address", "127.0.0.1",
                   "--coordinator", "127.0.0.1:" + std::to_string(coordinator_->port()), "--worker",
                   bin + "weft-stand-in-rank"};
-  options.argv.insert(options.argv.end(), more.begin(), more.end());
+  for (size_t i = 0; i + 1 < more.size(); i += 2) {  // in place of what stands there
+    const auto known = std::find(options.argv.begin(), options.argv.end(), more[i]);
+    if (known != options.argv.end()) options.argv.erase(known, known + 2);
+    options.argv.insert(options.argv.end(), {more[i], more[i + 1]});
+  }
   options.env = {"PATH=/usr/bin:/bin", "HOME=" + folder_};
   options.log_file = folder_ + "/" + node(index) + ".log";
   auto started = start_process(options);

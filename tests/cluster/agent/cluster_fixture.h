@@ -18,7 +18,7 @@ class LocalCluster {
   ~LocalCluster();  // ends the agents and with them their attempts
   FakeCoordinator& coordinator() { return *coordinator_; }
 
-  void start_agent(int node, std::vector<std::string> more = {});
+  void start_agent(int node, const std::vector<std::string>& more = {});
   int wait_for_agent(int node);  // until it ends; its exit code
   Status signal_agent(int node, int number) { return agents_[node]->signal(number); }
   std::string agent_log(int node) const;
