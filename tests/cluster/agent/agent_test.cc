@@ -198,8 +198,8 @@ TEST(Agent, AShepherdThatWasNeverNotedIsNotLeftBesideItsSuccessor) {
   note.clear_shepherd();
   note.set_prepared(false);
   ASSERT_TRUE(write_file(file, note.SerializeAsString(), 0600).ok());
-  const fs::path objects = fs::path(cluster.attempt_folder(0, "job-j")).parent_path().parent_path() /
-                           "objects";
+  const fs::path attempts = fs::path(cluster.attempt_folder(0, "job-j")).parent_path();
+  const fs::path objects = attempts.parent_path() / "objects";
   for (const char* name : {"obj-old", "obj-new"}) fs::create_directory(objects / name);
   fs::last_write_time(objects / "obj-old",
                       fs::file_time_type::clock::now() - std::chrono::hours(30));
