@@ -68,11 +68,13 @@ class MemoryProgress final : public Progress {
   Status flush() override { return {}; }
 
   std::optional<proto::Control> take_control() override {
-    if (cluster_.control_at_step < 0 || cluster_.last_step() < cluster_.control_at_step ||
+    const int64_t step = cluster_.last_step();
+    if (cluster_.control_at_step < 0 || step < cluster_.control_at_step || step <= given_at_ ||
         given_ == cluster_.control_times) {
       return std::nullopt;
     }
     ++given_;
+    given_at_ = step;
     proto::Control control;
     control.set_kind(cluster_.control);
     control.set_request(1);
@@ -114,6 +116,7 @@ class MemoryProgress final : public Progress {
 
   MemoryCluster& cluster_;
   int given_ = 0;
+  int64_t given_at_ = -1;
 };
 
 }  // namespace weft::testing
