@@ -184,7 +184,8 @@ TEST(Routes, NodesAndLogSourcesComeInPages) {
     ASSERT_TRUE(served.store->put_node(node, true).ok());
   }
   std::string names;
-  for (const auto& node : in_pages<proto::NodeList>(served, "nodes").nodes()) names += node.name();
+  const auto nodes = in_pages<proto::NodeList>(served, "nodes");
+  for (const auto& node : nodes.nodes()) names += node.name();
   EXPECT_EQ(names, "n1n2n3n4n5");
   EXPECT_THAT(served.ask("GET", "nodes?after=n5").body, HasSubstr("\"nodes\":[]"));
   EXPECT_THAT(served.ask("GET", "nodes?after=n%2F5").body, HasSubstr("page of nodes"));
@@ -199,9 +200,8 @@ TEST(Routes, NodesAndLogSourcesComeInPages) {
   }
   const std::string sources = "jobs/" + id + "/logs/sources";
   std::vector<int64_t> bytes;
-  for (const auto& source : in_pages<proto::LogSourceList>(served, sources).sources()) {
-    bytes.push_back(source.bytes());
-  }
+  const auto logs = in_pages<proto::LogSourceList>(served, sources);
+  for (const auto& source : logs.sources()) bytes.push_back(source.bytes());
   EXPECT_EQ(bytes, (std::vector<int64_t>{9, 10, 11, 19, 20}));
   EXPECT_THAT(served.ask("GET", sources + "?after=2").body, HasSubstr("page of sources"));
   EXPECT_THAT(served.ask("GET", sources + "?after=2.0x").body, HasSubstr("page of sources"));
