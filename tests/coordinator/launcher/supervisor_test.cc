@@ -119,7 +119,8 @@ class RequestTest : public SupervisorTest {
     ASSERT_TRUE(content_->put_chunk(sha256_hex("w"), "w").ok());
   }
   void write(const std::string& why, int64_t request = 0) {
-    auto message = commit(id, job(id).attempt(), ++sequence_, "w", static_cast<int64_t>(sequence_));
+    ++sequence_;
+    auto message = commit(id, job(id).attempt(), sequence_, "w", static_cast<int64_t>(sequence_));
     message.mutable_checkpoint()->set_why(why);
     message.mutable_checkpoint()->mutable_manifest()->set_request(request);
     a.rank(message);
