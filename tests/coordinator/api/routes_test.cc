@@ -181,6 +181,7 @@ TEST(Routes, NodesAndLogSourcesComeInPages) {
   for (const char* name : {"n5", "n1", "n4", "n2", "n3"}) {
     proto::NodeInfo node;
     node.set_name(name);
+    node.set_slots(1);
     ASSERT_TRUE(served.store->put_node(node, true).ok());
   }
   std::string names;
