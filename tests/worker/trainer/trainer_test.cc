@@ -51,7 +51,9 @@ TEST_F(Trainer, KilledTwiceInsideAnEpochTheLossCurveIsTheSameBitForBit) {
     }
     EXPECT_EQ(cluster.losses(), whole);
     ASSERT_EQ(cluster.starts.size(), 3U);
-    EXPECT_EQ(cluster.starts[2].step(), 28);
+    // The newest one whose chunks were stored in time, how busy the machine may be.
+    EXPECT_GE(cluster.starts[1].step(), 7);
+    EXPECT_EQ(cluster.starts[2].step(), attempt.resume().state().step());
     EXPECT_NE(cluster.starts[2].resume_note().find("bit for bit"), std::string::npos);
   }
 }
