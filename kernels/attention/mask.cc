@@ -134,69 +134,76 @@ void Mask::name_documents(Context& cx, const Visibility& visibility, int64_t row
   }
 }
 
-Mask::Range Mask::positions_of(const Values& values, int64_t row, int64_t begin,
-                               int64_t end) const {
-  if (!values) return {};
-  const int32_t* from = values.at(row, 0);
-  Range range{std::numeric_limits<int32_t>::max(), std::numeric_limits<int32_t>::min()};
-  for (int64_t i = begin; i < end; ++i) {
-    range.least = std::min(range.least, from[i]);
-    range.most = std::max(range.most, from[i]);
-  }
-  return range;
+Mask::Block Mask::block_of(const Side& side, int64_t row, int64_t begin, int64_t end) const {
+  const auto range_of = [&](const Values& values) {
+    if (!values) return Range{};
+    const int32_t* from = values.at(row, 0);
+    Range range{std::numeric_limits<int32_t>::max(), std::numeric_limits<int32_t>::min()};
+    for (int64_t i = begin; i < end; ++i) {
+      range.least = std::min(range.least, from[i]);
+      range.most = std::max(range.most, from[i]);
+    }
+    return range;
+  };
+  return {range_of(side.position), range_of(side.document)};
 }
 
-TileView Mask::judge(int64_t row, Range position, Range document, int64_t begin,
-                     int64_t end) const {
-  bool all = true;
-  if (by_position_) {
-    const Range key = positions_of(key_.position, row, begin, end);
-    if (key.least - right_ > position.most || key.most + left_ < position.least) {
-      return TileView::kNone;
-    }
-    all = key.most - right_ <= position.least && key.least + left_ >= position.most;
-  }
+Mask::Block Mask::keys_of(int64_t row, int64_t begin, int64_t end) const {
+  Block block = block_of(key_, row, begin, end);
   if (key_valid_) {
     const uint8_t* valid = key_valid_.data<uint8_t>() + row * keys_;
-    const int64_t count =
-        std::count_if(valid + begin, valid + end, [](uint8_t v) { return v != 0; });
-    if (count == 0) return TileView::kNone;
-    all = all && count == end - begin;
+    const int64_t hidden = std::count(valid + begin, valid + end, uint8_t{0});
+    block.some_valid = hidden < end - begin;
+    block.all_valid = hidden == 0;
+  }
+  return block;
+}
+
+TileView Mask::judge(const Block& queries, const Block& keys) const {
+  bool all = keys.all_valid;
+  if (!keys.some_valid) return TileView::kNone;
+  if (by_position_) {
+    const Range query = queries.position, key = keys.position;
+    if (key.least - right_ > query.most || key.most + left_ < query.least) return TileView::kNone;
+    all = all && key.most - right_ <= query.least && key.least + left_ >= query.most;
   }
   if (query_.document) {
-    const Range key = positions_of(key_.document, row, begin, end);
-    if (key.least > document.most || key.most < document.least) return TileView::kNone;
-    all = all && key.least == key.most && document.least == document.most;
+    const Range query = queries.document, key = keys.document;
+    if (key.least > query.most || key.most < query.least) return TileView::kNone;
+    all = all && key.least == key.most && query.least == query.most;
   }
   return all ? TileView::kAll : TileView::kSome;
 }
 
+// By whole tiles of keys from both ends, then key by key.
 void Mask::find_spans(int64_t rows) {
   spans_differ_ = query_.position.row_stride != 0 || key_valid_ || query_.document;
-  const int64_t span_rows = spans_differ_ ? rows : 1;
-  const bool free = !by_position_ && !key_valid_ && !query_.document;
+  const int64_t span_rows = spans_differ_ ? rows : 1, columns = whole_tiles(keys_) / kLanes;
   spans_.assign(static_cast<size_t>(span_rows * tiles_), {0, keys_});
-  for (int64_t at = 0; at < span_rows * tiles_ && !free; ++at) {
-    const int64_t row = at / tiles_, query = at % tiles_ * kLanes;
-    const int64_t last = std::min(queries_, query + kLanes);
-    const Range position = positions_of(query_.position, row, query, last);
-    const Range document = positions_of(query_.document, row, query, last);
-    const auto sees = [&](int64_t begin, int64_t end) {
-      return judge(row, position, document, begin, end) != TileView::kNone;
-    };
-    Span& span = spans_[static_cast<size_t>(at)];
-    // By whole tiles of keys from both ends, then key by key.
-    while (span.begin < span.end && !sees(span.begin, std::min(keys_, span.begin + kLanes))) {
-      span.begin += kLanes;
+  if (!by_position_ && !key_valid_ && !query_.document) return;
+  std::vector<Block> blocks(static_cast<size_t>(columns));
+  for (int64_t row = 0; row < span_rows; ++row) {
+    for (int64_t column = 0; column < columns; ++column) {
+      blocks[static_cast<size_t>(column)] =
+          keys_of(row, column * kLanes, std::min(keys_, (column + 1) * kLanes));
     }
-    while (span.begin < span.end) {
-      const int64_t begin = std::max(span.begin, (span.end - 1) / kLanes * kLanes);
-      if (sees(begin, span.end)) break;
-      span.end = begin;
+    for (int64_t tile = 0; tile < tiles_; ++tile) {
+      const Block queries =
+          block_of(query_, row, tile * kLanes, std::min(queries_, (tile + 1) * kLanes));
+      const auto sees_block = [&](int64_t column) {
+        return judge(queries, blocks[static_cast<size_t>(column)]) != TileView::kNone;
+      };
+      const auto sees = [&](int64_t key) {
+        return judge(queries, keys_of(row, key, key + 1)) != TileView::kNone;
+      };
+      int64_t first = 0, last = columns;
+      while (first < last && !sees_block(first)) ++first;
+      while (first < last && !sees_block(last - 1)) --last;
+      Span& span = spans_[static_cast<size_t>(row * tiles_ + tile)];
+      span = {first * kLanes, std::max(first * kLanes, std::min(keys_, last * kLanes))};
+      while (span.begin < span.end && !sees(span.begin)) ++span.begin;
+      while (span.begin < span.end && !sees(span.end - 1)) --span.end;
     }
-    span.end = std::max(span.end, span.begin);
-    while (span.begin < span.end && !sees(span.begin, span.begin + 1)) ++span.begin;
-    while (span.begin < span.end && !sees(span.end - 1, span.end)) --span.end;
   }
 }
 
@@ -205,11 +212,8 @@ Span Mask::keys_seen(int64_t row, int64_t query) const {
 }
 
 TileView Mask::view(const Tile& tile) const {
-  const Range position =
-      positions_of(query_.position, tile.row, tile.query, tile.query + tile.queries);
-  const Range document =
-      positions_of(query_.document, tile.row, tile.query, tile.query + tile.queries);
-  const TileView rules = judge(tile.row, position, document, tile.key, tile.key + tile.keys);
+  const TileView rules = judge(block_of(query_, tile.row, tile.query, tile.query + tile.queries),
+                               keys_of(tile.row, tile.key, tile.key + tile.keys));
   if (rules == TileView::kNone || !mask_) return rules;
   const TileView drawn = judge_arbitrary(tile);
   if (drawn == TileView::kNone) return drawn;

@@ -64,13 +64,18 @@ class Mask {
   struct Side {  // queries or keys
     Values position, document;
   };
+  struct Block {  // of queries or keys
+    Range position, document;
+    bool some_valid = true, all_valid = true;  // of keys
+  };
 
   void number(Context& cx, const Visibility& visibility, int64_t rows);
   void name_documents(Context& cx, const Visibility& visibility, int64_t rows);
   void find_spans(int64_t rows);
-  Range positions_of(const Values& values, int64_t row, int64_t begin, int64_t end) const;
-  // Whether a query of these ranges may see the keys [begin, end) at all, and all of them.
-  TileView judge(int64_t row, Range position, Range document, int64_t begin, int64_t end) const;
+  Block block_of(const Side& side, int64_t row, int64_t begin, int64_t end) const;
+  Block keys_of(int64_t row, int64_t begin, int64_t end) const;
+  // What queries see of keys by all rules but the arbitrary mask, judged by their ranges.
+  TileView judge(const Block& queries, const Block& keys) const;
   TileView judge_arbitrary(const Tile& tile) const;
   const uint8_t* mask_row(const Tile& tile, int64_t query) const;
 
