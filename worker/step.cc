@@ -4,21 +4,17 @@
 
 #include "kernels/autograd/tape.h"
 #include "kernels/ops/ops.h"
+#include "kernels/tensor/transfer.h"
 #include "worker/optimizer/gradients.h"
 
 namespace weft {
 namespace {
 
-double to_double(const Tensor& scalar) {
-  return scalar.dtype() == DType::kF64 ? *scalar.data<double>()
-                                       : static_cast<double>(*scalar.data<float>());
-}
-
 // Sum over the ranks that saw different rows and tokens.
 double sum_over_replicas(Rank& rank, double value) {
   Tensor sum = Tensor::from<double>(*rank.allocator, {1}, std::array<double, 1>{value});
   rank.mesh.axis(Axis::kReplica).all_reduce(sum, ReduceOp::kSum);
-  return *sum.data<double>();
+  return read_scalar(sum);
 }
 
 }  // namespace
@@ -44,7 +40,7 @@ StepResult run_step(Rank& rank, const proto::JobSpec& spec, Training& training, 
     if (share > 0) batch.seed = share * scale;
     batch.tokens.random = random;
     const Tensor sum = task.task->loss_sum(cx, *training.trunk, batch);
-    loss += to_double(sum);
+    loss += read_scalar(sum);
     if (!sum.requires_grad()) continue;
     const Tensor seed = Tensor::full(*rank.allocator, sum.shape(), share * scale, sum.dtype());
     tape.backward(cx, sum, seed);

@@ -101,6 +101,7 @@ class Forward {
 
 void forward_into(Context& cx, const Tensor& q, const Tensor& k, const Tensor& v,
                   const Parameters& parameters, const Tensor& output, const Tensor& log_sum_exp) {
+  if (!cx.device().is_cpu()) throw_no_kernel(cx, "scaled_dot_product");
   dispatch_inputs(q.dtype(), [&]<typename In>() {
     const Problem<In> problem(cx, q, k, v, parameters);
     const Extents& e = problem.e;

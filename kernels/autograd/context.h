@@ -1,4 +1,5 @@
-// What an op needs of its rank: memory, threads, and the tape that records it (if any).
+// What an op needs of its rank: memory and with it the device and its queue, threads, and the tape
+// that records it (if any).
 //
 // Thread safety: one compute thread uses it. Ownership: points to parts of the Rank, which outlives
 // it.
@@ -18,6 +19,9 @@ struct Context {
   // Sums and products of matrices are cut into this many blocks of the global extent and merged in
   // one fixed binary tree, so that the result does not depend on the mesh; 0: whole.
   int block_count = 0;
+
+  Device device() const { return allocator.device(); }
+  Stream* stream() const { return allocator.stream(); }  // null on the CPU
 };
 
 // Nothing is recorded while it lives.

@@ -1,5 +1,6 @@
 #include "kernels/autograd/in_single.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "kernels/cpu/convert.h"
@@ -86,7 +87,11 @@ bool needs_single(const Op& op, std::span<const Tensor> inputs) {
   for (const Tensor& input : inputs) half |= input && is_half(input.dtype());
   if (!half) return false;
   const DType dtype = common_dtype(inputs);
-  return !is_half(dtype) || !op.native(dtype);
+  if (!is_half(dtype)) return true;
+  const bool on_gpu = std::any_of(inputs.begin(), inputs.end(), [](const Tensor& input) {
+    return input && !input.device().is_cpu();
+  });
+  return on_gpu ? !op.native_on_gpu(dtype) : !op.native(dtype);
 }
 
 std::unique_ptr<Op> in_single(std::unique_ptr<Op> op) {

@@ -4,12 +4,38 @@
 
 #include "kernels/autograd/in_single.h"
 #include "kernels/autograd/tape.h"
+#include "proto/base/status.h"
 
 namespace weft {
+namespace {
+
+void check_devices(const Context& cx, const Kernel& kernel, std::span<const Tensor> tensors) {
+  for (const Tensor& tensor : tensors) {
+    WEFT_CHECK(!tensor || tensor.device() == cx.device(), "{} on {}: a tensor is on {}",
+               kernel.name(), cx.device().to_string(), tensor.device().to_string());
+  }
+}
+
+}  // namespace
+
+void throw_no_kernel(const Context& cx, std::string_view what) {
+  throw StatusError(Status(Code::kUnavailable,
+                           std::string(what) + " has no kernel for " + cx.device().to_string()));
+}
+
+void Kernel::cuda(Context& cx, std::span<const Tensor>, std::span<Tensor>) {
+  throw_no_kernel(cx, name());
+}
 
 void run_kernel(Context& cx, Kernel& kernel, std::span<const Tensor> inputs,
                 std::span<Tensor> outputs) {
-  kernel.cpu(cx, inputs, outputs);
+  check_devices(cx, kernel, inputs);
+  check_devices(cx, kernel, outputs);
+  if (cx.device().is_cpu()) {
+    kernel.cpu(cx, inputs, outputs);
+  } else {
+    kernel.cuda(cx, inputs, outputs);
+  }
 }
 
 Tensor run_kernel(Context& cx, Kernel&& kernel, std::initializer_list<Tensor> inputs,

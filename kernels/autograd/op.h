@@ -1,5 +1,6 @@
-// A kernel: one piece of arithmetic. An op: a kernel with a shape rule and a vjp, which is written
-// with other ops and kernels.
+// A kernel: one piece of arithmetic with an implementation for each device. An op: a kernel with a
+// shape rule and a vjp, which is written with other ops and kernels. Where something runs is
+// decided in run_kernel alone; ops that only move or combine what other ops compute need no kernel.
 //
 // An op object is one application of the op with its attributes (a dropout rate, a dim); the tape
 // owns it until the backward pass has used it.
@@ -22,9 +23,14 @@ class Kernel {
   virtual std::string_view name() const = 0;
   // Computes into `outputs`, which the caller has made. Inputs may have any strides.
   virtual void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) = 0;
+  // The same, queued on cx.stream(). By default throw_no_kernel(): it exists on the CPU only.
+  virtual void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs);
 };
 
-// Runs the kernel where its tensors are. Records nothing.
+// Throws StatusError(kUnavailable): `what` has no kernel for cx.device().
+[[noreturn]] void throw_no_kernel(const Context& cx, std::string_view what);
+
+// Runs the kernel on cx.device(), where all tensors are (empty handles aside). Records nothing.
 void run_kernel(Context& cx, Kernel& kernel, std::span<const Tensor> inputs,
                 std::span<Tensor> outputs);
 // The same with one output, made here.
@@ -33,7 +39,6 @@ Tensor run_kernel(Context& cx, Kernel&& kernel, std::initializer_list<Tensor> in
 
 class Op : public Kernel {
  public:
-
   // Specs of the outputs; WEFT_CHECKs what the callers (models) have to get right.
   virtual std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const = 0;
 
@@ -49,6 +54,7 @@ class Op : public Kernel {
   // Whether the op's kernels take inputs of this half type as they are; an op that does not runs in
   // fp32 and its results are rounded (in_single.h). Inputs of several floating types: always so.
   virtual bool native(DType /*half*/) const { return false; }
+  virtual bool native_on_gpu(DType half) const { return native(half); }
   // Run in fp32 for want of a kernel: whether this result is rounded (a loss is not).
   virtual bool rounds(size_t /*output*/) const { return true; }
 

@@ -4,6 +4,7 @@
 
 #include "kernels/cpu/convert_levels.h"
 #include "kernels/tensor/dispatch.h"
+#include "kernels/tensor/stream.h"
 #include "kernels/tensor/strided.h"
 
 namespace weft::cpu {
@@ -49,6 +50,11 @@ const ConvertKernels& convert() {
 
 Tensor converted(ThreadPool& pool, const Tensor& x, DType dtype) {
   if (x.dtype() == dtype) return x;
+  if (Stream* stream = x.allocator().stream()) {
+    Tensor there = Tensor::empty(x.allocator(), x.shape(), dtype);
+    stream->copy(x, there);
+    return there;
+  }
   const Tensor whole = as_contiguous(pool, x);
   const Tensor y = Tensor::empty(x.allocator(), x.shape(), dtype);
   dispatch_all(x.dtype(), [&]<typename From>() {
@@ -64,6 +70,7 @@ Tensor converted(ThreadPool& pool, const Tensor& x, DType dtype) {
 }
 
 void add_converted(ThreadPool& pool, const Tensor& from, const Tensor& to) {
+  if (Stream* stream = to.allocator().stream()) return stream->add(from, to);
   const bool bf16 = from.dtype() == DType::kBF16 && from.contiguous() && to.contiguous() &&
                     from.shape() == to.shape();
   if (bf16 && (to.dtype() == DType::kBF16 || to.dtype() == DType::kF32)) {

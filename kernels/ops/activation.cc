@@ -1,4 +1,5 @@
 #include "kernels/cpu/rows.h"
+#include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
 #include "kernels/ops/ops.h"
 
@@ -8,9 +9,32 @@ namespace {
 static_assert(static_cast<int>(Activation::kSigmoid) == static_cast<int>(cpu::Curve::kSigmoid));
 constexpr int64_t kGrain = 4096;  // elements
 
+class ActivateBackward final : public Kernel {
+ public:
+  explicit ActivateBackward(Activation kind) : kind_(kind) {}
+  std::string_view name() const override { return "activate_backward"; }
+  void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    const Tensor x = as_contiguous(cx.pool, inputs[0]), dy = as_contiguous(cx.pool, inputs[1]);
+    dispatch_floating(x.dtype(), [&]<typename T>() {
+      const T *from = x.data<T>(), *grad = dy.data<T>();
+      T* to = outputs[0].data<T>();
+      cx.pool.parallel_for(x.elements(), kGrain, [&](int64_t begin, int64_t end) {
+        cpu::rows<T>().curve_backward(static_cast<cpu::Curve>(kind_), from + begin, grad + begin,
+                                      to + begin, end - begin);
+      });
+    });
+  }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).activate_backward(kind_, inputs[0], inputs[1], outputs[0]);
+  }
+
+ private:
+  const Activation kind_;
+};
+
 class Activate final : public Op {
  public:
-  explicit Activate(Activation kind) : curve_(static_cast<cpu::Curve>(kind)) {}
+  explicit Activate(Activation kind) : kind_(kind) {}
   std::string_view name() const override { return "activate"; }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     return {inputs[0].spec()};
@@ -21,29 +45,23 @@ class Activate final : public Op {
       const T* from = x.data<T>();
       T* to = outputs[0].data<T>();
       cx.pool.parallel_for(x.elements(), kGrain, [&](int64_t begin, int64_t end) {
-        cpu::rows<T>().curve(curve_, from + begin, to + begin, end - begin);
+        cpu::rows<T>().curve(static_cast<cpu::Curve>(kind_), from + begin, to + begin, end - begin);
       });
     });
+  }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).activate(kind_, inputs[0], outputs[0]);
   }
   std::vector<Tensor> saves(std::span<const Tensor> inputs, std::span<const Tensor>) override {
     return {inputs[0]};
   }
   std::vector<Tensor> vjp(Context& cx, std::span<const Tensor> saved,
                           std::span<const Tensor> output_grads) override {
-    const Tensor x = as_contiguous(cx.pool, saved[0]), dy = as_contiguous(cx.pool, output_grads[0]);
-    Tensor dx = Tensor::empty(cx.allocator, x.shape(), x.dtype());
-    dispatch_floating(x.dtype(), [&]<typename T>() {
-      const T *from = x.data<T>(), *grad = dy.data<T>();
-      T* to = dx.data<T>();
-      cx.pool.parallel_for(x.elements(), kGrain, [&](int64_t begin, int64_t end) {
-        cpu::rows<T>().curve_backward(curve_, from + begin, grad + begin, to + begin, end - begin);
-      });
-    });
-    return {dx};
+    return {run_kernel(cx, ActivateBackward(kind_), {saved[0], output_grads[0]}, saved[0].spec())};
   }
 
  private:
-  const cpu::Curve curve_;
+  const Activation kind_;
 };
 
 }  // namespace

@@ -1,14 +1,13 @@
 // Sums, differences, products and quotients by element, with numpy's broadcasting.
 #include "kernels/cpu/convert.h"
 #include "kernels/cpu/vectors.h"
+#include "kernels/cuda/backend.h"
 #include "kernels/ops/broadcast.h"
 #include "kernels/ops/common.h"
 #include "kernels/ops/ops.h"
 
 namespace weft::ops {
 namespace {
-
-enum class Arithmetic { kAdd, kSubtract, kMultiply, kDivide };
 
 static_assert(static_cast<int>(Arithmetic::kDivide) == static_cast<int>(cpu::Binary::kDivide));
 
@@ -78,6 +77,9 @@ class Binary final : public Op {
     if (out.dtype() == DType::kF16) return combine_halves<float16>(cx, kind_, a, b, out);
     dispatch_floating(out.dtype(), [&]<typename T>() { combine_floats<T>(cx, kind_, a, b, out); });
   }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).binary(kind_, inputs[0], inputs[1], outputs[0]);
+  }
   std::vector<Tensor> saves(std::span<const Tensor> inputs, std::span<const Tensor>) override {
     shapes_[0] = inputs[0].shape();
     shapes_[1] = inputs[1].shape();
@@ -135,6 +137,9 @@ class Scale final : public Op {
                                                      n);
                           });
     });
+  }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).scale(inputs[0], factor_, outputs[0]);
   }
   std::vector<Tensor> saves(std::span<const Tensor>, std::span<const Tensor>) override {
     return {};

@@ -13,12 +13,14 @@
 
 namespace weft::ops {
 
+enum class Arithmetic { kAdd, kSubtract, kMultiply, kDivide };
+
 template <typename T, typename... Args>
 Tensor run(Context& cx, std::vector<Tensor> inputs, Args&&... args) {
   return apply_one(cx, std::make_unique<T>(std::forward<Args>(args)...), std::move(inputs));
 }
 
-// An op whose shape is told by forward() and which has no cpu() of its own.
+// An op whose shape is told by forward() and which has no kernel of its own.
 class ForwardOp : public Op {
  public:
   std::vector<TensorSpec> shape_rule(std::span<const Tensor>) const override { return {}; }

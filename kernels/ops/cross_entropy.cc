@@ -1,9 +1,11 @@
 #include "kernels/ops/cross_entropy.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "kernels/cpu/rows.h"
+#include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
 #include "proto/base/status.h"
 
@@ -109,6 +111,70 @@ template double LabelRule::loss_and_gradient(Context&, double*, const int64_t*, 
 
 namespace {
 
+// Input: labels. Outputs: the sum; the logits, which become their gradient.
+class LossAndGradient final : public Kernel {
+ public:
+  explicit LossAndGradient(const TokenLoss& loss) : loss_(loss) {}
+  std::string_view name() const override { return "cross_entropy_sum"; }
+  void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    const Tensor &labels = inputs[0], &logits = outputs[1];
+    const LabelRule rule(loss_, logits.shape()[-1]);
+    rule.check(labels);
+    dispatch_floating(logits.dtype(), [&]<typename T>() {
+      *outputs[0].data<T>() = static_cast<T>(
+          rule.loss_and_gradient(cx, logits.data<T>(), labels.data<int64_t>(), labels.elements()));
+    });
+  }
+  // A label that is none makes the sum NaN.
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    if (loss_.smoothing != 0) throw_no_kernel(cx, "label smoothing");
+    const Tensor &labels = inputs[0], &logits = outputs[1];
+    const int64_t rows = labels.elements(), width = logits.shape()[-1];
+    const VocabularyShard& shard = loss_.shard;
+    const bool whole = shard.vocabulary == 0;
+    const Tensor maximum = Tensor::empty(cx.allocator, {rows}, logits.dtype());
+    const Tensor terms = Tensor::empty(cx.allocator, {2, rows}, logits.dtype());
+    const Tensor seed = Tensor::full(cx.allocator, Shape{}, loss_.seed, logits.dtype());
+    cuda::Backend& gpu = cuda::backend(cx);
+    gpu.row_maximum(logits, maximum);
+    if (!whole) shard.maximum(maximum);
+    gpu.loss_terms(logits, labels, maximum, shard.first, loss_.ignore_index, terms);
+    if (!whole) shard.sum(terms);
+    gpu.loss_total(labels, terms, whole ? width : shard.vocabulary, loss_.ignore_index, outputs[0],
+                   maximum);
+    gpu.cross_entropy_backward(logits, labels, maximum, seed, shard.first, loss_.ignore_index,
+                               logits);
+  }
+
+ private:
+  const TokenLoss& loss_;
+};
+
+// From the gradient for an output gradient of `seed` to that for dy, in place. Input: dy.
+class Reseed final : public Kernel {
+ public:
+  explicit Reseed(double seed) : seed_(seed) {}
+  std::string_view name() const override { return "reseed"; }
+  void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    const Tensor& gradient = outputs[0];
+    dispatch_floating(gradient.dtype(), [&]<typename T>() {
+      const T factor = static_cast<T>(static_cast<double>(*inputs[0].data<T>()) / seed_);
+      if (factor == T{1}) return;
+      cx.pool.parallel_for(gradient.elements(), 1 << 14, [&](int64_t begin, int64_t end) {
+        cpu::rows<T>().scale(factor, gradient.data<T>() + begin, end - begin);
+      });
+    });
+  }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    const Tensor factor = Tensor::empty(cx.allocator, Shape{}, inputs[0].dtype());
+    cuda::backend(cx).scale(inputs[0], 1 / seed_, factor);
+    cuda::backend(cx).binary(Arithmetic::kMultiply, outputs[0], factor, outputs[0]);
+  }
+
+ private:
+  const double seed_;
+};
+
 // Inputs: logits [..., V/t], labels [...]. Outputs: the sum.
 class CrossEntropySum final : public ForwardOp {
  public:
@@ -125,29 +191,20 @@ class CrossEntropySum final : public ForwardOp {
                "cross entropy of logits {} and labels {}", shape.to_string(),
                inputs[1].shape().to_string());
     const Tensor labels = as_contiguous(cx.pool, inputs[1]);
-    const LabelRule rule(loss_, shape[-1]);
-    rule.check(labels);
-    Tensor gradient = clone(cx.pool, inputs[0]);
-    double total = 0;
-    dispatch_floating(gradient.dtype(), [&]<typename T>() {
-      total =
-          rule.loss_and_gradient(cx, gradient.data<T>(), labels.data<int64_t>(), labels.elements());
-    });
-    if (recorded_) gradient_ = std::move(gradient);
-    return {Tensor::full(cx.allocator, Shape{}, total, inputs[0].dtype())};
+    LossAndGradient kernel(loss_);
+    std::array outputs = {Tensor::empty(cx.allocator, Shape{}, inputs[0].dtype()),
+                          clone(cx.pool, inputs[0])};
+    run_kernel(cx, kernel, std::span(&labels, 1), outputs);
+    if (recorded_) gradient_ = outputs[1];
+    return {outputs[0]};
   }
   std::vector<Tensor> saves(std::span<const Tensor>, std::span<const Tensor>) override {
     return {};
   }
   std::vector<Tensor> vjp(Context& cx, std::span<const Tensor>,
                           std::span<const Tensor> output_grads) override {
-    dispatch_floating(gradient_.dtype(), [&]<typename T>() {
-      const T factor = static_cast<T>(static_cast<double>(*output_grads[0].data<T>()) / loss_.seed);
-      if (factor == T{1}) return;
-      cx.pool.parallel_for(gradient_.elements(), 1 << 14, [&](int64_t begin, int64_t end) {
-        cpu::rows<T>().scale(factor, gradient_.data<T>() + begin, end - begin);
-      });
-    });
+    Reseed kernel(loss_.seed);
+    run_kernel(cx, kernel, output_grads.first(1), std::span(&gradient_, 1));
     return {std::move(gradient_)};
   }
 

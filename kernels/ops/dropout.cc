@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "kernels/cpu/rows.h"
+#include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
 #include "kernels/ops/ops.h"
 
@@ -57,6 +58,9 @@ class Dropout final : public Op {
         }
       });
     });
+  }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).dropout(inputs[0], rate_, key_, where_, outputs[0]);
   }
   std::vector<Tensor> saves(std::span<const Tensor>, std::span<const Tensor>) override {
     return {};

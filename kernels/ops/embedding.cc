@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "kernels/cpu/rows.h"
+#include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
 #include "kernels/ops/ops.h"
 
@@ -47,19 +48,44 @@ void scatter_add(Context& cx, const Tensor& ids, const Tensor& dy, int64_t first
   });
 }
 
-class Embedding final : public ForwardOp {
+class EmbeddingBackward final : public Kernel {
+ public:
+  EmbeddingBackward(int64_t first_id, int64_t padding_id)
+      : first_id_(first_id), padding_id_(padding_id) {}
+  std::string_view name() const override { return "embedding_backward"; }
+  void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    const Tensor ids = as_contiguous(cx.pool, inputs[0]), dy = as_contiguous(cx.pool, inputs[1]);
+    const int64_t padding_id = padding_id_ < 0 ? std::numeric_limits<int64_t>::min() : padding_id_;
+    dispatch_floating(dy.dtype(), [&]<typename T>() {
+      scatter_add<T>(cx, ids, dy, first_id_, padding_id, outputs[0]);
+    });
+  }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).embedding_backward(inputs[0], inputs[1], first_id_, padding_id_, outputs[0]);
+  }
+
+ private:
+  const int64_t first_id_, padding_id_;
+};
+
+class Embedding final : public Op {
  public:
   Embedding(int64_t first_id, int64_t padding_id) : first_id_(first_id), padding_id_(padding_id) {}
   std::string_view name() const override { return "embedding"; }
-  std::vector<Tensor> forward(Context& cx, std::span<const Tensor> inputs) override {
-    const Tensor ids = as_contiguous(cx.pool, inputs[0]), table = as_contiguous(cx.pool, inputs[1]);
+  std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
+    const Tensor& table = inputs[1];
     WEFT_CHECK(table.shape().dims() == 2, "table {}", table.shape().to_string());
-    Shape shape = ids.shape();
+    Shape shape = inputs[0].shape();
     shape.push_back(table.dim(1));
-    Tensor out = Tensor::empty(cx.allocator, shape, table.dtype());
+    return {{shape, table.dtype()}};
+  }
+  void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    const Tensor ids = as_contiguous(cx.pool, inputs[0]), table = as_contiguous(cx.pool, inputs[1]);
     dispatch_floating(table.dtype(),
-                      [&]<typename T>() { look_up<T>(cx, ids, table, first_id_, out); });
-    return {out};
+                      [&]<typename T>() { look_up<T>(cx, ids, table, first_id_, outputs[0]); });
+  }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).embedding(inputs[0], inputs[1], first_id_, outputs[0]);
   }
   std::vector<Tensor> saves(std::span<const Tensor> inputs, std::span<const Tensor>) override {
     table_ = inputs[1].spec();
@@ -67,14 +93,8 @@ class Embedding final : public ForwardOp {
   }
   std::vector<Tensor> vjp(Context& cx, std::span<const Tensor> saved,
                           std::span<const Tensor> output_grads) override {
-    const Tensor ids = as_contiguous(cx.pool, saved[0]),
-                 dy = as_contiguous(cx.pool, output_grads[0]);
-    Tensor grad = Tensor::empty(cx.allocator, table_.shape, table_.dtype);
-    const int64_t padding_id = padding_id_ < 0 ? std::numeric_limits<int64_t>::min() : padding_id_;
-    dispatch_floating(table_.dtype, [&]<typename T>() {
-      scatter_add<T>(cx, ids, dy, first_id_, padding_id, grad);
-    });
-    return {Tensor(), grad};
+    return {Tensor(), run_kernel(cx, EmbeddingBackward(first_id_, padding_id_),
+                                 {saved[0], output_grads[0]}, table_)};
   }
 
  private:
@@ -82,26 +102,55 @@ class Embedding final : public ForwardOp {
   TensorSpec table_;
 };
 
+// dx[b, index[b]] = dy[b], zeros elsewhere.
+class GatherRowsBackward final : public Kernel {
+ public:
+  std::string_view name() const override { return "gather_rows_backward"; }
+  void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    const Tensor dy = as_contiguous(cx.pool, inputs[0]), index = as_contiguous(cx.pool, inputs[1]);
+    const Tensor& dx = outputs[0];
+    const int64_t tokens = dx.dim(1), width = dx.dim(2);
+    dispatch_floating(dx.dtype(), [&]<typename T>() {
+      std::fill_n(dx.data<T>(), dx.elements(), T{0});
+      for (int64_t row = 0; row < dx.dim(0); ++row) {
+        const int64_t token = index.data<int64_t>()[row];
+        if (token < 0) continue;
+        std::copy_n(dy.data<T>() + row * width, width,
+                    dx.data<T>() + (row * tokens + token) * width);
+      }
+    });
+  }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).gather_rows_backward(inputs[0], inputs[1], outputs[0]);
+  }
+};
+
 // Inputs: x [B, T, H], index [B].
-class GatherRows final : public ForwardOp {
+class GatherRows final : public Op {
  public:
   std::string_view name() const override { return "gather_rows"; }
-  std::vector<Tensor> forward(Context& cx, std::span<const Tensor> inputs) override {
+  std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
+    const Tensor& x = inputs[0];
+    WEFT_CHECK(x.shape().dims() == 3 && inputs[1].shape() == Shape{x.dim(0)}, "rows of {} at {}",
+               x.shape().to_string(), inputs[1].shape().to_string());
+    return {{Shape{x.dim(0), x.dim(2)}, x.dtype()}};
+  }
+  void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     const Tensor x = as_contiguous(cx.pool, inputs[0]), index = as_contiguous(cx.pool, inputs[1]);
-    WEFT_CHECK(x.shape().dims() == 3 && index.shape() == Shape{x.dim(0)}, "rows of {} at {}",
-               x.shape().to_string(), index.shape().to_string());
     const int64_t tokens = x.dim(1), width = x.dim(2);
-    Tensor out = Tensor::zeros(cx.allocator, Shape{x.dim(0), width}, x.dtype());
     dispatch_floating(x.dtype(), [&]<typename T>() {
+      T* to = outputs[0].data<T>();
+      std::fill_n(to, outputs[0].elements(), T{0});
       for (int64_t row = 0; row < x.dim(0); ++row) {
         const int64_t token = index.data<int64_t>()[row];
         WEFT_CHECK(token >= -1 && token < tokens, "index {} of {} tokens", token, tokens);
         if (token < 0) continue;
-        std::copy_n(x.data<T>() + (row * tokens + token) * width, width,
-                    out.data<T>() + row * width);
+        std::copy_n(x.data<T>() + (row * tokens + token) * width, width, to + row * width);
       }
     });
-    return {out};
+  }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).gather_rows(inputs[0], inputs[1], outputs[0]);
   }
   std::vector<Tensor> saves(std::span<const Tensor> inputs, std::span<const Tensor>) override {
     x_ = inputs[0].spec();
@@ -109,19 +158,7 @@ class GatherRows final : public ForwardOp {
   }
   std::vector<Tensor> vjp(Context& cx, std::span<const Tensor> saved,
                           std::span<const Tensor> output_grads) override {
-    const Tensor index = as_contiguous(cx.pool, saved[0]),
-                 dy = as_contiguous(cx.pool, output_grads[0]);
-    const int64_t tokens = x_.shape[1], width = x_.shape[2];
-    Tensor grad = Tensor::zeros(cx.allocator, x_.shape, x_.dtype);
-    dispatch_floating(x_.dtype, [&]<typename T>() {
-      for (int64_t row = 0; row < x_.shape[0]; ++row) {
-        const int64_t token = index.data<int64_t>()[row];
-        if (token < 0) continue;
-        std::copy_n(dy.data<T>() + row * width, width,
-                    grad.data<T>() + (row * tokens + token) * width);
-      }
-    });
-    return {grad};
+    return {run_kernel(cx, GatherRowsBackward(), {output_grads[0], saved[0]}, x_)};
   }
 
  private:

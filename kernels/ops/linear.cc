@@ -5,10 +5,12 @@
 // is rounded once, at the end, and once where the activation's input is kept; gradients of weight
 // and bias are fp32.
 #include <algorithm>
+#include <array>
 
 #include "kernels/cpu/convert.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/rows.h"
+#include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
 #include "kernels/ops/ops.h"
 
@@ -72,6 +74,39 @@ Tensor rows_backward(Context& cx, std::optional<Activation> curve, const Tensor&
   return bias_wanted ? sum(cx, sums, 0) : Tensor();
 }
 
+// Inputs: the activation's input, or none where there is no activation, and dy. Output: dz; beside
+// it, where it is wanted, the sum of dz over the rows.
+class RowsBackward final : public Kernel {
+ public:
+  RowsBackward(std::optional<Activation> activation, bool bias_wanted)
+      : activation_(activation), bias_wanted_(bias_wanted) {}
+  std::string_view name() const override { return "linear_rows_backward"; }
+  void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    const Tensor &z = inputs[0], &dy = inputs[1];
+    const auto go = [&]<typename T>() {
+      bias_gradient_ = rows_backward<T>(cx, activation_, z, dy, outputs[0], bias_wanted_);
+    };
+    if (dy.dtype() == DType::kBF16) {
+      go.template operator()<bfloat16>();
+    } else {
+      dispatch_floating(dy.dtype(), go);
+    }
+  }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    const Tensor &z = inputs[0], &dy = inputs[1], &dz = outputs[0];
+    if (activation_) cuda::backend(cx).activate_backward(*activation_, z, dy, dz);
+    if (!bias_wanted_) return;
+    const Tensor& result = activation_ ? dz : dy;
+    bias_gradient_ = sum(cx, cpu::converted(cx.pool, result, gradient_dtype(result.dtype())), 0);
+  }
+  const Tensor& bias_gradient() const { return bias_gradient_; }
+
+ private:
+  const std::optional<Activation> activation_;
+  const bool bias_wanted_;
+  Tensor bias_gradient_;
+};
+
 // Inputs: x, weight, and bias and residual where there are such.
 class Linear final : public ForwardOp {
  public:
@@ -84,6 +119,7 @@ class Linear final : public ForwardOp {
         recorded_(recorded) {}
   std::string_view name() const override { return "linear"; }
   bool native(DType half) const override { return half == DType::kBF16; }
+  bool native_on_gpu(DType) const override { return true; }
 
   std::vector<Tensor> forward(Context& cx, std::span<const Tensor> inputs) override {
     const Tensor& x = inputs[0];
@@ -97,23 +133,15 @@ class Linear final : public ForwardOp {
     const Tensor y = Tensor::empty(cx.allocator, shape, x.dtype());
     // The activation's input is kept only where its gradient will be asked for.
     z_ = activation_ && recorded_ ? Tensor::empty(cx.allocator, shape, x.dtype()) : Tensor();
-    Tensor bias = bias_ ? as_contiguous(cx.pool, inputs[2]) : Tensor();
+    const Tensor bias = bias_ ? as_contiguous(cx.pool, inputs[2]) : Tensor();
     const Tensor residual = residual_ ? as_contiguous(cx.pool, inputs[bias_ ? 3 : 2]) : Tensor();
     WEFT_CHECK(!bias || bias.shape() == Shape{shape[-1]}, "bias {} of {}", bias.shape().to_string(),
                shape.to_string());
     WEFT_CHECK(!residual || residual.shape() == shape, "residual {} of {}",
                residual.shape().to_string(), shape.to_string());
-    const Tensor rows = as_rows(cx, x);
-    if (x.dtype() == DType::kBF16) {
-      if (bias) bias = cpu::converted(cx.pool, bias, DType::kF32);
-      tiles_of_product(cx, rows, weight, take_bf16(shape[-1], bias, residual, y));
-    } else {
-      dispatch_floating(x.dtype(), [&]<typename T>() {
-        const Tensor product = z_ ? z_ : y;
-        product_into(cx, rows, weight, as_rows(cx, product),
-                     finish<T>(shape[-1], bias, residual, product, y));
-      });
-    }
+    Forward kernel(*this);
+    std::array outputs = {y, z_};
+    run_kernel(cx, kernel, std::array{as_rows(cx, x), weight, bias, residual}, outputs);
     return {y};
   }
 
@@ -153,15 +181,11 @@ class Linear final : public ForwardOp {
     const bool in_blocks = cx.block_count > 1;
     const Tensor z = activation_ ? as_rows(cx, saved_z) : Tensor();
     const Tensor dz = activation_ ? Tensor::empty(cx.allocator, dy.shape(), dy.dtype()) : Tensor();
-    const auto go = [&]<typename T>() {
-      if (!activation_ && (!bias_wanted || in_blocks)) return;
-      const Tensor total = rows_backward<T>(cx, activation_, z, dy, dz, bias_wanted && !in_blocks);
-      if (total) grads[2] = total;
-    };
-    if (dy.dtype() == DType::kBF16) {
-      go.template operator()<bfloat16>();
-    } else {
-      dispatch_floating(dy.dtype(), go);
+    if (activation_ || (bias_wanted && !in_blocks)) {
+      RowsBackward kernel(activation_, bias_wanted && !in_blocks);
+      std::array outputs = {dz};
+      run_kernel(cx, kernel, std::array{z, dy}, outputs);
+      if (kernel.bias_gradient()) grads[2] = kernel.bias_gradient();
     }
     const Tensor result = activation_ ? dz : dy;
     if (bias_wanted && in_blocks) {
@@ -209,6 +233,40 @@ class Linear final : public ForwardOp {
       }
     };
   }
+
+  // Inputs: rows of x, the weight [in, out], bias, residual. Outputs: y, and the activation's input
+  // where it is kept.
+  class Forward final : public Kernel {
+   public:
+    explicit Forward(const Linear& linear) : linear_(linear) {}
+    std::string_view name() const override { return "linear"; }
+    void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+      const Tensor &rows = inputs[0], &weight = inputs[1], &residual = inputs[3];
+      const Tensor &y = outputs[0], &product = outputs[1] ? outputs[1] : y;
+      const int64_t width = y.shape()[-1];
+      if (rows.dtype() == DType::kBF16) {
+        const Tensor bias = inputs[2] ? cpu::converted(cx.pool, inputs[2], DType::kF32) : Tensor();
+        tiles_of_product(cx, rows, weight, linear_.take_bf16(width, bias, residual, y));
+        return;
+      }
+      dispatch_floating(rows.dtype(), [&]<typename T>() {
+        product_into(cx, rows, weight, as_rows(cx, product),
+                     linear_.finish<T>(width, inputs[2], residual, product, y));
+      });
+    }
+    void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+      cuda::Backend& gpu = cuda::backend(cx);
+      const Tensor &bias = inputs[2], &residual = inputs[3];
+      const Tensor &y = outputs[0], &product = outputs[1] ? outputs[1] : y;
+      gpu.matmul(inputs[0], inputs[1], cx.block_count, as_rows(cx, product));
+      if (bias) gpu.binary(Arithmetic::kAdd, product, bias, product);
+      if (linear_.activation_) gpu.activate(*linear_.activation_, product, y);
+      if (residual) gpu.binary(Arithmetic::kAdd, y, residual, y);
+    }
+
+   private:
+    const Linear& linear_;
+  };
 
   const WeightLayout layout_;
   const std::optional<Activation> activation_;

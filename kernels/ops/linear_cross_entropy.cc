@@ -141,6 +141,10 @@ class LinearCrossEntropy final : public ForwardOp {
 
 Tensor linear_cross_entropy_sum(Context& cx, const Tensor& x, const Tensor& table,
                                 const Tensor& labels, const TokenLoss& loss) {
+  if (!cx.device().is_cpu()) {  // the plain composition
+    const Tensor logits = linear(cx, x, table, Tensor(), WeightLayout::kOutIn);
+    return cross_entropy_sum(cx, logits, labels, loss);
+  }
   if (cx.block_count > 1) {
     const Tensor logits = linear(cx, x, table, Tensor(), WeightLayout::kOutIn);
     return cross_entropy_sum(cx, logits, labels, loss);

@@ -2,6 +2,7 @@
 #include <limits>
 
 #include "kernels/cpu/gemm.h"
+#include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
 #include "kernels/ops/ops.h"
 
@@ -93,10 +94,40 @@ bool is_one_product(const Tensor& a, const Tensor& b) {
   return b.shape().dims() == 2 && a.shape().dims() > 2 && a.contiguous();
 }
 
+class Product final : public Kernel {
+ public:
+  std::string_view name() const override { return "product"; }
+  void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    const Tensor &a = inputs[0], &b = inputs[1], &out = outputs[0];
+    if (out.elements() == 0) return;
+    dispatch_product(a.dtype(), out.dtype(), [&]<typename T, typename Out>() {
+      if (is_one_product(a, b)) {
+        const Tensor rows = as_rows(cx, a);
+        const Shape shape{rows.dim(0), b.dim(1)};
+        const std::array<int64_t, 2> strides{b.dim(1), 1};
+        multiply_all<T, Out>(cx, as_matrices(cx, rows), as_matrices(cx, b),
+                             out.view(shape, strides, 0));
+      } else {
+        multiply_all<T, Out>(cx, as_matrices(cx, a), as_matrices(cx, b), out);
+      }
+    });
+  }
+  // Of halves into fp32: a product in halves, widened.
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    const Tensor& out = outputs[0];
+    const bool widens = out.dtype() != inputs[0].dtype();
+    const Tensor product =
+        widens ? Tensor::empty(cx.allocator, out.shape(), inputs[0].dtype()) : out;
+    cuda::backend(cx).matmul(inputs[0], inputs[1], cx.block_count, product);
+    if (widens) cx.stream()->copy(product, out);
+  }
+};
+
 class Matmul final : public ForwardOp {
  public:
   std::string_view name() const override { return "matmul"; }
   bool native(DType half) const override { return half == DType::kBF16; }
+  bool native_on_gpu(DType) const override { return true; }
   std::vector<Tensor> forward(Context& cx, std::span<const Tensor> inputs) override {
     return {matmul_values(cx, inputs[0], inputs[1])};
   }
@@ -133,20 +164,7 @@ Tensor matmul_values(Context& cx, const Tensor& a, const Tensor& b) {
 }
 
 Tensor matmul_values(Context& cx, const Tensor& a, const Tensor& b, DType dtype) {
-  Tensor out = Tensor::empty(cx.allocator, product_shape(a, b), dtype);
-  if (out.elements() == 0) return out;
-  dispatch_product(a.dtype(), dtype, [&]<typename T, typename Out>() {
-    if (is_one_product(a, b)) {
-      const Tensor rows = as_rows(cx, a);
-      const Shape shape{rows.dim(0), b.dim(1)};
-      const std::array<int64_t, 2> strides{b.dim(1), 1};
-      multiply_all<T, Out>(cx, as_matrices(cx, rows), as_matrices(cx, b),
-                           out.view(shape, strides, 0));
-    } else {
-      multiply_all<T, Out>(cx, as_matrices(cx, a), as_matrices(cx, b), out);
-    }
-  });
-  return out;
+  return run_kernel(cx, Product(), {a, b}, {product_shape(a, b), dtype});
 }
 
 void product_into(Context& cx, const Tensor& a, const Tensor& b, const Tensor& out,

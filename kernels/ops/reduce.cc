@@ -3,6 +3,7 @@
 
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/rows.h"
+#include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
 #include "kernels/ops/ops.h"
 
@@ -55,21 +56,55 @@ void sum_blocks(const T* x, const Split& split, int64_t blocks, int64_t first, i
   cpu::rows<T>().add(other, out, width);
 }
 
-class Sum final : public Op {
+class SumMiddle final : public Kernel {
+ public:
+  SumMiddle(const Split& split, double factor) : split_(split), factor_(factor) {}
+  std::string_view name() const override { return "sum_middle"; }
+  void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    dispatch_floating(inputs[0].dtype(), [&]<typename T>() {
+      const int64_t width = std::min(split_.inner, kWidthMax);
+      const int64_t pieces = width == 0 ? 0 : (split_.inner + width - 1) / width;
+      const int64_t blocks =
+          std::clamp<int64_t>(cx.block_count, 1, std::max<int64_t>(1, split_.extent));
+      const T* from = inputs[0].data<T>();
+      T* to = outputs[0].data<T>();
+      const int64_t grain =
+          std::max<int64_t>(1, 16384 / std::max<int64_t>(1, split_.extent * width));
+      cx.pool.parallel_for(split_.outer * pieces, grain, [&](int64_t begin, int64_t end) {
+        for (int64_t item = begin; item < end; ++item) {
+          const int64_t outer = item / pieces, column = item % pieces * width;
+          const int64_t columns = std::min(width, split_.inner - column);
+          T* target = to + outer * split_.inner + column;
+          sum_blocks(from + outer * split_.extent * split_.inner + column, split_, blocks, 0,
+                     blocks, columns, target);
+          if (factor_ != 1) cpu::rows<T>().scale(static_cast<T>(factor_), target, columns);
+        }
+      });
+    });
+  }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).sum_middle(inputs[0], split_, factor_, cx.block_count, outputs[0]);
+  }
+
+ private:
+  const Split split_;
+  const double factor_;
+};
+
+class Sum final : public ForwardOp {
  public:
   Sum(int dim, bool keep, bool mean) : dim_(dim), keep_(keep), mean_(mean) {}
   std::string_view name() const override { return mean_ ? "mean" : "sum"; }
-  std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
+  std::vector<Tensor> forward(Context& cx, std::span<const Tensor> inputs) override {
     Shape shape;
     for (int dim = 0; dim < inputs[0].shape().dims(); ++dim) {
       if (dim != dim_) shape.push_back(inputs[0].shape()[dim]);
       if (dim == dim_ && keep_) shape.push_back(1);
     }
-    return {{shape, inputs[0].dtype()}};
-  }
-  void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     const Tensor x = as_contiguous(cx.pool, inputs[0]);
-    sum_middle(cx, x, split_at(x.shape(), dim_), factor(x.shape()), outputs[0]);
+    Tensor out = Tensor::empty(cx.allocator, shape, x.dtype());
+    sum_middle(cx, x, split_at(x.shape(), dim_), factor(x.shape()), out);
+    return {out};
   }
   std::vector<Tensor> saves(std::span<const Tensor> inputs, std::span<const Tensor>) override {
     shape_ = inputs[0].shape();
@@ -100,25 +135,9 @@ class Sum final : public Op {
 
 void sum_middle(Context& cx, const Tensor& x, const Split& split, double factor,
                 const Tensor& out) {
-  dispatch_floating(x.dtype(), [&]<typename T>() {
-    const int64_t width = std::min(split.inner, kWidthMax);
-    const int64_t pieces = width == 0 ? 0 : (split.inner + width - 1) / width;
-    const int64_t blocks =
-        std::clamp<int64_t>(cx.block_count, 1, std::max<int64_t>(1, split.extent));
-    const T* from = x.data<T>();
-    T* to = out.data<T>();
-    const int64_t grain = std::max<int64_t>(1, 16384 / std::max<int64_t>(1, split.extent * width));
-    cx.pool.parallel_for(split.outer * pieces, grain, [&](int64_t begin, int64_t end) {
-      for (int64_t item = begin; item < end; ++item) {
-        const int64_t outer = item / pieces, column = item % pieces * width;
-        const int64_t columns = std::min(width, split.inner - column);
-        T* target = to + outer * split.inner + column;
-        sum_blocks(from + outer * split.extent * split.inner + column, split, blocks, 0, blocks,
-                   columns, target);
-        if (factor != 1) cpu::rows<T>().scale(static_cast<T>(factor), target, columns);
-      }
-    });
-  });
+  SumMiddle kernel(split, factor);
+  Tensor result = out;
+  run_kernel(cx, kernel, std::span(&x, 1), std::span(&result, 1));
 }
 
 Tensor sum(Context& cx, const Tensor& x, int dim, bool keep) {

@@ -1,11 +1,32 @@
 #include <numeric>
 
 #include "kernels/cpu/rows.h"
+#include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
 #include "kernels/ops/ops.h"
 
 namespace weft::ops {
 namespace {
+
+class SoftmaxBackward final : public Kernel {
+ public:
+  std::string_view name() const override { return "softmax_backward"; }
+  void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    const Tensor y = as_rows(cx, inputs[0]), dy = as_contiguous(cx.pool, inputs[1]);
+    const int64_t width = y.dim(1);
+    dispatch_floating(y.dtype(), [&]<typename T>() {
+      T* dx = outputs[0].data<T>();
+      cx.pool.parallel_for(y.dim(0), 1 + 4096 / (width + 1), [&](int64_t begin, int64_t end) {
+        for (int64_t at = begin * width; at < end * width; at += width) {
+          cpu::rows<T>().softmax_backward(y.data<T>() + at, dy.data<T>() + at, dx + at, width);
+        }
+      });
+    });
+  }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).softmax_backward(inputs[0], inputs[1], outputs[0]);
+  }
+};
 
 // Over the last dim. A row of nothing but -infinity gives zeros.
 class Softmax final : public Op {
@@ -27,23 +48,15 @@ class Softmax final : public Op {
       });
     });
   }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).softmax(inputs[0], outputs[0]);
+  }
   std::vector<Tensor> saves(std::span<const Tensor>, std::span<const Tensor> outputs) override {
     return {outputs[0].detach()};
   }
   std::vector<Tensor> vjp(Context& cx, std::span<const Tensor> saved,
                           std::span<const Tensor> output_grads) override {
-    const Tensor y = as_rows(cx, saved[0]), dy = as_contiguous(cx.pool, output_grads[0]);
-    const int64_t width = y.dim(1);
-    Tensor dx = Tensor::empty(cx.allocator, saved[0].shape(), y.dtype());
-    dispatch_floating(y.dtype(), [&]<typename T>() {
-      cx.pool.parallel_for(y.dim(0), 1 + 4096 / (width + 1), [&](int64_t begin, int64_t end) {
-        for (int64_t at = begin * width; at < end * width; at += width) {
-          cpu::rows<T>().softmax_backward(y.data<T>() + at, dy.data<T>() + at, dx.data<T>() + at,
-                                          width);
-        }
-      });
-    });
-    return {dx};
+    return {run_kernel(cx, SoftmaxBackward(), {saved[0], output_grads[0]}, saved[0].spec())};
   }
 };
 

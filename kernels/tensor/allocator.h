@@ -1,4 +1,5 @@
-// Memory of tensors. One allocator a rank; storage returns to it at its last use.
+// Memory of tensors, and with it their device. One allocator a rank; storage returns to it at its
+// last use.
 //
 // Thread safety: every call from any thread. Ownership: the allocator outlives every block.
 // Invariants: 1. blocks are aligned to 64 bytes. 2. live_bytes is the sum of the sizes asked for
@@ -10,7 +11,11 @@
 #include <cstdint>
 #include <memory>
 
+#include "kernels/tensor/device.h"
+
 namespace weft {
+
+class Stream;
 
 struct AllocatorStats {
   int64_t live_bytes = 0;
@@ -26,6 +31,9 @@ class Allocator {
   // Throws StatusError(kResourceExhausted) when the system refuses. bytes 0 gives a valid pointer.
   virtual void* allocate(size_t bytes) = 0;
   virtual void release(void* data, size_t bytes) noexcept = 0;
+  virtual Device device() const { return {}; }
+  // The queue of all work on this memory; null on the CPU, where work is done when a call returns.
+  virtual Stream* stream() const { return nullptr; }
   virtual AllocatorStats stats() const = 0;
   virtual void reset_peak() = 0;
 };

@@ -1,6 +1,7 @@
 #include "kernels/tensor/strided.h"
 
 #include "kernels/tensor/dispatch.h"
+#include "kernels/tensor/stream.h"
 
 namespace weft {
 namespace {
@@ -17,14 +18,16 @@ void for_pairs(ThreadPool& pool, const Tensor& from, const Tensor& to, F&& f) {
 }
 
 void check_pair(const Tensor& from, const Tensor& to) {
-  WEFT_CHECK(from.spec() == to.spec(), "{} {} into {} {}", dtype_name(from.dtype()),
-             from.shape().to_string(), dtype_name(to.dtype()), to.shape().to_string());
+  WEFT_CHECK(from.spec() == to.spec() && from.device() == to.device(), "{} {} {} into {} {} {}",
+             from.device().to_string(), dtype_name(from.dtype()), from.shape().to_string(),
+             to.device().to_string(), dtype_name(to.dtype()), to.shape().to_string());
 }
 
 }  // namespace
 
 void copy_into(ThreadPool& pool, const Tensor& from, const Tensor& to) {
   check_pair(from, to);
+  if (Stream* stream = to.allocator().stream()) return stream->copy(from, to);
   dispatch_all(from.dtype(), [&]<typename T>() {
     for_pairs<T>(pool, from, to, [](const T* a, int64_t sa, T* b, int64_t sb, int64_t length) {
       if (sa == 1 && sb == 1) {
@@ -38,6 +41,7 @@ void copy_into(ThreadPool& pool, const Tensor& from, const Tensor& to) {
 
 void add_into(ThreadPool& pool, const Tensor& from, const Tensor& to) {
   check_pair(from, to);
+  if (Stream* stream = to.allocator().stream()) return stream->add(from, to);
   dispatch_all(from.dtype(), [&]<typename T>() {
     for_pairs<T>(pool, from, to, [](const T* a, int64_t sa, T* b, int64_t sb, int64_t length) {
       if (sa == 1 && sb == 1) {

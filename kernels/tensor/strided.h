@@ -117,7 +117,7 @@ class StridedLoop {
   int64_t rows_ = 1;
 };
 
-// to := from, and to += from; equal shapes and dtypes, any strides.
+// to := from, and to += from; equal shapes, dtypes and devices, any strides.
 void copy_into(ThreadPool& pool, const Tensor& from, const Tensor& to);
 void add_into(ThreadPool& pool, const Tensor& from, const Tensor& to);
 // The tensor itself where it is contiguous, else a contiguous copy. Not recorded.

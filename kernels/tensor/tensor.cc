@@ -1,9 +1,12 @@
 #include "kernels/tensor/tensor.h"
 
 #include <atomic>
+#include <cstring>
 
 #include "kernels/tensor/dispatch.h"
+#include "kernels/tensor/stream.h"
 #include "kernels/tensor/strided.h"
+#include "kernels/tensor/transfer.h"
 
 namespace weft {
 namespace {
@@ -58,12 +61,20 @@ Tensor Tensor::empty(Allocator& allocator, Shape shape, DType dtype) {
 
 Tensor Tensor::zeros(Allocator& allocator, Shape shape, DType dtype) {
   Tensor tensor = empty(allocator, shape, dtype);
-  std::memset(tensor.raw(), 0, tensor.bytes());
+  if (Stream* stream = allocator.stream()) {
+    stream->fill(tensor, 0);
+  } else {
+    std::memset(tensor.raw(), 0, tensor.bytes());
+  }
   return tensor;
 }
 
 Tensor Tensor::full(Allocator& allocator, Shape shape, double value, DType dtype) {
   Tensor tensor = empty(allocator, shape, dtype);
+  if (Stream* stream = allocator.stream()) {
+    stream->fill(tensor, value);
+    return tensor;
+  }
   dispatch_all(dtype, [&]<typename T>() {
     std::fill_n(tensor.data<T>(), tensor.elements(), static_cast<T>(value));
   });
@@ -111,9 +122,22 @@ void* Tensor::raw() const {
   return static_cast<char*>(impl_->storage->data()) + offset_bytes;
 }
 
+void Tensor::write(const void* values) const {
+  if (bytes() == 0) return;
+  if (Stream* stream = allocator().stream()) {
+    stream->upload(raw(), values, bytes());
+  } else {
+    std::memcpy(raw(), values, bytes());
+  }
+}
+
 template <typename T>
 std::vector<T> Tensor::to_vector() const {
   std::vector<T> values(static_cast<size_t>(elements()));
+  if (!device().is_cpu()) {
+    const auto host = make_caching_allocator();
+    return to_allocator(*this, *host).to_vector<T>();
+  }
   const T* from = data<T>();
   int64_t next = 0;
   const StridedLoop<1> loop(shape(), {strides()});

@@ -10,7 +10,6 @@
 #pragma once
 
 #include <cstdint>
-#include <cstring>
 #include <memory>
 #include <span>
 #include <vector>
@@ -38,7 +37,7 @@ class Tensor {
   static Tensor from(Allocator& allocator, Shape shape, std::span<const T> values) {
     Tensor tensor = empty(allocator, shape, DTypeOf<T>::value);
     WEFT_CHECK(static_cast<int64_t>(values.size()) == shape.elements(), "{} values", values.size());
-    if (!values.empty()) std::memcpy(tensor.raw(), values.data(), values.size_bytes());
+    tensor.write(values.data());
     return tensor;
   }
 
@@ -53,15 +52,16 @@ class Tensor {
   bool contiguous() const;
   bool unique() const;  // the only handle to its storage
   Allocator& allocator() const;
+  Device device() const { return allocator().device(); }
 
-  void* raw() const;  // first element of this view
+  void* raw() const;  // first element of this view; not for the host to follow on another device
   template <typename T>
   T* data() const {
     WEFT_CHECK(dtype() == DTypeOf<T>::value, "dtype is {}", dtype_name(dtype()));
     return static_cast<T*>(raw());
   }
   template <typename T>
-  std::vector<T> to_vector() const;  // row-major copy, any strides
+  std::vector<T> to_vector() const;  // row-major copy on the host, any strides, from any device
 
   // Views outside autograd (no tape entry). The differentiable ones are in kernels/ops.
   Tensor view(Shape shape, std::span<const int64_t> strides, int64_t offset_elements) const;
@@ -80,6 +80,7 @@ class Tensor {
   void set_grad(Tensor grad) const;    // an empty handle clears it
 
  private:
+  void write(const void* values) const;  // all elements, contiguous, from the host
   struct Impl;
   std::shared_ptr<Impl> impl_;
 };

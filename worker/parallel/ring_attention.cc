@@ -1,5 +1,7 @@
 #include "worker/parallel/ring_attention.h"
 
+#include <vector>
+
 #include "kernels/cpu/convert.h"
 #include "kernels/ops/common.h"
 #include "kernels/ops/ops.h"
@@ -20,10 +22,10 @@ struct Block {
 };
 
 Tensor positions(Context& cx, int64_t rows, Part tokens) {
-  Tensor tensor = Tensor::empty(cx.allocator, {rows, tokens.length}, DType::kI64);
-  int64_t* to = tensor.data<int64_t>();
-  for (int64_t i = 0; i < rows * tokens.length; ++i) to[i] = tokens.start + i % tokens.length;
-  return tensor;
+  std::vector<int64_t> values(static_cast<size_t>(rows * tokens.length));
+  int64_t next = 0;
+  for (int64_t& value : values) value = tokens.start + next++ % tokens.length;
+  return Tensor::from<int64_t>(cx.allocator, {rows, tokens.length}, values);
 }
 
 Tensor contiguous_or_none(Context& cx, const Tensor& x) {

@@ -1,0 +1,20 @@
+// The one way to a GPU, and how many there are. Which library a program links decides what it does:
+// today kernels/no_cuda, for programs that are built without the toolkit, is the only one.
+#pragma once
+
+#include <memory>
+
+#include "kernels/tensor/allocator.h"
+#include "proto/base/status.h"
+
+namespace weft::cuda {
+
+// Memory of GPU `index` of this process with its stream, whose Backend runs the kernels: everything
+// that is computed on tensors of this allocator runs there. Errors: kUnavailable naming what is
+// missing (the toolkit in this build, the driver, the GPU).
+Result<std::unique_ptr<Allocator>> make_allocator(int index);
+
+// GPUs that this process sees. Errors as above.
+Result<int> device_count();
+
+}  // namespace weft::cuda
