@@ -1,6 +1,7 @@
 #include "kernels/cpu/rows.h"
 #include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
+#include "kernels/ops/half_rows.h"
 #include "kernels/ops/ops.h"
 
 namespace weft::ops {
@@ -15,12 +16,15 @@ class ActivateBackward final : public Kernel {
   std::string_view name() const override { return "activate_backward"; }
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     const Tensor x = as_contiguous(cx.pool, inputs[0]), dy = as_contiguous(cx.pool, inputs[1]);
-    dispatch_floating(x.dtype(), [&]<typename T>() {
+    dispatch_rows(x.dtype(), [&]<typename T>() {
       const T *from = x.data<T>(), *grad = dy.data<T>();
       T* to = outputs[0].data<T>();
       cx.pool.parallel_for(x.elements(), kGrain, [&](int64_t begin, int64_t end) {
-        cpu::rows<T>().curve_backward(static_cast<cpu::Curve>(kind_), from + begin, grad + begin,
-                                      to + begin, end - begin);
+        map_elements<T, 2>({from + begin, grad + begin}, to + begin, end - begin,
+                           [&](const auto& in, Wide<T>* out, int64_t n) {
+                             cpu::rows<Wide<T>>().curve_backward(static_cast<cpu::Curve>(kind_),
+                                                                 in[0], in[1], out, n);
+                           });
       });
     });
   }
@@ -36,16 +40,20 @@ class Activate final : public Op {
  public:
   explicit Activate(Activation kind) : kind_(kind) {}
   std::string_view name() const override { return "activate"; }
+  bool native(DType half) const override { return half == DType::kBF16; }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     return {inputs[0].spec()};
   }
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     const Tensor x = as_contiguous(cx.pool, inputs[0]);
-    dispatch_floating(x.dtype(), [&]<typename T>() {
+    dispatch_rows(x.dtype(), [&]<typename T>() {
       const T* from = x.data<T>();
       T* to = outputs[0].data<T>();
       cx.pool.parallel_for(x.elements(), kGrain, [&](int64_t begin, int64_t end) {
-        cpu::rows<T>().curve(static_cast<cpu::Curve>(kind_), from + begin, to + begin, end - begin);
+        map_elements<T, 1>(
+            {from + begin}, to + begin, end - begin, [&](const auto& in, Wide<T>* out, int64_t n) {
+              cpu::rows<Wide<T>>().curve(static_cast<cpu::Curve>(kind_), in[0], out, n);
+            });
       });
     });
   }

@@ -4,6 +4,7 @@
 #include "kernels/cpu/rows.h"
 #include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
+#include "kernels/ops/half_rows.h"
 #include "kernels/ops/ops.h"
 
 namespace weft::ops {
@@ -16,6 +17,7 @@ class Dropout final : public Op {
   Dropout(double rate, RandomKey key, GlobalIndex where)
       : rate_(rate), key_(key), where_(std::move(where)) {}
   std::string_view name() const override { return "dropout"; }
+  bool native(DType half) const override { return half == DType::kBF16; }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     const Shape& shape = inputs[0].shape();
     WEFT_CHECK(where_.global.dims() == shape.dims() &&
@@ -39,22 +41,25 @@ class Dropout final : public Op {
     const size_t dims = static_cast<size_t>(shape.dims());
     const StridedLoop<2> loop(shape, {std::span(global).first(dims), std::span(local).first(dims)});
     const int64_t step = loop.inner_stride(0);
-    dispatch_floating(x.dtype(), [&]<typename T>() {
+    dispatch_rows(x.dtype(), [&]<typename T>() {
+      using W = Wide<T>;
       const T* from = x.data<T>();
       T* to = outputs[0].data<T>();
-      const T kept = static_cast<T>(1 / (1 - rate_));
+      const W kept = static_cast<W>(1 / (1 - rate_));
       const float rate = static_cast<float>(rate_);
       loop.run(cx.pool, 2048, [&](int64_t n, const std::array<int64_t, 2>& at, int64_t first) {
         // Draws run along the innermost global dim; elsewhere they come one by one.
-        T keep[kDrawn];
+        W keep[kDrawn];
+        RowBuffer<T> in(kDrawn), out(kDrawn);
         const int64_t length = step == 1 ? kDrawn : 1;
         for (int64_t done = 0; done < n; done += length) {
           const int64_t count = std::min(length, n - done);
           const uint64_t index = static_cast<uint64_t>(start + at[0] + done * step);
-          cpu::rows<T>().draw_kept(key_.seed, key_.stream, index, rate, kept, keep, count);
-          const T* source = from + first + done;
-          T* target = to + first + done;
-          for (int64_t i = 0; i < count; ++i) target[i] = keep[i] == 0 ? T{0} : source[i] * kept;
+          cpu::rows<W>().draw_kept(key_.seed, key_.stream, index, rate, kept, keep, count);
+          const W* source = in.read(from + first + done, count);
+          W* target = out.target(to + first + done);
+          for (int64_t i = 0; i < count; ++i) target[i] = keep[i] == 0 ? W{0} : source[i] * kept;
+          out.write(to + first + done, count);
         }
       });
     });

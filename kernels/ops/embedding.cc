@@ -5,6 +5,7 @@
 #include "kernels/cpu/rows.h"
 #include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
+#include "kernels/ops/half_rows.h"
 #include "kernels/ops/ops.h"
 
 namespace weft::ops {
@@ -30,20 +31,25 @@ void look_up(Context& cx, const Tensor& ids, const Tensor& table, int64_t first,
   });
 }
 
-// table[ids[i] - first] += dy[i], in the order of i for each row: threads share out the rows.
+// table[ids[i] - first] += dy[i], in the order of i for each row: threads share out the rows. The
+// sums of bf16 rows are fp32.
 template <typename T>
 void scatter_add(Context& cx, const Tensor& ids, const Tensor& dy, int64_t first,
                  int64_t padding_id, const Tensor& table) {
   const int64_t width = table.dim(1), count = ids.elements();
   const int64_t* id = ids.data<int64_t>();
   const T* from = dy.data<T>();
-  T* to = table.data<T>();
+  Wide<T>* to = table.data<Wide<T>>();
   cx.pool.parallel_for(table.dim(0), 64, [&](int64_t begin, int64_t end) {
-    std::fill(to + begin * width, to + end * width, T{0});
+    std::fill(to + begin * width, to + end * width, Wide<T>{0});
     for (int64_t i = 0; i < count; ++i) {
       const int64_t row = id[i] - first;
       if (row < begin || row >= end || id[i] == padding_id) continue;
-      cpu::rows<T>().add(from + i * width, to + row * width, width);
+      if constexpr (std::is_same_v<T, bfloat16>) {
+        cpu::convert().add_bf16_f32(from + i * width, to + row * width, width);
+      } else {
+        cpu::rows<T>().add(from + i * width, to + row * width, width);
+      }
     }
   });
 }
@@ -56,7 +62,7 @@ class EmbeddingBackward final : public Kernel {
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     const Tensor ids = as_contiguous(cx.pool, inputs[0]), dy = as_contiguous(cx.pool, inputs[1]);
     const int64_t padding_id = padding_id_ < 0 ? std::numeric_limits<int64_t>::min() : padding_id_;
-    dispatch_floating(dy.dtype(), [&]<typename T>() {
+    dispatch_rows(dy.dtype(), [&]<typename T>() {
       scatter_add<T>(cx, ids, dy, first_id_, padding_id, outputs[0]);
     });
   }
@@ -72,6 +78,7 @@ class Embedding final : public Op {
  public:
   Embedding(int64_t first_id, int64_t padding_id) : first_id_(first_id), padding_id_(padding_id) {}
   std::string_view name() const override { return "embedding"; }
+  bool native(DType half) const override { return half == DType::kBF16; }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     const Tensor& table = inputs[1];
     WEFT_CHECK(table.shape().dims() == 2, "table {}", table.shape().to_string());
@@ -81,8 +88,8 @@ class Embedding final : public Op {
   }
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     const Tensor ids = as_contiguous(cx.pool, inputs[0]), table = as_contiguous(cx.pool, inputs[1]);
-    dispatch_floating(table.dtype(),
-                      [&]<typename T>() { look_up<T>(cx, ids, table, first_id_, outputs[0]); });
+    dispatch_rows(table.dtype(),
+                  [&]<typename T>() { look_up<T>(cx, ids, table, first_id_, outputs[0]); });
   }
   void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     cuda::backend(cx).embedding(inputs[0], inputs[1], first_id_, outputs[0]);
@@ -93,8 +100,9 @@ class Embedding final : public Op {
   }
   std::vector<Tensor> vjp(Context& cx, std::span<const Tensor> saved,
                           std::span<const Tensor> output_grads) override {
-    return {Tensor(), run_kernel(cx, EmbeddingBackward(first_id_, padding_id_),
-                                 {saved[0], output_grads[0]}, table_)};
+    return {Tensor(),
+            run_kernel(cx, EmbeddingBackward(first_id_, padding_id_), {saved[0], output_grads[0]},
+                       {table_.shape, gradient_dtype(table_.dtype)})};
   }
 
  private:
@@ -110,7 +118,7 @@ class GatherRowsBackward final : public Kernel {
     const Tensor dy = as_contiguous(cx.pool, inputs[0]), index = as_contiguous(cx.pool, inputs[1]);
     const Tensor& dx = outputs[0];
     const int64_t tokens = dx.dim(1), width = dx.dim(2);
-    dispatch_floating(dx.dtype(), [&]<typename T>() {
+    dispatch_rows(dx.dtype(), [&]<typename T>() {
       std::fill_n(dx.data<T>(), dx.elements(), T{0});
       for (int64_t row = 0; row < dx.dim(0); ++row) {
         const int64_t token = index.data<int64_t>()[row];
@@ -129,6 +137,7 @@ class GatherRowsBackward final : public Kernel {
 class GatherRows final : public Op {
  public:
   std::string_view name() const override { return "gather_rows"; }
+  bool native(DType half) const override { return half == DType::kBF16; }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     const Tensor& x = inputs[0];
     WEFT_CHECK(x.shape().dims() == 3 && inputs[1].shape() == Shape{x.dim(0)}, "rows of {} at {}",
@@ -138,7 +147,7 @@ class GatherRows final : public Op {
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     const Tensor x = as_contiguous(cx.pool, inputs[0]), index = as_contiguous(cx.pool, inputs[1]);
     const int64_t tokens = x.dim(1), width = x.dim(2);
-    dispatch_floating(x.dtype(), [&]<typename T>() {
+    dispatch_rows(x.dtype(), [&]<typename T>() {
       T* to = outputs[0].data<T>();
       std::fill_n(to, outputs[0].elements(), T{0});
       for (int64_t row = 0; row < x.dim(0); ++row) {

@@ -1,10 +1,12 @@
-// Layer normalization (Ba et al. 2016). Numerics: statistics in the tensor's dtype, two passes.
+// Layer normalization (Ba et al. 2016). Numerics: statistics in the tensor's dtype, two passes; of
+// bf16 rows statistics and the gradients of gamma and beta are fp32.
 #include <algorithm>
 #include <array>
 
 #include "kernels/cpu/rows.h"
 #include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
+#include "kernels/ops/half_rows.h"
 #include "kernels/ops/ops.h"
 
 namespace weft::ops {
@@ -12,27 +14,36 @@ namespace {
 
 constexpr int64_t kRowsOfPartial = 64;  // rows whose gamma and beta gradients are summed one by one
 
+// gamma or beta as the rows are computed with.
+Tensor wide(Context& cx, const Tensor& x) {
+  return cpu::converted(cx.pool, as_contiguous(cx.pool, x), gradient_dtype(x.dtype()));
+}
+
 // Inputs: x, dy, gamma, mean, rstd. Outputs: dx, dgamma, dbeta.
 class LayerNormBackward final : public Kernel {
  public:
   std::string_view name() const override { return "layer_norm_backward"; }
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     const Tensor x = as_rows(cx, inputs[0]), dy = as_contiguous(cx.pool, inputs[1]);
-    const Tensor gamma = as_contiguous(cx.pool, inputs[2]);
+    const Tensor gamma = wide(cx, inputs[2]);
     const int64_t count = x.dim(0), width = x.dim(1);
     const int64_t partials = (count + kRowsOfPartial - 1) / kRowsOfPartial;
     // [2, partials, H]: sums over runs of rows, for gamma and for beta.
-    Tensor sums = Tensor::zeros(cx.allocator, Shape{2, partials, width}, x.dtype());
-    dispatch_floating(x.dtype(), [&]<typename T>() {
-      const T *mean = inputs[3].data<T>(), *rstd = inputs[4].data<T>();
+    Tensor sums = Tensor::zeros(cx.allocator, Shape{2, partials, width}, gamma.dtype());
+    dispatch_rows(x.dtype(), [&]<typename T>() {
+      using W = Wide<T>;
+      const W *mean = inputs[3].data<W>(), *rstd = inputs[4].data<W>();
       T* dx = outputs[0].data<T>();
       cx.pool.parallel_for(partials, 1, [&](int64_t begin, int64_t end) {
+        RowBuffer<T> in(width), grad(width), out(width);
         for (int64_t row = begin * kRowsOfPartial; row < std::min(count, end * kRowsOfPartial);
              ++row) {
           const int64_t at = row * width, partial = row / kRowsOfPartial * width;
-          cpu::rows<T>().layer_norm_backward(
-              x.data<T>() + at, dy.data<T>() + at, gamma.data<T>(), mean[row], rstd[row], width,
-              dx + at, sums.data<T>() + partial, sums.data<T>() + partials * width + partial);
+          cpu::rows<W>().layer_norm_backward(
+              in.read(x.data<T>() + at, width), grad.read(dy.data<T>() + at, width),
+              gamma.data<W>(), mean[row], rstd[row], width, out.target(dx + at),
+              sums.data<W>() + partial, sums.data<W>() + partials * width + partial);
+          out.write(dx + at, width);
         }
       });
     });
@@ -53,6 +64,7 @@ class LayerNorm final : public Op {
  public:
   explicit LayerNorm(double epsilon) : epsilon_(epsilon) {}
   std::string_view name() const override { return "layer_norm"; }
+  bool native(DType half) const override { return half == DType::kBF16; }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     const Tensor& x = inputs[0];
     WEFT_CHECK(x.shape().dims() >= 1 && inputs[1].shape() == Shape{x.shape()[-1]} &&
@@ -60,19 +72,25 @@ class LayerNorm final : public Op {
                "layer_norm of {} with gamma {} and beta {}", x.shape().to_string(),
                inputs[1].shape().to_string(), inputs[2].shape().to_string());
     const Shape rows{row_count(x.shape())};
-    return {x.spec(), {rows, x.dtype()}, {rows, x.dtype()}};
+    const DType statistics = gradient_dtype(x.dtype());
+    return {x.spec(), {rows, statistics}, {rows, statistics}};
   }
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
-    const Tensor x = as_rows(cx, inputs[0]), gamma = as_contiguous(cx.pool, inputs[1]);
-    const Tensor beta = as_contiguous(cx.pool, inputs[2]);
+    const Tensor x = as_rows(cx, inputs[0]), gamma = wide(cx, inputs[1]);
+    const Tensor beta = wide(cx, inputs[2]);
     const int64_t width = x.dim(1);
-    dispatch_floating(x.dtype(), [&]<typename T>() {
-      T *y = outputs[0].data<T>(), *mean = outputs[1].data<T>(), *rstd = outputs[2].data<T>();
+    dispatch_rows(x.dtype(), [&]<typename T>() {
+      using W = Wide<T>;
+      T* y = outputs[0].data<T>();
+      W *mean = outputs[1].data<W>(), *rstd = outputs[2].data<W>();
       cx.pool.parallel_for(x.dim(0), 1 + 4096 / (width + 1), [&](int64_t begin, int64_t end) {
+        RowBuffer<T> in(width), out(width);
         for (int64_t row = begin; row < end; ++row) {
-          cpu::rows<T>().layer_norm(x.data<T>() + row * width, gamma.data<T>(), beta.data<T>(),
-                                    static_cast<T>(epsilon_), width, y + row * width, mean + row,
-                                    rstd + row);
+          const int64_t at = row * width;
+          cpu::rows<W>().layer_norm(in.read(x.data<T>() + at, width), gamma.data<W>(),
+                                    beta.data<W>(), static_cast<W>(epsilon_), width,
+                                    out.target(y + at), mean + row, rstd + row);
+          out.write(y + at, width);
         }
       });
     });
@@ -87,9 +105,10 @@ class LayerNorm final : public Op {
   }
   std::vector<Tensor> vjp(Context& cx, std::span<const Tensor> saved,
                           std::span<const Tensor> output_grads) override {
+    const DType summed = gradient_dtype(saved[1].dtype());
     std::vector<Tensor> grads = {Tensor::empty(cx.allocator, saved[0].shape(), saved[0].dtype()),
-                                 Tensor::empty(cx.allocator, saved[1].shape(), saved[1].dtype()),
-                                 Tensor::empty(cx.allocator, saved[1].shape(), saved[1].dtype())};
+                                 Tensor::empty(cx.allocator, saved[1].shape(), summed),
+                                 Tensor::empty(cx.allocator, saved[1].shape(), summed)};
     LayerNormBackward kernel;
     const std::array inputs = {saved[0], output_grads[0], saved[1], saved[2], saved[3]};
     run_kernel(cx, kernel, inputs, grads);

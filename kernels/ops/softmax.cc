@@ -3,6 +3,7 @@
 #include "kernels/cpu/rows.h"
 #include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
+#include "kernels/ops/half_rows.h"
 #include "kernels/ops/ops.h"
 
 namespace weft::ops {
@@ -14,11 +15,15 @@ class SoftmaxBackward final : public Kernel {
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     const Tensor y = as_rows(cx, inputs[0]), dy = as_contiguous(cx.pool, inputs[1]);
     const int64_t width = y.dim(1);
-    dispatch_floating(y.dtype(), [&]<typename T>() {
+    dispatch_rows(y.dtype(), [&]<typename T>() {
       T* dx = outputs[0].data<T>();
       cx.pool.parallel_for(y.dim(0), 1 + 4096 / (width + 1), [&](int64_t begin, int64_t end) {
+        RowBuffer<T> value(width), grad(width), out(width);
         for (int64_t at = begin * width; at < end * width; at += width) {
-          cpu::rows<T>().softmax_backward(y.data<T>() + at, dy.data<T>() + at, dx + at, width);
+          cpu::rows<Wide<T>>().softmax_backward(value.read(y.data<T>() + at, width),
+                                                grad.read(dy.data<T>() + at, width),
+                                                out.target(dx + at), width);
+          out.write(dx + at, width);
         }
       });
     });
@@ -32,18 +37,21 @@ class SoftmaxBackward final : public Kernel {
 class Softmax final : public Op {
  public:
   std::string_view name() const override { return "softmax"; }
+  bool native(DType half) const override { return half == DType::kBF16; }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     return {inputs[0].spec()};
   }
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     const Tensor x = as_rows(cx, inputs[0]);
     const int64_t width = x.dim(1);
-    dispatch_floating(x.dtype(), [&]<typename T>() {
+    dispatch_rows(x.dtype(), [&]<typename T>() {
       const T* from = x.data<T>();
       T* to = outputs[0].data<T>();
       cx.pool.parallel_for(x.dim(0), 1 + 4096 / (width + 1), [&](int64_t begin, int64_t end) {
-        for (int64_t row = begin; row < end; ++row) {
-          cpu::rows<T>().softmax(from + row * width, to + row * width, width);
+        RowBuffer<T> in(width), out(width);
+        for (int64_t at = begin * width; at < end * width; at += width) {
+          cpu::rows<Wide<T>>().softmax(in.read(from + at, width), out.target(to + at), width);
+          out.write(to + at, width);
         }
       });
     });

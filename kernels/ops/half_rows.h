@@ -1,0 +1,82 @@
+// Kernels over rows that take bf16 as it lies: each row is widened into a buffer that stays in the
+// first-level cache, the fp32 loop runs on it, and the result is rounded once. float and double
+// rows are worked on in place. Not for the ops' users.
+//
+// Thread safety: a RowBuffer belongs to one thread.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "kernels/cpu/convert.h"
+#include "kernels/tensor/dispatch.h"
+
+namespace weft::ops {
+
+// What rows of T are computed in.
+template <typename T>
+using Wide = std::conditional_t<std::is_same_v<T, bfloat16>, float, T>;
+
+// f.operator()<T>() for F32, F64 and BF16.
+template <typename F>
+decltype(auto) dispatch_rows(DType dtype, F&& f) {
+  if (dtype == DType::kBF16) return f.template operator()<bfloat16>();
+  return dispatch_floating(dtype, std::forward<F>(f));
+}
+
+template <typename T>
+class RowBuffer {
+ public:
+  static constexpr bool kInPlace = std::is_same_v<T, Wide<T>>;
+  explicit RowBuffer(int64_t width) : values_(kInPlace ? 0 : static_cast<size_t>(width)) {}
+
+  // The first n elements at x, to be computed with.
+  const Wide<T>* read(const T* x, int64_t n) {
+    if constexpr (kInPlace) {
+      return x;
+    } else {
+      cpu::widen(x, values_.data(), n);
+      return values_.data();
+    }
+  }
+  // Where the row that belongs at y is computed; write(y, n) brings it there.
+  Wide<T>* target(T* y) {
+    if constexpr (kInPlace) {
+      return y;
+    } else {
+      return values_.data();
+    }
+  }
+  void write(T* y, int64_t n) const {
+    if constexpr (!kInPlace) cpu::round(values_.data(), y, n);
+  }
+
+ private:
+  std::vector<Wide<T>> values_;
+};
+
+// out[i] := f(in[0][i], ...) by pieces: f(pointers to the wide inputs, wide output, length).
+template <typename T, size_t N, typename F>
+void map_elements(const std::array<const T*, N>& in, T* out, int64_t n, F&& f) {
+  if constexpr (RowBuffer<T>::kInPlace) {
+    f(in, out, n);
+  } else {
+    constexpr int64_t kPiece = 1024;
+    Wide<T> buffers[N + 1][kPiece];
+    std::array<const Wide<T>*, N> wide;
+    for (int64_t at = 0; at < n; at += kPiece) {
+      const int64_t count = std::min(kPiece, n - at);
+      for (size_t i = 0; i < N; ++i) {
+        cpu::widen(in[i] + at, buffers[i], count);
+        wide[i] = buffers[i];
+      }
+      f(wide, buffers[N], count);
+      cpu::round(buffers[N], out + at, count);
+    }
+  }
+}
+
+}  // namespace weft::ops
