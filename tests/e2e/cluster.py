@@ -164,28 +164,28 @@ class Cluster:
         done = self.weft("submit", "-f", "-", "--json", *more, stdin=text)
         return json.loads(done.stdout)["id"]
 
+    def until(self, job, done, expected, timeout):
+        """The job once done(job); it may take any time, as long as it gets on: the machine may
+        be busy. `timeout`: seconds without a new state, attempt or step."""
+        last, limit = None, 0
+        while True:
+            now = self.job(job)
+            if done(now):
+                return now
+            place = (now["state"], now["attempt"], now["step"])
+            if place != last:
+                last, limit = place, time.monotonic() + timeout
+            if now["state"] in FINISHED or time.monotonic() > limit:
+                raise AssertionError(f"{job} is {now['state']} at step {now['step']}, not "
+                                     f"{expected}: {now.get('reason')}\n{self.events(job)}")
+            time.sleep(0.03)
+
     def wait(self, job, states, timeout=120):
         states = {states} if isinstance(states, str) else set(states)
-        limit = time.monotonic() + timeout
-        while True:
-            now = self.job(job)
-            if now["state"] in states:
-                return now
-            if now["state"] in FINISHED or time.monotonic() > limit:
-                raise AssertionError(f"{job} is {now['state']}, not {sorted(states)}: "
-                                     f"{now.get('reason')}\n{self.events(job)}")
-            time.sleep(0.05)
+        return self.until(job, lambda now: now["state"] in states, sorted(states), timeout)
 
     def wait_step(self, job, step, timeout=120):
-        limit = time.monotonic() + timeout
-        while True:
-            now = self.job(job)
-            if now["step"] >= step:
-                return now
-            if now["state"] in FINISHED or time.monotonic() > limit:
-                raise AssertionError(f"{job} is {now['state']} at step {now['step']}: "
-                                     f"{now.get('reason')}")
-            time.sleep(0.02)
+        return self.until(job, lambda now: now["step"] >= step, f"at step {step}", timeout)
 
 
 def kill(pid, signum=signal.SIGKILL):
