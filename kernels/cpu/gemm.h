@@ -2,7 +2,7 @@
 //
 // bf16 matrices are multiplied with fp32 sums, which are rounded once where the result is bf16.
 //
-// Which library computes which class of products is chosen once by measurement (gemm_choice.h).
+// Which library computes which class of products follows from the processor (gemm_choice.h).
 //
 // Thread safety: gemm from the rank's compute thread; called from inside a parallel_for body it
 // runs on that thread. Invariants: 1. the tiles, and so the result, depend on the sizes and the

@@ -16,6 +16,7 @@ namespace {
 
 constexpr std::array<std::string_view, kGemmClasses> kClassNames{"large", "small", "thin", "bf16"};
 constexpr std::array<std::string_view, 3> kLibraryNames{"openblas", "onednn", "widened"};
+constexpr std::string_view kMeasure = "measure";
 constexpr int kRuns = 5;
 constexpr double kLead = 1.25;
 constexpr int64_t kSmallMax = int64_t{1} << 19, kThinMax = 8;
@@ -30,7 +31,7 @@ std::optional<size_t> find(const std::array<std::string_view, N>& names, std::st
   return static_cast<size_t>(found - names.begin());
 }
 
-// The libraries that compete for a class; the first is expected to lead. Zen 4 runs AVX-512 in
+// The libraries that compete for a class; the first is known to lead. Zen 4 runs AVX-512 in
 // halves and OpenBLAS leads there; the code that oneDNN generates leads wherever AVX-512 is whole.
 std::vector<GemmLibrary> candidates(GemmClass which) {
   if (which == GemmClass::kBf16) {
@@ -115,8 +116,8 @@ Status read_parts(std::string_view text,
     if (!which || !library ||
         !can(static_cast<GemmLibrary>(*library), static_cast<GemmClass>(*which))) {
       return Status::invalid("WEFT_GEMM", std::string(part),
-                             "must be large, small or thin, then = and openblas or onednn; or "
-                             "bf16= and onednn or widened");
+                             "must be measure, or parts: large, small or thin, then = and "
+                             "openblas or onednn; bf16= and onednn or widened");
     }
     libraries[*which] = static_cast<GemmLibrary>(*library);
   }
@@ -128,21 +129,26 @@ void put_in_force(size_t which, GemmLibrary library) {
   in_force[which] = bf16 && !onednn_has_avx512() ? GemmLibrary::kWidened : library;
 }
 
-void measure_once() {
+void decide_once() {
   static std::once_flag once;
   std::call_once(once, [] {
     std::array<std::optional<GemmLibrary>, kGemmClasses> wanted;
-    const char* text = std::getenv("WEFT_GEMM");
-    const Status status = read_parts(text == nullptr ? "" : text, wanted);
+    const char* variable = std::getenv("WEFT_GEMM");
+    const std::string_view text = variable == nullptr ? "" : variable;
+    const bool measured = text == kMeasure;
+    const Status status = read_parts(measured ? "" : text, wanted);
     if (!status.ok()) throw StatusError(status);
     for (size_t i = 0; i < kGemmClasses; ++i) {
-      put_in_force(i, wanted[i] ? *wanted[i] : measure(static_cast<GemmClass>(i)));
+      const auto which = static_cast<GemmClass>(i);
+      put_in_force(i, wanted[i]  ? *wanted[i]
+                      : measured ? measure(which)
+                                 : candidates(which).front());
     }
   });
 }
 
 GemmLibrary library_of(GemmClass which) {
-  measure_once();
+  decide_once();
   return in_force[static_cast<size_t>(which)].load(std::memory_order_relaxed);
 }
 
@@ -176,14 +182,14 @@ Result<GemmChoice> parse_gemm_choice(std::string_view text, const GemmChoice& re
 }
 
 GemmChoice gemm_choice() {
-  measure_once();
+  decide_once();
   GemmChoice choice;
   for (size_t i = 0; i < kGemmClasses; ++i) choice.libraries[i] = in_force[i];
   return choice;
 }
 
 void choose_gemm(const GemmChoice& choice) {
-  measure_once();
+  decide_once();
   for (size_t i = 0; i < kGemmClasses; ++i) put_in_force(i, choice.libraries[i]);
 }
 

@@ -1,13 +1,14 @@
 // Which library computes which class of products.
 //
-// The classes are measured at the first product: each library that can takes its turn on a product
-// of the class, the fastest of five runs counts, and what is expected to lead on such a processor
-// is kept unless another is faster by a quarter, so that a busy moment does not change the choice.
-// A choice changes last bits, so whatever has to be repeated exactly keeps it (to_string) and sets
-// it again (choose_gemm): the trainer's checkpoints do.
+// It follows from the processor alone: the library that was measured to lead on such processors. So
+// two runs on machines of one kind give the same bits, however busy they are. A choice changes last
+// bits, so whatever has to be repeated exactly elsewhere keeps it (to_string) and sets it again
+// (choose_gemm): the trainer's checkpoints do.
 //
-// Environment: WEFT_GEMM, a choice as to_string writes it, or some of its parts; nothing is
-// measured for those. An unknown part is refused at the first product.
+// Environment: WEFT_GEMM, a choice as to_string writes it, or some of its parts. "measure" lets the
+// libraries take turns on a product of each class at the first product: the fastest of five runs
+// counts, and the known leader stays unless another is faster by a quarter. An unknown part is
+// refused at the first product.
 //
 // Thread safety: every function from any thread; choose_gemm while no product runs.
 #pragma once
@@ -48,7 +49,7 @@ std::string to_string(const GemmChoice& choice);
 // library, or a library that cannot compute the class.
 Result<GemmChoice> parse_gemm_choice(std::string_view text, const GemmChoice& rest);
 
-// In force; measured at the first call. Throws StatusError where WEFT_GEMM is wrong.
+// In force; decided at the first call. Throws StatusError where WEFT_GEMM is wrong.
 GemmChoice gemm_choice();
 // From now on, for the whole process. Where this processor has no bf16 products, those are widened
 // whatever the choice says.

@@ -242,7 +242,7 @@ TEST(GemmChoice, TextAndBack) {
   }
 }
 
-TEST(GemmChoice, IsMeasuredOnce) { EXPECT_EQ(gemm_choice(), gemm_choice()); }
+TEST(GemmChoice, IsDecidedOnce) { EXPECT_EQ(gemm_choice(), gemm_choice()); }
 
 TEST(GemmChoice, ClassesBySize) {
   EXPECT_EQ(gemm_class(64, 64, 64), GemmClass::kSmall);
