@@ -24,19 +24,26 @@ std::string slots_text(int slots, int nodes) {
   return text;
 }
 
+std::string backs_off_text(int64_t eligible_ms) {
+  const int64_t second = eligible_ms / 1000 + 1;
+  return fmt::format("backs off after a failure until {:02}:{:02}:{:02} UTC", second / 3600 % 24,
+                     second / 60 % 60, second % 60);
+}
+
+// What holds a job itself back, whatever the slots; empty: nothing.
+std::string own_delay(const PendingJob& job, int64_t now_ms) {
+  if (!job.leaving.empty()) {
+    return fmt::format("waits until attempt {} has ended on {}", job.attempt, joined(job.leaving));
+  }
+  return job.eligible_ms > now_ms ? backs_off_text(job.eligible_ms) : "";
+}
+
 }  // namespace
 
 std::string reason_to_wait(const Snapshot& snapshot, const PendingJob& job, int64_t now_ms,
                            const std::vector<int>& free, bool fits_now, const PendingJob* ahead) {
   if (snapshot.nodes.empty()) return "no node has joined yet; start one with `weft join`";
-  if (!job.leaving.empty()) {
-    return fmt::format("waits until attempt {} has ended on {}", job.attempt, joined(job.leaving));
-  }
-  if (job.eligible_ms > now_ms) {
-    const int64_t second = job.eligible_ms / 1000 + 1;
-    return fmt::format("backs off after a failure until {:02}:{:02}:{:02} UTC", second / 3600 % 24,
-                       second / 60 % 60, second % 60);
-  }
+  if (std::string delay = own_delay(job, now_ms); !delay.empty()) return delay;
   std::vector<int> capacity;
   std::vector<bool> loopback;
   std::vector<std::string> lost, unreachable;
@@ -60,9 +67,11 @@ std::string reason_to_wait(const Snapshot& snapshot, const PendingJob& job, int6
         wanted, joined(unreachable));
   }
   if (fits_now && ahead) {
-    return fmt::format("behind {}, which {} and waits for {}", ahead->job,
-                       ahead->priority > job.priority ? "has a higher priority" : "came earlier",
-                       slots_text(ahead->slots, ahead->nodes));
+    const std::string delay = own_delay(*ahead, now_ms);
+    return fmt::format(
+        "behind {}, which {} and {}", ahead->job,
+        ahead->priority > job.priority ? "has a higher priority" : "came earlier",
+        delay.empty() ? "waits for " + slots_text(ahead->slots, ahead->nodes) : delay);
   }
   std::map<std::string, int> held;
   for (const SlotHolder& holder : snapshot.holders) {

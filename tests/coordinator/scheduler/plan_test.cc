@@ -128,5 +128,23 @@ TEST(Plan, WaitsForTheBackOffAndForTheLastAttemptToBeGone) {
   EXPECT_EQ(started(plan(Snapshot{{}, {}, {pending("c", 1, 1)}}, 0)), "");
 }
 
+TEST(Plan, WhoIsBehindAJobThatIsHeldBackIsToldOfThat) {
+  Snapshot snapshot{{{"n1", 1, true}}, {}, {pending("a", 1, 1), pending("b", 2, 1)}};
+  snapshot.pending[0].eligible_ms = 5000;
+  EXPECT_EQ(plan(snapshot, 1000).waits.at("b").reason,
+            "behind a, which came earlier and backs off after a failure until 00:00:06 UTC");
+  snapshot.pending[1].time_limit_seconds = 3;  // over before a may start
+  EXPECT_EQ(started(plan(snapshot, 1000)), "b ");
+  snapshot.pending[1].time_limit_seconds = 0;
+  snapshot.pending[0].priority = 1;
+  snapshot.pending[0].attempt = 2;
+  snapshot.pending[0].leaving = {"n1"};
+  EXPECT_EQ(plan(snapshot, 1000).waits.at("b").reason,
+            "behind a, which has a higher priority and waits until attempt 2 has ended on n1");
+  snapshot.pending[0].leaving.clear();
+  snapshot.nodes.push_back({"n2", 1, true});  // a slot that a does not need
+  EXPECT_EQ(started(plan(snapshot, 1000)), "b ");
+}
+
 }  // namespace
 }  // namespace weft
