@@ -75,7 +75,7 @@ struct LogSlice {
 };
 
 struct Health {
-  bool ready = false;   // the store accepts writes
+  bool ready = false;   // the store accepts writes and its disk has room for a chunk
   std::string problem;  // why not, with the next step
   std::string version;
   int64_t uptime_seconds = 0;

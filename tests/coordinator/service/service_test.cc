@@ -248,5 +248,18 @@ TEST_F(ServiceTest, TellsHowItIs) {
   EXPECT_EQ(health.jobs.at("queued"), 1);
 }
 
+TEST_F(ServiceTest, ADiskWithoutRoomIsAProblem) {
+  // The store (in memory) takes the probe's record; procfs is a file system that is always full.
+  CoordinatorService full({*store_, content_, clock_, "/proc", "test"});
+  const Health health = full.health();
+  EXPECT_FALSE(health.ready);
+  EXPECT_EQ(health.disk_free_bytes, 0);
+  EXPECT_THAT(health.problem, testing::HasSubstr("the coordinator's disk is full"));
+  EXPECT_THAT(health.problem, testing::HasSubstr("got 0 free"));
+  const std::string roomy = std::filesystem::temp_directory_path().string();
+  CoordinatorService other({*store_, content_, clock_, roomy, "test"});
+  EXPECT_TRUE(other.health().ready) << other.health().problem;
+}
+
 }  // namespace
 }  // namespace weft
