@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -25,7 +26,8 @@ class ChunkStore {
   virtual ~ChunkStore() = default;
   virtual Status put(const std::string& hash, std::string_view bytes) = 0;  // repeating it is free
   virtual Result<std::string> get(const std::string& hash) const = 0;
-  virtual bool has(const std::string& hash) const = 0;
+  virtual std::optional<int64_t> size(const std::string& hash) const = 0;  // bytes; none: not here
+  bool has(const std::string& hash) const { return size(hash).has_value(); }
   virtual Status remove(const std::vector<std::string>& hashes) = 0;
   virtual Status for_each(
       const std::function<void(const std::string& hash, int64_t size)>& visit) const = 0;

@@ -102,10 +102,11 @@ class RocksdbChunkStore final : public ChunkStore {
     return bytes;
   }
 
-  bool has(const std::string& hash) const override {
+  std::optional<int64_t> size(const std::string& hash) const override {
     std::shared_lock lock(mutex_);
     rocksdb::PinnableSlice value;
-    return db_ && db_->Get({}, db_->DefaultColumnFamily(), hash, &value).ok();
+    if (!db_ || !db_->Get({}, db_->DefaultColumnFamily(), hash, &value).ok()) return std::nullopt;
+    return static_cast<int64_t>(value.size());
   }
 
   Status remove(const std::vector<std::string>& hashes) override {

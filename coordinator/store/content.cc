@@ -39,10 +39,12 @@ Status check_path(const std::string& field, const std::string& path) {
 Status check_file(const std::string& field, const proto::ObjectFile& file) {
   WEFT_RETURN_IF_ERROR(check_path(field + ".path", file.path()));
   int64_t sum = 0;
-  for (const proto::ChunkRef& chunk : file.chunks()) {
-    WEFT_RETURN_IF_ERROR(check_chunk_name(chunk.hash()).with_field(field + ".chunks.hash"));
+  for (int i = 0; i < file.chunks_size(); ++i) {
+    const proto::ChunkRef& chunk = file.chunks(i);
+    const std::string part = field + ".chunks[" + std::to_string(i) + "]";
+    WEFT_RETURN_IF_ERROR(check_chunk_name(chunk.hash()).with_field(part + ".hash"));
     if (chunk.size() < 1 || chunk.size() > kChunkBytesMax) {
-      return Status::invalid(field + ".chunks.size", std::to_string(chunk.size()),
+      return Status::invalid(part + ".size", std::to_string(chunk.size()),
                              "must be 1 to " + std::to_string(kChunkBytesMax));
     }
     sum += chunk.size();
@@ -52,6 +54,12 @@ Status check_file(const std::string& field, const proto::ObjectFile& file) {
                            "must be the sum of its chunks, " + std::to_string(sum));
   }
   return {};
+}
+
+Status missing_chunk(const std::string& hash) {
+  return Status(Code::kFailedPrecondition, "a chunk is missing; put it first")
+      .with_field("chunk")
+      .with_value(hash);
 }
 
 void add_chunks(const proto::ObjectFile& file, std::vector<std::string>& hashes) {
@@ -144,6 +152,7 @@ Result<std::vector<std::string>> Content::missing(const std::vector<std::string>
 
 Result<proto::ObjectManifest> Content::put_object(proto::ObjectManifest manifest) {
   WEFT_RETURN_IF_ERROR(check_object(manifest));
+  const proto::ObjectManifest given = manifest;  // errors name its order
   std::sort(manifest.mutable_files()->begin(), manifest.mutable_files()->end(),
             [](const auto& a, const auto& b) { return a.path() < b.path(); });
   const std::string id = object_id(manifest);
@@ -160,20 +169,34 @@ Result<proto::ObjectManifest> Content::put_object(proto::ObjectManifest manifest
   manifest.set_id(id);
   manifest.set_bytes(bytes);
   manifest.set_created_ms(clock_.wall_ms());
-  WEFT_RETURN_IF_ERROR(
-      with_chunks(chunks_of(manifest), [&] { return store_.put_object(manifest); }));
+  std::lock_guard lock(mutex_);
+  for (int i = 0; i < given.files_size(); ++i) {
+    WEFT_RETURN_IF_ERROR(hold_chunks("files[" + std::to_string(i) + "]", given.files(i)));
+  }
+  WEFT_RETURN_IF_ERROR(store_.put_object(manifest));
   return manifest;
+}
+
+Status Content::hold_chunks(const std::string& field, const proto::ObjectFile& file) {
+  for (int i = 0; i < file.chunks_size(); ++i) {
+    const proto::ChunkRef& chunk = file.chunks(i);
+    const std::optional<int64_t> size = chunks_.size(chunk.hash());
+    if (!size) return missing_chunk(chunk.hash());
+    if (*size != chunk.size()) {
+      return Status::invalid(field + ".chunks[" + std::to_string(i) + "].size",
+                             std::to_string(chunk.size()),
+                             "must be the size of the stored chunk, " + std::to_string(*size));
+    }
+    touch(chunk.hash());
+  }
+  return {};
 }
 
 Status Content::with_chunks(const std::vector<std::string>& hashes,
                             const std::function<Status()>& commit) {
   std::lock_guard lock(mutex_);
   for (const std::string& hash : hashes) {
-    if (!chunks_.has(hash)) {
-      return Status(Code::kFailedPrecondition, "a chunk is missing; put it first")
-          .with_field("chunk")
-          .with_value(hash);
-    }
+    if (!chunks_.has(hash)) return missing_chunk(hash);
     touch(hash);
   }
   return commit();

@@ -42,6 +42,8 @@ class Content {
   Result<std::string> get_chunk(const std::string& hash) const;
   // Those that are not here, in order, each once.
   Result<std::vector<std::string>> missing(const std::vector<std::string>& hashes);
+  // Refuses what check_object refuses, and chunks that are missing or of another size than
+  // declared.
   Result<proto::ObjectManifest> put_object(proto::ObjectManifest manifest);
   // Runs `commit` while none of these chunks can go; kFailedPrecondition names the first that is
   // not here.
@@ -52,6 +54,8 @@ class Content {
   int64_t bytes() const { return chunks_.bytes(); }
 
  private:
+  // Under mutex_: that the chunks of a file are here, as large as it says; they stay for a while.
+  Status hold_chunks(const std::string& field, const proto::ObjectFile& file);
   void touch(const std::string& hash) { touched_[hash] = clock_.monotonic(); }
 
   ChunkStore& chunks_;

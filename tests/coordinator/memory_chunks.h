@@ -21,9 +21,11 @@ class MemoryChunks final : public ChunkStore {
     if (it == map_.end()) return fail(Code::kNotFound, "no such chunk");
     return it->second;
   }
-  bool has(const std::string& hash) const override {
+  std::optional<int64_t> size(const std::string& hash) const override {
     std::lock_guard lock(mutex_);
-    return map_.contains(hash);
+    const auto it = map_.find(hash);
+    if (it == map_.end()) return std::nullopt;
+    return static_cast<int64_t>(it->second.size());
   }
   Status remove(const std::vector<std::string>& hashes) override {
     std::lock_guard lock(mutex_);

@@ -84,6 +84,28 @@ TEST_F(ContentTest, RefusesPathsThatLeaveTheFolder) {
   EXPECT_EQ(content_.put_object(size).error().field(), "files[0].size");
 }
 
+TEST_F(ContentTest, AChunkIsAsLargeAsItsManifestSays) {
+  put("text");
+  put("more");
+  auto manifest = object("b", "text");
+  add(manifest, "a", "more");  // stored in path order, told in the order given
+  auto* chunk = manifest.mutable_files(1)->add_chunks();
+  chunk->set_hash(sha256_hex("text"));
+  for (const int64_t size : {3, 5}) {
+    chunk->set_size(size);
+    manifest.mutable_files(1)->set_size(4 + size);
+    const auto result = content_.put_object(manifest);
+    ASSERT_FALSE(result) << size;
+    EXPECT_EQ(result.error().code(), Code::kInvalidArgument);
+    EXPECT_EQ(result.error().field(), "files[1].chunks[1].size");
+    EXPECT_EQ(result.error().value(), std::to_string(size));
+    EXPECT_EQ(result.error().rule(), "must be the size of the stored chunk, 4");
+  }
+  chunk->set_size(4);
+  manifest.mutable_files(1)->set_size(8);
+  EXPECT_TRUE(content_.put_object(manifest));
+}
+
 TEST_F(ContentTest, CollectsOnlyWhatNothingNeedsForLong) {
   const auto kept = object("a", "kept");
   put("kept");
