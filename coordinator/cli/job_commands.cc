@@ -94,7 +94,9 @@ std::string job_page(const Context& context, const proto::Job& job) {
   add_fact(out, "kind", kind_name(job.kind()));
   add_fact(out, "state", state_name(job.state()));
   add_fact(out, "reason", job.reason());
-  add_fact(out, "attempt", fmt::format("{} ({} restarts)", job.attempt(), job.restarts()));
+  add_fact(out, "attempt",
+           fmt::format("{} (restarts in a row since the last checkpoint: {})", job.attempt(),
+                       job.restarts()));
   add_fact(out, "step", percent(job));
   add_fact(out, "loss", job.has_loss() ? show_number(job.loss()) : "");
   add_fact(out, "validation", job.has_validation_loss() ? show_number(job.validation_loss()) : "");

@@ -17,7 +17,9 @@ TEST_F(ServedCli, SubmitUploadsAndTheJobIsListedAndShown) {
   EXPECT_EQ(object.bytes(), (5 << 20) + 3);
   EXPECT_THAT(weft({"ls"}).out, HasSubstr(id));
   EXPECT_THAT(weft({"ls", "--json", "--state", "queued"}).out, HasSubstr("\"loss\": null"));
-  EXPECT_THAT(weft({"show", id}).out, HasSubstr("queued"));
+  const std::string shown = weft({"show", id}).out;
+  EXPECT_THAT(shown, HasSubstr("queued"));
+  EXPECT_THAT(shown, HasSubstr("(restarts in a row since the last checkpoint: 0)"));
   EXPECT_THAT(weft({"events", id}).out, HasSubstr("submitted"));
   EXPECT_EQ(weft({"priority", id, "5"}).exit, 0);
 }
