@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <sstream>
 
+#include "coordinator/cli/api_client.h"
 #include "proto/json/message_json.h"
 #include "proto/json/writer.h"
 
@@ -20,6 +21,7 @@ int report(const Context& context, const Status& status) {
     error.set_value(status.value());
     error.set_rule(status.rule());
     error.set_line(status.line());
+    error.set_request_id(request_id_of(status));
     fmt::print(stderr, "{}\n", write_json(body));
   } else {
     std::istringstream lines(status.to_string());  // the end of a log has several

@@ -107,6 +107,7 @@ TEST_F(ServedCli, WhatIsMissingHereIsAnErrorOfInput) {
     const Outcome wrong = weft(line);
     EXPECT_EQ(wrong.exit, kExitError) << line[0];
     EXPECT_NE(error_in(wrong.err).code(), "not_found") << wrong.err;
+    EXPECT_EQ(error_in(wrong.err).request_id(), "") << wrong.err;
     EXPECT_EQ(wrong.out, "");
   }
   const std::vector<std::vector<std::string>> unknown = {
@@ -127,7 +128,9 @@ TEST_F(ServedCli, WhatIsMissingHereIsAnErrorOfInput) {
   for (std::vector<std::string> line : unknown) {
     EXPECT_EQ(weft(line).exit, kExitNotFound) << line[0];
     line.push_back("--json");
-    EXPECT_EQ(error_in(weft(line).err).code(), "not_found") << line[0];
+    const proto::ApiError error = error_in(weft(line).err);
+    EXPECT_EQ(error.code(), "not_found") << line[0];
+    EXPECT_THAT(error.request_id(), testing::StartsWith("req-")) << line[0];
   }
 }
 
