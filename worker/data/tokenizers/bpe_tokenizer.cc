@@ -148,8 +148,9 @@ Status BpeTokenizer::check_text(std::string_view text) const {
   const size_t invalid = utf8_first_invalid(text);
   if (invalid == std::string_view::npos) return {};
   return Status(Code::kInvalidArgument, "byte " + std::to_string(invalid) +
-                                            " of the text is not valid UTF-8; convert it, or "
-                                            "train with the byte tokenizer");
+                                            " of the text is not valid UTF-8, which a "
+                                            "tokenizer.json needs; convert it (training with "
+                                            "tokenizer.type byte takes any bytes)");
 }
 
 Status BpeTokenizer::encode_stretch(std::string_view text, const PieceSink& sink) const {
