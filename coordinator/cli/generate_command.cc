@@ -11,6 +11,7 @@
 #include "coordinator/cli/checkpoint_export.h"
 #include "coordinator/cli/commands.h"
 #include "coordinator/cli/progress_line.h"
+#include "proto/json/names.h"
 #include "proto/json/writer.h"
 #include "worker/serve/generate.h"
 
@@ -18,6 +19,25 @@ namespace weft::cli {
 namespace {
 
 namespace fs = std::filesystem;
+
+// Text comes from a language model's head: that of the task asked for, or of any if none is.
+Status check_task(const proto::CheckpointManifest& manifest, const std::string& name) {
+  const proto::TaskSpec* other = nullptr;
+  for (const proto::TaskSpec& task : manifest.tasks()) {
+    if (!name.empty() && task.name() != name) continue;
+    if (task.type() == proto::TASK_TYPE_CAUSAL_LM) return {};
+    if (other == nullptr) other = &task;
+  }
+  if (other == nullptr) return {};  // the coordinator tells of a name that is no task's
+  const std::string type =
+      enum_name(*proto::TaskType_descriptor()->FindValueByNumber(other->type()));
+  return Status(Code::kInvalidArgument,
+                fmt::format("{}: its task {} is a {}, which generates no text", manifest.id(),
+                            other->name(), type))
+      .with_field("task")
+      .with_value(other->name())
+      .with_rule("must be of type causal_lm");
+}
 
 // A checkpoint never changes, so an export of it is kept and used again.
 Result<std::string> cached_export(const Context& context, const GenerateOptions& options) {
@@ -27,12 +47,11 @@ Result<std::string> cached_export(const Context& context, const GenerateOptions&
   const std::string folder =
       fmt::format("{}/weft/exports/{}-{}", cache, encoded(options.checkpoint),
                   options.task.empty() ? "default" : encoded(options.task));
+  proto::CheckpointManifest known;  // whether it is still there, and the token valid
+  WEFT_RETURN_IF_ERROR(client.get("checkpoints/" + encoded(options.checkpoint), known));
+  WEFT_RETURN_IF_ERROR(check_task(known, options.task));
   std::error_code error;
-  if (fs::exists(folder + "/model.safetensors", error)) {
-    proto::CheckpointManifest known;  // whether it is still there, and the token valid
-    WEFT_RETURN_IF_ERROR(client.get("checkpoints/" + encoded(options.checkpoint), known));
-    return folder;
-  }
+  if (fs::exists(folder + "/model.safetensors", error)) return folder;
   ProgressLine line(context.json);
   WEFT_RETURN_IF_ERROR([&]() -> Status {
     const auto task = download_export(

@@ -161,6 +161,10 @@ Result<Generated> generate(Rank& rank, Trunk& trunk, const Tokenizer& tokenizer,
 Result<LoadedModel> load_hf_folder(Rank& rank, const std::string& path) {
   LoadedModel model;
   WEFT_ASSIGN_OR_RETURN(model.folder, open_hf_folder(path));
+  if (model.folder.labels > 0) {
+    return fail(Status::invalid(path + ": architectures", "sequence_classification",
+                                "must be a causal_lm's, as no other generates text"));
+  }
   if (model.folder.tokenizer_file.empty()) {
     return fail(Code::kNotFound, path + ": no tokenizer.json beside the model");
   }

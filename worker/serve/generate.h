@@ -70,7 +70,8 @@ struct LoadedModel {
   std::unique_ptr<Trunk> trunk;
   std::unique_ptr<Tokenizer> tokenizer;
 };
-// Errors: those of the files; no tokenizer.json; a tokenizer larger than the model's vocabulary.
+// Errors: those of the files; a classification model; no tokenizer.json; a tokenizer larger than
+// the model's vocabulary.
 Result<LoadedModel> load_hf_folder(Rank& rank, const std::string& path);
 
 }  // namespace weft

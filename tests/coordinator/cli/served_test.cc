@@ -110,5 +110,37 @@ TEST_F(ServedCli, ExportIsWholeOrNotThere) {
   EXPECT_EQ(left_over, 0);
 }
 
+TEST_F(ServedCli, OnlyALanguageModelGenerates) {
+  const std::string id = submit();
+  add_checkpoint(id, "ckpt-1");
+  proto::CheckpointManifest both = served_.store->checkpoints(id).value().at(0);
+  both.set_id("ckpt-2");
+  proto::TaskSpec& task = *both.add_tasks();
+  task.set_name("mood");
+  task.set_type(proto::TASK_TYPE_SEQUENCE_CLASSIFICATION);
+  task.set_labels(2);
+  proto::CheckpointManifest classifier = both;
+  classifier.set_id("ckpt-3");
+  classifier.mutable_tasks()->DeleteSubrange(0, 1);
+  ASSERT_TRUE(served_.store->edit_job(id, [&](JobEdit& edit) {
+    edit.checkpoints = {both, classifier};
+    return Status();
+  }));
+  const std::vector<std::vector<std::string>> refused = {
+      {"generate", "ckpt-2", "--prompt", "x", "--task", "mood"},
+      {"generate", "ckpt-3", "--prompt", "x"},
+  };
+  for (const std::vector<std::string>& line : refused) {
+    const Outcome outcome = weft(line);
+    EXPECT_EQ(outcome.exit, kExitError) << line[1];
+    EXPECT_EQ(outcome.out, "");
+    EXPECT_THAT(outcome.err, HasSubstr("task mood is a sequence_classification")) << line[1];
+  }
+  // With the language model's head only its chunk, which is not there, is in the way.
+  const Outcome chosen = weft({"generate", "ckpt-2", "--prompt", "x"});
+  EXPECT_NE(chosen.exit, kExitOk);
+  EXPECT_THAT(chosen.err, testing::Not(HasSubstr("mood")));
+}
+
 }  // namespace
 }  // namespace weft::cli

@@ -176,6 +176,12 @@ TEST(LoadHfFolder, LoadsWhatAnExportHolds) {
     const auto tokenizer = make_byte_tokenizer();
     EXPECT_EQ(generate(rank, *model->trunk, *model->tokenizer, "abc", options)->ids,
               generate(rank, *trunk, *tokenizer, "abc", options)->ids);
+    ExportHead head;
+    head.labels = 2;
+    std::ofstream(path / "config.json") << find_family("gpt2")->config_json(trunk->config(), head);
+    model = load_hf_folder(rank, path.string());
+    ASSERT_FALSE(model);
+    EXPECT_EQ(model.error().value(), "sequence_classification");
   });
   fs::remove_all(path);
 }
