@@ -108,8 +108,9 @@ class Host:
         raise AssertionError(f"{self.name} does not come up")
 
     def run(self, *argv, check=True, timeout=60, stdin=""):
-        inside = ["nsenter", "--target", str(self.pid), "--net", "--mount", "--pid", "--uts",
-                  "--ipc", "env", "-i", "PATH=/mnt/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+        # --root: else a test in a chroot would find itself in the machine's own root.
+        inside = ["nsenter", "--target", str(self.pid), "--root", "--net", "--mount", "--pid",
+                  "--uts", "--ipc", "env", "-i", "PATH=/mnt/bin:/usr/bin:/bin:/usr/sbin:/sbin",
                   "HOME=/mnt/home", "WEFT_DATA=/mnt/data", "NO_COLOR=1",
                   "sh", "-c", 'cd /mnt/home 2>/dev/null; exec "$@"', "sh"]
         done = subprocess.run([*inside, *map(str, argv)], capture_output=True, text=True,
