@@ -11,7 +11,6 @@ namespace weft::cli {
 namespace {
 
 constexpr int kReconnectsMax = 30;
-thread_local std::string refusal, refusal_id;  // message and request id of error_of()'s last error
 const ReadOptions kAnswer = {.allow_output_only = true, .lenient = true};
 
 Code code_of(const std::string& name, int status) {
@@ -35,16 +34,11 @@ Status error_of(const HttpReply& reply) {
   const proto::ApiError& error = body.error();
   std::string message = error.message();
   if (reply.status >= 500) message += fmt::format(" (request {})", error.request_id());
-  refusal = message;
-  refusal_id = error.request_id();
   return Status(code_of(error.code(), reply.status), message)
       .with_field(error.field())
       .with_value(error.value())
-      .with_rule(error.rule());
-}
-
-std::string request_id_of(const Status& status) {
-  return !refusal.empty() && status.message().ends_with(refusal) ? refusal_id : "";
+      .with_rule(error.rule())
+      .with_request_id(error.request_id());
 }
 
 std::string encoded(std::string_view text) {

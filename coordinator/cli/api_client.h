@@ -58,10 +58,7 @@ class ApiClient {
   HttpClient http_;
 };
 
-// The Status that an error answer tells.
+// The Status that an error answer tells, its request id with it.
 Status error_of(const HttpReply& reply);
-// The request id of that answer, if it was this thread's last refusal and `status` has its message,
-// with a prefix or without; else empty: an error of this machine.
-std::string request_id_of(const Status& status);
 
 }  // namespace weft::cli

@@ -21,7 +21,7 @@ int report(const Context& context, const Status& status) {
     error.set_value(status.value());
     error.set_rule(status.rule());
     error.set_line(status.line());
-    error.set_request_id(request_id_of(status));
+    error.set_request_id(status.request_id());
     fmt::print(stderr, "{}\n", write_json(body));
   } else {
     std::istringstream lines(status.to_string());  // the end of a log has several

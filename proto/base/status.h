@@ -52,7 +52,9 @@ class [[nodiscard]] Status {
   const std::string& field() const { return field_; }
   const std::string& value() const { return value_; }
   const std::string& rule() const { return rule_; }
-  int line() const { return line_; }  // 1-based line of a job file, 0 where there is none
+  int line() const { return line_; }  // 1-based line of a file, 0 where there is none
+  // The request that a server refused with this, as its log names it; empty where there was none.
+  const std::string& request_id() const { return request_id_; }
 
   Status& with_field(std::string field) {
     field_ = std::move(field);
@@ -70,6 +72,10 @@ class [[nodiscard]] Status {
     line_ = line;
     return *this;
   }
+  Status& with_request_id(std::string request_id) {
+    request_id_ = std::move(request_id);
+    return *this;
+  }
   // Puts "job-x: " or "model.safetensors: " in front of the message.
   Status with_prefix(std::string_view prefix) const;
 
@@ -79,7 +85,7 @@ class [[nodiscard]] Status {
  private:
   Code code_ = Code::kOk;
   int line_ = 0;
-  std::string message_, field_, value_, rule_;
+  std::string message_, field_, value_, rule_, request_id_;
 };
 
 template <typename T>

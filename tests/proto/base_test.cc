@@ -31,6 +31,13 @@ TEST(Status, PassesOnFieldValueAndRule) {
   EXPECT_EQ(wrong_state.to_string(), "job-x is cancelled: only a paused job can be resumed");
 }
 
+TEST(Status, KeepsTheRequestThatWasRefused) {
+  Status refused = Status::invalid("steps", "0", "must be at least 1");
+  EXPECT_EQ(refused.request_id(), "");
+  refused.with_request_id("req-1");
+  EXPECT_EQ(refused.with_prefix("job.yaml").request_id(), "req-1");
+}
+
 TEST(Hash, MatchesFips180AndRfc4231) {
   EXPECT_EQ(sha256_hex("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
   EXPECT_EQ(to_hex(hmac_sha256("Jefe", "what do ya want for nothing?")),
