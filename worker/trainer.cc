@@ -320,20 +320,6 @@ void Run::run() {
 
 }  // namespace
 
-bool retryable(const Status& status) {
-  switch (status.code()) {
-    case Code::kInvalidArgument:
-    case Code::kNotFound:
-    case Code::kAlreadyExists:
-    case Code::kFailedPrecondition:
-    case Code::kPermissionDenied:
-    case Code::kStale:
-      return false;
-    default:
-      return true;
-  }
-}
-
 Status run_training(Rank& rank, const proto::LaunchRecord& record, Progress& progress) {
   try {
     WEFT_ASSIGN_OR_RETURN(const auto training, set_up(rank, record, progress));

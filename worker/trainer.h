@@ -19,7 +19,4 @@ namespace weft {
 // the world's (bad data, a lost peer, a refused checkpoint); the caller tells it as RankFailed.
 Status run_training(Rank& rank, const proto::LaunchRecord& record, Progress& progress);
 
-// Whether another attempt could do better: false for bad input, true for lost peers and full disks.
-bool retryable(const Status& status);
-
 }  // namespace weft

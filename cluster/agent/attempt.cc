@@ -12,6 +12,7 @@
 #include "cluster/shepherd/open_mpi.h"
 #include "cluster/shepherd/shepherd.h"
 #include "proto/base/hash.h"
+#include "proto/base/retry.h"
 
 namespace weft {
 namespace {
@@ -108,11 +109,14 @@ void Attempt::prepare() {
     };
     const proto::LaunchRecord& record = self->record();
     Status status = stage_objects(record, record.objects_folder(), fetch, *cancelled);
+    // Staging does not wait for a full disk: another node may have room.
+    const bool permanent =
+        !status.ok() && !retryable(status.code()) && status.code() != Code::kResourceExhausted;
     if (status.ok()) status = self->make_folders();
-    asio::post(self->world_.io, [self, status = std::move(status)] {
+    asio::post(self->world_.io, [self, permanent, status = std::move(status)] {
       self->staging_ = false;
       if (self->over()) return;
-      if (!status.ok()) return self->finish(1, status.to_string());
+      if (!status.ok()) return self->finish(1, status.to_string(), {.permanent = permanent});
       self->start_shepherd();
     });
   });
@@ -342,21 +346,19 @@ void Attempt::shepherd_gone() {
   if (!bytes || !state.ParseFromString(*bytes) || !state.exited()) {
     // It was killed; mpirun and orted died with it, their ranks may take a moment.
     if (!kill_leftovers()) return;  // looks again at the next tick
-    return finish(128 + SIGKILL, "the shepherd was killed");
+    const auto code = shepherd_ == nullptr ? std::nullopt : shepherd_->exit_code();
+    return finish(code.value_or(128 + SIGKILL), "the shepherd on " + record().node() + " " +
+                                                    (code ? end_text(*code) : "was killed"));
   }
   std::string message = state.message();
   if (message.empty() && state.exit_code() != 0) {
     const auto log = read_tail(record().folder() + "/launcher.log", kLauncherBytes);
-    if (log) message = open_mpi::explain(*log);
-    if (message.empty()) {
-      message = std::string(is_head() ? "mpirun" : "orted") + " ended with exit code " +
-                std::to_string(state.exit_code());
-    }
+    if (log) message = open_mpi::explain(*log, record());
   }
-  finish(state.exit_code(), message);
+  finish(state.exit_code(), message, {.out_of_memory = state.out_of_memory()});
 }
 
-void Attempt::finish(int exit_code, const std::string& message) {
+void Attempt::finish(int exit_code, const std::string& message, ExitEvidence evidence) {
   if (over()) return;
   proto::AttemptExit& exit = *note_.mutable_exit();
   *exit.mutable_attempt() = ref();
@@ -364,6 +366,8 @@ void Attempt::finish(int exit_code, const std::string& message) {
   exit.set_head(is_head());
   exit.set_exit_code(exit_code);
   exit.set_message(message);
+  exit.set_permanent(evidence.permanent);
+  exit.set_out_of_memory(evidence.out_of_memory);
   exit.set_planned(message == kAgentEnds || stop_why_ == kAgentEnds);
   const auto log = read_tail(record().folder() + "/launcher.log", kTailBytes);
   if (log) exit.set_log_tail(*log);

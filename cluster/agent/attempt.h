@@ -37,6 +37,10 @@ struct AttemptWorld {
   int64_t lease_deadline_ns = 0;  // on CLOCK_BOOTTIME; 0: nothing granted yet
 };
 
+struct ExitEvidence {  // as AttemptExit has it
+  bool permanent = false, out_of_memory = false;
+};
+
 // Why attempts end when their agent does: an exit with it is planned.
 inline constexpr std::string_view kAgentEnds = "the agent was told to end";
 
@@ -78,7 +82,7 @@ class Attempt : public std::enable_shared_from_this<Attempt> {
   void send_to_shepherd(const proto::ShepherdFrame& frame);
   void tell_prepared();
   void shepherd_gone();
-  void finish(int exit_code, const std::string& message);
+  void finish(int exit_code, const std::string& message, ExitEvidence evidence = {});
   void tell_exit();
   void forget();
   bool logs_settled() const;

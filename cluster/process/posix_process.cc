@@ -160,7 +160,15 @@ std::optional<Exited> reap_any() {
   int status = 0;
   const pid_t pid = ::waitpid(-1, &status, WNOHANG);
   if (pid <= 0) return std::nullopt;
-  return Exited{pid, code_of(status)};
+  return Exited{pid, code_of(status), WIFSIGNALED(status)};
+}
+
+std::string end_text(int code) {
+  const int number = code - 128;
+  if (number <= 0 || number >= NSIG) return "exited with code " + std::to_string(code);
+  const char* name = ::sigdescr_np(number);
+  return "was killed by signal " + std::to_string(number) +
+         (name == nullptr ? "" : " (" + std::string(name) + ")");
 }
 
 }  // namespace weft

@@ -46,8 +46,12 @@ void become_subreaper();
 struct Exited {
   pid_t pid = 0;
   int code = 0;
+  bool by_signal = false;  // else it may itself have exited with a code over 128
 };
 std::optional<Exited> reap_any();                  // any child that has ended; does not wait
+
+// "was killed by signal 9 (Killed)" or "exited with code 3", of an exit code as in invariant 2.
+std::string end_text(int code);
 
 uint64_t start_time_of(pid_t pid);                 // 0: no such process
 bool is_alive(pid_t pid, uint64_t start_time);     // false for a zombie
@@ -56,6 +60,17 @@ std::vector<pid_t> descendants_of(pid_t pid);
 bool kill_descendants(double seconds);
 // Processes of `uid` whose environment has exactly this "NAME=value".
 std::vector<pid_t> processes_with(uid_t uid, const std::string& variable);
+
+// Of the rank that calls it: where memory runs out, the kernel ends it before anything else.
+void offer_to_oom_killer();
+// How many processes of this machine the kernel has ended for lack of memory, since it started; 0
+// where it does not say.
+int64_t oom_kills();
+// Memory of this machine, or what the cgroups of this process leave of it.
+int64_t machine_memory_bytes();
+// No more private memory than that, whoever allocates it (RLIMIT_DATA): allocations beyond are
+// refused. bytes 0: no limit.
+void limit_memory(int64_t bytes);
 
 int64_t boot_time_ns();                            // CLOCK_BOOTTIME: goes on while suspended
 

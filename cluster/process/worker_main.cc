@@ -11,6 +11,8 @@
 
 #include "cluster/comm/mpi/mpi_world.h"
 #include "cluster/process/agent_link.h"
+#include "cluster/process/process.h"
+#include "proto/base/retry.h"
 #include "proto/launch.pb.h"
 #include "worker/trainer.h"
 
@@ -76,7 +78,7 @@ void tell_failure(AgentLink& link, const Status& status) {
   proto::RankEnvelope message;
   message.mutable_failed()->set_code(std::string(code_name(status.code())));
   message.mutable_failed()->set_message(status.to_string());
-  message.mutable_failed()->set_retryable(retryable(status));
+  message.mutable_failed()->set_retryable(retryable(status.code()));
   if (link.send(std::move(message)).ok()) (void)link.flush_for(kTellSeconds);
 }
 
@@ -107,6 +109,7 @@ int run() {
                stderr);
     return kFailed;
   }
+  offer_to_oom_killer();
   const Result<proto::LaunchRecord> record = read_record();
   if (!record) {
     std::fprintf(stderr, "weft-worker: %s\n", record.error().to_string().c_str());
@@ -123,7 +126,10 @@ int run() {
                                          " ranks, the launch record has " +
                                          std::to_string(record->ranks_size()));
   }
-  if (status.ok()) status = redirect_output(*record, (*mpi)->rank());
+  if (status.ok()) {
+    limit_memory(record->ranks((*mpi)->rank()).memory_bytes());
+    status = redirect_output(*record, (*mpi)->rank());
+  }
   if (status.ok()) status = work(**mpi, *record);
   if (!status.ok()) {
     std::fprintf(stderr, "weft-worker: %s\n", status.to_string().c_str());

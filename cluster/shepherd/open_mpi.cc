@@ -174,37 +174,49 @@ ProcessOptions orted(const proto::LaunchRecord& record,
   return options;
 }
 
-std::string explain(std::string_view log) {
-  // "mpirun noticed that process rank 1 with PID 0 on node ... exited on signal 9 (Killed)."
-  // "Process name: [[5,1],1]" + "Exit code: 3"
+namespace {
+// The text between `before` and the next `after`, from `at` on, which then stands behind it; empty:
+// there is none.
+std::string between(std::string_view text, std::string_view before, std::string_view after,
+                    size_t& at) {
+  const size_t start = text.find(before, at);
+  const size_t end = start == std::string::npos ? start : text.find(after, start + before.size());
+  if (end == std::string::npos) return "";
+  at = end;
+  return std::string(text.substr(start + before.size(), end - start - before.size()));
+}
+
+std::string on_node(const proto::LaunchRecord& record, const std::string& rank) {
+  const char* end = rank.data() + rank.size();
+  int number = -1;
+  const auto [last, error] = std::from_chars(rank.data(), end, number);
+  const bool known = error == std::errc() && last == end && number >= 0;
+  if (!known || number >= record.ranks_size()) return "rank " + rank;
+  return "rank " + rank + " on " + record.ranks(number).node();
+}
+}  // namespace
+
+std::string explain(std::string_view log, const proto::LaunchRecord& record) {
   std::string joined(log);
   std::replace(joined.begin(), joined.end(), '\n', ' ');
-  const std::string noticed = "mpirun noticed that process ";
-  if (const size_t at = joined.find(noticed); at != std::string::npos) {
-    const size_t exited = joined.find(" exited on ", at);
-    const size_t end = joined.find_first_of(".-", exited);
-    const size_t with = joined.find(" with PID", at);
-    if (exited != std::string::npos && with < exited) {
-      return joined.substr(at + noticed.size(), with - at - noticed.size()) +
-             joined.substr(exited, end - exited);
-    }
+  // "mpirun noticed that process rank 1 with PID 0 on node ... exited on signal 9 (Killed)."
+  size_t at = 0;
+  std::string rank = between(joined, "mpirun noticed that process rank ", " with PID", at);
+  if (const std::string signal = between(joined, " exited on signal ", " ", at);
+      !rank.empty() && !signal.empty()) {
+    return on_node(record, rank) + " " + end_text(128 + std::atoi(signal.c_str()));
   }
-  const size_t name = joined.find("Process name: [[");
-  const size_t code = joined.find("Exit code:", name);
-  if (name != std::string::npos && code != std::string::npos) {
-    const size_t comma = joined.find("],", name);
-    const size_t close = joined.find(']', comma + 2);
-    const int value = std::atoi(joined.c_str() + code + 10);
-    if (comma < close && close < code) {
-      return "rank " + joined.substr(comma + 2, close - comma - 2) + " exited with code " +
-             std::to_string(value);
-    }
+  // "Process name: [[5,1],1]" + "Exit code: 3"
+  at = 0;
+  const bool named = !between(joined, "Process name: [[", "],", at).empty();
+  rank = between(joined, "],", "]", at);
+  if (const size_t code = joined.find("Exit code:", at);
+      named && !rank.empty() && rank.size() < 10 && code != std::string::npos) {
+    return on_node(record, rank) + " " + end_text(std::atoi(joined.c_str() + code + 10));
   }
-  if (joined.find("MPI_ABORT was invoked on rank ") != std::string::npos) {
-    const size_t at = joined.find("MPI_ABORT was invoked on rank ") + 25;
-    return joined.substr(at, joined.find(' ', at + 5) - at) + " gave up";
-  }
-  return "";
+  at = 0;
+  rank = between(joined, "MPI_ABORT was invoked on rank ", " ", at);
+  return rank.empty() ? "" : on_node(record, rank) + " gave up";
 }
 
 }  // namespace weft::open_mpi

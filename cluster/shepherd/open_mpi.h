@@ -44,8 +44,9 @@ Result<std::vector<std::string>> parse_orted(std::string_view command);
 // orted with the arguments that parse_orted gave, in this node's folders.
 ProcessOptions orted(const proto::LaunchRecord& record, const std::vector<std::string>& arguments);
 
-// One line for people from the launcher's output: which rank died of what. Empty: it does not say.
-std::string explain(std::string_view log);
+// One line for people from the launcher's output: which rank died of what, and on which node.
+// Empty: it does not say.
+std::string explain(std::string_view log, const proto::LaunchRecord& record);
 
 // Shared memory of this node's ranks. Two nodes on one machine would otherwise use the same names.
 std::string shared_memory_folder(const proto::LaunchRecord& record);

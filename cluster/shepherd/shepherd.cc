@@ -29,6 +29,7 @@ using ChannelPointer = std::shared_ptr<LocalChannel>;
 
 constexpr auto kTick = std::chrono::milliseconds(200);
 constexpr double kKillSeconds = 20;
+constexpr int64_t kOomNs = 10'000'000'000;  // an end so soon after such a kill is its consequence
 constexpr std::chrono::seconds kShellSeconds{120};
 constexpr int64_t kRecordBytesMax = 64 << 20;
 
@@ -57,6 +58,7 @@ class Shepherd {
   void wait_for_signal();
   void reap();
   void tick();
+  void watch_memory();
   void kill_all(const std::string& why);
   void finish(int exit_code, const std::string& message);
   void save();
@@ -76,6 +78,8 @@ class Shepherd {
   std::unique_ptr<Process> launcher_, orted_;
   std::string orted_command_;
   proto::ShepherdState state_;
+  std::string daemon_end_;  // of the head's own orted
+  int64_t oom_kills_ = weft::oom_kills(), oom_at_ns_ = 0;
   bool finished_ = false;
 };
 
@@ -265,7 +269,16 @@ void Shepherd::reap() {
     if (launcher || daemon) {
       log_.info("{} ended with {}", launcher ? "mpirun" : "orted", ended->code);
     }
-    if (launcher || (daemon && !is_head())) finish(ended->code, "");
+    // A signal is told, an exit code means nothing to people: the launcher's output may say more.
+    if (daemon && ended->by_signal) {
+      daemon_end_ = "orted (Open MPI's daemon) on " + record_.node() + " " + end_text(ended->code);
+    }
+    if (daemon && !is_head()) finish(ended->code, daemon_end_);
+    if (launcher) {
+      finish(ended->code, ended->by_signal
+                              ? "mpirun on " + record_.node() + " " + end_text(ended->code)
+                              : daemon_end_);
+    }
   }
 }
 
@@ -274,10 +287,17 @@ void Shepherd::tick() {
     kill_all("the lease ran out: the agent or the coordinator was away for too long");
   }
   if (finished_) return;
+  watch_memory();
   timer_.expires_after(kTick);
   timer_.async_wait([this](const boost::system::error_code& error) {
     if (!error) tick();
   });
+}
+
+void Shepherd::watch_memory() {
+  const int64_t kills = weft::oom_kills();
+  if (kills > oom_kills_) oom_at_ns_ = boot_time_ns();
+  oom_kills_ = kills;
 }
 
 void Shepherd::kill_all(const std::string& why) {
@@ -291,6 +311,8 @@ void Shepherd::finish(int exit_code, const std::string& message) {
   finished_ = true;
   state_.set_exit_code(exit_code);
   state_.set_message(message);
+  watch_memory();
+  state_.set_out_of_memory(oom_at_ns_ > 0 && boot_time_ns() - oom_at_ns_ < kOomNs);
   server_.reset();
   io_.stop();
 }

@@ -20,7 +20,44 @@ std::string from_where(const proto::Job& job) {
   return job.checkpoint().empty() ? "from the start" : "from " + job.checkpoint();
 }
 
+constexpr int kKilled = 128 + 9;  // by SIGKILL
+constexpr const char* kLessMemory =
+    "; lower training.micro_batch_size or training.sequence_length, set "
+    "training.activation_checkpointing, or raise parallel.tensor";
+
+std::string what_ended(const std::vector<proto::AttemptExit>& exits) {
+  for (const proto::AttemptExit& exit : exits) {
+    if (!exit.message().empty()) return exit.message();
+  }
+  for (const proto::AttemptExit& exit : exits) {
+    if (exit.exit_code() == 0) continue;
+    return fmt::format("{} on {} ended with exit code {} and no reason; see its log",
+                       exit.head() ? "mpirun" : "orted (Open MPI's daemon)", exit.node(),
+                       exit.exit_code());
+  }
+  return "the ranks ended without saying that training is over";
+}
+
 }  // namespace
+
+EndCause cause_of(const std::vector<proto::AttemptExit>& exits) {
+  EndCause cause{what_ended(exits)};
+  for (const proto::AttemptExit& exit : exits) {
+    cause.planned = cause.planned || exit.planned();
+    if (!exit.permanent()) continue;
+    return {exit.message(), false, false};
+  }
+  // mpirun ends with the code of the rank that died first.
+  const bool killed = !exits.empty() && exits.front().exit_code() == kKilled;
+  for (const proto::AttemptExit& exit : exits) {
+    if (cause.planned || !killed || !exit.out_of_memory()) continue;
+    return {fmt::format("out of memory: {}, when the kernel of {} was ending processes for lack of "
+                        "memory{}",
+                        cause.message, exit.node(), kLessMemory),
+            false, false};
+  }
+  return cause;
+}
 
 int64_t back_off_ms(const RestartPolicy& policy, int restarts_in_row) {
   const int doublings = std::clamp(restarts_in_row - 1, 0, 40);

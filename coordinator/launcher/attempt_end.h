@@ -4,8 +4,10 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "coordinator/store/job_store.h"
+#include "proto/node.pb.h"
 
 namespace weft {
 
@@ -25,6 +27,11 @@ struct EndCause {
   bool retryable = true;  // false: a restart would fail again
   bool planned = false;   // a node was stopped in good order: costs no restart and no waiting
 };
+
+// What the ends of an attempt on its nodes come to, the head's first (of a node that has not told
+// its own, an empty message and code 0). The first node that knows a reason tells it; what is
+// permanent comes before everything else.
+EndCause cause_of(const std::vector<proto::AttemptExit>& exits);
 
 int64_t back_off_ms(const RestartPolicy& policy, int restarts_in_row);
 

@@ -104,11 +104,9 @@ class Supervisor {
   // One node's part of an active attempt.
   struct Part {
     bool prepared = false;
-    bool seen = false;    // the node has listed it
-    bool gone = false;    // its processes are
-    std::string message;  // of its exit
-    int exit_code = 0;
-    bool planned = false;
+    bool seen = false;        // the node has listed it
+    bool gone = false;        // its processes are
+    proto::AttemptExit exit;  // what is known of that
     Time absent_since{-1};
     uint64_t told_session = 0;  // the control below was sent on that session
     proto::Control told;

@@ -143,8 +143,8 @@ void Supervisor::check_attempt(Active& active, const proto::Job& job) {
     if (!part.gone && part.absent_since.count() >= 0 &&
         now() - part.absent_since >= seconds(options_.absent_seconds)) {
       part.gone = true;
-      part.exit_code = 1;
-      part.message = "node " + name + " no longer knows of the attempt";
+      part.exit.set_exit_code(1);
+      part.exit.set_message("node " + name + " no longer knows of the attempt");
       if (active.first_exit.count() < 0) active.first_exit = now();
     }
     all_gone = all_gone && part.gone;
@@ -152,19 +152,9 @@ void Supervisor::check_attempt(Active& active, const proto::Job& job) {
   }
   if (active.first_exit.count() >= 0 &&
       (all_gone || now() - active.first_exit >= seconds(options_.settle_seconds))) {
-    std::string message;  // the head knows best which rank died of what
-    bool planned = false;
-    for (const std::string& name : active.nodes) {
-      const Part& part = active.parts.at(name);
-      planned = planned || part.planned;
-      if (!part.gone || !message.empty()) continue;
-      if (!part.message.empty()) message = part.message;
-      if (part.message.empty() && part.exit_code != 0) {
-        message = fmt::format("the launcher on {} ended with {}", name, part.exit_code);
-      }
-    }
-    if (message.empty()) message = "the ranks ended without saying that training is over";
-    return end(active, {message, true, planned});
+    std::vector<proto::AttemptExit> exits;
+    for (const std::string& name : active.nodes) exits.push_back(active.parts.at(name).exit);
+    return end(active, cause_of(exits));
   }
   const bool starting = job.state() == proto::JOB_STATE_STARTING;
   if (starting && all_prepared && !active.start_sent) {

@@ -191,9 +191,7 @@ void Supervisor::take_exit(const std::string& name, const proto::AttemptExit& ex
     auto part = active->parts.find(name);
     if (part == active->parts.end() || part->second.gone) return;
     part->second.gone = true;
-    part->second.exit_code = exit.exit_code();
-    part->second.planned = exit.planned();
-    part->second.message = exit.message();
+    part->second.exit = exit;
     if (active->first_exit.count() < 0) active->first_exit = now();
     return;
   }
@@ -234,8 +232,8 @@ void Supervisor::node_lost(Node& node) {
     auto part = active.parts.find(name);
     if (part == active.parts.end() || part->second.gone) continue;
     part->second.gone = true;
-    part->second.exit_code = 1;
-    part->second.message = "node " + name + " was lost";
+    part->second.exit.set_exit_code(1);
+    part->second.exit.set_message("node " + name + " was lost");
     active.first_exit = now() - seconds(options_.settle_seconds);  // nothing more will come
   }
   for (auto it = leaving_.begin(); it != leaving_.end();) {

@@ -13,12 +13,12 @@ namespace {
 
 constexpr int64_t kSoonMs = 1000;                  // processes that are being ended
 constexpr int64_t kVeryLongMs = int64_t{1} << 50;  // a run without a limit
-constexpr int kReservationsMax = 64;               // further jobs only fill gaps
+constexpr size_t kReservationsMax = 64;            // further jobs only fill gaps
 
 class Planner {
  public:
   Planner(const Snapshot& snapshot, int64_t now_ms)
-      : snapshot_(snapshot), now_ms_(now_ms), profile_(now_ms, {}) {
+      : snapshot_(snapshot), now_ms_(now_ms), profile_(now_ms, {}), unreserved_(profile_) {
     for (const SnapshotNode& node : snapshot.nodes) {
       if (node.usable) usable_.push_back(node);
     }
@@ -46,6 +46,7 @@ class Planner {
     }
     profile_ = Profile(now_ms, std::move(free), loopback_);
     for (const auto& [end, counts] : releases) profile_.release(counts, end);
+    unreserved_ = profile_;
   }
 
   Plan run() {
@@ -77,9 +78,11 @@ class Planner {
       const int64_t duration =
           job.time_limit_seconds == 0 ? Profile::kForever : job.time_limit_seconds * 1000;
       const int64_t until = duration >= Profile::kForever ? duration : now_ms_ + duration;
-      if (auto counts = fit_reachable(profile_.least_free(now_ms_, until), loopback_, job.slots,
-                                      job.nodes)) {
-        profile_.occupy(*counts, now_ms_, std::min(until, now_ms_ + kVeryLongMs));
+      if (auto counts =
+              fit_reachable(profile_.least_free(now_ms_, until), loopback_, job.slots, job.nodes)) {
+        for (Profile* profile : {&profile_, &unreserved_}) {
+          profile->occupy(*counts, now_ms_, std::min(until, now_ms_ + kVeryLongMs));
+        }
         start(job, *counts);
         return;
       }
@@ -88,6 +91,7 @@ class Planner {
   }
 
   void start(const PendingJob& job, const std::vector<SlotCount>& counts) {
+    blockers_.clear();
     PlannedStart& start = plan_.starts.emplace_back();
     start.job = job.job;
     start.attempt_before = job.attempt;
@@ -105,18 +109,41 @@ class Planner {
     PlannedWait& wait = plan_.waits[job.job];
     const bool fits_now =
         !usable_.empty() && fit_reachable(free_now(), loopback_, job.slots, job.nodes);
-    wait.reason = reason_to_wait(snapshot_, job, now_ms_, free_now(), fits_now, first_waiting_);
-    if (usable_.empty() || reservations_ >= kReservationsMax) return;
-    const int64_t duration =
-        job.time_limit_seconds == 0 ? kVeryLongMs : job.time_limit_seconds * 1000;
+    wait.reason = reason_to_wait(snapshot_, plan_.starts, job, now_ms_, free_now(),
+                                 fits_now ? blocker_of(job) : nullptr);
+    if (usable_.empty() || reservations_.size() >= kReservationsMax) return;
+    // What has no limit must never be in the way of an earlier reservation, and is itself expected
+    // to end, so that later jobs get theirs behind it.
+    const bool endless = job.time_limit_seconds == 0;
+    const int64_t duration = endless ? kVeryLongMs : job.time_limit_seconds * 1000;
     int64_t from = std::max(now_ms_, job.eligible_ms);
     if (!job.leaving.empty()) from = std::max(from, now_ms_ + kSoonMs);
-    const auto place = profile_.earliest(job.slots, job.nodes, from, duration);
+    auto place =
+        profile_.earliest(job.slots, job.nodes, from, endless ? Profile::kForever : duration);
     if (!place) return;
-    ++reservations_;
     profile_.occupy(place->counts, place->start_ms, place->start_ms + duration);
     if (place->start_ms < now_ms_ + kVeryLongMs) wait.expected_ms = place->start_ms;
-    if (!first_waiting_) first_waiting_ = &job;
+    reservations_.push_back({&job, std::move(*place), duration});
+  }
+
+  // The first job in order whose reservation, with those before it, leaves no room for this one
+  // now; null: none does.
+  const PendingJob* blocker_of(const PendingJob& job) {
+    const auto [known, fresh] =
+        blockers_.try_emplace({job.slots, job.nodes, job.time_limit_seconds}, nullptr);
+    if (!fresh && known->second != nullptr) return known->second;
+    const int64_t until =
+        job.time_limit_seconds == 0 ? Profile::kForever : now_ms_ + job.time_limit_seconds * 1000;
+    Profile profile = unreserved_;
+    for (const Reservation& each : reservations_) {
+      profile.occupy(each.place.counts, each.place.start_ms,
+                     each.place.start_ms + each.duration_ms);
+      if (fit_reachable(profile.least_free(now_ms_, until), loopback_, job.slots, job.nodes)) {
+        continue;
+      }
+      return known->second = each.job;
+    }
+    return nullptr;
   }
 
   std::vector<int> free_now() const {
@@ -132,9 +159,16 @@ class Planner {
   std::vector<SnapshotNode> usable_;  // in name order; the profile's node indices
   std::vector<bool> loopback_;        // as usable_
   std::vector<std::set<int>> busy_;   // slots of each usable node that are held or just given
+  struct Reservation {
+    const PendingJob* job;
+    Profile::Place place;
+    int64_t duration_ms;
+  };
   Profile profile_;
-  int reservations_ = 0;
-  const PendingJob* first_waiting_ = nullptr;
+  Profile unreserved_;                     // holders and starts only
+  std::vector<Reservation> reservations_;  // in the order of the jobs
+  // Of jobs alike in slots, nodes and time limit, since the last start.
+  std::map<std::tuple<int, int, int64_t>, const PendingJob*> blockers_;
   Plan plan_;
 };
 

@@ -40,8 +40,9 @@ std::string own_delay(const PendingJob& job, int64_t now_ms) {
 
 }  // namespace
 
-std::string reason_to_wait(const Snapshot& snapshot, const PendingJob& job, int64_t now_ms,
-                           const std::vector<int>& free, bool fits_now, const PendingJob* ahead) {
+std::string reason_to_wait(const Snapshot& snapshot, const std::vector<PlannedStart>& starts,
+                           const PendingJob& job, int64_t now_ms, const std::vector<int>& free,
+                           const PendingJob* ahead) {
   if (snapshot.nodes.empty()) return "no node has joined yet; start one with `weft join`";
   if (std::string delay = own_delay(job, now_ms); !delay.empty()) return delay;
   std::vector<int> capacity;
@@ -66,7 +67,7 @@ std::string reason_to_wait(const Snapshot& snapshot, const PendingJob& job, int6
         "--address` or weft-agent's --address)",
         wanted, joined(unreachable));
   }
-  if (fits_now && ahead) {
+  if (ahead) {
     const std::string delay = own_delay(*ahead, now_ms);
     return fmt::format(
         "behind {}, which {} and {}", ahead->job,
@@ -74,11 +75,13 @@ std::string reason_to_wait(const Snapshot& snapshot, const PendingJob& job, int6
         delay.empty() ? "waits for " + slots_text(ahead->slots, ahead->nodes) : delay);
   }
   std::map<std::string, int> held;
-  for (const SlotHolder& holder : snapshot.holders) {
-    for (const NodeSlots& part : holder.placement) {
-      if (usable.contains(part.node)) held[holder.job] += static_cast<int>(part.slots.size());
+  const auto count = [&](const std::string& name, const std::vector<NodeSlots>& placement) {
+    for (const NodeSlots& part : placement) {
+      if (usable.contains(part.node)) held[name] += static_cast<int>(part.slots.size());
     }
-  }
+  };
+  for (const SlotHolder& holder : snapshot.holders) count(holder.job, holder.placement);
+  for (const PlannedStart& start : starts) count(start.job, start.placement);
   std::vector<std::string> holders;
   for (const auto& [name, slots] : held)
     holders.push_back(fmt::format("{} held by {}", slots, name));

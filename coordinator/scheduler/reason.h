@@ -6,13 +6,15 @@
 #include <string>
 #include <vector>
 
+#include "coordinator/scheduler/plan.h"
 #include "coordinator/scheduler/snapshot.h"
 
 namespace weft {
 
-// `free`: free slots of the usable nodes; `fits_now`: they would do, but for reservations; `ahead`:
-// the first job that waits, or null.
-std::string reason_to_wait(const Snapshot& snapshot, const PendingJob& job, int64_t now_ms,
-                           const std::vector<int>& free, bool fits_now, const PendingJob* ahead);
+// `starts`: of this plan so far; `free`: free slots of the usable nodes after those; `ahead`: the
+// job whose reservation alone keeps this one from what is free, or null.
+std::string reason_to_wait(const Snapshot& snapshot, const std::vector<PlannedStart>& starts,
+                           const PendingJob& job, int64_t now_ms, const std::vector<int>& free,
+                           const PendingJob* ahead);
 
 }  // namespace weft

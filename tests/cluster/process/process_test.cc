@@ -118,5 +118,27 @@ TEST_F(ProcessTest, FilesAreReadWithoutFollowingLinks) {
   EXPECT_FALSE(read_tail(folder_ + "/pipe", 100));
 }
 
+TEST(EndText, NamesTheSignal) {
+  EXPECT_EQ(end_text(128 + SIGKILL), "was killed by signal 9 (Killed)");
+  EXPECT_EQ(end_text(205), "exited with code 205");
+  EXPECT_EQ(end_text(3), "exited with code 3");
+}
+
+TEST(Memory, AProcessThatIsLimitedIsRefusedMoreAndOffersItself) {
+  EXPECT_GT(machine_memory_bytes(), int64_t{64} << 20);
+  EXPECT_GE(oom_kills(), 0);
+  EXPECT_EXIT(
+      {
+        offer_to_oom_killer();
+        int score = 0;
+        std::ifstream("/proc/self/oom_score_adj") >> score;
+        limit_memory(int64_t{256} << 20);
+        void* small = std::malloc(size_t{16} << 20);
+        void* large = std::malloc(size_t{512} << 20);
+        std::_Exit(score == 1000 && small != nullptr && large == nullptr ? 7 : 1);
+      },
+      testing::ExitedWithCode(7), "");
+}
+
 }  // namespace
 }  // namespace weft

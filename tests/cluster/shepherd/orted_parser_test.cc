@@ -23,9 +23,8 @@ const std::string kReal =
     R"x(--mca oob_tcp_if_include "127.0.0.0/8" --mca mpi_yield_when_idle "1" -mca plm "rsh" )x"
     R"x(-mca orte_tmpdir_base "/run/weft/a/m" -mca hwloc_base_binding_policy "none" )x"
     R"x(-mca pmix "^s1,s2,cray,isolated")x";
-const std::string kShort =
-    R"x(orted -mca ess_base_jobid "1" -mca ess_base_vpid 1 )x"
-    R"x(-mca orte_hnp_uri "1.0;tcp://1.2.3.4:5")x";
+const std::string kShort = R"x(orted -mca ess_base_jobid "1" -mca ess_base_vpid 1 )x"
+                           R"x(-mca orte_hnp_uri "1.0;tcp://1.2.3.4:5")x";
 
 TEST(Orted, WhatMpirunHandsOverBecomesAnArgv) {
   const auto parsed = open_mpi::parse_orted(kReal);
@@ -150,15 +149,21 @@ TEST(Mpirun, HostsAreTheAttemptsNodes) {
 }
 
 TEST(Mpirun, ItsOutputTellsWhichRankDied) {
-  EXPECT_EQ(open_mpi::explain("x\nmpirun noticed that process rank 1 with PID 77 on node vm exited "
-                              "on signal 9 (Killed).\n"),
-            "rank 1 exited on signal 9 (Killed)");
-  EXPECT_EQ(open_mpi::explain("  Process name: [[60870,1],3]\n  Exit code:    7\n"),
-            "rank 3 exited with code 7");
+  const auto record = record_of({"a", "b"}, {"a", "b"});
+  const auto explain = [&](const char* log) { return open_mpi::explain(log, record); };
+  EXPECT_EQ(explain("x\nmpirun noticed that process rank 1 with PID 77 on node vm exited "
+                    "on signal 9 (Killed).\n"),
+            "rank 1 on b was killed by signal 9 (Killed)");
+  EXPECT_EQ(explain("  Process name: [[60870,1],0]\n  Exit code:    7\n"),
+            "rank 0 on a exited with code 7");
+  EXPECT_EQ(explain("MPI_ABORT was invoked on rank 1 in communicator MPI_COMM_WORLD\n"),
+            "rank 1 on b gave up");
+  EXPECT_EQ(explain("MPI_ABORT was invoked on rank 5 in communicator"), "rank 5 gave up");
   // What a rank prints may look alike.
-  EXPECT_EQ(open_mpi::explain("Process name: [[ and then Exit code: 7"), "");
-  EXPECT_EQ(open_mpi::explain("Process name: [[1,1],Exit code: 7"), "");
-  EXPECT_EQ(open_mpi::explain("all is well"), "");
+  EXPECT_EQ(explain("Process name: [[ and then Exit code: 7"), "");
+  EXPECT_EQ(explain("Process name: [[1,1],Exit code: 7"), "");
+  EXPECT_EQ(explain("all is well"), "");
+  EXPECT_EQ(explain(""), "");
 }
 
 TEST(Networks, AreAnAddressAndBits) {

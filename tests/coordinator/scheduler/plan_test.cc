@@ -146,5 +146,31 @@ TEST(Plan, WhoIsBehindAJobThatIsHeldBackIsToldOfThat) {
   EXPECT_EQ(started(plan(snapshot, 1000)), "b ");
 }
 
+// Two nodes of different sizes: the first job in the queue waits for the large one, the second for
+// the small one, and each later job is behind the one whose slots it would take.
+TEST(Plan, WhoIsBehindIsToldOfTheJobThatBlocksIt) {
+  Snapshot snapshot{{{"big", 4, true}, {"small", 2, true}}, {}, {}};
+  snapshot.holders = {{"run-big", {{"big", {0}}}, 0}, {"run-small", {{"small", {0}}}, 0}};
+  snapshot.pending = {pending("wants-big", 1, 4), pending("wants-small", 2, 2),
+                      pending("later", 3, 1)};
+  for (PendingJob& job : snapshot.pending) job.nodes = 1;
+  // 3 + 1 slots are free. wants-big's reservation is on `big`; without wants-small, `later` would
+  // start on `small`.
+  const Plan result = plan(snapshot, 0);
+  EXPECT_EQ(started(result), "");
+  EXPECT_THAT(result.waits.at("wants-big").reason, HasSubstr("held by run-big"));
+  EXPECT_THAT(result.waits.at("wants-small").reason, HasSubstr("behind wants-big"));
+  EXPECT_THAT(result.waits.at("later").reason, HasSubstr("behind wants-small"));
+  snapshot.pending.erase(snapshot.pending.begin() + 1);
+  EXPECT_EQ(started(plan(snapshot, 0)), "later ");
+}
+
+TEST(Plan, SlotsThatAnotherJobTakesInTheSamePlanAreToldOf) {
+  Snapshot snapshot{{{"n1", 2, true}}, {}, {pending("a", 1, 1), pending("b", 2, 2)}};
+  const Plan result = plan(snapshot, 0);
+  EXPECT_EQ(started(result), "a ");
+  EXPECT_EQ(result.waits.at("b").reason, "waits for 2 slots: 1 free of 2; 1 held by a");
+}
+
 }  // namespace
 }  // namespace weft

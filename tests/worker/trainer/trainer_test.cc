@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "kernels/tensor/tensor.h"
+#include "proto/base/retry.h"
 #include "tests/worker/trainer/trainer_fixture.h"
 #include "worker/setup.h"
 
@@ -156,7 +157,7 @@ TEST_F(Trainer, BadInputIsNamed) {
   Status status =
       failure([](auto& spec) { spec.mutable_tasks(0)->mutable_data()->set_train("obj-absent"); });
   EXPECT_NE(status.to_string().find("tasks[0].data.train"), std::string::npos);
-  EXPECT_FALSE(retryable(status));
+  EXPECT_FALSE(retryable(status.code()));
   status = failure([](auto& spec) { spec.mutable_training()->set_sequence_length(33); });
   EXPECT_EQ(status.field(), "training.sequence_length") << status.to_string();
   status = failure([](auto& spec) { spec.mutable_tasks(1)->set_labels(2); });

@@ -1,0 +1,62 @@
+// Memory of this machine: how much there is, how much a process may take, who goes first.
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+
+#include "cluster/process/process.h"
+
+namespace weft {
+namespace {
+
+namespace fs = std::filesystem;
+
+// The smallest number that files of this name hold, from the cgroup's folder up to the root;
+// "max" and absent files say nothing.
+int64_t least_limit(const fs::path& root, const fs::path& group, const char* name, int64_t most) {
+  for (fs::path at = group.relative_path();; at = at.parent_path()) {
+    std::ifstream file(root / at / name);
+    if (int64_t bytes = 0; file >> bytes) most = std::min(most, bytes);
+    if (at.empty()) return most;
+  }
+}
+
+}  // namespace
+
+void offer_to_oom_killer() { std::ofstream("/proc/self/oom_score_adj") << 1000; }
+
+int64_t oom_kills() {
+  std::ifstream file("/proc/vmstat");
+  std::string name;
+  for (int64_t count = 0; file >> name >> count;) {
+    if (name == "oom_kill") return count;
+  }
+  return 0;
+}
+
+int64_t machine_memory_bytes() {
+  int64_t bytes = int64_t{::sysconf(_SC_PHYS_PAGES)} * int64_t{::sysconf(_SC_PAGESIZE)};
+  std::ifstream groups("/proc/self/cgroup");  // "4:memory:/path", "0::/path"
+  for (std::string line; std::getline(groups, line);) {
+    const size_t first = line.find(':'), second = line.find(':', first + 1);
+    if (second == std::string::npos) continue;
+    const std::string kind = line.substr(first + 1, second - first - 1);
+    const fs::path group = line.substr(second + 1);
+    if (kind.empty()) bytes = least_limit("/sys/fs/cgroup", group, "memory.max", bytes);
+    if (kind == "memory") {
+      bytes = least_limit("/sys/fs/cgroup/memory", group, "memory.limit_in_bytes", bytes);
+    }
+  }
+  return bytes;
+}
+
+void limit_memory(int64_t bytes) {
+  rlimit limit{};
+  if (bytes <= 0 || ::getrlimit(RLIMIT_DATA, &limit) != 0) return;
+  limit.rlim_cur = std::min(limit.rlim_max, static_cast<rlim_t>(bytes));
+  ::setrlimit(RLIMIT_DATA, &limit);
+}
+
+}  // namespace weft
