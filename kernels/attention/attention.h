@@ -40,6 +40,8 @@ struct WeightDropout {
   int64_t rows = 0, heads = 0, queries = 0, keys = 0;  // global extents
   int64_t first_row = 0, first_head = 0;               // of this shard
   int64_t first_query = 0, first_key = 0;              // of this block
+  // int64 [Tq], [Tk]: where each token of the block stands in the whole; absent: from first_* on.
+  Tensor query_index, key_index;
 };
 
 // The score of query i and key j is, with s = scale * q_i k_j:

@@ -45,6 +45,17 @@ void relative(const Tensor& x, int64_t row, int64_t extent, int64_t least, const
   }
 }
 
+// Tokens [at, at + result) of the block stand one behind the other in the whole, from `first` on.
+int64_t run_of(const Tensor& index, int64_t first_token, int64_t at, int64_t end, int64_t& first) {
+  first = first_token + at;
+  if (!index) return end - at;
+  const int64_t* tokens = index.data<int64_t>();
+  first = tokens[at];
+  int64_t count = 1;
+  while (at + count < end && tokens[at + count] == first + count) ++count;
+  return count;
+}
+
 }  // namespace
 
 const int32_t* Mask::Values::at(int64_t row, int64_t index) const {
@@ -277,12 +288,18 @@ void draw_kept(const WeightDropout& dropout, const Tile& tile, T* keep) {
   const T kept = static_cast<T>(1 / (1 - dropout.rate));
   const int64_t row = dropout.first_row + tile.row;
   const int64_t first = (row * dropout.heads + dropout.first_head + tile.head) * dropout.queries;
+  const int64_t end = tile.key + tile.keys;
+  int64_t query = 0, key = 0;
   for (int64_t q = 0; q < tile.queries; ++q) {
-    const int64_t query = first + dropout.first_query + tile.query + q;
-    cpu::rows<T>().draw_kept(
-        dropout.key.seed, dropout.key.stream,
-        static_cast<uint64_t>(query * dropout.keys + dropout.first_key + tile.key),
-        static_cast<float>(dropout.rate), kept, keep + q * tile.keys, tile.keys);
+    run_of(dropout.query_index, dropout.first_query, tile.query + q, tile.query + q + 1, query);
+    for (int64_t at = tile.key; at < end;) {
+      const int64_t count = run_of(dropout.key_index, dropout.first_key, at, end, key);
+      cpu::rows<T>().draw_kept(dropout.key.seed, dropout.key.stream,
+                               static_cast<uint64_t>((first + query) * dropout.keys + key),
+                               static_cast<float>(dropout.rate), kept,
+                               keep + q * tile.keys + at - tile.key, count);
+      at += count;
+    }
   }
 }
 template void draw_kept(const WeightDropout&, const Tile&, float*);

@@ -50,10 +50,15 @@ Problem<In>::Problem(Context& context, const Tensor& query, const Tensor& key, c
       mask(context, p.visibility, !p.alibi_slopes.empty(), e.rows, e.heads, e.queries, e.keys),
       kernels(cpu::tiles<In>(e.features)) {
   const WeightDropout& d = p.dropout;
-  WEFT_CHECK(
-      d.rate == 0 || (d.rate > 0 && d.rate < 1 && d.first_head + e.heads <= d.heads &&
-                      d.first_query + e.queries <= d.queries && d.first_key + e.keys <= d.keys),
-      "dropout {} of a part of {} heads, {} queries, {} keys", d.rate, d.heads, d.queries, d.keys);
+  const auto fits = [](const Tensor& index, int64_t first, int64_t tokens, int64_t whole) {
+    if (!index) return first + tokens <= whole;
+    return index.spec() == TensorSpec{Shape{tokens}, DType::kI64} && index.contiguous();
+  };
+  WEFT_CHECK(d.rate == 0 || (d.rate > 0 && d.rate < 1 && d.first_head + e.heads <= d.heads &&
+                             fits(d.query_index, d.first_query, e.queries, d.queries) &&
+                             fits(d.key_index, d.first_key, e.keys, d.keys)),
+             "dropout {} of a part of {} heads, {} queries, {} keys", d.rate, d.heads, d.queries,
+             d.keys);
   WEFT_CHECK(p.alibi_slopes.empty() || static_cast<int64_t>(p.alibi_slopes.size()) == e.heads,
              "{} slopes of {} heads", p.alibi_slopes.size(), e.heads);
   WEFT_CHECK(!p.sinks || (p.sinks.spec() == TensorSpec{Shape{e.heads}, query.dtype()}),

@@ -127,6 +127,10 @@ double Replica::outputs(const Case& golden, Comparer& comparer) {
   return loss_of(golden.inputs);
 }
 
+int64_t Replica::own_place(const TaskBatch& batch, int64_t token) const {
+  return batch.tokens.layout->find(rank_.mesh.index(Axis::kSequence), token);
+}
+
 void Replica::compare_hidden(const Case& golden, const TaskBatch& batch, const Tensor& joined,
                              Comparer& comparer) {
   const Expected& expected = golden.tensors.at("last_hidden_state");
@@ -138,7 +142,7 @@ void Replica::compare_hidden(const Case& golden, const TaskBatch& batch, const T
       if (golden.compared[static_cast<size_t>(at)] == 0) continue;
       const float* wanted = expected.values.data() + at * width;
       for (int64_t i = 0; i < width; ++i) widen(scale, double{wanted[i]}, 0);
-      const int64_t b = row - batch.tokens.first_row, t = token - batch.tokens.part.start;
+      const int64_t b = row - batch.tokens.first_row, t = own_place(batch, token);
       if (b < 0 || b >= joined.dim(0) || t < 0 || t >= joined.dim(1)) continue;
       const float* mine = joined.data<float>() + (b * joined.dim(1) + t) * width;
       for (int64_t i = 0; i < width; ++i) {
@@ -167,7 +171,7 @@ void Replica::compare_logits(const Case& golden, const TaskBatch& batch, const T
       const float* wanted = expected.values.data() + at * width;
       for (int64_t i = 0; i < width; ++i) widen(scale, double{wanted[i]}, 0);
       const int64_t b = row - batch.tokens.first_row;
-      const int64_t t = of_tokens ? token - batch.tokens.part.start : 0;
+      const int64_t t = of_tokens ? own_place(batch, token) : 0;
       if (b < 0 || b >= logits.dim(0) || t < 0 || (of_tokens && t >= logits.dim(1))) continue;
       if (!of_tokens && batch.pooled.data<int64_t>()[b] < 0) continue;
       const int64_t line = of_tokens ? b * logits.dim(1) + t : b;

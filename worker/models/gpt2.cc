@@ -8,7 +8,7 @@
 #include "worker/models/families.h"
 #include "worker/models/gpt2_config.h"
 #include "worker/models/gpt2_plan.h"
-#include "worker/parallel/ring_attention.h"
+#include "worker/parallel/sequence_attention.h"
 #include "worker/parallel/tensor_parallel.h"
 
 namespace weft {
@@ -47,7 +47,7 @@ class Gpt2Trunk final : public Trunk {
     for (int64_t layer = 0; layer < config_->layers; ++layer) {
       x = block(cx, axis, batch, layer, x);
     }
-    if (batch.cache != nullptr) batch.cache->length += batch.part.length;
+    if (batch.cache != nullptr) batch.cache->length += batch.own_tokens;
     const size_t norm =
         gpt2::kFirstBlock + static_cast<size_t>(config_->layers) * gpt2::kParametersPerBlock;
     return layer_norm(cx, axis, x, parameters_[norm].value, parameters_[norm + 1].value);
@@ -79,7 +79,7 @@ class Gpt2Trunk final : public Trunk {
 
   parallel::TensorAxis axis_for(const TokenBatch& batch) const {
     Communicator& tensor = rank().mesh.axis(Axis::kTensor);
-    return {tensor, tensor.size() > 1, batch.part.length};
+    return {tensor, tensor.size() > 1, batch.own_tokens};
   }
 
   const Tensor& weight(int64_t layer, BlockParameter which) const {
@@ -98,14 +98,24 @@ class Gpt2Trunk final : public Trunk {
   Tensor dropout(Context& cx, const parallel::TensorAxis& axis, const TokenBatch& batch,
                  const Tensor& x, double rate, DropoutUse use, int64_t layer) const {
     if (!batch.training || rate == 0) return x;
-    const ops::GlobalIndex where{{batch.rows, batch.tokens, config_->hidden},
-                                 {batch.first_row, batch.part.start + axis.token_part().start, 0}};
-    return ops::dropout(cx, x, rate, batch.random.derive(use, static_cast<uint64_t>(layer)), where);
+    const RandomKey key = batch.random.derive(use, static_cast<uint64_t>(layer));
+    std::vector<Tensor> parts;
+    int64_t at = 0;
+    const int index = rank().mesh.index(Axis::kSequence);
+    for (const Part& run : batch.layout->runs(index, axis.token_part())) {
+      const ops::GlobalIndex where{{batch.rows, batch.tokens, config_->hidden},
+                                   {batch.first_row, run.start, 0}};
+      const Tensor part = ops::slice(cx, x, 1, at, run.length);
+      parts.push_back(ops::dropout(cx, part, rate, key, where));
+      at += run.length;
+    }
+    if (parts.empty()) return x;
+    return parts.size() == 1 ? parts[0] : ops::concat(cx, parts, 1);
   }
 
   Tensor attention(Context& cx, const parallel::TensorAxis& axis, const TokenBatch& batch,
                    int64_t layer, const Tensor& input) {
-    const int64_t rows = batch.ids.dim(0), tokens = batch.part.length;
+    const int64_t rows = batch.ids.dim(0), tokens = batch.own_tokens;
     const int64_t features = config_->head_features();
     Tensor x = layer_norm(cx, axis, input, weight(layer, gpt2::kNorm1Weight),
                           weight(layer, gpt2::kNorm1Bias));
@@ -157,8 +167,8 @@ class Gpt2Trunk final : public Trunk {
       parameters.dropout.first_row = batch.first_row;
       parameters.dropout.first_head = head_.start;
     }
-    return parallel::ring_attention(cx, rank().mesh.axis(Axis::kSequence), query, key, value,
-                                    batch.tokens, parameters);
+    return parallel::sequence_attention(cx, rank().mesh, *batch.layout, query, key, value,
+                                        parameters);
   }
 
   // Puts the new keys and values behind those of the cache and attends to all of them.

@@ -3,7 +3,7 @@
 // how its parameters are spread over the mesh's tensor axis in <family>_plan.cc.
 //
 // Legend: B rows of this micro-batch on this rank, T tokens of a whole row, Tl of them on this rank
-// (its part of the sequence axis), Tb of those between blocks (part_of(Tl, t, tensor index) with
+// (its runs of the sequence axis), Tb of those between blocks (part_of(Tl, t, tensor index) with
 // sequence-parallel norms, which tensor > 1 turns on; else Tl), H hidden, V vocabulary, t the
 // degree of the tensor axis.
 //
@@ -28,6 +28,7 @@
 #include "proto/base/status.h"
 #include "worker/models/parameter.h"
 #include "worker/parallel/rank.h"
+#include "worker/parallel/sequence_layout.h"
 
 namespace google::protobuf {
 class Struct;
@@ -50,11 +51,13 @@ enum class Recompute { kNothing, kAttention, kBlock };
 struct TokenBatch {
   Tensor ids;          // int64 [B, Tl]
   Tensor positions;    // int64 [B, Tl]: of the position embedding
-  Tensor key_valid;    // uint8 [B, Tl]: 0 where nobody may look (padding); empty handle: all valid
-  Tensor documents;    // int64 [B, Tl]: tokens see only their own document; empty handle: one a row
+  Tensor key_valid;    // uint8 [B, T]: 0 where nobody may look (padding); empty handle: all valid
+  Tensor documents;    // int64 [B, T]: tokens see only their own document; empty handle: one a row
   int64_t tokens = 0;  // T
-  Part part;           // this rank's tokens, part_of(T, sequence size, sequence index)
-  int64_t rows = 0;    // rows of the whole step's batch, over all ranks and micro-batches
+  int64_t own_tokens = 0;  // Tl
+  std::shared_ptr<const parallel::SequenceLayout>
+      layout;             // whose tokens are whose; with a cache: none
+  int64_t rows = 0;       // rows of the whole step's batch, over all ranks and micro-batches
   int64_t first_row = 0;  // the B rows here are [first_row, first_row + B) of those
   bool training = false;  // dropout is on
   Recompute recompute = Recompute::kNothing;

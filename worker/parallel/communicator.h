@@ -20,6 +20,14 @@ namespace weft {
 
 enum class ReduceOp { kSum, kMax, kMin };
 
+// A call that goes on while its rank computes.
+class Pending {
+ public:
+  virtual ~Pending() = default;  // as wait(), but throws nothing
+  // Until it is done. Once; throws what the call would have thrown.
+  virtual void wait() = 0;
+};
+
 class Communicator {
  public:
   virtual ~Communicator() = default;
@@ -40,6 +48,10 @@ class Communicator {
   virtual void broadcast(Tensor& inout, int root) = 0;
   // Sends to `to` while receiving from `from` (a ring shift); sizes may differ.
   virtual void send_receive(const Tensor& send, int to, Tensor& receive, int from) = 0;
+  // The same without waiting: both tensors are left alone, and are kept alive, until the result has
+  // been waited for. Takes its place in the order of calls here.
+  virtual std::unique_ptr<Pending> start_send_receive(const Tensor& send, int to, Tensor& receive,
+                                                      int from);
   virtual void barrier() = 0;
 
   // Payload bytes this rank has sent to others so far.

@@ -35,7 +35,16 @@ Result<Mesh> Mesh::create(std::unique_ptr<Communicator> world, MeshDegrees degre
   mesh.data_ = world->split(s * degrees.tensor + t, d);
   mesh.replica_ = world->split(t, d * degrees.sequence + s);
   mesh.world_ = std::move(world);
+  mesh.divide_sequence(1);
   return mesh;
+}
+
+void Mesh::divide_sequence(int ulysses) {
+  WEFT_CHECK(ulysses >= 1 && degrees_.sequence % ulysses == 0, "{} of {} ranks exchange heads",
+             ulysses, degrees_.sequence);
+  const int index = sequence_->rank();
+  ulysses_ = sequence_->split(index / ulysses, index % ulysses);
+  ring_ = sequence_->split(index % ulysses, index / ulysses);
 }
 
 Communicator& Mesh::axis(Axis axis) const {
@@ -50,6 +59,10 @@ Communicator& Mesh::axis(Axis axis) const {
       return *replica_;
     case Axis::kWorld:
       return *world_;
+    case Axis::kRing:
+      return *ring_;
+    case Axis::kUlysses:
+      return *ulysses_;
   }
   WEFT_CHECK(false, "axis {}", static_cast<int>(axis));
 }

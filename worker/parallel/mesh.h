@@ -1,5 +1,6 @@
 // The mesh: the one place that turns degrees into named axes. Rank = (data * sequence + s) * tensor
-// + t: tensor neighbours are closest, so they share a node.
+// + t: tensor neighbours are closest, so they share a node. The sequence axis is itself ring x
+// Ulysses, s = ring index * Ulysses size + Ulysses index, for the same reason.
 //
 // Ownership: owns one communicator an axis. Invariants: 1. data x sequence x tensor = world size.
 #pragma once
@@ -13,8 +14,9 @@
 namespace weft {
 
 // kReplica is data and sequence together: the ranks that hold the same parameter shard, over which
-// gradients are summed. Its index is data index * sequence size + sequence index.
-enum class Axis { kData, kSequence, kTensor, kReplica, kWorld };
+// gradients are summed. Its index is data index * sequence size + sequence index. kRing and
+// kUlysses together are kSequence (sequence_attention.h).
+enum class Axis { kData, kSequence, kTensor, kReplica, kWorld, kRing, kUlysses };
 
 struct MeshDegrees {
   int data = 1, sequence = 1, tensor = 1;
@@ -25,6 +27,7 @@ struct MeshDegrees {
 // larger ones first.
 struct Part {
   int64_t start = 0, length = 0;
+  bool operator==(const Part&) const = default;
 };
 Part part_of(int64_t whole, int count, int index);
 
@@ -32,6 +35,9 @@ class Mesh {
  public:
   // A collective over `world`. Error: the product of the degrees is not the world size.
   static Result<Mesh> create(std::unique_ptr<Communicator> world, MeshDegrees degrees);
+  // Makes the sequence axis a grid of rings and `ulysses` ranks that exchange heads; 1, as after
+  // create(), is one ring. A collective. `ulysses` divides the degree of the sequence axis.
+  void divide_sequence(int ulysses);
 
   MeshDegrees degrees() const { return degrees_; }
   Communicator& axis(Axis axis) const;
@@ -40,7 +46,7 @@ class Mesh {
 
  private:
   MeshDegrees degrees_;
-  std::unique_ptr<Communicator> world_, data_, sequence_, tensor_, replica_;
+  std::unique_ptr<Communicator> world_, data_, sequence_, tensor_, replica_, ring_, ulysses_;
 };
 
 }  // namespace weft

@@ -112,11 +112,11 @@ std::vector<float> next_logits(Rank& rank, Trunk& trunk, KeyValueCache& cache,
   batch.positions = Tensor::empty(*rank.allocator, {1, count}, DType::kI64);
   for (int64_t i = 0; i < count; ++i) batch.positions.data<int64_t>()[i] = cache.length + i;
   batch.tokens = count;
-  batch.part = {0, count};
+  batch.own_tokens = count;
   batch.rows = 1;
   batch.cache = &cache;
   const Tensor hidden = trunk.forward(cx, batch);
-  batch.part = {0, 1};
+  batch.own_tokens = 1;
   const Tensor last = ops::contiguous(cx, ops::slice(cx, hidden, 1, count - 1, 1));
   return trunk.token_logits(cx, batch, last).to_vector<float>();
 }

@@ -30,8 +30,10 @@ class CausalLm final : public Task {
     batch.labels = Tensor::empty(*rank_.allocator, batch.tokens.ids.shape(), DType::kI64);
     int64_t* at = batch.labels.data<int64_t>();
     for (int64_t row = 0; row < part.length; ++row) {
-      for (int64_t i = 0; i < batch.tokens.part.length; ++i) {
-        *at++ = target(rows, part.start + row, batch.tokens.part.start + i);
+      for (const Part& run : batch.tokens.layout->runs(rank_.mesh.index(Axis::kSequence))) {
+        for (int64_t i = 0; i < run.length; ++i) {
+          *at++ = target(rows, part.start + row, run.start + i);
+        }
       }
     }
     return batch;

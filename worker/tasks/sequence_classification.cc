@@ -34,10 +34,10 @@ class SequenceClassification final : public Task {
     batch.tokens = assemble_tokens(rank_, rows, part);
     batch.labels = Tensor::full(*rank_.allocator, {part.length}, kNoLabel, DType::kI64);
     batch.pooled = Tensor::full(*rank_.allocator, {part.length}, -1, DType::kI64);
-    const Part& tokens = batch.tokens.part;
+    const int index = rank_.mesh.index(Axis::kSequence);
     for (int64_t row = 0; row < part.length; ++row) {
-      const int64_t last = last_token(rows, part.start + row) - tokens.start;
-      if (last < 0 || last >= tokens.length) continue;
+      const int64_t last = batch.tokens.layout->find(index, last_token(rows, part.start + row));
+      if (last < 0) continue;
       batch.pooled.data<int64_t>()[row] = last;
       batch.labels.data<int64_t>()[row] = rows.labels[static_cast<size_t>(part.start + row)];
     }

@@ -1,6 +1,7 @@
 #include "worker/tasks/task.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "worker/tasks/tasks.h"
 
@@ -50,30 +51,43 @@ TokenBatch assemble_tokens(Rank& rank, const TaskRows& rows, Part part) {
              part.start, part.start + part.length, rows.rows);
   TokenBatch batch;
   batch.tokens = rows.tokens;
-  batch.part =
-      part_of(rows.tokens, rank.mesh.size(Axis::kSequence), rank.mesh.index(Axis::kSequence));
+  const int index = rank.mesh.index(Axis::kSequence);
+  batch.layout = std::make_shared<const parallel::SequenceLayout>(
+      parallel::SequenceLayout::contiguous(rows.tokens, rank.mesh.size(Axis::kSequence)));
+  batch.own_tokens = batch.layout->length(index);
   batch.rows = rows.rows;
   batch.first_row = part.start;
-  const Shape shape{part.length, batch.part.length};
+  const Shape shape{part.length, batch.own_tokens};
   const auto cut = [&]<typename T>(const std::vector<T>& whole) {
     Tensor tensor = Tensor::empty(*rank.allocator, shape, DTypeOf<T>::value);
     T* at = tensor.data<T>();
     for (int64_t row = 0; row < part.length; ++row) {
-      const T* from = whole.data() + (part.start + row) * rows.tokens + batch.part.start;
-      at = std::copy(from, from + batch.part.length, at);
+      const T* from = whole.data() + (part.start + row) * rows.tokens;
+      for (const Part& run : batch.layout->runs(index)) {
+        at = std::copy(from + run.start, from + run.start + run.length, at);
+      }
     }
     return tensor;
   };
+  const auto rows_of = [&]<typename T>(const std::vector<T>& whole) {
+    const auto first = static_cast<size_t>(part.start * rows.tokens);
+    const auto count = static_cast<size_t>(part.length * rows.tokens);
+    return Tensor::from<T>(*rank.allocator, {part.length, rows.tokens},
+                           std::span(whole).subspan(first, count));
+  };
   batch.ids = cut(rows.ids);
-  if (!rows.valid.empty()) batch.key_valid = cut(rows.valid);
-  if (!rows.documents.empty()) batch.documents = cut(rows.documents);
+  if (!rows.valid.empty()) batch.key_valid = rows_of(rows.valid);
+  if (!rows.documents.empty()) batch.documents = rows_of(rows.documents);
   if (!rows.positions.empty()) {
     batch.positions = cut(rows.positions);
   } else {
     batch.positions = Tensor::empty(*rank.allocator, shape, DType::kI64);
     int64_t* at = batch.positions.data<int64_t>();
-    for (int64_t i = 0; i < shape.elements(); ++i) {
-      at[i] = batch.part.start + i % batch.part.length;
+    for (int64_t row = 0; row < part.length; ++row) {
+      for (const Part& run : batch.layout->runs(index)) {
+        std::iota(at, at + run.length, run.start);
+        at += run.length;
+      }
     }
   }
   return batch;

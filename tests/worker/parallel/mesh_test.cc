@@ -4,7 +4,7 @@
 
 #include "tests/testing/rank_runner.h"
 #include "tests/worker/parallel/shards.h"
-#include "worker/parallel/ring_attention.h"
+#include "worker/parallel/sequence_attention.h"
 #include "worker/parallel/tensor_parallel.h"
 
 namespace weft::parallel {
@@ -46,7 +46,7 @@ attention::Parameters parameters_of(const Local& local) {
 }
 
 // The sum of the losses of this rank's rows and tokens.
-Tensor loss_of(Context& cx, const TensorAxis& axis, Communicator& sequence, const Weights& w,
+Tensor loss_of(Context& cx, const TensorAxis& axis, const Mesh& mesh, const Weights& w,
                const Local& local, const Tensor& ids, const Tensor& labels) {
   const Tensor embedded = vocabulary_embedding(cx, axis, ids, w.table, kVocabulary);
   const Part tokens = axis.token_part();
@@ -59,8 +59,9 @@ Tensor loss_of(Context& cx, const TensorAxis& axis, Communicator& sequence, cons
   const auto project = [&](const Tensor& weight) {
     return heads_first(cx, ops::linear(cx, input, weight, Tensor(), kLayout), local.heads.length);
   };
-  const Tensor seen = ring_attention(cx, sequence, project(w.query), project(w.key),
-                                     project(w.value), kTokens, parameters_of(local));
+  const Tensor seen =
+      sequence_attention(cx, mesh, SequenceLayout::contiguous(kTokens, mesh.size(Axis::kSequence)),
+                         project(w.query), project(w.key), project(w.value), parameters_of(local));
   const int order[] = {0, 2, 1, 3};
   const Tensor joined = ops::reshape(cx, ops::contiguous(cx, ops::permute(cx, seen, order)),
                                      Shape{ids.dim(0), ids.dim(1), local.heads.length * kFeatures});
@@ -98,7 +99,7 @@ Weights shards(Context& cx, const Communicator& tensor, const Weights& w, Part h
           by_head(w.output, 1),        clone(cx.pool, w.bias)};
 }
 
-Weights run(Context cx, const TensorAxis& axis, Communicator& sequence, const Weights& w,
+Weights run(Context cx, const TensorAxis& axis, const Mesh& mesh, const Weights& w,
             const Local& local, Tensor& loss) {
   Tape tape;
   const auto mine = [&](const Tensor& x) {
@@ -108,19 +109,20 @@ Weights run(Context cx, const TensorAxis& axis, Communicator& sequence, const We
   const Tensor ids = mine(integers(cx, 4)), labels = mine(integers(cx, 5));
   for (Tensor x : w.all()) leaf(x);
   cx.tape = &tape;
-  loss = loss_of(cx, axis, sequence, w, local, ids, labels);
+  loss = loss_of(cx, axis, mesh, w, local, ids, labels);
   tape.backward(cx, loss);
   const auto grad = [](const Tensor& x) { return x.grad(); };
   return {grad(w.table), grad(w.gamma), grad(w.beta),   grad(w.query),
           grad(w.key),   grad(w.value), grad(w.output), grad(w.bias)};
 }
 
-void compare(Rank& rank, Communicator& alone, bool sequence_parallel) {
+void compare(Rank& rank, const Mesh& alone, bool sequence_parallel) {
   Context cx = rank.context();
   const Mesh& mesh = rank.mesh;
   const Weights whole = whole_weights(cx);
   Tensor expected;
-  const Weights wanted = run(cx, {alone, false, kTokens}, alone, whole, {}, expected);
+  const Weights wanted =
+      run(cx, {alone.axis(Axis::kTensor), false, kTokens}, alone, whole, {}, expected);
 
   const auto part = [&](Axis axis, int64_t extent) {
     return part_of(extent, mesh.size(axis), mesh.index(axis));
@@ -130,8 +132,8 @@ void compare(Rank& rank, Communicator& alone, bool sequence_parallel) {
   Communicator& tensor = mesh.axis(Axis::kTensor);
   const Weights mine = shards(cx, tensor, whole, local.heads);
   Tensor loss;
-  const Weights grads = run(cx, {tensor, sequence_parallel, local.tokens.length},
-                            mesh.axis(Axis::kSequence), mine, local, loss);
+  const Weights grads =
+      run(cx, {tensor, sequence_parallel, local.tokens.length}, mesh, mine, local, loss);
   Communicator& replica = mesh.axis(Axis::kReplica);
   replica.all_reduce(loss, ReduceOp::kSum);
   expect_near(loss, expected, 1e-10, "loss");
@@ -148,8 +150,12 @@ class EveryMesh : public ::testing::TestWithParam<MeshDegrees> {};
 TEST_P(EveryMesh, LossAndGradientsAreThoseOfOneRank) {
   testing::run_mesh(GetParam(), [](Rank& rank) {
     Communicator& world = rank.mesh.axis(Axis::kWorld);
-    const auto alone = world.split(world.rank(), 0);
-    for (bool sequence_parallel : {false, true}) compare(rank, *alone, sequence_parallel);
+    const Mesh alone = *Mesh::create(world.split(world.rank(), 0), {});
+    for (int ulysses = 1; ulysses <= rank.mesh.size(Axis::kSequence); ++ulysses) {
+      if (rank.mesh.size(Axis::kSequence) % ulysses != 0) continue;
+      rank.mesh.divide_sequence(ulysses);
+      for (bool sequence_parallel : {false, true}) compare(rank, alone, sequence_parallel);
+    }
   });
 }
 

@@ -33,7 +33,9 @@ std::vector<float> whole_logits(Rank& rank, Trunk& trunk, std::span<const int64_
   batch.positions = Tensor::empty(*rank.allocator, {1, count}, DType::kI64);
   for (int64_t i = 0; i < count; ++i) batch.positions.data<int64_t>()[i] = i;
   batch.tokens = count;
-  batch.part = {0, count};
+  batch.own_tokens = count;
+  batch.layout = std::make_shared<const parallel::SequenceLayout>(
+      parallel::SequenceLayout::contiguous(count, 1));
   batch.rows = 1;
   return trunk.token_logits(cx, batch, trunk.forward(cx, batch)).to_vector<float>();
 }

@@ -78,7 +78,8 @@ TEST(CausalLm, LabelsCrossTheBorderOfTheSequenceAxis) {
     const std::vector<std::vector<int64_t>> expected{{2, 3, 4}, {5, 6}, {7, kNoLabel}};
     const auto index = static_cast<size_t>(rank.mesh.index(Axis::kSequence));
     EXPECT_EQ(batch.labels.to_vector<int64_t>(), expected[index]);
-    EXPECT_EQ(batch.tokens.positions.data<int64_t>()[0], batch.tokens.part.start);
+    EXPECT_EQ(batch.tokens.positions.to_vector<int64_t>(),
+              (std::vector<std::vector<int64_t>>{{0, 1, 2}, {3, 4}, {5, 6}}[index]));
   });
 }
 

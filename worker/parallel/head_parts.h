@@ -1,0 +1,26 @@
+// How the heads of an attention with grouped queries are spread over the ranks of an axis, which is
+// the same question for tensor parallelism and for Ulysses.
+//
+// Thread safety: pure functions.
+#pragma once
+
+#include <vector>
+
+#include "worker/parallel/mesh.h"
+
+namespace weft::parallel {
+
+// Heads of one rank: its queries' heads read its keys' heads, evenly grouped, and no others.
+struct HeadParts {
+  Part queries, keys;
+};
+
+// Part `index` of `count` of `heads` heads that share `key_heads` heads of keys (heads is a
+// multiple of key_heads). With enough heads of keys each rank has its own, parts differing by one.
+// With fewer, each head of keys is held by as many neighbouring ranks as come to it, which share
+// the heads that read it. With fewer heads than ranks some ranks have none of either.
+HeadParts head_parts(int64_t heads, int64_t key_heads, int count, int index);
+// Of all ranks.
+std::vector<HeadParts> all_head_parts(int64_t heads, int64_t key_heads, int count);
+
+}  // namespace weft::parallel

@@ -1,0 +1,68 @@
+// Attention over a row whose tokens are spread along an axis (Liu et al. 2023): each rank keeps its
+// queries, and keys and values come to it. Partial results are merged by their log-sum-exp; the
+// backward pass sends keys and values again and their gradients back to their owners.
+//
+// At shift s a rank sends what the rank s places on can see of its own tokens and receives the like
+// from s places back, while it computes on what shift s - 1 brought. What nobody sees is neither
+// sent nor computed.
+//
+// Thread safety: the rank's compute thread; all ranks of the axis call the same functions together.
+// Ownership: the communicator outlives it. Nothing is recorded.
+// Invariants: 1. beside its own, a rank holds at most the keys and values that it computes on and
+// those that are on their way to it; in the backward pass as many of their gradients. 2. blocks are
+// merged in the order of shifts 0, 1, ..., so results repeat bit for bit on the same axis. 3. of
+// bf16 inputs, partial results and the gradients of keys and values are fp32, also on their way.
+#pragma once
+
+#include <vector>
+
+#include "kernels/attention/attention.h"
+#include "worker/parallel/communicator.h"
+#include "worker/parallel/visible_tokens.h"
+
+namespace weft::parallel {
+
+class Ring {
+ public:
+  // layout: of the ranks of comm. parameters: of the whole row (sequence_attention.h).
+  Ring(Communicator& comm, SequenceLayout layout, const attention::Parameters& parameters,
+       int64_t rows);
+
+  // q [B, N, Tl, D], k [B, Nk, Tl, D], v [B, Nk, Tl, Dv], Tl tokens of this rank.
+  attention::Partial forward(Context& cx, const Tensor& q, const Tensor& k, const Tensor& v) const;
+  // Complete gradients of this rank's q, k and v.
+  attention::BlockGrads backward(Context& cx, const Tensor& q, const Tensor& k, const Tensor& v,
+                                 const Tensor& d_output, const Tensor& log_sum_exp,
+                                 const Tensor& delta) const;
+
+ private:
+  // Of this rank, at one shift.
+  struct Trade {
+    int to = 0, from = 0;
+    std::vector<Part> sent;  // of its own tokens
+    std::vector<Part> received;
+  };
+  struct Journey;
+  struct Block {
+    Tensor k, v;
+  };
+  Trade trade(int shift) const;
+  const std::vector<Part>& own() const { return layout_.runs(comm_.rank()); }
+  int64_t own_tokens() const { return layout_.length(comm_.rank()); }
+  // Parameters of this rank's queries and these keys.
+  attention::Parameters parameters_for(Context& cx, const std::vector<Part>& keys) const;
+  // x's tokens of these runs of this rank's, contiguous.
+  Tensor packed(Context& cx, const Tensor& x, const std::vector<Part>& runs) const;
+  Journey send_keys(Context& cx, const Tensor& x, int shift) const;
+  Journey send_gradient(Context& cx, Tensor gradient, const Tensor& own_gradient, int shift) const;
+  // Adds what came home to this rank's gradient.
+  void add_home(Context& cx, Journey journey, const Tensor& own_gradient) const;
+
+  Communicator& comm_;
+  const SequenceLayout layout_;
+  const attention::Parameters parameters_;
+  const VisibleTokens visible_;
+  std::vector<Trade> trades_;  // by shift
+};
+
+}  // namespace weft::parallel

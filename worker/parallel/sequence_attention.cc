@@ -1,0 +1,143 @@
+#include "worker/parallel/sequence_attention.h"
+
+#include <optional>
+#include <vector>
+
+#include "kernels/cpu/convert.h"
+#include "kernels/ops/common.h"
+#include "kernels/ops/ops.h"
+#include "worker/parallel/head_exchange.h"
+#include "worker/parallel/head_parts.h"
+#include "worker/parallel/ring.h"
+
+namespace weft::parallel {
+namespace {
+
+using attention::BlockGrads;
+using attention::Parameters;
+using attention::Partial;
+
+// What of the parameters is told head by head, for some of the heads.
+Parameters for_heads(const Parameters& parameters, Part heads) {
+  Parameters some = parameters;
+  some.dropout.first_head += heads.start;
+  if (!parameters.alibi_slopes.empty()) {
+    const auto begin = parameters.alibi_slopes.begin() + heads.start;
+    some.alibi_slopes.assign(begin, begin + heads.length);
+  }
+  return some;
+}
+
+// The two exchanges of a Ulysses group: that of queries and results, and that of keys and values.
+struct Exchanges {
+  Exchanges(Communicator& comm, const SequenceLayout& layout, int first_rank, int64_t all_heads,
+            int64_t all_key_heads)
+      : queries{comm, {}, {}, all_heads}, keys{comm, {}, {}, all_key_heads} {
+    int64_t held = 0;
+    for (int rank = 0; rank < comm.size(); ++rank) {
+      const HeadParts parts = head_parts(all_heads, all_key_heads, comm.size(), rank);
+      queries.tokens.push_back(layout.length(first_rank + rank));
+      queries.heads.push_back(parts.queries);
+      keys.heads.push_back(parts.keys);
+      held += parts.keys.length;
+    }
+    keys.tokens = queries.tokens;
+    shared = held > all_key_heads;
+  }
+  HeadExchange queries, keys;
+  bool shared = false;  // several ranks hold one head of keys
+};
+
+// Inputs: q, k, v. What the backward pass needs stays here, by heads.
+class SequenceAttention final : public ops::ForwardOp {
+ public:
+  SequenceAttention(const Mesh& mesh, const SequenceLayout& layout, const Parameters& parameters)
+      : mesh_(mesh), layout_(layout), parameters_(parameters) {}
+  std::string_view name() const override { return "sequence_attention"; }
+  bool native(DType half) const override { return half == DType::kBF16; }
+
+  std::vector<Tensor> forward(Context& cx, std::span<const Tensor> inputs) override {
+    q_ = inputs[0].detach();
+    k_ = inputs[1].detach();
+    v_ = inputs[2].detach();
+    if (q_.dim(1) == 0) {
+      const Shape nothing{q_.dim(0), 0, q_.dim(2), v_.dim(3)};
+      return {Tensor::empty(cx.allocator, nothing, q_.dtype())};
+    }
+    make_parts(q_.dim(0), q_.dim(1), k_.dim(1));
+    if (exchanges_) {
+      q_ = exchanges_->queries.to_heads(cx, q_);
+      k_ = exchanges_->keys.to_heads(cx, k_);
+      v_ = exchanges_->keys.to_heads(cx, v_);
+    }
+    const Partial whole = ring_->forward(cx, q_, k_, v_);
+    output_ = cpu::converted(cx.pool, whole.output, q_.dtype());
+    log_sum_exp_ = whole.log_sum_exp;
+    return {exchanges_ ? exchanges_->queries.to_tokens(cx, output_) : output_};
+  }
+
+  std::vector<Tensor> saves(std::span<const Tensor>, std::span<const Tensor> outputs) override {
+    if (!exchanges_) output_ = outputs[0].detach();  // which the caller holds too
+    return {};
+  }
+
+  std::vector<Tensor> vjp(Context& cx, std::span<const Tensor>,
+                          std::span<const Tensor> output_grads) override {
+    if (!ring_) return {q_, k_, v_};  // no heads: no elements
+    const Tensor d_output = exchanges_ ? exchanges_->queries.to_heads(cx, output_grads[0])
+                                       : as_contiguous(cx.pool, output_grads[0]);
+    const Tensor delta = attention::row_dots(cx, output_, d_output);
+    output_ = Tensor();
+    BlockGrads grads = ring_->backward(cx, q_, k_, v_, d_output, log_sum_exp_, delta);
+    if (!exchanges_) return {grads.q, grads.k, grads.v};
+    // One head's gradient is whole on its rank, and rounded as it would be there; terms are not.
+    const DType dtype = q_.dtype(), key_dtype = exchanges_->shared ? grads.k.dtype() : dtype;
+    const auto home = [&](const HeadExchange& exchange, Tensor& gradient, DType sent) {
+      gradient = cpu::converted(cx.pool, gradient, sent);
+      gradient = exchange.to_tokens(cx, gradient);
+    };
+    home(exchanges_->queries, grads.q, dtype);
+    home(exchanges_->keys, grads.k, key_dtype);
+    home(exchanges_->keys, grads.v, key_dtype);
+    return {grads.q, grads.k, grads.v};
+  }
+
+ private:
+  void make_parts(int64_t rows, int64_t heads, int64_t key_heads) {
+    Communicator& ulysses = mesh_.axis(Axis::kUlysses);
+    Communicator& ring = mesh_.axis(Axis::kRing);
+    Parameters own = parameters_;
+    if (ulysses.size() > 1) {
+      exchanges_.emplace(ulysses, layout_, ring.rank() * ulysses.size(), heads, key_heads);
+      own = for_heads(own, head_parts(heads, key_heads, ulysses.size(), ulysses.rank()).queries);
+    }
+    ring_.emplace(ring, layout_.grouped(ulysses.size()), own, rows);
+  }
+
+  const Mesh& mesh_;
+  const SequenceLayout layout_;
+  const Parameters parameters_;
+  std::optional<Exchanges> exchanges_;
+  std::optional<Ring> ring_;
+  Tensor q_, k_, v_, output_, log_sum_exp_;
+};
+
+}  // namespace
+
+Tensor sequence_attention(Context& cx, const Mesh& mesh, const SequenceLayout& layout,
+                          const Tensor& q, const Tensor& k, const Tensor& v,
+                          const Parameters& parameters) {
+  WEFT_CHECK(!parameters.bias && !parameters.sinks && !parameters.visibility.mask,
+             "bias, sinks and mask do not go round");
+  if (mesh.size(Axis::kSequence) == 1) {
+    Parameters whole = parameters;
+    whole.dropout.queries = whole.dropout.keys = layout.tokens();
+    return attention::scaled_dot_product(cx, q, k, v, whole);
+  }
+  // What travels is contiguous; made so here, inside autograd, so that no second copy is kept.
+  const bool ring = mesh.size(Axis::kRing) > 1 && mesh.size(Axis::kUlysses) == 1;
+  return apply(cx, std::make_unique<SequenceAttention>(mesh, layout, parameters),
+               {q, ring ? ops::contiguous(cx, k) : k, ring ? ops::contiguous(cx, v) : v})[0];
+}
+
+}  // namespace weft::parallel

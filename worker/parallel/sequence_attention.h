@@ -1,0 +1,28 @@
+// Attention over rows whose tokens are spread over the sequence axis, a grid of two ways to do it:
+//   ring     keys and values come to the queries (ring.h)
+//   Ulysses  queries, keys and values are exchanged so that each rank has all tokens of some heads,
+//            and the result back again (head_exchange.h; Jacobs et al. 2023)
+// Ranks of one Ulysses group share their tokens' attention by heads; groups form rings.
+//
+// Thread safety: the rank's compute thread; all ranks of the axis call it together. Ownership: the
+// mesh outlives the tape.
+#pragma once
+
+#include "kernels/attention/attention.h"
+#include "worker/parallel/mesh.h"
+#include "worker/parallel/sequence_layout.h"
+
+namespace weft::parallel {
+
+// q [B, N, Tl, D], k [B, Nk, Tl, D] and v [B, Nk, Tl, Dv], Tl tokens of this rank by `layout` (zero
+// is fine), N and Nk the heads that every rank of the axis has -> [B, N, Tl, Dv]. Without bias,
+// sinks and arbitrary mask. parameters is of the whole: visibility's tensors are [B, all tokens],
+// the same on every rank of the axis; absent positions count from the start of the row;
+// dropout.first_head is of these N heads; its queries, keys and their places are set here. The
+// gradients of heads of keys that several ranks hold are added up in fp32 (or fp64). A mesh with
+// one rank on the axis is attention::scaled_dot_product.
+Tensor sequence_attention(Context& cx, const Mesh& mesh, const SequenceLayout& layout,
+                          const Tensor& q, const Tensor& k, const Tensor& v,
+                          const attention::Parameters& parameters);
+
+}  // namespace weft::parallel
