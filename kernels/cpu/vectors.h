@@ -27,6 +27,7 @@ enum class Unary : uint8_t {
   kHardSigmoid,  // clamp(x / 6 + 1 / 2, 0, 1)
   kHardSwish,    // x hard_sigmoid(x)
   kQuickGelu,    // x sigmoid(1.702 x)
+  kEluPlusOne,   // x < 0: e^x, else x + 1
 };
 
 enum class Binary : uint8_t { kAdd, kSubtract, kMultiply, kDivide, kMinimum, kMaximum };

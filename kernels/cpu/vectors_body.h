@@ -33,6 +33,10 @@ inline T value_of(T x, T a, T b) {
     const T low = a * expm1_of(x > T{0} ? T{0} : x);
     return x > T{0} ? x : low;
   }
+  if constexpr (kKind == Unary::kEluPlusOne) {
+    const T low = exp_of(x > T{0} ? T{0} : x);
+    return x > T{0} ? x + T{1} : low;
+  }
   const T sixth = x * (T{1} / T{6}) + T(0.5);
   const T low = sixth < T{0} ? T{0} : sixth;
   const T hard = low > T{1} ? T{1} : low;
@@ -56,6 +60,10 @@ inline T slope_of(T x, T a, T b) {
   if constexpr (kKind == Unary::kLeakyRelu) return x > T{0} ? T{1} : a;
   if constexpr (kKind == Unary::kElu) {
     const T low = a * exp_of(x > T{0} ? T{0} : x);
+    return x > T{0} ? T{1} : low;
+  }
+  if constexpr (kKind == Unary::kEluPlusOne) {
+    const T low = exp_of(x > T{0} ? T{0} : x);
     return x > T{0} ? T{1} : low;
   }
   const bool inside = x > T{-3} && x < T{3};
@@ -115,6 +123,8 @@ inline void with_kind(Unary kind, F&& f) {
       return f.template operator()<Unary::kHardSwish>();
     case Unary::kQuickGelu:
       return f.template operator()<Unary::kQuickGelu>();
+    case Unary::kEluPlusOne:
+      return f.template operator()<Unary::kEluPlusOne>();
   }
 }
 

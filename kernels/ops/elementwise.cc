@@ -37,10 +37,10 @@ class UnaryOp final : public Op {
  public:
   explicit UnaryOp(Function f) : f_(f) {}
   std::string_view name() const override {
-    constexpr std::string_view kNames[] = {"negate",       "abs",        "exp",        "log",
-                                           "sqrt",         "rsqrt",      "square",     "power",
-                                           "clamp",        "softplus",   "leaky_relu", "elu",
-                                           "hard_sigmoid", "hard_swish", "quick_gelu"};
+    constexpr std::string_view kNames[] = {
+        "negate",       "abs",        "exp",        "log",         "sqrt",       "rsqrt",
+        "square",       "power",      "clamp",      "softplus",    "leaky_relu", "elu",
+        "hard_sigmoid", "hard_swish", "quick_gelu", "elu_plus_one"};
     return kNames[static_cast<size_t>(f_.kind)];
   }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
@@ -157,6 +157,10 @@ Tensor hard_sigmoid(Context& cx, const Tensor& x) {
 Tensor hard_swish(Context& cx, const Tensor& x) { return apply_unary(cx, x, {Unary::kHardSwish}); }
 
 Tensor quick_gelu(Context& cx, const Tensor& x) { return apply_unary(cx, x, {Unary::kQuickGelu}); }
+
+Tensor elu_plus_one(Context& cx, const Tensor& x) {
+  return apply_unary(cx, x, {Unary::kEluPlusOne});
+}
 
 Tensor swiglu(Context& cx, const Tensor& gate, const Tensor& up) {
   return run<SwiGlu>(cx, {gate, up});

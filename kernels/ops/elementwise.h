@@ -25,6 +25,8 @@ Tensor elu(Context& cx, const Tensor& x, double alpha = 1);
 Tensor hard_sigmoid(Context& cx, const Tensor& x);
 Tensor hard_swish(Context& cx, const Tensor& x);
 Tensor quick_gelu(Context& cx, const Tensor& x);  // x sigmoid(1.702 x) (Hendrycks, Gimpel 2016)
+// elu(x) + 1, without the rounding of e^x - 1 + 1: the feature map of linear attention.
+Tensor elu_plus_one(Context& cx, const Tensor& x);
 // silu(gate) * up in one pass (Shazeer 2020); equal shapes.
 Tensor swiglu(Context& cx, const Tensor& gate, const Tensor& up);
 

@@ -4,6 +4,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from mechanism_expressions import MECHANISMS
+
 
 class Attributes(dict):
     """Named lists of numbers, as the table has them."""
@@ -175,6 +177,7 @@ def ctc_loss(x, a):
 
 
 EXPRESSIONS = {
+    **MECHANISMS,
     # arithmetic
     "add": lambda x, a: x[0] + x[1],
     "subtract": lambda x, a: x[0] - x[1],
@@ -242,6 +245,7 @@ EXPRESSIONS = {
     # F.hardsigmoid's gradient has a sixth in float32, whatever the dtype
     "hard_sigmoid": lambda x, a: (x[0] / 6 + 0.5).clamp(0, 1),
     "hard_swish": lambda x, a: F.hardswish(x[0]),
+    "elu_plus_one": lambda x, a: F.elu(x[0]) + 1,
     "quick_gelu": lambda x, a: x[0] * torch.sigmoid(1.702 * x[0]),
     "swiglu": lambda x, a: F.silu(x[0]) * x[1],
     # of two

@@ -62,6 +62,7 @@ std::vector<Row> elementwise_rows() {
        each(many_shapes(), {{"alpha", {1.3}}})},
       {"hard_sigmoid", unary<ops::hard_sigmoid>, each(many_shapes())},
       {"hard_swish", unary<ops::hard_swish>, each(many_shapes())},
+      {"elu_plus_one", unary<ops::elu_plus_one>, each(many_shapes())},
       {"quick_gelu", unary<ops::quick_gelu>, each(many_shapes())},
       {"swiglu", binary<ops::swiglu>, gates(), gated},
   };

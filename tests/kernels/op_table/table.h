@@ -134,5 +134,6 @@ std::vector<Row> segment_rows();
 std::vector<Row> channel_norm_rows();
 std::vector<Row> rotary_rows();
 std::vector<Row> composed_loss_rows();
+std::vector<Row> attention_rows();
 
 }  // namespace weft::op_table

@@ -1,0 +1,145 @@
+"""The attention mechanisms of the ops' case table in torch, with all scores in memory and each formula as its
+paper has it (kernels/attention names them)."""
+import torch
+import torch.nn.functional as F
+
+
+def softmax_where(scores, visible):
+    """Zeros where nothing is visible."""
+    weights = torch.softmax(scores.masked_fill(~visible, -1e300), -1)
+    return weights * visible
+
+
+def attend(scores, values, mask):
+    weights = softmax_where(scores, (mask != 0).expand_as(scores))
+    return weights @ values, weights
+
+
+def pairs(q, k):
+    """[q_i; k_j] for every i and j."""
+    shape = q.shape[0], q.shape[1], k.shape[1]
+    return torch.cat([q.unsqueeze(2).expand(*shape, -1), k.unsqueeze(1).expand(*shape, -1)], -1)
+
+
+def additive_attention(x, a):
+    values, mask, q, k, w, u, v, b = x[:8]
+    if len(x) > 8:
+        v = x[8] * v / v.norm()
+    hidden = torch.tanh((q @ w.t()).unsqueeze(2) + (k @ u.t()).unsqueeze(1) + b)
+    return attend(hidden @ v, values, mask)
+
+
+def compared(x, a):
+    return torch.tanh(x[0].unsqueeze(2) + x[1].unsqueeze(1)) @ x[2]
+
+
+def luong_dot(x, a):
+    values, mask, q, k = x
+    return attend(torch.einsum("bid,bjd->bij", q, k[..., 1:]), values, mask)
+
+
+def luong_general(x, a):
+    values, mask, q, k, w = x
+    return attend(torch.einsum("bid,de,bje->bij", q, w, k), values, mask)
+
+
+def luong_concat(x, a):
+    values, mask, q, k, w, v, out = x
+    context, _ = attend(torch.tanh(pairs(q, k) @ w.t()) @ v, values, mask)
+    return context, torch.tanh(torch.cat([context, q], -1) @ out.t())
+
+
+def luong_location(x, a):
+    values, mask, q, w = x
+    return attend(F.linear(q, w)[..., :values.shape[1]], values, mask)
+
+
+def local(scores, values, mask, position, half_width):
+    """The weights within [p - D, p + D], and s - p."""
+    apart = torch.arange(scores.shape[-1]).double() - position.unsqueeze(-1)
+    inside = (apart.detach().abs() <= half_width) & (mask != 0)
+    return softmax_where(scores, inside.expand_as(scores)), apart
+
+
+def local_monotonic(x, a):
+    scores, values, mask = x
+    position = torch.arange(scores.shape[1]).double() + a.int("first_query")
+    weights, _ = local(scores, values, mask, position, a.real("half_width"))
+    return weights @ values, weights
+
+
+def local_predictive(x, a):
+    scores, values, mask, position = x
+    weights, apart = local(scores, values, mask, position, a.real("half_width"))
+    sigma = a.real("half_width") / 2
+    weights = weights * torch.exp(-apart ** 2 / (2 * sigma ** 2))
+    return weights @ values, weights
+
+
+def predicted_position(x, a):
+    q, w, v, lengths = x
+    return lengths.double().unsqueeze(1) * torch.sigmoid(torch.tanh(q @ w.t()) @ v)
+
+
+def scaled(x, a, visible):
+    q, k, v = x
+    if a.flag("causal"):
+        visible = visible & torch.ones_like(visible).tril()
+    return softmax_where(a.real("scale") * q @ k.transpose(-1, -2), visible) @ v
+
+
+def window_attention(x, a):
+    at = torch.arange(x[0].shape[2])
+    return scaled(x, a, (at[:, None] - at[None]).abs() <= a.int("width"))
+
+
+def block_attention(x, a):
+    at = torch.arange(x[0].shape[2]) // a.int("width")
+    return scaled(x, a, at[:, None] == at[None])
+
+
+def structured_self_attention(x, a):
+    h, w1, w2, valid = x
+    scores = w2 @ torch.tanh(w1 @ h.transpose(1, 2))
+    return attend(scores, h, valid.unsqueeze(1))
+
+
+def structured_penalty(x, a):
+    overlap = x[0] @ x[0].transpose(1, 2)
+    return ((overlap - torch.eye(x[0].shape[1]).double()) ** 2).sum()
+
+
+def linear_attention(x, a):
+    q, k, v = x[:3]
+    scores = (F.elu(q) + 1) @ (F.elu(k) + 1).transpose(-1, -2)
+    if len(x) > 3:
+        scores = scores * (x[3] != 0)[:, None, None, :]
+    if a.flag("causal"):
+        scores = scores.tril()
+    total = scores.sum(-1, keepdim=True)
+    return scores @ v / torch.where(total == 0, 1, total)
+
+
+def prefix_product(x, a):
+    scores = x[0] @ x[1].transpose(-1, -2)
+    return (scores.triu() if a.flag("reversed") else scores.tril()) @ x[2]
+
+
+MECHANISMS = {
+    "additive_attention": additive_attention,
+    "additive_attention_normalized": additive_attention,
+    "compared": compared,
+    "luong_dot": luong_dot,
+    "luong_general": luong_general,
+    "luong_concat": luong_concat,
+    "luong_location": luong_location,
+    "local_monotonic": local_monotonic,
+    "local_predictive": local_predictive,
+    "predicted_position": predicted_position,
+    "window_attention": window_attention,
+    "block_attention": block_attention,
+    "structured_self_attention": structured_self_attention,
+    "structured_penalty": structured_penalty,
+    "linear_attention": linear_attention,
+    "prefix_product": prefix_product,
+}
