@@ -8,6 +8,7 @@
 #include <mutex>
 #include <string>
 
+#include "coordinator/scheduler/drain.h"
 #include "coordinator/service.h"
 #include "coordinator/store/content.h"
 #include "coordinator/store/job_store.h"
@@ -23,6 +24,7 @@ class CoordinatorService final : public Service {
     const Clock& clock;
     std::string data_folder;  // whose free space health() tells; empty: none
     std::string version;
+    Drain* drain = nullptr;  // none: drain() is refused
   };
   explicit CoordinatorService(Parts parts);
 
@@ -59,6 +61,7 @@ class CoordinatorService final : public Service {
   Result<proto::ObjectManifest> put_object(proto::ObjectManifest manifest) override;
   Result<proto::ObjectManifest> object(const std::string& id) override;
   Health health() override;
+  Status drain(int seconds) override;
 
  private:
   Parts parts_;

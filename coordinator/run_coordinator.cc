@@ -61,8 +61,9 @@ Status run_coordinator(const CoordinatorOptions& options) {
   supervision.cluster = options.cluster;
   supervision.secret = join_secret;
   supervision.lease_seconds = options.lease_seconds;
-  Supervisor supervisor({*store, content, clock, log}, supervision);
-  CoordinatorService service({*store, content, clock, options.data, WEFT_VERSION});
+  Drain drain(clock);
+  Supervisor supervisor({*store, content, clock, log, &drain}, supervision);
+  CoordinatorService service({*store, content, clock, options.data, WEFT_VERSION, &drain});
 
   const std::string& agent_address =
       options.agent_listen.empty() ? options.listen : options.agent_listen;

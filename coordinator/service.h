@@ -166,6 +166,9 @@ class Service {
   virtual Result<proto::ObjectManifest> put_object(proto::ObjectManifest manifest) = 0;
   virtual Result<proto::ObjectManifest> object(const std::string& id) = 0;
   virtual Health health() = 0;
+  // For so many seconds (0 to 3600) no job is started, and running ones stop in a checkpoint and go
+  // back to the queue. Not durable.
+  virtual Status drain(int seconds) = 0;
 };
 
 }  // namespace weft

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <optional>
 
-#include "worker/admission/check_model.h"
-
 namespace weft {
 namespace {
 
@@ -67,7 +65,8 @@ Status check_object_ref(const JobStore& store, const std::string& field, const s
 
 }  // namespace
 
-Status check_inputs(const JobStore& store, const Content& content, const proto::JobSpec& spec) {
+Status check_inputs(const JobStore& store, const Content& content, const proto::JobSpec& spec,
+                    AdmittedModel& admitted) {
   ModelInputs inputs;
   std::optional<proto::CheckpointManifest> base;
   std::optional<ObjectFiles> model;
@@ -95,7 +94,7 @@ Status check_inputs(const JobStore& store, const Content& content, const proto::
     WEFT_RETURN_IF_ERROR(check_object_ref(store, field + "train", data.train()));
     WEFT_RETURN_IF_ERROR(check_object_ref(store, field + "validation", data.validation()));
   }
-  return check_model(spec, inputs);
+  return check_model(spec, inputs, &admitted);
 }
 
 }  // namespace weft

@@ -6,12 +6,14 @@
 #include "coordinator/store/job_store.h"
 #include "proto/base/status.h"
 #include "proto/job.pb.h"
+#include "worker/admission/check_model.h"
 
 namespace weft {
 
 // `spec` is finished. Values of model.from, tokenizer.from, data.train and data.validation are ids
 // of stored checkpoints and objects; the model and the tokenizer fit the job
-// (worker/admission/check_model.h).
-Status check_inputs(const JobStore& store, const Content& content, const proto::JobSpec& spec);
+// (worker/admission/check_model.h), which becomes `model`.
+Status check_inputs(const JobStore& store, const Content& content, const proto::JobSpec& spec,
+                    AdmittedModel& model);
 
 }  // namespace weft

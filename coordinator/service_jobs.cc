@@ -187,4 +187,13 @@ Status CoordinatorService::remove(const std::string& id) {
   return parts_.store.remove_job(id);
 }
 
+Status CoordinatorService::drain(int seconds) {
+  if (seconds < 0 || seconds > 3600) {
+    return Status::invalid("seconds", std::to_string(seconds), "must be between 0 and 3600");
+  }
+  if (parts_.drain == nullptr) return {Code::kFailedPrecondition, "nothing runs jobs here"};
+  parts_.drain->begin(seconds);
+  return {};
+}
+
 }  // namespace weft

@@ -1,20 +1,60 @@
 // Submission: what a spec may name, and whether the cluster could ever run it.
+#include <fmt/format.h>
+
+#include <algorithm>
+
 #include "coordinator/coordinator_service.h"
 #include "coordinator/scheduler/fit.h"
 #include "coordinator/service_inputs.h"
 #include "proto/base/hash.h"
 #include "proto/json/job_rules.h"
+#include "worker/admission/memory.h"
 
 namespace weft {
 
+namespace {
+
+// What the job's ranks need, against what a slot of each node may take: refused where too few slots
+// are left once those are taken away that clearly cannot hold a rank.
+Status check_memory(const AdmittedModel& model, const proto::JobSpec& spec,
+                    const std::vector<proto::NodeInfo>& nodes) {
+  if (model.config == nullptr || nodes.empty()) return {};
+  proto::JobSpec least = spec;
+  const bool rows_may_be_short =
+      std::none_of(spec.tasks().begin(), spec.tasks().end(),
+                   [](const auto& task) { return task.type() == proto::TASK_TYPE_CAUSAL_LM; });
+  if (rows_may_be_short) least.mutable_training()->set_sequence_length(1);
+  const MemoryEstimate estimate = estimate_memory(*model.family, *model.config, least);
+  std::vector<SnapshotNode> holding;
+  int64_t most = 0;
+  for (const proto::NodeInfo& node : nodes) {
+    const int64_t allowed = memory_of_slot(node.memory_bytes(), node.slots());
+    const int slots = clearly_too_large(estimate, allowed) ? 0 : node.slots();
+    holding.push_back({node.name(), slots, true});
+    most = std::max(most, allowed);
+  }
+  if (check_feasible(holding, spec.resources().slots(), spec.resources().nodes()).ok()) return {};
+  const proto::TrainingSpec& training = spec.training();
+  const bool by_batch = estimate.activations + estimate.workspace > estimate.tensors() / 2;
+  return Status::invalid(
+      by_batch ? "training.micro_batch_size" : "parallel.tensor",
+      std::to_string(by_batch ? training.micro_batch_size() : spec.parallel().tensor()),
+      fmt::format("must let the ranks fit the known nodes: one needs about {}; a slot there has at "
+                  "most {}; {}",
+                  estimate.to_string(), bytes_text(most), kLessMemory));
+}
+
+}  // namespace
+
 Result<proto::JobSpec> CoordinatorService::validate(proto::JobSpec spec) {
   WEFT_RETURN_IF_ERROR(finish_job(spec));
-  WEFT_RETURN_IF_ERROR(check_inputs(parts_.store, parts_.content, spec));
+  AdmittedModel model;
+  WEFT_RETURN_IF_ERROR(check_inputs(parts_.store, parts_.content, spec, model));
+  const std::vector<proto::NodeInfo> nodes = parts_.store.nodes();
   std::vector<SnapshotNode> known;
-  for (const proto::NodeInfo& node : parts_.store.nodes()) {
-    known.push_back({node.name(), node.slots(), true});
-  }
+  for (const proto::NodeInfo& node : nodes) known.push_back({node.name(), node.slots(), true});
   WEFT_RETURN_IF_ERROR(check_feasible(known, spec.resources().slots(), spec.resources().nodes()));
+  WEFT_RETURN_IF_ERROR(check_memory(model, spec, nodes));
   return spec;
 }
 

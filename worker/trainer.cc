@@ -1,11 +1,14 @@
 #include "worker/trainer.h"
 
+#include <fmt/format.h>
+
 #include <array>
 #include <chrono>
 #include <cmath>
 #include <new>
 #include <optional>
 
+#include "worker/admission/memory.h"
 #include "worker/agreement.h"
 #include "worker/evaluation.h"
 #include "worker/setup.h"
@@ -318,6 +321,15 @@ void Run::run() {
          stopped_early_ ? "stopped early: the validation loss no longer improved" : "");
 }
 
+Status out_of_memory(const Rank& rank, const proto::LaunchRecord& record, const std::string& what) {
+  const int index = rank.mesh.index(Axis::kWorld);
+  const int64_t allowed = index < record.ranks_size() ? record.ranks(index).memory_bytes() : 0;
+  const std::string bound =
+      allowed > 0 ? fmt::format("; it may take {} bytes, its share of the node", allowed) : "";
+  return {Code::kResourceExhausted,
+          fmt::format("out of memory: {}{}; {}", what, bound, kLessMemory)};
+}
+
 }  // namespace
 
 Status run_training(Rank& rank, const proto::LaunchRecord& record, Progress& progress) {
@@ -326,10 +338,11 @@ Status run_training(Rank& rank, const proto::LaunchRecord& record, Progress& pro
     Run(rank, record, progress, *training).run();
     return {};
   } catch (const StatusError& error) {
-    return error.status();
+    // A rank waits for full disks and peers by itself: what it lacks for good is memory.
+    if (error.status().code() != Code::kResourceExhausted) return error.status();
+    return out_of_memory(rank, record, error.status().message());
   } catch (const std::bad_alloc&) {
-    return {Code::kResourceExhausted,
-            "the system refuses this rank more memory; give the job more ranks, or the node more"};
+    return out_of_memory(rank, record, "the system refuses it more memory");
   }
 }
 

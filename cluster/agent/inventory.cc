@@ -4,6 +4,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <filesystem>
@@ -101,8 +102,8 @@ Result<proto::NodeInfo> take_inventory(const AgentOptions& options, const AgentP
   const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   node.set_cores(cores);
   node.set_slots(options.slots > 0 ? options.slots : cores);
-  node.set_memory_bytes(static_cast<int64_t>(::sysconf(_SC_PHYS_PAGES)) *
-                        static_cast<int64_t>(::sysconf(_SC_PAGESIZE)));
+  const int64_t memory = machine_memory_bytes();
+  node.set_memory_bytes(options.memory_bytes > 0 ? std::min(options.memory_bytes, memory) : memory);
   node.set_disk_free_bytes(disk_free_bytes(places.attempts));
   node.set_version(WEFT_VERSION);
   node.set_cpu(cpu_name());

@@ -34,6 +34,9 @@ void add_options(CLI::App& app, weft::AgentOptions& options, std::string& coordi
   app.add_option("--name", options.name, "Node name; default: the host's name");
   app.add_option("--slots", options.slots, "Ranks that fit on this node; default: its cores")
       ->check(CLI::Range(0, 4096));
+  app.add_option("--memory-bytes", options.memory_bytes,
+                 "Memory that its ranks share; default: the machine's, or its cgroup's")
+      ->check(CLI::NonNegativeNumber);
   app.add_option("--address", options.address,
                  "IPv4 address for other nodes' ranks; default: the one facing the coordinator");
   app.add_option("--subnet", options.subnet, "Its network in CIDR; default: the interface's");

@@ -25,6 +25,7 @@ struct AgentOptions {
   std::string worker;            // empty: weft-worker beside this program
   std::string user = "weft";     // of ranks, where the agent is root
   double lease_seconds = 30;     // of a shepherd before the coordinator's first word
+  int64_t memory_bytes = 0;      // that its ranks share; 0: the machine's
   int64_t chunk_cache_bytes = int64_t{32} << 30;
   proto::LaunchMpi mpi;
 };

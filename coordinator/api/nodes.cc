@@ -46,6 +46,21 @@ void add_node_routes(Router& router, Service& service) {
   nodes.response = proto::NodeList::descriptor();
   nodes.handler = [&service](const Request& request) { return list(service, request); };
   router.add(std::move(nodes));
+
+  Route drain;
+  drain.method = "POST";
+  drain.pattern = "/api/v1/drain";
+  drain.summary = "Bring the cluster to rest: start nothing, stop running jobs in a checkpoint";
+  drain.body = BodyKind::kJson;
+  drain.request = proto::DrainRequest::descriptor();
+  drain.success = 204;
+  drain.handler = [&service](const Request& request) -> Result<Response> {
+    proto::DrainRequest wanted;
+    WEFT_RETURN_IF_ERROR(read_body(request, wanted));
+    WEFT_RETURN_IF_ERROR(service.drain(wanted.seconds()));
+    return empty_response();
+  };
+  router.add(std::move(drain));
 }
 
 }  // namespace weft::api

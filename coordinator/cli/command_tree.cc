@@ -264,10 +264,12 @@ void add_cluster_commands(CLI::App& app, Parsed& p) {
   add_up(app, p);
   CLI::App* down_app = add(app, p, "down", "Stop what 'up' or 'join' started",
                            [&p] { return down(p.context, p.now); });
-  down_app->add_flag("--now", p.now, "Without a last checkpoint of the running jobs");
+  down_app->add_flag("--now", p.now,
+                     "At once: running jobs repeat what came after their last checkpoint");
   down_app->footer(
-      "Running jobs write a checkpoint first and go on from it at the next 'weft up'; jobs that\n"
-      "wait or are paused stay so.");
+      "Running jobs stop in a checkpoint, for which it waits up to 30 s, and go on from it with "
+      "the\n"
+      "next 'weft up'; jobs that wait or are paused stay so.");
 
   CLI::App* join_app = add(app, p, "join", "Make this machine a node of a cluster",
                            [&p] { return join(p.context, p.join); });

@@ -12,6 +12,7 @@
 #include <map>
 #include <set>
 
+#include "cluster/process/process.h"
 #include "coordinator/cli/settings.h"
 #include "proto/base/hash.h"
 #include "proto/json/message_json.h"
@@ -123,6 +124,9 @@ Status LocalPrograms::start_agent(const std::string& name) {
   if (cluster_.slots_per_node() > 0) {
     argv.insert(argv.end(), {"--slots", std::to_string(cluster_.slots_per_node())});
   }
+  // The nodes of one machine share its memory.
+  const int64_t memory = machine_memory_bytes() / std::max(1, cluster_.nodes());
+  argv.insert(argv.end(), {"--memory-bytes", std::to_string(memory)});
   return start(name, argv);
 }
 

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "worker/admission/memory.h"
+
 namespace weft {
 namespace {
 
@@ -21,9 +23,6 @@ std::string from_where(const proto::Job& job) {
 }
 
 constexpr int kKilled = 128 + 9;  // by SIGKILL
-constexpr const char* kLessMemory =
-    "; lower training.micro_batch_size or training.sequence_length, set "
-    "training.activation_checkpointing, or raise parallel.tensor";
 
 std::string what_ended(const std::vector<proto::AttemptExit>& exits) {
   for (const proto::AttemptExit& exit : exits) {
@@ -51,9 +50,9 @@ EndCause cause_of(const std::vector<proto::AttemptExit>& exits) {
   const bool killed = !exits.empty() && exits.front().exit_code() == kKilled;
   for (const proto::AttemptExit& exit : exits) {
     if (cause.planned || !killed || !exit.out_of_memory()) continue;
-    return {fmt::format("out of memory: {}, when the kernel of {} was ending processes for lack of "
-                        "memory{}",
-                        cause.message, exit.node(), kLessMemory),
+    return {fmt::format(
+                "out of memory: {}, when the kernel was ending processes for lack of memory; {}",
+                cause.message, kLessMemory),
             false, false};
   }
   return cause;

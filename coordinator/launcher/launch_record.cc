@@ -4,6 +4,7 @@
 #include <set>
 
 #include "proto/base/hash.h"
+#include "worker/admission/memory.h"
 
 namespace weft {
 namespace {
@@ -54,6 +55,7 @@ Result<proto::LaunchRecord> make_launch_record(const JobStore& store, const prot
       rank.set_slot(placed.slots(i));
       rank.set_local_rank(i);
       rank.set_threads(threads);
+      rank.set_memory_bytes(memory_of_slot(info.memory_bytes(), info.slots()));
     }
   }
   WEFT_RETURN_IF_ERROR(add_objects(store, job.spec(), record));

@@ -12,7 +12,8 @@
 namespace weft {
 
 // Ranks are numbered node by node in the order of the placement; the first node is the head. A
-// rank's threads: resources.threads_per_slot, else the node's cores divided by its slots. The
+// rank's threads: resources.threads_per_slot, else the node's cores divided by its slots; its
+// memory likewise (memory_of_slot). The
 // secret is made from `key` and the attempt, so that a coordinator that was restarted makes the
 // same again. Errors: kNotFound names the object or checkpoint that is gone; kUnavailable a node
 // that is unknown.

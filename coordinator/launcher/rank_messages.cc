@@ -144,11 +144,13 @@ Status on_finished(JobEdit& edit, const proto::TrainingFinished& finished, int64
   proto::JobState state = proto::JOB_STATE_FAILED;
   std::string reason = finished.message();
   if (outcome == "succeeded") state = proto::JOB_STATE_SUCCEEDED;
-  if (outcome == "paused") {
+  if (outcome == "paused" && job.state() == proto::JOB_STATE_PAUSING) {
     state = proto::JOB_STATE_PAUSED;
     reason = "paused by request";
-  }
-  if (outcome == "cancelled") {
+  } else if (outcome == "paused" && job.state() != proto::JOB_STATE_CANCELLING) {
+    state = proto::JOB_STATE_QUEUED;
+    reason = "stopped in " + job.checkpoint() + " while the cluster came to rest, goes on from it";
+  } else if (outcome == "paused" || outcome == "cancelled") {
     state = job.time_limit_reached() ? proto::JOB_STATE_FAILED : proto::JOB_STATE_CANCELLED;
     reason = job.time_limit_reached() ? fmt::format("time limit of {} s reached",
                                                     job.spec().resources().time_limit_seconds())

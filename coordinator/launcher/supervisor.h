@@ -45,6 +45,7 @@
 #include "coordinator/launcher/attempt_end.h"
 #include "coordinator/launcher/data_plane.h"
 #include "coordinator/launcher/lease_book.h"
+#include "coordinator/scheduler/drain.h"
 #include "coordinator/scheduler/snapshot.h"
 #include "coordinator/store/content.h"
 #include "coordinator/store/job_store.h"
@@ -78,6 +79,7 @@ class Supervisor {
     Content& content;
     const Clock& clock;
     Logger log;
+    const Drain* drain = nullptr;  // none: never
   };
   Supervisor(Parts parts, SupervisorOptions options);
   ~Supervisor();
@@ -174,6 +176,7 @@ class Supervisor {
   void schedule();
   Snapshot snapshot() const;
   bool usable(const Node& node) const;
+  bool draining() const { return parts_.drain != nullptr && parts_.drain->active(); }
   void launch(const proto::Job& job);
   void send_prepare(Active& active, const std::string& node);
   void take_prepared(const std::string& node, const proto::AttemptRef& ref);

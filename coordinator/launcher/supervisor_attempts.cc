@@ -38,6 +38,7 @@ bool Supervisor::usable(const Node& node) const {
 
 Snapshot Supervisor::snapshot() const {
   Snapshot snapshot;
+  snapshot.draining = draining();
   for (const auto& [name, node] : nodes_) {
     const std::string& address = node.info.address();
     snapshot.nodes.push_back({name, node.info.slots(), usable(node),
@@ -190,6 +191,10 @@ void Supervisor::check_controls(Active& active, const proto::Job& job) {
     }
     control.set_kind(pausing ? proto::CONTROL_KIND_PAUSE : proto::CONTROL_KIND_CANCEL);
     control.set_why(job.reason());
+    send_controls(active, control);
+  } else if (job.state() == proto::JOB_STATE_RUNNING && draining()) {
+    control.set_kind(proto::CONTROL_KIND_PAUSE);
+    control.set_why("the cluster is coming to rest");
     send_controls(active, control);
   } else if (job.state() == proto::JOB_STATE_RUNNING &&
              job.checkpoint_requests() > job.checkpoint_requests_answered()) {

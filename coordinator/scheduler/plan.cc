@@ -73,7 +73,7 @@ class Planner {
       plan_.waits[job.job] = {"can never start: " + status.to_string(), true, 0};
       return;
     }
-    const bool may_start = job.leaving.empty() && job.eligible_ms <= now_ms_;
+    const bool may_start = !snapshot_.draining && job.leaving.empty() && job.eligible_ms <= now_ms_;
     if (may_start && !usable_.empty()) {
       const int64_t duration =
           job.time_limit_seconds == 0 ? Profile::kForever : job.time_limit_seconds * 1000;

@@ -44,6 +44,7 @@ std::string reason_to_wait(const Snapshot& snapshot, const std::vector<PlannedSt
                            const PendingJob& job, int64_t now_ms, const std::vector<int>& free,
                            const PendingJob* ahead) {
   if (snapshot.nodes.empty()) return "no node has joined yet; start one with `weft join`";
+  if (snapshot.draining) return "the cluster is coming to rest ('weft down'); nothing is started";
   if (std::string delay = own_delay(job, now_ms); !delay.empty()) return delay;
   std::vector<int> capacity;
   std::vector<bool> loopback;

@@ -45,6 +45,7 @@ struct Snapshot {
   std::vector<SnapshotNode> nodes;  // every node that ever joined
   std::vector<SlotHolder> holders;
   std::vector<PendingJob> pending;
+  bool draining = false;  // nothing is started (drain.h)
 };
 
 }  // namespace weft

@@ -1,8 +1,11 @@
 #include "kernels/tensor/allocator.h"
 
 #include <sys/mman.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <fstream>
 #include <mutex>
 #include <set>
 #include <unordered_map>
@@ -18,6 +21,7 @@ constexpr size_t kAlignment = 64;
 constexpr size_t kSmallMax = size_t{64} << 10;    // requests up to this share small segments
 constexpr size_t kSegmentUnit = size_t{2} << 20;  // a huge page
 constexpr size_t kSegmentGrowthMax = size_t{64} << 20;
+constexpr size_t kOthersMin = size_t{32} << 20;
 
 size_t round_up(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * unit; }
 
@@ -182,8 +186,21 @@ class CachingAllocator final : public Allocator {
     free_list(small).insert(new_block(data, bytes, small));
   }
 
+  // A limit on the process's data (RLIMIT_DATA) holds for libraries and threads too, which do not
+  // survive a refusal: tensors leave them the last part of it.
+  static bool leaves_enough(size_t bytes) {
+    rlimit limit{};
+    if (::getrlimit(RLIMIT_DATA, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return true;
+    std::ifstream file("/proc/self/statm");
+    size_t size = 0, resident = 0, shared = 0, text = 0, library = 0, data = 0;  // pages
+    file >> size >> resident >> shared >> text >> library >> data;
+    const size_t taken = data * static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+    return taken + bytes + std::max(kOthersMin, limit.rlim_cur / 32) <= limit.rlim_cur;
+  }
+
   char* map(size_t bytes) {
     ++system_calls_;
+    if (!leaves_enough(bytes)) return nullptr;
     void* data = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (data == MAP_FAILED) return nullptr;
     ::madvise(data, bytes, MADV_HUGEPAGE);  // a hint; a refusal changes nothing

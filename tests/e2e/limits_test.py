@@ -174,7 +174,6 @@ tokenizer: {type: byte}
 tasks: [{type: causal_lm, data: {train: texts/, format: text}}]
 training: {steps: STEPS, batch_size: 1, sequence_length: 8, seed: 3}
 checkpoint: {every_steps: 0}
-max_restarts: 0
 parallel: {tensor: DEGREE}
 resources: {slots: DEGREE, nodes: DEGREE}
 """
@@ -228,10 +227,58 @@ class Memory(unittest.TestCase):
         self.limit.write_text(str(base + (800 << 10)))
         alone = self.cluster.wait(self.submit(1, 768, 2), ("succeeded", "failed"))
         self.assertEqual(alone["state"], "failed", alone)
-        self.assertRegex(alone["reason"], "refuses .*memory")
+        self.assertRegex(alone["reason"], "rank 0: out of memory: .* refuses .*memory.*lower "
+                                          "training.micro_batch_size")
+        self.assertEqual(alone["attempt"], 1)  # another one would end alike
         two = self.cluster.wait(self.submit(2, 768, 2), ("succeeded", "failed"))
         self.assertEqual(two["state"], "succeeded", two)
         self.assertEqual(len({rank["node"] for rank in two["ranks"]}), 2)
+
+    def give_less_memory(self, node, size):
+        """Starts the node's agent again, as if its machine had so many bytes."""
+        for pid in self.cluster.pids("weft-agent", node):
+            argv = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")[:-1]
+            argv[argv.index("--memory-bytes") + 1] = str(size)
+            os.kill(pid, signal.SIGTERM)
+            while Path(f"/proc/{pid}").exists():
+                time.sleep(0.05)
+            with open(self.cluster.data / "log" / f"{node}.log", "ab") as log:
+                agent = subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True)
+            self.addCleanup(agent.wait)
+        while True:
+            nodes = {each["name"]: each for each in self.cluster.rest("GET", "nodes")["nodes"]}
+            if nodes[node]["memory_bytes"] == size and nodes[node]["state"] == "ready":
+                return
+            time.sleep(0.1)
+
+    def test_a_rank_that_takes_more_than_its_share_fails_the_job_at_once(self):
+        for node in ("node-1", "node-2"):
+            self.give_less_memory(node, 10**9)
+        # 0.5 GB of parameters and their optimizer, 0.6 GB of activations: too much for 0.9 GB, but
+        # not so much that the estimate would tell.
+        path = self.cluster.folder / "job.yaml"
+        path.write_text(LARGE.replace("DEGREE", "1").replace("WIDTH", "768").replace("STEPS", "2")
+                        .replace("batch_size: 1", "batch_size: 360"))
+        job = json.loads(self.cluster.weft("submit", "-f", path, "--json").stdout)["id"]
+        done = self.cluster.wait(job, ("succeeded", "failed"))
+        self.assertEqual((done["state"], done["attempt"]), ("failed", 1),
+                         self.cluster.events(job))
+        self.assertRegex(done["reason"], "rank 0: out of memory: .* refuses .*; it may take "
+                                         "900000000 bytes, its share of the node; lower ")
+        small = self.submit(1, 16, 1)
+        self.assertEqual(self.cluster.wait(small, ("succeeded", "failed"))["state"], "succeeded")
+
+    def test_what_no_node_can_hold_is_refused_at_submission(self):
+        path = self.cluster.folder / "job.yaml"
+        path.write_text(LARGE.replace("DEGREE", "1").replace("WIDTH", "768").replace("STEPS", "2"))
+        done = self.cluster.weft("submit", "-f", path, "--json", "--set",
+                                 "training.batch_size=1048576", check=False)
+        self.assertEqual(done.returncode, 1)
+        error = json.loads(done.stderr)["error"]
+        self.assertEqual((error["field"], error["value"]),
+                         ("training.micro_batch_size", "1048576"))
+        self.assertRegex(error["rule"], "one needs about .* GB: .*; a slot there has at most")
+        self.assertEqual(self.cluster.rest("GET", "jobs")["jobs"], [])
 
 
 if __name__ == "__main__":

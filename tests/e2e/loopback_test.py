@@ -152,19 +152,37 @@ class LoopbackTest(unittest.TestCase):
                  if "loss" in metric["values"]]
         self.assertEqual(steps, list(range(1, len(steps) + 1)))
 
-    def test_down_and_up_go_on_with_the_job(self):
-        job = self.submit(4000, 20)
+    def test_down_and_up_repeat_no_step(self):
+        job = self.submit(100000, 0)
         self.cluster.wait_step(job, 30)
         told = json.loads(self.cluster.down("--json").stdout)
         self.assertTrue(told["stopped"])
         self.assertEqual([stopped["id"] for stopped in told["jobs"]], [job])
-        self.assertIn("the next 'weft up' goes on from ckpt-", told["jobs"][0]["fate"])
+        stopped = told["jobs"][0]
+        self.assertEqual((stopped["state"], stopped["repeated_steps"]), ("queued", 0))
+        self.assertGreaterEqual(stopped["step"], 30)
+        self.assertEqual(stopped["checkpoint_step"], stopped["step"])
+        self.assertIn(f"checkpoint at step {stopped['step']}; goes on", stopped["fate"])
         self.assertEqual(self.cluster.pids("weft-agent"), [])
         self.cluster.up()
-        self.cluster.wait_step(job, 60)
+        self.cluster.wait_step(job, stopped["step"] + 30)
         self.assertEqual(self.cluster.job(job)["restarts"], 0)  # a planned stop is no failure
+        told = json.loads(self.cluster.down("--now", "--json").stdout)["jobs"][0]
+        self.assertEqual(told["checkpoint_step"], stopped["step"])
+        self.assertGreaterEqual(told["repeated_steps"], 30)
+        self.assertIn("steps are repeated", told["fate"])
+        self.cluster.up()
+        self.cluster.until(job, lambda now: now["attempt"] == 3 and now["step"] > stopped["step"],
+                           "training in its third attempt", 120)
         self.cluster.weft("cancel", job)
         self.cluster.wait(job, "cancelled")
+        attempts = {}
+        for metric in self.cluster.metrics(job):
+            if "loss" in metric["values"]:
+                attempts.setdefault(metric["attempt"], []).append(metric["step"])
+        first, second, third = (attempts[number] for number in sorted(attempts))
+        self.assertEqual(first + second, list(range(1, second[-1] + 1)))
+        self.assertEqual(third[0], stopped["step"] + 1)
 
     def test_events_reach_a_stream_soon_and_a_slow_reader_does_not_matter(self):
         import http.client

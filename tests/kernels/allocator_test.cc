@@ -1,7 +1,9 @@
 #include "kernels/tensor/allocator.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
+#include <cstdlib>
 #include <cstring>
 #include <random>
 #include <utility>
@@ -133,6 +135,22 @@ TEST(Allocator, ARefusalIsAStatusError) {
   }
   void* data = allocator->allocate(100);  // goes on
   allocator->release(data, 100);
+}
+
+TEST(Allocator, ALimitIsNotUsedUpByTensors) {
+  const auto refused = [] {
+    const rlimit limit{256 * kMiB, RLIM_INFINITY};
+    ::setrlimit(RLIMIT_DATA, &limit);
+    const auto allocator = make_caching_allocator();
+    try {
+      for (;;) allocator->allocate(4 * kMiB);
+    } catch (const StatusError& error) {
+      const bool others = std::malloc(16 * kMiB) != nullptr;  // libraries go on
+      const bool most = allocator->stats().reserved_bytes > int64_t{128 * kMiB};
+      return error.status().code() == Code::kResourceExhausted && others && most;
+    }
+  };
+  EXPECT_EXIT(std::_Exit(refused() ? 7 : 1), testing::ExitedWithCode(7), "");
 }
 
 }  // namespace

@@ -21,10 +21,7 @@ constexpr int64_t kIndexBytesMax = 64 << 20;
 constexpr int64_t kTokenizerBytesMax = 256 << 20;
 constexpr const char* kSingleFile = "model.safetensors";
 
-struct Model {
-  const ModelFamily* family = nullptr;
-  ModelConfigPtr config;
-};
+using Model = AdmittedModel;
 
 // An error of something inside the input that `field` names: "model.safetensors: wte.weight [2,
 // 3]".
@@ -202,8 +199,9 @@ Status check_tokenizer(const proto::JobSpec& spec, const ModelInputs& inputs, in
 
 }  // namespace
 
-Status check_model(const proto::JobSpec& spec, const ModelInputs& inputs) {
+Status check_model(const proto::JobSpec& spec, const ModelInputs& inputs, AdmittedModel* found) {
   WEFT_ASSIGN_OR_RETURN(const Model model, find_model(spec, inputs));
+  if (found != nullptr) *found = model;
   if (model.config == nullptr) return check_tokenizer(spec, inputs, 0);
   WEFT_ASSIGN_OR_RETURN(const auto written,
                         json_to_struct(model.family->config_json(*model.config, ExportHead{})));

@@ -9,6 +9,7 @@
 
 #include "proto/base/status.h"
 #include "worker/admission/input_files.h"
+#include "worker/models/model.h"
 
 namespace weft::proto {
 class CheckpointManifest;
@@ -23,6 +24,11 @@ struct ModelInputs {
   const InputFiles* tokenizer = nullptr;            // of tokenizer.from
 };
 
+struct AdmittedModel {
+  const ModelFamily* family = nullptr;
+  ModelConfigPtr config;
+};
+
 // `spec` is finished (proto/json/job_rules.h). Of an input that is not at hand (the command line
 // knows no checkpoint's manifest) nothing is checked.
 //   model.config    the family knows it, and takes each key's value
@@ -31,6 +37,8 @@ struct ModelInputs {
 //   and vocabulary fit (check_model_fit) tokenizer       is given or comes with the model, can be
 //   read, and has no more tokens than the
 //                   model's vocabulary
-Status check_model(const proto::JobSpec& spec, const ModelInputs& inputs);
+// `model`, where it is not null, becomes the model; its members stay null where it is not at hand.
+Status check_model(const proto::JobSpec& spec, const ModelInputs& inputs,
+                   AdmittedModel* model = nullptr);
 
 }  // namespace weft

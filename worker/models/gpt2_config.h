@@ -12,7 +12,6 @@
 namespace weft::gpt2 {
 
 struct Config final : ModelConfig {
-  int64_t inner = 0;  // features of the MLP's hidden layer
   std::string activation_name = "gelu_new";
   ops::Activation activation = ops::Activation::kGeluTanh;
   double residual_dropout = 0.1, embedding_dropout = 0.1, attention_dropout = 0.1;

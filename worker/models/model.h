@@ -70,6 +70,7 @@ struct ModelConfig {
   virtual ~ModelConfig() = default;
   std::string family;
   int64_t hidden = 0, vocabulary = 0, positions = 0, layers = 0, heads = 0;
+  int64_t inner = 0;  // features of the MLP's hidden layer
   bool tied = true;  // the logits' matrix is the embedding
   std::optional<int64_t> bos_token_id, eos_token_id, pad_token_id;
   double initializer_range = 0.02;

@@ -191,7 +191,7 @@ class SupervisorTest : public testing::Test {
     options.data_threads = 0;
     options.secret = "a secret of this test";
     supervisor_ = std::make_unique<Supervisor>(
-        Supervisor::Parts{*store_, *content_, clock_, Logger()}, options);
+        Supervisor::Parts{*store_, *content_, clock_, Logger(), &drain_}, options);
   }
   // As restart(), and all that it knew is read anew from the disk's bytes.
   void restart_from_disk() {
@@ -293,6 +293,7 @@ class SupervisorTest : public testing::Test {
   }
 
   SimulatedClock clock_{1'000'000};
+  Drain drain_{clock_};
   MemoryChunks chunks_;
   SwitchedDisk* disk_ = nullptr;
   std::unique_ptr<JobStore> store_;

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "coordinator/launcher/attempt_end.h"
+#include "worker/admission/memory.h"
 
 namespace weft {
 namespace {
@@ -38,6 +39,7 @@ TEST(LaunchRecord, CarriesWhatTheRanksNeedAndASecretOfItsOwn) {
     nodes[name].set_name(name);
     nodes[name].set_cores(8);
     nodes[name].set_slots(4);
+    nodes[name].set_memory_bytes(int64_t{8} << 30);
   }
   proto::Job job;
   job.set_id("job-1");
@@ -52,6 +54,7 @@ TEST(LaunchRecord, CarriesWhatTheRanksNeedAndASecretOfItsOwn) {
   EXPECT_EQ(record.ranks(1).local_rank(), 1);
   EXPECT_EQ(record.ranks(2).local_rank(), 0);
   EXPECT_EQ(record.ranks(2).threads(), 2);
+  EXPECT_EQ(record.ranks(2).memory_bytes(), memory_of_slot(int64_t{8} << 30, 4));
   EXPECT_EQ(record.secret().size(), 64u);
   job.set_attempt(2);
   EXPECT_NE(make_launch_record(*store, job, nodes, "key").value().secret(), record.secret());

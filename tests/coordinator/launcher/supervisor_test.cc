@@ -351,5 +351,41 @@ TEST_F(SupervisorTest, LogsAreAcknowledgedByWhatIsStored) {
   EXPECT_EQ(store_->read_log(id, 1, 0, 0, 100).value(), "hello");
 }
 
+TEST_F(SupervisorTest, ADrainStopsJobsInACheckpointAndStartsNothingUntilItIsOver) {
+  FakeAgent a("n1", 2);
+  a.connect(*supervisor_);
+  const std::string id = submit(1);
+  bring_up(id, 1, {&a});
+  drain_.begin(60);
+  const std::string later = submit(1);
+  EXPECT_EQ(job(later).state(), proto::JOB_STATE_QUEUED);
+  EXPECT_THAT(job(later).reason(), HasSubstr("coming to rest"));
+  const auto controls = a.take(proto::NodeFrame::kControl);
+  ASSERT_EQ(controls.size(), 1u);
+  EXPECT_EQ(controls[0].control().control().kind(), proto::CONTROL_KIND_PAUSE);
+  EXPECT_EQ(job(id).state(), proto::JOB_STATE_RUNNING) << "nobody asked for a pause of it";
+  finish(a, id, 1, 2, "paused");
+  a.exit(ref(id, 1), 0, "");
+  live(10, {&a});
+  EXPECT_EQ(job(id).state(), proto::JOB_STATE_QUEUED);
+  EXPECT_EQ(job(id).attempt(), 1);
+  EXPECT_EQ(job(id).restarts(), 0);
+  live(60, {&a});
+  EXPECT_EQ(job(id).attempt(), 2);
+  EXPECT_EQ(job(later).attempt(), 1);
+}
+
+TEST_F(SupervisorTest, ACancelDuringADrainHolds) {
+  FakeAgent a("n1", 1);
+  a.connect(*supervisor_);
+  const std::string id = submit(1);
+  bring_up(id, 1, {&a});
+  drain_.begin(60);
+  step();
+  set_state(id, proto::JOB_STATE_CANCELLING);
+  finish(a, id, 1, 2, "paused");
+  EXPECT_EQ(job(id).state(), proto::JOB_STATE_CANCELLED);
+}
+
 }  // namespace
 }  // namespace weft

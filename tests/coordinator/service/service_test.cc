@@ -59,8 +59,9 @@ class ServiceTest : public testing::Test {
       return Status();
     }));
   }
-  void join(const std::string& name, int slots) {
+  void join(const std::string& name, int slots, int64_t memory_bytes = 0) {
     proto::NodeInfo node;
+    node.set_memory_bytes(memory_bytes);
     node.set_name(name);
     node.set_slots(slots);
     node.set_state(proto::NODE_STATE_READY);
@@ -259,6 +260,48 @@ TEST_F(ServiceTest, ADiskWithoutRoomIsAProblem) {
   const std::string roomy = std::filesystem::temp_directory_path().string();
   CoordinatorService other({*store_, content_, clock_, roomy, "test"});
   EXPECT_TRUE(other.health().ready) << other.health().problem;
+}
+
+TEST_F(ServiceTest, WhatNoNodesMemoryHoldsIsRefused) {
+  proto::JobSpec large = spec();
+  large.mutable_training()->set_batch_size(1 << 20);
+  EXPECT_TRUE(service_.validate(large)) << "no node is known yet";
+  join("small", 4, int64_t{16} << 30);
+  const auto refused = service_.validate(large);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), Code::kInvalidArgument);
+  EXPECT_EQ(refused.error().field(), "training.micro_batch_size");
+  EXPECT_EQ(refused.error().value(), "1048576");
+  EXPECT_THAT(refused.error().rule(), testing::HasSubstr("a slot there has at most 3.8"));
+  large.mutable_training()->set_micro_batch_size(4);
+  EXPECT_TRUE(service_.validate(large)) << "accumulated in small parts";
+  large.mutable_training()->clear_micro_batch_size();
+  join("unknown", 1);
+  EXPECT_TRUE(service_.validate(large)) << "this node does not say what it has";
+  large.mutable_parallel()->set_data(2);
+  EXPECT_FALSE(service_.validate(large)) << "two such nodes are needed";
+  proto::JobSpec wide = spec();
+  auto& config = *wide.mutable_model()->mutable_config()->mutable_fields();
+  config["n_embd"].set_number_value(8192);
+  config["n_layer"].set_number_value(40);
+  wide.mutable_resources()->set_slots(2);
+  wide.mutable_parallel()->set_tensor(2);
+  EXPECT_EQ(service_.validate(wide).error().field(), "parallel.tensor");
+}
+
+TEST_F(ServiceTest, ADrainHasABoundAndNeedsASupervisor) {
+  EXPECT_EQ(service_.drain(1).code(), Code::kFailedPrecondition);
+  Drain drain(clock_);
+  CoordinatorService service({*store_, content_, clock_, "", "test", &drain});
+  EXPECT_EQ(service.drain(-1).field(), "seconds");
+  EXPECT_EQ(service.drain(3601).field(), "seconds");
+  EXPECT_TRUE(service.drain(5).ok());
+  EXPECT_TRUE(drain.active());
+  clock_.advance(std::chrono::seconds(6));
+  EXPECT_FALSE(drain.active());
+  EXPECT_TRUE(service.drain(5).ok());
+  EXPECT_TRUE(service.drain(0).ok());
+  EXPECT_FALSE(drain.active());
 }
 
 }  // namespace

@@ -1,0 +1,117 @@
+// The estimate beside what real ranks measure (memory_peak_bytes of the allocators), and what
+// submission makes of it.
+#include "worker/admission/memory.h"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include "tests/worker/trainer/trainer_fixture.h"
+
+namespace weft {
+namespace {
+
+struct Case {
+  const char* name;
+  const char* model;     // keys of the configuration
+  const char* training;  // keys of training
+  MeshDegrees mesh = {};
+  const char* task = "causal_lm";
+};
+
+constexpr const char* kSmall = "n_layer: 3, n_head: 4, n_embd: 64, vocab_size: 500";
+constexpr const char* kBatch = "batch_size: 8, sequence_length: 64";
+
+const Case kCases[] = {
+    {"plain", kSmall, kBatch},
+    {"long", kSmall, "batch_size: 2, sequence_length: 256"},
+    {"wide", "n_layer: 2, n_head: 4, n_embd: 256, vocab_size: 300", kBatch},
+    {"deep", "n_layer: 12, n_head: 2, n_embd: 32, vocab_size: 300", kBatch},
+    {"vocabulary", "n_layer: 1, n_head: 2, n_embd: 32, vocab_size: 20000", kBatch},
+    {"parameters", "n_layer: 4, n_head: 4, n_embd: 256, vocab_size: 3000",
+     "batch_size: 1, sequence_length: 8"},
+    {"narrow MLP", "n_layer: 4, n_head: 4, n_embd: 64, n_inner: 64, vocab_size: 300", kBatch},
+    {"accumulated", kSmall, "batch_size: 8, micro_batch_size: 2, sequence_length: 64"},
+    {"selective", kSmall,
+     "batch_size: 8, sequence_length: 64, activation_checkpointing: selective"},
+    {"full", "n_layer: 6, n_head: 4, n_embd: 64, vocab_size: 500",
+     "batch_size: 8, sequence_length: 64, activation_checkpointing: full"},
+    {"bf16", kSmall, "batch_size: 8, sequence_length: 64, precision: bf16"},
+    {"fp16", kSmall, "batch_size: 8, sequence_length: 64, precision: fp16"},
+    {"tensor 2", kSmall, kBatch, {1, 1, 2}},
+    {"tensor 3", kSmall, kBatch, {1, 1, 3}},
+    {"sequence 2", kSmall, kBatch, {1, 2, 1}},
+    {"sequence 4", kSmall, "batch_size: 4, sequence_length: 256", {1, 4, 1}},
+    {"data 2", kSmall, kBatch, {2, 1, 1}},
+    {"2 x 1 x 2", kSmall, kBatch, {2, 1, 2}},
+    {"classification", kSmall, "batch_size: 30, sequence_length: 8", {}, "sequence_classification"},
+};
+
+class Memory : public Trainer {
+ protected:
+  proto::LaunchRecord launch(const Case& which) {
+    const bool lm = std::string(which.task) == "causal_lm";
+    const std::string data =
+        lm ? "{train: obj-text, format: text}" : "{train: obj-rows, format: jsonl}";
+    return record(
+        fmt::format(R"(
+name: memory
+kind: pretrain
+model: {{family: gpt2, config: {{{}, n_positions: 256}}}}
+tokenizer: {{type: byte}}
+tasks: [{{type: {}, {}data: {}}}]
+training: {{{}, steps: 3}}
+)",
+                    which.model, which.task, lm ? "" : "labels: 3, ", data, which.training),
+        which.mesh);
+  }
+
+  int64_t measured(const proto::LaunchRecord& launch) {
+    MemoryCluster cluster;
+    EXPECT_TRUE(train(launch, cluster).ok());
+    double most = 0;
+    for (const auto& metric : cluster.metrics) {
+      const auto found = metric.values().find("memory_peak_bytes");
+      if (found != metric.values().end()) most = std::max(most, found->second);
+    }
+    return static_cast<int64_t>(most);
+  }
+
+  static MemoryEstimate estimated(const proto::JobSpec& spec) {
+    const ModelFamily* family = find_family(spec.model().family());
+    const auto config = family->parse_config(struct_to_json(spec.model().config()));
+    return estimate_memory(*family, **config, spec);
+  }
+};
+
+TEST_F(Memory, TheEstimateIsWhatRanksMeasure) {
+  for (const Case& which : kCases) {
+    const proto::LaunchRecord job = launch(which);
+    const MemoryEstimate estimate = estimated(job.spec());
+    const double ratio =
+        static_cast<double>(estimate.tensors()) / static_cast<double>(measured(job));
+    fmt::print("{:>15} {:.3f}  {}\n", which.name, ratio, estimate.to_string());
+    EXPECT_GT(ratio, 0.93) << which.name;
+    EXPECT_LT(ratio, 1.07) << which.name;
+  }
+}
+
+TEST(MemoryOfSlot, IsAShareOfWhatTheSystemLeaves) {
+  constexpr int64_t kGiB = int64_t{1} << 30;
+  EXPECT_EQ(memory_of_slot(10 * kGiB, 3), 3 * kGiB);
+  EXPECT_EQ(memory_of_slot(100 * kGiB, 1), 98 * kGiB);
+  EXPECT_EQ(memory_of_slot(0, 4), 0);
+}
+
+TEST(ClearlyTooLarge, LeavesAQuarterForTheEstimatesError) {
+  MemoryEstimate estimate;
+  estimate.activations = 1000;
+  EXPECT_FALSE(clearly_too_large(estimate, 750));
+  EXPECT_TRUE(clearly_too_large(estimate, 749));
+  EXPECT_FALSE(clearly_too_large(estimate, 0));
+  estimate.activations = 12;
+  estimate.parameters = 1'500'000'000;
+  EXPECT_EQ(estimate.to_string().substr(0, 29), "1.5 GB: parameters 1.5 GB, op");
+}
+
+}  // namespace
+}  // namespace weft

@@ -1,0 +1,64 @@
+// What a rank of a job needs of memory, before anything is started: how much its share of the
+// model takes, and what a step adds to that at its largest moment.
+//
+// Formula: the tensors that a pre-norm transformer block keeps for its backward pass (as counted
+// by Korthikanti et al. 2022, section 4, but for the fused ops of kernels/), in three moments of
+// which the largest counts: the loss, the backward pass of the last block, and the end of it.
+// Optimizer state after Rajbhandari et al. 2020, section 3.1, with fp32 gradients.
+//
+// Accuracy: against memory_peak_bytes of real runs (tests/worker/admission/memory_test.cc: 19
+// configurations of 1 to 4 ranks, fp32 and half types, each kind of recomputation, accumulation)
+// `tensors()` is 0.97 to 1.03 of what the rank that has most measured; those models are small and
+// of one family. A classification is counted with rows of training.sequence_length tokens, but
+// takes those of the longest row of each batch. Not counted: data sets, what a process takes before
+// its first tensor (some 100 MB), and what the allocator holds beyond live tensors.
+//
+// Thread safety: pure functions.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "proto/base/status.h"
+#include "worker/models/model.h"
+
+namespace weft::proto {
+class JobSpec;
+}
+
+namespace weft {
+
+// Bytes of the rank with the largest shard, at its largest moment.
+struct MemoryEstimate {
+  int64_t parameters = 0;   // values that the passes compute with; in fp32 they are the masters
+  int64_t optimizer = 0;    // masters of half types, and both moments
+  int64_t gradients = 0;    // at that moment
+  int64_t activations = 0;  // kept for the backward pass
+  int64_t workspace = 0;    // of the ops at work: logits of a chunk, a block's own gradients
+  int64_t checkpoint = 0;   // the copy that is written while training goes on
+  int64_t tensors() const { return parameters + optimizer + gradients + activations + workspace; }
+  int64_t total() const { return tensors() + checkpoint; }
+  std::string to_string() const;  // "1.2 GB: parameters 0.3 GB, ..."
+};
+
+// `spec` is finished; of it parallel, training and tasks are read.
+MemoryEstimate estimate_memory(const ModelFamily& family, const ModelConfig& config,
+                               const proto::JobSpec& spec);
+
+// What a rank may take where `memory_bytes` are shared by `slots` ranks: a tenth of it, at most
+// 2 GiB, stays for everything else. 0: not known.
+int64_t memory_of_slot(int64_t memory_bytes, int slots);
+
+// Whether a rank that may take `allowed` bytes (0: not known) cannot possibly train this: only
+// where three quarters of the estimate are more than that.
+bool clearly_too_large(const MemoryEstimate& estimate, int64_t allowed);
+
+// "1.5 GB", "12 MB": for people, in powers of ten.
+std::string bytes_text(int64_t bytes);
+
+// What makes a rank need less.
+inline constexpr const char* kLessMemory =
+    "lower training.micro_batch_size or training.sequence_length, set "
+    "training.activation_checkpointing: full, or raise parallel.tensor";
+
+}  // namespace weft
