@@ -22,7 +22,9 @@ Result<std::shared_ptr<const Dataset>> load(const std::string& id, const std::st
                                             const FeedOptions& options) {
   const Result<std::string> path = staged_input(options.objects_folder, id);
   if (!path) return fail(path.error().with_prefix(field));
-  auto loaded = Dataset::load(*path, dataset, tokenizer);
+  const auto files = input_files(*path);
+  if (!files) return fail(files.error().with_prefix(field));
+  auto loaded = Dataset::load(*files, dataset, tokenizer);
   if (!loaded) return fail(loaded.error().with_prefix(field));
   return loaded;
 }
@@ -31,15 +33,7 @@ Result<std::shared_ptr<const Dataset>> load(const std::string& id, const std::st
 
 Result<Feed> Feed::open(const proto::TaskSpec& task, const Tokenizer& tokenizer,
                         const FeedOptions& options) {
-  DatasetOptions dataset;
-  const bool classifies = task.type() == proto::TASK_TYPE_SEQUENCE_CLASSIFICATION;
-  dataset.kind = classifies ? SampleKind::kClassification : SampleKind::kCausalLm;
-  dataset.source.format =
-      task.data().format() == proto::DATA_FORMAT_JSONL ? InputFormat::kJsonl : InputFormat::kText;
-  dataset.source.text_key = task.data().text();
-  dataset.source.label_key = classifies ? task.data().label() : "";
-  dataset.sequence_length = options.sequence_length;
-  dataset.labels = task.labels();
+  DatasetOptions dataset = dataset_options(task, options.sequence_length);
   WEFT_ASSIGN_OR_RETURN(auto train, load(task.data().train(), options.field + ".data.train",
                                          dataset, tokenizer, options));
   std::shared_ptr<const Dataset> held_out;

@@ -8,6 +8,7 @@
 #include <new>
 #include <optional>
 
+#include "kernels/cpu/environment.h"
 #include "worker/admission/memory.h"
 #include "worker/agreement.h"
 #include "worker/evaluation.h"
@@ -334,6 +335,7 @@ Status out_of_memory(const Rank& rank, const proto::LaunchRecord& record, const 
 
 Status run_training(Rank& rank, const proto::LaunchRecord& record, Progress& progress) {
   try {
+    cpu::read_environment();
     WEFT_ASSIGN_OR_RETURN(const auto training, set_up(rank, record, progress));
     Run(rank, record, progress, *training).run();
     return {};

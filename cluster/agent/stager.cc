@@ -9,6 +9,7 @@
 #include <filesystem>
 
 #include "proto/base/hash.h"
+#include "proto/json/file_path.h"
 
 namespace weft {
 namespace {
@@ -49,15 +50,14 @@ Status write_chunks(int fd, const proto::ObjectFile& file, const FetchChunk& fet
   return ::fsync(fd) == 0 ? Status() : failed(file.path());
 }
 
-Status write_one(const std::string& folder, const proto::ObjectFile& file,
-                 const FetchChunk& fetch, const std::atomic<bool>& cancelled) {
-  WEFT_RETURN_IF_ERROR(check_relative_path(file.path()));
+Status write_one(const std::string& folder, const proto::ObjectFile& file, const FetchChunk& fetch,
+                 const std::atomic<bool>& cancelled) {
+  WEFT_RETURN_IF_ERROR(check_file_path(file.path()));
   const fs::path path = fs::path(folder) / file.path();
   std::error_code error;
   fs::create_directories(path.parent_path(), error);
   if (error) return Status(Code::kUnavailable, file.path() + ": " + error.message());
-  const int fd =
-      ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
+  const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
   if (fd < 0) return failed(file.path());
   Status status = write_chunks(fd, file, fetch, cancelled);
   ::close(fd);
@@ -66,7 +66,7 @@ Status write_one(const std::string& folder, const proto::ObjectFile& file,
 
 Status stage_one(const proto::ObjectManifest& object, const std::string& objects_folder,
                  const FetchChunk& fetch, const std::atomic<bool>& cancelled) {
-  WEFT_RETURN_IF_ERROR(check_relative_path(object.id()));
+  WEFT_RETURN_IF_ERROR(check_file_path(object.id()));
   if (object.id().find('/') != std::string::npos) {
     return Status::invalid("id", object.id(), "must be a plain name");
   }
@@ -88,20 +88,6 @@ Status stage_one(const proto::ObjectManifest& object, const std::string& objects
 }
 
 }  // namespace
-
-Status check_relative_path(const std::string& path) {
-  size_t start = 0;
-  while (start <= path.size()) {
-    const size_t end = std::min(path.find('/', start), path.size());
-    const std::string part = path.substr(start, end - start);
-    if (part.empty() || part == "." || part == ".." || part.size() > 255 ||
-        part.find('\0') != std::string::npos) {
-      return Status::invalid("path", path, "must be relative, without empty, . or .. parts");
-    }
-    start = end + 1;
-  }
-  return {};
-}
 
 Status stage_objects(const proto::LaunchRecord& record, const std::string& objects_folder,
                      const FetchChunk& fetch, const std::atomic<bool>& cancelled) {

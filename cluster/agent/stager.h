@@ -20,7 +20,4 @@ using FetchChunk = std::function<Result<std::string>(const std::string& hash)>;
 Status stage_objects(const proto::LaunchRecord& record, const std::string& objects_folder,
                      const FetchChunk& fetch, const std::atomic<bool>& cancelled);
 
-// kInvalidArgument unless the path is relative and of plain parts.
-Status check_relative_path(const std::string& path);
-
 }  // namespace weft

@@ -7,17 +7,22 @@
 #   (c) the same as (b) from scratch, to show what the transfer is worth
 # Idempotent: a second run goes on with the same cluster and submits the jobs again.
 #
-#   quickstart.sh [--data DIR] [--keep]     default folder: build/quickstart; --keep leaves the cluster up
+#   quickstart.sh [--data DIR] [--port N] [--keep]
+#     --data DIR  default: build/quickstart
+#     --port N    of the REST API; default: the one that DIR's cluster has, else the next free from 7070 on
+#     --keep      leave the cluster up
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 root=$PWD
 data=$root/build/quickstart
 keep=false
+port=()
 while [ $# -gt 0 ]; do
   case "$1" in
     --data) data=$(realpath -m "${2:?--data needs a folder}"); shift 2 ;;
+    --port) port=(--port "${2:?--port needs a number}"); shift 2 ;;
     --keep) keep=true; shift ;;
-    -h|--help) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h|--help) sed -n '2,14s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) echo "quickstart.sh: unknown option $1 (try --help)" >&2; exit 2 ;;
   esac
 done
@@ -36,7 +41,7 @@ step "The data: /usr/share/common-licenses"
 python3 cluster/deploy/licences.py "$work"
 
 step "A coordinator and two nodes"
-weft up --nodes 2 --slots-per-node 1 --data "$WEFT_DATA"
+weft up --nodes 2 --slots-per-node 1 --data "$WEFT_DATA" "${port[@]}"
 if ! $keep; then
   trap 'weft down --now --data "$WEFT_DATA" >/dev/null 2>&1 || true' EXIT
 fi

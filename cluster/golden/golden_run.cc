@@ -5,6 +5,7 @@
 #include <mutex>
 
 #include "cluster/comm/threads/thread_ranks.h"
+#include "kernels/cpu/environment.h"
 #include "proto/json/writer.h"
 #include "worker/golden/golden.h"
 
@@ -18,6 +19,7 @@ Result<Report> run_one(const std::string& folder, const GoldenOptions& options) 
   WEFT_ASSIGN_OR_RETURN(const golden::Case golden, golden::read_case(folder));
   Report report;
   try {
+    cpu::read_environment();
     const DType precision = options.precision == "bf16" ? DType::kBF16 : DType::kF32;
     run_on_threads(options.mesh, [&](Rank& rank) {
       Report mine = golden::run_case(rank, golden, precision);

@@ -28,24 +28,23 @@ Status refused(std::string field, const std::string& value, std::string rule) {
 
 }  // namespace
 
-std::string host_of(const std::string& host_and_port) {
-  std::string host = lower(host_and_port);
-  if (!host.empty() && host[0] == '[') {
-    const size_t end = host.find(']');
-    if (end == std::string::npos) return "";
-    const std::string rest = host.substr(end + 1);
-    if (!rest.empty() && (rest[0] != ':' || !all_digits(rest.substr(1)))) return "";
-    return host.substr(1, end - 1);
-  }
-  const size_t colon = host.find(':');
-  if (colon == std::string::npos) return host;
-  return all_digits(host.substr(colon + 1)) ? host.substr(0, colon) : "";
+HostPort host_port_of(const std::string& header) {
+  const std::string text = lower(header);
+  const bool bracket = !text.empty() && text[0] == '[';
+  const size_t end = bracket ? text.find(']') : text.find(':');
+  if (bracket && end == std::string::npos) return {};
+  HostPort made;
+  made.host = bracket ? text.substr(1, end - 1) : text.substr(0, end);
+  const std::string rest = end == std::string::npos ? "" : text.substr(end + (bracket ? 1 : 0));
+  if (rest.empty()) return made;
+  if (rest[0] != ':' || !all_digits(rest.substr(1))) return {};
+  made.port = std::stoi(rest.substr(1));
+  return made;
 }
 
 Guard::Guard(const std::string& token, std::vector<std::string> host_names)
     : token_digest_(sha256_hex(token)), host_names_(std::move(host_names)) {
   for (std::string& name : host_names_) name = lower(name);
-  host_names_.insert(host_names_.end(), {"localhost", "127.0.0.1", "::1"});
 }
 
 Status Guard::check_origin(const Request& request) const {
@@ -55,12 +54,15 @@ Status Guard::check_origin(const Request& request) const {
         .with_field("Host")
         .with_rule("exactly one Host header");
   }
-  const std::string name = host_of(*host);
-  const bool known = name == lower(request.local_address) ||
-                     std::find(host_names_.begin(), host_names_.end(), name) != host_names_.end();
-  if (name.empty() || !known) {
-    return refused("Host", *host,
-                   "must name this server; add further names with the coordinator's --host-name");
+  const auto [name, port] = host_port_of(*host);
+  const bool own = name == "localhost" || name == "127.0.0.1" || name == "::1" ||
+                   name == lower(request.local_address);
+  const bool own_port = port == 0 || port == request.local_port;
+  const bool given = std::find(host_names_.begin(), host_names_.end(), name) != host_names_.end();
+  if (name.empty() || !(given || (own && own_port))) {
+    return refused(
+        "Host", *host,
+        "must name this server and its port; a name given with --host-name may have any port");
   }
   if (const std::string* origin = request.header("origin")) {
     if (count_values(request.headers, "origin") != 1 ||

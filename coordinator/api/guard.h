@@ -16,7 +16,8 @@ namespace weft::api {
 
 class Guard {
  public:
-  // `host_names`: further names or addresses, beside localhost and the connection's own address.
+  // `host_names`: further names or addresses, on any port (behind a proxy or a forwarded port),
+  // beside localhost and the connection's own address, which go with its own port.
   Guard(const std::string& token, std::vector<std::string> host_names);
 
   Status check_origin(const Request& request) const;  // Host, Origin, Sec-Fetch-Site
@@ -27,7 +28,10 @@ class Guard {
   std::vector<std::string> host_names_;
 };
 
-// "[::1]:80" -> "::1", "Name:80" -> "name"; empty where it is malformed.
-std::string host_of(const std::string& host_and_port);
+struct HostPort {
+  std::string host;  // in lower case, without brackets; empty: malformed
+  int port = 0;      // 0: none given
+};
+HostPort host_port_of(const std::string& header);
 
 }  // namespace weft::api

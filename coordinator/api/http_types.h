@@ -36,6 +36,7 @@ struct Request {
   std::string body;
   std::string request_id;
   std::string local_address;  // of this connection, without the port
+  int local_port = 0;
 
   const std::string& parameter(std::string_view name) const;  // of the route's pattern
   const std::string* header(std::string_view name) const { return find_value(headers, name); }

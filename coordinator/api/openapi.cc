@@ -64,12 +64,13 @@ Json parameters(const Route& route) {
   return list;
 }
 
-Json operation(const Route& route, std::set<const Descriptor*>& types) {
+Json operation(const Route& route, std::set<const Descriptor*>& requests,
+               std::set<const Descriptor*>& answers) {
   Json made = {{"operationId", operation_id(route)}, {"summary", route.summary}};
   if (route.open) made["security"] = Json::array();
   if (Json list = parameters(route); !list.empty()) made["parameters"] = std::move(list);
   if (route.request != nullptr) {
-    types.insert(route.request);
+    requests.insert(route.request);
     made["requestBody"] = {{"required", true}, {"content", json_content(*route.request)}};
   } else if (route.body == BodyKind::kBytes) {
     made["requestBody"] = {
@@ -79,7 +80,7 @@ Json operation(const Route& route, std::set<const Descriptor*>& types) {
   }
   Json answer = {{"description", route.summary}};
   if (route.response != nullptr) {
-    types.insert(route.response);
+    answers.insert(route.response);
     answer["content"] = json_content(*route.response);
   } else if (route.success != 204) {
     answer["content"] = {
@@ -100,19 +101,20 @@ std::string document(const Router& router) {
                {"info", {{"title", "Weft"}, {"version", "1"}}},
                {"security", Json::array({Json{{"token", Json::array()}}})},
                {"paths", Json::object()}};
-  std::set<const Descriptor*> types = {proto::ErrorBody::descriptor()};
+  std::set<const Descriptor*> requests, answers = {proto::ErrorBody::descriptor()};
   for (const Route& route : router.routes()) {
     std::string method = route.method;
     std::transform(method.begin(), method.end(), method.begin(),
                    [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-    made["paths"][route.pattern][method] = operation(route, types);
+    made["paths"][route.pattern][method] = operation(route, requests, answers);
   }
   std::string text = made.dump(1);
   text.erase(text.rfind('}'));  // the components follow, which are text already
   return text +
          ",\"components\": {\"securitySchemes\": {\"token\": {\"type\": \"http\", "
          "\"scheme\": \"bearer\"}}, \"schemas\": " +
-         component_schemas({types.begin(), types.end()}) + "}}\n";
+         component_schemas({requests.begin(), requests.end()}, {answers.begin(), answers.end()}) +
+         "}}\n";
 }
 
 }  // namespace

@@ -26,13 +26,15 @@ constexpr std::string_view kIntroduction = R"(# The REST API
 
 ## Authentication
 Every request but `GET /api/v1/health` carries `Authorization: Bearer TOKEN`, also on loopback; else
-it is 401. `Host` must name this server (localhost, the address of the connection, or a
-`--host-name`), and a browser's `Origin` and `Sec-Fetch-Site` must say that the page came from this
-server; else it is 403.
+it is 401. `Host` must name this server (localhost or the address of the connection, with this
+server's port or none; a `--host-name` with any port), and a browser's `Origin` and
+`Sec-Fetch-Site` must say that the page came from this server; else it is 403.
 
 ## Bodies
-JSON in UTF-8, `Content-Type: application/json`. An unknown or repeated key, a wrong type, a value
-out of bounds and an unknown query parameter are refused. `HEAD` is answered where `GET` is;
+JSON in UTF-8, `Content-Type: application/json`. In an answer zeros, `false`, empty texts and empty
+lists are written; a field that is not set (`loss` before the first step) is left out. The OpenAPI
+document's `required` names those that are always there. An unknown or repeated key, a wrong type, a
+value out of bounds and an unknown query parameter are refused. `HEAD` is answered where `GET` is;
 `OPTIONS` is answered by `Allow`. Every answer carries `X-Request-Id`, which the coordinator's log
 has too.
 

@@ -20,11 +20,14 @@ std::vector<std::string> split_pattern(const std::string& pattern) {
   return parts;
 }
 
-std::string media_type(const std::string& header) {
-  std::string type = header.substr(0, header.find(';'));
-  while (!type.empty() && type.back() == ' ') type.pop_back();
-  std::transform(type.begin(), type.end(), type.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+// In lower case, without white space and quotes: "application/json;charset=utf-8".
+std::string plain_type(const std::string& header) {
+  std::string type;
+  for (const char c : header) {
+    if (c != ' ' && c != '\t' && c != '"') {
+      type += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+    }
+  }
   return type;
 }
 
@@ -54,17 +57,22 @@ Response check_content_type(const Route& route, const Request& request) {
   Response fine;
   fine.status = 0;
   const std::string* header = request.header("content-type");
-  const std::string type = header == nullptr ? "" : media_type(*header);
+  const std::string type = header == nullptr ? "" : plain_type(*header);
   if (route.body == BodyKind::kNone) return fine;
-  const std::string wanted =
-      route.body == BodyKind::kJson ? "application/json" : "application/octet-stream";
+  const bool json = route.body == BodyKind::kJson;
+  const std::string wanted = json ? "application/json" : "application/octet-stream";
   const std::string* encoding = request.header("content-encoding");
-  if (type == wanted && encoding == nullptr) return fine;
+  const bool known = type == wanted || (json && type == wanted + ";charset=utf-8");
+  if (known && count_values(request.headers, "content-type") == 1 && encoding == nullptr) {
+    return fine;
+  }
   Status status(Code::kInvalidArgument, "this body is of another type than this path takes");
   if (encoding != nullptr) {
     status.with_field("Content-Encoding").with_value(*encoding).with_rule("must be absent");
   } else {
-    status.with_field("Content-Type").with_value(type).with_rule("must be " + wanted);
+    status.with_field("Content-Type")
+        .with_value(header == nullptr ? "" : header->substr(0, 200))
+        .with_rule("must be " + wanted + (json ? ", in UTF-8, once" : ", once"));
   }
   return error_response(status, request.request_id, 415, "unsupported_media_type");
 }

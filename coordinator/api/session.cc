@@ -136,7 +136,9 @@ Request Session::make_request(const Parser& parser) const {
     request.headers.emplace_back(std::move(name), std::string(field.value()));
   }
   boost::system::error_code ignored;
-  request.local_address = stream_.socket().local_endpoint(ignored).address().to_string();
+  const auto local = stream_.socket().local_endpoint(ignored);
+  request.local_address = local.address().to_string();
+  request.local_port = local.port();
   return request;
 }
 

@@ -60,6 +60,14 @@ void add_submission(CLI::App* app, SubmitOptions& options) {
       ->allow_extra_args(false)
       ->take_all()
       ->check(key_and_value());
+  app->footer(
+      "Paths in it start from its folder. Of a folder all files are taken but hidden ones; links "
+      "to\n"
+      "files are followed, other links refused. The model's configuration and every row of the "
+      "data\n"
+      "are read and checked first; what has been uploaded already (obj-..., ckpt-...) is checked "
+      "by\n"
+      "the service, its rows by the ranks when they start.");
 }
 
 void add_job_commands(CLI::App& app, Parsed& p) {
@@ -72,8 +80,9 @@ void add_job_commands(CLI::App& app, Parsed& p) {
                    "The same key gives the same job; default: a new one")
       ->type_name("KEY");
 
-  CLI::App* validate_app = add(app, p, "validate", "Check a job file without a server",
-                               [&p] { return validate(p.context, p.submit); });
+  CLI::App* validate_app =
+      add(app, p, "validate", "Check a job file and what it names here, without a server",
+          [&p] { return validate(p.context, p.submit); });
   add_submission(validate_app, p.submit);
 
   CLI::App* list_app =
@@ -143,7 +152,7 @@ void add_follow_commands(CLI::App& app, Parsed& p) {
       ->check(rank_choice());
   logs_app->add_option("--attempt", p.follow.attempt, "Default: the current one")
       ->type_name("N")
-      ->check(CLI::Range(0, 1 << 30).description(""));
+      ->check(whole_number_from(0, 1 << 30));
   common(add(app, p, "events", "What happened to a job",
              [&p] { return events(p.context, p.follow); }));
   CLI::App* metrics_app = common(add(app, p, "metrics", "Loss and other figures of its steps",
@@ -161,17 +170,17 @@ void add_generate(CLI::App& app, Parsed& p) {
       ->type_name("N")
       ->check(CLI::Range(1, 1000000))
       ->capture_default_str();
-  made->add_option("--temperature", g.temperature, "0: always the likeliest token")
+  made->add_option("--temperature", g.temperature, "From 0 (always the likeliest token) to 100")
       ->type_name("T")
-      ->check(CLI::Range(0.0, 100.0))
+      ->check(number_from(0, 100))
       ->capture_default_str();
   made->add_option("--top-k", g.top_k, "Only the k likeliest tokens; 0: all")
       ->type_name("K")
-      ->check(CLI::Range(0, 1 << 30).description(""))
+      ->check(whole_number_from(0, 1 << 30))
       ->capture_default_str();
   made->add_option("--seed", p.seed, "The same seed gives the same text; default: a random one")
       ->type_name("N")
-      ->check(CLI::NonNegativeNumber.description(""))
+      ->check(whole_number_from(0, INT64_MAX))
       ->each([&p](const std::string&) { p.generate.seed = 0; });
   made->add_option("--task", g.task, "Whose head; default: the language model's")
       ->type_name("TASK");
@@ -202,16 +211,16 @@ void add_fine_tune(CLI::App& app, Parsed& p) {
                        [&p] { return fine_tune(p.context, p.fine_tune); });
   FineTuneOptions& o = p.fine_tune;
   const auto count = [&](const char* name, int& into, const char* help) {
-    return made->add_option(name, into, help)
-        ->type_name("N")
-        ->check(CLI::Range(1, 1 << 30).description(""));
+    return made->add_option(name, into, help)->type_name("N")->check(whole_number_from(1, 1 << 30));
   };
   const auto text = [&](const char* name, std::string& into, const char* help, const char* type) {
     return made->add_option(name, into, help)->type_name(type);
   };
-  text("MODEL", o.model, "A checkpoint's id or a Hugging Face folder", "")->required();
-  text("DATA", o.data, "A text or JSONL file, or a folder of such files", "")->required();
-  text("--validation", o.validation, "Held-out data", "PATH");
+  text("MODEL", o.model, "A checkpoint's id, an object's, or a Hugging Face folder", "")
+      ->required();
+  text("DATA", o.data, "A text or JSONL file, a folder of such files, or an object's id", "")
+      ->required();
+  text("--validation", o.validation, "Held-out data: a path or an object's id", "PATH");
   text("--name", o.name, "Name of the job; default: from the data's", "NAME");
   text("--task", o.task, "What it learns; default: classes where the first row has a label", "TASK")
       ->check(CLI::IsMember({"causal_lm", "sequence_classification"}));
@@ -220,14 +229,15 @@ void add_fine_tune(CLI::App& app, Parsed& p) {
   text("--label-key", o.label_key, "JSONL: the key that holds the label", "KEY")
       ->capture_default_str();
   count("--labels", o.labels, "Classes; default: as many as the data has");
-  text("--tokenizer", o.tokenizer, "byte, or a tokenizer.json; default: the model's", "TOKENIZER");
+  text("--tokenizer", o.tokenizer, "byte, a tokenizer.json or an object's id; default: the model's",
+       "TOKENIZER");
   count("--steps", o.steps, "Optimizer steps")->capture_default_str();
   count("--batch-size", o.batch_size, "Sequences a step")->capture_default_str();
   count("--sequence-length", o.sequence_length,
         "Tokens a sequence; default: the model's positions, 128 at most");
   made->add_option("--learning-rate", o.learning_rate, "Peak")
       ->type_name("RATE")
-      ->check(CLI::PositiveNumber.description(""))
+      ->check(number_from(1e-12, 100))
       ->capture_default_str();
   count("--slots", o.slots, "Ranks, tensor parallel")->capture_default_str();
   text("--file", o.file, "Where to write the job file; default: NAME.yaml", "FILE");
@@ -246,7 +256,8 @@ void add_up(CLI::App& app, Parsed& p) {
   count("--slots-per-node", p.up.slots_per_node,
         "Ranks that a node runs at once; default: as before, else 1", 1024)
       ->each([&p](const std::string&) { p.up.slots_given = true; });
-  count("--port", p.up.port, "Of the REST API; default: as before, else 7070", 65535);
+  count("--port", p.up.port,
+        "Of the REST API; default: as before, else the next free one from 7070 on", 65535);
   count("--agent-port", p.up.agent_port, "For agents; default: as before, else the next free one",
         65535);
   made->add_option("--address", p.up.address, "To listen on; default: as before, else 127.0.0.1")

@@ -3,7 +3,9 @@
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <netdb.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -148,7 +150,7 @@ std::string program_folder() {
   return fs::read_symlink("/proc/self/exe", error).parent_path().string();
 }
 
-bool is_port_free(const std::string& address, int port) {
+int listen_error(const std::string& address, int port) {
   const int probe = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   const int on = 1;
   ::setsockopt(probe, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
@@ -156,15 +158,43 @@ bool is_port_free(const std::string& address, int port) {
   const void* raw = &at;
   const bool free =
       ::bind(probe, static_cast<const sockaddr*>(raw), sizeof at) == 0 && ::listen(probe, 1) == 0;
+  const int error = free ? 0 : errno;
   ::close(probe);
-  return free;
+  return error;
 }
 
 int free_port(const std::string& address, int first) {
   for (int port = first; port < 65536; ++port) {
-    if (is_port_free(address, port)) return port;
+    if (listen_error(address, port) == 0) return port;
   }
   return 0;
+}
+
+Status check_reachable(const std::string& host, int port, int timeout_ms) {
+  const auto refuse = [&](const char* why) {
+    return Status(Code::kUnavailable, fmt::format("cannot reach {}:{}: {}", host, port, why));
+  };
+  addrinfo hints{}, *found = nullptr;
+  hints.ai_socktype = SOCK_STREAM;
+  if (const int code = ::getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &found)) {
+    return refuse(::gai_strerror(code));
+  }
+  int error = EHOSTUNREACH;
+  for (const addrinfo* at = found; at != nullptr && error != 0; at = at->ai_next) {
+    const int file = ::socket(at->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    error = ::connect(file, at->ai_addr, at->ai_addrlen) == 0 ? 0 : errno;
+    if (error == EINPROGRESS) {
+      pollfd waiting{file, POLLOUT, 0};
+      socklen_t size = sizeof error;
+      error = ETIMEDOUT;
+      if (::poll(&waiting, 1, timeout_ms) == 1) {
+        ::getsockopt(file, SOL_SOCKET, SO_ERROR, &error, &size);
+      }
+    }
+    ::close(file);
+  }
+  ::freeaddrinfo(found);
+  return error == 0 ? Status() : refuse(std::strerror(error));
 }
 
 std::string file_tail(const std::string& path, int lines) {

@@ -38,9 +38,11 @@ bool stop_processes(const std::vector<Process>& processes, double seconds);
 // The folder of the running program, where its siblings are.
 std::string program_folder();
 
-// Whether a TCP port of this address is free; and one that is, from `first` on.
-bool is_port_free(const std::string& address, int port);
-int free_port(const std::string& address, int first);
+// Why nobody here can listen on this TCP port (EADDRINUSE, EACCES, EADDRNOTAVAIL); 0: it is free.
+int listen_error(const std::string& address, int port);
+int free_port(const std::string& address, int first);  // from `first` on; 0: none
+// Whether something at HOST:PORT takes connections; the error says why not.
+Status check_reachable(const std::string& host, int port, int timeout_ms);
 
 // The last `lines` of a file.
 std::string file_tail(const std::string& path, int lines);

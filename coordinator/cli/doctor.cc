@@ -49,15 +49,10 @@ std::string first_line_of(const char* command) {
   return text;
 }
 
-Finding check_programs() {
-  std::string missing;
-  for (const char* name : {"weft-coordinator", "weft-agent", "weft-worker"}) {
-    if (::access((program_folder() + "/" + name).c_str(), X_OK) != 0) {
-      missing += (missing.empty() ? "" : ", ") + std::string(name);
-    }
-  }
-  if (missing.empty()) return good("programs", program_folder());
-  return bad("programs", "missing beside weft: " + missing, "build them: cluster/deploy/build.sh");
+Finding find_programs() {
+  const Status status = check_programs();
+  if (status.ok()) return good("programs", program_folder());
+  return bad("programs", status.message(), "build them all: cluster/deploy/build.sh");
 }
 
 Finding check_open_mpi() {
@@ -141,16 +136,20 @@ std::vector<Finding> check_ports(const std::string& data) {
     return {good("ports", fmt::format("this folder's coordinator listens on {}:{} and {}",
                                       known->address(), known->port(), known->agent_port()))};
   }
-  const std::string address = known && !known->address().empty() ? known->address() : "127.0.0.1";
+  if (!known || known->port() == 0) {
+    const int port = free_port("127.0.0.1", kDefaultPort);
+    if (port == kDefaultPort) return {good("ports", fmt::format("{} is free", port))};
+    return {note("ports", fmt::format("{} is in use by another program", kDefaultPort),
+                 fmt::format("'weft up' takes {}", port))};
+  }
   std::vector<Finding> found;
-  for (const auto& [option, port] :
-       {std::pair<const char*, int>{"--port", known && known->port() > 0 ? known->port() : 7070},
-        {"--agent-port", known && known->agent_port() > 0 ? known->agent_port() : 7071}}) {
+  for (const auto& [option, port] : {std::pair<const char*, int>{"--port", known->port()},
+                                     {"--agent-port", known->agent_port()}}) {
     const std::string what = fmt::format("port {}", port);
-    if (is_port_free(address, port)) {
+    if (port == 0 || listen_error(known->address(), port) == 0) {
       found.push_back(good(what, "free"));
     } else {
-      found.push_back(bad(what, "in use by another program",
+      found.push_back(bad(what, "this folder's, in use by another program",
                           fmt::format("'ss -ltnp' names it; or weft up {} N", option)));
     }
   }
@@ -185,7 +184,7 @@ Finding check_server(const Context& context) {
 
 int doctor(const Context& context) {
   const std::string data = data_folder(context.settings);
-  std::vector<Finding> findings = {check_programs(), check_open_mpi(), check_user()};
+  std::vector<Finding> findings = {find_programs(), check_open_mpi(), check_user()};
   for (Finding& finding : check_ports(data)) findings.push_back(std::move(finding));
   for (const std::function<Finding()>& check : std::vector<std::function<Finding()>>{
            check_names, check_shared_memory, check_limits, [&] { return check_disk(data); },

@@ -62,8 +62,9 @@ Status choose_labels(const FineTuneOptions& options, Plan& plan) {
 }
 
 Status choose_sequence_length(const FineTuneOptions& options, Plan& plan) {
-  const int64_t positions = plan.model.positions;
-  if (options.sequence_length > positions) {
+  const bool known = plan.model.positions > 0;
+  const int64_t positions = known ? plan.model.positions : kSequenceLengthMax;
+  if (known && options.sequence_length > positions) {
     return Status::invalid("--sequence-length", std::to_string(options.sequence_length),
                            fmt::format("must be at most the model's {} positions", positions));
   }
@@ -74,7 +75,8 @@ Status choose_sequence_length(const FineTuneOptions& options, Plan& plan) {
   }
   plan.sequence_length = std::min(positions, kSequenceLengthMax);
   plan.sequence_reason =
-      positions <= kSequenceLengthMax
+      !known ? "the model's positions are not known here; --sequence-length takes another"
+      : positions <= kSequenceLengthMax
           ? "all of the model's positions"
           : fmt::format("the model has {} positions; --sequence-length takes more", positions);
   return Status();
@@ -88,9 +90,10 @@ Status check_tokenizer(const FineTuneOptions& options, const ModelFacts& model) 
         "must be given, as byte or as a tokenizer.json: " + model.from + " has no tokenizer.json");
   }
   std::error_code error;
-  if (options.tokenizer != "byte" && !fs::exists(options.tokenizer, error)) {
+  if (options.tokenizer != "byte" && !is_id(options.tokenizer) &&
+      !fs::exists(options.tokenizer, error)) {
     return Status::invalid("--tokenizer", options.tokenizer,
-                           "must be byte or a tokenizer.json on this machine");
+                           "must be byte, a tokenizer.json on this machine or an object's id");
   }
   return Status();
 }
@@ -98,7 +101,7 @@ Status check_tokenizer(const FineTuneOptions& options, const ModelFacts& model) 
 Result<Plan> make_plan(const Context& context, const FineTuneOptions& options) {
   Plan plan;
   plan.name = options.name.empty() ? default_name(options.data) : options.name;
-  WEFT_ASSIGN_OR_RETURN(plan.data, find_data("DATA", options.data, options));
+  WEFT_ASSIGN_OR_RETURN(plan.data, find_data(context, "DATA", options.data, options));
   plan.task = plan.data.classes ? "sequence_classification" : "causal_lm";
   plan.task_reason = !options.task.empty() ? "as asked for"
                      : !plan.data.jsonl    ? "the data is text"
@@ -108,7 +111,8 @@ Result<Plan> make_plan(const Context& context, const FineTuneOptions& options) {
   if (!options.validation.empty()) {
     FineTuneOptions same = options;
     same.task = plan.task;
-    WEFT_ASSIGN_OR_RETURN(plan.validation, find_data("--validation", options.validation, same));
+    WEFT_ASSIGN_OR_RETURN(plan.validation,
+                          find_data(context, "--validation", options.validation, same));
     if (plan.validation->jsonl != plan.data.jsonl) {
       return fail(Status::invalid("--validation", options.validation,
                                   "must be of the same format as the training data"));
@@ -118,7 +122,7 @@ Result<Plan> make_plan(const Context& context, const FineTuneOptions& options) {
   WEFT_ASSIGN_OR_RETURN(plan.model, find_model(context, options.model));
   WEFT_RETURN_IF_ERROR(choose_sequence_length(options, plan));
   WEFT_RETURN_IF_ERROR(check_tokenizer(options, plan.model));
-  if (options.slots > plan.model.heads) {
+  if (plan.model.heads > 0 && options.slots > plan.model.heads) {
     return fail(Status::invalid(
         "--slots", std::to_string(options.slots),
         fmt::format("must be at most the model's {} attention heads", plan.model.heads)));
@@ -142,8 +146,10 @@ std::string data_text(const FineTuneOptions& options, const Plan& plan) {
 std::string tokenizer_text(const std::string& tokenizer) {
   if (tokenizer.empty()) return "";
   if (tokenizer == "byte") return "tokenizer: {type: byte}\n";
-  return fmt::format("tokenizer: {{type: byte_level_bpe, from: {}}}\n",
-                     quote_json(fs::absolute(tokenizer).lexically_normal().string()));
+  return fmt::format(
+      "tokenizer: {{type: byte_level_bpe, from: {}}}\n",
+      quote_json(is_id(tokenizer) ? tokenizer
+                                  : fs::absolute(tokenizer).lexically_normal().string()));
 }
 
 std::string job_text(const FineTuneOptions& options, const Plan& plan) {
@@ -175,12 +181,16 @@ std::string job_text(const FineTuneOptions& options, const Plan& plan) {
 }
 
 void tell(const Plan& plan, const std::string& path) {
-  std::string out = fmt::format(
-      "model:     {}, {} positions, {} tokens in its vocabulary\n"
+  const bool known = plan.model.positions > 0;
+  std::string out =
+      known ? fmt::format("model:     {}, {} positions, {} tokens in its vocabulary\n",
+                          plan.model.family, plan.model.positions, plan.model.vocabulary)
+            : fmt::format("model:     {}\n", plan.model.from);
+  out += fmt::format(
       "data:      {} {}, {}\n"
       "task:      {} ({})\n",
-      plan.model.family, plan.model.positions, plan.model.vocabulary, plan.data.documents,
-      plan.data.jsonl ? "rows" : "files", show_bytes(plan.data.bytes), plan.task, plan.task_reason);
+      plan.data.documents, plan.data.jsonl && !is_id(plan.data.path) ? "rows" : "files",
+      show_bytes(plan.data.bytes), plan.task, plan.task_reason);
   if (plan.data.classes)
     out += fmt::format("labels:    {} ({})\n", plan.labels, plan.labels_reason);
   out += fmt::format("sequence:  {} tokens ({})\n", plan.sequence_length, plan.sequence_reason);

@@ -12,6 +12,7 @@
 #include "coordinator/cli/upload.h"
 #include "proto/json/parse.h"
 #include "proto/json/value.h"
+#include "proto/object.pb.h"
 #include "worker/data/source.h"
 #include "worker/models/hf_folder.h"
 
@@ -19,6 +20,9 @@ namespace weft::cli {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr const char* kNeedsRows =
+    "must be JSONL (*.jsonl) with a text and a label a row for sequence_classification";
 
 Result<ModelFacts> find_checkpoint(const Context& context, const std::string& id) {
   WEFT_ASSIGN_OR_RETURN(ApiClient client, ApiClient::connect(context.settings));
@@ -51,15 +55,15 @@ Result<ModelFacts> find_folder(const std::string& path) {
                     !folder->tokenizer_file.empty()};
 }
 
-bool is_rows(const std::string& file) {
-  const std::string extension = fs::path(file).extension().string();
+bool is_rows(const SourceFile& file) {
+  const std::string extension = fs::path(file.name).extension().string();
   return extension == ".jsonl" || extension == ".ndjson" || extension == ".json";
 }
 
 struct Input {
   std::string option;
   DataFacts facts;
-  std::vector<std::string> files;
+  std::vector<SourceFile> files;
   Status wrong(const std::string& value, const std::string& rule) const {
     return Status::invalid(option, value, rule);
   }
@@ -82,21 +86,23 @@ Result<Input> open_input(const std::string& option, const std::string& path) {
   std::error_code error;
   if (!fs::exists(path, error)) return fail(input.wrong(path, "must be a file or folder here"));
   input.facts.path = fs::absolute(path).lexically_normal().string();
-  WEFT_ASSIGN_OR_RETURN(const auto files, files_of({option, InputKind::kData, input.facts.path}));
-  for (const auto& [name, file] : files) input.files.push_back(file);
+  WEFT_ASSIGN_OR_RETURN(input.files, files_of({option, InputKind::kData, input.facts.path}));
+  for (SourceFile& file : input.files) file.name = file.path;
   const auto rows = std::count_if(input.files.begin(), input.files.end(), is_rows);
   input.facts.jsonl = rows > 0;
   if (rows > 0 && rows < static_cast<int64_t>(input.files.size())) {
     return fail(input.wrong(path, "must hold either JSONL files or text files, not both"));
   }
-  for (const std::string& file : input.files) WEFT_RETURN_IF_ERROR(check_text(input, file));
+  for (const SourceFile& file : input.files) {
+    WEFT_RETURN_IF_ERROR(check_text(input, file.path));
+  }
   return input;
 }
 
 // The first row, to see which keys there are.
 Result<JsonValue> first_row(const Input& input) {
-  for (const std::string& file : input.files) {
-    std::ifstream in(file);
+  for (const SourceFile& file : input.files) {
+    std::ifstream in(file.path);
     int number = 0;
     for (std::string line; std::getline(in, line);) {
       ++number;
@@ -106,7 +112,7 @@ Result<JsonValue> first_row(const Input& input) {
       return fail(input
                       .wrong(shortened(line, 60),
                              "each line must be one JSON object, as in {\"text\": \"...\"}")
-                      .with_prefix(fmt::format("{} line {}: ", file, number)));
+                      .with_prefix(fmt::format("{} line {}: ", file.path, number)));
     }
   }
   return fail(input.wrong(input.facts.path, "must hold at least one row"));
@@ -143,20 +149,14 @@ Status count(Input& input, const FineTuneOptions& options) {
     facts.bytes += static_cast<int64_t>(document.text.size());
     if (document.label_name) names.insert(*document.label_name);
     if (document.label && *document.label < 0) {
-      return input.wrong(std::to_string(*document.label), "a label must not be below 0")
-          .with_prefix(document.place() + ": ");
+      return document.refuse(options.label_key, std::to_string(*document.label),
+                             "must not be below 0");
     }
     if (document.label) largest = std::max(largest, *document.label);
     return Status();
   };
-  for (const std::string& file : input.files) {
-    std::error_code error;
-    if (fs::file_size(file, error) == 0) continue;
-    WEFT_RETURN_IF_ERROR(local(for_each_document(file, source, visit)));
-  }
-  if (facts.documents == 0 || facts.bytes == 0) {
-    return input.wrong(facts.path, "must hold some text");
-  }
+  WEFT_RETURN_IF_ERROR(for_each_document(input.files, source, visit));
+  if (facts.bytes == 0) return input.wrong(facts.path, "must hold some text");
   if (!facts.classes) return Status();
   if (!names.empty() && largest >= 0) {
     return input.wrong(facts.path, "labels must be all integers or all strings");
@@ -166,15 +166,66 @@ Status count(Input& input, const FineTuneOptions& options) {
   return Status();
 }
 
+Result<proto::ObjectManifest> find_object(const Context& context, const std::string& id) {
+  WEFT_ASSIGN_OR_RETURN(ApiClient client, ApiClient::connect(context.settings));
+  proto::ObjectManifest object;
+  WEFT_RETURN_IF_ERROR(client.get("objects/" + encoded(id), object));
+  return object;
+}
+
+Result<ModelFacts> find_object_model(const Context& context, const std::string& id) {
+  WEFT_ASSIGN_OR_RETURN(const auto object, find_object(context, id));
+  ModelFacts facts;
+  facts.from = id;
+  bool configured = false;
+  for (const proto::ObjectFile& file : object.files()) {
+    configured = configured || file.path() == "config.json";
+    facts.has_tokenizer = facts.has_tokenizer || file.path() == "tokenizer.json";
+  }
+  if (configured) return facts;
+  return fail(Status::invalid("MODEL", id, "must hold config.json: it is no Hugging Face folder"));
+}
+
+// An object's rows are not at hand: what they hold has to be said.
+Result<DataFacts> find_object_data(const Context& context, const std::string& option,
+                                   const std::string& id, const FineTuneOptions& options) {
+  WEFT_ASSIGN_OR_RETURN(const auto object, find_object(context, id));
+  DataFacts facts;
+  facts.path = id;
+  facts.documents = object.files_size();
+  facts.bytes = object.bytes();
+  const auto rows = std::ranges::count_if(object.files(), [](const auto& file) {
+    return is_rows({"", file.path()});
+  });
+  facts.jsonl = rows > 0;
+  if (facts.jsonl && rows < facts.documents) {
+    return fail(Status::invalid(option, id, "must hold either JSONL files or text files"));
+  }
+  facts.classes = options.task == "sequence_classification";
+  if (facts.classes && !facts.jsonl) return fail(Status::invalid(option, id, kNeedsRows));
+  if (facts.jsonl && options.task.empty()) {
+    return fail(
+        Status::invalid("--task", "", "must be given: the rows of " + id + " are not read here"));
+  }
+  if (facts.classes && options.labels == 0) {
+    return fail(
+        Status::invalid("--labels", "", "must be given: the rows of " + id + " are not read here"));
+  }
+  facts.labels = options.labels;
+  return facts;
+}
+
 }  // namespace
 
 Result<ModelFacts> find_model(const Context& context, const std::string& model) {
   if (model.starts_with("ckpt-")) return find_checkpoint(context, model);
+  if (model.starts_with("obj-")) return find_object_model(context, model);
   return find_folder(model);
 }
 
-Result<DataFacts> find_data(const std::string& option, const std::string& path,
-                            const FineTuneOptions& options) {
+Result<DataFacts> find_data(const Context& context, const std::string& option,
+                            const std::string& path, const FineTuneOptions& options) {
+  if (path.starts_with("obj-")) return find_object_data(context, option, path, options);
   WEFT_ASSIGN_OR_RETURN(Input input, open_input(option, path));
   input.facts.classes = options.task == "sequence_classification";
   if (input.facts.jsonl) {
@@ -182,9 +233,7 @@ Result<DataFacts> find_data(const std::string& option, const std::string& path,
     if (options.task.empty()) input.facts.classes = row.find(options.label_key) != nullptr;
     WEFT_RETURN_IF_ERROR(check_keys(input, row, options, input.facts.classes));
   } else if (input.facts.classes) {
-    return fail(input.wrong(path,
-                            "must be JSONL (*.jsonl) with a text and a label a row for "
-                            "sequence_classification"));
+    return fail(input.wrong(path, kNeedsRows));
   }
   WEFT_RETURN_IF_ERROR(count(input, options));
   return std::move(input.facts);

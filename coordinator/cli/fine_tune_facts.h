@@ -15,18 +15,19 @@ namespace weft::cli {
 struct ModelFacts {
   std::string from;  // as the job file names it: an id, or an absolute path
   std::string family;
-  int64_t positions = 0, heads = 0, vocabulary = 0;
-  bool has_tokenizer = false;  // a tokenizer comes with it
+  int64_t positions = 0, heads = 0, vocabulary = 0;  // 0: not known here, of an uploaded object
+  bool has_tokenizer = false;                        // a tokenizer comes with it
 };
 
-// A checkpoint's id (asks the service: 102 where there is none) or a Hugging Face folder.
+// A checkpoint's or an object's id (asks the service: 102 where there is none) or a Hugging Face
+// folder.
 Result<ModelFacts> find_model(const Context& context, const std::string& model);
 
 struct DataFacts {
-  std::string path;  // absolute
+  std::string path;  // absolute, or an object's id
   bool jsonl = false;
   bool classes = false;   // what was looked for: each row has a label
-  int64_t documents = 0;  // rows or files
+  int64_t documents = 0;  // rows or files; of an object files
   int64_t bytes = 0;      // of text
   int64_t labels = 0;     // classes that occur; by number: the largest and one
   bool named = false;     // labels are strings
@@ -34,8 +35,9 @@ struct DataFacts {
 
 // `options` has the keys and the task; an empty task is decided by the first row. Reads all of the
 // data. Errors name file, line and rule: neither text nor JSONL, both mixed in one folder, a row
-// without its keys, labels that are no classes.
-Result<DataFacts> find_data(const std::string& option, const std::string& path,
-                            const FineTuneOptions& options);
+// without its keys, labels that are no classes. Of an uploaded object only the files' names are
+// looked at, so that rows need --task, and classes --labels.
+Result<DataFacts> find_data(const Context& context, const std::string& option,
+                            const std::string& path, const FineTuneOptions& options);
 
 }  // namespace weft::cli

@@ -11,6 +11,7 @@
 #include "coordinator/cli/checkpoint_export.h"
 #include "coordinator/cli/commands.h"
 #include "coordinator/cli/progress_line.h"
+#include "kernels/cpu/environment.h"
 #include "proto/json/names.h"
 #include "proto/json/writer.h"
 #include "worker/serve/generate.h"
@@ -91,6 +92,7 @@ Result<Generated> run(const Context& context, const GenerateOptions& options) {
   } else {
     WEFT_ASSIGN_OR_RETURN(folder, cached_export(context, options));
   }
+  cpu::read_environment();
   WEFT_ASSIGN_OR_RETURN(Rank rank, make_rank());
   Result<LoadedModel> model = load_hf_folder(rank, folder);
   if (!model) return fail(local(model.error()));

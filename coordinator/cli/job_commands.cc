@@ -118,7 +118,13 @@ std::string job_page(const Context& context, const proto::Job& job) {
   return facts_text(out) + rank_table(context, job);
 }
 
-}  // namespace
+// The job with its defaults, if nothing is wrong with it, with what it names and with its data.
+Result<proto::JobSpec> check_whole(const JobFile& file) {
+  WEFT_ASSIGN_OR_RETURN(proto::JobSpec spec, check_job(file));
+  if (const auto inputs = local_inputs(file); !inputs) return fail(inputs.error());
+  WEFT_RETURN_IF_ERROR(check_data(file, spec));
+  return spec;
+}
 
 // Uploads what the checked job names and submits it.
 Result<proto::Job> send_job(const Context& context, ApiClient& client, JobFile& file,
@@ -138,14 +144,15 @@ Result<proto::Job> send_job(const Context& context, ApiClient& client, JobFile& 
   return job;
 }
 
+}  // namespace
+
 int submit(const Context& context, const SubmitOptions& options) {
   Result<JobFile> file = read_job_file(options.file, options.sets);
   return file ? submit_file(context, *file, options) : report(context, file.error());
 }
 
 int submit_file(const Context& context, JobFile& file, const SubmitOptions& options) {
-  if (const auto whole = check_job(file); !whole) return report(context, whole.error());
-  if (const auto inputs = local_inputs(file); !inputs) return report(context, inputs.error());
+  if (const auto whole = check_whole(file); !whole) return report(context, whole.error());
   Result<ApiClient> client = ApiClient::connect(context.settings);
   if (!client) return report(context, client.error());
   const std::string key =
@@ -173,10 +180,8 @@ int submit_file(const Context& context, JobFile& file, const SubmitOptions& opti
 int validate(const Context& context, const SubmitOptions& options) {
   Result<JobFile> file = read_job_file(options.file, options.sets);
   if (!file) return report(context, file.error());
-  const Result<proto::JobSpec> spec = check_job(*file);
+  const Result<proto::JobSpec> spec = check_whole(*file);
   if (!spec) return report(context, spec.error());
-  const auto inputs = local_inputs(*file);
-  if (!inputs) return report(context, inputs.error());
   if (context.json) {
     print_json(*spec);
   } else {

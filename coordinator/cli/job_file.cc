@@ -16,10 +16,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-bool is_id(const std::string& value) {
-  return value.starts_with("obj-") || value.starts_with("ckpt-");
-}
-
 // Every place of the job that may hold a local path: get(field, kind, text).
 template <typename Visit>
 Status for_each_place(proto::JobSpec& spec, const Visit& visit) {
@@ -81,6 +77,10 @@ std::unique_ptr<InputFiles> local_files(const JobFile& file, const std::string& 
 }
 
 }  // namespace
+
+bool is_id(const std::string& value) {
+  return value.starts_with("obj-") || value.starts_with("ckpt-");
+}
 
 Result<JobFile> parse_job_file(const std::string& text, const std::string& name,
                                const std::string& folder, const std::vector<std::string>& sets) {

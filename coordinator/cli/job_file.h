@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "coordinator/cli/local_input.h"
 #include "proto/base/status.h"
 #include "proto/job.pb.h"
 #include "proto/json/value.h"
@@ -28,14 +29,12 @@ Result<JobFile> read_job_file(const std::string& path, const std::vector<std::st
 // model and a tokenizer at local paths are held against it (worker/admission/check_model.h).
 Result<proto::JobSpec> check_job(const JobFile& file);
 
-enum class InputKind { kModelFolder, kTokenizerFile, kData };
+// Whether a value of model.from, data.train and the like is an id of the service, not a path.
+bool is_id(const std::string& value);
 
-// A value of model.from, tokenizer.from, data.train or data.validation that is a local path.
-struct LocalInput {
-  std::string field;  // "tasks[0].data.train"
-  InputKind kind = InputKind::kData;
-  std::string path;  // absolute
-};
+// The data at local paths held against the tasks of `spec`, which check_job gave: reads all of it
+// once (worker/data/check.h). Errors name the field, the user's own file, line, key and rule.
+Status check_data(const JobFile& file, const proto::JobSpec& spec);
 
 // The local inputs of the job, each of which must exist; ids (obj-..., ckpt-...) are left alone.
 Result<std::vector<LocalInput>> local_inputs(const JobFile& file);

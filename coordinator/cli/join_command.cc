@@ -15,6 +15,7 @@ namespace {
 
 // What an agent writes to its log (cluster/agent/coordinator_link.cc).
 constexpr const char* kJoined = "connected to the coordinator";
+constexpr int kAgentPort = 7071, kReachMs = 5000;
 constexpr const char* kRefused = "does not share this cluster's secret";
 
 Result<std::string> read_token(const std::string& given) {
@@ -34,6 +35,14 @@ Result<std::string> read_token(const std::string& given) {
                                "it as '-' (standard input) or as a file"));
   }
   return token;
+}
+
+// Before the token is looked at: which one is right depends on whom it is for.
+Status check_coordinator(const Endpoint& coordinator) {
+  Status status = check_reachable(coordinator.host, coordinator.port, kReachMs);
+  if (status.ok()) return status;
+  return status.with_field("COORDINATOR")
+      .with_rule("must be where the coordinator takes agents (the --agent-port of weft up)");
 }
 
 std::string host_name() {
@@ -69,8 +78,11 @@ Status wait_for_word(const LocalPrograms& programs, const std::string& name,
 
 Status start_joined(const Context& context, const JoinOptions& options, std::string& name) {
   const std::string data = data_folder(context.settings);
-  WEFT_ASSIGN_OR_RETURN(const Endpoint coordinator, parse_server(options.coordinator));
+  WEFT_ASSIGN_OR_RETURN(Endpoint coordinator, parse_server(options.coordinator));
+  if (options.coordinator.rfind(':') == std::string::npos) coordinator.port = kAgentPort;
+  WEFT_RETURN_IF_ERROR(check_coordinator(coordinator));
   WEFT_ASSIGN_OR_RETURN(const std::string token, read_token(options.token));
+  WEFT_RETURN_IF_ERROR(check_programs());
   WEFT_RETURN_IF_ERROR(prepare_folder(data, false));
   WEFT_ASSIGN_OR_RETURN([[maybe_unused]] const FolderLock lock, FolderLock::take(data));
   proto::LocalCluster cluster;
@@ -80,9 +92,7 @@ Status start_joined(const Context& context, const JoinOptions& options, std::str
                            "holds a coordinator of its own; name another folder to join with");
   }
   name = options.name.empty() ? host_name() : options.name;
-  const bool has_port = options.coordinator.rfind(':') != std::string::npos;
-  cluster.set_coordinator(
-      fmt::format("{}:{}", coordinator.host, has_port ? coordinator.port : 7071));
+  cluster.set_coordinator(fmt::format("{}:{}", coordinator.host, coordinator.port));
   cluster.set_slots_per_node(options.slots);
   cluster.clear_node_names();
   cluster.add_node_names(name);

@@ -81,12 +81,18 @@ std::vector<Process> LocalPrograms::agents() const {
   return all;
 }
 
+Status check_programs() {
+  for (const char* name : {"weft-coordinator", "weft-agent", "weft-worker"}) {
+    const std::string path = program_folder() + "/" + name;
+    if (::access(path.c_str(), X_OK) == 0) continue;
+    return Status(Code::kFailedPrecondition,
+                  path + " is not there; build it beside weft (cluster/deploy/build.sh)");
+  }
+  return Status();
+}
+
 Status LocalPrograms::start(const std::string& name, const std::vector<std::string>& argv) {
   if (is_alive(running(name))) return Status();
-  if (::access(argv[0].c_str(), X_OK) != 0) {
-    return Status(Code::kFailedPrecondition,
-                  argv[0] + " is not there; build it beside weft (cluster/deploy/build.sh)");
-  }
   WEFT_ASSIGN_OR_RETURN(const Process process, start_daemon(argv, log(name)));
   return write_pid_file(fmt::format("{}/run/{}.pid", data_, name), process);
 }

@@ -51,6 +51,8 @@ class LocalPrograms {
   proto::LocalCluster cluster_;
 };
 
+// Whether the programs that a cluster is made of stand beside this one; names the first that lacks.
+Status check_programs();
 // Makes the folders, and the secret files where they are missing.
 Status prepare_folder(const std::string& data, bool with_secrets);
 Status save_local_cluster(const std::string& data, const proto::LocalCluster& cluster);

@@ -17,8 +17,6 @@
 namespace weft::cli {
 namespace {
 
-constexpr int kDefaultPort = 7070;
-
 Status file_error(const std::string& path, const char* action) {
   const int error = errno;
   return Status(error == ENOENT   ? Code::kInvalidArgument

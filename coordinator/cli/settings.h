@@ -14,6 +14,8 @@
 
 namespace weft::cli {
 
+inline constexpr int kDefaultPort = 7070;  // of the REST API
+
 struct Settings {
   std::string server;      // as given with --server
   std::string token_file;  // as given with --token-file

@@ -1,6 +1,8 @@
 #include <arpa/inet.h>
 #include <fmt/format.h>
 
+#include <cerrno>
+#include <cstring>
 #include <set>
 
 #include "coordinator/cli/commands.h"
@@ -10,7 +12,6 @@
 namespace weft::cli {
 namespace {
 
-constexpr int kPort = 7070;
 constexpr double kStartSeconds = 60;
 
 Status check_address(const std::string& address) {
@@ -39,24 +40,38 @@ Result<proto::LocalCluster> choose_cluster(const std::string& data, const UpOpti
   return cluster;
 }
 
-// A port that was asked for must be free; one that nobody named is chosen.
-Status choose_ports(const UpOptions& options, proto::LocalCluster& cluster) {
-  const std::string& address = cluster.address();
-  const auto busy = [&](const char* option, int port) {
+Status check_port(const char* option, const std::string& address, int port) {
+  const int error = listen_error(address, port);
+  if (error == 0) return Status();
+  if (error == EADDRNOTAVAIL) {
+    return Status::invalid("--address", address, "must be an IPv4 address of this machine");
+  }
+  if (error == EADDRINUSE) {
     return Status(Code::kUnavailable,
                   fmt::format("port {} of {} is in use by another program; choose another with {}, "
                               "or end that program ('ss -ltnp' names it)",
                               port, address, option));
-  };
-  if (cluster.port() == 0) cluster.set_port(kPort);
-  if (!is_port_free(address, cluster.port())) return busy("--port", cluster.port());
-  if (cluster.agent_port() == 0) {
-    cluster.set_agent_port(free_port(address, cluster.port() % 65535 + 1));
-  } else if (!is_port_free(address, cluster.agent_port())) {
-    if (options.agent_port > 0) return busy("--agent-port", cluster.agent_port());
-    return busy("--agent-port", cluster.agent_port());
   }
-  return Status();
+  return Status::invalid(option, std::to_string(port),
+                         fmt::format("cannot be listened on: {}", std::strerror(error)));
+}
+
+// A port that was asked for, or that is this cluster's already, must be free; one that nobody named
+// is the next free one.
+Status choose_ports(proto::LocalCluster& cluster) {
+  const std::string& address = cluster.address();
+  const auto choose = [&](const char* option, int chosen, int first) -> Result<int> {
+    const int port = chosen > 0 ? chosen : free_port(address, first);
+    WEFT_RETURN_IF_ERROR(check_port(option, address, port > 0 ? port : first));
+    return port;
+  };
+  WEFT_ASSIGN_OR_RETURN(const int port, choose("--port", cluster.port(), kDefaultPort));
+  cluster.set_port(port);
+  WEFT_ASSIGN_OR_RETURN(const int agent_port,
+                        choose("--agent-port", cluster.agent_port(), port % 65535 + 1));
+  cluster.set_agent_port(agent_port);
+  if (port != agent_port) return Status();
+  return Status::invalid("--agent-port", std::to_string(port), "must differ from --port");
 }
 
 Status died(const LocalPrograms& programs, const std::string& name, const char* what) {
@@ -121,14 +136,10 @@ Status start_all(const Context& context, const UpOptions& options, LocalPrograms
   return Status();
 }
 
-Result<proto::LocalCluster> bring_up(const Context& context, const UpOptions& options,
-                                     proto::NodeList& nodes) {
-  const std::string data = data_folder(context.settings);
-  WEFT_RETURN_IF_ERROR(prepare_folder(data, true));
-  WEFT_ASSIGN_OR_RETURN([[maybe_unused]] const FolderLock lock, FolderLock::take(data));
+// What is to run from this folder. Changes nothing: what cannot start leaves no folder behind.
+Result<proto::LocalCluster> plan_cluster(const std::string& data, const UpOptions& options) {
   WEFT_ASSIGN_OR_RETURN(proto::LocalCluster cluster, choose_cluster(data, options));
-  const bool running = is_alive(LocalPrograms(data, cluster).running("coordinator"));
-  if (running) {
+  if (is_alive(LocalPrograms(data, cluster).running("coordinator"))) {
     const auto known = read_local_cluster(data);
     if (known && (known->port() != cluster.port() || known->address() != cluster.address() ||
                   known->agent_port() != cluster.agent_port())) {
@@ -138,12 +149,23 @@ Result<proto::LocalCluster> bring_up(const Context& context, const UpOptions& op
                       known->address(), known->port())));
     }
   } else {
-    WEFT_RETURN_IF_ERROR(choose_ports(options, cluster));
+    WEFT_RETURN_IF_ERROR(choose_ports(cluster));
   }
   const std::string host = cluster.address() == "0.0.0.0" ? "127.0.0.1" : cluster.address();
   cluster.set_coordinator(fmt::format("{}:{}", host, cluster.agent_port()));
   cluster.clear_node_names();
   for (int i = 1; i <= cluster.nodes(); ++i) cluster.add_node_names(fmt::format("node-{}", i));
+  return cluster;
+}
+
+Result<proto::LocalCluster> bring_up(const Context& context, const UpOptions& options,
+                                     proto::NodeList& nodes) {
+  const std::string data = data_folder(context.settings);
+  if (const auto first = plan_cluster(data, options); !first) return fail(first.error());
+  WEFT_RETURN_IF_ERROR(check_programs());
+  WEFT_RETURN_IF_ERROR(prepare_folder(data, true));
+  WEFT_ASSIGN_OR_RETURN([[maybe_unused]] const FolderLock lock, FolderLock::take(data));
+  WEFT_ASSIGN_OR_RETURN(const proto::LocalCluster cluster, plan_cluster(data, options));
   WEFT_RETURN_IF_ERROR(save_local_cluster(data, cluster));
   LocalPrograms programs(data, cluster);
   WEFT_RETURN_IF_ERROR(start_all(context, options, programs, cluster, nodes));
@@ -154,6 +176,7 @@ Result<proto::LocalCluster> bring_up(const Context& context, const UpOptions& op
 
 int up(const Context& context, const UpOptions& options) {
   proto::NodeList nodes;
+  const bool first = !read_local_cluster(data_folder(context.settings)).has_value();
   const Result<proto::LocalCluster> cluster = bring_up(context, options, nodes);
   if (!cluster) return report(context, cluster.error());
   if (context.json) {
@@ -161,6 +184,10 @@ int up(const Context& context, const UpOptions& options) {
     return kExitOk;
   }
   const std::string data = data_folder(context.settings);
+  if (first && options.port == 0 && cluster->port() != kDefaultPort) {
+    print(fmt::format("Port {} is in use by another program; this cluster's is {}.\n", kDefaultPort,
+                      cluster->port()));
+  }
   print(fmt::format(
       "The coordinator listens on http://{}:{}; {} of {} nodes are ready.\n"
       "The token is in {}/token, logs are in {}/log.\n",

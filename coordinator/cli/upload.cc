@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <filesystem>
 #include <fstream>
 #include <set>
 
@@ -12,22 +11,8 @@
 namespace weft::cli {
 namespace {
 
-namespace fs = std::filesystem;
 constexpr int64_t kChunkBytes = int64_t{4} << 20;
 constexpr size_t kHashesAsked = 5000;
-
-bool part_of_model(const std::string& name) {
-  static const std::set<std::string> kNames = {"config.json",
-                                               "model.safetensors.index.json",
-                                               "tokenizer.json",
-                                               "tokenizer_config.json",
-                                               "special_tokens_map.json",
-                                               "added_tokens.json",
-                                               "vocab.json",
-                                               "merges.txt",
-                                               "generation_config.json"};
-  return kNames.count(name) > 0 || name.ends_with(".safetensors");
-}
 
 Result<std::string> read_piece(const std::string& path, int64_t offset, int64_t size) {
   std::ifstream file(path, std::ios::binary);
@@ -39,41 +24,6 @@ Result<std::string> read_piece(const std::string& path, int64_t offset, int64_t 
 }
 
 }  // namespace
-
-Result<std::vector<std::pair<std::string, std::string>>> files_of(const LocalInput& input) {
-  std::vector<std::pair<std::string, std::string>> files;
-  std::error_code error;
-  if (!fs::is_directory(input.path, error)) {
-    const std::string name = fs::path(input.path).filename().string();
-    files.emplace_back(input.kind == InputKind::kTokenizerFile ? "tokenizer.json" : name,
-                       input.path);
-    if (input.kind == InputKind::kTokenizerFile) {
-      const fs::path beside = fs::path(input.path).parent_path() / "tokenizer_config.json";
-      if (fs::exists(beside, error)) files.emplace_back("tokenizer_config.json", beside.string());
-    }
-    return files;
-  }
-  fs::recursive_directory_iterator it(input.path, error), end;
-  for (; !error && it != end; it.increment(error)) {
-    const std::string name = it->path().filename().string();
-    if (name.starts_with(".")) {
-      if (it->is_directory(error)) it.disable_recursion_pending();
-      continue;
-    }
-    if (!it->is_regular_file(error)) continue;
-    const std::string relative = it->path().lexically_relative(input.path).generic_string();
-    if (input.kind == InputKind::kModelFolder && !part_of_model(relative)) continue;
-    files.emplace_back(relative, it->path().string());
-  }
-  if (error) {
-    return fail(Status::invalid(input.field, input.path, "must be readable: " + error.message()));
-  }
-  if (files.empty()) {
-    return fail(Status::invalid(input.field, input.path, "must hold at least one file"));
-  }
-  std::sort(files.begin(), files.end());
-  return files;
-}
 
 Status Uploader::add_file(const std::string& name, const std::string& path,
                           proto::ObjectManifest& manifest, std::vector<Piece>& pieces) {
@@ -133,7 +83,7 @@ Result<std::string> Uploader::upload(const LocalInput& input) {
   WEFT_ASSIGN_OR_RETURN(const auto files, files_of(input));
   proto::ObjectManifest manifest, stored;
   std::vector<Piece> pieces;
-  for (const auto& [name, path] : files) {
+  for (const auto& [path, name] : files) {
     WEFT_RETURN_IF_ERROR(add_file(name, path, manifest, pieces));
   }
   if (manifest.bytes() == 0) {

@@ -11,14 +11,10 @@
 #include <vector>
 
 #include "coordinator/cli/api_client.h"
-#include "coordinator/cli/job_file.h"
+#include "coordinator/cli/local_input.h"
 #include "proto/object.pb.h"
 
 namespace weft::cli {
-
-// The files that make up an input, as (path within the object, local path), sorted. Of a model's
-// folder only what a model is made of; hidden files are left out.
-Result<std::vector<std::pair<std::string, std::string>>> files_of(const LocalInput& input);
 
 class Uploader {
  public:

@@ -4,6 +4,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
+#include <cstdlib>
 #include <numeric>
 
 #include "coordinator/cli/render.h"
@@ -86,6 +88,25 @@ CLI::Validator ipv4_address() {
     in_addr parsed{};
     if (::inet_pton(AF_INET, text.c_str(), &parsed) == 1) return std::string();
     return fmt::format("'{}' must be an IPv4 address of this machine", printable(text));
+  });
+}
+
+CLI::Validator whole_number_from(int64_t min, int64_t max) {
+  return form([min, max](std::string& text) {
+    int64_t value = 0;
+    const char* end = text.data() + text.size();
+    const auto [stop, error] = std::from_chars(text.data(), end, value);
+    if (error == std::errc() && stop == end && value >= min && value <= max) return std::string();
+    return fmt::format("'{}' must be a whole number from {} to {}", printable(text), min, max);
+  });
+}
+
+CLI::Validator number_from(double min, double max) {
+  return form([min, max](std::string& text) {
+    char* end = nullptr;
+    const double value = std::strtod(text.c_str(), &end);
+    if (!text.empty() && *end == '\0' && value >= min && value <= max) return std::string();
+    return fmt::format("'{}' must be a number from {} to {}", printable(text), min, max);
   });
 }
 

@@ -3,16 +3,20 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <cstdint>
 #include <string>
 #include <vector>
 
 namespace weft::cli {
 
-CLI::Validator id();              // of a job or checkpoint: not empty, no "/"
-CLI::Validator key_and_value();   // KEY=VALUE
-CLI::Validator job_states();      // states of jobs, separated by commas
-CLI::Validator rank_choice();     // a number, all or launcher
-CLI::Validator ipv4_address();    // a.b.c.d
+CLI::Validator id();             // of a job or checkpoint: not empty, no "/"
+CLI::Validator key_and_value();  // KEY=VALUE
+CLI::Validator job_states();     // states of jobs, separated by commas
+CLI::Validator rank_choice();    // a number, all or launcher
+CLI::Validator ipv4_address();   // a.b.c.d
+CLI::Validator whole_number_from(int64_t min, int64_t max);
+// Neither NaN, which no comparison of CLI11's own ranges refuses, nor infinite.
+CLI::Validator number_from(double min, double max);
 CLI::Validator server_address();  // HOST[:PORT], http:// in front or not
 
 // Of `words` the one that `word` is most likely a misspelling of; empty: none is near.

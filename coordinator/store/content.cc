@@ -5,6 +5,7 @@
 #include <unordered_set>
 
 #include "proto/base/hash.h"
+#include "proto/json/file_path.h"
 
 namespace weft {
 namespace {
@@ -14,30 +15,10 @@ Status check_chunk_name(const std::string& hash) {
   return Status::invalid("hash", hash.substr(0, 80), "must be 64 lower-case hex digits (SHA-256)");
 }
 
-Status check_path(const std::string& field, const std::string& path) {
-  const auto refuse = [&](const char* rule) {
-    return Status::invalid(field, path.substr(0, 200), rule);
-  };
-  if (path.empty() || path.size() > 1024) return refuse("must have 1 to 1024 bytes");
-  for (char c : path) {
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) {
-      return Status::invalid(field, "", "must not contain control characters");
-    }
-    if (c == '\\') return refuse("must not contain a backslash");
-  }
-  size_t start = 0;
-  while (start <= path.size()) {
-    const size_t end = std::min(path.find('/', start), path.size());
-    const std::string part = path.substr(start, end - start);
-    if (part.empty()) return refuse("must be relative, without empty parts");
-    if (part == "." || part == "..") return refuse("must not contain \".\" or \"..\" parts");
-    start = end + 1;
-  }
-  return {};
-}
-
 Status check_file(const std::string& field, const proto::ObjectFile& file) {
-  WEFT_RETURN_IF_ERROR(check_path(field + ".path", file.path()));
+  if (Status status = check_file_path(file.path()); !status.ok()) {
+    return Status::invalid(field + ".path", status.value(), status.rule());
+  }
   int64_t sum = 0;
   for (int i = 0; i < file.chunks_size(); ++i) {
     const proto::ChunkRef& chunk = file.chunks(i);

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Writes job-file.md, cli.md and rest.md from the programs in build/release/bin (or $WEFT_BIN).
-# --check-cli: compares cli.md with what the programs print, and writes nothing.
+# --check: compares the pages with what the programs say, and writes nothing.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 bin=${WEFT_BIN:-$here/../../build/release/bin}
@@ -31,15 +31,28 @@ cli_page() {
   done
 }
 
-if [ "${1:-}" = --check-cli ]; then
-  page=$(mktemp)
-  trap 'rm -f "$page"' EXIT
-  cli_page >"$page"
-  diff -u "$here/cli.md" "$page" || { echo "run docs/reference/generate.sh" >&2; exit 1; }
-  exit 0
-fi
-weft-reference >"$here/job-file.md"
-cli_page >"$here/cli.md"
-WEFT_WRITE_REFERENCE=$here/rest.md coordinator_api_reference_test \
-  --gtest_filter='*TheCommittedPageIsTheGeneratedOne' >/dev/null
-echo "wrote job-file.md, cli.md and rest.md in $here"
+write_pages() {  # into the folder $1
+  weft-reference >"$1/job-file.md"
+  cli_page >"$1/cli.md"
+  WEFT_WRITE_REFERENCE=$1/rest.md coordinator_api_reference_test \
+    --gtest_filter='*TheCommittedPageIsTheGeneratedOne' >/dev/null
+}
+
+case "${1:-}" in
+  '')
+    write_pages "$here"
+    echo "wrote job-file.md, cli.md and rest.md in $here"
+    ;;
+  --check)
+    made=$(mktemp -d)
+    trap 'rm -rf "$made"' EXIT
+    write_pages "$made"
+    for page in job-file.md cli.md rest.md; do
+      diff -u "$here/$page" "$made/$page" || { echo "run docs/reference/generate.sh" >&2; exit 1; }
+    done
+    ;;
+  *)
+    echo "generate.sh: unknown option $1 (there is --check)" >&2
+    exit 2
+    ;;
+esac

@@ -5,7 +5,6 @@
 #include <chrono>
 #include <cstdlib>
 #include <limits>
-#include <mutex>
 #include <optional>
 #include <vector>
 
@@ -130,8 +129,7 @@ void put_in_force(size_t which, GemmLibrary library) {
 }
 
 void decide_once() {
-  static std::once_flag once;
-  std::call_once(once, [] {
+  static const bool decided = [] {
     std::array<std::optional<GemmLibrary>, kGemmClasses> wanted;
     const char* variable = std::getenv("WEFT_GEMM");
     const std::string_view text = variable == nullptr ? "" : variable;
@@ -144,7 +142,9 @@ void decide_once() {
                       : measured ? measure(which)
                                  : candidates(which).front());
     }
-  });
+    return true;
+  }();
+  (void)decided;
 }
 
 GemmLibrary library_of(GemmClass which) {

@@ -56,7 +56,8 @@ std::string Status::to_string() const {
   std::string text = message_;
   if (!rule_.empty() && message_.find(rule_) == std::string::npos) text += ": " + rule_;
   if (!value_.empty()) text += " (got " + value_ + ")";
-  if (line_ > 0) text += " (line " + std::to_string(line_) + ")";
+  const std::string line = "line " + std::to_string(line_);
+  if (line_ > 0 && message_.find(line) == std::string::npos) text += " (" + line + ")";
   return text;
 }
 

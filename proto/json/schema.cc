@@ -111,25 +111,35 @@ Json field_schema(const Field& field) {
   return schema;
 }
 
-void collect(const pb::Descriptor& type, std::set<const pb::Descriptor*>& seen, Json& schemas) {
+void collect(const pb::Descriptor& type, bool answer, std::set<const pb::Descriptor*>& seen,
+             Json& schemas) {
   if (is_free_form(type) || !seen.insert(&type).second) return;
-  if (!type.options().map_entry()) schemas[schema_name(type)] = json_schema(type);
+  if (!type.options().map_entry()) schemas[schema_name(type)] = json_schema(type, answer);
   for (int i = 0; i < type.field_count(); ++i) {
     if (type.field(i)->message_type() != nullptr) {
-      collect(*type.field(i)->message_type(), seen, schemas);
+      collect(*type.field(i)->message_type(), answer, seen, schemas);
     }
   }
 }
 
+// As message_json.h has it: unset messages and optional fields, UNSPECIFIED, and lists that may not
+// be empty are left out.
+bool is_always_written(const Field& field) {
+  if (field.is_map()) return true;
+  if (field.is_repeated()) return rule_of(field).min() < 1;
+  return !field.has_presence() && field.cpp_type() != Field::CPPTYPE_ENUM;
+}
+
 }  // namespace
 
-Json json_schema(const pb::Descriptor& type) {
+Json json_schema(const pb::Descriptor& type, bool answer) {
   Json properties = Json::object();
   Json required = Json::array();
   for (int i = 0; i < type.field_count(); ++i) {
     const Field& field = *type.field(i);
     properties[field.name()] = field_schema(field);
-    if (rule_of(field).required()) required.push_back(field.name());
+    if (rule_of(field).required() || (answer && is_always_written(field)))
+      required.push_back(field.name());
   }
   Json schema = {{"type", "object"}};
   if (!required.empty()) schema["required"] = required;
@@ -143,10 +153,12 @@ std::string schema_name(const pb::Descriptor& type) {
   return (outer == nullptr ? "" : schema_name(*outer)) + type.name();
 }
 
-std::string component_schemas(const std::vector<const pb::Descriptor*>& roots) {
+std::string component_schemas(const std::vector<const pb::Descriptor*>& requests,
+                              const std::vector<const pb::Descriptor*>& answers) {
   std::set<const pb::Descriptor*> seen;
   Json schemas = Json::object();
-  for (const pb::Descriptor* root : roots) collect(*root, seen, schemas);
+  for (const pb::Descriptor* root : requests) collect(*root, false, seen, schemas);
+  for (const pb::Descriptor* root : answers) collect(*root, true, seen, schemas);
   return schemas.dump();
 }
 

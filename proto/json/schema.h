@@ -15,13 +15,17 @@ class Descriptor;
 namespace weft {
 
 // The OpenAPI 3.1 schema of one message; sub-messages are "$ref"s to "#/components/schemas/NAME".
-nlohmann::ordered_json json_schema(const google::protobuf::Descriptor& type);
+// `answer`: the service writes it, and it is never sent to it; what it always writes is `required`,
+// so the others are the ones that may be left out.
+nlohmann::ordered_json json_schema(const google::protobuf::Descriptor& type, bool answer = false);
 
 // "JobSpec"; a nested type carries its outer type's name: "PlacementNode".
 std::string schema_name(const google::protobuf::Descriptor& type);
 
-// {"JobSpec": {...}, "ModelSpec": {...}, ...}: the roots and all that they refer to, as JSON text.
-std::string component_schemas(const std::vector<const google::protobuf::Descriptor*>& roots);
+// {"JobSpec": {...}, "ModelSpec": {...}, ...}: bodies of requests, then of answers, and all that
+// they refer to, as JSON text.
+std::string component_schemas(const std::vector<const google::protobuf::Descriptor*>& requests,
+                              const std::vector<const google::protobuf::Descriptor*>& answers);
 
 // Tables of key, type, default, bounds and meaning; one for the message itself and one for each
 // message below it, headed by its path.

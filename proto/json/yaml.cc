@@ -60,8 +60,15 @@ void clear_lines(JsonValue& value) {
   }
 }
 
+bool is_blank(std::string_view yaml) {
+  return yaml.find_first_not_of(" \t\r\n") == std::string_view::npos;
+}
+
 // A new value for `path`; where a string is wanted, "10" and "true" are text.
 Result<JsonValue> parse_setting(std::string_view path, std::string_view yaml) {
+  if (is_blank(yaml)) {
+    return fail(Status::invalid(std::string(path), "", "needs a value, as in training.steps=100"));
+  }
   Result<JsonValue> value = parse_yaml(yaml);
   if (!value) {
     Status status = Status::invalid(std::string(path), shortened(yaml), "is not a YAML value");
@@ -135,7 +142,11 @@ class Setter {
 
  private:
   Result<JsonValue> setting(const Field& field) const {
-    WEFT_ASSIGN_OR_RETURN(JsonValue value, parse_setting(path_, yaml_));
+    const bool text = field.cpp_type() == Field::CPPTYPE_STRING && !field.is_repeated();
+    JsonValue value;
+    if (!text || !is_blank(yaml_)) {
+      WEFT_ASSIGN_OR_RETURN(value, parse_setting(path_, yaml_));
+    }
     bool scalar = !value.is_array() && !value.is_object();
     if (scalar && field.cpp_type() == Field::CPPTYPE_STRING && !value.is_string()) {
       value = JsonValue();

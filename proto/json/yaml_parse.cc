@@ -60,7 +60,8 @@ class EventReader {
       case FYET_SCALAR:
         return scalar(event);
       case FYET_ALIAS:
-        return refuse("is an alias (*name); write the value out");
+        return refuse(builder_.expects_key() ? "has a key that is an alias (*name); write it out"
+                                             : "is an alias (*name); write the value out");
       default:
         return true;
     }
@@ -76,7 +77,9 @@ class EventReader {
 
   bool decorated(fy_event* event) {
     if (fy_event_get_anchor_token(event) != nullptr) {
-      return !refuse("has an anchor (&name); write each value out");
+      return !refuse(builder_.expects_key()
+                         ? "has a key with an anchor (&name); write each key and value out"
+                         : "has an anchor (&name); write each value out");
     }
     if (fy_event_get_tag_token(event) != nullptr) return !refuse("has a tag (!name); leave it out");
     return false;

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """The real programs over HTTP on loopback: two nodes, tensor parallel 2."""
+import hashlib
 import json
 import os
 import signal
@@ -234,6 +235,22 @@ class LoopbackTest(unittest.TestCase):
         self.assertNotEqual(bad.returncode, 0)
         self.assertIn("resources", bad.stderr)
         self.assertEqual(self.cluster.weft("show", "job-absent", check=False).returncode, 102)
+
+    def test_bad_rows_that_were_uploaded_end_the_job_for_good(self):
+        rows = b'{"text": "a"}\n\n{"text": 7}\n'
+        chunk = {"hash": hashlib.sha256(rows).hexdigest(), "size": len(rows)}
+        self.cluster.rest("PUT", f"chunks/{chunk['hash']}", rows,
+                          {"Content-Type": "application/octet-stream"})
+        made = self.cluster.rest("POST", "objects", {"files": [
+            {"path": "deep/rows.jsonl", "size": len(rows), "chunks": [chunk]}]})
+        spec = self.cluster.job(self.submit(1))["spec"]
+        spec["tasks"][0]["data"] = {"train": made["id"], "format": "jsonl"}
+        job = self.cluster.rest("POST", "jobs", spec)["id"]
+        end = self.cluster.wait(job, "failed")
+        self.assertEqual(end["attempt"], 1)
+        self.assertIn("tasks[0].data.train: deep/rows.jsonl line 3: text must be a string (got 7)",
+                      end["reason"])
+        self.assertNotIn(str(self.cluster.data), end["reason"])
 
     def test_two_jobs_take_turns_and_say_why_they_wait(self):
         first, second = self.submit(400, 0), self.submit(5)

@@ -5,11 +5,13 @@
 #include <fstream>
 #include <iterator>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <sstream>
 
 #include "google/protobuf/descriptor.h"
 #include "proto/job.pb.h"
 #include "proto/json/default_value.h"
+#include "proto/json/message_json.h"
 #include "proto/json/names.h"
 #include "proto/json/parse.h"
 #include "proto/json/pattern.h"
@@ -54,12 +56,29 @@ TEST(Schema, BoundsDefaultsAndNamesOfAMessage) {
 }
 
 TEST(Schema, ComponentsHoldEveryTypeThatIsReferredTo) {
-  auto components = parse_strict(component_schemas({proto::Job::descriptor()}));
+  auto components = parse_strict(component_schemas({}, {proto::Job::descriptor()}));
   ASSERT_TRUE(components.has_value());
   for (const char* name : {"Job", "JobSpec", "PlacementNode", "EarlyStopSpec", "RankInfo"}) {
     EXPECT_TRUE(components->contains(name)) << name;
   }
   EXPECT_FALSE(components->contains("Struct"));
+}
+
+// Exactly those fields of an answer are required that are written where nothing is set.
+TEST(Schema, AnAnswerRequiresWhatIsAlwaysWritten) {
+  for (const pb::Message* type : std::initializer_list<const pb::Message*>{
+           &proto::Job::default_instance(), &proto::RankInfo::default_instance(),
+           &proto::JobEvent::default_instance()}) {
+    const auto written = parse_strict(write_json(*type));
+    std::set<std::string> keys;
+    for (const auto& [key, value] : written->items()) keys.insert(key);
+    std::set<std::string> required;
+    const nlohmann::ordered_json schema = json_schema(*type->GetDescriptor(), true);
+    for (const auto& key : schema["required"]) {
+      required.insert(key.get<std::string>());
+    }
+    EXPECT_EQ(required, keys) << type->GetTypeName();
+  }
 }
 
 // Every rule that stands in the schema can be carried out.

@@ -155,8 +155,10 @@ Result<Model> find_model(const proto::JobSpec& spec, const ModelInputs& inputs) 
   if (!spec.model().has_config()) return Model();
   auto model = read_described(spec.model().family(), spec.model().config());
   if (model) return model;
-  Status status = model.error();
-  return fail(status.with_field("model.config." + model.error().field()));
+  const Status& status = model.error();
+  const bool key = status.field() != "family";
+  return fail(Status::invalid((key ? "model.config." : "model.") + status.field(), status.value(),
+                              status.rule()));
 }
 
 // The tokenizer's json among the files of an input: tokenizer.json, or the only file.

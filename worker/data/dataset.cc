@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <limits>
-#include <map>
-#include <set>
 
 #include "proto/base/check.h"
+#include "proto/job.pb.h"
+#include "proto/json/value.h"
+#include "worker/data/check.h"
+#include "worker/data/labels.h"
 
 namespace weft {
 namespace {
@@ -30,9 +32,24 @@ Status check_options(const DatasetOptions& options) {
   return {};
 }
 
+bool needs_utf8(const Tokenizer& tokenizer) { return tokenizer.type() != "byte"; }
+
 }  // namespace
 
-Result<std::shared_ptr<const Dataset>> Dataset::load(const std::string& path,
+DatasetOptions dataset_options(const proto::TaskSpec& task, int64_t sequence_length) {
+  DatasetOptions options;
+  const bool classifies = task.type() == proto::TASK_TYPE_SEQUENCE_CLASSIFICATION;
+  options.kind = classifies ? SampleKind::kClassification : SampleKind::kCausalLm;
+  options.source.format =
+      task.data().format() == proto::DATA_FORMAT_JSONL ? InputFormat::kJsonl : InputFormat::kText;
+  options.source.text_key = task.data().text();
+  options.source.label_key = classifies ? task.data().label() : "";
+  options.sequence_length = sequence_length;
+  options.labels = task.labels();
+  return options;
+}
+
+Result<std::shared_ptr<const Dataset>> Dataset::load(const std::vector<SourceFile>& files,
                                                      const DatasetOptions& options,
                                                      const Tokenizer& tokenizer) {
   WEFT_RETURN_IF_ERROR(check_options(options));
@@ -40,31 +57,33 @@ Result<std::shared_ptr<const Dataset>> Dataset::load(const std::string& path,
   set->store_ = TokenStore(tokenizer.vocab_size());
   set->pad_id_ = tokenizer.pad_id().value_or(tokenizer.eos_id().value_or(0));
   if (options.kind == SampleKind::kCausalLm) {
-    WEFT_RETURN_IF_ERROR(set->load_stream(path, tokenizer));
+    WEFT_RETURN_IF_ERROR(set->load_stream(files, tokenizer));
   } else {
-    WEFT_RETURN_IF_ERROR(set->load_lines(path, tokenizer));
+    WEFT_RETURN_IF_ERROR(set->load_lines(files, tokenizer));
   }
   if (set->samples_ > std::numeric_limits<uint32_t>::max()) {
     return fail(Code::kResourceExhausted,
-                path + ": " + std::to_string(set->samples_) + " samples, at most 4294967295");
+                "the data has " + std::to_string(set->samples_) + " samples, at most 4294967295");
   }
   return std::shared_ptr<const Dataset>(std::move(set));
 }
 
-Status Dataset::load_stream(const std::string& path, const Tokenizer& tokenizer) {
+Status Dataset::load_stream(const std::vector<SourceFile>& files, const Tokenizer& tokenizer) {
   const std::optional<int64_t> eos = tokenizer.eos_id();
   const auto sink = [this](std::span<const int32_t> ids) { store_.append(ids); };
   SourceOptions source = options_.source;
   source.label_key.clear();
-  WEFT_RETURN_IF_ERROR(for_each_document(path, source, [&](const Document& document) -> Status {
+  const auto visit = [&](const Document& document) -> Status {
     if (document.text.empty()) return {};
+    WEFT_RETURN_IF_ERROR(check_document(document, options_, needs_utf8(tokenizer)));
     const Status status = tokenizer.encode_to(document.text, true, sink);
-    if (!status.ok()) return status.with_prefix(document.place() + ": ");
+    if (!status.ok()) return document.refuse(status);
     if (eos && (store_.size() == 0 || store_.at(store_.size() - 1) != *eos)) store_.push(*eos);
     return {};
-  }));
+  };
+  WEFT_RETURN_IF_ERROR(for_each_document(files, source, visit));
   if (store_.size() < 2) {
-    return Status(Code::kInvalidArgument, path + ": the data is empty: it gives " +
+    return Status(Code::kInvalidArgument, "the data is empty: it gives " +
                                               std::to_string(store_.size()) +
                                               " tokens, at least 2 are needed");
   }
@@ -73,7 +92,7 @@ Status Dataset::load_stream(const std::string& path, const Tokenizer& tokenizer)
   return {};
 }
 
-Status Dataset::load_lines(const std::string& path, const Tokenizer& tokenizer) {
+Status Dataset::load_lines(const std::vector<SourceFile>& files, const Tokenizer& tokenizer) {
   const auto prefix = tokenizer.prefix_ids(), suffix = tokenizer.suffix_ids();
   const int64_t around = static_cast<int64_t>(prefix.size() + suffix.size());
   if (around >= options_.sequence_length) {
@@ -81,77 +100,34 @@ Status Dataset::load_lines(const std::string& path, const Tokenizer& tokenizer) 
                            "must exceed the " + std::to_string(around) +
                                " tokens that the tokenizer puts around a text");
   }
-  std::vector<std::string> names;  // a sample, where labels are strings
-  std::vector<std::string> places;
+  Labels labels(options_.source.label_key, options_.labels, options_.label_names);
   const auto sink = [this](std::span<const int32_t> ids) { store_.append(ids); };
   const auto visit = [&](const Document& document) -> Status {
+    WEFT_RETURN_IF_ERROR(check_document(document, options_, needs_utf8(tokenizer)));
     const int64_t start = store_.size();
     starts_.push_back(start);
     store_.append(prefix);
     const int64_t first = store_.size();
     const Status status = tokenizer.encode_to(document.text, false, sink);
-    if (!status.ok()) return status.with_prefix(document.place() + ": ");
+    if (!status.ok()) return document.refuse(status);
     if (store_.size() == first) {
-      return Status::invalid(options_.source.text_key, "\"\"", "a text to classify gives no token")
-          .with_prefix(document.place() + ": ");
+      return document.refuse(options_.source.text_key, shortened(document.text),
+                             "gives no token; a text to classify needs one");
     }
     store_.truncate(std::min(store_.size(), first + options_.sequence_length - around));
     store_.append(suffix);
-    return take_label(document, &names);
-  };
-  WEFT_RETURN_IF_ERROR(for_each_document(path, options_.source, visit));
-  samples_ = static_cast<int64_t>(starts_.size());
-  starts_.push_back(store_.size());
-  return names.empty() ? Status() : number_labels(path, names);
-}
-
-Status Dataset::take_label(const Document& document, std::vector<std::string>* names) {
-  const auto wrong = [&](const std::string& value, const std::string& rule) {
-    return Status::invalid(options_.source.label_key, value, rule)
-        .with_prefix(document.place() + ": ");
-  };
-  const bool named = document.label_name.has_value();
-  const bool first = names->empty() && labels_.empty();
-  if (first ? (!named && !options_.label_names.empty()) : named == names->empty()) {
-    return wrong(named ? *document.label_name : std::to_string(*document.label),
-                 named ? "labels are integers so far; give all as integers or all as strings"
-                       : "labels are strings so far; give all as integers or all as strings");
-  }
-  if (!named) {
-    if (*document.label < 0 || *document.label >= options_.labels) {
-      return wrong(std::to_string(*document.label),
-                   "must be in [0, " + std::to_string(options_.labels) + ")");
-    }
-    labels_.push_back(*document.label);
+    WEFT_ASSIGN_OR_RETURN(const int64_t label, labels.take(document));
+    labels_.push_back(label);
     return {};
-  }
-  if (!options_.label_names.empty()) {
-    const auto& known = options_.label_names;
-    if (std::find(known.begin(), known.end(), *document.label_name) == known.end()) {
-      return wrong(*document.label_name, "is no label of the training data");
-    }
-  }
-  names->push_back(*document.label_name);
-  return {};
-}
-
-Status Dataset::number_labels(const std::string& path, const std::vector<std::string>& names) {
-  label_names_ = options_.label_names;
-  if (label_names_.empty()) {
-    const std::set<std::string> distinct(names.begin(), names.end());
-    label_names_.assign(distinct.begin(), distinct.end());
-  }
-  if (static_cast<int64_t>(label_names_.size()) > options_.labels) {
-    return Status::invalid(options_.source.label_key,
-                           std::to_string(label_names_.size()) + " different labels",
-                           "the task has labels: " + std::to_string(options_.labels))
-        .with_prefix(path + ": ");
-  }
-  std::map<std::string_view, int64_t> numbers;
-  for (const std::string& name : label_names_) {
-    numbers.emplace(name, static_cast<int64_t>(numbers.size()));
-  }
-  for (const std::string& name : names) labels_.push_back(numbers.at(name));
+  };
+  WEFT_RETURN_IF_ERROR(for_each_document(files, options_.source, visit));
+  samples_ = static_cast<int64_t>(starts_.size());
+  if (samples_ == 0) return Status(Code::kInvalidArgument, "the data is empty: it has no row");
+  starts_.push_back(store_.size());
+  label_names_ = labels.names();
+  const std::vector<int64_t> classes = labels.classes();
+  if (classes.empty()) return {};
+  for (int64_t& label : labels_) label = classes[static_cast<size_t>(label)];
   return {};
 }
 

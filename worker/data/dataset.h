@@ -18,6 +18,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -29,6 +30,10 @@
 #include "worker/data/token_store.h"
 #include "worker/data/tokenizers/tokenizer.h"
 
+namespace weft::proto {
+class TaskSpec;
+}
+
 namespace weft {
 
 enum class SampleKind { kCausalLm, kClassification };
@@ -38,16 +43,16 @@ struct DatasetOptions {
   SourceOptions source;         // label_key is set for a classification
   int64_t sequence_length = 0;  // at least 2 for causal_lm, 1 for classification
   int64_t labels = 0;           // classification: number of classes
-  // Classification by strings: the names of the classes in order, from the training set. Empty: the
-  // sorted distinct names of this data become the classes.
-  std::vector<std::string> label_names;
+  // Held-out data: label_names() of the training data, whose classes it has. Absent: this is the
+  // training data.
+  std::optional<std::vector<std::string>> label_names;
 };
+DatasetOptions dataset_options(const proto::TaskSpec& task, int64_t sequence_length);
 
 class Dataset {
  public:
-  // `path`: a file or folder. Errors name file, line and rule: those of source.h, a label outside
-  // [0, labels), an unknown name, integers and names mixed, more names than labels, no sample.
-  static Result<std::shared_ptr<const Dataset>> load(const std::string& path,
+  // Errors name file, line and rule: those of source.h, of labels.h and check.h; no sample.
+  static Result<std::shared_ptr<const Dataset>> load(const std::vector<SourceFile>& files,
                                                      const DatasetOptions& options,
                                                      const Tokenizer& tokenizer);
   int64_t samples() const { return samples_; }
@@ -63,10 +68,8 @@ class Dataset {
 
  private:
   explicit Dataset(DatasetOptions options) : options_(std::move(options)) {}
-  Status load_stream(const std::string& path, const Tokenizer& tokenizer);
-  Status load_lines(const std::string& path, const Tokenizer& tokenizer);
-  Status take_label(const Document& document, std::vector<std::string>* names);
-  Status number_labels(const std::string& path, const std::vector<std::string>& names);
+  Status load_stream(const std::vector<SourceFile>& files, const Tokenizer& tokenizer);
+  Status load_lines(const std::vector<SourceFile>& files, const Tokenizer& tokenizer);
   int64_t sample_start(int64_t sample) const;
   int64_t sample_length(int64_t sample) const;
 

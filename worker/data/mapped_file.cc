@@ -13,17 +13,19 @@ namespace weft::data {
 
 Result<MappedFile> MappedFile::open(const std::string& path) {
   const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (descriptor < 0) return fail(Code::kUnavailable, path + ": " + std::strerror(errno));
+  if (descriptor < 0)
+    return fail(Code::kUnavailable, std::string("cannot be opened: ") + std::strerror(errno));
   struct stat status = {};
   MappedFile file;
   Status error;
   if (::fstat(descriptor, &status) != 0 || !S_ISREG(status.st_mode)) {
-    error = Status(Code::kInvalidArgument, path + ": is not a regular file");
+    error = Status(Code::kInvalidArgument, "is not a regular file");
   } else if (status.st_size > 0) {
     const auto size = static_cast<size_t>(status.st_size);
     void* start = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, descriptor, 0);
     if (start == MAP_FAILED) {
-      error = Status(Code::kResourceExhausted, path + ": " + std::strerror(errno));
+      error = Status(Code::kResourceExhausted,
+                     std::string("cannot be mapped: ") + std::strerror(errno));
     } else {
       ::madvise(start, size, MADV_SEQUENTIAL);
       file.bytes_ = {static_cast<const char*>(start), size};

@@ -11,6 +11,7 @@ namespace weft::data {
 
 class MappedFile {
  public:
+  // The error does not name the file.
   static Result<MappedFile> open(const std::string& path);
   MappedFile(MappedFile&& other) noexcept;
   MappedFile& operator=(MappedFile&&) = delete;

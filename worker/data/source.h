@@ -1,10 +1,13 @@
-// Reads a job's inputs from their staged folders, document by document.
+// Reads a job's inputs from their files, document by document: on a node from the staged objects,
+// on the command line from the user's own files.
 //
-// text: each file is a document, in the order of the files' paths. jsonl: each line is one, an
-// object with the text under `text_key` and, for classification, its label under `label_key` (an
-// integer or a string); further keys are allowed, blank lines are skipped.
+// text: each file is a document, in the order of the list. jsonl: each line is one, an object with
+// the text under `text_key` and, for classification, its label under `label_key` (an integer or a
+// string); further keys are allowed, blank lines are skipped.
 //
 // Thread safety: free functions. Ownership: none kept; a Document's views end with the visit.
+// Invariant: an error about what a file holds names the file as its owner calls it, and the line;
+// never a path of the node.
 #pragma once
 
 #include <cstdint>
@@ -27,26 +30,33 @@ struct SourceOptions {
   int64_t line_bytes_max = int64_t{16} << 20;
 };
 
+struct SourceFile {
+  std::string path;  // where it lies on this machine
+  std::string name;  // what its owner calls it, for messages
+};
+
 struct Document {
   std::string_view text;
-  std::string file;  // path below the input's folder
+  std::string file;  // the file's name
   int64_t line = 0;  // 1-based; 0: the whole file
   std::optional<int64_t> label;
   std::optional<std::string> label_name;  // where the label is a string
-  // "held.jsonl line 12", for messages.
-  std::string place() const;
+  // "held.jsonl line 12: label must be in [0, 8)", with its line.
+  Status refuse(const std::string& key, const std::string& value, const std::string& rule) const;
+  Status refuse(const Status& status) const;  // the same of a reader's error
 };
 
 // An object staged on a node: <objects_folder>/<object id>. Errors: an id that is no plain name, a
 // missing folder.
 Result<std::string> staged_input(const std::string& objects_folder, const std::string& object_id);
 
-// The regular files at `path` (itself, or below it), sorted by path. Error: none, unreadable.
-Result<std::vector<std::string>> input_files(const std::string& path);
+// The regular files at `path` (itself, or below it), sorted by path, named relative to it. Error:
+// none, unreadable.
+Result<std::vector<SourceFile>> input_files(const std::string& path);
 
-// Stops at the first error, of the data or of `visit`. Errors name file, line and rule: not UTF-8
-// in jsonl, no object, missing key, wrong type, a line too long, nothing to read.
-Status for_each_document(const std::string& path, const SourceOptions& options,
+// Stops at the first error, of the data or of `visit`. Errors name file, line, key and rule: not
+// UTF-8 in jsonl, no object, missing key, wrong type, a line too long. No document is no error.
+Status for_each_document(const std::vector<SourceFile>& files, const SourceOptions& options,
                          const std::function<Status(const Document&)>& visit);
 
 }  // namespace weft

@@ -111,8 +111,8 @@ Status ConfigReader::finish() {
   for (const auto& [key, value] : object_.items()) {
     if (known_.contains(key)) continue;
     return Status::invalid(key, shown(value),
-                           fmt::format("no key of the {} family is called so; leave it out if the "
-                                       "model does not depend on it",
+                           fmt::format("is no key of the {} family; leave it out if the model does "
+                                       "not depend on it",
                                        family_));
   }
   return Status();

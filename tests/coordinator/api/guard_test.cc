@@ -13,27 +13,31 @@ Request request(NameValues headers) {
   Request made;
   made.headers = std::move(headers);
   made.local_address = "10.1.2.3";
+  made.local_port = 8;
   return made;
 }
 
-TEST(HostOf, TakesThePortOff) {
-  EXPECT_EQ(host_of("LocalHost:80"), "localhost");
-  EXPECT_EQ(host_of("[::1]:80"), "::1");
-  EXPECT_EQ(host_of("[::1]"), "::1");
-  EXPECT_EQ(host_of("name"), "name");
-  for (const char* bad : {"[::1", "[::1]x", "a:b", "a:1:2", "a:", "a:999999"}) {
-    EXPECT_EQ(host_of(bad), "") << bad;
+TEST(HostPortOf, TakesThePortOff) {
+  EXPECT_EQ(host_port_of("LocalHost:80").host, "localhost");
+  EXPECT_EQ(host_port_of("LocalHost:80").port, 80);
+  EXPECT_EQ(host_port_of("[::1]:81").host, "::1");
+  EXPECT_EQ(host_port_of("[::1]:81").port, 81);
+  EXPECT_EQ(host_port_of("[::1]").host, "::1");
+  EXPECT_EQ(host_port_of("name").host, "name");
+  EXPECT_EQ(host_port_of("name").port, 0);
+  for (const char* bad : {"[::1", "[::1]x", "a:b", "a:1:2", "a:", "a:999999", ""}) {
+    EXPECT_EQ(host_port_of(bad).host, "") << bad;
   }
 }
 
 TEST(Guard, HostMustNameThisServer) {
   const Guard guard(kToken, {"Weft.Example"});
-  for (const char* good :
-       {"localhost", "LOCALHOST:9", "127.0.0.1:80", "[::1]:80", "10.1.2.3:5", "weft.example"}) {
+  for (const char* good : {"localhost", "LOCALHOST:8", "127.0.0.1:8", "[::1]:8", "10.1.2.3:8",
+                           "weft.example", "weft.example:443"}) {
     EXPECT_TRUE(guard.check_origin(request({{"host", good}})).ok()) << good;
   }
-  for (const char* bad :
-       {"evil.example", "localhost.evil.example", "10.1.2.4", "", "localhost:x"}) {
+  for (const char* bad : {"evil.example", "localhost.evil.example", "10.1.2.4", "", "localhost:x",
+                          "localhost:9", "127.0.0.1:80", "[::1]:7", "10.1.2.3:5"}) {
     EXPECT_EQ(guard.check_origin(request({{"host", bad}})).code(), Code::kPermissionDenied) << bad;
   }
   EXPECT_EQ(guard.check_origin(request({})).code(), Code::kInvalidArgument);

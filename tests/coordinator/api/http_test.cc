@@ -162,6 +162,13 @@ TEST_F(HttpTest, WrongMethodTypeAndQueryAreNamed) {
   EXPECT_EQ(ask("POST /v1/things/a", "Content-Length: 0\r\n").status, 415);
   EXPECT_EQ(ask("POST /v1/things/a", "Content-Type: text/plain\r\nContent-Length: 0\r\n").status,
             415);
+  const auto json = [&](const std::string& type) {
+    return ask("POST /v1/things/a", "Content-Type: " + type + "\r\nContent-Length: 0\r\n").status;
+  };
+  EXPECT_EQ(json("application/json; charset=latin1"), 415);
+  EXPECT_EQ(json("application/json; version=2"), 415);
+  EXPECT_EQ(json("application/json\r\nContent-Type: application/json"), 415);
+  EXPECT_NE(json("Application/JSON ; charset=\"UTF-8\""), 415);
   EXPECT_EQ(ask("PUT /v1/things/a",
                 "Content-Type: application/octet-stream\r\n"
                 "Content-Encoding: gzip\r\nContent-Length: 0\r\n")

@@ -75,6 +75,41 @@ TEST_F(FineTune, TaskAndLabelsComeFromTheData) {
   EXPECT_EQ(keys.tasks(0).data().label(), "class");
 }
 
+// What a job file may name by an id may be named so here too.
+TEST_F(FineTune, UploadedObjectsAreTaken) {
+  const auto upload = [&](const std::string& name) {
+    proto::ObjectManifest object;
+    proto::ObjectFile& file = *object.add_files();
+    file.set_path(name);
+    file.set_size(1);
+    file.add_chunks()->set_hash(sha256_hex("x"));
+    file.mutable_chunks(0)->set_size(1);
+    EXPECT_TRUE(served_.service.put_chunk(sha256_hex("x"), "x").ok());
+    return served_.service.put_object(object).value().id();
+  };
+  const std::string text = upload("a.txt"), rows = upload("rows.jsonl");
+  const std::string model = upload("config.json");
+  const proto::JobSpec job = plan({"ckpt-1", text, "--validation", text});
+  EXPECT_EQ(job.tasks(0).data().train(), text);
+  EXPECT_EQ(job.tasks(0).data().validation(), text);
+  const proto::JobSpec classes =
+      plan({"ckpt-1", rows, "--task", "sequence_classification", "--labels", "3"});
+  EXPECT_EQ(classes.tasks(0).data().format(), proto::DATA_FORMAT_JSONL);
+  EXPECT_EQ(classes.tasks(0).labels(), 3);
+  const proto::JobSpec tuned = plan({model, file("text.txt"), "--tokenizer", "byte"});
+  EXPECT_EQ(tuned.model().from(), model);
+  EXPECT_EQ(tuned.training().sequence_length(), 128);
+  EXPECT_EQ(plan({"ckpt-1", text, "--tokenizer", "obj-7"}).tokenizer().from(), "obj-7");
+  EXPECT_THAT(refusal({"ckpt-1", rows}), HasSubstr("--task must be given"));
+  EXPECT_THAT(refusal({"ckpt-1", rows, "--task", "sequence_classification"}),
+              HasSubstr("--labels must be given"));
+  EXPECT_THAT(refusal({"ckpt-1", text, "--task", "sequence_classification"}),
+              HasSubstr("must be JSONL"));
+  EXPECT_THAT(refusal({model, file("text.txt")}), HasSubstr("--tokenizer must be given"));
+  EXPECT_THAT(refusal({text, file("text.txt")}), HasSubstr("must hold config.json"));
+  EXPECT_EQ(weft({"fine-tune", "ckpt-1", "obj-none"}).exit, kExitNotFound);
+}
+
 TEST_F(FineTune, WhatIsWrongWithTheDataIsToldByFileLineAndRule) {
   write("array.json", "[{\"text\":\"a\"}]\n");
   write("bad.jsonl", "{\"text\":\"a\",\"label\":0}\n{\"text\":\"b\"}\n");
@@ -100,7 +135,7 @@ TEST_F(FineTune, WhatIsWrongWithTheDataIsToldByFileLineAndRule) {
       {{file("rows.jsonl"), "--labels", "2"}, "the data has 3 classes"},
       {{file("rows.jsonl"), "--validation", file("plain.jsonl")}, "no key 'label'"},
       {{file("text.txt"), "--slots", "3"}, "2 attention heads"},
-      {{file("text.txt"), "--tokenizer", file("none")}, "must be byte or a tokenizer.json"},
+      {{file("text.txt"), "--tokenizer", file("none")}, "must be byte, a tokenizer.json"},
       {{file("text.txt"), "--name", "a/b"}, "name"},
   };
   for (const auto& [line, told] : cases) {

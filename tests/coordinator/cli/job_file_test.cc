@@ -1,6 +1,8 @@
 #include "coordinator/cli/job_file.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <filesystem>
 #include <fstream>
@@ -55,8 +57,8 @@ TEST_F(JobFileTest, PathsStartFromTheFilesFolder) {
   const auto files = files_of((*inputs)[0]);
   ASSERT_TRUE(files.has_value());
   ASSERT_EQ(files->size(), 3U);
-  EXPECT_EQ((*files)[0].first, "a.txt");
-  EXPECT_EQ((*files)[2].first, "deep/c.txt");
+  EXPECT_EQ((*files)[0].name, "a.txt");
+  EXPECT_EQ((*files)[2].name, "deep/c.txt");
   ASSERT_TRUE(replace_inputs(*file, [](const LocalInput&) -> Result<std::string> {
                 return std::string("obj-1");
               }).ok());
@@ -81,6 +83,71 @@ TEST_F(JobFileTest, WhatIsMissingIsNamedWithItsLine) {
   EXPECT_NE(local_inputs(*file).error().rule().find("config.json"), std::string::npos);
 }
 
+// Nothing of a folder is left out in silence but hidden files.
+TEST_F(JobFileTest, WhatIsNoFileIsNamed) {
+  const auto refusal = [&](const std::string& name) {
+    const auto files = files_of({"tasks[0].data.train", InputKind::kData, folder_ + "/texts"});
+    fs::remove_all(folder_ + "/texts/" + name);
+    EXPECT_FALSE(files.has_value()) << name;
+    if (files) return std::string();
+    EXPECT_EQ(files.error().field(), "tasks[0].data.train");
+    return files.error().to_string();
+  };
+  using testing::HasSubstr;
+  const fs::path texts = folder_ + "/texts";
+  fs::create_symlink("gone.txt", texts / "dangling.txt");
+  EXPECT_THAT(refusal("dangling.txt"), AllOf(HasSubstr("a link to nothing; it points to gone.txt"),
+                                             HasSubstr("texts/dangling.txt)")));
+  fs::create_symlink("loop.txt", texts / "loop.txt");
+  EXPECT_THAT(refusal("loop.txt"), HasSubstr("a link that leads to itself"));
+  fs::create_symlink("deep", texts / "linked");
+  EXPECT_THAT(refusal("linked"), HasSubstr("a link to a folder"));
+  ASSERT_EQ(::mkfifo((texts / "pipe").c_str(), 0600), 0);
+  EXPECT_THAT(refusal("pipe"), HasSubstr("a pipe, a device or a socket"));
+  write("texts/two\nlines.txt", "x");
+  EXPECT_THAT(refusal("two\nlines.txt"), AllOf(HasSubstr("must not contain control characters"),
+                                               HasSubstr("texts/two\\nlines.txt)")));
+  write("texts/\xff.txt", "x");
+  EXPECT_THAT(refusal("\xff.txt"), AllOf(HasSubstr("must be valid UTF-8"), HasSubstr("\\xff")));
+  fs::create_symlink("a.txt", texts / "z.txt");
+  fs::create_symlink("gone.txt", texts / ".hidden-link");
+  const auto files = files_of({"data", InputKind::kData, texts.string()});
+  ASSERT_TRUE(files.has_value()) << files.error().to_string();
+  EXPECT_EQ(files->back().name, "z.txt");
+}
+
+// What only the data can tell, with the user's own path.
+TEST_F(JobFileTest, DataIsReadAndHeldAgainstTheTask) {
+  const auto refusal = [&](const std::string& text) {
+    const auto file = read(text);
+    EXPECT_TRUE(file.has_value());
+    const auto spec = check_job(*file);
+    EXPECT_TRUE(spec.has_value()) << spec.error().to_string();
+    return check_data(*file, *spec);
+  };
+  EXPECT_TRUE(refusal(job("texts")).ok());
+  write("empty.txt", "");
+  const Status empty = refusal(job("empty.txt"));
+  EXPECT_EQ(empty.field(), "tasks[0].data.train");
+  EXPECT_EQ(empty.line(), 7);
+  EXPECT_EQ(empty.to_string(), "tasks[0].data.train: the data is empty: it has no text (got " +
+                                   folder_ + "/empty.txt) (line 7)");
+  fs::create_directory(folder_ + "/nothing");
+  EXPECT_THAT(refusal(job("nothing")).to_string(), testing::HasSubstr("at least one file"));
+  write("rows.jsonl", "{\"text\":\"a\"}\n{\"text\":\"b\",}\n");
+  const Status row = refusal(job("rows.jsonl, format: jsonl"));
+  EXPECT_EQ(row.line(), 2);
+  EXPECT_THAT(row.to_string(),
+              testing::StartsWith("tasks[0].data.train: " + folder_ + "/rows.jsonl line 2: "));
+  write("train.jsonl", "{\"text\":\"a\",\"label\":0}\n{\"text\":\"b\",\"label\":1}\n");
+  write("held.jsonl", "{\"text\":\"a\",\"label\":2}\n");
+  std::string classes = job("train.jsonl, validation: held.jsonl, format: jsonl");
+  classes.replace(classes.find("causal_lm"), 9, "sequence_classification\n    labels: 2");
+  EXPECT_EQ(refusal(classes).to_string(),
+            "tasks[0].data.validation: " + folder_ +
+                "/held.jsonl line 1: label must be in [0, 2), as the task has labels: 2 (got 2)");
+}
+
 TEST_F(JobFileTest, OnlyWhatAModelIsMadeOfIsTaken) {
   fs::create_directories(folder_ + "/model/runs");
   for (const char* name : {"config.json", "model.safetensors", "tokenizer.json", "merges.txt",
@@ -94,7 +161,7 @@ TEST_F(JobFileTest, OnlyWhatAModelIsMadeOfIsTaken) {
   std::vector<std::string> names;
   const auto files = files_of((*inputs)[0]);
   ASSERT_TRUE(files.has_value());
-  for (const auto& [name, path] : *files) names.push_back(name);
+  for (const auto& [path, name] : *files) names.push_back(name);
   EXPECT_EQ(names, (std::vector<std::string>{"config.json", "merges.txt", "model.safetensors",
                                              "tokenizer.json"}));
 }
@@ -106,6 +173,11 @@ TEST_F(JobFileTest, SetReplacesOneKey) {
   EXPECT_EQ(file->spec.name(), "other");
   EXPECT_FALSE(read(job("texts"), {"training.steps"}).has_value());
   EXPECT_FALSE(read(job("texts"), {"training.stpes=9"}).has_value());
+  const Status empty = read(job("texts"), {"training.steps="}).error();
+  EXPECT_EQ(empty.to_string(), "training.steps needs a value, as in training.steps=100");
+  const auto no_name = read(job("texts"), {"name="});  // the empty text, which breaks a rule
+  ASSERT_TRUE(no_name.has_value()) << no_name.error().to_string();
+  EXPECT_EQ(check_job(*no_name).error().field(), "name");
 }
 
 TEST_F(JobFileTest, ErrorsCarryFieldAndLine) {
@@ -129,7 +201,9 @@ TEST(Examples, AreValid) {
     const auto file = read_job_file(entry.path().string(), {});
     ASSERT_TRUE(file.has_value()) << entry.path() << file.error().to_string();
     const auto spec = check_job(*file);
-    EXPECT_TRUE(spec.has_value()) << entry.path() << spec.error().to_string();
+    ASSERT_TRUE(spec.has_value()) << entry.path() << spec.error().to_string();
+    const Status data = check_data(*file, *spec);
+    EXPECT_TRUE(data.ok()) << entry.path() << data.to_string();
     ++count;
   }
   EXPECT_EQ(count, 3);

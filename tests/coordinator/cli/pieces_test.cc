@@ -101,7 +101,11 @@ TEST_F(FolderTest, TailsAndPorts) {
   EXPECT_EQ(file_tail(folder_ + "/log", 9), "a\nb\nc\n");
   EXPECT_EQ(file_tail(folder_ + "/none", 9), "");
   const int port = free_port("127.0.0.1", 20000);
-  EXPECT_TRUE(is_port_free("127.0.0.1", port));
+  EXPECT_EQ(listen_error("127.0.0.1", port), 0);
+  EXPECT_EQ(listen_error("192.0.2.1", port), EADDRNOTAVAIL);  // reserved for documents
+  EXPECT_EQ(check_reachable("127.0.0.1", port, 1000).code(), Code::kUnavailable);
+  EXPECT_NE(check_reachable("no-such-host.invalid", port, 1000).message().find("no-such-host"),
+            std::string::npos);
 }
 
 TEST(Encoding, PathsAndQueries) { EXPECT_EQ(encoded("a/b c%\xc3\xa4~"), "a%2Fb%20c%25%C3%A4~"); }

@@ -60,6 +60,14 @@ TEST_F(ServedCli, UsageErrorsNameTheOptionAndWhatThereIs) {
       {{"show", ""}, "JOB"},
       {{"cancel", "job-1", "a/b"}, "JOB"},
       {{"nonsense"}, "COMMAND"},
+      {{"generate", "ckpt-1", "--temperature", "nan"}, "--temperature"},
+      {{"generate", "ckpt-1", "--temperature", "1e9"}, "--temperature"},
+      {{"generate", "ckpt-1", "--temperature", ""}, "--temperature"},
+      {{"generate", "ckpt-1", "--seed", "99999999999999999999"}, "--seed"},
+      {{"generate", "ckpt-1", "--seed", "1.5"}, "--seed"},
+      {{"generate", "ckpt-1", "--top-k", "-1"}, "--top-k"},
+      {{"fine-tune", "a", "b", "--learning-rate", "nan"}, "--learning-rate"},
+      {{"fine-tune", "a", "b", "--learning-rate", "0"}, "--learning-rate"},
   };
   for (const auto& [line, field] : cases) {
     std::vector<std::string> json = line;
@@ -132,6 +140,38 @@ TEST_F(ServedCli, WhatIsMissingHereIsAnErrorOfInput) {
     EXPECT_EQ(error.code(), "not_found") << line[0];
     EXPECT_THAT(error.request_id(), testing::StartsWith("req-")) << line[0];
   }
+}
+
+// A port that is taken is told before anything is made.
+TEST_F(ServedCli, UpOnABusyPortLeavesNoFolder) {
+  const std::string data = folder_ + "/cluster";
+  const std::string busy = std::to_string(served_.server->port());
+  for (const char* option : {"--port", "--agent-port"}) {
+    const Outcome up = weft({"up", "--data", data, option, busy});
+    EXPECT_EQ(up.exit, kExitError);
+    EXPECT_THAT(up.err, HasSubstr("port " + busy + " of 127.0.0.1 is in use"));
+    EXPECT_THAT(up.err, HasSubstr(option));
+    EXPECT_FALSE(fs::exists(data));
+  }
+  const Outcome foreign = weft({"up", "--data", data, "--address", "192.0.2.1"});
+  EXPECT_THAT(foreign.err, HasSubstr("must be an IPv4 address of this machine (got 192.0.2.1)"));
+  const Outcome same = weft({"up", "--data", data, "--port", "7999", "--agent-port", "7999"});
+  EXPECT_THAT(same.err, HasSubstr("must differ from --port"));
+  EXPECT_FALSE(fs::exists(data));
+}
+
+// Which token is right depends on whom it is for: the address is looked at first.
+TEST_F(ServedCli, JoinLooksAtTheAddressBeforeTheToken) {
+  const std::string data = folder_ + "/node";
+  const Outcome nobody = weft({"join", "127.0.0.1:1", "--token", "short", "--data", data});
+  EXPECT_EQ(nobody.exit, kExitError);
+  EXPECT_THAT(nobody.err, HasSubstr("cannot reach 127.0.0.1:1: Connection refused"));
+  const Outcome unknown = weft({"join", "no-such-host.invalid", "--token", "short", "--json"});
+  EXPECT_EQ(error_in(unknown.err).field(), "COORDINATOR");
+  const std::string here = "127.0.0.1:" + std::to_string(served_.server->port());
+  const Outcome token = weft({"join", here, "--token", "short", "--data", data, "--json"});
+  EXPECT_EQ(error_in(token.err).field(), "--token");
+  EXPECT_FALSE(fs::exists(data));
 }
 
 TEST(Commands, EachAndItsOptionsHaveAHelpText) {

@@ -232,6 +232,7 @@ TEST_F(CheckModelTest, ReadsAJobsOwnConfiguration) {
   fields["n_head"].set_number_value(3);
   fields["rope_theta"].set_number_value(1e4);
   EXPECT_EQ(check(spec).field(), "model.config.rope_theta");
+  EXPECT_THAT(check(spec).message(), testing::StartsWith("model.config.rope_theta "));
 }
 
 TEST_F(CheckModelTest, ReadsACheckpointsManifest) {

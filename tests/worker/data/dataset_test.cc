@@ -8,6 +8,8 @@
 #include <filesystem>
 #include <fstream>
 
+#include "worker/data/check.h"
+
 namespace weft {
 namespace {
 
@@ -30,10 +32,11 @@ class DatasetTest : public ::testing::Test {
     DatasetOptions options;
     options.source.format = format;
     options.sequence_length = length;
-    return Dataset::load(folder_, options, *tokenizer_);
+    return load(options);
   }
-  Result<std::shared_ptr<const Dataset>> lines(int64_t length, int64_t labels,
-                                               std::vector<std::string> names = {}) const {
+  Result<std::shared_ptr<const Dataset>> lines(
+      int64_t length, int64_t labels,
+      std::optional<std::vector<std::string>> names = std::nullopt) const {
     DatasetOptions options;
     options.kind = SampleKind::kClassification;
     options.source.format = InputFormat::kJsonl;
@@ -41,13 +44,21 @@ class DatasetTest : public ::testing::Test {
     options.sequence_length = length;
     options.labels = labels;
     options.label_names = std::move(names);
-    return Dataset::load(folder_, options, *tokenizer_);
+    return load(options);
+  }
+  Result<std::shared_ptr<const Dataset>> load(const DatasetOptions& options) const {
+    WEFT_ASSIGN_OR_RETURN(const auto files, input_files(folder_));
+    return Dataset::load(files, options, *tokenizer_);
   }
   void expect_refused(const std::string& content, const std::string& expected) const {
     put("data.jsonl", content);
     const auto set = lines(8, 2);
     ASSERT_FALSE(set.has_value()) << content;
     EXPECT_THAT(set.error().to_string(), HasSubstr(expected)) << content;
+  }
+
+  static std::optional<std::vector<std::string>> names(std::vector<std::string> names) {
+    return names;
   }
 
   std::string folder_;
@@ -125,10 +136,14 @@ TEST_F(DatasetTest, StringLabelsAreNumberedInSortedOrder) {
   ASSERT_TRUE(set.has_value()) << set.error().to_string();
   EXPECT_THAT((*set)->label_names(), ElementsAre("gpl", "mit"));
   EXPECT_THAT((*set)->range(0, 3).labels, ElementsAre(1, 0, 1));
-  EXPECT_THAT((*lines(10, 3, {"bsd", "gpl", "mit"}))->range(0, 3).labels, ElementsAre(2, 1, 2));
-  EXPECT_THAT(lines(10, 3, {"gpl"}).error().to_string(), HasSubstr("a.jsonl line 1"));
+  EXPECT_THAT((*lines(10, 3, names({"bsd", "gpl", "mit"})))->range(0, 3).labels,
+              ElementsAre(2, 1, 2));
+  EXPECT_THAT(lines(10, 3, names({"gpl"})).error().to_string(), HasSubstr("a.jsonl line 1"));
   put("b.jsonl", "{\"text\":\"4\",\"label\":\"bsd\"}\n");
-  EXPECT_THAT(lines(10, 2).error().to_string(), HasSubstr("3 different labels"));
+  EXPECT_EQ(lines(10, 2).error().to_string(),
+            "b.jsonl line 1: label makes 3 different labels, the task has labels: 2 (got bsd)");
+  // Training on integers gives a held-out string no class.
+  EXPECT_THAT(lines(10, 3, names({})).error().to_string(), HasSubstr("the training data has"));
 }
 
 TEST_F(DatasetTest, BadLinesNameFileLineAndRule) {
@@ -145,12 +160,63 @@ TEST_F(DatasetTest, BadLinesNameFileLineAndRule) {
   expect_refused("{\"text\":\"a\",\"label\":18446744073709551615}", "integer or a string");
   expect_refused(good + "{\"text\":\"a\",\"label\":\"x\"}", "all as integers");
   expect_refused("{\"text\":\"a\",\"label\":\"x\"}\n" + good, "all as integers");
-  expect_refused("{\"text\":\"\",\"label\":0}", "no token");
+  expect_refused("{\"text\":\"\",\"label\":0}", "must not be empty");
   expect_refused("[1]", "JSON object");
   expect_refused("{\"text\":\"a\",\"text\":\"b\",\"label\":0}", "line 1");
   expect_refused("{", "line 1");
   expect_refused("\n\n", "empty");
   expect_refused("{\"text\":\"" + std::string(17 << 20, 'a') + "\",\"label\":0}", "at most");
+}
+
+// What an error says apart from its text: key, value and line, none of them a path of the node.
+TEST_F(DatasetTest, ErrorsOfARowHaveKeyValueAndLine) {
+  put("deep/data.jsonl", "{\"text\":\"a\",\"label\":0}\n\n{\"text\":\"b\",\"label\":7}\n");
+  const Status status = lines(8, 2).error();
+  EXPECT_EQ(status.field(), "label");
+  EXPECT_EQ(status.value(), "7");
+  EXPECT_EQ(status.line(), 3);
+  EXPECT_EQ(status.to_string(),
+            "deep/data.jsonl line 3: label must be in [0, 2), as the task has labels: 2 (got 7)");
+  put("deep/data.jsonl", "{\"txt\":\"a\",\"label\":0}\n");
+  EXPECT_EQ(lines(8, 2).error().to_string(),
+            "deep/data.jsonl line 1: text is missing; the row's keys are: label, txt");
+}
+
+// The command line's check and the ranks refuse the same with the same words.
+TEST_F(DatasetTest, CheckDataSaysWhatLoadingWouldSay) {
+  DatasetOptions options;
+  options.kind = SampleKind::kClassification;
+  options.source.format = InputFormat::kJsonl;
+  options.source.label_key = "label";
+  options.sequence_length = 8;
+  options.labels = 2;
+  for (const char* row :
+       {"{", "[1]", "{\"label\":0}", "{\"text\":1,\"label\":0}", "{\"text\":\"\",\"label\":0}",
+        "{\"text\":\"a\",\"label\":2}", "{\"text\":\"a\",\"label\":\"x\"}",
+        "{\"text\":\"a\",\"label\":null}", "{\"text\":\"a\",\"text\":\"b\",\"label\":0}",
+        "{\"text\":\"\xff\",\"label\":0}"}) {
+    put("data.jsonl", std::string("{\"text\":\"a\",\"label\":0}\n") + row + "\n");
+    const auto checked = check_data(*input_files(folder_), options, false);
+    ASSERT_FALSE(checked.has_value()) << row;
+    EXPECT_EQ(checked.error().to_string(), load(options).error().to_string());
+    EXPECT_THAT(checked.error().to_string(), HasSubstr("data.jsonl line 2: "));
+    EXPECT_EQ(checked.error().line(), 2);
+  }
+  put("data.jsonl", "\n\n");
+  EXPECT_FALSE(check_data(*input_files(folder_), options, false).has_value());
+  put("data.jsonl", "{\"text\":\"a\",\"label\":\"y\"}\n{\"text\":\"b\",\"label\":\"x\"}\n");
+  EXPECT_THAT(*check_data(*input_files(folder_), options, false), ElementsAre("x", "y"));
+}
+
+TEST_F(DatasetTest, TextHasToBeUtf8ForATokenizerJsonOnly) {
+  put("a.txt", "one\ntwo\xff\n");
+  EXPECT_TRUE(check_data(*input_files(folder_), {}, false).has_value());
+  const Status status = check_data(*input_files(folder_), {}, true).error();
+  EXPECT_THAT(status.to_string(), HasSubstr("a.txt line 2: text must be valid UTF-8"));
+  EXPECT_EQ(status.value(), "byte 0xff");
+  put("a.txt", "");
+  EXPECT_THAT(check_data(*input_files(folder_), {}, false).error().to_string(),
+              HasSubstr("it has no text"));
 }
 
 TEST_F(DatasetTest, InputsThatAreNotThereAreErrors) {

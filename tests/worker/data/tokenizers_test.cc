@@ -247,6 +247,31 @@ TEST(ByteTokenizer, IdsAreTheBytes) {
   EXPECT_EQ(tokenizer->vocab_size(), 257);
 }
 
+// An export of it takes any bytes again; one byte elsewhere, and it is another tokenizer.
+TEST(ByteTokenizer, ItsExportIsRecognized) {
+  const std::string bytes = "a\xff\x80<|endoftext|>";
+  const auto load = [](const std::string& text) {
+    auto loaded = load_tokenizer_json(text);
+    EXPECT_TRUE(loaded.has_value()) << loaded.error().to_string();
+    return std::move(*loaded);
+  };
+  const auto exported = load(byte_tokenizer_json());
+  EXPECT_EQ(exported->type(), "byte");
+  EXPECT_EQ(*exported->encode(bytes, true), *make_byte_tokenizer()->encode(bytes, true));
+  nlohmann::json other = nlohmann::json::parse(byte_tokenizer_json());
+  other["model"]["vocab"]["a"] = 'b';
+  other["model"]["vocab"]["b"] = 'a';
+  EXPECT_EQ(load(other.dump())->type(), "byte_level_bpe");
+  other = nlohmann::json::parse(byte_tokenizer_json());
+  other["pre_tokenizer"]["use_regex"] = true;
+  EXPECT_EQ(load(other.dump())->type(), "byte_level_bpe");
+  other = nlohmann::json::parse(byte_tokenizer_json());
+  other["model"]["merges"] = {"a b"};
+  other["model"]["vocab"]["ab"] = 256;
+  other["added_tokens"][0]["id"] = 257;
+  EXPECT_EQ(load(other.dump())->type(), "byte_level_bpe");
+}
+
 TEST(ByteTokenizer, ItsExportGivesTheSameIds) {
   const auto files = byte_tokenizer_files();
   ASSERT_EQ(files.size(), 3U);

@@ -178,6 +178,8 @@ TEST(LoadHfFolder, LoadsWhatAnExportHolds) {
     const auto tokenizer = make_byte_tokenizer();
     EXPECT_EQ(generate(rank, *model->trunk, *model->tokenizer, "abc", options)->ids,
               generate(rank, *trunk, *tokenizer, "abc", options)->ids);
+    EXPECT_EQ(generate(rank, *model->trunk, *model->tokenizer, "a\xff", options)->ids,
+              generate(rank, *trunk, *tokenizer, "a\xff", options)->ids);
     ExportHead head;
     head.labels = 2;
     std::ofstream(path / "config.json") << find_family("gpt2")->config_json(trunk->config(), head);

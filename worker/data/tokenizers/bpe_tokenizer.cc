@@ -19,6 +19,8 @@ namespace tokenizers {
 namespace {
 
 constexpr size_t kFlushIds = 65536;
+constexpr int64_t kEndOfText = 256;  // of the byte tokenizer
+constexpr std::string_view kEndOfTextName = "<|endoftext|>";
 
 // The symbols of one word, whose bytes add up to it. begin: its first byte, counted from byte
 // `base` of the text. shifted: a space was put in front of byte `base`, and begin counts it.
@@ -307,6 +309,28 @@ std::string BpeTokenizer::decode(std::span<const int64_t> ids, bool skip_special
   return to_valid_utf8(bytes);
 }
 
+// Whether a file that can be read is what the byte tokenizer is exported as.
+bool is_byte_tokenizer(const json& file) {
+  const json& pre = member(file, "pre_tokenizer");
+  const json& added = member(file, "added_tokens");
+  const json& model = member(file, "model");
+  if (!member(file, "normalizer").is_null() || !member(file, "post_processor").is_null() ||
+      member(pre, "type") != "ByteLevel" || member(pre, "add_prefix_space") != false ||
+      member(pre, "use_regex") != false || !member(model, "merges").empty() || added.size() != 1 ||
+      member(added[0], "id") != kEndOfText || member(added[0], "content") != kEndOfTextName ||
+      member(added[0], "special") != true) {
+    return false;
+  }
+  int64_t bytes = 0;
+  for (const auto& [token, id] : member(model, "vocab").items()) {
+    const auto raw = raw_bytes(token);
+    const bool byte = raw && raw->size() == 1 && static_cast<unsigned char>(raw->front()) == id;
+    if (!byte && (token != kEndOfTextName || id != kEndOfText)) return false;
+    if (byte) ++bytes;
+  }
+  return bytes == kEndOfText;
+}
+
 }  // namespace
 }  // namespace tokenizers
 
@@ -323,6 +347,7 @@ Result<std::unique_ptr<Tokenizer>> load_tokenizer_json(std::string_view json_tex
   }
   auto tokenizer = std::make_unique<tokenizers::BpeTokenizer>();
   WEFT_RETURN_IF_ERROR(tokenizer->load(file, config));
+  if (tokenizers::is_byte_tokenizer(file)) return make_byte_tokenizer();
   return std::unique_ptr<Tokenizer>(std::move(tokenizer));
 }
 

@@ -69,7 +69,8 @@ class Tokenizer {
 // Token id = byte value; 256 = end of text "<|endoftext|>". vocab_size 257.
 std::unique_ptr<Tokenizer> make_byte_tokenizer();
 
-// Byte-level BPE from the text of a tokenizer.json; `config_text` is that of the
+// Byte-level BPE (or the byte tokenizer, where the file is an export of it, so that any bytes go in
+// and come out) from the text of a tokenizer.json; `config_text` is that of the
 // tokenizer_config.json beside it (empty: none), which says which tokens end, start and pad. Where
 // it does not say, the end is the first special token of <|endoftext|>, </s>, <|end_of_text|>,
 // <|im_end|>. The file's `truncation` and `padding` are not applied: sequence length and padding

@@ -1,0 +1,24 @@
+// A task's data held against the task before anything is started: whatever Dataset::load would
+// refuse that takes no tokenizer to see.
+//
+// Thread safety: free functions. Ownership: none kept.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "proto/base/status.h"
+#include "worker/data/dataset.h"
+
+namespace weft {
+
+// A document's own rules: a text to classify is not empty; where `utf8` (every tokenizer but the
+// byte tokenizer asks for it), a text is valid UTF-8.
+Status check_document(const Document& document, const DatasetOptions& options, bool utf8);
+
+// Reads all documents once and keeps only the labels' names, which it gives back (empty: integers).
+// Errors name file, line, key and rule: those of source.h, of labels.h, of check_document; no text.
+Result<std::vector<std::string>> check_data(const std::vector<SourceFile>& files,
+                                            const DatasetOptions& options, bool utf8);
+
+}  // namespace weft

@@ -1,0 +1,75 @@
+#include "worker/data/labels.h"
+
+#include "proto/json/value.h"
+
+namespace weft {
+namespace {
+
+std::string label_of(const Document& document) {
+  return document.label_name ? shortened(*document.label_name) : std::to_string(*document.label);
+}
+
+}  // namespace
+
+Labels::Labels(std::string key, int64_t count, std::optional<std::vector<std::string>> trained)
+    : key_(std::move(key)), count_(count), training_(!trained) {
+  if (training_) return;
+  kind_ = trained->empty() ? Kind::kIntegers : Kind::kStrings;
+  for (std::string& name : *trained) {
+    const auto number = static_cast<int64_t>(numbers_.size());
+    numbers_.emplace(std::move(name), number);
+  }
+}
+
+Status Labels::check_kind(const Document& document) {
+  const Kind kind = document.label_name ? Kind::kStrings : Kind::kIntegers;
+  if (kind_ == Kind::kUnknown) kind_ = kind;
+  if (kind_ == kind) return {};
+  const std::string before = training_ ? "the labels before it are " : "the training data has ";
+  return document.refuse(key_, label_of(document),
+                         before + (kind == Kind::kStrings ? "integers" : "strings") +
+                             "; give all as integers or all as strings");
+}
+
+Result<int64_t> Labels::take(const Document& document) {
+  WEFT_RETURN_IF_ERROR(check_kind(document));
+  if (!document.label_name) {
+    if (*document.label >= 0 && *document.label < count_) return *document.label;
+    return fail(document.refuse(key_, label_of(document),
+                                "must be in [0, " + std::to_string(count_) +
+                                    "), as the task has labels: " + std::to_string(count_)));
+  }
+  const auto known = numbers_.find(*document.label_name);
+  if (known != numbers_.end()) return known->second;
+  if (!training_) {
+    return fail(document.refuse(key_, label_of(document), "must be a label of the training data"));
+  }
+  const auto number = static_cast<int64_t>(numbers_.size());
+  if (number == count_) {
+    return fail(
+        document.refuse(key_, label_of(document),
+                        "makes " + std::to_string(number + 1) +
+                            " different labels, the task has labels: " + std::to_string(count_)));
+  }
+  numbers_.emplace(*document.label_name, number);
+  return number;
+}
+
+std::vector<std::string> Labels::names() const {
+  std::vector<std::string> names(numbers_.size());
+  int64_t sorted = 0;
+  for (const auto& [name, number] : numbers_) {
+    names[static_cast<size_t>(training_ ? sorted++ : number)] = name;
+  }
+  return names;
+}
+
+std::vector<int64_t> Labels::classes() const {
+  if (!training_) return {};
+  std::vector<int64_t> classes(numbers_.size());
+  int64_t sorted = 0;
+  for (const auto& [name, number] : numbers_) classes[static_cast<size_t>(number)] = sorted++;
+  return classes;
+}
+
+}  // namespace weft
