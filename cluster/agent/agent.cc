@@ -41,12 +41,16 @@ class Agent {
  public:
   Agent(const AgentOptions& options, const AgentPlaces& places, proto::NodeInfo node,
         std::string secret, ChunkStore& store)
-      : options_(options), places_(places), node_(std::move(node)),
+      : options_(options),
+        places_(places),
+        node_(std::move(node)),
         log_(Logger::open("agent " + node_.name())),
         link_(io_, options.coordinator_host, options.coordinator_port, std::move(secret), log_),
         chunks_(io_, store, options.chunk_cache_bytes, send()),
-        world_{io_, staging_, options_, places_, chunks_, log_, send()}, timer_(io_),
-        signals_(io_, SIGTERM, SIGINT, SIGHUP), lease_seconds_(options.lease_seconds) {}
+        world_{io_, staging_, options_, places_, chunks_, log_, send()},
+        timer_(io_),
+        signals_(io_, SIGTERM, SIGINT, SIGHUP),
+        lease_seconds_(options.lease_seconds) {}
   ~Agent() {
     server_.reset();
     chunks_.stop();
@@ -204,21 +208,27 @@ AttemptPointer Agent::find(const proto::AttemptRef& ref) const {
 
 void Agent::take(proto::NodeFrame frame) {
   switch (frame.body_case()) {
-    case proto::NodeFrame::kWelcome: return granted(frame.welcome().lease_seconds());
+    case proto::NodeFrame::kWelcome:
+      log_.info("the coordinator has taken this node in");
+      return granted(frame.welcome().lease_seconds());
     case proto::NodeFrame::kLease:
       granted(frame.lease().lease_seconds());
       for (const auto& ref : frame.lease().revoked()) {
         if (const auto attempt = find(ref)) attempt->revoke();
       }
       return;
-    case proto::NodeFrame::kPrepare: return prepare(frame.prepare().record());
-    case proto::NodeFrame::kChunkData: return chunks_.take(std::move(*frame.mutable_chunk_data()));
-    case proto::NodeFrame::kChunkPutResult: return chunks_.take(frame.chunk_put_result());
+    case proto::NodeFrame::kPrepare:
+      return prepare(frame.prepare().record());
+    case proto::NodeFrame::kChunkData:
+      return chunks_.take(std::move(*frame.mutable_chunk_data()));
+    case proto::NodeFrame::kChunkPutResult:
+      return chunks_.take(frame.chunk_put_result());
     case proto::NodeFrame::kRefused:
       log_.error("the coordinator refuses this node: {}", frame.refused());
       link_.refused();
       return;
-    default: return take_about_attempt(frame);
+    default:
+      return take_about_attempt(frame);
   }
 }
 
@@ -261,7 +271,8 @@ void Agent::take_about_attempt(const proto::NodeFrame& frame) {
       link_.send(answer);
       break;
     }
-    default: break;
+    default:
+      break;
   }
 }
 
@@ -351,8 +362,8 @@ void Agent::tick() {
     next_heartbeat_ns_ = now + static_cast<int64_t>(every * 1e9);
     heartbeat();
   }
-  if (!asked_at_ns_.empty() && now - asked_at_ns_.front() > static_cast<int64_t>(
-                                                                lease_seconds_ * 0.5e9)) {
+  if (!asked_at_ns_.empty() &&
+      now - asked_at_ns_.front() > static_cast<int64_t>(lease_seconds_ * 0.5e9)) {
     link_.drop("no answer for half a lease");
   }
   bool busy = false;
@@ -398,9 +409,9 @@ Status check_options(const AgentOptions& options) {
   }
   const auto& mpi = options.mpi;
   if (mpi.port_min() > 0 && mpi.port_min() + mpi.port_count() - 1 > 65535) {
-    return Status::invalid("mpi-port-count", std::to_string(mpi.port_count()),
-                           "must end at port 65535 or before, from " +
-                               std::to_string(mpi.port_min()));
+    return Status::invalid(
+        "mpi-port-count", std::to_string(mpi.port_count()),
+        "must end at port 65535 or before, from " + std::to_string(mpi.port_min()));
   }
   return {};
 }

@@ -62,9 +62,22 @@ Result<Response> events(Service& service, const Request& request) {
   return json_response(body);
 }
 
+// That the job has a task of this name; empty: all of them are meant.
+Status check_task(Service& service, const std::string& id, const std::string& task) {
+  if (task.empty()) return {};
+  WEFT_ASSIGN_OR_RETURN(const proto::Job job, service.job(id));
+  std::string names;
+  for (const proto::TaskSpec& known : job.spec().tasks()) {
+    if (known.name() == task) return {};
+    names += (names.empty() ? "" : ", ") + known.name();
+  }
+  return Status::invalid("task", task, "must be one of the job's tasks: " + names);
+}
+
 Result<Response> metrics(Service& service, const Request& request) {
   const std::string& job = request.parameter("id");
   const std::string task = query_text(request, "task");
+  WEFT_RETURN_IF_ERROR(check_task(service, job, task));
   WEFT_ASSIGN_OR_RETURN(const int64_t after, stream_start(request));
   if (request.wants_events()) {
     return stream_response(service, request,

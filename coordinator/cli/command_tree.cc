@@ -78,7 +78,8 @@ void add_job_commands(CLI::App& app, Parsed& p) {
   submit_app
       ->add_option("--idempotency-key", p.submit.idempotency_key,
                    "The same key gives the same job; default: a new one")
-      ->type_name("KEY");
+      ->type_name("KEY")
+      ->check(idempotency_key());
 
   CLI::App* validate_app =
       add(app, p, "validate", "Check a job file and what it names here, without a server",
@@ -184,12 +185,16 @@ void add_generate(CLI::App& app, Parsed& p) {
       ->each([&p](const std::string&) { p.generate.seed = 0; });
   made->add_option("--task", g.task, "Whose head; default: the language model's")
       ->type_name("TASK");
+  made->footer(
+      "A prompt of any bytes reaches a model with the byte tokenizer as it is; what is written is\n"
+      "text, in which a byte that belongs to no UTF-8 character is U+FFFD.");
 }
 
 void add_checkpoint_commands(CLI::App& app, Parsed& p) {
   add(app, p, "checkpoints", "List checkpoints", [&p] { return checkpoints(p.context, p.job); })
       ->add_option("JOB", p.job, "Only this job's")
-      ->type_name("");
+      ->type_name("")
+      ->check(id());
   add_checkpoint(add(app, p, "rm-checkpoint", "Delete a checkpoint",
                      [&p] { return remove_checkpoint(p.context, p.checkpoint); }),
                  p.checkpoint, "Its id")
@@ -294,7 +299,8 @@ void add_cluster_commands(CLI::App& app, Parsed& p) {
       ->type_name("TOKEN")
       ->required();
   join_app->add_option("--name", p.join.name, "Of this node; default: the machine's")
-      ->type_name("NAME");
+      ->type_name("NAME")
+      ->check(node_name());
   join_app->add_option("--slots", p.join.slots, "Ranks it runs at once; default: its cores")
       ->type_name("N")
       ->check(CLI::Range(1, 1024));

@@ -14,6 +14,7 @@
 #include "kernels/cpu/environment.h"
 #include "proto/json/names.h"
 #include "proto/json/writer.h"
+#include "worker/data/tokenizers/unicode.h"
 #include "worker/serve/generate.h"
 
 namespace weft::cli {
@@ -96,10 +97,11 @@ Result<Generated> run(const Context& context, const GenerateOptions& options) {
   WEFT_ASSIGN_OR_RETURN(Rank rank, make_rank());
   Result<LoadedModel> model = load_hf_folder(rank, folder);
   if (!model) return fail(local(model.error()));
-  if (!context.json) print(options.prompt);
+  // The model takes any bytes; what is printed is text.
+  if (!context.json) print(tokenizers::to_valid_utf8(options.prompt));
   return weft::generate(rank, *model->trunk, *model->tokenizer, options.prompt, how,
                         [&](std::string_view piece) {
-                          if (!context.json) print(std::string(piece));
+                          if (!context.json) print(tokenizers::to_valid_utf8(piece));
                           std::fflush(stdout);
                           return true;
                         });

@@ -208,7 +208,10 @@ int list_jobs(const Context& context, const ListOptions& options) {
   if (context.json) {
     print_json(all);
   } else if (all.jobs().empty()) {
-    print("no jobs; 'weft submit -f job.yaml' submits one\n");
+    const bool filtered = !options.state.empty() || !options.name.empty() ||
+                          !options.kind.empty() || !options.labels.empty();
+    print(filtered ? "no job is like that; 'weft ls' lists all\n"
+                   : "no jobs; 'weft submit -f job.yaml' submits one\n");
   } else {
     print(job_table(context, all));
     if (!after.empty())

@@ -13,8 +13,9 @@
 namespace weft::cli {
 namespace {
 
-// What an agent writes to its log (cluster/agent/coordinator_link.cc).
-constexpr const char* kJoined = "connected to the coordinator";
+// What an agent writes to its log (cluster/agent/agent.cc, coordinator_link.cc).
+constexpr const char* kJoined = "the coordinator has taken this node in";
+constexpr const char* kNotTaken = "the coordinator refuses this node: ";
 constexpr int kAgentPort = 7071, kReachMs = 5000;
 constexpr const char* kRefused = "does not share this cluster's secret";
 
@@ -54,15 +55,18 @@ std::string host_name() {
 // An agent that joined says so in its log; one that is refused, or finds nobody, says why.
 Status wait_for_word(const LocalPrograms& programs, const std::string& name,
                      const std::string& log) {
-  const auto told = [&](const char* word) {
-    const Result<std::string> text = read_text_file(log);
-    return text && text->find(word) != std::string::npos;
-  };
+  std::string text;  // the log so far
+  const auto told = [&](const char* word) { return text.find(word) != std::string::npos; };
   bool alive = true;
   const bool joined = wait_until(10, [&] {
     alive = is_alive(programs.running(name));
-    return !alive || told(kJoined) || told(kRefused);
+    text = read_text_file(log).value_or("");
+    return !alive || told(kJoined) || told(kRefused) || told(kNotTaken);
   });
+  if (const size_t at = text.find(kNotTaken); at != std::string::npos) {
+    stop_processes(programs.agents(), 15);
+    return Status(Code::kInvalidArgument, text.substr(at, text.find('\n', at) - at));
+  }
   if (told(kRefused)) {
     stop_processes(programs.agents(), 15);
     return Status(Code::kUnauthenticated, "the coordinator has another join token")
@@ -83,6 +87,8 @@ Status start_joined(const Context& context, const JoinOptions& options, std::str
   WEFT_RETURN_IF_ERROR(check_coordinator(coordinator));
   WEFT_ASSIGN_OR_RETURN(const std::string token, read_token(options.token));
   WEFT_RETURN_IF_ERROR(check_programs());
+  std::error_code error;
+  const bool fresh = !std::filesystem::exists(data, error);
   WEFT_RETURN_IF_ERROR(prepare_folder(data, false));
   WEFT_ASSIGN_OR_RETURN([[maybe_unused]] const FolderLock lock, FolderLock::take(data));
   proto::LocalCluster cluster;
@@ -101,10 +107,12 @@ Status start_joined(const Context& context, const JoinOptions& options, std::str
   LocalPrograms programs(data, cluster);
   stop_processes(programs.agents(), 15);  // one that was here, perhaps with another token
   const std::string log = programs.log(name);
-  std::error_code error;
   std::filesystem::remove(log, error);
   WEFT_RETURN_IF_ERROR(programs.start_agent(name));
-  return wait_for_word(programs, name, log);
+  const Status status = wait_for_word(programs, name, log);
+  const bool refused = !status.ok() && status.code() != Code::kUnavailable;
+  if (fresh && refused) std::filesystem::remove_all(data, error);
+  return status;
 }
 
 }  // namespace

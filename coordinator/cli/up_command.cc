@@ -1,9 +1,12 @@
 #include <arpa/inet.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <initializer_list>
 #include <set>
+#include <tuple>
 
 #include "coordinator/cli/commands.h"
 #include "coordinator/cli/local_cluster.h"
@@ -136,18 +139,33 @@ Status start_all(const Context& context, const UpOptions& options, LocalPrograms
   return Status();
 }
 
+// A running cluster takes further nodes, and nothing else.
+Status check_unchanged(const proto::LocalCluster& known, const proto::LocalCluster& asked) {
+  const auto refuse = [&](const char* option, const std::string& value, const auto& now) {
+    return Status::invalid(option, value,
+                           fmt::format("cannot change from {} while this cluster runs; 'weft down' "
+                                       "stops it first",
+                                       now));
+  };
+  if (asked.address() != known.address()) {
+    return refuse("--address", asked.address(), known.address());
+  }
+  for (const auto& [option, value, now] : std::initializer_list<std::tuple<const char*, int, int>>{
+           {"--port", asked.port(), known.port()},
+           {"--agent-port", asked.agent_port(), known.agent_port()},
+           {"--slots-per-node", asked.slots_per_node(), known.slots_per_node()},
+           {"--nodes", std::min(asked.nodes(), known.nodes()), known.nodes()}}) {
+    if (value != now) return refuse(option, std::to_string(value), now);
+  }
+  return Status();
+}
+
 // What is to run from this folder. Changes nothing: what cannot start leaves no folder behind.
 Result<proto::LocalCluster> plan_cluster(const std::string& data, const UpOptions& options) {
   WEFT_ASSIGN_OR_RETURN(proto::LocalCluster cluster, choose_cluster(data, options));
   if (is_alive(LocalPrograms(data, cluster).running("coordinator"))) {
-    const auto known = read_local_cluster(data);
-    if (known && (known->port() != cluster.port() || known->address() != cluster.address() ||
-                  known->agent_port() != cluster.agent_port())) {
-      return fail(Status::invalid(
-          "--port", std::to_string(cluster.port()),
-          fmt::format("this cluster runs at {}:{} already; 'weft down' stops it first",
-                      known->address(), known->port())));
-    }
+    WEFT_ASSIGN_OR_RETURN(const proto::LocalCluster known, read_local_cluster(data));
+    WEFT_RETURN_IF_ERROR(check_unchanged(known, cluster));
   } else {
     WEFT_RETURN_IF_ERROR(choose_ports(cluster));
   }

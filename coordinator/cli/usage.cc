@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cctype>
 #include <charconv>
 #include <cstdlib>
 #include <numeric>
@@ -11,6 +12,7 @@
 #include "coordinator/cli/render.h"
 #include "coordinator/cli/settings.h"
 #include "proto/json/names.h"
+#include "proto/json/value.h"
 
 namespace weft::cli {
 namespace {
@@ -51,6 +53,25 @@ CLI::Validator id() {
     if (!text.empty() && text.find('/') == std::string::npos) return std::string();
     return fmt::format("'{}' must be an id, as 'weft ls' and 'weft checkpoints' print them",
                        printable(text));
+  });
+}
+
+CLI::Validator node_name() {
+  return form([](std::string& text) {
+    const bool good = !text.empty() && text.size() <= 64 && std::ranges::all_of(text, [](char c) {
+      return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '.' || c == '_' || c == '-';
+    });
+    if (good) return std::string();
+    return fmt::format("'{}' must be 1 to 64 letters, digits, '.', '_' or '-'", printable(text));
+  });
+}
+
+CLI::Validator idempotency_key() {
+  return form([](std::string& text) {
+    const bool visible = std::ranges::all_of(text, [](char c) { return c > ' ' && c < 0x7f; });
+    if (visible && !text.empty() && text.size() <= 200) return std::string();
+    return fmt::format("'{}' must have 1 to 200 visible ASCII characters",
+                       shortened(printable(text)));
   });
 }
 

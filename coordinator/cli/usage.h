@@ -9,11 +9,13 @@
 
 namespace weft::cli {
 
-CLI::Validator id();             // of a job or checkpoint: not empty, no "/"
-CLI::Validator key_and_value();  // KEY=VALUE
-CLI::Validator job_states();     // states of jobs, separated by commas
-CLI::Validator rank_choice();    // a number, all or launcher
-CLI::Validator ipv4_address();   // a.b.c.d
+CLI::Validator id();               // of a job or checkpoint: not empty, no "/"
+CLI::Validator node_name();        // as the coordinator takes it
+CLI::Validator idempotency_key();  // likewise
+CLI::Validator key_and_value();    // KEY=VALUE
+CLI::Validator job_states();       // states of jobs, separated by commas
+CLI::Validator rank_choice();      // a number, all or launcher
+CLI::Validator ipv4_address();     // a.b.c.d
 CLI::Validator whole_number_from(int64_t min, int64_t max);
 // Neither NaN, which no comparison of CLI11's own ranges refuses, nor infinite.
 CLI::Validator number_from(double min, double max);

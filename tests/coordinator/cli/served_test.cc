@@ -71,6 +71,9 @@ TEST_F(ServedCli, RecordsArePrintedAndFollowed) {
   ASSERT_TRUE(served_.store->append_log(id, 1, 0, 0, "line 1\nline 2").has_value());
   const Outcome metrics = weft({"metrics", id});
   EXPECT_THAT(metrics.out, HasSubstr("step   1500  loss 1.5"));
+  EXPECT_THAT(weft({"metrics", id, "--task", "nope"}).err,
+              HasSubstr("task must be one of the job's tasks: causal_lm (got nope)"));
+  EXPECT_THAT(weft({"ls", "--name", "nope"}).out, HasSubstr("no job is like that"));
   EXPECT_EQ(weft({"logs", id}).out, "line 1\nline 2\n");
   EXPECT_EQ(weft({"logs", id, "--rank", "all"}).out, "line 1\nline 2\n");
   EXPECT_EQ(weft({"logs", id, "--rank", "x"}).exit, kExitUsage);
