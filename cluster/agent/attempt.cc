@@ -9,6 +9,7 @@
 #include <filesystem>
 
 #include "cluster/agent/stager.h"
+#include "cluster/process/output_pipe.h"
 #include "cluster/shepherd/open_mpi.h"
 #include "cluster/shepherd/shepherd.h"
 #include "proto/base/hash.h"
@@ -21,6 +22,7 @@ namespace asio = boost::asio;
 namespace fs = std::filesystem;
 
 constexpr int64_t kSettleNs = 5'000'000'000;    // how long an end waits for its logs
+constexpr int64_t kKeepNs = 600'000'000'000;    // how long its logs wait for the coordinator's disk
 constexpr int64_t kTailBytes = 4096;
 constexpr int64_t kLauncherBytes = 1 << 20;     // of its end, where it tells why it ended
 
@@ -325,7 +327,8 @@ void Attempt::tick() {
   logs_.poll();
   if (!over() || starting_over_ || !logs_settled()) return;
   tell_exit();
-  if (revoked_ && !staging_) forget();
+  const bool kept = logs_.drained() || boot_time_ns() - over_since_ns_ > kKeepNs;
+  if (revoked_ && !staging_ && kept) forget();
 }
 
 // Kills what runs with this attempt's record; true: there is nothing left of it.
@@ -352,7 +355,7 @@ void Attempt::shepherd_gone() {
   }
   std::string message = state.message();
   if (message.empty() && state.exit_code() != 0) {
-    const auto log = read_tail(record().folder() + "/launcher.log", kLauncherBytes);
+    const auto log = read_tail(log_file(record(), kLauncherLog), kLauncherBytes);
     if (log) message = open_mpi::explain(*log, record());
   }
   finish(state.exit_code(), message, {.out_of_memory = state.out_of_memory()});
@@ -369,7 +372,7 @@ void Attempt::finish(int exit_code, const std::string& message, ExitEvidence evi
   exit.set_permanent(evidence.permanent);
   exit.set_out_of_memory(evidence.out_of_memory);
   exit.set_planned(message == kAgentEnds || stop_why_ == kAgentEnds);
-  const auto log = read_tail(record().folder() + "/launcher.log", kTailBytes);
+  const auto log = read_tail(log_file(record(), kLauncherLog), kTailBytes);
   if (log) exit.set_log_tail(*log);
   save();
   over_since_ns_ = boot_time_ns();

@@ -5,7 +5,7 @@
 // agent owns attempts; a staging in progress shares its attempt.
 // Invariants: 1. what a restart needs is in the note before it is acted upon. 2. the end is told
 // only once everything of the attempt on this node is gone. 3. its folder stays until the
-// coordinator has revoked the attempt and has the logs.
+// coordinator has revoked the attempt and has the logs (or has not taken them for ten minutes).
 #pragma once
 
 #include <atomic>

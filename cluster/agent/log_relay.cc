@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "cluster/process/output_pipe.h"
+
 namespace weft {
 
 LogRelay::LogRelay(proto::AttemptRef attempt, std::string folder, uid_t owner,
@@ -16,10 +18,7 @@ LogRelay::LogRelay(proto::AttemptRef attempt, std::string folder, uid_t owner,
   for (const int rank : ranks) logs_[rank];
 }
 
-std::string LogRelay::path_of(int rank) const {
-  return folder_ + (rank == kLauncherLog ? "/launcher.log"
-                                         : "/rank-" + std::to_string(rank) + ".log");
-}
+std::string LogRelay::path_of(int rank) const { return folder_ + "/" + log_name(rank); }
 
 void LogRelay::poll() {
   for (auto& [rank, log] : logs_) {

@@ -21,7 +21,6 @@ namespace weft {
 
 inline constexpr int64_t kLogChunkBytes = 64 << 10;
 inline constexpr int64_t kLogWindowBytes = 256 << 10;
-inline constexpr int kLauncherLog = -1;  // in place of a rank
 
 class LogRelay {
  public:

@@ -1,6 +1,5 @@
 // weft-worker: one rank of one attempt of one job. Started by mpirun under a shepherd; what it is
 // to do stands in the launch record, a file whose path is in WEFT_LAUNCH_RECORD.
-#include <fcntl.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -11,6 +10,7 @@
 
 #include "cluster/comm/mpi/mpi_world.h"
 #include "cluster/process/agent_link.h"
+#include "cluster/process/output_pipe.h"
 #include "cluster/process/process.h"
 #include "proto/base/retry.h"
 #include "proto/launch.pb.h"
@@ -35,17 +35,6 @@ Result<proto::LaunchRecord> read_record() {
     return fail(Code::kCorruption, std::string("cannot read the launch record ") + path);
   }
   return record;
-}
-
-Status redirect_output(const proto::LaunchRecord& record, int rank) {
-  const std::string path = record.folder() + "/rank-" + std::to_string(rank) + ".log";
-  const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
-  if (fd < 0) return Status(Code::kUnavailable, "cannot write " + path);
-  std::fflush(nullptr);
-  ::dup2(fd, STDOUT_FILENO);
-  ::dup2(fd, STDERR_FILENO);
-  ::close(fd);
-  return {};
 }
 
 MeshDegrees degrees_of(const proto::ParallelSpec& spec) {

@@ -9,6 +9,8 @@
 #include <set>
 #include <sstream>
 
+#include "cluster/process/output_pipe.h"
+
 namespace weft::open_mpi {
 namespace {
 
@@ -137,7 +139,7 @@ ProcessOptions mpirun(const proto::LaunchRecord& record) {
   options.env = environment(record);
   options.env.push_back("OMPI_MCA_orte_tmpdir_base=" + record.run_folder() + "/m");
   options.folder = record.folder();
-  options.log_file = record.folder() + "/launcher.log";
+  options.log_file = output_pipe(record, kLauncherLog);
   options.die_with_parent = true;
   return options;
 }
@@ -169,7 +171,7 @@ ProcessOptions orted(const proto::LaunchRecord& record,
     options.env.push_back("OMPI_MCA_btl_vader_backing_directory=" + shared);
   }
   options.folder = record.folder();
-  options.log_file = record.folder() + "/launcher.log";
+  options.log_file = output_pipe(record, kLauncherLog);
   options.die_with_parent = true;
   return options;
 }

@@ -12,10 +12,12 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <thread>
 #include <vector>
 
 #include "cluster/process/process.h"
 #include "cluster/rpc/local_channel.h"
+#include "cluster/shepherd/log_keeper.h"
 #include "cluster/shepherd/open_mpi.h"
 #include "proto/base/hash.h"
 #include "proto/base/log.h"
@@ -31,6 +33,9 @@ constexpr auto kTick = std::chrono::milliseconds(200);
 constexpr double kKillSeconds = 20;
 constexpr int64_t kOomNs = 10'000'000'000;  // an end so soon after such a kill is its consequence
 constexpr std::chrono::seconds kShellSeconds{120};
+// So long the end waits for room to write the last of the logs and the state: where the processes
+// ended by themselves, and where they were killed, which somebody waits for.
+constexpr std::chrono::seconds kRoomSeconds{600}, kRoomSecondsKilled{5};
 constexpr int64_t kRecordBytesMax = 64 << 20;
 
 class Shepherd {
@@ -61,7 +66,8 @@ class Shepherd {
   void watch_memory();
   void kill_all(const std::string& why);
   void finish(int exit_code, const std::string& message);
-  void save();
+  bool save();
+  void keep_the_end();
   bool is_head() const { return record_.nodes(0).name() == record_.node(); }
 
   const proto::LaunchRecord record_;
@@ -75,6 +81,7 @@ class Shepherd {
   std::map<uint64_t, ChannelPointer> shells_;          // by request, until answered
   std::map<uint64_t, proto::RemoteOrted> requests_;    // asked of other nodes, for a new agent
   uint64_t last_request_ = 0;
+  LogKeeper logs_;
   std::unique_ptr<Process> launcher_, orted_;
   std::string orted_command_;
   proto::ShepherdState state_;
@@ -85,6 +92,10 @@ class Shepherd {
 
 int Shepherd::run() {
   become_subreaper();
+  if (const Status status = logs_.start(record_); !status.ok()) {
+    log_.error("{}", status.to_string());
+    return 1;
+  }
   auto server = listen_local(io_, shepherd_socket(record_), ::getuid(),
                              [this](ChannelPointer channel) { accept(channel); });
   if (!server) {
@@ -107,9 +118,22 @@ int Shepherd::run() {
   for (const char* part : {"/m", "/d"}) {
     std::filesystem::remove_all(record_.run_folder() + part, ignored);
   }
-  state_.set_exited(true);
-  save();
+  keep_the_end();
   return 0;
+}
+
+void Shepherd::keep_the_end() {
+  state_.set_exited(true);
+  logs_.finish();
+  const bool killed = !state_.message().empty();
+  const auto until =
+      std::chrono::steady_clock::now() + (killed ? kRoomSecondsKilled : kRoomSeconds);
+  bool written = logs_.flush();
+  while ((!written || !save()) && std::chrono::steady_clock::now() < until) {
+    std::this_thread::sleep_for(kTick);
+    written = logs_.flush();
+  }
+  if (!written) save();
 }
 
 void Shepherd::accept(const ChannelPointer& channel) {
@@ -317,9 +341,10 @@ void Shepherd::finish(int exit_code, const std::string& message) {
   io_.stop();
 }
 
-void Shepherd::save() {
+bool Shepherd::save() {
   const Status status = write_file(shepherd_state_file(record_), state_.SerializeAsString(), 0600);
   if (!status.ok()) log_.error("{}", status.to_string());
+  return status.ok();
 }
 
 Result<proto::LaunchRecord> read_record(const std::string& path) {

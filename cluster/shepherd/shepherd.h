@@ -2,13 +2,13 @@
 // outlives the agent, which finds it again by its socket, and it is the fence: when the lease, on
 // CLOCK_BOOTTIME, has run out, it kills everything it has started.
 //
-// It runs as the user that ranks run as. Files: <folder>/shepherd.state (proto), launcher.log;
-// socket: <run folder>/s.
+// It runs as the user that ranks run as. Files: <folder>/shepherd.state (proto) and
+// the logs (log_keeper.h); socket: <run folder>/s.
 //
 // Thread safety: one thread. Ownership: a program of its own.
 // Invariants: 1. as a subreaper it is an ancestor of every process of the attempt on this node,
 // and it ends only once all of them have. 2. mpirun and orted die with it. 3. what it did last is
-// in the state file before it ends.
+// in the state file before it ends, unless the disk had no room for ten minutes.
 #pragma once
 
 #include <string>

@@ -2,6 +2,11 @@
 
 namespace weft {
 
+namespace {
+// A full disk, and what follows from it until the store is open again.
+bool may_pass(Code code) { return code == Code::kResourceExhausted || code == Code::kUnavailable; }
+}  // namespace
+
 bool is_bulk(const proto::NodeFrame& frame) {
   return frame.has_log() || frame.has_chunk_get() || frame.has_chunk_put() ||
          frame.has_object_get() || frame.has_manifest_get();
@@ -59,7 +64,7 @@ void DataPlane::store_log(Channel& channel, const proto::LogChunk& log) {
   while (true) {
     length = store_.append_log(log.attempt().job(), log.attempt().attempt(), log.rank(),
                                log.offset(), log.data());
-    if (length || length.error().code() != Code::kResourceExhausted) break;
+    if (length || !may_pass(length.error().code())) break;
     std::unique_lock lock(logs_.mutex);
     if (threads_.empty() || logs_.stopping) return;
     logs_.ready.wait_for(lock, std::chrono::milliseconds(500), [&] { return logs_.stopping; });

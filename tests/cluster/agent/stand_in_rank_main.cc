@@ -14,6 +14,7 @@
 
 #include "cluster/comm/mpi/mpi_world.h"
 #include "cluster/process/agent_link.h"
+#include "cluster/process/output_pipe.h"
 #include "proto/base/hash.h"
 #include "proto/launch.pb.h"
 
@@ -54,8 +55,7 @@ int run() {
   if (!mpi || (*mpi)->size() != record.ranks_size()) return 91;
   const int rank = (*mpi)->rank();
   if (record.ranks(rank).node() != record.node()) return 92;
-  const std::string log = record.folder() + "/rank-" + std::to_string(rank) + ".log";
-  if (std::freopen(log.c_str(), "a", stdout) == nullptr) return 93;
+  if (!redirect_output(record, rank).ok()) return 93;
   std::printf("rank %d on %s as %u\n", rank, record.node().c_str(), ::geteuid());
   std::fflush(stdout);
 
