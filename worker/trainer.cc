@@ -7,6 +7,7 @@
 #include <cmath>
 #include <new>
 #include <optional>
+#include <utility>
 
 #include "kernels/cpu/environment.h"
 #include "worker/admission/memory.h"
@@ -64,6 +65,7 @@ class Run {
   proto::ControlKind take_control();
   void begin_checkpoint(const std::string& why, int64_t request = 0);
   void finish_checkpoint();
+  void commit_checkpoint();
   void finish(const std::string& outcome, const std::string& text);
 
   Rank& rank_;
@@ -74,6 +76,7 @@ class Run {
   checkpoint::Writer writer_;
   proto::ControlKind leaving_ = proto::CONTROL_KIND_UNSPECIFIED;  // asked for: pause or cancel
   int64_t wanted_ = 0, answered_ = 0;  // newest request for a checkpoint: heard of, written
+  int64_t skipped_ = 0;                // while the one before them is still being written
   std::map<std::string, double> results_;
   double loss_ = 0;
   SmoothedSpeed speed_;
@@ -246,7 +249,15 @@ void Run::begin_checkpoint(const std::string& why, int64_t request) {
 
 void Run::finish_checkpoint() {
   writer_.wait();
+  commit_checkpoint();
+}
+
+void Run::commit_checkpoint() {
   writer_.commit();
+  if (const int64_t count = std::exchange(skipped_, 0); count > 0) {
+    tell_event("checkpoint_resumed", "stored; checkpoints left out meanwhile: " +
+                                         std::to_string(count));
+  }
 }
 
 // Every rank hears of a request, at different times, and perhaps more than once. Leaving is done
@@ -269,7 +280,7 @@ bool Run::boundary(bool after_step) {
   mine.control = take_control();
   mine.writing = !writer_.idle() && !writer_.written();
   const Boundary agreed = agree(rank_, mine);
-  if (!writer_.idle() && !agreed.writing) writer_.commit();
+  if (!writer_.idle() && !agreed.writing) commit_checkpoint();
   if (agreed.control >= proto::CONTROL_KIND_PAUSE) {
     const bool pause = agreed.control == proto::CONTROL_KIND_PAUSE;
     begin_checkpoint(pause ? "pause" : "cancel");
@@ -287,8 +298,9 @@ bool Run::boundary(bool after_step) {
     if (!agreed.writing) {
       begin_checkpoint(asked ? "request" : "interval", wanted_);
       answered_ = wanted_;
-    } else if (due && after_step) {
-      tell_event("checkpoint_skipped", "the checkpoint before it is still being stored");
+    } else if (due && after_step && skipped_++ == 0) {
+      tell_event("checkpoint_skipped",
+                 "left out, as are those that follow: the one before is still being stored");
     }
   }
   return false;

@@ -28,7 +28,7 @@ struct MemoryCluster {
   int64_t control_at_step = -1;  // `control` is given once this step's metrics have come
   proto::ControlKind control = proto::CONTROL_KIND_UNSPECIFIED;
   int control_times = 1;   // to each rank
-  int full_disk_puts = 0;  // so many puts are refused first
+  int64_t full_disk_until_step = 0;  // no chunk is stored before
 
   int64_t last_step() {
     const std::lock_guard lock(mutex);
@@ -83,8 +83,8 @@ class MemoryProgress final : public Progress {
 
   Status put_chunk(const std::string& hash, std::string_view bytes) override {
     const std::lock_guard lock(cluster_.mutex);
-    if (cluster_.full_disk_puts > 0) {
-      --cluster_.full_disk_puts;
+    const int64_t step = cluster_.metrics.empty() ? 0 : cluster_.metrics.back().step();
+    if (step < cluster_.full_disk_until_step) {
       return Status(Code::kResourceExhausted, "no space left on device");
     }
     cluster_.chunks.emplace(hash, bytes);

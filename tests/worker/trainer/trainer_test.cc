@@ -120,11 +120,23 @@ TEST_F(Trainer, ARequestedCheckpointDoesNotEndTheTraining) {
 
 TEST_F(Trainer, AFullDiskDelaysTheCheckpointAndLosesNothing) {
   MemoryCluster cluster;
-  cluster.full_disk_puts = 5;
+  cluster.full_disk_until_step = 30;  // the checkpoint of step 7 waits, those of 14 to 28 are left out
   ASSERT_TRUE(train(record(kTwoTasks, {}), cluster).ok());
   EXPECT_EQ(cluster.checkpoints.back().state().step(), 50);
   ASSERT_FALSE(cluster.events.empty());
   EXPECT_EQ(cluster.events[0].type(), "checkpoint_waits");
+  std::vector<int64_t> left_out;  // told once when it begins and once when it is over
+  bool skipping = false;
+  for (const proto::RankEvent& event : cluster.events) {
+    if (event.type() == "checkpoint_waits") continue;
+    EXPECT_EQ(event.type(), skipping ? "checkpoint_resumed" : "checkpoint_skipped");
+    skipping = !skipping;
+    const size_t count = event.message().rfind(' ');
+    if (!skipping) left_out.push_back(std::stoll(event.message().substr(count)));
+  }
+  EXPECT_FALSE(skipping);
+  ASSERT_FALSE(left_out.empty());
+  EXPECT_GE(left_out[0], 3);
 }
 
 TEST_F(Trainer, TransferTakesTheTrunkAndMakesNewHeads) {
