@@ -82,6 +82,7 @@ class Shepherd {
   std::map<uint64_t, proto::RemoteOrted> requests_;    // asked of other nodes, for a new agent
   uint64_t last_request_ = 0;
   LogKeeper logs_;
+  std::chrono::seconds room_seconds_ = kRoomSeconds;
   std::unique_ptr<Process> launcher_, orted_;
   std::string orted_command_;
   proto::ShepherdState state_;
@@ -125,9 +126,7 @@ int Shepherd::run() {
 void Shepherd::keep_the_end() {
   state_.set_exited(true);
   logs_.finish();
-  const bool killed = !state_.message().empty();
-  const auto until =
-      std::chrono::steady_clock::now() + (killed ? kRoomSecondsKilled : kRoomSeconds);
+  const auto until = std::chrono::steady_clock::now() + room_seconds_;
   bool written = logs_.flush();
   while ((!written || !save()) && std::chrono::steady_clock::now() < until) {
     std::this_thread::sleep_for(kTick);
@@ -327,6 +326,7 @@ void Shepherd::watch_memory() {
 void Shepherd::kill_all(const std::string& why) {
   if (finished_) return;
   log_.warn("killing everything of the attempt: {}", why);
+  room_seconds_ = kRoomSecondsKilled;
   finish(128 + SIGKILL, why);
 }
 
