@@ -27,6 +27,11 @@ void Kernel::cuda(Context& cx, std::span<const Tensor>, std::span<Tensor>) {
   throw_no_kernel(cx, name());
 }
 
+bool Op::add_to_leaves(Context&, std::span<const Tensor>, std::span<const Tensor>,
+                       std::span<const Tensor>) {
+  return false;
+}
+
 void run_kernel(Context& cx, Kernel& kernel, std::span<const Tensor> inputs,
                 std::span<Tensor> outputs) {
   check_devices(cx, kernel, inputs);

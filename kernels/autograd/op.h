@@ -51,6 +51,12 @@ class Op : public Kernel {
   virtual std::vector<Tensor> vjp(Context& cx, std::span<const Tensor> saved,
                                   std::span<const Tensor> output_grads) = 0;
 
+  // Instead of vjp, where that costs less than making a gradient that is mostly zeros: adds the
+  // gradients to what the leaves among the inputs already hold (held[i]; an empty handle: no leaf,
+  // or nothing held). False: vjp is to be called.
+  virtual bool add_to_leaves(Context& cx, std::span<const Tensor> saved,
+                             std::span<const Tensor> output_grads, std::span<const Tensor> held);
+
   // Whether the op's kernels take inputs of this half type as they are; an op that does not runs in
   // fp32 and its results are rounded (in_single.h). Inputs of several floating types: always so.
   virtual bool native(DType /*half*/) const { return false; }

@@ -67,10 +67,10 @@ struct Tape::State {
   std::vector<Entry> entries;
   std::function<void(const Tensor&)> leaf_ready;
 
-  // Walks the entries backwards; leaves not in `targets` go to to_leaf(leaf, gradient), and
-  // done(leaf) follows the last use of a leaf.
-  template <typename ToLeaf, typename Done>
-  void walk(Context& cx, GradientSums& sums, ToLeaf to_leaf, Done done) {
+  // Walks the entries backwards; the gradients of leaves go to to_leaf(leaf, gradient), or are added
+  // to held(leaf) where there is something, and done(leaf) follows the last use of a leaf.
+  template <typename Held, typename ToLeaf, typename Done>
+  void walk(Context& cx, GradientSums& sums, Held held, ToLeaf to_leaf, Done done) {
     std::unordered_map<uint64_t, int> uses;
     for (const Entry& entry : entries) {
       for (const Tensor& leaf : entry.leaves) {
@@ -82,7 +82,7 @@ struct Tape::State {
     while (!stack.empty()) {
       Entry entry = std::move(stack.back());
       stack.pop_back();
-      std::vector<Tensor> gradients = input_gradients(cx, entry, sums);
+      std::vector<Tensor> gradients = input_gradients(cx, entry, sums, held);
       entry.op.reset();
       entry.saved.clear();
       for (size_t i = 0; i < entry.input_ids.size(); ++i) {
@@ -99,7 +99,9 @@ struct Tape::State {
     }
   }
 
-  static std::vector<Tensor> input_gradients(Context& cx, Entry& entry, GradientSums& sums) {
+  template <typename Held>
+  static std::vector<Tensor> input_gradients(Context& cx, Entry& entry, GradientSums& sums,
+                                             Held held) {
     std::vector<Tensor> output_gradients;
     bool any = false;
     for (const uint64_t id : entry.output_ids) {
@@ -107,6 +109,9 @@ struct Tape::State {
       any |= static_cast<bool>(output_gradients.back());
     }
     if (!any) return {};
+    std::vector<Tensor> by_leaf;
+    for (const Tensor& leaf : entry.leaves) by_leaf.push_back(leaf ? held(leaf) : Tensor());
+    if (entry.op->add_to_leaves(cx, entry.saved, output_gradients, by_leaf)) return {};
     std::vector<Tensor> gradients = entry.op->vjp(cx, entry.saved, output_gradients);
     WEFT_CHECK(gradients.size() <= entry.input_ids.size(), "{}: {} gradients of {} inputs",
                entry.op->name(), gradients.size(), entry.input_ids.size());
@@ -146,6 +151,7 @@ void Tape::record(std::unique_ptr<Op> op, std::span<const Tensor> inputs,
 void Tape::backward(Context& cx, const Tensor& output, const Tensor& seed) {
   const NoGrad inside(cx);
   GradientSums sums;
+  const auto held = [](const Tensor& leaf) { return leaf.grad(); };
   const auto to_leaf = [&](const Tensor& leaf, Tensor gradient) {
     add_to_leaf(cx.pool, leaf, std::move(gradient));
   };
@@ -158,7 +164,7 @@ void Tape::backward(Context& cx, const Tensor& output, const Tensor& seed) {
   } else {
     sums.add(cx.pool, output.id(), std::move(first));
   }
-  state_->walk(cx, sums, to_leaf, done);
+  state_->walk(cx, sums, held, to_leaf, done);
 }
 
 std::vector<Tensor> Tape::gradients(Context& cx, const Tensor& output, const Tensor& seed,
@@ -167,7 +173,7 @@ std::vector<Tensor> Tape::gradients(Context& cx, const Tensor& output, const Ten
   GradientSums sums;
   sums.add(cx.pool, output.id(), State::seed_of(cx, output, seed));
   state_->walk(
-      cx, sums,
+      cx, sums, [](const Tensor&) { return Tensor(); },
       [&](const Tensor& leaf, Tensor gradient) {
         sums.add(cx.pool, leaf.id(), std::move(gradient));
       },

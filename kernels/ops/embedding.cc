@@ -1,5 +1,6 @@
 // Rows looked up by number: embedding tables and the rows of a batch.
 #include <algorithm>
+#include <array>
 #include <limits>
 
 #include "kernels/cpu/rows.h"
@@ -31,17 +32,17 @@ void look_up(Context& cx, const Tensor& ids, const Tensor& table, int64_t first,
   });
 }
 
-// table[ids[i] - first] += dy[i], in the order of i for each row: threads share out the rows. The
-// sums of bf16 rows are fp32.
+// table[ids[i] - first] += dy[i], in the order of i for each row, into zeros or what is there:
+// threads share out the rows. The sums of bf16 rows are fp32, and so is the table.
 template <typename T>
 void scatter_add(Context& cx, const Tensor& ids, const Tensor& dy, int64_t first,
-                 int64_t padding_id, const Tensor& table) {
+                 int64_t padding_id, bool zeros_first, const Tensor& table) {
   const int64_t width = table.dim(1), count = ids.elements();
   const int64_t* id = ids.data<int64_t>();
   const T* from = dy.data<T>();
   Wide<T>* to = table.data<Wide<T>>();
   cx.pool.parallel_for(table.dim(0), 64, [&](int64_t begin, int64_t end) {
-    std::fill(to + begin * width, to + end * width, Wide<T>{0});
+    if (zeros_first) std::fill(to + begin * width, to + end * width, Wide<T>{0});
     for (int64_t i = 0; i < count; ++i) {
       const int64_t row = id[i] - first;
       if (row < begin || row >= end || id[i] == padding_id) continue;
@@ -56,14 +57,14 @@ void scatter_add(Context& cx, const Tensor& ids, const Tensor& dy, int64_t first
 
 class EmbeddingBackward final : public Kernel {
  public:
-  EmbeddingBackward(int64_t first_id, int64_t padding_id)
-      : first_id_(first_id), padding_id_(padding_id) {}
+  EmbeddingBackward(int64_t first_id, int64_t padding_id, bool zeros_first = true)
+      : first_id_(first_id), padding_id_(padding_id), zeros_first_(zeros_first) {}
   std::string_view name() const override { return "embedding_backward"; }
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     const Tensor ids = as_contiguous(cx.pool, inputs[0]), dy = as_contiguous(cx.pool, inputs[1]);
     const int64_t padding_id = padding_id_ < 0 ? std::numeric_limits<int64_t>::min() : padding_id_;
     dispatch_rows(dy.dtype(), [&]<typename T>() {
-      scatter_add<T>(cx, ids, dy, first_id_, padding_id, outputs[0]);
+      scatter_add<T>(cx, ids, dy, first_id_, padding_id, zeros_first_, outputs[0]);
     });
   }
   void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
@@ -72,6 +73,7 @@ class EmbeddingBackward final : public Kernel {
 
  private:
   const int64_t first_id_, padding_id_;
+  const bool zeros_first_;  // else the rows are added to what the table holds; on the CPU
 };
 
 class Embedding final : public Op {
@@ -103,6 +105,14 @@ class Embedding final : public Op {
     return {Tensor(),
             run_kernel(cx, EmbeddingBackward(first_id_, padding_id_), {saved[0], output_grads[0]},
                        {table_.shape, gradient_dtype(table_.dtype)})};
+  }
+  bool add_to_leaves(Context& cx, std::span<const Tensor> saved,
+                     std::span<const Tensor> output_grads, std::span<const Tensor> held) override {
+    if (!held[1] || !held[1].contiguous() || !cx.device().is_cpu()) return false;
+    EmbeddingBackward kernel(first_id_, padding_id_, /*zeros_first=*/false);
+    std::array outputs = {held[1]};
+    run_kernel(cx, kernel, std::array{saved[0], output_grads[0]}, outputs);
+    return true;
   }
 
  private:

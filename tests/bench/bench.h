@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "kernels/autograd/tape.h"
 #include "kernels/ops/random.h"
@@ -21,6 +22,7 @@ class Options {
   Options(int count, char** texts);
   int64_t integer(const std::string& key) const;   // required
   std::string text(const std::string& key) const;  // required
+  bool has(const std::string& key) const;
   bool flag(const std::string& key) const;         // "1"; absent: false
 
  private:
@@ -29,6 +31,13 @@ class Options {
 
 using Body = std::function<void()>;
 using Maker = std::function<Body(const Options&)>;
+
+// A training step beside a peer's: both train the same weights on the same tokens.
+struct Step {
+  Body run;
+  std::function<double()> loss;  // of the last run, before its update
+};
+using StepMaker = std::function<Step(const Options&)>;
 
 // What a rank has, without a mesh.
 struct Machine {
@@ -45,7 +54,11 @@ struct Machine {
 
 const std::map<std::string, Maker>& op_makers();        // bench_ops.cc
 const std::map<std::string, Maker>& memory_makers();    // bench_memory.cc
-const std::map<std::string, Maker>& training_makers();  // bench_training.cc
 const std::map<std::string, Maker>& file_makers();      // bench_files.cc
+const std::map<std::string, StepMaker>& step_makers();  // bench_training.cc
+Step make_encoder_step(const Options& options);         // bench_encoder.cc
+
+// Token ids of every training row, the same as peer.py's.
+std::vector<int64_t> step_ids(const Options& options);
 
 }  // namespace weft::bench

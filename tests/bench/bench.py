@@ -15,6 +15,9 @@ from pathlib import Path
 
 from rows import ROWS
 
+# PyTorch's memory stays with the process instead of going back to the system after each step.
+TUNED_MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
+                "MALLOC_TOP_PAD_": str(512 << 20)}
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 BIN = Path(os.environ.get("WEFT_BIN", ROOT / "build/release/bin"))
@@ -23,23 +26,31 @@ BIN = Path(os.environ.get("WEFT_BIN", ROOT / "build/release/bin"))
 class Program:
     """A process that times itself on request."""
 
-    def __init__(self, command):
+    def __init__(self, command, environment=None):
         self.command = list(map(str, command))
         self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, text=True,
-                                        stdout=subprocess.PIPE, cwd=ROOT)
+                                        stdout=subprocess.PIPE, cwd=ROOT,
+                                        env=os.environ | (environment or {}))
         if self.answer() != "ready":
             raise SystemExit(f"bench: {' '.join(self.command)} did not start")
 
     def answer(self):
         return self.process.stdout.readline().strip()
 
-    def seconds(self, request):
+    def ask(self, request):
         self.process.stdin.write(f"{request}\n")
         self.process.stdin.flush()
         answer = self.answer()
         if not answer:
             raise SystemExit(f"bench: {' '.join(self.command)} ended")
-        return float(answer)
+        return answer
+
+    def seconds(self, request):
+        return float(self.ask(request))
+
+    def state(self):
+        """The loss of a step's last run and the bytes that the process has grown."""
+        return tuple(map(float, self.ask("state").split()))
 
     def close(self):
         self.process.stdin.close()
@@ -47,7 +58,7 @@ class Program:
 
 
 def start_sides(row, arguments, programs):
-    """Two functions, ours and the peer's, from a count of runs to the seconds of one."""
+    """Functions, ours and each peer's, from a count of runs to the seconds of one."""
     words = [f"{key}={value}" for key, value in arguments.items()]
     if row.what == "all_reduce":   # ranks spin while they wait: one job takes both sides' turns
         mpirun = ["mpirun", "--bind-to", "none", "--oversubscribe", "-n", "2"]
@@ -57,7 +68,10 @@ def start_sides(row, arguments, programs):
         job = programs[0]
         return [lambda count, side=side: job.seconds(f"{side} {count}") for side in ("ours", "peer")]
     programs.append(Program([BIN / "weft-bench", row.what, *words]))
-    programs.append(Program([sys.executable, HERE / "peer.py", row.what, *words]))
+    for variant in row.variants:
+        more = [f"{key}={value}" for key, value in variant.items()]
+        programs.append(Program([sys.executable, HERE / "peer.py", row.what, *words, *more],
+                                TUNED_MALLOC if row.state_bytes else None))
     return [program.seconds for program in programs]
 
 
@@ -81,38 +95,73 @@ def english_texts(folder):
     return {"tokenizer": folder / "tokenizer.json", "texts": texts}, size
 
 
+def fresh_weights(row, folder):
+    """A Hugging Face folder that both sides of a step start from."""
+    words = [f"{key}={value}" for key, value in row.arguments.items()]
+    subprocess.run([sys.executable, HERE / "peer.py", row.what, *words, f"weights={folder}", "make_weights=1"],
+                   check=True)
+
+
+def row_result(name, row, ours, peer, unit, bar, raw):
+    return {"name": name, "ours": ours, "peer": peer, "unit": unit, "ratio": ours / peer, "bar": bar,
+            "within_bar": ours / peer <= bar, "peer_name": row.peer, "raw": raw}
+
+
+def state_results(row, programs):
+    """Of a step: peak memory, what of it is beyond weights, gradients and moments, and the loss, which
+    tells that both did the same work."""
+    states = [program.state() for program in programs]
+    losses, peaks = ([state[i] for state in states] for i in (0, 1))
+    beyond = [(peak - row.state_bytes) / 1e6 for peak in peaks]
+    peaks = [peak / 1e6 for peak in peaks]
+    loss = row_result(f"{row.name}_loss", row, losses[0], losses[1], "nats", 1.001,
+                      {"ours": losses[:1], "peer": losses[1:]})
+    loss["within_bar"] = abs(loss["ratio"] - 1) <= 1e-3
+    return [row_result(f"{row.name}_memory", row, peaks[0], min(peaks[1:]), "MB", 0.85,
+                       {"ours": peaks[:1], "peer": peaks[1:]}),
+            row_result(f"{row.name}_memory_beyond_state", row, beyond[0], min(beyond[1:]), "MB", 0.6,
+                       {"ours": beyond[:1], "peer": beyond[1:]}), loss]
+
+
 def measure(row, samples, sample_seconds, cpu_time):
+    """The results of a row: its time, and of a training step also memory and loss."""
     folder = Path(tempfile.mkdtemp(prefix="weft-bench-", dir=ROOT / "build"))
-    programs = []
+    programs, more = [], []
     try:
         arguments, work = dict(row.arguments), row.work
         if "texts" in row.needs:
-            more, work = english_texts(folder)
-            arguments |= more
+            texts, work = english_texts(folder)
+            arguments |= texts
         if "folder" in row.needs:
             arguments["folder"] = folder
+        if "weights" in row.needs:
+            fresh_weights(row, folder)
+            arguments["weights"] = folder
         if cpu_time:
             arguments["cpu_time"] = 1
         sides = start_sides(row, arguments, programs)
         once = max(1e-7, max(side(2) for side in sides))   # also warms them up
         count = max(1, min(10000, int(sample_seconds / once)))
-        times = [[], []]
+        times = [[] for _ in sides]
         for _ in range(samples):
             for side, taken in zip(sides, times):
                 taken.append(1e3 * side(count))
+        if row.state_bytes:
+            more = state_results(row, programs)
     finally:
         for program in programs:
             program.close()
         shutil.rmtree(folder, ignore_errors=True)
-    ours, peer = map(statistics.median, times)
-    result = {"name": row.name, "ours": ours, "peer": peer, "unit": "ms", "ratio": ours / peer,
-              "bar": row.bar, "within_bar": ours / peer <= row.bar, "peer_name": row.peer,
-              "raw": {"ours": times[0], "peer": times[1]}}
+    ours, *peers = map(statistics.median, times)
+    result = row_result(row.name, row, ours, min(peers), "ms", row.bar,
+                        {"ours": times[0], "peer": times[1 + peers.index(min(peers))]})
+    for variant, taken in zip(row.variants if len(peers) > 1 else (), times[1:]):
+        result["raw"][f"peer {variant}"] = taken
     if work:
-        scale = 1e9 if row.rate.startswith("G") else 1e6
+        scale = {"G": 1e9, "M": 1e6}.get(row.rate[0], 1)
         result["rate_unit"] = row.rate
-        result["rate"] = {"ours": work / scale / ours * 1e3, "peer": work / scale / peer * 1e3}
-    return result
+        result["rate"] = {"ours": work / scale / ours * 1e3, "peer": work / scale / min(peers) * 1e3}
+    return [result, *more]
 
 
 def machine():
@@ -149,18 +198,18 @@ def main():
     print(f"{about['cpu']}, {about['cores']} cores, load {about['load_1_minute']:.1f}, {about['when']}")
     print(", ".join(f"{name} {version}" for name, version in about["peers"].items()))
     clock = "processor time" if options.cpu_time else "times"
-    print(f"{clock}, medians of {options.samples}, taking turns; ratio: our time over the peer's\n")
-    print(f"{'name':<46}{'ours ms':>11}{'peer ms':>11}{'ratio':>7}{'bar':>5}  {'ours':>7}{'peer':>8}")
+    print(f"{clock}, medians of {options.samples} in ms, taking turns; ratio: ours over the peer's\n")
+    print(f"{'name':<46}{'ours':>11}{'peer':>11}{'ratio':>7}{'bar':>5}  {'ours':>7}{'peer':>8}")
     results = []
     for row in rows:
-        result = measure(row, options.samples, options.seconds, options.cpu_time)
-        results.append(result)
-        rates = ""
-        if "rate" in result:
-            rates = f"  {result['rate']['ours']:>7.2f}{result['rate']['peer']:>8.2f} {row.rate}"
-        over = "" if result["within_bar"] else "  over its bar"
-        print(f"{row.name:<46}{result['ours']:>11.4f}{result['peer']:>11.4f}{result['ratio']:>7.2f}"
-              f"{row.bar:>5.2f}{rates}{over}", flush=True)
+        for result in measure(row, options.samples, options.seconds, options.cpu_time):
+            results.append(result)
+            rates = ""
+            if "rate" in result:
+                rates = f"  {result['rate']['ours']:>7.2f}{result['rate']['peer']:>8.2f} {row.rate}"
+            over = "" if result["within_bar"] else "  over its bar"
+            print(f"{result['name']:<46}{result['ours']:>11.4f}{result['peer']:>11.4f}{result['ratio']:>7.2f}"
+                  f"{result['bar']:>5.2f}{rates}{over}", flush=True)
     if options.json:
         for result in results:
             result["machine"] = about

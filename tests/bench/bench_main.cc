@@ -1,9 +1,11 @@
 // weft-bench NAME key=value...: makes the body NAME, says "ready", and then for each line N on
 // stdin runs it N times and says how many seconds one run took; with cpu_time=1 of the process's
-// processor time.
+// processor time. A training step also answers "state": the loss of its last run, and by how many
+// bytes the process has grown at its peak since before it was made.
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
+#include <fstream>
 #include <iostream>
 
 #include "proto/base/status.h"
@@ -47,10 +49,14 @@ Tensor Machine::random(Shape shape, uint64_t seed, bool leaf) {
   return x.set_requires_grad(leaf);
 }
 
-Body make_body(const std::string& name, const Options& options) {
-  for (const auto* makers : {&op_makers(), &memory_makers(), &training_makers(), &file_makers()}) {
+bool Options::has(const std::string& key) const { return values_.contains(key); }
+
+Step make(const std::string& name, const Options& options) {
+  const auto step = step_makers().find(name);
+  if (step != step_makers().end()) return step->second(options);
+  for (const auto* makers : {&op_makers(), &memory_makers(), &file_makers()}) {
     const auto found = makers->find(name);
-    if (found != makers->end()) return found->second(options);
+    if (found != makers->end()) return {found->second(options), nullptr};
   }
   throw StatusError(Status::invalid("NAME", name, "is no benchmark"));
 }
@@ -61,14 +67,31 @@ double seconds(bool cpu_time) {
   return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
 }
 
-int serve(const Body& body, bool cpu_time) {
-  body();  // the first run fills caches and sizes the allocator
+// A line "NAME: N kB" of /proc/self/status, in bytes.
+int64_t process_bytes(const std::string& name) {
+  std::ifstream status("/proc/self/status");
+  for (std::string word; status >> word;) {
+    int64_t kilobytes = 0;
+    if (word == name + ":" && status >> kilobytes) return kilobytes << 10;
+  }
+  return 0;
+}
+
+int serve(const Step& step, int64_t bytes_before, bool cpu_time) {
+  step.run();  // the first run fills caches and sizes the allocator
+  std::ofstream("/proc/self/clear_refs") << 5;  // the peak is that of the steady state
   std::puts("ready");
   std::fflush(stdout);
-  for (int64_t count = 0; std::cin >> count;) {
-    const double start = seconds(cpu_time);
-    for (int64_t i = 0; i < count; ++i) body();
-    std::printf("%.9g\n", (seconds(cpu_time) - start) / static_cast<double>(count));
+  for (std::string request; std::cin >> request;) {
+    if (request == "state" && step.loss) {
+      std::printf("%.9g %lld\n", step.loss(),
+                  static_cast<long long>(process_bytes("VmHWM") - bytes_before));
+    } else {
+      const int64_t count = std::strtoll(request.c_str(), nullptr, 10);
+      const double start = seconds(cpu_time);
+      for (int64_t i = 0; i < count; ++i) step.run();
+      std::printf("%.9g\n", (seconds(cpu_time) - start) / static_cast<double>(count));
+    }
     std::fflush(stdout);
   }
   return 0;
@@ -83,7 +106,9 @@ int main(int argc, char** argv) {
   }
   try {
     const weft::bench::Options options(argc - 2, argv + 2);
-    return weft::bench::serve(weft::bench::make_body(argv[1], options), options.flag("cpu_time"));
+    const int64_t before = weft::bench::process_bytes("VmRSS");
+    return weft::bench::serve(weft::bench::make(argv[1], options), before,
+                              options.flag("cpu_time"));
   } catch (const weft::StatusError& error) {
     std::fprintf(stderr, "weft-bench: %s\n", error.status().to_string().c_str());
     return 1;

@@ -1,5 +1,6 @@
 """The peers' side of run.sh, in the same manner as weft-bench: peer.py NAME key=value... makes a body,
-says "ready", and for each line N on stdin runs it N times and says how many seconds one run took."""
+says "ready", and for each line N on stdin runs it N times and says how many seconds one run took. A
+training step also answers "state": the loss of its last run and the bytes that the process has grown."""
 import os
 import sys
 import time
@@ -145,28 +146,91 @@ sum_columns = memory_op(lambda torch, f, x, y: x.sum(0))
 argmax = memory_op(lambda torch, f, x, y: x.argmax(1))
 
 
-def gpt2_step():
-    torch = use_torch()
-    import transformers
-    dropout = float(ARGUMENTS["dropout"])
-    config = transformers.GPT2Config(
+def gpt2_config(transformers, dropout=0.0):
+    return transformers.GPT2Config(
         n_layer=number("layers"), n_head=number("heads"), n_embd=number("hidden"),
         n_positions=number("tokens"), vocab_size=number("vocabulary"), resid_pdrop=dropout,
         embd_pdrop=dropout, attn_pdrop=dropout, use_cache=False, bos_token_id=0, eos_token_id=0)
-    model = transformers.GPT2LMHeadModel._from_config(config, attn_implementation="sdpa").train()
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    vectors = [p for p in model.parameters() if p.ndim < 2]
-    optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": 0.01},
-                                   {"params": vectors, "weight_decay": 0.0}], lr=1e-4, fused=True)
-    place = torch.arange(number("batch") * number("tokens"))
-    ids = ((place * 7919 + place * place % 31) % number("vocabulary")).view(number("batch"), -1)
 
-    def body():
-        optimizer.zero_grad(set_to_none=True)
-        model(input_ids=ids, labels=ids).loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-    return body
+
+def bert_config(transformers):
+    return transformers.BertConfig(
+        num_hidden_layers=number("layers"), num_attention_heads=number("heads"),
+        hidden_size=number("hidden"), intermediate_size=4 * number("hidden"),
+        max_position_embeddings=512, vocab_size=number("vocabulary"), hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0)
+
+
+def fresh_model(transformers, attention="sdpa"):
+    """With random weights. Tasks: gpt2_step is trained on the next token, bert_step on each token."""
+    if sys.argv[1] == "gpt2_step":
+        return transformers.GPT2LMHeadModel._from_config(
+            gpt2_config(transformers, float(ARGUMENTS["dropout"])), attn_implementation=attention)
+    return transformers.BertModel._from_config(bert_config(transformers),
+                                               attn_implementation=attention, add_pooling_layer=False)
+
+
+def make_weights():
+    """Writes the weights that both sides of a step start from."""
+    use_torch()
+    import transformers
+    fresh_model(transformers).save_pretrained(ARGUMENTS["weights"])
+
+
+def resident_bytes(name):
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(name + ":"):
+            return int(line.split()[1]) << 10
+    return 0
+
+
+class Step:
+    """A training step: forward, backward, clipping to norm 1, fused AdamW; with bf16 under autocast."""
+
+    def __init__(self):
+        self.torch = torch = use_torch()
+        import transformers
+        self.bytes_before = resident_bytes("VmRSS")
+        model = fresh_model(transformers)
+        if "weights" in ARGUMENTS:
+            model = type(model).from_pretrained(
+                ARGUMENTS["weights"], attn_implementation="sdpa", dtype=torch.float32,
+                **({} if sys.argv[1] == "gpt2_step" else {"add_pooling_layer": False}))
+        self.model = model.train()
+        matrices = [p for p in model.parameters() if p.ndim >= 2]
+        vectors = [p for p in model.parameters() if p.ndim < 2]
+        self.optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": 0.01},
+                                            {"params": vectors, "weight_decay": 0.0}], lr=1e-4,
+                                           fused=True)
+        place = torch.arange(number("batch") * number("tokens"))
+        self.ids = ((place * 7919 + place * place % 31) % number("vocabulary")).view(number("batch"), -1)
+        self.forward = self.loss_of_gpt2 if sys.argv[1] == "gpt2_step" else self.loss_of_bert
+        if ARGUMENTS.get("compiled") == "1":
+            self.forward = torch.compile(self.forward)
+        self.loss = 0.0
+
+    def loss_of_gpt2(self):
+        return self.model(input_ids=self.ids, labels=self.ids).loss
+
+    def loss_of_bert(self):
+        hidden = self.model(input_ids=self.ids).last_hidden_state
+        logits = self.torch.nn.functional.linear(hidden, self.model.embeddings.word_embeddings.weight)
+        return self.torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), self.ids.flatten())
+
+    def __call__(self):
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.torch.autocast("cpu", self.torch.bfloat16, enabled=ARGUMENTS.get("bf16") == "1"):
+            loss = self.forward()
+        loss.backward()
+        self.torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.loss = loss.item()
+
+    def state(self):
+        return f"{self.loss:.9g} {resident_bytes('VmHWM') - self.bytes_before}"
+
+
+gpt2_step = bert_step = Step
 
 
 def tokenizer():
@@ -221,11 +285,17 @@ def checkpoint():
 
 
 def main():
+    if "make_weights" in ARGUMENTS:
+        return make_weights()
     body = globals()[sys.argv[1]]()
     clock = time.process_time if ARGUMENTS.get("cpu_time") == "1" else time.perf_counter
     body()
+    Path("/proc/self/clear_refs").write_text("5")   # the peak is that of the steady state
     print("ready", flush=True)
     for line in sys.stdin:
+        if line.strip() == "state":
+            print(body.state(), flush=True)
+            continue
         count = int(line)
         start = clock()
         for _ in range(count):

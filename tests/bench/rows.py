@@ -11,7 +11,9 @@ class Row:
     peer: str
     work: float = 0               # operations or bytes of one run; 0: none told
     rate: str = ""                # the unit of work a second: GFLOP/s, GB/s, MB/s
-    needs: list = field(default_factory=list)   # "texts", "folder"
+    needs: list = field(default_factory=list)   # "texts", "folder", "weights"
+    variants: tuple = ({},)       # further arguments of each peer; the best one counts
+    state_bytes: float = 0        # a step's weights, gradients and moments: its memory and loss are told
 
 
 def step(name, threads, layers, heads, hidden, tokens, batch, vocabulary, dropout=0.0):
@@ -23,6 +25,33 @@ def step(name, threads, layers, heads, hidden, tokens, batch, vocabulary, dropou
                dict(threads=threads, layers=layers, heads=heads, hidden=hidden, tokens=tokens,
                     batch=batch, vocabulary=vocabulary, dropout=dropout),
                1.3, "torch, transformers GPT2LMHeadModel (sdpa, fused AdamW)", work, "GFLOP/s")
+
+
+BASE = dict(layers=12, heads=12, hidden=768)
+
+
+def base_step(what, threads, bf16, batch, tokens):
+    """A step of GPT-2 124M, or of BERT-base's shape, in tokens a second. The peer is the better of
+    eager and compiled PyTorch. Bars: as fast in fp32 (1.05 times at 1024 tokens), 1.5 times in bf16."""
+    gpt2 = what == "gpt2"
+    vocabulary, positions = (50257, tokens) if gpt2 else (30522, 512)
+    parameters = 12 * (12 * 768 * 768 + 13 * 768) + (vocabulary + positions) * 768 + (2 if gpt2 else 4) * 768
+    name = f"{'gpt2_124m' if gpt2 else 'bert_base'}_{'bf16' if bf16 else 'fp32'}_b{batch}t{tokens}"
+    return Row(f"{name}_threads{threads}", f"{what}_step",
+               dict(threads=threads, **BASE, tokens=tokens, batch=batch, vocabulary=vocabulary, dropout=0.0,
+                    bf16=int(bf16)),
+               0.67 if bf16 else 0.95 if tokens == 1024 else 1.0,
+               f"torch, transformers {'GPT2LMHeadModel' if gpt2 else 'BertModel'}"
+               f" (sdpa, fused AdamW{', bf16 autocast' if bf16 else ''}), eager or compiled",
+               batch * tokens, "tokens/s", ["weights"], ({"compiled": 0}, {"compiled": 1}), 16 * parameters)
+
+
+def base_steps():
+    for threads in (2, 1):
+        for bf16 in (False, True):
+            for batch, tokens in ((4, 64), (4, 256), (1, 1024)):
+                yield base_step("gpt2", threads, bf16, batch, tokens)
+            yield base_step("bert", threads, bf16, 8, 128)
 
 
 def matmul(threads, m, k, n):
@@ -98,6 +127,7 @@ ROWS = [
     *(step(name, threads, **sizes) for name, sizes in (("small", SMALL), ("medium", MEDIUM))
       for threads in (1, 2)),
     step("medium_dropout", 1, **MEDIUM, dropout=0.1),
+    *base_steps(),
     *(matmul(threads, *sizes) for sizes in ((1024, 384, 1536), (1024, 1024, 1024))
       for threads in (1, 2)),
     *attention_rows(),

@@ -79,6 +79,26 @@ TEST_F(TapeTest, HooksFollowTheLastUseOfEachLeaf) {
   EXPECT_FALSE(unused.grad());
 }
 
+TEST_F(TapeTest, RowsOfATableAreAddedToTheGradientThatItsLeafHolds) {
+  constexpr int64_t kRows = 5000, kWidth = 8, kBytes = kRows * kWidth * 8;
+  const Tensor table = leaf({kRows, kWidth}, 1);
+  const Tensor ids = Tensor::from<int64_t>(cx_.allocator, {3}, std::vector<int64_t>{7, 2, 7});
+  bench_.tape.backward(cx_, ops::sum_all(cx_, ops::scale(cx_, table, 3)));
+  const Tensor y = ops::sum_all(cx_, ops::embedding(cx_, ids, table));
+  cx_.allocator.reset_peak();
+  bench_.tape.backward(cx_, y);
+  EXPECT_LT(cx_.allocator.stats().peak_bytes, 2 * kBytes + kBytes / 2);  // no second gradient
+  const std::vector<double> gradient = table.grad().to_vector<double>();
+  for (size_t i = 0; i < gradient.size(); ++i) {
+    ASSERT_DOUBLE_EQ(gradient[i], i / kWidth == 7 ? 5 : i / kWidth == 2 ? 4 : 3) << i;
+  }
+  // Gradients that are asked for by name leave the leaf's alone.
+  const Tensor again = ops::sum_all(cx_, ops::embedding(cx_, ids, table));
+  const Tensor named = bench_.tape.gradients(cx_, again, Tensor(), std::array{table})[0];
+  EXPECT_DOUBLE_EQ(named.to_vector<double>()[7 * kWidth], 2);
+  EXPECT_EQ(table.grad().to_vector<double>(), gradient);
+}
+
 TEST_F(TapeTest, ABranchThatIsNotAskedForIsDropped) {
   const Tensor x = leaf({2}, 1), other = leaf({2}, 2);
   const Tensor y = ops::scale(cx_, x, 3);
