@@ -67,8 +67,8 @@ struct Tape::State {
   std::vector<Entry> entries;
   std::function<void(const Tensor&)> leaf_ready;
 
-  // Walks the entries backwards; the gradients of leaves go to to_leaf(leaf, gradient), or are added
-  // to held(leaf) where there is something, and done(leaf) follows the last use of a leaf.
+  // Walks the entries backwards; the gradients of leaves go to to_leaf(leaf, gradient), or are
+  // added to held(leaf) where there is something, and done(leaf) follows the last use of a leaf.
   template <typename Held, typename ToLeaf, typename Done>
   void walk(Context& cx, GradientSums& sums, Held held, ToLeaf to_leaf, Done done) {
     std::unordered_map<uint64_t, int> uses;

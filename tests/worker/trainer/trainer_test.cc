@@ -120,7 +120,8 @@ TEST_F(Trainer, ARequestedCheckpointDoesNotEndTheTraining) {
 
 TEST_F(Trainer, AFullDiskDelaysTheCheckpointAndLosesNothing) {
   MemoryCluster cluster;
-  cluster.full_disk_until_step = 30;  // the checkpoint of step 7 waits, those of 14 to 28 are left out
+  cluster.full_disk_until_step =
+      30;  // the checkpoint of step 7 waits, those of 14 to 28 are left out
   ASSERT_TRUE(train(record(kTwoTasks, {}), cluster).ok());
   EXPECT_EQ(cluster.checkpoints.back().state().step(), 50);
   ASSERT_FALSE(cluster.events.empty());
