@@ -61,6 +61,7 @@ Status run_coordinator(const CoordinatorOptions& options) {
   supervision.cluster = options.cluster;
   supervision.secret = join_secret;
   supervision.lease_seconds = options.lease_seconds;
+  supervision.data_folder = options.data;
   Drain drain(clock);
   Supervisor supervisor({*store, content, clock, log, &drain}, supervision);
   CoordinatorService service({*store, content, clock, options.data, WEFT_VERSION, &drain});

@@ -46,7 +46,10 @@ Status check_limit(int limit) {
 
 }  // namespace
 
-Result<proto::Job> CoordinatorService::job(const std::string& id) { return parts_.store.job(id); }
+Result<proto::Job> CoordinatorService::job(const std::string& id) {
+  WEFT_ASSIGN_OR_RETURN(proto::Job job, parts_.store.job(id));
+  return parts_.store.show(std::move(job));
+}
 
 Result<JobPage> CoordinatorService::jobs(const JobFilter& filter) {
   WEFT_RETURN_IF_ERROR(check_limit(filter.limit));
@@ -61,7 +64,7 @@ Result<JobPage> CoordinatorService::jobs(const JobFilter& filter) {
     const int64_t place = job->submit_sequence();
     if (wanted && (filter.newest_first ? place < after : place > after)) {
       if (static_cast<int>(page.jobs.size()) < filter.limit) {
-        page.jobs.push_back(*job);
+        page.jobs.push_back(parts_.store.show(*job));
       } else {
         more = true;
       }

@@ -165,7 +165,7 @@ void Agent::remove_old_objects(bool at_start) {
 
 void Agent::fill(proto::NodeInfo& node,
                  google::protobuf::RepeatedPtrField<proto::AttemptRef>& running) {
-  node_.set_disk_free_bytes(disk_free_bytes(places_.attempts));
+  measure_disk(places_.attempts, node_);
   node = node_;
   for (const auto& [key, attempt] : attempts_) {
     *running.Add() = attempt->ref();

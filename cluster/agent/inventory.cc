@@ -87,10 +87,11 @@ int count_gpus() {
 
 }  // namespace
 
-int64_t disk_free_bytes(const std::string& folder) {
+void measure_disk(const std::string& folder, proto::NodeInfo& node) {
   struct statvfs info {};
-  if (::statvfs(folder.c_str(), &info) != 0) return 0;
-  return static_cast<int64_t>(info.f_bavail) * static_cast<int64_t>(info.f_frsize);
+  if (::statvfs(folder.c_str(), &info) != 0) return;
+  node.set_disk_free_bytes(static_cast<int64_t>(info.f_bavail * info.f_frsize));
+  node.set_disk_bytes(static_cast<int64_t>(info.f_blocks * info.f_frsize));
 }
 
 Result<proto::NodeInfo> take_inventory(const AgentOptions& options, const AgentPlaces& places) {
@@ -104,7 +105,7 @@ Result<proto::NodeInfo> take_inventory(const AgentOptions& options, const AgentP
   node.set_slots(options.slots > 0 ? options.slots : cores);
   const int64_t memory = machine_memory_bytes();
   node.set_memory_bytes(options.memory_bytes > 0 ? std::min(options.memory_bytes, memory) : memory);
-  node.set_disk_free_bytes(disk_free_bytes(places.attempts));
+  measure_disk(places.attempts, node);
   node.set_version(WEFT_VERSION);
   node.set_cpu(cpu_name());
   node.set_gpus(count_gpus());

@@ -47,6 +47,7 @@ Result<std::string> read_secret(const std::string& path);
 Result<AgentPlaces> make_places(const AgentOptions& options);
 // Everything but slots in use. Error: the address is none of this machine.
 Result<proto::NodeInfo> take_inventory(const AgentOptions& options, const AgentPlaces& places);
-int64_t disk_free_bytes(const std::string& folder);
+// Fills in the size and the free bytes of the folder's disk.
+void measure_disk(const std::string& folder, proto::NodeInfo& node);
 
 }  // namespace weft

@@ -125,6 +125,7 @@ void Supervisor::step() {
   check_leases();
   check_attempts();
   check_leaving();
+  if (now() >= next_room_) check_room();
   if (something || now() >= next_schedule_) {
     schedule();
     next_schedule_ = now() + seconds(1);

@@ -69,6 +69,7 @@ struct SupervisorOptions {
   double collect_grace_seconds = 3600;
   RestartPolicy restarts;
   size_t inbox_bytes_max = size_t{1} << 30;
+  std::string data_folder;  // whose room is watched; empty: none
   int data_threads = 2;  // 0: bulk traffic inside step()
 };
 
@@ -189,6 +190,10 @@ class Supervisor {
   void retire(const AttemptKey& key, bool stop_now);
   Active* find_active(const std::string& job, int32_t attempt);
 
+  // supervisor_room.cc
+  void check_room();
+  void note_room(const std::string& place, int64_t free_bytes, int64_t bytes);
+
   const Parts parts_;
   const SupervisorOptions options_;
   DataPlane data_;
@@ -204,6 +209,12 @@ class Supervisor {
   Time next_schedule_{};
   Time next_retry_{};
   Time next_collect_{};
+  Time next_room_{};
+  struct FullDisk {
+    std::string text;      // "node n0 (0 of 400 MiB free)"
+    int64_t since_ms = 0;  // wall clock
+  };
+  std::map<std::string, FullDisk> full_;  // by place: a node's name, or "" for the coordinator
 
   std::mutex mutex_;  // guards the rest
   std::condition_variable wake_;

@@ -82,6 +82,7 @@ void Supervisor::schedule() {
       launch(*job);
     } else if (job.error().code() != Code::kStale) {
       parts_.log.warn("{}", job.error().with_prefix(start.job).to_string());
+      parts_.store.set_wait(start.job, job.error().to_string(), false);
     }
   }
 }
@@ -273,6 +274,7 @@ void Supervisor::retire(const AttemptKey& key, bool stop_now) {
     left.stop_at = stop_now ? now() : now() + seconds(options_.leave_seconds);
   }
   active_.erase(it);
+  parts_.store.set_stall(key.first, "");
 }
 
 }  // namespace weft

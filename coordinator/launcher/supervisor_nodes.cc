@@ -120,6 +120,7 @@ void Supervisor::take_heartbeat(const std::string& name, const proto::Heartbeat&
   Node& node = nodes_.at(name);
   node.info.set_last_seen_ms(parts_.clock.wall_ms());
   node.info.set_disk_free_bytes(heartbeat.node().disk_free_bytes());
+  node.info.set_disk_bytes(heartbeat.node().disk_bytes());
   *node.info.mutable_attempts() = heartbeat.node().attempts();
   if (Status status = parts_.store.put_node(node.info, false); !status.ok()) {
     parts_.log.warn("node {}: {}", name, status.to_string());

@@ -306,6 +306,28 @@ void JobStore::set_wait(const std::string& id, const std::string& reason, bool i
   hub_.notify(id, kTopicJob);
 }
 
+void JobStore::set_stall(const std::string& id, const std::string& why) {
+  {
+    std::lock_guard lock(cache_mutex_);
+    const auto it = stalls_.find(id);
+    if ((it == stalls_.end() ? "" : it->second) == why) return;
+    if (why.empty()) {
+      stalls_.erase(it);
+    } else {
+      stalls_[id] = why;
+    }
+  }
+  hub_.notify(id, kTopicJob);
+}
+
+proto::Job JobStore::show(proto::Job job) const {
+  std::lock_guard lock(cache_mutex_);
+  const auto it = stalls_.find(job.id());
+  if (it == stalls_.end() || !is_active(job.state())) return job;
+  job.set_reason(it->second + (job.reason().empty() ? "" : "; " + job.reason()));
+  return job;
+}
+
 Status JobStore::remove_job(const std::string& id) {
   std::lock_guard writer(write_mutex_);
   const JobPointer job = find(id);

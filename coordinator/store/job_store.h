@@ -89,6 +89,11 @@ class JobStore {
                           const JobEditor& editor);
   // Why a queued job waits: only what readers see changes, for the scheduler finds it out anew.
   void set_wait(const std::string& id, const std::string& reason, bool infeasible);
+  // What an active job waits for while it holds its slots (room on a disk); "": nothing. Readers
+  // see it (show), nothing of it is stored.
+  void set_stall(const std::string& id, const std::string& why);
+  // The job as readers see it: what it waits for stands before its own reason.
+  proto::Job show(proto::Job job) const;
   // Only a finished job; with everything that belongs to it.
   Status remove_job(const std::string& id);
 
@@ -149,6 +154,7 @@ class JobStore {
   std::map<std::string, JobPointer> jobs_;
   std::map<int64_t, std::string> order_;  // submit sequence -> job
   std::map<std::string, proto::NodeInfo> nodes_;
+  std::map<std::string, std::string> stalls_;  // job -> why
 };
 
 }  // namespace weft

@@ -128,6 +128,8 @@ class FullDisk(unittest.TestCase):
             time.sleep(0.1)
         now = self.cluster.job(job)
         self.assertEqual(now["state"], "running")
+        self.assertRegex(now["reason"], r"disk full on node \S+ \(0 of 400 MiB free\).*waiting for room")
+        self.assertIn("disk full on node", self.cluster.weft("ls").stdout)
         self.free()
         done = self.cluster.wait(job, "succeeded", timeout=90)
         self.assertEqual(done["attempt"], 1)
@@ -137,6 +139,9 @@ class FullDisk(unittest.TestCase):
         self.assertEqual([event["sequence"] for event in events], list(range(1, len(events) + 1)))
         self.assertEqual(len(self.step_lines(whole)), 400)
         self.assertEqual(self.step_lines(job), self.step_lines(whole))
+        self.assertEqual(self.cluster.job(job)["reason"], "")
+        types = [event["type"] for event in events]  # of a wait once when it begins, not each time
+        self.assertEqual(types.count("checkpoint_skipped"), types.count("checkpoint_resumed"))
         checkpoints = self.cluster.rest("GET", f"jobs/{job}/checkpoints")["checkpoints"]
         self.assertEqual(max(c["state"]["step"] for c in checkpoints), 400)
         for other in accepted:

@@ -182,6 +182,7 @@ TEST(Rpc, WhatWasSentBeforeTheCloseArrives) {
   channel->close(Status(Code::kCancelled, "refused"));
   ASSERT_TRUE(at_client.wait([&] { return at_client.closes.size() == 1; }));
   EXPECT_EQ(at_client.frames.size(), 20u);
+  ASSERT_TRUE(at_server.wait([&] { return at_server.closes.size() == 1; }));  // its handler too
 }
 
 TEST(Rpc, APeerThatSaysNothingHoldsUpNobody) {

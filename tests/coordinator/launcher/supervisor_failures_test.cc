@@ -232,6 +232,51 @@ TEST_F(SupervisorTest, AFullDiskHoldsTheRanksMessagesBack) {
   EXPECT_EQ(job(id).step(), 4);
 }
 
+TEST_F(SupervisorTest, AJobSaysWhichFullDiskItWaitsFor) {
+  FakeAgent a("n1", 1), b("n2", 1);
+  for (FakeAgent* agent : {&a, &b}) {
+    agent->info.set_disk_bytes(int64_t{400} << 20);
+    agent->info.set_disk_free_bytes(int64_t{100} << 20);
+    agent->connect(*supervisor_);
+  }
+  const std::string id = submit(2);
+  bring_up(id, 1, {&a, &b});
+  CoordinatorService service({*store_, *content_, clock_, "", "test"});
+  live(2, {&a, &b});
+  EXPECT_EQ(service.job(id)->reason(), "");
+  b.info.set_disk_free_bytes(0);
+  live(2, {&a, &b});
+  const std::string reason = service.job(id)->reason();
+  EXPECT_TRUE(
+      reason.starts_with("disk full on node n2 (0 of 400 MiB free): waiting for room since"))
+      << reason;
+  live(5, {&a, &b});
+  EXPECT_EQ(service.jobs({})->jobs[0].reason(), reason);
+  auto metrics = envelope(id, 1, 0, 2);
+  metrics.mutable_metrics()->add_records()->set_step(5);
+  a.rank(metrics);
+  step();
+  EXPECT_EQ(job(id).reason(), "") << "it is not stored";
+  b.info.set_disk_free_bytes(int64_t{100} << 20);
+  live(2, {&a, &b});
+  EXPECT_EQ(service.job(id)->reason(), "");
+}
+
+TEST_F(SupervisorTest, AFullDiskThatKeepsAJobFromStartingIsItsReason) {
+  FakeAgent a("n1", 1);
+  a.connect(*supervisor_);
+  a.channel->close({Code::kUnavailable, "gone"});
+  const std::string id = submit(1);
+  disk_->full = true;
+  a.connect(*supervisor_);
+  step(2);
+  EXPECT_EQ(job(id).state(), proto::JOB_STATE_QUEUED);
+  EXPECT_NE(job(id).reason().find("disk full"), std::string::npos) << job(id).reason();
+  disk_->full = false;
+  live(2, {&a});
+  bring_up(id, 1, {&a});
+}
+
 TEST_F(SupervisorTest, TwoAgentsWithOneName) {
   FakeAgent a("n1", 1), other("n1", 1);
   a.connect(*supervisor_);
