@@ -8,6 +8,7 @@
 #include "proto/base/hash.h"
 #include "worker/checkpoint/reader.h"
 #include "worker/models/hf_folder.h"
+#include "worker/parallel/sequence_choice.h"
 
 namespace weft {
 namespace {
@@ -260,7 +261,8 @@ Status load_base(const ModelSource& source, Progress& progress, Training& traini
 std::string difference(const proto::TrainerState& then, const proto::TrainerState& now) {
   const auto mesh = [](const proto::ParallelSpec& spec) {
     return std::to_string(spec.data()) + "x" + std::to_string(spec.sequence()) + "x" +
-           std::to_string(spec.tensor());
+           std::to_string(spec.tensor()) +
+           (spec.ulysses() > 1 ? "/" + std::to_string(spec.ulysses()) : "");
   };
   if (mesh(then.mesh()) != mesh(now.mesh())) {
     return "the mesh changed from " + mesh(then.mesh()) + " to " + mesh(now.mesh());
@@ -366,6 +368,31 @@ void find_precision(const proto::TrainingSpec& spec, Training& training) {
   }
 }
 
+// Which of the sequence axis' ranks exchange heads. A collective.
+void divide_sequence(Rank& rank, const proto::JobSpec& spec, Training& training) {
+  const proto::ParallelSpec& mesh = spec.parallel();
+  const ModelConfig& config = *training.config;
+  const int64_t tensor = mesh.tensor();
+  // The ranks of the tensor axis hold the same tokens: where their heads differ, rings suit all.
+  parallel::AttentionHeads heads;
+  if (config.heads % tensor == 0) {
+    heads = {config.heads / tensor, std::max<int64_t>(1, config.key_heads / tensor)};
+  }
+  int ulysses = 1;
+  if (mesh.sequence_attention() == proto::SEQUENCE_ATTENTION_ULYSSES) ulysses = mesh.sequence();
+  if (mesh.sequence_attention() == proto::SEQUENCE_ATTENTION_ULYSSES_RING) ulysses = mesh.ulysses();
+  if (mesh.sequence_attention() == proto::SEQUENCE_ATTENTION_AUTO) {
+    const bool half = training.precision != DType::kF32;
+    ulysses = parallel::least_sent(heads, mesh.sequence(), config.attention.causal, half);
+  }
+  rank.mesh.divide_sequence(ulysses);
+  training.state.mutable_mesh()->set_ulysses(ulysses);
+  if (mesh.sequence() > 1) {
+    rank.log.info("attention over the sequence axis: rings of {}, groups of {} that exchange heads",
+                  mesh.sequence() / ulysses, ulysses);
+  }
+}
+
 void describe(Rank& rank, const proto::LaunchRecord& record, Training& training) {
   proto::CheckpointManifest& manifest = training.manifest;
   manifest.set_job(record.job());
@@ -441,6 +468,7 @@ Result<std::unique_ptr<Training>> set_up(Rank& rank, const proto::LaunchRecord& 
   WEFT_RETURN_IF_ERROR(find_config(record.spec(), source, *training));
   find_precision(record.spec().training(), *training);
   describe(rank, record, *training);
+  divide_sequence(rank, record.spec(), *training);
   WEFT_ASSIGN_OR_RETURN(
       *training->manifest.mutable_config(),
       json_to_struct(training->family->config_json(*training->config, ExportHead{})));

@@ -12,7 +12,8 @@ int main(int argc, char** argv) {
       "transformers computed. One line a case with its worst value; exit status 1 when a case is\n"
       "beyond its tolerance or cannot be run.");
   app.add_option("CASE", options.cases, "Folders of golden cases")->required();
-  app.add_option("--mesh", mesh, "Ranks to run on, as threads: data=A,sequence=B,tensor=C")
+  app.add_option("--mesh", mesh,
+                 "Ranks to run on, as threads: data=A,sequence=B,tensor=C,ulysses=D")
       ->type_name("MESH");
   app.add_option("--precision", options.precision, "Arithmetic")
       ->check(CLI::IsMember({"fp32", "bf16"}))

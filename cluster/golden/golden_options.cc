@@ -21,9 +21,11 @@ Result<MeshDegrees> parse_mesh(const std::string& text) {
     int* degree = name == "data"       ? &mesh.data
                   : name == "sequence" ? &mesh.sequence
                   : name == "tensor"   ? &mesh.tensor
+                  : name == "ulysses"  ? &mesh.ulysses
                                        : nullptr;
     if (degree == nullptr || equals == std::string_view::npos || !seen.insert(name).second) {
-      return fail(Status::invalid("--mesh", text, "must be like data=A,sequence=B,tensor=C"));
+      return fail(
+          Status::invalid("--mesh", text, "must be like data=A,sequence=B,tensor=C,ulysses=D"));
     }
     const std::string_view number = item.substr(equals + 1);
     const char* end = number.data() + number.size();
@@ -33,11 +35,17 @@ Result<MeshDegrees> parse_mesh(const std::string& text) {
                                   fmt::format("must be an integer from 1 to {}", kDegreeMax)));
     }
   }
+  if (mesh.sequence % mesh.ulysses != 0) {
+    return fail(Status::invalid("--mesh ulysses", std::to_string(mesh.ulysses),
+                                fmt::format("must divide sequence={}", mesh.sequence)));
+  }
   return mesh;
 }
 
 std::string mesh_text(MeshDegrees mesh) {
-  return fmt::format("data={},sequence={},tensor={}", mesh.data, mesh.sequence, mesh.tensor);
+  const std::string exchanging = mesh.ulysses > 1 ? fmt::format(",ulysses={}", mesh.ulysses) : "";
+  return fmt::format("data={},sequence={},tensor={}{}", mesh.data, mesh.sequence, mesh.tensor,
+                     exchanging);
 }
 
 }  // namespace weft

@@ -18,7 +18,8 @@ struct GoldenOptions {
   bool verbose = false;  // every deviation, not only the worst
 };
 
-// "data=2,sequence=1,tensor=2"; axes that are left out have one rank.
+// "data=2,sequence=1,tensor=2"; axes that are left out have one rank. "ulysses=2": so many ranks of
+// the sequence axis exchange heads, the others form rings.
 Result<MeshDegrees> parse_mesh(const std::string& text);
 std::string mesh_text(MeshDegrees mesh);
 

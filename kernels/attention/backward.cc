@@ -218,6 +218,7 @@ class Backward {
       if (tile.keys <= 0) continue;
       const TileView view = p_.mask.view(tile);
       if (view == TileView::kNone) continue;
+      p_.count(tile.keys);
       if (!packed) pack(tile);
       packed = true;
       one_block(tile, view, tile.key - key, at, key_sums, value_sums);
@@ -342,6 +343,7 @@ void backward_into(Context& cx, const Tensor& q, const Tensor& k, const Tensor& 
     const Tensor lse = as_contiguous(cx.pool, log_sum_exp), dots = as_contiguous(cx.pool, delta);
     const Sums<In> sums(problem, grads);
     share_items(cx.pool, sums.plan.items(), [&] { return Backward<In>(sums, d_out, lse, dots); });
+    problem.report(3, 2);
     if (sums.plan.chunks > 1) add_chunks(sums);
     if (sums.plan.parts > 1) add_parts(sums);
   });

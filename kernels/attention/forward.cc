@@ -45,6 +45,7 @@ class Forward {
       tile.keys = std::min(kKeys, seen.end - tile.key);
       const TileView view = p_.mask.view(tile);
       if (view == TileView::kNone) continue;
+      p_.count(tile.keys);
       const cpu::Operand keys = p_.kernels.by_feature(
           rows_of<const In>(p_.k, tile.row, key_head, tile.key), tile.keys, p_.e.features, keys_);
       p_.kernels.scores(tile.keys, p_.e.features, static_cast<Sum>(p_.parameters.scale), keys,
@@ -107,6 +108,7 @@ void forward_into(Context& cx, const Tensor& q, const Tensor& k, const Tensor& v
     const Extents& e = problem.e;
     share_items(cx.pool, e.rows * e.heads * e.tiles(),
                 [&] { return Forward<In>(problem, output, log_sum_exp); });
+    problem.report(1, 1);
   });
 }
 

@@ -1,7 +1,8 @@
 // What the loops of forward and backward share: extents, tensors, the scores of a tile, scratch
 // memory and the sharing of items among threads. Internal to kernels/attention.
 //
-// Thread safety: a Problem is constant after construction; Scratch and TileExtras are one thread's.
+// Thread safety: a Problem is constant after construction but for its count; Scratch and TileExtras
+// are one thread's.
 #pragma once
 
 #include <algorithm>
@@ -115,6 +116,19 @@ struct Problem {
     return parameters.soft_cap > 0 || !parameters.alibi_slopes.empty() || bias || mask.arbitrary();
   }
   bool drops() const { return parameters.dropout.rate > 0; }
+
+  // Scores that were taken, those of lanes without a query among them.
+  void count(int64_t keys) const { scores_.fetch_add(keys * kLanes, std::memory_order_relaxed); }
+  // Told when all are: how many products each score has part in, along the features of keys and of
+  // values.
+  void report(int64_t key_products, int64_t value_products) const {
+    if (cx.attention_flops == nullptr) return;
+    const int64_t each = key_products * e.features + value_products * e.value_features;
+    *cx.attention_flops += 2 * each * scores_.load();
+  }
+
+ private:
+  mutable std::atomic<int64_t> scores_{0};
 };
 
 // What a tile needs beside its scores: bias, what dropout keeps, the soft cap's slope.

@@ -19,6 +19,9 @@ struct Context {
   // Sums and products of matrices are cut into this many blocks of the global extent and merged in
   // one fixed binary tree, so that the result does not depend on the mesh; 0: whole.
   int block_count = 0;
+  // Where there is one, attention adds the operations of its products, whatever the mask left of
+  // their tiles.
+  int64_t* attention_flops = nullptr;
 
   Device device() const { return allocator.device(); }
   Stream* stream() const { return allocator.stream(); }  // null on the CPU

@@ -149,6 +149,15 @@ Status finish_mesh(JobSpec& spec, const Refusal& refuse) {
                   "has too many ranks: data x sequence x tensor must be at most " +
                       std::to_string(kRanksMax));
   }
+  const bool grid = mesh.sequence_attention() == proto::SEQUENCE_ATTENTION_ULYSSES_RING;
+  if (mesh.ulysses() != 0 && !grid) {
+    return refuse("parallel.ulysses", mesh.ulysses(),
+                  "is only for parallel.sequence_attention: ulysses_ring");
+  }
+  if (grid && (mesh.ulysses() == 0 || mesh.sequence() % mesh.ulysses() != 0)) {
+    return refuse("parallel.ulysses", mesh.ulysses(),
+                  "must divide parallel.sequence = " + std::to_string(mesh.sequence()));
+  }
   proto::ResourceSpec& resources = *spec.mutable_resources();
   if (resources.slots() != 0 && resources.slots() != ranks) {
     return refuse("resources.slots", resources.slots(),
@@ -237,16 +246,11 @@ Status check_model_fit(const JobSpec& spec, const google::protobuf::Struct& conf
   Refusal refuse(lines);
   // The fallbacks are the GPT-2 configuration's own defaults.
   WEFT_ASSIGN_OR_RETURN(int64_t positions, config_size(config, "n_positions", 1024, refuse));
-  WEFT_ASSIGN_OR_RETURN(int64_t heads, config_size(config, "n_head", 12, refuse));
+  if (const auto heads = config_size(config, "n_head", 12, refuse); !heads) return heads.error();
   WEFT_ASSIGN_OR_RETURN(int64_t vocabulary, config_size(config, "vocab_size", 50257, refuse));
   if (spec.training().sequence_length() > positions) {
     return refuse("training.sequence_length", spec.training().sequence_length(),
                   "must be at most the model's n_positions = " + std::to_string(positions));
-  }
-  if (spec.parallel().tensor() > heads) {
-    return refuse("parallel.tensor", spec.parallel().tensor(),
-                  "must be at most the model's n_head = " + std::to_string(heads) +
-                      ", or some ranks would have no heads");
   }
   if (spec.parallel().tensor() > vocabulary) {
     return refuse("parallel.tensor", spec.parallel().tensor(),

@@ -41,7 +41,8 @@ constexpr std::string_view kRules = R"(## Rules across keys
   `resources.nodes` is at most that.
 - Sizes need not divide evenly, but no rank may be left without work: `parallel.data` is at most
   `training.batch_size`, `parallel.sequence` at most `training.sequence_length`, `parallel.tensor`
-  at most the model's heads. `training.micro_batch_size` is at most the rows of one rank.
+  at most the model's `vocab_size`. `training.micro_batch_size` is at most the rows of one rank.
+- `parallel.sequence_attention: ulysses_ring` needs `parallel.ulysses`, which no other has.
 )";
 
 std::string type_text(const Field& field) {

@@ -111,7 +111,6 @@ const Edit kEdits[] = {
     {kConfig, "{family: gpt3, config: {}}", "model.family", 3, "must match gpt2"},
     {"n_positions: 256", "n_positions: 100", "training.sequence_length", 8, "n_positions = 100"},
     {"n_positions: 256", "n_positions: 1.5", "model.config.n_positions", 3, "an integer"},
-    {"n_head: 4", "n_head: 1", "parallel.tensor", 11, "n_head = 1"},
     {"n_head: 4", "n_head: two", "model.config.n_head", 3, "must be an integer"},
     {"vocab_size: 257", "vocab_size: 256", "model.config.vocab_size", 3, "at least 257"},
     {"tokenizer: {type: byte}", "priority: 0", "tokenizer", 0, "is required"},
@@ -171,6 +170,32 @@ TEST(JobRules, EveryAxisNeedsWorkForEachRank) {
   uneven.mutable_parallel()->set_tensor(3);
   EXPECT_EQ(finish_job(uneven).to_string(), "ok");
   EXPECT_EQ(uneven.training().micro_batch_size(), 6);
+}
+
+TEST(JobRules, TheSequenceAxisIsAGrid) {
+  proto::JobSpec spec;
+  ASSERT_TRUE(read_yaml(sample(), spec).ok());
+  spec.clear_resources();
+  spec.mutable_parallel()->set_sequence(6);
+  proto::JobSpec plain = spec;
+  EXPECT_EQ(finish_job(plain).to_string(), "ok");
+  EXPECT_EQ(plain.parallel().sequence_attention(), proto::SEQUENCE_ATTENTION_AUTO);
+  spec.mutable_parallel()->set_ulysses(3);
+  for (const auto kind : {proto::SEQUENCE_ATTENTION_AUTO, proto::SEQUENCE_ATTENTION_RING,
+                          proto::SEQUENCE_ATTENTION_ULYSSES}) {
+    proto::JobSpec other = spec;
+    other.mutable_parallel()->set_sequence_attention(kind);
+    EXPECT_EQ(finish_job(other).field(), "parallel.ulysses");
+  }
+  spec.mutable_parallel()->set_sequence_attention(proto::SEQUENCE_ATTENTION_ULYSSES_RING);
+  proto::JobSpec grid = spec;
+  EXPECT_EQ(finish_job(grid).to_string(), "ok");
+  grid.mutable_parallel()->clear_ulysses();
+  EXPECT_EQ(finish_job(grid).field(), "parallel.ulysses");
+  grid.mutable_parallel()->set_ulysses(4);
+  const Status status = finish_job(grid);
+  EXPECT_EQ(status.field(), "parallel.ulysses");
+  EXPECT_NE(status.to_string().find("must divide parallel.sequence = 6"), std::string::npos);
 }
 
 TEST(JobRules, AnEmptySpecIsRefusedNotFatal) {

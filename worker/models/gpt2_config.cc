@@ -45,6 +45,8 @@ void read_sizes(ConfigReader& reader, Config& config) {
   config.hidden = reader.integer({"n_embd", "hidden_size"}, 768, 1, kExtentMax);
   config.layers = reader.integer({"n_layer", "num_hidden_layers"}, 12, 1, 100000);
   config.heads = reader.integer({"n_head", "num_attention_heads"}, 12, 1, kExtentMax);
+  config.key_heads = config.heads;
+  config.attention.causal = true;
   config.inner = reader.optional_integer("n_inner").value_or(4 * config.hidden);
   if (config.inner < 1 || config.inner > 4 * kExtentMax) {
     reader.refuse("n_inner", "must be a positive integer or null");

@@ -28,7 +28,7 @@
 #include "proto/base/status.h"
 #include "worker/models/parameter.h"
 #include "worker/parallel/rank.h"
-#include "worker/parallel/sequence_layout.h"
+#include "worker/parallel/sequence_balance.h"
 
 namespace google::protobuf {
 class Struct;
@@ -70,8 +70,10 @@ struct ModelConfig {
   virtual ~ModelConfig() = default;
   std::string family;
   int64_t hidden = 0, vocabulary = 0, positions = 0, layers = 0, heads = 0;
-  int64_t inner = 0;  // features of the MLP's hidden layer
-  bool tied = true;  // the logits' matrix is the embedding
+  int64_t inner = 0;      // features of the MLP's hidden layer
+  int64_t key_heads = 0;  // heads that share them take turns in order; fewer: grouped queries
+  parallel::AttentionPattern attention;  // of most layers; balances the sequence axis
+  bool tied = true;                      // the logits' matrix is the embedding
   std::optional<int64_t> bos_token_id, eos_token_id, pad_token_id;
   double initializer_range = 0.02;
 };

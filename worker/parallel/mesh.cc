@@ -24,6 +24,11 @@ Result<Mesh> Mesh::create(std::unique_ptr<Communicator> world, MeshDegrees degre
     return fail(Status::invalid("parallel", text,
                                 fmt::format("the product must be the {} ranks", world->size())));
   }
+  if (degrees.ulysses < 1 || degrees.sequence % degrees.ulysses != 0) {
+    return fail(Status::invalid(
+        "parallel.ulysses", std::to_string(degrees.ulysses),
+        "must divide the degree of the sequence axis, " + std::to_string(degrees.sequence)));
+  }
   const int rank = world->rank();
   const int t = rank % degrees.tensor;
   const int s = rank / degrees.tensor % degrees.sequence;
@@ -35,13 +40,14 @@ Result<Mesh> Mesh::create(std::unique_ptr<Communicator> world, MeshDegrees degre
   mesh.data_ = world->split(s * degrees.tensor + t, d);
   mesh.replica_ = world->split(t, d * degrees.sequence + s);
   mesh.world_ = std::move(world);
-  mesh.divide_sequence(1);
+  mesh.divide_sequence(degrees.ulysses);
   return mesh;
 }
 
 void Mesh::divide_sequence(int ulysses) {
   WEFT_CHECK(ulysses >= 1 && degrees_.sequence % ulysses == 0, "{} of {} ranks exchange heads",
              ulysses, degrees_.sequence);
+  degrees_.ulysses = ulysses;
   const int index = sequence_->rank();
   ulysses_ = sequence_->split(index / ulysses, index % ulysses);
   ring_ = sequence_->split(index % ulysses, index / ulysses);

@@ -2,7 +2,8 @@
 // + t: tensor neighbours are closest, so they share a node. The sequence axis is itself ring x
 // Ulysses, s = ring index * Ulysses size + Ulysses index, for the same reason.
 //
-// Ownership: owns one communicator an axis. Invariants: 1. data x sequence x tensor = world size.
+// Ownership: owns one communicator an axis. Invariants: 1. data x sequence x tensor = world size;
+// ulysses divides sequence.
 #pragma once
 
 #include <cstdint>
@@ -20,6 +21,7 @@ enum class Axis { kData, kSequence, kTensor, kReplica, kWorld, kRing, kUlysses }
 
 struct MeshDegrees {
   int data = 1, sequence = 1, tensor = 1;
+  int ulysses = 1;  // ranks of the sequence axis that exchange heads; the others go round in rings
   int64_t world() const { return int64_t{data} * sequence * tensor; }
 };
 
@@ -33,10 +35,9 @@ Part part_of(int64_t whole, int count, int index);
 
 class Mesh {
  public:
-  // A collective over `world`. Error: the product of the degrees is not the world size.
+  // A collective over `world`. Error: the degrees break invariant 1.
   static Result<Mesh> create(std::unique_ptr<Communicator> world, MeshDegrees degrees);
-  // Makes the sequence axis a grid of rings and `ulysses` ranks that exchange heads; 1, as after
-  // create(), is one ring. A collective. `ulysses` divides the degree of the sequence axis.
+  // Another ulysses degree. A collective.
   void divide_sequence(int ulysses);
 
   MeshDegrees degrees() const { return degrees_; }

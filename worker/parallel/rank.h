@@ -17,8 +17,13 @@ struct Rank {
   std::unique_ptr<ThreadPool> pool;
   Mesh mesh;
   Logger log;
+  int64_t attention_flops = 0;  // so far, of every context()
 
-  Context context() { return Context{*allocator, *pool}; }
+  Context context() {
+    Context cx{*allocator, *pool};
+    cx.attention_flops = &attention_flops;
+    return cx;
+  }
 };
 
 }  // namespace weft

@@ -11,7 +11,8 @@ namespace {
 
 class CausalLm final : public Task {
  public:
-  CausalLm(Rank& rank, TaskOptions options) : Task(rank, std::move(options)) {}
+  CausalLm(Rank& rank, const ModelConfig& config, TaskOptions options)
+      : Task(rank, config, std::move(options)) {}
   std::string_view type() const override { return "causal_lm"; }
 
   int64_t label_count(const TaskRows& rows) const override {
@@ -26,7 +27,7 @@ class CausalLm final : public Task {
 
   TaskBatch assemble(const TaskRows& rows, Part part) const override {
     TaskBatch batch;
-    batch.tokens = assemble_tokens(rank_, rows, part);
+    batch.tokens = assemble_tokens(rank_, attention_, rows, part);
     batch.labels = Tensor::empty(*rank_.allocator, batch.tokens.ids.shape(), DType::kI64);
     int64_t* at = batch.labels.data<int64_t>();
     for (int64_t row = 0; row < part.length; ++row) {
@@ -135,8 +136,8 @@ class CausalLm final : public Task {
 
 }  // namespace
 
-std::unique_ptr<Task> make_causal_lm(Rank& rank, TaskOptions options) {
-  return std::make_unique<CausalLm>(rank, std::move(options));
+std::unique_ptr<Task> make_causal_lm(Rank& rank, const ModelConfig& config, TaskOptions options) {
+  return std::make_unique<CausalLm>(rank, config, std::move(options));
 }
 
 }  // namespace weft

@@ -11,7 +11,7 @@ namespace {
 class SequenceClassification final : public Task {
  public:
   SequenceClassification(Rank& rank, const ModelConfig& config, TaskOptions options)
-      : Task(rank, std::move(options)), pad_token_id_(config.pad_token_id) {
+      : Task(rank, config, std::move(options)), pad_token_id_(config.pad_token_id) {
     const ParameterInfo info{name() + ".score.weight",
                              {options_.labels, config.hidden},
                              {},
@@ -31,7 +31,7 @@ class SequenceClassification final : public Task {
 
   TaskBatch assemble(const TaskRows& rows, Part part) const override {
     TaskBatch batch;
-    batch.tokens = assemble_tokens(rank_, rows, part);
+    batch.tokens = assemble_tokens(rank_, attention_, rows, part);
     batch.labels = Tensor::full(*rank_.allocator, {part.length}, kNoLabel, DType::kI64);
     batch.pooled = Tensor::full(*rank_.allocator, {part.length}, -1, DType::kI64);
     const int index = rank_.mesh.index(Axis::kSequence);

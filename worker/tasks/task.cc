@@ -1,6 +1,7 @@
 #include "worker/tasks/task.h"
 
 #include <algorithm>
+#include <functional>
 #include <numeric>
 
 #include "worker/tasks/tasks.h"
@@ -46,14 +47,37 @@ Tensor Task::class_logits(Context& /*cx*/, Trunk& /*trunk*/, const TaskBatch& /*
   return Tensor();
 }
 
-TokenBatch assemble_tokens(Rank& rank, const TaskRows& rows, Part part) {
+namespace {
+
+// Of the micro-batch: all its rows share one layout.
+parallel::SequenceLayout layout_of(const Mesh& mesh, const parallel::AttentionPattern& attention,
+                                   const TaskRows& rows, Part part) {
+  if (mesh.size(Axis::kSequence) == 1) return parallel::SequenceLayout::contiguous(rows.tokens, 1);
+  std::vector<int64_t> cost(static_cast<size_t>(rows.tokens));
+  for (int64_t row = part.start; row < part.start + part.length; ++row) {
+    const auto of_row = [&]<typename T>(const std::vector<T>& whole) {
+      const auto first = static_cast<size_t>(row * rows.tokens);
+      return whole.empty() ? std::span<const T>()
+                           : std::span(whole).subspan(first, static_cast<size_t>(rows.tokens));
+    };
+    const std::vector<int64_t> seen =
+        parallel::keys_seen(attention, rows.tokens, of_row(rows.documents), of_row(rows.valid));
+    std::transform(cost.begin(), cost.end(), seen.begin(), cost.begin(), std::plus<>());
+  }
+  return parallel::balanced_layout(cost, mesh.size(Axis::kRing)).divided(mesh.size(Axis::kUlysses));
+}
+
+}  // namespace
+
+TokenBatch assemble_tokens(Rank& rank, const parallel::AttentionPattern& attention,
+                           const TaskRows& rows, Part part) {
   WEFT_CHECK(part.start >= 0 && part.start + part.length <= rows.rows, "rows {} to {} of {}",
              part.start, part.start + part.length, rows.rows);
   TokenBatch batch;
   batch.tokens = rows.tokens;
   const int index = rank.mesh.index(Axis::kSequence);
-  batch.layout = std::make_shared<const parallel::SequenceLayout>(
-      parallel::SequenceLayout::contiguous(rows.tokens, rank.mesh.size(Axis::kSequence)));
+  batch.layout =
+      std::make_shared<const parallel::SequenceLayout>(layout_of(rank.mesh, attention, rows, part));
   batch.own_tokens = batch.layout->length(index);
   batch.rows = rows.rows;
   batch.first_row = part.start;
@@ -95,7 +119,7 @@ TokenBatch assemble_tokens(Rank& rank, const TaskRows& rows, Part part) {
 
 Result<std::unique_ptr<Task>> make_task(Rank& rank, std::string_view type,
                                         const ModelConfig& config, TaskOptions options) {
-  if (type == "causal_lm") return make_causal_lm(rank, std::move(options));
+  if (type == "causal_lm") return make_causal_lm(rank, config, std::move(options));
   if (type == "sequence_classification") {
     if (options.labels < 2) {
       return fail(Status::invalid("tasks." + options.name + ".labels",

@@ -64,7 +64,7 @@ class Task {
 
   // Labels of the whole step's batch that count; depends on the rows only.
   virtual int64_t label_count(const TaskRows& rows) const = 0;
-  // This rank's share of the rows `part` of the step's batch: its part of the sequence axis of
+  // This rank's share of the rows `part` of the step's batch: its tokens of the sequence axis of
   // each.
   virtual TaskBatch assemble(const TaskRows& rows, Part part) const = 0;
 
@@ -79,8 +79,10 @@ class Task {
   virtual std::map<std::string, double> metrics(const EvaluationSums& sums) const = 0;
 
  protected:
-  Task(Rank& rank, TaskOptions options) : rank_(rank), options_(std::move(options)) {}
+  Task(Rank& rank, const ModelConfig& config, TaskOptions options)
+      : rank_(rank), attention_(config.attention), options_(std::move(options)) {}
   Rank& rank_;
+  const parallel::AttentionPattern attention_;
   const TaskOptions options_;
   std::vector<Parameter> parameters_;
 };

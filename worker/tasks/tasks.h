@@ -6,11 +6,13 @@
 
 namespace weft {
 
-std::unique_ptr<Task> make_causal_lm(Rank& rank, TaskOptions options);
+std::unique_ptr<Task> make_causal_lm(Rank& rank, const ModelConfig& config, TaskOptions options);
 std::unique_ptr<Task> make_sequence_classification(Rank& rank, const ModelConfig& config,
                                                    TaskOptions options);
 
-// This rank's tokens of the rows `part`: everything of a TokenBatch but the random key.
-TokenBatch assemble_tokens(Rank& rank, const TaskRows& rows, Part part);
+// This rank's tokens of the rows `part`: everything of a TokenBatch but the random key. `attention`
+// decides which tokens those are: the ranks of the sequence axis have equal shares of its work.
+TokenBatch assemble_tokens(Rank& rank, const parallel::AttentionPattern& attention,
+                           const TaskRows& rows, Part part);
 
 }  // namespace weft

@@ -20,11 +20,16 @@ TEST(ParseMesh, ReadsAxesByName) {
   EXPECT_EQ(mesh->tensor, 2);
   EXPECT_EQ(mesh_text(*mesh), "data=3,sequence=1,tensor=2");
   EXPECT_TRUE(parse_mesh(""));
+  const auto grid = parse_mesh("sequence=6,ulysses=3");
+  ASSERT_TRUE(grid);
+  EXPECT_EQ(grid->ulysses, 3);
+  EXPECT_EQ(mesh_text(*grid), "data=1,sequence=6,tensor=1,ulysses=3");
 }
 
 TEST(ParseMesh, RefusesTheRest) {
   for (const char* text : {"pipeline=2", "data", "data=", "data=0", "data=-1", "data=2x", "data=65",
-                           "data=99999999999", "data=1,data=2", "=2", ",", "data=2;tensor=2"}) {
+                           "data=99999999999", "data=1,data=2", "sequence=3,ulysses=2", "ulysses=2",
+                           "=2", ",", "data=2;tensor=2"}) {
     EXPECT_FALSE(parse_mesh(text)) << text;
   }
 }

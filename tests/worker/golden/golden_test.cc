@@ -100,28 +100,33 @@ std::string mesh_name(const ::testing::TestParamInfo<GoldenOnMesh::ParamType>& p
   const auto& [name, mesh] = param.param;
   std::string text = name.substr(name.find('-') + 1);
   return text + "_d" + std::to_string(mesh.data) + "_s" + std::to_string(mesh.sequence) + "_t" +
-         std::to_string(mesh.tensor);
+         std::to_string(mesh.tensor) +
+         (mesh.ulysses > 1 ? "_u" + std::to_string(mesh.ulysses) : "");
 }
 
 INSTANTIATE_TEST_SUITE_P(
     All, GoldenOnMesh,
-    ::testing::Combine(::testing::Values("gpt2-causal", "gpt2-sequence", "gpt2-packed"),
-                       ::testing::Values(MeshDegrees{}, MeshDegrees{.data = 2},
-                                         MeshDegrees{.data = 3}, MeshDegrees{.sequence = 2},
-                                         MeshDegrees{.sequence = 3}, MeshDegrees{.sequence = 4},
-                                         MeshDegrees{.tensor = 2}, MeshDegrees{.tensor = 3},
-                                         MeshDegrees{.tensor = 4},
-                                         MeshDegrees{.data = 2, .sequence = 2},
-                                         MeshDegrees{.data = 2, .tensor = 2},
-                                         MeshDegrees{.sequence = 2, .tensor = 2})),
+    ::testing::Combine(
+        ::testing::Values("gpt2-causal", "gpt2-sequence", "gpt2-packed"),
+        ::testing::Values(
+            MeshDegrees{}, MeshDegrees{.data = 2}, MeshDegrees{.data = 3},
+            MeshDegrees{.sequence = 2}, MeshDegrees{.sequence = 3}, MeshDegrees{.sequence = 4},
+            MeshDegrees{.tensor = 2}, MeshDegrees{.tensor = 3}, MeshDegrees{.tensor = 4},
+            MeshDegrees{.data = 2, .sequence = 2}, MeshDegrees{.data = 2, .tensor = 2},
+            MeshDegrees{.sequence = 2, .tensor = 2}, MeshDegrees{.sequence = 2, .ulysses = 2},
+            MeshDegrees{.sequence = 3, .ulysses = 3}, MeshDegrees{.sequence = 4, .ulysses = 2},
+            MeshDegrees{.sequence = 8, .ulysses = 8},
+            MeshDegrees{.sequence = 2, .tensor = 3, .ulysses = 2},
+            MeshDegrees{.data = 2, .sequence = 2, .ulysses = 2})),
     mesh_name);
 
 // In bf16 each value may be off by twice what PyTorch is off by in bf16.
 TEST(GoldenBf16, IsAsNearAsPyTorch) {
   for (const char* name : {"gpt2-causal", "gpt2-sequence", "gpt2-packed"}) {
     const Case golden = read(fixture(name));
-    for (const MeshDegrees mesh : {MeshDegrees{}, MeshDegrees{.data = 2},
-                                   MeshDegrees{.sequence = 2}, MeshDegrees{.tensor = 2}}) {
+    for (const MeshDegrees mesh :
+         {MeshDegrees{}, MeshDegrees{.data = 2}, MeshDegrees{.sequence = 2},
+          MeshDegrees{.tensor = 2}, MeshDegrees{.sequence = 2, .ulysses = 2}}) {
       const Report report = run(golden, mesh, DType::kBF16);
       EXPECT_TRUE(report.passed()) << name << " " << report.worst().what << " "
                                    << report.worst().error << " of " << report.worst().bar;

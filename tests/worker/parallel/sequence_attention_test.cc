@@ -5,11 +5,14 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <numeric>
 #include <tuple>
 
 #include "tests/testing/rank_runner.h"
 #include "tests/worker/parallel/shards.h"
+#include "worker/parallel/sequence_balance.h"
+#include "worker/parallel/sequence_choice.h"
 
 namespace weft::parallel {
 namespace {
@@ -278,6 +281,175 @@ TEST(SequenceAttentionHalf, IsTheWholeButForOneRounding) {
         expect_near(wide(parts[i].grad()), wide(mine(inputs[i].grad())), 0x1p-5, "a gradient");
       }
     });
+  }
+}
+
+// Payload bytes of one forward and one backward pass, as docs/PERFORMANCE.md derives them.
+struct Bytes {
+  int64_t forward = 0, backward = 0;
+  bool operator==(const Bytes&) const = default;
+};
+
+constexpr int64_t kWireRows = 2, kWireHeads = 8, kWireFeatures = 4, kWireValues = 6;
+
+Bytes bytes_sent(Rank& rank, const SequenceLayout& layout, int64_t key_heads, DType dtype,
+                 const Parameters& parameters) {
+  Context cx = rank.context();
+  Tape tape;
+  cx.tape = &tape;
+  const int64_t tokens = layout.length(rank.mesh.index(Axis::kSequence));
+  const auto input = [&](int64_t heads, int64_t features) {
+    return leaf(Tensor::full(cx.allocator, {kWireRows, heads, tokens, features}, 0.5, dtype));
+  };
+  const auto sent = [&] {
+    return rank.mesh.axis(Axis::kRing).bytes_sent() + rank.mesh.axis(Axis::kUlysses).bytes_sent();
+  };
+  const int64_t before = sent();
+  const Tensor y = sequence_attention(cx, rank.mesh, layout, input(kWireHeads, kWireFeatures),
+                                      input(key_heads, kWireFeatures),
+                                      input(key_heads, kWireValues), parameters);
+  const int64_t between = sent();
+  tape.backward(cx, y);
+  return {between - before, sent() - between};
+}
+
+Parameters causal() {
+  Parameters parameters;
+  parameters.visibility.causal = true;
+  return parameters;
+}
+
+constexpr int64_t kTwoWidths = kWireFeatures + kWireValues;
+
+TEST(RingBytes, AreTheFormula) {
+  for (const int p : {2, 3, 4, 5}) {
+    testing::run_mesh({.sequence = p}, [&](Rank& rank) {
+      const int r = rank.mesh.index(Axis::kSequence);
+      for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF64}) {
+        const auto e = static_cast<int64_t>(size_of(dtype)), g = std::max<int64_t>(e, 4);
+        for (const int64_t key_heads : {8, 2}) {
+          const int64_t unit = kWireRows * key_heads * kTwoWidths;
+          const SequenceLayout parts = SequenceLayout::contiguous(32 + p, p);
+          const int64_t own = parts.length(r), others = parts.tokens() - own;
+          EXPECT_EQ(bytes_sent(rank, parts, key_heads, dtype, {}),
+                    (Bytes{unit * e * own * (p - 1), unit * (e * own * (p - 1) + g * others)}));
+          const int64_t c = 6;  // tokens of a chunk
+          const SequenceLayout zigzag =
+              balanced_layout(keys_seen({.causal = true}, 2 * p * c, {}, {}), p);
+          const int64_t out = unit * e * c * (p - 1 + r);
+          EXPECT_EQ(bytes_sent(rank, zigzag, key_heads, dtype, causal()),
+                    (Bytes{out, out + unit * g * c * (2 * (p - 1) - r)}));
+          // A window of 5 reaches back into the last 5 tokens of the part before.
+          Parameters window = causal();
+          window.visibility.window_left = 5;
+          const int64_t there = r + 1 < p ? unit * e * 5 : 0, back = r > 0 ? unit * g * 5 : 0;
+          EXPECT_EQ(
+              bytes_sent(rank, SequenceLayout::contiguous(8 * p, p), key_heads, dtype, window),
+              (Bytes{there, there + back}));
+        }
+      }
+    });
+  }
+}
+
+// No document crosses from rank to rank: nothing is sent.
+TEST(RingBytes, OfDocumentsThatStayOnTheirRanksThereAreNone) {
+  testing::run_mesh({.sequence = 4}, [](Rank& rank) {
+    Context cx = rank.context();
+    Parameters parameters = causal();
+    parameters.visibility.query_document = parameters.visibility.key_document = by_token<int64_t>(
+        cx, 32, [](int64_t, int64_t token) { return token / 8 * 2 + token % 8 / 5; });
+    EXPECT_EQ(bytes_sent(rank, SequenceLayout::contiguous(32, 4), 8, DType::kF32, parameters),
+              Bytes());
+  });
+}
+
+TEST(UlyssesBytes, AreTheFormula) {
+  for (const int u : {2, 4, 8}) {
+    testing::run_mesh({.sequence = u, .ulysses = u}, [&](Rank& rank) {
+      const int64_t r = rank.mesh.index(Axis::kSequence);
+      for (const DType dtype : {DType::kF32, DType::kBF16}) {
+        const auto e = static_cast<int64_t>(size_of(dtype));
+        for (const int64_t key_heads : {8, 4, 2, 1}) {
+          const SequenceLayout layout = SequenceLayout::contiguous(40 + u / 2, u);
+          const int64_t own = layout.length(static_cast<int>(r)), others = layout.tokens() - own;
+          const int64_t heads = kWireHeads / u, keys = std::max<int64_t>(1, key_heads / u);
+          const int64_t g = key_heads < u ? 4 : e;  // of a head on several ranks, terms in fp32
+          const int64_t q_out = own * (kWireHeads - heads) * kWireFeatures;
+          const int64_t y_out = heads * others * kWireValues;
+          const int64_t k_out = own * keys * (u - 1) * kTwoWidths;
+          const int64_t dy_out = own * (kWireHeads - heads) * kWireValues;
+          const int64_t dq_out = heads * others * kWireFeatures;
+          const int64_t dk_out = keys * others * kTwoWidths;
+          EXPECT_EQ(bytes_sent(rank, layout, key_heads, dtype, causal()),
+                    (Bytes{kWireRows * e * (q_out + k_out + y_out),
+                           kWireRows * (e * (dy_out + dq_out) + g * dk_out)}));
+        }
+      }
+    });
+  }
+}
+
+// A grid sends what its exchanges and its rings, of fewer heads and more tokens, send each.
+TEST(GridBytes, AreTheSumOfBoth) {
+  testing::run_mesh({.sequence = 6, .ulysses = 2}, [](Rank& rank) {
+    constexpr int64_t kUlysses = 2, kRings = 3, kTokens = 12, kKeyHeads = 4;
+    const int64_t own = kTokens / (kRings * kUlysses), group = own * kUlysses;
+    const int64_t heads = kWireHeads / kUlysses, keys = kKeyHeads / kUlysses;
+    const int64_t exchanged = own * (heads * (kWireFeatures + kWireValues) + keys * kTwoWidths);
+    const int64_t round = keys * group * kTwoWidths * (kRings - 1);
+    EXPECT_EQ(
+        bytes_sent(rank, SequenceLayout::contiguous(kTokens, 6), kKeyHeads, DType::kF32, {}),
+        (Bytes{kWireRows * 4 * (exchanged + round), kWireRows * 4 * (exchanged + 2 * round)}));
+    const double estimate = elements_sent({kWireHeads, kKeyHeads}, 6, kUlysses, false, false);
+    EXPECT_EQ(static_cast<double>(2 * exchanged + 3 * round) * 2,
+              estimate * static_cast<double>(own) * kTwoWidths);
+  });
+}
+
+// The operations that each rank's kernels really did, of a causal attention with and without
+// documents and windows.
+TEST(RingWork, IsEvenOverTheRanks) {
+  constexpr int64_t kTokens = 8192;
+  for (const bool packed : {false, true}) {
+    for (const int64_t window : {-1, 700, 3000}) {
+      const int ranks = 4;
+      std::vector<int64_t> documents(kTokens);
+      for (int64_t i = 0, id = 0, left = 0; i < kTokens; ++i) {
+        if (packed && left-- == 0) left = 60 + (++id * 7919) % 2400;
+        documents[static_cast<size_t>(i)] = id;
+      }
+      const AttentionPattern pattern{true, window};
+      const SequenceLayout layout =
+          balanced_layout(keys_seen(pattern, kTokens, documents, {}), ranks);
+      std::vector<int64_t> flops(ranks);
+      testing::run_mesh({.sequence = ranks}, [&](Rank& rank) {
+        Context cx = rank.context();
+        Tape tape;
+        cx.tape = &tape;
+        const int index = rank.mesh.index(Axis::kSequence);
+        const auto input = [&] {
+          return leaf(Tensor::full(cx.allocator, {1, 1, layout.length(index), 16}, 0.1));
+        };
+        Parameters parameters = causal();
+        parameters.visibility.window_left = window;
+        parameters.visibility.query_document = parameters.visibility.key_document =
+            Tensor::from<int64_t>(cx.allocator, {1, kTokens}, documents);
+        tape.backward(
+            cx, sequence_attention(cx, rank.mesh, layout, input(), input(), input(), parameters));
+        flops[static_cast<size_t>(index)] = rank.attention_flops;
+      });
+      const double mean =
+          static_cast<double>(std::accumulate(flops.begin(), flops.end(), int64_t{0})) / ranks;
+      const double most = static_cast<double>(*std::max_element(flops.begin(), flops.end()));
+      EXPECT_LE(most / mean, 1.05) << "packed " << packed << " window " << window;
+      // Contiguous parts are what it takes to go beyond it.
+      if (!packed && window < 0) {
+        EXPECT_GT(imbalance(SequenceLayout::contiguous(kTokens, ranks),
+                            keys_seen(pattern, kTokens, {}, {})),
+                  1.7);
+      }
+    }
   }
 }
 

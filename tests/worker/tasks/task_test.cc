@@ -75,11 +75,16 @@ TEST(CausalLm, LabelsCrossTheBorderOfTheSequenceAxis) {
     rows.tokens = 7;
     rows.ids = {1, 2, 3, 4, 5, 6, 7};
     const TaskBatch batch = task->assemble(rows, {0, 1});
-    const std::vector<std::vector<int64_t>> expected{{2, 3, 4}, {5, 6}, {7, kNoLabel}};
-    const auto index = static_cast<size_t>(rank.mesh.index(Axis::kSequence));
-    EXPECT_EQ(batch.labels.to_vector<int64_t>(), expected[index]);
-    EXPECT_EQ(batch.tokens.positions.to_vector<int64_t>(),
-              (std::vector<std::vector<int64_t>>{{0, 1, 2}, {3, 4}, {5, 6}}[index]));
+    std::vector<int64_t> labels, positions;
+    for (const Part& run : batch.tokens.layout->runs(rank.mesh.index(Axis::kSequence))) {
+      for (int64_t token = run.start; token < run.start + run.length; ++token) {
+        labels.push_back(token == 6 ? kNoLabel : token + 2);
+        positions.push_back(token);
+      }
+    }
+    EXPECT_GE(labels.size(), 2U);
+    EXPECT_EQ(batch.labels.to_vector<int64_t>(), labels);
+    EXPECT_EQ(batch.tokens.positions.to_vector<int64_t>(), positions);
   });
 }
 
@@ -150,12 +155,14 @@ TEST(SequenceClassification, PoolsTheLastTokenThatIsNotPadding) {
     EXPECT_EQ(task->file_name("a.b.score.weight"), "score.weight");
     const TaskRows rows = rows_with_padding(false, true);
     const TaskBatch batch = task->assemble(rows, {0, 5});
-    // The last tokens are 9, 8, 7, 6, 5: all in the second half, [5, 10).
-    const std::vector<int64_t> pooled{4, 3, 2, 1, 0}, none(5, -1);
-    const std::vector<int64_t> labels{0, 1, 2, 3, 0}, ignored(5, kNoLabel);
-    const bool second = rank.mesh.index(Axis::kSequence) == 1;
-    EXPECT_EQ(batch.pooled.to_vector<int64_t>(), second ? pooled : none);
-    EXPECT_EQ(batch.labels.to_vector<int64_t>(), second ? labels : ignored);
+    // The last tokens are 9, 8, 7, 6, 5, each on one of the ranks.
+    const std::vector<int64_t> labels{0, 1, 2, 3, 0};
+    for (int64_t row = 0; row < 5; ++row) {
+      const int64_t place = batch.tokens.layout->find(rank.mesh.index(Axis::kSequence), 9 - row);
+      EXPECT_EQ(batch.pooled.data<int64_t>()[row], place);
+      EXPECT_EQ(batch.labels.data<int64_t>()[row],
+                place < 0 ? kNoLabel : labels[static_cast<size_t>(row)]);
+    }
   });
 }
 

@@ -74,6 +74,26 @@ TEST_F(Trainer, ResumesOnAnotherMesh) {
   }
 }
 
+// Heads: 3. Of 4 ranks that exchange them one has none; with 2 the second has one.
+TEST_F(Trainer, EveryWayOverTheSequenceAxisHasTheLossesOfOneRank) {
+  const auto one = losses(kTwoTasks, {});
+  const auto check = [&](int sequence, proto::SequenceAttention kind, int asked, int ulysses) {
+    MemoryCluster cluster;
+    proto::LaunchRecord job = record(kTwoTasks, {1, sequence, 1});
+    job.mutable_spec()->mutable_parallel()->set_sequence_attention(kind);
+    job.mutable_spec()->mutable_parallel()->set_ulysses(asked);
+    ASSERT_TRUE(train(job, cluster).ok());
+    EXPECT_EQ(cluster.checkpoints.back().state().mesh().ulysses(), ulysses);
+    for (const auto& [step, loss] : cluster.losses()) {
+      EXPECT_NEAR(loss, one.at(step), 1e-4 * std::abs(one.at(step))) << step;
+    }
+  };
+  check(3, proto::SEQUENCE_ATTENTION_AUTO, 0, 3);
+  check(3, proto::SEQUENCE_ATTENTION_RING, 0, 1);
+  check(4, proto::SEQUENCE_ATTENTION_ULYSSES, 0, 4);
+  check(4, proto::SEQUENCE_ATTENTION_ULYSSES_RING, 2, 2);
+}
+
 TEST_F(Trainer, EveryMeshHasTheLossesOfOneRank) {
   const auto one = losses(kTwoTasks, {});
   for (const MeshDegrees mesh :
