@@ -34,7 +34,7 @@ TEST(Yaml, ReadsEveryKeyOfAJobFile) {
             R"("evaluate_every":50,"optimizer":{"type":"adamw","learning_rate":0.0003,)"
             R"("weight_decay":0.01,"betas":[0.9,0.95]},"schedule":{"type":"cosine",)"
             R"("warmup_steps":20}},"checkpoint":{"every_steps":50,"keep_last":3},)"
-            R"("parallel":{"data":1,"sequence":1,"tensor":2},)"
+            R"("parallel":{"data":1,"sequence":1,"tensor":2,"ulysses":0},)"
             R"("resources":{"slots":2,"nodes":2,"threads_per_slot":0,"time_limit_seconds":0},)"
             R"("priority":0,"labels":{}})");
   EXPECT_EQ(lines.find("tasks[1].data.train"), 7);

@@ -187,8 +187,8 @@ TEST_F(CheckModelTest, TheJobFitsTheModel) {
   auto wide = fine_tune();
   wide.mutable_parallel()->set_tensor(4);
   EXPECT_EQ(check(wide).to_string(), "ok");  // a rank without heads has its share of the rest
-  wide.mutable_parallel()->set_tensor(400);
-  refused(check(wide), "parallel.tensor", "400", "vocab_size = ");
+  wide.mutable_parallel()->set_tensor(2001);
+  refused(check(wide), "parallel.tensor", "2001", "vocab_size = ");
 }
 
 TEST_F(CheckModelTest, TheTokenizerFitsTheModel) {
