@@ -1,7 +1,10 @@
 """The attention mechanisms of the ops' case table in torch, with all scores in memory and each formula as its
 paper has it (kernels/attention names them)."""
+import numpy as np
 import torch
 import torch.nn.functional as F
+
+from philox import philox_uniform
 
 
 def softmax_where(scores, visible):
@@ -109,6 +112,35 @@ def structured_penalty(x, a):
     return ((overlap - torch.eye(x[0].shape[1]).double()) ** 2).sum()
 
 
+def choice(x, a):
+    """Drawn keys and the weights that they were drawn from; -1 where nothing is visible."""
+    scores, values, mask = x
+    weights = softmax_where(scores, mask != 0)
+    (first, left), columns = a.ints("offset"), a.ints("global")[1]
+    rows = np.arange(scores.shape[0], dtype=np.uint64)[:, None] + np.uint64(first)
+    index = rows * np.uint64(columns) + np.arange(scores.shape[1], dtype=np.uint64) + np.uint64(left)
+    uniform = torch.from_numpy(philox_uniform(a.int("seed"), a.int("stream"), index)).unsqueeze(-1)
+    key = (weights.detach().cumsum(-1) <= uniform).sum(-1)
+    return torch.where((mask != 0).any(-1), key, -1), weights
+
+
+def hard_attention(x, a):
+    key, weights = choice(x, a)
+    drawn = key.clamp(min=0)
+    seen = key >= 0
+    context = x[1][torch.arange(x[1].shape[0]).unsqueeze(1), drawn] * seen.unsqueeze(-1)
+    probability = weights.gather(-1, drawn.unsqueeze(-1)).squeeze(-1)
+    log_probability = torch.where(seen, probability, 1).log()
+    entropy = -(weights * torch.where(weights > 0, weights, 1).log()).sum(-1)
+    return context, log_probability, entropy, weights, key
+
+
+def straight_through(x, a):
+    key, weights = choice(x, a)
+    drawn = F.one_hot(key.clamp(min=0), x[0].shape[-1]) * (key >= 0).unsqueeze(-1)
+    return (drawn + weights - weights.detach()) @ x[1]
+
+
 def linear_attention(x, a):
     q, k, v = x[:3]
     scores = (F.elu(q) + 1) @ (F.elu(k) + 1).transpose(-1, -2)
@@ -140,6 +172,9 @@ MECHANISMS = {
     "block_attention": block_attention,
     "structured_self_attention": structured_self_attention,
     "structured_penalty": structured_penalty,
+    "hard_attention": hard_attention,
+    "straight_through": straight_through,
+    "reinforce": lambda x, a: ((x[1].detach() - 0.75) * x[0]).sum(),
     "linear_attention": linear_attention,
     "prefix_product": prefix_product,
 }

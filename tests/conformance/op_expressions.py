@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from mechanism_expressions import MECHANISMS
+from philox import philox_uniform
 
 
 class Attributes(dict):
@@ -26,22 +27,6 @@ class Attributes(dict):
     @property
     def dim(self):
         return self.int("dim")
-
-
-def philox_uniform(seed, stream, index):
-    """Philox4x32-10 (Salmon et al. 2011), one word an index, as a 24-bit uniform."""
-    word = np.uint64(0xFFFFFFFF)
-    counter = index // np.uint64(4)
-    c = [counter & word, counter >> np.uint64(32),
-         np.full_like(counter, stream & 0xFFFFFFFF), np.full_like(counter, stream >> 32)]
-    k = [seed & 0xFFFFFFFF, seed >> 32]
-    for _ in range(10):
-        p0, p1 = np.uint64(0xD2511F53) * c[0], np.uint64(0xCD9E8D57) * c[2]
-        c = [(p1 >> np.uint64(32)) ^ c[1] ^ np.uint64(k[0]), p1 & word,
-             (p0 >> np.uint64(32)) ^ c[3] ^ np.uint64(k[1]), p0 & word]
-        k = [(k[0] + 0x9E3779B9) & 0xFFFFFFFF, (k[1] + 0xBB67AE85) & 0xFFFFFFFF]
-    chosen = np.choose((index % np.uint64(4)).astype(np.int64), c)
-    return (chosen >> np.uint64(8)).astype(np.float64) * 2.0 ** -24
 
 
 def dropout(x, a):

@@ -2,6 +2,7 @@
 // so that some queries see nothing.
 #include <algorithm>
 
+#include "kernels/attention/hard.h"
 #include "kernels/attention/linear.h"
 #include "kernels/attention/local.h"
 #include "kernels/attention/scores.h"
@@ -265,6 +266,49 @@ Outputs prefix(Context& cx, Inputs x, const Attributes& a) {
   return {attention::prefix_product(cx, x[0], x[1], x[2], a.flag("reversed"))};
 }
 
+// Scores, values and a mask; the queries are a part of more.
+std::vector<Case> draws() {
+  std::vector<Case> cases;
+  for (const Sizes& s : many_sizes()) {
+    cases.push_back({{real({s.batch, s.queries, s.keys}), real({s.batch, s.keys, s.values}),
+                      index({s.batch, s.queries, s.keys}, 0, 3)},
+                     {{"seed", {3}},
+                      {"stream", {8}},
+                      {"global", {static_cast<double>(s.batch + 2), 31}},
+                      {"offset", {1, 5}}}});
+  }
+  return cases;
+}
+
+attention::Choice chosen(Context& cx, Inputs x, const Attributes& a) {
+  const RandomKey key{static_cast<uint64_t>(a.integer("seed")),
+                      static_cast<uint64_t>(a.integer("stream"))};
+  return attention::choose(cx, x[0], mask_of(cx, x[2]), key,
+                           {Shape(a.integers("global")), a.integers("offset")});
+}
+
+Outputs hard(Context& cx, Inputs x, const Attributes& a) {
+  const attention::Choice choice = chosen(cx, x, a);
+  return {attention::chosen_values(cx, x[1], choice.index), choice.log_probability, choice.entropy,
+          choice.weights, choice.index};
+}
+
+Outputs hard_straight_through(Context& cx, Inputs x, const Attributes& a) {
+  const attention::Choice choice = chosen(cx, x, a);
+  return {ops::matmul(cx, attention::straight_through(cx, choice.weights, choice.index), x[1])};
+}
+
+// Log-probabilities and losses.
+Outputs reinforced(Context& cx, Inputs x, const Attributes&) {
+  return {attention::reinforce(cx, x[0], x[1], 0.75)};
+}
+
+std::vector<Case> rewards() {
+  std::vector<Case> cases;
+  for (const Shape& shape : many_shapes()) cases.push_back({{real(shape), constant(shape)}, {}});
+  return cases;
+}
+
 }  // namespace
 
 std::vector<Row> attention_rows() {
@@ -301,6 +345,9 @@ std::vector<Row> attention_rows() {
       {"block_attention", in_blocks, neighbours(), nullptr, 16},
       {"structured_self_attention", structured, sentences(), nullptr, 16},
       {"structured_penalty", unary<attention::structured_penalty>, hops(), nullptr, 16},
+      {"hard_attention", hard, draws(), nullptr, 16},
+      {"straight_through", hard_straight_through, draws(), nullptr, 16, false},
+      {"reinforce", reinforced, rewards(), nullptr, 16},
       {"linear_attention", linear_attended, linear_cases(), linear_composed, 32},
       {"prefix_product", prefix,
        all({with_heads(sequences(), {{"reversed", {0}}}),
