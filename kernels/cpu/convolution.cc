@@ -1,8 +1,10 @@
 #include "kernels/cpu/convolution.h"
 
 #include <algorithm>
+#include <type_traits>
 #include <vector>
 
+#include "kernels/cpu/convolution_onednn.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/rows.h"
 #include "kernels/cpu/vectors.h"
@@ -42,14 +44,13 @@ class Pieces {
   int64_t length_;
 };
 
-// Runs of channels of a group, so that a run's rows make a product worth its while and there are
-// runs enough for threads.
+// Runs of channels of a group, whose taps make a product worth its while. They do not depend on the
+// number of samples, which differs from mesh to mesh.
 class Runs {
  public:
   explicit Runs(const ConvolutionSizes& s) : channels_(s.group_channels()) {
     const int64_t wanted = kRowsWanted / std::max<int64_t>(1, s.taps());
-    length_ = std::clamp<int64_t>(wanted, 1, std::max<int64_t>(1, s.channels / kItemsWanted));
-    length_ = std::clamp<int64_t>(length_, 1, std::max<int64_t>(1, channels_));
+    length_ = std::clamp<int64_t>(wanted, 1, std::max<int64_t>(1, channels_));
   }
   int64_t count() const { return parts(channels_, length_); }
   int64_t length() const { return length_; }
@@ -212,6 +213,26 @@ void sum_weights(ThreadPool& pool, const ConvolutionSizes& s, int64_t group, Cha
   }
 }
 
+// f(item, first sample, the one behind the last, where their sum goes) for the items of so many
+// blocks of samples, whose sums are merged into dweight.
+template <typename T, typename F>
+void sum_blocks(ThreadPool& pool, Allocator& allocator, const ConvolutionSizes& s, int64_t blocks,
+                int64_t items, T* dweight, F f) {
+  const size_t bytes = static_cast<size_t>(blocks * s.weights()) * sizeof(T);
+  T* sums = blocks > 1 ? static_cast<T*>(allocator.allocate(bytes)) : dweight;
+  pool.parallel_for(blocks * items, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t block = i / items;
+      f(i % items, block_start(s.samples, blocks, block), block_start(s.samples, blocks, block + 1),
+        sums + block * s.weights());
+    }
+  });
+  if (blocks <= 1) return;
+  merge(pool, sums, s.weights(), 0, blocks);
+  std::copy_n(sums, s.weights(), dweight);
+  allocator.release(sums, bytes);
+}
+
 }  // namespace
 
 template <typename T>
@@ -220,6 +241,9 @@ void convolve(ThreadPool& pool, const ConvolutionSizes& s, const T* x, const T* 
   const int64_t outputs = s.group_outputs(), row = s.group_channels() * s.taps();
   const Pieces pieces(s, row);
   if (s.places() == 0 || outputs == 0) return;
+  if constexpr (std::is_same_v<T, float>) {
+    if (onednn_convolves(s)) return convolve_onednn(pool, s, x, weight, bias, y);
+  }
   pool.parallel_for(s.samples * s.groups * pieces.count(), 1, [&](int64_t begin, int64_t end) {
     Columns<T> columns(s);
     for (int64_t item = begin; item < end; ++item) {
@@ -240,6 +264,9 @@ void convolve(ThreadPool& pool, const ConvolutionSizes& s, const T* x, const T* 
 template <typename T>
 void convolve_back(ThreadPool& pool, const ConvolutionSizes& s, const T* dy, const T* weight,
                    T* dx) {
+  if constexpr (std::is_same_v<T, float>) {
+    if (onednn_convolves_back(s)) return convolve_back_onednn(pool, s, dy, weight, dx);
+  }
   const Runs runs(s);
   const int64_t outputs = s.group_outputs(), row = s.group_channels() * s.taps();
   const Pieces pieces(s, runs.length() * s.taps());
@@ -266,27 +293,26 @@ void convolve_back(ThreadPool& pool, const ConvolutionSizes& s, const T* dy, con
 template <typename T>
 void convolve_weights(ThreadPool& pool, Allocator& allocator, const ConvolutionSizes& s,
                       int64_t blocks, const T* x, const T* dy, T* dweight) {
+  if (s.weights() == 0) return;
+  const auto blocks_beside = [&](int64_t items) {  // which make up for too few items
+    const int64_t most = std::max<int64_t>(1, s.samples);
+    return blocks > 1 ? blocks : std::clamp<int64_t>(kItemsWanted / items, 1, most);
+  };
+  if constexpr (std::is_same_v<T, float>) {
+    if (onednn_convolves(s)) {
+      return sum_blocks(pool, allocator, s, blocks_beside(1), 1, dweight,
+                        [&](int64_t, int64_t begin, int64_t end, float* sum) {
+                          convolve_weights_onednn(s, begin, end, x, dy, sum);
+                        });
+    }
+  }
   const Runs runs(s);
   const int64_t items = s.groups * runs.count();
-  if (s.weights() == 0) return;
-  // Blocks of samples also make up for too few items.
-  const int64_t many =
-      std::clamp<int64_t>(s.samples, 1, std::max<int64_t>(1, kItemsWanted / items));
-  const int64_t count = blocks > 1 ? blocks : many;
-  const size_t bytes = static_cast<size_t>(count * s.weights()) * sizeof(T);
-  T* sums = count > 1 ? static_cast<T*>(allocator.allocate(bytes)) : dweight;
-  pool.parallel_for(count * items, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t item = begin; item < end; ++item) {
-      const int64_t block = item / items, within = item % items;
-      sum_weights(pool, s, within / runs.count(), runs[within % runs.count()],
-                  block_start(s.samples, count, block), block_start(s.samples, count, block + 1), x,
-                  dy, sums + block * s.weights());
-    }
-  });
-  if (count == 1) return;
-  merge(pool, sums, s.weights(), 0, count);
-  std::copy_n(sums, s.weights(), dweight);
-  allocator.release(sums, bytes);
+  sum_blocks(pool, allocator, s, blocks_beside(items), items, dweight,
+             [&](int64_t item, int64_t begin, int64_t end, T* sum) {
+               sum_weights(pool, s, item / runs.count(), runs[item % runs.count()], begin, end, x,
+                           dy, sum);
+             });
 }
 
 #define WEFT_CONVOLVE(T)                                                                          \

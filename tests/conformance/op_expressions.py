@@ -161,6 +161,110 @@ def ctc_loss(x, a):
                       zero_infinity=False)
 
 
+def numbers(x, a, name, absent):
+    """Of each spatial dim."""
+    return a.ints(name) if name in a else [absent] * (x[0].dim() - 2)
+
+
+def pad_each(y, before, after):
+    """The spatial dims of y; negative numbers cut."""
+    return F.pad(y, [n for pair in zip(reversed(before), reversed(after)) for n in pair])
+
+
+def convolution(x, a):
+    before = numbers(x, a, "before", 0)
+    padded = pad_each(x[0], before, a.ints("after") if "after" in a else before)
+    conv = F.conv1d if x[0].dim() == 3 else F.conv2d
+    return conv(padded, x[1], x[2] if len(x) > 2 else None, numbers(x, a, "stride", 1), 0,
+                numbers(x, a, "dilation", 1), a.int("groups"))
+
+
+def transposed_convolution(x, a):
+    before = numbers(x, a, "before", 0)
+    after = a.ints("after") if "after" in a else before
+    conv = F.conv_transpose1d if x[0].dim() == 3 else F.conv_transpose2d
+    whole = conv(x[0], x[1], None, numbers(x, a, "stride", 1), 0, 0, a.int("groups"),
+                 numbers(x, a, "dilation", 1))
+    more = numbers(x, a, "output_padding", 0)
+    y = pad_each(whole, [-n for n in before], [m - n for m, n in zip(more, after)])
+    return y + x[2].reshape(-1, *[1] * (x[0].dim() - 2)) if len(x) > 2 else y
+
+
+def max_pool(x, a):
+    pool = F.max_pool1d if x[0].dim() == 3 else F.max_pool2d
+    return pool(x[0], a.ints("kernel"), a.ints("stride") if "stride" in a else None,
+                numbers(x, a, "padding", 0))
+
+
+def average_pool(x, a):
+    pool = F.avg_pool1d if x[0].dim() == 3 else F.avg_pool2d
+    return pool(x[0], a.ints("kernel"), a.ints("stride") if "stride" in a else None,
+                numbers(x, a, "padding", 0), count_include_pad=a.flag("count_padding"))
+
+
+def adaptive_average_pool(x, a):
+    pool = F.adaptive_avg_pool1d if x[0].dim() == 3 else F.adaptive_avg_pool2d
+    return pool(x[0], a.ints("extents"))
+
+
+def lstm_gates(x, a):
+    i, f, g, o = x[0].chunk(4, -1)
+    c = torch.sigmoid(f) * x[1] + torch.sigmoid(i) * torch.tanh(g)
+    return torch.sigmoid(o) * torch.tanh(c), c
+
+
+def gru_gates(x, a):
+    (ar, az, an), (br, bz, bn) = x[0].chunk(3, -1), x[1].chunk(3, -1)
+    z = torch.sigmoid(az + bz)
+    return (1 - z) * torch.tanh(an + torch.sigmoid(ar + br) * bn) + z * x[2]
+
+
+def lstm_cell(x, a):
+    return torch.lstm_cell(x[0], (x[1], x[2]), *x[3:])
+
+
+def gru_cell(x, a):
+    return torch.gru_cell(*x)
+
+
+def lstm(x, a):
+    state, outputs = (x[1], x[2]), []
+    for step in x[0]:
+        state = torch.lstm_cell(step, state, *x[3:])
+        outputs.append(state[0])
+    return torch.stack(outputs) if outputs else torch.zeros(0, *x[1].shape).double(), *state
+
+
+def gru(x, a):
+    state, outputs = x[1], []
+    for step in x[0]:
+        state = torch.gru_cell(step, state, *x[2:])
+        outputs.append(state)
+    return torch.stack(outputs) if outputs else torch.zeros(0, *x[1].shape).double(), state
+
+
+def linear_fused(x, a):
+    curve = [lambda z: F.gelu(z, approximate="tanh"), F.gelu, F.relu, F.silu, torch.tanh, torch.sigmoid]
+    y = curve[a.int("activation")](F.linear(x[0], x[1], x[2]))
+    return y + x[3] if len(x) > 3 else y
+
+
+def token_loss(logits, labels, a):
+    return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), labels.reshape(-1), ignore_index=-1,
+                           reduction="sum", label_smoothing=a.real("smoothing") if "smoothing" in a else 0)
+
+
+def linear_cross_entropy_sum(x, a):
+    return token_loss(F.linear(x[0], x[1]), x[2], a)
+
+
+def vocabulary_parallel_cross_entropy(x, a):
+    """The whole loss for each part, with the gradient of the part's own logits."""
+    parts = x[0].chunk(2, -1) if x[0].shape[-1] % 2 == 0 else [x[0]]
+    return [token_loss(torch.cat([p if q is p else q.detach() for q in parts], -1), x[1], a)
+            for p in parts]
+
+
 EXPRESSIONS = {
     **MECHANISMS,
     # arithmetic
@@ -186,6 +290,7 @@ EXPRESSIONS = {
     "reshape": lambda x, a: x[0].reshape(a.ints("shape")),
     "permute": lambda x, a: x[0].permute(a.ints("order")),
     "permute_reshape": lambda x, a: x[0].permute(a.ints("order")).reshape(a.ints("shape")),
+    "cast": lambda x, a: x[0].float().double(),
     "contiguous": lambda x, a: x[0].clone(),
     "slice": lambda x, a: x[0].narrow(a.dim, a.int("start"), a.int("length")),
     "overlapping_slices": lambda x, a: x[0][..., :-1] + x[0][..., 1:],
@@ -197,6 +302,21 @@ EXPRESSIONS = {
     "matmul": lambda x, a: x[0] @ x[1],
     "matmul_in_blocks": lambda x, a: x[0] @ x[1],
     "linear": linear,
+    "linear_fused": linear_fused,
+    # recurrent cells
+    "lstm_gates": lstm_gates,
+    "gru_gates": gru_gates,
+    "lstm_cell": lstm_cell,
+    "gru_cell": gru_cell,
+    "lstm": lstm,
+    "gru": gru,
+    # convolution and pooling
+    "convolution": convolution,
+    "convolution_in_blocks": convolution,
+    "transposed_convolution": transposed_convolution,
+    "max_pool": max_pool,
+    "average_pool": average_pool,
+    "adaptive_average_pool": adaptive_average_pool,
     # look-ups and masks
     "embedding": embedding,
     "embedding_padded": embedding,
@@ -282,4 +402,7 @@ EXPRESSIONS = {
     "kl_divergence_sum": lambda x, a: F.kl_div(x[0], x[1], reduction="sum"),
     "smoothed_cross_entropy_sum": smoothed_cross_entropy_sum,
     "ctc_loss": ctc_loss,
+    "linear_cross_entropy_sum": linear_cross_entropy_sum,
+    "linear_cross_entropy_smoothed": linear_cross_entropy_sum,
+    "vocabulary_parallel_cross_entropy": vocabulary_parallel_cross_entropy,
 }

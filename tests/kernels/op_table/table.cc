@@ -83,10 +83,12 @@ const std::vector<Shape>& many_shapes() {
 const std::vector<Row>& rows() {
   static const std::vector<Row> table = [] {
     std::vector<Row> whole;
-    for (const auto& part : {arithmetic_rows, activation_rows, reduction_rows, shape_rows,
-                             product_rows, lookup_rows, norm_rows, loss_rows, elementwise_rows,
-                             selection_rows, dims_rows, movement_rows, index_rows, segment_rows,
-                             channel_norm_rows, rotary_rows, composed_loss_rows, attention_rows}) {
+    for (const auto& part :
+         {arithmetic_rows, activation_rows,    reduction_rows, shape_rows,       product_rows,
+          lookup_rows,     norm_rows,          loss_rows,      elementwise_rows, selection_rows,
+          dims_rows,       movement_rows,      index_rows,     segment_rows,     channel_norm_rows,
+          rotary_rows,     composed_loss_rows, attention_rows, convolution_rows, recurrent_rows,
+          fused_rows}) {
       for (Row& row : part()) whole.push_back(std::move(row));
     }
     return whole;

@@ -135,5 +135,8 @@ std::vector<Row> channel_norm_rows();
 std::vector<Row> rotary_rows();
 std::vector<Row> composed_loss_rows();
 std::vector<Row> attention_rows();
+std::vector<Row> convolution_rows();
+std::vector<Row> recurrent_rows();
+std::vector<Row> fused_rows();
 
 }  // namespace weft::op_table
