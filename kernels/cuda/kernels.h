@@ -186,6 +186,56 @@ void dropout(const T* x, std::span<const int64_t> extent, std::span<const int64_
              std::span<const int64_t> offset, double rate, RandomKey key, T* y,
              cudaStream_t stream);
 
+// ---- recurrent.cu: gates side by side in [rows, gates width], states [rows, width]; `bent` are
+// the gates after their sigmoids and tanhs, which the backward pass takes. LSTM, gates i, f, g, o:
+// next = c', h = h'. dh or dnext may be null.
+template <typename T>
+void lstm_gates(const T* gates, const T* c, T* h, T* next, T* bent, int64_t rows, int64_t width,
+                cudaStream_t stream);
+template <typename T>
+void lstm_gates_backward(const T* bent, const T* c, const T* next, Optional<T> dh,
+                         Optional<T> dnext, T* dgates, T* dc, int64_t rows, int64_t width,
+                         cudaStream_t stream);
+// GRU, gates r, z, n; a from the input, b from the state.
+template <typename T>
+void gru_gates(const T* a, const T* b, const T* h, T* next, T* bent, int64_t rows, int64_t width,
+               cudaStream_t stream);
+template <typename T>
+void gru_gates_backward(const T* bent, const T* b, const T* h, const T* dnext, T* da, T* db, T* dh,
+                        int64_t rows, int64_t width, cudaStream_t stream);
+
+// ---- columns.cu: height and width of a convolution, as cpu::ConvolutionSizes.
+struct ConvolutionWindow {
+  int64_t in[2], out[2], kernel[2], stride[2], before[2], dilation[2];
+};
+// columns [planes, taps, out] of x [planes, in]: with the images outermost of the planes, the right
+// side of each image's product with the weights.
+template <typename T>
+void gather_columns(const ConvolutionWindow& window, const T* x, T* columns, int64_t planes,
+                    cudaStream_t stream);
+// The transpose: each place of x becomes the sum of the columns' elements that were read from it.
+template <typename T>
+void scatter_columns(const ConvolutionWindow& window, const T* columns, T* x, int64_t planes,
+                     cudaStream_t stream);
+
+// ---- pooling.cu: x [planes, in] -> y [planes, out]; `place` is where in its plane each maximum
+// is.
+struct PoolWindow {
+  int64_t in[2], out[2], kernel[2], stride[2], padding[2];
+  bool count_padding;  // of means
+};
+template <typename T>
+void max_pool(const PoolWindow& window, const T* x, T* y, int64_t* place, int64_t planes,
+              cudaStream_t stream);
+template <typename T>
+void max_pool_backward(const PoolWindow& window, const T* dy, const int64_t* place, T* dx,
+                       int64_t planes, cudaStream_t stream);
+template <typename T>
+void average_pool(const PoolWindow& window, const T* x, T* y, int64_t planes, cudaStream_t stream);
+template <typename T>
+void average_pool_backward(const PoolWindow& window, const T* dy, T* dx, int64_t planes,
+                           cudaStream_t stream);
+
 // ---- reduce.cu: *out = the sum, or the sum of squares, of x, in float or double. partials: room
 // for kPartials.
 constexpr int kPartials = 1024;

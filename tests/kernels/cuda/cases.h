@@ -40,6 +40,16 @@ struct TypedKernels {
   decltype(&cuda::rope<T>) rope = &cuda::rope<T>;
   decltype(&cuda::adamw<T, T>) adamw = &cuda::adamw<T, T>;
   decltype(&cuda::dropout<T>) dropout = &cuda::dropout<T>;
+  decltype(&cuda::lstm_gates<T>) lstm_gates = &cuda::lstm_gates<T>;
+  decltype(&cuda::lstm_gates_backward<T>) lstm_gates_backward = &cuda::lstm_gates_backward<T>;
+  decltype(&cuda::gru_gates<T>) gru_gates = &cuda::gru_gates<T>;
+  decltype(&cuda::gru_gates_backward<T>) gru_gates_backward = &cuda::gru_gates_backward<T>;
+  decltype(&cuda::gather_columns<T>) gather_columns = &cuda::gather_columns<T>;
+  decltype(&cuda::scatter_columns<T>) scatter_columns = &cuda::scatter_columns<T>;
+  decltype(&cuda::max_pool<T>) max_pool = &cuda::max_pool<T>;
+  decltype(&cuda::max_pool_backward<T>) max_pool_backward = &cuda::max_pool_backward<T>;
+  decltype(&cuda::average_pool<T>) average_pool = &cuda::average_pool<T>;
+  decltype(&cuda::average_pool_backward<T>) average_pool_backward = &cuda::average_pool_backward<T>;
   decltype(&cuda::sum<T, double>) sum = &cuda::sum<T, double>;
   decltype(&cuda::sum<T, float>) sum_to_float = &cuda::sum<T, float>;
   decltype(&cuda::sum_of_squares<T, double>) sum_of_squares = &cuda::sum_of_squares<T, double>;
@@ -85,6 +95,10 @@ std::string check_softmax_backward(const KernelSet& kernels);
 std::string check_cross_entropy(const KernelSet& kernels);
 std::string check_cross_entropy_backward(const KernelSet& kernels);
 std::string check_sums(const KernelSet& kernels);
+// The cases of cases_convolution.cc.
+std::string check_columns(const KernelSet& set);
+std::string check_pooling(const KernelSet& set);
+std::string check_recurrent(const KernelSet& set);
 // The cases of cases_attention.cc.
 std::string check_attention_plain(const KernelSet& set);
 std::string check_attention_widths(const KernelSet& set);

@@ -9,6 +9,19 @@ BACKWARD = ["bfloat16:attention_backward"]
 SUMS = ["float:sum=sum<float, double>", "float:sum_of_squares=sum_of_squares<float, double>"]
 
 MUTATIONS = [
+    ("columns_past_the_edge", "columns", ["float:gather_columns"], ["columns.cu"],
+     "from[d] < w.in[d];", "from[d] <= w.in[d];"),
+    ("reader_between_strides", "columns", ["float:scatter_columns"], ["columns.cu"],
+     "shifted < 0 || shifted % w.stride[d] != 0", "shifted < 0"),
+    ("window_left_out", "pooling", ["float:average_pool_backward"], ["pooling.cu"],
+     "before / w.stride[d] + 1, end", "before / w.stride[d] + 2, end"),
+    ("mean_of_the_whole_window", "pooling", ["float:average_pool"], ["pooling.cu"],
+     "w.count_padding ?", "true ?"),
+    ("forget_gate_of_the_input", "recurrent", ["float:lstm_gates_backward"], ["recurrent.cu"],
+     "narrow<T>(total * forget)", "narrow<T>(total * in)"),
+    ("reset_before_the_product", "recurrent", ["float:gru_gates"], ["recurrent.cu"],
+     "tanhf(widen(a[last]) + reset * widen(b[last]))",
+     "tanhf(reset * (widen(a[last]) + widen(b[last])))"),
     ("guard_off_by_one", "binary", ["float:binary"], ["elementwise.cu"],
      "i < n; i += elements_of_grid()) {\n    out[i] = narrow",
      "i <= n; i += elements_of_grid()) {\n    out[i] = narrow"),
