@@ -1,7 +1,6 @@
 #include "worker/parallel/visible_tokens.h"
 
 #include <algorithm>
-#include <numeric>
 
 namespace weft::parallel {
 namespace {
@@ -35,50 +34,56 @@ VisibleTokens::VisibleTokens(const attention::Visibility& whole, int64_t rows, i
       key_document_(values_of<int64_t>(whole.key_document, rows, tokens)),
       key_valid_(values_of<uint8_t>(whole.key_valid, rows, tokens)) {}
 
-std::vector<VisibleTokens::Seekers> VisibleTokens::seekers(const std::vector<Part>& queries,
-                                                           int64_t row) const {
-  const auto range_of = [&](const std::vector<int64_t>& values, Part run) {
+VisibleTokens::Ranges VisibleTokens::ranges(const std::vector<int64_t>& position,
+                                            const std::vector<int64_t>& document, int64_t row,
+                                            Part run) const {
+  const auto range_of = [&](const std::vector<int64_t>& values) {
     if (values.empty()) return Range{run.start, run.start + run.length - 1};
     const auto begin = values.begin() + at(row, run.start);
     const auto [least, most] = std::minmax_element(begin, begin + run.length);
     return Range{*least, *most};
   };
-  std::vector<Seekers> all;
-  for (const Part& run : queries) {
-    all.push_back({range_of(query_position_, run), range_of(query_document_, run)});
-  }
-  return all;
+  return {range_of(position), range_of(document)};
 }
 
-bool VisibleTokens::sees(const Seekers& seekers, int64_t row, int64_t token) const {
-  const auto place = static_cast<size_t>(at(row, token));
-  if (!key_valid_.empty() && key_valid_[place] == 0) return false;
-  if (!key_document_.empty()) {
-    const int64_t document = key_document_[place];
-    if (document < seekers.document.least || document > seekers.document.most) return false;
+bool VisibleTokens::may_see(const Ranges& queries, const Ranges& keys) const {
+  if (!key_document_.empty() && (keys.document.least > queries.document.most ||
+                                 keys.document.most < queries.document.least)) {
+    return false;
   }
-  const int64_t position = key_position_.empty() ? token : key_position_[place];
-  const Range& query = seekers.position;
-  return (rules_.window_right < 0 || position - rules_.window_right <= query.most) &&
-         (rules_.window_left < 0 || position + rules_.window_left >= query.least);
+  const Range &query = queries.position, &key = keys.position;
+  return (rules_.window_right < 0 || key.least - rules_.window_right <= query.most) &&
+         (rules_.window_left < 0 || key.most + rules_.window_left >= query.least);
 }
 
 std::vector<Part> VisibleTokens::of(const std::vector<Part>& keys,
                                     const std::vector<Part>& queries) const {
-  std::vector<Part> seen;
-  if (queries.empty()) return seen;
-  std::vector<std::vector<Seekers>> by_row;
-  for (int64_t row = 0; row < rows_; ++row) by_row.push_back(seekers(queries, row));
-  const auto anybody = [&](int64_t token) {
-    for (int64_t row = 0; row < rows_; ++row) {
-      for (const Seekers& some : by_row[static_cast<size_t>(row)]) {
-        if (sees(some, row, token)) return true;
-      }
-    }
-    return false;
+  struct Reader {
+    int64_t row;
+    Ranges queries;
   };
+  std::vector<Reader> readers;
+  for (int64_t row = 0; row < rows_; ++row) {
+    for (const Part& run : queries) {
+      readers.push_back({row, ranges(query_position_, query_document_, row, run)});
+    }
+  }
+  std::vector<Part> seen;
   for (const Part& run : keys) {
+    std::vector<Reader> near;  // those of the run as a whole
+    for (const Reader& reader : readers) {
+      const Ranges whole = ranges(key_position_, key_document_, reader.row, run);
+      if (may_see(reader.queries, whole)) near.push_back(reader);
+    }
+    const auto anybody = [&](int64_t token) {
+      return std::any_of(near.begin(), near.end(), [&](const Reader& reader) {
+        return valid(reader.row, token) &&
+               may_see(reader.queries,
+                       ranges(key_position_, key_document_, reader.row, {token, 1}));
+      });
+    };
     int64_t first = run.start, end = run.start + run.length;
+    if (near.empty()) continue;
     while (first < end && !anybody(first)) ++first;
     while (first < end && !anybody(end - 1)) --end;
     if (first < end) seen.push_back({first, end - first});
@@ -99,22 +104,24 @@ Tensor VisibleTokens::gathered(Allocator& allocator, const std::vector<T>& whole
   return Tensor::from<T>(allocator, {rows_, total_length(runs)}, some);
 }
 
-attention::Visibility VisibleTokens::cut(Allocator& allocator, const std::vector<Part>& queries,
-                                         const std::vector<Part>& keys, bool positions) const {
-  attention::Visibility some = rules_;
-  std::vector<int64_t> counted;
-  const auto position = [&](const std::vector<int64_t>& whole, const std::vector<Part>& runs) {
-    if (!whole.empty()) return gathered(allocator, whole, runs);
-    if (counted.empty()) {
-      for (int64_t row = 0; row < rows_; ++row) {
-        for (int64_t token = 0; token < tokens_; ++token) counted.push_back(token);
-      }
+Tensor VisibleTokens::positions(Allocator& allocator, const std::vector<int64_t>& whole,
+                                const std::vector<Part>& runs) const {
+  if (!whole.empty()) return gathered(allocator, whole, runs);
+  std::vector<int64_t> some;
+  for (int64_t row = 0; row < rows_; ++row) {
+    for (const Part& run : runs) {
+      for (int64_t i = 0; i < run.length; ++i) some.push_back(run.start + i);
     }
-    return gathered(allocator, counted, runs);
-  };
-  if (by_position() || positions) {
-    some.query_position = position(query_position_, queries);
-    some.key_position = position(key_position_, keys);
+  }
+  return Tensor::from<int64_t>(allocator, {rows_, total_length(runs)}, some);
+}
+
+attention::Visibility VisibleTokens::cut(Allocator& allocator, const std::vector<Part>& queries,
+                                         const std::vector<Part>& keys, bool with_positions) const {
+  attention::Visibility some = rules_;
+  if (by_position() || with_positions) {
+    some.query_position = positions(allocator, query_position_, queries);
+    some.key_position = positions(allocator, key_position_, keys);
   }
   if (!key_valid_.empty()) some.key_valid = gathered(allocator, key_valid_, keys);
   if (!query_document_.empty()) {

@@ -23,24 +23,31 @@ class VisibleTokens {
   std::vector<Part> of(const std::vector<Part>& keys, const std::vector<Part>& queries) const;
 
   // This rank's side of the rules: the same visibility, its tensors cut to the tokens of `queries`
-  // and of `keys`. Positions are filled in where a rule (or `positions`) needs them.
+  // and of `keys`. Positions are filled in where a rule (or with_positions) needs them.
   attention::Visibility cut(Allocator& allocator, const std::vector<Part>& queries,
-                            const std::vector<Part>& keys, bool positions) const;
+                            const std::vector<Part>& keys, bool with_positions) const;
 
  private:
   struct Range {
     int64_t least = 0, most = 0;
   };
-  // Of one run of queries in one row.
-  struct Seekers {
+  // Of one run in one row.
+  struct Ranges {
     Range position, document;
   };
-  std::vector<Seekers> seekers(const std::vector<Part>& queries, int64_t row) const;
-  bool sees(const Seekers& seekers, int64_t row, int64_t token) const;
+  Ranges ranges(const std::vector<int64_t>& position, const std::vector<int64_t>& document,
+                int64_t row, Part run) const;
+  bool may_see(const Ranges& queries, const Ranges& keys) const;
+  bool valid(int64_t row, int64_t token) const {
+    return key_valid_.empty() || key_valid_[static_cast<size_t>(at(row, token))] != 0;
+  }
   int64_t at(int64_t row, int64_t token) const { return row * tokens_ + token; }
   template <typename T>
   Tensor gathered(Allocator& allocator, const std::vector<T>& whole,
                   const std::vector<Part>& runs) const;
+  // The same of positions, which count from the start of the row where there are none.
+  Tensor positions(Allocator& allocator, const std::vector<int64_t>& whole,
+                   const std::vector<Part>& runs) const;
   bool by_position() const {
     return rules_.causal || rules_.window_left >= 0 || rules_.window_right >= 0;
   }
