@@ -1,5 +1,5 @@
-// A transformer block with attention, trained on one rank and on every mesh of up to four: the same
-// loss, and the same gradients once they are summed over the replicas.
+// A transformer block with attention, trained on one rank and on every mesh of up to eight: the
+// same loss, and the same gradients once they are summed over the replicas.
 #include <gtest/gtest.h>
 
 #include "tests/testing/rank_runner.h"
@@ -161,9 +161,9 @@ TEST_P(EveryMesh, LossAndGradientsAreThoseOfOneRank) {
 
 std::vector<MeshDegrees> meshes() {
   std::vector<MeshDegrees> all;
-  for (int data = 1; data <= 4; ++data) {
-    for (int sequence = 1; data * sequence <= 4; ++sequence) {
-      for (int tensor = 1; data * sequence * tensor <= 4; ++tensor) {
+  for (int data = 1; data <= 8; ++data) {
+    for (int sequence = 1; data * sequence <= 8; ++sequence) {
+      for (int tensor = 1; data * sequence * tensor <= 8; ++tensor) {
         all.push_back({data, sequence, tensor});
       }
     }
