@@ -1,19 +1,12 @@
 #include "worker/parallel/communicator.h"
 
 namespace weft {
-namespace {
 
-class Done final : public Pending {
- public:
-  void wait() override {}
-};
-
-}  // namespace
-
-std::unique_ptr<Pending> Communicator::start_send_receive(const Tensor& send, int to,
-                                                          Tensor& receive, int from) {
-  send_receive(send, to, receive, from);
-  return std::make_unique<Done>();
+Pending Communicator::start_send_receive(const Tensor& send, int to, const Tensor& receive,
+                                         int from) {
+  return start([send, to, receive, from](Communicator& c) mutable {
+    c.send_receive(send, to, receive, from);
+  });
 }
 
 }  // namespace weft

@@ -1,8 +1,12 @@
 // The ranks of one axis and the collectives among them. Implemented in cluster/comm: single (size
 // one), threads (ranks of one process), mpi.
 //
-// Thread safety: one thread of a rank at a time; all ranks call the same collectives in the same
-// order.
+// A call returns when its collective is done. start() runs it beside the caller, on the rank's one
+// communication thread, in the order of all starts and calls of the rank: what overlaps is the
+// rank's own work, never two collectives of it.
+//
+// Thread safety: one thread of a rank at a time; all ranks call and start the same collectives of a
+// communicator in the same order.
 // Ownership: a rank owns its communicators; a split one may outlive the one it came from.
 // Invariants: 1. every transport implements every call for every size, one included. 2. reductions
 // run in an order that depends on size and element count only, so results repeat bit for bit. 3. a
@@ -11,22 +15,16 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 
 #include "kernels/tensor/tensor.h"
+#include "worker/parallel/pending.h"
 
 namespace weft {
 
 enum class ReduceOp { kSum, kMax, kMin };
-
-// A call that goes on while its rank computes.
-class Pending {
- public:
-  virtual ~Pending() = default;  // as wait(), but throws nothing
-  // Until it is done. Once; throws what the call would have thrown.
-  virtual void wait() = 0;
-};
 
 class Communicator {
  public:
@@ -48,13 +46,16 @@ class Communicator {
   virtual void broadcast(Tensor& inout, int root) = 0;
   // Sends to `to` while receiving from `from` (a ring shift); sizes may differ.
   virtual void send_receive(const Tensor& send, int to, Tensor& receive, int from) = 0;
-  // The same without waiting: both tensors are left alone, and are kept alive, until the result has
-  // been waited for. Takes its place in the order of calls here.
-  virtual std::unique_ptr<Pending> start_send_receive(const Tensor& send, int to, Tensor& receive,
-                                                      int from);
+  // The same, started.
+  Pending start_send_receive(const Tensor& send, int to, const Tensor& receive, int from);
   virtual void barrier() = 0;
 
-  // Payload bytes this rank has sent to others so far.
+  // Runs `collectives`, calls on the communicator that it is handed, without waiting for them. What
+  // it captures (tensors, counts) it keeps alive until they are done; until then nobody reads their
+  // results or writes to their inputs.
+  virtual Pending start(std::function<void(Communicator&)> collectives) = 0;
+
+  // Payload bytes this rank has sent to others so far; any thread.
   virtual int64_t bytes_sent() const = 0;
 };
 

@@ -39,11 +39,10 @@ Tensor index_of(Allocator& allocator, const std::vector<Part>& runs) {
 struct Ring::Journey {
   Tensor sent, received;
   std::vector<Part> runs;  // of this rank, which `received` is about
-  std::unique_ptr<Pending> pending;
+  Pending pending;
 
   Tensor arrive() {
-    pending->wait();
-    pending.reset();
+    pending.wait();
     sent = Tensor();
     return std::move(received);
   }

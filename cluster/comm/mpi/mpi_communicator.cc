@@ -1,5 +1,6 @@
 #include "cluster/comm/mpi/mpi_communicator.h"
 
+#include <array>
 #include <cstring>
 #include <numeric>
 #include <optional>
@@ -29,23 +30,36 @@ size_t before(std::span<const size_t> part_bytes, int index) {
 
 }  // namespace
 
-MpiCommunicator::MpiCommunicator(MPI_Comm comm) : comm_(comm), transfer_(comm) {
+MpiCommunicator::MpiCommunicator(MPI_Comm comm, std::shared_ptr<CommunicationThread> thread)
+    : comm_(comm), thread_(std::move(thread)), transfer_(comm) {
   check_mpi(MPI_Comm_rank(comm_, &rank_), "MPI_Comm_rank");
   check_mpi(MPI_Comm_size(comm_, &size_), "MPI_Comm_size");
 }
 
 MpiCommunicator::~MpiCommunicator() {
-  int finalized = 0;
-  MPI_Finalized(&finalized);
-  if (finalized == 0 && !mpi_world_lost()) MPI_Comm_free(&comm_);
+  // What was started and never waited for belongs to a rank that gives up.
+  if (!thread_->idle()) lose_mpi_world();
+  thread_->call([&] {
+    int finalized = 0;
+    MPI_Finalized(&finalized);
+    if (finalized == 0 && !mpi_world_lost()) MPI_Comm_free(&comm_);
+  });
+}
+
+Pending MpiCommunicator::start(std::function<void(Communicator&)> collectives) {
+  return Pending(thread_->start([this, run = std::move(collectives)] { run(*this); }));
 }
 
 std::unique_ptr<Communicator> MpiCommunicator::split(int color, int key) {
-  barrier();  // waits politely; MPI_Comm_split itself spins
-  MPI_Comm part = MPI_COMM_NULL;
-  check_mpi(MPI_Comm_split(comm_, color, key, &part), "MPI_Comm_split");
-  check_mpi(MPI_Comm_set_errhandler(part, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
-  return std::make_unique<MpiCommunicator>(part);
+  std::unique_ptr<Communicator> result;
+  thread_->call([&] {
+    barrier();  // waits politely; MPI_Comm_split itself spins
+    MPI_Comm part = MPI_COMM_NULL;
+    check_mpi(MPI_Comm_split(comm_, color, key, &part), "MPI_Comm_split");
+    check_mpi(MPI_Comm_set_errhandler(part, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+    result = std::make_unique<MpiCommunicator>(part, thread_);
+  });
+  return result;
 }
 
 void MpiCommunicator::all_reduce_small(std::byte* inout, size_t bytes, DType dtype, ReduceOp op) {
@@ -108,23 +122,27 @@ void MpiCommunicator::gather_parts(std::byte* whole, std::span<const size_t> par
 void MpiCommunicator::all_reduce(Tensor& inout, ReduceOp op) {
   check_contiguous(inout);
   check_reducible(inout.dtype());
-  if (size_ == 1 || inout.bytes() == 0) return;
-  if (inout.bytes() <= kSmallBytes && size_ <= kSmallRanks) {
-    all_reduce_small(bytes_of(inout), inout.bytes(), inout.dtype(), op);
-    return;
-  }
-  std::vector<int64_t> counts;
-  for (int r = 0; r < size_; ++r) counts.push_back(part_of(inout.elements(), size_, r).length);
-  const std::vector<size_t> parts = in_bytes(counts, inout.dtype());
-  sum_parts(bytes_of(inout), parts, bytes_of(inout) + before(parts, rank_), inout.dtype(), op);
-  gather_parts(bytes_of(inout), parts);
+  thread_->call([&] {
+    if (size_ == 1 || inout.bytes() == 0) return;
+    if (inout.bytes() <= kSmallBytes && size_ <= kSmallRanks) {
+      all_reduce_small(bytes_of(inout), inout.bytes(), inout.dtype(), op);
+      return;
+    }
+    std::vector<int64_t> counts;
+    for (int r = 0; r < size_; ++r) counts.push_back(part_of(inout.elements(), size_, r).length);
+    const std::vector<size_t> parts = in_bytes(counts, inout.dtype());
+    sum_parts(bytes_of(inout), parts, bytes_of(inout) + before(parts, rank_), inout.dtype(), op);
+    gather_parts(bytes_of(inout), parts);
+  });
 }
 
 void MpiCommunicator::all_gather(const Tensor& in, Tensor& out, std::span<const int64_t> counts) {
   check_parts(*this, in, out, counts);
   const std::vector<size_t> parts = in_bytes(counts, in.dtype());
-  if (in.bytes() != 0) std::memmove(bytes_of(out) + before(parts, rank_), in.raw(), in.bytes());
-  gather_parts(bytes_of(out), parts);
+  thread_->call([&] {
+    if (in.bytes() != 0) std::memmove(bytes_of(out) + before(parts, rank_), in.raw(), in.bytes());
+    gather_parts(bytes_of(out), parts);
+  });
 }
 
 void MpiCommunicator::reduce_scatter(const Tensor& in, Tensor& out,
@@ -132,8 +150,10 @@ void MpiCommunicator::reduce_scatter(const Tensor& in, Tensor& out,
   check_parts(*this, out, in, counts);
   check_reducible(in.dtype());
   const std::vector<size_t> parts = in_bytes(counts, in.dtype());
-  if (out.bytes() != 0) std::memcpy(out.raw(), bytes_of(in) + before(parts, rank_), out.bytes());
-  sum_parts(bytes_of(in), parts, bytes_of(out), in.dtype(), ReduceOp::kSum);
+  thread_->call([&] {
+    if (out.bytes() != 0) std::memcpy(out.raw(), bytes_of(in) + before(parts, rank_), out.bytes());
+    sum_parts(bytes_of(in), parts, bytes_of(out), in.dtype(), ReduceOp::kSum);
+  });
 }
 
 void MpiCommunicator::all_to_all(const Tensor& in, std::span<const int64_t> send_counts,
@@ -144,16 +164,18 @@ void MpiCommunicator::all_to_all(const Tensor& in, std::span<const int64_t> send
   const auto self = static_cast<size_t>(rank_);
   WEFT_CHECK(sent[self] == received[self], "{} bytes to itself, expects {}", sent[self],
              received[self]);
-  if (sent[self] != 0) {
-    std::memcpy(bytes_of(out) + before(received, rank_), bytes_of(in) + before(sent, rank_),
-                sent[self]);
-  }
-  for (int shift = 1; shift < size_; ++shift) {
-    const int to = neighbour(shift), from = neighbour(-shift);
-    transfer_.exchange(
-        {bytes_of(in) + before(sent, to), sent[static_cast<size_t>(to)], to},
-        {bytes_of(out) + before(received, from), received[static_cast<size_t>(from)], from});
-  }
+  thread_->call([&] {
+    if (sent[self] != 0) {
+      std::memcpy(bytes_of(out) + before(received, rank_), bytes_of(in) + before(sent, rank_),
+                  sent[self]);
+    }
+    for (int shift = 1; shift < size_; ++shift) {
+      const int to = neighbour(shift), from = neighbour(-shift);
+      transfer_.exchange(
+          {bytes_of(in) + before(sent, to), sent[static_cast<size_t>(to)], to},
+          {bytes_of(out) + before(received, from), received[static_cast<size_t>(from)], from});
+    }
+  });
 }
 
 // A binomial tree over the places counted from the root.
@@ -164,14 +186,16 @@ void MpiCommunicator::broadcast(Tensor& inout, int root) {
   const auto rank_at = [&](int other) { return (other + root) % size_; };
   int step = 1;
   while (step < size_ && (place & step) == 0) step *= 2;
-  if (place != 0) {
-    transfer_.exchange({}, {bytes_of(inout), inout.bytes(), rank_at(place - step)});
-  }
-  for (step /= 2; step > 0; step /= 2) {
-    if (place + step < size_) {
-      transfer_.exchange({bytes_of(inout), inout.bytes(), rank_at(place + step)}, {});
+  thread_->call([&] {
+    if (place != 0) {
+      transfer_.exchange({}, {bytes_of(inout), inout.bytes(), rank_at(place - step)});
     }
-  }
+    for (step /= 2; step > 0; step /= 2) {
+      if (place + step < size_) {
+        transfer_.exchange({bytes_of(inout), inout.bytes(), rank_at(place + step)}, {});
+      }
+    }
+  });
 }
 
 void MpiCommunicator::send_receive(const Tensor& send, int to, Tensor& receive, int from) {
@@ -184,20 +208,24 @@ void MpiCommunicator::send_receive(const Tensor& send, int to, Tensor& receive, 
     if (send.bytes() != 0) std::memmove(receive.raw(), send.raw(), send.bytes());
     return;
   }
-  transfer_.exchange({bytes_of(send), send.bytes(), to},
-                     {bytes_of(receive), receive.bytes(), from});
+  thread_->call([&] {
+    transfer_.exchange({bytes_of(send), send.bytes(), to},
+                       {bytes_of(receive), receive.bytes(), from});
+  });
 }
 
 // Dissemination (Hensgen et al. 1988): after round k everybody has heard of 2^k others.
 void MpiCommunicator::barrier() {
-  for (int step = 1; step < size_; step *= 2) {
-    std::array<MPI_Request, 2> requests;
-    check_mpi(MPI_Irecv(nullptr, 0, MPI_BYTE, neighbour(-step), 0, comm_, &requests[0]),
-              "MPI_Irecv");
-    check_mpi(MPI_Isend(nullptr, 0, MPI_BYTE, neighbour(step), 0, comm_, &requests[1]),
-              "MPI_Isend");
-    wait_all(requests);
-  }
+  thread_->call([&] {
+    for (int step = 1; step < size_; step *= 2) {
+      std::array<MPI_Request, 2> requests;
+      check_mpi(MPI_Irecv(nullptr, 0, MPI_BYTE, neighbour(-step), 0, comm_, &requests[0]),
+                "MPI_Irecv");
+      check_mpi(MPI_Isend(nullptr, 0, MPI_BYTE, neighbour(step), 0, comm_, &requests[1]),
+                "MPI_Isend");
+      wait_all(requests);
+    }
+  });
 }
 
 }  // namespace weft::comm

@@ -2,7 +2,9 @@
 // order is known: rank r sums its part of the elements as r, r-1, r-2, ... (modulo size), or, for
 // few bytes, every rank sums everything in rank order. Nothing else decides the order.
 //
-// Thread safety and errors: as mpi_world.h. Ownership: owns its MPI_Comm.
+// Every call is made on the rank's communication thread, which alone calls MPI.
+//
+// Thread safety and errors: as mpi_world.h. Ownership: owns its MPI_Comm, shares the thread.
 #pragma once
 
 #include <mpi.h>
@@ -10,6 +12,7 @@
 #include <memory>
 #include <vector>
 
+#include "cluster/comm/communication_thread.h"
 #include "cluster/comm/mpi/transfer.h"
 #include "worker/parallel/communicator.h"
 
@@ -17,8 +20,8 @@ namespace weft::comm {
 
 class MpiCommunicator final : public Communicator {
  public:
-  // Takes ownership of `comm`, which returns errors (MPI_ERRORS_RETURN).
-  explicit MpiCommunicator(MPI_Comm comm);
+  // Takes ownership of `comm`, which returns errors (MPI_ERRORS_RETURN). Called on `thread`.
+  MpiCommunicator(MPI_Comm comm, std::shared_ptr<CommunicationThread> thread);
   ~MpiCommunicator() override;
 
   int rank() const override { return rank_; }
@@ -32,6 +35,7 @@ class MpiCommunicator final : public Communicator {
   void broadcast(Tensor& inout, int root) override;
   void send_receive(const Tensor& send, int to, Tensor& receive, int from) override;
   void barrier() override;
+  Pending start(std::function<void(Communicator&)> collectives) override;
   int64_t bytes_sent() const override { return transfer_.bytes_sent(); }
 
  private:
@@ -46,6 +50,7 @@ class MpiCommunicator final : public Communicator {
   void gather_parts(std::byte* whole, std::span<const size_t> part_bytes);
 
   MPI_Comm comm_;
+  const std::shared_ptr<CommunicationThread> thread_;
   int rank_ = 0, size_ = 1;
   Transfer transfer_;
   std::vector<std::byte> small_;  // one message a rank

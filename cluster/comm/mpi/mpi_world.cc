@@ -3,60 +3,82 @@
 #include <mpi.h>
 
 #include <array>
+#include <chrono>
 #include <cstdlib>
 #include <exception>
+#include <thread>
 
 #include "cluster/comm/mpi/mpi_communicator.h"
 #include "cluster/comm/mpi/transfer.h"
 
 namespace weft::comm {
+namespace {
 
-Result<std::unique_ptr<MpiWorld>> MpiWorld::create() {
+constexpr std::chrono::seconds kAbortTime{5};
+
+std::weak_ptr<CommunicationThread> mpi_thread;  // of the one world of this process
+
+Status initialize() {
   int provided = MPI_THREAD_SINGLE;
   const int code = MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided);
   if (code != MPI_SUCCESS) {
-    return fail(Code::kUnavailable, "MPI_Init_thread failed; was this started by mpirun?");
+    return {Code::kUnavailable, "MPI_Init_thread failed; was this started by mpirun?"};
   }
   if (provided < MPI_THREAD_FUNNELED) {
     MPI_Finalize();
-    return fail(Code::kUnavailable, "this MPI library does not support threads");
+    return {Code::kUnavailable, "this MPI library does not support threads"};
   }
   MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
-  return std::unique_ptr<MpiWorld>(new MpiWorld());
+  return {};
+}
+
+}  // namespace
+
+Result<std::unique_ptr<MpiWorld>> MpiWorld::create() {
+  auto thread = std::make_shared<CommunicationThread>();
+  Status status;
+  thread->call([&] { status = initialize(); });
+  WEFT_RETURN_IF_ERROR(status);
+  mpi_thread = thread;
+  return std::unique_ptr<MpiWorld>(new MpiWorld(std::move(thread)));
+}
+
+MpiWorld::MpiWorld(std::shared_ptr<CommunicationThread> thread) : thread_(std::move(thread)) {
+  call([&] {
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank_);
+    MPI_Comm_size(MPI_COMM_WORLD, &size_);
+    std::array<char, MPI_MAX_PROCESSOR_NAME> name{};
+    int length = 0;
+    MPI_Get_processor_name(name.data(), &length);
+    processor_name_.assign(name.data(), static_cast<size_t>(length));
+  });
 }
 
 MpiWorld::~MpiWorld() {
-  if (std::uncaught_exceptions() == 0 && !mpi_world_lost()) MPI_Finalize();
+  if (std::uncaught_exceptions() != 0) return;
+  call([] {
+    if (!mpi_world_lost()) MPI_Finalize();
+  });
 }
 
-int MpiWorld::rank() const {
-  int rank = 0;
-  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-  return rank;
-}
-
-int MpiWorld::size() const {
-  int size = 0;
-  MPI_Comm_size(MPI_COMM_WORLD, &size);
-  return size;
-}
-
-std::string MpiWorld::processor_name() const {
-  std::array<char, MPI_MAX_PROCESSOR_NAME> name{};
-  int length = 0;
-  MPI_Get_processor_name(name.data(), &length);
-  return {name.data(), static_cast<size_t>(length)};
-}
+void MpiWorld::call(const std::function<void()>& work) const { thread_->call(work); }
 
 std::unique_ptr<Communicator> MpiWorld::world() const {
-  MPI_Comm comm = MPI_COMM_NULL;
-  check_mpi(MPI_Comm_dup(MPI_COMM_WORLD, &comm), "MPI_Comm_dup");
-  check_mpi(MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
-  return std::make_unique<MpiCommunicator>(comm);
+  std::unique_ptr<Communicator> world;
+  call([&] {
+    MPI_Comm comm = MPI_COMM_NULL;
+    check_mpi(MPI_Comm_dup(MPI_COMM_WORLD, &comm), "MPI_Comm_dup");
+    check_mpi(MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+    world = std::make_unique<MpiCommunicator>(comm, thread_);
+  });
+  return world;
 }
 
 void MpiWorld::abort(int code) {
-  MPI_Abort(MPI_COMM_WORLD, code);
+  abort_mpi_world(code);  // for a thread that waits inside a collective
+  if (const auto thread = mpi_thread.lock()) {
+    thread->start([code] { MPI_Abort(MPI_COMM_WORLD, code); }).wait_for(kAbortTime);
+  }
   std::_Exit(code);
 }
 

@@ -1,11 +1,13 @@
 // A process's membership in the MPI job that started it, and its communicator.
 //
-// Thread safety: MPI_THREAD_FUNNELED: the thread that constructs it makes every call, also those of
-// the communicators. Ownership: one a process; outlives every communicator taken from it.
-// Invariants: 1. an MPI error comes back as StatusError(kUnavailable) and does not end the process.
+// Thread safety: MPI_THREAD_FUNNELED: one communication thread, made here, initializes MPI and
+// makes every call of it, also those of the communicators; abort() from any thread. Ownership: one
+// a process; outlives every communicator taken from it. Invariants: 1. an MPI error comes back as
+// StatusError(kUnavailable) and does not end the process.
 // 2. a rank that leaves early (an exception) calls abort(): peers would wait for it for ever.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -13,6 +15,8 @@
 #include "worker/parallel/communicator.h"
 
 namespace weft::comm {
+
+class CommunicationThread;
 
 class MpiWorld {
  public:
@@ -23,16 +27,22 @@ class MpiWorld {
   MpiWorld(const MpiWorld&) = delete;
   MpiWorld& operator=(const MpiWorld&) = delete;
 
-  int rank() const;
-  int size() const;
-  std::string processor_name() const;
+  int rank() const { return rank_; }
+  int size() const { return size_; }
+  const std::string& processor_name() const { return processor_name_; }
+  // Calls MPI otherwise: `work` runs on its thread. Throws what it throws.
+  void call(const std::function<void()>& work) const;
   // All ranks, in a context of its own. A collective.
   std::unique_ptr<Communicator> world() const;
   // Ends every rank of the job; does not return. mpirun's exit status becomes `code`.
   [[noreturn]] static void abort(int code);
 
  private:
-  MpiWorld() = default;
+  explicit MpiWorld(std::shared_ptr<CommunicationThread> thread);
+
+  const std::shared_ptr<CommunicationThread> thread_;
+  int rank_ = 0, size_ = 1;
+  std::string processor_name_;
 };
 
 }  // namespace weft::comm

@@ -16,7 +16,8 @@ namespace {
 constexpr std::chrono::microseconds kSpin{50}, kNapMin{50}, kNapMax{1000};
 constexpr int kTag = 0;  // messages between two ranks arrive in the order of their posting
 
-bool world_lost = false;  // one thread calls MPI
+std::atomic<bool> world_lost = false;
+std::atomic<int> abort_code = 0;  // 0: none asked for
 
 // The pieces of one direction: posted in order, finished in order.
 struct Lane {
@@ -55,8 +56,12 @@ void check_mpi(int code, const char* call) {
 }
 
 bool mpi_world_lost() { return world_lost; }
+void lose_mpi_world() { world_lost = true; }
+void abort_mpi_world(int code) { abort_code = code; }
 
 void Backoff::wait() {
+  if (abort_code != 0) MPI_Abort(MPI_COMM_WORLD, abort_code);
+  if (world_lost) throw StatusError(Status(Code::kUnavailable, "this rank gives up"));
   const auto now = std::chrono::steady_clock::now();
   if (!waiting_) {
     waiting_ = true;

@@ -3,11 +3,13 @@
 // Several ranks share few cores, so nobody blocks inside MPI: a transfer tests its requests, yields
 // the processor for the first kSpin of waiting, then naps for a sixteenth of what it has waited.
 //
-// Thread safety: the thread that initialized MPI. Errors: StatusError(kUnavailable).
+// Thread safety: the thread that initialized MPI; lose_mpi_world, abort_mpi_world and bytes_sent:
+// any. Errors: StatusError(kUnavailable).
 #pragma once
 
 #include <mpi.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -21,6 +23,10 @@ namespace weft::comm {
 // lost.
 void check_mpi(int code, const char* call);
 bool mpi_world_lost();
+// Whoever waits for a message from now on gives up (kUnavailable).
+void lose_mpi_world();
+// The next wait ends every rank of the job with this exit code.
+void abort_mpi_world(int code);
 
 // Waits between tests that found nothing.
 class Backoff {
@@ -60,7 +66,7 @@ class Transfer {
 
  private:
   MPI_Comm comm_;
-  int64_t bytes_sent_ = 0;
+  std::atomic<int64_t> bytes_sent_ = 0;
   std::vector<std::byte> aside_;  // kWindow pieces
 };
 

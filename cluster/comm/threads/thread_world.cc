@@ -1,12 +1,14 @@
 #include "cluster/comm/threads/thread_world.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstring>
 #include <utility>
 #include <vector>
 
 #include "cluster/comm/arguments.h"
+#include "cluster/comm/communication_thread.h"
 #include "cluster/comm/reduce_elements.h"
 #include "cluster/comm/threads/meeting.h"
 #include "worker/parallel/mesh.h"
@@ -16,9 +18,13 @@ namespace {
 
 class ThreadCommunicator final : public Communicator {
  public:
-  ThreadCommunicator(std::shared_ptr<Meeting> meeting, int rank)
-      : meeting_(std::move(meeting)), rank_(rank) {}
-  ~ThreadCommunicator() override { meeting_->leave(rank_); }
+  ThreadCommunicator(std::shared_ptr<Meeting> meeting, int rank,
+                     std::shared_ptr<CommunicationThread> thread)
+      : meeting_(std::move(meeting)), rank_(rank), thread_(std::move(thread)) {}
+  ~ThreadCommunicator() override {
+    meeting_->leave(rank_);  // what was started and waits for others gives up
+    thread_->wait_idle();
+  }
 
   int rank() const override { return rank_; }
   int size() const override { return meeting_->size(); }
@@ -31,8 +37,12 @@ class ThreadCommunicator final : public Communicator {
   void broadcast(Tensor& inout, int root) override;
   void send_receive(const Tensor& send, int to, Tensor& receive, int from) override;
   void barrier() override {
+    thread_->wait_idle();
     meeting_->arrive(rank_, {});
     meeting_->depart();
+  }
+  Pending start(std::function<void(Communicator&)> collectives) override {
+    return Pending(thread_->start([this, run = std::move(collectives)] { run(*this); }));
   }
   int64_t bytes_sent() const override { return bytes_sent_; }
 
@@ -49,11 +59,13 @@ class ThreadCommunicator final : public Communicator {
 
   const std::shared_ptr<Meeting> meeting_;
   const int rank_;
-  int64_t bytes_sent_ = 0;
+  const std::shared_ptr<CommunicationThread> thread_;  // of the rank
+  std::atomic<int64_t> bytes_sent_ = 0;
   std::vector<std::byte> scratch_;
 };
 
 std::unique_ptr<Communicator> ThreadCommunicator::split(int color, int key) {
+  thread_->wait_idle();
   meeting_->arrive(rank_, {.color = color, .key = key});
   std::vector<std::pair<int, int>> members;  // (key, rank)
   for (int r = 0; r < size(); ++r) {
@@ -70,12 +82,13 @@ std::unique_ptr<Communicator> ThreadCommunicator::split(int color, int key) {
   std::shared_ptr<Meeting> group = meeting_->board(members.front().second).split;
   meeting_->depart();
   return std::make_unique<ThreadCommunicator>(std::move(group),
-                                              static_cast<int>(mine - members.begin()));
+                                              static_cast<int>(mine - members.begin()), thread_);
 }
 
 void ThreadCommunicator::all_reduce(Tensor& inout, ReduceOp op) {
   check_contiguous(inout);
   check_reducible(inout.dtype());
+  thread_->wait_idle();
   if (size() == 1) return;
   const Part part = part_of(inout.elements(), size(), rank_);
   const size_t width = size_of(inout.dtype());
@@ -96,6 +109,7 @@ void ThreadCommunicator::all_gather(const Tensor& in, Tensor& out,
                                     std::span<const int64_t> counts) {
   check_parts(*this, in, out, counts);
   const size_t width = size_of(in.dtype());
+  thread_->wait_idle();
   meeting_->arrive(rank_, {.in = in.raw()});
   std::byte* place = static_cast<std::byte*>(out.raw());
   for (int r = 0; r < size(); ++r) {
@@ -111,6 +125,7 @@ void ThreadCommunicator::reduce_scatter(const Tensor& in, Tensor& out,
                                         std::span<const int64_t> counts) {
   check_parts(*this, out, in, counts);
   check_reducible(in.dtype());
+  thread_->wait_idle();
   meeting_->arrive(rank_, {.in = in.raw()});
   const int64_t start = total(counts.first(static_cast<size_t>(rank_)));
   reduce_range(static_cast<std::byte*>(out.raw()), start, out.elements(), in.dtype(),
@@ -123,6 +138,7 @@ void ThreadCommunicator::all_to_all(const Tensor& in, std::span<const int64_t> s
                                     Tensor& out, std::span<const int64_t> receive_counts) {
   check_exchange(*this, in, send_counts, out, receive_counts);
   const size_t width = size_of(in.dtype());
+  thread_->wait_idle();
   meeting_->arrive(rank_, {.in = in.raw(), .counts = send_counts});
   std::byte* place = static_cast<std::byte*>(out.raw());
   for (int r = 0; r < size(); ++r) {
@@ -144,6 +160,7 @@ void ThreadCommunicator::all_to_all(const Tensor& in, std::span<const int64_t> s
 void ThreadCommunicator::broadcast(Tensor& inout, int root) {
   check_contiguous(inout);
   check_rank(*this, root);
+  thread_->wait_idle();
   meeting_->arrive(rank_, {.in = inout.raw()});
   if (rank_ != root && inout.bytes() != 0) {
     std::memcpy(inout.raw(), meeting_->board(root).in, inout.bytes());
@@ -157,6 +174,7 @@ void ThreadCommunicator::send_receive(const Tensor& send, int to, Tensor& receiv
   check_contiguous(receive);
   check_rank(*this, to);
   check_rank(*this, from);
+  thread_->wait_idle();
   meeting_->exchange(rank_, send.raw(), send.bytes(), to, receive.raw(), receive.bytes(), from);
   if (to != rank_) bytes_sent_ += static_cast<int64_t>(send.bytes());
 }
@@ -175,7 +193,8 @@ ThreadWorld::ThreadWorld(int size) : state_(std::make_shared<State>()) {
 
 std::unique_ptr<Communicator> ThreadWorld::take(int rank) {
   WEFT_CHECK(rank >= 0 && rank < state_->meeting->size(), "rank {}", rank);
-  return std::make_unique<ThreadCommunicator>(state_->meeting, rank);
+  return std::make_unique<ThreadCommunicator>(state_->meeting, rank,
+                                              std::make_shared<CommunicationThread>());
 }
 
 void ThreadWorld::fail(const std::string& reason) {

@@ -279,6 +279,43 @@ void mesh(Communicator& comm, Allocator& allocator) {
   EXPECT_EQ(wrong.error().code(), Code::kInvalidArgument);
 }
 
+// Collectives under way on two communicators, one that is called meanwhile, outcomes taken in
+// another order: each meets its peers' in the order of the calls.
+void started(Communicator& comm, Allocator& allocator) {
+  std::unique_ptr<Communicator> other = comm.split(0, -comm.rank());
+  std::vector<Tensor> sums;
+  std::vector<Pending> pending;
+  for (int i = 0; i < 6; ++i) {
+    Communicator& on = i % 2 == 0 ? comm : *other;
+    Tensor sum = Tensor::full(allocator, {i % 3 == 0 ? 200'000 : 3}, on.rank() + i);
+    sums.push_back(sum);
+    pending.push_back(
+        on.start([sum](Communicator& c) mutable { c.all_reduce(sum, ReduceOp::kSum); }));
+  }
+  Tensor called = Tensor::full(allocator, {1}, 1, DType::kI64);
+  comm.all_reduce(called, ReduceOp::kSum);
+  EXPECT_EQ(called.data<int64_t>()[0], comm.size());
+  EXPECT_TRUE(pending[0].complete());  // it was started before
+  for (int i = 5; i >= 0; --i) {
+    pending[static_cast<size_t>(i)].wait();
+    pending[static_cast<size_t>(i)].wait();
+    const int64_t expected = comm.size() * (comm.size() - 1) / 2 + i * comm.size();
+    for (const float value : sums[static_cast<size_t>(i)].to_vector<float>()) {
+      ASSERT_EQ(value, static_cast<float>(expected)) << i;
+    }
+  }
+  EXPECT_TRUE(Pending().complete());
+}
+
+// What a started piece of work throws comes out where it is waited for; the next one runs.
+void started_fails(Communicator& comm, Allocator&) {
+  Pending fails =
+      comm.start([](Communicator&) { throw StatusError(Status::invalid("a", "b", "c")); });
+  Pending next = comm.start([](Communicator& c) { c.barrier(); });
+  EXPECT_THROW(fails.wait(), StatusError);
+  next.wait();
+}
+
 constexpr CollectiveCase kCases[] = {
     {"AllReduce", all_reduce},
     {"SumsRepeat", sums_repeat},
@@ -292,6 +329,8 @@ constexpr CollectiveCase kCases[] = {
     {"CountsBytes", counts_bytes},
     {"Split", split},
     {"Mesh", mesh},
+    {"Started", started},
+    {"StartedFails", started_fails},
 };
 
 }  // namespace

@@ -92,6 +92,16 @@ TEST(ThreadFailure, OthersAreReleased) {
       });
 }
 
+TEST(ThreadFailure, WhatWasStartedIsReleased) {
+  expect_unavailable([](Rank& rank, Communicator& world) {
+    Tensor tensor = Tensor::zeros(*rank.allocator, {1000});
+    const auto sum = [tensor](Communicator& c) mutable { c.all_reduce(tensor, ReduceOp::kSum); };
+    Pending first = world.start(sum);
+    Pending second = world.start(sum);  // never waited for
+    first.wait();
+  });
+}
+
 TEST(ThreadFailure, OthersAreReleasedWithinASplit) {
   EXPECT_THROW(testing::run_mesh({.data = 2, .tensor = 2},
                                  [](Rank& rank) {

@@ -1,0 +1,72 @@
+#include "cluster/comm/communication_thread.h"
+
+#include <exception>
+#include <utility>
+
+#include "kernels/tensor/thread_pool.h"
+
+namespace weft::comm {
+
+CommunicationThread::~CommunicationThread() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+    changed_.notify_all();
+  }
+  if (thread_.joinable()) thread_.join();
+}
+
+std::future<void> CommunicationThread::start(std::function<void()> work) {
+  const std::lock_guard lock(mutex_);
+  queue_.push_back({std::move(work), {}});
+  std::future<void> outcome = queue_.back().outcome.get_future();
+  if (!thread_.joinable()) thread_ = std::thread([this] { run(); });
+  changed_.notify_all();
+  return outcome;
+}
+
+void CommunicationThread::call(const std::function<void()>& work) {
+  if (on_it()) return work();
+  start(work).get();
+}
+
+bool CommunicationThread::idle() {
+  const std::lock_guard lock(mutex_);
+  return queue_.empty() && !busy_;
+}
+
+void CommunicationThread::wait_idle() {
+  if (on_it()) return;
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return queue_.empty() && !busy_; });
+}
+
+void CommunicationThread::run() {
+  flush_denormals();
+  std::unique_lock lock(mutex_);
+  while (true) {
+    changed_.wait(lock, [&] { return stopping_ || !queue_.empty(); });
+    if (queue_.empty()) return;
+    Piece piece = std::move(queue_.front());
+    queue_.pop_front();
+    busy_ = true;
+    lock.unlock();
+    std::exception_ptr failure;
+    try {
+      piece.work();
+    } catch (...) {
+      failure = std::current_exception();
+    }
+    piece.work = nullptr;
+    lock.lock();
+    busy_ = false;  // together with the outcome: whoever has it finds the thread idle
+    if (failure) {
+      piece.outcome.set_exception(failure);
+    } else {
+      piece.outcome.set_value();
+    }
+    changed_.notify_all();
+  }
+}
+
+}  // namespace weft::comm

@@ -1,0 +1,34 @@
+// A collective that was started and goes on beside the rank's own work.
+//
+// Thread safety: a value of one thread. Ownership: shares the outcome with whoever runs the
+// collective; letting go of it neither stops nor waits. Invariant: a default one is complete.
+#pragma once
+
+#include <chrono>
+#include <future>
+#include <utility>
+
+namespace weft {
+
+class Pending {
+ public:
+  Pending() = default;
+  explicit Pending(std::future<void> outcome) : outcome_(std::move(outcome)) {}
+
+  // Something was started that was not waited for yet.
+  explicit operator bool() const { return outcome_.valid(); }
+  bool complete() const {
+    return !outcome_.valid() ||
+           outcome_.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
+  }
+  // Returns once it is complete: results may be read, inputs written again. Throws what the
+  // collective threw. A second call returns at once.
+  void wait() {
+    if (outcome_.valid()) outcome_.get();
+  }
+
+ private:
+  std::future<void> outcome_;
+};
+
+}  // namespace weft
