@@ -12,12 +12,14 @@ std::map<std::string, double> evaluate_task(Rank& rank, const proto::JobSpec& sp
   for (int64_t first = 0; first < total; first += batch_rows) {
     const TaskRows rows = task.feed.validation(first, std::min(batch_rows, total - first));
     for (const Part& part :
-         micro_batches(rank.mesh, rows.rows, spec.training().micro_batch_size())) {
+         micro_batch_rounds(rank.mesh, rows.rows, spec.training().micro_batch_size())) {
+      if (part.length == 0 && !training.gate) continue;  // every rank opens the gate as often
       Context cx = rank.context();
       const TaskBatch batch = task.task->assemble(rows, part);
       sums.add(task.task->evaluate(cx, *training.trunk, batch));
     }
   }
+  if (training.gate) training.gate->close();
   sums.reduce(rank);
   return task.task->metrics(sums);
 }

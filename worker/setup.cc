@@ -1,5 +1,6 @@
 #include "worker/setup.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -215,24 +216,35 @@ Status open_tasks(Rank& rank, const proto::LaunchRecord& record, Training& train
   return {};
 }
 
+// Writes a shard's elements to the part of its master that this rank has.
+void set_master(Training& training, const std::string& name, std::span<const float> shard) {
+  for (size_t i = 0; i < training.optimizer->parameters().size(); ++i) {
+    if (training.optimizer->parameters()[i].info.name != name) continue;
+    const AdamW::State& state = training.optimizer->states()[i];
+    const int64_t start = state.own ? state.own->start : 0;
+    std::copy_n(shard.data() + start, state.master.elements(), state.master.data<float>());
+  }
+}
+
+// Of a folder, which holds one head: it is taken by the only task that could have made it.
+Status load_folder(const HfFolder& folder, Training& training) {
+  std::vector<HeadTensor> heads;
+  for (TrainingTask& task : training.tasks) {
+    for (Parameter& parameter : task.task->parameters()) {
+      if (training.tasks.size() > 1) break;
+      heads.push_back({task.task->file_name(parameter.info.name), &parameter});
+    }
+  }
+  return load_hf_weights(folder, training.trunk->parameters(), heads,
+                         [&](const Parameter& parameter, std::span<const float> shard) {
+                           set_master(training, parameter.info.name, shard);
+                         });
+}
+
 // Weights of model.from: the trunk's must all be there, a head's are taken where name and shape
 // fit.
 Status load_base(const ModelSource& source, Progress& progress, Training& training) {
-  if (source.folder) {
-    // A folder holds one head: it is taken by the only task that could have made it.
-    std::vector<HeadTensor> heads;
-    for (TrainingTask& task : training.tasks) {
-      for (Parameter& parameter : task.task->parameters()) {
-        if (training.tasks.size() > 1) break;
-        heads.push_back({task.task->file_name(parameter.info.name), &parameter});
-      }
-    }
-    return load_hf_weights(*source.folder, training.trunk->parameters(), heads);
-  }
-  std::vector<checkpoint::StateTensor> targets;
-  for (const Parameter& parameter : training.trunk->parameters()) {
-    targets.push_back({&parameter.info, proto::TENSOR_ROLE_WEIGHT, parameter.value});
-  }
+  if (source.folder) return load_folder(*source.folder, training);
   const auto stored_alike = [&](const ParameterInfo& info) {
     for (const proto::TensorEntry& entry : source.manifest->tensors()) {
       if (entry.name() == info.name && entry.role() == proto::TENSOR_ROLE_WEIGHT) {
@@ -241,12 +253,11 @@ Status load_base(const ModelSource& source, Progress& progress, Training& traini
     }
     return false;
   };
-  for (TrainingTask& task : training.tasks) {
-    for (const Parameter& parameter : task.task->parameters()) {
-      if (stored_alike(parameter.info)) {
-        targets.push_back({&parameter.info, proto::TENSOR_ROLE_WEIGHT, parameter.value});
-      }
-    }
+  std::vector<checkpoint::StateTensor> targets;
+  for (checkpoint::StateTensor& tensor : training.state_tensors()) {
+    const bool of_trunk = tensor.info->unit >= 0;
+    if (tensor.role != proto::TENSOR_ROLE_WEIGHT) continue;
+    if (of_trunk || stored_alike(*tensor.info)) targets.push_back(std::move(tensor));
   }
   WEFT_ASSIGN_OR_RETURN(const auto missing,
                         checkpoint::load(*source.manifest, targets, [&](const std::string& hash) {
@@ -262,7 +273,8 @@ std::string difference(const proto::TrainerState& then, const proto::TrainerStat
   const auto mesh = [](const proto::ParallelSpec& spec) {
     return std::to_string(spec.data()) + "x" + std::to_string(spec.sequence()) + "x" +
            std::to_string(spec.tensor()) +
-           (spec.ulysses() > 1 ? "/" + std::to_string(spec.ulysses()) : "");
+           (spec.ulysses() > 1 ? "/" + std::to_string(spec.ulysses()) : "") +
+           (spec.zero() > 0 ? " zero " + std::to_string(spec.zero()) : "");
   };
   if (mesh(then.mesh()) != mesh(now.mesh())) {
     return "the mesh changed from " + mesh(then.mesh()) + " to " + mesh(now.mesh());
@@ -307,7 +319,6 @@ Status restore(const proto::CheckpointManifest& manifest, Progress& progress, Tr
   if (!missing.empty()) {
     return Status(Code::kCorruption, manifest.id() + " lacks " + missing.front());
   }
-  training.optimizer->round_values();
   if (training.loss_scale && then.loss_scale() > 0) {
     training.loss_scale = LossScale(then.loss_scale(), then.loss_scale_steps());
   }
@@ -324,10 +335,16 @@ Status restore(const proto::CheckpointManifest& manifest, Progress& progress, Tr
   return {};
 }
 
-void make_optimizer(Rank& rank, const proto::TrainingSpec& spec, Training& training) {
+void make_optimizer(Rank& rank, const proto::JobSpec& job, Training& training) {
+  const proto::TrainingSpec& spec = job.training();
   std::vector<Parameter> all = training.trunk->parameters();
+  int64_t unit = 0;
   for (TrainingTask& task : training.tasks) {
-    for (const Parameter& parameter : task.task->parameters()) all.push_back(parameter);
+    --unit;
+    for (const Parameter& parameter : task.task->parameters()) {
+      all.push_back(parameter);
+      all.back().info.unit = unit;
+    }
   }
   const proto::OptimizerSpec& optimizer = spec.optimizer();
   AdamWOptions options;
@@ -337,7 +354,16 @@ void make_optimizer(Rank& rank, const proto::TrainingSpec& spec, Training& train
   }
   options.epsilon = optimizer.epsilon();
   options.weight_decay = optimizer.weight_decay();
-  training.optimizer = std::make_unique<AdamW>(rank, std::move(all), options, training.precision);
+  const ZeroOptions zero{job.parallel().zero(), job.parallel().bucket_bytes()};
+  training.optimizer =
+      std::make_unique<AdamW>(rank, std::move(all), options, training.precision, zero);
+  training.reducer = std::make_unique<GradientReducer>(rank, training.optimizer->parameters(),
+                                                       training.optimizer->buckets(),
+                                                       training.optimizer->zero_level());
+  if (training.optimizer->zero_level() == 3) {
+    training.gate = std::make_unique<UnitGate>(rank, *training.optimizer);
+    training.trunk->set_gate(training.gate.get());
+  }
   training.schedule.peak = optimizer.learning_rate();
   training.schedule.warmup_steps = spec.schedule().warmup_steps();
   training.schedule.total_steps = spec.steps();
@@ -390,6 +416,17 @@ void divide_sequence(Rank& rank, const proto::JobSpec& spec, Training& training)
   if (mesh.sequence() > 1) {
     rank.log.info("attention over the sequence axis: rings of {}, groups of {} that exchange heads",
                   mesh.sequence() / ulysses, ulysses);
+  }
+}
+
+// Of a trunk that starts from its configuration, and of every head.
+void initialize(Training& training, bool trunk, uint64_t seed) {
+  for (size_t i = 0; i < training.optimizer->parameters().size(); ++i) {
+    const ParameterInfo& info = training.optimizer->parameters()[i].info;
+    const AdamW::State& state = training.optimizer->states()[i];
+    if (info.unit >= 0 && !trunk) continue;
+    initialize_values(info, state.own.value_or(Part{0, state.master.elements()}),
+                      state.master.data<float>(), seed);
   }
 }
 
@@ -454,9 +491,10 @@ std::vector<checkpoint::StateTensor> Training::state_tensors() {
   const auto& states = optimizer->states();
   for (size_t i = 0; i < parameters.size(); ++i) {
     const ParameterInfo* info = &parameters[i].info;
-    tensors.push_back({info, proto::TENSOR_ROLE_WEIGHT, states[i].master});
-    tensors.push_back({info, proto::TENSOR_ROLE_FIRST_MOMENT, states[i].first_moment});
-    tensors.push_back({info, proto::TENSOR_ROLE_SECOND_MOMENT, states[i].second_moment});
+    const std::optional<Part>& own = states[i].own;
+    tensors.push_back({info, proto::TENSOR_ROLE_WEIGHT, states[i].master, own});
+    tensors.push_back({info, proto::TENSOR_ROLE_FIRST_MOMENT, states[i].first_moment, own});
+    tensors.push_back({info, proto::TENSOR_ROLE_SECOND_MOMENT, states[i].second_moment, own});
   }
   return tensors;
 }
@@ -473,19 +511,19 @@ Result<std::unique_ptr<Training>> set_up(Rank& rank, const proto::LaunchRecord& 
       *training->manifest.mutable_config(),
       json_to_struct(training->family->config_json(*training->config, ExportHead{})));
   WEFT_RETURN_IF_ERROR(find_tokenizer(rank, record, source, progress, *training));
+  const bool alone = rank.mesh.size(Axis::kReplica) == 1;
+  rank.keeps_parameters = record.spec().parallel().zero() < 3 || alone;
   WEFT_ASSIGN_OR_RETURN(training->trunk, training->family->make_trunk(rank, training->config));
   WEFT_RETURN_IF_ERROR(open_tasks(rank, record, *training));
-  const uint64_t seed = record.spec().training().seed();
-  for (TrainingTask& task : training->tasks) {
-    initialize_parameters(task.task->parameters(), seed);
-  }
+  make_optimizer(rank, record.spec(), *training);
   const bool from_scratch = source.manifest == nullptr && !source.folder;
-  if (from_scratch) initialize_parameters(training->trunk->parameters(), seed);
-  if (!from_scratch && !source.resumed) {
+  initialize(*training, from_scratch, record.spec().training().seed());
+  if (source.resumed) {
+    WEFT_RETURN_IF_ERROR(restore(*source.manifest, progress, *training));
+  } else if (!from_scratch) {
     WEFT_RETURN_IF_ERROR(load_base(source, progress, *training));
   }
-  make_optimizer(rank, record.spec().training(), *training);
-  if (source.resumed) WEFT_RETURN_IF_ERROR(restore(*source.manifest, progress, *training));
+  training->optimizer->publish();
   WEFT_RETURN_IF_ERROR(choose_products(rank, source, training->state));
   return training;
 }

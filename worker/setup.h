@@ -14,9 +14,11 @@
 #include "worker/checkpoint/writer.h"
 #include "worker/feed.h"
 #include "worker/models/model.h"
+#include "worker/optimizer/gradients.h"
 #include "worker/optimizer/loss_scale.h"
 #include "worker/optimizer/optimizer.h"
 #include "worker/optimizer/schedule.h"
+#include "worker/optimizer/unit_gate.h"
 #include "worker/progress.h"
 #include "worker/tasks/mixing.h"
 
@@ -40,6 +42,8 @@ struct Training {
   Recompute recompute = Recompute::kNothing;
   std::optional<LossScale> loss_scale;  // fp16
   std::unique_ptr<AdamW> optimizer;     // over the trunk's and every head's parameters
+  std::unique_ptr<GradientReducer> reducer;
+  std::unique_ptr<UnitGate> gate;  // null: parameters are whole all the time
   std::unique_ptr<tasks::Mixing> mixing;
   Schedule schedule;
   proto::CheckpointManifest manifest;  // what every checkpoint of this job repeats

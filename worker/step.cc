@@ -1,6 +1,7 @@
 #include "worker/step.h"
 
 #include <array>
+#include <cmath>
 
 #include "kernels/autograd/tape.h"
 #include "kernels/ops/ops.h"
@@ -10,11 +11,57 @@
 namespace weft {
 namespace {
 
-// Sum over the ranks that saw different rows and tokens.
-double sum_over_replicas(Rank& rank, double value) {
-  Tensor sum = Tensor::from<double>(*rank.allocator, {1}, std::array<double, 1>{value});
-  rank.mesh.axis(Axis::kReplica).all_reduce(sum, ReduceOp::kSum);
-  return read_scalar(sum);
+// What every micro-batch of a step has in common.
+struct Pass {
+  const TaskRows& rows;
+  double share = 0;  // of one label in the mean
+  double scale = 1;  // of the loss
+  RandomKey random;
+};
+
+// Loss of this rank's labels of one micro-batch, not yet divided. Gradients are added up; `sends`:
+// they are complete with this one.
+double forward_and_backward(Rank& rank, Training& training, TrainingTask& task, const Pass& pass,
+                            Part part, bool sends) {
+  Tape tape;
+  Context cx = rank.context();
+  cx.tape = &tape;
+  TaskBatch batch = task.task->assemble(pass.rows, part);
+  batch.tokens.training = true;
+  batch.tokens.recompute = training.recompute;
+  if (pass.share > 0) batch.seed = pass.share * pass.scale;
+  batch.tokens.random = pass.random;
+  const Tensor sum = task.task->loss_sum(cx, *training.trunk, batch);
+  const double loss = read_scalar(sum);
+  if (!sum.requires_grad()) return loss;
+  if (sends) training.reducer->arm(tape);
+  const Tensor seed =
+      Tensor::full(*rank.allocator, sum.shape(), pass.share * pass.scale, sum.dtype());
+  tape.backward(cx, sum, seed);
+  return loss;
+}
+
+// The first rank of the world that says so.
+int first_rank(Rank& rank, bool here) {
+  Communicator& world = rank.mesh.axis(Axis::kWorld);
+  Tensor first =
+      Tensor::full(*rank.allocator, {1}, here ? world.rank() : world.size(), DType::kI64);
+  world.all_reduce(first, ReduceOp::kMin);
+  return static_cast<int>(*first.data<int64_t>());
+}
+
+// Sums of loss and squares over the world, and whether all of it is finite.
+void agree(Rank& rank, const GradientReducer& gradients, double loss, StepResult& result) {
+  const bool wrong = !std::isfinite(loss) || !gradients.finite();
+  const double own_loss = rank.mesh.index(Axis::kTensor) == 0 ? loss : 0;  // the others repeat it
+  Tensor sums =
+      Tensor::from<double>(*rank.allocator, {3},
+                           std::array<double, 3>{own_loss, gradients.squares(), wrong ? 1.0 : 0.0});
+  rank.mesh.axis(Axis::kWorld).all_reduce(sums, ReduceOp::kSum);
+  const std::vector<double> total = sums.to_vector<double>();
+  result.loss = total[0];
+  result.gradient_norm = std::sqrt(total[1]);
+  if (total[2] > 0) result.culprit = first_rank(rank, wrong);
 }
 
 }  // namespace
@@ -24,39 +71,41 @@ StepResult run_step(Rank& rank, const proto::JobSpec& spec, Training& training, 
   const proto::TrainingSpec& settings = spec.training();
   const TaskRows rows = task.feed.next(settings.batch_size());
   const int64_t labels = task.task->label_count(rows);
-  const double share = labels > 0 ? 1.0 / static_cast<double>(labels) : 0.0;
-  const double scale = training.loss_scale ? training.loss_scale->scale() : 1.0;
   RandomKey random{settings.seed(), 0};
   random = random.derive(/*a=*/0x64726f70, static_cast<uint64_t>(training.state.step()));
-
-  Tape tape;
+  const Pass pass{rows, labels > 0 ? 1.0 / static_cast<double>(labels) : 0.0,
+                  training.loss_scale ? training.loss_scale->scale() : 1.0, random};
+  GradientReducer& gradients = *training.reducer;
+  gradients.begin(task.trained);
   double loss = 0;
-  for (const Part& part : micro_batches(rank.mesh, rows.rows, settings.micro_batch_size())) {
-    Context cx = rank.context();
-    cx.tape = &tape;
-    TaskBatch batch = task.task->assemble(rows, part);
-    batch.tokens.training = true;
-    batch.tokens.recompute = training.recompute;
-    if (share > 0) batch.seed = share * scale;
-    batch.tokens.random = random;
-    const Tensor sum = task.task->loss_sum(cx, *training.trunk, batch);
-    loss += read_scalar(sum);
-    if (!sum.requires_grad()) continue;
-    const Tensor seed = Tensor::full(*rank.allocator, sum.shape(), share * scale, sum.dtype());
-    tape.backward(cx, sum, seed);
+  const auto rounds = micro_batch_rounds(rank.mesh, rows.rows, settings.micro_batch_size());
+  for (size_t i = 0; i < rounds.size(); ++i) {
+    // Gradients of several micro-batches add up on each rank, unless it may not keep them whole.
+    const bool last = i + 1 == rounds.size();
+    const bool last_here = last || rounds[i + 1].length == 0;
+    if (rounds[i].length > 0 || training.gate) {
+      loss += forward_and_backward(rank, training, task, pass, rounds[i],
+                                   gradients.every_round() || last_here);
+    }
+    if (gradients.every_round() || last) gradients.flush();
   }
-  reduce_gradients(rank, task.trained);
+  gradients.finish();
+  if (training.gate) training.gate->close();
   StepResult result;
-  result.loss = sum_over_replicas(rank, loss) * share;
-  result.gradient_norm = global_gradient_norm(rank, task.trained) / scale;
+  agree(rank, gradients, loss, result);
+  result.loss *= pass.share;
+  result.gradient_norm /= pass.scale;
   result.tokens = rows.rows * rows.tokens;
-  if (training.loss_scale) result.applied = training.loss_scale->take(result.gradient_norm);
+  result.applied = std::isfinite(result.loss) && std::isfinite(result.gradient_norm);
+  if (training.loss_scale && std::isfinite(result.loss)) {
+    result.applied = training.loss_scale->take(result.gradient_norm);
+  }
   if (!result.applied) {
-    clear_gradients(task.trained);
+    gradients.clear();
     return result;
   }
   const double clip = clip_factor(result.gradient_norm, settings.gradient_clip());
-  training.optimizer->step(learning_rate, clip / scale);
+  training.optimizer->step(gradients, learning_rate, clip / pass.scale);
   return result;
 }
 

@@ -2,7 +2,12 @@
 // clipped, applied.
 //
 // Thread safety: the rank's compute thread; a collective.
+// Invariants: 1. all ranks apply a step or none does: where a rank's loss or gradient is not
+// finite, no weight of any rank changes, not by a bit. 2. how the sums over ranks overlap with the
+// backward pass changes no bit either.
 #pragma once
+
+#include <optional>
 
 #include "proto/job.pb.h"
 #include "worker/setup.h"
@@ -12,8 +17,11 @@ namespace weft {
 struct StepResult {
   double loss = 0;           // mean over the batch's labels, before the update; on every rank
   double gradient_norm = 0;  // before clipping
-  bool applied = true;       // false: left out by the loss scale, which is lower now
+  bool applied = true;       // false: not finite; weights and moments are as they were
   int64_t tokens = 0;        // of the whole batch
+  // The first rank whose own loss or gradients were not finite, if one was (a sum of finite ones
+  // may overflow too).
+  std::optional<int> culprit;
 };
 
 StepResult run_step(Rank& rank, const proto::JobSpec& spec, Training& training, TrainingTask& task,

@@ -56,6 +56,7 @@ class Run {
   void tell_event(const std::string& type, const std::string& text);
   void started();
   void one_step();
+  StatusError not_finite(const StepResult& result);
   void report(const TrainingTask& task, const StepResult& result, double rate, double seconds);
   void add_memory(google::protobuf::Map<std::string, double>& values);
   void send_metrics(proto::MetricRecord record);
@@ -118,14 +119,8 @@ void Run::one_step() {
   TrainingTask& task = training_.tasks[static_cast<size_t>(training_.mixing->next())];
   const double rate = training_.schedule.rate(state().step());
   const StepResult result = run_step(rank_, spec_, training_, task, rate);
-  const bool skipped = !result.applied && !training_.loss_scale->exhausted();
-  if (!std::isfinite(result.loss) || (!skipped && !std::isfinite(result.gradient_norm))) {
-    throw StatusError(
-        Status(Code::kInvalidArgument, "the loss is no longer finite at step " +
-                                           std::to_string(state().step() + 1) +
-                                           "; lower training.optimizer.learning_rate or set "
-                                           "training.gradient_clip"));
-  }
+  const bool rescaled = training_.loss_scale && !training_.loss_scale->exhausted();
+  if (!result.applied && !(rescaled && std::isfinite(result.loss))) throw not_finite(result);
   if (result.applied) ++task.steps;
   state().set_step(state().step() + 1);
   state().set_tokens(state().tokens() + result.tokens);
@@ -135,6 +130,17 @@ void Run::one_step() {
   boundary_time_ = SteadyClock::now();
   speed_.add(seconds, 1, result.tokens);
   report(task, result, rate, seconds);
+}
+
+StatusError Run::not_finite(const StepResult& result) {
+  const std::string what = std::isfinite(result.loss) ? "the gradient" : "the loss";
+  const std::string where =
+      result.culprit ? " on rank " + std::to_string(*result.culprit) : " as the sum over the ranks";
+  return StatusError(Status(Code::kInvalidArgument, what + " is no longer finite at step " +
+                                                        std::to_string(state().step() + 1) + where +
+                                                        "; no weight was changed by it; lower "
+                                                        "training.optimizer.learning_rate or set "
+                                                        "training.gradient_clip"));
 }
 
 void Run::report(const TrainingTask& task, const StepResult& result, double rate, double seconds) {

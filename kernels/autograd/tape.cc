@@ -156,7 +156,7 @@ void Tape::backward(Context& cx, const Tensor& output, const Tensor& seed) {
     add_to_leaf(cx.pool, leaf, std::move(gradient));
   };
   const auto done = [&](const Tensor& leaf) {
-    if (state_->leaf_ready && leaf.grad()) state_->leaf_ready(leaf);
+    if (state_->leaf_ready) state_->leaf_ready(leaf);
   };
   Tensor first = State::seed_of(cx, output, seed);
   if (output.leaf()) {
@@ -185,6 +185,16 @@ std::vector<Tensor> Tape::gradients(Context& cx, const Tensor& output, const Ten
 
 void Tape::on_leaf_ready(std::function<void(const Tensor& leaf)> hook) {
   state_->leaf_ready = std::move(hook);
+}
+
+std::unordered_set<uint64_t> Tape::leaves() const {
+  std::unordered_set<uint64_t> ids;
+  for (const Entry& entry : state_->entries) {
+    for (const Tensor& leaf : entry.leaves) {
+      if (leaf) ids.insert(leaf.id());
+    }
+  }
+  return ids;
 }
 
 void Tape::clear() {

@@ -10,6 +10,7 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <unordered_set>
 #include <vector>
 
 #include "kernels/autograd/op.h"
@@ -35,8 +36,12 @@ class Tape {
   std::vector<Tensor> gradients(Context& cx, const Tensor& output, const Tensor& seed,
                                 std::span<const Tensor> targets);
 
-  // Called when a leaf's gradient of this backward pass is complete, in that order.
+  // Called when the backward pass is done with a leaf: the gradient that it has from this pass, if
+  // any, is complete.
   void on_leaf_ready(std::function<void(const Tensor& leaf)> hook);
+
+  // Ids of the leaves that were recorded.
+  std::unordered_set<uint64_t> leaves() const;
 
   void clear();
   size_t size() const;

@@ -177,7 +177,8 @@ Tensor Tensor::view(Shape shape, std::span<const int64_t> strides, int64_t offse
 Tensor Tensor::detach() const { return view(shape(), strides(), 0); }
 
 void Tensor::rebind(const Tensor& other) const {
-  WEFT_CHECK(!grad() && other.shape() == shape() &&
+  const bool keeps_gradient = !grad() || gradient_dtype(dtype()) == gradient_dtype(other.dtype());
+  WEFT_CHECK(keeps_gradient && other.shape() == shape() &&
                  is_floating(dtype()) == is_floating(other.dtype()),
              "{} {} shown as {} {}", dtype_name(other.dtype()), other.shape().to_string(),
              dtype_name(dtype()), shape().to_string());

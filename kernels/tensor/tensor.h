@@ -67,7 +67,8 @@ class Tensor {
   Tensor view(Shape shape, std::span<const int64_t> strides, int64_t offset_elements) const;
   Tensor detach() const;  // same storage, no autograd state
   // From now on every copy of this handle shows the elements of `other`, which has its shape and
-  // may have another floating dtype; it keeps its autograd state. No gradient may be held.
+  // may have another floating dtype; it keeps its autograd state. A gradient may be held only where
+  // its dtype stays right.
   void rebind(const Tensor& other) const;
   uint64_t id() const;    // of the autograd identity; distinct for every op result
 

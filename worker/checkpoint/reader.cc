@@ -1,5 +1,6 @@
 #include "worker/checkpoint/reader.h"
 
+#include <algorithm>
 #include <cstring>
 #include <map>
 
@@ -10,6 +11,7 @@ Status load_tile(const proto::TensorEntry& entry, const proto::Tile& tile,
                  const StateTensor& target, const FetchChunk& fetch) {
   const Shape& shape = target.info->shape;
   const Box box{tile.dim(), {tile.start(), tile.length()}};
+  const Part own = target.own.value_or(Part{0, target.value.elements()});
   char* local = static_cast<char*>(target.value.raw());
   int64_t first = 0;
   for (const proto::ChunkRef& chunk : tile.chunks()) {
@@ -17,7 +19,9 @@ Status load_tile(const proto::TensorEntry& entry, const proto::Tile& tile,
     std::string bytes;
     Status failure;
     for_each_run(shape, box, target.info->shard, first, count, [&](const Run& run) {
-      if (!failure.ok()) return;
+      const int64_t begin = std::max(run.target, own.start);
+      const int64_t end = std::min(run.target + run.count, own.start + own.length);
+      if (!failure.ok() || begin >= end) return;
       if (bytes.empty()) {
         Result<std::string> fetched = fetch(chunk.hash());
         if (!fetched) {
@@ -31,8 +35,9 @@ Status load_tile(const proto::TensorEntry& entry, const proto::Tile& tile,
           return;
         }
       }
-      std::memcpy(local + run.target * 4, bytes.data() + run.source * 4,
-                  static_cast<size_t>(run.count) * 4);
+      std::memcpy(local + (begin - own.start) * 4,
+                  bytes.data() + (run.source + begin - run.target) * 4,
+                  static_cast<size_t>(end - begin) * 4);
     });
     WEFT_RETURN_IF_ERROR(failure);
     first += count;

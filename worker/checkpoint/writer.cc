@@ -14,13 +14,44 @@ constexpr int64_t kPieceFloats = (int64_t{4} << 20) / 4;
 // Enough that synced writes of small chunks are grouped by the store.
 constexpr int kThreads = 4;
 
-// Replicas take turns, so that each writes its share.
-bool writes(const Rank& rank, size_t index, const Shard& shard) {
+// Replicas take turns, so that each writes its share, or have their shares anyway.
+bool writes(const Rank& rank, size_t index, const StateTensor& tensor) {
   const size_t replicas = static_cast<size_t>(rank.mesh.size(Axis::kReplica));
-  if (index % replicas != static_cast<size_t>(rank.mesh.index(Axis::kReplica))) return false;
-  if (!shard.whole()) return true;
-  const size_t tensor = static_cast<size_t>(rank.mesh.size(Axis::kTensor));
-  return (index / replicas) % tensor == static_cast<size_t>(rank.mesh.index(Axis::kTensor));
+  const bool turn = index % replicas == static_cast<size_t>(rank.mesh.index(Axis::kReplica));
+  if (!turn && !tensor.own) return false;
+  if (!tensor.info->shard.whole()) return true;
+  const size_t copies = static_cast<size_t>(rank.mesh.size(Axis::kTensor));
+  return (index / replicas) % copies == static_cast<size_t>(rank.mesh.index(Axis::kTensor));
+}
+
+// What this rank has of a box, row-major.
+std::vector<float> elements_of(const StateTensor& tensor, const Box& box) {
+  const Part own = tensor.own.value_or(Part{0, tensor.value.elements()});
+  const float* local = tensor.value.data<float>();
+  std::vector<float> elements;
+  for_each_local_run(tensor.info->shape, tensor.info->shard, box, [&](const Run& run) {
+    const int64_t begin = std::max(run.target, own.start);
+    const int64_t end = std::min(run.target + run.count, own.start + own.length);
+    if (begin >= end) return;
+    elements.insert(elements.end(), local + begin - own.start, local + end - own.start);
+  });
+  return elements;
+}
+
+// Pieces of one tile, in the order of the ranks, become the tile.
+void add_tiles(const proto::TensorEntry& from, proto::TensorEntry& to) {
+  for (const proto::Tile& tile : from.tiles()) {
+    const auto same = std::find_if(
+        to.mutable_tiles()->begin(), to.mutable_tiles()->end(), [&](const proto::Tile& other) {
+          return other.dim() == tile.dim() && other.start() == tile.start() &&
+                 other.length() == tile.length();
+        });
+    if (same == to.mutable_tiles()->end()) {
+      *to.add_tiles() = tile;
+    } else {
+      same->mutable_chunks()->MergeFrom(tile.chunks());
+    }
+  }
 }
 
 }  // namespace
@@ -52,19 +83,15 @@ void Writer::begin(proto::CheckpointManifest manifest, std::span<const StateTens
   for (size_t index = 0; index < state.size(); ++index) {
     const StateTensor& tensor = state[index];
     const ParameterInfo& info = *tensor.info;
-    if (!writes(rank_, index, info.shard)) continue;
+    if (!writes(rank_, index, tensor)) continue;
     proto::TensorEntry entry;
     entry.set_name(info.name);
     entry.set_role(tensor.role);
     entry.set_dtype("F32");
     for (int64_t extent : info.shape.extents()) entry.add_shape(extent);
-    const float* local = tensor.value.data<float>();
     for (const Box& box : boxes_of(info.shape, info.shard)) {
-      std::vector<float> bytes(static_cast<size_t>(box.elements(info.shape)));
-      for_each_local_run(info.shape, info.shard, box, [&](const Run& run) {
-        std::memcpy(bytes.data() + run.source, local + run.target,
-                    static_cast<size_t>(run.count) * sizeof(float));
-      });
+      std::vector<float> bytes = elements_of(tensor, box);
+      if (bytes.empty()) continue;
       proto::Tile* tile = entry.add_tiles();
       tile->set_dim(box.dim);
       tile->set_start(box.part.start);
@@ -191,7 +218,7 @@ void Writer::commit() {
     }
     for (proto::TensorEntry& entry : *other.mutable_tensors()) {
       auto [it, added] = merged.try_emplace({entry.name(), entry.role()}, entry);
-      if (!added) it->second.mutable_tiles()->MergeFrom(entry.tiles());
+      if (!added) add_tiles(entry, it->second);
     }
   }
   if (rank_.mesh.index(Axis::kWorld) != 0) return;

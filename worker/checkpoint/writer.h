@@ -4,9 +4,9 @@
 //
 // Thread safety: the rank's compute thread; the writer's own threads only touch the snapshot and
 // Progress. Ownership: owns the snapshot; Rank and Progress outlive it.
-// Invariants: 1. one checkpoint at a time. 2. every tile is written by exactly one rank: replicas
-// share the parameters among them. 3. the manifest is sent after every chunk is durable, never
-// before.
+// Invariants: 1. one checkpoint at a time. 2. every tile is written by exactly one rank, or in
+// pieces by those that share it out: replicas share the parameters among them. 3. the manifest is
+// sent after every chunk is durable, never before.
 // 4. a full disk makes the writer wait and try again; the training goes on meanwhile.
 #pragma once
 
@@ -29,6 +29,9 @@ struct StateTensor {
   const ParameterInfo* info = nullptr;
   proto::TensorRole role = proto::TENSOR_ROLE_WEIGHT;
   Tensor value;  // the local shard, fp32, contiguous
+  // Where the replicas share the shard out: which of its elements (row-major) `value` holds. Pieces
+  // of higher replicas follow those of lower ones.
+  std::optional<Part> own = std::nullopt;
 };
 
 class Writer {

@@ -26,8 +26,7 @@ class Gpt2Trunk final : public Trunk {
   Gpt2Trunk(Rank& rank, std::shared_ptr<const Config> config)
       : Trunk(rank), config_(std::move(config)) {
     Communicator& tensor = rank.mesh.axis(Axis::kTensor);
-    parameters_ =
-        make_parameters(*rank.allocator, gpt2::plan(*config_, tensor.size(), tensor.rank()));
+    parameters_ = make_trunk_parameters(rank, gpt2::plan(*config_, tensor.size(), tensor.rank()));
     head_ = part_of(config_->heads, tensor.size(), tensor.rank());
   }
 
@@ -37,6 +36,7 @@ class Gpt2Trunk final : public Trunk {
   Tensor forward(Context& cx, const TokenBatch& batch) override {
     const parallel::TensorAxis axis = axis_for(batch);
     const Part tokens = axis.token_part();
+    open(kEmbeddingUnit, unit_of(0));
     Tensor x = parallel::vocabulary_embedding(
         cx, axis, batch.ids, parameters_[gpt2::kTokenEmbedding].value, config_->vocabulary);
     const Tensor positions = ops::slice(cx, batch.positions, 1, tokens.start, tokens.length);
@@ -50,12 +50,15 @@ class Gpt2Trunk final : public Trunk {
     if (batch.cache != nullptr) batch.cache->length += batch.own_tokens;
     const size_t norm =
         gpt2::kFirstBlock + static_cast<size_t>(config_->layers) * gpt2::kParametersPerBlock;
-    return layer_norm(cx, axis, x, parameters_[norm].value, parameters_[norm + 1].value);
+    open(last_unit(), {});
+    x = layer_norm(cx, axis, x, parameters_[norm].value, parameters_[norm + 1].value);
+    return open_again(cx, last_unit(), x);
   }
 
   TokenHead token_head(Context& cx, const TokenBatch& batch, const Tensor& hidden) override {
     const Tensor& table =
         config_->tied ? parameters_[gpt2::kTokenEmbedding].value : parameters_.back().value;
+    open(config_->tied ? kEmbeddingUnit : last_unit(), {});
     return {parallel::column_input(cx, axis_for(batch), hidden), table};
   }
 
@@ -64,17 +67,26 @@ class Gpt2Trunk final : public Trunk {
   }
 
  private:
+  static constexpr int64_t kEmbeddingUnit = 0;
+  static int64_t unit_of(int64_t layer) { return 1 + layer; }
+  int64_t last_unit() const { return unit_of(config_->layers); }
+
   Tensor block(Context& cx, const parallel::TensorAxis& axis, const TokenBatch& batch,
                int64_t layer, const Tensor& input) {
-    const auto attended = [this, axis, batch, layer](Context& inner, const Tensor& x) {
+    const int64_t unit = unit_of(layer);
+    const auto attended = [this, axis, batch, layer, unit](Context& inner, const Tensor& x) {
+      open(unit, unit + 1);
       return attention(inner, axis, batch, layer, x);
     };
     const auto whole = [this, axis, batch, layer, attended](Context& inner, const Tensor& x) {
       return mlp(inner, axis, batch, layer, attended(inner, x));
     };
-    if (batch.recompute == Recompute::kNothing) return whole(cx, input);
-    if (batch.recompute == Recompute::kBlock) return checkpointed(cx, whole, input);
-    return mlp(cx, axis, batch, layer, checkpointed(cx, attended, input));
+    const auto compute = [&] {
+      if (batch.recompute == Recompute::kNothing) return whole(cx, input);
+      if (batch.recompute == Recompute::kBlock) return checkpointed(cx, whole, input);
+      return mlp(cx, axis, batch, layer, checkpointed(cx, attended, input));
+    };
+    return open_again(cx, unit, compute());
   }
 
   parallel::TensorAxis axis_for(const TokenBatch& batch) const {

@@ -22,8 +22,10 @@ class Planner {
     matrix("transformer.wte.weight", {config_.vocabulary, hidden}, vocabulary_rows(), deviation);
     matrix("transformer.wpe.weight", {config_.positions, hidden}, {}, deviation);
     for (int64_t layer = 0; layer < config_.layers; ++layer) {
+      ++unit_;
       block("transformer.h." + std::to_string(layer) + ".");
     }
+    ++unit_;
     norm("transformer.ln_f");
     if (!config_.tied) {
       matrix("lm_head.weight", {config_.vocabulary, hidden}, vocabulary_rows(), deviation);
@@ -63,16 +65,17 @@ class Planner {
 
   void matrix(std::string name, Shape shape, Shard shard, double deviation) {
     plan_.push_back({std::move(name), shape, std::move(shard), Initializer::kNormal, deviation,
-                     /*decay=*/true, /*partial_over_tensor=*/false});
+                     /*decay=*/true, unit_});
   }
   void vector(std::string name, Shape shape, Shard shard, Initializer initializer) {
-    plan_.push_back({std::move(name), shape, std::move(shard), initializer, 0, /*decay=*/false,
-                     /*partial_over_tensor=*/false});
+    plan_.push_back(
+        {std::move(name), shape, std::move(shard), initializer, 0, /*decay=*/false, unit_});
   }
 
   const Config& config_;
   const Part heads_, inner_, vocabulary_;
   double residual_ = 0;
+  int64_t unit_ = 0;
   std::vector<ParameterInfo> plan_;
 };
 

@@ -39,12 +39,10 @@ int64_t labels_of(const nlohmann::json& config) {
   return 2;  // transformers' default
 }
 
-// Copies a shard's ranges out of the file into the parameter's tensor.
-Status read_shard(const SafetensorsSet& files, const std::string& name,
-                  const Parameter& parameter) {
+// Copies a shard's ranges out of the file.
+Status read_shard(const SafetensorsSet& files, const std::string& name, const Parameter& parameter,
+                  std::span<float> local) {
   const Shard& shard = parameter.info.shard;
-  const auto elements = static_cast<size_t>(parameter.value.elements());
-  const std::span<float> local(parameter.value.data<float>(), elements);
   if (shard.whole()) return files.read(name, -1, 0, 0, local);
   int64_t inner = 1, outer = 1;
   for (int i = 0; i < shard.dim; ++i) outer *= parameter.value.dim(i);
@@ -64,6 +62,17 @@ Status read_shard(const SafetensorsSet& files, const std::string& name,
     at += run;
   }
   return Status();
+}
+
+// To the sink, or to the parameter's tensor where there is none.
+Status load_shard(const SafetensorsSet& files, const std::string& name, const Parameter& parameter,
+                  const ShardSink& sink) {
+  const auto elements = static_cast<size_t>(parameter.value.elements());
+  if (!sink) return read_shard(files, name, parameter, {parameter.value.data<float>(), elements});
+  std::vector<float> shard(elements);
+  WEFT_RETURN_IF_ERROR(read_shard(files, name, parameter, shard));
+  sink(parameter, shard);
+  return {};
 }
 
 bool same_shape(const SafetensorInfo& info, const Shape& shape) {
@@ -148,7 +157,7 @@ Result<std::vector<const SafetensorInfo*>> match_weights(
 }
 
 Status load_hf_weights(const HfFolder& folder, std::vector<Parameter>& parameters,
-                       std::span<const HeadTensor> heads) {
+                       std::span<const HeadTensor> heads, const ShardSink& sink) {
   WEFT_ASSIGN_OR_RETURN(const SafetensorsSet files, SafetensorsSet::open(folder.weight_files));
   std::vector<ParameterInfo> plan;
   for (const Parameter& parameter : parameters) plan.push_back(parameter.info);
@@ -159,12 +168,12 @@ Status load_hf_weights(const HfFolder& folder, std::vector<Parameter>& parameter
     return status.with_field(folder.path + ": " + matched.error().field());
   }
   for (size_t i = 0; i < parameters.size(); ++i) {
-    WEFT_RETURN_IF_ERROR(read_shard(files, (*matched)[i]->name, parameters[i]));
+    WEFT_RETURN_IF_ERROR(load_shard(files, (*matched)[i]->name, parameters[i], sink));
   }
   for (const HeadTensor& head : heads) {
     const SafetensorInfo* found = files.find(head.file_name);
     if (found == nullptr || !same_shape(*found, head.parameter->info.shape)) continue;
-    WEFT_RETURN_IF_ERROR(read_shard(files, head.file_name, *head.parameter));
+    WEFT_RETURN_IF_ERROR(load_shard(files, head.file_name, *head.parameter, sink));
   }
   return {};
 }

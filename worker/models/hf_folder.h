@@ -44,9 +44,13 @@ struct HeadTensor {
   Parameter* parameter = nullptr;
 };
 
+// Takes this rank's shard of a parameter, row-major.
+using ShardSink = std::function<void(const Parameter& parameter, std::span<const float> shard)>;
+
 // Fills this rank's shards of the trunk's parameters, and of those heads that the file has with the
-// same shape (the others stay as they are: a new task has its own number of classes).
+// same shape (the others stay as they are: a new task has its own number of classes). With a sink
+// each shard goes there instead, one after the other.
 Status load_hf_weights(const HfFolder& folder, std::vector<Parameter>& parameters,
-                       std::span<const HeadTensor> heads = {});
+                       std::span<const HeadTensor> heads = {}, const ShardSink& sink = {});
 
 }  // namespace weft

@@ -85,6 +85,15 @@ struct TokenHead {
   Tensor table;  // this rank's rows of the vocabulary, [part_of(V, t).length, H]
 };
 
+// Where a trunk's parameters are spread over the ranks that use the same ones: makes a unit's
+// (ParameterInfo::unit) whole before they are used.
+class ParameterGate {
+ public:
+  virtual ~ParameterGate() = default;
+  // `next`: the unit that will be opened after this one, as far as is known.
+  virtual void open(int64_t unit, std::optional<int64_t> next) = 0;
+};
+
 class Trunk {
  public:
   virtual ~Trunk() = default;
@@ -103,12 +112,21 @@ class Trunk {
   virtual Tensor joined_hidden(Context& cx, const TokenBatch& batch, const Tensor& hidden) = 0;
 
   Rank& rank() const { return rank_; }
+  // null: the parameters are whole all the time. The gate outlives its use.
+  void set_gate(ParameterGate* gate) { gate_ = gate; }
 
  protected:
   explicit Trunk(Rank& rank) : rank_(rank) {}
+  // Before a unit's parameters are used.
+  void open(int64_t unit, std::optional<int64_t> next) const {
+    if (gate_ != nullptr) gate_->open(unit, next);
+  }
+  // What a unit computed: opens it again before the backward pass gets to it.
+  Tensor open_again(Context& cx, int64_t unit, const Tensor& x) const;
 
  private:
   Rank& rank_;
+  ParameterGate* gate_ = nullptr;
 };
 
 // What config.json says beside the trunk: the architecture's head.
@@ -159,8 +177,14 @@ void for_each_shard_run(const ParameterInfo& info,
                         const std::function<void(int64_t, int64_t, int64_t)>& visit);
 // Allocates the parameters of a plan: uninitialized leaves that require gradients.
 std::vector<Parameter> make_parameters(Allocator& allocator, std::span<const ParameterInfo> plan);
+// Those of a trunk: where the rank says so, without memory.
+std::vector<Parameter> make_trunk_parameters(Rank& rank, std::span<const ParameterInfo> plan);
+// A tensor of this shape that has no elements of its own: every one reads NaN.
+Tensor without_memory(Allocator& allocator, const Shape& shape, DType dtype);
 // Draws each parameter by its global element index, so that every mesh starts from the same
 // weights.
 void initialize_parameters(std::span<Parameter> parameters, uint64_t seed);
+// The same of the elements `own` of this rank's shard.
+void initialize_values(const ParameterInfo& info, Part own, float* values, uint64_t seed);
 
 }  // namespace weft

@@ -31,9 +31,9 @@ struct ParameterInfo {
   Initializer initializer = Initializer::kZeros;
   double deviation = 0;  // of kNormal; drawn by global element index
   bool decay = false;    // weight decay applies (two and more dimensions)
-  // The gradient a rank computes is only its part of a sum over the tensor axis (parameters of
-  // norms and biases that run on a part of the tokens under sequence parallelism).
-  bool partial_over_tensor = false;
+  // Parameters of one unit are used together: 0 before the blocks, 1, 2, ... the blocks, then what
+  // follows them; a trunk's parameters come in this order. Of heads: negative, one a task.
+  int64_t unit = 0;
 };
 
 struct Parameter {

@@ -1,7 +1,9 @@
+#include <algorithm>
+#include <limits>
 #include <string_view>
 #include <utility>
 
-#include "kernels/ops/ops.h"
+#include "kernels/tensor/strided.h"
 #include "worker/models/model.h"
 
 namespace weft {
@@ -26,11 +28,6 @@ Shape local_shape(const ParameterInfo& info) {
 }
 
 }  // namespace
-
-Tensor Trunk::token_logits(Context& cx, const TokenBatch& batch, const Tensor& hidden) {
-  const TokenHead head = token_head(cx, batch, hidden);
-  return ops::linear(cx, head.input, head.table, Tensor(), ops::WeightLayout::kOutIn);
-}
 
 void for_each_shard_run(const ParameterInfo& info,
                         const std::function<void(int64_t, int64_t, int64_t)>& visit) {
@@ -59,22 +56,44 @@ std::vector<Parameter> make_parameters(Allocator& allocator, std::span<const Par
   return parameters;
 }
 
-void initialize_parameters(std::span<Parameter> parameters, uint64_t seed) {
+Tensor without_memory(Allocator& allocator, const Shape& shape, DType dtype) {
+  const Strides strides{};
+  return Tensor::full(allocator, {1}, std::numeric_limits<double>::quiet_NaN(), dtype)
+      .view(shape, std::span(strides).first(static_cast<size_t>(shape.dims())), 0);
+}
+
+std::vector<Parameter> make_trunk_parameters(Rank& rank, std::span<const ParameterInfo> plan) {
+  if (rank.keeps_parameters) return make_parameters(*rank.allocator, plan);
+  std::vector<Parameter> parameters;
+  for (const ParameterInfo& info : plan) {
+    Tensor value = without_memory(*rank.allocator, local_shape(info), DType::kF32);
+    value.set_requires_grad(true);
+    parameters.push_back({info, std::move(value)});
+  }
+  return parameters;
+}
+
+void initialize_values(const ParameterInfo& info, Part own, float* values, uint64_t seed) {
   constexpr uint64_t kInitialization = 0x1417;
-  for (Parameter& parameter : parameters) {
-    const ParameterInfo& info = parameter.info;
-    float* values = parameter.value.data<float>();
-    const RandomKey key = RandomKey{seed}.derive(kInitialization, hash_of(info.name));
-    for_each_shard_run(info, [&](int64_t local, int64_t global, int64_t count) {
-      for (int64_t i = 0; i < count; ++i) {
-        float value = info.initializer == Initializer::kOnes ? 1.0F : 0.0F;
-        if (info.initializer == Initializer::kNormal) {
-          value = static_cast<float>(info.deviation *
-                                     normal_at(key, static_cast<uint64_t>(global + i)));
-        }
-        values[local + i] = value;
+  const RandomKey key = RandomKey{seed}.derive(kInitialization, hash_of(info.name));
+  for_each_shard_run(info, [&](int64_t local, int64_t global, int64_t count) {
+    const int64_t begin = std::max(local, own.start);
+    const int64_t end = std::min(local + count, own.start + own.length);
+    for (int64_t i = begin; i < end; ++i) {
+      float value = info.initializer == Initializer::kOnes ? 1.0F : 0.0F;
+      if (info.initializer == Initializer::kNormal) {
+        value = static_cast<float>(info.deviation *
+                                   normal_at(key, static_cast<uint64_t>(global + i - local)));
       }
-    });
+      values[i - own.start] = value;
+    }
+  });
+}
+
+void initialize_parameters(std::span<Parameter> parameters, uint64_t seed) {
+  for (Parameter& parameter : parameters) {
+    initialize_values(parameter.info, {0, parameter.value.elements()},
+                      parameter.value.data<float>(), seed);
   }
 }
 

@@ -1,77 +1,34 @@
 #include "worker/optimizer/gradients.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
-#include <vector>
 
 #include "kernels/cpu/update.h"
-#include "kernels/ops/ops.h"
+#include "kernels/tensor/strided.h"
 
 namespace weft {
 namespace {
 
-constexpr int64_t kBucketElements = int64_t{4} << 20;
+constexpr int64_t kBlock = 1 << 14;  // elements
 
-// The gradient as a contiguous fp32 tensor; zeros where there is none.
-Tensor whole_gradient(Rank& rank, const Parameter& parameter) {
-  Tensor gradient = parameter.value.grad();
-  if (!gradient) return Tensor::zeros(*rank.allocator, parameter.value.shape());
-  if (gradient.contiguous()) return gradient;
-  Context cx = rank.context();
-  return ops::contiguous(cx, gradient);
-}
+struct Run {
+  const float* data = nullptr;
+  int64_t count = 0;
+};
 
-void sum_bucket(Communicator& comm, Allocator& allocator, std::span<Tensor> gradients) {
-  int64_t elements = 0;
-  for (const Tensor& gradient : gradients) elements += gradient.elements();
-  if (elements == 0) return;
-  Tensor flat = Tensor::empty(allocator, {elements});
-  float* at = flat.data<float>();
-  for (const Tensor& gradient : gradients) {
-    if (gradient.elements() > 0) std::memcpy(at, gradient.raw(), gradient.bytes());
-    at += gradient.elements();
-  }
-  comm.all_reduce(flat, ReduceOp::kSum);
-  at = flat.data<float>();
-  for (const Tensor& gradient : gradients) {
-    if (gradient.elements() > 0) std::memcpy(gradient.raw(), at, gradient.bytes());
-    at += gradient.elements();
-  }
-}
-
-void sum_over(Communicator& comm, Allocator& allocator, std::vector<Tensor>& gradients) {
-  if (comm.size() == 1) return;
-  size_t begin = 0;
-  while (begin < gradients.size()) {
-    size_t end = begin;
-    int64_t elements = 0;
-    while (end < gradients.size() &&
-           (end == begin || elements + gradients[end].elements() <= kBucketElements)) {
-      elements += gradients[end++].elements();
-    }
-    sum_bucket(comm, allocator, std::span(gradients).subspan(begin, end - begin));
-    begin = end;
-  }
-}
-
-// The squares of each gradient, added up in blocks of a fixed size, so that the sum does not depend
-// on the pool's.
-double sum_of_squares(Rank& rank, std::span<const Tensor> gradients) {
-  constexpr int64_t kBlock = 1 << 14;
-  struct Block {
-    const float* data;
-    int64_t count;
-  };
-  std::vector<Block> blocks;
-  for (const Tensor& gradient : gradients) {
-    const float* data = gradient.data<float>();
-    for (int64_t at = 0; at < gradient.elements(); at += kBlock) {
-      blocks.push_back({data + at, std::min(kBlock, gradient.elements() - at)});
+// The squares of each run, added up in blocks of a fixed size, so that the sum does not depend on
+// the pool's.
+double sum_of_squares(ThreadPool& pool, std::span<const Run> runs) {
+  std::vector<Run> blocks;
+  for (const Run& run : runs) {
+    for (int64_t at = 0; at < run.count; at += kBlock) {
+      blocks.push_back({run.data + at, std::min(kBlock, run.count - at)});
     }
   }
   std::vector<double> partial(blocks.size(), 0.0);
-  rank.pool->parallel_for(std::ssize(blocks), 1, [&](int64_t begin, int64_t end) {
+  pool.parallel_for(std::ssize(blocks), 1, [&](int64_t begin, int64_t end) {
     for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
       partial[i] = cpu::update().sum_of_squares(blocks[i].data, blocks[i].count);
     }
@@ -81,31 +38,231 @@ double sum_of_squares(Rank& rank, std::span<const Tensor> gradients) {
   return sum;
 }
 
+// Copies, and says whether all of it is finite. Squares of floats cannot exceed a double.
+bool copy_finite(ThreadPool& pool, const float* from, float* to, int64_t count) {
+  std::atomic<bool> finite = true;
+  pool.parallel_for((count + kBlock - 1) / kBlock, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t at = begin * kBlock; at < std::min(count, end * kBlock); at += kBlock) {
+      const int64_t n = std::min(kBlock, count - at);
+      std::memcpy(to + at, from + at, static_cast<size_t>(n) * sizeof(float));
+      if (!std::isfinite(cpu::update().sum_of_squares(to + at, n))) finite = false;
+    }
+  });
+  return finite;
+}
+
+// The gradient as a contiguous fp32 tensor that the parameter holds; zeros where there was none.
+Tensor whole_gradient(Rank& rank, const Parameter& parameter) {
+  Tensor gradient = parameter.value.grad();
+  if (gradient && gradient.contiguous()) return gradient;
+  gradient = gradient ? as_contiguous(*rank.pool, gradient)
+                      : Tensor::zeros(*rank.allocator, parameter.value.shape());
+  parameter.value.set_grad(gradient);
+  return gradient;
+}
+
+// Whether this rank's squares of the parameter count: those of a replicated one only once.
+bool counts(const Rank& rank, const Parameter& parameter) {
+  return !parameter.info.shard.whole() || rank.mesh.index(Axis::kTensor) == 0;
+}
+
 }  // namespace
 
-void reduce_gradients(Rank& rank, std::span<Parameter> parameters) {
-  std::vector<Tensor> gradients;
-  std::vector<Tensor> partial;
-  for (Parameter& parameter : parameters) {
-    Tensor gradient = whole_gradient(rank, parameter);
-    parameter.value.set_grad(gradient);
-    if (parameter.info.partial_over_tensor) partial.push_back(gradient);
-    gradients.push_back(std::move(gradient));
+GradientReducer::GradientReducer(Rank& rank, std::span<const Parameter> parameters,
+                                 const Buckets& buckets, int zero, bool overlap)
+    : rank_(rank),
+      replicas_(rank.mesh.axis(Axis::kReplica)),
+      parameters_(parameters.begin(), parameters.end()),
+      buckets_(buckets),
+      zero_(replicas_.size() > 1 ? zero : 0),
+      overlap_(overlap),
+      states_(buckets.all().size()),
+      complete_(parameters.size()) {
+  for (size_t i = 0; i < parameters_.size(); ++i) index_of_[parameters_[i].value.id()] = i;
+}
+
+void GradientReducer::begin(std::span<const Parameter> trained) {
+  finite_ = true;
+  states_.clear();
+  states_.resize(buckets_.all().size());
+  for (const Parameter& parameter : trained) {
+    states_[buckets_.bucket_of(index_of_.at(parameter.value.id()))].trained = true;
   }
-  sum_over(rank.mesh.axis(Axis::kReplica), *rank.allocator, gradients);
-  sum_over(rank.mesh.axis(Axis::kTensor), *rank.allocator, partial);
+  start_round();
+}
+
+void GradientReducer::start_round() {
+  next_ = 0;
+  std::fill(complete_.begin(), complete_.end(), 0);
+  for (size_t b = 0; b < states_.size(); ++b) {
+    states_[b].launched = false;
+    states_[b].missing = std::ssize(buckets_.all()[b].entries);
+  }
+}
+
+void GradientReducer::arm(Tape& tape) {
+  if (replicas_.size() == 1 || !overlap_) return;
+  const std::unordered_set<uint64_t> used = tape.leaves();
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    if (!used.contains(parameters_[i].value.id())) complete(i);
+  }
+  tape.on_leaf_ready([this](const Tensor& leaf) { ready(leaf); });
+}
+
+void GradientReducer::ready(const Tensor& leaf) {
+  const auto found = index_of_.find(leaf.id());
+  if (found == index_of_.end()) return;
+  complete(found->second);
+  launch_complete();
+}
+
+void GradientReducer::complete(size_t parameter) {
+  State& state = states_[buckets_.bucket_of(parameter)];
+  if (!state.trained || complete_[parameter] != 0) return;
+  WEFT_CHECK(!state.launched, "{} is ready after its bucket was sent",
+             parameters_[parameter].info.name);
+  complete_[parameter] = 1;
+  --state.missing;
+}
+
+void GradientReducer::launch_complete() {
+  while (next_ < states_.size() && (!states_[next_].trained || states_[next_].missing == 0)) {
+    if (states_[next_].trained) launch(next_);
+    ++next_;
+  }
+}
+
+void GradientReducer::flush() {
+  if (replicas_.size() == 1) return;
+  for (size_t i = 0; i < parameters_.size(); ++i) complete(i);
+  launch_complete();
+  if (zero_ >= 2) {  // the next round starts with nothing under way
+    while (!in_flight_.empty()) take(in_flight_.front());
+  }
+  start_round();
+}
+
+void GradientReducer::launch(size_t index) {
+  const Bucket& bucket = buckets_.all()[index];
+  State& state = states_[index];
+  state.launched = true;
+  while (zero_ >= 2 && in_flight_.size() >= kInFlight) take(in_flight_.front());
+  Tensor flat = Tensor::empty(*rank_.allocator, {bucket.elements});
+  pack(bucket, flat);
+  const Tensor part = Tensor::empty(*rank_.allocator, {bucket.own.length});
+  const bool whole = zero_ == 0;
+  (whole ? state.flat : state.part) = whole ? flat : part;
+  // Level 0 is an all-reduce in its two halves, so that no level depends on how a transport cuts
+  // it.
+  state.pending = replicas_.start([flat = std::move(flat), part = part, counts = bucket.counts,
+                                   whole](Communicator& c) mutable {
+    c.reduce_scatter(flat, part, counts);
+    if (whole) c.all_gather(part, flat, counts);
+  });
+  in_flight_.push_back(index);
+}
+
+// The gradients in their places; zeros where there is none, and in between.
+void GradientReducer::pack(const Bucket& bucket, const Tensor& flat) {
+  float* to = flat.data<float>();
+  int64_t filled = 0;
+  const auto fill_to = [&](int64_t end) {
+    std::fill(to + filled, to + end, 0.0F);
+    filled = end;
+  };
+  for (const Bucket::Entry& entry : bucket.entries) {
+    const Tensor& value = parameters_[entry.parameter].value;
+    if (!value.grad()) continue;
+    const Tensor gradient = as_contiguous(*rank_.pool, value.grad());
+    value.set_grad(Tensor());
+    fill_to(entry.offset);
+    finite_ &= copy_finite(*rank_.pool, gradient.data<float>(), to + entry.offset, entry.elements);
+    filled += entry.elements;
+  }
+  fill_to(bucket.elements);
+}
+
+// Waits for a bucket that was sent.
+void GradientReducer::take(size_t index) {
+  State& state = states_[index];
+  std::erase(in_flight_, index);
+  state.pending.wait();
+  if (zero_ == 0) {
+    state.sum = std::move(state.flat);
+    for (const Bucket::Entry& entry : buckets_.all()[index].entries) {
+      const Tensor& value = parameters_[entry.parameter].value;
+      value.set_grad(shaped_slice_of(state.sum, entry.offset, value.shape()));
+    }
+  } else if (state.sum) {
+    add_into(*rank_.pool, state.part, state.sum);
+    state.part = Tensor();
+  } else {
+    state.sum = std::move(state.part);
+  }
+}
+
+void GradientReducer::finish() {
+  while (!in_flight_.empty()) take(in_flight_.front());
+  for (size_t b = 0; replicas_.size() == 1 && b < states_.size(); ++b) {
+    if (!states_[b].trained) continue;
+    for (const Bucket::Entry& entry : buckets_.all()[b].entries) {
+      (void)whole_gradient(rank_, parameters_[entry.parameter]);
+    }
+  }
+  squares_ = own_squares();
+  if (replicas_.size() == 1) finite_ = std::isfinite(squares_);
+}
+
+double GradientReducer::own_squares() const {
+  std::vector<Run> runs;
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    const State& state = states_[buckets_.bucket_of(i)];
+    if (!state.trained || !counts(rank_, parameters_[i])) continue;
+    const Part& own = buckets_.entry_of(i).own;
+    if (own.length == 0) continue;
+    if (zero_ == 0) {
+      runs.push_back({parameters_[i].value.grad().data<float>() + own.start, own.length});
+    } else {
+      runs.push_back({own_gradient(i).data<float>(), own.length});
+    }
+  }
+  return sum_of_squares(*rank_.pool, runs);
+}
+
+Tensor GradientReducer::own_gradient(size_t parameter) const {
+  const size_t index = buckets_.bucket_of(parameter);
+  const Bucket& bucket = buckets_.all()[index];
+  const Bucket::Entry& entry = buckets_.entry_of(parameter);
+  if (!states_[index].sum) return Tensor();
+  if (entry.own.length == 0) return slice_of(states_[index].sum, 0, 0);
+  return slice_of(states_[index].sum, entry.offset + entry.own.start - bucket.own.start,
+                  entry.own.length);
+}
+
+void GradientReducer::clear() {
+  for (State& state : states_) state = State();
+  clear_gradients(parameters_);
+}
+
+void reduce_gradients(Rank& rank, std::span<Parameter> parameters) {
+  Communicator& replicas = rank.mesh.axis(Axis::kReplica);
+  const Buckets buckets(parameters, replicas.size(), replicas.rank());
+  GradientReducer reducer(rank, parameters, buckets, /*zero=*/0);
+  reducer.begin(parameters);
+  reducer.flush();
+  reducer.finish();
 }
 
 double global_gradient_norm(Rank& rank, std::span<Parameter> parameters) {
   Communicator& tensor = rank.mesh.axis(Axis::kTensor);
-  std::vector<Tensor> counted;
+  std::vector<Run> runs;
   for (const Parameter& parameter : parameters) {
-    if (!parameter.value.grad() || (parameter.info.shard.whole() && tensor.rank() != 0)) continue;
-    counted.push_back(whole_gradient(rank, parameter));
+    if (!parameter.value.grad() || !counts(rank, parameter)) continue;
+    const Tensor gradient = whole_gradient(rank, parameter);
+    runs.push_back({gradient.data<float>(), gradient.elements()});
   }
-  const double squares = sum_of_squares(rank, counted);
-  Tensor total = Tensor::full(*rank.allocator, {1}, squares, DType::kF64);
-  if (tensor.size() > 1) tensor.all_reduce(total, ReduceOp::kSum);
+  Tensor total = Tensor::full(*rank.allocator, {1}, sum_of_squares(*rank.pool, runs), DType::kF64);
+  tensor.all_reduce(total, ReduceOp::kSum);
   return std::sqrt(*total.data<double>());
 }
 
@@ -114,8 +271,8 @@ double clip_factor(double norm, double norm_max) {
   return std::min(1.0, norm_max / (norm + 1e-6));
 }
 
-void clear_gradients(std::span<Parameter> parameters) {
-  for (Parameter& parameter : parameters) parameter.value.set_grad(Tensor());
+void clear_gradients(std::span<const Parameter> parameters) {
+  for (const Parameter& parameter : parameters) parameter.value.set_grad(Tensor());
 }
 
 }  // namespace weft

@@ -1,29 +1,106 @@
 // Gradients between the backward pass and the update: summed over the ranks that hold the same
-// shard, measured, cleared.
+// shard (Axis::kReplica), in buckets that travel while the backward pass goes on, measured,
+// cleared.
 //
-// Thread safety: the rank's compute thread; reduce and norm are collectives, called by all ranks
+// Thread safety: the rank's compute thread; everything here is a collective, called by all ranks
 // with the same parameters.
 #pragma once
 
+#include <memory>
 #include <span>
+#include <unordered_map>
+#include <vector>
 
-#include "worker/models/parameter.h"
+#include "kernels/autograd/tape.h"
+#include "worker/optimizer/buckets.h"
 #include "worker/parallel/rank.h"
 
 namespace weft {
 
-// Sums every gradient over Axis::kReplica (and, where info.partial_over_tensor, over
-// Axis::kTensor), in flat buckets. Afterwards each parameter has a gradient, zeros where no rank
-// had one. Size one: only absent gradients become zeros.
+// Sums the gradients of one step after the other. begin(); then for each round of micro-batches
+// arm(tape) before the backward pass and flush() after it; then finish(). A rank without rows in a
+// round only flushes.
+//
+// Buckets are sent in their order, each as soon as its gradients and those of the buckets before it
+// are complete. Level 0 sums whole buckets and gives each parameter its summed gradient; the levels
+// above leave each rank the sum of its own parts (reduce-scatter), and the parameters' gradients
+// are freed as their bucket is sent.
+//
+// Invariants: 1. overlapping changes no bit: the same buckets are summed in the same order without
+// it. 2. with sharded gradients (level 2 and up) at most kInFlight buckets are on their way.
+class GradientReducer {
+ public:
+  GradientReducer(Rank& rank, std::span<const Parameter> parameters, const Buckets& buckets,
+                  int zero, bool overlap = true);
+
+  // Of a step that trains these parameters; gradients that nobody has count as zeros.
+  void begin(std::span<const Parameter> trained);
+  // The next backward pass on `tape` completes this round's gradients.
+  void arm(Tape& tape);
+  // Sends what was not sent yet in this round. At level 0 and 1 the only round is the last
+  // micro-batch; from level 2 on every micro-batch is one, so that no rank keeps whole gradients.
+  void flush();
+  // Waits for the sums.
+  void finish();
+
+  // After finish(): the sum of squares, in double, of this rank's share of all gradients; the
+  // shares of all ranks of the world add up to the whole model's.
+  double squares() const { return squares_; }
+  // Whether all gradients of this rank alone, before any sum, were finite.
+  bool finite() const { return finite_; }
+  // Of level 1 and up: the summed gradient of what this rank owns of the parameter, [own.length];
+  // an empty handle where the step does not train it.
+  Tensor own_gradient(size_t parameter) const;
+  // Whether every round is sent, not the last one only.
+  bool every_round() const { return zero_ >= 2; }
+  // Lets go of all gradients.
+  void clear();
+
+  static constexpr size_t kInFlight = 2;
+
+ private:
+  struct State {
+    bool trained = false, launched = false;
+    int64_t missing = 0;  // gradients that are not complete yet in this round
+    Tensor flat, part;    // under way: the whole bucket, this rank's part of the sum
+    Tensor sum;           // level 0: the whole bucket; above: this rank's part, over the rounds
+    Pending pending;
+  };
+  void start_round();
+  void ready(const Tensor& leaf);
+  void complete(size_t parameter);
+  void launch_complete();
+  void launch(size_t bucket);
+  void pack(const Bucket& bucket, const Tensor& flat);
+  void take(size_t bucket);
+  double own_squares() const;
+
+  Rank& rank_;
+  Communicator& replicas_;
+  const std::vector<Parameter> parameters_;
+  const Buckets& buckets_;
+  const int zero_;
+  const bool overlap_;
+  std::unordered_map<uint64_t, size_t> index_of_;  // by the leaf's id
+  std::vector<State> states_;                      // by bucket
+  std::vector<char> complete_;                     // by parameter, in this round
+  size_t next_ = 0;                                // bucket to be sent
+  std::vector<size_t> in_flight_;
+  bool finite_ = true;
+  double squares_ = 0;
+};
+
+// The same in one call, without overlap, after the backward pass: afterwards each parameter has its
+// gradient, zeros where no rank had one.
 void reduce_gradients(Rank& rank, std::span<Parameter> parameters);
 
-// Euclidean norm of all gradients of the whole model: squares are summed in double, shards over
-// Axis::kTensor, a replicated parameter once. The same number on every rank.
+// Euclidean norm of all gradients of the whole model, after reduce_gradients: squares are summed in
+// double, shards over Axis::kTensor, a replicated parameter once. The same number on every rank.
 double global_gradient_norm(Rank& rank, std::span<Parameter> parameters);
 
 // min(1, max / (norm + 1e-6)), as torch's clip_grad_norm_; 1 where max is 0 (no clipping).
 double clip_factor(double norm, double norm_max);
 
-void clear_gradients(std::span<Parameter> parameters);
+void clear_gradients(std::span<const Parameter> parameters);
 
 }  // namespace weft

@@ -7,6 +7,7 @@
 #include "kernels/cpu/convert.h"
 #include "kernels/cpu/update.h"
 #include "kernels/tensor/strided.h"
+#include "worker/models/model.h"
 
 namespace weft {
 namespace {
@@ -25,11 +26,8 @@ std::vector<Tensor> flat(Allocator& allocator, std::span<const Parameter> parame
   std::vector<Tensor> views;
   int64_t at = 0;
   for (const Parameter& parameter : parameters) {
-    const Shape& shape = parameter.value.shape();
-    const Strides strides = row_major_strides(shape);
-    views.push_back(
-        buffer.view(shape, std::span(strides).first(static_cast<size_t>(shape.dims())), at));
-    at += aligned(shape.elements());
+    views.push_back(shaped_slice_of(buffer, at, parameter.value.shape()));
+    at += aligned(parameter.value.elements());
   }
   return views;
 }
@@ -44,37 +42,105 @@ void round_into(ThreadPool& pool, const Tensor& master, const Tensor& value) {
 struct AdamW::Update {
   cpu::AdamWFactors factors;
   const State* state;
-  Tensor gradient, value;
+  Tensor gradient, value;  // what is updated of them; no value: nobody keeps it
 };
 
-AdamW::AdamW(Rank& rank, std::vector<Parameter> parameters, AdamWOptions options, DType values)
-    : rank_(rank), parameters_(std::move(parameters)), options_(options) {
-  states_.resize(parameters_.size());
-  const std::vector<Tensor> masters = flat(*rank.allocator, parameters_, DType::kF32);
+AdamW::AdamW(Rank& rank, std::vector<Parameter> parameters, AdamWOptions options, DType values,
+             ZeroOptions zero)
+    : rank_(rank),
+      replicas_(rank.mesh.axis(Axis::kReplica)),
+      parameters_(std::move(parameters)),
+      options_(options),
+      values_(values),
+      level_(replicas_.size() > 1 ? zero.level : 0),
+      buckets_(parameters_, replicas_.size(), replicas_.rank(), zero.bucket_bytes),
+      states_(parameters_.size()) {
+  std::vector<Tensor> old_values;
+  for (const Parameter& parameter : parameters_) old_values.push_back(parameter.value.detach());
+  if (level_ == 0) {
+    keep_whole(old_values);
+  } else {
+    share_out(old_values);
+  }
+  if (level_ == 0) publish();
+}
+
+void AdamW::keep_whole(const std::vector<Tensor>& old_values) {
+  const std::vector<Tensor> masters = flat(*rank_.allocator, parameters_, DType::kF32);
   for (size_t i = 0; i < parameters_.size(); ++i) {
     states_[i].master = masters[i];
-    copy_into(*rank.pool, parameters_[i].value, masters[i]);
+    copy_into(*rank_.pool, old_values[i], masters[i]);
     parameters_[i].value.rebind(masters[i]);
   }
-  const std::vector<Tensor> first = flat(*rank.allocator, parameters_, DType::kF32);
-  const std::vector<Tensor> second = flat(*rank.allocator, parameters_, DType::kF32);
+  const std::vector<Tensor> first = flat(*rank_.allocator, parameters_, DType::kF32);
+  const std::vector<Tensor> second = flat(*rank_.allocator, parameters_, DType::kF32);
   for (size_t i = 0; i < parameters_.size(); ++i) {
     states_[i].first_moment = first[i];
     states_[i].second_moment = second[i];
   }
-  if (!is_half(values)) return;
-  const std::vector<Tensor> rounded = flat(*rank.allocator, parameters_, values);
+  if (!is_half(values_)) return;
+  const std::vector<Tensor> rounded = flat(*rank_.allocator, parameters_, values_);
   for (size_t i = 0; i < parameters_.size(); ++i) parameters_[i].value.rebind(rounded[i]);
-  round_values();
 }
 
-void AdamW::round_values() {
-  for (size_t i = 0; i < parameters_.size(); ++i) {
-    round_into(*rank_.pool, states_[i].master, parameters_[i].value);
+void AdamW::share_out(const std::vector<Tensor>& old_values) {
+  Allocator& allocator = *rank_.allocator;
+  for (size_t b = 0; b < buckets_.all().size(); ++b) {
+    const Bucket& bucket = buckets_.all()[b];
+    const Shape own{bucket.own.length};
+    Tensor whole = gathers(b) ? Tensor() : Tensor::zeros(allocator, {bucket.elements}, values_);
+    Tensor master = whole && !is_half(values_)
+                        ? slice_of(whole, bucket.own.start, bucket.own.length)
+                        : Tensor::zeros(allocator, own);
+    const Tensor first = Tensor::zeros(allocator, own), second = Tensor::zeros(allocator, own);
+    for (const Bucket::Entry& entry : bucket.entries) {
+      const int64_t at =
+          entry.own.length == 0 ? 0 : entry.offset + entry.own.start - bucket.own.start;
+      State& state = states_[entry.parameter];
+      state.own = entry.own;
+      state.master = slice_of(master, at, entry.own.length);
+      state.first_moment = slice_of(first, at, entry.own.length);
+      state.second_moment = slice_of(second, at, entry.own.length);
+      const Tensor& old = old_values[entry.parameter];
+      const Parameter& parameter = parameters_[entry.parameter];
+      if (old.contiguous()) {
+        copy_into(*rank_.pool, slice_of(old, entry.own.start, entry.own.length), state.master);
+      }
+      parameter.value.rebind(whole ? shaped_slice_of(whole, entry.offset, old.shape())
+                                   : without_memory(allocator, old.shape(), values_));
+    }
+    own_masters_.push_back(std::move(master));
+    whole_values_.push_back(std::move(whole));
   }
 }
 
-AdamW::Update AdamW::update_of(size_t index, double rate, double gradient_scale) {
+void AdamW::publish() {
+  if (level_ == 0) {
+    for (size_t i = 0; i < parameters_.size(); ++i) {
+      round_into(*rank_.pool, states_[i].master, parameters_[i].value);
+    }
+    return;
+  }
+  std::vector<Pending> gathering;
+  for (size_t b = 0; b < buckets_.all().size(); ++b) gathering.push_back(publish_bucket(b));
+  for (Pending& pending : gathering) pending.wait();
+}
+
+Pending AdamW::publish_bucket(size_t bucket) const {
+  return gathers(bucket) ? Pending() : gather(bucket, whole_values_[bucket]);
+}
+
+Pending AdamW::gather(size_t index, const Tensor& flat) const {
+  const Bucket& bucket = buckets_.all()[index];
+  const Tensor own = slice_of(flat, bucket.own.start, bucket.own.length);
+  round_into(*rank_.pool, own_masters_[index], own);
+  return replicas_.start([own, flat = flat, counts = bucket.counts](Communicator& c) mutable {
+    c.all_gather(own, flat, counts);
+  });
+}
+
+AdamW::Update AdamW::update_of(size_t index, const Tensor& gradient, double rate,
+                               double gradient_scale) {
   State& state = states_[index];
   const double count = static_cast<double>(++state.updates);
   const double decay = parameters_[index].info.decay ? options_.weight_decay : 0.0;
@@ -88,8 +154,8 @@ AdamW::Update AdamW::update_of(size_t index, double rate, double gradient_scale)
       .step = static_cast<float>(rate / (1.0 - std::pow(options_.beta1, count))),
       .root = static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(options_.beta2, count))),
       .epsilon = static_cast<float>(options_.epsilon)};
-  return {factors, &state, as_contiguous(*rank_.pool, parameters_[index].value.grad()),
-          parameters_[index].value};
+  return {factors, &state, as_contiguous(*rank_.pool, gradient),
+          level_ == 0 ? parameters_[index].value : Tensor()};
 }
 
 void AdamW::apply(const Update& update, int64_t begin, int64_t end) const {
@@ -99,6 +165,7 @@ void AdamW::apply(const Update& update, int64_t begin, int64_t end) const {
   for (int64_t at = begin; at < end; at += kBlock) {
     const int64_t n = std::min(kBlock, end - at);
     cpu::update().adamw(update.factors, g + at, m + at, v + at, p + at, n);
+    if (!update.value) continue;
     if (update.value.dtype() == DType::kBF16) {
       cpu::round(p + at, update.value.data<bfloat16>() + at, n);
     } else if (update.value.dtype() == DType::kF16) {
@@ -107,29 +174,58 @@ void AdamW::apply(const Update& update, int64_t begin, int64_t end) const {
   }
 }
 
-void AdamW::step(double learning_rate, double gradient_scale) {
+void AdamW::apply_all(std::span<const Update> updates) const {
   struct Segment {
-    size_t update;
+    const Update* update;
     int64_t begin;
   };
-  std::vector<Update> updates;
   std::vector<Segment> segments;
-  for (size_t i = 0; i < parameters_.size(); ++i) {
-    if (!parameters_[i].value.grad()) continue;
-    updates.push_back(update_of(i, learning_rate, gradient_scale));
-    const int64_t elements = parameters_[i].value.elements();
-    for (int64_t at = 0; at < elements; at += kSegment) {
-      segments.push_back({updates.size() - 1, at});
+  for (const Update& update : updates) {
+    for (int64_t at = 0; at < update.gradient.elements(); at += kSegment) {
+      segments.push_back({&update, at});
     }
-    parameters_[i].value.set_grad(Tensor());
   }
   rank_.pool->parallel_for(std::ssize(segments), 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      const Segment& segment = segments[static_cast<size_t>(i)];
-      const Update& update = updates[segment.update];
-      apply(update, segment.begin, std::min(segment.begin + kSegment, update.gradient.elements()));
+      const auto& [update, from] = segments[static_cast<size_t>(i)];
+      apply(*update, from, std::min(from + kSegment, update->gradient.elements()));
     }
   });
+}
+
+void AdamW::step(double learning_rate, double gradient_scale) {
+  WEFT_CHECK(level_ == 0, "gradients of a shared-out state come from its reducer");
+  std::vector<Update> updates;
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    const Tensor gradient = parameters_[i].value.grad();
+    if (!gradient) continue;
+    updates.push_back(update_of(i, gradient, learning_rate, gradient_scale));
+    parameters_[i].value.set_grad(Tensor());
+  }
+  apply_all(updates);
+}
+
+void AdamW::step(GradientReducer& gradients, double learning_rate, double gradient_scale) {
+  if (level_ == 0) {
+    step(learning_rate, gradient_scale);
+    gradients.clear();
+    return;
+  }
+  // A bucket's values are gathered while the next one's are updated.
+  std::vector<Pending> gathering;
+  for (size_t b = 0; b < buckets_.all().size(); ++b) {
+    std::vector<Update> updates;
+    for (const Bucket::Entry& entry : buckets_.all()[b].entries) {
+      const Tensor gradient = gradients.own_gradient(entry.parameter);
+      if (!gradient) continue;
+      updates.push_back(update_of(entry.parameter, gradient, learning_rate, gradient_scale));
+    }
+    if (updates.empty()) continue;
+    apply_all(updates);
+    gathering.push_back(publish_bucket(b));
+  }
+  gradients.clear();
+  for (Pending& pending : gathering) pending.wait();
 }
 
 void round_parameters(Rank& rank, std::span<Parameter> parameters, DType dtype) {

@@ -6,23 +6,30 @@
 //   p -= rate / (1 - b1^n) * m / (sqrt(v) / sqrt(1 - b2^n) + epsilon)
 // where n counts the updates of p, this one included.
 //
-// Masters and moments lie in flat fp32 buffers, one behind the other in the order of the
-// parameters; what the forward pass computes with is the master itself or its rounding to a half
-// type. Gradients stay where the backward pass put them: a flat buffer of theirs would cost a copy
-// of each and could not lend its memory to activations.
+// Masters and moments lie in flat fp32 buffers; what the forward pass computes with is the master
+// itself or its rounding to a half type. Gradients stay where the backward pass put them: a flat
+// buffer of theirs would cost a copy of each and could not lend its memory to activations.
 //
-// Thread safety: the rank's compute thread. Ownership: owns masters and moments; the parameters'
-// handles are rebound to them. Invariants: 1. a parameter without a gradient is left as it is and
-// its count of updates stands still (the head of another task). 2. masters and moments have the
-// shard's shape, fp32. 3. a value of a half type is its master rounded, after each step and
-// round_values.
+// The state may be shared out among the ranks that hold the same parameters (ZeRO, Rajbhandari et
+// al. 2020): a rank then has masters and moments of its part of each bucket (buckets.h) only, and
+// after an update the values' buckets are gathered. At level 3 the values of a trunk are not kept
+// whole either: whoever uses them gathers their bucket (unit_gate.h).
+//
+// Thread safety: the rank's compute thread; with shared state every call is a collective over
+// Axis::kReplica. Ownership: owns masters and moments; the parameters' handles are rebound to them.
+// Invariants: 1. a parameter without a gradient is left as it is and its count of updates stands
+// still (the head of another task). 2. masters and moments are fp32; whole, they have the shard's
+// shape, shared out [own.length]. 3. a value of a half type is its master rounded, after each step
+// and publish().
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
-#include "worker/models/parameter.h"
+#include "worker/optimizer/buckets.h"
+#include "worker/optimizer/gradients.h"
 #include "worker/parallel/rank.h"
 
 namespace weft {
@@ -33,35 +40,63 @@ struct AdamWOptions {
   double weight_decay = 0.01;
 };
 
+// What the ranks of Axis::kReplica share out. 0: nothing; 1: the optimizer's state; 2: gradients
+// too; 3: the trunk's parameters too. One replica: always 0.
+struct ZeroOptions {
+  int level = 0;
+  int64_t bucket_bytes = kBucketBytes;
+};
+
 class AdamW {
  public:
   // The parameters' values, fp32, become the masters; from then on they are of dtype `values`
-  // (fp32 or a half type). Moments start at 0.
+  // (fp32 or a half type). Moments start at 0. At level 3, parameters of units >= 0 become without
+  // memory (without_memory). Above level 0, values are right after publish() only.
   AdamW(Rank& rank, std::vector<Parameter> parameters, AdamWOptions options,
-        DType values = DType::kF32);
+        DType values = DType::kF32, ZeroOptions zero = {});
 
   // One update from the gradients times `gradient_scale` (the clipping factor), which it clears.
   void step(double learning_rate, double gradient_scale = 1.0);
+  // The same from those of a reducer over the same parameters and buckets.
+  void step(GradientReducer& gradients, double learning_rate, double gradient_scale);
 
   // State of parameters()[i], to be saved and restored in place.
   struct State {
     Tensor master, first_moment, second_moment;
+    std::optional<Part> own;  // shared out: which elements of the shard these are
     int64_t updates = 0;
   };
   std::vector<State>& states() { return states_; }
   std::vector<Parameter>& parameters() { return parameters_; }
+  const Buckets& buckets() const { return buckets_; }
+  int zero_level() const { return level_; }
+  DType values_dtype() const { return values_; }
   // The values follow masters that were written to.
-  void round_values();
+  void publish();
+
+  // Level 3: starts gathering the values of a bucket into `flat`, [its elements].
+  Pending gather(size_t bucket, const Tensor& flat) const;
+  bool gathers(size_t bucket) const { return level_ == 3 && buckets_.all()[bucket].unit >= 0; }
 
  private:
   struct Update;  // what one step does to one parameter
-  Update update_of(size_t index, double rate, double gradient_scale);
+  void keep_whole(const std::vector<Tensor>& old_values);
+  void share_out(const std::vector<Tensor>& old_values);
+  Update update_of(size_t index, const Tensor& gradient, double rate, double gradient_scale);
   void apply(const Update& update, int64_t begin, int64_t end) const;
+  void apply_all(std::span<const Update> updates) const;
+  Pending publish_bucket(size_t bucket) const;
 
   Rank& rank_;
+  Communicator& replicas_;
   std::vector<Parameter> parameters_;
-  std::vector<State> states_;
   const AdamWOptions options_;
+  const DType values_;
+  const int level_;
+  Buckets buckets_;
+  std::vector<State> states_;
+  // By bucket, where the state is shared out: masters of the own part, and the values of the whole.
+  std::vector<Tensor> own_masters_, whole_values_;
 };
 
 // The parameters' values rounded to a half type, without masters: for a forward and backward pass

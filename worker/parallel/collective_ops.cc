@@ -131,7 +131,10 @@ class CopyToAxis final : public CollectiveOp {
  public:
   using CollectiveOp::CollectiveOp;
   std::string_view name() const override { return "copy_to_axis"; }
-  Tensor forwards(Context&, const Tensor& x) override { return x.detach(); }
+  // Of a parameter a copy: its memory may be given back before the backward pass (ZeRO-3).
+  Tensor forwards(Context& cx, const Tensor& x) override {
+    return x.leaf() ? clone(cx.pool, x) : x.detach();
+  }
   Tensor backwards(Context& cx, const Tensor& dy) override { return sum_values(cx, comm_, dy); }
 };
 

@@ -18,6 +18,9 @@ struct Rank {
   Mesh mesh;
   Logger log;
   int64_t attention_flops = 0;  // so far, of every context()
+  // False where a trunk's parameters are gathered when they are used (ZeRO-3): they are made
+  // without memory.
+  bool keeps_parameters = true;
 
   Context context() {
     Context cx{*allocator, *pool};

@@ -18,7 +18,7 @@ class SequenceClassification final : public Task {
                              Initializer::kNormal,
                              config.initializer_range,
                              /*decay=*/true,
-                             /*partial_over_tensor=*/false};
+                             /*unit=*/-1};
     parameters_ = make_parameters(*rank.allocator, {&info, 1});
   }
   std::string_view type() const override { return "sequence_classification"; }

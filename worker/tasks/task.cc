@@ -18,6 +18,15 @@ std::vector<Part> micro_batches(const Mesh& mesh, int64_t rows, int64_t micro_ba
   return parts;
 }
 
+std::vector<Part> micro_batch_rounds(const Mesh& mesh, int64_t rows, int64_t micro_batch_size) {
+  std::vector<Part> parts = micro_batches(mesh, rows, micro_batch_size);
+  const int64_t most = part_of(rows, mesh.size(Axis::kData), 0).length;
+  const int64_t size = micro_batch_size > 0 ? micro_batch_size : std::max<int64_t>(1, most);
+  const Part mine = part_of(rows, mesh.size(Axis::kData), mesh.index(Axis::kData));
+  parts.resize(static_cast<size_t>((most + size - 1) / size), {mine.start + mine.length, 0});
+  return parts;
+}
+
 void EvaluationSums::add(const EvaluationSums& other) {
   loss += other.loss;
   labels += other.labels;

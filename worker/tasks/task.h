@@ -36,6 +36,9 @@ struct TaskBatch {
 // order.
 std::vector<Part> micro_batches(const Mesh& mesh, int64_t rows, int64_t micro_batch_size);
 
+// The same, with empty ones at the end where another rank has more: as many on every rank.
+std::vector<Part> micro_batch_rounds(const Mesh& mesh, int64_t rows, int64_t micro_batch_size);
+
 struct TaskOptions {
   std::string name;    // of the task, the prefix of its head's parameters
   int64_t labels = 0;  // sequence_classification: classes

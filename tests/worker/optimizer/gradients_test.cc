@@ -2,8 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 
+#include "kernels/ops/ops.h"
+#include "kernels/ops/reductions.h"
 #include "tests/testing/rank_runner.h"
 
 namespace weft {
@@ -36,19 +39,6 @@ TEST(Gradients, AreSummedOverReplicasOnly) {
       EXPECT_EQ(value, static_cast<float>(10 + 40 * tensor));
     }
     for (float value : parameters[0].value.grad().to_vector<float>()) EXPECT_EQ(value, 7.0F);
-  });
-}
-
-TEST(Gradients, PartialOnesAreSummedOverTheTensorAxisToo) {
-  testing::run_mesh({.data = 2, .tensor = 2}, [](Rank& rank) {
-    std::vector<Parameter> parameters = make_pair(rank);
-    parameters[0].info.partial_over_tensor = true;
-    for (Parameter& parameter : parameters) {
-      parameter.value.set_grad(Tensor::full(*rank.allocator, parameter.value.shape(), 1.0));
-    }
-    reduce_gradients(rank, parameters);
-    EXPECT_EQ(parameters[0].value.grad().data<float>()[0], 4.0F);
-    EXPECT_EQ(parameters[1].value.grad().data<float>()[0], 2.0F);
   });
 }
 
@@ -85,6 +75,135 @@ TEST(Gradients, MoreThanOneBucket) {
       EXPECT_EQ(parameter.value.grad().data<float>()[0], 3.0F);
       EXPECT_EQ(parameter.value.grad().data<float>()[(3 << 20) - 1], 3.0F);
     }
+  });
+}
+
+// Parameters of several units, of sizes that no number of ranks divides.
+std::vector<Parameter> make_units(Rank& rank) {
+  std::vector<Parameter> parameters;
+  for (int64_t i = 0; i < 7; ++i) {
+    Parameter parameter;
+    parameter.info.name = "p" + std::to_string(i);
+    parameter.info.shape = {3 + 5 * i, 11};
+    parameter.info.unit = i / 3;
+    parameter.value = Tensor::full(*rank.allocator, parameter.info.shape, 0.5);
+    parameter.value.set_requires_grad(true);
+    parameters.push_back(std::move(parameter));
+  }
+  return parameters;
+}
+
+TEST(Buckets, EachElementIsOwnedOnce) {
+  testing::run_ranks(1, [](Rank& rank) {
+    const std::vector<Parameter> parameters = make_units(rank);
+    std::vector<int64_t> owned(parameters.size(), 0);
+    for (int replica = 0; replica < 3; ++replica) {
+      const Buckets buckets(parameters, 3, replica, 4096);
+      EXPECT_GE(buckets.all().size(), 3U);
+      EXPECT_EQ(buckets.all().front().unit, 2);  // the last parameters come first
+      for (const Bucket& bucket : buckets.all()) {
+        EXPECT_TRUE(bucket.entries.size() == 1 || bucket.elements * 4 <= 4096);
+        for (const Bucket::Entry& entry : bucket.entries) {
+          EXPECT_EQ(entry.offset % 32, 0);
+          EXPECT_EQ(parameters[entry.parameter].info.unit, bucket.unit);
+          owned[entry.parameter] += entry.own.length;
+        }
+      }
+    }
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      EXPECT_EQ(owned[i], parameters[i].value.elements());
+    }
+  });
+}
+
+// x -> x p0 p1 ... : every gradient, its bits, of one backward pass.
+std::vector<std::vector<float>> reduced(Rank& rank, int zero, bool overlap, bool idle_rank) {
+  std::vector<Parameter> parameters = make_units(rank);
+  Communicator& replicas = rank.mesh.axis(Axis::kReplica);
+  const Buckets buckets(parameters, replicas.size(), replicas.rank(), 4096);
+  GradientReducer reducer(rank, parameters, buckets, zero, overlap);
+  reducer.begin(parameters);
+  if (!idle_rank || replicas.rank() != 1) {
+    Tape tape;
+    Context cx = rank.context();
+    cx.tape = &tape;
+    Tensor sum;
+    for (const Parameter& parameter : parameters) {
+      if (parameter.info.name == "p4") continue;  // of no use to this loss
+      Tensor weights = Tensor::empty(*rank.allocator, parameter.info.shape);
+      for (int64_t i = 0; i < weights.elements(); ++i) {
+        weights.data<float>()[i] = std::sin(static_cast<float>(i * 7 + 31 * replicas.rank()));
+      }
+      const Tensor term =
+          ops::sum(cx, ops::multiply(cx, parameter.value, weights), std::array{0, 1});
+      sum = sum ? ops::add(cx, sum, term) : term;
+    }
+    reducer.arm(tape);
+    tape.backward(cx, sum);
+  }
+  reducer.flush();
+  reducer.finish();
+  std::vector<std::vector<float>> gradients;
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    if (zero > 0 && replicas.size() > 1) {
+      EXPECT_FALSE(parameters[i].value.grad());
+      gradients.push_back(reducer.own_gradient(i).to_vector<float>());
+      continue;
+    }
+    const std::vector<float> whole = parameters[i].value.grad().to_vector<float>();
+    const Part& own = buckets.entry_of(i).own;
+    gradients.emplace_back(whole.begin() + own.start, whole.begin() + own.start + own.length);
+  }
+  gradients.push_back({static_cast<float>(reducer.squares()), reducer.finite() ? 1.0F : 0.0F});
+  return gradients;
+}
+
+TEST(GradientReducer, NeitherOverlapNorSharingChangesABit) {
+  for (const int replicas : {1, 2, 3}) {
+    for (const bool idle : {false, true}) {
+      testing::run_ranks(replicas, [&](Rank& rank) {
+        const auto plain = reduced(rank, 0, false, idle);
+        for (int zero = 0; zero <= 3; ++zero) {
+          EXPECT_EQ(reduced(rank, zero, true, idle), plain) << replicas << " zero " << zero;
+        }
+      });
+    }
+  }
+}
+
+TEST(GradientReducer, RoundsAddUp) {
+  testing::run_ranks(2, [](Rank& rank) {
+    std::vector<Parameter> parameters = make_units(rank);
+    const Buckets buckets(parameters, 2, rank.mesh.index(Axis::kReplica), 4096);
+    GradientReducer reducer(rank, parameters, buckets, 2);
+    reducer.begin(parameters);
+    for (int round = 1; round <= 3; ++round) {
+      for (const Parameter& parameter : parameters) {
+        parameter.value.set_grad(Tensor::full(*rank.allocator, parameter.info.shape, round));
+      }
+      reducer.flush();
+    }
+    reducer.finish();
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      for (float value : reducer.own_gradient(i).to_vector<float>()) EXPECT_EQ(value, 12.0F);
+    }
+  });
+}
+
+TEST(GradientReducer, KnowsWhoseGradientWasNotFinite) {
+  testing::run_ranks(2, [](Rank& rank) {
+    std::vector<Parameter> parameters = make_units(rank);
+    const int index = rank.mesh.index(Axis::kReplica);
+    const Buckets buckets(parameters, 2, index, 4096);
+    for (const Parameter& parameter : parameters) {
+      parameter.value.set_grad(Tensor::full(*rank.allocator, parameter.info.shape, 1));
+    }
+    if (index == 1) parameters[2].value.grad().data<float>()[17] = HUGE_VALF;
+    GradientReducer reducer(rank, parameters, buckets, 1);
+    reducer.begin(parameters);
+    reducer.flush();
+    reducer.finish();
+    EXPECT_EQ(reducer.finite(), index == 0);
   });
 }
 

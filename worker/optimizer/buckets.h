@@ -1,0 +1,64 @@
+// How the parameters of a model lie in flat buckets, and which part of each bucket is this rank's
+// share among the ranks that hold the same parameters (Axis::kReplica).
+//
+// Buckets are made from the last parameter to the first, which is about the order in which the
+// backward pass completes gradients. A bucket ends with a unit (ParameterInfo::unit) or before it
+// would exceed the bytes that it may have; a parameter is never cut. Every parameter starts at a
+// multiple of 32 elements, what lies between is zero.
+//
+// Thread safety: a value. Invariants: 1. the layout depends on the parameters' shapes, the number
+// of replicas and the bytes only, so every replica has the same. 2. part r of a bucket is
+// part_of(its elements, replicas, r), for gradients, optimizer state and values alike, whatever is
+// sharded: so sums run in the same order at every level of ZeRO.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "worker/models/parameter.h"
+
+namespace weft {
+
+inline constexpr int64_t kBucketBytes = int64_t{16} << 20;
+
+struct Bucket {
+  struct Entry {
+    size_t parameter = 0;  // its index
+    int64_t offset = 0, elements = 0;
+    Part own;  // what this rank's part has of it, in the parameter's own elements
+  };
+  int64_t unit = 0;
+  std::vector<Entry> entries;
+  int64_t elements = 0;         // with what lies between
+  std::vector<int64_t> counts;  // elements of each replica's part
+  Part own;
+};
+
+class Buckets {
+ public:
+  Buckets() = default;
+  // bytes_max: of a bucket's gradients, in fp32.
+  Buckets(std::span<const Parameter> parameters, int replicas, int replica,
+          int64_t bytes_max = kBucketBytes);
+
+  const std::vector<Bucket>& all() const { return buckets_; }
+  size_t bucket_of(size_t parameter) const { return places_[parameter].bucket; }
+  const Bucket::Entry& entry_of(size_t parameter) const {
+    return buckets_[places_[parameter].bucket].entries[places_[parameter].entry];
+  }
+
+ private:
+  struct Place {
+    size_t bucket = 0, entry = 0;
+  };
+  std::vector<Bucket> buckets_;
+  std::vector<Place> places_;  // by parameter
+};
+
+// Elements [start, start + length) of a contiguous tensor as a view in one dimension, or in
+// `shape`.
+Tensor slice_of(const Tensor& flat, int64_t start, int64_t length);
+Tensor shaped_slice_of(const Tensor& flat, int64_t start, const Shape& shape);
+
+}  // namespace weft
