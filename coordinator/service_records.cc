@@ -201,6 +201,7 @@ Status CoordinatorService::probe() {
   probed_ = now;
   lock.unlock();
   Status status = parts_.store.probe();
+  if (status.ok()) status = parts_.content.room();
   lock.lock();
   probing_ = false;
   return probe_ = std::move(status);

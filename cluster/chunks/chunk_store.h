@@ -32,6 +32,10 @@ class ChunkStore {
   virtual Status for_each(
       const std::function<void(const std::string& hash, int64_t size)>& visit) const = 0;
   virtual int64_t bytes() const = 0;  // stored, approximately
+  // Whether the last write was refused for want of room. room() also tries to go on writing: ok, or
+  // kResourceExhausted.
+  virtual bool full() const = 0;
+  virtual Status room() = 0;
 };
 
 Result<std::unique_ptr<ChunkStore>> open_chunk_store(const std::string& folder);

@@ -41,8 +41,8 @@ Status to_status(const rocksdb::Status& status) {
   if (status.ok()) return {};
   const std::string text = status.ToString();
   if (status.IsNoSpace()) {
-    return {Code::kResourceExhausted,
-            "the disk of the chunk store is full, free some room: " + text};
+    return Status(Code::kResourceExhausted, "the disk of the chunk store is full")
+        .with_rule("free some room; nothing acknowledged is lost and writes go on by themselves");
   }
   if (status.IsCorruption()) return {Code::kCorruption, "the chunk store is damaged: " + text};
   return {Code::kUnavailable, "the chunk store cannot be used: " + text};
@@ -78,7 +78,7 @@ class RocksdbChunkStore final : public ChunkStore {
       return Status::invalid("hash", hash, "must be the SHA-256 of the bytes");
     }
     if (has(hash)) return {};
-    if (full_) WEFT_RETURN_IF_ERROR(recover());
+    WEFT_RETURN_IF_ERROR(room());
     std::shared_lock lock(mutex_);
     if (!db_) return closed();
     const rocksdb::Status status =
@@ -138,6 +138,9 @@ class RocksdbChunkStore final : public ChunkStore {
     }
     return static_cast<int64_t>(tables + log);
   }
+
+  bool full() const override { return full_; }
+  Status room() override { return full_ ? recover() : Status(); }
 
  private:
   std::string staging() const { return folder_ + "/staging"; }

@@ -70,7 +70,7 @@ struct SupervisorOptions {
   RestartPolicy restarts;
   size_t inbox_bytes_max = size_t{1} << 30;
   std::string data_folder;  // whose room is watched; empty: none
-  int data_threads = 2;  // 0: bulk traffic inside step()
+  int data_threads = 2;     // 0: bulk traffic inside step()
 };
 
 class Supervisor {
@@ -192,7 +192,7 @@ class Supervisor {
 
   // supervisor_room.cc
   void check_room();
-  void note_room(const std::string& place, int64_t free_bytes, int64_t bytes);
+  void note_room(const std::string& place, int64_t free_bytes, int64_t bytes, bool full = false);
 
   const Parts parts_;
   const SupervisorOptions options_;

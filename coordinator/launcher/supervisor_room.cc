@@ -17,8 +17,8 @@ std::string utc(int64_t ms) {
 
 }  // namespace
 
-void Supervisor::note_room(const std::string& place, int64_t free_bytes, int64_t bytes) {
-  if (bytes <= 0 || free_bytes >= kChunkBytesMax) {  // 0: nothing is known of it
+void Supervisor::note_room(const std::string& place, int64_t free_bytes, int64_t bytes, bool full) {
+  if (bytes <= 0 || (free_bytes >= kChunkBytesMax && !full)) {  // 0: nothing is known of it
     full_.erase(place);
     return;
   }
@@ -37,7 +37,8 @@ void Supervisor::check_room() {
   std::error_code error;
   const auto space = std::filesystem::space(options_.data_folder, error);
   if (!error) {
-    note_room("", static_cast<int64_t>(space.available), static_cast<int64_t>(space.capacity));
+    note_room("", static_cast<int64_t>(space.available), static_cast<int64_t>(space.capacity),
+              parts_.content.full());
   }
   for (const auto& [id, active] : active_) {
     std::vector<std::string> places = active.nodes;

@@ -52,6 +52,8 @@ class Content {
   // and then: a chunk's time runs from the first call that finds it unreferenced.
   Result<int64_t> collect(Clock::Duration grace);
   int64_t bytes() const { return chunks_.bytes(); }
+  bool full() const { return chunks_.full(); }  // as ChunkStore's
+  Status room() { return chunks_.room(); }
 
  private:
   // Under mutex_: that the chunks of a file are here, as large as it says; they stay for a while.

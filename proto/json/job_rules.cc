@@ -1,5 +1,8 @@
 #include "proto/json/job_rules.h"
 
+#include <fmt/format.h>
+
+#include <limits>
 #include <set>
 
 #include "google/protobuf/struct.pb.h"
@@ -231,10 +234,13 @@ Result<int64_t> config_size(const google::protobuf::Struct& config, const std::s
                             int64_t fallback, const Refusal& refuse) {
   auto at = config.fields().find(key);
   if (at == config.fields().end()) return fallback;
-  double number = at->second.number_value();
-  int64_t size = number >= 1 && number <= 1e9 ? static_cast<int64_t>(number) : 0;
+  constexpr double kMost = std::numeric_limits<int32_t>::max();
+  const double number = at->second.number_value();
+  const int64_t size = number >= 1 && number <= kMost ? static_cast<int64_t>(number) : 0;
   if (size == 0 || static_cast<double>(size) != number) {
-    return fail(refuse("model.config." + key, "", "must be an integer of at least 1"));
+    const bool is_number = at->second.kind_case() == google::protobuf::Value::kNumberValue;
+    return fail(refuse("model.config." + key, is_number ? fmt::format("{}", number) : "",
+                       fmt::format("must be an integer from 1 to {:.0f}", kMost)));
   }
   return size;
 }

@@ -1,6 +1,7 @@
 // A chunk store in memory, for tests of the coordinator.
 #pragma once
 
+#include <atomic>
 #include <map>
 #include <mutex>
 
@@ -43,10 +44,16 @@ class MemoryChunks final : public ChunkStore {
     for (const auto& [hash, bytes] : map_) sum += static_cast<int64_t>(bytes.size());
     return sum;
   }
+  bool full() const override { return full_; }
+  Status room() override {
+    return full_ ? Status(Code::kResourceExhausted, "the disk is full") : Status();
+  }
+  void set_full(bool full) { full_ = full; }
 
  private:
   mutable std::mutex mutex_;  // guards map_
   std::map<std::string, std::string> map_;
+  std::atomic<bool> full_{false};
 };
 
 }  // namespace weft

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <gtest/gtest.h>
+#include <filesystem>
 
 #include <atomic>
 #include <condition_variable>
@@ -190,6 +191,7 @@ class SupervisorTest : public testing::Test {
     supervisor_.reset();
     options.data_threads = 0;
     options.secret = "a secret of this test";
+    options.data_folder = std::filesystem::temp_directory_path();
     supervisor_ = std::make_unique<Supervisor>(
         Supervisor::Parts{*store_, *content_, clock_, Logger(), &drain_}, options);
   }

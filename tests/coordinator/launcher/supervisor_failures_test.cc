@@ -262,6 +262,21 @@ TEST_F(SupervisorTest, AJobSaysWhichFullDiskItWaitsFor) {
   EXPECT_EQ(service.job(id)->reason(), "");
 }
 
+TEST_F(SupervisorTest, AJobWaitsForTheChunkStoreThatRefusesWrites) {
+  FakeAgent a("n1", 1);
+  a.connect(*supervisor_);
+  const std::string id = submit(1);
+  bring_up(id, 1, {&a});
+  CoordinatorService service({*store_, *content_, clock_, "", "test"});
+  chunks_.set_full(true);
+  live(2, {&a});
+  const std::string reason = service.job(id)->reason();
+  EXPECT_TRUE(reason.starts_with("disk full on the coordinator's machine (")) << reason;
+  chunks_.set_full(false);
+  live(2, {&a});
+  EXPECT_EQ(service.job(id)->reason(), "");
+}
+
 TEST_F(SupervisorTest, AFullDiskThatKeepsAJobFromStartingIsItsReason) {
   FakeAgent a("n1", 1);
   a.connect(*supervisor_);

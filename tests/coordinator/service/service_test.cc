@@ -260,6 +260,13 @@ TEST_F(ServiceTest, ADiskWithoutRoomIsAProblem) {
   const std::string roomy = std::filesystem::temp_directory_path().string();
   CoordinatorService other({*store_, content_, clock_, roomy, "test"});
   EXPECT_TRUE(other.health().ready) << other.health().problem;
+  chunks_.set_full(true);  // there is some room, but less than the chunk store needs to go on
+  clock_.advance(std::chrono::seconds(2));
+  EXPECT_FALSE(other.health().ready);
+  EXPECT_THAT(other.health().problem, testing::HasSubstr("full"));
+  chunks_.set_full(false);
+  clock_.advance(std::chrono::seconds(2));
+  EXPECT_TRUE(other.health().ready) << other.health().problem;
 }
 
 TEST_F(ServiceTest, WhatNoNodesMemoryHoldsIsRefused) {
