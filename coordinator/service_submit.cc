@@ -62,7 +62,7 @@ Result<proto::Job> CoordinatorService::submit(proto::JobSpec spec,
                                               const std::string& idempotency_key,
                                               const std::string& request_hash) {
   if (idempotency_key.size() > 256) {
-    return fail(Status::invalid("idempotency key", idempotency_key.substr(0, 80),
+    return fail(Status::invalid("Idempotency-Key", idempotency_key.substr(0, 80),
                                 "must have at most 256 bytes"));
   }
   WEFT_ASSIGN_OR_RETURN(const auto earlier,

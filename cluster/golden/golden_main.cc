@@ -20,7 +20,11 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   app.add_flag("--json", options.json, "One JSON document instead of lines");
   app.add_flag("--verbose", options.verbose, "Every compared value, not only the worst");
-  CLI11_PARSE(app, argc, argv);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
+  }
   const weft::Result<weft::MeshDegrees> degrees = weft::parse_mesh(mesh);
   if (!degrees) {
     std::cerr << "weft-golden: " << degrees.error().to_string() << "\n";

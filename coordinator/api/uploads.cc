@@ -17,9 +17,10 @@ Result<Response> missing(Service& service, const Request& request) {
     return fail(Status::invalid("hashes", std::to_string(asked.hashes_size()) + " of them",
                                 "at most 100000 a request"));
   }
-  for (const std::string& hash : asked.hashes()) {
-    if (!is_sha256_hex(hash)) {
-      return fail(Status::invalid("hashes", hash, "must be 64 lower-case hexadecimal digits"));
+  for (int i = 0; i < asked.hashes_size(); ++i) {
+    if (!is_sha256_hex(asked.hashes(i))) {
+      return fail(Status::invalid("hashes[" + std::to_string(i) + "]", asked.hashes(i),
+                                  "must be 64 lower-case hexadecimal digits"));
     }
   }
   WEFT_ASSIGN_OR_RETURN(std::vector<std::string> absent,

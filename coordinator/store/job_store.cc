@@ -143,7 +143,7 @@ Result<JobPointer> JobStore::keyed(const std::string& key, const std::string& re
   if (earlier->request_hash() == request_hash) return earlier;
   return fail(
       Status(Code::kAlreadyExists, "this idempotency key was used for another request")
-          .with_field("idempotency key")
+          .with_field("Idempotency-Key")
           .with_value(key)
           .with_rule("take a new key for each new request; " + earlier->id() + " holds this one"));
 }
