@@ -160,11 +160,8 @@ class Export(unittest.TestCase):
             shutil.copytree(folder, case / "hf")
             kind = GPT2ForSequenceClassification if task == "sequence" else GPT2LMHeadModel
             derive(Case("exported", task, tokens=23), kind, case)
-            _, report, errors = golden([case], "")
-            # Weights that were trained on few rows leave small gradients: differences of numbers
-            # that are nearly equal, so the bar is wider than that of fresh weights.
-            self.assertEqual(len(report["cases"]), 1, errors)
-            self.assertLessEqual(report["cases"][0]["worst"]["error"], 1e-4, f"{errors}\n{report}")
+            status, report, errors = golden([case], "")
+            self.assertEqual(status, 0, f"{errors}\n{report}")
 
     def check_evaluation(self, job, folder):
         """The last evaluation that the job told of, taken again by transformers."""
