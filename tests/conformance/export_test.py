@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, GPT2Config, GPT2ForSequenceClassificatio
 from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from cluster import Cluster
-from derive import Case, derive
+from derive import Case, derive, own_error
 from golden_test import golden
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -155,13 +155,21 @@ class Export(unittest.TestCase):
             self.assertFalse(told.get(what), what)
         self.assertEqual(len(AutoTokenizer.from_pretrained(folder)) <= model.config.vocab_size, True)
         self.assertEqual(AutoConfig.from_pretrained(folder).model_type, "gpt2")
+        kind = GPT2ForSequenceClassification if task == "sequence" else GPT2LMHeadModel
         with tempfile.TemporaryDirectory() as place:
-            case = Path(place) / "exported"
-            shutil.copytree(folder, case / "hf")
-            kind = GPT2ForSequenceClassification if task == "sequence" else GPT2LMHeadModel
-            derive(Case("exported", task, tokens=23), kind, case)
-            status, report, errors = golden([case], "")
+            status, report, errors = golden([self.decidable_case(folder, task, kind, Path(place))], "")
             self.assertEqual(status, 0, f"{errors}\n{report}")
+
+    def decidable_case(self, folder, task, kind, place):
+        """The first drawn case in which PyTorch's own fp32 is within half the bar of 2e-5: with trained
+        weights it is off by more in some batches, so that the bar would say nothing about Weft."""
+        for number in range(8):
+            case, at = Case(f"exported {number}", task, tokens=23), place / str(number)
+            shutil.copytree(folder, at / "hf")
+            derive(case, kind, at)
+            if own_error(case, kind, at) < 1e-5:
+                return at
+        return self.fail("PyTorch's own fp32 is off by 1e-5 in each of 8 drawn cases")
 
     def check_evaluation(self, job, folder):
         """The last evaluation that the job told of, taken again by transformers."""
