@@ -27,19 +27,25 @@ void check_shapes(std::string_view op, const Tensor& x, int dim, const Tensor& i
              dtype_name(index.dtype()), index.shape().to_string());
 }
 
-// The lines of `index` along dim: f(where a line starts in index, where in x), spread over threads.
+// f(element of index, element of x that it names along dim), both contiguous; the lines along dim
+// are spread over threads, each walked in order.
 template <typename F>
-void for_lines(Context& cx, const Tensor& x, int dim, const Tensor& index, F f) {
+void for_elements(Context& cx, const Tensor& x, int dim, const Tensor& index, F f) {
   Shape lines = index.shape();
-  const int64_t length = lines[dim];
+  const int64_t length = lines[dim], step = split_at(index.shape(), dim).inner;
+  const int64_t step_x = split_at(x.shape(), dim).inner, *places = index.data<int64_t>();
   lines[dim] = 1;
   const Strides in_index = row_major_strides(index.shape()), in_x = row_major_strides(x.shape());
   const size_t dims = static_cast<size_t>(lines.dims());
   const StridedLoop<2> loop(lines, {std::span(in_index).first(dims), std::span(in_x).first(dims)});
   loop.run(cx.pool, std::max<int64_t>(1, 16384 / std::max<int64_t>(1, length)),
            [&](int64_t n, const std::array<int64_t, 2>& at, int64_t) {
-             for (int64_t i = 0; i < n; ++i) {
-               f(at[0] + i * loop.inner_stride(0), at[1] + i * loop.inner_stride(1));
+             for (int64_t line = 0; line < n; ++line) {
+               const int64_t first = at[0] + line * loop.inner_stride(0);
+               const int64_t first_x = at[1] + line * loop.inner_stride(1);
+               for (int64_t i = first; i < first + length * step; i += step) {
+                 f(i, first_x + places[i] * step_x);
+               }
              }
            });
 }
@@ -56,18 +62,10 @@ class Gather final : public Op {
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     const Tensor x = as_contiguous(cx.pool, inputs[0]), index = as_contiguous(cx.pool, inputs[1]);
     check_range(name(), index, x.dim(dim_));
-    const int64_t length = index.dim(dim_);
-    const int64_t step = split_at(index.shape(), dim_).inner,
-                  step_x = split_at(x.shape(), dim_).inner;
-    const int64_t* places = index.data<int64_t>();
     dispatch_floating(x.dtype(), [&]<typename T>() {
-      for_lines(cx, x, dim_, index, [&](int64_t at, int64_t at_x) {
-        const T* from = x.data<T>() + at_x;
-        T* to = outputs[0].data<T>();
-        for (int64_t i = 0; i < length; ++i) {
-          to[at + i * step] = from[places[at + i * step] * step_x];
-        }
-      });
+      const T* from = x.data<T>();
+      T* to = outputs[0].data<T>();
+      for_elements(cx, x, dim_, index, [=](int64_t at, int64_t at_x) { to[at] = from[at_x]; });
     });
   }
   std::vector<Tensor> saves(std::span<const Tensor> inputs, std::span<const Tensor>) override {
@@ -102,18 +100,11 @@ class ScatterAdd final : public Op {
     const Tensor source = as_contiguous(cx.pool, inputs[2]), &out = outputs[0];
     check_range(name(), index, out.dim(dim_));
     copy_into(cx.pool, inputs[0], out);
-    const int64_t length = index.dim(dim_);
-    const int64_t step = split_at(index.shape(), dim_).inner;
-    const int64_t step_out = split_at(out.shape(), dim_).inner;
-    const int64_t* places = index.data<int64_t>();
     dispatch_floating(out.dtype(), [&]<typename T>() {
-      for_lines(cx, out, dim_, index, [&](int64_t at, int64_t at_out) {
-        T* to = out.data<T>() + at_out;
-        const T* from = source.data<T>();
-        for (int64_t i = 0; i < length; ++i) {
-          to[places[at + i * step] * step_out] += from[at + i * step];
-        }
-      });
+      const T* from = source.data<T>();
+      T* to = out.data<T>();
+      for_elements(cx, out, dim_, index,
+                   [=](int64_t at, int64_t at_out) { to[at_out] += from[at]; });
     });
   }
   std::vector<Tensor> saves(std::span<const Tensor> inputs, std::span<const Tensor>) override {
