@@ -31,27 +31,6 @@ std::vector<Case> weighted_bce() {
   return cases;
 }
 
-std::vector<Case> smoothed() {
-  std::vector<Case> cases;
-  for (const Shape& shape : std::vector<Shape>{{2, 3, 5},
-                                               {2, 1},
-                                               {1, 1},
-                                               {0, 5},
-                                               {7, 3},
-                                               {5},
-                                               {13, 2},
-                                               {1, 257},
-                                               {3, 1031},
-                                               {2, 2, 2, 3},
-                                               {67, 251},
-                                               {31, 37}}) {
-    const Shape labels(shape.extents().first(static_cast<size_t>(shape.dims() - 1)));
-    cases.push_back({{real(shape), index(labels, -1, shape[-1])},
-                     {{"ignore_index", {-1}}, {"smoothing", {0.1}}}});
-  }
-  return cases;
-}
-
 std::vector<Case> transcriptions() {
   struct Batch {
     int64_t times, batch, classes, labels;
@@ -98,7 +77,7 @@ std::vector<Row> composed_loss_rows() {
              cx, x[0], x[1],
              {.ignore_index = a.integer("ignore_index"), .smoothing = a.real("smoothing")})};
        },
-       smoothed(), nullptr, 16},
+       classifications({{"ignore_index", {-1}}, {"smoothing", {0.1}}}), nullptr, 16},
       {"ctc_loss",
        [](Context& cx, Inputs x, const Attributes& a) {
          return Outputs{ops::ctc_loss(cx, x[0], x[1], x[2], x[3], a.integer("blank"))};

@@ -2,10 +2,8 @@
 #include "tests/kernels/op_table/table.h"
 
 namespace weft::op_table {
-namespace {
 
-// Labels of -1 (ignored) up to the last class.
-std::vector<Case> classifications() {
+std::vector<Case> classifications(const Attributes& attributes) {
   std::vector<Case> cases;
   for (const Shape& shape : std::vector<Shape>{{2, 3, 5},
                                                {2, 1},
@@ -19,14 +17,11 @@ std::vector<Case> classifications() {
                                                {2, 2, 2, 3},
                                                {67, 251},
                                                {31, 37}}) {
-    Shape labels;
-    for (int dim = 0; dim + 1 < shape.dims(); ++dim) labels.push_back(shape[dim]);
-    cases.push_back({{real(shape), index(labels, -1, shape[-1])}, {{"ignore_index", {-1}}}});
+    const Shape labels(shape.extents().first(static_cast<size_t>(shape.dims() - 1)));
+    cases.push_back({{real(shape), index(labels, -1, shape[-1])}, attributes});
   }
   return cases;
 }
-
-}  // namespace
 
 std::vector<Row> loss_rows() {
   return {
@@ -35,7 +30,7 @@ std::vector<Row> loss_rows() {
          return Outputs{
              ops::cross_entropy_sum(cx, x[0], x[1], {.ignore_index = a.integer("ignore_index")})};
        },
-       classifications(), nullptr, 16},
+       classifications({{"ignore_index", {-1}}}), nullptr, 16},
   };
 }
 

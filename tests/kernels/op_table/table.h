@@ -115,6 +115,8 @@ std::vector<Case> pairs(Draw first, Draw second, const Attributes& attributes = 
 
 // Scalar, empty, one, primes, more than a thread's share: what an elementwise op has to take.
 const std::vector<Shape>& many_shapes();
+// Logits and labels from -1 (ignored) up to the last class.
+std::vector<Case> classifications(const Attributes& attributes);
 
 // The parts of the table, a file each.
 std::vector<Row> arithmetic_rows();
