@@ -9,7 +9,9 @@
 #include "google/protobuf/message.h"
 #include "proto/json/base64.h"
 #include "proto/json/names.h"
+#include "proto/json/rule_text.h"
 #include "proto/json/value.h"
+#include "proto/options.pb.h"
 
 namespace weft {
 namespace {
@@ -29,31 +31,34 @@ void store(pb::Message& into, const Field& field, Set set, Add add, T&& value) {
   }
 }
 
+// Of the field's own bounds where it has them, else of its type.
 template <typename T>
-Status out_of_range(const JsonValue& value, std::string_view path) {
+Status out_of_range(const JsonValue& value, const Field& field, std::string_view path) {
+  const proto::FieldRule& rule = rule_of(field);
+  if (rule.has_min() && rule.has_max()) return wrong_value(value, path, bounds_text(rule, ""));
   return wrong_value(value, path,
                      "must be between " + std::to_string(std::numeric_limits<T>::min()) + " and " +
                          std::to_string(std::numeric_limits<T>::max()));
 }
 
 template <typename T>
-Result<T> integer_of(const JsonValue& value, std::string_view path) {
+Result<T> integer_of(const JsonValue& value, const Field& field, std::string_view path) {
   if (value.kind == Kind::kNumber) {
     return fail(wrong_value(value, path, "must be an integer, without fraction or exponent"));
   }
   if (!value.is_number()) return fail(wrong_type(value, path, "an integer"));
   if (value.kind == Kind::kUnsigned) {
     if constexpr (std::is_same_v<T, uint64_t>) return value.unsigned_integer;
-    return fail(out_of_range<T>(value, path));
+    return fail(out_of_range<T>(value, field, path));
   }
-  if (!std::in_range<T>(value.integer)) return fail(out_of_range<T>(value, path));
+  if (!std::in_range<T>(value.integer)) return fail(out_of_range<T>(value, field, path));
   return static_cast<T>(value.integer);
 }
 
 template <typename T, typename Set, typename Add>
 Status store_integer(const JsonValue& value, pb::Message& into, const Field& field,
                      std::string_view path, Set set, Add add) {
-  WEFT_ASSIGN_OR_RETURN(T number, integer_of<T>(value, path));
+  WEFT_ASSIGN_OR_RETURN(T number, integer_of<T>(value, field, path));
   store(into, field, set, add, number);
   return {};
 }
