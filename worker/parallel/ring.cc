@@ -1,5 +1,6 @@
 #include "worker/parallel/ring.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "kernels/tensor/strided.h"
@@ -12,6 +13,9 @@ using attention::Parameters;
 using attention::Partial;
 
 constexpr int kTokenDim = 2;
+// Of a block. Two would hold the invariant of keys and values too, but with gradients on their way
+// home the backward pass would take more than without any overlap.
+constexpr int kPieces = 3;
 
 Tensor tokens_of(const Tensor& x, int64_t start, int64_t length) {
   Shape shape = x.shape();
@@ -22,6 +26,20 @@ Tensor tokens_of(const Tensor& x, int64_t start, int64_t length) {
 Shape with_tokens(Shape shape, int64_t tokens) {
   shape[kTokenDim] = tokens;
   return shape;
+}
+
+// The tokens [part.start, part.start + part.length) of those that the runs have one after the
+// other.
+std::vector<Part> piece_of(const std::vector<Part>& runs, const Part& part) {
+  std::vector<Part> piece;
+  int64_t before = 0;
+  for (const Part& run : runs) {
+    const int64_t begin = std::max(part.start, before);
+    const int64_t end = std::min(part.start + part.length, before + run.length);
+    if (begin < end) piece.push_back({run.start + begin - before, end - begin});
+    before += run.length;
+  }
+  return piece;
 }
 
 // Where each token of the runs stands in the whole.
@@ -56,17 +74,18 @@ Ring::Ring(Communicator& comm, SequenceLayout layout, const Parameters& paramete
   WEFT_CHECK(layout_.ranks() == comm.size(), "{} ranks, a layout of {}", comm.size(),
              layout_.ranks());
   WEFT_CHECK(!parameters.bias && !parameters.sinks, "bias and sinks do not go round");
-  for (int shift = 0; shift < comm.size(); ++shift) trades_.push_back(trade(shift));
+  for (int shift = 1; shift < comm.size(); ++shift) add_trades(shift);
 }
 
-Ring::Trade Ring::trade(int shift) const {
+void Ring::add_trades(int shift) {
   const int size = comm_.size();
-  Trade trade;
-  trade.to = (comm_.rank() + shift) % size;
-  trade.from = (comm_.rank() - shift + size) % size;
-  trade.sent = visible_.of(own(), layout_.runs(trade.to));
-  trade.received = visible_.of(layout_.runs(trade.from), own());
-  return trade;
+  const int to = (comm_.rank() + shift) % size, from = (comm_.rank() - shift + size) % size;
+  const std::vector<Part> sent = visible_.of(own(), layout_.runs(to));
+  const std::vector<Part> received = visible_.of(layout_.runs(from), own());
+  for (int piece = 0; piece < kPieces; ++piece) {
+    trades_.push_back({to, from, piece_of(sent, part_of(total_length(sent), kPieces, piece)),
+                       piece_of(received, part_of(total_length(received), kPieces, piece))});
+  }
 }
 
 Parameters Ring::parameters_for(Context& cx, const std::vector<Part>& keys) const {
@@ -93,8 +112,7 @@ Tensor Ring::packed(Context& cx, const Tensor& x, const std::vector<Part>& runs)
   return some;
 }
 
-Ring::Journey Ring::send_keys(Context& cx, const Tensor& x, int shift) const {
-  const Trade& trade = trades_[static_cast<size_t>(shift)];
+Ring::Journey Ring::send_keys(Context& cx, const Tensor& x, const Trade& trade) const {
   Journey journey;
   journey.sent = packed(cx, x, trade.sent);
   journey.received =
@@ -104,8 +122,7 @@ Ring::Journey Ring::send_keys(Context& cx, const Tensor& x, int shift) const {
 }
 
 Ring::Journey Ring::send_gradient(Context& cx, Tensor gradient, const Tensor& own_gradient,
-                                  int shift) const {
-  const Trade& trade = trades_[static_cast<size_t>(shift)];
+                                  const Trade& trade) const {
   const auto like_own = [&](int64_t tokens) {
     return Tensor::empty(cx.allocator, with_tokens(own_gradient.shape(), tokens),
                          own_gradient.dtype());
@@ -129,21 +146,20 @@ void Ring::add_home(Context& cx, Journey journey, const Tensor& own_gradient) co
 }
 
 Partial Ring::forward(Context& cx, const Tensor& q, const Tensor& k, const Tensor& v) const {
-  const int size = comm_.size();
   WEFT_CHECK(q.dim(2) == own_tokens() && k.dim(2) == own_tokens() && v.dim(2) == own_tokens(),
              "{} queries, {} keys of {} tokens", q.dim(2), k.dim(2), own_tokens());
   Journey next_k, next_v;
-  const auto start = [&](int shift) {
-    if (shift >= size) return;
-    next_k = send_keys(cx, k, shift);
-    next_v = send_keys(cx, v, shift);
+  const auto start = [&](size_t at) {
+    if (at >= trades_.size()) return;
+    next_k = send_keys(cx, k, trades_[at]);
+    next_v = send_keys(cx, v, trades_[at]);
   };
-  start(1);
+  start(0);
   Partial whole = attention::block_forward(cx, q, k, v, parameters_for(cx, own()));
-  for (int shift = 1; shift < size; ++shift) {
+  for (size_t at = 0; at < trades_.size(); ++at) {
     const Block block{next_k.arrive(), next_v.arrive()};
-    start(shift + 1);
-    const std::vector<Part>& keys = trades_[static_cast<size_t>(shift)].received;
+    start(at + 1);
+    const std::vector<Part>& keys = trades_[at].received;
     if (keys.empty()) continue;
     const Partial part =
         attention::block_forward(cx, q, block.k, block.v, parameters_for(cx, keys));
@@ -155,38 +171,37 @@ Partial Ring::forward(Context& cx, const Tensor& q, const Tensor& k, const Tenso
 BlockGrads Ring::backward(Context& cx, const Tensor& q, const Tensor& k, const Tensor& v,
                           const Tensor& d_output, const Tensor& log_sum_exp,
                           const Tensor& delta) const {
-  const int size = comm_.size();
   Journey next_k, next_v, home_k, home_v;
-  const auto start = [&](int shift) {
-    if (shift >= size) return;
-    next_k = send_keys(cx, k, shift);
-    next_v = send_keys(cx, v, shift);
+  const auto start = [&](size_t at) {
+    if (at >= trades_.size()) return;
+    next_k = send_keys(cx, k, trades_[at]);
+    next_v = send_keys(cx, v, trades_[at]);
   };
   const auto of_block = [&](const Tensor& keys, const Tensor& values,
                             const std::vector<Part>& runs) {
     return attention::block_backward(cx, q, keys, values, d_output, log_sum_exp, delta,
                                      parameters_for(cx, runs));
   };
-  start(1);
+  start(0);
   const BlockGrads total = of_block(k, v, own());
   const auto finish_home = [&] {
     if (!home_k.pending) return;
     add_home(cx, std::move(home_k), total.k);
     add_home(cx, std::move(home_v), total.v);
   };
-  for (int shift = 1; shift < size; ++shift) {
+  for (size_t at = 0; at < trades_.size(); ++at) {
     BlockGrads part;
     {
       const Block block{next_k.arrive(), next_v.arrive()};
-      start(shift + 1);
-      const std::vector<Part>& keys = trades_[static_cast<size_t>(shift)].received;
+      start(at + 1);
+      const std::vector<Part>& keys = trades_[at].received;
       if (!keys.empty()) part = of_block(block.k, block.v, keys);
     }
     if (part.q) add_into(cx.pool, part.q, total.q);
     part.q = Tensor();
     finish_home();
-    home_k = send_gradient(cx, std::move(part.k), total.k, shift);
-    home_v = send_gradient(cx, std::move(part.v), total.v, shift);
+    home_k = send_gradient(cx, std::move(part.k), total.k, trades_[at]);
+    home_v = send_gradient(cx, std::move(part.v), total.v, trades_[at]);
   }
   finish_home();
   return total;

@@ -3,14 +3,15 @@
 // backward pass sends keys and values again and their gradients back to their owners.
 //
 // At shift s a rank sends what the rank s places on can see of its own tokens and receives the like
-// from s places back, while it computes on what shift s - 1 brought. What nobody sees is neither
-// sent nor computed.
+// from s places back, in three pieces, each of which travels while the one before it is computed
+// on. What nobody sees is neither sent nor computed.
 //
 // Thread safety: the rank's compute thread; all ranks of the axis call the same functions together.
 // Ownership: the communicator outlives it. Nothing is recorded.
-// Invariants: 1. beside its own, a rank holds at most the keys and values that it computes on and
-// those that are on their way to it; in the backward pass as many of their gradients. 2. blocks are
-// merged in the order of shifts 0, 1, ..., so results repeat bit for bit on the same axis. 3. of
+// Invariants: 1. a rank holds at most two blocks of keys and values: its own, and two thirds of
+// another's, the piece that it computes on and the one that is on its way; in the backward pass as
+// much of gradients. 2. pieces are merged in the order of shifts 0, 1, ..., so results repeat bit
+// for bit on the same axis. 3. of
 // bf16 inputs, partial results and the gradients of keys and values are fp32, also on their way.
 #pragma once
 
@@ -36,7 +37,7 @@ class Ring {
                                  const Tensor& delta) const;
 
  private:
-  // Of this rank, at one shift.
+  // Of this rank, one piece of one shift.
   struct Trade {
     int to = 0, from = 0;
     std::vector<Part> sent;  // of its own tokens
@@ -46,15 +47,16 @@ class Ring {
   struct Block {
     Tensor k, v;
   };
-  Trade trade(int shift) const;
+  void add_trades(int shift);
   const std::vector<Part>& own() const { return layout_.runs(comm_.rank()); }
   int64_t own_tokens() const { return layout_.length(comm_.rank()); }
   // Parameters of this rank's queries and these keys.
   attention::Parameters parameters_for(Context& cx, const std::vector<Part>& keys) const;
   // x's tokens of these runs of this rank's, contiguous.
   Tensor packed(Context& cx, const Tensor& x, const std::vector<Part>& runs) const;
-  Journey send_keys(Context& cx, const Tensor& x, int shift) const;
-  Journey send_gradient(Context& cx, Tensor gradient, const Tensor& own_gradient, int shift) const;
+  Journey send_keys(Context& cx, const Tensor& x, const Trade& trade) const;
+  Journey send_gradient(Context& cx, Tensor gradient, const Tensor& own_gradient,
+                        const Trade& trade) const;
   // Adds what came home to this rank's gradient.
   void add_home(Context& cx, Journey journey, const Tensor& own_gradient) const;
 
@@ -62,7 +64,7 @@ class Ring {
   const SequenceLayout layout_;
   const attention::Parameters parameters_;
   const VisibleTokens visible_;
-  std::vector<Trade> trades_;  // by shift
+  std::vector<Trade> trades_;  // in the order of shifts, the own block aside
 };
 
 }  // namespace weft::parallel

@@ -206,12 +206,12 @@ TEST(SequenceAttentionLayout, AWrongPositionIsSeen) {
   });
 }
 
-// In units of one tensor [B, N, T, D] of a rank. Forwards: the keys and values that are computed on
-// and those on their way (4), the output so far and the block's (2), and less than one for the
-// rest. Backwards, what is saved was there before: keys and values (4), the gradients of q, k and v
-// so far and of the block (6), those of k and v on their ways home (4), and less than one for the
-// rest. One block more on the rank would be two units.
-TEST(RingMemory, OneBlockIsComputedOnAndOneIsOnItsWay) {
+// In units of one tensor [B, N, T, D] of a rank. Forwards: of the visiting keys and values the
+// third that is computed on and the third on its way (4/3), the output so far and the piece's (2),
+// and less than one for the rest. A second visiting block would make it 6 or more. Backwards, what
+// is saved was there before: keys and values (4/3), the gradients of q, k and v so far (3) and of
+// the piece (5/3), those of k and v on their ways home (4/3), and less than one for the rest.
+TEST(RingMemory, NeverMoreThanTwoBlocks) {
   constexpr int64_t kTokens = 256, kWidth = 64;
   for (int ranks : {2, 3, 4, 5}) {
     testing::run_mesh({.sequence = ranks}, [&](Rank& rank) {
@@ -235,10 +235,10 @@ TEST(RingMemory, OneBlockIsComputedOnAndOneIsOnItsWay) {
           used([&] { y = sequence_attention(cx, rank.mesh, layout, q, k, v, {}); });
       const Tensor seed = Tensor::full(cx.allocator, shape, 1);
       const double backwards = used([&] { tape.backward(cx, y, seed); });
-      EXPECT_LT(forwards, ranks == 2 ? 5 : 7) << ranks;
-      EXPECT_LT(backwards, 15) << ranks;
-      EXPECT_GT(forwards, 4);  // otherwise the bound is no bound
-      EXPECT_GT(backwards, 8);
+      EXPECT_LT(forwards, 4.5) << ranks;
+      EXPECT_LT(backwards, 8.5) << ranks;
+      EXPECT_GT(forwards, 3);  // otherwise the bound is no bound
+      EXPECT_GT(backwards, 7);
     });
   }
 }
