@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 
 #include "proto/job.pb.h"
+#include "worker/admission/shards.h"
 
 namespace weft {
 namespace {
@@ -88,70 +90,95 @@ struct Sizes {
   }
 };
 
+// Elements of the parameters on rank 0 of the tensor axis, whose shards are the largest.
 struct Parameters {
-  int64_t count = 0;      // on this rank
-  int64_t largest = 0;    // of one parameter
-  int64_t embedding = 0;  // the table that the logits are made with
-};
-
-Parameters count_parameters(const ModelFamily& family, const ModelConfig& config,
-                            const proto::JobSpec& spec) {
-  Parameters found;
-  const auto add = [&](int64_t elements) {
-    found.count += elements;
-    found.largest = std::max(found.largest, elements);
-  };
-  for (const ParameterInfo& info : family.plan(config, spec.parallel().tensor(), 0)) {
-    const int64_t whole = info.shape.elements();
-    int64_t part = 0;
-    for (const Part& range : info.shard.ranges) part += range.length;
-    add(info.shard.whole() ? whole : whole / info.shape[info.shard.dim] * part);
+  Parameters(const ModelFamily& family, const ModelConfig& config, const proto::JobSpec& spec) {
+    const std::vector<BucketItem> items = shards_of(family, config, spec, 0);
+    for (const BucketItem& item : items) {
+      count += item.elements;
+      largest = std::max(largest, item.elements);
+    }
+    table = share(config.vocabulary, spec.parallel().tensor()) * config.hidden;
+    const int replicas = spec.parallel().data() * spec.parallel().sequence();
+    const Buckets buckets(items, replicas, 0, spec.parallel().bucket_bytes());
+    std::map<int64_t, int64_t> units;
+    for (const Bucket& bucket : buckets.all()) {
+      units[bucket.unit] += bucket.elements;
+      int64_t& most = bucket.unit == 0 ? embedding_bucket : block_bucket;
+      most = std::max(most, bucket.elements);
+    }
+    embedding_unit = units[0];
+    block_unit = units[1];
+    last_unit = units[config.layers + 1];
   }
-  for (const proto::TaskSpec& task : spec.tasks()) add(int64_t{task.labels()} * config.hidden);
-  found.embedding = share(config.vocabulary, spec.parallel().tensor()) * config.hidden;
-  return found;
-}
-
-bool models_language(const proto::JobSpec& spec) {
-  return std::any_of(spec.tasks().begin(), spec.tasks().end(),
-                     [](const auto& task) { return task.type() == proto::TASK_TYPE_CAUSAL_LM; });
-}
+  int64_t count = 0;
+  int64_t largest = 0;  // of one parameter
+  int64_t table = 0;    // that embeds the tokens
+  int64_t embedding_unit = 0, block_unit = 0, last_unit = 0;
+  int64_t embedding_bucket = 0, block_bucket = 0;  // the largest
+};
 
 }  // namespace
 
 MemoryEstimate estimate_memory(const ModelFamily& family, const ModelConfig& config,
                                const proto::JobSpec& spec) {
   const Sizes s(config, spec);
-  const Parameters parameters = count_parameters(family, config, spec);
+  const Parameters parameters(family, config, spec);
   const bool lm = models_language(spec);
+  const int zero = s.replicas > 1 ? spec.parallel().zero() : 0;
+  const int64_t sharing = zero > 0 ? s.replicas : 1;
+  const bool masters_apart = s.element != kSingle || zero == 3;
   MemoryEstimate all;
-  all.parameters = s.element * parameters.count;
-  all.optimizer = (s.element == kSingle ? 8 : 12) * parameters.count;
+  all.parameters = zero < 3 ? s.element * parameters.count : 0;
+  all.optimizer = share((masters_apart ? 12 : 8) * parameters.count, sharing);
   all.checkpoint = share(12 * parameters.count, s.replicas);
-  const int64_t gradients = kSingle * parameters.count;
+  const int64_t gradients = share(kSingle * parameters.count, zero >= 2 ? sharing : 1);
   const int64_t earlier = s.accumulates ? gradients : 0;  // of micro-batches before
-  const int64_t table = lm ? kSingle * parameters.embedding : 0;
+  const int64_t table = lm ? kSingle * parameters.table : 0;
   const int64_t final_norm = 2 * s.stream();
   const int64_t kept = kBatchBytes * s.tokens + s.layers * s.kept_block() + final_norm;
+  // Level 3's values of the units that are whole, the one on its way included.
+  const auto whole = [&](int64_t elements) { return zero == 3 ? s.element * elements : 0; };
+
+  MemoryEstimate made = all;  // what the ranks start from, beside the values that it is made of
+  made.workspace = zero < 3 ? kSingle * parameters.count : 0;
 
   MemoryEstimate loss = all;  // the moment of the loss
+  loss.parameters += whole(lm && config.tied ? parameters.embedding_unit : parameters.last_unit);
   loss.gradients = earlier + table;
   loss.activations = kept;
   loss.workspace = s.loss(lm);
 
   MemoryEstimate backward = all;  // of the last block
+  backward.parameters += whole(2 * parameters.block_unit);
   backward.gradients = earlier + table + kSingle * parameters.largest;
   backward.activations = kept;
   backward.workspace = s.block_backward();
 
+  // Two blocks further: their gradients are packed into buckets and travel.
+  MemoryEstimate sending = backward;
+  const int64_t block = kSingle * parameters.block_unit, two = std::min<int64_t>(2, s.layers);
+  if (s.replicas > 1 && (zero >= 2 || !s.accumulates)) {
+    sending.gradients += two * (block + (zero > 0 ? share(block, sharing) : 0));
+    sending.activations -= two * s.kept_block();
+  }
+
   MemoryEstimate end = all;  // of the backward pass
+  end.parameters += whole(parameters.block_unit);
   end.gradients = gradients + table;
+  // While the last buckets travel, so do the parts that they are summed in, about a quarter
+  // of which are gone (level 0) or not there yet (level 1).
+  if (s.replicas > 1 && zero <= 1) end.gradients += share(3 * gradients, 4 * s.replicas);
+  if (zero >= 2) {  // the embedding's, packed, and the bucket before it that is still under way
+    end.gradients = gradients + kSingle * (parameters.table + parameters.embedding_bucket +
+                                           parameters.block_bucket);
+  }
   end.activations = kBatchBytes * s.tokens;
   end.workspace = 2 * s.element * s.tokens * s.hidden;
 
-  return std::max({loss, backward, end}, [](const MemoryEstimate& a, const MemoryEstimate& b) {
-    return a.tensors() < b.tensors();
-  });
+  return std::max(
+      {made, loss, backward, sending, end},
+      [](const MemoryEstimate& a, const MemoryEstimate& b) { return a.tensors() < b.tensors(); });
 }
 
 std::string MemoryEstimate::to_string() const {

@@ -18,19 +18,29 @@ Part overlap(const Part& a, int64_t start, int64_t length) {
   return {std::max<int64_t>(0, begin - start), std::max<int64_t>(0, end - begin)};
 }
 
+std::vector<BucketItem> items_of(std::span<const Parameter> parameters) {
+  std::vector<BucketItem> items;
+  for (const Parameter& parameter : parameters) {
+    items.push_back({parameter.info.unit, parameter.value.elements()});
+  }
+  return items;
+}
+
 }  // namespace
 
 Buckets::Buckets(std::span<const Parameter> parameters, int replicas, int replica,
                  int64_t bytes_max)
-    : places_(parameters.size()) {
-  for (size_t left = parameters.size(); left > 0; --left) {
+    : Buckets(items_of(parameters), replicas, replica, bytes_max) {}
+
+Buckets::Buckets(std::span<const BucketItem> items, int replicas, int replica, int64_t bytes_max)
+    : places_(items.size()) {
+  for (size_t left = items.size(); left > 0; --left) {
     const size_t index = left - 1;
-    const ParameterInfo& info = parameters[index].info;
-    const int64_t elements = parameters[index].value.elements();
+    const auto [unit, elements] = items[index];
     const bool full = !buckets_.empty() &&
                       (buckets_.back().elements + elements) * int64_t{sizeof(float)} > bytes_max;
-    if (buckets_.empty() || buckets_.back().unit != info.unit || full) {
-      buckets_.emplace_back().unit = info.unit;
+    if (buckets_.empty() || buckets_.back().unit != unit || full) {
+      buckets_.emplace_back().unit = unit;
     }
     Bucket& bucket = buckets_.back();
     places_[index] = {buckets_.size() - 1, bucket.entries.size()};

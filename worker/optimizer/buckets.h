@@ -35,11 +35,18 @@ struct Bucket {
   Part own;
 };
 
+// What the layout takes of a parameter: its unit, and the elements of this rank's shard.
+struct BucketItem {
+  int64_t unit = 0, elements = 0;
+};
+
 class Buckets {
  public:
   Buckets() = default;
   // bytes_max: of a bucket's gradients, in fp32.
   Buckets(std::span<const Parameter> parameters, int replicas, int replica,
+          int64_t bytes_max = kBucketBytes);
+  Buckets(std::span<const BucketItem> items, int replicas, int replica,
           int64_t bytes_max = kBucketBytes);
 
   const std::vector<Bucket>& all() const { return buckets_; }

@@ -16,10 +16,16 @@ struct Case {
   const char* training;  // keys of training
   MeshDegrees mesh = {};
   const char* task = "causal_lm";
+  int zero = 0;
 };
 
 constexpr const char* kSmall = "n_layer: 3, n_head: 4, n_embd: 64, vocab_size: 500";
 constexpr const char* kBatch = "batch_size: 8, sequence_length: 64";
+
+constexpr const char* kParameters = "n_layer: 8, n_head: 4, n_embd: 128, vocab_size: 1000";
+constexpr const char* kRows = "batch_size: 4, sequence_length: 32";
+constexpr const char* kRowsBf16 = "batch_size: 4, sequence_length: 32, precision: bf16";
+constexpr const char* kRounds = "batch_size: 8, micro_batch_size: 1, sequence_length: 32";
 
 const Case kCases[] = {
     {"plain", kSmall, kBatch},
@@ -44,6 +50,30 @@ const Case kCases[] = {
     {"data 2", kSmall, kBatch, {2, 1, 1}},
     {"2 x 1 x 2", kSmall, kBatch, {2, 1, 2}},
     {"classification", kSmall, "batch_size: 30, sequence_length: 8", {}, "sequence_classification"},
+    {"zero 0", kParameters, kRows, {2, 1, 1}},
+    {"4, zero 0", kParameters, kRows, {4, 1, 1}},
+    {"zero 0, bf16", kParameters, kRowsBf16, {2, 1, 1}},
+    {"zero 1", kParameters, kRows, {2, 1, 1}, "causal_lm", 1},
+    {"zero 2", kParameters, kRows, {2, 1, 1}, "causal_lm", 2},
+    {"zero 3", kParameters, kRows, {2, 1, 1}, "causal_lm", 3},
+    {"4, zero 1", kParameters, kRows, {4, 1, 1}, "causal_lm", 1},
+    {"4, zero 2", kParameters, kRows, {4, 1, 1}, "causal_lm", 2},
+    {"4, zero 3", kParameters, kRows, {4, 1, 1}, "causal_lm", 3},
+    {"zero 1, bf16", kParameters, kRowsBf16, {2, 1, 1}, "causal_lm", 1},
+    {"zero 2, bf16", kParameters, kRowsBf16, {4, 1, 1}, "causal_lm", 2},
+    {"zero 3, bf16", kParameters, kRowsBf16, {2, 1, 1}, "causal_lm", 3},
+    {"zero 1, tokens", kSmall, kBatch, {2, 1, 1}, "causal_lm", 1},
+    {"zero 2, tokens", kSmall, kBatch, {1, 2, 1}, "causal_lm", 2},
+    {"zero 3, tokens", kSmall, kBatch, {2, 1, 2}, "causal_lm", 3},
+    {"zero 1, rounds", kParameters, kRounds, {2, 1, 1}, "causal_lm", 1},
+    {"zero 2, rounds", kParameters, kRounds, {2, 1, 1}, "causal_lm", 2},
+    {"zero 3, rounds", kParameters, kRounds, {2, 1, 1}, "causal_lm", 3},
+    {"zero 3, table",
+     "n_layer: 2, n_head: 2, n_embd: 32, vocab_size: 20000",
+     kBatch,
+     {2, 1, 1},
+     "causal_lm",
+     3},
 };
 
 class Memory : public Trainer {
@@ -52,8 +82,8 @@ class Memory : public Trainer {
     const bool lm = std::string(which.task) == "causal_lm";
     const std::string data =
         lm ? "{train: obj-text, format: text}" : "{train: obj-rows, format: jsonl}";
-    return record(
-        fmt::format(R"(
+    proto::LaunchRecord made =
+        record(fmt::format(R"(
 name: memory
 kind: pretrain
 model: {{family: gpt2, config: {{{}, n_positions: 256}}}}
@@ -61,8 +91,10 @@ tokenizer: {{type: byte}}
 tasks: [{{type: {}, {}data: {}}}]
 training: {{{}, steps: 3}}
 )",
-                    which.model, which.task, lm ? "" : "labels: 3, ", data, which.training),
-        which.mesh);
+                           which.model, which.task, lm ? "" : "labels: 3, ", data, which.training),
+               which.mesh);
+    made.mutable_spec()->mutable_parallel()->set_zero(which.zero);
+    return made;
   }
 
   int64_t measured(const proto::LaunchRecord& launch) {
