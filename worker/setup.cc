@@ -7,9 +7,9 @@
 
 #include "kernels/cpu/gemm_choice.h"
 #include "proto/base/hash.h"
+#include "worker/admission/traffic.h"
 #include "worker/checkpoint/reader.h"
 #include "worker/models/hf_folder.h"
-#include "worker/parallel/sequence_choice.h"
 
 namespace weft {
 namespace {
@@ -397,20 +397,7 @@ void find_precision(const proto::TrainingSpec& spec, Training& training) {
 // Which of the sequence axis' ranks exchange heads. A collective.
 void divide_sequence(Rank& rank, const proto::JobSpec& spec, Training& training) {
   const proto::ParallelSpec& mesh = spec.parallel();
-  const ModelConfig& config = *training.config;
-  const int64_t tensor = mesh.tensor();
-  // The ranks of the tensor axis hold the same tokens: where their heads differ, rings suit all.
-  parallel::AttentionHeads heads;
-  if (config.heads % tensor == 0) {
-    heads = {config.heads / tensor, std::max<int64_t>(1, config.key_heads / tensor)};
-  }
-  int ulysses = 1;
-  if (mesh.sequence_attention() == proto::SEQUENCE_ATTENTION_ULYSSES) ulysses = mesh.sequence();
-  if (mesh.sequence_attention() == proto::SEQUENCE_ATTENTION_ULYSSES_RING) ulysses = mesh.ulysses();
-  if (mesh.sequence_attention() == proto::SEQUENCE_ATTENTION_AUTO) {
-    const bool half = training.precision != DType::kF32;
-    ulysses = parallel::least_sent(heads, mesh.sequence(), config.attention.causal, half);
-  }
+  const int ulysses = ulysses_degree(*training.config, spec);
   rank.mesh.divide_sequence(ulysses);
   training.state.mutable_mesh()->set_ulysses(ulysses);
   if (mesh.sequence() > 1) {

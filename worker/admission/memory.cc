@@ -107,13 +107,29 @@ struct Parameters {
       int64_t& most = bucket.unit == 0 ? embedding_bucket : block_bucket;
       most = std::max(most, bucket.elements);
     }
+    checkpoint = largest_turn(items, replicas, spec.parallel().zero());
     embedding_unit = units[0];
     block_unit = units[1];
     last_unit = units[config.layers + 1];
   }
+  // Elements that one replica writes of a checkpoint: state tensors, three a parameter, go round
+  // among them unless each has its own part (checkpoint/writer.cc).
+  static int64_t largest_turn(const std::vector<BucketItem>& items, int replicas, int zero) {
+    std::vector<int64_t> of_replica(static_cast<size_t>(replicas));
+    size_t turn = 0;
+    for (const BucketItem& item : items) {
+      for (int role = 0; role < 3; ++role, ++turn) {
+        if (zero == 0) of_replica[turn % of_replica.size()] += item.elements;
+        if (zero > 0) of_replica[0] += share(item.elements, replicas);
+      }
+    }
+    return *std::max_element(of_replica.begin(), of_replica.end());
+  }
+
   int64_t count = 0;
-  int64_t largest = 0;  // of one parameter
-  int64_t table = 0;    // that embeds the tokens
+  int64_t largest = 0;     // of one parameter
+  int64_t table = 0;       // that embeds the tokens
+  int64_t checkpoint = 0;  // of one rank's copy of the state
   int64_t embedding_unit = 0, block_unit = 0, last_unit = 0;
   int64_t embedding_bucket = 0, block_bucket = 0;  // the largest
 };
@@ -131,7 +147,7 @@ MemoryEstimate estimate_memory(const ModelFamily& family, const ModelConfig& con
   MemoryEstimate all;
   all.parameters = zero < 3 ? s.element * parameters.count : 0;
   all.optimizer = share((masters_apart ? 12 : 8) * parameters.count, sharing);
-  all.checkpoint = share(12 * parameters.count, s.replicas);
+  all.checkpoint = kSingle * parameters.checkpoint;
   const int64_t gradients = share(kSingle * parameters.count, zero >= 2 ? sharing : 1);
   const int64_t earlier = s.accumulates ? gradients : 0;  // of micro-batches before
   const int64_t table = lm ? kSingle * parameters.table : 0;

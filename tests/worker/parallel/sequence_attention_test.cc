@@ -11,6 +11,7 @@
 
 #include "tests/testing/rank_runner.h"
 #include "tests/worker/parallel/shards.h"
+#include "worker/admission/traffic.h"
 #include "worker/parallel/sequence_balance.h"
 #include "worker/parallel/sequence_choice.h"
 
@@ -321,6 +322,18 @@ Parameters causal() {
 
 constexpr int64_t kTwoWidths = kWireFeatures + kWireValues;
 
+// The formulas' (worker/admission/traffic.h).
+Bytes formula(const AttentionTraffic& traffic) {
+  return {traffic.forward.bytes, traffic.backward.bytes};
+}
+
+AttentionSizes wire_sizes(int64_t tokens, int64_t own_tokens, int64_t key_heads, DType dtype,
+                          bool is_causal) {
+  return {kWireRows, tokens,        own_tokens,  kWireHeads,
+          key_heads, kWireFeatures, kWireValues, static_cast<int64_t>(size_of(dtype)),
+          is_causal};
+}
+
 TEST(RingBytes, AreTheFormula) {
   for (const int p : {2, 3, 4, 5}) {
     testing::run_mesh({.sequence = p}, [&](Rank& rank) {
@@ -328,20 +341,21 @@ TEST(RingBytes, AreTheFormula) {
       for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF64}) {
         const auto e = static_cast<int64_t>(size_of(dtype)), g = std::max<int64_t>(e, 4);
         for (const int64_t key_heads : {8, 2}) {
-          const int64_t unit = kWireRows * key_heads * kTwoWidths;
           const SequenceLayout parts = SequenceLayout::contiguous(32 + p, p);
-          const int64_t own = parts.length(r), others = parts.tokens() - own;
+          const AttentionSizes plain =
+              wire_sizes(parts.tokens(), parts.length(r), key_heads, dtype, false);
           EXPECT_EQ(bytes_sent(rank, parts, key_heads, dtype, {}),
-                    (Bytes{unit * e * own * (p - 1), unit * (e * own * (p - 1) + g * others)}));
+                    formula(ring_traffic(plain, p, r)));
           const int64_t c = 6;  // tokens of a chunk
           const SequenceLayout zigzag =
               balanced_layout(keys_seen({.causal = true}, 2 * p * c, {}, {}), p);
-          const int64_t out = unit * e * c * (p - 1 + r);
+          const AttentionSizes half = wire_sizes(2 * p * c, 2 * c, key_heads, dtype, true);
           EXPECT_EQ(bytes_sent(rank, zigzag, key_heads, dtype, causal()),
-                    (Bytes{out, out + unit * g * c * (2 * (p - 1) - r)}));
+                    formula(ring_traffic(half, p, r)));
           // A window of 5 reaches back into the last 5 tokens of the part before.
           Parameters window = causal();
           window.visibility.window_left = 5;
+          const int64_t unit = kWireRows * key_heads * kTwoWidths;
           const int64_t there = r + 1 < p ? unit * e * 5 : 0, back = r > 0 ? unit * g * 5 : 0;
           EXPECT_EQ(
               bytes_sent(rank, SequenceLayout::contiguous(8 * p, p), key_heads, dtype, window),
@@ -367,23 +381,14 @@ TEST(RingBytes, OfDocumentsThatStayOnTheirRanksThereAreNone) {
 TEST(UlyssesBytes, AreTheFormula) {
   for (const int u : {2, 4, 8}) {
     testing::run_mesh({.sequence = u, .ulysses = u}, [&](Rank& rank) {
-      const int64_t r = rank.mesh.index(Axis::kSequence);
+      const int r = rank.mesh.index(Axis::kSequence);
       for (const DType dtype : {DType::kF32, DType::kBF16}) {
-        const auto e = static_cast<int64_t>(size_of(dtype));
         for (const int64_t key_heads : {8, 4, 2, 1}) {
           const SequenceLayout layout = SequenceLayout::contiguous(40 + u / 2, u);
-          const int64_t own = layout.length(static_cast<int>(r)), others = layout.tokens() - own;
-          const int64_t heads = kWireHeads / u, keys = std::max<int64_t>(1, key_heads / u);
-          const int64_t g = key_heads < u ? 4 : e;  // of a head on several ranks, terms in fp32
-          const int64_t q_out = own * (kWireHeads - heads) * kWireFeatures;
-          const int64_t y_out = heads * others * kWireValues;
-          const int64_t k_out = own * keys * (u - 1) * kTwoWidths;
-          const int64_t dy_out = own * (kWireHeads - heads) * kWireValues;
-          const int64_t dq_out = heads * others * kWireFeatures;
-          const int64_t dk_out = keys * others * kTwoWidths;
+          const AttentionSizes sizes =
+              wire_sizes(layout.tokens(), layout.length(r), key_heads, dtype, true);
           EXPECT_EQ(bytes_sent(rank, layout, key_heads, dtype, causal()),
-                    (Bytes{kWireRows * e * (q_out + k_out + y_out),
-                           kWireRows * (e * (dy_out + dq_out) + g * dk_out)}));
+                    formula(exchange_traffic(sizes, u)));
         }
       }
     });
@@ -393,16 +398,14 @@ TEST(UlyssesBytes, AreTheFormula) {
 // A grid sends what its exchanges and its rings, of fewer heads and more tokens, send each.
 TEST(GridBytes, AreTheSumOfBoth) {
   testing::run_mesh({.sequence = 6, .ulysses = 2}, [](Rank& rank) {
-    constexpr int64_t kUlysses = 2, kRings = 3, kTokens = 12, kKeyHeads = 4;
-    const int64_t own = kTokens / (kRings * kUlysses), group = own * kUlysses;
-    const int64_t heads = kWireHeads / kUlysses, keys = kKeyHeads / kUlysses;
-    const int64_t exchanged = own * (heads * (kWireFeatures + kWireValues) + keys * kTwoWidths);
-    const int64_t round = keys * group * kTwoWidths * (kRings - 1);
-    EXPECT_EQ(
-        bytes_sent(rank, SequenceLayout::contiguous(kTokens, 6), kKeyHeads, DType::kF32, {}),
-        (Bytes{kWireRows * 4 * (exchanged + round), kWireRows * 4 * (exchanged + 2 * round)}));
-    const double estimate = elements_sent({kWireHeads, kKeyHeads}, 6, kUlysses, false, false);
-    EXPECT_EQ(static_cast<double>(2 * exchanged + 3 * round) * 2,
+    constexpr int64_t kTokens = 12, kKeyHeads = 4, own = 2;
+    const int r = rank.mesh.index(Axis::kSequence);
+    const Bytes sent =
+        bytes_sent(rank, SequenceLayout::contiguous(kTokens, 6), kKeyHeads, DType::kF32, {});
+    const AttentionSizes sizes = wire_sizes(kTokens, own, kKeyHeads, DType::kF32, false);
+    EXPECT_EQ(sent, formula(sequence_traffic(sizes, 6, 2, r)));
+    const double estimate = elements_sent({kWireHeads, kKeyHeads}, 6, 2, false, false);
+    EXPECT_EQ(static_cast<double>(sent.forward + sent.backward) / (kWireRows * 4) * 2,
               estimate * static_cast<double>(own) * kTwoWidths);
   });
 }

@@ -6,6 +6,7 @@
 #include "kernels/ops/common.h"
 #include "kernels/ops/ops.h"
 #include "tests/worker/trainer/trainer_fixture.h"
+#include "worker/admission/traffic.h"
 #include "worker/setup.h"
 #include "worker/step.h"
 
@@ -243,19 +244,8 @@ TEST_F(ZeroStep, SendsTheBytesOfTheFormula) {
         Communicator& replicas = rank.mesh.axis(Axis::kReplica);
         const int64_t before = replicas.bytes_sent();
         run_step(rank, spec, t, t.tasks[0], 1e-3);
-        const int64_t rounds = (4 + data - 1) / data;
-        int64_t scatter = 0, gather = 0, gather_embedding = 0, gather_blocks = 0;
-        for (const Bucket& bucket : t.optimizer->buckets().all()) {
-          const int64_t out = 4 * bucket.own.length * (data - 1);
-          scatter += 4 * (bucket.elements - bucket.own.length);
-          gather += out;
-          (bucket.unit == 0 ? gather_embedding : gather_blocks) += out;
-        }
-        int64_t expected = 0;
-        if (zero <= 1) expected = scatter + gather;
-        if (zero == 2) expected = rounds * scatter + gather;
-        // Forward: every unit, the tied embedding twice; backward: all but the embedding.
-        if (zero == 3) expected = rounds * (scatter + 2 * gather_embedding + 2 * gather_blocks);
+        const ReplicaSizes sizes{data, zero, (4 + data - 1) / data, 4, /*tied_logits=*/true};
+        const int64_t expected = replica_traffic(t.optimizer->buckets(), sizes).bytes;
         EXPECT_EQ(replicas.bytes_sent() - before, expected) << data << " zero " << zero;
       });
     }

@@ -1,0 +1,260 @@
+#include "worker/admission/traffic.h"
+
+#include <algorithm>
+
+#include "proto/job.pb.h"
+#include "worker/admission/shards.h"
+#include "worker/parallel/sequence_choice.h"
+
+namespace weft {
+namespace {
+
+constexpr int64_t kSingle = 4;                      // bytes of fp32
+constexpr int64_t kSmallBytes = int64_t{16} << 10;  // of an all-reduce in one go (cluster/comm/mpi)
+constexpr int64_t kChunkElements = 1 << 24;  // of logits at once (kernels/ops/linear_cross_entropy)
+constexpr int64_t kRingPieces = 3;           // of a shift's keys and values (parallel/ring.h)
+
+int64_t share(int64_t whole, int64_t parts) { return (whole + parts - 1) / parts; }
+
+int64_t element_bytes(const proto::JobSpec& spec) {
+  const proto::Precision precision = spec.training().precision();
+  return precision == proto::PRECISION_BF16 || precision == proto::PRECISION_FP16 ? 2 : kSingle;
+}
+
+// The micro-batches of a rank of the data axis, in rows.
+std::vector<int64_t> rounds_of(const proto::JobSpec& spec, int data_index) {
+  const int data = spec.parallel().data();
+  const int64_t rows = part_of(spec.training().batch_size(), data, data_index).length;
+  const int64_t most = share(spec.training().batch_size(), data);
+  const int64_t given = spec.training().micro_batch_size();
+  const int64_t size = given > 0 ? std::min<int64_t>(given, most) : most;
+  std::vector<int64_t> rounds;
+  for (int64_t start = 0; start < rows; start += size) {
+    rounds.push_back(std::min(size, rows - start));
+  }
+  return rounds;
+}
+
+// What a step of one rank sends over the tensor axis.
+class TensorTraffic {
+ public:
+  TensorTraffic(const ModelConfig& config, const proto::JobSpec& spec, int index)
+      : config_(config), spec_(spec), ranks_(spec.parallel().tensor()), index_(index) {}
+
+  // One micro-batch of `rows`, `tokens` of each on this rank of the sequence axis.
+  AxisTraffic pass(int64_t rows, int64_t tokens) const {
+    const int64_t width = element_bytes(spec_) * rows * config_.hidden;
+    const AxisTraffic gather = gather_traffic(tokens, width, ranks_, index_);
+    const AxisTraffic scatter = scatter_traffic(tokens, width, ranks_, index_);
+    AxisTraffic both = gather;
+    both += scatter;
+    // The embedding's sum forwards and its conjugate backwards; two products of each block's halves
+    // forwards and backwards; halves that are computed again.
+    AxisTraffic all = both;
+    all += both * (4 * config_.layers);
+    const auto recompute = spec_.training().activation_checkpointing();
+    if (recompute == proto::ACTIVATION_CHECKPOINTING_SELECTIVE) all += both * config_.layers;
+    if (recompute == proto::ACTIVATION_CHECKPOINTING_FULL) all += both * (2 * config_.layers);
+    all += gather;  // what the head reads
+    if (!models_language(spec_)) return all;
+    all += scatter;
+    all += loss(rows * tokens);
+    return all;
+  }
+
+ private:
+  // Of each row of logits the maximum, and three sums.
+  AxisTraffic loss(int64_t rows) const {
+    const int64_t vocabulary = share(config_.vocabulary, ranks_);
+    const int64_t most = std::max<int64_t>(16, kChunkElements / std::max<int64_t>(1, vocabulary));
+    const int64_t step = share(rows, std::max<int64_t>(1, share(rows, most)));
+    AxisTraffic all;
+    for (int64_t first = 0; first < rows; first += step) {
+      const int64_t count = std::min(step, rows - first);
+      all += reduce_traffic(count, kSingle, ranks_, index_);
+      all += reduce_traffic(3 * count, kSingle, ranks_, index_);
+    }
+    return all;
+  }
+
+  const ModelConfig& config_;
+  const proto::JobSpec& spec_;
+  const int ranks_, index_;
+};
+
+AttentionSizes attention_sizes(const ModelConfig& config, const proto::JobSpec& spec,
+                               int tensor_index) {
+  const int tensor = spec.parallel().tensor();
+  AttentionSizes sizes;
+  sizes.tokens = spec.training().sequence_length();
+  sizes.heads = part_of(config.heads, tensor, tensor_index).length;
+  sizes.key_heads = std::min(sizes.heads, std::max<int64_t>(1, share(config.key_heads, tensor)));
+  sizes.features = sizes.values = config.hidden / config.heads;
+  sizes.element = element_bytes(spec);
+  sizes.causal = config.attention.causal;
+  return sizes;
+}
+
+// Tokens of one rank of the sequence axis (parallel/sequence_balance.h), rounded.
+int64_t tokens_of(int64_t tokens, int rings, int ulysses, int rank) {
+  const int64_t group = part_of(tokens, rings, rank / ulysses).length;
+  return part_of(group, ulysses, rank % ulysses).length;
+}
+
+}  // namespace
+
+AxisTraffic& AxisTraffic::operator+=(const AxisTraffic& other) {
+  bytes += other.bytes;
+  messages += other.messages;
+  return *this;
+}
+
+AxisTraffic gather_traffic(int64_t whole, int64_t width, int ranks, int rank) {
+  return {part_of(whole, ranks, rank).length * (ranks - 1) * width, ranks - 1};
+}
+
+AxisTraffic scatter_traffic(int64_t whole, int64_t width, int ranks, int rank) {
+  return {(whole - part_of(whole, ranks, rank).length) * width, ranks - 1};
+}
+
+AxisTraffic reduce_traffic(int64_t whole, int64_t width, int ranks, int rank) {
+  AxisTraffic both = scatter_traffic(whole, width, ranks, rank);
+  both += gather_traffic(whole, width, ranks, rank);
+  if (whole * width <= kSmallBytes) both.messages = std::min(1, ranks - 1);
+  return both;
+}
+
+AttentionTraffic ring_traffic(const AttentionSizes& sizes, int ranks, int rank) {
+  const int64_t unit = sizes.rows * sizes.key_heads * (sizes.features + sizes.values);
+  const int64_t term =
+      std::max(sizes.element, kSingle);  // of a gradient that is still to be summed
+  const int64_t messages = 2 * kRingPieces * (ranks - 1);
+  int64_t out = sizes.own_tokens * (ranks - 1);    // tokens whose keys leave this rank
+  int64_t back = sizes.tokens - sizes.own_tokens;  // whose gradients it sends home
+  if (sizes.causal) {
+    // Of two chunks the early one is seen by every later rank and the late one by every earlier.
+    out = sizes.own_tokens * (ranks - 1 + rank) / 2;
+    back = sizes.tokens * (2 * (ranks - 1) - rank) / (2 * ranks);
+  }
+  const AxisTraffic forward{unit * sizes.element * out, messages};
+  return {forward, {forward.bytes + unit * term * back, 2 * messages}};
+}
+
+AttentionTraffic exchange_traffic(const AttentionSizes& sizes, int ranks) {
+  const int64_t own = sizes.own_tokens, others = sizes.tokens - own;
+  const int64_t heads = share(sizes.heads, ranks);
+  const int64_t keys = std::max<int64_t>(1, sizes.key_heads / ranks);
+  const int64_t term = sizes.key_heads < ranks ? std::max(sizes.element, kSingle) : sizes.element;
+  const int64_t both = sizes.features + sizes.values, left = sizes.heads - heads;
+  const int64_t there =
+      own * left * sizes.features + own * keys * (ranks - 1) * both + heads * others * sizes.values;
+  const int64_t back = own * left * sizes.values + heads * others * sizes.features;
+  const int64_t messages = 4 * int64_t{ranks - 1};
+  return {{sizes.rows * sizes.element * there, messages},
+          {sizes.rows * (sizes.element * back + term * keys * others * both), messages}};
+}
+
+AttentionTraffic sequence_traffic(const AttentionSizes& sizes, int ranks, int ulysses, int rank) {
+  const int rings = ranks / ulysses, ring = rank / ulysses;
+  AttentionTraffic all;
+  AttentionSizes group = sizes;  // what the ranks that exchange heads have together
+  group.tokens = part_of(sizes.tokens, rings, ring).length;
+  group.own_tokens = tokens_of(sizes.tokens, rings, ulysses, rank);
+  if (ulysses > 1) all = exchange_traffic(group, ulysses);
+  if (rings == 1) return all;
+  AttentionSizes round = sizes;
+  round.own_tokens = group.tokens;
+  round.key_heads = std::max<int64_t>(1, sizes.key_heads / ulysses);
+  const AttentionTraffic ringed = ring_traffic(round, rings, ring);
+  all.forward += ringed.forward;
+  all.backward += ringed.backward;
+  return all;
+}
+
+AxisTraffic replica_traffic(const Buckets& buckets, const ReplicaSizes& sizes) {
+  AxisTraffic all;
+  if (sizes.replicas == 1) return all;
+  const int64_t messages = sizes.replicas - 1;
+  int64_t last = 0;
+  for (const Bucket& bucket : buckets.all()) last = std::max(last, bucket.unit);
+  for (const Bucket& bucket : buckets.all()) {
+    const AxisTraffic scatter{kSingle * (bucket.elements - bucket.own.length), messages};
+    const AxisTraffic gather{bucket.own.length * messages, messages};  // elements
+    const AxisTraffic values{sizes.value * gather.bytes, messages};
+    const bool gathered = sizes.zero == 3 && bucket.unit >= 0;
+    all += scatter * (sizes.zero >= 2 ? sizes.rounds : 1);
+    if (sizes.zero == 0) all += {kSingle * gather.bytes, messages};
+    if (sizes.zero > 0 && !gathered) all += values;
+    // A unit is gathered in the forward and in the backward pass; the last one stays open between
+    // them unless the loss opens the embedding, whose own backward pass does not need it.
+    const bool once = sizes.tied_logits ? false : bucket.unit == 0 || bucket.unit == last;
+    if (gathered) all += values * ((once ? 1 : 2) * sizes.rounds);
+  }
+  return all;
+}
+
+int ulysses_degree(const ModelConfig& config, const proto::JobSpec& spec) {
+  const proto::ParallelSpec& mesh = spec.parallel();
+  switch (mesh.sequence_attention()) {
+    case proto::SEQUENCE_ATTENTION_RING:
+      return 1;
+    case proto::SEQUENCE_ATTENTION_ULYSSES:
+      return mesh.sequence();
+    case proto::SEQUENCE_ATTENTION_ULYSSES_RING:
+      return mesh.ulysses();
+    default:
+      break;
+  }
+  // The ranks of the tensor axis hold the same tokens: where their heads differ, rings suit all.
+  const int64_t tensor = mesh.tensor();
+  parallel::AttentionHeads heads;
+  if (config.heads % tensor == 0) {
+    heads = {config.heads / tensor, std::max<int64_t>(1, config.key_heads / tensor)};
+  }
+  return parallel::least_sent(heads, mesh.sequence(), config.attention.causal,
+                              element_bytes(spec) < kSingle);
+}
+
+StepTraffic step_traffic(const ModelFamily& family, const ModelConfig& config,
+                         const proto::JobSpec& spec, const MeshPlace& place) {
+  const proto::ParallelSpec& mesh = spec.parallel();
+  const int replicas = mesh.data() * mesh.sequence();
+  const int replica = place.data * mesh.sequence() + place.sequence;
+  const int zero = replicas > 1 ? mesh.zero() : 0;
+  std::vector<int64_t> rounds = rounds_of(spec, place.data);
+  const std::vector<int64_t> most = rounds_of(spec, 0);
+  if (zero == 3) rounds.resize(most.size());  // with no rows left, parameters are still gathered
+  const int ulysses = ulysses_degree(config, spec);
+  const int64_t tokens = tokens_of(spec.training().sequence_length(), mesh.sequence() / ulysses,
+                                   ulysses, place.sequence);
+  StepTraffic step;
+  if (mesh.tensor() > 1) {
+    const TensorTraffic tensor(config, spec, place.tensor);
+    for (const int64_t rows : rounds) step.tensor += tensor.pass(rows, tokens);
+    for (const ParameterInfo& info : family.plan(config, mesh.tensor(), place.tensor)) {
+      if (!info.shard.whole()) continue;  // each rank has a part of the gradient of the others
+      step.tensor +=
+          reduce_traffic(info.shape.elements(), element_bytes(spec), mesh.tensor(), place.tensor) *
+          std::ssize(rounds);
+    }
+  }
+  if (mesh.sequence() > 1) {
+    AttentionSizes sizes = attention_sizes(config, spec, place.tensor);
+    const bool again =
+        spec.training().activation_checkpointing() != proto::ACTIVATION_CHECKPOINTING_NONE;
+    for (const int64_t rows : rounds) {
+      sizes.rows = rows;
+      const AttentionTraffic layer =
+          sequence_traffic(sizes, mesh.sequence(), ulysses, place.sequence);
+      step.sequence += layer.forward * (config.layers * (again ? 2 : 1));
+      step.sequence += layer.backward * config.layers;
+    }
+  }
+  const Buckets buckets(shards_of(family, config, spec, place.tensor), replicas, replica,
+                        mesh.bucket_bytes());
+  step.replica = replica_traffic(buckets, {replicas, zero, std::ssize(most), element_bytes(spec),
+                                           config.tied && models_language(spec)});
+  return step;
+}
+
+}  // namespace weft

@@ -1,0 +1,85 @@
+// Payload bytes that a rank sends in a step, axis by axis, before anything is started: the formulas
+// that docs/PERFORMANCE.md derives.
+//
+// Counted: one training step, without evaluation and the few numbers that all ranks agree on after
+// it. Rows count as whole and as one document each; packed documents send less over the sequence
+// axis, rows of a classification that are shorter than training.sequence_length less over all but
+// the replicas.
+//
+// Thread safety: pure functions. Exact to the byte where the sizes divide evenly (tests hold the
+// communicators' counters to it); else rounded as parts are.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "worker/models/model.h"
+#include "worker/optimizer/buckets.h"
+
+namespace weft::proto {
+class JobSpec;
+}
+
+namespace weft {
+
+// Of one axis. A message is one exchange with one other rank, sent and received at once.
+struct AxisTraffic {
+  int64_t bytes = 0, messages = 0;
+  AxisTraffic& operator+=(const AxisTraffic& other);
+  AxisTraffic operator*(int64_t times) const { return {bytes * times, messages * times}; }
+};
+
+// ---- one collective of a rank, `whole` elements of `width` bytes, p ranks
+// ------------------------
+AxisTraffic gather_traffic(int64_t whole, int64_t width, int ranks, int rank);   // all-gather
+AxisTraffic scatter_traffic(int64_t whole, int64_t width, int ranks, int rank);  // reduce-scatter
+AxisTraffic reduce_traffic(int64_t whole, int64_t width, int ranks, int rank);   // all-reduce
+
+// ---- one layer's attention over the sequence axis
+// ------------------------------------------------
+struct AttentionSizes {
+  int64_t rows = 0, tokens = 0;      // B; T, of a whole row
+  int64_t own_tokens = 0;            // of this rank
+  int64_t heads = 0, key_heads = 0;  // that every rank of the axis has before any exchange
+  int64_t features = 0, values = 0;  // of a head of queries and keys; of values
+  int64_t element = 4;               // bytes
+  bool causal = false;               // with the zigzag layout
+};
+struct AttentionTraffic {
+  AxisTraffic forward, backward;
+};
+// A ring of p ranks, each of which has all heads.
+AttentionTraffic ring_traffic(const AttentionSizes& sizes, int ranks, int rank);
+// An exchange of heads among p ranks, evenly split.
+AttentionTraffic exchange_traffic(const AttentionSizes& sizes, int ranks);
+// Rank `rank` of rings of groups of `ulysses` that exchange heads.
+AttentionTraffic sequence_traffic(const AttentionSizes& sizes, int ranks, int ulysses, int rank);
+
+// ---- gradients, state and parameters of the ranks that hold the same ones
+// -------------------------
+struct ReplicaSizes {
+  int replicas = 1, zero = 0;
+  int64_t rounds = 1;        // micro-batches of the rank that has most
+  int64_t value = 4;         // bytes of a value
+  bool tied_logits = false;  // the loss uses the embedding again
+};
+AxisTraffic replica_traffic(const Buckets& buckets, const ReplicaSizes& sizes);
+
+// ---- a whole step of a job
+// ------------------------------------------------------------------------
+struct StepTraffic {
+  AxisTraffic tensor, sequence, replica;
+  int64_t bytes() const { return tensor.bytes + sequence.bytes + replica.bytes; }
+};
+struct MeshPlace {
+  int data = 0, sequence = 0, tensor = 0;
+};
+// `spec` is finished; of several tasks the step of a language model, if there is one.
+StepTraffic step_traffic(const ModelFamily& family, const ModelConfig& config,
+                         const proto::JobSpec& spec, const MeshPlace& place);
+
+// How many ranks of the sequence axis exchange heads: as parallel.sequence_attention says, or what
+// sends least.
+int ulysses_degree(const ModelConfig& config, const proto::JobSpec& spec);
+
+}  // namespace weft
