@@ -1,10 +1,12 @@
 #include "kernels/attention/attention.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 
 #include "kernels/attention/block.h"
+#include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
 
 namespace weft::attention {
@@ -22,6 +24,7 @@ class ScaledDotProduct final : public ops::ForwardOp {
   }
   std::string_view name() const override { return "scaled_dot_product"; }
   bool native(DType half) const override { return half == DType::kBF16; }
+  bool native_on_gpu(DType) const override { return true; }
   std::vector<Tensor> forward(Context& cx, std::span<const Tensor> inputs) override {
     const Tensor &q = inputs[0], &v = inputs[2];
     const Shape lse_shape{q.dim(0), q.dim(1), q.dim(2)};
@@ -73,6 +76,37 @@ class ScaledDotProduct final : public ops::ForwardOp {
   std::vector<bool> wanted_;
 };
 
+// With the weights w = exp(lse - max): output := (w_a a + w_b b) / (w_a + w_b), in place. Inputs:
+// the other's output and log-sum-exp; outputs: ours.
+class Merge final : public Kernel {
+ public:
+  std::string_view name() const override { return "attention_merge"; }
+  void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    const int64_t features = outputs[0].dim(3);
+    dispatch_floating(outputs[0].dtype(), [&]<typename T>() {
+      constexpr T kNothing = -std::numeric_limits<T>::infinity();
+      T *out_a = outputs[0].data<T>(), *lse_a = outputs[1].data<T>();
+      const T *out_b = inputs[0].data<T>(), *lse_b = inputs[1].data<T>();
+      const int64_t grain = 1 + 4096 / (features + 1);
+      cx.pool.parallel_for(outputs[1].elements(), grain, [&](int64_t begin, int64_t end) {
+        for (int64_t row = begin; row < end; ++row) {
+          const T largest = std::max(lse_a[row], lse_b[row]);
+          if (lse_b[row] == kNothing) continue;
+          const T a = std::exp(lse_a[row] - largest), b = std::exp(lse_b[row] - largest);
+          const T part_a = a / (a + b), part_b = b / (a + b);
+          for (int64_t i = row * features; i < (row + 1) * features; ++i) {
+            out_a[i] = part_a * out_a[i] + part_b * out_b[i];
+          }
+          lse_a[row] = largest + std::log(a + b);
+        }
+      });
+    });
+  }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).attention_merge(outputs[0], outputs[1], inputs[0], inputs[1]);
+  }
+};
+
 void check_block(const Parameters& parameters) {
   WEFT_CHECK(!parameters.bias && !parameters.sinks && !parameters.visibility.mask,
              "bias, sinks and mask belong to the whole, not to a block");
@@ -98,31 +132,14 @@ Partial block_forward(Context& cx, const Tensor& q, const Tensor& k, const Tenso
   return partial;
 }
 
-// With the weights w = exp(lse - max): output := (w_a a + w_b b) / (w_a + w_b).
 void merge(Context& cx, Partial& into, const Partial& other) {
   WEFT_CHECK(into.output.spec() == other.output.spec() && into.output.contiguous() &&
                  other.output.contiguous(),
              "merge of {} and {}", into.output.shape().to_string(),
              other.output.shape().to_string());
-  const int64_t features = into.output.dim(3);
-  dispatch_floating(into.output.dtype(), [&]<typename T>() {
-    constexpr T kNothing = -std::numeric_limits<T>::infinity();
-    T *lse_a = into.log_sum_exp.data<T>(), *out_a = into.output.data<T>();
-    const T *lse_b = other.log_sum_exp.data<T>(), *out_b = other.output.data<T>();
-    const int64_t grain = 1 + 4096 / (features + 1);
-    cx.pool.parallel_for(into.log_sum_exp.elements(), grain, [&](int64_t begin, int64_t end) {
-      for (int64_t row = begin; row < end; ++row) {
-        const T largest = std::max(lse_a[row], lse_b[row]);
-        if (lse_b[row] == kNothing) continue;
-        const T a = std::exp(lse_a[row] - largest), b = std::exp(lse_b[row] - largest);
-        const T part_a = a / (a + b), part_b = b / (a + b);
-        for (int64_t i = row * features; i < (row + 1) * features; ++i) {
-          out_a[i] = part_a * out_a[i] + part_b * out_b[i];
-        }
-        lse_a[row] = largest + std::log(a + b);
-      }
-    });
-  });
+  Merge kernel;
+  std::array outputs = {into.output, into.log_sum_exp};
+  run_kernel(cx, kernel, std::array{other.output, other.log_sum_exp}, outputs);
 }
 
 BlockGrads block_backward(Context& cx, const Tensor& q, const Tensor& k, const Tensor& v,

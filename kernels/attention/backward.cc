@@ -4,11 +4,13 @@
 //
 // So that few long heads keep many threads busy, heads that share keys are cut into parts and keys
 // into chunks; parts' and chunks' sums are added in their order. Both counts depend on sizes only.
+#include <array>
 #include <cmath>
 #include <memory>
 
 #include "kernels/attention/block.h"
 #include "kernels/attention/problem.h"
+#include "kernels/cuda/backend.h"
 #include "kernels/tensor/strided.h"
 
 namespace weft::attention {
@@ -332,21 +334,43 @@ void add_parts(const Sums<In>& s) {
   });
 }
 
+// Inputs: q, k, v, the output's gradient, log-sum-exp, delta. Outputs: the gradients of q, k, v.
+class BackwardKernel final : public Kernel {
+ public:
+  explicit BackwardKernel(const Parameters& parameters) : parameters_(parameters) {}
+  std::string_view name() const override { return "scaled_dot_product_backward"; }
+  void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    const BlockGrads grads{outputs[0], outputs[1], outputs[2]};
+    dispatch_inputs(inputs[0].dtype(), [&]<typename In>() {
+      const Problem<In> problem(cx, inputs[0], inputs[1], inputs[2], parameters_);
+      const Tensor d_out = with_tight_rows(cx, inputs[3]);
+      const Tensor lse = as_contiguous(cx.pool, inputs[4]),
+                   dots = as_contiguous(cx.pool, inputs[5]);
+      const Sums<In> sums(problem, grads);
+      share_items(cx.pool, sums.plan.items(), [&] { return Backward<In>(sums, d_out, lse, dots); });
+      problem.report(3, 2);
+      if (sums.plan.chunks > 1) add_chunks(sums);
+      if (sums.plan.parts > 1) add_parts(sums);
+    });
+  }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).attention_backward(inputs[0], inputs[1], inputs[2], inputs[3], inputs[4],
+                                         inputs[5], parameters_, outputs[0], outputs[1],
+                                         outputs[2]);
+  }
+
+ private:
+  const Parameters& parameters_;
+};
+
 }  // namespace
 
 void backward_into(Context& cx, const Tensor& q, const Tensor& k, const Tensor& v,
                    const Tensor& d_output, const Tensor& log_sum_exp, const Tensor& delta,
                    const Parameters& parameters, const BlockGrads& grads) {
-  dispatch_inputs(q.dtype(), [&]<typename In>() {
-    const Problem<In> problem(cx, q, k, v, parameters);
-    const Tensor d_out = with_tight_rows(cx, d_output);
-    const Tensor lse = as_contiguous(cx.pool, log_sum_exp), dots = as_contiguous(cx.pool, delta);
-    const Sums<In> sums(problem, grads);
-    share_items(cx.pool, sums.plan.items(), [&] { return Backward<In>(sums, d_out, lse, dots); });
-    problem.report(3, 2);
-    if (sums.plan.chunks > 1) add_chunks(sums);
-    if (sums.plan.parts > 1) add_parts(sums);
-  });
+  BackwardKernel kernel(parameters);
+  std::array outputs = {grads.q, grads.k, grads.v};
+  run_kernel(cx, kernel, std::array{q, k, v, d_output, log_sum_exp, delta}, outputs);
 }
 
 }  // namespace weft::attention

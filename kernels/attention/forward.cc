@@ -1,8 +1,10 @@
 // A thread takes a tile of queries of one head and walks the keys that it sees.
+#include <array>
 #include <cmath>
 
 #include "kernels/attention/block.h"
 #include "kernels/attention/problem.h"
+#include "kernels/cuda/backend.h"
 
 namespace weft::attention {
 namespace {
@@ -98,18 +100,36 @@ class Forward {
   Sum largest_[kLanes], total_[kLanes], shrink_[kLanes];
 };
 
+// Inputs: q, k, v. Outputs: the attention, log-sum-exp.
+class ForwardKernel final : public Kernel {
+ public:
+  explicit ForwardKernel(const Parameters& parameters) : parameters_(parameters) {}
+  std::string_view name() const override { return "scaled_dot_product"; }
+  void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    dispatch_inputs(inputs[0].dtype(), [&]<typename In>() {
+      const Problem<In> problem(cx, inputs[0], inputs[1], inputs[2], parameters_);
+      const Extents& e = problem.e;
+      share_items(cx.pool, e.rows * e.heads * e.tiles(),
+                  [&] { return Forward<In>(problem, outputs[0], outputs[1]); });
+      problem.report(1, 1);
+    });
+  }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).attention(inputs[0], inputs[1], inputs[2], parameters_, outputs[0],
+                                outputs[1]);
+  }
+
+ private:
+  const Parameters& parameters_;
+};
+
 }  // namespace
 
 void forward_into(Context& cx, const Tensor& q, const Tensor& k, const Tensor& v,
                   const Parameters& parameters, const Tensor& output, const Tensor& log_sum_exp) {
-  if (!cx.device().is_cpu()) throw_no_kernel(cx, "scaled_dot_product");
-  dispatch_inputs(q.dtype(), [&]<typename In>() {
-    const Problem<In> problem(cx, q, k, v, parameters);
-    const Extents& e = problem.e;
-    share_items(cx.pool, e.rows * e.heads * e.tiles(),
-                [&] { return Forward<In>(problem, output, log_sum_exp); });
-    problem.report(1, 1);
-  });
+  ForwardKernel kernel(parameters);
+  std::array outputs = {output, log_sum_exp};
+  run_kernel(cx, kernel, std::array{q, k, v}, outputs);
 }
 
 }  // namespace weft::attention

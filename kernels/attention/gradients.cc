@@ -3,6 +3,7 @@
 
 #include "kernels/attention/block.h"
 #include "kernels/attention/problem.h"
+#include "kernels/cuda/backend.h"
 #include "kernels/tensor/strided.h"
 
 namespace weft::attention {
@@ -91,6 +92,31 @@ class BiasGradient {
   TileExtras<In> extras_;
 };
 
+// Sums of products over the last dim.
+class RowDots final : public Kernel {
+ public:
+  std::string_view name() const override { return "row_dots"; }
+  void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    const Tensor a = with_tight_rows(cx, inputs[0]), b = with_tight_rows(cx, inputs[1]);
+    const int64_t heads = a.dim(1), tokens = a.dim(2), tiles = parts_of(tokens, kLanes);
+    dispatch_inputs(a.dtype(), [&]<typename In>() {
+      using Sum = typename cpu::SumOf<In>::type;
+      share_items(cx.pool, a.dim(0) * heads * tiles, [&] {
+        return [&](int64_t item) {
+          const int64_t tile = item % tiles, head = item / tiles, token = tile * kLanes;
+          cpu::tiles<In>(a.dim(3)).dots(rows_of<const In>(a, head / heads, head % heads, token),
+                                        rows_of<const In>(b, head / heads, head % heads, token),
+                                        std::min(kLanes, tokens - token), a.dim(3),
+                                        outputs[0].data<Sum>() + head * tokens + token);
+        };
+      });
+    });
+  }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).row_dots(inputs[0], inputs[1], outputs[0]);
+  }
+};
+
 }  // namespace
 
 Tensor bias_gradient(Context& cx, const Tensor& q, const Tensor& k, const Tensor& v,
@@ -140,22 +166,8 @@ Tensor sinks_gradient(Context& cx, const Tensor& sinks, const Tensor& log_sum_ex
 Tensor row_dots(Context& cx, const Tensor& a, const Tensor& b) {
   WEFT_CHECK(a.spec() == b.spec(), "dots of {} and {}", a.shape().to_string(),
              b.shape().to_string());
-  const Tensor x = with_tight_rows(cx, a), y = with_tight_rows(cx, b);
-  const int64_t heads = a.dim(1), tokens = a.dim(2), tiles = parts_of(tokens, kLanes);
-  Tensor out = Tensor::empty(cx.allocator, Shape{a.dim(0), heads, tokens}, sum_dtype(a.dtype()));
-  dispatch_inputs(a.dtype(), [&]<typename In>() {
-    using Sum = typename cpu::SumOf<In>::type;
-    share_items(cx.pool, a.dim(0) * heads * tiles, [&] {
-      return [&](int64_t item) {
-        const int64_t tile = item % tiles, head = item / tiles, token = tile * kLanes;
-        cpu::tiles<In>(a.dim(3)).dots(rows_of<const In>(x, head / heads, head % heads, token),
-                                      rows_of<const In>(y, head / heads, head % heads, token),
-                                      std::min(kLanes, tokens - token), a.dim(3),
-                                      out.data<Sum>() + head * tokens + token);
-      };
-    });
-  });
-  return out;
+  return run_kernel(cx, RowDots(), {a, b},
+                    {Shape{a.dim(0), a.dim(1), a.dim(2)}, sum_dtype(a.dtype())});
 }
 
 Tensor empty_by_token(Context& cx, const Shape& shape, DType dtype) {

@@ -2,6 +2,8 @@
 // Rounding is that of half.h; the bf16 level takes subnormal floats as zero, as its instruction
 // does.
 //
+// Whole tensors may be on any device.
+//
 // Thread safety: pure functions; converted() from the rank's compute thread.
 #pragma once
 

@@ -1,6 +1,6 @@
 // A GPU's kernels as ops call them: tensors in, launches out. Ops reach it by backend(cx) from
-// their cuda(); nothing else does. Nothing implements it yet: make_allocator (device.h), the one
-// way to get one, is kernels/no_cuda's alone.
+// their cuda(); nothing else does. Without the toolkit there is no Backend, since make_allocator
+// (device.h), the one way to get one, is then kernels/no_cuda's.
 //
 // Tensors are on this device. Where nothing else is said they have any strides, outputs are
 // contiguous, floating tensors of one call have one dtype, and an empty handle is an absent tensor.
@@ -9,6 +9,7 @@
 // Thread safety and ownership: as Stream.
 #pragma once
 
+#include "kernels/attention/attention.h"
 #include "kernels/autograd/context.h"
 #include "kernels/ops/common.h"
 #include "kernels/ops/ops.h"
@@ -40,20 +41,17 @@ class Backend : public Stream {
   virtual void layer_norm_backward(const Tensor& x, const Tensor& dy, const Tensor& gamma,
                                    const Tensor& mean, const Tensor& rstd, const Tensor& dx,
                                    const Tensor& dgamma, const Tensor& dbeta) = 0;
-  // A label outside [0, V) that is not ignore_index makes the total NaN.
-  virtual void cross_entropy(const Tensor& logits, const Tensor& labels, int64_t ignore_index,
-                             const Tensor& total, const Tensor& lse) = 0;
-  // Logits are columns [first, first + width) of the vocabulary.
-  virtual void cross_entropy_backward(const Tensor& logits, const Tensor& labels, const Tensor& lse,
-                                      const Tensor& dtotal, int64_t first, int64_t ignore_index,
-                                      const Tensor& dlogits) = 0;
-  // The pieces of the loss over a sharded vocabulary (worker/parallel): terms [2, rows].
+  // The pieces of the loss over a vocabulary that may be in parts, of which logits [..., V/t] are
+  // one: terms [2, rows] are to be summed over the parts. A label that is none makes the total NaN.
   virtual void row_maximum(const Tensor& x, const Tensor& out) = 0;
   virtual void loss_terms(const Tensor& logits, const Tensor& labels, const Tensor& maximum,
-                          int64_t first, int64_t ignore_index, const Tensor& terms) = 0;
-  virtual void loss_total(const Tensor& labels, const Tensor& terms, int64_t vocabulary,
-                          int64_t ignore_index, const Tensor& total,
+                          const ops::TokenLoss& loss, const Tensor& terms) = 0;
+  virtual void loss_total(const Tensor& labels, const Tensor& terms, const ops::TokenLoss& loss,
+                          int64_t vocabulary, const Tensor& total,
                           const Tensor& maximum_to_lse) = 0;
+  // From logits to their gradient, in place; dtotal is a scalar.
+  virtual void loss_gradient(const Tensor& labels, const Tensor& lse, const Tensor& dtotal,
+                             const ops::TokenLoss& loss, const Tensor& logits) = 0;
 
   // ---- rows by number
   virtual void embedding(const Tensor& ids, const Tensor& table, int64_t first_id,
@@ -63,8 +61,21 @@ class Backend : public Stream {
   virtual void gather_rows(const Tensor& x, const Tensor& index, const Tensor& out) = 0;
   virtual void gather_rows_backward(const Tensor& dy, const Tensor& index, const Tensor& dx) = 0;
 
-  // ---- products: [..., M, K] x [..., K, N], leading dims broadcast; out contiguous
+  // ---- products: [..., M, K] x [..., K, N], leading dims broadcast; out contiguous, of half types
+  // also F32
   virtual void matmul(const Tensor& a, const Tensor& b, int block_count, const Tensor& out) = 0;
+
+  // ---- attention: as kernels/attention/block.h; outputs' innermost stride is 1
+  virtual void attention(const Tensor& q, const Tensor& k, const Tensor& v,
+                         const attention::Parameters& parameters, const Tensor& output,
+                         const Tensor& lse) = 0;
+  virtual void attention_backward(const Tensor& q, const Tensor& k, const Tensor& v,
+                                  const Tensor& d_output, const Tensor& lse, const Tensor& delta,
+                                  const attention::Parameters& parameters, const Tensor& dq,
+                                  const Tensor& dk, const Tensor& dv) = 0;
+  virtual void row_dots(const Tensor& a, const Tensor& b, const Tensor& out) = 0;
+  virtual void attention_merge(const Tensor& output, const Tensor& lse, const Tensor& other_output,
+                               const Tensor& other_lse) = 0;
 };
 
 inline Backend& backend(const Context& cx) { return static_cast<Backend&>(*cx.stream()); }

@@ -74,8 +74,8 @@ __global__ void maximum_kernel(const T* x, int64_t rows, int64_t width, float* o
   }
 }
 
-// terms[0, row] = the sum of exponentials shifted by the maximum, terms[1, row] = the label's logit
-// if it is of this shard.
+// terms[0, row] = the sum of exponentials shifted by the maximum, terms[1, row] = this shard's part
+// of what the loss takes from its log: the label's logit, smoothed.
 template <typename T>
 __global__ void terms_kernel(const T* logits, const int64_t* labels, const float* maximum,
                              LossRules rules, int64_t rows, int64_t width, float* terms) {
@@ -84,15 +84,22 @@ __global__ void terms_kernel(const T* logits, const int64_t* labels, const float
     const T* from = logits + row * width;
     const bool ignored = labels[row] == rules.ignore_index;
     const float largest = maximum[row];
-    float total = 0.0F;
+    float total = 0.0F, plain = 0.0F;
     for (int64_t i = threadIdx.x; i < width; i += blockDim.x) {
-      total += ignored || largest == -INFINITY ? 0.0F : expf(widen(from[i]) - largest);
+      const float value = widen(from[i]);
+      plain += value;
+      total += ignored || largest == -INFINITY ? 0.0F : expf(value - largest);
     }
     total = block_reduce<Add>(total, partials);
+    if (rules.smoothing > 0.0F) plain = block_reduce<Add>(plain, partials);
     if (threadIdx.x != 0) continue;
     const int64_t label = labels[row] - rules.first;
+    float target = !ignored && label >= 0 && label < width ? widen(from[label]) : 0.0F;
+    if (rules.smoothing > 0.0F) {
+      target += rules.smoothing * (plain / static_cast<float>(rules.classes) - target);
+    }
     terms[row] = total;
-    terms[rows + row] = !ignored && label >= 0 && label < width ? widen(from[label]) : 0.0F;
+    terms[rows + row] = target;
   }
 }
 

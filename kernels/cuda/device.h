@@ -1,5 +1,5 @@
 // The one way to a GPU, and how many there are. Which library a program links decides what it does:
-// today kernels/no_cuda, for programs that are built without the toolkit, is the only one.
+// kernels/cuda, or kernels/no_cuda for programs that are built without the toolkit.
 #pragma once
 
 #include <memory>
@@ -13,6 +13,10 @@ namespace weft::cuda {
 // that is computed on tensors of this allocator runs there. Errors: kUnavailable naming what is
 // missing (the toolkit in this build, the driver, the GPU).
 Result<std::unique_ptr<Allocator>> make_allocator(int index);
+
+// Host memory that a GPU reads and writes without a detour, kept for reuse. What copies to or from
+// it is queued: the caller waits for the stream before it touches or releases it.
+std::unique_ptr<Allocator> make_pinned_allocator();
 
 // GPUs that this process sees. Errors as above.
 Result<int> device_count();

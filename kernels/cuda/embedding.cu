@@ -1,7 +1,7 @@
 // Rows of a table by number, and the sum of gradients back into them. Numerical policy: the look-up
 // copies. Two sums: scatter_add by atomic additions in fp32, in no fixed order, for many rows of
 // anything; and embedding_backward, where the first place that names a row adds up all that do, in
-// their order, in fp32, and rounds once: the same bits every time.
+// their order, in fp32: the same bits every time.
 #include "kernels/cuda/each.cuh"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.h"
@@ -34,7 +34,7 @@ __global__ void scatter_add_kernel(const int64_t* ids, const T* dy, int64_t firs
 template <typename T>
 __global__ void ordered_sum_kernel(const int64_t* ids, const T* dy, int64_t first_id,
                                    int64_t padding_id, int64_t rows, int64_t count, int64_t width,
-                                   T* dtable) {
+                                   float* dtable) {
   for (int64_t place = blockIdx.x; place < count; place += gridDim.x) {
     const int64_t id = ids[place], row = id - first_id;
     const bool counts = row >= 0 && row < rows && !(padding_id >= 0 && id == padding_id);
@@ -48,7 +48,7 @@ __global__ void ordered_sum_kernel(const int64_t* ids, const T* dy, int64_t firs
       for (int64_t at = place; at < count; ++at) {
         if (ids[at] == id) total += widen(dy[at * width + i]);
       }
-      dtable[row * width + i] = narrow<T>(total);
+      dtable[row * width + i] = total;
     }
   }
 }
@@ -72,9 +72,9 @@ void embedding_scatter_add(const int64_t* ids, const T* dy, int64_t first_id, in
 }
 template <typename T>
 void embedding_backward(const int64_t* ids, const T* dy, int64_t first_id, int64_t padding_id,
-                        int64_t rows, int64_t count, int64_t width, T* dtable,
+                        int64_t rows, int64_t count, int64_t width, float* dtable,
                         cudaStream_t stream) {
-  fill(T{}, dtable, rows * width, stream);
+  fill(0.0F, dtable, rows * width, stream);
   if (width == 0) return;
   launch(stream, blocks_of(count, 1), row_threads(width), ordered_sum_kernel<T>, ids, dy, first_id,
          padding_id, rows, count, width, dtable);
@@ -86,7 +86,7 @@ void embedding_backward(const int64_t* ids, const T* dy, int64_t first_id, int64
   template void embedding_scatter_add<T>(const int64_t*, const T*, int64_t, int64_t, int64_t,  \
                                          int64_t, int64_t, float*, cudaStream_t);              \
   template void embedding_backward<T>(const int64_t*, const T*, int64_t, int64_t, int64_t,     \
-                                      int64_t, int64_t, T*, cudaStream_t);
+                                      int64_t, int64_t, float*, cudaStream_t);
 WEFT_FOR_FLOATING(WEFT_INSTANTIATE)
 #undef WEFT_INSTANTIATE
 

@@ -33,12 +33,15 @@ template <typename T>
 void binary(Binary kind, const Walk<3>& walk, const T* a, const T* b, T* out, cudaStream_t stream);
 template <typename T>
 void scale(const T* x, double factor, T* y, int64_t n, cudaStream_t stream);
-template <typename T>  // also int64_t
+template <typename T>  // also double, int64_t, int32_t, uint8_t
 void fill(T value, T* y, int64_t n, cudaStream_t stream);
 // Casts and strided copies, and with an offset of `to` concatenation, padding and slicing. Between
-// the three T; int64_t and uint8_t to themselves.
+// any two of the three T, double, int64_t, int32_t and uint8_t, as in C++; halves by way of float.
 template <typename From, typename To>
 void copy(const Walk<2>& walk, const From* from, To* to, cudaStream_t stream);
+// to += from: two of the same floating type, or a half and a float.
+template <typename From, typename To>
+void add(const Walk<2>& walk, const From* from, To* to, cudaStream_t stream);
 
 // ---- activation.cu: y = f(x + bias), dx = dy f'(x + bias); bias [width] or null. Outputs may be
 // inputs.
@@ -86,8 +89,8 @@ struct NormBackwardArguments {
   const T* gamma;
   const float *mean, *rstd;  // mean null: RMS norm
   int64_t rows, width;
-  T* dx;              // may be dsum
-  T *dgamma, *dbeta;  // overwritten; dbeta may be null
+  T* dx;                  // may be dsum
+  float *dgamma, *dbeta;  // overwritten; dbeta may be null
 };
 int64_t norm_backward_scratch(int64_t rows, int64_t width);  // floats
 template <typename T>
@@ -120,9 +123,9 @@ template <typename T>
 void cross_entropy_backward(const T* logits, const int64_t* labels, const float* lse,
                             const LossRules& rules, const float* dloss, int64_t rows, int64_t width,
                             T* dlogits, cudaStream_t stream);
-// The pieces of the loss over a sharded vocabulary (unsmoothed): each row's maximum; terms [2,
-// rows], to be summed over the shards: exponentials shifted by the whole row's maximum, and the
-// label's logit; then the loss of each row, and its lse in place of its maximum.
+// The pieces of the loss over a sharded vocabulary: each row's maximum; terms [2, rows], to be
+// summed over the shards: exponentials shifted by the whole row's maximum, and the label's logit,
+// smoothed; then the loss of each row, and its lse in place of its maximum.
 template <typename T>
 void row_maximum(const T* x, int64_t rows, int64_t width, float* out, cudaStream_t stream);
 template <typename T>
@@ -147,7 +150,17 @@ void embedding_scatter_add(const int64_t* ids, const T* dy, int64_t first_id, in
 // / 2 ids.
 template <typename T>
 void embedding_backward(const int64_t* ids, const T* dy, int64_t first_id, int64_t padding_id,
-                        int64_t rows, int64_t count, int64_t width, T* dtable, cudaStream_t stream);
+                        int64_t rows, int64_t count, int64_t width, float* dtable,
+                        cudaStream_t stream);
+
+// ---- gather.cu: out[r] = x[r, index[r]] of x [rows, tokens, width], zeros where there is no such
+// token; and its gradient, zeros elsewhere.
+template <typename T>
+void gather_rows(const T* x, const int64_t* index, T* out, int64_t rows, int64_t tokens,
+                 int64_t width, cudaStream_t stream);
+template <typename T>
+void gather_rows_backward(const T* dy, const int64_t* index, T* dx, int64_t rows, int64_t tokens,
+                          int64_t width, cudaStream_t stream);
 
 // ---- rope.cu: rotary positions (Su et al. 2021) of x [tokens, heads, width], by angle position
 // inverse_frequency[pair]; the first 2 `pairs` features turn, in pairs (i, i + pairs) or, if

@@ -41,6 +41,7 @@ class Activate final : public Op {
   explicit Activate(Activation kind) : kind_(kind) {}
   std::string_view name() const override { return "activate"; }
   bool native(DType half) const override { return half == DType::kBF16; }
+  bool native_on_gpu(DType) const override { return true; }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     return {inputs[0].spec()};
   }

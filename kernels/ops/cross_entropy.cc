@@ -127,23 +127,20 @@ class LossAndGradient final : public Kernel {
   }
   // A label that is none makes the sum NaN.
   void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
-    if (loss_.smoothing != 0) throw_no_kernel(cx, "label smoothing");
     const Tensor &labels = inputs[0], &logits = outputs[1];
-    const int64_t rows = labels.elements(), width = logits.shape()[-1];
-    const VocabularyShard& shard = loss_.shard;
-    const bool whole = shard.vocabulary == 0;
-    const Tensor maximum = Tensor::empty(cx.allocator, {rows}, logits.dtype());
-    const Tensor terms = Tensor::empty(cx.allocator, {2, rows}, logits.dtype());
-    const Tensor seed = Tensor::full(cx.allocator, Shape{}, loss_.seed, logits.dtype());
+    const int64_t rows = labels.elements();
+    const Tensor maximum = Tensor::empty(cx.allocator, {rows}, gradient_dtype(logits.dtype()));
+    const Tensor terms = Tensor::empty(cx.allocator, {2, rows}, gradient_dtype(logits.dtype()));
+    const Tensor seed =
+        Tensor::full(cx.allocator, Shape{}, loss_.seed, gradient_dtype(logits.dtype()));
     cuda::Backend& gpu = cuda::backend(cx);
+    const VocabularyShard& shard = loss_.shard;
     gpu.row_maximum(logits, maximum);
-    if (!whole) shard.maximum(maximum);
-    gpu.loss_terms(logits, labels, maximum, shard.first, loss_.ignore_index, terms);
-    if (!whole) shard.sum(terms);
-    gpu.loss_total(labels, terms, whole ? width : shard.vocabulary, loss_.ignore_index, outputs[0],
-                   maximum);
-    gpu.cross_entropy_backward(logits, labels, maximum, seed, shard.first, loss_.ignore_index,
-                               logits);
+    if (shard.vocabulary != 0) shard.maximum(maximum);
+    gpu.loss_terms(logits, labels, maximum, loss_, terms);
+    if (shard.vocabulary != 0) shard.sum(terms);
+    gpu.loss_total(labels, terms, loss_, logits.shape()[-1], outputs[0], maximum);
+    gpu.loss_gradient(labels, maximum, seed, loss_, logits);
   }
 
  private:

@@ -18,6 +18,7 @@ class Dropout final : public Op {
       : rate_(rate), key_(key), where_(std::move(where)) {}
   std::string_view name() const override { return "dropout"; }
   bool native(DType half) const override { return half == DType::kBF16; }
+  bool native_on_gpu(DType) const override { return true; }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     const Shape& shape = inputs[0].shape();
     WEFT_CHECK(where_.global.dims() == shape.dims() &&

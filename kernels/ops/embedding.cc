@@ -81,6 +81,7 @@ class Embedding final : public Op {
   Embedding(int64_t first_id, int64_t padding_id) : first_id_(first_id), padding_id_(padding_id) {}
   std::string_view name() const override { return "embedding"; }
   bool native(DType half) const override { return half == DType::kBF16; }
+  bool native_on_gpu(DType) const override { return true; }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     const Tensor& table = inputs[1];
     WEFT_CHECK(table.shape().dims() == 2, "table {}", table.shape().to_string());
@@ -148,6 +149,7 @@ class GatherRows final : public Op {
  public:
   std::string_view name() const override { return "gather_rows"; }
   bool native(DType half) const override { return half == DType::kBF16; }
+  bool native_on_gpu(DType) const override { return true; }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     const Tensor& x = inputs[0];
     WEFT_CHECK(x.shape().dims() == 3 && inputs[1].shape() == Shape{x.dim(0)}, "rows of {} at {}",

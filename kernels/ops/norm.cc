@@ -65,6 +65,7 @@ class LayerNorm final : public Op {
   explicit LayerNorm(double epsilon) : epsilon_(epsilon) {}
   std::string_view name() const override { return "layer_norm"; }
   bool native(DType half) const override { return half == DType::kBF16; }
+  bool native_on_gpu(DType) const override { return true; }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     const Tensor& x = inputs[0];
     WEFT_CHECK(x.shape().dims() >= 1 && inputs[1].shape() == Shape{x.shape()[-1]} &&

@@ -38,6 +38,7 @@ class Softmax final : public Op {
  public:
   std::string_view name() const override { return "softmax"; }
   bool native(DType half) const override { return half == DType::kBF16; }
+  bool native_on_gpu(DType) const override { return true; }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     return {inputs[0].spec()};
   }

@@ -17,7 +17,6 @@
 namespace weft {
 namespace {
 
-constexpr size_t kAlignment = 64;
 constexpr size_t kSmallMax = size_t{64} << 10;    // requests up to this share small segments
 constexpr size_t kSegmentUnit = size_t{2} << 20;  // a huge page
 constexpr size_t kSegmentGrowthMax = size_t{64} << 20;
@@ -41,10 +40,38 @@ struct BySizeThenAddress {
   }
 };
 
+// A limit on the process's data (RLIMIT_DATA) holds for libraries and threads too, which do not
+// survive a refusal: tensors leave them the last part of it.
+bool leaves_enough(size_t bytes) {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_DATA, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return true;
+  std::ifstream file("/proc/self/statm");
+  size_t size = 0, resident = 0, shared = 0, text = 0, library = 0, data = 0;  // pages
+  file >> size >> resident >> shared >> text >> library >> data;
+  const size_t taken = data * static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+  return taken + bytes + std::max(kOthersMin, limit.rlim_cur / 32) <= limit.rlim_cur;
+}
+
+class HostPages final : public SegmentSource {
+ public:
+  size_t alignment() const override { return 64; }
+  void* take(size_t bytes) override {
+    if (!leaves_enough(bytes)) return nullptr;
+    void* data = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (data == MAP_FAILED) return nullptr;
+    ::madvise(data, bytes, MADV_HUGEPAGE);  // a hint; a refusal changes nothing
+    return data;
+  }
+  void give_back(void* data, size_t bytes) noexcept override { ::munmap(data, bytes); }
+  std::string what() const override { return "the system"; }
+};
+
 class CachingAllocator final : public Allocator {
  public:
+  explicit CachingAllocator(std::unique_ptr<SegmentSource> source)
+      : source_(std::move(source)), alignment_(source_->alignment()) {}
   ~CachingAllocator() override {
-    for (const Segment& segment : segments_) ::munmap(segment.data, segment.bytes);
+    for (const Segment& segment : segments_) source_->give_back(segment.data, segment.bytes);
     for (auto& [data, block] : used_) delete block;
     for (auto& pool : free_) {
       for (Block* block : pool) delete block;
@@ -53,7 +80,7 @@ class CachingAllocator final : public Allocator {
   }
 
   void* allocate(size_t bytes) override {
-    const size_t wanted = round_up(std::max<size_t>(bytes, 1), kAlignment);
+    const size_t wanted = round_up(std::max<size_t>(bytes, 1), alignment_);
     const std::lock_guard lock(mutex_);
     Block* block = take(wanted);
     used_[block->data] = block;
@@ -178,33 +205,17 @@ class CachingAllocator final : public Allocator {
       data = map(bytes);
     }
     if (data == nullptr) {
-      throw StatusError(Status(
-          Code::kResourceExhausted,
-          fmt::format("the system refuses {} bytes of memory; {} are in use", bytes, live_bytes_)));
+      throw StatusError(Status(Code::kResourceExhausted,
+                               fmt::format("{} refuses {} bytes of memory; {} are in use",
+                                           source_->what(), bytes, live_bytes_)));
     }
     segments_.push_back({data, bytes});
     free_list(small).insert(new_block(data, bytes, small));
   }
 
-  // A limit on the process's data (RLIMIT_DATA) holds for libraries and threads too, which do not
-  // survive a refusal: tensors leave them the last part of it.
-  static bool leaves_enough(size_t bytes) {
-    rlimit limit{};
-    if (::getrlimit(RLIMIT_DATA, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return true;
-    std::ifstream file("/proc/self/statm");
-    size_t size = 0, resident = 0, shared = 0, text = 0, library = 0, data = 0;  // pages
-    file >> size >> resident >> shared >> text >> library >> data;
-    const size_t taken = data * static_cast<size_t>(::sysconf(_SC_PAGESIZE));
-    return taken + bytes + std::max(kOthersMin, limit.rlim_cur / 32) <= limit.rlim_cur;
-  }
-
   char* map(size_t bytes) {
     ++system_calls_;
-    if (!leaves_enough(bytes)) return nullptr;
-    void* data = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (data == MAP_FAILED) return nullptr;
-    ::madvise(data, bytes, MADV_HUGEPAGE);  // a hint; a refusal changes nothing
-    return static_cast<char*>(data);
+    return static_cast<char*>(source_->take(bytes));
   }
 
   void return_free_segments() {
@@ -217,7 +228,7 @@ class CachingAllocator final : public Allocator {
         }
         it = list.erase(it);
         ++system_calls_;
-        ::munmap(block->data, block->bytes);
+        source_->give_back(block->data, block->bytes);
         std::erase_if(segments_,
                       [&](const Segment& segment) { return segment.data == block->data; });
         spare_.push_back(block);
@@ -225,6 +236,8 @@ class CachingAllocator final : public Allocator {
     }
   }
 
+  const std::unique_ptr<SegmentSource> source_;
+  const size_t alignment_;
   mutable std::mutex mutex_;
   // Guarded by mutex_.
   std::vector<Segment> segments_;
@@ -236,6 +249,12 @@ class CachingAllocator final : public Allocator {
 
 }  // namespace
 
-std::unique_ptr<Allocator> make_caching_allocator() { return std::make_unique<CachingAllocator>(); }
+std::unique_ptr<Allocator> make_caching_allocator(std::unique_ptr<SegmentSource> source) {
+  return std::make_unique<CachingAllocator>(std::move(source));
+}
+
+std::unique_ptr<Allocator> make_caching_allocator() {
+  return make_caching_allocator(std::make_unique<HostPages>());
+}
 
 }  // namespace weft

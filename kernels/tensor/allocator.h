@@ -2,14 +2,15 @@
 // last use.
 //
 // Thread safety: every call from any thread. Ownership: the allocator outlives every block.
-// Invariants: 1. blocks are aligned to 64 bytes. 2. live_bytes is the sum of the sizes asked for
-// and not yet released; peak_bytes its maximum since reset_peak. 3. once the same sequence of
-// requests has been seen twice, allocate makes no call to the system.
+// Invariants: 1. blocks are aligned to 64 bytes or more. 2. live_bytes is the sum of the sizes
+// asked for and not yet released; peak_bytes its maximum since reset_peak. 3. once the same
+// sequence of requests has been seen twice, allocate makes no call to the system.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <string>
 
 #include "kernels/tensor/device.h"
 
@@ -38,7 +39,19 @@ class Allocator {
   virtual void reset_peak() = 0;
 };
 
-// Best fit over memory reserved in large segments, freed blocks merged with their neighbours.
-std::unique_ptr<Allocator> make_caching_allocator();
+// Where a caching allocator takes its segments from; each call counts as one of the system's.
+class SegmentSource {
+ public:
+  virtual ~SegmentSource() = default;
+  virtual size_t alignment() const = 0;  // of blocks; a power of two
+  virtual void* take(size_t bytes) = 0;  // null: refused
+  virtual void give_back(void* data, size_t bytes) noexcept = 0;
+  virtual std::string what() const = 0;  // "the system", for error messages
+};
+
+// Best fit over memory reserved in large segments, freed blocks merged with their neighbours. Never
+// touches the memory itself.
+std::unique_ptr<Allocator> make_caching_allocator(std::unique_ptr<SegmentSource> source);
+std::unique_ptr<Allocator> make_caching_allocator();  // of pages of the host
 
 }  // namespace weft

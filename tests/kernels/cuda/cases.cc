@@ -127,14 +127,16 @@ std::string check_copy_of(const TypedKernels<T>& kernels) {
   T* scaled = memory.output<T>(kRows * kWidth);
   kernels.scale(memory.input(as<T>(values)), 2, scaled, kRows * kWidth, nullptr);
   kernels.copy_to_float(walk, scaled, doubled, nullptr);
+  kernels.add(walk, scaled, scaled, nullptr);
+  kernels.add_to_float(walk, scaled, doubled, nullptr);
   T* filled = memory.output<T>(33);
   kernels.fill(T(1.5F), filled, 33, nullptr);
-  return first_of(
-      {differs("a window", to, expected.to_vector<double>(), 0),
-       differs("widened", wide, x.to_vector<double>(), 0),
-       differs("narrowed", narrow, x.to_vector<double>(), 0),
-       differs("doubled", doubled, ops::scale(bench.context, x, 2).to_vector<double>(), 0),
-       differs("filled", filled, std::vector<double>(33, 1.5), 0), memory.violation()});
+  return first_of({differs("a window", to, expected.to_vector<double>(), 0),
+                   differs("widened", wide, x.to_vector<double>(), 0),
+                   differs("narrowed", narrow, x.to_vector<double>(), 0),
+                   differs("doubled, doubled again and added", doubled,
+                           ops::scale(bench.context, x, 6).to_vector<double>(), 1e-7),
+                   differs("filled", filled, std::vector<double>(33, 1.5), 0), memory.violation()});
 }
 std::string check_copy(const KernelSet& set) {
   return of_types([&]<typename T>() { return check_copy_of(set.typed<T>()); });
@@ -297,7 +299,7 @@ std::string check_embedding_backward_of(const TypedKernels<T>& kernels) {
       const T* dy = memory.input(as<T>(slopes));
       kernels.embedding_scatter_add(ids, dy, Lookup::kFirst, padding, Lookup::kRows, lookup.count(),
                                     width, dtable, nullptr);
-      T* ordered = memory.output<T>(n);
+      float* ordered = memory.output<float>(n);
       kernels.embedding_backward(ids, dy, Lookup::kFirst, padding, Lookup::kRows, lookup.count(),
                                  width, ordered, nullptr);
       const auto op = [padding](Context& cx, std::span<const Tensor> in) {
@@ -310,7 +312,7 @@ std::string check_embedding_backward_of(const TypedKernels<T>& kernels) {
                        in_double(bench, {lookup.count(), width}, slopes));
       const std::string finding =
           first_of({differs("dtable", dtable, gradients[0], 1e-6),
-                    differs("in order", ordered, gradients[0], near<T>(1e-6)), memory.violation()});
+                    differs("in order", ordered, gradients[0], 1e-6), memory.violation()});
       if (!finding.empty()) return finding;
     }
   }
@@ -318,6 +320,39 @@ std::string check_embedding_backward_of(const TypedKernels<T>& kernels) {
 }
 std::string check_embedding_backward(const KernelSet& set) {
   return of_types([&]<typename T>() { return check_embedding_backward_of(set.typed<T>()); });
+}
+
+template <typename T>
+std::string check_gather_of(const TypedKernels<T>& kernels) {
+  constexpr int64_t kGroups = 5, kTokens = 4;
+  const std::vector<int64_t> index{0, 3, -1, 2, 3};
+  for (const int64_t width : {1, 33, 100}) {
+    Bench bench(1);
+    DeviceMemory memory;
+    const std::vector<float> values = rounded<T>(random_values(kGroups * kTokens * width, 30));
+    const std::vector<float> slopes = rounded<T>(random_values(kGroups * width, 31));
+    T *out = memory.output<T>(kGroups * width), *dx = memory.output<T>(kGroups * kTokens * width);
+    const int64_t* numbers = memory.input(index);
+    kernels.gather_rows(memory.input(as<T>(values)), numbers, out, kGroups, kTokens, width,
+                        nullptr);
+    kernels.gather_rows_backward(memory.input(as<T>(slopes)), numbers, dx, kGroups, kTokens, width,
+                                 nullptr);
+    const auto op = [](Context& cx, std::span<const Tensor> in) {
+      return ops::gather_rows(cx, in[0], in[1]);
+    };
+    const std::vector<Tensor> inputs{in_double(bench, {kGroups, kTokens, width}, values),
+                                     testing::ids(bench.context, {kGroups}, index)};
+    const auto gradients =
+        gradients_of(bench, op, inputs, in_double(bench, {kGroups, width}, slopes));
+    const std::string finding =
+        first_of({differs("rows", out, op(bench.context, inputs).template to_vector<double>(), 0),
+                  differs("dx", dx, gradients[0], 0), memory.violation()});
+    if (!finding.empty()) return finding;
+  }
+  return "";
+}
+std::string check_gather(const KernelSet& set) {
+  return of_types([&]<typename T>() { return check_gather_of(set.typed<T>()); });
 }
 
 // Several updates beside the optimizer's own.
@@ -446,6 +481,7 @@ const std::vector<Case>& cases() {
                                      {"rope", check_rope},
                                      {"embedding", check_embedding},
                                      {"embedding_backward", check_embedding_backward},
+                                     {"gather", check_gather},
                                      {"adamw", check_adamw},
                                      {"dropout", check_dropout},
                                      {"norm", check_norm},

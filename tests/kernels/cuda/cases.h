@@ -21,6 +21,8 @@ struct TypedKernels {
   decltype(&cuda::copy<T, T>) copy = &cuda::copy<T, T>;
   decltype(&cuda::copy<T, float>) copy_to_float = &cuda::copy<T, float>;
   decltype(&cuda::copy<float, T>) copy_from_float = &cuda::copy<float, T>;
+  decltype(&cuda::add<T, T>) add = &cuda::add<T, T>;
+  decltype(&cuda::add<T, float>) add_to_float = &cuda::add<T, float>;
   decltype(&cuda::curve<T>) curve = &cuda::curve<T>;
   decltype(&cuda::curve_backward<T>) curve_backward = &cuda::curve_backward<T>;
   decltype(&cuda::swiglu<T>) swiglu = &cuda::swiglu<T>;
@@ -37,6 +39,8 @@ struct TypedKernels {
   decltype(&cuda::embedding<T>) embedding = &cuda::embedding<T>;
   decltype(&cuda::embedding_scatter_add<T>) embedding_scatter_add = &cuda::embedding_scatter_add<T>;
   decltype(&cuda::embedding_backward<T>) embedding_backward = &cuda::embedding_backward<T>;
+  decltype(&cuda::gather_rows<T>) gather_rows = &cuda::gather_rows<T>;
+  decltype(&cuda::gather_rows_backward<T>) gather_rows_backward = &cuda::gather_rows_backward<T>;
   decltype(&cuda::rope<T>) rope = &cuda::rope<T>;
   decltype(&cuda::adamw<T, T>) adamw = &cuda::adamw<T, T>;
   decltype(&cuda::dropout<T>) dropout = &cuda::dropout<T>;

@@ -176,11 +176,9 @@ std::vector<Tensor> expanded_values(Context& cx, const Case& item,
 }
 
 Tensor cotangent(Context& cx, const Tensor& output, size_t number) {
-  Tensor weights = Tensor::empty(cx.allocator, output.shape(), DType::kF64);
-  for (int64_t i = 0; i < weights.elements(); ++i) {
-    weights.data<double>()[i] = weight_of(number, static_cast<uint64_t>(i));
-  }
-  return ops::cast(cx, weights, output.dtype());
+  std::vector<double> weights(static_cast<size_t>(output.elements()));
+  for (size_t i = 0; i < weights.size(); ++i) weights[i] = weight_of(number, i);
+  return ops::cast(cx, Tensor::from<double>(cx.allocator, output.shape(), weights), output.dtype());
 }
 
 Outcome run(const Bench& bench, const Case& item, Function f, std::vector<Tensor> inputs) {

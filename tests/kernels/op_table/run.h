@@ -13,10 +13,12 @@
 
 namespace weft::op_table {
 
-// Memory and threads for the cases.
+// Memory, and with it the device, and threads for the cases.
 struct Bench {
-  explicit Bench(int threads = 2) : pool(threads) {}
-  std::unique_ptr<Allocator> allocator = make_caching_allocator();
+  explicit Bench(int threads = 2) : Bench(threads, make_caching_allocator()) {}
+  Bench(int threads, std::unique_ptr<Allocator> memory)
+      : allocator(std::move(memory)), pool(threads) {}
+  const std::unique_ptr<Allocator> allocator;
   ThreadPool pool;
   Context context{*allocator, pool};
 };

@@ -163,7 +163,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   return cudaSuccess;
 }
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
-  return stream->queue.empty() ? cudaSuccess : cudaErrorNotReady;
+  return cpu::advance(stream) ? cudaSuccess : cudaErrorNotReady;
 }
 cudaError_t cudaEventCreate(cudaEvent_t* event) {
   *event = new CUevent_st;

@@ -1,6 +1,9 @@
 #include "tests/testing/cuda_on_cpu/streams.h"
 
 #include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
 #include <cstring>
 #include <map>
 #include <string>
@@ -30,9 +33,15 @@ Device& device() {
   return the_device;
 }
 
+std::condition_variable_any changed;  // something was queued, or has run
+std::atomic<int> others{0};
+
+using Lock = std::unique_lock<std::recursive_mutex>;
+
 bool can_run(const Stream& stream) {
   if (stream.queue.empty()) return false;
   const Stream::Item& head = stream.queue.front();
+  if (head.ready) return head.ready();
   return head.waits_for == nullptr || head.waits_for->done >= head.count;
 }
 
@@ -40,21 +49,37 @@ void run_head(Stream& stream) {
   const Stream::Item item = std::move(stream.queue.front());
   stream.queue.pop_front();
   if (item.work) item.work();
+  changed.notify_all();
 }
 
-// Runs heads of streams in the schedule's order until `enough`.
-void run_until(const std::function<bool()>& enough) {
+Stream* next_to_run(Shuffler& shuffler) {
+  for (const size_t index : shuffler.order_of(device().streams.size())) {
+    if (can_run(*device().streams[index])) return device().streams[index].get();
+  }
+  return nullptr;
+}
+
+// Runs heads of streams in the schedule's order until `enough`. The caller holds the mutex once.
+void run_until(Lock& lock, const std::function<bool()>& enough) {
+  constexpr std::chrono::seconds kStuck{20};
   Shuffler shuffler(schedule());
   while (!enough()) {
-    Stream* next = nullptr;
-    for (const size_t index : shuffler.order_of(device().streams.size())) {
-      if (!can_run(*device().streams[index])) continue;
-      next = device().streams[index].get();
-      break;
+    if (Stream* next = next_to_run(shuffler)) {
+      run_head(*next);
+      continue;
     }
-    if (next == nullptr) throw Fault("a stream waits for an event that nothing records");
-    run_head(*next);
+    if (others == 0 || changed.wait_for(lock, kStuck) == std::cv_status::timeout) {
+      throw Fault("a stream waits for an event that nothing records");
+    }
   }
+}
+
+void run_until_empty(Lock& lock, Stream* stream) {
+  run_until(lock, [stream] {
+    if (stream != nullptr) return stream->queue.empty();
+    return std::all_of(device().streams.begin(), device().streams.end(),
+                       [](const auto& each) { return each->queue.empty(); });
+  });
 }
 
 const std::map<const void*, Block>::value_type* block_of(const void* at) {
@@ -67,19 +92,33 @@ const std::map<const void*, Block>::value_type* block_of(const void* at) {
 
 }  // namespace
 
+std::recursive_mutex& device_mutex() {
+  static std::recursive_mutex mutex;
+  return mutex;
+}
+
+void expect_others(int change) {
+  others += change;
+  changed.notify_all();
+}
+
 Stream* create_stream() {
+  const Lock lock(device_mutex());
   device().streams.push_back(std::make_unique<Stream>());
   return device().streams.back().get();
 }
 
 void destroy_stream(Stream* stream) {
-  run_stream(stream);
+  Lock lock(device_mutex());
+  run_until_empty(lock, stream);
   std::erase_if(device().streams, [&](const auto& owned) { return owned.get() == stream; });
 }
 
 void enqueue(Stream* stream, std::function<void()> work) {
+  Lock lock(device_mutex());
+  changed.notify_all();
   if (stream == nullptr) {
-    run_stream(nullptr);
+    run_until_empty(lock, nullptr);
     work();
   } else if (stream->capture != nullptr) {
     std::vector<Node>& nodes = stream->capture->nodes;
@@ -90,7 +129,22 @@ void enqueue(Stream* stream, std::function<void()> work) {
   }
 }
 
+void enqueue_when(Stream* stream, std::function<bool()> ready, std::function<void()> work) {
+  const Lock lock(device_mutex());
+  changed.notify_all();
+  stream->queue.push_back({std::move(work), nullptr, 0, std::move(ready)});
+}
+
+bool advance(Stream* stream) {
+  const Lock lock(device_mutex());
+  if (others == 0) return stream->queue.empty();
+  Shuffler shuffler(schedule());
+  while (Stream* next = next_to_run(shuffler)) run_head(*next);
+  return stream->queue.empty();
+}
+
 void record(Event* event, Stream* stream) {
+  const Lock lock(device_mutex());
   if (stream != nullptr && stream->capture != nullptr) {
     event->capture = stream->capture;
     event->captured_after = stream->captured_after;
@@ -102,26 +156,25 @@ void record(Event* event, Stream* stream) {
 }
 
 void wait_for(Stream* stream, Event* event) {
+  Lock lock(device_mutex());
   if (event->capture != nullptr) {
     stream->capture = event->capture;
     stream->captured_after.insert(event->captured_after.begin(), event->captured_after.end());
   } else if (stream == nullptr) {
-    run_until_done(event);
+    run_until(lock, [event, count = event->recorded] { return event->done >= count; });
   } else {
     stream->queue.push_back({nullptr, event, event->recorded});
   }
 }
 
 void run_stream(Stream* stream) {
-  run_until([stream] {
-    if (stream != nullptr) return stream->queue.empty();
-    return std::all_of(device().streams.begin(), device().streams.end(),
-                       [](const auto& each) { return each->queue.empty(); });
-  });
+  Lock lock(device_mutex());
+  run_until_empty(lock, stream);
 }
 
 void run_until_done(Event* event) {
-  run_until([event, count = event->recorded] { return event->done >= count; });
+  Lock lock(device_mutex());
+  run_until(lock, [event, count = event->recorded] { return event->done >= count; });
 }
 
 void run_graph(const std::vector<Node>& nodes) {
@@ -140,6 +193,7 @@ void run_graph(const std::vector<Node>& nodes) {
 }
 
 bool end_capture(Stream* stream, std::vector<Node>& nodes) {
+  const Lock lock(device_mutex());
   const std::shared_ptr<Capture> capture = stream->capture;
   std::set<size_t> last;
   for (size_t i = 0; i < capture->nodes.size(); ++i) last.insert(i);
@@ -160,6 +214,7 @@ bool end_capture(Stream* stream, std::vector<Node>& nodes) {
 }
 
 void begin_capture(Stream* stream, bool relaxed) {
+  const Lock lock(device_mutex());
   stream->capture = std::make_shared<Capture>();
   stream->capture->relaxed = relaxed;
   stream->captured_after.clear();
@@ -167,9 +222,13 @@ void begin_capture(Stream* stream, bool relaxed) {
   if (!relaxed) ++device().captures;
 }
 
-bool capture_forbids_calls() { return device().captures > 0; }
+bool capture_forbids_calls() {
+  const Lock lock(device_mutex());
+  return device().captures > 0;
+}
 
 void* allocate(size_t bytes, bool pinned) {
+  const Lock lock(device_mutex());
   Block block{std::vector<std::byte>(bytes + 2 * kGuardBytes + 256, std::byte{kGuard}), bytes,
               pinned};
   void* at = block.room.data() + kGuardBytes;
@@ -181,6 +240,7 @@ void* allocate(size_t bytes, bool pinned) {
 }
 
 void release(void* memory) {
+  const Lock lock(device_mutex());
   const auto found = device().memory.find(memory);
   if (found == device().memory.end()) throw Fault("memory is freed that was not allocated");
   const Block& block = found->second;
@@ -195,21 +255,25 @@ void release(void* memory) {
 }
 
 bool is_pinned(const void* at) {
+  const Lock lock(device_mutex());
   const auto* block = block_of(at);
   return block != nullptr && block->second.pinned;
 }
 bool is_device(const void* at) {
+  const Lock lock(device_mutex());
   const auto* block = block_of(at);
   return block != nullptr && !block->second.pinned;
 }
 
 Alive alive() {
+  const Lock lock(device_mutex());
   size_t bytes = 0;
   for (const auto& [at, block] : device().memory) bytes += block.bytes;
   return {device().streams.size(), device().events, device().memory.size(), bytes};
 }
 
 void count_event(int change) {
+  const Lock lock(device_mutex());
   device().events = static_cast<size_t>(static_cast<int64_t>(device().events) + change);
 }
 

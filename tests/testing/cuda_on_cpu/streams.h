@@ -7,7 +7,10 @@
 // Found and thrown as a Fault: a wait for an event that nothing records; memory written outside its
 // bounds, when it is freed. Fresh device memory holds kPoison bytes.
 //
-// Thread safety: one thread at a time, as the machine. Ownership: streams, events, graphs and
+// Thread safety: every call from any thread; device_mutex() is held while work runs, so that
+// `ready` and work may share state that is guarded by it. What is stuck is a Fault at once, or,
+// while expect_others() says that other threads queue work too, once nothing has moved for a while.
+// Ownership: streams, events, graphs and
 // memory live until they are destroyed; alive() counts them.
 #pragma once
 
@@ -16,6 +19,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <set>
 #include <vector>
 
@@ -43,7 +47,8 @@ struct CUstream_st {
   struct Item {
     std::function<void()> work;
     CUevent_st* waits_for = nullptr;
-    uint64_t count = 0;  // of its records
+    uint64_t count = 0;           // of its records
+    std::function<bool()> ready;  // instead: asked until it is true
   };
   std::deque<Item> queue;
   std::shared_ptr<weft::cuda_on_cpu::Capture> capture;  // while work is kept for a graph
@@ -66,6 +71,12 @@ Stream* create_stream();
 void destroy_stream(Stream* stream);  // after its work
 // Queues it; at once where the stream is null.
 void enqueue(Stream* stream, std::function<void()> work);
+// The same, once `ready` says so; the stream waits. Not while it is captured.
+void enqueue_when(Stream* stream, std::function<bool()> ready, std::function<void()> work);
+// Whether nothing of the stream is left; with others, what can run now does first, without waiting.
+bool advance(Stream* stream);
+std::recursive_mutex& device_mutex();
+void expect_others(int change);
 void record(Event* event, Stream* stream);
 void wait_for(Stream* stream, Event* event);
 void run_stream(Stream* stream);  // until nothing of it is left; null: of all

@@ -1,0 +1,29 @@
+// The communicator of ranks whose tensors are on GPUs, over NCCL; tensors of the host go over the
+// communicator that introduced the ranks to each other (MPI, or threads), which also splits and
+// meets at barriers.
+//
+// A collective is queued on a stream of its own: it starts when the work of the tensors' stream
+// that was queued before is done, and what is queued there later waits for it. Nothing waits on the
+// host.
+//
+// Thread safety and ownership: as Communicator; owns the introducing communicator, its stream and
+// its place in NCCL. The allocator outlives it.
+// Invariants: 1. a sum of half types is taken in fp32 and rounded once. 2. after a lost peer or any
+// error of NCCL the communicator is aborted: whoever waits for its stream gets
+// StatusError(kUnavailable), and so does every later call.
+// A NaN in kMax and kMin is NCCL's business.
+#pragma once
+
+#include <memory>
+
+#include "proto/base/status.h"
+#include "worker/parallel/communicator.h"
+
+namespace weft::comm {
+
+// A collective over `introduction`. memory: a GPU's, one rank a GPU. Error: kUnavailable where NCCL
+// is missing or refuses.
+Result<std::unique_ptr<Communicator>> make_nccl_communicator(
+    std::unique_ptr<Communicator> introduction, Allocator& memory);
+
+}  // namespace weft::comm

@@ -1,0 +1,240 @@
+// A GPU's stream and memory.
+#include "kernels/cuda/gpu.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <thread>
+#include <utility>
+
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/typed.h"
+#include "kernels/tensor/dispatch.h"
+
+namespace weft::cuda {
+namespace {
+
+constexpr size_t kBlockAlignment = 512;
+constexpr size_t kUploadBytes = size_t{4} << 20;
+constexpr size_t kUploadsMax = 16;  // under way
+constexpr std::chrono::microseconds kSpin{100}, kNapMax{500};
+
+class DeviceSegments final : public SegmentSource {
+ public:
+  explicit DeviceSegments(int index) : index_(index) {}
+  size_t alignment() const override { return kBlockAlignment; }
+  void* take(size_t bytes) override {
+    void* data = nullptr;
+    if (cudaSetDevice(index_) != cudaSuccess || cudaMalloc(&data, bytes) != cudaSuccess) {
+      (void)cudaGetLastError();  // a refusal is told by the null pointer
+      return nullptr;
+    }
+    return data;
+  }
+  // The runtime waits for the device first.
+  void give_back(void* data, size_t) noexcept override { (void)cudaFree(data); }
+  std::string what() const override { return "cuda:" + std::to_string(index_); }
+
+ private:
+  const int index_;
+};
+
+class PinnedSegments final : public SegmentSource {
+ public:
+  size_t alignment() const override { return 64; }
+  void* take(size_t bytes) override {
+    void* data = nullptr;
+    if (cudaMallocHost(&data, bytes) != cudaSuccess) {
+      (void)cudaGetLastError();
+      return nullptr;
+    }
+    return data;
+  }
+  void give_back(void* data, size_t) noexcept override { (void)cudaFreeHost(data); }
+  std::string what() const override { return "the driver's pinned memory"; }
+};
+
+class GpuMemory final : public Allocator {
+ public:
+  explicit GpuMemory(int index)
+      : blocks_(make_caching_allocator(std::make_unique<DeviceSegments>(index))),
+        gpu_(std::make_unique<Gpu>(index, *this)) {}
+  ~GpuMemory() override { gpu_.reset(); }  // waits: nothing uses the blocks any more
+  void* allocate(size_t bytes) override { return blocks_->allocate(bytes); }
+  void release(void* data, size_t bytes) noexcept override { blocks_->release(data, bytes); }
+  Device device() const override { return gpu_->device(); }
+  Stream* stream() const override { return gpu_.get(); }
+  AllocatorStats stats() const override { return blocks_->stats(); }
+  void reset_peak() override { blocks_->reset_peak(); }
+
+ private:
+  const std::unique_ptr<Allocator> blocks_;
+  std::unique_ptr<Gpu> gpu_;
+};
+
+}  // namespace
+
+void check(cudaError_t error, const char* what) {
+  if (error != cudaSuccess) throw_cuda_error(error, what);
+}
+
+Result<int> device_count() {
+  int count = 0;
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  if (error != cudaSuccess) {
+    return fail(Code::kUnavailable, std::string("no GPU: ") + cudaGetErrorString(error));
+  }
+  return count;
+}
+
+Result<std::unique_ptr<Allocator>> make_allocator(int index) {
+  WEFT_ASSIGN_OR_RETURN(const int count, device_count());
+  if (index < 0 || index >= count) {
+    return fail(Code::kUnavailable,
+                "no GPU " + std::to_string(index) + ": this process sees " + std::to_string(count));
+  }
+  try {
+    return std::make_unique<GpuMemory>(index);
+  } catch (const StatusError& error) {
+    return fail(error.status());
+  }
+}
+
+std::unique_ptr<Allocator> make_pinned_allocator() {
+  return make_caching_allocator(std::make_unique<PinnedSegments>());
+}
+
+Gpu::Gpu(int index, Allocator& memory) : index_(index), memory_(memory) {
+  activate_device();
+  Result<std::unique_ptr<Matmul>> matmul = Matmul::create();
+  if (!matmul) throw StatusError(matmul.error());
+  matmul_ = std::move(*matmul);
+  check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "a stream");
+}
+
+Gpu::~Gpu() {
+  (void)cudaStreamSynchronize(stream_);
+  for (const Upload& upload : uploads_) (void)cudaEventDestroy(upload.done);
+  (void)cudaStreamDestroy(stream_);
+}
+
+void Gpu::activate_device() const { check(cudaSetDevice(index_), "the choice of the GPU"); }
+
+Tensor Gpu::scratch(Shape shape, DType dtype) const { return Tensor::empty(memory_, shape, dtype); }
+
+Tensor Gpu::contiguous(const Tensor& x) {
+  if (x.contiguous()) return x;
+  const Tensor whole = scratch(x.shape(), x.dtype());
+  copy(x, whole);
+  return whole;
+}
+
+void Gpu::copy(const Tensor& from, const Tensor& to) {
+  activate_device();
+  if (from.dtype() == to.dtype() && from.contiguous() && to.contiguous()) {
+    check(cudaMemcpyAsync(to.raw(), from.raw(), to.bytes(), cudaMemcpyDeviceToDevice, stream_),
+          "a copy");
+    return;
+  }
+  const Walk<2> walk = walk_of<2>(to.shape(), {from.strides(), to.strides()});
+  dispatch_all(from.dtype(), [&]<typename From>() {
+    dispatch_all(to.dtype(), [&]<typename To>() {
+      cuda::copy(walk, from.data<From>(), to.data<To>(), stream_);
+    });
+  });
+}
+
+void Gpu::add(const Tensor& from, const Tensor& to) {
+  activate_device();
+  const Walk<2> walk = walk_of<2>(to.shape(), {from.strides(), to.strides()});
+  if (from.dtype() == DType::kF64 && to.dtype() == DType::kF64) {
+    return cuda::add(walk, from.data<double>(), to.data<double>(), stream_);
+  }
+  for_floating(to, "a sum", [&]<typename To>() {
+    if (from.dtype() == to.dtype()) return cuda::add(walk, from.data<To>(), to.data<To>(), stream_);
+    if constexpr (std::is_same_v<To, float>) {
+      WEFT_CHECK(is_half(from.dtype()), "{} added to {}", dtype_name(from.dtype()), "F32");
+      for_floating(from, "a sum", [&]<typename From>() {
+        cuda::add(walk, from.data<From>(), to.data<float>(), stream_);
+      });
+    } else {
+      WEFT_CHECK(from.dtype() == DType::kF32, "{} added to {}", dtype_name(from.dtype()),
+                 dtype_name(to.dtype()));
+      cuda::add(walk, from.data<float>(), to.data<To>(), stream_);
+    }
+  });
+}
+
+void Gpu::fill(const Tensor& x, double value) {
+  activate_device();
+  if (value == 0) {
+    check(cudaMemsetAsync(x.raw(), 0, x.bytes(), stream_), "a memset");
+  } else {
+    dispatch_all(x.dtype(), [&]<typename T>() {
+      cuda::fill(static_cast<T>(value), x.data<T>(), x.elements(), stream_);
+    });
+  }
+}
+
+// By way of pinned memory: from other memory the driver might wait for the stream.
+void Gpu::upload(void* to, const void* from, size_t bytes) {
+  activate_device();
+  for (size_t at = 0; at < bytes; at += kUploadBytes) {
+    const size_t piece = std::min(kUploadBytes, bytes - at);
+    drop_finished_uploads(kUploadsMax);
+    Upload upload{nullptr, Tensor::empty(*pinned_, {static_cast<int64_t>(piece)}, DType::kU8)};
+    std::memcpy(upload.staged.raw(), static_cast<const char*>(from) + at, piece);
+    check(cudaMemcpyAsync(static_cast<char*>(to) + at, upload.staged.raw(), piece,
+                          cudaMemcpyHostToDevice, stream_),
+          "a copy to the GPU");
+    check(cudaEventCreateWithFlags(&upload.done, cudaEventDisableTiming), "an event");
+    uploads_.push_back(std::move(upload));
+    check(cudaEventRecord(uploads_.back().done, stream_), "an event");
+  }
+}
+
+void Gpu::drop_finished_uploads(size_t left_max) {
+  if (uploads_.size() > left_max) synchronize();
+  while (!uploads_.empty() && cudaEventQuery(uploads_.front().done) == cudaSuccess) {
+    (void)cudaEventDestroy(uploads_.front().done);
+    uploads_.pop_front();
+  }
+}
+
+// The stream is idle before the copy, which then waits for nothing else.
+void Gpu::download(void* to, const void* from, size_t bytes) {
+  synchronize();
+  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_), "a copy from the GPU");
+  check(cudaStreamSynchronize(stream_), "a copy from the GPU");
+}
+
+void Gpu::synchronize() {
+  activate_device();
+  if (watches_.empty()) return check(cudaStreamSynchronize(stream_), "work on the GPU");
+  const auto start = std::chrono::steady_clock::now();
+  while (true) {
+    const cudaError_t state = cudaStreamQuery(stream_);
+    if (state != cudaErrorNotReady) check(state, "work on the GPU");
+    // Also once the stream is done: a collective that was given up is done, too.
+    for (const auto& [number, look] : watches_) look();
+    if (state == cudaSuccess) return;
+    // A short wait is polled, a long one napped through for a sixteenth of what it has taken.
+    const auto waited = std::chrono::steady_clock::now() - start;
+    if (waited < kSpin) {
+      std::this_thread::yield();
+    } else {
+      std::this_thread::sleep_for(std::min<std::chrono::nanoseconds>(waited / 16, kNapMax));
+    }
+  }
+}
+
+int Gpu::watch(std::function<void()> look) {
+  watches_.emplace(next_watch_, std::move(look));
+  return next_watch_++;
+}
+
+void Gpu::unwatch(int watch) { watches_.erase(watch); }
+
+}  // namespace weft::cuda

@@ -1,0 +1,121 @@
+// One GPU of this process as a Backend: its stream, its scratch memory, its products. Each function
+// checks and lays out its tensors and launches; what has no kernel for its dtype or attributes
+// throws StatusError(kUnavailable).
+//
+// Thread safety: one thread at a time. Ownership: belongs to the allocator of gpu.cc, which it
+// takes scratch from: stream order makes that safe to release at once.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+
+#include "kernels/cuda/backend.h"
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/matmul.h"
+
+namespace weft::cuda {
+
+// Throws StatusError(kUnavailable) that names what was tried.
+void check(cudaError_t error, const char* what);
+
+class Gpu final : public Backend {
+ public:
+  // Throws StatusError.
+  Gpu(int index, Allocator& memory);
+  ~Gpu() override;
+  Gpu(const Gpu&) = delete;
+  Gpu& operator=(const Gpu&) = delete;
+
+  cudaStream_t stream() const { return stream_; }
+  // `look` is called again and again while somebody waits for the stream, and throws where it will
+  // never get there (a peer was lost).
+  int watch(std::function<void()> look);
+  void unwatch(int watch);
+
+  Device device() const override { return {DeviceKind::kCuda, index_}; }
+  void copy(const Tensor& from, const Tensor& to) override;
+  void add(const Tensor& from, const Tensor& to) override;
+  void fill(const Tensor& x, double value) override;
+  void upload(void* to, const void* from, size_t bytes) override;
+  void download(void* to, const void* from, size_t bytes) override;
+  void synchronize() override;
+
+  void binary(ops::Arithmetic kind, const Tensor& a, const Tensor& b, const Tensor& out) override;
+  void scale(const Tensor& x, double factor, const Tensor& out) override;
+  void activate(ops::Activation kind, const Tensor& x, const Tensor& out) override;
+  void activate_backward(ops::Activation kind, const Tensor& x, const Tensor& dy,
+                         const Tensor& dx) override;
+  void dropout(const Tensor& x, double rate, RandomKey key, const ops::GlobalIndex& where,
+               const Tensor& out) override;
+  void sum_middle(const Tensor& x, const ops::Split& split, double factor, int block_count,
+                  const Tensor& out) override;
+
+  void softmax(const Tensor& x, const Tensor& y) override;
+  void softmax_backward(const Tensor& y, const Tensor& dy, const Tensor& dx) override;
+  void layer_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, double epsilon,
+                  const Tensor& y, const Tensor& mean, const Tensor& rstd) override;
+  void layer_norm_backward(const Tensor& x, const Tensor& dy, const Tensor& gamma,
+                           const Tensor& mean, const Tensor& rstd, const Tensor& dx,
+                           const Tensor& dgamma, const Tensor& dbeta) override;
+  void row_maximum(const Tensor& x, const Tensor& out) override;
+  void loss_terms(const Tensor& logits, const Tensor& labels, const Tensor& maximum,
+                  const ops::TokenLoss& loss, const Tensor& terms) override;
+  void loss_total(const Tensor& labels, const Tensor& terms, const ops::TokenLoss& loss,
+                  int64_t vocabulary, const Tensor& total, const Tensor& maximum_to_lse) override;
+  void loss_gradient(const Tensor& labels, const Tensor& lse, const Tensor& dtotal,
+                     const ops::TokenLoss& loss, const Tensor& logits) override;
+
+  void embedding(const Tensor& ids, const Tensor& table, int64_t first_id,
+                 const Tensor& out) override;
+  void embedding_backward(const Tensor& ids, const Tensor& dy, int64_t first_id, int64_t padding_id,
+                          const Tensor& dtable) override;
+  void gather_rows(const Tensor& x, const Tensor& index, const Tensor& out) override;
+  void gather_rows_backward(const Tensor& dy, const Tensor& index, const Tensor& dx) override;
+
+  void matmul(const Tensor& a, const Tensor& b, int block_count, const Tensor& out) override;
+
+  void attention(const Tensor& q, const Tensor& k, const Tensor& v,
+                 const attention::Parameters& parameters, const Tensor& output,
+                 const Tensor& lse) override;
+  void attention_backward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& d_output,
+                          const Tensor& lse, const Tensor& delta,
+                          const attention::Parameters& parameters, const Tensor& dq,
+                          const Tensor& dk, const Tensor& dv) override;
+  void row_dots(const Tensor& a, const Tensor& b, const Tensor& out) override;
+  void attention_merge(const Tensor& output, const Tensor& lse, const Tensor& other_output,
+                       const Tensor& other_lse) override;
+
+ private:
+  Tensor scratch(Shape shape, DType dtype = DType::kF32) const;
+  Tensor contiguous(const Tensor& x);  // x itself where it is
+  attention::Visibility contiguous(attention::Visibility seen);
+  Tensor with_tight_features(const Tensor& x);  // [B, N, T, D]
+  // The product of matrices a [batch..., m, k] and b, each as the library takes it.
+  void product(const Tensor& a, const Tensor& b, const Tensor& out);
+  // The sum of blocks [first, last) of the summed extent, merged in a binary tree.
+  void product_blocks(const Tensor& a, const Tensor& b, int64_t blocks, int64_t first, int64_t last,
+                      const Tensor& out);
+  void activate_device() const;
+
+  // Pinned copies of what is on its way to the GPU.
+  struct Upload {
+    cudaEvent_t done;
+    Tensor staged;
+  };
+  void drop_finished_uploads(size_t left_max);
+
+  const int index_;
+  Allocator& memory_;
+  const std::unique_ptr<Allocator> pinned_ = make_pinned_allocator();
+  std::deque<Upload> uploads_;  // oldest first
+  std::map<int, std::function<void()>> watches_;
+  int next_watch_ = 1;
+  cudaStream_t stream_ = nullptr;
+  std::unique_ptr<Matmul> matmul_;
+};
+
+}  // namespace weft::cuda

@@ -1,0 +1,159 @@
+// Attention of tensors.
+#include <string>
+#include <utility>
+
+#include "kernels/cuda/attention.h"
+#include "kernels/cuda/gpu.h"
+#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/typed.h"
+
+namespace weft::cuda {
+namespace {
+
+template <typename T>
+AttentionHeads<T> heads_of(const Tensor& x) {
+  return {static_cast<T*>(x.raw()), x.strides()[0], x.strides()[1], x.strides()[2]};
+}
+
+// In T, or in fp32.
+template <typename T>
+AttentionResult<T> result_of(const Tensor& x) {
+  if (x.dtype() == DTypeOf<T>::value) return {heads_of<T>(x), {}};
+  WEFT_CHECK(x.dtype() == DType::kF32, "a result in {}", dtype_name(x.dtype()));
+  return {{}, heads_of<float>(x)};
+}
+
+const int64_t* numbers(const Tensor& x) { return x ? x.data<int64_t>() : nullptr; }
+
+AttentionShape shape_of(const Tensor& q, const Tensor& k, const Tensor& v) {
+  if (q.dim(3) != v.dim(3) || q.dim(3) > kAttentionWidth) {
+    throw_no_kernel(q, "attention with heads of " + std::to_string(q.dim(3)) + " and values of " +
+                           std::to_string(v.dim(3)) + " features");
+  }
+  return {q.dim(0), q.dim(1), k.dim(1), q.dim(2), k.dim(2), static_cast<int>(q.dim(3))};
+}
+
+void check_rules(const Tensor& q, const attention::Parameters& parameters) {
+  const auto refuse_if = [&](bool there, const char* what) {
+    if (there) throw_no_kernel(q, what);
+  };
+  refuse_if(static_cast<bool>(parameters.bias), "attention with a bias");
+  refuse_if(static_cast<bool>(parameters.sinks), "attention with sinks");
+  refuse_if(static_cast<bool>(parameters.visibility.mask), "attention with a mask");
+  const attention::WeightDropout& dropout = parameters.dropout;
+  refuse_if(dropout.rate > 0 && (dropout.query_index || dropout.key_index),
+            "dropout in attention over tokens that do not lie next to each other");
+}
+
+// The rules, and the tensors that they point into.
+struct Rules {
+  attention::Visibility seen;
+  Tensor slopes;
+  AttentionRules rules;
+};
+
+// `seen`: the same tensors, contiguous.
+Rules rules_of(const attention::Parameters& parameters, attention::Visibility seen,
+               Allocator& memory) {
+  Rules held{std::move(seen), {}, {}};
+  AttentionRules& rules = held.rules;
+  rules.scale = parameters.scale;
+  rules.soft_cap = parameters.soft_cap;
+  if (!parameters.alibi_slopes.empty()) {
+    const std::vector<float> slopes(parameters.alibi_slopes.begin(), parameters.alibi_slopes.end());
+    held.slopes = Tensor::from<float>(memory, {std::ssize(slopes)}, slopes);
+    rules.alibi_slopes = held.slopes.data<float>();
+  }
+  rules.causal = held.seen.causal;
+  rules.window_left = held.seen.window_left;
+  rules.window_right = held.seen.window_right;
+  rules.query_position = numbers(held.seen.query_position);
+  rules.key_position = numbers(held.seen.key_position);
+  rules.key_valid = held.seen.key_valid ? held.seen.key_valid.data<uint8_t>() : nullptr;
+  rules.query_document = numbers(held.seen.query_document);
+  rules.key_document = numbers(held.seen.key_document);
+  const attention::WeightDropout& dropout = parameters.dropout;
+  rules.dropout_rate = dropout.rate;
+  rules.dropout_key = dropout.key;
+  rules.dropout_heads = dropout.heads;
+  rules.dropout_queries = dropout.queries;
+  rules.dropout_keys = dropout.keys;
+  rules.first_row = dropout.first_row;
+  rules.first_head = dropout.first_head;
+  rules.first_query = dropout.first_query;
+  rules.first_key = dropout.first_key;
+  return held;
+}
+
+}  // namespace
+
+attention::Visibility Gpu::contiguous(attention::Visibility seen) {
+  for (Tensor* each : {&seen.query_position, &seen.key_position, &seen.key_valid,
+                       &seen.query_document, &seen.key_document}) {
+    if (*each) *each = contiguous(*each);
+  }
+  return seen;
+}
+
+// Heads' features have to lie next to each other.
+Tensor Gpu::with_tight_features(const Tensor& x) {
+  return x.dim(3) == 1 || x.strides()[3] == 1 ? x : contiguous(x);
+}
+
+void Gpu::attention(const Tensor& q, const Tensor& k, const Tensor& v,
+                    const attention::Parameters& parameters, const Tensor& output,
+                    const Tensor& lse) {
+  activate_device();
+  if (output.elements() == 0) return;
+  check_rules(q, parameters);
+  const AttentionShape shape = shape_of(q, k, v);
+  const Tensor query = with_tight_features(q), key = with_tight_features(k);
+  const Tensor value = with_tight_features(v);
+  const Rules held = rules_of(parameters, contiguous(parameters.visibility), memory_);
+  const Tensor room = scratch(Shape{attention_scratch_bytes(shape)}, DType::kU8);
+  for_floating(q, "attention", [&]<typename T>() {
+    attention_forward<T>(shape, held.rules, heads_of<const T>(query), heads_of<const T>(key),
+                         heads_of<const T>(value), result_of<T>(output), lse.data<float>(),
+                         room.raw(), stream_);
+  });
+}
+
+void Gpu::attention_backward(const Tensor& q, const Tensor& k, const Tensor& v,
+                             const Tensor& d_output, const Tensor& lse, const Tensor& delta,
+                             const attention::Parameters& parameters, const Tensor& dq,
+                             const Tensor& dk, const Tensor& dv) {
+  activate_device();
+  check_rules(q, parameters);
+  const AttentionShape shape = shape_of(q, k, v);
+  const Tensor query = with_tight_features(q), key = with_tight_features(k);
+  const Tensor value = with_tight_features(v), d_out = with_tight_features(d_output);
+  const Tensor log_sums = contiguous(lse), dots = contiguous(delta);
+  const Rules held = rules_of(parameters, contiguous(parameters.visibility), memory_);
+  const Tensor room = scratch(Shape{attention_scratch_bytes(shape)}, DType::kU8);
+  for_floating(q, "attention", [&]<typename T>() {
+    cuda::attention_backward<T>(shape, held.rules, heads_of<const T>(query), heads_of<const T>(key),
+                                heads_of<const T>(value), heads_of<const T>(d_out),
+                                log_sums.data<float>(), dots.data<float>(), result_of<T>(dq),
+                                result_of<T>(dk), result_of<T>(dv), room.raw(), stream_);
+  });
+}
+
+void Gpu::row_dots(const Tensor& a, const Tensor& b, const Tensor& out) {
+  activate_device();
+  if (out.elements() == 0) return;
+  const Tensor left = with_tight_features(a), right = with_tight_features(b);
+  const AttentionShape shape = shape_of(a, b, b);
+  for_floating(a, "attention", [&]<typename T>() {
+    attention_delta<T>(shape, heads_of<const T>(left), heads_of<const T>(right), out.data<float>(),
+                       stream_);
+  });
+}
+
+void Gpu::attention_merge(const Tensor& output, const Tensor& lse, const Tensor& other_output,
+                          const Tensor& other_lse) {
+  activate_device();
+  cuda::attention_merge(output.data<float>(), lse.data<float>(), other_output.data<float>(),
+                        other_lse.data<float>(), lse.elements(), output.shape()[-1], stream_);
+}
+
+}  // namespace weft::cuda

@@ -1,0 +1,86 @@
+// Element by element, and sums over a dim.
+#include <algorithm>
+
+#include "kernels/cuda/gpu.h"
+#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/typed.h"
+
+namespace weft::cuda {
+namespace {
+
+static_assert(static_cast<int>(ops::Arithmetic::kAdd) == static_cast<int>(Binary::kAdd) &&
+              static_cast<int>(ops::Arithmetic::kSubtract) == static_cast<int>(Binary::kSubtract) &&
+              static_cast<int>(ops::Arithmetic::kMultiply) == static_cast<int>(Binary::kMultiply) &&
+              static_cast<int>(ops::Arithmetic::kDivide) == static_cast<int>(Binary::kDivide));
+static_assert(static_cast<int>(ops::Activation::kGeluTanh) == static_cast<int>(Curve::kGeluTanh) &&
+              static_cast<int>(ops::Activation::kGeluErf) == static_cast<int>(Curve::kGeluErf) &&
+              static_cast<int>(ops::Activation::kRelu) == static_cast<int>(Curve::kRelu) &&
+              static_cast<int>(ops::Activation::kSilu) == static_cast<int>(Curve::kSilu) &&
+              static_cast<int>(ops::Activation::kTanh) == static_cast<int>(Curve::kTanh) &&
+              static_cast<int>(ops::Activation::kSigmoid) == static_cast<int>(Curve::kSigmoid));
+
+Curve curve_of(ops::Activation kind) { return static_cast<Curve>(kind); }
+
+}  // namespace
+
+void Gpu::binary(ops::Arithmetic kind, const Tensor& a, const Tensor& b, const Tensor& out) {
+  activate_device();
+  const size_t dims = static_cast<size_t>(out.shape().dims());
+  const Strides of_a = ops::broadcast_strides(a, out.shape());
+  const Strides of_b = ops::broadcast_strides(b, out.shape());
+  const Walk<3> walk = walk_of<3>(
+      out.shape(), {std::span(of_a).first(dims), std::span(of_b).first(dims), out.strides()});
+  for_floating(out, "arithmetic", [&]<typename T>() {
+    cuda::binary(static_cast<Binary>(kind), walk, a.data<T>(), b.data<T>(), out.data<T>(), stream_);
+  });
+}
+
+void Gpu::scale(const Tensor& x, double factor, const Tensor& out) {
+  activate_device();
+  const Tensor from = contiguous(x);
+  for_floating(out, "scale", [&]<typename T>() {
+    cuda::scale(from.data<T>(), factor, out.data<T>(), out.elements(), stream_);
+  });
+}
+
+void Gpu::activate(ops::Activation kind, const Tensor& x, const Tensor& out) {
+  activate_device();
+  const Tensor from = contiguous(x);
+  for_floating(out, "an activation", [&]<typename T>() {
+    curve<T>(curve_of(kind), from.data<T>(), nullptr, out.data<T>(), 1, out.elements(), stream_);
+  });
+}
+
+void Gpu::activate_backward(ops::Activation kind, const Tensor& x, const Tensor& dy,
+                            const Tensor& dx) {
+  activate_device();
+  const Tensor from = contiguous(x), gradient = contiguous(dy);
+  for_floating(dx, "an activation", [&]<typename T>() {
+    curve_backward<T>(curve_of(kind), from.data<T>(), nullptr, gradient.data<T>(), dx.data<T>(), 1,
+                      dx.elements(), stream_);
+  });
+}
+
+void Gpu::dropout(const Tensor& x, double rate, RandomKey key, const ops::GlobalIndex& where,
+                  const Tensor& out) {
+  activate_device();
+  const Tensor from = contiguous(x);
+  for_floating(out, "dropout", [&]<typename T>() {
+    cuda::dropout(from.data<T>(), x.shape().extents(), where.global.extents(), where.offset, rate,
+                  key, out.data<T>(), stream_);
+  });
+}
+
+void Gpu::sum_middle(const Tensor& x, const ops::Split& split, double factor, int block_count,
+                     const Tensor& out) {
+  activate_device();
+  const int64_t blocks = std::clamp<int64_t>(block_count, 1, std::max<int64_t>(1, split.extent));
+  const Tensor room =
+      scratch(Shape{sum_middle_scratch(split.outer, split.extent, split.inner, blocks)});
+  for_floating(out, "a sum", [&]<typename T>() {
+    cuda::sum_middle(x.data<T>(), split.outer, split.extent, split.inner, factor, blocks,
+                     room.data<float>(), out.data<T>(), stream_);
+  });
+}
+
+}  // namespace weft::cuda

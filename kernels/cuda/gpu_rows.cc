@@ -1,0 +1,160 @@
+// Norms, softmax, losses, and rows taken by number.
+#include "kernels/cuda/gpu.h"
+#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/typed.h"
+
+namespace weft::cuda {
+namespace {
+
+int64_t width_of(const Tensor& x) { return x.shape()[-1]; }
+int64_t rows_of(const Tensor& x) { return ops::row_count(x.shape()); }
+
+// width: of the logits.
+LossRules rules_of(const ops::TokenLoss& loss, int64_t width) {
+  return {.ignore_index = loss.ignore_index,
+          .smoothing = static_cast<float>(loss.smoothing),
+          .first = loss.shard.first,
+          .classes = loss.shard.vocabulary == 0 ? width : loss.shard.vocabulary};
+}
+
+}  // namespace
+
+void Gpu::softmax(const Tensor& x, const Tensor& y) {
+  activate_device();
+  const Tensor from = contiguous(x);
+  for_floating(y, "softmax", [&]<typename T>() {
+    cuda::softmax(from.data<T>(), y.data<T>(), rows_of(x), width_of(x), stream_);
+  });
+}
+
+void Gpu::softmax_backward(const Tensor& y, const Tensor& dy, const Tensor& dx) {
+  activate_device();
+  const Tensor value = contiguous(y), gradient = contiguous(dy);
+  for_floating(dx, "softmax", [&]<typename T>() {
+    cuda::softmax_backward(value.data<T>(), gradient.data<T>(), dx.data<T>(), rows_of(y),
+                           width_of(y), stream_);
+  });
+}
+
+void Gpu::layer_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, double epsilon,
+                     const Tensor& y, const Tensor& mean, const Tensor& rstd) {
+  activate_device();
+  const Tensor from = contiguous(x), weight = contiguous(gamma), bias = contiguous(beta);
+  for_floating(y, "layer_norm", [&]<typename T>() {
+    norm<T>({.x = from.data<T>(),
+             .residual = nullptr,
+             .gamma = weight.data<T>(),
+             .beta = bias.data<T>(),
+             .epsilon = static_cast<float>(epsilon),
+             .rows = rows_of(x),
+             .width = width_of(x),
+             .sum = nullptr,
+             .y = y.data<T>(),
+             .mean = mean.data<float>(),
+             .rstd = rstd.data<float>()},
+            stream_);
+  });
+}
+
+void Gpu::layer_norm_backward(const Tensor& x, const Tensor& dy, const Tensor& gamma,
+                              const Tensor& mean, const Tensor& rstd, const Tensor& dx,
+                              const Tensor& dgamma, const Tensor& dbeta) {
+  activate_device();
+  const Tensor from = contiguous(x), gradient = contiguous(dy), weight = contiguous(gamma);
+  const Tensor room = scratch(Shape{norm_backward_scratch(rows_of(x), width_of(x))});
+  for_floating(dx, "layer_norm", [&]<typename T>() {
+    norm_backward<T>({.x = from.data<T>(),
+                      .dy = gradient.data<T>(),
+                      .dsum = nullptr,
+                      .gamma = weight.data<T>(),
+                      .mean = mean.data<float>(),
+                      .rstd = rstd.data<float>(),
+                      .rows = rows_of(x),
+                      .width = width_of(x),
+                      .dx = dx.data<T>(),
+                      .dgamma = dgamma.data<float>(),
+                      .dbeta = dbeta.data<float>()},
+                     room.data<float>(), stream_);
+  });
+}
+
+void Gpu::row_maximum(const Tensor& x, const Tensor& out) {
+  activate_device();
+  const Tensor from = contiguous(x);
+  for_floating(x, "cross_entropy", [&]<typename T>() {
+    cuda::row_maximum(from.data<T>(), rows_of(x), width_of(x), out.data<float>(), stream_);
+  });
+}
+
+void Gpu::loss_terms(const Tensor& logits, const Tensor& labels, const Tensor& maximum,
+                     const ops::TokenLoss& loss, const Tensor& terms) {
+  activate_device();
+  const Tensor from = contiguous(logits), label = contiguous(labels);
+  for_floating(logits, "cross_entropy", [&]<typename T>() {
+    cuda::loss_terms(from.data<T>(), label.data<int64_t>(), maximum.data<float>(),
+                     rules_of(loss, width_of(logits)), rows_of(logits), width_of(logits),
+                     terms.data<float>(), stream_);
+  });
+}
+
+void Gpu::loss_total(const Tensor& labels, const Tensor& terms, const ops::TokenLoss& loss,
+                     int64_t vocabulary, const Tensor& total, const Tensor& maximum_to_lse) {
+  activate_device();
+  const Tensor label = contiguous(labels), losses = scratch(Shape{labels.elements()});
+  cuda::loss_total(label.data<int64_t>(), terms.data<float>(), rules_of(loss, vocabulary),
+                   labels.elements(), maximum_to_lse.data<float>(), losses.data<float>(), stream_);
+  const Tensor partials = scratch(Shape{kPartials}, DType::kF64);
+  cuda::sum(losses.data<float>(), losses.elements(), partials.data<double>(), total.data<float>(),
+            stream_);
+}
+
+void Gpu::loss_gradient(const Tensor& labels, const Tensor& lse, const Tensor& dtotal,
+                        const ops::TokenLoss& loss, const Tensor& logits) {
+  activate_device();
+  const Tensor label = contiguous(labels);
+  for_floating(logits, "cross_entropy", [&]<typename T>() {
+    cuda::cross_entropy_backward(logits.data<T>(), label.data<int64_t>(), lse.data<float>(),
+                                 rules_of(loss, width_of(logits)), dtotal.data<float>(),
+                                 rows_of(logits), width_of(logits), logits.data<T>(), stream_);
+  });
+}
+
+void Gpu::embedding(const Tensor& ids, const Tensor& table, int64_t first_id, const Tensor& out) {
+  activate_device();
+  const Tensor number = contiguous(ids), rows = contiguous(table);
+  for_floating(out, "embedding", [&]<typename T>() {
+    cuda::embedding(number.data<int64_t>(), rows.data<T>(), first_id, table.dim(0), ids.elements(),
+                    table.dim(1), out.data<T>(), stream_);
+  });
+}
+
+void Gpu::embedding_backward(const Tensor& ids, const Tensor& dy, int64_t first_id,
+                             int64_t padding_id, const Tensor& dtable) {
+  activate_device();
+  const Tensor number = contiguous(ids), gradient = contiguous(dy);
+  for_floating(dy, "embedding", [&]<typename T>() {
+    cuda::embedding_backward(number.data<int64_t>(), gradient.data<T>(), first_id, padding_id,
+                             dtable.dim(0), ids.elements(), dtable.dim(1), dtable.data<float>(),
+                             stream_);
+  });
+}
+
+void Gpu::gather_rows(const Tensor& x, const Tensor& index, const Tensor& out) {
+  activate_device();
+  const Tensor from = contiguous(x), number = contiguous(index);
+  for_floating(out, "gather_rows", [&]<typename T>() {
+    cuda::gather_rows(from.data<T>(), number.data<int64_t>(), out.data<T>(), x.dim(0), x.dim(1),
+                      x.dim(2), stream_);
+  });
+}
+
+void Gpu::gather_rows_backward(const Tensor& dy, const Tensor& index, const Tensor& dx) {
+  activate_device();
+  const Tensor gradient = contiguous(dy), number = contiguous(index);
+  for_floating(dx, "gather_rows", [&]<typename T>() {
+    cuda::gather_rows_backward(gradient.data<T>(), number.data<int64_t>(), dx.data<T>(), dx.dim(0),
+                               dx.dim(1), dx.dim(2), stream_);
+  });
+}
+
+}  // namespace weft::cuda

@@ -1,0 +1,163 @@
+// The suite of collectives over NCCL's communicator, with ranks that are threads and GPUs made of
+// fibers: on the GPU's tensors and on the host's, which go another way; and lost ranks.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <functional>
+#include <mutex>
+#include <thread>
+#include <tuple>
+
+#include "cluster/comm/nccl/nccl_communicator.h"
+#include "cluster/comm/threads/thread_world.h"
+#include "kernels/cuda/device.h"
+#include "kernels/tensor/stream.h"
+#include "kernels/tensor/transfer.h"
+#include "proto/base/status.h"
+#include "tests/cluster/comm/collective_cases.h"
+
+namespace weft {
+namespace {
+
+using testing::CollectiveCase;
+
+// The suite's tensors lie on the host: each call goes by way of the GPU.
+class ByGpu final : public Communicator {
+ public:
+  ByGpu(std::unique_ptr<Communicator> nccl, Allocator& gpu) : nccl_(std::move(nccl)), gpu_(gpu) {}
+  int rank() const override { return nccl_->rank(); }
+  int size() const override { return nccl_->size(); }
+  std::unique_ptr<Communicator> split(int color, int key) override {
+    return std::make_unique<ByGpu>(nccl_->split(color, key), gpu_);
+  }
+  void all_reduce(Tensor& inout, ReduceOp op) override {
+    Tensor there = to_allocator(inout, gpu_);
+    nccl_->all_reduce(there, op);
+    bring(there, inout);
+  }
+  void all_gather(const Tensor& in, Tensor& out, std::span<const int64_t> counts) override {
+    Tensor there = to_allocator(out, gpu_);
+    nccl_->all_gather(to_allocator(in, gpu_), there, counts);
+    bring(there, out);
+  }
+  void reduce_scatter(const Tensor& in, Tensor& out, std::span<const int64_t> counts) override {
+    Tensor there = to_allocator(out, gpu_);
+    nccl_->reduce_scatter(to_allocator(in, gpu_), there, counts);
+    bring(there, out);
+  }
+  void all_to_all(const Tensor& in, std::span<const int64_t> send_counts, Tensor& out,
+                  std::span<const int64_t> receive_counts) override {
+    Tensor there = to_allocator(out, gpu_);
+    nccl_->all_to_all(to_allocator(in, gpu_), send_counts, there, receive_counts);
+    bring(there, out);
+  }
+  void broadcast(Tensor& inout, int root) override {
+    Tensor there = to_allocator(inout, gpu_);
+    nccl_->broadcast(there, root);
+    bring(there, inout);
+  }
+  void send_receive(const Tensor& send, int to, Tensor& receive, int from) override {
+    Tensor there = to_allocator(receive, gpu_);
+    nccl_->send_receive(to_allocator(send, gpu_), to, there, from);
+    bring(there, receive);
+  }
+  void barrier() override { nccl_->barrier(); }
+  Pending start(std::function<void(Communicator&)> collectives) override {
+    return nccl_->start([this, collectives](Communicator&) { collectives(*this); });
+  }
+  int64_t bytes_sent() const override { return nccl_->bytes_sent(); }
+
+ private:
+  void bring(const Tensor& from, Tensor& to) {
+    if (to.bytes() > 0) gpu_.stream()->download(to.raw(), from.raw(), to.bytes());
+  }
+  const std::unique_ptr<Communicator> nccl_;
+  Allocator& gpu_;
+};
+
+using Body = std::function<void(std::unique_ptr<Communicator>, Allocator& gpu)>;
+
+// Each rank a thread with a GPU of its own; the first exception is thrown on.
+void run_ranks(int size, const Body& body) {
+  comm::ThreadWorld world(size);
+  std::mutex mutex;
+  std::exception_ptr first;
+  const auto work = [&](std::unique_ptr<Communicator> introduction) {
+    try {
+      auto gpu = cuda::make_allocator(0);
+      if (!gpu) throw StatusError(gpu.error());
+      auto nccl = comm::make_nccl_communicator(std::move(introduction), **gpu);
+      if (!nccl) throw StatusError(nccl.error());
+      body(std::move(*nccl), **gpu);
+    } catch (const std::exception& error) {
+      const std::lock_guard lock(mutex);
+      if (!first) first = std::current_exception();
+      world.fail(error.what());
+    }
+  };
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < size; ++rank) threads.emplace_back(work, world.take(rank));
+  for (std::thread& thread : threads) thread.join();
+  if (first) std::rethrow_exception(first);
+}
+
+class OverNccl : public ::testing::TestWithParam<std::tuple<CollectiveCase, int>> {};
+
+TEST_P(OverNccl, OnTheGpu) {
+  run_ranks(std::get<1>(GetParam()), [](std::unique_ptr<Communicator> nccl, Allocator& gpu) {
+    ByGpu comm(std::move(nccl), gpu);
+    const auto host = make_caching_allocator();
+    std::get<0>(GetParam()).run(comm, *host);
+  });
+}
+TEST_P(OverNccl, OnTheHost) {
+  if (std::get<1>(GetParam()) > 2) return;  // the other transport's own suite has more
+  run_ranks(std::get<1>(GetParam()), [](std::unique_ptr<Communicator> nccl, Allocator&) {
+    const auto host = make_caching_allocator();
+    std::get<0>(GetParam()).run(*nccl, *host);
+  });
+}
+INSTANTIATE_TEST_SUITE_P(All, OverNccl,
+                         ::testing::Combine(::testing::ValuesIn(testing::collective_cases().begin(),
+                                                                testing::collective_cases().end()),
+                                            ::testing::Values(1, 2, 3, 4)),
+                         [](const auto& test) {
+                           return std::string(std::get<0>(test.param).name) +
+                                  std::to_string(std::get<1>(test.param));
+                         });
+
+TEST(NcclOrder, CollectivesWaitForTheTensorAndItsReadersForThem) {
+  run_ranks(2, [](std::unique_ptr<Communicator> nccl, Allocator& gpu) {
+    Tensor x = Tensor::full(gpu, {1000}, nccl->rank() + 1);
+    for (int i = 0; i < 3; ++i) {
+      nccl->all_reduce(x, ReduceOp::kSum);
+      gpu.stream()->add(x, x);
+    }
+    EXPECT_EQ(x.to_vector<float>()[999], 3 * 2 * 4 * 4);
+  });
+}
+
+TEST(NcclFailure, AWaitingRankHearsOfALostOne) {
+  std::atomic<int> unavailable = 0;
+  try {
+    run_ranks(3, [&](std::unique_ptr<Communicator> nccl, Allocator& gpu) {
+      if (nccl->rank() == 1) throw std::runtime_error("rank 1 fails");
+      Tensor x = Tensor::zeros(gpu, {1000});
+      try {
+        nccl->all_reduce(x, ReduceOp::kSum);
+        x.to_vector<float>();
+        ADD_FAILURE() << "the sum came without rank 1";
+      } catch (const StatusError& error) {
+        if (error.status().code() == Code::kUnavailable) ++unavailable;
+        EXPECT_THROW(nccl->all_reduce(x, ReduceOp::kSum), StatusError);  // aborted for good
+        throw;
+      }
+    });
+    ADD_FAILURE() << "no exception";
+  } catch (const std::exception&) {
+  }
+  EXPECT_EQ(unavailable, 2);
+}
+
+}  // namespace
+}  // namespace weft

@@ -1,0 +1,198 @@
+// The host side of a GPU: its memory, its stream, pinned memory, and products with what is fused
+// into them.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/gpu.h"
+#include "kernels/ops/ops.h"
+#include "kernels/tensor/transfer.h"
+#include "tests/testing/cuda_on_cpu/streams.h"
+
+namespace weft::cuda {
+namespace {
+
+std::unique_ptr<Allocator> take_gpu() {
+  auto memory = make_allocator(0);
+  EXPECT_TRUE(memory) << (memory ? "" : memory.error().to_string());
+  return std::move(*memory);
+}
+
+TEST(Gpus, AreCountedAndNamed) {
+  EXPECT_EQ(device_count().value(), 1);
+  const auto second = make_allocator(1);
+  ASSERT_FALSE(second);
+  EXPECT_EQ(second.error().message(), "no GPU 1: this process sees 1");
+  EXPECT_EQ(take_gpu()->device().to_string(), "cuda:0");
+}
+
+TEST(GpuMemory, AsksTheDriverOnlyForWhatItHasNotSeen) {
+  const auto memory = take_gpu();
+  ThreadPool pool(1);
+  Context cx{*memory, pool};
+  const auto step = [&] {
+    Tensor x = Tensor::full(*memory, {50, 40}, 2);
+    for (int i = 0; i < 4; ++i) x = ops::multiply(cx, ops::add(cx, x, x), x);
+    return read_scalar(ops::sum_all(cx, x));
+  };
+  const double first = step();
+  step();
+  const int64_t calls = memory->stats().system_calls;
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(step(), first);
+  EXPECT_EQ(memory->stats().system_calls, calls);
+  EXPECT_EQ(memory->stats().live_bytes, 0);
+  EXPECT_GT(memory->stats().peak_bytes, 2 * 50 * 40 * 4);
+}
+
+TEST(GpuMemory, IsGivenBack) {
+  const size_t before = cuda_on_cpu::alive().allocations, streams = cuda_on_cpu::alive().streams;
+  {
+    const auto memory = take_gpu();
+    const Tensor x = Tensor::full(*memory, {100}, 1);
+    EXPECT_GT(cuda_on_cpu::alive().allocations, before);
+  }
+  EXPECT_EQ(cuda_on_cpu::alive().allocations, before);
+  EXPECT_EQ(cuda_on_cpu::alive().streams, streams);
+}
+
+TEST(GpuMemory, RefusalNamesTheGpu) {
+  const auto memory = take_gpu();
+  try {
+    Tensor::empty(*memory, {int64_t{1} << 40});
+    FAIL() << "no refusal";
+  } catch (const StatusError& error) {
+    EXPECT_EQ(error.status().code(), Code::kResourceExhausted);
+    EXPECT_EQ(error.status().message().find("cuda:0 refuses"), 0U);
+  }
+}
+
+TEST(Uploads, TakeTheValuesOfTheirTime) {
+  const auto memory = take_gpu();
+  std::vector<float> host(3 << 20, 1);  // several pieces
+  const Tensor there = Tensor::from<float>(*memory, {3 << 20}, host);
+  std::fill(host.begin(), host.end(), 9.0F);  // before the stream got there
+  const std::vector<float> back = there.to_vector<float>();
+  EXPECT_TRUE(std::all_of(back.begin(), back.end(), [](float x) { return x == 1; }));
+}
+
+TEST(PinnedMemory, IsPinned) {
+  const auto pinned = make_pinned_allocator();
+  const Tensor host = Tensor::from<float>(*pinned, {3}, std::vector<float>{1, 2, 3});
+  EXPECT_TRUE(host.device().is_cpu());
+  EXPECT_TRUE(cuda_on_cpu::is_pinned(host.raw()));
+}
+
+std::vector<float> values(int64_t n, uint64_t seed) {
+  std::vector<float> x(static_cast<size_t>(n));
+  for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(normal_at({seed, 5}, i));
+  return x;
+}
+
+double gelu(double x) {
+  return 0.5 * x * (1 + std::tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));
+}
+
+class Epilogues : public ::testing::Test {
+ protected:
+  static constexpr int64_t kM = 5, kN = 8, kK = 6;
+  Tensor send(Shape shape, const std::vector<float>& x) {
+    return Tensor::from<float>(*memory_, shape, x);
+  }
+  // One product of a_ and b_; returns what was written.
+  std::vector<float> product(Epilogue epilogue, const Tensor& bias, const Tensor& aux) {
+    const Tensor out = Tensor::zeros(*memory_, {kM, kN});
+    const Tensor room = Tensor::empty(*memory_, {int64_t{Matmul::kWorkspaceBytes}}, DType::kU8);
+    Product call;
+    call.m = kM;
+    call.n = kN;
+    call.k = kK;
+    const Tensor left = send({kM, kK}, a_);
+    call.a = {left.raw(), kK, 1, 0};
+    const Tensor turned = send({kN, kK}, b_turned());
+    call.b = {turned.raw(), 1, kK, 0};
+    call.out = out.raw();
+    call.out_step = kN;
+    call.epilogue = epilogue;
+    call.bias = bias ? bias.raw() : nullptr;
+    call.aux = aux ? aux.raw() : nullptr;
+    call.aux_step = kN;
+    auto matmul = Matmul::create();
+    const auto stream = static_cast<Gpu*>(memory_->stream())->stream();
+    (*matmul)->run(call, room.raw(), stream);
+    (*matmul)->run(call, room.raw(), stream);
+    EXPECT_EQ((*matmul)->algorithms(), 1U);
+    return out.to_vector<float>();
+  }
+  std::vector<float> b_turned() const {
+    std::vector<float> turned(b_.size());
+    for (int64_t i = 0; i < kK; ++i) {
+      for (int64_t j = 0; j < kN; ++j) {
+        turned[static_cast<size_t>(j * kK + i)] = b_[static_cast<size_t>(i * kN + j)];
+      }
+    }
+    return turned;
+  }
+  double plain(int64_t i, int64_t j) const {
+    double sum = 0;
+    for (int64_t p = 0; p < kK; ++p) {
+      sum +=
+          double{a_[static_cast<size_t>(i * kK + p)]} * double{b_[static_cast<size_t>(p * kN + j)]};
+    }
+    return sum;
+  }
+
+  const std::unique_ptr<Allocator> memory_ = take_gpu();
+  const std::vector<float> a_ = values(kM * kK, 1), b_ = values(kK * kN, 2);
+};
+
+TEST_F(Epilogues, BiasAndGelu) {
+  const std::vector<float> bias = values(kN, 3);
+  const std::vector<float> with_bias = product(Epilogue::kBias, send({kN}, bias), Tensor());
+  const Tensor aux = Tensor::zeros(*memory_, {kM, kN});
+  const std::vector<float> with_gelu = product(Epilogue::kGeluBias, send({kN}, bias), aux);
+  const std::vector<float> before = aux.to_vector<float>();
+  for (int64_t i = 0; i < kM; ++i) {
+    for (int64_t j = 0; j < kN; ++j) {
+      const size_t at = static_cast<size_t>(i * kN + j);
+      const double sum = plain(i, j) + double{bias[static_cast<size_t>(j)]};
+      EXPECT_NEAR(double{with_bias[at]}, sum, 1e-6 * (1 + std::abs(sum)));
+      EXPECT_NEAR(double{before[at]}, sum, 1e-6 * (1 + std::abs(sum)));
+      EXPECT_NEAR(double{with_gelu[at]}, gelu(sum), 1e-6 * (1 + std::abs(sum)));
+    }
+  }
+}
+
+TEST_F(Epilogues, GeluAndBiasGradients) {
+  const std::vector<float> before = values(kM * kN, 4);
+  const Tensor bias = Tensor::zeros(*memory_, {kN});
+  const std::vector<float> through =
+      product(Epilogue::kDGeluBiasGradient, bias, send({kM, kN}, before));
+  const std::vector<float> sums = bias.to_vector<float>();
+  for (int64_t j = 0; j < kN; ++j) {
+    double sum = 0;
+    for (int64_t i = 0; i < kM; ++i) {
+      const size_t at = static_cast<size_t>(i * kN + j);
+      const double x = double{before[at]};
+      const double slope = (gelu(x + 1e-5) - gelu(x - 1e-5)) / 2e-5;
+      EXPECT_NEAR(double{through[at]}, plain(i, j) * slope, 1e-5 * (1 + std::abs(plain(i, j))));
+      sum += plain(i, j) * slope;
+    }
+    EXPECT_NEAR(double{sums[static_cast<size_t>(j)]}, sum, 1e-4);
+  }
+}
+
+TEST_F(Epilogues, BiasGradientOfTheRightSide) {
+  const Tensor bias = Tensor::zeros(*memory_, {kN});
+  product(Epilogue::kBiasGradient, bias, Tensor());
+  const std::vector<float> sums = bias.to_vector<float>();
+  for (int64_t j = 0; j < kN; ++j) {
+    double sum = 0;
+    for (int64_t p = 0; p < kK; ++p) sum += double{b_[static_cast<size_t>(p * kN + j)]};
+    EXPECT_NEAR(double{sums[static_cast<size_t>(j)]}, sum, 1e-5);
+  }
+}
+
+}  // namespace
+}  // namespace weft::cuda

@@ -1,0 +1,146 @@
+// The case table of the ops on a GPU that is made of fibers: outputs and gradients in fp32 and in
+// half types against the CPU's in float64, relative to the CPU's own error in the same precision.
+// The streams run late and in several orders, so what reads too early shows.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <set>
+
+#include "kernels/cuda/device.h"
+#include "kernels/tensor/transfer.h"
+#include "proto/base/status.h"
+#include "tests/kernels/op_table/run.h"
+#include "tests/testing/cuda_on_cpu/machine.h"
+
+namespace weft::op_table {
+namespace {
+
+// Larger ones are for speed's sake left to smaller kin of the same row.
+constexpr int64_t kElementsMax = 3000;
+constexpr double kSmall = 0.1;  // as op_table_test.cc
+
+// What the trainer runs on a GPU; another op may say that it has no kernel there.
+const std::set<std::string>& required() {
+  static const std::set<std::string> ops{
+      "add",       "subtract",  "multiply",    "divide",
+      "scale",     "gelu_tanh", "gelu_erf",    "relu",
+      "silu",      "tanh",      "sigmoid",     "sum",
+      "mean",      "sum_all",   "reshape",     "permute",
+      "slice",     "split",     "concat",      "pad",
+
+      "matmul",    "linear",    "embedding",   "layer_norm",
+      "softmax",   "dropout",   "gather_rows", "cross_entropy_sum",
+      "contiguous"};
+  return ops;
+}
+
+struct Values {
+  std::vector<std::vector<double>> parts;  // outputs, then gradients (a missing one is empty)
+};
+
+Values values_on_host(Context& cx, const Outcome& outcome) {
+  Values values;
+  for (const auto* tensors : {&outcome.outputs, &outcome.gradients}) {
+    for (const Tensor& x : *tensors) {
+      values.parts.push_back(x ? values_of(cx, x) : std::vector<double>());
+    }
+  }
+  return values;
+}
+
+double largest_of(const std::vector<double>& values) {
+  double largest = 0;
+  for (const double value : values) {
+    if (std::isfinite(value)) largest = std::max(largest, std::abs(value));
+  }
+  return largest;
+}
+
+double difference(const std::vector<double>& a, const std::vector<double>& b) {
+  if (a.size() != b.size()) return std::numeric_limits<double>::infinity();
+  double largest = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    if (a[i] == b[i] || (std::isnan(a[i]) && std::isnan(b[i]))) continue;
+    const double gap = std::abs(a[i] - b[i]);
+    largest = std::isnan(gap) ? std::numeric_limits<double>::infinity() : std::max(largest, gap);
+  }
+  return largest;
+}
+
+class GpuTable : public ::testing::TestWithParam<Row> {
+ protected:
+  GpuTable() : gpu_(1, take_gpu()) {}
+  static std::unique_ptr<Allocator> take_gpu() {
+    auto memory = cuda::make_allocator(0);
+    if (!memory) throw StatusError(memory.error());
+    return std::move(*memory);
+  }
+  static bool is_small(const Case& item) {
+    return std::all_of(item.inputs.begin(), item.inputs.end(),
+                       [](const Input& input) { return input.shape.elements() <= kElementsMax; });
+  }
+
+  void expect_agreement(const Case& item, DType dtype, Layout layout, double epsilon) {
+    Context here = cpu_.context, there = gpu_.context;
+    const std::vector<Tensor> wide = draw(here, item, dtype);
+    const std::vector<Tensor> narrow = in_dtype(here, wide, dtype);
+    std::vector<Tensor> sent;
+    for (const Tensor& x : narrow) {
+      sent.push_back(lay_out(there, to_allocator(x, *gpu_.allocator), layout));
+    }
+    const Values want = values_on_host(here, run(cpu_, item, GetParam().f, wide));
+    const Values own = values_on_host(here, run(cpu_, item, GetParam().f, narrow));
+    const Values got = values_on_host(there, run(gpu_, item, GetParam().f, sent));
+    ASSERT_EQ(got.parts.size(), want.parts.size());
+    for (size_t i = 0; i < got.parts.size(); ++i) {
+      const double scale = std::max(kSmall, largest_of(want.parts[i]));
+      const double bar = 2 * difference(own.parts[i], want.parts[i]) +
+                         std::max(16.0, 4 * GetParam().ulps) * epsilon * scale;
+      EXPECT_LE(difference(got.parts[i], want.parts[i]), bar)
+          << "part " << i << " of " << item.to_string() << name_of(layout);
+    }
+  }
+
+  void check_row(DType dtype, double epsilon) {
+    size_t number = 0;
+    for (const Case& item : GetParam().cases) {
+      if (!is_small(item)) continue;
+      const Layout layout = number % 3 == 0   ? Layout::kContiguous
+                            : number % 3 == 1 ? Layout::kTransposed
+                                              : Layout::kSliced;
+      cuda_on_cpu::set_schedule(
+          {number % 2 == 0 ? cuda_on_cpu::Order::kReverse : cuda_on_cpu::Order::kSeeded, number});
+      ++number;
+      expect_agreement(item, dtype, layout, epsilon);
+      if (HasFailure()) return;
+    }
+    EXPECT_GT(number, 0U);
+  }
+
+  const Bench cpu_{1};
+  Bench gpu_;
+};
+
+TEST_P(GpuTable, FollowsTheCpu) {
+  try {
+    check_row(DType::kF32, 0x1p-23);
+    if (!HasFailure()) check_row(DType::kBF16, 0x1p-8);
+  } catch (const StatusError& error) {
+    const std::string what = error.status().message();
+    EXPECT_NE(what.find("has no kernel for cuda:0"), std::string::npos) << what;
+    EXPECT_FALSE(required().contains(GetParam().op)) << what;
+  }
+}
+INSTANTIATE_TEST_SUITE_P(All, GpuTable, ::testing::ValuesIn(rows()),
+                         [](const auto& item) { return item.param.op; });
+
+TEST(GpuTableItself, HasEveryRequiredRow) {
+  std::set<std::string> names;
+  for (const Row& row : rows()) names.insert(row.op);
+  for (const std::string& op : required()) EXPECT_TRUE(names.contains(op)) << op;
+}
+
+}  // namespace
+}  // namespace weft::op_table
