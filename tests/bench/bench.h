@@ -58,6 +58,9 @@ const std::map<std::string, Maker>& file_makers();      // bench_files.cc
 const std::map<std::string, StepMaker>& step_makers();  // bench_training.cc
 Step make_encoder_step(const Options& options);         // bench_encoder.cc
 
+// A line "NAME: N kB" of /proc/self/status, in bytes.
+int64_t process_bytes(const std::string& name);
+
 // Token ids of every training row, the same as peer.py's.
 std::vector<int64_t> step_ids(const Options& options);
 

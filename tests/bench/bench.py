@@ -1,7 +1,9 @@
 """Runs the rows of rows.py: for each, our program and its peer are started side by side and take turns,
 so that both see the same machine. Times are medians; a ratio above 1 means that Weft takes longer."""
 import argparse
+import contextlib
 import json
+import math
 import os
 import platform
 import re
@@ -13,7 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from rows import ROWS
+from links import Links, lacking
+from rows import DEGREES, ROWS
 
 # PyTorch's memory stays with the process instead of going back to the system after each step.
 TUNED_MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
@@ -57,14 +60,40 @@ class Program:
         self.process.wait()
 
 
-def start_sides(row, arguments, programs):
+def mpirun(ranks):
+    root = ["--allow-run-as-root"] if os.geteuid() == 0 else []
+    return ["mpirun", *root, "--bind-to", "none", "--oversubscribe", "-n", str(ranks)]
+
+
+def words_of(arguments):
+    return [f"{key}={value}" for key, value in arguments.items()]
+
+
+def start_mesh(row, arguments, programs, links):
+    ranks = math.prod(arguments.get(axis, 1) for axis in DEGREES)
+    launch = mpirun(ranks)
+    if row.megabits:
+        launch = links.enter_context(Links(ranks, row.megabits)).mpirun()
+    programs.append(Program([*launch, BIN / "weft-bench-mesh", *words_of(arguments)]))
+    if row.against == "itself":
+        job = programs[0]
+        return [job.seconds, *(lambda count, part=part: job.seconds(f"{part} {count}")
+                               for part in ("compute", "communication"))]
+    if row.against == "gloo":
+        programs.append(Program([sys.executable, HERE / "peer_mesh.py", *words_of(arguments)]))
+    else:
+        alone = {key: value for key, value in arguments.items() if key not in (*DEGREES, "ulysses", "zero")}
+        programs.append(Program([*mpirun(1), BIN / "weft-bench-mesh", *words_of(alone | {"threads": ranks})]))
+    return [program.seconds for program in programs]
+
+
+def start_sides(row, arguments, programs, links):
     """Functions, ours and each peer's, from a count of runs to the seconds of one."""
-    words = [f"{key}={value}" for key, value in arguments.items()]
+    words = words_of(arguments)
+    if row.what == "mesh":
+        return start_mesh(row, arguments, programs, links)
     if row.what == "all_reduce":   # ranks spin while they wait: one job takes both sides' turns
-        mpirun = ["mpirun", "--bind-to", "none", "--oversubscribe", "-n", "2"]
-        if os.geteuid() == 0:
-            mpirun.append("--allow-run-as-root")
-        programs.append(Program([*mpirun, BIN / "weft-bench-all-reduce", *words]))
+        programs.append(Program([*mpirun(2), BIN / "weft-bench-all-reduce", *words]))
         job = programs[0]
         return [lambda count, side=side: job.seconds(f"{side} {count}") for side in ("ours", "peer")]
     programs.append(Program([BIN / "weft-bench", row.what, *words]))
@@ -123,10 +152,26 @@ def state_results(row, programs):
                        {"ours": beyond[:1], "peer": beyond[1:]}), loss]
 
 
+def mesh_results(row, programs, times):
+    """Of a mesh: the largest process beside one rank's; of overlap, what share of the communication still
+    takes time."""
+    ours = programs[0].state()
+    if row.against == "one rank":
+        peer = programs[1].state()
+        return [row_result(f"{row.name}_memory", row, ours[1] / 1e6, peer[1] / 1e6, "MB", 1.0,
+                           {"ours": ours[1:], "peer": peer[1:], "losses": [ours[0], peer[0]]})]
+    if row.against == "itself":
+        together, compute, communication = map(statistics.median, times)
+        return [row_result(f"{row.name}_exposed", row, max(0, together - compute), communication, "ms", 0.15,
+                           {"together": times[0], "compute": times[1], "communication": times[2],
+                            "bytes_sent": ours[2]})]
+    return []
+
+
 def measure(row, samples, sample_seconds, cpu_time):
     """The results of a row: its time, and of a training step also memory and loss."""
     folder = Path(tempfile.mkdtemp(prefix="weft-bench-", dir=ROOT / "build"))
-    programs, more = [], []
+    programs, more, links = [], [], contextlib.ExitStack()
     try:
         arguments, work = dict(row.arguments), row.work
         if "texts" in row.needs:
@@ -139,7 +184,7 @@ def measure(row, samples, sample_seconds, cpu_time):
             arguments["weights"] = folder
         if cpu_time:
             arguments["cpu_time"] = 1
-        sides = start_sides(row, arguments, programs)
+        sides = start_sides(row, arguments, programs, links)
         once = max(1e-7, max(side(2) for side in sides))   # also warms them up
         count = max(1, min(10000, int(sample_seconds / once)))
         times = [[] for _ in sides]
@@ -148,19 +193,23 @@ def measure(row, samples, sample_seconds, cpu_time):
                 taken.append(1e3 * side(count))
         if row.state_bytes:
             more = state_results(row, programs)
+        if row.what == "mesh":
+            more = mesh_results(row, programs, times)
     finally:
         for program in programs:
             program.close()
+        links.close()
         shutil.rmtree(folder, ignore_errors=True)
     ours, *peers = map(statistics.median, times)
-    result = row_result(row.name, row, ours, min(peers), "ms", row.bar,
-                        {"ours": times[0], "peer": times[1 + peers.index(min(peers))]})
-    for variant, taken in zip(row.variants if len(peers) > 1 else (), times[1:]):
+    peer = max(peers) if row.against == "itself" else min(peers)
+    result = row_result(row.name, row, ours, peer, "ms", row.bar,
+                        {"ours": times[0], "peer": times[1 + peers.index(peer)]})
+    for variant, taken in zip(row.variants if len(row.variants) > 1 else (), times[1:]):
         result["raw"][f"peer {variant}"] = taken
     if work:
         scale = {"G": 1e9, "M": 1e6}.get(row.rate[0], 1)
         result["rate_unit"] = row.rate
-        result["rate"] = {"ours": work / scale / ours * 1e3, "peer": work / scale / min(peers) * 1e3}
+        result["rate"] = {"ours": work / scale / ours * 1e3, "peer": work / scale / peer * 1e3}
     return [result, *more]
 
 
@@ -202,6 +251,9 @@ def main():
     print(f"{'name':<46}{'ours':>11}{'peer':>11}{'ratio':>7}{'bar':>5}  {'ours':>7}{'peer':>8}")
     results = []
     for row in rows:
+        if row.megabits and lacking():
+            print(f"{row.name:<46} left out: {lacking()}")
+            continue
         for result in measure(row, options.samples, options.seconds, options.cpu_time):
             results.append(result)
             rates = ""

@@ -13,34 +13,6 @@
 
 namespace weft::bench {
 
-Options::Options(int count, char** texts) {
-  for (int i = 0; i < count; ++i) {
-    const std::string text = texts[i];
-    const size_t equals = text.find('=');
-    if (equals == std::string::npos) {
-      throw StatusError(Status::invalid("argument", text, "must be key=value"));
-    }
-    values_[text.substr(0, equals)] = text.substr(equals + 1);
-  }
-}
-
-std::string Options::text(const std::string& key) const {
-  const auto found = values_.find(key);
-  if (found == values_.end()) {
-    throw StatusError(Status::invalid("argument", key, "is missing"));
-  }
-  return found->second;
-}
-
-int64_t Options::integer(const std::string& key) const {
-  return std::strtoll(text(key).c_str(), nullptr, 10);
-}
-
-bool Options::flag(const std::string& key) const {
-  const auto found = values_.find(key);
-  return found != values_.end() && found->second == "1";
-}
-
 Tensor Machine::random(Shape shape, uint64_t seed, bool leaf) {
   Tensor x = Tensor::empty(*allocator, shape);
   for (int64_t i = 0; i < x.elements(); ++i) {
@@ -48,8 +20,6 @@ Tensor Machine::random(Shape shape, uint64_t seed, bool leaf) {
   }
   return x.set_requires_grad(leaf);
 }
-
-bool Options::has(const std::string& key) const { return values_.contains(key); }
 
 Step make(const std::string& name, const Options& options) {
   const auto step = step_makers().find(name);
@@ -65,16 +35,6 @@ double seconds(bool cpu_time) {
   timespec now{};
   clock_gettime(cpu_time ? CLOCK_PROCESS_CPUTIME_ID : CLOCK_MONOTONIC, &now);
   return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
-}
-
-// A line "NAME: N kB" of /proc/self/status, in bytes.
-int64_t process_bytes(const std::string& name) {
-  std::ifstream status("/proc/self/status");
-  for (std::string word; status >> word;) {
-    int64_t kilobytes = 0;
-    if (word == name + ":" && status >> kilobytes) return kilobytes << 10;
-  }
-  return 0;
 }
 
 int serve(const Step& step, int64_t bytes_before, bool cpu_time) {

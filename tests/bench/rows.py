@@ -14,6 +14,9 @@ class Row:
     needs: list = field(default_factory=list)   # "texts", "folder", "weights"
     variants: tuple = ({},)       # further arguments of each peer; the best one counts
     state_bytes: float = 0        # a step's weights, gradients and moments: its memory and loss are told
+    against: str = ""             # of a mesh: "one rank" with as many threads, "gloo", or "itself": its step
+                                  # without communication or its communication alone, what takes longer
+    megabits: int = 0             # a second of each rank's link; 0: ranks share memory
 
 
 def step(name, threads, layers, heads, hidden, tokens, batch, vocabulary, dropout=0.0):
@@ -115,6 +118,37 @@ def all_reduce(size):
                "MPI_Allreduce", size, "GB/s")
 
 
+DEGREES = ("data", "sequence", "tensor")
+
+
+def mesh(name, bar, against, tokens=1024, batch=1, megabits=0, model=None, **degrees):
+    """A step of GPT-2 (124M unless told otherwise), one thread a rank. Bars: 0.9 times one rank with two
+    threads; 1.2 times gloo's tensor parallelism, 1.05 times its data parallelism; 1.15 times what takes
+    longer alone."""
+    ranks = 1
+    for axis in DEGREES:
+        ranks *= degrees.get(axis, 1)
+    peer = {"one rank": f"one rank of {ranks} threads", "gloo": "torch over gloo, a process and thread a rank",
+            "itself": "the longer of its step without communication and its communication alone"}[against]
+    model = model or dict(**BASE, vocabulary=50257)
+    return Row(f"mesh_{name}", "mesh", dict(threads=1, **model, tokens=tokens, batch=batch, dropout=0.0,
+                                            **degrees),
+               bar, peer, batch * tokens, "tokens/s", against=against, megabits=megabits)
+
+
+def mesh_rows():
+    axes = dict(tensor2=dict(tensor=2), ring2=dict(sequence=2), ulysses2=dict(sequence=2, ulysses=2),
+                data2=dict(data=2, batch=2))
+    for name, degrees in axes.items():
+        yield mesh(f"{name}_one_rank", 1.11, "one rank", **degrees)
+    yield mesh("tensor2_gloo", 0.83, "gloo", **axes["tensor2"])
+    yield mesh("data2_gloo", 0.95, "gloo", **axes["data2"])
+    for ranks in (2, 4):
+        yield mesh(f"data{ranks}_1gbit", 1.15, "itself", megabits=1000, data=ranks, batch=4 * ranks)
+        yield mesh(f"ring{ranks}_1gbit", 1.15, "itself", megabits=1000, sequence=ranks, tokens=4096 * ranks,
+                   model=dict(layers=2, heads=12, hidden=768, vocabulary=4096))
+
+
 def files(name, bar, peer, tensors=16, rows=1024):
     return Row(name, name, dict(threads=1, tensors=tensors, rows=rows), bar, peer,
                tensors * rows * 1024 * 4, "GB/s", ["folder"])
@@ -141,5 +175,6 @@ ROWS = [
     files("safetensors_write", 1.1, "safetensors save_file and fsync"),
     files("safetensors_load", 1.1, "safetensors load_file, copied out of the mapping"),
     files("checkpoint", 2.0, "torch.save and fsync (no hash, no database)"),
+    *mesh_rows(),
     *(all_reduce(size) for size in (4 << 10, 256 << 10, 4 << 20, 32 << 20)),
 ]

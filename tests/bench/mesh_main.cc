@@ -1,0 +1,146 @@
+// weft-bench-mesh key=value... under mpirun: a training step of GPT-2 (training_step.h) on the mesh of
+// the degrees data, sequence (of it ulysses) and tensor. As weft-bench, with rank 0 taking the
+// lines: "N", N steps; "compute N", the same with every transfer left out; "communication N", a
+// step's collectives alone, without the step. "state" is answered with the loss of the first
+// steps, how much the largest process has grown, and the payload bytes that the busiest rank sent
+// in a step.
+#include <chrono>
+#include <cstdio>
+#include <iostream>
+
+#include "cluster/comm/mpi/mpi_world.h"
+#include "kernels/cpu/environment.h"
+#include "tests/bench/rehearsed.h"
+#include "tests/bench/training_step.h"
+
+namespace weft::bench {
+namespace {
+
+enum Request : int64_t { kEnd, kTogether, kCompute, kCommunication, kState };
+
+struct Line {
+  int64_t request = kEnd, count = 0;
+};
+
+Line read_line() {
+  std::string word;
+  if (!(std::cin >> word)) return {};
+  if (word == "state") return {kState, 0};
+  Line line{kTogether, 0};
+  if (word == "compute" || word == "communication") {
+    line.request = word == "compute" ? kCompute : kCommunication;
+    if (!(std::cin >> word)) return {};
+  }
+  line.count = std::strtoll(word.c_str(), nullptr, 10);
+  return line;
+}
+
+class MeshBench {
+ public:
+  MeshBench(const Options& options, comm::MpiWorld& mpi)
+      : control_(mpi.world()),
+        rehearsal_(std::make_shared<Rehearsal>()),
+        bytes_before_(process_bytes("VmRSS")) {
+    MeshDegrees degrees;
+    for (auto [key, degree] : {std::pair{"data", &degrees.data}, {"sequence", &degrees.sequence},
+                               {"tensor", &degrees.tensor}, {"ulysses", &degrees.ulysses}}) {
+      if (options.has(key)) *degree = static_cast<int>(options.integer(key));
+    }
+    auto mesh = Mesh::create(rehearsed(mpi.world(), rehearsal_), degrees);
+    if (!mesh) throw StatusError(std::move(mesh).error());
+    step_ = std::make_unique<TrainingStep>(options, std::move(*mesh));
+    step_->run();  // fills caches and sizes the allocator
+    loss_ = step_->loss();
+    const int64_t sent = bytes_sent();
+    rehearsal_->records = true;
+    step_->run();
+    rehearsal_->records = false;
+    bytes_sent_ = bytes_sent() - sent;
+  }
+
+  void serve() {
+    if (control_->rank() == 0) std::puts("ready");
+    for (;;) {
+      std::fflush(stdout);
+      const Line line = next_line();
+      if (line.request == kEnd) return;
+      if (line.request == kState) {
+        const double grown = largest(process_bytes("VmHWM") - bytes_before_);
+        const double sent = largest(bytes_sent_);
+        if (control_->rank() == 0) std::printf("%.9g %.0f %.0f\n", loss_, grown, sent);
+        continue;
+      }
+      control_->barrier();
+      const auto start = std::chrono::steady_clock::now();
+      for (int64_t i = 0; i < line.count; ++i) once(line.request);
+      control_->barrier();
+      const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+      if (control_->rank() == 0) std::printf("%.9g\n", took.count() / double(line.count));
+    }
+  }
+
+ private:
+  int64_t bytes_sent() {
+    int64_t sum = 0;
+    for (Axis axis : {Axis::kData, Axis::kSequence, Axis::kTensor, Axis::kReplica, Axis::kWorld,
+                      Axis::kRing, Axis::kUlysses}) {
+      sum += step_->rank().mesh.axis(axis).bytes_sent();
+    }
+    return sum;
+  }
+
+  void once(int64_t request) {
+    if (request == kCommunication) {
+      for (const auto& collective : rehearsal_->log) collective(*step_->rank().allocator);
+      return;
+    }
+    rehearsal_->transfers = request == kTogether;
+    step_->run();
+    rehearsal_->transfers = true;
+  }
+
+  Line next_line() {
+    Tensor words = Tensor::zeros(*step_->rank().allocator, {2}, DType::kI64);
+    if (control_->rank() == 0) {
+      const Line line = read_line();
+      words.data<int64_t>()[0] = line.request;
+      words.data<int64_t>()[1] = line.count;
+    }
+    control_->broadcast(words, 0);
+    return {words.data<int64_t>()[0], words.data<int64_t>()[1]};
+  }
+
+  double largest(int64_t value) {
+    Tensor all = Tensor::full(*step_->rank().allocator, {1}, double(value), DType::kF64);
+    control_->all_reduce(all, ReduceOp::kMax);
+    return *all.data<double>();
+  }
+
+  std::unique_ptr<Communicator> control_;
+  std::shared_ptr<Rehearsal> rehearsal_;
+  const int64_t bytes_before_;
+  std::unique_ptr<TrainingStep> step_;
+  double loss_ = 0;
+  int64_t bytes_sent_ = 0;
+};
+
+int run(int count, char** texts) {
+  auto mpi = comm::MpiWorld::create();
+  if (!mpi) {
+    std::fprintf(stderr, "weft-bench-mesh: %s\n", mpi.error().to_string().c_str());
+    return 1;
+  }
+  try {
+    cpu::read_environment();
+    MeshBench(Options(count, texts), **mpi).serve();
+  } catch (const StatusError& error) {
+    std::fprintf(stderr, "weft-bench-mesh: %s\n", error.status().to_string().c_str());
+    comm::MpiWorld::abort(1);
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace weft::bench
+
+int main(int argc, char** argv) { return weft::bench::run(argc - 1, argv + 1); }

@@ -1,0 +1,104 @@
+#include "tests/bench/rehearsed.h"
+
+namespace weft::bench {
+namespace {
+
+using Counts = std::vector<int64_t>;
+
+Counts copy_of(std::span<const int64_t> counts) { return {counts.begin(), counts.end()}; }
+
+// Every call either goes to the wrapped communicator or is left out; recorded, it is repeated with
+// tensors of the same shapes.
+class Rehearsed final : public Communicator {
+ public:
+  Rehearsed(std::shared_ptr<Communicator> inner, std::shared_ptr<Rehearsal> rehearsal)
+      : inner_(std::move(inner)), rehearsal_(std::move(rehearsal)) {}
+
+  int rank() const override { return inner_->rank(); }
+  int size() const override { return inner_->size(); }
+  std::unique_ptr<Communicator> split(int color, int key) override {
+    return std::make_unique<Rehearsed>(inner_->split(color, key), rehearsal_);
+  }
+
+  void all_reduce(Tensor& inout, ReduceOp op) override {
+    record([inner = inner_, made = like(inout), op](Allocator& allocator) {
+      Tensor tensor = made(allocator);
+      inner->all_reduce(tensor, op);
+    });
+    if (rehearsal_->transfers) inner_->all_reduce(inout, op);
+  }
+  void all_gather(const Tensor& in, Tensor& out, std::span<const int64_t> counts) override {
+    record([inner = inner_, in = like(in), out = like(out),
+            counts = copy_of(counts)](Allocator& allocator) {
+      Tensor to = out(allocator);
+      inner->all_gather(in(allocator), to, counts);
+    });
+    if (rehearsal_->transfers) inner_->all_gather(in, out, counts);
+  }
+  void reduce_scatter(const Tensor& in, Tensor& out, std::span<const int64_t> counts) override {
+    record([inner = inner_, in = like(in), out = like(out),
+            counts = copy_of(counts)](Allocator& allocator) {
+      Tensor to = out(allocator);
+      inner->reduce_scatter(in(allocator), to, counts);
+    });
+    if (rehearsal_->transfers) inner_->reduce_scatter(in, out, counts);
+  }
+  void all_to_all(const Tensor& in, std::span<const int64_t> send_counts, Tensor& out,
+                  std::span<const int64_t> receive_counts) override {
+    record([inner = inner_, in = like(in), out = like(out), sent = copy_of(send_counts),
+            received = copy_of(receive_counts)](Allocator& allocator) {
+      Tensor to = out(allocator);
+      inner->all_to_all(in(allocator), sent, to, received);
+    });
+    if (rehearsal_->transfers) inner_->all_to_all(in, send_counts, out, receive_counts);
+  }
+  void broadcast(Tensor& inout, int root) override {
+    record([inner = inner_, made = like(inout), root](Allocator& allocator) {
+      Tensor tensor = made(allocator);
+      inner->broadcast(tensor, root);
+    });
+    if (rehearsal_->transfers) inner_->broadcast(inout, root);
+  }
+  void send_receive(const Tensor& send, int to, Tensor& receive, int from) override {
+    record([inner = inner_, out = like(send), to, in = like(receive),
+            from](Allocator& allocator) {
+      Tensor received = in(allocator);
+      inner->send_receive(out(allocator), to, received, from);
+    });
+    if (rehearsal_->transfers) inner_->send_receive(send, to, receive, from);
+  }
+  void barrier() override {
+    record([inner = inner_](Allocator&) { inner->barrier(); });
+    if (rehearsal_->transfers) inner_->barrier();
+  }
+  Pending start(std::function<void(Communicator&)> collectives) override {
+    return inner_->start([inner = inner_, rehearsal = rehearsal_,
+                          collectives = std::move(collectives)](Communicator&) {
+      Rehearsed own(inner, rehearsal);
+      collectives(own);
+    });
+  }
+  int64_t bytes_sent() const override { return inner_->bytes_sent(); }
+
+ private:
+  static std::function<Tensor(Allocator&)> like(const Tensor& tensor) {
+    return [shape = tensor.shape(), dtype = tensor.dtype()](Allocator& allocator) {
+      return Tensor::empty(allocator, shape, dtype);
+    };
+  }
+  void record(std::function<void(Allocator&)> call) {
+    if (rehearsal_->records) rehearsal_->log.push_back(std::move(call));
+  }
+
+  const std::shared_ptr<Communicator> inner_;
+  const std::shared_ptr<Rehearsal> rehearsal_;
+};
+
+}  // namespace
+
+std::unique_ptr<Communicator> rehearsed(std::unique_ptr<Communicator> inner,
+                                        std::shared_ptr<Rehearsal> rehearsal) {
+  return std::make_unique<Rehearsed>(std::move(inner), std::move(rehearsal));
+}
+
+}  // namespace weft::bench

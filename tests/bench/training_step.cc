@@ -1,0 +1,106 @@
+#include "tests/bench/training_step.h"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <cmath>
+
+#include "kernels/tensor/transfer.h"
+#include "worker/models/hf_folder.h"
+
+namespace weft::bench {
+namespace {
+
+template <typename T>
+T take(Result<T> result) {
+  if (!result) throw StatusError(std::move(result).error());
+  return std::move(*result);
+}
+
+std::string config_of(const Options& options) {
+  return fmt::format(
+      R"({{"model_type": "gpt2", "n_layer": {}, "n_head": {}, "n_embd": {}, "n_positions": {},
+          "vocab_size": {}, "resid_pdrop": {}, "embd_pdrop": {}, "attn_pdrop": {}}})",
+      options.integer("layers"), options.integer("heads"), options.integer("hidden"),
+      options.integer("tokens"), options.integer("vocabulary"), options.text("dropout"),
+      options.text("dropout"), options.text("dropout"));
+}
+
+ZeroOptions zero_of(const Options& options) {
+  ZeroOptions zero;
+  if (options.has("zero")) zero.level = static_cast<int>(options.integer("zero"));
+  if (options.has("bucket_bytes")) zero.bucket_bytes = options.integer("bucket_bytes");
+  return zero;
+}
+
+}  // namespace
+
+std::vector<int64_t> step_ids(const Options& options) {
+  std::vector<int64_t> ids;
+  for (int64_t i = 0; i < options.integer("batch") * options.integer("tokens"); ++i) {
+    ids.push_back((i * 7919 + i * i % 31) % options.integer("vocabulary"));
+  }
+  return ids;
+}
+
+TrainingStep::TrainingStep(const Options& options, Mesh mesh)
+    : rank_{make_caching_allocator(),
+            std::make_unique<ThreadPool>(static_cast<int>(options.integer("threads"))),
+            std::move(mesh), Logger()} {
+  flush_denormals();
+  const ModelFamily& family = *find_family("gpt2");
+  const ModelConfigPtr config = take(family.parse_config(config_of(options)));
+  trunk_ = take(family.make_trunk(rank_, config));
+  task_ = take(make_task(rank_, "causal_lm", *config, {.name = "lm"}));
+  if (options.has("weights")) {
+    const HfFolder folder = take(open_hf_folder(options.text("weights")));
+    const Status read = load_hf_weights(folder, trunk_->parameters());
+    if (!read.ok()) throw StatusError(read);
+  } else {
+    initialize_parameters(trunk_->parameters(), 1);
+  }
+  optimizer_ = std::make_unique<AdamW>(rank_, trunk_->parameters(), AdamWOptions(),
+                                       options.flag("bf16") ? DType::kBF16 : DType::kF32,
+                                       zero_of(options));
+  reducer_ = std::make_unique<GradientReducer>(
+      rank_, optimizer_->parameters(), optimizer_->buckets(), optimizer_->zero_level());
+  if (optimizer_->zero_level() == 3) {
+    gate_ = std::make_unique<UnitGate>(rank_, *optimizer_);
+    trunk_->set_gate(gate_.get());
+  }
+  optimizer_->publish();
+  rows_.rows = options.integer("batch");
+  rows_.tokens = options.integer("tokens");
+  rows_.ids = step_ids(options);
+}
+
+void TrainingStep::run() {
+  const double share = 1 / static_cast<double>(task_->label_count(rows_));
+  double own_loss = 0;
+  reducer_->begin(optimizer_->parameters());
+  for (const Part& part : micro_batches(rank_.mesh, rows_.rows, 0)) {
+    Tape tape;
+    Context cx = rank_.context();
+    cx.tape = &tape;
+    TaskBatch batch = task_->assemble(rows_, part);
+    batch.tokens.training = true;
+    batch.tokens.random = {1, ++steps_};
+    batch.seed = share;
+    const Tensor sum = task_->loss_sum(cx, *trunk_, batch);
+    own_loss += read_scalar(sum) * share;
+    reducer_->arm(tape);
+    tape.backward(cx, sum, Tensor::full(*rank_.allocator, sum.shape(), share, sum.dtype()));
+  }
+  reducer_->flush();
+  reducer_->finish();
+  if (gate_) gate_->close();
+  if (rank_.mesh.index(Axis::kTensor) > 0) own_loss = 0;  // the others repeat it
+  Tensor sums = Tensor::from<double>(*rank_.allocator, {2},
+                                     std::array<double, 2>{own_loss, reducer_->squares()});
+  rank_.mesh.axis(Axis::kWorld).all_reduce(sums, ReduceOp::kSum);
+  const std::vector<double> total = sums.to_vector<double>();
+  loss_ = total[0];
+  optimizer_->step(*reducer_, 1e-4, clip_factor(std::sqrt(total[1]), 1.0));
+}
+
+}  // namespace weft::bench
