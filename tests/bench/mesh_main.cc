@@ -1,5 +1,5 @@
-// weft-bench-mesh key=value... under mpirun: a training step of GPT-2 (training_step.h) on the mesh of
-// the degrees data, sequence (of it ulysses) and tensor. As weft-bench, with rank 0 taking the
+// weft-bench-mesh key=value... under mpirun: a training step of GPT-2 (training_step.h) on the mesh
+// of the degrees data, sequence (of it ulysses) and tensor. As weft-bench, with rank 0 taking the
 // lines: "N", N steps; "compute N", the same with every transfer left out; "communication N", a
 // step's collectives alone, without the step. "state" is answered with the loss of the first
 // steps, how much the largest process has grown, and the payload bytes that the busiest rank sent
@@ -42,8 +42,10 @@ class MeshBench {
         rehearsal_(std::make_shared<Rehearsal>()),
         bytes_before_(process_bytes("VmRSS")) {
     MeshDegrees degrees;
-    for (auto [key, degree] : {std::pair{"data", &degrees.data}, {"sequence", &degrees.sequence},
-                               {"tensor", &degrees.tensor}, {"ulysses", &degrees.ulysses}}) {
+    for (auto [key, degree] : {std::pair{"data", &degrees.data},
+                               {"sequence", &degrees.sequence},
+                               {"tensor", &degrees.tensor},
+                               {"ulysses", &degrees.ulysses}}) {
       if (options.has(key)) *degree = static_cast<int>(options.integer(key));
     }
     auto mesh = Mesh::create(rehearsed(mpi.world(), rehearsal_), degrees);

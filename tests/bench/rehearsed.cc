@@ -60,8 +60,7 @@ class Rehearsed final : public Communicator {
     if (rehearsal_->transfers) inner_->broadcast(inout, root);
   }
   void send_receive(const Tensor& send, int to, Tensor& receive, int from) override {
-    record([inner = inner_, out = like(send), to, in = like(receive),
-            from](Allocator& allocator) {
+    record([inner = inner_, out = like(send), to, in = like(receive), from](Allocator& allocator) {
       Tensor received = in(allocator);
       inner->send_receive(out(allocator), to, received, from);
     });

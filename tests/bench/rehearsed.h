@@ -16,7 +16,8 @@ namespace weft::bench {
 
 // What the communicators of one world have in common.
 struct Rehearsal {
-  bool transfers = true;  // else every collective returns at once and leaves its results as they are
+  bool transfers =
+      true;  // else every collective returns at once and leaves its results as they are
   bool records = false;
   std::vector<std::function<void(Allocator&)>> log;  // the collectives of the rank, in order
 };

@@ -59,11 +59,11 @@ TrainingStep::TrainingStep(const Options& options, Mesh mesh)
   } else {
     initialize_parameters(trunk_->parameters(), 1);
   }
-  optimizer_ = std::make_unique<AdamW>(rank_, trunk_->parameters(), AdamWOptions(),
-                                       options.flag("bf16") ? DType::kBF16 : DType::kF32,
-                                       zero_of(options));
-  reducer_ = std::make_unique<GradientReducer>(
-      rank_, optimizer_->parameters(), optimizer_->buckets(), optimizer_->zero_level());
+  optimizer_ =
+      std::make_unique<AdamW>(rank_, trunk_->parameters(), AdamWOptions(),
+                              options.flag("bf16") ? DType::kBF16 : DType::kF32, zero_of(options));
+  reducer_ = std::make_unique<GradientReducer>(rank_, optimizer_->parameters(),
+                                               optimizer_->buckets(), optimizer_->zero_level());
   if (optimizer_->zero_level() == 3) {
     gate_ = std::make_unique<UnitGate>(rank_, *optimizer_);
     trunk_->set_gate(gate_.get());

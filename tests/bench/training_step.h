@@ -1,5 +1,5 @@
-// A training step of GPT-2 on any mesh, as the trainer does it: forward, backward with the gradients
-// travelling beside it, clipping to norm 1, AdamW.
+// A training step of GPT-2 on any mesh, as the trainer does it: forward, backward with the
+// gradients travelling beside it, clipping to norm 1, AdamW.
 //
 // Thread safety: the rank's compute thread; a collective. Options: layers, heads, hidden, tokens,
 // batch (rows of all ranks), vocabulary, dropout, threads; bf16; weights (a Hugging Face folder);

@@ -51,7 +51,7 @@ struct Message {
 class Transfer {
  public:
   static constexpr size_t kPiece = size_t{256} << 10;  // bytes; a multiple of every element's size
-  static constexpr size_t kWindow = 4;                 // pieces under way in each direction
+  static constexpr size_t kWindow = 16;                // pieces under way in each direction
 
   explicit Transfer(MPI_Comm comm) : comm_(comm) {}
 
