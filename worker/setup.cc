@@ -6,6 +6,7 @@
 #include <iterator>
 
 #include "kernels/cpu/gemm_choice.h"
+#include "kernels/tensor/transfer.h"
 #include "proto/base/hash.h"
 #include "worker/admission/traffic.h"
 #include "worker/checkpoint/reader.h"
@@ -412,8 +413,9 @@ void initialize(Training& training, bool trunk, uint64_t seed) {
     const ParameterInfo& info = training.optimizer->parameters()[i].info;
     const AdamW::State& state = training.optimizer->states()[i];
     if (info.unit >= 0 && !trunk) continue;
-    initialize_values(info, state.own.value_or(Part{0, state.master.elements()}),
-                      state.master.data<float>(), seed);
+    change_on_host<float>(state.master, [&](float* values) {
+      initialize_values(info, state.own.value_or(Part{0, state.master.elements()}), values, seed);
+    });
   }
 }
 
@@ -439,12 +441,15 @@ Status choose_products(Rank& rank, const ModelSource& source, proto::TrainerStat
     if (!kept) return kept.error().with_prefix(source.manifest->id());
     choice = *kept;
   }
-  Tensor libraries = Tensor::empty(*rank.allocator, {cpu::kGemmClasses}, DType::kI64);
-  int64_t* at = libraries.data<int64_t>();
-  for (size_t i = 0; i < cpu::kGemmClasses; ++i) at[i] = static_cast<int64_t>(choice.libraries[i]);
+  std::vector<int64_t> numbers;
+  for (const cpu::GemmLibrary library : choice.libraries) {
+    numbers.push_back(static_cast<int64_t>(library));
+  }
+  Tensor libraries = Tensor::from<int64_t>(*rank.allocator, {cpu::kGemmClasses}, numbers);
   rank.mesh.axis(Axis::kWorld).broadcast(libraries, 0);
+  numbers = libraries.to_vector<int64_t>();
   for (size_t i = 0; i < cpu::kGemmClasses; ++i) {
-    choice.libraries[i] = static_cast<cpu::GemmLibrary>(at[i]);
+    choice.libraries[i] = static_cast<cpu::GemmLibrary>(numbers[i]);
   }
   cpu::choose_gemm(choice);
   state.set_gemm(to_string(choice));

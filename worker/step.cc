@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cmath>
+#include <vector>
 
 #include "kernels/autograd/tape.h"
 #include "kernels/ops/ops.h"
@@ -19,9 +20,9 @@ struct Pass {
   RandomKey random;
 };
 
-// Loss of this rank's labels of one micro-batch, not yet divided. Gradients are added up; `sends`:
-// they are complete with this one.
-double forward_and_backward(Rank& rank, Training& training, TrainingTask& task, const Pass& pass,
+// Loss of this rank's labels of one micro-batch, a scalar, not yet divided. Gradients are added up;
+// `sends`: they are complete with this one.
+Tensor forward_and_backward(Rank& rank, Training& training, TrainingTask& task, const Pass& pass,
                             Part part, bool sends) {
   Tape tape;
   Context cx = rank.context();
@@ -32,13 +33,12 @@ double forward_and_backward(Rank& rank, Training& training, TrainingTask& task, 
   if (pass.share > 0) batch.seed = pass.share * pass.scale;
   batch.tokens.random = pass.random;
   const Tensor sum = task.task->loss_sum(cx, *training.trunk, batch);
-  const double loss = read_scalar(sum);
-  if (!sum.requires_grad()) return loss;
+  if (!sum.requires_grad()) return sum;
   if (sends) training.reducer->arm(tape);
   const Tensor seed =
       Tensor::full(*rank.allocator, sum.shape(), pass.share * pass.scale, sum.dtype());
   tape.backward(cx, sum, seed);
-  return loss;
+  return sum.detach();
 }
 
 // The first rank of the world that says so.
@@ -47,7 +47,7 @@ int first_rank(Rank& rank, bool here) {
   Tensor first =
       Tensor::full(*rank.allocator, {1}, here ? world.rank() : world.size(), DType::kI64);
   world.all_reduce(first, ReduceOp::kMin);
-  return static_cast<int>(*first.data<int64_t>());
+  return static_cast<int>(read_scalar(first));
 }
 
 // Sums of loss and squares over the world, and whether all of it is finite.
@@ -77,20 +77,22 @@ StepResult run_step(Rank& rank, const proto::JobSpec& spec, Training& training, 
                   training.loss_scale ? training.loss_scale->scale() : 1.0, random};
   GradientReducer& gradients = *training.reducer;
   gradients.begin(task.trained);
-  double loss = 0;
+  std::vector<Tensor> losses;  // read at the end: reading waits for the device
   const auto rounds = micro_batch_rounds(rank.mesh, rows.rows, settings.micro_batch_size());
   for (size_t i = 0; i < rounds.size(); ++i) {
     // Gradients of several micro-batches add up on each rank, unless it may not keep them whole.
     const bool last = i + 1 == rounds.size();
     const bool last_here = last || rounds[i + 1].length == 0;
     if (rounds[i].length > 0 || training.gate) {
-      loss += forward_and_backward(rank, training, task, pass, rounds[i],
-                                   gradients.every_round() || last_here);
+      losses.push_back(forward_and_backward(rank, training, task, pass, rounds[i],
+                                            gradients.every_round() || last_here));
     }
     if (gradients.every_round() || last) gradients.flush();
   }
   gradients.finish();
   if (training.gate) training.gate->close();
+  double loss = 0;
+  for (const Tensor& each : losses) loss += read_scalar(each);
   StepResult result;
   agree(rank, gradients, loss, result);
   result.loss *= pass.share;

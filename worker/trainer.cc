@@ -169,9 +169,10 @@ void Run::add_memory(google::protobuf::Map<std::string, double>& values) {
   rank_.allocator->reset_peak();
   Tensor most = Tensor::from<double>(*rank_.allocator, {3}, mine);
   rank_.mesh.axis(Axis::kWorld).all_reduce(most, ReduceOp::kMax);
-  values["memory_peak_bytes"] = most.data<double>()[0];
-  values["memory_reserved_bytes"] = most.data<double>()[1];
-  values["memory_fragmentation"] = most.data<double>()[2];
+  const std::vector<double> all = most.to_vector<double>();
+  values["memory_peak_bytes"] = all[0];
+  values["memory_reserved_bytes"] = all[1];
+  values["memory_fragmentation"] = all[2];
 }
 
 void Run::send_metrics(proto::MetricRecord record) {
@@ -261,8 +262,8 @@ void Run::finish_checkpoint() {
 void Run::commit_checkpoint() {
   writer_.commit();
   if (const int64_t count = std::exchange(skipped_, 0); count > 0) {
-    tell_event("checkpoint_resumed", "stored; checkpoints left out meanwhile: " +
-                                         std::to_string(count));
+    tell_event("checkpoint_resumed",
+               "stored; checkpoints left out meanwhile: " + std::to_string(count));
   }
 }
 

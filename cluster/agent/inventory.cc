@@ -12,6 +12,7 @@
 #include <optional>
 #include <thread>
 
+#include "cluster/agent/gpus.h"
 #include "cluster/agent/options.h"
 #include "proto/base/hash.h"
 
@@ -60,8 +61,8 @@ std::optional<std::string> network_of(const std::string& address) {
     if ((own.s_addr & mask.s_addr) != (wanted.s_addr & mask.s_addr)) continue;
     const bool loopback = (ntohl(wanted.s_addr) >> 24) == 127;
     if (own.s_addr != wanted.s_addr && !loopback) continue;
-    network = text_of({wanted.s_addr & mask.s_addr}) + "/" +
-              std::to_string(std::popcount(mask.s_addr));
+    network =
+        text_of({wanted.s_addr & mask.s_addr}) + "/" + std::to_string(std::popcount(mask.s_addr));
     break;
   }
   ::freeifaddrs(list);
@@ -77,12 +78,6 @@ std::string cpu_name() {
     }
   }
   return "";
-}
-
-int count_gpus() {
-  int count = 0;
-  while (::access(("/dev/nvidia" + std::to_string(count)).c_str(), F_OK) == 0) ++count;
-  return count;
 }
 
 }  // namespace
@@ -102,21 +97,23 @@ Result<proto::NodeInfo> take_inventory(const AgentOptions& options, const AgentP
   node.set_state(proto::NODE_STATE_READY);
   const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   node.set_cores(cores);
-  node.set_slots(options.slots > 0 ? options.slots : cores);
+  const int gpus = static_cast<int>(gpu_names().size());
+  node.set_gpus(gpus);
+  // A rank that computes on a GPU has one to itself.
+  node.set_slots(options.slots > 0 ? options.slots : places.on_gpus ? gpus : cores);
   const int64_t memory = machine_memory_bytes();
   node.set_memory_bytes(options.memory_bytes > 0 ? std::min(options.memory_bytes, memory) : memory);
   measure_disk(places.attempts, node);
   node.set_version(WEFT_VERSION);
   node.set_cpu(cpu_name());
-  node.set_gpus(count_gpus());
   node.set_session(random_hex(8));
   node.set_address(options.address.empty()
                        ? address_facing(options.coordinator_host).value_or("127.0.0.1")
                        : options.address);
   const auto network = network_of(node.address());
   if (!network) {
-    return fail(Status::invalid("address", node.address(),
-                                "must be an IPv4 address of this machine"));
+    return fail(
+        Status::invalid("address", node.address(), "must be an IPv4 address of this machine"));
   }
   node.set_subnet_cidr(options.subnet.empty() ? *network : options.subnet);
   return node;

@@ -29,10 +29,12 @@ void add_options(CLI::App& app, weft::AgentOptions& options, std::string& coordi
                  int& port_min, int& port_count, std::string& pml, std::string& btl) {
   app.add_option("--data", options.data, "This agent's folder; one agent a folder")->required();
   app.add_option("--secret-file", options.secret_file,
-                 "File (0600) with the cluster's shared secret")->required();
+                 "File (0600) with the cluster's shared secret")
+      ->required();
   app.add_option("--coordinator", coordinator, "The coordinator")->capture_default_str();
   app.add_option("--name", options.name, "Node name; default: the host's name");
-  app.add_option("--slots", options.slots, "Ranks that fit on this node; default: its cores")
+  app.add_option("--slots", options.slots,
+                 "Ranks that fit on this node; default: its GPUs, if ranks use them, else cores")
       ->check(CLI::Range(0, 4096));
   app.add_option("--memory-bytes", options.memory_bytes,
                  "Memory that its ranks share; default: the machine's, or its cgroup's")
@@ -40,21 +42,26 @@ void add_options(CLI::App& app, weft::AgentOptions& options, std::string& coordi
   app.add_option("--address", options.address,
                  "IPv4 address for other nodes' ranks; default: the one facing the coordinator");
   app.add_option("--subnet", options.subnet, "Its network in CIDR; default: the interface's");
-  app.add_option("--worker", options.worker, "The rank's program; default: weft-worker beside it");
+  app.add_option("--worker", options.worker,
+                 "The rank's program; default: weft-worker-cuda beside it where there is a GPU, "
+                 "else weft-worker");
   app.add_option("--user", options.user, "Who ranks run as, where the agent is root")
       ->capture_default_str();
   app.add_option("--lease-seconds", options.lease_seconds,
                  "Until the coordinator's first word, ranks live this long without one")
-      ->check(CLI::Range(0.1, 3600.0))->capture_default_str();
+      ->check(CLI::Range(0.1, 3600.0))
+      ->capture_default_str();
   app.add_option("--chunk-cache-bytes", options.chunk_cache_bytes,
                  "Chunks kept on this node; the coordinator has them all")
-      ->check(CLI::PositiveNumber)->capture_default_str();
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   app.add_option("--mpi-pml", pml, "Open MPI's point-to-point layer; default: ob1");
   app.add_option("--mpi-btl", btl, "Its transports; default: self,vader,tcp; none: do not set");
   app.add_option("--mpi-port-min", port_min, "First port of the ranks' range; 0: any")
       ->check(CLI::Range(0, 65535));
   app.add_option("--mpi-port-count", port_count, "Ports in that range")
-      ->check(CLI::Range(1, 65535))->capture_default_str();
+      ->check(CLI::Range(1, 65535))
+      ->capture_default_str();
 }
 
 }  // namespace

@@ -14,34 +14,37 @@
 namespace weft {
 
 struct AgentOptions {
-  std::string data;              // this agent's own; one agent a folder
+  std::string data;  // this agent's own; one agent a folder
   std::string name;
-  int slots = 0;                 // 0: as many as there are cores
+  int slots = 0;  // 0: as many as there are cores
   std::string coordinator_host = "127.0.0.1";
   int coordinator_port = 7071;
-  std::string secret_file;       // 0600
-  std::string address;           // empty: the one that faces the coordinator
-  std::string subnet;            // empty: the network of that interface
-  std::string worker;            // empty: weft-worker beside this program
-  std::string user = "weft";     // of ranks, where the agent is root
-  double lease_seconds = 30;     // of a shepherd before the coordinator's first word
-  int64_t memory_bytes = 0;      // that its ranks share; 0: the machine's
+  std::string secret_file;    // 0600
+  std::string address;        // empty: the one that faces the coordinator
+  std::string subnet;         // empty: the network of that interface
+  std::string worker;         // empty: beside this program, see worker_beside()
+  std::string user = "weft";  // of ranks, where the agent is root
+  double lease_seconds = 30;  // of a shepherd before the coordinator's first word
+  int64_t memory_bytes = 0;   // that its ranks share; 0: the machine's
   int64_t chunk_cache_bytes = int64_t{32} << 30;
   proto::LaunchMpi mpi;
 };
 
 struct AgentPlaces {
-  User user;                     // ranks run as this one
+  User user;  // ranks run as this one
   bool change_user = false;
-  std::string chunks;            // RocksDB
-  std::string notes;             // one file an attempt, out of the ranks' reach
-  std::string attempts;          // <job>-<attempt>/
-  std::string objects;           // <object id>/<path>
-  std::string run;               // short; sockets and an attempt's run folder are below it
+  std::string chunks;    // RocksDB
+  std::string notes;     // one file an attempt, out of the ranks' reach
+  std::string attempts;  // <job>-<attempt>/
+  std::string objects;   // <object id>/<path>
+  std::string run;       // short; sockets and an attempt's run folder are below it
   std::string agent_socket;
-  std::string worker, agent;     // programs, reachable by the ranks' user
+  std::string worker, agent;  // programs, reachable by the ranks' user
+  bool on_gpus = false;       // the worker computes on GPUs
 };
 
+// weft-worker-cuda where the machine has a GPU and the folder that program, else weft-worker.
+std::string worker_beside(const std::string& folder, int gpus);
 Result<std::string> read_secret(const std::string& path);
 // Makes the folders.
 Result<AgentPlaces> make_places(const AgentOptions& options);

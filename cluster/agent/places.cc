@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <utility>
 
+#include "cluster/agent/gpus.h"
 #include "cluster/agent/options.h"
 #include "proto/base/hash.h"
 
@@ -62,6 +63,8 @@ Result<User> rank_user(const AgentOptions& options, bool change) {
   return User{::geteuid(), ::getegid(), ""};
 }
 
+constexpr const char* kGpuWorker = "weft-worker-cuda";
+
 }  // namespace
 
 Result<std::string> read_secret(const std::string& path) {
@@ -86,6 +89,11 @@ Result<std::string> read_secret(const std::string& path) {
   return secret;
 }
 
+std::string worker_beside(const std::string& folder, int gpus) {
+  const std::string on_gpus = folder + "/" + kGpuWorker;
+  return gpus > 0 && fs::exists(on_gpus) ? on_gpus : folder + "/weft-worker";
+}
+
 Result<AgentPlaces> make_places(const AgentOptions& options) {
   AgentPlaces places;
   places.change_user = ::geteuid() == 0;
@@ -99,8 +107,8 @@ Result<AgentPlaces> make_places(const AgentOptions& options) {
     WEFT_RETURN_IF_ERROR(make_folder(places.user.home + "/nodes", 0711));
     WEFT_RETURN_IF_ERROR(make_folder(work, 0711));
     if (!user_can(places.user, "-x", work)) {
-      return fail(Status::invalid("data", data, "must be reachable by the user " + options.user +
-                                                    ", as which ranks run"));
+      return fail(Status::invalid(
+          "data", data, "must be reachable by the user " + options.user + ", as which ranks run"));
     }
   }
   places.chunks = data + "/chunks";
@@ -108,22 +116,27 @@ Result<AgentPlaces> make_places(const AgentOptions& options) {
   places.attempts = work + "/attempts";
   places.objects = work + "/objects";
   places.run = places.change_user ? "/run/weft" : "/tmp/weft-" + std::to_string(::geteuid());
-  for (const auto& [folder, mode] :
-       {std::pair{places.chunks, 0700}, {places.notes, 0700}, {places.attempts, 0711},
-        {places.objects, 0711}, {places.run, 0711}, {places.run + "/" + digest, 0711}}) {
+  for (const auto& [folder, mode] : {std::pair{places.chunks, 0700},
+                                     {places.notes, 0700},
+                                     {places.attempts, 0711},
+                                     {places.objects, 0711},
+                                     {places.run, 0711},
+                                     {places.run + "/" + digest, 0711}}) {
     WEFT_RETURN_IF_ERROR(make_folder(folder, static_cast<mode_t>(mode)));
   }
   for (const auto& folder : {places.attempts, places.objects}) {  // nobody else's business
-    if (places.change_user && (::chown(folder.c_str(), 0, places.user.gid) != 0 ||
-                               ::chmod(folder.c_str(), 0710) != 0)) {
+    if (places.change_user &&
+        (::chown(folder.c_str(), 0, places.user.gid) != 0 || ::chmod(folder.c_str(), 0710) != 0)) {
       return fail(Code::kPermissionDenied, "cannot give " + folder + " to " + options.user);
     }
   }
   places.agent_socket = places.run + "/" + digest + "/agent";
   const std::string self = own_program();
-  const std::string worker =
-      options.worker.empty() ? fs::path(self).parent_path().string() + "/weft-worker"
-                             : fs::absolute(options.worker).string();
+  const std::string worker = options.worker.empty()
+                                 ? worker_beside(fs::path(self).parent_path().string(),
+                                                 static_cast<int>(gpu_names().size()))
+                                 : fs::absolute(options.worker).string();
+  places.on_gpus = fs::path(worker).filename() == kGpuWorker;
   WEFT_ASSIGN_OR_RETURN(places.worker, reachable(worker, places, work));
   WEFT_ASSIGN_OR_RETURN(places.agent, reachable(self, places, work));
   return places;

@@ -1,7 +1,11 @@
-// What every transport checks of its arguments; a wrong one is our own mistake.
+// What every transport checks of its arguments; a wrong one is our own mistake. And start() of
+// those that have nobody else to run it.
 #pragma once
 
 #include <cstdint>
+#include <exception>
+#include <functional>
+#include <future>
 #include <numeric>
 #include <span>
 
@@ -45,6 +49,19 @@ inline void check_exchange(const Communicator& comm, const Tensor& in,
              "one count a rank");
   WEFT_CHECK(in.elements() == total(send_counts) && out.elements() == total(receive_counts),
              "{} and {} elements", in.elements(), out.elements());
+}
+
+// start() by the calling thread.
+inline Pending done_at_once(Communicator& comm,
+                            const std::function<void(Communicator&)>& collectives) {
+  std::promise<void> outcome;
+  try {
+    collectives(comm);
+    outcome.set_value();
+  } catch (...) {
+    outcome.set_exception(std::current_exception());
+  }
+  return Pending(outcome.get_future());
 }
 
 }  // namespace weft::comm

@@ -18,6 +18,9 @@ int main(int argc, char** argv) {
   app.add_option("--precision", options.precision, "Arithmetic")
       ->check(CLI::IsMember({"fp32", "bf16"}))
       ->capture_default_str();
+  app.add_option("--device", options.device, "What computes; on cuda ranks share the GPUs out")
+      ->check(CLI::IsMember({"cpu", "cuda"}))
+      ->capture_default_str();
   app.add_flag("--json", options.json, "One JSON document instead of lines");
   app.add_flag("--verbose", options.verbose, "Every compared value, not only the worst");
   try {

@@ -14,6 +14,7 @@ struct GoldenOptions {
   std::vector<std::string> cases;  // folders
   MeshDegrees mesh;
   std::string precision = "fp32";
+  std::string device = "cpu";  // or "cuda"
   bool json = false;
   bool verbose = false;  // every deviation, not only the worst
 };

@@ -4,6 +4,7 @@
 
 #include <mutex>
 
+#include "cluster/comm/rank_gpu.h"
 #include "cluster/comm/threads/thread_ranks.h"
 #include "kernels/cpu/environment.h"
 #include "proto/json/writer.h"
@@ -15,16 +16,26 @@ namespace {
 using golden::Deviation;
 using golden::Report;
 
+RankPlace on_gpu(std::unique_ptr<Communicator> threads) {
+  const int rank = threads->rank(), ranks = threads->size();
+  auto gpu = comm::take_gpu(std::move(threads), rank, ranks);
+  if (!gpu) throw StatusError(gpu.error());
+  return std::move(*gpu);
+}
+
 Result<Report> run_one(const std::string& folder, const GoldenOptions& options) {
   WEFT_ASSIGN_OR_RETURN(const golden::Case golden, golden::read_case(folder));
   Report report;
   try {
     cpu::read_environment();
     const DType precision = options.precision == "bf16" ? DType::kBF16 : DType::kF32;
-    run_on_threads(options.mesh, [&](Rank& rank) {
-      Report mine = golden::run_case(rank, golden, precision);
-      if (rank.mesh.index(Axis::kWorld) == 0) report = std::move(mine);
-    });
+    run_on_threads(
+        options.mesh,
+        [&](Rank& rank) {
+          Report mine = golden::run_case(rank, golden, precision);
+          if (rank.mesh.index(Axis::kWorld) == 0) report = std::move(mine);
+        },
+        options.device == "cuda" ? on_gpu : PlaceRank());
   } catch (const StatusError& error) {
     return fail(error.status());
   }
@@ -68,7 +79,8 @@ int run_golden(const GoldenOptions& options, std::ostream& out, std::ostream& er
   bool failed = false;
   JsonWriter json(2);
   json.begin_object().key("mesh").string(mesh_text(options.mesh));
-  json.key("precision").string(options.precision).key("cases").begin_array();
+  json.key("precision").string(options.precision).key("device").string(options.device);
+  json.key("cases").begin_array();
   for (const std::string& folder : options.cases) {
     const Result<Report> report = run_one(folder, options);
     failed = failed || !report || !report->passed();

@@ -1,8 +1,10 @@
-// weft-worker: one rank of one attempt of one job. Started by mpirun under a shepherd; what it is
-// to do stands in the launch record, a file whose path is in WEFT_LAUNCH_RECORD.
+// weft-worker and weft-worker-cuda: one rank of one attempt of one job, on the CPU or on a GPU.
+// Started by mpirun under a shepherd; what it is to do stands in the launch record, a file whose
+// path is in WEFT_LAUNCH_RECORD.
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -12,6 +14,7 @@
 #include "cluster/process/agent_link.h"
 #include "cluster/process/output_pipe.h"
 #include "cluster/process/process.h"
+#include "cluster/process/rank_device.h"
 #include "proto/base/retry.h"
 #include "proto/launch.pb.h"
 #include "worker/trainer.h"
@@ -44,8 +47,13 @@ MeshDegrees degrees_of(const proto::ParallelSpec& spec) {
 Result<Rank> make_rank(const comm::MpiWorld& mpi, const proto::LaunchRecord& record) {
   const proto::LaunchRank& mine = record.ranks(mpi.rank());
   const std::vector<int> cpus(mine.cpus().begin(), mine.cpus().end());
-  WEFT_ASSIGN_OR_RETURN(Mesh mesh, Mesh::create(mpi.world(), degrees_of(record.spec().parallel())));
-  return Rank{make_caching_allocator(),
+  const auto neighbours = std::ranges::count_if(
+      record.ranks(), [&](const proto::LaunchRank& rank) { return rank.node() == mine.node(); });
+  WEFT_ASSIGN_OR_RETURN(RankPlace place,
+                        place_rank(mpi.world(), mine.local_rank(), static_cast<int>(neighbours)));
+  WEFT_ASSIGN_OR_RETURN(Mesh mesh,
+                        Mesh::create(std::move(place.world), degrees_of(record.spec().parallel())));
+  return Rank{std::move(place.memory),
               std::make_unique<ThreadPool>(std::max(1, mine.threads()), cpus), std::move(mesh),
               Logger::open("rank " + std::to_string(mpi.rank()))};
 }

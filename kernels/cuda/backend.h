@@ -11,6 +11,7 @@
 
 #include "kernels/attention/attention.h"
 #include "kernels/autograd/context.h"
+#include "kernels/cpu/update.h"
 #include "kernels/ops/common.h"
 #include "kernels/ops/ops.h"
 #include "kernels/tensor/stream.h"
@@ -76,6 +77,14 @@ class Backend : public Stream {
   virtual void row_dots(const Tensor& a, const Tensor& b, const Tensor& out) = 0;
   virtual void attention_merge(const Tensor& output, const Tensor& lse, const Tensor& other_output,
                                const Tensor& other_lse) = 0;
+
+  // ---- the optimizer; contiguous fp32
+  // out, a double: the squares of all of them.
+  virtual void sum_of_squares(std::span<const Tensor> xs, const Tensor& out) = 0;
+  // rounded: the new parameter in a half type, or an empty handle.
+  virtual void adamw(const cpu::AdamWFactors& factors, const Tensor& gradient,
+                     const Tensor& parameter, const Tensor& first_moment,
+                     const Tensor& second_moment, const Tensor& rounded) = 0;
 };
 
 inline Backend& backend(const Context& cx) { return static_cast<Backend&>(*cx.stream()); }

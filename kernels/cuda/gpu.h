@@ -89,6 +89,11 @@ class Gpu final : public Backend {
   void attention_merge(const Tensor& output, const Tensor& lse, const Tensor& other_output,
                        const Tensor& other_lse) override;
 
+  void sum_of_squares(std::span<const Tensor> xs, const Tensor& out) override;
+  void adamw(const cpu::AdamWFactors& factors, const Tensor& gradient, const Tensor& parameter,
+             const Tensor& first_moment, const Tensor& second_moment,
+             const Tensor& rounded) override;
+
  private:
   Tensor scratch(Shape shape, DType dtype = DType::kF32) const;
   Tensor contiguous(const Tensor& x);  // x itself where it is

@@ -83,4 +83,38 @@ void Gpu::sum_middle(const Tensor& x, const ops::Split& split, double factor, in
   });
 }
 
+void Gpu::sum_of_squares(std::span<const Tensor> xs, const Tensor& out) {
+  activate_device();
+  fill(out, 0);
+  const Tensor partials = scratch(Shape{kPartials}, DType::kF64);
+  const Tensor one = scratch(out.shape(), DType::kF64);
+  for (const Tensor& x : xs) {
+    if (x.elements() == 0) continue;
+    cuda::sum_of_squares(x.data<float>(), x.elements(), partials.data<double>(), one.data<double>(),
+                         stream_);
+    add(one, out);
+  }
+}
+
+void Gpu::adamw(const cpu::AdamWFactors& factors, const Tensor& gradient, const Tensor& parameter,
+                const Tensor& first_moment, const Tensor& second_moment, const Tensor& rounded) {
+  activate_device();
+  const AdamWConstants constants{.keep = factors.keep,
+                                 .beta1 = factors.beta1,
+                                 .rest1 = factors.rest1,
+                                 .beta2 = factors.beta2,
+                                 .rest2 = factors.rest2,
+                                 .step = factors.step,
+                                 .root = factors.root,
+                                 .epsilon = factors.epsilon,
+                                 .gradient_scale = factors.scale};
+  const auto update = [&]<typename T>(T* working) {
+    cuda::adamw(constants, nullptr, gradient.data<float>(), parameter.data<float>(),
+                first_moment.data<float>(), second_moment.data<float>(), working,
+                parameter.elements(), stream_);
+  };
+  if (!rounded) return update(static_cast<float*>(nullptr));
+  for_floating(rounded, "adamw", [&]<typename T>() { update(rounded.data<T>()); });
+}
+
 }  // namespace weft::cuda

@@ -1,5 +1,6 @@
 #include "kernels/tensor/tensor.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
 
@@ -60,25 +61,24 @@ Tensor Tensor::empty(Allocator& allocator, Shape shape, DType dtype) {
 }
 
 Tensor Tensor::zeros(Allocator& allocator, Shape shape, DType dtype) {
-  Tensor tensor = empty(allocator, shape, dtype);
-  if (Stream* stream = allocator.stream()) {
-    stream->fill(tensor, 0);
-  } else {
-    std::memset(tensor.raw(), 0, tensor.bytes());
-  }
-  return tensor;
+  return full(allocator, shape, 0, dtype);
 }
 
 Tensor Tensor::full(Allocator& allocator, Shape shape, double value, DType dtype) {
   Tensor tensor = empty(allocator, shape, dtype);
-  if (Stream* stream = allocator.stream()) {
-    stream->fill(tensor, value);
-    return tensor;
-  }
-  dispatch_all(dtype, [&]<typename T>() {
-    std::fill_n(tensor.data<T>(), tensor.elements(), static_cast<T>(value));
-  });
+  tensor.fill(value);
   return tensor;
+}
+
+void Tensor::fill(double value) const {
+  WEFT_CHECK(contiguous(), "{} is not contiguous", shape().to_string());
+  if (Stream* stream = allocator().stream()) return stream->fill(*this, value);
+  if (value == 0) {
+    std::memset(raw(), 0, bytes());
+    return;
+  }
+  dispatch_all(dtype(),
+               [&]<typename T>() { std::fill_n(data<T>(), elements(), static_cast<T>(value)); });
 }
 
 const Shape& Tensor::shape() const {
@@ -122,14 +122,7 @@ void* Tensor::raw() const {
   return static_cast<char*>(impl_->storage->data()) + offset_bytes;
 }
 
-void Tensor::write(const void* values) const {
-  if (bytes() == 0) return;
-  if (Stream* stream = allocator().stream()) {
-    stream->upload(raw(), values, bytes());
-  } else {
-    std::memcpy(raw(), values, bytes());
-  }
-}
+void Tensor::write(const void* values) const { upload(*this, values); }
 
 template <typename T>
 std::vector<T> Tensor::to_vector() const {

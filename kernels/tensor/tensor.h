@@ -65,12 +65,13 @@ class Tensor {
 
   // Views outside autograd (no tape entry). The differentiable ones are in kernels/ops.
   Tensor view(Shape shape, std::span<const int64_t> strides, int64_t offset_elements) const;
-  Tensor detach() const;  // same storage, no autograd state
+  Tensor detach() const;          // same storage, no autograd state
+  void fill(double value) const;  // all elements, contiguous
   // From now on every copy of this handle shows the elements of `other`, which has its shape and
   // may have another floating dtype; it keeps its autograd state. A gradient may be held only where
   // its dtype stays right.
   void rebind(const Tensor& other) const;
-  uint64_t id() const;    // of the autograd identity; distinct for every op result
+  uint64_t id() const;  // of the autograd identity; distinct for every op result
 
   // Autograd state.
   bool requires_grad() const;

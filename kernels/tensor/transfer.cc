@@ -1,5 +1,7 @@
 #include "kernels/tensor/transfer.h"
 
+#include <cstring>
+
 #include "kernels/tensor/dispatch.h"
 #include "kernels/tensor/stream.h"
 
@@ -29,6 +31,15 @@ Tensor to_allocator(const Tensor& x, Allocator& target) {
   const Tensor whole = contiguous_on_its_device(x);
   whole.allocator().stream()->download(copy.raw(), whole.raw(), whole.bytes());
   return copy;
+}
+
+void upload(const Tensor& x, const void* values) {
+  if (x.bytes() == 0) return;
+  if (Stream* stream = x.allocator().stream()) {
+    stream->upload(x.raw(), values, x.bytes());
+  } else {
+    std::memcpy(x.raw(), values, x.bytes());
+  }
 }
 
 double read_scalar(const Tensor& x) {

@@ -4,15 +4,16 @@
 #include <cstring>
 #include <map>
 
+#include "kernels/tensor/transfer.h"
+
 namespace weft::checkpoint {
 namespace {
 
 Status load_tile(const proto::TensorEntry& entry, const proto::Tile& tile,
-                 const StateTensor& target, const FetchChunk& fetch) {
+                 const StateTensor& target, char* local, const FetchChunk& fetch) {
   const Shape& shape = target.info->shape;
   const Box box{tile.dim(), {tile.start(), tile.length()}};
   const Part own = target.own.value_or(Part{0, target.value.elements()});
-  char* local = static_cast<char*>(target.value.raw());
   int64_t first = 0;
   for (const proto::ChunkRef& chunk : tile.chunks()) {
     const int64_t count = chunk.size() / 4;
@@ -45,6 +46,14 @@ Status load_tile(const proto::TensorEntry& entry, const proto::Tile& tile,
   return {};
 }
 
+Status load_tiles(const proto::TensorEntry& entry, const StateTensor& target, char* local,
+                  const FetchChunk& fetch) {
+  for (const proto::Tile& tile : entry.tiles()) {
+    WEFT_RETURN_IF_ERROR(load_tile(entry, tile, target, local, fetch));
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<std::vector<std::string>> load(const proto::CheckpointManifest& manifest,
@@ -68,9 +77,10 @@ Result<std::vector<std::string>> load(const proto::CheckpointManifest& manifest,
       return fail(Status::invalid(entry.name(), shape.to_string(),
                                   "the model needs the shape " + target.info->shape.to_string()));
     }
-    for (const proto::Tile& tile : entry.tiles()) {
-      WEFT_RETURN_IF_ERROR(load_tile(entry, tile, target, fetch));
-    }
+    const Status loaded = change_on_host<float>(target.value, [&](float* local) {
+      return load_tiles(entry, target, reinterpret_cast<char*>(local), fetch);
+    });
+    if (!loaded.ok()) return fail(loaded);
   }
   return missing;
 }

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <map>
 
+#include "kernels/tensor/transfer.h"
 #include "proto/base/hash.h"
 
 namespace weft::checkpoint {
@@ -27,13 +28,14 @@ bool writes(const Rank& rank, size_t index, const StateTensor& tensor) {
 // What this rank has of a box, row-major.
 std::vector<float> elements_of(const StateTensor& tensor, const Box& box) {
   const Part own = tensor.own.value_or(Part{0, tensor.value.elements()});
-  const float* local = tensor.value.data<float>();
   std::vector<float> elements;
-  for_each_local_run(tensor.info->shape, tensor.info->shard, box, [&](const Run& run) {
-    const int64_t begin = std::max(run.target, own.start);
-    const int64_t end = std::min(run.target + run.count, own.start + own.length);
-    if (begin >= end) return;
-    elements.insert(elements.end(), local + begin - own.start, local + end - own.start);
+  on_host<float>(tensor.value, [&](const float* local) {
+    for_each_local_run(tensor.info->shape, tensor.info->shard, box, [&](const Run& run) {
+      const int64_t begin = std::max(run.target, own.start);
+      const int64_t end = std::min(run.target + run.count, own.start + own.length);
+      if (begin >= end) return;
+      elements.insert(elements.end(), local + begin - own.start, local + end - own.start);
+    });
   });
   return elements;
 }
@@ -177,16 +179,17 @@ std::vector<std::string> gather_bytes(Context& cx, Communicator& comm, const std
   const std::vector<int64_t> counts = sizes.to_vector<int64_t>();
   int64_t total = 0;
   for (int64_t count : counts) total += count;
-  Tensor in = Tensor::empty(cx.allocator, {mine}, DType::kU8);
-  if (mine > 0) std::memcpy(in.raw(), bytes.data(), bytes.size());
+  const Tensor in = Tensor::from<uint8_t>(
+      cx.allocator, {mine}, {reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()});
   Tensor out = Tensor::empty(cx.allocator, {total}, DType::kU8);
   comm.all_gather(in, out, counts);
   std::vector<std::string> parts;
-  const char* at = static_cast<const char*>(out.raw());
-  for (int64_t count : counts) {
-    parts.emplace_back(at, static_cast<size_t>(count));
-    at += count;
-  }
+  on_host<uint8_t>(out, [&](const uint8_t* at) {
+    for (int64_t count : counts) {
+      parts.emplace_back(reinterpret_cast<const char*>(at), static_cast<size_t>(count));
+      at += count;
+    }
+  });
   return parts;
 }
 

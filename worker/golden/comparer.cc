@@ -43,11 +43,11 @@ void Comparer::gradient(const std::string& name, const Parameter& parameter,
                         const Expected& expected) {
   Tensor gradient = parameter.value.grad();
   WEFT_CHECK(gradient && gradient.contiguous(), "gradient of {}", name);
-  const float* values = gradient.data<float>();
+  const std::vector<float> values = gradient.to_vector<float>();
   double difference = 0, largest = 0;
   for_each_shard_run(parameter.info, [&](int64_t local, int64_t global, int64_t count) {
     for (int64_t i = 0; i < count; ++i) {
-      const double value = double{values[local + i]};
+      const double value = double{values[static_cast<size_t>(local + i)]};
       const double off = std::abs(value - double{expected.values[static_cast<size_t>(global + i)]});
       difference = std::isnan(off) ? off : std::max(difference, off);
       largest = std::max(largest, std::abs(value));
@@ -71,15 +71,15 @@ void Comparer::zero_gradients(const std::vector<std::string>& names) {
 }
 
 std::vector<Deviation> Comparer::finish() {
-  Tensor errors =
-      Tensor::zeros(*rank_.allocator, {static_cast<int64_t>(deviations_.size())}, DType::kF64);
-  double* at = errors.data<double>();
-  for (size_t i = 0; i < deviations_.size(); ++i) {
+  std::vector<double> own;
+  for (const Deviation& deviation : deviations_) {
     // A maximum over ranks would lose a NaN.
-    at[i] = std::isnan(deviations_[i].error) ? 1e300 : deviations_[i].error;
+    own.push_back(std::isnan(deviation.error) ? 1e300 : deviation.error);
   }
+  Tensor errors = Tensor::from<double>(*rank_.allocator, {std::ssize(own)}, own);
   rank_.mesh.axis(Axis::kWorld).all_reduce(errors, ReduceOp::kMax);
-  for (size_t i = 0; i < deviations_.size(); ++i) deviations_[i].error = at[i];
+  const std::vector<double> all = errors.to_vector<double>();
+  for (size_t i = 0; i < all.size(); ++i) deviations_[i].error = all[i];
   return std::move(deviations_);
 }
 

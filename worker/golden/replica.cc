@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/tensor/transfer.h"
+
 #include "kernels/ops/ops.h"
 
 namespace weft::golden {
@@ -60,7 +62,7 @@ void Replica::clear() {
 double Replica::sum_over_replicas(double value) {
   Tensor sum = Tensor::full(*rank_.allocator, {1}, value, DType::kF64);
   rank_.mesh.axis(Axis::kReplica).all_reduce(sum, ReduceOp::kSum);
-  return *sum.data<double>();
+  return read_scalar(sum);
 }
 
 double Replica::loss_of(const TaskRows& rows) {
@@ -68,7 +70,7 @@ double Replica::loss_of(const TaskRows& rows) {
   double sum = 0;
   for (const Part& part : micro_batches(rank_.mesh, rows.rows, 0)) {
     const Tensor loss = task_->loss_sum(cx, *trunk_, task_->assemble(rows, part));
-    sum += double{*loss.data<float>()};
+    sum += read_scalar(loss);
   }
   return sum_over_replicas(sum) / static_cast<double>(task_->label_count(rows));
 }
@@ -84,7 +86,7 @@ double Replica::gradients_of(const TaskRows& rows, int64_t count) {
     Context cx = rank_.context();
     cx.tape = &tape;
     const Tensor loss = task_->loss_sum(cx, *trunk_, task_->assemble(rows, part));
-    sum += double{*loss.data<float>()};
+    sum += read_scalar(loss);
     cx.tape = nullptr;
     tape.backward(cx, loss, Tensor::full(*rank_.allocator, loss.shape(), 1.0 / labels));
   }
@@ -96,15 +98,16 @@ double Replica::gradients_of(const TaskRows& rows, int64_t count) {
 double Replica::norm_of(const Parameter& parameter, const Tensor& master) {
   Communicator& tensor = rank_.mesh.axis(Axis::kTensor);
   double squares = 0;
-  const float* values = master.data<float>();
   if (!parameter.info.shard.whole() || tensor.rank() == 0) {
-    for (int64_t i = 0; i < master.elements(); ++i) {
-      squares += double{values[i]} * double{values[i]};
-    }
+    on_host<float>(master, [&](const float* values) {
+      for (int64_t i = 0; i < master.elements(); ++i) {
+        squares += double{values[i]} * double{values[i]};
+      }
+    });
   }
   Tensor sum = Tensor::full(*rank_.allocator, {1}, squares, DType::kF64);
   tensor.all_reduce(sum, ReduceOp::kSum);
-  return std::sqrt(*sum.data<double>());
+  return std::sqrt(read_scalar(sum));
 }
 
 double Replica::outputs(const Case& golden, Comparer& comparer) {
@@ -136,6 +139,7 @@ void Replica::compare_hidden(const Case& golden, const TaskBatch& batch, const T
   const Expected& expected = golden.tensors.at("last_hidden_state");
   const int64_t width = expected.shape[2];
   double difference = 0, scale = 0;
+  const std::vector<float> values = joined.to_vector<float>();
   for (int64_t row = 0; row < expected.shape[0]; ++row) {
     for (int64_t token = 0; token < expected.shape[1]; ++token) {
       const int64_t at = row * expected.shape[1] + token;
@@ -144,7 +148,7 @@ void Replica::compare_hidden(const Case& golden, const TaskBatch& batch, const T
       for (int64_t i = 0; i < width; ++i) widen(scale, double{wanted[i]}, 0);
       const int64_t b = row - batch.tokens.first_row, t = own_place(batch, token);
       if (b < 0 || b >= joined.dim(0) || t < 0 || t >= joined.dim(1)) continue;
-      const float* mine = joined.data<float>() + (b * joined.dim(1) + t) * width;
+      const float* mine = values.data() + (b * joined.dim(1) + t) * width;
       for (int64_t i = 0; i < width; ++i) {
         widen(difference, double{mine[i]}, double{wanted[i]});
       }
@@ -164,6 +168,9 @@ void Replica::compare_logits(const Case& golden, const TaskBatch& batch, const T
     columns = part_of(width, tensor.size(), tensor.rank());
   }
   double difference = 0, scale = 0;
+  const std::vector<float> values = logits.to_vector<float>();
+  const std::vector<int64_t> pooled =
+      of_tokens ? std::vector<int64_t>() : batch.pooled.to_vector<int64_t>();
   for (int64_t row = 0; row < expected.shape[0]; ++row) {
     for (int64_t token = 0; token < tokens; ++token) {
       const int64_t at = row * tokens + token;
@@ -173,9 +180,9 @@ void Replica::compare_logits(const Case& golden, const TaskBatch& batch, const T
       const int64_t b = row - batch.tokens.first_row;
       const int64_t t = of_tokens ? own_place(batch, token) : 0;
       if (b < 0 || b >= logits.dim(0) || t < 0 || (of_tokens && t >= logits.dim(1))) continue;
-      if (!of_tokens && batch.pooled.data<int64_t>()[b] < 0) continue;
+      if (!of_tokens && pooled[static_cast<size_t>(b)] < 0) continue;
       const int64_t line = of_tokens ? b * logits.dim(1) + t : b;
-      const float* mine = logits.data<float>() + line * columns.length;
+      const float* mine = values.data() + line * columns.length;
       for (int64_t i = 0; i < columns.length; ++i) {
         widen(difference, double{mine[i]}, double{wanted[columns.start + i]});
       }

@@ -1,10 +1,10 @@
 // What the GPT-2 family computes (Radford et al. 2019): pre-norm blocks of causal attention and an
 // MLP, with learned positions. Names and shapes are transformers' (matrices stored [in, out]).
 #include <array>
-#include <cstring>
 
 #include "kernels/autograd/tape.h"
 #include "kernels/ops/ops.h"
+#include "kernels/tensor/strided.h"
 #include "worker/models/families.h"
 #include "worker/models/gpt2_config.h"
 #include "worker/models/gpt2_plan.h"
@@ -196,8 +196,8 @@ class Gpt2Trunk final : public Trunk {
     }
     const Tensor& keys = cache.keys[static_cast<size_t>(layer)];
     const Tensor& values = cache.values[static_cast<size_t>(layer)];
-    append(keys, key, cache.length);
-    append(values, value, cache.length);
+    append(cx, keys, key, cache.length);
+    append(cx, values, value, cache.length);
     parameters.visibility.query_position = count_up(cx, rows, cache.length, tokens);
     parameters.visibility.key_position = count_up(cx, rows, 0, total);
     return attention::scaled_dot_product(
@@ -206,22 +206,15 @@ class Gpt2Trunk final : public Trunk {
   }
 
   // Rows of `added` [B, N, T, D] to tokens [at, at + T) of `all` [B, N, capacity, D].
-  static void append(const Tensor& all, const Tensor& added, int64_t at) {
-    const int64_t features = all.dim(3), run = added.dim(2) * features;
-    const float* from = added.data<float>();
-    float* to = all.data<float>() + at * features;
-    for (int64_t i = 0; i < added.dim(0) * added.dim(1); ++i) {
-      std::memcpy(to, from, static_cast<size_t>(run) * sizeof(float));
-      from += run;
-      to += all.dim(2) * features;
-    }
+  static void append(Context& cx, const Tensor& all, const Tensor& added, int64_t at) {
+    copy_into(cx.pool, added, all.view(added.shape(), all.strides(), at * all.dim(3)));
   }
 
   static Tensor count_up(Context& cx, int64_t rows, int64_t first, int64_t count) {
-    Tensor numbers = Tensor::empty(cx.allocator, {rows, count}, DType::kI64);
-    int64_t* at = numbers.data<int64_t>();
-    for (int64_t i = 0; i < rows * count; ++i) at[i] = first + i % count;
-    return numbers;
+    std::vector<int64_t> numbers(static_cast<size_t>(rows * count));
+    int64_t next = 0;
+    for (int64_t& number : numbers) number = first + next++ % count;
+    return Tensor::from<int64_t>(cx.allocator, {rows, count}, numbers);
   }
 
   Tensor mlp(Context& cx, const parallel::TensorAxis& axis, const TokenBatch& batch, int64_t layer,

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "kernels/tensor/transfer.h"
 #include "proto/json/parse.h"
 #include "worker/checkpoint/safetensors.h"
 
@@ -68,7 +69,11 @@ Status read_shard(const SafetensorsSet& files, const std::string& name, const Pa
 Status load_shard(const SafetensorsSet& files, const std::string& name, const Parameter& parameter,
                   const ShardSink& sink) {
   const auto elements = static_cast<size_t>(parameter.value.elements());
-  if (!sink) return read_shard(files, name, parameter, {parameter.value.data<float>(), elements});
+  if (!sink) {
+    return change_on_host<float>(parameter.value, [&](float* values) {
+      return read_shard(files, name, parameter, {values, elements});
+    });
+  }
   std::vector<float> shard(elements);
   WEFT_RETURN_IF_ERROR(read_shard(files, name, parameter, shard));
   sink(parameter, shard);

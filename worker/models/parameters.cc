@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "kernels/tensor/strided.h"
+#include "kernels/tensor/transfer.h"
 #include "worker/models/model.h"
 
 namespace weft {
@@ -92,8 +93,9 @@ void initialize_values(const ParameterInfo& info, Part own, float* values, uint6
 
 void initialize_parameters(std::span<Parameter> parameters, uint64_t seed) {
   for (Parameter& parameter : parameters) {
-    initialize_values(parameter.info, {0, parameter.value.elements()},
-                      parameter.value.data<float>(), seed);
+    change_on_host<float>(parameter.value, [&](float* values) {
+      initialize_values(parameter.info, {0, parameter.value.elements()}, values, seed);
+    });
   }
 }
 

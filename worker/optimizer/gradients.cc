@@ -1,55 +1,88 @@
 #include "worker/optimizer/gradients.h"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cmath>
 #include <cstring>
+#include <limits>
+#include <numeric>
 
+#include "kernels/autograd/op.h"
 #include "kernels/cpu/update.h"
+#include "kernels/cuda/backend.h"
 #include "kernels/tensor/strided.h"
+#include "kernels/tensor/transfer.h"
 
 namespace weft {
 namespace {
 
 constexpr int64_t kBlock = 1 << 14;  // elements
 
-struct Run {
-  const float* data = nullptr;
-  int64_t count = 0;
+// The squares of all inputs, in double. On the CPU added up in blocks of a fixed size, so that the
+// sum does not depend on the pool's.
+class SumOfSquares final : public Kernel {
+ public:
+  std::string_view name() const override { return "sum_of_squares"; }
+  void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    struct Block {
+      const float* data;
+      int64_t count;
+    };
+    std::vector<Block> blocks;
+    for (const Tensor& input : inputs) {
+      for (int64_t at = 0; at < input.elements(); at += kBlock) {
+        blocks.push_back({input.data<float>() + at, std::min(kBlock, input.elements() - at)});
+      }
+    }
+    std::vector<double> partial(blocks.size(), 0.0);
+    cx.pool.parallel_for(std::ssize(blocks), 1, [&](int64_t begin, int64_t end) {
+      for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
+        partial[i] = cpu::update().sum_of_squares(blocks[i].data, blocks[i].count);
+      }
+    });
+    *outputs[0].data<double>() = std::accumulate(partial.begin(), partial.end(), 0.0);
+  }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).sum_of_squares(inputs, outputs[0]);
+  }
 };
 
-// The squares of each run, added up in blocks of a fixed size, so that the sum does not depend on
-// the pool's.
-double sum_of_squares(ThreadPool& pool, std::span<const Run> runs) {
-  std::vector<Run> blocks;
-  for (const Run& run : runs) {
-    for (int64_t at = 0; at < run.count; at += kBlock) {
-      blocks.push_back({run.data + at, std::min(kBlock, run.count - at)});
-    }
-  }
-  std::vector<double> partial(blocks.size(), 0.0);
-  pool.parallel_for(std::ssize(blocks), 1, [&](int64_t begin, int64_t end) {
-    for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
-      partial[i] = cpu::update().sum_of_squares(blocks[i].data, blocks[i].count);
-    }
-  });
-  double sum = 0;
-  for (double value : partial) sum += value;
+Tensor sum_of_squares(Rank& rank, std::span<const Tensor> tensors) {
+  Context cx = rank.context();
+  Tensor sum = Tensor::empty(*rank.allocator, {1}, DType::kF64);
+  SumOfSquares kernel;
+  run_kernel(cx, kernel, tensors, std::span(&sum, 1));
   return sum;
 }
 
-// Copies, and says whether all of it is finite. Squares of floats cannot exceed a double.
-bool copy_finite(ThreadPool& pool, const float* from, float* to, int64_t count) {
-  std::atomic<bool> finite = true;
-  pool.parallel_for((count + kBlock - 1) / kBlock, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t at = begin * kBlock; at < std::min(count, end * kBlock); at += kBlock) {
-      const int64_t n = std::min(kBlock, count - at);
-      std::memcpy(to + at, from + at, static_cast<size_t>(n) * sizeof(float));
-      if (!std::isfinite(cpu::update().sum_of_squares(to + at, n))) finite = false;
-    }
-  });
-  return finite;
-}
+// Input: x. Outputs: its copy, and a double that stays finite only where all of x is. Squares of
+// floats cannot exceed a double.
+class CopyFinite final : public Kernel {
+ public:
+  std::string_view name() const override { return "copy_finite"; }
+  void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    const int64_t count = inputs[0].elements();
+    const float* from = inputs[0].data<float>();
+    float* to = outputs[0].data<float>();
+    std::atomic<bool> finite = true;
+    cx.pool.parallel_for((count + kBlock - 1) / kBlock, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t at = begin * kBlock; at < std::min(count, end * kBlock); at += kBlock) {
+        const int64_t n = std::min(kBlock, count - at);
+        std::memcpy(to + at, from + at, static_cast<size_t>(n) * sizeof(float));
+        if (!std::isfinite(cpu::update().sum_of_squares(to + at, n))) finite = false;
+      }
+    });
+    if (!finite) *outputs[1].data<double>() = std::numeric_limits<double>::quiet_NaN();
+  }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    const Tensor squares = Tensor::empty(cx.allocator, outputs[1].shape(), DType::kF64);
+    cuda::Backend& gpu = cuda::backend(cx);
+    gpu.copy(inputs[0], outputs[0]);
+    gpu.sum_of_squares(inputs, squares);
+    gpu.add(squares, outputs[1]);
+  }
+};
 
 // The gradient as a contiguous fp32 tensor that the parameter holds; zeros where there was none.
 Tensor whole_gradient(Rank& rank, const Parameter& parameter) {
@@ -82,7 +115,7 @@ GradientReducer::GradientReducer(Rank& rank, std::span<const Parameter> paramete
 }
 
 void GradientReducer::begin(std::span<const Parameter> trained) {
-  finite_ = true;
+  health_ = Tensor::zeros(*rank_.allocator, {1}, DType::kF64);
   states_.clear();
   states_.resize(buckets_.all().size());
   for (const Parameter& parameter : trained) {
@@ -164,10 +197,10 @@ void GradientReducer::launch(size_t index) {
 
 // The gradients in their places; zeros where there is none, and in between.
 void GradientReducer::pack(const Bucket& bucket, const Tensor& flat) {
-  float* to = flat.data<float>();
+  Context cx = rank_.context();
   int64_t filled = 0;
   const auto fill_to = [&](int64_t end) {
-    std::fill(to + filled, to + end, 0.0F);
+    if (filled < end) slice_of(flat, filled, end - filled).fill(0);
     filled = end;
   };
   for (const Bucket::Entry& entry : bucket.entries) {
@@ -176,7 +209,9 @@ void GradientReducer::pack(const Bucket& bucket, const Tensor& flat) {
     const Tensor gradient = as_contiguous(*rank_.pool, value.grad());
     value.set_grad(Tensor());
     fill_to(entry.offset);
-    finite_ &= copy_finite(*rank_.pool, gradient.data<float>(), to + entry.offset, entry.elements);
+    CopyFinite kernel;
+    std::array outputs = {shaped_slice_of(flat, entry.offset, gradient.shape()), health_};
+    run_kernel(cx, kernel, std::span(&gradient, 1), outputs);
     filled += entry.elements;
   }
   fill_to(bucket.elements);
@@ -210,23 +245,23 @@ void GradientReducer::finish() {
     }
   }
   squares_ = own_squares();
-  if (replicas_.size() == 1) finite_ = std::isfinite(squares_);
+  finite_ = std::isfinite(replicas_.size() == 1 ? squares_ : read_scalar(health_));
 }
 
 double GradientReducer::own_squares() const {
-  std::vector<Run> runs;
+  std::vector<Tensor> own_parts;
   for (size_t i = 0; i < parameters_.size(); ++i) {
     const State& state = states_[buckets_.bucket_of(i)];
     if (!state.trained || !counts(rank_, parameters_[i])) continue;
     const Part& own = buckets_.entry_of(i).own;
     if (own.length == 0) continue;
     if (zero_ == 0) {
-      runs.push_back({parameters_[i].value.grad().data<float>() + own.start, own.length});
+      own_parts.push_back(slice_of(parameters_[i].value.grad(), own.start, own.length));
     } else {
-      runs.push_back({own_gradient(i).data<float>(), own.length});
+      own_parts.push_back(own_gradient(i));
     }
   }
-  return sum_of_squares(*rank_.pool, runs);
+  return read_scalar(sum_of_squares(rank_, own_parts));
 }
 
 Tensor GradientReducer::own_gradient(size_t parameter) const {
@@ -255,15 +290,14 @@ void reduce_gradients(Rank& rank, std::span<Parameter> parameters) {
 
 double global_gradient_norm(Rank& rank, std::span<Parameter> parameters) {
   Communicator& tensor = rank.mesh.axis(Axis::kTensor);
-  std::vector<Run> runs;
+  std::vector<Tensor> counted;
   for (const Parameter& parameter : parameters) {
     if (!parameter.value.grad() || !counts(rank, parameter)) continue;
-    const Tensor gradient = whole_gradient(rank, parameter);
-    runs.push_back({gradient.data<float>(), gradient.elements()});
+    counted.push_back(whole_gradient(rank, parameter));
   }
-  Tensor total = Tensor::full(*rank.allocator, {1}, sum_of_squares(*rank.pool, runs), DType::kF64);
+  Tensor total = sum_of_squares(rank, counted);
   tensor.all_reduce(total, ReduceOp::kSum);
-  return std::sqrt(*total.data<double>());
+  return std::sqrt(read_scalar(total));
 }
 
 double clip_factor(double norm, double norm_max) {

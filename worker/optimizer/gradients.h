@@ -86,6 +86,7 @@ class GradientReducer {
   std::vector<char> complete_;                     // by parameter, in this round
   size_t next_ = 0;                                // bucket to be sent
   std::vector<size_t> in_flight_;
+  Tensor health_;  // of this rank's gradients so far: a double that is finite if they are
   bool finite_ = true;
   double squares_ = 0;
 };

@@ -4,8 +4,10 @@
 #include <cmath>
 #include <utility>
 
+#include "kernels/autograd/op.h"
 #include "kernels/cpu/convert.h"
 #include "kernels/cpu/update.h"
+#include "kernels/cuda/backend.h"
 #include "kernels/tensor/strided.h"
 #include "worker/models/model.h"
 
@@ -158,39 +160,61 @@ AdamW::Update AdamW::update_of(size_t index, const Tensor& gradient, double rate
           level_ == 0 ? parameters_[index].value : Tensor()};
 }
 
-void AdamW::apply(const Update& update, int64_t begin, int64_t end) const {
-  const float* g = update.gradient.data<float>();
-  float *p = update.state->master.data<float>(), *m = update.state->first_moment.data<float>();
-  float* v = update.state->second_moment.data<float>();
-  for (int64_t at = begin; at < end; at += kBlock) {
-    const int64_t n = std::min(kBlock, end - at);
-    cpu::update().adamw(update.factors, g + at, m + at, v + at, p + at, n);
-    if (!update.value) continue;
-    if (update.value.dtype() == DType::kBF16) {
-      cpu::round(p + at, update.value.data<bfloat16>() + at, n);
-    } else if (update.value.dtype() == DType::kF16) {
-      cpu::round(p + at, update.value.data<float16>() + at, n);
+// In place, beside its inputs and outputs.
+class AdamW::Step final : public Kernel {
+ public:
+  explicit Step(std::span<const Update> updates) : updates_(updates) {}
+  std::string_view name() const override { return "adamw"; }
+  void cpu(Context& cx, std::span<const Tensor>, std::span<Tensor>) override {
+    struct Segment {
+      const Update* update;
+      int64_t begin;
+    };
+    std::vector<Segment> segments;
+    for (const Update& update : updates_) {
+      for (int64_t at = 0; at < update.gradient.elements(); at += kSegment) {
+        segments.push_back({&update, at});
+      }
+    }
+    cx.pool.parallel_for(std::ssize(segments), 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const auto& [update, from] = segments[static_cast<size_t>(i)];
+        apply(*update, from, std::min(from + kSegment, update->gradient.elements()));
+      }
+    });
+  }
+  void cuda(Context& cx, std::span<const Tensor>, std::span<Tensor>) override {
+    cuda::Backend& gpu = cuda::backend(cx);
+    for (const Update& update : updates_) {
+      const bool half = update.value && is_half(update.value.dtype());
+      gpu.adamw(update.factors, update.gradient, update.state->master, update.state->first_moment,
+                update.state->second_moment, half ? update.value : Tensor());
     }
   }
-}
+
+ private:
+  static void apply(const Update& update, int64_t begin, int64_t end) {
+    const float* g = update.gradient.data<float>();
+    float *p = update.state->master.data<float>(), *m = update.state->first_moment.data<float>();
+    float* v = update.state->second_moment.data<float>();
+    for (int64_t at = begin; at < end; at += kBlock) {
+      const int64_t n = std::min(kBlock, end - at);
+      cpu::update().adamw(update.factors, g + at, m + at, v + at, p + at, n);
+      if (!update.value) continue;
+      if (update.value.dtype() == DType::kBF16) {
+        cpu::round(p + at, update.value.data<bfloat16>() + at, n);
+      } else if (update.value.dtype() == DType::kF16) {
+        cpu::round(p + at, update.value.data<float16>() + at, n);
+      }
+    }
+  }
+  const std::span<const Update> updates_;
+};
 
 void AdamW::apply_all(std::span<const Update> updates) const {
-  struct Segment {
-    const Update* update;
-    int64_t begin;
-  };
-  std::vector<Segment> segments;
-  for (const Update& update : updates) {
-    for (int64_t at = 0; at < update.gradient.elements(); at += kSegment) {
-      segments.push_back({&update, at});
-    }
-  }
-  rank_.pool->parallel_for(std::ssize(segments), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const auto& [update, from] = segments[static_cast<size_t>(i)];
-      apply(*update, from, std::min(from + kSegment, update->gradient.elements()));
-    }
-  });
+  Context cx = rank_.context();
+  Step kernel(updates);
+  run_kernel(cx, kernel, {}, {});
 }
 
 void AdamW::step(double learning_rate, double gradient_scale) {

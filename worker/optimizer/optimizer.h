@@ -80,10 +80,10 @@ class AdamW {
 
  private:
   struct Update;  // what one step does to one parameter
+  class Step;     // of several
   void keep_whole(const std::vector<Tensor>& old_values);
   void share_out(const std::vector<Tensor>& old_values);
   Update update_of(size_t index, const Tensor& gradient, double rate, double gradient_scale);
-  void apply(const Update& update, int64_t begin, int64_t end) const;
   void apply_all(std::span<const Update> updates) const;
   Pending publish_bucket(size_t bucket) const;
 

@@ -1,6 +1,7 @@
 #include "worker/serve/generate.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "kernels/ops/ops.h"
 
@@ -109,8 +110,9 @@ std::vector<float> next_logits(Rank& rank, Trunk& trunk, KeyValueCache& cache,
   const auto count = static_cast<int64_t>(ids.size());
   TokenBatch batch;
   batch.ids = Tensor::from<int64_t>(*rank.allocator, {1, count}, ids);
-  batch.positions = Tensor::empty(*rank.allocator, {1, count}, DType::kI64);
-  for (int64_t i = 0; i < count; ++i) batch.positions.data<int64_t>()[i] = cache.length + i;
+  std::vector<int64_t> positions(ids.size());
+  std::iota(positions.begin(), positions.end(), cache.length);
+  batch.positions = Tensor::from<int64_t>(*rank.allocator, {1, count}, positions);
   batch.tokens = count;
   batch.own_tokens = count;
   batch.rows = 1;

@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "kernels/ops/ops.h"
+#include "kernels/tensor/transfer.h"
 #include "worker/parallel/tensor_parallel.h"
 #include "worker/tasks/tasks.h"
 
@@ -28,15 +29,16 @@ class CausalLm final : public Task {
   TaskBatch assemble(const TaskRows& rows, Part part) const override {
     TaskBatch batch;
     batch.tokens = assemble_tokens(rank_, attention_, rows, part);
-    batch.labels = Tensor::empty(*rank_.allocator, batch.tokens.ids.shape(), DType::kI64);
-    int64_t* at = batch.labels.data<int64_t>();
+    std::vector<int64_t> labels;
+    labels.reserve(static_cast<size_t>(batch.tokens.ids.elements()));
     for (int64_t row = 0; row < part.length; ++row) {
       for (const Part& run : batch.tokens.layout->runs(rank_.mesh.index(Axis::kSequence))) {
         for (int64_t i = 0; i < run.length; ++i) {
-          *at++ = target(rows, part.start + row, run.start + i);
+          labels.push_back(target(rows, part.start + row, run.start + i));
         }
       }
     }
+    batch.labels = Tensor::from<int64_t>(*rank_.allocator, batch.tokens.ids.shape(), labels);
     return batch;
   }
 
@@ -84,12 +86,14 @@ class CausalLm final : public Task {
     EvaluationSums sums;
     const Tensor loss = parallel::vocabulary_cross_entropy(cx, tensor, logits, labels, vocabulary,
                                                            {.ignore_index = kNoLabel});
-    sums.loss = double{*loss.data<float>()};
-    const Tensor best = likeliest(tensor, ops::cast(cx, logits, DType::kF32), vocabulary);
-    for (int64_t i = 0; i < labels.elements(); ++i) {
-      if (labels.data<int64_t>()[i] == kNoLabel) continue;
+    sums.loss = read_scalar(loss);
+    const std::vector<int64_t> best =
+        likeliest(tensor, ops::cast(cx, logits, DType::kF32), vocabulary);
+    const std::vector<int64_t> wanted = labels.to_vector<int64_t>();
+    for (size_t i = 0; i < wanted.size(); ++i) {
+      if (wanted[i] == kNoLabel) continue;
       ++sums.labels;
-      sums.correct += labels.data<int64_t>()[i] == best.data<int64_t>()[i] ? 1 : 0;
+      sums.correct += wanted[i] == best[i] ? 1 : 0;
     }
     return sums;
   }
@@ -105,32 +109,33 @@ class CausalLm final : public Task {
   }
 
   // The id with the largest logit, the smallest such id, over the whole vocabulary. logits
-  // [rows, V/t] -> int64 [rows].
-  static Tensor likeliest(Communicator& comm, const Tensor& logits, int64_t vocabulary) {
+  // [rows, V/t] -> [rows].
+  static std::vector<int64_t> likeliest(Communicator& comm, const Tensor& logits,
+                                        int64_t vocabulary) {
     const int64_t width = logits.dim(1), rows = logits.dim(0);
     const int64_t first = part_of(vocabulary, comm.size(), comm.rank()).start;
-    Tensor best = Tensor::empty(logits.allocator(), {rows});
-    Tensor where = Tensor::empty(logits.allocator(), {rows}, DType::kI64);
-    const float* values = logits.data<float>();
-    for (int64_t row = 0; row < rows; ++row, values += width) {
-      float top = -std::numeric_limits<float>::infinity();
-      int64_t index = 0;
-      for (int64_t i = 0; i < width; ++i) {
-        if (values[i] > top) top = values[index = i];
+    const auto count = static_cast<size_t>(rows);
+    std::vector<float> best(count, -std::numeric_limits<float>::infinity());
+    std::vector<int64_t> where(count, first);
+    on_host<float>(logits, [&](const float* values) {
+      for (size_t row = 0; row < count; ++row, values += width) {
+        for (int64_t i = 0; i < width; ++i) {
+          if (values[i] <= best[row]) continue;
+          best[row] = values[i];
+          where[row] = first + i;
+        }
       }
-      best.data<float>()[row] = top;
-      where.data<int64_t>()[row] = first + index;
-    }
+    });
     if (comm.size() == 1) return where;
-    Tensor whole = Tensor::from<float>(logits.allocator(), {rows},
-                                       {best.data<float>(), static_cast<size_t>(rows)});
+    Tensor whole = Tensor::from<float>(logits.allocator(), {rows}, best);
     comm.all_reduce(whole, ReduceOp::kMax);
-    for (int64_t row = 0; row < rows; ++row) {
-      const bool mine = best.data<float>()[row] == whole.data<float>()[row];
-      if (!mine) where.data<int64_t>()[row] = vocabulary;
+    const std::vector<float> largest = whole.to_vector<float>();
+    for (size_t row = 0; row < count; ++row) {
+      if (best[row] != largest[row]) where[row] = vocabulary;
     }
-    comm.all_reduce(where, ReduceOp::kMin);
-    return where;
+    Tensor found = Tensor::from<int64_t>(logits.allocator(), {rows}, where);
+    comm.all_reduce(found, ReduceOp::kMin);
+    return found.to_vector<int64_t>();
   }
 };
 

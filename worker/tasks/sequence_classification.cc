@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/ops/ops.h"
+#include "kernels/tensor/transfer.h"
 #include "worker/tasks/tasks.h"
 
 namespace weft {
@@ -32,15 +33,17 @@ class SequenceClassification final : public Task {
   TaskBatch assemble(const TaskRows& rows, Part part) const override {
     TaskBatch batch;
     batch.tokens = assemble_tokens(rank_, attention_, rows, part);
-    batch.labels = Tensor::full(*rank_.allocator, {part.length}, kNoLabel, DType::kI64);
-    batch.pooled = Tensor::full(*rank_.allocator, {part.length}, -1, DType::kI64);
+    std::vector<int64_t> labels(static_cast<size_t>(part.length), kNoLabel);
+    std::vector<int64_t> pooled(static_cast<size_t>(part.length), -1);
     const int index = rank_.mesh.index(Axis::kSequence);
     for (int64_t row = 0; row < part.length; ++row) {
       const int64_t last = batch.tokens.layout->find(index, last_token(rows, part.start + row));
       if (last < 0) continue;
-      batch.pooled.data<int64_t>()[row] = last;
-      batch.labels.data<int64_t>()[row] = rows.labels[static_cast<size_t>(part.start + row)];
+      pooled[static_cast<size_t>(row)] = last;
+      labels[static_cast<size_t>(row)] = rows.labels[static_cast<size_t>(part.start + row)];
     }
+    batch.labels = Tensor::from<int64_t>(*rank_.allocator, {part.length}, labels);
+    batch.pooled = Tensor::from<int64_t>(*rank_.allocator, {part.length}, pooled);
     return batch;
   }
 
@@ -55,12 +58,14 @@ class SequenceClassification final : public Task {
     EvaluationSums sums;
     const Tensor loss =
         ops::cross_entropy_sum(cx, logits, batch.labels, {.ignore_index = kNoLabel});
-    sums.loss = double{*loss.data<float>()};
+    sums.loss = read_scalar(loss);
     const int64_t classes = logits.dim(1);
+    const std::vector<int64_t> labels = batch.labels.to_vector<int64_t>();
+    const std::vector<float> all = logits.to_vector<float>();
     for (int64_t row = 0; row < logits.dim(0); ++row) {
-      const int64_t label = batch.labels.data<int64_t>()[row];
+      const int64_t label = labels[static_cast<size_t>(row)];
       if (label == kNoLabel) continue;
-      const float* values = logits.data<float>() + row * classes;
+      const float* values = all.data() + row * classes;
       ++sums.labels;
       sums.correct += std::max_element(values, values + classes) - values == label ? 1 : 0;
     }

@@ -1,6 +1,7 @@
 #include "worker/tasks/task.h"
 
 #include <algorithm>
+#include <array>
 #include <functional>
 #include <numeric>
 
@@ -36,15 +37,13 @@ void EvaluationSums::add(const EvaluationSums& other) {
 void EvaluationSums::reduce(Rank& rank) {
   Communicator& replica = rank.mesh.axis(Axis::kReplica);
   if (replica.size() == 1) return;
-  Tensor sums = Tensor::empty(*rank.allocator, {3}, DType::kF64);
-  double* at = sums.data<double>();
-  at[0] = loss;
-  at[1] = static_cast<double>(labels);
-  at[2] = static_cast<double>(correct);
+  const std::array own{loss, static_cast<double>(labels), static_cast<double>(correct)};
+  Tensor sums = Tensor::from<double>(*rank.allocator, {3}, own);
   replica.all_reduce(sums, ReduceOp::kSum);
-  loss = at[0];
-  labels = static_cast<int64_t>(at[1]);
-  correct = static_cast<int64_t>(at[2]);
+  const std::vector<double> all = sums.to_vector<double>();
+  loss = all[0];
+  labels = static_cast<int64_t>(all[1]);
+  correct = static_cast<int64_t>(all[2]);
 }
 
 std::string Task::file_name(const std::string& parameter) const {
@@ -92,15 +91,15 @@ TokenBatch assemble_tokens(Rank& rank, const parallel::AttentionPattern& attenti
   batch.first_row = part.start;
   const Shape shape{part.length, batch.own_tokens};
   const auto cut = [&]<typename T>(const std::vector<T>& whole) {
-    Tensor tensor = Tensor::empty(*rank.allocator, shape, DTypeOf<T>::value);
-    T* at = tensor.data<T>();
+    std::vector<T> own;
+    own.reserve(static_cast<size_t>(shape.elements()));
     for (int64_t row = 0; row < part.length; ++row) {
       const T* from = whole.data() + (part.start + row) * rows.tokens;
       for (const Part& run : batch.layout->runs(index)) {
-        at = std::copy(from + run.start, from + run.start + run.length, at);
+        own.insert(own.end(), from + run.start, from + run.start + run.length);
       }
     }
-    return tensor;
+    return Tensor::from<T>(*rank.allocator, shape, own);
   };
   const auto rows_of = [&]<typename T>(const std::vector<T>& whole) {
     const auto first = static_cast<size_t>(part.start * rows.tokens);
@@ -114,14 +113,15 @@ TokenBatch assemble_tokens(Rank& rank, const parallel::AttentionPattern& attenti
   if (!rows.positions.empty()) {
     batch.positions = cut(rows.positions);
   } else {
-    batch.positions = Tensor::empty(*rank.allocator, shape, DType::kI64);
-    int64_t* at = batch.positions.data<int64_t>();
+    std::vector<int64_t> counted(static_cast<size_t>(shape.elements()));
+    auto at = counted.begin();
     for (int64_t row = 0; row < part.length; ++row) {
       for (const Part& run : batch.layout->runs(index)) {
         std::iota(at, at + run.length, run.start);
         at += run.length;
       }
     }
+    batch.positions = Tensor::from<int64_t>(*rank.allocator, shape, counted);
   }
   return batch;
 }

@@ -4,7 +4,6 @@
 #include <array>
 #include <cstring>
 #include <exception>
-#include <future>
 #include <span>
 #include <string>
 #include <utility>
@@ -350,14 +349,7 @@ void NcclCommunicator::send_receive(const Tensor& send, int to, Tensor& receive,
 
 // Calls do not wait for their collective anyway.
 Pending NcclCommunicator::start(std::function<void(Communicator&)> collectives) {
-  std::promise<void> outcome;
-  try {
-    collectives(*this);
-    outcome.set_value();
-  } catch (...) {
-    outcome.set_exception(std::current_exception());
-  }
-  return Pending(outcome.get_future());
+  return done_at_once(*this, collectives);
 }
 
 }  // namespace

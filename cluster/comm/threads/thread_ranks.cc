@@ -9,7 +9,8 @@
 
 namespace weft {
 
-void run_on_threads(MeshDegrees degrees, const std::function<void(Rank&)>& body) {
+void run_on_threads(MeshDegrees degrees, const std::function<void(Rank&)>& body,
+                    const PlaceRank& place) {
   const int size = static_cast<int>(degrees.world());
   comm::ThreadWorld world(size);
   std::mutex mutex;
@@ -20,9 +21,11 @@ void run_on_threads(MeshDegrees degrees, const std::function<void(Rank&)>& body)
   };
   const auto work = [&](std::unique_ptr<Communicator> communicator) {
     try {
-      Result<Mesh> mesh = Mesh::create(std::move(communicator), degrees);
+      RankPlace placed = place ? place(std::move(communicator))
+                               : RankPlace{make_caching_allocator(), std::move(communicator)};
+      Result<Mesh> mesh = Mesh::create(std::move(placed.world), degrees);
       if (!mesh) throw StatusError(mesh.error());
-      Rank rank{make_caching_allocator(), std::make_unique<ThreadPool>(1), std::move(*mesh),
+      Rank rank{std::move(placed.memory), std::make_unique<ThreadPool>(1), std::move(*mesh),
                 Logger()};
       // Kept before the rank is gone: peers that miss it fail too, but later.
       try {

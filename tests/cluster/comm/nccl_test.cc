@@ -9,6 +9,8 @@
 #include <tuple>
 
 #include "cluster/comm/nccl/nccl_communicator.h"
+#include "cluster/comm/rank_gpu.h"
+#include "cluster/comm/threads/thread_ranks.h"
 #include "cluster/comm/threads/thread_world.h"
 #include "kernels/cuda/device.h"
 #include "kernels/tensor/stream.h"
@@ -121,6 +123,35 @@ INSTANTIATE_TEST_SUITE_P(All, OverNccl,
                          ::testing::Combine(::testing::ValuesIn(testing::collective_cases().begin(),
                                                                 testing::collective_cases().end()),
                                             ::testing::Values(1, 2, 3, 4)),
+                         [](const auto& test) {
+                           return std::string(std::get<0>(test.param).name) +
+                                  std::to_string(std::get<1>(test.param));
+                         });
+
+// Ranks that share a GPU.
+class Staged : public ::testing::TestWithParam<std::tuple<CollectiveCase, int>> {};
+
+TEST_P(Staged, Collective) {
+  const int size = std::get<1>(GetParam());
+  run_on_threads(
+      {.data = size},
+      [&](Rank& rank) {
+        ByGpu comm(rank.mesh.axis(Axis::kWorld).split(0, rank.mesh.index(Axis::kWorld)),
+                   *rank.allocator);
+        const auto host = make_caching_allocator();
+        std::get<0>(GetParam()).run(comm, *host);
+      },
+      [&](std::unique_ptr<Communicator> threads) -> RankPlace {
+        const int number = threads->rank();
+        auto gpu = comm::take_gpu(std::move(threads), number, size);
+        if (!gpu) throw StatusError(gpu.error());
+        return std::move(*gpu);
+      });
+}
+INSTANTIATE_TEST_SUITE_P(All, Staged,
+                         ::testing::Combine(::testing::ValuesIn(testing::collective_cases().begin(),
+                                                                testing::collective_cases().end()),
+                                            ::testing::Values(1, 2, 3)),
                          [](const auto& test) {
                            return std::string(std::get<0>(test.param).name) +
                                   std::to_string(std::get<1>(test.param));

@@ -55,5 +55,12 @@ TEST(RunGolden, ACaseThatCannotBeRunFailsAndTheOthersGoOn) {
   EXPECT_NE(out.str().find("\"passed\": false"), std::string::npos);
 }
 
+TEST(RunGolden, WithoutTheToolkitThereIsNoGpu) {
+  std::ostringstream out, errors;
+  const GoldenOptions options{.cases = {fixture("gpt2-sequence")}, .device = "cuda"};
+  EXPECT_EQ(run_golden(options, out, errors), 1);
+  EXPECT_NE(errors.str().find("built without CUDA"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace weft

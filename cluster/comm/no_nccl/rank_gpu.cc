@@ -1,0 +1,12 @@
+// The twin of cluster/comm/nccl in programs that are built without the toolkit.
+#include "cluster/comm/rank_gpu.h"
+
+#include "kernels/cuda/device.h"
+
+namespace weft::comm {
+
+Result<RankPlace> take_gpu(std::unique_ptr<Communicator>, int, int) {
+  return fail(cuda::device_count().error());
+}
+
+}  // namespace weft::comm

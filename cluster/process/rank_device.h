@@ -1,0 +1,14 @@
+// Where the ranks of this program compute: on the CPU (weft-worker: rank_on_cpu.cc) or on a GPU
+// (weft-worker-cuda: rank_on_gpu.cc). The program links one of them.
+#pragma once
+
+#include "cluster/comm/rank_place.h"
+#include "proto/base/status.h"
+
+namespace weft {
+
+// A collective over `world`, the ranks of the attempt over MPI; this one is number `local_rank` of
+// `local_ranks` of its node.
+Result<RankPlace> place_rank(std::unique_ptr<Communicator> world, int local_rank, int local_ranks);
+
+}  // namespace weft

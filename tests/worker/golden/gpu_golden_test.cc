@@ -1,0 +1,82 @@
+// Whole training on a GPU made of fibers: GPT-2's forward and backward passes, clipping and AdamW,
+// in fp32 and bf16, against what transformers computed in float64; and on two such GPUs that cut
+// the model between them over NCCL.
+#include <gtest/gtest.h>
+
+#include "cluster/comm/nccl/nccl_communicator.h"
+#include "cluster/comm/threads/thread_ranks.h"
+#include "kernels/cuda/device.h"
+#include "tests/testing/cuda_on_cpu/machine.h"
+#include "worker/golden/golden.h"
+
+namespace weft::golden {
+namespace {
+
+RankPlace on_gpu(std::unique_ptr<Communicator> threads) {
+  auto memory = cuda::make_allocator(0);
+  if (!memory) throw StatusError(memory.error());
+  auto world = comm::make_nccl_communicator(std::move(threads), **memory);
+  if (!world) throw StatusError(world.error());
+  return {std::move(*memory), std::move(*world)};
+}
+
+// The case with its first `steps` updates only.
+Case read(const std::string& name, size_t steps) {
+  Result<Case> golden = read_case(WEFT_SOURCE_DIR "/tests/fixtures/golden/" + name);
+  if (!golden) throw StatusError(golden.error());
+  Trajectory& trajectory = golden->trajectory;
+  trajectory.steps.resize(std::min(steps, trajectory.steps.size()));
+  trajectory.accumulated.resize(std::min<size_t>(1, trajectory.accumulated.size()));
+  return std::move(*golden);
+}
+
+void expect_within(const Report& report) {
+  EXPECT_GT(report.deviations.size(), 20U);
+  for (const Deviation& deviation : report.deviations) {
+    // These follow the whole trajectory.
+    if (deviation.what.starts_with("norm after") || deviation.what == "loss_on_case_after")
+      continue;
+    EXPECT_TRUE(deviation.within()) << report.name << ": " << deviation.what << " is off by "
+                                    << deviation.error << ", bar " << deviation.bar;
+  }
+}
+
+Report run(const Case& golden, MeshDegrees mesh, DType precision) {
+  Report report;
+  run_on_threads(
+      mesh,
+      [&](Rank& rank) {
+        Report mine = run_case(rank, golden, precision);
+        if (rank.mesh.index(Axis::kWorld) == 0) report = std::move(mine);
+      },
+      on_gpu);
+  return report;
+}
+
+TEST(GpuGolden, Gpt2InSinglePrecision) {
+  cuda_on_cpu::set_schedule({cuda_on_cpu::Order::kSeeded, 3});
+  expect_within(run(read("gpt2-causal", 2), {}, DType::kF32));
+}
+
+TEST(GpuGolden, PackedDocuments) {
+  cuda_on_cpu::set_schedule({cuda_on_cpu::Order::kReverse});
+  expect_within(run(read("gpt2-packed", 1), {}, DType::kF32));
+}
+
+TEST(GpuGolden, Classification) {
+  cuda_on_cpu::set_schedule({cuda_on_cpu::Order::kForward});
+  expect_within(run(read("gpt2-sequence", 1), {}, DType::kF32));
+}
+
+TEST(GpuGolden, Gpt2InBf16) {
+  cuda_on_cpu::set_schedule({cuda_on_cpu::Order::kForward});
+  expect_within(run(read("gpt2-causal", 1), {}, DType::kBF16));
+}
+
+TEST(GpuGolden, Gpt2CutBetweenTwo) {
+  cuda_on_cpu::set_schedule({cuda_on_cpu::Order::kForward});
+  expect_within(run(read("gpt2-causal", 1), {.tensor = 2}, DType::kF32));
+}
+
+}  // namespace
+}  // namespace weft::golden
