@@ -11,12 +11,21 @@
 
 #include "kernels/attention/attention.h"
 #include "kernels/autograd/context.h"
+#include "kernels/cpu/convolution.h"
 #include "kernels/cpu/update.h"
+#include "kernels/cpu/vectors.h"
 #include "kernels/ops/common.h"
 #include "kernels/ops/ops.h"
+#include "kernels/ops/rotary.h"
 #include "kernels/tensor/stream.h"
 
 namespace weft::cuda {
+
+// Windows over planes; heights and widths as in cpu::ConvolutionSizes.
+struct PoolSizes {
+  std::array<int64_t, 2> in{}, out{}, kernel{}, stride{}, padding{};
+  bool count_padding = false;  // of means
+};
 
 class Backend : public Stream {
  public:
@@ -27,6 +36,15 @@ class Backend : public Stream {
   virtual void activate(ops::Activation kind, const Tensor& x, const Tensor& out) = 0;
   virtual void activate_backward(ops::Activation kind, const Tensor& x, const Tensor& dy,
                                  const Tensor& dx) = 0;
+  virtual void unary(cpu::Unary kind, double a, double b, const Tensor& x, const Tensor& out) = 0;
+  virtual void unary_backward(cpu::Unary kind, double a, double b, const Tensor& x,
+                              const Tensor& dy, const Tensor& dx) = 0;
+  virtual void compare(cpu::Compare kind, const Tensor& a, const Tensor& b, const Tensor& out) = 0;
+  virtual void extreme(bool larger, const Tensor& a, const Tensor& b, const Tensor& out) = 0;
+  virtual void where(const Tensor& mask, const Tensor& a, const Tensor& b, const Tensor& out) = 0;
+  virtual void swiglu(const Tensor& gate, const Tensor& up, const Tensor& out) = 0;
+  virtual void swiglu_backward(const Tensor& gate, const Tensor& up, const Tensor& dy,
+                               const Tensor& dgate, const Tensor& dup) = 0;
   virtual void dropout(const Tensor& x, double rate, RandomKey key, const ops::GlobalIndex& where,
                        const Tensor& out) = 0;
 
@@ -42,6 +60,10 @@ class Backend : public Stream {
   virtual void layer_norm_backward(const Tensor& x, const Tensor& dy, const Tensor& gamma,
                                    const Tensor& mean, const Tensor& rstd, const Tensor& dx,
                                    const Tensor& dgamma, const Tensor& dbeta) = 0;
+  virtual void rms_norm(const Tensor& x, const Tensor& gamma, double epsilon, const Tensor& y,
+                        const Tensor& rstd) = 0;
+  virtual void rms_norm_backward(const Tensor& x, const Tensor& dy, const Tensor& gamma,
+                                 const Tensor& rstd, const Tensor& dx, const Tensor& dgamma) = 0;
   // The pieces of the loss over a vocabulary that may be in parts, of which logits [..., V/t] are
   // one: terms [2, rows] are to be summed over the parts. A label that is none makes the total NaN.
   virtual void row_maximum(const Tensor& x, const Tensor& out) = 0;
@@ -61,6 +83,39 @@ class Backend : public Stream {
                                   int64_t padding_id, const Tensor& dtable) = 0;
   virtual void gather_rows(const Tensor& x, const Tensor& index, const Tensor& out) = 0;
   virtual void gather_rows_backward(const Tensor& dy, const Tensor& index, const Tensor& dx) = 0;
+
+  // ---- rotary positions
+  virtual void rotary_angles(const Tensor& positions, const Tensor& frequencies, const Tensor& cos,
+                             const Tensor& sin) = 0;
+  virtual void rotary(const Tensor& x, const Tensor& cos, const Tensor& sin, ops::RotaryForm form,
+                      bool backwards, const Tensor& out) = 0;
+
+  // ---- recurrent cells: gates side by side; dh and dnext may be absent
+  virtual void lstm_gates(const Tensor& gates, const Tensor& c, const Tensor& h, const Tensor& next,
+                          const Tensor& bent) = 0;
+  virtual void lstm_gates_backward(const Tensor& bent, const Tensor& c, const Tensor& next,
+                                   const Tensor& dh, const Tensor& dnext, const Tensor& dgates,
+                                   const Tensor& dc) = 0;
+  virtual void gru_gates(const Tensor& a, const Tensor& b, const Tensor& h, const Tensor& next,
+                         const Tensor& bent) = 0;
+  virtual void gru_gates_backward(const Tensor& bent, const Tensor& b_new, const Tensor& h,
+                                  const Tensor& dnext, const Tensor& da, const Tensor& db,
+                                  const Tensor& dh) = 0;
+
+  // ---- convolution and pooling
+  virtual void convolve(const cpu::ConvolutionSizes& sizes, const Tensor& x, const Tensor& weight,
+                        const Tensor& bias, const Tensor& y) = 0;
+  virtual void convolve_back(const cpu::ConvolutionSizes& sizes, const Tensor& dy,
+                             const Tensor& weight, const Tensor& dx) = 0;
+  virtual void convolve_weights(const cpu::ConvolutionSizes& sizes, int block_count,
+                                const Tensor& x, const Tensor& dy, const Tensor& dweight) = 0;
+  virtual void max_pool(const PoolSizes& sizes, const Tensor& x, const Tensor& y,
+                        const Tensor& place) = 0;
+  virtual void max_pool_backward(const PoolSizes& sizes, const Tensor& dy, const Tensor& place,
+                                 const Tensor& dx) = 0;
+  virtual void average_pool(const PoolSizes& sizes, const Tensor& x, const Tensor& y) = 0;
+  virtual void average_pool_backward(const PoolSizes& sizes, const Tensor& dy,
+                                     const Tensor& dx) = 0;
 
   // ---- products: [..., M, K] x [..., K, N], leading dims broadcast; out contiguous, of half types
   // also F32

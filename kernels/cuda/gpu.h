@@ -31,6 +31,21 @@ class Gpu final : public Backend {
   Gpu& operator=(const Gpu&) = delete;
 
   cudaStream_t stream() const { return stream_; }
+  // While it lives, what is queued goes to another stream. Only for what takes no scratch memory:
+  // that is handed out again in the order of the usual stream.
+  class OnStream {
+   public:
+    OnStream(Gpu& gpu, cudaStream_t stream) : gpu_(gpu), usual_(gpu.stream_) {
+      gpu.stream_ = stream;
+    }
+    ~OnStream() { gpu_.stream_ = usual_; }
+    OnStream(const OnStream&) = delete;
+    OnStream& operator=(const OnStream&) = delete;
+
+   private:
+    Gpu& gpu_;
+    const cudaStream_t usual_;
+  };
   // `look` is called again and again while somebody waits for the stream, and throws where it will
   // never get there (a peer was lost).
   int watch(std::function<void()> look);
@@ -49,6 +64,15 @@ class Gpu final : public Backend {
   void activate(ops::Activation kind, const Tensor& x, const Tensor& out) override;
   void activate_backward(ops::Activation kind, const Tensor& x, const Tensor& dy,
                          const Tensor& dx) override;
+  void unary(cpu::Unary kind, double a, double b, const Tensor& x, const Tensor& out) override;
+  void unary_backward(cpu::Unary kind, double a, double b, const Tensor& x, const Tensor& dy,
+                      const Tensor& dx) override;
+  void compare(cpu::Compare kind, const Tensor& a, const Tensor& b, const Tensor& out) override;
+  void extreme(bool larger, const Tensor& a, const Tensor& b, const Tensor& out) override;
+  void where(const Tensor& mask, const Tensor& a, const Tensor& b, const Tensor& out) override;
+  void swiglu(const Tensor& gate, const Tensor& up, const Tensor& out) override;
+  void swiglu_backward(const Tensor& gate, const Tensor& up, const Tensor& dy, const Tensor& dgate,
+                       const Tensor& dup) override;
   void dropout(const Tensor& x, double rate, RandomKey key, const ops::GlobalIndex& where,
                const Tensor& out) override;
   void sum_middle(const Tensor& x, const ops::Split& split, double factor, int block_count,
@@ -61,6 +85,10 @@ class Gpu final : public Backend {
   void layer_norm_backward(const Tensor& x, const Tensor& dy, const Tensor& gamma,
                            const Tensor& mean, const Tensor& rstd, const Tensor& dx,
                            const Tensor& dgamma, const Tensor& dbeta) override;
+  void rms_norm(const Tensor& x, const Tensor& gamma, double epsilon, const Tensor& y,
+                const Tensor& rstd) override;
+  void rms_norm_backward(const Tensor& x, const Tensor& dy, const Tensor& gamma, const Tensor& rstd,
+                         const Tensor& dx, const Tensor& dgamma) override;
   void row_maximum(const Tensor& x, const Tensor& out) override;
   void loss_terms(const Tensor& logits, const Tensor& labels, const Tensor& maximum,
                   const ops::TokenLoss& loss, const Tensor& terms) override;
@@ -75,6 +103,35 @@ class Gpu final : public Backend {
                           const Tensor& dtable) override;
   void gather_rows(const Tensor& x, const Tensor& index, const Tensor& out) override;
   void gather_rows_backward(const Tensor& dy, const Tensor& index, const Tensor& dx) override;
+
+  void rotary_angles(const Tensor& positions, const Tensor& frequencies, const Tensor& cos,
+                     const Tensor& sin) override;
+  void rotary(const Tensor& x, const Tensor& cos, const Tensor& sin, ops::RotaryForm form,
+              bool backwards, const Tensor& out) override;
+
+  void lstm_gates(const Tensor& gates, const Tensor& c, const Tensor& h, const Tensor& next,
+                  const Tensor& bent) override;
+  void lstm_gates_backward(const Tensor& bent, const Tensor& c, const Tensor& next,
+                           const Tensor& dh, const Tensor& dnext, const Tensor& dgates,
+                           const Tensor& dc) override;
+  void gru_gates(const Tensor& a, const Tensor& b, const Tensor& h, const Tensor& next,
+                 const Tensor& bent) override;
+  void gru_gates_backward(const Tensor& bent, const Tensor& b_new, const Tensor& h,
+                          const Tensor& dnext, const Tensor& da, const Tensor& db,
+                          const Tensor& dh) override;
+
+  void convolve(const cpu::ConvolutionSizes& sizes, const Tensor& x, const Tensor& weight,
+                const Tensor& bias, const Tensor& y) override;
+  void convolve_back(const cpu::ConvolutionSizes& sizes, const Tensor& dy, const Tensor& weight,
+                     const Tensor& dx) override;
+  void convolve_weights(const cpu::ConvolutionSizes& sizes, int block_count, const Tensor& x,
+                        const Tensor& dy, const Tensor& dweight) override;
+  void max_pool(const PoolSizes& sizes, const Tensor& x, const Tensor& y,
+                const Tensor& place) override;
+  void max_pool_backward(const PoolSizes& sizes, const Tensor& dy, const Tensor& place,
+                         const Tensor& dx) override;
+  void average_pool(const PoolSizes& sizes, const Tensor& x, const Tensor& y) override;
+  void average_pool_backward(const PoolSizes& sizes, const Tensor& dy, const Tensor& dx) override;
 
   void matmul(const Tensor& a, const Tensor& b, int block_count, const Tensor& out) override;
 
@@ -99,6 +156,8 @@ class Gpu final : public Backend {
   Tensor contiguous(const Tensor& x);  // x itself where it is
   attention::Visibility contiguous(attention::Visibility seen);
   Tensor with_tight_features(const Tensor& x);  // [B, N, T, D]
+  // Columns of the samples of x as the right sides of products, [N, G, C / G taps, places].
+  Tensor columns_of(const cpu::ConvolutionSizes& sizes, const Tensor& x);
   // The product of matrices a [batch..., m, k] and b, each as the library takes it.
   void product(const Tensor& a, const Tensor& b, const Tensor& out);
   // The sum of blocks [first, last) of the summed extent, merged in a binary tree.

@@ -19,17 +19,25 @@ static_assert(static_cast<int>(ops::Activation::kGeluTanh) == static_cast<int>(C
               static_cast<int>(ops::Activation::kTanh) == static_cast<int>(Curve::kTanh) &&
               static_cast<int>(ops::Activation::kSigmoid) == static_cast<int>(Curve::kSigmoid));
 
+Walk<3> broadcast_walk(const Tensor& a, const Tensor& b, const Tensor& out) {
+  const size_t dims = static_cast<size_t>(out.shape().dims());
+  const Strides of_a = ops::broadcast_strides(a, out.shape());
+  const Strides of_b = ops::broadcast_strides(b, out.shape());
+  return walk_of<3>(out.shape(),
+                    {std::span(of_a).first(dims), std::span(of_b).first(dims), out.strides()});
+}
+
+Function function_of(cpu::Unary kind, double a, double b) {
+  return {kind, static_cast<float>(a), static_cast<float>(b)};
+}
+
 Curve curve_of(ops::Activation kind) { return static_cast<Curve>(kind); }
 
 }  // namespace
 
 void Gpu::binary(ops::Arithmetic kind, const Tensor& a, const Tensor& b, const Tensor& out) {
   activate_device();
-  const size_t dims = static_cast<size_t>(out.shape().dims());
-  const Strides of_a = ops::broadcast_strides(a, out.shape());
-  const Strides of_b = ops::broadcast_strides(b, out.shape());
-  const Walk<3> walk = walk_of<3>(
-      out.shape(), {std::span(of_a).first(dims), std::span(of_b).first(dims), out.strides()});
+  const Walk<3> walk = broadcast_walk(a, b, out);
   for_floating(out, "arithmetic", [&]<typename T>() {
     cuda::binary(static_cast<Binary>(kind), walk, a.data<T>(), b.data<T>(), out.data<T>(), stream_);
   });
@@ -58,6 +66,76 @@ void Gpu::activate_backward(ops::Activation kind, const Tensor& x, const Tensor&
   for_floating(dx, "an activation", [&]<typename T>() {
     curve_backward<T>(curve_of(kind), from.data<T>(), nullptr, gradient.data<T>(), dx.data<T>(), 1,
                       dx.elements(), stream_);
+  });
+}
+
+void Gpu::unary(cpu::Unary kind, double a, double b, const Tensor& x, const Tensor& out) {
+  activate_device();
+  const Tensor from = contiguous(x);
+  for_floating(out, "a function", [&]<typename T>() {
+    cuda::unary(function_of(kind, a, b), from.data<T>(), out.data<T>(), out.elements(), stream_);
+  });
+}
+
+void Gpu::unary_backward(cpu::Unary kind, double a, double b, const Tensor& x, const Tensor& dy,
+                         const Tensor& dx) {
+  activate_device();
+  const Tensor from = contiguous(x), gradient = contiguous(dy);
+  for_floating(dx, "a function", [&]<typename T>() {
+    cuda::unary_backward(function_of(kind, a, b), from.data<T>(), gradient.data<T>(), dx.data<T>(),
+                         dx.elements(), stream_);
+  });
+}
+
+void Gpu::compare(cpu::Compare kind, const Tensor& a, const Tensor& b, const Tensor& out) {
+  activate_device();
+  const Walk<3> walk = broadcast_walk(a, b, out);
+  const auto go = [&]<typename T>() {
+    cuda::compare(kind, walk, a.data<T>(), b.data<T>(), out.data<uint8_t>(), stream_);
+  };
+  if (a.dtype() == DType::kI64) return go.operator()<int64_t>();
+  if (a.dtype() == DType::kI32) return go.operator()<int32_t>();
+  if (a.dtype() == DType::kU8) return go.operator()<uint8_t>();
+  for_floating(a, "compare", go);
+}
+
+void Gpu::extreme(bool larger, const Tensor& a, const Tensor& b, const Tensor& out) {
+  activate_device();
+  const Walk<3> walk = broadcast_walk(a, b, out);
+  for_floating(out, "an extreme", [&]<typename T>() {
+    cuda::extreme(larger, walk, a.data<T>(), b.data<T>(), out.data<T>(), stream_);
+  });
+}
+
+void Gpu::where(const Tensor& mask, const Tensor& a, const Tensor& b, const Tensor& out) {
+  activate_device();
+  const size_t dims = static_cast<size_t>(out.shape().dims());
+  const Strides of_mask = ops::broadcast_strides(mask, out.shape());
+  const Strides of_a = ops::broadcast_strides(a, out.shape());
+  const Strides of_b = ops::broadcast_strides(b, out.shape());
+  const Walk<4> walk =
+      walk_of<4>(out.shape(), {std::span(of_mask).first(dims), std::span(of_a).first(dims),
+                               std::span(of_b).first(dims), out.strides()});
+  for_floating(out, "where", [&]<typename T>() {
+    choose(walk, mask.data<uint8_t>(), a.data<T>(), b.data<T>(), out.data<T>(), stream_);
+  });
+}
+
+void Gpu::swiglu(const Tensor& gate, const Tensor& up, const Tensor& out) {
+  activate_device();
+  const Tensor left = contiguous(gate), right = contiguous(up);
+  for_floating(out, "swiglu", [&]<typename T>() {
+    cuda::swiglu(left.data<T>(), right.data<T>(), out.data<T>(), out.elements(), stream_);
+  });
+}
+
+void Gpu::swiglu_backward(const Tensor& gate, const Tensor& up, const Tensor& dy,
+                          const Tensor& dgate, const Tensor& dup) {
+  activate_device();
+  const Tensor left = contiguous(gate), right = contiguous(up), gradient = contiguous(dy);
+  for_floating(dgate, "swiglu", [&]<typename T>() {
+    cuda::swiglu_backward(left.data<T>(), right.data<T>(), gradient.data<T>(), dgate.data<T>(),
+                          dup.data<T>(), dgate.elements(), stream_);
   });
 }
 

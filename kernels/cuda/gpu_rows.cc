@@ -78,6 +78,47 @@ void Gpu::layer_norm_backward(const Tensor& x, const Tensor& dy, const Tensor& g
   });
 }
 
+void Gpu::rms_norm(const Tensor& x, const Tensor& gamma, double epsilon, const Tensor& y,
+                   const Tensor& rstd) {
+  activate_device();
+  const Tensor from = contiguous(x), weight = contiguous(gamma);
+  for_floating(y, "rms_norm", [&]<typename T>() {
+    norm<T>({.x = from.data<T>(),
+             .residual = nullptr,
+             .gamma = weight.data<T>(),
+             .beta = nullptr,
+             .epsilon = static_cast<float>(epsilon),
+             .rows = rows_of(x),
+             .width = width_of(x),
+             .sum = nullptr,
+             .y = y.data<T>(),
+             .mean = nullptr,
+             .rstd = rstd.data<float>()},
+            stream_);
+  });
+}
+
+void Gpu::rms_norm_backward(const Tensor& x, const Tensor& dy, const Tensor& gamma,
+                            const Tensor& rstd, const Tensor& dx, const Tensor& dgamma) {
+  activate_device();
+  const Tensor from = contiguous(x), gradient = contiguous(dy), weight = contiguous(gamma);
+  const Tensor room = scratch(Shape{norm_backward_scratch(rows_of(x), width_of(x))});
+  for_floating(dx, "rms_norm", [&]<typename T>() {
+    norm_backward<T>({.x = from.data<T>(),
+                      .dy = gradient.data<T>(),
+                      .dsum = nullptr,
+                      .gamma = weight.data<T>(),
+                      .mean = nullptr,
+                      .rstd = rstd.data<float>(),
+                      .rows = rows_of(x),
+                      .width = width_of(x),
+                      .dx = dx.data<T>(),
+                      .dgamma = dgamma.data<float>(),
+                      .dbeta = nullptr},
+                     room.data<float>(), stream_);
+  });
+}
+
 void Gpu::row_maximum(const Tensor& x, const Tensor& out) {
   activate_device();
   const Tensor from = contiguous(x);

@@ -14,6 +14,7 @@
 #include <span>
 #include <type_traits>
 
+#include "kernels/cpu/vectors.h"
 #include "kernels/cuda/walk.h"
 #include "kernels/ops/random.h"
 #include "kernels/tensor/half.h"
@@ -42,6 +43,27 @@ void copy(const Walk<2>& walk, const From* from, To* to, cudaStream_t stream);
 // to += from: two of the same floating type, or a half and a float.
 template <typename From, typename To>
 void add(const Walk<2>& walk, const From* from, To* to, cudaStream_t stream);
+
+// ---- functions.cu: y may be x, dx may be dy.
+struct Function {
+  cpu::Unary kind;
+  float a = 0, b = 0;  // its parameters
+};
+template <typename T>
+void unary(Function f, const T* x, T* y, int64_t n, cudaStream_t stream);
+template <typename T>
+void unary_backward(Function f, const T* x, const T* dy, T* dx, int64_t n, cudaStream_t stream);
+
+// ---- selection.cu: walks over the arrays in the order of the parameters.
+template <typename T>  // also int64_t, int32_t, uint8_t
+void compare(cpu::Compare kind, const Walk<3>& walk, const T* a, const T* b, uint8_t* out,
+             cudaStream_t stream);
+template <typename T>
+void extreme(bool larger, const Walk<3>& walk, const T* a, const T* b, T* out, cudaStream_t stream);
+// out = mask ? a : b
+template <typename T>
+void choose(const Walk<4>& walk, const uint8_t* mask, const T* a, const T* b, T* out,
+            cudaStream_t stream);
 
 // ---- activation.cu: y = f(x + bias), dx = dy f'(x + bias); bias [width] or null. Outputs may be
 // inputs.
@@ -162,17 +184,21 @@ template <typename T>
 void gather_rows_backward(const T* dy, const int64_t* index, T* dx, int64_t rows, int64_t tokens,
                           int64_t width, cudaStream_t stream);
 
-// ---- rope.cu: rotary positions (Su et al. 2021) of x [tokens, heads, width], by angle position
-// inverse_frequency[pair]; the first 2 `pairs` features turn, in pairs (i, i + pairs) or, if
-// interleaved, (2i, 2i + 1). `backwards` turns the other way: the gradient. y may be x.
-struct RopeArguments {
-  const int64_t* positions;        // [tokens]
-  const float* inverse_frequency;  // [pairs]
-  int64_t tokens, heads, width, pairs;
-  bool interleaved, backwards;
+// ---- rope.cu: cosines and sines [tokens, pairs] of the angles position frequency[pair].
+template <typename T>  // also double
+void rotary_angles(const int64_t* positions, const double* frequencies, int64_t tokens,
+                   int64_t pairs, T* cosines, T* sines, cudaStream_t stream);
+// Rows [samples, rows_of_sample, width] of x, tokens innermost of a sample's rows; angles [tokens,
+// pairs], or [samples, tokens, pairs] where rows_of_sample < rows. The first 2 `pairs` features
+// turn, in pairs (i, i + pairs) or, if interleaved, (2i, 2i + 1). `backwards` turns the other way:
+// the gradient. y may be x.
+struct RotaryShape {
+  int64_t rows = 0, tokens = 0, rows_of_sample = 0, width = 0, pairs = 0;
+  bool interleaved = false, backwards = false;
 };
 template <typename T>
-void rope(const RopeArguments& arguments, const T* x, T* y, cudaStream_t stream);
+void rotary(const RotaryShape& shape, const T* x, const T* cosines, const T* sines, T* y,
+            cudaStream_t stream);
 
 // ---- adamw.cu: the constants of one update, in the notation of worker/optimizer/optimizer.h.
 struct AdamWConstants {
@@ -209,13 +235,13 @@ template <typename T>
 void lstm_gates_backward(const T* bent, const T* c, const T* next, Optional<T> dh,
                          Optional<T> dnext, T* dgates, T* dc, int64_t rows, int64_t width,
                          cudaStream_t stream);
-// GRU, gates r, z, n; a from the input, b from the state.
+// GRU, gates r, z, n; a from the input, b from the state, b_new [rows, width] its part of n.
 template <typename T>
 void gru_gates(const T* a, const T* b, const T* h, T* next, T* bent, int64_t rows, int64_t width,
                cudaStream_t stream);
 template <typename T>
-void gru_gates_backward(const T* bent, const T* b, const T* h, const T* dnext, T* da, T* db, T* dh,
-                        int64_t rows, int64_t width, cudaStream_t stream);
+void gru_gates_backward(const T* bent, const T* b_new, const T* h, const T* dnext, T* da, T* db,
+                        T* dh, int64_t rows, int64_t width, cudaStream_t stream);
 
 // ---- columns.cu: height and width of a convolution, as cpu::ConvolutionSizes.
 struct ConvolutionWindow {

@@ -68,14 +68,14 @@ __global__ void gru_gates_kernel(const T* a, const T* b, const T* h, T* next, T*
 }
 
 template <typename T>
-__global__ void gru_gates_backward_kernel(const T* bent, const T* b, const T* h, const T* dnext,
+__global__ void gru_gates_backward_kernel(const T* bent, const T* b_new, const T* h, const T* dnext,
                                           T* da, T* db, T* dh, int64_t n, int64_t width) {
   for (int64_t i = first_element(); i < n; i += elements_of_grid()) {
     const int64_t at = gate_at(i, width, 3), last = at + 2 * width;
     const float reset = widen(bent[at]), update = widen(bent[at + width]);
     const float fresh = widen(bent[last]), d = widen(dnext[i]);
     const float d_fresh = d * (1.0F - update) * (1.0F - fresh * fresh);
-    const T d_reset = narrow<T>(d_fresh * widen(b[last]) * sigmoid_slope(reset));
+    const T d_reset = narrow<T>(d_fresh * widen(b_new[i]) * sigmoid_slope(reset));
     const T d_update = narrow<T>(d * (widen(h[i]) - fresh) * sigmoid_slope(update));
     da[at] = db[at] = d_reset;
     da[at + width] = db[at + width] = d_update;
@@ -108,11 +108,11 @@ void gru_gates(const T* a, const T* b, const T* h, T* next, T* bent, int64_t row
   launch(stream, blocks_of(n), kThreads, gru_gates_kernel<T>, a, b, h, next, bent, n, width);
 }
 template <typename T>
-void gru_gates_backward(const T* bent, const T* b, const T* h, const T* dnext, T* da, T* db, T* dh,
-                        int64_t rows, int64_t width, cudaStream_t stream) {
+void gru_gates_backward(const T* bent, const T* b_new, const T* h, const T* dnext, T* da, T* db,
+                        T* dh, int64_t rows, int64_t width, cudaStream_t stream) {
   const int64_t n = rows * width;
-  launch(stream, blocks_of(n), kThreads, gru_gates_backward_kernel<T>, bent, b, h, dnext, da, db,
-         dh, n, width);
+  launch(stream, blocks_of(n), kThreads, gru_gates_backward_kernel<T>, bent, b_new, h, dnext, da,
+         db, dh, n, width);
 }
 
 #define WEFT_INSTANTIATE(T)                                                                        \

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "kernels/cpu/convolution.h"
+#include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
 #include "kernels/ops/ops.h"
 #include "kernels/ops/reductions.h"
@@ -123,6 +124,9 @@ class Convolve final : public Kernel {
                        bias ? bias.data<T>() : nullptr, outputs[0].data<T>());
     });
   }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).convolve(sizes_, inputs[0], inputs[1], inputs[2], outputs[0]);
+  }
 
  private:
   const Sizes sizes_;
@@ -140,6 +144,9 @@ class ConvolveBack final : public Kernel {
       cpu::convolve_back<T>(cx.pool, sizes_, dy.data<T>(), weight.data<T>(), outputs[0].data<T>());
     });
   }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).convolve_back(sizes_, inputs[0], inputs[1], outputs[0]);
+  }
 
  private:
   const Sizes sizes_;
@@ -156,6 +163,9 @@ class ConvolveWeights final : public Kernel {
       cpu::convolve_weights<T>(cx.pool, cx.allocator, sizes_, cx.block_count, x.data<T>(),
                                dy.data<T>(), outputs[0].data<T>());
     });
+  }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).convolve_weights(sizes_, cx.block_count, inputs[0], inputs[1], outputs[0]);
   }
 
  private:

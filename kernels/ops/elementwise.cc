@@ -1,6 +1,7 @@
 #include "kernels/ops/elementwise.h"
 
 #include "kernels/cpu/vectors.h"
+#include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
 
 namespace weft::ops {
@@ -28,6 +29,9 @@ class UnaryBackward final : public Kernel {
       });
     });
   }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).unary_backward(f_.kind, f_.a, f_.b, inputs[0], inputs[1], outputs[0]);
+  }
 
  private:
   const Function f_;
@@ -43,6 +47,7 @@ class UnaryOp final : public Op {
         "hard_sigmoid", "hard_swish", "quick_gelu", "elu_plus_one"};
     return kNames[static_cast<size_t>(f_.kind)];
   }
+  bool native_on_gpu(DType) const override { return true; }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     return {inputs[0].spec()};
   }
@@ -54,6 +59,9 @@ class UnaryOp final : public Op {
                                 x.data<T>() + begin, outputs[0].data<T>() + begin, end - begin);
       });
     });
+  }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).unary(f_.kind, f_.a, f_.b, inputs[0], outputs[0]);
   }
   std::vector<Tensor> saves(std::span<const Tensor> inputs, std::span<const Tensor>) override {
     return {inputs[0]};
@@ -83,11 +91,15 @@ class SwiGluBackward final : public Kernel {
       });
     });
   }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).swiglu_backward(inputs[0], inputs[1], inputs[2], outputs[0], outputs[1]);
+  }
 };
 
 class SwiGlu final : public Op {
  public:
   std::string_view name() const override { return "swiglu"; }
+  bool native_on_gpu(DType) const override { return true; }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     WEFT_CHECK(inputs[0].spec() == inputs[1].spec(), "swiglu of {} and {}",
                inputs[0].shape().to_string(), inputs[1].shape().to_string());
@@ -101,6 +113,9 @@ class SwiGlu final : public Op {
                                  outputs[0].data<T>() + begin, end - begin);
       });
     });
+  }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).swiglu(inputs[0], inputs[1], outputs[0]);
   }
   std::vector<Tensor> saves(std::span<const Tensor> inputs, std::span<const Tensor>) override {
     return {inputs[0], inputs[1]};

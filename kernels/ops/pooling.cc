@@ -1,7 +1,10 @@
 // Pooling over planes of two dims (one dim: a height of 1). What a place of the result is made of
 // is a range of each dim.
 #include <algorithm>
+#include <optional>
+#include <string>
 
+#include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
 #include "kernels/ops/convolution.h"
 
@@ -69,8 +72,12 @@ std::vector<Ranges> adaptive_windows(const Tensor& x, const std::vector<int64_t>
 // Planes [N C] of `in` places in rows of `width`, and the windows over them.
 class Planes {
  public:
-  Planes(const Shape& shape, std::vector<Ranges> ranges)
-      : count_(shape[0] * shape[1]), width_(shape[-1]), ranges_(std::move(ranges)) {
+  Planes(const Shape& shape, std::vector<Ranges> ranges,
+         std::optional<cuda::PoolSizes> sizes = std::nullopt)
+      : count_(shape[0] * shape[1]),
+        width_(shape[-1]),
+        ranges_(std::move(ranges)),
+        sizes_(std::move(sizes)) {
     places_ = split_at(shape, 1).inner;
     if (ranges_.size() == 1) ranges_.insert(ranges_.begin(), Ranges{{0, 1, 1}});
     pooled_ = static_cast<int64_t>(ranges_[0].size() * ranges_[1].size());
@@ -79,6 +86,11 @@ class Planes {
     shape_.push_back(static_cast<int64_t>(ranges_[1].size()));
   }
   const Shape& pooled_shape() const { return shape_; }
+  // As a GPU's kernels take windows of one size.
+  const cuda::PoolSizes& sizes(const Context& cx, std::string_view op) const {
+    if (!sizes_) throw_no_kernel(cx, std::string(op) + " of windows of several sizes");
+    return *sizes_;
+  }
   int64_t width() const { return width_; }
 
   // f(first place of the plane, first of its results), the planes shared by threads.
@@ -100,8 +112,35 @@ class Planes {
  private:
   int64_t count_, width_, places_ = 0, pooled_ = 0;
   std::vector<Ranges> ranges_;
+  std::optional<cuda::PoolSizes> sizes_;  // where all windows have one
   Shape shape_;
 };
+
+// The same as numbers; `ranges` are windows_of().
+cuda::PoolSizes sizes_of(const Tensor& x, const Window& window, bool count_padding,
+                         const std::vector<Ranges>& ranges) {
+  cuda::PoolSizes sizes{.in = {1, 1},
+                        .out = {1, 1},
+                        .kernel = {1, 1},
+                        .stride = {1, 1},
+                        .count_padding = count_padding};
+  const int dims = x.shape().dims() - 2;
+  for (int dim = 0; dim < dims; ++dim) {
+    const size_t to = static_cast<size_t>(2 - dims + dim);
+    sizes.in[to] = x.dim(2 + dim);
+    sizes.out[to] = std::ssize(ranges[static_cast<size_t>(dim)]);
+    sizes.kernel[to] = window.kernel[static_cast<size_t>(dim)];
+    sizes.stride[to] = number_of(window.stride, dim, sizes.kernel[to]);
+    sizes.padding[to] = number_of(window.padding, dim, 0);
+  }
+  return sizes;
+}
+
+Planes planes_of(const Tensor& x, const Window& window, bool count_padding) {
+  std::vector<Ranges> ranges = windows_of(x, window, count_padding);
+  const cuda::PoolSizes sizes = sizes_of(x, window, count_padding, ranges);
+  return Planes(x.shape(), std::move(ranges), sizes);
+}
 
 // Input: the results' gradient; output: the planes'.
 class AverageBackward final : public Kernel {
@@ -124,6 +163,9 @@ class AverageBackward final : public Kernel {
         });
       });
     });
+  }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).average_pool_backward(planes_.sizes(cx, name()), inputs[0], outputs[0]);
   }
 
  private:
@@ -152,6 +194,9 @@ class Average final : public Op {
         });
       });
     });
+  }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).average_pool(planes_.sizes(cx, name()), inputs[0], outputs[0]);
   }
   std::vector<Tensor> saves(std::span<const Tensor> inputs, std::span<const Tensor>) override {
     x_ = inputs[0].spec();
@@ -184,6 +229,10 @@ class MaxBackward final : public Kernel {
         planes_.for_windows([&](const Range&, const Range&) { dx[plane + *place++] += *from++; });
       });
     });
+  }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).max_pool_backward(planes_.sizes(cx, name()), inputs[0], inputs[1],
+                                        outputs[0]);
   }
 
  private:
@@ -220,6 +269,9 @@ class Max final : public Op {
       });
     });
   }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).max_pool(planes_.sizes(cx, name()), inputs[0], outputs[0], outputs[1]);
+  }
   std::vector<Tensor> saves(std::span<const Tensor> inputs,
                             std::span<const Tensor> outputs) override {
     x_ = inputs[0].spec();
@@ -239,12 +291,11 @@ class Max final : public Op {
 }  // namespace
 
 Tensor max_pool(Context& cx, const Tensor& x, const Window& window) {
-  Planes planes(x.shape(), windows_of(x, window, false));
-  return apply(cx, std::make_unique<Max>(std::move(planes)), {x})[0];
+  return apply(cx, std::make_unique<Max>(planes_of(x, window, false)), {x})[0];
 }
 
 Tensor average_pool(Context& cx, const Tensor& x, const Window& window, bool count_padding) {
-  return run<Average>(cx, {x}, Planes(x.shape(), windows_of(x, window, count_padding)));
+  return run<Average>(cx, {x}, planes_of(x, window, count_padding));
 }
 
 Tensor adaptive_average_pool(Context& cx, const Tensor& x, const std::vector<int64_t>& extents) {

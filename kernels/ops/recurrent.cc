@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kernels/cpu/rows.h"
+#include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
 #include "kernels/ops/movement.h"
 #include "kernels/ops/ops.h"
@@ -82,12 +83,17 @@ class LstmBackward final : public Kernel {
       });
     });
   }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).lstm_gates_backward(inputs[0], inputs[1], inputs[2], inputs[3], inputs[4],
+                                          outputs[0], outputs[1]);
+  }
 };
 
 // Inputs: gates, c. Outputs: h', c', the gates as they are bent.
 class LstmGates final : public Op {
  public:
   std::string_view name() const override { return "lstm"; }
+  bool native_on_gpu(DType) const override { return true; }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     const Tensor &gates = inputs[0], &c = inputs[1];
     WEFT_CHECK(c.shape().dims() >= 1 && gates.shape() == with_width(c.shape(), 4 * c.dim(-1)),
@@ -110,6 +116,9 @@ class LstmGates final : public Op {
         for (int64_t j = 0; j < n; ++j) h[j] *= y[3 * n + j];
       });
     });
+  }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).lstm_gates(inputs[0], inputs[1], outputs[0], outputs[1], outputs[2]);
   }
   std::vector<Tensor> saves(std::span<const Tensor> inputs,
                             std::span<const Tensor> outputs) override {
@@ -151,12 +160,17 @@ class GruBackward final : public Kernel {
       });
     });
   }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).gru_gates_backward(inputs[0], inputs[1], inputs[2], inputs[3], outputs[0],
+                                         outputs[1], outputs[2]);
+  }
 };
 
 // Inputs: a, b, h. Outputs: h', the gates as they are bent.
 class GruGates final : public Op {
  public:
   std::string_view name() const override { return "gru"; }
+  bool native_on_gpu(DType) const override { return true; }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     const Tensor &a = inputs[0], &b = inputs[1], &h = inputs[2];
     WEFT_CHECK(h.shape().dims() >= 1 && a.shape() == with_width(h.shape(), 3 * h.dim(-1)) &&
@@ -182,6 +196,9 @@ class GruGates final : public Op {
         }
       });
     });
+  }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).gru_gates(inputs[0], inputs[1], inputs[2], outputs[0], outputs[1]);
   }
   std::vector<Tensor> saves(std::span<const Tensor> inputs,
                             std::span<const Tensor> outputs) override {

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "kernels/cpu/vectors.h"
+#include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
 #include "kernels/ops/norms.h"
 
@@ -33,6 +34,10 @@ class RmsNormBackward final : public Kernel {
     });
     sum_middle(cx, sums, {1, partials, width}, 1, outputs[1]);
   }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).rms_norm_backward(inputs[0], inputs[1], inputs[2], inputs[3], outputs[0],
+                                        outputs[1]);
+  }
 };
 
 // Inputs: x [..., H], gamma [H]. Outputs: y, and rstd of each row.
@@ -40,12 +45,13 @@ class RmsNorm final : public Op {
  public:
   explicit RmsNorm(double epsilon) : epsilon_(epsilon) {}
   std::string_view name() const override { return "rms_norm"; }
+  bool native_on_gpu(DType) const override { return true; }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     const Tensor& x = inputs[0];
     WEFT_CHECK(
         x.shape().dims() >= 1 && inputs[1].spec() == (TensorSpec{Shape{x.dim(-1)}, x.dtype()}),
         "rms_norm of {} with gamma {}", x.shape().to_string(), inputs[1].shape().to_string());
-    return {x.spec(), {Shape{row_count(x.shape())}, x.dtype()}};
+    return {x.spec(), {Shape{row_count(x.shape())}, gradient_dtype(x.dtype())}};
   }
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     const Tensor x = as_rows(cx, inputs[0]), gamma = as_contiguous(cx.pool, inputs[1]);
@@ -60,14 +66,18 @@ class RmsNorm final : public Op {
       });
     });
   }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).rms_norm(inputs[0], inputs[1], epsilon_, outputs[0], outputs[1]);
+  }
   std::vector<Tensor> saves(std::span<const Tensor> inputs,
                             std::span<const Tensor> outputs) override {
     return {inputs[0], inputs[1], outputs[1].detach()};
   }
   std::vector<Tensor> vjp(Context& cx, std::span<const Tensor> saved,
                           std::span<const Tensor> output_grads) override {
+    const DType summed = gradient_dtype(saved[1].dtype());
     std::vector<Tensor> grads{Tensor::empty(cx.allocator, saved[0].shape(), saved[0].dtype()),
-                              Tensor::empty(cx.allocator, saved[1].shape(), saved[1].dtype())};
+                              Tensor::empty(cx.allocator, saved[1].shape(), summed)};
     RmsNormBackward kernel;
     const std::array inputs = {saved[0], output_grads[0], saved[1], saved[2]};
     run_kernel(cx, kernel, inputs, grads);

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "kernels/cpu/vectors.h"
+#include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
 
 namespace weft::ops {
@@ -13,6 +14,7 @@ class Rotary final : public Op {
  public:
   Rotary(RotaryForm form, bool backwards) : form_(form), backwards_(backwards) {}
   std::string_view name() const override { return "rotary"; }
+  bool native_on_gpu(DType) const override { return true; }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     const Shape &x = inputs[0].shape(), &cos = inputs[1].shape();
     const bool batched = cos.dims() == 3;
@@ -29,6 +31,9 @@ class Rotary final : public Op {
                          : clone(cx.pool, inputs[0]);
     const Tensor cos = as_contiguous(cx.pool, inputs[1]), sin = as_contiguous(cx.pool, inputs[2]);
     dispatch_floating(x.dtype(), [&]<typename T>() { turn_all<T>(cx, x, cos, sin, outputs[0]); });
+  }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).rotary(inputs[0], inputs[1], inputs[2], form_, backwards_, outputs[0]);
   }
   std::vector<Tensor> saves(std::span<const Tensor> inputs, std::span<const Tensor>) override {
     return {inputs[1], inputs[2]};
@@ -98,6 +103,9 @@ class RotaryAngles final : public Kernel {
         }
       });
     });
+  }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).rotary_angles(inputs[0], inputs[1], outputs[0], outputs[1]);
   }
 };
 

@@ -1,5 +1,6 @@
 // Comparisons, selection, and the smaller or larger of two.
 #include "kernels/cpu/vectors.h"
+#include "kernels/cuda/backend.h"
 #include "kernels/ops/broadcast.h"
 #include "kernels/ops/elementwise.h"
 #include "kernels/ops/ops.h"
@@ -59,6 +60,9 @@ class CompareOp final : public Op {
     if (dtype == DType::kU8) return other.operator()<uint8_t>();
     dispatch_floating(dtype, floating);
   }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).compare(static_cast<cpu::Compare>(kind_), inputs[0], inputs[1], outputs[0]);
+  }
   std::vector<Tensor> saves(std::span<const Tensor>, std::span<const Tensor>) override {
     return {};
   }
@@ -97,6 +101,9 @@ class Where final : public Op {
                                 outputs[0].data<T>() + at[3], n);
       });
     });
+  }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).where(inputs[0], inputs[1], inputs[2], outputs[0]);
   }
   std::vector<Tensor> saves(std::span<const Tensor> inputs, std::span<const Tensor>) override {
     for (size_t i = 0; i < 2; ++i) {
@@ -137,6 +144,9 @@ class Extreme final : public Op {
                             cpu::vectors<T>().binary(kind, x, sx, y, sy, z, n);
                           });
     });
+  }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).extreme(larger_, inputs[0], inputs[1], outputs[0]);
   }
   std::vector<Tensor> saves(std::span<const Tensor> inputs, std::span<const Tensor>) override {
     wanted_[0] = inputs[0].requires_grad();

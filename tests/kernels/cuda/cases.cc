@@ -213,38 +213,44 @@ std::string check_swiglu(const KernelSet& set) {
   });
 }
 
-// Turned by angles in fp32, as the kernel's: only the rounding of cos, sin and products differs.
+// Two samples, whose angles are their own.
 template <typename T>
 std::string check_rope_of(bool interleaved, bool backwards, const TypedKernels<T>& kernels) {
-  constexpr int64_t kTokens = 5, kHeads = 3, kWidth = 10, kPairs = 4;
+  constexpr int64_t kSamples = 2, kHeads = 3, kTokens = 5, kWidth = 10, kPairs = 4;
+  constexpr int64_t kRows = kSamples * kHeads * kTokens, kAngles = kSamples * kTokens * kPairs;
   DeviceMemory memory;
-  const std::vector<float> values = rounded<T>(random_values(kTokens * kHeads * kWidth, 38));
-  const std::vector<int64_t> positions{0, 1, 7, 100, 4095};
-  const std::vector<float> frequencies{1.0F, 0.1F, 0.01F, 0.001F};
-  const RopeArguments arguments{memory.input(positions),
-                                memory.input(frequencies),
-                                kTokens,
-                                kHeads,
-                                kWidth,
-                                kPairs,
-                                interleaved,
-                                backwards};
-  T* y = memory.output<T>(kTokens * kHeads * kWidth);
-  kernels.rope(arguments, memory.input(as<T>(values)), y, nullptr);
+  const std::vector<float> values = rounded<T>(random_values(kRows * kWidth, 38));
+  const std::vector<int64_t> positions{0, 1, 7, 100, 4095, 3, 2, 1, 0, 65536};
+  const std::vector<double> frequencies{1.0, 0.1, 0.01, 0.001};
+  T *cosines = memory.output<T>(kAngles), *sines = memory.output<T>(kAngles);
+  kernels.rotary_angles(memory.input(positions), memory.input(frequencies), kSamples * kTokens,
+                        kPairs, cosines, sines, nullptr);
+  std::vector<double> want_cosines, want_sines;
+  for (size_t i = 0; i < kAngles; ++i) {
+    const double angle = static_cast<double>(positions[i / kPairs]) * frequencies[i % kPairs];
+    want_cosines.push_back(std::cos(angle));
+    want_sines.push_back(std::sin(angle));
+  }
+  T* y = memory.output<T>(kRows * kWidth);
+  const RotaryShape shape{kRows, kTokens, kHeads * kTokens, kWidth, kPairs, interleaved, backwards};
+  kernels.rotary(shape, memory.input(as<T>(values)), cosines, sines, y, nullptr);
   std::vector<double> expected(values.begin(), values.end());
-  for (size_t head = 0; head < kTokens * kHeads; ++head) {
+  for (size_t row = 0; row < kRows; ++row) {
     for (size_t pair = 0; pair < kPairs; ++pair) {
-      const float angle = static_cast<float>(positions[head / kHeads]) * frequencies[pair];
-      const double c = std::cos(static_cast<double>(angle));
-      const double s = std::sin(static_cast<double>(angle)) * (backwards ? -1 : 1);
-      const size_t a = head * kWidth + (interleaved ? 2 * pair : pair);
+      const size_t token = row / (kHeads * kTokens) * kTokens + row % kTokens;
+      const double c = static_cast<double>(static_cast<float>(cosines[token * kPairs + pair]));
+      const double turn = static_cast<double>(static_cast<float>(sines[token * kPairs + pair]));
+      const double s = backwards ? -turn : turn;
+      const size_t a = row * kWidth + (interleaved ? 2 * pair : pair);
       const size_t b = interleaved ? a + 1 : a + kPairs;
       const double left = expected[a], right = expected[b];
       expected[a] = left * c - right * s;
       expected[b] = right * c + left * s;
     }
   }
-  return first_of({differs("rope", y, expected, near<T>(1e-6)), memory.violation()});
+  return first_of({differs("cosines", cosines, want_cosines, near<T>(1e-7)),
+                   differs("sines", sines, want_sines, near<T>(1e-7)),
+                   differs("rotary", y, expected, near<T>(1e-6)), memory.violation()});
 }
 std::string check_rope(const KernelSet& set) {
   return of_types([&]<typename T>() {
@@ -477,6 +483,8 @@ const std::vector<Case>& cases() {
   static const std::vector<Case> all{{"binary", check_binary},
                                      {"copy", check_copy},
                                      {"curves", check_curves},
+                                     {"functions", check_functions},
+                                     {"selection", check_selection},
                                      {"swiglu", check_swiglu},
                                      {"rope", check_rope},
                                      {"embedding", check_embedding},

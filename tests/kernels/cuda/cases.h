@@ -25,6 +25,11 @@ struct TypedKernels {
   decltype(&cuda::add<T, float>) add_to_float = &cuda::add<T, float>;
   decltype(&cuda::curve<T>) curve = &cuda::curve<T>;
   decltype(&cuda::curve_backward<T>) curve_backward = &cuda::curve_backward<T>;
+  decltype(&cuda::unary<T>) unary = &cuda::unary<T>;
+  decltype(&cuda::unary_backward<T>) unary_backward = &cuda::unary_backward<T>;
+  decltype(&cuda::compare<T>) compare = &cuda::compare<T>;
+  decltype(&cuda::extreme<T>) extreme = &cuda::extreme<T>;
+  decltype(&cuda::choose<T>) choose = &cuda::choose<T>;
   decltype(&cuda::swiglu<T>) swiglu = &cuda::swiglu<T>;
   decltype(&cuda::swiglu_backward<T>) swiglu_backward = &cuda::swiglu_backward<T>;
   decltype(&cuda::norm<T>) norm = &cuda::norm<T>;
@@ -41,7 +46,8 @@ struct TypedKernels {
   decltype(&cuda::embedding_backward<T>) embedding_backward = &cuda::embedding_backward<T>;
   decltype(&cuda::gather_rows<T>) gather_rows = &cuda::gather_rows<T>;
   decltype(&cuda::gather_rows_backward<T>) gather_rows_backward = &cuda::gather_rows_backward<T>;
-  decltype(&cuda::rope<T>) rope = &cuda::rope<T>;
+  decltype(&cuda::rotary_angles<T>) rotary_angles = &cuda::rotary_angles<T>;
+  decltype(&cuda::rotary<T>) rotary = &cuda::rotary<T>;
   decltype(&cuda::adamw<T, T>) adamw = &cuda::adamw<T, T>;
   decltype(&cuda::dropout<T>) dropout = &cuda::dropout<T>;
   decltype(&cuda::lstm_gates<T>) lstm_gates = &cuda::lstm_gates<T>;
@@ -99,6 +105,9 @@ std::string check_softmax_backward(const KernelSet& kernels);
 std::string check_cross_entropy(const KernelSet& kernels);
 std::string check_cross_entropy_backward(const KernelSet& kernels);
 std::string check_sums(const KernelSet& kernels);
+// The cases of cases_functions.cc.
+std::string check_functions(const KernelSet& set);
+std::string check_selection(const KernelSet& set);
 // The cases of cases_convolution.cc.
 std::string check_columns(const KernelSet& set);
 std::string check_pooling(const KernelSet& set);

@@ -184,8 +184,13 @@ std::string check_gru_of(const RowShape& shape, const TypedKernels<T>& kernels) 
   T *da = memory.output<T>(3 * n), *db = memory.output<T>(3 * n);
   kernels.gru_gates(memory.input(as<T>(from_input)), b, h, next, bent, shape.rows, shape.width,
                     nullptr);
-  kernels.gru_gates_backward(bent, b, h, memory.input(as<T>(slopes)), da, db, dh, shape.rows,
-                             shape.width, nullptr);
+  std::vector<float> of_new;
+  for (int64_t row = 0; row < shape.rows; ++row) {
+    const auto last = from_hidden.begin() + row * 3 * shape.width + 2 * shape.width;
+    of_new.insert(of_new.end(), last, last + shape.width);
+  }
+  kernels.gru_gates_backward(bent, memory.input(as<T>(of_new)), h, memory.input(as<T>(slopes)), da,
+                             db, dh, shape.rows, shape.width, nullptr);
   const std::vector<Tensor> inputs{in_double(bench, {shape.rows, 3 * shape.width}, from_input),
                                    in_double(bench, {shape.rows, 3 * shape.width}, from_hidden),
                                    in_double(bench, {shape.rows, shape.width}, states)};
