@@ -17,12 +17,14 @@ class Pending {
 
   // Something was started that was not waited for yet.
   explicit operator bool() const { return outcome_.valid(); }
+  // Whether wait() would return at once.
   bool complete() const {
     return !outcome_.valid() ||
-           outcome_.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
+           outcome_.wait_for(std::chrono::seconds(0)) != std::future_status::timeout;
   }
-  // Returns once it is complete: results may be read, inputs written again. Throws what the
-  // collective threw. A second call returns at once.
+  // Results may be read, inputs written again: on the CPU it returns once that is so; on a device
+  // at once, and what is queued from then on comes after the collective. Throws what the collective
+  // threw. A second call returns at once.
   void wait() {
     if (outcome_.valid()) outcome_.get();
   }

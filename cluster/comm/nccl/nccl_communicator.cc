@@ -4,6 +4,9 @@
 #include <array>
 #include <cstring>
 #include <exception>
+#include <functional>
+#include <future>
+#include <memory>
 #include <span>
 #include <string>
 #include <utility>
@@ -52,6 +55,11 @@ bool all_equal(std::span<const int64_t> counts) {
   return true;
 }
 
+class CollectiveStream;
+Result<std::unique_ptr<Communicator>> make(std::unique_ptr<Communicator> introduction,
+                                           Allocator& memory,
+                                           std::shared_ptr<CollectiveStream> stream);
+
 // An event without a time.
 class Mark {
  public:
@@ -59,26 +67,90 @@ class Mark {
   ~Mark() { (void)cudaEventDestroy(event_); }
   Mark(const Mark&) = delete;
   Mark& operator=(const Mark&) = delete;
+  void record(cudaStream_t stream) { cuda::check(cudaEventRecord(event_, stream), "an event"); }
+  // What is queued on the stream from now on waits for what was recorded.
+  void wait(cudaStream_t stream) {
+    cuda::check(cudaStreamWaitEvent(stream, event_, 0), "waiting for an event");
+  }
   // What is queued on `later` from now on waits for what is queued on `first`.
   void order(cudaStream_t first, cudaStream_t later) {
-    cuda::check(cudaEventRecord(event_, first), "an event");
-    cuda::check(cudaStreamWaitEvent(later, event_, 0), "waiting for an event");
+    if (first == later) return;
+    record(first);
+    wait(later);
   }
 
  private:
   cudaEvent_t event_ = nullptr;
 };
 
+// The stream of all collectives of a rank: they run in the order in which they were queued,
+// whatever communicators they are of.
+class CollectiveStream {
+ public:
+  CollectiveStream() {
+    cuda::check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "a stream");
+  }
+  ~CollectiveStream() { (void)cudaStreamDestroy(stream_); }
+  CollectiveStream(const CollectiveStream&) = delete;
+  CollectiveStream& operator=(const CollectiveStream&) = delete;
+  cudaStream_t get() const { return stream_; }
+
+ private:
+  cudaStream_t stream_ = nullptr;
+};
+
+// Collectives that were started, and the memory that they use: it is given up when the tensors'
+// stream has been told to wait for them.
+class Started {
+ public:
+  Started(cuda::Gpu& gpu, std::shared_ptr<CollectiveStream> stream,
+          std::function<void(Communicator&)> collectives)
+      : gpu_(gpu), stream_(std::move(stream)), collectives_(std::move(collectives)) {}
+  ~Started() {
+    try {
+      finish();
+    } catch (const StatusError&) {  // whoever waits for the stream next hears of it
+    }
+  }
+  Started(const Started&) = delete;
+  Started& operator=(const Started&) = delete;
+
+  void run(Communicator& comm) {
+    const cuda::Gpu::OnStream beside(gpu_, stream_->get());
+    collectives_(comm);
+  }
+  void keep(const Tensor& x) { kept_.push_back(x); }
+  void record() {
+    done_.record(stream_->get());
+    recorded_ = true;
+  }
+  void finish() {
+    if (recorded_) done_.wait(gpu_.stream());
+    recorded_ = false;
+    kept_.clear();
+    collectives_ = nullptr;
+  }
+
+ private:
+  cuda::Gpu& gpu_;
+  const std::shared_ptr<CollectiveStream> stream_;
+  std::function<void(Communicator&)> collectives_;
+  std::vector<Tensor> kept_;
+  Mark done_;
+  bool recorded_ = false;
+};
+
 class NcclCommunicator final : public Communicator {
  public:
   NcclCommunicator(const Nccl& library, std::unique_ptr<Communicator> introduction,
-                   Allocator& memory, ncclComm_t comm)
+                   Allocator& memory, ncclComm_t comm, std::shared_ptr<CollectiveStream> stream)
       : library_(library),
         introduction_(std::move(introduction)),
         memory_(memory),
         gpu_(static_cast<cuda::Gpu&>(*memory.stream())),
-        comm_(comm) {
-    cuda::check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "a stream");
+        comm_(comm),
+        collectives_(std::move(stream)),
+        stream_(collectives_->get()) {
     watch_ = gpu_.watch([this] { poll(); });
   }
   ~NcclCommunicator() override {
@@ -92,13 +164,12 @@ class NcclCommunicator final : public Communicator {
       (void)cudaStreamSynchronize(stream_);
       (void)library_.destroy(comm_);
     }
-    (void)cudaStreamDestroy(stream_);
   }
 
   int rank() const override { return introduction_->rank(); }
   int size() const override { return introduction_->size(); }
   std::unique_ptr<Communicator> split(int color, int key) override {
-    auto part = make_nccl_communicator(introduction_->split(color, key), memory_);
+    auto part = make(introduction_->split(color, key), memory_, collectives_);
     if (!part) throw StatusError(part.error());
     return std::move(*part);
   }
@@ -152,9 +223,14 @@ class NcclCommunicator final : public Communicator {
                 std::span<const int64_t> receive_counts);
   void scatter_evenly(const Tensor& in, Tensor& out);
   Tensor in_single(const Tensor& x) {
-    Tensor wide = Tensor::empty(memory_, x.shape());
+    Tensor wide = kept(Tensor::empty(memory_, x.shape()));
     gpu_.copy(x, wide);
     return wide;
+  }
+  // Memory of a collective's own.
+  Tensor kept(Tensor x) {
+    if (started_ != nullptr) started_->keep(x);
+    return x;
   }
 
   const Nccl& library_;
@@ -162,7 +238,9 @@ class NcclCommunicator final : public Communicator {
   Allocator& memory_;
   cuda::Gpu& gpu_;
   const ncclComm_t comm_;
-  cudaStream_t stream_ = nullptr;
+  const std::shared_ptr<CollectiveStream> collectives_;
+  const cudaStream_t stream_;
+  Started* started_ = nullptr;  // whose collectives are being queued
   Mark ready_, done_;
   int watch_ = 0;
   bool lost_ = false;
@@ -256,15 +334,16 @@ void NcclCommunicator::reduce_scatter(const Tensor& in, Tensor& out,
   if (in.elements() == 0) return poll();
   if (is_half(in.dtype())) {
     const Tensor wide = in_single(in);
-    Tensor sum = Tensor::empty(memory_, out.shape());
+    Tensor sum = kept(Tensor::empty(memory_, out.shape()));
     reduce_scatter(wide, sum, counts);
     return gpu_.copy(sum, out);
   }
   bytes_sent_ += static_cast<int64_t>(in.bytes() - out.bytes());
   if (all_equal(counts)) return scatter_evenly(in, out);
   const int64_t largest = *std::max_element(counts.begin(), counts.end());
-  const Tensor whole = Tensor::zeros(memory_, {largest * size()}, in.dtype());
-  Tensor part = Tensor::empty(memory_, {largest}, in.dtype());
+  const Tensor whole = kept(Tensor::empty(memory_, {largest * size()}, in.dtype()));
+  Tensor part = kept(Tensor::empty(memory_, {largest}, in.dtype()));
+  gpu_.fill(whole, 0);
   const std::array<int64_t, 1> step{1};
   int64_t from = 0;
   const Tensor flat = in.view({in.elements()}, step, 0);
@@ -347,15 +426,29 @@ void NcclCommunicator::send_receive(const Tensor& send, int to, Tensor& receive,
   if (to != rank()) bytes_sent_ += static_cast<int64_t>(send.bytes());
 }
 
-// Calls do not wait for their collective anyway.
+// Queued beside the tensors' stream, which is told to wait for them when the caller does.
 Pending NcclCommunicator::start(std::function<void(Communicator&)> collectives) {
-  return done_at_once(*this, collectives);
+  poll();
+  ready_.order(gpu_.stream(), stream_);
+  const auto started = std::make_shared<Started>(gpu_, collectives_, std::move(collectives));
+  std::exception_ptr failure;
+  started_ = started.get();
+  try {
+    started->run(*this);
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  started_ = nullptr;
+  started->record();
+  return Pending(std::async(std::launch::deferred, [started, failure] {
+    started->finish();
+    if (failure) std::rethrow_exception(failure);
+  }));
 }
 
-}  // namespace
-
-Result<std::unique_ptr<Communicator>> make_nccl_communicator(
-    std::unique_ptr<Communicator> introduction, Allocator& memory) {
+Result<std::unique_ptr<Communicator>> make(std::unique_ptr<Communicator> introduction,
+                                           Allocator& memory,
+                                           std::shared_ptr<CollectiveStream> stream) {
   WEFT_CHECK(!memory.device().is_cpu(), "NCCL moves the tensors of GPUs");
   const Result<const Nccl*> library = nccl();
   // All ranks say whether they can, so that none waits for one that cannot.
@@ -381,7 +474,16 @@ Result<std::unique_ptr<Communicator>> make_nccl_communicator(
     return fail(Code::kUnavailable,
                 std::string("NCCL does not start: ") + (*library)->error_text(result));
   }
-  return std::make_unique<NcclCommunicator>(**library, std::move(introduction), memory, comm);
+  return std::make_unique<NcclCommunicator>(**library, std::move(introduction), memory, comm,
+                                            std::move(stream));
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Communicator>> make_nccl_communicator(
+    std::unique_ptr<Communicator> introduction, Allocator& memory) {
+  cuda::check(cudaSetDevice(memory.device().index), "the choice of the GPU");
+  return make(std::move(introduction), memory, std::make_shared<CollectiveStream>());
 }
 
 }  // namespace weft::comm

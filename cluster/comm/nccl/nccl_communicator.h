@@ -2,9 +2,10 @@
 // communicator that introduced the ranks to each other (MPI, or threads), which also splits and
 // meets at barriers.
 //
-// A collective is queued on a stream of its own: it starts when the work of the tensors' stream
-// that was queued before is done, and what is queued there later waits for it. Nothing waits on the
-// host.
+// Collectives of a rank are queued on one stream beside the tensors' own, in their order: each
+// starts when the work that was queued on the tensors' stream before is done, and what is queued
+// there later waits for it; of those that were started, what is queued after Pending::wait().
+// Nothing waits on the host.
 //
 // Thread safety and ownership: as Communicator; owns the introducing communicator, its stream and
 // its place in NCCL. The allocator outlives it.

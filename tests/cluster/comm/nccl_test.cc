@@ -17,6 +17,7 @@
 #include "kernels/tensor/transfer.h"
 #include "proto/base/status.h"
 #include "tests/cluster/comm/collective_cases.h"
+#include "tests/testing/cuda_on_cpu/machine.h"
 
 namespace weft {
 namespace {
@@ -166,6 +167,36 @@ TEST(NcclOrder, CollectivesWaitForTheTensorAndItsReadersForThem) {
     }
     EXPECT_EQ(x.to_vector<float>()[999], 3 * 2 * 4 * 4);
   });
+}
+
+// What is started may use memory of its own (sums of halves, uneven parts) that nobody else gets
+// before it is waited for, in whatever order the two streams run.
+TEST(NcclOrder, StartedCollectivesRunBesideTheRanksWork) {
+  for (const auto order :
+       {cuda_on_cpu::Order::kForward, cuda_on_cpu::Order::kReverse, cuda_on_cpu::Order::kSeeded}) {
+    cuda_on_cpu::set_schedule({order, 5});
+    run_ranks(3, [](std::unique_ptr<Communicator> nccl, Allocator& gpu) {
+      const int rank = nccl->rank();
+      const std::vector<int64_t> counts{500, 300, 200};
+      Tensor halves = Tensor::full(gpu, {1000}, rank + 1, DType::kBF16);
+      const Tensor whole = Tensor::full(gpu, {1000}, 2 * (rank + 1));
+      Tensor part = Tensor::empty(gpu, {counts[static_cast<size_t>(rank)]});
+      Pending pending = nccl->start([=](Communicator& comm) mutable {
+        comm.all_reduce(halves, ReduceOp::kSum);
+        comm.reduce_scatter(whole, part, counts);
+      });
+      // Takes every free block of these sizes.
+      std::vector<Tensor> own;
+      for (int i = 0; i < 8; ++i) own.push_back(Tensor::full(gpu, {1000}, -7));
+      pending.wait();
+      EXPECT_EQ(halves.to_vector<bfloat16>()[999], bfloat16(6.0F));
+      EXPECT_EQ(part.to_vector<float>().back(), 12);
+      EXPECT_EQ(own.back().to_vector<float>()[999], -7);
+      // Let go of without waiting.
+      nccl->start([=](Communicator& comm) mutable { comm.all_reduce(halves, ReduceOp::kMax); });
+      EXPECT_EQ(halves.to_vector<bfloat16>()[0], bfloat16(6.0F));
+    });
+  }
 }
 
 TEST(NcclFailure, AWaitingRankHearsOfALostOne) {
