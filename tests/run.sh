@@ -44,7 +44,7 @@ fi
 bash cluster/deploy/build.sh
 arguments=("$@")
 if [ "${#arguments[@]}" -eq 0 ]; then
-  arguments=(-LE 'conformance|launch100|kill|bench|netns_long|nvcc')
+  arguments=(-LE 'conformance|launch100|kill|bench|meshes|netns_long|nvcc')
 fi
 start=$SECONDS
 ctest --test-dir build/release --output-on-failure -j "$(nproc)" "${arguments[@]}"

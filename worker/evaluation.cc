@@ -2,7 +2,26 @@
 
 #include <algorithm>
 
+#include "worker/step.h"
+
 namespace weft {
+namespace {
+
+// Rows without labels behind the others, as many as blocks of tokens take.
+void fill_up(TaskRows& rows, int64_t wanted) {
+  const auto own = static_cast<size_t>(rows.rows * rows.tokens);
+  const auto all = static_cast<size_t>(wanted * rows.tokens);
+  const size_t a_row = rows.rows > 0 ? rows.labels.size() / static_cast<size_t>(rows.rows) : 0;
+  if (rows.valid.empty()) rows.valid.assign(own, 1);
+  rows.valid.resize(all, 0);
+  rows.ids.resize(all, 0);
+  if (!rows.positions.empty()) rows.positions.resize(all, 0);
+  if (!rows.documents.empty()) rows.documents.resize(all, 0);
+  if (!rows.labels.empty()) rows.labels.resize(a_row * static_cast<size_t>(wanted), kNoLabel);
+  rows.rows = wanted;
+}
+
+}  // namespace
 
 std::map<std::string, double> evaluate_task(Rank& rank, const proto::JobSpec& spec,
                                             Training& training, TrainingTask& task) {
@@ -10,9 +29,9 @@ std::map<std::string, double> evaluate_task(Rank& rank, const proto::JobSpec& sp
   const int64_t total = task.feed.validation_rows();
   const int64_t batch_rows = std::max<int64_t>(1, spec.training().batch_size());
   for (int64_t first = 0; first < total; first += batch_rows) {
-    const TaskRows rows = task.feed.validation(first, std::min(batch_rows, total - first));
-    for (const Part& part :
-         micro_batch_rounds(rank.mesh, rows.rows, spec.training().micro_batch_size())) {
+    TaskRows rows = task.feed.validation(first, std::min(batch_rows, total - first));
+    if (rank.blocks > 0) fill_up(rows, batch_rows);
+    for (const Part& part : rounds_of(rank, spec, rows.rows)) {
       if (part.length == 0 && !training.gate) continue;  // every rank opens the gate as often
       Context cx = rank.context();
       const TaskBatch batch = task.task->assemble(rows, part);

@@ -4,10 +4,12 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <numeric>
 
 #include "kernels/cpu/gemm_choice.h"
 #include "kernels/tensor/transfer.h"
 #include "proto/base/hash.h"
+#include "worker/admission/check_blocks.h"
 #include "worker/admission/traffic.h"
 #include "worker/checkpoint/reader.h"
 #include "worker/models/hf_folder.h"
@@ -270,17 +272,18 @@ Status load_base(const ModelSource& source, Progress& progress, Training& traini
   return {};
 }
 
-std::string difference(const proto::TrainerState& then, const proto::TrainerState& now) {
+std::string difference(const proto::TrainerState& then, const proto::TrainerState& now,
+                       bool any_mesh) {
   const auto mesh = [](const proto::ParallelSpec& spec) {
     return std::to_string(spec.data()) + "x" + std::to_string(spec.sequence()) + "x" +
            std::to_string(spec.tensor()) +
            (spec.ulysses() > 1 ? "/" + std::to_string(spec.ulysses()) : "") +
            (spec.zero() > 0 ? " zero " + std::to_string(spec.zero()) : "");
   };
-  if (mesh(then.mesh()) != mesh(now.mesh())) {
+  if (!any_mesh && mesh(then.mesh()) != mesh(now.mesh())) {
     return "the mesh changed from " + mesh(then.mesh()) + " to " + mesh(now.mesh());
   }
-  if (then.threads_per_rank() != now.threads_per_rank()) {
+  if (!any_mesh && then.threads_per_rank() != now.threads_per_rank()) {
     return "threads a rank changed from " + std::to_string(then.threads_per_rank()) + " to " +
            std::to_string(now.threads_per_rank());
   }
@@ -288,9 +291,11 @@ std::string difference(const proto::TrainerState& then, const proto::TrainerStat
   return "";
 }
 
-Status restore(const proto::CheckpointManifest& manifest, Progress& progress, Training& training) {
+// any_mesh: the run does not depend on the mesh.
+Status restore(const proto::CheckpointManifest& manifest, Progress& progress, Training& training,
+               bool any_mesh) {
   const proto::TrainerState& then = manifest.state();
-  const std::string changed = difference(then, training.state);
+  const std::string changed = difference(then, training.state, any_mesh);
   training.resume_note =
       "goes on from " + manifest.id() + " at step " + std::to_string(then.step()) +
       (changed.empty() ? ": bit for bit the uninterrupted run"
@@ -393,6 +398,27 @@ void find_precision(const proto::TrainingSpec& spec, Training& training) {
   if (spec.activation_checkpointing() == proto::ACTIVATION_CHECKPOINTING_FULL) {
     training.recompute = Recompute::kBlock;
   }
+}
+
+// Of topology-invariant training: each replica gets consecutive tokens of what is computed at once,
+// whole rows where there are enough of them; within a row heads are exchanged. A collective.
+Status divide_blocks(Rank& rank, const proto::JobSpec& spec, Training& training) {
+  if (!rank.allocator->device().is_cpu()) {
+    return Status::invalid(
+        "training.reproducible", "topology",
+        "is for ranks on CPUs, this one is on " + rank.allocator->device().to_string());
+  }
+  WEFT_RETURN_IF_ERROR(check_blocks(spec, *training.config));
+  rank.blocks = spec.training().reproducible_blocks();
+  const int64_t rows = int64_t{spec.training().micro_batch_size()} * spec.parallel().data();
+  const auto replicas = static_cast<int>(rank.mesh.size(Axis::kReplica));
+  const auto data = static_cast<int>(std::gcd(rows, int64_t{replicas}));
+  rank.mesh.divide_replicas(data, replicas / data);
+  rank.mesh.divide_sequence(replicas / data);
+  training.state.mutable_mesh()->set_ulysses(replicas / data);
+  rank.log.info("topology-invariant in {} blocks: {} ranks share rows, {} the tokens of a row",
+                rank.blocks, data, replicas / data);
+  return {};
 }
 
 // Which of the sequence axis' ranks exchange heads. A collective.
@@ -498,7 +524,11 @@ Result<std::unique_ptr<Training>> set_up(Rank& rank, const proto::LaunchRecord& 
   WEFT_RETURN_IF_ERROR(find_config(record.spec(), source, *training));
   find_precision(record.spec().training(), *training);
   describe(rank, record, *training);
-  divide_sequence(rank, record.spec(), *training);
+  if (record.spec().training().reproducible() == proto::REPRODUCIBLE_TOPOLOGY) {
+    WEFT_RETURN_IF_ERROR(divide_blocks(rank, record.spec(), *training));
+  } else {
+    divide_sequence(rank, record.spec(), *training);
+  }
   WEFT_ASSIGN_OR_RETURN(
       *training->manifest.mutable_config(),
       json_to_struct(training->family->config_json(*training->config, ExportHead{})));
@@ -511,7 +541,7 @@ Result<std::unique_ptr<Training>> set_up(Rank& rank, const proto::LaunchRecord& 
   const bool from_scratch = source.manifest == nullptr && !source.folder;
   initialize(*training, from_scratch, record.spec().training().seed());
   if (source.resumed) {
-    WEFT_RETURN_IF_ERROR(restore(*source.manifest, progress, *training));
+    WEFT_RETURN_IF_ERROR(restore(*source.manifest, progress, *training, rank.blocks > 0));
   } else if (!from_scratch) {
     WEFT_RETURN_IF_ERROR(load_base(source, progress, *training));
   }

@@ -53,18 +53,28 @@ int first_rank(Rank& rank, bool here) {
 // Sums of loss and squares over the world, and whether all of it is finite.
 void agree(Rank& rank, const GradientReducer& gradients, double loss, StepResult& result) {
   const bool wrong = !std::isfinite(loss) || !gradients.finite();
-  const double own_loss = rank.mesh.index(Axis::kTensor) == 0 ? loss : 0;  // the others repeat it
+  // The others repeat it.
+  const Axis repeats = rank.blocks > 0 ? Axis::kWorld : Axis::kTensor;
+  const double own_loss = rank.mesh.index(repeats) == 0 ? loss : 0;
   Tensor sums =
-      Tensor::from<double>(*rank.allocator, {3},
-                           std::array<double, 3>{own_loss, gradients.squares(), wrong ? 1.0 : 0.0});
+      Tensor::from<double>(*rank.allocator, {4},
+                           std::array<double, 4>{own_loss, gradients.squares(), wrong ? 1.0 : 0.0,
+                                                 gradients.squares_rest()});
   rank.mesh.axis(Axis::kWorld).all_reduce(sums, ReduceOp::kSum);
   const std::vector<double> total = sums.to_vector<double>();
   result.loss = total[0];
-  result.gradient_norm = std::sqrt(total[1]);
-  if (total[2] > 0) result.culprit = first_rank(rank, wrong);
+  result.gradient_norm = std::sqrt(total[1] + total[3]);
+  // Of ranks with blocks nobody knows whose term it was.
+  if (total[2] > 0 && rank.blocks == 0) result.culprit = first_rank(rank, wrong);
 }
 
 }  // namespace
+
+std::vector<Part> rounds_of(const Rank& rank, const proto::JobSpec& spec, int64_t rows) {
+  const int64_t size = spec.training().micro_batch_size();
+  return rank.blocks > 0 ? blocked_rounds(rank.mesh, rows, size * spec.parallel().data())
+                         : micro_batch_rounds(rank.mesh, rows, size);
+}
 
 StepResult run_step(Rank& rank, const proto::JobSpec& spec, Training& training, TrainingTask& task,
                     double learning_rate) {
@@ -78,7 +88,7 @@ StepResult run_step(Rank& rank, const proto::JobSpec& spec, Training& training, 
   GradientReducer& gradients = *training.reducer;
   gradients.begin(task.trained);
   std::vector<Tensor> losses;  // read at the end: reading waits for the device
-  const auto rounds = micro_batch_rounds(rank.mesh, rows.rows, settings.micro_batch_size());
+  const std::vector<Part> rounds = rounds_of(rank, spec, rows.rows);
   for (size_t i = 0; i < rounds.size(); ++i) {
     // Gradients of several micro-batches add up on each rank, unless it may not keep them whole.
     const bool last = i + 1 == rounds.size();

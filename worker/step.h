@@ -24,6 +24,9 @@ struct StepResult {
   std::optional<int> culprit;
 };
 
+// The rows of a batch that this rank has in each of its micro-batches, as many on every rank.
+std::vector<Part> rounds_of(const Rank& rank, const proto::JobSpec& spec, int64_t rows);
+
 StepResult run_step(Rank& rank, const proto::JobSpec& spec, Training& training, TrainingTask& task,
                     double learning_rate);
 

@@ -28,8 +28,9 @@ int64_t padded(int64_t width) { return parts_of(width, kWidthUnit) * kWidthUnit;
 struct Plan {
   int64_t units, parts, chunks, heads, keys_per_chunk;  // heads, of queries, in a part
 
-  explicit Plan(const Extents& e) : units(e.rows * e.key_heads) {
-    const int64_t wanted = parts_of(kItems, std::max<int64_t>(units, 1));
+  // in_blocks: whatever the rows and heads here, so that no gradient depends on their number.
+  Plan(const Extents& e, bool in_blocks) : units(e.rows * e.key_heads) {
+    const int64_t wanted = in_blocks ? 1 : parts_of(kItems, std::max<int64_t>(units, 1));
     parts = std::min(e.group(), wanted);
     while (e.group() % parts != 0) ++parts;
     chunks = std::clamp<int64_t>(parts_of(wanted, parts), 1, std::max<int64_t>(1, e.keys / kChunk));
@@ -61,7 +62,7 @@ struct Sums {
 
   Sums(const Problem<In>& problem, const BlockGrads& outputs)
       : p(problem),
-        plan(problem.e),
+        plan(problem.e, problem.cx.block_count > 0),
         grads(outputs),
         query_tiles(plan.heads * problem.e.tiles()),
         query_tile_size(problem.e.features * kLanes),

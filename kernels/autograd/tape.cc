@@ -66,6 +66,7 @@ void add_to_leaf(ThreadPool& pool, const Tensor& leaf, Tensor gradient) {
 struct Tape::State {
   std::vector<Entry> entries;
   std::function<void(const Tensor&)> leaf_ready;
+  std::function<Tensor(const Tensor&, Tensor)> complete;
 
   // Walks the entries backwards; the gradients of leaves go to to_leaf(leaf, gradient), or are
   // added to held(leaf) where there is something, and done(leaf) follows the last use of a leaf.
@@ -151,8 +152,12 @@ void Tape::record(std::unique_ptr<Op> op, std::span<const Tensor> inputs,
 void Tape::backward(Context& cx, const Tensor& output, const Tensor& seed) {
   const NoGrad inside(cx);
   GradientSums sums;
-  const auto held = [](const Tensor& leaf) { return leaf.grad(); };
+  const auto held = [&](const Tensor& leaf) { return state_->complete ? Tensor() : leaf.grad(); };
   const auto to_leaf = [&](const Tensor& leaf, Tensor gradient) {
+    if (state_->complete) {
+      gradient = cpu::converted(cx.pool, gradient, gradient_dtype(leaf.dtype()));
+      gradient = state_->complete(leaf, std::move(gradient));
+    }
     add_to_leaf(cx.pool, leaf, std::move(gradient));
   };
   const auto done = [&](const Tensor& leaf) {
@@ -185,6 +190,10 @@ std::vector<Tensor> Tape::gradients(Context& cx, const Tensor& output, const Ten
 
 void Tape::on_leaf_ready(std::function<void(const Tensor& leaf)> hook) {
   state_->leaf_ready = std::move(hook);
+}
+
+void Tape::complete_leaves(std::function<Tensor(const Tensor& leaf, Tensor gradient)> complete) {
+  state_->complete = std::move(complete);
 }
 
 std::unordered_set<uint64_t> Tape::leaves() const {

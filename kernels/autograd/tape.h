@@ -40,6 +40,10 @@ class Tape {
   // any, is complete.
   void on_leaf_ready(std::function<void(const Tensor& leaf)> hook);
 
+  // Takes each gradient of a leaf that an op of this pass gives, fp32 of a half type, and gives
+  // what is added to the leaf. Op::add_to_leaves is not asked then.
+  void complete_leaves(std::function<Tensor(const Tensor& leaf, Tensor gradient)> complete);
+
   // Ids of the leaves that were recorded.
   std::unordered_set<uint64_t> leaves() const;
 

@@ -152,6 +152,13 @@ GemmLibrary library_of(GemmClass which) {
   return in_force[static_cast<size_t>(which)].load(std::memory_order_relaxed);
 }
 
+std::atomic<int64_t> operations{0};
+
+template <typename T, typename Out>
+void count(const Product<T, Out>& p) {
+  operations.fetch_add(2 * p.m * p.n * p.k, std::memory_order_relaxed);
+}
+
 }  // namespace
 
 GemmClass gemm_class(int64_t m, int64_t n, int64_t k) {
@@ -193,10 +200,21 @@ void choose_gemm(const GemmChoice& choice) {
   for (size_t i = 0; i < kGemmClasses; ++i) put_in_force(i, choice.libraries[i]);
 }
 
-void multiply(const Product<float>& p) { run(library_of(gemm_class(p.m, p.n, p.k)), p); }
-void multiply(const Product<double>& p) { multiply_openblas(p); }
-void multiply(const Product<bfloat16, float>& p) { run(library_of(GemmClass::kBf16), p); }
+void multiply(const Product<float>& p) {
+  count(p);
+  run(library_of(gemm_class(p.m, p.n, p.k)), p);
+}
+void multiply(const Product<double>& p) {
+  count(p);
+  multiply_openblas(p);
+}
+void multiply(const Product<bfloat16, float>& p) {
+  count(p);
+  run(library_of(GemmClass::kBf16), p);
+}
+int64_t multiplied() { return operations.load(std::memory_order_relaxed); }
 void multiply(const Product<bfloat16>& p) {
+  count(p);
   library_of(GemmClass::kBf16) == GemmLibrary::kOneDnn
       ? multiply_onednn(p)
       : multiply_widened(p, library_of(GemmClass::kLarge));

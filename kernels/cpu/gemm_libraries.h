@@ -35,6 +35,8 @@ void multiply(const Product<float>& product);
 void multiply(const Product<double>& product);
 void multiply(const Product<bfloat16, float>& product);
 void multiply(const Product<bfloat16>& product);
+// Operations of all products of this process so far, 2 m n k each: for tests and benchmarks.
+int64_t multiplied();
 
 // Whether oneDNN generates AVX-512 code here, without which it has no bf16; and whether that code
 // has the processor's bf16 instructions.

@@ -23,6 +23,11 @@ struct UpdateKernels {
                 int64_t n);
   // Added up in double, over a fixed number of lanes.
   double (*sum_of_squares)(const float* x, int64_t n);
+  float (*largest)(const float* x, int64_t n);  // |x|; NaN where there is one; 0 for n 0
+  // Each square rounded to a multiple of `first`'s last place is added to *a, what is left of it,
+  // rounded to a multiple of `second`'s, to *b. Exact as long as sums stay below first / 3 and
+  // second / 3.
+  void (*cut_squares)(const float* x, int64_t n, double first, double second, double* a, double* b);
 };
 
 const UpdateKernels& update();

@@ -24,4 +24,29 @@ double sum_of_squares(const float* x, int64_t n) {
   return total;
 }
 
-constexpr UpdateKernels kTable{adamw, sum_of_squares};
+float largest(const float* x, int64_t n) {
+  float most = 0;
+  int nans = 0;
+#pragma omp simd reduction(max : most) reduction(+ : nans)
+  for (int64_t i = 0; i < n; ++i) {
+    const float size = x[i] < 0 ? -x[i] : x[i];
+    most = size > most ? size : most;
+    nans += x[i] != x[i] ? 1 : 0;
+  }
+  return nans > 0 ? __builtin_nanf("") : most;
+}
+
+void cut_squares(const float* x, int64_t n, double first, double second, double* a, double* b) {
+  double upper = 0, lower = 0;
+#pragma omp simd reduction(+ : upper, lower)
+  for (int64_t i = 0; i < n; ++i) {
+    const double square = static_cast<double>(x[i]) * static_cast<double>(x[i]);
+    const double high = (square + first) - first, rest = square - high;
+    upper += high;
+    lower += (rest + second) - second;
+  }
+  *a += upper;
+  *b += lower;
+}
+
+constexpr UpdateKernels kTable{adamw, sum_of_squares, largest, cut_squares};

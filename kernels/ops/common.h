@@ -59,6 +59,12 @@ void tiles_of_product(Context& cx, const Tensor& a, const Tensor& b,
 // x with its last two dims swapped; a view without the tape.
 Tensor transposed_view(const Tensor& x);
 
+// Rows of the table without the tape, and the gradient of it: sums over the tokens, which honour
+// block_count.
+Tensor embedding_values(Context& cx, const Tensor& ids, const Tensor& table, int64_t first_id);
+Tensor embedding_gradient(Context& cx, const Tensor& ids, const Tensor& dy, int64_t first_id,
+                          const TensorSpec& gradient);
+
 // The number of rows of the last dim: the product of all others.
 int64_t row_count(const Shape& shape);
 // x as one matrix [rows, last extent]; contiguous, without the tape.

@@ -1,8 +1,13 @@
 // Rows looked up by number: embedding tables and the rows of a batch.
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <limits>
+#include <numeric>
+#include <span>
+#include <vector>
 
+#include "kernels/cpu/gemm.h"
 #include "kernels/cpu/rows.h"
 #include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
@@ -55,6 +60,90 @@ void scatter_add(Context& cx, const Tensor& ids, const Tensor& dy, int64_t first
   });
 }
 
+// The same of tokens in blocks, whose sums of each row are merged in the tree of
+// Context::block_count; a block without the row adds nothing.
+template <typename T>
+class RowSums {
+ public:
+  RowSums(const Tensor& dy, int64_t blocks)
+      : from_(dy.data<T>()),
+        width_(dy.shape()[-1]),
+        tokens_(dy.elements() / std::max<int64_t>(1, width_)),
+        blocks_(blocks),
+        levels_(static_cast<size_t>(std::bit_width(static_cast<uint64_t>(blocks)) + 1)) {
+    for (auto& level : levels_) level.resize(static_cast<size_t>(width_));
+  }
+
+  // tokens: of one row of the table, ascending, at least one.
+  void sum(std::span<const int64_t> tokens, Wide<T>* to) { node(tokens, 0, blocks_, 0, to); }
+
+ private:
+  void node(std::span<const int64_t> tokens, int64_t first, int64_t last, size_t level,
+            Wide<T>* to) {
+    if (last - first == 1) {
+      std::fill_n(to, width_, Wide<T>{0});
+      for (const int64_t token : tokens) add_row(token, to);
+      return;
+    }
+    const int64_t middle = cpu::node_middle(first, last);
+    const auto split =
+        std::lower_bound(tokens.begin(), tokens.end(), cpu::block_start(tokens_, blocks_, middle));
+    const auto left = tokens.first(static_cast<size_t>(split - tokens.begin()));
+    const auto right = tokens.subspan(left.size());
+    if (left.empty()) return node(right, middle, last, level, to);
+    node(left, first, middle, level, to);
+    if (right.empty()) return;
+    Wide<T>* other = levels_[level].data();
+    node(right, middle, last, level + 1, other);
+    cpu::rows<Wide<T>>().add(other, to, width_);
+  }
+  void add_row(int64_t token, Wide<T>* to) const {
+    if constexpr (std::is_same_v<T, bfloat16>) {
+      cpu::convert().add_bf16_f32(from_ + token * width_, to, width_);
+    } else {
+      cpu::rows<T>().add(from_ + token * width_, to, width_);
+    }
+  }
+
+  const T* from_;
+  const int64_t width_, tokens_, blocks_;
+  std::vector<std::vector<Wide<T>>> levels_;
+};
+
+template <typename T>
+void scatter_blocks(Context& cx, const Tensor& ids, const Tensor& dy, int64_t first,
+                    int64_t padding_id, const Tensor& table) {
+  const int64_t rows = table.dim(0), width = table.dim(1), count = ids.elements();
+  const int64_t* id = ids.data<int64_t>();
+  // Tokens by their row, ascending.
+  std::vector<int64_t> start(static_cast<size_t>(rows) + 1, 0), order(static_cast<size_t>(count));
+  const auto row_of = [&](int64_t i) {
+    const int64_t row = id[i] - first;
+    return row < 0 || row >= rows || id[i] == padding_id ? int64_t{-1} : row;
+  };
+  for (int64_t i = 0; i < count; ++i) {
+    if (row_of(i) >= 0) ++start[static_cast<size_t>(row_of(i)) + 1];
+  }
+  std::partial_sum(start.begin(), start.end(), start.begin());
+  std::vector<int64_t> next(start.begin(), start.end() - 1);
+  for (int64_t i = 0; i < count; ++i) {
+    if (row_of(i) >= 0) order[static_cast<size_t>(next[static_cast<size_t>(row_of(i))]++)] = i;
+  }
+  cx.pool.parallel_for(rows, 64, [&](int64_t begin, int64_t end) {
+    RowSums<T> sums(dy, cx.block_count);
+    for (int64_t row = begin; row < end; ++row) {
+      const auto from = static_cast<size_t>(start[static_cast<size_t>(row)]);
+      const auto to = static_cast<size_t>(start[static_cast<size_t>(row) + 1]);
+      Wide<T>* at = table.data<Wide<T>>() + row * width;
+      if (from == to) {
+        std::fill_n(at, width, Wide<T>{0});
+      } else {
+        sums.sum(std::span(order).subspan(from, to - from), at);
+      }
+    }
+  });
+}
+
 class EmbeddingBackward final : public Kernel {
  public:
   EmbeddingBackward(int64_t first_id, int64_t padding_id, bool zeros_first = true)
@@ -64,6 +153,9 @@ class EmbeddingBackward final : public Kernel {
     const Tensor ids = as_contiguous(cx.pool, inputs[0]), dy = as_contiguous(cx.pool, inputs[1]);
     const int64_t padding_id = padding_id_ < 0 ? std::numeric_limits<int64_t>::min() : padding_id_;
     dispatch_rows(dy.dtype(), [&]<typename T>() {
+      if (cx.block_count > 1 && zeros_first_) {
+        return scatter_blocks<T>(cx, ids, dy, first_id_, padding_id, outputs[0]);
+      }
       scatter_add<T>(cx, ids, dy, first_id_, padding_id, zeros_first_, outputs[0]);
     });
   }
@@ -110,6 +202,7 @@ class Embedding final : public Op {
   bool add_to_leaves(Context& cx, std::span<const Tensor> saved,
                      std::span<const Tensor> output_grads, std::span<const Tensor> held) override {
     if (!held[1] || !held[1].contiguous() || !cx.device().is_cpu()) return false;
+    if (cx.block_count > 1) return false;
     EmbeddingBackward kernel(first_id_, padding_id_, /*zeros_first=*/false);
     std::array outputs = {held[1]};
     run_kernel(cx, kernel, std::array{saved[0], output_grads[0]}, outputs);
@@ -187,6 +280,16 @@ class GatherRows final : public Op {
 };
 
 }  // namespace
+
+Tensor embedding_values(Context& cx, const Tensor& ids, const Tensor& table, int64_t first_id) {
+  Embedding op(first_id, -1);
+  return op.forward(cx, std::array{ids, table})[0];
+}
+
+Tensor embedding_gradient(Context& cx, const Tensor& ids, const Tensor& dy, int64_t first_id,
+                          const TensorSpec& gradient) {
+  return run_kernel(cx, EmbeddingBackward(first_id, -1), {ids, dy}, gradient);
+}
 
 Tensor embedding(Context& cx, const Tensor& ids, const Tensor& table, int64_t first_id,
                  int64_t padding_id) {

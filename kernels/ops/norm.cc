@@ -27,7 +27,10 @@ class LayerNormBackward final : public Kernel {
     const Tensor x = as_rows(cx, inputs[0]), dy = as_contiguous(cx.pool, inputs[1]);
     const Tensor gamma = wide(cx, inputs[2]);
     const int64_t count = x.dim(0), width = x.dim(1);
-    const int64_t partials = (count + kRowsOfPartial - 1) / kRowsOfPartial;
+    const int64_t blocks = std::max(1, cx.block_count), in_block = count / blocks;
+    WEFT_CHECK(count % blocks == 0, "{} blocks of {} rows", blocks, count);
+    const int64_t partials_of_block = (in_block + kRowsOfPartial - 1) / kRowsOfPartial;
+    const int64_t partials = blocks * partials_of_block;
     // [2, partials, H]: sums over runs of rows, for gamma and for beta.
     Tensor sums = Tensor::zeros(cx.allocator, Shape{2, partials, width}, gamma.dtype());
     dispatch_rows(x.dtype(), [&]<typename T>() {
@@ -36,14 +39,19 @@ class LayerNormBackward final : public Kernel {
       T* dx = outputs[0].data<T>();
       cx.pool.parallel_for(partials, 1, [&](int64_t begin, int64_t end) {
         RowBuffer<T> in(width), grad(width), out(width);
-        for (int64_t row = begin * kRowsOfPartial; row < std::min(count, end * kRowsOfPartial);
-             ++row) {
-          const int64_t at = row * width, partial = row / kRowsOfPartial * width;
-          cpu::rows<W>().layer_norm_backward(
-              in.read(x.data<T>() + at, width), grad.read(dy.data<T>() + at, width),
-              gamma.data<W>(), mean[row], rstd[row], width, out.target(dx + at),
-              sums.data<W>() + partial, sums.data<W>() + partials * width + partial);
-          out.write(dx + at, width);
+        for (int64_t partial = begin; partial < end; ++partial) {
+          const int64_t first = partial % partials_of_block * kRowsOfPartial;
+          const int64_t start = partial / partials_of_block * in_block;
+          W* const to = sums.data<W>() + partial * width;
+          for (int64_t row = start + first;
+               row < start + std::min(in_block, first + kRowsOfPartial); ++row) {
+            const int64_t at = row * width;
+            cpu::rows<W>().layer_norm_backward(in.read(x.data<T>() + at, width),
+                                               grad.read(dy.data<T>() + at, width), gamma.data<W>(),
+                                               mean[row], rstd[row], width, out.target(dx + at), to,
+                                               to + partials * width);
+            out.write(dx + at, width);
+          }
         }
       });
     });

@@ -199,6 +199,64 @@ Status finish_batch(JobSpec& spec, const Refusal& refuse) {
   return {};
 }
 
+// Of topology-invariant training, as far as the model does not matter.
+Status check_reproducible(const JobSpec& spec, const Refusal& refuse) {
+  const proto::TrainingSpec& training = spec.training();
+  const proto::ParallelSpec& mesh = spec.parallel();
+  if (training.reproducible() != proto::REPRODUCIBLE_TOPOLOGY) return {};
+  const int64_t blocks = training.reproducible_blocks();
+  if ((blocks & (blocks - 1)) != 0) {
+    return refuse("training.reproducible_blocks", blocks, "must be a power of two");
+  }
+  const int64_t ranks = int64_t{mesh.data()} * mesh.sequence() * mesh.tensor();
+  if (blocks % ranks != 0) {
+    return refuse("parallel", ranks,
+                  "data x sequence x tensor must divide training.reproducible_blocks = " +
+                      std::to_string(blocks) + " with training.reproducible: topology");
+  }
+  if (training.precision() == proto::PRECISION_FP16) {
+    return refuse("training.precision", "fp16",
+                  "must be fp32 or bf16 with training.reproducible: topology");
+  }
+  if (mesh.sequence_attention() == proto::SEQUENCE_ATTENTION_RING ||
+      mesh.sequence_attention() == proto::SEQUENCE_ATTENTION_ULYSSES_RING) {
+    return refuse("parallel.sequence_attention",
+                  enum_name(*proto::SequenceAttention_descriptor()->FindValueByNumber(
+                      mesh.sequence_attention())),
+                  "must be ulysses or auto with training.reproducible: topology, whose attention "
+                  "exchanges heads");
+  }
+  const int64_t rows = int64_t{training.micro_batch_size()} * mesh.data();  // at once
+  if (training.batch_size() % rows != 0) {
+    return refuse("training.batch_size", training.batch_size(),
+                  "must be a multiple of the rows at once, training.micro_batch_size x "
+                  "parallel.data = " +
+                      std::to_string(rows) + ", with training.reproducible: topology");
+  }
+  if (rows % blocks == 0) return {};
+  if (blocks % rows != 0) {
+    return refuse("training.batch_size", training.batch_size(),
+                  "the rows at once, " + std::to_string(rows) +
+                      ", must divide training.reproducible_blocks = " + std::to_string(blocks) +
+                      " or be a multiple of it with training.reproducible: topology");
+  }
+  if (training.sequence_length() % (blocks / rows) != 0) {
+    return refuse("training.sequence_length", training.sequence_length(),
+                  "must be a multiple of training.reproducible_blocks / the rows at once = " +
+                      std::to_string(blocks / rows) + " with training.reproducible: topology");
+  }
+  for (int i = 0; i < spec.tasks_size(); ++i) {
+    if (spec.tasks(i).type() != proto::TASK_TYPE_SEQUENCE_CLASSIFICATION) continue;
+    return refuse(
+        "training.batch_size", training.batch_size(),
+        "the rows at once, " + std::to_string(rows) +
+            ", must be a multiple of training.reproducible_blocks = " + std::to_string(blocks) +
+            " for a sequence_classification with training.reproducible: topology, as "
+            "its rows are as long as the longest of the batch");
+  }
+  return {};
+}
+
 Status check_evaluation(const JobSpec& spec, const Refusal& refuse) {
   const proto::TrainingSpec& training = spec.training();
   bool validates = false;
@@ -279,6 +337,7 @@ Status finish_job(JobSpec& spec, const LineMap* lines) {
   WEFT_RETURN_IF_ERROR(finish_mesh(spec, refuse));
   WEFT_RETURN_IF_ERROR(finish_batch(spec, refuse));
   WEFT_RETURN_IF_ERROR(check_training(spec, refuse));
+  WEFT_RETURN_IF_ERROR(check_reproducible(spec, refuse));
   if (spec.model().has_config()) {
     WEFT_RETURN_IF_ERROR(check_model_fit(spec, spec.model().config(), lines));
   }

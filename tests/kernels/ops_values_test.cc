@@ -157,6 +157,45 @@ TEST_F(OpsValues, BlocksOfAShardMergeToTheWhole) {
             sum(whole, b, 0).to_vector<float>());
 }
 
+// Gradients of parameters over tokens: those of two halves, in half the blocks, merge to the
+// whole's.
+TEST_F(OpsValues, BlocksOfTokensMergeToTheWhole) {
+  const int64_t tokens = 400, width = 24;
+  const Tensor x = random_tensor<float>(cx_, {tokens, width}, 1);
+  const Tensor dy = random_tensor<float>(cx_, {tokens, width}, 2);
+  std::vector<int64_t> rows_of_table;
+  for (int64_t i = 0; i < tokens; ++i) rows_of_table.push_back(i * i % 11 % 7);
+  const Tensor numbers = ids(cx_, {tokens}, rows_of_table);
+  const auto gradients = [&](int64_t start, int64_t count, int blocks) {
+    Context cx = cx_;
+    cx.block_count = blocks;
+    Tape tape;
+    cx.tape = &tape;
+    std::vector<Tensor> leaves{random_tensor<float>(cx_, {width}, 4),
+                               random_tensor<float>(cx_, {width}, 5),
+                               random_tensor<float>(cx_, {7, width}, 6)};
+    for (Tensor& leaf : leaves) leaf.set_requires_grad(true);
+    const auto rows = [&](const Tensor& all) {
+      return weft::clone(cx_.pool, slice(cx_, all, 0, start, count));
+    };
+    const Tensor normed = layer_norm(cx, rows(x), leaves[0], leaves[1], 1e-5);
+    tape.backward(cx, add(cx, normed, embedding(cx, rows(numbers), leaves[2])), rows(dy));
+    std::vector<std::vector<float>> all;
+    for (const Tensor& leaf : leaves) all.push_back(leaf.grad().to_vector<float>());
+    return all;
+  };
+  for (const int blocks : {2, 8, 16}) {
+    const auto whole = gradients(0, tokens, blocks);
+    auto merged = gradients(0, tokens / 2, blocks / 2);
+    const auto other = gradients(tokens / 2, tokens / 2, blocks / 2);
+    for (size_t i = 0; i < merged.size(); ++i) {
+      for (size_t j = 0; j < merged[i].size(); ++j) merged[i][j] += other[i][j];
+      EXPECT_EQ(merged[i], whole[i]) << blocks << " blocks, leaf " << i;
+    }
+    EXPECT_NE(whole, gradients(0, tokens, 1));
+  }
+}
+
 TEST_F(OpsValues, LongSumsAreAccurate) {
   const int64_t count = 1 << 20;
   const double tenth = static_cast<double>(0.1F);

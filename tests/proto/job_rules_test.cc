@@ -199,6 +199,42 @@ TEST(JobRules, TheSequenceAxisIsAGrid) {
   EXPECT_NE(status.to_string().find("must divide parallel.sequence = 6"), std::string::npos);
 }
 
+TEST(JobRules, TopologyInvariantJobsFitTheirBlocks) {
+  proto::JobSpec spec;
+  ASSERT_TRUE(read_yaml(sample(), spec).ok());
+  spec.clear_resources();
+  spec.mutable_training()->clear_micro_batch_size();
+  spec.mutable_training()->set_reproducible(proto::REPRODUCIBLE_TOPOLOGY);
+  proto::JobSpec whole = spec;
+  ASSERT_EQ(finish_job(whole).to_string(), "ok");
+  EXPECT_EQ(whole.training().reproducible_blocks(), 8);
+  const auto refused = [&](auto change, const std::string& field, const std::string& rule) {
+    proto::JobSpec other = spec;
+    change(*other.mutable_training(), *other.mutable_parallel());
+    const Status status = finish_job(other);
+    EXPECT_EQ(status.field(), field) << status.to_string();
+    EXPECT_NE(status.rule().find(rule), std::string::npos) << status.to_string();
+  };
+  refused([](auto& t, auto&) { t.set_reproducible_blocks(12); }, "training.reproducible_blocks",
+          "a power of two");
+  refused([](auto&, auto& p) { p.set_data(8); }, "parallel", "divide training.reproducible_blocks");
+  refused([](auto& t, auto&) { t.set_precision(proto::PRECISION_FP16); }, "training.precision",
+          "fp32 or bf16");
+  refused([](auto&, auto& p) { p.set_sequence_attention(proto::SEQUENCE_ATTENTION_RING); },
+          "parallel.sequence_attention", "ulysses or auto");
+  refused([](auto& t, auto&) { t.set_micro_batch_size(6); }, "training.batch_size",
+          "multiple of the rows at once");
+  refused([](auto& t, auto&) { t.set_batch_size(12); }, "training.batch_size", "12, must divide");
+  refused(
+      [](auto& t, auto&) {
+        t.set_batch_size(4);
+        t.set_sequence_length(127);
+      },
+      "training.sequence_length", "multiple of");
+  refused([](auto& t, auto&) { t.set_batch_size(4); }, "training.batch_size",
+          "for a sequence_classification");
+}
+
 TEST(JobRules, AnEmptySpecIsRefusedNotFatal) {
   proto::JobSpec spec;
   EXPECT_EQ(finish_job(spec).field(), "name");

@@ -8,6 +8,7 @@
 #include "worker/models/families.h"
 #include "worker/models/gpt2_config.h"
 #include "worker/models/gpt2_plan.h"
+#include "worker/parallel/blocked.h"
 #include "worker/parallel/sequence_attention.h"
 #include "worker/parallel/tensor_parallel.h"
 
@@ -35,11 +36,10 @@ class Gpt2Trunk final : public Trunk {
 
   Tensor forward(Context& cx, const TokenBatch& batch) override {
     const parallel::TensorAxis axis = axis_for(batch);
-    const Part tokens = axis.token_part();
     open(kEmbeddingUnit, unit_of(0));
     Tensor x = parallel::vocabulary_embedding(
         cx, axis, batch.ids, parameters_[gpt2::kTokenEmbedding].value, config_->vocabulary);
-    const Tensor positions = ops::slice(cx, batch.positions, 1, tokens.start, tokens.length);
+    const Tensor positions = parallel::own_numbers(cx, axis, batch.positions);
     const Tensor table =
         parallel::replicated(cx, axis, parameters_[gpt2::kPositionEmbedding].value);
     x = ops::add(cx, x, ops::embedding(cx, positions, table));
@@ -91,6 +91,9 @@ class Gpt2Trunk final : public Trunk {
 
   parallel::TensorAxis axis_for(const TokenBatch& batch) const {
     Communicator& tensor = rank().mesh.axis(Axis::kTensor);
+    if (rank().blocks > 0) {
+      return parallel::blocked_axis(rank(), batch.ids.dim(0) * batch.own_tokens);
+    }
     return {tensor, tensor.size() > 1, batch.own_tokens};
   }
 
@@ -111,9 +114,15 @@ class Gpt2Trunk final : public Trunk {
                  const Tensor& x, double rate, DropoutUse use, int64_t layer) const {
     if (!batch.training || rate == 0) return x;
     const RandomKey key = batch.random.derive(use, static_cast<uint64_t>(layer));
+    const int index = rank().mesh.index(Axis::kSequence);
+    if (axis.blocks > 0) {
+      const int64_t first = batch.first_row * batch.tokens + batch.layout->runs(index)[0].start;
+      return ops::dropout(cx, x, rate, key,
+                          {{1, batch.rows * batch.tokens, config_->hidden},
+                           {0, first + axis.token_part().start, 0}});
+    }
     std::vector<Tensor> parts;
     int64_t at = 0;
-    const int index = rank().mesh.index(Axis::kSequence);
     for (const Part& run : batch.layout->runs(index, axis.token_part())) {
       const ops::GlobalIndex where{{batch.rows, batch.tokens, config_->hidden},
                                    {batch.first_row, run.start, 0}};
@@ -132,7 +141,8 @@ class Gpt2Trunk final : public Trunk {
     Tensor x = layer_norm(cx, axis, input, weight(layer, gpt2::kNorm1Weight),
                           weight(layer, gpt2::kNorm1Bias));
     x = parallel::column_linear(cx, axis, x, weight(layer, gpt2::kAttentionWeight),
-                                weight(layer, gpt2::kAttentionBias), WeightLayout::kInOut);
+                                weight(layer, gpt2::kAttentionBias), WeightLayout::kInOut,
+                                std::nullopt, /*parts=*/3);
     // [B, T, 3, N, D] -> [3, B, N, T, D]: query, key and value, each contiguous
     x = ops::reshape(cx, x, {rows, tokens, 3, head_.length, features});
     x = ops::contiguous(cx, ops::permute(cx, x, std::array{2, 0, 3, 1, 4}));

@@ -7,12 +7,15 @@
 #include <cstring>
 #include <limits>
 #include <numeric>
+#include <utility>
 
 #include "kernels/autograd/op.h"
 #include "kernels/cpu/update.h"
 #include "kernels/cuda/backend.h"
 #include "kernels/tensor/strided.h"
 #include "kernels/tensor/transfer.h"
+#include "worker/optimizer/exact_squares.h"
+#include "worker/parallel/tree_sum.h"
 
 namespace weft {
 namespace {
@@ -134,7 +137,12 @@ void GradientReducer::start_round() {
 }
 
 void GradientReducer::arm(Tape& tape) {
-  if (replicas_.size() == 1 || !overlap_) return;
+  if (rank_.blocks > 0) {
+    tape.complete_leaves([this](const Tensor& leaf, const Tensor& gradient) {
+      return complete_gradient(rank_, parameters_[index_of_.at(leaf.id())].info, gradient);
+    });
+  }
+  if (alone() || !overlap_) return;
   const std::unordered_set<uint64_t> used = tape.leaves();
   for (size_t i = 0; i < parameters_.size(); ++i) {
     if (!used.contains(parameters_[i].value.id())) complete(i);
@@ -166,10 +174,10 @@ void GradientReducer::launch_complete() {
 }
 
 void GradientReducer::flush() {
-  if (replicas_.size() == 1) return;
+  if (alone()) return;
   for (size_t i = 0; i < parameters_.size(); ++i) complete(i);
   launch_complete();
-  if (zero_ >= 2) {  // the next round starts with nothing under way
+  if (every_round()) {  // the next one starts with nothing under way
     while (!in_flight_.empty()) take(in_flight_.front());
   }
   start_round();
@@ -180,6 +188,7 @@ void GradientReducer::launch(size_t index) {
   State& state = states_[index];
   state.launched = true;
   while (zero_ >= 2 && in_flight_.size() >= kInFlight) take(in_flight_.front());
+  if (rank_.blocks > 0) return zero_ == 0 ? keep(index) : keep_part(index);
   Tensor flat = Tensor::empty(*rank_.allocator, {bucket.elements});
   pack(bucket, flat);
   const Tensor part = Tensor::empty(*rank_.allocator, {bucket.own.length});
@@ -192,6 +201,42 @@ void GradientReducer::launch(size_t index) {
     c.reduce_scatter(flat, part, counts);
     if (whole) c.all_gather(part, flat, counts);
   });
+  in_flight_.push_back(index);
+}
+
+// Gradients that are sums over the ranks already.
+void GradientReducer::keep(size_t index) {
+  const Bucket& bucket = buckets_.all()[index];
+  std::vector<Tensor>& sums = states_[index].sums;
+  sums.resize(bucket.entries.size());
+  for (size_t i = 0; i < sums.size(); ++i) {
+    const Parameter& parameter = parameters_[bucket.entries[i].parameter];
+    const Tensor gradient = parameter.value.grad();
+    parameter.value.set_grad(Tensor());
+    if (gradient && sums[i]) add_into(*rank_.pool, gradient, sums[i]);
+    if (gradient && !sums[i]) sums[i] = as_contiguous(*rank_.pool, gradient);
+  }
+}
+
+// This rank's part of such.
+void GradientReducer::keep_part(size_t index) {
+  const Bucket& bucket = buckets_.all()[index];
+  const Tensor part = Tensor::zeros(*rank_.allocator, {bucket.own.length});
+  Context cx = rank_.context();
+  for (const Bucket::Entry& entry : bucket.entries) {
+    const Tensor& value = parameters_[entry.parameter].value;
+    const Tensor gradient = value.grad();
+    value.set_grad(Tensor());
+    if (!gradient || entry.own.length == 0) continue;
+    const Tensor whole = as_contiguous(*rank_.pool, gradient);
+    const Tensor own = slice_of(whole, entry.own.start, entry.own.length);
+    CopyFinite kernel;
+    std::array outputs = {
+        slice_of(part, entry.offset + entry.own.start - bucket.own.start, entry.own.length),
+        health_};
+    run_kernel(cx, kernel, std::span(&own, 1), outputs);
+  }
+  states_[index].part = part;
   in_flight_.push_back(index);
 }
 
@@ -238,20 +283,25 @@ void GradientReducer::take(size_t index) {
 
 void GradientReducer::finish() {
   while (!in_flight_.empty()) take(in_flight_.front());
-  for (size_t b = 0; replicas_.size() == 1 && b < states_.size(); ++b) {
+  const bool whole = zero_ == 0 && (alone() || rank_.blocks > 0);
+  for (size_t b = 0; whole && b < states_.size(); ++b) {
     if (!states_[b].trained) continue;
-    for (const Bucket::Entry& entry : buckets_.all()[b].entries) {
-      (void)whole_gradient(rank_, parameters_[entry.parameter]);
+    for (size_t i = 0; i < buckets_.all()[b].entries.size(); ++i) {
+      const Parameter& parameter = parameters_[buckets_.all()[b].entries[i].parameter];
+      if (!alone()) parameter.value.set_grad(std::exchange(states_[b].sums[i], Tensor()));
+      (void)whole_gradient(rank_, parameter);
     }
   }
-  squares_ = own_squares();
-  finite_ = std::isfinite(replicas_.size() == 1 ? squares_ : read_scalar(health_));
+  measure();
+  finite_ = std::isfinite(whole ? squares_ : read_scalar(health_));
 }
 
-double GradientReducer::own_squares() const {
+void GradientReducer::measure() {
   std::vector<Tensor> own_parts;
+  int64_t elements = 0;  // of the whole model, those that are not trained included
   for (size_t i = 0; i < parameters_.size(); ++i) {
     const State& state = states_[buckets_.bucket_of(i)];
+    elements += parameters_[i].info.shape.elements();
     if (!state.trained || !counts(rank_, parameters_[i])) continue;
     const Part& own = buckets_.entry_of(i).own;
     if (own.length == 0) continue;
@@ -261,7 +311,13 @@ double GradientReducer::own_squares() const {
       own_parts.push_back(own_gradient(i));
     }
   }
-  return read_scalar(sum_of_squares(rank_, own_parts));
+  if (rank_.blocks == 0) {
+    squares_ = read_scalar(sum_of_squares(rank_, own_parts));
+    return;
+  }
+  const ExactSquares exact = exact_squares(rank_, own_parts, elements);
+  squares_ = exact.upper;
+  squares_rest_ = exact.lower;
 }
 
 Tensor GradientReducer::own_gradient(size_t parameter) const {
@@ -277,6 +333,17 @@ Tensor GradientReducer::own_gradient(size_t parameter) const {
 void GradientReducer::clear() {
   for (State& state : states_) state = State();
   clear_gradients(parameters_);
+}
+
+Tensor complete_gradient(Rank& rank, const ParameterInfo& info, const Tensor& gradient) {
+  const bool of_head = info.unit < 0;  // which every rank of the tensor axis applies alike
+  const Axis axis = info.shard.whole() && !of_head ? Axis::kWorld : Axis::kReplica;
+  Context cx = rank.context();
+  const Tensor term = as_contiguous(*rank.pool, gradient);
+  const Tensor sum = parallel::tree_sum(cx, rank.mesh.axis(axis), term);
+  // A rank without a row of the head's adds zeros: where all are zeros, their sign would tell.
+  for (int64_t i = 0; of_head && i < sum.elements(); ++i) sum.data<float>()[i] += 0.0F;
+  return sum;
 }
 
 void reduce_gradients(Rank& rank, std::span<Parameter> parameters) {

@@ -26,6 +26,10 @@ namespace weft {
 // above leave each rank the sum of its own parts (reduce-scatter), and the parameters' gradients
 // are freed as their bucket is sent.
 //
+// Of a rank with blocks the gradients that the tape leaves are sums over all ranks already
+// (complete_gradient): nothing is sent, the levels above 0 keep their parts, and every micro-batch
+// is a round at every level.
+//
 // Invariants: 1. overlapping changes no bit: the same buckets are summed in the same order without
 // it. 2. with sharded gradients (level 2 and up) at most kInFlight buckets are on their way.
 class GradientReducer {
@@ -44,15 +48,17 @@ class GradientReducer {
   void finish();
 
   // After finish(): the sum of squares, in double, of this rank's share of all gradients; the
-  // shares of all ranks of the world add up to the whole model's.
+  // shares of all ranks of the world add up to the whole model's. Of a rank with blocks the sum is
+  // exact in each of two parts (exact_squares.h), the second being squares_rest().
   double squares() const { return squares_; }
+  double squares_rest() const { return squares_rest_; }
   // Whether all gradients of this rank alone, before any sum, were finite.
   bool finite() const { return finite_; }
   // Of level 1 and up: the summed gradient of what this rank owns of the parameter, [own.length];
   // an empty handle where the step does not train it.
   Tensor own_gradient(size_t parameter) const;
   // Whether every round is sent, not the last one only.
-  bool every_round() const { return zero_ >= 2; }
+  bool every_round() const { return zero_ >= 2 || rank_.blocks > 0; }
   // Lets go of all gradients.
   void clear();
 
@@ -64,6 +70,7 @@ class GradientReducer {
     int64_t missing = 0;  // gradients that are not complete yet in this round
     Tensor flat, part;    // under way: the whole bucket, this rank's part of the sum
     Tensor sum;           // level 0: the whole bucket; above: this rank's part, over the rounds
+    std::vector<Tensor> sums;  // level 0 of a rank with blocks: of each parameter, over the rounds
     Pending pending;
   };
   void start_round();
@@ -73,7 +80,10 @@ class GradientReducer {
   void launch(size_t bucket);
   void pack(const Bucket& bucket, const Tensor& flat);
   void take(size_t bucket);
-  double own_squares() const;
+  void keep(size_t bucket);
+  void keep_part(size_t bucket);
+  void measure();
+  bool alone() const { return replicas_.size() == 1 && rank_.blocks == 0; }
 
   Rank& rank_;
   Communicator& replicas_;
@@ -88,11 +98,15 @@ class GradientReducer {
   std::vector<size_t> in_flight_;
   Tensor health_;  // of this rank's gradients so far: a double that is finite if they are
   bool finite_ = true;
-  double squares_ = 0;
+  double squares_ = 0, squares_rest_ = 0;
 };
 
-// The same in one call, without overlap, after the backward pass: afterwards each parameter has its
-// gradient, zeros where no rank had one.
+// Of a rank with blocks: what an op's gradient of this parameter adds to it, summed over the ranks
+// that it is a term of. A collective. `gradient` may be written to.
+Tensor complete_gradient(Rank& rank, const ParameterInfo& info, const Tensor& gradient);
+
+// GradientReducer in one call, without overlap, after the backward pass: afterwards each parameter
+// has its gradient, zeros where no rank had one.
 void reduce_gradients(Rank& rank, std::span<Parameter> parameters);
 
 // Euclidean norm of all gradients of the whole model, after reduce_gradients: squares are summed in

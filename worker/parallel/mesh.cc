@@ -29,19 +29,28 @@ Result<Mesh> Mesh::create(std::unique_ptr<Communicator> world, MeshDegrees degre
         "parallel.ulysses", std::to_string(degrees.ulysses),
         "must divide the degree of the sequence axis, " + std::to_string(degrees.sequence)));
   }
-  const int rank = world->rank();
-  const int t = rank % degrees.tensor;
-  const int s = rank / degrees.tensor % degrees.sequence;
-  const int d = rank / degrees.tensor / degrees.sequence;
   Mesh mesh;
   mesh.degrees_ = degrees;
-  mesh.tensor_ = world->split(d * degrees.sequence + s, t);
-  mesh.sequence_ = world->split(d * degrees.tensor + t, s);
-  mesh.data_ = world->split(s * degrees.tensor + t, d);
-  mesh.replica_ = world->split(t, d * degrees.sequence + s);
   mesh.world_ = std::move(world);
+  mesh.divide_replicas(degrees.data, degrees.sequence);
   mesh.divide_sequence(degrees.ulysses);
   return mesh;
+}
+
+void Mesh::divide_replicas(int data, int sequence) {
+  WEFT_CHECK(data * sequence == degrees_.data * degrees_.sequence, "{} x {} of {} x {}", data,
+             sequence, degrees_.data, degrees_.sequence);
+  degrees_.data = data;
+  degrees_.sequence = sequence;
+  const int rank = world_->rank();
+  const int t = rank % degrees_.tensor;
+  const int s = rank / degrees_.tensor % sequence;
+  const int d = rank / degrees_.tensor / sequence;
+  tensor_ = world_->split(d * sequence + s, t);
+  sequence_ = world_->split(d * degrees_.tensor + t, s);
+  data_ = world_->split(s * degrees_.tensor + t, d);
+  replica_ = world_->split(t, d * sequence + s);
+  divide_sequence(1);
 }
 
 void Mesh::divide_sequence(int ulysses) {

@@ -39,6 +39,8 @@ class Mesh {
   static Result<Mesh> create(std::unique_ptr<Communicator> world, MeshDegrees degrees);
   // Another ulysses degree. A collective.
   void divide_sequence(int ulysses);
+  // Other data and sequence degrees of the same product. A collective.
+  void divide_replicas(int data, int sequence);
 
   MeshDegrees degrees() const { return degrees_; }
   Communicator& axis(Axis axis) const;

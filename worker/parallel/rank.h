@@ -21,9 +21,12 @@ struct Rank {
   // False where a trunk's parameters are gathered when they are used (ZeRO-3): they are made
   // without memory.
   bool keeps_parameters = true;
+  // Above 0: topology-invariant (blocked.h), over so many blocks.
+  int blocks = 0;
 
   Context context() {
     Context cx{*allocator, *pool};
+    cx.block_count = blocks / mesh.size(Axis::kWorld);
     cx.attention_flops = &attention_flops;
     return cx;
   }

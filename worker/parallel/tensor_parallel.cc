@@ -1,5 +1,7 @@
 #include "worker/parallel/tensor_parallel.h"
 
+#include "worker/parallel/blocked.h"
+
 namespace weft::parallel {
 namespace {
 
@@ -8,13 +10,17 @@ constexpr int kTokenDim = -2;
 }  // namespace
 
 Tensor column_input(Context& cx, const TensorAxis& axis, const Tensor& x) {
+  if (axis.blocks > 0) return x;  // whoever multiplies gathers it
   if (axis.sequence_parallel) return gather_along(cx, axis.comm, x, kTokenDim, axis.tokens);
   return copy_to_axis(cx, axis.comm, x);
 }
 
 Tensor column_linear(Context& cx, const TensorAxis& axis, const Tensor& x, const Tensor& weight,
                      const Tensor& bias, ops::WeightLayout layout,
-                     std::optional<ops::Activation> activation) {
+                     std::optional<ops::Activation> activation, int parts) {
+  if (axis.blocks > 0) {
+    return blocked_linear(cx, axis, x, weight, bias, {layout, Shared::kOutputs, activation, parts});
+  }
   return ops::linear(cx, column_input(cx, axis, x), weight, bias, layout, activation);
 }
 
@@ -27,6 +33,9 @@ Tensor row_output(Context& cx, const TensorAxis& axis, const Tensor& x) {
 
 Tensor row_linear(Context& cx, const TensorAxis& axis, const Tensor& x, const Tensor& weight,
                   const Tensor& bias, ops::WeightLayout layout, const Tensor& residual) {
+  if (axis.blocks > 0) {
+    return blocked_linear(cx, axis, x, weight, bias, {layout, Shared::kInputs}, residual);
+  }
   if (axis.comm.size() == 1) {
     return ops::linear(cx, x, weight, bias, layout, std::nullopt, residual);
   }
@@ -45,8 +54,15 @@ Tensor split_tokens(Context& cx, const TensorAxis& axis, const Tensor& x) {
   return axis.sequence_parallel ? split_along(cx, axis.comm, x, kTokenDim) : x;
 }
 
+Tensor own_numbers(Context& cx, const TensorAxis& axis, const Tensor& x) {
+  const Part own = axis.token_part();
+  if (axis.blocks == 0) return ops::slice(cx, x, 1, own.start, own.length);
+  return ops::slice(cx, ops::reshape(cx, x, {1, axis.tokens}), 1, own.start, own.length);
+}
+
 Tensor replicated(Context& cx, const TensorAxis& axis, const Tensor& parameter) {
-  return axis.sequence_parallel ? copy_to_axis(cx, axis.comm, parameter) : parameter;
+  return axis.sequence_parallel && axis.blocks == 0 ? copy_to_axis(cx, axis.comm, parameter)
+                                                    : parameter;
 }
 
 Tensor vocabulary_embedding(Context& cx, const TensorAxis& axis, const Tensor& ids,
@@ -54,6 +70,10 @@ Tensor vocabulary_embedding(Context& cx, const TensorAxis& axis, const Tensor& i
   const Part rows = axis.part(vocabulary);
   WEFT_CHECK(table.dim(0) == rows.length, "{} rows of {}, expected {}", table.dim(0), vocabulary,
              rows.length);
+  if (axis.blocks > 0) {
+    WEFT_CHECK(padding_id < 0, "a padding id {} in blocks", padding_id);
+    return blocked_embedding(cx, axis, ids, table, vocabulary);
+  }
   return row_output(cx, axis, ops::embedding(cx, ids, table, rows.start, padding_id));
 }
 

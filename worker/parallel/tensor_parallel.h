@@ -23,6 +23,15 @@ struct TensorAxis {
   Communicator& comm;
   bool sequence_parallel = false;
   int64_t tokens = 0;  // T, the extent whose parts the ranks hold; needed with sequence_parallel
+  // Above 0: topology-invariant (blocked.h), over so many blocks; what lies between blocks of the
+  // model has one row of all the tokens, [1, T, H] with T those of all rows.
+  int blocks = 0;
+  Communicator* replicas = nullptr;  // then: the ranks that share the batch's tokens out
+
+  // Blocks of the replica's tokens, of a rank's tokens between blocks, of a rank's features.
+  int token_blocks() const { return blocks / replicas->size(); }
+  int own_blocks() const { return token_blocks() / comm.size(); }
+  int feature_blocks() const { return blocks / comm.size(); }
 
   Part part(int64_t whole) const { return part_of(whole, comm.size(), comm.rank()); }
   // The tokens [start, start + length) of [0, T) that this rank holds between blocks.
@@ -31,11 +40,12 @@ struct TensorAxis {
 
 // x [..., T, in] between-blocks layout; weight is this rank's shard over outputs ([out/t, in] or
 // [in, out/t]), bias its shard [out/t] or an empty handle -> [..., T, out/t], all T tokens.
+// parts: of the outputs, each of which is cut among the ranks (query, key and value side by side).
 // Where several products share one x (query, key, value), call column_input once and ops::linear on
 // it.
 Tensor column_linear(Context& cx, const TensorAxis& axis, const Tensor& x, const Tensor& weight,
                      const Tensor& bias, ops::WeightLayout layout,
-                     std::optional<ops::Activation> activation = std::nullopt);
+                     std::optional<ops::Activation> activation = std::nullopt, int parts = 1);
 // The first half of column_linear: x between blocks -> what every rank's products read, [..., T,
 // in].
 Tensor column_input(Context& cx, const TensorAxis& axis, const Tensor& x);
@@ -53,6 +63,8 @@ Tensor row_output(Context& cx, const TensorAxis& axis, const Tensor& x);
 // head that is not itself tensor parallel), and back.
 Tensor join_tokens(Context& cx, const TensorAxis& axis, const Tensor& x);
 Tensor split_tokens(Context& cx, const TensorAxis& axis, const Tensor& x);
+// What this rank has between blocks of numbers [B, T], one a token; not differentiable.
+Tensor own_numbers(Context& cx, const TensorAxis& axis, const Tensor& x);
 
 // A parameter that every rank of the axis holds whole and applies to between-blocks activations
 // (gamma and beta of a norm, a bias after a sum, positions' rows of split tokens). With

@@ -4,7 +4,7 @@
 
 #include "kernels/ops/ops.h"
 #include "kernels/tensor/transfer.h"
-#include "worker/parallel/tensor_parallel.h"
+#include "worker/parallel/blocked.h"
 #include "worker/tasks/tasks.h"
 
 namespace weft {
@@ -46,6 +46,11 @@ class CausalLm final : public Task {
     const Tensor hidden = trunk.forward(cx, batch.tokens);
     const TokenHead head = trunk.token_head(cx, batch.tokens, hidden);
     ops::TokenLoss loss{.ignore_index = kNoLabel, .seed = batch.seed};
+    if (rank_.blocks > 0) {
+      return parallel::blocked_linear_cross_entropy(
+          cx, parallel::blocked_axis(rank_, batch.labels.elements()), head.input, head.table,
+          batch.labels, trunk.config().vocabulary, loss);
+    }
     return parallel::vocabulary_linear_cross_entropy(cx, rank_.mesh.axis(Axis::kTensor), head.input,
                                                      head.table, batch.labels,
                                                      trunk.config().vocabulary, loss);
@@ -55,6 +60,14 @@ class CausalLm final : public Task {
     NoGrad guard(cx);
     const Tensor hidden = trunk.forward(cx, batch.tokens);
     const TokenHead head = trunk.token_head(cx, batch.tokens, hidden);
+    if (rank_.blocks > 0) {
+      const auto axis = parallel::blocked_axis(rank_, batch.labels.elements());
+      Tensor best;
+      const Tensor loss = parallel::blocked_linear_cross_entropy(
+          cx, axis, head.input, head.table, batch.labels, trunk.config().vocabulary,
+          {.ignore_index = kNoLabel}, &best);
+      return counted(read_scalar(loss), batch.labels, best.to_vector<int64_t>());
+    }
     const Tensor x = ops::reshape(cx, head.input, {batch.labels.elements(), head.input.dim(2)});
     const Tensor labels = ops::reshape(cx, batch.labels, {batch.labels.elements()});
     EvaluationSums sums;
@@ -83,12 +96,17 @@ class CausalLm final : public Task {
                                const Tensor& table, const Tensor& labels) {
     Communicator& tensor = rank_.mesh.axis(Axis::kTensor);
     const Tensor logits = ops::linear(cx, x, table, Tensor(), ops::WeightLayout::kOutIn);
-    EvaluationSums sums;
     const Tensor loss = parallel::vocabulary_cross_entropy(cx, tensor, logits, labels, vocabulary,
                                                            {.ignore_index = kNoLabel});
-    sums.loss = read_scalar(loss);
-    const std::vector<int64_t> best =
-        likeliest(tensor, ops::cast(cx, logits, DType::kF32), vocabulary);
+    return counted(read_scalar(loss), labels,
+                   likeliest(tensor, ops::cast(cx, logits, DType::kF32), vocabulary));
+  }
+
+  // best: the id that is held likeliest at each label.
+  static EvaluationSums counted(double loss, const Tensor& labels,
+                                const std::vector<int64_t>& best) {
+    EvaluationSums sums;
+    sums.loss = loss;
     const std::vector<int64_t> wanted = labels.to_vector<int64_t>();
     for (size_t i = 0; i < wanted.size(); ++i) {
       if (wanted[i] == kNoLabel) continue;

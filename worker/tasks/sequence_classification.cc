@@ -4,6 +4,7 @@
 
 #include "kernels/ops/ops.h"
 #include "kernels/tensor/transfer.h"
+#include "worker/parallel/blocked.h"
 #include "worker/tasks/tasks.h"
 
 namespace weft {
@@ -48,16 +49,14 @@ class SequenceClassification final : public Task {
   }
 
   Tensor loss_sum(Context& cx, Trunk& trunk, const TaskBatch& batch) override {
-    return ops::cross_entropy_sum(cx, class_logits(cx, trunk, batch), batch.labels,
-                                  {.ignore_index = kNoLabel});
+    return loss_of(cx, class_logits(cx, trunk, batch), batch);
   }
 
   EvaluationSums evaluate(Context& cx, Trunk& trunk, const TaskBatch& batch) override {
     NoGrad guard(cx);
     const Tensor logits = ops::cast(cx, class_logits(cx, trunk, batch), DType::kF32);
     EvaluationSums sums;
-    const Tensor loss =
-        ops::cross_entropy_sum(cx, logits, batch.labels, {.ignore_index = kNoLabel});
+    const Tensor loss = loss_of(cx, logits, batch);
     sums.loss = read_scalar(loss);
     const int64_t classes = logits.dim(1);
     const std::vector<int64_t> labels = batch.labels.to_vector<int64_t>();
@@ -82,11 +81,26 @@ class SequenceClassification final : public Task {
   Tensor class_logits(Context& cx, Trunk& trunk, const TaskBatch& batch) override {
     const Tensor hidden = trunk.forward(cx, batch.tokens);
     const Tensor joined = trunk.joined_hidden(cx, batch.tokens, hidden);
-    const Tensor pooled = ops::gather_rows(cx, joined, batch.pooled);
+    const Shape whole{batch.pooled.elements(), batch.tokens.own_tokens, joined.dim(2)};
+    const Tensor pooled = ops::gather_rows(cx, ops::reshape(cx, joined, whole), batch.pooled);
+    if (rank_.blocks > 0) {
+      return parallel::blocked_linear(cx, axis_of(batch), pooled, parameters_[0].value, Tensor(),
+                                      {.layout = ops::WeightLayout::kOutIn});
+    }
     return ops::linear(cx, pooled, parameters_[0].value, Tensor(), ops::WeightLayout::kOutIn);
   }
 
  private:
+  parallel::TensorAxis axis_of(const TaskBatch& batch) {
+    return parallel::blocked_axis(rank_, batch.tokens.ids.elements());
+  }
+  Tensor loss_of(Context& cx, const Tensor& logits, const TaskBatch& batch) {
+    const ops::TokenLoss loss{.ignore_index = kNoLabel};
+    return rank_.blocks > 0
+               ? parallel::blocked_cross_entropy(cx, axis_of(batch), logits, batch.labels, loss)
+               : ops::cross_entropy_sum(cx, logits, batch.labels, loss);
+  }
+
   // transformers' rule: the rightmost token that is not pad_token_id (of a row of padding only, the
   // first). Without a pad_token_id the rightmost valid one.
   int64_t last_token(const TaskRows& rows, int64_t row) const {

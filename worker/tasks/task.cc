@@ -28,6 +28,16 @@ std::vector<Part> micro_batch_rounds(const Mesh& mesh, int64_t rows, int64_t mic
   return parts;
 }
 
+std::vector<Part> blocked_rounds(const Mesh& mesh, int64_t rows, int64_t at_once) {
+  const Part mine = part_of(at_once, mesh.size(Axis::kData), mesh.index(Axis::kData));
+  WEFT_CHECK(rows % at_once == 0, "{} rows in rounds of {}", rows, at_once);
+  std::vector<Part> parts;
+  for (int64_t start = 0; start < rows; start += at_once) {
+    parts.push_back({start + mine.start, mine.length});
+  }
+  return parts;
+}
+
 void EvaluationSums::add(const EvaluationSums& other) {
   loss += other.loss;
   labels += other.labels;
@@ -37,7 +47,8 @@ void EvaluationSums::add(const EvaluationSums& other) {
 void EvaluationSums::reduce(Rank& rank) {
   Communicator& replica = rank.mesh.axis(Axis::kReplica);
   if (replica.size() == 1) return;
-  const std::array own{loss, static_cast<double>(labels), static_cast<double>(correct)};
+  const double own_loss = rank.blocks > 0 && replica.rank() > 0 ? 0 : loss;
+  const std::array own{own_loss, static_cast<double>(labels), static_cast<double>(correct)};
   Tensor sums = Tensor::from<double>(*rank.allocator, {3}, own);
   replica.all_reduce(sums, ReduceOp::kSum);
   const std::vector<double> all = sums.to_vector<double>();

@@ -38,6 +38,9 @@ std::vector<Part> micro_batches(const Mesh& mesh, int64_t rows, int64_t micro_ba
 
 // The same, with empty ones at the end where another rank has more: as many on every rank.
 std::vector<Part> micro_batch_rounds(const Mesh& mesh, int64_t rows, int64_t micro_batch_size);
+// Of topology-invariant training: in each round all ranks together have the next `at_once` rows,
+// which divide `rows`, shared out over the data axis.
+std::vector<Part> blocked_rounds(const Mesh& mesh, int64_t rows, int64_t at_once);
 
 struct TaskOptions {
   std::string name;    // of the task, the prefix of its head's parameters
@@ -50,7 +53,8 @@ struct EvaluationSums {
   int64_t labels = 0;
   int64_t correct = 0;
   void add(const EvaluationSums& other);
-  // Over the ranks that saw different rows and tokens (Axis::kReplica). A collective.
+  // Over the ranks that saw different rows and tokens (Axis::kReplica). Of a rank with blocks the
+  // loss is the whole one already. A collective.
   void reduce(Rank& rank);
 };
 

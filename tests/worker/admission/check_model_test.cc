@@ -10,6 +10,7 @@
 #include "proto/checkpoint.pb.h"
 #include "proto/job.pb.h"
 #include "proto/json/job_rules.h"
+#include "worker/admission/check_blocks.h"
 #include "worker/checkpoint/safetensors.h"
 #include "worker/models/model.h"
 
@@ -178,6 +179,37 @@ TEST_F(CheckModelTest, TakesWeightsInSeveralFiles) {
   EXPECT_EQ(check(fine_tune()).to_string(), "ok");
   fs::remove(folder_ / "b.safetensors");
   refused(check(fine_tune()), "model.from", "b.safetensors", "no such file");
+}
+
+TEST_F(CheckModelTest, TheModelFitsTheBlocks) {
+  const auto refuses = [&](const std::map<std::string, std::string>& changes, int sequence,
+                           int tensor) {
+    proto::JobSpec spec = fine_tune();
+    spec.mutable_training()->set_reproducible(proto::REPRODUCIBLE_TOPOLOGY);
+    spec.mutable_training()->set_reproducible_blocks(8);
+    spec.mutable_training()->set_batch_size(2);
+    spec.mutable_training()->set_micro_batch_size(2);
+    spec.mutable_parallel()->set_data(1);
+    spec.mutable_parallel()->set_sequence(sequence);
+    spec.mutable_parallel()->set_tensor(tensor);
+    const auto model = find_family("gpt2")->parse_config(config(changes)).value();
+    return check_blocks(spec, *model).to_string();
+  };
+  const std::map<std::string, std::string> fits{
+      {"n_embd", "32"}, {"n_head", "4"}, {"n_inner", "64"}};
+  const auto with = [&](const std::string& key, const std::string& value) {
+    auto changes = fits;
+    changes[key] = value;
+    return changes;
+  };
+  EXPECT_EQ(refuses(fits, 2, 2), "ok");
+  EXPECT_EQ(refuses(fits, 4, 2), "ok");  // two rows: two ranks share the tokens of a row
+  EXPECT_THAT(refuses(with("n_head", "2"), 4, 2), HasSubstr("must divide the model's 2 heads"));
+  EXPECT_THAT(refuses(with("n_head", "1"), 1, 2), HasSubstr("parallel.tensor"));
+  EXPECT_THAT(refuses(with("n_inner", "60"), 1, 1), HasSubstr("must divide the model's 60"));
+  EXPECT_THAT(refuses(with("vocab_size", "2002"), 1, 2), HasSubstr("leaves 2"));
+  EXPECT_EQ(refuses(with("vocab_size", "2002"), 1, 1), "ok");
+  EXPECT_EQ(refuses(with("vocab_size", "2001"), 1, 2), "ok");
 }
 
 TEST_F(CheckModelTest, TheJobFitsTheModel) {

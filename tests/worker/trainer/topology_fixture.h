@@ -1,0 +1,62 @@
+// Jobs of topology-invariant training and their runs on ranks that are threads.
+#pragma once
+
+#include "tests/worker/trainer/topology_run.h"
+#include "tests/worker/trainer/trainer_fixture.h"
+
+namespace weft {
+
+inline constexpr const char* kLm = "{name: lm, type: causal_lm, data: {train: obj-text}}";
+inline constexpr const char* kClasses =
+    "{name: kind, type: sequence_classification, labels: 3, "
+    "data: {train: obj-rows, validation: obj-rows, format: jsonl}}";
+
+class Topology : public Trainer {
+ protected:
+  static constexpr int kSteps = 5;
+
+  // settings: of training, beside those that are the same for all.
+  static std::string job(const std::string& settings, const std::string& tasks = kLm,
+                         const std::string& kind = "pretrain") {
+    return "name: topology\nkind: " + kind + R"(
+model:
+  family: gpt2
+  config: {n_layer: 2, n_head: 8, n_embd: 64, n_positions: 32, vocab_size: 257,
+           resid_pdrop: 0.1, embd_pdrop: 0.1, attn_pdrop: 0.1}
+tokenizer: {type: byte}
+tasks: [)" +
+           tasks + R"(]
+training: {steps: 12, sequence_length: 16, seed: 17, reproducible: topology,
+           optimizer: {learning_rate: 3.0e-3, weight_decay: 0.01}, )" +
+           settings + "}\n";
+  }
+
+  testing::Trace run(const std::string& text, MeshDegrees mesh, int zero = 0) {
+    proto::LaunchRecord launch = record(text, mesh);
+    launch.mutable_spec()->mutable_parallel()->set_zero(zero);
+    launch.mutable_spec()->mutable_parallel()->set_bucket_bytes(16384);
+    testing::Trace trace;
+    std::mutex mutex;
+    testing::run_mesh(
+        mesh, [&](Rank& rank) { testing::train_steps(rank, launch, kSteps, trace, mutex); });
+    return trace;
+  }
+
+  static std::vector<MeshDegrees> meshes(int most) {
+    std::vector<MeshDegrees> all;
+    for (int data = 1; data <= most; data *= 2) {
+      for (int sequence = 1; data * sequence <= most; sequence *= 2) {
+        for (int tensor = 1; data * sequence * tensor <= most; tensor *= 2) {
+          all.push_back({data, sequence, tensor});
+        }
+      }
+    }
+    return all;
+  }
+  static std::string name_of(MeshDegrees mesh) {
+    return std::to_string(mesh.data) + "x" + std::to_string(mesh.sequence) + "x" +
+           std::to_string(mesh.tensor);
+  }
+};
+
+}  // namespace weft

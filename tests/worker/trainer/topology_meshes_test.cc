@@ -1,0 +1,37 @@
+// Every mesh of 1, 2, 4 and 8 ranks has the bits of one rank (topology_test.cc).
+#include "tests/worker/trainer/topology_fixture.h"
+
+namespace weft {
+namespace {
+
+using testing::difference;
+using testing::Trace;
+
+TEST_F(Topology, EveryMeshHasTheBitsOfOneRank) {
+  for (const char* precision : {"fp32", "bf16"}) {
+    for (const int batch : {1, 2, 4, 8, 16}) {
+      const std::string text =
+          job("batch_size: " + std::to_string(batch) + ", precision: " + precision);
+      const Trace one = run(text, {});
+      for (const MeshDegrees mesh : meshes(8)) {
+        if (mesh.data > batch) continue;
+        EXPECT_EQ(difference(one, run(text, mesh)), "")
+            << name_of(mesh) << " " << precision << ", " << batch << " rows";
+      }
+    }
+  }
+}
+
+TEST_F(Topology, EveryMeshHasTheBitsOfOneRankWithTwoTasks) {
+  for (const char* precision : {"fp32", "bf16"}) {
+    const std::string text = job(std::string("batch_size: 8, precision: ") + precision,
+                                 std::string(kLm) + ", " + kClasses, "multi_task");
+    const Trace one = run(text, {});
+    for (const MeshDegrees mesh : meshes(8)) {
+      EXPECT_EQ(difference(one, run(text, mesh)), "") << name_of(mesh) << " " << precision;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace weft

@@ -1,0 +1,98 @@
+// Topology-invariant training: losses, gradients and weights of a mesh are those of one rank, bit
+// for bit. A selection; topology_meshes_test.cc has every mesh.
+#include "tests/worker/trainer/topology_fixture.h"
+
+namespace weft {
+namespace {
+
+using testing::difference;
+using testing::Trace;
+
+// Two rows: ranks share the tokens of a row. Eight: each has whole rows.
+TEST_F(Topology, MeshesHaveTheBitsOfOneRank) {
+  for (const char* settings : {"batch_size: 2", "batch_size: 8, precision: bf16"}) {
+    const Trace one = run(job(settings), {});
+    ASSERT_EQ(one.losses.size(), size_t{kSteps});
+    for (const MeshDegrees mesh :
+         {MeshDegrees{2, 1, 1}, MeshDegrees{1, 2, 1}, MeshDegrees{1, 1, 2}, MeshDegrees{2, 2, 2}}) {
+      EXPECT_EQ(difference(one, run(job(settings), mesh)), "") << name_of(mesh) << settings;
+    }
+  }
+}
+
+// The same comparison finds that a run that is not topology-invariant depends on the mesh, along
+// each axis.
+TEST_F(Topology, WithoutItMeshesDiffer) {
+  std::string text = job("batch_size: 2");
+  text.replace(text.find("reproducible: topology"), 22, "reproducible: mesh");
+  const Trace one = run(text, {});
+  for (const MeshDegrees mesh :
+       {MeshDegrees{2, 1, 1}, MeshDegrees{1, 2, 1}, MeshDegrees{1, 1, 2}}) {
+    EXPECT_NE(difference(one, run(text, mesh)), "") << name_of(mesh);
+  }
+}
+
+TEST_F(Topology, ItIsTheTrainingOfOtherJobs) {
+  const std::string text = job("batch_size: 8");
+  std::string usual = text;
+  usual.replace(usual.find("reproducible: topology"), 22, "reproducible: mesh");
+  const Trace a = run(text, {}), b = run(usual, {});
+  for (int step = 0; step < kSteps; ++step) {
+    const auto at = static_cast<size_t>(step);
+    EXPECT_NEAR(a.losses[at], b.losses[at], 1e-4 * b.losses[at]);
+    EXPECT_NEAR(a.norms[at], b.norms[at], 1e-3 * b.norms[at]);
+  }
+}
+
+TEST_F(Topology, EveryLevelOfZeroAndEachRecomputationHasTheSameBits) {
+  const Trace one = run(job("batch_size: 8"), {});
+  for (int zero = 1; zero <= 3; ++zero) {
+    EXPECT_EQ(difference(one, run(job("batch_size: 8"), {2, 1, 2}, zero)), "") << zero;
+  }
+  for (const char* what : {"selective", "full"}) {
+    const std::string text = job(std::string("batch_size: 8, activation_checkpointing: ") + what);
+    EXPECT_EQ(difference(one, run(text, {1, 2, 2})), "") << what;
+  }
+}
+
+// Rounds of eight rows, whatever the ranks.
+TEST_F(Topology, RoundsOfTheSameRowsHaveTheSameBits) {
+  const Trace one = run(job("batch_size: 24, micro_batch_size: 8"), {});
+  for (int zero = 0; zero <= 3; ++zero) {
+    EXPECT_EQ(difference(one, run(job("batch_size: 24, micro_batch_size: 4"), {2, 1, 2}, zero)), "")
+        << zero;
+  }
+}
+
+// Two tasks, with evaluations: the whole curve and the best validation loss.
+TEST_F(Topology, TrainingWithEvaluationsGoesOnOnAnotherMesh) {
+  const std::string text =
+      job("batch_size: 8, evaluate_every: 4", std::string(kLm) + ", " + kClasses, "multi_task");
+  const auto all = [](MemoryCluster& cluster) {
+    std::map<std::pair<int64_t, std::string>, double> values;
+    for (const proto::MetricRecord& record : cluster.metrics) {
+      for (const char* name : {"loss", "gradient_norm", "validation_loss", "validation_accuracy"}) {
+        const auto at = record.values().find(name);
+        if (at != record.values().end()) values[{record.step(), name}] = at->second;
+      }
+    }
+    return values;
+  };
+  MemoryCluster one;
+  ASSERT_TRUE(train(record(text, {}), one).ok());
+  for (const MeshDegrees to : {MeshDegrees{2, 1, 2}, MeshDegrees{1, 4, 1}}) {
+    MemoryCluster cluster;
+    proto::LaunchRecord launch = record(text + "checkpoint: {every_steps: 5}\n", {1, 1, 2});
+    cluster.die_after_step = 6;
+    EXPECT_THROW(static_cast<void>(train(launch, cluster)), StatusError);
+    cluster.die_after_step = -1;
+    launch = record(text, to);
+    *launch.mutable_resume() = cluster.checkpoints.back();
+    ASSERT_TRUE(train(launch, cluster).ok());
+    EXPECT_EQ(all(cluster), all(one)) << name_of(to);
+    EXPECT_NE(cluster.starts.back().resume_note().find("bit for bit"), std::string::npos);
+  }
+}
+
+}  // namespace
+}  // namespace weft

@@ -1,0 +1,46 @@
+#include "worker/admission/check_blocks.h"
+
+#include <fmt/format.h>
+
+#include <numeric>
+
+#include "proto/job.pb.h"
+
+namespace weft {
+
+Status check_blocks(const proto::JobSpec& spec, const ModelConfig& config) {
+  if (spec.training().reproducible() != proto::REPRODUCIBLE_TOPOLOGY) return {};
+  const int64_t blocks = spec.training().reproducible_blocks(), tensor = spec.parallel().tensor();
+  const int64_t replicas = int64_t{spec.parallel().data()} * spec.parallel().sequence();
+  const int64_t rows = int64_t{spec.training().micro_batch_size()} * spec.parallel().data();
+  const int64_t in_row = replicas / std::gcd(rows, replicas);  // ranks that share a row's tokens
+  const auto refuse = [&](const char* field, int64_t value, const std::string& rule) {
+    return Status::invalid(field, std::to_string(value),
+                           rule + " with training.reproducible: topology");
+  };
+  if (config.heads % (tensor * in_row) != 0) {
+    return refuse(in_row > 1 ? "parallel.sequence" : "parallel.tensor",
+                  in_row > 1 ? in_row : tensor,
+                  fmt::format("the {} ranks that share a row's heads must divide the model's {} "
+                              "heads",
+                              tensor * in_row, config.heads));
+  }
+  for (const int64_t features : {config.hidden, config.inner}) {
+    if (features % blocks == 0) continue;
+    return refuse("training.reproducible_blocks", blocks,
+                  fmt::format("must divide the model's {} features", features));
+  }
+  if (tensor > 1 && config.vocabulary % blocks > 1) {
+    return refuse("parallel.tensor", tensor,
+                  fmt::format("must be 1, as the vocabulary of {} leaves {} over "
+                              "training.reproducible_blocks = {}, which may be 0 or 1,",
+                              config.vocabulary, config.vocabulary % blocks, blocks));
+  }
+  if (config.vocabulary < blocks) {
+    return refuse("training.reproducible_blocks", blocks,
+                  fmt::format("must be at most the vocabulary of {}", config.vocabulary));
+  }
+  return {};
+}
+
+}  // namespace weft

@@ -1,0 +1,66 @@
+// What a transformer is made of, computed so that no bit depends on the mesh: topology-invariant
+// training. The plain composition is that of tensor_parallel.h.
+//
+// A batch's tokens, row by row, are cut into `blocks` blocks of consecutive ones, and so are the
+// features that the tensor axis shares out and the vocabulary. A rank of the replica axis has as
+// many consecutive blocks of tokens as its share is, a rank of the tensor axis of features; between
+// blocks of the model the tensor axis shares out the replica's blocks of tokens. Every sum over
+// tokens, features or the vocabulary is taken block by block, each block by one single-threaded
+// library call whose sizes and strides follow from the blocks (kernels/cpu/gemm_cells.h), and
+// merged in the binary tree over the blocks, of which a rank has a node (tree_sum.h). Where a sum
+// crosses ranks, it is fp32 and rounded once, after it.
+//
+// Gradients of parameters are of this rank's tokens; whoever runs the backward pass completes them
+// (Tape::complete_leaves): those of what the tensor axis shares out, and of a task's head, over the
+// replicas, those of the rest over the world.
+//
+// Legend: N tokens of a replica, n = N / t of them on a rank between blocks, H hidden.
+//
+// Thread safety and ownership: as collective_ops.h. F32 and BF16.
+#pragma once
+
+#include <optional>
+
+#include "worker/parallel/rank.h"
+#include "worker/parallel/tensor_parallel.h"
+
+namespace weft::parallel {
+
+// How the tensor axis shares a weight out: not at all, by what it maps to, by what it maps from.
+enum class Shared { kNothing, kOutputs, kInputs };
+
+struct BlockedLinear {
+  ops::WeightLayout layout = ops::WeightLayout::kInOut;
+  Shared shared = Shared::kNothing;
+  std::optional<ops::Activation> activation;  // not of kInputs
+  // The shared features are so many parts side by side, each of which is cut (query, key, value).
+  int parts = 1;
+};
+
+// kOutputs: x [..., n, in] -> [1, N, out / t]. kInputs: x [..., N, in / t] -> [1, n, out], with
+// bias and residual added. kNothing: x [..., in], rows that stand for the replica's tokens in
+// their order -> [..., out]. bias: of what the weight's shard maps to, or an empty handle.
+Tensor blocked_linear(Context& cx, const TensorAxis& axis, const Tensor& x, const Tensor& weight,
+                      const Tensor& bias, const BlockedLinear& map,
+                      const Tensor& residual = Tensor());
+
+// The tensor axis of a rank with blocks; tokens: N.
+TensorAxis blocked_axis(Rank& rank, int64_t tokens);
+
+// ids [B, T], the replica's N -> [1, n, H].
+Tensor blocked_embedding(Context& cx, const TensorAxis& axis, const Tensor& ids,
+                         const Tensor& table, int64_t vocabulary);
+
+// The loss of a language model, x [..., n, H] and the replica's labels [...] -> the sum over the
+// whole batch, on every rank. The logits do not stand in memory as a whole where they are more than
+// 2^24: they are computed a second time for their gradient. `best`, where it is given, gets the
+// likeliest id of each of the N tokens, the smallest of several.
+Tensor blocked_linear_cross_entropy(Context& cx, const TensorAxis& axis, const Tensor& x,
+                                    const Tensor& table, const Tensor& labels, int64_t vocabulary,
+                                    const ops::TokenLoss& loss, Tensor* best = nullptr);
+// The same of logits [rows, classes] that every rank of the tensor axis has, rows standing for the
+// replica's tokens in their order.
+Tensor blocked_cross_entropy(Context& cx, const TensorAxis& axis, const Tensor& logits,
+                             const Tensor& labels, const ops::TokenLoss& loss);
+
+}  // namespace weft::parallel

@@ -1,0 +1,79 @@
+// A token's row is taken from the rank that has it, so that nothing is added up.
+#include <array>
+#include <cstring>
+
+#include "kernels/ops/common.h"
+#include "worker/parallel/blocked.h"
+#include "worker/parallel/tree_sum.h"
+
+namespace weft::parallel {
+namespace {
+
+// Inputs: ids [B, T], table [V/t, H].
+class Embedding final : public ops::ForwardOp {
+ public:
+  Embedding(const TensorAxis& axis, int64_t vocabulary) : axis_(axis), vocabulary_(vocabulary) {}
+  std::string_view name() const override { return "blocked_embedding"; }
+  bool native(DType half) const override { return half == DType::kBF16; }
+
+  std::vector<Tensor> forward(Context& cx, std::span<const Tensor> inputs) override {
+    const Tensor ids = as_contiguous(cx.pool, inputs[0]);
+    const Tensor& table = inputs[1];
+    const int64_t width = table.dim(1), own = ids.elements() / axis_.comm.size();
+    const Tensor rows = ops::embedding_values(cx, ids, table, axis_.part(vocabulary_).start);
+    const Tensor y = Tensor::empty(cx.allocator, {1, own, width}, table.dtype());
+    if (axis_.comm.size() == 1) {
+      std::memcpy(y.raw(), rows.raw(), y.bytes());
+      return {y};
+    }
+    Tensor found = Tensor::empty(cx.allocator, {ids.elements(), width}, table.dtype());
+    const std::vector<int64_t> counts(static_cast<size_t>(axis_.comm.size()), own * width);
+    axis_.comm.all_to_all(rows, counts, found, counts);
+    const int64_t first = axis_.token_part().start;
+    const auto bytes = static_cast<size_t>(width) * size_of(table.dtype());
+    for (int64_t i = 0; i < own; ++i) {
+      const int64_t from = owner(ids.data<int64_t>()[first + i]) * own + i;
+      std::memcpy(static_cast<char*>(y.raw()) + static_cast<size_t>(i) * bytes,
+                  static_cast<const char*>(found.raw()) + static_cast<size_t>(from) * bytes, bytes);
+    }
+    return {y};
+  }
+
+  std::vector<Tensor> saves(std::span<const Tensor> inputs, std::span<const Tensor>) override {
+    table_ = inputs[1].spec();
+    return {inputs[0]};
+  }
+
+  std::vector<Tensor> vjp(Context& cx, std::span<const Tensor> saved,
+                          std::span<const Tensor> output_grads) override {
+    const Tensor dy = gathered(cx, axis_.comm, ops::as_rows(cx, output_grads[0]));
+    Context in_blocks = cx;
+    in_blocks.block_count = axis_.token_blocks();
+    return {Tensor(),
+            ops::embedding_gradient(in_blocks, saved[0], dy, axis_.part(vocabulary_).start,
+                                    {table_.shape, gradient_dtype(table_.dtype)})};
+  }
+
+ private:
+  int64_t owner(int64_t id) const {
+    int rank = 0;
+    while (rank + 1 < axis_.comm.size() &&
+           part_of(vocabulary_, axis_.comm.size(), rank + 1).start <= id) {
+      ++rank;
+    }
+    return rank;
+  }
+
+  const TensorAxis axis_;
+  const int64_t vocabulary_;
+  TensorSpec table_;
+};
+
+}  // namespace
+
+Tensor blocked_embedding(Context& cx, const TensorAxis& axis, const Tensor& ids,
+                         const Tensor& table, int64_t vocabulary) {
+  return ops::run<Embedding>(cx, {ids, table}, axis, vocabulary);
+}
+
+}  // namespace weft::parallel

@@ -1,0 +1,87 @@
+#include "worker/parallel/tree_sum.h"
+
+#include <vector>
+
+#include "kernels/cpu/gemm_cells.h"
+#include "kernels/tensor/dispatch.h"
+#include "kernels/tensor/strided.h"
+#include "worker/parallel/mesh.h"
+
+namespace weft::parallel {
+namespace {
+
+void merge_range(int64_t first, int64_t last, const std::function<void(int64_t, int64_t)>& merge) {
+  if (last - first < 2) return;
+  const int64_t middle = cpu::node_middle(first, last);
+  merge_range(first, middle, merge);
+  merge_range(middle, last, merge);
+  merge(first, middle);
+}
+
+Shape with_rows(Shape shape, int64_t rows) {
+  shape[0] = rows;
+  return shape;
+}
+
+// Every rank's part `comm.rank()` of x, [counts[rank]], summed.
+Tensor summed_part(Context& cx, Communicator& comm, const Tensor& x,
+                   const std::vector<int64_t>& counts) {
+  const auto size = static_cast<size_t>(comm.size());
+  const int64_t own = counts[static_cast<size_t>(comm.rank())];
+  Tensor terms = Tensor::empty(cx.allocator, {comm.size(), own}, x.dtype());
+  comm.all_to_all(x, counts, terms, std::vector<int64_t>(size, own));
+  dispatch_floating(x.dtype(), [&]<typename T>() {
+    merge_tree(comm.size(), [&](int64_t into, int64_t from) {
+      cpu::add_node(cx.pool, terms.data<T>() + from * own, terms.data<T>() + into * own, own);
+    });
+  });
+  return terms.view({own}, std::array<int64_t, 1>{1}, 0);
+}
+
+}  // namespace
+
+void merge_tree(int64_t count, const std::function<void(int64_t into, int64_t from)>& merge) {
+  merge_range(0, count, merge);
+}
+
+Tensor tree_scatter(Context& cx, Communicator& comm, const Tensor& x) {
+  if (comm.size() == 1) return x;
+  const int64_t rows = x.dim(0) / comm.size();
+  WEFT_CHECK(rows * comm.size() == x.dim(0), "{} rows over {} ranks", x.dim(0), comm.size());
+  const std::vector<int64_t> counts(static_cast<size_t>(comm.size()), x.elements() / comm.size());
+  const Tensor part = summed_part(cx, comm, x, counts);
+  const Shape shape = with_rows(x.shape(), rows);
+  const Strides strides = row_major_strides(shape);
+  return clone(cx.pool,
+               part.view(shape, std::span(strides).first(static_cast<size_t>(shape.dims())), 0));
+}
+
+Tensor tree_sum(Context& cx, Communicator& comm, const Tensor& x) {
+  if (comm.size() == 1) return x;
+  std::vector<int64_t> counts;
+  for (int r = 0; r < comm.size(); ++r) {
+    counts.push_back(part_of(x.elements(), comm.size(), r).length);
+  }
+  const Tensor part = summed_part(cx, comm, x, counts);
+  Tensor sum = x;
+  comm.all_gather(part, sum, counts);
+  return sum;
+}
+
+double tree_sum(Context& cx, Communicator& comm, double x) {
+  const Tensor one = Tensor::full(cx.allocator, {1}, x, DType::kF64);
+  Tensor all = gathered(cx, comm, one);
+  double* at = all.data<double>();
+  merge_tree(comm.size(), [&](int64_t into, int64_t from) { at[into] += at[from]; });
+  return at[0];
+}
+
+Tensor gathered(Context& cx, Communicator& comm, const Tensor& x) {
+  const Tensor in = as_contiguous(cx.pool, x);
+  if (comm.size() == 1) return in;
+  Tensor all = Tensor::empty(cx.allocator, with_rows(x.shape(), x.dim(0) * comm.size()), x.dtype());
+  comm.all_gather(in, all, std::vector<int64_t>(static_cast<size_t>(comm.size()), x.elements()));
+  return all;
+}
+
+}  // namespace weft::parallel
