@@ -2,6 +2,7 @@
 #   weft_cuda_library(NAME SOURCES ... DEPS ...)   a static library of .cu and .cc files.
 # The runtime is linked statically and libcuda never, so that a program starts without a driver.
 option(WEFT_CUDA "Build the CUDA kernels; needs toolkit 13 or newer" OFF)
+option(WEFT_GPU_BUNDLE "Build for machines with a GPU and nothing of ours (target bundle)" OFF)
 if(NOT WEFT_CUDA)
   return()
 endif()

@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/autograd/tape.h"
@@ -20,10 +21,11 @@ namespace weft::bench {
 class Options {
  public:
   Options(int count, char** texts);
+  explicit Options(std::map<std::string, std::string> values) : values_(std::move(values)) {}
   int64_t integer(const std::string& key) const;   // required
   std::string text(const std::string& key) const;  // required
   bool has(const std::string& key) const;
-  bool flag(const std::string& key) const;         // "1"; absent: false
+  bool flag(const std::string& key) const;  // "1"; absent: false
 
  private:
   std::map<std::string, std::string> values_;

@@ -43,8 +43,8 @@ std::vector<int64_t> step_ids(const Options& options) {
   return ids;
 }
 
-TrainingStep::TrainingStep(const Options& options, Mesh mesh)
-    : rank_{make_caching_allocator(),
+TrainingStep::TrainingStep(const Options& options, Mesh mesh, std::unique_ptr<Allocator> memory)
+    : rank_{std::move(memory),
             std::make_unique<ThreadPool>(static_cast<int>(options.integer("threads"))),
             std::move(mesh), Logger()} {
   flush_denormals();

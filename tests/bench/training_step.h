@@ -18,7 +18,9 @@ namespace weft::bench {
 
 class TrainingStep {
  public:
-  TrainingStep(const Options& options, Mesh mesh);
+  // memory: what it computes in, and on.
+  TrainingStep(const Options& options, Mesh mesh,
+               std::unique_ptr<Allocator> memory = make_caching_allocator());
   void run();
   double loss() const { return loss_; }  // of the last step, before its update, of the whole batch
   Rank& rank() { return rank_; }

@@ -1,0 +1,69 @@
+// weft-gpu: everything of ours that runs on a GPU, in one program that needs the driver, cuBLAS
+// and, for several GPUs, NCCL:
+//   weft-gpu self-test            the instructions against the meaning that the tests give them
+//   weft-gpu ops [GTEST FLAGS]    the case table of the ops against the CPU
+//   weft-gpu golden ARGUMENTS     weft-golden
+//   weft-gpu bench                rates, one JSON object a line
+#include <gtest/gtest.h>
+
+#include <cstdio>
+#include <string_view>
+
+#include "cluster/golden/golden_program.h"
+#include "proto/base/status.h"
+#include "tests/gpu/gpu_bench.h"
+#include "tests/kernels/cuda/schedule.h"
+#include "tests/kernels/cuda/self_test/self_test.h"
+
+namespace weft {
+
+void vary_schedule(uint64_t) {}
+
+namespace {
+
+int self_test() {
+  int wrong = 0;
+  for (const cuda::SelfTestResult& result : cuda::self_test()) {
+    const bool right = result.finding.empty();
+    wrong += right ? 0 : 1;
+    std::printf("%-42s %s\n", result.instruction.c_str(),
+                right ? "as on the CPU" : result.finding.c_str());
+  }
+  return wrong == 0 ? 0 : 1;
+}
+
+int bench() {
+  gpu::run_bench({}, [](const gpu::Measure& measure) {
+    std::printf(R"({"name": "%s", "seconds": %.6g, "rate": %.6g, "unit": "%s"})"
+                "\n",
+                measure.name.c_str(), measure.seconds, measure.rate, measure.unit.c_str());
+    std::fflush(stdout);
+  });
+  return 0;
+}
+
+int run(int argc, char** argv) {
+  const std::string_view what = argc > 1 ? argv[1] : "";
+  if (what == "self-test") return self_test();
+  if (what == "golden") return golden_program(argc - 1, argv + 1);
+  if (what == "bench") return bench();
+  if (what == "ops") {
+    int left = argc - 1;
+    ::testing::InitGoogleTest(&left, argv + 1);
+    return RUN_ALL_TESTS();
+  }
+  std::fprintf(stderr, "usage: weft-gpu self-test | ops | golden | bench\n");
+  return 2;
+}
+
+}  // namespace
+}  // namespace weft
+
+int main(int argc, char** argv) {
+  try {
+    return weft::run(argc, argv);
+  } catch (const weft::StatusError& error) {
+    std::fprintf(stderr, "weft-gpu: %s\n", error.what());
+    return 2;
+  }
+}
