@@ -8,6 +8,7 @@
 #include <mutex>
 #include <string>
 
+#include "coordinator/launcher/inspector.h"
 #include "coordinator/scheduler/drain.h"
 #include "coordinator/service.h"
 #include "coordinator/store/content.h"
@@ -24,7 +25,8 @@ class CoordinatorService final : public Service {
     const Clock& clock;
     std::string data_folder;  // whose free space health() tells; empty: none
     std::string version;
-    Drain* drain = nullptr;  // none: drain() is refused
+    Drain* drain = nullptr;          // none: drain() is refused
+    Inspector* inspector = nullptr;  // none: stack() and traces are refused
   };
   explicit CoordinatorService(Parts parts);
 
@@ -49,6 +51,11 @@ class CoordinatorService final : public Service {
                         int64_t limit) override;
   std::unique_ptr<Subscription> watch(const std::string& job, unsigned topics,
                                       std::function<void()> wake) override;
+
+  Result<proto::JobStack> stack(const std::string& job) override;
+  Result<proto::JobTrace> start_trace(const std::string& job, int steps) override;
+  Result<proto::JobTrace> trace(const std::string& job) override;
+  Result<std::vector<proto::RankTrace>> trace_parts(const std::string& job) override;
 
   Result<std::vector<proto::CheckpointManifest>> checkpoints(const std::string& job) override;
   Result<proto::CheckpointManifest> checkpoint(const std::string& id) override;

@@ -63,8 +63,10 @@ Status run_coordinator(const CoordinatorOptions& options) {
   supervision.lease_seconds = options.lease_seconds;
   supervision.data_folder = options.data;
   Drain drain(clock);
-  Supervisor supervisor({*store, content, clock, log, &drain}, supervision);
-  CoordinatorService service({*store, content, clock, options.data, WEFT_VERSION, &drain});
+  Inspector inspector(clock);
+  Supervisor supervisor({*store, content, clock, log, &drain, &inspector}, supervision);
+  CoordinatorService service(
+      {*store, content, clock, options.data, WEFT_VERSION, &drain, &inspector});
 
   const std::string& agent_address =
       options.agent_listen.empty() ? options.listen : options.agent_listen;

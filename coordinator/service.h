@@ -1,7 +1,8 @@
 // What the coordinator can be asked to do, independent of HTTP: the REST routes, the tests and the
 // command line's local mode all go through this interface.
 //
-// Thread safety: every call from any thread; none waits for a node, some wait for a synced write.
+// Thread safety: every call from any thread; none but stack() waits for a node, some wait for a
+// synced write.
 // Ownership: values go in and come out; a Subscription keeps its callback registered until it is
 // destroyed.
 // Invariants: 1. An ok answer is durable. 2. A failure names field, value and rule where the
@@ -20,6 +21,7 @@
 #include <string_view>
 #include <vector>
 
+#include "proto/api.pb.h"
 #include "proto/base/status.h"
 #include "proto/checkpoint.pb.h"
 #include "proto/job.pb.h"
@@ -31,6 +33,7 @@ namespace weft {
 
 inline constexpr int kPageLimitMax = 1000;  // items a page
 inline constexpr int kPageLimitDefault = 100;
+inline constexpr int kTraceStepsMax = 1000;
 inline constexpr int64_t kLogSliceBytesMax = 1 << 20;  // bytes a slice
 
 struct JobFilter {
@@ -147,6 +150,16 @@ class Service {
   // for what is new, so a slow reader never holds up a writer.
   virtual std::unique_ptr<Subscription> watch(const std::string& job, unsigned topics,
                                               std::function<void()> wake) = 0;
+
+  // What each rank of an active job does now, with the stacks of its threads; waits for them, 3 s
+  // at most. failed_precondition: the job has no ranks now.
+  virtual Result<proto::JobStack> stack(const std::string& job) = 0;
+  // Records the next 1 to kTraceStepsMax steps of a running job, in place of its trace before.
+  virtual Result<proto::JobTrace> start_trace(const std::string& job, int steps) = 0;
+  // How far the newest trace is. not_found: there is none (it is not durable).
+  virtual Result<proto::JobTrace> trace(const std::string& job) = 0;
+  // The ranks' parts of a complete one, by rank.
+  virtual Result<std::vector<proto::RankTrace>> trace_parts(const std::string& job) = 0;
 
   // ---- checkpoints -----------------------------------------------------------------------------
   // Newest last. Manifests without `tensors` (they can be large); checkpoint() gives the whole.

@@ -9,10 +9,17 @@
 
 namespace weft {
 
+// A trace that was asked for: of so many steps, by a request with this number.
+struct TraceWish {
+  int64_t request = 0;  // 0: none
+  int64_t steps = 0;
+};
+
 struct Boundary {
   // The strongest request that any rank has heard of: none < checkpoint < pause < cancel.
   proto::ControlKind control = proto::CONTROL_KIND_UNSPECIFIED;
   bool writing = false;  // some rank's checkpoint chunks are not durable yet
+  TraceWish trace;       // rank 0's
 };
 
 Boundary agree(Rank& rank, const Boundary& mine);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "proto/base/activity.h"
 #include "worker/step.h"
 
 namespace weft {
@@ -33,6 +34,7 @@ std::map<std::string, double> evaluate_task(Rank& rank, const proto::JobSpec& sp
     if (rank.blocks > 0) fill_up(rows, batch_rows);
     for (const Part& part : rounds_of(rank, spec, rows.rows)) {
       if (part.length == 0 && !training.gate) continue;  // every rank opens the gate as often
+      if (rank.activity != nullptr) rank.activity->tick();
       Context cx = rank.context();
       const TaskBatch batch = task.task->assemble(rows, part);
       sums.add(task.task->evaluate(cx, *training.trunk, batch));

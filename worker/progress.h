@@ -30,6 +30,11 @@ class Progress {
   // A pending request of the user, if any.
   virtual std::optional<proto::Control> take_control() = 0;
 
+  // A trace that was asked for (trace_steps > 0), each once; and what it came to, which may get
+  // lost.
+  virtual std::optional<proto::Inspect> take_trace_request() { return std::nullopt; }
+  virtual void send_trace(proto::RankTrace /*trace*/) {}
+
   // Content-addressed bytes; `hash` is their SHA-256. Blocks until durable.
   virtual Status put_chunk(const std::string& hash, std::string_view bytes) = 0;
   virtual Result<std::string> get_chunk(const std::string& hash) = 0;

@@ -2,11 +2,13 @@
 
 #include <array>
 #include <cmath>
+#include <optional>
 #include <vector>
 
 #include "kernels/autograd/tape.h"
 #include "kernels/ops/ops.h"
 #include "kernels/tensor/transfer.h"
+#include "proto/base/activity.h"
 #include "worker/optimizer/gradients.h"
 
 namespace weft {
@@ -24,9 +26,10 @@ struct Pass {
 // `sends`: they are complete with this one.
 Tensor forward_and_backward(Rank& rank, Training& training, TrainingTask& task, const Pass& pass,
                             Part part, bool sends) {
-  Tape tape;
+  Tape tape(rank.activity);
   Context cx = rank.context();
   cx.tape = &tape;
+  std::optional<Activity::Phase> phase(std::in_place, rank.activity, "forward");
   TaskBatch batch = task.task->assemble(pass.rows, part);
   batch.tokens.training = true;
   batch.tokens.recompute = training.recompute;
@@ -34,6 +37,8 @@ Tensor forward_and_backward(Rank& rank, Training& training, TrainingTask& task, 
   batch.tokens.random = pass.random;
   const Tensor sum = task.task->loss_sum(cx, *training.trunk, batch);
   if (!sum.requires_grad()) return sum;
+  phase.reset();
+  phase.emplace(rank.activity, "backward");
   if (sends) training.reducer->arm(tape);
   const Tensor seed =
       Tensor::full(*rank.allocator, sum.shape(), pass.share * pass.scale, sum.dtype());
@@ -79,7 +84,11 @@ std::vector<Part> rounds_of(const Rank& rank, const proto::JobSpec& spec, int64_
 StepResult run_step(Rank& rank, const proto::JobSpec& spec, Training& training, TrainingTask& task,
                     double learning_rate) {
   const proto::TrainingSpec& settings = spec.training();
-  const TaskRows rows = task.feed.next(settings.batch_size());
+  TaskRows rows;
+  {
+    const Activity::Phase phase(rank.activity, "data");
+    rows = task.feed.next(settings.batch_size());
+  }
   const int64_t labels = task.task->label_count(rows);
   RandomKey random{settings.seed(), 0};
   random = random.derive(/*a=*/0x64726f70, static_cast<uint64_t>(training.state.step()));
@@ -99,12 +108,15 @@ StepResult run_step(Rank& rank, const proto::JobSpec& spec, Training& training, 
     }
     if (gradients.every_round() || last) gradients.flush();
   }
-  gradients.finish();
-  if (training.gate) training.gate->close();
-  double loss = 0;
-  for (const Tensor& each : losses) loss += read_scalar(each);
   StepResult result;
-  agree(rank, gradients, loss, result);
+  {
+    const Activity::Phase phase(rank.activity, "gradients");
+    gradients.finish();
+    if (training.gate) training.gate->close();
+    double loss = 0;
+    for (const Tensor& each : losses) loss += read_scalar(each);
+    agree(rank, gradients, loss, result);
+  }
   result.loss *= pass.share;
   result.gradient_norm /= pass.scale;
   result.tokens = rows.rows * rows.tokens;
@@ -116,6 +128,7 @@ StepResult run_step(Rank& rank, const proto::JobSpec& spec, Training& training, 
     gradients.clear();
     return result;
   }
+  const Activity::Phase phase(rank.activity, "optimizer");
   const double clip = clip_factor(result.gradient_norm, settings.gradient_clip());
   training.optimizer->step(gradients, learning_rate, clip / pass.scale);
   return result;

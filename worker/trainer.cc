@@ -10,12 +10,14 @@
 #include <utility>
 
 #include "kernels/cpu/environment.h"
+#include "proto/base/activity.h"
 #include "worker/admission/memory.h"
 #include "worker/agreement.h"
 #include "worker/evaluation.h"
 #include "worker/setup.h"
 #include "worker/smoothed_speed.h"
 #include "worker/step.h"
+#include "worker/trace_recorder.h"
 
 namespace weft {
 namespace {
@@ -45,7 +47,8 @@ class Run {
         attempt_(record.attempt()),
         progress_(progress),
         training_(training),
-        writer_(rank, progress) {}
+        writer_(rank, progress),
+        tracer_(rank, progress) {}
 
   void run();
 
@@ -75,6 +78,7 @@ class Run {
   Progress& progress_;
   Training& training_;
   checkpoint::Writer writer_;
+  TraceRecorder tracer_;
   proto::ControlKind leaving_ = proto::CONTROL_KIND_UNSPECIFIED;  // asked for: pause or cancel
   int64_t wanted_ = 0, answered_ = 0;  // newest request for a checkpoint: heard of, written
   int64_t skipped_ = 0;                // while the one before them is still being written
@@ -118,6 +122,8 @@ void Run::started() {
 void Run::one_step() {
   TrainingTask& task = training_.tasks[static_cast<size_t>(training_.mixing->next())];
   const double rate = training_.schedule.rate(state().step());
+  if (rank_.activity != nullptr) rank_.activity->set_step(state().step() + 1);
+  const Activity::Recorded recorded(rank_.activity, Lane::kCompute, kStepSpan, state().step() + 1);
   const StepResult result = run_step(rank_, spec_, training_, task, rate);
   const bool rescaled = training_.loss_scale && !training_.loss_scale->exhausted();
   if (!result.applied && !(rescaled && std::isfinite(result.loss))) throw not_finite(result);
@@ -204,6 +210,7 @@ bool Run::improved(double loss) {
 void Run::evaluate() {
   if (evaluated_step_ == state().step()) return;
   evaluated_step_ = state().step();
+  const Activity::Phase phase(rank_.activity, "evaluation");
   double loss = 0, weights = 0;
   for (TrainingTask& task : training_.tasks) {
     if (task.feed.validation_rows() == 0) continue;
@@ -231,6 +238,7 @@ void Run::evaluate() {
 
 void Run::begin_checkpoint(const std::string& why, int64_t request) {
   if (!writer_.idle()) finish_checkpoint();
+  const Activity::Phase phase(rank_.activity, "checkpoint");
   proto::TrainerState& now = state();
   now.clear_positions();
   now.clear_mixing_credit();
@@ -255,7 +263,10 @@ void Run::begin_checkpoint(const std::string& why, int64_t request) {
 }
 
 void Run::finish_checkpoint() {
-  writer_.wait();
+  {
+    const Activity::Phase phase(rank_.activity, kStoringPhase);
+    writer_.wait();
+  }
   commit_checkpoint();
 }
 
@@ -283,10 +294,13 @@ proto::ControlKind Run::take_control() {
 
 // What follows a step; true: leave (pause or cancel).
 bool Run::boundary(bool after_step) {
+  const Activity::Phase phase(rank_.activity, "boundary");
   Boundary mine;
   mine.control = take_control();
   mine.writing = !writer_.idle() && !writer_.written();
+  mine.trace = tracer_.wish();
   const Boundary agreed = agree(rank_, mine);
+  tracer_.boundary(agreed.trace, state().step());
   if (!writer_.idle() && !agreed.writing) commit_checkpoint();
   if (agreed.control >= proto::CONTROL_KIND_PAUSE) {
     const bool pause = agreed.control == proto::CONTROL_KIND_PAUSE;
@@ -314,6 +328,7 @@ bool Run::boundary(bool after_step) {
 }
 
 void Run::finish(const std::string& outcome, const std::string& text) {
+  tracer_.finish(state().step());
   proto::RankEnvelope message;
   proto::TrainingFinished* finished = message.mutable_finished();
   finished->set_outcome(outcome);
@@ -321,6 +336,7 @@ void Run::finish(const std::string& outcome, const std::string& text) {
   finished->set_message(text);
   for (const auto& [name, value] : results_) (*finished->mutable_results())[name] = value;
   tell(std::move(message));
+  const Activity::Phase phase(rank_.activity, kStoringPhase);
   require(progress_.flush());
 }
 
@@ -355,7 +371,9 @@ Status out_of_memory(const Rank& rank, const proto::LaunchRecord& record, const 
 Status run_training(Rank& rank, const proto::LaunchRecord& record, Progress& progress) {
   try {
     cpu::read_environment();
+    std::optional<Activity::Phase> phase(std::in_place, rank.activity, "loading");
     WEFT_ASSIGN_OR_RETURN(const auto training, set_up(rank, record, progress));
+    phase.reset();
     Run(rank, record, progress, *training).run();
     return {};
   } catch (const StatusError& error) {

@@ -188,6 +188,13 @@ void Agent::heartbeat() {
   proto::NodeFrame frame;
   auto& beat = *frame.mutable_heartbeat();
   fill(*beat.mutable_node(), *beat.mutable_running());
+  for (const auto& [key, attempt] : attempts_) {
+    if (attempt->over()) continue;
+    proto::AttemptNow& now = *beat.add_now();
+    now.set_job(attempt->ref().job());
+    now.set_attempt(attempt->ref().attempt());
+    attempt->ranks().fill_now(now);
+  }
   if (link_.send(frame)) asked_at_ns_.push_back(boot_time_ns());
 }
 
@@ -245,6 +252,9 @@ void Agent::take_about_attempt(const proto::NodeFrame& frame) {
       if (const auto attempt = at(frame.control().attempt())) {
         attempt->control(frame.control().control());
       }
+      break;
+    case proto::NodeFrame::kInspect:
+      if (const auto attempt = at(frame.inspect().attempt())) attempt->inspect(frame.inspect());
       break;
     case proto::NodeFrame::kRankReply:
       if (const auto attempt = at(frame.rank_reply().attempt())) {

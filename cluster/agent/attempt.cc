@@ -274,6 +274,14 @@ void Attempt::control(const proto::Control& control) {
   ranks_.control(control);
 }
 
+void Attempt::inspect(const proto::InspectAttempt& question) {
+  std::vector<int> here;
+  for (const auto& rank : record().ranks()) {
+    if (rank.node() == record().node()) here.push_back(rank.rank());
+  }
+  ranks_.inspect(question, here);
+}
+
 void Attempt::remote_orted(const proto::RemoteOrted& wanted) {
   if (channel_ == nullptr) {
     proto::NodeFrame out;

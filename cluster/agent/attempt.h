@@ -59,6 +59,7 @@ class Attempt : public std::enable_shared_from_this<Attempt> {
   void revoke();                // the coordinator is done with it
   void renew();                 // the lease in the world has moved
   void control(const proto::Control& control);
+  void inspect(const proto::InspectAttempt& question);
   void remote_orted(const proto::RemoteOrted& wanted);
   void remote_orted_result(const proto::RemoteOrtedResult& result);
   void reconnected();           // to the coordinator

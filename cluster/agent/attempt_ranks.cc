@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "cluster/process/process.h"
+
 namespace weft {
 
 void AttemptRanks::send(const proto::RankEnvelope& envelope) {
@@ -39,11 +41,36 @@ void AttemptRanks::take(int rank, const std::shared_ptr<LocalChannel>& from,
     envelope.set_rank(rank);
     send(envelope);
     if (envelope.sequence() > 0) line->second.unanswered[envelope.sequence()] = envelope;
+  } else if (frame.has_now()) {
+    line->second.now = std::move(*frame.mutable_now());
+    line->second.now_ns = boot_time_ns();
+  } else if (frame.has_inspected()) {
+    proto::NodeFrame answer;
+    proto::AttemptInspected& told = *answer.mutable_inspected();
+    fill_ref(line->second, *told.mutable_attempt());
+    told.set_request(frame.inspected().request());
+    proto::RankStack& stack = *told.add_ranks();
+    stack.Swap(frame.mutable_inspected()->mutable_stack());
+    line->second.now = stack.now();
+    line->second.now_ns = boot_time_ns();
+    *stack.mutable_now() = now_of(rank, line->second);
+    send_(answer);
+  } else if (frame.has_trace()) {
+    proto::NodeFrame answer;
+    fill_ref(line->second, *answer.mutable_trace()->mutable_attempt());
+    answer.mutable_trace()->mutable_trace()->Swap(frame.mutable_trace());
+    answer.mutable_trace()->mutable_trace()->set_rank(rank);
+    send_(answer);
   } else if (frame.has_chunk_put()) {
     put_chunk(from, std::move(*frame.mutable_chunk_put()));
   } else if (frame.has_chunk_get()) {
     get_chunk(from, frame.chunk_get());
   }
+}
+
+void AttemptRanks::fill_ref(const Line& line, proto::AttemptRef& ref) {
+  ref.set_job(line.hello.job());
+  ref.set_attempt(line.hello.attempt());
 }
 
 void AttemptRanks::put_chunk(const std::shared_ptr<LocalChannel>& from, proto::RankChunkPut put) {
@@ -103,6 +130,48 @@ void AttemptRanks::reconnected() {
     send(line.hello);
     for (const auto& [sequence, envelope] : line.unanswered) send(envelope);
   }
+}
+
+proto::RankNow AttemptRanks::now_of(int rank, const Line& line) const {
+  proto::RankNow now = line.now.value_or(proto::RankNow());
+  now.set_rank(rank);
+  now.set_pid(line.hello.hello().pid());
+  now.set_process(process_state(now.pid()));
+  if (line.now) now.set_age_seconds(static_cast<double>(boot_time_ns() - line.now_ns) * 1e-9);
+  return now;
+}
+
+void AttemptRanks::fill_now(proto::AttemptNow& now) const {
+  for (const auto& [rank, line] : lines_) *now.add_ranks() = now_of(rank, line);
+}
+
+void AttemptRanks::inspect(const proto::InspectAttempt& question, const std::vector<int>& ranks) {
+  proto::NodeFrame answer;
+  proto::AttemptInspected& told = *answer.mutable_inspected();
+  *told.mutable_attempt() = question.attempt();
+  told.set_request(question.inspect().request());
+  for (const int rank : ranks) {
+    const auto line = lines_.find(rank);
+    proto::RankNow now;
+    now.set_rank(rank);
+    std::string problem = "it has not yet reported";
+    if (line != lines_.end()) {
+      now = now_of(rank, line->second);
+      problem = now.process() == "stopped" ? "its process is stopped and answers nothing"
+                : line->second.channel == nullptr ? "it is not connected to its agent"
+                                                  : "";
+    }
+    if (problem.empty()) {
+      proto::RankFrame frame;
+      *frame.mutable_inspect() = question.inspect();
+      line->second.channel->send(frame);
+      continue;
+    }
+    proto::RankStack& stack = *told.add_ranks();
+    *stack.mutable_now() = now;
+    stack.set_problem(problem);
+  }
+  if (told.ranks_size() > 0 && question.inspect().trace_steps() == 0) send_(answer);
 }
 
 bool AttemptRanks::quiet() const {

@@ -14,6 +14,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "cluster/agent/chunk_exchange.h"
 #include "cluster/rpc/local_channel.h"
@@ -35,14 +36,22 @@ class AttemptRanks {
   void keep(const proto::Control& control) { pending_ = control; }
   void reconnected();
   bool quiet() const;  // nothing waits for an answer
+  // Asks these ranks, and answers at once for those that cannot.
+  void inspect(const proto::InspectAttempt& question, const std::vector<int>& ranks);
+  // What the ranks do, as far as they told, and what the kernel says of their processes.
+  void fill_now(proto::AttemptNow& now) const;
 
  private:
   struct Line {
     std::shared_ptr<LocalChannel> channel;
     proto::RankEnvelope hello;
     std::map<uint64_t, proto::RankEnvelope> unanswered;
+    std::optional<proto::RankNow> now;
+    int64_t now_ns = 0;  // when it was told
   };
   void send(const proto::RankEnvelope& envelope);
+  static void fill_ref(const Line& line, proto::AttemptRef& ref);
+  proto::RankNow now_of(int rank, const Line& line) const;
   void put_chunk(const std::shared_ptr<LocalChannel>& from, proto::RankChunkPut put);
   void get_chunk(const std::shared_ptr<LocalChannel>& from, const proto::RankChunkGet& get);
 

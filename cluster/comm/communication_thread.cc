@@ -1,5 +1,7 @@
 #include "cluster/comm/communication_thread.h"
 
+#include <pthread.h>
+
 #include <exception>
 #include <utility>
 
@@ -42,6 +44,7 @@ void CommunicationThread::wait_idle() {
 }
 
 void CommunicationThread::run() {
+  ::pthread_setname_np(::pthread_self(), "communication");
   flush_denormals();
   std::unique_lock lock(mutex_);
   while (true) {

@@ -1,9 +1,11 @@
 #include "cluster/process/agent_link.h"
 
+#include <pthread.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "cluster/process/frame_io.h"
 
@@ -13,6 +15,7 @@ namespace {
 using SteadyClock = std::chrono::steady_clock;
 
 constexpr auto kRetryConnect = std::chrono::milliseconds(200);
+constexpr auto kTellNow = std::chrono::seconds(1);
 constexpr auto kRetryRefused = std::chrono::milliseconds(500);
 // Beyond it send() waits: the coordinator has been away for long.
 constexpr size_t kMessagesMax = 20000;
@@ -36,10 +39,13 @@ bool passes(Code code) { return code == Code::kResourceExhausted || code == Code
 
 }  // namespace
 
-AgentLink::AgentLink(std::string socket_path, proto::RankHello hello)
-    : path_(std::move(socket_path)), hello_(std::move(hello)) {
+AgentLink::AgentLink(std::string socket_path, proto::RankHello hello,
+                     std::function<proto::RankNow()> now)
+    : path_(std::move(socket_path)), hello_(std::move(hello)), now_(std::move(now)) {
   reader_ = std::thread([this] { connect_and_read(); });
   writer_ = std::thread([this] { write_frames(); });
+  ::pthread_setname_np(reader_.native_handle(), "agent reader");
+  ::pthread_setname_np(writer_.native_handle(), "agent writer");
 }
 
 AgentLink::~AgentLink() {
@@ -188,7 +194,45 @@ void AgentLink::read_frames(int fd) {
   }
 }
 
+void AgentLink::on_inspect(std::function<proto::RankStack()> inspect) {
+  const std::lock_guard lock(mutex_);
+  inspect_ = std::move(inspect);
+}
+
+std::optional<proto::Inspect> AgentLink::take_trace_request() {
+  const std::lock_guard lock(mutex_);
+  return std::exchange(trace_request_, std::nullopt);
+}
+
+void AgentLink::send_trace(proto::RankTrace trace) {
+  proto::RankFrame frame;
+  frame.mutable_trace()->Swap(&trace);
+  post(frame);
+}
+
+void AgentLink::post(const proto::RankFrame& frame) {
+  std::string bytes = framed(frame.SerializeAsString());
+  const std::lock_guard lock(mutex_);
+  frames_.push_back(std::move(bytes));
+  changed_.notify_all();
+}
+
+void AgentLink::inspect(const proto::Inspect& inspect) {
+  std::function<proto::RankStack()> answer;
+  {
+    const std::lock_guard lock(mutex_);
+    if (inspect.trace_steps() > 0) trace_request_ = inspect;
+    if (inspect.trace_steps() == 0) answer = inspect_;
+  }
+  if (!answer) return;
+  proto::RankFrame frame;
+  frame.mutable_inspected()->set_request(inspect.request());
+  *frame.mutable_inspected()->mutable_stack() = answer();
+  post(frame);
+}
+
 void AgentLink::take(proto::RankFrame frame) {
+  if (frame.has_inspect()) return inspect(frame.inspect());
   uint64_t request = 0;
   const std::lock_guard lock(mutex_);
   switch (frame.body_case()) {
@@ -235,7 +279,19 @@ std::string AgentLink::next_frame() {
       return request->frame;
     }
   }
-  if (SteadyClock::now() < write_after_) return {};
+  const auto now = SteadyClock::now();
+  if (now_ && now >= tell_now_at_) {
+    tell_now_at_ = now + kTellNow;
+    proto::RankFrame frame;
+    *frame.mutable_now() = now_();
+    return framed(frame.SerializeAsString());
+  }
+  if (!frames_.empty()) {
+    std::string frame = std::move(frames_.front());
+    frames_.pop_front();
+    return frame;
+  }
+  if (now < write_after_) return {};
   const auto next = std::lower_bound(unacknowledged_.begin(), unacknowledged_.end(), next_to_write_,
                                      [](const proto::RankEnvelope& message, uint64_t sequence) {
                                        return message.sequence() < sequence;
@@ -249,16 +305,23 @@ std::string AgentLink::next_frame() {
   return framed(frame.SerializeAsString());
 }
 
+void AgentLink::wait_for_work(std::unique_lock<std::mutex>& lock) {
+  auto until = SteadyClock::time_point::max();
+  if (fd_ >= 0 && now_) until = tell_now_at_;
+  if (SteadyClock::now() < write_after_) until = std::min(until, write_after_);
+  if (until == SteadyClock::time_point::max()) {
+    changed_.wait(lock);
+  } else {
+    changed_.wait_until(lock, until);
+  }
+}
+
 void AgentLink::write_frames() {
   std::unique_lock lock(mutex_);
   while (!stopping_) {
     const std::string frame = next_frame();
     if (frame.empty()) {
-      if (SteadyClock::now() < write_after_) {
-        changed_.wait_until(lock, write_after_);
-      } else {
-        changed_.wait(lock);
-      }
+      wait_for_work(lock);
       continue;
     }
     const int fd = ::dup(fd_);  // the reader may close its own meanwhile

@@ -12,6 +12,7 @@
 
 #include <condition_variable>
 #include <deque>
+#include <functional>
 #include <future>
 #include <map>
 #include <memory>
@@ -24,8 +25,12 @@ namespace weft {
 
 class AgentLink final : public Progress {
  public:
-  // `hello` is sent first on every connection.
-  AgentLink(std::string socket_path, proto::RankHello hello);
+  // `hello` is sent first on every connection. `now`, where there is one, says once a second what
+  // the rank does, on a thread of this object; it outlives it.
+  AgentLink(std::string socket_path, proto::RankHello hello,
+            std::function<proto::RankNow()> now = {});
+  // Asked for the rank's stacks, from now on; on a thread of this object.
+  void on_inspect(std::function<proto::RankStack()> inspect);
   ~AgentLink() override;
 
   Status send(proto::RankEnvelope message) override;
@@ -33,6 +38,8 @@ class AgentLink final : public Progress {
   // Like flush, but gives up: false when something was still unacknowledged.
   bool flush_for(double seconds);
   std::optional<proto::Control> take_control() override;
+  std::optional<proto::Inspect> take_trace_request() override;
+  void send_trace(proto::RankTrace trace) override;
   Status put_chunk(const std::string& hash, std::string_view bytes) override;
   Result<std::string> get_chunk(const std::string& hash) override;
 
@@ -47,8 +54,11 @@ class AgentLink final : public Progress {
   bool greet(int fd);
   void read_frames(int fd);
   void take(proto::RankFrame frame);
+  void inspect(const proto::Inspect& inspect);
+  void post(const proto::RankFrame& frame);
   void take_reply(const proto::RankReply& reply);
   void write_frames();
+  void wait_for_work(std::unique_lock<std::mutex>& lock);
   std::string next_frame();  // empty: nothing to write now; needs mutex_
   proto::RankFrame ask(proto::RankFrame frame, uint64_t request);
   bool joins_last(proto::RankEnvelope& message);
@@ -56,6 +66,7 @@ class AgentLink final : public Progress {
 
   const std::string path_;
   const proto::RankHello hello_;
+  const std::function<proto::RankNow()> now_;
 
   std::mutex mutex_;  // guards everything below
   std::condition_variable changed_;
@@ -64,9 +75,13 @@ class AgentLink final : public Progress {
   uint64_t next_to_write_ = 1;  // sequence
   uint64_t never_written_ = 1;  // sequence: from here on no message was ever on the wire
   std::chrono::steady_clock::time_point write_after_;
+  std::chrono::steady_clock::time_point tell_now_at_;
   std::map<uint64_t, std::shared_ptr<Request>> requests_;
   uint64_t last_request_ = 0;
   std::deque<proto::Control> controls_;
+  std::optional<proto::Inspect> trace_request_;
+  std::function<proto::RankStack()> inspect_;
+  std::deque<std::string> frames_;  // that are sent once, if they are
   Status refused_;
   int fd_ = -1;
   bool stopping_ = false;

@@ -46,6 +46,22 @@ std::optional<Stat> stat_of(pid_t pid) {
   return stat;
 }
 
+std::string state_words(char state) {
+  switch (state) {
+    case 'R':
+      return "running";
+    case 'S':
+      return "sleeping";
+    case 'D':
+      return "waiting for a device";
+    case 'T':
+    case 't':
+      return "stopped";
+    default:
+      return "gone";
+  }
+}
+
 void each_pid(const std::function<void(pid_t)>& visit) {
   DIR* folder = ::opendir("/proc");
   if (folder == nullptr) return;
@@ -87,6 +103,11 @@ Status write_and_sync(int fd, const std::string& path, const std::string& bytes)
 uint64_t start_time_of(pid_t pid) {
   const auto stat = stat_of(pid);
   return stat ? stat->start_time : 0;
+}
+
+std::string process_state(pid_t pid) {
+  const auto stat = pid > 0 ? stat_of(pid) : std::nullopt;
+  return state_words(stat ? stat->state : 'X');
 }
 
 bool is_alive(pid_t pid, uint64_t start_time) {

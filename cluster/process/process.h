@@ -55,6 +55,8 @@ std::string end_text(int code);
 
 uint64_t start_time_of(pid_t pid);                 // 0: no such process
 bool is_alive(pid_t pid, uint64_t start_time);     // false for a zombie
+// "running", "sleeping", "waiting for a device" (D), "stopped" (T), "gone": of its main thread.
+std::string process_state(pid_t pid);
 std::vector<pid_t> descendants_of(pid_t pid);
 // Kills every descendant of this process and reaps them, until there are none or the time is over.
 bool kill_descendants(double seconds);

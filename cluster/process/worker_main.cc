@@ -11,10 +11,13 @@
 #include <iterator>
 
 #include "cluster/comm/mpi/mpi_world.h"
+#include "cluster/comm/watched_communicator.h"
 #include "cluster/process/agent_link.h"
 #include "cluster/process/output_pipe.h"
 #include "cluster/process/process.h"
 #include "cluster/process/rank_device.h"
+#include "cluster/process/rank_now.h"
+#include "cluster/process/thread_stacks.h"
 #include "proto/base/retry.h"
 #include "proto/launch.pb.h"
 #include "worker/trainer.h"
@@ -44,18 +47,31 @@ MeshDegrees degrees_of(const proto::ParallelSpec& spec) {
   return {spec.data(), spec.sequence(), spec.tensor()};
 }
 
-Result<Rank> make_rank(const comm::MpiWorld& mpi, const proto::LaunchRecord& record) {
+bool compares_collectives(const proto::LaunchRecord& record) {
+#ifdef __OPTIMIZE__
+  return record.spec().training().check_collectives();
+#else
+  return true;
+#endif
+}
+
+Result<Rank> make_rank(const comm::MpiWorld& mpi, const proto::LaunchRecord& record,
+                       Activity& activity) {
   const proto::LaunchRank& mine = record.ranks(mpi.rank());
   const std::vector<int> cpus(mine.cpus().begin(), mine.cpus().end());
   const auto neighbours = std::ranges::count_if(
       record.ranks(), [&](const proto::LaunchRank& rank) { return rank.node() == mine.node(); });
   WEFT_ASSIGN_OR_RETURN(RankPlace place,
                         place_rank(mpi.world(), mine.local_rank(), static_cast<int>(neighbours)));
+  auto world =
+      comm::watched(std::move(place.world), activity, {.compare = compares_collectives(record)});
   WEFT_ASSIGN_OR_RETURN(Mesh mesh,
-                        Mesh::create(std::move(place.world), degrees_of(record.spec().parallel())));
-  return Rank{std::move(place.memory),
-              std::make_unique<ThreadPool>(std::max(1, mine.threads()), cpus), std::move(mesh),
-              Logger::open("rank " + std::to_string(mpi.rank()))};
+                        Mesh::create(std::move(world), degrees_of(record.spec().parallel())));
+  Rank rank{std::move(place.memory),
+            std::make_unique<ThreadPool>(std::max(1, mine.threads()), cpus), std::move(mesh),
+            Logger::open("rank " + std::to_string(mpi.rank()))};
+  rank.activity = &activity;
+  return rank;
 }
 
 proto::RankHello hello_of(const proto::LaunchRecord& record, const Rank& rank, int number) {
@@ -82,8 +98,20 @@ void tell_failure(AgentLink& link, const Status& status) {
 // The training of this rank, told through the agent.
 Status work(const comm::MpiWorld& mpi, const proto::LaunchRecord& record) {
   try {
-    WEFT_ASSIGN_OR_RETURN(Rank rank, make_rank(mpi, record));
-    AgentLink link(record.agent_socket(), hello_of(record, rank, mpi.rank()));
+    Activity activity;
+    WEFT_ASSIGN_OR_RETURN(Rank rank, make_rank(mpi, record, activity));
+    AgentLink link(record.agent_socket(), hello_of(record, rank, mpi.rank()), [&] {
+      proto::RankNow now = rank_now(activity.now(), mpi.rank());
+      now.set_progress(now.progress() + comm::MpiWorld::messages_moved());
+      return now;
+    });
+    prepare_thread_stacks();
+    link.on_inspect([&] {
+      proto::RankStack stack;
+      *stack.mutable_now() = rank_now(activity.now(), mpi.rank());
+      for (proto::ThreadStack& thread : thread_stacks()) stack.add_threads()->Swap(&thread);
+      return stack;
+    });
     Status status = run_training(rank, record, link);
     if (status.ok()) {
       status = link.flush();

@@ -18,6 +18,7 @@ Router make_router(Service& service);
 // One a resource; make_router calls them all.
 void add_job_routes(Router& router, Service& service);
 void add_job_record_routes(Router& router, Service& service);  // events, metrics, logs
+void add_inspect_routes(Router& router, Service& service);     // what ranks do, traces
 void add_checkpoint_routes(Router& router, Service& service);
 void add_upload_routes(Router& router, Service& service);
 void add_node_routes(Router& router, Service& service);

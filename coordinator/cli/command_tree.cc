@@ -161,6 +161,30 @@ void add_follow_commands(CLI::App& app, Parsed& p) {
   metrics_app->add_option("--task", p.follow.task, "Only this task's")->type_name("TASK");
 }
 
+void add_inspect_commands(CLI::App& app, Parsed& p) {
+  CLI::App* stack_app = add(app, p, "stack", "What each rank of a job does now",
+                            [&p] { return stack(p.context, p.stack); });
+  add_job(stack_app, p.stack.job);
+  stack_app->add_flag("--threads", p.stack.threads, "The stacks of their threads too");
+  stack_app->footer(
+      "A rank that hangs or is stopped is shown as it was last heard of. A job whose ranks get\n"
+      "nothing done for hang_seconds of its file is ended and starts again by itself.");
+
+  CLI::App* trace_app = add(app, p, "trace", "Record what a running job's ranks do, for Perfetto",
+                            [&p] { return trace(p.context, p.trace); });
+  add_job(trace_app, p.trace.job);
+  trace_app->add_option("--steps", p.trace.steps, "Steps to record, from the next one on")
+      ->type_name("N")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  trace_app->add_option("-o,--output", p.trace.file, "Default: JOB.trace.json")->type_name("FILE");
+  trace_app->footer(
+      "The file is in the Trace Event Format, which https://ui.perfetto.dev and chrome://tracing\n"
+      "open: a process a rank, with its compute thread, its communication thread and the writing\n"
+      "of checkpoints; all times are on rank 0's clock. Hidden is the communication during which\n"
+      "the compute thread did not wait for it.");
+}
+
 void add_generate(CLI::App& app, Parsed& p) {
   CLI::App* made = add(app, p, "generate", "Let a checkpoint's model write on",
                        [&p] { return generate(p.context, p.generate); });
@@ -380,6 +404,7 @@ void add_commands(CLI::App& app, Parsed& parsed) {
   add_globals(app, parsed);
   add_job_commands(app, parsed);
   add_follow_commands(app, parsed);
+  add_inspect_commands(app, parsed);
   add_checkpoint_commands(app, parsed);
   add_fine_tune(app, parsed);
   add_cluster_commands(app, parsed);

@@ -25,6 +25,8 @@ struct Parsed {
   SubmitOptions submit;
   ListOptions list;
   FollowOptions follow;
+  StackOptions stack;
+  TraceOptions trace;
   ExportOptions exported;
   GenerateOptions generate;
   FineTuneOptions fine_tune;

@@ -51,6 +51,19 @@ int logs(const Context& context, const FollowOptions& options);
 int events(const Context& context, const FollowOptions& options);
 int metrics(const Context& context, const FollowOptions& options);
 
+// ---- what its ranks do (inspect_commands.cc) ----------------------------------------------------
+struct StackOptions {
+  std::string job;
+  bool threads = false;  // the stacks of their threads too
+};
+int stack(const Context& context, const StackOptions& options);
+struct TraceOptions {
+  std::string job;
+  int steps = 3;
+  std::string file;  // empty: JOB.trace.json
+};
+int trace(const Context& context, const TraceOptions& options);
+
 // ---- checkpoints (checkpoint_commands.cc, generate_command.cc) ----------------------------------
 int checkpoints(const Context& context, const std::string& job);
 int remove_checkpoint(const Context& context, const std::string& checkpoint);

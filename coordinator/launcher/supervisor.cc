@@ -122,6 +122,7 @@ void Supervisor::step() {
   const bool something = dirty || !items.empty();
   for (Item& item : items) take(std::move(item));
   if (now() >= next_retry_) retry_held();
+  if (parts_.inspector != nullptr) ask_ranks();
   check_leases();
   check_attempts();
   check_leaving();
@@ -189,6 +190,9 @@ void Supervisor::take_frame(uint64_t session, proto::NodeFrame frame, bool answe
       return take_exit(node, frame.exit());
     case proto::NodeFrame::kRank:
       return take_rank(node, frame.rank().envelope());
+    case proto::NodeFrame::kInspected:
+    case proto::NodeFrame::kTrace:
+      return take_inspected(node, std::move(frame));
     case proto::NodeFrame::kRemoteOrted:
     case proto::NodeFrame::kRemoteOrtedResult:
       return relay_orted(session, node, std::move(frame));
@@ -235,6 +239,37 @@ void Supervisor::take_rank(const std::string& node, const proto::RankEnvelope& e
   const JobPointer after = parts_.store.find(envelope.job());
   const bool over = !after || !is_active(after->state()) || after->attempt() != envelope.attempt();
   if (over) retire(active->key, envelope.has_failed());
+}
+
+void Supervisor::ask_ranks() {
+  for (const proto::InspectAttempt& question : parts_.inspector->take_questions()) {
+    Active* active = find_active(question.attempt().job(), question.attempt().attempt());
+    if (active == nullptr) continue;
+    parts_.inspector->known(question.inspect().request(), active->watchdog.ranks(now()));
+    proto::NodeFrame frame;
+    *frame.mutable_inspect() = question;
+    for (const std::string& node : active->nodes) send_to(node, frame);
+  }
+}
+
+// A node speaks for its own ranks only.
+void Supervisor::take_inspected(const std::string& node, proto::NodeFrame frame) {
+  if (parts_.inspector == nullptr) return;
+  const proto::AttemptRef& ref =
+      frame.has_trace() ? frame.trace().attempt() : frame.inspected().attempt();
+  const JobPointer job = parts_.store.find(ref.job());
+  if (!job || job->attempt() != ref.attempt()) return;
+  const auto is_here = [&](int rank) { return node_of_rank(job->placement(), rank) == node; };
+  if (frame.has_trace()) {
+    if (!is_here(frame.trace().trace().rank())) return;
+    frame.mutable_trace()->mutable_trace()->set_node(node);
+    return parts_.inspector->answer(std::move(*frame.mutable_trace()));
+  }
+  for (proto::RankStack& stack : *frame.mutable_inspected()->mutable_ranks()) {
+    if (!is_here(stack.now().rank())) return;
+    stack.set_node(node);
+  }
+  parts_.inspector->answer(frame.inspected());
 }
 
 void Supervisor::retry_held() {

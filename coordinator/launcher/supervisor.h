@@ -44,7 +44,9 @@
 #include "cluster/rpc/channel.h"
 #include "coordinator/launcher/attempt_end.h"
 #include "coordinator/launcher/data_plane.h"
+#include "coordinator/launcher/inspector.h"
 #include "coordinator/launcher/lease_book.h"
+#include "coordinator/launcher/watchdog.h"
 #include "coordinator/scheduler/drain.h"
 #include "coordinator/scheduler/snapshot.h"
 #include "coordinator/store/content.h"
@@ -80,7 +82,8 @@ class Supervisor {
     Content& content;
     const Clock& clock;
     Logger log;
-    const Drain* drain = nullptr;  // none: never
+    const Drain* drain = nullptr;    // none: never
+    Inspector* inspector = nullptr;  // none: nobody asks
   };
   Supervisor(Parts parts, SupervisorOptions options);
   ~Supervisor();
@@ -124,6 +127,8 @@ class Supervisor {
     Time first_exit{-1};
     std::map<std::string, proto::NodeFrame> daemons;  // orteds asked for, by node, until answered
     std::optional<EndCause> ending;                   // decided, not stored yet (full disk)
+    Watchdog watchdog;
+    Time next_watch{};
   };
   // Processes that may still be there though their attempt is over.
   struct Leaving {
@@ -152,6 +157,8 @@ class Supervisor {
   void take_frame(uint64_t session, proto::NodeFrame frame, bool answered);
   void take_rank(const std::string& node, const proto::RankEnvelope& envelope);
   void retry_held();
+  void ask_ranks();
+  void take_inspected(const std::string& node, proto::NodeFrame frame);
   void relay_orted(uint64_t session, const std::string& node, proto::NodeFrame frame);
   void refuse(uint64_t session, const std::string& why);
   bool send_to(const std::string& node, const proto::NodeFrame& frame);

@@ -175,6 +175,13 @@ void Supervisor::check_attempt(Active& active, const proto::Job& job) {
                                     active.start_sent ? "training" : "ready", patience),
                         true});
   }
+  if (job.state() == proto::JOB_STATE_RUNNING && now() >= active.next_watch) {
+    active.next_watch = now() + seconds(1);
+    int ranks = 0;
+    for (const auto& placed : job.placement().nodes()) ranks += placed.slots_size();
+    const auto verdict = active.watchdog.verdict(ranks, job.spec().hang_seconds());
+    if (verdict) return end(active, {*verdict, true});
+  }
   check_controls(active, job);
 }
 

@@ -125,6 +125,11 @@ void Supervisor::take_heartbeat(const std::string& name, const proto::Heartbeat&
   if (Status status = parts_.store.put_node(node.info, false); !status.ok()) {
     parts_.log.warn("node {}: {}", name, status.to_string());
   }
+  for (const proto::AttemptNow& told : heartbeat.now()) {
+    Active* active = find_active(told.job(), told.attempt());
+    if (active == nullptr || !active->parts.contains(name)) continue;
+    for (const proto::RankNow& rank : told.ranks()) active->watchdog.hear(rank, now());
+  }
   const auto listed = keys_of(heartbeat.running());
   const auto alive = alive_of(heartbeat.node(), listed);
   compare_running(name, listed, alive, false);

@@ -12,7 +12,9 @@ using BlockFunction = std::function<Tensor(Context&, const Tensor&)>;
 // Keeps no op, only which tensors that need a gradient come into the block from outside.
 class InputFinder final : public Tape {
  public:
-  explicit InputFinder(const Tensor& block_input) { inside_.insert(block_input.id()); }
+  InputFinder(const Tensor& block_input, Activity* activity) : Tape(activity) {
+    inside_.insert(block_input.id());
+  }
 
   void record(std::unique_ptr<Op>, std::span<const Tensor> inputs,
               std::span<const Tensor> outputs) override {
@@ -35,7 +37,8 @@ class InputFinder final : public Tape {
 // Inputs: the block's input, then what it captures.
 class Checkpointed final : public Op {
  public:
-  explicit Checkpointed(BlockFunction block) : block_(std::move(block)) {}
+  Checkpointed(BlockFunction block, Activity* activity)
+      : block_(std::move(block)), activity_(activity) {}
   std::string_view name() const override { return "checkpointed"; }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor>) const override { return {}; }
   void cpu(Context&, std::span<const Tensor>, std::span<Tensor>) override {}
@@ -46,7 +49,7 @@ class Checkpointed final : public Op {
 
   std::vector<Tensor> vjp(Context& cx, std::span<const Tensor> saved,
                           std::span<const Tensor> output_grads) override {
-    Tape tape;
+    Tape tape(activity_);
     Context inner = cx;
     inner.tape = &tape;
     std::vector<Tensor> targets(saved.begin(), saved.end());
@@ -58,6 +61,7 @@ class Checkpointed final : public Op {
 
  private:
   const BlockFunction block_;
+  Activity* const activity_;
 };
 
 }  // namespace
@@ -66,7 +70,7 @@ Tensor checkpointed(Context& cx, const BlockFunction& block, const Tensor& input
   if (cx.tape == nullptr) return block(cx, input);
   Tensor inner_input = input.detach();
   inner_input.set_requires_grad(input.requires_grad());
-  InputFinder finder(inner_input);
+  InputFinder finder(inner_input, cx.tape->activity());
   Context inner = cx;
   inner.tape = &finder;
   const Tensor result = block(inner, inner_input);
@@ -74,7 +78,8 @@ Tensor checkpointed(Context& cx, const BlockFunction& block, const Tensor& input
   inputs.insert(inputs.begin(), input);
   if (!result.requires_grad()) return result;
   const Tensor output = result.detach();
-  cx.tape->record(std::make_unique<Checkpointed>(block), inputs, std::span(&output, 1));
+  cx.tape->record(std::make_unique<Checkpointed>(block, cx.tape->activity()), inputs,
+                  std::span(&output, 1));
   return output;
 }
 

@@ -4,6 +4,7 @@
 
 #include "kernels/autograd/in_single.h"
 #include "kernels/autograd/tape.h"
+#include "proto/base/activity.h"
 #include "proto/base/status.h"
 
 namespace weft {
@@ -63,6 +64,7 @@ std::vector<Tensor> apply(Context& cx, std::unique_ptr<Op> op, std::vector<Tenso
   if (needs_single(*op, inputs)) op = in_single(std::move(op));
   std::vector<Tensor> outputs;
   {
+    const Activity::Op now(cx.tape == nullptr ? nullptr : cx.tape->activity(), op->name().data());
     const NoGrad inside(cx);
     outputs = op->forward(cx, inputs);
   }

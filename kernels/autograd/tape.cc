@@ -1,10 +1,12 @@
 #include "kernels/autograd/tape.h"
 
+#include <optional>
 #include <unordered_map>
 #include <utility>
 
 #include "kernels/cpu/convert.h"
 #include "kernels/tensor/strided.h"
+#include "proto/base/activity.h"
 
 namespace weft {
 namespace {
@@ -17,6 +19,7 @@ struct Entry {
   std::vector<DType> input_dtypes;
   std::vector<Tensor> leaves;
   std::vector<uint64_t> output_ids;
+  int layer = -1;  // of the model, that the op ran in
 };
 
 // Sums gradients by tensor. One that came in is only written to when nobody else can see it; of two
@@ -64,6 +67,7 @@ void add_to_leaf(ThreadPool& pool, const Tensor& leaf, Tensor gradient) {
 }  // namespace
 
 struct Tape::State {
+  Activity* activity = nullptr;
   std::vector<Entry> entries;
   std::function<void(const Tensor&)> leaf_ready;
   std::function<Tensor(const Tensor&, Tensor)> complete;
@@ -80,9 +84,16 @@ struct Tape::State {
     }
     std::vector<Entry> stack = std::move(entries);
     entries.clear();
+    std::optional<Activity::Layer> layer;
+    int number = -1;
     while (!stack.empty()) {
       Entry entry = std::move(stack.back());
       stack.pop_back();
+      if (!layer || entry.layer != number) {
+        layer.reset();  // before the next one begins
+        layer.emplace(activity, entry.layer);
+        number = entry.layer;
+      }
       std::vector<Tensor> gradients = input_gradients(cx, entry, sums, held);
       entry.op.reset();
       entry.saved.clear();
@@ -101,8 +112,8 @@ struct Tape::State {
   }
 
   template <typename Held>
-  static std::vector<Tensor> input_gradients(Context& cx, Entry& entry, GradientSums& sums,
-                                             Held held) {
+  std::vector<Tensor> input_gradients(Context& cx, Entry& entry, GradientSums& sums,
+                                      Held held) const {
     std::vector<Tensor> output_gradients;
     bool any = false;
     for (const uint64_t id : entry.output_ids) {
@@ -110,6 +121,7 @@ struct Tape::State {
       any |= static_cast<bool>(output_gradients.back());
     }
     if (!any) return {};
+    const Activity::Op now(activity, entry.op->name().data());
     std::vector<Tensor> by_leaf;
     for (const Tensor& leaf : entry.leaves) by_leaf.push_back(leaf ? held(leaf) : Tensor());
     if (entry.op->add_to_leaves(cx, entry.saved, output_gradients, by_leaf)) return {};
@@ -127,7 +139,9 @@ struct Tape::State {
   }
 };
 
-Tape::Tape() : state_(std::make_unique<State>()) {}
+Tape::Tape(Activity* activity) : state_(std::make_unique<State>()) { state_->activity = activity; }
+
+Activity* Tape::activity() const { return state_->activity; }
 
 Tape::~Tape() { clear(); }
 
@@ -146,6 +160,7 @@ void Tape::record(std::unique_ptr<Op> op, std::span<const Tensor> inputs,
     entry.output_ids.push_back(differentiable ? output.id() : 0);
   }
   entry.op = std::move(op);
+  if (state_->activity != nullptr) entry.layer = state_->activity->layer();
   state_->entries.push_back(std::move(entry));
 }
 

@@ -17,9 +17,13 @@
 
 namespace weft {
 
+class Activity;
+
 class Tape {
  public:
-  Tape();
+  // `activity`, where there is one, is told which op runs, forwards and backwards, and of which
+  // layer it is; it outlives the tape.
+  explicit Tape(Activity* activity = nullptr);
   virtual ~Tape();
   Tape(const Tape&) = delete;
   Tape& operator=(const Tape&) = delete;
@@ -49,6 +53,7 @@ class Tape {
 
   void clear();
   size_t size() const;
+  Activity* activity() const;
 
  private:
   struct State;

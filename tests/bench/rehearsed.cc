@@ -16,59 +16,63 @@ class Rehearsed final : public Communicator {
 
   int rank() const override { return inner_->rank(); }
   int size() const override { return inner_->size(); }
-  std::unique_ptr<Communicator> split(int color, int key) override {
-    return std::make_unique<Rehearsed>(inner_->split(color, key), rehearsal_);
+  std::unique_ptr<Communicator> do_split(int color, int key, const char* name,
+                                         const Site& site) override {
+    return std::make_unique<Rehearsed>(inner_->split(color, key, name, site), rehearsal_);
   }
 
-  void all_reduce(Tensor& inout, ReduceOp op) override {
+  void do_all_reduce(Tensor& inout, ReduceOp op, const Site& site) override {
     record([inner = inner_, made = like(inout), op](Allocator& allocator) {
       Tensor tensor = made(allocator);
       inner->all_reduce(tensor, op);
     });
-    if (rehearsal_->transfers) inner_->all_reduce(inout, op);
+    if (rehearsal_->transfers) inner_->all_reduce(inout, op, site);
   }
-  void all_gather(const Tensor& in, Tensor& out, std::span<const int64_t> counts) override {
+  void do_all_gather(const Tensor& in, Tensor& out, std::span<const int64_t> counts,
+                     const Site& site) override {
     record([inner = inner_, in = like(in), out = like(out),
             counts = copy_of(counts)](Allocator& allocator) {
       Tensor to = out(allocator);
       inner->all_gather(in(allocator), to, counts);
     });
-    if (rehearsal_->transfers) inner_->all_gather(in, out, counts);
+    if (rehearsal_->transfers) inner_->all_gather(in, out, counts, site);
   }
-  void reduce_scatter(const Tensor& in, Tensor& out, std::span<const int64_t> counts) override {
+  void do_reduce_scatter(const Tensor& in, Tensor& out, std::span<const int64_t> counts,
+                         const Site& site) override {
     record([inner = inner_, in = like(in), out = like(out),
             counts = copy_of(counts)](Allocator& allocator) {
       Tensor to = out(allocator);
       inner->reduce_scatter(in(allocator), to, counts);
     });
-    if (rehearsal_->transfers) inner_->reduce_scatter(in, out, counts);
+    if (rehearsal_->transfers) inner_->reduce_scatter(in, out, counts, site);
   }
-  void all_to_all(const Tensor& in, std::span<const int64_t> send_counts, Tensor& out,
-                  std::span<const int64_t> receive_counts) override {
+  void do_all_to_all(const Tensor& in, std::span<const int64_t> send_counts, Tensor& out,
+                     std::span<const int64_t> receive_counts, const Site& site) override {
     record([inner = inner_, in = like(in), out = like(out), sent = copy_of(send_counts),
             received = copy_of(receive_counts)](Allocator& allocator) {
       Tensor to = out(allocator);
       inner->all_to_all(in(allocator), sent, to, received);
     });
-    if (rehearsal_->transfers) inner_->all_to_all(in, send_counts, out, receive_counts);
+    if (rehearsal_->transfers) inner_->all_to_all(in, send_counts, out, receive_counts, site);
   }
-  void broadcast(Tensor& inout, int root) override {
+  void do_broadcast(Tensor& inout, int root, const Site& site) override {
     record([inner = inner_, made = like(inout), root](Allocator& allocator) {
       Tensor tensor = made(allocator);
       inner->broadcast(tensor, root);
     });
-    if (rehearsal_->transfers) inner_->broadcast(inout, root);
+    if (rehearsal_->transfers) inner_->broadcast(inout, root, site);
   }
-  void send_receive(const Tensor& send, int to, Tensor& receive, int from) override {
+  void do_send_receive(const Tensor& send, int to, Tensor& receive, int from,
+                       const Site& site) override {
     record([inner = inner_, out = like(send), to, in = like(receive), from](Allocator& allocator) {
       Tensor received = in(allocator);
       inner->send_receive(out(allocator), to, received, from);
     });
-    if (rehearsal_->transfers) inner_->send_receive(send, to, receive, from);
+    if (rehearsal_->transfers) inner_->send_receive(send, to, receive, from, site);
   }
-  void barrier() override {
+  void do_barrier(const Site& site) override {
     record([inner = inner_](Allocator&) { inner->barrier(); });
-    if (rehearsal_->transfers) inner_->barrier();
+    if (rehearsal_->transfers) inner_->barrier(site);
   }
   Pending start(std::function<void(Communicator&)> collectives) override {
     return inner_->start([inner = inner_, rehearsal = rehearsal_,

@@ -130,6 +130,87 @@ class LoopbackTest(unittest.TestCase):
         self.assertEqual(done["attempt"], 3)
         self.assertEqual(losses(self.cluster.metrics(job)), whole)
 
+    def test_a_running_job_is_looked_into(self):
+        job = self.submit(100000, 0)
+        self.cluster.wait_step(job, 3)
+        stack = json.loads(self.cluster.weft("stack", job, "--json").stdout)
+        self.assertEqual([rank["now"]["pid"] for rank in stack["ranks"]], self.rank_pids(job))
+        for rank in stack["ranks"]:
+            self.assertEqual(rank["problem"], "")
+            self.assertGreater(rank["now"]["step"], 3)
+            self.assertGreater(len(rank["threads"]), 2)
+            frames = "\n".join(frame for thread in rank["threads"] for frame in thread["frames"])
+            self.assertIn("weft::", frames)
+        self.assertIn(f"rank 1 ", self.cluster.weft("stack", job, "--threads").stdout)
+        path = self.cluster.folder / "trace.json"
+        told = json.loads(self.cluster.weft("trace", job, "--steps", 4, "-o", path, "--json").stdout)
+        self.assertEqual((told["state"], told["steps"]), ("complete", 4))
+        for rank in told["ranks"]:
+            self.assertGreater(rank["compute_seconds"], 0)
+            self.assertGreater(rank["communication_seconds"], 0)
+            self.assertLess(abs(rank["clock_offset_ns"]), 1e9)
+        self.check_trace(json.loads(path.read_text()), told)
+        self.cluster.weft("cancel", job)
+        self.cluster.wait(job, "cancelled")
+        self.assertEqual(self.cluster.weft("stack", job, check=False).returncode, 1)
+        self.assertEqual(self.cluster.weft("trace", "job-absent", "-o", path,
+                                           check=False).returncode, 102)
+
+    def check_trace(self, trace, told):
+        """Tracks are named; on each, events are in order and lie within each other or apart."""
+        names, tracks = {}, {}
+        for event in trace["traceEvents"]:
+            track = (event["pid"], event["tid"])
+            if event["ph"] == "M":
+                if event["name"] == "thread_name":
+                    names[track] = event["args"]["name"]
+            else:
+                self.assertEqual(event["ph"], "X")
+                tracks.setdefault(track, []).append(event)
+        for track, events in tracks.items():
+            self.assertIn(track, names)
+            open_until, last = [], 0
+            for event in events:
+                start, end = event["ts"], event["ts"] + event["dur"]
+                self.assertGreaterEqual(start, last)
+                last = start
+                while open_until and open_until[-1] <= start + 1e-3:
+                    open_until.pop()
+                if open_until:
+                    self.assertLessEqual(end, open_until[-1] + 1e-3, event)
+                open_until.append(end)
+        for rank in (0, 1):
+            steps = [event["name"] for event in tracks[rank, 1] if event["name"].startswith("step")]
+            first = told["first_step"]
+            self.assertEqual(steps, [f"step {first + i}" for i in range(4)])
+            phases = {event["name"] for event in tracks[rank, 1]}
+            self.assertLessEqual({"forward", "backward", "layer 0", "layer 1", "optimizer"}, phases)
+            sums = [event for event in tracks[rank, 2] if event["args"]["axis"] == "tensor"]
+            self.assertGreater(len(sums), 8)
+            self.assertEqual(len(sums), len([event for event in tracks[1 - rank, 2]
+                                             if event["args"]["axis"] == "tensor"]))
+            self.assertTrue(all(event["args"]["bytes"] > 0 for event in sums))
+
+    def test_a_stopped_rank_is_found_and_named(self):
+        job = self.submit(100000, 0, "--set", "hang_seconds=4")
+        self.cluster.wait_step(job, 3)
+        os.kill(self.rank_pids(job)[1], signal.SIGSTOP)
+        time.sleep(0.5)
+        stack = json.loads(self.cluster.weft("stack", job, "--json").stdout)["ranks"]
+        self.assertEqual(stack[1]["now"]["process"], "stopped")
+        self.assertIn("stopped", stack[1]["problem"])
+        self.assertTrue(stack[0]["now"]["collective"]["site"].startswith("worker/"), stack[0])
+        self.assertIn(f"rank 1 is stopped", self.cluster.weft("stack", job).stdout)
+        self.cluster.until(job, lambda now: now["attempt"] == 2 and now["state"] == "running",
+                           "running again", 60)
+        why = next(event["message"] for event in self.cluster.events(job)
+                   if event["type"] == "restarted")
+        self.assertRegex(why, r"hung: no rank has got anything done for [0-9]+ s: rank 0 waits since "
+                              r"[0-9]+ s in [a-z_]+ .*on the [a-z]+ axis .*, step [0-9]+.*; "
+                              r"what is missing: rank 1 is stopped \(process [0-9]+\)")
+        self.cluster.weft("cancel", job)
+        self.cluster.wait(job, "cancelled")
+
     def test_coordinator_and_agents_killed_while_the_job_runs(self):
         job = self.submit(1500, 200)
         self.cluster.wait_step(job, 5)

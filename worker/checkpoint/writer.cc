@@ -6,6 +6,7 @@
 #include <map>
 
 #include "kernels/tensor/transfer.h"
+#include "proto/base/activity.h"
 #include "proto/base/hash.h"
 
 namespace weft::checkpoint {
@@ -115,15 +116,21 @@ void Writer::begin(proto::CheckpointManifest manifest, std::span<const StateTens
   failure_ = {};
   active_ = true;
   for (int i = 0; i < kThreads && i < static_cast<int>(pieces_.size()); ++i) {
-    threads_.emplace_back([this] { run(); });
+    threads_.emplace_back([this, i] { run(i); });
   }
 }
 
-void Writer::run() {
+void Writer::run(int thread) {
+  const auto lane = static_cast<Lane>(static_cast<int>(Lane::kStorage) + thread);
   while (true) {
     const size_t index = next_.fetch_add(1);
     if (index >= pieces_.size()) return;
-    Status status = put(pieces_[index]);
+    Piece& piece = pieces_[index];
+    Status status;
+    {
+      const Activity::Recorded recorded(rank_.activity, lane, "chunk", -1, 4 * piece.count);
+      status = put(piece);
+    }
     if (!status.ok()) {
       const std::lock_guard lock(mutex_);
       if (failure_.ok()) failure_ = std::move(status);

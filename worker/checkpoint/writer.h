@@ -57,7 +57,7 @@ class Writer {
 
  private:
   struct Piece;  // one chunk-sized part of a tile
-  void run();
+  void run(int thread);
   Status put(Piece& piece);
   void join();
 

@@ -5,6 +5,7 @@
 #include "kernels/autograd/tape.h"
 #include "kernels/ops/ops.h"
 #include "kernels/tensor/strided.h"
+#include "proto/base/activity.h"
 #include "worker/models/families.h"
 #include "worker/models/gpt2_config.h"
 #include "worker/models/gpt2_plan.h"
@@ -81,6 +82,7 @@ class Gpt2Trunk final : public Trunk {
     const auto whole = [this, axis, batch, layer, attended](Context& inner, const Tensor& x) {
       return mlp(inner, axis, batch, layer, attended(inner, x));
     };
+    const Activity::Layer inside(rank().activity, static_cast<int>(layer));
     const auto compute = [&] {
       if (batch.recompute == Recompute::kNothing) return whole(cx, input);
       if (batch.recompute == Recompute::kBlock) return checkpointed(cx, whole, input);

@@ -5,6 +5,9 @@
 // communication thread, in the order of all starts and calls of the rank: what overlaps is the
 // rank's own work, never two collectives of it.
 //
+// Every call knows the line that it stands in, for whoever watches the ranks
+// (cluster/comm/watched_communicator.h); transports leave it aside.
+//
 // Thread safety: one thread of a rank at a time; all ranks call and start the same collectives of a
 // communicator in the same order.
 // Ownership: a rank owns its communicators; a split one may outlive the one it came from.
@@ -17,6 +20,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <source_location>
 #include <span>
 
 #include "kernels/tensor/tensor.h"
@@ -26,29 +30,51 @@ namespace weft {
 
 enum class ReduceOp { kSum, kMax, kMin };
 
+using Site = std::source_location;  // of a call
+
 class Communicator {
  public:
   virtual ~Communicator() = default;
   virtual int rank() const = 0;
   virtual int size() const = 0;
-  // Ranks of equal color, ordered by key, then by rank. A collective.
-  virtual std::unique_ptr<Communicator> split(int color, int key) = 0;
+  // Ranks of equal color, ordered by key, then by rank. A collective. `name` is for people, and a
+  // literal.
+  std::unique_ptr<Communicator> split(int color, int key, const char* name = "",
+                                      Site site = Site::current()) {
+    return do_split(color, key, name, site);
+  }
 
-  virtual void all_reduce(Tensor& inout, ReduceOp op) = 0;  // but kI32, kU8
+  void all_reduce(Tensor& inout, ReduceOp op, Site site = Site::current()) {  // but kI32, kU8
+    do_all_reduce(inout, op, site);
+  }
   // out is the concatenation, in rank order, of each rank's `in`; counts[r] elements come from rank
   // r (in has counts[rank()], out has their sum).
-  virtual void all_gather(const Tensor& in, Tensor& out, std::span<const int64_t> counts) = 0;
+  void all_gather(const Tensor& in, Tensor& out, std::span<const int64_t> counts,
+                  Site site = Site::current()) {
+    do_all_gather(in, out, counts, site);
+  }
   // in (sum of counts) is summed over ranks; rank r gets its part of counts[r] elements in out.
-  virtual void reduce_scatter(const Tensor& in, Tensor& out, std::span<const int64_t> counts) = 0;
+  void reduce_scatter(const Tensor& in, Tensor& out, std::span<const int64_t> counts,
+                      Site site = Site::current()) {
+    do_reduce_scatter(in, out, counts, site);
+  }
   // Part r of `in` (send_counts[r] elements) goes to rank r; out holds what came, in rank order.
-  virtual void all_to_all(const Tensor& in, std::span<const int64_t> send_counts, Tensor& out,
-                          std::span<const int64_t> receive_counts) = 0;
-  virtual void broadcast(Tensor& inout, int root) = 0;
+  void all_to_all(const Tensor& in, std::span<const int64_t> send_counts, Tensor& out,
+                  std::span<const int64_t> receive_counts, Site site = Site::current()) {
+    do_all_to_all(in, send_counts, out, receive_counts, site);
+  }
+  void broadcast(Tensor& inout, int root, Site site = Site::current()) {
+    do_broadcast(inout, root, site);
+  }
   // Sends to `to` while receiving from `from` (a ring shift); sizes may differ.
-  virtual void send_receive(const Tensor& send, int to, Tensor& receive, int from) = 0;
+  void send_receive(const Tensor& send, int to, Tensor& receive, int from,
+                    Site site = Site::current()) {
+    do_send_receive(send, to, receive, from, site);
+  }
   // The same, started.
-  Pending start_send_receive(const Tensor& send, int to, const Tensor& receive, int from);
-  virtual void barrier() = 0;
+  Pending start_send_receive(const Tensor& send, int to, const Tensor& receive, int from,
+                             Site site = Site::current());
+  void barrier(Site site = Site::current()) { do_barrier(site); }
 
   // Runs `collectives`, calls on the communicator that it is handed, without waiting for them. What
   // it captures (tensors, counts) it keeps alive until they are done; until then nobody reads their
@@ -57,6 +83,21 @@ class Communicator {
 
   // Payload bytes this rank has sent to others so far; any thread.
   virtual int64_t bytes_sent() const = 0;
+
+ protected:
+  virtual std::unique_ptr<Communicator> do_split(int color, int key, const char* name,
+                                                 const Site& site) = 0;
+  virtual void do_all_reduce(Tensor& inout, ReduceOp op, const Site& site) = 0;
+  virtual void do_all_gather(const Tensor& in, Tensor& out, std::span<const int64_t> counts,
+                             const Site& site) = 0;
+  virtual void do_reduce_scatter(const Tensor& in, Tensor& out, std::span<const int64_t> counts,
+                                 const Site& site) = 0;
+  virtual void do_all_to_all(const Tensor& in, std::span<const int64_t> send_counts, Tensor& out,
+                             std::span<const int64_t> receive_counts, const Site& site) = 0;
+  virtual void do_broadcast(Tensor& inout, int root, const Site& site) = 0;
+  virtual void do_send_receive(const Tensor& send, int to, Tensor& receive, int from,
+                               const Site& site) = 0;
+  virtual void do_barrier(const Site& site) = 0;
 };
 
 }  // namespace weft

@@ -46,10 +46,10 @@ void Mesh::divide_replicas(int data, int sequence) {
   const int t = rank % degrees_.tensor;
   const int s = rank / degrees_.tensor % sequence;
   const int d = rank / degrees_.tensor / sequence;
-  tensor_ = world_->split(d * sequence + s, t);
-  sequence_ = world_->split(d * degrees_.tensor + t, s);
-  data_ = world_->split(s * degrees_.tensor + t, d);
-  replica_ = world_->split(t, d * sequence + s);
+  tensor_ = world_->split(d * sequence + s, t, "tensor");
+  sequence_ = world_->split(d * degrees_.tensor + t, s, "sequence");
+  data_ = world_->split(s * degrees_.tensor + t, d, "data");
+  replica_ = world_->split(t, d * sequence + s, "replica");
   divide_sequence(1);
 }
 
@@ -58,8 +58,8 @@ void Mesh::divide_sequence(int ulysses) {
              ulysses, degrees_.sequence);
   degrees_.ulysses = ulysses;
   const int index = sequence_->rank();
-  ulysses_ = sequence_->split(index / ulysses, index % ulysses);
-  ring_ = sequence_->split(index % ulysses, index / ulysses);
+  ulysses_ = sequence_->split(index / ulysses, index % ulysses, "ulysses");
+  ring_ = sequence_->split(index % ulysses, index / ulysses, "ring");
 }
 
 Communicator& Mesh::axis(Axis axis) const {

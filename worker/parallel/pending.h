@@ -10,6 +10,8 @@
 
 namespace weft {
 
+class Activity;
+
 class Pending {
  public:
   Pending() = default;
@@ -25,12 +27,13 @@ class Pending {
   // Results may be read, inputs written again: on the CPU it returns once that is so; on a device
   // at once, and what is queued from then on comes after the collective. Throws what the collective
   // threw. A second call returns at once.
-  void wait() {
-    if (outcome_.valid()) outcome_.get();
-  }
+  void wait();
+  // Whose compute thread waits in wait().
+  Pending watched_by(Activity& activity) &&;
 
  private:
   std::future<void> outcome_;
+  Activity* activity_ = nullptr;  // null: nobody's
 };
 
 }  // namespace weft

@@ -12,11 +12,14 @@
 
 namespace weft {
 
+class Activity;
+
 struct Rank {
   std::unique_ptr<Allocator> allocator;
   std::unique_ptr<ThreadPool> pool;
   Mesh mesh;
   Logger log;
+  Activity* activity = nullptr;  // null: nobody asks what this rank does
   int64_t attention_flops = 0;  // so far, of every context()
   // False where a trunk's parameters are gathered when they are used (ZeRO-3): they are made
   // without memory.

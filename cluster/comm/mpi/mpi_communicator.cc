@@ -50,7 +50,8 @@ Pending MpiCommunicator::start(std::function<void(Communicator&)> collectives) {
   return Pending(thread_->start([this, run = std::move(collectives)] { run(*this); }));
 }
 
-std::unique_ptr<Communicator> MpiCommunicator::split(int color, int key) {
+std::unique_ptr<Communicator> MpiCommunicator::do_split(int color, int key, const char*,
+                                                        const Site&) {
   std::unique_ptr<Communicator> result;
   thread_->call([&] {
     barrier();  // waits politely; MPI_Comm_split itself spins
@@ -119,7 +120,7 @@ void MpiCommunicator::gather_parts(std::byte* whole, std::span<const size_t> par
   }
 }
 
-void MpiCommunicator::all_reduce(Tensor& inout, ReduceOp op) {
+void MpiCommunicator::do_all_reduce(Tensor& inout, ReduceOp op, const Site&) {
   check_contiguous(inout);
   check_reducible(inout.dtype());
   thread_->call([&] {
@@ -136,7 +137,8 @@ void MpiCommunicator::all_reduce(Tensor& inout, ReduceOp op) {
   });
 }
 
-void MpiCommunicator::all_gather(const Tensor& in, Tensor& out, std::span<const int64_t> counts) {
+void MpiCommunicator::do_all_gather(const Tensor& in, Tensor& out, std::span<const int64_t> counts,
+                                    const Site&) {
   check_parts(*this, in, out, counts);
   const std::vector<size_t> parts = in_bytes(counts, in.dtype());
   thread_->call([&] {
@@ -145,8 +147,8 @@ void MpiCommunicator::all_gather(const Tensor& in, Tensor& out, std::span<const 
   });
 }
 
-void MpiCommunicator::reduce_scatter(const Tensor& in, Tensor& out,
-                                     std::span<const int64_t> counts) {
+void MpiCommunicator::do_reduce_scatter(const Tensor& in, Tensor& out,
+                                        std::span<const int64_t> counts, const Site&) {
   check_parts(*this, out, in, counts);
   check_reducible(in.dtype());
   const std::vector<size_t> parts = in_bytes(counts, in.dtype());
@@ -156,8 +158,9 @@ void MpiCommunicator::reduce_scatter(const Tensor& in, Tensor& out,
   });
 }
 
-void MpiCommunicator::all_to_all(const Tensor& in, std::span<const int64_t> send_counts,
-                                 Tensor& out, std::span<const int64_t> receive_counts) {
+void MpiCommunicator::do_all_to_all(const Tensor& in, std::span<const int64_t> send_counts,
+                                    Tensor& out, std::span<const int64_t> receive_counts,
+                                    const Site&) {
   check_exchange(*this, in, send_counts, out, receive_counts);
   const std::vector<size_t> sent = in_bytes(send_counts, in.dtype());
   const std::vector<size_t> received = in_bytes(receive_counts, in.dtype());
@@ -179,7 +182,7 @@ void MpiCommunicator::all_to_all(const Tensor& in, std::span<const int64_t> send
 }
 
 // A binomial tree over the places counted from the root.
-void MpiCommunicator::broadcast(Tensor& inout, int root) {
+void MpiCommunicator::do_broadcast(Tensor& inout, int root, const Site&) {
   check_contiguous(inout);
   check_rank(*this, root);
   const int place = (rank_ - root + size_) % size_;
@@ -198,7 +201,8 @@ void MpiCommunicator::broadcast(Tensor& inout, int root) {
   });
 }
 
-void MpiCommunicator::send_receive(const Tensor& send, int to, Tensor& receive, int from) {
+void MpiCommunicator::do_send_receive(const Tensor& send, int to, Tensor& receive, int from,
+                                      const Site&) {
   check_contiguous(send);
   check_contiguous(receive);
   check_rank(*this, to);
@@ -215,7 +219,7 @@ void MpiCommunicator::send_receive(const Tensor& send, int to, Tensor& receive, 
 }
 
 // Dissemination (Hensgen et al. 1988): after round k everybody has heard of 2^k others.
-void MpiCommunicator::barrier() {
+void MpiCommunicator::do_barrier(const Site&) {
   thread_->call([&] {
     for (int step = 1; step < size_; step *= 2) {
       std::array<MPI_Request, 2> requests;

@@ -26,15 +26,19 @@ class MpiCommunicator final : public Communicator {
 
   int rank() const override { return rank_; }
   int size() const override { return size_; }
-  std::unique_ptr<Communicator> split(int color, int key) override;
-  void all_reduce(Tensor& inout, ReduceOp op) override;
-  void all_gather(const Tensor& in, Tensor& out, std::span<const int64_t> counts) override;
-  void reduce_scatter(const Tensor& in, Tensor& out, std::span<const int64_t> counts) override;
-  void all_to_all(const Tensor& in, std::span<const int64_t> send_counts, Tensor& out,
-                  std::span<const int64_t> receive_counts) override;
-  void broadcast(Tensor& inout, int root) override;
-  void send_receive(const Tensor& send, int to, Tensor& receive, int from) override;
-  void barrier() override;
+  std::unique_ptr<Communicator> do_split(int color, int key, const char* name,
+                                         const Site& site) override;
+  void do_all_reduce(Tensor& inout, ReduceOp op, const Site& site) override;
+  void do_all_gather(const Tensor& in, Tensor& out, std::span<const int64_t> counts,
+                     const Site& site) override;
+  void do_reduce_scatter(const Tensor& in, Tensor& out, std::span<const int64_t> counts,
+                         const Site& site) override;
+  void do_all_to_all(const Tensor& in, std::span<const int64_t> send_counts, Tensor& out,
+                     std::span<const int64_t> receive_counts, const Site& site) override;
+  void do_broadcast(Tensor& inout, int root, const Site& site) override;
+  void do_send_receive(const Tensor& send, int to, Tensor& receive, int from,
+                       const Site& site) override;
+  void do_barrier(const Site& site) override;
   Pending start(std::function<void(Communicator&)> collectives) override;
   int64_t bytes_sent() const override { return transfer_.bytes_sent(); }
 

@@ -74,6 +74,8 @@ std::unique_ptr<Communicator> MpiWorld::world() const {
   return world;
 }
 
+uint64_t MpiWorld::messages_moved() { return mpi_messages_moved(); }
+
 void MpiWorld::abort(int code) {
   abort_mpi_world(code);  // for a thread that waits inside a collective
   if (const auto thread = mpi_thread.lock()) {

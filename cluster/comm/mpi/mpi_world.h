@@ -7,6 +7,7 @@
 // 2. a rank that leaves early (an exception) calls abort(): peers would wait for it for ever.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -34,6 +35,8 @@ class MpiWorld {
   void call(const std::function<void()>& work) const;
   // All ranks, in a context of its own. A collective.
   std::unique_ptr<Communicator> world() const;
+  // Grows with every piece of a message that has arrived or left; any thread.
+  static uint64_t messages_moved();
   // Ends every rank of the job; does not return. mpirun's exit status becomes `code`.
   [[noreturn]] static void abort(int code);
 

@@ -18,6 +18,7 @@ constexpr int kTag = 0;  // messages between two ranks arrive in the order of th
 
 std::atomic<bool> world_lost = false;
 std::atomic<int> abort_code = 0;  // 0: none asked for
+std::atomic<uint64_t> moved = 0;
 
 // The pieces of one direction: posted in order, finished in order.
 struct Lane {
@@ -58,6 +59,7 @@ void check_mpi(int code, const char* call) {
 bool mpi_world_lost() { return world_lost; }
 void lose_mpi_world() { world_lost = true; }
 void abort_mpi_world(int code) { abort_code = code; }
+uint64_t mpi_messages_moved() { return moved; }
 
 void Backoff::wait() {
   if (abort_code != 0) MPI_Abort(MPI_COMM_WORLD, abort_code);
@@ -115,6 +117,7 @@ void Transfer::exchange(const Message& send, const Message& receive, const Fold&
     }
     if (left) ++out.done;
     if (arrived || left) {
+      ++moved;
       backoff.progress();
     } else {
       backoff.wait();

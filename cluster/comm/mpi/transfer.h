@@ -25,6 +25,8 @@ void check_mpi(int code, const char* call);
 bool mpi_world_lost();
 // Whoever waits for a message from now on gives up (kUnavailable).
 void lose_mpi_world();
+// Grows with every piece that has arrived or left; any thread.
+uint64_t mpi_messages_moved();
 // The next wait ends every rank of the job with this exit code.
 void abort_mpi_world(int code);
 

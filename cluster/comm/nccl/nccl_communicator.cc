@@ -168,19 +168,23 @@ class NcclCommunicator final : public Communicator {
 
   int rank() const override { return introduction_->rank(); }
   int size() const override { return introduction_->size(); }
-  std::unique_ptr<Communicator> split(int color, int key) override {
-    auto part = make(introduction_->split(color, key), memory_, collectives_);
+  std::unique_ptr<Communicator> do_split(int color, int key, const char* name,
+                                         const Site& site) override {
+    auto part = make(introduction_->split(color, key, name, site), memory_, collectives_);
     if (!part) throw StatusError(part.error());
     return std::move(*part);
   }
-  void all_reduce(Tensor& inout, ReduceOp op) override;
-  void all_gather(const Tensor& in, Tensor& out, std::span<const int64_t> counts) override;
-  void reduce_scatter(const Tensor& in, Tensor& out, std::span<const int64_t> counts) override;
-  void all_to_all(const Tensor& in, std::span<const int64_t> send_counts, Tensor& out,
-                  std::span<const int64_t> receive_counts) override;
-  void broadcast(Tensor& inout, int root) override;
-  void send_receive(const Tensor& send, int to, Tensor& receive, int from) override;
-  void barrier() override { introduction_->barrier(); }
+  void do_all_reduce(Tensor& inout, ReduceOp op, const Site& site) override;
+  void do_all_gather(const Tensor& in, Tensor& out, std::span<const int64_t> counts,
+                     const Site& site) override;
+  void do_reduce_scatter(const Tensor& in, Tensor& out, std::span<const int64_t> counts,
+                         const Site& site) override;
+  void do_all_to_all(const Tensor& in, std::span<const int64_t> send_counts, Tensor& out,
+                     std::span<const int64_t> receive_counts, const Site& site) override;
+  void do_broadcast(Tensor& inout, int root, const Site& site) override;
+  void do_send_receive(const Tensor& send, int to, Tensor& receive, int from,
+                       const Site& site) override;
+  void do_barrier(const Site& site) override { introduction_->barrier(site); }
   Pending start(std::function<void(Communicator&)> collectives) override;
   int64_t bytes_sent() const override { return introduction_->bytes_sent() + bytes_sent_; }
 
@@ -266,14 +270,14 @@ void NcclCommunicator::poll() {
   lose(std::string("a peer or a link was lost: ") + library_.error_text(error));
 }
 
-void NcclCommunicator::all_reduce(Tensor& inout, ReduceOp op) {
-  if (inout.device().is_cpu()) return introduction_->all_reduce(inout, op);
+void NcclCommunicator::do_all_reduce(Tensor& inout, ReduceOp op, const Site& site) {
+  if (inout.device().is_cpu()) return introduction_->all_reduce(inout, op, site);
   check_contiguous(inout);
   check_reducible(inout.dtype());
   if (size() == 1 || inout.elements() == 0) return poll();
   if (op == ReduceOp::kSum && is_half(inout.dtype())) {
     Tensor wide = in_single(inout);
-    all_reduce(wide, op);
+    all_reduce(wide, op, site);
     return gpu_.copy(wide, inout);
   }
   between([&] {
@@ -285,8 +289,9 @@ void NcclCommunicator::all_reduce(Tensor& inout, ReduceOp op) {
   bytes_sent_ += 2 * own * (size() - 1);
 }
 
-void NcclCommunicator::all_gather(const Tensor& in, Tensor& out, std::span<const int64_t> counts) {
-  if (in.device().is_cpu()) return introduction_->all_gather(in, out, counts);
+void NcclCommunicator::do_all_gather(const Tensor& in, Tensor& out, std::span<const int64_t> counts,
+                                     const Site& site) {
+  if (in.device().is_cpu()) return introduction_->all_gather(in, out, counts, site);
   check_parts(*this, in, out, counts);
   if (!all_equal(counts)) {
     const std::vector<int64_t> to_each(count_of(size()), in.elements());
@@ -326,16 +331,16 @@ void NcclCommunicator::scatter_evenly(const Tensor& in, Tensor& out) {
 }
 
 // NCCL knows equal parts only: uneven ones are filled up to the largest.
-void NcclCommunicator::reduce_scatter(const Tensor& in, Tensor& out,
-                                      std::span<const int64_t> counts) {
-  if (in.device().is_cpu()) return introduction_->reduce_scatter(in, out, counts);
+void NcclCommunicator::do_reduce_scatter(const Tensor& in, Tensor& out,
+                                         std::span<const int64_t> counts, const Site& site) {
+  if (in.device().is_cpu()) return introduction_->reduce_scatter(in, out, counts, site);
   check_parts(*this, out, in, counts);
   check_reducible(in.dtype());
   if (in.elements() == 0) return poll();
   if (is_half(in.dtype())) {
     const Tensor wide = in_single(in);
     Tensor sum = kept(Tensor::empty(memory_, out.shape()));
-    reduce_scatter(wide, sum, counts);
+    reduce_scatter(wide, sum, counts, site);
     return gpu_.copy(sum, out);
   }
   bytes_sent_ += static_cast<int64_t>(in.bytes() - out.bytes());
@@ -360,9 +365,11 @@ void NcclCommunicator::reduce_scatter(const Tensor& in, Tensor& out,
   }
 }
 
-void NcclCommunicator::all_to_all(const Tensor& in, std::span<const int64_t> send_counts,
-                                  Tensor& out, std::span<const int64_t> receive_counts) {
-  if (in.device().is_cpu()) return introduction_->all_to_all(in, send_counts, out, receive_counts);
+void NcclCommunicator::do_all_to_all(const Tensor& in, std::span<const int64_t> send_counts,
+                                     Tensor& out, std::span<const int64_t> receive_counts,
+                                     const Site& site) {
+  if (in.device().is_cpu())
+    return introduction_->all_to_all(in, send_counts, out, receive_counts, site);
   check_exchange(*this, in, send_counts, out, receive_counts);
   const auto own = count_of(rank());
   WEFT_CHECK(send_counts[own] == receive_counts[own], "{} to itself, expects {}", send_counts[own],
@@ -393,8 +400,8 @@ void NcclCommunicator::exchange(const Tensor& in, std::span<const int64_t> send_
   });
 }
 
-void NcclCommunicator::broadcast(Tensor& inout, int root) {
-  if (inout.device().is_cpu()) return introduction_->broadcast(inout, root);
+void NcclCommunicator::do_broadcast(Tensor& inout, int root, const Site& site) {
+  if (inout.device().is_cpu()) return introduction_->broadcast(inout, root, site);
   check_contiguous(inout);
   check_rank(*this, root);
   if (inout.bytes() == 0) return poll();
@@ -406,8 +413,9 @@ void NcclCommunicator::broadcast(Tensor& inout, int root) {
   if (rank() == root) bytes_sent_ += static_cast<int64_t>(inout.bytes()) * (size() - 1);
 }
 
-void NcclCommunicator::send_receive(const Tensor& send, int to, Tensor& receive, int from) {
-  if (send.device().is_cpu()) return introduction_->send_receive(send, to, receive, from);
+void NcclCommunicator::do_send_receive(const Tensor& send, int to, Tensor& receive, int from,
+                                       const Site& site) {
+  if (send.device().is_cpu()) return introduction_->send_receive(send, to, receive, from, site);
   check_contiguous(send);
   check_contiguous(receive);
   check_rank(*this, to);

@@ -26,38 +26,43 @@ class SingleCommunicator final : public Communicator {
  public:
   int rank() const override { return 0; }
   int size() const override { return 1; }
-  std::unique_ptr<Communicator> split(int, int) override { return single_world(); }
+  std::unique_ptr<Communicator> do_split(int, int, const char*, const Site&) override {
+    return single_world();
+  }
 
-  void all_reduce(Tensor& inout, ReduceOp) override {
+  void do_all_reduce(Tensor& inout, ReduceOp, const Site&) override {
     check_contiguous(inout);
     check_reducible(inout.dtype());
   }
-  void all_gather(const Tensor& in, Tensor& out, std::span<const int64_t> counts) override {
+  void do_all_gather(const Tensor& in, Tensor& out, std::span<const int64_t> counts,
+                     const Site&) override {
     check_parts(*this, in, out, counts);
     copy(in, out);
   }
-  void reduce_scatter(const Tensor& in, Tensor& out, std::span<const int64_t> counts) override {
+  void do_reduce_scatter(const Tensor& in, Tensor& out, std::span<const int64_t> counts,
+                         const Site&) override {
     check_parts(*this, out, in, counts);
     check_reducible(in.dtype());
     copy(in, out);
   }
-  void all_to_all(const Tensor& in, std::span<const int64_t> send_counts, Tensor& out,
-                  std::span<const int64_t> receive_counts) override {
+  void do_all_to_all(const Tensor& in, std::span<const int64_t> send_counts, Tensor& out,
+                     std::span<const int64_t> receive_counts, const Site&) override {
     check_exchange(*this, in, send_counts, out, receive_counts);
     copy(in, out);
   }
-  void broadcast(Tensor& inout, int root) override {
+  void do_broadcast(Tensor& inout, int root, const Site&) override {
     check_contiguous(inout);
     check_rank(*this, root);
   }
-  void send_receive(const Tensor& send, int to, Tensor& receive, int from) override {
+  void do_send_receive(const Tensor& send, int to, Tensor& receive, int from,
+                       const Site&) override {
     check_contiguous(send);
     check_contiguous(receive);
     check_rank(*this, to);
     check_rank(*this, from);
     copy(send, receive);
   }
-  void barrier() override {}
+  void do_barrier(const Site&) override {}
   Pending start(std::function<void(Communicator&)> collectives) override {
     return done_at_once(*this, collectives);
   }

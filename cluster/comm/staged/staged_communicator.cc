@@ -15,41 +15,45 @@ class StagedCommunicator final : public Communicator {
 
   int rank() const override { return transport_->rank(); }
   int size() const override { return transport_->size(); }
-  std::unique_ptr<Communicator> split(int color, int key) override {
-    return make_staged_communicator(transport_->split(color, key), pinned_);
+  std::unique_ptr<Communicator> do_split(int color, int key, const char* name,
+                                         const Site& site) override {
+    return make_staged_communicator(transport_->split(color, key, name, site), pinned_);
   }
-  void all_reduce(Tensor& inout, ReduceOp op) override {
+  void do_all_reduce(Tensor& inout, ReduceOp op, const Site& site) override {
     Tensor here = staged(inout);
-    transport_->all_reduce(here, op);
+    transport_->all_reduce(here, op, site);
     take_back(here, inout);
   }
-  void all_gather(const Tensor& in, Tensor& out, std::span<const int64_t> counts) override {
+  void do_all_gather(const Tensor& in, Tensor& out, std::span<const int64_t> counts,
+                     const Site& site) override {
     Tensor here = room_for(out);
-    transport_->all_gather(staged(in), here, counts);
+    transport_->all_gather(staged(in), here, counts, site);
     take_back(here, out);
   }
-  void reduce_scatter(const Tensor& in, Tensor& out, std::span<const int64_t> counts) override {
+  void do_reduce_scatter(const Tensor& in, Tensor& out, std::span<const int64_t> counts,
+                         const Site& site) override {
     Tensor here = room_for(out);
-    transport_->reduce_scatter(staged(in), here, counts);
+    transport_->reduce_scatter(staged(in), here, counts, site);
     take_back(here, out);
   }
-  void all_to_all(const Tensor& in, std::span<const int64_t> send_counts, Tensor& out,
-                  std::span<const int64_t> receive_counts) override {
+  void do_all_to_all(const Tensor& in, std::span<const int64_t> send_counts, Tensor& out,
+                     std::span<const int64_t> receive_counts, const Site& site) override {
     Tensor here = room_for(out);
-    transport_->all_to_all(staged(in), send_counts, here, receive_counts);
+    transport_->all_to_all(staged(in), send_counts, here, receive_counts, site);
     take_back(here, out);
   }
-  void broadcast(Tensor& inout, int root) override {
+  void do_broadcast(Tensor& inout, int root, const Site& site) override {
     Tensor here = staged(inout);
-    transport_->broadcast(here, root);
+    transport_->broadcast(here, root, site);
     if (rank() != root) take_back(here, inout);
   }
-  void send_receive(const Tensor& send, int to, Tensor& receive, int from) override {
+  void do_send_receive(const Tensor& send, int to, Tensor& receive, int from,
+                       const Site& site) override {
     Tensor here = room_for(receive);
-    transport_->send_receive(staged(send), to, here, from);
+    transport_->send_receive(staged(send), to, here, from, site);
     take_back(here, receive);
   }
-  void barrier() override { transport_->barrier(); }
+  void do_barrier(const Site& site) override { transport_->barrier(site); }
   // The tensors' stream is the rank's own, so nothing runs beside it.
   Pending start(std::function<void(Communicator&)> collectives) override {
     return done_at_once(*this, collectives);

@@ -28,15 +28,19 @@ class ThreadCommunicator final : public Communicator {
 
   int rank() const override { return rank_; }
   int size() const override { return meeting_->size(); }
-  std::unique_ptr<Communicator> split(int color, int key) override;
-  void all_reduce(Tensor& inout, ReduceOp op) override;
-  void all_gather(const Tensor& in, Tensor& out, std::span<const int64_t> counts) override;
-  void reduce_scatter(const Tensor& in, Tensor& out, std::span<const int64_t> counts) override;
-  void all_to_all(const Tensor& in, std::span<const int64_t> send_counts, Tensor& out,
-                  std::span<const int64_t> receive_counts) override;
-  void broadcast(Tensor& inout, int root) override;
-  void send_receive(const Tensor& send, int to, Tensor& receive, int from) override;
-  void barrier() override {
+  std::unique_ptr<Communicator> do_split(int color, int key, const char* name,
+                                         const Site& site) override;
+  void do_all_reduce(Tensor& inout, ReduceOp op, const Site& site) override;
+  void do_all_gather(const Tensor& in, Tensor& out, std::span<const int64_t> counts,
+                     const Site& site) override;
+  void do_reduce_scatter(const Tensor& in, Tensor& out, std::span<const int64_t> counts,
+                         const Site& site) override;
+  void do_all_to_all(const Tensor& in, std::span<const int64_t> send_counts, Tensor& out,
+                     std::span<const int64_t> receive_counts, const Site& site) override;
+  void do_broadcast(Tensor& inout, int root, const Site& site) override;
+  void do_send_receive(const Tensor& send, int to, Tensor& receive, int from,
+                       const Site& site) override;
+  void do_barrier(const Site&) override {
     thread_->wait_idle();
     meeting_->arrive(rank_, {});
     meeting_->depart();
@@ -64,7 +68,8 @@ class ThreadCommunicator final : public Communicator {
   std::vector<std::byte> scratch_;
 };
 
-std::unique_ptr<Communicator> ThreadCommunicator::split(int color, int key) {
+std::unique_ptr<Communicator> ThreadCommunicator::do_split(int color, int key, const char*,
+                                                           const Site&) {
   thread_->wait_idle();
   meeting_->arrive(rank_, {.color = color, .key = key});
   std::vector<std::pair<int, int>> members;  // (key, rank)
@@ -85,7 +90,7 @@ std::unique_ptr<Communicator> ThreadCommunicator::split(int color, int key) {
                                               static_cast<int>(mine - members.begin()), thread_);
 }
 
-void ThreadCommunicator::all_reduce(Tensor& inout, ReduceOp op) {
+void ThreadCommunicator::do_all_reduce(Tensor& inout, ReduceOp op, const Site&) {
   check_contiguous(inout);
   check_reducible(inout.dtype());
   thread_->wait_idle();
@@ -105,8 +110,8 @@ void ThreadCommunicator::all_reduce(Tensor& inout, ReduceOp op) {
       static_cast<int64_t>(inout.bytes() - bytes + bytes * static_cast<size_t>(size() - 1));
 }
 
-void ThreadCommunicator::all_gather(const Tensor& in, Tensor& out,
-                                    std::span<const int64_t> counts) {
+void ThreadCommunicator::do_all_gather(const Tensor& in, Tensor& out,
+                                       std::span<const int64_t> counts, const Site&) {
   check_parts(*this, in, out, counts);
   const size_t width = size_of(in.dtype());
   thread_->wait_idle();
@@ -121,8 +126,8 @@ void ThreadCommunicator::all_gather(const Tensor& in, Tensor& out,
   bytes_sent_ += static_cast<int64_t>(in.bytes()) * (size() - 1);
 }
 
-void ThreadCommunicator::reduce_scatter(const Tensor& in, Tensor& out,
-                                        std::span<const int64_t> counts) {
+void ThreadCommunicator::do_reduce_scatter(const Tensor& in, Tensor& out,
+                                           std::span<const int64_t> counts, const Site&) {
   check_parts(*this, out, in, counts);
   check_reducible(in.dtype());
   thread_->wait_idle();
@@ -134,8 +139,9 @@ void ThreadCommunicator::reduce_scatter(const Tensor& in, Tensor& out,
   bytes_sent_ += static_cast<int64_t>(in.bytes() - out.bytes());
 }
 
-void ThreadCommunicator::all_to_all(const Tensor& in, std::span<const int64_t> send_counts,
-                                    Tensor& out, std::span<const int64_t> receive_counts) {
+void ThreadCommunicator::do_all_to_all(const Tensor& in, std::span<const int64_t> send_counts,
+                                       Tensor& out, std::span<const int64_t> receive_counts,
+                                       const Site&) {
   check_exchange(*this, in, send_counts, out, receive_counts);
   const size_t width = size_of(in.dtype());
   thread_->wait_idle();
@@ -157,7 +163,7 @@ void ThreadCommunicator::all_to_all(const Tensor& in, std::span<const int64_t> s
       (in.elements() - send_counts[static_cast<size_t>(rank_)]) * static_cast<int64_t>(width);
 }
 
-void ThreadCommunicator::broadcast(Tensor& inout, int root) {
+void ThreadCommunicator::do_broadcast(Tensor& inout, int root, const Site&) {
   check_contiguous(inout);
   check_rank(*this, root);
   thread_->wait_idle();
@@ -169,7 +175,8 @@ void ThreadCommunicator::broadcast(Tensor& inout, int root) {
   if (rank_ == root) bytes_sent_ += static_cast<int64_t>(inout.bytes()) * (size() - 1);
 }
 
-void ThreadCommunicator::send_receive(const Tensor& send, int to, Tensor& receive, int from) {
+void ThreadCommunicator::do_send_receive(const Tensor& send, int to, Tensor& receive, int from,
+                                         const Site&) {
   check_contiguous(send);
   check_contiguous(receive);
   check_rank(*this, to);

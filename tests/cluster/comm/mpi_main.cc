@@ -9,6 +9,7 @@
 
 #include "cluster/comm/mpi/mpi_world.h"
 #include "tests/cluster/comm/collective_cases.h"
+#include "tests/cluster/comm/mismatch_cases.h"
 
 namespace weft {
 namespace {
@@ -17,19 +18,33 @@ comm::MpiWorld* mpi = nullptr;
 
 class Mpi : public ::testing::TestWithParam<testing::CollectiveCase> {};
 
+// A rank that failed must not leave the others to guess.
+void expect_no_failure(Communicator& world, Allocator& allocator) {
+  Tensor failed = Tensor::full(allocator, {1}, ::testing::Test::HasFailure() ? 1 : 0, DType::kI64);
+  world.all_reduce(failed, ReduceOp::kSum);
+  EXPECT_EQ(failed.data<int64_t>()[0], 0) << "a rank failed";
+}
+
 TEST_P(Mpi, Collective) {
   const auto allocator = make_caching_allocator();
   const auto world = mpi->world();
   GetParam().run(*world, *allocator);
-  // A rank that failed must not leave the others to guess.
-  Tensor failed = Tensor::full(*allocator, {1}, HasFailure() ? 1 : 0, DType::kI64);
-  world->all_reduce(failed, ReduceOp::kSum);
-  EXPECT_EQ(failed.data<int64_t>()[0], 0) << "a rank failed";
+  Activity activity;
+  const auto watched = comm::watched(mpi->world(), activity, {.compare = true});
+  GetParam().run(*watched, *allocator);
+  expect_no_failure(*world, *allocator);
 }
 INSTANTIATE_TEST_SUITE_P(All, Mpi,
                          ::testing::ValuesIn(testing::collective_cases().begin(),
                                              testing::collective_cases().end()),
                          [](const auto& test) { return std::string(test.param.name); });
+
+TEST(MpiMismatch, IsToldByAllRanks) {
+  const auto allocator = make_caching_allocator();
+  const auto world = mpi->world();
+  testing::expect_mismatches_told([] { return mpi->world(); });
+  expect_no_failure(*world, *allocator);
+}
 
 // Rank 1 fails while the others wait for it; abort() must release them.
 int one_gives_up() {

@@ -30,41 +30,45 @@ class ByGpu final : public Communicator {
   ByGpu(std::unique_ptr<Communicator> nccl, Allocator& gpu) : nccl_(std::move(nccl)), gpu_(gpu) {}
   int rank() const override { return nccl_->rank(); }
   int size() const override { return nccl_->size(); }
-  std::unique_ptr<Communicator> split(int color, int key) override {
-    return std::make_unique<ByGpu>(nccl_->split(color, key), gpu_);
+  std::unique_ptr<Communicator> do_split(int color, int key, const char* name,
+                                         const Site& site) override {
+    return std::make_unique<ByGpu>(nccl_->split(color, key, name, site), gpu_);
   }
-  void all_reduce(Tensor& inout, ReduceOp op) override {
+  void do_all_reduce(Tensor& inout, ReduceOp op, const Site&) override {
     Tensor there = to_allocator(inout, gpu_);
     nccl_->all_reduce(there, op);
     bring(there, inout);
   }
-  void all_gather(const Tensor& in, Tensor& out, std::span<const int64_t> counts) override {
+  void do_all_gather(const Tensor& in, Tensor& out, std::span<const int64_t> counts,
+                     const Site&) override {
     Tensor there = to_allocator(out, gpu_);
     nccl_->all_gather(to_allocator(in, gpu_), there, counts);
     bring(there, out);
   }
-  void reduce_scatter(const Tensor& in, Tensor& out, std::span<const int64_t> counts) override {
+  void do_reduce_scatter(const Tensor& in, Tensor& out, std::span<const int64_t> counts,
+                         const Site&) override {
     Tensor there = to_allocator(out, gpu_);
     nccl_->reduce_scatter(to_allocator(in, gpu_), there, counts);
     bring(there, out);
   }
-  void all_to_all(const Tensor& in, std::span<const int64_t> send_counts, Tensor& out,
-                  std::span<const int64_t> receive_counts) override {
+  void do_all_to_all(const Tensor& in, std::span<const int64_t> send_counts, Tensor& out,
+                     std::span<const int64_t> receive_counts, const Site&) override {
     Tensor there = to_allocator(out, gpu_);
     nccl_->all_to_all(to_allocator(in, gpu_), send_counts, there, receive_counts);
     bring(there, out);
   }
-  void broadcast(Tensor& inout, int root) override {
+  void do_broadcast(Tensor& inout, int root, const Site&) override {
     Tensor there = to_allocator(inout, gpu_);
     nccl_->broadcast(there, root);
     bring(there, inout);
   }
-  void send_receive(const Tensor& send, int to, Tensor& receive, int from) override {
+  void do_send_receive(const Tensor& send, int to, Tensor& receive, int from,
+                       const Site&) override {
     Tensor there = to_allocator(receive, gpu_);
     nccl_->send_receive(to_allocator(send, gpu_), to, there, from);
     bring(there, receive);
   }
-  void barrier() override { nccl_->barrier(); }
+  void do_barrier(const Site&) override { nccl_->barrier(); }
   Pending start(std::function<void(Communicator&)> collectives) override {
     return nccl_->start([this, collectives](Communicator&) { collectives(*this); });
   }

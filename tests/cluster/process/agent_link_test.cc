@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "cluster/process/frame_io.h"
+#include "cluster/process/rank_now.h"
 
 namespace weft {
 namespace {
@@ -63,6 +64,33 @@ TEST(AgentLink, MetricsBehindALateAnswerShareMessagesAndNoneIsLost) {
   for (int step = 1; step <= kSteps; ++step) EXPECT_EQ(steps[static_cast<size_t>(step - 1)], step);
   EXPECT_LE(messages, 5u);  // four on their way, and one for all that waited behind them
   EXPECT_TRUE(link.flush().ok());
+  ::close(fd);
+  ::close(listener);
+  std::filesystem::remove(path);
+}
+
+TEST(AgentLink, TellsOnceASecondWhatTheRankDoes) {
+  const std::string path =
+      std::filesystem::temp_directory_path() / ("weft-link-now-" + std::to_string(::getpid()));
+  const int listener = listen_at(path);
+  Activity activity;
+  activity.set_step(9);
+  const Activity::Phase phase(&activity, "backward");
+  const auto start = std::chrono::steady_clock::now();
+  AgentLink link(path, {}, [&] { return rank_now(activity.now(), 3); });
+  const int fd = ::accept(listener, nullptr, nullptr);
+  next_message(fd);  // the hello
+  for (int told = 0; told < 2; ++told) {
+    proto::RankFrame frame;
+    const auto bytes = read_frame(fd);
+    ASSERT_TRUE(bytes && frame.ParseFromString(*bytes) && frame.has_now());
+    EXPECT_EQ(frame.now().rank(), 3);
+    EXPECT_EQ(frame.now().step(), 9);
+    EXPECT_EQ(frame.now().phase(), "backward");
+    EXPECT_FALSE(frame.now().has_layer());
+    EXPECT_FALSE(frame.now().has_collective());
+  }
+  EXPECT_GE(std::chrono::steady_clock::now() - start, std::chrono::milliseconds(990));
   ::close(fd);
   ::close(listener);
   std::filesystem::remove(path);

@@ -53,6 +53,30 @@ TEST(Routes, ABadJobIsRefusedWithFieldValueRuleAndLine) {
   EXPECT_THAT(served.ask("GET", "jobs").body, HasSubstr("\"total\":0"));
 }
 
+TEST(Routes, OnlyRanksThatRunCanBeLookedAt) {
+  Served served;
+  const std::string id = served.submit();
+  for (const char* absent : {"stack", "trace", "trace/events"}) {
+    EXPECT_EQ(served.ask("GET", std::string("jobs/job-absent/") + absent).status, 404) << absent;
+  }
+  const RawAnswer stack = served.ask("GET", "jobs/" + id + "/stack");
+  EXPECT_EQ(stack.status, 409);
+  EXPECT_THAT(stack.body, HasSubstr("\"field\":\"state\""));
+  EXPECT_EQ(served.ask("GET", "jobs/" + id + "/stack?x=1").status, 400);
+  EXPECT_EQ(served.ask("GET", "jobs/" + id + "/trace").status, 404);
+  EXPECT_EQ(served.ask("POST", "jobs/" + id + "/trace", "{}").status, 409);
+  served.set_state(id, proto::JOB_STATE_RUNNING);
+  for (const char* bad : {"{\"steps\":0}", "{\"steps\":1001}", "{\"stpes\":1}", "["}) {
+    EXPECT_EQ(served.ask("POST", "jobs/" + id + "/trace", bad).status, 400) << bad;
+  }
+  const RawAnswer begun = served.ask("POST", "jobs/" + id + "/trace", "{}");
+  EXPECT_EQ(begun.status, 202);
+  EXPECT_THAT(begun.body, HasSubstr("\"steps\":3"));
+  EXPECT_EQ(served.ask("GET", "jobs/" + id + "/trace/events").status, 409);
+  // Without ranks that are placed, there is nobody to ask.
+  EXPECT_THAT(served.ask("GET", "jobs/" + id + "/stack").body, HasSubstr("\"ranks\":[]"));
+}
+
 TEST(Routes, TheSameIdempotencyKeyGivesTheSameJob) {
   Served served;
   const std::string text = served.job_text(served.upload("text"));

@@ -98,7 +98,8 @@ struct Served {
   MemoryChunks chunks;
   std::unique_ptr<JobStore> store = JobStore::open(make_memory_key_value(), clock).value();
   Content content{chunks, *store, clock};
-  CoordinatorService service{{*store, content, clock, "", "test"}};
+  Inspector inspector{clock};
+  CoordinatorService service{{*store, content, clock, "", "test", nullptr, &inspector}};
   std::string data;
   std::unique_ptr<ApiServer> server;
 };

@@ -24,6 +24,25 @@ TEST_F(ServedCli, SubmitUploadsAndTheJobIsListedAndShown) {
   EXPECT_EQ(weft({"priority", id, "5"}).exit, 0);
 }
 
+TEST_F(ServedCli, StackAndTraceNeedRanks) {
+  const std::string id = submit();
+  const std::string file = folder_ + "/trace.json";
+  for (const std::vector<std::string>& command :
+       {std::vector<std::string>{"stack", id}, {"trace", id, "-o", file}}) {
+    const Outcome refused = weft(command);
+    EXPECT_EQ(refused.exit, kExitError) << command[0];
+    EXPECT_THAT(refused.err, HasSubstr("must be running"));
+  }
+  EXPECT_FALSE(std::filesystem::exists(file)) << "nothing is left of a trace that failed";
+  EXPECT_EQ(weft({"stack", "job-absent"}).exit, kExitNotFound);
+  EXPECT_EQ(weft({"trace", "job-absent", "-o", file}).exit, kExitNotFound);
+  EXPECT_EQ(weft({"trace", id, "--steps", "0"}).exit, kExitUsage);
+  EXPECT_EQ(weft({"trace", id, "-o", folder_ + "/absent/trace.json"}).exit, kExitError);
+  served_.set_state(id, proto::JOB_STATE_RUNNING);
+  EXPECT_THAT(weft({"stack", id}).out, HasSubstr(id + " is running, attempt 1"));
+  EXPECT_THAT(weft({"stack", id, "--json"}).out, HasSubstr("\"ranks\": []"));
+}
+
 TEST_F(ServedCli, ExitCodesSayWhatBecameOfTheJob) {
   const std::string id = submit();
   served_.set_state(id, proto::JOB_STATE_RUNNING);

@@ -124,6 +124,8 @@ TEST_F(ServedCli, WhatIsMissingHereIsAnErrorOfInput) {
   const std::vector<std::vector<std::string>> unknown = {
       {"show", "job-none"},
       {"watch", "job-none"},
+      {"stack", "job-none"},
+      {"trace", "job-none", "-o", folder_ + "/trace.json"},
       {"logs", "job-none"},
       {"events", "job-none"},
       {"metrics", "job-none"},

@@ -84,6 +84,7 @@ class FakeAgent {
   void beat() {
     proto::NodeFrame frame;
     fill(*frame.mutable_heartbeat()->mutable_node(), *frame.mutable_heartbeat()->mutable_running());
+    frame.mutable_heartbeat()->mutable_now()->Assign(now.begin(), now.end());
     channel->deliver(frame);
   }
   void prepared(const proto::AttemptRef& ref) {
@@ -113,6 +114,7 @@ class FakeAgent {
   proto::NodeInfo info;
   std::shared_ptr<ScriptedChannel> channel;
   std::map<std::string, proto::AttemptRef> running;
+  std::vector<proto::AttemptNow> now;  // told with each heartbeat
 
  private:
   void fill(proto::NodeInfo& node, google::protobuf::RepeatedPtrField<proto::AttemptRef>& list) {
@@ -193,7 +195,7 @@ class SupervisorTest : public testing::Test {
     options.secret = "a secret of this test";
     options.data_folder = std::filesystem::temp_directory_path();
     supervisor_ = std::make_unique<Supervisor>(
-        Supervisor::Parts{*store_, *content_, clock_, Logger(), &drain_}, options);
+        Supervisor::Parts{*store_, *content_, clock_, Logger(), &drain_, &inspector_}, options);
   }
   // As restart(), and all that it knew is read anew from the disk's bytes.
   void restart_from_disk() {
@@ -296,6 +298,7 @@ class SupervisorTest : public testing::Test {
 
   SimulatedClock clock_{1'000'000};
   Drain drain_{clock_};
+  Inspector inspector_{clock_};
   MemoryChunks chunks_;
   SwitchedDisk* disk_ = nullptr;
   std::unique_ptr<JobStore> store_;

@@ -1,0 +1,132 @@
+// What a job's ranks do now (`weft stack`), and what they did during some steps (`weft trace`).
+#include <fmt/format.h>
+
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <thread>
+
+#include "cluster/process/rank_now.h"
+#include "coordinator/cli/commands.h"
+#include "coordinator/cli/progress_line.h"
+#include "proto/api.pb.h"
+
+namespace weft::cli {
+namespace {
+
+constexpr auto kPoll = std::chrono::milliseconds(200);
+
+void print_stack(const proto::JobStack& stack, bool threads) {
+  std::string out = fmt::format("{} is {}, attempt {}\n", stack.job(), state_name(stack.state()),
+                                stack.attempt());
+  for (const proto::RankStack& rank : stack.ranks()) {
+    const proto::RankNow& now = rank.now();
+    out += printable(describe(now)) + "\n";
+    out += fmt::format("  on {}, process {} ({})", printable(rank.node()), now.pid(),
+                       now.process().empty() ? "unknown" : printable(now.process()));
+    if (!now.phase().empty()) {
+      out += fmt::format(", {} for {}", printable(now.phase()), show_seconds(now.phase_seconds()));
+    }
+    if (now.age_seconds() >= 1)
+      out += fmt::format(", as of {} ago", show_seconds(now.age_seconds()));
+    out += "\n";
+    if (!rank.problem().empty()) out += "  " + printable(rank.problem()) + "\n";
+    for (const proto::ThreadStack& thread : rank.threads()) {
+      if (!threads) break;
+      out += fmt::format("  thread {} {}\n", thread.thread(), printable(thread.name()));
+      for (const std::string& frame : thread.frames()) out += "    " + printable(frame) + "\n";
+      if (thread.frames().empty()) out += "    did not answer\n";
+    }
+  }
+  print(out);
+}
+
+// Waits until every rank's part is there.
+Result<proto::JobTrace> wait_for_trace(const Context& context, ApiClient& client,
+                                       const std::string& path) {
+  ProgressLine line(context.json);
+  while (true) {
+    proto::JobTrace trace;
+    WEFT_RETURN_IF_ERROR(client.get(path, trace));
+    if (trace.state() == "complete") return trace;
+    if (!trace.problem().empty()) {
+      return fail(Code::kUnavailable, "the trace of " + trace.job() + ": " + trace.problem());
+    }
+    line.show(fmt::format("recording {} steps", trace.steps()));
+    std::this_thread::sleep_for(kPoll);
+  }
+}
+
+// Where a trace is written until it is whole.
+std::string part_of(const std::string& file) { return file + ".part"; }
+
+Result<proto::JobTrace> record(const Context& context, ApiClient& client, const std::string& path,
+                               const std::string& file, int steps) {
+  const Status full = Status::invalid("--output", file, "cannot be written");
+  std::ofstream out(part_of(file), std::ios::binary | std::ios::trunc);
+  if (!out) return fail(full);
+  proto::TraceRequest request;
+  request.set_steps(steps);
+  proto::JobTrace begun;
+  WEFT_RETURN_IF_ERROR(client.send("POST", path, &request, &begun));
+  WEFT_ASSIGN_OR_RETURN(proto::JobTrace trace, wait_for_trace(context, client, path));
+  WEFT_RETURN_IF_ERROR(client.download(path + "/events", [&](std::string_view piece) -> Status {
+    out.write(piece.data(), static_cast<std::streamsize>(piece.size()));
+    return out ? Status() : full;
+  }));
+  out.close();
+  std::error_code error;
+  if (out) std::filesystem::rename(part_of(file), file, error);
+  if (!out || error) return fail(full);
+  return trace;
+}
+
+void print_summary(const proto::JobTrace& trace, const std::string& file) {
+  std::string out = fmt::format("{}: steps {} to {} of {}\n", file, trace.first_step(),
+                                trace.first_step() + trace.steps() - 1, trace.job());
+  for (const proto::RankTraceSummary& rank : trace.ranks()) {
+    out += fmt::format("rank {}: {:.3f} s, compute {:.3f} s, communication {:.3f} s", rank.rank(),
+                       rank.seconds(), rank.compute_seconds(), rank.communication_seconds());
+    if (rank.has_hidden_share()) out += fmt::format(", {:.0f}% hidden", 100 * rank.hidden_share());
+    if (rank.truncated()) out += "; more happened than there was room for: record fewer steps";
+    out += "\n";
+  }
+  print(out + "https://ui.perfetto.dev opens it\n");
+}
+
+}  // namespace
+
+int stack(const Context& context, const StackOptions& options) {
+  Result<ApiClient> client = ApiClient::connect(context.settings);
+  if (!client) return report(context, client.error());
+  proto::JobStack found;
+  const Status status = client->get("jobs/" + encoded(options.job) + "/stack", found);
+  if (!status.ok()) return report(context, status);
+  if (context.json) {
+    print_json(found);
+  } else {
+    print_stack(found, options.threads);
+  }
+  return kExitOk;
+}
+
+int trace(const Context& context, const TraceOptions& options) {
+  Result<ApiClient> client = ApiClient::connect(context.settings);
+  if (!client) return report(context, client.error());
+  const std::string path = "jobs/" + encoded(options.job) + "/trace";
+  const std::string file = options.file.empty() ? options.job + ".trace.json" : options.file;
+  const Result<proto::JobTrace> trace = record(context, *client, path, file, options.steps);
+  if (!trace) {
+    std::error_code ignored;
+    std::filesystem::remove(part_of(file), ignored);
+    return report(context, trace.error());
+  }
+  if (context.json) {
+    print_json(*trace);
+  } else {
+    print_summary(*trace, file);
+  }
+  return kExitOk;
+}
+
+}  // namespace weft::cli

@@ -1,0 +1,102 @@
+// What a job's ranks do now, and traces of its steps.
+#include <fmt/format.h>
+
+#include "coordinator/coordinator_service.h"
+#include "coordinator/launcher/trace_summary.h"
+
+namespace weft {
+namespace {
+
+constexpr double kStackSeconds = 3;
+
+Status no_ranks(const proto::Job& job, const std::string& rule) {
+  return Status(Code::kFailedPrecondition, job.id() + " is " + state_name(job.state()))
+      .with_field("state")
+      .with_value(state_name(job.state()))
+      .with_rule(rule);
+}
+
+Status no_inspector() {
+  return {Code::kFailedPrecondition, "this service starts no ranks, so there are none to look at"};
+}
+
+}  // namespace
+
+Result<proto::JobStack> CoordinatorService::stack(const std::string& id) {
+  if (parts_.inspector == nullptr) return fail(no_inspector());
+  WEFT_ASSIGN_OR_RETURN(const proto::Job job, parts_.store.job(id));
+  if (!is_active(job.state())) {
+    return fail(no_ranks(job, "must be running, or about to; 'weft logs' tells of earlier ranks"));
+  }
+  proto::JobStack stack;
+  stack.set_job(id);
+  stack.set_attempt(job.attempt());
+  stack.set_state(job.state());
+  for (proto::RankStack& rank : parts_.inspector->stacks(job, kStackSeconds)) {
+    stack.add_ranks()->Swap(&rank);
+  }
+  return stack;
+}
+
+Result<proto::JobTrace> CoordinatorService::start_trace(const std::string& id, int steps) {
+  if (parts_.inspector == nullptr) return fail(no_inspector());
+  if (steps < 1 || steps > kTraceStepsMax) {
+    return fail(Status::invalid("steps", std::to_string(steps),
+                                fmt::format("must be 1 to {}", kTraceStepsMax)));
+  }
+  WEFT_ASSIGN_OR_RETURN(const proto::Job job, parts_.store.job(id));
+  if (job.state() != proto::JOB_STATE_RUNNING) {
+    return fail(no_ranks(job, "must be running: its next steps are what is recorded"));
+  }
+  parts_.inspector->start_trace(job, steps);
+  return trace(id);
+}
+
+Result<proto::JobTrace> CoordinatorService::trace(const std::string& id) {
+  if (parts_.inspector == nullptr) return fail(no_inspector());
+  WEFT_ASSIGN_OR_RETURN(const proto::Job job, parts_.store.job(id));
+  const auto found = parts_.inspector->trace(id);
+  if (!found) {
+    return fail(Code::kNotFound, "there is no trace of " + id + "; 'weft trace' records one");
+  }
+  proto::JobTrace trace;
+  trace.set_job(id);
+  trace.set_attempt(found->attempt);
+  trace.set_steps(found->steps);
+  for (const auto& [rank, part] : found->parts) {
+    trace.set_first_step(part.first_step());
+    trace.set_steps(part.steps());
+    *trace.add_ranks() = summary_of(part);
+  }
+  const bool ended = job.attempt() != found->attempt || !is_active(job.state());
+  if (found->too_large) {
+    trace.set_problem(fmt::format("it is larger than {} MiB; record fewer steps",
+                                  Inspector::kTraceBytesMax >> 20));
+  } else if (!found->complete() && ended) {
+    trace.set_problem(fmt::format("attempt {} ended before it was complete", found->attempt));
+  } else if (found->late) {
+    trace.set_problem(fmt::format("only {} of {} ranks have sent their part within {} s",
+                                  found->parts.size(), found->ranks, Inspector::kPartSeconds));
+  }
+  trace.set_state(!trace.problem().empty() ? "failed"
+                  : found->complete()      ? "complete"
+                                           : "recording");
+  return trace;
+}
+
+Result<std::vector<proto::RankTrace>> CoordinatorService::trace_parts(const std::string& id) {
+  WEFT_ASSIGN_OR_RETURN(const proto::JobTrace state, trace(id));
+  if (state.state() != "complete") {
+    return fail(Status(Code::kFailedPrecondition, "the trace of " + id + " is not complete")
+                    .with_field("state")
+                    .with_value(state.state())
+                    .with_rule(state.problem().empty() ? "must be complete: ask again later"
+                                                       : state.problem()));
+  }
+  std::vector<proto::RankTrace> parts;
+  auto found = parts_.inspector->trace(id);
+  for (auto& [rank, part] : found->parts) parts.push_back(std::move(part));
+  return parts;
+}
+
+}  // namespace weft
