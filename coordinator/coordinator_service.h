@@ -6,6 +6,7 @@
 
 #include <functional>
 #include <mutex>
+#include <optional>
 #include <string>
 
 #include "coordinator/launcher/inspector.h"
@@ -33,6 +34,7 @@ class CoordinatorService final : public Service {
   Result<proto::Job> submit(proto::JobSpec spec, const std::string& idempotency_key,
                             const std::string& request_hash) override;
   Result<proto::JobSpec> validate(proto::JobSpec spec) override;
+  Result<proto::JobPlan> plan(const proto::PlanRequest& request) override;
   Result<proto::Job> job(const std::string& id) override;
   Result<JobPage> jobs(const JobFilter& filter) override;
   Result<proto::Job> cancel(const std::string& id) override;
@@ -75,6 +77,8 @@ class CoordinatorService final : public Service {
   const Clock::Duration started_;
 
   Status probe();
+  // The spec with its mesh; `plan` is what chose it, if it had to be chosen.
+  Result<proto::JobSpec> admit(proto::JobSpec spec, std::optional<proto::JobPlan>& plan);
 
   std::mutex probe_mutex_;      // guards the next members, never held over a write
   Clock::Duration probed_{-1};  // when the last probe began

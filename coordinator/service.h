@@ -112,16 +112,20 @@ class Service {
   virtual ~Service() = default;
 
   // ---- jobs ------------------------------------------------------------------------------------
-  // Validates (defaults applied), stores and queues. `idempotency_key` may be empty; the same key
-  // with the same `request_hash` returns the first job, with another hash already_exists.
-  // Values of model.from (obj-, ckpt-), tokenizer.from, data.train and data.validation (obj-) must
-  // name what is stored here, and the model and tokenizer among them must fit the job. A request
-  // that no set of the nodes known could ever satisfy is refused with field "resources..."; while
-  // no node has ever joined, everything feasible in itself waits.
+  // Validates (defaults applied), chooses the mesh where parallel.mode is auto, stores and queues.
+  // `idempotency_key` may be empty; the same key with the same `request_hash` returns the first
+  // job, with another hash already_exists. Values of model.from (obj-, ckpt-), tokenizer.from,
+  // data.train and data.validation (obj-) must name what is stored here, and the model and
+  // tokenizer among them must fit the job. A request that no set of the nodes known could ever
+  // satisfy is refused with field "resources..."; while no node has ever joined, everything
+  // feasible in itself waits.
   virtual Result<proto::Job> submit(proto::JobSpec spec, const std::string& idempotency_key,
                                     const std::string& request_hash) = 0;
   // What submit would store, without storing it (for `validate`).
   virtual Result<proto::JobSpec> validate(proto::JobSpec spec) = 0;
+  // What the meshes of a job would need, send and take on the nodes known now, and which one
+  // `parallel: auto` would get; nothing of its data has to be stored. Nothing chosen: nothing fits.
+  virtual Result<proto::JobPlan> plan(const proto::PlanRequest& request) = 0;
   virtual Result<proto::Job> job(const std::string& id) = 0;
   virtual Result<JobPage> jobs(const JobFilter& filter) = 0;
   // All of these return the job as it is afterwards, and are idempotent: cancelling a cancelled or

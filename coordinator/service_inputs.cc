@@ -63,26 +63,38 @@ Status check_object_ref(const JobStore& store, const std::string& field, const s
   return known ? Status() : not_here(field, value, "an uploaded object (obj-...)");
 }
 
-}  // namespace
-
-Status check_inputs(const JobStore& store, const Content& content, const proto::JobSpec& spec,
-                    AdmittedModel& admitted) {
-  ModelInputs inputs;
+// What model.from names here.
+struct StoredModel {
   std::optional<proto::CheckpointManifest> base;
-  std::optional<ObjectFiles> model;
-  std::optional<ObjectFiles> tokenizer;
-  if (const std::string& from = spec.model().from(); from.starts_with("ckpt-")) {
-    auto manifest = store.checkpoint(from);
-    if (!manifest) return not_here("model.from", from, "a checkpoint (ckpt-...)");
-    inputs.base = &base.emplace(std::move(*manifest));
-  } else if (!from.empty()) {
+  std::optional<ObjectFiles> files;
+
+  Status find(const JobStore& store, const Content& content, const std::string& from,
+              ModelInputs& inputs) {
+    if (from.empty()) return {};
+    if (from.starts_with("ckpt-")) {
+      auto manifest = store.checkpoint(from);
+      if (!manifest) return not_here("model.from", from, "a checkpoint (ckpt-...)");
+      inputs.base = &base.emplace(std::move(*manifest));
+      return {};
+    }
     auto object = store.object(from);
     if (!from.starts_with("obj-") || !object) {
       return not_here("model.from", from,
                       "a checkpoint (ckpt-...) or an uploaded object (obj-...)");
     }
-    inputs.model = &model.emplace(content, std::move(*object));
+    inputs.model = &files.emplace(content, std::move(*object));
+    return {};
   }
+};
+
+}  // namespace
+
+Status check_inputs(const JobStore& store, const Content& content, const proto::JobSpec& spec,
+                    AdmittedModel& admitted) {
+  ModelInputs inputs;
+  StoredModel model;
+  std::optional<ObjectFiles> tokenizer;
+  WEFT_RETURN_IF_ERROR(model.find(store, content, spec.model().from(), inputs));
   if (const std::string& from = spec.tokenizer().from(); !from.empty()) {
     WEFT_RETURN_IF_ERROR(check_object_ref(store, "tokenizer.from", from));
     WEFT_ASSIGN_OR_RETURN(auto object, store.object(from));
@@ -95,6 +107,23 @@ Status check_inputs(const JobStore& store, const Content& content, const proto::
     WEFT_RETURN_IF_ERROR(check_object_ref(store, field + "validation", data.validation()));
   }
   return check_model(spec, inputs, &admitted);
+}
+
+Result<AdmittedModel> find_model_of(const JobStore& store, const Content& content,
+                                    const proto::JobSpec& spec, const proto::ModelSpec& described) {
+  AdmittedModel admitted;
+  ModelInputs inputs;
+  StoredModel model;
+  if (described.has_config()) {
+    proto::JobSpec job = spec;
+    *job.mutable_model() = described;
+    const Status status = check_model(job, inputs, &admitted);
+    if (!status.ok()) return fail(status);
+    return admitted;
+  }
+  WEFT_RETURN_IF_ERROR(model.find(store, content, spec.model().from(), inputs));
+  WEFT_RETURN_IF_ERROR(check_model(spec, inputs, &admitted));
+  return admitted;
 }
 
 }  // namespace weft

@@ -16,4 +16,8 @@ namespace weft {
 Status check_inputs(const JobStore& store, const Content& content, const proto::JobSpec& spec,
                     AdmittedModel& model);
 
+// The model alone: `described`, where it has a configuration, else what the job says or names.
+Result<AdmittedModel> find_model_of(const JobStore& store, const Content& content,
+                                    const proto::JobSpec& spec, const proto::ModelSpec& described);
+
 }  // namespace weft

@@ -6,6 +6,7 @@
 #include "coordinator/coordinator_service.h"
 #include "coordinator/scheduler/fit.h"
 #include "coordinator/service_inputs.h"
+#include "coordinator/service_plan.h"
 #include "proto/base/hash.h"
 #include "proto/json/job_rules.h"
 #include "worker/admission/memory.h"
@@ -46,16 +47,39 @@ Status check_memory(const AdmittedModel& model, const proto::JobSpec& spec,
 
 }  // namespace
 
-Result<proto::JobSpec> CoordinatorService::validate(proto::JobSpec spec) {
+Result<proto::JobSpec> CoordinatorService::admit(proto::JobSpec spec,
+                                                 std::optional<proto::JobPlan>& plan) {
   WEFT_RETURN_IF_ERROR(finish_job(spec));
   AdmittedModel model;
   WEFT_RETURN_IF_ERROR(check_inputs(parts_.store, parts_.content, spec, model));
   const std::vector<proto::NodeInfo> nodes = parts_.store.nodes();
+  if (spec.parallel().mode() == proto::PARALLEL_MODE_AUTO) {
+    WEFT_ASSIGN_OR_RETURN(plan, plan_on(nodes, model, spec));
+    if (!plan->has_chosen()) {
+      return fail(Status::invalid("parallel", "auto", nothing_fits(*plan)));
+    }
+    plan->clear_meshes();
+    spec = with_choice(spec, plan->chosen());
+    WEFT_RETURN_IF_ERROR(finish_job(spec));
+  }
   std::vector<SnapshotNode> known;
   for (const proto::NodeInfo& node : nodes) known.push_back({node.name(), node.slots(), true});
   WEFT_RETURN_IF_ERROR(check_feasible(known, spec.resources().slots(), spec.resources().nodes()));
-  WEFT_RETURN_IF_ERROR(check_memory(model, spec, nodes));
+  if (!plan) WEFT_RETURN_IF_ERROR(check_memory(model, spec, nodes));
   return spec;
+}
+
+Result<proto::JobSpec> CoordinatorService::validate(proto::JobSpec spec) {
+  std::optional<proto::JobPlan> plan;
+  return admit(std::move(spec), plan);
+}
+
+Result<proto::JobPlan> CoordinatorService::plan(const proto::PlanRequest& request) {
+  proto::JobSpec spec = request.job();
+  WEFT_RETURN_IF_ERROR(finish_job(spec));
+  WEFT_ASSIGN_OR_RETURN(const AdmittedModel model,
+                        find_model_of(parts_.store, parts_.content, spec, request.model()));
+  return plan_on(parts_.store.nodes(), model, spec);
 }
 
 Result<proto::Job> CoordinatorService::submit(proto::JobSpec spec,
@@ -68,7 +92,8 @@ Result<proto::Job> CoordinatorService::submit(proto::JobSpec spec,
   WEFT_ASSIGN_OR_RETURN(const auto earlier,
                         parts_.store.find_by_key(idempotency_key, request_hash));
   if (earlier) return *earlier;
-  WEFT_ASSIGN_OR_RETURN(spec, validate(std::move(spec)));
+  std::optional<proto::JobPlan> plan;
+  WEFT_ASSIGN_OR_RETURN(spec, admit(std::move(spec), plan));
   JobEdit edit;
   proto::Job& job = edit.job;
   job.set_id("job-" + random_hex(5));
@@ -81,6 +106,10 @@ Result<proto::Job> CoordinatorService::submit(proto::JobSpec spec,
   job.set_request_hash(request_hash);
   *job.mutable_spec() = std::move(spec);
   edit.event("submitted", "info", "submitted as " + job.name());
+  if (plan) {
+    edit.event("planned", "info", mesh_text(plan->chosen()) + ": " + plan->reason());
+    *job.mutable_plan() = std::move(*plan);
+  }
   return parts_.store.create_job(std::move(edit));
 }
 

@@ -15,6 +15,7 @@
 #include "cluster/agent/gpus.h"
 #include "cluster/agent/options.h"
 #include "proto/base/hash.h"
+#include "worker/planner/probe.h"
 
 namespace weft {
 namespace {
@@ -46,13 +47,18 @@ std::optional<std::string> address_facing(const std::string& host) {
   return address;
 }
 
-// "10.0.0.0/24" of the interface that has the address.
-std::optional<std::string> network_of(const std::string& address) {
+struct Network {
+  std::string cidr;       // "10.0.0.0/24"
+  std::string interface;  // "eth0"
+};
+
+// That of the interface that has the address.
+std::optional<Network> network_of(const std::string& address) {
   in_addr wanted{};
   if (::inet_pton(AF_INET, address.c_str(), &wanted) != 1) return std::nullopt;
   ifaddrs* list = nullptr;
   if (::getifaddrs(&list) != 0) return std::nullopt;
-  std::optional<std::string> network;
+  std::optional<Network> network;
   for (const ifaddrs* each = list; each != nullptr; each = each->ifa_next) {
     if (each->ifa_addr == nullptr || each->ifa_addr->sa_family != AF_INET) continue;
     if (each->ifa_netmask == nullptr) continue;
@@ -61,8 +67,9 @@ std::optional<std::string> network_of(const std::string& address) {
     if ((own.s_addr & mask.s_addr) != (wanted.s_addr & mask.s_addr)) continue;
     const bool loopback = (ntohl(wanted.s_addr) >> 24) == 127;
     if (own.s_addr != wanted.s_addr && !loopback) continue;
-    network =
-        text_of({wanted.s_addr & mask.s_addr}) + "/" + std::to_string(std::popcount(mask.s_addr));
+    network = {
+        text_of({wanted.s_addr & mask.s_addr}) + "/" + std::to_string(std::popcount(mask.s_addr)),
+        each->ifa_name};
     break;
   }
   ::freeifaddrs(list);
@@ -78,6 +85,16 @@ std::string cpu_name() {
     }
   }
   return "";
+}
+
+constexpr double kLoopbackBytes = 2e9;  // a second, of TCP within a machine
+
+// Bytes a second, as the driver says; 0: it does not (virtual interfaces).
+double link_speed(const std::string& interface) {
+  if (interface == "lo") return kLoopbackBytes;
+  std::ifstream file("/sys/class/net/" + interface + "/speed");
+  double megabits = 0;
+  return file >> megabits && megabits > 0 ? megabits * 1e6 / 8 : 0;
 }
 
 }  // namespace
@@ -115,7 +132,12 @@ Result<proto::NodeInfo> take_inventory(const AgentOptions& options, const AgentP
     return fail(
         Status::invalid("address", node.address(), "must be an IPv4 address of this machine"));
   }
-  node.set_subnet_cidr(options.subnet.empty() ? *network : options.subnet);
+  node.set_subnet_cidr(options.subnet.empty() ? network->cidr : options.subnet);
+  const HostSpeed speed = measure_speed();
+  node.set_flops_per_core(speed.flops);
+  node.set_half_flops_per_core(speed.half_flops);
+  node.set_copy_bytes_per_second(speed.memory);
+  node.set_link_bytes_per_second(link_speed(network->interface));
   return node;
 }
 

@@ -103,6 +103,13 @@ Result<Response> validate(Service& service, const Request& request) {
   return json_response(stored);
 }
 
+Result<Response> plan(Service& service, const Request& request) {
+  proto::PlanRequest wanted;
+  WEFT_RETURN_IF_ERROR(read_body(request, wanted));
+  WEFT_ASSIGN_OR_RETURN(proto::JobPlan plan, service.plan(wanted));
+  return json_response(plan);
+}
+
 Result<Response> patch(Service& service, const Request& request) {
   proto::JobPatch change;
   WEFT_RETURN_IF_ERROR(read_body(request, change));
@@ -173,6 +180,12 @@ void add_job_routes(Router& router, Service& service) {
                           proto::JobSpec::descriptor(), proto::JobSpec::descriptor());
   check.handler = [&service](const Request& request) { return validate(service, request); };
   router.add(std::move(check));
+
+  Route planned = with_body("POST", "/api/v1/jobs/plan",
+                            "Meshes that a job could run on now: memory, bytes, step time, choice",
+                            proto::PlanRequest::descriptor(), proto::JobPlan::descriptor());
+  planned.handler = [&service](const Request& request) { return plan(service, request); };
+  router.add(std::move(planned));
 
   Route change = with_body("PATCH", "/api/v1/jobs/{id}", "Change a job's priority",
                            proto::JobPatch::descriptor(), proto::Job::descriptor());

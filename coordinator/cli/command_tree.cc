@@ -70,6 +70,19 @@ void add_submission(CLI::App* app, SubmitOptions& options) {
       "the service, its rows by the ranks when they start.");
 }
 
+void add_plan(CLI::App& app, Parsed& p) {
+  CLI::App* plan_app =
+      add(app, p, "plan", "Show the meshes a job could run on, what they need, and the choice",
+          [&p] { return plan(p.context, p.submit); });
+  add_submission(plan_app, p.submit);
+  plan_app->footer(
+      "Memory, bytes and times are predicted for the nodes as they are known; nothing is uploaded "
+      "or\n"
+      "run. * is what 'parallel: auto' gets; ROWS: training.micro_batch_size; EXPOSED: "
+      "communication\n"
+      "that no arithmetic hides. Exit status 1 where nothing fits.");
+}
+
 void add_job_commands(CLI::App& app, Parsed& p) {
   CLI::App* submit_app =
       add(app, p, "submit", "Submit a job file", [&p] { return submit(p.context, p.submit); });
@@ -85,6 +98,8 @@ void add_job_commands(CLI::App& app, Parsed& p) {
       add(app, p, "validate", "Check a job file and what it names here, without a server",
           [&p] { return validate(p.context, p.submit); });
   add_submission(validate_app, p.submit);
+
+  add_plan(app, p);
 
   CLI::App* list_app =
       add(app, p, "ls", "List jobs, newest first", [&p] { return list_jobs(p.context, p.list); });

@@ -24,6 +24,7 @@ int submit(const Context& context, const SubmitOptions& options);
 // The same with a job file that is read already.
 int submit_file(const Context& context, JobFile& file, const SubmitOptions& options);
 int validate(const Context& context, const SubmitOptions& options);
+int plan(const Context& context, const SubmitOptions& options);  // plan_command.cc
 
 struct ListOptions {
   std::string state, name, kind;

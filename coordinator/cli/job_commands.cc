@@ -11,6 +11,7 @@
 #include "proto/base/clock.h"
 #include "proto/base/hash.h"
 #include "proto/json/names.h"
+#include "worker/planner/planner.h"
 
 namespace weft::cli {
 namespace {
@@ -108,6 +109,10 @@ std::string job_page(const Context& context, const proto::Job& job) {
   add_fact(
       out, "mesh",
       fmt::format("data={} sequence={} tensor={}", mesh.data(), mesh.sequence(), mesh.tensor()));
+  if (job.has_plan()) {
+    add_fact(out, "chosen", mesh_text(job.plan().chosen()));
+    add_fact(out, "because", job.plan().reason());
+  }
   add_fact(out, "submitted", show_time(job.created_ms()));
   add_fact(out, "started", show_time(job.started_ms()));
   add_fact(out, "finished", show_time(job.finished_ms()));
@@ -172,8 +177,13 @@ int submit_file(const Context& context, JobFile& file, const SubmitOptions& opti
     print_json(*job);
     return kExitOk;
   }
-  print(fmt::format("{} is {}{}\n'weft watch {}' follows it\n", job->id(), state_name(job->state()),
-                    job->reason().empty() ? "" : ": " + printable(job->reason()), job->id()));
+  print(fmt::format("{} is {}{}\n", job->id(), state_name(job->state()),
+                    job->reason().empty() ? "" : ": " + printable(job->reason())));
+  if (job->has_plan()) {
+    print(fmt::format("mesh: {}; 'weft show {}' says why\n", mesh_text(job->plan().chosen()),
+                      job->id()));
+  }
+  print(fmt::format("'weft watch {}' follows it\n", job->id()));
   return kExitOk;
 }
 
@@ -185,9 +195,11 @@ int validate(const Context& context, const SubmitOptions& options) {
   if (context.json) {
     print_json(*spec);
   } else {
-    print(fmt::format("{}: a valid {} job of {} steps on {} slots\n", spec->name(),
+    const bool open = spec->parallel().mode() == proto::PARALLEL_MODE_AUTO;
+    print(fmt::format("{}: a valid {} job of {} steps on {}\n", spec->name(),
                       kind_name(spec->kind()), spec->training().steps(),
-                      spec->resources().slots()));
+                      open ? "the mesh that the service chooses; 'weft plan' shows it"
+                           : fmt::format("{} slots", spec->resources().slots())));
   }
   return kExitOk;
 }

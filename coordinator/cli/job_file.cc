@@ -9,7 +9,6 @@
 #include "coordinator/cli/settings.h"
 #include "proto/json/job_rules.h"
 #include "proto/json/yaml.h"
-#include "worker/admission/check_model.h"
 
 namespace weft::cli {
 namespace {
@@ -108,12 +107,12 @@ Result<JobFile> read_job_file(const std::string& path, const std::vector<std::st
   return parse_job_file(text, path, fs::absolute(path).parent_path().string(), sets);
 }
 
-Result<proto::JobSpec> check_job(const JobFile& file) {
+Result<proto::JobSpec> check_job(const JobFile& file, AdmittedModel* admitted) {
   proto::JobSpec spec = file.spec;
   WEFT_RETURN_IF_ERROR(finish_job(spec, &file.lines));
   const auto model = local_files(file, spec.model().from());
   const auto tokenizer = local_files(file, spec.tokenizer().from());
-  Status status = check_model(spec, {.model = model.get(), .tokenizer = tokenizer.get()});
+  Status status = check_model(spec, {.model = model.get(), .tokenizer = tokenizer.get()}, admitted);
   if (!status.ok()) return fail(status.with_line(file.lines.find(status.field())));
   return spec;
 }

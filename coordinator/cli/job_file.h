@@ -10,6 +10,7 @@
 #include "proto/base/status.h"
 #include "proto/job.pb.h"
 #include "proto/json/value.h"
+#include "worker/admission/check_model.h"
 
 namespace weft::cli {
 
@@ -27,7 +28,8 @@ Result<JobFile> read_job_file(const std::string& path, const std::vector<std::st
 
 // The whole job with its defaults, as the coordinator would store it, or what is wrong with it. A
 // model and a tokenizer at local paths are held against it (worker/admission/check_model.h).
-Result<proto::JobSpec> check_job(const JobFile& file);
+// `model`, where it is not null, becomes what is known of the model (check_model.h).
+Result<proto::JobSpec> check_job(const JobFile& file, AdmittedModel* model = nullptr);
 
 // Whether a value of model.from, data.train and the like is an id of the service, not a path.
 bool is_id(const std::string& value);

@@ -25,6 +25,16 @@ Status read_message(const JsonValue& value, pb::Message& into, std::string_view 
   return read_fields(value, into, path, options);
 }
 
+// One word where an object may stand: the value of the key that the field's rule names.
+Status read_word(const JsonValue& value, pb::Message& into, const Field& field,
+                 std::string_view path) {
+  const Field& key = *field.message_type()->FindFieldByName(rule_of(field).word());
+  if (!value.is_string() || find_enum(*key.enum_type(), value.text) == nullptr) {
+    return wrong_value(value, path, "must be an object or " + one_of(enum_names(*key.enum_type())));
+  }
+  return read_scalar(value, *into.GetReflection()->MutableMessage(&into, &field), key, path);
+}
+
 Status read_list(const JsonValue& value, pb::Message& into, const Field& field,
                  std::string_view path, const ReadOptions& options) {
   if (!value.is_array()) return wrong_type(value, path, "a list");
@@ -127,6 +137,9 @@ Status read_field(const JsonValue& value, pb::Message& into, const Field& field,
   if (field.is_map()) return read_map(value, into, field, path, options);
   if (field.is_repeated()) return read_list(value, into, field, path, options);
   if (field.cpp_type() != Field::CPPTYPE_MESSAGE) return read_scalar(value, into, field, path);
+  if (!rule_of(field).word().empty() && !value.is_object()) {
+    return read_word(value, into, field, path);
+  }
   return read_message(value, *into.GetReflection()->MutableMessage(&into, &field), path, options);
 }
 

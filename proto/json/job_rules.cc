@@ -144,7 +144,36 @@ Status check_tokenizer(const JobSpec& spec, const Refusal& refuse) {
   }
 }
 
+bool is_automatic(const JobSpec& spec) {
+  return spec.parallel().mode() == proto::PARALLEL_MODE_AUTO;
+}
+
+// Before defaults are applied, which do not differ from what was written.
+Status check_automatic(const JobSpec& spec, const Refusal& refuse) {
+  if (!is_automatic(spec)) return {};
+  const proto::ParallelSpec& mesh = spec.parallel();
+  const auto alone = [&](const char* key, bool given, const std::string& value) -> Status {
+    if (!given) return {};
+    return refuse(std::string("parallel.") + key, value,
+                  "cannot stand beside parallel: auto, which chooses it");
+  };
+  WEFT_RETURN_IF_ERROR(alone("data", mesh.has_data(), std::to_string(mesh.data())));
+  WEFT_RETURN_IF_ERROR(alone("sequence", mesh.has_sequence(), std::to_string(mesh.sequence())));
+  WEFT_RETURN_IF_ERROR(alone("tensor", mesh.has_tensor(), std::to_string(mesh.tensor())));
+  WEFT_RETURN_IF_ERROR(alone("sequence_attention", mesh.has_sequence_attention(),
+                             enum_name(*proto::SequenceAttention_descriptor()->FindValueByNumber(
+                                 mesh.sequence_attention()))));
+  WEFT_RETURN_IF_ERROR(alone("ulysses", mesh.ulysses() != 0, std::to_string(mesh.ulysses())));
+  return alone("zero", mesh.has_zero(), std::to_string(mesh.zero()));
+}
+
 Status finish_mesh(JobSpec& spec, const Refusal& refuse) {
+  if (is_automatic(spec)) {
+    const proto::ResourceSpec& asked = spec.resources();
+    if (asked.slots() == 0 || asked.nodes() <= asked.slots()) return {};
+    return refuse("resources.nodes", asked.nodes(),
+                  "must be at most resources.slots = " + std::to_string(asked.slots()));
+  }
   const proto::ParallelSpec& mesh = spec.parallel();
   int64_t ranks = int64_t{mesh.data()} * mesh.sequence() * mesh.tensor();
   if (ranks > kRanksMax) {
@@ -177,6 +206,11 @@ Status finish_mesh(JobSpec& spec, const Refusal& refuse) {
 
 Status finish_batch(JobSpec& spec, const Refusal& refuse) {
   proto::TrainingSpec& training = *spec.mutable_training();
+  if (is_automatic(spec)) {
+    if (training.micro_batch_size() <= training.batch_size()) return {};
+    return refuse("training.micro_batch_size", training.micro_batch_size(),
+                  "must be at most training.batch_size = " + std::to_string(training.batch_size()));
+  }
   int32_t data = spec.parallel().data();
   if (data > training.batch_size()) {
     return refuse("parallel.data", data,
@@ -329,7 +363,14 @@ Status check_model_fit(const JobSpec& spec, const google::protobuf::Struct& conf
 
 Status finish_job(JobSpec& spec, const LineMap* lines) {
   Refusal refuse(lines);
+  WEFT_RETURN_IF_ERROR(check_automatic(spec, refuse));
+  const proto::ParallelSpec mesh = spec.parallel();
+  const bool recomputes = spec.training().has_activation_checkpointing();
   WEFT_RETURN_IF_ERROR(apply_defaults(spec));
+  if (is_automatic(spec)) {
+    *spec.mutable_parallel() = mesh;
+    if (!recomputes) spec.mutable_training()->clear_activation_checkpointing();
+  }
   WEFT_RETURN_IF_ERROR(check_rules(spec, lines));
   WEFT_RETURN_IF_ERROR(check_model(spec, refuse));
   WEFT_RETURN_IF_ERROR(finish_tasks(spec, refuse));

@@ -4,7 +4,9 @@
 //
 // Thread safety: pure functions. Ownership: none.
 // Invariants: 1. A finished spec has every default, every task's name, micro_batch_size and
-// resources.slots. 2. Finishing a finished spec changes nothing.
+// resources.slots; with parallel.mode auto, these two, activation_checkpointing and all else of
+// parallel are as they were given, for the service to choose (worker/planner). 2. Finishing a
+// finished spec changes nothing.
 #pragma once
 
 #include "proto/base/status.h"

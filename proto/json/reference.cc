@@ -43,6 +43,9 @@ constexpr std::string_view kRules = R"(## Rules across keys
   `training.batch_size`, `parallel.sequence` at most `training.sequence_length`, `parallel.tensor`
   at most the model's `vocab_size`. `training.micro_batch_size` is at most the rows of one rank.
 - `parallel.sequence_attention: ulysses_ring` needs `parallel.ulysses`, which no other has.
+- `parallel: auto` (or `parallel.mode: auto`) stands alone: beside it only `parallel.bucket_bytes`
+  may be given. The service takes exactly `resources.slots` where that is given, else at most the
+  slots of its nodes, and keeps what it chose in the job.
 )";
 
 std::string type_text(const Field& field) {
@@ -72,6 +75,9 @@ std::string type_text(const Field& field) {
 }
 
 std::string full_type_text(const Field& field) {
+  if (const std::string& word = rule_of(field).word(); !word.empty()) {
+    return "object, or " + type_text(*field.message_type()->FindFieldByName(word));
+  }
   if (field.is_map()) return "object of " + type_text(*field.message_type()->map_value()) + "s";
   if (!field.is_repeated()) return type_text(field);
   return "list of " + type_text(field) + "s";

@@ -96,6 +96,9 @@ Json field_schema(const Field& field) {
               {"additionalProperties", type_schema(*field.message_type()->map_value())}};
   } else if (field.is_repeated()) {
     schema = {{"type", "array"}, {"items", type_schema(field)}};
+  } else if (!rule.word().empty()) {
+    const Field& word = *field.message_type()->FindFieldByName(rule.word());
+    schema = {{"oneOf", Json::array({type_schema(field), type_schema(word)})}};
   } else {
     schema = type_schema(field);
   }

@@ -65,6 +65,64 @@ parallel: {data: 2, tensor: 3}
   EXPECT_FALSE(spec.has_tokenizer());
 }
 
+constexpr const char* kAutomatic = R"(
+name: small
+kind: fine_tune
+model: {from: ckpt-1}
+tasks: [{type: causal_lm, data: {train: a.txt}}]
+training: {steps: 5, batch_size: 7}
+)";
+
+TEST(JobRules, AnAutomaticMeshIsLeftOpen) {
+  for (const char* parallel : {"parallel: auto\n", "parallel: {mode: auto}\n"}) {
+    proto::JobSpec spec;
+    ASSERT_EQ(finish(std::string(kAutomatic) + parallel, &spec).to_string(), "ok");
+    EXPECT_EQ(spec.parallel().mode(), proto::PARALLEL_MODE_AUTO);
+    EXPECT_FALSE(spec.parallel().has_data());
+    EXPECT_EQ(spec.resources().slots(), 0);
+    EXPECT_EQ(spec.training().micro_batch_size(), 0);
+    EXPECT_FALSE(spec.training().has_activation_checkpointing());
+    EXPECT_EQ(spec.training().log_every(), 1);
+    proto::JobSpec again = spec;
+    ASSERT_EQ(finish_job(again).to_string(), "ok");
+    EXPECT_TRUE(google::protobuf::util::MessageDifferencer::Equals(spec, again));
+  }
+}
+
+TEST(JobRules, AnAutomaticMeshStandsAlone) {
+  const auto refused = [](const std::string& more) {
+    proto::JobSpec spec;
+    return finish(std::string(kAutomatic) + more, &spec);
+  };
+  for (const char* key : {"data: 2", "sequence: 1", "tensor: 4", "ulysses: 2", "zero: 0",
+                          "sequence_attention: ring"}) {
+    const Status status = refused(std::string("parallel: {mode: auto, ") + key + "}\n");
+    const std::string text = key;
+    EXPECT_EQ(status.field(), "parallel." + text.substr(0, text.find(':')));
+    EXPECT_EQ(status.value(), text.substr(text.find(' ') + 1));
+    EXPECT_NE(status.rule().find("cannot stand beside parallel: auto"), std::string::npos);
+    EXPECT_EQ(status.line(), 7) << status.to_string();
+  }
+  EXPECT_EQ(refused("parallel: {mode: auto, bucket_bytes: 8192}\n").to_string(), "ok");
+  for (const char* word : {"parallel: fast", "parallel: AUTO", "parallel: 4", "parallel: [1, 2]"}) {
+    const Status status = refused(std::string(word) + "\n");
+    EXPECT_EQ(status.field(), "parallel") << status.to_string();
+    EXPECT_NE(status.rule().find("must be an object or auto"), std::string::npos)
+        << status.to_string();
+  }
+  EXPECT_EQ(refused("parallel: auto\nresources: {slots: 2, nodes: 3}\n").field(),
+            "resources.nodes");
+}
+
+TEST(JobRules, OneKeyIsSetToAuto) {
+  proto::JobSpec spec;
+  ASSERT_TRUE(set_path(spec, "parallel", "auto").ok());
+  EXPECT_EQ(spec.parallel().mode(), proto::PARALLEL_MODE_AUTO);
+  ASSERT_TRUE(set_path(spec, "parallel", "{tensor: 2}").ok());
+  EXPECT_EQ(spec.parallel().mode(), proto::PARALLEL_MODE_UNSPECIFIED);
+  EXPECT_EQ(set_path(spec, "parallel", "quick").field(), "parallel");
+}
+
 struct Edit {
   const char* from;
   const char* to;

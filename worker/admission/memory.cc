@@ -15,6 +15,13 @@ constexpr int64_t kSingle = 4;               // bytes of fp32, in which everythi
 constexpr int64_t kBatchBytes = 8 * 4;       // a token's id, position, document and label
 constexpr int64_t kChunkElements = 1 << 24;  // of logits at once (kernels/ops/linear_cross_entropy)
 
+// What a rank takes before its first tensor, most of it room for its threads' stacks; what the
+// allocator holds of each byte of tensors; what it leaves the libraries of a limit
+// (kernels/tensor/allocator.cc). Measured, docs/PERFORMANCE.md.
+constexpr int64_t kProgramBytes = 225'000'000;
+constexpr double kHeld = 1.22;
+constexpr int64_t kOthersMin = int64_t{32} << 20;
+
 int64_t share(int64_t whole, int64_t parts) { return (whole + parts - 1) / parts; }
 
 // Sizes on the rank that has most, named as in worker/models/model.h.
@@ -90,10 +97,11 @@ struct Sizes {
   }
 };
 
-// Elements of the parameters on rank 0 of the tensor axis, whose shards are the largest.
+// Elements of a rank's parameters.
 struct Parameters {
-  Parameters(const ModelFamily& family, const ModelConfig& config, const proto::JobSpec& spec) {
-    const std::vector<BucketItem> items = shards_of(family, config, spec, 0);
+  Parameters(const ModelConfig& config, const proto::JobSpec& spec,
+             std::span<const ShardSize> shards) {
+    const std::vector<BucketItem> items = bucket_items(shards);
     for (const BucketItem& item : items) {
       count += item.elements;
       largest = std::max(largest, item.elements);
@@ -138,8 +146,13 @@ struct Parameters {
 
 MemoryEstimate estimate_memory(const ModelFamily& family, const ModelConfig& config,
                                const proto::JobSpec& spec) {
+  return estimate_memory(config, spec, shards_of(family, config, spec, 0));
+}
+
+MemoryEstimate estimate_memory(const ModelConfig& config, const proto::JobSpec& spec,
+                               std::span<const ShardSize> shards) {
   const Sizes s(config, spec);
-  const Parameters parameters(family, config, spec);
+  const Parameters parameters(config, spec, shards);
   const bool lm = models_language(spec);
   const int zero = s.replicas > 1 ? spec.parallel().zero() : 0;
   const int64_t sharing = zero > 0 ? s.replicas : 1;
@@ -195,6 +208,12 @@ MemoryEstimate estimate_memory(const ModelFamily& family, const ModelConfig& con
   return std::max(
       {made, loss, backward, sending, end},
       [](const MemoryEstimate& a, const MemoryEstimate& b) { return a.tensors() < b.tensors(); });
+}
+
+int64_t MemoryEstimate::process() const {
+  const int64_t taken =
+      kProgramBytes + static_cast<int64_t>(kHeld * static_cast<double>(tensors())) + checkpoint;
+  return taken + std::max(kOthersMin, taken / 31);  // a 32nd of the sum
 }
 
 std::string MemoryEstimate::to_string() const {

@@ -13,17 +13,16 @@
 // each level of ZeRO) `tensors()` is 0.95 to 1.05 of what the rank that has most measured; those
 // models are small and of one family. A classification is counted with rows of
 // training.sequence_length tokens, but takes those of the longest row of each batch. Not counted:
-// data sets, what a process takes before its first tensor (some 100 MB), and what the allocator
-// holds beyond live tensors.
+// data sets.
 //
 // Thread safety: pure functions.
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 
-#include "proto/base/status.h"
-#include "worker/models/model.h"
+#include "worker/admission/shards.h"
 
 namespace weft::proto {
 class JobSpec;
@@ -41,10 +40,16 @@ struct MemoryEstimate {
   int64_t checkpoint = 0;   // the copy that is written while training goes on
   int64_t tensors() const { return parameters + optimizer + gradients + activations + workspace; }
   int64_t total() const { return tensors() + checkpoint; }
+  // What the process needs of its limit (RLIMIT_DATA) to train: 1.0 to 1.1 of the smallest limit
+  // under which ranks of the benchmark trained (tests/bench/plan.py).
+  int64_t process() const;
   std::string to_string() const;  // "1.2 GB: parameters 0.3 GB, ..."
 };
 
-// `spec` is finished; of it parallel, training and tasks are read.
+// `spec` is finished; of it parallel, training and tasks are read. `shards` are those of rank 0 of
+// the tensor axis, which are the largest.
+MemoryEstimate estimate_memory(const ModelConfig& config, const proto::JobSpec& spec,
+                               std::span<const ShardSize> shards);
 MemoryEstimate estimate_memory(const ModelFamily& family, const ModelConfig& config,
                                const proto::JobSpec& spec);
 

@@ -6,21 +6,30 @@
 
 namespace weft {
 
-std::vector<BucketItem> shards_of(const ModelFamily& family, const ModelConfig& config,
-                                  const proto::JobSpec& spec, int tensor_index) {
-  std::vector<BucketItem> items;
+std::vector<ShardSize> shards_of(const ModelFamily& family, const ModelConfig& config,
+                                 const proto::JobSpec& spec, int tensor_index) {
+  std::vector<ShardSize> shards;
   for (const ParameterInfo& info : family.plan(config, spec.parallel().tensor(), tensor_index)) {
-    const int64_t whole = info.shape.elements();
+    const int64_t all = info.shape.elements();
     int64_t part = 0;
     for (const Part& range : info.shard.ranges) part += range.length;
-    items.push_back(
-        {info.unit, info.shard.whole() ? whole : whole / info.shape[info.shard.dim] * part});
+    const bool whole = info.shard.whole();
+    shards.push_back({info.unit, whole ? all : all / info.shape[info.shard.dim] * part, whole,
+                      info.shape.dims() >= 2});
   }
   int64_t unit = 0;
   for (const proto::TaskSpec& task : spec.tasks()) {
     --unit;
-    if (task.labels() > 0) items.push_back({unit, int64_t{task.labels()} * config.hidden});
+    if (task.labels() > 0) {
+      shards.push_back({unit, int64_t{task.labels()} * config.hidden, true, true});
+    }
   }
+  return shards;
+}
+
+std::vector<BucketItem> bucket_items(std::span<const ShardSize> shards) {
+  std::vector<BucketItem> items;
+  for (const ShardSize& shard : shards) items.push_back({shard.unit, shard.elements});
   return items;
 }
 

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "proto/job.pb.h"
-#include "worker/admission/shards.h"
 #include "worker/parallel/sequence_choice.h"
 
 namespace weft {
@@ -215,8 +214,8 @@ int ulysses_degree(const ModelConfig& config, const proto::JobSpec& spec) {
                               element_bytes(spec) < kSingle);
 }
 
-StepTraffic step_traffic(const ModelFamily& family, const ModelConfig& config,
-                         const proto::JobSpec& spec, const MeshPlace& place) {
+StepTraffic step_traffic(const ModelConfig& config, const proto::JobSpec& spec,
+                         std::span<const ShardSize> shards, const MeshPlace& place) {
   const proto::ParallelSpec& mesh = spec.parallel();
   const int replicas = mesh.data() * mesh.sequence();
   const int replica = place.data * mesh.sequence() + place.sequence;
@@ -231,10 +230,10 @@ StepTraffic step_traffic(const ModelFamily& family, const ModelConfig& config,
   if (mesh.tensor() > 1) {
     const TensorTraffic tensor(config, spec, place.tensor);
     for (const int64_t rows : rounds) step.tensor += tensor.pass(rows, tokens);
-    for (const ParameterInfo& info : family.plan(config, mesh.tensor(), place.tensor)) {
-      if (!info.shard.whole()) continue;  // each rank has a part of the gradient of the others
+    for (const ShardSize& shard : shards) {
+      if (!shard.whole || shard.unit < 0) continue;
       step.tensor +=
-          reduce_traffic(info.shape.elements(), element_bytes(spec), mesh.tensor(), place.tensor) *
+          reduce_traffic(shard.elements, element_bytes(spec), mesh.tensor(), place.tensor) *
           std::ssize(rounds);
     }
   }
@@ -250,8 +249,7 @@ StepTraffic step_traffic(const ModelFamily& family, const ModelConfig& config,
       step.sequence += layer.backward * config.layers;
     }
   }
-  const Buckets buckets(shards_of(family, config, spec, place.tensor), replicas, replica,
-                        mesh.bucket_bytes());
+  const Buckets buckets(bucket_items(shards), replicas, replica, mesh.bucket_bytes());
   step.replica = replica_traffic(buckets, {replicas, zero, std::ssize(most), element_bytes(spec),
                                            config.tied && models_language(spec)});
   return step;

@@ -14,12 +14,7 @@
 #include <cstdint>
 #include <span>
 
-#include "worker/models/model.h"
-#include "worker/optimizer/buckets.h"
-
-namespace weft::proto {
-class JobSpec;
-}
+#include "worker/admission/shards.h"
 
 namespace weft {
 
@@ -75,9 +70,10 @@ struct StepTraffic {
 struct MeshPlace {
   int data = 0, sequence = 0, tensor = 0;
 };
-// `spec` is finished; of several tasks the step of a language model, if there is one.
-StepTraffic step_traffic(const ModelFamily& family, const ModelConfig& config,
-                         const proto::JobSpec& spec, const MeshPlace& place);
+// `spec` is finished; of several tasks the step of a language model, if there is one. `shards` are
+// those of place.tensor.
+StepTraffic step_traffic(const ModelConfig& config, const proto::JobSpec& spec,
+                         std::span<const ShardSize> shards, const MeshPlace& place);
 
 // How many ranks of the sequence axis exchange heads: as parallel.sequence_attention says, or what
 // sends least.

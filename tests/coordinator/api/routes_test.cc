@@ -77,6 +77,30 @@ TEST(Routes, OnlyRanksThatRunCanBeLookedAt) {
   EXPECT_THAT(served.ask("GET", "jobs/" + id + "/stack").body, HasSubstr("\"ranks\":[]"));
 }
 
+TEST(Routes, PlansWithoutStoringAnything) {
+  Served served;
+  proto::NodeInfo node;
+  node.set_name("a");
+  node.set_slots(2);
+  node.set_state(proto::NODE_STATE_READY);
+  ASSERT_TRUE(served.store->put_node(node, true).ok());
+  std::string job = served.job_text("obj-none");
+  job.insert(job.size() - 1, ",\"parallel\":\"auto\"");
+  const RawAnswer planned = served.ask("POST", "jobs/plan", "{\"job\":" + job + "}");
+  EXPECT_EQ(planned.status, 200) << planned.body;
+  for (const char* part : {"\"chosen\":{\"data\":", "\"reason\":\"", "\"meshes\":[{",
+                           "\"memory_bytes\":", "\"step_seconds\":", "\"tensor_bytes\":"}) {
+    EXPECT_THAT(planned.body, HasSubstr(part));
+  }
+  EXPECT_THAT(served.ask("GET", "jobs").body, HasSubstr("\"total\":0"));
+  EXPECT_EQ(served.ask("POST", "jobs/plan", "{}").status, 400);
+  EXPECT_EQ(served.ask("POST", "jobs/plan?x=1", "{\"job\":" + job + "}").status, 400);
+  job.replace(job.find("\"auto\""), 6, "\"fast\"");
+  const RawAnswer bad = served.ask("POST", "jobs/plan", "{\"job\":" + job + "}");
+  EXPECT_EQ(bad.status, 400);
+  EXPECT_THAT(bad.body, HasSubstr("\"field\":\"job.parallel\""));
+}
+
 TEST(Routes, TheSameIdempotencyKeyGivesTheSameJob) {
   Served served;
   const std::string text = served.job_text(served.upload("text"));

@@ -83,6 +83,50 @@ TEST_F(ServedCli, ErrorsNameFieldValueRuleAndLine) {
   EXPECT_THAT(weft({"ls"}).err, HasSubstr("cannot reach"));
 }
 
+TEST_F(ServedCli, PlansAndKeepsTheChoice) {
+  const std::vector<std::string> automatic = {"-f", folder_ + "/job.yaml", "--set",
+                                              "parallel=auto"};
+  const auto with = [&](std::vector<std::string> words) {
+    words.insert(words.begin() + 1, automatic.begin(), automatic.end());
+    return weft(words);
+  };
+  const Outcome early = with({"plan"});
+  EXPECT_EQ(early.exit, kExitError);
+  EXPECT_THAT(early.err, HasSubstr("resources.slots"));
+  proto::NodeInfo node;
+  node.set_name("a");
+  node.set_slots(2);
+  node.set_memory_bytes(int64_t{1} << 32);
+  node.set_state(proto::NODE_STATE_READY);
+  ASSERT_TRUE(served_.store->put_node(node, true).ok());
+  const Outcome table = with({"plan"});
+  EXPECT_EQ(table.exit, kExitOk) << table.err;
+  for (const char* part : {"MEMORY A RANK", "\n*  ", "data 1 x ", " a step predicted"}) {
+    EXPECT_THAT(table.out, HasSubstr(part));
+  }
+  const Outcome json = with({"plan", "--json"});
+  EXPECT_THAT(json.out, HasSubstr("\"meshes\": ["));
+  // Nothing was uploaded or stored.
+  EXPECT_THAT(weft({"ls"}).out, HasSubstr("no jobs"));
+  const Outcome valid = with({"validate"});
+  EXPECT_THAT(valid.out, HasSubstr("the mesh that the service chooses"));
+  const Outcome large = with({"plan", "--set", "training.batch_size=1048576", "--set",
+                              "training.micro_batch_size=1048576"});
+  EXPECT_EQ(large.exit, kExitError);
+  EXPECT_THAT(large.out, HasSubstr("a rank needs"));
+  EXPECT_THAT(large.err, HasSubstr("nothing fits"));
+  const Outcome both = with({"plan", "--set", "parallel.tensor=2"});
+  EXPECT_EQ(both.exit, kExitError);
+  EXPECT_THAT(both.err, HasSubstr("parallel.tensor cannot stand beside parallel: auto"));
+  const Outcome done = with({"submit"});
+  EXPECT_EQ(done.exit, kExitOk) << done.err;
+  EXPECT_THAT(done.out, HasSubstr("mesh: data "));
+  const Outcome shown = weft({"show", done.out.substr(0, done.out.find(' '))});
+  for (const char* part : {"chosen:", "because:", "predicted"}) {
+    EXPECT_THAT(shown.out, HasSubstr(part));
+  }
+}
+
 TEST_F(ServedCli, RecordsArePrintedAndFollowed) {
   const std::string id = submit();
   served_.set_state(id, proto::JOB_STATE_RUNNING);

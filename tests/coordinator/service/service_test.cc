@@ -296,6 +296,72 @@ TEST_F(ServiceTest, WhatNoNodesMemoryHoldsIsRefused) {
   EXPECT_EQ(service_.validate(wide).error().field(), "parallel.tensor");
 }
 
+TEST_F(ServiceTest, AnAutomaticMeshIsChosenAtSubmission) {
+  proto::JobSpec open = spec();
+  open.mutable_parallel()->set_mode(proto::PARALLEL_MODE_AUTO);
+  const auto early = service_.submit(open, "", "");
+  ASSERT_FALSE(early) << "no node has joined";
+  EXPECT_EQ(early.error().field(), "resources.slots");
+  join("a", 2, int64_t{16} << 30);
+  join("b", 2, int64_t{16} << 30);
+  open.mutable_resources()->set_slots(4);
+  const auto job = service_.submit(open, "key", "hash");
+  ASSERT_TRUE(job) << job.error().to_string();
+  const proto::ParallelSpec& mesh = job->spec().parallel();
+  EXPECT_EQ(mesh.mode(), proto::PARALLEL_MODE_UNSPECIFIED);
+  EXPECT_EQ(mesh.data() * mesh.sequence() * mesh.tensor(), 4);
+  EXPECT_EQ(job->spec().resources().slots(), 4);
+  EXPECT_GT(job->spec().training().micro_batch_size(), 0);
+  EXPECT_EQ(job->plan().chosen().data(), mesh.data());
+  EXPECT_NE(job->plan().reason(), "");
+  EXPECT_EQ(job->plan().meshes_size(), 0);
+  EXPECT_EQ(service_.events(job->id(), 0, 10).value().items.back().type(), "planned");
+  // What was chosen stays, whatever joins later, and the stored spec says it.
+  join("c", 8, int64_t{16} << 30);
+  EXPECT_EQ(service_.submit(open, "key", "hash")->spec().parallel().data(), mesh.data());
+  const auto again = service_.validate(job->spec());
+  ASSERT_TRUE(again) << again.error().to_string();
+  EXPECT_EQ(again->parallel().data(), mesh.data());
+}
+
+TEST_F(ServiceTest, APlanTellsOfEveryMeshAndOfWhatDoesNotFit) {
+  join("a", 2, int64_t{4} << 30);
+  proto::PlanRequest request;
+  *request.mutable_job() = spec();
+  request.mutable_job()->mutable_tasks(0)->mutable_data()->set_train("not/uploaded.txt");
+  request.mutable_job()->mutable_parallel()->set_mode(proto::PARALLEL_MODE_AUTO);
+  const auto small = service_.plan(request);
+  ASSERT_TRUE(small) << small.error().to_string();
+  EXPECT_TRUE(small->has_chosen());
+  EXPECT_GE(small->meshes_size(), 3);  // one rank; two over the data or the tensor axis
+  auto& config = *request.mutable_job()->mutable_model()->mutable_config()->mutable_fields();
+  config["n_embd"].set_number_value(8192);
+  config["n_layer"].set_number_value(40);
+  const auto large = service_.plan(request);
+  ASSERT_TRUE(large) << large.error().to_string();
+  EXPECT_FALSE(large->has_chosen());
+  EXPECT_THAT(large->meshes(0).problem(), testing::HasSubstr("the largest slot has 1.9"));
+  request.mutable_job()->mutable_tasks(0)->mutable_data()->set_train(data_);
+  const auto refused = service_.submit(request.job(), "", "");
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().field(), "parallel");
+  EXPECT_EQ(refused.error().value(), "auto");
+  EXPECT_THAT(refused.error().rule(), testing::HasSubstr("a rank needs"));
+  // More slots than there are, and a model that nobody knows.
+  request.mutable_job()->mutable_resources()->set_slots(3);
+  EXPECT_EQ(service_.plan(request).error().field(), "resources.slots");
+  proto::PlanRequest unknown;
+  *unknown.mutable_job() = spec();
+  unknown.mutable_job()->set_kind(proto::JOB_KIND_FINE_TUNE);
+  unknown.mutable_job()->mutable_model()->Clear();
+  unknown.mutable_job()->mutable_model()->set_from("./folder");
+  EXPECT_EQ(service_.plan(unknown).error().field(), "model.from");
+  *unknown.mutable_model() = spec().model();
+  const auto described = service_.plan(unknown);
+  ASSERT_TRUE(described) << described.error().to_string();
+  EXPECT_EQ(described->meshes_size(), 1) << "the mesh that the job says";
+}
+
 TEST_F(ServiceTest, ADrainHasABoundAndNeedsASupervisor) {
   EXPECT_EQ(service_.drain(1).code(), Code::kFailedPrecondition);
   Drain drain(clock_);

@@ -112,8 +112,9 @@ TEST_F(Traffic, IsWhatCommunicatorsCount) {
       const auto after = sent();
       const MeshPlace place{rank.mesh.index(Axis::kData), rank.mesh.index(Axis::kSequence),
                             rank.mesh.index(Axis::kTensor)};
-      const StepTraffic expected =
-          step_traffic(*training.family, *training.config, job.spec(), place);
+      const StepTraffic expected = step_traffic(
+          *training.config, job.spec(),
+          shards_of(*training.family, *training.config, job.spec(), place.tensor), place);
       const std::string where = fmt::format("{}, rank {}", name, rank.mesh.index(Axis::kWorld));
       EXPECT_EQ(after[0] - before[0], expected.tensor.bytes) << where;
       EXPECT_EQ(after[1] - before[1], expected.sequence.bytes) << where;

@@ -1,0 +1,172 @@
+// weft-bench-plan predict JOB [slots=N] [cores=N] [memory=BYTES]: the planner's JSON for this
+// machine as one node, its speed measured now.
+// weft-bench-plan run JOB FOLDER [threads=N] [memory=BYTES] under mpirun: trains the job, whose
+// inputs lie in FOLDER, each rank under that limit; rank 0 prints "seconds S peak P process D": the
+// median step, the most that a rank's tensors took, and the most that its process did (VmData).
+// plan.py calls both.
+#include <algorithm>
+#include <cstdio>
+#include <fstream>
+#include <iterator>
+#include <map>
+#include <mutex>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "cluster/comm/mpi/mpi_world.h"
+#include "cluster/process/process.h"
+#include "proto/json/job_rules.h"
+#include "proto/json/message_json.h"
+#include "proto/json/yaml.h"
+#include "worker/admission/check_model.h"
+#include "worker/admission/memory.h"
+#include "worker/planner/planner.h"
+#include "worker/planner/probe.h"
+#include "worker/trainer.h"
+
+namespace weft {
+namespace {
+
+std::string text_of(const std::string& path) {
+  std::ifstream in(path);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+void require(const Status& status) {
+  if (!status.ok()) throw StatusError(status);
+}
+
+proto::JobSpec read_job(const std::string& path) {
+  proto::JobSpec spec;
+  require(read_yaml(text_of(path), spec));
+  require(finish_job(spec));
+  return spec;
+}
+
+std::map<std::string, int64_t> numbers(std::span<char*> words) {
+  std::map<std::string, int64_t> found;
+  for (const std::string word : words) {
+    const size_t equals = word.find('=');
+    found[word.substr(0, equals)] = std::stoll(word.substr(equals + 1));
+  }
+  return found;
+}
+
+int predict(const std::string& path, std::map<std::string, int64_t> given) {
+  const proto::JobSpec spec = read_job(path);
+  AdmittedModel model;
+  require(check_model(spec, {}, &model));
+  const int slots = static_cast<int>(given["slots"]), cores = static_cast<int>(given["cores"]);
+  const int64_t allowed = memory_of_slot(given["memory"], slots);
+  const HostSpeed speed = measure_speed();
+  const auto hosts = [&](int ranks, int64_t bytes) -> std::optional<std::vector<HostShare>> {
+    if (ranks > slots || (allowed > 0 && bytes > allowed)) return std::nullopt;
+    return std::vector<HostShare>{{speed, cores, std::max(1, cores / slots), ranks}};
+  };
+  std::vector<int> choices;
+  for (int n = 1; n <= slots; ++n) choices.push_back(n);
+  if (spec.resources().slots() > 0) choices = {spec.resources().slots()};
+  const proto::JobPlan plan =
+      plan_job({*model.family, *model.config, spec, choices, allowed, hosts});
+  std::printf("%s\n", write_json(plan).c_str());
+  return 0;
+}
+
+// Keeps the figures of each step; of checkpoints nothing.
+class Figures final : public Progress {
+ public:
+  Status send(proto::RankEnvelope message) override {
+    const std::lock_guard lock(mutex_);
+    for (const proto::MetricRecord& record : message.metrics().records()) {
+      const auto& values = record.values();
+      const auto rate = values.find("tokens_per_second");
+      if (rate != values.end()) rates_.push_back(rate->second);
+      const auto peak = values.find("memory_peak_bytes");
+      if (peak != values.end()) peak_ = std::max(peak_, peak->second);
+    }
+    return {};
+  }
+  Status flush() override { return {}; }
+  std::optional<proto::Control> take_control() override { return std::nullopt; }
+  Status put_chunk(const std::string&, std::string_view) override { return {}; }
+  Result<std::string> get_chunk(const std::string& hash) override {
+    return fail(Code::kNotFound, hash);
+  }
+
+  double peak() const { return peak_; }
+  double median_rate() {
+    std::sort(rates_.begin(), rates_.end());
+    return rates_.empty() ? 0 : rates_[rates_.size() / 2];
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<double> rates_;
+  double peak_ = 0;
+};
+
+// VmData is what RLIMIT_DATA limits; it never falls much in a rank, which keeps its segments.
+double process_bytes() {
+  std::ifstream file("/proc/self/status");
+  std::string line;
+  while (std::getline(file, line)) {
+    if (line.starts_with("VmData:")) return std::stod(line.substr(7)) * 1024;
+  }
+  return 0;
+}
+
+int run(const std::string& path, const std::string& folder, std::map<std::string, int64_t> given) {
+  const auto world = comm::MpiWorld::create();
+  if (!world) throw StatusError(world.error());
+  try {
+    proto::LaunchRecord record;
+    *record.mutable_spec() = read_job(path);
+    record.set_job("job-bench");
+    record.set_attempt(1);
+    record.set_objects_folder(folder);
+    for (int r = 0; r < (*world)->size(); ++r)
+      record.add_ranks()->set_memory_bytes(given["memory"]);
+    limit_memory(given["memory"]);
+    const proto::ParallelSpec& spec = record.spec().parallel();
+    Result<Mesh> mesh =
+        Mesh::create((*world)->world(), {spec.data(), spec.sequence(), spec.tensor()});
+    if (!mesh) throw StatusError(mesh.error());
+    const int threads = static_cast<int>(std::max<int64_t>(1, given["threads"]));
+    Rank rank{make_caching_allocator(), std::make_unique<ThreadPool>(threads), std::move(*mesh),
+              Logger()};
+    Figures figures;
+    require(run_training(rank, record, figures));
+    Tensor most = Tensor::full(*rank.allocator, {1}, process_bytes(), DType::kF64);
+    rank.mesh.axis(Axis::kWorld).all_reduce(most, ReduceOp::kMax);
+    if (rank.mesh.index(Axis::kWorld) == 0) {
+      const proto::TrainingSpec& training = record.spec().training();
+      const double tokens = static_cast<double>(training.batch_size()) * training.sequence_length();
+      std::printf("seconds %.6f peak %.0f process %.0f\n", tokens / figures.median_rate(),
+                  figures.peak(), *most.data<double>());
+    }
+    return 0;
+  } catch (const StatusError& error) {
+    std::fprintf(stderr, "%s\n", error.status().to_string().c_str());
+    comm::MpiWorld::abort(error.status().code() == Code::kResourceExhausted ? 7 : 1);
+  }
+}
+
+}  // namespace
+}  // namespace weft
+
+int main(int argc, char** argv) {
+  const std::span<char*> words(argv, static_cast<size_t>(argc));
+  try {
+    if (words.size() >= 3 && std::string(words[1]) == "predict") {
+      return weft::predict(words[2], weft::numbers(words.subspan(3)));
+    }
+    if (words.size() >= 4 && std::string(words[1]) == "run") {
+      return weft::run(words[2], words[3], weft::numbers(words.subspan(4)));
+    }
+    std::fprintf(stderr, "weft-bench-plan: predict JOB ... or run JOB FOLDER ...\n");
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+  }
+  return 1;
+}

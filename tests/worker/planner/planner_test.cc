@@ -1,0 +1,213 @@
+// What the planner chooses, and what moves its choice.
+#include "worker/planner/planner.h"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+#include <set>
+
+#include "proto/json/job_rules.h"
+#include "proto/json/yaml.h"
+#include "worker/admission/memory.h"
+#include "worker/planner/probe.h"
+
+namespace weft {
+namespace {
+
+constexpr int64_t kMiB = int64_t{1} << 20;
+
+proto::JobSpec job(const std::string& model, const std::string& training,
+                   const std::string& parallel = "auto") {
+  proto::JobSpec spec;
+  const Status read = read_yaml(fmt::format(R"(
+name: planned
+kind: pretrain
+model: {{family: gpt2, config: {{{}}}}}
+tokenizer: {{type: byte}}
+tasks: [{{type: causal_lm, data: {{train: obj-text}}}}]
+training: {{steps: 3, {}}}
+parallel: {}
+)",
+                                            model, training, parallel),
+                                spec);
+  EXPECT_TRUE(read.ok()) << read.to_string();
+  const Status finished = finish_job(spec);
+  EXPECT_TRUE(finished.ok()) << finished.to_string();
+  return spec;
+}
+
+// Nodes of `slots` slots, a core each, as many as it takes.
+struct Site {
+  int slots = 4;
+  int64_t memory = 0;  // of a slot; 0: any
+  HostSpeed speed = {.flops = 2e11, .half_flops = 4e11, .memory = 1e10, .link = 1.25e8};
+
+  std::optional<std::vector<HostShare>> find(int ranks, int64_t bytes) const {
+    if (memory > 0 && bytes > memory) return std::nullopt;
+    std::vector<HostShare> hosts;
+    for (; ranks > 0; ranks -= slots) hosts.push_back({speed, slots, 1, std::min(ranks, slots)});
+    return hosts;
+  }
+};
+
+proto::JobPlan plan(const proto::JobSpec& spec, const Site& site, std::vector<int> slots) {
+  const ModelFamily* family = find_family("gpt2");
+  const auto config = family->parse_config(struct_to_json(spec.model().config()));
+  return plan_job({*family, **config, spec, std::move(slots), site.memory,
+                   [&](int ranks, int64_t bytes) { return site.find(ranks, bytes); }});
+}
+
+constexpr const char* kSmall = "n_layer: 4, n_head: 4, n_embd: 128, vocab_size: 1000";
+constexpr const char* kRows = "batch_size: 8, sequence_length: 128";
+
+std::array<int, 3> degrees(const proto::MeshPlan& mesh) {
+  return {mesh.data(), mesh.sequence(), mesh.tensor()};
+}
+
+TEST(Planner, ManyRowsAreSharedOutByTheDataAxis) {
+  const proto::JobPlan found = plan(job(kSmall, kRows), {}, {4});
+  ASSERT_TRUE(found.has_chosen()) << found.reason();
+  EXPECT_EQ(degrees(found.chosen()), (std::array{4, 1, 1})) << found.reason();
+  EXPECT_EQ(found.chosen().nodes(), 1);
+  EXPECT_NE(found.reason().find("the fastest of "), std::string::npos) << found.reason();
+}
+
+TEST(Planner, OneLongRowIsSharedOutByItsTokens) {
+  const proto::JobPlan found =
+      plan(job("n_layer: 2, n_head: 4, n_embd: 128, vocab_size: 300, n_positions: 8192",
+               "batch_size: 1, sequence_length: 8192"),
+           {}, {4});
+  ASSERT_TRUE(found.has_chosen()) << found.reason();
+  EXPECT_EQ(found.chosen().data(), 1);
+  EXPECT_EQ(found.chosen().sequence(), 4) << found.reason();
+}
+
+// Of every mesh the whole range is looked at, and each has the slots it may take.
+TEST(Planner, EveryMeshOfTheSlotsIsLookedAtOnce) {
+  const proto::JobPlan found = plan(job(kSmall, kRows), {}, {1, 2, 4});
+  std::set<std::array<int, 3>> seen;
+  double last = 0;
+  for (const proto::MeshPlan& mesh : found.meshes()) {
+    EXPECT_TRUE(seen.insert(degrees(mesh)).second);
+    EXPECT_EQ(mesh.data() * mesh.sequence() * mesh.tensor(), mesh.slots());
+    EXPECT_GE(mesh.step_seconds(), last);
+    last = mesh.step_seconds();
+  }
+  EXPECT_EQ(seen.size(), 1u + 3u + 6u);
+  EXPECT_TRUE(seen.contains({1, 2, 2}));
+}
+
+TEST(Planner, WhatMemoryAsksForIsOffered) {
+  // 8 rows of 512 tokens on one rank: activations are most of it.
+  const proto::JobSpec spec = job("n_layer: 8, n_head: 4, n_embd: 128, vocab_size: 300",
+                                  "batch_size: 8, sequence_length: 512");
+  Site site;
+  const proto::MeshPlan roomy = plan(spec, site, {1}).chosen();
+  EXPECT_EQ(roomy.activation_checkpointing(), proto::ACTIVATION_CHECKPOINTING_NONE);
+  EXPECT_EQ(roomy.micro_batch_size(), 8);
+  site.memory = roomy.memory_bytes() * 8 / 10;
+  const proto::JobPlan tight = plan(spec, site, {1});
+  ASSERT_TRUE(tight.has_chosen()) << tight.reason();
+  EXPECT_LE(tight.chosen().memory_bytes(), site.memory);
+  EXPECT_TRUE(tight.chosen().micro_batch_size() < 8 ||
+              tight.chosen().activation_checkpointing() != proto::ACTIVATION_CHECKPOINTING_NONE);
+  // With the micro-batch given, recomputation alone is left.
+  proto::JobSpec given = spec;
+  given.mutable_training()->set_micro_batch_size(8);
+  const proto::JobPlan recomputing = plan(given, site, {1});
+  ASSERT_TRUE(recomputing.has_chosen()) << recomputing.reason();
+  EXPECT_EQ(recomputing.chosen().micro_batch_size(), 8);
+  EXPECT_NE(recomputing.chosen().activation_checkpointing(), proto::ACTIVATION_CHECKPOINTING_NONE);
+  // What the job says of recomputation stays.
+  given.mutable_training()->set_activation_checkpointing(proto::ACTIVATION_CHECKPOINTING_NONE);
+  const proto::JobPlan none = plan(given, site, {1});
+  EXPECT_FALSE(none.has_chosen());
+  EXPECT_NE(none.reason().find("none of 1 mesh fits"), std::string::npos) << none.reason();
+  EXPECT_NE(none.meshes(0).problem().find("a rank needs"), std::string::npos);
+}
+
+// Weights and optimizer state of a model that fits no slot are shared out.
+TEST(Planner, AModelThatFitsNoSlotIsSharedOut) {
+  const proto::JobSpec spec = job("n_layer: 8, n_head: 8, n_embd: 512, vocab_size: 2000",
+                                  "batch_size: 8, sequence_length: 64");
+  Site site;
+  site.memory = plan(spec, site, {1}).chosen().memory_bytes() / 2;
+  const proto::JobPlan found = plan(spec, site, {4});
+  ASSERT_TRUE(found.has_chosen()) << found.reason();
+  const proto::MeshPlan& mesh = found.chosen();
+  EXPECT_TRUE(mesh.zero() > 0 || mesh.tensor() > 1);
+  EXPECT_LE(mesh.memory_bytes(), site.memory);
+  EXPECT_GT(std::count_if(found.meshes().begin(), found.meshes().end(),
+                          [](const auto& each) { return each.fits(); }),
+            0);
+}
+
+// Across a slow network the axis that sends most per step stays within a node.
+TEST(Planner, ChattyAxesStayWithinANode) {
+  const proto::JobSpec spec = job("n_layer: 8, n_head: 8, n_embd: 512, vocab_size: 2000",
+                                  "batch_size: 8, sequence_length: 128");
+  Site site;
+  site.slots = 2;
+  site.speed.link = 1e7;
+  const proto::JobPlan found = plan(spec, site, {4});
+  const auto time_of = [&](std::array<int, 3> wanted) {
+    for (const proto::MeshPlan& mesh : found.meshes()) {
+      if (degrees(mesh) == wanted) return mesh.step_seconds();
+    }
+    return -1.0;
+  };
+  EXPECT_LT(time_of({2, 1, 2}), time_of({1, 1, 4}));
+  EXPECT_LT(time_of({1, 2, 2}), time_of({1, 1, 4}));
+}
+
+// More slots are not taken for the same speed.
+TEST(Planner, SlotsThatGainNothingAreLeft) {
+  const proto::JobSpec spec = job(kSmall, "batch_size: 1, sequence_length: 16");
+  Site site;
+  site.speed.link = 1e6;
+  site.slots = 1;
+  const proto::JobPlan found = plan(spec, site, {1, 2, 4});
+  EXPECT_EQ(found.chosen().slots(), 1) << found.reason();
+}
+
+TEST(Planner, AMeshThatTheJobSaysIsTheOnlyOne) {
+  const proto::JobSpec spec = job(kSmall, kRows, "{data: 2, tensor: 2, zero: 2}");
+  const proto::JobPlan found = plan(spec, {}, {4});
+  ASSERT_EQ(found.meshes_size(), 1);
+  EXPECT_EQ(found.chosen().zero(), 2);
+  EXPECT_EQ(found.reason(), "the job file says this mesh");
+  EXPECT_GT(found.chosen().tensor_bytes(), 0);
+  EXPECT_GT(found.chosen().replica_bytes(), 0);
+  EXPECT_EQ(found.chosen().sequence_bytes(), 0);
+}
+
+TEST(Planner, TheChoiceIsAJobThatSaysIt) {
+  const proto::JobSpec spec = job("n_layer: 2, n_head: 3, n_embd: 96, vocab_size: 300",
+                                  "batch_size: 2, sequence_length: 256");
+  const proto::JobPlan found = plan(spec, {}, {1, 2, 4});
+  for (const proto::MeshPlan& mesh : found.meshes()) {
+    proto::JobSpec chosen = with_choice(spec, mesh);
+    const Status finished = finish_job(chosen);
+    ASSERT_TRUE(finished.ok()) << mesh_text(mesh) << ": " << finished.to_string();
+    const proto::JobPlan again = plan(chosen, {}, {});
+    ASSERT_EQ(again.meshes_size(), 1);
+    EXPECT_EQ(again.chosen().ulysses(), mesh.ulysses()) << mesh_text(mesh);
+    EXPECT_EQ(again.chosen().memory_bytes(), mesh.memory_bytes()) << mesh_text(mesh);
+    EXPECT_EQ(again.chosen().step_seconds(), mesh.step_seconds()) << mesh_text(mesh);
+  }
+}
+
+TEST(Probe, FindsPlausibleRates) {
+  const HostSpeed speed = measure_speed();
+  EXPECT_GT(speed.flops, 1e9);
+  EXPECT_LT(speed.flops, 1e13);
+  EXPECT_GT(speed.half_flops, 1e8);
+  EXPECT_GT(speed.memory, 1e8);
+  EXPECT_LT(speed.memory, 1e12);
+  EXPECT_EQ(speed.link, HostSpeed().link);
+}
+
+}  // namespace
+}  // namespace weft

@@ -1,0 +1,261 @@
+#include "worker/planner/planner.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <tuple>
+
+#include "worker/admission/memory.h"
+
+namespace weft {
+namespace {
+
+using proto::JobSpec;
+using proto::MeshPlan;
+
+// Meshes this much slower than the fastest are as good, if they take fewer slots or less memory.
+constexpr double kAsGood = 1.02;
+constexpr int kTokensMin = 16;  // of a row on a rank of the sequence axis
+
+int64_t share(int64_t whole, int64_t parts) { return (whole + parts - 1) / parts; }
+
+std::string seconds_text(double seconds) {
+  return seconds < 1 ? fmt::format("{:.3g} ms", seconds * 1e3) : fmt::format("{:.3g} s", seconds);
+}
+
+class Planner {
+ public:
+  explicit Planner(const PlanRequirements& requirements)
+      : r_(requirements), automatic_(r_.spec.parallel().mode() == proto::PARALLEL_MODE_AUTO) {}
+
+  proto::JobPlan run() {
+    if (automatic_) {
+      for (const int slots : r_.slots) add_meshes_of(slots);
+    } else {
+      add_mesh(r_.spec);
+    }
+    std::stable_sort(meshes_.begin(), meshes_.end(), [](const MeshPlan& a, const MeshPlan& b) {
+      return order_of(a) < order_of(b);
+    });
+    proto::JobPlan plan;
+    for (const MeshPlan& mesh : meshes_) *plan.add_meshes() = mesh;
+    choose(plan);
+    return plan;
+  }
+
+ private:
+  static std::tuple<bool, double, int64_t> order_of(const MeshPlan& mesh) {
+    return {!mesh.fits(), mesh.fits() ? mesh.step_seconds() : 0, mesh.memory_bytes()};
+  }
+
+  void add_meshes_of(int slots) {
+    const proto::TrainingSpec& training = r_.spec.training();
+    for (int tensor = 1; tensor <= std::min<int64_t>(slots, r_.config.heads); ++tensor) {
+      if (slots % tensor != 0) continue;
+      for (int sequence = 1; sequence <= slots / tensor; ++sequence) {
+        if (slots / tensor % sequence != 0) continue;
+        const int data = slots / tensor / sequence;
+        const bool few_tokens = training.sequence_length() < int64_t{kTokensMin} * sequence;
+        if (data > training.batch_size() || (sequence > 1 && few_tokens)) continue;
+        JobSpec spec = r_.spec;
+        proto::ParallelSpec& mesh = *spec.mutable_parallel();
+        mesh.clear_mode();
+        mesh.set_data(data);
+        mesh.set_sequence(sequence);
+        mesh.set_tensor(tensor);
+        if (!mesh.has_bucket_bytes()) mesh.set_bucket_bytes(kBucketBytes);
+        add_mesh(spec);
+      }
+    }
+  }
+
+  // The fastest variant of a mesh that fits, else the one that needs least memory.
+  void add_mesh(const JobSpec& spec) {
+    std::optional<MeshPlan> best;
+    for (const int64_t rows : micro_batches(spec)) {
+      for (const auto recompute : recomputations()) {
+        for (const int zero : levels(spec)) {
+          JobSpec variant = spec;
+          variant.mutable_training()->set_micro_batch_size(static_cast<int32_t>(rows));
+          variant.mutable_training()->set_activation_checkpointing(recompute);
+          variant.mutable_parallel()->set_zero(zero);
+          MeshPlan plan = look_at(variant);
+          if (!best || order_of(plan) < order_of(*best)) best = std::move(plan);
+        }
+      }
+    }
+    meshes_.push_back(std::move(*best));
+  }
+
+  std::vector<int64_t> micro_batches(const JobSpec& spec) const {
+    const int64_t given = spec.training().micro_batch_size();
+    const int64_t rows = share(spec.training().batch_size(), spec.parallel().data());
+    if (given > 0) return {std::min(given, rows)};
+    std::vector<int64_t> sizes;
+    for (int64_t size = rows; size > 1; size = share(size, 2)) sizes.push_back(size);
+    sizes.push_back(1);
+    return sizes;
+  }
+
+  std::vector<proto::ActivationCheckpointing> recomputations() const {
+    if (!automatic_ || r_.spec.training().has_activation_checkpointing()) {
+      return {r_.spec.training().activation_checkpointing()};
+    }
+    return {proto::ACTIVATION_CHECKPOINTING_NONE, proto::ACTIVATION_CHECKPOINTING_SELECTIVE,
+            proto::ACTIVATION_CHECKPOINTING_FULL};
+  }
+
+  std::vector<int> levels(const JobSpec& spec) const {
+    if (!automatic_) return {spec.parallel().zero()};
+    if (spec.parallel().data() * spec.parallel().sequence() == 1) return {0};
+    return {0, 1, 2, 3};
+  }
+
+  const std::vector<ShardSize>& shards_on(const JobSpec& spec) {
+    std::vector<ShardSize>& shards = shards_[spec.parallel().tensor()];
+    if (shards.empty()) shards = shards_of(r_.family, r_.config, spec, 0);
+    return shards;
+  }
+
+  MeshPlan look_at(const JobSpec& spec) {
+    const proto::ParallelSpec& mesh = spec.parallel();
+    const std::vector<ShardSize>& shards = shards_on(spec);
+    MeshPlan plan;
+    plan.set_data(mesh.data());
+    plan.set_sequence(mesh.sequence());
+    plan.set_tensor(mesh.tensor());
+    plan.set_ulysses(ulysses_degree(r_.config, spec));
+    plan.set_zero(mesh.zero());
+    plan.set_activation_checkpointing(spec.training().activation_checkpointing());
+    plan.set_micro_batch_size(spec.training().micro_batch_size());
+    plan.set_slots(mesh.data() * mesh.sequence() * mesh.tensor());
+    const MemoryEstimate memory = estimate_memory(r_.config, spec, shards);
+    plan.set_memory_bytes(memory.process());
+    fill_memory(memory, *plan.mutable_memory());
+    const auto hosts = r_.find_hosts(plan.slots(), memory.process());
+    plan.set_fits(hosts.has_value());
+    if (!hosts) {
+      plan.set_problem(fmt::format("a rank needs {}; the largest slot has {}",
+                                   bytes_text(plan.memory_bytes()), bytes_text(r_.most_memory)));
+      return plan;
+    }
+    plan.set_nodes(static_cast<int32_t>(hosts->size()));
+    StepTraffic traffic = step_traffic(r_.config, spec, shards, {});
+    // Of a ring with a causal mask the last rank sends most.
+    const MeshPlace last{0, mesh.sequence() - 1, 0};
+    traffic.sequence =
+        std::max(traffic.sequence, step_traffic(r_.config, spec, shards, last).sequence,
+                 [](const AxisTraffic& a, const AxisTraffic& b) { return a.bytes < b.bytes; });
+    plan.set_tensor_bytes(traffic.tensor.bytes);
+    plan.set_sequence_bytes(traffic.sequence.bytes);
+    plan.set_replica_bytes(traffic.replica.bytes);
+    const StepTime time = estimate_step(r_.config, spec, shards, traffic, *hosts);
+    plan.set_step_seconds(time.step());
+    plan.set_compute_seconds(time.compute);
+    plan.set_communication_seconds(time.communication);
+    plan.set_hidden_seconds(time.hidden);
+    return plan;
+  }
+
+  static void fill_memory(const MemoryEstimate& memory, proto::MemoryPlan& plan) {
+    plan.set_parameters(memory.parameters);
+    plan.set_optimizer(memory.optimizer);
+    plan.set_gradients(memory.gradients);
+    plan.set_activations(memory.activations);
+    plan.set_workspace(memory.workspace);
+    plan.set_checkpoint(memory.checkpoint);
+    plan.set_process(memory.process() - memory.total());
+  }
+
+  void choose(proto::JobPlan& plan) const {
+    if (meshes_.empty()) {
+      plan.set_reason("no mesh has work for every rank of so many slots");
+      return;
+    }
+    const MeshPlan& fastest = meshes_.front();
+    if (!fastest.fits()) {
+      plan.set_reason(fmt::format("none of {} fits: the one that needs least is {}: {}",
+                                  count_text(meshes_.size()), mesh_text(fastest),
+                                  fastest.problem()));
+      return;
+    }
+    const MeshPlan* chosen = &fastest;
+    size_t fitting = 0;
+    for (const MeshPlan& mesh : meshes_) {
+      if (!mesh.fits()) break;
+      ++fitting;
+      const bool as_good = mesh.step_seconds() <= kAsGood * fastest.step_seconds();
+      const auto cost = [](const MeshPlan& m) { return std::tuple(m.slots(), m.memory_bytes()); };
+      if (as_good && cost(mesh) < cost(*chosen)) chosen = &mesh;
+    }
+    *plan.mutable_chosen() = *chosen;
+    plan.set_reason(automatic_ ? reason_of(*chosen, fitting) : "the job file says this mesh");
+  }
+
+  std::string reason_of(const MeshPlan& chosen, size_t fitting) const {
+    std::string text =
+        fmt::format("{} a step predicted, {} of it communication that nothing hides; ",
+                    seconds_text(chosen.step_seconds()),
+                    seconds_text(chosen.communication_seconds() - chosen.hidden_seconds()));
+    if (fitting == 1) {
+      text += "the only mesh that fits";
+    } else {
+      const bool first = &chosen == &meshes_.front();
+      const MeshPlan& other = first ? meshes_[1] : meshes_.front();
+      text += fmt::format(
+          "{} of {} that fit; {} takes {}",
+          first ? "the fastest" : "within 2%, with fewer slots or less memory, of the fastest",
+          count_text(fitting), mesh_text(other), seconds_text(other.step_seconds()));
+    }
+    const size_t rest = meshes_.size() - fitting;
+    if (rest > 0) text += fmt::format("; {} {} not fit", rest, rest == 1 ? "does" : "do");
+    return text;
+  }
+
+  static std::string count_text(size_t count) {
+    return fmt::format("{} mesh{}", count, count == 1 ? "" : "es");
+  }
+
+  const PlanRequirements& r_;
+  const bool automatic_;
+  std::vector<MeshPlan> meshes_;
+  std::map<int, std::vector<ShardSize>> shards_;  // by degree of the tensor axis
+};
+
+}  // namespace
+
+std::string mesh_text(const MeshPlan& plan) {
+  std::string text =
+      fmt::format("data {} x sequence {} x tensor {}", plan.data(), plan.sequence(), plan.tensor());
+  if (plan.zero() > 0) text += fmt::format(", zero {}", plan.zero());
+  return text;
+}
+
+proto::JobPlan plan_job(const PlanRequirements& requirements) {
+  return Planner(requirements).run();
+}
+
+proto::JobSpec with_choice(const proto::JobSpec& spec, const proto::MeshPlan& choice) {
+  proto::JobSpec chosen = spec;
+  proto::ParallelSpec& mesh = *chosen.mutable_parallel();
+  mesh.clear_mode();
+  mesh.set_data(choice.data());
+  mesh.set_sequence(choice.sequence());
+  mesh.set_tensor(choice.tensor());
+  mesh.set_zero(choice.zero());
+  if (choice.sequence() > 1) {
+    const int ulysses = choice.ulysses();
+    mesh.set_sequence_attention(ulysses == 1 ? proto::SEQUENCE_ATTENTION_RING
+                                : ulysses == choice.sequence()
+                                    ? proto::SEQUENCE_ATTENTION_ULYSSES
+                                    : proto::SEQUENCE_ATTENTION_ULYSSES_RING);
+    if (ulysses > 1 && ulysses < choice.sequence()) mesh.set_ulysses(ulysses);
+  }
+  chosen.mutable_training()->set_activation_checkpointing(choice.activation_checkpointing());
+  chosen.mutable_training()->set_micro_batch_size(choice.micro_batch_size());
+  chosen.mutable_resources()->set_slots(choice.slots());
+  return chosen;
+}
+
+}  // namespace weft

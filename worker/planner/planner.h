@@ -1,0 +1,48 @@
+// Which mesh a job should run on: of all that its slots allow, the one whose step is predicted to
+// be the fastest among those whose ranks fit the memory of the slots that they would get.
+//
+// Looked at: degrees of the data, sequence and tensor axes; on the sequence axis whether heads are
+// exchanged or keys go round (what sends least); each level of ZeRO; and, where the job leaves them
+// open, activation checkpointing and sizes of micro-batches. Of a mesh the fastest variant that
+// fits stands for it.
+//
+// Thread safety: pure functions, as far as FindHosts is one.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "proto/job.pb.h"
+#include "worker/planner/step_time.h"
+
+namespace weft {
+
+// The hosts of `slots` ranks that need `rank_bytes` each; nothing: they fit nowhere.
+using FindHosts =
+    std::function<std::optional<std::vector<HostShare>>(int slots, int64_t rank_bytes)>;
+
+struct PlanRequirements {
+  const ModelFamily& family;
+  const ModelConfig& config;
+  // Finished. With parallel.mode auto its degrees are open, and so are training.micro_batch_size
+  // where it is 0 and training.activation_checkpointing where it is not set; else this is the only
+  // mesh.
+  const proto::JobSpec& spec;
+  std::vector<int> slots;   // numbers of slots that it may take, of which one is chosen
+  int64_t most_memory = 0;  // bytes that the largest slot has for a rank; 0: not known
+  FindHosts find_hosts;
+};
+
+// Every mesh that was looked at, the fastest first, then those that do not fit; what was chosen and
+// why. Nothing is chosen where nothing fits; `reason` says what came nearest.
+proto::JobPlan plan_job(const PlanRequirements& requirements);
+
+// `spec` as the plan's choice completes it: degrees instead of the mode. To be finished again.
+proto::JobSpec with_choice(const proto::JobSpec& spec, const proto::MeshPlan& choice);
+
+// "data 2 x sequence 1 x tensor 1, zero 1"
+std::string mesh_text(const proto::MeshPlan& plan);
+
+}  // namespace weft

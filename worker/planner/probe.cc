@@ -1,0 +1,64 @@
+#include "worker/planner/probe.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <functional>
+#include <vector>
+
+#include "kernels/cpu/gemm.h"
+
+namespace weft {
+namespace {
+
+using SteadyClock = std::chrono::steady_clock;
+
+constexpr double kSeconds = 0.06;  // of one rate
+constexpr int64_t kRows = 256, kColumns = 768, kInner = 768;
+constexpr size_t kCopyBytes = size_t{64} << 20;  // beyond the caches
+
+double seconds_of(const std::function<void()>& work) {
+  const auto start = SteadyClock::now();
+  work();
+  return std::chrono::duration<double>(SteadyClock::now() - start).count();
+}
+
+// The shortest time of as many runs as fit, after one that warms up.
+double best_seconds(const std::function<void()>& work) {
+  work();
+  double best = seconds_of(work);
+  for (double spent = best; spent < kSeconds;) {
+    const double seconds = seconds_of(work);
+    best = std::min(best, seconds);
+    spent += seconds;
+  }
+  return best;
+}
+
+template <typename T>
+double product_rate() {
+  ThreadPool pool(1);
+  const std::vector<T> a(static_cast<size_t>(kRows * kInner), T(0.5F));
+  const std::vector<T> b(static_cast<size_t>(kInner * kColumns), T(0.25F));
+  std::vector<float> out(static_cast<size_t>(kRows * kColumns));
+  const double seconds = best_seconds([&] {
+    cpu::gemm(pool, kRows, kColumns, kInner, cpu::Matrix<T>{a.data(), kInner, false},
+              cpu::Matrix<T>{b.data(), kColumns, false}, out.data(), kColumns);
+  });
+  return 2.0 * kRows * kColumns * kInner / seconds;
+}
+
+}  // namespace
+
+HostSpeed measure_speed() {
+  HostSpeed speed;
+  speed.flops = product_rate<float>();
+  speed.half_flops = product_rate<bfloat16>();
+  const std::vector<char> from(kCopyBytes, 1);
+  std::vector<char> to(kCopyBytes);
+  const double seconds = best_seconds([&] { std::memcpy(to.data(), from.data(), kCopyBytes); });
+  speed.memory = 2.0 * kCopyBytes / seconds;
+  return speed;
+}
+
+}  // namespace weft

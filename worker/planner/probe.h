@@ -1,0 +1,13 @@
+// How fast one core of this machine is, for the planner.
+// Thread safety: one thread. Takes about 0.2 s of it.
+#pragma once
+
+#include "worker/planner/step_time.h"
+
+namespace weft {
+
+// Rates of large products and copies, the best of some tries each, so that a busy moment does not
+// show; the link is left as it is.
+HostSpeed measure_speed();
+
+}  // namespace weft

@@ -1,0 +1,171 @@
+#include "worker/planner/step_time.h"
+
+#include <algorithm>
+
+#include "proto/job.pb.h"
+
+namespace weft {
+namespace {
+
+// What blocks' attention, softmax and masks included, reaches of the rate of large products, and
+// products of a training step's sizes (docs/PERFORMANCE.md, Attention on the CPU and Products).
+constexpr double kAttentionShare = 0.6, kProductShare = 0.85;
+// Passes over an activation that is kept: written, read by the next op, read and answered on the
+// way back.
+constexpr double kActivationPasses = 6;
+// Bytes of AdamW a parameter: four floats read, three written; and one more for the norm.
+constexpr double kUpdateBytes = 32;
+// Seconds of a message, and copies of each byte within a host: into the shared memory, out of it,
+// and the sum.
+constexpr double kLocalLatency = 60e-6, kNetworkLatency = 100e-6, kLocalCopies = 3;
+
+struct Work {
+  double products = 0, attention = 0;  // operations
+  double bytes = 0;                    // read and written
+};
+
+int64_t share(int64_t whole, int64_t parts) { return (whole + parts - 1) / parts; }
+
+bool half(const proto::JobSpec& spec) {
+  return spec.training().precision() == proto::PRECISION_BF16 ||
+         spec.training().precision() == proto::PRECISION_FP16;
+}
+
+// Of the rank with the largest shards, over a whole step.
+Work work_of(const ModelConfig& config, const proto::JobSpec& spec,
+             std::span<const ShardSize> shards) {
+  const proto::ParallelSpec& mesh = spec.parallel();
+  const proto::TrainingSpec& training = spec.training();
+  const auto recompute = training.activation_checkpointing();
+  const bool full = recompute == proto::ACTIVATION_CHECKPOINTING_FULL;
+  const bool again = recompute != proto::ACTIVATION_CHECKPOINTING_NONE;
+  const double element = half(spec) ? 2 : 4;
+  const int64_t rows = share(training.batch_size(), mesh.data());
+  const int64_t rounds = share(rows, std::max<int64_t>(1, training.micro_batch_size()));
+  const double tokens =
+      static_cast<double>(rows * share(training.sequence_length(), mesh.sequence()));
+  double matrices = 0, parameters = 0;  // elements
+  for (const ShardSize& shard : shards) {
+    const double elements = static_cast<double>(shard.elements);
+    parameters += elements;
+    if (shard.unit > 0 && shard.unit <= config.layers && shard.matrix) matrices += elements;
+  }
+  const double heads = static_cast<double>(share(config.heads, mesh.tensor()));
+  const double features = heads * static_cast<double>(config.hidden / config.heads);
+  const double hidden = static_cast<double>(config.hidden);
+  const double layers = static_cast<double>(config.layers);
+  const double inner = static_cast<double>(share(config.inner, mesh.tensor()));
+  const double halves = layers * 4 * hidden * features;  // of the matrices, in the attention
+  Work work;
+  const double repeated = full ? matrices : again ? halves : 0;
+  work.products = 2 * tokens * (3 * matrices + repeated);
+  if (models_language(spec)) {
+    work.products +=
+        6 * tokens * hidden * static_cast<double>(share(config.vocabulary, mesh.tensor()));
+  }
+  // Two products forwards and five backwards, of the keys that a token sees.
+  const double seen =
+      static_cast<double>(training.sequence_length()) * (config.attention.causal ? 0.5 : 1);
+  work.attention = layers * tokens * seen * features * 2 * (2 + 5 + (again ? 2 : 0));
+  const double kept = 4 * hidden + 4 * features + 2 * inner;  // elements a token and block
+  work.bytes = element * tokens * layers * kept * kActivationPasses *
+               (full    ? 1.5
+                : again ? 1.2
+                        : 1);
+  const int replicas = mesh.data() * mesh.sequence();
+  const int sharing = mesh.zero() > 0 ? replicas : 1;
+  work.bytes += kUpdateBytes * parameters / sharing;
+  // Products read the values three times a micro-batch and add to gradients; buckets are packed.
+  work.bytes += static_cast<double>(rounds) * parameters * (3 * element + 8);
+  if (replicas > 1) work.bytes += 8 * parameters;
+  return work;
+}
+
+// How an axis lies on the hosts: ranks r, r + stride, ... of every group of `size`.
+struct AxisShape {
+  int size = 1, stride = 1;
+};
+
+// Of the other members of a rank's group the share that is on other hosts; the largest over the
+// ranks.
+double crossing(const AxisShape& axis, std::span<const int> host_of) {
+  if (axis.size == 1) return 0;
+  double most = 0;
+  const int ranks = static_cast<int>(host_of.size());
+  for (int rank = 0; rank < ranks; ++rank) {
+    const int index = rank / axis.stride % axis.size;
+    int others = 0;
+    for (int i = 0; i < axis.size; ++i) {
+      const auto other = static_cast<size_t>(rank + (i - index) * axis.stride);
+      others += host_of[other] == host_of[static_cast<size_t>(rank)] ? 0 : 1;
+    }
+    most = std::max(most, static_cast<double>(others) / (axis.size - 1));
+  }
+  return most;
+}
+
+struct Links {
+  double link = 0, memory = 0;  // bytes a second that a rank has of either
+};
+struct AxisTime {
+  double network = 0, local = 0;  // seconds
+};
+
+AxisTime time_of(const AxisTraffic& traffic, double crossing, const Links& links) {
+  const double bytes = static_cast<double>(traffic.bytes);
+  const double messages = static_cast<double>(traffic.messages);
+  return {crossing * (bytes / links.link + messages * kNetworkLatency),
+          (1 - crossing) * (bytes * kLocalCopies / links.memory + messages * kLocalLatency)};
+}
+
+}  // namespace
+
+StepTime estimate_step(const ModelConfig& config, const proto::JobSpec& spec,
+                       std::span<const ShardSize> shards, const StepTraffic& traffic,
+                       std::span<const HostShare> hosts) {
+  const Work work = work_of(config, spec, shards);
+  const proto::ParallelSpec& mesh = spec.parallel();
+  std::vector<int> host_of;
+  StepTime time;
+  Links links{1e30, 1e30};
+  double attention = 0;
+  bool spare = true;
+  for (size_t i = 0; i < hosts.size(); ++i) {
+    const HostShare& host = hosts[i];
+    host_of.insert(host_of.end(), static_cast<size_t>(host.ranks), static_cast<int>(i));
+    const double cores =
+        std::min<double>(host.threads, static_cast<double>(host.cores) / host.ranks);
+    const double rate = cores * (half(spec) ? host.speed.half_flops : host.speed.flops);
+    const double seen = work.attention / (rate * kAttentionShare);
+    const double compute =
+        work.products / (rate * kProductShare) + seen + work.bytes / (cores * host.speed.memory);
+    time.compute = std::max(time.compute, compute);
+    attention = std::max(attention, seen);
+    links.link = std::min(links.link, host.speed.link / host.ranks);
+    links.memory = std::min(links.memory, std::min(1.0, cores) * host.speed.memory);
+    spare = spare && host.threads * host.ranks < host.cores;
+  }
+  const int sequence = mesh.sequence(), tensor = mesh.tensor();
+  const auto axis_time = [&](const AxisTraffic& sent, const AxisShape& shape) {
+    return time_of(sent, crossing(shape, host_of), links);
+  };
+  const AxisTime by_tensor = axis_time(traffic.tensor, {tensor, 1});
+  const AxisTime by_sequence = axis_time(traffic.sequence, {sequence, tensor});
+  const AxisTime by_replica = axis_time(traffic.replica, {mesh.data() * sequence, tensor});
+  time.communication = by_tensor.network + by_tensor.local + by_sequence.network +
+                       by_sequence.local + by_replica.network + by_replica.local;
+  const int64_t rows = share(spec.training().batch_size(), mesh.data());
+  const int64_t rounds = share(rows, std::max<int64_t>(1, spec.training().micro_batch_size()));
+  // Gradients leave during the backward pass of the last micro-batch, from level 2 on of each.
+  const double backward =
+      time.compute * 2 / 3 / (mesh.zero() >= 2 ? 1 : static_cast<double>(rounds));
+  const auto hideable = [&](const AxisTime& axis) {
+    return axis.network + (spare ? axis.local : 0);
+  };
+  time.hidden =
+      std::min(hideable(by_replica), backward) +
+      (ulysses_degree(config, spec) < sequence ? std::min(hideable(by_sequence), attention) : 0.0);
+  return time;
+}
+
+}  // namespace weft

@@ -1,0 +1,52 @@
+// How long a step of a job takes on a mesh, before anything is started.
+//
+// The model: a rank's arithmetic at the rate of large products, its passes over memory at the rate
+// at which memory streams, both of as many cores as it has for itself; bytes that it sends at the
+// rate of the link and a latency for every message. docs/PERFORMANCE.md says what was measured of
+// it, and the constants below what they come from.
+//
+// What is hidden: sums of gradients behind the backward pass, keys and values of a ring behind the
+// attention, as far as they cross between hosts. Within a host the ranks' own cores move them, so
+// nothing is hidden there unless cores are left over.
+//
+// Thread safety: pure functions.
+#pragma once
+
+#include <span>
+
+#include "worker/admission/traffic.h"
+
+namespace weft {
+
+// What one core of a node and its network interface do; measured by the agent (cluster/agent), and
+// where a figure is 0, these: a slow core and a slow network, so that what they decide is no worse
+// than it seems.
+struct HostSpeed {
+  double flops = 50e9;       // fp32 operations a second in large products
+  double half_flops = 50e9;  // of bf16 and fp16
+  double memory = 6e9;       // bytes a second that a copy reads and writes together
+  double link = 1e9 / 8;     // bytes a second of the network
+};
+
+// Ranks of a mesh that run on one host. In the order of their numbers, host by host.
+struct HostShare {
+  HostSpeed speed;
+  int cores = 1;    // of the host
+  int threads = 1;  // of each rank
+  int ranks = 1;
+};
+
+struct StepTime {
+  double compute = 0;        // seconds of arithmetic and passes over memory of the slowest rank
+  double communication = 0;  // of what it sends
+  double hidden = 0;         // of that, behind the arithmetic
+  double step() const { return compute + communication - hidden; }
+};
+
+// `spec` is finished; `shards` are those of rank 0 of the tensor axis; the hosts' ranks are as many
+// as its mesh.
+StepTime estimate_step(const ModelConfig& config, const proto::JobSpec& spec,
+                       std::span<const ShardSize> shards, const StepTraffic& traffic,
+                       std::span<const HostShare> hosts);
+
+}  // namespace weft
