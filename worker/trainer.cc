@@ -7,6 +7,7 @@
 #include <cmath>
 #include <new>
 #include <optional>
+#include <system_error>
 #include <utility>
 
 #include "kernels/cpu/environment.h"
@@ -382,6 +383,9 @@ Status run_training(Rank& rank, const proto::LaunchRecord& record, Progress& pro
     return out_of_memory(rank, record, error.status().message());
   } catch (const std::bad_alloc&) {
     return out_of_memory(rank, record, "the system refuses it more memory");
+  } catch (const std::system_error& error) {
+    if (error.code() != std::errc::resource_unavailable_try_again) throw;
+    return out_of_memory(rank, record, "the system refuses it the stack of another thread");
   }
 }
 
