@@ -15,9 +15,10 @@ constexpr double kAttentionShare = 0.6, kProductShare = 0.85;
 constexpr double kActivationPasses = 6;
 // Bytes of AdamW a parameter: four floats read, three written; and one more for the norm.
 constexpr double kUpdateBytes = 32;
-// Seconds of a message, and copies of each byte within a host: into the shared memory, out of it,
-// and the sum.
-constexpr double kLocalLatency = 60e-6, kNetworkLatency = 100e-6, kLocalCopies = 3;
+// Within a host, of ranks that share their cores with what moves their bytes: payload a second of a
+// rank (into the shared memory, out of it, and the sums), and seconds of a message until both sides
+// have had their turn; and seconds of one over a network.
+constexpr double kLocalBytes = 2.5e9, kLocalLatency = 250e-6, kNetworkLatency = 100e-6;
 
 struct Work {
   double products = 0, attention = 0;  // operations
@@ -105,7 +106,8 @@ double crossing(const AxisShape& axis, std::span<const int> host_of) {
 }
 
 struct Links {
-  double link = 0, memory = 0;  // bytes a second that a rank has of either
+  double network = 0;  // bytes a second that a rank has of it
+  double cores = 1;    // that it has for itself, at most one
 };
 struct AxisTime {
   double network = 0, local = 0;  // seconds
@@ -114,8 +116,8 @@ struct AxisTime {
 AxisTime time_of(const AxisTraffic& traffic, double crossing, const Links& links) {
   const double bytes = static_cast<double>(traffic.bytes);
   const double messages = static_cast<double>(traffic.messages);
-  return {crossing * (bytes / links.link + messages * kNetworkLatency),
-          (1 - crossing) * (bytes * kLocalCopies / links.memory + messages * kLocalLatency)};
+  return {crossing * (bytes / links.network + messages * kNetworkLatency),
+          (1 - crossing) * (bytes / kLocalBytes + messages * kLocalLatency) / links.cores};
 }
 
 }  // namespace
@@ -127,7 +129,7 @@ StepTime estimate_step(const ModelConfig& config, const proto::JobSpec& spec,
   const proto::ParallelSpec& mesh = spec.parallel();
   std::vector<int> host_of;
   StepTime time;
-  Links links{1e30, 1e30};
+  Links links{1e30, 1};
   double attention = 0;
   bool spare = true;
   for (size_t i = 0; i < hosts.size(); ++i) {
@@ -141,8 +143,8 @@ StepTime estimate_step(const ModelConfig& config, const proto::JobSpec& spec,
         work.products / (rate * kProductShare) + seen + work.bytes / (cores * host.speed.memory);
     time.compute = std::max(time.compute, compute);
     attention = std::max(attention, seen);
-    links.link = std::min(links.link, host.speed.link / host.ranks);
-    links.memory = std::min(links.memory, std::min(1.0, cores) * host.speed.memory);
+    links.network = std::min(links.network, host.speed.link / host.ranks);
+    links.cores = std::min(links.cores, cores);
     spare = spare && host.threads * host.ranks < host.cores;
   }
   const int sequence = mesh.sequence(), tensor = mesh.tensor();
