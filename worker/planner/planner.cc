@@ -6,6 +6,7 @@
 #include <map>
 #include <tuple>
 
+#include "proto/json/job_rules.h"
 #include "worker/admission/memory.h"
 
 namespace weft {
@@ -14,7 +15,7 @@ namespace {
 using proto::JobSpec;
 using proto::MeshPlan;
 
-// Meshes this much slower than the fastest are as good, if they take fewer slots or less memory.
+// Meshes this much slower than the fastest are as good, if they take fewer slots.
 constexpr double kAsGood = 1.02;
 constexpr int kTokensMin = 16;  // of a row on a rank of the sequence axis
 
@@ -65,7 +66,8 @@ class Planner {
         mesh.set_sequence(sequence);
         mesh.set_tensor(tensor);
         if (!mesh.has_bucket_bytes()) mesh.set_bucket_bytes(kBucketBytes);
-        add_mesh(spec);
+        JobSpec checked = spec;  // other rules may stand against it (training.reproducible)
+        if (finish_job(checked).ok()) add_mesh(spec);
       }
     }
   }
@@ -186,8 +188,7 @@ class Planner {
       if (!mesh.fits()) break;
       ++fitting;
       const bool as_good = mesh.step_seconds() <= kAsGood * fastest.step_seconds();
-      const auto cost = [](const MeshPlan& m) { return std::tuple(m.slots(), m.memory_bytes()); };
-      if (as_good && cost(mesh) < cost(*chosen)) chosen = &mesh;
+      if (as_good && mesh.slots() < chosen->slots()) chosen = &mesh;
     }
     *plan.mutable_chosen() = *chosen;
     plan.set_reason(automatic_ ? reason_of(*chosen, fitting) : "the job file says this mesh");
@@ -203,10 +204,10 @@ class Planner {
     } else {
       const bool first = &chosen == &meshes_.front();
       const MeshPlan& other = first ? meshes_[1] : meshes_.front();
-      text += fmt::format(
-          "{} of {} that fit; {} takes {}",
-          first ? "the fastest" : "within 2%, with fewer slots or less memory, of the fastest",
-          count_text(fitting), mesh_text(other), seconds_text(other.step_seconds()));
+      text +=
+          fmt::format("{} of {} that fit; {} takes {}",
+                      first ? "the fastest" : "within 2%, with fewer slots, of the fastest",
+                      count_text(fitting), mesh_text(other), seconds_text(other.step_seconds()));
     }
     const size_t rest = meshes_.size() - fitting;
     if (rest > 0) text += fmt::format("; {} {} not fit", rest, rest == 1 ? "does" : "do");

@@ -18,7 +18,7 @@ constexpr double kUpdateBytes = 32;
 // Within a host, of ranks that share their cores with what moves their bytes: payload a second of a
 // rank (into the shared memory, out of it, and the sums), and seconds of a message until both sides
 // have had their turn; and seconds of one over a network.
-constexpr double kLocalBytes = 2.5e9, kLocalLatency = 250e-6, kNetworkLatency = 100e-6;
+constexpr double kLocalBytes = 3e9, kLocalLatency = 400e-6, kNetworkLatency = 100e-6;
 
 struct Work {
   double products = 0, attention = 0;  // operations
