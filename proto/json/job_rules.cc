@@ -237,7 +237,7 @@ Status finish_batch(JobSpec& spec, const Refusal& refuse) {
 Status check_reproducible(const JobSpec& spec, const Refusal& refuse) {
   const proto::TrainingSpec& training = spec.training();
   const proto::ParallelSpec& mesh = spec.parallel();
-  if (training.reproducible() != proto::REPRODUCIBLE_TOPOLOGY) return {};
+  if (training.reproducible() != proto::REPRODUCIBLE_TOPOLOGY || is_automatic(spec)) return {};
   const int64_t blocks = training.reproducible_blocks();
   if ((blocks & (blocks - 1)) != 0) {
     return refuse("training.reproducible_blocks", blocks, "must be a power of two");

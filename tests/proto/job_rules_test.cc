@@ -89,6 +89,21 @@ TEST(JobRules, AnAutomaticMeshIsLeftOpen) {
   }
 }
 
+// Rules of the mesh wait until there is one.
+TEST(JobRules, AnAutomaticMeshOfInvariantTrainingIsLeftOpen) {
+  proto::JobSpec spec;
+  const Status status = finish(R"(
+name: small
+kind: fine_tune
+model: {from: ckpt-1}
+tasks: [{type: causal_lm, data: {train: a.txt}}]
+training: {steps: 5, batch_size: 8, reproducible: topology}
+parallel: auto
+)",
+                               &spec);
+  EXPECT_EQ(status.to_string(), "ok");
+}
+
 TEST(JobRules, AnAutomaticMeshStandsAlone) {
   const auto refused = [](const std::string& more) {
     proto::JobSpec spec;

@@ -66,8 +66,7 @@ class Planner {
         mesh.set_sequence(sequence);
         mesh.set_tensor(tensor);
         if (!mesh.has_bucket_bytes()) mesh.set_bucket_bytes(kBucketBytes);
-        JobSpec checked = spec;  // other rules may stand against it (training.reproducible)
-        if (finish_job(checked).ok()) add_mesh(spec);
+        add_mesh(spec);
       }
     }
   }
@@ -76,6 +75,9 @@ class Planner {
   void add_mesh(const JobSpec& spec) {
     std::optional<MeshPlan> best;
     for (const int64_t rows : micro_batches(spec)) {
+      JobSpec checked = spec;  // other rules may stand against it (training.reproducible)
+      checked.mutable_training()->set_micro_batch_size(static_cast<int32_t>(rows));
+      if (!finish_job(checked).ok()) continue;
       for (const auto recompute : recomputations()) {
         for (const int zero : levels(spec)) {
           JobSpec variant = spec;
@@ -87,7 +89,7 @@ class Planner {
         }
       }
     }
-    meshes_.push_back(std::move(*best));
+    if (best) meshes_.push_back(std::move(*best));
   }
 
   std::vector<int64_t> micro_batches(const JobSpec& spec) const {

@@ -183,6 +183,24 @@ TEST(Planner, AMeshThatTheJobSaysIsTheOnlyOne) {
   EXPECT_EQ(found.chosen().sequence_bytes(), 0);
 }
 
+// Invariant training wants ranks and rows that divide its blocks.
+TEST(Planner, OnlyMeshesThatTheJobsRulesAllowAreLookedAt) {
+  const proto::JobSpec spec = job(kSmall,
+                                  "batch_size: 8, sequence_length: 128, "
+                                  "reproducible: topology, reproducible_blocks: 8");
+  const proto::JobPlan found = plan(spec, {}, {1, 2, 3, 4});
+  ASSERT_TRUE(found.has_chosen()) << found.reason();
+  for (const proto::MeshPlan& mesh : found.meshes()) {
+    EXPECT_NE(mesh.slots(), 3) << mesh_text(mesh);
+    proto::JobSpec chosen = with_choice(spec, mesh);
+    if (mesh.sequence() > 1) {
+      EXPECT_EQ(mesh.ulysses(), mesh.sequence()) << mesh_text(mesh);
+    }
+    const Status finished = finish_job(chosen);
+    EXPECT_TRUE(finished.ok()) << mesh_text(mesh) << ": " << finished.to_string();
+  }
+}
+
 TEST(Planner, TheChoiceIsAJobThatSaysIt) {
   const proto::JobSpec spec = job("n_layer: 2, n_head: 3, n_embd: 96, vocab_size: 300",
                                   "batch_size: 2, sequence_length: 256");
