@@ -10,6 +10,7 @@ namespace weft {
 
 Status check_blocks(const proto::JobSpec& spec, const ModelConfig& config) {
   if (spec.training().reproducible() != proto::REPRODUCIBLE_TOPOLOGY) return {};
+  if (spec.parallel().mode() == proto::PARALLEL_MODE_AUTO) return {};  // there is no mesh yet
   const int64_t blocks = spec.training().reproducible_blocks(), tensor = spec.parallel().tensor();
   const int64_t replicas = int64_t{spec.parallel().data()} * spec.parallel().sequence();
   const int64_t rows = int64_t{spec.training().micro_batch_size()} * spec.parallel().data();

@@ -7,6 +7,7 @@
 #include <tuple>
 
 #include "proto/json/job_rules.h"
+#include "worker/admission/check_blocks.h"
 #include "worker/admission/memory.h"
 
 namespace weft {
@@ -77,7 +78,7 @@ class Planner {
     for (const int64_t rows : micro_batches(spec)) {
       JobSpec checked = spec;  // other rules may stand against it (training.reproducible)
       checked.mutable_training()->set_micro_batch_size(static_cast<int32_t>(rows));
-      if (!finish_job(checked).ok()) continue;
+      if (!finish_job(checked).ok() || !check_blocks(checked, r_.config).ok()) continue;
       for (const auto recompute : recomputations()) {
         for (const int zero : levels(spec)) {
           JobSpec variant = spec;
@@ -247,7 +248,9 @@ proto::JobSpec with_choice(const proto::JobSpec& spec, const proto::MeshPlan& ch
   mesh.set_sequence(choice.sequence());
   mesh.set_tensor(choice.tensor());
   mesh.set_zero(choice.zero());
-  if (choice.sequence() > 1) {
+  // Invariant training divides its ranks itself.
+  const bool divides = chosen.training().reproducible() == proto::REPRODUCIBLE_TOPOLOGY;
+  if (choice.sequence() > 1 && !divides) {
     const int ulysses = choice.ulysses();
     mesh.set_sequence_attention(ulysses == 1 ? proto::SEQUENCE_ATTENTION_RING
                                 : ulysses == choice.sequence()
