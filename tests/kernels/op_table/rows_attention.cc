@@ -314,7 +314,8 @@ std::vector<Case> rewards() {
 std::vector<Row> attention_rows() {
   return {
       {"additive_attention", additive, attending(additive_parameters), nullptr, 16},
-      {"additive_attention_normalized", additive, attending(with_gain), nullptr, 32},
+      // The gain's gradient sums over queries and keys what cancels within each query.
+      {"additive_attention_normalized", additive, attending(with_gain), nullptr, 64},
       {"compared",
        [](Context& cx, Inputs x, const Attributes&) {
          return Outputs{attention::compared(cx, x[0], x[1], x[2])};
