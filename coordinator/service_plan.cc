@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "coordinator/launcher/snapshot_parts.h"
 #include "coordinator/scheduler/fit.h"
 #include "worker/admission/memory.h"
 
@@ -36,7 +37,8 @@ class Nodes {
     }
     for (const proto::NodeInfo& node : nodes_) {
       most_ = std::max(most_, memory_of_slot(node.memory_bytes(), node.slots()));
-      loopback_.push_back(node.address().starts_with("127."));
+      known_.push_back(snapshot_of(node));
+      groups_.push_back(known_.back().group());
     }
   }
 
@@ -51,12 +53,15 @@ class Nodes {
     std::vector<int> free;
     for (const proto::NodeInfo& node : nodes_) {
       const int64_t allowed = memory_of_slot(node.memory_bytes(), node.slots());
-      free.push_back(allowed > 0 && rank_bytes > allowed ? 0 : node.slots());
+      // Of a GPU's memory nothing is known here.
+      const bool too_large = node.gpus() == 0 && allowed > 0 && rank_bytes > allowed;
+      free.push_back(too_large ? 0 : node.slots());
     }
-    const auto places = fit_reachable(free, loopback_, slots, asked_.nodes());
+    free = on_device(std::move(free), known_, wanted_gpu(asked_));
+    const auto places = fit_reachable(free, groups_, slots, asked_.nodes());
     if (!places) return std::nullopt;
     // Nodes with a loopback address are one machine, whose cores they share.
-    const bool one_machine = loopback_[static_cast<size_t>(places->front().node)];
+    const bool one_machine = !known_[static_cast<size_t>(places->front().node)].loopback.empty();
     const int sharing = one_machine ? static_cast<int>(places->size()) : 1;
     std::vector<HostShare> hosts;
     for (const SlotCount& place : *places) {
@@ -74,7 +79,8 @@ class Nodes {
  private:
   std::vector<proto::NodeInfo> nodes_;
   const proto::ResourceSpec& asked_;
-  std::vector<bool> loopback_;
+  std::vector<SnapshotNode> known_;  // as nodes_
+  std::vector<int> groups_;
   int64_t most_ = 0;
 };
 
@@ -96,10 +102,12 @@ std::vector<proto::NodeInfo> nodes_to_use(const std::vector<proto::NodeInfo>& no
   for (const proto::NodeInfo& node : nodes) {
     if (node.state() != proto::NODE_STATE_READY) continue;
     ready.push_back(node);
-    known.push_back({node.name(), node.slots(), true});
+    known.push_back(snapshot_of(node));
   }
   const int slots = asked.slots() > 0 ? asked.slots() : std::max(1, asked.nodes());
-  if (ready.empty() || !check_feasible(known, slots, asked.nodes()).ok()) return nodes;
+  if (ready.empty() || !check_feasible(known, slots, asked.nodes(), wanted_gpu(asked)).ok()) {
+    return nodes;
+  }
   return ready;
 }
 
@@ -114,9 +122,9 @@ Result<proto::JobPlan> plan_on(const std::vector<proto::NodeInfo>& nodes,
   }
   const Nodes usable(nodes_to_use(nodes, asked), asked);
   std::vector<SnapshotNode> known;
-  for (const proto::NodeInfo& node : nodes) known.push_back({node.name(), node.slots(), true});
-  WEFT_RETURN_IF_ERROR(check_feasible(
-      known, asked.slots() > 0 ? asked.slots() : std::max(1, asked.nodes()), asked.nodes()));
+  for (const proto::NodeInfo& node : nodes) known.push_back(snapshot_of(node));
+  const int least = asked.slots() > 0 ? asked.slots() : std::max(1, asked.nodes());
+  WEFT_RETURN_IF_ERROR(check_feasible(known, least, asked.nodes(), wanted_gpu(asked)));
   return plan_job({*model.family, *model.config, spec,
                    slot_numbers(std::min(usable.slots(), kSlotsMax), asked), usable.most_memory(),
                    [&](int slots, int64_t bytes) { return usable.find(slots, bytes); }});

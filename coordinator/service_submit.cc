@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "coordinator/coordinator_service.h"
+#include "coordinator/launcher/snapshot_parts.h"
 #include "coordinator/scheduler/fit.h"
 #include "coordinator/service_inputs.h"
 #include "coordinator/service_plan.h"
@@ -30,11 +31,17 @@ Status check_memory(const AdmittedModel& model, const proto::JobSpec& spec,
   int64_t most = 0;
   for (const proto::NodeInfo& node : nodes) {
     const int64_t allowed = memory_of_slot(node.memory_bytes(), node.slots());
-    const int slots = clearly_too_large(estimate, allowed) ? 0 : node.slots();
-    holding.push_back({node.name(), slots, true});
+    // Of a GPU's memory nothing is known here.
+    const bool too_large = node.gpus() == 0 && clearly_too_large(estimate, allowed);
+    const int slots = too_large ? 0 : node.slots();
+    holding.push_back(snapshot_of(node));
+    holding.back().slots = slots;
     most = std::max(most, allowed);
   }
-  if (check_feasible(holding, spec.resources().slots(), spec.resources().nodes()).ok()) return {};
+  const proto::ResourceSpec& resources = spec.resources();
+  if (check_feasible(holding, resources.slots(), resources.nodes(), wanted_gpu(resources)).ok()) {
+    return {};
+  }
   const proto::TrainingSpec& training = spec.training();
   const bool by_batch = estimate.activations + estimate.workspace > estimate.tensors() / 2;
   return Status::invalid(
@@ -63,8 +70,10 @@ Result<proto::JobSpec> CoordinatorService::admit(proto::JobSpec spec,
     WEFT_RETURN_IF_ERROR(finish_job(spec));
   }
   std::vector<SnapshotNode> known;
-  for (const proto::NodeInfo& node : nodes) known.push_back({node.name(), node.slots(), true});
-  WEFT_RETURN_IF_ERROR(check_feasible(known, spec.resources().slots(), spec.resources().nodes()));
+  for (const proto::NodeInfo& node : nodes) known.push_back(snapshot_of(node));
+  const proto::ResourceSpec& resources = spec.resources();
+  WEFT_RETURN_IF_ERROR(
+      check_feasible(known, resources.slots(), resources.nodes(), wanted_gpu(resources)));
   if (!plan) WEFT_RETURN_IF_ERROR(check_memory(model, spec, nodes));
   return spec;
 }

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "coordinator/launcher/launch_record.h"
+#include "coordinator/launcher/snapshot_parts.h"
 #include "coordinator/launcher/supervisor.h"
 #include "coordinator/scheduler/applier.h"
 #include "coordinator/scheduler/plan.h"
@@ -40,9 +41,7 @@ Snapshot Supervisor::snapshot() const {
   Snapshot snapshot;
   snapshot.draining = draining();
   for (const auto& [name, node] : nodes_) {
-    const std::string& address = node.info.address();
-    snapshot.nodes.push_back({name, node.info.slots(), usable(node),
-                              address.starts_with("127.") ? address : std::string()});
+    snapshot.nodes.push_back(snapshot_of(node.info, usable(node)));
   }
   for (const auto& [key, parts] : leaving_) {
     SlotHolder holder{key.first, {}, parts_.clock.wall_ms()};
@@ -59,6 +58,7 @@ Snapshot Supervisor::snapshot() const {
     pending.attempt = job->attempt();
     pending.slots = std::max(1, job->spec().resources().slots());
     pending.nodes = job->spec().resources().nodes();
+    pending.gpu = wanted_gpu(job->spec().resources());
     pending.priority = job->spec().priority();
     pending.submit_sequence = job->submit_sequence();
     pending.eligible_ms = job->eligible_ms();

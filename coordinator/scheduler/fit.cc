@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <set>
 
 namespace weft {
 namespace {
@@ -55,6 +56,12 @@ std::optional<std::vector<SlotCount>> fit_few(const std::vector<int>& free, int 
   return chosen;
 }
 
+size_t kinds_of(const std::vector<SnapshotNode>& nodes) {
+  std::set<bool> kinds;
+  for (const SnapshotNode& node : nodes) kinds.insert(node.gpu);
+  return kinds.size();
+}
+
 }  // namespace
 
 std::optional<std::vector<SlotCount>> fit_gang(const std::vector<int>& free, int slots, int nodes) {
@@ -62,48 +69,74 @@ std::optional<std::vector<SlotCount>> fit_gang(const std::vector<int>& free, int
 }
 
 std::optional<std::vector<SlotCount>> fit_reachable(const std::vector<int>& free,
-                                                    const std::vector<bool>& loopback, int slots,
+                                                    const std::vector<int>& groups, int slots,
                                                     int nodes) {
   auto whole = fit_gang(free, slots, nodes);
-  if (!whole || loopback.empty()) return whole;
-  const auto is_loopback = [&](const SlotCount& count) {
-    return static_cast<bool>(loopback[static_cast<size_t>(count.node)]);
+  if (!whole || groups.empty()) return whole;
+  const auto group_of = [&](const SlotCount& count) {
+    return groups[static_cast<size_t>(count.node)];
   };
-  const auto first = is_loopback(whole->front());
-  if (std::all_of(whole->begin(), whole->end(),
-                  [&](const SlotCount& count) { return is_loopback(count) == first; })) {
+  if (std::all_of(whole->begin(), whole->end(), [&](const SlotCount& count) {
+        return group_of(count) == group_of(whole->front());
+      })) {
     return whole;
   }
-  for (const bool wanted : {false, true}) {
+  for (const int wanted : std::set<int>(groups.begin(), groups.end())) {
     std::vector<int> part = free;
     for (size_t i = 0; i < part.size(); ++i) {
-      if (loopback[i] != wanted) part[i] = 0;
+      if (groups[i] != wanted) part[i] = 0;
     }
     if (auto found = fit_gang(part, slots, nodes)) return found;
   }
   return std::nullopt;
 }
 
-Status check_feasible(const std::vector<SnapshotNode>& nodes_known, int slots, int nodes) {
+std::vector<int> on_device(std::vector<int> free, const std::vector<SnapshotNode>& of_nodes,
+                           std::optional<bool> gpu) {
+  for (size_t i = 0; i < free.size(); ++i) {
+    if (gpu && of_nodes[i].gpu != *gpu) free[i] = 0;
+  }
+  return free;
+}
+
+Status check_feasible(const std::vector<SnapshotNode>& nodes_known, int slots, int nodes,
+                      std::optional<bool> gpu) {
   if (nodes > slots) {
     return Status::invalid("resources.nodes", std::to_string(nodes),
                            "must be at most resources.slots (" + std::to_string(slots) + ")");
   }
   if (nodes_known.empty()) return {};
+  // Of the device that is asked for; of either, the one with more slots, as they do not mix.
   std::vector<int> capacity;
-  for (const SnapshotNode& node : nodes_known) capacity.push_back(node.slots);
-  if (fit_gang(capacity, slots, nodes)) return {};
+  for (const bool on_gpus : {true, false}) {
+    if (gpu && *gpu != on_gpus) continue;
+    std::vector<int> of_kind;
+    for (const SnapshotNode& node : nodes_known) {
+      if (node.gpu == on_gpus) of_kind.push_back(node.slots);
+    }
+    if (fit_gang(of_kind, slots, nodes)) return {};
+    const auto total_of = [](const std::vector<int>& each) {
+      return std::accumulate(each.begin(), each.end(), 0);
+    };
+    if (total_of(of_kind) > total_of(capacity)) capacity = std::move(of_kind);
+  }
+  if (capacity.empty() && gpu) {
+    return Status::invalid(
+        "resources.device", *gpu ? "gpu" : "cpu",
+        std::string("no known node has ranks that compute on ") + (*gpu ? "GPUs" : "the CPU"));
+  }
+  const std::string kind = kinds_of(nodes_known) == 1 ? "" : " of one device";
   const int total = std::accumulate(capacity.begin(), capacity.end(), 0);
   const std::string whole = std::to_string(total) + " on " + std::to_string(capacity.size()) +
                             (capacity.size() == 1 ? " node" : " nodes");
   if (slots > total) {
     return Status::invalid("resources.slots", std::to_string(slots),
-                           "must be at most the slots of all known nodes: " + whole);
+                           "must be at most the slots of all known nodes" + kind + ": " + whole);
   }
   if (nodes > static_cast<int>(capacity.size())) {
-    return Status::invalid(
-        "resources.nodes", std::to_string(nodes),
-        "must be at most the number of known nodes: " + std::to_string(capacity.size()));
+    return Status::invalid("resources.nodes", std::to_string(nodes),
+                           "must be at most the number of known nodes" + kind + ": " +
+                               std::to_string(capacity.size()));
   }
   return Status::invalid("resources.nodes", std::to_string(nodes),
                          std::to_string(slots) + " slots spread evenly over so many nodes do not " +

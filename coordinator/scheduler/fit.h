@@ -22,14 +22,19 @@ struct SlotCount {
 // suffices, then the first. Nothing: it does not fit.
 std::optional<std::vector<SlotCount>> fit_gang(const std::vector<int>& free, int slots, int nodes);
 
-// As fit_gang, but never a node with a loopback address (loopback[i]; empty: none has) together
-// with one on a network: their ranks would not find each other. Prefers those on a network.
+// As fit_gang, but never nodes of different groups together (SnapshotNode::group; empty: all are of
+// one).
 std::optional<std::vector<SlotCount>> fit_reachable(const std::vector<int>& free,
-                                                    const std::vector<bool>& loopback, int slots,
+                                                    const std::vector<int>& groups, int slots,
                                                     int nodes);
+
+// free, without the slots of nodes of the other device; of_nodes as `free`.
+std::vector<int> on_device(std::vector<int> free, const std::vector<SnapshotNode>& of_nodes,
+                           std::optional<bool> gpu);
 
 // Whether any set of these nodes could hold the gang if all were empty; names the field and the
 // rule. Ok where `nodes_known` is empty: nothing is known yet.
-Status check_feasible(const std::vector<SnapshotNode>& nodes_known, int slots, int nodes);
+Status check_feasible(const std::vector<SnapshotNode>& nodes_known, int slots, int nodes,
+                      std::optional<bool> gpu = std::nullopt);
 
 }  // namespace weft

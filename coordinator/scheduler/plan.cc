@@ -28,7 +28,7 @@ class Planner {
     busy_.resize(usable_.size());
     for (const SnapshotNode& node : usable_) {
       free.push_back(node.slots);
-      loopback_.push_back(!node.loopback.empty());
+      groups_.push_back(node.group());
     }
     std::vector<std::pair<int64_t, std::vector<SlotCount>>> releases;
     for (const SlotHolder& holder : snapshot.holders) {
@@ -44,7 +44,7 @@ class Planner {
           holder.ends_ms == 0 ? now_ms + kVeryLongMs : std::max(holder.ends_ms, now_ms + kSoonMs);
       releases.emplace_back(end, std::move(counts));
     }
-    profile_ = Profile(now_ms, std::move(free), loopback_);
+    profile_ = Profile(now_ms, std::move(free), usable_);
     for (const auto& [end, counts] : releases) profile_.release(counts, end);
     unreserved_ = profile_;
   }
@@ -69,7 +69,8 @@ class Planner {
   }
 
   void place(const PendingJob& job) {
-    if (Status status = check_feasible(snapshot_.nodes, job.slots, job.nodes); !status.ok()) {
+    if (Status status = check_feasible(snapshot_.nodes, job.slots, job.nodes, job.gpu);
+        !status.ok()) {
       plan_.waits[job.job] = {"can never start: " + status.to_string(), true, 0};
       return;
     }
@@ -78,8 +79,7 @@ class Planner {
       const int64_t duration =
           job.time_limit_seconds == 0 ? Profile::kForever : job.time_limit_seconds * 1000;
       const int64_t until = duration >= Profile::kForever ? duration : now_ms_ + duration;
-      if (auto counts =
-              fit_reachable(profile_.least_free(now_ms_, until), loopback_, job.slots, job.nodes)) {
+      if (auto counts = profile_.fit(job.slots, job.nodes, now_ms_, until, job.gpu)) {
         for (Profile* profile : {&profile_, &unreserved_}) {
           profile->occupy(*counts, now_ms_, std::min(until, now_ms_ + kVeryLongMs));
         }
@@ -107,9 +107,9 @@ class Planner {
 
   void wait(const PendingJob& job) {
     PlannedWait& wait = plan_.waits[job.job];
-    const bool fits_now =
-        !usable_.empty() && fit_reachable(free_now(), loopback_, job.slots, job.nodes);
-    wait.reason = reason_to_wait(snapshot_, plan_.starts, job, now_ms_, free_now(),
+    const std::vector<int> free = on_device(free_now(), usable_, job.gpu);
+    const bool fits_now = !usable_.empty() && fit_reachable(free, groups_, job.slots, job.nodes);
+    wait.reason = reason_to_wait(snapshot_, plan_.starts, job, now_ms_, free,
                                  fits_now ? blocker_of(job) : nullptr);
     if (usable_.empty() || reservations_.size() >= kReservationsMax) return;
     // What has no limit must never be in the way of an earlier reservation, and is itself expected
@@ -118,8 +118,8 @@ class Planner {
     const int64_t duration = endless ? kVeryLongMs : job.time_limit_seconds * 1000;
     int64_t from = std::max(now_ms_, job.eligible_ms);
     if (!job.leaving.empty()) from = std::max(from, now_ms_ + kSoonMs);
-    auto place =
-        profile_.earliest(job.slots, job.nodes, from, endless ? Profile::kForever : duration);
+    auto place = profile_.earliest(job.slots, job.nodes, from,
+                                   endless ? Profile::kForever : duration, job.gpu);
     if (!place) return;
     profile_.occupy(place->counts, place->start_ms, place->start_ms + duration);
     if (place->start_ms < now_ms_ + kVeryLongMs) wait.expected_ms = place->start_ms;
@@ -130,7 +130,7 @@ class Planner {
   // now; null: none does.
   const PendingJob* blocker_of(const PendingJob& job) {
     const auto [known, fresh] =
-        blockers_.try_emplace({job.slots, job.nodes, job.time_limit_seconds}, nullptr);
+        blockers_.try_emplace({job.slots, job.nodes, job.time_limit_seconds, job.gpu}, nullptr);
     if (!fresh && known->second != nullptr) return known->second;
     const int64_t until =
         job.time_limit_seconds == 0 ? Profile::kForever : now_ms_ + job.time_limit_seconds * 1000;
@@ -138,9 +138,7 @@ class Planner {
     for (const Reservation& each : reservations_) {
       profile.occupy(each.place.counts, each.place.start_ms,
                      each.place.start_ms + each.duration_ms);
-      if (fit_reachable(profile.least_free(now_ms_, until), loopback_, job.slots, job.nodes)) {
-        continue;
-      }
+      if (profile.fit(job.slots, job.nodes, now_ms_, until, job.gpu)) continue;
       return known->second = each.job;
     }
     return nullptr;
@@ -157,7 +155,7 @@ class Planner {
   const Snapshot& snapshot_;
   const int64_t now_ms_;
   std::vector<SnapshotNode> usable_;  // in name order; the profile's node indices
-  std::vector<bool> loopback_;        // as usable_
+  std::vector<int> groups_;           // as usable_
   std::vector<std::set<int>> busy_;   // slots of each usable node that are held or just given
   struct Reservation {
     const PendingJob* job;
@@ -167,8 +165,8 @@ class Planner {
   Profile profile_;
   Profile unreserved_;                     // holders and starts only
   std::vector<Reservation> reservations_;  // in the order of the jobs
-  // Of jobs alike in slots, nodes and time limit, since the last start.
-  std::map<std::tuple<int, int, int64_t>, const PendingJob*> blockers_;
+  // Of jobs alike in slots, nodes, time limit and device, since the last start.
+  std::map<std::tuple<int, int, int64_t, std::optional<bool>>, const PendingJob*> blockers_;
   Plan plan_;
 };
 

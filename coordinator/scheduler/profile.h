@@ -15,8 +15,11 @@ class Profile {
  public:
   static constexpr int64_t kForever = int64_t{1} << 60;
 
-  Profile(int64_t now_ms, std::vector<int> free, std::vector<bool> loopback = {})
-      : segments_{{now_ms, std::move(free)}}, loopback_(std::move(loopback)) {}
+  // of_nodes: as `free`; empty: nothing keeps any two of them apart.
+  Profile(int64_t now_ms, std::vector<int> free, std::vector<SnapshotNode> of_nodes = {})
+      : segments_{{now_ms, std::move(free)}}, nodes_(std::move(of_nodes)) {
+    for (const SnapshotNode& node : nodes_) groups_.push_back(node.group());
+  }
 
   void release(const std::vector<SlotCount>& counts, int64_t at_ms);  // from then on
   void occupy(const std::vector<SlotCount>& counts, int64_t from_ms, int64_t until_ms);
@@ -28,7 +31,11 @@ class Profile {
     std::vector<SlotCount> counts;
   };
   // The earliest start, not before `from_ms`, at which the gang fits for `duration_ms`.
-  std::optional<Place> earliest(int slots, int nodes, int64_t from_ms, int64_t duration_ms) const;
+  std::optional<Place> earliest(int slots, int nodes, int64_t from_ms, int64_t duration_ms,
+                                std::optional<bool> gpu = std::nullopt) const;
+  // Where it fits in [from, until); see fit_reachable.
+  std::optional<std::vector<SlotCount>> fit(int slots, int nodes, int64_t from_ms, int64_t until_ms,
+                                            std::optional<bool> gpu) const;
 
  private:
   struct Segment {
@@ -38,7 +45,8 @@ class Profile {
   size_t cut(int64_t at_ms);  // index of the segment that starts there
 
   std::vector<Segment> segments_;
-  std::vector<bool> loopback_;  // nodes that may not share a gang with the others (fit.h)
+  std::vector<SnapshotNode> nodes_;
+  std::vector<int> groups_;
 };
 
 }  // namespace weft

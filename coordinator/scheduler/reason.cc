@@ -46,23 +46,26 @@ std::string reason_to_wait(const Snapshot& snapshot, const std::vector<PlannedSt
   if (snapshot.nodes.empty()) return "no node has joined yet; start one with `weft join`";
   if (snapshot.draining) return "the cluster is coming to rest ('weft down'); nothing is started";
   if (std::string delay = own_delay(job, now_ms); !delay.empty()) return delay;
-  std::vector<int> capacity;
-  std::vector<bool> loopback;
+  std::vector<int> capacity, groups;
   std::vector<std::string> lost, unreachable;
   std::set<std::string> usable;
   for (const SnapshotNode& node : snapshot.nodes) {
+    if (job.gpu && node.gpu != *job.gpu) continue;
     if (!node.usable) lost.push_back(node.name);
     if (!node.usable) continue;
     usable.insert(node.name);
     capacity.push_back(node.slots);
-    loopback.push_back(!node.loopback.empty());
-    if (loopback.back()) unreachable.push_back(node.name + " at " + node.loopback);
+    groups.push_back(node.group());
+    if (!node.loopback.empty()) unreachable.push_back(node.name + " at " + node.loopback);
   }
   const std::string wanted = slots_text(job.slots, job.nodes);
   if (!fit_gang(capacity, job.slots, job.nodes)) {
     return fmt::format("waits for {}: not reachable: {}", wanted, joined(lost));
   }
-  if (!fit_reachable(capacity, loopback, job.slots, job.nodes)) {
+  if (!fit_reachable(capacity, groups, job.slots, job.nodes)) {
+    if (unreachable.empty()) {
+      return fmt::format("waits for {} of one device: not reachable: {}", wanted, joined(lost));
+    }
     return fmt::format(
         "waits for {}: other nodes cannot reach {}; give it an address of its network (`weft up "
         "--address` or weft-agent's --address)",

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,10 @@ struct SnapshotNode {
   int slots = 0;
   bool usable = false;  // connected, lease running; else only counted for what is feasible at all
   std::string loopback = {};  // its address, where no other host reaches it; empty: they do
+  bool gpu = false;           // its ranks compute on GPUs
+
+  // Nodes whose ranks could not work together are of different groups; smaller ones are preferred.
+  int group() const { return (gpu ? 0 : 2) + (loopback.empty() ? 0 : 1); }
 };
 
 // What occupies slots now: an active attempt, or one that is over but whose processes may still
@@ -38,6 +43,7 @@ struct PendingJob {
   int64_t submit_sequence = 0;
   int64_t eligible_ms = 0;           // not before
   int64_t time_limit_seconds = 0;    // 0: none
+  std::optional<bool> gpu = {};      // on such nodes only; nothing: either
   std::vector<std::string> leaving;  // nodes where its last attempt may still have processes
 };
 

@@ -39,6 +39,11 @@ TEST(Fit, NamesWhatCanNeverBe) {
   EXPECT_EQ(check_feasible(nodes, 3, 3).field(), "resources.nodes");
   EXPECT_EQ(check_feasible(nodes, 3, 1).field(), "resources.nodes");
   EXPECT_EQ(check_feasible({}, 1, 2).field(), "resources.nodes");
+  EXPECT_EQ(check_feasible(nodes, 1, 0, true).field(), "resources.device");
+  std::vector<SnapshotNode> mixed = nodes;
+  mixed[1].gpu = true;
+  EXPECT_TRUE(check_feasible(mixed, 2, 0, true).ok());
+  EXPECT_EQ(check_feasible(mixed, 3, 0).field(), "resources.slots");  // of one device 2 at most
 }
 
 }  // namespace

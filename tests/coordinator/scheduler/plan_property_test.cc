@@ -17,16 +17,20 @@ struct World {
     const int nodes = pick(1, 5);
     for (int i = 0; i < nodes; ++i) {
       const bool loopback = pick(0, 4) == 0;
-      snapshot.nodes.push_back(
-          {"n" + std::to_string(i), pick(1, 4), true, loopback ? "127.0.0.1" : ""});
+      snapshot.nodes.push_back({"n" + std::to_string(i), pick(1, 4), true,
+                                loopback ? "127.0.0.1" : "", pick(0, 3) == 0});
     }
   }
   int pick(int low, int high) { return std::uniform_int_distribution<int>(low, high)(random); }
 
-  std::vector<bool> loopback() const {
-    std::vector<bool> flags;
-    for (const auto& node : snapshot.nodes) flags.push_back(!node.loopback.empty());
-    return flags;
+  std::vector<int> groups() const {
+    std::vector<int> groups;
+    for (const auto& node : snapshot.nodes) groups.push_back(node.group());
+    return groups;
+  }
+  bool fits(const std::vector<int>& free, const PendingJob& job) const {
+    return fit_reachable(on_device(free, snapshot.nodes, job.gpu), groups(), job.slots, job.nodes)
+        .has_value();
   }
 
   void submit() {
@@ -37,10 +41,10 @@ struct World {
     job.nodes = pick(0, 3) == 0 ? pick(1, 3) : 0;
     job.priority = pick(0, 4) == 0 ? pick(-2, 2) : 0;
     job.time_limit_seconds = pick(0, 2) == 0 ? 0 : pick(1, 40);
+    if (pick(0, 2) == 0) job.gpu = pick(0, 1) == 0;
     std::vector<int> capacity;
     for (const auto& node : snapshot.nodes) capacity.push_back(node.slots);
-    if (check_feasible(snapshot.nodes, job.slots, job.nodes).ok() &&
-        fit_reachable(capacity, loopback(), job.slots, job.nodes)) {
+    if (check_feasible(snapshot.nodes, job.slots, job.nodes, job.gpu).ok() && fits(capacity, job)) {
       snapshot.pending.push_back(job);
       alive.insert(job.job);
       jobs[job.job] = job;
@@ -133,9 +137,10 @@ void check_slots(const World& world, const Plan& result) {
       ASSERT_EQ(static_cast<int>(distinct.size()), job.nodes);
       ASSERT_LE(most - least, 1);
     }
-    std::set<bool> loopback;
-    for (const auto& name : distinct) loopback.insert(!nodes.at(name).loopback.empty());
-    ASSERT_EQ(loopback.size(), 1u) << "ranks that cannot reach each other";
+    std::set<int> groups;
+    for (const auto& name : distinct) groups.insert(nodes.at(name).group());
+    ASSERT_EQ(groups.size(), 1u) << "ranks that cannot work together";
+    ASSERT_EQ(job.gpu.value_or(nodes.at(*distinct.begin()).gpu), nodes.at(*distinct.begin()).gpu);
     for (const PendingJob& pending : world.snapshot.pending) {
       if (pending.job != start.job) continue;
       ASSERT_LE(pending.eligible_ms, world.now_ms);
@@ -194,7 +199,7 @@ int64_t fits_at(const World& world, const PendingJob& job,
       }
       free.push_back(std::max(0, count));
     }
-    if (fit_reachable(free, world.loopback(), job.slots, job.nodes)) return time;
+    if (world.fits(free, job)) return time;
   }
   return -1;
 }
@@ -215,7 +220,7 @@ void check_first_waiting(const World& world, const Plan& result) {
     // One that backs off, or whose processes are leaving, has a reservation too, which may come
     // first.
     const bool reserved = result.waits.contains(job.job) && before(job, *first);
-    if (reserved && fit_reachable(capacity, world.loopback(), job.slots, job.nodes)) return;
+    if (reserved && world.fits(capacity, job)) return;
   }
   std::vector<PlannedStart> earlier;
   for (const PlannedStart& start : result.starts) {

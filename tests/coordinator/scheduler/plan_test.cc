@@ -67,6 +67,27 @@ TEST(Plan, ALoopbackAddressSharesNoGangWithANetwork) {
   EXPECT_EQ(started(plan(snapshot, 0)), "gang small ");
 }
 
+TEST(Plan, RanksOnGpusAndOnCpusShareNoGang) {
+  Snapshot snapshot = two_nodes();
+  snapshot.nodes[1].gpu = true;
+  snapshot.pending = {pending("gpus", 1, 2), pending("cpus", 2, 2), pending("either", 3, 2)};
+  snapshot.pending[0].gpu = true;
+  snapshot.pending[1].gpu = false;
+  const Plan found = plan(snapshot, 0);
+  ASSERT_EQ(started(found), "gpus cpus ");
+  EXPECT_EQ(found.starts[0].placement[0].node, "n2");
+  EXPECT_EQ(found.starts[1].placement[0].node, "n1");
+  EXPECT_THAT(found.waits.at("either").reason, HasSubstr("waits for 2 slots: 0 free of 4"));
+  snapshot.pending = {pending("both", 1, 4)};
+  EXPECT_THAT(plan(snapshot, 0).waits.at("both").reason,
+              HasSubstr("must be at most the slots of all known nodes of one device: 2 on 1 node"));
+  snapshot.nodes[1].gpu = false;
+  snapshot.pending = {pending("gpus", 1, 1)};
+  snapshot.pending[0].gpu = true;
+  EXPECT_THAT(plan(snapshot, 0).waits.at("gpus").reason,
+              HasSubstr("no known node has ranks that compute on GPUs"));
+}
+
 TEST(Plan, ASmallJobPassesOnlyWhereNobodyIsDelayed) {
   Snapshot snapshot = two_nodes();
   snapshot.holders = {{"run", {{"n1", {0, 1}}}, 100'000}};

@@ -1,0 +1,25 @@
+// Nodes, and the device that a job asks for, as the scheduler takes them.
+// Thread safety: pure.
+#pragma once
+
+#include <optional>
+
+#include "coordinator/scheduler/snapshot.h"
+#include "proto/job.pb.h"
+#include "proto/node.pb.h"
+
+namespace weft {
+
+// Whether on GPUs; nothing: either will do.
+inline std::optional<bool> wanted_gpu(const proto::ResourceSpec& resources) {
+  if (resources.device() == proto::COMPUTE_DEVICE_GPU) return true;
+  if (resources.device() == proto::COMPUTE_DEVICE_CPU) return false;
+  return std::nullopt;
+}
+
+inline SnapshotNode snapshot_of(const proto::NodeInfo& node, bool usable = true) {
+  const bool loopback = node.address().starts_with("127.");
+  return {node.name(), node.slots(), usable, loopback ? node.address() : "", node.gpus() > 0};
+}
+
+}  // namespace weft
