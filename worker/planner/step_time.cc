@@ -15,11 +15,6 @@ constexpr double kAttentionShare = 0.6, kProductShare = 0.85;
 constexpr double kActivationPasses = 6;
 // Bytes of AdamW a parameter: four floats read, three written; and one more for the norm.
 constexpr double kUpdateBytes = 32;
-// Within a host, of ranks that share their cores with what moves their bytes: payload a second of a
-// rank (into the shared memory, out of it, and the sums), and seconds of a message until both sides
-// have had their turn; and seconds of one over a network.
-constexpr double kLocalBytes = 3e9, kLocalLatency = 400e-6, kNetworkLatency = 100e-6;
-
 struct Work {
   double products = 0, attention = 0;  // operations
   double bytes = 0;                    // read and written
@@ -106,8 +101,8 @@ double crossing(const AxisShape& axis, std::span<const int> host_of) {
 }
 
 struct Links {
-  double network = 0;  // bytes a second that a rank has of it
-  double cores = 1;    // that it has for itself, at most one
+  double network = 1e30, local = 1e30;            // bytes a second that a rank has of them
+  double network_latency = 0, local_latency = 0;  // seconds
 };
 struct AxisTime {
   double network = 0, local = 0;  // seconds
@@ -116,8 +111,8 @@ struct AxisTime {
 AxisTime time_of(const AxisTraffic& traffic, double crossing, const Links& links) {
   const double bytes = static_cast<double>(traffic.bytes);
   const double messages = static_cast<double>(traffic.messages);
-  return {crossing * (bytes / links.network + messages * kNetworkLatency),
-          (1 - crossing) * (bytes / kLocalBytes + messages * kLocalLatency) / links.cores};
+  return {crossing * (bytes / links.network + messages * links.network_latency),
+          (1 - crossing) * (bytes / links.local + messages * links.local_latency)};
 }
 
 }  // namespace
@@ -129,7 +124,7 @@ StepTime estimate_step(const ModelConfig& config, const proto::JobSpec& spec,
   const proto::ParallelSpec& mesh = spec.parallel();
   std::vector<int> host_of;
   StepTime time;
-  Links links{1e30, 1};
+  Links links;
   double attention = 0;
   bool spare = true;
   for (size_t i = 0; i < hosts.size(); ++i) {
@@ -143,8 +138,11 @@ StepTime estimate_step(const ModelConfig& config, const proto::JobSpec& spec,
         work.products / (rate * kProductShare) + seen + work.bytes / (cores * host.speed.memory);
     time.compute = std::max(time.compute, compute);
     attention = std::max(attention, seen);
+    const double own = std::min(cores, 1.0);  // of a core that moves the rank's bytes
     links.network = std::min(links.network, host.speed.link / host.ranks);
-    links.cores = std::min(links.cores, cores);
+    links.local = std::min(links.local, host.speed.local * own);
+    links.network_latency = std::max(links.network_latency, host.speed.network_latency);
+    links.local_latency = std::max(links.local_latency, host.speed.local_latency / own);
     spare = spare && host.threads * host.ranks < host.cores;
   }
   const int sequence = mesh.sequence(), tensor = mesh.tensor();

@@ -26,6 +26,10 @@ struct HostSpeed {
   double half_flops = 50e9;  // of bf16 and fp16
   double memory = 6e9;       // bytes a second that a copy reads and writes together
   double link = 1e9 / 8;     // bytes a second of the network
+  // Payload a second between ranks of the host, of ranks that share their cores with what moves
+  // their bytes (into the shared memory, out of it, and the sums); seconds of a message there until
+  // both sides have had their turn, and of one over the network.
+  double local = 3e9, local_latency = 400e-6, network_latency = 100e-6;
 };
 
 // Ranks of a mesh that run on one host. In the order of their numbers, host by host.
