@@ -16,7 +16,7 @@ namespace weft {
 struct AgentOptions {
   std::string data;  // this agent's own; one agent a folder
   std::string name;
-  int slots = 0;  // 0: as many as there are cores
+  int slots = 0;  // 0: one a core, or one a GPU where ranks compute on them
   std::string coordinator_host = "127.0.0.1";
   int coordinator_port = 7071;
   std::string secret_file;    // 0600

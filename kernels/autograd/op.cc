@@ -20,7 +20,7 @@ void check_devices(const Context& cx, const Kernel& kernel, std::span<const Tens
 }  // namespace
 
 void throw_no_kernel(const Context& cx, std::string_view what) {
-  throw StatusError(Status(Code::kUnavailable,
+  throw StatusError(Status(Code::kInvalidArgument,
                            std::string(what) + " has no kernel for " + cx.device().to_string()));
 }
 

@@ -27,7 +27,7 @@ class Kernel {
   virtual void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs);
 };
 
-// Throws StatusError(kUnavailable): `what` has no kernel for cx.device().
+// Throws StatusError(kInvalidArgument): `what` has no kernel for cx.device().
 [[noreturn]] void throw_no_kernel(const Context& cx, std::string_view what);
 
 // Runs the kernel on cx.device(), where all tensors are (empty handles aside). Records nothing.

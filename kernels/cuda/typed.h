@@ -13,10 +13,10 @@
 
 namespace weft::cuda {
 
-// Throws StatusError(kUnavailable): `what` has no kernel for the device of x.
+// Throws StatusError(kInvalidArgument): `what` has no kernel for the device of x.
 [[noreturn]] inline void throw_no_kernel(const Tensor& x, const std::string& what) {
   throw StatusError(
-      Status(Code::kUnavailable, what + " has no kernel for " + x.device().to_string()));
+      Status(Code::kInvalidArgument, what + " has no kernel for " + x.device().to_string()));
 }
 
 // Calls f.operator()<T>() with the element type of x: float, bfloat16 or float16; of other tensors

@@ -234,10 +234,22 @@ Status finish_batch(JobSpec& spec, const Refusal& refuse) {
 }
 
 // Of topology-invariant training, as far as the model does not matter.
+constexpr int32_t kReproducibleBlocks = 8;  // as job.proto says
+
 Status check_reproducible(const JobSpec& spec, const Refusal& refuse) {
   const proto::TrainingSpec& training = spec.training();
   const proto::ParallelSpec& mesh = spec.parallel();
-  if (training.reproducible() != proto::REPRODUCIBLE_TOPOLOGY || is_automatic(spec)) return {};
+  if (training.reproducible() != proto::REPRODUCIBLE_TOPOLOGY) {
+    if (training.reproducible_blocks() == kReproducibleBlocks) return {};
+    return refuse("training.reproducible_blocks", training.reproducible_blocks(),
+                  "is only for training.reproducible: topology");
+  }
+  if (spec.resources().device() == proto::COMPUTE_DEVICE_GPU) {
+    return refuse(
+        "resources.device", "gpu",
+        "must be cpu or auto with training.reproducible: topology, which GPUs do not have");
+  }
+  if (is_automatic(spec)) return {};
   const int64_t blocks = training.reproducible_blocks();
   if ((blocks & (blocks - 1)) != 0) {
     return refuse("training.reproducible_blocks", blocks, "must be a power of two");

@@ -29,6 +29,14 @@ class Links:
 
     def __enter__(self):
         self.__exit__()   # what an interrupted run left
+        try:
+            self.make()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def make(self):
         call("ip", "netns", "add", BRIDGE)
         call("ip", "-n", BRIDGE, "link", "add", "sw", "type", "bridge")
         call("ip", "-n", BRIDGE, "link", "set", "sw", "up")
@@ -43,7 +51,6 @@ class Links:
             call(*host, "link", "set", "lo", "up")
             call("tc", "-n", f"weft-bench-{address}", "qdisc", "add", "dev", "eth0", "root", "tbf",
                  "rate", f"{self.megabits}mbit", "burst", "256kb", "latency", "50ms")
-        return self
 
     def __exit__(self, *_):
         for name in (*(f"weft-bench-{address}" for address in self.addresses), BRIDGE):

@@ -4,6 +4,7 @@
 // step's collectives alone, without the step. "state" is answered with the loss of the first
 // steps, how much the largest process has grown, and the payload bytes that the busiest rank sent
 // in a step.
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <iostream>
@@ -31,7 +32,7 @@ Line read_line() {
     line.request = word == "compute" ? kCompute : kCommunication;
     if (!(std::cin >> word)) return {};
   }
-  line.count = std::strtoll(word.c_str(), nullptr, 10);
+  line.count = std::max<int64_t>(1, std::strtoll(word.c_str(), nullptr, 10));
   return line;
 }
 

@@ -22,57 +22,57 @@ class Rehearsed final : public Communicator {
   }
 
   void do_all_reduce(Tensor& inout, ReduceOp op, const Site& site) override {
+    if (rehearsal_->transfers) inner_->all_reduce(inout, op, site);
     record([inner = inner_, made = like(inout), op](Allocator& allocator) {
       Tensor tensor = made(allocator);
       inner->all_reduce(tensor, op);
     });
-    if (rehearsal_->transfers) inner_->all_reduce(inout, op, site);
   }
   void do_all_gather(const Tensor& in, Tensor& out, std::span<const int64_t> counts,
                      const Site& site) override {
+    if (rehearsal_->transfers) inner_->all_gather(in, out, counts, site);
     record([inner = inner_, in = like(in), out = like(out),
             counts = copy_of(counts)](Allocator& allocator) {
       Tensor to = out(allocator);
       inner->all_gather(in(allocator), to, counts);
     });
-    if (rehearsal_->transfers) inner_->all_gather(in, out, counts, site);
   }
   void do_reduce_scatter(const Tensor& in, Tensor& out, std::span<const int64_t> counts,
                          const Site& site) override {
+    if (rehearsal_->transfers) inner_->reduce_scatter(in, out, counts, site);
     record([inner = inner_, in = like(in), out = like(out),
             counts = copy_of(counts)](Allocator& allocator) {
       Tensor to = out(allocator);
       inner->reduce_scatter(in(allocator), to, counts);
     });
-    if (rehearsal_->transfers) inner_->reduce_scatter(in, out, counts, site);
   }
   void do_all_to_all(const Tensor& in, std::span<const int64_t> send_counts, Tensor& out,
                      std::span<const int64_t> receive_counts, const Site& site) override {
+    if (rehearsal_->transfers) inner_->all_to_all(in, send_counts, out, receive_counts, site);
     record([inner = inner_, in = like(in), out = like(out), sent = copy_of(send_counts),
             received = copy_of(receive_counts)](Allocator& allocator) {
       Tensor to = out(allocator);
       inner->all_to_all(in(allocator), sent, to, received);
     });
-    if (rehearsal_->transfers) inner_->all_to_all(in, send_counts, out, receive_counts, site);
   }
   void do_broadcast(Tensor& inout, int root, const Site& site) override {
+    if (rehearsal_->transfers) inner_->broadcast(inout, root, site);
     record([inner = inner_, made = like(inout), root](Allocator& allocator) {
       Tensor tensor = made(allocator);
       inner->broadcast(tensor, root);
     });
-    if (rehearsal_->transfers) inner_->broadcast(inout, root, site);
   }
   void do_send_receive(const Tensor& send, int to, Tensor& receive, int from,
                        const Site& site) override {
+    if (rehearsal_->transfers) inner_->send_receive(send, to, receive, from, site);
     record([inner = inner_, out = like(send), to, in = like(receive), from](Allocator& allocator) {
       Tensor received = in(allocator);
       inner->send_receive(out(allocator), to, received, from);
     });
-    if (rehearsal_->transfers) inner_->send_receive(send, to, receive, from, site);
   }
   void do_barrier(const Site& site) override {
-    record([inner = inner_](Allocator&) { inner->barrier(); });
     if (rehearsal_->transfers) inner_->barrier(site);
+    record([inner = inner_](Allocator&) { inner->barrier(); });
   }
   Pending start(std::function<void(Communicator&)> collectives) override {
     return inner_->start([inner = inner_, rehearsal = rehearsal_,
@@ -89,8 +89,12 @@ class Rehearsed final : public Communicator {
       return Tensor::empty(allocator, shape, dtype);
     };
   }
+  // Once the call is done, so that the log has the order in which the rank's calls were made on its
+  // communication thread.
   void record(std::function<void(Allocator&)> call) {
-    if (rehearsal_->records) rehearsal_->log.push_back(std::move(call));
+    if (!rehearsal_->records) return;
+    const std::lock_guard lock(rehearsal_->mutex);
+    rehearsal_->log.push_back(std::move(call));
   }
 
   const std::shared_ptr<Communicator> inner_;

@@ -8,6 +8,7 @@
 
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "worker/parallel/communicator.h"
@@ -19,6 +20,7 @@ struct Rehearsal {
   bool transfers =
       true;  // else every collective returns at once and leaves its results as they are
   bool records = false;
+  std::mutex mutex;                                  // of the log
   std::vector<std::function<void(Allocator&)>> log;  // the collectives of the rank, in order
 };
 

@@ -133,7 +133,7 @@ TEST(OnDevice, KernelThatTheDeviceLacksIsNamed) {
     run_kernel(there, kernel, {}, {});
     FAIL() << "it ran";
   } catch (const StatusError& error) {
-    EXPECT_EQ(error.status().code(), Code::kUnavailable);
+    EXPECT_EQ(error.status().code(), Code::kInvalidArgument);  // another attempt would end alike
     EXPECT_EQ(error.status().message(), "cpu_only has no kernel for cuda:3");
   }
   EXPECT_EQ(kernel.runs, 1);

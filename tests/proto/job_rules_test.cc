@@ -306,6 +306,14 @@ TEST(JobRules, TopologyInvariantJobsFitTheirBlocks) {
       "training.sequence_length", "multiple of");
   refused([](auto& t, auto&) { t.set_batch_size(4); }, "training.batch_size",
           "for a sequence_classification");
+  refused(
+      [](auto& t, auto&) {
+        t.set_reproducible(proto::REPRODUCIBLE_MESH);
+        t.set_reproducible_blocks(4);
+      },
+      "training.reproducible_blocks", "only for training.reproducible: topology");
+  spec.mutable_resources()->set_device(proto::COMPUTE_DEVICE_GPU);
+  refused([](auto&, auto&) {}, "resources.device", "cpu or auto");
 }
 
 TEST(JobRules, AnEmptySpecIsRefusedNotFatal) {

@@ -21,7 +21,7 @@ Status check_blocks(const proto::JobSpec& spec, const ModelConfig& config) {
   };
   if (config.heads % (tensor * in_row) != 0) {
     return refuse(in_row > 1 ? "parallel.sequence" : "parallel.tensor",
-                  in_row > 1 ? in_row : tensor,
+                  in_row > 1 ? spec.parallel().sequence() : tensor,
                   fmt::format("the {} ranks that share a row's heads must divide the model's {} "
                               "heads",
                               tensor * in_row, config.heads));

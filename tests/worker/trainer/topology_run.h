@@ -4,6 +4,7 @@
 #pragma once
 
 #include <gtest/gtest.h>
+#include <cstring>
 
 #include <algorithm>
 #include <map>
@@ -68,15 +69,25 @@ inline void train_steps(Rank& rank, const proto::LaunchRecord& launch, int steps
   }
 }
 
+// Bits, not values: a zero's sign counts.
+template <typename T>
+bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
+}
+
 // Which parts of two traces differ; "": none.
 inline std::string difference(const Trace& a, const Trace& b) {
   std::string what;
-  if (a.losses != b.losses) what += " losses";
-  if (a.norms != b.norms) what += " norms";
+  if (!same_bits(a.losses, b.losses)) what += " losses";
+  if (!same_bits(a.norms, b.norms)) what += " norms";
   for (const auto& [name, values] : a.weights) {
-    if (values != b.weights.at(name)) what += " " + name;
-    if (a.first_moments.at(name) != b.first_moments.at(name)) what += " first moment of " + name;
-    if (a.second_moments.at(name) != b.second_moments.at(name)) what += " second of " + name;
+    if (!same_bits(values, b.weights.at(name))) what += " " + name;
+    if (!same_bits(a.first_moments.at(name), b.first_moments.at(name))) {
+      what += " first moment of " + name;
+    }
+    if (!same_bits(a.second_moments.at(name), b.second_moments.at(name))) {
+      what += " second of " + name;
+    }
   }
   return what;
 }
