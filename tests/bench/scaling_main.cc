@@ -7,6 +7,7 @@
 // each with a network interface of 400 Gbit/s.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <vector>
 
@@ -40,9 +41,16 @@ struct Case {
   int world() const { return data * sequence * tensor; }
 };
 
+// So large that the latencies of a ring over all replicas take a tenth of the time of its bytes.
+int64_t bucket_bytes(const Case& c) {
+  const int64_t wanted = int64_t{c.data} * c.sequence * (int64_t{8} << 20);
+  return std::clamp(wanted, int64_t{16} << 20, int64_t{1} << 30);
+}
+
 proto::JobSpec job_of(const Case& c) {
   proto::JobSpec spec;
-  Status status = read_yaml(fmt::format(R"(
+  Status status =
+      read_yaml(fmt::format(R"(
 name: scaling
 kind: pretrain
 model:
@@ -52,11 +60,11 @@ tokenizer: {{type: byte}}
 tasks: [{{type: causal_lm, data: {{train: obj-text}}}}]
 training: {{steps: 1, batch_size: {}, sequence_length: {}, micro_batch_size: 1, precision: bf16,
            activation_checkpointing: {}}}
-parallel: {{data: {}, sequence: {}, tensor: {}, zero: {}}}
+parallel: {{data: {}, sequence: {}, tensor: {}, zero: {}, bucket_bytes: {}}}
 )",
-                                        c.layers, c.hidden, c.heads, c.tokens, c.rows, c.tokens,
-                                        c.recompute, c.data, c.sequence, c.tensor, c.zero),
-                            spec);
+                            c.layers, c.hidden, c.heads, c.tokens, c.rows, c.tokens, c.recompute,
+                            c.data, c.sequence, c.tensor, c.zero, bucket_bytes(c)),
+                spec);
   if (status.ok()) status = finish_job(spec);
   if (!status.ok()) throw StatusError(status);
   return spec;
