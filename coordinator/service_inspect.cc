@@ -48,6 +48,11 @@ Result<proto::JobTrace> CoordinatorService::start_trace(const std::string& id, i
   if (job.state() != proto::JOB_STATE_RUNNING) {
     return fail(no_ranks(job, "must be running: its next steps are what is recorded"));
   }
+  const Result<proto::JobTrace> before = trace(id);
+  if (before && before->state() == "recording") {
+    return fail(Status(Code::kFailedPrecondition, "a trace of " + id + " is being recorded")
+                    .with_rule("wait until it is complete"));
+  }
   parts_.inspector->start_trace(job, steps);
   return trace(id);
 }

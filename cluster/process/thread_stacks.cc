@@ -17,6 +17,7 @@
 #include <ctime>
 #include <fstream>
 #include <mutex>
+#include <set>
 #include <string>
 
 #include <fmt/format.h>
@@ -27,6 +28,7 @@ namespace {
 constexpr int kFramesMax = 64;
 constexpr int kHandlerFrames = 2;  // the handler and the kernel's way back
 constexpr size_t kThreadsMax = 256;
+constexpr size_t kHandlerStack = size_t{64} << 10;
 constexpr int64_t kWaitNs = 100'000'000;  // for one thread
 
 int stack_signal() { return SIGRTMIN + 4; }
@@ -118,20 +120,48 @@ void ask(pid_t thread, proto::ThreadStack& stack) {
   }
 }
 
-std::mutex asking;  // guards slot, but for what the handler writes
+std::mutex asking;  // guards slot, but for what the handler writes, and answering
+std::set<pid_t> answering;
 
-}  // namespace
-
-void prepare_thread_stacks() {
-  const std::lock_guard lock(asking);
+void install_handler() {
   std::array<void*, 1> frame{};
   ::backtrace(frame.data(), 1);  // loads what it needs, outside of a handler
   ::sem_init(&slot.done, 0, 0);
   struct sigaction action {};
   action.sa_handler = on_signal;
-  action.sa_flags = SA_RESTART;
+  action.sa_flags = SA_RESTART | SA_ONSTACK;
   ::sigaction(stack_signal(), &action, nullptr);
 }
+
+// The stack that a thread's handler runs on.
+class Answers {
+ public:
+  Answers() : memory_(kHandlerStack) {
+    stack_t own{};
+    own.ss_sp = memory_.data();
+    own.ss_size = memory_.size();
+    const std::lock_guard lock(asking);
+    if (answering.empty()) install_handler();
+    if (::sigaltstack(&own, nullptr) == 0) answering.insert(thread_);
+  }
+  ~Answers() {
+    const std::lock_guard lock(asking);
+    answering.erase(thread_);
+    stack_t none{};
+    none.ss_flags = SS_DISABLE;
+    ::sigaltstack(&none, nullptr);
+  }
+  Answers(const Answers&) = delete;
+  Answers& operator=(const Answers&) = delete;
+
+ private:
+  const pid_t thread_ = static_cast<pid_t>(::syscall(SYS_gettid));
+  std::vector<std::byte> memory_;
+};
+
+}  // namespace
+
+void answer_with_stack() { thread_local Answers answers; }
 
 std::vector<proto::ThreadStack> thread_stacks() {
   const std::lock_guard lock(asking);
@@ -141,7 +171,7 @@ std::vector<proto::ThreadStack> thread_stacks() {
     proto::ThreadStack& stack = stacks.emplace_back();
     stack.set_thread(thread);
     stack.set_name(name_of(thread));
-    ask(thread, stack);
+    if (answering.contains(thread)) ask(thread, stack);
   }
   return stacks;
 }

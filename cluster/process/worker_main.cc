@@ -105,7 +105,7 @@ Status work(const comm::MpiWorld& mpi, const proto::LaunchRecord& record) {
       now.set_progress(now.progress() + comm::MpiWorld::messages_moved());
       return now;
     });
-    prepare_thread_stacks();
+    answer_with_stack();
     link.on_inspect([&] {
       proto::RankStack stack;
       *stack.mutable_now() = rank_now(activity.now(), mpi.rank());

@@ -180,7 +180,8 @@ void add_inspect_commands(CLI::App& app, Parsed& p) {
   CLI::App* stack_app = add(app, p, "stack", "What each rank of a job does now",
                             [&p] { return stack(p.context, p.stack); });
   add_job(stack_app, p.stack.job);
-  stack_app->add_flag("--threads", p.stack.threads, "The stacks of their threads too");
+  stack_app->add_flag("--threads", p.stack.threads,
+                      "The stack of their compute thread, and their other threads");
   stack_app->footer(
       "A rank that hangs or is stopped is shown as it was last heard of. A job whose ranks get\n"
       "nothing done for hang_seconds of its file is ended and starts again by itself.");

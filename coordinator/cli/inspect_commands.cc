@@ -35,7 +35,7 @@ void print_stack(const proto::JobStack& stack, bool threads) {
       if (!threads) break;
       out += fmt::format("  thread {} {}\n", thread.thread(), printable(thread.name()));
       for (const std::string& frame : thread.frames()) out += "    " + printable(frame) + "\n";
-      if (thread.frames().empty()) out += "    did not answer\n";
+      if (thread.frames().empty()) out += "    its stack is not taken\n";
     }
   }
   print(out);
@@ -57,33 +57,36 @@ Result<proto::JobTrace> wait_for_trace(const Context& context, ApiClient& client
   }
 }
 
-// Where a trace is written until it is whole.
-std::string part_of(const std::string& file) { return file + ".part"; }
-
+// Writes to `file` only once the trace is there; whether it may is asked before anything is
+// recorded.
 Result<proto::JobTrace> record(const Context& context, ApiClient& client, const std::string& path,
                                const std::string& file, int steps) {
   const Status full = Status::invalid("--output", file, "cannot be written");
-  std::ofstream out(part_of(file), std::ios::binary | std::ios::trunc);
-  if (!out) return fail(full);
+  std::error_code ignored;
+  const bool is_new = !std::filesystem::exists(std::filesystem::symlink_status(file, ignored));
+  const bool writable = std::ofstream(file, std::ios::binary | std::ios::app).is_open();
+  if (is_new) std::filesystem::remove(file, ignored);
+  if (!writable) return fail(full);
   proto::TraceRequest request;
   request.set_steps(steps);
   proto::JobTrace begun;
   WEFT_RETURN_IF_ERROR(client.send("POST", path, &request, &begun));
   WEFT_ASSIGN_OR_RETURN(proto::JobTrace trace, wait_for_trace(context, client, path));
+  std::ofstream out(file, std::ios::binary | std::ios::trunc);
   WEFT_RETURN_IF_ERROR(client.download(path + "/events", [&](std::string_view piece) -> Status {
     out.write(piece.data(), static_cast<std::streamsize>(piece.size()));
     return out ? Status() : full;
   }));
   out.close();
-  std::error_code error;
-  if (out) std::filesystem::rename(part_of(file), file, error);
-  if (!out || error) return fail(full);
+  if (!out) return fail(full);
   return trace;
 }
 
-void print_summary(const proto::JobTrace& trace, const std::string& file) {
-  std::string out = fmt::format("{}: steps {} to {} of {}\n", file, trace.first_step(),
+void print_summary(const proto::JobTrace& trace, const std::string& file, int asked) {
+  std::string out = fmt::format("{}: steps {} to {} of {}", file, trace.first_step(),
                                 trace.first_step() + trace.steps() - 1, trace.job());
+  if (trace.steps() < asked) out += fmt::format("; it ended before {} were done", asked);
+  out += "\n";
   for (const proto::RankTraceSummary& rank : trace.ranks()) {
     out += fmt::format("rank {}: {:.3f} s, compute {:.3f} s, communication {:.3f} s", rank.rank(),
                        rank.seconds(), rank.compute_seconds(), rank.communication_seconds());
@@ -116,15 +119,11 @@ int trace(const Context& context, const TraceOptions& options) {
   const std::string path = "jobs/" + encoded(options.job) + "/trace";
   const std::string file = options.file.empty() ? options.job + ".trace.json" : options.file;
   const Result<proto::JobTrace> trace = record(context, *client, path, file, options.steps);
-  if (!trace) {
-    std::error_code ignored;
-    std::filesystem::remove(part_of(file), ignored);
-    return report(context, trace.error());
-  }
+  if (!trace) return report(context, trace.error());
   if (context.json) {
     print_json(*trace);
   } else {
-    print_summary(*trace, file);
+    print_summary(*trace, file, options.steps);
   }
   return kExitOk;
 }

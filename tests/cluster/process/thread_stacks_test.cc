@@ -4,12 +4,15 @@
 #include <pthread.h>
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <stdexcept>
 #include <thread>
+
+#include "kernels/ops/ops.h"
 
 // Not inlined and exported, so that a stack names it.
 extern "C" __attribute__((noinline)) void weft_test_waits(std::mutex& mutex,
@@ -36,14 +39,14 @@ bool mentions(const proto::ThreadStack& stack, const char* function) {
   return false;
 }
 
-TEST(ThreadStacks, SaysWhereEachThreadIs) {
-  prepare_thread_stacks();
+TEST(ThreadStacks, SaysWhereAThreadIsThatAnswers) {
   std::mutex mutex;
   std::condition_variable changed;
   bool done = false;
   std::atomic<bool> named = false;
   std::thread waits([&] {
     ::pthread_setname_np(::pthread_self(), "waiter");
+    answer_with_stack();
     named = true;
     weft_test_waits(mutex, changed, done);
   });
@@ -53,8 +56,10 @@ TEST(ThreadStacks, SaysWhereEachThreadIs) {
   const proto::ThreadStack* waiter = find(stacks, "waiter");
   ASSERT_NE(waiter, nullptr);
   EXPECT_TRUE(mentions(*waiter, "weft_test_waits")) << waiter->DebugString();
-  EXPECT_GE(stacks.size(), 2u);
-  for (const proto::ThreadStack& stack : stacks) EXPECT_FALSE(stack.frames().empty());
+  ASSERT_GE(stacks.size(), 2u);
+  for (const proto::ThreadStack& stack : stacks) {
+    EXPECT_EQ(stack.frames().empty(), stack.name() != "waiter");  // nobody else is signalled
+  }
   {
     const std::lock_guard lock(mutex);
     done = true;
@@ -65,10 +70,10 @@ TEST(ThreadStacks, SaysWhereEachThreadIs) {
 
 // Threads that allocate, throw and end are asked again and again.
 TEST(ThreadStacks, DisturbsNobody) {
-  prepare_thread_stacks();
   std::atomic<bool> stop = false;
   std::atomic<int64_t> rounds = 0;
   const auto work = [&] {
+    answer_with_stack();
     while (!stop) {
       try {
         const auto some = std::make_unique<std::string>(1000, 'x');
@@ -86,6 +91,34 @@ TEST(ThreadStacks, DisturbsNobody) {
   stop = true;
   first.join();
   second.join();
+}
+
+// Generated code keeps data below its stack pointer.
+TEST(ThreadStacks, DisturbsNoProduct) {
+  std::atomic<bool> stop = false;
+  std::atomic<int64_t> rounds = 0, wrong = 0;
+  std::thread multiplies([&] {
+    answer_with_stack();
+    const auto allocator = make_caching_allocator();
+    ThreadPool pool(1);
+    Context cx{*allocator, pool};
+    const Tensor a = Tensor::full(*allocator, {128, 256}, 1),
+                 b = Tensor::full(*allocator, {256, 64}, 1);
+    while (!stop) {
+      for (const float value : ops::matmul(cx, a, b).to_vector<float>()) wrong += value != 256;
+      ++rounds;
+    }
+  });
+  const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(2);
+  int64_t answers = 0;
+  while (std::chrono::steady_clock::now() < until) {
+    for (const proto::ThreadStack& stack : thread_stacks()) answers += !stack.frames().empty();
+  }
+  stop = true;
+  multiplies.join();
+  EXPECT_EQ(wrong, 0);
+  EXPECT_GT(rounds, 0);
+  EXPECT_GT(answers, 100);
 }
 
 }  // namespace

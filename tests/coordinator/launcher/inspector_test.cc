@@ -109,6 +109,7 @@ TEST_F(InspectorTest, ATraceIsCompleteOnceEveryPartIsThere) {
   broken.mutable_spans(0)->set_name(7);
   send_trace(b_, broken);
   EXPECT_EQ(service.trace(id_)->state(), "recording");
+  EXPECT_EQ(service.start_trace(id_, 1).error().code(), Code::kFailedPrecondition);
   EXPECT_EQ(service.trace_parts(id_).error().code(), Code::kFailedPrecondition);
   send_trace(b_, part(question.request(), 1));
   EXPECT_EQ(service.trace(id_)->state(), "complete");
