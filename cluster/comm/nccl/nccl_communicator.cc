@@ -294,9 +294,7 @@ void NcclCommunicator::do_all_gather(const Tensor& in, Tensor& out, std::span<co
   if (in.device().is_cpu()) return introduction_->all_gather(in, out, counts, site);
   check_parts(*this, in, out, counts);
   if (!all_equal(counts)) {
-    const std::vector<int64_t> to_each(count_of(size()), in.elements());
-    // The same part goes to everybody.
-    between([&] {
+    between([&] {  // the same part goes to everybody
       const auto width = static_cast<int64_t>(size_of(in.dtype()));
       int64_t at = 0;
       in_group([&] {
@@ -459,25 +457,28 @@ Result<std::unique_ptr<Communicator>> make(std::unique_ptr<Communicator> introdu
                                            std::shared_ptr<CollectiveStream> stream) {
   WEFT_CHECK(!memory.device().is_cpu(), "NCCL moves the tensors of GPUs");
   const Result<const Nccl*> library = nccl();
-  // All ranks say whether they can, so that none waits for one that cannot.
-  const auto host = make_caching_allocator();
-  Tensor able = Tensor::full(*host, {1}, library ? 1 : 0, DType::kI64);
-  introduction->all_reduce(able, ReduceOp::kMin);
-  if (!library) return fail(library.error());
-  if (read_scalar(able) == 0) return fail(Code::kUnavailable, "another rank has no NCCL");
   ncclUniqueId id{};
   ncclResult_t result = ncclSuccess;
-  if (introduction->rank() == 0) result = (*library)->get_unique_id(&id);
+  if (library && introduction->rank() == 0) result = (*library)->get_unique_id(&id);
+  // All ranks say whether they can, so that none waits for one that cannot.
+  const auto host = make_caching_allocator();
+  Tensor able = Tensor::full(*host, {1}, library && result == ncclSuccess ? 1 : 0, DType::kI64);
+  introduction->all_reduce(able, ReduceOp::kMin);
+  if (!library) return fail(library.error());
+  if (result != ncclSuccess) {
+    return fail(Code::kUnavailable,
+                std::string("ncclGetUniqueId: ") + (*library)->error_text(result));
+  }
+  if (read_scalar(able) == 0)
+    return fail(Code::kUnavailable, "NCCL does not start on another rank");
   Tensor shared =
       Tensor::from<uint8_t>(*host, {int64_t{sizeof id.internal}},
                             {reinterpret_cast<const uint8_t*>(id.internal), sizeof id.internal});
   introduction->broadcast(shared, 0);
   std::memcpy(id.internal, shared.raw(), sizeof id.internal);
   ncclComm_t comm = nullptr;
-  if (result == ncclSuccess) {
-    cuda::check(cudaSetDevice(memory.device().index), "the choice of the GPU");
-    result = (*library)->init_rank(&comm, introduction->size(), id, introduction->rank());
-  }
+  cuda::check(cudaSetDevice(memory.device().index), "the choice of the GPU");
+  result = (*library)->init_rank(&comm, introduction->size(), id, introduction->rank());
   if (result != ncclSuccess) {
     return fail(Code::kUnavailable,
                 std::string("NCCL does not start: ") + (*library)->error_text(result));
