@@ -43,7 +43,9 @@ void add_inspect_routes(Router& router, Service& service) {
   Route start;
   start.method = "POST";
   start.pattern = "/api/v1/jobs/{id}/trace";
-  start.summary = "Record the next steps of a running job, in place of its trace before";
+  start.summary =
+      "Record the next steps of a running job, in place of its trace before; 409 while one is "
+      "recorded";
   start.body = BodyKind::kJson;
   start.request = proto::TraceRequest::descriptor();
   start.response = proto::JobTrace::descriptor();
