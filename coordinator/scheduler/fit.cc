@@ -131,7 +131,9 @@ Status check_feasible(const std::vector<SnapshotNode>& nodes_known, int slots, i
                             (capacity.size() == 1 ? " node" : " nodes");
   if (slots > total) {
     return Status::invalid("resources.slots", std::to_string(slots),
-                           "must be at most the slots of all known nodes" + kind + ": " + whole);
+                           "(by default data x sequence x tensor) must be at most the slots of all "
+                           "known nodes" +
+                               kind + ": " + whole);
   }
   if (nodes > static_cast<int>(capacity.size())) {
     return Status::invalid("resources.nodes", std::to_string(nodes),
