@@ -234,13 +234,13 @@ Status finish_batch(JobSpec& spec, const Refusal& refuse) {
 }
 
 // Of topology-invariant training, as far as the model does not matter.
-constexpr int32_t kReproducibleBlocks = 8;  // as job.proto says
-
 Status check_reproducible(const JobSpec& spec, const Refusal& refuse) {
   const proto::TrainingSpec& training = spec.training();
   const proto::ParallelSpec& mesh = spec.parallel();
   if (training.reproducible() != proto::REPRODUCIBLE_TOPOLOGY) {
-    if (training.reproducible_blocks() == kReproducibleBlocks) return {};
+    proto::TrainingSpec untouched;
+    WEFT_RETURN_IF_ERROR(apply_defaults(untouched));
+    if (training.reproducible_blocks() == untouched.reproducible_blocks()) return {};
     return refuse("training.reproducible_blocks", training.reproducible_blocks(),
                   "is only for training.reproducible: topology");
   }
