@@ -68,16 +68,19 @@ TEST(WatchedActivity, NamesTheCollectiveThatARankIsIn) {
     Tensor tensor = Tensor::zeros(*allocator, {1024});
     half->all_reduce(tensor, ReduceOp::kSum);
   });
-  Activity::Now now;
-  do {
-    std::this_thread::sleep_for(std::chrono::milliseconds(2));
-    now = activity.now();
-  } while (!now.in_collective || std::string(now.collective.name) != "all_reduce");
+  const auto now_once = [&](auto&& holds) {
+    while (true) {
+      const Activity::Now now = activity.now();
+      if (holds(now)) return now;
+      std::this_thread::yield();
+    }
+  };
+  Activity::Now now = now_once([](const Activity::Now& seen) {
+    return seen.in_collective && std::string(seen.collective.name) == "all_reduce";
+  });
   const uint64_t before = now.progress;
-  std::this_thread::sleep_for(std::chrono::milliseconds(50));
-  now = activity.now();
+  now = now_once([](const Activity::Now& seen) { return seen.collective_seconds >= 0.05; });
   EXPECT_EQ(now.progress, before);
-  EXPECT_GE(now.collective_seconds, 0.05);
   EXPECT_TRUE(now.waits);
   EXPECT_EQ(now.step, 7);
   EXPECT_STREQ(now.phase, "forward");

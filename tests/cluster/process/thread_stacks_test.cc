@@ -43,19 +43,17 @@ TEST(ThreadStacks, SaysWhereAThreadIsThatAnswers) {
   std::mutex mutex;
   std::condition_variable changed;
   bool done = false;
-  std::atomic<bool> named = false;
   std::thread waits([&] {
     ::pthread_setname_np(::pthread_self(), "waiter");
     answer_with_stack();
-    named = true;
     weft_test_waits(mutex, changed, done);
   });
-  while (!named) std::this_thread::yield();
-  std::this_thread::sleep_for(std::chrono::milliseconds(20));
-  const auto stacks = thread_stacks();
-  const proto::ThreadStack* waiter = find(stacks, "waiter");
-  ASSERT_NE(waiter, nullptr);
-  EXPECT_TRUE(mentions(*waiter, "weft_test_waits")) << waiter->DebugString();
+  std::vector<proto::ThreadStack> stacks;
+  const proto::ThreadStack* waiter = nullptr;
+  do {  // until it is there; else the test's limit ends this
+    stacks = thread_stacks();
+    waiter = find(stacks, "waiter");
+  } while (waiter == nullptr || !mentions(*waiter, "weft_test_waits"));
   ASSERT_GE(stacks.size(), 2u);
   for (const proto::ThreadStack& stack : stacks) {
     EXPECT_EQ(stack.frames().empty(), stack.name() != "waiter");  // nobody else is signalled
