@@ -21,26 +21,6 @@ constexpr double kSmall = 0.1;  // inputs and cotangents are of order 1
 
 class OpTable : public ::testing::TestWithParam<Row> {};
 
-double largest_of(const std::vector<double>& values) {
-  double largest = 0;
-  for (const double value : values) {
-    if (std::isfinite(value)) largest = std::max(largest, std::abs(value));
-  }
-  return largest;
-}
-
-// The largest difference; infinity where only one side is finite or shapes differ.
-double difference(const std::vector<double>& a, const std::vector<double>& b) {
-  if (a.size() != b.size()) return std::numeric_limits<double>::infinity();
-  double largest = 0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    if (a[i] == b[i] || (std::isnan(a[i]) && std::isnan(b[i]))) continue;
-    const double gap = std::abs(a[i] - b[i]);
-    largest = std::isnan(gap) ? std::numeric_limits<double>::infinity() : std::max(largest, gap);
-  }
-  return largest;
-}
-
 // Outputs, then gradients (a missing one is empty), each as doubles.
 std::vector<std::vector<double>> all_values(Context& cx, const Outcome& outcome) {
   std::vector<std::vector<double>> values;

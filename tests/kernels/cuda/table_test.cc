@@ -78,25 +78,6 @@ Values values_on_host(Context& cx, const Outcome& outcome) {
   return values;
 }
 
-double largest_of(const std::vector<double>& values) {
-  double largest = 0;
-  for (const double value : values) {
-    if (std::isfinite(value)) largest = std::max(largest, std::abs(value));
-  }
-  return largest;
-}
-
-double difference(const std::vector<double>& a, const std::vector<double>& b) {
-  if (a.size() != b.size()) return std::numeric_limits<double>::infinity();
-  double largest = 0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    if (a[i] == b[i] || (std::isnan(a[i]) && std::isnan(b[i]))) continue;
-    const double gap = std::abs(a[i] - b[i]);
-    largest = std::isnan(gap) ? std::numeric_limits<double>::infinity() : std::max(largest, gap);
-  }
-  return largest;
-}
-
 class GpuTable : public ::testing::TestWithParam<Row> {
  protected:
   GpuTable() : gpu_(1, take_gpu()) {}

@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <numeric>
@@ -237,6 +238,25 @@ double weighted(const Bench& bench, const Case& item, Function f, std::span<cons
 
 std::vector<double> values_of(Context& cx, const Tensor& x) {
   return ops::cast(cx, x.detach(), DType::kF64).to_vector<double>();
+}
+
+double largest_of(const std::vector<double>& values) {
+  double largest = 0;
+  for (const double value : values) {
+    if (std::isfinite(value)) largest = std::max(largest, std::abs(value));
+  }
+  return largest;
+}
+
+double difference(const std::vector<double>& a, const std::vector<double>& b) {
+  if (a.size() != b.size()) return std::numeric_limits<double>::infinity();
+  double largest = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    if (a[i] == b[i] || (std::isnan(a[i]) && std::isnan(b[i]))) continue;
+    const double gap = std::abs(a[i] - b[i]);
+    largest = std::isnan(gap) ? std::numeric_limits<double>::infinity() : std::max(largest, gap);
+  }
+  return largest;
 }
 
 }  // namespace weft::op_table

@@ -61,5 +61,9 @@ double weighted(const Bench& bench, const Case& item, Function f, std::span<cons
 
 // Row-major values of any dtype.
 std::vector<double> values_of(Context& cx, const Tensor& x);
+// The largest magnitude of the finite ones.
+double largest_of(const std::vector<double>& values);
+// The largest difference; infinity where only one side is finite or shapes differ.
+double difference(const std::vector<double>& a, const std::vector<double>& b);
 
 }  // namespace weft::op_table
