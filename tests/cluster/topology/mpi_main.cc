@@ -1,5 +1,6 @@
-// Topology-invariant training whose ranks meet over MPI: each rank also trains alone, and what it
-// holds on the mesh has to be that part of it, bit for bit. Started by mpirun; `--mesh MESH`.
+// Training whose ranks meet over MPI: each rank also trains alone, and what it holds on the mesh
+// has to be that part of it; topology-invariant training bit for bit, other training up to a few
+// times the rounding error of one rank. Started by mpirun; `--mesh MESH topology|usual STEPS`.
 #include <cstdio>
 #include <exception>
 #include <filesystem>
@@ -11,6 +12,7 @@
 #include "cluster/golden/golden_options.h"
 #include "proto/json/job_rules.h"
 #include "proto/json/yaml.h"
+#include "tests/worker/trainer/distance.h"
 #include "tests/worker/trainer/topology_run.h"
 
 namespace weft {
@@ -18,12 +20,17 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int kSteps = 5;
+struct Setting {
+  fs::path folder;
+  std::string reproducible;  // of training
+  std::string precision;
+  int micro_batch = 0;  // rows; 0: all of a rank
+};
 
-proto::LaunchRecord launch_record(const fs::path& folder, const std::string& precision,
-                                  MeshDegrees mesh) {
+proto::LaunchRecord launch_record(const Setting& setting, MeshDegrees mesh) {
   proto::LaunchRecord launch;
-  Status status = read_yaml(R"(
+  Status status =
+      read_yaml(R"(
 name: topology
 kind: pretrain
 model:
@@ -31,16 +38,16 @@ model:
   config: {n_layer: 2, n_head: 8, n_embd: 64, n_positions: 32, vocab_size: 257}
 tokenizer: {type: byte}
 tasks: [{type: causal_lm, data: {train: obj-text}}]
-training: {steps: 5, batch_size: 2, sequence_length: 32, reproducible: topology,
-           precision: )" + precision +
-                                "}\n",
-                            *launch.mutable_spec());
+training: {steps: 50, batch_size: 8, sequence_length: 32, reproducible: )" +
+                    setting.reproducible + ", precision: " + setting.precision +
+                    ", micro_batch_size: " + std::to_string(setting.micro_batch) + "}\n",
+                *launch.mutable_spec());
   launch.mutable_spec()->mutable_parallel()->set_data(mesh.data);
   launch.mutable_spec()->mutable_parallel()->set_sequence(mesh.sequence);
   launch.mutable_spec()->mutable_parallel()->set_tensor(mesh.tensor);
   if (status.ok()) status = finish_job(*launch.mutable_spec());
   if (!status.ok()) throw StatusError(status);
-  launch.set_objects_folder(folder.string());
+  launch.set_objects_folder(setting.folder.string());
   return launch;
 }
 
@@ -50,28 +57,65 @@ Rank make_rank(std::unique_ptr<Communicator> world, MeshDegrees degrees) {
   return {make_caching_allocator(), std::make_unique<ThreadPool>(1), std::move(*mesh), Logger()};
 }
 
-// Whether this rank's parts are those of a run alone.
-bool same(comm::MpiWorld& world, const fs::path& folder, const std::string& precision,
-          MeshDegrees degrees) {
-  testing::Trace alone;
+testing::Trace alone(const Setting& setting, int steps) {
+  testing::Trace trace;
   std::mutex mutex;
   Rank single = make_rank(comm::single_world(), {});
-  testing::train_steps(single, launch_record(folder, precision, {}), kSteps, alone, mutex);
-  testing::Trace here = alone;  // whose other ranks' parts stay
+  testing::train_steps(single, launch_record(setting, {}), steps, trace, mutex);
+  return trace;
+}
+
+// What this rank trains on the mesh; other ranks' parts are those of `one`.
+testing::Trace meshed(comm::MpiWorld& world, const Setting& setting, MeshDegrees degrees, int steps,
+                      testing::Trace one) {
+  one.losses.clear();
+  std::mutex mutex;
   Rank rank = make_rank(world.world(), degrees);
-  testing::train_steps(rank, launch_record(folder, precision, degrees), kSteps, here, mutex);
-  const std::string what = testing::difference(alone, here);
-  std::printf("rank %d, %s: loss %.9f, %s\n", world.rank(), precision.c_str(), here.losses.back(),
-              what.empty() ? "the bits of one rank" : what.c_str());
+  testing::train_steps(rank, launch_record(setting, degrees), steps, one, mutex);
+  return one;
+}
+
+bool told(comm::MpiWorld& world, const std::string& what, const testing::Trace& here) {
+  std::printf("rank %d: loss %.9f%s\n", world.rank(), here.losses.back(), what.c_str());
   return what.empty();
+}
+
+bool has_the_bits(comm::MpiWorld& world, Setting setting, MeshDegrees degrees, int steps) {
+  bool same = true;
+  for (const char* precision : {"fp32", "bf16"}) {
+    setting.precision = precision;
+    const testing::Trace one = alone(setting, steps);
+    const testing::Trace here = meshed(world, setting, degrees, steps, one);
+    same = told(world, testing::difference(one, here), here) && same;
+  }
+  return same;
+}
+
+// The gradients of the first step, then losses, norms and weights of all.
+bool is_near(comm::MpiWorld& world, Setting setting, MeshDegrees degrees, int steps) {
+  constexpr double kTimes = 8;
+  bool near = true;
+  for (const int count : {1, steps}) {
+    const testing::Trace one = alone(setting, count);
+    Setting single_rows = setting;
+    single_rows.micro_batch = 1;
+    const testing::Distance own = testing::distance(one, alone(single_rows, count));
+    const testing::Trace here = meshed(world, setting, degrees, count, one);
+    testing::Distance apart = testing::distance(one, here);
+    if (count > 1) apart.gradients = 0;  // then moments, of weights that are apart themselves
+    near = told(world, testing::beyond(apart, own, kTimes), here) && near;
+  }
+  return near;
 }
 
 int run(int argc, char** argv) {
   const auto world = comm::MpiWorld::create();
   if (!world) throw StatusError(world.error());
   try {
-    if (argc != 3 || std::string(argv[1]) != "--mesh") {
-      throw StatusError(Status::invalid("arguments", "", "must be --mesh MESH"));
+    const std::string mode = argc == 5 ? argv[3] : "";
+    if (std::string(argv[1]) != "--mesh" || (mode != "topology" && mode != "usual")) {
+      throw StatusError(
+          Status::invalid("arguments", "", "must be --mesh MESH topology|usual STEPS"));
     }
     const Result<MeshDegrees> degrees = parse_mesh(argv[2]);
     if (!degrees) throw StatusError(degrees.error());
@@ -81,10 +125,11 @@ int run(int argc, char** argv) {
     std::ofstream text(folder / "obj-text" / "a.txt");
     for (int i = 0; i < 60; ++i) text << "line " << i * i << " of a text that repeats itself\n";
     text.close();
-    bool passed = true;
-    for (const char* precision : {"fp32", "bf16"}) {
-      passed = same(**world, folder, precision, *degrees) && passed;
-    }
+    const bool usual = mode == "usual";
+    const Setting setting{folder, usual ? "mesh" : mode, "fp32", usual ? 2 : 0};
+    const int steps = std::stoi(argv[4]);
+    const bool passed = usual ? is_near(**world, setting, *degrees, steps)
+                              : has_the_bits(**world, setting, *degrees, steps);
     fs::remove_all(folder);
     return passed && !::testing::Test::HasFailure() ? 0 : 1;
   } catch (const std::exception& error) {

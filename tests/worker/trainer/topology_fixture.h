@@ -31,14 +31,14 @@ training: {steps: 12, sequence_length: 16, seed: 17, reproducible: topology,
            settings + "}\n";
   }
 
-  testing::Trace run(const std::string& text, MeshDegrees mesh, int zero = 0) {
+  testing::Trace run(const std::string& text, MeshDegrees mesh, int zero = 0, int steps = kSteps) {
     proto::LaunchRecord launch = record(text, mesh);
     launch.mutable_spec()->mutable_parallel()->set_zero(zero);
     launch.mutable_spec()->mutable_parallel()->set_bucket_bytes(16384);
     testing::Trace trace;
     std::mutex mutex;
-    testing::run_mesh(
-        mesh, [&](Rank& rank) { testing::train_steps(rank, launch, kSteps, trace, mutex); });
+    testing::run_mesh(mesh,
+                      [&](Rank& rank) { testing::train_steps(rank, launch, steps, trace, mutex); });
     return trace;
   }
 

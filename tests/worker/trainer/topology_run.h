@@ -1,4 +1,4 @@
-// A few steps of a job that trains topology-invariantly, and what they leave.
+// A few steps of a job, and what they leave.
 //
 // Thread safety: a Trace that several ranks add to is guarded by its mutex.
 #pragma once
