@@ -369,6 +369,7 @@ class BackwardKernel final : public Kernel {
 void backward_into(Context& cx, const Tensor& q, const Tensor& k, const Tensor& v,
                    const Tensor& d_output, const Tensor& log_sum_exp, const Tensor& delta,
                    const Parameters& parameters, const BlockGrads& grads) {
+  check_call(q, k, v, parameters);
   BackwardKernel kernel(parameters);
   std::array outputs = {grads.q, grads.k, grads.v};
   run_kernel(cx, kernel, std::array{q, k, v, d_output, log_sum_exp, delta}, outputs);

@@ -6,6 +6,9 @@
 
 namespace weft::attention {
 
+// That shapes and types fit each other, as attention.h says; the functions below do it.
+void check_call(const Tensor& q, const Tensor& k, const Tensor& v, const Parameters& parameters);
+
 void forward_into(Context& cx, const Tensor& q, const Tensor& k, const Tensor& v,
                   const Parameters& parameters, const Tensor& output, const Tensor& log_sum_exp);
 

@@ -127,6 +127,7 @@ class ForwardKernel final : public Kernel {
 
 void forward_into(Context& cx, const Tensor& q, const Tensor& k, const Tensor& v,
                   const Parameters& parameters, const Tensor& output, const Tensor& log_sum_exp) {
+  check_call(q, k, v, parameters);
   ForwardKernel kernel(parameters);
   std::array outputs = {output, log_sum_exp};
   run_kernel(cx, kernel, std::array{q, k, v}, outputs);

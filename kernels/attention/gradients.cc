@@ -117,50 +117,76 @@ class RowDots final : public Kernel {
   }
 };
 
+// Inputs: q, k, v, the output's gradient, log-sum-exp, delta. Output: the gradient of the bias.
+class BiasKernel final : public Kernel {
+ public:
+  explicit BiasKernel(const Parameters& parameters) : parameters_(parameters) {}
+  std::string_view name() const override { return "scaled_dot_product_bias_backward"; }
+  void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    const Tensor& gradient = outputs[0];
+    dispatch_inputs(inputs[0].dtype(), [&]<typename In>() {
+      const Problem<In> problem(cx, inputs[0], inputs[1], inputs[2], parameters_);
+      const Tensor d_out = with_tight_rows(cx, inputs[3]);
+      const Tensor lse = as_contiguous(cx.pool, inputs[4]),
+                   dots = as_contiguous(cx.pool, inputs[5]);
+      const int64_t tiles = problem.e.tiles() * parts_of(problem.e.keys, kKeys);
+      share_items(cx.pool, gradient.dim(0) * gradient.dim(1) * tiles,
+                  [&] { return BiasGradient<In>(problem, d_out, lse, dots, gradient); });
+    });
+  }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).attention_bias_gradient(inputs[0], inputs[1], inputs[2], inputs[3], inputs[4],
+                                              inputs[5], parameters_, outputs[0]);
+  }
+
+ private:
+  const Parameters& parameters_;
+};
+
+// Inputs: sinks, log-sum-exp, delta. Output: the gradient of the sinks.
+class SinksKernel final : public Kernel {
+ public:
+  std::string_view name() const override { return "scaled_dot_product_sinks_backward"; }
+  void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    const int64_t rows = inputs[1].dim(0), heads = inputs[1].dim(1), queries = inputs[1].dim(2);
+    const Tensor values = as_contiguous(cx.pool, inputs[0]);
+    const Tensor lse = as_contiguous(cx.pool, inputs[1]), dots = as_contiguous(cx.pool, inputs[2]);
+    dispatch_inputs(values.dtype(), [&]<typename In>() {
+      using Sum = typename cpu::SumOf<In>::type;
+      cx.pool.parallel_for(heads, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t head = begin; head < end; ++head) {
+          const double sink = static_cast<double>(values.data<In>()[head]);
+          double total = 0;
+          for (int64_t row = 0; row < rows; ++row) {
+            const int64_t first = (row * heads + head) * queries;
+            for (int64_t i = first; i < first + queries; ++i) {
+              total -= std::exp(sink - static_cast<double>(lse.data<Sum>()[i])) *
+                       static_cast<double>(dots.data<Sum>()[i]);
+            }
+          }
+          outputs[0].data<In>()[head] = static_cast<In>(total);
+        }
+      });
+    });
+  }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).attention_sinks_gradient(inputs[0], inputs[1], inputs[2], outputs[0]);
+  }
+};
+
 }  // namespace
 
 Tensor bias_gradient(Context& cx, const Tensor& q, const Tensor& k, const Tensor& v,
                      const Tensor& d_output, const Tensor& log_sum_exp, const Tensor& delta,
                      const Parameters& parameters) {
-  const Tensor gradient =
-      Tensor::empty(cx.allocator, parameters.bias.shape(), parameters.bias.dtype());
-  dispatch_inputs(q.dtype(), [&]<typename In>() {
-    const Problem<In> problem(cx, q, k, v, parameters);
-    const Tensor d_out = with_tight_rows(cx, d_output);
-    const Tensor lse = as_contiguous(cx.pool, log_sum_exp), dots = as_contiguous(cx.pool, delta);
-    const Extents& e = problem.e;
-    const int64_t tiles = e.tiles() * parts_of(e.keys, kKeys);
-    share_items(cx.pool, gradient.dim(0) * gradient.dim(1) * tiles,
-                [&] { return BiasGradient<In>(problem, d_out, lse, dots, gradient); });
-  });
-  return gradient;
+  check_call(q, k, v, parameters);
+  return run_kernel(cx, BiasKernel(parameters), {q, k, v, d_output, log_sum_exp, delta},
+                    parameters.bias.spec());
 }
 
 Tensor sinks_gradient(Context& cx, const Tensor& sinks, const Tensor& log_sum_exp,
                       const Tensor& delta) {
-  const int64_t rows = log_sum_exp.dim(0), heads = log_sum_exp.dim(1);
-  const int64_t queries = log_sum_exp.dim(2);
-  const Tensor lse = as_contiguous(cx.pool, log_sum_exp), dots = as_contiguous(cx.pool, delta);
-  const Tensor values = as_contiguous(cx.pool, sinks);
-  const Tensor gradient = Tensor::empty(cx.allocator, sinks.shape(), sinks.dtype());
-  dispatch_inputs(sinks.dtype(), [&]<typename In>() {
-    using Sum = typename cpu::SumOf<In>::type;
-    cx.pool.parallel_for(heads, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t head = begin; head < end; ++head) {
-        const double sink = static_cast<double>(values.data<In>()[head]);
-        double total = 0;
-        for (int64_t row = 0; row < rows; ++row) {
-          const int64_t first = (row * heads + head) * queries;
-          for (int64_t i = first; i < first + queries; ++i) {
-            total -= std::exp(sink - static_cast<double>(lse.data<Sum>()[i])) *
-                     static_cast<double>(dots.data<Sum>()[i]);
-          }
-        }
-        gradient.data<In>()[head] = static_cast<In>(total);
-      }
-    });
-  });
-  return gradient;
+  return run_kernel(cx, SinksKernel(), {sinks, log_sum_exp, delta}, sinks.spec());
 }
 
 Tensor row_dots(Context& cx, const Tensor& a, const Tensor& b) {

@@ -15,13 +15,7 @@ constexpr int64_t kLanes = cpu::kTileLanes;
 
 int64_t whole_tiles(int64_t extent) { return (extent + kLanes - 1) / kLanes * kLanes; }
 
-Tensor checked(Context& cx, const Tensor& x, const Shape& shape, DType dtype,
-               std::string_view what) {
-  if (!x) return x;
-  WEFT_CHECK((x.spec() == TensorSpec{shape, dtype}), "{}: {} {} where {} {} is due", what,
-             dtype_name(x.dtype()), x.shape().to_string(), shape.to_string(), dtype_name(dtype));
-  return as_contiguous(cx.pool, x);
-}
+Tensor stored(Context& cx, const Tensor& x) { return x ? as_contiguous(cx.pool, x) : x; }
 
 int32_t window(int64_t width) {
   return width < 0 ? kFar : static_cast<int32_t>(std::min<int64_t>(width, kFar));
@@ -73,28 +67,15 @@ Mask::Mask(Context& cx, const Visibility& visibility, bool positions, int64_t ro
       right_(visibility.causal ? 0 : window(visibility.window_right)),
       tiles_(whole_tiles(queries) / kLanes) {
   if (by_position_ || positions) number(cx, visibility, rows);
-  key_valid_ = checked(cx, visibility.key_valid, {rows, keys}, DType::kU8, "key_valid");
-  WEFT_CHECK(
-      static_cast<bool>(visibility.query_document) == static_cast<bool>(visibility.key_document),
-      "documents of queries and of keys come together");
+  key_valid_ = stored(cx, visibility.key_valid);
   if (visibility.query_document) name_documents(cx, visibility, rows);
-  if (visibility.mask) {
-    const Shape& shape = visibility.mask.shape();
-    WEFT_CHECK(shape.dims() == 4 && (shape[0] == rows || shape[0] == 1) &&
-                   (shape[1] == heads || shape[1] == 1) && shape[2] == queries &&
-                   shape[3] == keys && visibility.mask.dtype() == DType::kU8,
-               "a mask {} {} of {} rows, {} heads, {} queries, {} keys",
-               dtype_name(visibility.mask.dtype()), shape.to_string(), rows, heads, queries, keys);
-    mask_ = as_contiguous(cx.pool, visibility.mask);
-  }
+  mask_ = stored(cx, visibility.mask);
   find_spans(rows);
 }
 
 void Mask::number(Context& cx, const Visibility& visibility, int64_t rows) {
-  const Tensor query =
-      checked(cx, visibility.query_position, {rows, queries_}, DType::kI64, "query_position");
-  const Tensor key =
-      checked(cx, visibility.key_position, {rows, keys_}, DType::kI64, "key_position");
+  const Tensor query = stored(cx, visibility.query_position);
+  const Tensor key = stored(cx, visibility.key_position);
   const int64_t own_rows = query || key ? rows : 1;
   const auto make = [&](Values& values, int64_t extent) {
     values.extent = whole_tiles(extent);
@@ -124,10 +105,8 @@ void Mask::number(Context& cx, const Visibility& visibility, int64_t rows) {
 }
 
 void Mask::name_documents(Context& cx, const Visibility& visibility, int64_t rows) {
-  const Tensor query =
-      checked(cx, visibility.query_document, {rows, queries_}, DType::kI64, "query_document");
-  const Tensor key =
-      checked(cx, visibility.key_document, {rows, keys_}, DType::kI64, "key_document");
+  const Tensor query = stored(cx, visibility.query_document);
+  const Tensor key = stored(cx, visibility.key_document);
   const auto make = [&](Values& values, int64_t extent) {
     values.extent = values.row_stride = whole_tiles(extent);
     values.of = Tensor::zeros(cx.allocator, {rows, values.extent}, DType::kI32);

@@ -6,25 +6,7 @@ namespace weft::attention {
 namespace {
 
 Extents extents_of(const Tensor& q, const Tensor& k, const Tensor& v) {
-  WEFT_CHECK(q.shape().dims() == 4 && k.shape().dims() == 4 && v.shape().dims() == 4 &&
-                 q.dim(0) == k.dim(0) && q.dim(0) == v.dim(0) && q.dim(3) == k.dim(3) &&
-                 k.dim(1) == v.dim(1) && k.dim(2) == v.dim(2) &&
-                 (k.dim(1) > 0 ? q.dim(1) % k.dim(1) == 0 : q.dim(1) == 0) &&
-                 q.dtype() == k.dtype() && q.dtype() == v.dtype(),
-             "attention of q {}, k {}, v {}", q.shape().to_string(), k.shape().to_string(),
-             v.shape().to_string());
   return {q.dim(0), q.dim(1), k.dim(1), q.dim(2), k.dim(2), q.dim(3), v.dim(3)};
-}
-
-Tensor checked_bias(Context& cx, const Tensor& bias, const Extents& e, DType dtype) {
-  if (!bias) return bias;
-  const Shape& shape = bias.shape();
-  WEFT_CHECK(shape.dims() == 4 && (shape[0] == e.rows || shape[0] == 1) &&
-                 (shape[1] == e.heads || shape[1] == 1) && shape[2] == e.queries &&
-                 shape[3] == e.keys && bias.dtype() == dtype,
-             "a bias {} {} of {} rows, {} heads, {} queries, {} keys", dtype_name(bias.dtype()),
-             shape.to_string(), e.rows, e.heads, e.queries, e.keys);
-  return as_contiguous(cx.pool, bias);
 }
 
 }  // namespace
@@ -45,25 +27,10 @@ Problem<In>::Problem(Context& context, const Tensor& query, const Tensor& key, c
       q(with_tight_rows(context, query)),
       k(with_tight_rows(context, key)),
       v(with_tight_rows(context, value)),
-      bias(checked_bias(context, p.bias, e, query.dtype())),
+      bias(p.bias ? as_contiguous(context.pool, p.bias) : Tensor()),
       sinks(p.sinks ? as_contiguous(context.pool, p.sinks) : Tensor()),
       mask(context, p.visibility, !p.alibi_slopes.empty(), e.rows, e.heads, e.queries, e.keys),
-      kernels(cpu::tiles<In>(e.features)) {
-  const WeightDropout& d = p.dropout;
-  const auto fits = [](const Tensor& index, int64_t first, int64_t tokens, int64_t whole) {
-    if (!index) return first + tokens <= whole;
-    return index.spec() == TensorSpec{Shape{tokens}, DType::kI64} && index.contiguous();
-  };
-  WEFT_CHECK(d.rate == 0 || (d.rate > 0 && d.rate < 1 && d.first_head + e.heads <= d.heads &&
-                             fits(d.query_index, d.first_query, e.queries, d.queries) &&
-                             fits(d.key_index, d.first_key, e.keys, d.keys)),
-             "dropout {} of a part of {} heads, {} queries, {} keys", d.rate, d.heads, d.queries,
-             d.keys);
-  WEFT_CHECK(p.alibi_slopes.empty() || static_cast<int64_t>(p.alibi_slopes.size()) == e.heads,
-             "{} slopes of {} heads", p.alibi_slopes.size(), e.heads);
-  WEFT_CHECK(!p.sinks || (p.sinks.spec() == TensorSpec{Shape{e.heads}, query.dtype()}),
-             "sinks {} of {} heads", p.sinks.shape().to_string(), e.heads);
-}
+      kernels(cpu::tiles<In>(e.features)) {}
 
 template <typename In>
 TileExtras<In>::TileExtras(const Problem<In>& problem, Scratch& scratch, int64_t keys)

@@ -1,12 +1,13 @@
 // Fused scaled dot-product attention, forward and backward, on tensor cores: the meaning of
-// kernels/attention/attention.h, but for bias, mask and sinks. T is float, bfloat16 or float16.
-// Heads are up to kAttentionWidth wide; those of 32, 64, 80, 96 and 128 are computed without
-// filling up. Instantiated for the three types.
+// kernels/attention/attention.h. T is float, bfloat16 or float16. Heads are up to kAttentionWidth
+// wide; those of 32, 64, 80, 96 and 128 are computed without filling up, and narrower values as if
+// they were as wide as keys (or the other way round). Instantiated for the three types.
 //
 // Numerical policy: products of half-width elements with fp32 sums; floats as three products of
 // their 10-bit parts (about fp32's accuracy); scores, weights and statistics in fp32, weights and
 // score gradients rounded to T as operands of the next product. Backward recomputes the scores
-// twice instead of adding into shared sums: no atomics, the same bits every time.
+// twice (for a bias once more) instead of adding into shared sums: no atomics, the same bits every
+// time.
 //
 // Thread safety: any thread, each with its own stream. Ownership: as kernels.h.
 #pragma once
@@ -25,7 +26,9 @@ constexpr int kAttentionWidth = 128;
 struct AttentionShape {
   int64_t rows = 0, heads = 0, key_heads = 0;  // heads is a multiple of key_heads
   int64_t queries = 0, keys = 0;
-  int width = 0;  // of a head; 1 to kAttentionWidth
+  int width = 0;        // of a query and a key; 1 to kAttentionWidth
+  int value_width = 0;  // of a value and an output; 1 to kAttentionWidth
+  __host__ __device__ int widest() const { return width > value_width ? width : value_width; }
 };
 
 // Element (row, head, token, feature) lies at data[row * row_step + head * head_step +
@@ -34,6 +37,14 @@ template <typename T>
 struct AttentionHeads {
   T* data = nullptr;
   int64_t row_step = 0, head_step = 0, token_step = 0;
+};
+
+// A number for each score: of (row, head, query, key) at data[row * row_step + head * head_step +
+// query * query_step + key * key_step]; steps of 0 where several share it.
+template <typename T>
+struct ScoreTable {
+  const T* data = nullptr;
+  int64_t row_step = 0, head_step = 0, query_step = 0, key_step = 0;
 };
 
 // Visibility and dropout as attention::Parameters names them; pointers to device memory, or null.
@@ -46,10 +57,15 @@ struct AttentionRules {
                 *key_position = nullptr;  // [rows, queries], [rows, keys]
   const uint8_t* key_valid = nullptr;     // [rows, keys]
   const int64_t *query_document = nullptr, *key_document = nullptr;
+  ScoreTable<uint8_t> mask;     // 0 hides
+  ScoreTable<void> bias;        // of q's type
+  const void* sinks = nullptr;  // [heads], of q's type
   double dropout_rate = 0;
   RandomKey dropout_key;
   int64_t dropout_heads = 0, dropout_queries = 0, dropout_keys = 0;  // global extents
   int64_t first_row = 0, first_head = 0, first_query = 0, first_key = 0;
+  // [queries], [keys]: where each token stands in the whole, instead of from first_* on.
+  const int64_t *query_index = nullptr, *key_index = nullptr;
 };
 
 // Bytes of device memory that each call below needs as scratch, aligned to 16.
@@ -82,5 +98,24 @@ void attention_backward(const AttentionShape& shape, const AttentionRules& rules
                         const float* log_sum_exp, const float* delta, AttentionResult<T> dq,
                         AttentionResult<T> dk, AttentionResult<T> dv, void* scratch,
                         cudaStream_t stream);
+
+// The gradient of rules.bias: d_bias [rows, heads, queries, keys], contiguous; shared.rows
+// (.heads): one for all rows (heads), summed in their order. Overwritten.
+struct BiasSharing {
+  bool rows = false, heads = false;
+};
+template <typename T>
+void attention_bias_gradient(const AttentionShape& shape, const AttentionRules& rules,
+                             AttentionHeads<const T> q, AttentionHeads<const T> k,
+                             AttentionHeads<const T> v, AttentionHeads<const T> d_out,
+                             const float* log_sum_exp, const float* delta, BiasSharing shared,
+                             T* d_bias, void* scratch, cudaStream_t stream);
+
+// The gradient of rules.sinks, [heads]: minus the sum over rows and queries of
+// exp(sink - log_sum_exp) delta. Overwritten.
+template <typename T>
+void attention_sinks_gradient(const AttentionShape& shape, const AttentionRules& rules,
+                              const float* log_sum_exp, const float* delta, T* d_sinks,
+                              cudaStream_t stream);
 
 }  // namespace weft::cuda

@@ -16,7 +16,7 @@ __global__ void delta_kernel(AttentionShape shape, AttentionHeads<const T> out,
     const int64_t row = i / shape.queries / shape.heads;
     const TokenRows<const T> a = rows_of(out, row, head), b = rows_of(d_out, row, head);
     float total = 0.0F;
-    for (int column = lane; column < shape.width; column += kWarp) {
+    for (int column = lane; column < shape.value_width; column += kWarp) {
       total += widen(a.data[query * a.step + column]) * widen(b.data[query * b.step + column]);
     }
     total = warp_reduce<Add>(total);

@@ -1,4 +1,4 @@
-// What the two kernels of attention's backward pass share. With weights P = exp(S - lse), their
+// What the kernels of attention's backward pass share. With weights P = exp(S - lse), their
 // gradients dP = dO v^T and delta = sum(dO O):
 //   dS = P (keep dP - delta) slope,   dq = scale dS k,   dk = scale dS^T q,   dv = (keep P)^T dO.
 #pragma once
@@ -31,14 +31,16 @@ __device__ QuerySums query_sums(const BackwardArguments<T>& arguments, int64_t r
 }
 
 // In: the product of query and key, and that of the output's gradient and the value. Out: the kept
-// weight and the gradient of the scaled product.
-__device__ inline void weigh(const Attention& a, const ScorePlace& at, bool masked,
-                             const QuerySums& sums, float& product, float& gradient) {
-  const Score score = score_of(a, at, product);
+// weight and the gradient of the score. Returns the score's slope by the scaled product.
+template <typename T>
+__device__ float weigh(const Attention& a, const ScorePlace& at, bool masked, const QuerySums& sums,
+                       float& product, float& gradient) {
+  const Score score = score_of<T>(a, at, product);
   const float weight = masked && !is_visible(a, at) ? 0.0F : exp2f(score.value - sums.lse);
   const float keep = a.drops ? drop_factor(a, at) : 1.0F;
   product = weight * keep;
-  gradient = weight * (keep * gradient - sums.delta) * score.slope;
+  gradient = weight * (keep * gradient - sums.delta);
+  return score.slope;
 }
 
 // The two kernels.

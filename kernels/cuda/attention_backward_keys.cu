@@ -49,7 +49,8 @@ __device__ void weigh_tile(const BackwardArguments<T>& arguments, ScorePlace at,
       for (int half = 0; half < 2; ++half) {
         at.key = first_key + 8 * half;
         const int i = 2 * half + column;
-        weigh(arguments.attention, at, masked, sums, products[tile][i], gradients[tile][i]);
+        gradients[tile][i] *=
+            weigh<T>(arguments.attention, at, masked, sums, products[tile][i], gradients[tile][i]);
       }
     }
   }
@@ -74,12 +75,12 @@ __global__ void __launch_bounds__(kAttentionThreads)
     load_tile<kQueries, kWidth>(t.queries, rows_of(arguments.q, row, walk.head), walk.query,
                                 shape.queries, shape.width, a.aligned);
     load_tile<kQueries, kWidth>(t.d_out, rows_of(arguments.d_out, row, walk.head), walk.query,
-                                shape.queries, shape.width, a.aligned);
+                                shape.queries, shape.value_width, a.aligned);
   };
   load_tile<kTileTokens, kWidth>(t.keys, rows_of(arguments.k, row, key_head), first_key, shape.keys,
                                  shape.width, a.aligned);
   load_tile<kTileTokens, kWidth>(t.values, rows_of(arguments.v, row, key_head), first_key,
-                                 shape.keys, shape.width, a.aligned);
+                                 shape.keys, shape.value_width, a.aligned);
 
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
   const int64_t own_key = first_key + 16 * warp + lane / 4;
@@ -108,7 +109,7 @@ __global__ void __launch_bounds__(kAttentionThreads)
   copies_wait<0>();
   const float plain[2] = {1.0F, 1.0F}, scaled[2] = {a.scale, a.scale};
   store_rows(dv, plain, arguments.dv, row, key_head, first_key + 16 * warp, shape.keys,
-             shape.width);
+             shape.value_width);
   store_rows(dk, scaled, arguments.dk, row, key_head, first_key + 16 * warp, shape.keys,
              shape.width);
 }
@@ -131,7 +132,7 @@ struct KeysLaunch {
 
 template <typename T>
 void backward_keys(const BackwardArguments<T>& arguments, cudaStream_t stream) {
-  with_width(arguments.attention.shape.width, KeysLaunch<T>{arguments, stream});
+  with_width(arguments.attention.shape.widest(), KeysLaunch<T>{arguments, stream});
 }
 template void backward_keys<float>(const BackwardArguments<float>&, cudaStream_t);
 template void backward_keys<bfloat16>(const BackwardArguments<bfloat16>&, cudaStream_t);

@@ -24,7 +24,7 @@ __device__ inline int64_t next_keys(const Attention& a, int64_t row, const Token
 }
 
 // Products and gradients of a warp's 16 queries with a tile of keys, in place.
-template <int kTiles>
+template <typename T, int kTiles>
 __device__ void weigh_tile(const Attention& a, ScorePlace at, int64_t first_key, bool masked,
                            const QuerySums (&sums)[2], float (&products)[kTiles][4],
                            float (&gradients)[kTiles][4]) {
@@ -36,7 +36,8 @@ __device__ void weigh_tile(const Attention& a, ScorePlace at, int64_t first_key,
     for (int i = 0; i < 4; ++i) {
       at.query = first_query + 8 * (i / 2);
       at.key = first_key + 8 * tile + 2 * (lane % 4) + i % 2;
-      weigh(a, at, masked, sums[i / 2], products[tile][i], gradients[tile][i]);
+      gradients[tile][i] *=
+          weigh<T>(a, at, masked, sums[i / 2], products[tile][i], gradients[tile][i]);
     }
   }
 }
@@ -57,15 +58,16 @@ __global__ void __launch_bounds__(kAttentionThreads)
   const TokenRange range = range_of<kTileTokens>(a.ranges.queries, row, shape.queries, first_query);
   const TokenRows<const T> k = rows_of(arguments.k, row, key_head);
   const TokenRows<const T> v = rows_of(arguments.v, row, key_head);
-  const auto load = [&](T* tile, const TokenRows<const T>& from, int64_t token, int64_t tokens) {
-    load_tile<kTileTokens, kWidth>(tile, from, token, tokens, shape.width, a.aligned);
+  const auto load = [&](T* tile, const TokenRows<const T>& from, int64_t token, int64_t tokens,
+                        int width) {
+    load_tile<kTileTokens, kWidth>(tile, from, token, tokens, width, a.aligned);
   };
-  load(t.queries, rows_of(arguments.q, row, head), first_query, shape.queries);
-  load(t.d_out, rows_of(arguments.d_out, row, head), first_query, shape.queries);
+  load(t.queries, rows_of(arguments.q, row, head), first_query, shape.queries, shape.width);
+  load(t.d_out, rows_of(arguments.d_out, row, head), first_query, shape.queries, shape.value_width);
   TileView seen = TileView::kNone;
   int64_t key = next_keys(a, row, range, 0, seen);
-  load(t.keys, k, key, shape.keys);
-  load(t.values, v, key, shape.keys);
+  load(t.keys, k, key, shape.keys, shape.width);
+  load(t.values, v, key, shape.keys, shape.value_width);
   copies_commit();
 
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
@@ -82,14 +84,14 @@ __global__ void __launch_bounds__(kAttentionThreads)
     clear(gradients);
     add_product_transposed<kWidth>(products, t.queries + 16 * warp * kRowPitch, t.keys, kRowPitch);
     add_product_transposed<kWidth>(gradients, t.d_out + 16 * warp * kRowPitch, t.values, kRowPitch);
-    weigh_tile(a, {row, head, own_query, 0}, key, seen == TileView::kSome, sums, products,
-               gradients);
+    weigh_tile<T>(a, {row, head, own_query, 0}, key, seen == TileView::kSome, sums, products,
+                  gradients);
     __syncthreads();  // all are done with the values
     const int64_t next = next_keys(a, row, range, key + kTileTokens, seen);
-    if (next < shape.keys) load(t.values, v, next, shape.keys);
+    if (next < shape.keys) load(t.values, v, next, shape.keys, shape.value_width);
     add_product<T>(dq, gradients, t.keys, kRowPitch);
     __syncthreads();  // all are done with the keys
-    if (next < shape.keys) load(t.keys, k, next, shape.keys);
+    if (next < shape.keys) load(t.keys, k, next, shape.keys, shape.width);
     copies_commit();
     key = next;
   }
@@ -117,7 +119,7 @@ struct QueriesLaunch {
 
 template <typename T>
 void backward_queries(const BackwardArguments<T>& arguments, cudaStream_t stream) {
-  with_width(arguments.attention.shape.width, QueriesLaunch<T>{arguments, stream});
+  with_width(arguments.attention.shape.widest(), QueriesLaunch<T>{arguments, stream});
 }
 template void backward_queries<float>(const BackwardArguments<float>&, cudaStream_t);
 template void backward_queries<bfloat16>(const BackwardArguments<bfloat16>&, cudaStream_t);

@@ -39,7 +39,7 @@ __device__ inline int64_t next_keys(const Attention& a, const Place& place, int6
 }
 
 // Turns products into weights relative to the running maximum, and what was summed so far with it.
-template <int kTiles, int kOutTiles>
+template <typename T, int kTiles, int kOutTiles>
 __device__ void softmax_step(const Attention& a, const Place& place, int64_t first_key,
                              TileView seen, float (&scores)[kTiles][4], RunningRows& rows,
                              float (&out)[kOutTiles][4]) {
@@ -53,7 +53,7 @@ __device__ void softmax_step(const Attention& a, const Place& place, int64_t fir
     for (int i = 0; i < 2 * kTiles; ++i) {
       float& score = scores[i / 2][2 * half + i % 2];
       at.key = first_key + i / 2 * 8 + 2 * (lane % 4) + i % 2;
-      score = score_of(a, at, score).value;
+      score = score_of<T>(a, at, score).value;
       if (seen == TileView::kSome && !is_visible(a, at)) score = -INFINITY;
       largest = fmaxf(largest, score);
     }
@@ -79,6 +79,18 @@ __device__ void softmax_step(const Attention& a, const Place& place, int64_t fir
   }
 }
 
+// The sink of a head joins the sum of a row as a score that no value belongs to.
+template <typename T>
+__device__ void add_sink(const void* sinks, int64_t head, float& largest, float& total,
+                         float& grown) {
+  const float sink = widen(static_cast<const T*>(sinks)[head]) * kLog2e;
+  const float now = fmaxf(largest, sink);
+  if (now == -INFINITY) return;
+  grown = exp2f(largest - now);
+  total = total * grown + exp2f(sink - now);
+  largest = now;
+}
+
 template <int kTiles, typename T>
 __device__ void finish(const ForwardArguments<T>& arguments, const Place& place,
                        const RunningRows& rows, const float (&out)[kTiles][4]) {
@@ -88,14 +100,17 @@ __device__ void finish(const ForwardArguments<T>& arguments, const Place& place,
   float factor[2];
   WEFT_UNROLL
   for (int half = 0; half < 2; ++half) {
-    const float total = sum_of_quad(rows.total[half]);
-    factor[half] = total > 0.0F ? 1.0F / total : 0.0F;
+    float total = sum_of_quad(rows.total[half]), largest = rows.largest[half], grown = 1.0F;
+    const void* sinks = arguments.attention.rules.sinks;
+    if (sinks != nullptr) add_sink<T>(sinks, place.head, largest, total, grown);
+    factor[half] = total > 0.0F ? grown / total : 0.0F;
     const int64_t query = first + lane / 4 + 8 * half;
     if (lane % 4 != 0 || query >= shape.queries) continue;
     const int64_t at = (place.row * shape.heads + place.head) * shape.queries + query;
-    arguments.log_sum_exp[at] = total > 0.0F ? rows.largest[half] * kLn2 + logf(total) : -INFINITY;
+    arguments.log_sum_exp[at] = total > 0.0F ? largest * kLn2 + logf(total) : -INFINITY;
   }
-  store_rows(out, factor, arguments.out, place.row, place.head, first, shape.queries, shape.width);
+  store_rows(out, factor, arguments.out, place.row, place.head, first, shape.queries,
+             shape.value_width);
 }
 
 template <int kWidth, typename T>
@@ -128,12 +143,12 @@ __global__ void __launch_bounds__(kAttentionThreads)
   while (key < shape.keys) {
     copies_wait<0>();
     __syncthreads();  // the keys are there, and all are done with the last values
-    load_tile<kTileTokens, kWidth>(values, v, key, shape.keys, shape.width, a.aligned);
+    load_tile<kTileTokens, kWidth>(values, v, key, shape.keys, shape.value_width, a.aligned);
     copies_commit();
     float scores[kTileTokens / 8][4];
     clear(scores);
     add_product_transposed<kWidth>(scores, own_queries, keys, kRowPitch);
-    softmax_step(a, place, key, seen, scores, rows, out);
+    softmax_step<T>(a, place, key, seen, scores, rows, out);
     copies_wait<0>();
     __syncthreads();  // the values are there, and all are done with the keys
     key = next_keys(a, place, key + kTileTokens, seen);
@@ -174,7 +189,7 @@ void attention_forward(const AttentionShape& shape, const AttentionRules& rules,
   const Attention attention =
       attention_of(shape, rules, make_ranges(shape, rules, scratch, stream), aligned);
   const ForwardArguments<T> arguments{attention, q, k, v, out, log_sum_exp};
-  with_width(shape.width, ForwardLaunch<T>{arguments, stream});
+  with_width(shape.widest(), ForwardLaunch<T>{arguments, stream});
 }
 
 #define WEFT_INSTANTIATE(T)                                                                      \

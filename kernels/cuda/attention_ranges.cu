@@ -43,8 +43,8 @@ int64_t attention_scratch_bytes(const AttentionShape& shape) {
 }
 
 void check_attention(const AttentionShape& shape, const AttentionRules& rules) {
-  check_arguments(shape.width > 0 && shape.width <= kAttentionWidth,
-                  "attention: a head's width in [1, kAttentionWidth]");
+  check_arguments(shape.width > 0 && shape.value_width > 0 && shape.widest() <= kAttentionWidth,
+                  "attention: widths of heads in [1, kAttentionWidth]");
   check_arguments(shape.heads == 0 || (shape.key_heads > 0 && shape.heads % shape.key_heads == 0),
                   "attention: heads a multiple of key_heads");
   check_arguments((rules.query_document == nullptr) == (rules.key_document == nullptr),
@@ -61,7 +61,8 @@ Attention attention_of(const AttentionShape& shape, const AttentionRules& rules,
   attention.ranges = ranges;
   attention.scale = static_cast<float>(rules.scale);
   attention.scale_log2 = static_cast<float>(rules.scale * static_cast<double>(kLog2e));
-  attention.bends = rules.soft_cap > 0 || rules.alibi_slopes != nullptr;
+  attention.bends =
+      rules.soft_cap > 0 || rules.alibi_slopes != nullptr || rules.bias.data != nullptr;
   attention.soft_cap = static_cast<float>(rules.soft_cap);
   attention.drop_rate = static_cast<float>(rules.dropout_rate);
   attention.drop_scale = static_cast<float>(1 / (1 - rules.dropout_rate));

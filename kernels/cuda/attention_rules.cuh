@@ -72,7 +72,7 @@ template <int kKeys>
 __device__ TileView view(const AttentionRules& rules, const TokenRange& query,
                          const TokenRange& key) {
   if (key.valid == 0) return TileView::kNone;
-  bool all = key.valid == kKeys;
+  bool all = key.valid == kKeys && rules.mask.data == nullptr;
   if (rules.causal) {
     if (key.position_least > query.position_most) return TileView::kNone;
     all = all && key.position_most <= query.position_least;
@@ -106,6 +106,12 @@ struct ScorePlace {
   int64_t query, key;
 };
 
+template <typename T>
+__device__ int64_t place_in(const ScoreTable<T>& table, const ScorePlace& at) {
+  return at.row * table.row_step + at.head * table.head_step + at.query * table.query_step +
+         at.key * table.key_step;
+}
+
 // The functions below are called for each score: what is seldom needed is not inlined.
 __device__ __noinline__ inline bool is_visible(const Attention& a, const ScorePlace& at) {
   if (at.query >= a.shape.queries || at.key >= a.shape.keys) return false;
@@ -115,6 +121,7 @@ __device__ __noinline__ inline bool is_visible(const Attention& a, const ScorePl
   if (rules.query_document != nullptr && rules.query_document[query] != rules.key_document[key]) {
     return false;
   }
+  if (rules.mask.data != nullptr && rules.mask.data[place_in(rules.mask, at)] == 0) return false;
   if (!rules.causal && rules.window_left < 0 && rules.window_right < 0) return true;
   const int64_t ahead = position_at(rules.key_position, at.row, a.shape.keys, at.key) -
                         position_at(rules.query_position, at.row, a.shape.queries, at.query);
@@ -126,34 +133,44 @@ struct Score {
   float value;  // in units of log2(e)
   float slope;  // of the score by the scaled product: 1 but where a soft cap bends it
 };
-__device__ __noinline__ inline Score bent_score(const Attention& a, const ScorePlace& at,
-                                                float product) {
+template <typename T>
+__device__ __noinline__ Score bent_score(const Attention& a, const ScorePlace& at, float product) {
   Score score{product * a.scale, 1.0F};
   if (a.soft_cap > 0.0F) {
     const float bent = tanhf(score.value / a.soft_cap);
     score = {a.soft_cap * bent, 1.0F - bent * bent};
   }
-  if (a.rules.alibi_slopes != nullptr && at.query < a.shape.queries && at.key < a.shape.keys) {
+  const bool exists = at.query < a.shape.queries && at.key < a.shape.keys;
+  if (a.rules.alibi_slopes != nullptr && exists) {
     const int64_t ahead = position_at(a.rules.key_position, at.row, a.shape.keys, at.key) -
                           position_at(a.rules.query_position, at.row, a.shape.queries, at.query);
     score.value -= a.rules.alibi_slopes[at.head] * fabsf(static_cast<float>(ahead));
   }
+  if (a.rules.bias.data != nullptr && exists) {
+    score.value += widen(static_cast<const T*>(a.rules.bias.data)[place_in(a.rules.bias, at)]);
+  }
   score.value *= kLog2e;
   return score;
 }
-__device__ inline Score score_of(const Attention& a, const ScorePlace& at, float product) {
-  if (a.bends) return bent_score(a, at, product);
+template <typename T>
+__device__ Score score_of(const Attention& a, const ScorePlace& at, float product) {
+  if (a.bends) return bent_score<T>(a, at, product);
   return {product * a.scale_log2, 1.0F};
 }
 
 // The factor of a weight: 0 where it is dropped.
 __device__ __noinline__ inline float drop_factor(const Attention& a, const ScorePlace& at) {
   const AttentionRules& rules = a.rules;
+  if (at.query >= a.shape.queries || at.key >= a.shape.keys) return 0.0F;
+  const int64_t query =
+      rules.query_index == nullptr ? rules.first_query + at.query : rules.query_index[at.query];
+  const int64_t key =
+      rules.key_index == nullptr ? rules.first_key + at.key : rules.key_index[at.key];
   const int64_t row =
       ((rules.first_row + at.row) * rules.dropout_heads + rules.first_head + at.head) *
           rules.dropout_queries +
-      rules.first_query + at.query;
-  const int64_t index = row * rules.dropout_keys + rules.first_key + at.key;
+      query;
+  const int64_t index = row * rules.dropout_keys + key;
   const float uniform = uniform_of(rules.dropout_key, static_cast<uint64_t>(index));
   return uniform >= a.drop_rate ? a.drop_scale : 0.0F;
 }

@@ -125,7 +125,7 @@ void Gpu::activate_device() const { check(cudaSetDevice(index_), "the choice of 
 Tensor Gpu::scratch(Shape shape, DType dtype) const { return Tensor::empty(memory_, shape, dtype); }
 
 Tensor Gpu::contiguous(const Tensor& x) {
-  if (x.contiguous()) return x;
+  if (!x || x.contiguous()) return x;
   const Tensor whole = scratch(x.shape(), x.dtype());
   copy(x, whole);
   return whole;

@@ -142,6 +142,12 @@ class Gpu final : public Backend {
                           const Tensor& lse, const Tensor& delta,
                           const attention::Parameters& parameters, const Tensor& dq,
                           const Tensor& dk, const Tensor& dv) override;
+  void attention_bias_gradient(const Tensor& q, const Tensor& k, const Tensor& v,
+                               const Tensor& d_output, const Tensor& lse, const Tensor& delta,
+                               const attention::Parameters& parameters,
+                               const Tensor& d_bias) override;
+  void attention_sinks_gradient(const Tensor& sinks, const Tensor& lse, const Tensor& delta,
+                                const Tensor& d_sinks) override;
   void row_dots(const Tensor& a, const Tensor& b, const Tensor& out) override;
   void attention_merge(const Tensor& output, const Tensor& lse, const Tensor& other_output,
                        const Tensor& other_lse) override;

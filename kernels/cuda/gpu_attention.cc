@@ -26,36 +26,41 @@ AttentionResult<T> result_of(const Tensor& x) {
 const int64_t* numbers(const Tensor& x) { return x ? x.data<int64_t>() : nullptr; }
 
 AttentionShape shape_of(const Tensor& q, const Tensor& k, const Tensor& v) {
-  if (q.dim(3) != v.dim(3) || q.dim(3) > kAttentionWidth) {
+  if (q.dim(3) > kAttentionWidth || v.dim(3) > kAttentionWidth) {
     throw_no_kernel(q, "attention with heads of " + std::to_string(q.dim(3)) + " and values of " +
-                           std::to_string(v.dim(3)) + " features");
+                           std::to_string(v.dim(3)) + " features, more than " +
+                           std::to_string(kAttentionWidth) + ",");
   }
-  return {q.dim(0), q.dim(1), k.dim(1), q.dim(2), k.dim(2), static_cast<int>(q.dim(3))};
+  return {q.dim(0),
+          q.dim(1),
+          k.dim(1),
+          q.dim(2),
+          k.dim(2),
+          static_cast<int>(q.dim(3)),
+          static_cast<int>(v.dim(3))};
 }
 
-void check_rules(const Tensor& q, const attention::Parameters& parameters) {
-  const auto refuse_if = [&](bool there, const char* what) {
-    if (there) throw_no_kernel(q, what);
+// [B or 1, N or 1, Tq, Tk]
+template <typename T>
+ScoreTable<T> table_of(const Tensor& x) {
+  if (!x) return {};
+  const auto step = [&](int dim) {
+    return x.dim(dim) == 1 ? 0 : x.strides()[static_cast<size_t>(dim)];
   };
-  refuse_if(static_cast<bool>(parameters.bias), "attention with a bias");
-  refuse_if(static_cast<bool>(parameters.sinks), "attention with sinks");
-  refuse_if(static_cast<bool>(parameters.visibility.mask), "attention with a mask");
-  const attention::WeightDropout& dropout = parameters.dropout;
-  refuse_if(dropout.rate > 0 && (dropout.query_index || dropout.key_index),
-            "dropout in attention over tokens that do not lie next to each other");
+  return {static_cast<const T*>(x.raw()), step(0), step(1), step(2), step(3)};
 }
 
 // The rules, and the tensors that they point into.
 struct Rules {
   attention::Visibility seen;
-  Tensor slopes;
+  Tensor slopes, sinks;
   AttentionRules rules;
 };
 
-// `seen`: the same tensors, contiguous.
-Rules rules_of(const attention::Parameters& parameters, attention::Visibility seen,
+// `seen` and `sinks`: the same tensors, contiguous.
+Rules rules_of(const attention::Parameters& parameters, attention::Visibility seen, Tensor sinks,
                Allocator& memory) {
-  Rules held{std::move(seen), {}, {}};
+  Rules held{std::move(seen), {}, std::move(sinks), {}};
   AttentionRules& rules = held.rules;
   rules.scale = parameters.scale;
   rules.soft_cap = parameters.soft_cap;
@@ -72,6 +77,9 @@ Rules rules_of(const attention::Parameters& parameters, attention::Visibility se
   rules.key_valid = held.seen.key_valid ? held.seen.key_valid.data<uint8_t>() : nullptr;
   rules.query_document = numbers(held.seen.query_document);
   rules.key_document = numbers(held.seen.key_document);
+  rules.mask = table_of<uint8_t>(held.seen.mask);
+  rules.bias = table_of<void>(parameters.bias);
+  rules.sinks = held.sinks ? held.sinks.raw() : nullptr;
   const attention::WeightDropout& dropout = parameters.dropout;
   rules.dropout_rate = dropout.rate;
   rules.dropout_key = dropout.key;
@@ -82,6 +90,8 @@ Rules rules_of(const attention::Parameters& parameters, attention::Visibility se
   rules.first_head = dropout.first_head;
   rules.first_query = dropout.first_query;
   rules.first_key = dropout.first_key;
+  rules.query_index = numbers(dropout.query_index);
+  rules.key_index = numbers(dropout.key_index);
   return held;
 }
 
@@ -105,11 +115,11 @@ void Gpu::attention(const Tensor& q, const Tensor& k, const Tensor& v,
                     const Tensor& lse) {
   activate_device();
   if (output.elements() == 0) return;
-  check_rules(q, parameters);
   const AttentionShape shape = shape_of(q, k, v);
   const Tensor query = with_tight_features(q), key = with_tight_features(k);
   const Tensor value = with_tight_features(v);
-  const Rules held = rules_of(parameters, contiguous(parameters.visibility), memory_);
+  const Rules held = rules_of(parameters, contiguous(parameters.visibility),
+                              contiguous(parameters.sinks), memory_);
   const Tensor room = scratch(Shape{attention_scratch_bytes(shape)}, DType::kU8);
   for_floating(q, "attention", [&]<typename T>() {
     attention_forward<T>(shape, held.rules, heads_of<const T>(query), heads_of<const T>(key),
@@ -123,18 +133,52 @@ void Gpu::attention_backward(const Tensor& q, const Tensor& k, const Tensor& v,
                              const attention::Parameters& parameters, const Tensor& dq,
                              const Tensor& dk, const Tensor& dv) {
   activate_device();
-  check_rules(q, parameters);
   const AttentionShape shape = shape_of(q, k, v);
   const Tensor query = with_tight_features(q), key = with_tight_features(k);
   const Tensor value = with_tight_features(v), d_out = with_tight_features(d_output);
   const Tensor log_sums = contiguous(lse), dots = contiguous(delta);
-  const Rules held = rules_of(parameters, contiguous(parameters.visibility), memory_);
+  const Rules held = rules_of(parameters, contiguous(parameters.visibility),
+                              contiguous(parameters.sinks), memory_);
   const Tensor room = scratch(Shape{attention_scratch_bytes(shape)}, DType::kU8);
   for_floating(q, "attention", [&]<typename T>() {
     cuda::attention_backward<T>(shape, held.rules, heads_of<const T>(query), heads_of<const T>(key),
                                 heads_of<const T>(value), heads_of<const T>(d_out),
                                 log_sums.data<float>(), dots.data<float>(), result_of<T>(dq),
                                 result_of<T>(dk), result_of<T>(dv), room.raw(), stream_);
+  });
+}
+
+void Gpu::attention_bias_gradient(const Tensor& q, const Tensor& k, const Tensor& v,
+                                  const Tensor& d_output, const Tensor& lse, const Tensor& delta,
+                                  const attention::Parameters& parameters, const Tensor& d_bias) {
+  activate_device();
+  if (d_bias.elements() == 0) return;
+  const AttentionShape shape = shape_of(q, k, v);
+  const Tensor query = with_tight_features(q), key = with_tight_features(k);
+  const Tensor value = with_tight_features(v), d_out = with_tight_features(d_output);
+  const Tensor log_sums = contiguous(lse), dots = contiguous(delta);
+  const Rules held = rules_of(parameters, contiguous(parameters.visibility),
+                              contiguous(parameters.sinks), memory_);
+  const Tensor room = scratch(Shape{attention_scratch_bytes(shape)}, DType::kU8);
+  const BiasSharing shared{d_bias.dim(0) == 1, d_bias.dim(1) == 1};
+  for_floating(q, "attention", [&]<typename T>() {
+    cuda::attention_bias_gradient<T>(
+        shape, held.rules, heads_of<const T>(query), heads_of<const T>(key),
+        heads_of<const T>(value), heads_of<const T>(d_out), log_sums.data<float>(),
+        dots.data<float>(), shared, d_bias.data<T>(), room.raw(), stream_);
+  });
+}
+
+void Gpu::attention_sinks_gradient(const Tensor& sinks, const Tensor& lse, const Tensor& delta,
+                                   const Tensor& d_sinks) {
+  activate_device();
+  const Tensor values = contiguous(sinks), log_sums = contiguous(lse), dots = contiguous(delta);
+  const AttentionShape shape{lse.dim(0), lse.dim(1), lse.dim(1), lse.dim(2), 0, 1, 1};
+  AttentionRules rules;
+  rules.sinks = values.raw();
+  for_floating(sinks, "attention", [&]<typename T>() {
+    cuda::attention_sinks_gradient<T>(shape, rules, log_sums.data<float>(), dots.data<float>(),
+                                      d_sinks.data<T>(), stream_);
   });
 }
 

@@ -1,7 +1,7 @@
 // weft-gpu: everything of ours that runs on a GPU, in one program that needs the driver, cuBLAS
 // and, for several GPUs, NCCL:
 //   weft-gpu self-test            the instructions against the meaning that the tests give them
-//   weft-gpu ops [GTEST FLAGS]    the case table of the ops against the CPU
+//   weft-gpu ops [GTEST FLAGS]    the case table of the ops, and attention, against the CPU
 //   weft-gpu golden ARGUMENTS     weft-golden
 //   weft-gpu bench                rates, one JSON object a line
 #include <gtest/gtest.h>

@@ -505,6 +505,7 @@ const std::vector<Case>& cases() {
                                      {"attention_plain", check_attention_plain},
                                      {"attention_widths", check_attention_widths},
                                      {"attention_rules", check_attention_rules},
+                                     {"attention_tables", check_attention_tables},
                                      {"attention_merge", check_attention_merge}};
   return all;
 }

@@ -67,6 +67,10 @@ struct TypedKernels {
   decltype(&cuda::attention_forward<T>) attention_forward = &cuda::attention_forward<T>;
   decltype(&cuda::attention_delta<T>) attention_delta = &cuda::attention_delta<T>;
   decltype(&cuda::attention_backward<T>) attention_backward = &cuda::attention_backward<T>;
+  decltype(&cuda::attention_bias_gradient<T>) attention_bias_gradient =
+      &cuda::attention_bias_gradient<T>;
+  decltype(&cuda::attention_sinks_gradient<T>) attention_sinks_gradient =
+      &cuda::attention_sinks_gradient<T>;
 };
 
 struct KernelSet {
@@ -116,6 +120,7 @@ std::string check_recurrent(const KernelSet& set);
 std::string check_attention_plain(const KernelSet& set);
 std::string check_attention_widths(const KernelSet& set);
 std::string check_attention_rules(const KernelSet& set);
+std::string check_attention_tables(const KernelSet& set);
 std::string check_attention_merge(const KernelSet& set);
 
 }  // namespace weft::cuda

@@ -6,6 +6,9 @@ mutate.py). The text stands in the first file, once; the others are compiled wit
 REDUCE = "block_reduce.cuh"
 FORWARD = ["bfloat16:attention_forward"]
 BACKWARD = ["bfloat16:attention_backward"]
+RULES = ["attention_rules.cuh", "attention_ranges.cu", "attention_forward.cu"]
+BIAS = ["bfloat16:attention_bias_gradient", "bfloat16:attention_sinks_gradient"]
+BIAS_FILES = ["attention_backward_bias.cu", "attention_backward.cuh"]
 SUMS = ["float:sum=sum<float, double>", "float:sum_of_squares=sum_of_squares<float, double>"]
 
 MUTATIONS = [
@@ -153,7 +156,7 @@ MUTATIONS = [
      "!(rules.causal && ahead > 0)", "!(rules.causal && ahead >= 0)"),
     ("tile_seen_as_whole", "attention_rules", FORWARD,
      ["attention_rules.cuh", "attention_ranges.cu", "attention_forward.cu"],
-     "bool all = key.valid == kKeys;", "bool all = key.valid > 0;"),
+     "bool all = key.valid == kKeys &&", "bool all = key.valid > 0 &&"),
     ("window_one_too_wide", "attention_rules", FORWARD,
      ["attention_rules.cuh", "attention_ranges.cu", "attention_forward.cu"],
      "-ahead > rules.window_left);", "-ahead > rules.window_left + 1);"),
@@ -175,4 +178,30 @@ MUTATIONS = [
      ["attention_backward_keys.cu", "attention_backward.cuh", "attention_backward_queries.cu",
       "attention_backward.cu"],
      "last_head = (key_head + 1) * group;", "last_head = key_head * group + 1;"),
+    ("bias_of_the_first_head", "attention_tables", FORWARD, RULES,
+     "at.head * table.head_step + ", ""),
+    ("bias_of_the_next_key", "attention_tables", FORWARD, RULES,
+     "[place_in(a.rules.bias, at)]", "[place_in(a.rules.bias, at) + 1]"),
+    ("masked_tile_seen_as_whole", "attention_tables", FORWARD, RULES,
+     "key.valid == kKeys && rules.mask.data == nullptr", "key.valid == kKeys"),
+    ("mask_upside_down", "attention_tables", FORWARD, RULES,
+     "rules.mask.data[place_in(rules.mask, at)] == 0", "rules.mask.data[place_in(rules.mask, at)] != 0"),
+    ("scattered_key_by_its_place", "attention_tables", FORWARD, RULES,
+     "rules.first_key + at.key : rules.key_index[at.key]",
+     "rules.first_key + at.key : rules.first_key + at.key"),
+    ("sink_without_rescaling", "attention_tables", FORWARD, ["attention_forward.cu"],
+     "total = total * grown + exp2f(sink - now);", "total = total + exp2f(sink - now);"),
+    ("values_as_wide_as_keys", "attention_tables", FORWARD, ["attention_forward.cu"],
+     "key, shape.keys, shape.value_width,", "key, shape.keys, shape.width,"),
+    ("bias_of_the_last_head_alone", "attention_tables", BIAS, BIAS_FILES,
+     "sums[tile][element] += gradients", "sums[tile][element] = gradients"),
+    ("bias_tiles_overwritten", "attention_tables", BIAS, BIAS_FILES,
+     "      __syncthreads();  // all are done with the tiles\n", ""),
+    ("bias_with_the_slope", "attention_tables", BIAS, BIAS_FILES,
+     "      weigh<T>(arguments.attention, at, masked, of_query, products[tile][element],\n"
+     "               gradients[tile][element]);\n",
+     "      gradients[tile][element] *= weigh<T>(arguments.attention, at, masked, of_query,\n"
+     "                                           products[tile][element], gradients[tile][element]);\n"),
+    ("sinks_of_all_heads", "attention_tables", BIAS, BIAS_FILES,
+     "(row * shape.heads + head) * shape.queries + i %", "row * shape.heads * shape.queries + i %"),
 ]

@@ -1,0 +1,123 @@
+// The op on a GPU: output and gradients of every case of attention_cases.h in fp32 and bf16,
+// against the CPU's in float64, relative to the CPU's own error in the same precision.
+#include "kernels/attention/attention.h"
+
+#include <gtest/gtest.h>
+
+#include "kernels/cuda/device.h"
+#include "kernels/ops/ops.h"
+#include "kernels/tensor/transfer.h"
+#include "tests/kernels/attention_cases.h"
+#include "tests/kernels/cuda/schedule.h"
+#include "tests/testing/gradient_check.h"
+
+namespace weft::attention {
+namespace {
+
+using Results = std::vector<std::vector<double>>;
+
+std::unique_ptr<Allocator> take_gpu() {
+  auto memory = cuda::make_allocator(0);
+  EXPECT_TRUE(memory) << (memory ? "" : memory.error().to_string());
+  return std::move(*memory);
+}
+
+struct Place {
+  explicit Place(std::unique_ptr<Allocator> of) : memory(std::move(of)) {}
+  const std::unique_ptr<Allocator> memory;
+  ThreadPool pool{1};
+  Context context{*memory, pool};
+};
+
+class GpuAttention : public ::testing::TestWithParam<Case> {
+ protected:
+  // x where that place computes.
+  static Tensor sent(const Tensor& x, Place& place) {
+    return x ? to_allocator(x, *place.memory) : x;
+  }
+  Parameters parameters_at(Place& place, const Inputs& on_host, std::span<const Tensor> inputs) {
+    Parameters p = parameters_of(cpu_.context, GetParam(), on_host.all);
+    Visibility& seen = p.visibility;
+    for (Tensor* each : {&seen.query_position, &seen.key_position, &seen.key_valid,
+                         &seen.query_document, &seen.key_document, &seen.mask}) {
+      *each = sent(*each, place);
+    }
+    if (scattered_) {
+      const auto index = [&](int64_t tokens, int64_t step) {
+        const Tensor at = counted(cpu_.context, {1, tokens},
+                                  [&](int64_t, int64_t i) { return (i * step + 2) % tokens; });
+        return sent(ops::reshape(cpu_.context, at, Shape{tokens}), place);
+      };
+      p.dropout.query_index = index(GetParam().queries, 3);
+      p.dropout.key_index = index(GetParam().keys, 7);
+    }
+    if (p.bias) p.bias = inputs[3];
+    if (p.sinks) p.sinks = inputs.back();
+    return p;
+  }
+  Results results(Place& place, DType dtype) {
+    const Case& c = GetParam();
+    const Inputs on_host = inputs_of(cpu_.context, c, dtype, true);
+    std::vector<Tensor> inputs;
+    for (const Tensor& x : on_host.all) {
+      inputs.push_back(sent(x.detach(), place).set_requires_grad(true));
+    }
+    Tape tape;
+    Context recording = place.context;
+    recording.tape = &tape;
+    const Tensor y = scaled_dot_product(recording, inputs[0], inputs[1], inputs[2],
+                                        parameters_at(place, on_host, inputs));
+    const Tensor seed = testing::random_tensor(cpu_.context, y.shape(), 9);
+    tape.backward(recording, y, sent(ops::cast(cpu_.context, seed, y.dtype()), place));
+    Results all{values_of(y)};
+    for (const Tensor& x : inputs) all.push_back(values_of(x.grad()));
+    return all;
+  }
+  std::vector<double> values_of(const Tensor& x) {
+    const Tensor here = to_allocator(x.detach(), *cpu_.memory);
+    return ops::cast(cpu_.context, here, DType::kF64).to_vector<double>();
+  }
+  void expect_agreement(DType dtype, double rounding) {
+    const Results want = results(cpu_, DType::kF64), own = results(cpu_, dtype);
+    const Results got = results(gpu_, dtype);
+    ASSERT_EQ(got.size(), want.size());
+    for (size_t i = 0; i < got.size(); ++i) {
+      double largest = 0.1, error = 0, bar = 0;
+      for (size_t j = 0; j < want[i].size(); ++j) {
+        largest = std::max(largest, std::abs(want[i][j]));
+        bar = std::max(bar, 3 * std::abs(own[i][j] - want[i][j]));
+        error = std::max(error, std::abs(got[i][j] - want[i][j]));
+        ASSERT_FALSE(std::isnan(got[i][j])) << i << ", " << j;
+      }
+      EXPECT_LE(error, bar + rounding * largest) << "part " << i;
+    }
+  }
+  Place cpu_{make_caching_allocator()}, gpu_{take_gpu()};
+  bool scattered_ = false;
+};
+
+TEST_P(GpuAttention, FollowsTheCpu) {
+  vary_schedule(GetParam().name.size());
+  expect_agreement(DType::kF32, 0x1p-17);
+  expect_agreement(DType::kBF16, 0x1p-6);
+  scattered_ = GetParam().dropout > 0;
+  if (scattered_) expect_agreement(DType::kF32, 0x1p-17);
+}
+INSTANTIATE_TEST_SUITE_P(All, GpuAttention, ::testing::ValuesIn(cases()),
+                         [](const auto& item) { return item.param.name; });
+
+TEST(GpuAttentionItself, RefusesHeadsThatAreTooWide) {
+  Place place{take_gpu()};
+  const Tensor x = Tensor::full(*place.memory, {1, 1, 2, 136}, 1);
+  try {
+    scaled_dot_product(place.context, x, x, x, Parameters{});
+    FAIL() << "no refusal";
+  } catch (const StatusError& error) {
+    EXPECT_EQ(error.status().message(),
+              "attention with heads of 136 and values of 136 features, more than 128, has no "
+              "kernel for cuda:0");
+  }
+}
+
+}  // namespace
+}  // namespace weft::attention
