@@ -54,8 +54,6 @@ const std::set<std::string>& absent() {
                                          "compared",
                                          "luong_concat",
                                          "local_monotonic",
-                                         "window_attention",
-                                         "block_attention",
                                          "hard_attention",
                                          "straight_through",
                                          "linear_attention",
