@@ -1,13 +1,15 @@
 // The loss of a language model without its logits in memory: rows are taken in chunks; of each the
 // logits are computed, turned into their gradient where they lie, multiplied back into the
-// gradients of input and table, and forgotten. The plain composition, which is the fallback and the
-// oracle, is cross_entropy_sum(linear(x, table)).
+// gradients of input and table, and forgotten. Rows whose label is ignored take no part, and no time:
+// of a masked language model that is most of them. The plain composition, which is the fallback and
+// the oracle, is cross_entropy_sum(linear(x, table)).
 //
 // Numerical policy: a row's log-sum-exp as rows.h; the table's gradient is summed over the chunks
 // in the order of the rows. bf16: logits, loss and the table's gradient are fp32, the logits'
 // gradient is rounded before it is multiplied.
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "kernels/cpu/convert.h"
 #include "kernels/cpu/gemm.h"
@@ -31,6 +33,17 @@ int64_t chunk_rows(int64_t rows, const VocabularyShard& shard, int64_t width) {
   return std::max<int64_t>(1, (rows + count - 1) / count);
 }
 
+// The rows whose label counts. Where the vocabulary is in parts all do: what is combined over the
+// parts is then of a size that follows from the shapes.
+std::vector<int64_t> rows_that_count(const Tensor& labels, const TokenLoss& loss) {
+  std::vector<int64_t> rows;
+  for (int64_t row = 0; row < labels.elements(); ++row) {
+    const bool ignored = labels.data<int64_t>()[row] == loss.ignore_index;
+    if (!ignored || loss.shard.vocabulary > 0) rows.push_back(row);
+  }
+  return rows;
+}
+
 // Inputs: x [..., H], table [V/t, H], labels [...]. Output: the sum.
 class LinearCrossEntropy final : public ForwardOp {
  public:
@@ -49,12 +62,22 @@ class LinearCrossEntropy final : public ForwardOp {
                table.shape().to_string(), labels.elements());
     const LabelRule rule(loss_, table.dim(0));
     rule.check(labels);
-    if (x_wanted_) dx_ = Tensor::empty(cx.allocator, inputs[0].shape(), x.dtype());
+    const std::vector<int64_t> rows = rows_that_count(labels, loss_);
+    const bool all = std::ssize(rows) == x.dim(0);
+    if (x_wanted_) {
+      dx_ = all ? Tensor::empty(cx.allocator, inputs[0].shape(), x.dtype())
+                : Tensor::empty(cx.allocator, {std::ssize(rows), x.dim(1)}, x.dtype());
+    }
     const DType sums = gradient_dtype(x.dtype());
     if (table_wanted_) dtable_ = Tensor::empty(cx.allocator, table.shape(), sums);
     double total = 0;
     const auto go = [&]<typename T>() {
-      total = all_chunks<T>(cx, rule, x, table, labels.data<int64_t>());
+      if (all) {
+        total = all_chunks<T>(cx, rule, x, table, labels.data<int64_t>());
+      } else {
+        total = chunks_of<T>(cx, rule, rows, x, table, labels.data<int64_t>());
+        if (dx_) dx_ = spread<T>(cx, rows, dx_, inputs[0].shape());
+      }
     };
     if (x.dtype() == DType::kBF16) {
       go.template operator()<bfloat16>();
@@ -96,6 +119,34 @@ class LinearCrossEntropy final : public ForwardOp {
       });
       return room.data<T>();
     }
+  }
+
+  // As all_chunks, of some rows.
+  template <typename T>
+  double chunks_of(Context& cx, const LabelRule& rule, const std::vector<int64_t>& rows,
+                   const Tensor& x, const Tensor& table, const int64_t* labels) {
+    const int64_t hidden = x.dim(1);
+    const Tensor some = Tensor::empty(cx.allocator, {std::ssize(rows), hidden}, x.dtype());
+    std::vector<int64_t> some_labels;
+    for (size_t i = 0; i < rows.size(); ++i) {
+      std::copy_n(x.data<T>() + rows[i] * hidden, hidden,
+                  some.data<T>() + static_cast<int64_t>(i) * hidden);
+      some_labels.push_back(labels[rows[i]]);
+    }
+    return all_chunks<T>(cx, rule, some, table, some_labels.data());
+  }
+
+  // `from`, a row for each of `rows`, in their places among zeros.
+  template <typename T>
+  static Tensor spread(Context& cx, const std::vector<int64_t>& rows, const Tensor& from,
+                       const Shape& shape) {
+    const int64_t hidden = from.dim(1);
+    Tensor to = Tensor::zeros(cx.allocator, shape, from.dtype());
+    for (size_t i = 0; i < rows.size(); ++i) {
+      std::copy_n(from.data<T>() + static_cast<int64_t>(i) * hidden, hidden,
+                  to.data<T>() + rows[i] * hidden);
+    }
+    return to;
   }
 
   template <typename T>

@@ -163,7 +163,7 @@ def bert_config(transformers):
 
 
 def fresh_model(transformers, attention="sdpa"):
-    """With random weights. Tasks: gpt2_step is trained on the next token, bert_step on each token."""
+    """With random weights. Tasks: gpt2_step is trained on the next token, bert_step on masked tokens."""
     if sys.argv[1] == "gpt2_step":
         return transformers.GPT2LMHeadModel._from_config(
             gpt2_config(transformers, float(ARGUMENTS["dropout"])), attn_implementation=attention)
@@ -205,6 +205,9 @@ class Step:
                                            fused=True)
         place = torch.arange(number("batch") * number("tokens"))
         self.ids = ((place * 7919 + place * place % 31) % number("vocabulary")).view(number("batch"), -1)
+        masked = place * 31 % 20 < 3   # 15%; 103 is [MASK] of bert-base-uncased
+        self.labels = self.ids.masked_fill(~masked.view_as(self.ids), -100)
+        self.masked_ids = self.ids.masked_fill(masked.view_as(self.ids), 103)
         self.forward = self.loss_of_gpt2 if sys.argv[1] == "gpt2_step" else self.loss_of_bert
         if ARGUMENTS.get("compiled") == "1":
             self.forward = torch.compile(self.forward)
@@ -214,9 +217,11 @@ class Step:
         return self.model(input_ids=self.ids, labels=self.ids).loss
 
     def loss_of_bert(self):
-        hidden = self.model(input_ids=self.ids).last_hidden_state
+        """As BertForMaskedLM takes it: logits of all positions, of which the labels leave 15%."""
+        hidden = self.model(input_ids=self.masked_ids).last_hidden_state
         logits = self.torch.nn.functional.linear(hidden, self.model.embeddings.word_embeddings.weight)
-        return self.torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), self.ids.flatten())
+        return self.torch.nn.functional.cross_entropy(logits.float().flatten(0, 1),
+                                                          self.labels.flatten())
 
     def __call__(self):
         self.optimizer.zero_grad(set_to_none=True)

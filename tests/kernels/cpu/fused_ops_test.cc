@@ -4,6 +4,7 @@
 
 #include <limits>
 
+#include "kernels/cpu/gemm_libraries.h"
 #include "proto/base/status.h"
 #include "tests/testing/gradient_check.h"
 
@@ -183,6 +184,7 @@ std::vector<LossCase> loss_cases() {
       {"one_class", 4, 3, 1, {.smoothing = 0.2}},
       {"no_rows", 0, 3, 7, {}},
       {"one_row", 1, 1, 2, {}},
+      {"nothing_counts", 3, 2, 1, {.ignore_index = 0}},
   };
 }
 
@@ -273,6 +275,27 @@ TEST(LinearCrossEntropy, NeverHoldsTheLogits) {
   EXPECT_GE(whole_peak, 2 * logits);
   EXPECT_LE(peak, chunk + gradients + (int64_t{1} << 20));
   EXPECT_LT(peak, logits / 2);
+}
+
+// Rows whose label is ignored are not multiplied: neither forwards nor backwards.
+TEST(LinearCrossEntropy, IgnoredRowsCostNothing) {
+  Bench bench;
+  Context cx = bench.context;
+  cx.tape = &bench.tape;
+  const int64_t rows = 60, hidden = 8, vocabulary = 50, every = 6;
+  Tensor x = random_tensor(cx, {rows, hidden}, 1).set_requires_grad(true);
+  Tensor table = random_tensor(cx, {vocabulary, hidden}, 2).set_requires_grad(true);
+  Tensor labels = Tensor::empty(cx.allocator, {rows}, DType::kI64);
+  for (int64_t i = 0; i < rows; ++i) {
+    labels.data<int64_t>()[i] = i % every == 0 ? i % vocabulary : -100;
+  }
+  const int64_t before = cpu::multiplied();
+  const Tensor loss = linear_cross_entropy_sum(cx, x, table, labels);
+  cx.tape->backward(cx, loss, Tensor::full(cx.allocator, {}, 1, DType::kF64));
+  EXPECT_EQ(cpu::multiplied() - before, 3 * 2 * (rows / every) * hidden * vocabulary);
+  for (int64_t i = 0; i < rows * hidden; ++i) {
+    EXPECT_EQ(x.grad().data<double>()[i] == 0, i / hidden % every != 0) << i;
+  }
 }
 
 // bf16 operands: as near to float64 as the composition of the same operands is.
