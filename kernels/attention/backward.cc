@@ -245,8 +245,8 @@ class Backward {
                  Sum* value_sums) {
     const Extents& e = p_.e;
     const auto rows_from = [&](cpu::Operand x, int64_t step) {
-      return cpu::Operand{static_cast<const char*>(x.data) + from / step * x.stride_bytes,
-                          x.stride_bytes};
+      return cpu::Operand{static_cast<const char*>(x.data) + from / step * x.step_bytes,
+                          x.stride_bytes, x.step_bytes};
     };
     p_.kernels.scores(tile.keys, e.features, static_cast<Sum>(p_.parameters.scale),
                       rows_from(keys_, 1), query_lanes_, scores_);

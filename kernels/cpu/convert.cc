@@ -31,6 +31,7 @@ void convert_row(const From* from, To* to, int64_t n) {
 
 const ConvertKernels& convert_at(Level level) {
   switch (level) {
+    case Level::kAmx:
     case Level::kBf16:
       return convert_avx512bf16;
     case Level::kV4:

@@ -1,5 +1,8 @@
 #include "kernels/cpu/level.h"
 
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include <array>
 #include <cstdlib>
 #include <string>
@@ -10,13 +13,26 @@
 namespace weft::cpu {
 namespace {
 
-constexpr std::array<std::pair<std::string_view, Level>, 4> kLevels{
-    {{"bf16", Level::kBf16}, {"v4", Level::kV4}, {"v3", Level::kV3}, {"v2", Level::kV2}}};
+constexpr std::array<std::pair<std::string_view, Level>, 5> kLevels{{{"amx", Level::kAmx},
+                                                                     {"bf16", Level::kBf16},
+                                                                     {"v4", Level::kV4},
+                                                                     {"v3", Level::kV3},
+                                                                     {"v2", Level::kV2}}};
+
+// Linux saves tiles only of processes that have asked for them (Documentation/arch/x86/xstate.rst).
+bool tiles_permitted() {
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;
+  static const bool permitted = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return permitted;
+}
 
 }  // namespace
 
 bool supported(Level level) {
   switch (level) {
+    case Level::kAmx:
+      return supported(Level::kBf16) && __builtin_cpu_supports("amx-tile") &&
+             __builtin_cpu_supports("amx-bf16") && tiles_permitted();
     case Level::kBf16:
       return __builtin_cpu_supports("x86-64-v4") && __builtin_cpu_supports("avx512bf16");
     case Level::kV4:
@@ -34,11 +50,12 @@ Level level_of(std::string_view name) {
     if (name.empty() ? supported(level) : name == known) {
       if (supported(level)) return level;
       throw StatusError(Status::invalid("WEFT_CPU_LEVEL", std::string(name),
-                                        "this processor does not have these instructions"));
+                                        "this processor does not have these instructions, or the "
+                                        "system does not permit them"));
     }
   }
   throw StatusError(
-      Status::invalid("WEFT_CPU_LEVEL", std::string(name), "must be v2, v3, v4 or bf16"));
+      Status::invalid("WEFT_CPU_LEVEL", std::string(name), "must be v2, v3, v4, bf16 or amx"));
 }
 
 Level level() {

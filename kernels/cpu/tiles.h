@@ -5,8 +5,8 @@
 // A tile is `keys` keys by kTileLanes queries; its scores lie as [keys, kTileLanes], so that
 // maxima and sums over keys are operations between rows. A product takes its left side as words
 // that are broadcast and its right side as rows of words that are loaded: a word is one element
-// (float, double) or, where the processor multiplies pairs of bf16 (AVX512_BF16), two. Elsewhere
-// bf16 is widened to float when it is packed. Legend: D features, K keys, Q = kTileLanes.
+// (float, double) or, where the processor multiplies pairs of bf16 (AVX512_BF16, AMX), two.
+// Elsewhere bf16 is widened to float when it is packed. Legend: D features, K keys, Q = kTileLanes.
 //
 // Numerical policy: Sum is float (double for double); so are scores, maxima, sums and results.
 // Products of bf16 take weights and their gradients rounded to bf16, as they do q, k and v.
@@ -33,10 +33,11 @@ struct SumOf<double> {
   using type = double;
 };
 
-// The left side of a product: rows of words.
+// The left side of a product: rows of words. Of by_feature, a row a tensor's row; of by_row as the
+// table likes it, the words of the next rows are step_bytes further.
 struct Operand {
   const void* data = nullptr;
-  int64_t stride_bytes = 0;
+  int64_t stride_bytes = 0, step_bytes = 0;
 };
 
 // Rows of a tensor: x[row * stride + feature].
@@ -142,10 +143,12 @@ const TileKernels<In>& tiles(int64_t features) {
   return tiles_at<In>(tile_level(features));
 }
 
-// For tests: while it lives, every thread's tiles are of this level, which the processor must have.
+// For tests: while it lives, every thread's tiles are of this level, which the processor must have,
+// or those of bf16 are of this table.
 class ForcedTiles {
  public:
   explicit ForcedTiles(Level level);
+  explicit ForcedTiles(const TileKernels<bfloat16>& table);
   ~ForcedTiles();
   ForcedTiles(const ForcedTiles&) = delete;
   ForcedTiles& operator=(const ForcedTiles&) = delete;

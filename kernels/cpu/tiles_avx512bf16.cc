@@ -36,14 +36,14 @@ inline int32_t pair_at(const bfloat16* from, int64_t count) {
 // Rows of an even number of features are pairs already.
 Operand pairs_by_feature(TileRows<const bfloat16> x, int64_t count, int64_t features,
                          void* scratch) {
-  if (features % 2 == 0) return {x.data, x.stride * 2};
+  if (features % 2 == 0) return {x.data, x.stride * 2, x.stride * 2};
   const int64_t words = (features + 1) / 2;
   int32_t* to = static_cast<int32_t*>(scratch);
   for (int64_t i = 0; i < count; ++i, to += words) {
     const bfloat16* from = x.data + i * x.stride;
     for (int64_t w = 0; w < words; ++w) to[w] = pair_at(from + 2 * w, features - 2 * w);
   }
-  return {scratch, words * kPair};
+  return {scratch, words * kPair, words * kPair};
 }
 
 // to[w] := the pair (a[w], b[w]) for w < count, zeros to `width`.
@@ -71,7 +71,7 @@ Operand pairs_by_row(TileRows<const bfloat16> x, int64_t count, int64_t features
       for (int64_t d = 0; d < features; ++d) to[d] = from[d].bits;
     }
   }
-  return {scratch, features * kPair};
+  return {scratch, features * kPair, features * kPair};
 }
 
 void pack_pair_lanes(TileRows<const bfloat16> x, int64_t count, int64_t features, void* to) {

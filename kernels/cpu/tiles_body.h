@@ -68,7 +68,8 @@ template <typename L, typename In>
 Operand by_feature(TileRows<const In> x, int64_t count, int64_t features, void* scratch) {
   using Word = typename L::Word;
   if constexpr (__is_same(In, Word)) {
-    return {x.data, x.stride * static_cast<int64_t>(sizeof(In))};
+    const int64_t stride = x.stride * static_cast<int64_t>(sizeof(In));
+    return {x.data, stride, stride};
   } else {
     Word* to = static_cast<Word*>(scratch);
     for (int64_t i = 0; i < count; ++i) {
@@ -76,7 +77,8 @@ Operand by_feature(TileRows<const In> x, int64_t count, int64_t features, void* 
 #pragma omp simd
       for (int64_t d = 0; d < features; ++d) to[i * features + d] = widened(from[d]);
     }
-    return {scratch, features * static_cast<int64_t>(sizeof(Word))};
+    const int64_t stride = features * static_cast<int64_t>(sizeof(Word));
+    return {scratch, stride, stride};
   }
 }
 

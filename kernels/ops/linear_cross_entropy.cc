@@ -1,8 +1,8 @@
 // The loss of a language model without its logits in memory: rows are taken in chunks; of each the
 // logits are computed, turned into their gradient where they lie, multiplied back into the
-// gradients of input and table, and forgotten. Rows whose label is ignored take no part, and no time:
-// of a masked language model that is most of them. The plain composition, which is the fallback and
-// the oracle, is cross_entropy_sum(linear(x, table)).
+// gradients of input and table, and forgotten. Rows whose label is ignored take no part, and no
+// time: of a masked language model that is most of them. The plain composition, which is the
+// fallback and the oracle, is cross_entropy_sum(linear(x, table)).
 //
 // Numerical policy: a row's log-sum-exp as rows.h; the table's gradient is summed over the chunks
 // in the order of the rows. bf16: logits, loss and the table's gradient are fp32, the logits'

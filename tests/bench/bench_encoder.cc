@@ -55,7 +55,8 @@ struct Encoder {
     }
     optimizer = std::make_unique<AdamW>(rank, parameters, AdamWOptions(),
                                         options.flag("bf16") ? DType::kBF16 : DType::kF32);
-    std::vector<int64_t> words = step_ids(options), wanted(words.size(), ops::TokenLoss().ignore_index);
+    std::vector<int64_t> words = step_ids(options),
+                         wanted(words.size(), ops::TokenLoss().ignore_index);
     for (size_t i = 0; i < words.size(); ++i) {
       if (i * 31 % 20 >= 3) continue;
       wanted[i] = std::exchange(words[i], kMaskId);

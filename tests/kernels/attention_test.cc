@@ -4,6 +4,7 @@
 
 #include "kernels/cpu/tiles.h"
 #include "tests/kernels/attention_cases.h"
+#include "tests/kernels/tiles_amx_on_cpu.h"
 #include "tests/testing/gradient_check.h"
 
 namespace weft::attention {
@@ -60,19 +61,24 @@ class AttentionTest : public ::testing::TestWithParam<Case> {
     const Inputs narrow = inputs_of(cx_, GetParam(), dtype, true);
     const Results exact = results(inputs_of(cx_, GetParam(), DType::kF64, true), false);
     const Results plain = results(narrow, false);
-    for (const cpu::Level level :
-         {cpu::Level::kV2, cpu::Level::kV3, cpu::Level::kV4, cpu::Level::kBf16}) {
-      if (!cpu::supported(level)) continue;
-      const cpu::ForcedTiles forced(level);
-      const Results tiled = results(narrow, true);
+    const auto expect_good = [&](const Results& tiled, const std::string& level) {
       for (size_t i = 0; i < exact.size(); ++i) {
         const double factor = i == 0 ? 2 : 3;
         EXPECT_LE(error(tiled[i], exact[i]),
                   factor * error(plain[i], exact[i]) + rounding * largest(exact[i]))
             << (i == 0 ? "output" : "gradient of input " + std::to_string(i - 1)) << ", level "
-            << static_cast<int>(level);
+            << level;
       }
+    };
+    for (const cpu::Level level :
+         {cpu::Level::kV2, cpu::Level::kV3, cpu::Level::kV4, cpu::Level::kBf16, cpu::Level::kAmx}) {
+      if (!cpu::supported(level)) continue;
+      const cpu::ForcedTiles forced(level);
+      expect_good(results(narrow, true), std::to_string(static_cast<int>(level)));
     }
+    if (dtype != DType::kBF16 || !cpu::supported(cpu::Level::kBf16)) return;
+    const cpu::ForcedTiles forced(testing::tiles_amx_on_cpu());
+    expect_good(results(narrow, true), "amx in C++");
   }
   Bench bench_;
   Context& cx_ = bench_.context;

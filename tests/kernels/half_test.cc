@@ -119,6 +119,9 @@ TEST(Half, ALevelIsForcedByName) {
   EXPECT_TRUE(cpu::supported(cpu::level_of("")));
   EXPECT_THROW(cpu::level_of("v9"), StatusError);
   EXPECT_THROW(cpu::level_of("V2"), StatusError);
+  if (!cpu::supported(cpu::Level::kAmx)) {
+    EXPECT_THROW(cpu::level_of("amx"), StatusError);
+  }
 }
 
 TEST(Half, CastsCopiesAndFills) {
