@@ -18,8 +18,8 @@ int golden_program(int argc, char** argv) {
   app.add_option("--mesh", mesh,
                  "Ranks to run on, as threads: data=A,sequence=B,tensor=C,ulysses=D")
       ->type_name("MESH");
-  app.add_option("--precision", options.precision, "Arithmetic")
-      ->check(CLI::IsMember({"fp32", "bf16"}))
+  app.add_option("--precision", options.precision, "Arithmetic; float64 on one rank")
+      ->check(CLI::IsMember({"fp32", "bf16", "float64"}))
       ->capture_default_str();
   app.add_option("--device", options.device, "What computes; on cuda ranks share the GPUs out")
       ->check(CLI::IsMember({"cpu", "cuda"}))

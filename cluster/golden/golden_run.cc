@@ -28,7 +28,9 @@ Result<Report> run_one(const std::string& folder, const GoldenOptions& options) 
   Report report;
   try {
     cpu::read_environment();
-    const DType precision = options.precision == "bf16" ? DType::kBF16 : DType::kF32;
+    const DType precision = options.precision == "bf16"      ? DType::kBF16
+                            : options.precision == "float64" ? DType::kF64
+                                                             : DType::kF32;
     run_on_threads(
         options.mesh,
         [&](Rank& rank) {

@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string>
 #include <utility>
 
-#include "kernels/ops/ops.h"
+#include <fmt/format.h>
+
+#include "worker/golden/wide_values.h"
 
 namespace weft::golden {
 
@@ -14,7 +17,35 @@ double largest_of(const Expected& expected) {
   return largest;
 }
 
+namespace {
+
+// |a - b| but for what b is uncertain by; a NaN stays one.
+double beyond(double a, double b, double uncertain) {
+  const double off = std::abs(a - b);
+  return off <= uncertain ? 0 : off - uncertain;
+}
+
+double half_place(float x) {
+  const float size = std::abs(x);
+  return (double{std::nextafter(size, INFINITY)} - double{size}) / 2;
+}
+
+// Of a number that is a float32 or has ten digits, as stored results have; else 0.
+double rounding_of(double x) {
+  if (x == double{static_cast<float>(x)}) return half_place(static_cast<float>(x));
+  constexpr int kDigits = 10;
+  if (std::stod(fmt::format("{:.{}g}", x, kDigits)) != x) return 0;
+  return std::pow(10, std::floor(std::log10(std::abs(x))) - kDigits + 1) / 2;
+}
+
+}  // namespace
+
+double Comparer::difference(double a, float b) const {
+  return beyond(a, double{b}, precision_ == DType::kF64 ? half_place(b) : 0);
+}
+
 double Comparer::bar(const std::string& kind) const {
+  if (precision_ == DType::kF64) return kDoubleBar;
   if (kind == "lr") return kRateBar;
   if (precision_ == DType::kBF16) {
     const auto found = golden_.bf16_errors.find(kind);
@@ -26,7 +57,8 @@ double Comparer::bar(const std::string& kind) const {
 }
 
 void Comparer::scalar(std::string what, const std::string& kind, double value, double expected) {
-  add(std::move(what), bar(kind), std::abs(value - expected), std::abs(expected));
+  const double uncertain = precision_ == DType::kF64 ? rounding_of(expected) : 0;
+  add(std::move(what), bar(kind), beyond(value, expected, uncertain), std::abs(expected));
 }
 
 void Comparer::part(std::string what, double largest_difference, double scale) {
@@ -43,12 +75,12 @@ void Comparer::gradient(const std::string& name, const Parameter& parameter,
                         const Expected& expected) {
   Tensor gradient = parameter.value.grad();
   WEFT_CHECK(gradient && gradient.contiguous(), "gradient of {}", name);
-  const std::vector<float> values = gradient.to_vector<float>();
+  const std::vector<double> values = wide_values(gradient);
   double difference = 0, largest = 0;
   for_each_shard_run(parameter.info, [&](int64_t local, int64_t global, int64_t count) {
     for (int64_t i = 0; i < count; ++i) {
-      const double value = double{values[static_cast<size_t>(local + i)]};
-      const double off = std::abs(value - double{expected.values[static_cast<size_t>(global + i)]});
+      const double value = values[static_cast<size_t>(local + i)];
+      const double off = this->difference(value, expected.values[static_cast<size_t>(global + i)]);
       difference = std::isnan(off) ? off : std::max(difference, off);
       largest = std::max(largest, std::abs(value));
     }
@@ -64,7 +96,7 @@ void Comparer::zero_gradients(const std::vector<std::string>& names) {
     const auto found = gradients_.find(name);
     if (found != gradients_.end()) {
       // In bf16 what should vanish is rounding noise of the size of the gradients' own errors.
-      const double most = precision_ == DType::kBF16 ? bar("grad." + name) : kZeroBar;
+      const double most = precision_ == DType::kF32 ? kZeroBar : bar("grad." + name);
       add("zero grad." + name, most, found->second, largest_gradient_);
     }
   }

@@ -17,6 +17,8 @@ class Comparer {
   Comparer(Rank& rank, const Case& golden, DType precision)
       : rank_(rank), golden_(golden), precision_(precision) {}
 
+  // What a differs from b by; in float64 beyond b's rounding.
+  double difference(double a, float b) const;
   // A number that every rank has: |a - b| / |b|, |a| where b is 0. Its bar is that of its kind:
   // "loss", "grad_norm", "lr", "norm after".
   void scalar(std::string what, const std::string& kind, double value, double expected);

@@ -5,7 +5,7 @@
 #include <limits>
 
 #include "worker/golden/comparer.h"
-#include "worker/golden/replica.h"
+#include "worker/golden/updates.h"
 
 namespace weft::golden {
 namespace {
@@ -30,28 +30,28 @@ void compare_trajectory(Rank& rank, const Case& golden, DType precision, Compare
   if (steps.empty()) return;
   const std::string prefix = accumulate ? "accumulated step " : "step ";
   Replica replica(rank, golden);
-  AdamW optimizer(rank, replica.handles(), trajectory.optimizer, precision);
+  const auto updates = make_updates(rank, replica, trajectory.optimizer, precision);
   for (size_t i = 0; i < steps.size(); ++i) {
     const ExpectedStep& expected = steps[i];
     const std::string step = prefix + std::to_string(i);
     const TaskRows& rows = golden.batches[static_cast<size_t>(expected.batch)];
     const double loss = replica.gradients_of(rows, accumulate ? 2 : 1);
-    const double norm = global_gradient_norm(rank, optimizer.parameters());
+    const double norm = updates->gradient_norm();
     const double rate = trajectory.schedule.rate(static_cast<int64_t>(i));
     comparer.scalar(step + " loss", "loss", loss, expected.loss);
     comparer.scalar(step + " grad_norm", "grad_norm", norm, expected.gradient_norm);
     comparer.scalar(step + " lr", "lr", rate, expected.rate);
-    optimizer.step(rate, clip_factor(norm, trajectory.clip));
+    updates->step(rate, clip_factor(norm, trajectory.clip));
   }
   if (accumulate) return;
   comparer.scalar("loss_on_case_after", "loss", replica.loss_of(golden.inputs),
                   trajectory.loss_on_case_after);
-  for (size_t i = 0; i < optimizer.parameters().size(); ++i) {
-    const Parameter& parameter = optimizer.parameters()[i];
+  for (size_t i = 0; i < updates->parameters().size(); ++i) {
+    const Parameter& parameter = updates->parameters()[i];
     const std::string name = replica.file_name(parameter);
     const auto expected = trajectory.parameter_norms_after.find(name);
     if (expected == trajectory.parameter_norms_after.end()) continue;
-    const double norm = replica.norm_of(parameter, optimizer.states()[i].master);
+    const double norm = replica.norm_of(parameter, updates->master(i));
     comparer.scalar("norm after of " + name, "norm after", norm, expected->second);
   }
 }
@@ -76,6 +76,12 @@ const Deviation& Report::worst() const {
 }
 
 Report run_case(Rank& rank, const Case& golden, DType precision) {
+  const Communicator& world = rank.mesh.axis(Axis::kWorld);
+  if (precision == DType::kF64 && (world.size() > 1 || !rank.allocator->device().is_cpu())) {
+    throw StatusError(Status::invalid("float64", std::to_string(world.size()) + " ranks",
+                                      "is for one rank on the CPU, as gradients are summed over "
+                                      "ranks in fp32"));
+  }
   Comparer comparer(rank, golden, precision);
   {
     Replica replica(rank, golden);

@@ -3,17 +3,21 @@
 #include <algorithm>
 #include <cmath>
 
-#include "kernels/tensor/transfer.h"
-
 #include "kernels/ops/ops.h"
+#include "kernels/tensor/transfer.h"
+#include "worker/golden/wide_values.h"
 
 namespace weft::golden {
 namespace {
 
-// max(largest, |a - b|) that keeps a NaN.
-void widen(double& largest, double a, double b) {
-  const double off = std::abs(a - b);
+// The larger one, a NaN if there is one.
+void widen(double& largest, double off) {
   if (std::isnan(off) || off > largest) largest = off;
+}
+
+// What is compared: bf16 as fp32.
+Tensor at_least_single(Context& cx, const Tensor& x) {
+  return is_half(x.dtype()) ? ops::cast(cx, x, DType::kF32) : x;
 }
 
 template <typename T>
@@ -88,10 +92,11 @@ double Replica::gradients_of(const TaskRows& rows, int64_t count) {
     const Tensor loss = task_->loss_sum(cx, *trunk_, task_->assemble(rows, part));
     sum += read_scalar(loss);
     cx.tape = nullptr;
-    tape.backward(cx, loss, Tensor::full(*rank_.allocator, loss.shape(), 1.0 / labels));
+    const Tensor seed = Tensor::full(*rank_.allocator, loss.shape(), 1.0 / labels, loss.dtype());
+    tape.backward(cx, loss, seed);
   }
   std::vector<Parameter> all = handles();
-  reduce_gradients(rank_, all);
+  if (all.front().value.dtype() != DType::kF64) reduce_gradients(rank_, all);
   return sum_over_replicas(sum) / labels;
 }
 
@@ -99,11 +104,7 @@ double Replica::norm_of(const Parameter& parameter, const Tensor& master) {
   Communicator& tensor = rank_.mesh.axis(Axis::kTensor);
   double squares = 0;
   if (!parameter.info.shard.whole() || tensor.rank() == 0) {
-    on_host<float>(master, [&](const float* values) {
-      for (int64_t i = 0; i < master.elements(); ++i) {
-        squares += double{values[i]} * double{values[i]};
-      }
-    });
+    for (const double value : wide_values(master)) squares += value * value;
   }
   Tensor sum = Tensor::full(*rank_.allocator, {1}, squares, DType::kF64);
   tensor.all_reduce(sum, ReduceOp::kSum);
@@ -118,14 +119,14 @@ double Replica::outputs(const Case& golden, Comparer& comparer) {
   if (golden.tensors.contains("last_hidden_state")) {
     const Tensor hidden = trunk_->forward(cx, batch.tokens);
     const Tensor joined = trunk_->joined_hidden(cx, batch.tokens, hidden);
-    compare_hidden(golden, batch, ops::cast(cx, joined, DType::kF32), comparer);
+    compare_hidden(golden, batch, at_least_single(cx, joined), comparer);
   }
   if (golden.tensors.contains("logits")) {
     Tensor logits = task_->class_logits(cx, *trunk_, batch);
     if (!logits) {
       logits = trunk_->token_logits(cx, batch.tokens, trunk_->forward(cx, batch.tokens));
     }
-    compare_logits(golden, batch, ops::cast(cx, logits, DType::kF32), comparer);
+    compare_logits(golden, batch, at_least_single(cx, logits), comparer);
   }
   return loss_of(golden.inputs);
 }
@@ -139,18 +140,18 @@ void Replica::compare_hidden(const Case& golden, const TaskBatch& batch, const T
   const Expected& expected = golden.tensors.at("last_hidden_state");
   const int64_t width = expected.shape[2];
   double difference = 0, scale = 0;
-  const std::vector<float> values = joined.to_vector<float>();
+  const std::vector<double> values = wide_values(joined);
   for (int64_t row = 0; row < expected.shape[0]; ++row) {
     for (int64_t token = 0; token < expected.shape[1]; ++token) {
       const int64_t at = row * expected.shape[1] + token;
       if (golden.compared[static_cast<size_t>(at)] == 0) continue;
       const float* wanted = expected.values.data() + at * width;
-      for (int64_t i = 0; i < width; ++i) widen(scale, double{wanted[i]}, 0);
+      for (int64_t i = 0; i < width; ++i) widen(scale, std::abs(double{wanted[i]}));
       const int64_t b = row - batch.tokens.first_row, t = own_place(batch, token);
       if (b < 0 || b >= joined.dim(0) || t < 0 || t >= joined.dim(1)) continue;
-      const float* mine = values.data() + (b * joined.dim(1) + t) * width;
+      const double* mine = values.data() + (b * joined.dim(1) + t) * width;
       for (int64_t i = 0; i < width; ++i) {
-        widen(difference, double{mine[i]}, double{wanted[i]});
+        widen(difference, comparer.difference(mine[i], wanted[i]));
       }
     }
   }
@@ -168,7 +169,7 @@ void Replica::compare_logits(const Case& golden, const TaskBatch& batch, const T
     columns = part_of(width, tensor.size(), tensor.rank());
   }
   double difference = 0, scale = 0;
-  const std::vector<float> values = logits.to_vector<float>();
+  const std::vector<double> values = wide_values(logits);
   const std::vector<int64_t> pooled =
       of_tokens ? std::vector<int64_t>() : batch.pooled.to_vector<int64_t>();
   for (int64_t row = 0; row < expected.shape[0]; ++row) {
@@ -176,15 +177,15 @@ void Replica::compare_logits(const Case& golden, const TaskBatch& batch, const T
       const int64_t at = row * tokens + token;
       if (of_tokens && golden.compared[static_cast<size_t>(at)] == 0) continue;
       const float* wanted = expected.values.data() + at * width;
-      for (int64_t i = 0; i < width; ++i) widen(scale, double{wanted[i]}, 0);
+      for (int64_t i = 0; i < width; ++i) widen(scale, std::abs(double{wanted[i]}));
       const int64_t b = row - batch.tokens.first_row;
       const int64_t t = of_tokens ? own_place(batch, token) : 0;
       if (b < 0 || b >= logits.dim(0) || t < 0 || (of_tokens && t >= logits.dim(1))) continue;
       if (!of_tokens && pooled[static_cast<size_t>(b)] < 0) continue;
       const int64_t line = of_tokens ? b * logits.dim(1) + t : b;
-      const float* mine = values.data() + line * columns.length;
+      const double* mine = values.data() + line * columns.length;
       for (int64_t i = 0; i < columns.length; ++i) {
-        widen(difference, double{mine[i]}, double{wanted[columns.start + i]});
+        widen(difference, comparer.difference(mine[i], wanted[columns.start + i]));
       }
     }
   }

@@ -6,12 +6,14 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
 
 #include "tests/testing/rank_runner.h"
 #include "worker/checkpoint/safetensors.h"
+#include "worker/golden/comparer.h"
 
 namespace weft::golden {
 namespace {
@@ -134,6 +136,36 @@ TEST(GoldenBf16, IsAsNearAsPyTorch) {
       EXPECT_GT(report.deviations.size(), 150U);
     }
   }
+}
+
+// In float64 nothing is further off than what the stored results are rounded by.
+TEST(GoldenFloat64, IsExactToTheTwelfthPlace) {
+  for (const char* name : {"gpt2-causal", "gpt2-sequence", "gpt2-packed"}) {
+    const Report report = run(read(fixture(name)), {}, DType::kF64);
+    EXPECT_TRUE(report.passed()) << name << " " << report.worst().what << " "
+                                 << report.worst().error << " of " << report.worst().bar;
+    EXPECT_GT(report.deviations.size(), 150U);
+    for (const Deviation& deviation : report.deviations) EXPECT_EQ(deviation.bar, 1e-12);
+  }
+}
+
+TEST(GoldenFloat64, FindsWhatSinglePrecisionHides) {
+  Case golden = read(fixture("gpt2-causal"));
+  Expected& logits = golden.tensors.at("logits");
+  const double largest = largest_of(logits);
+  for (float& value : logits.values) {
+    if (std::abs(double{value}) < 1e-3 * largest) value += static_cast<float>(1e-10 * largest);
+  }
+  EXPECT_TRUE(run(golden).passed());
+  EXPECT_TRUE(fails_at(run(golden, {}, DType::kF64), "logits"));
+  golden = read(fixture("gpt2-causal"));
+  golden.trajectory.steps[9].loss *= 1 + 2e-9;
+  EXPECT_TRUE(run(golden).passed());
+  EXPECT_TRUE(fails_at(run(golden, {}, DType::kF64), "step 9 loss"));
+}
+
+TEST(GoldenFloat64, IsForOneRank) {
+  EXPECT_THROW(run(read(fixture("gpt2-causal")), {.tensor = 2}, DType::kF64), StatusError);
 }
 
 TEST(GoldenBf16, FindsWhatIsWrong) {
