@@ -7,6 +7,7 @@
 #include "kernels/attention/scores.h"
 #include "kernels/cpu/rows.h"
 #include "kernels/cpu/vectors.h"
+#include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
 
 namespace weft::attention {
@@ -24,6 +25,10 @@ struct Extents {
 class ComparedBackward final : public Kernel {
  public:
   std::string_view name() const override { return "compared_backward"; }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).compared_backward(inputs[0], inputs[1], inputs[2], inputs[3], outputs[0],
+                                        outputs[1], outputs[2]);
+  }
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     std::vector<Tensor> x;
     for (const Tensor& input : inputs) x.push_back(as_contiguous(cx.pool, input));
@@ -72,6 +77,10 @@ class ComparedBackward final : public Kernel {
 class Compared final : public Op {
  public:
   std::string_view name() const override { return "compared"; }
+  bool native_on_gpu(DType) const override { return true; }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).compared(inputs[0], inputs[1], inputs[2], outputs[0]);
+  }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     const Tensor &q = inputs[0], &k = inputs[1], &v = inputs[2];
     WEFT_CHECK(q.shape().dims() == 3 && k.shape().dims() == 3 && q.dim(0) == k.dim(0) &&
@@ -111,7 +120,8 @@ class Compared final : public Op {
     for (const Tensor& x : {q, saved[1]}) {
       grads.push_back(Tensor::empty(cx.allocator, x.shape(), x.dtype()));
     }
-    grads.push_back(Tensor::empty(cx.allocator, Shape{q.dim(0), v.dim(0)}, v.dtype()));
+    grads.push_back(
+        Tensor::empty(cx.allocator, Shape{q.dim(0), v.dim(0)}, gradient_dtype(v.dtype())));
     ComparedBackward kernel;
     const std::array inputs = {q, saved[1], v, output_grads[0]};
     run_kernel(cx, kernel, inputs, grads);

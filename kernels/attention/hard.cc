@@ -4,6 +4,7 @@
 #include <limits>
 #include <vector>
 
+#include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
 #include "kernels/ops/elementwise.h"
 #include "kernels/ops/indexing.h"
@@ -40,6 +41,9 @@ class Draw final : public Kernel {
  public:
   Draw(RandomKey key, const ops::GlobalIndex& where) : key_(key), where_(where) {}
   std::string_view name() const override { return "draw"; }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).draw(inputs[0], key_, where_, outputs[0]);
+  }
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     const Tensor scores = as_contiguous(cx.pool, inputs[0]);
     const Shape& shape = outputs[0].shape();
@@ -73,6 +77,9 @@ class RowsOfIndex final : public Kernel {
  public:
   explicit RowsOfIndex(int64_t keys) : keys_(keys) {}
   std::string_view name() const override { return "rows_of_index"; }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).rows_of_index(inputs[0], keys_, outputs[0]);
+  }
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     const Tensor index = as_contiguous(cx.pool, inputs[0]);
     const int64_t queries = index.dim(1), *from = index.data<int64_t>();
@@ -90,6 +97,10 @@ class RowsOfIndex final : public Kernel {
 class StraightThrough final : public Op {
  public:
   std::string_view name() const override { return "straight_through"; }
+  bool native_on_gpu(DType) const override { return true; }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).one_hot(inputs[1], outputs[0]);
+  }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     const Tensor &weights = inputs[0], &index = inputs[1];
     WEFT_CHECK(

@@ -10,7 +10,7 @@
 namespace weft::attention {
 namespace {
 
-// first, first + 1, .. of `dtype`.
+// first, first + 1, .. of `dtype`; fp32 holds them up to 2^24.
 Tensor counted(Context& cx, int64_t count, int64_t first, DType dtype) {
   std::vector<double> numbers;
   for (int64_t i = 0; i < count; ++i) numbers.push_back(static_cast<double>(first + i));
@@ -34,8 +34,8 @@ Tensor near(Context& cx, const Tensor& apart, double half_width) {
 
 Attended local_monotonic(Context& cx, const Tensor& scores, const Tensor& values, double half_width,
                          const Tensor& visible, int64_t first_query) {
-  const Tensor query = counted(cx, scores.dim(-2), first_query, DType::kF64);
-  const Tensor key = counted(cx, scores.dim(-1), 0, DType::kF64);
+  const Tensor query = counted(cx, scores.dim(-2), first_query, DType::kF32);
+  const Tensor key = counted(cx, scores.dim(-1), 0, DType::kF32);
   const Tensor apart = ops::subtract(cx, key, with_column(cx, query));
   return attend(cx, hide(cx, scores, near(cx, apart, half_width)), values, visible);
 }

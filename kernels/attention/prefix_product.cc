@@ -3,6 +3,7 @@
 
 #include "kernels/attention/linear.h"
 #include "kernels/cpu/gemm.h"
+#include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
 
 namespace weft::attention {
@@ -55,6 +56,9 @@ class PrefixProduct final : public Op {
  public:
   explicit PrefixProduct(bool reversed) : reversed_(reversed) {}
   std::string_view name() const override { return "prefix_product"; }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).prefix_product(inputs[0], inputs[1], inputs[2], reversed_, outputs[0]);
+  }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     const Shape &q = inputs[0].shape(), &v = inputs[2].shape();
     Shape shape = q, expected = v;

@@ -25,6 +25,7 @@ namespace weft::cuda {
 struct PoolSizes {
   std::array<int64_t, 2> in{}, out{}, kernel{}, stride{}, padding{};
   bool count_padding = false;  // of means
+  bool adaptive = false;       // PoolWindow::adaptive
 };
 
 class Backend : public Stream {
@@ -138,6 +139,68 @@ class Backend : public Stream {
   virtual void row_dots(const Tensor& a, const Tensor& b, const Tensor& out) = 0;
   virtual void attention_merge(const Tensor& output, const Tensor& lse, const Tensor& other_output,
                                const Tensor& other_lse) = 0;
+
+  // ---- along a dim; a Split is of contiguous x
+  virtual void log_softmax(const Tensor& x, const Tensor& y) = 0;  // over the last dim
+  virtual void log_softmax_backward(const Tensor& y, const Tensor& dy, const Tensor& dx) = 0;
+  virtual void extreme_along(bool larger, const Tensor& x, const ops::Split& split,
+                             const Tensor& values, const Tensor& places) = 0;
+  virtual void cumulative_sum(const Tensor& x, const ops::Split& split, bool reversed,
+                              const Tensor& out) = 0;
+  virtual void flip(const Tensor& x, int dim, const Tensor& out) = 0;  // of any dtype
+  // The first of each sorted row, as many as `values` has.
+  virtual void sort(const Tensor& x, bool descending, const Tensor& values,
+                    const Tensor& places) = 0;
+
+  // ---- elements by number. An index has the dims of what it is held against, or is
+  // one-dimensional: of whole slices. A number outside takes NaN, and puts or adds nothing.
+  virtual void take(const Tensor& x, int dim, const Tensor& index, const Tensor& out) = 0;
+  // Places named at most once; and sums in the order of `source`, into what `out` holds.
+  virtual void put(int dim, const Tensor& index, const Tensor& source, const Tensor& out) = 0;
+  virtual void add_at(int dim, const Tensor& index, const Tensor& source, const Tensor& out) = 0;
+  virtual void one_hot(const Tensor& ids, const Tensor& out) = 0;
+  virtual void triangular_mask(int64_t diagonal, const Tensor& out) = 0;
+
+  // ---- segments; an element whose segment is none counts for nothing, its softmax is 0
+  virtual void segment_sum(const Tensor& x, const Tensor& segment, const Tensor& out) = 0;
+  virtual void segment_max(const Tensor& x, const Tensor& segment, const Tensor& out,
+                           const Tensor& place) = 0;
+  virtual void segment_max_backward(const Tensor& dy, const Tensor& place, const Tensor& dx) = 0;
+  virtual void segment_softmax(const Tensor& x, const Tensor& segment, int64_t count,
+                               const Tensor& out) = 0;
+  virtual void segments_of_offsets(const Tensor& offsets, const Tensor& out) = 0;
+
+  // ---- norms over channels; statistics and the gradients of gamma and beta are fp32
+  virtual void group_norm(int64_t groups, const Tensor& x, const Tensor& gamma, const Tensor& beta,
+                          double epsilon, const Tensor& y, const Tensor& mean,
+                          const Tensor& rstd) = 0;
+  virtual void batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, double epsilon,
+                          int block_count, const Tensor& y, const Tensor& mean,
+                          const Tensor& variance, const Tensor& rstd) = 0;
+  // groups 0: batch norm.
+  virtual void channel_norm_backward(int64_t groups, int block_count, const Tensor& x,
+                                     const Tensor& dy, const Tensor& gamma, const Tensor& mean,
+                                     const Tensor& rstd, const Tensor& dx, const Tensor& dgamma,
+                                     const Tensor& dbeta) = 0;
+
+  // ---- CTC; a length or a target that is not allowed makes the loss NaN
+  virtual void ctc(const Tensor& logits, const Tensor& targets, const Tensor& input_lengths,
+                   const Tensor& target_lengths, int64_t blank, const Tensor& loss) = 0;
+  virtual void ctc_backward(const Tensor& logits, const Tensor& targets,
+                            const Tensor& input_lengths, const Tensor& target_lengths,
+                            int64_t blank, const Tensor& dloss, const Tensor& dx) = 0;
+
+  // ---- other attention
+  virtual void compared(const Tensor& q, const Tensor& k, const Tensor& v,
+                        const Tensor& scores) = 0;
+  virtual void compared_backward(const Tensor& q, const Tensor& k, const Tensor& v,
+                                 const Tensor& dscores, const Tensor& dq, const Tensor& dk,
+                                 const Tensor& dv_by_row) = 0;
+  virtual void prefix_product(const Tensor& q, const Tensor& k, const Tensor& v, bool reversed,
+                              const Tensor& y) = 0;
+  virtual void draw(const Tensor& scores, RandomKey key, const ops::GlobalIndex& where,
+                    const Tensor& index) = 0;
+  virtual void rows_of_index(const Tensor& index, int64_t extent, const Tensor& out) = 0;
 
   // ---- the optimizer; contiguous fp32
   // out, a double: the squares of all of them.

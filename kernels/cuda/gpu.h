@@ -152,6 +152,48 @@ class Gpu final : public Backend {
   void attention_merge(const Tensor& output, const Tensor& lse, const Tensor& other_output,
                        const Tensor& other_lse) override;
 
+  void log_softmax(const Tensor& x, const Tensor& y) override;
+  void log_softmax_backward(const Tensor& y, const Tensor& dy, const Tensor& dx) override;
+  void extreme_along(bool larger, const Tensor& x, const ops::Split& split, const Tensor& values,
+                     const Tensor& places) override;
+  void cumulative_sum(const Tensor& x, const ops::Split& split, bool reversed,
+                      const Tensor& out) override;
+  void flip(const Tensor& x, int dim, const Tensor& out) override;
+  void sort(const Tensor& x, bool descending, const Tensor& values, const Tensor& places) override;
+  void take(const Tensor& x, int dim, const Tensor& index, const Tensor& out) override;
+  void put(int dim, const Tensor& index, const Tensor& source, const Tensor& out) override;
+  void add_at(int dim, const Tensor& index, const Tensor& source, const Tensor& out) override;
+  void one_hot(const Tensor& ids, const Tensor& out) override;
+  void triangular_mask(int64_t diagonal, const Tensor& out) override;
+  void segment_sum(const Tensor& x, const Tensor& segment, const Tensor& out) override;
+  void segment_max(const Tensor& x, const Tensor& segment, const Tensor& out,
+                   const Tensor& place) override;
+  void segment_max_backward(const Tensor& dy, const Tensor& place, const Tensor& dx) override;
+  void segment_softmax(const Tensor& x, const Tensor& segment, int64_t count,
+                       const Tensor& out) override;
+  void segments_of_offsets(const Tensor& offsets, const Tensor& out) override;
+  void group_norm(int64_t groups, const Tensor& x, const Tensor& gamma, const Tensor& beta,
+                  double epsilon, const Tensor& y, const Tensor& mean, const Tensor& rstd) override;
+  void batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, double epsilon,
+                  int block_count, const Tensor& y, const Tensor& mean, const Tensor& variance,
+                  const Tensor& rstd) override;
+  void channel_norm_backward(int64_t groups, int block_count, const Tensor& x, const Tensor& dy,
+                             const Tensor& gamma, const Tensor& mean, const Tensor& rstd,
+                             const Tensor& dx, const Tensor& dgamma, const Tensor& dbeta) override;
+  void ctc(const Tensor& logits, const Tensor& targets, const Tensor& input_lengths,
+           const Tensor& target_lengths, int64_t blank, const Tensor& loss) override;
+  void ctc_backward(const Tensor& logits, const Tensor& targets, const Tensor& input_lengths,
+                    const Tensor& target_lengths, int64_t blank, const Tensor& dloss,
+                    const Tensor& dx) override;
+  void compared(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& scores) override;
+  void compared_backward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& dscores,
+                         const Tensor& dq, const Tensor& dk, const Tensor& dv_by_row) override;
+  void prefix_product(const Tensor& q, const Tensor& k, const Tensor& v, bool reversed,
+                      const Tensor& y) override;
+  void draw(const Tensor& scores, RandomKey key, const ops::GlobalIndex& where,
+            const Tensor& index) override;
+  void rows_of_index(const Tensor& index, int64_t extent, const Tensor& out) override;
+
   void sum_of_squares(std::span<const Tensor> xs, const Tensor& out) override;
   void adamw(const cpu::AdamWFactors& factors, const Tensor& gradient, const Tensor& parameter,
              const Tensor& first_moment, const Tensor& second_moment,
@@ -169,6 +211,11 @@ class Gpu final : public Backend {
   // The sum of blocks [first, last) of the summed extent, merged in a binary tree.
   void product_blocks(const Tensor& a, const Tensor& b, int64_t blocks, int64_t first, int64_t last,
                       const Tensor& out);
+  // The elements of each of `count` segments: segments.cu.
+  struct Members {
+    Tensor start, order;
+  };
+  Members members_of(const Tensor& segment, int64_t count);
   void activate_device() const;
 
   // Pinned copies of what is on its way to the GPU.

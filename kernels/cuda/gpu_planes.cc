@@ -37,6 +37,7 @@ PoolWindow window_of(const PoolSizes& sizes) {
     window.padding[dim] = sizes.padding[dim];
   }
   window.count_padding = sizes.count_padding;
+  window.adaptive = sizes.adaptive;
   return window;
 }
 

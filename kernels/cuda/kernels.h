@@ -262,6 +262,9 @@ void scatter_columns(const ConvolutionWindow& window, const T* columns, T* x, in
 struct PoolWindow {
   int64_t in[2], out[2], kernel[2], stride[2], padding[2];
   bool count_padding;  // of means
+  // Windows are the parts of the input, of sizes as even as they get; where `out` does not divide
+  // `in` they overlap. Kernel, stride and padding count for nothing then.
+  bool adaptive = false;
 };
 template <typename T>
 void max_pool(const PoolWindow& window, const T* x, T* y, int64_t* place, int64_t planes,
@@ -293,5 +296,156 @@ void sum_middle(const T* x, int64_t outer, int64_t extent, int64_t inner, double
 // outputs [rows, width], lse [rows].
 void attention_merge(float* into, float* into_lse, const float* other, const float* other_lse,
                      int64_t rows, int64_t width, cudaStream_t stream);
+
+// ---- log_softmax.cu: over rows of `width`; a row of nothing but -infinity gives zeros.
+template <typename T>
+void log_softmax(const T* x, T* y, int64_t rows, int64_t width, cudaStream_t stream);
+template <typename T>
+void log_softmax_backward(const T* y, const T* dy, T* dx, int64_t rows, int64_t width,
+                          cudaStream_t stream);
+
+// ---- lines.cu: along the middle of x [outer, extent, inner]. extent > 0 of extremes, whose values
+// and places are [outer, inner]: of equal ones the first, a NaN before all others.
+template <typename T>
+void extreme_along(bool larger, const T* x, int64_t outer, int64_t extent, int64_t inner, T* values,
+                   int64_t* places, cudaStream_t stream);
+// y[i] = x[0] + ... + x[i]; reversed: x[i] + ... + x[extent - 1]. y may be x.
+template <typename T>
+void cumulative_sum(const T* x, T* y, int64_t outer, int64_t extent, int64_t inner, bool reversed,
+                    cudaStream_t stream);
+
+// ---- sort.cu: each row of x [rows, width] in order, and where in the row each came from; stable;
+// NaN counts as the largest. The last two arrays are room, of no use where width <= kSortTile.
+template <typename T>  // also int64_t
+void sort_rows(const T* x, int64_t rows, int64_t width, bool descending, T* values, int64_t* places,
+               T* other_values, int64_t* other_places, cudaStream_t stream);
+
+// ---- indexing.cu: a dim whose elements are named by number, `step` apart.
+struct NumberedDim {
+  int64_t extent, step;
+};
+// out = x[number]; the walk is over index, x (stride 0 along the dim) and out. A number outside
+// gives NaN.
+template <typename T>
+void take_along(const Walk<3>& walk, const NumberedDim& dim, const int64_t* index, const T* x,
+                T* out, cudaStream_t stream);
+// out[number] = source, each place named at most once; the walk is over index, source and out
+// (stride 0 along the dim). A number outside puts nothing.
+template <typename T>
+void put_along(const Walk<3>& walk, const NumberedDim& dim, const int64_t* index, const T* source,
+               T* out, cudaStream_t stream);
+// The element of an array that each number names (-1: outside); the walk is over index, the array
+// (stride 0 along the dim) and the targets.
+void targets_along(const Walk<3>& walk, const NumberedDim& dim, const int64_t* index,
+                   int64_t* targets, cudaStream_t stream);
+// out [count, classes]: `one` at each id, else `zero`.
+template <typename T>  // also double, int64_t, int32_t, uint8_t
+void one_hot(const int64_t* ids, int64_t count, int64_t classes, T one, T zero, T* out,
+             cudaStream_t stream);
+// 1 where column <= row + diagonal, else 0.
+void triangular_mask(int64_t rows, int64_t columns, int64_t diagonal, uint8_t* out,
+                     cudaStream_t stream);
+// out = group * extent + index of index [groups, of_group]; -1 where that is outside.
+void rows_of_index(const int64_t* index, int64_t groups, int64_t of_group, int64_t extent,
+                   int64_t* out, cudaStream_t stream);
+
+// ---- segments.cu: the elements of segment s are order[start[s]] to order[start[s + 1] - 1], in
+// that order.
+struct Segments {
+  const int64_t *start, *order;
+  int64_t count, elements;
+};
+// start [count + 1] from the sorted segments of n elements.
+void segment_starts(const int64_t* sorted, int64_t n, int64_t count, int64_t* start,
+                    cudaStream_t stream);
+// The segment of each of n elements: segment s is [offsets[s], offsets[s + 1]), of `count`.
+void segments_of_offsets(const int64_t* offsets, int64_t count, int64_t n, int64_t* segment,
+                         cudaStream_t stream);
+// out [outer, count, inner] = (or, if it adds, +=) sums of x [outer, elements, inner].
+template <typename T>
+void segment_sum(const Segments& segments, const T* x, int64_t outer, int64_t inner, bool adds,
+                 T* out, cudaStream_t stream);
+// out and place [count, inner]: the largest of x [elements, inner] and the element it is of; an
+// empty segment gives 0 and -1.
+template <typename T>
+void segment_max(const Segments& segments, const T* x, int64_t inner, T* out, int64_t* place,
+                 cudaStream_t stream);
+// dx[place] = dy of n = count inner maxima; the caller clears dx.
+template <typename T>
+void segment_max_backward(const T* dy, const int64_t* place, int64_t n, int64_t inner, T* dx,
+                          cudaStream_t stream);
+template <typename T>
+void segment_softmax(const Segments& segments, const T* x, int64_t inner, T* y,
+                     cudaStream_t stream);
+
+// ---- channel_norm.cu: x as rows of `elements`, one a sample and channel. Statistics are of
+// `together` rows that lie next to each other, or (0) of a channel.
+struct ChannelRows {
+  int64_t samples, channels, elements, together;
+};
+// mean and 1 / sqrt(variance + epsilon) of each `count` elements of x.
+template <typename T>
+void group_moments(const T* x, int64_t groups, int64_t count, float epsilon, float* mean,
+                   float* rstd, cudaStream_t stream);
+// sums [samples, channels] of x; with a mean, of squares around it.
+template <typename T>
+void channel_sums(const ChannelRows& rows, const T* x, const float* mean, float* sums,
+                  cudaStream_t stream);
+void rstd_of(const float* variance, int64_t n, float epsilon, float* rstd, cudaStream_t stream);
+// y = (x - mean) rstd gamma + beta; gamma and beta [channels].
+template <typename T>
+void normalize_channels(const ChannelRows& rows, const T* x, const T* gamma, const T* beta,
+                        const float* mean, const float* rstd, T* y, cudaStream_t stream);
+template <typename T>
+struct ChannelNormGradient {
+  ChannelRows rows;
+  const T *x, *dy, *gamma;
+  const float *mean, *rstd;
+  T* dx;
+};
+// Sums [samples, channels] of dy and of dy times the normalized x.
+template <typename T>
+void channel_gradient_sums(const ChannelNormGradient<T>& gradient, float* total, float* along,
+                           cudaStream_t stream);
+// dx from these sums; of statistics of a channel: from the sums over the samples, [channels].
+// scratch: two floats a statistic.
+template <typename T>
+void channel_gradient(const ChannelNormGradient<T>& gradient, const float* total,
+                      const float* along, float* scratch, cudaStream_t stream);
+
+// ---- compared.cu: scores [rows, queries, keys] = v . tanh(q + k) of q [rows, queries, features]
+// and k [rows, keys, features].
+struct ComparedShape {
+  int64_t rows, queries, keys, features;
+};
+template <typename T>
+void compared(const ComparedShape& shape, const T* q, const T* k, const T* v, T* scores,
+              cudaStream_t stream);
+// The gradient of v by query: [rows, queries, features], to be summed.
+template <typename T>
+void compared_backward(const ComparedShape& shape, const T* q, const T* k, const T* v,
+                       const T* dscores, T* dq, T* dk, float* dv_by_query, cudaStream_t stream);
+
+// ---- draw.cu: index[row] of scores [rows, keys] as attention::draw; the number drawn by is that
+// of `first` and where the row lies on the walk. -1: all scores are -infinity.
+template <typename T>
+void draw(const Walk<1>& walk, const T* scores, int64_t keys, RandomKey key, int64_t first,
+          int64_t* index, cudaStream_t stream);
+
+// ---- ctc.cu: logits [times, batch, classes], targets [batch, width], lengths [batch].
+template <typename T>
+struct CtcProblem {
+  const T* logits;
+  const int64_t *targets, *input_lengths, *target_lengths;
+  int64_t times, batch, classes, width, blank;
+  // Room: [times, batch] and, each, [batch, times, states_max]; beta for the gradient only.
+  double *log_sums, *alpha, *beta;
+  __host__ __device__ int64_t states_max() const { return 2 * width + 1; }
+};
+// loss [batch]; infinity where no path fits.
+template <typename T>
+void ctc(const CtcProblem<T>& problem, T* loss, cudaStream_t stream);
+template <typename T>
+void ctc_backward(const CtcProblem<T>& problem, const T* dloss, T* dx, cudaStream_t stream);
 
 }  // namespace weft::cuda

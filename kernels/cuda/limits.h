@@ -1,5 +1,5 @@
-// How large grids get. The tests' harness has a twin of this file with smaller ones, so that few
-// elements are enough to make its threads walk on.
+// How large grids and tiles get. The tests' harness has a twin of this file with smaller ones, so
+// that few elements are enough to make its threads walk on.
 #pragma once
 
 #include <cstdint>
@@ -7,5 +7,6 @@
 namespace weft::cuda {
 
 constexpr int64_t kBlocksMax = 2048;  // kernels walk on by the grid's size, so more gain nothing
+constexpr int kSortTile = 1024;       // elements that a block sorts in shared memory
 
 }  // namespace weft::cuda

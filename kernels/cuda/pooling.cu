@@ -13,11 +13,17 @@ struct Range {
 };
 // Places of the input that window `index` of dim d holds.
 __device__ Range window_of(const PoolWindow& w, int d, int64_t index) {
+  if (w.adaptive) {
+    return {index * w.in[d] / w.out[d], ((index + 1) * w.in[d] + w.out[d] - 1) / w.out[d]};
+  }
   const int64_t first = index * w.stride[d] - w.padding[d], last = first + w.kernel[d];
   return {first < 0 ? 0 : first, last < w.in[d] ? last : w.in[d]};
 }
 // Windows of dim d that hold a place of the input.
 __device__ Range windows_with(const PoolWindow& w, int d, int64_t place) {
+  if (w.adaptive) {
+    return {place * w.out[d] / w.in[d], ((place + 1) * w.out[d] + w.in[d] - 1) / w.in[d]};
+  }
   const int64_t shifted = place + w.padding[d], before = shifted - w.kernel[d];
   const int64_t end = shifted / w.stride[d] + 1;
   return {before < 0 ? 0 : before / w.stride[d] + 1, end < w.out[d] ? end : w.out[d]};

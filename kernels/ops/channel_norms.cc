@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "kernels/cpu/vectors.h"
+#include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
 #include "kernels/ops/elementwise.h"
 #include "kernels/ops/norms.h"
@@ -82,11 +83,24 @@ void sum_over_samples(Context& cx, const Tensor& sums, const Extents& at, const 
   sum_middle(cx, sums.view(shape, strides, at.rows()), split, 1, dgamma);
 }
 
+// Where the gradients of x, gamma and beta are computed.
+std::vector<Tensor> gradients_of(Context& cx, const Tensor& x, const Tensor& gamma) {
+  const DType summed = gradient_dtype(gamma.dtype());
+  return {Tensor::empty(cx.allocator, x.shape(), x.dtype()),
+          Tensor::empty(cx.allocator, gamma.shape(), summed),
+          Tensor::empty(cx.allocator, gamma.shape(), summed)};
+}
+
 // Inputs: x, dy, gamma, mean and rstd [N, groups]; outputs: dx, dgamma, dbeta.
 class GroupNormBackward final : public Kernel {
  public:
   explicit GroupNormBackward(int64_t groups) : groups_(groups) {}
   std::string_view name() const override { return "group_norm_backward"; }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).channel_norm_backward(groups_, cx.block_count, inputs[0], inputs[1],
+                                            inputs[2], inputs[3], inputs[4], outputs[0], outputs[1],
+                                            outputs[2]);
+  }
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     const Tensor x = as_contiguous(cx.pool, inputs[0]), dy = as_contiguous(cx.pool, inputs[1]);
     const Tensor gamma = as_contiguous(cx.pool, inputs[2]);
@@ -129,13 +143,20 @@ class GroupNorm final : public Op {
  public:
   GroupNorm(int64_t groups, double epsilon) : groups_(groups), epsilon_(epsilon) {}
   std::string_view name() const override { return "group_norm"; }
+  bool native_on_gpu(DType) const override { return true; }
+  bool rounds(size_t output) const override { return output == 0; }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).group_norm(groups_, inputs[0], inputs[1], inputs[2], epsilon_, outputs[0],
+                                 outputs[1], outputs[2]);
+  }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     const Tensor& x = inputs[0];
     check_affine(name(), x, inputs[1], inputs[2]);
     WEFT_CHECK(groups_ > 0 && x.dim(1) % groups_ == 0, "{} groups of {} channels", groups_,
                x.dim(1));
     const Shape statistics{x.dim(0), groups_};
-    return {x.spec(), {statistics, x.dtype()}, {statistics, x.dtype()}};
+    const DType dtype = gradient_dtype(x.dtype());
+    return {x.spec(), {statistics, dtype}, {statistics, dtype}};
   }
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     const Tensor x = as_contiguous(cx.pool, inputs[0]), gamma = as_contiguous(cx.pool, inputs[1]);
@@ -170,10 +191,7 @@ class GroupNorm final : public Op {
   }
   std::vector<Tensor> vjp(Context& cx, std::span<const Tensor> saved,
                           std::span<const Tensor> output_grads) override {
-    std::vector<Tensor> grads;
-    for (const size_t like : {0U, 1U, 1U}) {
-      grads.push_back(Tensor::empty(cx.allocator, saved[like].shape(), saved[like].dtype()));
-    }
+    std::vector<Tensor> grads = gradients_of(cx, saved[0], saved[1]);
     GroupNormBackward kernel(groups_);
     const std::array inputs = {saved[0], output_grads[0], saved[1], saved[2], saved[3]};
     run_kernel(cx, kernel, inputs, grads);
@@ -189,6 +207,11 @@ class GroupNorm final : public Op {
 class BatchNormBackward final : public Kernel {
  public:
   std::string_view name() const override { return "batch_norm_backward"; }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).channel_norm_backward(0, cx.block_count, inputs[0], inputs[1], inputs[2],
+                                            inputs[3], inputs[4], outputs[0], outputs[1],
+                                            outputs[2]);
+  }
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     const Tensor x = as_contiguous(cx.pool, inputs[0]), dy = as_contiguous(cx.pool, inputs[1]);
     const Tensor gamma = as_contiguous(cx.pool, inputs[2]);
@@ -219,9 +242,15 @@ class BatchNorm final : public Op {
  public:
   explicit BatchNorm(double epsilon) : epsilon_(epsilon) {}
   std::string_view name() const override { return "batch_norm"; }
+  bool native_on_gpu(DType) const override { return true; }
+  bool rounds(size_t output) const override { return output == 0; }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).batch_norm(inputs[0], inputs[1], inputs[2], epsilon_, cx.block_count,
+                                 outputs[0], outputs[1], outputs[2], outputs[3]);
+  }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     check_affine(name(), inputs[0], inputs[1], inputs[2]);
-    const TensorSpec statistic = inputs[1].spec();
+    const TensorSpec statistic{inputs[1].shape(), gradient_dtype(inputs[1].dtype())};
     return {inputs[0].spec(), statistic, statistic, statistic};
   }
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
@@ -261,10 +290,7 @@ class BatchNorm final : public Op {
   }
   std::vector<Tensor> vjp(Context& cx, std::span<const Tensor> saved,
                           std::span<const Tensor> output_grads) override {
-    std::vector<Tensor> grads;
-    for (const size_t like : {0U, 1U, 1U}) {
-      grads.push_back(Tensor::empty(cx.allocator, saved[like].shape(), saved[like].dtype()));
-    }
+    std::vector<Tensor> grads = gradients_of(cx, saved[0], saved[1]);
     BatchNormBackward kernel;
     const std::array inputs = {saved[0], output_grads[0], saved[1], saved[2], saved[3]};
     run_kernel(cx, kernel, inputs, grads);
@@ -279,7 +305,7 @@ void update(Context& cx, const Tensor& running, const Tensor& batch, double mome
             double factor) {
   const Tensor blended =
       add(cx, scale(cx, running, 1 - momentum), scale(cx, batch.detach(), momentum * factor));
-  copy_into(cx.pool, blended, running);
+  copy_into(cx.pool, cast(cx, blended, running.dtype()), running);
 }
 
 }  // namespace

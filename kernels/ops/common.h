@@ -65,6 +65,11 @@ Tensor embedding_values(Context& cx, const Tensor& ids, const Tensor& table, int
 Tensor embedding_gradient(Context& cx, const Tensor& ids, const Tensor& dy, int64_t first_id,
                           const TensorSpec& gradient);
 
+// Zeros of the shape of `like` with `source` at the places along dim that `index` names, each at
+// most once; without the tape.
+Tensor scattered(Context& cx, const TensorSpec& like, int dim, const Tensor& index,
+                 const Tensor& source);
+
 // The number of rows of the last dim: the product of all others.
 int64_t row_count(const Shape& shape);
 // x as one matrix [rows, last extent]; contiguous, without the tape.

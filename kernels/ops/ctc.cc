@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
 #include "kernels/ops/losses.h"
 #include "proto/base/status.h"
@@ -142,6 +143,10 @@ class CtcBackward final : public Kernel {
  public:
   explicit CtcBackward(int64_t blank) : blank_(blank) {}
   std::string_view name() const override { return "ctc_backward"; }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).ctc_backward(inputs[0], inputs[1], inputs[2], inputs[3], blank_, inputs[4],
+                                   outputs[0]);
+  }
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     std::vector<Tensor> plain(inputs.begin(), inputs.end());
     plain[0] = as_contiguous(cx.pool, inputs[0]);
@@ -164,6 +169,10 @@ class Ctc final : public Op {
  public:
   explicit Ctc(int64_t blank) : blank_(blank) {}
   std::string_view name() const override { return "ctc"; }
+  bool native_on_gpu(DType) const override { return true; }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).ctc(inputs[0], inputs[1], inputs[2], inputs[3], blank_, outputs[0]);
+  }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     const Shape& x = inputs[0].shape();
     bool fits = x.dims() == 3 && inputs[1].shape().dims() == 2 && inputs[1].dim(0) == x[1];

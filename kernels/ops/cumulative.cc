@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "kernels/cpu/vectors.h"
+#include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
 #include "kernels/ops/reductions.h"
 
@@ -13,6 +14,11 @@ class CumulativeSum final : public Op {
  public:
   CumulativeSum(int dim, bool reversed) : dim_(dim), reversed_(reversed) {}
   std::string_view name() const override { return "cumulative_sum"; }
+  bool native_on_gpu(DType) const override { return true; }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).cumulative_sum(inputs[0], split_at(inputs[0].shape(), dim_), reversed_,
+                                     outputs[0]);
+  }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     return {inputs[0].spec()};
   }

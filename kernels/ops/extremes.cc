@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "kernels/cpu/vectors.h"
+#include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
 #include "kernels/ops/indexing.h"
 #include "kernels/ops/ops.h"
@@ -54,6 +55,11 @@ class ExtremeAlong final : public Op {
  public:
   ExtremeAlong(int dim, bool larger) : dim_(dim), larger_(larger) {}
   std::string_view name() const override { return larger_ ? "max" : "min"; }
+  bool native_on_gpu(DType) const override { return true; }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).extreme_along(larger_, inputs[0], split_at(inputs[0].shape(), dim_),
+                                    outputs[0], outputs[1]);
+  }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     Shape shape = inputs[0].shape();
     WEFT_CHECK(shape[dim_] > 0, "{} along dim {} of {}", name(), dim_, shape.to_string());
@@ -91,8 +97,7 @@ class ExtremeAlong final : public Op {
   }
   std::vector<Tensor> vjp(Context& cx, std::span<const Tensor> saved,
                           std::span<const Tensor> output_grads) override {
-    const Tensor zeros = Tensor::zeros(cx.allocator, x_.shape, x_.dtype);
-    return {scatter_add(cx, zeros, dim_, saved[0], output_grads[0])};
+    return {scattered(cx, x_, dim_, saved[0], output_grads[0])};
   }
 
  private:

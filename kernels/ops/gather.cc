@@ -2,6 +2,7 @@
 #include <optional>
 
 #include "kernels/cpu/vectors.h"
+#include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
 #include "kernels/ops/indexing.h"
 #include "kernels/ops/ops.h"
@@ -55,6 +56,10 @@ class Gather final : public Op {
  public:
   explicit Gather(int dim) : dim_(dim) {}
   std::string_view name() const override { return "gather"; }
+  bool native_on_gpu(DType) const override { return true; }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).take(inputs[0], dim_, inputs[1], outputs[0]);
+  }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     check_shapes(name(), inputs[0], dim_, inputs[1]);
     return {{inputs[1].shape(), inputs[0].dtype()}};
@@ -88,6 +93,11 @@ class ScatterAdd final : public Op {
  public:
   explicit ScatterAdd(int dim) : dim_(dim) {}
   std::string_view name() const override { return "scatter_add"; }
+  bool native_on_gpu(DType) const override { return true; }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    copy_into(cx.pool, inputs[0], outputs[0]);
+    cuda::backend(cx).add_at(dim_, inputs[1], inputs[2], outputs[0]);
+  }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     check_shapes(name(), inputs[0], dim_, inputs[1]);
     WEFT_CHECK(inputs[1].shape() == inputs[2].shape() && inputs[0].dtype() == inputs[2].dtype(),
@@ -132,6 +142,10 @@ class IndexSelect final : public Op {
  public:
   explicit IndexSelect(int dim) : dim_(dim) {}
   std::string_view name() const override { return "index_select"; }
+  bool native_on_gpu(DType) const override { return true; }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).take(inputs[0], dim_, inputs[1], outputs[0]);
+  }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     check_slices(name(), inputs[0], inputs[1]);
     Shape shape = inputs[0].shape();
@@ -174,6 +188,11 @@ class IndexAdd final : public Op {
  public:
   explicit IndexAdd(int dim) : dim_(dim) {}
   std::string_view name() const override { return "index_add"; }
+  bool native_on_gpu(DType) const override { return true; }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    copy_into(cx.pool, inputs[0], outputs[0]);
+    cuda::backend(cx).add_at(dim_, inputs[1], inputs[2], outputs[0]);
+  }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     check_slices(name(), inputs[0], inputs[1]);
     Shape shape = inputs[0].shape();
@@ -219,9 +238,37 @@ class IndexAdd final : public Op {
   bool wanted_ = false;
 };
 
+// Inputs: index, source; output: zeros but for the places named.
+class Scattered final : public Kernel {
+ public:
+  explicit Scattered(int dim) : dim_(dim) {}
+  std::string_view name() const override { return "scattered"; }
+  void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    const Tensor index = as_contiguous(cx.pool, inputs[0]);
+    const Tensor source = as_contiguous(cx.pool, inputs[1]), &out = outputs[0];
+    dispatch_floating(out.dtype(), [&]<typename T>() {
+      const T* from = source.data<T>();
+      T* to = out.data<T>();
+      std::fill_n(to, out.elements(), T{0});
+      for_elements(cx, out, dim_, index,
+                   [=](int64_t at, int64_t at_out) { to[at_out] = from[at]; });
+    });
+  }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    outputs[0].fill(0);
+    cuda::backend(cx).put(dim_, inputs[0], inputs[1], outputs[0]);
+  }
+
+ private:
+  const int dim_;
+};
+
 class OneHot final : public Kernel {
  public:
   std::string_view name() const override { return "one_hot"; }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).one_hot(inputs[0], outputs[0]);
+  }
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     const Tensor ids = as_contiguous(cx.pool, inputs[0]);
     const int64_t classes = outputs[0].shape()[-1];
@@ -245,6 +292,11 @@ Tensor gather(Context& cx, const Tensor& x, int dim, const Tensor& index) {
 Tensor scatter_add(Context& cx, const Tensor& x, int dim, const Tensor& index,
                    const Tensor& source) {
   return run<ScatterAdd>(cx, {x, index, source}, positive_dim(dim, x.shape()));
+}
+
+Tensor scattered(Context& cx, const TensorSpec& like, int dim, const Tensor& index,
+                 const Tensor& source) {
+  return run_kernel(cx, Scattered(dim), {index, source}, {like.shape, source.dtype()});
 }
 
 Tensor index_select(Context& cx, const Tensor& x, int dim, const Tensor& index) {

@@ -1,6 +1,7 @@
 #include <numeric>
 
 #include "kernels/cpu/vectors.h"
+#include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
 #include "kernels/ops/norms.h"
 #include "kernels/ops/ops.h"
@@ -12,6 +13,9 @@ namespace {
 class LogSoftmaxBackward final : public Kernel {
  public:
   std::string_view name() const override { return "log_softmax_backward"; }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).log_softmax_backward(inputs[0], inputs[1], outputs[0]);
+  }
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     const Tensor y = as_rows(cx, inputs[0]), dy = as_contiguous(cx.pool, inputs[1]);
     const int64_t width = y.dim(1);
@@ -30,6 +34,10 @@ class LogSoftmaxBackward final : public Kernel {
 class LogSoftmax final : public Op {
  public:
   std::string_view name() const override { return "log_softmax"; }
+  bool native_on_gpu(DType) const override { return true; }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).log_softmax(inputs[0], outputs[0]);
+  }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     return {inputs[0].spec()};
   }

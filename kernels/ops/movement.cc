@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
 #include "kernels/ops/elementwise.h"
 #include "kernels/ops/ops.h"
@@ -13,6 +14,10 @@ class Flip final : public Op {
  public:
   explicit Flip(int dim) : dim_(dim) {}
   std::string_view name() const override { return "flip"; }
+  bool native_on_gpu(DType) const override { return true; }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).flip(inputs[0], dim_, outputs[0]);
+  }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     return {inputs[0].spec()};
   }
@@ -91,6 +96,9 @@ class TriangularMask final : public Kernel {
  public:
   explicit TriangularMask(int64_t diagonal) : diagonal_(diagonal) {}
   std::string_view name() const override { return "triangular_mask"; }
+  void cuda(Context& cx, std::span<const Tensor>, std::span<Tensor> outputs) override {
+    cuda::backend(cx).triangular_mask(diagonal_, outputs[0]);
+  }
   void cpu(Context& cx, std::span<const Tensor>, std::span<Tensor> outputs) override {
     const int64_t columns = outputs[0].dim(1);
     cx.pool.parallel_for(

@@ -1,8 +1,6 @@
 // Pooling over planes of two dims (one dim: a height of 1). What a place of the result is made of
 // is a range of each dim.
 #include <algorithm>
-#include <optional>
-#include <string>
 
 #include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
@@ -72,12 +70,9 @@ std::vector<Ranges> adaptive_windows(const Tensor& x, const std::vector<int64_t>
 // Planes [N C] of `in` places in rows of `width`, and the windows over them.
 class Planes {
  public:
-  Planes(const Shape& shape, std::vector<Ranges> ranges,
-         std::optional<cuda::PoolSizes> sizes = std::nullopt)
-      : count_(shape[0] * shape[1]),
-        width_(shape[-1]),
-        ranges_(std::move(ranges)),
-        sizes_(std::move(sizes)) {
+  // sizes: the same windows as a GPU's kernels take them.
+  Planes(const Shape& shape, std::vector<Ranges> ranges, const cuda::PoolSizes& sizes)
+      : count_(shape[0] * shape[1]), width_(shape[-1]), ranges_(std::move(ranges)), sizes_(sizes) {
     places_ = split_at(shape, 1).inner;
     if (ranges_.size() == 1) ranges_.insert(ranges_.begin(), Ranges{{0, 1, 1}});
     pooled_ = static_cast<int64_t>(ranges_[0].size() * ranges_[1].size());
@@ -86,11 +81,7 @@ class Planes {
     shape_.push_back(static_cast<int64_t>(ranges_[1].size()));
   }
   const Shape& pooled_shape() const { return shape_; }
-  // As a GPU's kernels take windows of one size.
-  const cuda::PoolSizes& sizes(const Context& cx, std::string_view op) const {
-    if (!sizes_) throw_no_kernel(cx, std::string(op) + " of windows of several sizes");
-    return *sizes_;
-  }
+  const cuda::PoolSizes& sizes() const { return sizes_; }
   int64_t width() const { return width_; }
 
   // f(first place of the plane, first of its results), the planes shared by threads.
@@ -112,7 +103,7 @@ class Planes {
  private:
   int64_t count_, width_, places_ = 0, pooled_ = 0;
   std::vector<Ranges> ranges_;
-  std::optional<cuda::PoolSizes> sizes_;  // where all windows have one
+  cuda::PoolSizes sizes_;
   Shape shape_;
 };
 
@@ -132,6 +123,16 @@ cuda::PoolSizes sizes_of(const Tensor& x, const Window& window, bool count_paddi
     sizes.kernel[to] = window.kernel[static_cast<size_t>(dim)];
     sizes.stride[to] = number_of(window.stride, dim, sizes.kernel[to]);
     sizes.padding[to] = number_of(window.padding, dim, 0);
+  }
+  return sizes;
+}
+
+cuda::PoolSizes adaptive_sizes(const Tensor& x, const std::vector<int64_t>& extents) {
+  cuda::PoolSizes sizes{.in = {1, 1}, .out = {1, 1}, .adaptive = true};
+  for (size_t dim = 0; dim < extents.size(); ++dim) {
+    const size_t to = 2 - extents.size() + dim;
+    sizes.in[to] = x.dim(2 + static_cast<int>(dim));
+    sizes.out[to] = extents[dim];
   }
   return sizes;
 }
@@ -165,7 +166,7 @@ class AverageBackward final : public Kernel {
     });
   }
   void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
-    cuda::backend(cx).average_pool_backward(planes_.sizes(cx, name()), inputs[0], outputs[0]);
+    cuda::backend(cx).average_pool_backward(planes_.sizes(), inputs[0], outputs[0]);
   }
 
  private:
@@ -196,7 +197,7 @@ class Average final : public Op {
     });
   }
   void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
-    cuda::backend(cx).average_pool(planes_.sizes(cx, name()), inputs[0], outputs[0]);
+    cuda::backend(cx).average_pool(planes_.sizes(), inputs[0], outputs[0]);
   }
   std::vector<Tensor> saves(std::span<const Tensor> inputs, std::span<const Tensor>) override {
     x_ = inputs[0].spec();
@@ -231,8 +232,7 @@ class MaxBackward final : public Kernel {
     });
   }
   void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
-    cuda::backend(cx).max_pool_backward(planes_.sizes(cx, name()), inputs[0], inputs[1],
-                                        outputs[0]);
+    cuda::backend(cx).max_pool_backward(planes_.sizes(), inputs[0], inputs[1], outputs[0]);
   }
 
  private:
@@ -270,7 +270,7 @@ class Max final : public Op {
     });
   }
   void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
-    cuda::backend(cx).max_pool(planes_.sizes(cx, name()), inputs[0], outputs[0], outputs[1]);
+    cuda::backend(cx).max_pool(planes_.sizes(), inputs[0], outputs[0], outputs[1]);
   }
   std::vector<Tensor> saves(std::span<const Tensor> inputs,
                             std::span<const Tensor> outputs) override {
@@ -299,7 +299,9 @@ Tensor average_pool(Context& cx, const Tensor& x, const Window& window, bool cou
 }
 
 Tensor adaptive_average_pool(Context& cx, const Tensor& x, const std::vector<int64_t>& extents) {
-  return run<Average>(cx, {x}, Planes(x.shape(), adaptive_windows(x, extents)));
+  std::vector<Ranges> ranges = adaptive_windows(x, extents);
+  const cuda::PoolSizes sizes = adaptive_sizes(x, extents);
+  return run<Average>(cx, {x}, Planes(x.shape(), std::move(ranges), sizes));
 }
 
 }  // namespace weft::ops

@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "kernels/cpu/vectors.h"
+#include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
 #include "kernels/ops/elementwise.h"
 #include "kernels/ops/indexing.h"
@@ -66,6 +67,10 @@ class SegmentSum final : public Op {
  public:
   explicit SegmentSum(int64_t count) : count_(count) {}
   std::string_view name() const override { return "segment_sum"; }
+  bool native_on_gpu(DType) const override { return true; }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).segment_sum(inputs[0], inputs[1], outputs[0]);
+  }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     check_segments(name(), inputs[0], inputs[1]);
     Shape shape = inputs[0].shape();
@@ -102,6 +107,9 @@ class SegmentSum final : public Op {
 class SegmentMaxBackward final : public Kernel {
  public:
   std::string_view name() const override { return "segment_max_backward"; }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).segment_max_backward(inputs[0], inputs[1], outputs[0]);
+  }
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     const Tensor dy = as_contiguous(cx.pool, inputs[0]);
     const int64_t width = width_of(dy.shape()), *place = inputs[1].data<int64_t>();
@@ -122,6 +130,10 @@ class SegmentMax final : public Op {
  public:
   explicit SegmentMax(int64_t count) : count_(count) {}
   std::string_view name() const override { return "segment_max"; }
+  bool native_on_gpu(DType) const override { return true; }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).segment_max(inputs[0], inputs[1], outputs[0], outputs[1]);
+  }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     check_segments(name(), inputs[0], inputs[1]);
     Shape shape = inputs[0].shape();
@@ -169,6 +181,9 @@ class SegmentSoftmax final : public Op {
  public:
   explicit SegmentSoftmax(int64_t count) : count_(count) {}
   std::string_view name() const override { return "segment_softmax"; }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).segment_softmax(inputs[0], inputs[1], count_, outputs[0]);
+  }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     check_segments(name(), inputs[0], inputs[1]);
     return {inputs[0].spec()};
@@ -222,6 +237,9 @@ class SegmentSoftmax final : public Op {
 class SegmentsOfOffsets final : public Kernel {
  public:
   std::string_view name() const override { return "segments_of_offsets"; }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).segments_of_offsets(inputs[0], outputs[0]);
+  }
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     const Tensor offsets = as_contiguous(cx.pool, inputs[0]);
     const int64_t *from = offsets.data<int64_t>(), count = offsets.elements() - 1;

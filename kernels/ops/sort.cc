@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
 #include "kernels/ops/indexing.h"
 #include "kernels/ops/ops.h"
@@ -21,6 +22,9 @@ class SortRows final : public Kernel {
  public:
   SortRows(int64_t k, bool descending) : k_(k), descending_(descending) {}
   std::string_view name() const override { return "sort"; }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::backend(cx).sort(inputs[0], descending_, outputs[0], outputs[1]);
+  }
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     const Tensor x = as_rows(cx, inputs[0]);
     const int64_t width = x.dim(1);
@@ -65,6 +69,7 @@ class SortOp final : public ForwardOp {
  public:
   SortOp(int64_t k, bool descending) : k_(k), descending_(descending) {}
   std::string_view name() const override { return "sort"; }
+  bool native_on_gpu(DType) const override { return true; }
   std::vector<Tensor> forward(Context& cx, std::span<const Tensor> inputs) override {
     Shape shape = inputs[0].shape();
     WEFT_CHECK(k_ >= 0 && k_ <= shape[-1], "the first {} of {}", k_, shape.to_string());
@@ -82,8 +87,7 @@ class SortOp final : public ForwardOp {
   }
   std::vector<Tensor> vjp(Context& cx, std::span<const Tensor> saved,
                           std::span<const Tensor> output_grads) override {
-    const Tensor zeros = Tensor::zeros(cx.allocator, x_.shape, x_.dtype);
-    return {scatter_add(cx, zeros, x_.shape.dims() - 1, saved[0], output_grads[0])};
+    return {scattered(cx, x_, x_.shape.dims() - 1, saved[0], output_grads[0])};
   }
 
  private:

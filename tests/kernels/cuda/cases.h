@@ -64,6 +64,28 @@ struct TypedKernels {
   decltype(&cuda::sum<T, float>) sum_to_float = &cuda::sum<T, float>;
   decltype(&cuda::sum_of_squares<T, double>) sum_of_squares = &cuda::sum_of_squares<T, double>;
   decltype(&cuda::sum_middle<T>) sum_middle = &cuda::sum_middle<T>;
+  decltype(&cuda::log_softmax<T>) log_softmax = &cuda::log_softmax<T>;
+  decltype(&cuda::log_softmax_backward<T>) log_softmax_backward = &cuda::log_softmax_backward<T>;
+  decltype(&cuda::extreme_along<T>) extreme_along = &cuda::extreme_along<T>;
+  decltype(&cuda::cumulative_sum<T>) cumulative_sum = &cuda::cumulative_sum<T>;
+  decltype(&cuda::sort_rows<T>) sort_rows = &cuda::sort_rows<T>;
+  decltype(&cuda::take_along<T>) take_along = &cuda::take_along<T>;
+  decltype(&cuda::put_along<T>) put_along = &cuda::put_along<T>;
+  decltype(&cuda::one_hot<T>) one_hot = &cuda::one_hot<T>;
+  decltype(&cuda::segment_sum<T>) segment_sum = &cuda::segment_sum<T>;
+  decltype(&cuda::segment_max<T>) segment_max = &cuda::segment_max<T>;
+  decltype(&cuda::segment_max_backward<T>) segment_max_backward = &cuda::segment_max_backward<T>;
+  decltype(&cuda::segment_softmax<T>) segment_softmax = &cuda::segment_softmax<T>;
+  decltype(&cuda::group_moments<T>) group_moments = &cuda::group_moments<T>;
+  decltype(&cuda::channel_sums<T>) channel_sums = &cuda::channel_sums<T>;
+  decltype(&cuda::normalize_channels<T>) normalize_channels = &cuda::normalize_channels<T>;
+  decltype(&cuda::channel_gradient_sums<T>) channel_gradient_sums = &cuda::channel_gradient_sums<T>;
+  decltype(&cuda::channel_gradient<T>) channel_gradient = &cuda::channel_gradient<T>;
+  decltype(&cuda::compared<T>) compared = &cuda::compared<T>;
+  decltype(&cuda::compared_backward<T>) compared_backward = &cuda::compared_backward<T>;
+  decltype(&cuda::draw<T>) draw = &cuda::draw<T>;
+  decltype(&cuda::ctc<T>) ctc = &cuda::ctc<T>;
+  decltype(&cuda::ctc_backward<T>) ctc_backward = &cuda::ctc_backward<T>;
   decltype(&cuda::attention_forward<T>) attention_forward = &cuda::attention_forward<T>;
   decltype(&cuda::attention_delta<T>) attention_delta = &cuda::attention_delta<T>;
   decltype(&cuda::attention_backward<T>) attention_backward = &cuda::attention_backward<T>;
@@ -84,6 +106,13 @@ struct KernelSet {
     return std::get<TypedKernels<T>>(of_type);
   }
   decltype(&cuda::loss_total) loss_total = &cuda::loss_total;
+  decltype(&cuda::sort_rows<int64_t>) sort_numbers = &cuda::sort_rows<int64_t>;
+  decltype(&cuda::targets_along) targets_along = &cuda::targets_along;
+  decltype(&cuda::triangular_mask) triangular_mask = &cuda::triangular_mask;
+  decltype(&cuda::rows_of_index) rows_of_index = &cuda::rows_of_index;
+  decltype(&cuda::segment_starts) segment_starts = &cuda::segment_starts;
+  decltype(&cuda::segments_of_offsets) segments_of_offsets = &cuda::segments_of_offsets;
+  decltype(&cuda::rstd_of) rstd_of = &cuda::rstd_of;
   decltype(&cuda::attention_merge) attention_merge = &cuda::attention_merge;
 };
 
@@ -116,6 +145,17 @@ std::string check_selection(const KernelSet& set);
 std::string check_columns(const KernelSet& set);
 std::string check_pooling(const KernelSet& set);
 std::string check_recurrent(const KernelSet& set);
+// The cases of cases_lines.cc.
+std::string check_log_softmax(const KernelSet& set);
+std::string check_lines(const KernelSet& set);
+std::string check_sort(const KernelSet& set);
+std::string check_numbers(const KernelSet& set);
+std::string check_segments(const KernelSet& set);
+// The cases of cases_channels.cc.
+std::string check_channel_norm(const KernelSet& set);
+std::string check_ctc(const KernelSet& set);
+std::string check_compared(const KernelSet& set);
+std::string check_draw(const KernelSet& set);
 // The cases of cases_attention.cc.
 std::string check_attention_plain(const KernelSet& set);
 std::string check_attention_widths(const KernelSet& set);

@@ -78,6 +78,14 @@ std::vector<Pool> pool_cases() {
           {2, 1, {{1, 301}, {1, 149}, {1, 4}, {1, 2}, {0, 0}, true}},
           {1, 5, {{13, 11}, {5, 6}, {5, 3}, {3, 2}, {2, 1}, false}}};
 }
+std::vector<Pool> adaptive_cases() {
+  std::vector<Pool> pools{
+      {1, 1, {{1, 1}, {1, 1}}}, {2, 3, {{6, 4}, {3, 2}}},
+      {1, 2, {{7, 5}, {3, 4}}}, {1, 2, {{3, 2}, {5, 7}}},  // more results than places
+      {0, 2, {{4, 4}, {2, 2}}}, {1, 1, {{1, 301}, {1, 13}}}};
+  for (Pool& pool : pools) pool.window.adaptive = true;
+  return pools;
+}
 
 template <typename T>
 std::string check_pool_of(const Pool& pool, const TypedKernels<T>& kernels) {
@@ -116,6 +124,29 @@ std::string check_pool_of(const Pool& pool, const TypedKernels<T>& kernels) {
        differs("gradient of maxima", d_largest, of_max[0], near<T>(2e-6)),
        differs("means", mean, average(bench.context, again).to_vector<double>(), near<T>(2e-6)),
        differs("gradient of means", d_mean, of_mean[0], near<T>(2e-6)), memory.violation()});
+}
+
+template <typename T>
+std::string check_adaptive_pool_of(const Pool& pool, const TypedKernels<T>& kernels) {
+  const PoolWindow& w = pool.window;
+  Bench bench(1);
+  DeviceMemory memory;
+  const int64_t planes = pool.images * pool.channels;
+  const Shape shape{pool.images, pool.channels, w.in[0], w.in[1]};
+  const Shape pooled{pool.images, pool.channels, w.out[0], w.out[1]};
+  const std::vector<float> values = rounded<T>(random_values(shape.elements(), 51));
+  const std::vector<float> slopes = rounded<T>(random_values(pooled.elements(), 52));
+  T *mean = memory.output<T>(pooled.elements()), *dx = memory.output<T>(shape.elements());
+  kernels.average_pool(w, memory.input(as<T>(values)), mean, planes, nullptr);
+  kernels.average_pool_backward(w, memory.input(as<T>(slopes)), dx, planes, nullptr);
+  const testing::Function op = [&](Context& cx, std::span<const Tensor> in) {
+    return ops::adaptive_average_pool(cx, in[0], {w.out[0], w.out[1]});
+  };
+  const std::vector<Tensor> x{in_double(bench, shape, values)};
+  const Tensor expected = op(bench.context, x);
+  const auto gradients = gradients_of(bench, op, x, in_double(bench, pooled, slopes));
+  return first_of({differs("adaptive means", mean, expected.to_vector<double>(), near<T>(2e-6)),
+                   differs("their gradient", dx, gradients[0], near<T>(2e-6)), memory.violation()});
 }
 
 // [h, c'] of [gates, c], and h' of [a, b, h].
@@ -218,6 +249,11 @@ std::string check_pooling(const KernelSet& set) {
   for (const Pool& pool : pool_cases()) {
     const std::string finding =
         of_types([&]<typename T>() { return check_pool_of(pool, set.typed<T>()); });
+    if (!finding.empty()) return finding;
+  }
+  for (const Pool& pool : adaptive_cases()) {
+    const std::string finding =
+        of_types([&]<typename T>() { return check_adaptive_pool_of(pool, set.typed<T>()); });
     if (!finding.empty()) return finding;
   }
   return "";

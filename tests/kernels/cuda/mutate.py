@@ -32,11 +32,11 @@ def body(text, name, files):
 
 
 def setter(name, function):
-    """function: "TYPE:member" (member<TYPE>), "TYPE:member=expression" or "member"."""
+    """function: "TYPE:member" (member<TYPE>), "TYPE:member=expression", "member" or "member=expression"."""
     kind, colon, member = function.rpartition(":")
     member, _, expression = member.partition("=")
     if not colon:
-        return f"set.{member} = &{name}::{member};"
+        return f"set.{member} = &{name}::{expression or member};"
     return f"set.typed<{kind}>().{member} = &{name}::{expression or f'{member}<{kind}>'};"
 
 

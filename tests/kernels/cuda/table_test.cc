@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <set>
 
 #include "kernels/cuda/device.h"
 #include "kernels/tensor/transfer.h"
@@ -20,47 +19,6 @@ namespace {
 // Larger ones are for speed's sake left to smaller kin of the same row.
 constexpr int64_t kElementsMax = 3000;
 constexpr double kSmall = 0.1;  // as op_table_test.cc
-
-// Rows of ops, or of parts of theirs, that have no kernel on a GPU. Every other row must run there.
-const std::set<std::string>& absent() {
-  static const std::set<std::string> ops{"log_softmax",
-                                         "max",
-                                         "min",
-                                         "argmax",
-                                         "cumulative_sum",
-                                         "flip",
-                                         "lower_triangle",
-                                         "upper_triangle",
-                                         "gather",
-                                         "scatter_add",
-                                         "index_select",
-                                         "index_add",
-                                         "one_hot",
-                                         "sort",
-                                         "top_k",
-                                         "argsort_of_ties",
-                                         "segment_sum",
-                                         "segment_mean",
-                                         "segment_max",
-                                         "segment_softmax",
-                                         "segment_sum_by_offsets",
-                                         "group_norm",
-                                         "batch_norm",
-                                         "batch_norm_in_blocks",
-                                         "batch_norm_running",
-                                         "ctc_loss",
-                                         "additive_attention",
-                                         "additive_attention_normalized",
-                                         "compared",
-                                         "luong_concat",
-                                         "local_monotonic",
-                                         "hard_attention",
-                                         "straight_through",
-                                         "linear_attention",
-                                         "prefix_product",
-                                         "adaptive_average_pool"};
-  return ops;
-}
 
 struct Values {
   std::vector<std::vector<double>> parts;  // outputs, then gradients (a missing one is empty)
@@ -130,25 +88,11 @@ class GpuTable : public ::testing::TestWithParam<Row> {
 };
 
 TEST_P(GpuTable, FollowsTheCpu) {
-  const bool there = !absent().contains(GetParam().op);
-  try {
-    check_row(DType::kF32, 0x1p-23);
-    if (!HasFailure()) check_row(DType::kBF16, 0x1p-8);
-    EXPECT_TRUE(there) << "it runs: take it from absent()";
-  } catch (const StatusError& error) {
-    EXPECT_FALSE(there) << error.what();
-    EXPECT_NE(error.status().message().find("has no kernel for cuda:0"), std::string::npos)
-        << error.what();
-  }
+  check_row(DType::kF32, 0x1p-23);
+  if (!HasFailure()) check_row(DType::kBF16, 0x1p-8);
 }
 INSTANTIATE_TEST_SUITE_P(All, GpuTable, ::testing::ValuesIn(rows()),
                          [](const auto& item) { return item.param.op; });
-
-TEST(GpuTableItself, HasEveryAbsentRow) {
-  std::set<std::string> names;
-  for (const Row& row : rows()) names.insert(row.op);
-  for (const std::string& op : absent()) EXPECT_TRUE(names.contains(op)) << op;
-}
 
 }  // namespace
 }  // namespace weft::op_table

@@ -6,5 +6,6 @@
 namespace weft::cuda {
 
 constexpr int64_t kBlocksMax = 12;
+constexpr int kSortTile = 16;
 
 }  // namespace weft::cuda
