@@ -6,9 +6,6 @@
 
 #include "kernels/autograd/op.h"
 #include "kernels/cuda/device.h"
-#include "kernels/ops/indexing.h"
-#include "kernels/ops/movement.h"
-#include "kernels/ops/norms.h"
 #include "kernels/tensor/dispatch.h"
 #include "kernels/tensor/stream.h"
 #include "kernels/tensor/strided.h"
@@ -137,24 +134,6 @@ TEST(OnDevice, KernelThatTheDeviceLacksIsNamed) {
     EXPECT_EQ(error.status().message(), "cpu_only has no kernel for cuda:3");
   }
   EXPECT_EQ(kernel.runs, 1);
-}
-
-TEST(OnDevice, OpsOfTheCpuAloneSayThatTheyAre) {
-  InvertedMemory memory;
-  ThreadPool pool(1);
-  Context there{memory, pool};
-  const Tensor x = Tensor::zeros(memory, {1, 1, 2, 4});
-  const auto why = [&](auto op) -> std::string {
-    try {
-      op();
-    } catch (const StatusError& error) {
-      return error.status().message();
-    }
-    return "it ran";
-  };
-  EXPECT_EQ(why([&] { ops::log_softmax(there, x, 3); }), "log_softmax has no kernel for cuda:3");
-  EXPECT_EQ(why([&] { ops::sort(there, x, 3); }), "sort has no kernel for cuda:3");
-  EXPECT_EQ(why([&] { ops::flip(there, x, 3); }), "flip has no kernel for cuda:3");
 }
 
 TEST(OnDeviceDeathTest, TensorsOfTwoDevicesDoNotMeet) {
