@@ -76,6 +76,10 @@ Result<proto::AttemptNote> Attempt::make_note(const AttemptWorld& world, const s
   record.set_run_folder(places.run + "/" + random_hex(6));
   record.set_worker(places.worker);
   record.set_agent(places.agent);
+  for (proto::LaunchRank& rank : *record.mutable_ranks()) {
+    if (places.gpus.empty() || rank.node() != node) continue;
+    rank.set_gpu(places.gpus[static_cast<size_t>(rank.slot()) % places.gpus.size()]);
+  }
   *record.mutable_mpi() = world.options.mpi;
   const Status status = open_mpi::check(record);
   *note.mutable_record() = std::move(record);

@@ -12,7 +12,6 @@
 #include <optional>
 #include <thread>
 
-#include "cluster/agent/gpus.h"
 #include "cluster/agent/options.h"
 #include "proto/base/hash.h"
 #include "worker/planner/probe.h"
@@ -114,7 +113,7 @@ Result<proto::NodeInfo> take_inventory(const AgentOptions& options, const AgentP
   node.set_state(proto::NODE_STATE_READY);
   const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   node.set_cores(cores);
-  const int gpus = places.on_gpus ? static_cast<int>(gpu_names().size()) : 0;
+  const int gpus = static_cast<int>(places.gpus.size());
   node.set_gpus(gpus);
   // A rank that computes on a GPU has one to itself.
   node.set_slots(options.slots > 0 ? options.slots : places.on_gpus ? gpus : cores);

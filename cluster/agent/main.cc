@@ -45,6 +45,11 @@ void add_options(CLI::App& app, weft::AgentOptions& options, std::string& coordi
   app.add_option("--worker", options.worker,
                  "The rank's program; default: weft-worker-cuda beside it where there is a GPU, "
                  "else weft-worker");
+  app.add_option(
+      "--gpus", options.gpus,
+      "GPUs that its ranks compute on: numbers (as nvidia-smi counts) or ids with commas "
+      "between them, or i/n, the i-th of n shares; default: those that "
+      "CUDA_VISIBLE_DEVICES and other agents of this machine leave");
   app.add_option("--user", options.user, "Who ranks run as, where the agent is root")
       ->capture_default_str();
   app.add_option("--lease-seconds", options.lease_seconds,

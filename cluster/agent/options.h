@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "cluster/process/process.h"
 #include "proto/launch.pb.h"
@@ -23,6 +24,7 @@ struct AgentOptions {
   std::string address;        // empty: the one that faces the coordinator
   std::string subnet;         // empty: the network of that interface
   std::string worker;         // empty: beside this program, see worker_beside()
+  std::string gpus;           // choose_gpus()
   std::string user = "weft";  // of ranks, where the agent is root
   double lease_seconds = 30;  // of a shepherd before the coordinator's first word
   int64_t memory_bytes = 0;   // that its ranks share; 0: the machine's
@@ -41,12 +43,13 @@ struct AgentPlaces {
   std::string agent_socket;
   std::string worker, agent;  // programs, reachable by the ranks' user
   bool on_gpus = false;       // the worker computes on GPUs
+  std::vector<std::string> gpus;  // their ids; slots take turns
 };
 
 // weft-worker-cuda where the machine has a GPU and the folder that program, else weft-worker.
 std::string worker_beside(const std::string& folder, int gpus);
 Result<std::string> read_secret(const std::string& path);
-// Makes the folders.
+// Makes the folders and holds the GPUs. Error: also a worker for GPUs where there is none for it.
 Result<AgentPlaces> make_places(const AgentOptions& options);
 // Everything but slots in use. Error: the address is none of this machine.
 Result<proto::NodeInfo> take_inventory(const AgentOptions& options, const AgentPlaces& places);

@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <utility>
@@ -94,6 +95,33 @@ std::string worker_beside(const std::string& folder, int gpus) {
   return gpus > 0 && fs::exists(on_gpus) ? on_gpus : folder + "/weft-worker";
 }
 
+namespace {
+
+// The rank's program, with the GPUs for it where it computes on some.
+Result<std::string> take_worker(const AgentOptions& options, const std::string& beside,
+                                AgentPlaces& places) {
+  const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");  // NOLINT: nobody changes it
+  WEFT_ASSIGN_OR_RETURN(std::vector<MachineGpu> gpus,
+                        choose_gpus(find_gpus(), options.gpus, visible));
+  const bool given = !options.worker.empty();
+  std::string worker = given ? fs::absolute(options.worker).string()
+                             : worker_beside(beside, static_cast<int>(gpus.size()));
+  if (fs::path(worker).filename() != kGpuWorker) return worker;
+  const bool by_name = !options.gpus.empty() && options.gpus.find('/') == std::string::npos;
+  WEFT_ASSIGN_OR_RETURN(gpus, hold_gpus(std::move(gpus), places.run, by_name));
+  if (gpus.empty() && !given) return worker_beside(beside, 0);
+  if (gpus.empty()) {
+    return fail(Status::invalid("worker", worker,
+                                "needs a GPU: the driver shows none that --gpus, "
+                                "CUDA_VISIBLE_DEVICES and other agents leave"));
+  }
+  places.on_gpus = true;
+  for (const MachineGpu& gpu : gpus) places.gpus.push_back(gpu.id);
+  return worker;
+}
+
+}  // namespace
+
 Result<AgentPlaces> make_places(const AgentOptions& options) {
   AgentPlaces places;
   places.change_user = ::geteuid() == 0;
@@ -132,11 +160,8 @@ Result<AgentPlaces> make_places(const AgentOptions& options) {
   }
   places.agent_socket = places.run + "/" + digest + "/agent";
   const std::string self = own_program();
-  const std::string worker = options.worker.empty()
-                                 ? worker_beside(fs::path(self).parent_path().string(),
-                                                 static_cast<int>(gpu_names().size()))
-                                 : fs::absolute(options.worker).string();
-  places.on_gpus = fs::path(worker).filename() == kGpuWorker;
+  WEFT_ASSIGN_OR_RETURN(const std::string worker,
+                        take_worker(options, fs::path(self).parent_path().string(), places));
   WEFT_ASSIGN_OR_RETURN(places.worker, reachable(worker, places, work));
   WEFT_ASSIGN_OR_RETURN(places.agent, reachable(self, places, work));
   return places;

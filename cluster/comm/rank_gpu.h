@@ -3,17 +3,24 @@
 #pragma once
 
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "cluster/comm/rank_place.h"
 #include "proto/base/status.h"
 
 namespace weft::comm {
 
-// A collective over `world`, a transport of the host. The rank is number `local_rank` of
-// `local_ranks` of its node, and gets the GPU of that number. Where every rank has a GPU of its own
-// they talk over NCCL; where on some node ranks share one, over `world` by way of pinned memory.
-// Error, on every rank alike: kUnavailable naming what is missing (the toolkit in this build, the
-// driver, a GPU, a library).
-Result<RankPlace> take_gpu(std::unique_ptr<Communicator> world, int local_rank, int local_ranks);
+// A collective over `world`, a transport of the host. wanted: the id of the GPU that was given to
+// this rank (cuda::device_ids), or empty: the ranks agree on one for each by share_out(). Where
+// every rank has a GPU of its own they talk over NCCL; where some share one, over `world` by way of
+// pinned memory. Error, on every rank alike: kUnavailable naming what is missing (the toolkit in
+// this build, the driver, a GPU, a library).
+Result<RankPlace> take_gpu(std::unique_ptr<Communicator> world, const std::string& wanted);
+
+// For each rank the number, among those that it sees, of its GPU: seen[rank] are their ids, at
+// least one each. A GPU gets its second rank only when every other one that the rank sees has one;
+// ranks that see fewer choose first. Depends on the arguments only.
+std::vector<size_t> share_out(const std::vector<std::vector<std::string>>& seen);
 
 }  // namespace weft::comm

@@ -17,8 +17,7 @@ using golden::Deviation;
 using golden::Report;
 
 RankPlace on_gpu(std::unique_ptr<Communicator> threads) {
-  const int rank = threads->rank(), ranks = threads->size();
-  auto gpu = comm::take_gpu(std::move(threads), rank, ranks);
+  auto gpu = comm::take_gpu(std::move(threads), "");
   if (!gpu) throw StatusError(gpu.error());
   return std::move(*gpu);
 }

@@ -3,8 +3,8 @@
 
 namespace weft {
 
-Result<RankPlace> place_rank(std::unique_ptr<Communicator> world, int local_rank, int local_ranks) {
-  return comm::take_gpu(std::move(world), local_rank, local_ranks);
+Result<RankPlace> place_rank(std::unique_ptr<Communicator> world, const std::string& gpu) {
+  return comm::take_gpu(std::move(world), gpu);
 }
 
 }  // namespace weft

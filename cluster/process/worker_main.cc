@@ -59,10 +59,7 @@ Result<Rank> make_rank(const comm::MpiWorld& mpi, const proto::LaunchRecord& rec
                        Activity& activity) {
   const proto::LaunchRank& mine = record.ranks(mpi.rank());
   const std::vector<int> cpus(mine.cpus().begin(), mine.cpus().end());
-  const auto neighbours = std::ranges::count_if(
-      record.ranks(), [&](const proto::LaunchRank& rank) { return rank.node() == mine.node(); });
-  WEFT_ASSIGN_OR_RETURN(RankPlace place,
-                        place_rank(mpi.world(), mine.local_rank(), static_cast<int>(neighbours)));
+  WEFT_ASSIGN_OR_RETURN(RankPlace place, place_rank(mpi.world(), mine.gpu()));
   auto world =
       comm::watched(std::move(place.world), activity, {.compare = compares_collectives(record)});
   WEFT_ASSIGN_OR_RETURN(Mesh mesh,

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -35,6 +36,13 @@ Status make_secret(const std::string& path) {
   std::error_code error;
   if (fs::exists(path, error)) return Status();
   return write_text_file(path, random_hex(32) + "\n", 0600);
+}
+
+// "2/3": the part of the machine that the second of three nodes has.
+std::string share_of(const std::string& node, const proto::LocalCluster& cluster) {
+  const auto& names = cluster.node_names();
+  const auto before = std::find(names.begin(), names.end(), node) - names.begin();
+  return fmt::format("{}/{}", std::min<int64_t>(before + 1, cluster.nodes()), cluster.nodes());
 }
 
 }  // namespace
@@ -130,9 +138,10 @@ Status LocalPrograms::start_agent(const std::string& name) {
   if (cluster_.slots_per_node() > 0) {
     argv.insert(argv.end(), {"--slots", std::to_string(cluster_.slots_per_node())});
   }
-  // The nodes of one machine share its memory.
+  // The nodes of one machine share its memory and its GPUs.
   const int64_t memory = machine_memory_bytes() / std::max(1, cluster_.nodes());
   argv.insert(argv.end(), {"--memory-bytes", std::to_string(memory)});
+  if (cluster_.nodes() > 1) argv.insert(argv.end(), {"--gpus", share_of(name, cluster_)});
   return start(name, argv);
 }
 

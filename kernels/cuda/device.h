@@ -3,6 +3,8 @@
 #pragma once
 
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "kernels/tensor/allocator.h"
 #include "proto/base/status.h"
@@ -20,5 +22,9 @@ std::unique_ptr<Allocator> make_pinned_allocator();
 
 // GPUs that this process sees. Errors as above.
 Result<int> device_count();
+
+// The same by what tells each from every other one anywhere, in the order of their numbers: its
+// UUID as the driver's tools write it ("GPU-8a1f..."). Errors as above.
+Result<std::vector<std::string>> device_ids();
 
 }  // namespace weft::cuda

@@ -1,6 +1,8 @@
 // A GPU's stream and memory.
 #include "kernels/cuda/gpu.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cstring>
@@ -74,6 +76,16 @@ class GpuMemory final : public Allocator {
   std::unique_ptr<Gpu> gpu_;
 };
 
+// "GPU-" and 16 bytes in groups of 4, 2, 2, 2 and 6.
+std::string uuid_text(const cudaUUID_t& uuid) {
+  std::string text = "GPU";
+  for (int i = 0; i < 16; ++i) {
+    if (i == 0 || (i >= 4 && i <= 10 && i % 2 == 0)) text += '-';
+    text += fmt::format("{:02x}", static_cast<unsigned char>(uuid.bytes[i]));
+  }
+  return text;
+}
+
 }  // namespace
 
 void check(cudaError_t error, const char* what) {
@@ -87,6 +99,21 @@ Result<int> device_count() {
     return fail(Code::kUnavailable, std::string("no GPU: ") + cudaGetErrorString(error));
   }
   return count;
+}
+
+Result<std::vector<std::string>> device_ids() {
+  WEFT_ASSIGN_OR_RETURN(const int count, device_count());
+  std::vector<std::string> ids;
+  for (int index = 0; index < count; ++index) {
+    cudaDeviceProp properties{};
+    const cudaError_t error = cudaGetDeviceProperties(&properties, index);
+    if (error != cudaSuccess) {
+      return fail(Code::kUnavailable,
+                  "GPU " + std::to_string(index) + ": " + cudaGetErrorString(error));
+    }
+    ids.push_back(uuid_text(properties.uuid));
+  }
+  return ids;
 }
 
 Result<std::unique_ptr<Allocator>> make_allocator(int index) {

@@ -17,4 +17,6 @@ std::unique_ptr<Allocator> make_pinned_allocator() { return make_caching_allocat
 
 Result<int> device_count() { return fail(without_toolkit()); }
 
+Result<std::vector<std::string>> device_ids() { return fail(without_toolkit()); }
+
 }  // namespace weft::cuda

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cstring>
 #include <exception>
 #include <functional>
@@ -9,6 +10,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -46,6 +48,8 @@ ncclRedOp_t operation_of(ReduceOp op) {
   return op == ReduceOp::kMin ? ncclMin : ncclSum;
 }
 
+constexpr std::chrono::milliseconds kDrainNap{1};
+
 size_t count_of(int64_t elements) { return static_cast<size_t>(elements); }
 
 bool all_equal(std::span<const int64_t> counts) {
@@ -58,7 +62,8 @@ bool all_equal(std::span<const int64_t> counts) {
 class CollectiveStream;
 Result<std::unique_ptr<Communicator>> make(std::unique_ptr<Communicator> introduction,
                                            Allocator& memory,
-                                           std::shared_ptr<CollectiveStream> stream);
+                                           std::shared_ptr<CollectiveStream> stream,
+                                           const NcclOptions& options);
 
 // An event without a time.
 class Mark {
@@ -143,26 +148,26 @@ class Started {
 class NcclCommunicator final : public Communicator {
  public:
   NcclCommunicator(const Nccl& library, std::unique_ptr<Communicator> introduction,
-                   Allocator& memory, ncclComm_t comm, std::shared_ptr<CollectiveStream> stream)
+                   Allocator& memory, ncclComm_t comm, std::shared_ptr<CollectiveStream> stream,
+                   const NcclOptions& options)
       : library_(library),
         introduction_(std::move(introduction)),
         memory_(memory),
         gpu_(static_cast<cuda::Gpu&>(*memory.stream())),
         comm_(comm),
         collectives_(std::move(stream)),
-        stream_(collectives_->get()) {
+        stream_(collectives_->get()),
+        options_(options) {
     watch_ = gpu_.watch([this] { poll(); });
   }
   ~NcclCommunicator() override {
     gpu_.unwatch(watch_);
+    if (lost_) return;
     // A rank that leaves early waits for nobody, and its peers must not wait for it.
-    if (!lost_ && std::uncaught_exceptions() > 0) {
-      lost_ = true;
-      (void)library_.abort(comm_);
-    }
-    if (!lost_) {
-      (void)cudaStreamSynchronize(stream_);
+    if (std::uncaught_exceptions() == 0 && drained()) {
       (void)library_.destroy(comm_);
+    } else {
+      (void)library_.abort(comm_);
     }
   }
 
@@ -170,7 +175,7 @@ class NcclCommunicator final : public Communicator {
   int size() const override { return introduction_->size(); }
   std::unique_ptr<Communicator> do_split(int color, int key, const char* name,
                                          const Site& site) override {
-    auto part = make(introduction_->split(color, key, name, site), memory_, collectives_);
+    auto part = make(introduction_->split(color, key, name, site), memory_, collectives_, options_);
     if (!part) throw StatusError(part.error());
     return std::move(*part);
   }
@@ -189,8 +194,31 @@ class NcclCommunicator final : public Communicator {
   int64_t bytes_sent() const override { return introduction_->bytes_sent() + bytes_sent_; }
 
  private:
+  // Calls in a group take effect together when it is closed, which it is whatever happens; NCCL
+  // allows no abort inside.
+  class Group {
+   public:
+    Group(NcclCommunicator& comm, ncclResult_t& result) : comm_(comm), result_(result) {
+      comm_.in_group_ = true;
+    }
+    ~Group() {
+      result_ = comm_.library_.group_end();
+      comm_.in_group_ = false;
+      if (comm_.lost_) (void)comm_.library_.abort(comm_.comm_);
+    }
+    Group(const Group&) = delete;
+    Group& operator=(const Group&) = delete;
+
+   private:
+    NcclCommunicator& comm_;
+    ncclResult_t& result_;
+  };
+
   // Throws and aborts where NCCL has heard of an error since.
   void poll();
+  ncclResult_t error_since() const;
+  // Waits for the collectives' stream. False: NCCL has heard of an error, or the time is over.
+  bool drained() const;
   [[noreturn]] void lose(const std::string& why);
   void check(ncclResult_t result, const char* what) {
     if (result != ncclSuccess) lose(std::string(what) + ": " + library_.error_text(result));
@@ -206,8 +234,12 @@ class NcclCommunicator final : public Communicator {
   template <typename F>
   void in_group(F&& enqueue) {
     check(library_.group_start(), "ncclGroupStart");
-    enqueue();
-    check(library_.group_end(), "ncclGroupEnd");
+    ncclResult_t closed = ncclSuccess;
+    {
+      const Group group(*this, closed);
+      enqueue();
+    }
+    check(closed, "ncclGroupEnd");
   }
   void send_bytes(const std::byte* data, int64_t bytes, int to) {
     if (bytes > 0)
@@ -244,10 +276,11 @@ class NcclCommunicator final : public Communicator {
   const ncclComm_t comm_;
   const std::shared_ptr<CollectiveStream> collectives_;
   const cudaStream_t stream_;
+  const NcclOptions options_;
   Started* started_ = nullptr;  // whose collectives are being queued
   Mark ready_, done_;
   int watch_ = 0;
-  bool lost_ = false;
+  bool lost_ = false, in_group_ = false;
   int64_t bytes_sent_ = 0;
 };
 
@@ -256,18 +289,34 @@ std::byte* bytes_of(const Tensor& tensor) { return static_cast<std::byte*>(tenso
 void NcclCommunicator::lose(const std::string& why) {
   if (!lost_) {
     lost_ = true;
-    (void)library_.abort(comm_);
+    if (!in_group_) (void)library_.abort(comm_);
   }
   throw StatusError(Status(Code::kUnavailable, "NCCL: " + why));
 }
 
-void NcclCommunicator::poll() {
-  if (lost_) lose("this communicator was aborted");
+ncclResult_t NcclCommunicator::error_since() const {
   ncclResult_t error = ncclSuccess;
   const ncclResult_t asked = library_.async_error(comm_, &error);
-  if (asked != ncclSuccess) error = asked;
-  if (error == ncclSuccess || error == ncclInProgress) return;
+  if (asked != ncclSuccess) return asked;
+  return error == ncclInProgress ? ncclSuccess : error;
+}
+
+void NcclCommunicator::poll() {
+  if (lost_) lose("this communicator was aborted");
+  const ncclResult_t error = error_since();
+  if (error == ncclSuccess) return;
   lose(std::string("a peer or a link was lost: ") + library_.error_text(error));
+}
+
+bool NcclCommunicator::drained() const {
+  const auto end = std::chrono::steady_clock::now() + options_.drain;
+  while (error_since() == ncclSuccess) {
+    const cudaError_t state = cudaStreamQuery(stream_);
+    if (state != cudaErrorNotReady) return state == cudaSuccess;
+    if (std::chrono::steady_clock::now() >= end) return false;
+    std::this_thread::sleep_for(kDrainNap);
+  }
+  return false;
 }
 
 void NcclCommunicator::do_all_reduce(Tensor& inout, ReduceOp op, const Site& site) {
@@ -454,7 +503,8 @@ Pending NcclCommunicator::start(std::function<void(Communicator&)> collectives) 
 
 Result<std::unique_ptr<Communicator>> make(std::unique_ptr<Communicator> introduction,
                                            Allocator& memory,
-                                           std::shared_ptr<CollectiveStream> stream) {
+                                           std::shared_ptr<CollectiveStream> stream,
+                                           const NcclOptions& options) {
   WEFT_CHECK(!memory.device().is_cpu(), "NCCL moves the tensors of GPUs");
   const Result<const Nccl*> library = nccl();
   ncclUniqueId id{};
@@ -484,15 +534,15 @@ Result<std::unique_ptr<Communicator>> make(std::unique_ptr<Communicator> introdu
                 std::string("NCCL does not start: ") + (*library)->error_text(result));
   }
   return std::make_unique<NcclCommunicator>(**library, std::move(introduction), memory, comm,
-                                            std::move(stream));
+                                            std::move(stream), options);
 }
 
 }  // namespace
 
 Result<std::unique_ptr<Communicator>> make_nccl_communicator(
-    std::unique_ptr<Communicator> introduction, Allocator& memory) {
+    std::unique_ptr<Communicator> introduction, Allocator& memory, const NcclOptions& options) {
   cuda::check(cudaSetDevice(memory.device().index), "the choice of the GPU");
-  return make(std::move(introduction), memory, std::make_shared<CollectiveStream>());
+  return make(std::move(introduction), memory, std::make_shared<CollectiveStream>(), options);
 }
 
 }  // namespace weft::comm

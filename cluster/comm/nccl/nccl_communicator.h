@@ -11,10 +11,12 @@
 // its place in NCCL. The allocator outlives it.
 // Invariants: 1. a sum of half types is taken in fp32 and rounded once. 2. after a lost peer or any
 // error of NCCL the communicator is aborted: whoever waits for its stream gets
-// StatusError(kUnavailable), and so does every later call.
+// StatusError(kUnavailable), and so does every later call. 3. its end waits for its collectives for
+// a bounded time only, and aborts where they do not come to theirs.
 // A NaN in kMax and kMin is NCCL's business.
 #pragma once
 
+#include <chrono>
 #include <memory>
 
 #include "proto/base/status.h"
@@ -22,9 +24,14 @@
 
 namespace weft::comm {
 
+struct NcclOptions {
+  std::chrono::milliseconds drain{
+      30'000};  // so long the end of a communicator waits for its stream
+};
+
 // A collective over `introduction`. memory: a GPU's, one rank a GPU. Error: kUnavailable where NCCL
 // is missing or refuses.
 Result<std::unique_ptr<Communicator>> make_nccl_communicator(
-    std::unique_ptr<Communicator> introduction, Allocator& memory);
+    std::unique_ptr<Communicator> introduction, Allocator& memory, const NcclOptions& options = {});
 
 }  // namespace weft::comm

@@ -1,6 +1,10 @@
 #include "cluster/comm/rank_gpu.h"
 
 #include <algorithm>
+#include <map>
+#include <numeric>
+#include <set>
+#include <sstream>
 #include <utility>
 
 #include "cluster/comm/nccl/nccl_communicator.h"
@@ -19,22 +23,80 @@ int64_t largest(Communicator& world, int64_t own) {
   return static_cast<int64_t>(read_scalar(value));
 }
 
-Result<std::unique_ptr<Allocator>> memory_of(int local_rank) {
-  WEFT_ASSIGN_OR_RETURN(const int gpus, cuda::device_count());
-  if (gpus == 0) return fail(Code::kUnavailable, "no GPU: the driver shows none");
-  return cuda::make_allocator(local_rank % gpus);
+// What every rank says, by rank.
+std::vector<std::string> gather(Communicator& world, const std::string& own) {
+  const auto host = make_caching_allocator();
+  const int64_t width = largest(world, std::ssize(own));
+  std::string padded = own;
+  padded.resize(static_cast<size_t>(width), '\n');
+  const Tensor in = Tensor::from<uint8_t>(
+      *host, {width}, {reinterpret_cast<const uint8_t*>(padded.data()), padded.size()});
+  Tensor out = Tensor::empty(*host, {width * world.size()}, DType::kU8);
+  world.all_gather(in, out, std::vector<int64_t>(static_cast<size_t>(world.size()), width));
+  std::vector<std::string> all;
+  for (int rank = 0; rank < world.size(); ++rank) {
+    const auto* text = reinterpret_cast<const char*>(out.data<uint8_t>()) + rank * width;
+    all.emplace_back(text, static_cast<size_t>(width));
+  }
+  return all;
+}
+
+// The GPUs that this rank chooses from: the one it was given, where it sees that.
+Result<std::vector<std::string>> choice_of(const std::string& wanted) {
+  WEFT_ASSIGN_OR_RETURN(std::vector<std::string> ids, cuda::device_ids());
+  if (ids.empty()) return fail(Code::kUnavailable, "no GPU: the driver shows none");
+  if (std::find(ids.begin(), ids.end(), wanted) == ids.end()) return ids;
+  return std::vector{wanted};
+}
+
+// The number by which this process knows a GPU.
+int number_of(const std::string& id) {
+  const auto ids = cuda::device_ids().value_or(std::vector<std::string>());
+  return static_cast<int>(std::find(ids.begin(), ids.end(), id) - ids.begin());
 }
 
 }  // namespace
 
-Result<RankPlace> take_gpu(std::unique_ptr<Communicator> world, int local_rank, int local_ranks) {
-  auto memory = memory_of(local_rank);
-  if (largest(*world, memory ? 0 : 1) > 0) {
-    if (!memory) return fail(memory.error());
+std::vector<size_t> share_out(const std::vector<std::vector<std::string>>& seen) {
+  std::vector<size_t> order(seen.size()), chosen(seen.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return seen[a].size() < seen[b].size(); });
+  std::map<std::string, int> ranks;
+  for (const size_t rank : order) {
+    const auto least =
+        std::min_element(seen[rank].begin(), seen[rank].end(),
+                         [&](const auto& a, const auto& b) { return ranks[a] < ranks[b]; });
+    ++ranks[*least];
+    chosen[rank] = static_cast<size_t>(least - seen[rank].begin());
+  }
+  return chosen;
+}
+
+Result<RankPlace> take_gpu(std::unique_ptr<Communicator> world, const std::string& wanted) {
+  const auto choice = choice_of(wanted);
+  if (largest(*world, choice ? 0 : 1) > 0) {
+    if (!choice) return fail(choice.error());
     return fail(Code::kUnavailable, "another rank has no GPU");
   }
-  const bool shares = local_ranks > cuda::device_count().value_or(0);
-  if (largest(*world, shares ? 1 : 0) > 0) {
+  std::string lines;
+  for (const std::string& id : *choice) lines += id + "\n";
+  std::vector<std::vector<std::string>> seen;
+  for (const std::string& text : gather(*world, lines)) {
+    std::istringstream in(text);
+    std::vector<std::string>& ids = seen.emplace_back();
+    for (std::string id; in >> id;) ids.push_back(id);
+  }
+  const std::vector<size_t> chosen = share_out(seen);
+  std::set<std::string> distinct;
+  for (size_t rank = 0; rank < seen.size(); ++rank) distinct.insert(seen[rank][chosen[rank]]);
+  const auto own = static_cast<size_t>(world->rank());
+  auto memory = cuda::make_allocator(number_of(seen[own][chosen[own]]));
+  if (largest(*world, memory ? 0 : 1) > 0) {
+    if (!memory) return fail(memory.error());
+    return fail(Code::kUnavailable, "another rank's GPU does not start");
+  }
+  if (distinct.size() < seen.size()) {
     return RankPlace{std::move(*memory),
                      make_staged_communicator(std::move(world), cuda::make_pinned_allocator())};
   }

@@ -5,7 +5,7 @@
 
 namespace weft::comm {
 
-Result<RankPlace> take_gpu(std::unique_ptr<Communicator>, int, int) {
+Result<RankPlace> take_gpu(std::unique_ptr<Communicator>, const std::string&) {
   return fail(cuda::device_count().error());
 }
 

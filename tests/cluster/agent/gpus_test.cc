@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 
@@ -14,15 +15,83 @@ namespace {
 
 namespace fs = std::filesystem;
 
-TEST(Gpus, AreNamedByTheManagementLibrary) {
-  EXPECT_EQ(gpu_names(WEFT_STAND_IN_NVML), (std::vector<std::string>{"Stand-in 0", "Stand-in 1"}));
+fs::path new_folder(const std::string& name) {
+  const fs::path folder = fs::temp_directory_path() / (name + std::to_string(::getpid()));
+  fs::create_directories(folder);
+  return folder;
 }
 
-TEST(Gpus, AreNoneWithoutIt) { EXPECT_TRUE(gpu_names("libno-such-library.so.1").empty()); }
+std::string id(int number) {
+  return "GPU-0000000" + std::to_string(number) + "-1111-2222-3333-444444444444";
+}
+
+std::string ids_of(const Result<std::vector<MachineGpu>>& gpus) {
+  if (!gpus) return gpus.error().to_string();
+  std::string ids;
+  for (const MachineGpu& gpu : *gpus) ids += gpu.id.substr(0, 12) + ' ';
+  return ids;
+}
+
+TEST(Gpus, AreNamedByTheManagementLibrary) {
+  const auto gpus = find_gpus(WEFT_STAND_IN_NVML);
+  ASSERT_EQ(gpus.size(), 2U);
+  EXPECT_EQ(gpus[1].name, "Stand-in 1");
+  EXPECT_EQ(gpus[1].id, id(1));
+}
+
+TEST(Gpus, AreNoneWithoutIt) { EXPECT_TRUE(find_gpus("libno-such-library.so.1").empty()); }
+
+TEST(Gpus, AreChosenByTheOptionOrTheVariable) {
+  const std::vector<MachineGpu> found = {{"", id(0)}, {"", id(1)}, {"", id(2)}};
+  const std::string zero = "GPU-00000000 ", one = "GPU-00000001 ", two = "GPU-00000002 ";
+  EXPECT_EQ(ids_of(choose_gpus(found, "", nullptr)), zero + one + two);
+  EXPECT_EQ(ids_of(choose_gpus(found, "", "2,0")), two + zero);
+  EXPECT_EQ(ids_of(choose_gpus(found, "", "1,7,0")), one);  // as the runtime reads it
+  EXPECT_EQ(ids_of(choose_gpus(found, "", "")), "");
+  EXPECT_EQ(ids_of(choose_gpus(found, "", "GPU-00000002")), two);
+  EXPECT_EQ(ids_of(choose_gpus(found, "1," + id(2), "0")), one + two);
+  EXPECT_EQ(ids_of(choose_gpus(found, "1/2", nullptr)), zero);
+  EXPECT_EQ(ids_of(choose_gpus(found, "2/2", nullptr)), one + two);
+  for (const char* wrong : {"3", "-1", "GPU-9", "x", "0/2", "3/2", "1/", "/"}) {
+    const auto chosen = choose_gpus(found, wrong, nullptr);
+    ASSERT_FALSE(chosen) << wrong;
+    EXPECT_EQ(chosen.error().code(), Code::kInvalidArgument);
+    EXPECT_EQ(chosen.error().field(), "gpus");
+  }
+}
+
+TEST(Gpus, BelongToOneAgentOfAMachine) {
+  const fs::path folder = new_folder("weft-gpus-");
+  const std::vector<MachineGpu> found = {{"", id(0)}, {"", id(1)}};
+  EXPECT_EQ(ids_of(hold_gpus({found[1]}, folder, true)), "GPU-00000001 ");
+  EXPECT_EQ(ids_of(hold_gpus(found, folder, false)), "GPU-00000000 ");
+  const auto held = hold_gpus(found, folder, true);
+  ASSERT_FALSE(held);
+  EXPECT_EQ(held.error().code(), Code::kFailedPrecondition);
+  EXPECT_EQ(held.error().value(), id(0));
+  fs::remove_all(folder);
+}
+
+// Not nothing silently: this machine's driver, if it has one, is told to show no GPU.
+TEST(Worker, OfGpusNeedsOne) {
+  const fs::path folder = new_folder("weft-no-gpu-");
+  std::ofstream(folder / "weft-worker-cuda") << "#!/bin/sh\n";
+  fs::permissions(folder / "weft-worker-cuda", fs::perms::owner_all);
+  ::setenv("CUDA_VISIBLE_DEVICES", "", 1);
+  AgentOptions options;
+  options.data = folder / "data";
+  options.worker = folder / "weft-worker-cuda";
+  options.slots = 4;
+  options.user = "nobody";
+  const auto places = make_places(options);
+  ASSERT_FALSE(places);
+  EXPECT_EQ(places.error().field(), "worker");
+  EXPECT_NE(places.error().message().find("needs a GPU"), std::string::npos);
+  fs::remove_all(folder);
+}
 
 TEST(Worker, IsTheGpusWhereThereAreBoth) {
-  const fs::path folder = fs::temp_directory_path() / ("weft-worker-" + std::to_string(::getpid()));
-  fs::create_directories(folder);
+  const fs::path folder = new_folder("weft-worker-");
   EXPECT_EQ(worker_beside(folder, 2), folder / "weft-worker");
   std::ofstream(folder / "weft-worker-cuda").put('\n');
   EXPECT_EQ(worker_beside(folder, 2), folder / "weft-worker-cuda");

@@ -18,4 +18,9 @@ int nvmlDeviceGetName(void* device, char* name, unsigned length) {
   std::snprintf(name, length, "Stand-in %c", *static_cast<char*>(device));
   return 0;
 }
+int nvmlDeviceGetUUID(void* device, char* uuid, unsigned length) {
+  std::snprintf(uuid, length, "GPU-0000000%c-1111-2222-3333-444444444444",
+                *static_cast<char*>(device));
+  return 0;
+}
 }

@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
 #include <functional>
+#include <latch>
 #include <mutex>
 #include <thread>
 #include <tuple>
@@ -18,6 +20,8 @@
 #include "proto/base/status.h"
 #include "tests/cluster/comm/collective_cases.h"
 #include "tests/testing/cuda_on_cpu/machine.h"
+#include "tests/testing/cuda_on_cpu/streams.h"
+#include "tests/testing/nccl_on_cpu/nccl_on_cpu.h"
 
 namespace weft {
 namespace {
@@ -85,7 +89,7 @@ class ByGpu final : public Communicator {
 using Body = std::function<void(std::unique_ptr<Communicator>, Allocator& gpu)>;
 
 // Each rank a thread with a GPU of its own; the first exception is thrown on.
-void run_ranks(int size, const Body& body) {
+void run_ranks(int size, const Body& body, const comm::NcclOptions& options = {}) {
   comm::ThreadWorld world(size);
   std::mutex mutex;
   std::exception_ptr first;
@@ -93,7 +97,7 @@ void run_ranks(int size, const Body& body) {
     try {
       auto gpu = cuda::make_allocator(0);
       if (!gpu) throw StatusError(gpu.error());
-      auto nccl = comm::make_nccl_communicator(std::move(introduction), **gpu);
+      auto nccl = comm::make_nccl_communicator(std::move(introduction), **gpu, options);
       if (!nccl) throw StatusError(nccl.error());
       body(std::move(*nccl), **gpu);
     } catch (const std::exception& error) {
@@ -127,31 +131,34 @@ TEST_P(OverNccl, OnTheHost) {
 INSTANTIATE_TEST_SUITE_P(All, OverNccl,
                          ::testing::Combine(::testing::ValuesIn(testing::collective_cases().begin(),
                                                                 testing::collective_cases().end()),
-                                            ::testing::Values(1, 2, 3, 4)),
+                                            ::testing::Range(1, 9)),
                          [](const auto& test) {
                            return std::string(std::get<0>(test.param).name) +
                                   std::to_string(std::get<1>(test.param));
                          });
+
+// The place that take_gpu gives each rank of a world whose ranks see these GPUs.
+void run_placed(const std::vector<int>& gpus, const std::function<void(Rank&)>& body) {
+  run_on_threads({.data = static_cast<int>(gpus.size())}, body,
+                 [&](std::unique_ptr<Communicator> threads) -> RankPlace {
+                   cuda_on_cpu::set_gpu_number(gpus[static_cast<size_t>(threads->rank())]);
+                   auto place = comm::take_gpu(std::move(threads), "GPU-that-nobody-sees");
+                   if (!place) throw StatusError(place.error());
+                   return std::move(*place);
+                 });
+}
 
 // Ranks that share a GPU.
 class Staged : public ::testing::TestWithParam<std::tuple<CollectiveCase, int>> {};
 
 TEST_P(Staged, Collective) {
   const int size = std::get<1>(GetParam());
-  run_on_threads(
-      {.data = size},
-      [&](Rank& rank) {
-        ByGpu comm(rank.mesh.axis(Axis::kWorld).split(0, rank.mesh.index(Axis::kWorld)),
-                   *rank.allocator);
-        const auto host = make_caching_allocator();
-        std::get<0>(GetParam()).run(comm, *host);
-      },
-      [&](std::unique_ptr<Communicator> threads) -> RankPlace {
-        const int number = threads->rank();
-        auto gpu = comm::take_gpu(std::move(threads), number, size);
-        if (!gpu) throw StatusError(gpu.error());
-        return std::move(*gpu);
-      });
+  run_placed(std::vector<int>(static_cast<size_t>(size), 0), [&](Rank& rank) {
+    ByGpu comm(rank.mesh.axis(Axis::kWorld).split(0, rank.mesh.index(Axis::kWorld)),
+               *rank.allocator);
+    const auto host = make_caching_allocator();
+    std::get<0>(GetParam()).run(comm, *host);
+  });
 }
 INSTANTIATE_TEST_SUITE_P(All, Staged,
                          ::testing::Combine(::testing::ValuesIn(testing::collective_cases().begin(),
@@ -161,6 +168,93 @@ INSTANTIATE_TEST_SUITE_P(All, Staged,
                            return std::string(std::get<0>(test.param).name) +
                                   std::to_string(std::get<1>(test.param));
                          });
+
+// Which way the ranks talk follows from the GPUs that they have, whatever nodes they are of.
+TEST(TakeGpu, GoesOverNcclWhereEveryRankHasOneOfItsOwn) {
+  for (const auto& [gpus, over_nccl] : {std::pair{std::vector{0, 1, 2}, true},
+                                        {std::vector{0, 1, 0}, false},
+                                        {std::vector{5}, true}}) {
+    run_placed(gpus, [&, over_nccl = over_nccl, size = std::ssize(gpus)](Rank& rank) {
+      EXPECT_EQ(nccl_on_cpu::communicators() > 0, over_nccl);
+      Tensor x = Tensor::full(*rank.allocator, {3}, rank.mesh.index(Axis::kWorld) + 1);
+      rank.mesh.axis(Axis::kWorld).all_reduce(x, ReduceOp::kSum);
+      EXPECT_EQ(x.to_vector<float>()[2], static_cast<float>(size * (size + 1) / 2));
+      rank.mesh.axis(Axis::kWorld).barrier();
+    });
+  }
+  EXPECT_EQ(nccl_on_cpu::communicators(), 0);
+}
+
+TEST(TakeGpu, SharesOutWhatTheRanksSee) {
+  using Seen = std::vector<std::vector<std::string>>;
+  const auto shared = [](const Seen& seen) { return comm::share_out(seen); };
+  const std::vector<std::string> both = {"a", "b"};
+  EXPECT_EQ(shared({both, both}), (std::vector<size_t>{0, 1}));
+  EXPECT_EQ(shared({both, both, both}), (std::vector<size_t>{0, 1, 0}));
+  EXPECT_EQ(shared({both, {"a"}}), (std::vector<size_t>{1, 0}));  // fewer choose first
+  EXPECT_EQ(shared({{"a"}, {"a"}}), (std::vector<size_t>{0, 0}));
+  EXPECT_EQ(shared({both, {"c", "d"}}), (std::vector<size_t>{0, 0}));  // two machines
+}
+
+TEST(NcclFailure, TwoRanksOnOneGpuAreRefused) {
+  try {
+    run_on_threads(
+        {.data = 2}, [](Rank&) { ADD_FAILURE(); },
+        [](std::unique_ptr<Communicator> threads) -> RankPlace {
+          cuda_on_cpu::set_gpu_number(0);
+          auto gpu = cuda::make_allocator(0);
+          auto nccl = comm::make_nccl_communicator(std::move(threads), **gpu);
+          if (!nccl) throw StatusError(nccl.error());
+          return {std::move(*gpu), std::move(*nccl)};
+        });
+    ADD_FAILURE() << "no exception";
+  } catch (const StatusError& error) {
+    EXPECT_EQ(error.status().code(), Code::kUnavailable);
+  }
+}
+
+// A peer that is alive but never comes: no error is heard of, and the end waits for a bounded time.
+TEST(NcclFailure, TheEndOfACommunicatorDoesNotWaitForEver) {
+  std::latch gone(1);
+  const auto start = std::chrono::steady_clock::now();
+  run_ranks(2,
+            [&](std::unique_ptr<Communicator> nccl, Allocator& gpu) {
+              Tensor x = Tensor::zeros(gpu, {10});
+              if (nccl->rank() == 1) {
+                gone.wait();
+                EXPECT_THROW(nccl->all_reduce(x, ReduceOp::kSum), StatusError);
+                return;
+              }
+              nccl->all_reduce(x, ReduceOp::kSum);
+              nccl.reset();
+              gone.count_down();
+            },
+            {.drain = std::chrono::milliseconds(50)});
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(10));
+  EXPECT_EQ(nccl_on_cpu::communicators(), 0);
+}
+
+// NCCL keeps whatever follows back until a group is closed, and allows no abort inside one.
+TEST(NcclFailure, ARefusalInsideAGroupClosesIt) {
+  for (const int send : {1, 2}) {
+    EXPECT_THROW(run_ranks(3,
+                           [&](std::unique_ptr<Communicator> nccl, Allocator& gpu) {
+                             const std::vector<int64_t> counts{2, 2, 2};
+                             const Tensor in = Tensor::zeros(gpu, {6});
+                             Tensor out = Tensor::zeros(gpu, {6});
+                             if (nccl->rank() == 0) nccl_on_cpu::refuse_send(send);
+                             try {
+                               nccl->all_to_all(in, counts, out, counts);
+                               out.to_vector<float>();
+                             } catch (const StatusError&) {
+                               EXPECT_EQ(nccl_on_cpu::open_groups(), 0);
+                               throw;
+                             }
+                           }),
+                 StatusError);
+    EXPECT_EQ(nccl_on_cpu::communicators(), 0);
+  }
+}
 
 TEST(NcclOrder, CollectivesWaitForTheTensorAndItsReadersForThem) {
   run_ranks(2, [](std::unique_ptr<Communicator> nccl, Allocator& gpu) {

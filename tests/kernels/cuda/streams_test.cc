@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <set>
+#include <thread>
 #include <vector>
 
 #include "kernels/cuda/launch.h"
@@ -92,7 +93,6 @@ TEST(CudaOnCpuStreams, AGraphRunsWhatWasCapturedEachTimeItIsLaunched) {
       cudaStreamBeginCapture(s.a, cudaStreamCaptureModeThreadLocal);
       void* refused = nullptr;
       EXPECT_EQ(cudaMalloc(&refused, 16), cudaErrorStreamCaptureUnsupported);
-      EXPECT_EQ(cudaStreamSynchronize(s.a), cudaErrorStreamCaptureUnsupported);
       launch(s.a, 1, 1, append, s.digits, 1);
       cudaEventRecord(s.event, s.a);
       cudaStreamWaitEvent(s.b, s.event);
@@ -116,6 +116,27 @@ TEST(CudaOnCpuStreams, AGraphRunsWhatWasCapturedEachTimeItIsLaunched) {
       cudaGraphExecDestroy(exec);
     }
     EXPECT_EQ(results, joined ? (std::set<int>{123, 132}) : std::set<int>{});
+  }
+}
+
+// A wait for what is only kept spoils the capture; calls are forbidden to the thread that captures.
+TEST(CudaOnCpuStreams, ACaptureEndsWithWhatNoGraphCanHold) {
+  for (const auto ask : {cudaStreamSynchronize, cudaStreamQuery}) {
+    Streams s;
+    cudaStreamBeginCapture(s.a, cudaStreamCaptureModeThreadLocal);
+    launch(s.a, 1, 1, append, s.digits, 1);
+    EXPECT_EQ(ask(s.a), cudaErrorStreamCaptureUnsupported);
+    cudaError_t beside = cudaErrorInvalidValue;
+    std::thread([&] {
+      void* memory = nullptr;
+      beside = cudaMalloc(&memory, 16);
+      cudaFree(memory);
+    }).join();
+    EXPECT_EQ(beside, cudaSuccess);
+    cudaGraph_t graph = nullptr;
+    EXPECT_EQ(cudaStreamEndCapture(s.a, &graph), cudaErrorStreamCaptureInvalidated);
+    EXPECT_EQ(graph, nullptr);
+    EXPECT_EQ(s.result(), 0);
   }
 }
 

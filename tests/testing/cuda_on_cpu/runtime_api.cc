@@ -44,6 +44,8 @@ const char* cudaGetErrorString(cudaError_t error) {
       return "device not ready";
     case cudaErrorStreamCaptureUnsupported:
       return "operation not permitted when stream is capturing";
+    case cudaErrorStreamCaptureInvalidated:
+      return "operation failed due to a previous error during capture";
     case cudaErrorStreamCaptureUnjoined:
       return "capturing stream has unjoined work";
     case cudaErrorStreamCaptureImplicit:
@@ -88,6 +90,8 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   if (device != 0) return cudaErrorInvalidDevice;
   *properties = {};
   std::strcpy(properties->name, "fibers");
+  const int number = cpu::gpu_number();
+  std::memcpy(properties->uuid.bytes, &number, sizeof number);
   properties->totalGlobalMem = kCudaOnCpuBytes;
   properties->major = 9;
   properties->multiProcessorCount = 4;
@@ -158,11 +162,13 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   return cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  if (cpu::spoil_capture(stream)) return cudaErrorStreamCaptureUnsupported;
   if (cpu::capture_forbids_calls()) return cudaErrorStreamCaptureUnsupported;
   cpu::run_stream(stream);
   return cudaSuccess;
 }
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
+  if (cpu::spoil_capture(stream)) return cudaErrorStreamCaptureUnsupported;
   return cpu::advance(stream) ? cudaSuccess : cudaErrorNotReady;
 }
 cudaError_t cudaEventCreate(cudaEvent_t* event) {
@@ -202,14 +208,19 @@ cudaError_t cudaLaunchHostFunc(cudaStream_t stream, void (*function)(void*), voi
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode) {
   if (stream == nullptr || stream->capture != nullptr) return cudaErrorStreamCaptureUnsupported;
-  cpu::begin_capture(stream, mode == cudaStreamCaptureModeRelaxed);
+  cpu::begin_capture(stream, mode == cudaStreamCaptureModeRelaxed  ? cpu::Forbids::kNobody
+                             : mode == cudaStreamCaptureModeGlobal ? cpu::Forbids::kAllThreads
+                                                                   : cpu::Forbids::kItsThread);
   return cudaSuccess;
 }
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
   *graph = nullptr;
   if (stream->capture == nullptr || !stream->captures_first) return cudaErrorInvalidValue;
   std::vector<cpu::Node> nodes;
-  if (!cpu::end_capture(stream, nodes)) return cudaErrorStreamCaptureUnjoined;
+  const bool valid = stream->capture->valid;
+  const bool joined = cpu::end_capture(stream, nodes);
+  if (!valid) return cudaErrorStreamCaptureInvalidated;
+  if (!joined) return cudaErrorStreamCaptureUnjoined;
   *graph = new CUgraph_st{std::move(nodes)};
   return cudaSuccess;
 }

@@ -26,7 +26,7 @@ struct Device {
   std::vector<std::unique_ptr<Stream>> streams;  // in the order of creation
   std::map<const void*, Block> memory;           // by first byte
   size_t events = 0;
-  int captures = 0;  // that forbid calls
+  int captures = 0;  // that forbid calls of all threads
 };
 Device& device() {
   static Device the_device;
@@ -35,6 +35,11 @@ Device& device() {
 
 std::condition_variable_any changed;  // something was queued, or has run
 std::atomic<int> others{0};
+
+constexpr int kOwnGpus = 1000;  // the first of those that nobody was told to share
+std::atomic<int> own_gpus{0};
+thread_local int number_of_gpu = -1;
+thread_local int own_captures = 0;  // that forbid calls of this thread
 
 using Lock = std::unique_lock<std::recursive_mutex>;
 
@@ -101,6 +106,13 @@ void expect_others(int change) {
   others += change;
   changed.notify_all();
 }
+
+int gpu_number() {
+  if (number_of_gpu < 0) number_of_gpu = kOwnGpus + own_gpus++;
+  return number_of_gpu;
+}
+
+void set_gpu_number(int number) { number_of_gpu = number; }
 
 Stream* create_stream() {
   const Lock lock(device_mutex());
@@ -203,7 +215,8 @@ bool end_capture(Stream* stream, std::vector<Node>& nodes) {
   const bool joined = std::includes(stream->captured_after.begin(), stream->captured_after.end(),
                                     last.begin(), last.end());
   nodes = capture->nodes;
-  if (!capture->relaxed) --device().captures;
+  if (capture->forbids == Forbids::kAllThreads) --device().captures;
+  if (capture->forbids == Forbids::kItsThread) --own_captures;
   for (const auto& each : device().streams) {
     if (each->capture != capture) continue;
     each->capture = nullptr;
@@ -213,18 +226,26 @@ bool end_capture(Stream* stream, std::vector<Node>& nodes) {
   return joined;
 }
 
-void begin_capture(Stream* stream, bool relaxed) {
+void begin_capture(Stream* stream, Forbids forbids) {
   const Lock lock(device_mutex());
   stream->capture = std::make_shared<Capture>();
-  stream->capture->relaxed = relaxed;
+  stream->capture->forbids = forbids;
   stream->captured_after.clear();
   stream->captures_first = true;
-  if (!relaxed) ++device().captures;
+  if (forbids == Forbids::kAllThreads) ++device().captures;
+  if (forbids == Forbids::kItsThread) ++own_captures;
 }
 
 bool capture_forbids_calls() {
   const Lock lock(device_mutex());
-  return device().captures > 0;
+  return device().captures > 0 || own_captures > 0;
+}
+
+bool spoil_capture(Stream* stream) {
+  const Lock lock(device_mutex());
+  if (stream == nullptr || stream->capture == nullptr) return false;
+  stream->capture->valid = false;
+  return true;
 }
 
 void* allocate(size_t bytes, bool pinned) {

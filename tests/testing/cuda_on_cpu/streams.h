@@ -31,9 +31,12 @@ struct Node {  // of a graph
   std::function<void()> work;
   std::set<size_t> after;  // nodes that come first
 };
+// Which threads may not make calls that no graph can hold while something is captured.
+enum class Forbids { kAllThreads, kItsThread, kNobody };
 struct Capture {
   std::vector<Node> nodes;
-  bool relaxed = false;  // calls that no graph can hold are allowed meanwhile
+  Forbids forbids = Forbids::kAllThreads;
+  bool valid = true;  // false: something was asked of it that cannot be
 };
 
 }  // namespace weft::cuda_on_cpu
@@ -83,10 +86,18 @@ void run_stream(Stream* stream);  // until nothing of it is left; null: of all
 void run_until_done(Event* event);
 // One graph's work, in an order of the schedule.
 void run_graph(const std::vector<Node>& nodes);
-void begin_capture(Stream* stream, bool relaxed);
+void begin_capture(Stream* stream, Forbids forbids);
 // What was kept. A stream that others joined has not joined back: false.
 bool end_capture(Stream* stream, std::vector<Node>& nodes);
-bool capture_forbids_calls();
+bool capture_forbids_calls();  // of this thread
+// Whether the stream is captured. What waits for its work or asks after it ends that: the capture
+// is no longer valid.
+bool spoil_capture(Stream* stream);
+
+// Which GPU it is that this thread sees. Each thread has one of its own, unless it is told to share
+// another's; what it holds all lies in the same memory.
+int gpu_number();
+void set_gpu_number(int number);  // from 0
 
 void* allocate(size_t bytes, bool pinned);
 void release(void* memory);  // checks its guards

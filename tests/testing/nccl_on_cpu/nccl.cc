@@ -1,8 +1,10 @@
 // NCCL with ranks that are threads. A collective runs once every rank's stream has come to it; it
 // is a Fault if the ranks' calls do not fit together. A send that is not in one group with the
 // receives of its rank is done only when it has been received, as in the library's worst case, so
-// that a ring without groups hangs here too. After an abort streams go on and do nothing.
+// that a ring without groups hangs here too. After an abort streams go on and do nothing; an abort
+// inside a group is a Fault. Two ranks of a communicator on one GPU are refused.
 #include <algorithm>
+#include <atomic>
 #include <condition_variable>
 #include <cstring>
 #include <deque>
@@ -10,11 +12,13 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "cluster/comm/nccl/nccl_library.h"
 #include "cluster/comm/reduce_elements.h"
+#include "tests/testing/nccl_on_cpu/nccl_on_cpu.h"
 
 namespace cpu = weft::cuda_on_cpu;
 
@@ -43,14 +47,18 @@ struct Mail {
   bool taken = false;
 };
 
-// Guarded by the device's mutex but for `joined`.
+// Guarded by the device's mutex but for `joined` and `gpus`.
 struct World {
   int size = 0;
   int joined = 0;
+  std::set<int> gpus;  // of those that joined
   bool lost = false;
   std::map<uint64_t, std::shared_ptr<Meeting>> meetings;                  // by number
   std::map<std::pair<int, int>, std::deque<std::shared_ptr<Mail>>> mail;  // by sender and receiver
 };
+
+std::atomic<int> alive{0};
+thread_local int sends_to_refusal = 0;  // 0: none is refused
 
 std::mutex registry_mutex;
 std::condition_variable joined;
@@ -203,20 +211,25 @@ ncclResult_t ncclCommInitRank(ncclComm_t* comm, int ranks, ncclUniqueId id, int 
   }
   if (world->size != ranks) return ncclInvalidArgument;
   ++world->joined;
-  cpu::expect_others(1);
+  world->gpus.insert(cpu::gpu_number());
   joined.notify_all();
   joined.wait(lock, [&] { return world->joined == world->size; });
+  if (std::ssize(world->gpus) < world->size) return ncclInvalidUsage;
+  cpu::expect_others(1);
+  ++alive;
   *comm = new ncclComm{std::move(world), rank};
   return ncclSuccess;
 }
 
 ncclResult_t ncclCommDestroy(ncclComm_t comm) {
+  --alive;
   cpu::expect_others(-1);
   delete comm;
   return ncclSuccess;
 }
 
 ncclResult_t ncclCommAbort(ncclComm_t comm) {
+  if (group.depth > 0) throw cpu::Fault("a communicator is aborted inside a group");
   {
     const std::lock_guard lock(cpu::device_mutex());
     comm->world->lost = true;
@@ -276,6 +289,7 @@ ncclResult_t ncclSend(const void* send, size_t count, ncclDataType_t type, int p
                       ncclComm_t comm, cudaStream_t stream) {
   const std::shared_ptr<World> world = comm->world;
   if (peer < 0 || peer >= world->size) return ncclInvalidArgument;
+  if (sends_to_refusal > 0 && --sends_to_refusal == 0) return ncclSystemError;
   const auto mail = std::make_shared<Mail>();
   const std::pair way(comm->rank, peer);
   const auto* from = static_cast<const std::byte*>(send);
@@ -319,6 +333,14 @@ ncclResult_t ncclRecv(void* receive, size_t count, ncclDataType_t type, int peer
   if (group.depth == 0) close_group();
   return ncclSuccess;
 }
+
+namespace weft::nccl_on_cpu {
+
+int communicators() { return alive; }
+int open_groups() { return group.depth; }
+void refuse_send(int n) { sends_to_refusal = n; }
+
+}  // namespace weft::nccl_on_cpu
 
 namespace weft::comm {
 
