@@ -121,6 +121,15 @@ class Backend : public Stream {
   // ---- products: [..., M, K] x [..., K, N], leading dims broadcast; out contiguous, of half types
   // also F32
   virtual void matmul(const Tensor& a, const Tensor& b, int block_count, const Tensor& out) = 0;
+  // The two below do nothing and say false where the library does not fuse it: x [M, K],
+  // weight [K, N], all of one dtype.
+  // out := x weight + bias + added, those that there are; where `before` is wanted that goes there,
+  // and its GELU (tanh) to out.
+  virtual bool fused_linear(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                            const Tensor& added, const Tensor& before, const Tensor& out) = 0;
+  // dweight := x^T dy, dbias := the sums of dy [M, N] over its rows; of half types both are F32.
+  virtual bool fused_weight_gradient(const Tensor& x, const Tensor& dy, const Tensor& dweight,
+                                     const Tensor& dbias) = 0;
 
   // ---- attention: as kernels/attention/block.h; outputs' innermost stride is 1
   virtual void attention(const Tensor& q, const Tensor& k, const Tensor& v,

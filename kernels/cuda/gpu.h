@@ -134,6 +134,10 @@ class Gpu final : public Backend {
   void average_pool_backward(const PoolSizes& sizes, const Tensor& dy, const Tensor& dx) override;
 
   void matmul(const Tensor& a, const Tensor& b, int block_count, const Tensor& out) override;
+  bool fused_linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& added,
+                    const Tensor& before, const Tensor& out) override;
+  bool fused_weight_gradient(const Tensor& x, const Tensor& dy, const Tensor& dweight,
+                             const Tensor& dbias) override;
 
   void attention(const Tensor& q, const Tensor& k, const Tensor& v,
                  const attention::Parameters& parameters, const Tensor& output,
@@ -206,6 +210,8 @@ class Gpu final : public Backend {
   Tensor with_tight_features(const Tensor& x);  // [B, N, T, D]
   // Columns of the samples of x as the right sides of products, [N, G, C / G taps, places].
   Tensor columns_of(const cpu::ConvolutionSizes& sizes, const Tensor& x);
+  // Where the library has this product of two matrices.
+  bool run_fused(Product& call, const Tensor& a, const Tensor& b, const Tensor& out);
   // The product of matrices a [batch..., m, k] and b, each as the library takes it.
   void product(const Tensor& a, const Tensor& b, const Tensor& out);
   // The sum of blocks [first, last) of the summed extent, merged in a binary tree.

@@ -74,6 +74,47 @@ void Gpu::matmul(const Tensor& a, const Tensor& b, int block_count, const Tensor
   product_blocks(a, b, blocks, 0, blocks, out);
 }
 
+bool Gpu::run_fused(Product& call, const Tensor& a, const Tensor& b, const Tensor& out) {
+  activate_device();
+  if (!is_matrix(a) || !is_matrix(b) || a.elements() == 0 || b.elements() == 0) return false;
+  call.type = a.dtype();
+  call.out_type = out.dtype();
+  call.m = a.dim(0);
+  call.n = b.dim(1);
+  call.k = a.dim(1);
+  call.a = operand_of(a, 0, 0);
+  call.b = operand_of(b, 0, 0);
+  call.out = out.raw();
+  call.out_step = call.n;
+  if (!matmul_->supports(call)) return false;
+  const Tensor workspace = scratch(Shape{int64_t{Matmul::kWorkspaceBytes}}, DType::kU8);
+  matmul_->run(call, workspace.raw(), stream_);
+  return true;
+}
+
+bool Gpu::fused_linear(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                       const Tensor& added, const Tensor& before, const Tensor& out) {
+  if (before && !bias) return false;
+  Product call;
+  call.epilogue = before ? Epilogue::kGeluBias : bias ? Epilogue::kBias : Epilogue::kNone;
+  if (bias) call.bias = bias.raw();
+  if (added) call.added = added.raw();
+  if (before) {
+    call.aux = before.raw();
+    call.aux_step = weight.dim(1);
+  }
+  return run_fused(call, x, weight, out);
+}
+
+bool Gpu::fused_weight_gradient(const Tensor& x, const Tensor& dy, const Tensor& dweight,
+                                const Tensor& dbias) {
+  Product call;
+  call.epilogue = Epilogue::kBiasGradient;
+  call.bias = dbias.raw();
+  const Shape turned{x.dim(1), x.dim(0)};
+  return run_fused(call, x.view(turned, std::array{step_of(x, 1), step_of(x, 2)}, 0), dy, dweight);
+}
+
 void Gpu::product_blocks(const Tensor& a, const Tensor& b, int64_t blocks, int64_t first,
                          int64_t last, const Tensor& out) {
   if (last - first == 1) {

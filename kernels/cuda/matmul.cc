@@ -47,6 +47,17 @@ uint32_t alignment(const void* data, int64_t step, int64_t batch_step, DType typ
   return static_cast<uint32_t>(bits & ~(bits - 1));
 }
 
+// What the library asks of the vectors and matrices of an epilogue (cublasLtEpilogue_t and
+// CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD in its documentation).
+constexpr uint32_t kEpilogueAlignment = 16;
+constexpr int64_t kAuxStepUnit = 8;
+
+bool follows_rules(const Product& p) {
+  if (alignment(p.bias, 0, 0, p.out_type) < kEpilogueAlignment) return false;
+  return p.aux == nullptr || (p.aux_step % kAuxStepUnit == 0 &&
+                              alignment(p.aux, p.aux_step, 0, p.out_type) >= kEpilogueAlignment);
+}
+
 }  // namespace
 
 // One product in the library's words; its objects live as long as this.
@@ -121,7 +132,8 @@ struct Matmul::Descriptions {
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
            alignment(p.a.data, leading(p.a), p.a.batch_step, p.type));
     const uint32_t of_out = alignment(p.out, p.out_step, p.out_batch_step, p.out_type);
-    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, of_out);
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
+           alignment(p.added, p.out_step, p.out_batch_step, p.out_type));
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, of_out);
   }
 };
@@ -153,36 +165,37 @@ Matmul::Key Matmul::key_of(const Product& p) {
           p.b.batch_step,
           p.out_step,
           p.out_batch_step,
-          p.accumulate,
+          p.added != nullptr,
           p.tf32,
           static_cast<int64_t>(p.epilogue),
           p.aux_step,
           alignment(p.a.data, leading(p.a), p.a.batch_step, p.type),
           alignment(p.b.data, leading(p.b), p.b.batch_step, p.type),
           alignment(p.out, p.out_step, p.out_batch_step, p.out_type),
+          alignment(p.added, p.out_step, p.out_batch_step, p.out_type),
           alignment(p.bias, 0, 0, p.out_type),
           alignment(p.aux, p.aux_step, 0, p.out_type)};
 }
 
-const cublasLtMatmulAlgo_t& Matmul::algorithm(const Product& product,
+const cublasLtMatmulAlgo_t* Matmul::algorithm(const Product& product,
                                               const Descriptions& descriptions) {
   const auto [place, is_new] = algorithms_.try_emplace(key_of(product));
-  if (!is_new) return place->second;
-  cublasLtMatmulHeuristicResult_t best{};
-  int found = 0;
-  const cublasStatus_t status = library_.choose(
-      handle_, descriptions.product, descriptions.first, descriptions.second, descriptions.out,
-      descriptions.out, descriptions.preference, 1, &best, &found);
-  if (status != CUBLAS_STATUS_SUCCESS || found == 0) {
-    algorithms_.erase(place);
-    throw StatusError(
-        Status(Code::kUnavailable,
-               "cuBLASLt has no algorithm for a product [" + std::to_string(product.m) + ", " +
-                   std::to_string(product.k) + "] x [" + std::to_string(product.k) + ", " +
-                   std::to_string(product.n) + "] of " + std::string(dtype_name(product.type))));
+  if (is_new && follows_rules(product)) {
+    cublasLtMatmulHeuristicResult_t best{};
+    int found = 0;
+    const cublasStatus_t status = library_.choose(
+        handle_, descriptions.product, descriptions.first, descriptions.second, descriptions.out,
+        descriptions.out, descriptions.preference, 1, &best, &found);
+    if (status == CUBLAS_STATUS_SUCCESS && found > 0) place->second = best.algo;
   }
-  place->second = best.algo;
-  return place->second;
+  return place->second ? &*place->second : nullptr;
+}
+
+bool Matmul::supports(const Product& product) {
+  Descriptions descriptions(library_);
+  descriptions.describe(product);
+  descriptions.choose_by(product);
+  return algorithm(product, descriptions) != nullptr;
 }
 
 void Matmul::run(const Product& product, void* workspace, cudaStream_t stream) {
@@ -191,11 +204,19 @@ void Matmul::run(const Product& product, void* workspace, cudaStream_t stream) {
   Descriptions descriptions(library_);
   descriptions.describe(product);
   descriptions.choose_by(product);
-  const cublasLtMatmulAlgo_t& chosen = algorithm(product, descriptions);
-  const float beta = product.accumulate ? 1.0F : 0.0F;
+  const cublasLtMatmulAlgo_t* chosen = algorithm(product, descriptions);
+  if (chosen == nullptr) {
+    throw StatusError(
+        Status(Code::kUnavailable,
+               "cuBLASLt has no algorithm for a product [" + std::to_string(product.m) + ", " +
+                   std::to_string(product.k) + "] x [" + std::to_string(product.k) + ", " +
+                   std::to_string(product.n) + "] of " + std::string(dtype_name(product.type))));
+  }
+  const float beta = product.added != nullptr ? 1.0F : 0.0F;
+  const void* added = product.added != nullptr ? product.added : product.out;
   check(library_.matmul(handle_, descriptions.product, &product.alpha, product.b.data,
-                        descriptions.first, product.a.data, descriptions.second, &beta, product.out,
-                        descriptions.out, product.out, descriptions.out, &chosen, workspace,
+                        descriptions.first, product.a.data, descriptions.second, &beta, added,
+                        descriptions.out, product.out, descriptions.out, chosen, workspace,
                         kWorkspaceBytes, stream),
         "a product");
 }

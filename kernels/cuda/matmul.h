@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 
 #include "kernels/cuda/cublas_lt.h"
 #include "kernels/tensor/dtype.h"
@@ -37,7 +38,8 @@ struct Operand {
   int64_t row_step = 0, column_step = 0, batch_step = 0;
 };
 
-// out [batch, m, n] = alpha a [batch, m, k] b [batch, k, n], rows out_step apart.
+// out [batch, m, n] = alpha a [batch, m, k] b [batch, k, n], rows out_step apart. The product P
+// that the epilogue takes is that with what is added to it.
 struct Product {
   DType type = DType::kF32;      // of a and b: F32, BF16, F16
   DType out_type = DType::kF32;  // the same, or F32
@@ -46,7 +48,7 @@ struct Product {
   void* out = nullptr;
   int64_t out_step = 0, out_batch_step = 0;
   float alpha = 1;
-  bool accumulate = false;  // added to out instead of written
+  const void* added = nullptr;  // laid out as out, may be out; added to the product
   bool tf32 = false;
   Epilogue epilogue = Epilogue::kNone;
   void* bias = nullptr;
@@ -64,6 +66,9 @@ class Matmul {
   Matmul(const Matmul&) = delete;
   Matmul& operator=(const Matmul&) = delete;
 
+  // Whether the library has an algorithm for the product, epilogue and alignments included.
+  bool supports(const Product& product);
+
   // m, n and k are at least 1. workspace: kWorkspaceBytes, aligned to 256. Throws
   // StatusError(kUnavailable) where the library has no algorithm or refuses.
   void run(const Product& product, void* workspace, cudaStream_t stream);
@@ -72,16 +77,17 @@ class Matmul {
 
  private:
   // Everything but addresses, of which only the alignment counts.
-  using Key = std::array<int64_t, 23>;
+  using Key = std::array<int64_t, 24>;
   struct Descriptions;
 
   Matmul(const CublasLt& library, cublasLtHandle_t handle) : library_(library), handle_(handle) {}
   static Key key_of(const Product& product);
-  const cublasLtMatmulAlgo_t& algorithm(const Product& product, const Descriptions& descriptions);
+  // Null where there is none.
+  const cublasLtMatmulAlgo_t* algorithm(const Product& product, const Descriptions& descriptions);
 
   const CublasLt& library_;
   const cublasLtHandle_t handle_;
-  std::map<Key, cublasLtMatmulAlgo_t> algorithms_;
+  std::map<Key, std::optional<cublasLtMatmulAlgo_t>> algorithms_;
 };
 
 }  // namespace weft::cuda

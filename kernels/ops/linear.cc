@@ -107,6 +107,28 @@ class RowsBackward final : public Kernel {
   Tensor bias_gradient_;
 };
 
+// Inputs: rows of x and of dy. Outputs: x^T dy [in, out], and the sums of dy over the rows [out].
+class WeightAndBiasGradient final : public Kernel {
+ public:
+  std::string_view name() const override { return "linear_weight_gradient"; }
+  void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    apart(cx, inputs, outputs);
+  }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    cuda::Backend& gpu = cuda::backend(cx);
+    if (!gpu.fused_weight_gradient(inputs[0], inputs[1], outputs[0], outputs[1])) {
+      apart(cx, inputs, outputs);
+    }
+  }
+
+ private:
+  static void apart(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) {
+    const DType dtype = gradient_dtype(inputs[0].dtype());
+    outputs[0] = matmul_values(cx, transposed_view(inputs[0]), inputs[1], dtype);
+    outputs[1] = sum(cx, cpu::converted(cx.pool, inputs[1], dtype), 0);
+  }
+};
+
 // Inputs: x, weight, and bias and residual where there are such.
 class Linear final : public ForwardOp {
  public:
@@ -157,15 +179,27 @@ class Linear final : public ForwardOp {
                           std::span<const Tensor> output_grads) override {
     std::vector<Tensor> grads(2 + static_cast<size_t>(bias_) + static_cast<size_t>(residual_));
     const bool bias_wanted = bias_ && wanted_[2];
-    const Tensor dz =
-        before_activation(cx, saved[2], as_rows(cx, output_grads[0]), bias_wanted, grads);
+    // A GPU's library sums the rows of a right side beside the product.
+    const bool with_weight = bias_wanted && wanted_[1] && layout_ == WeightLayout::kInOut &&
+                             cx.block_count <= 1 && !cx.device().is_cpu();
+    const Tensor dz = before_activation(cx, saved[2], as_rows(cx, output_grads[0]),
+                                        bias_wanted && !with_weight, grads);
     if (residual_ && wanted_[bias_ ? 3 : 2]) grads.back() = output_grads[0];
     if (wanted_[0]) {
       const DType dtype = x_leaf_ ? gradient_dtype(dz.dtype()) : dz.dtype();
       const Tensor back = transposed_view(in_out(saved[1], layout_));
       grads[0] = shaped(matmul_values(cx, dz, back, dtype), shape_);
     }
-    if (wanted_[1]) {
+    if (with_weight) {
+      const Tensor x = as_rows(cx, saved[0]);
+      const DType dtype = gradient_dtype(x.dtype());
+      std::array outputs = {Tensor::empty(cx.allocator, {x.dim(1), dz.dim(1)}, dtype),
+                            Tensor::empty(cx.allocator, {dz.dim(1)}, dtype)};
+      WeightAndBiasGradient kernel;
+      run_kernel(cx, kernel, std::array{x, dz}, outputs);
+      grads[1] = outputs[0];
+      grads[2] = outputs[1];
+    } else if (wanted_[1]) {
       const Tensor x = as_rows(cx, saved[0]);
       const DType dtype = gradient_dtype(x.dtype());
       grads[1] = layout_ == WeightLayout::kInOut ? matmul_values(cx, transposed_view(x), dz, dtype)
@@ -256,12 +290,23 @@ class Linear final : public ForwardOp {
     }
     void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
       cuda::Backend& gpu = cuda::backend(cx);
-      const Tensor &bias = inputs[2], &residual = inputs[3];
+      const Tensor &x = inputs[0], &weight = inputs[1], &bias = inputs[2], &residual = inputs[3];
       const Tensor &y = outputs[0], &product = outputs[1] ? outputs[1] : y;
-      gpu.matmul(inputs[0], inputs[1], cx.block_count, as_rows(cx, product));
-      if (bias) gpu.binary(Arithmetic::kAdd, product, bias, product);
-      if (linear_.activation_) gpu.activate(*linear_.activation_, product, y);
-      if (residual) gpu.binary(Arithmetic::kAdd, y, residual, y);
+      const bool curve = linear_.activation_.has_value(), whole = cx.block_count <= 1;
+      const bool kept_gelu = linear_.activation_ == Activation::kGeluTanh && outputs[1];
+      const Tensor none;
+      if (whole && kept_gelu && gpu.fused_linear(x, weight, bias, none, product, y)) {
+        if (residual) gpu.binary(Arithmetic::kAdd, y, residual, y);
+        return;
+      }
+      const Tensor& last = curve ? none : residual;
+      if (!whole || (!bias && !last) || !gpu.fused_linear(x, weight, bias, last, none, product)) {
+        gpu.matmul(x, weight, cx.block_count, as_rows(cx, product));
+        if (bias) gpu.binary(Arithmetic::kAdd, product, bias, product);
+        if (last) gpu.binary(Arithmetic::kAdd, product, last, product);
+      }
+      if (curve) gpu.activate(*linear_.activation_, product, y);
+      if (curve && residual) gpu.binary(Arithmetic::kAdd, y, residual, y);
     }
 
    private:

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "kernels/cuda/device.h"
@@ -192,6 +193,60 @@ TEST_F(Epilogues, BiasGradientOfTheRightSide) {
     for (int64_t p = 0; p < kK; ++p) sum += double{b_[static_cast<size_t>(p * kN + j)]};
     EXPECT_NEAR(double{sums[static_cast<size_t>(j)]}, sum, 1e-5);
   }
+}
+
+// What `linear` asks for: fused where the library can, nothing done where it cannot.
+class FusedLinear : public ::testing::Test {
+ protected:
+  Tensor drawn(Shape shape, uint64_t seed) {
+    return Tensor::from<float>(*memory_, shape, values(shape.elements(), seed));
+  }
+  static void expect_near(const Tensor& a, const Tensor& b) {
+    const std::vector<float> left = a.to_vector<float>(), right = b.to_vector<float>();
+    ASSERT_EQ(left.size(), right.size());
+    for (size_t i = 0; i < left.size(); ++i) {
+      EXPECT_NEAR(left[i], right[i], 1e-5F * (1 + std::abs(right[i]))) << i;
+    }
+  }
+  const std::unique_ptr<Allocator> memory_ = take_gpu();
+  Gpu& gpu_ = static_cast<Gpu&>(*memory_->stream());
+  ThreadPool pool_{1};
+  Context cx_{*memory_, pool_};
+};
+
+TEST_F(FusedLinear, IsItsComposition) {
+  const Tensor none, x = drawn({5, 6}, 1), weight = drawn({6, 8}, 2), bias = drawn({8}, 3);
+  const Tensor residual = drawn({5, 8}, 4);
+  const Tensor y = Tensor::empty(*memory_, {5, 8}), before = Tensor::empty(*memory_, {5, 8});
+  const Tensor product = ops::matmul(cx_, x, weight), sum = ops::add(cx_, product, bias);
+  ASSERT_TRUE(gpu_.fused_linear(x, weight, bias, none, none, y));
+  expect_near(y, sum);
+  ASSERT_TRUE(gpu_.fused_linear(x, weight, none, residual, none, y));
+  expect_near(y, ops::add(cx_, product, residual));
+  ASSERT_TRUE(gpu_.fused_linear(x, weight, bias, residual, none, y));
+  expect_near(y, ops::add(cx_, sum, residual));
+  ASSERT_TRUE(gpu_.fused_linear(x, weight, bias, none, before, y));
+  expect_near(before, sum);
+  expect_near(y, ops::activate(cx_, sum, ops::Activation::kGeluTanh));
+  const Tensor dweight = Tensor::empty(*memory_, {6, 8}), dbias = Tensor::empty(*memory_, {8});
+  ASSERT_TRUE(gpu_.fused_weight_gradient(x, y, dweight, dbias));
+  expect_near(dweight, ops::matmul(cx_, ops::permute(cx_, x, std::array{1, 0}), y));
+  expect_near(dbias, ops::sum(cx_, y, 0));
+}
+
+// Rows of the kept input that are no multiple of 8, a bias off 16 bytes, a product without rows.
+TEST_F(FusedLinear, IsLeftToOtherKernelsWhereTheLibraryHasRules) {
+  const Tensor none, x = drawn({5, 6}, 1), odd = drawn({6, 7}, 2), bias = drawn({9}, 3);
+  const std::array<int64_t, 1> step{1};
+  const Tensor y = Tensor::full(*memory_, {5, 7}, 3), before = Tensor::empty(*memory_, {5, 7});
+  const Tensor whole = bias.view({7}, step, 0), off = bias.view({7}, step, 1);
+  EXPECT_FALSE(gpu_.fused_linear(x, odd, whole, none, before, y));
+  EXPECT_FALSE(gpu_.fused_linear(x, odd, off, none, none, y));
+  EXPECT_FALSE(gpu_.fused_linear(x, odd, none, none, before, y));
+  const Tensor nothing = Tensor::empty(*memory_, {0, 6});
+  EXPECT_FALSE(gpu_.fused_linear(nothing, odd, whole, none, none, Tensor::empty(*memory_, {0, 7})));
+  EXPECT_EQ(y.to_vector<float>(), std::vector<float>(35, 3));
+  EXPECT_TRUE(gpu_.fused_linear(x, odd, whole, none, none, y));
 }
 
 }  // namespace
