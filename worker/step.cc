@@ -9,6 +9,7 @@
 #include "kernels/ops/ops.h"
 #include "kernels/tensor/transfer.h"
 #include "proto/base/activity.h"
+#include "worker/admission/traffic.h"
 #include "worker/optimizer/gradients.h"
 
 namespace weft {
@@ -95,7 +96,8 @@ StepResult run_step(Rank& rank, const proto::JobSpec& spec, Training& training, 
   const Pass pass{rows, labels > 0 ? 1.0 / static_cast<double>(labels) : 0.0,
                   training.loss_scale ? training.loss_scale->scale() : 1.0, random};
   GradientReducer& gradients = *training.reducer;
-  gradients.begin(task.trained);
+  gradients.begin(task.trained, table_use(*training.config, spec,
+                                          task.spec.type() == proto::TASK_TYPE_CAUSAL_LM));
   std::vector<Tensor> losses;  // read at the end: reading waits for the device
   const std::vector<Part> rounds = rounds_of(rank, spec, rows.rows);
   for (size_t i = 0; i < rounds.size(); ++i) {

@@ -33,6 +33,10 @@ bool Op::add_to_leaves(Context&, std::span<const Tensor>, std::span<const Tensor
   return false;
 }
 
+RowGradient Op::row_gradient(std::span<const Tensor>, std::span<const Tensor>) {
+  WEFT_CHECK(false, "{} gives no rows", name());
+}
+
 void run_kernel(Context& cx, Kernel& kernel, std::span<const Tensor> inputs,
                 std::span<Tensor> outputs) {
   check_devices(cx, kernel, inputs);

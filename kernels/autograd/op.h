@@ -37,6 +37,14 @@ void run_kernel(Context& cx, Kernel& kernel, std::span<const Tensor> inputs,
 Tensor run_kernel(Context& cx, Kernel&& kernel, std::initializer_list<Tensor> inputs,
                   const TensorSpec& output);
 
+// What an op adds to the gradient of a table that it looks rows up in: values[i] to row ids[i] -
+// first_id, for ascending i; to none where there is no such row.
+struct RowGradient {
+  size_t input = 0;      // the op's, that the table is
+  Tensor ids, values;    // int64 [...]; [..., H]
+  int64_t first_id = 0;  // the table's first row
+};
+
 class Op : public Kernel {
  public:
   // Specs of the outputs; WEFT_CHECKs what the callers (models) have to get right.
@@ -56,6 +64,11 @@ class Op : public Kernel {
   // or nothing held). False: vjp is to be called.
   virtual bool add_to_leaves(Context& cx, std::span<const Tensor> saved,
                              std::span<const Tensor> output_grads, std::span<const Tensor> held);
+
+  // Whether the only gradient that the op has is one of rows, and that gradient, instead of vjp.
+  virtual bool gives_rows() const { return false; }
+  virtual RowGradient row_gradient(std::span<const Tensor> saved,
+                                   std::span<const Tensor> output_grads);
 
   // Whether the op's kernels take inputs of this half type as they are; an op that does not runs in
   // fp32 and its results are rounded (in_single.h). Inputs of several floating types: always so.

@@ -71,6 +71,13 @@ struct Tape::State {
   std::vector<Entry> entries;
   std::function<void(const Tensor&)> leaf_ready;
   std::function<Tensor(const Tensor&, Tensor)> complete;
+  std::unordered_set<uint64_t> row_leaves;
+  std::function<void(const Tensor&, RowGradient)> take_rows;
+
+  // The gradient of this leaf that the entry gives goes to take_rows.
+  bool as_rows(const Entry& entry, const Tensor& leaf) const {
+    return leaf && entry.op->gives_rows() && row_leaves.contains(leaf.id());
+  }
 
   // Walks the entries backwards; the gradients of leaves go to to_leaf(leaf, gradient), or are
   // added to held(leaf) where there is something, and done(leaf) follows the last use of a leaf.
@@ -79,7 +86,7 @@ struct Tape::State {
     std::unordered_map<uint64_t, int> uses;
     for (const Entry& entry : entries) {
       for (const Tensor& leaf : entry.leaves) {
-        if (leaf) ++uses[leaf.id()];
+        if (leaf && !as_rows(entry, leaf)) ++uses[leaf.id()];
       }
     }
     std::vector<Entry> stack = std::move(entries);
@@ -94,10 +101,13 @@ struct Tape::State {
         layer.emplace(activity, entry.layer);
         number = entry.layer;
       }
+      std::vector<char> rows;
+      for (const Tensor& leaf : entry.leaves) rows.push_back(as_rows(entry, leaf) ? 1 : 0);
       std::vector<Tensor> gradients = input_gradients(cx, entry, sums, held);
       entry.op.reset();
       entry.saved.clear();
       for (size_t i = 0; i < entry.input_ids.size(); ++i) {
+        if (rows[i] != 0) continue;
         const Tensor& leaf = entry.leaves[i];
         const bool has_gradient = i < gradients.size() && gradients[i];
         if (has_gradient && leaf) to_leaf(leaf, std::move(gradients[i]));
@@ -122,6 +132,14 @@ struct Tape::State {
     }
     if (!any) return {};
     const Activity::Op now(activity, entry.op->name().data());
+    if (entry.op->gives_rows()) {
+      RowGradient rows = entry.op->row_gradient(entry.saved, output_gradients);
+      const Tensor& leaf = entry.leaves[rows.input];
+      if (as_rows(entry, leaf)) {
+        take_rows(leaf, std::move(rows));
+        return {};
+      }
+    }
     std::vector<Tensor> by_leaf;
     for (const Tensor& leaf : entry.leaves) by_leaf.push_back(leaf ? held(leaf) : Tensor());
     if (entry.op->add_to_leaves(cx, entry.saved, output_gradients, by_leaf)) return {};
@@ -211,11 +229,17 @@ void Tape::complete_leaves(std::function<Tensor(const Tensor& leaf, Tensor gradi
   state_->complete = std::move(complete);
 }
 
+void Tape::take_rows(std::unordered_set<uint64_t> leaves,
+                     std::function<void(const Tensor& leaf, RowGradient rows)> take) {
+  state_->row_leaves = std::move(leaves);
+  state_->take_rows = std::move(take);
+}
+
 std::unordered_set<uint64_t> Tape::leaves() const {
   std::unordered_set<uint64_t> ids;
   for (const Entry& entry : state_->entries) {
     for (const Tensor& leaf : entry.leaves) {
-      if (leaf) ids.insert(leaf.id());
+      if (leaf && !state_->as_rows(entry, leaf)) ids.insert(leaf.id());
     }
   }
   return ids;

@@ -48,7 +48,12 @@ class Tape {
   // what is added to the leaf. Op::add_to_leaves is not asked then.
   void complete_leaves(std::function<Tensor(const Tensor& leaf, Tensor gradient)> complete);
 
-  // Ids of the leaves that were recorded.
+  // Gradients of these leaves (ids) that come as rows (Op::row_gradient) go to `take` and are not
+  // added; such a leaf is ready once no other gradient is to come.
+  void take_rows(std::unordered_set<uint64_t> leaves,
+                 std::function<void(const Tensor& leaf, RowGradient rows)> take);
+
+  // Ids of the leaves that were recorded, those aside of which nothing but rows is to come.
   std::unordered_set<uint64_t> leaves() const;
 
   void clear();

@@ -62,6 +62,9 @@ Tensor transposed_view(const Tensor& x);
 // Rows of the table without the tape, and the gradient of it: sums over the tokens, which honour
 // block_count.
 Tensor embedding_values(Context& cx, const Tensor& ids, const Tensor& table, int64_t first_id);
+// Adds the rows of a table's gradient to its elements [start, start + length), contiguous,
+// [length].
+void add_rows(Context& cx, const RowGradient& rows, int64_t start, Tensor elements);
 Tensor embedding_gradient(Context& cx, const Tensor& ids, const Tensor& dy, int64_t first_id,
                           const TensorSpec& gradient);
 

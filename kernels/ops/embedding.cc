@@ -199,6 +199,11 @@ class Embedding final : public Op {
             run_kernel(cx, EmbeddingBackward(first_id_, padding_id_), {saved[0], output_grads[0]},
                        {table_.shape, gradient_dtype(table_.dtype)})};
   }
+  bool gives_rows() const override { return padding_id_ < 0; }
+  RowGradient row_gradient(std::span<const Tensor> saved,
+                           std::span<const Tensor> output_grads) override {
+    return {1, saved[0], output_grads[0], first_id_};
+  }
   bool add_to_leaves(Context& cx, std::span<const Tensor> saved,
                      std::span<const Tensor> output_grads, std::span<const Tensor> held) override {
     if (!held[1] || !held[1].contiguous() || !cx.device().is_cpu()) return false;
@@ -212,6 +217,54 @@ class Embedding final : public Op {
  private:
   const int64_t first_id_, padding_id_;
   TensorSpec table_;
+};
+
+// Inputs: ids, values. Output: the table's elements [start, start + length), which are added to.
+class AddRows final : public Kernel {
+ public:
+  AddRows(int64_t first_id, int64_t start) : first_id_(first_id), start_(start) {}
+  std::string_view name() const override { return "add_rows"; }
+  void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    const Tensor ids = as_contiguous(cx.pool, inputs[0]), rows = as_contiguous(cx.pool, inputs[1]);
+    dispatch_rows(rows.dtype(), [&]<typename T>() { add<T>(cx, ids, rows, outputs[0]); });
+  }
+  void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    const int64_t width = inputs[1].shape()[-1], first = start_ / width;
+    const Tensor rows = Tensor::empty(cx.allocator, {last_row(outputs[0], width) - first, width},
+                                      outputs[0].dtype());
+    cuda::Backend& gpu = cuda::backend(cx);
+    gpu.embedding_backward(inputs[0], inputs[1], first_id_ + first, -1, rows);
+    gpu.add(rows.view(outputs[0].shape(), std::array<int64_t, 1>{1}, start_ - first * width),
+            outputs[0]);
+  }
+
+ private:
+  // One behind the last row that some of the elements are of.
+  int64_t last_row(const Tensor& elements, int64_t width) const {
+    return (start_ + elements.elements() + width - 1) / width;
+  }
+  // Threads share out the rows.
+  template <typename T>
+  void add(Context& cx, const Tensor& ids, const Tensor& rows, const Tensor& to) const {
+    const int64_t width = rows.shape()[-1], first = start_ / width, end = start_ + to.elements();
+    const int64_t* id = ids.data<int64_t>();
+    Wide<T>* sums = to.data<Wide<T>>();
+    cx.pool.parallel_for(last_row(to, width) - first, 4096, [&](int64_t begin, int64_t stop) {
+      for (int64_t i = 0; i < ids.elements(); ++i) {
+        const int64_t row = id[i] - first_id_;
+        if (row < first + begin || row >= first + stop) continue;
+        const int64_t from = std::max(row * width, start_), till = std::min((row + 1) * width, end);
+        const T* values = rows.data<T>() + i * width + (from - row * width);
+        if constexpr (std::is_same_v<T, bfloat16>) {
+          cpu::convert().add_bf16_f32(values, sums + from - start_, till - from);
+        } else {
+          cpu::rows<T>().add(values, sums + from - start_, till - from);
+        }
+      }
+    });
+  }
+
+  const int64_t first_id_, start_;
 };
 
 // dx[b, index[b]] = dy[b], zeros elsewhere.
@@ -289,6 +342,12 @@ Tensor embedding_values(Context& cx, const Tensor& ids, const Tensor& table, int
 Tensor embedding_gradient(Context& cx, const Tensor& ids, const Tensor& dy, int64_t first_id,
                           const TensorSpec& gradient) {
   return run_kernel(cx, EmbeddingBackward(first_id, -1), {ids, dy}, gradient);
+}
+
+void add_rows(Context& cx, const RowGradient& rows, int64_t start, Tensor elements) {
+  if (elements.elements() == 0 || rows.values.elements() == 0) return;
+  AddRows kernel(rows.first_id, start);
+  run_kernel(cx, kernel, std::array{rows.ids, rows.values}, std::span(&elements, 1));
 }
 
 Tensor embedding(Context& cx, const Tensor& ids, const Tensor& table, int64_t first_id,

@@ -77,7 +77,9 @@ TrainingStep::TrainingStep(const Options& options, Mesh mesh, std::unique_ptr<Al
 void TrainingStep::run() {
   const double share = 1 / static_cast<double>(task_->label_count(rows_));
   double own_loss = 0;
-  reducer_->begin(optimizer_->parameters());
+  const int64_t most = part_of(rows_.rows, rank_.mesh.size(Axis::kData), 0).length *
+                       part_of(rows_.tokens, rank_.mesh.size(Axis::kSequence), 0).length;
+  reducer_->begin(optimizer_->parameters(), {.tokens = most, .whole = true});
   for (const Part& part : micro_batches(rank_.mesh, rows_.rows, 0)) {
     Tape tape;
     Context cx = rank_.context();

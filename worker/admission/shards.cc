@@ -15,7 +15,7 @@ std::vector<ShardSize> shards_of(const ModelFamily& family, const ModelConfig& c
     for (const Part& range : info.shard.ranges) part += range.length;
     const bool whole = info.shard.whole();
     shards.push_back({info.unit, whole ? all : all / info.shape[info.shard.dim] * part, whole,
-                      info.shape.dims() >= 2});
+                      info.shape.dims() >= 2, info.looked_up});
   }
   int64_t unit = 0;
   for (const proto::TaskSpec& task : spec.tasks()) {
@@ -29,7 +29,8 @@ std::vector<ShardSize> shards_of(const ModelFamily& family, const ModelConfig& c
 
 std::vector<BucketItem> bucket_items(std::span<const ShardSize> shards) {
   std::vector<BucketItem> items;
-  for (const ShardSize& shard : shards) items.push_back({shard.unit, shard.elements});
+  for (const ShardSize& shard : shards)
+    items.push_back({shard.unit, shard.elements, shard.looked_up});
   return items;
 }
 

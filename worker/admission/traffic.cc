@@ -9,6 +9,7 @@ namespace weft {
 namespace {
 
 constexpr int64_t kSingle = 4;                      // bytes of fp32
+constexpr int64_t kId = 8;                          // of a token's number
 constexpr int64_t kSmallBytes = int64_t{16} << 10;  // of an all-reduce in one go (cluster/comm/mpi)
 constexpr int64_t kChunkElements = 1 << 24;  // of logits at once (kernels/ops/linear_cross_entropy)
 constexpr int64_t kRingPieces = 3;           // of a shift's keys and values (parallel/ring.h)
@@ -181,8 +182,17 @@ AxisTraffic replica_traffic(const Buckets& buckets, const ReplicaSizes& sizes) {
     const AxisTraffic gather{bucket.own.length * messages, messages};  // elements
     const AxisTraffic values{sizes.value * gather.bytes, messages};
     const bool gathered = sizes.zero == 3 && bucket.unit >= 0;
-    all += scatter * (sizes.zero >= 2 ? sizes.rounds : 1);
-    if (sizes.zero == 0) all += {kSingle * gather.bytes, messages};
+    const int64_t sums = sizes.zero >= 2 ? sizes.rounds : 1;
+    const bool rows = bucket.table && sends_rows(sizes.tables, bucket.entries[0].elements,
+                                                 sizes.width, sizes.replicas);
+    if (rows) {  // how many they are, and of each its number and its elements
+      const int64_t bytes = kId * sums + sizes.tokens * (kId + sizes.width * sizes.value);
+      all += {bytes * messages, 3 * messages * sums};
+    }
+    if (!rows || sizes.tables.whole) {
+      all += scatter * sums;
+      if (sizes.zero == 0) all += {kSingle * gather.bytes, messages};
+    }
     if (sizes.zero > 0 && !gathered) all += values;
     // A unit is gathered in the forward and in the backward pass; the last one stays open between
     // them unless the loss opens the embedding, whose own backward pass does not need it.
@@ -212,6 +222,16 @@ int ulysses_degree(const ModelConfig& config, const proto::JobSpec& spec) {
   }
   return parallel::least_sent(heads, mesh.sequence(), config.attention.causal,
                               element_bytes(spec) < kSingle);
+}
+
+TableUse table_use(const ModelConfig& config, const proto::JobSpec& spec, bool language_model) {
+  const std::vector<int64_t> rounds = rounds_of(spec, 0);
+  const proto::ParallelSpec& mesh = spec.parallel();
+  const int zero = mesh.data() * mesh.sequence() > 1 ? mesh.zero() : 0;
+  const int64_t tokens = share(spec.training().sequence_length(), mesh.sequence());
+  const bool known = !rounds.empty() && spec.training().precision() != proto::PRECISION_FP16;
+  return {known ? rounds[0] * tokens : 0,
+          (language_model && config.tied) || (zero < 2 && rounds.size() > 1)};
 }
 
 StepTraffic step_traffic(const ModelConfig& config, const proto::JobSpec& spec,
@@ -250,8 +270,14 @@ StepTraffic step_traffic(const ModelConfig& config, const proto::JobSpec& spec,
     }
   }
   const Buckets buckets(bucket_items(shards), replicas, replica, mesh.bucket_bytes());
-  step.replica = replica_traffic(buckets, {replicas, zero, std::ssize(most), element_bytes(spec),
-                                           config.tied && models_language(spec)});
+  ReplicaSizes sizes{replicas, zero, std::ssize(most), element_bytes(spec),
+                     config.tied && models_language(spec)};
+  sizes.tables = table_use(config, spec, models_language(spec));
+  sizes.width = config.hidden;
+  for (const int64_t rows : rounds) {
+    sizes.tokens = (zero >= 2 ? sizes.tokens : 0) + rows * tokens;
+  }
+  step.replica = replica_traffic(buckets, sizes);
   return step;
 }
 

@@ -58,6 +58,9 @@ struct ReplicaSizes {
   int64_t rounds = 1;        // micro-batches of the rank that has most
   int64_t value = 4;         // bytes of a value
   bool tied_logits = false;  // the loss uses the embedding again
+  TableUse tables;
+  int64_t width = 0;   // of a row of those
+  int64_t tokens = 0;  // that this rank looks up in the rounds that are sent
 };
 AxisTraffic replica_traffic(const Buckets& buckets, const ReplicaSizes& sizes);
 
@@ -74,6 +77,9 @@ struct MeshPlace {
 // those of place.tensor.
 StepTraffic step_traffic(const ModelConfig& config, const proto::JobSpec& spec,
                          std::span<const ShardSize> shards, const MeshPlace& place);
+
+// Of a step of a language model, or not. fp16 looks rows up in fp32 copies, of which none are sent.
+TableUse table_use(const ModelConfig& config, const proto::JobSpec& spec, bool language_model);
 
 // How many ranks of the sequence axis exchange heads: as parallel.sequence_attention says, or what
 // sends least.

@@ -20,6 +20,7 @@ class Planner {
     const double deviation = config_.initializer_range;
     const int64_t hidden = config_.hidden;
     matrix("transformer.wte.weight", {config_.vocabulary, hidden}, vocabulary_rows(), deviation);
+    plan_.back().looked_up = true;
     matrix("transformer.wpe.weight", {config_.positions, hidden}, {}, deviation);
     for (int64_t layer = 0; layer < config_.layers; ++layer) {
       ++unit_;

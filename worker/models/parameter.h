@@ -34,6 +34,7 @@ struct ParameterInfo {
   // Parameters of one unit are used together: 0 before the blocks, 1, 2, ... the blocks, then what
   // follows them; a trunk's parameters come in this order. Of heads: negative, one a task.
   int64_t unit = 0;
+  bool looked_up = false;  // tokens look rows of it up
 };
 
 struct Parameter {

@@ -21,12 +21,17 @@ Part overlap(const Part& a, int64_t start, int64_t length) {
 std::vector<BucketItem> items_of(std::span<const Parameter> parameters) {
   std::vector<BucketItem> items;
   for (const Parameter& parameter : parameters) {
-    items.push_back({parameter.info.unit, parameter.value.elements()});
+    const ParameterInfo& info = parameter.info;
+    items.push_back({info.unit, parameter.value.elements(), info.looked_up});
   }
   return items;
 }
 
 }  // namespace
+
+bool sends_rows(const TableUse& use, int64_t elements, int64_t width, int replicas) {
+  return use.tokens > 0 && 2 * replicas * use.tokens * width <= elements;
+}
 
 Buckets::Buckets(std::span<const Parameter> parameters, int replicas, int replica,
                  int64_t bytes_max)
@@ -36,11 +41,13 @@ Buckets::Buckets(std::span<const BucketItem> items, int replicas, int replica, i
     : places_(items.size()) {
   for (size_t left = items.size(); left > 0; --left) {
     const size_t index = left - 1;
-    const auto [unit, elements] = items[index];
+    const auto [unit, elements, looked_up] = items[index];
     const bool full = !buckets_.empty() &&
                       (buckets_.back().elements + elements) * int64_t{sizeof(float)} > bytes_max;
-    if (buckets_.empty() || buckets_.back().unit != unit || full) {
+    if (buckets_.empty() || buckets_.back().unit != unit || full || looked_up ||
+        buckets_.back().table) {
       buckets_.emplace_back().unit = unit;
+      buckets_.back().table = looked_up;
     }
     Bucket& bucket = buckets_.back();
     places_[index] = {buckets_.size() - 1, bucket.entries.size()};

@@ -10,8 +10,10 @@
 #include <utility>
 
 #include "kernels/autograd/op.h"
+#include "kernels/cpu/convert.h"
 #include "kernels/cpu/update.h"
 #include "kernels/cuda/backend.h"
+#include "kernels/ops/common.h"
 #include "kernels/tensor/strided.h"
 #include "kernels/tensor/transfer.h"
 #include "worker/optimizer/exact_squares.h"
@@ -117,14 +119,34 @@ GradientReducer::GradientReducer(Rank& rank, std::span<const Parameter> paramete
   for (size_t i = 0; i < parameters_.size(); ++i) index_of_[parameters_[i].value.id()] = i;
 }
 
-void GradientReducer::begin(std::span<const Parameter> trained) {
+void GradientReducer::begin(std::span<const Parameter> trained, const TableUse& use) {
   health_ = Tensor::zeros(*rank_.allocator, {1}, DType::kF64);
   states_.clear();
   states_.resize(buckets_.all().size());
   for (const Parameter& parameter : trained) {
     states_[buckets_.bucket_of(index_of_.at(parameter.value.id()))].trained = true;
   }
+  add_tables(trained, use);
   start_round();
+}
+
+// Which tables' rows are sent, and in what order the buckets are.
+void GradientReducer::add_tables(std::span<const Parameter> trained, const TableUse& use) {
+  tables_.clear();
+  order_.clear();
+  std::vector<char> apart(states_.size());
+  for (const Parameter& parameter : trained) {
+    const Tensor& value = parameter.value;
+    if (alone() || rank_.blocks > 0 || !parameter.info.looked_up) continue;
+    if (!sends_rows(use, value.elements(), value.dim(1), replicas_.size())) continue;
+    tables_.push_back({index_of_.at(value.id()), {}});
+    const size_t bucket = buckets_.bucket_of(tables_.back().parameter);
+    apart[bucket] = 1;
+    if (use.whole) order_.push_back(bucket);
+  }
+  for (size_t b = 0; b < states_.size(); ++b) {
+    if (apart[b] == 0) order_.push_back(b);
+  }
 }
 
 void GradientReducer::start_round() {
@@ -142,7 +164,15 @@ void GradientReducer::arm(Tape& tape) {
       return complete_gradient(rank_, parameters_[index_of_.at(leaf.id())].info, gradient);
     });
   }
-  if (alone() || !overlap_) return;
+  if (alone()) return;
+  std::unordered_set<uint64_t> by_rows;
+  for (const Table& table : tables_) by_rows.insert(parameters_[table.parameter].value.id());
+  tape.take_rows(std::move(by_rows), [this](const Tensor& leaf, RowGradient rows) {
+    for (Table& table : tables_) {
+      if (parameters_[table.parameter].value.id() == leaf.id()) table.rows.push_back(rows);
+    }
+  });
+  if (!overlap_) return;
   const std::unordered_set<uint64_t> used = tape.leaves();
   for (size_t i = 0; i < parameters_.size(); ++i) {
     if (!used.contains(parameters_[i].value.id())) complete(i);
@@ -167,9 +197,10 @@ void GradientReducer::complete(size_t parameter) {
 }
 
 void GradientReducer::launch_complete() {
-  while (next_ < states_.size() && (!states_[next_].trained || states_[next_].missing == 0)) {
-    if (states_[next_].trained) launch(next_);
-    ++next_;
+  for (; next_ < order_.size(); ++next_) {
+    const State& state = states_[order_[next_]];
+    if (state.trained && state.missing > 0) return;
+    if (state.trained) launch(order_[next_]);
   }
 }
 
@@ -177,9 +208,10 @@ void GradientReducer::flush() {
   if (alone()) return;
   for (size_t i = 0; i < parameters_.size(); ++i) complete(i);
   launch_complete();
-  if (every_round()) {  // the next one starts with nothing under way
+  if (every_round() || !tables_.empty()) {  // the next one starts with nothing under way
     while (!in_flight_.empty()) take(in_flight_.front());
   }
+  for (Table& table : tables_) exchange_rows(table);
   start_round();
 }
 
@@ -189,8 +221,7 @@ void GradientReducer::launch(size_t index) {
   state.launched = true;
   while (zero_ >= 2 && in_flight_.size() >= kInFlight) take(in_flight_.front());
   if (rank_.blocks > 0) return zero_ == 0 ? keep(index) : keep_part(index);
-  Tensor flat = Tensor::empty(*rank_.allocator, {bucket.elements});
-  pack(bucket, flat);
+  Tensor flat = packed(bucket);
   const Tensor part = Tensor::empty(*rank_.allocator, {bucket.own.length});
   const bool whole = zero_ == 0;
   (whole ? state.flat : state.part) = whole ? flat : part;
@@ -240,6 +271,27 @@ void GradientReducer::keep_part(size_t index) {
   in_flight_.push_back(index);
 }
 
+// A bucket's gradients, [elements]. One that fills it is sent from where it lies.
+Tensor GradientReducer::packed(const Bucket& bucket) {
+  const Tensor& value = parameters_[bucket.entries[0].parameter].value;
+  if (bucket.elements == bucket.entries[0].elements) {
+    const Tensor gradient = value.grad();
+    value.set_grad(Tensor());
+    if (gradient && gradient.unique() && gradient.contiguous()) {
+      check_finite(gradient);
+      return slice_of(gradient, 0, bucket.elements);
+    }
+    value.set_grad(gradient);
+  }
+  const Tensor flat = Tensor::empty(*rank_.allocator, {bucket.elements});
+  pack(bucket, flat);
+  return flat;
+}
+
+void GradientReducer::check_finite(const Tensor& values) {
+  add_into(*rank_.pool, sum_of_squares(rank_, std::array{values}), health_);
+}
+
 // The gradients in their places; zeros where there is none, and in between.
 void GradientReducer::pack(const Bucket& bucket, const Tensor& flat) {
   Context cx = rank_.context();
@@ -278,6 +330,63 @@ void GradientReducer::take(size_t index) {
     state.part = Tensor();
   } else {
     state.sum = std::move(state.part);
+  }
+}
+
+// What this rank has looked up, ids [N] and rows [N, H]; maybe none.
+RowGradient GradientReducer::own_rows(Table& table) {
+  const Parameter& parameter = parameters_[table.parameter];
+  const int64_t width = parameter.value.dim(1);
+  RowGradient own;
+  if (!parameter.info.shard.whole()) own.first_id = parameter.info.shard.ranges[0].start;
+  int64_t count = 0, at = 0;
+  for (const RowGradient& rows : table.rows) count += rows.ids.elements();
+  own.ids = Tensor::empty(*rank_.allocator, {count}, DType::kI64);
+  own.values = Tensor::empty(*rank_.allocator, {count, width}, parameter.value.dtype());
+  for (const RowGradient& rows : table.rows) {
+    const int64_t n = rows.ids.elements();
+    copy_into(*rank_.pool, rows.ids, shaped_slice_of(own.ids, at, rows.ids.shape()));
+    copy_into(*rank_.pool, rows.values,
+              shaped_slice_of(own.values, at * width, rows.values.shape()));
+    at += n;
+  }
+  table.rows.clear();
+  return own;
+}
+
+// Adds the rows of all ranks to the sum, or to the part of it that is this rank's.
+void GradientReducer::exchange_rows(Table& table) {
+  const RowGradient own = own_rows(table);
+  check_finite(cpu::converted(*rank_.pool, own.values, DType::kF32));
+  Allocator& allocator = *rank_.allocator;
+  const int64_t width = own.values.dim(1);
+  const auto ranks = static_cast<size_t>(replicas_.size());
+  const Tensor count = Tensor::full(allocator, {1}, double(own.ids.elements()), DType::kI64);
+  Tensor gathered = Tensor::empty(allocator, {replicas_.size()}, DType::kI64);
+  replicas_.all_gather(count, gathered, std::vector<int64_t>(ranks, 1));
+  std::vector<int64_t> counts = gathered.to_vector<int64_t>();
+  const int64_t all = std::accumulate(counts.begin(), counts.end(), int64_t{0});
+  RowGradient rows{0, Tensor::empty(allocator, {all}, DType::kI64),
+                   Tensor::empty(allocator, {all, width}, own.values.dtype()), own.first_id};
+  replicas_.all_gather(own.ids, rows.ids, counts);
+  for (int64_t& n : counts) n *= width;
+  replicas_.all_gather(own.values, rows.values, counts);
+
+  const size_t index = buckets_.bucket_of(table.parameter);
+  const Bucket& bucket = buckets_.all()[index];
+  const Bucket::Entry& entry = buckets_.entry_of(table.parameter);
+  Tensor& sum = states_[index].sum;
+  if (!sum) {  // nothing but rows
+    const Tensor& value = parameters_[table.parameter].value;
+    WEFT_CHECK(!value.grad(), "{} has more than rows", parameters_[table.parameter].info.name);
+    sum = Tensor::zeros(allocator, {zero_ == 0 ? bucket.elements : bucket.own.length});
+    if (zero_ == 0) value.set_grad(shaped_slice_of(sum, entry.offset, value.shape()));
+  }
+  Context cx = rank_.context();
+  if (zero_ == 0) {
+    ops::add_rows(cx, rows, 0, slice_of(sum, entry.offset, entry.elements));
+  } else {
+    ops::add_rows(cx, rows, entry.own.start, own_gradient(table.parameter));
   }
 }
 

@@ -22,9 +22,12 @@ namespace weft {
 // round only flushes.
 //
 // Buckets are sent in their order, each as soon as its gradients and those of the buckets before it
-// are complete. Level 0 sums whole buckets and gives each parameter its summed gradient; the levels
-// above leave each rank the sum of its own parts (reduce-scatter), and the parameters' gradients
-// are freed as their bucket is sent.
+// are complete. A table that tokens look rows up in (sends_rows) comes first, once it has all of
+// its gradient but the rows of this round, right after the loss where the logits use it; where they
+// do not, it is not sent. What rows the ranks have looked up they gather at the end of the round,
+// and add them to the sum in the order of the ranks. Level 0 sums whole buckets and gives each
+// parameter its summed gradient; the levels above leave each rank the sum of its own parts
+// (reduce-scatter), and the parameters' gradients are freed as their bucket is sent.
 //
 // Of a rank with blocks the gradients that the tape leaves are sums over all ranks already
 // (complete_gradient): nothing is sent, the levels above 0 keep their parts, and every micro-batch
@@ -38,7 +41,7 @@ class GradientReducer {
                   int zero, bool overlap = true);
 
   // Of a step that trains these parameters; gradients that nobody has count as zeros.
-  void begin(std::span<const Parameter> trained);
+  void begin(std::span<const Parameter> trained, const TableUse& use = {});
   // The next backward pass on `tape` completes this round's gradients.
   void arm(Tape& tape);
   // Sends what was not sent yet in this round. At level 0 and 1 the only round is the last
@@ -78,10 +81,20 @@ class GradientReducer {
   void complete(size_t parameter);
   void launch_complete();
   void launch(size_t bucket);
+  Tensor packed(const Bucket& bucket);
   void pack(const Bucket& bucket, const Tensor& flat);
+  void check_finite(const Tensor& values);
   void take(size_t bucket);
   void keep(size_t bucket);
   void keep_part(size_t bucket);
+  // A table of which rows are sent, with this rank's of this round.
+  struct Table {
+    size_t parameter = 0;
+    std::vector<RowGradient> rows;
+  };
+  void add_tables(std::span<const Parameter> trained, const TableUse& use);
+  RowGradient own_rows(Table& table);
+  void exchange_rows(Table& table);
   void measure();
   bool alone() const { return replicas_.size() == 1 && rank_.blocks == 0; }
 
@@ -94,7 +107,9 @@ class GradientReducer {
   std::unordered_map<uint64_t, size_t> index_of_;  // by the leaf's id
   std::vector<State> states_;                      // by bucket
   std::vector<char> complete_;                     // by parameter, in this round
-  size_t next_ = 0;                                // bucket to be sent
+  std::vector<size_t> order_;                      // of the buckets that are sent
+  size_t next_ = 0;                                // of those, the next one
+  std::vector<Table> tables_;
   std::vector<size_t> in_flight_;
   Tensor health_;  // of this rank's gradients so far: a double that is finite if they are
   bool finite_ = true;

@@ -171,6 +171,94 @@ TEST(GradientReducer, NeitherOverlapNorSharingChangesABit) {
   }
 }
 
+// A table [29, 6] that four tokens look rows up in, and that logits may use too, beside a parameter
+// that is used before it and one after. Its gradient's own part, then that of the others.
+struct TableCase {
+  int zero = 0;
+  bool overlap = true, tied = true, idle_rank = false;
+  TableUse use;
+};
+std::vector<std::vector<float>> table_gradients(Rank& rank, const TableCase& which) {
+  std::vector<Parameter> parameters(3);
+  for (size_t i = 0; i < 3; ++i) {
+    parameters[i].info.name = "p" + std::to_string(i);
+    parameters[i].info.shape = i == 0 ? Shape{29, 6} : Shape{6};
+    parameters[i].info.looked_up = i == 0;
+    parameters[i].value = Tensor::empty(*rank.allocator, parameters[i].info.shape);
+    for (int64_t at = 0; at < parameters[i].value.elements(); ++at) {
+      parameters[i].value.data<float>()[at] = std::cos(static_cast<float>(at + 5));
+    }
+    parameters[i].value.set_requires_grad(true);
+  }
+  Communicator& replicas = rank.mesh.axis(Axis::kReplica);
+  const Buckets buckets(parameters, replicas.size(), replicas.rank());
+  EXPECT_EQ(buckets.all().size(), 2U);  // the table has its own
+  GradientReducer reducer(rank, parameters, buckets, which.zero, which.overlap);
+  reducer.begin(parameters, which.use);
+  if (!which.idle_rank || replicas.rank() != 1) {
+    Tape tape;
+    Context cx = rank.context();
+    cx.tape = &tape;
+    const int64_t second = 7 * replicas.rank();
+    const Tensor ids =
+        Tensor::from<int64_t>(*rank.allocator, {2, 2}, std::array<int64_t, 4>{3, second, 3, 28});
+    Tensor x = ops::embedding(cx, ids, parameters[0].value);
+    x = ops::multiply(cx, ops::add(cx, x, parameters[1].value), parameters[2].value);
+    if (which.tied) {
+      x = ops::linear(cx, x, parameters[0].value, Tensor(), ops::WeightLayout::kOutIn);
+    }
+    const Tensor sum = ops::sum(cx, ops::multiply(cx, x, x), std::array{0, 1, 2});
+    reducer.arm(tape);
+    tape.backward(cx, sum);
+  }
+  reducer.flush();
+  reducer.finish();
+  std::vector<std::vector<float>> gradients;
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    if (which.zero > 0 && replicas.size() > 1) {
+      gradients.push_back(reducer.own_gradient(i).to_vector<float>());
+      continue;
+    }
+    const std::vector<float> whole = parameters[i].value.grad().to_vector<float>();
+    const Part& own = buckets.entry_of(i).own;
+    gradients.emplace_back(whole.begin() + own.start, whole.begin() + own.start + own.length);
+  }
+  EXPECT_TRUE(reducer.finite());
+  return gradients;
+}
+
+TEST(GradientReducer, TablesSendTheRowsThatWereLookedUp) {
+  for (const int replicas : {2, 3}) {
+    for (const bool tied : {false, true}) {
+      for (const bool idle : {false, true}) {
+        testing::run_ranks(replicas, [&](Rank& rank) {
+          const Communicator& comm = rank.mesh.axis(Axis::kReplica);
+          int64_t before = comm.bytes_sent();
+          const auto whole = table_gradients(rank, {0, true, tied, idle, {}});
+          const int64_t sent_whole = comm.bytes_sent() - before;
+          const TableUse use{.tokens = 4, .whole = tied};
+          before = comm.bytes_sent();
+          const auto rows = table_gradients(rank, {0, true, tied, idle, use});
+          const int64_t others = replicas - 1, own = idle && comm.rank() == 1 ? 0 : 4;
+          const int64_t by_rows = others * (8 + own * (8 + 6 * 4));
+          const int64_t summed = 2 * others * 4 * 192 / replicas;  // 29 x 6, rounded up to 32s
+          EXPECT_EQ(comm.bytes_sent() - before, sent_whole + by_rows - (tied ? 0 : summed));
+          for (size_t i = 0; i < rows.size(); ++i) {
+            ASSERT_EQ(rows[i].size(), whole[i].size());
+            for (size_t at = 0; at < rows[i].size(); ++at) {
+              EXPECT_NEAR(rows[i][at], whole[i][at], 1e-5F * (1 + std::abs(whole[i][at])));
+            }
+          }
+          EXPECT_EQ(table_gradients(rank, {0, false, tied, idle, use}), rows);
+          for (int zero = 1; zero <= 3; ++zero) {
+            EXPECT_EQ(table_gradients(rank, {zero, true, tied, idle, use}), rows) << zero;
+          }
+        });
+      }
+    }
+  }
+}
+
 TEST(GradientReducer, RoundsAddUp) {
   testing::run_ranks(2, [](Rank& rank) {
     std::vector<Parameter> parameters = make_units(rank);

@@ -248,7 +248,13 @@ TEST_F(ZeroStep, SendsTheBytesOfTheFormula) {
         Communicator& replicas = rank.mesh.axis(Axis::kReplica);
         const int64_t before = replicas.bytes_sent();
         run_step(rank, spec, t, t.tasks[0], 1e-3);
-        const ReplicaSizes sizes{data, zero, (4 + data - 1) / data, 4, /*tied_logits=*/true};
+        const int64_t rounds = (4 + data - 1) / data;
+        ReplicaSizes sizes{data, zero, rounds, 4, /*tied_logits=*/true};
+        sizes.tables = table_use(*t.config, spec, /*language_model=*/true);
+        ASSERT_TRUE(sends_rows(sizes.tables, 257 * 64, 64, data));
+        sizes.width = 64;
+        const int64_t own_rows = part_of(4, data, rank.mesh.index(Axis::kData)).length;
+        sizes.tokens = 8 * (zero >= 2 ? own_rows : 1);  // of level 0 and 1 the last micro-batch's
         const int64_t expected = replica_traffic(t.optimizer->buckets(), sizes).bytes;
         EXPECT_EQ(replicas.bytes_sent() - before, expected) << data << " zero " << zero;
       });
