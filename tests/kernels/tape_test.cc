@@ -1,5 +1,9 @@
 #include "kernels/autograd/tape.h"
 
+#include <map>
+#include <unordered_set>
+
+#include "kernels/ops/common.h"
 #include "tests/testing/gradient_check.h"
 
 namespace weft {
@@ -77,6 +81,45 @@ TEST_F(TapeTest, HooksFollowTheLastUseOfEachLeaf) {
   EXPECT_EQ(ready, (std::vector<uint64_t>{late.id(), early.id()}));
   EXPECT_EQ(value_at_hook, early.grad().to_vector<double>());
   EXPECT_FALSE(unused.grad());
+}
+
+TEST_F(TapeTest, RowsOfATableMayBeTakenApart) {
+  const Tensor tied = leaf({6, 4}, 1), other = leaf({5, 4}, 2);
+  const Tensor ids = Tensor::from<int64_t>(cx_.allocator, {3}, std::vector<int64_t>{3, 2, 3});
+  const auto sum = [&] {
+    const Tensor x = ops::add(cx_, ops::embedding(cx_, ids, tied), ops::embedding(cx_, ids, other));
+    return ops::sum_all(cx_, ops::linear(cx_, x, tied, Tensor(), ops::WeightLayout::kOutIn));
+  };
+  bench_.tape.backward(cx_, sum());
+  const std::vector<double> whole = tied.grad().to_vector<double>();
+  const std::vector<double> whole_other = other.grad().to_vector<double>();
+  tied.set_grad(Tensor());
+  other.set_grad(Tensor());
+
+  std::vector<std::string> order;
+  std::map<uint64_t, RowGradient> taken;
+  const Tensor y = sum();
+  bench_.tape.take_rows({tied.id(), other.id()}, [&](const Tensor& table, RowGradient rows) {
+    order.push_back("rows");
+    taken[table.id()] = std::move(rows);
+  });
+  bench_.tape.on_leaf_ready([&](const Tensor& leaf) {
+    EXPECT_EQ(leaf.id(), tied.id());
+    order.push_back("ready");
+  });
+  EXPECT_EQ(bench_.tape.leaves(), (std::unordered_set<uint64_t>{tied.id()}));
+  bench_.tape.backward(cx_, y);
+  EXPECT_EQ(order, (std::vector<std::string>{"ready", "rows", "rows"}));
+  EXPECT_FALSE(other.grad());
+  Tensor sums = Tensor::zeros(cx_.allocator, {20}, DType::kF64);
+  ops::add_rows(cx_, taken.at(other.id()), 0, sums);
+  EXPECT_EQ(sums.to_vector<double>(), whole_other);
+  // Elements 9 to 14 of the other: parts of rows 2 and 3.
+  const std::vector<double> rest = tied.grad().to_vector<double>();
+  const Tensor some =
+      Tensor::from<double>(cx_.allocator, {6}, std::vector<double>(&rest[9], &rest[15]));
+  ops::add_rows(cx_, taken.at(tied.id()), 9, some);
+  for (size_t i = 0; i < 6; ++i) EXPECT_NEAR(some.to_vector<double>()[i], whole[9 + i], 1e-12);
 }
 
 TEST_F(TapeTest, RowsOfATableAreAddedToTheGradientThatItsLeafHolds) {
