@@ -12,6 +12,7 @@
 #include "kernels/cpu/rows.h"
 #include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
+#include "kernels/ops/half_rows.h"
 #include "kernels/ops/ops.h"
 
 namespace weft::ops {
@@ -29,18 +30,6 @@ Tensor shaped(const Tensor& x, const Shape& shape) {
   return x.view(shape, std::span(strides).first(static_cast<size_t>(shape.dims())), 0);
 }
 
-// A row in what it is computed in: itself, or a copy in `room`.
-template <typename T, typename S>
-const S* wide_row(const T* x, std::vector<S>& room, int64_t n) {
-  if constexpr (std::is_same_v<T, S>) {
-    return x;
-  } else {
-    room.resize(static_cast<size_t>(n));
-    cpu::widen(x, room.data(), n);
-    return room.data();
-  }
-}
-
 constexpr int64_t kRowsOfPartial = 32;
 
 // dz = dy curve'(z), or dy where there is no curve and dz is empty; and the sum of dz over the
@@ -54,18 +43,17 @@ Tensor rows_backward(Context& cx, std::optional<Activation> curve, const Tensor&
   const Tensor sums = Tensor::zeros(
       cx.allocator, {bias_wanted ? std::max<int64_t>(1, partials) : 0, width}, DTypeOf<S>::value);
   cx.pool.parallel_for(partials, 1, [&](int64_t begin, int64_t end) {
-    thread_local std::vector<S> wide_z, wide_dy, wide_dz;
+    RowBuffer<T> wide_z(width), wide_dy(width), wide_dz(width);
     const cpu::RowKernels<S>& kernels = cpu::rows<S>();
     for (int64_t row = begin * kRowsOfPartial; row < std::min(rows, end * kRowsOfPartial); ++row) {
-      const S* gradient = wide_row<T, S>(dy.data<T>() + row * width, wide_dy, width);
+      const S* gradient = wide_dy.read(dy.data<T>() + row * width, width);
       if (curve) {
-        wide_dz.resize(static_cast<size_t>(width));
         T* const to = dz.data<T>() + row * width;
-        S* const result = std::is_same_v<T, S> ? reinterpret_cast<S*>(to) : wide_dz.data();
+        S* const result = wide_dz.target(to);
         kernels.curve_backward(static_cast<cpu::Curve>(*curve),
-                               wide_row<T, S>(z.data<T>() + row * width, wide_z, width), gradient,
-                               result, width);
-        if constexpr (!std::is_same_v<T, S>) cpu::round(result, to, width);
+                               wide_z.read(z.data<T>() + row * width, width), gradient, result,
+                               width);
+        wide_dz.write(to, width);
         gradient = result;
       }
       if (bias_wanted) kernels.add(gradient, sums.data<S>() + row / kRowsOfPartial * width, width);

@@ -2,7 +2,8 @@
 // square is cut at two places that are the same for all (Demmel and Nguyen 2013), so that the sum
 // of either part rounds nowhere.
 //
-// Thread safety: the rank's compute thread; a collective over the world.
+// Thread safety: the rank's compute thread, which shares the work out among its pool; a collective
+// over the world.
 #pragma once
 
 #include <cstdint>

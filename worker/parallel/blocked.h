@@ -53,11 +53,13 @@ Tensor blocked_embedding(Context& cx, const TensorAxis& axis, const Tensor& ids,
 
 // The loss of a language model, x [..., n, H] and the replica's labels [...] -> the sum over the
 // whole batch, on every rank. The logits do not stand in memory as a whole where they are more than
-// 2^24: they are computed a second time for their gradient. `best`, where it is given, gets the
-// likeliest id of each of the N tokens, the smallest of several.
+// kept_max: they are computed a second time for their gradient. `best`, where it is given, gets the
+// likeliest id of each of the N tokens, the smallest of several. kept_max: of a rank's logits.
+inline constexpr int64_t kKeptLogits = int64_t{1} << 24;
 Tensor blocked_linear_cross_entropy(Context& cx, const TensorAxis& axis, const Tensor& x,
                                     const Tensor& table, const Tensor& labels, int64_t vocabulary,
-                                    const ops::TokenLoss& loss, Tensor* best = nullptr);
+                                    const ops::TokenLoss& loss, Tensor* best = nullptr,
+                                    int64_t kept_max = kKeptLogits);
 // The same of logits [rows, classes] that every rank of the tensor axis has, rows standing for the
 // replica's tokens in their order.
 Tensor blocked_cross_entropy(Context& cx, const TensorAxis& axis, const Tensor& logits,

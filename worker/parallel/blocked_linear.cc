@@ -5,6 +5,7 @@
 #include "kernels/cpu/gemm_cells.h"
 #include "kernels/cpu/rows.h"
 #include "kernels/ops/common.h"
+#include "kernels/ops/half_rows.h"
 #include "worker/parallel/blocked.h"
 #include "worker/parallel/tree_sum.h"
 
@@ -36,16 +37,6 @@ cpu::Matrix<T> turned(cpu::Matrix<T> x) {
   return x;
 }
 
-template <typename T>
-const float* widened(const T* x, std::vector<float>& room, int64_t n) {
-  if constexpr (std::is_same_v<T, float>) {
-    return x;
-  } else {
-    room.resize(static_cast<size_t>(n));
-    cpu::widen(x, room.data(), n);
-    return room.data();
-  }
-}
 void store(const float* from, float* to, int64_t n) { std::copy_n(from, n, to); }
 void store(const float* from, bfloat16* to, int64_t n) { cpu::round(from, to, n); }
 
@@ -207,12 +198,12 @@ class Linear final : public ops::ForwardOp {
     WEFT_CHECK(!added || added.elements() == sum.elements(), "residual {} of {}",
                residual.shape().to_string(), sum.shape().to_string());
     cx.pool.parallel_for(rows, 1 + 4096 / (width + 1), [&](int64_t begin, int64_t end) {
-      std::vector<float> wide;
+      ops::RowBuffer<T> wide(width);
       for (int64_t row = begin; row < end; ++row) {
         float* at = sum.data<float>() + row * width;
         if (bias) cpu::rows<float>().add(bias.data<float>(), at, width);
         if (added) {
-          cpu::rows<float>().add(widened(added.data<T>() + row * width, wide, width), at, width);
+          cpu::rows<float>().add(wide.read(added.data<T>() + row * width, width), at, width);
         }
         store(at, y.data<T>() + row * width, width);
       }
@@ -263,12 +254,13 @@ class Linear final : public ops::ForwardOp {
     const Tensor dz = Tensor::empty(cx.allocator, dy.shape(), dy.dtype());
     const int64_t width = dy.dim(1);
     cx.pool.parallel_for(dy.dim(0), 1 + 4096 / (width + 1), [&](int64_t begin, int64_t end) {
-      std::vector<float> wide_z, wide_dy, result(static_cast<size_t>(width));
+      ops::RowBuffer<T> wide_z(width), wide_dy(width), result(width);
       for (int64_t at = begin * width; at < end * width; at += width) {
+        T* const to = dz.data<T>() + at;
         cpu::rows<float>().curve_backward(
-            static_cast<cpu::Curve>(*map_.activation), widened(z.data<T>() + at, wide_z, width),
-            widened(dy.data<T>() + at, wide_dy, width), result.data(), width);
-        store(result.data(), dz.data<T>() + at, width);
+            static_cast<cpu::Curve>(*map_.activation), wide_z.read(z.data<T>() + at, width),
+            wide_dy.read(dy.data<T>() + at, width), result.target(to), width);
+        result.write(to, width);
       }
     });
     return dz;
@@ -278,7 +270,12 @@ class Linear final : public ops::ForwardOp {
   Tensor summed_rows(Context& cx, const Tensor& dz, bool own) const {
     Context in_blocks = cx;
     in_blocks.block_count = own ? axis_.own_blocks() : static_cast<int>(tokens(dz.dim(0)).size());
-    return ops::sum(in_blocks, cpu::converted(cx.pool, dz, DType::kF32), 0);
+    Tensor terms = cpu::converted(cx.pool, dz, DType::kF32);
+    // One feature alone would be summed in another order than among others: it comes twice.
+    const bool alone = terms.dim(1) == 1;
+    if (alone) terms = terms.view({terms.dim(0), 2}, std::array<int64_t, 2>{1, 0}, 0);
+    const Tensor sums = ops::sum(in_blocks, terms, 0);
+    return alone ? sums.view({1}, std::array<int64_t, 1>{1}, 0) : sums;
   }
 
   const TensorAxis axis_;

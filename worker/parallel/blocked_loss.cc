@@ -23,7 +23,6 @@ using cpu::parts_of;
 using Extents = std::vector<Extent>;
 
 constexpr int64_t kRows = 256, kFeatures = 512, kWhole = 1024;  // of cells, as in blocked_linear.cc
-constexpr int64_t kKept = int64_t{1} << 24;                     // logits that are kept, at most
 constexpr int64_t kChunk = int64_t{1} << 22;  // logits of one block that stand in memory, about
 constexpr int64_t kChunkRowsMin = 16;
 
@@ -93,9 +92,9 @@ class VocabularyLoss {
   }
 
   // Sum of the losses over the batch; dx [rows, H], F32, and dtable, F32, where they are wanted.
-  double run(const Tensor& dx, const Tensor& dtable, Tensor* best) {
+  double run(const Tensor& dx, const Tensor& dtable, int64_t kept_max, Tensor* best) {
     const bool gradients = dx || dtable;
-    if (gradients && rows_ * table_.dim(0) <= kKept) {
+    if (gradients && rows_ * table_.dim(0) <= kept_max) {
       kept_ = Tensor::empty(cx_.allocator, {rows_ * table_.dim(0)});
     }
     terms_ = find_terms(best != nullptr);
@@ -348,12 +347,13 @@ class Loss : public ops::ForwardOp {
 class LinearCrossEntropy final : public Loss {
  public:
   LinearCrossEntropy(const TensorAxis& axis, int64_t vocabulary, const ops::TokenLoss& loss,
-                     bool x_wanted, bool table_wanted, Tensor* best)
+                     bool x_wanted, bool table_wanted, Tensor* best, int64_t kept_max)
       : Loss(axis, loss),
         vocabulary_(vocabulary),
         x_wanted_(x_wanted),
         table_wanted_(table_wanted),
-        best_(best) {}
+        best_(best),
+        kept_max_(kept_max) {}
   std::string_view name() const override { return "blocked_linear_cross_entropy"; }
   bool native(DType half) const override { return half == DType::kBF16; }
 
@@ -371,7 +371,7 @@ class LinearCrossEntropy final : public Loss {
     double total = 0;
     const auto go = [&]<typename T>() {
       VocabularyLoss<T> computed(cx, axis_, x, table, labels, vocabulary_, loss_);
-      total = computed.run(dx, dtable, best_);
+      total = computed.run(dx, dtable, kept_max_, best_);
     };
     if (x.dtype() == DType::kBF16) {
       go.template operator()<bfloat16>();
@@ -389,6 +389,7 @@ class LinearCrossEntropy final : public Loss {
   const int64_t vocabulary_;
   const bool x_wanted_, table_wanted_;
   Tensor* const best_;
+  const int64_t kept_max_;
 };
 
 // Inputs: logits [rows, classes], labels [rows].
@@ -422,11 +423,11 @@ class CrossEntropy final : public Loss {
 
 Tensor blocked_linear_cross_entropy(Context& cx, const TensorAxis& axis, const Tensor& x,
                                     const Tensor& table, const Tensor& labels, int64_t vocabulary,
-                                    const ops::TokenLoss& loss, Tensor* best) {
+                                    const ops::TokenLoss& loss, Tensor* best, int64_t kept_max) {
   const bool recorded = cx.tape != nullptr;
   return ops::run<LinearCrossEntropy>(cx, {x, table, labels}, axis, vocabulary, loss,
                                       recorded && x.requires_grad(),
-                                      recorded && table.requires_grad(), best);
+                                      recorded && table.requires_grad(), best, kept_max);
 }
 
 Tensor blocked_cross_entropy(Context& cx, const TensorAxis& axis, const Tensor& logits,

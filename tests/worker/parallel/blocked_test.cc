@@ -1,0 +1,170 @@
+// What topology-invariant training computes, op by op: the same bits on every mesh.
+#include "worker/parallel/blocked.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <mutex>
+
+#include "kernels/autograd/tape.h"
+#include "tests/testing/rank_runner.h"
+#include "worker/parallel/tree_sum.h"
+
+namespace weft::parallel {
+namespace {
+
+constexpr int kBlocks = 4;
+constexpr int64_t kTokens = 48, kHidden = 12;
+
+// Elements [first, first + length) along dim 0 or 1 of a matrix that every mesh has.
+Tensor cut(Rank& rank, const Shape& whole, int dim, Part part, int salt) {
+  Shape shape = whole;
+  shape[dim] = part.length;
+  Tensor x = Tensor::empty(*rank.allocator, shape);
+  for (int64_t row = 0; row < shape[0]; ++row) {
+    for (int64_t column = 0; column < shape[1]; ++column) {
+      const int64_t at =
+          (row + (dim == 0 ? part.start : 0)) * whole[1] + column + (dim == 1 ? part.start : 0);
+      x.data<float>()[row * shape[1] + column] = std::sin(static_cast<float>(at * 3 + salt));
+    }
+  }
+  return x.set_requires_grad(true);
+}
+
+// Where a rank's numbers stand in the whole, row by row.
+struct Whole {
+  std::vector<float> values;
+  void put(const Shape& whole, int dim, Part part, const Tensor& x) {
+    values.resize(static_cast<size_t>(whole.elements()));
+    const std::vector<float> own = x.to_vector<float>();
+    const int64_t width = dim == 1 ? part.length : whole[1];
+    for (size_t i = 0; i < own.size(); ++i) {
+      const int64_t row = static_cast<int64_t>(i) / width + (dim == 0 ? part.start : 0);
+      const int64_t column = static_cast<int64_t>(i) % width + (dim == 1 ? part.start : 0);
+      values[static_cast<size_t>(row * whole[1] + column)] = own[i];
+    }
+  }
+};
+
+struct Outcome {
+  double loss = 0;
+  Whole x, table, bias;
+  std::vector<int64_t> best;
+};
+
+// This rank's tokens between blocks: the replica's, shared out over the tensor axis.
+Part own_tokens(Rank& rank) {
+  const Part replica =
+      part_of(kTokens, rank.mesh.size(Axis::kReplica), rank.mesh.index(Axis::kReplica));
+  const Part own =
+      part_of(replica.length, rank.mesh.size(Axis::kTensor), rank.mesh.index(Axis::kTensor));
+  return {replica.start + own.start, own.length};
+}
+
+Outcome loss_on(MeshDegrees mesh, int64_t vocabulary, int64_t kept_max) {
+  Outcome all;
+  std::mutex mutex;
+  testing::run_mesh(mesh, [&](Rank& rank) {
+    rank.blocks = kBlocks;
+    const Part own = own_tokens(rank),
+               ids = part_of(vocabulary, mesh.tensor, rank.mesh.index(Axis::kTensor));
+    const Part replica =
+        part_of(kTokens, rank.mesh.size(Axis::kReplica), rank.mesh.index(Axis::kReplica));
+    const Tensor x = cut(rank, {kTokens, kHidden}, 0, own, 1);
+    const Tensor table = cut(rank, {vocabulary, kHidden}, 0, ids, 2);
+    std::vector<int64_t> label;
+    for (int64_t i = 0; i < replica.length; ++i) {
+      label.push_back((replica.start + i) % 5 == 4 ? -100 : (replica.start + i) * 7 % vocabulary);
+    }
+    Tape tape;
+    Context cx = rank.context();
+    cx.tape = &tape;
+    Tensor best;
+    const Tensor sum = blocked_linear_cross_entropy(
+        cx, blocked_axis(rank, replica.length), x, table,
+        Tensor::from<int64_t>(*rank.allocator, {replica.length}, label), vocabulary,
+        {.ignore_index = -100}, &best, kept_max);
+    tape.backward(cx, sum);
+    const Tensor of_table = tree_sum(cx, rank.mesh.axis(Axis::kReplica), table.grad());
+    const std::lock_guard lock(mutex);
+    all.loss = *sum.data<float>();
+    all.x.put({kTokens, kHidden}, 0, own, x.grad());
+    all.table.put({vocabulary, kHidden}, 0, ids, of_table);
+    all.best.resize(kTokens);
+    const std::vector<int64_t> likeliest = best.to_vector<int64_t>();
+    std::copy(likeliest.begin(), likeliest.end(), all.best.begin() + replica.start);
+  });
+  return all;
+}
+
+// Logits that are kept and logits that are computed again.
+TEST(BlockedLoss, HasTheBitsOfOneRank) {
+  constexpr int64_t kVocabulary = 101;
+  const Outcome one = loss_on({}, kVocabulary, kKeptLogits);
+  EXPECT_GT(one.loss, 0);
+  for (const MeshDegrees mesh : {MeshDegrees{}, MeshDegrees{1, 1, 2}, MeshDegrees{2, 1, 1},
+                                 MeshDegrees{1, 1, 4}, MeshDegrees{2, 1, 2}}) {
+    for (const int64_t kept_max : {int64_t{0}, kTokens * kVocabulary / 3, kKeptLogits}) {
+      const Outcome other = loss_on(mesh, kVocabulary, kept_max);
+      const std::string where = std::to_string(mesh.data) + "x" + std::to_string(mesh.tensor) +
+                                " keeps " + std::to_string(kept_max);
+      EXPECT_EQ(other.loss, one.loss) << where;
+      EXPECT_EQ(other.x.values, one.x.values) << where;
+      EXPECT_EQ(other.table.values, one.table.values) << where;
+      EXPECT_EQ(other.best, one.best) << where;
+    }
+  }
+}
+
+// x -> four features, an activation: gradients of x, weight and bias.
+Outcome linear_on(MeshDegrees mesh) {
+  constexpr int64_t kOut = kBlocks;
+  Outcome all;
+  std::mutex mutex;
+  testing::run_mesh(mesh, [&](Rank& rank) {
+    rank.blocks = kBlocks;
+    const Part own = own_tokens(rank);
+    const Part features = part_of(kOut, mesh.tensor, rank.mesh.index(Axis::kTensor));
+    const Part replica =
+        part_of(kTokens, rank.mesh.size(Axis::kReplica), rank.mesh.index(Axis::kReplica));
+    const Tensor x = cut(rank, {kTokens, kHidden}, 0, own, 1);
+    const Tensor weight = cut(rank, {kHidden, kOut}, 1, features, 2);
+    const Tensor bias = Tensor::zeros(*rank.allocator, {features.length}).set_requires_grad(true);
+    Tape tape;
+    Context cx = rank.context();
+    cx.tape = &tape;
+    const Tensor y =
+        blocked_linear(cx, blocked_axis(rank, replica.length), x, weight, bias,
+                       {.shared = Shared::kOutputs, .activation = ops::Activation::kSigmoid});
+    tape.backward(
+        cx, y,
+        ops::reshape(cx, cut(rank, {kTokens, kOut}, 0, replica, 5), {1, replica.length, kOut})
+            .detach()
+            .view({1, replica.length, features.length}, std::array<int64_t, 3>{0, kOut, 1},
+                  features.start));
+    Communicator& replicas = rank.mesh.axis(Axis::kReplica);
+    const Tensor of_weight = tree_sum(cx, replicas, weight.grad());
+    const Tensor of_bias = tree_sum(cx, replicas, bias.grad());
+    const std::lock_guard lock(mutex);
+    all.x.put({kTokens, kHidden}, 0, own, x.grad());
+    all.table.put({kHidden, kOut}, 1, features, of_weight);
+    all.bias.put({1, kOut}, 1, features, of_bias);
+  });
+  return all;
+}
+
+// On four ranks of the tensor axis each has one feature.
+TEST(BlockedLinear, HasTheBitsOfOneRank) {
+  const Outcome one = linear_on({});
+  for (const MeshDegrees mesh :
+       {MeshDegrees{1, 1, 2}, MeshDegrees{1, 1, 4}, MeshDegrees{2, 1, 2}, MeshDegrees{4, 1, 1}}) {
+    const Outcome other = linear_on(mesh);
+    const std::string where = std::to_string(mesh.data) + "x" + std::to_string(mesh.tensor);
+    EXPECT_EQ(other.x.values, one.x.values) << where;
+    EXPECT_EQ(other.table.values, one.table.values) << where;
+    EXPECT_EQ(other.bias.values, one.bias.values) << where;
+  }
+}
+
+}  // namespace
+}  // namespace weft::parallel

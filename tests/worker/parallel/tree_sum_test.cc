@@ -1,0 +1,69 @@
+#include "worker/parallel/tree_sum.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "tests/testing/rank_runner.h"
+
+namespace weft::parallel {
+namespace {
+
+// What rank `rank` has of element i: sums of such depend on their order.
+float term(int rank, int64_t i) {
+  return std::ldexp(std::sin(static_cast<float>(13 * rank + 7 * i + 1)), (5 * rank + int(i)) % 11);
+}
+
+// The tree over ranks [first, last), halves at a time.
+float tree(int first, int last, int64_t i) {
+  if (last - first == 1) return term(first, i);
+  const int middle = first + (last - first) / 2;
+  return tree(first, middle, i) + tree(middle, last, i);
+}
+
+Tensor terms(Rank& rank, int64_t rows) {
+  Tensor x = Tensor::empty(*rank.allocator, {rows, 3});
+  for (int64_t i = 0; i < x.elements(); ++i) {
+    x.data<float>()[i] = term(rank.mesh.index(Axis::kWorld), i);
+  }
+  return x;
+}
+
+TEST(TreeSum, AddsHalvesOfTheRanks) {
+  for (const int ranks : {1, 2, 4, 8}) {
+    testing::run_ranks(ranks, [&](Rank& rank) {
+      Context cx = rank.context();
+      Communicator& world = rank.mesh.axis(Axis::kWorld);
+      const Tensor whole = tree_sum(cx, world, terms(rank, 5));  // parts that differ by one
+      bool otherwise = false;                                    // another order shows
+      for (int64_t i = 0; i < 15; ++i) {
+        EXPECT_EQ(whole.data<float>()[i], tree(0, ranks, i)) << ranks << " ranks, " << i;
+        float in_order = 0;
+        for (int r = 0; r < ranks; ++r) in_order += term(r, i);
+        otherwise |= in_order != tree(0, ranks, i);
+      }
+      EXPECT_EQ(otherwise, ranks > 2);
+      const Tensor own = tree_scatter(cx, world, terms(rank, 16));
+      ASSERT_EQ(own.shape(), (Shape{16 / ranks, 3}));
+      for (int64_t i = 0; i < own.elements(); ++i) {
+        EXPECT_EQ(own.data<float>()[i], tree(0, ranks, i + world.rank() * own.elements()));
+      }
+      double expected = 0;
+      for (int r = 0; r < ranks; ++r) expected += r + 1;
+      EXPECT_EQ(tree_sum(cx, world, world.rank() + 1.0), expected);
+    });
+  }
+}
+
+TEST(TreeSum, SendsItsFormula) {
+  testing::run_ranks(4, [](Rank& rank) {
+    Context cx = rank.context();
+    Communicator& world = rank.mesh.axis(Axis::kWorld);
+    const int64_t before = world.bytes_sent();
+    (void)tree_sum(cx, world, terms(rank, 8));
+    EXPECT_EQ(world.bytes_sent() - before, 2 * 24 * 4 * 3 / 4);
+  });
+}
+
+}  // namespace
+}  // namespace weft::parallel
