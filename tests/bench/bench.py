@@ -126,14 +126,21 @@ def english_texts(folder):
 
 def fresh_weights(row, folder):
     """A Hugging Face folder that both sides of a step start from."""
-    words = [f"{key}={value}" for key, value in row.arguments.items()]
-    subprocess.run([sys.executable, HERE / "peer.py", row.what, *words, f"weights={folder}", "make_weights=1"],
-                   check=True)
+    what = "gpt2_step" if row.what == "mesh" else row.what
+    subprocess.run([sys.executable, HERE / "peer.py", what, *words_of(row.arguments), f"weights={folder}",
+                    "make_weights=1"], check=True)
 
 
 def row_result(name, row, ours, peer, unit, bar, raw):
     return {"name": name, "ours": ours, "peer": peer, "unit": unit, "ratio": ours / peer, "bar": bar,
             "within_bar": ours / peer <= bar, "peer_name": row.peer, "raw": raw}
+
+
+def loss_result(row, losses):
+    loss = row_result(f"{row.name}_loss", row, losses[0], losses[1], "nats", 1.001,
+                      {"ours": losses[:1], "peer": losses[1:]})
+    loss["within_bar"] = abs(loss["ratio"] - 1) <= 1e-3
+    return loss
 
 
 def state_results(row, programs):
@@ -143,29 +150,27 @@ def state_results(row, programs):
     losses, peaks = ([state[i] for state in states] for i in (0, 1))
     beyond = [(peak - row.state_bytes) / 1e6 for peak in peaks]
     peaks = [peak / 1e6 for peak in peaks]
-    loss = row_result(f"{row.name}_loss", row, losses[0], losses[1], "nats", 1.001,
-                      {"ours": losses[:1], "peer": losses[1:]})
-    loss["within_bar"] = abs(loss["ratio"] - 1) <= 1e-3
     return [row_result(f"{row.name}_memory", row, peaks[0], min(peaks[1:]), "MB", 0.85,
                        {"ours": peaks[:1], "peer": peaks[1:]}),
             row_result(f"{row.name}_memory_beyond_state", row, beyond[0], min(beyond[1:]), "MB", 0.6,
-                       {"ours": beyond[:1], "peer": beyond[1:]}), loss]
+                       {"ours": beyond[:1], "peer": beyond[1:]}), loss_result(row, losses)]
 
 
 def mesh_results(row, programs, times):
-    """Of a mesh: the largest process beside one rank's; of overlap, what share of the communication still
-    takes time."""
+    """Of a mesh: the loss beside the peer's, and the largest process beside one rank's; of overlap, what
+    share of the communication still takes time."""
     ours = programs[0].state()
-    if row.against == "one rank":
-        peer = programs[1].state()
-        return [row_result(f"{row.name}_memory", row, ours[1] / 1e6, peer[1] / 1e6, "MB", 1.0,
-                           {"ours": ours[1:], "peer": peer[1:], "losses": [ours[0], peer[0]]})]
     if row.against == "itself":
         together, compute, communication = map(statistics.median, times)
         return [row_result(f"{row.name}_exposed", row, max(0, together - compute), communication, "ms", 0.15,
                            {"together": times[0], "compute": times[1], "communication": times[2],
                             "bytes_sent": ours[2]})]
-    return []
+    peer = programs[1].state()
+    results = [loss_result(row, [ours[0], peer[0]])]
+    if row.against == "one rank":
+        results.append(row_result(f"{row.name}_memory", row, ours[1] / 1e6, peer[1] / 1e6, "MB", 1.0,
+                                  {"ours": ours[1:], "peer": peer[1:]}))
+    return results
 
 
 def measure(row, samples, sample_seconds, cpu_time):

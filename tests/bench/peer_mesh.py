@@ -1,7 +1,8 @@
 """The peer of weft-bench-mesh: GPT-2 in PyTorch on two processes over gloo, by DistributedDataParallel
 (data=2) or by torch.distributed.tensor.parallel (tensor=2): columns of query, key, value and of the
 first product, rows of the second ones, the vocabulary of embedding and loss. peer_mesh.py key=value...;
-speaks as peer.py."""
+speaks as peer.py. Starts from the weights of a Hugging Face folder; the loss that it tells is that of the
+second step."""
 import contextlib
 import os
 import socket
@@ -41,15 +42,35 @@ class Block(nn.Module):
         return x + self.down(F.gelu(self.up(self.norm_2(x)), approximate="tanh"))
 
 
+def copy_weights(model, folder):
+    """Those of transformers' GPT2LMHeadModel, whose matrices are [in, out]."""
+    from safetensors.torch import load_file
+    read = load_file(os.path.join(folder, "model.safetensors"))
+
+    def copy(module, name, columns=slice(None)):
+        for key, parameter in module.named_parameters(recurse=False):
+            value = read[f"transformer.{name}.{key}"][..., columns]
+            parameter.data.copy_(value.T if isinstance(module, nn.Linear) and value.ndim == 2 else value)
+
+    copy(model.words, "wte")
+    copy(model.places, "wpe")
+    copy(model.norm, "ln_f")
+    for layer, block in enumerate(model.blocks):
+        copy(block.norm_1, f"h.{layer}.ln_1")
+        copy(block.norm_2, f"h.{layer}.ln_2")
+        for part, linear in enumerate((block.query, block.key, block.value)):
+            copy(linear, f"h.{layer}.attn.c_attn", slice(part * HIDDEN, (part + 1) * HIDDEN))
+        copy(block.joined, f"h.{layer}.attn.c_proj")
+        copy(block.up, f"h.{layer}.mlp.c_fc")
+        copy(block.down, f"h.{layer}.mlp.c_proj")
+
+
 class GPT2(nn.Module):
     def __init__(self):
         super().__init__()
         self.words, self.places = nn.Embedding(VOCABULARY, HIDDEN), nn.Embedding(TOKENS, HIDDEN)
         self.blocks = nn.ModuleList(Block() for _ in range(LAYERS))
         self.norm = nn.LayerNorm(HIDDEN)
-        for parameter in self.parameters():
-            if parameter.ndim > 1:
-                nn.init.normal_(parameter, std=0.02)
 
     def forward(self, ids):
         x = self.words(ids) + self.places.weight
@@ -74,8 +95,8 @@ def share_out(model, mesh):
 
 class Step:
     def __init__(self, rank):
-        torch.manual_seed(1)
         self.model = model = GPT2()
+        copy_weights(model, ARGUMENTS["weights"])
         self.context = contextlib.nullcontext
         if TENSOR > 1:
             from torch.distributed.tensor.parallel import loss_parallel
@@ -105,7 +126,11 @@ class Step:
         self.clip()
         for optimizer in self.optimizers:
             optimizer.step()
-        self.loss = local(loss).item()
+        mean = local(loss).detach().clone()
+        if DATA > 1:   # of as many labels on each rank
+            dist.all_reduce(mean)
+            mean /= RANKS
+        self.loss = mean.item()
 
     def clip(self):
         """To norm 1, of all parts, with one number on the wire."""
@@ -131,6 +156,8 @@ def serve(rank):
     torch.set_flush_denormal(True)
     step = Step(rank)
     step()
+    step()
+    loss = step.loss
     if rank == 0:
         print("ready", flush=True)
     while True:
@@ -145,7 +172,7 @@ def serve(rank):
         dist.barrier()
         if rank == 0:
             taken = (time.perf_counter() - start) / max(1, int(count))
-            print(f"{step.loss:.9g} 0" if line == "state" else f"{taken:.9g}", flush=True)
+            print(f"{loss:.9g} 0" if line == "state" else f"{taken:.9g}", flush=True)
 
 
 def main():
