@@ -13,17 +13,12 @@
 #include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
 #include "kernels/ops/half_rows.h"
-#include "kernels/ops/ops.h"
+#include "kernels/ops/linear_parts.h"
 
 namespace weft::ops {
 namespace {
 
 static_assert(static_cast<int>(Activation::kSigmoid) == static_cast<int>(cpu::Curve::kSigmoid));
-
-// The weight as [in, out], a view.
-Tensor in_out(const Tensor& weight, WeightLayout layout) {
-  return layout == WeightLayout::kInOut ? weight : transposed_view(weight);
-}
 
 Tensor shaped(const Tensor& x, const Shape& shape) {
   const Strides strides = row_major_strides(shape);
@@ -149,10 +144,16 @@ class Linear final : public ForwardOp {
                shape.to_string());
     WEFT_CHECK(!residual || residual.shape() == shape, "residual {} of {}",
                residual.shape().to_string(), shape.to_string());
-    Forward kernel(*this);
-    std::array outputs = {y, z_};
-    run_kernel(cx, kernel, std::array{as_rows(cx, x), weight, bias, residual}, outputs);
+    into(cx, std::array{as_rows(cx, x), weight, bias, residual}, y, z_);
     return {y};
+  }
+  // Inputs: rows of x, the weight [in, out], bias, residual. z: the activation's input, where it is
+  // kept.
+  void into(Context& cx, std::span<const Tensor> inputs, const Tensor& y, const Tensor& z) {
+    z_ = z;
+    Forward kernel(*this);
+    std::array outputs = {y, z};
+    run_kernel(cx, kernel, inputs, outputs);
   }
 
   std::vector<Tensor> saves(std::span<const Tensor> inputs, std::span<const Tensor>) override {
@@ -170,8 +171,9 @@ class Linear final : public ForwardOp {
     // A GPU's library sums the rows of a right side beside the product.
     const bool with_weight = bias_wanted && wanted_[1] && layout_ == WeightLayout::kInOut &&
                              cx.block_count <= 1 && !cx.device().is_cpu();
-    const Tensor dz = before_activation(cx, saved[2], as_rows(cx, output_grads[0]),
-                                        bias_wanted && !with_weight, grads);
+    const Tensor dz = product_gradient(
+        cx, activation_, activation_ ? as_rows(cx, saved[2]) : Tensor(),
+        as_rows(cx, output_grads[0]), bias_wanted && !with_weight ? &grads[2] : nullptr);
     if (residual_ && wanted_[bias_ ? 3 : 2]) grads.back() = output_grads[0];
     if (wanted_[0]) {
       const DType dtype = x_leaf_ ? gradient_dtype(dz.dtype()) : dz.dtype();
@@ -188,35 +190,12 @@ class Linear final : public ForwardOp {
       grads[1] = outputs[0];
       grads[2] = outputs[1];
     } else if (wanted_[1]) {
-      const Tensor x = as_rows(cx, saved[0]);
-      const DType dtype = gradient_dtype(x.dtype());
-      grads[1] = layout_ == WeightLayout::kInOut ? matmul_values(cx, transposed_view(x), dz, dtype)
-                                                 : matmul_values(cx, transposed_view(dz), x, dtype);
+      grads[1] = weight_gradient(cx, as_rows(cx, saved[0]), dz, layout_);
     }
     return grads;
   }
 
  private:
-  // The gradient of the product, [rows, out]; the bias's goes to grads[2] where it is wanted.
-  Tensor before_activation(Context& cx, const Tensor& saved_z, const Tensor& dy, bool bias_wanted,
-                           std::vector<Tensor>& grads) const {
-    const bool in_blocks = cx.block_count > 1;
-    const Tensor z = activation_ ? as_rows(cx, saved_z) : Tensor();
-    const Tensor dz = activation_ ? Tensor::empty(cx.allocator, dy.shape(), dy.dtype()) : Tensor();
-    if (activation_ || (bias_wanted && !in_blocks)) {
-      RowsBackward kernel(activation_, bias_wanted && !in_blocks);
-      std::array outputs = {dz};
-      run_kernel(cx, kernel, std::array{z, dy}, outputs);
-      if (kernel.bias_gradient()) grads[2] = kernel.bias_gradient();
-    }
-    const Tensor result = activation_ ? dz : dy;
-    if (bias_wanted && in_blocks) {
-      const DType dtype = gradient_dtype(result.dtype());
-      grads[2] = sum(cx, cpu::converted(cx.pool, result, dtype), 0);
-    }
-    return result;
-  }
-
   // What follows the product in each tile; the products and results lie at the same places.
   template <typename T>
   cpu::TileFunction finish(int64_t width, const Tensor& bias, const Tensor& residual,
@@ -256,8 +235,7 @@ class Linear final : public ForwardOp {
     };
   }
 
-  // Inputs: rows of x, the weight [in, out], bias, residual. Outputs: y, and the activation's input
-  // where it is kept.
+  // Inputs and outputs as into()'s.
   class Forward final : public Kernel {
    public:
     explicit Forward(const Linear& linear) : linear_(linear) {}
@@ -311,6 +289,39 @@ class Linear final : public ForwardOp {
 };
 
 }  // namespace
+
+Tensor in_out(const Tensor& weight, WeightLayout layout) {
+  return layout == WeightLayout::kInOut ? weight : transposed_view(weight);
+}
+
+void linear_into(Context& cx, const Tensor& x, const Tensor& weight, const Tensor& bias,
+                 std::optional<Activation> activation, const Tensor& y, const Tensor& z) {
+  Linear(WeightLayout::kInOut, activation, static_cast<bool>(bias), false, static_cast<bool>(z))
+      .into(cx, std::array{x, weight, bias, Tensor()}, y, z);
+}
+
+Tensor product_gradient(Context& cx, std::optional<Activation> activation, const Tensor& z,
+                        const Tensor& dy, Tensor* bias_gradient) {
+  const bool in_blocks = cx.block_count > 1, with_rows = bias_gradient != nullptr && !in_blocks;
+  const Tensor dz = activation ? Tensor::empty(cx.allocator, dy.shape(), dy.dtype()) : Tensor();
+  if (activation || with_rows) {
+    RowsBackward kernel(activation, with_rows);
+    std::array outputs = {dz};
+    run_kernel(cx, kernel, std::array{z, dy}, outputs);
+    if (with_rows) *bias_gradient = kernel.bias_gradient();
+  }
+  const Tensor result = activation ? dz : dy;
+  if (bias_gradient != nullptr && in_blocks) {
+    *bias_gradient = sum(cx, cpu::converted(cx.pool, result, gradient_dtype(result.dtype())), 0);
+  }
+  return result;
+}
+
+Tensor weight_gradient(Context& cx, const Tensor& x, const Tensor& dz, WeightLayout layout) {
+  const DType dtype = gradient_dtype(x.dtype());
+  return layout == WeightLayout::kInOut ? matmul_values(cx, transposed_view(x), dz, dtype)
+                                        : matmul_values(cx, transposed_view(dz), x, dtype);
+}
 
 Tensor linear(Context& cx, const Tensor& x, const Tensor& weight, const Tensor& bias,
               WeightLayout layout, std::optional<Activation> activation, const Tensor& residual) {

@@ -138,8 +138,7 @@ def mesh(name, bar, against, tokens=1024, batch=1, megabits=0, model=None, **deg
 
 
 def mesh_rows():
-    # zero: as `parallel: auto` has it where ranks of one host share a row: what both would update is
-    # half of what each does then.
+    # zero: ranks that share a row need not both update all weights, and `parallel: auto` does not let them.
     axes = dict(tensor2=dict(tensor=2), ring2=dict(sequence=2, zero=1),
                 ulysses2=dict(sequence=2, ulysses=2, zero=1), data2=dict(data=2, batch=2))
     for name, degrees in axes.items():

@@ -1,6 +1,7 @@
 #include "worker/parallel/tensor_parallel.h"
 
 #include "worker/parallel/blocked.h"
+#include "worker/parallel/overlapped_linear.h"
 
 namespace weft::parallel {
 namespace {
@@ -21,6 +22,7 @@ Tensor column_linear(Context& cx, const TensorAxis& axis, const Tensor& x, const
   if (axis.blocks > 0) {
     return blocked_linear(cx, axis, x, weight, bias, {layout, Shared::kOutputs, activation, parts});
   }
+  if (overlaps(axis, x)) return gathered_linear(cx, axis, x, weight, bias, layout, activation);
   return ops::linear(cx, column_input(cx, axis, x), weight, bias, layout, activation);
 }
 
@@ -39,8 +41,9 @@ Tensor row_linear(Context& cx, const TensorAxis& axis, const Tensor& x, const Te
   if (axis.comm.size() == 1) {
     return ops::linear(cx, x, weight, bias, layout, std::nullopt, residual);
   }
-  const Tensor term = ops::linear(cx, x, weight, Tensor(), layout);
-  Tensor sum = row_output(cx, axis, term);
+  Tensor sum = overlaps(axis, x)
+                   ? scattered_linear(cx, axis, x, weight, layout)
+                   : row_output(cx, axis, ops::linear(cx, x, weight, Tensor(), layout));
   if (bias) sum = ops::add(cx, sum, replicated(cx, axis, bias));
   return residual ? ops::add(cx, residual, sum) : sum;
 }

@@ -27,6 +27,9 @@ struct TensorAxis {
   // model has one row of all the tokens, [1, T, H] with T those of all rows.
   int blocks = 0;
   Communicator* replicas = nullptr;  // then: the ranks that share the batch's tokens out
+  // Products are cut for their communication to run beside them (overlapped_linear.h) where each
+  // rank's part of T is at least so long.
+  int64_t overlapped_tokens_min = 256;
 
   // Blocks of the replica's tokens, of a rank's tokens between blocks, of a rank's features.
   int token_blocks() const { return blocks / replicas->size(); }

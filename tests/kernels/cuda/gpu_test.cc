@@ -8,6 +8,7 @@
 
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/gpu.h"
+#include "kernels/ops/common.h"
 #include "kernels/ops/ops.h"
 #include "kernels/tensor/transfer.h"
 #include "tests/testing/cuda_on_cpu/streams.h"
@@ -76,6 +77,30 @@ TEST(Uploads, TakeTheValuesOfTheirTime) {
   std::fill(host.begin(), host.end(), 9.0F);  // before the stream got there
   const std::vector<float> back = there.to_vector<float>();
   EXPECT_TRUE(std::all_of(back.begin(), back.end(), [](float x) { return x == 1; }));
+}
+
+TEST(RowsOfATable, AreAddedAsOnTheCpu) {
+  const auto memory = take_gpu(), host = make_caching_allocator();
+  ThreadPool pool(1);
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    std::vector<std::vector<float>> sums;
+    for (Allocator* where : {host.get(), memory.get()}) {
+      Context cx{*where, pool};
+      std::vector<float> values(5 * 6), held(50);
+      for (size_t i = 0; i < values.size(); ++i) values[i] = std::sin(static_cast<float>(i));
+      for (size_t i = 0; i < held.size(); ++i) held[i] = std::cos(static_cast<float>(i));
+      const std::vector<int64_t> ids = {23, 12, 23, 999, 21};
+      const Tensor rows = ops::cast(cx, Tensor::from<float>(*where, {5, 6}, values), dtype);
+      const Tensor elements = Tensor::from<float>(*where, {50}, held);
+      // The elements from 9 on of the table whose first row is 20: its row 1 is in them in part.
+      ops::add_rows(cx, {0, Tensor::from<int64_t>(*where, {5}, ids), rows, 20}, 9, elements);
+      sums.push_back(elements.to_vector<float>());
+    }
+    ASSERT_NE(sums[0][0], 1.0F);
+    for (size_t i = 0; i < sums[0].size(); ++i) {
+      EXPECT_NEAR(sums[1][i], sums[0][i], 1e-6) << dtype_name(dtype) << " at " << i;
+    }
+  }
 }
 
 TEST(PinnedMemory, IsPinned) {

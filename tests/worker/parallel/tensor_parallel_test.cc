@@ -6,6 +6,7 @@
 
 #include <tuple>
 
+#include "kernels/cpu/convert.h"
 #include "tests/testing/rank_runner.h"
 #include "tests/worker/parallel/shards.h"
 
@@ -79,8 +80,8 @@ Tensor parallel_loss(Context& cx, const TensorAxis& axis, const Sizes& n, const 
   const Tensor x = vocabulary_embedding(cx, axis, ids, w.table, n.vocabulary, 3);
   const Tensor normed =
       ops::layer_norm(cx, x, replicated(cx, axis, w.gamma), replicated(cx, axis, w.beta), 1e-5);
-  const Tensor up = ops::activate(cx, column_linear(cx, axis, normed, w.up, w.up_bias, layout),
-                                  ops::Activation::kGeluTanh);
+  const Tensor up =
+      column_linear(cx, axis, normed, w.up, w.up_bias, layout, ops::Activation::kGeluTanh);
   const Tensor y = ops::add(cx, x, row_linear(cx, axis, up, w.down, w.down_bias, layout));
   const Tensor logits = column_linear(cx, axis, y, w.table, Tensor(), WeightLayout::kOutIn);
   return vocabulary_cross_entropy(cx, axis.comm, logits, labels, n.vocabulary);
@@ -94,10 +95,11 @@ Tensor integers(Context& cx, const Sizes& n, int64_t factor, bool some_ignored) 
   return ids;
 }
 
-using Param = std::tuple<int, bool, WeightLayout>;
+enum class Split { kNothing, kTokens, kTokensOverlapped };
+using Param = std::tuple<int, Split, WeightLayout>;
 class TensorParallel : public ::testing::TestWithParam<Param> {};
 
-void compare(Rank& rank, const Sizes& n, bool sequence_parallel, WeightLayout layout) {
+void compare(Rank& rank, const Sizes& n, Split split, WeightLayout layout) {
   Context cx = rank.context();
   Tape tape;
   cx.tape = &tape;
@@ -106,7 +108,8 @@ void compare(Rank& rank, const Sizes& n, bool sequence_parallel, WeightLayout la
   const Tensor expected = plain_loss(cx, whole, ids, labels, layout);
   tape.backward(cx, expected);
 
-  const TensorAxis axis{rank.mesh.axis(Axis::kTensor), sequence_parallel, n.tokens};
+  TensorAxis axis{rank.mesh.axis(Axis::kTensor), split != Split::kNothing, n.tokens};
+  if (split == Split::kTokensOverlapped) axis.overlapped_tokens_min = 0;
   Weights mine = shards(cx, axis.comm, whole, layout);
   for (auto& [name, weight] : mine.named()) leaf(weight);
   const Tensor loss = parallel_loss(cx, axis, n, mine, ids, labels, layout);
@@ -120,7 +123,7 @@ void compare(Rank& rank, const Sizes& n, bool sequence_parallel, WeightLayout la
 }
 
 TEST_P(TensorParallel, LossAndGradientsAreThoseOfOneRank) {
-  const auto [tensor, sequence_parallel, layout] = GetParam();
+  const auto [tensor, split, layout] = GetParam();
   testing::run_mesh({.tensor = tensor}, [&](Rank& rank) {
     compare(rank, Sizes{}, std::get<1>(GetParam()), std::get<2>(GetParam()));
     // Fewer tokens, inner features and vocabulary than ranks: some have nothing.
@@ -128,10 +131,58 @@ TEST_P(TensorParallel, LossAndGradientsAreThoseOfOneRank) {
   });
 }
 
-INSTANTIATE_TEST_SUITE_P(Meshes, TensorParallel,
-                         ::testing::Combine(::testing::Range(1, 5), ::testing::Bool(),
-                                            ::testing::Values(WeightLayout::kOutIn,
-                                                              WeightLayout::kInOut)));
+INSTANTIATE_TEST_SUITE_P(
+    Meshes, TensorParallel,
+    ::testing::Combine(::testing::Range(1, 5),
+                       ::testing::Values(Split::kNothing, Split::kTokens, Split::kTokensOverlapped),
+                       ::testing::Values(WeightLayout::kOutIn, WeightLayout::kInOut)));
+
+// The same numbers and bytes, and the same bits every time.
+TEST(OverlappedLinear, HasTheValuesAndTheBytesOfTheProductsItCuts) {
+  for (const int ranks : {2, 3}) {
+    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+      testing::run_mesh({.tensor = ranks}, [&](Rank& rank) {
+        Context cx = rank.context();
+        Communicator& comm = rank.mesh.axis(Axis::kTensor);
+        const Sizes n{2, 7, 8, 12, 0};
+        const auto step = [&](int64_t tokens_min) {
+          Tape tape;
+          cx.tape = &tape;
+          TensorAxis axis{comm, true, n.tokens};
+          axis.overlapped_tokens_min = tokens_min;
+          const auto made = [&](Shape shape, int salt) {
+            return leaf(ops::cast(cx, drawn(cx, shape, salt), dtype));
+          };
+          const Tensor x = made({n.batch, axis.token_part().length, n.hidden}, 1 + comm.rank());
+          const Tensor up = made({n.hidden, n.inner / ranks}, 11 + comm.rank());
+          const Tensor bias = made({n.inner / ranks}, 21 + comm.rank());
+          const Tensor down = made({n.inner / ranks, n.hidden}, 31 + comm.rank());
+          const int64_t before = comm.bytes_sent();
+          const Tensor inner = column_linear(cx, axis, x, up, bias, WeightLayout::kInOut,
+                                             ops::Activation::kGeluTanh);
+          const Tensor y = row_linear(cx, axis, inner, down, Tensor(), WeightLayout::kInOut, x);
+          tape.backward(cx, y, ops::cast(cx, drawn(cx, y.shape(), 41), dtype));
+          std::vector<std::vector<float>> all;
+          for (const Tensor& each : {y, x.grad(), up.grad(), bias.grad(), down.grad()}) {
+            all.push_back(cpu::converted(cx.pool, each.detach(), DType::kF32).to_vector<float>());
+          }
+          all.push_back({static_cast<float>(comm.bytes_sent() - before)});
+          return all;
+        };
+        const auto cut_up = step(1), whole = step(1000);
+        EXPECT_EQ(step(1), cut_up) << ranks << dtype_name(dtype);
+        EXPECT_EQ(cut_up.back(), whole.back()) << ranks;
+        const float tolerance = dtype == DType::kF32 ? 1e-5F : 2e-2F;
+        for (size_t i = 0; i < whole.size(); ++i) {
+          ASSERT_EQ(cut_up[i].size(), whole[i].size());
+          for (size_t at = 0; at < whole[i].size(); ++at) {
+            EXPECT_NEAR(cut_up[i][at], whole[i][at], tolerance * (4 + std::abs(whole[i][at])));
+          }
+        }
+      });
+    }
+  }
+}
 
 TEST(VocabularyCrossEntropy, LargeLogitsStayFinite) {
   testing::run_mesh({.tensor = 3}, [](Rank& rank) {
