@@ -14,7 +14,7 @@ namespace weft::parallel {
 namespace {
 
 constexpr int kBlocks = 4;
-constexpr int64_t kTokens = 48, kHidden = 12;
+constexpr int64_t kTokens = 640, kHidden = 12;
 
 // Elements [first, first + length) along dim 0 or 1 of a matrix that every mesh has.
 Tensor cut(Rank& rank, const Shape& whole, int dim, Part part, int salt) {
