@@ -50,8 +50,8 @@ Level level_of(std::string_view name) {
     if (name.empty() ? supported(level) : name == known) {
       if (supported(level)) return level;
       throw StatusError(Status::invalid("WEFT_CPU_LEVEL", std::string(name),
-                                        "this processor does not have these instructions, or the "
-                                        "system does not permit them"));
+                                        "must name instructions that this processor has and "
+                                        "the system permits"));
     }
   }
   throw StatusError(
