@@ -1,5 +1,6 @@
 # WEFT_CUDA (preset cuda): finds the toolkit and declares
-#   weft_cuda_library(NAME SOURCES ... DEPS ...)   a static library of .cu and .cc files.
+#   weft_cuda_library(NAME SOURCES ... DEPS ...)   a static library of .cu and .cc files; what ends in
+#   _sm90.cu is compiled for sm_90a alone.
 # The runtime is linked statically and libcuda never, so that a program starts without a driver.
 option(WEFT_CUDA "Build the CUDA kernels; needs toolkit 13 or newer" OFF)
 option(WEFT_GPU_BUNDLE "Build for machines with a GPU and nothing of ours (target bundle)" OFF)
@@ -44,10 +45,23 @@ set(CMAKE_CUDA_STANDARD_REQUIRED ON)
 
 function(weft_cuda_library name)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
+  set(sm90 ${ARG_SOURCES})
+  list(FILTER sm90 INCLUDE REGEX "_sm90\\.cu$")
+  list(FILTER ARG_SOURCES EXCLUDE REGEX "_sm90\\.cu$")
+  if(sm90)
+    add_library(${name}_sm90 OBJECT ${sm90})
+    set_target_properties(${name}_sm90 PROPERTIES CUDA_ARCHITECTURES 90a-real)
+    weft_cuda_options(${name}_sm90 ${ARG_DEPS})
+    list(APPEND ARG_SOURCES $<TARGET_OBJECTS:${name}_sm90>)
+  endif()
   add_library(${name} STATIC ${ARG_SOURCES})
+  weft_cuda_options(${name} ${ARG_DEPS})
+endfunction()
+
+function(weft_cuda_options name)
   target_include_directories(${name} PUBLIC ${CMAKE_SOURCE_DIR} ${CMAKE_BINARY_DIR})
   target_include_directories(${name} SYSTEM PUBLIC ${CUDAToolkit_INCLUDE_DIRS})
-  target_link_libraries(${name} PUBLIC ${ARG_DEPS} CUDA::cudart_static)
+  target_link_libraries(${name} PUBLIC ${ARGN} CUDA::cudart_static)
   # Stricter host warnings (old-style casts, shadowing) fire in what nvcc itself generates.
   target_compile_options(${name} PRIVATE
     "$<$<COMPILE_LANGUAGE:CUDA>:--Werror=all-warnings;-Xcompiler=-Wall,-Wextra,-Werror>"

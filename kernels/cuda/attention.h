@@ -85,6 +85,15 @@ void attention_forward(const AttentionShape& shape, const AttentionRules& rules,
                        AttentionHeads<const T> v, AttentionResult<T> out, float* log_sum_exp,
                        void* scratch, cudaStream_t stream);
 
+// The same with the warp-group products and bulk copies of sm_90a, for that device alone. T is
+// bfloat16 or float16. False, and nothing is done, for what it does not take: biases, soft caps,
+// slopes, dropout, scales that are not above 0, rows that are not multiples of 16 bytes.
+template <typename T>
+bool attention_forward_sm90(const AttentionShape& shape, const AttentionRules& rules,
+                            AttentionHeads<const T> q, AttentionHeads<const T> k,
+                            AttentionHeads<const T> v, AttentionResult<T> out, float* log_sum_exp,
+                            void* scratch, cudaStream_t stream);
+
 // delta = the sum over features of out * d_out, [rows, heads, queries].
 template <typename T>
 void attention_delta(const AttentionShape& shape, AttentionHeads<const T> out,
@@ -98,6 +107,15 @@ void attention_backward(const AttentionShape& shape, const AttentionRules& rules
                         const float* log_sum_exp, const float* delta, AttentionResult<T> dq,
                         AttentionResult<T> dk, AttentionResult<T> dv, void* scratch,
                         cudaStream_t stream);
+
+// The same by sm_90a, as attention_forward_sm90.
+template <typename T>
+bool attention_backward_sm90(const AttentionShape& shape, const AttentionRules& rules,
+                             AttentionHeads<const T> q, AttentionHeads<const T> k,
+                             AttentionHeads<const T> v, AttentionHeads<const T> d_out,
+                             const float* log_sum_exp, const float* delta, AttentionResult<T> dq,
+                             AttentionResult<T> dk, AttentionResult<T> dv, void* scratch,
+                             cudaStream_t stream);
 
 // The gradient of rules.bias: d_bias [rows, heads, queries, keys], contiguous; shared.rows
 // (.heads): one for all rows (heads), summed in their order. Overwritten.

@@ -2,7 +2,7 @@
 // them; over tiles of 64 keys it keeps a running maximum, sum and output. The next keys are on
 // their way while the weights meet the values, and the values while queries meet keys. The
 // numerical policy stands in attention.h; the softmax's sums are over undropped weights.
-#include "kernels/cuda/attention_tile.cuh"
+#include "kernels/cuda/attention_softmax.cuh"
 #include "kernels/cuda/mma.cuh"
 
 namespace weft::cuda {
@@ -12,14 +12,7 @@ template <typename T>
 struct ForwardArguments {
   Attention attention;
   AttentionHeads<const T> q, k, v;
-  AttentionResult<T> out;
-  float* log_sum_exp;
-};
-
-// What a thread keeps of its rows g and g + 8.
-struct RunningRows {
-  float largest[2] = {-INFINITY, -INFINITY};
-  float total[2] = {0.0F, 0.0F};  // of this thread's columns
+  ForwardResults<T> results;
 };
 
 // Where a block stands.
@@ -36,81 +29,6 @@ __device__ inline int64_t next_keys(const Attention& a, const Place& place, int6
     if (seen != TileView::kNone) return key;
   }
   return a.shape.keys;
-}
-
-// Turns products into weights relative to the running maximum, and what was summed so far with it.
-template <typename T, int kTiles, int kOutTiles>
-__device__ void softmax_step(const Attention& a, const Place& place, int64_t first_key,
-                             TileView seen, float (&scores)[kTiles][4], RunningRows& rows,
-                             float (&out)[kOutTiles][4]) {
-  const int thread = static_cast<int>(threadIdx.x), lane = thread % 32;
-  ScorePlace at{place.row, place.head, 0, 0};
-  WEFT_UNROLL
-  for (int half = 0; half < 2; ++half) {
-    at.query = place.first_query + thread / 32 * 16 + lane / 4 + 8 * half;
-    float largest = rows.largest[half];
-    WEFT_UNROLL
-    for (int i = 0; i < 2 * kTiles; ++i) {
-      float& score = scores[i / 2][2 * half + i % 2];
-      at.key = first_key + i / 2 * 8 + 2 * (lane % 4) + i % 2;
-      score = score_of<T>(a, at, score).value;
-      if (seen == TileView::kSome && !is_visible(a, at)) score = -INFINITY;
-      largest = fmaxf(largest, score);
-    }
-    largest = max_of_quad(largest);
-    const float base = largest == -INFINITY ? 0.0F : largest;
-    const float keep = exp2f(rows.largest[half] - base);
-    rows.largest[half] = largest;
-    rows.total[half] *= keep;
-    WEFT_UNROLL
-    for (int tile = 0; tile < kOutTiles; ++tile) {
-      out[tile][2 * half] *= keep;
-      out[tile][2 * half + 1] *= keep;
-    }
-    WEFT_UNROLL
-    for (int i = 0; i < 2 * kTiles; ++i) {
-      float& score = scores[i / 2][2 * half + i % 2];
-      score = exp2f(score - base);
-      rows.total[half] += score;
-      if (!a.drops) continue;
-      at.key = first_key + i / 2 * 8 + 2 * (lane % 4) + i % 2;
-      score *= drop_factor(a, at);
-    }
-  }
-}
-
-// The sink of a head joins the sum of a row as a score that no value belongs to.
-template <typename T>
-__device__ void add_sink(const void* sinks, int64_t head, float& largest, float& total,
-                         float& grown) {
-  const float sink = widen(static_cast<const T*>(sinks)[head]) * kLog2e;
-  const float now = fmaxf(largest, sink);
-  if (now == -INFINITY) return;
-  grown = exp2f(largest - now);
-  total = total * grown + exp2f(sink - now);
-  largest = now;
-}
-
-template <int kTiles, typename T>
-__device__ void finish(const ForwardArguments<T>& arguments, const Place& place,
-                       const RunningRows& rows, const float (&out)[kTiles][4]) {
-  const AttentionShape& shape = arguments.attention.shape;
-  const int thread = static_cast<int>(threadIdx.x), lane = thread % 32;
-  const int64_t first = place.first_query + thread / 32 * 16;
-  float factor[2];
-  WEFT_UNROLL
-  for (int half = 0; half < 2; ++half) {
-    float total = sum_of_quad(rows.total[half]), largest = rows.largest[half], grown = 1.0F;
-    const void* sinks = arguments.attention.rules.sinks;
-    if (sinks != nullptr) add_sink<T>(sinks, place.head, largest, total, grown);
-    factor[half] = total > 0.0F ? grown / total : 0.0F;
-    const int64_t query = first + lane / 4 + 8 * half;
-    if (lane % 4 != 0 || query >= shape.queries) continue;
-    const int64_t at = (place.row * shape.heads + place.head) * shape.queries + query;
-    arguments.log_sum_exp[at] = total > 0.0F ? largest * kLn2 + logf(total) : -INFINITY;
-  }
-  store_rows(out, factor, arguments.out, place.row, place.head, first, shape.queries,
-             shape.value_width);
 }
 
 template <int kWidth, typename T>
@@ -136,7 +54,9 @@ __global__ void __launch_bounds__(kAttentionThreads)
   load_tile<kTileTokens, kWidth>(keys, k, key, shape.keys, shape.width, a.aligned);
   copies_commit();
 
-  const T* own_queries = queries + static_cast<int>(threadIdx.x) / 32 * 16 * kRowPitch;
+  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+  const T* own_queries = queries + warp * 16 * kRowPitch;
+  const int64_t first_query = place.first_query + 16 * warp;
   float out[kWidth / 8][4];
   clear(out);
   RunningRows rows;
@@ -148,7 +68,10 @@ __global__ void __launch_bounds__(kAttentionThreads)
     float scores[kTileTokens / 8][4];
     clear(scores);
     add_product_transposed<kWidth>(scores, own_queries, keys, kRowPitch);
-    softmax_step<T>(a, place, key, seen, scores, rows, out);
+    float keep[2];
+    softmax_step<T, false>(a, {place.row, place.head, first_query + lane / 4, key},
+                           seen == TileView::kSome, scores, rows, keep);
+    shrink(out, keep);
     copies_wait<0>();
     __syncthreads();  // the values are there, and all are done with the keys
     key = next_keys(a, place, key + kTileTokens, seen);
@@ -159,7 +82,7 @@ __global__ void __launch_bounds__(kAttentionThreads)
     add_product<T>(out, scores, values, kRowPitch);
   }
   copies_wait<0>();  // of a block that sees no key
-  finish(arguments, place, rows, out);
+  finish(a, arguments.results, {place.row, place.head, first_query, 0}, rows, out);
 }
 
 template <typename T>
@@ -188,7 +111,7 @@ void attention_forward(const AttentionShape& shape, const AttentionRules& rules,
   const bool aligned = rows_aligned(q) && rows_aligned(k) && rows_aligned(v);
   const Attention attention =
       attention_of(shape, rules, make_ranges(shape, rules, scratch, stream), aligned);
-  const ForwardArguments<T> arguments{attention, q, k, v, out, log_sum_exp};
+  const ForwardArguments<T> arguments{attention, q, k, v, {out, log_sum_exp}};
   with_width(shape.widest(), ForwardLaunch<T>{arguments, stream});
 }
 

@@ -42,6 +42,11 @@ struct Attention {
   bool aligned;  // rows of q, k, v and their gradients are multiples of 16 bytes
 };
 
+// Nothing bends a score or drops a weight, and scores grow with their products.
+inline bool is_plain(const AttentionRules& rules) {
+  return rules.scale > 0 && !(rules.soft_cap > 0) && rules.alibi_slopes == nullptr &&
+         rules.bias.data == nullptr && !(rules.dropout_rate > 0);
+}
 void check_attention(const AttentionShape& shape, const AttentionRules& rules);
 Attention attention_of(const AttentionShape& shape, const AttentionRules& rules,
                        const RangeTables& ranges, bool aligned);
@@ -63,7 +68,10 @@ __device__ TokenRange range_of(const TokenRange* table, int64_t row, int64_t tok
   const int64_t ranges = (tokens + kRangeTokens - 1) / kRangeTokens;
   const TokenRange* at = table + row * ranges + first / kRangeTokens;
   TokenRange range = at[0];
-  if (kTokens > kRangeTokens && first + kRangeTokens < tokens) widen_range(range, at[1]);
+  WEFT_UNROLL
+  for (int i = 1; i < kTokens / kRangeTokens; ++i) {
+    if (first + i * kRangeTokens < tokens) widen_range(range, at[i]);
+  }
   return range;
 }
 
@@ -112,21 +120,68 @@ __device__ int64_t place_in(const ScoreTable<T>& table, const ScorePlace& at) {
          at.key * table.key_step;
 }
 
+// What the rules ask of a query or a key.
+struct Token {
+  int64_t position, document;
+  bool there;
+};
+__device__ inline Token query_token(const Attention& a, int64_t row, int64_t query) {
+  const AttentionRules& rules = a.rules;
+  if (query >= a.shape.queries) return {0, 0, false};
+  const int64_t at = row * a.shape.queries + query;
+  return {rules.query_position == nullptr ? query : rules.query_position[at],
+          rules.query_document == nullptr ? 0 : rules.query_document[at], true};
+}
+__device__ inline Token key_token(const Attention& a, int64_t row, int64_t key) {
+  const AttentionRules& rules = a.rules;
+  if (key >= a.shape.keys) return {0, 0, false};
+  const int64_t at = row * a.shape.keys + key;
+  return {rules.key_position == nullptr ? key : rules.key_position[at],
+          rules.key_document == nullptr ? 0 : rules.key_document[at],
+          rules.key_valid == nullptr || rules.key_valid[at] != 0};
+}
+// By all rules but the mask.
+__device__ inline bool sees(const AttentionRules& rules, const Token& query, const Token& key) {
+  const int64_t ahead = key.position - query.position;
+  return query.there && key.there && query.document == key.document &&
+         !(rules.causal && ahead > 0) && !(rules.window_right >= 0 && ahead > rules.window_right) &&
+         !(rules.window_left >= 0 && -ahead > rules.window_left);
+}
+__device__ inline bool unmasked(const AttentionRules& rules, const ScorePlace& at) {
+  return rules.mask.data == nullptr || rules.mask.data[place_in(rules.mask, at)] != 0;
+}
+
+// Scores that are not visible become -infinity. Of accumulators (ptx.cuh) with queries as rows and
+// keys as columns, or, transposed, the other way round; first: the thread's first row and column.
+template <bool kTransposed, int kTiles>
+__device__ void hide(const Attention& a, const ScorePlace& first, float (&scores)[kTiles][4]) {
+  const auto token = [&](bool of_keys, int64_t index) {
+    return of_keys ? key_token(a, first.row, index) : query_token(a, first.row, index);
+  };
+  const int64_t row = kTransposed ? first.key : first.query;
+  const int64_t column = kTransposed ? first.query : first.key;
+  const Token rows[2] = {token(kTransposed, row), token(kTransposed, row + 8)};
+  WEFT_UNROLL
+  for (int i = 0; i < 2 * kTiles; ++i) {
+    const int64_t index = column + i / 2 * 8 + i % 2;
+    const Token other = token(!kTransposed, index);
+    WEFT_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      const Token &query = kTransposed ? other : rows[half],
+                  &key = kTransposed ? rows[half] : other;
+      const int64_t own = row + 8 * half;
+      const ScorePlace at{first.row, first.head, kTransposed ? index : own,
+                          kTransposed ? own : index};
+      if (sees(a.rules, query, key) && unmasked(a.rules, at)) continue;
+      scores[i / 2][2 * half + i % 2] = -INFINITY;
+    }
+  }
+}
+
 // The functions below are called for each score: what is seldom needed is not inlined.
 __device__ __noinline__ inline bool is_visible(const Attention& a, const ScorePlace& at) {
-  if (at.query >= a.shape.queries || at.key >= a.shape.keys) return false;
-  const AttentionRules& rules = a.rules;
-  const int64_t query = at.row * a.shape.queries + at.query, key = at.row * a.shape.keys + at.key;
-  if (rules.key_valid != nullptr && rules.key_valid[key] == 0) return false;
-  if (rules.query_document != nullptr && rules.query_document[query] != rules.key_document[key]) {
-    return false;
-  }
-  if (rules.mask.data != nullptr && rules.mask.data[place_in(rules.mask, at)] == 0) return false;
-  if (!rules.causal && rules.window_left < 0 && rules.window_right < 0) return true;
-  const int64_t ahead = position_at(rules.key_position, at.row, a.shape.keys, at.key) -
-                        position_at(rules.query_position, at.row, a.shape.queries, at.query);
-  return !(rules.causal && ahead > 0) && !(rules.window_right >= 0 && ahead > rules.window_right) &&
-         !(rules.window_left >= 0 && -ahead > rules.window_left);
+  return sees(a.rules, query_token(a, at.row, at.query), key_token(a, at.row, at.key)) &&
+         unmasked(a.rules, at);
 }
 
 struct Score {

@@ -139,6 +139,10 @@ Gpu::Gpu(int index, Allocator& memory) : index_(index), memory_(memory) {
   if (!matmul) throw StatusError(matmul.error());
   matmul_ = std::move(*matmul);
   check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "a stream");
+  int major = 0, minor = 0;
+  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index), "a capability");
+  check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, index), "a capability");
+  sm90_ = major == 9 && minor == 0;
 }
 
 Gpu::~Gpu() {

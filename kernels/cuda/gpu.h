@@ -238,6 +238,7 @@ class Gpu final : public Backend {
   std::map<int, std::function<void()>> watches_;
   int next_watch_ = 1;
   cudaStream_t stream_ = nullptr;
+  bool sm90_ = false;  // it runs kernels of sm_90a
   std::unique_ptr<Matmul> matmul_;
 };
 

@@ -1,5 +1,6 @@
 // Attention of tensors.
 #include <string>
+#include <type_traits>
 #include <utility>
 
 #include "kernels/cuda/attention.h"
@@ -122,6 +123,14 @@ void Gpu::attention(const Tensor& q, const Tensor& k, const Tensor& v,
                               contiguous(parameters.sinks), memory_);
   const Tensor room = scratch(Shape{attention_scratch_bytes(shape)}, DType::kU8);
   for_floating(q, "attention", [&]<typename T>() {
+    if constexpr (!std::is_same_v<T, float>) {
+      if (sm90_ &&
+          attention_forward_sm90<T>(shape, held.rules, heads_of<const T>(query),
+                                    heads_of<const T>(key), heads_of<const T>(value),
+                                    result_of<T>(output), lse.data<float>(), room.raw(), stream_)) {
+        return;
+      }
+    }
     attention_forward<T>(shape, held.rules, heads_of<const T>(query), heads_of<const T>(key),
                          heads_of<const T>(value), result_of<T>(output), lse.data<float>(),
                          room.raw(), stream_);
@@ -141,6 +150,15 @@ void Gpu::attention_backward(const Tensor& q, const Tensor& k, const Tensor& v,
                               contiguous(parameters.sinks), memory_);
   const Tensor room = scratch(Shape{attention_scratch_bytes(shape)}, DType::kU8);
   for_floating(q, "attention", [&]<typename T>() {
+    if constexpr (!std::is_same_v<T, float>) {
+      if (sm90_ && attention_backward_sm90<T>(
+                       shape, held.rules, heads_of<const T>(query), heads_of<const T>(key),
+                       heads_of<const T>(value), heads_of<const T>(d_out), log_sums.data<float>(),
+                       dots.data<float>(), result_of<T>(dq), result_of<T>(dk), result_of<T>(dv),
+                       room.raw(), stream_)) {
+        return;
+      }
+    }
     cuda::attention_backward<T>(shape, held.rules, heads_of<const T>(query), heads_of<const T>(key),
                                 heads_of<const T>(value), heads_of<const T>(d_out),
                                 log_sums.data<float>(), dots.data<float>(), result_of<T>(dq),

@@ -25,6 +25,7 @@ struct Setting {
   int64_t unaligned = 0;   // elements added to each row
   bool scattered = false;  // dropout by tokens that do not lie next to each other
   bool sinks = false;
+  bool sm90 = false;                 // by the kernels of sm_90a
   std::string mask = "", bias = "";  // "whole", "row", "head", "shared": which dims it has
 };
 

@@ -515,6 +515,7 @@ const std::vector<Case>& cases() {
                                      {"attention_widths", check_attention_widths},
                                      {"attention_rules", check_attention_rules},
                                      {"attention_tables", check_attention_tables},
+                                     {"attention_sm90", check_attention_sm90},
                                      {"attention_merge", check_attention_merge}};
   return all;
 }

@@ -6,12 +6,25 @@
 
 #include <string>
 #include <tuple>
+#include <type_traits>
 #include <vector>
 
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/kernels.h"
 
 namespace weft::cuda {
+
+// The kernels of sm_90a are those of the half types.
+template <typename T>
+auto forward_of_sm90() -> decltype(&attention_forward_sm90<T>) {
+  if constexpr (!std::is_same_v<T, float>) return &attention_forward_sm90<T>;
+  return nullptr;
+}
+template <typename T>
+auto backward_of_sm90() -> decltype(&attention_backward_sm90<T>) {
+  if constexpr (!std::is_same_v<T, float>) return &attention_backward_sm90<T>;
+  return nullptr;
+}
 
 template <typename T>
 struct TypedKernels {
@@ -87,6 +100,8 @@ struct TypedKernels {
   decltype(&cuda::ctc<T>) ctc = &cuda::ctc<T>;
   decltype(&cuda::ctc_backward<T>) ctc_backward = &cuda::ctc_backward<T>;
   decltype(&cuda::attention_forward<T>) attention_forward = &cuda::attention_forward<T>;
+  decltype(&cuda::attention_forward_sm90<T>) attention_forward_sm90 = forward_of_sm90<T>();
+  decltype(&cuda::attention_backward_sm90<T>) attention_backward_sm90 = backward_of_sm90<T>();
   decltype(&cuda::attention_delta<T>) attention_delta = &cuda::attention_delta<T>;
   decltype(&cuda::attention_backward<T>) attention_backward = &cuda::attention_backward<T>;
   decltype(&cuda::attention_bias_gradient<T>) attention_bias_gradient =
@@ -161,6 +176,7 @@ std::string check_attention_plain(const KernelSet& set);
 std::string check_attention_widths(const KernelSet& set);
 std::string check_attention_rules(const KernelSet& set);
 std::string check_attention_tables(const KernelSet& set);
+std::string check_attention_sm90(const KernelSet& set);
 std::string check_attention_merge(const KernelSet& set);
 
 }  // namespace weft::cuda

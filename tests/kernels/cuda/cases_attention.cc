@@ -161,7 +161,11 @@ std::string check_setting(const KernelSet& set, const Setting& t, double toleran
   const int64_t sums = t.shape.rows * t.shape.heads * t.shape.queries;
   float *lse = memory.output<float>(sums), *delta = memory.output<float>(sums);
   void* scratch = memory.output<char>(attention_scratch_bytes(t.shape));
-  kernels.attention_forward(t.shape, rules, q, k, v, out, lse, scratch, nullptr);
+  if (!t.sm90) {
+    kernels.attention_forward(t.shape, rules, q, k, v, out, lse, scratch, nullptr);
+  } else if (!kernels.attention_forward_sm90(t.shape, rules, q, k, v, out, lse, scratch, nullptr)) {
+    return t.name + ": not taken";
+  }
   std::string finding =
       first_of({apart(t.name + ": out", outputs.read(out), e.out, tolerance),
                 apart(t.name + ": lse", {lse, lse + sums}, e.lse, 1e-3 * tolerance + 1e-6)});
@@ -172,8 +176,13 @@ std::string check_setting(const KernelSet& set, const Setting& t, double toleran
   kernels.attention_delta(t.shape, saved, d_out, delta, nullptr);
   const AttentionResult<T> dq = queries.result(memory, t.wide);
   const AttentionResult<T> dk = keys.result(memory, t.wide), dv = values.result(memory, t.wide);
-  kernels.attention_backward(t.shape, rules, q, k, v, d_out, lse, delta, dq, dk, dv, scratch,
-                             nullptr);
+  if (!t.sm90) {
+    kernels.attention_backward(t.shape, rules, q, k, v, d_out, lse, delta, dq, dk, dv, scratch,
+                               nullptr);
+  } else if (!kernels.attention_backward_sm90(t.shape, rules, q, k, v, d_out, lse, delta, dq, dk,
+                                              dv, scratch, nullptr)) {
+    return t.name + ": its gradients are not taken";
+  }
   T* d_bias = memory.output<T>(static_cast<int64_t>(in.bias.size()));
   if (!t.bias.empty()) {
     const ScoreDims dims(t.shape, t.bias);
@@ -273,6 +282,44 @@ std::string check_attention_tables(const KernelSet& set) {
                   others ? check_setting<float>(set, t, 1e-5) : std::string(),
                   others ? check_setting<float16>(set, t, 2e-3) : std::string()});
     if (!finding.empty()) return finding;
+  }
+  return "";
+}
+
+// The kernels of sm_90a: several tiles of keys through the stages, all that they take, and what
+// they leave to the others.
+std::string check_attention_sm90(const KernelSet& set) {
+  std::vector<Setting> settings;
+  const AttentionShape shape = shape_of(2, 2, 1, 133, 330, 64);
+  settings.push_back({.name = "full", .shape = shape_of(1, 1, 1, 70, 650, 64)});
+  settings.push_back({.name = "causal", .shape = shape_of(1, 2, 2, 300, 300, 64), .causal = true});
+  for (const int width : {24, 80, 128}) {
+    settings.push_back({.name = "width " + std::to_string(width),
+                        .shape = shape_of(1, 2, 1, 133, 260, width),
+                        .by_token = true});
+  }
+  settings.push_back({.name = "values", .shape = shape_of(1, 2, 1, 40, 140, 64, 32)});
+  settings.push_back({.name = "padded", .shape = shape, .padded = true, .wide = true});
+  settings.push_back({.name = "window", .shape = shape, .window_left = 40, .window_right = 3});
+  settings.push_back(
+      {.name = "documents", .shape = shape, .causal = true, .documents = true, .shifted = true});
+  settings.push_back({.name = "mask", .shape = shape, .sinks = true, .mask = "whole"});
+  settings.push_back({.name = "one", .shape = shape_of(1, 1, 1, 1, 1, 64), .causal = true});
+  for (Setting& t : settings) {
+    t.sm90 = true;
+    std::string finding = check_setting<bfloat16>(set, t, 1e-2);
+    if (finding.empty() && t.causal) finding = check_setting<float16>(set, t, 2e-3);
+    if (!finding.empty()) return finding;
+  }
+  Setting left{.name = "left", .shape = shape_of(1, 1, 1, 8, 8, 64), .sm90 = true};
+  const std::string refusal = left.name + ": not taken";
+  Setting biased = left, dropping = left, unaligned = left;
+  biased.bias = "whole";
+  dropping.dropout = 0.5;
+  unaligned.unaligned = 1;
+  for (const Setting& t : {biased, dropping, unaligned}) {
+    const std::string finding = check_setting<bfloat16>(set, t, 1e-2);
+    if (finding != refusal) return "taken, though it cannot be: " + finding;
   }
   return "";
 }

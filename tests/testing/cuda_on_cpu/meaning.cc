@@ -82,4 +82,74 @@ void multiply_of(Element kind, const Lanes<float*>& d, const Lanes<const uint32_
   }
 }
 
+MatrixView matrix_view(uint64_t descriptor) {
+  const auto field = [descriptor](int bit) {
+    return static_cast<uint32_t>(descriptor >> bit & 0x3FFF) << 4;
+  };
+  return {field(0), field(16), field(32), static_cast<unsigned>(descriptor >> 62)};
+}
+
+uint32_t element_address(const MatrixView& view, bool by_lines, int line, int k) {
+  const auto at = [](int index) { return static_cast<uint32_t>(index); };
+  const uint32_t plain = by_lines
+                             ? at(k % 8) * 128 + at(k / 8) * view.stride_bytes +
+                                   at(line / 64) * view.leading_bytes + at(line % 64) * 2
+                             : at(line % 8) * 128 + at(line / 8) * view.stride_bytes + at(k) * 2;
+  return swizzled_128(view.address + plain);
+}
+
+namespace {
+
+float element_at(Element kind, const std::byte* shared, uint32_t address) {
+  uint16_t bits;
+  std::memcpy(&bits, shared + address, sizeof(bits));
+  return element_of(kind, bits, 0);
+}
+
+}  // namespace
+
+void gather_left(Element kind, const Lanes<const uint32_t*>& a, float* to) {
+  for (int lane = 0; lane < 32; ++lane) {
+    for (int i = 0; i < 4; ++i) {
+      for (unsigned half = 0; half < 2; ++half) {
+        const int row = lane / 4 + i % 2 * 8, column = 2 * (lane % 4) + i / 2 * 8;
+        to[row * 16 + column + static_cast<int>(half)] = element_of(kind, a[lane][i], half);
+      }
+    }
+  }
+}
+
+void gather_left(Element kind, const std::byte* shared, const MatrixView& a, int first_row,
+                 float* to) {
+  for (int row = 0; row < 16; ++row) {
+    for (int k = 0; k < 16; ++k) {
+      to[row * 16 + k] = element_at(kind, shared, element_address(a, false, first_row + row, k));
+    }
+  }
+}
+
+void gather_right(Element kind, const std::byte* shared, const MatrixView& b, bool by_columns,
+                  int columns, float* to) {
+  for (int k = 0; k < 16; ++k) {
+    for (int column = 0; column < columns; ++column) {
+      to[k * columns + column] =
+          element_at(kind, shared, element_address(b, by_columns, column, k));
+    }
+  }
+}
+
+void group_multiply_of(const float* a, const float* b, int columns, bool accumulate,
+                       const Lanes<float*>& d) {
+  for (int lane = 0; lane < 32; ++lane) {
+    for (int i = 0; i < columns / 2; ++i) {
+      const int row = lane / 4 + i % 4 / 2 * 8, column = i / 4 * 8 + 2 * (lane % 4) + i % 2;
+      double sum = accumulate ? static_cast<double>(d[lane][i]) : 0;
+      for (int k = 0; k < 16; ++k) {
+        sum += static_cast<double>(a[row * 16 + k]) * static_cast<double>(b[k * columns + column]);
+      }
+      d[lane][i] = static_cast<float>(sum);
+    }
+  }
+}
+
 }  // namespace weft::cuda_on_cpu

@@ -5,6 +5,7 @@
 // Thread safety: no state.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 namespace weft::cuda_on_cpu {
@@ -18,6 +19,32 @@ using Lanes = T[32];
 
 // ldmatrix: lane l hands in row l % 8 of matrix l / 8, 16 bytes.
 void load_matrices_of(const Lanes<const void*>& rows, bool transposed, const Lanes<uint32_t*>& r);
+// ---- matrices in shared memory as wgmma is told of them (PTX ISA, "Matrix Descriptor Format" and
+// "Asynchronous Warpgroup Level Matrix Shared Memory Layout"), with 128-byte swizzling
+struct MatrixView {
+  uint32_t address = 0;  // of shared memory
+  uint32_t leading_bytes = 0, stride_bytes = 0;
+  unsigned swizzle = 0;  // 1: 128 bytes
+};
+MatrixView matrix_view(uint64_t descriptor);
+// Chunks of 16 bytes change places by bits 7 to 9 of their address.
+constexpr uint32_t swizzled_128(uint32_t address) { return address ^ (address >> 7 & 7) << 4; }
+// The address of element (line, k): line is a row of a left or a column of a right matrix. Each
+// eight lines (by k: each eight k's) lie stride_bytes from the last; a panel of 64 lines, where
+// they are what lies next to each other, leading_bytes from the last.
+uint32_t element_address(const MatrixView& view, bool by_lines, int line, int k);
+
+// wgmma of one warp: d [16, columns], lane by lane as of multiply_of, tile after tile. a [16][16],
+// b [16][columns], both row-major.
+void group_multiply_of(const float* a, const float* b, int columns, bool accumulate,
+                       const Lanes<float*>& d);
+// The operands, gathered: `shared` is where address 0 lies.
+void gather_left(Element kind, const Lanes<const uint32_t*>& a, float* to);
+void gather_left(Element kind, const std::byte* shared, const MatrixView& a, int first_row,
+                 float* to);
+void gather_right(Element kind, const std::byte* shared, const MatrixView& b, bool by_columns,
+                  int columns, float* to);
+
 // mma.sync: d += a b, exact products summed in double, then one rounding; the hardware's own order
 // and rounding of sums are not told.
 void multiply_of(Element kind, const Lanes<float*>& d, const Lanes<const uint32_t*>& a,

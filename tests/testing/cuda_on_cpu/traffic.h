@@ -5,7 +5,8 @@
 //
 // cp.async: a thread's own copies, in groups. Bulk copies (the tensor map's, cp.async.bulk.tensor):
 // of the block, counted by a barrier object in shared memory (mbarrier). wgmma: of the warp group,
-// in groups.
+// in groups; its operands are read when it starts and when it is waited for, and what is not the
+// same then makes NaN.
 //
 // Thread safety: none; called by the running thread of the machine.
 #pragma once
@@ -16,6 +17,7 @@
 #include <deque>
 #include <functional>
 #include <map>
+#include <memory>
 #include <vector>
 
 #include "tests/testing/cuda_on_cpu/machine.h"
@@ -31,9 +33,11 @@ struct Arrival {
 struct ThreadTraffic {
   std::vector<Arrival> open;                // copies of no group yet
   std::deque<std::vector<Arrival>> groups;  // committed, oldest first
-  // Products that are computed when they are waited for; of the group's first thread only.
+  // Products that are computed when they are waited for; of a warp's first thread only.
   std::vector<std::function<void()>> open_products;
   std::deque<std::vector<std::function<void()>>> product_groups;
+  std::map<const void*, std::shared_ptr<void>> sums_under_way;  // by where they will be
+  bool fenced = false;                                          // since the last wait for products
 };
 
 // The state of an mbarrier object, kept beside the 64 bits that stand for it.
@@ -62,7 +66,7 @@ void barrier_wait(void* barrier, bool parity, const Where& where);
 void copy_bulk(void* to_shared, std::vector<std::byte> bytes, void* barrier, const Where& where);
 
 // ---- wgmma
-void product_start(std::function<void()> product);  // the group's first thread
+void product_start(std::function<void()> product);  // a warp's first thread
 void product_commit();
 void product_wait(int groups_left);
 

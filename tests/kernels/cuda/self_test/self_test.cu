@@ -5,6 +5,7 @@
 
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/ptx.cuh"
+#include "tests/kernels/cuda/self_test/both.h"
 #include "tests/testing/cuda_on_cpu/meaning.h"
 
 namespace weft::cuda {
@@ -12,38 +13,6 @@ namespace {
 
 using cuda_on_cpu::Element;
 using cuda_on_cpu::Lanes;
-
-void expect(cudaError_t error) {
-  if (error != cudaSuccess) throw_cuda_error(error, "the self-test");
-}
-
-// An array on the host and its copy on the device.
-template <typename T>
-class Both {
- public:
-  explicit Both(size_t count) : host(count) { expect(cudaMalloc(&device_, count * sizeof(T))); }
-  Both(const Both&) = delete;
-  Both& operator=(const Both&) = delete;
-  ~Both() { cudaFree(device_); }
-  T* sent() {
-    expect(cudaMemcpy(device_, host.data(), bytes(), cudaMemcpyHostToDevice));
-    return device_;
-  }
-  void fetch() {
-    expect(cudaDeviceSynchronize());
-    expect(cudaMemcpy(host.data(), device_, bytes(), cudaMemcpyDeviceToHost));
-  }
-  std::vector<T> host;
-
- private:
-  size_t bytes() const { return host.size() * sizeof(T); }
-  T* device_ = nullptr;
-};
-
-std::string differs_at(size_t index, double got, double want) {
-  return "element " + std::to_string(index) + " is " + std::to_string(got) + ", not " +
-         std::to_string(want);
-}
 
 // ---- conversions
 __global__ void narrow_kernel(const float* in, uint32_t* out, int n) {
@@ -274,17 +243,25 @@ std::string check_lanes() {
 }  // namespace
 
 std::vector<SelfTestResult> self_test() {
-  return {{"narrow, narrow_pair, narrow_tf32", check_conversions()},
-          {"widen", check_widening()},
-          {"copy_16, copies_commit, copies_wait", check_copies()},
-          {"load_matrices, load_matrices_transposed", check_loads()},
-          {"multiply_add<bfloat16>, exactly", check_products<Element::kBfloat16>(true)},
-          {"multiply_add<bfloat16>", check_products<Element::kBfloat16>(false)},
-          {"multiply_add<float16>, exactly", check_products<Element::kFloat16>(true)},
-          {"multiply_add<float16>", check_products<Element::kFloat16>(false)},
-          {"multiply_add_tf32, exactly", check_products<Element::kTf32>(true)},
-          {"multiply_add_tf32", check_products<Element::kTf32>(false)},
-          {"shuffles, votes, matches", check_lanes()}};
+  std::vector<SelfTestResult> results{
+      {"narrow, narrow_pair, narrow_tf32", check_conversions()},
+      {"widen", check_widening()},
+      {"copy_16, copies_commit, copies_wait", check_copies()},
+      {"load_matrices, load_matrices_transposed", check_loads()},
+      {"multiply_add<bfloat16>, exactly", check_products<Element::kBfloat16>(true)},
+      {"multiply_add<bfloat16>", check_products<Element::kBfloat16>(false)},
+      {"multiply_add<float16>, exactly", check_products<Element::kFloat16>(true)},
+      {"multiply_add<float16>", check_products<Element::kFloat16>(false)},
+      {"multiply_add_tf32, exactly", check_products<Element::kTf32>(true)},
+      {"multiply_add_tf32", check_products<Element::kTf32>(false)},
+      {"shuffles, votes, matches", check_lanes()}};
+  int major = 0, minor = 0;
+  expect(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0));
+  expect(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, 0));
+  if (major == 9 && minor == 0) {
+    for (SelfTestResult& result : self_test_sm90()) results.push_back(std::move(result));
+  }
+  return results;
 }
 
 }  // namespace weft::cuda

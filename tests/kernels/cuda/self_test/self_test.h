@@ -14,5 +14,7 @@ struct SelfTestResult {
   std::string finding;  // empty: it is as it is meant
 };
 std::vector<SelfTestResult> self_test();
+// Of sm_90a alone; the above runs it there.
+std::vector<SelfTestResult> self_test_sm90();
 
 }  // namespace weft::cuda

@@ -1,0 +1,212 @@
+// The forward pass of fused attention on sm_90a (after Shah et al. 2024): a block takes 128 queries
+// of a head, a consumer warp group 64 of them. Keys and values come by bulk copies, two tiles of
+// each under way; the products of the next tile's scores run while this tile's weights meet the
+// values, and its softmax after them. The numerical policy stands in attention.h.
+#include "kernels/cuda/attention_sm90.cuh"
+#include "kernels/cuda/attention_softmax.cuh"
+
+namespace weft::cuda {
+namespace {
+
+constexpr int kGroups = 2;  // of consumers
+constexpr int kQueries = 64 * kGroups, kKeys = 128;
+
+template <typename T>
+struct ForwardCall {
+  Attention attention;
+  ForwardResults<T> results;
+  TensorMap q, k, v;
+};
+
+// Shared memory: the tiles, from multiples of 1024 bytes on, then the barrier objects.
+template <int kWidth>
+struct ForwardRoom {
+  using QueryTile = PanelTile<kQueries, kWidth>;
+  using KeyTile = PanelTile<kKeys, kWidth>;
+  static constexpr int kKeysAt = QueryTile::kBytes, kValuesAt = kKeysAt + kStages * KeyTile::kBytes;
+  static constexpr int kStagesAt = kValuesAt + kStages * KeyTile::kBytes;
+  static constexpr size_t kBytes = kStagesAt + (2 * kStages + 1) * sizeof(Stage);
+  unsigned char* const bytes = shared_memory<unsigned char>();
+  Stage* const of_keys = reinterpret_cast<Stage*>(bytes + kStagesAt);
+  Stage *const of_values = of_keys + kStages, *const of_queries = of_values + kStages;
+  __device__ unsigned char* keys(int n) const {
+    return bytes + kKeysAt + stage_of(n) * KeyTile::kBytes;
+  }
+  __device__ unsigned char* values(int n) const {
+    return bytes + kValuesAt + stage_of(n) * KeyTile::kBytes;
+  }
+};
+
+// What a block works on.
+struct Place {
+  int64_t row, head, key_head, first_query;
+};
+
+__device__ inline Place place_of(const AttentionShape& shape) {
+  const int64_t tiles = (shape.queries + kQueries - 1) / kQueries;
+  const int64_t item = blockIdx.x, tile = tiles - 1 - item % tiles;  // causal: the longest first
+  const int64_t head = item / tiles % shape.heads;
+  return {item / tiles / shape.heads, head, head / (shape.heads / shape.key_heads),
+          tile * kQueries};
+}
+
+template <int kWidth, typename T>
+__device__ void produce(const ForwardCall<T>& call, const ForwardRoom<kWidth>& room,
+                        const Place& place) {
+  const Attention& a = call.attention;
+  const bool leads = threadIdx.x == 0;
+  const auto box = [&](int64_t head, int64_t token) {
+    return BoxPlace{0, static_cast<int>(token), static_cast<int>(head),
+                    static_cast<int>(place.row)};
+  };
+  if (leads) {
+    copy_tile<kQueries, kWidth>(room.bytes, call.q, box(place.head, place.first_query),
+                                &room.of_queries->full);
+  }
+  // What has few registers reads the ranges of the queries again for each tile.
+  const auto look = [&](int tile) {
+    const TokenRange keys =
+        range_of<kKeys>(a.ranges.keys, place.row, a.shape.keys, int64_t{kKeys} * tile);
+    unsigned views = 0;
+    for (int group = 0; group < kGroups; ++group) {
+      const int64_t first = place.first_query + 64 * group;
+      if (first >= a.shape.queries) continue;
+      const TokenRange own = range_of<64>(a.ranges.queries, place.row, a.shape.queries, first);
+      views |= view_at(view<kKeys>(a.rules, own, keys), group);
+    }
+    return views;
+  };
+  int n = 0;
+  const int tiles = static_cast<int>((a.shape.keys + kKeys - 1) / kKeys);
+  each_seen(tiles, look, [&](int tile, unsigned views) {
+    if (leads) {
+      Stage &of_keys = room.of_keys[stage_of(n)], &of_values = room.of_values[stage_of(n)];
+      wait_empty(room.of_keys, n);
+      of_keys.token = int64_t{kKeys} * tile;
+      of_keys.views = views;
+      copy_tile<kKeys, kWidth>(room.keys(n), call.k, box(place.key_head, kKeys * tile),
+                               &of_keys.full);
+      wait_empty(room.of_values, n);
+      copy_tile<kKeys, kWidth>(room.values(n), call.v, box(place.key_head, kKeys * tile),
+                               &of_values.full);
+    }
+    ++n;
+  });
+  if (leads) end_tiles(room.of_keys, n);
+}
+
+template <int kWidth, typename T>
+__device__ void consume(const ForwardCall<T>& call, const ForwardRoom<kWidth>& room,
+                        const Place& place) {
+  const Attention& a = call.attention;
+  const int thread = static_cast<int>(threadIdx.x) - kGroupThreads, group = thread / kGroupThreads;
+  const int64_t warp_query = place.first_query + thread / 32 * 16;
+  ScorePlace first{place.row, place.head, warp_query + thread % 32 / 4, 0};
+  float scores[kKeys / 8][4], out[kWidth / 8][4], keep[2];
+  uint32_t weights[kKeys / 16][4];
+  clear(out);
+  RunningRows rows;
+  bool masked = false;
+  const auto more = [&](int n) {
+    wait_full(room.of_keys, n);
+    const Stage& stage = room.of_keys[stage_of(n)];
+    first.key = stage.token;
+    masked = view_of(stage.views, group) != TileView::kAll;
+    return first.key >= 0;
+  };
+  const auto start_scores = [&](int n) {
+    group_fence();
+    start_transposed<T, kWidth, kQueries, kKeys>(scores, room.bytes, 64 * group, room.keys(n));
+  };
+  const auto start_weighing = [&](int n) {
+    wait_full(room.of_values, n);
+    group_fence();
+    start_product<T, kWidth, kKeys>(out, weights, room.values(n));
+  };
+
+  barrier_wait(&room.of_queries->full, 0);
+  if (more(0)) {
+    start_scores(0);
+    group_wait<0>(scores);
+    release(room.of_keys, 0);
+    softmax_step<T, true>(a, first, masked, scores, rows, keep);
+    pack<T>(scores, weights);
+    int n = 0;
+    for (; more(n + 1); ++n) {
+      start_scores(n + 1);
+      start_weighing(n);
+      group_wait<1>(scores);
+      release(room.of_keys, n + 1);
+      softmax_step<T, true>(a, first, masked, scores, rows, keep);
+      group_wait<0>(out);
+      release(room.of_values, n);
+      shrink(out, keep);
+      pack<T>(scores, weights);
+    }
+    start_weighing(n);
+    group_wait<0>(out);
+  }
+  finish(a, call.results, {place.row, place.head, warp_query, 0}, rows, out);
+}
+
+template <int kWidth, typename T>
+__global__ void __launch_bounds__(kGroupThreads*(1 + kGroups), 1)
+    forward_kernel_sm90(const __grid_constant__ ForwardCall<T> call) {
+  const ForwardRoom<kWidth> room;
+  const Place place = place_of(call.attention.shape);
+  if (threadIdx.x == 0) init_stages(room.of_keys, 2 * kStages + 1, kGroups);
+  __syncthreads();  // the barrier objects are there
+  if (threadIdx.x < kGroupThreads) {
+    leave_registers<40>();
+    if (threadIdx.x < 32) produce<kWidth>(call, room, place);
+  } else {
+    take_registers<232>();
+    consume<kWidth>(call, room, place);
+  }
+}
+
+template <typename T>
+struct ForwardLaunch {
+  const ForwardCall<T>& call;
+  cudaStream_t stream;
+  template <int kWidth>
+  void run() const {
+    const AttentionShape& shape = call.attention.shape;
+    const int64_t tiles = (shape.queries + kQueries - 1) / kQueries;
+    launch_shared(stream, static_cast<unsigned>(shape.rows * shape.heads * tiles),
+                  kGroupThreads * (1 + kGroups), ForwardRoom<kWidth>::kBytes,
+                  forward_kernel_sm90<kWidth, T>, call);
+  }
+};
+
+}  // namespace
+
+template <typename T>
+bool attention_forward_sm90(const AttentionShape& shape, const AttentionRules& rules,
+                            AttentionHeads<const T> q, AttentionHeads<const T> k,
+                            AttentionHeads<const T> v, AttentionResult<T> out, float* log_sum_exp,
+                            void* scratch, cudaStream_t stream) {
+  check_attention(shape, rules);
+  if (!is_plain(rules) || !rows_aligned(q) || !rows_aligned(k) || !rows_aligned(v)) return false;
+  if (shape.rows == 0 || shape.heads == 0 || shape.queries == 0 || shape.keys == 0) return false;
+  ForwardCall<T> call{{}, {out, log_sum_exp}, {}, {}, {}};
+  if (!map_heads(q, shape.rows, shape.heads, shape.queries, shape.width, kQueries, call.q) ||
+      !map_heads(k, shape.rows, shape.key_heads, shape.keys, shape.width, kKeys, call.k) ||
+      !map_heads(v, shape.rows, shape.key_heads, shape.keys, shape.value_width, kKeys, call.v)) {
+    return false;
+  }
+  call.attention = attention_of(shape, rules, make_ranges(shape, rules, scratch, stream), true);
+  with_panels(shape.widest(), ForwardLaunch<T>{call, stream});
+  return true;
+}
+
+#define WEFT_INSTANTIATE(T)                                                                    \
+  template bool attention_forward_sm90<T>(const AttentionShape&, const AttentionRules&,        \
+                                          AttentionHeads<const T>, AttentionHeads<const T>,    \
+                                          AttentionHeads<const T>, AttentionResult<T>, float*, \
+                                          void*, cudaStream_t);
+WEFT_INSTANTIATE(bfloat16)
+WEFT_INSTANTIATE(float16)
+#undef WEFT_INSTANTIATE
+
+}  // namespace weft::cuda

@@ -1,0 +1,42 @@
+// An array on the host and its copy on the device; internal to the self-test.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "kernels/cuda/launch.h"
+
+namespace weft::cuda {
+
+inline void expect(cudaError_t error) {
+  if (error != cudaSuccess) throw_cuda_error(error, "the self-test");
+}
+
+template <typename T>
+class Both {
+ public:
+  explicit Both(size_t count) : host(count) { expect(cudaMalloc(&device_, count * sizeof(T))); }
+  Both(const Both&) = delete;
+  Both& operator=(const Both&) = delete;
+  ~Both() { cudaFree(device_); }
+  T* sent() {
+    expect(cudaMemcpy(device_, host.data(), bytes(), cudaMemcpyHostToDevice));
+    return device_;
+  }
+  void fetch() {
+    expect(cudaDeviceSynchronize());
+    expect(cudaMemcpy(host.data(), device_, bytes(), cudaMemcpyDeviceToHost));
+  }
+  std::vector<T> host;
+
+ private:
+  size_t bytes() const { return host.size() * sizeof(T); }
+  T* device_ = nullptr;
+};
+
+inline std::string differs_at(size_t index, double got, double want) {
+  return "element " + std::to_string(index) + " is " + std::to_string(got) + ", not " +
+         std::to_string(want);
+}
+
+}  // namespace weft::cuda
