@@ -2,12 +2,14 @@
 // where a wait or a barrier is missing.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 #include <vector>
 
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/ptx.cuh"
+#include "kernels/cuda/ptx_sm90.cuh"
 #include "tests/testing/cuda_on_cpu/device_memory.h"
 
 namespace weft::cuda_on_cpu {
@@ -91,6 +93,35 @@ __global__ void matches(unsigned* out) {
 __global__ void vote_of_a_block(int* out) {
   const int count = __syncthreads_count(threadIdx.x % 4 == 0);
   out[threadIdx.x] = __syncthreads_or(threadIdx.x == 40) != 0 ? count : -1;
+}
+
+// Ones times ones, 16 deep.
+enum class Mistake { kNone, kReadsEarly, kOverwrites, kNoFence };
+__global__ void group_of_ones(float* out, Mistake mistake) {
+  auto* tiles = shared_memory<bfloat16>();
+  const int thread = static_cast<int>(threadIdx.x);
+  for (int i = thread; i < 8192; i += 128) tiles[i] = narrow<bfloat16>(1.0F);
+  __syncthreads();
+  float sums[8][4] = {};
+  if (mistake != Mistake::kNoFence) cuda::group_fence();
+  multiply_group<bfloat16>(sums, matrix_by_rows(tiles), matrix_by_rows(tiles + 4096), true);
+  group_commit();
+  out[thread] = sums[7][3];
+  if (mistake == Mistake::kOverwrites) tiles[thread] = narrow<bfloat16>(2.0F);
+  cuda::group_wait<0>(sums);
+  if (mistake != Mistake::kReadsEarly) out[thread] = sums[7][3];
+}
+
+// A box of 8 tokens; the wait for it may be left out.
+__global__ void box_of_ones(const __grid_constant__ TensorMap map, uint16_t* out, int bytes,
+                            bool waits) {
+  auto* tile = shared_memory<uint16_t>();
+  auto* barrier = reinterpret_cast<Barrier*>(tile + 512);
+  cuda::barrier_init(barrier, 1);
+  cuda::barrier_expect(barrier, bytes);
+  cuda::copy_box(tile, &map, {0, 0, 0, 0}, barrier);
+  if (waits) cuda::barrier_wait(barrier, 0);
+  for (int i = 0; i < 512; ++i) out[i] = tile[i];
 }
 
 // ---- tests
@@ -192,6 +223,45 @@ TEST(CudaOnCpuTraffic, ProductsAndMatrixLoadsHoldWhatTheirCommentsSay) {
   const auto cut = [](float x) { return float_of_bits(bits_of_float(x) & ~0x1FFFU); };
   launch(nullptr, 1, 32, product_tf32, left.data(), right.data(), &d[0]);
   expect_product(rounded(left, cut), rounded(right, cut), d, 8);
+}
+
+TEST(CudaOnCpuTraffic, GroupProductsAreThereAfterTheirWait) {
+  float out[128];
+  const auto run = [&](Mistake mistake) {
+    return fault_of(
+        [&] { launch_shared(nullptr, 1, 128, 16384, group_of_ones, &out[0], mistake); });
+  };
+  EXPECT_EQ(run(Mistake::kNone), "");
+  for (const float sum : out) EXPECT_EQ(sum, 16.0F);
+  EXPECT_EQ(run(Mistake::kReadsEarly), "");
+  for (const float sum : out) EXPECT_TRUE(std::isnan(sum));
+  EXPECT_EQ(run(Mistake::kOverwrites), "");
+  EXPECT_TRUE(std::isnan(out[0])) << "an operand changed under way";
+  EXPECT_NE(run(Mistake::kNoFence).find("without a fence"), std::string::npos);
+}
+
+TEST(CudaOnCpuTraffic, ABoxIsThereWhenItsBytesAre) {
+  alignas(16) uint16_t in[5 * 8];
+  std::fill_n(in, 40, uint16_t{7});
+  MappedArray array{.data = in, .features = 8, .tokens = 5, .heads = 1, .rows = 1};
+  array.token_step = 8;
+  array.box_tokens = 8;
+  TensorMap map;
+  ASSERT_TRUE(make_tensor_map(array, map));
+  uint16_t out[512];
+  const auto run = [&](int bytes, bool waits) {
+    return fault_of([&] {
+      launch_shared(nullptr, 1, 1, 1024 + sizeof(Barrier), box_of_ones, map, &out[0], bytes, waits);
+    });
+  };
+  EXPECT_EQ(run(1024, true), "");
+  EXPECT_EQ(std::count(out, out + 512, 7), 40);
+  EXPECT_EQ(std::count(out, out + 512, 0), 472) << "zeros past the ends";
+  EXPECT_EQ(run(1024, false), "");
+  EXPECT_EQ(std::count(out, out + 512, 0xFFFF), 512) << "not waited for";
+  EXPECT_NE(run(1025, true).find("nothing ends the wait"), std::string::npos);
+  array.token_step = 9;
+  EXPECT_FALSE(make_tensor_map(array, map)) << "rows that are not multiples of 16 bytes";
 }
 
 TEST(CudaOnCpuTraffic, MatchesAndVotesOfABlock) {

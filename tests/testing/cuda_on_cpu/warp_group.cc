@@ -1,6 +1,7 @@
 #include "tests/testing/cuda_on_cpu/warp_group.h"
 
 #include <cmath>
+#include <cstring>
 #include <memory>
 #include <vector>
 
@@ -12,23 +13,31 @@ namespace {
 constexpr int kRowBytes = 128, kBoxFeatures = 64;
 constexpr float kNotThere = NAN;
 
+// A thread's sums that products are under way to.
+struct Sums {
+  float* d;
+  std::vector<float> values;
+  int products = 0;
+};
+
 struct Part {
   GroupProduct product;
-  Lanes<float*> d;  // of the warp; filled in for its first thread
+  Lanes<std::shared_ptr<Sums>> sums;  // of the warp; filled in for its first thread
   Lanes<const uint32_t*> registers;
 };
 
 void gather_parts(void* const* parts, unsigned, const Where& where) {
   const GroupProduct& first = static_cast<const Part*>(parts[0])->product;
   for (unsigned i = 0; i < kGroupThreads; ++i) {
-    const GroupProduct& own = static_cast<const Part*>(parts[i])->product;
+    const auto* part = static_cast<const Part*>(parts[i]);
+    const GroupProduct& own = part->product;
     if (own.a != first.a || own.b != first.b || own.accumulate != first.accumulate ||
         own.columns != first.columns) {
       throw Fault(line_of(where) + ": thread " + std::to_string(i) +
                   " of a group has another product than the first");
     }
     auto* warp = static_cast<Part*>(parts[i / 32 * 32]);
-    warp->d[i % 32] = own.d;
+    warp->sums[i % 32] = part->sums[i % 32];
     warp->registers[i % 32] = own.registers;
   }
 }
@@ -46,25 +55,18 @@ void check_matrix(uint64_t matrix, bool by_lines, int lines, const Where& where)
   }
 }
 
-// Sums of a warp that products are under way to.
-struct Sums {
-  Lanes<float*> d;
-  std::vector<float> values[32];
-  int products = 0;
-};
-
-std::shared_ptr<Sums> sums_under_way(const Part& part) {
-  std::shared_ptr<void>& known = thread_traffic().sums_under_way[part.d[0]];
-  if (known == nullptr) {
-    auto sums = std::make_shared<Sums>();
-    for (int lane = 0; lane < 32; ++lane) {
-      sums->d[lane] = part.d[lane];
-      sums->values[lane].assign(part.d[lane], part.d[lane] + part.product.columns / 2);
-      std::fill_n(part.d[lane], part.product.columns / 2, kNotThere);
-    }
+// Of the running thread: what it had is kept aside.
+std::shared_ptr<Sums> sums_under_way(const GroupProduct& product) {
+  std::shared_ptr<void>& known = thread_traffic().sums_under_way[product.d];
+  auto sums = std::static_pointer_cast<Sums>(known);
+  if (sums == nullptr || sums->products == 0) {
+    const auto count = static_cast<size_t>(product.columns / 2);
+    sums = std::make_shared<Sums>(Sums{product.d, {product.d, product.d + count}});
+    std::fill_n(product.d, count, kNotThere);
     known = sums;
   }
-  return std::static_pointer_cast<Sums>(known);
+  ++sums->products;
+  return sums;
 }
 
 // Both operands, one behind the other.
@@ -125,26 +127,22 @@ void copy_box(void* to_shared, const cuda::TensorMap& map, const int (&at)[4], v
 void group_multiply(const GroupProduct& product, const Where& where) {
   if (!thread_traffic().fenced) throw Fault(line_of(where) + ": a product without a fence before");
   Part part{product, {}, {}};
+  part.sums[lane()] = sums_under_way(product);
   meet_in_group(&part, gather_parts, where);
   if (lane() != 0) return;
   if (product.registers == nullptr) check_matrix(product.a, false, 64, where);
   check_matrix(product.b, product.registers != nullptr, product.columns, where);
   const int warp = static_cast<int>(thread_in_block() % kGroupThreads / 32);
-  const std::shared_ptr<Sums> sums = sums_under_way(part);
-  ++sums->products;
-  product_start([part, warp, sums, started = operands_of(part, warp)] {
+  product_start([part, warp, started = operands_of(part, warp)] {
     Lanes<float*> to;
-    for (int lane = 0; lane < 32; ++lane) to[lane] = sums->values[lane].data();
+    for (int lane = 0; lane < 32; ++lane) to[lane] = part.sums[lane]->values.data();
     group_multiply_of(started.data(), started.data() + 16 * 16, part.product.columns,
                       part.product.accumulate, to);
-    if (!same(started, operands_of(part, warp))) {
-      for (auto& values : sums->values) std::fill(values.begin(), values.end(), kNotThere);
+    const bool intact = same(started, operands_of(part, warp));
+    for (const std::shared_ptr<Sums>& sums : part.sums) {
+      if (!intact) std::fill(sums->values.begin(), sums->values.end(), kNotThere);
+      if (--sums->products == 0) std::copy(sums->values.begin(), sums->values.end(), sums->d);
     }
-    if (--sums->products > 0) return;
-    for (int lane = 0; lane < 32; ++lane) {
-      std::copy(sums->values[lane].begin(), sums->values[lane].end(), sums->d[lane]);
-    }
-    thread_traffic().sums_under_way.erase(sums->d[0]);
   });
 }
 
