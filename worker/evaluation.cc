@@ -35,9 +35,16 @@ std::map<std::string, double> evaluate_task(Rank& rank, const proto::JobSpec& sp
     for (const Part& part : rounds_of(rank, spec, rows.rows)) {
       if (part.length == 0 && !training.gate) continue;  // every rank opens the gate as often
       if (rank.activity != nullptr) rank.activity->tick();
-      Context cx = rank.context();
-      const TaskBatch batch = task.task->assemble(rows, part);
-      sums.add(task.task->evaluate(cx, *training.trunk, batch));
+      const auto evaluate = [&] {
+        Context cx = rank.context();
+        const TaskBatch batch = task.task->assemble(rows, part);
+        sums.add(task.task->evaluate(cx, *training.trunk, batch));
+      };
+      if (training.passes) {
+        training.passes->as_it_is(evaluate);
+      } else {
+        evaluate();
+      }
     }
   }
   if (training.gate) training.gate->close();

@@ -370,6 +370,11 @@ void make_optimizer(Rank& rank, const proto::JobSpec& job, Training& training) {
     training.gate = std::make_unique<UnitGate>(rank, *training.optimizer);
     training.trunk->set_gate(training.gate.get());
   }
+  // What communicates in the middle of a pass is not recorded.
+  const bool apart = rank.mesh.size(Axis::kTensor) == 1 && rank.mesh.size(Axis::kSequence) == 1;
+  if (apart && !training.gate && rank.blocks == 0) {
+    training.passes = RecordedPasses::create(rank, training.optimizer->parameters());
+  }
   training.schedule.peak = optimizer.learning_rate();
   training.schedule.warmup_steps = spec.schedule().warmup_steps();
   training.schedule.total_steps = spec.steps();

@@ -20,6 +20,7 @@
 #include "worker/optimizer/schedule.h"
 #include "worker/optimizer/unit_gate.h"
 #include "worker/progress.h"
+#include "worker/recorded_passes.h"
 #include "worker/tasks/mixing.h"
 
 namespace weft {
@@ -43,6 +44,7 @@ struct Training {
   std::optional<LossScale> loss_scale;  // fp16
   std::unique_ptr<AdamW> optimizer;     // over the trunk's and every head's parameters
   std::unique_ptr<GradientReducer> reducer;
+  std::unique_ptr<RecordedPasses> passes;  // null: passes run as they are
   std::unique_ptr<UnitGate> gate;  // null: parameters are whole all the time
   std::unique_ptr<tasks::Mixing> mixing;
   Schedule schedule;

@@ -3,6 +3,7 @@
 #include <array>
 #include <cmath>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "kernels/autograd/tape.h"
@@ -23,28 +24,54 @@ struct Pass {
   RandomKey random;
 };
 
-// Loss of this rank's labels of one micro-batch, a scalar, not yet divided. Gradients are added up;
-// `sends`: they are complete with this one.
-Tensor forward_and_backward(Rank& rank, Training& training, TrainingTask& task, const Pass& pass,
-                            Part part, bool sends) {
+TaskBatch assemble(const Rank& rank, const Training& training, const TrainingTask& task,
+                   const Pass& pass, Part part) {
+  TaskBatch batch = task.task->assemble(pass.rows, part);
+  batch.tokens.training = true;
+  batch.tokens.recompute = training.recompute;
+  batch.tokens.random = pass.random;
+  if (pass.share > 0) batch.seed = pass.share * pass.scale;
+  if (pass.share > 0 && !rank.allocator->device().is_cpu()) {
+    batch.device_seed = Tensor::full(*rank.allocator, Shape{}, batch.seed);
+  }
+  return batch;
+}
+
+// Loss of this rank's labels of one micro-batch, a scalar, not yet divided. Gradients are added up,
+// of `start` times the loss; `sends`: they are complete with this one.
+Tensor forward_and_backward(Rank& rank, Training& training, TrainingTask& task,
+                            const TaskBatch& batch, double start, bool sends) {
   Tape tape(rank.activity);
   Context cx = rank.context();
   cx.tape = &tape;
   std::optional<Activity::Phase> phase(std::in_place, rank.activity, "forward");
-  TaskBatch batch = task.task->assemble(pass.rows, part);
-  batch.tokens.training = true;
-  batch.tokens.recompute = training.recompute;
-  if (pass.share > 0) batch.seed = pass.share * pass.scale;
-  batch.tokens.random = pass.random;
   const Tensor sum = task.task->loss_sum(cx, *training.trunk, batch);
   if (!sum.requires_grad()) return sum;
   phase.reset();
   phase.emplace(rank.activity, "backward");
   if (sends) training.reducer->arm(tape);
+  const bool there = batch.device_seed && batch.device_seed.spec() == sum.spec();
   const Tensor seed =
-      Tensor::full(*rank.allocator, sum.shape(), pass.share * pass.scale, sum.dtype());
+      there ? batch.device_seed : Tensor::full(*rank.allocator, sum.shape(), start, sum.dtype());
   tape.backward(cx, sum, seed);
   return sum.detach();
+}
+
+// The same of the rows `part`, on a GPU as a recording where that can be.
+Tensor micro_batch(Rank& rank, Training& training, TrainingTask& task, const Pass& pass, Part part,
+                   bool sends) {
+  const auto compute = [&](const TaskBatch& batch) {
+    return forward_and_backward(rank, training, task, batch, pass.share * pass.scale, sends);
+  };
+  TaskBatch batch = assemble(rank, training, task, pass, part);
+  if (!training.passes) return compute(batch);
+  const bool sends_now = sends && rank.mesh.size(Axis::kReplica) > 1;
+  if (batch.device_seed && !sends_now) {
+    return training.passes->run(&task - training.tasks.data(), std::move(batch), compute);
+  }
+  Tensor loss;
+  training.passes->as_it_is([&] { loss = compute(batch); });
+  return loss;
 }
 
 // The first rank of the world that says so.
@@ -91,8 +118,10 @@ StepResult run_step(Rank& rank, const proto::JobSpec& spec, Training& training, 
     rows = task.feed.next(settings.batch_size());
   }
   const int64_t labels = task.task->label_count(rows);
-  RandomKey random{settings.seed(), 0};
-  random = random.derive(/*a=*/0x64726f70, static_cast<uint64_t>(training.state.step()));
+  // A seed of this step's own: what the step draws for is in the stream.
+  const uint64_t step = static_cast<uint64_t>(training.state.step());
+  const RandomKey of_step = RandomKey{}.derive(/*a=*/0x64726f70, settings.seed(), step);
+  const RandomKey random{of_step.stream, 0};
   const Pass pass{rows, labels > 0 ? 1.0 / static_cast<double>(labels) : 0.0,
                   training.loss_scale ? training.loss_scale->scale() : 1.0, random};
   GradientReducer& gradients = *training.reducer;
@@ -105,8 +134,8 @@ StepResult run_step(Rank& rank, const proto::JobSpec& spec, Training& training, 
     const bool last = i + 1 == rounds.size();
     const bool last_here = last || rounds[i + 1].length == 0;
     if (rounds[i].length > 0 || training.gate) {
-      losses.push_back(forward_and_backward(rank, training, task, pass, rounds[i],
-                                            gradients.every_round() || last_here));
+      losses.push_back(
+          micro_batch(rank, training, task, pass, rounds[i], gradients.every_round() || last_here));
     }
     if (gradients.every_round() || last) gradients.flush();
   }

@@ -16,7 +16,7 @@
 
 #include <cstdint>
 
-#include "kernels/ops/random.h"
+#include "kernels/cuda/device_key.h"
 #include "kernels/tensor/half.h"
 
 namespace weft::cuda {
@@ -61,7 +61,7 @@ struct AttentionRules {
   ScoreTable<void> bias;        // of q's type
   const void* sinks = nullptr;  // [heads], of q's type
   double dropout_rate = 0;
-  RandomKey dropout_key;
+  DeviceKey dropout_key;
   int64_t dropout_heads = 0, dropout_queries = 0, dropout_keys = 0;  // global extents
   int64_t first_row = 0, first_head = 0, first_query = 0, first_key = 0;
   // [queries], [keys]: where each token stands in the whole, instead of from first_* on.

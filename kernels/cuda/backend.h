@@ -9,6 +9,10 @@
 // Thread safety and ownership: as Stream.
 #pragma once
 
+#include <functional>
+#include <memory>
+#include <vector>
+
 #include "kernels/attention/attention.h"
 #include "kernels/autograd/context.h"
 #include "kernels/cpu/convolution.h"
@@ -18,6 +22,7 @@
 #include "kernels/ops/ops.h"
 #include "kernels/ops/rotary.h"
 #include "kernels/tensor/stream.h"
+#include "proto/base/status.h"
 
 namespace weft::cuda {
 
@@ -28,8 +33,27 @@ struct PoolSizes {
   bool adaptive = false;       // PoolWindow::adaptive
 };
 
+// Work that was kept instead of done.
+class Recording {
+ public:
+  virtual ~Recording() = default;
+  // Queues the work with random numbers of `seed` instead of the seed that it was recorded with.
+  // results: tensors like those that it left, in the same places. False, and nothing is queued:
+  // memory that it needs is in use.
+  virtual bool queue(uint64_t seed, std::vector<Tensor>& results) = 0;
+};
+
 class Backend : public Stream {
  public:
+  // ---- passes: what allocates much, and lets go of nearly all of it before the next one
+  // Runs work() with memory from a part of its own.
+  virtual void in_pass(const std::function<void()>& work) = 0;
+  // The same, but what work() queues is kept instead of done. It leaves nothing but its results,
+  // which are contiguous and have no value yet. Error: kFailedPrecondition, kUnavailable: it cannot
+  // be recorded, and why.
+  virtual Result<std::unique_ptr<Recording>> record(
+      uint64_t seed, const std::function<std::vector<Tensor>()>& work) = 0;
+
   // ---- by element
   virtual void binary(ops::Arithmetic kind, const Tensor& a, const Tensor& b,
                       const Tensor& out) = 0;  // numpy's broadcasting

@@ -31,7 +31,7 @@ __device__ int64_t place_of(const T* scores, int64_t count, double uniform) {
 
 template <typename T>
 __global__ void draw_kernel(const __grid_constant__ Walk<1> walk, const T* scores, int64_t keys,
-                            RandomKey key, int64_t first, int64_t* index) {
+                            DeviceKey key, int64_t first, int64_t* index) {
   for (int64_t row = first_element(); row < walk.elements; row += elements_of_grid()) {
     const int64_t place = first + offsets_of(walk, row).at[0];
     const double uniform = uniform_of(key, static_cast<uint64_t>(place));
@@ -42,14 +42,14 @@ __global__ void draw_kernel(const __grid_constant__ Walk<1> walk, const T* score
 }  // namespace
 
 template <typename T>
-void draw(const Walk<1>& walk, const T* scores, int64_t keys, RandomKey key, int64_t first,
+void draw(const Walk<1>& walk, const T* scores, int64_t keys, DeviceKey key, int64_t first,
           int64_t* index, cudaStream_t stream) {
   launch(stream, blocks_of(walk.elements), kThreads, draw_kernel<T>, walk, scores, keys, key, first,
          index);
 }
 
 #define WEFT_INSTANTIATE(T)                                                              \
-  template void draw<T>(const Walk<1>&, const T*, int64_t, RandomKey, int64_t, int64_t*, \
+  template void draw<T>(const Walk<1>&, const T*, int64_t, DeviceKey, int64_t, int64_t*, \
                         cudaStream_t);
 WEFT_FOR_FLOATING(WEFT_INSTANTIATE)
 #undef WEFT_INSTANTIATE

@@ -28,7 +28,7 @@ __device__ int64_t global_index(const GlobalWalk& walk, int64_t local) {
 }
 
 template <typename T>
-__global__ void dropout_kernel(const T* x, GlobalWalk walk, float rate, float kept, RandomKey key,
+__global__ void dropout_kernel(const T* x, GlobalWalk walk, float rate, float kept, DeviceKey key,
                                T* y, int64_t n) {
   for (int64_t i = first_element(); i < n; i += elements_of_grid()) {
     const float uniform = uniform_of(key, static_cast<uint64_t>(global_index(walk, i)));
@@ -40,7 +40,7 @@ __global__ void dropout_kernel(const T* x, GlobalWalk walk, float rate, float ke
 
 template <typename T>
 void dropout(const T* x, std::span<const int64_t> extent, std::span<const int64_t> global,
-             std::span<const int64_t> offset, double rate, RandomKey key, T* y,
+             std::span<const int64_t> offset, double rate, DeviceKey key, T* y,
              cudaStream_t stream) {
   const int dims = static_cast<int>(extent.size());
   check_arguments(
@@ -64,7 +64,7 @@ void dropout(const T* x, std::span<const int64_t> extent, std::span<const int64_
 
 #define WEFT_INSTANTIATE(T)                                                              \
   template void dropout<T>(const T*, std::span<const int64_t>, std::span<const int64_t>, \
-                           std::span<const int64_t>, double, RandomKey, T*, cudaStream_t);
+                           std::span<const int64_t>, double, DeviceKey, T*, cudaStream_t);
 WEFT_FOR_FLOATING(WEFT_INSTANTIATE)
 #undef WEFT_INSTANTIATE
 

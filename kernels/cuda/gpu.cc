@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/gpu_memory.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/typed.h"
@@ -18,30 +19,9 @@
 namespace weft::cuda {
 namespace {
 
-constexpr size_t kBlockAlignment = 512;
 constexpr size_t kUploadBytes = size_t{4} << 20;
 constexpr size_t kUploadsMax = 16;  // under way
 constexpr std::chrono::microseconds kSpin{100}, kNapMax{500};
-
-class DeviceSegments final : public SegmentSource {
- public:
-  explicit DeviceSegments(int index) : index_(index) {}
-  size_t alignment() const override { return kBlockAlignment; }
-  void* take(size_t bytes) override {
-    void* data = nullptr;
-    if (cudaSetDevice(index_) != cudaSuccess || cudaMalloc(&data, bytes) != cudaSuccess) {
-      (void)cudaGetLastError();  // a refusal is told by the null pointer
-      return nullptr;
-    }
-    return data;
-  }
-  // The runtime waits for the device first.
-  void give_back(void* data, size_t) noexcept override { (void)cudaFree(data); }
-  std::string what() const override { return "cuda:" + std::to_string(index_); }
-
- private:
-  const int index_;
-};
 
 class PinnedSegments final : public SegmentSource {
  public:
@@ -56,24 +36,6 @@ class PinnedSegments final : public SegmentSource {
   }
   void give_back(void* data, size_t) noexcept override { (void)cudaFreeHost(data); }
   std::string what() const override { return "the driver's pinned memory"; }
-};
-
-class GpuMemory final : public Allocator {
- public:
-  explicit GpuMemory(int index)
-      : blocks_(make_caching_allocator(std::make_unique<DeviceSegments>(index))),
-        gpu_(std::make_unique<Gpu>(index, *this)) {}
-  ~GpuMemory() override { gpu_.reset(); }  // waits: nothing uses the blocks any more
-  void* allocate(size_t bytes) override { return blocks_->allocate(bytes); }
-  void release(void* data, size_t bytes) noexcept override { blocks_->release(data, bytes); }
-  Device device() const override { return gpu_->device(); }
-  Stream* stream() const override { return gpu_.get(); }
-  AllocatorStats stats() const override { return blocks_->stats(); }
-  void reset_peak() override { blocks_->reset_peak(); }
-
- private:
-  const std::unique_ptr<Allocator> blocks_;
-  std::unique_ptr<Gpu> gpu_;
 };
 
 // "GPU-" and 16 bytes in groups of 4, 2, 2, 2 and 6.
@@ -133,7 +95,7 @@ std::unique_ptr<Allocator> make_pinned_allocator() {
   return make_caching_allocator(std::make_unique<PinnedSegments>());
 }
 
-Gpu::Gpu(int index, Allocator& memory) : index_(index), memory_(memory) {
+Gpu::Gpu(int index, GpuMemory& memory) : index_(index), parts_(memory), memory_(memory) {
   activate_device();
   Result<std::unique_ptr<Matmul>> matmul = Matmul::create();
   if (!matmul) throw StatusError(matmul.error());
@@ -147,6 +109,7 @@ Gpu::Gpu(int index, Allocator& memory) : index_(index), memory_(memory) {
 
 Gpu::~Gpu() {
   (void)cudaStreamSynchronize(stream_);
+  seed_ = Tensor();
   for (const Upload& upload : uploads_) (void)cudaEventDestroy(upload.done);
   (void)cudaStreamDestroy(stream_);
 }
@@ -163,6 +126,7 @@ Tensor Gpu::contiguous(const Tensor& x) {
 }
 
 void Gpu::copy(const Tensor& from, const Tensor& to) {
+  if (to.bytes() == 0) return;
   activate_device();
   if (from.dtype() == to.dtype() && from.contiguous() && to.contiguous()) {
     check(cudaMemcpyAsync(to.raw(), from.raw(), to.bytes(), cudaMemcpyDeviceToDevice, stream_),
@@ -199,6 +163,7 @@ void Gpu::add(const Tensor& from, const Tensor& to) {
 }
 
 void Gpu::fill(const Tensor& x, double value) {
+  if (x.bytes() == 0) return;
   activate_device();
   if (value == 0) {
     check(cudaMemsetAsync(x.raw(), 0, x.bytes(), stream_), "a memset");
@@ -211,6 +176,7 @@ void Gpu::fill(const Tensor& x, double value) {
 
 // By way of pinned memory: from other memory the driver might wait for the stream.
 void Gpu::upload(void* to, const void* from, size_t bytes) {
+  refuse_in_recording("an upload");
   activate_device();
   for (size_t at = 0; at < bytes; at += kUploadBytes) {
     const size_t piece = std::min(kUploadBytes, bytes - at);
@@ -242,6 +208,7 @@ void Gpu::download(void* to, const void* from, size_t bytes) {
 }
 
 void Gpu::synchronize() {
+  refuse_in_recording("a wait for the GPU");
   activate_device();
   if (watches_.empty()) return check(cudaStreamSynchronize(stream_), "work on the GPU");
   const auto start = std::chrono::steady_clock::now();

@@ -12,9 +12,11 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 
 #include "kernels/cuda/backend.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/kernels.h"
 #include "kernels/cuda/matmul.h"
 
 namespace weft::cuda {
@@ -22,10 +24,12 @@ namespace weft::cuda {
 // Throws StatusError(kUnavailable) that names what was tried.
 void check(cudaError_t error, const char* what);
 
+class GpuMemory;
+
 class Gpu final : public Backend {
  public:
   // Throws StatusError.
-  Gpu(int index, Allocator& memory);
+  Gpu(int index, GpuMemory& memory);
   ~Gpu() override;
   Gpu(const Gpu&) = delete;
   Gpu& operator=(const Gpu&) = delete;
@@ -50,6 +54,11 @@ class Gpu final : public Backend {
   // never get there (a peer was lost).
   int watch(std::function<void()> look);
   void unwatch(int watch);
+
+  // Throws StatusError(kFailedPrecondition) while work is recorded: "<what> in the middle of it".
+  void refuse_in_recording(const char* what) const;
+  // What recorded work takes for the seed that it was recorded with.
+  void set_seed(uint64_t seed);
 
   Device device() const override { return {DeviceKind::kCuda, index_}; }
   void copy(const Tensor& from, const Tensor& to) override;
@@ -198,6 +207,10 @@ class Gpu final : public Backend {
             const Tensor& index) override;
   void rows_of_index(const Tensor& index, int64_t extent, const Tensor& out) override;
 
+  void in_pass(const std::function<void()>& work) override;
+  Result<std::unique_ptr<Recording>> record(
+      uint64_t seed, const std::function<std::vector<Tensor>()>& work) override;
+
   void sum_of_squares(std::span<const Tensor> xs, const Tensor& out) override;
   void adamw(const cpu::AdamWFactors& factors, const Tensor& gradient, const Tensor& parameter,
              const Tensor& first_moment, const Tensor& second_moment,
@@ -223,6 +236,7 @@ class Gpu final : public Backend {
   };
   Members members_of(const Tensor& segment, int64_t count);
   void activate_device() const;
+  DeviceKey device_key(RandomKey key) const;
 
   // Pinned copies of what is on its way to the GPU.
   struct Upload {
@@ -232,7 +246,8 @@ class Gpu final : public Backend {
   void drop_finished_uploads(size_t left_max);
 
   const int index_;
-  Allocator& memory_;
+  GpuMemory& parts_;   // the memory that it belongs to,
+  Allocator& memory_;  // as everybody knows it
   const std::unique_ptr<Allocator> pinned_ = make_pinned_allocator();
   std::deque<Upload> uploads_;  // oldest first
   std::map<int, std::function<void()>> watches_;
@@ -240,6 +255,9 @@ class Gpu final : public Backend {
   cudaStream_t stream_ = nullptr;
   bool sm90_ = false;  // it runs kernels of sm_90a
   std::unique_ptr<Matmul> matmul_;
+  std::optional<uint64_t> recorded_seed_;  // while work is recorded
+  Tensor seed_;                            // what recordings read, a number on the GPU
+  std::optional<uint64_t> seed_now_;       // its value
 };
 
 }  // namespace weft::cuda

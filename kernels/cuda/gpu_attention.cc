@@ -60,7 +60,7 @@ struct Rules {
 
 // `seen` and `sinks`: the same tensors, contiguous.
 Rules rules_of(const attention::Parameters& parameters, attention::Visibility seen, Tensor sinks,
-               Allocator& memory) {
+               const DeviceKey& dropout_key, Allocator& memory) {
   Rules held{std::move(seen), {}, std::move(sinks), {}};
   AttentionRules& rules = held.rules;
   rules.scale = parameters.scale;
@@ -83,7 +83,7 @@ Rules rules_of(const attention::Parameters& parameters, attention::Visibility se
   rules.sinks = held.sinks ? held.sinks.raw() : nullptr;
   const attention::WeightDropout& dropout = parameters.dropout;
   rules.dropout_rate = dropout.rate;
-  rules.dropout_key = dropout.key;
+  rules.dropout_key = dropout_key;
   rules.dropout_heads = dropout.heads;
   rules.dropout_queries = dropout.queries;
   rules.dropout_keys = dropout.keys;
@@ -119,8 +119,9 @@ void Gpu::attention(const Tensor& q, const Tensor& k, const Tensor& v,
   const AttentionShape shape = shape_of(q, k, v);
   const Tensor query = with_tight_features(q), key = with_tight_features(k);
   const Tensor value = with_tight_features(v);
-  const Rules held = rules_of(parameters, contiguous(parameters.visibility),
-                              contiguous(parameters.sinks), memory_);
+  const Rules held =
+      rules_of(parameters, contiguous(parameters.visibility), contiguous(parameters.sinks),
+               device_key(parameters.dropout.key), memory_);
   const Tensor room = scratch(Shape{attention_scratch_bytes(shape)}, DType::kU8);
   for_floating(q, "attention", [&]<typename T>() {
     if constexpr (!std::is_same_v<T, float>) {
@@ -146,8 +147,9 @@ void Gpu::attention_backward(const Tensor& q, const Tensor& k, const Tensor& v,
   const Tensor query = with_tight_features(q), key = with_tight_features(k);
   const Tensor value = with_tight_features(v), d_out = with_tight_features(d_output);
   const Tensor log_sums = contiguous(lse), dots = contiguous(delta);
-  const Rules held = rules_of(parameters, contiguous(parameters.visibility),
-                              contiguous(parameters.sinks), memory_);
+  const Rules held =
+      rules_of(parameters, contiguous(parameters.visibility), contiguous(parameters.sinks),
+               device_key(parameters.dropout.key), memory_);
   const Tensor room = scratch(Shape{attention_scratch_bytes(shape)}, DType::kU8);
   for_floating(q, "attention", [&]<typename T>() {
     if constexpr (!std::is_same_v<T, float>) {
@@ -175,8 +177,9 @@ void Gpu::attention_bias_gradient(const Tensor& q, const Tensor& k, const Tensor
   const Tensor query = with_tight_features(q), key = with_tight_features(k);
   const Tensor value = with_tight_features(v), d_out = with_tight_features(d_output);
   const Tensor log_sums = contiguous(lse), dots = contiguous(delta);
-  const Rules held = rules_of(parameters, contiguous(parameters.visibility),
-                              contiguous(parameters.sinks), memory_);
+  const Rules held =
+      rules_of(parameters, contiguous(parameters.visibility), contiguous(parameters.sinks),
+               device_key(parameters.dropout.key), memory_);
   const Tensor room = scratch(Shape{attention_scratch_bytes(shape)}, DType::kU8);
   const BiasSharing shared{d_bias.dim(0) == 1, d_bias.dim(1) == 1};
   for_floating(q, "attention", [&]<typename T>() {

@@ -145,7 +145,7 @@ void Gpu::dropout(const Tensor& x, double rate, RandomKey key, const ops::Global
   const Tensor from = contiguous(x);
   for_floating(out, "dropout", [&]<typename T>() {
     cuda::dropout(from.data<T>(), x.shape().extents(), where.global.extents(), where.offset, rate,
-                  key, out.data<T>(), stream_);
+                  device_key(key), out.data<T>(), stream_);
   });
 }
 

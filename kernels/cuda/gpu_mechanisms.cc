@@ -118,7 +118,8 @@ void Gpu::draw(const Tensor& scores, RandomKey key, const ops::GlobalIndex& wher
       index.shape(),
       {std::span<const int64_t>(global).first(static_cast<size_t>(index.shape().dims()))});
   for_floating(scores, "draw", [&]<typename T>() {
-    cuda::draw(walk, from.data<T>(), scores.dim(-1), key, first, index.data<int64_t>(), stream_);
+    cuda::draw(walk, from.data<T>(), scores.dim(-1), device_key(key), first, index.data<int64_t>(),
+               stream_);
   });
 }
 

@@ -15,8 +15,8 @@
 #include <type_traits>
 
 #include "kernels/cpu/vectors.h"
+#include "kernels/cuda/device_key.h"
 #include "kernels/cuda/walk.h"
-#include "kernels/ops/random.h"
 #include "kernels/tensor/half.h"
 
 #define WEFT_FOR_FLOATING(act) act(float) act(bfloat16) act(float16)
@@ -222,7 +222,7 @@ void adamw(const AdamWConstants& constants, const float* factor, const G* g, flo
 constexpr int kDropoutDims = 6;
 template <typename T>
 void dropout(const T* x, std::span<const int64_t> extent, std::span<const int64_t> global,
-             std::span<const int64_t> offset, double rate, RandomKey key, T* y,
+             std::span<const int64_t> offset, double rate, DeviceKey key, T* y,
              cudaStream_t stream);
 
 // ---- recurrent.cu: gates side by side in [rows, gates width], states [rows, width]; `bent` are
@@ -429,7 +429,7 @@ void compared_backward(const ComparedShape& shape, const T* q, const T* k, const
 // ---- draw.cu: index[row] of scores [rows, keys] as attention::draw; the number drawn by is that
 // of `first` and where the row lies on the walk. -1: all scores are -infinity.
 template <typename T>
-void draw(const Walk<1>& walk, const T* scores, int64_t keys, RandomKey key, int64_t first,
+void draw(const Walk<1>& walk, const T* scores, int64_t keys, DeviceKey key, int64_t first,
           int64_t* index, cudaStream_t stream);
 
 // ---- ctc.cu: logits [times, batch, classes], targets [batch, width], lengths [batch].

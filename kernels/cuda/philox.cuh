@@ -5,7 +5,7 @@
 
 #include <cstdint>
 
-#include "kernels/ops/random.h"
+#include "kernels/cuda/device_key.h"
 
 namespace weft::cuda {
 
@@ -32,6 +32,10 @@ __device__ inline PhiloxWords philox_words(RandomKey key, uint64_t counter) {
 // uniform_at(key, index): in [0, 1), 24 bits.
 __device__ inline float uniform_of(RandomKey key, uint64_t index) {
   return static_cast<float>(philox_words(key, index / 4).word[index % 4] >> 8) * 0x1p-24F;
+}
+__device__ inline float uniform_of(const DeviceKey& key, uint64_t index) {
+  return uniform_of(RandomKey{key.seed == nullptr ? key.key.seed : *key.seed, key.key.stream},
+                    index);
 }
 
 }  // namespace weft::cuda

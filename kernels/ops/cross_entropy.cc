@@ -131,8 +131,9 @@ class LossAndGradient final : public Kernel {
     const int64_t rows = labels.elements();
     const Tensor maximum = Tensor::empty(cx.allocator, {rows}, gradient_dtype(logits.dtype()));
     const Tensor terms = Tensor::empty(cx.allocator, {2, rows}, gradient_dtype(logits.dtype()));
-    const Tensor seed =
-        Tensor::full(cx.allocator, Shape{}, loss_.seed, gradient_dtype(logits.dtype()));
+    const DType sums = gradient_dtype(logits.dtype());
+    const Tensor seed = loss_.device_seed ? loss_.device_seed
+                                          : Tensor::full(cx.allocator, Shape{}, loss_.seed, sums);
     cuda::Backend& gpu = cuda::backend(cx);
     const VocabularyShard& shard = loss_.shard;
     gpu.row_maximum(logits, maximum);
@@ -150,7 +151,7 @@ class LossAndGradient final : public Kernel {
 // From the gradient for an output gradient of `seed` to that for dy, in place. Input: dy.
 class Reseed final : public Kernel {
  public:
-  explicit Reseed(double seed) : seed_(seed) {}
+  explicit Reseed(const TokenLoss& loss) : seed_(loss.seed), device_seed_(loss.device_seed) {}
   std::string_view name() const override { return "reseed"; }
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     const Tensor& gradient = outputs[0];
@@ -163,13 +164,21 @@ class Reseed final : public Kernel {
     });
   }
   void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
-    const Tensor factor = Tensor::empty(cx.allocator, Shape{}, inputs[0].dtype());
-    cuda::backend(cx).scale(inputs[0], 1 / seed_, factor);
-    cuda::backend(cx).binary(Arithmetic::kMultiply, outputs[0], factor, outputs[0]);
+    const Tensor& dy = inputs[0];
+    cuda::Backend& gpu = cuda::backend(cx);
+    if (device_seed_ && dy.raw() == device_seed_.raw()) return;
+    const Tensor factor = Tensor::empty(cx.allocator, Shape{}, dy.dtype());
+    if (device_seed_) {
+      gpu.binary(Arithmetic::kDivide, dy, device_seed_, factor);
+    } else {
+      gpu.scale(dy, 1 / seed_, factor);
+    }
+    gpu.binary(Arithmetic::kMultiply, outputs[0], factor, outputs[0]);
   }
 
  private:
   const double seed_;
+  const Tensor device_seed_;
 };
 
 // Inputs: logits [..., V/t], labels [...]. Outputs: the sum.
@@ -200,7 +209,7 @@ class CrossEntropySum final : public ForwardOp {
   }
   std::vector<Tensor> vjp(Context& cx, std::span<const Tensor>,
                           std::span<const Tensor> output_grads) override {
-    Reseed kernel(loss_.seed);
+    Reseed kernel(loss_);
     run_kernel(cx, kernel, output_grads.first(1), std::span(&gradient_, 1));
     return {std::move(gradient_)};
   }

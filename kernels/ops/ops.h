@@ -84,6 +84,8 @@ struct TokenLoss {
   // What the backward pass will be seeded with: gradients are computed for it at once. Any other
   // seed costs a pass over them.
   double seed = 1;
+  Tensor
+      device_seed;  // the same where it is known, a scalar on a GPU; then `seed` is not looked at
   VocabularyShard shard;
 };
 // Sum over rows of -log softmax(logits)[label], smoothed as torch's; logits [..., V/t], labels

@@ -66,7 +66,7 @@ class HostPages final : public SegmentSource {
   std::string what() const override { return "the system"; }
 };
 
-class CachingAllocator final : public Allocator {
+class CachingAllocator final : public CachingMemory {
  public:
   explicit CachingAllocator(std::unique_ptr<SegmentSource> source)
       : source_(std::move(source)), alignment_(source_->alignment()) {}
@@ -80,13 +80,42 @@ class CachingAllocator final : public Allocator {
   }
 
   void* allocate(size_t bytes) override {
-    const size_t wanted = round_up(std::max<size_t>(bytes, 1), alignment_);
     const std::lock_guard lock(mutex_);
-    Block* block = take(wanted);
-    used_[block->data] = block;
-    live_bytes_ += static_cast<int64_t>(bytes);
-    peak_bytes_ = std::max(peak_bytes_, live_bytes_);
-    return block->data;
+    return use(best_fit(rounded(bytes)), bytes);
+  }
+
+  void take(void* data, size_t bytes) override {
+    const std::lock_guard lock(mutex_);
+    const MemoryRange range{static_cast<char*>(data), rounded(bytes)};
+    Block* block = free_block_around(range);
+    WEFT_CHECK(block != nullptr, "{} bytes at a place that is in use", bytes);
+    free_list(block->small).erase(block);
+    if (block->data < range.data) {
+      split(block, static_cast<size_t>(range.data - block->data));
+      free_list(block->small).insert(block);
+      block = block->after;
+      free_list(block->small).erase(block);
+    }
+    block->free = false;
+    if (block->bytes > range.bytes) split(block, range.bytes);
+    use(block, bytes);
+  }
+
+  bool are_free(std::span<const MemoryRange> ranges) const override {
+    const std::lock_guard lock(mutex_);
+    return std::all_of(ranges.begin(), ranges.end(), [&](const MemoryRange& range) {
+      return free_block_around(range) != nullptr;
+    });
+  }
+
+  bool holds(const void* data) const override {
+    const std::lock_guard lock(mutex_);
+    return used_.contains(const_cast<char*>(static_cast<const char*>(data)));
+  }
+
+  void give_back() override {
+    const std::lock_guard lock(mutex_);
+    return_free_segments();
   }
 
   void release(void* data, size_t bytes) noexcept override {
@@ -139,7 +168,28 @@ class CachingAllocator final : public Allocator {
 
   FreeList& free_list(bool small) { return free_[small ? 1 : 0]; }
 
-  Block* take(size_t wanted) {
+  size_t rounded(size_t bytes) const { return round_up(std::max<size_t>(bytes, 1), alignment_); }
+
+  // The block, which is in no list any more, as one of `bytes` that were asked for.
+  void* use(Block* block, size_t bytes) {
+    used_[block->data] = block;
+    live_bytes_ += static_cast<int64_t>(bytes);
+    peak_bytes_ = std::max(peak_bytes_, live_bytes_);
+    return block->data;
+  }
+
+  Block* free_block_around(const MemoryRange& range) const {
+    for (const FreeList& list : free_) {
+      for (Block* block : list) {
+        if (block->data <= range.data && range.data + range.bytes <= block->data + block->bytes) {
+          return block;
+        }
+      }
+    }
+    return nullptr;
+  }
+
+  Block* best_fit(size_t wanted) {
     const bool small = wanted <= kSmallMax;
     FreeList& list = free_list(small);
     Block probe;
@@ -249,11 +299,11 @@ class CachingAllocator final : public Allocator {
 
 }  // namespace
 
-std::unique_ptr<Allocator> make_caching_allocator(std::unique_ptr<SegmentSource> source) {
+std::unique_ptr<CachingMemory> make_caching_allocator(std::unique_ptr<SegmentSource> source) {
   return std::make_unique<CachingAllocator>(std::move(source));
 }
 
-std::unique_ptr<Allocator> make_caching_allocator() {
+std::unique_ptr<CachingMemory> make_caching_allocator() {
   return make_caching_allocator(std::make_unique<HostPages>());
 }
 

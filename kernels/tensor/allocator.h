@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 
 #include "kernels/tensor/device.h"
@@ -49,9 +50,24 @@ class SegmentSource {
   virtual std::string what() const = 0;  // "the system", for error messages
 };
 
+struct MemoryRange {
+  char* data = nullptr;
+  size_t bytes = 0;
+};
+
 // Best fit over memory reserved in large segments, freed blocks merged with their neighbours. Never
 // touches the memory itself.
-std::unique_ptr<Allocator> make_caching_allocator(std::unique_ptr<SegmentSource> source);
-std::unique_ptr<Allocator> make_caching_allocator();  // of pages of the host
+class CachingMemory : public Allocator {
+ public:
+  // For work that is done again at the addresses that it had: whether nothing in use overlaps these
+  // ranges, each of which lies in one segment.
+  virtual bool are_free(std::span<const MemoryRange> ranges) const = 0;
+  // allocate(bytes) at this place, which is free.
+  virtual void take(void* data, size_t bytes) = 0;
+  virtual bool holds(const void* data) const = 0;  // whether `data` is what allocate() gave
+  virtual void give_back() = 0;                    // segments of which nothing is in use
+};
+std::unique_ptr<CachingMemory> make_caching_allocator(std::unique_ptr<SegmentSource> source);
+std::unique_ptr<CachingMemory> make_caching_allocator();  // of pages of the host
 
 }  // namespace weft

@@ -125,6 +125,34 @@ TEST(Allocator, NoSystemCallOnceASequenceWasSeenTwice) {
   }
 }
 
+// What a recorded pass needs: its places, free again and taken again whatever else goes on.
+TEST(Allocator, PlacesAreTakenAgain) {
+  const auto allocator = make_caching_allocator();
+  char* a = static_cast<char*>(allocator->allocate(100 * 1024));
+  char* b = static_cast<char*>(allocator->allocate(200 * 1024));
+  const std::vector<MemoryRange> both = {{a, 100 * 1024}, {b, 200 * 1024}};
+  EXPECT_TRUE(allocator->holds(b));
+  EXPECT_FALSE(allocator->holds(b + 64));
+  EXPECT_FALSE(allocator->are_free(both));
+  allocator->release(a, 100 * 1024);
+  EXPECT_FALSE(allocator->are_free(both));
+  EXPECT_TRUE(allocator->are_free(std::span(both).first(1)));
+  allocator->release(b, 200 * 1024);
+  EXPECT_TRUE(allocator->are_free(both));
+  allocator->take(b, 200 * 1024);  // with free memory before and behind it
+  EXPECT_FALSE(allocator->are_free(both));
+  EXPECT_EQ(allocator->allocate(100 * 1024), a);
+  EXPECT_EQ(allocator->stats().live_bytes, 300 * 1024);
+  std::memset(b, 1, 200 * 1024);
+  allocator->release(a, 100 * 1024);
+  allocator->release(b, 200 * 1024);
+  EXPECT_EQ(allocator->stats().fragmentation, 0);  // one block again
+  const int64_t calls = allocator->stats().system_calls;
+  allocator->give_back();
+  EXPECT_GT(allocator->stats().system_calls, calls);
+  EXPECT_FALSE(allocator->are_free(both));  // nobody's any more
+}
+
 TEST(Allocator, ARefusalIsAStatusError) {
   const auto allocator = make_caching_allocator();
   try {

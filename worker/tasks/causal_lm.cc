@@ -45,7 +45,8 @@ class CausalLm final : public Task {
   Tensor loss_sum(Context& cx, Trunk& trunk, const TaskBatch& batch) override {
     const Tensor hidden = trunk.forward(cx, batch.tokens);
     const TokenHead head = trunk.token_head(cx, batch.tokens, hidden);
-    ops::TokenLoss loss{.ignore_index = kNoLabel, .seed = batch.seed};
+    ops::TokenLoss loss{
+        .ignore_index = kNoLabel, .seed = batch.seed, .device_seed = batch.device_seed};
     if (rank_.blocks > 0) {
       return parallel::blocked_linear_cross_entropy(
           cx, parallel::blocked_axis(rank_, batch.labels.elements()), head.input, head.table,

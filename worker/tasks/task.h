@@ -29,6 +29,7 @@ struct TaskBatch {
       labels;  // int64: causal_lm [B, Tl], what each position predicts; classification [B],
                // kNoLabel on the ranks of the sequence axis that do not hold the classified token
   double seed = 1;  // what the backward pass of loss_sum will be seeded with, where it is known
+  Tensor device_seed;  // the same on a GPU, a scalar; empty: none
   Tensor pooled;    // classification: int64 [B], index of the classified token among Tl, or -1
 };
 

@@ -226,6 +226,7 @@ class NcclCommunicator final : public Communicator {
   // Runs `enqueue` with our stream between what the tensors' stream has done and what it will do.
   template <typename F>
   void between(F&& enqueue) {
+    gpu_.refuse_in_recording("a collective");
     poll();
     ready_.order(gpu_.stream(), stream_);
     enqueue();
@@ -483,6 +484,7 @@ void NcclCommunicator::do_send_receive(const Tensor& send, int to, Tensor& recei
 
 // Queued beside the tensors' stream, which is told to wait for them when the caller does.
 Pending NcclCommunicator::start(std::function<void(Communicator&)> collectives) {
+  gpu_.refuse_in_recording("a collective");
   poll();
   ready_.order(gpu_.stream(), stream_);
   const auto started = std::make_shared<Started>(gpu_, collectives_, std::move(collectives));

@@ -459,8 +459,11 @@ std::string check_dropout_of(const TypedKernels<T>& kernels) {
       for (const int64_t extent : shard.global) global.push_back(extent);
       const std::vector<float> values = rounded<T>(random_values(shape.elements(), 30));
       T* y = memory.output<T>(shape.elements());
+      // Of one dim the seed is in device memory.
+      const DeviceKey there({.seed = 1, .stream = key.stream},
+                            memory.input(std::vector<uint64_t>{key.seed}));
       kernels.dropout(memory.input(as<T>(values)), shard.extent, shard.global, shard.offset, rate,
-                      key, y, nullptr);
+                      shard.extent.size() == 1 ? there : DeviceKey(key), y, nullptr);
       const Tensor x = Tensor::from<float>(*bench.allocator, shape, values);
       const Tensor expected = ops::dropout(bench.context, x, rate, key, {global, shard.offset});
       const std::string finding =

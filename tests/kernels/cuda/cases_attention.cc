@@ -108,7 +108,8 @@ AttentionRules rules_of(const Setting& t, const AttentionInputs& in, DeviceMemor
     rules.key_document = memory.input(in.key_document);
   }
   rules.dropout_rate = t.dropout;
-  rules.dropout_key = kDropoutKey;
+  rules.dropout_key = DeviceKey({.seed = 1, .stream = kDropoutKey.stream},
+                                memory.input(std::vector<uint64_t>{kDropoutKey.seed}));
   rules.dropout_heads = t.shape.heads + 2;
   rules.dropout_queries = t.shape.queries + 3;
   rules.dropout_keys = t.shape.keys + 4;

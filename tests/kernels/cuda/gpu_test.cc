@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <functional>
 
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/gpu.h"
@@ -108,6 +109,98 @@ TEST(PinnedMemory, IsPinned) {
   const Tensor host = Tensor::from<float>(*pinned, {3}, std::vector<float>{1, 2, 3});
   EXPECT_TRUE(host.device().is_cpu());
   EXPECT_TRUE(cuda_on_cpu::is_pinned(host.raw()));
+}
+
+// y = dropout(2 x + 1), and the sum of y, as a pass would compute it.
+class Recordings : public ::testing::Test {
+ protected:
+  std::vector<Tensor> compute(uint64_t seed) {
+    Context cx{*memory_, pool_};
+    const Tensor x = ops::scale(cx, x_, 2), y = ops::add(cx, x, Tensor::full(*memory_, {1}, 1));
+    const Tensor dropped = ops::dropout(cx, y, 0.5, {seed, 3}, {{kCount}, {0}});
+    return {dropped, ops::sum_all(cx, dropped)};
+  }
+  std::vector<float> eager(uint64_t seed) {
+    std::vector<float> y;
+    gpu_.in_pass([&] { y = compute(seed)[0].to_vector<float>(); });
+    return y;
+  }
+  Result<std::unique_ptr<Recording>> record(uint64_t seed) {
+    return gpu_.record(seed, [&] { return compute(seed); });
+  }
+  void set(float value) { upload(x_, std::vector<float>(kCount, value).data()); }
+
+  static constexpr int64_t kCount = 700;
+  const std::unique_ptr<Allocator> memory_ = take_gpu();
+  Gpu& gpu_ = static_cast<Gpu&>(*memory_->stream());
+  ThreadPool pool_{1};
+  const Tensor x_ = Tensor::full(*memory_, {kCount}, 1);
+};
+
+TEST_F(Recordings, ComputeAnewWhatTheyAreQueuedFor) {
+  eager(11);
+  auto recording = record(11);
+  ASSERT_TRUE(recording) << recording.error().to_string();
+  void* place = nullptr;
+  for (const uint64_t seed : {11, 11, 12, 99}) {
+    set(static_cast<float>(seed));
+    const std::vector<float> expected = eager(seed);
+    std::vector<Tensor> results;
+    ASSERT_TRUE((*recording)->queue(seed, results));
+    EXPECT_EQ(results[0].to_vector<float>(), expected);
+    double sum = 0;
+    for (const float value : expected) sum += double{value};
+    EXPECT_NEAR(read_scalar(results[1]), sum, 1e-3 * sum);
+    if (place == nullptr) place = results[0].raw();
+    EXPECT_EQ(results[0].raw(), place);
+  }
+  EXPECT_NE(eager(11), eager(12));
+}
+
+// The work is kept, not done, and its memory is free until it is queued.
+TEST_F(Recordings, WaitUntilTheirMemoryIsFree) {
+  eager(1);
+  auto recording = record(1);
+  ASSERT_TRUE(recording) << recording.error().to_string();
+  std::vector<Tensor> results, more;
+  ASSERT_TRUE((*recording)->queue(1, results));
+  EXPECT_FALSE((*recording)->queue(1, more));  // the results of before are in use
+  EXPECT_TRUE(more.empty());
+  const std::vector<float> y = results[0].to_vector<float>();
+  results.clear();
+  std::vector<Tensor> others;
+  gpu_.in_pass([&] { others = {Tensor::full(*memory_, {3 * kCount}, 7)}; });
+  EXPECT_FALSE((*recording)->queue(1, results));
+  EXPECT_EQ(others[0].to_vector<float>()[0], 7);
+  others.clear();
+  const Tensor lasting = Tensor::full(*memory_, {3 * kCount}, 7);  // not of a pass
+  ASSERT_TRUE((*recording)->queue(1, results));
+  EXPECT_EQ(results[0].to_vector<float>(), y);
+  EXPECT_EQ(lasting.to_vector<float>()[0], 7);
+}
+
+TEST_F(Recordings, AreRefusedWhereTheHostTakesPart) {
+  eager(1);
+  const auto refusal = [&](const std::function<void()>& middle) {
+    const auto recording = gpu_.record(1, [&] {
+      std::vector<Tensor> results = compute(1);
+      middle();
+      return results;
+    });
+    return recording ? "none" : recording.error().message();
+  };
+  const float one = 1;
+  EXPECT_EQ(refusal([] {}), "none");
+  EXPECT_EQ(refusal([&] { read_scalar(x_.view({1}, std::array<int64_t, 1>{1}, 0)); }),
+            "a wait for the GPU in the middle of it");
+  EXPECT_EQ(refusal([&] { gpu_.upload(x_.raw(), &one, sizeof one); }),
+            "an upload in the middle of it");
+  EXPECT_EQ(refusal([&] { Tensor::empty(*memory_, {1 << 24}); }),
+            "memory that is still to be reserved");
+  // Whatever asks the stream behind our back.
+  EXPECT_NE(refusal([&] { (void)cudaStreamQuery(gpu_.stream()); }), "none");
+  EXPECT_EQ(eager(1), eager(1));  // and all goes on
+  EXPECT_EQ(cuda_on_cpu::capture_forbids_calls(), false);
 }
 
 std::vector<float> values(int64_t n, uint64_t seed) {

@@ -204,6 +204,8 @@ MUTATIONS = [
      ".word[index % 4]", ".word[index % 2]"),
     ("one_round_less", "dropout", ["float:dropout"], ["philox.cuh", "dropout.cu"],
      "round < 10", "round < 9"),
+    ("seed_of_the_launch", "dropout", ["float:dropout"], ["philox.cuh", "dropout.cu"],
+     "key.seed == nullptr ? key.key.seed : *key.seed", "key.key.seed"),
     ("start_of_the_shard", "dropout", ["float:dropout"], ["dropout.cu"],
      "walk.start += offset[from] * stride;", ""),
     ("partials_left_out", "sums", SUMS, ["reduce.cu"],

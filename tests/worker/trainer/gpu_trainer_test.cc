@@ -1,0 +1,159 @@
+// Training on a GPU made of fibers: passes that are recorded and queued as a whole, beside the same
+// steps without, bit for bit, and beside the CPU's.
+#include <cmath>
+
+#include "cluster/comm/nccl/nccl_communicator.h"
+#include "cluster/comm/threads/thread_ranks.h"
+#include "kernels/cuda/device.h"
+#include "tests/testing/cuda_on_cpu/machine.h"
+#include "tests/worker/trainer/trainer_fixture.h"
+#include "worker/setup.h"
+#include "worker/step.h"
+
+namespace weft {
+namespace {
+
+// Two tasks whose steps alternate, dropout, three micro-batches a step, of which the last is
+// smaller, and labels of varying number.
+constexpr const char* kJob = R"(
+name: two
+kind: multi_task
+model:
+  family: gpt2
+  config: {n_layer: 1, n_head: 2, n_embd: 16, n_positions: 8, vocab_size: 257,
+           resid_pdrop: 0.1, embd_pdrop: 0.1, attn_pdrop: 0.1}
+tokenizer: {type: byte}
+tasks:
+  - {name: lm, type: causal_lm, data: {train: obj-text, format: text}}
+  - {name: kind, type: sequence_classification, labels: 3, data: {train: obj-rows, format: jsonl}}
+training:
+  {steps: 50, batch_size: 5, micro_batch_size: 2, sequence_length: 8, seed: 17, SETTING
+   optimizer: {type: adamw, learning_rate: 3.0e-3}}
+)";
+
+RankPlace on_gpu(std::unique_ptr<Communicator> threads) {
+  auto memory = cuda::make_allocator(0);
+  if (!memory) throw StatusError(memory.error());
+  auto world = comm::make_nccl_communicator(std::move(threads), **memory);
+  if (!world) throw StatusError(world.error());
+  return {std::move(*memory), std::move(*world)};
+}
+
+struct Outcome {
+  std::vector<double> losses, norms;
+  std::vector<std::vector<float>> weights;
+  RecordedPasses::Counts counts;
+};
+
+class GpuTrainer : public Trainer {
+ protected:
+  static std::string job(const std::string& setting) {
+    std::string text = kJob;
+    return text.replace(text.find("SETTING"), 7, setting);
+  }
+  // Of rank 0; `between` is called before each step.
+  Outcome run(const std::string& setting, int steps, bool recorded, const PlaceRank& place,
+              MeshDegrees mesh = {},
+              const std::function<void(Training&, Rank&, int)>& between = {}) {
+    const proto::LaunchRecord launch = record(job(setting), mesh);
+    Outcome outcome;
+    run_on_threads(
+        mesh,
+        [&](Rank& rank) {
+          MemoryCluster cluster;
+          MemoryProgress progress(cluster);
+          const auto set = set_up(rank, launch, progress);
+          if (!set) throw StatusError(set.error());
+          Training& training = **set;
+          if (!recorded) training.passes.reset();
+          Outcome mine;
+          for (int step = 0; step < steps; ++step) {
+            if (between) between(training, rank, step);
+            TrainingTask& task = training.tasks[static_cast<size_t>(step % 2)];
+            const StepResult result = run_step(rank, launch.spec(), training, task, 3e-3);
+            training.state.set_step(step + 1);
+            mine.losses.push_back(result.loss);
+            mine.norms.push_back(result.gradient_norm);
+          }
+          for (const AdamW::State& state : training.optimizer->states()) {
+            mine.weights.push_back(state.master.to_vector<float>());
+          }
+          if (training.passes) mine.counts = training.passes->counts();
+          if (rank.mesh.index(Axis::kWorld) == 0) outcome = std::move(mine);
+        },
+        place);
+    return outcome;
+  }
+  static void expect_same(const Outcome& a, const Outcome& b) {
+    EXPECT_EQ(a.losses, b.losses);
+    EXPECT_EQ(a.norms, b.norms);
+    EXPECT_EQ(a.weights, b.weights);
+  }
+};
+
+TEST_F(GpuTrainer, RecordedPassesGiveTheSameBits) {
+  for (const auto& [setting, order] :
+       {std::pair{"", cuda_on_cpu::Order::kForward},
+        {"precision: bf16, activation_checkpointing: full,", cuda_on_cpu::Order::kReverse}}) {
+    cuda_on_cpu::set_schedule({order});
+    const Outcome eager = run(setting, 10, false, on_gpu);
+    const Outcome recorded = run(setting, 10, true, on_gpu);
+    expect_same(recorded, eager);
+    // Of each task: first, second and third micro-batch.
+    EXPECT_EQ(recorded.counts.recorded, 6);
+    EXPECT_EQ(recorded.counts.eager, 2 * 6);
+    EXPECT_EQ(recorded.counts.replayed, 10 * 3 - 2 * 6);
+    const Outcome cpu = run(setting, 10, true, {});
+    for (size_t i = 0; i < cpu.losses.size(); ++i) {
+      EXPECT_NEAR(recorded.losses[i] / cpu.losses[i], 1, *setting == 0 ? 1e-4 : 2e-2) << i;
+    }
+  }
+}
+
+// A step that is left out and a scale that changes go through the same recordings.
+TEST_F(GpuTrainer, LeftOutStepsGoThroughTheSameRecordings) {
+  const auto begin_high = [](Training& training, Rank&, int step) {
+    if (step == 0) training.loss_scale = LossScale(LossScale::kMax, 0);
+    if (step == 7) training.loss_scale = LossScale(LossScale::kFirst / 64, 0);
+  };
+  const Outcome eager = run("precision: fp16,", 10, false, on_gpu, {}, begin_high);
+  const Outcome recorded = run("precision: fp16,", 10, true, on_gpu, {}, begin_high);
+  EXPECT_FALSE(std::isfinite(eager.norms[0]));
+  EXPECT_TRUE(std::isfinite(eager.norms[9]));
+  EXPECT_EQ(std::vector(recorded.losses), eager.losses);
+  EXPECT_EQ(recorded.weights, eager.weights);
+  EXPECT_GT(recorded.counts.replayed, 0);
+}
+
+// Memory of passes that somebody holds for a while: those passes run as they are.
+TEST_F(GpuTrainer, ARecordingWhoseMemoryIsInUseWaits) {
+  std::vector<Tensor> held;
+  const auto hold = [&](Training&, Rank& rank, int step) {
+    held.clear();
+    if (step != 7) return;
+    static_cast<cuda::Backend&>(*rank.allocator->stream()).in_pass([&] {
+      held = {Tensor::full(*rank.allocator, {1000}, 5), Tensor::full(*rank.allocator, {20'000}, 5)};
+    });
+  };
+  const Outcome eager = run("", 10, false, on_gpu);
+  const Outcome recorded = run("", 10, true, on_gpu, {}, hold);
+  expect_same(recorded, eager);
+  EXPECT_GT(recorded.counts.eager, 2 * 6);
+  EXPECT_GT(recorded.counts.replayed, 0);
+}
+
+// With two data ranks the last micro-batch of a step communicates, and runs as it is.
+TEST_F(GpuTrainer, PassesThatSendGradientsAreNotRecorded) {
+  const MeshDegrees mesh{.data = 2};
+  const Outcome eager = run("", 8, false, on_gpu, mesh), recorded = run("", 8, true, on_gpu, mesh);
+  expect_same(recorded, eager);
+  EXPECT_GT(recorded.counts.replayed, 0);
+}
+
+TEST_F(GpuTrainer, TheCpuRecordsNothing) {
+  const Outcome outcome = run("", 1, true, {});
+  EXPECT_EQ(outcome.counts.eager + outcome.counts.recorded, 0);
+}
+
+}  // namespace
+}  // namespace weft
