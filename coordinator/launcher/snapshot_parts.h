@@ -7,6 +7,7 @@
 #include "coordinator/scheduler/snapshot.h"
 #include "proto/job.pb.h"
 #include "proto/node.pb.h"
+#include "worker/admission/memory.h"
 
 namespace weft {
 
@@ -19,7 +20,17 @@ inline std::optional<bool> wanted_gpu(const proto::ResourceSpec& resources) {
 
 inline SnapshotNode snapshot_of(const proto::NodeInfo& node, bool usable = true) {
   const bool loopback = node.address().starts_with("127.");
-  return {node.name(), node.slots(), usable, loopback ? node.address() : "", node.gpus() > 0};
+  return {node.name(),
+          node.slots(),
+          usable,
+          loopback ? node.address() : "",
+          node.gpus() > 0,
+          memory_of_slot(node.memory_bytes(), node.slots()),
+          memory_of_gpu(node.gpu_memory_bytes(), node.gpus(), node.slots())};
+}
+
+inline RankMemory memory_of(const proto::RankMemory& memory) {
+  return {memory.host_bytes(), memory.gpu_bytes(), memory.gpu_host_bytes()};
 }
 
 }  // namespace weft

@@ -59,6 +59,7 @@ Snapshot Supervisor::snapshot() const {
     pending.slots = std::max(1, job->spec().resources().slots());
     pending.nodes = job->spec().resources().nodes();
     pending.gpu = wanted_gpu(job->spec().resources());
+    pending.memory = memory_of(job->rank_memory());
     pending.priority = job->spec().priority();
     pending.submit_sequence = job->submit_sequence();
     pending.eligible_ms = job->eligible_ms();

@@ -1,5 +1,7 @@
 #include "coordinator/scheduler/fit.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <numeric>
 #include <set>
@@ -56,6 +58,34 @@ std::optional<std::vector<SlotCount>> fit_few(const std::vector<int>& free, int 
   return chosen;
 }
 
+// Slots that a gang could have, of all nodes of one device.
+struct Slots {
+  std::vector<int> of_node;
+  int total = 0;
+  bool fits = false;
+};
+
+// Of the device that is asked for; of either, the one that fits, else that with more slots.
+Slots largest_kind(const std::vector<SnapshotNode>& nodes, const Gang& gang, bool with_memory) {
+  Gang wanted = gang;
+  if (!with_memory) wanted.memory = {};
+  Slots largest;
+  for (const bool gpu : {true, false}) {
+    Slots kind;
+    for (const SnapshotNode& node : nodes) {
+      if (node.gpu == gpu && suits(node, wanted)) kind.of_node.push_back(node.slots);
+    }
+    kind.total = std::accumulate(kind.of_node.begin(), kind.of_node.end(), 0);
+    kind.fits = fit_gang(kind.of_node, gang.slots, gang.nodes).has_value();
+    if (std::pair(kind.fits, kind.total) > std::pair(largest.fits, largest.total)) largest = kind;
+  }
+  return largest;
+}
+
+std::string counted(int count, const char* what) {
+  return fmt::format("{} {}{}", count, what, count == 1 ? "" : "s");
+}
+
 size_t kinds_of(const std::vector<SnapshotNode>& nodes) {
   std::set<bool> kinds;
   for (const SnapshotNode& node : nodes) kinds.insert(node.gpu);
@@ -91,58 +121,57 @@ std::optional<std::vector<SlotCount>> fit_reachable(const std::vector<int>& free
   return std::nullopt;
 }
 
-std::vector<int> on_device(std::vector<int> free, const std::vector<SnapshotNode>& of_nodes,
-                           std::optional<bool> gpu) {
+bool suits(const SnapshotNode& node, const Gang& gang) {
+  const auto holds = [](int64_t has, int64_t needs) { return has == 0 || needs <= has; };
+  if (gang.gpu && node.gpu != *gang.gpu) return false;
+  if (!node.gpu) return holds(node.slot_bytes, gang.memory.host);
+  return holds(node.gpu_bytes, gang.memory.gpu) && holds(node.slot_bytes, gang.memory.gpu_host);
+}
+
+std::vector<int> free_for(const Gang& gang, std::vector<int> free,
+                          const std::vector<SnapshotNode>& of_nodes) {
   for (size_t i = 0; i < free.size(); ++i) {
-    if (gpu && of_nodes[i].gpu != *gpu) free[i] = 0;
+    if (!suits(of_nodes[i], gang)) free[i] = 0;
   }
   return free;
 }
 
-Status check_feasible(const std::vector<SnapshotNode>& nodes_known, int slots, int nodes,
-                      std::optional<bool> gpu) {
-  if (nodes > slots) {
-    return Status::invalid("resources.nodes", std::to_string(nodes),
-                           "must be at most resources.slots (" + std::to_string(slots) + ")");
+Status check_feasible(const std::vector<SnapshotNode>& nodes_known, const Gang& gang,
+                      const GangSource& source) {
+  if (gang.nodes > gang.slots) {
+    return Status::invalid("resources.nodes", std::to_string(gang.nodes),
+                           fmt::format("must be at most the number of ranks, {}", gang.slots));
   }
   if (nodes_known.empty()) return {};
-  // Of the device that is asked for; of either, the one with more slots, as they do not mix.
-  std::vector<int> capacity;
-  for (const bool on_gpus : {true, false}) {
-    if (gpu && *gpu != on_gpus) continue;
-    std::vector<int> of_kind;
-    for (const SnapshotNode& node : nodes_known) {
-      if (node.gpu == on_gpus) of_kind.push_back(node.slots);
-    }
-    if (fit_gang(of_kind, slots, nodes)) return {};
-    const auto total_of = [](const std::vector<int>& each) {
-      return std::accumulate(each.begin(), each.end(), 0);
-    };
-    if (total_of(of_kind) > total_of(capacity)) capacity = std::move(of_kind);
-  }
-  if (capacity.empty() && gpu) {
+  const Slots all = largest_kind(nodes_known, gang, false);
+  const Slots suiting = largest_kind(nodes_known, gang, true);
+  if (suiting.fits) return {};
+  const auto invalid = [&](const std::string& rule) {
+    return Status::invalid(source.field,
+                           source.value.empty() ? std::to_string(gang.slots) : source.value, rule);
+  };
+  if (all.of_node.empty() && gang.gpu) {
     return Status::invalid(
-        "resources.device", *gpu ? "gpu" : "cpu",
-        std::string("no known node has ranks that compute on ") + (*gpu ? "GPUs" : "the CPU"));
+        "resources.device", *gang.gpu ? "gpu" : "cpu",
+        fmt::format("no known node has ranks that compute on {}", *gang.gpu ? "GPUs" : "the CPU"));
+  }
+  if (all.fits) {
+    return invalid(fmt::format("its {} need more memory each than {} of all known nodes have",
+                               counted(gang.slots, "rank"), counted(all.total, "slot")));
   }
   const std::string kind = kinds_of(nodes_known) == 1 ? "" : " of one device";
-  const int total = std::accumulate(capacity.begin(), capacity.end(), 0);
-  const std::string whole = std::to_string(total) + " on " + std::to_string(capacity.size()) +
-                            (capacity.size() == 1 ? " node" : " nodes");
-  if (slots > total) {
-    return Status::invalid("resources.slots", std::to_string(slots),
-                           "(by default data x sequence x tensor) must be at most the slots of all "
-                           "known nodes" +
-                               kind + ": " + whole);
+  const int nodes = static_cast<int>(std::ssize(all.of_node));
+  const std::string whole = fmt::format("{} on {}", all.total, counted(nodes, "node"));
+  if (gang.slots > all.total) {
+    return invalid(fmt::format("its {} must be at most the slots of all known nodes{}: {}",
+                               counted(gang.slots, "rank"), kind, whole));
   }
-  if (nodes > static_cast<int>(capacity.size())) {
-    return Status::invalid("resources.nodes", std::to_string(nodes),
-                           "must be at most the number of known nodes" + kind + ": " +
-                               std::to_string(capacity.size()));
-  }
-  return Status::invalid("resources.nodes", std::to_string(nodes),
-                         std::to_string(slots) + " slots spread evenly over so many nodes do not " +
-                             "fit the known nodes: " + whole);
+  return Status::invalid(
+      "resources.nodes", std::to_string(gang.nodes),
+      gang.nodes > nodes
+          ? fmt::format("must be at most the number of known nodes{}: {}", kind, nodes)
+          : fmt::format("{} spread evenly over so many nodes do not fit the known nodes: {}",
+                        counted(gang.slots, "rank"), whole));
 }
 
 }  // namespace weft

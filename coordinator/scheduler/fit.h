@@ -28,13 +28,20 @@ std::optional<std::vector<SlotCount>> fit_reachable(const std::vector<int>& free
                                                     const std::vector<int>& groups, int slots,
                                                     int nodes);
 
-// free, without the slots of nodes of the other device; of_nodes as `free`.
-std::vector<int> on_device(std::vector<int> free, const std::vector<SnapshotNode>& of_nodes,
-                           std::optional<bool> gpu);
+// Whether the node's ranks compute on what the gang asks for, and a slot has the memory of a rank.
+bool suits(const SnapshotNode& node, const Gang& gang);
+// free, without the slots of nodes that do not suit it; of_nodes as `free`.
+std::vector<int> free_for(const Gang& gang, std::vector<int> free,
+                          const std::vector<SnapshotNode>& of_nodes);
+
+// What a person wrote that made the gang as large as it is.
+struct GangSource {
+  std::string field = "resources.slots", value;  // value empty: the number of slots
+};
 
 // Whether any set of these nodes could hold the gang if all were empty; names the field and the
 // rule. Ok where `nodes_known` is empty: nothing is known yet.
-Status check_feasible(const std::vector<SnapshotNode>& nodes_known, int slots, int nodes,
-                      std::optional<bool> gpu = std::nullopt);
+Status check_feasible(const std::vector<SnapshotNode>& nodes_known, const Gang& gang,
+                      const GangSource& source = {});
 
 }  // namespace weft

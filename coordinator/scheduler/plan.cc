@@ -69,9 +69,11 @@ class Planner {
   }
 
   void place(const PendingJob& job) {
-    if (Status status = check_feasible(snapshot_.nodes, job.slots, job.nodes, job.gpu);
-        !status.ok()) {
-      plan_.waits[job.job] = {"can never start: " + status.to_string(), true, 0};
+    if (Status status = check_feasible(snapshot_.nodes, job); !status.ok()) {
+      // Who wrote the number of slots, and how, is not known here.
+      const bool of_slots = status.field() == GangSource{}.field;
+      plan_.waits[job.job] = {"can never start: " + (of_slots ? status.rule() : status.to_string()),
+                              true, 0};
       return;
     }
     const bool may_start = !snapshot_.draining && job.leaving.empty() && job.eligible_ms <= now_ms_;
@@ -79,7 +81,7 @@ class Planner {
       const int64_t duration =
           job.time_limit_seconds == 0 ? Profile::kForever : job.time_limit_seconds * 1000;
       const int64_t until = duration >= Profile::kForever ? duration : now_ms_ + duration;
-      if (auto counts = profile_.fit(job.slots, job.nodes, now_ms_, until, job.gpu)) {
+      if (auto counts = profile_.fit(job, now_ms_, until)) {
         for (Profile* profile : {&profile_, &unreserved_}) {
           profile->occupy(*counts, now_ms_, std::min(until, now_ms_ + kVeryLongMs));
         }
@@ -107,7 +109,7 @@ class Planner {
 
   void wait(const PendingJob& job) {
     PlannedWait& wait = plan_.waits[job.job];
-    const std::vector<int> free = on_device(free_now(), usable_, job.gpu);
+    const std::vector<int> free = free_for(job, free_now(), usable_);
     const bool fits_now = !usable_.empty() && fit_reachable(free, groups_, job.slots, job.nodes);
     wait.reason = reason_to_wait(snapshot_, plan_.starts, job, now_ms_, free,
                                  fits_now ? blocker_of(job) : nullptr);
@@ -118,8 +120,7 @@ class Planner {
     const int64_t duration = endless ? kVeryLongMs : job.time_limit_seconds * 1000;
     int64_t from = std::max(now_ms_, job.eligible_ms);
     if (!job.leaving.empty()) from = std::max(from, now_ms_ + kSoonMs);
-    auto place = profile_.earliest(job.slots, job.nodes, from,
-                                   endless ? Profile::kForever : duration, job.gpu);
+    auto place = profile_.earliest(job, from, endless ? Profile::kForever : duration);
     if (!place) return;
     profile_.occupy(place->counts, place->start_ms, place->start_ms + duration);
     if (place->start_ms < now_ms_ + kVeryLongMs) wait.expected_ms = place->start_ms;
@@ -129,8 +130,7 @@ class Planner {
   // The first job in order whose reservation, with those before it, leaves no room for this one
   // now; null: none does.
   const PendingJob* blocker_of(const PendingJob& job) {
-    const auto [known, fresh] =
-        blockers_.try_emplace({job.slots, job.nodes, job.time_limit_seconds, job.gpu}, nullptr);
+    const auto [known, fresh] = blockers_.try_emplace({job, job.time_limit_seconds}, nullptr);
     if (!fresh && known->second != nullptr) return known->second;
     const int64_t until =
         job.time_limit_seconds == 0 ? Profile::kForever : now_ms_ + job.time_limit_seconds * 1000;
@@ -138,7 +138,7 @@ class Planner {
     for (const Reservation& each : reservations_) {
       profile.occupy(each.place.counts, each.place.start_ms,
                      each.place.start_ms + each.duration_ms);
-      if (profile.fit(job.slots, job.nodes, now_ms_, until, job.gpu)) continue;
+      if (profile.fit(job, now_ms_, until)) continue;
       return known->second = each.job;
     }
     return nullptr;
@@ -165,8 +165,8 @@ class Planner {
   Profile profile_;
   Profile unreserved_;                     // holders and starts only
   std::vector<Reservation> reservations_;  // in the order of the jobs
-  // Of jobs alike in slots, nodes, time limit and device, since the last start.
-  std::map<std::tuple<int, int, int64_t, std::optional<bool>>, const PendingJob*> blockers_;
+  // Of gangs alike, with the same time limit, since the last start.
+  std::map<std::pair<Gang, int64_t>, const PendingJob*> blockers_;
   Plan plan_;
 };
 

@@ -42,24 +42,22 @@ std::vector<int> Profile::least_free(int64_t from_ms, int64_t until_ms) const {
   return least;
 }
 
-std::optional<std::vector<SlotCount>> Profile::fit(int slots, int nodes, int64_t from_ms,
-                                                   int64_t until_ms,
-                                                   std::optional<bool> gpu) const {
+std::optional<std::vector<SlotCount>> Profile::fit(const Gang& gang, int64_t from_ms,
+                                                   int64_t until_ms) const {
   std::vector<int> free = least_free(from_ms, until_ms);
-  if (!nodes_.empty()) free = on_device(std::move(free), nodes_, gpu);
-  return fit_reachable(free, groups_, slots, nodes);
+  if (!nodes_.empty()) free = free_for(gang, std::move(free), nodes_);
+  return fit_reachable(free, groups_, gang.slots, gang.nodes);
 }
 
-std::optional<Profile::Place> Profile::earliest(int slots, int nodes, int64_t from_ms,
-                                                int64_t duration_ms,
-                                                std::optional<bool> gpu) const {
+std::optional<Profile::Place> Profile::earliest(const Gang& gang, int64_t from_ms,
+                                                int64_t duration_ms) const {
   std::vector<int64_t> starts{from_ms};
   for (const Segment& segment : segments_) {
     if (segment.start_ms > from_ms) starts.push_back(segment.start_ms);
   }
   for (int64_t start : starts) {
     const int64_t until = duration_ms >= kForever - start ? kForever : start + duration_ms;
-    if (auto counts = fit(slots, nodes, start, until, gpu)) {
+    if (auto counts = fit(gang, start, until)) {
       return Place{start, std::move(*counts)};
     }
   }

@@ -31,11 +31,10 @@ class Profile {
     std::vector<SlotCount> counts;
   };
   // The earliest start, not before `from_ms`, at which the gang fits for `duration_ms`.
-  std::optional<Place> earliest(int slots, int nodes, int64_t from_ms, int64_t duration_ms,
-                                std::optional<bool> gpu = std::nullopt) const;
+  std::optional<Place> earliest(const Gang& gang, int64_t from_ms, int64_t duration_ms) const;
   // Where it fits in [from, until); see fit_reachable.
-  std::optional<std::vector<SlotCount>> fit(int slots, int nodes, int64_t from_ms, int64_t until_ms,
-                                            std::optional<bool> gpu) const;
+  std::optional<std::vector<SlotCount>> fit(const Gang& gang, int64_t from_ms,
+                                            int64_t until_ms) const;
 
  private:
   struct Segment {

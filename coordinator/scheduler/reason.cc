@@ -18,10 +18,24 @@ std::string joined(const std::vector<std::string>& parts) {
   return text;
 }
 
-std::string slots_text(int slots, int nodes) {
+std::string slots_text(const Gang& gang) {
+  const auto [slots, nodes] = std::pair(gang.slots, gang.nodes);
   std::string text = fmt::format("{} slot{}", slots, slots == 1 ? "" : "s");
   if (nodes > 0) text += fmt::format(" on {} node{}", nodes, nodes == 1 ? "" : "s");
   return text;
+}
+
+// "; n1 has too little memory for a rank": of nodes that would do but for that.
+std::string small_text(const Snapshot& snapshot, const PendingJob& job) {
+  Gang anywhere = job;
+  anywhere.memory = {};
+  std::vector<std::string> small;
+  for (const SnapshotNode& node : snapshot.nodes) {
+    if (node.usable && suits(node, anywhere) && !suits(node, job)) small.push_back(node.name);
+  }
+  if (small.empty()) return "";
+  return fmt::format("; {} {} too little memory for a rank", joined(small),
+                     small.size() == 1 ? "has" : "have");
 }
 
 std::string backs_off_text(int64_t eligible_ms) {
@@ -50,7 +64,7 @@ std::string reason_to_wait(const Snapshot& snapshot, const std::vector<PlannedSt
   std::vector<std::string> lost, unreachable;
   std::set<std::string> usable;
   for (const SnapshotNode& node : snapshot.nodes) {
-    if (job.gpu && node.gpu != *job.gpu) continue;
+    if (!suits(node, job)) continue;
     if (!node.usable) lost.push_back(node.name);
     if (!node.usable) continue;
     usable.insert(node.name);
@@ -58,9 +72,10 @@ std::string reason_to_wait(const Snapshot& snapshot, const std::vector<PlannedSt
     groups.push_back(node.group());
     if (!node.loopback.empty()) unreachable.push_back(node.name + " at " + node.loopback);
   }
-  const std::string wanted = slots_text(job.slots, job.nodes);
+  const std::string wanted = slots_text(job);
   if (!fit_gang(capacity, job.slots, job.nodes)) {
-    return fmt::format("waits for {}: not reachable: {}", wanted, joined(lost));
+    return fmt::format("waits for {}: not reachable: {}{}", wanted, joined(lost),
+                       small_text(snapshot, job));
   }
   if (!fit_reachable(capacity, groups, job.slots, job.nodes)) {
     if (unreachable.empty()) {
@@ -73,10 +88,9 @@ std::string reason_to_wait(const Snapshot& snapshot, const std::vector<PlannedSt
   }
   if (ahead) {
     const std::string delay = own_delay(*ahead, now_ms);
-    return fmt::format(
-        "behind {}, which {} and {}", ahead->job,
-        ahead->priority > job.priority ? "has a higher priority" : "came earlier",
-        delay.empty() ? "waits for " + slots_text(ahead->slots, ahead->nodes) : delay);
+    return fmt::format("behind {}, which {} and {}", ahead->job,
+                       ahead->priority > job.priority ? "has a higher priority" : "came earlier",
+                       delay.empty() ? "waits for " + slots_text(*ahead) : delay);
   }
   std::map<std::string, int> held;
   const auto count = [&](const std::string& name, const std::vector<NodeSlots>& placement) {
@@ -90,9 +104,9 @@ std::string reason_to_wait(const Snapshot& snapshot, const std::vector<PlannedSt
   for (const auto& [name, slots] : held)
     holders.push_back(fmt::format("{} held by {}", slots, name));
   const int total = std::accumulate(capacity.begin(), capacity.end(), 0);
-  return fmt::format("waits for {}: {} free of {}{}{}", wanted,
+  return fmt::format("waits for {}: {} free of {}{}{}{}", wanted,
                      std::accumulate(free.begin(), free.end(), 0), total,
-                     holders.empty() ? "" : "; ", joined(holders));
+                     holders.empty() ? "" : "; ", joined(holders), small_text(snapshot, job));
 }
 
 }  // namespace weft

@@ -33,17 +33,39 @@ TEST(Fit, ExactlySoManyNodesEvenly) {
 
 TEST(Fit, NamesWhatCanNeverBe) {
   const std::vector<SnapshotNode> nodes{{"a", 2, true}, {"b", 2, false}};
-  EXPECT_TRUE(check_feasible(nodes, 4, 2).ok());
-  EXPECT_TRUE(check_feasible({}, 4096, 0).ok()) << "nothing is known yet";
-  EXPECT_EQ(check_feasible(nodes, 5, 0).field(), "resources.slots");
-  EXPECT_EQ(check_feasible(nodes, 3, 3).field(), "resources.nodes");
-  EXPECT_EQ(check_feasible(nodes, 3, 1).field(), "resources.nodes");
-  EXPECT_EQ(check_feasible({}, 1, 2).field(), "resources.nodes");
-  EXPECT_EQ(check_feasible(nodes, 1, 0, true).field(), "resources.device");
+  EXPECT_TRUE(check_feasible(nodes, {4, 2}).ok());
+  EXPECT_TRUE(check_feasible({}, {4096, 0}).ok()) << "nothing is known yet";
+  EXPECT_EQ(check_feasible(nodes, {5, 0}).field(), "resources.slots");
+  EXPECT_EQ(check_feasible(nodes, {3, 3}).field(), "resources.nodes");
+  EXPECT_EQ(check_feasible(nodes, {3, 1}).field(), "resources.nodes");
+  EXPECT_EQ(check_feasible({}, {1, 2}).field(), "resources.nodes");
+  EXPECT_EQ(check_feasible(nodes, {1, 0, true}).field(), "resources.device");
   std::vector<SnapshotNode> mixed = nodes;
   mixed[1].gpu = true;
-  EXPECT_TRUE(check_feasible(mixed, 2, 0, true).ok());
-  EXPECT_EQ(check_feasible(mixed, 3, 0).field(), "resources.slots");  // of one device 2 at most
+  EXPECT_TRUE(check_feasible(mixed, {2, 0, true}).ok());
+  EXPECT_EQ(check_feasible(mixed, {3, 0}).field(), "resources.slots");  // of one device 2 at most
+}
+
+TEST(Fit, TheErrorIsOfWhatWasWritten) {
+  const std::vector<SnapshotNode> nodes{{"a", 2, true}};
+  const Status status = check_feasible(nodes, {4, 0}, {"parallel.data", "4"});
+  EXPECT_EQ(status.field(), "parallel.data");
+  EXPECT_EQ(status.value(), "4");
+  EXPECT_EQ(status.rule(), "its 4 ranks must be at most the slots of all known nodes: 2 on 1 node");
+}
+
+TEST(Fit, ANodeSuitsRanksOfItsDeviceAndMemory) {
+  SnapshotNode node{"a", 2, true};
+  EXPECT_TRUE(suits(node, {.memory = {.host = 100}})) << "it is not known what it has";
+  node.slot_bytes = 50;
+  EXPECT_FALSE(suits(node, {.memory = {.host = 51}}));
+  EXPECT_TRUE(suits(node, {.memory = {.host = 50, .gpu = 100, .gpu_host = 100}}));
+  EXPECT_FALSE(suits(node, {.gpu = true}));
+  node.gpu = true;
+  node.gpu_bytes = 80;
+  EXPECT_TRUE(suits(node, {.memory = {.host = 100, .gpu = 80, .gpu_host = 50}}));
+  EXPECT_FALSE(suits(node, {.memory = {.gpu = 81}}));
+  EXPECT_FALSE(suits(node, {.memory = {.gpu_host = 51}}));
 }
 
 }  // namespace

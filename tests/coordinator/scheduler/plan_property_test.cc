@@ -18,7 +18,8 @@ struct World {
     for (int i = 0; i < nodes; ++i) {
       const bool loopback = pick(0, 4) == 0;
       snapshot.nodes.push_back({"n" + std::to_string(i), pick(1, 4), true,
-                                loopback ? "127.0.0.1" : "", pick(0, 3) == 0});
+                                loopback ? "127.0.0.1" : "", pick(0, 3) == 0, pick(0, 3),
+                                pick(0, 3)});
     }
   }
   int pick(int low, int high) { return std::uniform_int_distribution<int>(low, high)(random); }
@@ -29,7 +30,7 @@ struct World {
     return groups;
   }
   bool fits(const std::vector<int>& free, const PendingJob& job) const {
-    return fit_reachable(on_device(free, snapshot.nodes, job.gpu), groups(), job.slots, job.nodes)
+    return fit_reachable(free_for(job, free, snapshot.nodes), groups(), job.slots, job.nodes)
         .has_value();
   }
 
@@ -42,9 +43,10 @@ struct World {
     job.priority = pick(0, 4) == 0 ? pick(-2, 2) : 0;
     job.time_limit_seconds = pick(0, 2) == 0 ? 0 : pick(1, 40);
     if (pick(0, 2) == 0) job.gpu = pick(0, 1) == 0;
+    if (pick(0, 1) == 0) job.memory = {pick(0, 3), pick(0, 3), pick(0, 3)};
     std::vector<int> capacity;
     for (const auto& node : snapshot.nodes) capacity.push_back(node.slots);
-    if (check_feasible(snapshot.nodes, job.slots, job.nodes, job.gpu).ok() && fits(capacity, job)) {
+    if (check_feasible(snapshot.nodes, job).ok() && fits(capacity, job)) {
       snapshot.pending.push_back(job);
       alive.insert(job.job);
       jobs[job.job] = job;
@@ -121,7 +123,11 @@ void check_slots(const World& world, const Plan& result) {
     int slots = 0, least = 1 << 20, most = 0;
     std::set<std::string> distinct;
     for (const auto& part : start.placement) {
-      ASSERT_TRUE(nodes.at(part.node).usable);
+      const SnapshotNode& node = nodes.at(part.node);
+      ASSERT_TRUE(node.usable);
+      const int64_t of_node = node.gpu ? job.memory.gpu_host : job.memory.host;
+      ASSERT_TRUE(node.slot_bytes == 0 || of_node <= node.slot_bytes) << "too little memory";
+      ASSERT_TRUE(!node.gpu || node.gpu_bytes == 0 || job.memory.gpu <= node.gpu_bytes);
       ASSERT_TRUE(distinct.insert(part.node).second);
       const int count = static_cast<int>(part.slots.size());
       slots += count;

@@ -88,6 +88,37 @@ TEST(Plan, RanksOnGpusAndOnCpusShareNoGang) {
               HasSubstr("no known node has ranks that compute on GPUs"));
 }
 
+// What was planned for the memory of the largest node runs on no smaller one, now or later.
+TEST(Plan, ARankRunsOnlyWhereItsMemoryIs) {
+  Snapshot snapshot{{{"large", 2, true}, {"small", 2, true}}, {}, {}};
+  snapshot.nodes[0].slot_bytes = 64'000;
+  snapshot.nodes[1].slot_bytes = 8'000;
+  snapshot.holders = {{"run", {{"large", {0}}}, 50'000}};
+  snapshot.pending = {pending("two", 1, 2), pending("one", 2, 1), pending("light", 3, 2)};
+  snapshot.pending[0].memory.host = snapshot.pending[1].memory.host = 32'000;
+  snapshot.pending[2].memory.host = 8'000;
+  const Plan first = plan(snapshot, 0);
+  EXPECT_EQ(started(first), "light ");
+  EXPECT_EQ(first.starts[0].placement[0].node, "small");
+  EXPECT_EQ(first.waits.at("two").expected_ms, 50'000);
+  EXPECT_THAT(
+      first.waits.at("two").reason,
+      HasSubstr("waits for 2 slots: 1 free of 2; 1 held by run; small has too little memory "
+                "for a rank"));
+  EXPECT_THAT(first.waits.at("one").reason, HasSubstr("behind two"));
+  snapshot.holders.clear();
+  EXPECT_EQ(started(plan(snapshot, 50'000)), "two light ");
+  snapshot.nodes[0].slot_bytes = 16'000;  // it came back with less
+  const Plan never = plan(snapshot, 60'000);
+  EXPECT_EQ(started(never), "light ");
+  EXPECT_TRUE(never.waits.at("two").infeasible);
+  EXPECT_EQ(
+      never.waits.at("two").reason,
+      "can never start: its 2 ranks need more memory each than 4 slots of all known nodes have");
+  snapshot.nodes[0].slot_bytes = 0;  // it is not known
+  EXPECT_EQ(started(plan(snapshot, 70'000)), "two light ");
+}
+
 TEST(Plan, ASmallJobPassesOnlyWhereNobodyIsDelayed) {
   Snapshot snapshot = two_nodes();
   snapshot.holders = {{"run", {{"n1", {0, 1}}}, 100'000}};
