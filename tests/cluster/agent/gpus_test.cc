@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "cluster/agent/gpu_figures.h"
 #include "cluster/agent/options.h"
 
 namespace weft {
@@ -88,6 +89,22 @@ TEST(Worker, OfGpusNeedsOne) {
   EXPECT_EQ(places.error().field(), "worker");
   EXPECT_NE(places.error().message().find("needs a GPU"), std::string::npos);
   fs::remove_all(folder);
+}
+
+// Against the data sheet of the A100: 312 TFLOP/s of bf16, 19.5 of fp32, 2039 GB/s; 25 GB/s a link.
+TEST(Figures, AreThoseOfTheLeastGpu) {
+  const GpuFigures figures = gpu_figures(WEFT_STAND_IN_NVML);
+  EXPECT_EQ(figures.memory_bytes, int64_t{40} << 30);
+  EXPECT_NEAR(figures.half_flops, 0.75 * 312e12, 1e12);
+  EXPECT_NEAR(figures.flops, 0.75 * 19.5e12, 1e11);
+  EXPECT_NEAR(figures.copy_bytes, 2039e9, 1e9);
+  EXPECT_EQ(figures.link_bytes, 4 * 25e9);
+}
+
+TEST(Figures, AreNoneWithoutALibrary) {
+  const GpuFigures figures = gpu_figures("libno-such-library.so.1");
+  EXPECT_EQ(figures.memory_bytes, 0);
+  EXPECT_EQ(figures.link_bytes, 0);
 }
 
 TEST(Worker, IsTheGpusWhereThereAreBoth) {
