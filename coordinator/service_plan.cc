@@ -3,11 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <numeric>
+#include <array>
 
 #include "coordinator/launcher/snapshot_parts.h"
 #include "coordinator/scheduler/fit.h"
-#include "worker/admission/memory.h"
+#include "worker/planner/advice.h"
 
 namespace weft {
 namespace {
@@ -16,14 +16,16 @@ constexpr int kEveryNumber = 32;  // up to so many slots each number is tried, t
 constexpr int kSlotsMax = 65536;
 
 HostSpeed speed_of(const proto::NodeInfo& node) {
-  HostSpeed speed;
+  const bool gpu = node.gpus() > 0;
+  HostSpeed speed = gpu ? kUnknownGpu : HostSpeed();
   const auto known = [](double measured, double& into) {
     if (measured > 0) into = measured;
   };
-  known(node.flops_per_core(), speed.flops);
-  known(node.half_flops_per_core(), speed.half_flops);
-  known(node.copy_bytes_per_second(), speed.memory);
+  known(gpu ? node.gpu_flops() : node.flops_per_core(), speed.flops);
+  known(gpu ? node.gpu_half_flops() : node.half_flops_per_core(), speed.half_flops);
+  known(gpu ? node.gpu_copy_bytes_per_second() : node.copy_bytes_per_second(), speed.memory);
   known(node.link_bytes_per_second(), speed.link);
+  if (gpu) known(node.gpu_link_bytes_per_second(), speed.local);
   return speed;
 }
 
@@ -34,65 +36,89 @@ class Nodes {
     if (nodes_.empty()) {  // nothing is known: one node, as large as it has to be
       nodes_.emplace_back().set_slots(asked.slots());
       nodes_.back().set_cores(asked.slots());
+      if (wanted_gpu(asked).value_or(false)) nodes_.back().set_gpus(asked.slots());
     }
     for (const proto::NodeInfo& node : nodes_) {
-      most_ = std::max(most_, memory_of_slot(node.memory_bytes(), node.slots()));
       known_.push_back(snapshot_of(node));
       groups_.push_back(known_.back().group());
     }
   }
 
-  int slots() const {
-    return std::accumulate(nodes_.begin(), nodes_.end(), 0,
-                           [](int sum, const auto& node) { return sum + node.slots(); });
+  // Refers to this, the model and the job.
+  PlanRequirements requirements(const AdmittedModel& model, const proto::JobSpec& spec) const {
+    return {
+        *model.family, *model.config,
+        spec,          slot_numbers(std::min(slots(), kSlotsMax)),
+        devices(),     [this](int ranks, const RankNeeds& needs) { return find(ranks, needs); }};
   }
-  int64_t most_memory() const { return most_; }
+
+ private:
+  // Of the device that has most of them, as they do not mix.
+  int slots() const {
+    std::array<int, 2> of_device{};
+    for (const SnapshotNode& node : known_) {
+      if (suits(node, {.gpu = wanted_gpu(asked_)})) of_device[node.gpu ? 1 : 0] += node.slots;
+    }
+    return std::max(of_device[0], of_device[1]);
+  }
+
+  std::vector<int> slot_numbers(int most) const {
+    if (asked_.slots() > 0) return {asked_.slots()};
+    std::vector<int> numbers;
+    for (int n = std::max(1, asked_.nodes()); n <= most; n = n < kEveryNumber ? n + 1 : 2 * n) {
+      numbers.push_back(n);
+    }
+    if (!numbers.empty() && numbers.back() < most) numbers.push_back(most);
+    return numbers;
+  }
+
+  // Those that the job may run on, with what their largest slot has.
+  std::vector<SlotMemory> devices() const {
+    std::vector<SlotMemory> devices;
+    for (const bool gpu : {true, false}) {
+      std::optional<SlotMemory> device;
+      for (const SnapshotNode& node : known_) {
+        if (node.gpu != gpu || !suits(node, {.gpu = wanted_gpu(asked_)})) continue;
+        if (!device) device = {.gpu = gpu};
+        device->memory = std::max(device->memory, gpu ? node.gpu_bytes : node.slot_bytes);
+        device->host = std::max(device->host, node.slot_bytes);
+      }
+      if (device) devices.push_back(*device);
+    }
+    return devices;
+  }
 
   // As the scheduler would place them on empty nodes that have the memory.
-  std::optional<std::vector<HostShare>> find(int slots, int64_t rank_bytes) const {
-    std::vector<int> free;
-    for (const proto::NodeInfo& node : nodes_) {
-      const int64_t allowed = memory_of_slot(node.memory_bytes(), node.slots());
-      // Of a GPU's memory nothing is known here.
-      const bool too_large = node.gpus() == 0 && allowed > 0 && rank_bytes > allowed;
-      free.push_back(too_large ? 0 : node.slots());
-    }
-    free = on_device(std::move(free), known_, wanted_gpu(asked_));
-    const auto places = fit_reachable(free, groups_, slots, asked_.nodes());
+  std::optional<std::vector<HostShare>> find(int slots, const RankNeeds& needs) const {
+    Gang gang{slots, asked_.nodes(), needs.gpu, {}};
+    gang.memory = {.host = needs.memory, .gpu = needs.memory, .gpu_host = needs.host};
+    std::vector<int> all;
+    for (const proto::NodeInfo& node : nodes_) all.push_back(node.slots());
+    const auto places =
+        fit_reachable(free_for(gang, std::move(all), known_), groups_, slots, gang.nodes);
     if (!places) return std::nullopt;
     // Nodes with a loopback address are one machine, whose cores they share.
     const bool one_machine = !known_[static_cast<size_t>(places->front().node)].loopback.empty();
-    const int sharing = one_machine ? static_cast<int>(places->size()) : 1;
+    const int sharing = one_machine && !needs.gpu ? static_cast<int>(places->size()) : 1;
     std::vector<HostShare> hosts;
     for (const SlotCount& place : *places) {
       const proto::NodeInfo& node = nodes_[static_cast<size_t>(place.node)];
-      const int threads = asked_.threads_per_slot();
-      hosts.push_back(
-          {.speed = speed_of(node),
-           .cores = std::max(1, node.cores() / sharing),
-           .threads = threads > 0 ? threads : std::max(1, node.cores() / std::max(1, node.slots())),
-           .ranks = place.slots});
+      const int asked = asked_.threads_per_slot();
+      const int threads = asked > 0 ? asked : std::max(1, node.cores() / std::max(1, node.slots()));
+      hosts.push_back({.speed = speed_of(node),
+                       .cores = needs.gpu ? node.gpus() : std::max(1, node.cores() / sharing),
+                       .threads = needs.gpu ? 1 : threads,
+                       .ranks = place.slots,
+                       .gpu = needs.gpu});
     }
     return hosts;
   }
 
- private:
   std::vector<proto::NodeInfo> nodes_;
-  const proto::ResourceSpec& asked_;
+  const proto::ResourceSpec asked_;
   std::vector<SnapshotNode> known_;  // as nodes_
   std::vector<int> groups_;
-  int64_t most_ = 0;
 };
-
-std::vector<int> slot_numbers(int most, const proto::ResourceSpec& asked) {
-  if (asked.slots() > 0) return {asked.slots()};
-  std::vector<int> numbers;
-  for (int n = std::max(1, asked.nodes()); n <= most; n = n < kEveryNumber ? n + 1 : 2 * n) {
-    numbers.push_back(n);
-  }
-  if (!numbers.empty() && numbers.back() < most) numbers.push_back(most);
-  return numbers;
-}
 
 // Those that answer, if the job could run on them alone.
 std::vector<proto::NodeInfo> nodes_to_use(const std::vector<proto::NodeInfo>& nodes,
@@ -105,7 +131,7 @@ std::vector<proto::NodeInfo> nodes_to_use(const std::vector<proto::NodeInfo>& no
     known.push_back(snapshot_of(node));
   }
   const int slots = asked.slots() > 0 ? asked.slots() : std::max(1, asked.nodes());
-  if (ready.empty() || !check_feasible(known, slots, asked.nodes(), wanted_gpu(asked)).ok()) {
+  if (ready.empty() || !check_feasible(known, {slots, asked.nodes(), wanted_gpu(asked)}).ok()) {
     return nodes;
   }
   return ready;
@@ -113,27 +139,44 @@ std::vector<proto::NodeInfo> nodes_to_use(const std::vector<proto::NodeInfo>& no
 
 }  // namespace
 
+GangSource source_of(const proto::JobSpec& written) {
+  const proto::ParallelSpec& mesh = written.parallel();
+  if (written.resources().slots() > 0 || mesh.mode() == proto::PARALLEL_MODE_AUTO) return {};
+  std::vector<GangSource> above_one;
+  for (const auto& [axis, degree] :
+       {std::pair{"data", mesh.data()}, {"sequence", mesh.sequence()}, {"tensor", mesh.tensor()}}) {
+    if (degree > 1) above_one.push_back({std::string("parallel.") + axis, std::to_string(degree)});
+  }
+  if (above_one.size() == 1) return above_one.front();
+  const auto degree = [](int32_t given) { return std::max(1, given); };
+  return {"parallel", fmt::format("data {} x sequence {} x tensor {}", degree(mesh.data()),
+                                  degree(mesh.sequence()), degree(mesh.tensor()))};
+}
+
 Result<proto::JobPlan> plan_on(const std::vector<proto::NodeInfo>& nodes,
-                               const AdmittedModel& model, const proto::JobSpec& spec) {
+                               const AdmittedModel& model, const proto::JobSpec& spec,
+                               const GangSource& source) {
   const proto::ResourceSpec& asked = spec.resources();
   if (nodes.empty() && asked.slots() == 0) {
     return fail(Status::invalid("resources.slots", "0",
                                 "must say how many ranks to plan for, as no node has joined yet"));
   }
-  const Nodes usable(nodes_to_use(nodes, asked), asked);
   std::vector<SnapshotNode> known;
   for (const proto::NodeInfo& node : nodes) known.push_back(snapshot_of(node));
   const int least = asked.slots() > 0 ? asked.slots() : std::max(1, asked.nodes());
-  WEFT_RETURN_IF_ERROR(check_feasible(known, least, asked.nodes(), wanted_gpu(asked)));
-  return plan_job({*model.family, *model.config, spec,
-                   slot_numbers(std::min(usable.slots(), kSlotsMax), asked), usable.most_memory(),
-                   [&](int slots, int64_t bytes) { return usable.find(slots, bytes); }});
+  WEFT_RETURN_IF_ERROR(check_feasible(known, {least, asked.nodes(), wanted_gpu(asked)}, source));
+  const Nodes usable(nodes_to_use(nodes, asked), asked);
+  const PlanRequirements requirements = usable.requirements(model, spec);
+  proto::JobPlan plan = plan_job(requirements);
+  if (!plan.has_chosen()) plan.set_reason(plan.reason() + "; " + what_would_fit(requirements));
+  return plan;
 }
 
-std::string nothing_fits(const proto::JobPlan& plan) {
-  return fmt::format(
-      "must have a mesh whose ranks fit: {}; {}", plan.reason(),
-      "lower training.sequence_length or training.batch_size, or give it more nodes");
+std::string advice_on(const std::vector<proto::NodeInfo>& nodes, const AdmittedModel& model,
+                      const proto::JobSpec& spec) {
+  proto::ResourceSpec open = spec.resources();
+  open.clear_slots();
+  return what_would_fit(Nodes(nodes, open).requirements(model, spec));
 }
 
 }  // namespace weft

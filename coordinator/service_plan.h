@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "coordinator/scheduler/fit.h"
 #include "proto/base/status.h"
 #include "proto/job.pb.h"
 #include "proto/node.pb.h"
@@ -13,13 +14,18 @@
 
 namespace weft {
 
-// `spec` is finished. Nodes that answer, or all if too few do. Error: no node is known and
-// resources.slots does not say how many ranks there shall be; the nodes could never hold what
-// resources asks for.
-Result<proto::JobPlan> plan_on(const std::vector<proto::NodeInfo>& nodes,
-                               const AdmittedModel& model, const proto::JobSpec& spec);
+// Of a job as it was written, before it is finished: what says how many ranks it has.
+GangSource source_of(const proto::JobSpec& written);
 
-// The rule of the error of a plan that chose nothing.
-std::string nothing_fits(const proto::JobPlan& plan);
+// `spec` is finished. Nodes that answer, or all if too few do. Where nothing fits, the reason says
+// what would. Error: no node is known and resources.slots does not say how many ranks there shall
+// be; the nodes could never hold what resources asks for.
+Result<proto::JobPlan> plan_on(const std::vector<proto::NodeInfo>& nodes,
+                               const AdmittedModel& model, const proto::JobSpec& spec,
+                               const GangSource& source);
+
+// What would let a job fit whose own mesh fits none of these nodes (worker/planner/advice.h).
+std::string advice_on(const std::vector<proto::NodeInfo>& nodes, const AdmittedModel& model,
+                      const proto::JobSpec& spec);
 
 }  // namespace weft

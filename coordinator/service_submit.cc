@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <tuple>
 
 #include "coordinator/coordinator_service.h"
 #include "coordinator/launcher/snapshot_parts.h"
@@ -16,54 +17,77 @@ namespace weft {
 
 namespace {
 
-// What the job's ranks need, against what a slot of each node may take: refused where too few slots
-// are left once those are taken away that clearly cannot hold a rank.
-Status check_memory(const AdmittedModel& model, const proto::JobSpec& spec,
-                    const std::vector<proto::NodeInfo>& nodes) {
-  if (model.config == nullptr || nodes.empty()) return {};
+// What a rank at least needs of tensors, whatever the rows' lengths.
+MemoryEstimate least_memory(const AdmittedModel& model, const proto::JobSpec& spec) {
   proto::JobSpec least = spec;
   const bool rows_may_be_short =
       std::none_of(spec.tasks().begin(), spec.tasks().end(),
                    [](const auto& task) { return task.type() == proto::TASK_TYPE_CAUSAL_LM; });
   if (rows_may_be_short) least.mutable_training()->set_sequence_length(1);
-  const MemoryEstimate estimate = estimate_memory(*model.family, *model.config, least);
-  std::vector<SnapshotNode> holding;
-  int64_t most = 0;
-  for (const proto::NodeInfo& node : nodes) {
-    const int64_t allowed = memory_of_slot(node.memory_bytes(), node.slots());
-    // Of a GPU's memory nothing is known here.
-    const bool too_large = node.gpus() == 0 && clearly_too_large(estimate, allowed);
-    const int slots = too_large ? 0 : node.slots();
-    holding.push_back(snapshot_of(node));
-    holding.back().slots = slots;
-    most = std::max(most, allowed);
-  }
+  return estimate_memory(*model.family, *model.config, least);
+}
+
+Gang gang_of(const proto::JobSpec& spec, const proto::RankMemory& memory) {
   const proto::ResourceSpec& resources = spec.resources();
-  if (check_feasible(holding, resources.slots(), resources.nodes(), wanted_gpu(resources)).ok()) {
-    return {};
+  return {resources.slots(), resources.nodes(), wanted_gpu(resources), memory_of(memory)};
+}
+
+// Refused where too few slots are left once those are taken away that clearly cannot hold a rank.
+Status check_memory(const AdmittedModel& model, const proto::JobSpec& spec, const Gang& gang,
+                    const std::vector<proto::NodeInfo>& nodes) {
+  std::vector<SnapshotNode> known;
+  int64_t most = 0;
+  bool on_gpu = false;
+  for (const proto::NodeInfo& node : nodes) {
+    known.push_back(snapshot_of(node));
+    if (gang.gpu && known.back().gpu != *gang.gpu) continue;
+    const int64_t has = known.back().gpu ? known.back().gpu_bytes : known.back().slot_bytes;
+    if (has > most) std::tie(most, on_gpu) = std::tuple(has, known.back().gpu);
   }
-  const proto::TrainingSpec& training = spec.training();
+  if (check_feasible(known, gang).ok()) return {};
+  const MemoryEstimate estimate = least_memory(model, spec);
   const bool by_batch = estimate.activations + estimate.workspace > estimate.tensors() / 2;
   return Status::invalid(
       by_batch ? "training.micro_batch_size" : "parallel.tensor",
-      std::to_string(by_batch ? training.micro_batch_size() : spec.parallel().tensor()),
-      fmt::format("must let the ranks fit the known nodes: one needs about {}; a slot there has at "
+      std::to_string(by_batch ? spec.training().micro_batch_size() : spec.parallel().tensor()),
+      fmt::format("must let the ranks fit the known nodes: one needs about {}; a {} there has at "
                   "most {}; {}",
-                  estimate.to_string(), bytes_text(most), kLessMemory));
+                  estimate.to_string(), on_gpu ? "GPU" : "slot", bytes_text(most),
+                  advice_on(nodes, model, spec)));
+}
+
+// What the scheduler holds nodes against: as planned, else what is beyond doubt.
+proto::RankMemory rank_memory(const AdmittedModel& model, const proto::JobSpec& spec,
+                              const std::optional<proto::JobPlan>& plan) {
+  proto::RankMemory memory;
+  if (plan) {
+    const proto::MeshPlan& chosen = plan->chosen();
+    const bool gpu = chosen.device() == proto::COMPUTE_DEVICE_GPU;
+    if (gpu) memory.set_gpu_host_bytes(chosen.host_bytes());
+    gpu ? memory.set_gpu_bytes(chosen.memory_bytes())
+        : memory.set_host_bytes(chosen.memory_bytes());
+  } else if (model.config != nullptr) {
+    const int64_t clearly = beyond_doubt(least_memory(model, spec));
+    memory.set_host_bytes(clearly);
+    memory.set_gpu_bytes(clearly);
+  }
+  return memory;
 }
 
 }  // namespace
 
-Result<proto::JobSpec> CoordinatorService::admit(proto::JobSpec spec,
-                                                 std::optional<proto::JobPlan>& plan) {
+Result<CoordinatorService::Admitted> CoordinatorService::admit(proto::JobSpec spec) {
+  const GangSource source = source_of(spec);
   WEFT_RETURN_IF_ERROR(finish_job(spec));
   AdmittedModel model;
   WEFT_RETURN_IF_ERROR(check_inputs(parts_.store, parts_.content, spec, model));
   const std::vector<proto::NodeInfo> nodes = parts_.store.nodes();
+  std::optional<proto::JobPlan> plan;
   if (spec.parallel().mode() == proto::PARALLEL_MODE_AUTO) {
-    WEFT_ASSIGN_OR_RETURN(plan, plan_on(nodes, model, spec));
+    WEFT_ASSIGN_OR_RETURN(plan, plan_on(nodes, model, spec, source));
     if (!plan->has_chosen()) {
-      return fail(Status::invalid("parallel", "auto", nothing_fits(*plan)));
+      return fail(Status::invalid("parallel", "auto",
+                                  "must have a mesh whose ranks fit: " + plan->reason()));
     }
     plan->clear_meshes();
     spec = with_choice(spec, plan->chosen());
@@ -71,24 +95,26 @@ Result<proto::JobSpec> CoordinatorService::admit(proto::JobSpec spec,
   }
   std::vector<SnapshotNode> known;
   for (const proto::NodeInfo& node : nodes) known.push_back(snapshot_of(node));
-  const proto::ResourceSpec& resources = spec.resources();
-  WEFT_RETURN_IF_ERROR(
-      check_feasible(known, resources.slots(), resources.nodes(), wanted_gpu(resources)));
-  if (!plan) WEFT_RETURN_IF_ERROR(check_memory(model, spec, nodes));
-  return spec;
+  const proto::RankMemory memory = rank_memory(model, spec, plan);
+  WEFT_RETURN_IF_ERROR(check_feasible(known, gang_of(spec, {}), source));
+  if (!plan && !nodes.empty()) {
+    WEFT_RETURN_IF_ERROR(check_memory(model, spec, gang_of(spec, memory), nodes));
+  }
+  return Admitted{std::move(spec), std::move(plan), memory};
 }
 
 Result<proto::JobSpec> CoordinatorService::validate(proto::JobSpec spec) {
-  std::optional<proto::JobPlan> plan;
-  return admit(std::move(spec), plan);
+  WEFT_ASSIGN_OR_RETURN(Admitted admitted, admit(std::move(spec)));
+  return std::move(admitted.spec);
 }
 
 Result<proto::JobPlan> CoordinatorService::plan(const proto::PlanRequest& request) {
   proto::JobSpec spec = request.job();
+  const GangSource source = source_of(spec);
   WEFT_RETURN_IF_ERROR(finish_job(spec));
   WEFT_ASSIGN_OR_RETURN(const AdmittedModel model,
                         find_model_of(parts_.store, parts_.content, spec, request.model()));
-  return plan_on(parts_.store.nodes(), model, spec);
+  return plan_on(parts_.store.nodes(), model, spec, source);
 }
 
 Result<proto::Job> CoordinatorService::submit(proto::JobSpec spec,
@@ -101,8 +127,8 @@ Result<proto::Job> CoordinatorService::submit(proto::JobSpec spec,
   WEFT_ASSIGN_OR_RETURN(const auto earlier,
                         parts_.store.find_by_key(idempotency_key, request_hash));
   if (earlier) return *earlier;
-  std::optional<proto::JobPlan> plan;
-  WEFT_ASSIGN_OR_RETURN(spec, admit(std::move(spec), plan));
+  WEFT_ASSIGN_OR_RETURN(Admitted admitted, admit(std::move(spec)));
+  spec = std::move(admitted.spec);
   JobEdit edit;
   proto::Job& job = edit.job;
   job.set_id("job-" + random_hex(5));
@@ -114,10 +140,12 @@ Result<proto::Job> CoordinatorService::submit(proto::JobSpec spec,
   job.set_idempotency_key(idempotency_key);
   job.set_request_hash(request_hash);
   *job.mutable_spec() = std::move(spec);
+  *job.mutable_rank_memory() = admitted.memory;
   edit.event("submitted", "info", "submitted as " + job.name());
-  if (plan) {
-    edit.event("planned", "info", mesh_text(plan->chosen()) + ": " + plan->reason());
-    *job.mutable_plan() = std::move(*plan);
+  if (admitted.plan) {
+    edit.event("planned", "info",
+               mesh_text(admitted.plan->chosen()) + ": " + admitted.plan->reason());
+    *job.mutable_plan() = std::move(*admitted.plan);
   }
   return parts_.store.create_job(std::move(edit));
 }

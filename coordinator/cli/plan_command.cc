@@ -30,6 +30,13 @@ bool same(const proto::MeshPlan& a, const proto::MeshPlan& b) {
   return a.data() == b.data() && a.sequence() == b.sequence() && a.tensor() == b.tensor();
 }
 
+// "12 GiB of its GPU, 2 GiB of the node"
+std::string memory_text(const proto::MeshPlan& mesh) {
+  if (mesh.device() != proto::COMPUTE_DEVICE_GPU) return show_bytes(mesh.memory_bytes());
+  return fmt::format("{} of its GPU, {} of the node", show_bytes(mesh.memory_bytes()),
+                     show_bytes(mesh.host_bytes()));
+}
+
 std::string milliseconds(double seconds) { return show_number(seconds * 1e3); }
 
 std::string plan_table(const Context& context, const proto::JobPlan& plan) {
@@ -46,7 +53,7 @@ std::string plan_table(const Context& context, const proto::JobPlan& plan) {
         {chosen ? "*" : "", std::to_string(mesh.data()), axis_text(mesh),
          std::to_string(mesh.tensor()), std::to_string(mesh.zero()), recomputed(mesh),
          std::to_string(mesh.micro_batch_size()), mesh.fits() ? std::to_string(mesh.nodes()) : "-",
-         show_bytes(mesh.memory_bytes()), mesh.fits() ? show_bytes(sent) : "-",
+         memory_text(mesh), mesh.fits() ? show_bytes(sent) : "-",
          mesh.fits() ? milliseconds(mesh.step_seconds()) : "-",
          mesh.fits() ? milliseconds(exposed) : "-", mesh.problem()},
         chosen ? Color::kGreen : Color::kNone, 0);

@@ -60,15 +60,16 @@ int predict(const std::string& path, std::map<std::string, int64_t> given) {
   const int slots = static_cast<int>(given["slots"]), cores = static_cast<int>(given["cores"]);
   const int64_t allowed = memory_of_slot(given["memory"], slots);
   const HostSpeed speed = measure_speed();
-  const auto hosts = [&](int ranks, int64_t bytes) -> std::optional<std::vector<HostShare>> {
-    if (ranks > slots || (allowed > 0 && bytes > allowed)) return std::nullopt;
+  const auto hosts = [&](int ranks,
+                         const RankNeeds& needs) -> std::optional<std::vector<HostShare>> {
+    if (ranks > slots || (allowed > 0 && needs.memory > allowed)) return std::nullopt;
     return std::vector<HostShare>{{speed, cores, std::max(1, cores / slots), ranks}};
   };
   std::vector<int> choices;
   for (int n = 1; n <= slots; ++n) choices.push_back(n);
   if (spec.resources().slots() > 0) choices = {spec.resources().slots()};
   const proto::JobPlan plan =
-      plan_job({*model.family, *model.config, spec, choices, allowed, hosts});
+      plan_job({*model.family, *model.config, spec, choices, {{.memory = allowed}}, hosts});
   std::printf("%s\n", write_json(plan).c_str());
   return 0;
 }

@@ -75,16 +75,15 @@ proto::MeshPlan predict(const Case& c) {
   const ModelFamily* family = find_family("gpt2");
   const auto config = family->parse_config(struct_to_json(spec.model().config()));
   if (!config) throw StatusError(config.error());
-  const auto hosts = [](int ranks, int64_t) -> std::optional<std::vector<HostShare>> {
-    std::vector<HostShare>
-        found;  // twice the cores: a GPU's engines move data beside its arithmetic
+  const auto hosts = [](int ranks, const RankNeeds&) -> std::optional<std::vector<HostShare>> {
+    std::vector<HostShare> found;
     for (; ranks > 0; ranks -= kPerHost) {
-      found.push_back({h100(), 2 * kPerHost, 1, std::min(ranks, kPerHost)});
+      found.push_back({h100(), kPerHost, 1, std::min(ranks, kPerHost), true});
     }
     return found;
   };
   const proto::JobPlan plan =
-      plan_job({*family, **config, spec, {c.world()}, /*most_memory=*/0, hosts});
+      plan_job({*family, **config, spec, {c.world()}, {{.gpu = true}}, hosts});
   return plan.meshes(0);
 }
 

@@ -21,6 +21,9 @@ constexpr int64_t kChunkElements = 1 << 24;  // of logits at once (kernels/ops/l
 constexpr int64_t kProgramBytes = 225'000'000;
 constexpr double kHeld = 1.22;
 constexpr int64_t kOthersMin = int64_t{32} << 20;
+// On a GPU: context, kernels, workspaces of cuBLASLt and buffers of NCCL; of the host, what the
+// driver maps there and pinned buffers. Not measured yet.
+constexpr int64_t kGpuProgramBytes = 1'200'000'000, kGpuDriverBytes = 1'500'000'000;
 
 int64_t share(int64_t whole, int64_t parts) { return (whole + parts - 1) / parts; }
 
@@ -216,6 +219,20 @@ int64_t MemoryEstimate::process() const {
   return taken + std::max(kOthersMin, taken / 31);  // a 32nd of the sum
 }
 
+int64_t MemoryEstimate::gpu() const {
+  return kGpuProgramBytes + static_cast<int64_t>(kHeld * static_cast<double>(tensors()));
+}
+
+int64_t MemoryEstimate::gpu_host() const {
+  const int64_t taken = kProgramBytes + kGpuDriverBytes + checkpoint;
+  return taken + std::max(kOthersMin, taken / 31);
+}
+
+RankNeeds MemoryEstimate::needs(bool on_gpu) const {
+  if (!on_gpu) return {false, process(), 0};
+  return {true, gpu(), gpu_host()};
+}
+
 std::string MemoryEstimate::to_string() const {
   return fmt::format(
       "{}: parameters {}, optimizer {}, gradients {}, activations {}, workspace {}, checkpoint {}",
@@ -229,9 +246,12 @@ int64_t memory_of_slot(int64_t memory_bytes, int slots) {
   return memory_bytes <= 0 ? 0 : ours / std::max(1, slots);
 }
 
-bool clearly_too_large(const MemoryEstimate& estimate, int64_t allowed) {
-  return allowed > 0 && estimate.tensors() / 4 * 3 > allowed;
+int64_t memory_of_gpu(int64_t gpu_bytes, int gpus, int slots) {
+  if (gpu_bytes <= 0 || gpus <= 0) return 0;
+  return gpu_bytes / share(std::max(1, slots), gpus);
 }
+
+int64_t beyond_doubt(const MemoryEstimate& estimate) { return estimate.tensors() / 4 * 3; }
 
 std::string bytes_text(int64_t bytes) {
   const double value = static_cast<double>(bytes);

@@ -30,6 +30,13 @@ class JobSpec;
 
 namespace weft {
 
+// What a rank needs to train.
+struct RankNeeds {
+  bool gpu = false;    // it computes on one
+  int64_t memory = 0;  // bytes, of the GPU's memory or else of the node's
+  int64_t host = 0;    // of the node's, beside a GPU's
+};
+
 // Bytes of the rank with the largest shard, at its largest moment.
 struct MemoryEstimate {
   int64_t parameters = 0;   // values that the passes compute with; in fp32 they are the masters
@@ -43,6 +50,10 @@ struct MemoryEstimate {
   // What the process needs of its limit (RLIMIT_DATA) to train: 1.0 to 1.1 of the smallest limit
   // under which ranks of the benchmark trained (tests/bench/plan.py).
   int64_t process() const;
+  // Where it computes on a GPU: what it needs of the GPU's memory, and of that limit.
+  int64_t gpu() const;
+  int64_t gpu_host() const;
+  RankNeeds needs(bool on_gpu) const;
   std::string to_string() const;  // "1.2 GB: parameters 0.3 GB, ..."
 };
 
@@ -57,9 +68,12 @@ MemoryEstimate estimate_memory(const ModelFamily& family, const ModelConfig& con
 // 2 GiB, stays for everything else. 0: not known.
 int64_t memory_of_slot(int64_t memory_bytes, int slots);
 
-// Whether a rank that may take `allowed` bytes (0: not known) cannot possibly train this: only
-// where three quarters of the estimate are more than that.
-bool clearly_too_large(const MemoryEstimate& estimate, int64_t allowed);
+// What a rank may take of a GPU of `gpu_bytes`, where `slots` ranks have `gpus` of them. 0: not
+// known.
+int64_t memory_of_gpu(int64_t gpu_bytes, int gpus, int slots);
+
+// What a rank cannot possibly do without: three quarters of the tensors that it is said to have.
+int64_t beyond_doubt(const MemoryEstimate& estimate);
 
 // "1.5 GB", "12 MB": for people, in powers of ten.
 std::string bytes_text(int64_t bytes);
@@ -67,6 +81,8 @@ std::string bytes_text(int64_t bytes);
 // What makes a rank need less.
 inline constexpr const char* kLessMemory =
     "lower training.micro_batch_size or training.sequence_length, set "
-    "training.activation_checkpointing: full, or raise parallel.tensor";
+    "training.activation_checkpointing: full, or raise parallel.tensor or parallel.zero; 'weft "
+    "plan' "
+    "shows what every mesh needs";
 
 }  // namespace weft

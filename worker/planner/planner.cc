@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 #include <tuple>
+#include <utility>
 
 #include "proto/json/job_rules.h"
 #include "worker/admission/check_blocks.h"
@@ -75,22 +76,36 @@ class Planner {
   // The fastest variant of a mesh that fits, else the one that needs least memory.
   void add_mesh(const JobSpec& spec) {
     std::optional<MeshPlan> best;
-    for (const int64_t rows : micro_batches(spec)) {
-      JobSpec checked = spec;  // other rules may stand against it (training.reproducible)
-      checked.mutable_training()->set_micro_batch_size(static_cast<int32_t>(rows));
-      if (!finish_job(checked).ok() || !check_blocks(checked, r_.config).ok()) continue;
-      for (const auto recompute : recomputations()) {
-        for (const int zero : levels(spec)) {
-          JobSpec variant = spec;
-          variant.mutable_training()->set_micro_batch_size(static_cast<int32_t>(rows));
-          variant.mutable_training()->set_activation_checkpointing(recompute);
-          variant.mutable_parallel()->set_zero(zero);
-          MeshPlan plan = look_at(variant);
-          if (!best || order_of(plan) < order_of(*best)) best = std::move(plan);
-        }
+    for (const SlotMemory& device : r_.devices) {
+      for (const int64_t rows : micro_batches(spec)) {
+        JobSpec variant = spec;
+        variant.mutable_training()->set_micro_batch_size(static_cast<int32_t>(rows));
+        // Smaller micro-batches only take longer than these, where they fit with nothing saved.
+        if (is_allowed(variant, device) && add_variants(variant, device, best)) break;
       }
     }
     if (best) meshes_.push_back(std::move(*best));
+  }
+
+  // Whether the one that saves no memory fits.
+  bool add_variants(JobSpec& variant, const SlotMemory& device, std::optional<MeshPlan>& best) {
+    bool first = true, first_fits = false;
+    for (const auto recompute : recomputations()) {
+      for (const int zero : levels(variant)) {
+        variant.mutable_training()->set_activation_checkpointing(recompute);
+        variant.mutable_parallel()->set_zero(zero);
+        MeshPlan plan = look_at(variant, device);
+        if (std::exchange(first, false)) first_fits = plan.fits();
+        if (!best || order_of(plan) < order_of(*best)) best = std::move(plan);
+      }
+    }
+    return first_fits;
+  }
+
+  // Other rules may stand against it (training.reproducible).
+  bool is_allowed(JobSpec spec, const SlotMemory& device) const {
+    if (device.gpu) spec.mutable_resources()->set_device(proto::COMPUTE_DEVICE_GPU);
+    return finish_job(spec).ok() && check_blocks(spec, r_.config).ok();
   }
 
   std::vector<int64_t> micro_batches(const JobSpec& spec) const {
@@ -123,7 +138,7 @@ class Planner {
     return shards;
   }
 
-  MeshPlan look_at(const JobSpec& spec) {
+  MeshPlan look_at(const JobSpec& spec, const SlotMemory& device) {
     const proto::ParallelSpec& mesh = spec.parallel();
     const std::vector<ShardSize>& shards = shards_on(spec);
     MeshPlan plan;
@@ -136,13 +151,15 @@ class Planner {
     plan.set_micro_batch_size(spec.training().micro_batch_size());
     plan.set_slots(mesh.data() * mesh.sequence() * mesh.tensor());
     const MemoryEstimate memory = estimate_memory(r_.config, spec, shards);
-    plan.set_memory_bytes(memory.process());
-    fill_memory(memory, *plan.mutable_memory());
-    const auto hosts = r_.find_hosts(plan.slots(), memory.process());
+    const RankNeeds needs = memory.needs(device.gpu);
+    plan.set_device(device.gpu ? proto::COMPUTE_DEVICE_GPU : proto::COMPUTE_DEVICE_CPU);
+    plan.set_memory_bytes(needs.memory);
+    plan.set_host_bytes(needs.host);
+    fill_memory(memory, needs, *plan.mutable_memory());
+    const auto hosts = r_.find_hosts(plan.slots(), needs);
     plan.set_fits(hosts.has_value());
     if (!hosts) {
-      plan.set_problem(fmt::format("a rank needs {}; the largest slot has {}",
-                                   bytes_text(plan.memory_bytes()), bytes_text(r_.most_memory)));
+      plan.set_problem(problem_of(plan.slots(), needs, device));
       return plan;
     }
     plan.set_nodes(static_cast<int32_t>(hosts->size()));
@@ -163,14 +180,31 @@ class Planner {
     return plan;
   }
 
-  static void fill_memory(const MemoryEstimate& memory, proto::MemoryPlan& plan) {
+  static std::string problem_of(int slots, const RankNeeds& needs, const SlotMemory& device) {
+    const auto lacks = [](int64_t has, int64_t wanted) { return has > 0 && wanted > has; };
+    const auto text = [](int64_t wanted, const char* of, int64_t has) {
+      return fmt::format("a rank needs {}; the largest {} has {}", bytes_text(wanted), of,
+                         bytes_text(has));
+    };
+    if (lacks(device.memory, needs.memory)) {
+      return text(needs.memory, device.gpu ? "GPU" : "slot", device.memory);
+    }
+    if (lacks(device.host, needs.host)) {
+      return text(needs.host, "slot, beside its GPU,", device.host);
+    }
+    return fmt::format("a rank needs {}; fewer than {} slots that work together have so much",
+                       bytes_text(needs.memory), slots);
+  }
+
+  static void fill_memory(const MemoryEstimate& memory, const RankNeeds& needs,
+                          proto::MemoryPlan& plan) {
     plan.set_parameters(memory.parameters);
     plan.set_optimizer(memory.optimizer);
     plan.set_gradients(memory.gradients);
     plan.set_activations(memory.activations);
     plan.set_workspace(memory.workspace);
     plan.set_checkpoint(memory.checkpoint);
-    plan.set_process(memory.process() - memory.total());
+    plan.set_process(needs.memory - (needs.gpu ? memory.tensors() : memory.total()));
   }
 
   void choose(proto::JobPlan& plan) const {
@@ -261,6 +295,7 @@ proto::JobSpec with_choice(const proto::JobSpec& spec, const proto::MeshPlan& ch
   chosen.mutable_training()->set_activation_checkpointing(choice.activation_checkpointing());
   chosen.mutable_training()->set_micro_batch_size(choice.micro_batch_size());
   chosen.mutable_resources()->set_slots(choice.slots());
+  chosen.mutable_resources()->set_device(choice.device());
   return chosen;
 }
 

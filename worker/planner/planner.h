@@ -3,8 +3,8 @@
 //
 // Looked at: degrees of the data, sequence and tensor axes; on the sequence axis whether heads are
 // exchanged or keys go round (what sends least); each level of ZeRO; and, where the job leaves them
-// open, activation checkpointing and sizes of micro-batches. Of a mesh the fastest variant that
-// fits stands for it.
+// open, activation checkpointing, sizes of micro-batches, and CPUs or GPUs. Of a mesh the fastest
+// variant that fits stands for it.
 //
 // Thread safety: pure functions, as far as FindHosts is one.
 #pragma once
@@ -15,13 +15,21 @@
 #include <vector>
 
 #include "proto/job.pb.h"
+#include "worker/admission/memory.h"
 #include "worker/planner/step_time.h"
 
 namespace weft {
 
-// The hosts of `slots` ranks that need `rank_bytes` each; nothing: they fit nowhere.
+// The hosts of `slots` ranks, all of the device that they need; nothing: they fit nowhere.
 using FindHosts =
-    std::function<std::optional<std::vector<HostShare>>(int slots, int64_t rank_bytes)>;
+    std::function<std::optional<std::vector<HostShare>>(int slots, const RankNeeds& rank)>;
+
+// What a device that the job may run on has for a rank, where it has most. 0: not known.
+struct SlotMemory {
+  bool gpu = false;
+  int64_t memory = 0;  // bytes, of the GPU or else of the node
+  int64_t host = 0;    // of the node, beside a GPU's
+};
 
 struct PlanRequirements {
   const ModelFamily& family;
@@ -30,8 +38,8 @@ struct PlanRequirements {
   // where it is 0 and training.activation_checkpointing where it is not set; else this is the only
   // mesh.
   const proto::JobSpec& spec;
-  std::vector<int> slots;   // numbers of slots that it may take, of which one is chosen
-  int64_t most_memory = 0;  // bytes that the largest slot has for a rank; 0: not known
+  std::vector<int> slots;  // numbers of slots that it may take, of which one is chosen
+  std::vector<SlotMemory> devices;
   FindHosts find_hosts;
 };
 

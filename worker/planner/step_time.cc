@@ -10,6 +10,10 @@ namespace {
 // What blocks' attention, softmax and masks included, reaches of the rate of large products, and
 // products of a training step's sizes (docs/PERFORMANCE.md, Attention on the CPU and Products).
 constexpr double kAttentionShare = 0.6, kProductShare = 0.85;
+// The same of topology-invariant training, whose products are cut into blocks and operands copied;
+// more logits of a rank than these are computed twice there.
+constexpr double kBlockedShare = 0.75;
+constexpr double kLogitsKept = 1 << 24;
 // Passes over an activation that is kept: written, read by the next op, read and answered on the
 // way back.
 constexpr double kActivationPasses = 6;
@@ -25,6 +29,10 @@ int64_t share(int64_t whole, int64_t parts) { return (whole + parts - 1) / parts
 bool half(const proto::JobSpec& spec) {
   return spec.training().precision() == proto::PRECISION_BF16 ||
          spec.training().precision() == proto::PRECISION_FP16;
+}
+
+bool in_blocks(const proto::JobSpec& spec) {
+  return spec.training().reproducible() == proto::REPRODUCIBLE_TOPOLOGY;
 }
 
 // Of the rank with the largest shards, over a whole step.
@@ -56,8 +64,10 @@ Work work_of(const ModelConfig& config, const proto::JobSpec& spec,
   const double repeated = full ? matrices : again ? halves : 0;
   work.products = 2 * tokens * (3 * matrices + repeated);
   if (models_language(spec)) {
-    work.products +=
-        6 * tokens * hidden * static_cast<double>(share(config.vocabulary, mesh.tensor()));
+    const auto vocabulary = static_cast<double>(share(config.vocabulary, mesh.tensor()));
+    const double logits = tokens / static_cast<double>(rounds) * vocabulary;
+    const int times = in_blocks(spec) && logits > kLogitsKept ? 8 : 6;
+    work.products += times * tokens * hidden * vocabulary;
   }
   // Two products forwards and five backwards, of the keys that a token sees.
   const double seen =
@@ -134,8 +144,9 @@ StepTime estimate_step(const ModelConfig& config, const proto::JobSpec& spec,
         std::min<double>(host.threads, static_cast<double>(host.cores) / host.ranks);
     const double rate = cores * (half(spec) ? host.speed.half_flops : host.speed.flops);
     const double seen = work.attention / (rate * kAttentionShare);
+    const double products = rate * (in_blocks(spec) ? kBlockedShare : kProductShare);
     const double compute =
-        work.products / (rate * kProductShare) + seen + work.bytes / (cores * host.speed.memory);
+        work.products / products + seen + work.bytes / (cores * host.speed.memory);
     time.compute = std::max(time.compute, compute);
     attention = std::max(attention, seen);
     const double own = std::min(cores, 1.0);  // of a core that moves the rank's bytes
@@ -143,7 +154,7 @@ StepTime estimate_step(const ModelConfig& config, const proto::JobSpec& spec,
     links.local = std::min(links.local, host.speed.local * own);
     links.network_latency = std::max(links.network_latency, host.speed.network_latency);
     links.local_latency = std::max(links.local_latency, host.speed.local_latency / own);
-    spare = spare && host.threads * host.ranks < host.cores;
+    spare = spare && (host.gpu || host.threads * host.ranks < host.cores);
   }
   const int sequence = mesh.sequence(), tensor = mesh.tensor();
   const auto axis_time = [&](const AxisTraffic& sent, const AxisShape& shape) {
@@ -162,6 +173,7 @@ StepTime estimate_step(const ModelConfig& config, const proto::JobSpec& spec,
   const auto hideable = [&](const AxisTime& axis) {
     return axis.network + (spare ? axis.local : 0);
   };
+  if (in_blocks(spec)) return time;
   time.hidden =
       std::min(hideable(by_replica), backward) +
       (ulysses_degree(config, spec) < sequence ? std::min(hideable(by_sequence), attention) : 0.0);

@@ -7,7 +7,8 @@
 //
 // What is hidden: sums of gradients behind the backward pass, keys and values of a ring behind the
 // attention, as far as they cross between hosts. Within a host the ranks' own cores move them, so
-// nothing is hidden there unless cores are left over.
+// nothing is hidden there unless cores are left over; a GPU's engines move them beside its
+// arithmetic. Of topology-invariant training nothing is hidden.
 //
 // Thread safety: pure functions.
 #pragma once
@@ -18,9 +19,9 @@
 
 namespace weft {
 
-// What one core of a node and its network interface do; measured by the agent (cluster/agent), and
-// where a figure is 0, these: a slow core and a slow network, so that what they decide is no worse
-// than it seems.
+// What one core of a node, or one of its GPUs, and its links do; measured by the agent
+// (cluster/agent), and where a figure is 0, these: a slow core and a slow network, so that what
+// they decide is no worse than it seems.
 struct HostSpeed {
   double flops = 50e9;       // fp32 operations a second in large products
   double half_flops = 50e9;  // of bf16 and fp16
@@ -32,12 +33,22 @@ struct HostSpeed {
   double local = 3e9, local_latency = 400e-6, network_latency = 100e-6;
 };
 
+// A GPU of which nothing was measured, in the middle of what runs bf16 on tensor cores (fp32 beside
+// them), its neighbours reached over PCIe 4.0 x16 through the host.
+inline constexpr HostSpeed kUnknownGpu = {.flops = 15e12,
+                                          .half_flops = 120e12,
+                                          .memory = 1e12,
+                                          .local = 12e9,
+                                          .local_latency = 20e-6,
+                                          .network_latency = 50e-6};
+
 // Ranks of a mesh that run on one host. In the order of their numbers, host by host.
 struct HostShare {
   HostSpeed speed;
-  int cores = 1;    // of the host
+  int cores = 1;    // of the host; GPUs where ranks compute on them
   int threads = 1;  // of each rank
   int ranks = 1;
+  bool gpu = false;
 };
 
 struct StepTime {

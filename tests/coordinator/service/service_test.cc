@@ -151,7 +151,7 @@ TEST_F(ServiceTest, RefusesWhatNoSetOfNodesCouldHold) {
   EXPECT_TRUE(service_.submit(large, "", "")) << "no node has joined yet";
   join("n1", 1);
   join("n2", 1);
-  EXPECT_EQ(service_.submit(large, "", "").error().field(), "resources.slots");
+  EXPECT_EQ(service_.submit(large, "", "").error().field(), "parallel.data");
   join("n3", 1);
   EXPECT_TRUE(service_.submit(large, "", ""));
 }
@@ -280,6 +280,7 @@ TEST_F(ServiceTest, WhatNoNodesMemoryHoldsIsRefused) {
   EXPECT_EQ(refused.error().field(), "training.micro_batch_size");
   EXPECT_EQ(refused.error().value(), "1048576");
   EXPECT_THAT(refused.error().rule(), testing::HasSubstr("a slot there has at most 3.8"));
+  EXPECT_THAT(refused.error().rule(), testing::HasSubstr("these nodes can hold data "));
   large.mutable_training()->set_micro_batch_size(4);
   EXPECT_TRUE(service_.validate(large)) << "accumulated in small parts";
   large.mutable_training()->clear_micro_batch_size();
@@ -293,7 +294,79 @@ TEST_F(ServiceTest, WhatNoNodesMemoryHoldsIsRefused) {
   config["n_layer"].set_number_value(40);
   wide.mutable_resources()->set_slots(2);
   wide.mutable_parallel()->set_tensor(2);
-  EXPECT_EQ(service_.validate(wide).error().field(), "parallel.tensor");
+  const auto too_wide = service_.validate(wide);
+  EXPECT_EQ(too_wide.error().field(), "parallel.tensor");
+  EXPECT_THAT(too_wide.error().rule(), testing::HasSubstr("these nodes can hold data 1 x "))
+      << "on the node of which nothing is known";
+}
+
+TEST_F(ServiceTest, AGpusMemoryIsWhatItsRanksHave) {
+  proto::NodeInfo node;
+  node.set_name("gpus");
+  node.set_slots(2);
+  node.set_gpus(2);
+  node.set_memory_bytes(int64_t{64} << 30);
+  node.set_gpu_memory_bytes(int64_t{8} << 30);
+  node.set_state(proto::NODE_STATE_READY);
+  ASSERT_TRUE(store_->put_node(node, true).ok());
+  join("cpus", 2, int64_t{8} << 30);
+  proto::PlanRequest request;
+  *request.mutable_job() = spec();
+  request.mutable_job()->mutable_parallel()->set_mode(proto::PARALLEL_MODE_AUTO);
+  request.mutable_job()->mutable_resources()->set_device(proto::COMPUTE_DEVICE_GPU);
+  const auto small = service_.plan(request);
+  ASSERT_TRUE(small) << small.error().to_string();
+  ASSERT_TRUE(small->has_chosen()) << small->reason();
+  EXPECT_EQ(small->chosen().device(), proto::COMPUTE_DEVICE_GPU);
+  EXPECT_GT(small->chosen().memory_bytes(), int64_t{1} << 30);
+  EXPECT_GT(small->chosen().host_bytes(), int64_t{1} << 30);
+  // 1.2 billion parameters: 20 GB of state, of which two GPUs of 8 GiB hold less.
+  auto& config = *request.mutable_job()->mutable_model()->mutable_config()->mutable_fields();
+  config["n_embd"].set_number_value(2048);
+  config["n_head"].set_number_value(16);
+  config["n_layer"].set_number_value(24);
+  const auto large = service_.plan(request);
+  ASSERT_TRUE(large) << large.error().to_string();
+  EXPECT_FALSE(large->has_chosen());
+  EXPECT_THAT(large->reason(), testing::HasSubstr("the largest GPU has 8.59 GB"));
+  EXPECT_THAT(large->reason(), testing::HasSubstr("slots as large as the largest there would do"));
+  proto::JobSpec written = request.job();
+  written.mutable_parallel()->Clear();
+  const auto refused = service_.validate(written);
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().rule(), testing::HasSubstr("a GPU there has at most 8.59 GB"));
+}
+
+TEST_F(ServiceTest, WhatAJobNeedsOfANodeIsKept) {
+  join("a", 2, int64_t{16} << 30);
+  proto::JobSpec open = spec();
+  const auto written = service_.submit(open, "", "");
+  ASSERT_TRUE(written) << written.error().to_string();
+  EXPECT_GT(written->rank_memory().host_bytes(), 0);
+  EXPECT_EQ(written->rank_memory().gpu_bytes(), written->rank_memory().host_bytes());
+  EXPECT_EQ(written->rank_memory().gpu_host_bytes(), 0);
+  open.mutable_parallel()->set_mode(proto::PARALLEL_MODE_AUTO);
+  const auto planned = service_.submit(open, "", "");
+  ASSERT_TRUE(planned) << planned.error().to_string();
+  EXPECT_EQ(planned->rank_memory().host_bytes(), planned->plan().chosen().memory_bytes());
+  EXPECT_EQ(planned->rank_memory().gpu_bytes(), 0);
+  EXPECT_EQ(planned->spec().resources().device(), proto::COMPUTE_DEVICE_CPU) << "as planned for";
+}
+
+// What made a job too large is named as it was written.
+TEST_F(ServiceTest, TooManyRanksAreToldOfWhatWasWritten) {
+  join("a", 2, int64_t{16} << 30);
+  proto::JobSpec wide = spec();
+  wide.mutable_training()->set_batch_size(8);
+  wide.mutable_parallel()->set_data(4);
+  EXPECT_EQ(service_.validate(wide).error().field(), "parallel.data");
+  EXPECT_EQ(service_.validate(wide).error().value(), "4");
+  wide.mutable_parallel()->set_tensor(2);
+  EXPECT_EQ(service_.validate(wide).error().field(), "parallel");
+  EXPECT_EQ(service_.validate(wide).error().value(), "data 4 x sequence 1 x tensor 2");
+  wide.mutable_resources()->set_slots(8);
+  EXPECT_EQ(service_.validate(wide).error().field(), "resources.slots");
+  EXPECT_EQ(service_.validate(wide).error().value(), "8");
 }
 
 TEST_F(ServiceTest, AnAutomaticMeshIsChosenAtSubmission) {

@@ -10,7 +10,7 @@
 
 #include "proto/json/job_rules.h"
 #include "proto/json/yaml.h"
-#include "worker/admission/memory.h"
+#include "worker/planner/advice.h"
 #include "worker/planner/probe.h"
 
 namespace weft {
@@ -38,16 +38,21 @@ parallel: {}
   return spec;
 }
 
-// Nodes of `slots` slots, a core each, as many as it takes.
+// Nodes of `slots` slots, a core or a GPU each, as many as it takes.
 struct Site {
   int slots = 4;
-  int64_t memory = 0;  // of a slot; 0: any
+  int64_t memory = 0;  // of a slot, or of its GPU; 0: any
   HostSpeed speed = {.flops = 2e11, .half_flops = 4e11, .memory = 1e10, .link = 1.25e8};
+  bool gpu = false;
+  int64_t host = 0;  // of a slot beside its GPU; 0: any
 
-  std::optional<std::vector<HostShare>> find(int ranks, int64_t bytes) const {
-    if (memory > 0 && bytes > memory) return std::nullopt;
+  std::optional<std::vector<HostShare>> find(int ranks, const RankNeeds& rank) const {
+    if (memory > 0 && rank.memory > memory) return std::nullopt;
+    if (host > 0 && rank.host > host) return std::nullopt;
     std::vector<HostShare> hosts;
-    for (; ranks > 0; ranks -= slots) hosts.push_back({speed, slots, 1, std::min(ranks, slots)});
+    for (; ranks > 0; ranks -= slots) {
+      hosts.push_back({speed, slots, 1, std::min(ranks, slots), gpu});
+    }
     return hosts;
   }
 };
@@ -55,8 +60,26 @@ struct Site {
 proto::JobPlan plan(const proto::JobSpec& spec, const Site& site, std::vector<int> slots) {
   const ModelFamily* family = find_family("gpt2");
   const auto config = family->parse_config(struct_to_json(spec.model().config()));
-  return plan_job({*family, **config, spec, std::move(slots), site.memory,
-                   [&](int ranks, int64_t bytes) { return site.find(ranks, bytes); }});
+  return plan_job({*family,
+                   **config,
+                   spec,
+                   std::move(slots),
+                   {{site.gpu, site.memory, site.host}},
+                   [&](int ranks, const RankNeeds& rank) { return site.find(ranks, rank); }});
+}
+
+std::string advice(const proto::JobSpec& spec, const Site& site, std::vector<int> slots) {
+  const ModelFamily* family = find_family("gpt2");
+  const auto config = family->parse_config(struct_to_json(spec.model().config()));
+  const int most = slots.back();
+  return what_would_fit({*family,
+                         **config,
+                         spec,
+                         std::move(slots),
+                         {{site.gpu, site.memory, site.host}},
+                         [&](int ranks, const RankNeeds& rank) {
+                           return ranks <= most ? site.find(ranks, rank) : std::nullopt;
+                         }});
 }
 
 constexpr const char* kSmall = "n_layer: 4, n_head: 4, n_embd: 128, vocab_size: 1000";
@@ -212,6 +235,84 @@ TEST(Planner, TheChoiceIsAJobThatSaysIt) {
     EXPECT_EQ(again.chosen().memory_bytes(), mesh.memory_bytes()) << mesh_text(mesh);
     EXPECT_EQ(again.chosen().step_seconds(), mesh.step_seconds()) << mesh_text(mesh);
   }
+}
+
+// A GPU's memory and that of its node are two limits, each right both ways.
+TEST(Planner, AGpusMemoryAndItsNodesAreHeldApart) {
+  const proto::JobSpec spec = job("n_layer: 8, n_head: 8, n_embd: 512, vocab_size: 2000",
+                                  "batch_size: 8, micro_batch_size: 8, sequence_length: 64, "
+                                  "activation_checkpointing: none");
+  Site site{.speed = kUnknownGpu, .gpu = true};
+  const proto::MeshPlan roomy = plan(spec, site, {1}).chosen();
+  EXPECT_EQ(roomy.device(), proto::COMPUTE_DEVICE_GPU);
+  const auto& memory = roomy.memory();
+  EXPECT_EQ(roomy.memory_bytes(), memory.parameters() + memory.optimizer() + memory.gradients() +
+                                      memory.activations() + memory.workspace() + memory.process());
+  EXPECT_GT(roomy.host_bytes(), memory.checkpoint()) << "which is copied to the node's memory";
+  site.memory = roomy.memory_bytes();
+  site.host = roomy.host_bytes();
+  EXPECT_TRUE(plan(spec, site, {1}).has_chosen());
+  --site.memory;
+  const proto::JobPlan device = plan(spec, site, {1});
+  EXPECT_FALSE(device.has_chosen());
+  EXPECT_NE(device.reason().find("; the largest GPU has "), std::string::npos) << device.reason();
+  ++site.memory;
+  --site.host;
+  const proto::JobPlan host = plan(spec, site, {1});
+  EXPECT_FALSE(host.has_chosen());
+  EXPECT_NE(host.reason().find("the largest slot, beside its GPU, has "), std::string::npos)
+      << host.reason();
+}
+
+// On GPUs a faster link between them moves the choice towards the axes that send more.
+TEST(Planner, AGpusLinksCount) {
+  const proto::JobSpec spec =
+      job("n_layer: 8, n_head: 8, n_embd: 1024, vocab_size: 2000",
+          "batch_size: 4, sequence_length: 512, precision: bf16", "{tensor: 4}");
+  Site site{.speed = kUnknownGpu, .gpu = true};
+  const double slow = plan(spec, site, {4}).chosen().communication_seconds();
+  site.speed.local *= 10;
+  site.speed.local_latency /= 10;
+  const proto::MeshPlan fast = plan(spec, site, {4}).chosen();
+  EXPECT_NEAR(fast.communication_seconds() / slow, 0.1, 1e-6);
+  site.slots = 2;  // two nodes, and the network between them
+  EXPECT_GT(plan(spec, site, {4}).chosen().communication_seconds(), slow);
+}
+
+// What a refusal advises fits, and what it says is needed is what is needed.
+TEST(Advice, SaysWhatWouldFit) {
+  const proto::JobSpec spec = job("n_layer: 8, n_head: 8, n_embd: 512, vocab_size: 2000",
+                                  "batch_size: 8, sequence_length: 64", "{data: 1}");
+  Site site;
+  site.memory = plan(spec, site, {1}).chosen().memory_bytes() / 2;
+  EXPECT_FALSE(plan(spec, site, {1}).has_chosen());
+  const std::string here = advice(spec, site, {1, 2, 4});
+  EXPECT_EQ(here.substr(0, 21), "these nodes can hold ") << here;
+  const std::string more = advice(spec, site, {1});
+  proto::JobSpec open = spec;
+  open.mutable_parallel()->Clear();
+  open.mutable_parallel()->set_mode(proto::PARALLEL_MODE_AUTO);
+  open.mutable_training()->clear_micro_batch_size();
+  open.mutable_training()->clear_activation_checkpointing();
+  int fewest = 1;
+  while (fewest < 64 && !plan(open, site, {fewest}).has_chosen()) ++fewest;
+  EXPECT_EQ(
+      more.find(fmt::format("{} slots as large as the largest there would do (data ", fewest)), 0u)
+      << more;
+  const std::string least = bytes_text(plan(open, site, {1}).meshes(0).memory_bytes());
+  EXPECT_NE(more.find("; 1 slot would need " + least + " each"), std::string::npos) << more;
+}
+
+// Where the values alone are too much however they are shared out, nothing else is promised.
+TEST(Advice, SaysThatNothingWould) {
+  const proto::JobSpec spec =
+      job(kSmall, "batch_size: 1, sequence_length: 16, micro_batch_size: 1", "{data: 1}");
+  Site site;
+  site.memory = 10 * kMiB;  // less than a program takes
+  const std::string text = advice(spec, site, {1, 2});
+  EXPECT_EQ(text.find("no mesh of up to 1024 slots as large as the largest there would fit; "), 0u)
+      << text;
+  EXPECT_NE(text.find(" slots would need "), std::string::npos) << text;
 }
 
 TEST(Probe, FindsPlausibleRates) {
