@@ -30,7 +30,7 @@ class TraceRecorder {
   TraceWish asked_;    // newest request that this rank heard of
   TraceWish current_;  // newest that was begun
   bool recording_ = false;
-  proto::RankTrace trace_;  // what is known before the spans
+  int64_t first_step_ = 0;  // of the recording
 };
 
 }  // namespace weft

@@ -157,7 +157,7 @@ void AttemptRanks::inspect(const proto::InspectAttempt& question, const std::vec
     std::string problem = "it has not yet reported";
     if (line != lines_.end()) {
       now = now_of(rank, line->second);
-      problem = now.process() == "stopped" ? "its process is stopped and answers nothing"
+      problem = now.process() == "stopped"        ? "its process is stopped and answers nothing"
                 : line->second.channel == nullptr ? "it is not connected to its agent"
                                                   : "";
     }
@@ -171,7 +171,8 @@ void AttemptRanks::inspect(const proto::InspectAttempt& question, const std::vec
     *stack.mutable_now() = now;
     stack.set_problem(problem);
   }
-  if (told.ranks_size() > 0 && question.inspect().trace_steps() == 0) send_(answer);
+  const bool of_trace = question.inspect().trace_steps() > 0 || question.inspect().trace_now();
+  if (told.ranks_size() > 0 && !of_trace) send_(answer);
 }
 
 bool AttemptRanks::quiet() const {

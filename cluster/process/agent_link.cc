@@ -199,6 +199,12 @@ void AgentLink::on_inspect(std::function<proto::RankStack()> inspect) {
   inspect_ = std::move(inspect);
 }
 
+void AgentLink::on_trace_now(
+    std::function<std::optional<proto::RankTrace>(uint64_t)> trace_so_far) {
+  const std::lock_guard lock(mutex_);
+  trace_so_far_ = std::move(trace_so_far);
+}
+
 std::optional<proto::Inspect> AgentLink::take_trace_request() {
   const std::lock_guard lock(mutex_);
   return std::exchange(trace_request_, std::nullopt);
@@ -219,10 +225,19 @@ void AgentLink::post(const proto::RankFrame& frame) {
 
 void AgentLink::inspect(const proto::Inspect& inspect) {
   std::function<proto::RankStack()> answer;
+  std::function<std::optional<proto::RankTrace>(uint64_t)> trace_so_far;
   {
     const std::lock_guard lock(mutex_);
-    if (inspect.trace_steps() > 0) trace_request_ = inspect;
-    if (inspect.trace_steps() == 0) answer = inspect_;
+    if (inspect.trace_now()) {
+      trace_so_far = trace_so_far_;
+    } else if (inspect.trace_steps() > 0) {
+      trace_request_ = inspect;
+    } else {
+      answer = inspect_;
+    }
+  }
+  if (trace_so_far) {
+    if (auto trace = trace_so_far(inspect.request())) send_trace(std::move(*trace));
   }
   if (!answer) return;
   proto::RankFrame frame;

@@ -31,6 +31,8 @@ class AgentLink final : public Progress {
             std::function<proto::RankNow()> now = {});
   // Asked for the rank's stacks, from now on; on a thread of this object.
   void on_inspect(std::function<proto::RankStack()> inspect);
+  // As that, with what is recorded for the request so far; nothing: nothing is.
+  void on_trace_now(std::function<std::optional<proto::RankTrace>(uint64_t request)> trace_so_far);
   ~AgentLink() override;
 
   Status send(proto::RankEnvelope message) override;
@@ -81,6 +83,7 @@ class AgentLink final : public Progress {
   std::deque<proto::Control> controls_;
   std::optional<proto::Inspect> trace_request_;
   std::function<proto::RankStack()> inspect_;
+  std::function<std::optional<proto::RankTrace>(uint64_t)> trace_so_far_;
   std::deque<std::string> frames_;  // that are sent once, if they are
   Status refused_;
   int fd_ = -1;

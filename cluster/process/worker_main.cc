@@ -20,6 +20,7 @@
 #include "cluster/process/thread_stacks.h"
 #include "proto/base/retry.h"
 #include "proto/launch.pb.h"
+#include "worker/trace_message.h"
 #include "worker/trainer.h"
 
 namespace weft {
@@ -109,6 +110,7 @@ Status work(const comm::MpiWorld& mpi, const proto::LaunchRecord& record) {
       for (proto::ThreadStack& thread : thread_stacks()) stack.add_threads()->Swap(&thread);
       return stack;
     });
+    link.on_trace_now([&](uint64_t request) { return trace_so_far(activity, request); });
     Status status = run_training(rank, record, link);
     if (status.ok()) {
       status = link.flush();

@@ -64,10 +64,26 @@ void add_inspect_routes(Router& router, Service& service) {
   };
   router.add(std::move(trace));
 
+  Route end;
+  end.method = "DELETE";
+  end.pattern = "/api/v1/jobs/{id}/trace";
+  end.summary =
+      "End a recording whose steps do not end, as where a rank is stopped: the others send what "
+      "they have, within 3 s";
+  end.response = proto::JobTrace::descriptor();
+  end.success = 202;
+  end.handler = [&service](const Request& request) -> Result<Response> {
+    WEFT_ASSIGN_OR_RETURN(const proto::JobTrace found, service.end_trace(request.parameter("id")));
+    return json_response(found, 202);
+  };
+  router.add(std::move(end));
+
   Route all;
   all.method = "GET";
   all.pattern = "/api/v1/jobs/{id}/trace/events";
-  all.summary = "A complete trace in the Trace Event Format, for Perfetto and chrome://tracing";
+  all.summary =
+      "A trace that is complete, or as complete as it will be, in the Trace Event Format, for "
+      "Perfetto and chrome://tracing";
   all.handler = [&service](const Request& request) { return events(service, request); };
   router.add(std::move(all));
 }

@@ -1,6 +1,7 @@
 // What a job's ranks do now (`weft stack`), and what they did during some steps (`weft trace`).
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <fstream>
@@ -15,10 +16,12 @@ namespace weft::cli {
 namespace {
 
 constexpr auto kPoll = std::chrono::milliseconds(200);
+constexpr double kQuietSeconds = 5;  // after which the progress line says why
 
 void print_stack(const proto::JobStack& stack, bool threads) {
   std::string out = fmt::format("{} is {}, attempt {}\n", stack.job(), state_name(stack.state()),
                                 stack.attempt());
+  std::string silent;
   for (const proto::RankStack& rank : stack.ranks()) {
     const proto::RankNow& now = rank.now();
     out += printable(describe(now)) + "\n";
@@ -37,22 +40,54 @@ void print_stack(const proto::JobStack& stack, bool threads) {
       for (const std::string& frame : thread.frames()) out += "    " + printable(frame) + "\n";
       if (thread.frames().empty()) out += "    its stack is not taken\n";
     }
+    if (!rank.problem().empty()) silent += fmt::format(" {}", now.rank());
   }
+  if (!silent.empty())
+    out += fmt::format("without an answer:{} of {} ranks\n", silent, stack.ranks_size());
   print(out);
 }
 
-// Waits until every rank's part is there.
+// "rank 3 of n2 (its process is stopped), rank 5 of n2 (...)"
+std::string missing_text(const proto::JobTrace& trace) {
+  constexpr int kMost = 3;
+  std::string text;
+  for (int i = 0; i < std::min(kMost, trace.missing_size()); ++i) {
+    const proto::MissingRank& rank = trace.missing(i);
+    text += fmt::format("{}rank {} of {} ({})", i == 0 ? "" : ", ", rank.rank(), rank.node(),
+                        rank.problem());
+  }
+  if (trace.missing_size() > kMost) text += fmt::format(", {} more", trace.missing_size() - kMost);
+  return printable(text);
+}
+
+std::string progress_of(const proto::JobTrace& trace) {
+  const int waiting = trace.missing_size();
+  std::string text = fmt::format("recording {} steps: waiting for {} rank{}", trace.steps(),
+                                 waiting, waiting == 1 ? "" : "s");
+  if (trace.quiet_seconds() < kQuietSeconds) return text;
+  return text + fmt::format("; nothing done for {}: {}", show_seconds(trace.quiet_seconds()),
+                            missing_text(trace));
+}
+
+// Waits until every rank's part is there, or no more will come.
 Result<proto::JobTrace> wait_for_trace(const Context& context, ApiClient& client,
-                                       const std::string& path) {
+                                       const std::string& path, double timeout) {
   ProgressLine line(context.json);
+  bool ended = false;
   while (true) {
     proto::JobTrace trace;
     WEFT_RETURN_IF_ERROR(client.get(path, trace));
-    if (trace.state() == "complete") return trace;
+    if (trace.state() == "complete" || trace.state() == "incomplete") return trace;
     if (!trace.problem().empty()) {
-      return fail(Code::kUnavailable, "the trace of " + trace.job() + ": " + trace.problem());
+      std::string why = fmt::format("the trace of {}: {}", trace.job(), trace.problem());
+      if (trace.missing_size() > 0) why += "; missing: " + missing_text(trace);
+      return fail(Code::kUnavailable, why);
     }
-    line.show(fmt::format("recording {} steps", trace.steps()));
+    line.show(progress_of(trace));
+    if (!ended && trace.quiet_seconds() > timeout) {
+      WEFT_RETURN_IF_ERROR(client.send("DELETE", path, nullptr, nullptr));
+      ended = true;
+    }
     std::this_thread::sleep_for(kPoll);
   }
 }
@@ -60,7 +95,7 @@ Result<proto::JobTrace> wait_for_trace(const Context& context, ApiClient& client
 // Writes to `file` only once the trace is there; whether it may is asked before anything is
 // recorded.
 Result<proto::JobTrace> record(const Context& context, ApiClient& client, const std::string& path,
-                               const std::string& file, int steps) {
+                               const std::string& file, const TraceOptions& options) {
   const Status full = Status::invalid("--output", file, "cannot be written");
   std::error_code ignored;
   const bool is_new = !std::filesystem::exists(std::filesystem::symlink_status(file, ignored));
@@ -68,10 +103,11 @@ Result<proto::JobTrace> record(const Context& context, ApiClient& client, const 
   if (is_new) std::filesystem::remove(file, ignored);
   if (!writable) return fail(full);
   proto::TraceRequest request;
-  request.set_steps(steps);
+  request.set_steps(options.steps);
   proto::JobTrace begun;
   WEFT_RETURN_IF_ERROR(client.send("POST", path, &request, &begun));
-  WEFT_ASSIGN_OR_RETURN(proto::JobTrace trace, wait_for_trace(context, client, path));
+  WEFT_ASSIGN_OR_RETURN(proto::JobTrace trace,
+                        wait_for_trace(context, client, path, options.timeout));
   std::ofstream out(file, std::ios::binary | std::ios::trunc);
   WEFT_RETURN_IF_ERROR(client.download(path + "/events", [&](std::string_view piece) -> Status {
     out.write(piece.data(), static_cast<std::streamsize>(piece.size()));
@@ -85,7 +121,11 @@ Result<proto::JobTrace> record(const Context& context, ApiClient& client, const 
 void print_summary(const proto::JobTrace& trace, const std::string& file, int asked) {
   std::string out = fmt::format("{}: steps {} to {} of {}", file, trace.first_step(),
                                 trace.first_step() + trace.steps() - 1, trace.job());
-  if (trace.steps() < asked) out += fmt::format("; it ended before {} were done", asked);
+  if (trace.state() == "incomplete") {
+    out += fmt::format("\nincomplete: {}; missing or cut short: {}", trace.problem(),
+                       missing_text(trace));
+  } else if (trace.steps() < asked)
+    out += fmt::format("; it ended before {} were done", asked);
   out += "\n";
   for (const proto::RankTraceSummary& rank : trace.ranks()) {
     out += fmt::format("rank {}: {:.3f} s, compute {:.3f} s, communication {:.3f} s", rank.rank(),
@@ -103,7 +143,12 @@ int stack(const Context& context, const StackOptions& options) {
   Result<ApiClient> client = ApiClient::connect(context.settings);
   if (!client) return report(context, client.error());
   proto::JobStack found;
-  const Status status = client->get("jobs/" + encoded(options.job) + "/stack", found);
+  Status status;
+  {
+    ProgressLine line(context.json);
+    line.show("asking the ranks, for up to 3 s");
+    status = client->get("jobs/" + encoded(options.job) + "/stack", found);
+  }
   if (!status.ok()) return report(context, status);
   if (context.json) {
     print_json(found);
@@ -118,7 +163,7 @@ int trace(const Context& context, const TraceOptions& options) {
   if (!client) return report(context, client.error());
   const std::string path = "jobs/" + encoded(options.job) + "/trace";
   const std::string file = options.file.empty() ? options.job + ".trace.json" : options.file;
-  const Result<proto::JobTrace> trace = record(context, *client, path, file, options.steps);
+  const Result<proto::JobTrace> trace = record(context, *client, path, file, options);
   if (!trace) return report(context, trace.error());
   if (context.json) {
     print_json(*trace);

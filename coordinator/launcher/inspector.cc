@@ -25,12 +25,17 @@ bool is_whole(const proto::RankTrace& trace) {
 
 }  // namespace
 
-void Inspector::ask(const proto::Job& job, uint64_t request, int trace_steps) {
+proto::Inspect& Inspector::ask(const proto::Job& job, uint64_t request) {
   proto::InspectAttempt& question = questions_.emplace_back();
   question.mutable_attempt()->set_job(job.id());
   question.mutable_attempt()->set_attempt(job.attempt());
   question.mutable_inspect()->set_request(request);
-  question.mutable_inspect()->set_trace_steps(trace_steps);
+  return *question.mutable_inspect();
+}
+
+bool Inspector::Trace::cut() const {
+  return std::any_of(parts.begin(), parts.end(),
+                     [](const auto& part) { return part.second.cut(); });
 }
 
 std::vector<proto::RankStack> Inspector::stacks(const proto::Job& job, double seconds) {
@@ -44,7 +49,7 @@ std::vector<proto::RankStack> Inspector::stacks(const proto::Job& job, double se
     stack.set_problem("it has not answered within " + std::to_string(static_cast<int>(seconds)) +
                       " s: this is what was last heard of it");
   }
-  ask(job, request, 0);
+  ask(job, request);
   answered_.wait_for(lock, std::chrono::duration<double>(seconds),
                      [&] { return waiting.answers == waiting.ranks.size(); });
   std::vector<proto::RankStack> stacks;
@@ -61,7 +66,8 @@ void Inspector::start_trace(const proto::Job& job, int steps) {
   trace.attempt = job.attempt();
   trace.steps = steps;
   trace.ranks = static_cast<size_t>(ranks_of(job));
-  ask(job, trace.request, steps);
+  trace.heard_new = clock_.monotonic();
+  ask(job, trace.request).set_trace_steps(steps);
   while (traces_.size() > kTracesMax) {
     traces_.erase(std::min_element(
         traces_.begin(), traces_.end(),
@@ -74,9 +80,34 @@ std::optional<Inspector::Trace> Inspector::trace(const std::string& job) const {
   const auto found = traces_.find(job);
   if (found == traces_.end()) return std::nullopt;
   Trace trace = found->second;
-  const auto waited = std::chrono::duration<double>(clock_.monotonic() - trace.first_part);
-  trace.late = !trace.parts.empty() && !trace.complete() && waited.count() > kPartSeconds;
+  const auto since = [&](Clock::Duration moment) {
+    return std::chrono::duration<double>(clock_.monotonic() - moment).count();
+  };
+  trace.over = trace.complete() ||
+               (!trace.parts.empty() && since(trace.first_part) > kPartSeconds) ||
+               (trace.ended && since(*trace.ended) > kCutSeconds);
+  trace.quiet_seconds = since(trace.heard_new);
   return trace;
+}
+
+void Inspector::end_trace(const proto::Job& job) {
+  const std::lock_guard lock(mutex_);
+  const auto found = traces_.find(job.id());
+  if (found == traces_.end() || found->second.ended || found->second.complete()) return;
+  found->second.ended = clock_.monotonic();
+  ask(job, found->second.request).set_trace_now(true);
+}
+
+void Inspector::heard(const proto::AttemptNow& now) {
+  const std::lock_guard lock(mutex_);
+  const auto found = traces_.find(now.job());
+  if (found == traces_.end() || found->second.attempt != now.attempt()) return;
+  Trace& trace = found->second;
+  for (const proto::RankNow& rank : now.ranks()) {
+    proto::RankNow& last = trace.heard[rank.rank()];
+    if (rank.progress() != last.progress()) trace.heard_new = clock_.monotonic();
+    last = rank;
+  }
 }
 
 std::vector<proto::InspectAttempt> Inspector::take_questions() {
@@ -113,7 +144,8 @@ void Inspector::answer(proto::TraceOfRank answer) {
   if (found == traces_.end() || found->second.request != answer.trace().request()) return;
   if (!is_whole(answer.trace())) return;
   Trace& trace = found->second;
-  if (trace.parts.empty()) trace.first_part = clock_.monotonic();
+  trace.heard_new = clock_.monotonic();
+  if (trace.parts.empty()) trace.first_part = trace.heard_new;
   trace.bytes += answer.trace().ByteSizeLong();
   trace.too_large = trace.too_large || trace.bytes > kTraceBytesMax;
   const int rank = answer.trace().rank();

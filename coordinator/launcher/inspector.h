@@ -26,6 +26,7 @@ class Inspector {
   static constexpr size_t kTracesMax = 4;
   static constexpr size_t kTraceBytesMax = size_t{256} << 20;
   static constexpr double kPartSeconds = 30;  // after a trace's first part, for the others
+  static constexpr double kCutSeconds = 3;    // after it was ended, for what ranks have so far
 
   explicit Inspector(const Clock& clock) : clock_(clock) {}
 
@@ -43,16 +44,26 @@ class Inspector {
     std::map<int, proto::RankTrace> parts;
     size_t bytes = 0;
     bool too_large = false;
-    bool late = false;  // a part did not come in time
     Clock::Duration first_part{};
+    std::optional<Clock::Duration> ended;  // by whoever asked for it
+    std::map<int, proto::RankNow> heard;   // newest of each rank
+    Clock::Duration heard_new{};  // when a rank had last got something done, or sent a part
+    // As of now.
+    bool over = false;  // no part will be waited for
+    double quiet_seconds = 0;
     bool complete() const { return ranks > 0 && parts.size() == ranks && !too_large; }
+    bool cut() const;  // some part lacks its last steps
   };
+  // Ranks send what they have recorded so far.
+  void end_trace(const proto::Job& job);
   std::optional<Trace> trace(const std::string& job) const;
 
   // ---- the supervisor
   std::vector<proto::InspectAttempt> take_questions();
   // What heartbeats have told of those ranks.
   void known(uint64_t request, const std::vector<proto::RankNow>& ranks);
+  // What a heartbeat tells of a rank.
+  void heard(const proto::AttemptNow& now);
   void answer(const proto::AttemptInspected& answer);
   void answer(proto::TraceOfRank answer);
 
@@ -61,7 +72,7 @@ class Inspector {
     std::map<int, proto::RankStack> ranks;
     size_t answers = 0;
   };
-  void ask(const proto::Job& job, uint64_t request, int trace_steps);
+  proto::Inspect& ask(const proto::Job& job, uint64_t request);
 
   const Clock& clock_;
   mutable std::mutex mutex_;  // guards the rest

@@ -55,9 +55,10 @@ void Activity::add_group(const std::shared_ptr<const RankGroup>& group) {
   groups_.push_back(group);
 }
 
-void Activity::start_recording() {
+void Activity::start_recording(const RecordingHead& head) {
   const std::lock_guard lock(mutex_);
   recorded_ = {};
+  recorded_.head = head;
   recording_ = true;
 }
 
@@ -65,6 +66,17 @@ Activity::Recording Activity::take_recording() {
   const std::lock_guard lock(mutex_);
   recording_ = false;
   return std::exchange(recorded_, {});
+}
+
+std::optional<Activity::Recording> Activity::recording_so_far() const {
+  const std::lock_guard lock(mutex_);
+  if (!recording_) return std::nullopt;
+  Recording so_far = recorded_;
+  if (call_.name != nullptr) {
+    so_far.spans.push_back({call_.name, call_.group->axis, Lane::kCommunication, -1, call_since_ns_,
+                            clock_ns(), call_.bytes});
+  }
+  return so_far;
 }
 
 void Activity::keep(const Span& span) {

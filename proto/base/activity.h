@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <source_location>
 #include <string>
 #include <utility>
@@ -89,14 +90,23 @@ class Activity {
     progress_.store(progress_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
   }
 
-  // Spans that end from now on are kept, at most kSpansMax of them.
-  static constexpr size_t kSpansMax = size_t{1} << 17;
-  void start_recording();
+  // What a recording is of.
+  struct RecordingHead {
+    uint64_t request = 0;
+    int64_t first_step = 0;
+    int64_t clock_offset_ns = 0, clock_error_ns = 0;  // worker/clock_offset.h
+  };
   struct Recording {
+    RecordingHead head;
     std::vector<Span> spans;  // in the order of their ends
     bool truncated = false;
   };
+  // Spans that end from now on are kept, at most kSpansMax of them.
+  static constexpr size_t kSpansMax = size_t{1} << 17;
+  void start_recording(const RecordingHead& head);
   Recording take_recording();  // and stops
+  // And goes on; the collective that it is in ends now. Nothing: nothing is recorded.
+  std::optional<Recording> recording_so_far() const;
 
   // Scopes; a null activity is told nothing.
   // Something that only a trace shows.

@@ -41,11 +41,18 @@ class Cluster:
         self.bin = BIN
 
     # ---- programs ---------------------------------------------------------------------------------
-    def weft(self, *arguments, check=True, stdin=None, timeout=300):
+    def environment(self):
         env = {k: v for k, v in os.environ.items() if not k.startswith("WEFT_")}
         env.update(WEFT_DATA=str(self.data), HOME=str(self.folder), NO_COLOR="1")
-        done = subprocess.run([str(self.bin / "weft"), *map(str, arguments)], env=env, input=stdin,
-                              capture_output=True, text=True, timeout=timeout)
+        return env
+
+    def start(self, *arguments):
+        return subprocess.Popen([str(self.bin / "weft"), *map(str, arguments)], text=True,
+                                env=self.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def weft(self, *arguments, check=True, stdin=None, timeout=300):
+        done = subprocess.run([str(self.bin / "weft"), *map(str, arguments)], env=self.environment(),
+                              input=stdin, capture_output=True, text=True, timeout=timeout)
         if check and done.returncode != 0:
             raise AssertionError(f"weft {' '.join(map(str, arguments))}: exit {done.returncode}\n"
                                  f"{done.stdout}\n{done.stderr}")

@@ -211,6 +211,30 @@ class LoopbackTest(unittest.TestCase):
         self.cluster.weft("cancel", job)
         self.cluster.wait(job, "cancelled")
 
+    def test_a_trace_of_a_stopped_rank_is_written_and_names_it(self):
+        job = self.submit(100000, 0, "--set", "hang_seconds=0")
+        self.cluster.wait_step(job, 3)
+        path = self.cluster.folder / "stopped.json"
+        traced = self.cluster.start("trace", job, "--steps", 1000, "--timeout", 6, "-o", path, "--json")
+        time.sleep(0.5)
+        os.kill(self.rank_pids(job)[1], signal.SIGSTOP)
+        out, err = traced.communicate(timeout=60)
+        self.assertEqual(traced.returncode, 0, err)
+        told = json.loads(out)
+        self.assertEqual(told["state"], "incomplete")
+        self.assertIn("1 of 2 ranks", told["problem"])
+        missing = {rank["rank"]: rank for rank in told["missing"]}
+        self.assertEqual(missing[1]["problem"], "its process is stopped")
+        self.assertIn("rank 0 waits", missing[0]["problem"])
+        self.assertEqual([rank["rank"] for rank in told["ranks"]], [0])
+        spans = [event for event in json.loads(path.read_text())["traceEvents"] if event["ph"] == "X"]
+        self.assertGreater(len(spans), 10)
+        last = max(spans, key=lambda event: event["ts"] + event["dur"])
+        self.assertGreater(last["dur"], 1e6, "the collective that it waits in")
+        os.kill(self.rank_pids(job)[1], signal.SIGCONT)
+        self.cluster.weft("cancel", job)
+        self.cluster.wait(job, "cancelled")
+
     def test_coordinator_and_agents_killed_while_the_job_runs(self):
         job = self.submit(1500, 200)
         self.cluster.wait_step(job, 5)

@@ -8,6 +8,7 @@
 
 #include <cstring>
 #include <filesystem>
+#include <optional>
 #include <vector>
 
 #include "cluster/process/frame_io.h"
@@ -91,6 +92,34 @@ TEST(AgentLink, TellsOnceASecondWhatTheRankDoes) {
     EXPECT_FALSE(frame.now().has_collective());
   }
   EXPECT_GE(std::chrono::steady_clock::now() - start, std::chrono::milliseconds(990));
+  ::close(fd);
+  ::close(listener);
+  std::filesystem::remove(path);
+}
+
+TEST(AgentLink, ATraceUnderWayIsSentAsItIs) {
+  const std::string path =
+      std::filesystem::temp_directory_path() / ("weft-trace-" + std::to_string(::getpid()));
+  const int listener = listen_at(path);
+  AgentLink link(path, {});
+  link.on_trace_now([](uint64_t request) {
+    std::optional<proto::RankTrace> trace;
+    if (request == 7) trace.emplace().set_request(7);
+    return trace;
+  });
+  const int fd = ::accept(listener, nullptr, nullptr);
+  next_message(fd);                          // the hello
+  for (const uint64_t request : {6U, 7U}) {  // of the first nothing is recorded
+    proto::RankFrame frame;
+    frame.mutable_inspect()->set_request(request);
+    frame.mutable_inspect()->set_trace_now(true);
+    EXPECT_TRUE(write_all(fd, framed(frame.SerializeAsString())));
+  }
+  proto::RankFrame answer;
+  const auto bytes = read_frame(fd);
+  ASSERT_TRUE(bytes && answer.ParseFromString(*bytes));
+  EXPECT_EQ(answer.trace().request(), 7u);
+  EXPECT_FALSE(link.take_trace_request()) << "no new one was asked for";
   ::close(fd);
   ::close(listener);
   std::filesystem::remove(path);

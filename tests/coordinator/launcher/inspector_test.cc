@@ -125,13 +125,73 @@ TEST_F(InspectorTest, ATraceThatWillNotBeCompleteSaysSo) {
   const uint64_t request = asked(a_, [&] { supervisor_->step(); }).request();
   send_trace(a_, part(request, 0));
   live(31, {&a_, &b_});
-  EXPECT_EQ(service.trace(id_)->state(), "failed");
+  EXPECT_EQ(service.trace(id_)->state(), "incomplete");
   EXPECT_THAT(service.trace(id_)->problem(), HasSubstr("only 1 of 2 ranks"));
+  EXPECT_EQ(service.trace_parts(id_)->size(), 1u) << "what there is can be had";
   ASSERT_TRUE(service.start_trace(id_, 1));
   finish(a_, id_, 1, 2, "succeeded");
   EXPECT_THAT(service.trace(id_)->problem(), HasSubstr("attempt 1 ended"));
   EXPECT_EQ(service.start_trace(id_, 1).error().code(), Code::kFailedPrecondition);
   EXPECT_EQ(service.stack(id_).error().code(), Code::kFailedPrecondition);
+}
+
+// Rank 1 is stopped, so the step of rank 0 does not end either.
+TEST_F(InspectorTest, ATraceOfAStoppedRankIsEndedWithWhatThereIs) {
+  CoordinatorService service({*store_, *content_, clock_, "", "test", nullptr, &inspector_});
+  const auto tell = [&](FakeAgent& agent, int rank, const std::string& process, uint64_t progress) {
+    agent.now.assign(1, {});
+    agent.now[0].set_job(id_);
+    agent.now[0].set_attempt(1);
+    proto::RankNow& now = *agent.now[0].add_ranks();
+    now.set_rank(rank);
+    now.set_process(process);
+    now.set_progress(progress);
+  };
+  tell(a_, 0, "sleeping", 10);
+  tell(b_, 1, "stopped", 10);
+  ASSERT_TRUE(service.start_trace(id_, 2));
+  const uint64_t request = asked(a_, [&] { supervisor_->step(); }).request();
+  live(8, {&a_, &b_});
+  tell(a_, 0, "sleeping", 11);
+  live(8, {&a_, &b_});
+  const proto::JobTrace waiting = service.trace(id_).value();
+  EXPECT_EQ(waiting.state(), "recording");
+  EXPECT_GT(waiting.quiet_seconds(), 2);
+  EXPECT_LT(waiting.quiet_seconds(), 8.5) << "rank 0 did something";
+  ASSERT_EQ(waiting.missing_size(), 2);
+  EXPECT_EQ(waiting.missing(1).rank(), 1);
+  EXPECT_EQ(waiting.missing(1).node(), "n2");
+  EXPECT_EQ(waiting.missing(1).problem(), "its process is stopped");
+  EXPECT_EQ(service.end_trace(id_)->state(), "recording") << "rank 0 is asked";
+  const proto::Inspect end = asked(a_, [&] { supervisor_->step(); });
+  EXPECT_TRUE(end.trace_now());
+  EXPECT_EQ(end.request(), request);
+  proto::RankTrace cut = part(request, 0);
+  cut.set_cut(true);
+  send_trace(a_, cut);
+  live(4, {&a_, &b_});
+  const proto::JobTrace over = service.trace(id_).value();
+  EXPECT_EQ(over.state(), "incomplete");
+  EXPECT_THAT(over.problem(), HasSubstr("1 of 2 ranks have sent what they had"));
+  EXPECT_EQ(over.ranks_size(), 1);
+  EXPECT_EQ(over.missing_size(), 2) << "of rank 0 the end";
+  EXPECT_EQ(service.trace_parts(id_)->size(), 1u);
+  // It went on: the whole takes the place of what was cut.
+  send_trace(a_, part(request, 0));
+  send_trace(b_, part(request, 1));
+  EXPECT_EQ(service.trace(id_)->state(), "complete");
+  EXPECT_EQ(service.end_trace(id_)->state(), "complete");
+}
+
+TEST_F(InspectorTest, ATraceThatNobodyRecordedFails) {
+  CoordinatorService service({*store_, *content_, clock_, "", "test", nullptr, &inspector_});
+  EXPECT_EQ(service.end_trace(id_).error().code(), Code::kNotFound);
+  ASSERT_TRUE(service.start_trace(id_, 2));
+  ASSERT_TRUE(service.end_trace(id_));
+  live(4, {&a_, &b_});
+  EXPECT_EQ(service.trace(id_)->state(), "failed");
+  EXPECT_EQ(service.trace_parts(id_).error().code(), Code::kFailedPrecondition);
+  EXPECT_TRUE(service.start_trace(id_, 2));
 }
 
 // A step of 10 s: two collectives of 4 s and 1 s, the first of which is waited for in its last

@@ -7,6 +7,7 @@
 #include "proto/base/activity.h"
 #include "tests/worker/trainer/trainer_fixture.h"
 #include "worker/clock_offset.h"
+#include "worker/trace_message.h"
 
 namespace weft {
 namespace {
@@ -139,6 +140,32 @@ TEST(ClockOffset, IsWithinItsErrorOfTheTruth) {
     EXPECT_LT(found.error_ns, 1'000'000'000);
     EXPECT_EQ(measure_clock(rank).offset_ns, 0);  // one machine, one clock
   });
+}
+
+TEST(TraceSoFar, EndsInTheCollectiveThatTheRankIsIn) {
+  Activity activity;
+  EXPECT_FALSE(trace_so_far(activity, 0));
+  activity.start_recording({.request = 5, .first_step = 7, .clock_offset_ns = 3});
+  { const Activity::Recorded step(&activity, Lane::kCompute, kStepSpan, 7); }
+  {
+    CollectiveCall call;
+    call.name = "all_reduce";
+    call.group = std::make_shared<RankGroup>();
+    call.bytes = 64;
+    const Activity::Collective waits(activity, call);
+    const auto trace = trace_so_far(activity, 5);
+    ASSERT_TRUE(trace);
+    EXPECT_TRUE(trace->cut());
+    EXPECT_EQ(trace->first_step(), 7);
+    EXPECT_EQ(trace->steps(), 1);
+    EXPECT_EQ(trace->clock_offset_ns(), 3);
+    ASSERT_EQ(trace->spans_size(), 2);
+    EXPECT_EQ(trace->names(trace->spans(1).name()), "all_reduce");
+    EXPECT_EQ(trace->spans(1).bytes(), 64);
+    EXPECT_FALSE(trace_so_far(activity, 6)) << "another's request";
+  }
+  EXPECT_EQ(activity.take_recording().spans.size(), 2u) << "it goes on";
+  EXPECT_FALSE(trace_so_far(activity, 5));
 }
 
 }  // namespace
