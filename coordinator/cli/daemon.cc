@@ -112,6 +112,13 @@ Status write_pid_file(const std::string& path, const Process& process) {
   return write_text_file(path, fmt::format("{} {}\n", process.pid, process.started), 0644);
 }
 
+std::vector<std::string> arguments_of(const Process& process) {
+  std::vector<std::string> words;
+  std::ifstream file(fmt::format("/proc/{}/cmdline", process.pid), std::ios::binary);
+  for (std::string word; std::getline(file, word, '\0');) words.push_back(word);
+  return is_alive(process) ? words : std::vector<std::string>();
+}
+
 std::vector<Process> find_processes(const std::string& program, const std::string& word) {
   std::vector<Process> found;
   std::error_code error;

@@ -31,6 +31,9 @@ Status write_pid_file(const std::string& path, const Process& process);
 // Living processes named `program` whose arguments contain `word`.
 std::vector<Process> find_processes(const std::string& program, const std::string& word);
 
+// What it was started with, its program first; empty: it is gone.
+std::vector<std::string> arguments_of(const Process& process);
+
 // SIGTERM, then SIGKILL to those that are still there after `seconds`. True: nobody had to be
 // killed.
 bool stop_processes(const std::vector<Process>& processes, double seconds);

@@ -100,6 +100,7 @@ Status start_joined(const Context& context, const JoinOptions& options, std::str
   name = options.name.empty() ? host_name() : options.name;
   cluster.set_coordinator(fmt::format("{}:{}", coordinator.host, coordinator.port));
   cluster.set_slots_per_node(options.slots);
+  cluster.set_memory_bytes(options.memory_bytes);
   cluster.clear_node_names();
   cluster.add_node_names(name);
   WEFT_RETURN_IF_ERROR(write_text_file(data + "/join-secret", token + "\n", 0600));

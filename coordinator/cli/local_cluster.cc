@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <csignal>
 #include <cstring>
 #include <filesystem>
 #include <map>
@@ -22,6 +23,8 @@ namespace weft::cli {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr double kReplaceSeconds = 5;
 
 Status make_folder(const std::string& path) {
   std::error_code error;
@@ -139,10 +142,22 @@ Status LocalPrograms::start_agent(const std::string& name) {
     argv.insert(argv.end(), {"--slots", std::to_string(cluster_.slots_per_node())});
   }
   // The nodes of one machine share its memory and its GPUs.
-  const int64_t memory = machine_memory_bytes() / std::max(1, cluster_.nodes());
-  argv.insert(argv.end(), {"--memory-bytes", std::to_string(memory)});
+  int64_t memory = machine_memory_bytes();
+  if (cluster_.memory_bytes() > 0) memory = std::min(memory, cluster_.memory_bytes());
+  argv.insert(argv.end(),
+              {"--memory-bytes", std::to_string(memory / std::max(1, cluster_.nodes()))});
   if (cluster_.nodes() > 1) argv.insert(argv.end(), {"--gpus", share_of(name, cluster_)});
+  // An agent with another share, of when there were fewer nodes, gives way; its ranks go on.
+  if (const Process agent = running(name); is_alive(agent) && arguments_of(agent) != argv) {
+    replace_agent(agent);
+  }
   return start(name, argv);
+}
+
+void LocalPrograms::replace_agent(const Process& agent) {
+  ::kill(agent.pid, SIGHUP);  // at which it leaves its attempts to their shepherds
+  if (!wait_until(kReplaceSeconds, [&] { return !is_alive(agent); })) ::kill(agent.pid, SIGKILL);
+  wait_until(kReplaceSeconds, [&] { return !is_alive(agent); });
 }
 
 Status prepare_folder(const std::string& data, bool with_secrets) {

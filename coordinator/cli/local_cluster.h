@@ -41,12 +41,14 @@ class LocalPrograms {
   Process running(const std::string& name) const;  // "coordinator" or an agent's name
   std::vector<Process> agents() const;             // also shepherds of these
 
-  // Each does nothing where the program is running.
+  // Each does nothing where the program is running. An agent that was started with other arguments
+  // is started again; what it runs goes on.
   Status start_coordinator(const std::vector<std::string>& host_names);
   Status start_agent(const std::string& name);
 
  private:
   Status start(const std::string& name, const std::vector<std::string>& argv);
+  static void replace_agent(const Process& agent);
   std::string data_;
   proto::LocalCluster cluster_;
 };

@@ -38,6 +38,7 @@ Result<proto::LocalCluster> choose_cluster(const std::string& data, const UpOpti
   if (options.slots_given || cluster.slots_per_node() == 0) {
     cluster.set_slots_per_node(options.slots_per_node);
   }
+  if (options.memory_bytes > 0) cluster.set_memory_bytes(options.memory_bytes);
   if (options.port > 0) cluster.set_port(options.port);
   if (options.agent_port > 0) cluster.set_agent_port(options.agent_port);
   return cluster;

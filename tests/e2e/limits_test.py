@@ -174,6 +174,27 @@ class Surroundings(unittest.TestCase):
             self.assertIn(str(cluster.port), done.stderr)
             cluster.__exit__(None, None, None)
 
+    def test_nodes_of_one_machine_share_its_memory(self):
+        with Cluster(nodes=1, slots=1) as cluster:
+            def memory(count):
+                nodes = cluster.rest("GET", "nodes")["nodes"]
+                ready = [node["memory_bytes"] for node in nodes if node["state"] == "ready"]
+                return sorted(ready) if len(ready) == count else None
+
+            def wait(count, share):
+                for _ in range(200):
+                    if memory(count) == [share] * count:
+                        return
+                    time.sleep(0.1)
+                self.fail(f"{memory(count)} instead of {share} each")
+
+            whole = memory(1)[0]
+            cluster.weft("up", "--nodes", 3)
+            wait(3, whole // 3)
+            cluster.weft("up", "--memory-bytes", 3 * 10**9)
+            wait(3, 10**9)
+            self.assertEqual(len(cluster.pids("weft-agent")), 3)
+
     def test_missing_things_are_named(self):
         cluster = Cluster(nodes=1, slots=1)
         absent = cluster.weft("submit", "-f", "absent.yaml", check=False)
