@@ -57,6 +57,7 @@ class CoordinatorService final : public Service {
   Result<proto::JobStack> stack(const std::string& job) override;
   Result<proto::JobTrace> start_trace(const std::string& job, int steps) override;
   Result<proto::JobTrace> trace(const std::string& job) override;
+  Result<proto::JobTrace> end_trace(const std::string& job) override;
   Result<std::vector<proto::RankTrace>> trace_parts(const std::string& job) override;
 
   Result<std::vector<proto::CheckpointManifest>> checkpoints(const std::string& job) override;
@@ -64,6 +65,7 @@ class CoordinatorService final : public Service {
   Status remove_checkpoint(const std::string& id) override;
 
   std::vector<proto::NodeInfo> nodes() override;
+  Status forget_node(const std::string& name) override;
   Status put_chunk(const std::string& hash, std::string_view bytes) override;
   Result<std::string> get_chunk(const std::string& hash) override;
   Result<std::vector<std::string>> missing_chunks(const std::vector<std::string>& hashes) override;
@@ -77,8 +79,12 @@ class CoordinatorService final : public Service {
   const Clock::Duration started_;
 
   Status probe();
-  // The spec with its mesh; `plan` is what chose it, if it had to be chosen.
-  Result<proto::JobSpec> admit(proto::JobSpec spec, std::optional<proto::JobPlan>& plan);
+  struct Admitted {
+    proto::JobSpec spec;                 // with its mesh
+    std::optional<proto::JobPlan> plan;  // what chose it, if it had to be chosen
+    proto::RankMemory memory;
+  };
+  Result<Admitted> admit(proto::JobSpec spec);
 
   std::mutex probe_mutex_;      // guards the next members, never held over a write
   Clock::Duration probed_{-1};  // when the last probe began

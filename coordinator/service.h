@@ -162,7 +162,10 @@ class Service {
   virtual Result<proto::JobTrace> start_trace(const std::string& job, int steps) = 0;
   // How far the newest trace is. not_found: there is none (it is not durable).
   virtual Result<proto::JobTrace> trace(const std::string& job) = 0;
-  // The ranks' parts of a complete one, by rank.
+  // Ends it if it is still recorded: ranks send what they have, for which nobody waits longer than
+  // 3 s.
+  virtual Result<proto::JobTrace> end_trace(const std::string& job) = 0;
+  // The ranks' parts of one that is complete, or as complete as it will be, by rank.
   virtual Result<std::vector<proto::RankTrace>> trace_parts(const std::string& job) = 0;
 
   // ---- checkpoints -----------------------------------------------------------------------------
@@ -174,6 +177,8 @@ class Service {
 
   // ---- nodes, uploads, health ------------------------------------------------------------------
   virtual std::vector<proto::NodeInfo> nodes() = 0;
+  // One that is lost and runs nothing. It is known again once its agent comes back.
+  virtual Status forget_node(const std::string& name) = 0;
   virtual Status put_chunk(const std::string& hash, std::string_view bytes) = 0;
   virtual Result<std::string> get_chunk(const std::string& hash) = 0;
   // Those of `hashes` that are not here, in order, each once. At most 100,000 a call.

@@ -161,6 +161,10 @@ Status CoordinatorService::remove_checkpoint(const std::string& id) {
 
 std::vector<proto::NodeInfo> CoordinatorService::nodes() { return parts_.store.nodes(); }
 
+Status CoordinatorService::forget_node(const std::string& name) {
+  return parts_.store.forget_node(name);
+}
+
 Status CoordinatorService::put_chunk(const std::string& hash, std::string_view bytes) {
   return parts_.content.put_chunk(hash, bytes);
 }

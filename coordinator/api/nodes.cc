@@ -10,7 +10,7 @@
 namespace weft::api {
 namespace {
 
-// A page's place is a node's name: nodes come in that order, and none ever goes.
+// A page's place is a node's name: nodes come in that order.
 Result<Response> list(Service& service, const Request& request) {
   const std::string after = query_text(request, "after");
   const bool is_name = std::all_of(after.begin(), after.end(), [](unsigned char c) {
@@ -46,6 +46,17 @@ void add_node_routes(Router& router, Service& service) {
   nodes.response = proto::NodeList::descriptor();
   nodes.handler = [&service](const Request& request) { return list(service, request); };
   router.add(std::move(nodes));
+
+  Route forget;
+  forget.method = "DELETE";
+  forget.pattern = "/api/v1/nodes/{name}";
+  forget.summary = "Forget a node that is lost; it is known again once its agent comes back";
+  forget.success = 204;
+  forget.handler = [&service](const Request& request) -> Result<Response> {
+    WEFT_RETURN_IF_ERROR(service.forget_node(request.parameter("name")));
+    return empty_response();
+  };
+  router.add(std::move(forget));
 
   Route drain;
   drain.method = "POST";

@@ -6,9 +6,28 @@
 
 namespace weft::cli {
 
-int nodes(const Context& context) {
+namespace {
+
+// "2 x 80 GiB"
+std::string gpus_text(const proto::NodeInfo& node) {
+  std::string text = std::to_string(node.gpus());
+  if (node.gpu_memory_bytes() > 0) text += " x " + show_bytes(node.gpu_memory_bytes());
+  return text;
+}
+
+int forget_node(const Context& context, ApiClient& client, const std::string& name) {
+  const Status status = client.send("DELETE", "nodes/" + encoded(name), nullptr, nullptr);
+  if (!status.ok()) return report(context, status);
+  if (!context.json) print(fmt::format("{} is forgotten\n", printable(name)));
+  return kExitOk;
+}
+
+}  // namespace
+
+int nodes(const Context& context, const NodesOptions& options) {
   Result<ApiClient> client = ApiClient::connect(context.settings);
   if (!client) return report(context, client.error());
+  if (!options.action.empty()) return forget_node(context, *client, options.name);
   proto::NodeList list;
   const Status status = client->get_all("nodes", list);
   if (!status.ok()) return report(context, status);
@@ -32,7 +51,7 @@ int nodes(const Context& context) {
     for (const std::string& attempt : node.attempts()) runs += (runs.empty() ? "" : " ") + attempt;
     table.add({node.name(), ready ? "ready" : "lost", std::to_string(node.slots()),
                std::to_string(node.cores()), show_bytes(node.memory_bytes()),
-               show_bytes(node.disk_free_bytes()), std::to_string(node.gpus()), node.address(),
+               show_bytes(node.disk_free_bytes()), gpus_text(node), node.address(),
                show_age(node.last_seen_ms(), now), runs},
               ready ? Color::kGreen : Color::kRed, 1);
   }

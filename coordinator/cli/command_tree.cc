@@ -194,6 +194,13 @@ void add_inspect_commands(CLI::App& app, Parsed& p) {
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
   trace_app->add_option("-o,--output", p.trace.file, "Default: JOB.trace.json")->type_name("FILE");
+  trace_app
+      ->add_option(
+          "--timeout", p.trace.timeout,
+          "End it once no rank has got anything done for so long; what there is is written")
+      ->type_name("SECONDS")
+      ->check(CLI::Range(5.0, 86400.0))
+      ->capture_default_str();
   trace_app->footer(
       "The file is in the Trace Event Format, which https://ui.perfetto.dev and chrome://tracing\n"
       "open: a process a rank, with its compute thread, its communication thread and the writing\n"
@@ -301,6 +308,10 @@ void add_up(CLI::App& app, Parsed& p) {
   count("--slots-per-node", p.up.slots_per_node,
         "Ranks that a node runs at once; default: as before, else 1", 1024)
       ->each([&p](const std::string&) { p.up.slots_given = true; });
+  made->add_option("--memory-bytes", p.up.memory_bytes,
+                   "Memory that the nodes share; default: as before, else the machine's")
+      ->type_name("N")
+      ->check(CLI::PositiveNumber);
   count("--port", p.up.port,
         "Of the REST API; default: as before, else the next free one from 7070 on", 65535);
   count("--agent-port", p.up.agent_port, "For agents; default: as before, else the next free one",
@@ -316,7 +327,13 @@ void add_up(CLI::App& app, Parsed& p) {
 }
 
 void add_cluster_commands(CLI::App& app, Parsed& p) {
-  add(app, p, "nodes", "List the nodes", [&p] { return nodes(p.context); });
+  CLI::App* nodes_app = add(app, p, "nodes", "List the nodes, or forget one that is lost",
+                            [&p] { return nodes(p.context, p.nodes); });
+  CLI::Option* action = nodes_app->add_option("ACTION", p.nodes.action, "Instead of listing")
+                            ->type_name("")
+                            ->check(CLI::IsMember({"forget"}));
+  action->needs(
+      nodes_app->add_option("NODE", p.nodes.name, "Which one")->type_name("")->check(node_name()));
   add_up(app, p);
   CLI::App* down_app = add(app, p, "down", "Stop what 'up' or 'join' started",
                            [&p] { return down(p.context, p.now); });
@@ -344,6 +361,11 @@ void add_cluster_commands(CLI::App& app, Parsed& p) {
   join_app->add_option("--slots", p.join.slots, "Ranks it runs at once; default: its cores")
       ->type_name("N")
       ->check(CLI::Range(1, 1024));
+  join_app
+      ->add_option("--memory-bytes", p.join.memory_bytes,
+                   "Memory for its ranks; default: the machine's")
+      ->type_name("N")
+      ->check(CLI::PositiveNumber);
 
   add(app, p, "token", "Where the server and its token are", [&p] {
     return token(p.context, p.join_token);

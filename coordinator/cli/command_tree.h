@@ -30,6 +30,7 @@ struct Parsed {
   ExportOptions exported;
   GenerateOptions generate;
   FineTuneOptions fine_tune;
+  NodesOptions nodes;
   UpOptions up;
   JoinOptions join;
   std::string job, checkpoint, shell;

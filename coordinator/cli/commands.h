@@ -61,7 +61,8 @@ int stack(const Context& context, const StackOptions& options);
 struct TraceOptions {
   std::string job;
   int steps = 3;
-  std::string file;  // empty: JOB.trace.json
+  std::string file;     // empty: JOB.trace.json
+  double timeout = 30;  // seconds in which no rank gets anything done
 };
 int trace(const Context& context, const TraceOptions& options);
 
@@ -95,12 +96,16 @@ struct FineTuneOptions {
 int fine_tune(const Context& context, const FineTuneOptions& options);
 
 // ---- the cluster (cluster_commands.cc, up_command.cc, down_command.cc, doctor.cc) ---------------
-int nodes(const Context& context);
+struct NodesOptions {
+  std::string action, name;  // action empty: list them; "forget": the node `name`
+};
+int nodes(const Context& context, const NodesOptions& options);
 int token(const Context& context, bool join);
 struct UpOptions {
   int nodes = 1, slots_per_node = 1;
   bool nodes_given = false, slots_given = false;
   int port = 0, agent_port = 0;  // 0: as recorded, else the default
+  int64_t memory_bytes = 0;      // that the nodes share; 0: as recorded, else the machine's
   std::string address;           // empty: as recorded, else loopback
   std::vector<std::string> host_names;
 };
@@ -109,6 +114,7 @@ int down(const Context& context, bool now);
 struct JoinOptions {
   std::string coordinator, token, name;  // token: "-" standard input, else a file or the token
   int slots = 0;                         // 0: as the agent finds
+  int64_t memory_bytes = 0;              // 0: the machine's
 };
 int join(const Context& context, const JoinOptions& options);
 int doctor(const Context& context);

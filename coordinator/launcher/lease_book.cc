@@ -92,6 +92,11 @@ bool LeaseBook::alive(const std::string& name) const {
   return it != leases_.end() && it->second.session != 0 && clock_.monotonic() < it->second.until;
 }
 
+void LeaseBook::forget(const std::string& name) {
+  std::lock_guard lock(mutex_);
+  leases_.erase(name);
+}
+
 bool LeaseBook::expire(const std::string& name) {
   std::lock_guard lock(mutex_);
   Lease& lease = leases_[name];

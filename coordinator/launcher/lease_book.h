@@ -45,6 +45,7 @@ class LeaseBook {
   proto::NodeFrame admit(uint64_t session, const proto::NodeInfo& info);
   bool holds(uint64_t session, const std::string& name) const;  // is the node's connection
   bool alive(const std::string& name) const;                    // connected, within its lease
+  void forget(const std::string& name);                         // one whose lease is over
   bool expire(const std::string& name);  // true: the lease is over and stays so (invariant 2)
   // What the node may forget; its next grants say so.
   void revoke(const std::string& name, std::vector<proto::AttemptRef> attempts);

@@ -128,6 +128,7 @@ void Supervisor::take_heartbeat(const std::string& name, const proto::Heartbeat&
   for (const proto::AttemptNow& told : heartbeat.now()) {
     Active* active = find_active(told.job(), told.attempt());
     if (active == nullptr || !active->parts.contains(name)) continue;
+    if (parts_.inspector != nullptr) parts_.inspector->heard(told);
     for (const proto::RankNow& rank : told.ranks()) active->watchdog.hear(rank, now());
   }
   const auto listed = keys_of(heartbeat.running());
@@ -211,6 +212,13 @@ void Supervisor::check_leases() {
   for (auto& [name, node] : nodes_) {
     if (node.info.state() == proto::NODE_STATE_READY && leases_.expire(name)) node_lost(node);
   }
+  std::erase_if(nodes_, [&](const auto& each) {
+    const auto& [name, node] = each;
+    const bool lost = node.info.state() == proto::NODE_STATE_LOST && node.session == 0;
+    if (!lost || parts_.store.has_node(name)) return false;
+    leases_.forget(name);
+    return true;
+  });
   std::vector<uint64_t> silent;
   for (const auto& [id, session] : sessions_) {
     if (session.node.empty() && now() - session.since > seconds(options_.hello_seconds)) {

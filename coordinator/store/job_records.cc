@@ -194,6 +194,7 @@ Status JobStore::for_each_object(
 
 Status JobStore::put_node(const proto::NodeInfo& node, bool durable) {
   if (durable) {
+    std::lock_guard lock(write_mutex_);
     WriteSet set;
     set.puts.emplace_back(keys::node(node.name()), node.SerializeAsString());
     WEFT_RETURN_IF_ERROR(bytes_->write(set));
@@ -204,6 +205,45 @@ Status JobStore::put_node(const proto::NodeInfo& node, bool durable) {
   }
   hub_.notify("", kTopicNodes);
   return {};
+}
+
+Status JobStore::forget_node(const std::string& name) {
+  std::lock_guard lock(write_mutex_);
+  {
+    std::lock_guard cache_lock(cache_mutex_);
+    const auto node = nodes_.find(name);
+    if (node == nodes_.end()) return {Code::kNotFound, "there is no node " + name};
+    if (node->second.state() != proto::NODE_STATE_LOST) {
+      return Status(Code::kFailedPrecondition, "the node " + name + " answers")
+          .with_field("name")
+          .with_value(name)
+          .with_rule("must be lost; stop its agent first ('weft down' on its machine)");
+    }
+    for (const auto& [id, job] : jobs_) {
+      const auto& placed = job->placement().nodes();
+      const bool there = std::any_of(placed.begin(), placed.end(),
+                                     [&](const auto& part) { return part.name() == name; });
+      if (!is_active(job->state()) || !there) continue;
+      return Status(Code::kFailedPrecondition, id + " still counts on the node " + name)
+          .with_field("name")
+          .with_value(name)
+          .with_rule("must run nothing; the attempt ends soon");
+    }
+  }
+  WriteSet set;
+  set.removes.push_back(keys::node(name));
+  WEFT_RETURN_IF_ERROR(bytes_->write(set));
+  {
+    std::lock_guard lock_again(cache_mutex_);
+    nodes_.erase(name);
+  }
+  hub_.notify("", kTopicNodes);
+  return {};
+}
+
+bool JobStore::has_node(const std::string& name) const {
+  std::lock_guard lock(cache_mutex_);
+  return nodes_.contains(name);
 }
 
 std::vector<proto::NodeInfo> JobStore::nodes() const {

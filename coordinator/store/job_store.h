@@ -122,7 +122,10 @@ class JobStore {
   Status for_each_object(const std::function<void(const proto::ObjectManifest&)>& visit) const;
   // durable false: only what nodes() shows changes (heartbeats).
   Status put_node(const proto::NodeInfo& node, bool durable);
-  std::vector<proto::NodeInfo> nodes() const;  // in name order; every node that ever joined
+  std::vector<proto::NodeInfo> nodes() const;  // in name order; joined and not forgotten
+  bool has_node(const std::string& name) const;
+  // Only one that is lost and where no active job is placed; kNotFound, kFailedPrecondition.
+  Status forget_node(const std::string& name);
 
   // Writes a small record; ok when the store accepts writes.
   Status probe();

@@ -241,6 +241,14 @@ TEST(Routes, NodesAndLogSourcesComeInPages) {
   EXPECT_EQ(served.ask("GET", "nodes?limit=0").status, 400);
   EXPECT_EQ(served.ask("GET", "nodes?limit=1001").status, 400);
 
+  proto::NodeInfo lost = served.store->nodes().at(0);
+  EXPECT_EQ(served.ask("DELETE", "nodes/n1").status, 409);
+  lost.set_state(proto::NODE_STATE_LOST);
+  ASSERT_TRUE(served.store->put_node(lost, true).ok());
+  EXPECT_EQ(served.ask("DELETE", "nodes/n1").status, 204);
+  EXPECT_EQ(served.ask("DELETE", "nodes/n1").status, 404);
+  EXPECT_EQ(in_pages<proto::NodeList>(served, "nodes").nodes_size(), 4);
+
   const std::string id = served.submit();
   served.set_state(id, proto::JOB_STATE_RUNNING, 2);
   for (const auto& [attempt, rank] : {std::pair{1, -1}, {1, 0}, {1, 1}, {2, -1}, {2, 0}}) {

@@ -127,6 +127,26 @@ TEST_F(ServedCli, PlansAndKeepsTheChoice) {
   }
 }
 
+TEST_F(ServedCli, ALostNodeIsForgotten) {
+  proto::NodeInfo node;
+  node.set_name("old");
+  node.set_slots(1);
+  node.set_state(proto::NODE_STATE_READY);
+  ASSERT_TRUE(served_.store->put_node(node, true).ok());
+  const Outcome answers = weft({"nodes", "forget", "old"});
+  EXPECT_EQ(answers.exit, kExitError);
+  EXPECT_THAT(answers.err, HasSubstr("must be lost"));
+  node.set_state(proto::NODE_STATE_LOST);
+  ASSERT_TRUE(served_.store->put_node(node, true).ok());
+  EXPECT_THAT(weft({"nodes"}).out, HasSubstr("old"));
+  const Outcome gone = weft({"nodes", "forget", "old"});
+  EXPECT_EQ(gone.exit, kExitOk) << gone.err;
+  EXPECT_THAT(weft({"nodes"}).out, testing::Not(HasSubstr("old")));
+  EXPECT_EQ(weft({"nodes", "forget", "old"}).exit, kExitNotFound);
+  EXPECT_EQ(weft({"nodes", "forget"}).exit, kExitUsage);
+  EXPECT_EQ(weft({"nodes", "shut", "old"}).exit, kExitUsage);
+}
+
 TEST_F(ServedCli, RecordsArePrintedAndFollowed) {
   const std::string id = submit();
   served_.set_state(id, proto::JOB_STATE_RUNNING);

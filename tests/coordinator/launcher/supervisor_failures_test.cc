@@ -158,6 +158,36 @@ TEST_F(SupervisorTest, NodesThatNeverComeBackLoseTheirJobAfterAWholeLease) {
   EXPECT_EQ(job(id).placement().nodes(0).name(), "n2");
 }
 
+TEST_F(SupervisorTest, ALostNodeIsForgottenUntilItComesBack) {
+  FakeAgent a("n1", 1), b("n2", 2);
+  a.connect(*supervisor_);
+  b.connect(*supervisor_);
+  const std::string id = submit(3);
+  bring_up(id, 1, {&b, &a});
+  EXPECT_EQ(store_->forget_node("n1").code(), Code::kFailedPrecondition) << "it answers";
+  EXPECT_EQ(store_->forget_node("n3").code(), Code::kNotFound);
+  a.channel->close({Code::kUnavailable, "cable"});
+  live(35, {&b});
+  ASSERT_EQ(store_->nodes().at(0).state(), proto::NODE_STATE_LOST);
+  if (is_active(job(id).state())) {
+    EXPECT_THAT(store_->forget_node("n1").message(), testing::HasSubstr("still counts on"));
+  }
+  live(10, {&b});
+  ASSERT_FALSE(is_active(job(id).state()));
+  EXPECT_FALSE(job(id).infeasible()) << "it may come back";
+  ASSERT_TRUE(store_->forget_node("n1").ok());
+  live(3, {&b});
+  EXPECT_EQ(store_->nodes().size(), 1u);
+  EXPECT_TRUE(job(id).infeasible()) << "nobody waits for it any more";
+  restart();
+  live(1, {&b});
+  EXPECT_EQ(store_->nodes().size(), 1u);
+  FakeAgent again("n1", 1);
+  again.connect(*supervisor_);
+  live(3, {&again});
+  EXPECT_EQ(store_->nodes().size(), 2u);
+}
+
 // The coordinator died between the write that tells of a lost node and the end of its attempt.
 TEST_F(SupervisorTest, ANodeThatWasStoredAsLostLosesItsJobAfterARestart) {
   FakeAgent a("n1", 1), b("n2", 1);
