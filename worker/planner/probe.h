@@ -6,8 +6,8 @@
 
 namespace weft {
 
-// Rates of large products and copies, the best of some tries each, so that a busy moment does not
-// show; the link is left as it is.
+// Rates of large products and copies by the processor's time, the best of some tries each, so that
+// other programs do not show; the link is left as it is. Nothing else of this process may run.
 HostSpeed measure_speed();
 
 }  // namespace weft
