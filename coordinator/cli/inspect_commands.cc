@@ -42,8 +42,9 @@ void print_stack(const proto::JobStack& stack, bool threads) {
     }
     if (!rank.problem().empty()) silent += fmt::format(" {}", now.rank());
   }
-  if (!silent.empty())
+  if (!silent.empty()) {
     out += fmt::format("without an answer:{} of {} ranks\n", silent, stack.ranks_size());
+  }
   print(out);
 }
 
@@ -124,8 +125,9 @@ void print_summary(const proto::JobTrace& trace, const std::string& file, int as
   if (trace.state() == "incomplete") {
     out += fmt::format("\nincomplete: {}; missing or cut short: {}", trace.problem(),
                        missing_text(trace));
-  } else if (trace.steps() < asked)
+  } else if (trace.steps() < asked) {
     out += fmt::format("; it ended before {} were done", asked);
+  }
   out += "\n";
   for (const proto::RankTraceSummary& rank : trace.ranks()) {
     out += fmt::format("rank {}: {:.3f} s, compute {:.3f} s, communication {:.3f} s", rank.rank(),

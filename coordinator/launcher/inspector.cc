@@ -87,6 +87,9 @@ std::optional<Inspector::Trace> Inspector::trace(const std::string& job) const {
                (!trace.parts.empty() && since(trace.first_part) > kPartSeconds) ||
                (trace.ended && since(*trace.ended) > kCutSeconds);
   trace.quiet_seconds = since(trace.heard_new);
+  for (auto& [rank, now] : trace.heard) {
+    now.set_age_seconds(now.age_seconds() + since(trace.heard_at[rank]));
+  }
   return trace;
 }
 
@@ -107,6 +110,7 @@ void Inspector::heard(const proto::AttemptNow& now) {
     proto::RankNow& last = trace.heard[rank.rank()];
     if (rank.progress() != last.progress()) trace.heard_new = clock_.monotonic();
     last = rank;
+    trace.heard_at[rank.rank()] = clock_.monotonic();
   }
 }
 

@@ -46,7 +46,8 @@ class Inspector {
     bool too_large = false;
     Clock::Duration first_part{};
     std::optional<Clock::Duration> ended;  // by whoever asked for it
-    std::map<int, proto::RankNow> heard;   // newest of each rank
+    std::map<int, proto::RankNow> heard;   // newest of each rank; their ages as of now
+    std::map<int, Clock::Duration> heard_at;
     Clock::Duration heard_new{};  // when a rank had last got something done, or sent a part
     // As of now.
     bool over = false;  // no part will be waited for
