@@ -311,7 +311,7 @@ void add_up(CLI::App& app, Parsed& p) {
   made->add_option("--memory-bytes", p.up.memory_bytes,
                    "Memory that the nodes share; default: as before, else the machine's")
       ->type_name("N")
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::PositiveNumber.description(""));
   count("--port", p.up.port,
         "Of the REST API; default: as before, else the next free one from 7070 on", 65535);
   count("--agent-port", p.up.agent_port, "For agents; default: as before, else the next free one",
@@ -365,7 +365,7 @@ void add_cluster_commands(CLI::App& app, Parsed& p) {
       ->add_option("--memory-bytes", p.join.memory_bytes,
                    "Memory for its ranks; default: the machine's")
       ->type_name("N")
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::PositiveNumber.description(""));
 
   add(app, p, "token", "Where the server and its token are", [&p] {
     return token(p.context, p.join_token);
