@@ -11,7 +11,7 @@ namespace {
 
 using proto::MeshPlan;
 
-constexpr int kEveryNumber = 64;  // up to so many slots each number is tried, then powers of two
+constexpr int kEveryNumber = 16;  // up to so many slots each number is tried, then powers of two
 constexpr const char* kSmaller =
     "lower training.batch_size or training.sequence_length, or take a smaller model";
 
@@ -24,15 +24,6 @@ proto::JobSpec opened(const proto::JobSpec& spec) {
   open.mutable_training()->clear_activation_checkpointing();
   open.mutable_resources()->clear_slots();
   return open;
-}
-
-// Of an open job the settings with which a rank needs least. Invariant training has rules about
-// rows.
-proto::JobSpec smallest(proto::JobSpec spec) {
-  if (spec.training().reproducible() == proto::REPRODUCIBLE_TOPOLOGY) return spec;
-  spec.mutable_training()->set_micro_batch_size(1);
-  spec.mutable_training()->set_activation_checkpointing(proto::ACTIVATION_CHECKPOINTING_FULL);
-  return spec;
 }
 
 std::string with_settings(const MeshPlan& mesh) {
@@ -59,13 +50,10 @@ std::optional<MeshPlan> fewest_slots(PlanRequirements requirements) {
     return std::nullopt;
   };
   requirements.find_hosts = as_large;
-  // What needs least is looked for; what is told is the fastest that fits there.
-  const proto::JobSpec least = smallest(requirements.spec);
   for (int n = 1; n <= kAdvisedSlotsMax; n = n < kEveryNumber ? n + 1 : 2 * n) {
     requirements.slots = {n};
-    const PlanRequirements quick{requirements.family, requirements.config,  least,
-                                 requirements.slots,  requirements.devices, as_large};
-    if (plan_job(quick).has_chosen()) return plan_job(requirements).chosen();
+    const proto::JobPlan plan = plan_job(requirements);
+    if (plan.has_chosen()) return plan.chosen();
   }
   return std::nullopt;
 }

@@ -294,8 +294,9 @@ TEST(Advice, SaysWhatWouldFit) {
   open.mutable_parallel()->set_mode(proto::PARALLEL_MODE_AUTO);
   open.mutable_training()->clear_micro_batch_size();
   open.mutable_training()->clear_activation_checkpointing();
+  open.mutable_resources()->clear_slots();
   int fewest = 1;
-  while (fewest < 64 && !plan(open, site, {fewest}).has_chosen()) ++fewest;
+  while (fewest < 16 && !plan(open, site, {fewest}).has_chosen()) ++fewest;
   EXPECT_EQ(
       more.find(fmt::format("{} slots as large as the largest there would do (data ", fewest)), 0u)
       << more;
