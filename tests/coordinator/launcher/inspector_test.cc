@@ -164,7 +164,7 @@ TEST_F(InspectorTest, ATraceOfAStoppedRankIsEndedWithWhatThereIs) {
   EXPECT_EQ(waiting.missing(1).problem(), "its process is stopped");
   live(7, {&b_});  // n1 is not heard of
   EXPECT_THAT(service.trace(id_)->missing(0).problem(),
-              HasSubstr("nothing was heard of it for 8 s"));
+              HasSubstr("nothing was heard of it for 7 s"));
   EXPECT_EQ(service.end_trace(id_)->state(), "recording") << "rank 0 is asked";
   const proto::Inspect end = asked(a_, [&] { supervisor_->step(); });
   EXPECT_TRUE(end.trace_now());
