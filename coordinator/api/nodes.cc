@@ -49,11 +49,11 @@ void add_node_routes(Router& router, Service& service) {
 
   Route forget;
   forget.method = "DELETE";
-  forget.pattern = "/api/v1/nodes/{name}";
+  forget.pattern = "/api/v1/nodes/{id}";
   forget.summary = "Forget a node that is lost; it is known again once its agent comes back";
   forget.success = 204;
   forget.handler = [&service](const Request& request) -> Result<Response> {
-    WEFT_RETURN_IF_ERROR(service.forget_node(request.parameter("name")));
+    WEFT_RETURN_IF_ERROR(service.forget_node(request.parameter("id")));
     return empty_response();
   };
   router.add(std::move(forget));

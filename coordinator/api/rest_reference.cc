@@ -121,6 +121,7 @@ std::string example_path(const std::string& pattern) {
   std::string one = "OBJECT";
   if (pattern.starts_with("/api/v1/jobs")) one = "JOB";
   if (pattern.starts_with("/api/v1/checkpoints")) one = "CHECKPOINT";
+  if (pattern.starts_with("/api/v1/nodes")) one = "NODE";
   const std::pair<std::string, std::string> names[] = {
       {"{id}", one}, {"{sha256}", "SHA256"}, {"{name}", "config.json"}};
   for (const auto& [from, to] : names) {
