@@ -137,9 +137,7 @@ TEST(MemoryOfSlot, IsAShareOfWhatTheSystemLeaves) {
 TEST(ClearlyTooLarge, LeavesAQuarterForTheEstimatesError) {
   MemoryEstimate estimate;
   estimate.activations = 1000;
-  EXPECT_FALSE(clearly_too_large(estimate, 750));
-  EXPECT_TRUE(clearly_too_large(estimate, 749));
-  EXPECT_FALSE(clearly_too_large(estimate, 0));
+  EXPECT_EQ(beyond_doubt(estimate), 750);
   estimate.activations = 12;
   estimate.parameters = 1'500'000'000;
   EXPECT_EQ(estimate.to_string().substr(0, 29), "1.5 GB: parameters 1.5 GB, op");
