@@ -81,11 +81,12 @@ TEST(Uploads, TakeTheValuesOfTheirTime) {
 }
 
 TEST(RowsOfATable, AreAddedAsOnTheCpu) {
-  const auto memory = take_gpu(), host = make_caching_allocator();
+  const auto memory = take_gpu();
+  const auto host = make_caching_allocator();
   ThreadPool pool(1);
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
     std::vector<std::vector<float>> sums;
-    for (Allocator* where : {host.get(), memory.get()}) {
+    for (Allocator* where : std::initializer_list<Allocator*>{host.get(), memory.get()}) {
       Context cx{*where, pool};
       std::vector<float> values(5 * 6), held(50);
       for (size_t i = 0; i < values.size(); ++i) values[i] = std::sin(static_cast<float>(i));
