@@ -233,6 +233,21 @@ void sum_blocks(ThreadPool& pool, Allocator& allocator, const ConvolutionSizes& 
   allocator.release(sums, bytes);
 }
 
+// Blocks of samples which make up for too few items.
+int64_t blocks_beside(const ConvolutionSizes& s, int64_t blocks, int64_t items) {
+  const int64_t most = std::max<int64_t>(1, s.samples);
+  return blocks > 1 ? blocks : std::clamp<int64_t>(kItemsWanted / items, 1, most);
+}
+
+template <typename T>
+void sum_weights_onednn(ThreadPool& pool, Allocator& allocator, const ConvolutionSizes& s,
+                        int64_t blocks, const T* x, const T* dy, float* dweight) {
+  sum_blocks(pool, allocator, s, blocks_beside(s, blocks, 1), 1, dweight,
+             [&](int64_t, int64_t begin, int64_t end, float* sum) {
+               convolve_weights_onednn(s, begin, end, x, dy, sum);
+             });
+}
+
 }  // namespace
 
 template <typename T>
@@ -242,7 +257,7 @@ void convolve(ThreadPool& pool, const ConvolutionSizes& s, const T* x, const T* 
   const Pieces pieces(s, row);
   if (s.places() == 0 || outputs == 0) return;
   if constexpr (std::is_same_v<T, float>) {
-    if (onednn_convolves(s)) return convolve_onednn(pool, s, x, weight, bias, y);
+    if (onednn_convolves<T>(s)) return convolve_onednn(pool, s, x, weight, bias, y);
   }
   pool.parallel_for(s.samples * s.groups * pieces.count(), 1, [&](int64_t begin, int64_t end) {
     Columns<T> columns(s);
@@ -265,7 +280,7 @@ template <typename T>
 void convolve_back(ThreadPool& pool, const ConvolutionSizes& s, const T* dy, const T* weight,
                    T* dx) {
   if constexpr (std::is_same_v<T, float>) {
-    if (onednn_convolves_back(s)) return convolve_back_onednn(pool, s, dy, weight, dx);
+    if (onednn_convolves_back<T>(s)) return convolve_back_onednn(pool, s, dy, weight, dx);
   }
   const Runs runs(s);
   const int64_t outputs = s.group_outputs(), row = s.group_channels() * s.taps();
@@ -292,27 +307,40 @@ void convolve_back(ThreadPool& pool, const ConvolutionSizes& s, const T* dy, con
 
 template <typename T>
 void convolve_weights(ThreadPool& pool, Allocator& allocator, const ConvolutionSizes& s,
-                      int64_t blocks, const T* x, const T* dy, T* dweight) {
+                      int64_t blocks, const T* x, const T* dy, WeightSum<T>* dweight) {
   if (s.weights() == 0) return;
-  const auto blocks_beside = [&](int64_t items) {  // which make up for too few items
-    const int64_t most = std::max<int64_t>(1, s.samples);
-    return blocks > 1 ? blocks : std::clamp<int64_t>(kItemsWanted / items, 1, most);
-  };
-  if constexpr (std::is_same_v<T, float>) {
-    if (onednn_convolves(s)) {
-      return sum_blocks(pool, allocator, s, blocks_beside(1), 1, dweight,
-                        [&](int64_t, int64_t begin, int64_t end, float* sum) {
-                          convolve_weights_onednn(s, begin, end, x, dy, sum);
-                        });
-    }
-  }
   const Runs runs(s);
   const int64_t items = s.groups * runs.count();
-  sum_blocks(pool, allocator, s, blocks_beside(items), items, dweight,
+  if constexpr (std::is_same_v<T, float>) {
+    if (onednn_convolves<T>(s))
+      return sum_weights_onednn(pool, allocator, s, blocks, x, dy, dweight);
+  }
+  sum_blocks(pool, allocator, s, blocks_beside(s, blocks, items), items, dweight,
              [&](int64_t item, int64_t begin, int64_t end, T* sum) {
                sum_weights(pool, s, item / runs.count(), runs[item % runs.count()], begin, end, x,
                            dy, sum);
              });
+}
+
+bool convolves_in_bf16(const ConvolutionSizes& sizes) { return onednn_convolves<bfloat16>(sizes); }
+bool convolves_back_in_bf16(const ConvolutionSizes& sizes) {
+  return onednn_convolves_back<bfloat16>(sizes);
+}
+
+template <>
+void convolve(ThreadPool& pool, const ConvolutionSizes& s, const bfloat16* x,
+              const bfloat16* weight, const bfloat16* bias, bfloat16* y) {
+  if (s.places() != 0) convolve_onednn(pool, s, x, weight, bias, y);
+}
+template <>
+void convolve_back(ThreadPool& pool, const ConvolutionSizes& s, const bfloat16* dy,
+                   const bfloat16* weight, bfloat16* dx) {
+  convolve_back_onednn(pool, s, dy, weight, dx);
+}
+template <>
+void convolve_weights(ThreadPool& pool, Allocator& allocator, const ConvolutionSizes& s,
+                      int64_t blocks, const bfloat16* x, const bfloat16* dy, float* dweight) {
+  if (s.weights() != 0) sum_weights_onednn(pool, allocator, s, blocks, x, dy, dweight);
 }
 
 #define WEFT_CONVOLVE(T)                                                                          \

@@ -3,7 +3,8 @@
 // time, so that the columns of a piece stay in the cache.
 //
 // Legend: N samples, G groups, C and O channels of input and output, together in all groups; x [N,
-// C, in], y [N, O, out], weight [O, C / G, kernel]; contiguous, T is float or double.
+// C, in], y [N, O, out], weight [O, C / G, kernel]; contiguous, T is float,
+// double or, where convolves_in_bf16() says so, bfloat16.
 //
 // Thread safety: from the rank's compute thread. Invariants: 1. pieces, and so the results, depend
 // on the sizes only, not on the pool.
@@ -11,8 +12,10 @@
 
 #include <array>
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/tensor/allocator.h"
+#include "kernels/tensor/half.h"
 #include "kernels/tensor/thread_pool.h"
 
 namespace weft::cpu {
@@ -43,10 +46,17 @@ template <typename T>
 void convolve_back(ThreadPool& pool, const ConvolutionSizes& sizes, const T* dy, const T* weight,
                    T* dx);
 
-// The gradient of the weight: a sum over samples, cut into `blocks` of them and merged in one fixed
-// binary tree.
+// Whether there is code for this in bf16 that leads over the same in fp32: of y and the weight's
+// gradient, and of x's gradient.
+bool convolves_in_bf16(const ConvolutionSizes& sizes);
+bool convolves_back_in_bf16(const ConvolutionSizes& sizes);
+
+// The gradient of the weight (of bfloat16 in fp32): a sum over samples, cut into `blocks` of them
+// and merged in one fixed binary tree.
+template <typename T>
+using WeightSum = std::conditional_t<std::is_same_v<T, bfloat16>, float, T>;
 template <typename T>
 void convolve_weights(ThreadPool& pool, Allocator& allocator, const ConvolutionSizes& sizes,
-                      int64_t blocks, const T* x, const T* dy, T* dweight);
+                      int64_t blocks, const T* x, const T* dy, WeightSum<T>* dweight);
 
 }  // namespace weft::cpu

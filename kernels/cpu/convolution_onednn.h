@@ -7,20 +7,29 @@
 #pragma once
 
 #include "kernels/cpu/convolution.h"
+#include "kernels/tensor/half.h"
 
 namespace weft::cpu {
 
+// T is float or bfloat16; of bfloat16 the processor has to have the instructions, results are
+// summed in fp32 and rounded once, the bias included.
+
 // Whether it leads over products of columns: by the sizes and the processor.
+template <typename T>
 bool onednn_convolves(const ConvolutionSizes& sizes);
 // The gradient of x: where there are few channels, its blocks are mostly padding.
+template <typename T>
 bool onednn_convolves_back(const ConvolutionSizes& sizes);
 
-void convolve_onednn(ThreadPool& pool, const ConvolutionSizes& sizes, const float* x,
-                     const float* weight, const float* bias, float* y);
-void convolve_back_onednn(ThreadPool& pool, const ConvolutionSizes& sizes, const float* dy,
-                          const float* weight, float* dx);
+template <typename T>
+void convolve_onednn(ThreadPool& pool, const ConvolutionSizes& sizes, const T* x, const T* weight,
+                     const T* bias, T* y);
+template <typename T>
+void convolve_back_onednn(ThreadPool& pool, const ConvolutionSizes& sizes, const T* dy,
+                          const T* weight, T* dx);
 // The sum over samples [begin, end), on the calling thread.
-void convolve_weights_onednn(const ConvolutionSizes& sizes, int64_t begin, int64_t end,
-                             const float* x, const float* dy, float* dweight);
+template <typename T>
+void convolve_weights_onednn(const ConvolutionSizes& sizes, int64_t begin, int64_t end, const T* x,
+                             const T* dy, float* dweight);
 
 }  // namespace weft::cpu

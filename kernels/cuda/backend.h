@@ -132,6 +132,7 @@ class Backend : public Stream {
                         const Tensor& bias, const Tensor& y) = 0;
   virtual void convolve_back(const cpu::ConvolutionSizes& sizes, const Tensor& dy,
                              const Tensor& weight, const Tensor& dx) = 0;
+  // dweight: fp32, whatever x and dy are.
   virtual void convolve_weights(const cpu::ConvolutionSizes& sizes, int block_count,
                                 const Tensor& x, const Tensor& dy, const Tensor& dweight) = 0;
   virtual void max_pool(const PoolSizes& sizes, const Tensor& x, const Tensor& y,

@@ -225,6 +225,10 @@ class Gpu final : public Backend {
   Tensor columns_of(const cpu::ConvolutionSizes& sizes, const Tensor& x);
   // Where the library has this product of two matrices.
   bool run_fused(Product& call, const Tensor& a, const Tensor& b, const Tensor& out);
+  // The gradient of the weights, fp32, of the samples of blocks [first, last), merged in a binary
+  // tree; x and dy contiguous.
+  void weights_of_blocks(const cpu::ConvolutionSizes& sizes, const Tensor& x, const Tensor& dy,
+                         int64_t blocks, int64_t first, int64_t last, const Tensor& dweight);
   // The product of matrices a [batch..., m, k] and b, each as the library takes it.
   void product(const Tensor& a, const Tensor& b, const Tensor& out);
   // The sum of blocks [first, last) of the summed extent, merged in a binary tree.

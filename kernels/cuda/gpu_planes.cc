@@ -3,16 +3,16 @@
 #include <algorithm>
 #include <array>
 
+#include "kernels/cpu/gemm.h"
 #include "kernels/cuda/gpu.h"
 #include "kernels/cuda/kernels.h"
+#include "kernels/cuda/limits.h"
 #include "kernels/cuda/typed.h"
 
 namespace weft::cuda {
 namespace {
 
 using Sizes = cpu::ConvolutionSizes;
-
-constexpr int64_t kColumnsMax = int64_t{1} << 26;  // elements of a piece's columns
 
 ConvolutionWindow window_of(const Sizes& sizes) {
   ConvolutionWindow window{};
@@ -49,17 +49,27 @@ Tensor shaped(const Tensor& x, const Shape& shape, int64_t from = 0) {
   return x.view(shape, std::span(strides).first(static_cast<size_t>(shape.dims())), from);
 }
 
-// f(first sample, sizes of the piece)
+// f(first sample, sizes of the piece) for the samples [begin, end); a sample takes columns and
+// `beside` elements.
 template <typename F>
-void for_pieces(const Sizes& sizes, F f) {
-  const int64_t of_sample = sizes.channels * sizes.taps() * sizes.places();
-  const int64_t step = std::clamp<int64_t>(kColumnsMax / std::max<int64_t>(1, of_sample), 1,
-                                           std::max<int64_t>(1, sizes.samples));
-  for (int64_t first = 0; first < sizes.samples; first += step) {
+void for_pieces(const Sizes& sizes, int64_t begin, int64_t end, int64_t beside, F f) {
+  const int64_t of_sample = std::max(sizes.channels * sizes.taps() * sizes.places(), beside);
+  const int64_t step = std::max<int64_t>(1, kColumnsMax / std::max<int64_t>(1, of_sample));
+  for (int64_t first = begin; first < end; first += step) {
     Sizes piece = sizes;
-    piece.samples = std::min(step, sizes.samples - first);
+    piece.samples = std::min(step, end - first);
     f(first, piece);
   }
+}
+template <typename F>
+void for_pieces(const Sizes& sizes, F f) {
+  for_pieces(sizes, 0, sizes.samples, 0, f);
+}
+
+// The samples of a piece of contiguous x.
+Tensor samples_of(const Sizes& piece, const Tensor& x, int64_t first) {
+  const int64_t of_sample = piece.channels * piece.places_in();
+  return shaped(x, {piece.samples * of_sample}, first * of_sample);
 }
 
 // Samples of y as products have them: [N, G, O / G, places].
@@ -92,9 +102,8 @@ void Gpu::convolve(const Sizes& sizes, const Tensor& x, const Tensor& weight, co
   activate_device();
   const Tensor from = contiguous(x), weights = matrices_of(sizes, contiguous(weight));
   for_pieces(sizes, [&](int64_t first, const Sizes& piece) {
-    const Shape samples{piece.samples * sizes.channels * sizes.places_in()};
-    const Tensor in = shaped(from, samples, first * sizes.channels * sizes.places_in());
-    matmul(weights, columns_of(piece, in), 1, results_of(piece, y, first));
+    matmul(weights, columns_of(piece, samples_of(piece, from, first)), 1,
+           results_of(piece, y, first));
   });
   if (!bias) return;
   const Tensor results = shaped(y, {sizes.samples, sizes.out_channels, sizes.places()});
@@ -119,22 +128,35 @@ void Gpu::convolve_back(const Sizes& sizes, const Tensor& dy, const Tensor& weig
   });
 }
 
-// A product a sample; the products are summed over the samples.
 void Gpu::convolve_weights(const Sizes& sizes, int block_count, const Tensor& x, const Tensor& dy,
                            const Tensor& dweight) {
   activate_device();
-  const Tensor from = contiguous(x), gradient = contiguous(dy);
-  const Shape matrices{sizes.samples, sizes.groups, sizes.group_outputs(), rows_of_columns(sizes)};
-  const Tensor products = scratch(matrices, dweight.dtype());
-  for_pieces(sizes, [&](int64_t first, const Sizes& piece) {
-    const Shape samples{piece.samples * sizes.channels * sizes.places_in()};
-    const Tensor in = shaped(from, samples, first * sizes.channels * sizes.places_in());
-    const Tensor out = shaped(
-        products, {piece.samples, piece.groups, piece.group_outputs(), rows_of_columns(piece)},
-        first * sizes.weights());
-    matmul(results_of(piece, gradient, first), ops::transposed_view(columns_of(piece, in)), 1, out);
+  const int64_t blocks = std::clamp<int64_t>(block_count, 1, std::max<int64_t>(1, sizes.samples));
+  weights_of_blocks(sizes, contiguous(x), contiguous(dy), blocks, 0, blocks, dweight);
+}
+
+// A product a sample, of one piece of the samples after the other, summed.
+void Gpu::weights_of_blocks(const Sizes& sizes, const Tensor& x, const Tensor& dy, int64_t blocks,
+                            int64_t first, int64_t last, const Tensor& dweight) {
+  if (last - first > 1) {
+    const int64_t half = first + (last - first + 1) / 2;
+    const Tensor other = scratch(dweight.shape());
+    weights_of_blocks(sizes, x, dy, blocks, first, half, dweight);
+    weights_of_blocks(sizes, x, dy, blocks, half, last, other);
+    return add(other, dweight);
+  }
+  const int64_t begin = cpu::block_start(sizes.samples, blocks, first);
+  const int64_t end = cpu::block_start(sizes.samples, blocks, last);
+  if (begin == end) return fill(dweight, 0);
+  for_pieces(sizes, begin, end, sizes.weights(), [&](int64_t sample, const Sizes& piece) {
+    const Tensor products =
+        scratch({piece.samples, piece.groups, piece.group_outputs(), rows_of_columns(piece)});
+    matmul(results_of(piece, dy, sample),
+           ops::transposed_view(columns_of(piece, samples_of(piece, x, sample))), 1, products);
+    const Tensor sum = sample == begin ? dweight : scratch(dweight.shape());
+    sum_middle(products, {1, piece.samples, sizes.weights()}, 1, 1, sum);
+    if (sample != begin) add(sum, dweight);
   });
-  sum_middle(products, {1, sizes.samples, sizes.weights()}, 1, block_count, dweight);
 }
 
 void Gpu::max_pool(const PoolSizes& sizes, const Tensor& x, const Tensor& y, const Tensor& place) {

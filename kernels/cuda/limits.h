@@ -8,5 +8,8 @@ namespace weft::cuda {
 
 constexpr int64_t kBlocksMax = 2048;  // kernels walk on by the grid's size, so more gain nothing
 constexpr int kSortTile = 1024;       // elements that a block sorts in shared memory
+// Elements of the columns of a convolution that are there at once, about, and of its samples'
+// gradients.
+constexpr int64_t kColumnsMax = int64_t{1} << 26;
 
 }  // namespace weft::cuda

@@ -44,19 +44,39 @@ void multiply_onednn(const Product<bfloat16>& product) { multiply_plainly(produc
 bool onednn_has_avx512() { return false; }
 bool onednn_has_avx512_bf16() { return false; }
 
-bool onednn_convolves(const ConvolutionSizes&) { return false; }
-bool onednn_convolves_back(const ConvolutionSizes&) { return false; }
-void convolve_onednn(ThreadPool&, const ConvolutionSizes&, const float*, const float*, const float*,
-                     float*) {
+template <typename T>
+bool onednn_convolves(const ConvolutionSizes&) {
+  return false;
+}
+template <typename T>
+bool onednn_convolves_back(const ConvolutionSizes&) {
+  return false;
+}
+template <typename T>
+void convolve_onednn(ThreadPool&, const ConvolutionSizes&, const T*, const T*, const T*, T*) {
   no_direct_convolution();
 }
-void convolve_back_onednn(ThreadPool&, const ConvolutionSizes&, const float*, const float*,
-                          float*) {
+template <typename T>
+void convolve_back_onednn(ThreadPool&, const ConvolutionSizes&, const T*, const T*, T*) {
   no_direct_convolution();
 }
-void convolve_weights_onednn(const ConvolutionSizes&, int64_t, int64_t, const float*, const float*,
+template <typename T>
+void convolve_weights_onednn(const ConvolutionSizes&, int64_t, int64_t, const T*, const T*,
                              float*) {
   no_direct_convolution();
 }
+
+#define WEFT_CONVOLVE(T)                                                                       \
+  template bool onednn_convolves<T>(const ConvolutionSizes&);                                  \
+  template bool onednn_convolves_back<T>(const ConvolutionSizes&);                             \
+  template void convolve_onednn(ThreadPool&, const ConvolutionSizes&, const T*, const T*,      \
+                                const T*, T*);                                                 \
+  template void convolve_back_onednn(ThreadPool&, const ConvolutionSizes&, const T*, const T*, \
+                                     T*);                                                      \
+  template void convolve_weights_onednn(const ConvolutionSizes&, int64_t, int64_t, const T*,   \
+                                        const T*, float*);
+WEFT_CONVOLVE(float)
+WEFT_CONVOLVE(bfloat16)
+#undef WEFT_CONVOLVE
 
 }  // namespace weft::cpu

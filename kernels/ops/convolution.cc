@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "kernels/cpu/convert.h"
 #include "kernels/cpu/convolution.h"
 #include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
@@ -110,19 +111,39 @@ Sizes transposed_sizes_of(const Tensor& x, const Tensor& weight, const Convoluti
   return f.sizes(x.dim(0), weight.dim(1) * f.groups, x.dim(1), in, out);
 }
 
+// f.operator()<T>() with the type that the kernel computes in: bf16 where `in_bf16`, what it has no
+// code for in fp32 on copies. Inputs may be empty handles.
+template <typename F>
+void compute(Context& cx, std::span<const Tensor> inputs, Tensor& output, bool in_bf16, F&& f) {
+  std::vector<Tensor> plain;
+  for (const Tensor& input : inputs) plain.push_back(input ? as_contiguous(cx.pool, input) : input);
+  const DType dtype = plain[0].dtype();
+  if (dtype == DType::kBF16 && in_bf16) return f.template operator()<bfloat16>(plain, output);
+  if (!is_half(dtype)) {
+    return dispatch_floating(dtype, [&]<typename T>() { f.template operator()<T>(plain, output); });
+  }
+  for (Tensor& input : plain) {
+    if (input) input = cpu::converted(cx.pool, input, DType::kF32);
+  }
+  Tensor wide = output;
+  if (is_half(output.dtype())) wide = Tensor::empty(cx.allocator, output.shape(), DType::kF32);
+  f.template operator()<float>(plain, wide);
+  if (is_half(output.dtype())) {
+    copy_into(cx.pool, cpu::converted(cx.pool, wide, output.dtype()), output);
+  }
+}
+
 // Inputs: x, weight, bias (or an empty handle).
 class Convolve final : public Kernel {
  public:
   explicit Convolve(const Sizes& sizes) : sizes_(sizes) {}
   std::string_view name() const override { return "convolution"; }
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
-    const Tensor x = as_contiguous(cx.pool, inputs[0]);
-    const Tensor weight = as_contiguous(cx.pool, inputs[1]);
-    const Tensor bias = inputs[2] ? as_contiguous(cx.pool, inputs[2]) : Tensor();
-    dispatch_floating(x.dtype(), [&]<typename T>() {
-      cpu::convolve<T>(cx.pool, sizes_, x.data<T>(), weight.data<T>(),
-                       bias ? bias.data<T>() : nullptr, outputs[0].data<T>());
-    });
+    compute(cx, inputs, outputs[0], cpu::convolves_in_bf16(sizes_),
+            [&]<typename T>(std::span<const Tensor> in, const Tensor& y) {
+              cpu::convolve<T>(cx.pool, sizes_, in[0].data<T>(), in[1].data<T>(),
+                               in[2] ? in[2].data<T>() : nullptr, y.data<T>());
+            });
   }
   void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     cuda::backend(cx).convolve(sizes_, inputs[0], inputs[1], inputs[2], outputs[0]);
@@ -138,11 +159,11 @@ class ConvolveBack final : public Kernel {
   explicit ConvolveBack(const Sizes& sizes) : sizes_(sizes) {}
   std::string_view name() const override { return "convolution_back"; }
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
-    const Tensor dy = as_contiguous(cx.pool, inputs[0]);
-    const Tensor weight = as_contiguous(cx.pool, inputs[1]);
-    dispatch_floating(dy.dtype(), [&]<typename T>() {
-      cpu::convolve_back<T>(cx.pool, sizes_, dy.data<T>(), weight.data<T>(), outputs[0].data<T>());
-    });
+    compute(cx, inputs, outputs[0], cpu::convolves_back_in_bf16(sizes_),
+            [&]<typename T>(std::span<const Tensor> in, const Tensor& dx) {
+              cpu::convolve_back<T>(cx.pool, sizes_, in[0].data<T>(), in[1].data<T>(),
+                                    dx.data<T>());
+            });
   }
   void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     cuda::backend(cx).convolve_back(sizes_, inputs[0], inputs[1], outputs[0]);
@@ -152,17 +173,18 @@ class ConvolveBack final : public Kernel {
   const Sizes sizes_;
 };
 
-// Inputs: x, y's gradient.
+// Inputs: x, y's gradient; the output is fp32 where they are of a half type.
 class ConvolveWeights final : public Kernel {
  public:
   explicit ConvolveWeights(const Sizes& sizes) : sizes_(sizes) {}
   std::string_view name() const override { return "convolution_weights"; }
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
-    const Tensor x = as_contiguous(cx.pool, inputs[0]), dy = as_contiguous(cx.pool, inputs[1]);
-    dispatch_floating(x.dtype(), [&]<typename T>() {
-      cpu::convolve_weights<T>(cx.pool, cx.allocator, sizes_, cx.block_count, x.data<T>(),
-                               dy.data<T>(), outputs[0].data<T>());
-    });
+    compute(cx, inputs, outputs[0], cpu::convolves_in_bf16(sizes_),
+            [&]<typename T>(std::span<const Tensor> in, const Tensor& dweight) {
+              cpu::convolve_weights<T>(cx.pool, cx.allocator, sizes_, cx.block_count,
+                                       in[0].data<T>(), in[1].data<T>(),
+                                       dweight.data<cpu::WeightSum<T>>());
+            });
   }
   void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     cuda::backend(cx).convolve_weights(sizes_, cx.block_count, inputs[0], inputs[1], outputs[0]);
@@ -175,7 +197,7 @@ class ConvolveWeights final : public Kernel {
 Tensor bias_gradient(Context& cx, const Tensor& dy) {
   std::vector<int> dims{0};
   for (int dim = 2; dim < dy.shape().dims(); ++dim) dims.push_back(dim);
-  return sum(cx, dy, dims);
+  return sum(cx, cast(cx, dy, gradient_dtype(dy.dtype())), dims);
 }
 
 // Inputs: x, weight.
@@ -185,6 +207,11 @@ class Convolution final : public ForwardOp {
   std::string_view name() const override {
     return transposed_ ? "transposed_convolution" : "convolution";
   }
+  bool native(DType half) const override {
+    return half == DType::kBF16 &&
+           (transposed_ ? cpu::convolves_back_in_bf16(sizes_) : cpu::convolves_in_bf16(sizes_));
+  }
+  bool native_on_gpu(DType) const override { return true; }
   std::vector<Tensor> forward(Context& cx, std::span<const Tensor> inputs) override {
     const Tensor &x = inputs[0], &weight = inputs[1],
                  bias = inputs.size() > 2 ? inputs[2] : Tensor();
@@ -211,7 +238,8 @@ class Convolution final : public ForwardOp {
     }
     if (wanted_[1]) {
       const Tensor &from = transposed_ ? dy : x, &to = transposed_ ? x : dy;
-      grads[1] = run_kernel(cx, ConvolveWeights(sizes_), {from, to}, weight.spec());
+      const TensorSpec spec{weight.shape(), gradient_dtype(weight.dtype())};
+      grads[1] = run_kernel(cx, ConvolveWeights(sizes_), {from, to}, spec);
     }
     if (wanted_.size() > 2 && wanted_[2]) grads[2] = bias_gradient(cx, dy);
     return grads;

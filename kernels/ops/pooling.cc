@@ -177,6 +177,7 @@ class Average final : public Op {
  public:
   explicit Average(Planes planes) : planes_(std::move(planes)) {}
   std::string_view name() const override { return "average_pool"; }
+  bool native_on_gpu(DType) const override { return true; }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     return {{planes_.pooled_shape(), inputs[0].dtype()}};
   }
@@ -244,6 +245,7 @@ class Max final : public Op {
  public:
   explicit Max(Planes planes) : planes_(std::move(planes)) {}
   std::string_view name() const override { return "max_pool"; }
+  bool native_on_gpu(DType) const override { return true; }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     return {{planes_.pooled_shape(), inputs[0].dtype()}, {planes_.pooled_shape(), DType::kI64}};
   }

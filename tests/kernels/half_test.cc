@@ -10,6 +10,8 @@
 #include <limits>
 
 #include "kernels/cpu/convert.h"
+#include "kernels/cpu/convolution.h"
+#include "kernels/ops/convolution.h"
 #include "kernels/tensor/strided.h"
 #include "proto/base/status.h"
 #include "tests/testing/gradient_check.h"
@@ -259,6 +261,28 @@ TEST_P(HalfOps, MemoryOfASavedInputIsThatOfTheHalfType) {
   const Tensor y = ops::activate(recording, x, ops::Activation::kSilu);
   EXPECT_EQ(bench_.allocator->stats().live_bytes - before, 64 * 64 * 2);
   bench_.tape.clear();
+}
+
+// Where the processor has the instructions there are no fp32 copies of what it reads and writes.
+TEST_P(HalfOps, ConvolutionsComputeInBf16WhereTheProcessorCan) {
+  const cpu::ConvolutionSizes sizes{.samples = 2,
+                                    .channels = 32,
+                                    .out_channels = 32,
+                                    .in = {16, 16},
+                                    .out = {14, 14},
+                                    .kernel = {3, 3}};
+  const bool in_half = GetParam() == DType::kBF16 && cpu::convolves_in_bf16(sizes);
+  const Tensor x = ops::cast(cx_, random({2, 32, 16, 16}, 1), GetParam());
+  const Tensor weight = ops::cast(cx_, random({32, 32, 3, 3}, 2), GetParam());
+  bench_.allocator->reset_peak();
+  const int64_t before = bench_.allocator->stats().peak_bytes;
+  const Tensor y = ops::convolution(cx_, x, weight, Tensor());
+  const int64_t more = bench_.allocator->stats().peak_bytes - before;
+  if (in_half) {
+    EXPECT_EQ(more, static_cast<int64_t>(y.bytes()));
+  } else {
+    EXPECT_GT(more, 2 * static_cast<int64_t>(x.bytes() + y.bytes()));
+  }
 }
 
 TEST_P(HalfOps, MicroBatchesAddUpInFp32) {

@@ -204,6 +204,28 @@ TEST_F(Recordings, AreRefusedWhereTheHostTakesPart) {
   EXPECT_EQ(cuda_on_cpu::capture_forbids_calls(), false);
 }
 
+// Of the products with the samples' gradients a few are there at once, however many samples.
+TEST(GpuMemory, WeightsOfAConvolutionAreSummedByPieces) {
+  const auto memory = take_gpu();
+  const cpu::ConvolutionSizes sizes{.samples = 64,
+                                    .channels = 8,
+                                    .out_channels = 8,
+                                    .in = {4, 4},
+                                    .out = {2, 2},
+                                    .kernel = {3, 3}};
+  const Tensor x = Tensor::full(*memory, {64, 8, 4, 4}, 2);
+  const Tensor dy = Tensor::full(*memory, {64, 8, 2, 2}, 3);
+  for (const int blocks : {0, 5}) {
+    const Tensor dweight = Tensor::empty(*memory, {8, 8, 3, 3});
+    memory->reset_peak();
+    const int64_t before = memory->stats().peak_bytes;
+    static_cast<Backend&>(*memory->stream()).convolve_weights(sizes, blocks, x, dy, dweight);
+    EXPECT_LT(memory->stats().peak_bytes - before - int64_t{Matmul::kWorkspaceBytes},
+              64 * sizes.weights() * 4 / 4);
+    EXPECT_EQ(dweight.to_vector<float>(), std::vector<float>(576, 2 * 3 * 64 * 4));
+  }
+}
+
 std::vector<float> values(int64_t n, uint64_t seed) {
   std::vector<float> x(static_cast<size_t>(n));
   for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(normal_at({seed, 5}, i));

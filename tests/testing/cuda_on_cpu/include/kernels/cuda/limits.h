@@ -7,5 +7,6 @@ namespace weft::cuda {
 
 constexpr int64_t kBlocksMax = 12;
 constexpr int kSortTile = 16;
+constexpr int64_t kColumnsMax = 2048;
 
 }  // namespace weft::cuda
