@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <exception>
 #include <functional>
 #include <future>
 #include <numeric>
@@ -54,13 +53,8 @@ inline void check_exchange(const Communicator& comm, const Tensor& in,
 // start() by the calling thread.
 inline Pending done_at_once(Communicator& comm,
                             const std::function<void(Communicator&)>& collectives) {
-  std::promise<void> outcome;
-  try {
-    collectives(comm);
-    outcome.set_value();
-  } catch (...) {
-    outcome.set_exception(std::current_exception());
-  }
+  std::promise<Status> outcome;
+  outcome.set_value(failure_of([&] { collectives(comm); }));
   return Pending(outcome.get_future());
 }
 

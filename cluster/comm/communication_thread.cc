@@ -2,10 +2,10 @@
 
 #include <pthread.h>
 
-#include <exception>
 #include <utility>
 
 #include "kernels/tensor/thread_pool.h"
+#include "worker/parallel/pending.h"
 
 namespace weft::comm {
 
@@ -18,10 +18,10 @@ CommunicationThread::~CommunicationThread() {
   if (thread_.joinable()) thread_.join();
 }
 
-std::future<void> CommunicationThread::start(std::function<void()> work) {
+std::future<Status> CommunicationThread::start(std::function<void()> work) {
   const std::lock_guard lock(mutex_);
   queue_.push_back({std::move(work), {}});
-  std::future<void> outcome = queue_.back().outcome.get_future();
+  std::future<Status> outcome = queue_.back().outcome.get_future();
   if (!thread_.joinable()) thread_ = std::thread([this] { run(); });
   changed_.notify_all();
   return outcome;
@@ -29,7 +29,7 @@ std::future<void> CommunicationThread::start(std::function<void()> work) {
 
 void CommunicationThread::call(const std::function<void()>& work) {
   if (on_it()) return work();
-  start(work).get();
+  if (Status outcome = start(work).get(); !outcome.ok()) throw StatusError(std::move(outcome));
 }
 
 bool CommunicationThread::idle() {
@@ -54,20 +54,11 @@ void CommunicationThread::run() {
     queue_.pop_front();
     busy_ = true;
     lock.unlock();
-    std::exception_ptr failure;
-    try {
-      piece.work();
-    } catch (...) {
-      failure = std::current_exception();
-    }
+    Status outcome = failure_of(piece.work);
     piece.work = nullptr;
     lock.lock();
     busy_ = false;  // together with the outcome: whoever has it finds the thread idle
-    if (failure) {
-      piece.outcome.set_exception(failure);
-    } else {
-      piece.outcome.set_value();
-    }
+    piece.outcome.set_value(std::move(outcome));
     changed_.notify_all();
   }
 }

@@ -14,6 +14,8 @@
 #include <mutex>
 #include <thread>
 
+#include "proto/base/status.h"
+
 namespace weft::comm {
 
 class CommunicationThread {
@@ -23,9 +25,11 @@ class CommunicationThread {
   CommunicationThread(const CommunicationThread&) = delete;
   CommunicationThread& operator=(const CommunicationThread&) = delete;
 
-  // The thread itself is made at the first start. The outcome is what `work` throws, or nothing.
-  std::future<void> start(std::function<void()> work);
-  // Starts `work` and waits for it; on the thread itself, does it at once. Throws what it throws.
+  // The thread itself is made at the first start. The outcome is what `work` throws
+  // (worker/parallel/pending.h), or ok.
+  std::future<Status> start(std::function<void()> work);
+  // Starts `work` and waits for it; on the thread itself, does it at once. Throws StatusError where
+  // `work` throws.
   void call(const std::function<void()>& work);
   bool idle();  // nothing that was started is left to do
   // Waits until everything that was started is done; on the thread itself, returns at once.
@@ -34,7 +38,7 @@ class CommunicationThread {
  private:
   struct Piece {
     std::function<void()> work;
-    std::promise<void> outcome;
+    std::promise<Status> outcome;
   };
   bool on_it() const { return std::this_thread::get_id() == thread_.get_id(); }
   void run();

@@ -7,7 +7,7 @@ namespace weft {
 void Pending::wait() {
   if (!outcome_.valid()) return;
   const Activity::Wait wait(complete() ? nullptr : activity_);
-  outcome_.get();
+  if (Status outcome = outcome_.get(); !outcome.ok()) throw StatusError(std::move(outcome));
 }
 
 Pending Pending::watched_by(Activity& activity) && {

@@ -488,18 +488,13 @@ Pending NcclCommunicator::start(std::function<void(Communicator&)> collectives) 
   poll();
   ready_.order(gpu_.stream(), stream_);
   const auto started = std::make_shared<Started>(gpu_, collectives_, std::move(collectives));
-  std::exception_ptr failure;
   started_ = started.get();
-  try {
-    started->run(*this);
-  } catch (...) {
-    failure = std::current_exception();
-  }
+  const Status failure = failure_of([&] { started->run(*this); });
   started_ = nullptr;
   started->record();
   return Pending(std::async(std::launch::deferred, [started, failure] {
     started->finish();
-    if (failure) std::rethrow_exception(failure);
+    return failure;
   }));
 }
 
