@@ -31,7 +31,8 @@ template <typename T>
 __global__ void dropout_kernel(const T* x, GlobalWalk walk, float rate, float kept, DeviceKey key,
                                T* y, int64_t n) {
   for (int64_t i = first_element(); i < n; i += elements_of_grid()) {
-    const float uniform = uniform_of(key, static_cast<uint64_t>(global_index(walk, i)));
+    // In parentheses: no lookup by the key's namespace, which mutants share (tests/kernels/cuda).
+    const float uniform = (uniform_of)(key, static_cast<uint64_t>(global_index(walk, i)));
     y[i] = narrow<T>(uniform >= rate ? widen(x[i]) * kept : 0.0F);
   }
 }
