@@ -180,7 +180,6 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
   return cudaEventCreate(event);
 }
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
-  if (event->done < event->recorded) cpu::run_until_done(event);
   cpu::count_event(-1);
   delete event;
   return cudaSuccess;
@@ -199,7 +198,8 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   return cudaSuccess;
 }
 cudaError_t cudaEventQuery(cudaEvent_t event) {
-  return event->done >= event->recorded ? cudaSuccess : cudaErrorNotReady;
+  const std::lock_guard lock(cpu::device_mutex());
+  return *event->done >= event->recorded ? cudaSuccess : cudaErrorNotReady;
 }
 cudaError_t cudaLaunchHostFunc(cudaStream_t stream, void (*function)(void*), void* data) {
   cpu::enqueue(stream, [function, data] { function(data); });

@@ -47,7 +47,7 @@ bool can_run(const Stream& stream) {
   if (stream.queue.empty()) return false;
   const Stream::Item& head = stream.queue.front();
   if (head.ready) return head.ready();
-  return head.waits_for == nullptr || head.waits_for->done >= head.count;
+  return head.waits_for == nullptr || *head.waits_for >= head.count;
 }
 
 void run_head(Stream& stream) {
@@ -164,7 +164,7 @@ void record(Event* event, Stream* stream) {
   }
   event->capture = nullptr;
   const uint64_t count = ++event->recorded;
-  enqueue(stream, [event, count] { event->done = std::max(event->done, count); });
+  enqueue(stream, [done = event->done, count] { *done = std::max(*done, count); });
 }
 
 void wait_for(Stream* stream, Event* event) {
@@ -173,9 +173,9 @@ void wait_for(Stream* stream, Event* event) {
     stream->capture = event->capture;
     stream->captured_after.insert(event->captured_after.begin(), event->captured_after.end());
   } else if (stream == nullptr) {
-    run_until(lock, [event, count = event->recorded] { return event->done >= count; });
+    run_until(lock, [event, count = event->recorded] { return *event->done >= count; });
   } else {
-    stream->queue.push_back({nullptr, event, event->recorded});
+    stream->queue.push_back({nullptr, event->done, event->recorded});
   }
 }
 
@@ -186,7 +186,7 @@ void run_stream(Stream* stream) {
 
 void run_until_done(Event* event) {
   Lock lock(device_mutex());
-  run_until(lock, [event, count = event->recorded] { return event->done >= count; });
+  run_until(lock, [event, count = event->recorded] { return *event->done >= count; });
 }
 
 void run_graph(const std::vector<Node>& nodes) {

@@ -42,16 +42,18 @@ struct Capture {
 }  // namespace weft::cuda_on_cpu
 
 struct CUevent_st {
-  uint64_t recorded = 0, done = 0;  // how often
+  uint64_t recorded = 0;  // how often
+  // How often it has come to pass; streams that wait for it may outlive the event.
+  std::shared_ptr<uint64_t> done = std::make_shared<uint64_t>(0);
   std::shared_ptr<weft::cuda_on_cpu::Capture> capture;
   std::set<size_t> captured_after;
 };
 struct CUstream_st {
   struct Item {
     std::function<void()> work;
-    CUevent_st* waits_for = nullptr;
-    uint64_t count = 0;           // of its records
-    std::function<bool()> ready;  // instead: asked until it is true
+    std::shared_ptr<const uint64_t> waits_for;  // an event's `done`
+    uint64_t count = 0;                         // of its records
+    std::function<bool()> ready;                // instead: asked until it is true
   };
   std::deque<Item> queue;
   std::shared_ptr<weft::cuda_on_cpu::Capture> capture;  // while work is kept for a graph
