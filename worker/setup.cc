@@ -488,6 +488,10 @@ Status choose_products(Rank& rank, const ModelSource& source, proto::TrainerStat
   return {};
 }
 
+// Counts the programs that compute other bits of the same job: another order of sums, other random
+// streams. Raised with each such change, so that none is called bit for bit the run of another.
+constexpr int kArithmetic = 2;
+
 }  // namespace
 
 std::string build_description() {
@@ -505,7 +509,8 @@ std::string build_description() {
 #else
   const std::string kind = "unoptimized";
 #endif
-  return "gcc " __VERSION__ ", " + kind + ", " + model;
+  return "gcc " __VERSION__ ", " + kind + ", " + model + ", arithmetic " +
+         std::to_string(kArithmetic);
 }
 
 std::vector<checkpoint::StateTensor> Training::state_tensors() {

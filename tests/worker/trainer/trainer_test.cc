@@ -74,6 +74,25 @@ TEST_F(Trainer, ResumesOnAnotherMesh) {
   }
 }
 
+// Programs that compute other bits are other builds, and no resume across them is called exact.
+TEST_F(Trainer, ResumesOfAnotherBuildSaySo) {
+  MemoryCluster cluster;
+  cluster.die_after_step = 24;
+  EXPECT_THROW(static_cast<void>(train(record(kTwoTasks, {}), cluster)), StatusError);
+  cluster.die_after_step = -1;
+  proto::LaunchRecord attempt = record(kTwoTasks, {});
+  *attempt.mutable_resume() = cluster.checkpoints.back();
+  ASSERT_TRUE(train(attempt, cluster).ok());
+  EXPECT_NE(cluster.starts.back().resume_note().find("bit for bit"), std::string::npos);
+  std::string build = attempt.resume().state().build();
+  const size_t number = build.find(", arithmetic ");
+  ASSERT_NE(number, std::string::npos) << build;
+  attempt.mutable_resume()->mutable_state()->set_build(build.substr(0, number));
+  ASSERT_TRUE(train(attempt, cluster).ok());
+  EXPECT_NE(cluster.starts.back().resume_note().find("the build or the processor changed"),
+            std::string::npos);
+}
+
 // Heads: 3. Of 4 ranks that exchange them one has none; with 2 the second has one.
 TEST_F(Trainer, EveryWayOverTheSequenceAxisHasTheLossesOfOneRank) {
   const auto one = losses(kTwoTasks, {});
