@@ -195,11 +195,11 @@ void add_inspect_commands(CLI::App& app, Parsed& p) {
       ->capture_default_str();
   trace_app->add_option("-o,--output", p.trace.file, "Default: JOB.trace.json")->type_name("FILE");
   trace_app
-      ->add_option(
-          "--timeout", p.trace.timeout,
-          "End it once no rank has got anything done for so long; what there is is written")
+      ->add_option("--timeout", p.trace.timeout,
+                   "End it once no rank has got anything done for so long (5 to 86400); what there "
+                   "is is written")
       ->type_name("SECONDS")
-      ->check(CLI::Range(5.0, 86400.0))
+      ->check(number_from(5, 86400))
       ->capture_default_str();
   trace_app->footer(
       "The file is in the Trace Event Format, which https://ui.perfetto.dev and chrome://tracing\n"
@@ -309,9 +309,10 @@ void add_up(CLI::App& app, Parsed& p) {
         "Ranks that a node runs at once; default: as before, else 1", 1024)
       ->each([&p](const std::string&) { p.up.slots_given = true; });
   made->add_option("--memory-bytes", p.up.memory_bytes,
-                   "Memory that the nodes share; default: as before, else the machine's")
+                   "Memory that the nodes share, 256 MiB each at least; default: as before, else "
+                   "the machine's")
       ->type_name("N")
-      ->check(CLI::PositiveNumber.description(""));
+      ->check(whole_number_from(kLeastNodeMemory, INT64_MAX));
   count("--port", p.up.port,
         "Of the REST API; default: as before, else the next free one from 7070 on", 65535);
   count("--agent-port", p.up.agent_port, "For agents; default: as before, else the next free one",
@@ -363,9 +364,9 @@ void add_cluster_commands(CLI::App& app, Parsed& p) {
       ->check(CLI::Range(1, 1024));
   join_app
       ->add_option("--memory-bytes", p.join.memory_bytes,
-                   "Memory for its ranks; default: the machine's")
+                   "Memory for its ranks, 256 MiB at least; default: the machine's")
       ->type_name("N")
-      ->check(CLI::PositiveNumber.description(""));
+      ->check(whole_number_from(kLeastNodeMemory, INT64_MAX));
 
   add(app, p, "token", "Where the server and its token are", [&p] {
     return token(p.context, p.join_token);

@@ -101,6 +101,8 @@ struct NodesOptions {
 };
 int nodes(const Context& context, const NodesOptions& options);
 int token(const Context& context, bool join);
+// Of a node, in bytes. Below, not even the program of a rank fits.
+inline constexpr int64_t kLeastNodeMemory = int64_t{256} << 20;
 struct UpOptions {
   int nodes = 1, slots_per_node = 1;
   bool nodes_given = false, slots_given = false;

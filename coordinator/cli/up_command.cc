@@ -39,6 +39,11 @@ Result<proto::LocalCluster> choose_cluster(const std::string& data, const UpOpti
     cluster.set_slots_per_node(options.slots_per_node);
   }
   if (options.memory_bytes > 0) cluster.set_memory_bytes(options.memory_bytes);
+  if (cluster.memory_bytes() > 0 && cluster.memory_bytes() / cluster.nodes() < kLeastNodeMemory) {
+    return fail(Status::invalid("--memory-bytes", std::to_string(cluster.memory_bytes()),
+                                fmt::format("must be at least {} for each of {} nodes",
+                                            kLeastNodeMemory, cluster.nodes())));
+  }
   if (options.port > 0) cluster.set_port(options.port);
   if (options.agent_port > 0) cluster.set_agent_port(options.agent_port);
   return cluster;

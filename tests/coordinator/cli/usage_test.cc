@@ -166,6 +166,24 @@ TEST_F(ServedCli, UpOnABusyPortLeavesNoFolder) {
   EXPECT_FALSE(fs::exists(data));
 }
 
+TEST_F(ServedCli, MemoryOfANodeIsEnoughForARank) {
+  const std::string data = folder_ + "/cluster";
+  for (const char* bytes : {"-5", "100", "1e9", "many"}) {
+    for (const Outcome& outcome :
+         {weft({"up", "--data", data, "--memory-bytes", bytes}),
+          weft({"join", "127.0.0.1:1", "--token", "x", "--memory-bytes", bytes})}) {
+      EXPECT_EQ(outcome.exit, kExitUsage);
+      EXPECT_THAT(outcome.err, HasSubstr("must be a whole number from 268435456 to "));
+    }
+  }
+  const Outcome shared =
+      weft({"up", "--data", data, "--nodes", "2", "--memory-bytes", "300000000"});
+  EXPECT_EQ(shared.exit, kExitError);
+  EXPECT_THAT(shared.err, HasSubstr("--memory-bytes must be at least 268435456 for each of 2 nodes"
+                                    " (got 300000000)"));
+  EXPECT_FALSE(fs::exists(data));
+}
+
 // Which token is right depends on whom it is for: the address is looked at first.
 TEST_F(ServedCli, JoinLooksAtTheAddressBeforeTheToken) {
   const std::string data = folder_ + "/node";
