@@ -43,7 +43,7 @@ void print_stack(const proto::JobStack& stack, bool threads) {
     if (!rank.problem().empty()) silent += fmt::format(" {}", now.rank());
   }
   if (!silent.empty()) {
-    out += fmt::format("without an answer:{} of {} ranks\n", silent, stack.ranks_size());
+    out += fmt::format("no answer from rank{}; the job has {} ranks\n", silent, stack.ranks_size());
   }
   print(out);
 }

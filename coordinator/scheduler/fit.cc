@@ -153,7 +153,8 @@ Status check_feasible(const std::vector<SnapshotNode>& nodes_known, const Gang& 
   if (all.of_node.empty() && gang.gpu) {
     return Status::invalid(
         "resources.device", *gang.gpu ? "gpu" : "cpu",
-        fmt::format("no known node has ranks that compute on {}", *gang.gpu ? "GPUs" : "the CPU"));
+        fmt::format("must be what a node offers: no known node has ranks that compute on {}",
+                    *gang.gpu ? "GPUs" : "the CPU"));
   }
   if (all.fits) {
     return invalid(fmt::format("its {} need more memory each than {} of all known nodes have",
