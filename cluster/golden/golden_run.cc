@@ -62,6 +62,8 @@ void write_report(JsonWriter& json, const Report& report, bool all) {
   json.end_object();
 }
 
+}  // namespace
+
 void print_report(std::ostream& out, const Report& report, bool all) {
   const Deviation& worst = report.worst();
   out << fmt::format("{:<16} {}  {} values compared, worst {} {:.2e} (bar {:.0e})\n", report.name,
@@ -73,8 +75,6 @@ void print_report(std::ostream& out, const Report& report, bool all) {
                        deviation.within() ? "" : "  beyond its bar");
   }
 }
-
-}  // namespace
 
 int run_golden(const GoldenOptions& options, std::ostream& out, std::ostream& errors) {
   bool failed = false;

@@ -2,7 +2,7 @@
 # the stored cases, and the script that runs all. Fails beyond 50 MB.
 file(REMOVE_RECURSE ${FOLDER})
 file(MAKE_DIRECTORY ${FOLDER}/lib)
-file(COPY ${PROGRAM} ${SOURCE}/tests/gpu/run.sh DESTINATION ${FOLDER})
+file(COPY ${PROGRAM} ${SOURCE}/tests/gpu/run.sh ${SOURCE}/tests/gpu/ops.sh DESTINATION ${FOLDER})
 file(COPY ${SOURCE}/tests/fixtures/golden DESTINATION ${FOLDER})
 get_filename_component(name ${PROGRAM} NAME)
 execute_process(COMMAND ${STRIP} ${FOLDER}/${name} COMMAND_ERROR_IS_FATAL ANY)

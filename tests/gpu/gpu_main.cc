@@ -3,6 +3,8 @@
 //   weft-gpu self-test            the instructions against the meaning that the tests give them
 //   weft-gpu ops [GTEST FLAGS]    the case table of the ops, and attention, against the CPU
 //   weft-gpu golden ARGUMENTS     weft-golden
+//   weft-gpu collectives | lost-rank | trajectory
+//                                 NCCL with ranks that are processes on one GPU
 //   weft-gpu bench                rates, one JSON object a line
 #include <gtest/gtest.h>
 
@@ -12,6 +14,7 @@
 #include "cluster/golden/golden_program.h"
 #include "proto/base/status.h"
 #include "tests/gpu/gpu_bench.h"
+#include "tests/gpu/nccl_ranks.h"
 #include "tests/kernels/cuda/schedule.h"
 #include "tests/kernels/cuda/self_test/self_test.h"
 
@@ -46,13 +49,18 @@ int run(int argc, char** argv) {
   const std::string_view what = argc > 1 ? argv[1] : "";
   if (what == "self-test") return self_test();
   if (what == "golden") return golden_program(argc - 1, argv + 1);
+  if (what == "collectives") return gpu::collectives(argc - 1, argv + 1);
+  if (what == "lost-rank") return gpu::lost_rank(argc - 1, argv + 1);
+  if (what == "trajectory") return gpu::trajectory(argc - 1, argv + 1);
   if (what == "bench") return bench();
   if (what == "ops") {
     int left = argc - 1;
     ::testing::InitGoogleTest(&left, argv + 1);
     return RUN_ALL_TESTS();
   }
-  std::fprintf(stderr, "usage: weft-gpu self-test | ops | golden | bench\n");
+  std::fprintf(stderr,
+               "usage: weft-gpu self-test | ops | golden | collectives | lost-rank | trajectory | "
+               "bench\n");
   return 2;
 }
 

@@ -110,16 +110,23 @@ void sums_repeat(Communicator& comm, Allocator& allocator) {
   }
 }
 
-void nan_spreads(Communicator& comm, Allocator& allocator) {
-  for (ReduceOp op : {ReduceOp::kSum, ReduceOp::kMax, ReduceOp::kMin}) {
-    for (int owner = 0; owner < comm.size(); ++owner) {
-      Tensor tensor = Tensor::full(allocator, {3}, comm.rank());
-      if (comm.rank() == owner) tensor.data<float>()[1] = std::numeric_limits<float>::quiet_NaN();
-      comm.all_reduce(tensor, op);
-      EXPECT_TRUE(std::isnan(tensor.data<float>()[1]));
-      EXPECT_FALSE(std::isnan(tensor.data<float>()[0]));
-    }
+void expect_nan_spreads(Communicator& comm, Allocator& allocator, ReduceOp op) {
+  for (int owner = 0; owner < comm.size(); ++owner) {
+    Tensor tensor = Tensor::full(allocator, {3}, comm.rank());
+    if (comm.rank() == owner) tensor.data<float>()[1] = std::numeric_limits<float>::quiet_NaN();
+    comm.all_reduce(tensor, op);
+    EXPECT_TRUE(std::isnan(tensor.data<float>()[1]));
+    EXPECT_FALSE(std::isnan(tensor.data<float>()[0]));
   }
+}
+
+void nan_spreads(Communicator& comm, Allocator& allocator) {
+  expect_nan_spreads(comm, allocator, ReduceOp::kSum);
+}
+
+void nan_is_extreme(Communicator& comm, Allocator& allocator) {
+  expect_nan_spreads(comm, allocator, ReduceOp::kMax);
+  expect_nan_spreads(comm, allocator, ReduceOp::kMin);
 }
 
 template <typename T>
@@ -321,6 +328,7 @@ constexpr CollectiveCase kCases[] = {
     {"SumsRepeat", sums_repeat},
     {"HalfSumsRoundOnce", half_sums_round_once},
     {"NanSpreads", nan_spreads},
+    {"NanIsExtreme", nan_is_extreme, true},
     {"AllGather", all_gather},
     {"ReduceScatter", reduce_scatter},
     {"AllToAll", all_to_all},

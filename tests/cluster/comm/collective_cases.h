@@ -11,6 +11,7 @@ namespace weft::testing {
 struct CollectiveCase {
   const char* name;
   void (*run)(Communicator& comm, Allocator& allocator);
+  bool orders_nan = false;  // asks for maxima and minima that a NaN wins; NCCL's lose it
 };
 
 std::span<const CollectiveCase> collective_cases();

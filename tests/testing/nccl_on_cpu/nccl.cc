@@ -5,6 +5,7 @@
 // inside a group is a Fault. Two ranks of a communicator on one GPU are refused.
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <condition_variable>
 #include <cstring>
 #include <deque>
@@ -82,7 +83,24 @@ size_t bytes_of(ncclDataType_t type) {
   }
 }
 
+// The library's extremes leave a NaN aside.
+template <typename T>
+void take_extremes(std::byte* into, const std::byte* from, size_t count, bool largest) {
+  auto* here = reinterpret_cast<T*>(into);
+  const auto* there = reinterpret_cast<const T*>(from);
+  for (size_t i = 0; i < count; ++i) {
+    here[i] = largest ? std::fmax(here[i], there[i]) : std::fmin(here[i], there[i]);
+  }
+}
+
 void reduce(std::byte* into, const std::byte* from, size_t count, const Call& call) {
+  const bool extreme = call.op == ncclMax || call.op == ncclMin;
+  if (extreme && call.type == ncclFloat32) {
+    return take_extremes<float>(into, from, count, call.op == ncclMax);
+  }
+  if (extreme && call.type == ncclFloat64) {
+    return take_extremes<double>(into, from, count, call.op == ncclMax);
+  }
   const weft::ReduceOp op = call.op == ncclMax   ? weft::ReduceOp::kMax
                             : call.op == ncclMin ? weft::ReduceOp::kMin
                                                  : weft::ReduceOp::kSum;
