@@ -54,7 +54,7 @@ TEST(ProcessRanks, OneOverNcclPassesTheSuite) {
 }
 
 TEST(ProcessRanks, TellWhichCaseBreaksAndRunTheOthers) {
-  const Outcome outcome = run("broken --over host --ranks 3 --seconds 2");
+  const Outcome outcome = run("broken --over host --ranks 3 --seconds 4");
   EXPECT_EQ(outcome.status, 1);
   EXPECT_TRUE(contains(outcome, "rank 1: Fails: ")) << outcome.output;
   EXPECT_TRUE(contains(outcome, "rank 1: Throws: why not")) << outcome.output;
@@ -65,7 +65,7 @@ TEST(ProcessRanks, TellWhichCaseBreaksAndRunTheOthers) {
 }
 
 TEST(ProcessRanks, AStartThatHangsEnds) {
-  const Outcome outcome = run("collectives --ranks 2 --seconds 2");  // the other never joins there
+  const Outcome outcome = run("collectives --ranks 2 --seconds 4");  // the other never joins there
   EXPECT_EQ(outcome.status, 1);
   EXPECT_TRUE(contains(outcome, "the start hangs")) << outcome.output;
 }

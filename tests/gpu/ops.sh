@@ -25,7 +25,7 @@ count=$(wc -l <"$results/tests")
 passed=$(grep -c '^0 ' "$results/ended")
 grep -v '^0 ' "$results/ended" | sort -k 2 | while read -r status name; do
   log=$results/$(echo "$name" | tr / _).txt
-  says=$(grep -m 1 -iE 'error|actual:|what\(\)|abort' "$log" | cut -c 1-160)
+  says=$(grep -m 1 -iE 'error|actual:|exception|what\(\)|abort' "$log" | cut -c 1-160)
   case $status in 124 | 137) says="more than 120 s" ;; esac
   printf '%-60s status %3s  %s\n' "$name" "$status" "$says"
 done

@@ -14,11 +14,11 @@ mkdir -p "$results"
 results=$(cd "$results" && pwd)
 jobs=$(nproc)
 [ "$jobs" -le 16 ] || jobs=16
-failed=0
+failed=0 ran=" "
 
 # Puts the folder of library $1 on the loader's path where it is not found without.
 provide() {
-  if ldconfig -p 2>/dev/null | grep -q "$1"; then return; fi
+  if PATH="$PATH:/sbin:/usr/sbin" ldconfig -p 2>/dev/null | grep -q "$1"; then return; fi
   for folder in $(echo "${LD_LIBRARY_PATH:-}" | tr : ' '); do
     if [ -e "$folder/$1" ]; then return; fi
   done
@@ -39,6 +39,7 @@ part() {
   name=$1 seconds=$2
   shift 2
   case $chosen in "  " | *" $name "*) ;; *) return ;; esac
+  ran="$ran$name "
   start=$(date +%s)
   timeout -k 5 "$seconds" "$@" >"$results/$name.txt" 2>&1
   status=$?
@@ -60,7 +61,7 @@ part golden-fp32 120 "$gpu" golden --device cuda "$here"/golden/*
 part golden-bf16 120 "$gpu" golden --device cuda --precision bf16 "$here"/golden/*
 part golden-shared 120 "$gpu" golden --device cuda --mesh tensor=2 "$here"/golden/gpt2-causal
 part nccl-alone 120 "$gpu" collectives --ranks 1
-part nccl-shared 300 "$gpu" collectives --ranks 2
+part nccl-shared 300 "$gpu" collectives --ranks 2 --seconds 40
 part nccl-killed 130 "$gpu" lost-rank --how killed
 part nccl-absent 130 "$gpu" lost-rank --how absent
 part nccl-tensor 120 "$gpu" trajectory --mesh tensor=2 "$here"/golden/gpt2-causal
@@ -69,4 +70,9 @@ if command -v compute-sanitizer >/dev/null 2>&1; then
   part sanitizer 300 compute-sanitizer --error-exitcode 1 "$gpu" self-test
 fi
 part bench 300 "$gpu" bench
+for name in $chosen; do
+  case $ran in *" $name "*) continue ;; esac
+  echo "$name: FAILED, there is no such part here"
+  failed=$((failed + 1))
+done
 exit "$failed"
