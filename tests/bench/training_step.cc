@@ -43,7 +43,8 @@ std::vector<int64_t> step_ids(const Options& options) {
   return ids;
 }
 
-TrainingStep::TrainingStep(const Options& options, Mesh mesh, std::unique_ptr<Allocator> memory)
+TrainingStep::TrainingStep(const Options& options, Mesh mesh, std::unique_ptr<Allocator> memory,
+                           const Fill& fill)
     : rank_{std::move(memory),
             std::make_unique<ThreadPool>(static_cast<int>(options.integer("threads"))),
             std::move(mesh), Logger()} {
@@ -56,6 +57,8 @@ TrainingStep::TrainingStep(const Options& options, Mesh mesh, std::unique_ptr<Al
     const HfFolder folder = take(open_hf_folder(options.text("weights")));
     const Status read = load_hf_weights(folder, trunk_->parameters());
     if (!read.ok()) throw StatusError(read);
+  } else if (fill) {
+    fill(trunk_->parameters());
   } else {
     initialize_parameters(trunk_->parameters(), 1);
   }
@@ -74,28 +77,48 @@ TrainingStep::TrainingStep(const Options& options, Mesh mesh, std::unique_ptr<Al
   rows_.ids = step_ids(options);
 }
 
+void TrainingStep::set_recorded(bool on) {
+  passes_ = on ? RecordedPasses::create(rank_, optimizer_->parameters()) : nullptr;
+}
+
+// The sum of the losses of this rank's labels; adds gradients of batch.seed times that.
+Tensor TrainingStep::pass(const TaskBatch& batch) {
+  Tape tape;
+  Context cx = rank_.context();
+  cx.tape = &tape;
+  const Tensor sum = task_->loss_sum(cx, *trunk_, batch);
+  reducer_->arm(tape);
+  const bool there = batch.device_seed && batch.device_seed.spec() == sum.spec();
+  tape.backward(cx, sum,
+                there ? batch.device_seed
+                      : Tensor::full(*rank_.allocator, sum.shape(), batch.seed, sum.dtype()));
+  return sum.detach();
+}
+
 void TrainingStep::run() {
   const double share = 1 / static_cast<double>(task_->label_count(rows_));
-  double own_loss = 0;
   const int64_t most = part_of(rows_.rows, rank_.mesh.size(Axis::kData), 0).length *
                        part_of(rows_.tokens, rank_.mesh.size(Axis::kSequence), 0).length;
   reducer_->begin(optimizer_->parameters(), {.tokens = most, .whole = true});
+  ++steps_;
+  std::vector<Tensor> losses;  // read at the end: reading waits for the device
   for (const Part& part : micro_batches(rank_.mesh, rows_.rows, 0)) {
-    Tape tape;
-    Context cx = rank_.context();
-    cx.tape = &tape;
     TaskBatch batch = task_->assemble(rows_, part);
     batch.tokens.training = true;
-    batch.tokens.random = {1, ++steps_};
+    batch.tokens.random = {steps_, 0};
     batch.seed = share;
-    const Tensor sum = task_->loss_sum(cx, *trunk_, batch);
-    own_loss += read_scalar(sum) * share;
-    reducer_->arm(tape);
-    tape.backward(cx, sum, Tensor::full(*rank_.allocator, sum.shape(), share, sum.dtype()));
+    if (!rank_.allocator->device().is_cpu()) {
+      batch.device_seed = Tensor::full(*rank_.allocator, Shape{}, share);
+    }
+    losses.push_back(passes_ ? passes_->run(0, std::move(batch),
+                                            [&](const TaskBatch& each) { return pass(each); })
+                             : pass(batch));
   }
   reducer_->flush();
   reducer_->finish();
   if (gate_) gate_->close();
+  double own_loss = 0;
+  for (const Tensor& each : losses) own_loss += read_scalar(each) * share;
   if (rank_.mesh.index(Axis::kTensor) > 0) own_loss = 0;  // the others repeat it
   Tensor sums = Tensor::from<double>(*rank_.allocator, {2},
                                      std::array<double, 2>{own_loss, reducer_->squares()});

@@ -1,8 +1,11 @@
 # Makes FOLDER anew: the program, the libraries that it asks the loader for but for those of libc,
-# the stored cases, and the script that runs all. Fails beyond 50 MB.
+# the stored cases, and the scripts that run all. Fails beyond 50 MB.
 file(REMOVE_RECURSE ${FOLDER})
 file(MAKE_DIRECTORY ${FOLDER}/lib)
-file(COPY ${PROGRAM} ${SOURCE}/tests/gpu/run.sh ${SOURCE}/tests/gpu/ops.sh DESTINATION ${FOLDER})
+file(COPY ${PROGRAM} DESTINATION ${FOLDER})
+foreach(script run.sh ops.sh bench.py peer.py kernel_times.py)
+  file(COPY ${SOURCE}/tests/gpu/${script} DESTINATION ${FOLDER})
+endforeach()
 file(COPY ${SOURCE}/tests/fixtures/golden DESTINATION ${FOLDER})
 get_filename_component(name ${PROGRAM} NAME)
 execute_process(COMMAND ${STRIP} ${FOLDER}/${name} COMMAND_ERROR_IS_FATAL ANY)

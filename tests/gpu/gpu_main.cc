@@ -5,7 +5,7 @@
 //   weft-gpu golden ARGUMENTS     weft-golden
 //   weft-gpu collectives | lost-rank | trajectory
 //                                 NCCL with ranks that are processes on one GPU
-//   weft-gpu bench                rates, one JSON object a line
+//   weft-gpu bench [OPTIONS]      rates (bench_program.h)
 #include <gtest/gtest.h>
 
 #include <cstdio>
@@ -13,7 +13,7 @@
 
 #include "cluster/golden/golden_program.h"
 #include "proto/base/status.h"
-#include "tests/gpu/gpu_bench.h"
+#include "tests/gpu/bench_program.h"
 #include "tests/gpu/nccl_ranks.h"
 #include "tests/kernels/cuda/schedule.h"
 #include "tests/kernels/cuda/self_test/self_test.h"
@@ -35,16 +35,6 @@ int self_test() {
   return wrong == 0 ? 0 : 1;
 }
 
-int bench() {
-  gpu::run_bench({}, [](const gpu::Measure& measure) {
-    std::printf(R"({"name": "%s", "seconds": %.6g, "rate": %.6g, "unit": "%s"})"
-                "\n",
-                measure.name.c_str(), measure.seconds, measure.rate, measure.unit.c_str());
-    std::fflush(stdout);
-  });
-  return 0;
-}
-
 int run(int argc, char** argv) {
   const std::string_view what = argc > 1 ? argv[1] : "";
   if (what == "self-test") return self_test();
@@ -52,7 +42,7 @@ int run(int argc, char** argv) {
   if (what == "collectives") return gpu::collectives(argc - 1, argv + 1);
   if (what == "lost-rank") return gpu::lost_rank(argc - 1, argv + 1);
   if (what == "trajectory") return gpu::trajectory(argc - 1, argv + 1);
-  if (what == "bench") return bench();
+  if (what == "bench") return gpu::bench_program(argc - 1, argv + 1);
   if (what == "ops") {
     int left = argc - 1;
     ::testing::InitGoogleTest(&left, argv + 1);
