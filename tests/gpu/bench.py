@@ -89,40 +89,49 @@ class Ours:
 
 
 class Peer:
-    def __init__(self, options, names):
-        command = [sys.executable, HERE / "peer.py", "--device", options.device, "--runs", options.runs,
-                   "--seconds", seconds_of(options, names), *(["--small"] if options.small else []),
-                   *(["--cache", options.cache] if options.cache else [])]
-        self.process = subprocess.Popen(list(map(str, command)), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    """A process, started where there is none."""
 
-    def measure(self, row, variant, seconds_max):
-        if self.process.poll() is not None:
-            return {"error": "the peer has ended"}
-        request = json.dumps({"row": row, "variant": variant}) + "\n"
-        try:
-            self.process.stdin.write(request.encode())
-            self.process.stdin.flush()
-        except BrokenPipeError:
-            return {"error": "the peer has ended"}
+    def __init__(self, options):
+        self.command = [sys.executable, str(HERE / "peer.py"), "--device", options.device, "--runs", str(options.runs),
+                        *(["--small"] if options.small else []), *(["--cache", options.cache] if options.cache else [])]
+        self.process = None
+
+    def start(self):
+        if self.process is None:
+            self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def measure(self, row, variant, seconds, seconds_max):
+        """The answer; without one the process is ended."""
+        self.start()
         answer, end = b"", time.monotonic() + seconds_max
-        while not answer.endswith(b"\n"):
-            ready, _, _ = select.select([self.process.stdout], [], [], max(0.0, end - time.monotonic()))
-            if not ready:
-                self.process.kill()
-                return {"error": f"no answer within {seconds_max:.0f} s"}
-            piece = os.read(self.process.stdout.fileno(), 1 << 16)
-            if not piece:
-                return {"error": "the peer has ended"}
-            answer += piece
+        try:
+            request = {"row": row, "variant": variant, "seconds": seconds}
+            self.process.stdin.write(json.dumps(request).encode() + b"\n")
+            self.process.stdin.flush()
+            while not answer.endswith(b"\n"):
+                ready, _, _ = select.select([self.process.stdout], [], [], max(0.0, end - time.monotonic()))
+                if not ready:
+                    self.process.kill()
+                    raise TimeoutError(f"no answer within {seconds_max:.0f} s")
+                piece = os.read(self.process.stdout.fileno(), 1 << 16)
+                if not piece:
+                    raise BrokenPipeError("the peer has ended")
+                answer += piece
+        except OSError as error:
+            self.close()
+            return {"error": str(error)}
         return json.loads(answer)
 
     def close(self):
+        if self.process is None:
+            return
         try:
             self.process.stdin.close()
             self.process.wait(10)
         except (BrokenPipeError, subprocess.TimeoutExpired):
             self.process.kill()
             self.process.wait()
+        self.process = None
 
 
 def seconds_of(options, names):
@@ -156,7 +165,7 @@ class Results:
         return {variant: seconds for variant, seconds in found.items() if seconds}
 
 
-def run_part(part, names, results, ours, options, clock):
+def run_part(part, names, results, ours, peer, options, clock):
     def ours_once():
         start = time.monotonic()
         for name, row in ours.measure(names, clock.left(options.patience)).items():
@@ -167,26 +176,25 @@ def run_part(part, names, results, ours, options, clock):
                 results.add(results.own, name, row)
         print(f"bench: {part}, ours: {time.monotonic() - start:.1f} s", file=sys.stderr, flush=True)
 
-    for _ in range(options.turns):
-        peer = Peer(options, names)   # imports PyTorch meanwhile
-        try:
-            ours_once()
-            start = time.monotonic()
-            for row in dict.fromkeys(map(peer_row, names)):
-                for variant in filter(re.compile(options.peers).search, variants_of(row)):
-                    if clock.left() <= 0:
-                        continue
-                    answer = peer.measure(row, variant, clock.left(options.patience))
-                    results.add(results.peers, (row, variant), answer)
+    def peer_once():
+        start = time.monotonic()
+        for row in dict.fromkeys(map(peer_row, names)):
+            for variant in filter(re.compile(options.peers).search, variants_of(row)):
+                if clock.left() <= 0:
+                    return
+                answer = peer.measure(row, variant, seconds_of(options, names), clock.left(options.patience))
+                results.add(results.peers, (row, variant), answer)
+                if "error" in answer or row.startswith("gpt2"):
                     told = answer.get("error") or f"{answer['seconds']:.1f} s"
-                    if "error" in answer or row.startswith("gpt2"):
-                        print(f"bench: {row}, {variant}: {told}", file=sys.stderr, flush=True)
-                    if peer.process.poll() is not None:
-                        peer.close()
-                        peer = Peer(options, names)
-            print(f"bench: {part}, peer: {time.monotonic() - start:.1f} s", file=sys.stderr, flush=True)
-        finally:
-            peer.close()
+                    print(f"bench: {row}, {variant}: {told}", file=sys.stderr, flush=True)
+        print(f"bench: {part}, peer: {time.monotonic() - start:.1f} s", file=sys.stderr, flush=True)
+
+    for _ in range(options.turns):
+        peer.start()   # imports PyTorch meanwhile
+        ours_once()
+        peer_once()
+        if part == "1.5B":
+            peer.close()   # whatever memory it keeps
     ours_once()
 
 
@@ -351,14 +359,17 @@ def arguments():
 def main():
     options = arguments()
     clock, results, rows = Clock(options.seconds_max), Results(), []
-    ours, about = Ours(options), machine()
-    wanted = [name for name in ours.names() if re.search(options.only, name)]
-    for part in options.parts.split(","):
+    ours, peer, about = Ours(options), Peer(options), machine()
+    parts = options.parts.split(",")
+    wanted = [name for name in ours.names() if re.search(options.only, name)
+              and any(re.search(PARTS[part], name) for part in parts)]
+    for part in parts:
         if names := [name for name in wanted if re.search(PARTS[part], name)]:
-            run_part(part, names, results, ours, options, clock)
+            run_part(part, names, results, ours, peer, options, clock)
             rows += ROWS_OF[part](results, names)
             if options.json:
                 Path(options.json).write_text(json.dumps([row | {"machine": about} for row in rows], indent=1) + "\n")
+    peer.close()
     print(f"{about['gpu']}, torch {about['torch']}, {about['when']}; ms, medians; ratio: ours over the peer's")
     print(f"{'name':<46}{'ours':>10}{'peer':>10} {'ratio':>5}{'bar':>5}")
     for row in rows:
@@ -371,6 +382,9 @@ def main():
     missing = [name for name in wanted if name not in results.ours]
     if missing:
         print(f"not measured: {', '.join(missing)}")
+    for name in dict.fromkeys(map(peer_row, missing)):
+        for variant, seconds in results.peers_of(name).items():
+            print(f"{name}, {variant}: {1e3 * seconds:.4f} ms, the peer alone")
     return 1 if missing or any(row["error"] for row in results.ours.values()) else 0
 
 

@@ -1,5 +1,5 @@
-"""PyTorch's side of bench.py. A line on stdin, {"row": NAME, "variant": WORDS}, asks for one row of
-weft-gpu bench; the answer is a line {"samples": seconds of one run, "losses": a step's first ones,
+"""PyTorch's side of bench.py. A line on stdin, {"row": NAME, "variant": WORDS, "seconds": that a
+sample lasts}, asks for one row of weft-gpu bench; the answer is a line {"samples": seconds of one run, "losses": a step's first ones,
 "peak_bytes": a step's, "seconds": what the measurement took} or {"error": why}.
 
 Variants: of attention "flash" and "cudnn"; of what moves bytes "eager" and "compiled"; of a step "blocks"
@@ -18,7 +18,6 @@ parser = argparse.ArgumentParser()
 parser.add_argument("--device", default="cuda")
 parser.add_argument("--small", action="store_true")
 parser.add_argument("--runs", type=int, default=7)
-parser.add_argument("--seconds", type=float, default=0.03)
 parser.add_argument("--cache", help="folder that what was compiled is kept in")
 OPTIONS = parser.parse_args()
 if OPTIONS.cache:
@@ -32,6 +31,7 @@ DEVICE = torch.device(OPTIONS.device)
 DTYPES = {"BF16": torch.bfloat16, "F32": torch.float32}
 WARM_UPS, RUNS_MAX = 5, 1000
 BLOCK = 1_000_003
+ASKED = {}   # what is being answered
 
 
 def synchronize():
@@ -45,7 +45,7 @@ def compiled(function, **settings):
 
 
 def samples_of(body, warm=[]):
-    """As weft-gpu bench takes them."""
+    """As weft-gpu bench takes them, each of at least ASKED["seconds"]."""
     def seconds(runs):
         synchronize()
         start = time.perf_counter()
@@ -53,11 +53,11 @@ def samples_of(body, warm=[]):
             body()
         synchronize()
         return (time.perf_counter() - start) / runs
-    least, took = (1 if warm else 10) * OPTIONS.seconds, 0
+    least, took = (1 if warm else 10) * ASKED["seconds"], 0
     warm.append(True)
     while took < least:
         took += WARM_UPS * seconds(WARM_UPS)
-    runs = int(min(max(OPTIONS.seconds / max(1e-9, seconds(2)), 1), RUNS_MAX))
+    runs = int(min(max(ASKED["seconds"] / max(1e-9, seconds(2)), 1), RUNS_MAX))
     return [seconds(runs) for _ in range(OPTIONS.runs)]
 
 
@@ -274,9 +274,10 @@ def main():
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)   # what libraries print is no answer
     for line in sys.stdin:
-        asked, start = json.loads(line), time.perf_counter()
+        ASKED.update(json.loads(line))
+        start = time.perf_counter()
         try:
-            result = answer(asked["row"], asked["variant"])
+            result = answer(ASKED["row"], ASKED["variant"])
         except Exception as error:   # of one row: the others go on
             result = {"error": f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"}
         gc.collect()
