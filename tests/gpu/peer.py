@@ -200,7 +200,7 @@ class Step:
     """Forward, backward, clipping to norm 1, fused AdamW; the loss is read."""
 
     def __init__(self, variant, dtype, model, batch, tokens):
-        layers, heads, hidden, vocabulary = (1, 2, 32, 64) if OPTIONS.small else MODELS[model]
+        layers, heads, hidden, vocabulary = (2, 2, 32, 64) if OPTIONS.small else MODELS[model]
         parameters = first_values(layers, shapes_of(layers, hidden, vocabulary, tokens))
         self.all = list(parameters.values())
         matrices, vectors = ([p for p in self.all if (p.ndim == 2) == wide] for wide in (True, False))
