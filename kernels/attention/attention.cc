@@ -51,7 +51,7 @@ class ScaledDotProduct final : public ops::ForwardOp {
     const BlockGrads grads{empty_by_token(cx, q.shape(), q.dtype()),
                            empty_by_token(cx, k.shape(), k.dtype()),
                            empty_by_token(cx, v.shape(), v.dtype())};
-    backward_into(cx, q, k, v, d_output, lse, delta, parameters, grads);
+    backward_into(cx, q, k, v, output, d_output, lse, delta, parameters, grads);
     std::vector<Tensor> all{grads.q, grads.k, grads.v};
     if (biased_) {
       all.push_back(wanted_[3] ? bias_gradient(cx, q, k, v, d_output, lse, delta, parameters)
@@ -150,7 +150,7 @@ BlockGrads block_backward(Context& cx, const Tensor& q, const Tensor& k, const T
   const BlockGrads grads{Tensor::empty(cx.allocator, q.shape(), dtype),
                          Tensor::empty(cx.allocator, k.shape(), dtype),
                          Tensor::empty(cx.allocator, v.shape(), dtype)};
-  backward_into(cx, q, k, v, d_output, log_sum_exp, delta, parameters, grads);
+  backward_into(cx, q, k, v, Tensor(), d_output, log_sum_exp, delta, parameters, grads);
   return grads;
 }
 

@@ -335,7 +335,8 @@ void add_parts(const Sums<In>& s) {
   });
 }
 
-// Inputs: q, k, v, the output's gradient, log-sum-exp, delta. Outputs: the gradients of q, k, v.
+// Inputs: q, k, v, the output or none, its gradient, log-sum-exp, delta. Outputs: the gradients of
+// q, k, v.
 class BackwardKernel final : public Kernel {
  public:
   explicit BackwardKernel(const Parameters& parameters) : parameters_(parameters) {}
@@ -344,9 +345,9 @@ class BackwardKernel final : public Kernel {
     const BlockGrads grads{outputs[0], outputs[1], outputs[2]};
     dispatch_inputs(inputs[0].dtype(), [&]<typename In>() {
       const Problem<In> problem(cx, inputs[0], inputs[1], inputs[2], parameters_);
-      const Tensor d_out = with_tight_rows(cx, inputs[3]);
-      const Tensor lse = as_contiguous(cx.pool, inputs[4]),
-                   dots = as_contiguous(cx.pool, inputs[5]);
+      const Tensor d_out = with_tight_rows(cx, inputs[4]);
+      const Tensor lse = as_contiguous(cx.pool, inputs[5]),
+                   dots = as_contiguous(cx.pool, inputs[6]);
       const Sums<In> sums(problem, grads);
       share_items(cx.pool, sums.plan.items(), [&] { return Backward<In>(sums, d_out, lse, dots); });
       problem.report(3, 2);
@@ -356,7 +357,7 @@ class BackwardKernel final : public Kernel {
   }
   void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     cuda::backend(cx).attention_backward(inputs[0], inputs[1], inputs[2], inputs[3], inputs[4],
-                                         inputs[5], parameters_, outputs[0], outputs[1],
+                                         inputs[5], inputs[6], parameters_, outputs[0], outputs[1],
                                          outputs[2]);
   }
 
@@ -367,12 +368,12 @@ class BackwardKernel final : public Kernel {
 }  // namespace
 
 void backward_into(Context& cx, const Tensor& q, const Tensor& k, const Tensor& v,
-                   const Tensor& d_output, const Tensor& log_sum_exp, const Tensor& delta,
-                   const Parameters& parameters, const BlockGrads& grads) {
+                   const Tensor& output, const Tensor& d_output, const Tensor& log_sum_exp,
+                   const Tensor& delta, const Parameters& parameters, const BlockGrads& grads) {
   check_call(q, k, v, parameters);
   BackwardKernel kernel(parameters);
   std::array outputs = {grads.q, grads.k, grads.v};
-  run_kernel(cx, kernel, std::array{q, k, v, d_output, log_sum_exp, delta}, outputs);
+  run_kernel(cx, kernel, std::array{q, k, v, output, d_output, log_sum_exp, delta}, outputs);
 }
 
 }  // namespace weft::attention

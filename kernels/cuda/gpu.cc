@@ -104,7 +104,8 @@ Gpu::Gpu(int index, GpuMemory& memory) : index_(index), parts_(memory), memory_(
   int major = 0, minor = 0;
   check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index), "a capability");
   check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, index), "a capability");
-  sm90_ = major == 9 && minor == 0;
+  capability_ = major * 10 + minor;
+  sm90_ = capability_ == 90;
 }
 
 Gpu::~Gpu() {

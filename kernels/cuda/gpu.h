@@ -15,6 +15,7 @@
 #include <optional>
 
 #include "kernels/cuda/backend.h"
+#include "kernels/cuda/cudnn_attention.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/matmul.h"
@@ -151,8 +152,8 @@ class Gpu final : public Backend {
   void attention(const Tensor& q, const Tensor& k, const Tensor& v,
                  const attention::Parameters& parameters, const Tensor& output,
                  const Tensor& lse) override;
-  void attention_backward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& d_output,
-                          const Tensor& lse, const Tensor& delta,
+  void attention_backward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& output,
+                          const Tensor& d_output, const Tensor& lse, const Tensor& delta,
                           const attention::Parameters& parameters, const Tensor& dq,
                           const Tensor& dk, const Tensor& dv) override;
   void attention_bias_gradient(const Tensor& q, const Tensor& k, const Tensor& v,
@@ -221,6 +222,8 @@ class Gpu final : public Backend {
   Tensor contiguous(const Tensor& x);  // x itself where it is
   attention::Visibility contiguous(attention::Visibility seen);
   Tensor with_tight_features(const Tensor& x);  // [B, N, T, D]
+  // Where cuDNN is to compute it; false: nothing is done.
+  bool run_by_cudnn(CudnnCall& call);
   // Columns of the samples of x as the right sides of products, [N, G, C / G taps, places].
   Tensor columns_of(const cpu::ConvolutionSizes& sizes, const Tensor& x);
   // Where the library has this product of two matrices.
@@ -257,11 +260,13 @@ class Gpu final : public Backend {
   std::map<int, std::function<void()>> watches_;
   int next_watch_ = 1;
   cudaStream_t stream_ = nullptr;
-  bool sm90_ = false;  // it runs kernels of sm_90a
+  int capability_ = 0;  // of its processors, 90: 9.0
+  bool sm90_ = false;   // it runs kernels of sm_90a
   std::unique_ptr<Matmul> matmul_;
-  std::optional<uint64_t> recorded_seed_;  // while work is recorded
-  Tensor seed_;                            // what recordings read, a number on the GPU
-  std::optional<uint64_t> seed_now_;       // its value
+  std::optional<Result<std::unique_ptr<CudnnAttention>>> cudnn_;  // once it was wanted
+  std::optional<uint64_t> recorded_seed_;                         // while work is recorded
+  Tensor seed_;                       // what recordings read, a number on the GPU
+  std::optional<uint64_t> seed_now_;  // its value
 };
 
 }  // namespace weft::cuda

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "kernels/cuda/attention.h"
+#include "kernels/cuda/attention_choice.h"
 #include "kernels/cuda/gpu.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/typed.h"
@@ -96,7 +97,45 @@ Rules rules_of(const attention::Parameters& parameters, attention::Visibility se
   return held;
 }
 
+// What cuDNN is to compute, but for its operands; absent: rules that it does not know.
+std::optional<CudnnCall> cudnn_call_of(const AttentionShape& shape, const AttentionRules& rules,
+                                       DType type) {
+  const bool plain = rules.soft_cap == 0 && rules.alibi_slopes == nullptr &&
+                     rules.query_position == nullptr && rules.key_position == nullptr &&
+                     rules.key_valid == nullptr && rules.query_document == nullptr &&
+                     rules.key_document == nullptr && rules.mask.data == nullptr &&
+                     rules.bias.data == nullptr && rules.sinks == nullptr &&
+                     rules.dropout_rate == 0 &&
+                     (rules.causal || (rules.window_left < 0 && rules.window_right < 0));
+  if (!plain || !is_half(type)) return std::nullopt;
+  CudnnCall call;
+  call.type = type;
+  call.shape = shape;
+  call.scale = rules.scale;
+  call.causal = rules.causal;
+  call.window_left = rules.window_left;
+  return call;
+}
+
 }  // namespace
+
+bool Gpu::run_by_cudnn(CudnnCall& call) {
+  const AttentionMode mode = attention_mode();
+  const bool measured = mode == AttentionMode::kMeasured;
+  if (mode == AttentionMode::kOwn || (measured && !cudnn_leads(capability_, call))) return false;
+  if (!cudnn_) cudnn_ = CudnnAttention::create();
+  if (!*cudnn_ && measured) return false;
+  if (!*cudnn_) throw StatusError(cudnn_->error());
+  CudnnAttention& cudnn = ***cudnn_;
+  call.repeatable = !call.backward || mode != AttentionMode::kUnordered;
+  if (!cudnn.knows(call)) refuse_in_recording("a plan of cuDNN");
+  const std::optional<int64_t> bytes = cudnn.workspace_bytes(call);
+  if (!bytes || (measured && *bytes > kCudnnWorkspaceMax)) return false;
+  const Tensor workspace = scratch(Shape{*bytes}, DType::kU8);
+  cudnn.run(call, workspace.raw(), stream_);
+  count_cudnn_run();
+  return true;
+}
 
 attention::Visibility Gpu::contiguous(attention::Visibility seen) {
   for (Tensor* each : {&seen.query_position, &seen.key_position, &seen.key_valid,
@@ -122,6 +161,15 @@ void Gpu::attention(const Tensor& q, const Tensor& k, const Tensor& v,
   const Rules held =
       rules_of(parameters, contiguous(parameters.visibility), contiguous(parameters.sinks),
                device_key(parameters.dropout.key), memory_);
+  if (auto call = cudnn_call_of(shape, held.rules, q.dtype());
+      call && output.dtype() == q.dtype()) {
+    call->q = heads_of<void>(query);
+    call->k = heads_of<void>(key);
+    call->v = heads_of<void>(value);
+    call->out = heads_of<void>(output);
+    call->log_sum_exp = lse.data<float>();
+    if (run_by_cudnn(*call)) return;
+  }
   const Tensor room = scratch(Shape{attention_scratch_bytes(shape)}, DType::kU8);
   for_floating(q, "attention", [&]<typename T>() {
     if constexpr (!std::is_same_v<T, float>) {
@@ -139,9 +187,9 @@ void Gpu::attention(const Tensor& q, const Tensor& k, const Tensor& v,
 }
 
 void Gpu::attention_backward(const Tensor& q, const Tensor& k, const Tensor& v,
-                             const Tensor& d_output, const Tensor& lse, const Tensor& delta,
-                             const attention::Parameters& parameters, const Tensor& dq,
-                             const Tensor& dk, const Tensor& dv) {
+                             const Tensor& output, const Tensor& d_output, const Tensor& lse,
+                             const Tensor& delta, const attention::Parameters& parameters,
+                             const Tensor& dq, const Tensor& dk, const Tensor& dv) {
   activate_device();
   const AttentionShape shape = shape_of(q, k, v);
   const Tensor query = with_tight_features(q), key = with_tight_features(k);
@@ -150,6 +198,21 @@ void Gpu::attention_backward(const Tensor& q, const Tensor& k, const Tensor& v,
   const Rules held =
       rules_of(parameters, contiguous(parameters.visibility), contiguous(parameters.sinks),
                device_key(parameters.dropout.key), memory_);
+  const bool whole = output && output.dtype() == q.dtype() && dq.dtype() == q.dtype();
+  if (auto call = cudnn_call_of(shape, held.rules, q.dtype()); call && whole) {
+    const Tensor out = with_tight_features(output);
+    call->backward = true;
+    call->q = heads_of<void>(query);
+    call->k = heads_of<void>(key);
+    call->v = heads_of<void>(value);
+    call->out = heads_of<void>(out);
+    call->log_sum_exp = log_sums.data<float>();
+    call->d_out = heads_of<void>(d_out);
+    call->dq = heads_of<void>(dq);
+    call->dk = heads_of<void>(dk);
+    call->dv = heads_of<void>(dv);
+    if (run_by_cudnn(*call)) return;
+  }
   const Tensor room = scratch(Shape{attention_scratch_bytes(shape)}, DType::kU8);
   for_floating(q, "attention", [&]<typename T>() {
     if constexpr (!std::is_same_v<T, float>) {

@@ -25,7 +25,7 @@ PINS = {
     r"rocksdb/": ["coordinator/store", "cluster/chunks"],
     r"mpi\.h": ["cluster/comm/mpi"],
     r"nccl\.h": ["cluster/comm/nccl"],
-    r"cuda|cublas": ["kernels/cuda", "cluster/comm/nccl"],
+    r"cuda|cublas|cudnn": ["kernels/cuda", "cluster/comm/nccl"],
     r"cblas\.h|openblas": ["kernels/cpu"],
     r"dnnl|omp\.h": ["kernels/cpu"],
     r"oniguruma\.h": ["worker/data/tokenizers"],

@@ -4,6 +4,10 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
+
+#include "kernels/cuda/attention_choice.h"
+#include "kernels/cuda/cudnn_attention.h"
 #include "kernels/cuda/device.h"
 #include "kernels/ops/ops.h"
 #include "kernels/tensor/transfer.h"
@@ -35,6 +39,15 @@ class GpuAttention : public ::testing::TestWithParam<Case> {
   static Tensor sent(const Tensor& x, Place& place) {
     return x ? to_allocator(x, *place.memory) : x;
   }
+  // The same, but lying there as [B, T, N, D].
+  Tensor sent_by_token(const Tensor& x, Place& place) {
+    const std::array turn{0, 2, 1, 3};
+    const Tensor turned =
+        sent(ops::contiguous(cpu_.context, ops::permute(cpu_.context, x.detach(), turn)), place);
+    const int64_t heads = x.dim(1), tokens = x.dim(2), features = x.dim(3);
+    const std::array<int64_t, 4> steps{tokens * heads * features, features, heads * features, 1};
+    return turned.view(x.shape(), steps, 0);
+  }
   Parameters parameters_at(Place& place, const Inputs& on_host, std::span<const Tensor> inputs) {
     Parameters p = parameters_of(cpu_.context, GetParam(), on_host.all);
     Visibility& seen = p.visibility;
@@ -60,7 +73,9 @@ class GpuAttention : public ::testing::TestWithParam<Case> {
     const Inputs on_host = inputs_of(cpu_.context, c, dtype, true);
     std::vector<Tensor> inputs;
     for (const Tensor& x : on_host.all) {
-      inputs.push_back(sent(x.detach(), place).set_requires_grad(true));
+      const Tensor there = by_token_ ? sent_by_token(x, place) : sent(x.detach(), place);
+      inputs.push_back(there);
+      inputs.back().set_requires_grad(true);
     }
     Tape tape;
     Context recording = place.context;
@@ -93,7 +108,7 @@ class GpuAttention : public ::testing::TestWithParam<Case> {
     }
   }
   Place cpu_{make_caching_allocator()}, gpu_{take_gpu()};
-  bool scattered_ = false;
+  bool scattered_ = false, by_token_ = false;
 };
 
 TEST_P(GpuAttention, FollowsTheCpu) {
@@ -104,6 +119,62 @@ TEST_P(GpuAttention, FollowsTheCpu) {
   if (scattered_) expect_agreement(DType::kF32, 0x1p-17);
 }
 INSTANTIATE_TEST_SUITE_P(All, GpuAttention, ::testing::ValuesIn(cases()),
+                         [](const auto& item) { return item.param.name; });
+
+// What cuDNN takes, where it can be loaded: in the tests on a CPU always.
+std::vector<Case> cudnn_cases() {
+  Case plain{"plain"};
+  plain.rows = 2, plain.heads = plain.key_heads = 2, plain.queries = plain.keys = 128;
+  plain.features = 64;
+  Case causal = plain, wide = plain, odd = plain, grouped = plain, one_key_head = plain;
+  causal.name = "causal", causal.causal = true;
+  wide.name = "wide", wide.features = 128, wide.causal = true;
+  odd.name = "odd", odd.queries = odd.keys = 77, odd.causal = true;
+  grouped.name = "grouped", grouped.heads = 4, grouped.causal = true, grouped.keys = 131;
+  one_key_head.name = "one_key_head", one_key_head.key_heads = 1, one_key_head.features = 32;
+  Case cross = plain, later = plain, before = plain, window = plain, values = plain, long_one;
+  cross.name = "cross", cross.queries = 65, cross.keys = 200;
+  later.name = "more_keys", later.queries = 40, later.keys = 150, later.causal = true;
+  before.name = "more_queries", before.queries = 150, before.keys = 40, before.causal = true;
+  window.name = "window", window.queries = window.keys = 190, window.causal = true,
+  window.left = 37;
+  values.name = "other_values", values.features = 96, values.value_features = 40;
+  long_one.name = "long", long_one.rows = 1, long_one.heads = 2, long_one.key_heads = 1;
+  long_one.queries = long_one.keys = 1023, long_one.features = 64, long_one.causal = true;
+  long_one.scale = 0.3;
+  return {plain, causal, wide,   odd,    grouped, one_key_head,
+          cross, later,  before, window, values,  long_one};
+}
+
+class CudnnAttention : public GpuAttention {
+ protected:
+  void SetUp() override {
+    const auto cudnn = cuda::CudnnAttention::create();
+    if (!cudnn) GTEST_SKIP() << cudnn.error().to_string();
+  }
+  void expect_agreement_by(cuda::AttentionMode mode, DType dtype) {
+    cuda::choose_attention(mode);
+    const int64_t before = cuda::cudnn_runs();
+    expect_agreement(dtype, dtype == DType::kBF16 ? 0x1p-6 : 0x1p-9);
+    EXPECT_EQ(cuda::cudnn_runs(), before + 2);  // forward and backward
+    cuda::choose_attention(cuda::AttentionMode::kMeasured);
+  }
+};
+
+TEST_P(CudnnAttention, FollowsTheCpu) {
+  expect_agreement_by(cuda::AttentionMode::kCudnn, DType::kBF16);
+  expect_agreement_by(cuda::AttentionMode::kCudnn, DType::kF16);
+  expect_agreement_by(cuda::AttentionMode::kUnordered, DType::kBF16);
+  by_token_ = true;
+  expect_agreement_by(cuda::AttentionMode::kCudnn, DType::kBF16);
+}
+TEST_P(CudnnAttention, GivesTheSameBitsAgain) {
+  cuda::choose_attention(cuda::AttentionMode::kCudnn);
+  const Results once = results(gpu_, DType::kBF16);
+  EXPECT_EQ(results(gpu_, DType::kBF16), once);
+  cuda::choose_attention(cuda::AttentionMode::kMeasured);
+}
+INSTANTIATE_TEST_SUITE_P(All, CudnnAttention, ::testing::ValuesIn(cudnn_cases()),
                          [](const auto& item) { return item.param.name; });
 
 TEST(GpuAttentionItself, RefusesHeadsThatAreTooWide) {
