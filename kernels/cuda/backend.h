@@ -89,17 +89,20 @@ class Backend : public Stream {
                         const Tensor& rstd) = 0;
   virtual void rms_norm_backward(const Tensor& x, const Tensor& dy, const Tensor& gamma,
                                  const Tensor& rstd, const Tensor& dx, const Tensor& dgamma) = 0;
-  // The pieces of the loss over a vocabulary that may be in parts, of which logits [..., V/t] are
-  // one: terms [2, rows] are to be summed over the parts. A label that is none makes the total NaN.
-  virtual void row_maximum(const Tensor& x, const Tensor& out) = 0;
-  virtual void loss_terms(const Tensor& logits, const Tensor& labels, const Tensor& maximum,
-                          const ops::TokenLoss& loss, const Tensor& terms) = 0;
-  virtual void loss_total(const Tensor& labels, const Tensor& terms, const ops::TokenLoss& loss,
-                          int64_t vocabulary, const Tensor& total,
-                          const Tensor& maximum_to_lse) = 0;
-  // From logits to their gradient, in place; dtotal is a scalar.
-  virtual void loss_gradient(const Tensor& labels, const Tensor& lse, const Tensor& dtotal,
-                             const ops::TokenLoss& loss, const Tensor& logits) = 0;
+  // The sum of the losses of logits [..., V/t], contiguous, which become their gradient for
+  // *dtotal; without a dtotal they stay. A label that is none makes the total NaN.
+  virtual void cross_entropy(const Tensor& logits, const Tensor& labels, const ops::TokenLoss& loss,
+                             const Tensor& dtotal, const Tensor& total) = 0;
+  // The same of the logits x table^T, x [rows, H], table [V/t, H] contiguous, with the gradients
+  // that are wanted for *loss.device_seed: dx in x's type, dtable in fp32.
+  struct LinearLoss {
+    Tensor total, dx, dtable;
+  };
+  virtual LinearLoss linear_cross_entropy(const Tensor& x, const Tensor& table,
+                                          const Tensor& labels, const ops::TokenLoss& loss,
+                                          bool x_wanted, bool table_wanted) = 0;
+  // gradient *= *dy / *seed, contiguous.
+  virtual void reseed(const Tensor& dy, const Tensor& seed, const Tensor& gradient) = 0;
 
   // ---- rows by number
   virtual void embedding(const Tensor& ids, const Tensor& table, int64_t first_id,

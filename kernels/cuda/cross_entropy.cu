@@ -1,105 +1,186 @@
-// Cross-entropy over rows of logits and its gradient, a block a row. Numerical policy: fp32; the
-// maximum and the sum of exponentials shifted by it are taken in one pass over the row: each thread
-// rescales its sum when its maximum grows (Milakov and Gimelshein 2018), and the threads' sums are
-// shifted to the row's maximum before they are added.
+// Cross-entropy over rows of logits and its gradient, which takes their place, a block a row.
+// Numerical policy: fp32, exponentials as powers of two; the maximum and the sum of exponentials
+// shifted by it are taken in one pass over the row: each thread rescales its sum when its maximum
+// grows (Milakov and Gimelshein 2018), and the threads' sums are shifted to the row's maximum
+// before they are added. The gradient is rounded once. Floor: each logit read once and written
+// once; rows of up to kKeptRowBytes are kept in shared memory in between, wider ones are read
+// again.
 #include "kernels/cuda/block_reduce.cuh"
 #include "kernels/cuda/each.cuh"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/pack.cuh"
 #include "kernels/cuda/ptx.cuh"
 
 namespace weft::cuda {
 namespace {
 
-// Loss and lse of each row.
+constexpr int kLossThreads = 768;  // two such blocks and the rows they keep fit an SM of sm_90a
+constexpr float kLog2E = 1.4426950408889634F;
+
+__device__ inline float shifted_exponential(float x, float shift) {
+  return exp2f((x - shift) * kLog2E);
+}
+
+struct RowSums {
+  float largest, total, plain;  // total: of exponentials shifted by the largest; plain: of logits
+};
+
+// To shared memory, whence each thread reads what it copied itself.
 template <typename T>
-__global__ void loss_kernel(const T* logits, const int64_t* labels, LossRules rules, int64_t rows,
-                            int64_t width, float* loss, float* lse) {
-  float* partials = shared_memory<float>();
-  for (int64_t row = blockIdx.x; row < rows; row += gridDim.x) {
-    const T* from = logits + row * width;
-    float own = -INFINITY, total = 0.0F, plain = 0.0F;
-    for (int64_t i = threadIdx.x; i < width; i += blockDim.x) {
-      const float value = widen(from[i]);
-      plain += value;
-      if (value > own) {
-        total *= expf(own - value);
-        own = value;
+__device__ void keep_row(const T* row, int64_t width, T* kept) {
+  constexpr int kCount = kPackMax<T>;
+  for (int64_t i = int64_t{threadIdx.x} * kCount; i < width; i += int64_t{blockDim.x} * kCount) {
+    copy_16(kept + i, row + i, 16);
+  }
+  copies_commit();
+  copies_wait<0>();
+}
+
+template <typename T, int kCount>
+__device__ RowSums sums_of_row(const T* row, int64_t width, bool plain_wanted, float* partials) {
+  float own = -INFINITY, total = 0.0F, plain = 0.0F;
+  for (int64_t i = int64_t{threadIdx.x} * kCount; i < width; i += int64_t{blockDim.x} * kCount) {
+    const Pack<T, kCount> pack = pack_at<kCount>(row + i);
+    const int64_t left = width - i;
+    float x[kCount], highest = -INFINITY;
+    WEFT_UNROLL for (int j = 0; j < kCount; ++j) {
+      x[j] = widen(pack.at[j]);
+      if (j >= left) x[j] = -INFINITY;
+      highest = Max::combine(highest, x[j]);
+    }
+    if (plain_wanted) {
+      WEFT_UNROLL for (int j = 0; j < kCount; ++j) plain += j < left ? x[j] : 0.0F;
+    }
+    if (highest > own) {
+      total *= shifted_exponential(own, highest);
+      own = highest;
+    }
+    if (own == -INFINITY) continue;
+    WEFT_UNROLL for (int j = 0; j < kCount; ++j) total += shifted_exponential(x[j], own);
+  }
+  RowSums sums{block_reduce<Max>(own, partials), 0.0F, 0.0F};
+  if (own != -INFINITY) total *= shifted_exponential(own, sums.largest);
+  sums.total = block_reduce<Add>(total, partials);
+  if (plain_wanted) sums.plain = block_reduce<Add>(plain, partials);
+  return sums;
+}
+
+// What the loss takes from the log of the sum: the label's logit, smoothed.
+__device__ inline float smoothed(const LossRules& rules, float chosen, float plain) {
+  if (rules.smoothing == 0.0F) return chosen;
+  return chosen + rules.smoothing * (plain / static_cast<float>(rules.classes) - chosen);
+}
+
+// The softmax is factor / slope times the exponential shifted by `shift`; `label` is a column,
+// maybe none of the row.
+struct RowGradient {
+  float shift, factor, slope;
+  int64_t label;
+};
+
+// Behind the logits, up to the step, come zeros. from: the row, or where it is kept.
+template <typename T, int kCount>
+__device__ void write_gradient(const LossRules& rules, const LogitRows& rows, const T* from,
+                               const RowGradient& g, T* row) {
+  const float even = g.slope * (rules.smoothing / static_cast<float>(rules.classes));
+  for (int64_t i = int64_t{threadIdx.x} * kCount; i < rows.step;
+       i += int64_t{blockDim.x} * kCount) {
+    const int64_t left = rows.width - i;
+    Pack<T, kCount> pack{};
+    if (left > 0) pack = pack_at<kCount>(from + i);
+    float slope[kCount];
+    WEFT_UNROLL for (int j = 0; j < kCount; ++j) {
+      slope[j] = g.factor * shifted_exponential(widen(pack.at[j]), g.shift) - even;
+    }
+    if (i <= g.label && g.label < i + kCount) {
+      WEFT_UNROLL for (int j = 0; j < kCount; ++j) {
+        if (i + j == g.label) slope[j] -= g.slope * (1.0F - rules.smoothing);
       }
-      total += own == -INFINITY ? 0.0F : expf(value - own);
     }
-    const float largest = block_reduce<Max>(own, partials);
-    total = block_reduce<Add>(own == -INFINITY ? 0.0F : total * expf(own - largest), partials);
-    if (rules.smoothing > 0.0F) plain = block_reduce<Add>(plain, partials);
-    if (threadIdx.x != 0) continue;
+    WEFT_UNROLL for (int j = 0; j < kCount; ++j) {
+      pack.at[j] = narrow<T>(j < left ? slope[j] : 0.0F);
+    }
+    pack_at<kCount>(row + i) = pack;
+  }
+}
+
+template <typename T, int kCount>
+__device__ void clear_row(const LogitRows& rows, T* row) {
+  Pack<T, kCount> zeros;
+  WEFT_UNROLL for (int j = 0; j < kCount; ++j) zeros.at[j] = narrow<T>(0.0F);
+  for (int64_t i = int64_t{threadIdx.x} * kCount; i < rows.step;
+       i += int64_t{blockDim.x} * kCount) {
+    pack_at<kCount>(row + i) = zeros;
+  }
+}
+
+// Shared memory: kWarp partial sums and, if it keeps rows, one of them.
+template <typename T, int kCount, bool kKeeps>
+__global__ void __launch_bounds__(kLossThreads, 2)
+    loss_and_gradient_kernel(T* logits, const int64_t* labels, LossRules rules, const float* dloss,
+                             LogitRows rows, float* loss) {
+  float* partials = shared_memory<float>();
+  T* kept = reinterpret_cast<T*>(partials + kWarp);
+  for (int64_t row = blockIdx.x; row < rows.count; row += gridDim.x) {
+    T* at = logits + row * rows.step;
     const int64_t label = labels[row];
-    const bool ignored = label == rules.ignore_index;
-    const float log_sum = largest == -INFINITY ? largest : largest + logf(total);
-    const bool known = label >= 0 && label < width;
-    float target = known ? widen(from[label]) : NAN;
-    if (rules.smoothing > 0.0F) {
-      target += rules.smoothing * (plain / static_cast<float>(width) - target);
+    if (label == rules.ignore_index) {
+      clear_row<T, kCount>(rows, at);
+      if (threadIdx.x == 0) loss[row] = 0.0F;
+      continue;
     }
-    lse[row] = ignored ? 0.0F : log_sum;
-    loss[row] = ignored ? 0.0F : log_sum - target;
+    // All read it before the barriers of the sums, behind which the gradient takes its place.
+    const float chosen = label >= 0 && label < rows.width ? widen(at[label]) : NAN;
+    if constexpr (kKeeps) keep_row(at, rows.width, kept);
+    const T* from = kKeeps ? kept : at;
+    const RowSums sums = sums_of_row<T, kCount>(from, rows.width, rules.smoothing > 0.0F, partials);
+    if (threadIdx.x == 0) {
+      loss[row] = sums.largest + logf(sums.total) - smoothed(rules, chosen, sums.plain);
+    }
+    const RowGradient g{sums.largest, *dloss / sums.total, *dloss, label};
+    write_gradient<T, kCount>(rules, rows, from, g, at);
   }
 }
 
-template <typename T>
-__global__ void backward_kernel(const T* logits, const int64_t* labels, const float* lse,
-                                LossRules rules, const float* dloss, int64_t rows, int64_t width,
-                                T* dlogits) {
-  const float even = rules.smoothing / static_cast<float>(rules.classes);
-  for (int64_t row = blockIdx.x; row < rows; row += gridDim.x) {
-    const bool ignored = labels[row] == rules.ignore_index;
-    const int64_t label = labels[row] - rules.first, start = row * width;
-    for (int64_t i = threadIdx.x; i < width; i += blockDim.x) {
-      const float p = expf(widen(logits[start + i]) - lse[row]);
-      const float target = even + (i == label ? 1.0F - rules.smoothing : 0.0F);
-      dlogits[start + i] = narrow<T>(ignored ? 0.0F : *dloss * (p - target));
+// The gradient of a row whose log-sum-exp is known.
+template <typename T, int kCount>
+__global__ void __launch_bounds__(kLossThreads, 2)
+    gradient_kernel(T* logits, const int64_t* labels, const float* lse, LossRules rules,
+                    const float* dloss, LogitRows rows) {
+  for (int64_t row = blockIdx.x; row < rows.count; row += gridDim.x) {
+    T* at = logits + row * rows.step;
+    if (labels[row] == rules.ignore_index) {
+      clear_row<T, kCount>(rows, at);
+      continue;
     }
+    const RowGradient g{lse[row], *dloss, *dloss, labels[row] - rules.first};
+    write_gradient<T, kCount>(rules, rows, at, g, at);
   }
 }
 
-template <typename T>
-__global__ void maximum_kernel(const T* x, int64_t rows, int64_t width, float* out) {
+template <typename T, int kCount>
+__global__ void __launch_bounds__(kLossThreads, 2)
+    terms_kernel(const T* logits, const int64_t* labels, LossRules rules, LogitRows rows,
+                 float* maximum, float* terms) {
   float* partials = shared_memory<float>();
-  for (int64_t row = blockIdx.x; row < rows; row += gridDim.x) {
-    float largest = -INFINITY;
-    for (int64_t i = threadIdx.x; i < width; i += blockDim.x) {
-      largest = Max::combine(largest, widen(x[row * width + i]));
-    }
-    largest = block_reduce<Max>(largest, partials);
-    if (threadIdx.x == 0) out[row] = largest;
-  }
-}
-
-// terms[0, row] = the sum of exponentials shifted by the maximum, terms[1, row] = this shard's part
-// of what the loss takes from its log: the label's logit, smoothed.
-template <typename T>
-__global__ void terms_kernel(const T* logits, const int64_t* labels, const float* maximum,
-                             LossRules rules, int64_t rows, int64_t width, float* terms) {
-  float* partials = shared_memory<float>();
-  for (int64_t row = blockIdx.x; row < rows; row += gridDim.x) {
-    const T* from = logits + row * width;
+  for (int64_t row = blockIdx.x; row < rows.count; row += gridDim.x) {
+    const T* at = logits + row * rows.step;
     const bool ignored = labels[row] == rules.ignore_index;
-    const float largest = maximum[row];
-    float total = 0.0F, plain = 0.0F;
-    for (int64_t i = threadIdx.x; i < width; i += blockDim.x) {
-      const float value = widen(from[i]);
-      plain += value;
-      total += ignored || largest == -INFINITY ? 0.0F : expf(value - largest);
-    }
-    total = block_reduce<Add>(total, partials);
-    if (rules.smoothing > 0.0F) plain = block_reduce<Add>(plain, partials);
+    const RowSums sums =
+        sums_of_row<T, kCount>(at, ignored ? 0 : rows.width, rules.smoothing > 0.0F, partials);
     if (threadIdx.x != 0) continue;
     const int64_t label = labels[row] - rules.first;
-    float target = !ignored && label >= 0 && label < width ? widen(from[label]) : 0.0F;
-    if (rules.smoothing > 0.0F) {
-      target += rules.smoothing * (plain / static_cast<float>(rules.classes) - target);
-    }
-    terms[row] = total;
-    terms[rows + row] = target;
+    const bool here = !ignored && label >= 0 && label < rows.width;
+    maximum[row] = sums.largest;
+    terms[row] = sums.total;
+    terms[rows.count + row] = smoothed(rules, here ? widen(at[label]) : 0.0F, sums.plain);
+  }
+}
+
+__global__ void shift_kernel(const float* own, const float* maximum, int64_t rows, float* terms) {
+  for (int64_t row = first_element(); row < rows; row += elements_of_grid()) {
+    if (own[row] != -INFINITY) terms[row] *= expf(own[row] - maximum[row]);
   }
 }
 
@@ -115,48 +196,85 @@ __global__ void total_kernel(const int64_t* labels, const float* terms, LossRule
   }
 }
 
+template <typename T>
+__global__ void reseed_kernel(const float* dy, const float* seed, int64_t n, T* gradient) {
+  const float factor = *dy / *seed;
+  if (factor == 1.0F) return;
+  for (int64_t i = first_element(); i < n; i += elements_of_grid()) {
+    gradient[i] = narrow<T>(widen(gradient[i]) * factor);
+  }
+}
+
+unsigned loss_threads(int64_t width) {
+  return width >= 8 * kLossThreads ? kLossThreads : row_threads(width);
+}
+
+// Calls act.operator()<kCount>() with the elements that a thread may take at once.
+template <typename T, typename Act>
+void with_packs(const T* logits, const LogitRows& rows, const Act& act) {
+  check_arguments(rows.step >= rows.width, "rows of logits do not overlap");
+  if (in_packs(logits, rows.step)) {
+    act.template operator()<kPackMax<T>>();
+  } else {
+    act.template operator()<1>();
+  }
+}
+
 }  // namespace
 
 template <typename T>
-void cross_entropy(const T* logits, const int64_t* labels, const LossRules& rules, int64_t rows,
-                   int64_t width, float* loss, float* lse, cudaStream_t stream) {
-  launch_shared(stream, blocks_of(rows, 1), row_threads(width), kWarp * sizeof(float),
-                loss_kernel<T>, logits, labels, rules, rows, width, loss, lse);
+void loss_and_gradient(T* logits, const int64_t* labels, const LossRules& rules, const float* dloss,
+                       const LogitRows& rows, float* loss, cudaStream_t stream) {
+  const size_t row_bytes = static_cast<size_t>(rows.step) * sizeof(T);
+  const auto start = [&]<int kCount, bool kKeeps>() {
+    launch_shared(stream, blocks_of(rows.count, 1), loss_threads(rows.width),
+                  kWarp * sizeof(float) + (kKeeps ? row_bytes : 0),
+                  loss_and_gradient_kernel<T, kCount, kKeeps>, logits, labels, rules, dloss, rows,
+                  loss);
+  };
+  if (in_packs(logits, rows.step) && row_bytes <= kKeptRowBytes) {
+    return start.template operator()<kPackMax<T>, true>();
+  }
+  with_packs(logits, rows, [&]<int kCount>() { start.template operator()<kCount, false>(); });
 }
 template <typename T>
-void cross_entropy_backward(const T* logits, const int64_t* labels, const float* lse,
-                            const LossRules& rules, const float* dloss, int64_t rows, int64_t width,
-                            T* dlogits, cudaStream_t stream) {
-  launch(stream, blocks_of(rows, 1), row_threads(width), backward_kernel<T>, logits, labels, lse,
-         rules, dloss, rows, width, dlogits);
+void loss_gradient(T* logits, const int64_t* labels, const float* lse, const LossRules& rules,
+                   const float* dloss, const LogitRows& rows, cudaStream_t stream) {
+  with_packs(logits, rows, [&]<int kCount>() {
+    launch(stream, blocks_of(rows.count, 1), loss_threads(rows.width), gradient_kernel<T, kCount>,
+           logits, labels, lse, rules, dloss, rows);
+  });
 }
 template <typename T>
-void row_maximum(const T* x, int64_t rows, int64_t width, float* out, cudaStream_t stream) {
-  launch_shared(stream, blocks_of(rows, 1), row_threads(width), kWarp * sizeof(float),
-                maximum_kernel<T>, x, rows, width, out);
+void loss_terms(const T* logits, const int64_t* labels, const LossRules& rules,
+                const LogitRows& rows, float* maximum, float* terms, cudaStream_t stream) {
+  with_packs(logits, rows, [&]<int kCount>() {
+    launch_shared(stream, blocks_of(rows.count, 1), loss_threads(rows.width), kWarp * sizeof(float),
+                  terms_kernel<T, kCount>, logits, labels, rules, rows, maximum, terms);
+  });
 }
-template <typename T>
-void loss_terms(const T* logits, const int64_t* labels, const float* maximum,
-                const LossRules& rules, int64_t rows, int64_t width, float* terms,
-                cudaStream_t stream) {
-  launch_shared(stream, blocks_of(rows, 1), row_threads(width), kWarp * sizeof(float),
-                terms_kernel<T>, logits, labels, maximum, rules, rows, width, terms);
+void shift_terms(const float* own, const float* maximum, int64_t rows, float* terms,
+                 cudaStream_t stream) {
+  launch(stream, blocks_of(rows), kThreads, shift_kernel, own, maximum, rows, terms);
 }
 void loss_total(const int64_t* labels, const float* terms, const LossRules& rules, int64_t rows,
                 float* maximum_to_lse, float* loss, cudaStream_t stream) {
   launch(stream, blocks_of(rows), kThreads, total_kernel, labels, terms, rules, rows,
          maximum_to_lse, loss);
 }
+template <typename T>
+void reseed(const float* dy, const float* seed, int64_t n, T* gradient, cudaStream_t stream) {
+  launch(stream, blocks_of(n), kThreads, reseed_kernel<T>, dy, seed, n, gradient);
+}
 
-#define WEFT_INSTANTIATE(T)                                                                      \
-  template void cross_entropy<T>(const T*, const int64_t*, const LossRules&, int64_t, int64_t,   \
-                                 float*, float*, cudaStream_t);                                  \
-  template void cross_entropy_backward<T>(const T*, const int64_t*, const float*,                \
-                                          const LossRules&, const float*, int64_t, int64_t, T*,  \
-                                          cudaStream_t);                                         \
-  template void row_maximum<T>(const T*, int64_t, int64_t, float*, cudaStream_t);                \
-  template void loss_terms<T>(const T*, const int64_t*, const float*, const LossRules&, int64_t, \
-                              int64_t, float*, cudaStream_t);
+#define WEFT_INSTANTIATE(T)                                                                        \
+  template void loss_and_gradient<T>(T*, const int64_t*, const LossRules&, const float*,           \
+                                     const LogitRows&, float*, cudaStream_t);                      \
+  template void loss_gradient<T>(T*, const int64_t*, const float*, const LossRules&, const float*, \
+                                 const LogitRows&, cudaStream_t);                                  \
+  template void loss_terms<T>(const T*, const int64_t*, const LossRules&, const LogitRows&,        \
+                              float*, float*, cudaStream_t);                                       \
+  template void reseed<T>(const float*, const float*, int64_t, T*, cudaStream_t);
 WEFT_FOR_FLOATING(WEFT_INSTANTIATE)
 #undef WEFT_INSTANTIATE
 

@@ -1,10 +1,11 @@
 // Rows of a table by number, and the sum of gradients back into them. Numerical policy: the look-up
 // copies. Two sums: scatter_add by atomic additions in fp32, in no fixed order, for many rows of
-// anything; and embedding_backward, where the first place that names a row adds up all that do, in
-// their order, in fp32: the same bits every time.
+// anything; and embedding_backward, where the places that name a row were brought together
+// (sort.cu) and are added in their order, in fp32: the same bits every time.
 #include "kernels/cuda/each.cuh"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/pack.cuh"
 #include "kernels/cuda/ptx.cuh"
 
 namespace weft::cuda {
@@ -30,26 +31,33 @@ __global__ void scatter_add_kernel(const int64_t* ids, const T* dy, int64_t firs
   }
 }
 
-// A block a place. It works where no place before it names the same row.
-template <typename T>
-__global__ void ordered_sum_kernel(const int64_t* ids, const T* dy, int64_t first_id,
-                                   int64_t padding_id, int64_t rows, int64_t count, int64_t width,
-                                   float* dtable) {
-  for (int64_t place = blockIdx.x; place < count; place += gridDim.x) {
-    const int64_t id = ids[place], row = id - first_id;
-    const bool counts = row >= 0 && row < rows && !(padding_id >= 0 && id == padding_id);
-    bool before = false;
-    for (int64_t i = threadIdx.x; i < place && counts; i += blockDim.x) {
-      before = before || ids[i] == id;
-    }
-    if (__syncthreads_or(before) != 0 || !counts) continue;
-    for (int64_t i = threadIdx.x; i < width; i += blockDim.x) {
-      float total = 0.0F;
-      for (int64_t at = place; at < count; ++at) {
-        if (ids[at] == id) total += widen(dy[at * width + i]);
+// A thread a row of the table and kCount of its features. Rows of dy are read kRowsAtOnce at a time
+// and added one after the other.
+constexpr int kRowsAtOnce = 8;
+
+template <typename T, int kCount>
+__global__ void ordered_sum_kernel(Segments segments, const T* dy, int64_t padding_row,
+                                   int64_t width, float* dtable) {
+  const int64_t parts = width / kCount, n = segments.count * parts;
+  for (int64_t item = first_element(); item < n; item += elements_of_grid()) {
+    const int64_t row = item / parts, feature = item % parts * kCount;
+    const int64_t end = segments.start[row + 1];
+    int64_t at = row == padding_row ? end : segments.start[row];
+    float total[kCount] = {};
+    for (; at + kRowsAtOnce <= end; at += kRowsAtOnce) {
+      Pack<T, kCount> pack[kRowsAtOnce];
+      WEFT_UNROLL for (int i = 0; i < kRowsAtOnce; ++i) {
+        pack[i] = pack_at<kCount>(dy + segments.order[at + i] * width + feature);
       }
-      dtable[row * width + i] = total;
+      WEFT_UNROLL for (int i = 0; i < kRowsAtOnce; ++i) {
+        WEFT_UNROLL for (int j = 0; j < kCount; ++j) total[j] += widen(pack[i].at[j]);
+      }
     }
+    for (; at < end; ++at) {
+      const Pack<T, kCount> pack = pack_at<kCount>(dy + segments.order[at] * width + feature);
+      WEFT_UNROLL for (int j = 0; j < kCount; ++j) total[j] += widen(pack.at[j]);
+    }
+    WEFT_UNROLL for (int j = 0; j < kCount; ++j) dtable[row * width + feature + j] = total[j];
   }
 }
 
@@ -71,13 +79,16 @@ void embedding_scatter_add(const int64_t* ids, const T* dy, int64_t first_id, in
          n, width, dtable);
 }
 template <typename T>
-void embedding_backward(const int64_t* ids, const T* dy, int64_t first_id, int64_t padding_id,
-                        int64_t rows, int64_t count, int64_t width, float* dtable,
-                        cudaStream_t stream) {
-  fill(0.0F, dtable, rows * width, stream);
-  if (width == 0) return;
-  launch(stream, blocks_of(count, 1), row_threads(width), ordered_sum_kernel<T>, ids, dy, first_id,
-         padding_id, rows, count, width, dtable);
+void embedding_backward(const Segments& segments, const T* dy, int64_t padding_row, int64_t width,
+                        float* dtable, cudaStream_t stream) {
+  const int64_t n = segments.count * width;
+  if (in_packs(dy, width)) {
+    launch(stream, blocks_of(n / kPackMax<T>), kThreads, ordered_sum_kernel<T, kPackMax<T>>,
+           segments, dy, padding_row, width, dtable);
+  } else {
+    launch(stream, blocks_of(n), kThreads, ordered_sum_kernel<T, 1>, segments, dy, padding_row,
+           width, dtable);
+  }
 }
 
 #define WEFT_INSTANTIATE(T)                                                                    \
@@ -85,8 +96,8 @@ void embedding_backward(const int64_t* ids, const T* dy, int64_t first_id, int64
                              cudaStream_t);                                                    \
   template void embedding_scatter_add<T>(const int64_t*, const T*, int64_t, int64_t, int64_t,  \
                                          int64_t, int64_t, float*, cudaStream_t);              \
-  template void embedding_backward<T>(const int64_t*, const T*, int64_t, int64_t, int64_t,     \
-                                      int64_t, int64_t, float*, cudaStream_t);
+  template void embedding_backward<T>(const Segments&, const T*, int64_t, int64_t, float*,     \
+                                      cudaStream_t);
 WEFT_FOR_FLOATING(WEFT_INSTANTIATE)
 #undef WEFT_INSTANTIATE
 

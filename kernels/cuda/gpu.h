@@ -99,13 +99,12 @@ class Gpu final : public Backend {
                 const Tensor& rstd) override;
   void rms_norm_backward(const Tensor& x, const Tensor& dy, const Tensor& gamma, const Tensor& rstd,
                          const Tensor& dx, const Tensor& dgamma) override;
-  void row_maximum(const Tensor& x, const Tensor& out) override;
-  void loss_terms(const Tensor& logits, const Tensor& labels, const Tensor& maximum,
-                  const ops::TokenLoss& loss, const Tensor& terms) override;
-  void loss_total(const Tensor& labels, const Tensor& terms, const ops::TokenLoss& loss,
-                  int64_t vocabulary, const Tensor& total, const Tensor& maximum_to_lse) override;
-  void loss_gradient(const Tensor& labels, const Tensor& lse, const Tensor& dtotal,
-                     const ops::TokenLoss& loss, const Tensor& logits) override;
+  void cross_entropy(const Tensor& logits, const Tensor& labels, const ops::TokenLoss& loss,
+                     const Tensor& dtotal, const Tensor& total) override;
+  LinearLoss linear_cross_entropy(const Tensor& x, const Tensor& table, const Tensor& labels,
+                                  const ops::TokenLoss& loss, bool x_wanted,
+                                  bool table_wanted) override;
+  void reseed(const Tensor& dy, const Tensor& seed, const Tensor& gradient) override;
 
   void embedding(const Tensor& ids, const Tensor& table, int64_t first_id,
                  const Tensor& out) override;
@@ -237,11 +236,17 @@ class Gpu final : public Backend {
   // The sum of blocks [first, last) of the summed extent, merged in a binary tree.
   void product_blocks(const Tensor& a, const Tensor& b, int64_t blocks, int64_t first, int64_t last,
                       const Tensor& out);
-  // The elements of each of `count` segments: segments.cu.
+  // Losses of rows of logits [rows, V/t], which become their gradient where dtotal is given.
+  void row_losses(const Tensor& logits, const Tensor& labels, const ops::TokenLoss& loss,
+                  const Tensor& dtotal, const Tensor& losses);
+  void add_all(const Tensor& losses, const Tensor& total);
+  // The product, with what `out` holds where it adds.
+  void product_onto(const Tensor& a, const Tensor& b, bool adds, const Tensor& out);
+  // The elements of each of the `count` segments from `first`: segments.cu.
   struct Members {
     Tensor start, order;
   };
-  Members members_of(const Tensor& segment, int64_t count);
+  Members members_of(const Tensor& segment, int64_t first, int64_t count);
   void activate_device() const;
   DeviceKey device_key(RandomKey key) const;
 

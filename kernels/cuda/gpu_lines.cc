@@ -158,7 +158,7 @@ void Gpu::add_at(int dim, const Tensor& index, const Tensor& source, const Tenso
     targets_along(by.walk, by.dim, index.data<int64_t>(), targets.data<int64_t>(), stream_);
     split = {1, out.elements(), 1};
   }
-  const Members members = members_of(targets, split.extent);
+  const Members members = members_of(targets, 0, split.extent);
   for_floating(out, "sums by number", [&]<typename T>() {
     cuda::segment_sum(segments_of(members.start, members.order), from.data<T>(), split.outer,
                       split.inner, /*adds=*/true, out.data<T>(), stream_);
@@ -179,21 +179,21 @@ void Gpu::triangular_mask(int64_t diagonal, const Tensor& out) {
   cuda::triangular_mask(out.dim(0), out.dim(1), diagonal, out.data<uint8_t>(), stream_);
 }
 
-Gpu::Members Gpu::members_of(const Tensor& segment, int64_t count) {
+Gpu::Members Gpu::members_of(const Tensor& segment, int64_t first, int64_t count) {
   const Tensor ids = contiguous(segment);
   const int64_t n = ids.elements();
   const Tensor sorted = scratch(Shape{n}, DType::kI64), room = scratch(Shape{2 * n}, DType::kI64);
   Members members{scratch(Shape{count + 1}, DType::kI64), scratch(Shape{n}, DType::kI64)};
   sort_rows(ids.data<int64_t>(), 1, n, false, sorted.data<int64_t>(), members.order.data<int64_t>(),
             room.data<int64_t>(), room.data<int64_t>() + n, stream_);
-  segment_starts(sorted.data<int64_t>(), n, count, members.start.data<int64_t>(), stream_);
+  segment_starts(sorted.data<int64_t>(), n, first, count, members.start.data<int64_t>(), stream_);
   return members;
 }
 
 void Gpu::segment_sum(const Tensor& x, const Tensor& segment, const Tensor& out) {
   activate_device();
   const Tensor from = contiguous(x);
-  const Members members = members_of(segment, out.dim(0));
+  const Members members = members_of(segment, 0, out.dim(0));
   for_floating(x, "segment_sum", [&]<typename T>() {
     cuda::segment_sum(segments_of(members.start, members.order), from.data<T>(), 1, inner_of(x),
                       /*adds=*/false, out.data<T>(), stream_);
@@ -204,7 +204,7 @@ void Gpu::segment_max(const Tensor& x, const Tensor& segment, const Tensor& out,
                       const Tensor& place) {
   activate_device();
   const Tensor from = contiguous(x);
-  const Members members = members_of(segment, out.dim(0));
+  const Members members = members_of(segment, 0, out.dim(0));
   for_floating(x, "segment_max", [&]<typename T>() {
     cuda::segment_max(segments_of(members.start, members.order), from.data<T>(), inner_of(x),
                       out.data<T>(), place.data<int64_t>(), stream_);
@@ -226,7 +226,7 @@ void Gpu::segment_softmax(const Tensor& x, const Tensor& segment, int64_t count,
   activate_device();
   const Tensor from = contiguous(x);
   fill(out, 0);
-  const Members members = members_of(segment, count);
+  const Members members = members_of(segment, 0, count);
   for_floating(x, "segment_softmax", [&]<typename T>() {
     cuda::segment_softmax(segments_of(members.start, members.order), from.data<T>(), inner_of(x),
                           out.data<T>(), stream_);

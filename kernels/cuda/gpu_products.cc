@@ -115,6 +115,16 @@ bool Gpu::fused_weight_gradient(const Tensor& x, const Tensor& dy, const Tensor&
   return run_fused(call, x.view(turned, std::array{step_of(x, 1), step_of(x, 2)}, 0), dy, dweight);
 }
 
+void Gpu::product_onto(const Tensor& a, const Tensor& b, bool adds, const Tensor& out) {
+  if (!adds) return matmul(a, b, 1, out);
+  Product call;
+  call.added = out.raw();
+  if (run_fused(call, a, b, out)) return;
+  const Tensor more = scratch(out.shape(), out.dtype());
+  matmul(a, b, 1, more);
+  add(more, out);
+}
+
 void Gpu::product_blocks(const Tensor& a, const Tensor& b, int64_t blocks, int64_t first,
                          int64_t last, const Tensor& out) {
   if (last - first == 1) {

@@ -1,4 +1,4 @@
-// Norms, softmax, losses, and rows taken by number.
+// Norms, softmax, and rows taken by number.
 #include "kernels/cuda/gpu.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/typed.h"
@@ -8,14 +8,6 @@ namespace {
 
 int64_t width_of(const Tensor& x) { return x.shape()[-1]; }
 int64_t rows_of(const Tensor& x) { return ops::row_count(x.shape()); }
-
-// width: of the logits.
-LossRules rules_of(const ops::TokenLoss& loss, int64_t width) {
-  return {.ignore_index = loss.ignore_index,
-          .smoothing = static_cast<float>(loss.smoothing),
-          .first = loss.shard.first,
-          .classes = loss.shard.vocabulary == 0 ? width : loss.shard.vocabulary};
-}
 
 }  // namespace
 
@@ -119,47 +111,6 @@ void Gpu::rms_norm_backward(const Tensor& x, const Tensor& dy, const Tensor& gam
   });
 }
 
-void Gpu::row_maximum(const Tensor& x, const Tensor& out) {
-  activate_device();
-  const Tensor from = contiguous(x);
-  for_floating(x, "cross_entropy", [&]<typename T>() {
-    cuda::row_maximum(from.data<T>(), rows_of(x), width_of(x), out.data<float>(), stream_);
-  });
-}
-
-void Gpu::loss_terms(const Tensor& logits, const Tensor& labels, const Tensor& maximum,
-                     const ops::TokenLoss& loss, const Tensor& terms) {
-  activate_device();
-  const Tensor from = contiguous(logits), label = contiguous(labels);
-  for_floating(logits, "cross_entropy", [&]<typename T>() {
-    cuda::loss_terms(from.data<T>(), label.data<int64_t>(), maximum.data<float>(),
-                     rules_of(loss, width_of(logits)), rows_of(logits), width_of(logits),
-                     terms.data<float>(), stream_);
-  });
-}
-
-void Gpu::loss_total(const Tensor& labels, const Tensor& terms, const ops::TokenLoss& loss,
-                     int64_t vocabulary, const Tensor& total, const Tensor& maximum_to_lse) {
-  activate_device();
-  const Tensor label = contiguous(labels), losses = scratch(Shape{labels.elements()});
-  cuda::loss_total(label.data<int64_t>(), terms.data<float>(), rules_of(loss, vocabulary),
-                   labels.elements(), maximum_to_lse.data<float>(), losses.data<float>(), stream_);
-  const Tensor partials = scratch(Shape{kPartials}, DType::kF64);
-  cuda::sum(losses.data<float>(), losses.elements(), partials.data<double>(), total.data<float>(),
-            stream_);
-}
-
-void Gpu::loss_gradient(const Tensor& labels, const Tensor& lse, const Tensor& dtotal,
-                        const ops::TokenLoss& loss, const Tensor& logits) {
-  activate_device();
-  const Tensor label = contiguous(labels);
-  for_floating(logits, "cross_entropy", [&]<typename T>() {
-    cuda::cross_entropy_backward(logits.data<T>(), label.data<int64_t>(), lse.data<float>(),
-                                 rules_of(loss, width_of(logits)), dtotal.data<float>(),
-                                 rows_of(logits), width_of(logits), logits.data<T>(), stream_);
-  });
-}
-
 void Gpu::embedding(const Tensor& ids, const Tensor& table, int64_t first_id, const Tensor& out) {
   activate_device();
   const Tensor number = contiguous(ids), rows = contiguous(table);
@@ -172,11 +123,14 @@ void Gpu::embedding(const Tensor& ids, const Tensor& table, int64_t first_id, co
 void Gpu::embedding_backward(const Tensor& ids, const Tensor& dy, int64_t first_id,
                              int64_t padding_id, const Tensor& dtable) {
   activate_device();
-  const Tensor number = contiguous(ids), gradient = contiguous(dy);
+  const Tensor gradient = contiguous(dy);
+  const Members places = members_of(ids, first_id, dtable.dim(0));
+  const Segments rows{places.start.data<int64_t>(), places.order.data<int64_t>(), dtable.dim(0),
+                      ids.elements()};
+  const int64_t padding_row = padding_id < 0 ? -1 : padding_id - first_id;
   for_floating(dy, "embedding", [&]<typename T>() {
-    cuda::embedding_backward(number.data<int64_t>(), gradient.data<T>(), first_id, padding_id,
-                             dtable.dim(0), ids.elements(), dtable.dim(1), dtable.data<float>(),
-                             stream_);
+    cuda::embedding_backward(rows, gradient.data<T>(), padding_row, dtable.dim(1),
+                             dtable.data<float>(), stream_);
   });
 }
 

@@ -27,6 +27,12 @@ namespace weft::cuda {
 template <typename T>
 using Optional = std::type_identity_t<const T*>;
 
+// The elements of segment s are order[start[s]] to order[start[s + 1] - 1], in that order.
+struct Segments {
+  const int64_t *start, *order;
+  int64_t count, elements;
+};
+
 // ---- elementwise.cu: out may be an input where it is walked over as that is.
 enum class Binary { kAdd, kSubtract, kMultiply, kDivide };  // as ops::Arithmetic
 // The walk is over a, b, out.
@@ -132,30 +138,35 @@ struct LossRules {
   int64_t first = 0;    // the class of column 0: of a shard of the vocabulary
   int64_t classes = 0;  // of the whole vocabulary
 };
-// loss[r] = lse[r] - logits[r, label[r]] (smoothed: the mean logit for its share), lse the log of
-// the sum of exponentials; both are 0 where the label is ignore_index. Labels lie in [0, width);
-// the loss of a row with another is NaN.
+// Rows of logits, `step` apart; where gradients take their place, zeros fill up the columns from
+// width to step.
+struct LogitRows {
+  int64_t count, width, step;
+};
+// Over the whole vocabulary: loss[r] = lse[r] - logits[r, label[r]] (smoothed: the mean logit for
+// its share), lse the log of the sum of exponentials, 0 where the label is ignore_index; and logits
+// := *dloss (softmax - target), zeros in ignored rows. Labels lie in [0, width); the loss of a row
+// with another is NaN.
 template <typename T>
-void cross_entropy(const T* logits, const int64_t* labels, const LossRules& rules, int64_t rows,
-                   int64_t width, float* loss, float* lse, cudaStream_t stream);
-// dlogits = *dloss (softmax - target); zeros for ignored rows. Columns are classes first, first +
-// 1,
-// ...; dlogits may be logits.
+void loss_and_gradient(T* logits, const int64_t* labels, const LossRules& rules, const float* dloss,
+                       const LogitRows& rows, float* loss, cudaStream_t stream);
+// The pieces of the same over a sharded vocabulary, or without the gradient: each row's maximum
+// here, and terms [2, rows]: the sum of exponentials shifted by it, and the label's logit,
+// smoothed; the first shifted by the maximum of all shards instead; of their sums the loss of each
+// row, and its lse in place of its maximum; and the gradient.
 template <typename T>
-void cross_entropy_backward(const T* logits, const int64_t* labels, const float* lse,
-                            const LossRules& rules, const float* dloss, int64_t rows, int64_t width,
-                            T* dlogits, cudaStream_t stream);
-// The pieces of the loss over a sharded vocabulary: each row's maximum; terms [2, rows], to be
-// summed over the shards: exponentials shifted by the whole row's maximum, and the label's logit,
-// smoothed; then the loss of each row, and its lse in place of its maximum.
-template <typename T>
-void row_maximum(const T* x, int64_t rows, int64_t width, float* out, cudaStream_t stream);
-template <typename T>
-void loss_terms(const T* logits, const int64_t* labels, const float* maximum,
-                const LossRules& rules, int64_t rows, int64_t width, float* terms,
-                cudaStream_t stream);
+void loss_terms(const T* logits, const int64_t* labels, const LossRules& rules,
+                const LogitRows& rows, float* maximum, float* terms, cudaStream_t stream);
+void shift_terms(const float* own_maximum, const float* maximum, int64_t rows, float* terms,
+                 cudaStream_t stream);
 void loss_total(const int64_t* labels, const float* terms, const LossRules& rules, int64_t rows,
                 float* maximum_to_lse, float* loss, cudaStream_t stream);
+template <typename T>
+void loss_gradient(T* logits, const int64_t* labels, const float* lse, const LossRules& rules,
+                   const float* dloss, const LogitRows& rows, cudaStream_t stream);
+// gradient *= *dy / *seed; nothing is touched where they are equal.
+template <typename T>
+void reseed(const float* dy, const float* seed, int64_t n, T* gradient, cudaStream_t stream);
 
 // ---- embedding.cu: out[i] = table[ids[i] - first_id], zeros where the table [rows, width] has no
 // such row.
@@ -168,12 +179,12 @@ template <typename T>
 void embedding_scatter_add(const int64_t* ids, const T* dy, int64_t first_id, int64_t padding_id,
                            int64_t rows, int64_t count, int64_t width, float* dtable,
                            cudaStream_t stream);
-// The same sum in the order of the ids, the same bits every time; overwrites dtable. Reads count^2
-// / 2 ids.
+// The same of ids that were brought together: dtable [segments.count, width], overwritten, has sums
+// of rows of dy in the order of the segments' elements, the same bits every time, and zeros in
+// padding_row (-1: none).
 template <typename T>
-void embedding_backward(const int64_t* ids, const T* dy, int64_t first_id, int64_t padding_id,
-                        int64_t rows, int64_t count, int64_t width, float* dtable,
-                        cudaStream_t stream);
+void embedding_backward(const Segments& segments, const T* dy, int64_t padding_row, int64_t width,
+                        float* dtable, cudaStream_t stream);
 
 // ---- gather.cu: out[r] = x[r, index[r]] of x [rows, tokens, width], zeros where there is no such
 // token; and its gradient, zeros elsewhere.
@@ -349,14 +360,9 @@ void triangular_mask(int64_t rows, int64_t columns, int64_t diagonal, uint8_t* o
 void rows_of_index(const int64_t* index, int64_t groups, int64_t of_group, int64_t extent,
                    int64_t* out, cudaStream_t stream);
 
-// ---- segments.cu: the elements of segment s are order[start[s]] to order[start[s + 1] - 1], in
-// that order.
-struct Segments {
-  const int64_t *start, *order;
-  int64_t count, elements;
-};
-// start [count + 1] from the sorted segments of n elements.
-void segment_starts(const int64_t* sorted, int64_t n, int64_t count, int64_t* start,
+// ---- segments.cu: start [count + 1] from the sorted segments of n elements, of which those in
+// [first, first + count) count.
+void segment_starts(const int64_t* sorted, int64_t n, int64_t first, int64_t count, int64_t* start,
                     cudaStream_t stream);
 // The segment of each of n elements: segment s is [offsets[s], offsets[s + 1]), of `count`.
 void segments_of_offsets(const int64_t* offsets, int64_t count, int64_t n, int64_t* segment,

@@ -2,6 +2,7 @@
 // that few elements are enough to make its threads walk on.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 namespace weft::cuda {
@@ -11,5 +12,11 @@ constexpr int kSortTile = 1024;       // elements that a block sorts in shared m
 // Elements of the columns of a convolution that are there at once, about, and of its samples'
 // gradients.
 constexpr int64_t kColumnsMax = int64_t{1} << 26;
+// Bytes of a language model's logits that are there at once, about (worker/admission/memory.cc
+// counts them), the unit of their columns, and of a row that a block keeps in shared memory: two
+// such blocks fit an SM of sm_90a.
+constexpr int64_t kLogitBytesMax = int64_t{1} << 30;
+constexpr int64_t kLogitColumns = 64;
+constexpr size_t kKeptRowBytes = size_t{112} << 10;
 
 }  // namespace weft::cuda

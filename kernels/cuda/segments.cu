@@ -24,9 +24,10 @@ __device__ inline int64_t count_below(const int64_t* sorted, int64_t n, int64_t 
   return low;
 }
 
-__global__ void starts_kernel(const int64_t* sorted, int64_t n, int64_t count, int64_t* start) {
+__global__ void starts_kernel(const int64_t* sorted, int64_t n, int64_t first, int64_t count,
+                              int64_t* start) {
   for (int64_t s = first_element(); s <= count; s += elements_of_grid()) {
-    start[s] = count_below(sorted, n, s);
+    start[s] = count_below(sorted, n, first + s);
   }
 }
 
@@ -104,9 +105,9 @@ __global__ void segment_softmax_kernel(Segments segments, const T* x, int64_t in
 
 }  // namespace
 
-void segment_starts(const int64_t* sorted, int64_t n, int64_t count, int64_t* start,
+void segment_starts(const int64_t* sorted, int64_t n, int64_t first, int64_t count, int64_t* start,
                     cudaStream_t stream) {
-  launch(stream, blocks_of(count + 1), kThreads, starts_kernel, sorted, n, count, start);
+  launch(stream, blocks_of(count + 1), kThreads, starts_kernel, sorted, n, first, count, start);
 }
 void segments_of_offsets(const int64_t* offsets, int64_t count, int64_t n, int64_t* segment,
                          cudaStream_t stream) {

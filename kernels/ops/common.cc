@@ -91,6 +91,11 @@ Tensor transposed_view(const Tensor& x) {
 
 int64_t row_count(const Shape& shape) { return split_at(shape, shape.dims() - 1).outer; }
 
+Tensor shaped(const Tensor& x, const Shape& shape) {
+  const Strides strides = row_major_strides(shape);
+  return x.view(shape, std::span(strides).first(static_cast<size_t>(shape.dims())), 0);
+}
+
 Tensor as_rows(Context& cx, const Tensor& x) {
   const Tensor whole = as_contiguous(cx.pool, x);
   const int64_t width = x.shape()[-1];

@@ -75,6 +75,8 @@ Tensor scattered(Context& cx, const TensorSpec& like, int dim, const Tensor& ind
 
 // The number of rows of the last dim: the product of all others.
 int64_t row_count(const Shape& shape);
+// Contiguous x with another shape of as many elements; a view without the tape.
+Tensor shaped(const Tensor& x, const Shape& shape);
 // x as one matrix [rows, last extent]; contiguous, without the tape.
 Tensor as_rows(Context& cx, const Tensor& x);
 

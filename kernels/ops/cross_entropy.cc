@@ -111,10 +111,11 @@ template double LabelRule::loss_and_gradient(Context&, double*, const int64_t*, 
 
 namespace {
 
-// Input: labels. Outputs: the sum; the logits, which become their gradient.
+// Input: labels. Outputs: the sum; the logits, which become their gradient (on a GPU: where it is
+// wanted).
 class LossAndGradient final : public Kernel {
  public:
-  explicit LossAndGradient(const TokenLoss& loss) : loss_(loss) {}
+  LossAndGradient(const TokenLoss& loss, bool wanted) : loss_(loss), wanted_(wanted) {}
   std::string_view name() const override { return "cross_entropy_sum"; }
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     const Tensor &labels = inputs[0], &logits = outputs[1];
@@ -125,30 +126,17 @@ class LossAndGradient final : public Kernel {
           rule.loss_and_gradient(cx, logits.data<T>(), labels.data<int64_t>(), labels.elements()));
     });
   }
-  // A label that is none makes the sum NaN.
   void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
-    const Tensor &labels = inputs[0], &logits = outputs[1];
-    const int64_t rows = labels.elements();
-    const Tensor maximum = Tensor::empty(cx.allocator, {rows}, gradient_dtype(logits.dtype()));
-    const Tensor terms = Tensor::empty(cx.allocator, {2, rows}, gradient_dtype(logits.dtype()));
-    const DType sums = gradient_dtype(logits.dtype());
-    const Tensor seed = loss_.device_seed ? loss_.device_seed
-                                          : Tensor::full(cx.allocator, Shape{}, loss_.seed, sums);
-    cuda::Backend& gpu = cuda::backend(cx);
-    const VocabularyShard& shard = loss_.shard;
-    gpu.row_maximum(logits, maximum);
-    if (shard.vocabulary != 0) shard.maximum(maximum);
-    gpu.loss_terms(logits, labels, maximum, loss_, terms);
-    if (shard.vocabulary != 0) shard.sum(terms);
-    gpu.loss_total(labels, terms, loss_, logits.shape()[-1], outputs[0], maximum);
-    gpu.loss_gradient(labels, maximum, seed, loss_, logits);
+    cuda::backend(cx).cross_entropy(outputs[1], inputs[0], loss_,
+                                    wanted_ ? loss_.device_seed : Tensor(), outputs[0]);
   }
 
  private:
   const TokenLoss& loss_;
+  const bool wanted_;
 };
 
-// From the gradient for an output gradient of `seed` to that for dy, in place. Input: dy.
+// Input: dy.
 class Reseed final : public Kernel {
  public:
   explicit Reseed(const TokenLoss& loss) : seed_(loss.seed), device_seed_(loss.device_seed) {}
@@ -165,15 +153,7 @@ class Reseed final : public Kernel {
   }
   void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     const Tensor& dy = inputs[0];
-    cuda::Backend& gpu = cuda::backend(cx);
-    if (device_seed_ && dy.raw() == device_seed_.raw()) return;
-    const Tensor factor = Tensor::empty(cx.allocator, Shape{}, dy.dtype());
-    if (device_seed_) {
-      gpu.binary(Arithmetic::kDivide, dy, device_seed_, factor);
-    } else {
-      gpu.scale(dy, 1 / seed_, factor);
-    }
-    gpu.binary(Arithmetic::kMultiply, outputs[0], factor, outputs[0]);
+    if (dy.raw() != device_seed_.raw()) cuda::backend(cx).reseed(dy, device_seed_, outputs[0]);
   }
 
  private:
@@ -187,6 +167,7 @@ class CrossEntropySum final : public ForwardOp {
   CrossEntropySum(const TokenLoss& loss, bool recorded) : loss_(loss), recorded_(recorded) {}
   std::string_view name() const override { return "cross_entropy_sum"; }
   bool rounds(size_t) const override { return false; }
+  bool native_on_gpu(DType) const override { return true; }
 
   // The logits' gradient is made at once, where the copy of the logits was.
   std::vector<Tensor> forward(Context& cx, std::span<const Tensor> inputs) override {
@@ -197,9 +178,10 @@ class CrossEntropySum final : public ForwardOp {
                "cross entropy of logits {} and labels {}", shape.to_string(),
                inputs[1].shape().to_string());
     const Tensor labels = as_contiguous(cx.pool, inputs[1]);
-    LossAndGradient kernel(loss_);
-    std::array outputs = {Tensor::empty(cx.allocator, Shape{}, inputs[0].dtype()),
-                          clone(cx.pool, inputs[0])};
+    LossAndGradient kernel(loss_, recorded_);
+    const bool changes = recorded_ || cx.device().is_cpu();
+    std::array outputs = {Tensor::empty(cx.allocator, Shape{}, gradient_dtype(inputs[0].dtype())),
+                          changes ? clone(cx.pool, inputs[0]) : as_contiguous(cx.pool, inputs[0])};
     run_kernel(cx, kernel, std::span(&labels, 1), outputs);
     if (recorded_) gradient_ = outputs[1];
     return {outputs[0]};
@@ -209,8 +191,7 @@ class CrossEntropySum final : public ForwardOp {
   }
   std::vector<Tensor> vjp(Context& cx, std::span<const Tensor>,
                           std::span<const Tensor> output_grads) override {
-    Reseed kernel(loss_);
-    run_kernel(cx, kernel, output_grads.first(1), std::span(&gradient_, 1));
+    reseed(cx, loss_, output_grads[0], gradient_);
     return {std::move(gradient_)};
   }
 
@@ -222,10 +203,23 @@ class CrossEntropySum final : public ForwardOp {
 
 }  // namespace
 
+TokenLoss with_seed(Context& cx, TokenLoss loss) {
+  if (!cx.device().is_cpu() && !loss.device_seed) {
+    loss.device_seed = Tensor::full(cx.allocator, Shape{}, loss.seed);
+  }
+  return loss;
+}
+
+void reseed(Context& cx, const TokenLoss& loss, const Tensor& dy, const Tensor& gradient) {
+  Reseed kernel(loss);
+  Tensor output = gradient;
+  run_kernel(cx, kernel, std::span(&dy, 1), std::span(&output, 1));
+}
+
 Tensor cross_entropy_sum(Context& cx, const Tensor& logits, const Tensor& labels,
                          const TokenLoss& loss) {
   const bool recorded = cx.tape != nullptr && logits.requires_grad();
-  return run<CrossEntropySum>(cx, {logits, labels}, loss, recorded);
+  return run<CrossEntropySum>(cx, {logits, labels}, with_seed(cx, loss), recorded);
 }
 
 }  // namespace weft::ops

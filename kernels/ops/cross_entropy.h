@@ -7,6 +7,12 @@
 
 namespace weft::ops {
 
+// On a GPU with a device_seed in any case.
+TokenLoss with_seed(Context& cx, TokenLoss loss);
+
+// Turns the gradient for an output gradient of the loss's seed into that for dy, in place.
+void reseed(Context& cx, const TokenLoss& loss, const Tensor& dy, const Tensor& gradient);
+
 // The loss of rows of logits, of which this rank holds the columns [shard.first, + width) of the
 // vocabulary. With several parts three numbers a row are combined over them (Shoeybi et al. 2019,
 // section 3), never the logits.

@@ -20,11 +20,6 @@ namespace {
 
 static_assert(static_cast<int>(Activation::kSigmoid) == static_cast<int>(cpu::Curve::kSigmoid));
 
-Tensor shaped(const Tensor& x, const Shape& shape) {
-  const Strides strides = row_major_strides(shape);
-  return x.view(shape, std::span(strides).first(static_cast<size_t>(shape.dims())), 0);
-}
-
 constexpr int64_t kRowsOfPartial = 32;
 
 // dz = dy curve'(z), or dy where there is no curve and dz is empty; and the sum of dz over the

@@ -6,7 +6,8 @@
 //
 // Numerical policy: a row's log-sum-exp as rows.h; the table's gradient is summed over the chunks
 // in the order of the rows. bf16: logits, loss and the table's gradient are fp32, the logits'
-// gradient is rounded before it is multiplied.
+// gradient is rounded before it is multiplied; on a GPU halves' logits are rounded too, and all
+// rows take part (kernels/cuda/gpu_losses.cc).
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -14,6 +15,7 @@
 #include "kernels/cpu/convert.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/rows.h"
+#include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
 #include "kernels/ops/cross_entropy.h"
 #include "kernels/ops/ops.h"
@@ -52,6 +54,7 @@ class LinearCrossEntropy final : public ForwardOp {
   std::string_view name() const override { return "linear_cross_entropy"; }
   bool rounds(size_t) const override { return false; }
   bool native(DType half) const override { return half == DType::kBF16; }
+  bool native_on_gpu(DType) const override { return true; }
 
   std::vector<Tensor> forward(Context& cx, std::span<const Tensor> inputs) override {
     const Tensor x = as_rows(cx, inputs[0]), table = as_contiguous(cx.pool, inputs[1]);
@@ -60,6 +63,13 @@ class LinearCrossEntropy final : public ForwardOp {
                    table.dtype() == x.dtype() && labels.elements() == x.dim(0),
                "loss of {} with a table {} and {} labels", inputs[0].shape().to_string(),
                table.shape().to_string(), labels.elements());
+    if (!cx.device().is_cpu()) {
+      auto [total, dx, dtable] =
+          cuda::backend(cx).linear_cross_entropy(x, table, labels, loss_, x_wanted_, table_wanted_);
+      if (dx) dx_ = shaped(dx, inputs[0].shape());
+      dtable_ = std::move(dtable);
+      return {total};
+    }
     const LabelRule rule(loss_, table.dim(0));
     rule.check(labels);
     const std::vector<int64_t> rows = rows_that_count(labels, loss_);
@@ -93,11 +103,13 @@ class LinearCrossEntropy final : public ForwardOp {
 
   std::vector<Tensor> vjp(Context& cx, std::span<const Tensor>,
                           std::span<const Tensor> output_grads) override {
-    const double factor = number(output_grads[0]) / loss_.seed;
-    if (static_cast<float>(factor) != 1.0F) {
-      for (Tensor* gradient : {&dx_, &dtable_}) {
-        if (*gradient) *gradient = scale(cx, *gradient, factor);
-      }
+    const Tensor& dy = output_grads[0];
+    const bool on_gpu = !cx.device().is_cpu();
+    const double factor = on_gpu ? 1 : number(dy) / loss_.seed;
+    for (Tensor* gradient : {&dx_, &dtable_}) {
+      if (!*gradient) continue;
+      if (on_gpu) reseed(cx, loss_, dy, *gradient);
+      if (static_cast<float>(factor) != 1.0F) *gradient = scale(cx, *gradient, factor);
     }
     return {std::move(dx_), std::move(dtable_)};
   }
@@ -192,17 +204,13 @@ class LinearCrossEntropy final : public ForwardOp {
 
 Tensor linear_cross_entropy_sum(Context& cx, const Tensor& x, const Tensor& table,
                                 const Tensor& labels, const TokenLoss& loss) {
-  if (!cx.device().is_cpu()) {  // the plain composition
-    const Tensor logits = linear(cx, x, table, Tensor(), WeightLayout::kOutIn);
-    return cross_entropy_sum(cx, logits, labels, loss);
-  }
-  if (cx.block_count > 1) {
+  if (cx.block_count > 1) {  // the plain composition
     const Tensor logits = linear(cx, x, table, Tensor(), WeightLayout::kOutIn);
     return cross_entropy_sum(cx, logits, labels, loss);
   }
   const bool recorded = cx.tape != nullptr;
-  return run<LinearCrossEntropy>(cx, {x, table, labels}, loss, recorded && x.requires_grad(),
-                                 recorded && table.requires_grad());
+  return run<LinearCrossEntropy>(cx, {x, table, labels}, with_seed(cx, loss),
+                                 recorded && x.requires_grad(), recorded && table.requires_grad());
 }
 
 }  // namespace weft::ops

@@ -14,6 +14,8 @@ namespace {
 constexpr int64_t kSingle = 4;               // bytes of fp32, in which everything is summed
 constexpr int64_t kBatchBytes = 8 * 4;       // a token's id, position, document and label
 constexpr int64_t kChunkElements = 1 << 24;  // of logits at once (kernels/ops/linear_cross_entropy)
+// On a GPU: their bytes, and the unit of their columns (kernels/cuda/limits.h).
+constexpr int64_t kGpuLogitBytes = int64_t{1} << 30, kGpuLogitColumns = 64;
 
 // What a rank takes before its first tensor, most of it room for its threads' stacks; what the
 // allocator holds of each byte of tensors; what it leaves the libraries of a limit
@@ -88,15 +90,26 @@ struct Sizes {
                                  element * (streams + 9 * tokens * features + visiting);
     return std::max(in_mlp, in_attention);
   }
+  int64_t loss_ends() const {
+    const int64_t whole = element * tokens * hidden;
+    return tensor > 1 ? 2 * whole : whole;
+  }
+  // The same on a GPU: the logits become their gradient, in the precision of the model; the table
+  // is filled up to whole units of columns (kernels/cuda/gpu_losses.cc).
+  int64_t loss_on_gpu(bool language_model) const {
+    if (!language_model) return loss_ends();
+    const int64_t columns = share(vocabulary, kGpuLogitColumns) * kGpuLogitColumns;
+    const int64_t row = element * columns;
+    const int64_t rows = std::min(tokens, std::max<int64_t>(1, kGpuLogitBytes / row));
+    return loss_ends() + rows * row + (columns > vocabulary ? row * hidden : 0);
+  }
   // At the loss: the normed stream, whole, and its gradient; of a language model a chunk of logits
   // too. bf16 rounds their gradient, fp16 takes all in fp32 copies.
   int64_t loss(bool language_model) const {
-    const int64_t whole = element * tokens * hidden;
-    const int64_t ends = tensor > 1 ? 2 * whole : whole;
-    if (!language_model) return ends;
+    if (!language_model) return loss_ends();
     const int64_t rows = std::min(tokens, std::max<int64_t>(16, kChunkElements / vocabulary));
     const int64_t logits = rows * vocabulary * (element == kSingle || fp16 ? 4 : 6);
-    return ends + logits + (fp16 ? kSingle * hidden * (2 * tokens + vocabulary) : 0);
+    return loss_ends() + logits + (fp16 ? kSingle * hidden * (2 * tokens + vocabulary) : 0);
   }
 };
 
@@ -208,9 +221,12 @@ MemoryEstimate estimate_memory(const ModelConfig& config, const proto::JobSpec& 
   end.activations = kBatchBytes * s.tokens;
   end.workspace = 2 * s.element * s.tokens * s.hidden;
 
-  return std::max(
+  MemoryEstimate most = std::max(
       {made, loss, backward, sending, end},
       [](const MemoryEstimate& a, const MemoryEstimate& b) { return a.tensors() < b.tensors(); });
+  loss.workspace = s.loss_on_gpu(lm);
+  most.gpu_more = std::max<int64_t>(0, loss.tensors() - most.tensors());
+  return most;
 }
 
 int64_t MemoryEstimate::process() const {
@@ -220,7 +236,7 @@ int64_t MemoryEstimate::process() const {
 }
 
 int64_t MemoryEstimate::gpu() const {
-  return kGpuProgramBytes + static_cast<int64_t>(kHeld * static_cast<double>(tensors()));
+  return kGpuProgramBytes + static_cast<int64_t>(kHeld * static_cast<double>(tensors() + gpu_more));
 }
 
 int64_t MemoryEstimate::gpu_host() const {

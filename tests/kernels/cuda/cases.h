@@ -49,11 +49,10 @@ struct TypedKernels {
   decltype(&cuda::norm_backward<T>) norm_backward = &cuda::norm_backward<T>;
   decltype(&cuda::softmax<T>) softmax = &cuda::softmax<T>;
   decltype(&cuda::softmax_backward<T>) softmax_backward = &cuda::softmax_backward<T>;
-  decltype(&cuda::cross_entropy<T>) cross_entropy = &cuda::cross_entropy<T>;
-  decltype(&cuda::cross_entropy_backward<T>) cross_entropy_backward =
-      &cuda::cross_entropy_backward<T>;
-  decltype(&cuda::row_maximum<T>) row_maximum = &cuda::row_maximum<T>;
+  decltype(&cuda::loss_and_gradient<T>) loss_and_gradient = &cuda::loss_and_gradient<T>;
   decltype(&cuda::loss_terms<T>) loss_terms = &cuda::loss_terms<T>;
+  decltype(&cuda::loss_gradient<T>) loss_gradient = &cuda::loss_gradient<T>;
+  decltype(&cuda::reseed<T>) reseed = &cuda::reseed<T>;
   decltype(&cuda::embedding<T>) embedding = &cuda::embedding<T>;
   decltype(&cuda::embedding_scatter_add<T>) embedding_scatter_add = &cuda::embedding_scatter_add<T>;
   decltype(&cuda::embedding_backward<T>) embedding_backward = &cuda::embedding_backward<T>;
@@ -120,6 +119,7 @@ struct KernelSet {
   const TypedKernels<T>& typed() const {
     return std::get<TypedKernels<T>>(of_type);
   }
+  decltype(&cuda::shift_terms) shift_terms = &cuda::shift_terms;
   decltype(&cuda::loss_total) loss_total = &cuda::loss_total;
   decltype(&cuda::sort_rows<int64_t>) sort_numbers = &cuda::sort_rows<int64_t>;
   decltype(&cuda::targets_along) targets_along = &cuda::targets_along;
@@ -151,7 +151,6 @@ std::string check_norm_backward(const KernelSet& kernels);
 std::string check_softmax(const KernelSet& kernels);
 std::string check_softmax_backward(const KernelSet& kernels);
 std::string check_cross_entropy(const KernelSet& kernels);
-std::string check_cross_entropy_backward(const KernelSet& kernels);
 std::string check_sums(const KernelSet& kernels);
 // The cases of cases_functions.cc.
 std::string check_functions(const KernelSet& set);

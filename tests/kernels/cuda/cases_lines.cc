@@ -274,7 +274,7 @@ struct Lists {
     for (const int64_t e : order) sorted.push_back(ids[static_cast<size_t>(e)]);
     const int64_t n = static_cast<int64_t>(ids.size());
     int64_t* start = memory.output<int64_t>(count + 1);
-    set.segment_starts(memory.input(sorted), n, count, start, nullptr);
+    set.segment_starts(memory.input(sorted), n, 0, count, start, nullptr);
     segments = {start, memory.input(order), count, n};
   }
   Segments segments{};

@@ -10,8 +10,6 @@ namespace {
 
 constexpr float kEpsilon = 1e-5F;
 constexpr double kClose = 4e-6;
-constexpr int64_t kIgnored = -100;
-const LossRules kRules{.ignore_index = kIgnored};
 
 std::string at(const char* what, const RowShape& shape) {
   return std::string(what) + " [" + std::to_string(shape.rows) + ", " +
@@ -44,14 +42,6 @@ std::vector<double> widen_all(const std::vector<float>& values) {
 
 Tensor norm(Context& cx, std::span<const Tensor> in) {
   return ops::layer_norm(cx, in[0], in[1], in[2], static_cast<double>(kEpsilon));
-}
-
-std::vector<int64_t> labels_of(const RowShape& shape) {
-  std::vector<int64_t> labels;
-  for (int64_t row = 0; row < shape.rows; ++row) {
-    labels.push_back(row % 3 == 2 ? kIgnored : (row * 7 + shape.width - 1) % shape.width);
-  }
-  return labels;
 }
 
 template <typename T>
@@ -91,19 +81,6 @@ std::string check_sum_middle(int64_t outer, int64_t extent, int64_t inner, int64
   return first_of({differs("sum of " + x.shape().to_string() + " in " + std::to_string(blocks), out,
                            expected.to_vector<double>(), near<T>(1e-5)),
                    memory.violation()});
-}
-
-std::string check_unknown_labels(const KernelSet& kernels) {
-  DeviceMemory memory;
-  const RowShape shape{3, 5};
-  float *loss = memory.output<float>(3), *lse = memory.output<float>(3);
-  const std::vector<int64_t> labels{int64_t{1} << 40, -1, -(int64_t{1} << 40)};
-  kernels.typed<float>().cross_entropy(memory.input(random_values(15, 14)), memory.input(labels),
-                                       kRules, shape.rows, shape.width, loss, lse, nullptr);
-  for (int row = 0; row < 3; ++row) {
-    if (!std::isnan(loss[row]) || std::isnan(lse[row])) return "a label outside has a loss";
-  }
-  return memory.violation();
 }
 
 // RMS norm and its gradients for the cotangent `slopes`, by their formulas in float64.
@@ -287,143 +264,6 @@ std::string softmax_backward_of_type(const TypedKernels<T>& kernels) {
   return "";
 }
 
-template <typename T>
-std::string cross_entropy_of_type(const TypedKernels<T>& kernels) {
-  for (const RowShape& shape : row_shapes()) {
-    Bench bench(1);
-    DeviceMemory memory;
-    const int64_t n = shape.rows * shape.width;
-    const std::vector<float> values = rounded<T>(random_values(n, 12, 4, -200));
-    const std::vector<int64_t> labels = labels_of(shape);
-    float *loss = memory.output<float>(shape.rows), *lse = memory.output<float>(shape.rows);
-    kernels.cross_entropy(memory.input(as<T>(values)), memory.input(labels), kRules, shape.rows,
-                          shape.width, loss, lse, nullptr);
-    for (int64_t row = 0; row < shape.rows; ++row) {
-      const size_t i = static_cast<size_t>(row);
-      const std::vector<float> one(values.begin() + row * shape.width,
-                                   values.begin() + (row + 1) * shape.width);
-      const Tensor label = testing::ids(bench.context, {1}, {labels[i]});
-      const double expected =
-          ops::cross_entropy_sum(bench.context, in_double(bench, {1, shape.width}, one), label)
-              .to_vector<double>()[0];
-      const double picked =
-          labels[i] == kIgnored ? 0 : static_cast<double>(one[static_cast<size_t>(labels[i])]);
-      // The loss is a difference of two numbers near 200, each rounded.
-      const std::string finding =
-          first_of({differs(at("loss", shape), loss + i, {expected}, 3e-5),
-                    differs(at("lse", shape), lse + i, {expected + picked}, 1e-6)});
-      if (!finding.empty()) return finding;
-    }
-    if (!memory.violation().empty()) return memory.violation();
-  }
-  return "";
-}
-
-template <typename T>
-std::string cross_entropy_backward_of_type(const TypedKernels<T>& kernels) {
-  for (const RowShape& shape : row_shapes()) {
-    Bench bench(1);
-    DeviceMemory memory;
-    const int64_t n = shape.rows * shape.width;
-    const std::vector<float> values = rounded<T>(random_values(n, 13, 2));
-    const std::vector<int64_t> labels = labels_of(shape);
-    std::vector<float> lse;
-    for (int64_t row = 0; row < shape.rows; ++row) {
-      double total = 0;
-      for (int64_t i = 0; i < shape.width; ++i) {
-        total += std::exp(static_cast<double>(values[static_cast<size_t>(row * shape.width + i)]));
-      }
-      const bool ignored = labels[static_cast<size_t>(row)] == kIgnored;
-      lse.push_back(ignored ? 0.0F : static_cast<float>(std::log(total)));
-    }
-    T* dlogits = memory.output<T>(n);
-    LossRules rules = kRules;
-    rules.classes = shape.width;
-    kernels.cross_entropy_backward(
-        memory.input(as<T>(values)), memory.input(labels), memory.input(lse), rules,
-        memory.input(std::vector<float>{0.75F}), shape.rows, shape.width, dlogits, nullptr);
-    const auto op = [](Context& cx, std::span<const Tensor> in) {
-      return ops::cross_entropy_sum(cx, in[0], in[1]);
-    };
-    const auto gradients = gradients_of(bench, op,
-                                        {in_double(bench, {shape.rows, shape.width}, values),
-                                         testing::ids(bench.context, {shape.rows}, labels)},
-                                        Tensor::full(*bench.allocator, Shape{}, 0.75, DType::kF64));
-    const std::string finding = first_of(
-        {differs(at("dlogits", shape), dlogits, gradients[0], near<T>(2e-6)), memory.violation()});
-    if (!finding.empty()) return finding;
-  }
-  return "";
-}
-
-// Smoothed losses and gradients of a row, by their formula in float64.
-template <typename T>
-std::string smoothing_of_type(const TypedKernels<T>& kernels) {
-  const RowShape shape{3, 37};
-  DeviceMemory memory;
-  const std::vector<float> values = rounded<T>(random_values(shape.rows * shape.width, 33, 2));
-  const std::vector<int64_t> labels{5, kIgnored, 36};
-  const LossRules rules{.ignore_index = kIgnored, .smoothing = 0.25F, .classes = shape.width};
-  float *loss = memory.output<float>(shape.rows), *lse = memory.output<float>(shape.rows);
-  T* dlogits = memory.output<T>(shape.rows * shape.width);
-  const T* logits = memory.input(as<T>(values));
-  const int64_t* label = memory.input(labels);
-  kernels.cross_entropy(logits, label, rules, shape.rows, shape.width, loss, lse, nullptr);
-  kernels.cross_entropy_backward(logits, label, lse, rules, memory.input(std::vector<float>{2}),
-                                 shape.rows, shape.width, dlogits, nullptr);
-  std::vector<double> losses, slopes;
-  for (int64_t row = 0; row < shape.rows; ++row) {
-    double total = 0, expected = 0;
-    const auto value = [&](int64_t i) {
-      return static_cast<double>(values[static_cast<size_t>(row * shape.width + i)]);
-    };
-    for (int64_t i = 0; i < shape.width; ++i) total += std::exp(value(i));
-    const bool ignored = labels[static_cast<size_t>(row)] == kIgnored;
-    for (int64_t i = 0; i < shape.width; ++i) {
-      const double even = 0.25 / static_cast<double>(shape.width);
-      const double target = even + (i == labels[static_cast<size_t>(row)] ? 0.75 : 0);
-      expected -= target * (value(i) - std::log(total));
-      slopes.push_back(ignored ? 0 : 2 * (std::exp(value(i)) / total - target));
-    }
-    losses.push_back(ignored ? 0 : expected);
-  }
-  return first_of({differs("smoothed loss", loss, losses, 1e-5),
-                   differs("its gradient", dlogits, slopes, near<T>(2e-6)), memory.violation()});
-}
-
-// Two shards of a vocabulary against the whole.
-template <typename T>
-std::string shards_of_type(const TypedKernels<T>& kernels, const KernelSet& set, float smoothing) {
-  const int64_t rows = 4, width = 40, half = width / 2;
-  DeviceMemory memory;
-  const std::vector<float> values = rounded<T>(random_values(rows * width, 34, 3));
-  const std::vector<int64_t> labels{7, 33, kIgnored, 20};
-  std::vector<float> parts[2], highest;
-  for (int64_t i = 0; i < rows * width; ++i) {
-    parts[i % width / half].push_back(values[static_cast<size_t>(i)]);
-  }
-  const int64_t* label = memory.input(labels);
-  float *loss = memory.output<float>(rows), *lse = memory.output<float>(rows);
-  LossRules rules{.ignore_index = kIgnored, .smoothing = smoothing, .classes = width};
-  kernels.cross_entropy(memory.input(as<T>(values)), label, rules, rows, width, loss, lse, nullptr);
-  float* maxima[2] = {memory.output<float>(rows), memory.output<float>(rows)};
-  const T* shards[2] = {memory.input(as<T>(parts[0])), memory.input(as<T>(parts[1]))};
-  for (int i = 0; i < 2; ++i) kernels.row_maximum(shards[i], rows, half, maxima[i], nullptr);
-  for (int64_t i = 0; i < rows; ++i) highest.push_back(std::max(maxima[0][i], maxima[1][i]));
-  std::vector<float> terms(static_cast<size_t>(2 * rows));
-  for (int64_t shard = 0; shard < 2; ++shard) {
-    rules.first = shard * half;
-    float* own = memory.output<float>(2 * rows);
-    kernels.loss_terms(shards[shard], label, memory.input(highest), rules, rows, half, own,
-                       nullptr);
-    for (size_t i = 0; i < terms.size(); ++i) terms[i] += own[i];
-  }
-  float *to_lse = memory.in_out(highest), *total = memory.output<float>(rows);
-  set.loss_total(label, memory.input(terms), rules, rows, to_lse, total, nullptr);
-  return first_of({differs("sharded lse", to_lse, {lse, lse + rows}, 2e-6),
-                   differs("sharded loss", total, {loss, loss + rows}, 1e-5), memory.violation()});
-}
-
 }  // namespace
 
 std::string check_norm(const KernelSet& set) {
@@ -453,18 +293,6 @@ std::string check_softmax(const KernelSet& set) {
 }
 std::string check_softmax_backward(const KernelSet& set) {
   return of_types([&]<typename T>() { return softmax_backward_of_type(set.typed<T>()); });
-}
-std::string check_cross_entropy(const KernelSet& set) {
-  return first_of({of_types([&]<typename T>() {
-                     return first_of({cross_entropy_of_type(set.typed<T>()),
-                                      smoothing_of_type(set.typed<T>()),
-                                      shards_of_type(set.typed<T>(), set, 0.0F),
-                                      shards_of_type(set.typed<T>(), set, 0.25F)});
-                   }),
-                   check_unknown_labels(set)});
-}
-std::string check_cross_entropy_backward(const KernelSet& set) {
-  return of_types([&]<typename T>() { return cross_entropy_backward_of_type(set.typed<T>()); });
 }
 std::string check_sums(const KernelSet& set) {
   return of_types([&]<typename T>() {

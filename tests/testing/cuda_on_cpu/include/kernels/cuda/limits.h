@@ -1,6 +1,7 @@
 // The twin of kernels/cuda/limits.h for the device made of fibers.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 namespace weft::cuda {
@@ -8,5 +9,8 @@ namespace weft::cuda {
 constexpr int64_t kBlocksMax = 12;
 constexpr int kSortTile = 16;
 constexpr int64_t kColumnsMax = 2048;
+constexpr int64_t kLogitBytesMax = 2048;
+constexpr int64_t kLogitColumns = 16;
+constexpr size_t kKeptRowBytes = 512;
 
 }  // namespace weft::cuda
