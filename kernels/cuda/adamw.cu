@@ -1,42 +1,89 @@
-// One update of AdamW (Loshchilov and Hutter 2019) over a flat array, in the formula and the order
-// of operations of worker/optimizer. Numerical policy: fp32 parameters, moments and arithmetic;
+// One update of AdamW (Loshchilov and Hutter 2019) of many arrays, in the formula and the order of
+// operations of worker/optimizer. Numerical policy: fp32 parameters, moments and arithmetic;
 // gradients are widened; the working copy is the new parameter, rounded once.
-#include "kernels/cuda/each.cuh"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.h"
-#include "kernels/cuda/ptx.cuh"
+#include "kernels/cuda/pieces.cuh"
+#include "kernels/cuda/vector.cuh"
 
 namespace weft::cuda {
 namespace {
 
+constexpr int kArraysMax = 40;  // of a launch
+constexpr int kWide = 4;        // elements that a thread updates at once
+
 template <typename G, typename W>
-__global__ void adamw_kernel(AdamWConstants c, const float* factor, const G* g, float* p, float* m,
-                             float* v, W* working, int64_t n) {
-  const float scale = c.gradient_scale * (factor == nullptr ? 1.0F : *factor);
-  const bool finite = isfinite(scale);  // an overflow under a loss scale: the step is left out
-  for (int64_t i = first_element(); i < n && finite; i += elements_of_grid()) {
-    const float value = widen(g[i]) * scale;
-    const float first = c.beta1 * m[i] + c.rest1 * value;
-    const float second = c.beta2 * v[i] + c.rest2 * value * value;
-    m[i] = first;
-    v[i] = second;
-    p[i] = c.keep * p[i] - c.step * first / (sqrtf(second) * c.root + c.epsilon);
-    if (working != nullptr) working[i] = narrow<W>(p[i]);
+using Table = PieceTable<AdamWArrays<G, W>, kArraysMax>;
+
+template <typename G, typename W>
+__device__ bool all_take_vectors(const AdamWArrays<G, W>& a) {
+  return takes_vectors(a.g) && takes_vectors(a.p) && takes_vectors(a.m) && takes_vectors(a.v) &&
+         takes_vectors(a.working);
+}
+
+// Elements [at, at + count) of the arrays.
+template <typename G, typename W>
+__device__ void update(const AdamWArrays<G, W>& a, float scale, int64_t at, int count,
+                       bool aligned) {
+  const AdamWConstants& c = a.constants;
+  const Vector<G, kWide> g = load_some<kWide>(a.g + at, count, aligned);
+  Vector<float, kWide> p = load_some<kWide>(a.p + at, count, aligned);
+  Vector<float, kWide> m = load_some<kWide>(a.m + at, count, aligned);
+  Vector<float, kWide> v = load_some<kWide>(a.v + at, count, aligned);
+  Vector<W, kWide> working;
+  WEFT_UNROLL
+  for (int j = 0; j < kWide; ++j) {
+    const float value = widen(g.at[j]) * scale;
+    const float first = c.beta1 * m.at[j] + c.rest1 * value;
+    const float second = c.beta2 * v.at[j] + c.rest2 * value * value;
+    m.at[j] = first;
+    v.at[j] = second;
+    p.at[j] = c.keep * p.at[j] - c.step * first / (sqrtf(second) * c.root + c.epsilon);
+    working.at[j] = narrow<W>(p.at[j]);
+  }
+  store_some(a.p + at, p, count, aligned);
+  store_some(a.m + at, m, count, aligned);
+  store_some(a.v + at, v, count, aligned);
+  if (a.working != nullptr) store_some(a.working + at, working, count, aligned);
+}
+
+template <typename G, typename W>
+__global__ void adamw_kernel(const __grid_constant__ Table<G, W> table, const float* factor) {
+  for (int64_t piece = blockIdx.x; piece < table.first[table.count]; piece += gridDim.x) {
+    const int owner = table.owner_of(piece);
+    const AdamWArrays<G, W>& a = table.array[owner];
+    const float scale = a.constants.gradient_scale * (factor == nullptr ? 1.0F : *factor);
+    if (!isfinite(scale)) continue;  // an overflow under a loss scale: the step is left out
+    const bool vectors = all_take_vectors(a);
+    const int64_t begin = (piece - table.first[owner]) * kPieceElements;
+    const int64_t end = min(begin + kPieceElements, a.n);
+    for (int64_t at = begin + threadIdx.x * kWide; at < end; at += kThreads * kWide) {
+      const int count = static_cast<int>(min(end - at, int64_t{kWide}));
+      with_alignment(vectors && count == kWide,
+                     [&](auto aligned) { update(a, scale, at, count, aligned.value); });
+    }
   }
 }
 
 }  // namespace
 
 template <typename G, typename W>
-void adamw(const AdamWConstants& constants, const float* factor, const G* g, float* p, float* m,
-           float* v, W* working, int64_t n, cudaStream_t stream) {
-  launch(stream, blocks_of(n), kThreads, adamw_kernel<G, W>, constants, factor, g, p, m, v, working,
-         n);
+void adamw(std::span<const AdamWArrays<G, W>> updates, const float* factor, cudaStream_t stream) {
+  Table<G, W> table;
+  const auto flush = [&] {
+    launch(stream, blocks_of(table.pieces(), 1), kThreads, adamw_kernel<G, W>, table, factor);
+    table = {};
+  };
+  for (const AdamWArrays<G, W>& each : updates) {
+    if (table.add(each, each.n)) continue;
+    flush();
+    (void)table.add(each, each.n);
+  }
+  flush();
 }
 
-#define WEFT_INSTANTIATE(G, W)                                                                     \
-  template void adamw<G, W>(const AdamWConstants&, const float*, const G*, float*, float*, float*, \
-                            W*, int64_t, cudaStream_t);
+#define WEFT_INSTANTIATE(G, W) \
+  template void adamw<G, W>(std::span<const AdamWArrays<G, W>>, const float*, cudaStream_t);
 WEFT_INSTANTIATE(float, float)
 WEFT_INSTANTIATE(float, bfloat16)
 WEFT_INSTANTIATE(float, float16)

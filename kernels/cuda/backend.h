@@ -43,6 +43,13 @@ class Recording {
   virtual bool queue(uint64_t seed, std::vector<Tensor>& results) = 0;
 };
 
+// What AdamW does to one parameter, in place.
+struct AdamWUpdate {
+  cpu::AdamWFactors factors;
+  Tensor gradient, parameter, first_moment, second_moment;
+  Tensor rounded;  // the new parameter in a half type, or an empty handle
+};
+
 class Backend : public Stream {
  public:
   // ---- passes: what allocates much, and lets go of nearly all of it before the next one
@@ -243,10 +250,8 @@ class Backend : public Stream {
   // ---- the optimizer; contiguous fp32
   // out, a double: the squares of all of them.
   virtual void sum_of_squares(std::span<const Tensor> xs, const Tensor& out) = 0;
-  // rounded: the new parameter in a half type, or an empty handle.
-  virtual void adamw(const cpu::AdamWFactors& factors, const Tensor& gradient,
-                     const Tensor& parameter, const Tensor& first_moment,
-                     const Tensor& second_moment, const Tensor& rounded) = 0;
+  // All of these; those that are rounded to the same half type, or none of them.
+  virtual void adamw(std::span<const AdamWUpdate> updates) = 0;
 };
 
 inline Backend& backend(const Context& cx) { return static_cast<Backend&>(*cx.stream()); }

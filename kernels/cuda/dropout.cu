@@ -1,41 +1,35 @@
 // Dropout (Srivastava et al. 2014). Numerical policy: the mask is drawn from Philox at the
 // element's index in the global array, never kept; kept elements are multiplied by
 // float(1 / (1 - rate)), as on the CPU, so both give the same bits.
-#include "kernels/cuda/each.cuh"
 #include "kernels/cuda/kernels.h"
-#include "kernels/cuda/launch.h"
+#include "kernels/cuda/map.cuh"
 #include "kernels/cuda/philox.cuh"
-#include "kernels/cuda/ptx.cuh"
 
 namespace weft::cuda {
 namespace {
 
-// From an element's local index to its global one; dims run from the innermost outwards.
-struct GlobalWalk {
-  int dims = 0;
-  int64_t start = 0;
-  int64_t extent[kDropoutDims] = {};
-  int64_t stride[kDropoutDims] = {};  // in the global array
-};
-
-__device__ int64_t global_index(const GlobalWalk& walk, int64_t local) {
-  int64_t index = walk.start;
-  for (int dim = 0; dim < walk.dims; ++dim) {
-    index += local % walk.extent[dim] * walk.stride[dim];
-    local /= walk.extent[dim];
-  }
-  return index;
-}
-
+// The places are those in the global array; of vectors they start at a multiple of the width.
 template <typename T>
-__global__ void dropout_kernel(const T* x, GlobalWalk walk, float rate, float kept, DeviceKey key,
-                               T* y, int64_t n) {
-  for (int64_t i = first_element(); i < n; i += elements_of_grid()) {
-    // In parentheses: no lookup by the key's namespace, which mutants share (tests/kernels/cuda).
-    const float uniform = (uniform_of)(key, static_cast<uint64_t>(global_index(walk, i)));
-    y[i] = narrow<T>(uniform >= rate ? widen(x[i]) * kept : 0.0F);
+struct Dropped {
+  DeviceKey key;
+  float rate, kept;
+  template <int kWidth>
+  __device__ void operator()(Vector<T, kWidth>& y, const Vector<T, kWidth>& x,
+                             const Vector<Place, kWidth>& place) const {
+    constexpr int kTogether = kWidth < 4 ? kWidth : 4;
+    WEFT_UNROLL
+    for (int j = 0; j < kWidth; j += kTogether) {
+      const auto index = static_cast<uint64_t>(place.at[j].index);
+      // In parentheses: no lookup by the key's namespace, which mutants share (tests/kernels/cuda).
+      const PhiloxWords words = (words_of)(key, index);
+      WEFT_UNROLL
+      for (int k = 0; k < kTogether; ++k) {
+        const float uniform = uniform_in(words, kWidth < 4 ? index : static_cast<uint64_t>(k));
+        y.at[j + k] = narrow<T>(uniform >= rate ? widen(x.at[j + k]) * kept : 0.0F);
+      }
+    }
   }
-}
+};
 
 }  // namespace
 
@@ -48,19 +42,23 @@ void dropout(const T* x, std::span<const int64_t> extent, std::span<const int64_
       dims <= kDropoutDims && global.size() == extent.size() && offset.size() == extent.size(),
       "dropout: as many extents as offsets and global extents, at most kDropoutDims");
   check_arguments(rate >= 0 && rate < 1, "dropout: a rate in [0, 1)");
-  GlobalWalk walk;
-  walk.dims = dims;
-  int64_t n = 1, stride = 1;
-  for (int dim = 0; dim < dims; ++dim) {
-    const size_t from = static_cast<size_t>(dims - 1 - dim);
-    walk.extent[dim] = extent[from];
-    walk.stride[dim] = stride;
-    walk.start += offset[from] * stride;
-    stride *= global[from];
-    n *= extent[from];
+  int64_t stride = 1, start = 0;
+  int64_t own[kDropoutDims] = {}, there[kDropoutDims] = {}, next = 1;
+  for (int dim = dims; dim-- > 0;) {
+    const size_t at = static_cast<size_t>(dim);
+    own[dim] = next;
+    there[dim] = stride;
+    start += offset[at] * stride;
+    stride *= global[at];
+    next *= extent[at];
   }
-  launch(stream, blocks_of(n), kThreads, dropout_kernel<T>, x, walk, static_cast<float>(rate),
-         static_cast<float>(1 / (1 - rate)), key, y, n);
+  const std::span<const int64_t> local(own, extent.size()), in_global(there, extent.size());
+  Walk<3> walk;
+  check_arguments(make_walk<3>(extent, {local, in_global, local}, walk), "dropout: a walk");
+  const float kept = static_cast<float>(1 / (1 - rate));
+  const int64_t starts[3] = {0, start, 0};
+  (map_from)(stream, Dropped<T>{key, static_cast<float>(rate), kept}, walk, starts, y, x,
+             static_cast<const Place*>(nullptr));
 }
 
 #define WEFT_INSTANTIATE(T)                                                              \

@@ -1,54 +1,51 @@
 // Elementwise arithmetic with broadcasting, strided copies, sums and casts. Numerical policy:
 // halves are widened to fp32, one operation, one rounding; copies within one type move the bits.
-#include "kernels/cuda/each.cuh"
 #include "kernels/cuda/kernels.h"
-#include "kernels/cuda/launch.h"
-#include "kernels/cuda/ptx.cuh"
+#include "kernels/cuda/map.cuh"
 
 namespace weft::cuda {
 namespace {
 
-__device__ float apply(Binary kind, float a, float b) {
-  switch (kind) {
-    case Binary::kAdd:
-      return a + b;
-    case Binary::kSubtract:
-      return a - b;
-    case Binary::kMultiply:
-      return a * b;
-    case Binary::kDivide:
-      break;
+template <typename T>
+struct Arithmetic {
+  Binary kind;
+  template <int kWidth>
+  __device__ void operator()(Vector<T, kWidth>& y, const Vector<T, kWidth>& a,
+                             const Vector<T, kWidth>& b) const {
+    const auto by = [&](const auto& operation) {
+      (each)([&](T x, T z) { return narrow<T>(operation(widen(x), widen(z))); }, y, a, b);
+    };
+    switch (kind) {
+      case Binary::kAdd:
+        return by([](float x, float z) { return x + z; });
+      case Binary::kSubtract:
+        return by([](float x, float z) { return x - z; });
+      case Binary::kMultiply:
+        return by([](float x, float z) { return x * z; });
+      case Binary::kDivide:
+        break;
+    }
+    by([](float x, float z) { return x / z; });
   }
-  return a / b;
-}
+};
 
 template <typename T>
-__global__ void binary_kernel(Binary kind, const T* a, const T* b, T* out, int64_t n) {
-  for (int64_t i = first_element(); i < n; i += elements_of_grid()) {
-    out[i] = narrow<T>(apply(kind, widen(a[i]), widen(b[i])));
+struct Scaled {
+  float factor;
+  template <int kWidth>
+  __device__ void operator()(Vector<T, kWidth>& y, const Vector<T, kWidth>& x) const {
+    (each)([&](T value) { return narrow<T>(factor * widen(value)); }, y, x);
   }
-}
+};
 
 template <typename T>
-__global__ void walking_binary_kernel(Binary kind, const __grid_constant__ Walk<3> walk, const T* a,
-                                      const T* b, T* out) {
-  for (int64_t i = first_element(); i < walk.elements; i += elements_of_grid()) {
-    const Offsets<3> offsets = offsets_of(walk, i);
-    out[offsets.at[2]] = narrow<T>(apply(kind, widen(a[offsets.at[0]]), widen(b[offsets.at[1]])));
+struct Constant {
+  T value;
+  template <int kWidth>
+  __device__ void operator()(Vector<T, kWidth>& y) const {
+    (each)([&] { return value; }, y);
   }
-}
-
-template <typename T>
-__global__ void scale_kernel(const T* x, float factor, T* y, int64_t n) {
-  for (int64_t i = first_element(); i < n; i += elements_of_grid()) {
-    y[i] = narrow<T>(factor * widen(x[i]));
-  }
-}
-
-template <typename T>
-__global__ void fill_kernel(T value, T* y, int64_t n) {
-  for (int64_t i = first_element(); i < n; i += elements_of_grid()) y[i] = value;
-}
+};
 
 template <typename T>
 constexpr bool kHalf = std::is_same_v<T, bfloat16> || std::is_same_v<T, float16>;
@@ -66,50 +63,56 @@ __device__ To converted(From value) {
   }
 }
 
-template <typename From, typename To>
-__global__ void copy_kernel(const __grid_constant__ Walk<2> walk, const From* from, To* to) {
-  for (int64_t i = first_element(); i < walk.elements; i += elements_of_grid()) {
-    const Offsets<2> offsets = offsets_of(walk, i);
-    to[offsets.at[1]] = converted<To>(from[offsets.at[0]]);
+template <typename To>
+struct Cast {
+  template <typename From, int kWidth>
+  __device__ void operator()(Vector<To, kWidth>& y, const Vector<From, kWidth>& x) const {
+    (each)([](From value) { return converted<To>(value); }, y, x);
   }
-}
+};
 
-template <typename From, typename To>
-__global__ void add_kernel(const __grid_constant__ Walk<2> walk, const From* from, To* to) {
-  using Wide = std::conditional_t<kHalf<To>, float, To>;
-  for (int64_t i = first_element(); i < walk.elements; i += elements_of_grid()) {
-    const Offsets<2> place = offsets_of(walk, i);
-    To& sum = to[place.at[1]];
-    sum = converted<To>(converted<Wide>(sum) + converted<Wide>(from[place.at[0]]));
+template <typename To>
+struct Sum {
+  template <typename From, int kWidth>
+  __device__ void operator()(Vector<To, kWidth>& y, const Vector<To, kWidth>& before,
+                             const Vector<From, kWidth>& x) const {
+    using Wide = std::conditional_t<kHalf<To>, float, To>;
+    const auto sum = [](To a, From b) {
+      return converted<To>(converted<Wide>(a) + converted<Wide>(b));
+    };
+    (each)(sum, y, before, x);
   }
-}
+};
 
 }  // namespace
 
 template <typename T>
 void binary(Binary kind, const Walk<3>& walk, const T* a, const T* b, T* out, cudaStream_t stream) {
-  const unsigned blocks = blocks_of(walk.elements);
-  if (walk.contiguous()) {
-    launch(stream, blocks, kThreads, binary_kernel<T>, kind, a, b, out, walk.elements);
-  } else {
-    launch(stream, blocks, kThreads, walking_binary_kernel<T>, kind, walk, a, b, out);
-  }
+  (map)(stream, Arithmetic<T>{kind}, walk, out, a, b);
 }
 template <typename T>
 void scale(const T* x, double factor, T* y, int64_t n, cudaStream_t stream) {
-  launch(stream, blocks_of(n), kThreads, scale_kernel<T>, x, static_cast<float>(factor), y, n);
+  (map_flat)(stream, Scaled<T>{static_cast<float>(factor)}, n, y, x);
 }
 template <typename T>
 void fill(T value, T* y, int64_t n, cudaStream_t stream) {
-  launch(stream, blocks_of(n), kThreads, fill_kernel<T>, value, y, n);
+  (map_flat)(stream, Constant<T>{value}, n, y);
 }
 template <typename From, typename To>
 void copy(const Walk<2>& walk, const From* from, To* to, cudaStream_t stream) {
-  launch(stream, blocks_of(walk.elements), kThreads, copy_kernel<From, To>, walk, from, to);
+  (map)(stream, Cast<To>(), walk, to, from);
 }
 template <typename From, typename To>
 void add(const Walk<2>& walk, const From* from, To* to, cudaStream_t stream) {
-  launch(stream, blocks_of(walk.elements), kThreads, add_kernel<From, To>, walk, from, to);
+  Walk<3> both;  // `to` is read and written
+  both.dims = walk.dims;
+  both.elements = walk.elements;
+  for (int dim = 0; dim < walk.dims; ++dim) {
+    both.extent[dim] = walk.extent[dim];
+    both.stride[0][dim] = both.stride[2][dim] = walk.stride[1][dim];
+    both.stride[1][dim] = walk.stride[0][dim];
+  }
+  (map)(stream, Sum<To>(), both, to, static_cast<const To*>(to), from);
 }
 
 #define WEFT_INSTANTIATE(T)                                                              \

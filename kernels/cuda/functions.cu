@@ -1,9 +1,7 @@
 // Functions of one tensor and their gradients, as kernels/cpu/vectors.h names them. Numerical
 // policy: fp32, one rounding.
-#include "kernels/cuda/each.cuh"
 #include "kernels/cuda/kernels.h"
-#include "kernels/cuda/launch.h"
-#include "kernels/cuda/ptx.cuh"
+#include "kernels/cuda/map.cuh"
 
 namespace weft::cuda {
 namespace {
@@ -94,28 +92,33 @@ __device__ float slope_of(Function f, float x) {
 }
 
 template <typename T>
-__global__ void unary_kernel(Function f, const T* x, T* y, int64_t n) {
-  for (int64_t i = first_element(); i < n; i += elements_of_grid()) {
-    y[i] = narrow<T>(value_of(f, widen(x[i])));
+struct ValueOf {
+  Function f;
+  template <int kWidth>
+  __device__ void operator()(Vector<T, kWidth>& y, const Vector<T, kWidth>& x) const {
+    (each)([&](T a) { return narrow<T>(value_of(f, widen(a))); }, y, x);
   }
-}
+};
 
 template <typename T>
-__global__ void unary_backward_kernel(Function f, const T* x, const T* dy, T* dx, int64_t n) {
-  for (int64_t i = first_element(); i < n; i += elements_of_grid()) {
-    dx[i] = narrow<T>(widen(dy[i]) * slope_of(f, widen(x[i])));
+struct GradientOf {
+  Function f;
+  template <int kWidth>
+  __device__ void operator()(Vector<T, kWidth>& dx, const Vector<T, kWidth>& x,
+                             const Vector<T, kWidth>& dy) const {
+    (each)([&](T a, T d) { return narrow<T>(widen(d) * slope_of(f, widen(a))); }, dx, x, dy);
   }
-}
+};
 
 }  // namespace
 
 template <typename T>
 void unary(Function f, const T* x, T* y, int64_t n, cudaStream_t stream) {
-  launch(stream, blocks_of(n), kThreads, unary_kernel<T>, f, x, y, n);
+  (map_flat)(stream, ValueOf<T>{f}, n, y, x);
 }
 template <typename T>
 void unary_backward(Function f, const T* x, const T* dy, T* dx, int64_t n, cudaStream_t stream) {
-  launch(stream, blocks_of(n), kThreads, unary_backward_kernel<T>, f, x, dy, dx, n);
+  (map_flat)(stream, GradientOf<T>{f}, n, dx, x, dy);
 }
 
 #define WEFT_INSTANTIATE(T)                                              \

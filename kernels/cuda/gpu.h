@@ -212,9 +212,7 @@ class Gpu final : public Backend {
       uint64_t seed, const std::function<std::vector<Tensor>()>& work) override;
 
   void sum_of_squares(std::span<const Tensor> xs, const Tensor& out) override;
-  void adamw(const cpu::AdamWFactors& factors, const Tensor& gradient, const Tensor& parameter,
-             const Tensor& first_moment, const Tensor& second_moment,
-             const Tensor& rounded) override;
+  void adamw(std::span<const AdamWUpdate> updates) override;
 
  private:
   Tensor scratch(Shape shape, DType dtype = DType::kF32) const;

@@ -1,5 +1,6 @@
 // Element by element, and sums over a dim.
 #include <algorithm>
+#include <vector>
 
 #include "kernels/cuda/gpu.h"
 #include "kernels/cuda/kernels.h"
@@ -163,36 +164,39 @@ void Gpu::sum_middle(const Tensor& x, const ops::Split& split, double factor, in
 
 void Gpu::sum_of_squares(std::span<const Tensor> xs, const Tensor& out) {
   activate_device();
-  fill(out, 0);
-  const Tensor partials = scratch(Shape{kPartials}, DType::kF64);
-  const Tensor one = scratch(out.shape(), DType::kF64);
-  for (const Tensor& x : xs) {
-    if (x.elements() == 0) continue;
-    cuda::sum_of_squares(x.data<float>(), x.elements(), partials.data<double>(), one.data<double>(),
-                         stream_);
-    add(one, out);
-  }
+  std::vector<FloatArray> arrays;
+  for (const Tensor& x : xs) arrays.push_back({x.data<float>(), x.elements()});
+  const Tensor partials = scratch(Shape{sum_of_squares_scratch(arrays)}, DType::kF64);
+  cuda::sum_of_squares(arrays, partials.data<double>(), out.data<double>(), stream_);
 }
 
-void Gpu::adamw(const cpu::AdamWFactors& factors, const Tensor& gradient, const Tensor& parameter,
-                const Tensor& first_moment, const Tensor& second_moment, const Tensor& rounded) {
+void Gpu::adamw(std::span<const AdamWUpdate> updates) {
   activate_device();
-  const AdamWConstants constants{.keep = factors.keep,
-                                 .beta1 = factors.beta1,
-                                 .rest1 = factors.rest1,
-                                 .beta2 = factors.beta2,
-                                 .rest2 = factors.rest2,
-                                 .step = factors.step,
-                                 .root = factors.root,
-                                 .epsilon = factors.epsilon,
-                                 .gradient_scale = factors.scale};
-  const auto update = [&]<typename T>(T* working) {
-    cuda::adamw(constants, nullptr, gradient.data<float>(), parameter.data<float>(),
-                first_moment.data<float>(), second_moment.data<float>(), working,
-                parameter.elements(), stream_);
+  const auto update = [&]<typename W>() {
+    std::vector<AdamWArrays<float, W>> arrays;
+    for (const AdamWUpdate& each : updates) {
+      const cpu::AdamWFactors& factors = each.factors;
+      arrays.push_back({.constants = {.keep = factors.keep,
+                                      .beta1 = factors.beta1,
+                                      .rest1 = factors.rest1,
+                                      .beta2 = factors.beta2,
+                                      .rest2 = factors.rest2,
+                                      .step = factors.step,
+                                      .root = factors.root,
+                                      .epsilon = factors.epsilon,
+                                      .gradient_scale = factors.scale},
+                        .g = each.gradient.data<float>(),
+                        .p = each.parameter.data<float>(),
+                        .m = each.first_moment.data<float>(),
+                        .v = each.second_moment.data<float>(),
+                        .working = each.rounded ? each.rounded.data<W>() : nullptr,
+                        .n = each.parameter.elements()});
+    }
+    cuda::adamw<float, W>(arrays, nullptr, stream_);
   };
-  if (!rounded) return update(static_cast<float*>(nullptr));
-  for_floating(rounded, "adamw", [&]<typename T>() { update(rounded.data<T>()); });
+  if (updates.empty()) return;
+  if (!updates[0].rounded) return update.operator()<float>();
+  for_floating(updates[0].rounded, "adamw", update);
 }
 
 }  // namespace weft::cuda

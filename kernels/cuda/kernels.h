@@ -220,12 +220,21 @@ struct AdamWConstants {
   float epsilon;
   float gradient_scale;
 };
-// Updates p and the moments m and v in place, and the working copy of p (or null). Gradients count
-// times gradient_scale and times *factor (the clipping factor, the loss scale; or null); where that
-// is not finite, nothing changes. G and W: float and any, or both the same half-width type.
+// What is updated of one parameter, n elements of each: p and the moments m and v in place, and the
+// working copy of p (or null).
 template <typename G, typename W>
-void adamw(const AdamWConstants& constants, const float* factor, const G* g, float* p, float* m,
-           float* v, W* working, int64_t n, cudaStream_t stream);
+struct AdamWArrays {
+  AdamWConstants constants;
+  const G* g;
+  float *p, *m, *v;
+  W* working;
+  int64_t n;
+};
+// All of these in few launches. Gradients count times gradient_scale and times *factor (the
+// clipping factor, the loss scale; or null); where that is not finite, nothing changes. G and W:
+// float and any, or both the same half-width type.
+template <typename G, typename W>
+void adamw(std::span<const AdamWArrays<G, W>> updates, const float* factor, cudaStream_t stream);
 
 // ---- dropout.cu: x is the part of a global array that covers [offset[d], offset[d] + extent[d])
 // of global[d]; at most kDropoutDims dims. The mask is that of ops::dropout: keyed by the row-major
@@ -289,13 +298,18 @@ template <typename T>
 void average_pool_backward(const PoolWindow& window, const T* dy, T* dx, int64_t planes,
                            cudaStream_t stream);
 
-// ---- reduce.cu: *out = the sum, or the sum of squares, of x, in float or double. partials: room
-// for kPartials.
+// ---- reduce.cu: *out = the sum of x, in float or double. partials: room for kPartials.
 constexpr int kPartials = 1024;
 template <typename T, typename Out>
 void sum(const T* x, int64_t n, double* partials, Out* out, cudaStream_t stream);
-template <typename T, typename Out>
-void sum_of_squares(const T* x, int64_t n, double* partials, Out* out, cudaStream_t stream);
+// *out = the squares of all elements of all arrays, in few launches. partials: so many doubles.
+struct FloatArray {
+  const float* data;
+  int64_t count;
+};
+int64_t sum_of_squares_scratch(std::span<const FloatArray> xs);
+void sum_of_squares(std::span<const FloatArray> xs, double* partials, double* out,
+                    cudaStream_t stream);
 // out [outer, inner] = factor times the sum over the middle of x [outer, extent, inner], cut into
 // `blocks` of the extent that are merged in the tree of ops::sum_middle. scratch: so many floats.
 int64_t sum_middle_scratch(int64_t outer, int64_t extent, int64_t inner, int64_t blocks);

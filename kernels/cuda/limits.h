@@ -7,8 +7,11 @@
 
 namespace weft::cuda {
 
-constexpr int64_t kBlocksMax = 2048;  // kernels walk on by the grid's size, so more gain nothing
-constexpr int kSortTile = 1024;       // elements that a block sorts in shared memory
+// Kernels walk on by the grid's size. So many that blocks that start late do not leave the device
+// half idle at the end.
+constexpr int64_t kBlocksMax = 1 << 16;
+constexpr int64_t kMapElementsMax = int64_t{1} << 31;  // of one launch of an elementwise kernel
+constexpr int kSortTile = 1024;  // elements that a block sorts in shared memory
 // Elements of the columns of a convolution that are there at once, about, and of its samples'
 // gradients.
 constexpr int64_t kColumnsMax = int64_t{1} << 26;

@@ -1,47 +1,90 @@
-// The logarithm of softmax over rows and its gradient, a block a row. Numerical policy: fp32,
-// shifted by the row's maximum; sums in the block's tree; one rounding at the end.
-#include "kernels/cuda/block_reduce.cuh"
+// The logarithm of softmax over rows and its gradient. Numerical policy: fp32, shifted by the row's
+// maximum; sums as rows.cuh says; one rounding at the end. Exponentials of half types are the
+// hardware's approximations (curves.cuh).
+#include "kernels/cuda/curves.cuh"
 #include "kernels/cuda/kernels.h"
-#include "kernels/cuda/launch.h"
-#include "kernels/cuda/ptx.cuh"
+#include "kernels/cuda/rows.cuh"
 
 namespace weft::cuda {
 namespace {
 
-template <typename T>
-__global__ void log_softmax_kernel(const T* x, T* y, int64_t rows, int64_t width) {
+template <typename T, int kKeep>
+__global__ void __launch_bounds__(kRowThreads)
+    log_softmax_kernel(const T* x, T* y, int64_t rows, int64_t width, bool vectors) {
+  constexpr int kWide = kVectorWidth<T>;
+  const bool aligned = kKeep > 0 || vectors;
   float* partials = shared_memory<float>();
-  for (int64_t row = blockIdx.x; row < rows; row += gridDim.x) {
+  for (int64_t row = first_row(); row < rows; row += rows_of_grid()) {
     const T* from = x + row * width;
+    Vector<T, kWide> kept[kKeep > 0 ? kKeep : 1];
+    const auto read = [&](int k, int64_t at, int count) {
+      kept[k] = load_some<kWide>(from + at, count, aligned);
+    };
+    for_vectors<kKeep, kWide>(kKeep > 0 ? width : 0, read);
     float largest = -INFINITY, total = 0.0F;
-    for (int64_t i = threadIdx.x; i < width; i += blockDim.x) {
-      largest = Max::combine(largest, widen(from[i]));
-    }
-    largest = block_reduce<Max>(largest, partials);
+    for_vectors<kKeep, kWide>(width, [&](int k, int64_t at, int count) {
+      if (kKeep == 0) read(k, at, count);
+      WEFT_UNROLL
+      for (int j = 0; j < kWide; ++j) {
+        if (j < count) largest = Max::combine(largest, widen(kept[k].at[j]));
+      }
+    });
+    largest = row_reduce<Max>(largest, partials);
     const bool none = largest == -INFINITY;  // nothing to choose from
-    for (int64_t i = threadIdx.x; i < width; i += blockDim.x) {
-      total += none ? 0.0F : expf(widen(from[i]) - largest);
-    }
-    const float log_total = logf(block_reduce<Add>(total, partials));
-    for (int64_t i = threadIdx.x; i < width; i += blockDim.x) {
-      y[row * width + i] = narrow<T>(none ? 0.0F : (widen(from[i]) - largest) - log_total);
-    }
+    for_vectors<kKeep, kWide>(width, [&](int k, int64_t at, int count) {
+      if (kKeep == 0) read(k, at, count);
+      WEFT_UNROLL
+      for (int j = 0; j < kWide; ++j) {
+        const float term = exponential_for<T>(widen(kept[k].at[j]) - largest);
+        total += none || j >= count ? 0.0F : term;
+      }
+    });
+    const float log_total = logf(row_reduce<Add>(total, partials));
+    for_vectors<kKeep, kWide>(width, [&](int k, int64_t at, int count) {
+      if (kKeep == 0) read(k, at, count);
+      Vector<T, kWide> share;
+      WEFT_UNROLL
+      for (int j = 0; j < kWide; ++j) {
+        share.at[j] = narrow<T>(none ? 0.0F : (widen(kept[k].at[j]) - largest) - log_total);
+      }
+      store_some(y + row * width + at, share, count, aligned);
+    });
   }
 }
 
 // dx = dy - exp(y) sum(dy).
-template <typename T>
-__global__ void log_softmax_backward_kernel(const T* y, const T* dy, T* dx, int64_t rows,
-                                            int64_t width) {
+template <typename T, int kKeep>
+__global__ void __launch_bounds__(kRowThreads)
+    log_softmax_backward_kernel(const T* y, const T* dy, T* dx, int64_t rows, int64_t width,
+                                bool vectors) {
+  constexpr int kWide = kVectorWidth<T>;
+  const bool aligned = kKeep > 0 || vectors;
   float* partials = shared_memory<float>();
-  for (int64_t row = blockIdx.x; row < rows; row += gridDim.x) {
+  for (int64_t row = first_row(); row < rows; row += rows_of_grid()) {
     const int64_t start = row * width;
-    float total = 0.0F;
-    for (int64_t i = threadIdx.x; i < width; i += blockDim.x) total += widen(dy[start + i]);
-    total = block_reduce<Add>(total, partials);
-    for (int64_t i = threadIdx.x; i < width; i += blockDim.x) {
-      dx[start + i] = narrow<T>(widen(dy[start + i]) - expf(widen(y[start + i])) * total);
-    }
+    Vector<T, kWide> kept_y[kKeep > 0 ? kKeep : 1], kept_dy[kKeep > 0 ? kKeep : 1];
+    const auto read = [&](int k, int64_t at, int count) {
+      kept_y[k] = load_some<kWide>(y + start + at, count, aligned);
+      kept_dy[k] = load_some<kWide>(dy + start + at, count, aligned);
+    };
+    for_vectors<kKeep, kWide>(kKeep > 0 ? width : 0, read);
+    float total = 0.0F;  // behind the row's end dy is 0
+    for_vectors<kKeep, kWide>(width, [&](int k, int64_t at, int count) {
+      if (kKeep == 0) read(k, at, count);
+      WEFT_UNROLL
+      for (int j = 0; j < kWide; ++j) total += widen(kept_dy[k].at[j]);
+    });
+    total = row_reduce<Add>(total, partials);
+    for_vectors<kKeep, kWide>(width, [&](int k, int64_t at, int count) {
+      if (kKeep == 0) read(k, at, count);
+      Vector<T, kWide> slope;
+      WEFT_UNROLL
+      for (int j = 0; j < kWide; ++j) {
+        const float share = exponential_for<T>(widen(kept_y[k].at[j]));
+        slope.at[j] = narrow<T>(widen(kept_dy[k].at[j]) - share * total);
+      }
+      store_some(dx + start + at, slope, count, aligned);
+    });
   }
 }
 
@@ -49,14 +92,22 @@ __global__ void log_softmax_backward_kernel(const T* y, const T* dy, T* dx, int6
 
 template <typename T>
 void log_softmax(const T* x, T* y, int64_t rows, int64_t width, cudaStream_t stream) {
-  launch_shared(stream, blocks_of(rows, 1), row_threads(width), kWarp * sizeof(float),
-                log_softmax_kernel<T>, x, y, rows, width);
+  const bool aligned = (rows_take_vectors<T>)(width, x, y);
+  const dim3 block = row_block<T>(width);
+  with_kept<T>(width, aligned, [&]<int kKeep>() {
+    launch_shared(stream, blocks_of_rows(rows, block), block, kWarp * sizeof(float),
+                  log_softmax_kernel<T, kKeep>, x, y, rows, width, aligned);
+  });
 }
 template <typename T>
 void log_softmax_backward(const T* y, const T* dy, T* dx, int64_t rows, int64_t width,
                           cudaStream_t stream) {
-  launch_shared(stream, blocks_of(rows, 1), row_threads(width), kWarp * sizeof(float),
-                log_softmax_backward_kernel<T>, y, dy, dx, rows, width);
+  const bool aligned = (rows_take_vectors<T>)(width, y, dy, dx);
+  const dim3 block = row_block<T>(width);
+  with_kept<T>(width, aligned, [&]<int kKeep>() {
+    launch_shared(stream, blocks_of_rows(rows, block), block, kWarp * sizeof(float),
+                  log_softmax_backward_kernel<T, kKeep>, y, dy, dx, rows, width, aligned);
+  });
 }
 
 #define WEFT_INSTANTIATE(T)                                                   \

@@ -1,49 +1,88 @@
 // Layer normalization (Ba et al. 2016) and RMS normalization (Zhang and Sennrich 2019) of x, or of
-// the sum of x and a residual, a block a row. Numerical policy: fp32; the mean first, then the
-// squares of the distances from it (two passes, no cancellation); sums in the block's tree. The sum
-// with the residual is rounded to T before it is normalized, as if it had been stored and read.
-#include "kernels/cuda/block_reduce.cuh"
+// the sum of x and a residual. Numerical policy: fp32; the mean first, then the squares of the
+// distances from it (two passes, no cancellation); sums as rows.cuh says. The sum with the residual
+// is rounded to T before it is normalized, as if it had been stored and read.
 #include "kernels/cuda/kernels.h"
-#include "kernels/cuda/launch.h"
-#include "kernels/cuda/ptx.cuh"
+#include "kernels/cuda/rows.cuh"
 
 namespace weft::cuda {
 namespace {
 
+// What is normalized, of one row.
 template <typename T>
 struct RowView {
   const T *x, *residual;  // residual may be null
-  T* sum;
-  __device__ float at(int64_t i) const {
-    if (residual == nullptr) return widen(x[i]);
-    return widen(narrow<T>(widen(x[i]) + widen(residual[i])));
+  bool aligned;
+  template <int kWide>
+  __device__ Vector<T, kWide> at(int64_t i, int count) const {
+    Vector<T, kWide> sum = load_some<kWide>(x + i, count, aligned);
+    if (residual == nullptr) return sum;
+    const Vector<T, kWide> other = load_some<kWide>(residual + i, count, aligned);
+    WEFT_UNROLL
+    for (int j = 0; j < kWide; ++j) {
+      sum.at[j] = narrow<T>(widen(sum.at[j]) + widen(other.at[j]));
+    }
+    return sum;
   }
 };
 
-template <typename T>
-__global__ void norm_kernel(NormArguments<T> n) {
+template <typename T, int kKeep>
+__global__ void __launch_bounds__(kRowThreads) norm_kernel(NormArguments<T> n, bool vectors) {
+  const bool aligned = kKeep > 0 || vectors;
+  constexpr int kWide = kVectorWidth<T>;
   float* partials = shared_memory<float>();
   const float width = static_cast<float>(n.width);
-  for (int64_t row = blockIdx.x; row < n.rows; row += gridDim.x) {
+  for (int64_t row = first_row(); row < n.rows; row += rows_of_grid()) {
     const int64_t start = row * n.width;
-    const RowView<T> from{n.x + start, n.residual == nullptr ? nullptr : n.residual + start, n.sum};
+    const RowView<T> from{n.x + start, n.residual == nullptr ? nullptr : n.residual + start,
+                          aligned};
+    Vector<T, kWide> kept[kKeep > 0 ? kKeep : 1];
+    for_vectors<kKeep, kWide>(kKeep > 0 ? n.width : 0, [&](int k, int64_t at, int count) {
+      kept[k] = from.template at<kWide>(at, count);
+    });
+    const auto values = [&](int k, int64_t at, int count) {
+      return kKeep > 0 ? kept[k] : from.template at<kWide>(at, count);
+    };
     float m = 0.0F;
     if (n.mean != nullptr) {
       float total = 0.0F;
-      for (int64_t i = threadIdx.x; i < n.width; i += blockDim.x) total += from.at(i);
-      m = block_reduce<Add>(total, partials) / width;
+      for_vectors<kKeep, kWide>(n.width, [&](int k, int64_t at, int count) {
+        const Vector<T, kWide> x = values(k, at, count);
+        WEFT_UNROLL
+        for (int j = 0; j < kWide; ++j) total += j < count ? widen(x.at[j]) : 0.0F;
+      });
+      m = row_reduce<Add>(total, partials) / width;
     }
     float squares = 0.0F;
-    for (int64_t i = threadIdx.x; i < n.width; i += blockDim.x) {
-      squares += (from.at(i) - m) * (from.at(i) - m);
-    }
-    const float r = 1.0F / sqrtf(block_reduce<Add>(squares, partials) / width + n.epsilon);
-    for (int64_t i = threadIdx.x; i < n.width; i += blockDim.x) {
-      const float value = from.at(i);
-      if (n.sum != nullptr) n.sum[start + i] = narrow<T>(value);
-      const float shift = n.beta == nullptr ? 0.0F : widen(n.beta[i]);
-      n.y[start + i] = narrow<T>((value - m) * r * widen(n.gamma[i]) + shift);
-    }
+    for_vectors<kKeep, kWide>(n.width, [&](int k, int64_t at, int count) {
+      const Vector<T, kWide> x = values(k, at, count);
+      WEFT_UNROLL
+      for (int j = 0; j < kWide; ++j) {
+        const float distance = widen(x.at[j]) - m;
+        squares += j < count ? distance * distance : 0.0F;
+      }
+    });
+    const float r = 1.0F / sqrtf(row_reduce<Add>(squares, partials) / width + n.epsilon);
+    for_vectors<kKeep, kWide>(n.width, [&](int k, int64_t at, int count) {
+      const Vector<T, kWide> x = values(k, at, count);
+      const Vector<T, kWide> gamma = load_some<kWide>(n.gamma + at, count, aligned);
+      if (n.sum != nullptr) store_some(n.sum + start + at, x, count, aligned);
+      Vector<T, kWide> y;
+      if (n.beta == nullptr) {
+        WEFT_UNROLL
+        for (int j = 0; j < kWide; ++j) {
+          y.at[j] = narrow<T>((widen(x.at[j]) - m) * r * widen(gamma.at[j]));
+        }
+      } else {
+        const Vector<T, kWide> beta = load_some<kWide>(n.beta + at, count, aligned);
+        WEFT_UNROLL
+        for (int j = 0; j < kWide; ++j) {
+          const float scaled = (widen(x.at[j]) - m) * r * widen(gamma.at[j]);
+          y.at[j] = narrow<T>(scaled + widen(beta.at[j]));
+        }
+      }
+      store_some(n.y + start + at, y, count, aligned);
+    });
     if (threadIdx.x != 0) continue;
     if (n.mean != nullptr) n.mean[row] = m;
     n.rstd[row] = r;
@@ -53,9 +92,14 @@ __global__ void norm_kernel(NormArguments<T> n) {
 }  // namespace
 
 template <typename T>
-void norm(const NormArguments<T>& arguments, cudaStream_t stream) {
-  launch_shared(stream, blocks_of(arguments.rows, 1), row_threads(arguments.width),
-                kWarp * sizeof(float), norm_kernel<T>, arguments);
+void norm(const NormArguments<T>& n, cudaStream_t stream) {
+  const bool aligned =
+      (rows_take_vectors<T>)(n.width, n.x, n.residual, n.gamma, n.beta, n.sum, n.y);
+  const dim3 block = row_block<T>(n.width);
+  with_kept<T>(n.width, aligned, [&]<int kKeep>() {
+    launch_shared(stream, blocks_of_rows(n.rows, block), block, kWarp * sizeof(float),
+                  norm_kernel<T, kKeep>, n, aligned);
+  });
 }
 
 #define WEFT_INSTANTIATE(T) template void norm<T>(const NormArguments<T>&, cudaStream_t);

@@ -1,87 +1,153 @@
 // The gradients of layer and RMS normalization: dx = rstd (g - mean(g) - xhat mean(g xhat)), g = dy
 // gamma (RMS: without mean(g)), plus what flows past the norm; dgamma = sum over rows of dy xhat,
-// dbeta = sum of dy. Numerical policy: fp32. A column's sum runs over slices of rows, kTileRows
-// chains each, merged in order: no atomics, the same bits each time.
-#include "kernels/cuda/block_reduce.cuh"
-#include "kernels/cuda/ptx.cuh"
+// dbeta = sum of dy. Numerical policy: fp32; sums over a row as rows.cuh says. A column's sum runs
+// over slices of kNormSliceRows rows; the rows of a slice, and then the slices, are added in
+// kTileRows chains that are merged in order: no atomics, the same bits each time.
+#include "kernels/cuda/rows.cuh"
 #include "kernels/cuda/slices.cuh"
 
 namespace weft::cuda {
 namespace {
 
-template <typename T>
-__global__ void input_kernel(NormBackwardArguments<T> n) {
+constexpr int64_t kNormSliceRows = 64;
+
+int64_t norm_slices(int64_t rows) { return (rows + kNormSliceRows - 1) / kNormSliceRows; }
+
+template <typename T, int kKeep>
+__global__ void __launch_bounds__(kRowThreads)
+    input_kernel(NormBackwardArguments<T> n, bool vectors) {
+  const bool aligned = kKeep > 0 || vectors;
+  constexpr int kWide = kVectorWidth<T>;
   float* partials = shared_memory<float>();
   const float width = static_cast<float>(n.width);
-  for (int64_t row = blockIdx.x; row < n.rows; row += gridDim.x) {
-    const float m = n.mean == nullptr ? 0.0F : n.mean[row], r = n.rstd[row];
+  for (int64_t row = first_row(); row < n.rows; row += rows_of_grid()) {
     const int64_t start = row * n.width;
-    float total = 0.0F, along = 0.0F;
-    for (int64_t i = threadIdx.x; i < n.width; i += blockDim.x) {
-      const float g = widen(n.dy[start + i]) * widen(n.gamma[i]);
-      total += g;
-      along += g * (widen(n.x[start + i]) - m) * r;
-    }
-    const float mean_g = n.mean == nullptr ? 0.0F : block_reduce<Add>(total, partials) / width;
-    const float mean_along = block_reduce<Add>(along, partials) / width;
-    for (int64_t i = threadIdx.x; i < n.width; i += blockDim.x) {
-      const float hat = (widen(n.x[start + i]) - m) * r;
-      const float past = n.dsum == nullptr ? 0.0F : widen(n.dsum[start + i]);
-      const float g = widen(n.dy[start + i]) * widen(n.gamma[i]);
-      n.dx[start + i] = narrow<T>(past + r * (g - mean_g - hat * mean_along));
+    Vector<T, kWide> kept_x[kKeep > 0 ? kKeep : 1], kept_dy[kKeep > 0 ? kKeep : 1];
+    for_vectors<kKeep, kWide>(kKeep > 0 ? n.width : 0, [&](int k, int64_t at, int count) {
+      kept_x[k] = load_some<kWide>(n.x + start + at, count, aligned);
+      kept_dy[k] = load_some<kWide>(n.dy + start + at, count, aligned);
+    });
+    const float m = n.mean == nullptr ? 0.0F : n.mean[row], r = n.rstd[row];
+    // Calls act(j, g, xhat) for the elements of a vector.
+    const auto each_of = [&](int k, int64_t at, int count, const auto& act) {
+      const auto x = kKeep > 0 ? kept_x[k] : load_some<kWide>(n.x + start + at, count, aligned);
+      const auto dy = kKeep > 0 ? kept_dy[k] : load_some<kWide>(n.dy + start + at, count, aligned);
+      const Vector<T, kWide> gamma = load_some<kWide>(n.gamma + at, count, aligned);
+      WEFT_UNROLL
+      for (int j = 0; j < kWide; ++j) {
+        act(j, widen(dy.at[j]) * widen(gamma.at[j]), (widen(x.at[j]) - m) * r);
+      }
+    };
+    float total = 0.0F, along = 0.0F;  // behind the row's end dy and gamma are 0
+    for_vectors<kKeep, kWide>(n.width, [&](int k, int64_t at, int count) {
+      each_of(k, at, count, [&](int, float g, float hat) {
+        total += g;
+        along += g * hat;
+      });
+    });
+    const float mean_g = n.mean == nullptr ? 0.0F : row_reduce<Add>(total, partials) / width;
+    const float mean_along = row_reduce<Add>(along, partials) / width;
+    for_vectors<kKeep, kWide>(n.width, [&](int k, int64_t at, int count) {
+      Vector<T, kWide> past{}, dx;
+      if (n.dsum != nullptr) past = load_some<kWide>(n.dsum + start + at, count, aligned);
+      each_of(k, at, count, [&](int j, float g, float hat) {
+        dx.at[j] = narrow<T>(widen(past.at[j]) + r * (g - mean_g - hat * mean_along));
+      });
+      store_some(n.dx + start + at, dx, count, aligned);
+    });
+  }
+}
+
+// Sums over the block's threads of one column, [kTileRows, kWarp kWide] of `room`, in order; in the
+// threads of the first row.
+template <int kWide>
+__device__ void merge_chains(float (&sums)[kWide], float* room) {
+  float* own = room + (threadIdx.y * kWarp + threadIdx.x) * kWide;
+  __syncthreads();  // all have read what was there before
+  WEFT_UNROLL
+  for (int j = 0; j < kWide; ++j) own[j] = sums[j];
+  __syncthreads();
+  for (int y = 1; y < kTileRows && threadIdx.y == 0; ++y) {
+    WEFT_UNROLL
+    for (int j = 0; j < kWide; ++j) sums[j] += own[y * kWarp * kWide + j];
+  }
+}
+
+// A block sums kWarp vectors of columns of a slice: thread (x, y) takes those of x in every row y +
+// k kTileRows. sums [slices, 2, width]: of gamma, of beta.
+template <typename T>
+__global__ void parameter_kernel(NormBackwardArguments<T> n, bool vectors, int64_t tiles,
+                                 int64_t items, float* sums) {
+  constexpr int kWide = kVectorWidth<T>;
+  float* room = shared_memory<float>();
+  for (int64_t item = blockIdx.x; item < items; item += gridDim.x) {
+    const int64_t column = (item % tiles * kWarp + threadIdx.x) * kWide, slice = item / tiles;
+    const int64_t first = slice * kNormSliceRows, last = min(first + kNormSliceRows, n.rows);
+    const int count = static_cast<int>(max(int64_t{0}, min(int64_t{kWide}, n.width - column)));
+    float of_gamma[kWide] = {}, of_beta[kWide] = {};
+    with_alignment(vectors, [&](auto aligned) {
+      WEFT_UNROLL_FOUR
+      for (int64_t row = first + threadIdx.y; row < last && count > 0; row += kTileRows) {
+        const int64_t at = row * n.width + column;
+        const Vector<T, kWide> dy = load_some<kWide>(n.dy + at, count, aligned.value);
+        const Vector<T, kWide> x = load_some<kWide>(n.x + at, count, aligned.value);
+        const float m = n.mean == nullptr ? 0.0F : n.mean[row], r = n.rstd[row];
+        WEFT_UNROLL
+        for (int j = 0; j < kWide; ++j) {
+          of_gamma[j] += widen(dy.at[j]) * (widen(x.at[j]) - m) * r;
+          of_beta[j] += widen(dy.at[j]);
+        }
+      }
+    });
+    merge_chains(of_gamma, room);
+    merge_chains(of_beta, room);
+    if (threadIdx.y != 0) continue;
+    float* to = sums + slice * 2 * n.width + column;
+    WEFT_UNROLL
+    for (int j = 0; j < kWide; ++j) {
+      if (j >= count) continue;
+      to[j] = of_gamma[j];
+      to[n.width + j] = of_beta[j];
     }
   }
 }
 
-// A block sums kWarp columns of a slice: thread (x, y) takes column x of every row y + k kTileRows.
-// gammas, betas [slices, width].
-template <typename T>
-__global__ void parameter_kernel(NormBackwardArguments<T> n, int64_t tiles, int64_t items,
-                                 float* gammas, float* betas) {
-  float *of_gamma = shared_memory<float>(), *of_beta = of_gamma + kTileRows * kWarp;
-  const int own = static_cast<int>(threadIdx.y * kWarp + threadIdx.x);
-  for (int64_t item = blockIdx.x; item < items; item += gridDim.x) {
-    const int64_t column = item % tiles * kWarp + threadIdx.x, slice = item / tiles;
-    const int64_t first = slice * kSliceRows, last = min(first + kSliceRows, n.rows);
-    float sum_gamma = 0.0F, sum_beta = 0.0F;
-    for (int64_t row = first + threadIdx.y; row < last && column < n.width; row += kTileRows) {
-      const float d = widen(n.dy[row * n.width + column]);
-      const float m = n.mean == nullptr ? 0.0F : n.mean[row];
-      sum_gamma += d * (widen(n.x[row * n.width + column]) - m) * n.rstd[row];
-      sum_beta += d;
+// A block merges the slices of kWarp columns of sums [slices, 2, width].
+__global__ void merge_parameters_kernel(const float* sums, int64_t slices, int64_t width,
+                                        float* dgamma, float* dbeta) {
+  float* room = shared_memory<float>();
+  const int64_t columns = dbeta == nullptr ? width : 2 * width;
+  for (int64_t tile = blockIdx.x; tile * kWarp < columns; tile += gridDim.x) {
+    const int64_t column = tile * kWarp + threadIdx.x;
+    float total[1] = {};
+    WEFT_UNROLL_FOUR
+    for (int64_t slice = threadIdx.y; slice < slices && column < columns; slice += kTileRows) {
+      total[0] += sums[slice * 2 * width + column];
     }
-    of_gamma[own] = sum_gamma;
-    of_beta[own] = sum_beta;
-    __syncthreads();
-    if (threadIdx.y == 0 && column < n.width) {
-      for (int y = 1; y < kTileRows; ++y) {
-        sum_gamma += of_gamma[y * kWarp + own];
-        sum_beta += of_beta[y * kWarp + own];
-      }
-      gammas[slice * n.width + column] = sum_gamma;
-      betas[slice * n.width + column] = sum_beta;
-    }
-    __syncthreads();  // all have read: the next columns may write
+    merge_chains(total, room);
+    if (threadIdx.y != 0 || column >= columns) continue;
+    (column < width ? dgamma[column] : dbeta[column - width]) = total[0];
   }
 }
 
 }  // namespace
 
-int64_t norm_backward_scratch(int64_t rows, int64_t width) {
-  return 2 * slices_of(rows, 0) * width;
-}
+int64_t norm_backward_scratch(int64_t rows, int64_t width) { return 2 * norm_slices(rows) * width; }
 
 template <typename T>
 void norm_backward(const NormBackwardArguments<T>& n, float* scratch, cudaStream_t stream) {
-  launch_shared(stream, blocks_of(n.rows, 1), row_threads(n.width), kWarp * sizeof(float),
-                input_kernel<T>, n);
-  const int64_t slices = slices_of(n.rows, 0), tiles = (n.width + kWarp - 1) / kWarp;
-  float *gammas = scratch, *betas = scratch + slices * n.width;
-  launch_shared(stream, blocks_of(slices * tiles, 1), dim3(kWarp, kTileRows),
-                2 * kTileRows * kWarp * sizeof(float), parameter_kernel<T>, n, tiles,
-                slices * tiles, gammas, betas);
-  merge_slices(gammas, slices, n.width, n.dgamma, stream);
-  if (n.dbeta != nullptr) merge_slices(betas, slices, n.width, n.dbeta, stream);
+  constexpr int64_t kColumns = kWarp * kVectorWidth<T>;
+  const bool aligned = (rows_take_vectors<T>)(n.width, n.x, n.dy, n.dsum, n.gamma, n.dx);
+  const dim3 row = row_block<T>(n.width), tile(kWarp, kTileRows);
+  with_kept<T>(n.width, aligned, [&]<int kKeep>() {
+    launch_shared(stream, blocks_of_rows(n.rows, row), row, kWarp * sizeof(float),
+                  input_kernel<T, kKeep>, n, aligned);
+  });
+  const int64_t slices = norm_slices(n.rows), tiles = (n.width + kColumns - 1) / kColumns;
+  launch_shared(stream, blocks_of(slices * tiles, 1), tile, kTileRows * kColumns * sizeof(float),
+                parameter_kernel<T>, n, aligned, tiles, slices * tiles, scratch);
+  launch_shared(stream, blocks_of(2 * n.width, kWarp), tile, kTileRows * kWarp * sizeof(float),
+                merge_parameters_kernel, scratch, slices, n.width, n.dgamma, n.dbeta);
 }
 
 #define WEFT_INSTANTIATE(T) \

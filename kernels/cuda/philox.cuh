@@ -29,13 +29,16 @@ __device__ inline PhiloxWords philox_words(RandomKey key, uint64_t counter) {
   return {{a, b, c, d}};
 }
 
-// uniform_at(key, index): in [0, 1), 24 bits.
-__device__ inline float uniform_of(RandomKey key, uint64_t index) {
-  return static_cast<float>(philox_words(key, index / 4).word[index % 4] >> 8) * 0x1p-24F;
+// uniform_at(key, index) is in [0, 1), of 24 bits; four in a row are of the same words.
+__device__ inline PhiloxWords words_of(const DeviceKey& key, uint64_t index) {
+  const RandomKey now{key.seed == nullptr ? key.key.seed : *key.seed, key.key.stream};
+  return philox_words(now, index / 4);
+}
+__device__ inline float uniform_in(const PhiloxWords& words, uint64_t index) {
+  return static_cast<float>(words.word[index % 4] >> 8) * 0x1p-24F;
 }
 __device__ inline float uniform_of(const DeviceKey& key, uint64_t index) {
-  return uniform_of(RandomKey{key.seed == nullptr ? key.key.seed : *key.seed, key.key.stream},
-                    index);
+  return uniform_in((words_of)(key, index), index);
 }
 
 }  // namespace weft::cuda

@@ -13,6 +13,7 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/vector.h"
 #include "kernels/tensor/half.h"
 
 // Before a loop whose index picks registers.
@@ -69,6 +70,51 @@ __device__ inline uint32_t narrow_tf32(float value) {
 }
 __device__ inline float float_of_bits(uint32_t bits) { return __uint_as_float(bits); }
 __device__ inline uint32_t bits_of_float(float value) { return __float_as_uint(value); }
+
+// The exponential and the quotient by the hardware's approximations: within 2^-20 of them for
+// magnitudes up to 2^6, beside which a rounding to a half type is coarse. The quotient of a
+// denominator above 2^126 may be 0.
+__device__ inline float fast_exponential(float x) { return __expf(x); }
+__device__ inline float fast_quotient(float a, float b) { return __fdividef(a, b); }
+
+// ---- several elements in one access, of at most 16 bytes; the address is a multiple of them.
+template <int kBytes>
+struct Words;
+template <>
+struct Words<1> {
+  using Type = uint8_t;
+};
+template <>
+struct Words<2> {
+  using Type = uint16_t;
+};
+template <>
+struct Words<4> {
+  using Type = uint32_t;
+};
+template <>
+struct Words<8> {
+  using Type = uint2;
+};
+template <>
+struct Words<16> {
+  using Type = uint4;
+};
+template <int kCount, typename T>
+__device__ Vector<T, kCount> load_vector(const T* from) {
+  using Type = typename Words<sizeof(T) * kCount>::Type;
+  const Type words = *reinterpret_cast<const Type*>(from);
+  Vector<T, kCount> vector;
+  memcpy(&vector, &words, sizeof vector);
+  return vector;
+}
+template <typename T, int kCount>
+__device__ void store_vector(T* to, const Vector<T, kCount>& vector) {
+  using Type = typename Words<sizeof(T) * kCount>::Type;
+  Type words;
+  memcpy(&words, &vector, sizeof words);
+  __stwb(reinterpret_cast<Type*>(to), words);  // which no optimization takes apart
+}
 
 // ---- shared memory
 extern __shared__ __align__(1024) unsigned char weft_dynamic_shared[];

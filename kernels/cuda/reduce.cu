@@ -1,48 +1,71 @@
 // Sums. Numerical policy: elements are widened and added in fp32, in an order that depends on the
 // extents (and the block count) only; sum() and sum_of_squares() add what each thread has summed in
-// double.
+// double. sum_of_squares() cuts each array, from its start, into pieces of kPieceElements; a thread
+// of a block adds every kThreads-th four of a piece, the block its threads in its tree, and one
+// block the pieces, in the order of the arrays.
 #include "kernels/cuda/block_reduce.cuh"
 #include "kernels/cuda/each.cuh"
-#include "kernels/cuda/ptx.cuh"
+#include "kernels/cuda/pieces.cuh"
 #include "kernels/cuda/slices.cuh"
+#include "kernels/cuda/vector.cuh"
 
 namespace weft::cuda {
 namespace {
 
-struct Plain {
-  __device__ static float of(float x) { return x; }
-};
-struct Square {
-  __device__ static float of(float x) { return x * x; }
-};
+constexpr int kMergeThreads = 1024;
 
-template <typename Term, typename T>
+template <typename T>
 __global__ void sum_kernel(const T* x, int64_t n, double* partials) {
   double* warps = shared_memory<double>();
   float own = 0.0F;
-  for (int64_t i = first_element(); i < n; i += elements_of_grid()) own += Term::of(widen(x[i]));
+  for (int64_t i = first_element(); i < n; i += elements_of_grid()) own += widen(x[i]);
   const double total = block_reduce<Add>(static_cast<double>(own), warps);
   if (threadIdx.x == 0) partials[blockIdx.x] = total;
 }
 
+constexpr int kArraysMax = 128;  // of a launch
+using Table = PieceTable<FloatArray, kArraysMax>;
+
+// A block a piece: partials [pieces].
+__global__ void squares_kernel(const __grid_constant__ Table table, double* partials) {
+  constexpr int kWide = kVectorWidth<float>;
+  double* warps = shared_memory<double>();
+  for (int64_t piece = blockIdx.x; piece < table.first[table.count]; piece += gridDim.x) {
+    const int owner = table.owner_of(piece);
+    const FloatArray& x = table.array[owner];
+    const bool vectors = takes_vectors(x.data);
+    const int64_t begin = (piece - table.first[owner]) * kPieceElements;
+    const int64_t end = min(begin + kPieceElements, x.count);
+    float own = 0.0F;
+    with_alignment(vectors && (end - begin) % kWide == 0, [&](auto aligned) {
+      WEFT_UNROLL_FOUR
+      for (int64_t at = begin + threadIdx.x * kWide; at < end; at += kThreads * kWide) {
+        const int count = static_cast<int>(min(end - at, int64_t{kWide}));
+        const auto values = load_some<kWide>(x.data + at, count, aligned.value);
+        WEFT_UNROLL
+        for (int j = 0; j < kWide; ++j) own += values.at[j] * values.at[j];
+      }
+    });
+    const double total = block_reduce<Add>(static_cast<double>(own), warps);
+    if (threadIdx.x == 0) partials[piece] = total;
+  }
+}
+
 // One block.
 template <typename Out>
-__global__ void merge_kernel(const double* partials, int count, Out* out) {
+__global__ void merge_kernel(const double* partials, int64_t count, Out* out) {
   double* warps = shared_memory<double>();
   double total = 0.0;
-  for (int i = static_cast<int>(threadIdx.x); i < count; i += kThreads) total += partials[i];
+  WEFT_UNROLL_FOUR
+  for (int64_t i = threadIdx.x; i < count; i += kMergeThreads) total += partials[i];
   total = block_reduce<Add>(total, warps);
   if (threadIdx.x == 0) *out = static_cast<Out>(total);
 }
 
-template <typename Term, typename T, typename Out>
-void reduce(const T* x, int64_t n, double* partials, Out* out, cudaStream_t stream) {
-  unsigned blocks = blocks_of(n);
-  if (blocks > kPartials) blocks = kPartials;
-  constexpr size_t kBytes = kWarp * sizeof(double);
-  launch_shared(stream, blocks, kThreads, kBytes, sum_kernel<Term, T>, x, n, partials);
-  launch_shared(stream, 1, kThreads, kBytes, merge_kernel<Out>, partials, static_cast<int>(blocks),
-                out);
+template <typename Out>
+void merge(const double* partials, int64_t count, Out* out, cudaStream_t stream) {
+  launch_shared(stream, 1, kMergeThreads, kWarp * sizeof(double), merge_kernel<Out>, partials,
+                count, out);
 }
 
 // What sum_middle is cut into: blocks of the extent (block i from i * extent / blocks on), and
@@ -157,11 +180,34 @@ Cut cut_of(int64_t outer, int64_t extent, int64_t inner, int64_t blocks) {
 
 template <typename T, typename Out>
 void sum(const T* x, int64_t n, double* partials, Out* out, cudaStream_t stream) {
-  reduce<Plain>(x, n, partials, out, stream);
+  unsigned blocks = blocks_of(n);
+  if (blocks > kPartials) blocks = kPartials;
+  launch_shared(stream, blocks, kThreads, kWarp * sizeof(double), sum_kernel<T>, x, n, partials);
+  (merge)(partials, blocks, out, stream);
 }
-template <typename T, typename Out>
-void sum_of_squares(const T* x, int64_t n, double* partials, Out* out, cudaStream_t stream) {
-  reduce<Square>(x, n, partials, out, stream);
+
+int64_t sum_of_squares_scratch(std::span<const FloatArray> xs) {
+  int64_t pieces = 0;
+  for (const FloatArray& x : xs) pieces += pieces_of(x.count);
+  return pieces;
+}
+void sum_of_squares(std::span<const FloatArray> xs, double* partials, double* out,
+                    cudaStream_t stream) {
+  Table table;
+  int64_t done = 0;
+  const auto flush = [&] {
+    launch_shared(stream, blocks_of(table.pieces(), 1), kThreads, kWarp * sizeof(double),
+                  squares_kernel, table, partials + done);
+    done += table.pieces();
+    table = {};
+  };
+  for (const FloatArray& x : xs) {
+    if (table.add(x, x.count)) continue;
+    flush();
+    (void)table.add(x, x.count);
+  }
+  flush();
+  (merge)(partials, done, out, stream);
 }
 
 int64_t sum_middle_scratch(int64_t outer, int64_t extent, int64_t inner, int64_t blocks) {
@@ -195,8 +241,6 @@ void merge_slices(const float* partials, int64_t slices, int64_t n, T* out, cuda
 #define WEFT_INSTANTIATE(T)                                                                     \
   template void sum<T, float>(const T*, int64_t, double*, float*, cudaStream_t);                \
   template void sum<T, double>(const T*, int64_t, double*, double*, cudaStream_t);              \
-  template void sum_of_squares<T, float>(const T*, int64_t, double*, float*, cudaStream_t);     \
-  template void sum_of_squares<T, double>(const T*, int64_t, double*, double*, cudaStream_t);   \
   template void sum_middle<T>(const T*, int64_t, int64_t, int64_t, double, int64_t, float*, T*, \
                               cudaStream_t);                                                    \
   template void merge_slices<T>(const float*, int64_t, int64_t, T*, cudaStream_t);

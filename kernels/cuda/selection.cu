@@ -1,9 +1,7 @@
 // Comparisons, the smaller or larger of two, and choices by a mask, with broadcasting. Numerical
 // policy: exact; of a NaN and anything the extreme is NaN.
-#include "kernels/cuda/each.cuh"
 #include "kernels/cuda/kernels.h"
-#include "kernels/cuda/launch.h"
-#include "kernels/cuda/ptx.cuh"
+#include "kernels/cuda/map.cuh"
 
 namespace weft::cuda {
 namespace {
@@ -37,51 +35,57 @@ __device__ bool holds(cpu::Compare kind, V a, V b) {
 }
 
 template <typename T>
-__global__ void compare_kernel(cpu::Compare kind, const __grid_constant__ Walk<3> walk, const T* a,
-                               const T* b, uint8_t* out) {
-  for (int64_t i = first_element(); i < walk.elements; i += elements_of_grid()) {
-    const Offsets<3> at = offsets_of(walk, i);
-    const bool yes = holds(kind, comparable(a[at.at[0]]), comparable(b[at.at[1]]));
-    out[at.at[2]] = yes ? 1 : 0;
+struct Comparison {
+  cpu::Compare kind;
+  template <int kWidth>
+  __device__ void operator()(Vector<uint8_t, kWidth>& out, const Vector<T, kWidth>& a,
+                             const Vector<T, kWidth>& b) const {
+    const auto one = [&](T x, T y) -> uint8_t {
+      return holds(kind, comparable(x), comparable(y)) ? 1 : 0;
+    };
+    (each)(one, out, a, b);
   }
-}
+};
 
 template <typename T>
-__global__ void extreme_kernel(bool larger, const __grid_constant__ Walk<3> walk, const T* a,
-                               const T* b, T* out) {
-  for (int64_t i = first_element(); i < walk.elements; i += elements_of_grid()) {
-    const Offsets<3> at = offsets_of(walk, i);
-    const float x = widen(a[at.at[0]]), y = widen(b[at.at[1]]);
-    const bool first = x != x || (y == y && (larger ? x > y : x < y));
-    out[at.at[2]] = first ? a[at.at[0]] : b[at.at[1]];
+struct Extreme {
+  bool larger;
+  template <int kWidth>
+  __device__ void operator()(Vector<T, kWidth>& out, const Vector<T, kWidth>& a,
+                             const Vector<T, kWidth>& b) const {
+    const auto one = [&](T left, T right) {
+      const float x = widen(left), y = widen(right);
+      return x != x || (y == y && (larger ? x > y : x < y)) ? left : right;
+    };
+    (each)(one, out, a, b);
   }
-}
+};
 
 template <typename T>
-__global__ void choose_kernel(const __grid_constant__ Walk<4> walk, const uint8_t* mask, const T* a,
-                              const T* b, T* out) {
-  for (int64_t i = first_element(); i < walk.elements; i += elements_of_grid()) {
-    const Offsets<4> at = offsets_of(walk, i);
-    out[at.at[3]] = mask[at.at[0]] != 0 ? a[at.at[1]] : b[at.at[2]];
+struct Choice {
+  template <int kWidth>
+  __device__ void operator()(Vector<T, kWidth>& out, const Vector<uint8_t, kWidth>& mask,
+                             const Vector<T, kWidth>& a, const Vector<T, kWidth>& b) const {
+    (each)([](uint8_t first, T x, T y) { return first != 0 ? x : y; }, out, mask, a, b);
   }
-}
+};
 
 }  // namespace
 
 template <typename T>
 void compare(cpu::Compare kind, const Walk<3>& walk, const T* a, const T* b, uint8_t* out,
              cudaStream_t stream) {
-  launch(stream, blocks_of(walk.elements), kThreads, compare_kernel<T>, kind, walk, a, b, out);
+  (map)(stream, Comparison<T>{kind}, walk, out, a, b);
 }
 template <typename T>
 void extreme(bool larger, const Walk<3>& walk, const T* a, const T* b, T* out,
              cudaStream_t stream) {
-  launch(stream, blocks_of(walk.elements), kThreads, extreme_kernel<T>, larger, walk, a, b, out);
+  (map)(stream, Extreme<T>{larger}, walk, out, a, b);
 }
 template <typename T>
 void choose(const Walk<4>& walk, const uint8_t* mask, const T* a, const T* b, T* out,
             cudaStream_t stream) {
-  launch(stream, blocks_of(walk.elements), kThreads, choose_kernel<T>, walk, mask, a, b, out);
+  (map)(stream, Choice<T>(), walk, out, mask, a, b);
 }
 
 #define WEFT_INSTANTIATE(T)                                                             \

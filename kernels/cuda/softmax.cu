@@ -1,50 +1,99 @@
-// Softmax over rows and its gradient, a block a row. Numerical policy: fp32, shifted by the row's
-// maximum, so that no exponential overflows; sums in the block's tree; one rounding at the end.
-#include "kernels/cuda/block_reduce.cuh"
+// Softmax over rows and its gradient. Numerical policy: fp32, shifted by the row's maximum, so that
+// no exponential overflows; sums as rows.cuh says; one rounding at the end. Exponentials of half
+// types are the hardware's approximations (curves.cuh).
+#include "kernels/cuda/curves.cuh"
 #include "kernels/cuda/kernels.h"
-#include "kernels/cuda/launch.h"
-#include "kernels/cuda/ptx.cuh"
+#include "kernels/cuda/rows.cuh"
 
 namespace weft::cuda {
 namespace {
 
-template <typename T>
-__global__ void softmax_kernel(const T* x, T* y, int64_t rows, int64_t width) {
+template <typename T, int kKeep>
+__global__ void __launch_bounds__(kRowThreads)
+    softmax_kernel(const T* x, T* y, int64_t rows, int64_t width, bool vectors) {
+  const bool aligned = kKeep > 0 || vectors;
+  constexpr int kWide = kVectorWidth<T>;
   float* partials = shared_memory<float>();
-  for (int64_t row = blockIdx.x; row < rows; row += gridDim.x) {
+  for (int64_t row = first_row(); row < rows; row += rows_of_grid()) {
     const T* from = x + row * width;
-    T* to = y + row * width;
+    Vector<float, kWide> kept[kKeep > 0 ? kKeep : 1];  // the elements, then their exponentials
+    const auto read = [&](int64_t at, int count) {
+      const Vector<T, kWide> elements = load_some<kWide>(from + at, count, aligned);
+      Vector<float, kWide> wide;
+      WEFT_UNROLL
+      for (int j = 0; j < kWide; ++j) wide.at[j] = j < count ? widen(elements.at[j]) : -INFINITY;
+      return wide;
+    };
     float largest = -INFINITY;
-    for (int64_t i = threadIdx.x; i < width; i += blockDim.x) {
-      largest = Max::combine(largest, widen(from[i]));
-    }
-    largest = block_reduce<Max>(largest, partials);
+    for_vectors<kKeep, kWide>(kKeep > 0 ? width : 0,
+                              [&](int k, int64_t at, int count) { kept[k] = read(at, count); });
+    for_vectors<kKeep, kWide>(width, [&](int k, int64_t at, int count) {
+      const Vector<float, kWide> values = kKeep > 0 ? kept[k] : read(at, count);
+      WEFT_UNROLL
+      for (int j = 0; j < kWide; ++j) largest = Max::combine(largest, values.at[j]);
+    });
+    largest = row_reduce<Max>(largest, partials);
     const bool none = largest == -INFINITY;  // nothing to choose from
+    const auto bend = [&](Vector<float, kWide>& values) {
+      WEFT_UNROLL
+      for (int j = 0; j < kWide; ++j) {
+        values.at[j] = none ? 0.0F : exponential_for<T>(values.at[j] - largest);
+      }
+    };
     float total = 0.0F;
-    for (int64_t i = threadIdx.x; i < width; i += blockDim.x) {
-      total += none ? 0.0F : expf(widen(from[i]) - largest);
-    }
-    total = block_reduce<Add>(total, partials);
-    for (int64_t i = threadIdx.x; i < width; i += blockDim.x) {
-      to[i] = narrow<T>(none ? 0.0F : expf(widen(from[i]) - largest) / total);
-    }
+    for_vectors<kKeep, kWide>(width, [&](int k, int64_t at, int count) {
+      if (kKeep == 0) kept[0] = read(at, count);
+      bend(kept[k]);
+      WEFT_UNROLL
+      for (int j = 0; j < kWide; ++j) total += kept[k].at[j];
+    });
+    total = row_reduce<Add>(total, partials);
+    for_vectors<kKeep, kWide>(width, [&](int k, int64_t at, int count) {
+      if (kKeep == 0) {
+        kept[0] = read(at, count);
+        bend(kept[0]);
+      }
+      Vector<T, kWide> share;
+      WEFT_UNROLL
+      for (int j = 0; j < kWide; ++j) {
+        share.at[j] = narrow<T>(none ? 0.0F : quotient_for<T>(kept[k].at[j], total));
+      }
+      store_some(y + row * width + at, share, count, aligned);
+    });
   }
 }
 
 // dx = y (dy - sum(y dy)).
-template <typename T>
-__global__ void backward_kernel(const T* y, const T* dy, T* dx, int64_t rows, int64_t width) {
+template <typename T, int kKeep>
+__global__ void __launch_bounds__(kRowThreads)
+    backward_kernel(const T* y, const T* dy, T* dx, int64_t rows, int64_t width, bool vectors) {
+  const bool aligned = kKeep > 0 || vectors;
+  constexpr int kWide = kVectorWidth<T>;
   float* partials = shared_memory<float>();
-  for (int64_t row = blockIdx.x; row < rows; row += gridDim.x) {
+  for (int64_t row = first_row(); row < rows; row += rows_of_grid()) {
     const int64_t start = row * width;
+    Vector<T, kWide> kept_y[kKeep > 0 ? kKeep : 1], kept_dy[kKeep > 0 ? kKeep : 1];
+    const auto read = [&](int k, int64_t at, int count) {
+      kept_y[k] = load_some<kWide>(y + start + at, count, aligned);
+      kept_dy[k] = load_some<kWide>(dy + start + at, count, aligned);
+    };
+    for_vectors<kKeep, kWide>(kKeep > 0 ? width : 0, read);
     float along = 0.0F;
-    for (int64_t i = threadIdx.x; i < width; i += blockDim.x) {
-      along += widen(y[start + i]) * widen(dy[start + i]);
-    }
-    along = block_reduce<Add>(along, partials);
-    for (int64_t i = threadIdx.x; i < width; i += blockDim.x) {
-      dx[start + i] = narrow<T>(widen(y[start + i]) * (widen(dy[start + i]) - along));
-    }
+    for_vectors<kKeep, kWide>(width, [&](int k, int64_t at, int count) {
+      if (kKeep == 0) read(k, at, count);
+      WEFT_UNROLL
+      for (int j = 0; j < kWide; ++j) along += widen(kept_y[k].at[j]) * widen(kept_dy[k].at[j]);
+    });
+    along = row_reduce<Add>(along, partials);
+    for_vectors<kKeep, kWide>(width, [&](int k, int64_t at, int count) {
+      if (kKeep == 0) read(k, at, count);
+      Vector<T, kWide> slope;
+      WEFT_UNROLL
+      for (int j = 0; j < kWide; ++j) {
+        slope.at[j] = narrow<T>(widen(kept_y[k].at[j]) * (widen(kept_dy[k].at[j]) - along));
+      }
+      store_some(dx + start + at, slope, count, aligned);
+    });
   }
 }
 
@@ -52,14 +101,22 @@ __global__ void backward_kernel(const T* y, const T* dy, T* dx, int64_t rows, in
 
 template <typename T>
 void softmax(const T* x, T* y, int64_t rows, int64_t width, cudaStream_t stream) {
-  launch_shared(stream, blocks_of(rows, 1), row_threads(width), kWarp * sizeof(float),
-                softmax_kernel<T>, x, y, rows, width);
+  const bool aligned = (rows_take_vectors<T>)(width, x, y);
+  const dim3 block = row_block<T>(width);
+  with_kept<T>(width, aligned, [&]<int kKeep>() {
+    launch_shared(stream, blocks_of_rows(rows, block), block, kWarp * sizeof(float),
+                  softmax_kernel<T, kKeep>, x, y, rows, width, aligned);
+  });
 }
 template <typename T>
 void softmax_backward(const T* y, const T* dy, T* dx, int64_t rows, int64_t width,
                       cudaStream_t stream) {
-  launch_shared(stream, blocks_of(rows, 1), row_threads(width), kWarp * sizeof(float),
-                backward_kernel<T>, y, dy, dx, rows, width);
+  const bool aligned = (rows_take_vectors<T>)(width, y, dy, dx);
+  const dim3 block = row_block<T>(width);
+  with_kept<T>(width, aligned, [&]<int kKeep>() {
+    launch_shared(stream, blocks_of_rows(rows, block), block, kWarp * sizeof(float),
+                  backward_kernel<T, kKeep>, y, dy, dx, rows, width, aligned);
+  });
 }
 
 #define WEFT_INSTANTIATE(T)                                               \

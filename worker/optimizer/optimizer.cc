@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <utility>
+#include <vector>
 
 #include "kernels/autograd/op.h"
 #include "kernels/cpu/convert.h"
@@ -184,12 +185,14 @@ class AdamW::Step final : public Kernel {
     });
   }
   void cuda(Context& cx, std::span<const Tensor>, std::span<Tensor>) override {
-    cuda::Backend& gpu = cuda::backend(cx);
+    std::vector<cuda::AdamWUpdate> all;
     for (const Update& update : updates_) {
       const bool half = update.value && is_half(update.value.dtype());
-      gpu.adamw(update.factors, update.gradient, update.state->master, update.state->first_moment,
-                update.state->second_moment, half ? update.value : Tensor());
+      all.push_back({update.factors, update.gradient, update.state->master,
+                     update.state->first_moment, update.state->second_moment,
+                     half ? update.value : Tensor()});
     }
+    cuda::backend(cx).adamw(all);
   }
 
  private:

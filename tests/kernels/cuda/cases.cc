@@ -1,8 +1,6 @@
 // Kernels that work on single elements, against the CPU ops; and the list of all cases.
 #include "kernels/cuda/launch.h"
 #include "tests/kernels/cuda/comparison.h"
-#include "tests/testing/rank_runner.h"
-#include "worker/optimizer/optimizer.h"
 
 namespace weft::cuda {
 namespace {
@@ -15,7 +13,8 @@ std::vector<double> in_order(const std::vector<float>& values) {
 
 struct BinaryShape {
   Shape a, b;
-  bool turned;  // a's dims are permuted in memory
+  bool turned;        // a's dims are permuted in memory
+  int64_t start = 0;  // of b's elements behind an aligned address
 };
 
 Tensor apply(Context& cx, Binary kind, const Tensor& a, const Tensor& b) {
@@ -71,7 +70,8 @@ std::string check_binary_of(const BinaryShape& shapes, const TypedKernels<T>& ke
       return "no walk over " + out_shape.to_string();
     }
     T* out = memory.output<T>(out_shape.elements());
-    kernels.binary(kind, walk, memory.input(as<T>(left)), memory.input(as<T>(right)), out, nullptr);
+    kernels.binary(kind, walk, memory.input(as<T>(left)),
+                   input_behind<T>(memory, right, shapes.start), out, nullptr);
     const std::string finding = first_of({differs("binary of " + out_shape.to_string(), out,
                                                   expected.to_vector<double>(), near<T>(1e-7)),
                                           memory.violation()});
@@ -83,7 +83,14 @@ std::string check_binary_of(const BinaryShape& shapes, const TypedKernels<T>& ke
 std::string check_binary(const KernelSet& set) {
   std::vector<BinaryShape> shapes;
   for (const int64_t n : kCounts) shapes.push_back({{n}, {n}, false});
-  shapes.push_back({{kBlocksMax * kThreads + 77}, {kBlocksMax * kThreads + 77}, false});
+  // More vectors than the grid takes at once, and some elements behind them.
+  const int64_t many = kBlocksMax * kThreads * 16 + 77;
+  shapes.push_back({{many}, {many}, false});
+  shapes.push_back({{1001}, {1001}, false, 1});
+  shapes.push_back({{3, 7, 16}, {16}, false});
+  shapes.push_back({{3, 7, 16}, {16}, false, 3});
+  shapes.push_back({{5, 24}, {5, 1}, false, 1});
+  shapes.push_back({{1}, {77}, false});
   shapes.push_back({{3, 5, 7}, {7}, false});
   shapes.push_back({{4, 1, 3}, {1, 5, 1}, false});
   shapes.push_back({{}, {2, 3}, false});
@@ -138,8 +145,67 @@ std::string check_copy_of(const TypedKernels<T>& kernels) {
                            ops::scale(bench.context, x, 6).to_vector<double>(), 1e-7),
                    differs("filled", filled, std::vector<double>(33, 1.5), 0), memory.violation()});
 }
+
+// Elements that are walked over in another order, from and to addresses of all kinds.
+struct Moved {
+  std::vector<int64_t> extents, from, to;  // strides
+  int64_t from_start = 0, to_start = 0;
+};
+std::vector<Moved> moves() {
+  return {{{2, 3, 5, 16}, {240, 16, 48, 1}, {240, 80, 16, 1}},  // heads before tokens
+          {{2, 5, 3, 16}, {240, 16, 80, 1}, {240, 48, 16, 1}},  // and back
+          {{2, 3, 5, 16}, {480, 32, 96, 1}, {240, 80, 16, 1}, 16},
+          {{2, 3, 5, 16}, {480, 32, 96, 1}, {240, 80, 16, 1}, 17},
+          {{2, 3, 5, 16}, {480, 32, 96, 1}, {240, 80, 16, 1}, 16, 3},
+          {{4, 16}, {18, 1}, {16, 1}},
+          {{6, 7}, {8, 1}, {16, 1}},
+          {{3, 4, 7}, {64, 16, 1}, {28, 7, 1}},
+          {{4, 24}, {1, 0}, {24, 1}},
+          {{4, 24}, {0, 1}, {24, 1}},
+          {{40}, {-1}, {1}, 39},
+          {{7, 5, 3}, {1, 7, 35}, {15, 3, 1}},
+          {{2, 70000}, {70000, 1}, {70016, 1}}};  // more than one launch takes
+}
+
+template <typename T>
+std::string check_moves(const TypedKernels<T>& kernels) {
+  for (const Moved& move : moves()) {
+    Walk<2> walk;
+    if (!make_walk<2>(move.extents, {move.from, move.to}, walk)) return "no walk";
+    int64_t from_last = move.from_start, to_last = move.to_start;
+    for (size_t dim = 0; dim < move.extents.size(); ++dim) {
+      from_last += std::max<int64_t>(0, (move.extents[dim] - 1) * move.from[dim]);
+      to_last += (move.extents[dim] - 1) * move.to[dim];
+    }
+    DeviceMemory memory;
+    const std::vector<float> source = rounded<T>(random_values(from_last + 1, 61));
+    const std::vector<float> before = rounded<T>(random_values(to_last + 1, 62));
+    const T* from = memory.input(as<T>(source)) + move.from_start;
+    T *to = memory.in_out(as<T>(before)), *sum = memory.in_out(as<T>(before));
+    kernels.copy(walk, from, to + move.to_start, nullptr);
+    kernels.add(walk, from, sum + move.to_start, nullptr);
+    std::vector<double> copied(before.begin(), before.end()), added = copied;
+    for (int64_t i = 0; i < walk.elements; ++i) {
+      int64_t rest = i, at = move.from_start, target = move.to_start;
+      for (size_t dim = move.extents.size(); dim-- > 0; rest /= move.extents[dim]) {
+        at += rest % move.extents[dim] * move.from[dim];
+        target += rest % move.extents[dim] * move.to[dim];
+      }
+      const float value = source[static_cast<size_t>(at)];
+      copied[static_cast<size_t>(target)] = static_cast<double>(value);
+      added[static_cast<size_t>(target)] =
+          static_cast<double>(static_cast<float>(T(before[static_cast<size_t>(target)] + value)));
+    }
+    const std::string finding = first_of(
+        {differs("moved", to, copied, 0), differs("added", sum, added, 0), memory.violation()});
+    if (!finding.empty()) return finding;
+  }
+  return "";
+}
 std::string check_copy(const KernelSet& set) {
-  return of_types([&]<typename T>() { return check_copy_of(set.typed<T>()); });
+  return of_types([&]<typename T>() {
+    return first_of({check_copy_of(set.typed<T>()), check_moves(set.typed<T>())});
+  });
 }
 
 template <typename T>
@@ -195,8 +261,8 @@ std::string check_swiglu(const KernelSet& set) {
     const std::vector<float> ups = rounded<T>(random_values(kCount, 36));
     const std::vector<float> slopes = rounded<T>(random_values(kCount, 37));
     const T *gate = memory.input(as<T>(gates)), *up = memory.input(as<T>(ups));
-    T *y = memory.output<T>(kCount), *dgate = memory.output<T>(kCount),
-      *dup = memory.output<T>(kCount);
+    T *y = memory.output<T>(kCount), *dgate = memory.output<T>(kCount);
+    T *all = memory.output<T>(kCount + 1), *dup = all + 1;  // of no aligned address
     set.typed<T>().swiglu(gate, up, y, kCount, nullptr);
     set.typed<T>().swiglu_backward(gate, up, memory.input(as<T>(slopes)), dgate, dup, kCount,
                                    nullptr);
@@ -366,83 +432,6 @@ std::string check_gather_of(const TypedKernels<T>& kernels) {
 }
 std::string check_gather(const KernelSet& set) {
   return of_types([&]<typename T>() { return check_gather_of(set.typed<T>()); });
-}
-
-// Several updates beside the optimizer's own.
-std::string check_adamw_steps(const KernelSet& set) {
-  constexpr int64_t kCount = 257;
-  constexpr double kRate = 3e-3, kScale = 0.5;
-  std::string finding;
-  testing::run_ranks(1, [&](Rank& rank) {
-    const AdamWOptions options{.beta1 = 0.9, .beta2 = 0.95, .epsilon = 1e-6, .weight_decay = 0.1};
-    const std::vector<float> start = random_values(kCount, 41), none(kCount, 0.0F);
-    ParameterInfo info;
-    info.name = "p";
-    info.shape = Shape{kCount};
-    info.decay = true;
-    Tensor value = Tensor::from<float>(*rank.allocator, info.shape, start);
-    value.set_requires_grad(true);
-    AdamW optimizer(rank, {{info, value}}, options);
-    DeviceMemory memory;
-    float *p = memory.in_out(start), *m = memory.in_out(none), *v = memory.in_out(none);
-    for (uint64_t n = 1; n <= 3 && finding.empty(); ++n) {
-      const std::vector<float> gradient = random_values(kCount, 50 + n);
-      value.set_grad(Tensor::from<float>(*rank.allocator, info.shape, gradient));
-      optimizer.step(kRate, kScale);
-      const double count = static_cast<double>(n);
-      const AdamWConstants constants{
-          .keep = static_cast<float>(1 - kRate * options.weight_decay),
-          .beta1 = static_cast<float>(options.beta1),
-          .rest1 = static_cast<float>(1 - options.beta1),
-          .beta2 = static_cast<float>(options.beta2),
-          .rest2 = static_cast<float>(1 - options.beta2),
-          .step = static_cast<float>(kRate / (1 - std::pow(options.beta1, count))),
-          .root = static_cast<float>(1 / std::sqrt(1 - std::pow(options.beta2, count))),
-          .epsilon = static_cast<float>(options.epsilon),
-          .gradient_scale = 2};
-      // Half of the scale comes from the device.
-      const float* factor = memory.input(std::vector<float>{static_cast<float>(kScale) / 2});
-      float* working = memory.output<float>(kCount);
-      set.typed<float>().adamw(constants, factor, memory.input(gradient), p, m, v, working, kCount,
-                               nullptr);
-      const float* infinite = memory.input(std::vector<float>{INFINITY});
-      set.typed<float>().adamw(constants, infinite, memory.input(gradient), p, m, v, working,
-                               kCount, nullptr);  // left out
-      const AdamW::State& state = optimizer.states()[0];
-      finding =
-          first_of({differs("p", p, in_order(value.to_vector<float>()), 2e-7),
-                    differs("working copy", working, in_order(value.to_vector<float>()), 2e-7),
-                    differs("m", m, in_order(state.first_moment.to_vector<float>()), 2e-7),
-                    differs("v", v, in_order(state.second_moment.to_vector<float>()), 2e-7),
-                    memory.violation()});
-    }
-  });
-  return finding;
-}
-
-// Half-width gradients and working copies of the fp32 step.
-std::string check_adamw(const KernelSet& set) {
-  const auto half = [&]<typename T>() {
-    constexpr int64_t kCount = 67;
-    DeviceMemory memory;
-    const std::vector<float> start = random_values(kCount, 42), none(kCount, 0.0F);
-    const std::vector<float> gradient = rounded<T>(random_values(kCount, 43));
-    const AdamWConstants constants{0.99F, 0.9F, 0.1F, 0.95F, 0.05F, 1e-2F, 4.0F, 1e-8F, 0.5F};
-    float *p = memory.in_out(start), *m = memory.in_out(none), *v = memory.in_out(none);
-    float *q = memory.in_out(start), *n = memory.in_out(none), *w = memory.in_out(none);
-    T* working = memory.output<T>(kCount);
-    set.typed<T>().adamw(constants, nullptr, memory.input(as<T>(gradient)), p, m, v, working,
-                         kCount, nullptr);
-    float* wide = memory.output<float>(kCount);
-    set.typed<float>().adamw(constants, nullptr, memory.input(gradient), q, n, w, wide, kCount,
-                             nullptr);
-    const std::vector<double> expected(q, q + kCount);
-    return first_of({differs("p", p, expected, 0),
-                     differs("working copy", working, in_order(rounded<T>({q, q + kCount})), 0),
-                     memory.violation()});
-  };
-  return first_of(
-      {check_adamw_steps(set), half.operator()<bfloat16>(), half.operator()<float16>()});
 }
 
 struct Shard {

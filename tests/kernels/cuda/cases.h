@@ -74,7 +74,6 @@ struct TypedKernels {
   decltype(&cuda::average_pool_backward<T>) average_pool_backward = &cuda::average_pool_backward<T>;
   decltype(&cuda::sum<T, double>) sum = &cuda::sum<T, double>;
   decltype(&cuda::sum<T, float>) sum_to_float = &cuda::sum<T, float>;
-  decltype(&cuda::sum_of_squares<T, double>) sum_of_squares = &cuda::sum_of_squares<T, double>;
   decltype(&cuda::sum_middle<T>) sum_middle = &cuda::sum_middle<T>;
   decltype(&cuda::log_softmax<T>) log_softmax = &cuda::log_softmax<T>;
   decltype(&cuda::log_softmax_backward<T>) log_softmax_backward = &cuda::log_softmax_backward<T>;
@@ -121,6 +120,7 @@ struct KernelSet {
   }
   decltype(&cuda::shift_terms) shift_terms = &cuda::shift_terms;
   decltype(&cuda::loss_total) loss_total = &cuda::loss_total;
+  decltype(&cuda::sum_of_squares) sum_of_squares = &cuda::sum_of_squares;
   decltype(&cuda::sort_rows<int64_t>) sort_numbers = &cuda::sort_rows<int64_t>;
   decltype(&cuda::targets_along) targets_along = &cuda::targets_along;
   decltype(&cuda::triangular_mask) triangular_mask = &cuda::triangular_mask;
@@ -152,6 +152,9 @@ std::string check_softmax(const KernelSet& kernels);
 std::string check_softmax_backward(const KernelSet& kernels);
 std::string check_cross_entropy(const KernelSet& kernels);
 std::string check_sums(const KernelSet& kernels);
+// The cases of cases_update.cc.
+std::string check_adamw(const KernelSet& set);
+std::string check_squares(const KernelSet& set);
 // The cases of cases_functions.cc.
 std::string check_functions(const KernelSet& set);
 std::string check_selection(const KernelSet& set);

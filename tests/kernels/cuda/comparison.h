@@ -99,10 +99,21 @@ inline std::string first_of(std::initializer_list<std::string> findings) {
 
 struct RowShape {
   int64_t rows, width;
+  int64_t start = 0;  // elements of the input before its first: no aligned address
 };
-// Odd sizes, one warp to several, more rows than blocks, and nothing.
+// Odd sizes, one warp to several, more rows than a grid takes at once, and nothing; vectors that
+// threads keep, on their edges and beyond.
 inline std::vector<RowShape> row_shapes() {
-  return {{0, 4}, {1, 1}, {3, 5}, {2, 33}, {5, 257}, {2, 1025}, {2 * kBlocksMax + 3, 2}};
+  return {{0, 4},     {1, 1},   {3, 5},    {2, 33},   {5, 257},  {2, 1025}, {8 * kBlocksMax + 3, 2},
+          {5, 24, 1}, {9, 264}, {3, 1032}, {2, 2048}, {1, 16392}};
+}
+
+// An input whose first element lies behind `start` others.
+template <typename T>
+const T* input_behind(DeviceMemory& memory, const std::vector<float>& values, int64_t start) {
+  std::vector<T> all(static_cast<size_t>(start), T(7.0F));
+  for (const float value : values) all.push_back(T(value));
+  return memory.input(all) + start;
 }
 
 }  // namespace weft::cuda

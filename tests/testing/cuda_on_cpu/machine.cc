@@ -355,6 +355,11 @@ void check_shared(const void* at, size_t bytes, const Where& where) {
   throw Fault(line_of(where) + ": an address outside shared memory");
 }
 
+void check_aligned(const void* at, size_t bytes, const Where& where) {
+  if (reinterpret_cast<uintptr_t>(at) % bytes == 0) return;
+  throw Fault(line_of(where) + ": a vector of " + std::to_string(bytes) + " bytes, not aligned");
+}
+
 int barrier(bool vote, const Where& where) {
   block_now->self().vote = vote;
   block_now->wait(State::kAtBarrier, where);

@@ -6,8 +6,9 @@
 //
 // Found and thrown as a Fault: a barrier that some threads of the block do not reach or reach at
 // another line; a warp operation whose mask names lanes that do not come, or leaves out the caller;
-// a shuffle from a lane outside the mask; a wait that nothing ends; dynamic shared memory written
-// outside its bounds. Shared memory holds kPoison bytes when a block starts.
+// a shuffle from a lane outside the mask; a wait that nothing ends; a vector at an address
+// that is not a multiple of its bytes; dynamic shared memory written outside its bounds. Shared
+// memory holds kPoison bytes when a block starts.
 //
 // Thread safety: one launch at a time in the process. Ownership: stacks are pooled for the life of
 // the process. Invariants: 1. the same kernel, arguments and schedule run in the same order.
@@ -73,6 +74,8 @@ inline int lane() { return static_cast<int>(thread_in_block() % 32); }
 void* dynamic_shared();
 // Throws Fault unless [at, at + bytes) is shared memory of the block, dynamic or not.
 void check_shared(const void* at, size_t bytes, const Where& where);
+// Throws Fault unless the address is a multiple of `bytes`.
+void check_aligned(const void* at, size_t bytes, const Where& where);
 // What is on its way to the running thread and to its block; kept until the block ends.
 struct ThreadTraffic;
 struct BlockTraffic;

@@ -7,6 +7,7 @@
 namespace weft::cuda {
 
 constexpr int64_t kBlocksMax = 12;
+constexpr int64_t kMapElementsMax = 1 << 16;
 constexpr int kSortTile = 16;
 constexpr int64_t kColumnsMax = 2048;
 constexpr int64_t kLogitBytesMax = 2048;

@@ -8,6 +8,7 @@
 #include <bit>
 #include <cstdint>
 
+#include "kernels/cuda/vector.h"
 #include "kernels/tensor/half.h"
 #include "tests/testing/cuda_on_cpu/matrices.h"
 #include "tests/testing/cuda_on_cpu/traffic.h"
@@ -33,6 +34,22 @@ uint32_t narrow_pair(float low, float high) {
 inline uint32_t narrow_tf32(float value) { return cuda_on_cpu::round_to_tf32(value); }
 inline float float_of_bits(uint32_t bits) { return std::bit_cast<float>(bits); }
 inline uint32_t bits_of_float(float value) { return std::bit_cast<uint32_t>(value); }
+
+inline float fast_exponential(float x) { return std::exp(x); }
+inline float fast_quotient(float a, float b) { return a / b; }
+
+template <int kCount, typename T>
+Vector<T, kCount> load_vector(const T* from, const Where& where = Where::current()) {
+  cuda_on_cpu::check_aligned(from, alignof(Vector<T, kCount>), where);
+  Vector<T, kCount> vector;
+  std::memcpy(vector.at, from, sizeof vector.at);
+  return vector;
+}
+template <typename T, int kCount>
+void store_vector(T* to, const Vector<T, kCount>& vector, const Where& where = Where::current()) {
+  cuda_on_cpu::check_aligned(to, alignof(Vector<T, kCount>), where);
+  std::memcpy(to, vector.at, sizeof vector.at);
+}
 
 template <typename T>
 T* shared_memory() {

@@ -1,0 +1,37 @@
+// Vectors at the end of an array, and where an array is not aligned.
+#pragma once
+
+#include <type_traits>
+
+#include "kernels/cuda/ptx.cuh"
+
+namespace weft::cuda {
+
+// Calls act with whether it is aligned as a constant, so that no branch stands between one access
+// and the next.
+template <typename Act>
+__device__ void with_alignment(bool aligned, const Act& act) {
+  if (aligned) return act(std::true_type());
+  act(std::false_type());
+}
+
+// `count` elements and zeros; where the array is aligned, and so all of the vector is there, in one
+// access.
+template <int kWide, typename T>
+__device__ Vector<T, kWide> load_some(const T* from, int count, bool aligned) {
+  if (aligned) return load_vector<kWide>(from);
+  Vector<T, kWide> vector;
+  WEFT_UNROLL
+  for (int j = 0; j < kWide; ++j) vector.at[j] = j < count ? from[j] : narrow<T>(0.0F);
+  return vector;
+}
+template <int kWide, typename T>
+__device__ void store_some(T* to, const Vector<T, kWide>& vector, int count, bool aligned) {
+  if (aligned) return store_vector(to, vector);
+  WEFT_UNROLL
+  for (int j = 0; j < kWide; ++j) {
+    if (j < count) to[j] = vector.at[j];
+  }
+}
+
+}  // namespace weft::cuda
