@@ -17,7 +17,7 @@ struct BackwardArguments {
 
 // Of one query: log_sum_exp in units of log2(e), infinite where it sees nothing or does not exist,
 // so that its weights are 0.
-struct QuerySums {
+struct alignas(8) QuerySums {
   float lse, delta;
 };
 template <typename T>

@@ -1,6 +1,8 @@
 // The backward pass of fused attention on sm_90a, one kernel for dq and, turned round, for dk and
-// dv: a block owns 128 tokens, a consumer warp group 64 of them, and tiles of 64 tokens of the
-// other side come by bulk copies, two under way. With queries owned and keys to come:
+// dv: an item owns 128 tokens, a consumer warp group 64 of them, and tiles of 64 tokens of the
+// other side come by bulk copies, four under way, with log-sum-exp and delta of queries that come.
+// The products of a tile start before those of the tile before have ended; the sums of one group
+// grow while the other weighs. With queries owned and keys to come:
 //   S = q k^T, dP = dO v^T, dS from them (attention_backward.cuh), dq += dS k;
 // with keys owned and queries of all heads that share them to come, all transposed:
 //   S^T = k q^T, dP^T = v dO^T, dv += P^T dO, dk += dS^T q.
@@ -16,75 +18,98 @@ constexpr int kOwn = 64 * kGroups;
 // The sums of dk and dv leave room for scores with 32 queries only where heads are wide.
 template <bool kOfKeys, int kWidth>
 constexpr int kOthers = kOfKeys&& kWidth > 64 ? 32 : 64;
-constexpr int kBoxTokens = 32;
+template <int kWidth>
+constexpr int kBoxTokens = kOthers<true, kWidth>;
+constexpr int kStages = 4;
 
 template <typename T>
 struct BackwardCall {
   BackwardArguments<T> arguments;
   TensorMap q, k, v, d_out;  // in boxes of kBoxTokens
+  Items of_queries, of_keys;
 };
 
-// Shared memory: own tiles (q and dO, or k and v), stages of the others, barrier objects.
+// Of two queries, one behind the other.
+struct alignas(16) SumsOfTwo {
+  QuerySums of[2];
+};
+
+// Shared memory: own tiles (q and dO, or k and v), stages of the others with their queries' sums,
+// barrier objects.
 template <bool kOfKeys, int kWidth>
 struct BackwardRoom {
   static constexpr int kOther = kOthers<kOfKeys, kWidth>;
   using OwnTile = PanelTile<kOwn, kWidth>;
   using OtherTile = PanelTile<kOther, kWidth>;
-  static constexpr int kOthersAt = 2 * OwnTile::kBytes;
-  static constexpr int kStagesAt = kOthersAt + 2 * kStages * OtherTile::kBytes;
-  static constexpr size_t kBytes = kStagesAt + (2 * kStages + 2) * sizeof(Stage);
+  static constexpr int kOwnStages = !kOfKeys && kWidth > 64 ? 1 : 2;
+  using Own = Stages<kOwnStages>;
+  static constexpr int kOthersAt = 2 * kOwnStages * OwnTile::kBytes;
+  static constexpr int kSumsAt = kOthersAt + 2 * kStages * OtherTile::kBytes;
+  static constexpr int kStagesAt =
+      kSumsAt + (kOfKeys ? kStages * kOther / 2 * static_cast<int>(sizeof(SumsOfTwo)) : 0);
+  static constexpr int kAllStages = kStages + kOwnStages;
+  static constexpr size_t kBytes = kStagesAt + kAllStages * sizeof(Stage);
   unsigned char* const bytes = shared_memory<unsigned char>();
-  Stage* const first = reinterpret_cast<Stage*>(bytes + kStagesAt);
-  Stage *const second = first + kStages, *const own = second + kStages;
-  __device__ unsigned char* own_tile(int i) const { return bytes + i * OwnTile::kBytes; }
+  const Stages<kStages> others{reinterpret_cast<Stage*>(bytes + kStagesAt)};
+  const Own own{others.first + kStages};
+  __device__ unsigned char* own_tile(int turn, int i) const {
+    return bytes + (2 * Own::index(turn) + i) * OwnTile::kBytes;
+  }
   __device__ unsigned char* first_tile(int n) const {
-    return bytes + kOthersAt + stage_of(n) * OtherTile::kBytes;
+    return bytes + kOthersAt + others.index(n) * OtherTile::kBytes;
   }
   __device__ unsigned char* second_tile(int n) const {
     return first_tile(n) + kStages * OtherTile::kBytes;
   }
+  __device__ SumsOfTwo* sums(int n) const {
+    return reinterpret_cast<SumsOfTwo*>(bytes + kSumsAt) + others.index(n) * (kOther / 2);
+  }
 };
 
-// What a block works on: tokens of a head, of keys or of queries.
+// What an item is: tokens of a head, of keys or of queries.
 struct Place {
-  int64_t row, head, first;
+  int row, head, first;
 };
 template <bool kOfKeys>
-__device__ Place place_of(const AttentionShape& shape) {
-  const int64_t heads = kOfKeys ? shape.key_heads : shape.heads;
-  const int64_t tiles = ((kOfKeys ? shape.keys : shape.queries) + kOwn - 1) / kOwn;
-  const int64_t item = blockIdx.x, tile = item % tiles;  // causal: the longest first
-  return {item / tiles / heads, item / tiles % heads, (kOfKeys ? tile : tiles - 1 - tile) * kOwn};
+__device__ Place place_of(const AttentionShape& shape, const Items::Place& item) {
+  const auto heads = static_cast<unsigned>(kOfKeys ? shape.key_heads : shape.heads);
+  return {static_cast<int>(item.head / heads), static_cast<int>(item.head % heads),
+          static_cast<int>(kOwn * item.tile)};
 }
 
+// n: the tiles that went through before; counted on.
 template <bool kOfKeys, int kWidth, typename T>
 __device__ void produce(const BackwardCall<T>& call, const BackwardRoom<kOfKeys, kWidth>& room,
-                        const Place& place) {
+                        const Place& place, int turn, int& n) {
   constexpr int kOther = kOthers<kOfKeys, kWidth>;
   const Attention& a = call.arguments.attention;
   const AttentionShape& shape = a.shape;
   const bool leads = threadIdx.x == 0;
   const auto copy_pair = [&]<int kTokens>(unsigned char* to_first, unsigned char* to_second,
-                                          Stage& first, Stage& second, bool keys, int head,
-                                          int token) {
-    const BoxPlace at{0, token, head, static_cast<int>(place.row)};
-    copy_tile<kTokens, kWidth, kBoxTokens>(to_first, keys ? call.k : call.q, at, &first.full);
-    copy_tile<kTokens, kWidth, kBoxTokens>(to_second, keys ? call.v : call.d_out, at, &second.full);
+                                          Barrier* full, bool keys, int head, int token) {
+    const BoxPlace at{0, token, head, place.row};
+    barrier_expect(full, 2 * PanelTile<kTokens, kWidth>::kBytes);
+    copy_tile<kTokens, kWidth, kBoxTokens<kWidth>>(to_first, keys ? call.k : call.q, at, full);
+    copy_tile<kTokens, kWidth, kBoxTokens<kWidth>>(to_second, keys ? call.v : call.d_out, at, full);
   };
   if (leads) {
-    copy_pair.template operator()<kOwn>(room.own_tile(0), room.own_tile(1), room.own[0],
-                                        room.own[1], kOfKeys, static_cast<int>(place.head),
-                                        static_cast<int>(place.first));
+    room.own.wait_empty(turn);
+    copy_pair.template operator()<kOwn>(room.own_tile(turn, 0), room.own_tile(turn, 1),
+                                        &room.own[turn].full, kOfKeys, place.head, place.first);
   }
   const int64_t own_tokens = kOfKeys ? shape.keys : shape.queries;
   const int64_t others = kOfKeys ? shape.queries : shape.keys;
+  const int tiles = static_cast<int>((others + kOther - 1) / kOther);
+  const int shared = static_cast<int>(shape.heads / shape.key_heads);
+  const int first_head = kOfKeys ? place.head * shared : place.head / shared;
   // What has few registers reads the ranges of its own tokens again for each tile.
-  const auto look = [&](int tile) {
+  const auto look = [&](int i) {
     const TokenRange other = range_of<kOther>(kOfKeys ? a.ranges.queries : a.ranges.keys, place.row,
-                                              others, int64_t{kOther} * tile);
+                                              others, int64_t{kOther} * (i % tiles));
     unsigned views = 0;
+    WEFT_ROLLED
     for (int group = 0; group < kGroups; ++group) {
-      const int64_t token = place.first + 64 * group;
+      const int token = place.first + 64 * group;
       if (token >= own_tokens) continue;
       const TokenRange own =
           range_of<64>(kOfKeys ? a.ranges.keys : a.ranges.queries, place.row, own_tokens, token);
@@ -93,86 +118,103 @@ __device__ void produce(const BackwardCall<T>& call, const BackwardRoom<kOfKeys,
     }
     return views;
   };
-  int n = 0;
-  const auto bring = [&](int head) {
-    each_seen(
-        static_cast<int>((others + kOther - 1) / kOther), look, [&](int tile, unsigned views) {
-          if (leads) {
-            Stage &first = room.first[stage_of(n)], &second = room.second[stage_of(n)];
-            wait_empty(room.first, n);
-            wait_empty(room.second, n);
-            first.token = int64_t{kOther} * tile;
-            first.head = head;
-            first.views = views;
-            copy_pair.template operator()<kOther>(room.first_tile(n), room.second_tile(n), first,
-                                                  second, !kOfKeys, head, kOther * tile);
-          }
-          ++n;
-        });
+  // The whole warp; the leader's arrival hands them on.
+  const auto bring_sums = [&](int head, int first) {
+    const int lane = static_cast<int>(threadIdx.x);
+    QuerySums sums[kOther / 32];
+    WEFT_UNROLL
+    for (int i = 0; i < kOther / 32; ++i) {
+      sums[i] = query_sums(call.arguments, place.row, head, first + 32 * i + lane);
+    }
+    room.others.wait_empty(n);
+    WEFT_UNROLL
+    for (int i = 0; i < kOther / 32; ++i) {
+      room.sums(n)[16 * i + lane / 2].of[lane % 2] = sums[i];
+    }
+    __syncwarp();
   };
-  const int shared = static_cast<int>(shape.heads / shape.key_heads);
-  const int own_head = static_cast<int>(place.head);
-  if (kOfKeys) {
-    for (int i = 0; i < shared; ++i) bring(own_head * shared + i);
-  } else {
-    bring(own_head / shared);
-  }
-  if (leads) end_tiles(room.first, n);
+  each_seen((kOfKeys ? shared : 1) * tiles, look, [&](int i, unsigned views) {
+    const int head = first_head + i / tiles, token = kOther * (i % tiles);
+    if constexpr (kOfKeys) bring_sums(head, token);
+    if (leads) {
+      Stage& stage = room.others[n];
+      room.others.wait_empty(n);
+      stage.turn = turn;
+      stage.token = token;
+      stage.head = head;
+      stage.views = views;
+      copy_pair.template operator()<kOther>(room.first_tile(n), room.second_tile(n), &stage.full,
+                                            !kOfKeys, head, token);
+    }
+    ++n;
+  });
 }
 
-// The sums of a thread's queries: its two rows' or, of keys, those of a column.
-template <bool kOfKeys, typename T>
-__device__ QuerySums sums_at(const BackwardArguments<T>& arguments, const ScorePlace& at,
-                             const QuerySums& own, int column) {
-  if (!kOfKeys) return own;
-  return query_sums(arguments, at.row, at.head, at.query + column / 2 * 8 + column % 2);
+// Of a thread's queries: its two rows or, of keys, its columns.
+template <bool kOfKeys, int kSums>
+__device__ const QuerySums& sums_at(const QuerySums (&sums)[kSums], int half, int column) {
+  return sums[kOfKeys ? column : half];
 }
 
-// Products become weights. at: the thread's first token on both sides; sums: of its own two
-// queries.
-template <bool kOfKeys, typename T, int kTiles>
-__device__ void weigh_products(const BackwardArguments<T>& arguments, const ScorePlace& at,
-                               bool masked, const QuerySums (&sums)[2],
-                               float (&products)[kTiles][4]) {
-  const Attention& a = arguments.attention;
+// Products become weights. at: the thread's first token on both sides.
+template <bool kOfKeys, int kSums, int kTiles>
+__device__ void weigh_products(const Attention& a, const ScorePlace& at, bool masked,
+                               const QuerySums (&sums)[kSums], float (&products)[kTiles][4]) {
   if (masked) hide<kOfKeys>(a, at, products);
   WEFT_UNROLL
   for (int i = 0; i < 2 * kTiles; ++i) {
     WEFT_UNROLL
     for (int half = 0; half < 2; ++half) {
       float& product = products[i / 2][2 * half + i % 2];
-      const float lse = sums_at<kOfKeys>(arguments, at, sums[half], i).lse;
-      product = exp2f(fmaf(product, a.scale_log2, -lse));
+      product = exp2_fast(fmaf(product, a.scale_log2, -sums_at<kOfKeys>(sums, half, i).lse));
     }
   }
 }
 
 // The weights' gradients become those of the scores.
-template <bool kOfKeys, typename T, int kTiles>
-__device__ void weigh_gradients(const BackwardArguments<T>& arguments, const ScorePlace& at,
-                                const QuerySums (&sums)[2], const float (&weights)[kTiles][4],
+template <bool kOfKeys, int kSums, int kTiles>
+__device__ void weigh_gradients(const QuerySums (&sums)[kSums], const float (&weights)[kTiles][4],
                                 float (&gradients)[kTiles][4]) {
   WEFT_UNROLL
   for (int i = 0; i < 2 * kTiles; ++i) {
     WEFT_UNROLL
     for (int half = 0; half < 2; ++half) {
       float& gradient = gradients[i / 2][2 * half + i % 2];
-      const float delta = sums_at<kOfKeys>(arguments, at, sums[half], i).delta;
-      gradient = weights[i / 2][2 * half + i % 2] * (gradient - delta);
+      gradient =
+          weights[i / 2][2 * half + i % 2] * (gradient - sums_at<kOfKeys>(sums, half, i).delta);
     }
+  }
+}
+
+// dk and dv, or dq, of a warp's tokens.
+template <bool kOfKeys, typename T, int kTiles, int kSecondTiles>
+__device__ void store_sums(const BackwardArguments<T>& arguments, const Place& place,
+                           int warp_token, const float (&first)[kTiles][4],
+                           const float (&second)[kSecondTiles][4]) {
+  const AttentionShape& shape = arguments.attention.shape;
+  const float scale = arguments.attention.scale;
+  const float plain[2] = {1.0F, 1.0F}, scaled[2] = {scale, scale};
+  if constexpr (kOfKeys) {
+    store_rows(first, scaled, arguments.dk, place.row, place.head, warp_token, shape.keys,
+               shape.width);
+    store_rows(second, plain, arguments.dv, place.row, place.head, warp_token, shape.keys,
+               shape.value_width);
+  } else {
+    store_rows(first, scaled, arguments.dq, place.row, place.head, warp_token, shape.queries,
+               shape.width);
   }
 }
 
 template <bool kOfKeys, int kWidth, typename T>
 __device__ void consume(const BackwardCall<T>& call, const BackwardRoom<kOfKeys, kWidth>& room,
-                        const Place& place) {
+                        const Place& place, int turn, int& n) {
   constexpr int kOther = kOthers<kOfKeys, kWidth>;
   const BackwardArguments<T>& arguments = call.arguments;
   const Attention& a = arguments.attention;
   const int thread = static_cast<int>(threadIdx.x) - kGroupThreads, group = thread / kGroupThreads;
   const int lane = thread % 32;
-  const int64_t warp_token = place.first + thread / 32 * 16, own_token = warp_token + lane / 4;
-  QuerySums sums[2] = {};
+  const int warp_token = place.first + thread / 32 * 16, own_token = warp_token + lane / 4;
+  QuerySums sums[kOfKeys ? kOther / 4 : 2];
   if (!kOfKeys) {
     sums[0] = query_sums(arguments, place.row, place.head, own_token);
     sums[1] = query_sums(arguments, place.row, place.head, own_token + 8);
@@ -180,68 +222,76 @@ __device__ void consume(const BackwardCall<T>& call, const BackwardRoom<kOfKeys,
   float d_first[kWidth / 8][4], d_second[kOfKeys ? kWidth / 8 : 1][4];
   clear(d_first);
   clear(d_second);
-  const auto more = [&](int n) {
-    wait_full(room.first, n);
-    return room.first[stage_of(n)].token >= 0;
+  uint32_t weights[kOther / 16][4], d_scores[kOther / 16][4];  // in use until the next tile's sums
+  const auto more = [&] {
+    room.others.wait_full(n);
+    return room.others[n].turn == turn;
   };
 
-  barrier_wait(&room.own[0].full, 0);
-  barrier_wait(&room.own[1].full, 0);
-  for (int n = 0; more(n); ++n) {
-    const Stage& stage = room.first[stage_of(n)];
+  const int before = n;
+  room.own.wait_full(turn);
+  for (; more(); ++n) {
+    const Stage& stage = room.others[n];
     const int64_t other_token = stage.token + 2 * (lane % 4);
     const ScorePlace at{place.row, kOfKeys ? stage.head : place.head,
                         kOfKeys ? other_token : own_token, kOfKeys ? own_token : other_token};
     const bool masked = view_of(stage.views, group) != TileView::kAll;
     float products[kOther / 8][4], gradients[kOther / 8][4];
-    uint32_t weights[kOther / 16][4], d_scores[kOther / 16][4];
     group_fence();
-    start_transposed<T, kWidth, kOwn, kOther>(products, room.own_tile(0), 64 * group,
+    start_transposed<T, kWidth, kOwn, kOther>(products, room.own_tile(turn, 0), 64 * group,
                                               room.first_tile(n));
-    group_wait<0>(products);
-    weigh_products<kOfKeys>(arguments, at, masked, sums, products);
-    if (kOfKeys) pack<T>(products, weights);
-    wait_full(room.second, n);
-    group_fence();
-    start_transposed<T, kWidth, kOwn, kOther>(gradients, room.own_tile(1), 64 * group,
+    start_transposed<T, kWidth, kOwn, kOther>(gradients, room.own_tile(turn, 1), 64 * group,
                                               room.second_tile(n));
-    if constexpr (kOfKeys) start_product<T, kWidth, kOther>(d_second, weights, room.second_tile(n));
+    if constexpr (kOfKeys) {
+      WEFT_UNROLL
+      for (int tile = 0; tile < kOther / 8; ++tile) {
+        const SumsOfTwo of_two = room.sums(n)[4 * tile + lane % 4];
+        sums[2 * tile] = of_two.of[0];
+        sums[2 * tile + 1] = of_two.of[1];
+      }
+    }
+    group_wait<1>(products);  // and what the tile before adds
+    if (n > before) room.others.release(n - 1);
+    weigh_products<kOfKeys>(a, at, masked, sums, products);
+    if constexpr (kOfKeys) {
+      pack<T>(products, weights);
+      group_fence();
+      start_product<T, kWidth, kOther>(d_second, weights, room.second_tile(n));
+    }
     group_wait<kOfKeys ? 1 : 0>(gradients);
-    weigh_gradients<kOfKeys>(arguments, at, sums, products, gradients);
+    weigh_gradients<kOfKeys>(sums, products, gradients);
     pack<T>(gradients, d_scores);
     group_fence();
     start_product<T, kWidth, kOther>(d_first, d_scores, room.first_tile(n));
-    if constexpr (kOfKeys) group_wait<1>(d_second);
-    release(room.second, n);
-    group_wait<0>(d_first);
-    release(room.first, n);
   }
-  const float plain[2] = {1.0F, 1.0F}, scaled[2] = {a.scale, a.scale};
-  const AttentionShape& shape = a.shape;
-  if constexpr (kOfKeys) {
-    store_rows(d_first, scaled, arguments.dk, place.row, place.head, warp_token, shape.keys,
-               shape.width);
-    store_rows(d_second, plain, arguments.dv, place.row, place.head, warp_token, shape.keys,
-               shape.value_width);
-  } else {
-    store_rows(d_first, scaled, arguments.dq, place.row, place.head, warp_token, shape.queries,
-               shape.width);
-  }
+  group_wait<0>(d_first);
+  if constexpr (kOfKeys) group_wait<0>(d_second);
+  if (n > before) room.others.release(n - 1);
+  room.own.release(turn);
+  store_sums<kOfKeys>(arguments, place, warp_token, d_first, d_second);
 }
 
 template <bool kOfKeys, int kWidth, typename T>
 __global__ void __launch_bounds__(kGroupThreads*(1 + kGroups), 1)
     backward_kernel_sm90(const __grid_constant__ BackwardCall<T> call) {
   const BackwardRoom<kOfKeys, kWidth> room;
-  const Place place = place_of<kOfKeys>(call.arguments.attention.shape);
-  if (threadIdx.x == 0) init_stages(room.first, 2 * kStages + 2, kGroups);
+  if (threadIdx.x == 0) init_stages(room.others.first, room.kAllStages, kGroups);
   __syncthreads();  // the barrier objects are there
+  int n = 0;
+  const Items& items = kOfKeys ? call.of_keys : call.of_queries;
+  const auto place = [&](unsigned item) {
+    return place_of<kOfKeys>(call.arguments.attention.shape, items[item]);
+  };
   if (threadIdx.x < kGroupThreads) {
     leave_registers<56>();
-    if (threadIdx.x < 32) produce<kOfKeys>(call, room, place);
+    if (threadIdx.x >= 32) return;
+    each_item(items.count,
+              [&](int turn, unsigned item) { produce<kOfKeys>(call, room, place(item), turn, n); });
+    if (threadIdx.x == 0) room.others.end(n);
   } else {
     take_registers<224>();
-    consume<kOfKeys>(call, room, place);
+    each_item(items.count,
+              [&](int turn, unsigned item) { consume<kOfKeys>(call, room, place(item), turn, n); });
   }
 }
 
@@ -251,16 +301,14 @@ struct BackwardLaunch {
   cudaStream_t stream;
   template <int kWidth>
   void run() const {
-    const AttentionShape& shape = call.arguments.attention.shape;
-    start<false, kWidth>(shape.rows * shape.heads, shape.queries);
-    start<true, kWidth>(shape.rows * shape.key_heads, shape.keys);
+    start<false, kWidth>(call.of_queries);
+    start<true, kWidth>(call.of_keys);
   }
 
  private:
   template <bool kOfKeys, int kWidth>
-  void start(int64_t heads, int64_t tokens) const {
-    const int64_t blocks = heads * ((tokens + kOwn - 1) / kOwn);
-    launch_shared(stream, static_cast<unsigned>(blocks), kGroupThreads * (1 + kGroups),
+  void start(const Items& items) const {
+    launch_shared(stream, blocks_at_once(items.count), kGroupThreads * (1 + kGroups),
                   BackwardRoom<kOfKeys, kWidth>::kBytes, backward_kernel_sm90<kOfKeys, kWidth, T>,
                   call);
   }
@@ -281,12 +329,22 @@ bool attention_backward_sm90(const AttentionShape& shape, const AttentionRules& 
       shape.keys == 0) {
     return false;
   }
-  BackwardCall<T> call{{{}, q, k, v, d_out, log_sum_exp, delta, dq, dk, dv}, {}, {}, {}, {}};
+  BackwardCall<T> call{
+      {{}, q, k, v, d_out, log_sum_exp, delta, dq, dk, dv}, {}, {}, {}, {}, {}, {}};
   const int64_t rows = shape.rows, heads = shape.heads, key_heads = shape.key_heads;
-  if (!map_heads(q, rows, heads, shape.queries, shape.width, kBoxTokens, call.q) ||
-      !map_heads(k, rows, key_heads, shape.keys, shape.width, kBoxTokens, call.k) ||
-      !map_heads(v, rows, key_heads, shape.keys, shape.value_width, kBoxTokens, call.v) ||
-      !map_heads(d_out, rows, heads, shape.queries, shape.value_width, kBoxTokens, call.d_out)) {
+  const int64_t bytes = (shape.width + shape.value_width) * int64_t{sizeof(T)};
+  const int64_t query_tiles = (shape.queries + kOwn - 1) / kOwn;
+  const int64_t key_tiles = (shape.keys + kOwn - 1) / kOwn;
+  if (rows * heads * std::max(query_tiles, key_tiles) > kItemsMax) return false;
+  call.of_queries =
+      items_of(rows * heads, query_tiles, shape.keys * bytes * key_heads / heads, true);
+  call.of_keys =
+      items_of(rows * key_heads, key_tiles, shape.queries * bytes * heads / key_heads, false);
+  const int box = shape.widest() <= 64 ? kBoxTokens<64> : kBoxTokens<128>;
+  if (!map_heads(q, rows, heads, shape.queries, shape.width, box, call.q) ||
+      !map_heads(k, rows, key_heads, shape.keys, shape.width, box, call.k) ||
+      !map_heads(v, rows, key_heads, shape.keys, shape.value_width, box, call.v) ||
+      !map_heads(d_out, rows, heads, shape.queries, shape.value_width, box, call.d_out)) {
     return false;
   }
   call.arguments.attention =

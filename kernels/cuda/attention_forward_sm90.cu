@@ -1,7 +1,7 @@
-// The forward pass of fused attention on sm_90a (after Shah et al. 2024): a block takes 128 queries
-// of a head, a consumer warp group 64 of them. Keys and values come by bulk copies, two tiles of
-// each under way; the products of the next tile's scores run while this tile's weights meet the
-// values, and its softmax after them. The numerical policy stands in attention.h.
+// The forward pass of fused attention on sm_90a (after Shah et al. 2024): an item is 128 queries of
+// a head, a consumer warp group has 64 of them. Keys and values come by bulk copies, two or four
+// tiles of each under way; the products of the next tile's scores run while this tile's weights
+// meet the values, and its softmax after them. The numerical policy stands in attention.h.
 #include "kernels/cuda/attention_sm90.cuh"
 #include "kernels/cuda/attention_softmax.cuh"
 
@@ -16,43 +16,54 @@ struct ForwardCall {
   Attention attention;
   ForwardResults<T> results;
   TensorMap q, k, v;
+  Items items;
 };
 
 // Shared memory: the tiles, from multiples of 1024 bytes on, then the barrier objects.
 template <int kWidth>
 struct ForwardRoom {
+  static constexpr int kStages = kWidth > 64 ? 2 : 4;
+  using Tiles = Stages<kStages>;
+  using Queries = Stages<2>;
   using QueryTile = PanelTile<kQueries, kWidth>;
   using KeyTile = PanelTile<kKeys, kWidth>;
-  static constexpr int kKeysAt = QueryTile::kBytes, kValuesAt = kKeysAt + kStages * KeyTile::kBytes;
+  static constexpr int kKeysAt = 2 * QueryTile::kBytes,
+                       kValuesAt = kKeysAt + kStages * KeyTile::kBytes;
   static constexpr int kStagesAt = kValuesAt + kStages * KeyTile::kBytes;
-  static constexpr size_t kBytes = kStagesAt + (2 * kStages + 1) * sizeof(Stage);
+  static constexpr int kAllStages = 2 * kStages + 2;
+  static constexpr size_t kBytes = kStagesAt + kAllStages * sizeof(Stage);
   unsigned char* const bytes = shared_memory<unsigned char>();
-  Stage* const of_keys = reinterpret_cast<Stage*>(bytes + kStagesAt);
-  Stage *const of_values = of_keys + kStages, *const of_queries = of_values + kStages;
+  const Tiles of_keys{reinterpret_cast<Stage*>(bytes + kStagesAt)};
+  const Tiles of_values{of_keys.first + kStages};
+  const Queries of_queries{of_values.first + kStages};
+  __device__ unsigned char* queries(int turn) const {
+    return bytes + Queries::index(turn) * QueryTile::kBytes;
+  }
   __device__ unsigned char* keys(int n) const {
-    return bytes + kKeysAt + stage_of(n) * KeyTile::kBytes;
+    return bytes + kKeysAt + Tiles::index(n) * KeyTile::kBytes;
   }
   __device__ unsigned char* values(int n) const {
-    return bytes + kValuesAt + stage_of(n) * KeyTile::kBytes;
+    return bytes + kValuesAt + Tiles::index(n) * KeyTile::kBytes;
   }
 };
 
-// What a block works on.
+// What an item is.
 struct Place {
   int64_t row, head, key_head, first_query;
 };
 
-__device__ inline Place place_of(const AttentionShape& shape) {
-  const int64_t tiles = (shape.queries + kQueries - 1) / kQueries;
-  const int64_t item = blockIdx.x, tile = tiles - 1 - item % tiles;  // causal: the longest first
-  const int64_t head = item / tiles % shape.heads;
-  return {item / tiles / shape.heads, head, head / (shape.heads / shape.key_heads),
-          tile * kQueries};
+__device__ inline Place place_of(const AttentionShape& shape, const Items::Place& item) {
+  const auto heads = static_cast<unsigned>(shape.heads);
+  const auto shared = static_cast<unsigned>(shape.heads / shape.key_heads);
+  const unsigned head = item.head % heads;
+  return {item.head / heads, head, head / shared, int64_t{kQueries} * item.tile};
 }
 
+// n: the tiles that went through before; counted on.
 template <int kWidth, typename T>
 __device__ void produce(const ForwardCall<T>& call, const ForwardRoom<kWidth>& room,
-                        const Place& place) {
+                        const Place& place, int turn, int& n) {
+  using Room = ForwardRoom<kWidth>;
   const Attention& a = call.attention;
   const bool leads = threadIdx.x == 0;
   const auto box = [&](int64_t head, int64_t token) {
@@ -60,8 +71,11 @@ __device__ void produce(const ForwardCall<T>& call, const ForwardRoom<kWidth>& r
                     static_cast<int>(place.row)};
   };
   if (leads) {
-    copy_tile<kQueries, kWidth>(room.bytes, call.q, box(place.head, place.first_query),
-                                &room.of_queries->full);
+    Barrier* full = &room.of_queries[turn].full;
+    room.of_queries.wait_empty(turn);
+    barrier_expect(full, Room::QueryTile::kBytes);
+    copy_tile<kQueries, kWidth>(room.queries(turn), call.q, box(place.head, place.first_query),
+                                full);
   }
   // What has few registers reads the ranges of the queries again for each tile.
   const auto look = [&](int tile) {
@@ -76,28 +90,29 @@ __device__ void produce(const ForwardCall<T>& call, const ForwardRoom<kWidth>& r
     }
     return views;
   };
-  int n = 0;
   const int tiles = static_cast<int>((a.shape.keys + kKeys - 1) / kKeys);
   each_seen(tiles, look, [&](int tile, unsigned views) {
     if (leads) {
-      Stage &of_keys = room.of_keys[stage_of(n)], &of_values = room.of_values[stage_of(n)];
-      wait_empty(room.of_keys, n);
+      Stage &of_keys = room.of_keys[n], &of_values = room.of_values[n];
+      room.of_keys.wait_empty(n);
+      of_keys.turn = turn;
       of_keys.token = int64_t{kKeys} * tile;
       of_keys.views = views;
+      barrier_expect(&of_keys.full, Room::KeyTile::kBytes);
       copy_tile<kKeys, kWidth>(room.keys(n), call.k, box(place.key_head, kKeys * tile),
                                &of_keys.full);
-      wait_empty(room.of_values, n);
+      room.of_values.wait_empty(n);
+      barrier_expect(&of_values.full, Room::KeyTile::kBytes);
       copy_tile<kKeys, kWidth>(room.values(n), call.v, box(place.key_head, kKeys * tile),
                                &of_values.full);
     }
     ++n;
   });
-  if (leads) end_tiles(room.of_keys, n);
 }
 
 template <int kWidth, typename T>
 __device__ void consume(const ForwardCall<T>& call, const ForwardRoom<kWidth>& room,
-                        const Place& place) {
+                        const Place& place, int turn, int& n) {
   const Attention& a = call.attention;
   const int thread = static_cast<int>(threadIdx.x) - kGroupThreads, group = thread / kGroupThreads;
   const int64_t warp_query = place.first_query + thread / 32 * 16;
@@ -107,45 +122,47 @@ __device__ void consume(const ForwardCall<T>& call, const ForwardRoom<kWidth>& r
   clear(out);
   RunningRows rows;
   bool masked = false;
-  const auto more = [&](int n) {
-    wait_full(room.of_keys, n);
-    const Stage& stage = room.of_keys[stage_of(n)];
+  const auto more = [&](int i) {
+    room.of_keys.wait_full(i);
+    const Stage& stage = room.of_keys[i];
     first.key = stage.token;
     masked = view_of(stage.views, group) != TileView::kAll;
-    return first.key >= 0;
+    return stage.turn == turn;
   };
-  const auto start_scores = [&](int n) {
+  const auto start_scores = [&](int i) {
     group_fence();
-    start_transposed<T, kWidth, kQueries, kKeys>(scores, room.bytes, 64 * group, room.keys(n));
+    start_transposed<T, kWidth, kQueries, kKeys>(scores, room.queries(turn), 64 * group,
+                                                 room.keys(i));
   };
-  const auto start_weighing = [&](int n) {
-    wait_full(room.of_values, n);
+  const auto start_weighing = [&](int i) {
+    room.of_values.wait_full(i);
     group_fence();
-    start_product<T, kWidth, kKeys>(out, weights, room.values(n));
+    start_product<T, kWidth, kKeys>(out, weights, room.values(i));
   };
 
-  barrier_wait(&room.of_queries->full, 0);
-  if (more(0)) {
-    start_scores(0);
+  room.of_queries.wait_full(turn);
+  if (more(n)) {
+    start_scores(n);
     group_wait<0>(scores);
-    release(room.of_keys, 0);
+    room.of_keys.release(n);
     softmax_step<T, true>(a, first, masked, scores, rows, keep);
     pack<T>(scores, weights);
-    int n = 0;
     for (; more(n + 1); ++n) {
       start_scores(n + 1);
       start_weighing(n);
       group_wait<1>(scores);
-      release(room.of_keys, n + 1);
+      room.of_keys.release(n + 1);
       softmax_step<T, true>(a, first, masked, scores, rows, keep);
       group_wait<0>(out);
-      release(room.of_values, n);
+      room.of_values.release(n);
       shrink(out, keep);
       pack<T>(scores, weights);
     }
     start_weighing(n);
     group_wait<0>(out);
+    room.of_values.release(n++);
   }
+  room.of_queries.release(turn);
   finish(a, call.results, {place.row, place.head, warp_query, 0}, rows, out);
 }
 
@@ -153,15 +170,22 @@ template <int kWidth, typename T>
 __global__ void __launch_bounds__(kGroupThreads*(1 + kGroups), 1)
     forward_kernel_sm90(const __grid_constant__ ForwardCall<T> call) {
   const ForwardRoom<kWidth> room;
-  const Place place = place_of(call.attention.shape);
-  if (threadIdx.x == 0) init_stages(room.of_keys, 2 * kStages + 1, kGroups);
+  if (threadIdx.x == 0) init_stages(room.of_keys.first, room.kAllStages, kGroups);
   __syncthreads();  // the barrier objects are there
+  int n = 0;
+  const auto place = [&](unsigned item) {
+    return place_of(call.attention.shape, call.items[item]);
+  };
   if (threadIdx.x < kGroupThreads) {
-    leave_registers<40>();
-    if (threadIdx.x < 32) produce<kWidth>(call, room, place);
+    leave_registers<56>();
+    if (threadIdx.x >= 32) return;
+    each_item(call.items.count,
+              [&](int turn, unsigned item) { produce(call, room, place(item), turn, n); });
+    if (threadIdx.x == 0) room.of_keys.end(n);
   } else {
-    take_registers<232>();
-    consume<kWidth>(call, room, place);
+    take_registers<224>();
+    each_item(call.items.count,
+              [&](int turn, unsigned item) { consume(call, room, place(item), turn, n); });
   }
 }
 
@@ -171,11 +195,8 @@ struct ForwardLaunch {
   cudaStream_t stream;
   template <int kWidth>
   void run() const {
-    const AttentionShape& shape = call.attention.shape;
-    const int64_t tiles = (shape.queries + kQueries - 1) / kQueries;
-    launch_shared(stream, static_cast<unsigned>(shape.rows * shape.heads * tiles),
-                  kGroupThreads * (1 + kGroups), ForwardRoom<kWidth>::kBytes,
-                  forward_kernel_sm90<kWidth, T>, call);
+    launch_shared(stream, blocks_at_once(call.items.count), kGroupThreads * (1 + kGroups),
+                  ForwardRoom<kWidth>::kBytes, forward_kernel_sm90<kWidth, T>, call);
   }
 };
 
@@ -189,7 +210,11 @@ bool attention_forward_sm90(const AttentionShape& shape, const AttentionRules& r
   check_attention(shape, rules);
   if (!is_plain(rules) || !rows_aligned(q) || !rows_aligned(k) || !rows_aligned(v)) return false;
   if (shape.rows == 0 || shape.heads == 0 || shape.queries == 0 || shape.keys == 0) return false;
-  ForwardCall<T> call{{}, {out, log_sum_exp}, {}, {}, {}};
+  const int64_t tiles = (shape.queries + kQueries - 1) / kQueries, heads = shape.rows * shape.heads;
+  const int64_t key_bytes = shape.keys * (shape.width + shape.value_width) * int64_t{sizeof(T)};
+  if (heads * tiles > kItemsMax) return false;
+  ForwardCall<T> call{{}, {out, log_sum_exp}, {}, {}, {}, {}};
+  call.items = items_of(heads, tiles, key_bytes * shape.key_heads / shape.heads, true);
   if (!map_heads(q, shape.rows, shape.heads, shape.queries, shape.width, kQueries, call.q) ||
       !map_heads(k, shape.rows, shape.key_heads, shape.keys, shape.width, kKeys, call.k) ||
       !map_heads(v, shape.rows, shape.key_heads, shape.keys, shape.value_width, kKeys, call.v)) {

@@ -67,12 +67,14 @@ Attention attention_of(const AttentionShape& shape, const AttentionRules& rules,
   attention.drop_rate = static_cast<float>(rules.dropout_rate);
   attention.drop_scale = static_cast<float>(1 / (1 - rules.dropout_rate));
   attention.drops = rules.dropout_rate > 0;
+  attention.by_index = seen_by_index(rules);
   attention.aligned = aligned;
   return attention;
 }
 
 RangeTables make_ranges(const AttentionShape& shape, const AttentionRules& rules, void* scratch,
                         cudaStream_t stream) {
+  if (seen_by_index(rules)) return {nullptr, nullptr};
   auto* queries = static_cast<TokenRange*>(scratch);
   const int64_t of_queries = ranges_of(shape.queries), of_keys = ranges_of(shape.keys);
   TokenRange* keys = queries + shape.rows * of_queries;

@@ -2,7 +2,8 @@
 // kernels.
 //
 // A token's range is that of the kRangeTokens tokens around it; attention_ranges.cu makes them once
-// a call, so that tiles which nobody sees are skipped and tiles which all see are not masked.
+// a call, so that tiles which nobody sees are skipped and tiles which all see are not masked. Where
+// tokens stand at their indices and all count, there are no tables: ranges are computed.
 #pragma once
 
 #include "kernels/cuda/attention.h"
@@ -23,11 +24,17 @@ struct TokenRange {
 };
 
 struct RangeTables {
-  const TokenRange *queries, *keys;  // [rows, tokens / kRangeTokens, rounded up]
+  const TokenRange *queries, *keys;  // [rows, tokens / kRangeTokens, rounded up]; or both null
 };
 
+// Whether a query sees a key is a matter of their indices alone.
+inline bool seen_by_index(const AttentionRules& rules) {
+  return rules.query_position == nullptr && rules.key_position == nullptr &&
+         rules.key_valid == nullptr && rules.query_document == nullptr &&
+         rules.mask.data == nullptr;
+}
 inline int64_t ranges_of(int64_t tokens) { return (tokens + kRangeTokens - 1) / kRangeTokens; }
-// Fills scratch (attention_scratch_bytes) on the stream.
+// Fills scratch (attention_scratch_bytes) on the stream; null tables if seen_by_index.
 RangeTables make_ranges(const AttentionShape& shape, const AttentionRules& rules, void* scratch,
                         cudaStream_t stream);
 
@@ -39,7 +46,8 @@ struct Attention {
   float scale, scale_log2, soft_cap, drop_rate, drop_scale;
   bool bends;  // a score is more than a scaled product
   bool drops;
-  bool aligned;  // rows of q, k, v and their gradients are multiples of 16 bytes
+  bool by_index;  // seen_by_index
+  bool aligned;   // rows of q, k, v and their gradients are multiples of 16 bytes
 };
 
 // Nothing bends a score or drops a weight, and scores grow with their products.
@@ -65,6 +73,10 @@ __device__ inline void widen_range(TokenRange& range, const TokenRange& other) {
 template <int kTokens>
 __device__ TokenRange range_of(const TokenRange* table, int64_t row, int64_t tokens,
                                int64_t first) {
+  if (table == nullptr) {
+    const int64_t past = min(first + kTokens, tokens);
+    return {first, past - 1, 0, 0, past - first};
+  }
   const int64_t ranges = (tokens + kRangeTokens - 1) / kRangeTokens;
   const TokenRange* at = table + row * ranges + first / kRangeTokens;
   TokenRange range = at[0];
@@ -151,6 +163,38 @@ __device__ inline bool unmasked(const AttentionRules& rules, const ScorePlace& a
   return rules.mask.data == nullptr || rules.mask.data[place_in(rules.mask, at)] != 0;
 }
 
+// Columns of the score matrix, counted from one of them on.
+struct Columns {
+  int first, past;
+};
+// Which ones, counted from `column` on, belong to the row if seen_by_index. Rows are queries and
+// columns keys or, transposed, the other way round; both are below 2^31.
+template <bool kTransposed>
+__device__ Columns columns_of(const Attention& a, int64_t row, int64_t column) {
+  const int64_t rows = kTransposed ? a.shape.keys : a.shape.queries;
+  const int64_t columns = kTransposed ? a.shape.queries : a.shape.keys;
+  const int64_t left = a.rules.window_left, right = a.rules.causal ? 0 : a.rules.window_right;
+  const int64_t before = kTransposed ? right : left, behind = kTransposed ? left : right;
+  if (row >= rows) return {0, 0};
+  const int64_t first = before < 0 ? 0 : max(row - before, int64_t{0});
+  const int64_t past = behind < 0 ? columns : min(row + min(behind, columns) + 1, columns);
+  return {static_cast<int>(first - column), static_cast<int>(past - column)};
+}
+template <bool kTransposed, int kTiles>
+__device__ void hide_by_index(const Attention& a, int64_t row, int64_t column,
+                              float (&scores)[kTiles][4]) {
+  WEFT_UNROLL
+  for (int half = 0; half < 2; ++half) {
+    const Columns seen = columns_of<kTransposed>(a, row + 8 * half, column);
+    WEFT_UNROLL
+    for (int i = 0; i < 2 * kTiles; ++i) {
+      const int at = i / 2 * 8 + i % 2;
+      float& score = scores[i / 2][2 * half + i % 2];
+      score = at >= seen.first && at < seen.past ? score : -INFINITY;
+    }
+  }
+}
+
 // Scores that are not visible become -infinity. Of accumulators (ptx.cuh) with queries as rows and
 // keys as columns, or, transposed, the other way round; first: the thread's first row and column.
 template <bool kTransposed, int kTiles>
@@ -160,6 +204,7 @@ __device__ void hide(const Attention& a, const ScorePlace& first, float (&scores
   };
   const int64_t row = kTransposed ? first.key : first.query;
   const int64_t column = kTransposed ? first.query : first.key;
+  if (a.by_index) return hide_by_index<kTransposed>(a, row, column, scores);
   const Token rows[2] = {token(kTransposed, row), token(kTransposed, row + 8)};
   WEFT_UNROLL
   for (int i = 0; i < 2 * kTiles; ++i) {

@@ -4,8 +4,11 @@
 // A block is a producer warp group, of which one warp looks for tiles that somebody sees and starts
 // their bulk copies, and groups of consumers. A stage is a tile with two barrier objects: `full`
 // ends a phase when its bytes are there, `empty` when all consumer warps are done with them. n
-// counts the tiles that go through.
+// counts the tiles that go through. There are no more blocks than multiprocessors: each takes items
+// of work in turn, and while its consumers end one, tiles of the next are under way.
 #pragma once
+
+#include <algorithm>
 
 #include "kernels/cuda/attention_tile.cuh"
 #include "kernels/cuda/ptx_sm90.cuh"
@@ -14,7 +17,7 @@ namespace weft::cuda {
 
 constexpr int kGroupThreads = 128;
 constexpr int kPanelWidth = 64;
-constexpr int kStages = 2;
+constexpr int64_t kItemsMax = int64_t{1} << 30;
 
 // A tile of kTokens tokens, kWidth (64 or 128) features.
 template <int kTokens, int kWidth>
@@ -25,10 +28,43 @@ struct PanelTile {
 
 struct Stage {
   Barrier full, empty;
-  int64_t token;   // the tile's first; negative: there are no more tiles
+  int turn;        // that the tile belongs to; negative: there are no more tiles
+  int64_t token;   // the tile's first
   int64_t head;    // where it is asked for
   unsigned views;  // what each consumer group sees of it
 };
+
+// What a block takes in its turn: items get shorter, so that the turns go back and forth.
+__device__ inline unsigned item_of(int turn) {
+  const unsigned place = turn % 2 == 0 ? blockIdx.x : gridDim.x - 1 - blockIdx.x;
+  return static_cast<unsigned>(turn) * gridDim.x + place;
+}
+// Calls act(turn, item) for the items of this block.
+template <typename Act>
+__device__ void each_item(unsigned items, const Act& act) {
+  for (int turn = 0; item_of(turn) < items; ++turn) act(turn, item_of(turn));
+}
+
+// All tiles of own tokens of all heads as items: of heads whose other side fits into the L2 cache
+// together, first the tiles with the most to see.
+struct Items {
+  unsigned count, tiles, heads, together;
+  bool last_first;  // the last tile sees most
+  struct Place {
+    unsigned head, tile;
+  };
+  __device__ Place operator[](unsigned item) const {
+    const unsigned first = item / (tiles * together) * together, rest = item - first * tiles;
+    const unsigned beside = min(together, heads - first), tile = rest / beside;
+    return {first + rest % beside, last_first ? tiles - 1 - tile : tile};
+  }
+};
+// At most kItemsMax. heads: of all rows; bytes: of what the items of a head share.
+inline Items items_of(int64_t heads, int64_t tiles, int64_t bytes, bool last_first) {
+  const int64_t together = std::clamp<int64_t>(kCacheBytes / std::max<int64_t>(bytes, 1), 1, heads);
+  return {static_cast<unsigned>(heads * tiles), static_cast<unsigned>(tiles),
+          static_cast<unsigned>(heads), static_cast<unsigned>(together), last_first};
+}
 
 // The TileView of group i, at bits 2 i and 2 i + 1.
 __device__ inline unsigned view_at(TileView view, int group) {
@@ -47,13 +83,14 @@ __device__ inline void init_stages(Stage* stages, int count, int groups) {
   barrier_init_fence();
 }
 
-// Starts the copies of a tile, in boxes of so many tokens; the barrier expects its bytes.
+// Starts the copies of a tile, in boxes of so many tokens; the barrier has to expect its bytes.
 template <int kTokens, int kWidth, int kBoxTokens = kTokens>
 __device__ void copy_tile(unsigned char* tile, const TensorMap& map, const BoxPlace& at,
                           Barrier* full) {
   using Tile = PanelTile<kTokens, kWidth>;
-  barrier_expect(full, Tile::kBytes);
+  WEFT_ROLLED
   for (int panel = 0; panel < Tile::kPanels; ++panel) {
+    WEFT_ROLLED
     for (int token = 0; token < kTokens; token += kBoxTokens) {
       const BoxPlace box{panel * kPanelWidth, at.token + token, at.head, at.row};
       copy_box(tile + panel * Tile::kPanelBytes + token * 128, &map, box, full);
@@ -76,26 +113,28 @@ __device__ void each_seen(int tiles, const Look& look, const Act& act) {
   }
 }
 
-// Of the n-th tile: the stage that it goes through, and the parity of its phase there.
-__device__ inline int stage_of(int n) { return n % kStages; }
-__device__ inline unsigned parity_of(int n) { return static_cast<unsigned>(n / kStages % 2); }
-// Until the consumers of the tile before are done with the stage.
-__device__ inline void wait_empty(Stage* stages, int n) {
-  barrier_wait(&stages[stage_of(n)].empty, parity_of(n) ^ 1U);
-}
-__device__ inline void wait_full(Stage* stages, int n) {
-  barrier_wait(&stages[stage_of(n)].full, parity_of(n));
-}
-// After the last tile, the n-th.
-__device__ inline void end_tiles(Stage* stages, int n) {
-  wait_empty(stages, n);
-  stages[stage_of(n)].token = -1;
-  barrier_arrive(&stages[stage_of(n)].full);
-}
-// A warp is done with the n-th tile.
-__device__ inline void release(Stage* stages, int n) {
-  if (threadIdx.x % 32 == 0) barrier_arrive(&stages[stage_of(n)].empty);
-}
+// kStages stages in shared memory, through which tiles go in turn.
+template <int kStages>
+struct Stages {
+  Stage* first;
+  // Of the n-th tile: the stage that it goes through, and the parity of its phase there.
+  __device__ static int index(int n) { return n % kStages; }
+  __device__ static unsigned parity(int n) { return static_cast<unsigned>(n / kStages % 2); }
+  __device__ Stage& operator[](int n) const { return first[index(n)]; }
+  // Until the consumers of the tile before are done with the stage.
+  __device__ void wait_empty(int n) const { barrier_wait(&(*this)[n].empty, parity(n) ^ 1U); }
+  __device__ void wait_full(int n) const { barrier_wait(&(*this)[n].full, parity(n)); }
+  // A warp is done with the n-th tile.
+  __device__ void release(int n) const {
+    if (threadIdx.x % 32 == 0) barrier_arrive(&(*this)[n].empty);
+  }
+  // After the last tile, the n-th.
+  __device__ void end(int n) const {
+    wait_empty(n);
+    (*this)[n].turn = -1;
+    barrier_arrive(&(*this)[n].full);
+  }
+};
 
 // Starts sums [64, 8 kTiles] = a b^T over kWidth features: rows of `a` from `row_a` (a multiple of
 // 64) on, of `b` from 0 on.

@@ -45,13 +45,13 @@ __device__ void softmax_step(const Attention& a, const ScorePlace& first, bool m
     }
     largest = fmaxf(rows.largest[half], max_of_quad(largest) * scale);
     const float base = largest == -INFINITY ? 0.0F : largest;
-    keep[half] = exp2f(rows.largest[half] - base);
+    keep[half] = exp2_fast(rows.largest[half] - base);
     rows.largest[half] = largest;
     rows.total[half] *= keep[half];
     WEFT_UNROLL
     for (int i = 0; i < 2 * kTiles; ++i) {
       float& score = scores[i / 2][2 * half + i % 2];
-      score = exp2f(kPlain ? fmaf(score, scale, -base) : score - base);
+      score = exp2_fast(kPlain ? fmaf(score, scale, -base) : score - base);
       rows.total[half] += score;
       if (kPlain || !a.drops) continue;
       at.key = first.key + i / 2 * 8 + 2 * (lane % 4) + i % 2;

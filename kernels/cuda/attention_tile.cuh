@@ -38,9 +38,58 @@ __device__ void load_tile(T* tile, const TokenRows<const T>& from, int64_t first
   }
 }
 
+// A matrix of 4 x 4 words, of which each lane of a quad has a row, to columns.
+__device__ inline void transpose_quad(uint32_t (&words)[4]) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  WEFT_UNROLL
+  for (int distance = 1; distance <= 2; distance *= 2) {
+    const bool upper = (lane & distance) != 0;
+    WEFT_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      if ((i & distance) != 0) continue;
+      uint32_t &low = words[i], &high = words[i + distance];
+      const uint32_t other = __shfl_xor_sync(0xFFFFFFFFU, upper ? low : high, distance);
+      low = upper ? other : low;
+      high = upper ? high : other;
+    }
+  }
+}
+
+// 16 bytes a lane, for `to` and its step of multiples of 16 bytes and a width that is one of 8.
+template <int kTiles, typename Out>
+__device__ void store_chunks(const float (&sums)[kTiles][4], const float (&factor)[2],
+                             const TokenRows<Out>& to, int64_t first, int64_t tokens, int width) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  WEFT_UNROLL
+  for (int half = 0; half < 2; ++half) {
+    const int64_t token = first + lane / 4 + 8 * half;
+    WEFT_UNROLL
+    for (int tile = 0; tile < kTiles; tile += 4) {
+      uint32_t words[4];
+      WEFT_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        const float(&from)[4] = sums[tile + i];
+        words[i] =
+            narrow_pair<Out>(from[2 * half] * factor[half], from[2 * half + 1] * factor[half]);
+      }
+      transpose_quad(words);
+      const int column = 8 * (tile + lane % 4);
+      if (token >= tokens || column >= width) continue;
+      *reinterpret_cast<uint4*>(to.data + token * to.step + column) = {words[0], words[1], words[2],
+                                                                       words[3]};
+    }
+  }
+}
+
 template <int kTiles, typename Out>
 __device__ void store_rows(const float (&sums)[kTiles][4], const float (&factor)[2],
                            const TokenRows<Out>& to, int64_t first, int64_t tokens, int width) {
+  if constexpr (sizeof(Out) == 2 && kTiles % 4 == 0) {
+    const auto steps = static_cast<uint64_t>(to.step) * sizeof(Out);
+    if ((reinterpret_cast<uintptr_t>(to.data) | steps) % 16 == 0 && width % 8 == 0) {
+      return store_chunks(sums, factor, to, first, tokens, width);
+    }
+  }
   const int lane = static_cast<int>(threadIdx.x) % 32;
   WEFT_UNROLL
   for (int half = 0; half < 2; ++half) {

@@ -59,6 +59,17 @@ void launch_shared(cudaStream_t stream, dim3 grid, dim3 block, size_t shared_byt
   if (error != cudaSuccess) throw_cuda_error(error, "a kernel launch");
 }
 
+// Blocks for a kernel of which a multiprocessor holds one, and which take items in turn.
+inline unsigned blocks_at_once(int64_t items) {
+  int device = 0, multiprocessors = 1;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error == cudaSuccess) {
+    error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
+  }
+  if (error != cudaSuccess) throw_cuda_error(error, "the number of multiprocessors");
+  return static_cast<unsigned>(items < multiprocessors ? items : multiprocessors);
+}
+
 template <typename... Parameters, typename... Arguments>
 void launch(cudaStream_t stream, dim3 grid, dim3 block, void (*kernel)(Parameters...),
             Arguments&&... arguments) {

@@ -18,6 +18,7 @@
 
 // Before a loop whose index picks registers.
 #define WEFT_UNROLL _Pragma("unroll")
+#define WEFT_ROLLED _Pragma("unroll 1")
 #define WEFT_UNROLL_FOUR _Pragma("unroll 4")
 
 namespace weft::cuda {
@@ -61,6 +62,12 @@ __device__ inline uint32_t narrow_pair<float16>(float low, float high) {
   uint32_t word;
   asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
   return word;
+}
+// 2^x within 2 units of the last place; nothing where that is below the least normal number.
+__device__ inline float exp2_fast(float x) {
+  float power;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
+  return power;
 }
 // Of 10 bits of fraction, to nearest, ties away from zero; as the bits of a float.
 __device__ inline uint32_t narrow_tf32(float value) {

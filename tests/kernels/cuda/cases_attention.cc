@@ -235,6 +235,9 @@ std::string check_attention_rules(const KernelSet& set) {
   const AttentionShape shape = shape_of(2, 2, 1, 70, 133, 32);
   settings.push_back({.name = "padded", .shape = shape, .padded = true, .by_token = true});
   settings.push_back({.name = "window", .shape = shape, .window_left = 40, .window_right = 3});
+  settings.push_back(settings.back());
+  settings.back().name = "window of positions";
+  settings.back().shifted = true;
   settings.push_back({.name = "window 0", .shape = shape, .causal = true, .window_left = 0});
   settings.push_back(
       {.name = "documents", .shape = shape, .causal = true, .documents = true, .shifted = true});
@@ -302,6 +305,13 @@ std::string check_attention_sm90(const KernelSet& set) {
   settings.push_back({.name = "values", .shape = shape_of(1, 2, 1, 40, 140, 64, 32)});
   settings.push_back({.name = "padded", .shape = shape, .padded = true, .wide = true});
   settings.push_back({.name = "window", .shape = shape, .window_left = 40, .window_right = 3});
+  settings.push_back({.name = "band", .shape = shape_of(1, 2, 1, 389, 389, 64), .causal = true});
+  settings.back().window_left = 70;
+  settings.push_back({.name = "many", .shape = shape_of(1, 9, 3, 260, 150, 64), .causal = true});
+  settings.push_back({.name = "more queries", .shape = shape_of(1, 3, 1, 270, 40, 64)});
+  settings.back().causal = settings.back().sinks = true;
+  settings.push_back({.name = "unseen", .shape = shape_of(1, 1, 1, 300, 20, 64)});
+  settings.back().window_left = settings.back().window_right = 5;
   settings.push_back(
       {.name = "documents", .shape = shape, .causal = true, .documents = true, .shifted = true});
   settings.push_back({.name = "mask", .shape = shape, .sinks = true, .mask = "whole"});

@@ -26,7 +26,7 @@ def body(text, name, files):
     itself is found in weft::cuda. A call whose arguments are weft::cuda's alone would find both: it
     names the mutant's."""
     if "attention_rules.cuh" in files:
-        text = re.sub(r"\b(check_attention|make_ranges)\(shape", rf"{name}::\1(shape", text)
+        text = re.sub(r"\b((?:check_attention|make_ranges)\(shape|seen_by_index\((?=rules\)))", rf"{name}::\1", text)
     if "attention_sm90.cuh" in files:
         text = re.sub(r"\b(copy_tile<|map_heads\((?=[a-z_]+,)|view_at\((?=view)|view_of\((?=stage))", rf"{name}::\1", text)
     text = INSTANCES.sub("", INCLUDE.sub("", text)).replace("with_width(", "with_one_width(")

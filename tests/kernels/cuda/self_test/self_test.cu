@@ -25,6 +25,30 @@ __global__ void narrow_kernel(const float* in, uint32_t* out, int n) {
   }
 }
 
+// ---- powers of two
+__global__ void exp2_kernel(const float* in, float* out, int n) {
+  for (int i = static_cast<int>(threadIdx.x); i < n; i += static_cast<int>(blockDim.x)) {
+    out[i] = exp2_fast(in[i]);
+  }
+}
+
+std::string check_powers() {
+  Both<float> in(4096), out(4096);
+  for (size_t i = 0; i < in.host.size(); ++i) {
+    in.host[i] = static_cast<float>(i) * 0.0625F - 200.0F + std::sin(static_cast<float>(i));
+  }
+  in.host[0] = -INFINITY;
+  launch(nullptr, 1, 256, exp2_kernel, in.sent(), out.sent(), static_cast<int>(in.host.size()));
+  out.fetch();
+  for (size_t i = 0; i < in.host.size(); ++i) {
+    const double got = static_cast<double>(out.host[i]);
+    double due = std::exp2(static_cast<double>(in.host[i]));
+    if (due < 1.1754943508222875e-38) due = 0;
+    if (!(std::abs(got - due) <= 0x1p-22 * due)) return differs_at(i, got, due);
+  }
+  return "";
+}
+
 std::string check_conversions() {
   Both<float> in(4096);
   Both<uint32_t> out(4 * in.host.size());
@@ -245,6 +269,7 @@ std::string check_lanes() {
 std::vector<SelfTestResult> self_test() {
   std::vector<SelfTestResult> results{
       {"narrow, narrow_pair, narrow_tf32", check_conversions()},
+      {"exp2_fast", check_powers()},
       {"widen", check_widening()},
       {"copy_16, copies_commit, copies_wait", check_copies()},
       {"load_matrices, load_matrices_transposed", check_loads()},

@@ -6,7 +6,9 @@
 #include <cuda_runtime.h>
 
 #include <bit>
+#include <cmath>
 #include <cstdint>
+#include <limits>
 
 #include "kernels/cuda/vector.h"
 #include "kernels/tensor/half.h"
@@ -14,6 +16,7 @@
 #include "tests/testing/cuda_on_cpu/traffic.h"
 
 #define WEFT_UNROLL
+#define WEFT_ROLLED
 #define WEFT_UNROLL_FOUR
 
 namespace weft::cuda {
@@ -30,6 +33,10 @@ T narrow(float value) {
 template <typename T>
 uint32_t narrow_pair(float low, float high) {
   return uint32_t{T(low).bits} | uint32_t{T(high).bits} << 16;
+}
+inline float exp2_fast(float x) {
+  const float power = std::exp2(x);
+  return power < std::numeric_limits<float>::min() ? 0.0F : power;
 }
 inline uint32_t narrow_tf32(float value) { return cuda_on_cpu::round_to_tf32(value); }
 inline float float_of_bits(uint32_t bits) { return std::bit_cast<float>(bits); }
