@@ -1,8 +1,8 @@
 // The backward pass of fused attention on sm_90a, one kernel for dq and, turned round, for dk and
 // dv: an item owns 128 tokens, a consumer warp group 64 of them, and tiles of 64 tokens of the
-// other side come by bulk copies, four under way, with log-sum-exp and delta of queries that come.
-// The products of a tile start before those of the tile before have ended; the sums of one group
-// grow while the other weighs. With queries owned and keys to come:
+// other side come by bulk copies, with log-sum-exp and delta of queries that come. One group's
+// products run while the other weighs and, where registers allow it, those of a tile start before
+// the last ones of the tile before have ended. With queries owned and keys to come:
 //   S = q k^T, dP = dO v^T, dS from them (attention_backward.cuh), dq += dS k;
 // with keys owned and queries of all heads that share them to come, all transposed:
 //   S^T = k q^T, dP^T = v dO^T, dv += P^T dO, dk += dS^T q.
@@ -15,33 +15,27 @@ namespace {
 
 constexpr int kGroups = 2;  // of consumers
 constexpr int kOwn = 64 * kGroups;
-// The sums of dk and dv leave room for scores with 32 queries only where heads are wide.
-template <bool kOfKeys, int kWidth>
-constexpr int kOthers = kOfKeys&& kWidth > 64 ? 32 : 64;
-template <int kWidth>
-constexpr int kBoxTokens = kOthers<true, kWidth>;
-constexpr int kStages = 4;
+constexpr int kOther = 64;
 
 template <typename T>
 struct BackwardCall {
   BackwardArguments<T> arguments;
-  TensorMap q, k, v, d_out;  // in boxes of kBoxTokens
+  TensorMap q, k, v, d_out;  // in boxes of kOther tokens
   Items of_queries, of_keys;
 };
 
-// Of two queries, one behind the other.
+// QuerySums of two queries, one behind the other.
 struct alignas(16) SumsOfTwo {
-  QuerySums of[2];
+  float lse[2], delta[2];
 };
 
 // Shared memory: own tiles (q and dO, or k and v), stages of the others with their queries' sums,
 // barrier objects.
 template <bool kOfKeys, int kWidth>
 struct BackwardRoom {
-  static constexpr int kOther = kOthers<kOfKeys, kWidth>;
+  static constexpr int kStages = kWidth > 64 ? 3 : 4, kOwnStages = 2;
   using OwnTile = PanelTile<kOwn, kWidth>;
   using OtherTile = PanelTile<kOther, kWidth>;
-  static constexpr int kOwnStages = !kOfKeys && kWidth > 64 ? 1 : 2;
   using Own = Stages<kOwnStages>;
   static constexpr int kOthersAt = 2 * kOwnStages * OwnTile::kBytes;
   static constexpr int kSumsAt = kOthersAt + 2 * kStages * OtherTile::kBytes;
@@ -81,7 +75,6 @@ __device__ Place place_of(const AttentionShape& shape, const Items::Place& item)
 template <bool kOfKeys, int kWidth, typename T>
 __device__ void produce(const BackwardCall<T>& call, const BackwardRoom<kOfKeys, kWidth>& room,
                         const Place& place, int turn, int& n) {
-  constexpr int kOther = kOthers<kOfKeys, kWidth>;
   const Attention& a = call.arguments.attention;
   const AttentionShape& shape = a.shape;
   const bool leads = threadIdx.x == 0;
@@ -89,8 +82,8 @@ __device__ void produce(const BackwardCall<T>& call, const BackwardRoom<kOfKeys,
                                           Barrier* full, bool keys, int head, int token) {
     const BoxPlace at{0, token, head, place.row};
     barrier_expect(full, 2 * PanelTile<kTokens, kWidth>::kBytes);
-    copy_tile<kTokens, kWidth, kBoxTokens<kWidth>>(to_first, keys ? call.k : call.q, at, full);
-    copy_tile<kTokens, kWidth, kBoxTokens<kWidth>>(to_second, keys ? call.v : call.d_out, at, full);
+    copy_tile<kTokens, kWidth, kOther>(to_first, keys ? call.k : call.q, at, full);
+    copy_tile<kTokens, kWidth, kOther>(to_second, keys ? call.v : call.d_out, at, full);
   };
   if (leads) {
     room.own.wait_empty(turn);
@@ -129,7 +122,9 @@ __device__ void produce(const BackwardCall<T>& call, const BackwardRoom<kOfKeys,
     room.others.wait_empty(n);
     WEFT_UNROLL
     for (int i = 0; i < kOther / 32; ++i) {
-      room.sums(n)[16 * i + lane / 2].of[lane % 2] = sums[i];
+      SumsOfTwo& to = room.sums(n)[16 * i + lane / 2];
+      to.lse[lane % 2] = sums[i].lse;
+      to.delta[lane % 2] = sums[i].delta;
     }
     __syncwarp();
   };
@@ -150,38 +145,44 @@ __device__ void produce(const BackwardCall<T>& call, const BackwardRoom<kOfKeys,
   });
 }
 
-// Of a thread's queries: its two rows or, of keys, its columns.
-template <bool kOfKeys, int kSums>
-__device__ const QuerySums& sums_at(const QuerySums (&sums)[kSums], int half, int column) {
-  return sums[kOfKeys ? column : half];
-}
+// Of a thread's queries: its own two rows or, of keys, those of its columns.
+template <bool kOfKeys>
+struct ThreadSums {
+  QuerySums rows[2];
+  const SumsOfTwo* columns;
+  __device__ float lse(int half, int i) const {
+    return kOfKeys ? columns[i / 2 * 4].lse[i % 2] : rows[half].lse;
+  }
+  __device__ float delta(int half, int i) const {
+    return kOfKeys ? columns[i / 2 * 4].delta[i % 2] : rows[half].delta;
+  }
+};
 
 // Products become weights. at: the thread's first token on both sides.
-template <bool kOfKeys, int kSums, int kTiles>
+template <bool kOfKeys, int kTiles>
 __device__ void weigh_products(const Attention& a, const ScorePlace& at, bool masked,
-                               const QuerySums (&sums)[kSums], float (&products)[kTiles][4]) {
+                               const ThreadSums<kOfKeys>& sums, float (&products)[kTiles][4]) {
   if (masked) hide<kOfKeys>(a, at, products);
   WEFT_UNROLL
   for (int i = 0; i < 2 * kTiles; ++i) {
     WEFT_UNROLL
     for (int half = 0; half < 2; ++half) {
       float& product = products[i / 2][2 * half + i % 2];
-      product = exp2_fast(fmaf(product, a.scale_log2, -sums_at<kOfKeys>(sums, half, i).lse));
+      product = exp2_fast(fmaf(product, a.scale_log2, -sums.lse(half, i)));
     }
   }
 }
 
 // The weights' gradients become those of the scores.
-template <bool kOfKeys, int kSums, int kTiles>
-__device__ void weigh_gradients(const QuerySums (&sums)[kSums], const float (&weights)[kTiles][4],
+template <bool kOfKeys, int kTiles>
+__device__ void weigh_gradients(const ThreadSums<kOfKeys>& sums, const float (&weights)[kTiles][4],
                                 float (&gradients)[kTiles][4]) {
   WEFT_UNROLL
   for (int i = 0; i < 2 * kTiles; ++i) {
     WEFT_UNROLL
     for (int half = 0; half < 2; ++half) {
       float& gradient = gradients[i / 2][2 * half + i % 2];
-      gradient =
-          weights[i / 2][2 * half + i % 2] * (gradient - sums_at<kOfKeys>(sums, half, i).delta);
+      gradient = weights[i / 2][2 * half + i % 2] * (gradient - sums.delta(half, i));
     }
   }
 }
@@ -208,21 +209,22 @@ __device__ void store_sums(const BackwardArguments<T>& arguments, const Place& p
 template <bool kOfKeys, int kWidth, typename T>
 __device__ void consume(const BackwardCall<T>& call, const BackwardRoom<kOfKeys, kWidth>& room,
                         const Place& place, int turn, int& n) {
-  constexpr int kOther = kOthers<kOfKeys, kWidth>;
   const BackwardArguments<T>& arguments = call.arguments;
   const Attention& a = arguments.attention;
-  const int thread = static_cast<int>(threadIdx.x) - kGroupThreads, group = thread / kGroupThreads;
-  const int lane = thread % 32;
-  const int warp_token = place.first + thread / 32 * 16, own_token = warp_token + lane / 4;
-  QuerySums sums[kOfKeys ? kOther / 4 : 2];
+  const int group = static_cast<int>(threadIdx.x / kGroupThreads) - 1;
+  const int warp = static_cast<int>(threadIdx.x / 32 - kGroupThreads / 32);
+  const int lane = static_cast<int>(threadIdx.x % 32);
+  const int warp_token = place.first + 16 * warp, own_token = warp_token + lane / 4;
+  ThreadSums<kOfKeys> sums{};
   if (!kOfKeys) {
-    sums[0] = query_sums(arguments, place.row, place.head, own_token);
-    sums[1] = query_sums(arguments, place.row, place.head, own_token + 8);
+    sums.rows[0] = query_sums(arguments, place.row, place.head, own_token);
+    sums.rows[1] = query_sums(arguments, place.row, place.head, own_token + 8);
   }
   float d_first[kWidth / 8][4], d_second[kOfKeys ? kWidth / 8 : 1][4];
   clear(d_first);
   clear(d_second);
-  uint32_t weights[kOther / 16][4], d_scores[kOther / 16][4];  // in use until the next tile's sums
+  constexpr bool kAhead = !kOfKeys || kWidth <= 64;
+  uint32_t weights[kOther / 16][4], d_scores[kOther / 16][4];  // kAhead: in use by the next tile
   const auto more = [&] {
     room.others.wait_full(n);
     return room.others[n].turn == turn;
@@ -232,7 +234,7 @@ __device__ void consume(const BackwardCall<T>& call, const BackwardRoom<kOfKeys,
   room.own.wait_full(turn);
   for (; more(); ++n) {
     const Stage& stage = room.others[n];
-    const int64_t other_token = stage.token + 2 * (lane % 4);
+    const int other_token = stage.token + 2 * (lane % 4);
     const ScorePlace at{place.row, kOfKeys ? stage.head : place.head,
                         kOfKeys ? other_token : own_token, kOfKeys ? own_token : other_token};
     const bool masked = view_of(stage.views, group) != TileView::kAll;
@@ -242,31 +244,26 @@ __device__ void consume(const BackwardCall<T>& call, const BackwardRoom<kOfKeys,
                                               room.first_tile(n));
     start_transposed<T, kWidth, kOwn, kOther>(gradients, room.own_tile(turn, 1), 64 * group,
                                               room.second_tile(n));
-    if constexpr (kOfKeys) {
-      WEFT_UNROLL
-      for (int tile = 0; tile < kOther / 8; ++tile) {
-        const SumsOfTwo of_two = room.sums(n)[4 * tile + lane % 4];
-        sums[2 * tile] = of_two.of[0];
-        sums[2 * tile + 1] = of_two.of[1];
-      }
-    }
+    if (kOfKeys) sums.columns = room.sums(n) + lane % 4;
     group_wait<1>(products);  // and what the tile before adds
-    if (n > before) room.others.release(n - 1);
-    weigh_products<kOfKeys>(a, at, masked, sums, products);
-    if constexpr (kOfKeys) {
-      pack<T>(products, weights);
-      group_fence();
-      start_product<T, kWidth, kOther>(d_second, weights, room.second_tile(n));
-    }
-    group_wait<kOfKeys ? 1 : 0>(gradients);
-    weigh_gradients<kOfKeys>(sums, products, gradients);
+    if (kAhead && n > before) room.others.release(n - 1);
+    weigh_products(a, at, masked, sums, products);
+    group_wait<0>(gradients);
+    weigh_gradients(sums, products, gradients);
+    if constexpr (kOfKeys) pack<T>(products, weights);
     pack<T>(gradients, d_scores);
     group_fence();
+    if constexpr (kOfKeys) start_product<T, kWidth, kOther>(d_second, weights, room.second_tile(n));
     start_product<T, kWidth, kOther>(d_first, d_scores, room.first_tile(n));
+    if constexpr (!kAhead) {
+      group_wait<0>(d_first);
+      group_wait<0>(d_second);
+      room.others.release(n);
+    }
   }
   group_wait<0>(d_first);
   if constexpr (kOfKeys) group_wait<0>(d_second);
-  if (n > before) room.others.release(n - 1);
+  if (kAhead && n > before) room.others.release(n - 1);
   room.own.release(turn);
   store_sums<kOfKeys>(arguments, place, warp_token, d_first, d_second);
 }
@@ -340,11 +337,10 @@ bool attention_backward_sm90(const AttentionShape& shape, const AttentionRules& 
       items_of(rows * heads, query_tiles, shape.keys * bytes * key_heads / heads, true);
   call.of_keys =
       items_of(rows * key_heads, key_tiles, shape.queries * bytes * heads / key_heads, false);
-  const int box = shape.widest() <= 64 ? kBoxTokens<64> : kBoxTokens<128>;
-  if (!map_heads(q, rows, heads, shape.queries, shape.width, box, call.q) ||
-      !map_heads(k, rows, key_heads, shape.keys, shape.width, box, call.k) ||
-      !map_heads(v, rows, key_heads, shape.keys, shape.value_width, box, call.v) ||
-      !map_heads(d_out, rows, heads, shape.queries, shape.value_width, box, call.d_out)) {
+  if (!map_heads(q, rows, heads, shape.queries, shape.width, kOther, call.q) ||
+      !map_heads(k, rows, key_heads, shape.keys, shape.width, kOther, call.k) ||
+      !map_heads(v, rows, key_heads, shape.keys, shape.value_width, kOther, call.v) ||
+      !map_heads(d_out, rows, heads, shape.queries, shape.value_width, kOther, call.d_out)) {
     return false;
   }
   call.arguments.attention =

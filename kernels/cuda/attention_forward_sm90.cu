@@ -49,14 +49,15 @@ struct ForwardRoom {
 
 // What an item is.
 struct Place {
-  int64_t row, head, key_head, first_query;
+  int row, head, key_head, first_query;
 };
 
 __device__ inline Place place_of(const AttentionShape& shape, const Items::Place& item) {
   const auto heads = static_cast<unsigned>(shape.heads);
   const auto shared = static_cast<unsigned>(shape.heads / shape.key_heads);
   const unsigned head = item.head % heads;
-  return {item.head / heads, head, head / shared, int64_t{kQueries} * item.tile};
+  return {static_cast<int>(item.head / heads), static_cast<int>(head),
+          static_cast<int>(head / shared), static_cast<int>(kQueries * item.tile)};
 }
 
 // n: the tiles that went through before; counted on.
@@ -66,10 +67,7 @@ __device__ void produce(const ForwardCall<T>& call, const ForwardRoom<kWidth>& r
   using Room = ForwardRoom<kWidth>;
   const Attention& a = call.attention;
   const bool leads = threadIdx.x == 0;
-  const auto box = [&](int64_t head, int64_t token) {
-    return BoxPlace{0, static_cast<int>(token), static_cast<int>(head),
-                    static_cast<int>(place.row)};
-  };
+  const auto box = [&](int head, int token) { return BoxPlace{0, token, head, place.row}; };
   if (leads) {
     Barrier* full = &room.of_queries[turn].full;
     room.of_queries.wait_empty(turn);
@@ -82,8 +80,9 @@ __device__ void produce(const ForwardCall<T>& call, const ForwardRoom<kWidth>& r
     const TokenRange keys =
         range_of<kKeys>(a.ranges.keys, place.row, a.shape.keys, int64_t{kKeys} * tile);
     unsigned views = 0;
+    WEFT_ROLLED
     for (int group = 0; group < kGroups; ++group) {
-      const int64_t first = place.first_query + 64 * group;
+      const int first = place.first_query + 64 * group;
       if (first >= a.shape.queries) continue;
       const TokenRange own = range_of<64>(a.ranges.queries, place.row, a.shape.queries, first);
       views |= view_at(view<kKeys>(a.rules, own, keys), group);
@@ -96,7 +95,7 @@ __device__ void produce(const ForwardCall<T>& call, const ForwardRoom<kWidth>& r
       Stage &of_keys = room.of_keys[n], &of_values = room.of_values[n];
       room.of_keys.wait_empty(n);
       of_keys.turn = turn;
-      of_keys.token = int64_t{kKeys} * tile;
+      of_keys.token = kKeys * tile;
       of_keys.views = views;
       barrier_expect(&of_keys.full, Room::KeyTile::kBytes);
       copy_tile<kKeys, kWidth>(room.keys(n), call.k, box(place.key_head, kKeys * tile),
@@ -114,9 +113,10 @@ template <int kWidth, typename T>
 __device__ void consume(const ForwardCall<T>& call, const ForwardRoom<kWidth>& room,
                         const Place& place, int turn, int& n) {
   const Attention& a = call.attention;
-  const int thread = static_cast<int>(threadIdx.x) - kGroupThreads, group = thread / kGroupThreads;
-  const int64_t warp_query = place.first_query + thread / 32 * 16;
-  ScorePlace first{place.row, place.head, warp_query + thread % 32 / 4, 0};
+  const int group = static_cast<int>(threadIdx.x / kGroupThreads) - 1;
+  const int warp = static_cast<int>(threadIdx.x / 32 - kGroupThreads / 32);
+  const int lane = static_cast<int>(threadIdx.x % 32), warp_query = place.first_query + 16 * warp;
+  int first_key = 0;
   float scores[kKeys / 8][4], out[kWidth / 8][4], keep[2];
   uint32_t weights[kKeys / 16][4];
   clear(out);
@@ -125,7 +125,7 @@ __device__ void consume(const ForwardCall<T>& call, const ForwardRoom<kWidth>& r
   const auto more = [&](int i) {
     room.of_keys.wait_full(i);
     const Stage& stage = room.of_keys[i];
-    first.key = stage.token;
+    first_key = stage.token;
     masked = view_of(stage.views, group) != TileView::kAll;
     return stage.turn == turn;
   };
@@ -140,19 +140,24 @@ __device__ void consume(const ForwardCall<T>& call, const ForwardRoom<kWidth>& r
     start_product<T, kWidth, kKeys>(out, weights, room.values(i));
   };
 
+  const auto weigh = [&] {
+    const ScorePlace first{place.row, place.head, warp_query + lane / 4, first_key};
+    softmax_step<T, true>(a, first, masked, scores, rows, keep);
+  };
+
   room.of_queries.wait_full(turn);
   if (more(n)) {
     start_scores(n);
     group_wait<0>(scores);
     room.of_keys.release(n);
-    softmax_step<T, true>(a, first, masked, scores, rows, keep);
+    weigh();
     pack<T>(scores, weights);
     for (; more(n + 1); ++n) {
       start_scores(n + 1);
       start_weighing(n);
       group_wait<1>(scores);
       room.of_keys.release(n + 1);
-      softmax_step<T, true>(a, first, masked, scores, rows, keep);
+      weigh();
       group_wait<0>(out);
       room.of_values.release(n);
       shrink(out, keep);
@@ -177,13 +182,13 @@ __global__ void __launch_bounds__(kGroupThreads*(1 + kGroups), 1)
     return place_of(call.attention.shape, call.items[item]);
   };
   if (threadIdx.x < kGroupThreads) {
-    leave_registers<56>();
+    leave_registers<40>();
     if (threadIdx.x >= 32) return;
     each_item(call.items.count,
               [&](int turn, unsigned item) { produce(call, room, place(item), turn, n); });
     if (threadIdx.x == 0) room.of_keys.end(n);
   } else {
-    take_registers<224>();
+    take_registers<232>();
     each_item(call.items.count,
               [&](int turn, unsigned item) { consume(call, room, place(item), turn, n); });
   }

@@ -170,7 +170,7 @@ struct Columns {
 // Which ones, counted from `column` on, belong to the row if seen_by_index. Rows are queries and
 // columns keys or, transposed, the other way round; both are below 2^31.
 template <bool kTransposed>
-__device__ Columns columns_of(const Attention& a, int64_t row, int64_t column) {
+__device__ Columns columns_of(const Attention& a, int row, int column) {
   const int64_t rows = kTransposed ? a.shape.keys : a.shape.queries;
   const int64_t columns = kTransposed ? a.shape.queries : a.shape.keys;
   const int64_t left = a.rules.window_left, right = a.rules.causal ? 0 : a.rules.window_right;
@@ -181,8 +181,7 @@ __device__ Columns columns_of(const Attention& a, int64_t row, int64_t column) {
   return {static_cast<int>(first - column), static_cast<int>(past - column)};
 }
 template <bool kTransposed, int kTiles>
-__device__ void hide_by_index(const Attention& a, int64_t row, int64_t column,
-                              float (&scores)[kTiles][4]) {
+__device__ void hide_by_index(const Attention& a, int row, int column, float (&scores)[kTiles][4]) {
   WEFT_UNROLL
   for (int half = 0; half < 2; ++half) {
     const Columns seen = columns_of<kTransposed>(a, row + 8 * half, column);
@@ -196,29 +195,34 @@ __device__ void hide_by_index(const Attention& a, int64_t row, int64_t column,
 }
 
 // Scores that are not visible become -infinity. Of accumulators (ptx.cuh) with queries as rows and
-// keys as columns, or, transposed, the other way round; first: the thread's first row and column.
+// keys as columns, or, transposed, the other way round; first: the thread's first row and column,
+// below 2^31.
 template <bool kTransposed, int kTiles>
 __device__ void hide(const Attention& a, const ScorePlace& first, float (&scores)[kTiles][4]) {
   const auto token = [&](bool of_keys, int64_t index) {
     return of_keys ? key_token(a, first.row, index) : query_token(a, first.row, index);
   };
-  const int64_t row = kTransposed ? first.key : first.query;
-  const int64_t column = kTransposed ? first.query : first.key;
+  const auto row = static_cast<int>(kTransposed ? first.key : first.query);
+  const auto column = static_cast<int>(kTransposed ? first.query : first.key);
   if (a.by_index) return hide_by_index<kTransposed>(a, row, column, scores);
-  const Token rows[2] = {token(kTransposed, row), token(kTransposed, row + 8)};
+  static_assert(2 * kTiles <= 32);
   WEFT_UNROLL
-  for (int i = 0; i < 2 * kTiles; ++i) {
-    const int64_t index = column + i / 2 * 8 + i % 2;
-    const Token other = token(!kTransposed, index);
+  for (int half = 0; half < 2; ++half) {
+    const Token own = token(kTransposed, row + 8 * half);
+    uint32_t hidden = 0;  // a bit a column
+    WEFT_ROLLED
+    for (int i = 0; i < 2 * kTiles; ++i) {
+      const int index = column + i / 2 * 8 + i % 2;
+      const Token other = token(!kTransposed, index);
+      const ScorePlace at{first.row, first.head, kTransposed ? index : row + 8 * half,
+                          kTransposed ? row + 8 * half : index};
+      const bool seen = sees(a.rules, kTransposed ? other : own, kTransposed ? own : other);
+      if (!seen || !unmasked(a.rules, at)) hidden |= 1U << i;
+    }
     WEFT_UNROLL
-    for (int half = 0; half < 2; ++half) {
-      const Token &query = kTransposed ? other : rows[half],
-                  &key = kTransposed ? rows[half] : other;
-      const int64_t own = row + 8 * half;
-      const ScorePlace at{first.row, first.head, kTransposed ? index : own,
-                          kTransposed ? own : index};
-      if (sees(a.rules, query, key) && unmasked(a.rules, at)) continue;
-      scores[i / 2][2 * half + i % 2] = -INFINITY;
+    for (int i = 0; i < 2 * kTiles; ++i) {
+      float& score = scores[i / 2][2 * half + i % 2];
+      score = (hidden >> i & 1) == 0 ? score : -INFINITY;
     }
   }
 }

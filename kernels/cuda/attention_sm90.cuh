@@ -29,8 +29,8 @@ struct PanelTile {
 struct Stage {
   Barrier full, empty;
   int turn;        // that the tile belongs to; negative: there are no more tiles
-  int64_t token;   // the tile's first
-  int64_t head;    // where it is asked for
+  int token;       // the tile's first
+  int head;        // where it is asked for
   unsigned views;  // what each consumer group sees of it
 };
 
