@@ -308,7 +308,8 @@ std::string check_attention_sm90(const KernelSet& set) {
   settings.push_back({.name = "band", .shape = shape_of(1, 2, 1, 389, 389, 64), .causal = true});
   settings.back().window_left = 70;
   settings.push_back({.name = "many", .shape = shape_of(1, 9, 3, 260, 150, 64), .causal = true});
-  settings.push_back({.name = "many wide", .shape = shape_of(1, 5, 1, 260, 150, 128), .causal = true});
+  settings.push_back(
+      {.name = "many wide", .shape = shape_of(1, 5, 1, 260, 150, 128), .causal = true});
   settings.push_back({.name = "more queries", .shape = shape_of(1, 3, 1, 270, 40, 64)});
   settings.back().causal = settings.back().sinks = true;
   settings.push_back({.name = "unseen", .shape = shape_of(1, 1, 1, 300, 20, 64)});
