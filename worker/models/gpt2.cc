@@ -145,18 +145,32 @@ class Gpt2Trunk final : public Trunk {
     x = parallel::column_linear(cx, axis, x, weight(layer, gpt2::kAttentionWeight),
                                 weight(layer, gpt2::kAttentionBias), WeightLayout::kInOut,
                                 std::nullopt, /*parts=*/3);
-    // [B, T, 3, N, D] -> [3, B, N, T, D]: query, key and value, each contiguous
-    x = ops::reshape(cx, x, {rows, tokens, 3, head_.length, features});
-    x = ops::contiguous(cx, ops::permute(cx, x, std::array{2, 0, 3, 1, 4}));
-    std::array<Tensor, 3> parts;
-    for (int i = 0; i < 3; ++i) {
-      parts[static_cast<size_t>(i)] =
-          ops::reshape(cx, ops::slice(cx, x, 0, i, 1), {rows, head_.length, tokens, features});
-    }
+    const std::array<Tensor, 3> parts =
+        query_key_value(cx, ops::reshape(cx, x, {rows, tokens, 3, head_.length, features}));
     x = attend(cx, batch, layer, parts[0], parts[1], parts[2]);
     x = ops::reshape(cx, ops::permute(cx, x, std::array{0, 2, 1, 3}),
                      {rows, tokens, head_.length * features});
     return joined(cx, axis, batch, layer, input, x, gpt2::kAttentionOutWeight, kAttentionDropout);
+  }
+
+  // Of x [B, T, 3, N, D], each [B, N, T, D]: views on a GPU, whose kernels read them where they
+  // lie; on a CPU each contiguous.
+  static std::array<Tensor, 3> query_key_value(Context& cx, Tensor x) {
+    const int64_t rows = x.dim(0), tokens = x.dim(1), heads = x.dim(3), features = x.dim(4);
+    const bool contiguous = cx.stream() == nullptr;
+    if (contiguous) x = ops::contiguous(cx, ops::permute(cx, x, std::array{2, 0, 3, 1, 4}));
+    const std::vector<Tensor> split =
+        ops::split(cx, x, contiguous ? 0 : 2, std::array<int64_t, 3>{1, 1, 1});
+    std::array<Tensor, 3> parts;
+    for (size_t i = 0; i < parts.size(); ++i) {
+      if (contiguous) {
+        parts[i] = ops::reshape(cx, split[i], {rows, heads, tokens, features});
+      } else {
+        parts[i] = ops::reshape(cx, split[i], {rows, tokens, heads, features});
+        parts[i] = ops::permute(cx, parts[i], std::array{0, 2, 1, 3});
+      }
+    }
+    return parts;
   }
 
   // input + dropout(x weight + bias); the bias follows its weight.
