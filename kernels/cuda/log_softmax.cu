@@ -16,36 +16,38 @@ __global__ void __launch_bounds__(kRowThreads)
   float* partials = shared_memory<float>();
   for (int64_t row = first_row(); row < rows; row += rows_of_grid()) {
     const T* from = x + row * width;
-    Vector<T, kWide> kept[kKeep > 0 ? kKeep : 1];
-    const auto read = [&](int k, int64_t at, int count) {
-      kept[k] = load_some<kWide>(from + at, count, aligned);
+    Packed<T, kWide> kept[kKeep > 0 ? kKeep : 1];
+    for_vectors<kKeep, kWide>(kKeep > 0 ? width : 0, [&](int k, int64_t at, int) {
+      kept[k] = load_packed<kWide>(from + at);
+    });
+    const auto values = [&](int k, int64_t at, int count) {
+      return kKeep > 0 ? unpack(kept[k]) : load_some<kWide>(from + at, count, aligned);
     };
-    for_vectors<kKeep, kWide>(kKeep > 0 ? width : 0, read);
     float largest = -INFINITY, total = 0.0F;
     for_vectors<kKeep, kWide>(width, [&](int k, int64_t at, int count) {
-      if (kKeep == 0) read(k, at, count);
+      const Vector<T, kWide> x_at = values(k, at, count);
       WEFT_UNROLL
       for (int j = 0; j < kWide; ++j) {
-        if (j < count) largest = Max::combine(largest, widen(kept[k].at[j]));
+        if (j < count) largest = Max::combine(largest, widen(x_at.at[j]));
       }
     });
     largest = row_reduce<Max>(largest, partials);
     const bool none = largest == -INFINITY;  // nothing to choose from
     for_vectors<kKeep, kWide>(width, [&](int k, int64_t at, int count) {
-      if (kKeep == 0) read(k, at, count);
+      const Vector<T, kWide> x_at = values(k, at, count);
       WEFT_UNROLL
       for (int j = 0; j < kWide; ++j) {
-        const float term = exponential_for<T>(widen(kept[k].at[j]) - largest);
+        const float term = exponential_for<T>(widen(x_at.at[j]) - largest);
         total += none || j >= count ? 0.0F : term;
       }
     });
     const float log_total = logf(row_reduce<Add>(total, partials));
     for_vectors<kKeep, kWide>(width, [&](int k, int64_t at, int count) {
-      if (kKeep == 0) read(k, at, count);
+      const Vector<T, kWide> x_at = values(k, at, count);
       Vector<T, kWide> share;
       WEFT_UNROLL
       for (int j = 0; j < kWide; ++j) {
-        share.at[j] = narrow<T>(none ? 0.0F : (widen(kept[k].at[j]) - largest) - log_total);
+        share.at[j] = narrow<T>(none ? 0.0F : (widen(x_at.at[j]) - largest) - log_total);
       }
       store_some(y + row * width + at, share, count, aligned);
     });
@@ -62,26 +64,29 @@ __global__ void __launch_bounds__(kRowThreads)
   float* partials = shared_memory<float>();
   for (int64_t row = first_row(); row < rows; row += rows_of_grid()) {
     const int64_t start = row * width;
-    Vector<T, kWide> kept_y[kKeep > 0 ? kKeep : 1], kept_dy[kKeep > 0 ? kKeep : 1];
-    const auto read = [&](int k, int64_t at, int count) {
-      kept_y[k] = load_some<kWide>(y + start + at, count, aligned);
-      kept_dy[k] = load_some<kWide>(dy + start + at, count, aligned);
+    Packed<T, kWide> kept_y[kKeep > 0 ? kKeep : 1], kept_dy[kKeep > 0 ? kKeep : 1];
+    for_vectors<kKeep, kWide>(kKeep > 0 ? width : 0, [&](int k, int64_t at, int) {
+      kept_y[k] = load_packed<kWide>(y + start + at);
+      kept_dy[k] = load_packed<kWide>(dy + start + at);
+    });
+    const auto of = [&](const Packed<T, kWide>* kept, const T* array, int k, int64_t at,
+                        int count) {
+      return kKeep > 0 ? unpack(kept[k]) : load_some<kWide>(array + start + at, count, aligned);
     };
-    for_vectors<kKeep, kWide>(kKeep > 0 ? width : 0, read);
     float total = 0.0F;  // behind the row's end dy is 0
     for_vectors<kKeep, kWide>(width, [&](int k, int64_t at, int count) {
-      if (kKeep == 0) read(k, at, count);
+      const Vector<T, kWide> d = of(kept_dy, dy, k, at, count);
       WEFT_UNROLL
-      for (int j = 0; j < kWide; ++j) total += widen(kept_dy[k].at[j]);
+      for (int j = 0; j < kWide; ++j) total += widen(d.at[j]);
     });
     total = row_reduce<Add>(total, partials);
     for_vectors<kKeep, kWide>(width, [&](int k, int64_t at, int count) {
-      if (kKeep == 0) read(k, at, count);
+      const auto log_share = of(kept_y, y, k, at, count), d = of(kept_dy, dy, k, at, count);
       Vector<T, kWide> slope;
       WEFT_UNROLL
       for (int j = 0; j < kWide; ++j) {
-        const float share = exponential_for<T>(widen(kept_y[k].at[j]));
-        slope.at[j] = narrow<T>(widen(kept_dy[k].at[j]) - share * total);
+        const float share = exponential_for<T>(widen(log_share.at[j]));
+        slope.at[j] = narrow<T>(widen(d.at[j]) - share * total);
       }
       store_some(dx + start + at, slope, count, aligned);
     });

@@ -86,26 +86,36 @@ __device__ UnitPlaces<kArrays, kUnits> places_of(const UnitWalk<kArrays>& walk, 
   return places;
 }
 
-template <int kWidth, typename T>
-__device__ Vector<T, kWidth> load_unit(const T* array, int64_t at, bool single) {
-  if (!single) return load_vector<kWidth>(array + at);
-  Vector<T, kWidth> unit;
-  const T value = array[at];
-  WEFT_UNROLL
-  for (int j = 0; j < kWidth; ++j) unit.at[j] = value;
-  return unit;
-}
+// A unit of an input under way, and what it becomes.
+template <typename T, int kWidth>
+struct Unit {
+  Packed<T, kWidth> packed;
+  __device__ static Unit load(const T* array, int64_t at, bool single) {
+    if (!single) return {load_packed<kWidth>(array + at)};
+    Vector<T, kWidth> same;
+    const T element = array[at];
+    WEFT_UNROLL
+    for (int j = 0; j < kWidth; ++j) same.at[j] = element;
+    return {pack(same)};
+  }
+  __device__ Vector<T, kWidth> elements() const { return unpack(packed); }
+};
 template <int kWidth>
-__device__ Vector<Place, kWidth> load_unit(const Place*, int64_t at, bool single) {
-  Vector<Place, kWidth> unit;
-  WEFT_UNROLL
-  for (int j = 0; j < kWidth; ++j) unit.at[j] = {single ? at : at + j};
-  return unit;
-}
+struct Unit<Place, kWidth> {
+  int64_t first;
+  bool single;
+  __device__ static Unit load(const Place*, int64_t at, bool single) { return {at, single}; }
+  __device__ Vector<Place, kWidth> elements() const {
+    Vector<Place, kWidth> vector;
+    WEFT_UNROLL
+    for (int j = 0; j < kWidth; ++j) vector.at[j] = {single ? first : first + j};
+    return vector;
+  }
+};
 
 template <size_t kInput, typename T, int kWidth, int kUnits>
 struct InputUnits {
-  Vector<T, kWidth> of[kUnits];
+  Unit<T, kWidth> of[kUnits];
 };
 template <int kWidth, int kUnits, typename Numbers, typename... In>
 struct Inputs;
@@ -119,19 +129,19 @@ __device__ void map_units(const F& f, const UnitWalk<sizeof...(In) + 1>& walk, u
                           uint32_t apart, std::index_sequence<kInput...>, Out* out,
                           const In*... in) {
   const auto places = places_of<kUnits>(walk, first, apart);
-  Inputs<kWidth, kUnits, std::index_sequence<kInput...>, In...> inputs;
+  [[maybe_unused]] Inputs<kWidth, kUnits, std::index_sequence<kInput...>, In...> inputs;
   WEFT_UNROLL
   for (int u = 0; u < kUnits; ++u) {
     if (first + static_cast<uint32_t>(u) * apart >= walk.units) continue;
     ((inputs.InputUnits<kInput, In, kWidth, kUnits>::of[u] =
-          load_unit<kWidth>(in, places.at[kInput][u], walk.single[kInput])),
+          Unit<In, kWidth>::load(in, places.at[kInput][u], walk.single[kInput])),
      ...);
   }
   WEFT_UNROLL
   for (int u = 0; u < kUnits; ++u) {
     if (first + static_cast<uint32_t>(u) * apart >= walk.units) continue;
     Vector<Out, kWidth> y;
-    f(y, inputs.InputUnits<kInput, In, kWidth, kUnits>::of[u]...);
+    f(y, inputs.InputUnits<kInput, In, kWidth, kUnits>::of[u].elements()...);
     store_vector(out + places.at[sizeof...(In)][u], y);
   }
 }
@@ -157,7 +167,8 @@ __global__ void map_kernel(F f, const __grid_constant__ UnitWalk<sizeof...(In) +
     const auto one = [&]<size_t... kInput>(std::index_sequence<kInput...>) {
       const int64_t at = int64_t{walk.units} * kWidth + threadIdx.x;
       Vector<Out, 1> y;
-      f(y, load_unit<1>(in, walk.start[kInput] + (walk.single[kInput] ? 0 : at), true)...);
+      f(y, Unit<In, 1>::load(in, walk.start[kInput] + (walk.single[kInput] ? 0 : at), true)
+               .elements()...);
       out[walk.start[sizeof...(In)] + at] = y.at[0];
     };
     one(kNumbers);

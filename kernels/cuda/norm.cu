@@ -8,23 +8,12 @@
 namespace weft::cuda {
 namespace {
 
-// What is normalized, of one row.
-template <typename T>
-struct RowView {
-  const T *x, *residual;  // residual may be null
-  bool aligned;
-  template <int kWide>
-  __device__ Vector<T, kWide> at(int64_t i, int count) const {
-    Vector<T, kWide> sum = load_some<kWide>(x + i, count, aligned);
-    if (residual == nullptr) return sum;
-    const Vector<T, kWide> other = load_some<kWide>(residual + i, count, aligned);
-    WEFT_UNROLL
-    for (int j = 0; j < kWide; ++j) {
-      sum.at[j] = narrow<T>(widen(sum.at[j]) + widen(other.at[j]));
-    }
-    return sum;
-  }
-};
+template <typename T, int kWide>
+__device__ Vector<T, kWide> rounded_sum(Vector<T, kWide> a, const Vector<T, kWide>& b) {
+  WEFT_UNROLL
+  for (int j = 0; j < kWide; ++j) a.at[j] = narrow<T>(widen(a.at[j]) + widen(b.at[j]));
+  return a;
+}
 
 template <typename T, int kKeep>
 __global__ void __launch_bounds__(kRowThreads) norm_kernel(NormArguments<T> n, bool vectors) {
@@ -34,14 +23,25 @@ __global__ void __launch_bounds__(kRowThreads) norm_kernel(NormArguments<T> n, b
   const float width = static_cast<float>(n.width);
   for (int64_t row = first_row(); row < n.rows; row += rows_of_grid()) {
     const int64_t start = row * n.width;
-    const RowView<T> from{n.x + start, n.residual == nullptr ? nullptr : n.residual + start,
-                          aligned};
-    Vector<T, kWide> kept[kKeep > 0 ? kKeep : 1];
-    for_vectors<kKeep, kWide>(kKeep > 0 ? n.width : 0, [&](int k, int64_t at, int count) {
-      kept[k] = from.template at<kWide>(at, count);
-    });
+    const T *x_row = n.x + start, *added = n.residual == nullptr ? nullptr : n.residual + start;
+    Packed<T, kWide> kept[kKeep > 0 ? kKeep : 1], residual[kKeep > 0 ? kKeep : 1];
+    const int64_t kept_width = kKeep > 0 ? n.width : 0;
+    for_vectors<kKeep, kWide>(
+        kept_width, [&](int k, int64_t at, int) { kept[k] = load_packed<kWide>(x_row + at); });
+    if (added != nullptr) {
+      for_vectors<kKeep, kWide>(kept_width, [&](int k, int64_t at, int) {
+        residual[k] = load_packed<kWide>(added + at);
+      });
+      for_vectors<kKeep, kWide>(kept_width, [&](int k, int64_t, int) {
+        kept[k] = pack(rounded_sum(unpack(kept[k]), unpack(residual[k])));
+      });
+    }
+    // What is normalized.
     const auto values = [&](int k, int64_t at, int count) {
-      return kKeep > 0 ? kept[k] : from.template at<kWide>(at, count);
+      if (kKeep > 0) return unpack(kept[k]);
+      const Vector<T, kWide> own = load_some<kWide>(x_row + at, count, aligned);
+      if (added == nullptr) return own;
+      return rounded_sum(own, load_some<kWide>(added + at, count, aligned));
     };
     float m = 0.0F;
     if (n.mean != nullptr) {
@@ -67,19 +67,12 @@ __global__ void __launch_bounds__(kRowThreads) norm_kernel(NormArguments<T> n, b
       const Vector<T, kWide> x = values(k, at, count);
       const Vector<T, kWide> gamma = load_some<kWide>(n.gamma + at, count, aligned);
       if (n.sum != nullptr) store_some(n.sum + start + at, x, count, aligned);
-      Vector<T, kWide> y;
-      if (n.beta == nullptr) {
-        WEFT_UNROLL
-        for (int j = 0; j < kWide; ++j) {
-          y.at[j] = narrow<T>((widen(x.at[j]) - m) * r * widen(gamma.at[j]));
-        }
-      } else {
-        const Vector<T, kWide> beta = load_some<kWide>(n.beta + at, count, aligned);
-        WEFT_UNROLL
-        for (int j = 0; j < kWide; ++j) {
-          const float scaled = (widen(x.at[j]) - m) * r * widen(gamma.at[j]);
-          y.at[j] = narrow<T>(scaled + widen(beta.at[j]));
-        }
+      Vector<T, kWide> beta{}, y;
+      if (n.beta != nullptr) beta = load_some<kWide>(n.beta + at, count, aligned);
+      WEFT_UNROLL
+      for (int j = 0; j < kWide; ++j) {
+        const float scaled = (widen(x.at[j]) - m) * r * widen(gamma.at[j]);
+        y.at[j] = narrow<T>(scaled + widen(beta.at[j]));
       }
       store_some(n.y + start + at, y, count, aligned);
     });

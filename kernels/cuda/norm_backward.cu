@@ -9,7 +9,7 @@
 namespace weft::cuda {
 namespace {
 
-constexpr int64_t kNormSliceRows = 64;
+constexpr int64_t kNormSliceRows = 96;
 
 int64_t norm_slices(int64_t rows) { return (rows + kNormSliceRows - 1) / kNormSliceRows; }
 
@@ -22,16 +22,18 @@ __global__ void __launch_bounds__(kRowThreads)
   const float width = static_cast<float>(n.width);
   for (int64_t row = first_row(); row < n.rows; row += rows_of_grid()) {
     const int64_t start = row * n.width;
-    Vector<T, kWide> kept_x[kKeep > 0 ? kKeep : 1], kept_dy[kKeep > 0 ? kKeep : 1];
-    for_vectors<kKeep, kWide>(kKeep > 0 ? n.width : 0, [&](int k, int64_t at, int count) {
-      kept_x[k] = load_some<kWide>(n.x + start + at, count, aligned);
-      kept_dy[k] = load_some<kWide>(n.dy + start + at, count, aligned);
+    Packed<T, kWide> kept_x[kKeep > 0 ? kKeep : 1], kept_dy[kKeep > 0 ? kKeep : 1];
+    for_vectors<kKeep, kWide>(kKeep > 0 ? n.width : 0, [&](int k, int64_t at, int) {
+      kept_x[k] = load_packed<kWide>(n.x + start + at);
+      kept_dy[k] = load_packed<kWide>(n.dy + start + at);
     });
     const float m = n.mean == nullptr ? 0.0F : n.mean[row], r = n.rstd[row];
     // Calls act(j, g, xhat) for the elements of a vector.
     const auto each_of = [&](int k, int64_t at, int count, const auto& act) {
-      const auto x = kKeep > 0 ? kept_x[k] : load_some<kWide>(n.x + start + at, count, aligned);
-      const auto dy = kKeep > 0 ? kept_dy[k] : load_some<kWide>(n.dy + start + at, count, aligned);
+      const Vector<T, kWide> x =
+          kKeep > 0 ? unpack(kept_x[k]) : load_some<kWide>(n.x + start + at, count, aligned);
+      const Vector<T, kWide> dy =
+          kKeep > 0 ? unpack(kept_dy[k]) : load_some<kWide>(n.dy + start + at, count, aligned);
       const Vector<T, kWide> gamma = load_some<kWide>(n.gamma + at, count, aligned);
       WEFT_UNROLL
       for (int j = 0; j < kWide; ++j) {
@@ -73,6 +75,13 @@ __device__ void merge_chains(float (&sums)[kWide], float* room) {
   }
 }
 
+// What a thread takes of a row.
+template <typename T>
+struct RowPart {
+  Packed<T, kVectorWidth<T>> dy, x;
+  float mean, rstd;
+};
+
 // A block sums kWarp vectors of columns of a slice: thread (x, y) takes those of x in every row y +
 // k kTileRows. sums [slices, 2, width]: of gamma, of beta.
 template <typename T>
@@ -86,18 +95,21 @@ __global__ void parameter_kernel(NormBackwardArguments<T> n, bool vectors, int64
     const int count = static_cast<int>(max(int64_t{0}, min(int64_t{kWide}, n.width - column)));
     float of_gamma[kWide] = {}, of_beta[kWide] = {};
     with_alignment(vectors, [&](auto aligned) {
-      WEFT_UNROLL_FOUR
-      for (int64_t row = first + threadIdx.y; row < last && count > 0; row += kTileRows) {
+      const auto load = [&](int64_t row) -> RowPart<T> {
         const int64_t at = row * n.width + column;
-        const Vector<T, kWide> dy = load_some<kWide>(n.dy + at, count, aligned.value);
-        const Vector<T, kWide> x = load_some<kWide>(n.x + at, count, aligned.value);
-        const float m = n.mean == nullptr ? 0.0F : n.mean[row], r = n.rstd[row];
+        return {load_some_packed<kWide>(n.dy + at, count, aligned.value),
+                load_some_packed<kWide>(n.x + at, count, aligned.value),
+                n.mean == nullptr ? 0.0F : n.mean[row], n.rstd[row]};
+      };
+      const auto add = [&](const RowPart<T>& part) {
+        const Vector<T, kWide> dy = unpack(part.dy), x = unpack(part.x);
         WEFT_UNROLL
         for (int j = 0; j < kWide; ++j) {
-          of_gamma[j] += widen(dy.at[j]) * (widen(x.at[j]) - m) * r;
+          of_gamma[j] += widen(dy.at[j]) * (widen(x.at[j]) - part.mean) * part.rstd;
           of_beta[j] += widen(dy.at[j]);
         }
-      }
+      };
+      in_batches<4>(first + threadIdx.y, count > 0 ? last : first, kTileRows, load, add);
     });
     merge_chains(of_gamma, room);
     merge_chains(of_beta, room);
@@ -120,10 +132,10 @@ __global__ void merge_parameters_kernel(const float* sums, int64_t slices, int64
   for (int64_t tile = blockIdx.x; tile * kWarp < columns; tile += gridDim.x) {
     const int64_t column = tile * kWarp + threadIdx.x;
     float total[1] = {};
-    WEFT_UNROLL_FOUR
-    for (int64_t slice = threadIdx.y; slice < slices && column < columns; slice += kTileRows) {
-      total[0] += sums[slice * 2 * width + column];
-    }
+    in_batches<8>(
+        threadIdx.y, column < columns ? slices : 0, kTileRows,
+        [&](int64_t slice) { return sums[slice * 2 * width + column]; },
+        [&](float sum) { total[0] += sum; });
     merge_chains(total, room);
     if (threadIdx.y != 0 || column >= columns) continue;
     (column < width ? dgamma[column] : dbeta[column - width]) = total[0];

@@ -107,20 +107,54 @@ template <>
 struct Words<16> {
   using Type = uint4;
 };
+// As they come from memory, in whole registers: taking the elements apart waits for them. What is
+// to be under way together is loaded first and unpacked behind the last load.
+template <typename T, int kCount>
+struct Packed {
+  typename Words<sizeof(T) * kCount>::Type words;
+};
+template <int kCount, typename T>
+__device__ Packed<T, kCount> load_packed(const T* from) {
+  using Type = typename Words<sizeof(T) * kCount>::Type;
+  return {*reinterpret_cast<const Type*>(from)};
+}
+template <typename T, int kCount>
+__device__ Vector<T, kCount> unpack(const Packed<T, kCount>& packed) {
+  Vector<T, kCount> vector;
+  memcpy(&vector, &packed, sizeof vector);
+  return vector;
+}
+template <typename T, int kCount>
+__device__ Packed<T, kCount> pack(const Vector<T, kCount>& vector) {
+  Packed<T, kCount> packed;
+  memcpy(&packed, &vector, sizeof packed);
+  return packed;
+}
 template <int kCount, typename T>
 __device__ Vector<T, kCount> load_vector(const T* from) {
-  using Type = typename Words<sizeof(T) * kCount>::Type;
-  const Type words = *reinterpret_cast<const Type*>(from);
-  Vector<T, kCount> vector;
-  memcpy(&vector, &words, sizeof vector);
-  return vector;
+  return unpack<T, kCount>(load_packed<kCount>(from));
+}
+// In one piece: no optimization takes these apart.
+template <typename Type>
+__device__ void store_words(Type* to, const Type& words) {
+  *to = words;
+}
+template <>
+__device__ inline void store_words<uint2>(uint2* to, const uint2& words) {
+  asm volatile("st.global.v2.u32 [%0], {%1, %2};" ::"l"(to), "r"(words.x), "r"(words.y) : "memory");
+}
+template <>
+__device__ inline void store_words<uint4>(uint4* to, const uint4& words) {
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(words.x), "r"(words.y),
+               "r"(words.z), "r"(words.w)
+               : "memory");
 }
 template <typename T, int kCount>
 __device__ void store_vector(T* to, const Vector<T, kCount>& vector) {
   using Type = typename Words<sizeof(T) * kCount>::Type;
   Type words;
   memcpy(&words, &vector, sizeof words);
-  __stwb(reinterpret_cast<Type*>(to), words);  // which no optimization takes apart
+  store_words(reinterpret_cast<Type*>(to), words);
 }
 
 // ---- shared memory

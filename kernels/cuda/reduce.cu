@@ -38,13 +38,16 @@ __global__ void squares_kernel(const __grid_constant__ Table table, double* part
     const int64_t end = min(begin + kPieceElements, x.count);
     float own = 0.0F;
     with_alignment(vectors && (end - begin) % kWide == 0, [&](auto aligned) {
-      WEFT_UNROLL_FOUR
-      for (int64_t at = begin + threadIdx.x * kWide; at < end; at += kThreads * kWide) {
+      const auto load = [&](int64_t at) {
         const int count = static_cast<int>(min(end - at, int64_t{kWide}));
-        const auto values = load_some<kWide>(x.data + at, count, aligned.value);
+        return load_some_packed<kWide>(x.data + at, count, aligned.value);
+      };
+      const auto add = [&](const Packed<float, kWide>& packed) {
+        const Vector<float, kWide> values = unpack(packed);
         WEFT_UNROLL
         for (int j = 0; j < kWide; ++j) own += values.at[j] * values.at[j];
-      }
+      };
+      in_batches<4>(begin + threadIdx.x * kWide, end, kThreads * kWide, load, add);
     });
     const double total = block_reduce<Add>(static_cast<double>(own), warps);
     if (threadIdx.x == 0) partials[piece] = total;
@@ -56,8 +59,9 @@ template <typename Out>
 __global__ void merge_kernel(const double* partials, int64_t count, Out* out) {
   double* warps = shared_memory<double>();
   double total = 0.0;
-  WEFT_UNROLL_FOUR
-  for (int64_t i = threadIdx.x; i < count; i += kMergeThreads) total += partials[i];
+  in_batches<8>(
+      threadIdx.x, count, kMergeThreads, [&](int64_t i) { return partials[i]; },
+      [&](double partial) { total += partial; });
   total = block_reduce<Add>(total, warps);
   if (threadIdx.x == 0) *out = static_cast<Out>(total);
 }

@@ -16,21 +16,25 @@ __global__ void __launch_bounds__(kRowThreads)
   float* partials = shared_memory<float>();
   for (int64_t row = first_row(); row < rows; row += rows_of_grid()) {
     const T* from = x + row * width;
+    Packed<T, kWide> packed[kKeep > 0 ? kKeep : 1];
     Vector<float, kWide> kept[kKeep > 0 ? kKeep : 1];  // the elements, then their exponentials
-    const auto read = [&](int64_t at, int count) {
-      const Vector<T, kWide> elements = load_some<kWide>(from + at, count, aligned);
+    const auto widened = [](const Vector<T, kWide>& elements, int count) {
       Vector<float, kWide> wide;
       WEFT_UNROLL
       for (int j = 0; j < kWide; ++j) wide.at[j] = j < count ? widen(elements.at[j]) : -INFINITY;
       return wide;
     };
+    const auto read = [&](int64_t at, int count) {
+      return widened(load_some<kWide>(from + at, count, aligned), count);
+    };
     float largest = -INFINITY;
-    for_vectors<kKeep, kWide>(kKeep > 0 ? width : 0,
-                              [&](int k, int64_t at, int count) { kept[k] = read(at, count); });
+    for_vectors<kKeep, kWide>(kKeep > 0 ? width : 0, [&](int k, int64_t at, int) {
+      packed[k] = load_packed<kWide>(from + at);
+    });
     for_vectors<kKeep, kWide>(width, [&](int k, int64_t at, int count) {
-      const Vector<float, kWide> values = kKeep > 0 ? kept[k] : read(at, count);
+      kept[k] = kKeep > 0 ? widened(unpack(packed[k]), count) : read(at, count);
       WEFT_UNROLL
-      for (int j = 0; j < kWide; ++j) largest = Max::combine(largest, values.at[j]);
+      for (int j = 0; j < kWide; ++j) largest = Max::combine(largest, kept[k].at[j]);
     });
     largest = row_reduce<Max>(largest, partials);
     const bool none = largest == -INFINITY;  // nothing to choose from
@@ -72,25 +76,28 @@ __global__ void __launch_bounds__(kRowThreads)
   float* partials = shared_memory<float>();
   for (int64_t row = first_row(); row < rows; row += rows_of_grid()) {
     const int64_t start = row * width;
-    Vector<T, kWide> kept_y[kKeep > 0 ? kKeep : 1], kept_dy[kKeep > 0 ? kKeep : 1];
-    const auto read = [&](int k, int64_t at, int count) {
-      kept_y[k] = load_some<kWide>(y + start + at, count, aligned);
-      kept_dy[k] = load_some<kWide>(dy + start + at, count, aligned);
+    Packed<T, kWide> kept_y[kKeep > 0 ? kKeep : 1], kept_dy[kKeep > 0 ? kKeep : 1];
+    for_vectors<kKeep, kWide>(kKeep > 0 ? width : 0, [&](int k, int64_t at, int) {
+      kept_y[k] = load_packed<kWide>(y + start + at);
+      kept_dy[k] = load_packed<kWide>(dy + start + at);
+    });
+    const auto of = [&](const Packed<T, kWide>* kept, const T* array, int k, int64_t at,
+                        int count) {
+      return kKeep > 0 ? unpack(kept[k]) : load_some<kWide>(array + start + at, count, aligned);
     };
-    for_vectors<kKeep, kWide>(kKeep > 0 ? width : 0, read);
     float along = 0.0F;
     for_vectors<kKeep, kWide>(width, [&](int k, int64_t at, int count) {
-      if (kKeep == 0) read(k, at, count);
+      const auto share = of(kept_y, y, k, at, count), d = of(kept_dy, dy, k, at, count);
       WEFT_UNROLL
-      for (int j = 0; j < kWide; ++j) along += widen(kept_y[k].at[j]) * widen(kept_dy[k].at[j]);
+      for (int j = 0; j < kWide; ++j) along += widen(share.at[j]) * widen(d.at[j]);
     });
     along = row_reduce<Add>(along, partials);
     for_vectors<kKeep, kWide>(width, [&](int k, int64_t at, int count) {
-      if (kKeep == 0) read(k, at, count);
+      const auto share = of(kept_y, y, k, at, count), d = of(kept_dy, dy, k, at, count);
       Vector<T, kWide> slope;
       WEFT_UNROLL
       for (int j = 0; j < kWide; ++j) {
-        slope.at[j] = narrow<T>(widen(kept_y[k].at[j]) * (widen(kept_dy[k].at[j]) - along));
+        slope.at[j] = narrow<T>(widen(share.at[j]) * (widen(d.at[j]) - along));
       }
       store_some(dx + start + at, slope, count, aligned);
     });

@@ -25,12 +25,36 @@ __device__ Vector<T, kWide> load_some(const T* from, int count, bool aligned) {
   for (int j = 0; j < kWide; ++j) vector.at[j] = j < count ? from[j] : narrow<T>(0.0F);
   return vector;
 }
+// The same as it comes.
+template <int kWide, typename T>
+__device__ Packed<T, kWide> load_some_packed(const T* from, int count, bool aligned) {
+  if (aligned) return load_packed<kWide>(from);
+  return pack(load_some<kWide>(from, count, false));
+}
 template <int kWide, typename T>
 __device__ void store_some(T* to, const Vector<T, kWide>& vector, int count, bool aligned) {
   if (aligned) return store_vector(to, vector);
   WEFT_UNROLL
   for (int j = 0; j < kWide; ++j) {
     if (j < count) to[j] = vector.at[j];
+  }
+}
+
+// Calls use(load(i)) for i = first, first + apart, ... below end, in this order, with kAtOnce loads
+// under way together: what `load` gives is as it came (Packed, numbers).
+template <int kAtOnce, typename Load, typename Use>
+__device__ void in_batches(int64_t first, int64_t end, int64_t apart, const Load& load,
+                           const Use& use) {
+  for (int64_t i = first; i < end; i += kAtOnce * apart) {
+    decltype(load(i)) loaded[kAtOnce];
+    WEFT_UNROLL
+    for (int u = 0; u < kAtOnce; ++u) {
+      if (i + u * apart < end) loaded[u] = load(i + u * apart);
+    }
+    WEFT_UNROLL
+    for (int u = 0; u < kAtOnce; ++u) {
+      if (i + u * apart < end) use(loaded[u]);
+    }
   }
 }
 

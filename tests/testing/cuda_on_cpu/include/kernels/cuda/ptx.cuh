@@ -45,12 +45,28 @@ inline uint32_t bits_of_float(float value) { return std::bit_cast<uint32_t>(valu
 inline float fast_exponential(float x) { return std::exp(x); }
 inline float fast_quotient(float a, float b) { return a / b; }
 
+template <typename T, int kCount>
+struct Packed {
+  Vector<T, kCount> vector;
+};
+template <int kCount, typename T>
+Packed<T, kCount> load_packed(const T* from, const Where& where = Where::current()) {
+  cuda_on_cpu::check_aligned(from, alignof(Vector<T, kCount>), where);
+  Packed<T, kCount> packed;
+  std::memcpy(packed.vector.at, from, sizeof packed.vector.at);
+  return packed;
+}
+template <typename T, int kCount>
+Packed<T, kCount> pack(const Vector<T, kCount>& vector) {
+  return {vector};
+}
+template <typename T, int kCount>
+Vector<T, kCount> unpack(const Packed<T, kCount>& packed) {
+  return packed.vector;
+}
 template <int kCount, typename T>
 Vector<T, kCount> load_vector(const T* from, const Where& where = Where::current()) {
-  cuda_on_cpu::check_aligned(from, alignof(Vector<T, kCount>), where);
-  Vector<T, kCount> vector;
-  std::memcpy(vector.at, from, sizeof vector.at);
-  return vector;
+  return load_packed<kCount>(from, where).vector;
 }
 template <typename T, int kCount>
 void store_vector(T* to, const Vector<T, kCount>& vector, const Where& where = Where::current()) {
