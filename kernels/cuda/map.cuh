@@ -89,16 +89,16 @@ __device__ UnitPlaces<kArrays, kUnits> places_of(const UnitWalk<kArrays>& walk, 
 // A unit of an input under way, and what it becomes.
 template <typename T, int kWidth>
 struct Unit {
-  Packed<T, kWidth> packed;
+  Packed<T, kWidth> words;
   __device__ static Unit load(const T* array, int64_t at, bool single) {
     if (!single) return {load_packed<kWidth>(array + at)};
     Vector<T, kWidth> same;
     const T element = array[at];
     WEFT_UNROLL
     for (int j = 0; j < kWidth; ++j) same.at[j] = element;
-    return {pack(same)};
+    return {packed(same)};
   }
-  __device__ Vector<T, kWidth> elements() const { return unpack(packed); }
+  __device__ Vector<T, kWidth> elements() const { return unpack(words); }
 };
 template <int kWidth>
 struct Unit<Place, kWidth> {

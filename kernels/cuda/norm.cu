@@ -33,7 +33,7 @@ __global__ void __launch_bounds__(kRowThreads) norm_kernel(NormArguments<T> n, b
         residual[k] = load_packed<kWide>(added + at);
       });
       for_vectors<kKeep, kWide>(kept_width, [&](int k, int64_t, int) {
-        kept[k] = pack(rounded_sum(unpack(kept[k]), unpack(residual[k])));
+        kept[k] = packed(rounded_sum(unpack(kept[k]), unpack(residual[k])));
       });
     }
     // What is normalized.

@@ -125,7 +125,7 @@ __device__ Vector<T, kCount> unpack(const Packed<T, kCount>& packed) {
   return vector;
 }
 template <typename T, int kCount>
-__device__ Packed<T, kCount> pack(const Vector<T, kCount>& vector) {
+__device__ Packed<T, kCount> packed(const Vector<T, kCount>& vector) {
   Packed<T, kCount> packed;
   memcpy(&packed, &vector, sizeof packed);
   return packed;

@@ -236,18 +236,11 @@ void sum_middle(const T* x, int64_t outer, int64_t extent, int64_t inner, double
          static_cast<float>(factor), out);
 }
 
-template <typename T>
-void merge_slices(const float* partials, int64_t slices, int64_t n, T* out, cudaStream_t stream) {
-  launch(stream, blocks_of(n), kThreads, merge_tree_kernel<T>, partials, Cut{1, 0, n, 1, slices},
-         1.0F, out);
-}
-
 #define WEFT_INSTANTIATE(T)                                                                     \
   template void sum<T, float>(const T*, int64_t, double*, float*, cudaStream_t);                \
   template void sum<T, double>(const T*, int64_t, double*, double*, cudaStream_t);              \
   template void sum_middle<T>(const T*, int64_t, int64_t, int64_t, double, int64_t, float*, T*, \
-                              cudaStream_t);                                                    \
-  template void merge_slices<T>(const float*, int64_t, int64_t, T*, cudaStream_t);
+                              cudaStream_t);
 WEFT_FOR_FLOATING(WEFT_INSTANTIATE)
 #undef WEFT_INSTANTIATE
 

@@ -16,8 +16,4 @@ inline int64_t slices_of(int64_t extent, int64_t inner) {
   return extent == 0 ? 1 : (extent + each - 1) / each;
 }
 
-// out[i] = the sum over slices of partials[slice, i], in order, rounded to T.
-template <typename T>
-void merge_slices(const float* partials, int64_t slices, int64_t n, T* out, cudaStream_t stream);
-
 }  // namespace weft::cuda

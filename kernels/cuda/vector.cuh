@@ -29,7 +29,7 @@ __device__ Vector<T, kWide> load_some(const T* from, int count, bool aligned) {
 template <int kWide, typename T>
 __device__ Packed<T, kWide> load_some_packed(const T* from, int count, bool aligned) {
   if (aligned) return load_packed<kWide>(from);
-  return pack(load_some<kWide>(from, count, false));
+  return packed(load_some<kWide>(from, count, false));
 }
 template <int kWide, typename T>
 __device__ void store_some(T* to, const Vector<T, kWide>& vector, int count, bool aligned) {

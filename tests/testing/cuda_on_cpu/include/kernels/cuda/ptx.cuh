@@ -57,7 +57,7 @@ Packed<T, kCount> load_packed(const T* from, const Where& where = Where::current
   return packed;
 }
 template <typename T, int kCount>
-Packed<T, kCount> pack(const Vector<T, kCount>& vector) {
+Packed<T, kCount> packed(const Vector<T, kCount>& vector) {
   return {vector};
 }
 template <typename T, int kCount>
