@@ -1,7 +1,8 @@
 // The forward pass of fused attention on sm_90a (after Shah et al. 2024): an item is 128 queries of
 // a head, a consumer warp group has 64 of them. Keys and values come by bulk copies, two or four
 // tiles of each under way; the products of the next tile's scores run while this tile's weights
-// meet the values, and its softmax after them. The numerical policy stands in attention.h.
+// meet the values, and its softmax after them. The two groups start theirs in turn: one multiplies
+// while the other has its softmax. The numerical policy stands in attention.h.
 #include "kernels/cuda/attention_sm90.cuh"
 #include "kernels/cuda/attention_softmax.cuh"
 
@@ -31,11 +32,13 @@ struct ForwardRoom {
                        kValuesAt = kKeysAt + kStages * KeyTile::kBytes;
   static constexpr int kStagesAt = kValuesAt + kStages * KeyTile::kBytes;
   static constexpr int kAllStages = 2 * kStages + 2;
-  static constexpr size_t kBytes = kStagesAt + kAllStages * sizeof(Stage);
+  static constexpr size_t kBytes =
+      kStagesAt + kAllStages * sizeof(Stage) + kGroups * sizeof(Barrier);
   unsigned char* const bytes = shared_memory<unsigned char>();
   const Tiles of_keys{reinterpret_cast<Stage*>(bytes + kStagesAt)};
   const Tiles of_values{of_keys.first + kStages};
   const Queries of_queries{of_values.first + kStages};
+  const Turns turns{reinterpret_cast<Barrier*>(of_keys.first + kAllStages)};
   __device__ unsigned char* queries(int turn) const {
     return bytes + Queries::index(turn) * QueryTile::kBytes;
   }
@@ -147,14 +150,18 @@ __device__ void consume(const ForwardCall<T>& call, const ForwardRoom<kWidth>& r
 
   room.of_queries.wait_full(turn);
   if (more(n)) {
+    room.turns.wait(group, n);
     start_scores(n);
+    room.turns.pass(group);
     group_wait<0>(scores);
     room.of_keys.release(n);
     weigh();
     pack<T>(scores, weights);
     for (; more(n + 1); ++n) {
+      room.turns.wait(group, n + 1);
       start_scores(n + 1);
       start_weighing(n);
+      room.turns.pass(group);
       group_wait<1>(scores);
       room.of_keys.release(n + 1);
       weigh();
@@ -175,7 +182,10 @@ template <int kWidth, typename T>
 __global__ void __launch_bounds__(kGroupThreads*(1 + kGroups), 1)
     forward_kernel_sm90(const __grid_constant__ ForwardCall<T> call) {
   const ForwardRoom<kWidth> room;
-  if (threadIdx.x == 0) init_stages(room.of_keys.first, room.kAllStages, kGroups);
+  if (threadIdx.x == 0) {
+    room.turns.init();
+    init_stages(room.of_keys.first, room.kAllStages, kGroups);
+  }
   __syncthreads();  // the barrier objects are there
   int n = 0;
   const auto place = [&](unsigned item) {

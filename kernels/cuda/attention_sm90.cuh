@@ -34,7 +34,8 @@ struct Stage {
   unsigned views;  // what each consumer group sees of it
 };
 
-// What a block takes in its turn: items get shorter, so that the turns go back and forth.
+// What a block takes in its turn. The turns go back and forth: what one block has more in one of
+// them it has less in the next.
 __device__ inline unsigned item_of(int turn) {
   const unsigned place = turn % 2 == 0 ? blockIdx.x : gridDim.x - 1 - blockIdx.x;
   return static_cast<unsigned>(turn) * gridDim.x + place;
@@ -45,8 +46,9 @@ __device__ void each_item(unsigned items, const Act& act) {
   for (int turn = 0; item_of(turn) < items; ++turn) act(turn, item_of(turn));
 }
 
-// All tiles of own tokens of all heads as items: of heads whose other side fits into the L2 cache
-// together, first the tiles with the most to see.
+// All tiles of own tokens of all heads as items, by sections of heads whose other side fits into
+// the L2 cache together. In the last section tiles with more to see come first, in the one before
+// last and so on alternately: items beside each other are about as long.
 struct Items {
   unsigned count, tiles, heads, together;
   bool last_first;  // the last tile sees most
@@ -54,9 +56,10 @@ struct Items {
     unsigned head, tile;
   };
   __device__ Place operator[](unsigned item) const {
-    const unsigned first = item / (tiles * together) * together, rest = item - first * tiles;
-    const unsigned beside = min(together, heads - first), tile = rest / beside;
-    return {first + rest % beside, last_first ? tiles - 1 - tile : tile};
+    const unsigned section = item / (tiles * together), first = section * together;
+    const unsigned rest = item - first * tiles, beside = min(together, heads - first);
+    const unsigned tile = rest / beside, behind = (heads - 1) / together - section;
+    return {first + rest % beside, (behind % 2 != 0) != last_first ? tiles - 1 - tile : tile};
   }
 };
 // At most kItemsMax. heads: of all rows; bytes: of what the items of a head share.
@@ -73,6 +76,23 @@ __device__ inline unsigned view_at(TileView view, int group) {
 __device__ inline TileView view_of(unsigned views, int group) {
   return static_cast<TileView>(views >> 2 * group & 3);
 }
+
+// Two groups that start their products in turn, so that those of one run while the other has its
+// softmax. started[i]: of group i.
+struct Turns {
+  Barrier* started;
+  // One thread, before the block's barrier.
+  __device__ void init() const {
+    for (int i = 0; i < 2; ++i) barrier_init(&started[i], kGroupThreads / 32);
+  }
+  // Until the other group has started as many products as come before the n-th of this one.
+  __device__ void wait(int group, int n) const {
+    barrier_wait(&started[1 - group], static_cast<unsigned>(n + 1 - group) % 2);
+  }
+  __device__ void pass(int group) const {
+    if (threadIdx.x % 32 == 0) barrier_arrive(&started[group]);
+  }
+};
 
 // One thread, before the block's barrier: objects for one producer and so many consumer groups.
 __device__ inline void init_stages(Stage* stages, int count, int groups) {

@@ -383,6 +383,8 @@ MUTATIONS = [
      "    room.of_queries.wait_empty(turn);\n", ""),
     ("tiles_of_the_next_item", "attention_sm90", SM90, SM90_FORWARD,
      "return stage.turn == turn;", "return stage.turn >= 0;"),
+    ("turns_of_two_mixed_up", "attention_sm90", SM90, SM90_TILES,
+     "(n + 1 - group) % 2", "(n + group) % 2"),
     ("heads_left_out", "attention_sm90", SM90, SM90_TILES,
      "first + rest % beside", "first"),
     ("one_arrival_too_many", "attention_sm90", SM90, SM90_TILES,
