@@ -71,6 +71,26 @@ __device__ Place place_of(const AttentionShape& shape, const Items::Place& item)
           static_cast<int>(kOwn * item.tile)};
 }
 
+// The whole warp writes the sums of the n-th tile's queries, which the leader's arrival hands on.
+template <int kWidth, typename T>
+__device__ void bring_sums(const BackwardArguments<T>& arguments,
+                           const BackwardRoom<true, kWidth>& room, int n, const Place& queries) {
+  const int lane = static_cast<int>(threadIdx.x);
+  QuerySums sums[kOther / 32];
+  WEFT_UNROLL
+  for (int i = 0; i < kOther / 32; ++i) {
+    sums[i] = query_sums(arguments, queries.row, queries.head, queries.first + 32 * i + lane);
+  }
+  room.others.wait_empty(n);
+  WEFT_UNROLL
+  for (int i = 0; i < kOther / 32; ++i) {
+    SumsOfTwo& to = room.sums(n)[16 * i + lane / 2];
+    to.lse[lane % 2] = sums[i].lse;
+    to.delta[lane % 2] = sums[i].delta;
+  }
+  __syncwarp();
+}
+
 // n: the tiles that went through before; counted on.
 template <bool kOfKeys, int kWidth, typename T>
 __device__ void produce(const BackwardCall<T>& call, const BackwardRoom<kOfKeys, kWidth>& room,
@@ -87,8 +107,12 @@ __device__ void produce(const BackwardCall<T>& call, const BackwardRoom<kOfKeys,
   };
   if (leads) {
     room.own.wait_empty(turn);
-    copy_pair.template operator()<kOwn>(room.own_tile(turn, 0), room.own_tile(turn, 1),
-                                        &room.own[turn].full, kOfKeys, place.head, place.first);
+    Stage& own = room.own[turn];
+    own.token = place.first;
+    own.head = place.head;
+    own.row = place.row;
+    copy_pair.template operator()<kOwn>(room.own_tile(turn, 0), room.own_tile(turn, 1), &own.full,
+                                        kOfKeys, place.head, place.first);
   }
   const int64_t own_tokens = kOfKeys ? shape.keys : shape.queries;
   const int64_t others = kOfKeys ? shape.queries : shape.keys;
@@ -111,26 +135,9 @@ __device__ void produce(const BackwardCall<T>& call, const BackwardRoom<kOfKeys,
     }
     return views;
   };
-  // The whole warp; the leader's arrival hands them on.
-  const auto bring_sums = [&](int head, int first) {
-    const int lane = static_cast<int>(threadIdx.x);
-    QuerySums sums[kOther / 32];
-    WEFT_UNROLL
-    for (int i = 0; i < kOther / 32; ++i) {
-      sums[i] = query_sums(call.arguments, place.row, head, first + 32 * i + lane);
-    }
-    room.others.wait_empty(n);
-    WEFT_UNROLL
-    for (int i = 0; i < kOther / 32; ++i) {
-      SumsOfTwo& to = room.sums(n)[16 * i + lane / 2];
-      to.lse[lane % 2] = sums[i].lse;
-      to.delta[lane % 2] = sums[i].delta;
-    }
-    __syncwarp();
-  };
   each_seen((kOfKeys ? shared : 1) * tiles, look, [&](int i, unsigned views) {
     const int head = first_head + i / tiles, token = kOther * (i % tiles);
-    if constexpr (kOfKeys) bring_sums(head, token);
+    if constexpr (kOfKeys) bring_sums(call.arguments, room, n, {place.row, head, token});
     if (leads) {
       Stage& stage = room.others[n];
       room.others.wait_empty(n);
@@ -208,35 +215,34 @@ __device__ void store_sums(const BackwardArguments<T>& arguments, const Place& p
 
 template <bool kOfKeys, int kWidth, typename T>
 __device__ void consume(const BackwardCall<T>& call, const BackwardRoom<kOfKeys, kWidth>& room,
-                        const Place& place, int turn, int& n) {
+                        int turn, int& n) {
   const BackwardArguments<T>& arguments = call.arguments;
   const Attention& a = arguments.attention;
   const int group = static_cast<int>(threadIdx.x / kGroupThreads) - 1;
   const int warp = static_cast<int>(threadIdx.x / 32 - kGroupThreads / 32);
   const int lane = static_cast<int>(threadIdx.x % 32);
-  const int warp_token = place.first + 16 * warp, own_token = warp_token + lane / 4;
+  room.own.wait_full(turn);
+  const Stage& own = room.own[turn];
+  const auto own_token = [&] { return own.token + 16 * warp + lane / 4; };
   ThreadSums<kOfKeys> sums{};
   if (!kOfKeys) {
-    sums.rows[0] = query_sums(arguments, place.row, place.head, own_token);
-    sums.rows[1] = query_sums(arguments, place.row, place.head, own_token + 8);
+    sums.rows[0] = query_sums(arguments, own.row, own.head, own_token());
+    sums.rows[1] = query_sums(arguments, own.row, own.head, own_token() + 8);
   }
   float d_first[kWidth / 8][4], d_second[kOfKeys ? kWidth / 8 : 1][4];
   clear(d_first);
   clear(d_second);
   constexpr bool kAhead = !kOfKeys || kWidth <= 64;
   uint32_t weights[kOther / 16][4], d_scores[kOther / 16][4];  // kAhead: in use by the next tile
-  const auto more = [&] {
-    room.others.wait_full(n);
-    return room.others[n].turn == turn;
+  const auto more = [&](int i) {
+    room.others.wait_full(i);
+    return room.others[i].turn == turn;
   };
 
   const int before = n;
-  room.own.wait_full(turn);
-  for (; more(); ++n) {
+  bool goes_on = more(n);
+  for (; goes_on; ++n) {
     const Stage& stage = room.others[n];
-    const int other_token = stage.token + 2 * (lane % 4);
-    const ScorePlace at{place.row, kOfKeys ? stage.head : place.head,
-                        kOfKeys ? other_token : own_token, kOfKeys ? own_token : other_token};
     const bool masked = view_of(stage.views, group) != TileView::kAll;
     float products[kOther / 8][4], gradients[kOther / 8][4];
     group_fence();
@@ -247,7 +253,11 @@ __device__ void consume(const BackwardCall<T>& call, const BackwardRoom<kOfKeys,
     if (kOfKeys) sums.columns = room.sums(n) + lane % 4;
     group_wait<1>(products);  // and what the tile before adds
     if (kAhead && n > before) room.others.release(n - 1);
+    const int other_token = stage.token + 2 * (lane % 4);
+    const ScorePlace at{own.row, kOfKeys ? stage.head : own.head,
+                        kOfKeys ? other_token : own_token(), kOfKeys ? own_token() : other_token};
     weigh_products(a, at, masked, sums, products);
+    goes_on = more(n + 1);  // here: the compiler moves no wait for products up across its loop
     group_wait<0>(gradients);
     weigh_gradients(sums, products, gradients);
     if constexpr (kOfKeys) pack<T>(products, weights);
@@ -264,8 +274,9 @@ __device__ void consume(const BackwardCall<T>& call, const BackwardRoom<kOfKeys,
   group_wait<0>(d_first);
   if constexpr (kOfKeys) group_wait<0>(d_second);
   if (kAhead && n > before) room.others.release(n - 1);
+  const Place place{own.row, own.head, own.token};
   room.own.release(turn);
-  store_sums<kOfKeys>(arguments, place, warp_token, d_first, d_second);
+  store_sums<kOfKeys>(arguments, place, place.first + 16 * warp, d_first, d_second);
 }
 
 template <bool kOfKeys, int kWidth, typename T>
@@ -276,19 +287,17 @@ __global__ void __launch_bounds__(kGroupThreads*(1 + kGroups), 1)
   __syncthreads();  // the barrier objects are there
   int n = 0;
   const Items& items = kOfKeys ? call.of_keys : call.of_queries;
-  const auto place = [&](unsigned item) {
-    return place_of<kOfKeys>(call.arguments.attention.shape, items[item]);
-  };
   if (threadIdx.x < kGroupThreads) {
     leave_registers<56>();
     if (threadIdx.x >= 32) return;
-    each_item(items.count,
-              [&](int turn, unsigned item) { produce<kOfKeys>(call, room, place(item), turn, n); });
+    each_item(items.count, [&](int turn, unsigned item) {
+      produce<kOfKeys>(call, room, place_of<kOfKeys>(call.arguments.attention.shape, items[item]),
+                       turn, n);
+    });
     if (threadIdx.x == 0) room.others.end(n);
   } else {
     take_registers<224>();
-    each_item(items.count,
-              [&](int turn, unsigned item) { consume<kOfKeys>(call, room, place(item), turn, n); });
+    each_item(items.count, [&](int turn, unsigned) { consume<kOfKeys>(call, room, turn, n); });
   }
 }
 

@@ -157,7 +157,8 @@ __device__ void consume(const ForwardCall<T>& call, const ForwardRoom<kWidth>& r
     room.of_keys.release(n);
     weigh();
     pack<T>(scores, weights);
-    for (; more(n + 1); ++n) {
+    bool goes_on = more(n + 1);
+    for (; goes_on; ++n) {
       room.turns.wait(group, n + 1);
       start_scores(n + 1);
       start_weighing(n);
@@ -165,6 +166,7 @@ __device__ void consume(const ForwardCall<T>& call, const ForwardRoom<kWidth>& r
       group_wait<1>(scores);
       room.of_keys.release(n + 1);
       weigh();
+      goes_on = more(n + 2);  // here: the compiler moves no wait for products up across its loop
       group_wait<0>(out);
       room.of_values.release(n);
       shrink(out, keep);

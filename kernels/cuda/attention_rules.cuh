@@ -212,7 +212,8 @@ __device__ void hide(const Attention& a, const ScorePlace& first, float (&scores
     uint32_t hidden = 0;  // a bit a column
     WEFT_ROLLED
     for (int i = 0; i < 2 * kTiles; ++i) {
-      const int index = column + i / 2 * 8 + i % 2;
+      int index = column + i / 2 * 8 + i % 2;
+      forget_origin(index);  // registers are short here
       const Token other = token(!kTransposed, index);
       const ScorePlace at{first.row, first.head, kTransposed ? index : row + 8 * half,
                           kTransposed ? row + 8 * half : index};

@@ -30,7 +30,7 @@ struct Stage {
   Barrier full, empty;
   int turn;        // that the tile belongs to; negative: there are no more tiles
   int token;       // the tile's first
-  int head;        // where it is asked for
+  int head, row;   // where they are asked for
   unsigned views;  // what each consumer group sees of it
 };
 
@@ -122,7 +122,7 @@ __device__ void copy_tile(unsigned char* tile, const TensorMap& map, const BoxPl
 // look(tile) says what; one whole warp looks at 32 tiles at a time.
 template <typename Look, typename Act>
 __device__ void each_seen(int tiles, const Look& look, const Act& act) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int lane = static_cast<int>(threadIdx.x % 32);
   for (int first = 0; first < tiles; first += 32) {
     const unsigned own = first + lane < tiles ? look(first + lane) : 0;
     unsigned left = __ballot_sync(0xFFFFFFFFU, own != 0);

@@ -24,7 +24,7 @@ struct RunningRows {
 template <typename T, bool kPlain, int kTiles>
 __device__ void softmax_step(const Attention& a, const ScorePlace& first, bool masked,
                              float (&scores)[kTiles][4], RunningRows& rows, float (&keep)[2]) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int lane = static_cast<int>(threadIdx.x % 32);
   const float scale = kPlain ? a.scale_log2 : 1.0F;
   ScorePlace at = first;
   if (kPlain && masked) {
@@ -89,7 +89,7 @@ template <int kTiles, typename T>
 __device__ void finish(const Attention& a, const ForwardResults<T>& to, const ScorePlace& first,
                        const RunningRows& rows, const float (&out)[kTiles][4]) {
   const AttentionShape& shape = a.shape;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int lane = static_cast<int>(threadIdx.x % 32);
   float factor[2];
   WEFT_UNROLL
   for (int half = 0; half < 2; ++half) {

@@ -40,7 +40,7 @@ __device__ void load_tile(T* tile, const TokenRows<const T>& from, int64_t first
 
 // A matrix of 4 x 4 words, of which each lane of a quad has a row, to columns.
 __device__ inline void transpose_quad(uint32_t (&words)[4]) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int lane = static_cast<int>(threadIdx.x % 32);
   WEFT_UNROLL
   for (int distance = 1; distance <= 2; distance *= 2) {
     const bool upper = (lane & distance) != 0;
@@ -59,7 +59,7 @@ __device__ inline void transpose_quad(uint32_t (&words)[4]) {
 template <int kTiles, typename Out>
 __device__ void store_chunks(const float (&sums)[kTiles][4], const float (&factor)[2],
                              const TokenRows<Out>& to, int64_t first, int64_t tokens, int width) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int lane = static_cast<int>(threadIdx.x % 32);
   WEFT_UNROLL
   for (int half = 0; half < 2; ++half) {
     const int64_t token = first + lane / 4 + 8 * half;
@@ -90,7 +90,7 @@ __device__ void store_rows(const float (&sums)[kTiles][4], const float (&factor)
       return store_chunks(sums, factor, to, first, tokens, width);
     }
   }
-  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int lane = static_cast<int>(threadIdx.x % 32);
   WEFT_UNROLL
   for (int half = 0; half < 2; ++half) {
     const int64_t token = first + lane / 4 + 8 * half;

@@ -34,6 +34,7 @@ template <typename T>
 uint32_t narrow_pair(float low, float high) {
   return uint32_t{T(low).bits} | uint32_t{T(high).bits} << 16;
 }
+inline void forget_origin(int&) {}
 inline float exp2_fast(float x) {
   const float power = std::exp2(x);
   return power < std::numeric_limits<float>::min() ? 0.0F : power;
