@@ -194,13 +194,13 @@ __global__ void __launch_bounds__(kGroupThreads*(1 + kGroups), 1)
     return place_of(call.attention.shape, call.items[item]);
   };
   if (threadIdx.x < kGroupThreads) {
-    leave_registers<40>();
+    leave_registers<56>();
     if (threadIdx.x >= 32) return;
     each_item(call.items.count,
               [&](int turn, unsigned item) { produce(call, room, place(item), turn, n); });
     if (threadIdx.x == 0) room.of_keys.end(n);
   } else {
-    take_registers<232>();
+    take_registers<224>();
     each_item(call.items.count,
               [&](int turn, unsigned item) { consume(call, room, place(item), turn, n); });
   }

@@ -118,14 +118,19 @@ __device__ void copy_tile(unsigned char* tile, const TensorMap& map, const BoxPl
   }
 }
 
-// Calls act(tile, views) for the tiles of [0, tiles) of which some group sees something, in order.
-// look(tile) says what; one whole warp looks at 32 tiles at a time.
+// Calls act(tile, views) for the tiles of [0, tiles) of which some group sees something, in order,
+// or for one of the last if there is none: consumers tell the end of an item by a tile of the next,
+// which must not wait for the item after that. look(tile) says what they see; one whole warp looks
+// at 32 tiles at a time.
 template <typename Look, typename Act>
 __device__ void each_seen(int tiles, const Look& look, const Act& act) {
   const int lane = static_cast<int>(threadIdx.x % 32);
+  bool any = false;
   for (int first = 0; first < tiles; first += 32) {
     const unsigned own = first + lane < tiles ? look(first + lane) : 0;
     unsigned left = __ballot_sync(0xFFFFFFFFU, own != 0);
+    any = any || left != 0;
+    if (!any && first + 32 >= tiles) left = 1;
     for (; left != 0; left &= left - 1) {
       const int next = __ffs(static_cast<int>(left)) - 1;
       act(first + next, __shfl_sync(0xFFFFFFFFU, own, next));

@@ -312,8 +312,10 @@ std::string check_attention_sm90(const KernelSet& set) {
       {.name = "many wide", .shape = shape_of(1, 5, 1, 260, 150, 128), .causal = true});
   settings.push_back({.name = "more queries", .shape = shape_of(1, 3, 1, 270, 40, 64)});
   settings.back().causal = settings.back().sinks = true;
-  settings.push_back({.name = "unseen", .shape = shape_of(1, 1, 1, 300, 20, 64)});
-  settings.back().window_left = settings.back().window_right = 5;
+  for (const auto& [queries, keys] : {std::pair{400, 20}, {20, 400}}) {
+    settings.push_back({.name = "unseen", .shape = shape_of(1, 6, 3, queries, keys, 64)});
+    settings.back().window_left = settings.back().window_right = 5;
+  }
   settings.push_back(
       {.name = "documents", .shape = shape, .causal = true, .documents = true, .shifted = true});
   settings.push_back({.name = "mask", .shape = shape, .sinks = true, .mask = "whole"});

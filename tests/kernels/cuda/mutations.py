@@ -385,6 +385,8 @@ MUTATIONS = [
      "return stage.turn == turn;", "return stage.turn >= 0;"),
     ("turns_of_two_mixed_up", "attention_sm90", SM90, SM90_TILES,
      "static_cast<unsigned>(n + 1 - group) % 2", "static_cast<unsigned>(n) % 2"),
+    ("item_without_a_tile", "attention_sm90", SM90, SM90_TILES,
+     "if (!any && first + 32 >= tiles) left = 1;", ""),
     ("heads_left_out", "attention_sm90", SM90, SM90_TILES,
      "first + rest % beside", "first"),
     ("one_arrival_too_many", "attention_sm90", SM90, SM90_TILES,
