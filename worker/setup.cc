@@ -408,11 +408,6 @@ void find_precision(const proto::TrainingSpec& spec, Training& training) {
 // Of topology-invariant training: each replica gets consecutive tokens of what is computed at once,
 // whole rows where there are enough of them; within a row heads are exchanged. A collective.
 Status divide_blocks(Rank& rank, const proto::JobSpec& spec, Training& training) {
-  if (!rank.allocator->device().is_cpu()) {
-    return Status::invalid(
-        "training.reproducible", "topology",
-        "is for ranks on CPUs, this one is on " + rank.allocator->device().to_string());
-  }
   WEFT_RETURN_IF_ERROR(check_blocks(spec, *training.config));
   rank.blocks = spec.training().reproducible_blocks();
   const int64_t rows = int64_t{spec.training().micro_batch_size()} * spec.parallel().data();

@@ -191,18 +191,9 @@ std::vector<Extent> equal_blocks(int64_t whole, int64_t count) {
   return blocks;
 }
 
-template <typename T>
-void add_node(ThreadPool& pool, const T* other, T* into, int64_t count) {
-  pool.parallel_for(count, 16384, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) into[i] += other[i];
-  });
-}
-
 template void gemm_cells(ThreadPool&, Allocator&, const CellCut&, Matrix<float>, Matrix<float>,
                          const TakeTile<float>&);
 template void gemm_cells(ThreadPool&, Allocator&, const CellCut&, Matrix<bfloat16>,
                          Matrix<bfloat16>, const TakeTile<bfloat16>&);
-template void add_node(ThreadPool&, const float*, float*, int64_t);
-template void add_node(ThreadPool&, const double*, double*, int64_t);
 
 }  // namespace weft::cpu

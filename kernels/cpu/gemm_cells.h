@@ -38,8 +38,4 @@ std::vector<Extent> parts_of(std::span<const Extent> extents, int64_t most);
 // `count` equal blocks of [0, whole), which they divide.
 std::vector<Extent> equal_blocks(int64_t whole, int64_t count);
 
-// into := into + other, elementwise.
-template <typename T>
-void add_node(ThreadPool& pool, const T* other, T* into, int64_t count);
-
 }  // namespace weft::cpu

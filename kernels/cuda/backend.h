@@ -89,9 +89,9 @@ class Backend : public Stream {
   virtual void softmax_backward(const Tensor& y, const Tensor& dy, const Tensor& dx) = 0;
   virtual void layer_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, double epsilon,
                           const Tensor& y, const Tensor& mean, const Tensor& rstd) = 0;
-  virtual void layer_norm_backward(const Tensor& x, const Tensor& dy, const Tensor& gamma,
-                                   const Tensor& mean, const Tensor& rstd, const Tensor& dx,
-                                   const Tensor& dgamma, const Tensor& dbeta) = 0;
+  virtual void layer_norm_backward(int block_count, const Tensor& x, const Tensor& dy,
+                                   const Tensor& gamma, const Tensor& mean, const Tensor& rstd,
+                                   const Tensor& dx, const Tensor& dgamma, const Tensor& dbeta) = 0;
   virtual void rms_norm(const Tensor& x, const Tensor& gamma, double epsilon, const Tensor& y,
                         const Tensor& rstd) = 0;
   virtual void rms_norm_backward(const Tensor& x, const Tensor& dy, const Tensor& gamma,
@@ -108,14 +108,23 @@ class Backend : public Stream {
   virtual LinearLoss linear_cross_entropy(const Tensor& x, const Tensor& table,
                                           const Tensor& labels, const ops::TokenLoss& loss,
                                           bool x_wanted, bool table_wanted) = 0;
+  // Of a block of the vocabulary's logits [rows, n], whose first id is loss.shard.first: each row's
+  // largest, the sum of exponentials shifted by it and the label's logit (terms [2, rows]; 0: it is
+  // not here); and their gradient for *dtotal, of each row's log-sum-exp over all blocks. Rows
+  // whose label is ignored have no terms and the gradient 0. Without smoothing.
+  virtual void loss_terms(const Tensor& logits, const Tensor& labels, const ops::TokenLoss& loss,
+                          const Tensor& largest, const Tensor& terms) = 0;
+  virtual void loss_gradient(const Tensor& lse, const Tensor& labels, const ops::TokenLoss& loss,
+                             const Tensor& dtotal, const Tensor& logits) = 0;
   // gradient *= *dy / *seed, contiguous.
   virtual void reseed(const Tensor& dy, const Tensor& seed, const Tensor& gradient) = 0;
 
   // ---- rows by number
   virtual void embedding(const Tensor& ids, const Tensor& table, int64_t first_id,
                          const Tensor& out) = 0;
+  // block_count: a power of two.
   virtual void embedding_backward(const Tensor& ids, const Tensor& dy, int64_t first_id,
-                                  int64_t padding_id, const Tensor& dtable) = 0;
+                                  int64_t padding_id, int block_count, const Tensor& dtable) = 0;
   virtual void gather_rows(const Tensor& x, const Tensor& index, const Tensor& out) = 0;
   virtual void gather_rows_backward(const Tensor& dy, const Tensor& index, const Tensor& dx) = 0;
 

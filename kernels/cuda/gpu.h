@@ -92,7 +92,7 @@ class Gpu final : public Backend {
   void softmax_backward(const Tensor& y, const Tensor& dy, const Tensor& dx) override;
   void layer_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, double epsilon,
                   const Tensor& y, const Tensor& mean, const Tensor& rstd) override;
-  void layer_norm_backward(const Tensor& x, const Tensor& dy, const Tensor& gamma,
+  void layer_norm_backward(int block_count, const Tensor& x, const Tensor& dy, const Tensor& gamma,
                            const Tensor& mean, const Tensor& rstd, const Tensor& dx,
                            const Tensor& dgamma, const Tensor& dbeta) override;
   void rms_norm(const Tensor& x, const Tensor& gamma, double epsilon, const Tensor& y,
@@ -104,12 +104,16 @@ class Gpu final : public Backend {
   LinearLoss linear_cross_entropy(const Tensor& x, const Tensor& table, const Tensor& labels,
                                   const ops::TokenLoss& loss, bool x_wanted,
                                   bool table_wanted) override;
+  void loss_terms(const Tensor& logits, const Tensor& labels, const ops::TokenLoss& loss,
+                  const Tensor& largest, const Tensor& terms) override;
+  void loss_gradient(const Tensor& lse, const Tensor& labels, const ops::TokenLoss& loss,
+                     const Tensor& dtotal, const Tensor& logits) override;
   void reseed(const Tensor& dy, const Tensor& seed, const Tensor& gradient) override;
 
   void embedding(const Tensor& ids, const Tensor& table, int64_t first_id,
                  const Tensor& out) override;
   void embedding_backward(const Tensor& ids, const Tensor& dy, int64_t first_id, int64_t padding_id,
-                          const Tensor& dtable) override;
+                          int block_count, const Tensor& dtable) override;
   void gather_rows(const Tensor& x, const Tensor& index, const Tensor& out) override;
   void gather_rows_backward(const Tensor& dy, const Tensor& index, const Tensor& dx) override;
 

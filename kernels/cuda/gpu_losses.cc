@@ -41,6 +41,9 @@ Tensor rows_of(const Tensor& x, int64_t first, int64_t count) {  // of a contigu
 Tensor part_of(const Tensor& x, int64_t first, int64_t count) {  // of a vector
   return x.view({count}, std::array<int64_t, 1>{1}, first);
 }
+LogitRows rows_of(const Tensor& logits) {
+  return {logits.dim(0), logits.dim(1), logits.strides()[0]};
+}
 Tensor turned(const Tensor& x) {
   return x.view({x.dim(1), x.dim(0)}, std::array{x.strides()[1], x.strides()[0]}, 0);
 }
@@ -50,7 +53,7 @@ Tensor turned(const Tensor& x) {
 void Gpu::row_losses(const Tensor& logits, const Tensor& labels, const ops::TokenLoss& loss,
                      const Tensor& dtotal, const Tensor& losses) {
   const ops::VocabularyShard& shard = loss.shard;
-  const LogitRows rows{logits.dim(0), logits.dim(1), logits.strides()[0]};
+  const LogitRows rows = rows_of(logits);
   const LossRules rules = rules_of(loss, rows.width);
   const auto* label = labels.data<int64_t>();
   const auto* slope = dtotal ? dtotal.data<float>() : nullptr;
@@ -60,7 +63,7 @@ void Gpu::row_losses(const Tensor& logits, const Tensor& labels, const ops::Toke
       return loss_and_gradient(at, label, rules, slope, rows, losses.data<float>(), stream_);
     }
     const Tensor own = scratch({rows.count}), terms = scratch({2, rows.count});
-    loss_terms<T>(at, label, rules, rows, own.data<float>(), terms.data<float>(), stream_);
+    cuda::loss_terms<T>(at, label, rules, rows, own.data<float>(), terms.data<float>(), stream_);
     Tensor maximum = own;
     if (shard.vocabulary != 0) {
       maximum = scratch({rows.count});
@@ -73,7 +76,7 @@ void Gpu::row_losses(const Tensor& logits, const Tensor& labels, const ops::Toke
     loss_total(label, terms.data<float>(), rules, rows.count, maximum.data<float>(),
                losses.data<float>(), stream_);
     if (dtotal) {
-      loss_gradient(at, label, maximum.data<float>(), rules, slope, rows, stream_);
+      cuda::loss_gradient(at, label, maximum.data<float>(), rules, slope, rows, stream_);
     }
   });
 }
@@ -126,6 +129,28 @@ Gpu::LinearLoss Gpu::linear_cross_entropy(const Tensor& x, const Tensor& table,
   add_all(losses, result.total);
   if (table_wanted) result.dtable = rows_of(result.dtable, 0, width);
   return result;
+}
+
+void Gpu::loss_terms(const Tensor& logits, const Tensor& labels, const ops::TokenLoss& loss,
+                     const Tensor& largest, const Tensor& terms) {
+  activate_device();
+  const Tensor label = contiguous(labels);
+  for_floating(logits, "cross_entropy", [&]<typename T>() {
+    cuda::loss_terms<T>(static_cast<const T*>(logits.raw()), label.data<int64_t>(),
+                        rules_of(loss, logits.dim(1)), rows_of(logits), largest.data<float>(),
+                        terms.data<float>(), stream_);
+  });
+}
+
+void Gpu::loss_gradient(const Tensor& lse, const Tensor& labels, const ops::TokenLoss& loss,
+                        const Tensor& dtotal, const Tensor& logits) {
+  activate_device();
+  const Tensor label = contiguous(labels);
+  for_floating(logits, "cross_entropy", [&]<typename T>() {
+    cuda::loss_gradient(static_cast<T*>(logits.raw()), label.data<int64_t>(), lse.data<float>(),
+                        rules_of(loss, logits.dim(1)), dtotal.data<float>(), rows_of(logits),
+                        stream_);
+  });
 }
 
 void Gpu::reseed(const Tensor& dy, const Tensor& seed, const Tensor& gradient) {

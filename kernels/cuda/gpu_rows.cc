@@ -1,4 +1,6 @@
 // Norms, softmax, and rows taken by number.
+#include <algorithm>
+
 #include "kernels/cuda/gpu.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/typed.h"
@@ -48,12 +50,13 @@ void Gpu::layer_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, d
   });
 }
 
-void Gpu::layer_norm_backward(const Tensor& x, const Tensor& dy, const Tensor& gamma,
-                              const Tensor& mean, const Tensor& rstd, const Tensor& dx,
-                              const Tensor& dgamma, const Tensor& dbeta) {
+void Gpu::layer_norm_backward(int block_count, const Tensor& x, const Tensor& dy,
+                              const Tensor& gamma, const Tensor& mean, const Tensor& rstd,
+                              const Tensor& dx, const Tensor& dgamma, const Tensor& dbeta) {
   activate_device();
   const Tensor from = contiguous(x), gradient = contiguous(dy), weight = contiguous(gamma);
-  const Tensor room = scratch(Shape{norm_backward_scratch(rows_of(x), width_of(x))});
+  const int64_t blocks = std::clamp<int64_t>(block_count, 1, std::max<int64_t>(1, rows_of(x)));
+  const Tensor room = scratch(Shape{norm_backward_scratch(rows_of(x), width_of(x), blocks)});
   for_floating(dx, "layer_norm", [&]<typename T>() {
     norm_backward<T>({.x = from.data<T>(),
                       .dy = gradient.data<T>(),
@@ -65,7 +68,8 @@ void Gpu::layer_norm_backward(const Tensor& x, const Tensor& dy, const Tensor& g
                       .width = width_of(x),
                       .dx = dx.data<T>(),
                       .dgamma = dgamma.data<float>(),
-                      .dbeta = dbeta.data<float>()},
+                      .dbeta = dbeta.data<float>(),
+                      .blocks = blocks},
                      room.data<float>(), stream_);
   });
 }
@@ -121,7 +125,7 @@ void Gpu::embedding(const Tensor& ids, const Tensor& table, int64_t first_id, co
 }
 
 void Gpu::embedding_backward(const Tensor& ids, const Tensor& dy, int64_t first_id,
-                             int64_t padding_id, const Tensor& dtable) {
+                             int64_t padding_id, int block_count, const Tensor& dtable) {
   activate_device();
   const Tensor gradient = contiguous(dy);
   const Members places = members_of(ids, first_id, dtable.dim(0));
@@ -130,7 +134,7 @@ void Gpu::embedding_backward(const Tensor& ids, const Tensor& dy, int64_t first_
   const int64_t padding_row = padding_id < 0 ? -1 : padding_id - first_id;
   for_floating(dy, "embedding", [&]<typename T>() {
     cuda::embedding_backward(rows, gradient.data<T>(), padding_row, dtable.dim(1),
-                             dtable.data<float>(), stream_);
+                             std::max(1, block_count), dtable.data<float>(), stream_);
   });
 }
 

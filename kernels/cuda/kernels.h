@@ -119,8 +119,9 @@ struct NormBackwardArguments {
   int64_t rows, width;
   T* dx;                  // may be dsum
   float *dgamma, *dbeta;  // overwritten; dbeta may be null
+  int64_t blocks = 1;     // of rows, whose sums are merged in a tree; at most as many as rows
 };
-int64_t norm_backward_scratch(int64_t rows, int64_t width);  // floats
+int64_t norm_backward_scratch(int64_t rows, int64_t width, int64_t blocks = 1);  // floats
 template <typename T>
 void norm_backward(const NormBackwardArguments<T>& arguments, float* scratch, cudaStream_t stream);
 
@@ -181,10 +182,11 @@ void embedding_scatter_add(const int64_t* ids, const T* dy, int64_t first_id, in
                            cudaStream_t stream);
 // The same of ids that were brought together: dtable [segments.count, width], overwritten, has sums
 // of rows of dy in the order of the segments' elements, the same bits every time, and zeros in
-// padding_row (-1: none).
+// padding_row (-1: none). The elements are so many blocks, a power of two, whose sums are merged in
+// the tree that halves them.
 template <typename T>
 void embedding_backward(const Segments& segments, const T* dy, int64_t padding_row, int64_t width,
-                        float* dtable, cudaStream_t stream);
+                        int64_t blocks, float* dtable, cudaStream_t stream);
 
 // ---- gather.cu: out[r] = x[r, index[r]] of x [rows, tokens, width], zeros where there is no such
 // token; and its gradient, zeros elsewhere.

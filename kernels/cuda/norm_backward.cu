@@ -2,7 +2,8 @@
 // gamma (RMS: without mean(g)), plus what flows past the norm; dgamma = sum over rows of dy xhat,
 // dbeta = sum of dy. Numerical policy: fp32; sums over a row as rows.cuh says. A column's sum runs
 // over slices of kNormSliceRows rows; the rows of a slice, and then the slices, are added in
-// kTileRows chains that are merged in order: no atomics, the same bits each time.
+// kTileRows chains that are merged in order, and those of blocks of rows in a tree: no atomics, the
+// same bits each time.
 #include "kernels/cuda/rows.cuh"
 #include "kernels/cuda/slices.cuh"
 
@@ -11,7 +12,11 @@ namespace {
 
 constexpr int64_t kNormSliceRows = 96;
 
-int64_t norm_slices(int64_t rows) { return (rows + kNormSliceRows - 1) / kNormSliceRows; }
+// Of the longest block of rows; block i begins at row i rows / blocks.
+int64_t block_slices(int64_t rows, int64_t blocks) {
+  const int64_t longest = (rows + blocks - 1) / blocks;
+  return (longest + kNormSliceRows - 1) / kNormSliceRows;
+}
 
 template <typename T, int kKeep>
 __global__ void __launch_bounds__(kRowThreads)
@@ -83,15 +88,18 @@ struct RowPart {
 };
 
 // A block sums kWarp vectors of columns of a slice: thread (x, y) takes those of x in every row y +
-// k kTileRows. sums [slices, 2, width]: of gamma, of beta.
+// k kTileRows. in_block: slices of a block of rows. sums [blocks, in_block, 2, width]: of gamma, of
+// beta.
 template <typename T>
-__global__ void parameter_kernel(NormBackwardArguments<T> n, bool vectors, int64_t tiles,
-                                 int64_t items, float* sums) {
+__global__ void parameter_kernel(NormBackwardArguments<T> n, bool vectors, int64_t in_block,
+                                 int64_t tiles, int64_t items, float* sums) {
   constexpr int kWide = kVectorWidth<T>;
   float* room = shared_memory<float>();
   for (int64_t item = blockIdx.x; item < items; item += gridDim.x) {
     const int64_t column = (item % tiles * kWarp + threadIdx.x) * kWide, slice = item / tiles;
-    const int64_t first = slice * kNormSliceRows, last = min(first + kNormSliceRows, n.rows);
+    const int64_t block = slice / in_block, end = (block + 1) * n.rows / n.blocks;
+    const int64_t first = block * n.rows / n.blocks + slice % in_block * kNormSliceRows;
+    const int64_t last = min(first + kNormSliceRows, end);
     const int count = static_cast<int>(max(int64_t{0}, min(int64_t{kWide}, n.width - column)));
     float of_gamma[kWide] = {}, of_beta[kWide] = {};
     with_alignment(vectors, [&](auto aligned) {
@@ -124,27 +132,36 @@ __global__ void parameter_kernel(NormBackwardArguments<T> n, bool vectors, int64
   }
 }
 
-// A block merges the slices of kWarp columns of sums [slices, 2, width].
-__global__ void merge_parameters_kernel(const float* sums, int64_t slices, int64_t width,
-                                        float* dgamma, float* dbeta) {
+// A block merges kWarp columns of sums [blocks, in_block, 2, width]; kInBlocks: of several blocks,
+// whose tree takes memory for each thread.
+template <bool kInBlocks>
+__global__ void merge_parameters_kernel(const float* sums, int64_t blocks, int64_t in_block,
+                                        int64_t width, float* dgamma, float* dbeta) {
   float* room = shared_memory<float>();
   const int64_t columns = dbeta == nullptr ? width : 2 * width;
   for (int64_t tile = blockIdx.x; tile * kWarp < columns; tile += gridDim.x) {
     const int64_t column = tile * kWarp + threadIdx.x;
-    float total[1] = {};
-    in_batches<8>(
-        threadIdx.y, column < columns ? slices : 0, kTileRows,
-        [&](int64_t slice) { return sums[slice * 2 * width + column]; },
-        [&](float sum) { total[0] += sum; });
-    merge_chains(total, room);
+    const auto sum_of_block = [&](int64_t block) {
+      const int64_t first = block * in_block, end = column < columns ? first + in_block : first;
+      float total[1] = {};
+      in_batches<8>(
+          first + threadIdx.y, end, kTileRows,
+          [&](int64_t slice) { return sums[slice * 2 * width + column]; },
+          [&](float sum) { total[0] += sum; });
+      merge_chains(total, room);
+      return total[0];
+    };
+    const float total = kInBlocks ? sum_of_tree(blocks, sum_of_block) : sum_of_block(0);
     if (threadIdx.y != 0 || column >= columns) continue;
-    (column < width ? dgamma[column] : dbeta[column - width]) = total[0];
+    (column < width ? dgamma[column] : dbeta[column - width]) = total;
   }
 }
 
 }  // namespace
 
-int64_t norm_backward_scratch(int64_t rows, int64_t width) { return 2 * norm_slices(rows) * width; }
+int64_t norm_backward_scratch(int64_t rows, int64_t width, int64_t blocks) {
+  return 2 * blocks * block_slices(rows, blocks) * width;
+}
 
 template <typename T>
 void norm_backward(const NormBackwardArguments<T>& n, float* scratch, cudaStream_t stream) {
@@ -155,11 +172,13 @@ void norm_backward(const NormBackwardArguments<T>& n, float* scratch, cudaStream
     launch_shared(stream, blocks_of_rows(n.rows, row), row, kWarp * sizeof(float),
                   input_kernel<T, kKeep>, n, aligned);
   });
-  const int64_t slices = norm_slices(n.rows), tiles = (n.width + kColumns - 1) / kColumns;
+  const int64_t in_block = block_slices(n.rows, n.blocks), slices = n.blocks * in_block;
+  const int64_t tiles = (n.width + kColumns - 1) / kColumns;
   launch_shared(stream, blocks_of(slices * tiles, 1), tile, kTileRows * kColumns * sizeof(float),
-                parameter_kernel<T>, n, aligned, tiles, slices * tiles, scratch);
+                parameter_kernel<T>, n, aligned, in_block, tiles, slices * tiles, scratch);
+  const auto merge = n.blocks > 1 ? merge_parameters_kernel<true> : merge_parameters_kernel<false>;
   launch_shared(stream, blocks_of(2 * n.width, kWarp), tile, kTileRows * kWarp * sizeof(float),
-                merge_parameters_kernel, scratch, slices, n.width, n.dgamma, n.dbeta);
+                merge, scratch, n.blocks, in_block, n.width, n.dgamma, n.dbeta);
 }
 
 #define WEFT_INSTANTIATE(T) \

@@ -138,39 +138,14 @@ __device__ inline float sum_of_block(const float* partials, const Cut& cut, int6
   return total;
 }
 
-// Merges the blocks [first, last) in the tree that halves them, the larger half first.
-struct Pending {
-  int64_t first, last;
-  bool merges;  // the two sums on top
-};
-__device__ inline float sum_of_tree(const float* partials, const Cut& cut, int64_t outer,
-                                    int64_t column) {
-  Pending pending[64];
-  float sums[64];
-  int tasks = 0, depth = 0;
-  pending[tasks++] = {0, cut.blocks, false};
-  while (tasks > 0) {
-    const Pending task = pending[--tasks];
-    if (task.merges) {
-      --depth;
-      sums[depth - 1] += sums[depth];
-    } else if (task.last - task.first == 1) {
-      sums[depth++] = sum_of_block(partials, cut, outer, task.first, column);
-    } else {
-      const int64_t middle = task.first + (task.last - task.first + 1) / 2;
-      pending[tasks++] = {0, 0, true};
-      pending[tasks++] = {middle, task.last, false};
-      pending[tasks++] = {task.first, middle, false};
-    }
-  }
-  return sums[0];
-}
-
 template <typename T>
 __global__ void merge_tree_kernel(const float* partials, Cut cut, float factor, T* out) {
   const int64_t n = cut.outer * cut.inner;
   for (int64_t i = first_element(); i < n; i += elements_of_grid()) {
-    out[i] = narrow<T>(factor * sum_of_tree(partials, cut, i / cut.inner, i % cut.inner));
+    const float total = sum_of_tree(cut.blocks, [&](int64_t block) {
+      return sum_of_block(partials, cut, i / cut.inner, block, i % cut.inner);
+    });
+    out[i] = narrow<T>(factor * total);
   }
 }
 

@@ -7,6 +7,7 @@
 #include "kernels/cpu/rows.h"
 #include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
+#include "kernels/tensor/transfer.h"
 #include "proto/base/status.h"
 
 namespace weft::ops {
@@ -17,13 +18,14 @@ LabelRule::LabelRule(const TokenLoss& loss, int64_t width) : loss_(loss), width_
 }
 
 void LabelRule::check(const Tensor& labels) const {
-  const int64_t* label = labels.data<int64_t>();
   const int64_t size = loss_.shard.vocabulary > 0 ? loss_.shard.vocabulary : width_;
-  for (int64_t row = 0; row < labels.elements(); ++row) {
-    if (label[row] == loss_.ignore_index || (label[row] >= 0 && label[row] < size)) continue;
-    throw StatusError(Status::invalid("label", std::to_string(label[row]),
-                                      fmt::format("must be in [0, {})", size)));
-  }
+  on_host<int64_t>(labels, [&](const int64_t* label) {
+    for (int64_t row = 0; row < labels.elements(); ++row) {
+      if (label[row] == loss_.ignore_index || (label[row] >= 0 && label[row] < size)) continue;
+      throw StatusError(Status::invalid("label", std::to_string(label[row]),
+                                        fmt::format("must be in [0, {})", size)));
+    }
+  });
 }
 
 // The steps of one row; what they leave in `terms` is combined over the parts between them.

@@ -160,7 +160,8 @@ class EmbeddingBackward final : public Kernel {
     });
   }
   void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
-    cuda::backend(cx).embedding_backward(inputs[0], inputs[1], first_id_, padding_id_, outputs[0]);
+    cuda::backend(cx).embedding_backward(inputs[0], inputs[1], first_id_, padding_id_,
+                                         zeros_first_ ? cx.block_count : 0, outputs[0]);
   }
 
  private:
@@ -233,7 +234,7 @@ class AddRows final : public Kernel {
     const Tensor rows = Tensor::empty(cx.allocator, {last_row(outputs[0], width) - first, width},
                                       outputs[0].dtype());
     cuda::Backend& gpu = cuda::backend(cx);
-    gpu.embedding_backward(inputs[0], inputs[1], first_id_ + first, -1, rows);
+    gpu.embedding_backward(inputs[0], inputs[1], first_id_ + first, -1, 0, rows);
     gpu.add(rows.view(outputs[0].shape(), std::array<int64_t, 1>{1}, start_ - first * width),
             outputs[0]);
   }

@@ -62,8 +62,8 @@ class LayerNormBackward final : public Kernel {
     }
   }
   void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
-    cuda::backend(cx).layer_norm_backward(inputs[0], inputs[1], inputs[2], inputs[3], inputs[4],
-                                          outputs[0], outputs[1], outputs[2]);
+    cuda::backend(cx).layer_norm_backward(cx.block_count, inputs[0], inputs[1], inputs[2],
+                                          inputs[3], inputs[4], outputs[0], outputs[1], outputs[2]);
   }
 };
 

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <memory>
 #include <vector>
 
 #include "kernels/cpu/update.h"
@@ -39,7 +40,10 @@ void each(ThreadPool& pool, size_t count, const std::function<void(size_t)>& bod
 
 ExactSquares exact_squares(Rank& rank, std::span<const Tensor> tensors, int64_t elements) {
   constexpr float kInfinite = std::numeric_limits<float>::infinity();
-  const std::vector<Piece> pieces = pieces_of(tensors);
+  const std::unique_ptr<Allocator> host = make_caching_allocator();
+  std::vector<Tensor> here;
+  for (const Tensor& x : tensors) here.push_back(to_allocator(x, *host));
+  const std::vector<Piece> pieces = pieces_of(here);
   std::vector<float> most_of(pieces.size());
   each(*rank.pool, pieces.size(),
        [&](size_t i) { most_of[i] = cpu::update().largest(pieces[i].data, pieces[i].count); });

@@ -451,7 +451,7 @@ Tensor complete_gradient(Rank& rank, const ParameterInfo& info, const Tensor& gr
   const Tensor term = as_contiguous(*rank.pool, gradient);
   const Tensor sum = parallel::tree_sum(cx, rank.mesh.axis(axis), term);
   // A rank without a row of the head's adds zeros: where all are zeros, their sign would tell.
-  for (int64_t i = 0; of_head && i < sum.elements(); ++i) sum.data<float>()[i] += 0.0F;
+  if (of_head) add_into(*rank.pool, Tensor::zeros(*rank.allocator, sum.shape()), sum);
   return sum;
 }
 

@@ -1,8 +1,6 @@
 // A token's row is taken from the rank that has it, so that nothing is added up.
-#include <array>
-#include <cstring>
-
 #include "kernels/ops/common.h"
+#include "kernels/tensor/transfer.h"
 #include "worker/parallel/blocked.h"
 #include "worker/parallel/tree_sum.h"
 
@@ -21,22 +19,18 @@ class Embedding final : public ops::ForwardOp {
     const Tensor& table = inputs[1];
     const int64_t width = table.dim(1), own = ids.elements() / axis_.comm.size();
     const Tensor rows = ops::embedding_values(cx, ids, table, axis_.part(vocabulary_).start);
-    const Tensor y = Tensor::empty(cx.allocator, {1, own, width}, table.dtype());
-    if (axis_.comm.size() == 1) {
-      std::memcpy(y.raw(), rows.raw(), y.bytes());
-      return {y};
-    }
+    if (axis_.comm.size() == 1) return {ops::reshape(cx, rows, {1, own, width})};
     Tensor found = Tensor::empty(cx.allocator, {ids.elements(), width}, table.dtype());
     const std::vector<int64_t> counts(static_cast<size_t>(axis_.comm.size()), own * width);
     axis_.comm.all_to_all(rows, counts, found, counts);
-    const int64_t first = axis_.token_part().start;
-    const auto bytes = static_cast<size_t>(width) * size_of(table.dtype());
-    for (int64_t i = 0; i < own; ++i) {
-      const int64_t from = owner(ids.data<int64_t>()[first + i]) * own + i;
-      std::memcpy(static_cast<char*>(y.raw()) + static_cast<size_t>(i) * bytes,
-                  static_cast<const char*>(found.raw()) + static_cast<size_t>(from) * bytes, bytes);
-    }
-    return {y};
+    std::vector<int64_t> from(static_cast<size_t>(own));
+    on_host<int64_t>(ids, [&](const int64_t* id) {
+      for (int64_t i = 0; i < own; ++i) {
+        from[static_cast<size_t>(i)] = owner(id[axis_.token_part().start + i]) * own + i;
+      }
+    });
+    return {
+        ops::embedding_values(cx, Tensor::from<int64_t>(cx.allocator, {1, own}, from), found, 0)};
   }
 
   std::vector<Tensor> saves(std::span<const Tensor> inputs, std::span<const Tensor>) override {

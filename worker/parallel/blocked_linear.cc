@@ -2,11 +2,12 @@
 #include <vector>
 
 #include "kernels/cpu/convert.h"
-#include "kernels/cpu/gemm_cells.h"
 #include "kernels/cpu/rows.h"
+#include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
 #include "kernels/ops/half_rows.h"
 #include "worker/parallel/blocked.h"
+#include "worker/parallel/cell_products.h"
 #include "worker/parallel/tree_sum.h"
 
 namespace weft::parallel {
@@ -18,23 +19,9 @@ using cpu::parts_of;
 using Extents = std::vector<Extent>;
 using ops::WeightLayout;
 
-// Of cells: rows of a result, features that are cut anyway, and a whole side of a weight, whose
-// cells lie contiguously if it is no longer.
-constexpr int64_t kRows = 256, kFeatures = 512, kWhole = 1024;
-
 Tensor shaped(const Tensor& x, const Shape& shape) {
   const Strides strides = row_major_strides(shape);
   return x.view(shape, std::span(strides).first(static_cast<size_t>(shape.dims())), 0);
-}
-
-template <typename T>
-cpu::Matrix<T> matrix(const Tensor& x) {
-  return {x.data<T>(), x.dim(1), false};
-}
-template <typename T>
-cpu::Matrix<T> turned(cpu::Matrix<T> x) {
-  x.transposed = !x.transposed;
-  return x;
 }
 
 void store(const float* from, float* to, int64_t n) { std::copy_n(from, n, to); }
@@ -56,6 +43,7 @@ class Linear final : public ops::ForwardOp {
   bool native(DType half) const override { return half == DType::kBF16; }
 
   std::vector<Tensor> forward(Context& cx, std::span<const Tensor> inputs) override {
+    limits_ = cell_limits(cx);
     Tensor result;
     dispatch(inputs[0].dtype(), [&]<typename T>() { result = multiplied<T>(cx, inputs); });
     return {result};
@@ -106,11 +94,11 @@ class Linear final : public ops::ForwardOp {
     return parts_of(runs, most);
   }
   Extents outputs(int64_t out, int64_t most) const {
-    if (shares(Shared::kOutputs)) return cells(out, std::min(most, kFeatures));
+    if (shares(Shared::kOutputs)) return cells(out, std::min(most, limits_.features));
     return parts_of(Extents{{0, out}}, most);
   }
   Extents inputs(int64_t in, int64_t most) const {
-    if (shares(Shared::kInputs)) return cells(in, std::min(most, kFeatures));
+    if (shares(Shared::kInputs)) return cells(in, std::min(most, limits_.features));
     return parts_of(Extents{{0, in}}, most);
   }
 
@@ -121,11 +109,7 @@ class Linear final : public ops::ForwardOp {
   }
 
   // The weight as it maps, [in, out].
-  template <typename T>
-  cpu::Matrix<T> in_out(const Tensor& weight) const {
-    const cpu::Matrix<T> stored = matrix<T>(weight);
-    return map_.layout == WeightLayout::kInOut ? stored : turned(stored);
-  }
+  Side in_out(const Tensor& weight) const { return {weight, map_.layout == WeightLayout::kOutIn}; }
   int64_t in_of(const Tensor& weight) const {
     return weight.dim(map_.layout == WeightLayout::kInOut ? 0 : 1);
   }
@@ -142,34 +126,30 @@ class Linear final : public ops::ForwardOp {
                in, out);
     const Tensor bias =
         bias_ ? cpu::converted(cx.pool, as_contiguous(cx.pool, inputs[2]), DType::kF32) : Tensor();
-    CellCut cut{parts_of(tokens(rows), kRows), outputs(out, kWhole), {{{0, in}}}};
+    CellCut cut{parts_of(tokens(rows), limits_.rows), outputs(out, limits_.whole), {{{0, in}}}};
     if (!shares(Shared::kInputs)) {
       Shape shape = inputs[0].shape();
       shape[-1] = out;
       if (shares(Shared::kOutputs)) shape = {1, rows, out};
       const Tensor y = Tensor::empty(cx.allocator, shape, x.dtype());
       if (map_.activation && recorded_) z_ = Tensor::empty(cx.allocator, {rows, out}, x.dtype());
-      cpu::gemm_cells<T>(cx.pool, cx.allocator, cut, matrix<T>(x), in_out<T>(weight),
-                         finish<T>(out, bias, y));
+      const Side maps = in_out(weight);
+      if (cx.device().is_cpu()) {
+        cpu::gemm_cells<T>(cx.pool, cx.allocator, cut, {x.data<T>(), in, false},
+                           {weight.data<T>(), weight.dim(1), maps.transposed},
+                           finish<T>(out, bias, y));
+      } else {
+        const Tensor sums = Tensor::empty(cx.allocator, {rows, out});
+        cell_products(cx, cut, {x}, maps, sums);
+        finish_on_gpu(cx, sums, bias, shaped(y, sums.shape()));
+      }
       return y;
     }
     cut.depth = summed(in);
     const Tensor term = Tensor::empty(cx.allocator, {rows, out});
-    cpu::gemm_cells<T>(cx.pool, cx.allocator, cut, matrix<T>(x), in_out<T>(weight),
-                       keep<float>(term));
+    cell_products(cx, cut, {x}, in_out(weight), term);
     const Tensor sum = tree_scatter(cx, axis_.comm, term);
     return joined<T>(cx, sum, bias, residual_ ? inputs[bias_ ? 3 : 2] : Tensor());
-  }
-
-  // Cells go where they belong in `to`, [..., columns].
-  template <typename Out>
-  static std::function<void(const cpu::GemmTile&, float*)> keep(const Tensor& to) {
-    return [at = to.data<Out>(), width = to.shape()[-1]](const cpu::GemmTile& tile,
-                                                         const float* sums) {
-      for (int64_t row = 0; row < tile.rows; ++row, sums += tile.columns) {
-        store(sums, at + (tile.row + row) * width + tile.column, tile.columns);
-      }
-    };
   }
 
   template <typename T>
@@ -189,6 +169,15 @@ class Linear final : public ops::ForwardOp {
     };
   }
 
+  // The same of all cells; sums may be written to.
+  void finish_on_gpu(Context& cx, const Tensor& sums, const Tensor& bias, const Tensor& y) const {
+    cuda::Backend& gpu = cuda::backend(cx);
+    if (bias) gpu.binary(ops::Arithmetic::kAdd, sums, bias, sums);
+    if (z_) gpu.copy(sums, z_);
+    if (map_.activation) gpu.activate(*map_.activation, sums, sums);
+    gpu.copy(sums, y);
+  }
+
   // sum + bias + residual, rounded once.
   template <typename T>
   Tensor joined(Context& cx, const Tensor& sum, const Tensor& bias, const Tensor& residual) const {
@@ -197,6 +186,13 @@ class Linear final : public ops::ForwardOp {
     const Tensor added = residual ? as_contiguous(cx.pool, residual) : Tensor();
     WEFT_CHECK(!added || added.elements() == sum.elements(), "residual {} of {}",
                residual.shape().to_string(), sum.shape().to_string());
+    if (!cx.device().is_cpu()) {
+      cuda::Backend& gpu = cuda::backend(cx);
+      if (bias) gpu.binary(ops::Arithmetic::kAdd, sum, bias, sum);
+      if (added) gpu.add(shaped(added, sum.shape()), sum);
+      gpu.copy(sum, shaped(y, sum.shape()));
+      return y;
+    }
     cx.pool.parallel_for(rows, 1 + 4096 / (width + 1), [&](int64_t begin, int64_t end) {
       ops::RowBuffer<T> wide(width);
       for (int64_t row = begin; row < end; ++row) {
@@ -223,17 +219,17 @@ class Linear final : public ops::ForwardOp {
     const Tensor weight = as_contiguous(cx.pool, saved[1]);
     const int64_t rows = dz.dim(0), in = in_of(weight), out = out_of(weight);
     if (wanted_[0]) {
-      const Extents tiles = parts_of(tokens(rows), kRows);
-      const CellCut cut{tiles, inputs(in, kWhole),
+      const Extents tiles = parts_of(tokens(rows), limits_.rows);
+      const CellCut cut{tiles, inputs(in, limits_.whole),
                         shares(Shared::kOutputs) ? summed(out) : std::vector<Extents>{{{0, out}}}};
-      const cpu::Matrix<T> back = turned(in_out<T>(weight));
+      const Side back = in_out(weight).turned();
       if (shares(Shared::kOutputs)) {
         const Tensor term = Tensor::empty(cx.allocator, {rows, in});
-        cpu::gemm_cells<T>(cx.pool, cx.allocator, cut, matrix<T>(dz), back, keep<float>(term));
+        cell_products(cx, cut, {dz}, back, term);
         grads[0] = shaped(tree_scatter(cx, axis_.comm, term), x_.shape);
       } else {
         grads[0] = Tensor::empty(cx.allocator, x_.shape, x_.dtype);
-        cpu::gemm_cells<T>(cx.pool, cx.allocator, cut, matrix<T>(dz), back, keep<T>(grads[0]));
+        cell_products(cx, cut, {dz}, back, shaped(grads[0], {rows, in}));
       }
     }
     if (!wanted_[1]) return;
@@ -242,16 +238,19 @@ class Linear final : public ops::ForwardOp {
     for (const Extent& block : tokens(rows)) depth.push_back({block});
     grads[1] = Tensor::empty(cx.allocator, weight.shape());
     const bool in_rows = map_.layout == WeightLayout::kInOut;  // of the gradient
-    const CellCut cut{in_rows ? inputs(in, kRows) : outputs(out, kRows),
-                      in_rows ? outputs(out, kWhole) : inputs(in, kWhole), depth};
-    const cpu::Matrix<T> left = matrix<T>(in_rows ? x : dz), right = matrix<T>(in_rows ? dz : x);
-    cpu::gemm_cells<T>(cx.pool, cx.allocator, cut, turned(left), right, keep<float>(grads[1]));
+    const CellCut cut{in_rows ? inputs(in, limits_.rows) : outputs(out, limits_.rows),
+                      in_rows ? outputs(out, limits_.whole) : inputs(in, limits_.whole), depth};
+    cell_products(cx, cut, {in_rows ? x : dz, true}, {in_rows ? dz : x}, grads[1]);
   }
 
   // The gradient of the activation's input.
   template <typename T>
   Tensor before_activation(Context& cx, const Tensor& z, const Tensor& dy) const {
     const Tensor dz = Tensor::empty(cx.allocator, dy.shape(), dy.dtype());
+    if (!cx.device().is_cpu()) {
+      cuda::backend(cx).activate_backward(*map_.activation, z, dy, dz);
+      return dz;
+    }
     const int64_t width = dy.dim(1);
     cx.pool.parallel_for(dy.dim(0), 1 + 4096 / (width + 1), [&](int64_t begin, int64_t end) {
       ops::RowBuffer<T> wide_z(width), wide_dy(width), result(width);
@@ -281,6 +280,7 @@ class Linear final : public ops::ForwardOp {
   const TensorAxis axis_;
   const BlockedLinear map_;
   const bool bias_, residual_, recorded_;
+  CellLimits limits_;
   Tensor z_;  // between forward() and saves()
   TensorSpec x_;
   bool wanted_[4] = {false, false, false, false};

@@ -1,18 +1,17 @@
-// Losses in blocks of tokens and of the vocabulary. Of each block of the vocabulary a row has its
-// largest logit and the sum of exponentials relative to that; two blocks merge into the larger and
-// the sums, each scaled to it (Milakov and Gimelshein 2018).
+// Losses in blocks of tokens and of the vocabulary.
 #include <algorithm>
 #include <array>
-#include <cmath>
-#include <limits>
+#include <numeric>
 #include <vector>
 
 #include "kernels/cpu/convert.h"
-#include "kernels/cpu/gemm_cells.h"
 #include "kernels/cpu/rows.h"
 #include "kernels/ops/common.h"
 #include "kernels/ops/cross_entropy.h"
+#include "kernels/tensor/transfer.h"
 #include "worker/parallel/blocked.h"
+#include "worker/parallel/blocked_rows.h"
+#include "worker/parallel/cell_products.h"
 #include "worker/parallel/tree_sum.h"
 
 namespace weft::parallel {
@@ -22,38 +21,10 @@ using cpu::Extent;
 using cpu::parts_of;
 using Extents = std::vector<Extent>;
 
-constexpr int64_t kRows = 256, kFeatures = 512, kWhole = 1024;  // of cells, as in blocked_linear.cc
 constexpr int64_t kChunk = int64_t{1} << 22;  // logits of one block that stand in memory, about
 constexpr int64_t kChunkRowsMin = 16;
 
-// What a node of the vocabulary's tree knows of each row, and, as ids do not fit into floats, where
-// the largest logit is. [rows] each.
-struct Terms {
-  Tensor floats;  // [3, rows]: the largest logit, the sum, the label's logit (0: it is not here)
-  Tensor best;    // int64; an empty handle where nobody asks
-  float* row(int64_t which) const { return floats.data<float>() + which * floats.dim(1); }
-};
-
-Terms empty_terms(Context& cx, int64_t rows, bool best) {
-  return {Tensor::empty(cx.allocator, {3, rows}),
-          best ? Tensor::empty(cx.allocator, {rows}, DType::kI64) : Tensor()};
-}
-
-void merge(const Terms& into, const Terms& from) {
-  for (int64_t i = 0; i < into.floats.dim(1); ++i) {
-    float &a = into.row(0)[i], b = from.row(0)[i];
-    const float largest = b > a ? b : a;
-    const auto grown = [&](float sum, float own) {
-      return own == largest ? sum : sum * std::exp(own - largest);
-    };
-    into.row(1)[i] = grown(into.row(1)[i], a) + grown(from.row(1)[i], b);
-    into.row(2)[i] += from.row(2)[i];
-    if (into.best && b > a) into.best.data<int64_t>()[i] = from.best.data<int64_t>()[i];
-    a = largest;
-  }
-}
-
-// Sum of value(row) over rows in blocks, over the whole batch.
+// Sum of sum_of(block) in the tree over the blocks of the whole batch.
 template <typename F>
 double sum_in_blocks(Context& cx, const TensorAxis& axis, const Extents& blocks, F&& sum_of) {
   std::vector<double> sums;
@@ -64,8 +35,17 @@ double sum_in_blocks(Context& cx, const TensorAxis& axis, const Extents& blocks,
   return tree_sum(cx, *axis.replicas, sums[0]);
 }
 
-// The computation of one loss; T is what products take.
-template <typename T>
+// The losses of all rows, from their terms.
+double loss_in_blocks(Context& cx, const TensorAxis& axis, const Extents& blocks,
+                      const Terms& terms, const Tensor& labels, const ops::TokenLoss& loss) {
+  const std::vector<double> losses = row_losses(terms, labels, loss);
+  return sum_in_blocks(cx, axis, blocks, [&](const Extent& block) {
+    const auto first = losses.begin() + block.start;
+    return std::accumulate(first, first + block.length, 0.0);
+  });
+}
+
+// The computation of one loss.
 class VocabularyLoss {
  public:
   VocabularyLoss(Context& cx, const TensorAxis& axis, const Tensor& x, const Tensor& table,
@@ -74,8 +54,9 @@ class VocabularyLoss {
         axis_(axis),
         x_(x),
         table_(table),
-        labels_(labels.data<int64_t>()),
+        labels_(labels),
         loss_(loss),
+        limits_(cell_limits(cx)),
         rows_(x.dim(0)),
         hidden_(x.dim(1)),
         first_id_(axis.part(vocabulary).start),
@@ -95,60 +76,47 @@ class VocabularyLoss {
   double run(const Tensor& dx, const Tensor& dtable, int64_t kept_max, Tensor* best) {
     const bool gradients = dx || dtable;
     if (gradients && rows_ * table_.dim(0) <= kept_max) {
-      kept_ = Tensor::empty(cx_.allocator, {rows_ * table_.dim(0)});
+      kept_ = Tensor::empty(cx_.allocator, {kept_rows() * table_.dim(0)});
     }
     terms_ = find_terms(best != nullptr);
     if (best != nullptr) *best = terms_.best;
-    if (gradients) ids_node(0, ids_.size(), dx, dtable);
-    return sum_in_blocks(cx_, axis_, tokens_, [&](const Extent& block) {
-      double sum = 0;
-      for (int64_t row = block.start; row < block.start + block.length; ++row) {
-        if (ignored(row)) continue;
-        sum += double{terms_.row(0)[row]} + std::log(double{terms_.row(1)[row]}) -
-               double{terms_.row(2)[row]};
-      }
-      return sum;
-    });
+    if (gradients) {
+      lse_ = log_sums(cx_, terms_);
+      ids_node(0, ids_.size(), dx, dtable);
+    }
+    return loss_in_blocks(cx_, axis_, tokens_, terms_, labels_, loss_);
   }
 
  private:
-  bool ignored(int64_t row) const { return labels_[row] == loss_.ignore_index; }
-  // Of the label of a row within a block of ids; -1: it is not there.
-  int64_t place(int64_t row, const Extent& ids) const {
-    const int64_t at = labels_[row] - first_id_ - ids.start;
-    return !ignored(row) && at >= 0 && at < ids.length ? at : -1;
-  }
   Extents chunks() const { return parts_of(tokens_, chunk_rows_); }
-  float* kept(const Extent& ids, int64_t row) const {
-    return kept_.data<float>() + ids.start * rows_ + row * ids.length;
+  // How many rows each id has room for where logits are kept: a block of ids starts at whole 256
+  // bytes wherever it lies, since on a GPU how a row is added up follows from its alignment.
+  int64_t kept_rows() const { return (rows_ + 63) / 64 * 64; }
+  // Where the logits of these rows and ids are kept, or have room.
+  Tensor place_of(const Extent& rows, const Extent& ids, const Tensor& room) const {
+    const int64_t at = kept_ ? ids.start * kept_rows() + rows.start * ids.length : 0;
+    return (kept_ ? kept_ : room)
+        .view({rows.length, ids.length}, std::array<int64_t, 2>{ids.length, 1}, at);
   }
-  cpu::Matrix<T> rows_from(int64_t row) const {
-    return {x_.data<T>() + row * hidden_, hidden_, false};
+  Tensor room_for(const Extent& ids) const {
+    return kept_ ? Tensor() : Tensor::empty(cx_.allocator, {chunk_rows_ * ids.length});
   }
-  cpu::Matrix<T> table_from(const Extent& ids) const {
-    return {table_.data<T>() + ids.start * hidden_, hidden_, false};
+  static Tensor rows_from(const Tensor& x, const Extent& rows) {
+    const int64_t width = x.dim(1);
+    return x.view({rows.length, width}, std::array<int64_t, 2>{width, 1}, rows.start * width);
   }
 
   // The logits of these rows and ids, [rows, ids].
-  void logits(const Extent& rows, const Extent& ids, float* to) const {
-    const cpu::CellCut cut{parts_of(Extents{{0, rows.length}}, kRows),
-                           parts_of(Extents{{0, ids.length}}, kFeatures),
+  void logits(const Extent& rows, const Extent& ids, const Tensor& to) const {
+    const cpu::CellCut cut{parts_of(Extents{{0, rows.length}}, limits_.rows),
+                           parts_of(Extents{{0, ids.length}}, limits_.features),
                            {{{0, hidden_}}}};
-    cpu::Matrix<T> table = table_from(ids);
-    table.transposed = true;
-    cpu::gemm_cells<T>(cx_.pool, cx_.allocator, cut, rows_from(rows.start), table,
-                       [&](const cpu::GemmTile& tile, const float* sums) {
-                         for (int64_t i = 0; i < tile.rows; ++i, sums += tile.columns) {
-                           std::copy_n(sums, tile.columns,
-                                       to + (tile.row + i) * ids.length + tile.column);
-                         }
-                       });
+    cell_products(cx_, cut, {rows_from(x_, rows)}, {rows_from(table_, ids), true}, to);
   }
 
-  void each_row(const Extent& rows, const std::function<void(int64_t)>& body) const {
-    cx_.pool.parallel_for(rows.length, 4, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) body(rows.start + i);
-    });
+  // The rows and ids of a cell of logits, for what is computed row by row.
+  LogitRows rows_of(const Extent& rows, const Extent& ids) const {
+    return {labels_, loss_, rows.start, first_id_ + ids.start};
   }
 
   // Of all rows, over the whole vocabulary.
@@ -164,7 +132,7 @@ class VocabularyLoss {
                        best ? ids.view({rows_}, std::array<int64_t, 1>{1}, rows_ * r) : Tensor()});
     }
     merge_tree(std::ssize(nodes), [&](int64_t into, int64_t from) {
-      merge(nodes[static_cast<size_t>(into)], nodes[static_cast<size_t>(from)]);
+      merge(cx_, nodes[static_cast<size_t>(into)], nodes[static_cast<size_t>(from)]);
     });
     return nodes[0];
   }
@@ -174,30 +142,17 @@ class VocabularyLoss {
     const auto middle = static_cast<size_t>(
         cpu::node_middle(static_cast<int64_t>(first), static_cast<int64_t>(last)));
     const Terms terms = terms_node(first, middle, best);
-    merge(terms, terms_node(middle, last, best));
+    merge(cx_, terms, terms_node(middle, last, best));
     return terms;
   }
 
   Terms terms_of(const Extent& ids, bool best) const {
     const Terms terms = empty_terms(cx_, rows_, best);
-    const Tensor room = kept_ ? Tensor() : Tensor::empty(cx_.allocator, {chunk_rows_ * ids.length});
+    const Tensor room = room_for(ids);
     for (const Extent& chunk : chunks()) {
-      float* values = kept_ ? kept(ids, chunk.start) : room.data<float>();
+      const Tensor values = place_of(chunk, ids, room);
       logits(chunk, ids, values);
-      each_row(chunk, [&](int64_t row) {
-        thread_local std::vector<float> powers;
-        if (std::ssize(powers) < ids.length) powers.resize(static_cast<size_t>(ids.length));
-        const float* at = values + (row - chunk.start) * ids.length;
-        const float largest = cpu::rows<float>().max(at, ids.length);
-        terms.row(0)[row] = largest;
-        terms.row(1)[row] =
-            cpu::rows<float>().exp_shifted(at, largest, 1.0F, powers.data(), ids.length);
-        terms.row(2)[row] = place(row, ids) >= 0 ? at[place(row, ids)] : 0.0F;
-        if (best) {
-          terms.best.data<int64_t>()[row] =
-              first_id_ + ids.start + (std::find(at, at + ids.length, largest) - at);
-        }
-      });
+      find_row_terms(cx_, values, rows_of(chunk, ids), terms);
     }
     return terms;
   }
@@ -206,10 +161,8 @@ class VocabularyLoss {
   void ids_node(size_t first, size_t last, const Tensor& dx, const Tensor& dtable) {
     if (last - first == 1) {
       const Extent& ids = ids_[first];
-      const Tensor room =
-          kept_ ? Tensor() : Tensor::empty(cx_.allocator, {chunk_rows_ * ids.length});
-      float* rows = dtable ? dtable.data<float>() + ids.start * hidden_ : nullptr;
-      tokens_node(0, tokens_.size(), ids, room, dx, rows);
+      const Tensor rows = dtable ? rows_from(dtable, ids) : Tensor();
+      tokens_node(0, tokens_.size(), ids, room_for(ids), dx, rows);
       return;
     }
     const auto middle = static_cast<size_t>(
@@ -217,12 +170,12 @@ class VocabularyLoss {
     ids_node(first, middle, dx, dtable);
     const Tensor other = dx ? Tensor::empty(cx_.allocator, dx.shape()) : Tensor();
     ids_node(middle, last, other, dtable);
-    if (dx) cpu::add_node(cx_.pool, other.data<float>(), dx.data<float>(), dx.elements());
+    if (dx) add_into(cx_.pool, other, dx);
   }
 
   // dtable [ids, H]: the sum over these blocks of tokens; their rows of dx.
   void tokens_node(size_t first, size_t last, const Extent& ids, const Tensor& room,
-                   const Tensor& dx, float* dtable) {
+                   const Tensor& dx, const Tensor& dtable) {
     if (last - first == 1) {
       bool fresh = true;
       for (const Extent& chunk : parts_of({&tokens_[first], 1}, chunk_rows_)) {
@@ -234,85 +187,42 @@ class VocabularyLoss {
     const auto middle = static_cast<size_t>(
         cpu::node_middle(static_cast<int64_t>(first), static_cast<int64_t>(last)));
     tokens_node(first, middle, ids, room, dx, dtable);
-    const Tensor other =
-        dtable != nullptr ? Tensor::empty(cx_.allocator, {ids.length, hidden_}) : Tensor();
-    tokens_node(middle, last, ids, room, dx, other ? other.data<float>() : nullptr);
-    if (other) cpu::add_node(cx_.pool, other.data<float>(), dtable, other.elements());
+    const Tensor other = dtable ? Tensor::empty(cx_.allocator, dtable.shape()) : Tensor();
+    tokens_node(middle, last, ids, room, dx, other);
+    if (other) add_into(cx_.pool, other, dtable);
   }
 
   void one_chunk(const Extent& chunk, const Extent& ids, const Tensor& room, const Tensor& dx,
-                 float* dtable, bool fresh) {
-    float* values = kept_ ? kept(ids, chunk.start) : room.data<float>();
+                 const Tensor& dtable, bool fresh) {
+    const Tensor values = place_of(chunk, ids, room);
     if (!kept_) logits(chunk, ids, values);
-    Tensor rounded;
-    if constexpr (!std::is_same_v<T, float>) {
-      rounded = Tensor::empty(cx_.allocator, {chunk.length, ids.length}, DTypeOf<T>::value);
-    }
-    each_row(chunk, [&](int64_t row) {
-      float* at = values + (row - chunk.start) * ids.length;
-      to_gradient(row, ids, at);
-      if constexpr (!std::is_same_v<T, float>) {
-        cpu::round(at, rounded.data<T>() + (row - chunk.start) * ids.length, ids.length);
-      }
-    });
-    const T* gradient = nullptr;
-    if constexpr (std::is_same_v<T, float>) {
-      gradient = values;
-    } else {
-      gradient = rounded.data<T>();
-    }
-    cpu::Matrix<T> d{gradient, ids.length, false};
+    to_gradients(cx_, values, rows_of(chunk, ids), terms_, lse_);
+    const Tensor gradient = cpu::converted(cx_.pool, values, x_.dtype());
     if (dx) {
-      const cpu::CellCut cut{parts_of(Extents{{0, chunk.length}}, kRows),
-                             parts_of(Extents{{0, hidden_}}, kWhole),
+      const cpu::CellCut cut{parts_of(Extents{{0, chunk.length}}, limits_.rows),
+                             parts_of(Extents{{0, hidden_}}, limits_.whole),
                              {{{0, ids.length}}}};
-      multiply_into(cut, d, table_from(ids), dx.data<float>() + chunk.start * hidden_, true);
+      cell_products(cx_, cut, {gradient}, {rows_from(table_, ids)}, rows_from(dx, chunk));
     }
-    if (dtable == nullptr) return;
-    d.transposed = true;
-    const cpu::CellCut cut{parts_of(Extents{{0, ids.length}}, kRows),
-                           parts_of(Extents{{0, hidden_}}, kWhole),
+    if (!dtable) return;
+    const cpu::CellCut cut{parts_of(Extents{{0, ids.length}}, limits_.rows),
+                           parts_of(Extents{{0, hidden_}}, limits_.whole),
                            {{{0, chunk.length}}}};
-    multiply_into(cut, d, rows_from(chunk.start), dtable, fresh);
-  }
-
-  // A row of logits becomes loss.seed times the gradient of its loss.
-  void to_gradient(int64_t row, const Extent& ids, float* at) const {
-    if (ignored(row)) {
-      std::fill_n(at, ids.length, 0.0F);
-      return;
-    }
-    const auto factor = static_cast<float>(loss_.seed / double{terms_.row(1)[row]});
-    cpu::rows<float>().exp_shifted(at, terms_.row(0)[row], factor, at, ids.length);
-    if (const int64_t label = place(row, ids); label >= 0) {
-      at[label] -= static_cast<float>(loss_.seed);
-    }
-  }
-
-  // to [.., H] := or += the product.
-  void multiply_into(const cpu::CellCut& cut, const cpu::Matrix<T>& a, const cpu::Matrix<T>& b,
-                     float* to, bool fresh) const {
-    cpu::gemm_cells<T>(cx_.pool, cx_.allocator, cut, a, b,
-                       [&](const cpu::GemmTile& tile, const float* sums) {
-                         for (int64_t i = 0; i < tile.rows; ++i, sums += tile.columns) {
-                           float* at = to + (tile.row + i) * hidden_ + tile.column;
-                           if (fresh) std::copy_n(sums, tile.columns, at);
-                           if (!fresh) cpu::rows<float>().add(sums, at, tile.columns);
-                         }
-                       });
+    cell_products(cx_, cut, {gradient, true}, {rows_from(x_, chunk)}, dtable, fresh);
   }
 
   Context& cx_;
   const TensorAxis& axis_;
-  const Tensor &x_, &table_;
-  const int64_t* const labels_;
+  const Tensor &x_, &table_, &labels_;
   const ops::TokenLoss& loss_;
+  const CellLimits limits_;
   const int64_t rows_, hidden_, first_id_;
   const Extents tokens_;
   Extents ids_;  // blocks of this rank's shard, from its first id on
   int64_t chunk_rows_ = 0;
   Tensor kept_;  // all logits, block of ids by block of ids, or an empty handle
   Terms terms_;
+  Tensor lse_;
 };
 
 // Both losses: gradients are made with the loss and handed out by the backward pass.
@@ -328,7 +238,7 @@ class Loss : public ops::ForwardOp {
   }
   std::vector<Tensor> vjp(Context& cx, std::span<const Tensor>,
                           std::span<const Tensor> output_grads) override {
-    const double factor = double{*output_grads[0].data<float>()} / loss_.seed;
+    const double factor = read_scalar(output_grads[0]) / loss_.seed;
     if (static_cast<float>(factor) != 1.0F) {
       for (Tensor& gradient : gradients_) {
         if (gradient) gradient = ops::scale(cx, gradient, factor);
@@ -368,17 +278,8 @@ class LinearCrossEntropy final : public Loss {
     ops::LabelRule(whole, table.dim(0)).check(labels);
     const Tensor dx = x_wanted_ ? Tensor::empty(cx.allocator, x.shape()) : Tensor();
     const Tensor dtable = table_wanted_ ? Tensor::empty(cx.allocator, table.shape()) : Tensor();
-    double total = 0;
-    const auto go = [&]<typename T>() {
-      VocabularyLoss<T> computed(cx, axis_, x, table, labels, vocabulary_, loss_);
-      total = computed.run(dx, dtable, kept_max_, best_);
-    };
-    if (x.dtype() == DType::kBF16) {
-      go.template operator()<bfloat16>();
-    } else {
-      WEFT_CHECK(x.dtype() == DType::kF32, "blocks of {}", dtype_name(x.dtype()));
-      go.template operator()<float>();
-    }
+    VocabularyLoss computed(cx, axis_, x, table, labels, vocabulary_, loss_);
+    const double total = computed.run(dx, dtable, kept_max_, best_);
     gradients_ = {
         dx ? ops::reshape(cx, tree_scatter(cx, axis_.comm, dx), inputs[0].shape()) : Tensor(),
         dtable};
@@ -405,12 +306,20 @@ class CrossEntropy final : public Loss {
     const int64_t rows = logits.dim(0), classes = logits.dim(1);
     const ops::LabelRule rule(loss_, classes);
     rule.check(labels);
-    const int64_t blocks = std::min<int64_t>(axis_.token_blocks(), rows);
-    const double total =
-        sum_in_blocks(cx, axis_, cpu::equal_blocks(rows, blocks), [&](const Extent& block) {
-          return rule.loss_and_gradient(cx, logits.data<float>() + block.start * classes,
-                                        labels.data<int64_t>() + block.start, block.length);
-        });
+    const Extents blocks = cpu::equal_blocks(rows, std::min<int64_t>(axis_.token_blocks(), rows));
+    double total = 0;
+    if (cx.device().is_cpu()) {
+      total = sum_in_blocks(cx, axis_, blocks, [&](const Extent& block) {
+        return rule.loss_and_gradient(cx, logits.data<float>() + block.start * classes,
+                                      labels.data<int64_t>() + block.start, block.length);
+      });
+    } else {
+      const Terms terms = empty_terms(cx, rows, /*best=*/false);
+      const LogitRows all{labels, loss_, 0, 0};
+      find_row_terms(cx, logits, all, terms);
+      to_gradients(cx, logits, all, terms, log_sums(cx, terms));
+      total = loss_in_blocks(cx, axis_, blocks, terms, labels, loss_);
+    }
     gradients_ = {wanted_ ? logits : Tensor()};
     return {Tensor::full(cx.allocator, Shape{}, total)};
   }

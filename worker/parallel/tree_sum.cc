@@ -3,7 +3,6 @@
 #include <vector>
 
 #include "kernels/cpu/gemm_cells.h"
-#include "kernels/tensor/dispatch.h"
 #include "kernels/tensor/strided.h"
 #include "worker/parallel/mesh.h"
 
@@ -30,12 +29,12 @@ Tensor summed_part(Context& cx, Communicator& comm, const Tensor& x,
   const int64_t own = counts[static_cast<size_t>(comm.rank())];
   Tensor terms = Tensor::empty(cx.allocator, {comm.size(), own}, x.dtype());
   comm.all_to_all(x, counts, terms, std::vector<int64_t>(size, own));
-  dispatch_floating(x.dtype(), [&]<typename T>() {
-    merge_tree(comm.size(), [&](int64_t into, int64_t from) {
-      cpu::add_node(cx.pool, terms.data<T>() + from * own, terms.data<T>() + into * own, own);
-    });
-  });
-  return terms.view({own}, std::array<int64_t, 1>{1}, 0);
+  const auto term = [&](int64_t rank) {
+    return terms.view({own}, std::array<int64_t, 1>{1}, rank * own);
+  };
+  merge_tree(comm.size(),
+             [&](int64_t into, int64_t from) { add_into(cx.pool, term(from), term(into)); });
+  return term(0);
 }
 
 }  // namespace
@@ -70,10 +69,11 @@ Tensor tree_sum(Context& cx, Communicator& comm, const Tensor& x) {
 
 double tree_sum(Context& cx, Communicator& comm, double x) {
   const Tensor one = Tensor::full(cx.allocator, {1}, x, DType::kF64);
-  Tensor all = gathered(cx, comm, one);
-  double* at = all.data<double>();
-  merge_tree(comm.size(), [&](int64_t into, int64_t from) { at[into] += at[from]; });
-  return at[0];
+  std::vector<double> all = gathered(cx, comm, one).to_vector<double>();
+  merge_tree(comm.size(), [&](int64_t into, int64_t from) {
+    all[static_cast<size_t>(into)] += all[static_cast<size_t>(from)];
+  });
+  return all[0];
 }
 
 Tensor gathered(Context& cx, Communicator& comm, const Tensor& x) {

@@ -329,7 +329,7 @@ std::string check_rope(const KernelSet& set) {
 // A shard of a vocabulary: ids before it, behind it, twice the same, and the padding row.
 struct Lookup {
   static constexpr int64_t kFirst = 10, kRows = 7, kPadding = 12;
-  std::vector<int64_t> ids{10, 16, 9, 17, 12, 13, 13, -1, 13, 0, 11, 100, 16};
+  std::vector<int64_t> ids{10, 16, 9, 17, 12, 13, 13, -1, 13, 0, 11, 100, 16, 13, 16, 10};
   int64_t count() const { return static_cast<int64_t>(ids.size()); }
 };
 
@@ -357,8 +357,25 @@ std::string check_embedding(const KernelSet& set) {
   return of_types([&]<typename T>() { return check_embedding_of(set.typed<T>()); });
 }
 
+// The CPU's, in fp32 and the tree of so many blocks of the ids; slopes: rows of these.
+std::vector<double> table_gradient(const Lookup& lookup, int64_t padding, int blocks,
+                                   const std::vector<float>& slopes) {
+  Bench bench(1);
+  const int64_t width = static_cast<int64_t>(slopes.size()) / lookup.count();
+  Tensor table = Tensor::zeros(*bench.allocator, {Lookup::kRows, width});
+  table.set_requires_grad(true);
+  Tape tape;
+  Context recording = bench.context;
+  recording.tape = &tape;
+  recording.block_count = blocks;
+  const Tensor ids = testing::ids(bench.context, {lookup.count()}, lookup.ids);
+  tape.backward(recording, ops::embedding(recording, ids, table, Lookup::kFirst, padding),
+                Tensor::from<float>(*bench.allocator, {lookup.count(), width}, slopes));
+  return in_order(table.grad().to_vector<float>());
+}
+
 // By atomic additions, and, of ids that are brought together, in their order: the same bits as if
-// they were added one after the other.
+// they were added one after the other; in blocks, the CPU's.
 template <typename T>
 std::string check_embedding_backward_of(const TypedKernels<T>& kernels, const KernelSet& set) {
   Lookup lookup;
@@ -385,13 +402,19 @@ std::string check_embedding_backward_of(const TypedKernels<T>& kernels, const Ke
       set.sort_numbers(ids, 1, count, false, sorted, order, numbers(count), numbers(count),
                        nullptr);
       set.segment_starts(sorted, count, Lookup::kFirst, tokens, start, nullptr);
-      float* ordered = memory.output<float>(tokens * width);
-      kernels.embedding_backward({start, order, tokens, count}, dy,
-                                 padding < 0 ? -1 : padding - Lookup::kFirst, width, ordered,
-                                 nullptr);
-      const std::string finding =
-          first_of({differs("dtable", dtable, expected, 1e-6),
-                    differs("in order", ordered, expected, 0), memory.violation()});
+      const auto in_blocks = [&](int blocks) {
+        float* table = memory.output<float>(tokens * width);
+        kernels.embedding_backward({start, order, tokens, count}, dy,
+                                   padding < 0 ? -1 : padding - Lookup::kFirst, width, blocks,
+                                   table, nullptr);
+        return table;
+      };
+      const std::string finding = first_of(
+          {differs("dtable", dtable, expected, 1e-6),
+           differs("in order", in_blocks(1), expected, 0),
+           differs("in 4 blocks", in_blocks(4), table_gradient(lookup, padding, 4, slopes), 0),
+           differs("in 16 blocks", in_blocks(16), table_gradient(lookup, padding, 16, slopes), 0),
+           memory.violation()});
       if (!finding.empty()) return finding;
     }
   }

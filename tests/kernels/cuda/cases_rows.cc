@@ -211,6 +211,50 @@ std::string check_norm_backward_of(const RowShape& shape, bool rms,
        memory.violation()});
 }
 
+// Four blocks of rows have the bits of four calls merged in their tree: however many of the blocks
+// a call has, a block's sums are the same.
+template <typename T>
+std::string check_norm_blocks_of(const TypedKernels<T>& kernels) {
+  constexpr int64_t kBlocks = 4, kRows = 301, kWidth = 33;  // rows of a block
+  DeviceMemory memory;
+  const int64_t n = kBlocks * kRows * kWidth;
+  const T* x = memory.input(as<T>(random_values(n, 41)));
+  const T* dy = memory.input(as<T>(random_values(n, 42)));
+  const T* gamma = memory.input(as<T>(random_values(kWidth, 43)));
+  const float* mean = memory.input(random_values(kBlocks * kRows, 44));
+  const float* rstd = memory.input(random_values(kBlocks * kRows, 45, 1, 2));
+  T* dx = memory.output<T>(n);
+  float* scratch = memory.output<float>(norm_backward_scratch(kBlocks * kRows, kWidth, kBlocks));
+  const auto sums_of = [&](int64_t first, int64_t blocks) {
+    const NormBackwardArguments<T> arguments{.x = x + first * kRows * kWidth,
+                                             .dy = dy + first * kRows * kWidth,
+                                             .gamma = gamma,
+                                             .mean = mean + first * kRows,
+                                             .rstd = rstd + first * kRows,
+                                             .rows = blocks * kRows,
+                                             .width = kWidth,
+                                             .dx = dx,
+                                             .dgamma = memory.output<float>(kWidth),
+                                             .dbeta = memory.output<float>(kWidth),
+                                             .blocks = blocks};
+    kernels.norm_backward(arguments, scratch, nullptr);
+    return arguments;
+  };
+  const auto whole = sums_of(0, kBlocks), left = sums_of(0, 2), third = sums_of(2, 1),
+             fourth = sums_of(3, 1);
+  const auto merged = [&](float* NormBackwardArguments<T>::*sums) {
+    std::vector<double> all;
+    for (int64_t i = 0; i < kWidth; ++i) {
+      all.push_back(double{(left.*sums)[i] + ((third.*sums)[i] + (fourth.*sums)[i])});
+    }
+    return all;
+  };
+  return first_of(
+      {differs("blocks of dgamma", whole.dgamma, merged(&NormBackwardArguments<T>::dgamma), 0),
+       differs("blocks of dbeta", whole.dbeta, merged(&NormBackwardArguments<T>::dbeta), 0),
+       memory.violation()});
+}
+
 template <typename T>
 std::string softmax_of_type(const TypedKernels<T>& kernels) {
   for (const RowShape& shape : row_shapes()) {
@@ -282,7 +326,7 @@ std::string check_norm_backward(const KernelSet& set) {
                                             check_norm_backward_of(shape, true, set.typed<T>())});
       if (!finding.empty()) return finding;
     }
-    return std::string();
+    return check_norm_blocks_of(set.typed<T>());
   });
 }
 std::string check_softmax(const KernelSet& set) {

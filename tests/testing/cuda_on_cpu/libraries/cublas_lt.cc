@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <initializer_list>
 #include <vector>
 
 #include "kernels/cuda/cublas_lt.h"
@@ -66,6 +67,7 @@ struct Call {
   float alpha, beta;
   const void *a, *b, *c;
   void* d;
+  uint64_t cut;  // of the algorithm: where the sum is cut, modulo its length
 
   int64_t rows() const { return d_layout.rows; }
   int64_t columns() const { return d_layout.columns; }
@@ -105,12 +107,20 @@ struct Call {
     }
   }
 
-  void one(int64_t batch, int64_t i, int64_t j, double& sum) const {
+  // Of the sum of one element, rounded.
+  float part(int64_t batch, int64_t i, int64_t j, int64_t begin, int64_t end) const {
     double value = 0;
-    for (int64_t p = 0; p < inner(); ++p) {
+    for (int64_t p = begin; p < end; ++p) {
       value += static_cast<double>(a_at(batch, i, p)) * static_cast<double>(b_at(batch, p, j));
     }
-    value *= static_cast<double>(alpha);
+    return static_cast<float>(value);
+  }
+
+  void one(int64_t batch, int64_t i, int64_t j, double& sum) const {
+    const auto middle = static_cast<int64_t>(cut % static_cast<uint64_t>(inner()));
+    const double value_of_parts =
+        double{part(batch, i, j, 0, middle)} + double{part(batch, i, j, middle, inner())};
+    double value = static_cast<double>(alpha) * value_of_parts;
     if (beta != 0) {
       value += static_cast<double>(beta) *
                static_cast<double>(
@@ -164,6 +174,28 @@ bool is_aligned(const void* data, const Layout& layout, uint64_t to) {
           static_cast<uint64_t>(layout.batch_step) * bytes) %
              to ==
          0;
+}
+
+// Where an algorithm cuts sums: as the library's choice, it follows from shapes, strides,
+// alignments, and which dims are innermost.
+uint64_t cut_of(const cublasLtMatmulDescStruct& what, std::initializer_list<const Layout*> layouts,
+                const cublasLtMatmulPreferenceStruct& preference) {
+  uint64_t mixed = 14695981039346656037U;  // FNV-1a, a number at a time
+  const auto mix = [&](auto value) {
+    mixed = (mixed ^ static_cast<uint64_t>(value)) * 1099511628211U;
+  };
+  mix(what.of_a);
+  mix(what.of_b);
+  for (const Layout* layout : layouts) {
+    mix(layout->rows);
+    mix(layout->columns);
+    mix(layout->step);
+    mix(layout->batch);
+  }
+  mix(preference.alignment_a);
+  mix(preference.alignment_b);
+  mix(preference.alignment_d);
+  return mixed >> 32;
 }
 
 }  // namespace
@@ -264,6 +296,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
   results[0].algo.data[3] = static_cast<uint64_t>(d->rows);
   results[0].algo.data[4] = static_cast<uint64_t>(d->columns);
   results[0].algo.data[5] = static_cast<uint64_t>(description->epilogue);
+  results[0].algo.data[6] = cut_of(*description, {a, b, d}, *preference);
   *found = 1;
   return CUBLAS_STATUS_SUCCESS;
 }
@@ -294,7 +327,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t description
                   a,
                   b,
                   c,
-                  d};
+                  d,
+                  chosen[6]};
   cpu::enqueue(stream, [call] { call.run(); });
   return CUBLAS_STATUS_SUCCESS;
 }

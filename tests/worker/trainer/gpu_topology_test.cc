@@ -1,0 +1,101 @@
+// Topology-invariant training on GPUs made of fibers, with the played NCCL between them: losses,
+// norms, weights and moments of a mesh are those of one such GPU, bit for bit. The played cuBLASLt
+// cuts sums where shapes, strides and alignments say, as the library's algorithms do.
+#include "cluster/comm/nccl/nccl_communicator.h"
+#include "cluster/comm/threads/thread_ranks.h"
+#include "kernels/cuda/device.h"
+#include "tests/testing/cuda_on_cpu/machine.h"
+#include "tests/worker/trainer/topology_run.h"
+#include "tests/worker/trainer/trainer_fixture.h"
+
+namespace weft {
+namespace {
+
+using testing::difference;
+using testing::Trace;
+
+constexpr const char* kLm = "{name: lm, type: causal_lm, data: {train: obj-text}}";
+constexpr const char* kClasses =
+    "{name: kind, type: sequence_classification, labels: 3, data: {train: obj-rows, format: "
+    "jsonl}}";
+constexpr int kSteps = 2;
+
+RankPlace on_gpu(std::unique_ptr<Communicator> threads) {
+  auto memory = cuda::make_allocator(0);
+  if (!memory) throw StatusError(memory.error());
+  auto world = comm::make_nccl_communicator(std::move(threads), **memory);
+  if (!world) throw StatusError(world.error());
+  return {std::move(*memory), std::move(*world)};
+}
+
+class GpuTopology : public Trainer {
+ protected:
+  // Features of which no block's bytes are a multiple of what the library aligns to.
+  static std::string job(const std::string& reproducible, const std::string& settings,
+                         const std::string& tasks = kLm, const std::string& kind = "pretrain") {
+    return "name: topology\nkind: " + kind + R"(
+model:
+  family: gpt2
+  config: {n_layer: 1, n_head: 4, n_embd: 24, n_positions: 8, vocab_size: 257,
+           resid_pdrop: 0.1, embd_pdrop: 0.1, attn_pdrop: 0.1}
+tokenizer: {type: byte}
+tasks: [)" +
+           tasks +
+           R"(]
+training: {steps: 12, sequence_length: 8, seed: 17,
+           optimizer: {learning_rate: 3.0e-3, weight_decay: 0.01}, reproducible: )" +
+           reproducible + ", " + settings + "}\n";
+  }
+
+  Trace run(const std::string& text, MeshDegrees mesh, int zero = 0) {
+    cuda_on_cpu::set_schedule({cuda_on_cpu::Order::kForward});
+    proto::LaunchRecord launch = record(text, mesh);
+    launch.mutable_spec()->mutable_parallel()->set_zero(zero);
+    Trace trace;
+    std::mutex mutex;
+    run_on_threads(
+        mesh, [&](Rank& rank) { testing::train_steps(rank, launch, kSteps, trace, mutex); },
+        on_gpu);
+    return trace;
+  }
+
+  void expect_bits_of_one(const std::string& text, std::initializer_list<MeshDegrees> meshes) {
+    const Trace one = run(text, {});
+    ASSERT_EQ(one.losses.size(), size_t{kSteps});
+    for (const MeshDegrees mesh : meshes) {
+      EXPECT_EQ(difference(one, run(text, mesh)), "")
+          << mesh.data << "x" << mesh.sequence << "x" << mesh.tensor;
+    }
+  }
+};
+
+// Two rows: four ranks share the tokens of a row.
+TEST_F(GpuTopology, MeshesHaveTheBitsOfOneInSinglePrecision) {
+  expect_bits_of_one(job("topology, reproducible_blocks: 4", "batch_size: 2"),
+                     {{2, 1, 1}, {1, 2, 1}, {1, 1, 2}, {2, 1, 2}, {1, 4, 1}});
+}
+
+TEST_F(GpuTopology, MeshesHaveTheBitsOfOneInBf16) {
+  expect_bits_of_one(job("topology, reproducible_blocks: 4", "batch_size: 1, precision: bf16"),
+                     {{1, 2, 1}, {1, 1, 2}, {1, 2, 2}, {1, 1, 4}});
+}
+
+TEST_F(GpuTopology, TwoTasksAndZeroHaveTheBitsOfOne) {
+  const std::string text = job("topology, reproducible_blocks: 4", "batch_size: 4, precision: bf16",
+                               std::string(kLm) + ", " + kClasses, "multi_task");
+  const Trace one = run(text, {});
+  EXPECT_EQ(difference(one, run(text, {2, 1, 2}, /*zero=*/2)), "");
+}
+
+// The same comparison finds that other training depends on the mesh, along each axis.
+TEST_F(GpuTopology, WithoutItMeshesDiffer) {
+  const std::string text = job("mesh", "batch_size: 2");
+  const Trace one = run(text, {});
+  for (const MeshDegrees mesh :
+       {MeshDegrees{2, 1, 1}, MeshDegrees{1, 2, 1}, MeshDegrees{1, 1, 2}}) {
+    EXPECT_NE(difference(one, run(text, mesh)), "");
+  }
+}
+
+}  // namespace
+}  // namespace weft

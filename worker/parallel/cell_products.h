@@ -1,0 +1,37 @@
+// Products of matrices cut into cells (kernels/cpu/gemm_cells.h) on a rank's device, for
+// topology-invariant training. On a GPU a cell's block of a sum is one call of the library, whose
+// algorithm follows from sizes, strides and alignments: operands and results that do not lie as
+// tensors of their own would are copied, so that all of these follow from the cut, and the blocks
+// are merged in the same tree in fp32.
+//
+// Thread safety and ownership: as collective_ops.h. Nothing is recorded. F32 and BF16.
+#pragma once
+
+#include "kernels/autograd/context.h"
+#include "kernels/cpu/gemm_cells.h"
+#include "kernels/tensor/tensor.h"
+
+namespace weft::parallel {
+
+// A contiguous matrix as it is stored, and whether it is meant the other way round.
+struct Side {
+  Tensor x;
+  bool transposed = false;
+
+  Side turned() const { return {x, !transposed}; }
+};
+
+// What cells are at most, where no block ends them: rows of a result, features that are cut anyway,
+// and a whole side of a weight, whose cells lie contiguously if it is no longer. A GPU takes whole
+// blocks.
+struct CellLimits {
+  int64_t rows = 256, features = 512, whole = 1024;
+};
+CellLimits cell_limits(const Context& cx);
+
+// to [rows, columns], contiguous, := a b or, unless it is fresh, += that. `to` is F32 or, fresh and
+// of a sum of one block, of the sides' dtype: rounded once.
+void cell_products(Context& cx, const cpu::CellCut& cut, const Side& a, const Side& b,
+                   const Tensor& to, bool fresh = true);
+
+}  // namespace weft::parallel
