@@ -60,6 +60,7 @@ part ops 400 "$here/ops.sh" "$gpu" "$results/ops" "$jobs"
 part golden-fp32 120 "$gpu" golden --device cuda "$here"/golden/*
 part golden-bf16 120 "$gpu" golden --device cuda --precision bf16 "$here"/golden/*
 part golden-shared 120 "$gpu" golden --device cuda --mesh tensor=2 "$here"/golden/gpt2-causal
+part topology 120 "$gpu" topology
 part nccl-alone 120 "$gpu" collectives --ranks 1
 part nccl-shared 300 "$gpu" collectives --ranks 2 --seconds 40
 part nccl-killed 130 "$gpu" lost-rank --how killed
