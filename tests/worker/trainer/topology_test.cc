@@ -82,11 +82,12 @@ TEST_F(Topology, TrainingWithEvaluationsGoesOnOnAnotherMesh) {
   ASSERT_TRUE(train(record(text, {}), one).ok());
   for (const MeshDegrees to : {MeshDegrees{2, 1, 2}, MeshDegrees{1, 4, 1}}) {
     MemoryCluster cluster;
-    proto::LaunchRecord launch = record(text + "checkpoint: {every_steps: 5}\n", {1, 1, 2});
-    cluster.die_after_step = 6;
-    EXPECT_THROW(static_cast<void>(train(launch, cluster)), StatusError);
-    cluster.die_after_step = -1;
-    launch = record(text, to);
+    cluster.control_at_step = 6;
+    cluster.control = proto::CONTROL_KIND_PAUSE;
+    ASSERT_TRUE(train(record(text, {1, 1, 2}), cluster).ok());
+    ASSERT_EQ(cluster.finishes.back().outcome(), "paused");
+    cluster.control_at_step = -1;
+    proto::LaunchRecord launch = record(text, to);
     *launch.mutable_resume() = cluster.checkpoints.back();
     ASSERT_TRUE(train(launch, cluster).ok());
     EXPECT_EQ(all(cluster), all(one)) << name_of(to);
