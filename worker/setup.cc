@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "kernels/cpu/gemm_choice.h"
+#include "kernels/cuda/backend.h"
 #include "kernels/tensor/transfer.h"
 #include "proto/base/hash.h"
 #include "worker/admission/check_blocks.h"
@@ -455,7 +456,7 @@ void describe(Rank& rank, const proto::LaunchRecord& record, Training& training)
   state.set_seed(record.spec().training().seed());
   state.set_threads_per_rank(rank.pool->size());
   *state.mutable_mesh() = record.spec().parallel();
-  state.set_build(build_description());
+  state.set_build(build_description(rank));
 }
 
 // Which libraries compute the products: those of the run that is resumed, so that it goes on bit
@@ -489,7 +490,7 @@ constexpr int kArithmetic = 2;
 
 }  // namespace
 
-std::string build_description() {
+std::string build_description(Rank& rank) {
   std::ifstream info("/proc/cpuinfo");
   std::string line, model = "unknown processor";
   while (std::getline(info, line)) {
@@ -504,8 +505,11 @@ std::string build_description() {
 #else
   const std::string kind = "unoptimized";
 #endif
-  return "gcc " __VERSION__ ", " + kind + ", " + model + ", arithmetic " +
-         std::to_string(kArithmetic);
+  std::string description = "gcc " __VERSION__ ", " + kind + ", " + model;
+  if (!rank.allocator->device().is_cpu()) {
+    description += ", " + cuda::backend(rank.context()).kind();
+  }
+  return description + ", arithmetic " + std::to_string(kArithmetic);
 }
 
 std::vector<checkpoint::StateTensor> Training::state_tensors() {

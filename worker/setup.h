@@ -45,7 +45,7 @@ struct Training {
   std::unique_ptr<AdamW> optimizer;     // over the trunk's and every head's parameters
   std::unique_ptr<GradientReducer> reducer;
   std::unique_ptr<RecordedPasses> passes;  // null: passes run as they are
-  std::unique_ptr<UnitGate> gate;  // null: parameters are whole all the time
+  std::unique_ptr<UnitGate> gate;          // null: parameters are whole all the time
   std::unique_ptr<tasks::Mixing> mixing;
   Schedule schedule;
   proto::CheckpointManifest manifest;  // what every checkpoint of this job repeats
@@ -60,7 +60,8 @@ struct Training {
 Result<std::unique_ptr<Training>> set_up(Rank& rank, const proto::LaunchRecord& record,
                                          Progress& progress);
 
-// Kind of build and processor: two runs are only compared bit for bit where these are equal.
-std::string build_description();
+// Kind of build and processor, and of what computes on a GPU: two runs are only compared bit for
+// bit where these are equal.
+std::string build_description(Rank& rank);
 
 }  // namespace weft

@@ -11,6 +11,7 @@
 
 #include <functional>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "kernels/attention/attention.h"
@@ -52,6 +53,10 @@ struct AdamWUpdate {
 
 class Backend : public Stream {
  public:
+  // What the bits of results depend on besides the program: the kind of GPU, the version of
+  // cuBLASLt.
+  virtual std::string kind() const = 0;
+
   // ---- passes: what allocates much, and lets go of nearly all of it before the next one
   // Runs work() with memory from a part of its own.
   virtual void in_pass(const std::function<void()>& work) = 0;
@@ -259,6 +264,11 @@ class Backend : public Stream {
   // ---- the optimizer; contiguous fp32
   // out, a double: the squares of all of them.
   virtual void sum_of_squares(std::span<const Tensor> xs, const Tensor& out) = 0;
+  // largest, a float: |x| of all of them; 0: there are none; NaN counts as infinite.
+  virtual void largest_size(std::span<const Tensor> xs, const Tensor& largest) = 0;
+  // sums, two doubles: of all of them, cut as by cpu::UpdateKernels::cut_squares.
+  virtual void cut_squares(std::span<const Tensor> xs, double first, double second,
+                           const Tensor& sums) = 0;
   // All of these; those that are rounded to the same half type, or none of them.
   virtual void adamw(std::span<const AdamWUpdate> updates) = 0;
 };

@@ -12,6 +12,7 @@
 namespace weft::cuda {
 
 struct CublasLt {
+  decltype(&::cublasLtGetVersion) version;
   decltype(&::cublasLtCreate) create;
   decltype(&::cublasLtDestroy) destroy;
   decltype(&::cublasLtMatmulDescCreate) description_create;

@@ -115,6 +115,12 @@ Gpu::~Gpu() {
   (void)cudaStreamDestroy(stream_);
 }
 
+std::string Gpu::kind() const {
+  cudaDeviceProp properties{};
+  check(cudaGetDeviceProperties(&properties, index_), "a GPU's properties");
+  return fmt::format("{}, cuBLASLt {}", properties.name, matmul_->library_version());
+}
+
 void Gpu::activate_device() const { check(cudaSetDevice(index_), "the choice of the GPU"); }
 
 Tensor Gpu::scratch(Shape shape, DType dtype) const { return Tensor::empty(memory_, shape, dtype); }

@@ -211,11 +211,15 @@ class Gpu final : public Backend {
             const Tensor& index) override;
   void rows_of_index(const Tensor& index, int64_t extent, const Tensor& out) override;
 
+  std::string kind() const override;
   void in_pass(const std::function<void()>& work) override;
   Result<std::unique_ptr<Recording>> record(
       uint64_t seed, const std::function<std::vector<Tensor>()>& work) override;
 
   void sum_of_squares(std::span<const Tensor> xs, const Tensor& out) override;
+  void largest_size(std::span<const Tensor> xs, const Tensor& largest) override;
+  void cut_squares(std::span<const Tensor> xs, double first, double second,
+                   const Tensor& sums) override;
   void adamw(std::span<const AdamWUpdate> updates) override;
 
  private:

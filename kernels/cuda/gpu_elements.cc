@@ -170,6 +170,28 @@ void Gpu::sum_of_squares(std::span<const Tensor> xs, const Tensor& out) {
   cuda::sum_of_squares(arrays, partials.data<double>(), out.data<double>(), stream_);
 }
 
+void Gpu::largest_size(std::span<const Tensor> xs, const Tensor& largest) {
+  activate_device();
+  fill(largest, 0);
+  const Tensor partials = scratch(Shape{kPartials});
+  for (const Tensor& x : xs) {
+    if (x.elements() == 0) continue;
+    cuda::largest_size(x.data<float>(), x.elements(), partials.data<float>(), largest.data<float>(),
+                       stream_);
+  }
+}
+
+void Gpu::cut_squares(std::span<const Tensor> xs, double first, double second, const Tensor& sums) {
+  activate_device();
+  fill(sums, 0);
+  const Tensor partials = scratch(Shape{2 * kPartials}, DType::kF64);
+  for (const Tensor& x : xs) {
+    if (x.elements() == 0) continue;
+    cuda::cut_squares(x.data<float>(), x.elements(), first, second, partials.data<double>(),
+                      sums.data<double>(), stream_);
+  }
+}
+
 void Gpu::adamw(std::span<const AdamWUpdate> updates) {
   activate_device();
   const auto update = [&]<typename W>() {

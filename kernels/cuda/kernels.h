@@ -319,6 +319,14 @@ template <typename T>
 void sum_middle(const T* x, int64_t outer, int64_t extent, int64_t inner, double factor,
                 int64_t blocks, float* scratch, T* out, cudaStream_t stream);
 
+// ---- exact_squares.cu: *largest := the largest |x|, or itself; NaN counts as infinite. partials:
+// room for kPartials.
+void largest_size(const float* x, int64_t n, float* partials, float* largest, cudaStream_t stream);
+// As cpu::UpdateKernels::cut_squares, a and b being sums[0] and sums[1]. partials: room for 2
+// kPartials.
+void cut_squares(const float* x, int64_t n, double first, double second, double* partials,
+                 double* sums, cudaStream_t stream);
+
 // ---- attention_merge.cu: partial attention `into` := merged with `other` (attention::merge);
 // outputs [rows, width], lse [rows].
 void attention_merge(float* into, float* into_lse, const float* other, const float* other_lse,

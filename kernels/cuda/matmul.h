@@ -74,6 +74,7 @@ class Matmul {
   void run(const Product& product, void* workspace, cudaStream_t stream);
 
   size_t algorithms() const { return algorithms_.size(); }  // kept so far
+  size_t library_version() const { return library_.version(); }
 
  private:
   // Everything but addresses, of which only the alignment counts.

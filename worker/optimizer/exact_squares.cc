@@ -4,10 +4,10 @@
 #include <cmath>
 #include <functional>
 #include <limits>
-#include <memory>
 #include <vector>
 
 #include "kernels/cpu/update.h"
+#include "kernels/cuda/backend.h"
 #include "kernels/tensor/transfer.h"
 
 namespace weft {
@@ -36,14 +36,15 @@ void each(ThreadPool& pool, size_t count, const std::function<void(size_t)>& bod
   });
 }
 
-}  // namespace
-
-ExactSquares exact_squares(Rank& rank, std::span<const Tensor> tensors, int64_t elements) {
+// The largest |x|; a NaN counts as infinite.
+float largest_here(Rank& rank, std::span<const Tensor> tensors) {
   constexpr float kInfinite = std::numeric_limits<float>::infinity();
-  const std::unique_ptr<Allocator> host = make_caching_allocator();
-  std::vector<Tensor> here;
-  for (const Tensor& x : tensors) here.push_back(to_allocator(x, *host));
-  const std::vector<Piece> pieces = pieces_of(here);
+  if (!rank.allocator->device().is_cpu()) {
+    const Tensor largest = Tensor::empty(*rank.allocator, Shape{});
+    cuda::backend(rank.context()).largest_size(tensors, largest);
+    return static_cast<float>(read_scalar(largest));
+  }
+  const std::vector<Piece> pieces = pieces_of(tensors);
   std::vector<float> most_of(pieces.size());
   each(*rank.pool, pieces.size(),
        [&](size_t i) { most_of[i] = cpu::update().largest(pieces[i].data, pieces[i].count); });
@@ -51,16 +52,17 @@ ExactSquares exact_squares(Rank& rank, std::span<const Tensor> tensors, int64_t 
   for (const float most : most_of) {
     largest = std::isnan(most) ? kInfinite : std::max(largest, most);
   }
-  Tensor most = Tensor::full(*rank.allocator, {1}, double{largest}, DType::kF64);
-  rank.mesh.axis(Axis::kWorld).all_reduce(most, ReduceOp::kMax);
-  const double bound = read_scalar(most);
-  if (bound == 0 || std::isinf(bound)) return {bound, 0};
-  // The largest square is below 2^(2 e + 2), e its root's exponent, and 2^places is twice the
-  // elements at least: the sum of the upper parts is below a third of `first`, of whose last place
-  // they are multiples; and so with the lower ones.
-  const int places = std::ilogb(static_cast<double>(elements)) + 2;
-  const double first = std::ldexp(1.5, 2 * std::ilogb(bound) + 2 + places);
-  const double second = std::ldexp(first, places - 52);
+  return largest;
+}
+
+ExactSquares cut_here(Rank& rank, std::span<const Tensor> tensors, double first, double second) {
+  if (!rank.allocator->device().is_cpu()) {
+    const Tensor sums = Tensor::empty(*rank.allocator, {2}, DType::kF64);
+    cuda::backend(rank.context()).cut_squares(tensors, first, second, sums);
+    const std::vector<double> both = sums.to_vector<double>();
+    return {both[0], both[1]};
+  }
+  const std::vector<Piece> pieces = pieces_of(tensors);
   std::vector<ExactSquares> sums(pieces.size());
   each(*rank.pool, pieces.size(), [&](size_t i) {
     cpu::update().cut_squares(pieces[i].data, pieces[i].count, first, second, &sums[i].upper,
@@ -72,6 +74,23 @@ ExactSquares exact_squares(Rank& rank, std::span<const Tensor> tensors, int64_t 
     all.lower += sum.lower;
   }
   return all;
+}
+
+}  // namespace
+
+ExactSquares exact_squares(Rank& rank, std::span<const Tensor> tensors, int64_t elements) {
+  Tensor most =
+      Tensor::full(*rank.allocator, {1}, double{largest_here(rank, tensors)}, DType::kF64);
+  rank.mesh.axis(Axis::kWorld).all_reduce(most, ReduceOp::kMax);
+  const double bound = read_scalar(most);
+  if (bound == 0 || std::isinf(bound)) return {bound, 0};
+  // The largest square is below 2^(2 e + 2), e its root's exponent, and 2^places is twice the
+  // elements at least: the sum of the upper parts is below a third of `first`, of whose last place
+  // they are multiples; and so with the lower ones.
+  const int places = std::ilogb(static_cast<double>(elements)) + 2;
+  const double first = std::ldexp(1.5, 2 * std::ilogb(bound) + 2 + places);
+  const double second = std::ldexp(first, places - 52);
+  return cut_here(rank, tensors, first, second);
 }
 
 }  // namespace weft

@@ -17,9 +17,9 @@ struct ExactSquares {
   double upper = 0, lower = 0;  // exact, and so are their sums over the ranks
 };
 
-// Of contiguous F32 tensors, which are brought to the host where they lie on a GPU. elements: at
-// least as many as all ranks have together. What is cut off of a square is below 2^-98 elements^2
-// times the largest square. An element that is not finite makes upper infinite, on every rank.
+// Of contiguous F32 tensors. elements: at least as many as all ranks have together. What is cut off
+// of a square is below 2^-98 elements^2 times the largest square. An element that is not finite
+// makes upper infinite, on every rank.
 ExactSquares exact_squares(Rank& rank, std::span<const Tensor> tensors, int64_t elements);
 
 }  // namespace weft

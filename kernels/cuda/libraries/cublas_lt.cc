@@ -9,6 +9,7 @@ Result<CublasLt> load() {
   WEFT_ASSIGN_OR_RETURN(LoadedLibrary library,
                         LoadedLibrary::open({"libcublasLt.so.13", "libcublasLt.so"}));
   CublasLt table{};
+  library.find(table.version, "cublasLtGetVersion");
   library.find(table.create, "cublasLtCreate");
   library.find(table.destroy, "cublasLtDestroy");
   library.find(table.description_create, "cublasLtMatmulDescCreate");

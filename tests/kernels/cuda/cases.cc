@@ -537,7 +537,8 @@ const std::vector<Case>& cases() {
                                      {"attention_rules", check_attention_rules},
                                      {"attention_tables", check_attention_tables},
                                      {"attention_sm90", check_attention_sm90},
-                                     {"attention_merge", check_attention_merge}};
+                                     {"attention_merge", check_attention_merge},
+                                     {"exact_squares", check_exact_squares}};
   return all;
 }
 

@@ -129,6 +129,8 @@ struct KernelSet {
   decltype(&cuda::segments_of_offsets) segments_of_offsets = &cuda::segments_of_offsets;
   decltype(&cuda::rstd_of) rstd_of = &cuda::rstd_of;
   decltype(&cuda::attention_merge) attention_merge = &cuda::attention_merge;
+  decltype(&cuda::largest_size) largest_size = &cuda::largest_size;
+  decltype(&cuda::cut_squares) cut_squares = &cuda::cut_squares;
 };
 
 // run() says what is wrong, or nothing. It may throw what the harness and launch() throw.
@@ -180,5 +182,6 @@ std::string check_attention_rules(const KernelSet& set);
 std::string check_attention_tables(const KernelSet& set);
 std::string check_attention_sm90(const KernelSet& set);
 std::string check_attention_merge(const KernelSet& set);
+std::string check_exact_squares(const KernelSet& set);
 
 }  // namespace weft::cuda

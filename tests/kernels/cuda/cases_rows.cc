@@ -1,6 +1,8 @@
 // Kernels that work on rows, and sums, against the CPU ops in float64.
+#include <cmath>
 #include <limits>
 
+#include "kernels/cpu/update.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/slices.cuh"
 #include "tests/kernels/cuda/comparison.h"
@@ -58,6 +60,33 @@ std::string check_sum_of(int64_t n, const TypedKernels<T>& kernels) {
   for (const float value : values) total += static_cast<double>(value);
   return first_of({differs("sum of " + std::to_string(n), total_there, {total}, 1e-6),
                    differs("sum in float", narrow, {total}, 1e-6), memory.violation()});
+}
+
+// The CPU's bits, of two arrays one after the other.
+std::string check_exact_squares_of(int64_t n, const KernelSet& set) {
+  DeviceMemory memory;
+  std::vector<float> values = random_values(n, 33, 2, 0.25);
+  values[static_cast<size_t>(n - 1)] = -25.0F;  // the largest
+  const std::vector<float> more = random_values(100, 34, 1e-3, 0);
+  const float* x[] = {memory.input(values), memory.input(more)};
+  const int64_t sizes[] = {n, std::ssize(more)};
+  float* partials = memory.output<float>(kPartials);
+  double* partial_sums = memory.output<double>(2 * kPartials);
+  float* largest = memory.in_out(std::vector<float>{0.0F});
+  double* sums = memory.in_out(std::vector<double>{0.0, 0.0});
+  const double first = std::ldexp(1.5, 24), second = std::ldexp(first, -30);
+  double upper = 0, lower = 0;
+  for (int i = 0; i < 2; ++i) {
+    set.largest_size(x[i], sizes[i], partials, largest, nullptr);
+    set.cut_squares(x[i], sizes[i], first, second, partial_sums, sums, nullptr);
+    cpu::update().cut_squares(x[i], sizes[i], first, second, &upper, &lower);
+  }
+  values[0] = std::nanf("");
+  float* infinite = memory.in_out(std::vector<float>{0.0F});
+  set.largest_size(memory.input(values), n, partials, infinite, nullptr);
+  return first_of({differs("largest", largest, {25}, 0), differs("cut", sums, {upper, lower}, 0),
+                   lower == 0 ? "nothing is cut off" : "",
+                   std::isinf(*infinite) ? "" : "NaN is a size", memory.violation()});
 }
 
 // The middle of [outer, extent, inner], in blocks.
@@ -316,6 +345,13 @@ std::string check_norm(const KernelSet& set) {
     }
     return std::string();
   });
+}
+std::string check_exact_squares(const KernelSet& set) {
+  for (const int64_t n : {int64_t{2}, int64_t{1000}, kPartials * kThreads + int64_t{77}}) {
+    const std::string finding = check_exact_squares_of(n, set);
+    if (!finding.empty()) return finding;
+  }
+  return "";
 }
 std::string check_norm_backward(const KernelSet& set) {
   return of_types([&]<typename T>() {

@@ -87,6 +87,22 @@ TEST_F(GpuTopology, TwoTasksAndZeroHaveTheBitsOfOne) {
   EXPECT_EQ(difference(one, run(text, {2, 1, 2}, /*zero=*/2)), "");
 }
 
+// Bits are told of one kind of GPU and one version of the library.
+TEST_F(GpuTopology, ABuildIsAlsoWhatComputesOnTheGpu) {
+  const proto::LaunchRecord launch = record(job("topology", "batch_size: 4"), {});
+  run_on_threads(
+      {},
+      [&](Rank& rank) {
+        MemoryCluster cluster;
+        MemoryProgress progress(cluster);
+        const auto set = set_up(rank, launch, progress);
+        if (!set) throw StatusError(set.error());
+        const std::string& build = (*set)->state.build();
+        EXPECT_NE(build.find(", fibers, cuBLASLt 130000, "), std::string::npos) << build;
+      },
+      on_gpu);
+}
+
 // The same comparison finds that other training depends on the mesh, along each axis.
 TEST_F(GpuTopology, WithoutItMeshesDiffer) {
   const std::string text = job("mesh", "batch_size: 2");

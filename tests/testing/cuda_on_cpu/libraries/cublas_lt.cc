@@ -200,6 +200,7 @@ uint64_t cut_of(const cublasLtMatmulDescStruct& what, std::initializer_list<cons
 
 }  // namespace
 
+size_t cublasLtGetVersion() { return 130000; }
 cublasStatus_t cublasLtCreate(cublasLtHandle_t* handle) {
   *handle = new cublasLtContext;
   return CUBLAS_STATUS_SUCCESS;
@@ -336,7 +337,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t description
 namespace weft::cuda {
 
 Result<const CublasLt*> cublas_lt() {
-  static const CublasLt table{cublasLtCreate,
+  static const CublasLt table{cublasLtGetVersion,
+                              cublasLtCreate,
                               cublasLtDestroy,
                               cublasLtMatmulDescCreate,
                               cublasLtMatmulDescDestroy,
