@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <ostream>
 #include <vector>
 
 namespace weft::gpu {
@@ -13,6 +14,8 @@ struct TopologySize {
   int64_t layers, heads, hidden, tokens, rows, blocks;
   double attention_dropout;
 };
+
+inline void PrintTo(const TopologySize& size, std::ostream* out) { *out << size.name; }
 
 // Written once for each program.
 std::vector<TopologySize> topology_sizes();
