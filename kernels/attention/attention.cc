@@ -47,7 +47,8 @@ class ScaledDotProduct final : public ops::ForwardOp {
     const Tensor &q = saved[0], &k = saved[1], &v = saved[2], &d_output = output_grads[0];
     const Tensor &output = saved[saved.size() - 2], &lse = saved.back();
     const Parameters parameters = with(saved.first(saved.size() - 2));
-    const Tensor delta = row_dots(cx, output, d_output);
+    const bool more = (biased_ && wanted_[3]) || (sunk_ && wanted_.back());  // gradients with delta
+    const Tensor delta = more ? row_dots(cx, output, d_output) : Tensor();
     const BlockGrads grads{empty_by_token(cx, q.shape(), q.dtype()),
                            empty_by_token(cx, k.shape(), k.dtype()),
                            empty_by_token(cx, v.shape(), v.dtype())};

@@ -335,8 +335,8 @@ void add_parts(const Sums<In>& s) {
   });
 }
 
-// Inputs: q, k, v, the output or none, its gradient, log-sum-exp, delta. Outputs: the gradients of
-// q, k, v.
+// Inputs: q, k, v, the output or none, its gradient, log-sum-exp, delta or none. Outputs: the
+// gradients of q, k, v.
 class BackwardKernel final : public Kernel {
  public:
   explicit BackwardKernel(const Parameters& parameters) : parameters_(parameters) {}
@@ -346,8 +346,9 @@ class BackwardKernel final : public Kernel {
     dispatch_inputs(inputs[0].dtype(), [&]<typename In>() {
       const Problem<In> problem(cx, inputs[0], inputs[1], inputs[2], parameters_);
       const Tensor d_out = with_tight_rows(cx, inputs[4]);
-      const Tensor lse = as_contiguous(cx.pool, inputs[5]),
-                   dots = as_contiguous(cx.pool, inputs[6]);
+      const Tensor lse = as_contiguous(cx.pool, inputs[5]);
+      const Tensor dots =
+          inputs[6] ? as_contiguous(cx.pool, inputs[6]) : row_dots(cx, inputs[3], inputs[4]);
       const Sums<In> sums(problem, grads);
       share_items(cx.pool, sums.plan.items(), [&] { return Backward<In>(sums, d_out, lse, dots); });
       problem.report(3, 2);
@@ -357,8 +358,8 @@ class BackwardKernel final : public Kernel {
   }
   void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     cuda::backend(cx).attention_backward(inputs[0], inputs[1], inputs[2], inputs[3], inputs[4],
-                                         inputs[5], inputs[6], parameters_, outputs[0], outputs[1],
-                                         outputs[2]);
+                                         inputs[5], inputs[6], parameters_, cx.repeats(),
+                                         outputs[0], outputs[1], outputs[2]);
   }
 
  private:

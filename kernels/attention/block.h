@@ -12,7 +12,8 @@ void check_call(const Tensor& q, const Tensor& k, const Tensor& v, const Paramet
 void forward_into(Context& cx, const Tensor& q, const Tensor& k, const Tensor& v,
                   const Parameters& parameters, const Tensor& output, const Tensor& log_sum_exp);
 
-// output: of the whole, in q's dtype; or an empty handle, where it is not at hand.
+// output: of the whole, in q's dtype; or an empty handle, where it is not at hand. delta: or an
+// empty handle, where only this may need it and the output is at hand.
 void backward_into(Context& cx, const Tensor& q, const Tensor& k, const Tensor& v,
                    const Tensor& output, const Tensor& d_output, const Tensor& log_sum_exp,
                    const Tensor& delta, const Parameters& parameters, const BlockGrads& grads);

@@ -115,8 +115,8 @@ class ForwardKernel final : public Kernel {
     });
   }
   void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
-    cuda::backend(cx).attention(inputs[0], inputs[1], inputs[2], parameters_, outputs[0],
-                                outputs[1]);
+    cuda::backend(cx).attention(inputs[0], inputs[1], inputs[2], parameters_, cx.repeats(),
+                                outputs[0], outputs[1]);
   }
 
  private:

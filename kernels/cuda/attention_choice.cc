@@ -10,15 +10,41 @@
 namespace weft::cuda {
 namespace {
 
-// Where cuDNN leads: heads as wide as this, rows of so many keys. docs/PERFORMANCE.md has the
-// measurements.
+enum class Pass : uint8_t { kForward, kBackward, kUnorderedBackward };
+
+// Where cuDNN leads: heads as wide as this, rows of so many queries and of so many keys.
 struct Lead {
   int capability;
-  bool backward, causal;
+  Pass pass;
+  bool causal;
   int width_min, width_max;
-  int64_t keys_min;
+  int64_t tokens_min;
 };
-constexpr std::array<Lead, 0> kLeads{};
+// Measured on an H200 in bf16: rows of 512 to 8,192 tokens, 16,384 in all, 16 heads of 64 and of
+// 128 features. Between those two our kernels take as long as for 128, and cuDNN's no longer; what
+// is narrower or shorter was not measured. Our gradients of wider heads than 64 were not either:
+// cuDNN's unordered ones run at 1.4 times the rate of ours at 64.
+constexpr std::array kLeads{
+    Lead{90, Pass::kForward, true, 64, 128, 512},
+    Lead{90, Pass::kForward, false, 64, 128, 512},
+    Lead{90, Pass::kBackward, true, 64, 64, 512},
+    Lead{90, Pass::kUnorderedBackward, true, 64, 64, 1024},
+    Lead{90, Pass::kUnorderedBackward, true, 65, 128, 2048},
+    Lead{90, Pass::kUnorderedBackward, false, 64, 64, 512},
+    Lead{90, Pass::kUnorderedBackward, false, 65, 128, 1024},
+};
+
+Pass pass_of(const CudnnCall& call) {
+  if (!call.backward) return Pass::kForward;
+  return call.repeatable ? Pass::kBackward : Pass::kUnorderedBackward;
+}
+
+// Other kinds were not measured.
+bool is_of_measured_kind(const CudnnCall& call) {
+  const AttentionShape& s = call.shape;
+  return s.width == s.value_width && call.window_left < 0 &&
+         (!call.backward || s.heads == s.key_heads);
+}
 
 std::atomic<AttentionMode>& in_force() {
   static std::atomic<AttentionMode> mode = [] {
@@ -48,11 +74,13 @@ AttentionMode attention_mode() { return in_force(); }
 void choose_attention(AttentionMode mode) { in_force() = mode; }
 
 bool cudnn_leads(int capability, const CudnnCall& call) {
-  const int width = call.shape.widest();
+  if (!is_of_measured_kind(call)) return false;
+  const Pass pass = pass_of(call);
+  const int width = call.shape.width;
+  const int64_t tokens = std::min(call.shape.queries, call.shape.keys);
   return std::any_of(kLeads.begin(), kLeads.end(), [&](const Lead& lead) {
-    return lead.capability == capability && lead.backward == call.backward &&
-           lead.causal == call.causal && width >= lead.width_min && width <= lead.width_max &&
-           call.shape.keys >= lead.keys_min;
+    return lead.capability == capability && lead.pass == pass && lead.causal == call.causal &&
+           width >= lead.width_min && width <= lead.width_max && tokens >= lead.tokens_min;
   });
 }
 

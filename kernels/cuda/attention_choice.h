@@ -1,8 +1,10 @@
 // Which library computes attention on a GPU: our kernels, or cuDNN's where it takes the call.
 //
 // It follows from the kind of GPU and the call alone: the one that was measured to lead. So two
-// runs on machines of one kind give the same bits, however busy they are, and what cuDNN computes
-// is asked of it in the order that gives the same bits every time.
+// runs on machines of one kind give the same bits, however busy they are: what cuDNN computes is
+// asked of it in the order that gives the same bits every time, unless the caller forgoes that
+// (Repeats::kNothing) and cuDNN leads without. For Repeats::kTopology it is our kernels: what cuDNN
+// does with a head may follow from how many there are.
 //
 // Environment: WEFT_ATTENTION. own: our kernels for everything. cudnn: cuDNN's for what it takes,
 // however much memory that needs; a missing library is then an error. unordered: the same, but
@@ -28,10 +30,11 @@ AttentionMode attention_mode();
 // From now on, for the whole process.
 void choose_attention(AttentionMode mode);
 
-// Whether cuDNN was measured to lead with such calls on GPUs of this compute capability (90: 9.0).
+// Whether cuDNN was measured to lead with such calls on GPUs of this compute capability (90: 9.0),
+// computed as call.repeatable says.
 bool cudnn_leads(int capability, const CudnnCall& call);
-// What cuDNN may take then, in bytes of device memory.
-constexpr int64_t kCudnnWorkspaceMax = int64_t{256} << 20;
+// What cuDNN may take then, in bytes of device memory: as much as a chunk of logits (limits.h).
+constexpr int64_t kCudnnWorkspaceMax = int64_t{1} << 30;
 
 // Calls that cuDNN has computed in this process.
 int64_t cudnn_runs();

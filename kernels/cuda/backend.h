@@ -181,14 +181,15 @@ class Backend : public Stream {
                                      const Tensor& dbias) = 0;
 
   // ---- attention: as kernels/attention/block.h; outputs' innermost stride is 1. An empty
-  // `output`: that of the whole is not at hand
+  // `output`: that of the whole is not at hand; an empty delta: to be taken where it is needed
   virtual void attention(const Tensor& q, const Tensor& k, const Tensor& v,
-                         const attention::Parameters& parameters, const Tensor& output,
-                         const Tensor& lse) = 0;
+                         const attention::Parameters& parameters, Repeats repeats,
+                         const Tensor& output, const Tensor& lse) = 0;
   virtual void attention_backward(const Tensor& q, const Tensor& k, const Tensor& v,
                                   const Tensor& output, const Tensor& d_output, const Tensor& lse,
                                   const Tensor& delta, const attention::Parameters& parameters,
-                                  const Tensor& dq, const Tensor& dk, const Tensor& dv) = 0;
+                                  Repeats repeats, const Tensor& dq, const Tensor& dk,
+                                  const Tensor& dv) = 0;
   virtual void attention_bias_gradient(const Tensor& q, const Tensor& k, const Tensor& v,
                                        const Tensor& d_output, const Tensor& lse,
                                        const Tensor& delta, const attention::Parameters& parameters,

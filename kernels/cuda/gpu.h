@@ -153,12 +153,12 @@ class Gpu final : public Backend {
                              const Tensor& dbias) override;
 
   void attention(const Tensor& q, const Tensor& k, const Tensor& v,
-                 const attention::Parameters& parameters, const Tensor& output,
+                 const attention::Parameters& parameters, Repeats repeats, const Tensor& output,
                  const Tensor& lse) override;
   void attention_backward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& output,
                           const Tensor& d_output, const Tensor& lse, const Tensor& delta,
-                          const attention::Parameters& parameters, const Tensor& dq,
-                          const Tensor& dk, const Tensor& dv) override;
+                          const attention::Parameters& parameters, Repeats repeats,
+                          const Tensor& dq, const Tensor& dk, const Tensor& dv) override;
   void attention_bias_gradient(const Tensor& q, const Tensor& k, const Tensor& v,
                                const Tensor& d_output, const Tensor& lse, const Tensor& delta,
                                const attention::Parameters& parameters,
@@ -228,7 +228,7 @@ class Gpu final : public Backend {
   attention::Visibility contiguous(attention::Visibility seen);
   Tensor with_tight_features(const Tensor& x);  // [B, N, T, D]
   // Where cuDNN is to compute it; false: nothing is done.
-  bool run_by_cudnn(CudnnCall& call);
+  bool run_by_cudnn(CudnnCall& call, Repeats repeats);
   // Columns of the samples of x as the right sides of products, [N, G, C / G taps, places].
   Tensor columns_of(const cpu::ConvolutionSizes& sizes, const Tensor& x);
   // Where the library has this product of two matrices.

@@ -119,15 +119,26 @@ std::optional<CudnnCall> cudnn_call_of(const AttentionShape& shape, const Attent
 
 }  // namespace
 
-bool Gpu::run_by_cudnn(CudnnCall& call) {
+bool Gpu::run_by_cudnn(CudnnCall& call, Repeats repeats) {
   const AttentionMode mode = attention_mode();
   const bool measured = mode == AttentionMode::kMeasured;
-  if (mode == AttentionMode::kOwn || (measured && !cudnn_leads(capability_, call))) return false;
-  if (!cudnn_) cudnn_ = CudnnAttention::create();
+  const bool any_order =
+      mode == AttentionMode::kUnordered || (measured && repeats == Repeats::kNothing);
+  call.repeatable = !call.backward || !any_order;
+  if (measured) {
+    if (repeats == Repeats::kTopology) return false;
+    // Where it does not lead in any order, it may in the one that repeats.
+    call.repeatable |= !cudnn_leads(capability_, call);
+    if (!cudnn_leads(capability_, call)) return false;
+  }
+  if (mode == AttentionMode::kOwn) return false;
+  if (!cudnn_) {
+    refuse_in_recording("a plan of cuDNN");
+    cudnn_ = CudnnAttention::create();
+  }
   if (!*cudnn_ && measured) return false;
   if (!*cudnn_) throw StatusError(cudnn_->error());
   CudnnAttention& cudnn = ***cudnn_;
-  call.repeatable = !call.backward || mode != AttentionMode::kUnordered;
   if (!cudnn.knows(call)) refuse_in_recording("a plan of cuDNN");
   const std::optional<int64_t> bytes = cudnn.workspace_bytes(call);
   if (!bytes || (measured && *bytes > kCudnnWorkspaceMax)) return false;
@@ -151,7 +162,7 @@ Tensor Gpu::with_tight_features(const Tensor& x) {
 }
 
 void Gpu::attention(const Tensor& q, const Tensor& k, const Tensor& v,
-                    const attention::Parameters& parameters, const Tensor& output,
+                    const attention::Parameters& parameters, Repeats repeats, const Tensor& output,
                     const Tensor& lse) {
   activate_device();
   if (output.elements() == 0) return;
@@ -168,7 +179,7 @@ void Gpu::attention(const Tensor& q, const Tensor& k, const Tensor& v,
     call->v = heads_of<void>(value);
     call->out = heads_of<void>(output);
     call->log_sum_exp = lse.data<float>();
-    if (run_by_cudnn(*call)) return;
+    if (run_by_cudnn(*call, repeats)) return;
   }
   const Tensor room = scratch(Shape{attention_scratch_bytes(shape)}, DType::kU8);
   for_floating(q, "attention", [&]<typename T>() {
@@ -189,12 +200,13 @@ void Gpu::attention(const Tensor& q, const Tensor& k, const Tensor& v,
 void Gpu::attention_backward(const Tensor& q, const Tensor& k, const Tensor& v,
                              const Tensor& output, const Tensor& d_output, const Tensor& lse,
                              const Tensor& delta, const attention::Parameters& parameters,
-                             const Tensor& dq, const Tensor& dk, const Tensor& dv) {
+                             Repeats repeats, const Tensor& dq, const Tensor& dk,
+                             const Tensor& dv) {
   activate_device();
   const AttentionShape shape = shape_of(q, k, v);
   const Tensor query = with_tight_features(q), key = with_tight_features(k);
   const Tensor value = with_tight_features(v), d_out = with_tight_features(d_output);
-  const Tensor log_sums = contiguous(lse), dots = contiguous(delta);
+  const Tensor log_sums = contiguous(lse);
   const Rules held =
       rules_of(parameters, contiguous(parameters.visibility), contiguous(parameters.sinks),
                device_key(parameters.dropout.key), memory_);
@@ -211,8 +223,10 @@ void Gpu::attention_backward(const Tensor& q, const Tensor& k, const Tensor& v,
     call->dq = heads_of<void>(dq);
     call->dk = heads_of<void>(dk);
     call->dv = heads_of<void>(dv);
-    if (run_by_cudnn(*call)) return;
+    if (run_by_cudnn(*call, repeats)) return;
   }
+  const Tensor dots = delta ? contiguous(delta) : scratch(lse.shape());
+  if (!delta) row_dots(output, d_output, dots);
   const Tensor room = scratch(Shape{attention_scratch_bytes(shape)}, DType::kU8);
   for_floating(q, "attention", [&]<typename T>() {
     if constexpr (!std::is_same_v<T, float>) {

@@ -27,6 +27,37 @@ TEST(AttentionChoice, IsReadFromTheEnvironment) {
   EXPECT_EQ(wrong.error().value(), "fast");
 }
 
+TEST(AttentionChoice, IsCudnnsWhereItWasMeasuredToLead) {
+  const auto leads = [](bool backward, bool repeatable, bool causal, int64_t tokens, int features) {
+    CudnnCall call;
+    call.shape = {1, 2, 2, tokens, tokens, features, features};
+    call.backward = backward;
+    call.repeatable = repeatable;
+    call.causal = causal;
+    EXPECT_FALSE(cudnn_leads(80, call));
+    CudnnCall window = call, wide = call, grouped = call, fewer = call;
+    window.window_left = 3;
+    wide.shape.value_width *= 2;
+    grouped.shape.key_heads = 1;
+    fewer.shape.queries = 511;
+    EXPECT_FALSE(cudnn_leads(90, window) || cudnn_leads(90, wide) || cudnn_leads(90, fewer));
+    EXPECT_EQ(cudnn_leads(90, grouped), cudnn_leads(90, call) && !backward);
+    return cudnn_leads(90, call);
+  };
+  for (const bool causal : {true, false}) {
+    EXPECT_TRUE(leads(false, true, causal, 512, 64));
+    EXPECT_TRUE(leads(false, true, causal, 8192, 128));
+    EXPECT_FALSE(leads(false, true, causal, 511, 64));
+    EXPECT_FALSE(leads(false, true, causal, 512, 56));
+    EXPECT_EQ(leads(true, true, causal, 512, 64), causal);
+    EXPECT_FALSE(leads(true, true, causal, 8192, 72));
+    EXPECT_EQ(leads(true, false, causal, 512, 64), !causal);
+    EXPECT_TRUE(leads(true, false, causal, 1024, 64));
+    EXPECT_EQ(leads(true, false, causal, 1024, 128), !causal);
+    EXPECT_TRUE(leads(true, false, causal, 2048, 128));
+  }
+}
+
 // Attention of random bf16 values on a GPU, [2, 2, T, D].
 class CallsOfCudnn : public ::testing::Test {
  protected:
@@ -137,6 +168,20 @@ TEST_F(CallsOfCudnn, GiveTheSameBitsUnlessAskedOtherwise) {
   const std::vector<bfloat16> unordered = gradient_;
   runs(20, 16, DType::kBF16);
   EXPECT_FALSE(gradient_ == unordered);
+}
+
+// Of 512 tokens cuDNN leads without an order, and forwards.
+TEST_F(CallsOfCudnn, FollowFromWhatIsToRepeat) {
+  choose_attention(AttentionMode::kMeasured);
+  cx_.repeatable = false;
+  EXPECT_EQ(runs(512, 64, DType::kBF16), 2);
+  const std::vector<bfloat16> unordered = gradient_;
+  runs(512, 64, DType::kBF16);
+  EXPECT_FALSE(gradient_ == unordered);
+  cx_.repeatable = true;
+  EXPECT_EQ(runs(512, 64, DType::kBF16), 1);
+  cx_.block_count = 1;
+  EXPECT_EQ(runs(512, 64, DType::kBF16), 0);
 }
 
 // To plan waits for the device, so a recorded pass only takes what was planned before.
