@@ -273,8 +273,10 @@ Status load_base(const ModelSource& source, Progress& progress, Training& traini
   return {};
 }
 
+// Why a run that was `then` does not go on bit for bit; empty: it does.
 std::string difference(const proto::TrainerState& then, const proto::TrainerState& now,
-                       bool any_mesh) {
+                       proto::Reproducible reproducible) {
+  const bool any_mesh = reproducible == proto::REPRODUCIBLE_TOPOLOGY;
   const auto mesh = [](const proto::ParallelSpec& spec) {
     return std::to_string(spec.data()) + "x" + std::to_string(spec.sequence()) + "x" +
            std::to_string(spec.tensor()) +
@@ -289,14 +291,14 @@ std::string difference(const proto::TrainerState& then, const proto::TrainerStat
            std::to_string(now.threads_per_rank());
   }
   if (then.build() != now.build()) return "the build or the processor changed";
+  if (reproducible == proto::REPRODUCIBLE_NONE) return "training.reproducible is none";
   return "";
 }
 
-// any_mesh: the run does not depend on the mesh.
 Status restore(const proto::CheckpointManifest& manifest, Progress& progress, Training& training,
-               bool any_mesh) {
+               proto::Reproducible reproducible) {
   const proto::TrainerState& then = manifest.state();
-  const std::string changed = difference(then, training.state, any_mesh);
+  const std::string changed = difference(then, training.state, reproducible);
   training.resume_note =
       "goes on from " + manifest.id() + " at step " + std::to_string(then.step()) +
       (changed.empty() ? ": bit for bit the uninterrupted run"
@@ -486,7 +488,7 @@ Status choose_products(Rank& rank, const ModelSource& source, proto::TrainerStat
 
 // Counts the programs that compute other bits of the same job: another order of sums, other random
 // streams. Raised with each such change, so that none is called bit for bit the run of another.
-constexpr int kArithmetic = 2;
+constexpr int kArithmetic = 3;
 
 }  // namespace
 
@@ -533,7 +535,9 @@ Result<std::unique_ptr<Training>> set_up(Rank& rank, const proto::LaunchRecord& 
   WEFT_RETURN_IF_ERROR(find_config(record.spec(), source, *training));
   find_precision(record.spec().training(), *training);
   describe(rank, record, *training);
-  if (record.spec().training().reproducible() == proto::REPRODUCIBLE_TOPOLOGY) {
+  const proto::Reproducible reproducible = record.spec().training().reproducible();
+  rank.repeatable = reproducible != proto::REPRODUCIBLE_NONE;
+  if (reproducible == proto::REPRODUCIBLE_TOPOLOGY) {
     WEFT_RETURN_IF_ERROR(divide_blocks(rank, record.spec(), *training));
   } else {
     divide_sequence(rank, record.spec(), *training);
@@ -550,7 +554,7 @@ Result<std::unique_ptr<Training>> set_up(Rank& rank, const proto::LaunchRecord& 
   const bool from_scratch = source.manifest == nullptr && !source.folder;
   initialize(*training, from_scratch, record.spec().training().seed());
   if (source.resumed) {
-    WEFT_RETURN_IF_ERROR(restore(*source.manifest, progress, *training, rank.blocks > 0));
+    WEFT_RETURN_IF_ERROR(restore(*source.manifest, progress, *training, reproducible));
   } else if (!from_scratch) {
     WEFT_RETURN_IF_ERROR(load_base(source, progress, *training));
   }

@@ -312,6 +312,12 @@ TEST(JobRules, TopologyInvariantJobsFitTheirBlocks) {
         t.set_reproducible_blocks(4);
       },
       "training.reproducible_blocks", "only for training.reproducible: topology");
+  refused(
+      [](auto& t, auto&) {
+        t.set_reproducible(proto::REPRODUCIBLE_NONE);
+        t.set_reproducible_blocks(4);
+      },
+      "training.reproducible_blocks", "only for training.reproducible: topology");
   spec.mutable_resources()->set_device(proto::COMPUTE_DEVICE_GPU);
   refused([](auto&, auto&) {}, "resources.device", "cpu or auto");
 }

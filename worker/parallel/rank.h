@@ -20,16 +20,18 @@ struct Rank {
   Mesh mesh;
   Logger log;
   Activity* activity = nullptr;  // null: nobody asks what this rank does
-  int64_t attention_flops = 0;  // so far, of every context()
+  int64_t attention_flops = 0;   // so far, of every context()
   // False where a trunk's parameters are gathered when they are used (ZeRO-3): they are made
   // without memory.
   bool keeps_parameters = true;
   // Above 0: topology-invariant (blocked.h), over so many blocks.
   int blocks = 0;
+  bool repeatable = true;  // as Context::repeatable
 
   Context context() {
     Context cx{*allocator, *pool};
     cx.block_count = blocks / mesh.size(Axis::kWorld);
+    cx.repeatable = repeatable;
     cx.attention_flops = &attention_flops;
     return cx;
   }

@@ -1,9 +1,12 @@
 // Training on a GPU made of fibers: passes that are recorded and queued as a whole, beside the same
 // steps without, bit for bit, and beside the CPU's.
+#include <fmt/format.h>
+
 #include <cmath>
 
 #include "cluster/comm/nccl/nccl_communicator.h"
 #include "cluster/comm/threads/thread_ranks.h"
+#include "kernels/cuda/attention_choice.h"
 #include "kernels/cuda/device.h"
 #include "tests/testing/cuda_on_cpu/machine.h"
 #include "tests/worker/trainer/trainer_fixture.h"
@@ -148,6 +151,46 @@ TEST_F(GpuTrainer, PassesThatSendGradientsAreNotRecorded) {
   const Outcome eager = run("", 8, false, on_gpu, mesh), recorded = run("", 8, true, on_gpu, mesh);
   expect_same(recorded, eager);
   EXPECT_GT(recorded.counts.replayed, 0);
+}
+
+// Long enough rows for cuDNN's attention: its gradients are the same in every run, unless the job
+// asks for the fastest ones.
+TEST_F(GpuTrainer, AJobMayForgoTheSameBits) {
+  const auto weights = [&](const char* reproducible) {
+    const proto::LaunchRecord launch = record(fmt::format(R"(
+name: long
+kind: pretrain
+model: {{family: gpt2, config: {{n_layer: 1, n_head: 1, n_embd: 64, n_inner: 8, n_positions: 1024,
+        vocab_size: 257, resid_pdrop: 0, embd_pdrop: 0, attn_pdrop: 0}}}}
+tokenizer: {{type: byte}}
+tasks: [{{type: causal_lm, data: {{train: obj-text, format: text}}}}]
+training: {{steps: 1, batch_size: 1, sequence_length: 1024, shuffle: false, precision: bf16, reproducible: {}}}
+)",
+                                                          reproducible),
+                                              {});
+    const int64_t before = cuda::cudnn_runs();
+    std::vector<float> first;
+    run_on_threads(
+        {},
+        [&](Rank& rank) {
+          MemoryCluster cluster;
+          MemoryProgress progress(cluster);
+          const auto set = set_up(rank, launch, progress);
+          if (!set) throw StatusError(set.error());
+          run_step(rank, launch.spec(), **set, (*set)->tasks[0], 3e-3);
+          for (const AdamW::State& state : (*set)->optimizer->states()) {
+            const std::vector<float> values = state.master.to_vector<float>();
+            first.insert(first.end(), values.begin(), values.end());
+          }
+        },
+        on_gpu);
+    EXPECT_EQ(cuda::cudnn_runs(), before + 2);
+    return first;
+  };
+  const std::vector<float> once = weights("mesh");
+  EXPECT_EQ(weights("mesh"), once);
+  const std::vector<float> fastest = weights("none");
+  EXPECT_NE(weights("none"), fastest);
 }
 
 TEST_F(GpuTrainer, TheCpuRecordsNothing) {

@@ -93,6 +93,23 @@ TEST_F(Trainer, ResumesOfAnotherBuildSaySo) {
             std::string::npos);
 }
 
+// Though on CPUs it is.
+TEST_F(Trainer, NoResumeIsCalledExactOfAJobThatForgoesIt) {
+  std::string job = kTwoTasks;
+  job.replace(job.find("seed: 17"), 8, "seed: 17, reproducible: none");
+  const auto whole = losses(kTwoTasks, {});
+  MemoryCluster cluster;
+  cluster.die_after_step = 24;
+  EXPECT_THROW(static_cast<void>(train(record(job, {}), cluster)), StatusError);
+  cluster.die_after_step = -1;
+  proto::LaunchRecord attempt = record(job, {});
+  *attempt.mutable_resume() = cluster.checkpoints.back();
+  ASSERT_TRUE(train(attempt, cluster).ok());
+  EXPECT_EQ(cluster.losses(), whole);
+  EXPECT_NE(cluster.starts.back().resume_note().find("training.reproducible is none"),
+            std::string::npos);
+}
+
 // Heads: 3. Of 4 ranks that exchange them one has none; with 2 the second has one.
 TEST_F(Trainer, EveryWayOverTheSequenceAxisHasTheLossesOfOneRank) {
   const auto one = losses(kTwoTasks, {});
