@@ -16,6 +16,8 @@ constexpr int64_t kBatchBytes = 8 * 4;       // a token's id, position, document
 constexpr int64_t kChunkElements = 1 << 24;  // of logits at once (kernels/ops/linear_cross_entropy)
 // On a GPU: their bytes, and the unit of their columns (kernels/cuda/limits.h).
 constexpr int64_t kGpuLogitBytes = int64_t{1} << 30, kGpuLogitColumns = 64;
+// Of the attention that cuDNN may compute there (kernels/cuda/attention_choice.h).
+constexpr int64_t kCudnnWorkspaceMax = int64_t{1} << 30, kCudnnTokensMin = 512, kCudnnWidthMin = 64;
 
 // What a rank takes before its first tensor, most of it room for its threads' stacks; what the
 // allocator holds of each byte of tensors; what it leaves the libraries of a limit
@@ -53,11 +55,18 @@ struct Sizes {
     const bool half = fp16 || training.precision() == proto::PRECISION_BF16;
     element = half ? 2 : kSingle;
     recompute = training.activation_checkpointing();
+    scores = batch * heads * training.sequence_length() * training.sequence_length();
+    may_use_cudnn = half && sequence == 1 && training.sequence_length() >= kCudnnTokensMin &&
+                    config.hidden / config.heads >= kCudnnWidthMin &&
+                    training.reproducible() != proto::REPRODUCIBLE_TOPOLOGY;
+    any_order = training.reproducible() == proto::REPRODUCIBLE_NONE;
   }
   int64_t tensor, sequence, replicas, batch, tokens, between;
   int64_t hidden, heads, features, inner, vocabulary, layers;
   int64_t element;  // bytes
+  int64_t scores;   // of a block's attention
   bool accumulates, fp16;
+  bool may_use_cudnn, any_order;  // for attention on a GPU
   proto::ActivationCheckpointing recompute;
 
   // Kept of a block's attention: norm and its statistics, query, key, value, result and
@@ -79,16 +88,25 @@ struct Sizes {
   }
   // What the last block's backward pass adds to what is kept, in its MLP: the gradients of the
   // stream and of the inner features; or in its attention, once the MLP's part is freed: those of
-  // query, key and value, each beside the sum it is added to.
-  int64_t block_backward() const {
+  // query, key and value, each beside the sum it is added to. workspace: of those.
+  int64_t block_backward(int64_t workspace) const {
     const bool full = recompute == proto::ACTIVATION_CHECKPOINTING_FULL;
     const bool again = recompute != proto::ACTIVATION_CHECKPOINTING_NONE;
     const int64_t streams = between * hidden + tokens * hidden;
     const int64_t visiting = sequence > 1 ? 4 * tokens * features : 0;  // a block and its gradient
     const int64_t in_mlp = (full ? attention() + mlp() : 0) + element * (streams + tokens * inner);
     const int64_t in_attention = (again ? attention() : 0) - (full ? 0 : mlp()) +
-                                 element * (streams + 9 * tokens * features + visiting);
+                                 element * (streams + 9 * tokens * features + visiting) + workspace;
     return std::max(in_mlp, in_attention);
+  }
+  // Of cuDNN's gradients of attention: those of the scores, or where any order will do, sums of
+  // those of the queries; and the dots of each query's output with its gradient.
+  int64_t cudnn_workspace() const {
+    if (!may_use_cudnn) return 0;
+    const auto within = [](int64_t bytes) { return bytes <= kCudnnWorkspaceMax ? bytes : 0; };
+    const int64_t dots = kSingle * tokens * heads;
+    const int64_t unordered = any_order ? within(kSingle * tokens * features + dots) : 0;
+    return std::max(within(element * scores + dots), unordered);
   }
   int64_t loss_ends() const {
     const int64_t whole = element * tokens * hidden;
@@ -198,7 +216,7 @@ MemoryEstimate estimate_memory(const ModelConfig& config, const proto::JobSpec& 
   backward.parameters += whole(2 * parameters.block_unit);
   backward.gradients = earlier + table + kSingle * parameters.largest;
   backward.activations = kept;
-  backward.workspace = s.block_backward();
+  backward.workspace = s.block_backward(0);
 
   // Two blocks further: their gradients are packed into buckets and travel.
   MemoryEstimate sending = backward;
@@ -225,7 +243,9 @@ MemoryEstimate estimate_memory(const ModelConfig& config, const proto::JobSpec& 
       {made, loss, backward, sending, end},
       [](const MemoryEstimate& a, const MemoryEstimate& b) { return a.tensors() < b.tensors(); });
   loss.workspace = s.loss_on_gpu(lm);
-  most.gpu_more = std::max<int64_t>(0, loss.tensors() - most.tensors());
+  backward.workspace = sending.workspace = s.block_backward(s.cudnn_workspace());
+  const int64_t on_gpu = std::max({loss.tensors(), backward.tensors(), sending.tensors()});
+  most.gpu_more = std::max<int64_t>(0, on_gpu - most.tensors());
   return most;
 }
 

@@ -45,7 +45,8 @@ struct MemoryEstimate {
   int64_t activations = 0;  // kept for the backward pass
   int64_t workspace = 0;    // of the ops at work: logits of a chunk, a block's own gradients
   int64_t checkpoint = 0;   // the copy that is written while training goes on
-  int64_t gpu_more = 0;     // tensors of a GPU's largest moment beyond these: its chunks are larger
+  // Tensors of a GPU's largest moment beyond these: its chunks are larger, cuDNN has a workspace.
+  int64_t gpu_more = 0;
   int64_t tensors() const { return parameters + optimizer + gradients + activations + workspace; }
   int64_t total() const { return tensors() + checkpoint; }
   // What the process needs of its limit (RLIMIT_DATA) to train: 1.0 to 1.1 of the smallest limit

@@ -141,6 +141,47 @@ TEST_F(Memory, AGpuTakesMoreLogitsAtOnce) {
   EXPECT_GT(estimate.gpu(), without.gpu() + estimate.gpu_more);
 }
 
+// cuDNN's workspace for the gradients of a block's attention: 2 bytes a score, or with any order of
+// sums 4 bytes an element of the queries where that is more; 4 bytes a query in either case.
+TEST_F(Memory, AGpuTakesCudnnsWorkspace) {
+  const auto more = [&](const char* width, const auto& change) {
+    const std::string model =
+        fmt::format("n_layer: 1, n_head: 2, n_inner: 8, vocab_size: 64, {}", width);
+    proto::JobSpec spec = launch({"cudnn", model.c_str(),
+                                  "batch_size: 2, precision: bf16, activation_checkpointing: full"})
+                              .spec();
+    spec.mutable_training()->set_sequence_length(512);
+    change(*spec.mutable_training());
+    return estimated(spec).gpu_more;
+  };
+  const auto nothing = [](auto&) {};
+  const auto any_order = [](auto& training) {
+    training.set_reproducible(proto::REPRODUCIBLE_NONE);
+  };
+  const int64_t dots = 2 * 512 * 4, scores = 2 * 512 * 512 * 2;  // of a row
+  EXPECT_EQ(more("n_embd: 128", nothing), 2 * (scores + dots));
+  EXPECT_EQ(more("n_embd: 128", any_order), 2 * (scores + dots));
+  EXPECT_EQ(more("n_embd: 126", nothing), 0);
+  EXPECT_EQ(more("n_embd: 128", [](auto& training) { training.set_sequence_length(511); }), 0);
+  EXPECT_EQ(
+      more("n_embd: 128", [](auto& training) { training.set_precision(proto::PRECISION_FP32); }),
+      0);
+  EXPECT_EQ(more("n_embd: 128",
+                 [](auto& training) { training.set_reproducible(proto::REPRODUCIBLE_TOPOLOGY); }),
+            0);
+  const auto of_1024_rows = [](auto& training) {  // 1 GiB of scores
+    training.set_batch_size(1024);
+    training.set_micro_batch_size(1024);
+  };
+  EXPECT_EQ(more("n_embd: 128", of_1024_rows), 0);
+  EXPECT_EQ(more("n_embd: 128",
+                 [&](auto& training) {
+                   of_1024_rows(training);
+                   any_order(training);
+                 }),
+            1024 * (512 * 128 * 4 + dots));
+}
+
 TEST(MemoryOfSlot, IsAShareOfWhatTheSystemLeaves) {
   constexpr int64_t kGiB = int64_t{1} << 30;
   EXPECT_EQ(memory_of_slot(10 * kGiB, 3), 3 * kGiB);
