@@ -64,7 +64,8 @@ class Ours:
         folders = [*library_folders(), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
         if folders:
             self.environment["LD_LIBRARY_PATH"] = ":".join(folders)
-        self.command = [options.program, "bench", *(["--small"] if options.small else [])]
+        self.command = [options.program, "bench", *(["--small"] if options.small else []),
+                        *(["--any-order"] if options.any_order else [])]
 
     def names(self):
         listed = subprocess.run([*self.command, "--list"], capture_output=True, text=True, env=self.environment)
@@ -339,6 +340,7 @@ def arguments():
     parser.add_argument("--only", metavar="REGEX", default="BF16", help="rows whose name matches (BF16)")
     parser.add_argument("--peers", metavar="REGEX", default="", help="variants of the peer that match")
     parser.add_argument("--own", metavar="NAME=VALUE", help="environment in which attention is our own kernels'")
+    parser.add_argument("--any-order", action="store_true", help="ours as in jobs with training.reproducible: none")
     parser.add_argument("--turns", type=int, default=1, help="of the peer; ours has one more (1)")
     parser.add_argument("--runs", type=int, default=7, help="samples a turn (7)")
     parser.add_argument("--seconds", type=float, default=0.03, help="that a sample lasts, of steps thrice that")

@@ -47,6 +47,8 @@ Arguments read(int argc, char** argv) {
       arguments.json = true;
     } else if (option == "--profile") {
       arguments.bench.profile = true;
+    } else if (option == "--any-order") {
+      arguments.bench.any_order = true;
     } else if (option == "--small") {
       arguments.bench.smallest = true;
     } else {

@@ -5,6 +5,7 @@
 //   --seconds S      that a sample lasts (0.03)
 //   --json           one JSON object a line, with all samples
 //   --profile        one run a row between cudaProfilerStart and cudaProfilerStop, for a profiler
+//   --any-order      as jobs with training.reproducible: none
 //   --small          sizes that show that it runs, not how fast
 //
 // Thread safety: one call at a time.

@@ -14,6 +14,7 @@
 #include "kernels/attention/attention.h"
 #include "kernels/autograd/tape.h"
 #include "kernels/cuda/device.h"
+#include "kernels/ops/common.h"
 #include "kernels/ops/ops.h"
 #include "kernels/tensor/stream.h"
 #include "proto/base/status.h"
@@ -41,6 +42,22 @@ std::regex expression(const std::string& text) {
   }
 }
 
+// Hands its input on as what another op has computed, and drops its gradient.
+class Computed final : public ops::ForwardOp {
+ public:
+  std::string_view name() const override { return "computed"; }
+  bool native(DType) const override { return true; }
+  std::vector<Tensor> forward(Context&, std::span<const Tensor> inputs) override {
+    return {inputs[0].detach()};
+  }
+  std::vector<Tensor> saves(std::span<const Tensor>, std::span<const Tensor>) override {
+    return {};
+  }
+  std::vector<Tensor> vjp(Context&, std::span<const Tensor>, std::span<const Tensor>) override {
+    return {};
+  }
+};
+
 // One GPU and what lies on it.
 struct Gpu {
   const std::unique_ptr<Allocator> memory = take_gpu();
@@ -56,13 +73,18 @@ struct Gpu {
     values.fill(x, drawn += 12'345, 1);
     return ops::cast(plain, x, dtype);
   }
-  // The gradients of y = forward() for a random cotangent.
-  Body both_ways(std::vector<Tensor> leaves, const Tensor& cotangent,
-                 std::function<Tensor()> forward) {
-    for (Tensor& leaf : leaves) leaf.set_requires_grad(true);
-    return [this, leaves = std::move(leaves), cotangent, forward = std::move(forward)] {
-      tape.backward(plain, forward(), cotangent);
-      for (const Tensor& leaf : leaves) leaf.set_grad(Tensor());
+  // y = forward(inputs), and the gradients of the inputs for a random cotangent. As within a layer,
+  // and as torch.autograd.grad gives them to the peer, they are in the inputs' dtype and added to
+  // nothing: to keep sums in fp32 is the work of whoever holds parameters.
+  Body both_ways(std::vector<Tensor> inputs, const Tensor& cotangent,
+                 std::function<Tensor(std::span<const Tensor>)> forward) {
+    for (Tensor& input : inputs) input.set_requires_grad(true);
+    return [this, inputs = std::move(inputs), cotangent, forward = std::move(forward)] {
+      std::vector<Tensor> computed;
+      for (const Tensor& input : inputs) {
+        computed.push_back(apply_one(recording, std::make_unique<Computed>(), {input}));
+      }
+      tape.backward(plain, forward(computed), cotangent);
     };
   }
 };
@@ -77,8 +99,12 @@ class Stand {
     return options_.smallest ? smallest : usual;
   }
   bool smallest() const { return options_.smallest; }
+  bool repeatable() const { return !options_.any_order; }
   Gpu& gpu() {
-    if (!gpu_) gpu_ = std::make_unique<Gpu>();
+    if (!gpu_) {
+      gpu_ = std::make_unique<Gpu>();
+      gpu_->plain.repeatable = gpu_->recording.repeatable = repeatable();
+    }
     return *gpu_;
   }
 
@@ -192,11 +218,13 @@ struct AttentionRow {
     attention::Parameters parameters;
     parameters.scale = 1 / std::sqrt(static_cast<double>(features));
     parameters.visibility.causal = causal;
-    const auto forward = [=, &gpu] {
-      return attention::scaled_dot_product(backward ? gpu.recording : gpu.plain, q, k, v,
+    if (!backward) {
+      return [=, &gpu] { attention::scaled_dot_product(gpu.plain, q, k, v, parameters); };
+    }
+    return gpu.both_ways({q, k, v}, gpu.random(shape, dtype), [=, &gpu](auto inputs) {
+      return attention::scaled_dot_product(gpu.recording, inputs[0], inputs[1], inputs[2],
                                            parameters);
-    };
-    return backward ? gpu.both_ways({q, k, v}, gpu.random(shape, dtype), forward) : Body(forward);
+    });
   }
 };
 
@@ -255,8 +283,9 @@ void bench_bytes(Stand& stand) {
       });
       stand.time(name + size + " both ways", 5 * bytes, "GB/s", [&](Gpu& gpu) {
         const Tensor x = gpu.random({rows, width}, dtype), gamma = gpu.random({width}, dtype);
-        return gpu.both_ways({x, gamma}, gpu.random({rows, width}, dtype),
-                             [=, &gpu] { return function(gpu.recording, x, gamma); });
+        return gpu.both_ways({x, gamma}, gpu.random({rows, width}, dtype), [=, &gpu](auto inputs) {
+          return function(gpu.recording, inputs[0], inputs[1]);
+        });
       });
     }
   }
@@ -292,6 +321,7 @@ void bench_step(Stand& stand, const Model& model, DType dtype, int64_t batch, in
             [&](std::span<Parameter> parameters) { Repeated(own).fill(parameters); });
       }
       step->set_recorded(recorded);
+      step->rank().repeatable = stand.repeatable();
       step->rank().allocator->reset_peak();
       return [&step, &losses] {
         step->run();

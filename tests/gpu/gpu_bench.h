@@ -26,6 +26,7 @@ struct BenchOptions {
   std::string only;             // a regular expression that the names of rows are searched for
   bool list = false;            // nothing is run: measures are names alone
   bool profile = false;         // one run a row, between cudaProfilerStart and cudaProfilerStop
+  bool any_order = false;       // as jobs with training.reproducible: none compute
   int runs = 7;                 // samples of a row
   double sample_seconds = .03;  // that a sample lasts, of one run at least
 };
