@@ -164,7 +164,8 @@ model: {{family: gpt2, config: {{n_layer: 1, n_head: 1, n_embd: 64, n_inner: 8, 
         vocab_size: 257, resid_pdrop: 0, embd_pdrop: 0, attn_pdrop: 0}}}}
 tokenizer: {{type: byte}}
 tasks: [{{type: causal_lm, data: {{train: obj-text, format: text}}}}]
-training: {{steps: 1, batch_size: 1, sequence_length: 1024, shuffle: false, precision: bf16, reproducible: {}}}
+training: {{steps: 1, batch_size: 1, sequence_length: 1024, shuffle: false, precision: bf16,
+            reproducible: {}}}
 )",
                                                           reproducible),
                                               {});
