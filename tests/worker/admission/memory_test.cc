@@ -146,7 +146,7 @@ TEST_F(Memory, AGpuTakesMoreLogitsAtOnce) {
 TEST_F(Memory, AGpuTakesCudnnsWorkspace) {
   const auto more = [&](const char* width, const auto& change) {
     const std::string model =
-        fmt::format("n_layer: 1, n_head: 2, n_inner: 8, vocab_size: 64, {}", width);
+        fmt::format("n_layer: 1, n_head: 2, n_inner: 8, vocab_size: 257, {}", width);
     proto::JobSpec spec = launch({"cudnn", model.c_str(),
                                   "batch_size: 2, precision: bf16, activation_checkpointing: full"})
                               .spec();
