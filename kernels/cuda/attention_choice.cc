@@ -20,18 +20,16 @@ struct Lead {
   int width_min, width_max;
   int64_t tokens_min;
 };
-// Measured on an H200 in bf16: rows of 512 to 8,192 tokens, 16,384 in all, 16 heads of 64 and of
-// 128 features. Between those two our kernels take as long as for 128, and cuDNN's no longer; what
-// is narrower or shorter was not measured. Our gradients of wider heads than 64 were not either:
-// cuDNN's unordered ones run at 1.4 times the rate of ours at 64.
+// Measured on an H200 in bf16 (docs/PERFORMANCE.md): rows of 512 to 8,192 tokens, 16,384 in all, 16
+// heads of 64 and of 128 features. Between those two our kernels take as long as for 128, and
+// cuDNN's no longer; what is narrower or shorter was not measured.
 constexpr std::array kLeads{
     Lead{90, Pass::kForward, true, 64, 128, 512},
     Lead{90, Pass::kForward, false, 64, 128, 512},
-    Lead{90, Pass::kBackward, true, 64, 64, 512},
-    Lead{90, Pass::kUnorderedBackward, true, 64, 64, 1024},
-    Lead{90, Pass::kUnorderedBackward, true, 65, 128, 2048},
-    Lead{90, Pass::kUnorderedBackward, false, 64, 64, 512},
-    Lead{90, Pass::kUnorderedBackward, false, 65, 128, 1024},
+    Lead{90, Pass::kBackward, true, 65, 128, 512},
+    Lead{90, Pass::kBackward, false, 65, 128, 512},
+    Lead{90, Pass::kUnorderedBackward, true, 64, 128, 2048},
+    Lead{90, Pass::kUnorderedBackward, false, 64, 128, 1024},
 };
 
 Pass pass_of(const CudnnCall& call) {
