@@ -53,8 +53,8 @@ struct AdamWUpdate {
 
 class Backend : public Stream {
  public:
-  // What the bits of results depend on besides the program: the kind of GPU, the version of
-  // cuBLASLt.
+  // What the bits of results depend on besides the program: the kind of GPU, the versions of
+  // cuBLASLt and cuDNN.
   virtual std::string kind() const = 0;
 
   // ---- passes: what allocates much, and lets go of nearly all of it before the next one

@@ -9,6 +9,7 @@
 #include <thread>
 #include <utility>
 
+#include "kernels/cuda/cudnn_library.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/gpu_memory.h"
 #include "kernels/cuda/kernels.h"
@@ -118,7 +119,9 @@ Gpu::~Gpu() {
 std::string Gpu::kind() const {
   cudaDeviceProp properties{};
   check(cudaGetDeviceProperties(&properties, index_), "a GPU's properties");
-  return fmt::format("{}, cuBLASLt {}", properties.name, matmul_->library_version());
+  const Result<const Cudnn*> library = cudnn();
+  return fmt::format("{}, cuBLASLt {}, {}", properties.name, matmul_->library_version(),
+                     library ? fmt::format("cuDNN {}", (*library)->version()) : "no cuDNN");
 }
 
 void Gpu::activate_device() const { check(cudaSetDevice(index_), "the choice of the GPU"); }

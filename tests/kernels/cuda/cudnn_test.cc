@@ -172,18 +172,18 @@ TEST_F(CallsOfCudnn, GiveTheSameBitsUnlessAskedOtherwise) {
   EXPECT_FALSE(gradient_ == unordered);
 }
 
-// Of 512 tokens cuDNN leads without an order, and forwards.
+// Of 1,024 tokens cuDNN leads without an order, and forwards.
 TEST_F(CallsOfCudnn, FollowFromWhatIsToRepeat) {
   choose_attention(AttentionMode::kMeasured);
   cx_.repeatable = false;
-  EXPECT_EQ(runs(512, 64, DType::kBF16), 2);
+  EXPECT_EQ(runs(1024, 64, DType::kBF16), 2);
   const std::vector<bfloat16> unordered = gradient_;
-  runs(512, 64, DType::kBF16);
+  runs(1024, 64, DType::kBF16);
   EXPECT_FALSE(gradient_ == unordered);
   cx_.repeatable = true;
-  EXPECT_EQ(runs(512, 64, DType::kBF16), 1);
+  EXPECT_EQ(runs(1024, 64, DType::kBF16), 1);
   cx_.block_count = 1;
-  EXPECT_EQ(runs(512, 64, DType::kBF16), 0);
+  EXPECT_EQ(runs(1024, 64, DType::kBF16), 0);
 }
 
 // To plan waits for the device, so a recorded pass only takes what was planned before.
