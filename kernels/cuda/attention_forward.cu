@@ -2,6 +2,8 @@
 // them; over tiles of 64 keys it keeps a running maximum, sum and output. The next keys are on
 // their way while the weights meet the values, and the values while queries meet keys. The
 // numerical policy stands in attention.h; the softmax's sums are over undropped weights.
+#include <type_traits>
+
 #include "kernels/cuda/attention_softmax.cuh"
 #include "kernels/cuda/mma.cuh"
 
@@ -31,8 +33,10 @@ __device__ inline int64_t next_keys(const Attention& a, const Place& place, int6
   return a.shape.keys;
 }
 
+// Floats: two blocks at a time, with all the registers that this leaves them; else ptxas goes for
+// three and spills.
 template <int kWidth, typename T>
-__global__ void __launch_bounds__(kAttentionThreads)
+__global__ void __launch_bounds__(kAttentionThreads, std::is_same_v<T, float> ? 2 : 0)
     forward_kernel(const __grid_constant__ ForwardArguments<T> arguments) {
   constexpr int kRowPitch = kPitch<T, kWidth>, kTile = kTileTokens * kRowPitch;
   const Attention& a = arguments.attention;
