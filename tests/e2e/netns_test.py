@@ -24,10 +24,10 @@ name: two-hosts
 kind: pretrain
 model:
   family: gpt2
-  config: {{n_layer: 2, n_head: 2, n_embd: 32, n_positions: 64, vocab_size: 257}}
+  config: {{n_layer: 2, n_head: 2, n_embd: 128, n_positions: 64, vocab_size: 257}}
 tokenizer: {{type: byte}}
 tasks: [{{type: causal_lm, data: {{train: texts/, format: text}}}}]
-training: {{steps: {STEPS}, batch_size: 4, sequence_length: 32, seed: 3}}
+training: {{steps: {STEPS}, batch_size: 16, sequence_length: 64, seed: 3}}  # seconds, for things to happen meanwhile
 checkpoint: {{every_steps: 20}}
 parallel: {{tensor: 2}}
 resources: {{slots: 2, nodes: 2}}
