@@ -9,8 +9,8 @@
 #include "kernels/cuda/each.cuh"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.h"
-#include "kernels/cuda/pack.cuh"
 #include "kernels/cuda/ptx.cuh"
+#include "kernels/cuda/vector.h"
 
 namespace weft::cuda {
 namespace {
@@ -29,7 +29,7 @@ struct RowSums {
 // To shared memory, whence each thread reads what it copied itself.
 template <typename T>
 __device__ void keep_row(const T* row, int64_t width, T* kept) {
-  constexpr int kCount = kPackMax<T>;
+  constexpr int kCount = kVectorWidth<T>;
   for (int64_t i = int64_t{threadIdx.x} * kCount; i < width; i += int64_t{blockDim.x} * kCount) {
     copy_16(kept + i, row + i, 16);
   }
@@ -41,11 +41,11 @@ template <typename T, int kCount>
 __device__ RowSums sums_of_row(const T* row, int64_t width, bool plain_wanted, float* partials) {
   float own = -INFINITY, total = 0.0F, plain = 0.0F;
   for (int64_t i = int64_t{threadIdx.x} * kCount; i < width; i += int64_t{blockDim.x} * kCount) {
-    const Pack<T, kCount> pack = pack_at<kCount>(row + i);
+    const Vector<T, kCount> vector = load_vector<kCount>(row + i);
     const int64_t left = width - i;
     float x[kCount], highest = -INFINITY;
     WEFT_UNROLL for (int j = 0; j < kCount; ++j) {
-      x[j] = widen(pack.at[j]);
+      x[j] = widen(vector.at[j]);
       if (j >= left) x[j] = -INFINITY;
       highest = Max::combine(highest, x[j]);
     }
@@ -87,11 +87,11 @@ __device__ void write_gradient(const LossRules& rules, const LogitRows& rows, co
   for (int64_t i = int64_t{threadIdx.x} * kCount; i < rows.step;
        i += int64_t{blockDim.x} * kCount) {
     const int64_t left = rows.width - i;
-    Pack<T, kCount> pack{};
-    if (left > 0) pack = pack_at<kCount>(from + i);
+    Vector<T, kCount> vector{};
+    if (left > 0) vector = load_vector<kCount>(from + i);
     float slope[kCount];
     WEFT_UNROLL for (int j = 0; j < kCount; ++j) {
-      slope[j] = g.factor * shifted_exponential(widen(pack.at[j]), g.shift) - even;
+      slope[j] = g.factor * shifted_exponential(widen(vector.at[j]), g.shift) - even;
     }
     if (i <= g.label && g.label < i + kCount) {
       WEFT_UNROLL for (int j = 0; j < kCount; ++j) {
@@ -99,19 +99,19 @@ __device__ void write_gradient(const LossRules& rules, const LogitRows& rows, co
       }
     }
     WEFT_UNROLL for (int j = 0; j < kCount; ++j) {
-      pack.at[j] = narrow<T>(j < left ? slope[j] : 0.0F);
+      vector.at[j] = narrow<T>(j < left ? slope[j] : 0.0F);
     }
-    pack_at<kCount>(row + i) = pack;
+    store_vector(row + i, vector);
   }
 }
 
 template <typename T, int kCount>
 __device__ void clear_row(const LogitRows& rows, T* row) {
-  Pack<T, kCount> zeros;
+  Vector<T, kCount> zeros;
   WEFT_UNROLL for (int j = 0; j < kCount; ++j) zeros.at[j] = narrow<T>(0.0F);
   for (int64_t i = int64_t{threadIdx.x} * kCount; i < rows.step;
        i += int64_t{blockDim.x} * kCount) {
-    pack_at<kCount>(row + i) = zeros;
+    store_vector(row + i, zeros);
   }
 }
 
@@ -211,10 +211,10 @@ unsigned loss_threads(int64_t width) {
 
 // Calls act.operator()<kCount>() with the elements that a thread may take at once.
 template <typename T, typename Act>
-void with_packs(const T* logits, const LogitRows& rows, const Act& act) {
+void with_vectors(const T* logits, const LogitRows& rows, const Act& act) {
   check_arguments(rows.step >= rows.width, "rows of logits do not overlap");
-  if (in_packs(logits, rows.step)) {
-    act.template operator()<kPackMax<T>>();
+  if ((rows_take_vectors<T>)(rows.step, logits)) {
+    act.template operator()<kVectorWidth<T>>();
   } else {
     act.template operator()<1>();
   }
@@ -232,15 +232,15 @@ void loss_and_gradient(T* logits, const int64_t* labels, const LossRules& rules,
                   loss_and_gradient_kernel<T, kCount, kKeeps>, logits, labels, rules, dloss, rows,
                   loss);
   };
-  if (in_packs(logits, rows.step) && row_bytes <= kKeptRowBytes) {
-    return start.template operator()<kPackMax<T>, true>();
+  if ((rows_take_vectors<T>)(rows.step, logits) && row_bytes <= kKeptRowBytes) {
+    return start.template operator()<kVectorWidth<T>, true>();
   }
-  with_packs(logits, rows, [&]<int kCount>() { start.template operator()<kCount, false>(); });
+  with_vectors(logits, rows, [&]<int kCount>() { start.template operator()<kCount, false>(); });
 }
 template <typename T>
 void loss_gradient(T* logits, const int64_t* labels, const float* lse, const LossRules& rules,
                    const float* dloss, const LogitRows& rows, cudaStream_t stream) {
-  with_packs(logits, rows, [&]<int kCount>() {
+  with_vectors(logits, rows, [&]<int kCount>() {
     launch(stream, blocks_of(rows.count, 1), loss_threads(rows.width), gradient_kernel<T, kCount>,
            logits, labels, lse, rules, dloss, rows);
   });
@@ -248,7 +248,7 @@ void loss_gradient(T* logits, const int64_t* labels, const float* lse, const Los
 template <typename T>
 void loss_terms(const T* logits, const int64_t* labels, const LossRules& rules,
                 const LogitRows& rows, float* maximum, float* terms, cudaStream_t stream) {
-  with_packs(logits, rows, [&]<int kCount>() {
+  with_vectors(logits, rows, [&]<int kCount>() {
     launch_shared(stream, blocks_of(rows.count, 1), loss_threads(rows.width), kWarp * sizeof(float),
                   terms_kernel<T, kCount>, logits, labels, rules, rows, maximum, terms);
   });

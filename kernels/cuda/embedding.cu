@@ -7,8 +7,8 @@
 #include "kernels/cuda/each.cuh"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.h"
-#include "kernels/cuda/pack.cuh"
 #include "kernels/cuda/ptx.cuh"
+#include "kernels/cuda/vector.h"
 
 namespace weft::cuda {
 namespace {
@@ -42,17 +42,18 @@ template <typename T, int kCount>
 __device__ void add_rows(const Segments& segments, int64_t at, int64_t end, const T* dy,
                          int64_t width, float (&total)[kCount]) {
   for (; at + kRowsAtOnce <= end; at += kRowsAtOnce) {
-    Pack<T, kCount> pack[kRowsAtOnce];
+    Packed<T, kCount> rows[kRowsAtOnce];
     WEFT_UNROLL for (int i = 0; i < kRowsAtOnce; ++i) {
-      pack[i] = pack_at<kCount>(dy + segments.order[at + i] * width);
+      rows[i] = load_packed<kCount>(dy + segments.order[at + i] * width);
     }
     WEFT_UNROLL for (int i = 0; i < kRowsAtOnce; ++i) {
-      WEFT_UNROLL for (int j = 0; j < kCount; ++j) total[j] += widen(pack[i].at[j]);
+      const Vector<T, kCount> row = unpack(rows[i]);
+      WEFT_UNROLL for (int j = 0; j < kCount; ++j) total[j] += widen(row.at[j]);
     }
   }
   for (; at < end; ++at) {
-    const Pack<T, kCount> pack = pack_at<kCount>(dy + segments.order[at] * width);
-    WEFT_UNROLL for (int j = 0; j < kCount; ++j) total[j] += widen(pack.at[j]);
+    const Vector<T, kCount> row = load_vector<kCount>(dy + segments.order[at] * width);
+    WEFT_UNROLL for (int j = 0; j < kCount; ++j) total[j] += widen(row.at[j]);
   }
 }
 
@@ -171,7 +172,7 @@ void embedding_backward(const Segments& segments, const T* dy, int64_t padding_r
     if (blocks > 1) return start.template operator()<kCount, true>();
     start.template operator()<kCount, false>();
   };
-  if (in_packs(dy, width)) return start_in.template operator()<kPackMax<T>>();
+  if ((rows_take_vectors<T>)(width, dy)) return start_in.template operator()<kVectorWidth<T>>();
   start_in.template operator()<1>();
 }
 
