@@ -17,7 +17,8 @@ constexpr int64_t kChunkElements = 1 << 24;  // of logits at once (kernels/ops/l
 // On a GPU: their bytes, and the unit of their columns (kernels/cuda/limits.h).
 constexpr int64_t kGpuLogitBytes = int64_t{1} << 30, kGpuLogitColumns = 64;
 // Of the attention that cuDNN may compute there (kernels/cuda/attention_choice.h).
-constexpr int64_t kCudnnWorkspaceMax = int64_t{1} << 30, kCudnnTokensMin = 512, kCudnnWidthMin = 64;
+constexpr int64_t kCudnnWorkspaceMax = int64_t{1} << 30, kCudnnWidthMin = 64;
+constexpr int64_t kCudnnTokensMin = 512, kCudnnUnorderedTokensMin = 1024;
 
 // What a rank takes before its first tensor, most of it room for its threads' stacks; what the
 // allocator holds of each byte of tensors; what it leaves the libraries of a limit
@@ -56,17 +57,21 @@ struct Sizes {
     element = half ? 2 : kSingle;
     recompute = training.activation_checkpointing();
     scores = batch * heads * training.sequence_length() * training.sequence_length();
-    may_use_cudnn = half && sequence == 1 && training.sequence_length() >= kCudnnTokensMin &&
-                    config.hidden / config.heads >= kCudnnWidthMin &&
-                    training.reproducible() != proto::REPRODUCIBLE_TOPOLOGY;
-    any_order = training.reproducible() == proto::REPRODUCIBLE_NONE;
+    const int64_t width = config.hidden / config.heads;
+    const bool may_use_cudnn =
+        half && sequence == 1 && training.reproducible() != proto::REPRODUCIBLE_TOPOLOGY;
+    ordered_by_cudnn =
+        may_use_cudnn && width > kCudnnWidthMin && training.sequence_length() >= kCudnnTokensMin;
+    unordered_by_cudnn = may_use_cudnn && width >= kCudnnWidthMin &&
+                         training.reproducible() == proto::REPRODUCIBLE_NONE &&
+                         training.sequence_length() >= kCudnnUnorderedTokensMin;
   }
   int64_t tensor, sequence, replicas, batch, tokens, between;
   int64_t hidden, heads, features, inner, vocabulary, layers;
   int64_t element;  // bytes
   int64_t scores;   // of a block's attention
   bool accumulates, fp16;
-  bool may_use_cudnn, any_order;  // for attention on a GPU
+  bool ordered_by_cudnn, unordered_by_cudnn;  // maybe: attention's gradients on a GPU
   proto::ActivationCheckpointing recompute;
 
   // Kept of a block's attention: norm and its statistics, query, key, value, result and
@@ -102,11 +107,10 @@ struct Sizes {
   // Of cuDNN's gradients of attention: those of the scores, or where any order will do, sums of
   // those of the queries; and the dots of each query's output with its gradient.
   int64_t cudnn_workspace() const {
-    if (!may_use_cudnn) return 0;
     const auto within = [](int64_t bytes) { return bytes <= kCudnnWorkspaceMax ? bytes : 0; };
     const int64_t dots = kSingle * tokens * heads;
-    const int64_t unordered = any_order ? within(kSingle * tokens * features + dots) : 0;
-    return std::max(within(element * scores + dots), unordered);
+    return std::max(ordered_by_cudnn ? within(element * scores + dots) : 0,
+                    unordered_by_cudnn ? within(kSingle * tokens * features + dots) : 0);
   }
   int64_t loss_ends() const {
     const int64_t whole = element * tokens * hidden;

@@ -141,16 +141,17 @@ TEST_F(Memory, AGpuTakesMoreLogitsAtOnce) {
   EXPECT_GT(estimate.gpu(), without.gpu() + estimate.gpu_more);
 }
 
-// cuDNN's workspace for the gradients of a block's attention: 2 bytes a score, or with any order of
-// sums 4 bytes an element of the queries where that is more; 4 bytes a query in either case.
+// cuDNN's workspace for the gradients of a block's attention, where attention_choice.cc has it
+// lead: 2 bytes a score, of heads wider than 64; with any order of sums 4 bytes an element of the
+// queries where that is more, from 1,024 tokens on; 4 bytes a query in either case.
 TEST_F(Memory, AGpuTakesCudnnsWorkspace) {
-  const auto more = [&](const char* width, const auto& change) {
+  const auto more = [&](int hidden, int64_t tokens, const auto& change) {
     const std::string model =
-        fmt::format("n_layer: 1, n_head: 2, n_inner: 8, vocab_size: 257, {}", width);
+        fmt::format("n_layer: 1, n_head: 2, n_inner: 8, vocab_size: 257, n_embd: {}", hidden);
     proto::JobSpec spec = launch({"cudnn", model.c_str(),
                                   "batch_size: 2, precision: bf16, activation_checkpointing: full"})
                               .spec();
-    spec.mutable_training()->set_sequence_length(512);
+    spec.mutable_training()->set_sequence_length(tokens);
     change(*spec.mutable_training());
     return estimated(spec).gpu_more;
   };
@@ -158,28 +159,33 @@ TEST_F(Memory, AGpuTakesCudnnsWorkspace) {
   const auto any_order = [](auto& training) {
     training.set_reproducible(proto::REPRODUCIBLE_NONE);
   };
-  const int64_t dots = 2 * 512 * 4, scores = 2 * 512 * 512 * 2;  // of a row
-  EXPECT_EQ(more("n_embd: 128", nothing), 2 * (scores + dots));
-  EXPECT_EQ(more("n_embd: 128", any_order), 2 * (scores + dots));
-  EXPECT_EQ(more("n_embd: 126", nothing), 0);
-  EXPECT_EQ(more("n_embd: 128", [](auto& training) { training.set_sequence_length(511); }), 0);
-  EXPECT_EQ(
-      more("n_embd: 128", [](auto& training) { training.set_precision(proto::PRECISION_FP32); }),
-      0);
-  EXPECT_EQ(more("n_embd: 128",
+  const auto of_rows = [](int64_t tokens, int64_t a_query) {  // two, of two heads
+    return 2 * 2 * tokens * (a_query + 4);
+  };
+  EXPECT_EQ(more(256, 512, nothing), of_rows(512, 2 * 512));
+  EXPECT_EQ(more(256, 512, any_order), of_rows(512, 2 * 512));
+  EXPECT_EQ(more(128, 512, nothing), 0);
+  EXPECT_EQ(more(128, 512, any_order), 0);
+  EXPECT_EQ(more(128, 1024, nothing), 0);
+  EXPECT_EQ(more(128, 1024, any_order), of_rows(1024, 4 * 64));
+  EXPECT_EQ(more(126, 1024, any_order), 0);
+  EXPECT_EQ(more(256, 511, nothing), 0);
+  EXPECT_EQ(more(256, 512, [](auto& training) { training.set_precision(proto::PRECISION_FP32); }),
+            0);
+  EXPECT_EQ(more(256, 512,
                  [](auto& training) { training.set_reproducible(proto::REPRODUCIBLE_TOPOLOGY); }),
             0);
-  const auto of_1024_rows = [](auto& training) {  // 1 GiB of scores
+  const auto of_1024_rows = [](auto& training) {  // more than 1 GiB of scores
     training.set_batch_size(1024);
     training.set_micro_batch_size(1024);
   };
-  EXPECT_EQ(more("n_embd: 128", of_1024_rows), 0);
-  EXPECT_EQ(more("n_embd: 128",
+  EXPECT_EQ(more(256, 512, of_1024_rows), 0);
+  EXPECT_EQ(more(128, 1024,
                  [&](auto& training) {
                    of_1024_rows(training);
                    any_order(training);
                  }),
-            1024 * (512 * 128 * 4 + dots));
+            512 * of_rows(1024, 4 * 64));
 }
 
 TEST(MemoryOfSlot, IsAShareOfWhatTheSystemLeaves) {
