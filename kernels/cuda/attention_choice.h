@@ -3,8 +3,8 @@
 // It follows from the kind of GPU and the call alone: the one that was measured to lead. So two
 // runs on machines of one kind give the same bits, however busy they are: what cuDNN computes is
 // asked of it in the order that gives the same bits every time, unless the caller forgoes that
-// (Repeats::kNothing) and cuDNN leads without. For Repeats::kTopology it is our kernels: what cuDNN
-// does with a head may follow from how many there are.
+// (Repeats::kNothing) and cuDNN leads without. For Repeats::kTopology it is our kernels, whatever
+// the environment says: what cuDNN does with a head may follow from how many there are.
 //
 // Environment: WEFT_ATTENTION. own: our kernels for everything. cudnn: cuDNN's for what it takes,
 // however much memory that needs; a missing library is then an error. unordered: the same, but

@@ -120,13 +120,13 @@ std::optional<CudnnCall> cudnn_call_of(const AttentionShape& shape, const Attent
 }  // namespace
 
 bool Gpu::run_by_cudnn(CudnnCall& call, Repeats repeats) {
+  if (repeats == Repeats::kTopology) return false;  // also where the environment asks for it
   const AttentionMode mode = attention_mode();
   const bool measured = mode == AttentionMode::kMeasured;
   const bool any_order =
       mode == AttentionMode::kUnordered || (measured && repeats == Repeats::kNothing);
   call.repeatable = !call.backward || !any_order;
   if (measured) {
-    if (repeats == Repeats::kTopology) return false;
     // Where it does not lead in any order, it may in the one that repeats.
     call.repeatable |= !cudnn_leads(capability_, call);
     if (!cudnn_leads(capability_, call)) return false;

@@ -184,6 +184,10 @@ TEST_F(CallsOfCudnn, FollowFromWhatIsToRepeat) {
   EXPECT_EQ(runs(1024, 64, DType::kBF16), 1);
   cx_.block_count = 1;
   EXPECT_EQ(runs(1024, 64, DType::kBF16), 0);
+  for (const AttentionMode asked : {AttentionMode::kCudnn, AttentionMode::kUnordered}) {
+    choose_attention(asked);
+    EXPECT_EQ(runs(9, 16, DType::kBF16), 0);
+  }
 }
 
 // To plan waits for the device, so a recorded pass only takes what was planned before.
