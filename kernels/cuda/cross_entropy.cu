@@ -10,7 +10,7 @@
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/ptx.cuh"
-#include "kernels/cuda/vector.h"
+#include "kernels/cuda/rows.cuh"
 
 namespace weft::cuda {
 namespace {

@@ -1,14 +1,12 @@
 // Rows of a table by number, and the sum of gradients back into them. Numerical policy: the look-up
-// copies. Two sums: scatter_add by atomic additions in fp32, in no fixed order, for many rows of
-// anything; and embedding_backward, where the places that name a row were brought together
-// (sort.cu) and are added in their order, in fp32: the same bits every time. So are those of a
-// block of the places, if there are several, and the blocks' sums in the tree of
-// Context::block_count: the CPU's bits.
+// copies. In the sum the places that name a row were brought together (sort.cu) and are added in
+// their order, in fp32: the same bits every time. So are those of a block of the places, if there
+// are several, and the blocks' sums in the tree of Context::block_count: the CPU's bits.
 #include "kernels/cuda/each.cuh"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/ptx.cuh"
-#include "kernels/cuda/vector.h"
+#include "kernels/cuda/rows.cuh"
 
 namespace weft::cuda {
 namespace {
@@ -19,17 +17,6 @@ __global__ void look_up_kernel(const int64_t* ids, const T* table, int64_t first
   for (int64_t i = first_element(); i < n; i += elements_of_grid()) {
     const int64_t row = ids[i / width] - first_id;
     out[i] = row >= 0 && row < rows ? table[row * width + i % width] : narrow<T>(0.0F);
-  }
-}
-
-template <typename T>
-__global__ void scatter_add_kernel(const int64_t* ids, const T* dy, int64_t first_id,
-                                   int64_t padding_id, int64_t rows, int64_t n, int64_t width,
-                                   float* dtable) {
-  for (int64_t i = first_element(); i < n; i += elements_of_grid()) {
-    const int64_t id = ids[i / width], row = id - first_id;
-    if (row < 0 || row >= rows || (padding_id >= 0 && id == padding_id)) continue;
-    atomicAdd(&dtable[row * width + i % width], widen(dy[i]));
   }
 }
 
@@ -151,14 +138,6 @@ void embedding(const int64_t* ids, const T* table, int64_t first_id, int64_t row
          out);
 }
 template <typename T>
-void embedding_scatter_add(const int64_t* ids, const T* dy, int64_t first_id, int64_t padding_id,
-                           int64_t rows, int64_t count, int64_t width, float* dtable,
-                           cudaStream_t stream) {
-  const int64_t n = count * width;
-  launch(stream, blocks_of(n), kThreads, scatter_add_kernel<T>, ids, dy, first_id, padding_id, rows,
-         n, width, dtable);
-}
-template <typename T>
 void embedding_backward(const Segments& segments, const T* dy, int64_t padding_row, int64_t width,
                         int64_t blocks, float* dtable, cudaStream_t stream) {
   check_arguments(blocks > 0 && (blocks & (blocks - 1)) == 0 && blocks >> kTreeLevels <= 1,
@@ -179,8 +158,6 @@ void embedding_backward(const Segments& segments, const T* dy, int64_t padding_r
 #define WEFT_INSTANTIATE(T)                                                                    \
   template void embedding<T>(const int64_t*, const T*, int64_t, int64_t, int64_t, int64_t, T*, \
                              cudaStream_t);                                                    \
-  template void embedding_scatter_add<T>(const int64_t*, const T*, int64_t, int64_t, int64_t,  \
-                                         int64_t, int64_t, float*, cudaStream_t);              \
   template void embedding_backward<T>(const Segments&, const T*, int64_t, int64_t, int64_t,    \
                                       float*, cudaStream_t);
 WEFT_FOR_FLOATING(WEFT_INSTANTIATE)

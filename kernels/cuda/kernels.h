@@ -174,16 +174,10 @@ void reseed(const float* dy, const float* seed, int64_t n, T* gradient, cudaStre
 template <typename T>
 void embedding(const int64_t* ids, const T* table, int64_t first_id, int64_t rows, int64_t count,
                int64_t width, T* out, cudaStream_t stream);
-// dtable[ids[i] - first_id] += dy[i], but for ids outside and for padding_id (-1: none). The caller
-// clears dtable.
-template <typename T>
-void embedding_scatter_add(const int64_t* ids, const T* dy, int64_t first_id, int64_t padding_id,
-                           int64_t rows, int64_t count, int64_t width, float* dtable,
-                           cudaStream_t stream);
-// The same of ids that were brought together: dtable [segments.count, width], overwritten, has sums
-// of rows of dy in the order of the segments' elements, the same bits every time, and zeros in
-// padding_row (-1: none). The elements are so many blocks, a power of two, whose sums are merged in
-// the tree that halves them.
+// Of ids that were brought together: dtable [segments.count, width], overwritten, has sums of rows
+// of dy in the order of the segments' elements, the same bits every time, and zeros in padding_row
+// (-1: none). The elements are so many blocks, a power of two, whose sums are merged in the tree
+// that halves them.
 template <typename T>
 void embedding_backward(const Segments& segments, const T* dy, int64_t padding_row, int64_t width,
                         int64_t blocks, float* dtable, cudaStream_t stream);

@@ -52,6 +52,12 @@ __device__ void for_vectors(int64_t width, const Act& act) {
   }
 }
 
+// Whether rows of this width in all of these arrays (null: not there) can be taken in vectors.
+template <typename T, typename... Arrays>
+bool rows_take_vectors(int64_t width, const Arrays*... arrays) {
+  return width % kVectorWidth<T> == 0 && (takes_vectors(arrays) && ...);
+}
+
 // The reduction over the threads of the row, in each of them. All threads of the block call it.
 template <typename Operation>
 __device__ float row_reduce(float value, float* partials) {

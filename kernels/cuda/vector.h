@@ -28,10 +28,4 @@ __host__ __device__ bool takes_vectors(const T* array) {
   return reinterpret_cast<uintptr_t>(array) % kAccessBytes == 0;
 }
 
-// Whether rows of this width in all of these arrays (null: not there) can be taken in vectors.
-template <typename T, typename... Arrays>
-bool rows_take_vectors(int64_t width, const Arrays*... arrays) {
-  return width % kVectorWidth<T> == 0 && (takes_vectors(arrays) && ...);
-}
-
 }  // namespace weft::cuda

@@ -54,7 +54,6 @@ struct TypedKernels {
   decltype(&cuda::loss_gradient<T>) loss_gradient = &cuda::loss_gradient<T>;
   decltype(&cuda::reseed<T>) reseed = &cuda::reseed<T>;
   decltype(&cuda::embedding<T>) embedding = &cuda::embedding<T>;
-  decltype(&cuda::embedding_scatter_add<T>) embedding_scatter_add = &cuda::embedding_scatter_add<T>;
   decltype(&cuda::embedding_backward<T>) embedding_backward = &cuda::embedding_backward<T>;
   decltype(&cuda::gather_rows<T>) gather_rows = &cuda::gather_rows<T>;
   decltype(&cuda::gather_rows_backward<T>) gather_rows_backward = &cuda::gather_rows_backward<T>;
