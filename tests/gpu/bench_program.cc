@@ -1,61 +1,44 @@
 #include "tests/gpu/bench_program.h"
 
-#include <cmath>
+#include <CLI/CLI.hpp>
 #include <cstdio>
-#include <cstdlib>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 
-#include "proto/base/status.h"
 #include "tests/gpu/gpu_bench.h"
 
 namespace weft::gpu {
 namespace {
-
-// A number above 0.
-double number(const std::string& option, const std::string& value) {
-  char* end = nullptr;
-  const double number = std::strtod(value.c_str(), &end);
-  if (value.empty() || *end != '\0' || !(number > 0)) {
-    throw StatusError(Status::invalid(option, value, "must be a number above 0"));
-  }
-  return number;
-}
 
 struct Arguments {
   BenchOptions bench;
   bool json = false;
 };
 
-Arguments read(int argc, char** argv) {
-  Arguments arguments;
-  for (int i = 1; i < argc; ++i) {
-    const std::string option = argv[i];
-    const auto value = [&]() -> std::string {
-      if (++i < argc) return argv[i];
-      throw StatusError(Status::invalid(option, "", "needs a value"));
-    };
-    if (option == "--only") {
-      arguments.bench.only = value();
-    } else if (option == "--list") {
-      arguments.bench.list = true;
-    } else if (option == "--runs") {
-      arguments.bench.runs = static_cast<int>(std::ceil(number(option, value())));
-    } else if (option == "--seconds") {
-      arguments.bench.sample_seconds = number(option, value());
-    } else if (option == "--json") {
-      arguments.json = true;
-    } else if (option == "--profile") {
-      arguments.bench.profile = true;
-    } else if (option == "--any-order") {
-      arguments.bench.any_order = true;
-    } else if (option == "--small") {
-      arguments.bench.smallest = true;
-    } else {
-      throw StatusError(Status::invalid("argument", option, "is none of bench's"));
-    }
+// Of --help or of what is wrong; none: go on.
+std::optional<int> parse(Arguments& arguments, int argc, char** argv) {
+  BenchOptions& bench = arguments.bench;
+  CLI::App app("Rates of a GPU: products, attention, what only moves bytes, steps of GPT-2.");
+  app.add_option("--only", bench.only, "Rows whose name this expression is found in");
+  app.add_flag("--list", bench.list, "Their names alone; needs no GPU");
+  app.add_option("--runs", bench.runs, "Samples of a row")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--seconds", bench.sample_seconds, "That a sample lasts")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_flag("--json", arguments.json, "One JSON object a line, with all samples");
+  app.add_flag("--profile", bench.profile,
+               "One run a row between cudaProfilerStart and cudaProfilerStop, for a profiler");
+  app.add_flag("--any-order", bench.any_order, "As jobs with training.reproducible: none");
+  app.add_flag("--small", bench.smallest, "Sizes that show that it runs, not how fast");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
   }
-  return arguments;
+  return {};
 }
 
 void print_json(const Measure& measure) {
@@ -82,7 +65,8 @@ void print_line(const Measure& measure) {
 }  // namespace
 
 int bench_program(int argc, char** argv) {
-  const Arguments arguments = read(argc, argv);
+  Arguments arguments;
+  if (const auto status = parse(arguments, argc, argv)) return *status;
   int failed = 0;
   run_bench(arguments.bench, [&](const Measure& measure) {
     if (arguments.bench.list) {

@@ -1,6 +1,7 @@
 // The benchmark of a GPU runs, at its smallest, on one that is made of fibers.
 #include "tests/gpu/gpu_bench.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -93,12 +94,18 @@ TEST(GpuBench, RepeatedValuesAreUniformAndRepeat) {
 }
 
 TEST(GpuBench, WhatIsNoArgumentIsNamed) {
-  for (const std::vector<const char*>& words : std::vector<std::vector<const char*>>{
-           {"bench", "--runs", "0"}, {"bench", "--runs"}, {"bench", "--fast"}}) {
+  const auto status_of = [](const std::vector<const char*>& words) {
     std::vector<char*> argv;
     for (const char* word : words) argv.push_back(const_cast<char*>(word));
-    EXPECT_THROW(bench_program(static_cast<int>(argv.size()), argv.data()), StatusError);
+    return bench_program(static_cast<int>(argv.size()), argv.data());
+  };
+  for (const std::vector<const char*>& words : std::vector<std::vector<const char*>>{
+           {"bench", "--runs", "0"}, {"bench", "--runs"}, {"bench", "--fast"}}) {
+    ::testing::internal::CaptureStderr();
+    EXPECT_EQ(status_of(words), 2);
+    EXPECT_THAT(::testing::internal::GetCapturedStderr(), ::testing::HasSubstr(words[1]));
   }
+  EXPECT_EQ(status_of({"bench", "--help"}), 0);
 }
 
 }  // namespace

@@ -60,10 +60,11 @@ int run(int argc, char** argv) {
   if (what == "bench") return gpu::bench_program(argc - 1, argv + 1);
   if (what == "ops") return run_tests("-*Topology*", argc, argv);
   if (what == "topology") return run_tests("*Topology*", argc, argv);
-  std::fprintf(stderr,
+  const bool asked = what == "--help" || what == "-h";
+  std::fprintf(asked ? stdout : stderr,
                "usage: weft-gpu self-test | ops | topology | golden | collectives | lost-rank | "
                "trajectory | bench\n");
-  return 2;
+  return asked ? 0 : 2;
 }
 
 }  // namespace

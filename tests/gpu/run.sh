@@ -4,6 +4,7 @@
 # Needs the driver, cuBLAS 13 and NCCL 2; of those that the loader does not find, the ones among the
 # packages of $PYTHON (default: python3) are taken, or set LD_LIBRARY_PATH.
 # Exit status: how many parts failed.
+case ${1:-} in -*) sed -n '2,6s/^# \{0,1\}//p' "$0"; [ "$1" = --help ] || [ "$1" = -h ]; exit ;; esac
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 gpu=$here/weft-gpu
