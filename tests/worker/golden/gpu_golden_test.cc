@@ -3,22 +3,14 @@
 // the model between them over NCCL.
 #include <gtest/gtest.h>
 
-#include "cluster/comm/nccl/nccl_communicator.h"
 #include "cluster/comm/threads/thread_ranks.h"
 #include "kernels/cuda/device.h"
 #include "tests/testing/cuda_on_cpu/machine.h"
+#include "tests/testing/nccl_rank.h"
 #include "worker/golden/golden.h"
 
 namespace weft::golden {
 namespace {
-
-RankPlace on_gpu(std::unique_ptr<Communicator> threads) {
-  auto memory = cuda::make_allocator(0);
-  if (!memory) throw StatusError(memory.error());
-  auto world = comm::make_nccl_communicator(std::move(threads), **memory);
-  if (!world) throw StatusError(world.error());
-  return {std::move(*memory), std::move(*world)};
-}
 
 // The case with its first `steps` updates only.
 Case read(const std::string& name, size_t steps) {

@@ -1,10 +1,9 @@
 // Topology-invariant training on GPUs made of fibers, with the played NCCL between them: losses,
 // norms, weights and moments of a mesh are those of one such GPU, bit for bit. The played cuBLASLt
 // cuts sums where shapes, strides and alignments say, as the library's algorithms do.
-#include "cluster/comm/nccl/nccl_communicator.h"
 #include "cluster/comm/threads/thread_ranks.h"
-#include "kernels/cuda/device.h"
 #include "tests/testing/cuda_on_cpu/machine.h"
+#include "tests/testing/nccl_rank.h"
 #include "tests/worker/trainer/topology_run.h"
 #include "tests/worker/trainer/trainer_fixture.h"
 
@@ -19,14 +18,6 @@ constexpr const char* kClasses =
     "{name: kind, type: sequence_classification, labels: 3, data: {train: obj-rows, format: "
     "jsonl}}";
 constexpr int kSteps = 2;
-
-RankPlace on_gpu(std::unique_ptr<Communicator> threads) {
-  auto memory = cuda::make_allocator(0);
-  if (!memory) throw StatusError(memory.error());
-  auto world = comm::make_nccl_communicator(std::move(threads), **memory);
-  if (!world) throw StatusError(world.error());
-  return {std::move(*memory), std::move(*world)};
-}
 
 class GpuTopology : public Trainer {
  protected:

@@ -4,11 +4,11 @@
 
 #include <cmath>
 
-#include "cluster/comm/nccl/nccl_communicator.h"
 #include "cluster/comm/threads/thread_ranks.h"
 #include "kernels/cuda/attention_choice.h"
 #include "kernels/cuda/device.h"
 #include "tests/testing/cuda_on_cpu/machine.h"
+#include "tests/testing/nccl_rank.h"
 #include "tests/worker/trainer/trainer_fixture.h"
 #include "worker/setup.h"
 #include "worker/step.h"
@@ -33,14 +33,6 @@ training:
   {steps: 50, batch_size: 5, micro_batch_size: 2, sequence_length: 8, seed: 17, SETTING
    optimizer: {type: adamw, learning_rate: 3.0e-3}}
 )";
-
-RankPlace on_gpu(std::unique_ptr<Communicator> threads) {
-  auto memory = cuda::make_allocator(0);
-  if (!memory) throw StatusError(memory.error());
-  auto world = comm::make_nccl_communicator(std::move(threads), **memory);
-  if (!world) throw StatusError(world.error());
-  return {std::move(*memory), std::move(*world)};
-}
 
 struct Outcome {
   std::vector<double> losses, norms;
