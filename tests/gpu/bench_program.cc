@@ -23,10 +23,10 @@ std::optional<int> parse(Arguments& arguments, int argc, char** argv) {
   app.add_option("--only", bench.only, "Rows whose name this expression is found in");
   app.add_flag("--list", bench.list, "Their names alone; needs no GPU");
   app.add_option("--runs", bench.runs, "Samples of a row")
-      ->check(CLI::PositiveNumber)
+      ->check(CLI::Range(1, 1000))
       ->capture_default_str();
   app.add_option("--seconds", bench.sample_seconds, "That a sample lasts")
-      ->check(CLI::PositiveNumber)
+      ->check(CLI::Range(0.001, 60.0))
       ->capture_default_str();
   app.add_flag("--json", arguments.json, "One JSON object a line, with all samples");
   app.add_flag("--profile", bench.profile,
