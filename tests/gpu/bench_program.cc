@@ -26,7 +26,7 @@ std::optional<int> parse(Arguments& arguments, int argc, char** argv) {
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
   app.add_option("--seconds", bench.sample_seconds, "That a sample lasts")
-      ->check(CLI::Range(0.001, 60.0))
+      ->check(CLI::Range(1e-6, 60.0))
       ->capture_default_str();
   app.add_flag("--json", arguments.json, "One JSON object a line, with all samples");
   app.add_flag("--profile", bench.profile,
