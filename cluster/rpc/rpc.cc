@@ -30,8 +30,11 @@ class IoThread {
   IoThread()
       : io_(std::make_shared<asio::io_context>(1)), work_(asio::make_work_guard(*io_)),
         thread_([io = io_] { io->run(); }) {}
-  ~IoThread() {
+  ~IoThread() { end(); }
+  // What still runs may use this until then.
+  void end() {
     work_.reset();
+    if (!thread_.joinable()) return;
     if (thread_.get_id() == std::this_thread::get_id()) {
       thread_.detach();
     } else {
@@ -81,12 +84,11 @@ class Server final : public RpcServer {
   Server(const std::string& secret, OnAccept on_accept)
       : tls_(tls_context(TlsSide::kServer, secret)),
         on_accept_(std::move(on_accept)),
-        thread_(std::make_unique<IoThread>()),
-        acceptor_(thread_->io()) {}
+        acceptor_(thread_.io()) {}
 
   // Every channel and handshake is closed, then the thread has nothing left to run.
   ~Server() override {
-    asio::post(thread_->io(), [this] {
+    asio::post(thread_.io(), [this] {
       stopping_ = true;
       boost::system::error_code ignored;
       acceptor_.close(ignored);
@@ -99,7 +101,7 @@ class Server final : public RpcServer {
         }
       }
     });
-    thread_.reset();
+    thread_.end();
   }
 
   Status open(const std::string& address, int port) {
@@ -119,7 +121,7 @@ class Server final : public RpcServer {
           .with_value(address + ":" + std::to_string(port));
     }
     port_ = acceptor_.local_endpoint().port();
-    asio::post(thread_->io(), [this] { accept(); });
+    asio::post(thread_.io(), [this] { accept(); });
     return {};
   }
 
@@ -140,7 +142,7 @@ class Server final : public RpcServer {
     auto stream = std::make_shared<TlsStream>(std::move(socket), *tls_);
     std::erase_if(handshakes_, [](const auto& weak) { return weak.expired(); });
     handshakes_.push_back(stream);
-    auto timer = std::make_shared<asio::steady_timer>(thread_->io(), kHandshakeTime);
+    auto timer = std::make_shared<asio::steady_timer>(thread_.io(), kHandshakeTime);
     timer->async_wait([stream](const boost::system::error_code& error) {
       boost::system::error_code closing;
       if (!error) stream->next_layer().close(closing);
@@ -154,7 +156,7 @@ class Server final : public RpcServer {
   }
 
   void hand_over(TlsStream stream, const std::string& peer) {
-    auto base = std::make_shared<Accepted>(Accepted{tls_, thread_->shared_io()});
+    auto base = std::make_shared<Accepted>(Accepted{tls_, thread_.shared_io()});
     auto channel = std::make_shared<AsioChannel>(std::move(stream), peer, std::move(base));
     std::erase_if(channels_, [](const auto& weak) { return weak.expired(); });
     channels_.push_back(channel);
@@ -163,7 +165,7 @@ class Server final : public RpcServer {
 
   std::shared_ptr<asio::ssl::context> tls_;
   const OnAccept on_accept_;
-  std::unique_ptr<IoThread> thread_;
+  IoThread thread_;
   tcp::acceptor acceptor_;
   int port_ = 0;
   // The io thread's own.

@@ -156,6 +156,21 @@ TEST(Rpc, AServersEndClosesItsChannels) {
   EXPECT_TRUE(at_server.wait([&] { return at_server.closes.size() == 1; }));
 }
 
+// A peer that has done its part of the handshake is accepted or closed.
+TEST(Rpc, AServerMayEndInTheMiddleOfAHandshake) {
+  for (int round = 0; round < 100; ++round) {
+    Inbox inbox;
+    Accepted accepted;
+    auto server = listen("127.0.0.1", 0, "secret", accepted.handler());
+    ASSERT_TRUE(server.has_value());
+    const auto client = connect("127.0.0.1", (*server)->port(), "secret");
+    ASSERT_TRUE(client.has_value());
+    server->reset();
+    (*client)->start(inbox.handlers());
+    ASSERT_TRUE(inbox.wait([&] { return inbox.closes.size() == 1; }));
+  }
+}
+
 TEST(Rpc, AChannelMayOutliveItsServer) {
   Accepted accepted;
   auto server = listen("127.0.0.1", 0, "secret", accepted.handler());
