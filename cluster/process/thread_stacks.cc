@@ -34,7 +34,8 @@ constexpr int64_t kWaitNs = 100'000'000;  // for one thread
 int stack_signal() { return SIGRTMIN + 4; }
 
 // Where the asked thread writes; the asker waits, so there is one at a time. A thread that answers
-// after it was given up finds another turn and writes nothing.
+// after it was given up finds another turn and writes nothing; one that has begun to write is
+// waited for, however late it is, as what it writes would be taken for the next one's.
 struct Slot {
   std::atomic<pid_t> thread = 0;
   std::atomic<int> count = 0;
@@ -47,10 +48,13 @@ Slot slot;
 // GCC 12 with glibc 2.35 and later finds unwind tables without a lock).
 void on_signal(int) {
   const int saved = errno;
+  std::array<void*, kFramesMax> frames;
+  const int count = ::backtrace(frames.data(), kFramesMax);
   pid_t self = static_cast<pid_t>(::syscall(SYS_gettid));
   const pid_t mine = self;
   if (slot.thread.compare_exchange_strong(self, -mine)) {
-    slot.count = ::backtrace(slot.frames.data(), kFramesMax);
+    std::copy_n(frames.data(), count, slot.frames.data());
+    slot.count = count;
     ::sem_post(&slot.done);
   }
   errno = saved;
@@ -114,7 +118,8 @@ void ask(pid_t thread, proto::ThreadStack& stack) {
   pid_t expected = thread;
   const bool answered = wait_for_answer();
   if (!answered && slot.thread.compare_exchange_strong(expected, 0)) return;
-  if (!answered && !wait_for_answer()) return;  // it had just begun
+  while (!answered && !wait_for_answer()) {
+  }
   for (int i = kHandlerFrames; i < slot.count; ++i) {
     stack.add_frames(function_at(slot.frames[static_cast<size_t>(i)]));
   }

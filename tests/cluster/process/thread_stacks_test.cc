@@ -4,7 +4,6 @@
 #include <pthread.h>
 
 #include <atomic>
-#include <chrono>
 #include <condition_variable>
 #include <map>
 #include <memory>
@@ -110,16 +109,13 @@ TEST(ThreadStacks, DisturbsNoProduct) {
       ++rounds;
     }
   });
-  const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(2);
   int64_t answers = 0;
-  while (std::chrono::steady_clock::now() < until) {
+  while (answers < 300 || rounds < 300) {
     for (const proto::ThreadStack& stack : thread_stacks()) answers += !stack.frames().empty();
   }
   stop = true;
   multiplies.join();
   EXPECT_EQ(wrong, 0);
-  EXPECT_GT(rounds, 0);
-  EXPECT_GT(answers, 100);
 }
 
 }  // namespace
