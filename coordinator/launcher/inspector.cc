@@ -9,6 +9,8 @@
 namespace weft {
 namespace {
 
+constexpr std::chrono::milliseconds kLook{10};  // at the clock, which may be a simulated one
+
 int ranks_of(const proto::Job& job) {
   int ranks = 0;
   for (const auto& node : job.placement().nodes()) ranks += node.slots_size();
@@ -49,9 +51,12 @@ std::vector<proto::RankStack> Inspector::stacks(const proto::Job& job, double se
     stack.set_problem("it has not answered within " + std::to_string(static_cast<int>(seconds)) +
                       " s: this is what was last heard of it");
   }
+  const auto limit = std::chrono::duration<double>(seconds);
+  const auto until = clock_.monotonic() + std::chrono::duration_cast<Clock::Duration>(limit);
   ask(job, request);
-  answered_.wait_for(lock, std::chrono::duration<double>(seconds),
-                     [&] { return waiting.answers == waiting.ranks.size(); });
+  while (waiting.answers < waiting.ranks.size() && clock_.monotonic() < until) {
+    answered_.wait_for(lock, kLook);
+  }
   std::vector<proto::RankStack> stacks;
   for (auto& [rank, stack] : waiting.ranks) stacks.push_back(std::move(stack));
   waiting_.erase(request);

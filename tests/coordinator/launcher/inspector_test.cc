@@ -74,7 +74,8 @@ TEST_F(InspectorTest, StacksOfThoseThatAnswerAndWhatIsKnownOfTheOthers) {
   EXPECT_EQ(question.trace_steps(), 0);
   answer(a_, question.request(), 1);  // not its own: left aside
   answer(a_, question.request(), 0);
-  supervisor_->step();
+  step();
+  step(0.5);
   const std::vector<proto::RankStack> found = stacks.get();
   ASSERT_EQ(found.size(), 2u);
   EXPECT_EQ(found[0].now().step(), 9);
