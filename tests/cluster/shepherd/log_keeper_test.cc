@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -43,6 +44,11 @@ class LogKeeperTest : public ::testing::Test {
   }
   void print(const std::string& text) {
     ASSERT_EQ(::write(writer_, text.data(), text.size()), static_cast<ssize_t>(text.size()));
+  }
+  int unread() const {  // bytes that the keeper has not taken out of the pipe
+    int bytes = 0;
+    EXPECT_EQ(::ioctl(writer_, FIONREAD, &bytes), 0);
+    return bytes;
   }
   std::string log() const {
     std::ostringstream text;
@@ -96,6 +102,7 @@ TEST_F(LogKeeperTest, BeyondTheBoundALineSaysHowMuchIsMissing) {
   const std::string line = std::string(99, 'x') + "\n";
   const int64_t lines = 3 * static_cast<int64_t>(kHeldBytesMax) / 100;
   for (int64_t i = 0; i < lines; ++i) print(line);
+  ASSERT_TRUE(eventually([&] { return unread() == 0; }));  // else the last come after the mark
   unblock();
   const std::regex mark(R"(\[weft: (\d+) lines \((\d+) bytes\) are left out here.*\]\n)");
   EXPECT_TRUE(eventually([&] { return std::regex_search(log(), mark); }));

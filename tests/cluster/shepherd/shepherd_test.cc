@@ -73,7 +73,10 @@ class ShepherdTest : public ::testing::Test {
     auto started = start_process(options);
     ASSERT_TRUE(started) << started.error().to_string();
     shepherd_ = std::move(*started);
-    ASSERT_TRUE(eventually([&] { return fs::exists(shepherd_socket(record_)); }));
+    ASSERT_TRUE(eventually([&] {  // its file is there before it listens
+      boost::asio::io_context io{1};
+      return connect_local(io, shepherd_socket(record_)).has_value();
+    }));
   }
 
   // Says these frames, as the agent or not; the state it is answered with, if any.
@@ -113,6 +116,13 @@ class ShepherdTest : public ::testing::Test {
     return number;
   }
 
+  // A lease that ends so many seconds from now.
+  static proto::ShepherdFrame lease_frame(int64_t seconds) {
+    proto::ShepherdFrame frame;
+    frame.mutable_lease()->set_deadline_ns(boot_time_ns() + seconds * 1'000'000'000);
+    return frame;
+  }
+
   static proto::ShepherdFrame start_frame() {
     proto::ShepherdFrame frame;
     frame.mutable_start();
@@ -130,10 +140,11 @@ constexpr const char* kTree =
     "echo $$ > own; sleep 1000";
 
 TEST_F(ShepherdTest, TheWholeTreeDiesWithTheLease) {
-  start(kTree, 3);
+  start(kTree, 3600);
   EXPECT_EQ(say(record_.secret(), {start_frame()}).pid(), shepherd_->pid());
   const int own = number_in("own"), away = number_in("away"), orphan = number_in("orphan");
   ASSERT_GT(std::min({own, away, orphan}), 0);
+  say(record_.secret(), {lease_frame(1)});
   EXPECT_EQ(shepherd_->wait(), 0);
   for (const int pid : {own, away, orphan}) EXPECT_NE(::kill(pid, 0), 0) << pid;
   EXPECT_TRUE(saved().exited());
@@ -142,12 +153,11 @@ TEST_F(ShepherdTest, TheWholeTreeDiesWithTheLease) {
 }
 
 TEST_F(ShepherdTest, ARenewedLeaseHolds) {
-  start("echo $$ > own; sleep 1000", 6);
-  proto::ShepherdFrame longer;
-  longer.mutable_lease()->set_deadline_ns(boot_time_ns() + 3600 * int64_t{1'000'000'000});
-  say(record_.secret(), {longer, start_frame()});
+  start("echo $$ > own; sleep 1000", 3600);
+  say(record_.secret(), {start_frame()});
   const int own = number_in("own");
-  ::sleep(7);
+  say(record_.secret(), {lease_frame(3), lease_frame(3600)});
+  ::sleep(4);
   EXPECT_EQ(::kill(own, 0), 0);
   EXPECT_FALSE(shepherd_->exit_code());
 }
@@ -157,9 +167,7 @@ TEST_F(ShepherdTest, TheNewestLeaseCountsAlsoWhereItIsShorter) {
   start("echo $$ > own; sleep 1000", 3600);
   say(record_.secret(), {start_frame()});
   const int own = number_in("own");
-  proto::ShepherdFrame shorter;
-  shorter.mutable_lease()->set_deadline_ns(boot_time_ns());
-  say(record_.secret(), {shorter});
+  say(record_.secret(), {lease_frame(0)});
   EXPECT_EQ(shepherd_->wait(), 0);
   EXPECT_THAT(saved().message(), testing::HasSubstr("the lease ran out"));
   EXPECT_NE(::kill(own, 0), 0);
