@@ -15,9 +15,10 @@ namespace weft::testing {
 
 namespace fs = std::filesystem;
 
-LocalCluster::LocalCluster(int nodes, double lease_seconds)
-    : nodes_(nodes), secret_(random_hex(16)),
-      coordinator_(std::make_unique<FakeCoordinator>(secret_, lease_seconds)) {
+LocalCluster::LocalCluster(int nodes)
+    : nodes_(nodes),
+      secret_(random_hex(16)),
+      coordinator_(std::make_unique<FakeCoordinator>(secret_)) {
   char name[] = "/tmp/weft-test-XXXXXX";
   WEFT_CHECK(::mkdtemp(name) != nullptr);
   folder_ = name;

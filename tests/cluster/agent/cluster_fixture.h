@@ -14,7 +14,7 @@ namespace weft::testing {
 
 class LocalCluster {
  public:
-  explicit LocalCluster(int nodes, double lease_seconds = 20);
+  explicit LocalCluster(int nodes);
   ~LocalCluster();  // ends the agents and with them their attempts
   FakeCoordinator& coordinator() { return *coordinator_; }
 

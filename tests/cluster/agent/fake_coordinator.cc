@@ -11,8 +11,7 @@ std::string name_of(const proto::AttemptRef& ref) {
   return ref.job() + "/" + std::to_string(ref.attempt());
 }
 
-FakeCoordinator::FakeCoordinator(std::string secret, double lease_seconds)
-    : lease_seconds_(lease_seconds) {
+FakeCoordinator::FakeCoordinator(std::string secret) {
   auto server = listen("127.0.0.1", 0, secret, [this](std::shared_ptr<Channel> channel) {
     auto node = std::make_shared<std::string>();
     channel->start({[this, node, weak = std::weak_ptr(channel)](proto::NodeFrame frame) {
@@ -45,6 +44,18 @@ void FakeCoordinator::grant(bool on) {
   granting_ = on;
 }
 
+bool FakeCoordinator::shorten_leases(double seconds) {
+  std::unique_lock lock(mutex);
+  lease_seconds_ = seconds;
+  const int64_t before = leases_;
+  return changed_.wait_for(lock, std::chrono::minutes(1), [&] { return leases_ > before; });
+}
+
+int FakeCoordinator::hellos_of(const std::string& node) {
+  const std::lock_guard lock(mutex);
+  return hellos[node];
+}
+
 void FakeCoordinator::hang_up(const std::string& node) {
   const std::lock_guard lock(mutex);
   nodes_[node]->close(Status(Code::kUnavailable, "test"));
@@ -63,6 +74,7 @@ void FakeCoordinator::answer_beat(const std::shared_ptr<Channel>& from) {
   frame.mutable_lease()->set_lease_seconds(lease_seconds_);
   for (const auto& ref : revoked_) *frame.mutable_lease()->add_revoked() = ref;
   from->send(frame);
+  ++leases_;
 }
 
 void FakeCoordinator::take(const std::shared_ptr<Channel>& from,

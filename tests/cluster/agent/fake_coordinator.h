@@ -17,12 +17,14 @@ namespace weft::testing {
 
 class FakeCoordinator {
  public:
-  FakeCoordinator(std::string secret, double lease_seconds);
+  explicit FakeCoordinator(std::string secret);
   int port() const { return server_->port(); }
 
   bool send(const std::string& node, const proto::NodeFrame& frame);
   void revoke(const proto::AttemptRef& ref);
   void grant(bool on);                 // off: heartbeats stay unanswered
+  bool shorten_leases(double seconds);  // until one was granted; false after a minute
+  int hellos_of(const std::string& node);
   void hang_up(const std::string& node);
   std::string add_chunk(const std::string& bytes);
 
@@ -50,8 +52,9 @@ class FakeCoordinator {
   void take_chunk(const std::shared_ptr<Channel>& from, const proto::NodeFrame& frame);
   void answer_beat(const std::shared_ptr<Channel>& from);
 
-  const double lease_seconds_;
   std::condition_variable changed_;
+  double lease_seconds_ = 20;
+  int64_t leases_ = 0;  // granted so far
   bool granting_ = true;
   std::vector<proto::AttemptRef> revoked_;
   std::map<std::string, std::shared_ptr<Channel>> nodes_;
