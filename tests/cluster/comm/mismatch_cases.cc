@@ -3,7 +3,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <chrono>
 #include <string>
 #include <vector>
 
@@ -87,7 +86,6 @@ const MismatchCase kCases[] = {
 void expect_told(const MismatchCase& which, Communicator& comm, Allocator& allocator) {
   SCOPED_TRACE(which.name);
   const int odd = comm.size() - 1;
-  const auto start = std::chrono::steady_clock::now();
   std::string told;
   try {
     which.call(comm, allocator, comm.rank() == odd);
@@ -97,7 +95,6 @@ void expect_told(const MismatchCase& which, Communicator& comm, Allocator& alloc
   EXPECT_THAT(told, AllOf(HasSubstr(which.differs), HasSubstr(std::to_string(odd) + " calls"),
                           ContainsRegex("rank [0-9]+ calls .* at .*mismatch_cases.cc:[0-9]+.*; "
                                         "rank [0-9]+ calls .* at .*mismatch_cases.cc:[0-9]+")));
-  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(5));
   // A rank that goes on all the same gets no further.
   EXPECT_THROW(comm.barrier(), StatusError);
   EXPECT_THROW(comm.start([](Communicator&) {}), StatusError);
