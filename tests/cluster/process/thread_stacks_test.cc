@@ -110,7 +110,7 @@ TEST(ThreadStacks, DisturbsNoProduct) {
     }
   });
   int64_t answers = 0;
-  while (answers < 300 || rounds < 300) {
+  while (answers < 100 || rounds < 20) {
     for (const proto::ThreadStack& stack : thread_stacks()) answers += !stack.frames().empty();
   }
   stop = true;

@@ -63,9 +63,10 @@ TEST(RocksdbKeyValue, OpensAfterATornTail) {
 }
 
 TEST(RocksdbKeyValue, RangesKeysAndPutsOfOneBatch) {
+  const fs::path folder = fresh_folder();
   for (auto& bytes :
        {std::shared_ptr<KeyValue>(make_memory_key_value()),
-        std::shared_ptr<KeyValue>(open_rocksdb_key_value(fresh_folder().string()).value())}) {
+        std::shared_ptr<KeyValue>(open_rocksdb_key_value(folder.string()).value())}) {
     for (const char* key : {"a1", "a2", "b1", "b2", "\xfe"}) {
       ASSERT_TRUE(bytes->write(put(key, key)).ok());
     }
@@ -87,6 +88,7 @@ TEST(RocksdbKeyValue, RangesKeysAndPutsOfOneBatch) {
     EXPECT_EQ(bytes->last("a", "\xff").value()->first, "\xfe");
     EXPECT_FALSE(bytes->last("c", "d").value());
   }
+  fs::remove_all(folder);
 }
 
 // A tmpfs of 8 MiB: fill it, see the refusal, make room, go on without opening anew.
