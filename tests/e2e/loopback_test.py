@@ -195,12 +195,6 @@ class LoopbackTest(unittest.TestCase):
         job = self.submit(100000, 0, "--set", "hang_seconds=4")
         self.cluster.wait_step(job, 3)
         os.kill(self.rank_pids(job)[1], signal.SIGSTOP)
-        time.sleep(0.5)
-        stack = json.loads(self.cluster.weft("stack", job, "--json").stdout)["ranks"]
-        self.assertEqual(stack[1]["now"]["process"], "stopped")
-        self.assertIn("stopped", stack[1]["problem"])
-        self.assertTrue(stack[0]["now"]["collective"]["site"].startswith("worker/"), stack[0])
-        self.assertIn(f"rank 1 is stopped", self.cluster.weft("stack", job).stdout)
         self.cluster.until(job, lambda now: now["attempt"] == 2 and now["state"] == "running",
                            "running again", 60)
         why = next(event["message"] for event in self.cluster.events(job)
@@ -211,12 +205,21 @@ class LoopbackTest(unittest.TestCase):
         self.cluster.weft("cancel", job)
         self.cluster.wait(job, "cancelled")
 
-    def test_a_trace_of_a_stopped_rank_is_written_and_names_it(self):
+    def is_traced(self, job):
+        try:
+            return self.cluster.rest("GET", f"jobs/{job}/trace")["state"] == "recording"
+        except Refused:
+            return False
+
+    def test_a_stopped_rank_is_named_by_its_trace_and_stack(self):
         job = self.submit(100000, 0, "--set", "hang_seconds=0")
         self.cluster.wait_step(job, 3)
         path = self.cluster.folder / "stopped.json"
         traced = self.cluster.start("trace", job, "--steps", 1000, "--timeout", 6, "-o", path, "--json")
-        time.sleep(0.5)
+        while not self.is_traced(job):
+            self.assertIsNone(traced.poll())
+            time.sleep(0.01)
+        self.cluster.wait_step(job, self.cluster.job(job)["step"] + 200)
         os.kill(self.rank_pids(job)[1], signal.SIGSTOP)
         out, err = traced.communicate(timeout=60)
         self.assertEqual(traced.returncode, 0, err)
@@ -231,12 +234,17 @@ class LoopbackTest(unittest.TestCase):
         self.assertGreater(len(spans), 10)
         last = max(spans, key=lambda event: event["ts"] + event["dur"])
         self.assertGreater(last["dur"], 1e6, "the collective that it waits in")
+        stack = json.loads(self.cluster.weft("stack", job, "--json").stdout)["ranks"]
+        self.assertEqual(stack[1]["now"]["process"], "stopped")
+        self.assertIn("stopped", stack[1]["problem"])
+        self.assertTrue(stack[0]["now"]["collective"]["site"].startswith("worker/"), stack[0])
+        self.assertIn("rank 1 is stopped", self.cluster.weft("stack", job).stdout)
         os.kill(self.rank_pids(job)[1], signal.SIGCONT)
         self.cluster.weft("cancel", job)
         self.cluster.wait(job, "cancelled")
 
     def test_coordinator_and_agents_killed_while_the_job_runs(self):
-        job = self.submit(1500, 200)
+        job = self.submit(100000, 200)
         self.cluster.wait_step(job, 5)
         pids = self.rank_pids(job)
         for program in ("weft-coordinator", "weft-agent"):
@@ -358,7 +366,7 @@ class LoopbackTest(unittest.TestCase):
         self.assertNotIn(str(self.cluster.data), end["reason"])
 
     def test_two_jobs_take_turns_and_say_why_they_wait(self):
-        first, second = self.submit(400, 0), self.submit(5)
+        first, second = self.submit(100000, 0), self.submit(5)
         self.cluster.wait_step(first, 1)
         waiting = self.cluster.job(second)
         self.assertEqual(waiting["state"], "queued")
@@ -367,7 +375,7 @@ class LoopbackTest(unittest.TestCase):
         self.cluster.wait(second, "succeeded")
 
     def test_no_secret_in_arguments_or_environment(self):
-        job = self.submit(400, 0)
+        job = self.submit(100000, 0)
         self.cluster.wait_step(job, 1)
         secrets = [self.cluster.token()]
         for path in self.cluster.data.rglob("*secret*"):

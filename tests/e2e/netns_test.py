@@ -196,24 +196,25 @@ class TwoHosts(unittest.TestCase):
     def show(self, job):
         return self.a.json("weft", "show", job)
 
+    def follow(self, job, done):
+        """The job once done(job); it may take any time, as long as it gets on: the machine may be
+        busy."""
+        last, limit = None, 0
+        while not done(now := self.show(job)):
+            place = (now["state"], now["attempt"], now["step"])
+            if place != last:
+                last, limit = place, time.monotonic() + 60
+            if now["state"] in FINISHED or time.monotonic() > limit:
+                self.fail(self.told(f"{job} does not get on: {now}")())
+            time.sleep(0.1)
+        return now
+
     def at_step(self, job, step):
-        def there():
-            now = self.show(job)
-            self.assertNotIn(now["state"], FINISHED, now)
-            trains = now["state"] == "running" and now["step"] >= step and now["ranks"]
-            return now if trains else None
-        return self.until(self.told(f"{job} does not reach step {step}"), 30, there)
+        return self.follow(job, lambda now: now["state"] == "running" and now["step"] >= step
+                           and now["ranks"])
 
     def succeeded(self, job):
-        """It may take any time, as long as it gets on: the machine may be busy."""
-        step = -1
-        while (done := self.show(job))["state"] not in FINISHED:
-            if done["step"] != step:
-                step, limit = done["step"], time.monotonic() + 60
-            self.assertLess(time.monotonic(), limit, f"{job} does not get on: {done}")
-            time.sleep(0.1)
-        self.assertEqual(done["state"], "succeeded", self.told(str(done))())
-        return done
+        return self.follow(job, lambda now: now["state"] == "succeeded")
 
     def curve(self, job):
         token = self.a.run("cat", "/mnt/data/token").stdout.strip()
