@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "proto/job.pb.h"
+#include "worker/admission/blocked_traffic.h"
 #include "worker/parallel/sequence_choice.h"
 
 namespace weft {
@@ -203,6 +204,7 @@ AxisTraffic replica_traffic(const Buckets& buckets, const ReplicaSizes& sizes) {
 }
 
 int ulysses_degree(const ModelConfig& config, const proto::JobSpec& spec) {
+  if (spec.training().reproducible() == proto::REPRODUCIBLE_TOPOLOGY) return ranks_in_row(spec);
   const proto::ParallelSpec& mesh = spec.parallel();
   switch (mesh.sequence_attention()) {
     case proto::SEQUENCE_ATTENTION_RING:
@@ -236,6 +238,9 @@ TableUse table_use(const ModelConfig& config, const proto::JobSpec& spec, bool l
 
 StepTraffic step_traffic(const ModelConfig& config, const proto::JobSpec& spec,
                          std::span<const ShardSize> shards, const MeshPlace& place) {
+  if (spec.training().reproducible() == proto::REPRODUCIBLE_TOPOLOGY) {
+    return blocked_traffic(config, spec, shards, place);
+  }
   const proto::ParallelSpec& mesh = spec.parallel();
   const int replicas = mesh.data() * mesh.sequence();
   const int replica = place.data * mesh.sequence() + place.sequence;

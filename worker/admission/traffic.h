@@ -4,8 +4,7 @@
 // Counted: one training step, without evaluation and the few numbers that all ranks agree on after
 // it. Rows count as whole and as one document each; packed documents send less over the sequence
 // axis, rows of a classification that are shorter than training.sequence_length less over all but
-// the replicas. A topology-invariant job sends other bytes (worker/parallel/blocked.h), which
-// nothing here counts.
+// the replicas. A topology-invariant job sends other bytes (blocked_traffic.h).
 //
 // Thread safety: pure functions. Exact to the byte where the sizes divide evenly (tests hold the
 // communicators' counters to it); else rounded as parts are.

@@ -4,6 +4,9 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <array>
+#include <functional>
+
 #include "tests/worker/trainer/trainer_fixture.h"
 #include "worker/setup.h"
 #include "worker/step.h"
@@ -16,8 +19,10 @@ struct Case {
   MeshDegrees mesh;
   const char* parallel = "";  // further keys of parallel
   const char* task = "causal_lm";
-  const char* model = "n_layer: 3, n_head: 4, n_embd: 32, vocab_size: 260";
+  const char* model = nullptr;  // else kModel
 };
+
+constexpr const char* kModel = "n_layer: 3, n_head: 4, n_embd: 32, vocab_size: 260";
 
 const Case kCases[] = {
     {"batch_size: 4", {1, 1, 2}},
@@ -59,6 +64,49 @@ const Case kCases[] = {
     {"batch_size: 5, micro_batch_size: 1", {2, 2, 2}, "zero: 3"},
 };
 
+// Cut into 8 blocks.
+constexpr const char* kBlocks = "reproducible: topology, reproducible_blocks: 8, ";
+constexpr const char* kBlockedModel = "n_layer: 3, n_head: 8, n_embd: 32, vocab_size: 264";
+constexpr const char* kOddVocabulary = "n_layer: 2, n_head: 8, n_embd: 32, vocab_size: 265";
+constexpr const char* kUntied =
+    "n_layer: 2, n_head: 8, n_embd: 32, vocab_size: 264, tie_word_embeddings: false";
+
+const Case kBlockedCases[] = {
+    {"batch_size: 8", {2, 1, 1}},
+    {"batch_size: 8", {4, 1, 1}},
+    {"batch_size: 8", {8, 1, 1}, "bucket_bytes: 4096"},
+    {"batch_size: 8", {1, 1, 2}},
+    {"batch_size: 8", {1, 1, 4}},
+    {"batch_size: 8", {1, 1, 8}},
+    {"batch_size: 8", {1, 1, 2}, "", "causal_lm", kOddVocabulary},
+    {"batch_size: 8", {2, 1, 4}, "zero: 1", "causal_lm", kOddVocabulary},
+    {"batch_size: 8", {1, 1, 2}, "", "causal_lm", kUntied},
+    {"batch_size: 8, precision: bf16", {1, 1, 2}},
+    {"batch_size: 8, precision: bf16", {1, 1, 4}, "", "causal_lm", kOddVocabulary},
+    {"batch_size: 8, precision: bf16", {2, 1, 1}, "zero: 1"},
+    {"batch_size: 8, activation_checkpointing: selective", {1, 1, 2}},
+    {"batch_size: 8, activation_checkpointing: full", {1, 1, 2}},
+    {"batch_size: 8, activation_checkpointing: full", {1, 2, 2}},
+    {"batch_size: 8", {1, 2, 1}},
+    {"batch_size: 4, micro_batch_size: 1", {1, 2, 1}},  // two ranks share a row's tokens
+    {"batch_size: 4, micro_batch_size: 1", {1, 4, 1}},
+    {"batch_size: 4, micro_batch_size: 1", {2, 2, 1}},
+    {"batch_size: 4, micro_batch_size: 2", {1, 4, 1}},
+    {"batch_size: 2, activation_checkpointing: selective", {1, 4, 1}, "zero: 1"},
+    {"batch_size: 4, micro_batch_size: 1, activation_checkpointing: full", {1, 2, 2}},
+    {"batch_size: 4, micro_batch_size: 1, precision: bf16", {1, 2, 2}},
+    {"batch_size: 8", {2, 2, 2}},
+    {"batch_size: 4, micro_batch_size: 1, precision: bf16", {2, 2, 2}, "zero: 3"},
+    {"batch_size: 8, micro_batch_size: 2", {2, 1, 2}, "zero: 1"},
+    {"batch_size: 8", {2, 1, 1}, "zero: 2"},
+    {"batch_size: 8, micro_batch_size: 1", {4, 1, 1}, "zero: 2"},
+    {"batch_size: 8, micro_batch_size: 2", {2, 1, 1}, "zero: 3"},
+    {"batch_size: 8, micro_batch_size: 2, precision: bf16", {4, 1, 1}, "zero: 3"},
+    {"batch_size: 8", {2, 1, 2}, "zero: 3", "causal_lm", kUntied},
+    {"batch_size: 8", {2, 1, 2}, "", "sequence_classification"},
+    {"batch_size: 16, micro_batch_size: 8", {1, 2, 2}, "zero: 2", "sequence_classification"},
+};
+
 class Traffic : public Trainer {
  protected:
   proto::LaunchRecord launch(const Case& which) {
@@ -74,7 +122,7 @@ tasks: [{{type: {}, {}}}]
 training: {{{}, sequence_length: 16, steps: 3}}
 parallel: {{data: {}, sequence: {}, tensor: {}{}{}}}
 )",
-            which.model, which.task,
+            which.model == nullptr ? kModel : which.model, which.task,
             lm ? "data: {train: obj-text}" : "labels: 3, data: {train: obj-whole, format: jsonl}",
             which.training, which.mesh.data, which.mesh.sequence, which.mesh.tensor,
             *which.parallel == '\0' ? "" : ", ", which.parallel),
@@ -90,35 +138,77 @@ parallel: {{data: {}, sequence: {}, tensor: {}{}{}}}
   }
 };
 
+// Bytes over the tensor, the sequence, the replica axis and the world.
+std::array<int64_t, 4> sent_by(Rank& rank) {
+  const auto of = [&](Axis axis) { return rank.mesh.axis(axis).bytes_sent(); };
+  return {of(Axis::kTensor), of(Axis::kRing) + of(Axis::kUlysses), of(Axis::kReplica),
+          of(Axis::kWorld)};
+}
+
+struct Sent {
+  std::array<int64_t, 4> bytes;
+  StepTraffic expected;
+  int64_t agreed = 0;  // bytes that no axis' formula counts
+  std::string where;
+};
+
+// Of a topology-invariant step: each micro-batch's loss over the replicas; over the world the
+// largest gradient's square, and what every step agrees on.
+int64_t agreed_bytes(Rank& rank, const proto::JobSpec& spec) {
+  constexpr int64_t kDouble = 8;
+  const proto::TrainingSpec& training = spec.training();
+  const int64_t rounds =
+      training.batch_size() / (int64_t{training.micro_batch_size()} * spec.parallel().data());
+  const int world = rank.mesh.size(Axis::kWorld), index = rank.mesh.index(Axis::kWorld);
+  return rounds * kDouble * (rank.mesh.size(Axis::kReplica) - 1) +
+         reduce_traffic(1, kDouble, world, index).bytes +
+         reduce_traffic(4, kDouble, world, index).bytes;
+}
+
+void each_rank(const proto::LaunchRecord& job, const Case& which,
+               const std::function<void(const Sent&)>& check) {
+  MemoryCluster cluster;
+  testing::run_mesh(which.mesh, [&](Rank& rank) {
+    MemoryProgress progress(cluster);
+    const MeshPlace place{rank.mesh.index(Axis::kData), rank.mesh.index(Axis::kSequence),
+                          rank.mesh.index(Axis::kTensor)};  // blocks divide the ranks anew
+    const auto made = set_up(rank, job, progress);
+    ASSERT_TRUE(made.has_value()) << made.error().to_string();
+    Training& training = **made;
+    const auto before = sent_by(rank);
+    run_step(rank, job.spec(), training, training.tasks[0], 1e-3);
+    Sent sent{sent_by(rank), {}, agreed_bytes(rank, job.spec()), {}};
+    for (size_t i = 0; i < before.size(); ++i) sent.bytes[i] -= before[i];
+    sent.expected = step_traffic(
+        *training.config, job.spec(),
+        shards_of(*training.family, *training.config, job.spec(), place.tensor), place);
+    sent.where = fmt::format("{} {} on {}x{}x{} {}, rank {}", which.task, which.training,
+                             which.mesh.data, which.mesh.sequence, which.mesh.tensor,
+                             which.parallel, rank.mesh.index(Axis::kWorld));
+    check(sent);
+  });
+}
+
 TEST_F(Traffic, IsWhatCommunicatorsCount) {
   for (const Case& which : kCases) {
-    const proto::LaunchRecord job = launch(which);
-    const std::string name =
-        fmt::format("{} {} on {}x{}x{} {}", which.task, which.training, which.mesh.data,
-                    which.mesh.sequence, which.mesh.tensor, which.parallel);
-    MemoryCluster cluster;
-    testing::run_mesh(which.mesh, [&](Rank& rank) {
-      MemoryProgress progress(cluster);
-      const auto made = set_up(rank, job, progress);
-      ASSERT_TRUE(made.has_value()) << made.error().to_string();
-      Training& training = **made;
-      const auto sent = [&] {
-        const auto of = [&](Axis axis) { return rank.mesh.axis(axis).bytes_sent(); };
-        return std::array{of(Axis::kTensor), of(Axis::kRing) + of(Axis::kUlysses),
-                          of(Axis::kReplica)};
-      };
-      const auto before = sent();
-      run_step(rank, job.spec(), training, training.tasks[0], 1e-3);
-      const auto after = sent();
-      const MeshPlace place{rank.mesh.index(Axis::kData), rank.mesh.index(Axis::kSequence),
-                            rank.mesh.index(Axis::kTensor)};
-      const StepTraffic expected = step_traffic(
-          *training.config, job.spec(),
-          shards_of(*training.family, *training.config, job.spec(), place.tensor), place);
-      const std::string where = fmt::format("{}, rank {}", name, rank.mesh.index(Axis::kWorld));
-      EXPECT_EQ(after[0] - before[0], expected.tensor.bytes) << where;
-      EXPECT_EQ(after[1] - before[1], expected.sequence.bytes) << where;
-      EXPECT_EQ(after[2] - before[2], expected.replica.bytes) << where;
+    each_rank(launch(which), which, [](const Sent& sent) {
+      EXPECT_EQ(sent.bytes[0], sent.expected.tensor.bytes) << sent.where;
+      EXPECT_EQ(sent.bytes[1], sent.expected.sequence.bytes) << sent.where;
+      EXPECT_EQ(sent.bytes[2], sent.expected.replica.bytes) << sent.where;
+    });
+  }
+}
+
+TEST_F(Traffic, OfBlocksIsWhatCommunicatorsCount) {
+  for (Case which : kBlockedCases) {
+    if (which.model == nullptr) which.model = kBlockedModel;
+    const std::string training = std::string(kBlocks) + which.training;
+    which.training = training.c_str();
+    each_rank(launch(which), which, [](const Sent& sent) {
+      EXPECT_EQ(sent.bytes[0], sent.expected.tensor.bytes) << sent.where;
+      EXPECT_EQ(sent.bytes[1], sent.expected.sequence.bytes) << sent.where;
+      EXPECT_EQ(sent.bytes[2] + sent.bytes[3], sent.expected.replica.bytes + sent.agreed)
+          << sent.where;
     });
   }
 }

@@ -1,0 +1,124 @@
+#include "worker/admission/blocked_traffic.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "proto/job.pb.h"
+
+namespace weft {
+namespace {
+
+constexpr int64_t kSingle = 4;  // bytes of fp32
+
+// A term of each rank to the rank that adds it up, and the sums back (parallel/tree_sum.h).
+AxisTraffic tree_sum_traffic(int64_t elements, int ranks, int rank) {
+  AxisTraffic both = scatter_traffic(elements, kSingle, ranks, rank);
+  both += gather_traffic(elements, kSingle, ranks, rank);
+  return both;
+}
+
+struct Sizes {
+  Sizes(const ModelConfig& config, const proto::JobSpec& spec) {
+    const proto::TrainingSpec& training = spec.training();
+    const bool half = training.precision() == proto::PRECISION_BF16;
+    element = half ? 2 : kSingle;
+    replicas = spec.parallel().data() * spec.parallel().sequence();
+    const int64_t at_once = int64_t{training.micro_batch_size()} * spec.parallel().data();
+    rounds = training.batch_size() / at_once;
+    tokens = at_once * training.sequence_length() / replicas;
+    layers = config.layers;
+    hidden = config.hidden;
+    recompute = training.activation_checkpointing();
+  }
+  int replicas;
+  int64_t element, rounds, tokens, layers, hidden;
+  proto::ActivationCheckpointing recompute;
+};
+
+// Over the tensor axis: rows are gathered in the values' type, terms of sums travel in fp32.
+AxisTraffic tensor_round(const Sizes& s, bool language_model, int ranks, int rank) {
+  const AxisTraffic gather = gather_traffic(s.tokens, s.element * s.hidden, ranks, rank);
+  const AxisTraffic rows = scatter_traffic(s.tokens, s.element * s.hidden, ranks, rank);
+  const AxisTraffic terms = scatter_traffic(s.tokens, kSingle * s.hidden, ranks, rank);
+  AxisTraffic half = gather;  // of a block, forwards
+  half += terms;
+  AxisTraffic all = rows;  // of the embedding, and its gradient
+  all += gather;
+  // Backwards the gathered input once more for the weight's gradient, and that of the result.
+  all += half * (2 * s.layers);
+  all += (half * 2) * s.layers;
+  all += gather * (2 * s.layers);
+  if (s.recompute == proto::ACTIVATION_CHECKPOINTING_SELECTIVE) all += half * s.layers;
+  if (s.recompute == proto::ACTIVATION_CHECKPOINTING_FULL) all += half * (2 * s.layers);
+  all += gather;  // what the head reads
+  if (!language_model) return all;
+  all += gather_traffic(3 * ranks, kSingle * s.tokens, ranks, rank);  // maximum, sum, label's logit
+  all += terms;
+  return all;
+}
+
+// Values that come back after the update, or are gathered for the passes.
+AxisTraffic value_traffic(const Buckets& buckets, const Sizes& s, int zero, bool tied_logits) {
+  AxisTraffic all;
+  if (zero == 0 || s.replicas == 1) return all;
+  const int64_t others = s.replicas - 1;
+  int64_t last = 0;
+  for (const Bucket& bucket : buckets.all()) last = std::max(last, bucket.unit);
+  for (const Bucket& bucket : buckets.all()) {
+    const AxisTraffic values{s.element * bucket.own.length * others, others};
+    const bool once = !tied_logits && (bucket.unit == 0 || bucket.unit == last);
+    const bool gathered = zero == 3 && bucket.unit >= 0;
+    all += values * (gathered ? (once ? 1 : 2) * s.rounds : 1);
+  }
+  return all;
+}
+
+}  // namespace
+
+int ranks_in_row(const proto::JobSpec& spec) {
+  const int64_t rows = int64_t{spec.training().micro_batch_size()} * spec.parallel().data();
+  const int64_t replicas = int64_t{spec.parallel().data()} * spec.parallel().sequence();
+  return static_cast<int>(replicas / std::gcd(rows, replicas));
+}
+
+StepTraffic blocked_traffic(const ModelConfig& config, const proto::JobSpec& spec,
+                            std::span<const ShardSize> shards, const MeshPlace& place) {
+  const proto::ParallelSpec& mesh = spec.parallel();
+  const Sizes s(config, spec);
+  const bool language_model = models_language(spec);
+  const int replica = place.data * mesh.sequence() + place.sequence;
+  const int world = s.replicas * mesh.tensor(), rank = replica * mesh.tensor() + place.tensor;
+  StepTraffic step;
+  if (mesh.tensor() > 1) {
+    step.tensor = tensor_round(s, language_model, mesh.tensor(), place.tensor) * s.rounds;
+  }
+  if (const int in_row = ranks_in_row(spec); in_row > 1) {
+    AttentionSizes sizes;
+    sizes.tokens = spec.training().sequence_length();
+    sizes.own_tokens = sizes.tokens / in_row;
+    sizes.rows = s.tokens / sizes.own_tokens;
+    sizes.heads = config.heads / mesh.tensor();
+    sizes.key_heads = std::max<int64_t>(1, config.key_heads / mesh.tensor());
+    sizes.features = sizes.values = config.hidden / config.heads;
+    sizes.element = s.element;
+    const AttentionTraffic layer = exchange_traffic(sizes, in_row);
+    const bool again = s.recompute != proto::ACTIVATION_CHECKPOINTING_NONE;
+    step.sequence = layer.forward * (s.rounds * s.layers * (again ? 2 : 1));
+    step.sequence += layer.backward * (s.rounds * s.layers);
+  }
+  for (const ShardSize& shard : shards) {
+    const bool by_all = shard.whole && shard.unit >= 0;
+    step.replica +=
+        tree_sum_traffic(shard.elements, by_all ? world : s.replicas, by_all ? rank : replica) *
+        s.rounds;
+  }
+  if (language_model && config.tied) {  // a second gradient of the table, from the logits
+    step.replica += tree_sum_traffic(shards.front().elements, s.replicas, replica) * s.rounds;
+  }
+  const int zero = s.replicas > 1 ? mesh.zero() : 0;
+  const Buckets buckets(bucket_items(shards), s.replicas, replica, mesh.bucket_bytes());
+  step.replica += value_traffic(buckets, s, zero, config.tied && language_model);
+  return step;
+}
+
+}  // namespace weft
