@@ -3,22 +3,18 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <map>
 
-#include "proto/job.pb.h"
-#include "worker/admission/shards.h"
+#include "worker/admission/blocked_memory.h"
+#include "worker/admission/memory_sizes.h"
 
 namespace weft {
 namespace {
 
-constexpr int64_t kSingle = 4;               // bytes of fp32, in which everything is summed
-constexpr int64_t kBatchBytes = 8 * 4;       // a token's id, position, document and label
 constexpr int64_t kChunkElements = 1 << 24;  // of logits at once (kernels/ops/linear_cross_entropy)
 // On a GPU: their bytes, and the unit of their columns (kernels/cuda/limits.h).
 constexpr int64_t kGpuLogitBytes = int64_t{1} << 30, kGpuLogitColumns = 64;
 // Of the attention that cuDNN may compute there (kernels/cuda/attention_choice.h).
-constexpr int64_t kCudnnWorkspaceMax = int64_t{1} << 30, kCudnnWidthMin = 64;
-constexpr int64_t kCudnnTokensMin = 512, kCudnnUnorderedTokensMin = 1024;
+constexpr int64_t kCudnnWorkspaceMax = int64_t{1} << 30;
 
 // What a rank takes before its first tensor, most of it room for its threads' stacks; what the
 // allocator holds of each byte of tensors; what it leaves the libraries of a limit
@@ -30,155 +26,94 @@ constexpr int64_t kOthersMin = int64_t{32} << 20;
 // driver maps there and pinned buffers. Not measured yet.
 constexpr int64_t kGpuProgramBytes = 1'200'000'000, kGpuDriverBytes = 1'500'000'000;
 
-int64_t share(int64_t whole, int64_t parts) { return (whole + parts - 1) / parts; }
+// What the last block's backward pass adds to what is kept, in its MLP: the gradients of the
+// stream and of the inner features; or in its attention, once the MLP's part is freed: those of
+// query, key and value, each beside the sum it is added to. workspace: of those.
+int64_t block_backward(const Sizes& s, int64_t workspace) {
+  const int64_t streams = s.between * s.hidden + s.tokens * s.hidden;
+  const int64_t of_heads = s.tokens * s.features;
+  const int64_t visiting = s.sequence > 1 ? 4 * of_heads : 0;  // a block and its gradient
+  const int64_t in_mlp =
+      (s.full() ? s.attention() + s.mlp() : 0) + s.element * (streams + s.tokens * s.inner);
+  const int64_t in_attention = (s.again() ? s.attention() : 0) - (s.full() ? 0 : s.mlp()) +
+                               s.element * (streams + 9 * of_heads + visiting) + workspace;
+  return std::max(in_mlp, in_attention);
+}
 
-// Sizes on the rank that has most, named as in worker/models/model.h.
-struct Sizes {
-  Sizes(const ModelConfig& config, const proto::JobSpec& spec) {
-    const proto::ParallelSpec& mesh = spec.parallel();
-    const proto::TrainingSpec& training = spec.training();
-    tensor = mesh.tensor();
-    sequence = mesh.sequence();
-    replicas = int64_t{mesh.data()} * sequence;
-    const int64_t rows = share(training.batch_size(), mesh.data());
-    const int64_t micro = training.micro_batch_size();
-    batch = micro > 0 ? std::min(micro, rows) : rows;
-    accumulates = batch < rows;
-    tokens = batch * share(training.sequence_length(), sequence);
-    between = batch * share(share(training.sequence_length(), sequence), tensor);
-    hidden = config.hidden;
-    heads = share(config.heads, tensor);
-    features = heads * (config.hidden / config.heads);
-    inner = share(config.inner, tensor);
-    vocabulary = share(config.vocabulary, tensor);
-    layers = config.layers;
-    fp16 = training.precision() == proto::PRECISION_FP16;
-    const bool half = fp16 || training.precision() == proto::PRECISION_BF16;
-    element = half ? 2 : kSingle;
-    recompute = training.activation_checkpointing();
-    scores = batch * heads * training.sequence_length() * training.sequence_length();
-    const int64_t width = config.hidden / config.heads;
-    const bool may_use_cudnn =
-        half && sequence == 1 && training.reproducible() != proto::REPRODUCIBLE_TOPOLOGY;
-    ordered_by_cudnn =
-        may_use_cudnn && width > kCudnnWidthMin && training.sequence_length() >= kCudnnTokensMin;
-    unordered_by_cudnn = may_use_cudnn && width >= kCudnnWidthMin &&
-                         training.reproducible() == proto::REPRODUCIBLE_NONE &&
-                         training.sequence_length() >= kCudnnUnorderedTokensMin;
-  }
-  int64_t tensor, sequence, replicas, batch, tokens, between;
-  int64_t hidden, heads, features, inner, vocabulary, layers;
-  int64_t element;  // bytes
-  int64_t scores;   // of a block's attention
-  bool accumulates, fp16;
-  bool ordered_by_cudnn, unordered_by_cudnn;  // maybe: attention's gradients on a GPU
-  proto::ActivationCheckpointing recompute;
+// Of cuDNN's gradients of attention: those of the scores, or where any order will do, sums of
+// those of the queries; and the dots of each query's output with its gradient.
+int64_t cudnn_workspace(const Sizes& s) {
+  const auto within = [](int64_t bytes) { return bytes <= kCudnnWorkspaceMax ? bytes : 0; };
+  const int64_t dots = kSingle * s.tokens * s.heads;
+  return std::max(s.ordered_by_cudnn ? within(s.element * s.scores + dots) : 0,
+                  s.unordered_by_cudnn ? within(kSingle * s.tokens * s.features + dots) : 0);
+}
 
-  // Kept of a block's attention: norm and its statistics, query, key, value, result and
-  // log-sum-exp.
-  int64_t attention() const {
-    return element * tokens * (hidden + 4 * features) + kSingle * (tokens * heads + 2 * between);
-  }
-  // Of its MLP: the residual stream, norm, the activation's input and result.
-  int64_t mlp() const {
-    const int64_t input = fp16 ? kSingle : element;  // fp16 is computed in fp32
-    return element * (between * hidden + tokens * (hidden + inner)) + input * tokens * inner +
-           kSingle * 2 * between;
-  }
-  int64_t stream() const { return element * between * hidden; }  // a block's input
-  int64_t kept_block() const {
-    if (recompute == proto::ACTIVATION_CHECKPOINTING_FULL) return stream();
-    if (recompute == proto::ACTIVATION_CHECKPOINTING_SELECTIVE) return stream() + mlp();
-    return stream() + attention() + mlp();
-  }
-  // What the last block's backward pass adds to what is kept, in its MLP: the gradients of the
-  // stream and of the inner features; or in its attention, once the MLP's part is freed: those of
-  // query, key and value, each beside the sum it is added to. workspace: of those.
-  int64_t block_backward(int64_t workspace) const {
-    const bool full = recompute == proto::ACTIVATION_CHECKPOINTING_FULL;
-    const bool again = recompute != proto::ACTIVATION_CHECKPOINTING_NONE;
-    const int64_t streams = between * hidden + tokens * hidden;
-    const int64_t visiting = sequence > 1 ? 4 * tokens * features : 0;  // a block and its gradient
-    const int64_t in_mlp = (full ? attention() + mlp() : 0) + element * (streams + tokens * inner);
-    const int64_t in_attention = (again ? attention() : 0) - (full ? 0 : mlp()) +
-                                 element * (streams + 9 * tokens * features + visiting) + workspace;
-    return std::max(in_mlp, in_attention);
-  }
-  // Of cuDNN's gradients of attention: those of the scores, or where any order will do, sums of
-  // those of the queries; and the dots of each query's output with its gradient.
-  int64_t cudnn_workspace() const {
-    const auto within = [](int64_t bytes) { return bytes <= kCudnnWorkspaceMax ? bytes : 0; };
-    const int64_t dots = kSingle * tokens * heads;
-    return std::max(ordered_by_cudnn ? within(element * scores + dots) : 0,
-                    unordered_by_cudnn ? within(kSingle * tokens * features + dots) : 0);
-  }
-  int64_t loss_ends() const {
-    const int64_t whole = element * tokens * hidden;
-    return tensor > 1 ? 2 * whole : whole;
-  }
-  // The same on a GPU: the logits become their gradient, in the precision of the model; the table
-  // is filled up to whole units of columns (kernels/cuda/gpu_losses.cc).
-  int64_t loss_on_gpu(bool language_model) const {
-    if (!language_model) return loss_ends();
-    const int64_t columns = share(vocabulary, kGpuLogitColumns) * kGpuLogitColumns;
-    const int64_t row = element * columns;
-    const int64_t rows = std::min(tokens, std::max<int64_t>(1, kGpuLogitBytes / row));
-    return loss_ends() + rows * row + (columns > vocabulary ? row * hidden : 0);
-  }
-  // At the loss: the normed stream, whole, and its gradient; of a language model a chunk of logits
-  // too. bf16 rounds their gradient, fp16 takes all in fp32 copies.
-  int64_t loss(bool language_model) const {
-    if (!language_model) return loss_ends();
-    const int64_t rows = std::min(tokens, std::max<int64_t>(16, kChunkElements / vocabulary));
-    const int64_t logits = rows * vocabulary * (element == kSingle || fp16 ? 4 : 6);
-    return loss_ends() + logits + (fp16 ? kSingle * hidden * (2 * tokens + vocabulary) : 0);
-  }
-};
+int64_t loss_ends(const Sizes& s) {
+  const int64_t whole = s.element * s.tokens * s.hidden;
+  return s.tensor > 1 ? 2 * whole : whole;
+}
 
-// Elements of a rank's parameters.
-struct Parameters {
-  Parameters(const ModelConfig& config, const proto::JobSpec& spec,
-             std::span<const ShardSize> shards) {
-    const std::vector<BucketItem> items = bucket_items(shards);
-    for (const BucketItem& item : items) {
-      count += item.elements;
-      largest = std::max(largest, item.elements);
-    }
-    table = share(config.vocabulary, spec.parallel().tensor()) * config.hidden;
-    const int replicas = spec.parallel().data() * spec.parallel().sequence();
-    const Buckets buckets(items, replicas, 0, spec.parallel().bucket_bytes());
-    std::map<int64_t, int64_t> units;
-    for (const Bucket& bucket : buckets.all()) {
-      units[bucket.unit] += bucket.elements;
-      int64_t& most = bucket.unit == 0 ? embedding_bucket : block_bucket;
-      most = std::max(most, bucket.elements);
-    }
-    checkpoint = largest_turn(items, replicas, spec.parallel().zero());
-    embedding_unit = units[0];
-    block_unit = units[1];
-    last_unit = units[config.layers + 1];
-  }
-  // Elements that one replica writes of a checkpoint: state tensors, three a parameter, go round
-  // among them unless each has its own part (checkpoint/writer.cc).
-  static int64_t largest_turn(const std::vector<BucketItem>& items, int replicas, int zero) {
-    std::vector<int64_t> of_replica(static_cast<size_t>(replicas));
-    size_t turn = 0;
-    for (const BucketItem& item : items) {
-      for (int role = 0; role < 3; ++role, ++turn) {
-        if (zero == 0) of_replica[turn % of_replica.size()] += item.elements;
-        if (zero > 0) of_replica[0] += share(item.elements, replicas);
-      }
-    }
-    return *std::max_element(of_replica.begin(), of_replica.end());
+// At the loss: the normed stream, whole, and its gradient; of a language model a chunk of logits
+// too. bf16 rounds their gradient, fp16 takes all in fp32 copies.
+int64_t loss_workspace(const Sizes& s, bool language_model) {
+  if (!language_model) return loss_ends(s);
+  const int64_t rows = std::min(s.tokens, std::max<int64_t>(16, kChunkElements / s.vocabulary));
+  const int64_t logits = rows * s.vocabulary * (s.element == kSingle || s.fp16 ? 4 : 6);
+  return loss_ends(s) + logits + (s.fp16 ? kSingle * s.hidden * (2 * s.tokens + s.vocabulary) : 0);
+}
+
+// The same on a GPU: the logits become their gradient, in the precision of the model; the table
+// is filled up to whole units of columns (kernels/cuda/gpu_losses.cc).
+int64_t loss_on_gpu(const Sizes& s, bool language_model) {
+  if (!language_model) return loss_ends(s);
+  const int64_t columns = share(s.vocabulary, kGpuLogitColumns) * kGpuLogitColumns;
+  const int64_t row = s.element * columns;
+  const int64_t rows = std::min(s.tokens, std::max<int64_t>(1, kGpuLogitBytes / row));
+  return loss_ends(s) + rows * row + (columns > s.vocabulary ? row * s.hidden : 0);
+}
+
+std::vector<MemoryEstimate> moments_of(const StepMemory& m) {
+  const Sizes& s = m.s;
+  const Parameters& parameters = m.parameters;
+  const bool lm = m.language_model;
+
+  MemoryEstimate loss = m.all;  // the moment of the loss
+  loss.parameters += m.whole(lm && m.tied ? parameters.embedding_unit : parameters.last_unit);
+  loss.gradients = m.earlier + m.table;
+  loss.activations = m.kept;
+  loss.workspace = loss_workspace(s, lm);
+  loss.gpu_more = loss_on_gpu(s, lm) - loss.workspace;
+
+  MemoryEstimate backward = m.all;  // of the last block
+  backward.parameters += m.whole(2 * parameters.block_unit);
+  backward.gradients = m.earlier + m.table + kSingle * parameters.largest;
+  backward.activations = m.kept;
+  backward.workspace = block_backward(s, 0);
+  backward.gpu_more = block_backward(s, cudnn_workspace(s)) - backward.workspace;
+
+  // Two blocks further: their gradients are packed into buckets and travel.
+  MemoryEstimate sending = backward;
+  const int64_t block = kSingle * parameters.block_unit, two = std::min<int64_t>(2, s.layers);
+  if (s.replicas > 1 && (m.zero >= 2 || !s.accumulates)) {
+    sending.gradients += two * (block + (m.zero > 0 ? share(block, m.sharing) : 0));
+    sending.activations -= two * s.kept_block();
   }
 
-  int64_t count = 0;
-  int64_t largest = 0;     // of one parameter
-  int64_t table = 0;       // that embeds the tokens
-  int64_t checkpoint = 0;  // of one rank's copy of the state
-  int64_t embedding_unit = 0, block_unit = 0, last_unit = 0;
-  int64_t embedding_bucket = 0, block_bucket = 0;  // the largest
-};
+  MemoryEstimate end = m.all;  // of the backward pass
+  end.parameters += m.whole(parameters.block_unit);
+  end.gradients = m.gradients + m.table;
+  // While the last buckets travel, so do the parts that they are summed in, about a quarter
+  // of which are gone (level 0) or not there yet (level 1).
+  if (s.replicas > 1 && m.zero <= 1) end.gradients += share(3 * m.gradients, 4 * s.replicas);
+  if (m.zero >= 2) {  // the embedding's, packed, and the bucket before it that is still under way
+    end.gradients = m.gradients + kSingle * (parameters.table + parameters.embedding_bucket +
+                                             parameters.block_bucket);
+  }
+  end.activations = m.batch();
+  end.workspace = 2 * s.element * s.tokens * s.hidden;
+  return {loss, backward, sending, end};
+}
 
 }  // namespace
 
@@ -189,67 +124,15 @@ MemoryEstimate estimate_memory(const ModelFamily& family, const ModelConfig& con
 
 MemoryEstimate estimate_memory(const ModelConfig& config, const proto::JobSpec& spec,
                                std::span<const ShardSize> shards) {
-  const Sizes s(config, spec);
-  const Parameters parameters(config, spec, shards);
-  const bool lm = models_language(spec);
-  const int zero = s.replicas > 1 ? spec.parallel().zero() : 0;
-  const int64_t sharing = zero > 0 ? s.replicas : 1;
-  const bool masters_apart = s.element != kSingle || zero == 3;
-  MemoryEstimate all;
-  all.parameters = zero < 3 ? s.element * parameters.count : 0;
-  all.optimizer = share((masters_apart ? 12 : 8) * parameters.count, sharing);
-  all.checkpoint = kSingle * parameters.checkpoint;
-  const int64_t gradients = share(kSingle * parameters.count, zero >= 2 ? sharing : 1);
-  const int64_t earlier = s.accumulates ? gradients : 0;  // of micro-batches before
-  const int64_t table = lm ? kSingle * parameters.table : 0;
-  const int64_t final_norm = 2 * s.stream();
-  const int64_t kept = kBatchBytes * s.tokens + s.layers * s.kept_block() + final_norm;
-  // Level 3's values of the units that are whole, the one on its way included.
-  const auto whole = [&](int64_t elements) { return zero == 3 ? s.element * elements : 0; };
-
-  MemoryEstimate made = all;  // what the ranks start from, beside the values that it is made of
-  made.workspace = zero < 3 ? kSingle * parameters.count : 0;
-
-  MemoryEstimate loss = all;  // the moment of the loss
-  loss.parameters += whole(lm && config.tied ? parameters.embedding_unit : parameters.last_unit);
-  loss.gradients = earlier + table;
-  loss.activations = kept;
-  loss.workspace = s.loss(lm);
-
-  MemoryEstimate backward = all;  // of the last block
-  backward.parameters += whole(2 * parameters.block_unit);
-  backward.gradients = earlier + table + kSingle * parameters.largest;
-  backward.activations = kept;
-  backward.workspace = s.block_backward(0);
-
-  // Two blocks further: their gradients are packed into buckets and travel.
-  MemoryEstimate sending = backward;
-  const int64_t block = kSingle * parameters.block_unit, two = std::min<int64_t>(2, s.layers);
-  if (s.replicas > 1 && (zero >= 2 || !s.accumulates)) {
-    sending.gradients += two * (block + (zero > 0 ? share(block, sharing) : 0));
-    sending.activations -= two * s.kept_block();
-  }
-
-  MemoryEstimate end = all;  // of the backward pass
-  end.parameters += whole(parameters.block_unit);
-  end.gradients = gradients + table;
-  // While the last buckets travel, so do the parts that they are summed in, about a quarter
-  // of which are gone (level 0) or not there yet (level 1).
-  if (s.replicas > 1 && zero <= 1) end.gradients += share(3 * gradients, 4 * s.replicas);
-  if (zero >= 2) {  // the embedding's, packed, and the bucket before it that is still under way
-    end.gradients = gradients + kSingle * (parameters.table + parameters.embedding_bucket +
-                                           parameters.block_bucket);
-  }
-  end.activations = kBatchBytes * s.tokens;
-  end.workspace = 2 * s.element * s.tokens * s.hidden;
-
-  MemoryEstimate most = std::max(
-      {made, loss, backward, sending, end},
-      [](const MemoryEstimate& a, const MemoryEstimate& b) { return a.tensors() < b.tensors(); });
-  loss.workspace = s.loss_on_gpu(lm);
-  backward.workspace = sending.workspace = s.block_backward(s.cudnn_workspace());
-  const int64_t on_gpu = std::max({loss.tensors(), backward.tensors(), sending.tensors()});
-  most.gpu_more = std::max<int64_t>(0, on_gpu - most.tensors());
+  const StepMemory m(config, spec, shards);
+  std::vector<MemoryEstimate> moments = m.s.blocks > 0 ? blocked_moments(m) : moments_of(m);
+  MemoryEstimate made = m.all;  // what the ranks start from, beside the values it is made of
+  made.workspace = m.zero < 3 ? kSingle * m.parameters.count : 0;
+  moments.push_back(made);
+  const auto on_gpu = [](const MemoryEstimate& a) { return a.tensors() + a.gpu_more; };
+  MemoryEstimate most = *std::ranges::max_element(moments, {}, &MemoryEstimate::tensors);
+  most.gpu_more = on_gpu(*std::ranges::max_element(moments, {}, on_gpu)) - most.tensors();
+  most.gpu_more = std::max<int64_t>(0, most.gpu_more);
   return most;
 }
 

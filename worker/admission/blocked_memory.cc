@@ -1,0 +1,96 @@
+#include "worker/admission/blocked_memory.h"
+
+#include <algorithm>
+#include <bit>
+
+namespace weft {
+namespace {
+
+// Of logits (worker/parallel/blocked_loss.cc): so many of a rank are kept, else so many of a block
+// of the vocabulary stand at once, of so many rows at least.
+constexpr int64_t kKeptLogits = int64_t{1} << 24, kChunkLogits = int64_t{1} << 22;
+constexpr int64_t kChunkRowsMin = 16, kRowsUnit = 64;
+
+// Of a tree over so many nodes the levels that wait for their other half.
+int64_t levels(int64_t nodes) { return std::bit_width(static_cast<uint64_t>(nodes - 1)); }
+
+// At the loss: logits, kept or a chunk's, whose gradient bf16 rounds; the input, gathered; in fp32
+// the input's gradient, whose terms add up block by block of the vocabulary and cross the axis, and
+// of a block of the vocabulary the table's rows, block by block of tokens.
+int64_t loss_workspace(const StepMemory& m) {
+  const Sizes& s = m.s;
+  const int64_t rows = s.tokens * s.hidden;
+  if (!m.language_model) return s.element * rows * (s.tensor > 1 ? 2 : 1);
+  const int64_t token_blocks = s.blocks / s.replicas, own = s.blocks / s.tensor;
+  const int64_t ids = share(s.vocabulary, own);  // of a block
+  const int64_t chunk = std::max(kChunkRowsMin, kChunkLogits / ids);
+  const bool kept = s.tokens * s.vocabulary <= kKeptLogits;
+  const int64_t logits = kept ? share(s.tokens, kRowsUnit) * kRowsUnit * s.vocabulary : chunk * ids;
+  const int64_t rounded =
+      s.element < kSingle ? s.element * std::min(chunk, s.tokens / token_blocks) * ids : 0;
+  const int64_t gathered = s.tensor > 1 ? s.element * rows : 0;
+  const int64_t terms = 3 * s.tokens * s.tensor;  // of each row: maximum, sum, label's logit
+  const int64_t waiting = rows * levels(own) + s.hidden * ids * levels(token_blocks);
+  const int64_t crossing = s.tensor > 1 ? rows + s.between * s.hidden : 0;
+  return gathered + kSingle * (logits + terms + rows + std::max(waiting, crossing)) + rounded;
+}
+
+// What the last block's backward pass adds to what is kept: in its MLP, whose activation's
+// gradient stands beside that of its result, its bias' terms in fp32, the input's term of the sum
+// over the tensor axis, or the weight's gradient with a copy of one side; or in its attention.
+int64_t block_backward(const StepMemory& m) {
+  const Sizes& s = m.s;
+  const int64_t own = s.between * s.hidden, rows = s.tokens * s.hidden;
+  const int64_t inner = s.tokens * s.inner, of_heads = s.tokens * s.features;
+  const bool half = s.element<kSingle, split = s.tensor> 1;
+  const int64_t bias = half ? kSingle * inner : 0;
+  const int64_t term = kSingle * (split ? 2 * rows + own : rows);
+  const int64_t weight = s.element * (inner + (split ? rows : 0)) + kSingle * (split ? own : rows);
+  const int64_t in_mlp = (s.full() ? s.attention() + s.mlp() : 0) + s.element * (own + inner) +
+                         std::max({bias, term, weight});
+  const int64_t visiting = s.sequence > 1 ? 4 * of_heads : 0;
+  const int64_t in_attention = (s.again() ? s.attention() : 0) - (s.full() ? 0 : s.mlp()) +
+                               s.element * (own + rows + 9 * of_heads + visiting);
+  return std::max(in_mlp, in_attention);
+}
+
+}  // namespace
+
+std::vector<MemoryEstimate> blocked_moments(const StepMemory& m) {
+  const Sizes& s = m.s;
+  const Parameters& parameters = m.parameters;
+  const bool lm = m.language_model;
+  // Of a sum over the ranks: every rank's terms of this one's part, as large as the whole.
+  const int64_t summed = s.replicas > 1 ? 2 : 1;
+
+  MemoryEstimate loss = m.all;
+  loss.parameters += m.whole(lm && m.tied ? parameters.embedding_unit : parameters.last_unit);
+  loss.gradients = m.earlier + m.table;
+  loss.activations = m.kept;
+  loss.workspace = loss_workspace(m);
+
+  MemoryEstimate backward = m.all;  // of the last block
+  backward.parameters += m.whole(2 * parameters.block_unit);
+  backward.gradients = m.earlier + m.table + kSingle * 2 * parameters.largest_of_block;
+  backward.activations = m.kept;
+  backward.workspace = block_backward(m);
+
+  // A block later, its gradients are sums, of which levels from 1 on keep a part.
+  MemoryEstimate further = backward;
+  const int64_t block = kSingle * parameters.block_unit;
+  further.gradients = m.earlier + m.table + block + share(block, m.sharing) +
+                      kSingle * summed * parameters.largest_of_block;
+  further.activations -= s.kept_block();
+
+  MemoryEstimate end = m.all;  // the table's second gradient, and its first or what is kept of it
+  end.parameters += m.whole(parameters.block_unit);
+  end.gradients = m.gradients + kSingle * summed * parameters.table;
+  if (m.zero > 0) end.gradients += kSingle * parameters.embedding_bucket;
+  if (m.zero == 0) end.gradients += s.accumulates ? m.table : 0;
+  if (m.zero == 1) end.gradients += m.earlier;
+  end.activations = m.batch();
+  end.workspace = 2 * s.element * s.tokens * s.hidden;
+  return {loss, backward, further, end};
+}
+
+}  // namespace weft

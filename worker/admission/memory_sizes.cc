@@ -1,0 +1,126 @@
+#include "worker/admission/memory_sizes.h"
+
+#include <algorithm>
+#include <map>
+
+namespace weft {
+namespace {
+
+constexpr int64_t kBatchBytes = 8 * 4;  // a token's id, position, document and label
+// Of the attention that cuDNN may compute (kernels/cuda/attention_choice.h).
+constexpr int64_t kCudnnWidthMin = 64, kCudnnTokensMin = 512, kCudnnUnorderedTokensMin = 1024;
+
+// Elements that one replica writes of a checkpoint: state tensors, three a parameter, go round
+// among them unless each has its own part (checkpoint/writer.cc).
+int64_t largest_turn(const std::vector<BucketItem>& items, int replicas, int zero) {
+  std::vector<int64_t> of_replica(static_cast<size_t>(replicas));
+  size_t turn = 0;
+  for (const BucketItem& item : items) {
+    for (int role = 0; role < 3; ++role, ++turn) {
+      if (zero == 0) of_replica[turn % of_replica.size()] += item.elements;
+      if (zero > 0) of_replica[0] += share(item.elements, replicas);
+    }
+  }
+  return *std::max_element(of_replica.begin(), of_replica.end());
+}
+
+}  // namespace
+
+Sizes::Sizes(const ModelConfig& config, const proto::JobSpec& spec) {
+  const proto::ParallelSpec& mesh = spec.parallel();
+  const proto::TrainingSpec& training = spec.training();
+  tensor = mesh.tensor();
+  sequence = mesh.sequence();
+  replicas = int64_t{mesh.data()} * sequence;
+  const int64_t rows = share(training.batch_size(), mesh.data());
+  const int64_t micro = training.micro_batch_size();
+  batch = micro > 0 ? std::min(micro, rows) : rows;
+  accumulates = batch < rows;
+  tokens = batch * share(training.sequence_length(), sequence);
+  between = batch * share(share(training.sequence_length(), sequence), tensor);
+  hidden = config.hidden;
+  heads = share(config.heads, tensor);
+  features = heads * (config.hidden / config.heads);
+  inner = share(config.inner, tensor);
+  vocabulary = share(config.vocabulary, tensor);
+  layers = config.layers;
+  fp16 = training.precision() == proto::PRECISION_FP16;
+  const bool half = fp16 || training.precision() == proto::PRECISION_BF16;
+  element = half ? 2 : kSingle;
+  recompute = training.activation_checkpointing();
+  const bool in_blocks = training.reproducible() == proto::REPRODUCIBLE_TOPOLOGY;
+  blocks = in_blocks ? training.reproducible_blocks() : 0;
+  scores = batch * heads * training.sequence_length() * training.sequence_length();
+  const int64_t width = config.hidden / config.heads;
+  const bool may_use_cudnn = half && sequence == 1 && !in_blocks;
+  ordered_by_cudnn =
+      may_use_cudnn && width > kCudnnWidthMin && training.sequence_length() >= kCudnnTokensMin;
+  unordered_by_cudnn = may_use_cudnn && width >= kCudnnWidthMin &&
+                       training.reproducible() == proto::REPRODUCIBLE_NONE &&
+                       training.sequence_length() >= kCudnnUnorderedTokensMin;
+}
+
+int64_t Sizes::attention() const {
+  return element * (normed() * hidden + tokens * 4 * features) +
+         kSingle * (tokens * heads + 2 * between);
+}
+
+int64_t Sizes::mlp() const {
+  const int64_t input = fp16 ? kSingle : element;  // fp16 is computed in fp32
+  return element * (between * hidden + normed() * hidden + tokens * inner) +
+         input * tokens * inner + kSingle * 2 * between;
+}
+
+int64_t Sizes::kept_block() const {
+  if (full()) return stream();
+  return stream() + mlp() + (again() ? 0 : attention());
+}
+
+Parameters::Parameters(const ModelConfig& config, const proto::JobSpec& spec,
+                       std::span<const ShardSize> shards) {
+  const std::vector<BucketItem> items = bucket_items(shards);
+  for (const BucketItem& item : items) {
+    count += item.elements;
+    largest = std::max(largest, item.elements);
+    const bool of_block = item.unit > 0 && item.unit <= config.layers;
+    if (of_block) largest_of_block = std::max(largest_of_block, item.elements);
+  }
+  table = share(config.vocabulary, spec.parallel().tensor()) * config.hidden;
+  const int replicas = spec.parallel().data() * spec.parallel().sequence();
+  const Buckets buckets(items, replicas, 0, spec.parallel().bucket_bytes());
+  std::map<int64_t, int64_t> units;
+  for (const Bucket& bucket : buckets.all()) {
+    units[bucket.unit] += bucket.elements;
+    int64_t& most = bucket.unit == 0 ? embedding_bucket : block_bucket;
+    most = std::max(most, bucket.elements);
+  }
+  checkpoint = largest_turn(items, replicas, spec.parallel().zero());
+  embedding_unit = units[0];
+  block_unit = units[1];
+  last_unit = units[config.layers + 1];
+}
+
+StepMemory::StepMemory(const ModelConfig& config, const proto::JobSpec& spec,
+                       std::span<const ShardSize> shards)
+    : s(config, spec),
+      parameters(config, spec, shards),
+      language_model(models_language(spec)),
+      tied(config.tied),
+      zero(s.replicas > 1 ? spec.parallel().zero() : 0),
+      sharing(zero > 0 ? s.replicas : 1) {
+  const bool masters_apart = s.element != kSingle || zero == 3;
+  all.parameters = zero < 3 ? s.element * parameters.count : 0;
+  all.optimizer = share((masters_apart ? 12 : 8) * parameters.count, sharing);
+  all.checkpoint = kSingle * parameters.checkpoint;
+  // Sums over the ranks of blocks are shared out as soon as there is one.
+  const bool shared = zero >= 2 || (zero == 1 && s.blocks > 0);
+  gradients = share(kSingle * parameters.count, shared ? sharing : 1);
+  earlier = s.accumulates ? gradients : 0;
+  table = language_model ? kSingle * parameters.table : 0;
+  const int64_t final_norm = 2 * s.stream();
+  kept = batch() + s.layers * s.kept_block() + final_norm;
+}
+
+int64_t StepMemory::batch() const { return kBatchBytes * s.tokens; }
+
+}  // namespace weft

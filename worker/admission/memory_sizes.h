@@ -1,0 +1,82 @@
+// What a rank's memory is counted from: the sizes of its tensors, and what all moments of a step
+// have in common. Internal to worker/admission.
+//
+// Thread safety: pure functions.
+#pragma once
+
+#include <algorithm>
+#include <span>
+#include <vector>
+
+#include "proto/job.pb.h"
+#include "worker/admission/memory.h"
+
+namespace weft {
+
+inline constexpr int64_t kSingle = 4;  // bytes of fp32, in which everything is summed
+
+inline int64_t share(int64_t whole, int64_t parts) { return (whole + parts - 1) / parts; }
+
+// Sizes on the rank that has most, named as in worker/models/model.h; what the functions give are
+// bytes.
+struct Sizes {
+  Sizes(const ModelConfig& config, const proto::JobSpec& spec);
+
+  int64_t tensor, sequence, replicas, batch, tokens, between;
+  int64_t hidden, heads, features, inner, vocabulary, layers;
+  int64_t element;  // bytes
+  int64_t scores;   // of a block's attention
+  int64_t blocks;   // of topology-invariant training; else 0
+  bool accumulates, fp16;
+  bool ordered_by_cudnn, unordered_by_cudnn;  // maybe: attention's gradients on a GPU
+  proto::ActivationCheckpointing recompute;
+
+  bool full() const { return recompute == proto::ACTIVATION_CHECKPOINTING_FULL; }
+  bool again() const { return recompute != proto::ACTIVATION_CHECKPOINTING_NONE; }
+  // Tokens of what the norms give: whole, or the rank's own, to be gathered again.
+  int64_t normed() const { return blocks > 0 ? between : tokens; }
+  // Kept of a block's attention: norm and its statistics, query, key, value, result and
+  // log-sum-exp.
+  int64_t attention() const;
+  // Of its MLP: the residual stream, norm, the activation's input and result.
+  int64_t mlp() const;
+  int64_t stream() const { return element * between * hidden; }  // a block's input
+  int64_t kept_block() const;
+};
+
+// Elements of a rank's parameters.
+struct Parameters {
+  Parameters(const ModelConfig& config, const proto::JobSpec& spec,
+             std::span<const ShardSize> shards);
+
+  int64_t count = 0;
+  int64_t largest = 0;           // of one parameter
+  int64_t largest_of_block = 0;  // of one in a block
+  int64_t table = 0;             // that embeds the tokens
+  int64_t checkpoint = 0;        // of one rank's copy of the state
+  int64_t embedding_unit = 0, block_unit = 0, last_unit = 0;
+  int64_t embedding_bucket = 0, block_bucket = 0;  // the largest
+};
+
+// Bytes that moments of a step have in common.
+struct StepMemory {
+  StepMemory(const ModelConfig& config, const proto::JobSpec& spec,
+             std::span<const ShardSize> shards);
+
+  int64_t batch() const;  // the tokens themselves
+  // Level 3's values of units that are whole, the one on its way included.
+  int64_t whole(int64_t elements) const { return zero == 3 ? s.element * elements : 0; }
+
+  Sizes s;
+  Parameters parameters;
+  bool language_model, tied;
+  int zero;
+  int64_t sharing;     // ranks that share the state
+  MemoryEstimate all;  // what there is at every moment
+  int64_t gradients;   // that are kept at the end
+  int64_t earlier;     // of micro-batches before
+  int64_t table;       // a language model's, which the loss makes
+  int64_t kept;        // activations at the loss
+};
+
+}  // namespace weft
