@@ -1,6 +1,7 @@
 // Training whose ranks meet over MPI: each rank also trains alone, and what it holds on the mesh
 // has to be that part of it; topology-invariant training bit for bit, other training up to a few
 // times the rounding error of one rank. Started by mpirun; `--mesh MESH topology|usual STEPS`.
+#include <algorithm>
 #include <cstdio>
 #include <exception>
 #include <filesystem>
@@ -95,12 +96,14 @@ bool has_the_bits(comm::MpiWorld& world, Setting setting, MeshDegrees degrees, i
 bool is_near(comm::MpiWorld& world, Setting setting, MeshDegrees degrees, int steps) {
   constexpr double kTimes = 8;
   bool near = true;
+  Setting on_mesh = setting;  // as many rounds as alone, as long as there are rows for them
+  on_mesh.micro_batch = std::max(1, setting.micro_batch / degrees.data);
   for (const int count : {1, steps}) {
     const testing::Trace one = alone(setting, count);
     Setting single_rows = setting;
     single_rows.micro_batch = 1;
     const testing::Distance own = testing::distance(one, alone(single_rows, count));
-    const testing::Trace here = meshed(world, setting, degrees, count, one);
+    const testing::Trace here = meshed(world, on_mesh, degrees, count, one);
     testing::Distance apart = testing::distance(one, here);
     if (count > 1) apart.gradients = 0;  // then moments, of weights that are apart themselves
     near = told(world, testing::beyond(apart, own, kTimes), here) && near;
@@ -126,7 +129,7 @@ int run(int argc, char** argv) {
     for (int i = 0; i < 60; ++i) text << "line " << i * i << " of a text that repeats itself\n";
     text.close();
     const bool usual = mode == "usual";
-    const Setting setting{folder, usual ? "mesh" : mode, "fp32", usual ? 2 : 0};
+    const Setting setting{folder, usual ? "mesh" : mode, "fp32", usual ? 4 : 0};
     const int steps = std::stoi(argv[4]);
     const bool passed = usual ? is_near(**world, setting, *degrees, steps)
                               : has_the_bits(**world, setting, *degrees, steps);
