@@ -4,6 +4,7 @@
 // Thread safety: every call from any thread.
 #pragma once
 
+#include <condition_variable>
 #include <map>
 #include <mutex>
 #include <set>
@@ -24,11 +25,15 @@ struct MemoryCluster {
   std::vector<proto::TrainingStarted> starts;
   std::vector<proto::TrainingFinished> finishes;
 
-  int64_t die_after_step = -1;   // sends of later steps are refused, as if the rank were killed
+  // Sends of later steps are refused, as if the rank were killed, once there is a checkpoint: the
+  // threads that write it may come late on a busy machine.
+  int64_t die_after_step = -1;
   int64_t control_at_step = -1;  // `control` is given once this step's metrics have come
   proto::ControlKind control = proto::CONTROL_KIND_UNSPECIFIED;
   int control_times = 1;   // to each rank
   int64_t full_disk_until_step = 0;  // no chunk is stored before
+  int64_t event_by_step = 0;         // its metrics wait for the first event; 0: none do
+  std::condition_variable told;      // of an event
 
   int64_t last_step() {
     const std::lock_guard lock(mutex);
@@ -52,14 +57,21 @@ class MemoryProgress final : public Progress {
   explicit MemoryProgress(MemoryCluster& cluster) : cluster_(cluster) {}
 
   Status send(proto::RankEnvelope message) override {
-    const std::lock_guard lock(cluster_.mutex);
+    std::unique_lock lock(cluster_.mutex);
     for (const proto::MetricRecord& record : message.metrics().records()) {
-      if (cluster_.die_after_step >= 0 && record.step() > cluster_.die_after_step) {
+      if (cluster_.die_after_step >= 0 && record.step() > cluster_.die_after_step &&
+          !cluster_.checkpoints.empty()) {
         return Status(Code::kUnavailable, "killed");
+      }
+      if (record.step() == cluster_.event_by_step) {
+        cluster_.told.wait(lock, [&] { return !cluster_.events.empty(); });
       }
       cluster_.metrics.push_back(record);
     }
-    if (message.has_event()) cluster_.events.push_back(message.event());
+    if (message.has_event()) {
+      cluster_.events.push_back(message.event());
+      cluster_.told.notify_all();
+    }
     if (message.has_started()) cluster_.starts.push_back(message.started());
     if (message.has_finished()) cluster_.finishes.push_back(message.finished());
     if (message.has_checkpoint()) return commit(message.checkpoint().manifest());

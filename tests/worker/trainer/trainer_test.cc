@@ -164,7 +164,9 @@ TEST_F(Trainer, ARequestedCheckpointDoesNotEndTheTraining) {
   cluster.control_at_step = 10;
   cluster.control = proto::CONTROL_KIND_CHECKPOINT;
   cluster.control_times = 3;  // told again after lost connections: it stays one request
-  ASSERT_TRUE(train(record(kTwoTasks, {2, 1, 1}), cluster).ok());
+  proto::LaunchRecord launch = record(kTwoTasks, {2, 1, 1});
+  launch.mutable_spec()->mutable_checkpoint()->set_every_steps(0);  // so that it waits for none
+  ASSERT_TRUE(train(launch, cluster).ok());
   int requested = 0;
   for (const auto& manifest : cluster.checkpoints) {
     requested += manifest.why() == "request";
@@ -176,8 +178,9 @@ TEST_F(Trainer, ARequestedCheckpointDoesNotEndTheTraining) {
 
 TEST_F(Trainer, AFullDiskDelaysTheCheckpointAndLosesNothing) {
   MemoryCluster cluster;
-  cluster.full_disk_until_step =
-      30;  // the checkpoint of step 7 waits, those of 14 to 28 are left out
+  // The checkpoint of step 7 waits, those of 14 to 28 are left out.
+  cluster.full_disk_until_step = 30;
+  cluster.event_by_step = 8;
   ASSERT_TRUE(train(record(kTwoTasks, {}), cluster).ok());
   EXPECT_EQ(cluster.checkpoints.back().state().step(), 50);
   ASSERT_FALSE(cluster.events.empty());
