@@ -64,9 +64,8 @@ TEST(RocksdbKeyValue, OpensAfterATornTail) {
 
 TEST(RocksdbKeyValue, RangesKeysAndPutsOfOneBatch) {
   const fs::path folder = fresh_folder();
-  for (auto& bytes :
-       {std::shared_ptr<KeyValue>(make_memory_key_value()),
-        std::shared_ptr<KeyValue>(open_rocksdb_key_value(folder.string()).value())}) {
+  for (auto& bytes : {std::shared_ptr<KeyValue>(make_memory_key_value()),
+                      std::shared_ptr<KeyValue>(open_rocksdb_key_value(folder.string()).value())}) {
     for (const char* key : {"a1", "a2", "b1", "b2", "\xfe"}) {
       ASSERT_TRUE(bytes->write(put(key, key)).ok());
     }
