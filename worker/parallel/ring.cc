@@ -1,6 +1,7 @@
 #include "worker/parallel/ring.h"
 
 #include <algorithm>
+#include <deque>
 #include <utility>
 
 #include "kernels/tensor/strided.h"
@@ -13,9 +14,10 @@ using attention::Parameters;
 using attention::Partial;
 
 constexpr int kTokenDim = 2;
-// Of a block. Two would hold the invariant of keys and values too, but with gradients on their way
-// home the backward pass would take more than without any overlap.
+// Of a block. With as many there are no more keys and values of others on a rank than without any
+// overlap, gradients on their way home aside.
 constexpr int kPieces = 3;
+constexpr size_t kAhead = 2;  // pieces on their way while one is computed on
 
 Tensor tokens_of(const Tensor& x, int64_t start, int64_t length) {
   Shape shape = x.shape();
@@ -64,6 +66,36 @@ struct Ring::Journey {
     sent = Tensor();
     return std::move(received);
   }
+};
+
+// Keys and values that come round, piece by piece.
+class Ring::Arrivals {
+ public:
+  Arrivals(const Ring& ring, Context& cx, const Tensor& k, const Tensor& v)
+      : ring_(ring), cx_(cx), k_(k), v_(v) {
+    start();
+  }
+  Block next() {
+    auto [k, v] = std::move(under_way_.front());
+    under_way_.pop_front();
+    Block block{k.arrive(), v.arrive()};
+    start();
+    return block;
+  }
+
+ private:
+  void start() {
+    for (; started_ < ring_.trades_.size() && under_way_.size() < kAhead; ++started_) {
+      const Trade& trade = ring_.trades_[started_];
+      Journey k = ring_.send_keys(cx_, k_, trade);
+      under_way_.emplace_back(std::move(k), ring_.send_keys(cx_, v_, trade));
+    }
+  }
+  const Ring& ring_;
+  Context& cx_;
+  const Tensor &k_, &v_;
+  std::deque<std::pair<Journey, Journey>> under_way_;
+  size_t started_ = 0;
 };
 
 Ring::Ring(Communicator& comm, SequenceLayout layout, const Parameters& parameters, int64_t rows)
@@ -148,18 +180,11 @@ void Ring::add_home(Context& cx, Journey journey, const Tensor& own_gradient) co
 Partial Ring::forward(Context& cx, const Tensor& q, const Tensor& k, const Tensor& v) const {
   WEFT_CHECK(q.dim(2) == own_tokens() && k.dim(2) == own_tokens() && v.dim(2) == own_tokens(),
              "{} queries, {} keys of {} tokens", q.dim(2), k.dim(2), own_tokens());
-  Journey next_k, next_v;
-  const auto start = [&](size_t at) {
-    if (at >= trades_.size()) return;
-    next_k = send_keys(cx, k, trades_[at]);
-    next_v = send_keys(cx, v, trades_[at]);
-  };
-  start(0);
+  Arrivals arrivals(*this, cx, k, v);
   Partial whole = attention::block_forward(cx, q, k, v, parameters_for(cx, own()));
-  for (size_t at = 0; at < trades_.size(); ++at) {
-    const Block block{next_k.arrive(), next_v.arrive()};
-    start(at + 1);
-    const std::vector<Part>& keys = trades_[at].received;
+  for (const Trade& trade : trades_) {
+    const Block block = arrivals.next();
+    const std::vector<Part>& keys = trade.received;
     if (keys.empty()) continue;
     const Partial part =
         attention::block_forward(cx, q, block.k, block.v, parameters_for(cx, keys));
@@ -171,38 +196,51 @@ Partial Ring::forward(Context& cx, const Tensor& q, const Tensor& k, const Tenso
 BlockGrads Ring::backward(Context& cx, const Tensor& q, const Tensor& k, const Tensor& v,
                           const Tensor& d_output, const Tensor& log_sum_exp,
                           const Tensor& delta) const {
-  Journey next_k, next_v, home_k, home_v;
-  const auto start = [&](size_t at) {
-    if (at >= trades_.size()) return;
-    next_k = send_keys(cx, k, trades_[at]);
-    next_v = send_keys(cx, v, trades_[at]);
-  };
+  Journey home_k, home_v;
   const auto of_block = [&](const Tensor& keys, const Tensor& values,
                             const std::vector<Part>& runs) {
     return attention::block_backward(cx, q, keys, values, d_output, log_sum_exp, delta,
                                      parameters_for(cx, runs));
   };
-  start(0);
-  const BlockGrads total = of_block(k, v, own());
+  BlockGrads total;
+  const auto add_own = [&](Part part) {  // gradients by this part of the own keys
+    const std::vector<Part> runs = piece_of(own(), part);
+    BlockGrads grads = of_block(packed(cx, k, runs), packed(cx, v, runs), runs);
+    if (!total.q) {
+      total.q = std::move(grads.q);
+      total.k = Tensor::zeros(cx.allocator, k.shape(), grads.k.dtype());
+      total.v = Tensor::zeros(cx.allocator, v.shape(), grads.v.dtype());
+    } else {
+      add_into(cx.pool, grads.q, total.q);
+    }
+    add_into(cx.pool, grads.k, tokens_of(total.k, part.start, part.length));
+    add_into(cx.pool, grads.v, tokens_of(total.v, part.start, part.length));
+  };
+  const bool halved = !trades_.empty() && own_tokens() > 1;
+  Arrivals arrivals(*this, cx, k, v);
+  if (halved) {
+    add_own(part_of(own_tokens(), 2, 0));
+  } else {
+    total = of_block(k, v, own());
+  }
   const auto finish_home = [&] {
     if (!home_k.pending) return;
     add_home(cx, std::move(home_k), total.k);
     add_home(cx, std::move(home_v), total.v);
   };
-  for (size_t at = 0; at < trades_.size(); ++at) {
+  for (const Trade& trade : trades_) {
     BlockGrads part;
     {
-      const Block block{next_k.arrive(), next_v.arrive()};
-      start(at + 1);
-      const std::vector<Part>& keys = trades_[at].received;
-      if (!keys.empty()) part = of_block(block.k, block.v, keys);
+      const Block block = arrivals.next();
+      if (!trade.received.empty()) part = of_block(block.k, block.v, trade.received);
     }
     if (part.q) add_into(cx.pool, part.q, total.q);
     part.q = Tensor();
     finish_home();
-    home_k = send_gradient(cx, std::move(part.k), total.k, trades_[at]);
-    home_v = send_gradient(cx, std::move(part.v), total.v, trades_[at]);
+    home_k = send_gradient(cx, std::move(part.k), total.k, trade);
+    home_v = send_gradient(cx, std::move(part.v), total.v, trade);
   }
+  if (halved) add_own(part_of(own_tokens(), 2, 1));
   finish_home();
   return total;
 }

@@ -3,16 +3,18 @@
 // backward pass sends keys and values again and their gradients back to their owners.
 //
 // At shift s a rank sends what the rank s places on can see of its own tokens and receives the like
-// from s places back, in three pieces, each of which travels while the one before it is computed
-// on. What nobody sees is neither sent nor computed.
+// from s places back, in three pieces, which travel while those before them are computed on. In the
+// backward pass half of the own keys come first, while the first pieces are on their way, and the
+// other half last, while the last gradients are on theirs. What nobody sees is neither sent nor
+// computed.
 //
 // Thread safety: the rank's compute thread; all ranks of the axis call the same functions together.
 // Ownership: the communicator outlives it. Nothing is recorded.
-// Invariants: 1. a rank holds at most two blocks of keys and values: its own, and two thirds of
-// another's, the piece that it computes on and the one that is on its way; in the backward pass as
-// much of gradients. 2. pieces are merged in the order of shifts 0, 1, ..., so results repeat bit
-// for bit on the same axis. 3. of
-// bf16 inputs, partial results and the gradients of keys and values are fp32, also on their way.
+// Invariants: 1. a rank holds at most two blocks of keys and values: its own, and three thirds of
+// others', the piece that it computes on and two that are on their way; in the backward pass two
+// thirds of gradients besides. 2. pieces are merged in the order of shifts 0, 1, ..., so results
+// repeat bit for bit on the same axis. 3. of bf16 inputs, partial results and the gradients of keys
+// and values are fp32, also on their way.
 #pragma once
 
 #include <vector>
@@ -44,6 +46,7 @@ class Ring {
     std::vector<Part> received;
   };
   struct Journey;
+  class Arrivals;
   struct Block {
     Tensor k, v;
   };

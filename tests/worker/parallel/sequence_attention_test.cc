@@ -208,10 +208,11 @@ TEST(SequenceAttentionLayout, AWrongPositionIsSeen) {
 }
 
 // In units of one tensor [B, N, T, D] of a rank. Forwards: of the visiting keys and values the
-// third that is computed on and the third on its way (4/3), the output so far and the piece's (2),
-// and less than one for the rest. A second visiting block would make it 6 or more. Backwards, what
-// is saved was there before: keys and values (4/3), the gradients of q, k and v so far (3) and of
-// the piece (5/3), those of k and v on their ways home (4/3), and less than one for the rest.
+// third that is computed on and two on their way (2), the rank's own on their way out (4/3), the
+// output so far and the piece's (2), and less than a half for the rest. A second visiting block
+// would make it 7 or more. Backwards, what is saved was there before: keys and values (10/3), the
+// gradients of q, k and v so far (3) and of the piece (5/3), those of k and v on their ways home
+// (4/3), and less than one for the rest.
 TEST(RingMemory, NeverMoreThanTwoBlocks) {
   constexpr int64_t kTokens = 256, kWidth = 64;
   for (int ranks : {2, 3, 4, 5}) {
@@ -236,8 +237,8 @@ TEST(RingMemory, NeverMoreThanTwoBlocks) {
           used([&] { y = sequence_attention(cx, rank.mesh, layout, q, k, v, {}); });
       const Tensor seed = Tensor::full(cx.allocator, shape, 1);
       const double backwards = used([&] { tape.backward(cx, y, seed); });
-      EXPECT_LT(forwards, 4.5) << ranks;
-      EXPECT_LT(backwards, 8.5) << ranks;
+      EXPECT_LT(forwards, 5.8) << ranks;
+      EXPECT_LT(backwards, 10.3) << ranks;
       EXPECT_GT(forwards, 3);  // otherwise the bound is no bound
       EXPECT_GT(backwards, 7);
     });
