@@ -99,7 +99,7 @@ void TrainingStep::run() {
   const double share = 1 / static_cast<double>(task_->label_count(rows_));
   const int64_t most = part_of(rows_.rows, rank_.mesh.size(Axis::kData), 0).length *
                        part_of(rows_.tokens, rank_.mesh.size(Axis::kSequence), 0).length;
-  reducer_->begin(optimizer_->parameters(), {.tokens = most, .whole = true});
+  reducer_->begin(optimizer_->parameters(), {.tokens = most, .accumulated = false});
   ++steps_;
   std::vector<Tensor> losses;  // read at the end: reading waits for the device
   for (const Part& part : micro_batches(rank_.mesh, rows_.rows, 0)) {

@@ -9,13 +9,17 @@ namespace weft {
 std::vector<ShardSize> shards_of(const ModelFamily& family, const ModelConfig& config,
                                  const proto::JobSpec& spec, int tensor_index) {
   std::vector<ShardSize> shards;
-  for (const ParameterInfo& info : family.plan(config, spec.parallel().tensor(), tensor_index)) {
+  const std::vector<ParameterInfo> plan =
+      family.plan(config, spec.parallel().tensor(), tensor_index);
+  for (size_t i = 0; i < plan.size(); ++i) {
+    const ParameterInfo& info = plan[i];
     const int64_t all = info.shape.elements();
     int64_t part = 0;
     for (const Part& range : info.shard.ranges) part += range.length;
     const bool whole = info.shard.whole();
     shards.push_back({info.unit, whole ? all : all / info.shape[info.shard.dim] * part, whole,
-                      info.shape.dims() >= 2, info.looked_up});
+                      info.shape.dims() >= 2, info.looked_up,
+                      i > 0 && same_layer(plan[i - 1], info)});
   }
   int64_t unit = 0;
   for (const proto::TaskSpec& task : spec.tasks()) {
@@ -29,8 +33,9 @@ std::vector<ShardSize> shards_of(const ModelFamily& family, const ModelConfig& c
 
 std::vector<BucketItem> bucket_items(std::span<const ShardSize> shards) {
   std::vector<BucketItem> items;
-  for (const ShardSize& shard : shards)
-    items.push_back({shard.unit, shard.elements, shard.looked_up});
+  for (const ShardSize& shard : shards) {
+    items.push_back({shard.unit, shard.elements, shard.looked_up, shard.joined});
+  }
   return items;
 }
 

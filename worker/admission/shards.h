@@ -18,7 +18,8 @@ struct ShardSize {
   int64_t unit = 0, elements = 0;  // ParameterInfo::unit; of this rank's part
   bool whole = false;              // every rank of the tensor axis holds all of it
   bool matrix = false;             // two dimensions or more
-  bool looked_up = false;          // ParameterInfo::looked_up
+  LookedUp looked_up = LookedUp::kNever;
+  bool joined = false;  // BucketItem::joined
 };
 
 // Those of rank `tensor_index` of the tensor axis, in the optimizer's order: the trunk's, then each

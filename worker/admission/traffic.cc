@@ -178,19 +178,24 @@ AxisTraffic replica_traffic(const Buckets& buckets, const ReplicaSizes& sizes) {
   const int64_t messages = sizes.replicas - 1;
   int64_t last = 0;
   for (const Bucket& bucket : buckets.all()) last = std::max(last, bucket.unit);
-  for (const Bucket& bucket : buckets.all()) {
+  const std::vector<char> as_rows =
+      sent_as_rows(buckets, sizes.tables, sizes.width, sizes.replicas);
+  bool values_sent = false;  // of the rows: once for all tables
+  for (size_t b = 0; b < buckets.all().size(); ++b) {
+    const Bucket& bucket = buckets.all()[b];
     const AxisTraffic scatter{kSingle * (bucket.elements - bucket.own.length), messages};
     const AxisTraffic gather{bucket.own.length * messages, messages};  // elements
     const AxisTraffic values{sizes.value * gather.bytes, messages};
     const bool gathered = sizes.zero == 3 && bucket.unit >= 0;
     const int64_t sums = sizes.zero >= 2 ? sizes.rounds : 1;
-    const bool rows = bucket.table && sends_rows(sizes.tables, bucket.entries[0].elements,
-                                                 sizes.width, sizes.replicas);
-    if (rows) {  // how many they are, and of each its number and its elements
-      const int64_t bytes = kId * sums + sizes.tokens * (kId + sizes.width * sizes.value);
-      all += {bytes * messages, 3 * messages * sums};
+    const bool rows = as_rows[b] != 0;
+    if (rows && !values_sent) {  // how many they are, and the elements of each
+      const int64_t bytes = kId * sums + sizes.tokens * sizes.width * sizes.value;
+      all += {bytes * messages, 2 * messages * sums};
+      values_sent = true;
     }
-    if (!rows || sizes.tables.whole) {
+    if (rows) all += {sizes.tokens * kId * messages, messages * sums};  // and its number
+    if (!rows || sizes.tables.whole(bucket.table)) {
       all += scatter * sums;
       if (sizes.zero == 0) all += {kSingle * gather.bytes, messages};
     }
@@ -232,8 +237,8 @@ TableUse table_use(const ModelConfig& config, const proto::JobSpec& spec, bool l
   const int zero = mesh.data() * mesh.sequence() > 1 ? mesh.zero() : 0;
   const int64_t tokens = share(spec.training().sequence_length(), mesh.sequence());
   const bool known = !rounds.empty() && spec.training().precision() != proto::PRECISION_FP16;
-  return {known ? rounds[0] * tokens : 0,
-          (language_model && config.tied) || (zero < 2 && rounds.size() > 1)};
+  return {known ? rounds[0] * tokens : 0, language_model && config.tied,
+          zero < 2 && rounds.size() > 1};
 }
 
 StepTraffic step_traffic(const ModelConfig& config, const proto::JobSpec& spec,

@@ -11,7 +11,8 @@ class Planner {
       : config_(config),
         heads_(part_of(config.heads, size, index)),
         inner_(part_of(config.inner, size, index)),
-        vocabulary_(part_of(config.vocabulary, size, index)) {
+        vocabulary_(part_of(config.vocabulary, size, index)),
+        alone_(size == 1) {
     // Residual projections start smaller, by the root of how many are added up.
     residual_ = config.initializer_range / std::sqrt(2.0 * static_cast<double>(config.layers));
   }
@@ -20,8 +21,10 @@ class Planner {
     const double deviation = config_.initializer_range;
     const int64_t hidden = config_.hidden;
     matrix("transformer.wte.weight", {config_.vocabulary, hidden}, vocabulary_rows(), deviation);
-    plan_.back().looked_up = true;
+    plan_.back().looked_up = LookedUp::kByToken;
     matrix("transformer.wpe.weight", {config_.positions, hidden}, {}, deviation);
+    // Ranks of a tensor axis have terms of each row.
+    if (alone_) plan_.back().looked_up = LookedUp::kByPosition;
     for (int64_t layer = 0; layer < config_.layers; ++layer) {
       ++unit_;
       block("transformer.h." + std::to_string(layer) + ".");
@@ -75,6 +78,7 @@ class Planner {
 
   const Config& config_;
   const Part heads_, inner_, vocabulary_;
+  const bool alone_;  // on the tensor axis
   double residual_ = 0;
   int64_t unit_ = 0;
   std::vector<ParameterInfo> plan_;

@@ -6,6 +6,7 @@
 // lengths. 2. the shards of the tensor axis cover the parameter exactly once, or each is the whole.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,10 @@ struct Shard {
   bool whole() const { return dim < 0; }
 };
 
+// How tokens look rows of a table up. A token's rows of all such tables are added, so the tables'
+// gradients have the same rows, at other places.
+enum class LookedUp : uint8_t { kNever, kByToken, kByPosition };
+
 enum class Initializer { kZeros, kOnes, kNormal };
 
 struct ParameterInfo {
@@ -34,8 +39,12 @@ struct ParameterInfo {
   // Parameters of one unit are used together: 0 before the blocks, 1, 2, ... the blocks, then what
   // follows them; a trunk's parameters come in this order. Of heads: negative, one a task.
   int64_t unit = 0;
-  bool looked_up = false;  // tokens look rows of it up
+  LookedUp looked_up = LookedUp::kNever;
 };
+
+// Whether both are parameters of one layer, as a weight and its bias: names that differ in nothing
+// but what follows the last dot.
+bool same_layer(const ParameterInfo& a, const ParameterInfo& b);
 
 struct Parameter {
   ParameterInfo info;

@@ -28,7 +28,15 @@ Shape local_shape(const ParameterInfo& info) {
   return shape;
 }
 
+std::string_view layer_of(const ParameterInfo& info) {
+  return std::string_view(info.name).substr(0, info.name.rfind('.') + 1);
+}
+
 }  // namespace
+
+bool same_layer(const ParameterInfo& a, const ParameterInfo& b) {
+  return a.unit == b.unit && !layer_of(a).empty() && layer_of(a) == layer_of(b);
+}
 
 void for_each_shard_run(const ParameterInfo& info,
                         const std::function<void(int64_t, int64_t, int64_t)>& visit) {

@@ -12,6 +12,13 @@ constexpr int64_t kAlignment = 32;  // elements: whole cache lines of half types
 
 int64_t aligned(int64_t elements) { return (elements + kAlignment - 1) / kAlignment * kAlignment; }
 
+// Of the items up to this one that belong to its layer.
+int64_t layer_elements(std::span<const BucketItem> items, size_t last) {
+  int64_t sum = aligned(items[last].elements);
+  for (size_t i = last; i > 0 && items[i].joined; --i) sum += aligned(items[i - 1].elements);
+  return sum;
+}
+
 Part overlap(const Part& a, int64_t start, int64_t length) {
   const int64_t begin = std::max(a.start, start);
   const int64_t end = std::min(a.start + a.length, start + length);
@@ -20,18 +27,15 @@ Part overlap(const Part& a, int64_t start, int64_t length) {
 
 std::vector<BucketItem> items_of(std::span<const Parameter> parameters) {
   std::vector<BucketItem> items;
-  for (const Parameter& parameter : parameters) {
-    const ParameterInfo& info = parameter.info;
-    items.push_back({info.unit, parameter.value.elements(), info.looked_up});
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    const ParameterInfo& info = parameters[i].info;
+    const bool joined = i > 0 && same_layer(parameters[i - 1].info, info);
+    items.push_back({info.unit, parameters[i].value.elements(), info.looked_up, joined});
   }
   return items;
 }
 
 }  // namespace
-
-bool sends_rows(const TableUse& use, int64_t elements, int64_t width, int replicas) {
-  return use.tokens > 0 && 2 * replicas * use.tokens * width <= elements;
-}
 
 Buckets::Buckets(std::span<const Parameter> parameters, int replicas, int replica,
                  int64_t bytes_max)
@@ -41,11 +45,15 @@ Buckets::Buckets(std::span<const BucketItem> items, int replicas, int replica, i
     : places_(items.size()) {
   for (size_t left = items.size(); left > 0; --left) {
     const size_t index = left - 1;
-    const auto [unit, elements, looked_up] = items[index];
-    const bool full = !buckets_.empty() &&
-                      (buckets_.back().elements + elements) * int64_t{sizeof(float)} > bytes_max;
-    if (buckets_.empty() || buckets_.back().unit != unit || full || looked_up ||
-        buckets_.back().table) {
+    const auto [unit, elements, looked_up, joined] = items[index];
+    const auto fits = [&](int64_t more) {
+      return (buckets_.back().elements + more) * int64_t{sizeof(float)} <= bytes_max;
+    };
+    const bool begins = index + 1 == items.size() || !items[index + 1].joined;
+    const bool full =
+        !buckets_.empty() && !fits(begins ? layer_elements(items, index) : aligned(elements));
+    if (buckets_.empty() || buckets_.back().unit != unit || full || looked_up != LookedUp::kNever ||
+        buckets_.back().table != LookedUp::kNever) {
       buckets_.emplace_back().unit = unit;
       buckets_.back().table = looked_up;
     }
@@ -63,6 +71,23 @@ Buckets::Buckets(std::span<const BucketItem> items, int replicas, int replica, i
       entry.own = overlap(bucket.own, entry.offset, entry.elements);
     }
   }
+}
+
+std::vector<char> sent_as_rows(const Buckets& buckets, const TableUse& use, int64_t width,
+                               int replicas) {
+  const int64_t rows = replicas * use.tokens * width;
+  std::vector<char> sent;
+  bool travel = false;  // those of the table of positions
+  for (const Bucket& bucket : buckets.all()) {
+    const bool table = bucket.table != LookedUp::kNever && use.tokens > 0;
+    const int64_t most = bucket.entries[0].elements / (use.whole(bucket.table) ? 2 : 1);
+    sent.push_back(table && rows <= most ? 1 : 0);
+    travel |= sent.back() != 0 && bucket.table == LookedUp::kByPosition;
+  }
+  for (size_t b = 0; travel && b < sent.size(); ++b) {
+    if (buckets.all()[b].table == LookedUp::kByToken) sent[b] = 1;
+  }
+  return sent;
 }
 
 Tensor slice_of(const Tensor& flat, int64_t start, int64_t length) {

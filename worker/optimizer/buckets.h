@@ -3,9 +3,10 @@
 //
 // Buckets are made from the last parameter to the first, which is about the order in which the
 // backward pass completes gradients. A bucket ends with a unit (ParameterInfo::unit) or before it
-// would exceed the bytes that it may have; a parameter is never cut, and a table that tokens look
-// rows up in has a bucket of its own. Every parameter starts at a multiple of 32 elements, what
-// lies between is zero.
+// would exceed the bytes that it may have; a parameter is never cut, what belongs to one layer (a
+// weight and its bias, whose gradients come together) only where it does not fit at all, and a
+// table that tokens look rows up in has a bucket of its own. Every parameter starts at a multiple
+// of 32 elements, what lies between is zero.
 //
 // Thread safety: a value. Invariants: 1. the layout depends on the parameters' shapes, the number
 // of replicas and the bytes only, so every replica has the same. 2. part r of a bucket is
@@ -30,7 +31,7 @@ struct Bucket {
     Part own;  // what this rank's part has of it, in the parameter's own elements
   };
   int64_t unit = 0;
-  bool table = false;  // of one parameter, that tokens look rows up in
+  LookedUp table = LookedUp::kNever;  // else of one parameter
   std::vector<Entry> entries;
   int64_t elements = 0;         // with what lies between
   std::vector<int64_t> counts;  // elements of each replica's part
@@ -40,20 +41,18 @@ struct Bucket {
 // What the layout takes of a parameter: its unit, and the elements of this rank's shard.
 struct BucketItem {
   int64_t unit = 0, elements = 0;
-  bool looked_up = false;  // ParameterInfo::looked_up
+  LookedUp looked_up = LookedUp::kNever;
+  bool joined = false;  // of the same layer as the one before it (same_layer)
 };
 
 // How the steps use the tables that tokens look rows up in.
 struct TableUse {
   int64_t tokens = 0;  // that a rank looks up in one round of micro-batches, at most; 0: unknown
-  // Their gradients are more than the rows of one round: logits are products with them, or the
-  // rows of earlier micro-batches are in them.
-  bool whole = true;
+  bool tied = true;    // logits are products with the table that tokens look up by their ids
+  bool accumulated = true;  // the rows of earlier micro-batches are in the gradients
+  // The gradient is more than the rows of one round.
+  bool whole(LookedUp by) const { return accumulated || (tied && by == LookedUp::kByToken); }
 };
-// Whether each rank sends the rows that it has looked up: where all ranks' together are at most
-// half of the table, [elements / width, width].
-bool sends_rows(const TableUse& use, int64_t elements, int64_t width, int replicas);
-
 class Buckets {
  public:
   Buckets() = default;
@@ -76,6 +75,12 @@ class Buckets {
   std::vector<Bucket> buckets_;
   std::vector<Place> places_;  // by parameter
 };
+
+// By bucket, whether it is a table, [elements / width, width], of which each rank sends the rows
+// that it has looked up: where all ranks' together are at most the table, or half of it where it is
+// sent besides, or where they travel anyway for the table of positions.
+std::vector<char> sent_as_rows(const Buckets& buckets, const TableUse& use, int64_t width,
+                               int replicas);
 
 // Elements [start, start + length) of a contiguous tensor as a view in one dimension, or in
 // `shape`.

@@ -137,12 +137,13 @@ void GradientReducer::add_tables(std::span<const Parameter> trained, const Table
   std::vector<char> apart(states_.size());
   for (const Parameter& parameter : trained) {
     const Tensor& value = parameter.value;
-    if (alone() || rank_.blocks > 0 || !parameter.info.looked_up) continue;
-    if (!sends_rows(use, value.elements(), value.dim(1), replicas_.size())) continue;
-    tables_.push_back({index_of_.at(value.id()), {}});
-    const size_t bucket = buckets_.bucket_of(tables_.back().parameter);
+    const LookedUp by = parameter.info.looked_up;
+    if (alone() || rank_.blocks > 0 || by == LookedUp::kNever) continue;
+    const size_t index = index_of_.at(value.id()), bucket = buckets_.bucket_of(index);
+    if (sent_as_rows(buckets_, use, value.dim(1), replicas_.size())[bucket] == 0) continue;
+    tables_.push_back({index, {}});
     apart[bucket] = 1;
-    if (use.whole) order_.push_back(bucket);
+    if (use.whole(by)) order_.push_back(bucket);
   }
   for (size_t b = 0; b < states_.size(); ++b) {
     if (apart[b] == 0) order_.push_back(b);
@@ -208,10 +209,12 @@ void GradientReducer::flush() {
   if (alone()) return;
   for (size_t i = 0; i < parameters_.size(); ++i) complete(i);
   launch_complete();
+  LookedUpRows own;
+  if (!tables_.empty()) own = own_rows();
   if (every_round() || !tables_.empty()) {  // the next one starts with nothing under way
     while (!in_flight_.empty()) take(in_flight_.front());
   }
-  for (Table& table : tables_) exchange_rows(table);
+  if (!tables_.empty()) exchange_rows(own);
   start_round();
 }
 
@@ -333,53 +336,70 @@ void GradientReducer::take(size_t index) {
   }
 }
 
-// What this rank has looked up, ids [N] and rows [N, H]; maybe none.
-RowGradient GradientReducer::own_rows(Table& table) {
-  const Parameter& parameter = parameters_[table.parameter];
-  const int64_t width = parameter.value.dim(1);
-  RowGradient own;
-  if (!parameter.info.shard.whole()) own.first_id = parameter.info.shard.ranges[0].start;
-  int64_t count = 0, at = 0;
-  for (const RowGradient& rows : table.rows) count += rows.ids.elements();
-  own.ids = Tensor::empty(*rank_.allocator, {count}, DType::kI64);
-  own.values = Tensor::empty(*rank_.allocator, {count, width}, parameter.value.dtype());
-  for (const RowGradient& rows : table.rows) {
-    const int64_t n = rows.ids.elements();
-    copy_into(*rank_.pool, rows.ids, shaped_slice_of(own.ids, at, rows.ids.shape()));
-    copy_into(*rank_.pool, rows.values,
-              shaped_slice_of(own.values, at * width, rows.values.shape()));
-    at += n;
+// Of this rank and round; maybe none.
+GradientReducer::LookedUpRows GradientReducer::own_rows() {
+  const auto same = [](const RowGradient& a, const RowGradient& b) {
+    return a.values.raw() == b.values.raw() && a.ids.elements() == b.ids.elements();
+  };
+  const std::vector<RowGradient>& first = tables_[0].rows;
+  int64_t count = 0;
+  for (const RowGradient& rows : first) count += rows.ids.elements();
+  LookedUpRows own;
+  for (const Table& table : tables_) {
+    WEFT_CHECK(std::ranges::equal(table.rows, first, same), "{} has rows of its own",
+               parameters_[table.parameter].info.name);
+    const Tensor ids = Tensor::empty(*rank_.allocator, {count}, DType::kI64);
+    int64_t at = 0;
+    for (const RowGradient& rows : table.rows) {
+      copy_into(*rank_.pool, rows.ids, shaped_slice_of(ids, at, rows.ids.shape()));
+      at += rows.ids.elements();
+    }
+    own.ids.push_back(ids);
   }
-  table.rows.clear();
+  const Tensor& table = parameters_[tables_[0].parameter].value;
+  own.values = Tensor::empty(*rank_.allocator, {count, table.dim(1)}, table.dtype());
+  int64_t at = 0;
+  for (const RowGradient& rows : first) {
+    copy_into(*rank_.pool, rows.values, shaped_slice_of(own.values, at, rows.values.shape()));
+    at += rows.values.elements();
+  }
+  for (Table& each : tables_) each.rows.clear();
+  check_finite(cpu::converted(*rank_.pool, own.values, DType::kF32));
   return own;
 }
 
-// Adds the rows of all ranks to the sum, or to the part of it that is this rank's.
-void GradientReducer::exchange_rows(Table& table) {
-  const RowGradient own = own_rows(table);
-  check_finite(cpu::converted(*rank_.pool, own.values, DType::kF32));
+// Adds the rows of all ranks to the sums, or to the parts of them that are this rank's.
+void GradientReducer::exchange_rows(const LookedUpRows& own) {
   Allocator& allocator = *rank_.allocator;
   const int64_t width = own.values.dim(1);
-  const auto ranks = static_cast<size_t>(replicas_.size());
-  const Tensor count = Tensor::full(allocator, {1}, double(own.ids.elements()), DType::kI64);
+  const Tensor count = Tensor::full(allocator, {1}, double(own.values.dim(0)), DType::kI64);
   Tensor gathered = Tensor::empty(allocator, {replicas_.size()}, DType::kI64);
-  replicas_.all_gather(count, gathered, std::vector<int64_t>(ranks, 1));
-  std::vector<int64_t> counts = gathered.to_vector<int64_t>();
+  replicas_.all_gather(count, gathered,
+                       std::vector<int64_t>(static_cast<size_t>(replicas_.size()), 1));
+  const std::vector<int64_t> counts = gathered.to_vector<int64_t>();
   const int64_t all = std::accumulate(counts.begin(), counts.end(), int64_t{0});
-  RowGradient rows{0, Tensor::empty(allocator, {all}, DType::kI64),
-                   Tensor::empty(allocator, {all, width}, own.values.dtype()), own.first_id};
-  replicas_.all_gather(own.ids, rows.ids, counts);
-  for (int64_t& n : counts) n *= width;
-  replicas_.all_gather(own.values, rows.values, counts);
+  std::vector<int64_t> elements = counts;
+  for (int64_t& n : elements) n *= width;
+  Tensor values = Tensor::empty(allocator, {all, width}, own.values.dtype());
+  replicas_.all_gather(own.values, values, elements);
+  for (size_t i = 0; i < tables_.size(); ++i) {
+    Tensor ids = Tensor::empty(allocator, {all}, DType::kI64);
+    replicas_.all_gather(own.ids[i], ids, counts);
+    add_rows(tables_[i], ids, values);
+  }
+}
 
+void GradientReducer::add_rows(const Table& table, const Tensor& ids, const Tensor& values) {
+  const auto& [info, value] = parameters_[table.parameter];
+  RowGradient rows{0, ids, values};
+  if (!info.shard.whole()) rows.first_id = info.shard.ranges[0].start;
   const size_t index = buckets_.bucket_of(table.parameter);
   const Bucket& bucket = buckets_.all()[index];
   const Bucket::Entry& entry = buckets_.entry_of(table.parameter);
   Tensor& sum = states_[index].sum;
   if (!sum) {  // nothing but rows
-    const Tensor& value = parameters_[table.parameter].value;
-    WEFT_CHECK(!value.grad(), "{} has more than rows", parameters_[table.parameter].info.name);
-    sum = Tensor::zeros(allocator, {zero_ == 0 ? bucket.elements : bucket.own.length});
+    WEFT_CHECK(!value.grad(), "{} has more than rows", info.name);
+    sum = Tensor::zeros(*rank_.allocator, {zero_ == 0 ? bucket.elements : bucket.own.length});
     if (zero_ == 0) value.set_grad(shaped_slice_of(sum, entry.offset, value.shape()));
   }
   Context cx = rank_.context();

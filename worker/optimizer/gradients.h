@@ -22,12 +22,12 @@ namespace weft {
 // round only flushes.
 //
 // Buckets are sent in their order, each as soon as its gradients and those of the buckets before it
-// are complete. A table that tokens look rows up in (sends_rows) comes first, once it has all of
+// are complete. A table that tokens look rows up in (sent_as_rows) comes first, once it has all of
 // its gradient but the rows of this round, right after the loss where the logits use it; where they
 // do not, it is not sent. What rows the ranks have looked up they gather at the end of the round,
-// and add them to the sum in the order of the ranks. Level 0 sums whole buckets and gives each
-// parameter its summed gradient; the levels above leave each rank the sum of its own parts
-// (reduce-scatter), and the parameters' gradients are freed as their bucket is sent.
+// once for all tables, and add them to the sums in the order of the ranks. Level 0 sums whole
+// buckets and gives each parameter its summed gradient; the levels above leave each rank the sum of
+// its own parts (reduce-scatter), and the parameters' gradients are freed as their bucket is sent.
 //
 // Of a rank with blocks the gradients that the tape leaves are sums over all ranks already
 // (complete_gradient): nothing is sent, the levels above 0 keep their parts, and every micro-batch
@@ -87,14 +87,20 @@ class GradientReducer {
   void take(size_t bucket);
   void keep(size_t bucket);
   void keep_part(size_t bucket);
-  // A table of which rows are sent, with this rank's of this round.
+  // A table of which rows are sent, with what this rank has looked up in this round.
   struct Table {
     size_t parameter = 0;
     std::vector<RowGradient> rows;
   };
   void add_tables(std::span<const Parameter> trained, const TableUse& use);
-  RowGradient own_rows(Table& table);
-  void exchange_rows(Table& table);
+  // What was looked up: ids [N], by table, and of all tables the rows, [N, H].
+  struct LookedUpRows {
+    std::vector<Tensor> ids;
+    Tensor values;
+  };
+  LookedUpRows own_rows();
+  void exchange_rows(const LookedUpRows& own);
+  void add_rows(const Table& table, const Tensor& ids, const Tensor& values);
   void measure();
   bool alone() const { return replicas_.size() == 1 && rank_.blocks == 0; }
 

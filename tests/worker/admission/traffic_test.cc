@@ -44,6 +44,11 @@ const Case kCases[] = {
     {"batch_size: 4, micro_batch_size: 1", {1, 2, 1}},
     {"batch_size: 4, activation_checkpointing: selective", {1, 2, 1}, "sequence_attention: ring"},
     {"batch_size: 4, activation_checkpointing: full", {1, 4, 1}},
+    {"batch_size: 1", {1, 2, 1}, "sequence_attention: ring"},  // positions, too, as rows
+    {"batch_size: 1, precision: bf16", {1, 4, 1}, "zero: 1"},
+    {"batch_size: 2, micro_batch_size: 1", {1, 2, 1}, "zero: 2"},
+    {"batch_size: 2, micro_batch_size: 1", {1, 2, 1}, "zero: 3"},
+    {"batch_size: 1", {1, 2, 1}, "zero: 1", "sequence_classification"},
     {"batch_size: 4", {2, 1, 1}},
     {"batch_size: 5, micro_batch_size: 1", {2, 1, 1}},
     {"batch_size: 4", {2, 1, 1}, "zero: 1"},

@@ -116,6 +116,25 @@ TEST(Buckets, EachElementIsOwnedOnce) {
   });
 }
 
+TEST(Buckets, AWeightAndItsBiasAreTogether) {
+  // Into 96 the last two fit, each in 32, and the bias of 8 would, but its weight would not. A
+  // layer of more than that is cut.
+  const std::vector<BucketItem> items = {{0, 96}, {0, 32, LookedUp::kNever, /*joined=*/true},
+                                         {0, 32}, {0, 8, LookedUp::kNever, /*joined=*/true},
+                                         {0, 4},  {0, 32}};
+  std::vector<std::vector<size_t>> found;
+  const Buckets buckets(items, 2, 0, 4 * 96);
+  for (const Bucket& bucket : buckets.all()) {
+    found.emplace_back();
+    for (const Bucket::Entry& entry : bucket.entries) found.back().push_back(entry.parameter);
+  }
+  EXPECT_EQ(found, (std::vector<std::vector<size_t>>{{5, 4}, {3, 2}, {1}, {0}}));
+  const ParameterInfo weight{"h.0.c_fc.weight"}, bias{"h.0.c_fc.bias"}, other{"h.0.ln_2.bias"};
+  EXPECT_TRUE(same_layer(weight, bias));
+  EXPECT_FALSE(same_layer(weight, other));
+  EXPECT_FALSE(same_layer({"a"}, {"b"}));
+}
+
 // x -> x p0 p1 ... : every gradient, its bits, of one backward pass.
 std::vector<std::vector<float>> reduced(Rank& rank, int zero, bool overlap, bool idle_rank) {
   std::vector<Parameter> parameters = make_units(rank);
@@ -171,8 +190,8 @@ TEST(GradientReducer, NeitherOverlapNorSharingChangesABit) {
   }
 }
 
-// A table [29, 6] that four tokens look rows up in, and that logits may use too, beside a parameter
-// that is used before it and one after. Its gradient's own part, then that of the others.
+// A table [29, 6] that four tokens look rows up in by their ids, and that logits may use too,
+// beside one of 13 positions and a parameter that is used after them. Their gradients' own parts.
 struct TableCase {
   int zero = 0;
   bool overlap = true, tied = true, idle_rank = false;
@@ -182,8 +201,9 @@ std::vector<std::vector<float>> table_gradients(Rank& rank, const TableCase& whi
   std::vector<Parameter> parameters(3);
   for (size_t i = 0; i < 3; ++i) {
     parameters[i].info.name = "p" + std::to_string(i);
-    parameters[i].info.shape = i == 0 ? Shape{29, 6} : Shape{6};
-    parameters[i].info.looked_up = i == 0;
+    parameters[i].info.shape = i == 0 ? Shape{29, 6} : i == 1 ? Shape{13, 6} : Shape{6};
+    if (i == 0) parameters[i].info.looked_up = LookedUp::kByToken;
+    if (i == 1) parameters[i].info.looked_up = LookedUp::kByPosition;
     parameters[i].value = Tensor::empty(*rank.allocator, parameters[i].info.shape);
     for (int64_t at = 0; at < parameters[i].value.elements(); ++at) {
       parameters[i].value.data<float>()[at] = std::cos(static_cast<float>(at + 5));
@@ -192,7 +212,7 @@ std::vector<std::vector<float>> table_gradients(Rank& rank, const TableCase& whi
   }
   Communicator& replicas = rank.mesh.axis(Axis::kReplica);
   const Buckets buckets(parameters, replicas.size(), replicas.rank());
-  EXPECT_EQ(buckets.all().size(), 2U);  // the table has its own
+  EXPECT_EQ(buckets.all().size(), 3U);  // each table has its own
   GradientReducer reducer(rank, parameters, buckets, which.zero, which.overlap);
   reducer.begin(parameters, which.use);
   if (!which.idle_rank || replicas.rank() != 1) {
@@ -202,8 +222,12 @@ std::vector<std::vector<float>> table_gradients(Rank& rank, const TableCase& whi
     const int64_t second = 7 * replicas.rank();
     const Tensor ids =
         Tensor::from<int64_t>(*rank.allocator, {2, 2}, std::array<int64_t, 4>{3, second, 3, 28});
+    const int64_t at = 4 * replicas.rank();
+    const Tensor positions = Tensor::from<int64_t>(
+        *rank.allocator, {2, 2}, std::array<int64_t, 4>{at, at + 1, at + 2, at + 3});
     Tensor x = ops::embedding(cx, ids, parameters[0].value);
-    x = ops::multiply(cx, ops::add(cx, x, parameters[1].value), parameters[2].value);
+    x = ops::add(cx, x, ops::embedding(cx, positions, parameters[1].value));
+    x = ops::multiply(cx, x, parameters[2].value);
     if (which.tied) {
       x = ops::linear(cx, x, parameters[0].value, Tensor(), ops::WeightLayout::kOutIn);
     }
@@ -236,13 +260,14 @@ TEST(GradientReducer, TablesSendTheRowsThatWereLookedUp) {
           int64_t before = comm.bytes_sent();
           const auto whole = table_gradients(rank, {0, true, tied, idle, {}});
           const int64_t sent_whole = comm.bytes_sent() - before;
-          const TableUse use{.tokens = 4, .whole = tied};
+          const TableUse use{.tokens = 4, .tied = tied, .accumulated = false};
           before = comm.bytes_sent();
           const auto rows = table_gradients(rank, {0, true, tied, idle, use});
           const int64_t others = replicas - 1, own = idle && comm.rank() == 1 ? 0 : 4;
-          const int64_t by_rows = others * (8 + own * (8 + 6 * 4));
-          const int64_t summed = 2 * others * 4 * 192 / replicas;  // 29 x 6, rounded up to 32s
-          EXPECT_EQ(comm.bytes_sent() - before, sent_whole + by_rows - (tied ? 0 : summed));
+          const int64_t by_rows = others * (8 + own * (2 * 8 + 6 * 4));  // the rows once
+          // 29 x 6 and 13 x 6, rounded up to 32s.
+          const int64_t summed = 2 * others * 4 * ((tied ? 0 : 192) + 96) / replicas;
+          EXPECT_EQ(comm.bytes_sent() - before, sent_whole + by_rows - summed);
           for (size_t i = 0; i < rows.size(); ++i) {
             ASSERT_EQ(rows[i].size(), whole[i].size());
             for (size_t at = 0; at < rows[i].size(); ++at) {
