@@ -9,27 +9,44 @@
 namespace weft::cpu {
 namespace {
 
-// Tiles of this size keep the result in a core's second-level cache and cost the libraries a few
-// percent at most.
-constexpr int64_t kTileRows = 256, kTileColumns = 384;
-// A product is cut further, down to these, until there are so many tiles, unless it is small.
-constexpr int64_t kTileRowsMin = 64, kTileColumnsMin = 128, kTilesWanted = 8;
+// Of tiles: the largest, and down to what they are cut until there are kTilesWanted of them, unless
+// the product is small; in units that the library likes.
+struct TileSizes {
+  int64_t rows, columns, rows_min, columns_min, rows_unit, columns_unit;
+  bool columns_first;  // are cut; else whichever are more
+};
+// These keep the result in a core's second-level cache and cost the libraries a few percent at
+// most.
+constexpr TileSizes kLibrarySizes{256, 384, 64, 128, 16, 64, false};
+// Our own product packs b for each tile of rows, and a for each of columns where it is transposed.
+constexpr TileSizes kPairsSizes{512, 384, 64, 96, 16, 48, true};
+constexpr TileSizes kTransposedPairsSizes{384, 768, 96, 96, 48, 48, false};
+constexpr int64_t kTilesWanted = 8;
+
+template <typename T>
+TileSizes tile_sizes(const Matrix<T>& a) {
+  if (!std::is_same_v<T, bfloat16> || gemm_choice().of(GemmClass::kBf16) != GemmLibrary::kPairs) {
+    return kLibrarySizes;
+  }
+  return a.transposed ? kTransposedPairsSizes : kPairsSizes;
+}
+
 constexpr int64_t kWholeMax = int64_t{1} << 22;  // m n k
 
 // Equal tiles, but for the last in each direction.
 class Tiling {
  public:
-  Tiling(int64_t m, int64_t n, int64_t k) : m_(m), n_(n) {
+  Tiling(int64_t m, int64_t n, int64_t k, const TileSizes& sizes) : m_(m), n_(n) {
     if (n <= kWholeMax / k / m) {
       rows_ = m;
       columns_ = n;
       return;
     }
-    int64_t rows = kTileRows, columns = kTileColumns;
+    int64_t rows = sizes.rows, columns = sizes.columns;
     while (parts(m, rows) * parts(n, columns) < kTilesWanted) {
-      const bool can_rows = std::min(rows, m) > kTileRowsMin;
-      const bool can_columns = std::min(columns, n) > kTileColumnsMin;
-      if (can_rows && (rows >= columns || !can_columns)) {
+      const bool can_rows = std::min(rows, m) > sizes.rows_min;
+      const bool can_columns = std::min(columns, n) > sizes.columns_min;
+      if (can_rows && !(can_columns && (sizes.columns_first || rows < columns))) {
         rows = std::min(rows, m) / 2;
       } else if (can_columns) {
         columns = std::min(columns, n) / 2;
@@ -37,8 +54,8 @@ class Tiling {
         break;
       }
     }
-    rows_ = even(m, rows, 16);
-    columns_ = even(n, columns, 64);
+    rows_ = even(m, rows, sizes.rows_unit);
+    columns_ = even(n, columns, sizes.columns_unit);
   }
 
   int64_t count() const { return parts(m_, rows_) * parts(n_, columns_); }
@@ -104,7 +121,7 @@ void gemm(ThreadPool& pool, int64_t m, int64_t n, int64_t k, Matrix<T> a, Matrix
     if (done) done({0, m, 0, n});
     return;
   }
-  const Tiling tiling(m, n, k);
+  const Tiling tiling(m, n, k, tile_sizes(a));
   pool.parallel_for(tiling.count(), 1, [&](int64_t begin, int64_t end) {
     for (int64_t index = begin; index < end; ++index) {
       const GemmTile tile = tiling[index];
@@ -145,7 +162,7 @@ void gemm_tiles(ThreadPool& pool, Allocator& allocator, int blocks, int64_t m, i
     allocator.release(sums, bytes);
     return;
   }
-  const Tiling tiling(m, n, k);
+  const Tiling tiling(m, n, k, tile_sizes(a));
   pool.parallel_for(tiling.count(), 1, [&](int64_t begin, int64_t end) {
     thread_local std::vector<Sum<T>> sums;
     for (int64_t index = begin; index < end; ++index) {

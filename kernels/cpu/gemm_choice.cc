@@ -9,12 +9,13 @@
 #include <vector>
 
 #include "kernels/cpu/gemm_libraries.h"
+#include "kernels/cpu/level.h"
 
 namespace weft::cpu {
 namespace {
 
 constexpr std::array<std::string_view, kGemmClasses> kClassNames{"large", "small", "thin", "bf16"};
-constexpr std::array<std::string_view, 3> kLibraryNames{"openblas", "onednn", "widened"};
+constexpr std::array<std::string_view, 4> kLibraryNames{"openblas", "onednn", "widened", "pairs"};
 constexpr std::string_view kMeasure = "measure";
 constexpr int kRuns = 5;
 constexpr double kLead = 1.25;
@@ -34,6 +35,7 @@ std::optional<size_t> find(const std::array<std::string_view, N>& names, std::st
 // halves and OpenBLAS leads there; the code that oneDNN generates leads wherever AVX-512 is whole.
 std::vector<GemmLibrary> candidates(GemmClass which) {
   if (which == GemmClass::kBf16) {
+    if (level() == Level::kBf16) return {GemmLibrary::kPairs, GemmLibrary::kOneDnn};
     if (!onednn_has_avx512()) return {GemmLibrary::kWidened};
     if (!onednn_has_avx512_bf16()) return {GemmLibrary::kWidened, GemmLibrary::kOneDnn};
     return {GemmLibrary::kOneDnn, GemmLibrary::kWidened};
@@ -44,15 +46,16 @@ std::vector<GemmLibrary> candidates(GemmClass which) {
 }
 
 bool can(GemmLibrary library, GemmClass which) {
-  const GemmLibrary other =
-      which == GemmClass::kBf16 ? GemmLibrary::kWidened : GemmLibrary::kOpenBlas;
-  return library == GemmLibrary::kOneDnn || library == other;
+  if (library == GemmLibrary::kOneDnn) return true;
+  return (library == GemmLibrary::kOpenBlas) == (which != GemmClass::kBf16);
 }
 
 void run(GemmLibrary library, const Product<float>& product) {
   library == GemmLibrary::kOneDnn ? multiply_onednn(product) : multiply_openblas(product);
 }
-void run(GemmLibrary library, const Product<bfloat16, float>& product) {
+template <typename Out>
+void run(GemmLibrary library, const Product<bfloat16, Out>& product) {
+  if (library == GemmLibrary::kPairs) return multiply_pairs(product);
   library == GemmLibrary::kOneDnn ? multiply_onednn(product)
                                   : multiply_widened(product, in_force[0]);
 }
@@ -116,16 +119,20 @@ Status read_parts(std::string_view text,
         !can(static_cast<GemmLibrary>(*library), static_cast<GemmClass>(*which))) {
       return Status::invalid("WEFT_GEMM", std::string(part),
                              "must be measure, or parts: large, small or thin, then = and "
-                             "openblas or onednn; bf16= and onednn or widened");
+                             "openblas or onednn; bf16= and onednn, widened or pairs");
     }
     libraries[*which] = static_cast<GemmLibrary>(*library);
   }
   return {};
 }
 
+bool available(GemmLibrary library) {
+  return library == GemmLibrary::kPairs ? supported(Level::kBf16) : onednn_has_avx512();
+}
+
 void put_in_force(size_t which, GemmLibrary library) {
   const bool bf16 = which == static_cast<size_t>(GemmClass::kBf16);
-  in_force[which] = bf16 && !onednn_has_avx512() ? GemmLibrary::kWidened : library;
+  in_force[which] = bf16 && !available(library) ? GemmLibrary::kWidened : library;
 }
 
 void decide_once() {
@@ -215,9 +222,7 @@ void multiply(const Product<bfloat16, float>& p) {
 int64_t multiplied() { return operations.load(std::memory_order_relaxed); }
 void multiply(const Product<bfloat16>& p) {
   count(p);
-  library_of(GemmClass::kBf16) == GemmLibrary::kOneDnn
-      ? multiply_onednn(p)
-      : multiply_widened(p, library_of(GemmClass::kLarge));
+  run(library_of(GemmClass::kBf16), p);
 }
 
 }  // namespace weft::cpu

@@ -22,8 +22,9 @@
 
 namespace weft::cpu {
 
-// kWidened: bf16 only, converted to fp32 and multiplied by the library of kLarge.
-enum class GemmLibrary : uint8_t { kOpenBlas, kOneDnn, kWidened };
+// Of bf16 only: kWidened, converted to fp32 and multiplied by the library of kLarge; kPairs, our
+// own by the instructions of AVX512_BF16.
+enum class GemmLibrary : uint8_t { kOpenBlas, kOneDnn, kWidened, kPairs };
 
 // Of a single library call (a tile), by its sizes.
 enum class GemmClass : uint8_t {

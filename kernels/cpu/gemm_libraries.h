@@ -26,6 +26,9 @@ void multiply_openblas(const Product<double>& product);
 void multiply_onednn(const Product<float>& product);
 void multiply_onednn(const Product<bfloat16, float>& product);
 void multiply_onednn(const Product<bfloat16>& product);
+// Of our own, where supported(Level::kBf16).
+void multiply_pairs(const Product<bfloat16, float>& product);
+void multiply_pairs(const Product<bfloat16>& product);
 // In fp32, of which a copy of the operands is made a tile: for processors without bf16 products.
 void multiply_widened(const Product<bfloat16, float>& product, GemmLibrary fp32);
 void multiply_widened(const Product<bfloat16>& product, GemmLibrary fp32);

@@ -10,19 +10,19 @@
 #include <vector>
 
 #include "kernels/cpu/gemm_choice.h"
+#include "kernels/cpu/level.h"
 #include "kernels/ops/random.h"
 
 namespace weft::cpu {
 namespace {
 
-// The whole process computes with `library` while it lives.
+// The whole process computes with `library`, and bf16 with `bf16`, while it lives.
 class Forced {
  public:
-  explicit Forced(GemmLibrary library) : before_(gemm_choice()) {
+  Forced(GemmLibrary library, GemmLibrary bf16) : before_(gemm_choice()) {
     GemmChoice choice;
     choice.libraries.fill(library);
-    const bool own_bf16 = library == GemmLibrary::kOneDnn;
-    choice.libraries.back() = own_bf16 ? GemmLibrary::kOneDnn : GemmLibrary::kWidened;
+    choice.libraries.back() = bf16;
     choose_gemm(choice);
   }
   ~Forced() { choose_gemm(before_); }
@@ -34,6 +34,9 @@ class Forced {
 };
 
 constexpr GemmLibrary kLibraries[] = {GemmLibrary::kOpenBlas, GemmLibrary::kOneDnn};
+// Of bf16; one that this processor cannot run is widened.
+constexpr GemmLibrary kOfBf16[] = {GemmLibrary::kOneDnn, GemmLibrary::kWidened,
+                                   GemmLibrary::kPairs};
 
 template <typename T>
 std::vector<T> drawn(int64_t count, uint64_t stream) {
@@ -47,8 +50,9 @@ std::vector<T> drawn(int64_t count, uint64_t stream) {
 struct Sizes {
   int64_t m, n, k;
 };
-constexpr Sizes kSizes[] = {{1, 1, 1},    {1, 300, 70},  {7, 5, 3},      {64, 64, 64},
-                            {33, 129, 1}, {300, 7, 200}, {130, 300, 110}};
+constexpr Sizes kSizes[] = {{1, 1, 1},       {1, 300, 70},  {7, 5, 3},
+                            {64, 64, 64},    {33, 129, 1},  {300, 7, 200},
+                            {130, 300, 110}, {10, 50, 801}, {53, 97, 1540}};
 
 // How far a sum of k terms may be off, in units of the sum of the terms' magnitudes.
 template <typename Out, typename S>
@@ -106,12 +110,46 @@ void check_all() {
 
 TEST(Gemm, EveryLibraryMultiplies) {
   for (const GemmLibrary library : kLibraries) {
-    const Forced forced(library);
+    const Forced forced(library, GemmLibrary::kWidened);
     check_all<float>();
+  }
+  for (const GemmLibrary library : kOfBf16) {
+    const Forced forced(GemmLibrary::kOpenBlas, library);
     check_all<bfloat16, float>();
     check_all<bfloat16>();
   }
   check_all<double>();
+}
+
+// The same matrix stored the other way round.
+std::vector<bfloat16> turned(const std::vector<bfloat16>& x, int64_t rows, int64_t columns) {
+  std::vector<bfloat16> result(x.size());
+  for (int64_t i = 0; i < rows * columns; ++i) {
+    result[static_cast<size_t>(i % columns * rows + i / columns)] = x[static_cast<size_t>(i)];
+  }
+  return result;
+}
+
+TEST(Gemm, PairsHaveTheSameBitsHoweverAProductIsCutAndStored) {
+  if (!supported(Level::kBf16)) GTEST_SKIP() << "no AVX512_BF16 here";
+  const Forced forced(GemmLibrary::kOpenBlas, GemmLibrary::kPairs);
+  const Sizes s{130, 210, 901};
+  const auto a = drawn<bfloat16>(s.m * s.k, 1), b = drawn<bfloat16>(s.k * s.n, 2);
+  const auto a_turned = turned(a, s.m, s.k), b_turned = turned(b, s.k, s.n);
+  ThreadPool pool(2);
+  std::vector<float> whole(static_cast<size_t>(s.m * s.n));
+  gemm<bfloat16>(pool, s.m, s.n, s.k, {a.data(), s.k, false}, {b.data(), s.n, false}, whole.data(),
+                 s.n);
+  constexpr int64_t kRow = 61, kColumn = 107;  // where the part begins
+  const Matrix<bfloat16> left = Matrix<bfloat16>{a_turned.data(), s.m, true}.from(kRow, 0);
+  const Matrix<bfloat16> right = Matrix<bfloat16>{b_turned.data(), s.k, true}.from(0, kColumn);
+  const int64_t rows = s.m - kRow, columns = s.n - kColumn;
+  std::vector<float> part(static_cast<size_t>(rows * columns));
+  gemm(pool, rows, columns, s.k, left, right, part.data(), columns);
+  for (int64_t i = 0; i < rows * columns; ++i) {
+    const int64_t row = kRow + i / columns, column = kColumn + i % columns;
+    ASSERT_EQ(part[static_cast<size_t>(i)], whole[static_cast<size_t>(row * s.n + column)]) << i;
+  }
 }
 
 TEST(Gemm, NothingToSumIsZeroOrWhatWasThere) {
@@ -127,7 +165,7 @@ TEST(Gemm, TheBitsDoNotDependOnThePool) {
   const Sizes s{200, 900, 130};
   const auto a = drawn<float>(s.m * s.k, 1), b = drawn<float>(s.k * s.n, 2);
   for (const GemmLibrary library : kLibraries) {
-    const Forced forced(library);
+    const Forced forced(library, GemmLibrary::kWidened);
     std::vector<std::vector<float>> results;
     for (const int threads : {1, 2, 5}) {
       ThreadPool pool(threads);
@@ -232,10 +270,12 @@ TEST(GemmChoice, TextAndBack) {
                       GemmLibrary::kWidened};
   EXPECT_EQ(to_string(choice), "large=onednn,small=openblas,thin=onednn,bf16=widened");
   EXPECT_EQ(parse_gemm_choice(to_string(choice), GemmChoice()).value(), choice);
+  EXPECT_EQ(parse_gemm_choice("bf16=pairs", choice).value().of(GemmClass::kBf16),
+            GemmLibrary::kPairs);
   const GemmChoice changed = parse_gemm_choice("large=openblas", choice).value();
   EXPECT_EQ(to_string(changed), "large=openblas,small=openblas,thin=onednn,bf16=widened");
   for (const char* wrong : {"huge=onednn", "large=mkl", "large", "large=", "=onednn",
-                            "large=widened", "bf16=openblas"}) {
+                            "large=widened", "large=pairs", "bf16=openblas"}) {
     const auto refused = parse_gemm_choice(wrong, choice);
     ASSERT_FALSE(refused) << wrong;
     EXPECT_NE(refused.error().to_string().find(wrong), std::string::npos);
