@@ -4,6 +4,7 @@
 // Thread safety: every call from any thread.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <map>
 #include <mutex>
@@ -25,8 +26,8 @@ struct MemoryCluster {
   std::vector<proto::TrainingStarted> starts;
   std::vector<proto::TrainingFinished> finishes;
 
-  // Sends of later steps are refused, as if the rank were killed, once there is a checkpoint: the
-  // threads that write it may come late on a busy machine.
+  // Sends of later steps are refused, as if the rank were killed, once there is a checkpoint. The
+  // threads that write it may come late on a busy machine: those steps leave them the processor.
   int64_t die_after_step = -1;
   int64_t control_at_step = -1;  // `control` is given once this step's metrics have come
   proto::ControlKind control = proto::CONTROL_KIND_UNSPECIFIED;
@@ -59,9 +60,9 @@ class MemoryProgress final : public Progress {
   Status send(proto::RankEnvelope message) override {
     std::unique_lock lock(cluster_.mutex);
     for (const proto::MetricRecord& record : message.metrics().records()) {
-      if (cluster_.die_after_step >= 0 && record.step() > cluster_.die_after_step &&
-          !cluster_.checkpoints.empty()) {
-        return Status(Code::kUnavailable, "killed");
+      if (cluster_.die_after_step >= 0 && record.step() > cluster_.die_after_step) {
+        if (!cluster_.checkpoints.empty()) return Status(Code::kUnavailable, "killed");
+        cluster_.told.wait_for(lock, std::chrono::milliseconds(100));
       }
       if (record.step() == cluster_.event_by_step) {
         cluster_.told.wait(lock, [&] { return !cluster_.events.empty(); });
