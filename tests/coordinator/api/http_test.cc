@@ -280,9 +280,8 @@ TEST_F(HttpTest, AFullHouseSaysSoAndRecovers) {
   RawClient third(server_->port());
   EXPECT_EQ(third.answer().status, 503);
   first.reset();
-  int status = 503;
-  for (int i = 0; i < 1000 && status != 200; ++i) status = raw(get).status;
-  EXPECT_EQ(status, 200);
+  while (raw(get).status != 200) {  // until the server has noticed; else the test's limit ends it
+  }
 }
 
 TEST_F(HttpTest, SlowRequestsAreCutOff) {
