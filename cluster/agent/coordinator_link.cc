@@ -9,13 +9,29 @@ namespace asio = boost::asio;
 
 CoordinatorLink::CoordinatorLink(asio::io_context& io, std::string host, int port,
                                  std::string secret, Logger log)
-    : io_(io), host_(std::move(host)), port_(port), secret_(std::move(secret)),
-      log_(std::move(log)), timer_(io) {}
+    : io_(io),
+      way_(std::make_shared<Way>(io)),
+      host_(std::move(host)),
+      port_(port),
+      secret_(std::move(secret)),
+      log_(std::move(log)),
+      timer_(io) {}
 
 CoordinatorLink::~CoordinatorLink() {
+  way_->end();
   *alive_ = false;
   if (channel_ != nullptr) channel_->close(Status(Code::kUnavailable, "the agent ends"));
   dialler_.join();
+}
+
+void CoordinatorLink::Way::post(std::function<void()> work) {
+  const std::lock_guard lock(mutex);
+  if (io != nullptr) asio::post(*io, std::move(work));
+}
+
+void CoordinatorLink::Way::end() {
+  const std::lock_guard lock(mutex);
+  io = nullptr;
 }
 
 void CoordinatorLink::start(Handlers handlers) {
@@ -49,15 +65,15 @@ void CoordinatorLink::dialled(Result<std::shared_ptr<Channel>> channel) {
   channel_ = *channel;
   const uint64_t generation = ++generation_;
   log_.info("connected to the coordinator at {}:{}", host_, port_);
-  channel_->start({[this, alive = alive_, generation](proto::NodeFrame frame) {
-                     asio::post(io_, [this, alive, generation, moved = std::move(frame)]() mutable {
+  channel_->start({[this, way = way_, alive = alive_, generation](proto::NodeFrame frame) {
+                     way->post([this, alive, generation, moved = std::move(frame)]() mutable {
                        if (*alive && generation == generation_ && channel_ != nullptr) {
                          handlers_.on_frame(std::move(moved));
                        }
                      });
                    },
-                   [this, alive = alive_, generation](const Status& why) {
-                     asio::post(io_, [this, alive, generation, why] {
+                   [this, way = way_, alive = alive_, generation](const Status& why) {
+                     way->post([this, alive, generation, why] {
                        if (*alive) lost(generation, why);
                      });
                    }});

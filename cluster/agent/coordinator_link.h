@@ -11,6 +11,7 @@
 #include <boost/asio/thread_pool.hpp>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 
 #include "cluster/rpc/rpc.h"
@@ -39,12 +40,21 @@ class CoordinatorLink {
 
  private:
   static constexpr int kFailuresMax = 5;
+  // The agent's io_context to a channel's thread, which may still run when the agent ends.
+  struct Way {
+    explicit Way(boost::asio::io_context& to) : io(&to) {}
+    void post(std::function<void()> work);
+    void end();  // nothing is posted from then on
+    std::mutex mutex;
+    boost::asio::io_context* io;
+  };
   void dial();
   void dialled(Result<std::shared_ptr<Channel>> channel);
   void lost(uint64_t generation, const Status& why);
   void dial_later();
 
   boost::asio::io_context& io_;
+  const std::shared_ptr<Way> way_;
   const std::string host_;
   const int port_;
   const std::string secret_;
