@@ -82,6 +82,12 @@ std::vector<MemoryEstimate> blocked_moments(const StepMemory& m) {
                       kSingle * summed * parameters.largest_of_block;
   further.activations -= s.kept_block();
 
+  MemoryEstimate first = backward;  // of the first block, beside the others' gradients
+  const int64_t others = parameters.count - parameters.embedding_unit - parameters.block_unit;
+  first.gradients = m.table + kSingle * 2 * parameters.largest_of_block +
+                    (m.zero > 0 ? m.gradients : std::max(m.earlier, kSingle * others));
+  first.activations = m.batch() + s.kept_block();
+
   MemoryEstimate end = m.all;  // the table's second gradient, and its first or what is kept of it
   end.parameters += m.whole(parameters.block_unit);
   end.gradients = m.gradients + kSingle * summed * parameters.table;
@@ -90,7 +96,7 @@ std::vector<MemoryEstimate> blocked_moments(const StepMemory& m) {
   if (m.zero == 1) end.gradients += m.earlier;
   end.activations = m.batch();
   end.workspace = 2 * s.element * s.tokens * s.hidden;
-  return {loss, backward, further, end};
+  return {loss, backward, further, first, end};
 }
 
 }  // namespace weft

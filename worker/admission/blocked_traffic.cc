@@ -3,12 +3,10 @@
 #include <algorithm>
 #include <numeric>
 
-#include "proto/job.pb.h"
+#include "worker/admission/memory_sizes.h"
 
 namespace weft {
 namespace {
-
-constexpr int64_t kSingle = 4;  // bytes of fp32
 
 // A term of each rank to the rank that adds it up, and the sums back (parallel/tree_sum.h).
 AxisTraffic tree_sum_traffic(int64_t elements, int ranks, int rank) {
@@ -17,8 +15,8 @@ AxisTraffic tree_sum_traffic(int64_t elements, int ranks, int rank) {
   return both;
 }
 
-struct Sizes {
-  Sizes(const ModelConfig& config, const proto::JobSpec& spec) {
+struct Round {
+  Round(const ModelConfig& config, const proto::JobSpec& spec) {
     const proto::TrainingSpec& training = spec.training();
     const bool half = training.precision() == proto::PRECISION_BF16;
     element = half ? 2 : kSingle;
@@ -36,7 +34,7 @@ struct Sizes {
 };
 
 // Over the tensor axis: rows are gathered in the values' type, terms of sums travel in fp32.
-AxisTraffic tensor_round(const Sizes& s, bool language_model, int ranks, int rank) {
+AxisTraffic tensor_round(const Round& s, bool language_model, int ranks, int rank) {
   const AxisTraffic gather = gather_traffic(s.tokens, s.element * s.hidden, ranks, rank);
   const AxisTraffic rows = scatter_traffic(s.tokens, s.element * s.hidden, ranks, rank);
   const AxisTraffic terms = scatter_traffic(s.tokens, kSingle * s.hidden, ranks, rank);
@@ -58,7 +56,7 @@ AxisTraffic tensor_round(const Sizes& s, bool language_model, int ranks, int ran
 }
 
 // Values that come back after the update, or are gathered for the passes.
-AxisTraffic value_traffic(const Buckets& buckets, const Sizes& s, int zero, bool tied_logits) {
+AxisTraffic value_traffic(const Buckets& buckets, const Round& s, int zero, bool tied_logits) {
   AxisTraffic all;
   if (zero == 0 || s.replicas == 1) return all;
   const int64_t others = s.replicas - 1;
@@ -84,7 +82,7 @@ int ranks_in_row(const proto::JobSpec& spec) {
 StepTraffic blocked_traffic(const ModelConfig& config, const proto::JobSpec& spec,
                             std::span<const ShardSize> shards, const MeshPlace& place) {
   const proto::ParallelSpec& mesh = spec.parallel();
-  const Sizes s(config, spec);
+  const Round s(config, spec);
   const bool language_model = models_language(spec);
   const int replica = place.data * mesh.sequence() + place.sequence;
   const int world = s.replicas * mesh.tensor(), rank = replica * mesh.tensor() + place.tensor;

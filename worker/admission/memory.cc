@@ -11,8 +11,6 @@ namespace weft {
 namespace {
 
 constexpr int64_t kChunkElements = 1 << 24;  // of logits at once (kernels/ops/linear_cross_entropy)
-// On a GPU: their bytes, and the unit of their columns (kernels/cuda/limits.h).
-constexpr int64_t kGpuLogitBytes = int64_t{1} << 30, kGpuLogitColumns = 64;
 // Of the attention that cuDNN may compute there (kernels/cuda/attention_choice.h).
 constexpr int64_t kCudnnWorkspaceMax = int64_t{1} << 30;
 
@@ -67,9 +65,8 @@ int64_t loss_workspace(const Sizes& s, bool language_model) {
 // is filled up to whole units of columns (kernels/cuda/gpu_losses.cc).
 int64_t loss_on_gpu(const Sizes& s, bool language_model) {
   if (!language_model) return loss_ends(s);
-  const int64_t columns = share(s.vocabulary, kGpuLogitColumns) * kGpuLogitColumns;
-  const int64_t row = s.element * columns;
-  const int64_t rows = std::min(s.tokens, std::max<int64_t>(1, kGpuLogitBytes / row));
+  const int64_t columns = gpu_logit_columns(s.vocabulary), row = s.element * columns;
+  const int64_t rows = std::min(s.tokens, gpu_logit_rows(s.vocabulary, s.element));
   return loss_ends(s) + rows * row + (columns > s.vocabulary ? row * s.hidden : 0);
 }
 
@@ -100,6 +97,13 @@ std::vector<MemoryEstimate> moments_of(const StepMemory& m) {
     sending.activations -= two * s.kept_block();
   }
 
+  // The first block's, when the others' gradients are there and what they kept is gone.
+  MemoryEstimate first = backward;
+  const int64_t others = parameters.count - parameters.embedding_unit - parameters.block_unit;
+  first.gradients = m.table + kSingle * parameters.largest_of_block +
+                    (m.zero >= 2 ? m.gradients : std::max(m.earlier, kSingle * others));
+  first.activations = m.batch() + s.kept_block();
+
   MemoryEstimate end = m.all;  // of the backward pass
   end.parameters += m.whole(parameters.block_unit);
   end.gradients = m.gradients + m.table;
@@ -112,7 +116,7 @@ std::vector<MemoryEstimate> moments_of(const StepMemory& m) {
   }
   end.activations = m.batch();
   end.workspace = 2 * s.element * s.tokens * s.hidden;
-  return {loss, backward, sending, end};
+  return {loss, backward, sending, first, end};
 }
 
 }  // namespace

@@ -2,14 +2,15 @@
 // model takes, and what a step adds to that at its largest moment.
 //
 // Formula: the tensors that a pre-norm transformer block keeps for its backward pass (as counted
-// by Korthikanti et al. 2022, section 4, but for the fused ops of kernels/), in three moments of
-// which the largest counts: the loss, the backward pass of the last block, and the end of it.
+// by Korthikanti et al. 2022, section 4, but for the fused ops of kernels/), in four moments of
+// which the largest counts: the loss, the backward pass of the last block and of the first, and the
+// end of it.
 // Optimizer state after Rajbhandari et al. 2020, section 3.1, with fp32 gradients, and what its
 // levels share out; two moments more then: before the first step, when the values that the state
 // is made of are there too, and two blocks into the backward pass, when buckets are on their way.
 // Topology-invariant training has its own moments (blocked_memory.h).
 //
-// Accuracy: against memory_peak_bytes of real runs (tests/worker/admission/memory_test.cc: 72
+// Accuracy: against memory_peak_bytes of real runs (tests/worker/admission/memory_test.cc: 77
 // configurations of 1 to 8 ranks, fp32 and half types, each kind of recomputation, accumulation,
 // each level of ZeRO) `tensors()` is 0.95 to 1.05 of what the rank that has most measured; those
 // models are small and of one family. A classification is counted with rows of

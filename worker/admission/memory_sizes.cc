@@ -7,6 +7,8 @@ namespace weft {
 namespace {
 
 constexpr int64_t kBatchBytes = 8 * 4;  // a token's id, position, document and label
+// On a GPU, of logits: their bytes, and the unit of their columns (kernels/cuda/limits.h).
+constexpr int64_t kGpuLogitBytes = int64_t{1} << 30, kGpuLogitColumns = 64;
 // Of the attention that cuDNN may compute (kernels/cuda/attention_choice.h).
 constexpr int64_t kCudnnWidthMin = 64, kCudnnTokensMin = 512, kCudnnUnorderedTokensMin = 1024;
 
@@ -25,6 +27,14 @@ int64_t largest_turn(const std::vector<BucketItem>& items, int replicas, int zer
 }
 
 }  // namespace
+
+int64_t gpu_logit_columns(int64_t vocabulary) {
+  return share(vocabulary, kGpuLogitColumns) * kGpuLogitColumns;
+}
+
+int64_t gpu_logit_rows(int64_t vocabulary, int64_t element) {
+  return std::max<int64_t>(1, kGpuLogitBytes / (element * gpu_logit_columns(vocabulary)));
+}
 
 Sizes::Sizes(const ModelConfig& config, const proto::JobSpec& spec) {
   const proto::ParallelSpec& mesh = spec.parallel();

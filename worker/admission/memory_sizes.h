@@ -17,6 +17,11 @@ inline constexpr int64_t kSingle = 4;  // bytes of fp32, in which everything is 
 
 inline int64_t share(int64_t whole, int64_t parts) { return (whole + parts - 1) / parts; }
 
+// Rows of logits, `element` bytes each, that a GPU has at once, and the columns of each: the table
+// is filled up to whole units (kernels/cuda/gpu_losses.cc).
+int64_t gpu_logit_columns(int64_t vocabulary);
+int64_t gpu_logit_rows(int64_t vocabulary, int64_t element);
+
 // Sizes on the rank that has most, named as in worker/models/model.h; what the functions give are
 // bytes.
 struct Sizes {

@@ -2,20 +2,17 @@
 
 #include <algorithm>
 
-#include "proto/job.pb.h"
 #include "worker/admission/blocked_traffic.h"
+#include "worker/admission/memory_sizes.h"
 #include "worker/parallel/sequence_choice.h"
 
 namespace weft {
 namespace {
 
-constexpr int64_t kSingle = 4;                      // bytes of fp32
 constexpr int64_t kId = 8;                          // of a token's number
 constexpr int64_t kSmallBytes = int64_t{16} << 10;  // of an all-reduce in one go (cluster/comm/mpi)
 constexpr int64_t kChunkElements = 1 << 24;  // of logits at once (kernels/ops/linear_cross_entropy)
 constexpr int64_t kRingPieces = 3;           // of a shift's keys and values (parallel/ring.h)
-
-int64_t share(int64_t whole, int64_t parts) { return (whole + parts - 1) / parts; }
 
 int64_t element_bytes(const proto::JobSpec& spec) {
   const proto::Precision precision = spec.training().precision();
@@ -67,7 +64,9 @@ class TensorTraffic {
   // Of each row of logits the maximum, and three sums.
   AxisTraffic loss(int64_t rows) const {
     const int64_t vocabulary = share(config_.vocabulary, ranks_);
-    const int64_t most = std::max<int64_t>(16, kChunkElements / std::max<int64_t>(1, vocabulary));
+    const bool on_gpu = spec_.resources().device() == proto::COMPUTE_DEVICE_GPU;
+    const int64_t most = on_gpu ? gpu_logit_rows(vocabulary, element_bytes(spec_))
+                                : std::max<int64_t>(16, kChunkElements / vocabulary);
     const int64_t step = share(rows, std::max<int64_t>(1, share(rows, most)));
     AxisTraffic all;
     for (int64_t first = 0; first < rows; first += step) {

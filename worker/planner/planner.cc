@@ -89,6 +89,8 @@ class Planner {
 
   // Whether the one that saves no memory fits.
   bool add_variants(JobSpec& variant, const SlotMemory& device, std::optional<MeshPlan>& best) {
+    variant.mutable_resources()->set_device(device.gpu ? proto::COMPUTE_DEVICE_GPU
+                                                       : proto::COMPUTE_DEVICE_CPU);
     bool first = true, first_fits = false;
     for (const auto recompute : recomputations()) {
       for (const int zero : levels(variant)) {

@@ -27,6 +27,8 @@ constexpr const char* kBatch = "batch_size: 8, sequence_length: 64";
 constexpr const char* kParameters = "n_layer: 8, n_head: 4, n_embd: 128, vocab_size: 1000";
 constexpr const char* kRows = "batch_size: 4, sequence_length: 32";
 constexpr const char* kRowsBf16 = "batch_size: 4, sequence_length: 32, precision: bf16";
+constexpr const char* kRowsFull =
+    "batch_size: 8, sequence_length: 64, activation_checkpointing: full";
 constexpr const char* kRounds = "batch_size: 8, micro_batch_size: 1, sequence_length: 32";
 
 const Case kCases[] = {
@@ -43,6 +45,9 @@ const Case kCases[] = {
      "batch_size: 8, sequence_length: 64, activation_checkpointing: selective"},
     {"full", "n_layer: 6, n_head: 4, n_embd: 64, vocab_size: 500",
      "batch_size: 8, sequence_length: 64, activation_checkpointing: full"},
+    {"full, gradients", kParameters, kRowsFull},
+    {"and tensor 2", kParameters, kRowsFull, {1, 1, 2}},
+    {"and zero 1", kParameters, kRowsFull, {2, 1, 1}, "causal_lm", 1},
     {"bf16", kSmall, "batch_size: 8, sequence_length: 64, precision: bf16"},
     {"fp16", kSmall, "batch_size: 8, sequence_length: 64, precision: fp16"},
     {"tensor 2", kSmall, kBatch, {1, 1, 2}},
@@ -113,6 +118,8 @@ const Case kBlockedCases[] = {
     {"selective", kEven, kBlocksSelective},
     {"full", kEvenDeep, kBlocksFull},
     {"full, bf16", kEvenDeep, kBlocksFullBf16},
+    {"full, gradients", kParameters, kBlocksFull, {1, 1, 2}},
+    {"and zero 1", kParameters, kBlocksFull, {2, 1, 1}, "causal_lm", 1},
     {"full, tensor 2", kEvenDeep, kBlocksFull, {1, 1, 2}},
     {"vocabulary", kManyIds, kBlocks},
     {"the same, bf16", kManyIds, kBlocksBf16},

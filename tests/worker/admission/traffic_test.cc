@@ -218,5 +218,24 @@ TEST_F(Traffic, OfBlocksIsWhatCommunicatorsCount) {
   }
 }
 
+// 1,000 rows of half of GPT-2's vocabulary: a CPU takes 667 at once (2^24 logits), so two chunks of
+// 500; a GPU all (1 GiB). Of each chunk a maximum and three sums, a message each.
+TEST_F(Traffic, CountsTheDevicesChunksOfLogits) {
+  const Case which{"batch_size: 10",
+                   {1, 1, 2},
+                   "",
+                   "causal_lm",
+                   "n_layer: 1, n_head: 2, n_embd: 32, vocab_size: 50257"};
+  proto::JobSpec spec = launch(which).spec();
+  spec.mutable_training()->set_sequence_length(100);
+  const ModelFamily* family = find_family(spec.model().family());
+  const auto config = family->parse_config(struct_to_json(spec.model().config()));
+  const auto messages = [&](proto::ComputeDevice device) {
+    spec.mutable_resources()->set_device(device);
+    return step_traffic(**config, spec, shards_of(*family, **config, spec, 0), {}).tensor.messages;
+  };
+  EXPECT_EQ(messages(proto::COMPUTE_DEVICE_CPU) - messages(proto::COMPUTE_DEVICE_GPU), 2);
+}
+
 }  // namespace
 }  // namespace weft
