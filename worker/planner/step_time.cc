@@ -17,6 +17,9 @@ constexpr double kLogitsKept = 1 << 24;
 // Passes over an activation that is kept: written, read by the next op, read and answered on the
 // way back.
 constexpr double kActivationPasses = 6;
+// Tokens of a row on a rank from which products of the tensor axis are cut
+// (worker/parallel/tensor_parallel.h).
+constexpr int64_t kCutTokensMin = 256;
 // Bytes of AdamW a parameter: four floats read, three written; and one more for the norm.
 constexpr double kUpdateBytes = 32;
 struct Work {
@@ -125,6 +128,53 @@ AxisTime time_of(const AxisTraffic& traffic, double crossing, const Links& links
           (1 - crossing) * (bytes / links.local + messages * links.local_latency)};
 }
 
+// Of the transfers of the tensor axis, `transfer` seconds each, what runs beside the products that
+// are cut for it (parallel/overlapped_linear.h), operations at `rate`: forwards 1/t of a product,
+// backwards 1/t of the input's gradient, and where that one is scattered all of the weight's.
+double beside_products(const ModelConfig& config, const proto::JobSpec& spec, double transfer,
+                       double rate) {
+  const proto::ParallelSpec& mesh = spec.parallel();
+  const proto::TrainingSpec& training = spec.training();
+  const int64_t own = training.sequence_length() / mesh.sequence() / mesh.tensor();
+  const bool fp16 = training.precision() == proto::PRECISION_FP16;
+  const bool on_gpu = spec.resources().device() == proto::COMPUTE_DEVICE_GPU;
+  if (mesh.tensor() == 1 || own < kCutTokensMin || (fp16 && !on_gpu)) return 0;
+  const int64_t rows = share(training.batch_size(), mesh.data());
+  const int64_t at_once = std::clamp<int64_t>(training.micro_batch_size(), 1, rows);
+  const double tokens = static_cast<double>(at_once * own * mesh.tensor());
+  const double rounds = static_cast<double>(share(rows, at_once));
+  const auto recompute = training.activation_checkpointing();
+  const int attention_times = recompute == proto::ACTIVATION_CHECKPOINTING_NONE ? 1 : 2;
+  const int mlp_times = recompute == proto::ACTIVATION_CHECKPOINTING_FULL ? 2 : 1;
+  const double features =
+      static_cast<double>(share(config.heads, mesh.tensor()) * (config.hidden / config.heads));
+  const double keys = static_cast<double>(config.key_heads) / static_cast<double>(config.heads);
+  const double inner = static_cast<double>(share(config.inner, mesh.tensor()));
+  // Before the attention or the MLP, and after it.
+  const auto hidden = [&](double before, double after, int times) {
+    const double a_column = 2 * tokens * static_cast<double>(config.hidden) / rate;  // seconds
+    const auto beside = [&](double product, double parts) {
+      return std::min(transfer, product * a_column * parts);
+    };
+    const double part = 1.0 / mesh.tensor();
+    return times * (beside(before, part) + beside(after, part)) + beside(before, 1 + part) +
+           beside(after, part);
+  };
+  return rounds * static_cast<double>(config.layers) *
+         (hidden(features * (1 + 2 * keys), features, attention_times) +
+          hidden(inner, inner, mlp_times));
+}
+
+// One such transfer, of the rank that has most.
+AxisTraffic tensor_transfer(const ModelConfig& config, const proto::JobSpec& spec) {
+  const proto::ParallelSpec& mesh = spec.parallel();
+  const int64_t rows = share(spec.training().batch_size(), mesh.data());
+  const int64_t at_once = std::clamp<int64_t>(spec.training().micro_batch_size(), 1, rows);
+  const int64_t width = (half(spec) ? 2 : 4) * at_once * config.hidden;
+  return gather_traffic(share(spec.training().sequence_length(), mesh.sequence()), width,
+                        mesh.tensor(), 0);
+}
+
 }  // namespace
 
 StepTime estimate_step(const ModelConfig& config, const proto::JobSpec& spec,
@@ -135,7 +185,7 @@ StepTime estimate_step(const ModelConfig& config, const proto::JobSpec& spec,
   std::vector<int> host_of;
   StepTime time;
   Links links;
-  double attention = 0;
+  double attention = 0, slowest = 0;  // seconds; operations a second of products
   bool spare = true;
   for (size_t i = 0; i < hosts.size(); ++i) {
     const HostShare& host = hosts[i];
@@ -148,6 +198,7 @@ StepTime estimate_step(const ModelConfig& config, const proto::JobSpec& spec,
     const double compute =
         work.products / products + seen + work.bytes / (cores * host.speed.memory);
     time.compute = std::max(time.compute, compute);
+    slowest = i == 0 ? products : std::min(slowest, products);
     attention = std::max(attention, seen);
     const double own = std::min(cores, 1.0);  // of a core that moves the rank's bytes
     links.network = std::min(links.network, host.speed.link / host.ranks);
@@ -174,9 +225,11 @@ StepTime estimate_step(const ModelConfig& config, const proto::JobSpec& spec,
     return axis.network + (spare ? axis.local : 0);
   };
   if (in_blocks(spec)) return time;
-  time.hidden =
-      std::min(hideable(by_replica), backward) +
+  const double transfer = hideable(axis_time(tensor_transfer(config, spec), {tensor, 1}));
+  const double hidden =
+      beside_products(config, spec, transfer, slowest) + std::min(hideable(by_replica), backward) +
       (ulysses_degree(config, spec) < sequence ? std::min(hideable(by_sequence), attention) : 0.0);
+  time.hidden = std::min(hidden, time.compute);  // which all of them share
   return time;
 }
 

@@ -6,9 +6,10 @@
 // it, and the constants below what they come from.
 //
 // What is hidden: sums of gradients behind the backward pass, keys and values of a ring behind the
-// attention, as far as they cross between hosts. Within a host the ranks' own cores move them, so
-// nothing is hidden there unless cores are left over; a GPU's engines move them beside its
-// arithmetic. Of topology-invariant training nothing is hidden.
+// attention, transfers of the tensor axis behind the products that are cut for them, as far as they
+// cross between hosts. Within a host the ranks' own cores move them, so nothing is hidden there
+// unless cores are left over; a GPU's engines move them beside its arithmetic. Of
+// topology-invariant training nothing is hidden.
 //
 // Thread safety: pure functions.
 #pragma once

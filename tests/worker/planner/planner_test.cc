@@ -279,6 +279,36 @@ TEST(Planner, AGpusLinksCount) {
   EXPECT_GT(plan(spec, site, {4}).chosen().communication_seconds(), slow);
 }
 
+// Products that are cut (256 tokens of a rank) hide their transfers between hosts, where a core is
+// left over, and on GPUs; in blocks they are not cut.
+TEST(Planner, ProductsOfTheTensorAxisHideTheirTransfers) {
+  constexpr const char* kModel =
+      "n_layer: 4, n_head: 12, n_embd: 768, vocab_size: 4096, n_positions: 2048";
+  const auto hidden = [](const std::string& training, const Site& site) {
+    return plan(job(kModel, training, "{tensor: 2}"), site, {2}).chosen().hidden_seconds();
+  };
+  Site apart{.slots = 1};
+  apart.speed.link = 1e12;  // so that all of it fits behind some product
+  apart.speed.network_latency = 0;
+  const std::string rows = "batch_size: 2, micro_batch_size: 2, sequence_length: 2048";
+  // Of 8 L + 4 transfers of (t - 1) / t B T H floats the 8 L of the blocks.
+  const double transfer = 0.5 * 2 * 2048 * 768 * 4 / apart.speed.link;
+  EXPECT_NEAR(hidden(rows, apart), 32 * transfer, 1e-3 * transfer);
+  EXPECT_EQ(hidden("batch_size: 2, micro_batch_size: 2, sequence_length: 510", apart), 0);
+  EXPECT_NEAR(hidden(rows + ", activation_checkpointing: full", apart), 48 * transfer,
+              1e-3 * transfer);
+  EXPECT_EQ(hidden(rows + ", reproducible: topology, reproducible_blocks: 4", apart), 0);
+  // Over a slow link it is what runs beside them, in columns of 384 features: of products of 3, 1,
+  // 4 and 4 halves forwards and backwards, and of those of 3 and 4 the weight's gradient too.
+  apart.speed.link = 1e3;
+  const double columns = 2.0 * 2 * 2048 * 768 * 384 / (0.85 * apart.speed.flops);
+  EXPECT_NEAR(hidden(rows, apart), 4 * columns * (12 / 2.0 + 12 / 2.0 + 7), 1e-9);
+  Site together{.slots = 2};
+  EXPECT_EQ(hidden(rows, together), 0);  // the cores that compute move the bytes
+  together.gpu = true;
+  EXPECT_GT(hidden(rows, together), 0);
+}
+
 // What a refusal advises fits, and what it says is needed is what is needed.
 TEST(Advice, SaysWhatWouldFit) {
   const proto::JobSpec spec = job("n_layer: 8, n_head: 8, n_embd: 512, vocab_size: 2000",
