@@ -99,16 +99,15 @@ void take_least(T& least, T other) {
 
 }  // namespace
 
-GpuFigures gpu_figures(const char* library) {
+GpuFigures gpu_figures(std::span<const std::string> ids, const char* library) {
   const std::unique_ptr<void, Close> loaded(::dlopen(library, RTLD_NOW | RTLD_LOCAL));
   GpuFigures least;
   if (!loaded) return least;
   const Nvml nvml(loaded.get());
   if (!nvml.call("nvmlInit_v2")) return least;
-  const unsigned gpus = nvml.number("nvmlDeviceGetCount_v2");
-  for (unsigned i = 0; i < gpus; ++i) {
+  for (const std::string& id : ids) {
     void* gpu = nullptr;
-    if (!nvml.call("nvmlDeviceGetHandleByIndex_v2", i, &gpu)) continue;
+    if (!nvml.call("nvmlDeviceGetHandleByUUID", id.c_str(), &gpu)) continue;
     const GpuFigures figures = figures_of(nvml, gpu);
     take_least(least.memory_bytes, figures.memory_bytes);
     take_least(least.flops, figures.flops);

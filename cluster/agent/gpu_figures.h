@@ -6,12 +6,15 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
+#include <string>
 
 #include "proto/node.pb.h"
 
 namespace weft {
 
-// Of the GPU that has least of each. 0: not known.
+// Of several the least of each, as any slot of a node may get any of its GPUs, and ranks wait for
+// the slowest. 0: not known.
 struct GpuFigures {
   int64_t memory_bytes = 0;
   double flops = 0, half_flops = 0;  // operations a second in large products: fp32; bf16, fp16
@@ -19,8 +22,8 @@ struct GpuFigures {
   double link_bytes = 0;             // a second to a neighbour, one way: NVLink, else PCIe
 };
 
-// Of all GPUs; zeros where there is no such library, driver or GPU.
-GpuFigures gpu_figures(const char* library = "libnvidia-ml.so.1");
+// Of those with these UUIDs; zeros where there is no such library, driver or GPU.
+GpuFigures gpu_figures(std::span<const std::string> ids, const char* library = "libnvidia-ml.so.1");
 
 void fill_gpu_figures(const GpuFigures& figures, proto::NodeInfo& node);
 

@@ -116,7 +116,7 @@ Result<proto::NodeInfo> take_inventory(const AgentOptions& options, const AgentP
   node.set_cores(cores);
   const int gpus = static_cast<int>(places.gpus.size());
   node.set_gpus(gpus);
-  if (gpus > 0) fill_gpu_figures(gpu_figures(), node);
+  if (gpus > 0) fill_gpu_figures(gpu_figures(places.gpus), node);
   // A rank that computes on a GPU has one to itself.
   node.set_slots(options.slots > 0 ? options.slots : places.on_gpus ? gpus : cores);
   const int64_t memory = machine_memory_bytes();

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <array>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -93,7 +94,7 @@ TEST(Worker, OfGpusNeedsOne) {
 
 // Against the data sheet of the A100: 312 TFLOP/s of bf16, 19.5 of fp32, 2039 GB/s; 25 GB/s a link.
 TEST(Figures, AreThoseOfTheLeastGpu) {
-  const GpuFigures figures = gpu_figures(WEFT_STAND_IN_NVML);
+  const GpuFigures figures = gpu_figures(std::array{id(0), id(1)}, WEFT_STAND_IN_NVML);
   EXPECT_EQ(figures.memory_bytes, int64_t{40} << 30);
   EXPECT_NEAR(figures.half_flops, 0.75 * 312e12, 1e12);
   EXPECT_NEAR(figures.flops, 0.75 * 19.5e12, 1e11);
@@ -101,8 +102,15 @@ TEST(Figures, AreThoseOfTheLeastGpu) {
   EXPECT_EQ(figures.link_bytes, 4 * 25e9);
 }
 
+TEST(Figures, LeaveOutWhatTheAgentDoesNotOffer) {
+  const GpuFigures figures = gpu_figures(std::array{id(0)}, WEFT_STAND_IN_NVML);
+  EXPECT_EQ(figures.memory_bytes, int64_t{80} << 30);
+  EXPECT_EQ(figures.link_bytes, 12 * 25e9);
+  EXPECT_EQ(gpu_figures(std::array{id(7)}, WEFT_STAND_IN_NVML).memory_bytes, 0);
+}
+
 TEST(Figures, AreNoneWithoutALibrary) {
-  const GpuFigures figures = gpu_figures("libno-such-library.so.1");
+  const GpuFigures figures = gpu_figures(std::array{id(0)}, "libno-such-library.so.1");
   EXPECT_EQ(figures.memory_bytes, 0);
   EXPECT_EQ(figures.link_bytes, 0);
 }

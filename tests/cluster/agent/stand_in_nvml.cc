@@ -1,6 +1,7 @@
 // Two GPUs, as NVML would tell of them: of the first's kind an A100 of 80 GB, but with NVLink; the
 // second has less memory and fewer links.
 #include <cstdio>
+#include <cstring>
 
 extern "C" {
 int nvmlDeviceGetMemoryInfo(void* device, unsigned long long* memory) {
@@ -53,5 +54,14 @@ int nvmlDeviceGetUUID(void* device, char* uuid, unsigned length) {
   std::snprintf(uuid, length, "GPU-0000000%c-1111-2222-3333-444444444444",
                 *static_cast<char*>(device));
   return 0;
+}
+int nvmlDeviceGetHandleByUUID(const char* uuid, void** device) {
+  for (unsigned index = 0; index < 2; ++index) {
+    char own[96];
+    nvmlDeviceGetHandleByIndex_v2(index, device);
+    nvmlDeviceGetUUID(*device, own, sizeof(own));
+    if (std::strcmp(own, uuid) == 0) return 0;
+  }
+  return 6;  // not found
 }
 }
