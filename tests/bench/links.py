@@ -4,8 +4,8 @@ import os
 import shutil
 import subprocess
 
-NETWORK = "10.77.42"
-BRIDGE = "weft-bench-sw"
+NETWORK = "10.77.42"   # of every process's own bridge
+PREFIX = "weft-bench-"  # of a namespace's name, before the process and what it is there
 
 
 def lacking():
@@ -20,15 +20,29 @@ def call(*words, check=True):
     subprocess.run(list(map(str, words)), check=check, stderr=None if check else subprocess.DEVNULL)
 
 
+def delete_abandoned():
+    """What interrupted runs left."""
+    for name in os.listdir("/run/netns") if os.path.isdir("/run/netns") else []:
+        process = name.removeprefix(PREFIX).split("-")[0]
+        if name.startswith(PREFIX) and process.isdigit() and not os.path.exists(f"/proc/{process}"):
+            call("ip", "netns", "del", name, check=False)
+
+
 class Links:
-    """A context. shell: what mpirun calls to start its daemon on a host, which is named by its address."""
+    """A context, of which several processes may have one each. Its hosts' namespaces are named after this
+    process and their address."""
 
     def __init__(self, hosts, megabits):
         self.addresses = [f"{NETWORK}.{number + 1}" for number in range(hosts)]
         self.megabits = megabits
+        self.prefix = f"{PREFIX}{os.getpid()}-"
+        self.bridge = f"{self.prefix}bridge"
+
+    def namespace(self, host):
+        return self.prefix + self.addresses[host]
 
     def __enter__(self):
-        self.__exit__()   # what an interrupted run left
+        delete_abandoned()
         try:
             self.make()
         except BaseException:
@@ -37,28 +51,30 @@ class Links:
         return self
 
     def make(self):
-        call("ip", "netns", "add", BRIDGE)
-        call("ip", "-n", BRIDGE, "link", "add", "sw", "type", "bridge")
-        call("ip", "-n", BRIDGE, "link", "set", "sw", "up")
+        call("ip", "netns", "add", self.bridge)
+        call("ip", "-n", self.bridge, "link", "add", "sw", "type", "bridge")
+        call("ip", "-n", self.bridge, "link", "set", "sw", "up")
         for number, address in enumerate(self.addresses):
-            call("ip", "netns", "add", f"weft-bench-{address}")
-            call("ip", "link", "add", "eth0", "netns", f"weft-bench-{address}", "type", "veth",
-                 "peer", "name", f"port{number}", "netns", BRIDGE)
-            call("ip", "-n", BRIDGE, "link", "set", f"port{number}", "master", "sw", "up")
-            host = ("ip", "-n", f"weft-bench-{address}")
+            namespace = self.namespace(number)
+            call("ip", "netns", "add", namespace)
+            call("ip", "link", "add", "eth0", "netns", namespace, "type", "veth",
+                 "peer", "name", f"port{number}", "netns", self.bridge)
+            call("ip", "-n", self.bridge, "link", "set", f"port{number}", "master", "sw", "up")
+            host = ("ip", "-n", namespace)
             call(*host, "address", "add", f"{address}/24", "dev", "eth0")
             call(*host, "link", "set", "eth0", "up")
             call(*host, "link", "set", "lo", "up")
-            call("tc", "-n", f"weft-bench-{address}", "qdisc", "add", "dev", "eth0", "root", "tbf",
+            call("tc", "-n", namespace, "qdisc", "add", "dev", "eth0", "root", "tbf",
                  "rate", f"{self.megabits}mbit", "burst", "256kb", "latency", "50ms")
 
     def __exit__(self, *_):
-        for name in (*(f"weft-bench-{address}" for address in self.addresses), BRIDGE):
+        for name in (*map(self.namespace, range(len(self.addresses))), self.bridge):
             call("ip", "netns", "del", name, check=False)
 
     def mpirun(self):
         """The command, up to the program: one rank a host."""
-        return ["ip", "netns", "exec", f"weft-bench-{self.addresses[0]}", "mpirun", "--allow-run-as-root",
+        return ["ip", "netns", "exec", self.namespace(0), "env", f"WEFT_BENCH_HOSTS={self.prefix}",
+                "mpirun", "--allow-run-as-root",
                 "--bind-to", "none", "--map-by", "node", "-H", ",".join(self.addresses),
                 "--mca", "plm_rsh_agent", os.path.join(os.path.dirname(__file__), "links_shell.sh"),
                 "--mca", "plm_rsh_no_tree_spawn", "1", "--mca", "btl", "self,tcp",

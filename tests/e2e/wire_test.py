@@ -26,7 +26,7 @@ class Wire(unittest.TestCase):
     def sent(self, links, host):
         """Bytes that left the host's interface so far."""
         counter = subprocess.run(
-            ["ip", "netns", "exec", f"weft-bench-{links.addresses[host]}", "cat",
+            ["ip", "netns", "exec", links.namespace(host), "cat",
              "/sys/class/net/eth0/statistics/tx_bytes"], check=True, capture_output=True, text=True)
         return int(counter.stdout)
 
