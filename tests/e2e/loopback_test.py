@@ -106,8 +106,8 @@ class LoopbackTest(unittest.TestCase):
         self.assertEqual(done["spec"]["tasks"][0]["labels"], 3)
 
     def test_pause_and_resume_give_the_same_curve(self):
-        whole = self.whole_curve(800)
-        job = self.submit(800, 50)
+        whole = self.whole_curve(2000)
+        job = self.submit(2000, 50)
         self.cluster.wait_step(job, 15)
         self.cluster.weft("pause", job)
         self.cluster.wait(job, "paused")
@@ -117,8 +117,8 @@ class LoopbackTest(unittest.TestCase):
         self.assertIn("bit for bit", done["resume_note"])
 
     def test_a_killed_rank_restarts_the_job_from_its_checkpoint(self):
-        whole = self.whole_curve(800)
-        job = self.submit(800, 50)
+        whole = self.whole_curve(2000)
+        job = self.submit(2000, 50)
         for death, step in enumerate((120, 400), 1):
             self.cluster.wait_step(job, step)
             kill(self.rank_pids(job)[death % 2])
