@@ -8,6 +8,12 @@
 #include "worker/parallel/pending.h"
 
 namespace weft::comm {
+namespace {
+
+// Of a caller that does a piece itself.
+thread_local const CommunicationThread* stands_in_for = nullptr;
+
+}  // namespace
 
 CommunicationThread::~CommunicationThread() {
   {
@@ -29,7 +35,31 @@ std::future<Status> CommunicationThread::start(std::function<void()> work) {
 
 void CommunicationThread::call(const std::function<void()>& work) {
   if (on_it()) return work();
-  if (Status outcome = start(work).get(); !outcome.ok()) throw StatusError(std::move(outcome));
+  Status outcome = claim() ? run_here(work) : start(work).get();
+  if (!outcome.ok()) throw StatusError(std::move(outcome));
+}
+
+bool CommunicationThread::claim() {
+  const std::lock_guard lock(mutex_);
+  if (busy_ || !queue_.empty()) return false;
+  return busy_ = true;
+}
+
+Status CommunicationThread::run_here(const std::function<void()>& work) {
+  flush_denormals();
+  stands_in_for = this;
+  Status outcome = failure_of(work);
+  stands_in_for = nullptr;
+  const std::lock_guard lock(mutex_);
+  busy_ = false;
+  if (!queue_.empty()) changed_.notify_all();
+  return outcome;
+}
+
+bool CommunicationThread::rank_waits() { return stands_in_for != nullptr; }
+
+bool CommunicationThread::on_it() const {
+  return stands_in_for == this || std::this_thread::get_id() == thread_.get_id();
 }
 
 bool CommunicationThread::idle() {
@@ -48,7 +78,7 @@ void CommunicationThread::run() {
   flush_denormals();
   std::unique_lock lock(mutex_);
   while (true) {
-    changed_.wait(lock, [&] { return stopping_ || !queue_.empty(); });
+    changed_.wait(lock, [&] { return !busy_ && (stopping_ || !queue_.empty()); });
     if (queue_.empty()) return;
     Piece piece = std::move(queue_.front());
     queue_.pop_front();

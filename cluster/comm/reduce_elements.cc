@@ -1,12 +1,46 @@
 #include "cluster/comm/reduce_elements.h"
 
+#include <algorithm>
 #include <cstring>
+#include <type_traits>
+
+#include "kernels/cpu/convert.h"
+#include "kernels/cpu/vectors.h"
 
 namespace weft::comm {
 namespace {
 
+constexpr int64_t kBlock = 1024;  // elements that stay in the nearest cache
+
+cpu::Binary kind_of(ReduceOp op) {
+  if (op == ReduceOp::kSum) return cpu::Binary::kAdd;
+  return op == ReduceOp::kMax ? cpu::Binary::kMaximum : cpu::Binary::kMinimum;
+}
+
+// sum[i] += from[i]
 template <typename T>
-void reduce_typed(T* into, const T* from, int64_t count, ReduceOp op) {
+void add_half(float* sum, const T* from, int64_t count) {
+  float terms[kBlock];
+  for (int64_t at = 0; at < count; at += kBlock) {
+    const int64_t n = std::min(kBlock, count - at);
+    cpu::widen(from + at, terms, n);
+    cpu::vectors<float>().binary(cpu::Binary::kAdd, sum + at, 1, terms, 1, sum + at, n);
+  }
+}
+
+template <typename T>
+void sum_halves(T* into, const T* from, int64_t count) {
+  float sum[kBlock];
+  for (int64_t at = 0; at < count; at += kBlock) {
+    const int64_t n = std::min(kBlock, count - at);
+    cpu::widen(into + at, sum, n);
+    add_half(sum, from + at, n);
+    cpu::round(sum, into + at, n);
+  }
+}
+
+template <typename T>
+void reduce_one_by_one(T* into, const T* from, int64_t count, ReduceOp op) {
   switch (op) {
     case ReduceOp::kSum:
       for (int64_t i = 0; i < count; ++i) into[i] = static_cast<T>(into[i] + from[i]);
@@ -21,6 +55,18 @@ void reduce_typed(T* into, const T* from, int64_t count, ReduceOp op) {
         if (from[i] < into[i] || from[i] != from[i]) into[i] = from[i];
       }
       return;
+  }
+}
+
+template <typename T>
+void reduce_typed(T* into, const T* from, int64_t count, ReduceOp op) {
+  if constexpr (std::is_floating_point_v<T>) {
+    cpu::vectors<T>().binary(kind_of(op), into, 1, from, 1, into, count);
+  } else {
+    if constexpr (sizeof(T) == 2) {
+      if (op == ReduceOp::kSum) return sum_halves(into, from, count);
+    }
+    reduce_one_by_one(into, from, count, op);
   }
 }
 
@@ -67,22 +113,21 @@ void reduce_terms(void* out, std::span<const void* const> terms, int64_t count, 
 }
 
 HalfSum::HalfSum(void* into, int64_t count, DType dtype)
-    : into_(into), dtype_(dtype), sum_(static_cast<size_t>(count), 0.0F) {
-  add(into, 0, count);
+    : into_(into), dtype_(dtype), sum_(static_cast<size_t>(count)) {
+  dispatch_half(dtype_, [&]<typename T>() {
+    cpu::widen(static_cast<const T*>(into_), sum_.data(), std::ssize(sum_));
+  });
 }
 
 void HalfSum::add(const void* from, int64_t first, int64_t count) {
   dispatch_half(dtype_, [&]<typename T>() {
-    const T* terms = static_cast<const T*>(from);
-    float* at = sum_.data() + first;
-    for (int64_t i = 0; i < count; ++i) at[i] += terms[i];
+    add_half(sum_.data() + first, static_cast<const T*>(from), count);
   });
 }
 
 void HalfSum::finish() {
   dispatch_half(dtype_, [&]<typename T>() {
-    T* to = static_cast<T*>(into_);
-    for (const float value : sum_) *to++ = static_cast<T>(value);
+    cpu::round(sum_.data(), static_cast<T*>(into_), std::ssize(sum_));
   });
 }
 

@@ -14,7 +14,7 @@
 namespace weft::comm {
 namespace {
 
-// On the communication thread: where the rank's compute thread stood when it started the work.
+// On the thread that does the work: where the rank's compute thread stood when it started it.
 struct Started {
   const char* op = nullptr;
   int layer = -1;
@@ -82,7 +82,7 @@ class WatchedCommunicator final : public Communicator {
                                          const Site& site) override {
     std::unique_ptr<Communicator> part;
     std::vector<int64_t> members;
-    run(call("split", site), {}, [&] {
+    run(call_of("split", site), {}, [&] {
       part = inner_->split(color, key, name, site);
       const int64_t me = group_->ranks[static_cast<size_t>(rank())];
       members = gathered(*part, *watch_->allocator, {me});
@@ -93,32 +93,32 @@ class WatchedCommunicator final : public Communicator {
     return std::make_unique<WatchedCommunicator>(std::move(part), watch_, std::move(group));
   }
   void do_all_reduce(Tensor& inout, ReduceOp op, const Site& site) override {
-    run(call("all_reduce", site, &inout),
+    run(call_of("all_reduce", site, &inout),
         {.elements = inout.elements(), .detail = static_cast<int64_t>(op)},
         [&] { inner_->all_reduce(inout, op, site); });
   }
   void do_all_gather(const Tensor& in, Tensor& out, std::span<const int64_t> counts,
                      const Site& site) override {
-    run(call("all_gather", site, &out),
+    run(call_of("all_gather", site, &out),
         {.elements = out.elements(), .sends = {counts.begin(), counts.end()}},
         [&] { inner_->all_gather(in, out, counts, site); });
   }
   void do_reduce_scatter(const Tensor& in, Tensor& out, std::span<const int64_t> counts,
                          const Site& site) override {
-    run(call("reduce_scatter", site, &in),
+    run(call_of("reduce_scatter", site, &in),
         {.elements = in.elements(), .sends = {counts.begin(), counts.end()}},
         [&] { inner_->reduce_scatter(in, out, counts, site); });
   }
   void do_all_to_all(const Tensor& in, std::span<const int64_t> send_counts, Tensor& out,
                      std::span<const int64_t> receive_counts, const Site& site) override {
-    run(call("all_to_all", site, &in),
+    run(call_of("all_to_all", site, &in),
         {.exchange = true,
          .sends = {send_counts.begin(), send_counts.end()},
          .receives = {receive_counts.begin(), receive_counts.end()}},
         [&] { inner_->all_to_all(in, send_counts, out, receive_counts, site); });
   }
   void do_broadcast(Tensor& inout, int root, const Site& site) override {
-    run(call("broadcast", site, &inout), {.elements = inout.elements(), .detail = root},
+    run(call_of("broadcast", site, &inout), {.elements = inout.elements(), .detail = root},
         [&] { inner_->broadcast(inout, root, site); });
   }
   void do_send_receive(const Tensor& send, int to, Tensor& receive, int from,
@@ -129,11 +129,11 @@ class WatchedCommunicator final : public Communicator {
     CallTerms terms{.exchange = true, .sends = nothing, .receives = nothing};
     terms.sends[static_cast<size_t>(to)] = send.elements();
     terms.receives[static_cast<size_t>(from)] = receive.elements();
-    run(call("send_receive", site, &send), std::move(terms),
+    run(call_of("send_receive", site, &send), std::move(terms),
         [&] { inner_->send_receive(send, to, receive, from, site); });
   }
   void do_barrier(const Site& site) override {
-    run(call("barrier", site), {}, [&] { inner_->barrier(site); });
+    run(call_of("barrier", site), {}, [&] { inner_->barrier(site); });
   }
 
  private:
@@ -142,7 +142,7 @@ class WatchedCommunicator final : public Communicator {
     return {watch_->activity.op(), watch_->activity.layer()};
   }
 
-  CollectiveCall call(const char* name, const Site& site, const Tensor* tensor = nullptr) const {
+  CollectiveCall call_of(const char* name, const Site& site, const Tensor* tensor = nullptr) const {
     const Started from = here();
     CollectiveCall call{
         .name = name, .group = group_, .site = site, .op = from.op, .layer = from.layer};
@@ -165,12 +165,10 @@ class WatchedCommunicator final : public Communicator {
     if (started_from != nullptr) return work();
     const Started from = here();
     const Activity::Wait wait(&watch_->activity);
-    inner_
-        ->start([&](Communicator&) {
-          const InStarted inside(from);
-          work();
-        })
-        .wait();
+    inner_->call([&](Communicator&) {
+      const InStarted inside(from);
+      work();
+    });
   }
 
   void compare(const CallTerms& terms, const CollectiveCall& call) {

@@ -80,6 +80,10 @@ class Communicator {
   // it captures (tensors, counts) it keeps alive until they are done; until then nobody reads their
   // results or writes to their inputs.
   virtual Pending start(std::function<void(Communicator&)> collectives) = 0;
+  // The same, waited for; where nothing else was started a transport may do it on the caller.
+  virtual void call(const std::function<void(Communicator&)>& collectives) {
+    start(collectives).wait();
+  }
 
   // Payload bytes this rank has sent to others so far; any thread.
   virtual int64_t bytes_sent() const = 0;

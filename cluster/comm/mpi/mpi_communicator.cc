@@ -50,6 +50,10 @@ Pending MpiCommunicator::start(std::function<void(Communicator&)> collectives) {
   return Pending(thread_->start([this, run = std::move(collectives)] { run(*this); }));
 }
 
+void MpiCommunicator::call(const std::function<void(Communicator&)>& collectives) {
+  thread_->call([&] { collectives(*this); });
+}
+
 std::unique_ptr<Communicator> MpiCommunicator::do_split(int color, int key, const char*,
                                                         const Site&) {
   std::unique_ptr<Communicator> result;
@@ -94,7 +98,7 @@ void MpiCommunicator::sum_parts(std::byte* whole, std::span<const size_t> part_b
                                 std::byte* into, DType dtype, ReduceOp op) {
   const size_t width = size_of(dtype), own = part_bytes[static_cast<size_t>(rank_)];
   std::optional<HalfSum> half;
-  if (is_half(dtype) && op == ReduceOp::kSum) {
+  if (is_half(dtype) && op == ReduceOp::kSum && size_ > 2) {  // two terms are rounded once anyway
     half.emplace(into, static_cast<int64_t>(own / width), dtype);
   }
   const auto fold = [&](const std::byte* piece, size_t offset, size_t bytes) {

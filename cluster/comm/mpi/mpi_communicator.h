@@ -2,7 +2,8 @@
 // order is known: rank r sums its part of the elements as r, r-1, r-2, ... (modulo size), or, for
 // few bytes, every rank sums everything in rank order. Nothing else decides the order.
 //
-// Every call is made on the rank's communication thread, which alone calls MPI.
+// What is started runs on the rank's communication thread, what is called on the caller where
+// nothing that was started is left to do: a piece of work at a time calls MPI.
 //
 // Thread safety and errors: as mpi_world.h. Ownership: owns its MPI_Comm, shares the thread.
 #pragma once
@@ -40,6 +41,7 @@ class MpiCommunicator final : public Communicator {
                        const Site& site) override;
   void do_barrier(const Site& site) override;
   Pending start(std::function<void(Communicator&)> collectives) override;
+  void call(const std::function<void(Communicator&)>& collectives) override;
   int64_t bytes_sent() const override { return transfer_.bytes_sent(); }
 
  private:

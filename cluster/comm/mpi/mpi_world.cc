@@ -9,8 +9,8 @@
 #include <string>
 #include <thread>
 
+#include "cluster/comm/mpi/lanes.h"
 #include "cluster/comm/mpi/mpi_communicator.h"
-#include "cluster/comm/mpi/transfer.h"
 
 namespace weft::comm {
 namespace {
@@ -19,32 +19,37 @@ constexpr std::chrono::seconds kAbortTime{5};
 
 std::weak_ptr<CommunicationThread> mpi_thread;  // of the one world of this process
 
+void set_default(const char* name, size_t bytes) {
+  constexpr size_t kHeader = 1024;  // at least the library's
+  ::setenv(name, std::to_string(bytes + kHeader).c_str(), /*overwrite=*/0);
+}
+
 // A piece over TCP goes at once. As a larger message than the library's 64 KiB it would wait for
 // its receiver's answer first, and answers wait for naps on both sides: half the rate of 1 Gbit/s.
-void send_pieces_at_once() {
-  constexpr size_t kHeader = 1024;  // at least the library's
-  ::setenv("OMPI_MCA_btl_tcp_eager_limit", std::to_string(Transfer::kPiece + kHeader).c_str(),
-           /*overwrite=*/0);
+// And so does within a host whatever is not offered (peer_memory.h).
+void send_at_once() {
+  set_default("OMPI_MCA_btl_tcp_eager_limit", kPiece);
+  set_default("OMPI_MCA_btl_vader_eager_limit", PeerMemory::kBytesMin);
 }
 
 Status initialize() {
   int provided = MPI_THREAD_SINGLE;
-  const int code = MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided);
+  const int code = MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &provided);
   if (code != MPI_SUCCESS) {
     return {Code::kUnavailable, "MPI_Init_thread failed; was this started by mpirun?"};
   }
-  if (provided < MPI_THREAD_FUNNELED) {
+  if (provided < MPI_THREAD_SERIALIZED) {
     MPI_Finalize();
     return {Code::kUnavailable, "this MPI library does not support threads"};
   }
   MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
-  return {};
+  return failure_of(find_ranks_of_this_host);
 }
 
 }  // namespace
 
 Result<std::unique_ptr<MpiWorld>> MpiWorld::create() {
-  send_pieces_at_once();
+  send_at_once();
   auto thread = std::make_shared<CommunicationThread>();
   Status status;
   thread->call([&] { status = initialize(); });

@@ -1,10 +1,15 @@
-// Moving bytes between two MPI ranks in pieces, several under way at once, without burning a core.
+// Moving bytes between two MPI ranks without burning a core: read by the receiver within a host
+// (peer_memory.h), else in pieces, several under way at once (lanes.h).
 //
-// Several ranks share few cores, so nobody blocks inside MPI: a transfer tests its requests, yields
-// the processor for the first kSpin of waiting, then naps for a sixteenth of what it has waited.
+// Several ranks share few cores, so nobody blocks inside MPI: a transfer tests its requests, and
+// between tests that found nothing it
+//   1. goes on testing for up to kTestMax, where the rank waits and has nothing else to do, as long
+//      as the last such wait has ended that soon (else kTestMin);
+//   2. yields the processor for kYield;
+//   3. naps for a sixteenth of what it has waited since, within [kNapMin, kNapMax].
 //
-// Thread safety: the thread that initialized MPI; lose_mpi_world, abort_mpi_world and bytes_sent:
-// any. Errors: StatusError(kUnavailable).
+// Thread safety: whoever may call MPI (mpi_world.h); lose_mpi_world, abort_mpi_world and
+// bytes_sent: any. Errors: StatusError(kUnavailable).
 #pragma once
 
 #include <mpi.h>
@@ -16,6 +21,8 @@
 #include <functional>
 #include <span>
 #include <vector>
+
+#include "cluster/comm/mpi/peer_memory.h"
 
 namespace weft::comm {
 
@@ -33,11 +40,11 @@ void abort_mpi_world(int code);
 // Waits between tests that found nothing.
 class Backoff {
  public:
-  void progress() { waiting_ = false; }
+  void progress();
   void wait();
 
  private:
-  bool waiting_ = false;
+  bool waiting_ = false, testing_ = false;
   std::chrono::steady_clock::time_point since_;
 };
 
@@ -50,15 +57,13 @@ struct Message {
   int rank = 0;
 };
 
+// Called with a piece that has arrived: its bytes, their offset in the message, their number.
+using Fold = std::function<void(const std::byte* piece, size_t offset, size_t bytes)>;
+
 class Transfer {
  public:
-  static constexpr size_t kPiece = size_t{256} << 10;  // bytes; a multiple of every element's size
-  static constexpr size_t kWindow = 16;                // pieces under way in each direction
+  explicit Transfer(MPI_Comm comm) : comm_(comm), memory_(comm) {}
 
-  explicit Transfer(MPI_Comm comm) : comm_(comm) {}
-
-  // Called with a piece that has arrived: its bytes, their offset in the message, their number.
-  using Fold = std::function<void(const std::byte* piece, size_t offset, size_t bytes)>;
   // Sends and receives at once. Without fold, pieces go straight to their place; with it, each is
   // received aside and handed to fold, in order.
   void exchange(const Message& send, const Message& receive, const Fold& fold = {});
@@ -69,7 +74,8 @@ class Transfer {
  private:
   MPI_Comm comm_;
   std::atomic<int64_t> bytes_sent_ = 0;
-  std::vector<std::byte> aside_;  // kWindow pieces
+  PeerMemory memory_;
+  std::vector<std::byte> aside_;  // where pieces wait to be folded
 };
 
 }  // namespace weft::comm

@@ -48,6 +48,9 @@ class ThreadCommunicator final : public Communicator {
   Pending start(std::function<void(Communicator&)> collectives) override {
     return Pending(thread_->start([this, run = std::move(collectives)] { run(*this); }));
   }
+  void call(const std::function<void(Communicator&)>& collectives) override {
+    thread_->call([&] { collectives(*this); });
+  }
   int64_t bytes_sent() const override { return bytes_sent_; }
 
  private:
