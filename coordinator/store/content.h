@@ -58,6 +58,11 @@ class Content {
  private:
   // Under mutex_: that the chunks of a file are here, as large as it says; they stay for a while.
   Status hold_chunks(const std::string& field, const proto::ObjectFile& file);
+  // Of the loose chunks those that may go.
+  std::vector<std::string> unused(std::map<std::string, Clock::Duration> loose,
+                                  Clock::Duration grace);
+  // But for those that were touched meanwhile; returns how many went.
+  Result<int64_t> remove(const std::vector<std::string>& old);
   void touch(const std::string& hash) { touched_[hash] = clock_.monotonic(); }
 
   ChunkStore& chunks_;

@@ -6,12 +6,17 @@
 #include <mutex>
 
 #include "cluster/chunks/chunk_store.h"
+#include "proto/base/hash.h"
 
 namespace weft {
 
 class MemoryChunks final : public ChunkStore {
  public:
   Status put(const std::string& hash, std::string_view bytes) override {
+    if (sha256_hex(bytes) != hash) return Status::invalid("hash", hash, "must be the SHA-256");
+    return put_unchecked(hash, bytes);
+  }
+  Status put_unchecked(const std::string& hash, std::string_view bytes) override {
     std::lock_guard lock(mutex_);
     map_.emplace(hash, bytes);
     return {};

@@ -122,6 +122,16 @@ TEST_F(ContentTest, CollectsOnlyWhatNothingNeedsForLong) {
   EXPECT_FALSE(content_.get_chunk(sha256_hex("loose")));
 }
 
+TEST_F(ContentTest, CollectsMoreThanIsRemovedAtOnce) {
+  for (int i = 0; i < 150; ++i) put(std::to_string(i));
+  EXPECT_EQ(content_.collect(minutes(60)).value(), 0);
+  clock_.advance(minutes(61));
+  put("7");  // an upload relies on it again
+  EXPECT_EQ(content_.collect(minutes(60)).value(), 149);
+  EXPECT_TRUE(content_.get_chunk(sha256_hex("7")));
+  EXPECT_FALSE(content_.get_chunk(sha256_hex("149")));
+}
+
 TEST_F(ContentTest, AfterARestartTheGracePeriodBeginsAnew) {
   put("loose");
   Content again(chunks_, *store_, clock_);
