@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <deque>
+#include <future>
 #include <map>
 
 #include "kernels/tensor/transfer.h"
@@ -9,49 +11,105 @@
 namespace weft::checkpoint {
 namespace {
 
-Status load_tile(const proto::TensorEntry& entry, const proto::Tile& tile,
-                 const StateTensor& target, char* local, const FetchChunk& fetch) {
-  const Shape& shape = target.info->shape;
+constexpr size_t kAhead = 4;  // chunks that are on their way at once
+
+// The chunks of a list, in its order; some are fetched ahead.
+class Chunks {
+ public:
+  explicit Chunks(const FetchChunk& fetch) : fetch_(fetch) {}
+  void add(const std::string& hash) { hashes_.push_back(hash); }
+
+  Result<std::string> next() {
+    while (ahead_.size() < kAhead && !hashes_.empty()) {
+      ahead_.push_back(std::async(std::launch::async, fetch_, std::move(hashes_.front())));
+      hashes_.pop_front();
+    }
+    Result<std::string> bytes = ahead_.front().get();
+    ahead_.pop_front();
+    return bytes;
+  }
+
+ private:
+  const FetchChunk& fetch_;
+  std::deque<std::string> hashes_;
+  std::deque<std::future<Result<std::string>>> ahead_;
+};
+
+// visit(chunk, run): what of a tile this rank has; runs from a chunk to the target's elements.
+void for_each_wanted_run(const proto::Tile& tile, const StateTensor& target,
+                         const std::function<void(const proto::ChunkRef&, const Run&)>& visit) {
   const Box box{tile.dim(), {tile.start(), tile.length()}};
   const Part own = target.own.value_or(Part{0, target.value.elements()});
   int64_t first = 0;
   for (const proto::ChunkRef& chunk : tile.chunks()) {
     const int64_t count = chunk.size() / 4;
-    std::string bytes;
-    Status failure;
-    for_each_run(shape, box, target.info->shard, first, count, [&](const Run& run) {
+    for_each_run(target.info->shape, box, target.info->shard, first, count, [&](const Run& run) {
       const int64_t begin = std::max(run.target, own.start);
       const int64_t end = std::min(run.target + run.count, own.start + own.length);
-      if (!failure.ok() || begin >= end) return;
-      if (bytes.empty()) {
-        Result<std::string> fetched = fetch(chunk.hash());
-        if (!fetched) {
-          failure = fetched.error().with_prefix("tensor " + entry.name() + ": ");
-          return;
-        }
-        bytes = std::move(*fetched);
-        if (static_cast<int64_t>(bytes.size()) != chunk.size()) {
-          failure = Status(Code::kCorruption, "tensor " + entry.name() + ": chunk " + chunk.hash() +
-                                                  " has the wrong size");
-          return;
-        }
-      }
-      std::memcpy(local + (begin - own.start) * 4,
-                  bytes.data() + (run.source + begin - run.target) * 4,
-                  static_cast<size_t>(end - begin) * 4);
+      if (begin >= end) return;
+      visit(chunk, {run.source + begin - run.target, begin - own.start, end - begin});
     });
-    WEFT_RETURN_IF_ERROR(failure);
     first += count;
   }
-  return {};
 }
 
-Status load_tiles(const proto::TensorEntry& entry, const StateTensor& target, char* local,
-                  const FetchChunk& fetch) {
-  for (const proto::Tile& tile : entry.tiles()) {
-    WEFT_RETURN_IF_ERROR(load_tile(entry, tile, target, local, fetch));
+struct Loaded {
+  const proto::TensorEntry* entry = nullptr;
+  const StateTensor* target = nullptr;
+};
+
+void add_chunks(const Loaded& loaded, Chunks& chunks) {
+  for (const proto::Tile& tile : loaded.entry->tiles()) {
+    const proto::ChunkRef* last = nullptr;
+    for_each_wanted_run(tile, *loaded.target, [&](const proto::ChunkRef& chunk, const Run&) {
+      if (last != &chunk) chunks.add(chunk.hash());
+      last = &chunk;
+    });
   }
-  return {};
+}
+
+Status load_tile(const Loaded& loaded, const proto::Tile& tile, char* local, Chunks& chunks) {
+  const std::string tensor = "tensor " + loaded.entry->name() + ": ";
+  const proto::ChunkRef* last = nullptr;
+  std::string bytes;
+  Status failure;
+  for_each_wanted_run(tile, *loaded.target, [&](const proto::ChunkRef& chunk, const Run& run) {
+    if (!failure.ok()) return;
+    if (last != &chunk) {
+      Result<std::string> fetched = chunks.next();
+      if (!fetched) {
+        failure = fetched.error().with_prefix(tensor);
+        return;
+      }
+      bytes = std::move(*fetched);
+      if (static_cast<int64_t>(bytes.size()) != chunk.size()) {
+        failure =
+            Status(Code::kCorruption, tensor + "chunk " + chunk.hash() + " has the wrong size");
+        return;
+      }
+      last = &chunk;
+    }
+    std::memcpy(local + run.target * 4, bytes.data() + run.source * 4,
+                static_cast<size_t>(run.count) * 4);
+  });
+  return failure;
+}
+
+Status load_tensor(const Loaded& loaded, Chunks& chunks) {
+  return change_on_host<float>(loaded.target->value, [&](float* local) -> Status {
+    for (const proto::Tile& tile : loaded.entry->tiles()) {
+      WEFT_RETURN_IF_ERROR(load_tile(loaded, tile, reinterpret_cast<char*>(local), chunks));
+    }
+    return {};
+  });
+}
+
+Status check_shape(const Loaded& loaded) {
+  WEFT_RETURN_IF_ERROR(check_entry(*loaded.entry));
+  const Shape shape = shape_of(*loaded.entry);
+  if (shape == loaded.target->info->shape) return {};
+  return Status::invalid(loaded.entry->name(), shape.to_string(),
+                         "the model needs the shape " + loaded.target->info->shape.to_string());
 }
 
 }  // namespace
@@ -64,24 +122,19 @@ Result<std::vector<std::string>> load(const proto::CheckpointManifest& manifest,
     entries[{entry.name(), entry.role()}] = &entry;
   }
   std::vector<std::string> missing;
+  std::vector<Loaded> all;
+  Chunks chunks(fetch);
   for (const StateTensor& target : targets) {
     const auto found = entries.find({target.info->name, target.role});
     if (found == entries.end()) {
       missing.push_back(target.info->name);
       continue;
     }
-    const proto::TensorEntry& entry = *found->second;
-    WEFT_RETURN_IF_ERROR(check_entry(entry));
-    const Shape shape = shape_of(entry);
-    if (!(shape == target.info->shape)) {
-      return fail(Status::invalid(entry.name(), shape.to_string(),
-                                  "the model needs the shape " + target.info->shape.to_string()));
-    }
-    const Status loaded = change_on_host<float>(target.value, [&](float* local) {
-      return load_tiles(entry, target, reinterpret_cast<char*>(local), fetch);
-    });
-    if (!loaded.ok()) return fail(loaded);
+    all.push_back({found->second, &target});
+    WEFT_RETURN_IF_ERROR(check_shape(all.back()));
+    add_chunks(all.back(), chunks);
   }
+  for (const Loaded& loaded : all) WEFT_RETURN_IF_ERROR(load_tensor(loaded, chunks));
   return missing;
 }
 

@@ -15,6 +15,7 @@ namespace {
 constexpr int64_t kPieceFloats = (int64_t{4} << 20) / 4;
 // Enough that synced writes of small chunks are grouped by the store.
 constexpr int kThreads = 4;
+constexpr int64_t kCopyGrain = 256 << 10;  // floats
 
 // Replicas take turns, so that each writes its share, or have their shares anyway.
 bool writes(const Rank& rank, size_t index, const StateTensor& tensor) {
@@ -26,18 +27,20 @@ bool writes(const Rank& rank, size_t index, const StateTensor& tensor) {
   return (index / replicas) % copies == static_cast<size_t>(rank.mesh.index(Axis::kTensor));
 }
 
-// What this rank has of a box, row-major.
-std::vector<float> elements_of(const StateTensor& tensor, const Box& box) {
+// visit(from, count): runs of the local elements that are this rank's of a box, in the box's order.
+void for_each_own_run(const StateTensor& tensor, const Box& box,
+                      const std::function<void(int64_t, int64_t)>& visit) {
   const Part own = tensor.own.value_or(Part{0, tensor.value.elements()});
-  std::vector<float> elements;
-  on_host<float>(tensor.value, [&](const float* local) {
-    for_each_local_run(tensor.info->shape, tensor.info->shard, box, [&](const Run& run) {
-      const int64_t begin = std::max(run.target, own.start);
-      const int64_t end = std::min(run.target + run.count, own.start + own.length);
-      if (begin >= end) return;
-      elements.insert(elements.end(), local + begin - own.start, local + end - own.start);
-    });
+  for_each_local_run(tensor.info->shape, tensor.info->shard, box, [&](const Run& run) {
+    const int64_t begin = std::max(run.target, own.start);
+    const int64_t end = std::min(run.target + run.count, own.start + own.length);
+    if (begin < end) visit(begin - own.start, end - begin);
   });
+}
+
+int64_t elements_of(const StateTensor& tensor, const Box& box) {
+  int64_t elements = 0;
+  for_each_own_run(tensor, box, [&](int64_t, int64_t count) { elements += count; });
   return elements;
 }
 
@@ -61,8 +64,7 @@ void add_tiles(const proto::TensorEntry& from, proto::TensorEntry& to) {
 
 struct Writer::Piece {
   int entry = 0, tile = 0, chunk = 0;
-  const float* data = nullptr;
-  int64_t count = 0;
+  int64_t start = 0, count = 0;  // floats of the snapshot
 };
 
 Writer::Writer(Rank& rank, Progress& progress) : rank_(rank), progress_(progress) {}
@@ -81,35 +83,19 @@ void Writer::begin(proto::CheckpointManifest manifest, std::span<const StateTens
   WEFT_CHECK(idle(), "a checkpoint is still being written");
   manifest_ = std::move(manifest);
   entries_.clear();
-  buffers_.clear();
   pieces_.clear();
+  int64_t total = 0;
+  std::vector<const StateTensor*> mine;
   for (size_t index = 0; index < state.size(); ++index) {
-    const StateTensor& tensor = state[index];
-    const ParameterInfo& info = *tensor.info;
-    if (!writes(rank_, index, tensor)) continue;
-    proto::TensorEntry entry;
-    entry.set_name(info.name);
-    entry.set_role(tensor.role);
-    entry.set_dtype("F32");
-    for (int64_t extent : info.shape.extents()) entry.add_shape(extent);
-    for (const Box& box : boxes_of(info.shape, info.shard)) {
-      std::vector<float> bytes = elements_of(tensor, box);
-      if (bytes.empty()) continue;
-      proto::Tile* tile = entry.add_tiles();
-      tile->set_dim(box.dim);
-      tile->set_start(box.part.start);
-      tile->set_length(box.part.length);
-      const int64_t total = static_cast<int64_t>(bytes.size());
-      for (int64_t first = 0; first < total; first += kPieceFloats) {
-        const int64_t count = std::min(kPieceFloats, total - first);
-        tile->add_chunks()->set_size(count * 4);
-        pieces_.push_back({static_cast<int>(entries_.size()), entry.tiles_size() - 1,
-                           tile->chunks_size() - 1, bytes.data() + first, count});
-      }
-      buffers_.push_back(std::move(bytes));
-    }
-    entries_.push_back(std::move(entry));
+    if (!writes(rank_, index, state[index])) continue;
+    mine.push_back(&state[index]);
+    total += describe(state[index], total);
   }
+  if (total > room_)
+    snapshot_ = std::make_unique_for_overwrite<float[]>(static_cast<size_t>(total));
+  room_ = std::max(room_, total);
+  float* to = snapshot_.get();
+  for (const StateTensor* tensor : mine) to = copy(*tensor, to);
   next_ = 0;
   unfinished_ = pieces_.size();
   told_ = false;
@@ -118,6 +104,47 @@ void Writer::begin(proto::CheckpointManifest manifest, std::span<const StateTens
   for (int i = 0; i < kThreads && i < static_cast<int>(pieces_.size()); ++i) {
     threads_.emplace_back([this, i] { run(i); });
   }
+}
+
+int64_t Writer::describe(const StateTensor& tensor, int64_t start) {
+  const ParameterInfo& info = *tensor.info;
+  proto::TensorEntry entry;
+  entry.set_name(info.name);
+  entry.set_role(tensor.role);
+  entry.set_dtype("F32");
+  for (int64_t extent : info.shape.extents()) entry.add_shape(extent);
+  int64_t elements = 0;
+  for (const Box& box : boxes_of(info.shape, info.shard)) {
+    const int64_t total = elements_of(tensor, box);
+    if (total == 0) continue;
+    proto::Tile* tile = entry.add_tiles();
+    tile->set_dim(box.dim);
+    tile->set_start(box.part.start);
+    tile->set_length(box.part.length);
+    for (int64_t first = 0; first < total; first += kPieceFloats) {
+      const int64_t count = std::min(kPieceFloats, total - first);
+      tile->add_chunks()->set_size(count * 4);
+      pieces_.push_back({static_cast<int>(entries_.size()), entry.tiles_size() - 1,
+                         tile->chunks_size() - 1, start + elements + first, count});
+    }
+    elements += total;
+  }
+  entries_.push_back(std::move(entry));
+  return elements;
+}
+
+float* Writer::copy(const StateTensor& tensor, float* to) {
+  on_host<float>(tensor.value, [&](const float* local) {
+    for (const Box& box : boxes_of(tensor.info->shape, tensor.info->shard)) {
+      for_each_own_run(tensor, box, [&](int64_t from, int64_t count) {
+        rank_.pool->parallel_for(count, kCopyGrain, [&](int64_t begin, int64_t end) {
+          std::memcpy(to + begin, local + from + begin, static_cast<size_t>(end - begin) * 4);
+        });
+        to += count;
+      });
+    }
+  });
+  return to;
 }
 
 void Writer::run(int thread) {
@@ -141,7 +168,7 @@ void Writer::run(int thread) {
 }
 
 Status Writer::put(Piece& piece) {
-  const std::string_view bytes(reinterpret_cast<const char*>(piece.data),
+  const std::string_view bytes(reinterpret_cast<const char*>(snapshot_.get() + piece.start),
                                static_cast<size_t>(piece.count) * sizeof(float));
   const std::string hash = sha256_hex(bytes);
   entries_[static_cast<size_t>(piece.entry)]
@@ -213,7 +240,6 @@ void Writer::commit() {
   for (proto::TensorEntry& entry : entries_) mine.add_tensors()->Swap(&entry);
   mine.set_why(failed);
   entries_.clear();
-  buffers_.clear();
   pieces_.clear();
   Context cx = rank_.context();
   const auto parts = gather_bytes(cx, rank_.mesh.axis(Axis::kWorld), mine.SerializeAsString());

@@ -7,7 +7,8 @@
 // Invariants: 1. one checkpoint at a time. 2. every tile is written by exactly one rank, or in
 // pieces by those that share it out: replicas share the parameters among them. 3. the manifest is
 // sent after every chunk is durable, never before.
-// 4. a full disk makes the writer wait and try again; the training goes on meanwhile.
+// 4. the snapshot's memory stays for the next checkpoint, so that the training stands still for a
+// copy only. 5. a full disk makes the writer wait and try again; the training goes on meanwhile.
 #pragma once
 
 #include <atomic>
@@ -57,6 +58,11 @@ class Writer {
 
  private:
   struct Piece;  // one chunk-sized part of a tile
+  // Adds this rank's tiles of a tensor, whose elements begin at `start` in the snapshot, and their
+  // pieces; returns how many elements they are.
+  int64_t describe(const StateTensor& tensor, int64_t start);
+  // Copies these elements to the snapshot; returns their end.
+  float* copy(const StateTensor& tensor, float* to);
   void run(int thread);
   Status put(Piece& piece);
   void join();
@@ -65,7 +71,8 @@ class Writer {
   Progress& progress_;
   proto::CheckpointManifest manifest_;
   std::vector<proto::TensorEntry> entries_;
-  std::vector<std::vector<float>> buffers_;
+  std::unique_ptr<float[]> snapshot_;
+  int64_t room_ = 0;  // floats of the snapshot
   std::vector<Piece> pieces_;
   std::vector<std::thread> threads_;
   std::atomic<size_t> next_{0};

@@ -1,0 +1,193 @@
+#include "worker/checkpoint/writer.h"
+
+#include <gtest/gtest.h>
+
+#include <condition_variable>
+
+#include "tests/testing/memory_progress.h"
+#include "tests/testing/rank_runner.h"
+#include "worker/checkpoint/reader.h"
+
+namespace weft::checkpoint {
+namespace {
+
+// Chunks wait until open() lets them through.
+class GatedProgress final : public Progress {
+ public:
+  explicit GatedProgress(testing::MemoryCluster& cluster) : inner_(cluster) {}
+  Status send(proto::RankEnvelope message) override { return inner_.send(std::move(message)); }
+  Status flush() override { return {}; }
+  std::optional<proto::Control> take_control() override { return std::nullopt; }
+  Status put_chunk(const std::string& hash, std::string_view bytes) override {
+    std::unique_lock lock(mutex_);
+    opened_.wait(lock, [&] { return open_; });
+    return inner_.put_chunk(hash, bytes);
+  }
+  Result<std::string> get_chunk(const std::string& hash) override { return inner_.get_chunk(hash); }
+  void set_open(bool open) {
+    const std::lock_guard lock(mutex_);
+    open_ = open;
+    opened_.notify_all();
+  }
+
+ private:
+  testing::MemoryProgress inner_;
+  std::mutex mutex_;  // guards open_
+  std::condition_variable opened_;
+  bool open_ = false;
+};
+
+ParameterInfo info_of(const std::string& name, Shape shape, Shard shard = {}) {
+  ParameterInfo info;
+  info.name = name;
+  info.shape = shape;
+  info.shard = std::move(shard);
+  return info;
+}
+
+StateTensor tensor_of(Rank& rank, const ParameterInfo& info, Shape local, double value) {
+  StateTensor tensor{&info, proto::TENSOR_ROLE_WEIGHT, Tensor::empty(*rank.allocator, local)};
+  tensor.value.fill(value);
+  return tensor;
+}
+
+void expect_all(const std::vector<float>& values, float expected) {
+  for (float value : values) ASSERT_EQ(value, expected);
+}
+
+TEST(CheckpointWriter, HoldsTheValuesOfItsBeginning) {
+  testing::MemoryCluster cluster;
+  testing::run_ranks(1, [&](Rank& rank) {
+    const ParameterInfo large = info_of("large", {3, 500000}), scalar = info_of("scalar", {});
+    const std::vector<StateTensor> both{tensor_of(rank, large, {3, 500000}, 1),
+                                        tensor_of(rank, scalar, {}, 2)};
+    GatedProgress progress(cluster);
+    Writer writer(rank, progress);
+    const auto write = [&](std::span<const StateTensor> state) {
+      writer.begin({}, state);
+      for (const StateTensor& tensor : state) tensor.value.fill(9);  // the training goes on
+      EXPECT_FALSE(writer.written());
+      progress.set_open(true);
+      writer.wait();
+      writer.commit();
+      progress.set_open(false);
+      ASSERT_TRUE(load(cluster.checkpoints.back(), state,
+                       [&](const std::string& hash) { return progress.get_chunk(hash); })
+                      .value()
+                      .empty());
+    };
+    write(both);
+    EXPECT_EQ(cluster.checkpoints.back().bytes(), 4 * (1500000 + 1));
+    expect_all(both[0].value.to_vector<float>(), 1);
+    expect_all(both[1].value.to_vector<float>(), 2);
+
+    for (const StateTensor& tensor : both) tensor.value.fill(3);
+    write(std::span(both).last(1));  // a smaller one in the same memory
+    expect_all(both[1].value.to_vector<float>(), 3);
+    both[0].value.fill(4);
+    write(both);
+    expect_all(both[0].value.to_vector<float>(), 4);
+  });
+  EXPECT_EQ(cluster.checkpoints.size(), 3U);
+}
+
+TEST(CheckpointWriter, ShardsOfColumnsBecomeOneTensor) {
+  testing::MemoryCluster cluster;
+  const auto fetch = [&](const std::string& hash) {
+    return testing::MemoryProgress(cluster).get_chunk(hash);
+  };
+  MeshDegrees degrees;
+  degrees.tensor = 2;
+  testing::run_mesh(degrees, [&](Rank& rank) {
+    const int64_t part = rank.mesh.index(Axis::kTensor);
+    const ParameterInfo info = info_of("w", {1000, 6}, {1, {{3 * part, 3}}});
+    const StateTensor mine = tensor_of(rank, info, {1000, 3}, static_cast<double>(part));
+    testing::MemoryProgress progress(cluster);
+    Writer writer(rank, progress);
+    writer.begin({}, std::span(&mine, 1));
+    writer.wait();
+    writer.commit();
+  });
+  testing::run_ranks(1, [&](Rank& rank) {
+    const ParameterInfo info = info_of("w", {1000, 6});
+    const StateTensor whole = tensor_of(rank, info, {1000, 6}, 9);
+    ASSERT_TRUE(load(cluster.checkpoints.back(), std::span(&whole, 1), fetch).value().empty());
+    const std::vector<float> values = whole.value.to_vector<float>();
+    for (size_t i = 0; i < values.size(); ++i) ASSERT_EQ(values[i], i % 6 < 3 ? 0 : 1) << i;
+  });
+}
+
+// A checkpoint of tensors of one chunk each: tensor i holds i.
+class CheckpointReader : public ::testing::Test {
+ protected:
+  static constexpr size_t kTensors = 12;
+
+  void with_checkpoint(const std::function<void(const proto::CheckpointManifest&,
+                                                std::span<const StateTensor>)>& body) {
+    std::vector<ParameterInfo> infos;
+    for (size_t i = 0; i < kTensors; ++i) infos.push_back(info_of("t" + std::to_string(i), {50}));
+    testing::run_ranks(1, [&](Rank& rank) {
+      std::vector<StateTensor> state;
+      for (const ParameterInfo& info : infos) state.push_back(tensor_of(rank, info, {50}, 0));
+      testing::MemoryProgress progress(cluster_);
+      Writer writer(rank, progress);
+      for (size_t i = 0; i < kTensors; ++i) state[i].value.fill(static_cast<double>(i));
+      writer.begin({}, state);
+      writer.wait();
+      writer.commit();
+      for (const StateTensor& tensor : state) tensor.value.fill(-1);
+      body(cluster_.checkpoints.back(), state);
+    });
+  }
+  Result<std::string> get(const std::string& hash) {
+    return testing::MemoryProgress(cluster_).get_chunk(hash);
+  }
+
+  testing::MemoryCluster cluster_;
+};
+
+TEST_F(CheckpointReader, FetchesSomeChunksAtOnce) {
+  with_checkpoint([&](const auto& manifest, std::span<const StateTensor> state) {
+    std::mutex mutex;
+    std::condition_variable changed;
+    int now = 0, most = 0, all = 0;
+    const auto missing = load(manifest, state, [&](const std::string& hash) {
+      {
+        std::unique_lock lock(mutex);
+        ++all;
+        most = std::max(most, ++now);
+        changed.notify_all();
+        // The first one comes last of those that are on their way with it.
+        if (all == 1) changed.wait_for(lock, std::chrono::seconds(20), [&] { return all == 4; });
+        --now;
+      }
+      return get(hash);
+    });
+    ASSERT_TRUE(missing.has_value());
+    EXPECT_EQ(all, static_cast<int>(kTensors));
+    EXPECT_GE(most, 2);
+    EXPECT_LE(most, 4);
+    for (size_t i = 0; i < kTensors; ++i) {
+      expect_all(state[i].value.to_vector<float>(), static_cast<float>(i));
+    }
+  });
+}
+
+TEST_F(CheckpointReader, NamesTheTensorOfAChunkThatCannotBeHad) {
+  with_checkpoint([&](const proto::CheckpointManifest& manifest, auto state) {
+    std::string lost;
+    for (const proto::TensorEntry& entry : manifest.tensors()) {
+      if (entry.name() == "t7") lost = entry.tiles(0).chunks(0).hash();
+    }
+    const auto failed = load(manifest, state, [&](const std::string& hash) -> Result<std::string> {
+      if (hash == lost) return fail(Code::kNotFound, "gone");
+      return get(hash);
+    });
+    ASSERT_FALSE(failed.has_value());
+    EXPECT_EQ(failed.error().code(), Code::kNotFound);
+    EXPECT_NE(failed.error().message().find("tensor t7: "), std::string::npos);
+  });
+}
+
+}  // namespace
+}  // namespace weft::checkpoint
