@@ -25,23 +25,41 @@ ChunkExchange::ChunkExchange(asio::io_context& io, ChunkStore& store, int64_t ca
 
 ChunkExchange::~ChunkExchange() { threads_.join(); }
 
+// Both stores write at once. The coordinator's checks the bytes, and a chunk that it refuses goes.
 void ChunkExchange::put(const std::string& hash, std::string bytes,
                         std::function<void(Status)> done) {
+  if (stopped_) return done(Status(Code::kCancelled, "the agent ends"));
+  const uint64_t request = ++last_request_;
   auto frame = std::make_shared<proto::NodeFrame>();
+  frame->mutable_chunk_put()->set_request(request);
   frame->mutable_chunk_put()->set_hash(hash);
   frame->mutable_chunk_put()->set_data(std::move(bytes));
-  asio::post(threads_, [this, frame, done = std::move(done)]() mutable {
-    Status status = store_.put(frame->chunk_put().hash(), frame->chunk_put().data());
-    asio::post(io_, [this, frame, done = std::move(done), status = std::move(status)] {
-      if (!status.ok() || stopped_) return done(status);
-      oldest_.push_back(frame->chunk_put().hash());
+  puts_[request] = {frame, std::move(done)};
+  send_(*frame);
+  asio::post(threads_, [this, request, frame] {
+    const proto::ChunkPut& chunk = frame->chunk_put();
+    Status status = store_.put_unchecked(chunk.hash(), chunk.data());
+    asio::post(io_, [this, request, frame, status = std::move(status)] {
+      if (status.ok()) oldest_.push_back(frame->chunk_put().hash());
       make_room();
-      const uint64_t request = ++last_request_;
-      frame->mutable_chunk_put()->set_request(request);
-      send_(*frame);
-      puts_[request] = {std::move(*frame), done};
+      took_part(request, &Put::here, status);
     });
   });
+}
+
+void ChunkExchange::took_part(uint64_t request, std::optional<Status> Put::*part,
+                              const Status& status) {
+  const auto found = puts_.find(request);
+  if (found == puts_.end()) return;
+  found->second.*part = status;
+  if (!found->second.here || !found->second.there) return;
+  const Put put = std::move(found->second);
+  puts_.erase(found);
+  if (put.there->code() == Code::kInvalidArgument) {
+    asio::post(threads_,
+               [this, frame = put.frame] { (void)store_.remove({frame->chunk_put().hash()}); });
+  }
+  put.done(put.there->ok() ? *put.here : *put.there);
 }
 
 void ChunkExchange::get(const std::string& hash, GotChunk done) {
@@ -86,11 +104,8 @@ void ChunkExchange::give(const Answer& answer, Result<std::string> bytes) {
 }
 
 void ChunkExchange::take(const proto::ChunkPutResult& result) {
-  const auto found = puts_.find(result.request());
-  if (found == puts_.end()) return;
-  const auto done = std::move(found->second.done);
-  puts_.erase(found);
-  done(result.stored() ? Status() : Status(code_named(result.code()), result.message()));
+  took_part(result.request(), &Put::there,
+            result.stored() ? Status() : Status(code_named(result.code()), result.message()));
 }
 
 void ChunkExchange::take(proto::ChunkData data) {
@@ -108,7 +123,7 @@ void ChunkExchange::take(proto::ChunkData data) {
   asio::post(threads_, [this, shared, waiting = std::move(waiting)]() mutable {
     const bool good = sha256_hex(shared->data()) == shared->hash();
     // A full disk does not keep the bytes from those who wait for them.
-    const bool kept = good && store_.put(shared->hash(), shared->data()).ok();
+    const bool kept = good && store_.put_unchecked(shared->hash(), shared->data()).ok();
     asio::post(io_, [this, shared, good, kept, waiting = std::move(waiting)] {
       if (kept) oldest_.push_back(shared->hash());
       make_room();
@@ -124,7 +139,9 @@ void ChunkExchange::take(proto::ChunkData data) {
 }
 
 void ChunkExchange::send_again() {
-  for (const auto& [request, put] : puts_) send_(put.frame);
+  for (const auto& [request, put] : puts_) {
+    if (!put.there) send_(*put.frame);
+  }
   for (const auto& [hash, get] : gets_) {
     proto::NodeFrame frame;
     frame.mutable_chunk_get()->set_request(get.request);

@@ -4,8 +4,8 @@
 // own. get_blocking() from any other thread. Ownership: the agent owns it. Invariants: 1. a put is
 // answered ok only when both this node's and the coordinator's store have it. 2. what was asked
 // and not answered is asked again after a reconnect. 3. bytes from the coordinator are checked
-// against their hash. 4. get_blocking() does not wait beyond stop(), also where the io_context has
-// ended before.
+// against their hash, and a rank's bytes by the coordinator. 4. get_blocking() does not wait beyond
+// stop(), also where the io_context has ended before.
 #pragma once
 
 #include <boost/asio/io_context.hpp>
@@ -16,6 +16,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -45,8 +46,9 @@ class ChunkExchange {
 
  private:
   struct Put {
-    proto::NodeFrame frame;
+    std::shared_ptr<proto::NodeFrame> frame;
     std::function<void(Status)> done;
+    std::optional<Status> here{}, there{};  // this node's answer, the coordinator's
   };
   struct Get {
     uint64_t request = 0;
@@ -54,6 +56,7 @@ class ChunkExchange {
   };
   using Answer = std::shared_ptr<std::promise<Result<std::string>>>;
   void give(const Answer& answer, Result<std::string> bytes);
+  void took_part(uint64_t request, std::optional<Status> Put::*part, const Status& status);
   void ask(const std::string& hash, GotChunk done);
   void make_room();
 
@@ -68,8 +71,8 @@ class ChunkExchange {
   std::deque<std::string> oldest_;  // hashes in the order in which they came
   bool making_room_ = false;
 
-  std::mutex blocked_mutex_;   // guards the next two
-  std::set<Answer> blocked_;   // what get_blocking() waits for
+  std::mutex blocked_mutex_;  // guards the next two
+  std::set<Answer> blocked_;  // what get_blocking() waits for
   bool ended_ = false;
 
   boost::asio::thread_pool threads_{2};

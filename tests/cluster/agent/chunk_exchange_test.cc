@@ -1,8 +1,10 @@
-// What waits for a chunk when its agent ends.
+// A chunk's way into this node's store and the coordinator's, and what waits for one when its agent
+// ends.
 #include "cluster/agent/chunk_exchange.h"
 
 #include <gtest/gtest.h>
 
+#include <boost/asio/executor_work_guard.hpp>
 #include <chrono>
 #include <filesystem>
 #include <future>
@@ -12,34 +14,110 @@
 namespace weft {
 namespace {
 
-TEST(ChunkExchange, NobodyWaitsBeyondItsEnd) {
-  char folder[] = "/tmp/weft-chunks-XXXXXX";
-  ASSERT_NE(::mkdtemp(folder), nullptr);
-  {
-    const auto store = open_chunk_store(folder).value();
-    const std::string here = sha256_hex("here");
-    ASSERT_TRUE(store->put(here, "here").ok());
-    boost::asio::io_context io;  // runs no more, as an agent's after its last signal
-    ChunkExchange chunks(io, *store, 1 << 20, [](const proto::NodeFrame&) { return true; });
-    std::vector<std::future<Code>> waiting;
-    const auto wait = [&](const std::string& hash) {
-      waiting.push_back(std::async(std::launch::async, [&chunks, hash] {
-        return chunks.get_blocking(hash).error().code();
-      }));
-    };
-    wait(here);
-    wait(sha256_hex("elsewhere"));
-    for (auto& each : waiting) {
-      EXPECT_EQ(each.wait_for(std::chrono::milliseconds(50)), std::future_status::timeout);
-    }
-    chunks.stop();
-    wait(here);
-    for (auto& each : waiting) {
-      ASSERT_EQ(each.wait_for(std::chrono::seconds(20)), std::future_status::ready);
-      EXPECT_EQ(each.get(), Code::kCancelled);
-    }
+class ChunkExchangeTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    ASSERT_NE(::mkdtemp(folder_), nullptr);
+    store_ = open_chunk_store(folder_).value();
+    chunks_ =
+        std::make_unique<ChunkExchange>(io_, *store_, 1 << 20, [&](const proto::NodeFrame& f) {
+          sent_.push_back(f);
+          return true;
+        });
   }
-  std::filesystem::remove_all(folder);
+  void TearDown() override {
+    chunks_.reset();
+    store_.reset();
+    std::filesystem::remove_all(folder_);
+  }
+
+  void put(const std::string& hash, const std::string& bytes) {
+    chunks_->put(hash, bytes, [&](const Status& status) { answers_.push_back(status.code()); });
+  }
+  void answer(uint64_t request, Code code) {
+    proto::ChunkPutResult result;
+    result.set_request(request);
+    result.set_stored(code == Code::kOk);
+    result.set_code(std::string(code_name(code)));
+    chunks_->take(result);
+  }
+  // Runs what the store's threads hand back until `done`, for a few seconds at most.
+  void run_until(const std::function<bool()>& done) {
+    for (int i = 0; i < 2000 && !done(); ++i) io_.run_for(std::chrono::milliseconds(10));
+    EXPECT_TRUE(done());
+  }
+  bool node_has(const std::string& bytes) const { return store_->has(sha256_hex(bytes)); }
+
+  char folder_[32] = "/tmp/weft-chunks-XXXXXX";
+  boost::asio::io_context io_;
+  boost::asio::executor_work_guard<boost::asio::io_context::executor_type> waiting_{
+      io_.get_executor()};
+  std::unique_ptr<ChunkStore> store_;
+  std::vector<proto::NodeFrame> sent_;
+  std::vector<Code> answers_;
+  std::unique_ptr<ChunkExchange> chunks_;
+};
+
+TEST_F(ChunkExchangeTest, APutWaitsForBothStores) {
+  put(sha256_hex("a"), "a");
+  ASSERT_EQ(sent_.size(), 1u);  // the coordinator gets it while this node writes
+  EXPECT_EQ(sent_[0].chunk_put().data(), "a");
+  run_until([&] { return node_has("a"); });
+  chunks_->send_again();
+  ASSERT_EQ(sent_.size(), 2u);
+  EXPECT_EQ(sent_[1].chunk_put().request(), sent_[0].chunk_put().request());
+  EXPECT_TRUE(answers_.empty());
+  answer(sent_[0].chunk_put().request(), Code::kOk);
+  run_until([&] { return !answers_.empty(); });
+  EXPECT_EQ(answers_, std::vector{Code::kOk});
+
+  put(sha256_hex("b"), "b");
+  answer(sent_[2].chunk_put().request(), Code::kOk);
+  chunks_->send_again();
+  EXPECT_EQ(sent_.size(), 3u);  // it has answered
+  EXPECT_EQ(answers_.size(), 1u);
+  run_until([&] { return answers_.size() == 2; });
+  EXPECT_EQ(answers_[1], Code::kOk);
+}
+
+TEST_F(ChunkExchangeTest, WhatTheCoordinatorRefusesIsNotKept) {
+  put(sha256_hex("a"), "other bytes");
+  answer(sent_[0].chunk_put().request(), Code::kInvalidArgument);
+  run_until([&] { return !answers_.empty(); });
+  run_until([&] { return !node_has("a"); });
+  put(sha256_hex("b"), "b");
+  answer(sent_[1].chunk_put().request(), Code::kResourceExhausted);
+  run_until([&] { return answers_.size() == 2; });
+  EXPECT_EQ(answers_, (std::vector{Code::kInvalidArgument, Code::kResourceExhausted}));
+  EXPECT_TRUE(node_has("b"));  // for the next try
+}
+
+TEST_F(ChunkExchangeTest, APutDoesNotWaitBeyondTheEnd) {
+  put(sha256_hex("a"), "a");
+  chunks_->stop();
+  put(sha256_hex("b"), "b");
+  EXPECT_EQ(answers_, (std::vector{Code::kCancelled, Code::kCancelled}));
+}
+
+TEST_F(ChunkExchangeTest, NobodyWaitsBeyondItsEnd) {  // io_ runs no more, as after the last signal
+  const std::string here = sha256_hex("here");
+  ASSERT_TRUE(store_->put(here, "here").ok());
+  std::vector<std::future<Code>> waiting;
+  const auto wait = [&](const std::string& hash) {
+    waiting.push_back(std::async(
+        std::launch::async, [this, hash] { return chunks_->get_blocking(hash).error().code(); }));
+  };
+  wait(here);
+  wait(sha256_hex("elsewhere"));
+  for (auto& each : waiting) {
+    EXPECT_EQ(each.wait_for(std::chrono::milliseconds(50)), std::future_status::timeout);
+  }
+  chunks_->stop();
+  wait(here);
+  for (auto& each : waiting) {
+    ASSERT_EQ(each.wait_for(std::chrono::seconds(20)), std::future_status::ready);
+    EXPECT_EQ(each.get(), Code::kCancelled);
+  }
 }
 
 }  // namespace
