@@ -2,11 +2,14 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <mutex>
 #include <numeric>
+#include <utility>
 
 #include "cluster/chunks/chunk_store.h"
 #include "cluster/comm/single/single_communicator.h"
 #include "tests/bench/bench.h"
+#include "worker/checkpoint/reader.h"
 #include "worker/checkpoint/safetensors.h"
 #include "worker/checkpoint/writer.h"
 #include "worker/data/tokenizers/tokenizer.h"
@@ -52,10 +55,9 @@ struct Tensors {
 Body make_safetensors_write(const Options& options) {
   const std::string path = options.text("folder") + "/ours.safetensors";
   return [tensors = Tensors(options), path] {
-    check(write_safetensors(path, tensors.specs,
-                            [&](const SafetensorSpec&, const FloatSink& write) {
-                              return write(tensors.values);
-                            }));
+    check(write_safetensors(
+        path, tensors.specs,
+        [&](const SafetensorSpec&, const FloatSink& write) { return write(tensors.values); }));
   };
 }
 
@@ -71,20 +73,37 @@ Body make_safetensors_load(const Options& options) {
   };
 }
 
-// Chunks go into RocksDB, synced, as the agent stores them; messages go nowhere.
+// Chunks go into RocksDB, synced, as the agent stores them; messages go nowhere. The last
+// checkpoint is kept, as the peer keeps one file: a disk's first use of a block may cost several
+// times its next.
 class StoredProgress final : public Progress {
  public:
   explicit StoredProgress(const std::string& folder) : store_(take(open_chunk_store(folder))) {}
-  Status send(proto::RankEnvelope) override { return Status(); }
+  Status send(proto::RankEnvelope message) override {
+    manifest = message.checkpoint().manifest();
+    return Status();
+  }
   Status flush() override { return Status(); }
   std::optional<proto::Control> take_control() override { return std::nullopt; }
   Status put_chunk(const std::string& hash, std::string_view bytes) override {
-    return store_->put(hash, bytes);
+    {
+      const std::lock_guard lock(mutex_);
+      now_.push_back(hash);
+    }
+    return store_->put_unchecked(hash, bytes);  // the coordinator checks it
   }
   Result<std::string> get_chunk(const std::string& hash) override { return store_->get(hash); }
+  void remove_the_one_before() {
+    check(store_->remove(before_));
+    before_ = std::exchange(now_, {});
+  }
+
+  proto::CheckpointManifest manifest;  // the last one
 
  private:
   std::unique_ptr<ChunkStore> store_;
+  std::mutex mutex_;  // guards the hashes put since the last removal, and before
+  std::vector<std::string> now_, before_;
 };
 
 struct Checkpointing {
@@ -111,6 +130,14 @@ struct Checkpointing {
     writer.begin(proto::CheckpointManifest(), state);
     writer.wait();
     writer.commit();
+    progress.remove_the_one_before();
+  }
+
+  void load() {
+    const auto missing =
+        take(checkpoint::load(progress.manifest, state,
+                              [&](const std::string& hash) { return progress.get_chunk(hash); }));
+    if (!missing.empty()) throw StatusError(Status(Code::kInternal, "it lacks " + missing.front()));
   }
 
   Rank rank;
@@ -125,13 +152,20 @@ Body make_checkpoint(const Options& options) {
   return [checkpointing] { checkpointing->write(); };
 }
 
+Body make_checkpoint_load(const Options& options) {
+  auto checkpointing = std::make_shared<Checkpointing>(options);
+  checkpointing->write();
+  return [checkpointing] { checkpointing->load(); };
+}
+
 }  // namespace
 
 const std::map<std::string, Maker>& file_makers() {
   static const std::map<std::string, Maker> makers{{"tokenizer", make_tokenizer},
                                                    {"safetensors_write", make_safetensors_write},
                                                    {"safetensors_load", make_safetensors_load},
-                                                   {"checkpoint", make_checkpoint}};
+                                                   {"checkpoint", make_checkpoint},
+                                                   {"checkpoint_load", make_checkpoint_load}};
   return makers;
 }
 

@@ -290,6 +290,12 @@ def checkpoint():
     return body
 
 
+def checkpoint_load():
+    checkpoint()()
+    torch = use_torch()
+    return lambda: torch.load(ARGUMENTS["folder"] + "/peer.pt", weights_only=True)
+
+
 def main():
     if "make_weights" in ARGUMENTS:
         return make_weights()

@@ -177,6 +177,7 @@ ROWS = [
     files("safetensors_write", 1.1, "safetensors save_file and fsync"),
     files("safetensors_load", 1.1, "safetensors load_file, copied out of the mapping"),
     files("checkpoint", 2.0, "torch.save and fsync (no hash, no database)"),
+    files("checkpoint_load", 2.0, "torch.load (no hash, no database)"),
     *mesh_rows(),
     *(all_reduce(size) for size in (4 << 10, 256 << 10, 4 << 20, 32 << 20)),
 ]
