@@ -75,7 +75,7 @@ class ChunkExchange {
   std::set<Answer> blocked_;  // what get_blocking() waits for
   bool ended_ = false;
 
-  boost::asio::thread_pool threads_{2};
+  boost::asio::thread_pool threads_{4};  // mostly waiting for the disk
 };
 
 }  // namespace weft

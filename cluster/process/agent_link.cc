@@ -35,6 +35,10 @@ Status status_of(const std::string& code, const std::string& message) {
   return code.empty() || code == "ok" ? Status() : Status(code_of(code), message);
 }
 
+std::shared_ptr<const std::string> shared(std::string frame) {
+  return std::make_shared<const std::string>(std::move(frame));
+}
+
 bool passes(Code code) { return code == Code::kResourceExhausted || code == Code::kUnavailable; }
 
 }  // namespace
@@ -112,7 +116,8 @@ std::optional<proto::Control> AgentLink::take_control() {
 
 proto::RankFrame AgentLink::ask(proto::RankFrame frame, uint64_t request) {
   auto waiting = std::make_shared<Request>();
-  waiting->frame = framed(frame.SerializeAsString());
+  waiting->frame = shared(framed(frame));
+  frame.Clear();  // a chunk is here once
   auto answer = waiting->answer.get_future();
   {
     const std::lock_guard lock(mutex_);
@@ -146,9 +151,9 @@ Result<std::string> AgentLink::get_chunk(const std::string& hash) {
   }
   get->set_hash(hash);
   const uint64_t request = get->request();
-  const proto::RankFrame answer = ask(std::move(frame), request);
+  proto::RankFrame answer = ask(std::move(frame), request);
   WEFT_RETURN_IF_ERROR(status_of(answer.chunk_data().code(), answer.chunk_data().message()));
-  return answer.chunk_data().data();
+  return std::move(*answer.mutable_chunk_data()->mutable_data());
 }
 
 void AgentLink::connect_and_read() {
@@ -183,7 +188,7 @@ bool AgentLink::greet(int fd) {
   proto::RankFrame frame;
   *frame.mutable_envelope() = addressed({});
   *frame.mutable_envelope()->mutable_hello() = hello_;
-  return write_all(fd, framed(frame.SerializeAsString()));
+  return write_all(fd, framed(frame));
 }
 
 void AgentLink::read_frames(int fd) {
@@ -217,7 +222,7 @@ void AgentLink::send_trace(proto::RankTrace trace) {
 }
 
 void AgentLink::post(const proto::RankFrame& frame) {
-  std::string bytes = framed(frame.SerializeAsString());
+  Frame bytes = shared(framed(frame));
   const std::lock_guard lock(mutex_);
   frames_.push_back(std::move(bytes));
   changed_.notify_all();
@@ -286,7 +291,7 @@ void AgentLink::take_reply(const proto::RankReply& reply) {
   });
 }
 
-std::string AgentLink::next_frame() {
+AgentLink::Frame AgentLink::next_frame() {
   if (fd_ < 0) return {};
   for (auto& [id, request] : requests_) {
     if (!request->sent) {
@@ -299,10 +304,10 @@ std::string AgentLink::next_frame() {
     tell_now_at_ = now + kTellNow;
     proto::RankFrame frame;
     *frame.mutable_now() = now_();
-    return framed(frame.SerializeAsString());
+    return shared(framed(frame));
   }
   if (!frames_.empty()) {
-    std::string frame = std::move(frames_.front());
+    Frame frame = std::move(frames_.front());
     frames_.pop_front();
     return frame;
   }
@@ -317,7 +322,7 @@ std::string AgentLink::next_frame() {
   never_written_ = std::max(never_written_, next_to_write_);
   proto::RankFrame frame;
   *frame.mutable_envelope() = *next;
-  return framed(frame.SerializeAsString());
+  return shared(framed(frame));
 }
 
 void AgentLink::wait_for_work(std::unique_lock<std::mutex>& lock) {
@@ -334,14 +339,14 @@ void AgentLink::wait_for_work(std::unique_lock<std::mutex>& lock) {
 void AgentLink::write_frames() {
   std::unique_lock lock(mutex_);
   while (!stopping_) {
-    const std::string frame = next_frame();
-    if (frame.empty()) {
+    const Frame frame = next_frame();
+    if (!frame) {
       wait_for_work(lock);
       continue;
     }
     const int fd = ::dup(fd_);  // the reader may close its own meanwhile
     lock.unlock();
-    if (!write_all(fd, frame)) ::shutdown(fd, SHUT_RDWR);
+    if (!write_all(fd, *frame)) ::shutdown(fd, SHUT_RDWR);
     ::close(fd);
     lock.lock();
   }

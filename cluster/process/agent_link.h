@@ -46,8 +46,10 @@ class AgentLink final : public Progress {
   Result<std::string> get_chunk(const std::string& hash) override;
 
  private:
+  using Frame = std::shared_ptr<const std::string>;  // chunks are large and are sent again
+
   struct Request {
-    std::string frame;
+    Frame frame;
     bool sent = false;
     std::promise<proto::RankFrame> answer;
   };
@@ -61,7 +63,7 @@ class AgentLink final : public Progress {
   void take_reply(const proto::RankReply& reply);
   void write_frames();
   void wait_for_work(std::unique_lock<std::mutex>& lock);
-  std::string next_frame();  // empty: nothing to write now; needs mutex_
+  Frame next_frame();  // null: nothing to write now; needs mutex_
   proto::RankFrame ask(proto::RankFrame frame, uint64_t request);
   bool joins_last(proto::RankEnvelope& message);
   proto::RankEnvelope addressed(proto::RankEnvelope message) const;
@@ -84,7 +86,7 @@ class AgentLink final : public Progress {
   std::optional<proto::Inspect> trace_request_;
   std::function<proto::RankStack()> inspect_;
   std::function<std::optional<proto::RankTrace>(uint64_t)> trace_so_far_;
-  std::deque<std::string> frames_;  // that are sent once, if they are
+  std::deque<Frame> frames_;  // that are sent once, if they are
   Status refused_;
   int fd_ = -1;
   bool stopping_ = false;

@@ -10,12 +10,14 @@
 
 namespace weft {
 
-std::string framed(std::string_view bytes) {
-  std::string frame(4, '\0');
-  for (int i = 0; i < 4; ++i) {
-    frame[static_cast<size_t>(i)] = static_cast<char>((bytes.size() >> (24 - 8 * i)) & 0xff);
+std::string framed(const google::protobuf::MessageLite& message) {
+  const size_t size = message.ByteSizeLong();
+  std::string frame;
+  frame.reserve(size + 4);
+  for (int shift = 24; shift >= 0; shift -= 8) {
+    frame.push_back(static_cast<char>((size >> shift) & 0xff));
   }
-  frame += bytes;
+  message.AppendToString(&frame);
   return frame;
 }
 

@@ -1,6 +1,8 @@
 // Whole frames (4 bytes big-endian length, then the bytes) on a blocking file descriptor.
 #pragma once
 
+#include <google/protobuf/message_lite.h>
+
 #include <optional>
 #include <string>
 #include <string_view>
@@ -9,7 +11,7 @@ namespace weft {
 
 inline constexpr size_t kRankFrameBytesMax = size_t{16} << 20;
 
-std::string framed(std::string_view bytes);
+std::string framed(const google::protobuf::MessageLite& message);
 // False: the peer is gone.
 bool write_all(int fd, std::string_view bytes);
 // nullopt: the peer is gone, or announced more than kRankFrameBytesMax.

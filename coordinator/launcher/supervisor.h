@@ -72,7 +72,7 @@ struct SupervisorOptions {
   RestartPolicy restarts;
   size_t inbox_bytes_max = size_t{1} << 30;
   std::string data_folder;  // whose room is watched; empty: none
-  int data_threads = 2;     // 0: bulk traffic inside step()
+  int data_threads = 4;     // mostly waiting for the disk; 0: bulk traffic inside step()
 };
 
 class Supervisor {

@@ -38,7 +38,7 @@ proto::RankEnvelope next_message(int fd) {
 void acknowledge(int fd, uint64_t sequence) {
   proto::RankFrame frame;
   frame.mutable_reply()->set_sequence(sequence);
-  EXPECT_TRUE(write_all(fd, framed(frame.SerializeAsString())));
+  EXPECT_TRUE(write_all(fd, framed(frame)));
 }
 
 TEST(AgentLink, MetricsBehindALateAnswerShareMessagesAndNoneIsLost) {
@@ -113,7 +113,7 @@ TEST(AgentLink, ATraceUnderWayIsSentAsItIs) {
     proto::RankFrame frame;
     frame.mutable_inspect()->set_request(request);
     frame.mutable_inspect()->set_trace_now(true);
-    EXPECT_TRUE(write_all(fd, framed(frame.SerializeAsString())));
+    EXPECT_TRUE(write_all(fd, framed(frame)));
   }
   proto::RankFrame answer;
   const auto bytes = read_frame(fd);
