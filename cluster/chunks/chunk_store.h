@@ -17,6 +17,10 @@
 
 #include "proto/base/status.h"
 
+namespace rocksdb {
+class Env;
+}
+
 namespace weft {
 
 inline constexpr int64_t kChunkBytesMax = int64_t{4} << 20;
@@ -44,6 +48,8 @@ class ChunkStore {
   virtual Status room() = 0;
 };
 
-Result<std::unique_ptr<ChunkStore>> open_chunk_store(const std::string& folder);
+// disk: what the files lie on, which lives longer; null: the system's.
+Result<std::unique_ptr<ChunkStore>> open_chunk_store(const std::string& folder,
+                                                     rocksdb::Env* disk = nullptr);
 
 }  // namespace weft

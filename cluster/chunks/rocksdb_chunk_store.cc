@@ -49,8 +49,9 @@ constexpr size_t kRemovedAtOnce = 64;  // chunks; ingesting goes on in between
 enum Family : size_t { kSmall, kPieces, kSizes };
 constexpr std::array kFamilies{"default", "pieces", "sizes"};
 
-rocksdb::Options make_options() {
+rocksdb::Options make_options(rocksdb::Env* disk) {
   rocksdb::Options options = rocksdb_base_options();
+  if (disk != nullptr) options.env = disk;
   options.create_missing_column_families = true;
   options.max_open_files = 512;
   options.compression = rocksdb::kNoCompression;            // weights do not compress
@@ -107,7 +108,8 @@ struct Database {
 
 class RocksdbChunkStore final : public ChunkStore {
  public:
-  explicit RocksdbChunkStore(std::string folder) : folder_(std::move(folder)) {}
+  RocksdbChunkStore(std::string folder, rocksdb::Env* disk)
+      : folder_(std::move(folder)), options_(make_options(disk)) {}
 
   Status open() {
     std::vector<rocksdb::ColumnFamilyDescriptor> families;
@@ -380,7 +382,7 @@ class RocksdbChunkStore final : public ChunkStore {
   }
 
   const std::string folder_;
-  const rocksdb::Options options_ = make_options();
+  const rocksdb::Options options_;
   mutable std::shared_mutex mutex_;  // guards base_: exclusive to open it anew
   std::unique_ptr<Database> base_;
   std::atomic<bool> full_{false};
@@ -394,14 +396,15 @@ class RocksdbChunkStore final : public ChunkStore {
 
 }  // namespace
 
-Result<std::unique_ptr<ChunkStore>> open_chunk_store(const std::string& folder) {
+Result<std::unique_ptr<ChunkStore>> open_chunk_store(const std::string& folder,
+                                                     rocksdb::Env* disk) {
   std::error_code error;
   fs::create_directories(folder, error);
   if (error) {
     return fail(
         Status(Code::kUnavailable, "cannot make the folder " + folder + ": " + error.message()));
   }
-  auto store = std::make_unique<RocksdbChunkStore>(folder);
+  auto store = std::make_unique<RocksdbChunkStore>(folder, disk);
   WEFT_RETURN_IF_ERROR(store->open());
   store->remove_leftovers();
   return store;
