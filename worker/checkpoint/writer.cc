@@ -5,6 +5,7 @@
 #include <cstring>
 #include <map>
 
+#include "kernels/tensor/stream.h"
 #include "kernels/tensor/transfer.h"
 #include "proto/base/activity.h"
 #include "proto/base/hash.h"
@@ -134,14 +135,24 @@ int64_t Writer::describe(const StateTensor& tensor, int64_t start) {
 }
 
 float* Writer::copy(const StateTensor& tensor, float* to) {
+  std::vector<std::pair<int64_t, int64_t>> runs;
+  for (const Box& box : boxes_of(tensor.info->shape, tensor.info->shard)) {
+    for_each_own_run(tensor, box,
+                     [&](int64_t from, int64_t count) { runs.emplace_back(from, count); });
+  }
+  Stream* stream = tensor.value.allocator().stream();
+  if (stream != nullptr && runs.size() == 1 && tensor.value.contiguous()) {
+    const auto [from, count] = runs.front();
+    const float* source = static_cast<const float*>(tensor.value.raw()) + from;
+    stream->download(to, source, static_cast<size_t>(count) * sizeof(float));
+    return to + count;
+  }
   on_host<float>(tensor.value, [&](const float* local) {
-    for (const Box& box : boxes_of(tensor.info->shape, tensor.info->shard)) {
-      for_each_own_run(tensor, box, [&](int64_t from, int64_t count) {
-        rank_.pool->parallel_for(count, kCopyGrain, [&](int64_t begin, int64_t end) {
-          std::memcpy(to + begin, local + from + begin, static_cast<size_t>(end - begin) * 4);
-        });
-        to += count;
+    for (const auto& [from, count] : runs) {
+      rank_.pool->parallel_for(count, kCopyGrain, [&, from = from](int64_t begin, int64_t end) {
+        std::memcpy(to + begin, local + from + begin, static_cast<size_t>(end - begin) * 4);
       });
+      to += count;
     }
   });
   return to;
