@@ -252,8 +252,11 @@ class RocksdbChunkStore final : public ChunkStore {
     bytes.reserve(static_cast<size_t>(decode_size(size)));
     rocksdb::ReadOptions options;
     options.readahead_size = static_cast<size_t>(kChunkBytesMax);
+    const std::string end = hash + '\xff';
+    const rocksdb::Slice bound(end);
+    options.iterate_upper_bound = &bound;  // and nothing of the next file is read
     const std::unique_ptr<rocksdb::Iterator> it(base_->db->NewIterator(options, (*base_)[kPieces]));
-    for (it->Seek(hash); it->Valid() && it->key().starts_with(hash); it->Next()) {
+    for (it->Seek(hash); it->Valid(); it->Next()) {
       bytes.append(it->value().data(), it->value().size());
     }
     return it->status();
