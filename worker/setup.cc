@@ -226,7 +226,7 @@ void set_master(Training& training, const std::string& name, std::span<const flo
     if (training.optimizer->parameters()[i].info.name != name) continue;
     const AdamW::State& state = training.optimizer->states()[i];
     const int64_t start = state.own ? state.own->start : 0;
-    std::copy_n(shard.data() + start, state.master.elements(), state.master.data<float>());
+    upload(state.master, shard.data() + start);
   }
 }
 
