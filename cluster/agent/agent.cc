@@ -106,8 +106,15 @@ Status Agent::run() {
   wait_for_signal();
   link_.start({[this] { connected(); }, [this](proto::NodeFrame frame) { take(std::move(frame)); },
                [this] { asked_at_ns_.clear(); }});
-  log_.info("node {} with {} slots at {} ({})", node_.name(), node_.slots(), node_.address(),
-            node_.subnet_cidr());
+  log_.info("node {} with {} slots on {} at {} ({})", node_.name(), node_.slots(),
+            places_.on_gpus ? fmt::format("{} GPUs", places_.gpus.size()) : "the CPU",
+            node_.address(), node_.subnet_cidr());
+  if (places_.idle_gpus > 0) {
+    log_.warn(
+        "{} GPUs are left idle: the ranks' program is {}, not weft-worker-cuda, which the "
+        "preset cuda builds",
+        places_.idle_gpus, places_.worker);
+  }
   tick();
   io_.run();
   for (auto& [key, attempt] : attempts_) {

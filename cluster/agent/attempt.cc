@@ -75,10 +75,11 @@ Result<proto::AttemptNote> Attempt::make_note(const AttemptWorld& world, const s
   record.set_agent_socket(places.agent_socket);
   record.set_run_folder(places.run + "/" + random_hex(6));
   record.set_worker(places.worker);
+  record.set_library_path(places.library_path);
   record.set_agent(places.agent);
   for (proto::LaunchRank& rank : *record.mutable_ranks()) {
-    if (places.gpus.empty() || rank.node() != node) continue;
-    rank.set_gpu(places.gpus[static_cast<size_t>(rank.slot()) % places.gpus.size()]);
+    if (places.rank_gpus.empty() || rank.node() != node) continue;
+    rank.set_gpu(places.rank_gpus[static_cast<size_t>(rank.slot()) % places.rank_gpus.size()]);
   }
   *record.mutable_mpi() = world.options.mpi;
   const Status status = open_mpi::check(record);

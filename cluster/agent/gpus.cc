@@ -19,6 +19,7 @@ using Init = int (*)();
 using Count = int (*)(unsigned*);
 using Handle = int (*)(unsigned, void**);
 using Text = int (*)(void*, char*, unsigned);
+using Mode = int (*)(void*, unsigned*, unsigned*);  // the current one, the one after a reset
 constexpr int kSuccess = 0;
 
 struct Close {
@@ -33,6 +34,12 @@ F find(void* library, const char* name) {
 std::string text_of(Text ask, void* gpu) {
   std::array<char, 96> text{};
   return ask(gpu, text.data(), text.size()) == kSuccess ? text.data() : "";
+}
+
+// A GPU or a library that knows no instances is not cut into some.
+bool in_mig_mode(Mode ask, void* gpu) {
+  unsigned now = 0, later = 0;
+  return ask != nullptr && ask(gpu, &now, &later) == kSuccess && now == 1;
 }
 
 // All of `text` as a number from 0.
@@ -69,6 +76,7 @@ std::vector<MachineGpu> find_gpus(const char* library) {
   const auto handle = find<Handle>(nvml.get(), "nvmlDeviceGetHandleByIndex_v2");
   const auto name = find<Text>(nvml.get(), "nvmlDeviceGetName");
   const auto uuid = find<Text>(nvml.get(), "nvmlDeviceGetUUID");
+  const auto mig = find<Mode>(nvml.get(), "nvmlDeviceGetMigMode");
   if (!init || !shutdown || !count || !handle || !name || !uuid || init() != kSuccess) return {};
   std::vector<MachineGpu> found;
   unsigned gpus = 0;
@@ -76,7 +84,7 @@ std::vector<MachineGpu> find_gpus(const char* library) {
   for (unsigned i = 0; i < gpus; ++i) {
     void* gpu = nullptr;
     if (handle(i, &gpu) != kSuccess) continue;  // the driver has given it up
-    found.push_back({text_of(name, gpu), text_of(uuid, gpu)});
+    found.push_back({text_of(name, gpu), text_of(uuid, gpu), in_mig_mode(mig, gpu)});
   }
   shutdown();
   return found;

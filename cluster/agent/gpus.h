@@ -11,7 +11,8 @@ namespace weft {
 
 struct MachineGpu {
   std::string name;
-  std::string id;  // its UUID, "GPU-8a1f..."
+  std::string id;    // its UUID, "GPU-8a1f..."
+  bool mig = false;  // cut into instances: ranks see one of those instead, which has its own UUID
 };
 
 // All, in the order of their PCI addresses; none where there is no such library, driver or GPU.

@@ -43,12 +43,17 @@ struct AgentPlaces {
   std::string agent_socket;
   std::string worker, agent;  // programs, reachable by the ranks' user
   bool on_gpus = false;       // the worker computes on GPUs
-  std::vector<std::string> gpus;  // their ids; slots take turns
+  size_t idle_gpus = 0;       // that it could compute on, were it weft-worker-cuda
+  std::vector<std::string> gpus;       // their ids; slots take turns
+  std::vector<std::string> rank_gpus;  // which ranks are told of each: itself, in MIG mode none
+  std::string library_path;            // where its libraries are beside the usual folders
 };
 
 // weft-worker-cuda where the machine has a GPU and the folder that program, else weft-worker.
 std::string worker_beside(const std::string& folder, int gpus);
 Result<std::string> read_secret(const std::string& path);
+// The folders of an LD_LIBRARY_PATH (null: not set) that mean the same to any process.
+std::string library_folders(const char* path);
 // Makes the folders and holds the GPUs. Error: also a worker for GPUs where there is none for it.
 Result<AgentPlaces> make_places(const AgentOptions& options);
 // Everything but slots in use. Error: the address is none of this machine.

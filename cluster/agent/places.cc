@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <sstream>
 #include <utility>
 
 #include "cluster/agent/gpus.h"
@@ -95,6 +96,15 @@ std::string worker_beside(const std::string& folder, int gpus) {
   return gpus > 0 && fs::exists(on_gpus) ? on_gpus : folder + "/weft-worker";
 }
 
+std::string library_folders(const char* path) {
+  std::string folders;
+  std::istringstream in(path == nullptr ? "" : path);
+  for (std::string folder; std::getline(in, folder, ':');) {
+    if (folder.starts_with('/')) folders += (folders.empty() ? "" : ":") + folder;
+  }
+  return folders;
+}
+
 namespace {
 
 // The rank's program, with the GPUs for it where it computes on some.
@@ -106,7 +116,10 @@ Result<std::string> take_worker(const AgentOptions& options, const std::string& 
   const bool given = !options.worker.empty();
   std::string worker = given ? fs::absolute(options.worker).string()
                              : worker_beside(beside, static_cast<int>(gpus.size()));
-  if (fs::path(worker).filename() != kGpuWorker) return worker;
+  if (fs::path(worker).filename() != kGpuWorker) {
+    places.idle_gpus = gpus.size();
+    return worker;
+  }
   const bool by_name = !options.gpus.empty() && options.gpus.find('/') == std::string::npos;
   WEFT_ASSIGN_OR_RETURN(gpus, hold_gpus(std::move(gpus), places.run, by_name));
   if (gpus.empty() && !given) return worker_beside(beside, 0);
@@ -116,7 +129,11 @@ Result<std::string> take_worker(const AgentOptions& options, const std::string& 
                                 "CUDA_VISIBLE_DEVICES and other agents leave"));
   }
   places.on_gpus = true;
-  for (const MachineGpu& gpu : gpus) places.gpus.push_back(gpu.id);
+  places.library_path = library_folders(std::getenv("LD_LIBRARY_PATH"));  // NOLINT: as above
+  for (const MachineGpu& gpu : gpus) {
+    places.gpus.push_back(gpu.id);
+    places.rank_gpus.push_back(gpu.mig ? "" : gpu.id);
+  }
   return worker;
 }
 

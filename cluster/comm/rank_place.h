@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include "worker/parallel/communicator.h"
 
@@ -10,6 +11,7 @@ namespace weft {
 struct RankPlace {
   std::unique_ptr<Allocator> memory;
   std::unique_ptr<Communicator> world;  // may refer to the memory
+  std::string description = {};         // of both, for the rank's log; empty: as always
 };
 
 }  // namespace weft

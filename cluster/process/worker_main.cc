@@ -69,16 +69,22 @@ Result<Rank> make_rank(const comm::MpiWorld& mpi, const proto::LaunchRecord& rec
             std::make_unique<ThreadPool>(std::max(1, mine.threads()), cpus), std::move(mesh),
             Logger::open("rank " + std::to_string(mpi.rank()))};
   rank.activity = &activity;
+  if (!place.description.empty()) rank.log.info("computes on {}", place.description);
   return rank;
 }
 
-proto::RankHello hello_of(const proto::LaunchRecord& record, const Rank& rank, int number) {
+proto::RankHello hello_of(const proto::LaunchRecord& record, int number) {
   proto::RankHello hello;
   hello.set_job(record.job());
   hello.set_attempt(record.attempt());
   hello.set_rank(number);
   hello.set_secret(record.secret());
   hello.set_pid(::getpid());
+  return hello;
+}
+
+proto::RankHello hello_of(const proto::LaunchRecord& record, const Rank& rank, int number) {
+  proto::RankHello hello = hello_of(record, number);
   hello.set_data(rank.mesh.index(Axis::kData));
   hello.set_sequence(rank.mesh.index(Axis::kSequence));
   hello.set_tensor(rank.mesh.index(Axis::kTensor));
@@ -97,7 +103,13 @@ void tell_failure(AgentLink& link, const Status& status) {
 Status work(const comm::MpiWorld& mpi, const proto::LaunchRecord& record) {
   try {
     Activity activity;
-    WEFT_ASSIGN_OR_RETURN(Rank rank, make_rank(mpi, record, activity));
+    Result<Rank> made = make_rank(mpi, record, activity);
+    if (!made) {
+      AgentLink link(record.agent_socket(), hello_of(record, mpi.rank()));
+      tell_failure(link, made.error());
+      return made.error();
+    }
+    Rank& rank = *made;
     AgentLink link(record.agent_socket(), hello_of(record, rank, mpi.rank()), [&] {
       proto::RankNow now = rank_now(activity.now(), mpi.rank());
       now.set_progress(now.progress() + comm::MpiWorld::messages_moved());

@@ -16,9 +16,10 @@ namespace {
 
 constexpr std::string_view kHostPrefix = "weft-attempt-n";
 
-// Nothing of the agent's own environment reaches a launcher or a rank.
+// Nothing of the agent's own environment reaches a launcher or a rank, but where the libraries of a
+// GPU are.
 std::vector<std::string> environment(const proto::LaunchRecord& record) {
-  return {
+  std::vector<std::string> variables = {
       "PATH=" + record.run_folder() + "/bin:" + record.mpi().folder() + ":/usr/bin:/bin",
       "HOME=" + record.folder(),
       "TMPDIR=" + record.run_folder(),
@@ -27,6 +28,9 @@ std::vector<std::string> environment(const proto::LaunchRecord& record) {
       "OPENBLAS_NUM_THREADS=1",  // the rank's own pool does all of its work
       "WEFT_LAUNCH_RECORD=" + record.folder() + "/launch.record",
   };
+  const std::string& libraries = record.library_path();
+  if (!libraries.empty()) variables.push_back("LD_LIBRARY_PATH=" + libraries);
+  return variables;
 }
 
 std::string subnets(const proto::LaunchRecord& record) {

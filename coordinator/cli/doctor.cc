@@ -162,8 +162,11 @@ Finding check_gpu() {
   if (!library) return note("GPU", "no NVIDIA driver", "jobs run on the CPU");
   const std::string line =
       first_line_of("nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2>/dev/null");
-  return line.empty() ? note("GPU", "a driver without a GPU", "jobs run on the CPU")
-                      : good("GPU", line);
+  if (line.empty()) return note("GPU", "a driver without a GPU", "jobs run on the CPU");
+  const std::string worker = program_folder() + "/weft-worker-cuda";
+  if (::access(worker.c_str(), X_OK) == 0) return good("GPU", line);
+  return note("GPU", line + ", but no " + worker,
+              "jobs run on the CPU: build the preset cuda (docs/CUDA.md)");
 }
 
 Finding check_server(const Context& context) {

@@ -10,7 +10,9 @@ Result<LoadedLibrary> LoadedLibrary::open(std::initializer_list<const char*> nam
     if (void* handle = ::dlopen(name, RTLD_NOW | RTLD_LOCAL)) return LoadedLibrary(handle, name);
     if (why.empty()) why = ::dlerror();
   }
-  return fail(Code::kUnavailable, "cannot load " + std::string(*names.begin()) + ": " + why);
+  return fail(Code::kUnavailable, "cannot load " + std::string(*names.begin()) + ": " + why +
+                                      "; install it, or name its folder in LD_LIBRARY_PATH (of "
+                                      "weft-agent, for the ranks of jobs)");
 }
 
 void* LoadedLibrary::symbol(const char* name) {

@@ -27,6 +27,7 @@ int64_t largest(Communicator& world, int64_t own) {
 std::vector<std::string> gather(Communicator& world, const std::string& own) {
   const auto host = make_caching_allocator();
   const int64_t width = largest(world, std::ssize(own));
+  if (width == 0) return std::vector<std::string>(static_cast<size_t>(world.size()));
   std::string padded = own;
   padded.resize(static_cast<size_t>(width), '\n');
   const Tensor in = Tensor::from<uint8_t>(
@@ -36,17 +37,32 @@ std::vector<std::string> gather(Communicator& world, const std::string& own) {
   std::vector<std::string> all;
   for (int rank = 0; rank < world.size(); ++rank) {
     const auto* text = reinterpret_cast<const char*>(out.data<uint8_t>()) + rank * width;
-    all.emplace_back(text, static_cast<size_t>(width));
+    const std::string_view line(text, static_cast<size_t>(width));
+    all.emplace_back(line.substr(0, line.find_last_not_of('\n') + 1));
   }
   return all;
 }
 
-// The GPUs that this rank chooses from: the one it was given, where it sees that.
+// The first rank's trouble, the same on every rank; good where all are.
+Status agree(Communicator& world, const Status& own) {
+  const std::vector<std::string> troubles = gather(world, own.message());
+  for (size_t rank = 0; rank < troubles.size(); ++rank) {
+    if (troubles[rank].empty()) continue;
+    return Status(Code::kUnavailable, "rank " + std::to_string(rank) + ": " + troubles[rank]);
+  }
+  return {};
+}
+
+// The GPUs that this rank chooses from: the one it was given, or all that it sees.
 Result<std::vector<std::string>> choice_of(const std::string& wanted) {
   WEFT_ASSIGN_OR_RETURN(std::vector<std::string> ids, cuda::device_ids());
   if (ids.empty()) return fail(Code::kUnavailable, "no GPU: the driver shows none");
-  if (std::find(ids.begin(), ids.end(), wanted) == ids.end()) return ids;
-  return std::vector{wanted};
+  if (wanted.empty()) return ids;
+  if (std::find(ids.begin(), ids.end(), wanted) != ids.end()) return std::vector{wanted};
+  std::string seen;
+  for (const std::string& id : ids) seen += (seen.empty() ? "" : ", ") + id;
+  return fail(Code::kUnavailable,
+              "the GPU of its slot, " + wanted + ", is gone; the driver shows " + seen);
 }
 
 // The number by which this process knows a GPU.
@@ -75,10 +91,7 @@ std::vector<size_t> share_out(const std::vector<std::vector<std::string>>& seen)
 
 Result<RankPlace> take_gpu(std::unique_ptr<Communicator> world, const std::string& wanted) {
   const auto choice = choice_of(wanted);
-  if (largest(*world, choice ? 0 : 1) > 0) {
-    if (!choice) return fail(choice.error());
-    return fail(Code::kUnavailable, "another rank has no GPU");
-  }
+  WEFT_RETURN_IF_ERROR(agree(*world, choice ? Status() : choice.error()));
   std::string lines;
   for (const std::string& id : *choice) lines += id + "\n";
   std::vector<std::vector<std::string>> seen;
@@ -91,17 +104,16 @@ Result<RankPlace> take_gpu(std::unique_ptr<Communicator> world, const std::strin
   std::set<std::string> distinct;
   for (size_t rank = 0; rank < seen.size(); ++rank) distinct.insert(seen[rank][chosen[rank]]);
   const auto own = static_cast<size_t>(world->rank());
-  auto memory = cuda::make_allocator(number_of(seen[own][chosen[own]]));
-  if (largest(*world, memory ? 0 : 1) > 0) {
-    if (!memory) return fail(memory.error());
-    return fail(Code::kUnavailable, "another rank's GPU does not start");
-  }
+  const std::string& id = seen[own][chosen[own]];
+  auto memory = cuda::make_allocator(number_of(id));
+  WEFT_RETURN_IF_ERROR(agree(*world, memory ? Status() : memory.error()));
   if (distinct.size() < seen.size()) {
     return RankPlace{std::move(*memory),
-                     make_staged_communicator(std::move(world), cuda::make_pinned_allocator())};
+                     make_staged_communicator(std::move(world), cuda::make_pinned_allocator()),
+                     id + ", some ranks share one: they talk by way of pinned memory"};
   }
   WEFT_ASSIGN_OR_RETURN(auto nccl, make_nccl_communicator(std::move(world), **memory));
-  return RankPlace{std::move(*memory), std::move(nccl)};
+  return RankPlace{std::move(*memory), std::move(nccl), id + ", ranks talk over NCCL"};
 }
 
 }  // namespace weft::comm

@@ -24,7 +24,7 @@ fs::path new_folder(const std::string& name) {
 }
 
 std::string id(int number) {
-  return "GPU-0000000" + std::to_string(number) + "-1111-2222-3333-444444444444";
+  return "GPU-0000000" + std::to_string(number) + "-0000-0000-0000-000000000000";
 }
 
 std::string ids_of(const Result<std::vector<MachineGpu>>& gpus) {
@@ -39,6 +39,17 @@ TEST(Gpus, AreNamedByTheManagementLibrary) {
   ASSERT_EQ(gpus.size(), 2U);
   EXPECT_EQ(gpus[1].name, "Stand-in 1");
   EXPECT_EQ(gpus[1].id, id(1));
+}
+
+TEST(Gpus, InMigModeAreTold) {
+  const fs::path folder = new_folder("weft-mig-");
+  fs::copy_file(WEFT_STAND_IN_NVML, folder / "nvml.so", fs::copy_options::overwrite_existing);
+  std::ofstream(folder / "gpus") << "0 1024 1\n1 1024 0\n";
+  const auto gpus = find_gpus((folder / "nvml.so").c_str());
+  fs::remove_all(folder);
+  ASSERT_EQ(gpus.size(), 2U);
+  EXPECT_TRUE(gpus[0].mig);
+  EXPECT_FALSE(gpus[1].mig);
 }
 
 TEST(Gpus, AreNoneWithoutIt) { EXPECT_TRUE(find_gpus("libno-such-library.so.1").empty()); }
@@ -113,6 +124,12 @@ TEST(Figures, AreNoneWithoutALibrary) {
   const GpuFigures figures = gpu_figures(std::array{id(0)}, "libno-such-library.so.1");
   EXPECT_EQ(figures.memory_bytes, 0);
   EXPECT_EQ(figures.link_bytes, 0);
+}
+
+TEST(Worker, IsToldTheFoldersOfItsLibraries) {
+  EXPECT_EQ(library_folders("/a/lib:/b"), "/a/lib:/b");
+  EXPECT_EQ(library_folders(":/a::lib:./b:/c:"), "/a:/c");  // the others depend on who asks
+  EXPECT_EQ(library_folders(nullptr), "");
 }
 
 TEST(Worker, IsTheGpusWhereThereAreBoth) {

@@ -88,7 +88,7 @@ void run_placed(const std::vector<int>& gpus, const std::function<void(Rank&)>& 
   run_on_threads({.data = static_cast<int>(gpus.size())}, body,
                  [&](std::unique_ptr<Communicator> threads) -> RankPlace {
                    cuda_on_cpu::set_gpu_number(gpus[static_cast<size_t>(threads->rank())]);
-                   auto place = comm::take_gpu(std::move(threads), "GPU-that-nobody-sees");
+                   auto place = comm::take_gpu(std::move(threads), "");
                    if (!place) throw StatusError(place.error());
                    return std::move(*place);
                  });
@@ -129,6 +129,25 @@ TEST(TakeGpu, GoesOverNcclWhereEveryRankHasOneOfItsOwn) {
     });
   }
   EXPECT_EQ(nccl_on_cpu::communicators(), 0);
+}
+
+// Every rank says whose GPU is missing.
+TEST(TakeGpu, SaysThatTheWantedOneIsGone) {
+  const std::string wanted = "GPU-00000003-0000-0000-0000-000000000000";
+  comm::ThreadWorld world(2);
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < 2; ++rank) {
+    threads.emplace_back([&, rank, introduction = world.take(rank)]() mutable {
+      cuda_on_cpu::set_gpu_number(rank + 3);
+      const auto place = comm::take_gpu(std::move(introduction), wanted);
+      ASSERT_FALSE(place);
+      EXPECT_EQ(place.error().code(), Code::kUnavailable);
+      EXPECT_EQ(place.error().message(),
+                "rank 1: the GPU of its slot, " + wanted +
+                    ", is gone; the driver shows GPU-00000004-0000-0000-0000-000000000000");
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
 }
 
 TEST(TakeGpu, SharesOutWhatTheRanksSee) {

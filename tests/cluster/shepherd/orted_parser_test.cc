@@ -140,6 +140,19 @@ TEST(Mpirun, NeitherSecretsNorTheAgentsEnvironmentNorRoot) {
   EXPECT_NE(all.find("weft-attempt-n0:2,weft-attempt-n1:1"), std::string::npos) << all;
 }
 
+TEST(Mpirun, AndOrtedPassOnWhereTheLibrariesOfAGpuAre) {
+  const auto passes = [](const ProcessOptions& options, const std::string& variable) {
+    return std::count(options.env.begin(), options.env.end(), variable) == 1;
+  };
+  auto record = record_of({"a"}, {"a"});
+  for (const auto& word : open_mpi::mpirun(record).env) {
+    EXPECT_FALSE(word.starts_with("LD_LIBRARY_PATH")) << word;
+  }
+  record.set_library_path("/opt/nccl/lib");
+  EXPECT_TRUE(passes(open_mpi::mpirun(record), "LD_LIBRARY_PATH=/opt/nccl/lib"));
+  EXPECT_TRUE(passes(open_mpi::orted(record, {}), "LD_LIBRARY_PATH=/opt/nccl/lib"));
+}
+
 TEST(Mpirun, HostsAreTheAttemptsNodes) {
   const auto record = record_of({"a", "b"}, {"a", "b"});
   EXPECT_EQ(open_mpi::node_of(open_mpi::host_of(1), record).value(), "b");

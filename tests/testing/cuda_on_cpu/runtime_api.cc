@@ -24,6 +24,8 @@ cudaError_t release(void* memory) {
   return cudaSuccess;
 }
 
+bool is_gpu(int device) { return device >= 0 && device < std::ssize(cpu::gpu_numbers()); }
+
 bool is_pageable(const void* at) { return !cpu::is_pinned(at) && !cpu::is_device(at); }
 
 }  // namespace
@@ -38,6 +40,8 @@ const char* cudaGetErrorString(cudaError_t error) {
       return "out of memory";
     case cudaErrorInvalidConfiguration:
       return "invalid configuration argument";
+    case cudaErrorNoDevice:
+      return "no CUDA-capable device is detected";
     case cudaErrorInvalidDevice:
       return "invalid device ordinal";
     case cudaErrorNotReady:
@@ -60,16 +64,18 @@ cudaError_t cudaGetLastError() { return cudaSuccess; }
 cudaError_t cudaPeekAtLastError() { return cudaSuccess; }
 
 cudaError_t cudaGetDeviceCount(int* count) {
-  *count = 1;
-  return cudaSuccess;
+  *count = static_cast<int>(std::ssize(cpu::gpu_numbers()));
+  return *count > 0 ? cudaSuccess : cudaErrorNoDevice;
 }
 cudaError_t cudaGetDevice(int* device) {
-  *device = 0;
+  *device = cpu::chosen_gpu();
   return cudaSuccess;
 }
-cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : cudaErrorInvalidDevice; }
+cudaError_t cudaSetDevice(int device) {
+  return cpu::choose_gpu(device) ? cudaSuccess : cudaErrorInvalidDevice;
+}
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
-  if (device != 0) return cudaErrorInvalidDevice;
+  if (!is_gpu(device)) return cudaErrorInvalidDevice;
   switch (attribute) {
     case cudaDevAttrMultiProcessorCount:
       *value = 4;
@@ -87,11 +93,11 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
   return cudaErrorInvalidValue;
 }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
-  if (device != 0) return cudaErrorInvalidDevice;
+  if (!is_gpu(device)) return cudaErrorInvalidDevice;
   *properties = {};
   std::strcpy(properties->name, "fibers");
-  const int number = cpu::gpu_number();
-  std::memcpy(properties->uuid.bytes, &number, sizeof number);
+  const int number = cpu::gpu_numbers()[static_cast<size_t>(device)];
+  for (int i = 0; i < 4; ++i) properties->uuid.bytes[i] = static_cast<char>(number >> (24 - 8 * i));
   properties->totalGlobalMem = kCudaOnCpuBytes;
   properties->major = 9;
   properties->multiProcessorCount = 4;

@@ -6,7 +6,9 @@
 #include <condition_variable>
 #include <cstring>
 #include <map>
+#include <optional>
 #include <string>
+#include <utility>
 
 #include "tests/testing/cuda_on_cpu/shuffler.h"
 
@@ -38,7 +40,8 @@ std::atomic<int> others{0};
 
 constexpr int kOwnGpus = 1000;  // the first of those that nobody was told to share
 std::atomic<int> own_gpus{0};
-thread_local int number_of_gpu = -1;
+thread_local int number_of_gpu = -1, place_of_gpu = 0;
+std::optional<std::vector<int>> numbers_of_process;
 thread_local int own_captures = 0;  // that forbid calls of this thread
 
 using Lock = std::unique_lock<std::recursive_mutex>;
@@ -66,16 +69,21 @@ Stream* next_to_run(Shuffler& shuffler) {
 
 // Runs heads of streams in the schedule's order until `enough`. The caller holds the mutex once.
 void run_until(Lock& lock, const std::function<bool()>& enough) {
+  using Clock = std::chrono::steady_clock;
   constexpr std::chrono::seconds kStuck{20};
+  constexpr std::chrono::milliseconds kLook{1};  // another process notifies nobody
   Shuffler shuffler(schedule());
+  auto moved = Clock::now();
   while (!enough()) {
-    if (Stream* next = next_to_run(shuffler)) {
+    Stream* const next = next_to_run(shuffler);
+    if (next != nullptr) {
       run_head(*next);
-      continue;
-    }
-    if (others == 0 || changed.wait_for(lock, kStuck) == std::cv_status::timeout) {
+    } else if (others == 0 || Clock::now() - moved > kStuck) {
       throw Fault("a stream waits for an event that nothing records");
     }
+    const bool told =
+        next == nullptr && changed.wait_for(lock, kLook) == std::cv_status::no_timeout;
+    if (next != nullptr || told) moved = Clock::now();
   }
 }
 
@@ -107,12 +115,21 @@ void expect_others(int change) {
   changed.notify_all();
 }
 
-int gpu_number() {
+std::vector<int> gpu_numbers() {
+  if (numbers_of_process) return *numbers_of_process;
   if (number_of_gpu < 0) number_of_gpu = kOwnGpus + own_gpus++;
-  return number_of_gpu;
+  return {number_of_gpu};
 }
 
 void set_gpu_number(int number) { number_of_gpu = number; }
+void set_gpu_numbers(std::vector<int> numbers) { numbers_of_process = std::move(numbers); }
+
+int chosen_gpu() { return place_of_gpu; }
+bool choose_gpu(int place) {
+  if (place < 0 || place >= std::ssize(gpu_numbers())) return false;
+  place_of_gpu = place;
+  return true;
+}
 
 Stream* create_stream() {
   const Lock lock(device_mutex());

@@ -9,9 +9,9 @@
 //
 // Thread safety: every call from any thread; device_mutex() is held while work runs, so that
 // `ready` and work may share state that is guarded by it. What is stuck is a Fault at once, or,
-// while expect_others() says that other threads queue work too, once nothing has moved for a while.
-// Ownership: streams, events, graphs and
-// memory live until they are destroyed; alive() counts them.
+// while expect_others() says that other threads or processes queue work too, once nothing has moved
+// for a while. Ownership: streams, events, graphs and memory live until they are destroyed; alive()
+// counts them.
 #pragma once
 
 #include <cstddef>
@@ -96,10 +96,14 @@ bool capture_forbids_calls();  // of this thread
 // is no longer valid.
 bool spoil_capture(Stream* stream);
 
-// Which GPU it is that this thread sees. Each thread has one of its own, unless it is told to share
-// another's; what it holds all lies in the same memory.
-int gpu_number();
-void set_gpu_number(int number);  // from 0
+// The GPUs that this thread sees, by numbers that tell each from every other one. A thread sees one
+// of its own, unless it is told to share others', or the process is told which its machine has;
+// what they hold all lies in the same memory.
+std::vector<int> gpu_numbers();
+void set_gpu_number(int number);                 // of this thread; from 0
+void set_gpu_numbers(std::vector<int> numbers);  // of the process
+int chosen_gpu();                                // of this thread: its place among gpu_numbers()
+bool choose_gpu(int place);                      // false: there is no such one
 
 void* allocate(size_t bytes, bool pinned);
 void release(void* memory);  // checks its guards

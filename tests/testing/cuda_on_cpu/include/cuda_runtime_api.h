@@ -1,5 +1,5 @@
 // The part of the CUDA runtime's host API that Weft calls, over streams.h: memory, streams, events,
-// graphs. One device, compute capability 9.0 as far as anybody asks.
+// graphs. One device or several alike, compute capability 9.0 as far as anybody asks.
 #pragma once
 
 #include <cstddef>
@@ -18,6 +18,7 @@ enum cudaError_t {
   cudaErrorInvalidValue = 1,
   cudaErrorMemoryAllocation = 2,
   cudaErrorInvalidConfiguration = 9,
+  cudaErrorNoDevice = 100,
   cudaErrorInvalidDevice = 101,
   cudaErrorNotReady = 600,
   cudaErrorStreamCaptureUnsupported = 900,
@@ -47,7 +48,7 @@ struct cudaUUID_t {
 };
 struct cudaDeviceProp {
   char name[256];
-  cudaUUID_t uuid;  // of weft::cuda_on_cpu::gpu_number()
+  cudaUUID_t uuid;  // its number (weft::cuda_on_cpu::gpu_numbers()), the first byte first
   size_t totalGlobalMem;
   int major, minor, multiProcessorCount;
   size_t sharedMemPerBlockOptin;

@@ -7,6 +7,7 @@
 
 #include "kernels/cuda/cublas_lt.h"
 #include "kernels/tensor/half.h"
+#include "tests/testing/cuda_on_cpu/libraries/installed.h"
 
 namespace cpu = weft::cuda_on_cpu;
 
@@ -337,6 +338,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t description
 namespace weft::cuda {
 
 Result<const CublasLt*> cublas_lt() {
+  WEFT_RETURN_IF_ERROR(cpu::look_for_library("libcublasLt.so.13"));
   static const CublasLt table{cublasLtGetVersion,
                               cublasLtCreate,
                               cublasLtDestroy,
