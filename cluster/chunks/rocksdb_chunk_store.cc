@@ -1,15 +1,14 @@
 // Chunks in RocksDB, in three column families, by the 64 hex digits of their SHA-256:
 //
-//   default  hash -> bytes: small chunks, as synced writes to the log, which group well (and the
-//   large ones of
-//            older versions)
-//   pieces   hash + index -> 128 KiB of a large chunk. Each chunk is a table file of its own that
-//   is ingested,
-//            so its bytes are written once, no compaction ever touches them, and removing it frees
-//            its room
-//   sizes    hash -> size, 8 bytes big-endian: written after the pieces, this makes a large chunk
-//   be here, and
-//            answers for it without its bytes
+// default: hash -> bytes. Small chunks, as synced writes to the log, which group well (and the
+// large ones of older versions).
+//
+// pieces: hash + index -> 128 KiB of a large chunk. Each chunk is a table file of its own that is
+// ingested, so its bytes are written once, no compaction ever touches them, and removing it frees
+// its room.
+//
+// sizes: hash -> size, 8 bytes big-endian. Written after the pieces, this makes a large chunk be
+// here, and answers for it without its bytes.
 //
 // Table files are written and synced beside each other, and those that are ready are ingested
 // together, with one sync of the manifest and one of the log.
@@ -42,9 +41,8 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr size_t kIngestFrom = 256 << 10;  // bytes
-constexpr size_t kPieceBytes = 128
-                               << 10;  // stays in a core's cache while it is checked and written
-constexpr size_t kRemovedAtOnce = 64;  // chunks; ingesting goes on in between
+constexpr size_t kPieceBytes = 128 << 10;  // stays in a core's cache while checked and written
+constexpr size_t kRemovedAtOnce = 64;      // chunks; ingesting goes on in between
 
 enum Family : size_t { kSmall, kPieces, kSizes };
 constexpr std::array kFamilies{"default", "pieces", "sizes"};

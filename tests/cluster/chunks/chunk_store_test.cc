@@ -15,6 +15,7 @@
 #include <thread>
 
 #include "proto/base/hash.h"
+#include "tests/cluster/chunks/noise.h"
 
 namespace weft {
 namespace {
@@ -46,17 +47,6 @@ class ChunkStoreTest : public ::testing::Test {
   fs::path folder_;
   bool mounted_ = false;
 };
-
-// Bytes that no compression helps with.
-std::string noise(size_t size, uint64_t seed) {
-  std::string bytes(size, '\0');
-  uint64_t state = seed * 2 + 1;
-  for (char& byte : bytes) {
-    state = state * 6364136223846793005ULL + 1442695040888963407ULL;
-    byte = static_cast<char>(state >> 56);
-  }
-  return bytes;
-}
 
 TEST_F(ChunkStoreTest, KeepsSmallAndLargeOverARestart) {
   std::vector<std::string> chunks = {"", "a", noise(1000, 1), noise(300 << 10, 2),

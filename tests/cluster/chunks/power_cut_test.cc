@@ -11,6 +11,7 @@
 
 #include "cluster/chunks/chunk_store.h"
 #include "proto/base/hash.h"
+#include "tests/cluster/chunks/noise.h"
 
 namespace weft {
 namespace {
@@ -163,15 +164,8 @@ class Disk final : public rocksdb::EnvWrapper {
   std::set<std::string> unsynced_names_;
 };
 
-std::string chunk(uint64_t number) {
-  std::string bytes(number % 3 == 0 ? 1000 : 300 << 10, '\0');
-  uint64_t state = number * 2 + 1;
-  for (char& byte : bytes) {
-    state = state * 6364136223846793005ULL + 1442695040888963407ULL;
-    byte = static_cast<char>(state >> 56);
-  }
-  return bytes;
-}
+// Small ones and large ones.
+std::string chunk(uint64_t number) { return noise(number % 3 == 0 ? 1000 : 300 << 10, number); }
 
 TEST(ChunkStorePowerCut, NothingAcknowledgedIsLost) {
   const fs::path folder = fs::temp_directory_path() / ("weft-chunks-" + random_hex(6));
