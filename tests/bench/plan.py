@@ -8,7 +8,6 @@ add to it. A peak is the most of the rounds: the estimate has gradients wait for
 and what leaves at once is not held. Where the peak stays below the bar for that, the mesh runs once more
 over links on which they do wait (root and iproute2; docs/PERFORMANCE.md). The last table says of each
 bar whether it is held; exit status 1 where one is missed.
-  plan.py BIN [--only REGEX] [--rounds N] [--seconds S] [--json FILE]   BIN: the folder of weft-bench-plan
 """
 import argparse
 import json
@@ -251,17 +250,22 @@ def run_rounds(bench, configurations, rounds, seconds):
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("binaries")
-    parser.add_argument("--only", default="")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("binaries", metavar="BIN", help="the folder of weft-bench-plan")
+    parser.add_argument("--only", metavar="REGEX", default="", help="configurations whose name matches")
+    parser.add_argument("--rounds", type=int, default=3, help="over all meshes (3); at least 1")
     parser.add_argument("--seconds", type=float, default=540, help="no round is begun that would end later")
-    parser.add_argument("--json")
+    parser.add_argument("--json", metavar="FILE", help="write the rows and the bars")
     options = parser.parse_args()
+    chosen = [each for each in CONFIGURATIONS if re.search(options.only, each[0])]
+    if not chosen:
+        parser.error(f"--only must match a configuration: {'; '.join(each[0] for each in CONFIGURATIONS)} "
+                     f"(got {options.only})")
+    if options.rounds < 1:
+        parser.error(f"--rounds must be at least 1 (got {options.rounds})")
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(options.binaries, folder)
-        configurations = [Configuration(bench, *each) for each in CONFIGURATIONS
-                          if re.search(options.only, each[0])]
+        configurations = [Configuration(bench, *each) for each in chosen]
         checked = [each for each in configurations if each.name in FITS]
         wrong = [each for configuration in checked for each in check_fits(bench, configuration)]
         run_rounds(bench, configurations, options.rounds, options.seconds)
