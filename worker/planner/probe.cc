@@ -15,11 +15,12 @@ constexpr double kSeconds = 0.06;  // of one rate
 constexpr int64_t kRows = 256, kColumns = 768, kInner = 768;
 constexpr size_t kCopyBytes = size_t{64} << 20;  // beyond the caches
 
-// Of the processor, as ranks will have a core to themselves: what other programs take of it now
-// would move one rate more than the other, and with that the choice of a mesh.
+// Of this thread, which alone computes, as ranks will have a core to themselves: what other
+// programs take of it now would move one rate more than the other, and with that the choice of a
+// mesh; and a thread that OpenBLAS starts spins on an idle core.
 double processor_seconds() {
   timespec now{};
-  ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
   return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
 }
 

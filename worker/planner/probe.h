@@ -6,8 +6,8 @@
 
 namespace weft {
 
-// Rates of large products and copies by the processor's time, the best of some tries each, so that
-// other programs do not show; the link is left as it is. Nothing else of this process may run.
+// Rates of large products and copies by this thread's time, the best of some tries each, so that
+// neither other programs nor other threads show; the link is left as it is.
 HostSpeed measure_speed();
 
 }  // namespace weft
