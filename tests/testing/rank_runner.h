@@ -7,12 +7,13 @@
 
 #include <functional>
 
-#include "worker/parallel/rank.h"
+#include "cluster/comm/threads/thread_ranks.h"
 
 namespace weft::testing {
 
 // n ranks along the data axis.
 void run_ranks(int n, const std::function<void(Rank&)>& body);
-void run_mesh(MeshDegrees degrees, const std::function<void(Rank&)>& body);
+void run_mesh(MeshDegrees degrees, const std::function<void(Rank&)>& body,
+              const PlaceRank& place = {});
 
 }  // namespace weft::testing

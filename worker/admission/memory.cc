@@ -97,19 +97,20 @@ std::vector<MemoryEstimate> moments_of(const StepMemory& m) {
     sending.activations -= two * s.kept_block();
   }
 
-  // The first block's, when the others' gradients are there and what they kept is gone.
+  // The first block's, when the others' gradients are there, or travel beside the parts that they
+  // are summed in, and what they kept is gone.
   MemoryEstimate first = backward;
   const int64_t others = parameters.count - parameters.embedding_unit - parameters.block_unit;
   first.gradients = m.table + kSingle * parameters.largest_of_block +
                     (m.zero >= 2 ? m.gradients : std::max(m.earlier, kSingle * others));
+  if (s.replicas > 1 && m.zero <= 1) first.gradients += share(kSingle * others, s.replicas);
   first.activations = m.batch() + s.kept_block();
 
   MemoryEstimate end = m.all;  // of the backward pass
   end.parameters += m.whole(parameters.block_unit);
   end.gradients = m.gradients + m.table;
-  // While the last buckets travel, so do the parts that they are summed in, about a quarter
-  // of which are gone (level 0) or not there yet (level 1).
-  if (s.replicas > 1 && m.zero <= 1) end.gradients += share(3 * m.gradients, 4 * s.replicas);
+  // Where no bucket has arrived yet, beside the parts that they are summed in.
+  if (s.replicas > 1 && m.zero <= 1) end.gradients += share(m.gradients, s.replicas);
   if (m.zero >= 2) {  // the embedding's, packed, and the bucket before it that is still under way
     end.gradients = m.gradients + kSingle * (parameters.table + parameters.embedding_bucket +
                                              parameters.block_bucket);

@@ -74,15 +74,17 @@ class Trainer : public ::testing::Test {
   }
 
   // The Status of rank 0.
-  Status train(const proto::LaunchRecord& record, MemoryCluster& cluster) {
+  Status train(const proto::LaunchRecord& record, MemoryCluster& cluster,
+               const PlaceRank& place = {}) {
     const proto::ParallelSpec& mesh = record.spec().parallel();
     Status first;
-    testing::run_mesh({mesh.data(), mesh.sequence(), mesh.tensor()}, [&](Rank& rank) {
+    const auto body = [&](Rank& rank) {
       MemoryProgress progress(cluster);
       const Status status = run_training(rank, record, progress);
       if (rank.mesh.index(Axis::kWorld) == 0) first = status;
       if (!status.ok()) throw StatusError(status);
-    });
+    };
+    testing::run_mesh({mesh.data(), mesh.sequence(), mesh.tensor()}, body, place);
     return first;
   }
 
