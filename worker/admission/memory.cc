@@ -11,6 +11,7 @@ namespace weft {
 namespace {
 
 constexpr int64_t kChunkElements = 1 << 24;  // of logits at once (kernels/ops/linear_cross_entropy)
+constexpr int64_t kInFlight = 2;             // buckets, from level 2 on (optimizer/gradients.h)
 // Of the attention that cuDNN may compute there (kernels/cuda/attention_choice.h).
 constexpr int64_t kCudnnWorkspaceMax = int64_t{1} << 30;
 
@@ -70,6 +71,24 @@ int64_t loss_on_gpu(const Sizes& s, bool language_model) {
   return loss_ends(s) + rows * row + (columns > s.vocabulary ? row * s.hidden : 0);
 }
 
+// Gradients of this pass and of those before it, when the last `sent` bytes of parameters have
+// theirs under way to the replicas, all that can be at once: with the parts that they are summed
+// in. A communicator works in order: what one block sends is there when the next one has exchanged
+// its own over the sequence or the tensor axis.
+int64_t gradients_held(const StepMemory& m, int64_t sent) {
+  const Sizes& s = m.s;
+  if (s.replicas == 1) return std::max(m.earlier, sent);
+  const bool in_turn = s.sequence > 1 || s.tensor > 1;
+  int64_t whole = in_turn ? std::min(sent, kSingle * m.parameters.block_unit) : sent;
+  if (m.zero >= 2) {
+    whole = std::min(whole, kInFlight * kSingle * m.parameters.block_bucket);
+    return whole + (s.accumulates ? m.earlier + share(whole, s.replicas) : share(sent, s.replicas));
+  }
+  const int64_t waiting = s.accumulates ? m.earlier - sent : 0;
+  return waiting +
+         (m.zero == 0 ? sent + share(whole, s.replicas) : whole + share(sent, s.replicas));
+}
+
 std::vector<MemoryEstimate> moments_of(const StepMemory& m) {
   const Sizes& s = m.s;
   const Parameters& parameters = m.parameters;
@@ -91,26 +110,21 @@ std::vector<MemoryEstimate> moments_of(const StepMemory& m) {
 
   // Two blocks further: their gradients are packed into buckets and travel.
   MemoryEstimate sending = backward;
-  const int64_t block = kSingle * parameters.block_unit, two = std::min<int64_t>(2, s.layers);
-  if (s.replicas > 1 && (m.zero >= 2 || !s.accumulates)) {
-    sending.gradients += two * (block + (m.zero > 0 ? share(block, m.sharing) : 0));
-    sending.activations -= two * s.kept_block();
-  }
+  const int64_t two = std::min<int64_t>(2, s.layers - 1);
+  sending.gradients = m.table + kSingle * parameters.largest +
+                      gradients_held(m, two * kSingle * parameters.block_unit);
+  sending.activations -= two * s.kept_block();
 
-  // The first block's, when the others' gradients are there, or travel beside the parts that they
-  // are summed in, and what they kept is gone.
+  // The first block's, when the others' gradients are there or travel, and what they kept is gone.
   MemoryEstimate first = backward;
   const int64_t others = parameters.count - parameters.embedding_unit - parameters.block_unit;
-  first.gradients = m.table + kSingle * parameters.largest_of_block +
-                    (m.zero >= 2 ? m.gradients : std::max(m.earlier, kSingle * others));
-  if (s.replicas > 1 && m.zero <= 1) first.gradients += share(kSingle * others, s.replicas);
+  first.gradients =
+      m.table + kSingle * parameters.largest_of_block + gradients_held(m, kSingle * others);
   first.activations = m.batch() + s.kept_block();
 
   MemoryEstimate end = m.all;  // of the backward pass
   end.parameters += m.whole(parameters.block_unit);
-  end.gradients = m.gradients + m.table;
-  // Where no bucket has arrived yet, beside the parts that they are summed in.
-  if (s.replicas > 1 && m.zero <= 1) end.gradients += share(m.gradients, s.replicas);
+  end.gradients = m.table + gradients_held(m, kSingle * parameters.count);
   if (m.zero >= 2) {  // the embedding's, packed, and the bucket before it that is still under way
     end.gradients = m.gradients + kSingle * (parameters.table + parameters.embedding_bucket +
                                              parameters.block_bucket);

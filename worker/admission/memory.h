@@ -8,12 +8,14 @@
 // Optimizer state after Rajbhandari et al. 2020, section 3.1, with fp32 gradients, and what its
 // levels share out; two moments more then: before the first step, when the values that the state
 // is made of are there too, and two blocks into the backward pass, when buckets are on their way.
-// Topology-invariant training has its own moments (blocked_memory.h).
+// Every transfer counts as ending as late as it may. Topology-invariant training has its own
+// moments (blocked_memory.h).
 //
-// Accuracy: against memory_peak_bytes of real runs (tests/worker/admission/memory_test.cc: 77
-// configurations of 1 to 8 ranks, fp32 and half types, each kind of recomputation, accumulation,
-// each level of ZeRO) `tensors()` is 0.95 to 1.05 of what the rank that has most measured; those
-// models are small and of one family. A classification is counted with rows of
+// Accuracy: against memory_peak_bytes of real runs whose transfers end as late as they may
+// (tests/worker/admission/memory_test.cc: 94 configurations of 1 to 8 ranks, fp32 and half types,
+// each kind of recomputation, accumulation, each level of ZeRO, buckets of a block and of a matrix)
+// `tensors()` is 0.95 to 1.05 of what the rank that has most measured; those models are small and of
+// one family. A classification is counted with rows of
 // training.sequence_length tokens, but takes those of the longest row of each batch. Not counted:
 // data sets; of topology-invariant training on a GPU the copies that its products make there.
 //

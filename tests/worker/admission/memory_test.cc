@@ -20,6 +20,7 @@ struct Case {
   MeshDegrees mesh = {};
   const char* task = "causal_lm";
   int zero = 0;
+  int64_t bucket_bytes = kBucketBytes;
 };
 
 constexpr const char* kSmall = "n_layer: 3, n_head: 4, n_embd: 64, vocab_size: 500";
@@ -31,6 +32,9 @@ constexpr const char* kRowsBf16 = "batch_size: 4, sequence_length: 32, precision
 constexpr const char* kRowsFull =
     "batch_size: 8, sequence_length: 64, activation_checkpointing: full";
 constexpr const char* kRounds = "batch_size: 8, micro_batch_size: 1, sequence_length: 32";
+
+constexpr const char* kFewBlocks = "n_layer: 2, n_head: 4, n_embd: 256, vocab_size: 300";
+constexpr int64_t kSmallBuckets = 64 << 10;  // a matrix each
 
 const Case kCases[] = {
     {"plain", kSmall, kBatch},
@@ -76,6 +80,23 @@ const Case kCases[] = {
     {"zero 1, rounds", kParameters, kRounds, {2, 1, 1}, "causal_lm", 1},
     {"zero 2, rounds", kParameters, kRounds, {2, 1, 1}, "causal_lm", 2},
     {"zero 3, rounds", kParameters, kRounds, {2, 1, 1}, "causal_lm", 3},
+    {"2 layers, zero 1", kFewBlocks, kRows, {2, 1, 1}, "causal_lm", 1},
+    {"and sequence 2", kFewBlocks, kRows, {1, 2, 1}, "causal_lm", 1},
+    {"sequence 2", kParameters, kRows, {1, 2, 1}},
+    {"and zero 1", kParameters, kRows, {1, 2, 1}, "causal_lm", 1},
+    {"and zero 2", kParameters, kRows, {1, 2, 1}, "causal_lm", 2},
+    {"4, zero 1", kParameters, kRows, {1, 4, 1}, "causal_lm", 1},
+    {"rounds, zero 1", kParameters, kRounds, {1, 2, 1}, "causal_lm", 1},
+    {"2 x 1 x 2", kParameters, kRows, {2, 1, 2}},
+    {"and zero 1", kParameters, kRows, {2, 1, 2}, "causal_lm", 1},
+    {"small buckets", kParameters, kRows, {2, 1, 1}, "causal_lm", 0, kSmallBuckets},
+    {"and zero 1", kParameters, kRows, {2, 1, 1}, "causal_lm", 1, kSmallBuckets},
+    {"and zero 2", kParameters, kRows, {2, 1, 1}, "causal_lm", 2, kSmallBuckets},
+    {"and zero 3", kParameters, kRows, {2, 1, 1}, "causal_lm", 3, kSmallBuckets},
+    {"2 layers, zero 1", kFewBlocks, kRows, {2, 1, 1}, "causal_lm", 1, kSmallBuckets},
+    {"and sequence 2", kFewBlocks, kRows, {1, 2, 1}, "causal_lm", 1, kSmallBuckets},
+    {"and zero 2", kFewBlocks, kRows, {1, 2, 1}, "causal_lm", 2, kSmallBuckets},
+    {"and tensor 2", kFewBlocks, kRows, {2, 1, 2}, "causal_lm", 1, kSmallBuckets},
     {"zero 3, table",
      "n_layer: 2, n_head: 2, n_embd: 32, vocab_size: 20000",
      kBatch,
@@ -172,6 +193,7 @@ training: {{{}, steps: 3}}
                            which.model, which.task, lm ? "" : "labels: 3, ", data, which.training),
                which.mesh);
     made.mutable_spec()->mutable_parallel()->set_zero(which.zero);
+    made.mutable_spec()->mutable_parallel()->set_bucket_bytes(which.bucket_bytes);
     return made;
   }
 
