@@ -9,7 +9,7 @@ namespace {
 
 // What blocks' attention, softmax and masks included, reaches of the rate of large products, and
 // products of a training step's sizes (docs/PERFORMANCE.md, Attention on the CPU and Products).
-constexpr double kAttentionShare = 0.6, kProductShare = 0.85;
+constexpr double kAttentionShare = 0.65, kProductShare = 0.85;
 // The same of topology-invariant training, whose products are cut into blocks and operands copied;
 // more logits of a rank than these are computed twice there.
 constexpr double kBlockedShare = 0.75;
@@ -22,6 +22,10 @@ constexpr double kActivationPasses = 6;
 constexpr int64_t kCutTokensMin = 256;
 // Bytes of AdamW a parameter: four floats read, three written; and one more for the norm.
 constexpr double kUpdateBytes = 32;
+// Bytes of memory that one byte between ranks of a host is: its receiver reads it where the sender
+// has it, writes it, reads that and its own, and writes the sum (cluster/comm/mpi).
+constexpr double kPayloadPasses = 5;
+
 struct Work {
   double products = 0, attention = 0;  // operations
   double bytes = 0;                    // read and written
@@ -202,9 +206,11 @@ StepTime estimate_step(const ModelConfig& config, const proto::JobSpec& spec,
     attention = std::max(attention, seen);
     const double own = std::min(cores, 1.0);  // of a core that moves the rank's bytes
     links.network = std::min(links.network, host.speed.link / host.ranks);
-    links.local = std::min(links.local, host.speed.local * own);
-    links.network_latency = std::max(links.network_latency, host.speed.network_latency);
-    links.local_latency = std::max(links.local_latency, host.speed.local_latency / own);
+    const double local = host.gpu ? host.speed.local : host.speed.memory / kPayloadPasses;
+    links.local = std::min(links.local, own * local);
+    const double wait = host.speed.turn * (1 / own - 1);
+    links.network_latency = std::max(links.network_latency, host.speed.network_latency + wait);
+    links.local_latency = std::max(links.local_latency, host.speed.local_latency + wait);
     spare = spare && (host.gpu || host.threads * host.ranks < host.cores);
   }
   const int sequence = mesh.sequence(), tensor = mesh.tensor();

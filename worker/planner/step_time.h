@@ -28,20 +28,20 @@ struct HostSpeed {
   double half_flops = 50e9;  // of bf16 and fp16
   double memory = 6e9;       // bytes a second that a copy reads and writes together
   double link = 1e9 / 8;     // bytes a second of the network
-  // Payload a second between ranks of the host, of ranks that share their cores with what moves
-  // their bytes (into the shared memory, out of it, and the sums); seconds of a message there until
-  // both sides have had their turn, and of one over the network.
-  double local = 3e9, local_latency = 400e-6, network_latency = 100e-6;
+  double local = 12e9;       // payload a second between GPUs of the host, over PCIe 4.0 x16
+  // Seconds of a message within the host, and of one over the network; and of either for each rank
+  // more on the core that moves it, until all have had their turn.
+  double local_latency = 50e-6, network_latency = 100e-6, turn = 200e-6;
 };
 
 // A GPU of which nothing was measured, in the middle of what runs bf16 on tensor cores (fp32 beside
-// them), its neighbours reached over PCIe 4.0 x16 through the host.
+// them), its neighbours reached through the host.
 inline constexpr HostSpeed kUnknownGpu = {.flops = 15e12,
                                           .half_flops = 120e12,
                                           .memory = 1e12,
-                                          .local = 12e9,
                                           .local_latency = 20e-6,
-                                          .network_latency = 50e-6};
+                                          .network_latency = 50e-6,
+                                          .turn = 0};
 
 // Ranks of a mesh that run on one host. In the order of their numbers, host by host.
 struct HostShare {

@@ -45,13 +45,14 @@ struct Site {
   HostSpeed speed = {.flops = 2e11, .half_flops = 4e11, .memory = 1e10, .link = 1.25e8};
   bool gpu = false;
   int64_t host = 0;  // of a slot beside its GPU; 0: any
+  int cores = 0;     // of a node; 0: one a slot
 
   std::optional<std::vector<HostShare>> find(int ranks, const RankNeeds& rank) const {
     if (memory > 0 && rank.memory > memory) return std::nullopt;
     if (host > 0 && rank.host > host) return std::nullopt;
     std::vector<HostShare> hosts;
     for (; ranks > 0; ranks -= slots) {
-      hosts.push_back({speed, slots, 1, std::min(ranks, slots), gpu});
+      hosts.push_back({speed, cores > 0 ? cores : slots, 1, std::min(ranks, slots), gpu});
     }
     return hosts;
   }
@@ -235,6 +236,21 @@ TEST(Planner, TheChoiceIsAJobThatSaysIt) {
     EXPECT_EQ(again.chosen().memory_bytes(), mesh.memory_bytes()) << mesh_text(mesh);
     EXPECT_EQ(again.chosen().step_seconds(), mesh.step_seconds()) << mesh_text(mesh);
   }
+}
+
+// Each message waits for one turn of every other rank on the core.
+TEST(Planner, RanksThatShareACoreWaitForTheirTurn) {
+  const auto sent = [](int slots, int cores, double latency, double turn) {
+    Site site{.slots = slots, .cores = cores};
+    site.speed.local_latency = latency;
+    site.speed.turn = turn;
+    const std::string parallel = fmt::format("{{data: {}}}", slots);
+    return plan(job(kSmall, kRows, parallel), site, {slots}).chosen().communication_seconds();
+  };
+  EXPECT_EQ(sent(2, 2, 0, 1e-3), sent(2, 2, 0, 0));
+  EXPECT_NEAR(sent(2, 1, 0, 1e-3), sent(2, 1, 1e-3, 0), 1e-12);
+  EXPECT_NEAR(sent(4, 1, 0, 1e-3), sent(4, 1, 3e-3, 0), 1e-12);
+  EXPECT_GT(sent(2, 1, 0, 1e-3), sent(2, 1, 0, 0));
 }
 
 // A GPU's memory and that of its node are two limits, each right both ways.
