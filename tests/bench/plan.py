@@ -4,10 +4,9 @@ peak, its pick to 10% of the fastest measured mesh, and "does not fit" right bot
 
 Every mesh that the planner looks at is run as MPI ranks of one thread, in rounds over all of them, so
 that all see the same machine; a time is the least of the rounds' median steps, as other programs only
-add to it. A peak is the most of the rounds: the estimate has gradients wait for the ranks before them,
-and what leaves at once is not held. Where the peak stays below the bar for that, the mesh runs once more
-over links on which they do wait (root and iproute2; docs/PERFORMANCE.md). The last table says of each
-bar whether it is held; exit status 1 where one is missed.
+add to it. A peak is that of one run more, whose transfers end only when they are waited for: the estimate
+is what a rank can hold, and what leaves at once is not held. Rounds may have more, never less. The last
+table says of each bar whether it is held; exit status 1 where one is missed.
 """
 import argparse
 import json
@@ -19,12 +18,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from links import Links, lacking
-
 CORES = 2
 OUT_OF_MEMORY = 7  # exit status of weft-bench-plan
 MEMORY_BAR, PICK_BAR = 0.10, 1.10
-SLOW_MEGABITS = 100  # a second of a link: a step's gradients take many times as long as its arithmetic
 
 WIDE = {"n_layer": 4, "n_head": 8, "n_embd": 512, "vocab_size": 2000}
 DEEP = {"n_layer": 12, "n_head": 8, "n_embd": 256, "vocab_size": 1000}
@@ -81,9 +77,9 @@ class Bench:
                                f"memory={memory}"], check=True, capture_output=True, text=True)
         return json.loads(told.stdout)
 
-    def run(self, model, training, mesh, memory=0, links=None):
-        """Median seconds a step, peak of tensors, VmData; None: out of memory. links: of links.py, for
-        ranks that are hosts of their own."""
+    def run(self, model, training, mesh, memory=0, late=False):
+        """Median seconds a step, peak of tensors, VmData; None: out of memory. late: with transfers that
+        end only when they are waited for."""
         parallel = {key: mesh[key] for key in ("data", "sequence", "tensor", "zero")}
         if mesh["sequence"] > 1:
             ulysses = mesh["ulysses"]
@@ -94,14 +90,12 @@ class Bench:
         settings = dict(training, micro_batch_size=mesh["micro_batch_size"],
                         activation_checkpointing=mesh["activation_checkpointing"])
         path = self.write(job_of(model, settings, parallel, mesh["slots"]))
-        environment, launch = dict(os.environ), links.mpirun() if links else [
-            "mpirun", "-n", str(mesh["slots"]), "--bind-to", "none", "--oversubscribe",
-            "--allow-run-as-root"]
-        if not links:
-            environment.update(OMPI_MCA_btl="self,vader,tcp", OMPI_MCA_rmaps_base_oversubscribe="1")
+        launch = ["mpirun", "-n", str(mesh["slots"]), "--bind-to", "none", "--oversubscribe",
+                  "--allow-run-as-root"]
+        environment = dict(os.environ, OMPI_MCA_btl="self,vader,tcp", OMPI_MCA_rmaps_base_oversubscribe="1")
         told = subprocess.run([*launch, self.program, "run", path, str(self.folder), "threads=1",
-                               f"memory={memory}"], capture_output=True, text=True, env=environment,
-                              timeout=600)
+                               f"memory={memory}", f"late={int(late)}"], capture_output=True, text=True,
+                              env=environment, timeout=600)
         found = re.search(r"seconds (\S+) peak (\S+) process (\S+)", told.stdout)
         if found:
             return tuple(float(word) for word in found.groups())
@@ -113,11 +107,6 @@ class Bench:
 def tensors(mesh):
     parts = ("parameters", "optimizer", "gradients", "activations", "workspace")
     return sum(mesh["memory"][part] for part in parts)
-
-
-def excess(mesh):
-    """Of the estimate over the measured peak, as a share of it; below 0: it is less."""
-    return tensors(mesh) / mesh["measured_peak"] - 1
 
 
 def mesh_name(mesh):
@@ -140,17 +129,10 @@ class Configuration:
             mesh["measured_peak"] = max(peak, mesh.get("measured_peak", 0))
             mesh["measured_process"] = max(process, mesh.get("measured_process", 0))
 
-    def run_slowly(self, bench):
-        """Over links that hold gradients up, what held less than the estimate."""
+    def run_late(self, bench):
         for mesh in self.meshes:
-            if excess(mesh) <= MEMORY_BAR or mesh["data"] * mesh["sequence"] == 1 or lacking():
-                continue
-            before = mesh["measured_peak"]
-            with Links(self.slots, SLOW_MEGABITS) as links:
-                _, peak, _ = bench.run(self.model, self.training, mesh, links=links)
-            mesh["measured_peak"] = max(peak, before)
-            print(f"{self.name:<14} {mesh_name(mesh):<12} over links of {SLOW_MEGABITS} Mbit/s: peak "
-                  f"{peak / 1e6:.1f} MB, before {before / 1e6:.1f}", flush=True)
+            _, peak, _ = bench.run(self.model, self.training, mesh, late=True)
+            mesh["measured_peak"] = max(peak, mesh["measured_peak"])
 
     def rows(self):
         keys = ("data", "sequence", "tensor")
@@ -270,7 +252,7 @@ def main():
         wrong = [each for configuration in checked for each in check_fits(bench, configuration)]
         run_rounds(bench, configurations, options.rounds, options.seconds)
         for configuration in configurations:
-            configuration.run_slowly(bench)
+            configuration.run_late(bench)
     rows, summary = [], []
     for configuration in configurations:
         own = configuration.rows()
@@ -283,7 +265,7 @@ def main():
             json.dumps({"summary": summary, "meshes": rows, "bars": bars}, indent=1))
     print_summary(summary)
     print_bars(bars)
-    print(f"load {os.getloadavg()[1]:.1f}{'; ' + lacking() if lacking() else ''}")
+    print(f"load {os.getloadavg()[1]:.1f}")
     return 1 if any(bar["missed"] for bar in bars) else 0
 
 

@@ -1,8 +1,10 @@
 // weft-bench-plan predict JOB [slots=N] [cores=N] [memory=BYTES]: the planner's JSON for this
 // machine as one node, its speed measured now.
-// weft-bench-plan run JOB FOLDER [threads=N] [memory=BYTES] under mpirun: trains the job, whose
-// inputs lie in FOLDER, each rank under that limit; rank 0 prints "seconds S peak P process D": the
-// median step, the most that a rank's tensors took, and the most that its process did (VmData).
+// weft-bench-plan run JOB FOLDER [threads=N] [memory=BYTES] [late=1] under mpirun: trains the job,
+// whose inputs lie in FOLDER, each rank under that limit; rank 0 prints "seconds S peak P process
+// D": the median step, the most that a rank's tensors took, and the most that its process did
+// (VmData). late: transfers end only when they are waited for, so that the peak is the most that
+// can be.
 // plan.py calls both.
 #include <algorithm>
 #include <cstdio>
@@ -19,6 +21,7 @@
 #include "proto/json/job_rules.h"
 #include "proto/json/message_json.h"
 #include "proto/json/yaml.h"
+#include "tests/testing/late_communicator.h"
 #include "worker/admission/check_model.h"
 #include "worker/admission/memory.h"
 #include "worker/planner/planner.h"
@@ -130,8 +133,9 @@ int run(const std::string& path, const std::string& folder, std::map<std::string
       record.add_ranks()->set_memory_bytes(given["memory"]);
     limit_memory(given["memory"]);
     const proto::ParallelSpec& spec = record.spec().parallel();
-    Result<Mesh> mesh =
-        Mesh::create((*world)->world(), {spec.data(), spec.sequence(), spec.tensor()});
+    std::unique_ptr<Communicator> all = (*world)->world();
+    if (given["late"] != 0) all = testing::late(std::move(all));
+    Result<Mesh> mesh = Mesh::create(std::move(all), {spec.data(), spec.sequence(), spec.tensor()});
     if (!mesh) throw StatusError(mesh.error());
     const int threads = static_cast<int>(std::max<int64_t>(1, given["threads"]));
     Rank rank{make_caching_allocator(), std::make_unique<ThreadPool>(threads), std::move(*mesh),
