@@ -71,22 +71,28 @@ int64_t loss_on_gpu(const Sizes& s, bool language_model) {
   return loss_ends(s) + rows * row + (columns > s.vocabulary ? row * s.hidden : 0);
 }
 
-// Gradients of this pass and of those before it, when the last `sent` bytes of parameters have
-// theirs under way to the replicas, all that can be at once: with the parts that they are summed
-// in. A communicator works in order: what one block sends is there when the next one has exchanged
-// its own over the sequence or the tensor axis.
+// Whether a rank exchanges something else in every block. A communicator works in order, so that
+// what the block before has sent is there then.
+bool in_turn(const Sizes& s) { return s.replicas > 1 && (s.sequence > 1 || s.tensor > 1); }
+
+// Gradients of this pass and of those before it, when those of the last `sent` bytes of parameters
+// have left for the replicas, as many of them under way as can be, beside the parts that they are
+// summed in. The table's, which the loss makes, have left before these, or stay.
 int64_t gradients_held(const StepMemory& m, int64_t sent) {
   const Sizes& s = m.s;
-  if (s.replicas == 1) return std::max(m.earlier, sent);
-  const bool in_turn = s.sequence > 1 || s.tensor > 1;
-  int64_t whole = in_turn ? std::min(sent, kSingle * m.parameters.block_unit) : sent;
+  if (s.replicas == 1) return m.table + std::max(m.earlier, sent);
+  const int64_t staying = m.table_leaves ? 0 : m.table;
+  const int64_t left = sent + m.table - staying;
+  int64_t whole = in_turn(s) ? std::min(sent, kSingle * m.parameters.block_unit) : left;
   if (m.zero >= 2) {
     whole = std::min(whole, kInFlight * kSingle * m.parameters.block_bucket);
-    return whole + (s.accumulates ? m.earlier + share(whole, s.replicas) : share(sent, s.replicas));
+    const int64_t parts = share(s.accumulates ? whole : left, s.replicas);
+    return staying + m.earlier + whole + parts;
   }
-  const int64_t waiting = s.accumulates ? m.earlier - sent : 0;
-  return waiting +
-         (m.zero == 0 ? sent + share(whole, s.replicas) : whole + share(sent, s.replicas));
+  const int64_t waiting = s.accumulates ? m.earlier - left : 0;
+  const int64_t summed =
+      m.zero == 0 ? left + share(whole, s.replicas) : whole + share(left, s.replicas);
+  return staying + waiting + summed;
 }
 
 std::vector<MemoryEstimate> moments_of(const StepMemory& m) {
@@ -103,35 +109,53 @@ std::vector<MemoryEstimate> moments_of(const StepMemory& m) {
 
   MemoryEstimate backward = m.all;  // of the last block
   backward.parameters += m.whole(2 * parameters.block_unit);
-  backward.gradients = m.earlier + m.table + kSingle * parameters.largest;
+  backward.gradients = m.earlier + m.table + kSingle * parameters.largest_of_block +
+                       (m.table_leaves ? share(m.table, s.replicas) : 0);
   backward.activations = m.kept;
   backward.workspace = block_backward(s, 0);
   backward.gpu_more = block_backward(s, cudnn_workspace(s)) - backward.workspace;
 
-  // Two blocks further: their gradients are packed into buckets and travel.
+  // Two blocks further, or one where they leave in turn: gradients travel, and those of the MLP at
+  // work wait for the rest of their bucket.
+  const int64_t mlp = std::min(2 * s.hidden * s.inner, parameters.block_bucket);
+  const int64_t at_work =
+      kSingle * std::max(parameters.largest_of_block, in_turn(s) ? mlp : int64_t{0});
+  const int64_t further = std::min<int64_t>(in_turn(s) ? 1 : 2, s.layers - 1);
   MemoryEstimate sending = backward;
-  const int64_t two = std::min<int64_t>(2, s.layers - 1);
-  sending.gradients = m.table + kSingle * parameters.largest +
-                      gradients_held(m, two * kSingle * parameters.block_unit);
-  sending.activations -= two * s.kept_block();
+  sending.gradients = at_work + gradients_held(m, further * kSingle * parameters.block_unit);
+  sending.activations -= further * s.kept_block();
 
   // The first block's, when the others' gradients are there or travel, and what they kept is gone.
-  MemoryEstimate first = backward;
+  const int64_t head = m.tied || !m.table_leaves ? 0 : parameters.table;  // of the last unit
   const int64_t others = parameters.count - parameters.embedding_unit - parameters.block_unit;
-  first.gradients =
-      m.table + kSingle * parameters.largest_of_block + gradients_held(m, kSingle * others);
+  MemoryEstimate first = backward;
+  first.gradients = at_work + gradients_held(m, kSingle * (others - head));
   first.activations = m.batch() + s.kept_block();
 
-  MemoryEstimate end = m.all;  // of the backward pass
+  // The end, when what travels as buckets does.
+  const int64_t by_buckets = kSingle * (parameters.count - parameters.only_rows);
+  MemoryEstimate end = m.all;
   end.parameters += m.whole(parameters.block_unit);
-  end.gradients = m.table + gradients_held(m, kSingle * parameters.count);
-  if (m.zero >= 2) {  // the embedding's, packed, and the bucket before it that is still under way
-    end.gradients = m.gradients + kSingle * (parameters.table + parameters.embedding_bucket +
-                                             parameters.block_bucket);
+  end.gradients = gradients_held(m, by_buckets - (m.table_leaves ? m.table : 0));
+  if (m.zero == 0) end.gradients = std::max(end.gradients, m.gradients);
+  if (m.zero >= 2) {  // the last two buckets
+    end.gradients = m.gradients + (m.table_leaves ? 0 : m.table) +
+                    kSingle * (parameters.embedding_bucket + parameters.block_bucket);
   }
   end.activations = m.batch();
   end.workspace = 2 * s.element * s.tokens * s.hidden;
-  return {loss, backward, sending, first, end};
+
+  // Before it, when the first block's gradients are copied into their last bucket; one of the two
+  // is counted where there are earlier ones, or a bucket less is under way.
+  MemoryEstimate packing = end;
+  const int64_t bucket = kSingle * parameters.block_bucket;
+  const bool counted = s.accumulates || m.zero >= 2 || in_turn(s);
+  if (s.replicas > 1) {
+    packing.gradients =
+        (counted ? 1 : 2) * bucket +
+        gradients_held(m, kSingle * (others - head + parameters.block_unit) - bucket);
+  }
+  return {loss, backward, sending, first, packing, end};
 }
 
 }  // namespace

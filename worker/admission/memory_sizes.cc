@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <map>
 
+#include "worker/admission/traffic.h"
+
 namespace weft {
 namespace {
 
@@ -98,12 +100,23 @@ Parameters::Parameters(const ModelConfig& config, const proto::JobSpec& spec,
   table = share(config.vocabulary, spec.parallel().tensor()) * config.hidden;
   const int replicas = spec.parallel().data() * spec.parallel().sequence();
   const Buckets buckets(items, replicas, 0, spec.parallel().bucket_bytes());
+  const TableUse use = table_use(config, spec, models_language(spec));
+  std::vector<char> by_rows = sent_as_rows(buckets, use, config.hidden, replicas);
+  const bool in_blocks = spec.training().reproducible() == proto::REPRODUCIBLE_TOPOLOGY;
+  if (replicas == 1 || in_blocks) std::ranges::fill(by_rows, 0);
   std::map<int64_t, int64_t> units;
-  for (const Bucket& bucket : buckets.all()) {
+  for (size_t b = 0; b < by_rows.size(); ++b) {
+    const Bucket& bucket = buckets.all()[b];
     units[bucket.unit] += bucket.elements;
+    if (by_rows[b] != 0) {
+      table_by_rows |= bucket.table == LookedUp::kByToken;
+      only_rows += use.whole(bucket.table) ? 0 : bucket.elements;
+      continue;
+    }
     int64_t& most = bucket.unit == 0 ? embedding_bucket : block_bucket;
     most = std::max(most, bucket.elements);
   }
+  embedding_bucket = embedding_bucket > 0 ? embedding_bucket : block_bucket;
   checkpoint = largest_turn(items, replicas, spec.parallel().zero());
   embedding_unit = units[0];
   block_unit = units[1];
@@ -127,6 +140,7 @@ StepMemory::StepMemory(const ModelConfig& config, const proto::JobSpec& spec,
   gradients = share(kSingle * parameters.count, shared ? sharing : 1);
   earlier = s.accumulates ? gradients : 0;
   table = language_model ? kSingle * parameters.table : 0;
+  table_leaves = language_model && s.replicas > 1 && (parameters.table_by_rows || !tied);
   const int64_t final_norm = 2 * s.stream();
   kept = batch() + s.layers * s.kept_block() + final_norm;
 }

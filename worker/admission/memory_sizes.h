@@ -60,7 +60,11 @@ struct Parameters {
   int64_t table = 0;             // that embeds the tokens
   int64_t checkpoint = 0;        // of one rank's copy of the state
   int64_t embedding_unit = 0, block_unit = 0, last_unit = 0;
-  int64_t embedding_bucket = 0, block_bucket = 0;  // the largest
+  int64_t embedding_bucket = 0, block_bucket = 0;  // the largest that is sent
+  // Tables whose looked-up rows are sent (optimizer/gradients.h): is the tokens' one of them; all
+  // that nothing else is sent of.
+  bool table_by_rows = false;
+  int64_t only_rows = 0;
 };
 
 // Bytes that moments of a step have in common.
@@ -81,6 +85,7 @@ struct StepMemory {
   int64_t gradients;   // that are kept at the end
   int64_t earlier;     // of micro-batches before
   int64_t table;       // a language model's, which the loss makes
+  bool table_leaves;   // right after the loss, as nothing but rows is added to it
   int64_t kept;        // activations at the loss
 };
 

@@ -34,6 +34,10 @@ constexpr const char* kRowsFull =
 constexpr const char* kRounds = "batch_size: 8, micro_batch_size: 1, sequence_length: 32";
 
 constexpr const char* kFewBlocks = "n_layer: 2, n_head: 4, n_embd: 256, vocab_size: 300";
+constexpr const char* kDeepRow = "n_layer: 4, n_head: 4, n_embd: 128, vocab_size: 300";
+constexpr const char* kLongRow = "batch_size: 1, sequence_length: 256";
+constexpr const char* kManyTokens = "n_layer: 2, n_head: 4, n_embd: 128, vocab_size: 8000";
+constexpr const char* kClasses = "batch_size: 8, sequence_length: 8";
 constexpr int64_t kSmallBuckets = 64 << 10;  // a matrix each
 
 const Case kCases[] = {
@@ -97,6 +101,24 @@ const Case kCases[] = {
     {"and sequence 2", kFewBlocks, kRows, {1, 2, 1}, "causal_lm", 1, kSmallBuckets},
     {"and zero 2", kFewBlocks, kRows, {1, 2, 1}, "causal_lm", 2, kSmallBuckets},
     {"and tensor 2", kFewBlocks, kRows, {2, 1, 2}, "causal_lm", 1, kSmallBuckets},
+    {"a row of tokens, zero 1", kDeepRow, kLongRow, {1, 2, 1}, "causal_lm", 1},
+    {"and 4 ranks", kDeepRow, kLongRow, {1, 4, 1}, "causal_lm", 1},
+    {"and tensor 2", kDeepRow, kLongRow, {1, 2, 2}, "causal_lm", 1},
+    {"and zero 2", kDeepRow, kLongRow, {1, 2, 1}, "causal_lm", 2},
+    {"many tokens, zero 0", kManyTokens, kRows, {2, 1, 1}},
+    {"and zero 1", kManyTokens, kRows, {2, 1, 1}, "causal_lm", 1},
+    {"and zero 2", kManyTokens, kRows, {2, 1, 1}, "causal_lm", 2},
+    {"and zero 3", kManyTokens, kRows, {2, 1, 1}, "causal_lm", 3},
+    {"sequence 2, zero 1", kManyTokens, kRows, {1, 2, 1}, "causal_lm", 1},
+    {"sequence 2, zero 2", kManyTokens, kRows, {1, 2, 1}, "causal_lm", 2},
+    {"4, zero 1", kManyTokens, kRows, {4, 1, 1}, "causal_lm", 1},
+    {"and tensor 2", kManyTokens, kRows, {2, 1, 2}, "causal_lm", 1},
+    {"bf16, zero 1", kManyTokens, kRowsBf16, {2, 1, 1}, "causal_lm", 1},
+    {"rounds, zero 1", kManyTokens, kRounds, {2, 1, 1}, "causal_lm", 1},
+    {"classes, zero 0", kManyTokens, kClasses, {2, 1, 1}, "sequence_classification"},
+    {"and zero 1", kManyTokens, kClasses, {2, 1, 1}, "sequence_classification", 1},
+    {"and zero 2", kManyTokens, kClasses, {2, 1, 1}, "sequence_classification", 2},
+    {"rounds, zero 2", kManyTokens, kRounds, {2, 1, 1}, "causal_lm", 2},
     {"zero 3, table",
      "n_layer: 2, n_head: 2, n_embd: 32, vocab_size: 20000",
      kBatch,
