@@ -12,9 +12,9 @@
 // moments (blocked_memory.h).
 //
 // Accuracy: against memory_peak_bytes of real runs whose transfers end as late as they may
-// (tests/worker/admission/memory_test.cc: 94 configurations of 1 to 8 ranks, fp32 and half types,
+// (tests/worker/admission/memory_test.cc: 112 configurations of 1 to 8 ranks, fp32 and half types,
 // each kind of recomputation, accumulation, each level of ZeRO, buckets of a block and of a matrix)
-// `tensors()` is 0.95 to 1.05 of what the rank that has most measured; those models are small and
+// `tensors()` is 0.95 to 1.06 of what the rank that has most measured; those models are small and
 // of one family. A classification is counted with rows of training.sequence_length tokens, but
 // takes those of the longest row of each batch. Not counted: data sets; of topology-invariant
 // training on a GPU the copies that its products make there.
