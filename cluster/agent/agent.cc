@@ -109,12 +109,7 @@ Status Agent::run() {
   log_.info("node {} with {} slots on {} at {} ({})", node_.name(), node_.slots(),
             places_.on_gpus ? fmt::format("{} GPUs", places_.gpus.size()) : "the CPU",
             node_.address(), node_.subnet_cidr());
-  if (places_.idle_gpus > 0) {
-    log_.warn(
-        "{} GPUs are left idle: the ranks' program is {}, not weft-worker-cuda, which the "
-        "preset cuda builds",
-        places_.idle_gpus, places_.worker);
-  }
+  if (!node_.gpus_unused().empty()) log_.warn("{}", node_.gpus_unused());
   tick();
   io_.run();
   for (auto& [key, attempt] : attempts_) {

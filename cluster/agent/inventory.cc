@@ -1,4 +1,5 @@
 #include <arpa/inet.h>
+#include <fmt/format.h>
 #include <ifaddrs.h>
 #include <netdb.h>
 #include <sys/statvfs.h>
@@ -118,7 +119,13 @@ Result<proto::NodeInfo> take_inventory(const AgentOptions& options, const AgentP
   node.set_gpus(gpus);
   if (gpus > 0) fill_gpu_figures(gpu_figures(places.gpus), node);
   // A rank that computes on a GPU has one to itself.
-  node.set_slots(options.slots > 0 ? options.slots : places.on_gpus ? gpus : cores);
+  const int on_cpu = options.cpu_slots > 0 ? options.cpu_slots : cores;
+  node.set_slots(options.slots > 0 ? options.slots : places.on_gpus ? gpus : on_cpu);
+  node.set_gpus_unused(places.gpus_unused);
+  if (node.slots() < gpus) {
+    node.set_gpus_unused(fmt::format("{} of {} GPUs are left idle: the slots are {}",
+                                     gpus - node.slots(), gpus, node.slots()));
+  }
   const int64_t memory = machine_memory_bytes();
   node.set_memory_bytes(options.memory_bytes > 0 ? std::min(options.memory_bytes, memory) : memory);
   measure_disk(places.attempts, node);

@@ -34,7 +34,10 @@ void add_options(CLI::App& app, weft::AgentOptions& options, std::string& coordi
   app.add_option("--coordinator", coordinator, "The coordinator")->capture_default_str();
   app.add_option("--name", options.name, "Node name; default: the host's name");
   app.add_option("--slots", options.slots,
-                 "Ranks that fit on this node; default: its GPUs, if ranks use them, else cores")
+                 "Ranks that fit on this node; default: one a GPU, or --cpu-slots without one")
+      ->check(CLI::Range(0, 4096));
+  app.add_option("--cpu-slots", options.cpu_slots,
+                 "The same where they compute on the CPU; default: one a core")
       ->check(CLI::Range(0, 4096));
   app.add_option("--memory-bytes", options.memory_bytes,
                  "Memory that its ranks share; default: the machine's, or its cgroup's")

@@ -17,7 +17,8 @@ namespace weft {
 struct AgentOptions {
   std::string data;  // this agent's own; one agent a folder
   std::string name;
-  int slots = 0;  // 0: one a core, or one a GPU where ranks compute on them
+  int slots = 0;      // 0: one a GPU where ranks compute on them, else cpu_slots
+  int cpu_slots = 0;  // 0: one a core
   std::string coordinator_host = "127.0.0.1";
   int coordinator_port = 7071;
   std::string secret_file;    // 0600
@@ -41,16 +42,16 @@ struct AgentPlaces {
   std::string objects;   // <object id>/<path>
   std::string run;       // short; sockets and an attempt's run folder are below it
   std::string agent_socket;
-  std::string worker, agent;  // programs, reachable by the ranks' user
-  bool on_gpus = false;       // the worker computes on GPUs
-  size_t idle_gpus = 0;       // that it could compute on, were it weft-worker-cuda
+  std::string worker, agent;           // programs, reachable by the ranks' user
+  bool on_gpus = false;                // the worker computes on GPUs
+  std::string gpus_unused;             // as NodeInfo's
   std::vector<std::string> gpus;       // their ids; slots take turns
   std::vector<std::string> rank_gpus;  // which ranks are told of each: itself, in MIG mode none
   std::string library_path;            // where its libraries are beside the usual folders
 };
 
-// weft-worker-cuda where the machine has a GPU and the folder that program, else weft-worker.
-std::string worker_beside(const std::string& folder, int gpus);
+// weft-worker-cuda where that is wanted and the folder has it, else weft-worker.
+std::string worker_beside(const std::string& folder, bool for_gpus);
 Result<std::string> read_secret(const std::string& path);
 // The folders of an LD_LIBRARY_PATH (null: not set) that mean the same to any process.
 std::string library_folders(const char* path);

@@ -1,6 +1,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -91,9 +92,9 @@ Result<std::string> read_secret(const std::string& path) {
   return secret;
 }
 
-std::string worker_beside(const std::string& folder, int gpus) {
+std::string worker_beside(const std::string& folder, bool for_gpus) {
   const std::string on_gpus = folder + "/" + kGpuWorker;
-  return gpus > 0 && fs::exists(on_gpus) ? on_gpus : folder + "/weft-worker";
+  return for_gpus && fs::exists(on_gpus) ? on_gpus : folder + "/weft-worker";
 }
 
 std::string library_folders(const char* path) {
@@ -107,27 +108,50 @@ std::string library_folders(const char* path) {
 
 namespace {
 
+// Why a machine with `found` GPUs has none for an agent that was left `chosen` of them.
+std::string without_gpu(size_t found, size_t chosen) {
+  if (found == 0) return "the driver shows none ('weft doctor' says what is missing)";
+  return std::string(chosen == 0 ? "--gpus or CUDA_VISIBLE_DEVICES leaves none"
+                                 : "other agents of this machine offer all that are left") +
+         " of " + std::to_string(found);
+}
+
+// A process on a machine with a GPU in MIG mode sees the first instance and nothing else, so there
+// is one GPU for ranks. Says so where that leaves others out.
+void leave_the_instance(std::vector<MachineGpu>& gpus, std::string& unused) {
+  const auto cut = std::find_if(gpus.begin(), gpus.end(), [](const auto& gpu) { return gpu.mig; });
+  if (cut == gpus.end() || gpus.size() == 1) return;
+  unused = "of " + std::to_string(gpus.size()) + " GPUs ranks see one instance only, since " +
+           cut->id + " is in MIG mode";
+  gpus = {*cut};
+}
+
 // The rank's program, with the GPUs for it where it computes on some.
 Result<std::string> take_worker(const AgentOptions& options, const std::string& beside,
                                 AgentPlaces& places) {
   const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");  // NOLINT: nobody changes it
-  WEFT_ASSIGN_OR_RETURN(std::vector<MachineGpu> gpus,
-                        choose_gpus(find_gpus(), options.gpus, visible));
+  const std::vector<MachineGpu> found = find_gpus();
+  WEFT_ASSIGN_OR_RETURN(std::vector<MachineGpu> gpus, choose_gpus(found, options.gpus, visible));
+  const size_t chosen = gpus.size();
   const bool given = !options.worker.empty();
-  std::string worker = given ? fs::absolute(options.worker).string()
-                             : worker_beside(beside, static_cast<int>(gpus.size()));
+  const std::string worker =
+      given ? fs::absolute(options.worker).string() : worker_beside(beside, true);
   if (fs::path(worker).filename() != kGpuWorker) {
-    places.idle_gpus = gpus.size();
+    if (chosen > 0) {
+      places.gpus_unused = std::to_string(chosen) + " GPUs are left idle: the ranks' program is " +
+                           worker + ", not weft-worker-cuda, which the preset cuda builds";
+    }
     return worker;
   }
   const bool by_name = !options.gpus.empty() && options.gpus.find('/') == std::string::npos;
   WEFT_ASSIGN_OR_RETURN(gpus, hold_gpus(std::move(gpus), places.run, by_name));
-  if (gpus.empty() && !given) return worker_beside(beside, 0);
   if (gpus.empty()) {
-    return fail(Status::invalid("worker", worker,
-                                "needs a GPU: the driver shows none that --gpus, "
-                                "CUDA_VISIBLE_DEVICES and other agents leave"));
+    const std::string why = without_gpu(found.size(), chosen);
+    if (given) return fail(Status::invalid("worker", worker, "needs a GPU: " + why));
+    places.gpus_unused = "no GPU for weft-worker-cuda: " + why;
+    return worker_beside(beside, false);
   }
+  leave_the_instance(gpus, places.gpus_unused);
   places.on_gpus = true;
   places.library_path = library_folders(std::getenv("LD_LIBRARY_PATH"));  // NOLINT: as above
   for (const MachineGpu& gpu : gpus) {

@@ -1,6 +1,8 @@
 #include <fmt/format.h>
 #include <google/protobuf/struct.pb.h>
 
+#include <map>
+
 #include "coordinator/cli/commands.h"
 #include "proto/base/clock.h"
 
@@ -23,6 +25,20 @@ int forget_node(const Context& context, ApiClient& client, const std::string& na
 }
 
 }  // namespace
+
+std::string unused_gpus_text(const proto::NodeList& nodes) {
+  std::map<std::string, std::string> names_of;
+  for (const proto::NodeInfo& node : nodes.nodes()) {
+    if (node.gpus_unused().empty()) continue;
+    std::string& names = names_of[node.gpus_unused()];
+    names += (names.empty() ? "" : ", ") + node.name();
+  }
+  std::string text;
+  for (const auto& [why, names] : names_of) {
+    text += fmt::format("{}: {}\n", printable(names), printable(why));
+  }
+  return text;
+}
 
 int nodes(const Context& context, const NodesOptions& options) {
   Result<ApiClient> client = ApiClient::connect(context.settings);
@@ -55,7 +71,7 @@ int nodes(const Context& context, const NodesOptions& options) {
                show_age(node.last_seen_ms(), now), runs},
               ready ? Color::kGreen : Color::kRed, 1);
   }
-  print(table.text(context.terminal));
+  print(table.text(context.terminal) + unused_gpus_text(list));
   return kExitOk;
 }
 

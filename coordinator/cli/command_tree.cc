@@ -305,8 +305,11 @@ void add_up(CLI::App& app, Parsed& p) {
   };
   count("--nodes", p.up.nodes, "Agents to start; default: as before, else 1", 64)
       ->each([&p](const std::string&) { p.up.nodes_given = true; });
-  count("--slots-per-node", p.up.slots_per_node,
-        "Ranks that a node runs at once; default: as before, else 1", 1024)
+  made->add_option("--slots-per-node", p.up.slots_per_node,
+                   "Ranks that a node runs at once; 0: one for each of its GPUs, or 1 where it "
+                   "computes on the CPU; default: as before, else 0")
+      ->type_name("N")
+      ->check(CLI::Range(0, 1024))
       ->each([&p](const std::string&) { p.up.slots_given = true; });
   made->add_option("--memory-bytes", p.up.memory_bytes,
                    "Memory that the nodes share, 256 MiB each at least; default: as before, else "
@@ -359,7 +362,9 @@ void add_cluster_commands(CLI::App& app, Parsed& p) {
   join_app->add_option("--name", p.join.name, "Of this node; default: the machine's")
       ->type_name("NAME")
       ->check(node_name());
-  join_app->add_option("--slots", p.join.slots, "Ranks it runs at once; default: its cores")
+  join_app
+      ->add_option("--slots", p.join.slots,
+                   "Ranks it runs at once; default: one a GPU, or one a core without one")
       ->type_name("N")
       ->check(CLI::Range(1, 1024));
   join_app

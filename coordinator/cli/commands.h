@@ -100,11 +100,13 @@ struct NodesOptions {
   std::string action, name;  // action empty: list them; "forget": the node `name`
 };
 int nodes(const Context& context, const NodesOptions& options);
+// Which nodes have GPUs that their ranks do not use, and why: a line for each reason.
+std::string unused_gpus_text(const proto::NodeList& nodes);
 int token(const Context& context, bool join);
 // Of a node, in bytes. Below, not even the program of a rank fits.
 inline constexpr int64_t kLeastNodeMemory = int64_t{256} << 20;
 struct UpOptions {
-  int nodes = 1, slots_per_node = 1;
+  int nodes = 1, slots_per_node = 0;  // slots 0: one a GPU, or 1 without one
   bool nodes_given = false, slots_given = false;
   int port = 0, agent_port = 0;  // 0: as recorded, else the default
   int64_t memory_bytes = 0;      // that the nodes share; 0: as recorded, else the machine's

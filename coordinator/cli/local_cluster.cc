@@ -140,6 +140,8 @@ Status LocalPrograms::start_agent(const std::string& name) {
                                    data_ + "/join-secret"};
   if (cluster_.slots_per_node() > 0) {
     argv.insert(argv.end(), {"--slots", std::to_string(cluster_.slots_per_node())});
+  } else if (!cluster_.address().empty()) {  // of 'weft up'
+    argv.insert(argv.end(), {"--cpu-slots", "1"});
   }
   // The nodes of one machine share its memory and its GPUs.
   int64_t memory = machine_memory_bytes();

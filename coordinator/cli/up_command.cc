@@ -35,9 +35,7 @@ Result<proto::LocalCluster> choose_cluster(const std::string& data, const UpOpti
   if (cluster.address().empty()) cluster.set_address("127.0.0.1");
   WEFT_RETURN_IF_ERROR(check_address(cluster.address()));
   if (options.nodes_given || cluster.nodes() == 0) cluster.set_nodes(options.nodes);
-  if (options.slots_given || cluster.slots_per_node() == 0) {
-    cluster.set_slots_per_node(options.slots_per_node);
-  }
+  if (options.slots_given) cluster.set_slots_per_node(options.slots_per_node);
   if (options.memory_bytes > 0) cluster.set_memory_bytes(options.memory_bytes);
   if (cluster.memory_bytes() > 0 && cluster.memory_bytes() / cluster.nodes() < kLeastNodeMemory) {
     return fail(Status::invalid("--memory-bytes", std::to_string(cluster.memory_bytes()),
@@ -108,8 +106,10 @@ Status wait_for_coordinator(const LocalPrograms& programs, const Context& contex
   return answered ? Status() : died(programs, "coordinator", "does not answer");
 }
 
+// ended: sessions of agents of before, whose nodes may still pass for ready.
 Result<proto::NodeList> wait_for_nodes(const LocalPrograms& programs, ApiClient& client,
-                                       const proto::LocalCluster& cluster) {
+                                       const proto::LocalCluster& cluster,
+                                       const std::set<std::string>& ended) {
   proto::NodeList nodes;
   Status last;
   std::string dead;
@@ -121,7 +121,8 @@ Result<proto::NodeList> wait_for_nodes(const LocalPrograms& programs, ApiClient&
     nodes.Clear();
     last = client.get_all("nodes", nodes);
     for (const proto::NodeInfo& node : nodes.nodes()) {
-      if (node.state() == proto::NODE_STATE_READY) waiting.erase(node.name());
+      if (node.state() != proto::NODE_STATE_READY || ended.contains(node.session())) continue;
+      waiting.erase(node.name());
     }
     return !dead.empty() || waiting.empty();
   });
@@ -135,13 +136,21 @@ Status start_all(const Context& context, const UpOptions& options, LocalPrograms
                  const proto::LocalCluster& cluster, proto::NodeList& nodes) {
   WEFT_RETURN_IF_ERROR(programs.start_coordinator(options.host_names));
   WEFT_RETURN_IF_ERROR(wait_for_coordinator(programs, context));
-  for (const std::string& name : cluster.node_names()) {
-    WEFT_RETURN_IF_ERROR(programs.start_agent(name));
-  }
   Settings settings;
   settings.data = programs.data();
   WEFT_ASSIGN_OR_RETURN(ApiClient client, ApiClient::connect(settings));
-  WEFT_ASSIGN_OR_RETURN(nodes, wait_for_nodes(programs, client, cluster));
+  proto::NodeList before;
+  WEFT_RETURN_IF_ERROR(client.get_all("nodes", before));
+  std::set<std::string> started, ended;
+  for (const std::string& name : cluster.node_names()) {
+    const Process agent = programs.running(name);
+    WEFT_RETURN_IF_ERROR(programs.start_agent(name));
+    if (programs.running(name).pid != agent.pid) started.insert(name);
+  }
+  for (const proto::NodeInfo& node : before.nodes()) {
+    if (started.contains(node.name())) ended.insert(node.session());
+  }
+  WEFT_ASSIGN_OR_RETURN(nodes, wait_for_nodes(programs, client, cluster, ended));
   return Status();
 }
 
@@ -196,6 +205,29 @@ Result<proto::LocalCluster> bring_up(const Context& context, const UpOptions& op
   return cluster;
 }
 
+// "3 slots on 2 GPUs and 1 on the CPU"
+std::string slots_text(const proto::NodeList& nodes) {
+  int on_gpus = 0, gpus = 0, on_cpu = 0;
+  for (const proto::NodeInfo& node : nodes.nodes()) {
+    gpus += node.gpus();
+    (node.gpus() > 0 ? on_gpus : on_cpu) += node.slots();
+  }
+  const auto many = [](int count, const char* what) {
+    return fmt::format("{} {}{}", count, what, count == 1 ? "" : "s");
+  };
+  const std::string text = many(on_gpus, "slot") + " on " + many(gpus, "GPU");
+  if (gpus == 0) return many(on_cpu, "slot") + " on the CPU";
+  return on_cpu == 0 ? text : text + fmt::format(" and {} on the CPU", on_cpu);
+}
+
+// This machine's agents only.
+void leave_own(const proto::LocalCluster& cluster, proto::NodeList& nodes) {
+  const std::set<std::string> own(cluster.node_names().begin(), cluster.node_names().end());
+  auto& all = *nodes.mutable_nodes();
+  const auto other = [&](const proto::NodeInfo& node) { return !own.contains(node.name()); };
+  all.erase(std::remove_if(all.begin(), all.end(), other), all.end());
+}
+
 }  // namespace
 
 int up(const Context& context, const UpOptions& options) {
@@ -207,15 +239,17 @@ int up(const Context& context, const UpOptions& options) {
     print_json(*cluster);
     return kExitOk;
   }
+  leave_own(*cluster, nodes);
   const std::string data = data_folder(context.settings);
   if (first && options.port == 0 && cluster->port() != kDefaultPort) {
     print(fmt::format("Port {} is in use by another program; this cluster's is {}.\n", kDefaultPort,
                       cluster->port()));
   }
-  print(fmt::format(
-      "The coordinator listens on http://{}:{}; {} of {} nodes are ready.\n"
-      "The token is in {}/token, logs are in {}/log.\n",
-      cluster->address(), cluster->port(), cluster->nodes(), cluster->nodes(), data, data));
+  print(
+      fmt::format("The coordinator listens on http://{}:{}; {} of {} nodes are ready, with {}.\n{}"
+                  "The token is in {}/token, logs are in {}/log.\n",
+                  cluster->address(), cluster->port(), cluster->nodes(), cluster->nodes(),
+                  slots_text(nodes), unused_gpus_text(nodes), data, data));
   if (data != data_folder(Settings{}))
     print(fmt::format("For other commands: export WEFT_DATA={}\n", data));
   print("'weft submit -f job.yaml' submits a job, 'weft down' stops the cluster.\n");

@@ -36,10 +36,10 @@ TOLERANCE = {"fp32": 2e-6, "bf16": 1.2e-3}
 
 
 class Machine(Cluster):
-    """Node node-1 computes on the two GPUs, in three slots; node `host` on the CPU."""
+    """Node node-1 computes on the two GPUs; node `host`, which joins it, on the CPU."""
 
-    def __init__(self):
-        super().__init__(nodes=1, slots=3)
+    def __init__(self, slots):
+        super().__init__(nodes=1, slots=slots)
         self.bin, self.library = self.folder / "bin", self.folder / "lib"
         self.agent_port = free_port()
         self.arguments = ["--agent-port", self.agent_port]
@@ -99,7 +99,7 @@ class Machine(Cluster):
 class GpuTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.machine = Machine()
+        cls.machine = Machine(slots=3)
         cls.machine.up()
         cls.machine.join("host")
         cls.host_curves = {}
@@ -255,6 +255,67 @@ class GpuTest(unittest.TestCase):
         self.assertIn("2 GPUs are left idle", log)
         self.assertIn("weft-worker-cuda", log)
         self.machine.weft("down", "--now", "--data", folder)
+
+
+class SlotsTest(unittest.TestCase):
+    """What `weft up` makes of the machine's GPUs where nobody says how many slots there are."""
+
+    def setUp(self):
+        self.machine = Machine(slots=0)
+
+    def tearDown(self):
+        self.machine.__exit__(None, None, None)
+
+    def up(self, *arguments):
+        self.machine.down("--now", check=False)
+        return self.machine.weft("up", "--data", self.machine.data, "--port", self.machine.port,
+                                 *arguments).stdout
+
+    def slots(self):
+        nodes = self.machine.rest("GET", "nodes")["nodes"]
+        return {node["name"]: (node["slots"], node.get("gpus", 0)) for node in nodes}
+
+    def test_each_gpu_is_a_slot(self):
+        self.assertIn("with 2 slots on 2 GPUs.\n", self.up())
+        self.assertEqual(self.slots(), {"node-1": (2, 2)})
+        shown = self.machine.weft("nodes").stdout
+        self.assertRegex(shown, r"node-1 +ready +2 .* 2 x 40.0 GiB ")
+        self.assertEqual(len(shown.splitlines()), 2, shown)
+
+        self.assertIn("with 2 slots on 2 GPUs.\n", self.up("--nodes", 2))
+        self.assertEqual(self.slots(), {"node-1": (1, 1), "node-2": (1, 1)})
+        told = self.up("--nodes", 3)
+        self.assertIn("with 2 slots on 2 GPUs and 1 on the CPU.\n", told)
+        self.assertIn("node-1: no GPU for weft-worker-cuda: --gpus or CUDA_VISIBLE_DEVICES leaves "
+                      "none of 2\n", told)
+        self.assertEqual(self.slots(), {"node-1": (1, 0), "node-2": (1, 1), "node-3": (1, 1)})
+
+    def test_slots_that_were_asked_for_stay_until_0_is(self):
+        told = self.up("--slots-per-node", 1)
+        self.assertIn("with 1 slot on 2 GPUs.\nnode-1: 1 of 2 GPUs are left idle", told)
+        self.assertIn("node-1: 1 of 2 GPUs are left idle", self.machine.weft("nodes").stdout)
+        self.assertIn("with 1 slot on 2 GPUs.\n", self.up())
+        self.assertIn("with 3 slots on 2 GPUs.\nThe token", self.up("--slots-per-node", 3))
+        self.assertIn("with 2 slots on 2 GPUs.\nThe token", self.up("--slots-per-node", 0))
+
+    def test_without_a_gpu_there_is_one(self):
+        self.machine.set_machine("")
+        told = self.up()
+        self.assertIn("with 1 slot on the CPU.\n", told)
+        self.assertIn("node-1: no GPU for weft-worker-cuda: the driver shows none", told)
+        self.assertEqual(self.slots(), {"node-1": (1, 0)})
+
+        (self.machine.bin / "weft-worker-cuda").unlink()
+        self.assertIn("with 1 slot on the CPU.\nThe token", self.up())
+        self.machine.set_machine(GPUS)
+        self.assertIn("node-1: 2 GPUs are left idle: the ranks' program is", self.up())
+
+    def test_of_gpus_in_mig_mode_ranks_see_one_instance(self):
+        self.machine.set_machine(f"0 {80 * GIB} 0\n1 {40 * GIB} 1\n2 {40 * GIB} 1\n")
+        told = self.up()
+        self.assertIn("with 1 slot on 1 GPU.\n", told)
+        self.assertRegex(told, "node-1: of 3 GPUs ranks see one instance only, since GPU-00000001-.*"
+                               " is in MIG mode")
 
 
 if __name__ == "__main__":

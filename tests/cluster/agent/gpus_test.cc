@@ -134,10 +134,10 @@ TEST(Worker, IsToldTheFoldersOfItsLibraries) {
 
 TEST(Worker, IsTheGpusWhereThereAreBoth) {
   const fs::path folder = new_folder("weft-worker-");
-  EXPECT_EQ(worker_beside(folder, 2), folder / "weft-worker");
+  EXPECT_EQ(worker_beside(folder, true), folder / "weft-worker");
   std::ofstream(folder / "weft-worker-cuda").put('\n');
-  EXPECT_EQ(worker_beside(folder, 2), folder / "weft-worker-cuda");
-  EXPECT_EQ(worker_beside(folder, 0), folder / "weft-worker");
+  EXPECT_EQ(worker_beside(folder, true), folder / "weft-worker-cuda");
+  EXPECT_EQ(worker_beside(folder, false), folder / "weft-worker");
   fs::remove_all(folder);
 }
 
