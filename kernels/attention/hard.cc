@@ -99,7 +99,7 @@ class StraightThrough final : public Op {
   std::string_view name() const override { return "straight_through"; }
   bool native_on_gpu(DType) const override { return true; }
   void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
-    cuda::backend(cx).one_hot(inputs[1], outputs[0]);
+    cuda::backend(cx).one_hot(inputs[1], ops::Numbers::kNone, outputs[0]);  // -1: none was drawn
   }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     const Tensor &weights = inputs[0], &index = inputs[1];

@@ -4,7 +4,10 @@
 //
 // Tensors are on this device. Where nothing else is said they have any strides, outputs are
 // contiguous, floating tensors of one call have one dtype, and an empty handle is an absent tensor.
-// What each computes is the cpu() of the op of the same name.
+// What each computes is the cpu() of the op of the same name. Numbers that name nothing (labels,
+// segments, lengths; indices, of which `numbers` says whose they are, kNone: nobody has to be told)
+// are left out, a result that they would give is NaN or 0, and the next call that waits for the
+// device throws ops::to_status().
 //
 // Thread safety and ownership: as Stream.
 #pragma once
@@ -21,6 +24,7 @@
 #include "kernels/cpu/vectors.h"
 #include "kernels/ops/common.h"
 #include "kernels/ops/ops.h"
+#include "kernels/ops/out_of_range.h"
 #include "kernels/ops/rotary.h"
 #include "kernels/tensor/stream.h"
 #include "proto/base/status.h"
@@ -102,7 +106,7 @@ class Backend : public Stream {
   virtual void rms_norm_backward(const Tensor& x, const Tensor& dy, const Tensor& gamma,
                                  const Tensor& rstd, const Tensor& dx, const Tensor& dgamma) = 0;
   // The sum of the losses of logits [..., V/t], contiguous, which become their gradient for
-  // *dtotal; without a dtotal they stay. A label that is none makes the total NaN.
+  // *dtotal; without a dtotal they stay.
   virtual void cross_entropy(const Tensor& logits, const Tensor& labels, const ops::TokenLoss& loss,
                              const Tensor& dtotal, const Tensor& total) = 0;
   // The same of the logits x table^T, x [rows, H], table [V/t, H] contiguous, with the gradients
@@ -213,15 +217,17 @@ class Backend : public Stream {
                     const Tensor& places) = 0;
 
   // ---- elements by number. An index has the dims of what it is held against, or is
-  // one-dimensional: of whole slices. A number outside takes NaN, and puts or adds nothing.
-  virtual void take(const Tensor& x, int dim, const Tensor& index, const Tensor& out) = 0;
+  // one-dimensional: of whole slices.
+  virtual void take(const Tensor& x, int dim, const Tensor& index, ops::Numbers numbers,
+                    const Tensor& out) = 0;
   // Places named at most once; and sums in the order of `source`, into what `out` holds.
   virtual void put(int dim, const Tensor& index, const Tensor& source, const Tensor& out) = 0;
-  virtual void add_at(int dim, const Tensor& index, const Tensor& source, const Tensor& out) = 0;
-  virtual void one_hot(const Tensor& ids, const Tensor& out) = 0;
+  virtual void add_at(int dim, const Tensor& index, ops::Numbers numbers, const Tensor& source,
+                      const Tensor& out) = 0;
+  virtual void one_hot(const Tensor& ids, ops::Numbers numbers, const Tensor& out) = 0;
   virtual void triangular_mask(int64_t diagonal, const Tensor& out) = 0;
 
-  // ---- segments; an element whose segment is none counts for nothing, its softmax is 0
+  // ---- segments
   virtual void segment_sum(const Tensor& x, const Tensor& segment, const Tensor& out) = 0;
   virtual void segment_max(const Tensor& x, const Tensor& segment, const Tensor& out,
                            const Tensor& place) = 0;
@@ -243,7 +249,7 @@ class Backend : public Stream {
                                      const Tensor& rstd, const Tensor& dx, const Tensor& dgamma,
                                      const Tensor& dbeta) = 0;
 
-  // ---- CTC; a length or a target that is not allowed makes the loss NaN
+  // ---- CTC
   virtual void ctc(const Tensor& logits, const Tensor& targets, const Tensor& input_lengths,
                    const Tensor& target_lengths, int64_t blank, const Tensor& loss) = 0;
   virtual void ctc_backward(const Tensor& logits, const Tensor& targets,

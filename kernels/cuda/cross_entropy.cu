@@ -9,6 +9,7 @@
 #include "kernels/cuda/each.cuh"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/outside.cuh"
 #include "kernels/cuda/ptx.cuh"
 #include "kernels/cuda/rows.cuh"
 
@@ -131,7 +132,9 @@ __global__ void __launch_bounds__(kLossThreads, 2)
       continue;
     }
     // All read it before the barriers of the sums, behind which the gradient takes its place.
-    const float chosen = label >= 0 && label < rows.width ? widen(at[label]) : NAN;
+    const bool known = inside(label, rows.width);
+    const float chosen = known ? widen(at[label]) : NAN;
+    if (!known && threadIdx.x == 0) note(rules.outside, label, rules.classes);
     if constexpr (kKeeps) keep_row(at, rows.width, kept);
     const T* from = kKeeps ? kept : at;
     const RowSums sums = sums_of_row<T, kCount>(from, rows.width, rules.smoothing > 0.0F, partials);
@@ -189,7 +192,7 @@ __global__ void total_kernel(const int64_t* labels, const float* terms, LossRule
   for (int64_t row = first_element(); row < rows; row += elements_of_grid()) {
     const int64_t label = labels[row];
     const bool ignored = label == rules.ignore_index;
-    const bool known = label >= 0 && label < rules.classes;
+    const bool known = ignored || noted_inside(rules.outside, label, rules.classes);
     const float lse = maximum_to_lse[row] + logf(terms[row]);
     maximum_to_lse[row] = ignored ? 0.0F : lse;
     loss[row] = ignored ? 0.0F : lse - (known ? terms[rows + row] : NAN);

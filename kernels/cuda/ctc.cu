@@ -1,10 +1,11 @@
 // Connectionist temporal classification (Graves et al. 2006, section 4), a block a sample (time by
 // time, its threads share the states) or a sample and time. Numerical policy: as on the CPU in
 // double and in logarithms; sums in a fixed order. A length or a target that the rules do not allow
-// makes the sample's loss NaN.
+// makes the sample's loss NaN and is noted.
 #include "kernels/cuda/block_reduce.cuh"
 #include "kernels/cuda/each.cuh"
 #include "kernels/cuda/kernels.h"
+#include "kernels/cuda/outside.cuh"
 #include "kernels/cuda/ptx.cuh"
 
 namespace weft::cuda {
@@ -29,14 +30,16 @@ struct Sample {
   }
 };
 
+// to: where a length or a target that is not allowed is noted, or null.
 template <typename T>
-__device__ Sample sample_of(const CtcProblem<T>& p, int64_t b) {
+__device__ Sample sample_of(const CtcProblem<T>& p, int64_t b, Note* to = nullptr) {
   Sample sample{p.input_lengths[b], p.target_lengths[b], 0, p.targets + b * p.width, p.blank, true};
-  sample.allowed = sample.times >= 0 && sample.times <= p.times && sample.labels >= 0 &&
-                   sample.labels <= p.width;
+  sample.allowed = noted_inside({to, ops::Numbers::kInputLength}, sample.times, p.times + 1) &&
+                   noted_inside({to, ops::Numbers::kTargetLength}, sample.labels, p.width + 1);
   for (int64_t i = 0; sample.allowed && i < sample.labels; ++i) {
     const int64_t target = sample.targets[i];
-    sample.allowed = target >= 0 && target < p.classes && target != p.blank;
+    sample.allowed = inside(target, p.classes) && target != p.blank;
+    if (!sample.allowed) note({to, ops::Numbers::kTarget}, target, p.classes, p.blank);
   }
   if (!sample.allowed) sample.times = sample.labels = 0;
   sample.states = 2 * sample.labels + 1;
@@ -126,7 +129,7 @@ template <typename T>
 __global__ void loss_kernel(CtcProblem<T> p, T* loss) {
   constexpr uint32_t kNan = 0x7FC00000;
   for (int64_t b = first_element(); b < p.batch; b += elements_of_grid()) {
-    const Sample sample = sample_of(p, b);
+    const Sample sample = sample_of(p, b, p.note);
     loss[b] = narrow<T>(sample.allowed ? static_cast<float>(-log_likelihood(p, sample, b))
                                        : float_of_bits(kNan));
   }

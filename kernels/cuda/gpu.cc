@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <new>
 #include <thread>
 #include <utility>
 
@@ -15,6 +16,7 @@
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/typed.h"
+#include "kernels/ops/out_of_range.h"
 #include "kernels/tensor/dispatch.h"
 
 namespace weft::cuda {
@@ -96,7 +98,12 @@ std::unique_ptr<Allocator> make_pinned_allocator() {
   return make_caching_allocator(std::make_unique<PinnedSegments>());
 }
 
-Gpu::Gpu(int index, GpuMemory& memory) : index_(index), parts_(memory), memory_(memory) {
+Gpu::Gpu(int index, GpuMemory& memory)
+    : index_(index),
+      parts_(memory),
+      memory_(memory),
+      note_memory_(Tensor::empty(*pinned_, {int64_t{sizeof(Note)}}, DType::kU8)),
+      note_(new (note_memory_.raw()) Note) {
   activate_device();
   Result<std::unique_ptr<Matmul>> matmul = Matmul::create();
   if (!matmul) throw StatusError(matmul.error());
@@ -220,6 +227,11 @@ void Gpu::download(void* to, const void* from, size_t bytes) {
 void Gpu::synchronize() {
   refuse_in_recording("a wait for the GPU");
   activate_device();
+  wait_for_stream();
+  if (note_->taken != 0) ops::throw_out_of_range(std::exchange(*note_, Note()).found);
+}
+
+void Gpu::wait_for_stream() {
   if (watches_.empty()) return check(cudaStreamSynchronize(stream_), "work on the GPU");
   const auto start = std::chrono::steady_clock::now();
   while (true) {

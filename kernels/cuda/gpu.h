@@ -177,10 +177,12 @@ class Gpu final : public Backend {
                       const Tensor& out) override;
   void flip(const Tensor& x, int dim, const Tensor& out) override;
   void sort(const Tensor& x, bool descending, const Tensor& values, const Tensor& places) override;
-  void take(const Tensor& x, int dim, const Tensor& index, const Tensor& out) override;
+  void take(const Tensor& x, int dim, const Tensor& index, ops::Numbers numbers,
+            const Tensor& out) override;
   void put(int dim, const Tensor& index, const Tensor& source, const Tensor& out) override;
-  void add_at(int dim, const Tensor& index, const Tensor& source, const Tensor& out) override;
-  void one_hot(const Tensor& ids, const Tensor& out) override;
+  void add_at(int dim, const Tensor& index, ops::Numbers numbers, const Tensor& source,
+              const Tensor& out) override;
+  void one_hot(const Tensor& ids, ops::Numbers numbers, const Tensor& out) override;
   void triangular_mask(int64_t diagonal, const Tensor& out) override;
   void segment_sum(const Tensor& x, const Tensor& segment, const Tensor& out) override;
   void segment_max(const Tensor& x, const Tensor& segment, const Tensor& out,
@@ -252,9 +254,15 @@ class Gpu final : public Backend {
   struct Members {
     Tensor start, order;
   };
-  Members members_of(const Tensor& segment, int64_t first, int64_t count);
+  Members members_of(const Tensor& segment, int64_t first, int64_t count, ops::Numbers numbers);
+  // What is said of logits of this width.
+  LossRules loss_rules(const ops::TokenLoss& loss, int64_t width) const;
   void activate_device() const;
   DeviceKey device_key(RandomKey key) const;
+  Outside outside(ops::Numbers numbers) const {
+    return {numbers == ops::Numbers::kNone ? nullptr : note_, numbers};
+  }
+  void wait_for_stream();
 
   // Pinned copies of what is on its way to the GPU.
   struct Upload {
@@ -267,6 +275,8 @@ class Gpu final : public Backend {
   GpuMemory& parts_;   // the memory that it belongs to,
   Allocator& memory_;  // as everybody knows it
   const std::unique_ptr<Allocator> pinned_ = make_pinned_allocator();
+  const Tensor note_memory_;    // pinned: a GPU writes where the host reads
+  Note* const note_;            // of the first number since the last wait that names nothing
   std::deque<Upload> uploads_;  // oldest first
   std::map<int, std::function<void()>> watches_;
   int next_watch_ = 1;

@@ -105,7 +105,9 @@ void Gpu::ctc(const Tensor& logits, const Tensor& targets, const Tensor& input_l
   const Tensor room[] = {scratch({logits.dim(0), logits.dim(1)}, DType::kF64),
                          scratch(states_of(logits, targets), DType::kF64), Tensor()};
   for_floating(loss, "ctc", [&]<typename T>() {
-    cuda::ctc(problem_of<T>(from, integers, blank, room), loss.data<T>(), stream_);
+    CtcProblem<T> problem = problem_of<T>(from, integers, blank, room);
+    problem.note = note_;
+    cuda::ctc(problem, loss.data<T>(), stream_);
   });
 }
 

@@ -36,7 +36,7 @@ struct Numbered {
   NumberedDim dim;
 };
 Numbered numbered(const Tensor& x, int dim, const Tensor& index, const Tensor& other,
-                  bool x_is_last) {
+                  bool x_is_last, const Outside& outside) {
   const int dims = x.shape().dims();
   const size_t n = static_cast<size_t>(dims);
   const Strides of_index = strides_of_index(index, dim, dims), of_x = strides_without(x, dim);
@@ -44,7 +44,7 @@ Numbered numbered(const Tensor& x, int dim, const Tensor& index, const Tensor& o
   const std::span<const int64_t> in_x = std::span(of_x).first(n);
   return {x_is_last ? walk_of<3>(other.shape(), {in_index, other.strides(), in_x})
                     : walk_of<3>(other.shape(), {in_index, in_x, other.strides()}),
-          {x.dim(dim), x.strides()[static_cast<size_t>(dim)]}};
+          {x.dim(dim), x.strides()[static_cast<size_t>(dim)], outside}};
 }
 
 int64_t inner_of(const Tensor& x) { return ops::split_at(x.shape(), 0).inner; }
@@ -129,9 +129,10 @@ void Gpu::sort(const Tensor& x, bool descending, const Tensor& values, const Ten
   copy(order.view(places.shape(), order.strides(), 0), places);
 }
 
-void Gpu::take(const Tensor& x, int dim, const Tensor& index, const Tensor& out) {
+void Gpu::take(const Tensor& x, int dim, const Tensor& index, ops::Numbers numbers,
+               const Tensor& out) {
   activate_device();
-  const Numbered by = numbered(x, dim, index, out, /*x_is_last=*/false);
+  const Numbered by = numbered(x, dim, index, out, /*x_is_last=*/false, outside(numbers));
   for_floating(x, "elements by number", [&]<typename T>() {
     take_along(by.walk, by.dim, index.data<int64_t>(), x.data<T>(), out.data<T>(), stream_);
   });
@@ -139,14 +140,15 @@ void Gpu::take(const Tensor& x, int dim, const Tensor& index, const Tensor& out)
 
 void Gpu::put(int dim, const Tensor& index, const Tensor& source, const Tensor& out) {
   activate_device();
-  const Numbered by = numbered(out, dim, index, source, /*x_is_last=*/true);
+  const Numbered by = numbered(out, dim, index, source, /*x_is_last=*/true, Outside());
   for_floating(out, "elements by number", [&]<typename T>() {
     put_along(by.walk, by.dim, index.data<int64_t>(), source.data<T>(), out.data<T>(), stream_);
   });
 }
 
 // What is added to one place is brought together by a sort, so that no two threads meet.
-void Gpu::add_at(int dim, const Tensor& index, const Tensor& source, const Tensor& out) {
+void Gpu::add_at(int dim, const Tensor& index, ops::Numbers numbers, const Tensor& source,
+                 const Tensor& out) {
   activate_device();
   if (source.elements() == 0) return;
   const Tensor from = contiguous(source);
@@ -154,23 +156,24 @@ void Gpu::add_at(int dim, const Tensor& index, const Tensor& source, const Tenso
   ops::Split split = ops::split_at(out.shape(), dim);
   if (index.shape().dims() != 1) {  // elements, not slices
     targets = scratch(index.shape(), DType::kI64);
-    const Numbered by = numbered(out, dim, index, targets, /*x_is_last=*/false);
+    const Numbered by = numbered(out, dim, index, targets, /*x_is_last=*/false, outside(numbers));
     targets_along(by.walk, by.dim, index.data<int64_t>(), targets.data<int64_t>(), stream_);
     split = {1, out.elements(), 1};
+    numbers = ops::Numbers::kNone;  // told of already
   }
-  const Members members = members_of(targets, 0, split.extent);
+  const Members members = members_of(targets, 0, split.extent, numbers);
   for_floating(out, "sums by number", [&]<typename T>() {
     cuda::segment_sum(segments_of(members.start, members.order), from.data<T>(), split.outer,
                       split.inner, /*adds=*/true, out.data<T>(), stream_);
   });
 }
 
-void Gpu::one_hot(const Tensor& ids, const Tensor& out) {
+void Gpu::one_hot(const Tensor& ids, ops::Numbers numbers, const Tensor& out) {
   activate_device();
   const Tensor number = contiguous(ids);
   dispatch_all(out.dtype(), [&]<typename T>() {
     cuda::one_hot(number.data<int64_t>(), ids.elements(), out.dim(-1), static_cast<T>(1.0F),
-                  static_cast<T>(0.0F), out.data<T>(), stream_);
+                  static_cast<T>(0.0F), out.data<T>(), outside(numbers), stream_);
   });
 }
 
@@ -179,21 +182,23 @@ void Gpu::triangular_mask(int64_t diagonal, const Tensor& out) {
   cuda::triangular_mask(out.dim(0), out.dim(1), diagonal, out.data<uint8_t>(), stream_);
 }
 
-Gpu::Members Gpu::members_of(const Tensor& segment, int64_t first, int64_t count) {
+Gpu::Members Gpu::members_of(const Tensor& segment, int64_t first, int64_t count,
+                             ops::Numbers numbers) {
   const Tensor ids = contiguous(segment);
   const int64_t n = ids.elements();
   const Tensor sorted = scratch(Shape{n}, DType::kI64), room = scratch(Shape{2 * n}, DType::kI64);
   Members members{scratch(Shape{count + 1}, DType::kI64), scratch(Shape{n}, DType::kI64)};
   sort_rows(ids.data<int64_t>(), 1, n, false, sorted.data<int64_t>(), members.order.data<int64_t>(),
             room.data<int64_t>(), room.data<int64_t>() + n, stream_);
-  segment_starts(sorted.data<int64_t>(), n, first, count, members.start.data<int64_t>(), stream_);
+  segment_starts(sorted.data<int64_t>(), n, first, count, members.start.data<int64_t>(),
+                 outside(numbers), stream_);
   return members;
 }
 
 void Gpu::segment_sum(const Tensor& x, const Tensor& segment, const Tensor& out) {
   activate_device();
   const Tensor from = contiguous(x);
-  const Members members = members_of(segment, 0, out.dim(0));
+  const Members members = members_of(segment, 0, out.dim(0), ops::Numbers::kSegment);
   for_floating(x, "segment_sum", [&]<typename T>() {
     cuda::segment_sum(segments_of(members.start, members.order), from.data<T>(), 1, inner_of(x),
                       /*adds=*/false, out.data<T>(), stream_);
@@ -204,7 +209,7 @@ void Gpu::segment_max(const Tensor& x, const Tensor& segment, const Tensor& out,
                       const Tensor& place) {
   activate_device();
   const Tensor from = contiguous(x);
-  const Members members = members_of(segment, 0, out.dim(0));
+  const Members members = members_of(segment, 0, out.dim(0), ops::Numbers::kSegment);
   for_floating(x, "segment_max", [&]<typename T>() {
     cuda::segment_max(segments_of(members.start, members.order), from.data<T>(), inner_of(x),
                       out.data<T>(), place.data<int64_t>(), stream_);
@@ -226,7 +231,7 @@ void Gpu::segment_softmax(const Tensor& x, const Tensor& segment, int64_t count,
   activate_device();
   const Tensor from = contiguous(x);
   fill(out, 0);
-  const Members members = members_of(segment, 0, count);
+  const Members members = members_of(segment, 0, count, ops::Numbers::kSegment);
   for_floating(x, "segment_softmax", [&]<typename T>() {
     cuda::segment_softmax(segments_of(members.start, members.order), from.data<T>(), inner_of(x),
                           out.data<T>(), stream_);

@@ -13,14 +13,6 @@
 namespace weft::cuda {
 namespace {
 
-// width: of the logits.
-LossRules rules_of(const ops::TokenLoss& loss, int64_t width) {
-  return {.ignore_index = loss.ignore_index,
-          .smoothing = static_cast<float>(loss.smoothing),
-          .first = loss.shard.first,
-          .classes = loss.shard.vocabulary == 0 ? width : loss.shard.vocabulary};
-}
-
 int64_t filled_up(int64_t width) {
   return (width + kLogitColumns - 1) / kLogitColumns * kLogitColumns;
 }
@@ -50,11 +42,19 @@ Tensor turned(const Tensor& x) {
 
 }  // namespace
 
+LossRules Gpu::loss_rules(const ops::TokenLoss& loss, int64_t width) const {
+  return {.ignore_index = loss.ignore_index,
+          .smoothing = static_cast<float>(loss.smoothing),
+          .first = loss.shard.first,
+          .classes = loss.shard.vocabulary == 0 ? width : loss.shard.vocabulary,
+          .outside = outside(ops::Numbers::kLabel)};
+}
+
 void Gpu::row_losses(const Tensor& logits, const Tensor& labels, const ops::TokenLoss& loss,
                      const Tensor& dtotal, const Tensor& losses) {
   const ops::VocabularyShard& shard = loss.shard;
   const LogitRows rows = rows_of(logits);
-  const LossRules rules = rules_of(loss, rows.width);
+  const LossRules rules = loss_rules(loss, rows.width);
   const auto* label = labels.data<int64_t>();
   const auto* slope = dtotal ? dtotal.data<float>() : nullptr;
   for_floating(logits, "cross_entropy", [&]<typename T>() {
@@ -137,7 +137,7 @@ void Gpu::loss_terms(const Tensor& logits, const Tensor& labels, const ops::Toke
   const Tensor label = contiguous(labels);
   for_floating(logits, "cross_entropy", [&]<typename T>() {
     cuda::loss_terms<T>(static_cast<const T*>(logits.raw()), label.data<int64_t>(),
-                        rules_of(loss, logits.dim(1)), rows_of(logits), largest.data<float>(),
+                        loss_rules(loss, logits.dim(1)), rows_of(logits), largest.data<float>(),
                         terms.data<float>(), stream_);
   });
 }
@@ -148,7 +148,7 @@ void Gpu::loss_gradient(const Tensor& lse, const Tensor& labels, const ops::Toke
   const Tensor label = contiguous(labels);
   for_floating(logits, "cross_entropy", [&]<typename T>() {
     cuda::loss_gradient(static_cast<T*>(logits.raw()), label.data<int64_t>(), lse.data<float>(),
-                        rules_of(loss, logits.dim(1)), dtotal.data<float>(), rows_of(logits),
+                        loss_rules(loss, logits.dim(1)), dtotal.data<float>(), rows_of(logits),
                         stream_);
   });
 }

@@ -128,7 +128,7 @@ void Gpu::embedding_backward(const Tensor& ids, const Tensor& dy, int64_t first_
                              int64_t padding_id, int block_count, const Tensor& dtable) {
   activate_device();
   const Tensor gradient = contiguous(dy);
-  const Members places = members_of(ids, first_id, dtable.dim(0));
+  const Members places = members_of(ids, first_id, dtable.dim(0), ops::Numbers::kNone);
   const Segments rows{places.start.data<int64_t>(), places.order.data<int64_t>(), dtable.dim(0),
                       ids.elements()};
   const int64_t padding_row = padding_id < 0 ? -1 : padding_id - first_id;
@@ -143,7 +143,7 @@ void Gpu::gather_rows(const Tensor& x, const Tensor& index, const Tensor& out) {
   const Tensor from = contiguous(x), number = contiguous(index);
   for_floating(out, "gather_rows", [&]<typename T>() {
     cuda::gather_rows(from.data<T>(), number.data<int64_t>(), out.data<T>(), x.dim(0), x.dim(1),
-                      x.dim(2), stream_);
+                      x.dim(2), outside(ops::Numbers::kGatherRows), stream_);
   });
 }
 

@@ -1,15 +1,13 @@
-// Elements by number. Numerical policy: copies. A number outside takes NaN, and puts nothing.
+// Elements by number. Numerical policy: copies. A number outside takes NaN, and puts nothing; who
+// asks is told of it.
 #include "kernels/cuda/each.cuh"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/outside.cuh"
 #include "kernels/cuda/ptx.cuh"
 
 namespace weft::cuda {
 namespace {
-
-__device__ inline bool inside(int64_t number, int64_t extent) {
-  return number >= 0 && number < extent;
-}
 
 template <typename T>
 __global__ void take_kernel(const __grid_constant__ Walk<3> walk, NumberedDim dim,
@@ -18,8 +16,8 @@ __global__ void take_kernel(const __grid_constant__ Walk<3> walk, NumberedDim di
   for (int64_t i = first_element(); i < walk.elements; i += elements_of_grid()) {
     const Offsets<3> at = offsets_of(walk, i);
     const int64_t number = index[at.at[0]];
-    out[at.at[2]] = inside(number, dim.extent) ? x[at.at[1] + number * dim.step]
-                                               : narrow<T>(float_of_bits(kNan));
+    const bool there = noted_inside(dim.outside, number, dim.extent);
+    out[at.at[2]] = there ? x[at.at[1] + number * dim.step] : narrow<T>(float_of_bits(kNan));
   }
 }
 
@@ -29,7 +27,8 @@ __global__ void put_kernel(const __grid_constant__ Walk<3> walk, NumberedDim dim
   for (int64_t i = first_element(); i < walk.elements; i += elements_of_grid()) {
     const Offsets<3> at = offsets_of(walk, i);
     const int64_t number = index[at.at[0]];
-    if (inside(number, dim.extent)) out[at.at[2] + number * dim.step] = source[at.at[1]];
+    const bool there = noted_inside(dim.outside, number, dim.extent);
+    if (there) out[at.at[2] + number * dim.step] = source[at.at[1]];
   }
 }
 
@@ -38,14 +37,16 @@ __global__ void targets_kernel(const __grid_constant__ Walk<3> walk, NumberedDim
   for (int64_t i = first_element(); i < walk.elements; i += elements_of_grid()) {
     const Offsets<3> at = offsets_of(walk, i);
     const int64_t number = index[at.at[0]];
-    targets[at.at[2]] = inside(number, dim.extent) ? at.at[1] + number * dim.step : -1;
+    const bool there = noted_inside(dim.outside, number, dim.extent);
+    targets[at.at[2]] = there ? at.at[1] + number * dim.step : -1;
   }
 }
 
 template <typename T>
 __global__ void one_hot_kernel(const int64_t* ids, int64_t n, int64_t classes, T one, T zero,
-                               T* out) {
+                               T* out, Outside outside) {
   for (int64_t i = first_element(); i < n; i += elements_of_grid()) {
+    if (i % classes == 0) (void)noted_inside(outside, ids[i / classes], classes);
     out[i] = ids[i / classes] == i % classes ? one : zero;
   }
 }
@@ -81,9 +82,10 @@ void targets_along(const Walk<3>& walk, const NumberedDim& dim, const int64_t* i
 }
 template <typename T>
 void one_hot(const int64_t* ids, int64_t count, int64_t classes, T one, T zero, T* out,
-             cudaStream_t stream) {
+             const Outside& outside, cudaStream_t stream) {
   const int64_t n = count * classes;
-  launch(stream, blocks_of(n), kThreads, one_hot_kernel<T>, ids, n, classes, one, zero, out);
+  launch(stream, blocks_of(n), kThreads, one_hot_kernel<T>, ids, n, classes, one, zero, out,
+         outside);
 }
 void triangular_mask(int64_t rows, int64_t columns, int64_t diagonal, uint8_t* out,
                      cudaStream_t stream) {
@@ -101,11 +103,13 @@ void rows_of_index(const int64_t* index, int64_t groups, int64_t of_group, int64
                               cudaStream_t);                                                    \
   template void put_along<T>(const Walk<3>&, const NumberedDim&, const int64_t*, const T*, T*,  \
                              cudaStream_t);                                                     \
-  template void one_hot<T>(const int64_t*, int64_t, int64_t, T, T, T*, cudaStream_t);
+  template void one_hot<T>(const int64_t*, int64_t, int64_t, T, T, T*, const Outside&,          \
+                           cudaStream_t);
 WEFT_FOR_FLOATING(WEFT_INSTANTIATE)
 #undef WEFT_INSTANTIATE
-#define WEFT_INSTANTIATE(T) \
-  template void one_hot<T>(const int64_t*, int64_t, int64_t, T, T, T*, cudaStream_t);
+#define WEFT_INSTANTIATE(T)                                                            \
+  template void one_hot<T>(const int64_t*, int64_t, int64_t, T, T, T*, const Outside&, \
+                           cudaStream_t);
 WEFT_INSTANTIATE(double)
 WEFT_INSTANTIATE(int64_t)
 WEFT_INSTANTIATE(int32_t)

@@ -17,6 +17,7 @@
 #include "kernels/cpu/vectors.h"
 #include "kernels/cuda/device_key.h"
 #include "kernels/cuda/walk.h"
+#include "kernels/ops/out_of_range.h"
 #include "kernels/tensor/half.h"
 
 #define WEFT_FOR_FLOATING(act) act(float) act(bfloat16) act(float16)
@@ -31,6 +32,17 @@ using Optional = std::type_identity_t<const T*>;
 struct Segments {
   const int64_t *start, *order;
   int64_t count, elements;
+};
+
+// Numbers that name nothing are left out, and the first launch that meets one notes it:
+// outside.cuh.
+struct Note {
+  unsigned taken = 0;
+  ops::OutOfRange found;
+};
+struct Outside {
+  Note* note = nullptr;  // which the host can read; null: nobody asks
+  ops::Numbers numbers = ops::Numbers::kNone;
 };
 
 // ---- elementwise.cu: out may be an input where it is walked over as that is.
@@ -138,6 +150,7 @@ struct LossRules {
   float smoothing = 0;  // the share of the target that all classes get evenly
   int64_t first = 0;    // the class of column 0: of a shard of the vocabulary
   int64_t classes = 0;  // of the whole vocabulary
+  Outside outside = {};
 };
 // Rows of logits, `step` apart; where gradients take their place, zeros fill up the columns from
 // width to step.
@@ -147,14 +160,14 @@ struct LogitRows {
 // Over the whole vocabulary: loss[r] = lse[r] - logits[r, label[r]] (smoothed: the mean logit for
 // its share), lse the log of the sum of exponentials, 0 where the label is ignore_index; and logits
 // := *dloss (softmax - target), zeros in ignored rows. Labels lie in [0, width); the loss of a row
-// with another is NaN.
+// with another is NaN, and it is noted.
 template <typename T>
 void loss_and_gradient(T* logits, const int64_t* labels, const LossRules& rules, const float* dloss,
                        const LogitRows& rows, float* loss, cudaStream_t stream);
 // The pieces of the same over a sharded vocabulary, or without the gradient: each row's maximum
 // here, and terms [2, rows]: the sum of exponentials shifted by it, and the label's logit,
 // smoothed; the first shifted by the maximum of all shards instead; of their sums the loss of each
-// row, and its lse in place of its maximum; and the gradient.
+// row, and its lse in place of its maximum; and the gradient. loss_total notes labels.
 template <typename T>
 void loss_terms(const T* logits, const int64_t* labels, const LossRules& rules,
                 const LogitRows& rows, float* maximum, float* terms, cudaStream_t stream);
@@ -183,10 +196,10 @@ void embedding_backward(const Segments& segments, const T* dy, int64_t padding_r
                         int64_t blocks, float* dtable, cudaStream_t stream);
 
 // ---- gather.cu: out[r] = x[r, index[r]] of x [rows, tokens, width], zeros where there is no such
-// token; and its gradient, zeros elsewhere.
+// token (-1: which is meant); and its gradient, zeros elsewhere.
 template <typename T>
 void gather_rows(const T* x, const int64_t* index, T* out, int64_t rows, int64_t tokens,
-                 int64_t width, cudaStream_t stream);
+                 int64_t width, const Outside& outside, cudaStream_t stream);
 template <typename T>
 void gather_rows_backward(const T* dy, const int64_t* index, T* dx, int64_t rows, int64_t tokens,
                           int64_t width, cudaStream_t stream);
@@ -352,6 +365,7 @@ void sort_rows(const T* x, int64_t rows, int64_t width, bool descending, T* valu
 // ---- indexing.cu: a dim whose elements are named by number, `step` apart.
 struct NumberedDim {
   int64_t extent, step;
+  Outside outside = {};
 };
 // out = x[number]; the walk is over index, x (stride 0 along the dim) and out. A number outside
 // gives NaN.
@@ -370,7 +384,7 @@ void targets_along(const Walk<3>& walk, const NumberedDim& dim, const int64_t* i
 // out [count, classes]: `one` at each id, else `zero`.
 template <typename T>  // also double, int64_t, int32_t, uint8_t
 void one_hot(const int64_t* ids, int64_t count, int64_t classes, T one, T zero, T* out,
-             cudaStream_t stream);
+             const Outside& outside, cudaStream_t stream);
 // 1 where column <= row + diagonal, else 0.
 void triangular_mask(int64_t rows, int64_t columns, int64_t diagonal, uint8_t* out,
                      cudaStream_t stream);
@@ -379,9 +393,9 @@ void rows_of_index(const int64_t* index, int64_t groups, int64_t of_group, int64
                    int64_t* out, cudaStream_t stream);
 
 // ---- segments.cu: start [count + 1] from the sorted segments of n elements, of which those in
-// [first, first + count) count.
+// [first, first + count) count; where first is 0 others are noted.
 void segment_starts(const int64_t* sorted, int64_t n, int64_t first, int64_t count, int64_t* start,
-                    cudaStream_t stream);
+                    const Outside& outside, cudaStream_t stream);
 // The segment of each of n elements: segment s is [offsets[s], offsets[s + 1]), of `count`.
 void segments_of_offsets(const int64_t* offsets, int64_t count, int64_t n, int64_t* segment,
                          cudaStream_t stream);
@@ -464,6 +478,7 @@ struct CtcProblem {
   int64_t times, batch, classes, width, blank;
   // Room: [times, batch] and, each, [batch, times, states_max]; beta for the gradient only.
   double *log_sums, *alpha, *beta;
+  Note* note = nullptr;  // of what makes the loss NaN
   __host__ __device__ int64_t states_max() const { return 2 * width + 1; }
 };
 // loss [batch]; infinity where no path fits.

@@ -5,6 +5,7 @@
 #include "kernels/cuda/each.cuh"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/outside.cuh"
 #include "kernels/cuda/ptx.cuh"
 
 namespace weft::cuda {
@@ -25,7 +26,10 @@ __device__ inline int64_t count_below(const int64_t* sorted, int64_t n, int64_t 
 }
 
 __global__ void starts_kernel(const int64_t* sorted, int64_t n, int64_t first, int64_t count,
-                              int64_t* start) {
+                              int64_t* start, Outside outside) {
+  if (first_element() == 0 && n > 0 && noted_inside(outside, sorted[0], count)) {
+    (void)noted_inside(outside, sorted[n - 1], count);
+  }
   for (int64_t s = first_element(); s <= count; s += elements_of_grid()) {
     start[s] = count_below(sorted, n, first + s);
   }
@@ -106,8 +110,9 @@ __global__ void segment_softmax_kernel(Segments segments, const T* x, int64_t in
 }  // namespace
 
 void segment_starts(const int64_t* sorted, int64_t n, int64_t first, int64_t count, int64_t* start,
-                    cudaStream_t stream) {
-  launch(stream, blocks_of(count + 1), kThreads, starts_kernel, sorted, n, first, count, start);
+                    const Outside& outside, cudaStream_t stream) {
+  launch(stream, blocks_of(count + 1), kThreads, starts_kernel, sorted, n, first, count, start,
+         outside);
 }
 void segments_of_offsets(const int64_t* offsets, int64_t count, int64_t n, int64_t* segment,
                          cudaStream_t stream) {

@@ -7,8 +7,8 @@
 #include "kernels/cpu/rows.h"
 #include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
+#include "kernels/ops/out_of_range.h"
 #include "kernels/tensor/transfer.h"
-#include "proto/base/status.h"
 
 namespace weft::ops {
 
@@ -22,8 +22,7 @@ void LabelRule::check(const Tensor& labels) const {
   on_host<int64_t>(labels, [&](const int64_t* label) {
     for (int64_t row = 0; row < labels.elements(); ++row) {
       if (label[row] == loss_.ignore_index || (label[row] >= 0 && label[row] < size)) continue;
-      throw StatusError(Status::invalid("label", std::to_string(label[row]),
-                                        fmt::format("must be in [0, {})", size)));
+      throw_out_of_range({Numbers::kLabel, label[row], size});
     }
   });
 }

@@ -7,7 +7,7 @@
 #include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
 #include "kernels/ops/losses.h"
-#include "proto/base/status.h"
+#include "kernels/ops/out_of_range.h"
 
 namespace weft::ops {
 namespace {
@@ -207,19 +207,16 @@ class Ctc final : public Op {
     const std::vector<int64_t> targets = inputs[1].to_vector<int64_t>();
     const std::vector<int64_t> times = inputs[2].to_vector<int64_t>();
     const std::vector<int64_t> labels = inputs[3].to_vector<int64_t>();
-    const auto require = [](bool holds, const char* field, int64_t value, const std::string& rule) {
-      if (!holds) throw StatusError(Status::invalid(field, std::to_string(value), rule));
+    const auto require = [&](Numbers numbers, int64_t value, int64_t end) {
+      const bool blank = numbers == Numbers::kTarget && value == blank_;
+      if (value < 0 || value >= end || blank) throw_out_of_range({numbers, value, end, blank_});
     };
     for (size_t b = 0; b < times.size(); ++b) {
-      require(times[b] >= 0 && times[b] <= inputs[0].dim(0), "input_lengths", times[b],
-              "must be in [0, " + std::to_string(inputs[0].dim(0)) + "]");
-      require(labels[b] >= 0 && labels[b] <= width, "target_lengths", labels[b],
-              "must be in [0, " + std::to_string(width) + "]");
+      require(Numbers::kInputLength, times[b], inputs[0].dim(0) + 1);
+      require(Numbers::kTargetLength, labels[b], width + 1);
       for (int64_t i = 0; i < labels[b]; ++i) {
-        const int64_t target = targets[b * static_cast<size_t>(width) + static_cast<size_t>(i)];
-        require(target >= 0 && target < classes && target != blank_, "targets", target,
-                "must be in [0, " + std::to_string(classes) + ") and not the blank, " +
-                    std::to_string(blank_));
+        require(Numbers::kTarget, targets[b * static_cast<size_t>(width) + static_cast<size_t>(i)],
+                classes);
       }
     }
   }

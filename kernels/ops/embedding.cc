@@ -13,6 +13,7 @@
 #include "kernels/ops/common.h"
 #include "kernels/ops/half_rows.h"
 #include "kernels/ops/ops.h"
+#include "kernels/ops/out_of_range.h"
 
 namespace weft::ops {
 namespace {
@@ -311,7 +312,9 @@ class GatherRows final : public Op {
       std::fill_n(to, outputs[0].elements(), T{0});
       for (int64_t row = 0; row < x.dim(0); ++row) {
         const int64_t token = index.data<int64_t>()[row];
-        WEFT_CHECK(token >= -1 && token < tokens, "index {} of {} tokens", token, tokens);
+        if (token < -1 || token >= tokens) {
+          throw_out_of_range({Numbers::kGatherRows, token, tokens});
+        }
         if (token < 0) continue;
         std::copy_n(x.data<T>() + (row * tokens + token) * width, width, to + row * width);
       }

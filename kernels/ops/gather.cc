@@ -6,18 +6,15 @@
 #include "kernels/ops/common.h"
 #include "kernels/ops/indexing.h"
 #include "kernels/ops/ops.h"
-#include "proto/base/status.h"
+#include "kernels/ops/out_of_range.h"
 
 namespace weft::ops {
 namespace {
 
-void check_range(std::string_view op, const Tensor& index, int64_t extent) {
+void check_range(Numbers numbers, const Tensor& index, int64_t extent) {
   const int64_t* values = index.data<int64_t>();
   for (int64_t i = 0; i < index.elements(); ++i) {
-    if (values[i] >= 0 && values[i] < extent) continue;
-    throw StatusError(
-        Status::invalid("index", std::to_string(values[i]),
-                        std::string(op) + " takes [0, " + std::to_string(extent) + ")"));
+    if (values[i] < 0 || values[i] >= extent) throw_out_of_range({numbers, values[i], extent});
   }
 }
 
@@ -58,7 +55,7 @@ class Gather final : public Op {
   std::string_view name() const override { return "gather"; }
   bool native_on_gpu(DType) const override { return true; }
   void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
-    cuda::backend(cx).take(inputs[0], dim_, inputs[1], outputs[0]);
+    cuda::backend(cx).take(inputs[0], dim_, inputs[1], Numbers::kGather, outputs[0]);
   }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     check_shapes(name(), inputs[0], dim_, inputs[1]);
@@ -66,7 +63,7 @@ class Gather final : public Op {
   }
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     const Tensor x = as_contiguous(cx.pool, inputs[0]), index = as_contiguous(cx.pool, inputs[1]);
-    check_range(name(), index, x.dim(dim_));
+    check_range(Numbers::kGather, index, x.dim(dim_));
     dispatch_floating(x.dtype(), [&]<typename T>() {
       const T* from = x.data<T>();
       T* to = outputs[0].data<T>();
@@ -96,7 +93,7 @@ class ScatterAdd final : public Op {
   bool native_on_gpu(DType) const override { return true; }
   void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     copy_into(cx.pool, inputs[0], outputs[0]);
-    cuda::backend(cx).add_at(dim_, inputs[1], inputs[2], outputs[0]);
+    cuda::backend(cx).add_at(dim_, inputs[1], Numbers::kScatterAdd, inputs[2], outputs[0]);
   }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     check_shapes(name(), inputs[0], dim_, inputs[1]);
@@ -108,7 +105,7 @@ class ScatterAdd final : public Op {
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     const Tensor index = as_contiguous(cx.pool, inputs[1]);
     const Tensor source = as_contiguous(cx.pool, inputs[2]), &out = outputs[0];
-    check_range(name(), index, out.dim(dim_));
+    check_range(Numbers::kScatterAdd, index, out.dim(dim_));
     copy_into(cx.pool, inputs[0], out);
     dispatch_floating(out.dtype(), [&]<typename T>() {
       const T* from = source.data<T>();
@@ -144,7 +141,7 @@ class IndexSelect final : public Op {
   std::string_view name() const override { return "index_select"; }
   bool native_on_gpu(DType) const override { return true; }
   void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
-    cuda::backend(cx).take(inputs[0], dim_, inputs[1], outputs[0]);
+    cuda::backend(cx).take(inputs[0], dim_, inputs[1], Numbers::kIndexSelect, outputs[0]);
   }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     check_slices(name(), inputs[0], inputs[1]);
@@ -154,7 +151,7 @@ class IndexSelect final : public Op {
   }
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     const Tensor x = as_contiguous(cx.pool, inputs[0]), index = as_contiguous(cx.pool, inputs[1]);
-    check_range(name(), index, x.dim(dim_));
+    check_range(Numbers::kIndexSelect, index, x.dim(dim_));
     const Split split = split_at(x.shape(), dim_);
     const int64_t count = index.elements(), *places = index.data<int64_t>();
     dispatch_floating(x.dtype(), [&]<typename T>() {
@@ -191,7 +188,7 @@ class IndexAdd final : public Op {
   bool native_on_gpu(DType) const override { return true; }
   void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     copy_into(cx.pool, inputs[0], outputs[0]);
-    cuda::backend(cx).add_at(dim_, inputs[1], inputs[2], outputs[0]);
+    cuda::backend(cx).add_at(dim_, inputs[1], Numbers::kIndexAdd, inputs[2], outputs[0]);
   }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     check_slices(name(), inputs[0], inputs[1]);
@@ -205,7 +202,7 @@ class IndexAdd final : public Op {
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     const Tensor index = as_contiguous(cx.pool, inputs[1]);
     const Tensor source = as_contiguous(cx.pool, inputs[2]), &out = outputs[0];
-    check_range(name(), index, out.dim(dim_));
+    check_range(Numbers::kIndexAdd, index, out.dim(dim_));
     copy_into(cx.pool, inputs[0], out);
     const Split split = split_at(out.shape(), dim_);
     const int64_t count = index.elements(), *places = index.data<int64_t>();
@@ -267,12 +264,12 @@ class OneHot final : public Kernel {
  public:
   std::string_view name() const override { return "one_hot"; }
   void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
-    cuda::backend(cx).one_hot(inputs[0], outputs[0]);
+    cuda::backend(cx).one_hot(inputs[0], Numbers::kOneHot, outputs[0]);
   }
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     const Tensor ids = as_contiguous(cx.pool, inputs[0]);
     const int64_t classes = outputs[0].shape()[-1];
-    check_range(name(), ids, classes);
+    check_range(Numbers::kOneHot, ids, classes);
     dispatch_all(outputs[0].dtype(), [&]<typename T>() {
       T* to = outputs[0].data<T>();
       std::fill_n(to, outputs[0].elements(), T{});

@@ -9,6 +9,7 @@
 #include "kernels/ops/elementwise.h"
 #include "kernels/ops/indexing.h"
 #include "kernels/ops/ops.h"
+#include "kernels/ops/out_of_range.h"
 #include "proto/base/status.h"
 
 namespace weft::ops {
@@ -24,8 +25,7 @@ struct Members {
     const int64_t* ids = segment.data<int64_t>();
     for (int64_t e = 0; e < segment.elements(); ++e) {
       if (ids[e] < 0 || ids[e] >= count) {
-        throw StatusError(Status::invalid("segment", std::to_string(ids[e]),
-                                          "must be in [0, " + std::to_string(count) + ")"));
+        throw_out_of_range({Numbers::kSegment, ids[e], count});
       }
       ++start[static_cast<size_t>(ids[e]) + 1];
     }

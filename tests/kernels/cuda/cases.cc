@@ -398,7 +398,7 @@ std::string check_embedding_backward_of(const TypedKernels<T>& kernels, const Ke
       int64_t *sorted = numbers(count), *order = numbers(count), *start = numbers(tokens + 1);
       set.sort_numbers(ids, 1, count, false, sorted, order, numbers(count), numbers(count),
                        nullptr);
-      set.segment_starts(sorted, count, Lookup::kFirst, tokens, start, nullptr);
+      set.segment_starts(sorted, count, Lookup::kFirst, tokens, start, {}, nullptr);
       const auto in_blocks = [&](int blocks) {
         float* table = memory.output<float>(tokens * width);
         kernels.embedding_backward({start, order, tokens, count}, dy,
@@ -431,8 +431,17 @@ std::string check_gather_of(const TypedKernels<T>& kernels) {
     const std::vector<float> slopes = rounded<T>(random_values(kGroups * width, 31));
     T *out = memory.output<T>(kGroups * width), *dx = memory.output<T>(kGroups * kTokens * width);
     const int64_t* numbers = memory.input(index);
-    kernels.gather_rows(memory.input(as<T>(values)), numbers, out, kGroups, kTokens, width,
-                        nullptr);
+    Note* note = memory.in_out(std::vector<Note>(1));
+    const Outside outside{note, ops::Numbers::kGatherRows};
+    const T* x = memory.input(as<T>(values));
+    kernels.gather_rows(x, numbers, out, kGroups, kTokens, width, outside, nullptr);
+    if (note->taken != 0) return "a number that is meant was noted";
+    const std::vector<int64_t> beyond{0, kTokens, -1, 2, 3};
+    kernels.gather_rows(x, memory.input(beyond), memory.output<T>(kGroups * width), kGroups,
+                        kTokens, width, outside, nullptr);
+    if (const auto finding = noted(*note, outside.numbers, kTokens, {kTokens}); !finding.empty()) {
+      return finding;
+    }
     kernels.gather_rows_backward(memory.input(as<T>(slopes)), numbers, dx, kGroups, kTokens, width,
                                  nullptr);
     const auto op = [](Context& cx, std::span<const Tensor> in) {

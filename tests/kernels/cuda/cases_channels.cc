@@ -182,19 +182,28 @@ std::string check_ctc_of(const Speech& s, const TypedKernels<T>& kernels) {
 
 // A length or a target that is not allowed: NaN for this sample, the loss for the other.
 std::string check_ctc_not_allowed(const KernelSet& set) {
-  const std::vector<Speech> wrong{{4, 4, 2, {5, 3}, {1, 1}},
-                                  {4, 4, 2, {-1, 3}, {1, 1}},
-                                  {4, 4, 2, {3, 3}, {3, 1}},
-                                  {4, 4, 2, {3, 3}, {1, 1}}};
-  for (const Speech& s : wrong) {
+  using ops::Numbers;
+  struct Wrong {
+    int64_t input_length, target_length, target;
+    ops::OutOfRange found;
+  };
+  for (const Wrong& wrong : {Wrong{5, 1, 2, {Numbers::kInputLength, 5, 5}},
+                             {-1, 1, 2, {Numbers::kInputLength, -1, 5}},
+                             {3, 3, 2, {Numbers::kTargetLength, 3, 3}},
+                             {3, 1, 4, {Numbers::kTarget, 4, 4, 1}},
+                             {3, 1, 1, {Numbers::kTarget, 1, 4, 1}}}) {
     DeviceMemory memory;
-    const bool lengths = s.input_lengths[0] != 3 || s.target_lengths[0] != 1;
-    const std::vector<int64_t> targets{lengths ? 2 : 4, 0, 2, 0};
+    const Speech s{4, 4, 2, {wrong.input_length, 3}, {wrong.target_length, 1}};
     float* loss = memory.output<float>(2);
-    set.typed<float>().ctc(problem_of<float>(s, memory, random_values(32, 87), targets), loss,
-                           nullptr);
+    auto problem = problem_of<float>(s, memory, random_values(32, 87), {wrong.target, 0, 2, 0});
+    problem.note = memory.in_out(std::vector<Note>(1));
+    set.typed<float>().ctc(problem, loss, nullptr);
     if (!std::isnan(loss[0]) || !std::isfinite(loss[1])) return "a sample that is not allowed";
-    if (!memory.violation().empty()) return memory.violation();
+    const std::string finding =
+        first_of({noted(*problem.note, wrong.found.numbers, wrong.found.end, {wrong.found.value}),
+                  problem.note->found.blank == wrong.found.blank ? "" : "another blank",
+                  memory.violation()});
+    if (!finding.empty()) return finding;
   }
   return "";
 }

@@ -146,7 +146,7 @@ struct Numbered {
   NumberedDim dim;
 };
 Numbered numbered(int along, int64_t extent) {
-  Numbered by{{2, 4, 6}, {}, {}, {kExtents[along], 1}};
+  Numbered by{{2, 4, 6}, {}, {}, {kExtents[along], 1, {}}};
   by.index[along] = extent;
   std::array<int64_t, 3> in_index{by.index[1] * by.index[2], by.index[2], 1};
   std::array<int64_t, 3> in_x{kExtents[1] * kExtents[2], kExtents[2], 1};
@@ -164,7 +164,7 @@ std::string check_numbers_of(int along, const KernelSet& set) {
   Bench bench(1);
   DeviceMemory memory;
   const Shape shape{kExtents[0], kExtents[1], kExtents[2]};
-  const Numbered by = numbered(along, 9);
+  Numbered by = numbered(along, 9);
   const int64_t n = by.index.elements();
   const std::vector<float> values = rounded<T>(random_values(shape.elements(), 65));
   std::vector<int64_t> index = numbers_below(n, kExtents[along], 66);
@@ -175,7 +175,10 @@ std::string check_numbers_of(int along, const KernelSet& set) {
   T* taken = memory.output<T>(n);
   int64_t* targets = memory.output<int64_t>(n);
   const int64_t* numbers = memory.input(index);
+  Note* notes = memory.in_out(std::vector<Note>(2));
+  by.dim.outside = {notes, ops::Numbers::kGather};
   kernels.take_along(by.in_order, by.dim, numbers, memory.input(as<T>(values)), taken, nullptr);
+  by.dim.outside = {notes + 1, ops::Numbers::kScatterAdd};
   set.targets_along(by.in_order, by.dim, numbers, targets, nullptr);
   const std::vector<double> want = expected.to_vector<double>();
   for (int64_t i = 0; i < n; ++i) {
@@ -187,7 +190,9 @@ std::string check_numbers_of(int along, const KernelSet& set) {
       return "element " + std::to_string(i) + " along dim " + std::to_string(along);
     }
   }
-  return memory.violation();
+  const int64_t end = kExtents[along];
+  return first_of({noted(notes[0], ops::Numbers::kGather, end, {-1, end}),
+                   noted(notes[1], ops::Numbers::kScatterAdd, end, {-1, end}), memory.violation()});
 }
 
 // Places of the index that are distinct along the dim, one of them outside.
@@ -230,7 +235,13 @@ std::string check_encodings(const KernelSet& set) {
   std::fill_n(want.begin(), kClasses, 0.0);
   ids[0] = -1;
   float* out = memory.output<float>(kCount * kClasses);
-  set.typed<float>().one_hot(memory.input(ids), kCount, kClasses, 1.0F, 0.0F, out, nullptr);
+  Note* note = memory.in_out(std::vector<Note>(1));
+  const Outside outside{note, ops::Numbers::kOneHot};
+  set.typed<float>().one_hot(memory.input(ids), kCount, kClasses, 1.0F, 0.0F, out, outside,
+                             nullptr);
+  const std::vector<int64_t> later{kClasses};  // a second launch, whose number is not the first
+  set.typed<float>().one_hot(memory.input(later), 1, kClasses, 1.0F, 0.0F,
+                             memory.output<float>(kClasses), outside, nullptr);
   ids[0] = kClasses;
   int64_t* rows = memory.output<int64_t>(kCount);
   set.rows_of_index(memory.input(ids), 1, kCount, kClasses, rows, nullptr);
@@ -244,7 +255,8 @@ std::string check_encodings(const KernelSet& set) {
   }
   std::string finding =
       first_of({differs("one hot", out, want, 0), differ("rows of one group", rows, want_rows),
-                differ("rows of groups", of_groups, want_groups)});
+                differ("rows of groups", of_groups, want_groups),
+                noted(*note, ops::Numbers::kOneHot, kClasses, {-1})});
   for (const int64_t diagonal : {-20, -1, 0, 3, 20}) {
     uint8_t* mask = memory.output<uint8_t>(kRows * kColumns);
     set.triangular_mask(kRows, kColumns, diagonal, mask, nullptr);
@@ -266,18 +278,20 @@ std::vector<Graph> graphs() {
 
 // The lists of members, by the kernels' own starts.
 struct Lists {
-  Lists(DeviceMemory& memory, const KernelSet& set, const std::vector<int64_t>& ids,
-        int64_t count) {
+  Lists(DeviceMemory& memory, const KernelSet& set, const std::vector<int64_t>& ids, int64_t count)
+      : note(memory.in_out(std::vector<Note>(1))) {
     std::vector<int64_t> order(ids.size()), sorted;
     std::iota(order.begin(), order.end(), 0);
     std::ranges::stable_sort(order, {}, [&](int64_t e) { return ids[static_cast<size_t>(e)]; });
     for (const int64_t e : order) sorted.push_back(ids[static_cast<size_t>(e)]);
     const int64_t n = static_cast<int64_t>(ids.size());
     int64_t* start = memory.output<int64_t>(count + 1);
-    set.segment_starts(memory.input(sorted), n, 0, count, start, nullptr);
+    set.segment_starts(memory.input(sorted), n, 0, count, start, {note, ops::Numbers::kSegment},
+                       nullptr);
     segments = {start, memory.input(order), count, n};
   }
   Segments segments{};
+  Note* note;
 };
 
 std::vector<double> wide(const Tensor& x) { return x.to_vector<double>(); }
@@ -319,7 +333,7 @@ std::string check_segments_of(const Graph& g, const KernelSet& set) {
        differs("gradient of maxima", dx, gradients[0], 0),
        differs("softmax", share, wide(ops::segment_softmax(cx, before, segment, g.count)),
                near<T>(2e-6)),
-       memory.violation()});
+       lists.note->taken == 0 ? "" : "a segment that there is was noted", memory.violation()});
 }
 
 // Slices along the middle, and segments that are none: elements before the first and behind the
@@ -345,7 +359,10 @@ std::string check_segments_outside(const KernelSet& set) {
   std::vector<int64_t> want(41, 3);
   std::fill_n(want.begin(), 3, 1);
   want.back() = 4;
+  const Lists at_end(memory, set, {2, 0, 4}, kCount);
   return first_of({differs("sums of slices", out, wide(expected), 1e-6),
+                   noted(*lists.note, ops::Numbers::kSegment, kCount, {-1}),
+                   noted(*at_end.note, ops::Numbers::kSegment, kCount, {4}),
                    differ("segments of offsets", segment, want), memory.violation()});
 }
 

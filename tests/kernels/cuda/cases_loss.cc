@@ -166,16 +166,23 @@ std::string shards_of_type(const TypedKernels<T>& kernels, const KernelSet& set,
 
 std::string check_unknown_labels(const KernelSet& set) {
   DeviceMemory memory;
-  const std::vector<int64_t> labels{int64_t{1} << 40, -1, -(int64_t{1} << 40)};
-  const LossRules rules{.ignore_index = kIgnored, .classes = 5};
-  float* loss = memory.output<float>(3);
-  set.typed<float>().loss_and_gradient(memory.in_out(random_values(15, 14)), memory.input(labels),
-                                       rules, memory.input(std::vector<float>{1}), {3, 5, 5}, loss,
+  const std::vector<int64_t> unknown{int64_t{1} << 40, -1, -(int64_t{1} << 40)};
+  const std::vector<int64_t> labels{kIgnored, unknown[0], unknown[1], unknown[2]};
+  LossRules rules{.ignore_index = kIgnored, .classes = 5};
+  float *loss = memory.output<float>(4), *total = memory.output<float>(4);
+  Note* notes = memory.in_out(std::vector<Note>(2));
+  rules.outside = {notes, ops::Numbers::kLabel};
+  set.typed<float>().loss_and_gradient(memory.in_out(random_values(20, 14)), memory.input(labels),
+                                       rules, memory.input(std::vector<float>{1}), {4, 5, 5}, loss,
                                        nullptr);
-  for (int row = 0; row < 3; ++row) {
-    if (!std::isnan(loss[row])) return "a label outside has a loss";
+  rules.outside.note = notes + 1;
+  set.loss_total(memory.input(labels), memory.input(std::vector<float>(8, 1)), rules, 4,
+                 memory.in_out(std::vector<float>(4, 1)), total, nullptr);
+  for (int row = 1; row < 4; ++row) {
+    if (!std::isnan(loss[row]) || !std::isnan(total[row])) return "a label outside has a loss";
   }
-  return memory.violation();
+  return first_of({noted(notes[0], ops::Numbers::kLabel, 5, unknown),
+                   noted(notes[1], ops::Numbers::kLabel, 5, unknown), memory.violation()});
 }
 
 template <typename T>

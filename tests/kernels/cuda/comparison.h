@@ -1,6 +1,7 @@
 // What the cases share: values, the CPU ops in float64, and the comparison with them.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 #include <vector>
@@ -95,6 +96,16 @@ inline std::string first_of(std::initializer_list<std::string> findings) {
     if (!finding.empty()) return finding;
   }
   return "";
+}
+
+// Says what is wrong with the note of a number of `values`, or nothing.
+inline std::string noted(const Note& note, ops::Numbers numbers, int64_t end,
+                         const std::vector<int64_t>& values) {
+  if (note.taken == 0) return "a number outside was not noted";
+  const ops::OutOfRange& found = note.found;
+  const bool one = std::find(values.begin(), values.end(), found.value) != values.end();
+  if (one && found.numbers == numbers && found.end == end) return "";
+  return "noted: " + std::to_string(found.value) + " beside " + std::to_string(found.end);
 }
 
 struct RowShape {

@@ -29,6 +29,8 @@ def body(text, name, files):
         text = re.sub(r"\b((?:check_attention|make_ranges)\(shape|seen_by_index\((?=rules\)))", rf"{name}::\1", text)
     if "attention_sm90.cuh" in files:
         text = re.sub(r"\b(copy_tile<|map_heads\((?=[a-z_]+,)|view_at\((?=view)|view_of\((?=stage))", rf"{name}::\1", text)
+    if "outside.cuh" in files:
+        text = re.sub(r"\b(noted_inside\((?!const)|note\((?!const))", rf"{name}::\1", text)
     text = INSTANCES.sub("", INCLUDE.sub("", text)).replace("with_width(", "with_one_width(")
     text = text.replace("with_panels(", "with_one_width(")
     return text.replace("namespace weft::cuda {", f"namespace weft::cuda::{name} {{")
