@@ -140,12 +140,12 @@ class LossAndGradient final : public Kernel {
 // Input: dy.
 class Reseed final : public Kernel {
  public:
-  explicit Reseed(const TokenLoss& loss) : seed_(loss.seed), device_seed_(loss.device_seed) {}
+  explicit Reseed(const TokenLoss& loss) : loss_(loss) {}
   std::string_view name() const override { return "reseed"; }
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     const Tensor& gradient = outputs[0];
     dispatch_floating(gradient.dtype(), [&]<typename T>() {
-      const T factor = static_cast<T>(static_cast<double>(*inputs[0].data<T>()) / seed_);
+      const T factor = static_cast<T>(seed_factor(loss_, inputs[0]));
       if (factor == T{1}) return;
       cx.pool.parallel_for(gradient.elements(), 1 << 14, [&](int64_t begin, int64_t end) {
         cpu::rows<T>().scale(factor, gradient.data<T>() + begin, end - begin);
@@ -154,12 +154,12 @@ class Reseed final : public Kernel {
   }
   void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     const Tensor& dy = inputs[0];
-    if (dy.raw() != device_seed_.raw()) cuda::backend(cx).reseed(dy, device_seed_, outputs[0]);
+    const Tensor& seed = loss_.device_seed;
+    if (dy.raw() != seed.raw()) cuda::backend(cx).reseed(dy, seed, outputs[0]);
   }
 
  private:
-  const double seed_;
-  const Tensor device_seed_;
+  const TokenLoss& loss_;
 };
 
 // Inputs: logits [..., V/t], labels [...]. Outputs: the sum.
@@ -209,6 +209,11 @@ TokenLoss with_seed(Context& cx, TokenLoss loss) {
     loss.device_seed = Tensor::full(cx.allocator, Shape{}, loss.seed);
   }
   return loss;
+}
+
+double seed_factor(const TokenLoss& loss, const Tensor& dy) {
+  const bool wide = dy.dtype() == DType::kF64;
+  return read_scalar(dy) / (wide ? loss.seed : double{static_cast<float>(loss.seed)});
 }
 
 void reseed(Context& cx, const TokenLoss& loss, const Tensor& dy, const Tensor& gradient) {

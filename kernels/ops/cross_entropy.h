@@ -10,6 +10,9 @@ namespace weft::ops {
 // On a GPU with a device_seed in any case.
 TokenLoss with_seed(Context& cx, TokenLoss loss);
 
+// By what the gradient for an output gradient of the loss's seed becomes that for dy, a scalar: 1
+// where dy is the seed as its type holds it, which seldom is the seed. Waits for a GPU.
+double seed_factor(const TokenLoss& loss, const Tensor& dy);
 // Turns the gradient for an output gradient of the loss's seed into that for dy, in place.
 void reseed(Context& cx, const TokenLoss& loss, const Tensor& dy, const Tensor& gradient);
 

@@ -105,7 +105,7 @@ class LinearCrossEntropy final : public ForwardOp {
                           std::span<const Tensor> output_grads) override {
     const Tensor& dy = output_grads[0];
     const bool on_gpu = !cx.device().is_cpu();
-    const double factor = on_gpu ? 1 : number(dy) / loss_.seed;
+    const double factor = on_gpu ? 1 : seed_factor(loss_, dy);
     for (Tensor* gradient : {&dx_, &dtable_}) {
       if (!*gradient) continue;
       if (on_gpu) reseed(cx, loss_, dy, *gradient);
@@ -115,10 +115,6 @@ class LinearCrossEntropy final : public ForwardOp {
   }
 
  private:
-  static double number(const Tensor& scalar) {
-    return scalar.dtype() == DType::kF64 ? *scalar.data<double>() : double{*scalar.data<float>()};
-  }
-
   // The gradient of the logits in what it is multiplied in: where it lies, or rounded to `room`.
   template <typename T>
   static const T* narrow(Context& cx, const cpu::Sum<T>* values, const Tensor& room,

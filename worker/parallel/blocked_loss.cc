@@ -238,7 +238,7 @@ class Loss : public ops::ForwardOp {
   }
   std::vector<Tensor> vjp(Context& cx, std::span<const Tensor>,
                           std::span<const Tensor> output_grads) override {
-    const double factor = read_scalar(output_grads[0]) / loss_.seed;
+    const double factor = ops::seed_factor(loss_, output_grads[0]);
     if (static_cast<float>(factor) != 1.0F) {
       for (Tensor& gradient : gradients_) {
         if (gradient) gradient = ops::scale(cx, gradient, factor);
