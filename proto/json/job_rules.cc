@@ -249,20 +249,20 @@ Status check_reproducible(const JobSpec& spec, const Refusal& refuse) {
         "resources.device", "gpu",
         "must be cpu or auto with training.reproducible: topology, which GPUs do not have");
   }
-  if (is_automatic(spec)) return {};
   const int64_t blocks = training.reproducible_blocks();
   if ((blocks & (blocks - 1)) != 0) {
     return refuse("training.reproducible_blocks", blocks, "must be a power of two");
   }
+  if (training.precision() == proto::PRECISION_FP16) {
+    return refuse("training.precision", "fp16",
+                  "must be fp32 or bf16 with training.reproducible: topology");
+  }
+  if (is_automatic(spec)) return {};
   const int64_t ranks = int64_t{mesh.data()} * mesh.sequence() * mesh.tensor();
   if (blocks % ranks != 0) {
     return refuse("parallel", ranks,
                   "data x sequence x tensor must divide training.reproducible_blocks = " +
                       std::to_string(blocks) + " with training.reproducible: topology");
-  }
-  if (training.precision() == proto::PRECISION_FP16) {
-    return refuse("training.precision", "fp16",
-                  "must be fp32 or bf16 with training.reproducible: topology");
   }
   if (mesh.sequence_attention() == proto::SEQUENCE_ATTENTION_RING ||
       mesh.sequence_attention() == proto::SEQUENCE_ATTENTION_ULYSSES_RING) {

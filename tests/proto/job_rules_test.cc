@@ -318,6 +318,13 @@ TEST(JobRules, TopologyInvariantJobsFitTheirBlocks) {
         t.set_reproducible_blocks(4);
       },
       "training.reproducible_blocks", "only for training.reproducible: topology");
+  // What no mesh changes is refused before there is one.
+  spec.mutable_parallel()->Clear();
+  spec.mutable_parallel()->set_mode(proto::PARALLEL_MODE_AUTO);
+  refused([](auto& t, auto&) { t.set_precision(proto::PRECISION_FP16); }, "training.precision",
+          "fp32 or bf16");
+  refused([](auto& t, auto&) { t.set_reproducible_blocks(6); }, "training.reproducible_blocks",
+          "power of two");
   spec.mutable_resources()->set_device(proto::COMPUTE_DEVICE_GPU);
   refused([](auto&, auto&) {}, "resources.device", "cpu or auto");
 }

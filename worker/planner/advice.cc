@@ -68,13 +68,13 @@ std::string what_would_fit(const PlanRequirements& requirements) {
   if (here.has_chosen()) return "these nodes can hold " + with_settings(here.chosen());
   std::string text;
   if (const auto more = fewest_slots(free)) {
-    text = fmt::format("{} slots as large as the largest there would do ({})", more->slots(),
-                       with_settings(*more));
+    text = fmt::format("{} slot{} as large as the largest there would do ({})", more->slots(),
+                       more->slots() == 1 ? "" : "s", with_settings(*more));
   } else {
     text = fmt::format("no mesh of up to {} slots as large as the largest there would fit",
                        kAdvisedSlotsMax);
   }
-  if (here.meshes().empty()) return text + "; " + kSmaller;
+  if (here.meshes().empty()) return text;  // not memory is what lacks
   const MeshPlan& least = here.meshes(0);
   return text + fmt::format("; {} slot{} would need {} each ({}); {}", least.slots(),
                             least.slots() == 1 ? "" : "s", bytes_text(least.memory_bytes()),

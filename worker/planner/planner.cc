@@ -105,9 +105,12 @@ class Planner {
   }
 
   // Other rules may stand against it (training.reproducible).
-  bool is_allowed(JobSpec spec, const SlotMemory& device) const {
+  bool is_allowed(JobSpec spec, const SlotMemory& device) {
     if (device.gpu) spec.mutable_resources()->set_device(proto::COMPUTE_DEVICE_GPU);
-    return finish_job(spec).ok() && check_blocks(spec, r_.config).ok();
+    Status status = finish_job(spec);
+    if (status.ok()) status = check_blocks(spec, r_.config);
+    if (!status.ok() && refusal_.empty()) refusal_ = status.to_string();
+    return status.ok();
   }
 
   std::vector<int64_t> micro_batches(const JobSpec& spec) const {
@@ -147,7 +150,9 @@ class Planner {
     plan.set_data(mesh.data());
     plan.set_sequence(mesh.sequence());
     plan.set_tensor(mesh.tensor());
-    plan.set_ulysses(ulysses_degree(r_.config, spec));
+    // Topology-invariant training exchanges heads, among as many ranks as share a row.
+    const bool exchanges = spec.training().reproducible() == proto::REPRODUCIBLE_TOPOLOGY;
+    plan.set_ulysses(exchanges ? mesh.sequence() : ulysses_degree(r_.config, spec));
     plan.set_zero(mesh.zero());
     plan.set_activation_checkpointing(spec.training().activation_checkpointing());
     plan.set_micro_batch_size(spec.training().micro_batch_size());
@@ -211,7 +216,8 @@ class Planner {
 
   void choose(proto::JobPlan& plan) const {
     if (meshes_.empty()) {
-      plan.set_reason("no mesh has work for every rank of so many slots");
+      plan.set_reason(refusal_.empty() ? "no mesh has work for every rank of so many slots"
+                                       : "the job allows no mesh: " + refusal_);
       return;
     }
     const MeshPlan& fastest = meshes_.front();
@@ -261,6 +267,7 @@ class Planner {
   const bool automatic_;
   std::vector<MeshPlan> meshes_;
   std::map<int, std::vector<ShardSize>> shards_;  // by degree of the tensor axis
+  std::string refusal_;                           // of the first mesh that the job's rules refuse
 };
 
 }  // namespace

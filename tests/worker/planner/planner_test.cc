@@ -216,10 +216,25 @@ TEST(Planner, OnlyMeshesThatTheJobsRulesAllowAreLookedAt) {
   ASSERT_TRUE(found.has_chosen()) << found.reason();
   for (const proto::MeshPlan& mesh : found.meshes()) {
     EXPECT_NE(mesh.slots(), 3) << mesh_text(mesh);
+    EXPECT_EQ(mesh.ulysses(), mesh.sequence()) << mesh_text(mesh);
     proto::JobSpec chosen = with_choice(spec, mesh);
     const Status finished = finish_job(chosen);
     EXPECT_TRUE(finished.ok()) << mesh_text(mesh) << ": " << finished.to_string();
   }
+}
+
+// A rule that no mesh obeys is named.
+TEST(Planner, WhatAllowsNoMeshIsSaid) {
+  const proto::JobSpec spec = job("n_layer: 2, n_head: 4, n_embd: 100, vocab_size: 300",
+                                  "batch_size: 8, sequence_length: 128, reproducible: topology");
+  EXPECT_EQ(plan(spec, {}, {1, 2}).reason(),
+            "the job allows no mesh: training.reproducible_blocks must divide the model's 100 "
+            "features with training.reproducible: topology (got 8)");
+  EXPECT_EQ(advice(spec, {}, {1, 2}),
+            "no mesh of up to 1024 slots as large as the largest there would fit");
+  const proto::JobSpec short_rows = job(kSmall, "batch_size: 2, sequence_length: 16");
+  EXPECT_EQ(plan(short_rows, {}, {64}).reason(),
+            "no mesh has work for every rank of so many slots");
 }
 
 TEST(Planner, TheChoiceIsAJobThatSaysIt) {
