@@ -86,9 +86,10 @@ int first_rank(Rank& rank, bool here) {
 // Sums of loss and squares over the world, and whether all of it is finite.
 void agree(Rank& rank, const GradientReducer& gradients, double loss, StepResult& result) {
   const bool wrong = !std::isfinite(loss) || !gradients.finite();
-  // The others repeat it.
+  // The others repeat it, unless theirs went wrong alone.
   const Axis repeats = rank.blocks > 0 ? Axis::kWorld : Axis::kTensor;
-  const double own_loss = rank.mesh.index(repeats) == 0 ? loss : 0;
+  const bool counts = rank.mesh.index(repeats) == 0 || !std::isfinite(loss);
+  const double own_loss = counts ? loss : 0;
   Tensor sums =
       Tensor::from<double>(*rank.allocator, {4},
                            std::array<double, 4>{own_loss, gradients.squares(), wrong ? 1.0 : 0.0,
