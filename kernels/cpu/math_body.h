@@ -2,15 +2,17 @@
 // Rules as there: included inside the namespace of a level, calls nothing inline of another header.
 //
 // Numerical policy: float exp is a polynomial of degree 7 on [-ln2/2, ln2/2] (relative error below
-// 2e-7); float log, log1p, expm1, erfc and pow are those of glibc's vector library (at most 4 units
-// in the last place); double uses the C library.
+// 2e-7); float's normal distribution has a relative error below 6e-7 where its argument is above
+// -4, 5e-6 down to where it is no normal number; float log, log1p, expm1 and pow are those of
+// glibc's vector library (at most 4 units in the last place); double uses the C library.
 
-inline float exp_of(float x) {
-  constexpr float kLow = -87.3F, kHigh = 88.72F;
-  float c = x < kLow ? kLow : x;
-  c = c > kHigh ? kHigh : c;
-  const float n = (c * 1.44269504F + 12582912.0F) - 12582912.0F;  // to the nearest integer
-  float r = c - n * 0.693359375F;
+constexpr float kExpLow = -87.3F, kExpHigh = 88.72F;
+
+// e^x, 0 below kExpLow; x is at most kExpHigh, and no NaN.
+inline float bounded_exp_of(float x) {
+  const float shifted = x * 1.44269504F + 12582912.0F;  // the nearest integer n in its last bits
+  const float n = shifted - 12582912.0F;
+  float r = x - n * 0.693359375F;
   r = r + n * 2.12194440e-4F;
   float p = 1.0F / 5040 * r + 1.0F / 720;
   p = p * r + 1.0F / 120;
@@ -19,12 +21,13 @@ inline float exp_of(float x) {
   p = p * r + 0.5F;
   p = p * r + 1.0F;
   p = p * r + 1.0F;
-  const int whole = static_cast<int>(n),
-            half = whole / 2;  // 2^whole may not be a float, its root is
-  const float result = p * __builtin_bit_cast(float, (half + 127) << 23) *
-                       __builtin_bit_cast(float, (whole - half + 127) << 23);
-  const float low_cut = x < kLow ? 0.0F : result;
-  return x > kHigh ? __builtin_inff() : low_cut;
+  // 2^n goes to the exponent: between the bounds p and the result are normal numbers.
+  const unsigned scaled =
+      __builtin_bit_cast(unsigned, p) + (__builtin_bit_cast(unsigned, shifted) << 23);
+  return x < kExpLow ? 0.0F : __builtin_bit_cast(float, scaled);
+}
+inline float exp_of(float x) {
+  return x <= kExpHigh ? bounded_exp_of(x) : x * __builtin_inff();  // NaN stays NaN
 }
 inline double exp_of(double x) { return __builtin_exp(x); }
 
@@ -39,8 +42,27 @@ inline float tanh_of(float x) {
   return a < 0.625F ? near : far;
 }
 inline double tanh_of(double x) { return __builtin_tanh(x); }
-inline float erfc_of(float x) { return ::erfcf(x); }
-inline double erfc_of(double x) { return __builtin_erfc(x); }
+
+// e^(-x^2 / 2); of NaN anything.
+inline float bell_of(float x) { return bounded_exp_of(-0.5F * x * x); }
+inline double bell_of(double x) { return __builtin_exp(-0.5 * x * x); }
+// The standard normal distribution at x, given bell_of(x). Of -|x| it is that times a
+// smooth function of t = 1 / (1 + 0.3 |x|) (the form of Abramowitz and Stegun 1964, 26.2.17), here
+// the polynomial of degree 8 with the least relative error, 5.7e-8, for |x| < 13.2.
+inline float normal_of(float x, float bell) {
+  const float t = 1.0F / (1.0F + 0.3F * __builtin_fabsf(x));
+  float p = 0.038298930008855814F * t - 0.16877976807098372F;
+  p = p * t + 0.22786059483819124F;
+  p = p * t - 0.07559028891049357F;
+  p = p * t + 0.14190128253720455F;
+  p = p * t + 0.09495438776375571F;
+  p = p * t + 0.12185083044399686F;
+  p = p * t + 0.11949746726382943F;
+  p = p * t + 6.592610777539365e-6F;
+  const float below = p * bell;
+  return x < 0.0F ? below : 1.0F - below;
+}
+inline double normal_of(double x, double) { return 0.5 * __builtin_erfc(x * -0.7071067811865476); }
 
 template <typename T>
 inline T sigmoid_of(T x) {

@@ -19,9 +19,11 @@ struct GeluTanh {
 };
 template <typename T>
 struct GeluErf {
-  static T normal(T x) { return T(0.5) * erfc_of(x * T(-0.7071067811865476)); }
-  static T value(T x) { return x * normal(x); }
-  static T slope(T x) { return normal(x) + x * T(0.3989422804014327) * exp_of(T(-0.5) * x * x); }
+  static T value(T x) { return x * normal_of(x, bell_of(x)); }
+  static T slope(T x) {
+    const T bell = bell_of(x);
+    return normal_of(x, bell) + x * T(0.3989422804014327) * bell;
+  }
 };
 template <typename T>
 struct Relu {
@@ -99,18 +101,14 @@ void curve_backward(Curve curve, const T* x, const T* dy, T* dx, int64_t n) {
 
 template <typename T>
 T sum(const T* x, int64_t n) {
-  T total = 0;
-#pragma omp simd reduction(+ : total)
-  for (int64_t i = 0; i < n; ++i) total += x[i];
-  return total;
+  const auto element = [](const auto& v) { return v; };
+  return sum_over<T>(n, element, x);
 }
 
 template <typename T>
 T dot(const T* a, const T* b, int64_t n) {
-  T total = 0;
-#pragma omp simd reduction(+ : total)
-  for (int64_t i = 0; i < n; ++i) total += a[i] * b[i];
-  return total;
+  const auto product = [](const auto& u, const auto& v) { return u * v; };
+  return sum_over<T>(n, product, a, b);
 }
 
 template <typename T>
@@ -125,9 +123,8 @@ template <typename T>
 void layer_norm(const T* x, const T* gamma, const T* beta, T epsilon, int64_t n, T* y, T* mean,
                 T* rstd) {
   const T m = sum(x, n) / static_cast<T>(n);
-  T squares = 0;
-#pragma omp simd reduction(+ : squares)
-  for (int64_t i = 0; i < n; ++i) squares += (x[i] - m) * (x[i] - m);
+  const auto square = [=](const auto& v) { return (v - m) * (v - m); };
+  const T squares = sum_over<T, true>(n, square, x);
   const T r = T{1} / static_cast<T>(__builtin_sqrt(squares / static_cast<T>(n) + epsilon));
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) y[i] = (x[i] - m) * r * gamma[i] + beta[i];

@@ -9,7 +9,6 @@ extern "C" {
 WEFT_VECTOR_VERSIONS float logf(float x);
 WEFT_VECTOR_VERSIONS float log1pf(float x);
 WEFT_VECTOR_VERSIONS float expm1f(float x);
-WEFT_VECTOR_VERSIONS float erfcf(float x);
 WEFT_VECTOR_VERSIONS float powf(float x, float y);
 #undef WEFT_VECTOR_VERSIONS
 }

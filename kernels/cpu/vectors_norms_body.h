@@ -3,10 +3,8 @@
 
 template <typename T>
 T row_sum(const T* x, int64_t n) {
-  T total = 0;
-#pragma omp simd reduction(+ : total)
-  for (int64_t i = 0; i < n; ++i) total += x[i];
-  return total;
+  const auto element = [](const auto& v) { return v; };
+  return sum_over<T>(n, element, x);
 }
 
 template <typename T>
@@ -31,12 +29,10 @@ T extreme(bool largest, const T* x, int64_t n) {
 
 template <typename T>
 void rms_norm(const T* x, const T* gamma, T epsilon, int64_t n, T* y, T* rstd) {
-  T squares = 0;
-#pragma omp simd reduction(+ : squares)
-  for (int64_t i = 0; i < n; ++i) squares += x[i] * x[i];
+  const auto square = [](const auto& v) { return v * v; };
+  const T squares = sum_over<T>(n, square, x);
   const T r = T{1} / sqrt_of(squares / static_cast<T>(n) + epsilon);
-#pragma omp simd
-  for (int64_t i = 0; i < n; ++i) y[i] = x[i] * r * gamma[i];
+  last_reading(x, n, [=](int64_t i) { y[i] = x[i] * r * gamma[i]; });
   *rstd = r;
 }
 
@@ -44,9 +40,10 @@ void rms_norm(const T* x, const T* gamma, T epsilon, int64_t n, T* y, T* rstd) {
 template <typename T>
 void rms_norm_backward(const T* x, const T* dy, const T* gamma, T rstd, int64_t n, T* dx,
                        T* dgamma) {
-  T along = 0;
-#pragma omp simd reduction(+ : along)
-  for (int64_t i = 0; i < n; ++i) along += dy[i] * gamma[i] * (x[i] * rstd);
+  const auto term = [=](const auto& up, const auto& weight, const auto& v) {
+    return up * weight * (v * rstd);
+  };
+  const T along = sum_over<T>(n, term, dy, gamma, x);
   const T mean = along / static_cast<T>(n);
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) {
@@ -83,10 +80,8 @@ void log_softmax_backward(const T* y, const T* dy, T* dx, int64_t n) {
 
 template <typename T>
 T squares_around(const T* x, T mean, int64_t n) {
-  T total = 0;
-#pragma omp simd reduction(+ : total)
-  for (int64_t i = 0; i < n; ++i) total += (x[i] - mean) * (x[i] - mean);
-  return total;
+  const auto square = [=](const auto& v) { return (v - mean) * (v - mean); };
+  return sum_over<T>(n, square, x);
 }
 
 template <typename T>

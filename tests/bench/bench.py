@@ -99,8 +99,7 @@ def start_sides(row, arguments, programs, links):
     programs.append(Program([BIN / "weft-bench", row.what, *words]))
     for variant in row.variants:
         more = [f"{key}={value}" for key, value in variant.items()]
-        programs.append(Program([sys.executable, HERE / "peer.py", row.what, *words, *more],
-                                TUNED_MALLOC if row.state_bytes else None))
+        programs.append(Program([sys.executable, HERE / "peer.py", row.what, *words, *more], TUNED_MALLOC))
     return [program.seconds for program in programs]
 
 

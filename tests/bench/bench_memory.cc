@@ -41,6 +41,11 @@ Body make_rotary(const Options& options) {
   return [=] { ops::rotary(m->plain, x, angles.cos, angles.sin, ops::RotaryForm::kHalves); };
 }
 
+// A vector of what a norm has of a row.
+Tensor row_of(Context& cx, const Tensor& y, int64_t row) {
+  return ops::reshape(cx, ops::slice(cx, y, 0, row, 1), {y.dim(1)});
+}
+
 Maker maker(Step step) {
   return [step = std::move(step)](const Options& options) { return body_of(options, step); };
 }
@@ -60,9 +65,14 @@ const std::map<std::string, Maker>& memory_makers() {
       {"gelu_erf", maker([](Context& cx, const Tensor& x, const Tensor&) {
          return ops::activate(cx, x, ops::Activation::kGeluErf);
        })},
+      {"gelu_tanh", maker([](Context& cx, const Tensor& x, const Tensor&) {
+         return ops::activate(cx, x, ops::Activation::kGeluTanh);
+       })},
       {"rms_norm", maker([](Context& cx, const Tensor& x, const Tensor& y) {
-         return ops::rms_norm(cx, x, ops::reshape(cx, ops::slice(cx, y, 0, 0, 1), {x.dim(1)}),
-                              1e-5);
+         return ops::rms_norm(cx, x, row_of(cx, y, 0), 1e-5);
+       })},
+      {"layer_norm_forward", maker([](Context& cx, const Tensor& x, const Tensor& y) {
+         return ops::layer_norm(cx, x, row_of(cx, y, 0), row_of(cx, y, 1), 1e-5);
        })},
       {"log_softmax", maker([](Context& cx, const Tensor& x, const Tensor&) {
          return ops::log_softmax(cx, x, -1);

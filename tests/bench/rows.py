@@ -103,8 +103,8 @@ def rows_of(what, threads, rows, width, peer, passes):
 
 
 # Forward only; how often the bytes of one [rows, width] are read or written.
-MEMORY_PASSES = dict(copy=2, add=3, exp=2, log=2, swiglu=3, gelu_erf=2, rms_norm=2, log_softmax=2, sum_rows=1,
-                     sum_columns=1, argmax=1, rotary=2)
+MEMORY_PASSES = dict(copy=2, add=3, exp=2, log=2, swiglu=3, gelu_erf=2, gelu_tanh=2, rms_norm=2, layer_norm_forward=2,
+                     log_softmax=2, sum_rows=1, sum_columns=1, argmax=1, rotary=2)
 
 
 def memory(what, threads, rows, width):
@@ -172,6 +172,7 @@ ROWS = [
     rows_of("cross_entropy", 1, 1024, 8192, "torch cross_entropy, forward and backward", 4),
     rows_of("cross_entropy", 1, 256, 50257, "torch cross_entropy, forward and backward", 4),
     *(memory(what, threads, 4096, 4096) for what in MEMORY_PASSES for threads in (1, 2)),
+    *(memory(what, 1, 16384, 1024) for what in ("copy", "rms_norm", "layer_norm_forward", "log_softmax")),
     Row("tokenizer_encode", "tokenizer", dict(threads=1), 1.0, "tokenizers, one thread",
         0, "MB/s", ["texts"]),
     files("safetensors_write", 1.1, "safetensors save_file and fsync"),
