@@ -4,7 +4,8 @@
 //
 // Words are taken from panels of 48 columns of b, packed where they are used, and of 48 rows of a,
 // unless a's rows are words as they lie. A block of 8 x 48 sums stays in registers, a panel of b in
-// the second-level cache while all rows of a pass by it and what the next one is packed from comes.
+// the second-level cache while all rows of a pass by it. In between the next panel is packed: the
+// multiplication leaves ports, registers and time for it.
 //
 // Numerical policy: an element's sum runs over k in order, kDepth at a time, whose sums are added
 // up in fp32: its bits do not depend on m, n or how the operands lie. bf16 is rounded once.
@@ -12,6 +13,7 @@
 
 #include <algorithm>
 #include <array>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -20,119 +22,13 @@
 namespace weft::cpu {
 namespace {
 
-constexpr int64_t kLanes = 16, kRows = 8, kVectors = 3, kPanel = kLanes * kVectors;
+#include "kernels/cpu/gemm_pairs_packing.h"
+
 constexpr int64_t kDepth = 768;
+constexpr int64_t kChunk = 8;  // words
 
 struct alignas(64) Words {
   int32_t pairs[kLanes];
-};
-constexpr int64_t words(int64_t k) { return (k + 1) / 2; }
-
-constexpr uint32_t first_of(int64_t count) {
-  return count >= 32 ? ~0U : (1U << std::max<int64_t>(0, count)) - 1;
-}
-constexpr __mmask16 first_lanes(int64_t count) { return static_cast<__mmask16>(first_of(count)); }
-
-// Packing: panel[w * kPanel + r] := word w of row r of a, or of column r of b.
-
-// What permutex2var takes to join two vectors element by element: the first 16, the last 16.
-alignas(64) constexpr std::array<int16_t, 64> kJoin = [] {
-  std::array<int16_t, 64> order{};
-  for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int16_t>(i / 2 + i % 2 * 32);
-  return order;
-}();
-
-// One word of each column of two stored rows, of which the second may not be there.
-inline void join_rows(const bfloat16* first, const bfloat16* second, int64_t columns,
-                      int32_t* panel) {
-  const uint32_t mask = first_of(columns), both = second == nullptr ? 0 : mask;
-  const __mmask16 rest = first_lanes(columns - 32), both_rest = second == nullptr ? 0 : rest;
-  const __m512i x = _mm512_maskz_loadu_epi16(mask, first);
-  const __m512i y = _mm512_maskz_loadu_epi16(both, second);
-  const __m256i x_rest = _mm256_maskz_loadu_epi16(rest, first + 32);
-  const __m256i y_rest = _mm256_maskz_loadu_epi16(both_rest, second + 32);
-  const __m512i low = _mm512_load_si512(kJoin.data()), high = _mm512_load_si512(&kJoin[32]);
-  _mm512_store_si512(panel, _mm512_permutex2var_epi16(x, low, y));
-  _mm512_store_si512(panel + 16, _mm512_permutex2var_epi16(x, high, y));
-  _mm512_store_si512(panel + 32, _mm512_permutex2var_epi16(_mm512_castsi256_si512(x_rest), low,
-                                                           _mm512_castsi256_si512(y_rest)));
-}
-
-// Transposes a 16 x 16 matrix of words.
-inline void transpose(__m512i (&x)[16]) {
-  __m512i y[16];
-  for (int i = 0; i < 16; i += 2) {
-    y[i] = _mm512_unpacklo_epi32(x[i], x[i + 1]);
-    y[i + 1] = _mm512_unpackhi_epi32(x[i], x[i + 1]);
-  }
-  for (int i = 0; i < 16; i += 4) {
-    x[i] = _mm512_unpacklo_epi64(y[i], y[i + 2]);
-    x[i + 1] = _mm512_unpackhi_epi64(y[i], y[i + 2]);
-    x[i + 2] = _mm512_unpacklo_epi64(y[i + 1], y[i + 3]);
-    x[i + 3] = _mm512_unpackhi_epi64(y[i + 1], y[i + 3]);
-  }
-  for (int i = 0; i < 4; ++i) {
-    for (int half = i; half < 16; half += 8) {
-      y[half] = _mm512_shuffle_i32x4(x[half], x[half + 4], 0x88);
-      y[half + 4] = _mm512_shuffle_i32x4(x[half], x[half + 4], 0xDD);
-    }
-  }
-  for (int i = 0; i < 8; ++i) {
-    x[i] = _mm512_shuffle_i32x4(y[i], y[i + 8], 0x88);
-    x[i + 8] = _mm512_shuffle_i32x4(y[i], y[i + 8], 0xDD);
-  }
-}
-
-// Of stored rows along k.
-void transpose_rows(const bfloat16* from, int64_t stride, int64_t rows, int64_t k, int32_t* panel) {
-  for (int64_t w = 0; w < words(k); w += kLanes) {
-    const int64_t deep = std::min(kLanes, words(k) - w);
-    for (int64_t r = 0; r < kPanel; r += kLanes) {
-      __m512i block[kLanes];
-      for (int64_t i = 0; i < kLanes; ++i) {
-        const uint32_t mask = r + i < rows ? first_of(k - 2 * w) : 0;
-        block[i] = _mm512_maskz_loadu_epi16(mask, from + (r + i) * stride + 2 * w);
-      }
-      transpose(block);
-      for (int64_t i = 0; i < deep; ++i) {
-        _mm512_store_si512(panel + (w + i) * kPanel + r, block[i]);
-      }
-    }
-  }
-}
-
-// along: the stored rows run along k, and are the panel's; else across it. count: as many rows or
-// columns as are there, of which the panel is the first 48.
-void pack(const bfloat16* from, int64_t stride, bool along, int64_t count, int64_t k,
-          int32_t* panel) {
-  if (along) return transpose_rows(from, stride, count, k, panel);
-  for (int64_t i = 0; i < k; i += 2, from += 2 * stride, panel += kPanel) {
-    join_rows(from, i + 1 < k ? from + stride : nullptr, count, panel);
-  }
-}
-
-// Fetches what a panel of b will be packed from, a part at a time.
-class Fetch {
- public:
-  Fetch(const Matrix<bfloat16>& b, int64_t k, int64_t parts)
-      : at_(b.data),
-        stride_(b.row_stride),
-        width_(b.transposed ? k : kPanel),
-        rows_left_(b.transposed ? kPanel : k),
-        rows_of_part_((rows_left_ + parts - 1) / parts) {}
-  void next_part() {
-    constexpr int64_t kLine = 32;  // elements
-    for (int64_t i = 0; i < rows_of_part_ && rows_left_ > 0; ++i, --rows_left_, at_ += stride_) {
-      for (int64_t j = 0; j < width_; j += kLine) _mm_prefetch(at_ + j, _MM_HINT_T1);
-      _mm_prefetch(at_ + width_ - 1, _MM_HINT_T1);
-    }
-  }
-
- private:
-  const bfloat16* at_;
-  const int64_t stride_, width_;
-  int64_t rows_left_;
-  const int64_t rows_of_part_;
 };
 
 inline __m512 load(const float* from, __mmask16 mask) { return _mm512_maskz_loadu_ps(mask, from); }
@@ -160,9 +56,14 @@ struct Target {
   bool add;
 };
 
+struct Nothing {
+  void between() {}
+};
+
 // out := factor * (a b) + (add ? out : 0), of R rows and 16 V columns, which run over `deep` words.
-template <int R, int V, typename Out>
-void block(const Left& a, const int32_t* b, int64_t deep, const Target<Out>& out) {
+// side.between() is called after each kChunk of them.
+template <int R, int V, typename Out, typename Side>
+void block(const Left& a, const int32_t* b, int64_t deep, const Target<Out>& out, Side& side) {
   __mmask16 masks[V];
   for (int j = 0; j < V; ++j) masks[j] = first_lanes(out.columns - j * kLanes);
   __m512 sums[R][V];
@@ -175,7 +76,8 @@ void block(const Left& a, const int32_t* b, int64_t deep, const Target<Out>& out
     }
   }
   const char* left = a.data;
-  for (int64_t w = 0; w < deep; ++w, left += a.word, b += kPanel) {
+  const int64_t row = a.row, word = a.word;
+  const auto add_word = [&]() __attribute__((always_inline)) {
     __m512bh right[V];
 #pragma GCC unroll 3
     for (int j = 0; j < V; ++j) {
@@ -184,12 +86,23 @@ void block(const Left& a, const int32_t* b, int64_t deep, const Target<Out>& out
 #pragma GCC unroll 8
     for (int i = 0; i < R; ++i) {
       int32_t pair;
-      __builtin_memcpy(&pair, left + i * a.row, sizeof(pair));
+      __builtin_memcpy(&pair, left + i * row, sizeof(pair));
       const __m512bh all = reinterpret_cast<__m512bh>(_mm512_set1_epi32(pair));
 #pragma GCC unroll 3
       for (int j = 0; j < V; ++j) sums[i][j] = _mm512_dpbf16_ps(sums[i][j], all, right[j]);
     }
+    left += word;
+    b += kPanel;
+  };
+  if constexpr (!std::is_same_v<Side, Nothing>) {
+    for (; deep >= kChunk; deep -= kChunk) {
+#pragma GCC unroll 1
+      for (int64_t w = 0; w < kChunk; ++w) add_word();
+      side.between();
+    }
   }
+#pragma GCC unroll 1
+  for (; deep > 0; --deep) add_word();
   const __m512 factor = _mm512_set1_ps(out.factor);
 #pragma GCC unroll 8
   for (int i = 0; i < R; ++i) {
@@ -203,10 +116,10 @@ void block(const Left& a, const int32_t* b, int64_t deep, const Target<Out>& out
 }
 
 template <typename Out>
-using Block = void (*)(const Left&, const int32_t*, int64_t, const Target<Out>&);
+using Block = void (*)(const Left&, const int32_t*, int64_t, const Target<Out>&, Nothing&);
 template <typename Out, size_t... I>
 constexpr std::array<Block<Out>, sizeof...(I)> blocks(std::index_sequence<I...>) {
-  return {block<I / kVectors + 1, I % kVectors + 1, Out>...};
+  return {block<I / kVectors + 1, I % kVectors + 1, Out, Nothing>...};
 }
 // By rows and vectors of columns, each less one.
 template <typename Out>
@@ -219,65 +132,131 @@ int32_t* room_of(std::vector<Words>& room, int64_t count) {
   return room.data()->pairs;
 }
 
-// The rows of a, packed unless they are words as they lie.
-class LeftSide {
+// A product, kDepth of k after each other and of each b's panels. kAlong: how panels lie that are
+// packed beside it.
+template <bool kAlong, typename Out>
+class Multiplication {
  public:
-  LeftSide(const Matrix<bfloat16>& a, int64_t m, int64_t k, std::vector<Words>& room)
-      : a_(a), deep_(words(k)) {
-    if (!a.transposed && k % 2 == 0) return;
-    int32_t* const panels = room_of(room, (m + kPanel - 1) / kPanel * kPanel * deep_);
-    for (int64_t i = 0; i < m; i += kPanel) {
-      pack(a.from(i, 0).data, a.row_stride, !a.transposed, m - i, k, panels + i * deep_);
-    }
-    panels_ = panels;
+  explicit Multiplication(const Product<bfloat16, Out>& p)
+      : p_(p), across_((p.n + kPanel - 1) / kPanel), deepest_(words(std::min(p.k, kDepth))) {
+    thread_local std::vector<Words> left_room, right_room;
+    right_ = room_of(right_room, 2 * kPanel * deepest_);
+    const int64_t panels = (p.m + kPanel - 1) / kPanel;
+    if (p.a.transposed || p.k % 2 != 0) left_ = room_of(left_room, panels * kPanel * deepest_);
   }
-  Left from(int64_t row) const {
-    if (panels_ == nullptr) {
-      return {reinterpret_cast<const char*>(a_.from(row, 0).data), a_.row_stride * 2, 4};
+
+  void run() {
+    const int64_t count = across_ * ((p_.k + kDepth - 1) / kDepth);
+    bool packed = false;
+    for (int64_t i = 0; i < count; ++i) {
+      if (!packed) pack(right_panel(i));
+      packed = i + 1 < count && Packing<kAlong>::can(right_panel(i + 1));
+      pass(i, packed);
     }
-    const int32_t* const panel = panels_ + row / kPanel * kPanel * deep_;
-    return {reinterpret_cast<const char*>(panel + row % kPanel), 4, kPanel * 4};
   }
 
  private:
-  const Matrix<bfloat16> a_;
-  const int64_t deep_;
-  const int32_t* panels_ = nullptr;
+  struct Part {
+    int64_t first, k;  // of the summed extent
+    int64_t column;
+  };
+  Part part(int64_t index) const {
+    const int64_t first = index / across_ * kDepth;
+    return {first, std::min(kDepth, p_.k - first), index % across_ * kPanel};
+  }
+  Panel right_panel(int64_t index) const {
+    const Part at = part(index);
+    return {p_.b.from(at.first, at.column).data,
+            p_.b.row_stride,
+            p_.n - at.column,
+            at.k,
+            p_.b.transposed,
+            right_ + index % 2 * kPanel * deepest_};
+  }
+  Panel left_panel(const Part& at, int64_t row) const {
+    return {p_.a.from(row, at.first).data, p_.a.row_stride, p_.m - row, at.k, !p_.a.transposed,
+            left_ + row * words(at.k)};
+  }
+  // a's rows are words as they lie.
+  bool in_place(const Part& at) const { return !p_.a.transposed && at.k % 2 == 0; }
+
+  // All rows of a by one panel of b, while the next one is packed, if it is to be.
+  void pass(int64_t index, bool pack_next) {
+    const Part now = part(index);
+    const auto begin = [&](const Panel& panel, const bfloat16* then, int64_t rows) {
+      packing_.begin(panel, then, rows / kRows * (words(now.k) / kChunk));
+    };
+    const auto begin_right = [&](int64_t rows) {
+      if (pack_next) begin(right_panel(index + 1), right_panel(index + 2).from, rows);
+    };
+    if (in_place(now) || now.column > 0) {
+      begin_right(p_.m);
+      rows(index, 0, p_.m);
+      return;
+    }
+    bool packed = false;  // of a, too, each panel while the one before is multiplied
+    for (int64_t row = 0; row < p_.m; row += kPanel) {
+      const int64_t count = std::min(kPanel, p_.m - row);
+      if (!packed) pack(left_panel(now, row));
+      const Panel next = left_panel(now, row + kPanel);
+      packed = Packing<kAlong>::can(next);
+      if (packed) {
+        begin(next, left_panel(now, row + 2 * kPanel).from, count);
+      } else if (next.count <= 0) {
+        begin_right(count);
+      }
+      rows(index, row, row + count);
+    }
+  }
+
+  void rows(int64_t index, int64_t begin, int64_t end) {
+    const Part now = part(index);
+    const int64_t columns = std::min(kPanel, p_.n - now.column), deep = words(now.k);
+    const int32_t* const right = right_panel(index).to;
+    for (int64_t row = begin; row < end; row += kRows) {
+      const int64_t count = std::min(kRows, end - row);
+      const Target<Out> target{p_.out + row * p_.out_stride + now.column, p_.out_stride, columns,
+                               p_.factor, p_.accumulate || now.first > 0};
+      if (count == kRows && columns > kPanel - kLanes) {
+        block<kRows, kVectors>(left(now, row), right, deep, target, packing_);
+      } else {
+        const auto which = static_cast<size_t>((count - 1) * kVectors + (columns - 1) / kLanes);
+        Nothing nothing;
+        kBlocks<Out>[which](left(now, row), right, deep, target, nothing);
+      }
+    }
+    packing_.finish();
+  }
+  Left left(const Part& now, int64_t row) const {
+    if (in_place(now)) {
+      return {reinterpret_cast<const char*>(p_.a.from(row, now.first).data), p_.a.row_stride * 2,
+              4};
+    }
+    const int32_t* const panel = left_panel(now, row / kPanel * kPanel).to;
+    return {reinterpret_cast<const char*>(panel + row % kPanel), 4, kPanel * 4};
+  }
+
+  const Product<bfloat16, Out> p_;
+  const int64_t across_, deepest_;  // panels of b; words of the deepest part
+  int32_t *left_ = nullptr, *right_ = nullptr;
+  Packing<kAlong> packing_;
 };
 
-// Of k <= kDepth.
 template <typename Out>
-void multiply_part(const Product<bfloat16, Out>& p) {
-  thread_local std::vector<Words> left_room, right_room;
-  const LeftSide left(p.a, p.m, p.k, left_room);
-  int32_t* const panel = room_of(right_room, kPanel * words(p.k));
-  for (int64_t j = 0; j < p.n; j += kPanel) {
-    const int64_t columns = std::min(kPanel, p.n - j);
-    pack(p.b.from(0, j).data, p.b.row_stride, p.b.transposed, columns, p.k, panel);
-    Fetch next(p.b.from(0, j + kPanel), p.k, (p.m + kRows - 1) / kRows);
-    for (int64_t i = 0; i < p.m; i += kRows) {
-      next.next_part();
-      const int64_t rows = std::min(kRows, p.m - i);
-      const auto which = static_cast<size_t>((rows - 1) * kVectors + (columns - 1) / kLanes);
-      kBlocks<Out>[which](
-          left.from(i), panel, words(p.k),
-          {p.out + i * p.out_stride + j, p.out_stride, columns, p.factor, p.accumulate});
-    }
+void multiply_parts(const Product<bfloat16, Out>& p) {
+  if (p.b.transposed) {
+    Multiplication<true, Out>(p).run();
+  } else {
+    Multiplication<false, Out>(p).run();
   }
 }
 
 }  // namespace
 
-void multiply_pairs(const Product<bfloat16, float>& p) {
-  for (int64_t first = 0; first < p.k; first += kDepth) {
-    multiply_part(Product<bfloat16, float>{p.m, p.n, std::min(kDepth, p.k - first),
-                                           p.a.from(0, first), p.b.from(first, 0), p.out,
-                                           p.out_stride, p.accumulate || first > 0, p.factor});
-  }
-}
+void multiply_pairs(const Product<bfloat16, float>& p) { multiply_parts(p); }
 
 void multiply_pairs(const Product<bfloat16>& p) {
-  if (p.k <= kDepth) return multiply_part(p);
+  if (p.k <= kDepth) return multiply_parts(p);
   thread_local std::vector<float> sums;
   if (std::ssize(sums) < p.m * p.n) sums.resize(static_cast<size_t>(p.m * p.n));
   multiply_pairs(

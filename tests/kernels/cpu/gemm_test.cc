@@ -133,22 +133,28 @@ std::vector<bfloat16> turned(const std::vector<bfloat16>& x, int64_t rows, int64
 TEST(Gemm, PairsHaveTheSameBitsHoweverAProductIsCutAndStored) {
   if (!supported(Level::kBf16)) GTEST_SKIP() << "no AVX512_BF16 here";
   const Forced forced(GemmLibrary::kOpenBlas, GemmLibrary::kPairs);
-  const Sizes s{130, 210, 901};
+  const Sizes s{190, 210, 901};
   const auto a = drawn<bfloat16>(s.m * s.k, 1), b = drawn<bfloat16>(s.k * s.n, 2);
   const auto a_turned = turned(a, s.m, s.k), b_turned = turned(b, s.k, s.n);
   ThreadPool pool(2);
   std::vector<float> whole(static_cast<size_t>(s.m * s.n));
   gemm<bfloat16>(pool, s.m, s.n, s.k, {a.data(), s.k, false}, {b.data(), s.n, false}, whole.data(),
                  s.n);
-  constexpr int64_t kRow = 61, kColumn = 107;  // where the part begins
-  const Matrix<bfloat16> left = Matrix<bfloat16>{a_turned.data(), s.m, true}.from(kRow, 0);
-  const Matrix<bfloat16> right = Matrix<bfloat16>{b_turned.data(), s.k, true}.from(0, kColumn);
+  constexpr int64_t kRow = 61, kColumn = 57;  // where the part begins
   const int64_t rows = s.m - kRow, columns = s.n - kColumn;
-  std::vector<float> part(static_cast<size_t>(rows * columns));
-  gemm(pool, rows, columns, s.k, left, right, part.data(), columns);
-  for (int64_t i = 0; i < rows * columns; ++i) {
-    const int64_t row = kRow + i / columns, column = kColumn + i % columns;
-    ASSERT_EQ(part[static_cast<size_t>(i)], whole[static_cast<size_t>(row * s.n + column)]) << i;
+  const Matrix<bfloat16> lefts[] = {{a.data(), s.k, false}, {a_turned.data(), s.m, true}};
+  const Matrix<bfloat16> rights[] = {{b.data(), s.n, false}, {b_turned.data(), s.k, true}};
+  for (const Matrix<bfloat16>& left : lefts) {
+    for (const Matrix<bfloat16>& right : rights) {
+      std::vector<float> part(static_cast<size_t>(rows * columns));
+      gemm(pool, rows, columns, s.k, left.from(kRow, 0), right.from(0, kColumn), part.data(),
+           columns);
+      for (int64_t i = 0; i < rows * columns; ++i) {
+        const int64_t row = kRow + i / columns, column = kColumn + i % columns;
+        ASSERT_EQ(part[static_cast<size_t>(i)], whole[static_cast<size_t>(row * s.n + column)])
+            << i << ' ' << left.transposed << right.transposed;
+      }
+    }
   }
 }
 
