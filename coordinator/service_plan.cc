@@ -109,7 +109,8 @@ class Nodes {
                        .cores = needs.gpu ? node.gpus() : std::max(1, node.cores() / sharing),
                        .threads = needs.gpu ? 1 : threads,
                        .ranks = place.slots,
-                       .gpu = needs.gpu});
+                       .gpu = needs.gpu,
+                       .loopback = one_machine});
     }
     return hosts;
   }

@@ -190,7 +190,7 @@ StepTime estimate_step(const ModelConfig& config, const proto::JobSpec& spec,
   StepTime time;
   Links links;
   double attention = 0, slowest = 0;  // seconds; operations a second of products
-  bool spare = true;
+  bool spare = true, apart = true;
   for (size_t i = 0; i < hosts.size(); ++i) {
     const HostShare& host = hosts[i];
     host_of.insert(host_of.end(), static_cast<size_t>(host.ranks), static_cast<int>(i));
@@ -212,6 +212,7 @@ StepTime estimate_step(const ModelConfig& config, const proto::JobSpec& spec,
     links.network_latency = std::max(links.network_latency, host.speed.network_latency + wait);
     links.local_latency = std::max(links.local_latency, host.speed.local_latency + wait);
     spare = spare && (host.gpu || host.threads * host.ranks < host.cores);
+    apart = apart && !host.loopback;
   }
   const int sequence = mesh.sequence(), tensor = mesh.tensor();
   const auto axis_time = [&](const AxisTraffic& sent, const AxisShape& shape) {
@@ -228,7 +229,7 @@ StepTime estimate_step(const ModelConfig& config, const proto::JobSpec& spec,
   const double backward =
       time.compute * 2 / 3 / (mesh.zero() >= 2 ? 1 : static_cast<double>(rounds));
   const auto hideable = [&](const AxisTime& axis) {
-    return axis.network + (spare ? axis.local : 0);
+    return (spare || apart ? axis.network : 0) + (spare ? axis.local : 0);
   };
   if (in_blocks(spec)) return time;
   const double transfer = hideable(axis_time(tensor_transfer(config, spec), {tensor, 1}));

@@ -7,7 +7,7 @@
 //
 // What is hidden: sums of gradients behind the backward pass, keys and values of a ring behind the
 // attention, transfers of the tensor axis behind the products that are cut for them, as far as they
-// cross between hosts. Within a host the ranks' own cores move them, so nothing is hidden there
+// cross between machines. Within one the ranks' own cores move them, so nothing is hidden there
 // unless cores are left over; a GPU's engines move them beside its arithmetic. Of
 // topology-invariant training nothing is hidden.
 //
@@ -50,6 +50,7 @@ struct HostShare {
   int threads = 1;  // of each rank
   int ranks = 1;
   bool gpu = false;
+  bool loopback = false;  // the other hosts are of the same machine, whose cores are the network
 };
 
 struct StepTime {

@@ -46,13 +46,15 @@ struct Site {
   bool gpu = false;
   int64_t host = 0;  // of a slot beside its GPU; 0: any
   int cores = 0;     // of a node; 0: one a slot
+  bool loopback = false;
 
   std::optional<std::vector<HostShare>> find(int ranks, const RankNeeds& rank) const {
     if (memory > 0 && rank.memory > memory) return std::nullopt;
     if (host > 0 && rank.host > host) return std::nullopt;
     std::vector<HostShare> hosts;
     for (; ranks > 0; ranks -= slots) {
-      hosts.push_back({speed, cores > 0 ? cores : slots, 1, std::min(ranks, slots), gpu});
+      hosts.push_back(
+          {speed, cores > 0 ? cores : slots, 1, std::min(ranks, slots), gpu, loopback});
     }
     return hosts;
   }
@@ -266,6 +268,29 @@ TEST(Planner, RanksThatShareACoreWaitForTheirTurn) {
   EXPECT_NEAR(sent(2, 1, 0, 1e-3), sent(2, 1, 1e-3, 0), 1e-12);
   EXPECT_NEAR(sent(4, 1, 0, 1e-3), sent(4, 1, 3e-3, 0), 1e-12);
   EXPECT_GT(sent(2, 1, 0, 1e-3), sent(2, 1, 0, 0));
+}
+
+// Of a fast network all is hidden, at every level; the highest one sends more for nothing.
+TEST(Planner, WhatIsHiddenIsNotSentForNothing) {
+  Site apart{.slots = 1};
+  apart.speed.link = 1e10;
+  apart.speed.network_latency = 0;
+  const proto::JobSpec spec = job(kSmall, kRows);
+  const proto::MeshPlan chosen = plan(spec, apart, {2}).chosen();
+  EXPECT_EQ(chosen.hidden_seconds(), chosen.communication_seconds());
+  EXPECT_GT(chosen.zero(), 0);
+  EXPECT_LT(chosen.zero(), 3);
+}
+
+// What crosses between nodes of one machine its cores move.
+TEST(Planner, NothingIsHiddenOnALoopback) {
+  Site site{.slots = 1};
+  const proto::JobSpec spec = job(kSmall, kRows, "{data: 2}");
+  EXPECT_GT(plan(spec, site, {2}).chosen().hidden_seconds(), 0);
+  site.loopback = true;
+  EXPECT_EQ(plan(spec, site, {2}).chosen().hidden_seconds(), 0);
+  site.cores = 2;  // one of them is left over
+  EXPECT_GT(plan(spec, site, {2}).chosen().hidden_seconds(), 0);
 }
 
 // A GPU's memory and that of its node are two limits, each right both ways.
