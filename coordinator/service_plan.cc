@@ -165,7 +165,10 @@ Result<proto::JobPlan> plan_on(const std::vector<proto::NodeInfo>& nodes,
   std::vector<SnapshotNode> known;
   for (const proto::NodeInfo& node : nodes) known.push_back(snapshot_of(node));
   const int least = asked.slots() > 0 ? asked.slots() : std::max(1, asked.nodes());
-  WEFT_RETURN_IF_ERROR(check_feasible(known, {least, asked.nodes(), wanted_gpu(asked)}, source));
+  const bool by_nodes = asked.slots() == 0 && asked.nodes() > 0;
+  const GangSource named =
+      by_nodes ? GangSource{"resources.nodes", std::to_string(asked.nodes())} : source;
+  WEFT_RETURN_IF_ERROR(check_feasible(known, {least, asked.nodes(), wanted_gpu(asked)}, named));
   const Nodes usable(nodes_to_use(nodes, asked), asked);
   const PlanRequirements requirements = usable.requirements(model, spec);
   proto::JobPlan plan = plan_job(requirements);

@@ -220,9 +220,10 @@ int64_t memory_of_gpu(int64_t gpu_bytes, int gpus, int slots) {
 int64_t beyond_doubt(const MemoryEstimate& estimate) { return estimate.tensors() / 4 * 3; }
 
 std::string bytes_text(int64_t bytes) {
+  constexpr double kMiB = int64_t{1} << 20, kGiB = int64_t{1} << 30;
   const double value = static_cast<double>(bytes);
-  if (value >= 1e9) return fmt::format("{:.3g} GB", value / 1e9);
-  return fmt::format("{:.3g} MB", value / 1e6);
+  if (value >= kGiB) return fmt::format("{:.3g} GiB", value / kGiB);
+  return fmt::format("{:.3g} MiB", value / kMiB);
 }
 
 }  // namespace weft

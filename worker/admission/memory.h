@@ -60,7 +60,7 @@ struct MemoryEstimate {
   int64_t gpu() const;
   int64_t gpu_host() const;
   RankNeeds needs(bool on_gpu) const;
-  std::string to_string() const;  // "1.2 GB: parameters 0.3 GB, ..."
+  std::string to_string() const;  // "1.2 GiB: parameters 0.3 GiB, ..."
 };
 
 // `spec` is finished; of it parallel, training and tasks are read. `shards` are those of rank 0 of
@@ -81,7 +81,7 @@ int64_t memory_of_gpu(int64_t gpu_bytes, int gpus, int slots);
 // What a rank cannot possibly do without: three quarters of the tensors that it is said to have.
 int64_t beyond_doubt(const MemoryEstimate& estimate);
 
-// "1.5 GB", "12 MB": for people, in powers of ten.
+// "1.5 GiB", "12 MiB": for people, in the units of 'weft nodes' and 'weft plan'.
 std::string bytes_text(int64_t bytes);
 
 // What makes a rank need less.

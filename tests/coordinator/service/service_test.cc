@@ -328,13 +328,13 @@ TEST_F(ServiceTest, AGpusMemoryIsWhatItsRanksHave) {
   const auto large = service_.plan(request);
   ASSERT_TRUE(large) << large.error().to_string();
   EXPECT_FALSE(large->has_chosen());
-  EXPECT_THAT(large->reason(), testing::HasSubstr("the largest GPU has 8.59 GB"));
+  EXPECT_THAT(large->reason(), testing::HasSubstr("the largest GPU has 8 GiB"));
   EXPECT_THAT(large->reason(), testing::HasSubstr("slots as large as the largest there would do"));
   proto::JobSpec written = request.job();
   written.mutable_parallel()->Clear();
   const auto refused = service_.validate(written);
   ASSERT_FALSE(refused);
-  EXPECT_THAT(refused.error().rule(), testing::HasSubstr("a GPU there has at most 8.59 GB"));
+  EXPECT_THAT(refused.error().rule(), testing::HasSubstr("a GPU there has at most 8 GiB"));
 }
 
 TEST_F(ServiceTest, WhatAJobNeedsOfANodeIsKept) {

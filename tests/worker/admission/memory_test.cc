@@ -329,8 +329,8 @@ TEST(ClearlyTooLarge, LeavesAQuarterForTheEstimatesError) {
   estimate.activations = 1000;
   EXPECT_EQ(beyond_doubt(estimate), 750);
   estimate.activations = 12;
-  estimate.parameters = 1'500'000'000;
-  EXPECT_EQ(estimate.to_string().substr(0, 29), "1.5 GB: parameters 1.5 GB, op");
+  estimate.parameters = int64_t{3} << 29;
+  EXPECT_EQ(estimate.to_string().substr(0, 31), "1.5 GiB: parameters 1.5 GiB, op");
 }
 
 }  // namespace
