@@ -279,7 +279,7 @@ TEST_F(ServiceTest, WhatNoNodesMemoryHoldsIsRefused) {
   EXPECT_EQ(refused.error().code(), Code::kInvalidArgument);
   EXPECT_EQ(refused.error().field(), "training.micro_batch_size");
   EXPECT_EQ(refused.error().value(), "1048576");
-  EXPECT_THAT(refused.error().rule(), testing::HasSubstr("a slot there has at most 3.8"));
+  EXPECT_THAT(refused.error().rule(), testing::HasSubstr("a slot there has at most 3.6 GiB"));
   EXPECT_THAT(refused.error().rule(), testing::HasSubstr("these nodes can hold data "));
   large.mutable_training()->set_micro_batch_size(4);
   EXPECT_TRUE(service_.validate(large)) << "accumulated in small parts";
@@ -413,7 +413,7 @@ TEST_F(ServiceTest, APlanTellsOfEveryMeshAndOfWhatDoesNotFit) {
   const auto large = service_.plan(request);
   ASSERT_TRUE(large) << large.error().to_string();
   EXPECT_FALSE(large->has_chosen());
-  EXPECT_THAT(large->meshes(0).problem(), testing::HasSubstr("the largest slot has 1.9"));
+  EXPECT_THAT(large->meshes(0).problem(), testing::HasSubstr("the largest slot has 1.8 GiB"));
   request.mutable_job()->mutable_tasks(0)->mutable_data()->set_train(data_);
   const auto refused = service_.submit(request.job(), "", "");
   ASSERT_FALSE(refused);
