@@ -205,19 +205,23 @@ Result<proto::LocalCluster> bring_up(const Context& context, const UpOptions& op
   return cluster;
 }
 
-// "3 slots on 2 GPUs and 1 on the CPU"
+// "3 slots on 2 GPUs, which some share, and 1 on the CPU"
 std::string slots_text(const proto::NodeList& nodes) {
   int on_gpus = 0, gpus = 0, on_cpu = 0;
+  bool shared = false;
   for (const proto::NodeInfo& node : nodes.nodes()) {
     gpus += node.gpus();
     (node.gpus() > 0 ? on_gpus : on_cpu) += node.slots();
+    shared = shared || (node.gpus() > 0 && node.slots() > node.gpus());
   }
   const auto many = [](int count, const char* what) {
     return fmt::format("{} {}{}", count, what, count == 1 ? "" : "s");
   };
-  const std::string text = many(on_gpus, "slot") + " on " + many(gpus, "GPU");
   if (gpus == 0) return many(on_cpu, "slot") + " on the CPU";
-  return on_cpu == 0 ? text : text + fmt::format(" and {} on the CPU", on_cpu);
+  std::string text = many(on_gpus, "slot") + " on " + many(gpus, "GPU");
+  if (shared) text += ", which some share";
+  if (on_cpu > 0) text += fmt::format("{} and {} on the CPU", shared ? "," : "", on_cpu);
+  return text;
 }
 
 // This machine's agents only.

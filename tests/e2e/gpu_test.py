@@ -295,7 +295,7 @@ class SlotsTest(unittest.TestCase):
         self.assertIn("with 1 slot on 2 GPUs.\nnode-1: 1 of 2 GPUs are left idle", told)
         self.assertIn("node-1: 1 of 2 GPUs are left idle", self.machine.weft("nodes").stdout)
         self.assertIn("with 1 slot on 2 GPUs.\n", self.up())
-        self.assertIn("with 3 slots on 2 GPUs.\nThe token", self.up("--slots-per-node", 3))
+        self.assertIn("with 3 slots on 2 GPUs, which some share.\nThe token", self.up("--slots-per-node", 3))
         self.assertIn("with 2 slots on 2 GPUs.\nThe token", self.up("--slots-per-node", 0))
 
     def test_without_a_gpu_there_is_one(self):

@@ -40,6 +40,35 @@ struct Outcome {
   RecordedPasses::Counts counts;
 };
 
+// A task whose first label is of no class.
+class WrongLabel final : public Task {
+ public:
+  static constexpr int64_t kLabel = 999;
+  WrongLabel(Rank& rank, const ModelConfig& config, std::unique_ptr<Task> task)
+      : Task(rank, config, {}), task_(std::move(task)) {}
+  std::string_view type() const override { return task_->type(); }
+  int64_t label_count(const TaskRows& rows) const override { return task_->label_count(rows); }
+  TaskBatch assemble(const TaskRows& rows, Part part) const override {
+    TaskBatch batch = task_->assemble(rows, part);
+    std::vector<int64_t> labels = batch.labels.to_vector<int64_t>();
+    labels[0] = kLabel;
+    batch.labels = Tensor::from<int64_t>(*rank_.allocator, batch.labels.shape(), labels);
+    return batch;
+  }
+  Tensor loss_sum(Context& cx, Trunk& trunk, const TaskBatch& batch) override {
+    return task_->loss_sum(cx, trunk, batch);
+  }
+  EvaluationSums evaluate(Context& cx, Trunk& trunk, const TaskBatch& batch) override {
+    return task_->evaluate(cx, trunk, batch);
+  }
+  std::map<std::string, double> metrics(const EvaluationSums& sums) const override {
+    return task_->metrics(sums);
+  }
+
+ private:
+  const std::unique_ptr<Task> task_;
+};
+
 class GpuTrainer : public Trainer {
  protected:
   static std::string job(const std::string& setting) {
@@ -184,6 +213,48 @@ training: {{steps: 1, batch_size: 1, sequence_length: 2048, shuffle: false, prec
   EXPECT_EQ(weights("mesh"), once);
   const std::vector<float> fastest = weights("none");
   EXPECT_NE(weights("none"), fastest);
+}
+
+// The step throws before it updates anything, whether its passes are recorded by then or not.
+TEST_F(GpuTrainer, AWrongLabelEndsTheStepWithTheWordsOfTheCpu) {
+  const auto said = [&](const PlaceRank& place, int wrong_step, size_t number) {
+    const proto::LaunchRecord launch = record(job(""), {});
+    std::string words;
+    run_on_threads(
+        {},
+        [&](Rank& rank) {
+          MemoryCluster cluster;
+          MemoryProgress progress(cluster);
+          const auto set = set_up(rank, launch, progress);
+          if (!set) throw StatusError(set.error());
+          Training& training = **set;
+          TrainingTask& task = training.tasks[number];
+          for (int step = 0; step < wrong_step; ++step) {
+            run_step(rank, launch.spec(), training, task, 3e-3);
+            training.state.set_step(step + 1);
+          }
+          task.task = std::make_unique<WrongLabel>(rank, *training.config, std::move(task.task));
+          const Tensor weight = training.trunk->parameters()[0].value;
+          const std::vector<float> before = weight.to_vector<float>();
+          try {
+            run_step(rank, launch.spec(), training, task, 3e-3);
+          } catch (const StatusError& error) {
+            words = error.status().to_string();
+          }
+          EXPECT_EQ(weight.to_vector<float>(), before);
+          EXPECT_EQ(training.passes != nullptr && training.passes->counts().replayed > 0,
+                    place && wrong_step > 0);
+        },
+        place);
+    return words;
+  };
+  for (const size_t task : {0, 1}) {
+    const std::string words = said({}, 0, task);
+    EXPECT_NE(words.find(task == 0 ? "[0, 257)" : "[0, 3)"), std::string::npos) << words;
+    EXPECT_NE(words.find("999"), std::string::npos) << words;
+    EXPECT_EQ(said(on_gpu, 0, task), words);
+    EXPECT_EQ(said(on_gpu, 6, task), words);
+  }
 }
 
 TEST_F(GpuTrainer, TheCpuRecordsNothing) {
