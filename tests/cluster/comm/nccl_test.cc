@@ -24,6 +24,7 @@
 #include "tests/testing/cuda_on_cpu/machine.h"
 #include "tests/testing/cuda_on_cpu/streams.h"
 #include "tests/testing/nccl_on_cpu/nccl_on_cpu.h"
+#include "tests/testing/nccl_rank.h"
 
 namespace weft {
 namespace {
@@ -34,7 +35,7 @@ using testing::CollectiveCase;
 using Body = std::function<void(std::unique_ptr<Communicator>, Allocator& gpu)>;
 
 // Each rank a thread with a GPU of its own; the first exception is thrown on.
-void run_ranks(int size, const Body& body, const comm::NcclOptions& options = {}) {
+void run_ranks(int size, const Body& body, const comm::NcclOptions& options = kPatient) {
   comm::ThreadWorld world(size);
   std::mutex mutex;
   std::exception_ptr first;
