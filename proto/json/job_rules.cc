@@ -244,11 +244,6 @@ Status check_reproducible(const JobSpec& spec, const Refusal& refuse) {
     return refuse("training.reproducible_blocks", training.reproducible_blocks(),
                   "is only for training.reproducible: topology");
   }
-  if (spec.resources().device() == proto::COMPUTE_DEVICE_GPU) {
-    return refuse(
-        "resources.device", "gpu",
-        "must be cpu or auto with training.reproducible: topology, which GPUs do not have");
-  }
   const int64_t blocks = training.reproducible_blocks();
   if ((blocks & (blocks - 1)) != 0) {
     return refuse("training.reproducible_blocks", blocks, "must be a power of two");

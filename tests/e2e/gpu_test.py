@@ -190,6 +190,15 @@ class GpuTest(unittest.TestCase):
         _, curve = self.succeed(self.submit(precision="bf16", ranks=2))
         self.assert_near_host(curve, "bf16")
 
+    def test_topology_invariant_training_has_the_bits_of_one_gpu(self):
+        text = JOB.replace("batch_size: 6", "batch_size: 8, reproducible: topology")
+        _, one = self.succeed(self.submit(text=text, steps=4))
+        self.assertEqual(len(one), 4)
+        for axis in ("data", "sequence", "tensor"):
+            done, curve = self.succeed(self.submit(ranks=2, axis=axis, text=text, steps=4))
+            self.assertEqual({rank["node"] for rank in done["ranks"]}, {"node-1"})
+            self.assertEqual(curve, one, axis)
+
     def test_a_killed_rank_goes_on_from_the_checkpoint(self):
         job = self.submit(ranks=2, restarts=3)
         self.machine.wait_step(job, 6)

@@ -83,7 +83,7 @@ class Planner {
         JobSpec variant = spec;
         variant.mutable_training()->set_micro_batch_size(static_cast<int32_t>(rows));
         // Smaller micro-batches only take longer than these, where they fit with nothing saved.
-        if (is_allowed(variant, device) && add_variants(variant, device, best)) break;
+        if (is_allowed(variant) && add_variants(variant, device, best)) break;
       }
     }
     if (best) meshes_.push_back(std::move(*best));
@@ -107,8 +107,7 @@ class Planner {
   }
 
   // Other rules may stand against it (training.reproducible).
-  bool is_allowed(JobSpec spec, const SlotMemory& device) {
-    if (device.gpu) spec.mutable_resources()->set_device(proto::COMPUTE_DEVICE_GPU);
+  bool is_allowed(JobSpec spec) {
     Status status = finish_job(spec);
     if (status.ok()) status = check_blocks(spec, r_.config);
     if (!status.ok() && refusal_.empty()) refusal_ = status.to_string();
