@@ -93,7 +93,7 @@ SequenceLayout balanced_layout(std::span<const int64_t> cost, int ranks) {
   const std::vector<int64_t> before = sums_before(cost);
   SequenceLayout best = SequenceLayout::contiguous(tokens, ranks);
   double least = imbalance_of(best, before);
-  for (int pieces = 2; least > kBalance; pieces *= 2) {
+  for (int pieces = 2; least > kBalance; ++pieces) {
     if (pieces > 2 && tokens < int64_t{ranks} * pieces * kChunkMin) break;
     SequenceLayout layout = dealt(before, tokens, ranks, pieces);
     const double uneven = imbalance_of(layout, before);

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <array>
 #include <numeric>
 #include <random>
 
@@ -60,20 +62,27 @@ TEST(BalancedLayout, IsContiguousWhereThatIsEven) {
   }
 }
 
-// Documents of any lengths, windows of any width: 2% where there are enough tokens to deal.
+// Documents of any lengths, windows of any width, to either side, and padding behind: 5% where
+// there are enough tokens to deal.
 TEST(BalancedLayout, PackedAndWindowed) {
   std::mt19937 random(7);
-  for (int round = 0; round < 60; ++round) {
+  const auto below = [&](int64_t end) {
+    return static_cast<int64_t>(random() % static_cast<uint64_t>(end));
+  };
+  for (int round = 0; round < 600; ++round) {
     const int ranks = 2 + round % 7;
-    const int64_t tokens = 16384;
+    const int64_t tokens = 8192, longest = std::array{8000, 900, 150}[round % 3];
     std::vector<int64_t> documents;
-    for (int64_t id = 0; static_cast<int64_t>(documents.size()) < tokens; ++id) {
-      const int64_t longest = round % 3 == 0 ? 8000 : 900;
-      documents.insert(documents.end(), 1 + random() % static_cast<uint64_t>(longest), id);
+    for (int64_t id = 0; std::ssize(documents) < tokens; ++id) {
+      documents.insert(documents.end(), static_cast<size_t>(1 + below(longest)), id);
     }
     documents.resize(static_cast<size_t>(tokens));
-    const AttentionPattern pattern{true, round % 2 == 0 ? -1 : 512 << (round % 5)};
-    const auto cost = keys_seen(pattern, tokens, documents, {});
+    AttentionPattern pattern{below(4) > 0};
+    if (below(2) == 0) pattern.window_left = 10 + below(tokens);
+    if (!pattern.causal && below(2) == 0) pattern.window_right = 10 + below(tokens);
+    std::vector<uint8_t> valid(static_cast<size_t>(tokens), 1);
+    if (below(4) == 0) std::fill(valid.begin() + tokens / 4 + below(tokens / 2), valid.end(), 0);
+    const auto cost = keys_seen(pattern, tokens, documents, valid);
     const SequenceLayout layout = balanced_layout(cost, ranks);
     EXPECT_LE(imbalance(layout, cost), 1.05) << "round " << round;
     for (int rank = 0; rank < ranks; ++rank) {
