@@ -1,0 +1,120 @@
+// Jobs drawn at random on meshes drawn at random, whose degrees divide nothing: what a step trains
+// is what one rank trains; where it is topology-invariant, bit for bit.
+#include <numeric>
+#include <random>
+
+#include "tests/worker/trainer/distance.h"
+#include "tests/worker/trainer/topology_fixture.h"
+
+namespace weft {
+namespace {
+
+using testing::difference;
+using testing::Distance;
+using testing::Trace;
+
+class Draws {
+ public:
+  explicit Draws(uint32_t seed) : random_(seed) {}
+  int between(int first, int last) {
+    return first + static_cast<int>(random_() % static_cast<uint32_t>(last - first + 1));
+  }
+  template <typename T>
+  T one_of(std::initializer_list<T> all) {
+    return all.begin()[between(0, static_cast<int>(all.size()) - 1)];
+  }
+  // At most `most` ranks, degrees of products of `factors`.
+  MeshDegrees mesh(int most, std::initializer_list<int> factors) {
+    MeshDegrees mesh;
+    for (int i = 0; i < 6; ++i) {
+      int* const degree = one_of({&mesh.data, &mesh.sequence, &mesh.tensor});
+      const int factor = one_of(factors);
+      if (mesh.world() * factor <= most) *degree *= factor;
+    }
+    return mesh;
+  }
+
+ private:
+  std::mt19937 random_;
+};
+
+class RandomMeshes : public Topology {
+ protected:
+  struct Model {
+    int heads = 1, features = 8, layers = 1, vocabulary = 257, tokens = 16;
+  };
+  // Of all jobs but what `training` says.
+  static std::string drawn_job(Draws& draws, const Model& model, const std::string& training) {
+    const std::string tasks =
+        draws.one_of<std::string>({kLm, kClasses, std::string(kLm) + ", " + kClasses});
+    const bool several = tasks.find("}, {") != std::string::npos;
+    return "name: drawn\nkind: " + std::string(several ? "multi_task" : "pretrain") +
+           "\nmodel: {family: gpt2, config: {n_positions: 64, n_head: " +
+           std::to_string(model.heads) +
+           ", n_embd: " + std::to_string(model.heads * model.features) +
+           ", n_layer: " + std::to_string(model.layers) +
+           ", vocab_size: " + std::to_string(model.vocabulary) +
+           "}}\ntokenizer: {type: byte}\ntasks: [" + tasks +
+           "]\ntraining: {steps: 9, seed: 17, sequence_length: " + std::to_string(model.tokens) +
+           ", activation_checkpointing: " + draws.one_of({"none", "selective", "full"}) +
+           ", dropout: " + draws.one_of({"0", "0.2"}) + ", " + training + "}\n";
+  }
+};
+
+TEST_F(RandomMeshes, TrainWhatOneRankTrains) {
+  for (uint32_t seed = 0; seed < 100; ++seed) {
+    Draws draws(seed);
+    MeshDegrees mesh = draws.mesh(7, {2, 3, 5, 7});
+    const Model model{draws.between(1, 6), draws.one_of({4, 8}), draws.between(1, 2),
+                      draws.between(257, 290), draws.between(7, 40)};
+    const int batch = draws.between(mesh.data, 9);
+    const int rows = draws.between(1, (batch + mesh.data - 1) / mesh.data);
+    const std::string settings = "batch_size: " + std::to_string(batch);
+    Draws same = draws;
+    const Trace one = run(drawn_job(same, model, settings), {}, 0, 1);
+    const std::string text =
+        drawn_job(draws, model, settings + ", micro_batch_size: " + std::to_string(rows));
+    const int zero = draws.between(0, 3);
+    const Distance apart = distance(one, run(text, mesh, zero, 1));
+    EXPECT_LE(apart.losses, 2e-6) << name_of(mesh) << " zero " << zero << "\n" << text;
+    EXPECT_LE(apart.norms, 2e-5) << name_of(mesh) << " zero " << zero << "\n" << text;
+    EXPECT_LE(apart.gradients, 1e-4) << name_of(mesh) << " zero " << zero << "\n" << text;
+  }
+}
+
+// What a job's rules refuse is drawn again.
+TEST_F(RandomMeshes, HaveTheBitsOfOneRankWhereTopologyDoesNotMatter) {
+  int compared = 0;
+  for (uint32_t seed = 0; compared < 80; ++seed) {
+    Draws draws(seed);
+    const MeshDegrees mesh = draws.mesh(8, {2, 4});
+    const int blocks = draws.one_of({4, 8, 16}), batch = draws.one_of({2, 4, 8, 16});
+    const Model model{draws.one_of({2, 4, 8}), draws.one_of({8, 16}), draws.between(1, 2),
+                      draws.one_of({257, 272}), 8 * draws.between(1, 8)};
+    const auto job_on = [&](Draws again, int data) {
+      return drawn_job(
+          again, model,
+          "batch_size: " + std::to_string(batch) +
+              ", micro_batch_size: " + std::to_string(batch / data) +
+              ", reproducible: topology, reproducible_blocks: " + std::to_string(blocks) +
+              ", precision: " + again.one_of({"fp32", "bf16"}));
+    };
+    const int zero = Draws(seed + 1).between(0, 3);
+    proto::JobSpec spec;
+    ASSERT_TRUE(read_yaml(job_on(draws, mesh.data), spec).ok());
+    spec.mutable_parallel()->set_data(mesh.data);
+    spec.mutable_parallel()->set_sequence(mesh.sequence);
+    spec.mutable_parallel()->set_tensor(mesh.tensor);
+    const int in_row = mesh.data * mesh.sequence / std::gcd(batch, mesh.data * mesh.sequence);
+    if (!finish_job(spec).ok() || model.heads % (mesh.tensor * in_row) != 0) continue;
+    ++compared;
+    EXPECT_EQ(
+        difference(run(job_on(draws, 1), {}, 0, 2), run(job_on(draws, mesh.data), mesh, zero, 2)),
+        "")
+        << name_of(mesh) << " zero " << zero << "\n"
+        << job_on(draws, mesh.data);
+  }
+}
+
+}  // namespace
+}  // namespace weft
