@@ -26,9 +26,9 @@ struct GeluErf {
   }
 };
 template <typename T>
-struct Relu {
-  static T value(T x) { return x > T{0} ? x : T{0}; }
-  static T slope(T x) { return x > T{0} ? T{1} : T{0}; }
+struct Relu {  // NaN stays, so that it is found at the loss
+  static T value(T x) { return x <= T{0} ? T{0} : x; }
+  static T slope(T x) { return x <= T{0} ? T{0} : T{1}; }
 };
 template <typename T>
 struct Silu {

@@ -40,7 +40,7 @@ struct CurveFormula {
   __device__ static float value(float x) {
     if constexpr (kKind == Curve::kGeluTanh) return x * gate(x);
     if constexpr (kKind == Curve::kGeluErf) return 0.5F * x * (1.0F + erff(x * kRootHalf));
-    if constexpr (kKind == Curve::kRelu) return x > 0.0F ? x : 0.0F;
+    if constexpr (kKind == Curve::kRelu) return x <= 0.0F ? 0.0F : x;  // NaN stays
     if constexpr (kKind == Curve::kSilu) return x * sigmoid_for<T>(x);
     if constexpr (kKind == Curve::kTanh) return tanhf(x);
     if constexpr (kKind == Curve::kSigmoid) return sigmoid_for<T>(x);
@@ -53,7 +53,7 @@ struct CurveFormula {
     } else if constexpr (kKind == Curve::kGeluErf) {
       return 0.5F * (1.0F + erff(x * kRootHalf)) + x * kDensity * exponential_for<T>(-0.5F * x * x);
     } else if constexpr (kKind == Curve::kRelu) {
-      return x > 0.0F ? 1.0F : 0.0F;
+      return x <= 0.0F ? 0.0F : 1.0F;
     } else if constexpr (kKind == Curve::kSilu) {
       const float s = sigmoid_for<T>(x);
       return s + x * s * (1.0F - s);

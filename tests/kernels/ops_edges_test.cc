@@ -1,11 +1,13 @@
 // What the case table cannot judge: ties, NaN, nothing to choose from, and bad numbers from
 // outside.
+#include <cmath>
 #include <limits>
 
 #include "kernels/ops/elementwise.h"
 #include "kernels/ops/indexing.h"
 #include "kernels/ops/losses.h"
 #include "kernels/ops/norms.h"
+#include "kernels/ops/ops.h"
 #include "kernels/ops/reductions.h"
 #include "kernels/ops/segments.h"
 #include "kernels/tensor/strided.h"
@@ -71,6 +73,28 @@ TEST_F(OpsEdges, NanIsSortedAsTheLargest) {
   EXPECT_EQ(argsort(cx_, x, 0).to_vector<int64_t>(), (std::vector<int64_t>{2, 0, 1, 3}));
   EXPECT_EQ(argsort(cx_, x, 0, true).to_vector<int64_t>(), (std::vector<int64_t>{1, 3, 0, 2}));
   EXPECT_EQ(top_k(cx_, x, 3, 0).indices.to_vector<int64_t>(), (std::vector<int64_t>{1, 3, 0}));
+}
+
+// What diverges is to be seen at the loss.
+TEST_F(OpsEdges, NanComesThroughEveryActivation) {
+  const Tensor x = floats({2}, {kNan, 1});
+  const Tensor weight = floats({1, 1}, {1});
+  for (const Activation kind : {Activation::kGeluTanh, Activation::kGeluErf, Activation::kRelu,
+                                Activation::kSilu, Activation::kTanh, Activation::kSigmoid}) {
+    const auto nans = [&](const Tensor& y) {
+      const std::vector<float> values = cast(cx_, y, DType::kF32).to_vector<float>();
+      return std::vector{std::isnan(values[0]), std::isnan(values[1])};
+    };
+    const std::vector expected{true, false};
+    EXPECT_EQ(nans(activate(cx_, x, kind)), expected) << static_cast<int>(kind);
+    EXPECT_EQ(nans(activate(cx_, cast(cx_, x, DType::kBF16), kind)), expected);
+    EXPECT_EQ(
+        nans(linear(cx_, reshape(cx_, x, {2, 1}), weight, Tensor(), WeightLayout::kOutIn, kind)),
+        expected);
+  }
+  EXPECT_EQ(gradient(x, [](Context& cx,
+                           const Tensor& at) { return activate(cx, at, Activation::kRelu); }),
+            (std::vector<float>{1, 1}));
 }
 
 TEST_F(OpsEdges, TopOfEqualOnesTakesTheFirst) {

@@ -1,4 +1,6 @@
 // Kernels that work on single elements, against the CPU ops; and the list of all cases.
+#include <limits>
+
 #include "kernels/cuda/launch.h"
 #include "tests/kernels/cuda/comparison.h"
 
@@ -214,7 +216,8 @@ std::string check_curve_of(Curve kind, const TypedKernels<T>& kernels) {
     Bench bench(1);
     DeviceMemory memory;
     const int64_t n = shape.rows * shape.width;
-    const std::vector<float> values = rounded<T>(random_values(n, 25, 3));
+    std::vector<float> values = rounded<T>(random_values(n, 25, 3));
+    if (n > 0) values.back() = std::numeric_limits<float>::quiet_NaN();
     const std::vector<float> biases = rounded<T>(random_values(shape.width, 24));
     const std::vector<float> slopes = rounded<T>(random_values(n, 26));
     const T *x = memory.input(as<T>(values)), *bias = memory.input(as<T>(biases));

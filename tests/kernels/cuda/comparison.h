@@ -82,7 +82,8 @@ std::string differs(const std::string& what, const T* actual, const std::vector<
                     double tolerance) {
   for (size_t i = 0; i < expected.size(); ++i) {
     const double got = static_cast<double>(actual[i]), want = expected[i];
-    const bool same = got == want || std::abs(got - want) <= tolerance * (1 + std::abs(want));
+    const bool same = got == want || (std::isnan(got) && std::isnan(want)) ||
+                      std::abs(got - want) <= tolerance * (1 + std::abs(want));
     if (same) continue;
     return what + ": element " + std::to_string(i) + " of " + std::to_string(expected.size()) +
            " is " + std::to_string(got) + ", not " + std::to_string(want);
