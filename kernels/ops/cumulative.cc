@@ -1,6 +1,5 @@
 #include <algorithm>
 
-#include "kernels/cpu/vectors.h"
 #include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
 #include "kernels/ops/reductions.h"
@@ -49,14 +48,12 @@ class CumulativeSum final : public Op {
  private:
   template <typename T>
   void sum_along(const T* x, T* y, const Split& split, int64_t columns) const {
-    const int64_t first = reversed_ ? split.extent - 1 : 0, step = reversed_ ? -1 : 1;
-    std::copy_n(x + first * split.inner, columns, y + first * split.inner);
-    for (int64_t i = 1; i < split.extent; ++i) {
-      const int64_t at = (first + i * step) * split.inner, before = at - step * split.inner;
-      if (columns == 1) {
-        y[at] = y[before] + x[at];
-      } else {
-        cpu::vectors<T>().binary(cpu::Binary::kAdd, y + before, 1, x + at, 1, y + at, columns);
+    double sums[kColumns] = {};  // a float's would lose a digit in ten thousand terms
+    for (int64_t i = 0; i < split.extent; ++i) {
+      const int64_t at = (reversed_ ? split.extent - 1 - i : i) * split.inner;
+      for (int64_t column = 0; column < columns; ++column) {
+        sums[column] += static_cast<double>(x[at + column]);
+        y[at + column] = static_cast<T>(sums[column]);
       }
     }
   }

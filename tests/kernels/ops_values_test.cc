@@ -2,6 +2,7 @@
 #include <limits>
 #include <numbers>
 
+#include "kernels/ops/reductions.h"
 #include "kernels/tensor/strided.h"
 #include "proto/base/status.h"
 #include "tests/testing/gradient_check.h"
@@ -203,6 +204,10 @@ TEST_F(OpsValues, LongSumsAreAccurate) {
   EXPECT_NEAR(sum_all(cx_, x).to_vector<float>()[0], tenth * count, 0.5);
   const Tensor columns = Tensor::full(cx_.allocator, {count / 4, 4}, 0.1);
   EXPECT_NEAR(sum(cx_, columns, 0).to_vector<float>()[0], tenth * count / 4, 0.1);
+  const std::vector<float> sums = cumulative_sum(cx_, x, 0).to_vector<float>();
+  EXPECT_NEAR(sums.back(), tenth * count, 0.01);
+  const std::vector<float> of_columns = cumulative_sum(cx_, columns, 0, true).to_vector<float>();
+  EXPECT_NEAR(of_columns[1], tenth * count / 4, 0.01);
 }
 
 // What an attention layer does to its projections copies nothing.
