@@ -1,5 +1,6 @@
 #include "kernels/autograd/tape.h"
 
+#include <algorithm>
 #include <optional>
 #include <unordered_map>
 #include <utility>
@@ -149,7 +150,16 @@ struct Tape::State {
     return gradients;
   }
 
-  static Tensor seed_of(Context& cx, const Tensor& output, const Tensor& seed) {
+  bool recorded(const Tensor& output) const {
+    return std::any_of(entries.rbegin(), entries.rend(), [&](const Entry& entry) {
+      return std::ranges::find(entry.output_ids, output.id()) != entry.output_ids.end();
+    });
+  }
+
+  Tensor seed_of(Context& cx, const Tensor& output, const Tensor& seed) const {
+    WEFT_CHECK(!output.requires_grad() || output.leaf() || recorded(output),
+               "an output {} that is not on this tape, or no longer: it is walked once",
+               output.shape().to_string());
     if (!seed) return Tensor::full(cx.allocator, output.shape(), 1, output.dtype());
     WEFT_CHECK(seed.spec() == output.spec(), "seed {} of output {}", seed.shape().to_string(),
                output.shape().to_string());
@@ -196,7 +206,7 @@ void Tape::backward(Context& cx, const Tensor& output, const Tensor& seed) {
   const auto done = [&](const Tensor& leaf) {
     if (state_->leaf_ready) state_->leaf_ready(leaf);
   };
-  Tensor first = State::seed_of(cx, output, seed);
+  Tensor first = state_->seed_of(cx, output, seed);
   if (output.leaf()) {
     to_leaf(output, std::move(first));
   } else {
@@ -209,7 +219,7 @@ std::vector<Tensor> Tape::gradients(Context& cx, const Tensor& output, const Ten
                                     std::span<const Tensor> targets) {
   const NoGrad inside(cx);
   GradientSums sums;
-  sums.add(cx.pool, output.id(), State::seed_of(cx, output, seed));
+  sums.add(cx.pool, output.id(), state_->seed_of(cx, output, seed));
   state_->walk(
       cx, sums, [](const Tensor&) { return Tensor(); },
       [&](const Tensor& leaf, Tensor gradient) {

@@ -32,7 +32,7 @@ class Tape {
                       std::span<const Tensor> outputs);
 
   // Adds d(sum(seed * output)) / d(leaf) to every leaf; an empty seed is ones. Leaves the tape
-  // empty.
+  // empty, so an output has one backward pass; a second one is WEFT_CHECKed.
   void backward(Context& cx, const Tensor& output, const Tensor& seed = Tensor());
 
   // d(sum(seed * output)) / d(target) for each target, leaf or not; an empty handle where there is

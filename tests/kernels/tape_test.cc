@@ -152,6 +152,19 @@ TEST_F(TapeTest, ABranchThatIsNotAskedForIsDropped) {
   EXPECT_EQ(bench_.tape.size(), 0U);
 }
 
+TEST_F(TapeTest, AnOutputHasOneBackwardPass) {
+  const Tensor x = leaf({2}, 1);
+  const Tensor y = ops::scale(cx_, x, 3);
+  bench_.tape.backward(cx_, y);
+  EXPECT_DEATH(bench_.tape.backward(cx_, y), "walked once");
+  ops::scale(cx_, x, 2);
+  EXPECT_DEATH(bench_.tape.gradients(cx_, y, Tensor(), std::array{x}), "walked once");
+  // A leaf is its own output, and what needs no gradient has none.
+  bench_.tape.backward(cx_, x);
+  EXPECT_EQ(x.grad().to_vector<double>(), std::vector<double>(2, 4));
+  bench_.tape.backward(cx_, random_tensor(cx_, {2}, 5));
+}
+
 TEST_F(TapeTest, MemoryOfAnEntryIsFreedAsTheBackwardPassGoes) {
   constexpr int64_t kElements = 1 << 16, kBytes = kElements * 8, kDepth = 16;
   const Tensor x = leaf({kElements}, 1);
