@@ -50,8 +50,9 @@ double Comparer::bar(const std::string& kind) const {
   if (precision_ == DType::kBF16) {
     const auto found = golden_.bf16_errors.find(kind);
     if (found != golden_.bf16_errors.end()) return kBf16Share * found->second;
-    throw StatusError(Status::invalid(
-        "bf16.json", kind, "has to hold the error of PyTorch (tests/conformance/derive_bf16.py)"));
+    throw StatusError(Status::invalid("bf16.json", "none of " + kind,
+                                      "has to hold the errors of PyTorch, as "
+                                      "tests/conformance/run.sh derive_bf16.py FOLDER writes it"));
   }
   return kind == "norm after" ? kNormBar : kBar;
 }
