@@ -204,6 +204,34 @@ std::vector<Case> cases() {
   return all;
 }
 
+std::vector<Case> drawn_cases() {
+  uint64_t draws = 0;
+  const auto among = [&](const auto& choices) {
+    const double at = static_cast<double>(uniform_at({41, 2}, draws++));
+    return choices[static_cast<size_t>(at * static_cast<double>(std::size(choices)))];
+  };
+  const int64_t few[] = {1, 2}, tokens[] = {1, 2, 5, 17, 63, 65, 80};
+  const int64_t features[] = {1, 2, 7, 33}, widths[] = {-1, -1, 0, 1, 3, 20};
+  const int64_t documents[] = {0, 0, 1, 4, 30}, offsets[] = {0, 0, 3, 40};
+  const std::string valid[] = {"", "", "left", "right", "none"};
+  const std::string dims[] = {"", "", "", "whole", "row", "head", "shared"};
+  const bool sometimes[] = {false, false, true};
+  std::vector<Case> all;
+  for (int i = 0; i < 32; ++i) {
+    Case c{"drawn_" + std::to_string(i)};
+    c.rows = among(few), c.key_heads = among(few), c.heads = c.key_heads * among(few);
+    c.queries = among(tokens), c.keys = among(tokens);
+    c.features = among(features), c.value_features = among(features);
+    c.causal = among(sometimes), c.left = among(widths), c.right = among(widths);
+    c.valid = among(valid), c.document = among(documents), c.query_offset = among(offsets);
+    c.dropout = among(sometimes) ? 0.4 : 0, c.soft_cap = among(sometimes) ? 1.5 : 0;
+    c.alibi = among(sometimes), c.sinks = among(sometimes);
+    c.mask = among(dims), c.bias = among(dims);
+    all.push_back(c);
+  }
+  return all;
+}
+
 Inputs inputs_of(Context& cx, const Case& c, DType dtype, bool rounded) {
   std::vector<Shape> shapes = {{c.rows, c.heads, c.queries, c.features},
                                {c.rows, c.key_heads, c.keys, c.features},

@@ -31,6 +31,8 @@ struct Case {
 
 // Small ones of every feature, and some of several tiles.
 std::vector<Case> cases();
+// Rules and extents put together at random, the same every time.
+std::vector<Case> drawn_cases();
 void PrintTo(const Case& c, std::ostream* out);
 
 // q, k, v, then bias and sinks where the case has them; leaves.

@@ -80,22 +80,23 @@ class AttentionTest : public ::testing::TestWithParam<Case> {
     const cpu::ForcedTiles forced(testing::tiles_amx_on_cpu());
     expect_good(results(narrow, true), "amx in C++");
   }
+  void expect_the_composition_in_float64() {
+    const Inputs in = inputs_of(cx_, GetParam(), DType::kF64, false);
+    const Results expected = results(in, false);
+    for (const cpu::Level level : {cpu::Level::kV2, cpu::Level::kV3, cpu::Level::kV4}) {
+      if (!cpu::supported(level)) continue;
+      const cpu::ForcedTiles forced(level);
+      const Results tiled = results(in, true);
+      for (size_t i = 0; i < expected.size(); ++i) {
+        EXPECT_LE(error(tiled[i], expected[i]), 1e-13 * (1 + largest(expected[i]))) << i;
+      }
+    }
+  }
   Bench bench_;
   Context& cx_ = bench_.context;
 };
 
-TEST_P(AttentionTest, IsTheCompositionInFloat64) {
-  const Inputs in = inputs_of(cx_, GetParam(), DType::kF64, false);
-  const Results expected = results(in, false);
-  for (const cpu::Level level : {cpu::Level::kV2, cpu::Level::kV3, cpu::Level::kV4}) {
-    if (!cpu::supported(level)) continue;
-    const cpu::ForcedTiles forced(level);
-    const Results tiled = results(in, true);
-    for (size_t i = 0; i < expected.size(); ++i) {
-      EXPECT_LE(error(tiled[i], expected[i]), 1e-13 * (1 + largest(expected[i]))) << i;
-    }
-  }
-}
+TEST_P(AttentionTest, IsTheCompositionInFloat64) { expect_the_composition_in_float64(); }
 
 TEST_P(AttentionTest, GradientsAreFiniteDifferences) {
   const Case& c = GetParam();
@@ -199,6 +200,13 @@ TEST_P(AttentionTest, BlocksInRingOrderGiveTheWhole) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, AttentionTest, ::testing::ValuesIn(cases()),
+                         [](const auto& item) { return item.param.name; });
+
+class DrawnAttentionTest : public AttentionTest {};
+
+TEST_P(DrawnAttentionTest, IsTheCompositionInFloat64) { expect_the_composition_in_float64(); }
+
+INSTANTIATE_TEST_SUITE_P(All, DrawnAttentionTest, ::testing::ValuesIn(drawn_cases()),
                          [](const auto& item) { return item.param.name; });
 
 // In bf16 the parts of a ring and their gradients are fp32.
