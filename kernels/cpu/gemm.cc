@@ -78,6 +78,30 @@ class Tiling {
   int64_t rows_ = 0, columns_ = 0;
 };
 
+// a b, of which one thread takes the tiles from `first` to `last`.
+template <typename T>
+struct TiledProduct {
+  const Tiling& tiling;
+  int64_t first, last;
+  int64_t k;
+  Matrix<T> a, b;
+
+  template <typename Out>
+  void multiply(int64_t index, Out* out, int64_t out_stride, bool accumulate, Sum<T> factor) const {
+    const GemmTile tile = tiling[index];
+    Product<T, Out> product{
+        tile.rows,  tile.columns, k,     a.from(tile.row, 0), b.from(0, tile.column), out,
+        out_stride, accumulate,   factor};
+    product.follows = index > first;
+    if (index + 1 < last) {
+      const GemmTile next = tiling[index + 1];
+      product.next_b = b.from(0, next.column);
+      product.next_n = next.columns;
+    }
+    cpu::multiply(product);
+  }
+};
+
 template <typename T>
 void node(ThreadPool& pool, Allocator& allocator, int64_t blocks, int64_t first, int64_t last,
           int64_t m, int64_t n, int64_t k, Matrix<T> a, Matrix<T> b, Sum<T>* out) {
@@ -123,11 +147,11 @@ void gemm(ThreadPool& pool, int64_t m, int64_t n, int64_t k, Matrix<T> a, Matrix
   }
   const Tiling tiling(m, n, k, tile_sizes(a));
   pool.parallel_for(tiling.count(), 1, [&](int64_t begin, int64_t end) {
+    const TiledProduct<T> tiles{tiling, begin, end, k, a, b};
     for (int64_t index = begin; index < end; ++index) {
       const GemmTile tile = tiling[index];
-      multiply(Product<T, Out>{tile.rows, tile.columns, k, a.from(tile.row, 0),
-                               b.from(0, tile.column), out + tile.row * out_stride + tile.column,
-                               out_stride, accumulate, factor});
+      tiles.multiply(index, out + tile.row * out_stride + tile.column, out_stride, accumulate,
+                     factor);
       if (done) done(tile);
     }
   });
@@ -165,12 +189,11 @@ void gemm_tiles(ThreadPool& pool, Allocator& allocator, int blocks, int64_t m, i
   const Tiling tiling(m, n, k, tile_sizes(a));
   pool.parallel_for(tiling.count(), 1, [&](int64_t begin, int64_t end) {
     thread_local std::vector<Sum<T>> sums;
+    const TiledProduct<T> tiles{tiling, begin, end, k, a, b};
     for (int64_t index = begin; index < end; ++index) {
       const GemmTile tile = tiling[index];
       sums.resize(std::max(sums.size(), static_cast<size_t>(tile.rows * tile.columns)));
-      multiply(Product<T, Sum<T>>{tile.rows, tile.columns, k, a.from(tile.row, 0),
-                                  b.from(0, tile.column), sums.data(), tile.columns, false,
-                                  Sum<T>{1}});
+      tiles.multiply(index, sums.data(), tile.columns, false, Sum<T>{1});
       take(tile, sums.data());
     }
   });

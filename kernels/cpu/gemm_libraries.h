@@ -19,6 +19,11 @@ struct Product {
   int64_t out_stride;
   bool accumulate;
   Sum<T> factor;
+  // What the calling thread multiplies next, with the same k: b's columns there. A library may make
+  // them ready meanwhile; nobody writes to them until then.
+  Matrix<T> next_b = {};
+  int64_t next_n = 0;
+  bool follows = false;  // this product was the next one of the thread's last
 };
 
 void multiply_openblas(const Product<float>& product);

@@ -125,7 +125,12 @@ constexpr std::array<Block<Out>, sizeof...(I)> blocks(std::index_sequence<I...>)
 template <typename Out>
 constexpr auto kBlocks = blocks<Out>(std::make_index_sequence<kRows * kVectors>());
 
-// Room for so many words; grows to what the thread has needed so far.
+// What a thread packs into; grows to what it has needed so far.
+struct Rooms {
+  std::vector<Words> left, right;
+  bool ready = false;  // the next product's first panel is packed, in this half of `right`
+  int64_t half = 0;
+};
 int32_t* room_of(std::vector<Words>& room, int64_t count) {
   const auto lines = static_cast<size_t>((count + kLanes - 1) / kLanes);
   if (room.size() < lines) room.resize(lines);
@@ -138,24 +143,34 @@ template <bool kAlong, typename Out>
 class Multiplication {
  public:
   explicit Multiplication(const Product<bfloat16, Out>& p)
-      : p_(p), across_((p.n + kPanel - 1) / kPanel), deepest_(words(std::min(p.k, kDepth))) {
-    thread_local std::vector<Words> left_room, right_room;
-    right_ = room_of(right_room, 2 * kPanel * deepest_);
+      : p_(p),
+        across_((p.n + kPanel - 1) / kPanel),
+        count_(across_ * ((p.k + kDepth - 1) / kDepth)),
+        deepest_(words(std::min(p.k, kDepth))) {
     const int64_t panels = (p.m + kPanel - 1) / kPanel;
-    if (p.a.transposed || p.k % 2 != 0) left_ = room_of(left_room, panels * kPanel * deepest_);
+    if (p.a.transposed || p.k % 2 != 0) {
+      left_ = room_of(rooms().left, panels * kPanel * deepest_);
+    }
+    right_ = room_of(rooms().right, 2 * kPanel * deepest_);
   }
 
   void run() {
-    const int64_t count = across_ * ((p_.k + kDepth - 1) / kDepth);
-    bool packed = false;
-    for (int64_t i = 0; i < count; ++i) {
+    bool packed = std::exchange(rooms().ready, false) && p_.follows;
+    first_half_ = packed ? rooms().half : 0;
+    for (int64_t i = 0; i < count_; ++i) {
       if (!packed) pack(right_panel(i));
-      packed = i + 1 < count && Packing<kAlong>::can(right_panel(i + 1));
+      packed = Packing<kAlong>::can(right_panel(i + 1));
       pass(i, packed);
     }
+    rooms().ready = packed;
+    rooms().half = (first_half_ + count_) % 2;
   }
 
  private:
+  static Rooms& rooms() {
+    thread_local Rooms rooms;
+    return rooms;
+  }
   struct Part {
     int64_t first, k;  // of the summed extent
     int64_t column;
@@ -164,14 +179,22 @@ class Multiplication {
     const int64_t first = index / across_ * kDepth;
     return {first, std::min(kDepth, p_.k - first), index % across_ * kPanel};
   }
+  // Those after the last one are the next product's.
   Panel right_panel(int64_t index) const {
+    int32_t* const to = right_ + (first_half_ + index) % 2 * kPanel * deepest_;
+    if (index >= count_) {
+      const bool there = p_.next_n > 0;
+      const int64_t column = there ? (index - count_) * kPanel : 0;
+      const Matrix<bfloat16> b = (there ? p_.next_b : p_.b).from(0, column);
+      return {b.data, b.row_stride, p_.next_n - column, std::min(p_.k, kDepth), b.transposed, to};
+    }
     const Part at = part(index);
     return {p_.b.from(at.first, at.column).data,
             p_.b.row_stride,
             p_.n - at.column,
             at.k,
             p_.b.transposed,
-            right_ + index % 2 * kPanel * deepest_};
+            to};
   }
   Panel left_panel(const Part& at, int64_t row) const {
     return {p_.a.from(row, at.first).data, p_.a.row_stride, p_.m - row, at.k, !p_.a.transposed,
@@ -237,7 +260,9 @@ class Multiplication {
   }
 
   const Product<bfloat16, Out> p_;
-  const int64_t across_, deepest_;  // panels of b; words of the deepest part
+  const int64_t across_, count_;  // panels of b, of one part of k and of all
+  const int64_t deepest_;         // words of the deepest part
+  int64_t first_half_ = 0;        // of the room, that the first panel lies in
   int32_t *left_ = nullptr, *right_ = nullptr;
   Packing<kAlong> packing_;
 };
@@ -259,8 +284,8 @@ void multiply_pairs(const Product<bfloat16>& p) {
   if (p.k <= kDepth) return multiply_parts(p);
   thread_local std::vector<float> sums;
   if (std::ssize(sums) < p.m * p.n) sums.resize(static_cast<size_t>(p.m * p.n));
-  multiply_pairs(
-      Product<bfloat16, float>{p.m, p.n, p.k, p.a, p.b, sums.data(), p.n, false, p.factor});
+  multiply_pairs(Product<bfloat16, float>{p.m, p.n, p.k, p.a, p.b, sums.data(), p.n, false,
+                                          p.factor, p.next_b, p.next_n, p.follows});
   for (int64_t i = 0; i < p.m; ++i) {
     for (int64_t j = 0; j < p.n; j += kLanes) {
       const __mmask16 mask = first_lanes(p.n - j);
