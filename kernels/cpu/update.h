@@ -21,6 +21,9 @@ struct AdamWFactors {
 struct UpdateKernels {
   void (*adamw)(const AdamWFactors& factors, const float* g, float* m, float* v, float* p,
                 int64_t n);
+  // The same; y := p, rounded as convert.h does. y is not left in the caches.
+  void (*adamw_bf16)(const AdamWFactors& factors, const float* g, float* m, float* v, float* p,
+                     bfloat16* y, int64_t n);
   // Added up in double, over a fixed number of lanes.
   double (*sum_of_squares)(const float* x, int64_t n);
   float (*largest)(const float* x, int64_t n);  // |x|; NaN where there is one; 0 for n 0

@@ -1,7 +1,8 @@
 // The loops of update.h. Included once by each update_v*.cc, inside a namespace of its own; nothing
 // here may call an inline function of another header (rows_body.h).
 
-void adamw(const AdamWFactors& factors, const float* g, float* m, float* v, float* p, int64_t n) {
+inline void adamw(const AdamWFactors& factors, const float* g, float* m, float* v, float* p,
+                  int64_t n) {
   const AdamWFactors f = factors;
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) {
@@ -14,14 +15,48 @@ void adamw(const AdamWFactors& factors, const float* g, float* m, float* v, floa
   }
 }
 
-double sum_of_squares(const float* x, int64_t n) {
-  double total = 0;
-#pragma omp simd reduction(+ : total)
-  for (int64_t i = 0; i < n; ++i) {
-    const double value = static_cast<double>(x[i]);
-    total += value * value;
+#ifndef WEFT_OWN_BF16
+#include "kernels/cpu/round_bf16_body.h"
+inline void round_past_caches(const float* x, bfloat16* y, int64_t n) { round_bf16(x, y, n); }
+inline void finish_rounding() {}
+#endif
+
+void adamw_bf16(const AdamWFactors& factors, const float* g, float* m, float* v, float* p,
+                bfloat16* y, int64_t n) {
+  constexpr int64_t kPiece = 64, kLine = 16, kAhead = 256;
+  const AdamWFactors f = factors;
+  int64_t at = 0;
+  for (; at + kPiece <= n; at += kPiece) {
+    for (int64_t i = at + kAhead; i < at + kAhead + kPiece; i += kLine) {
+      __builtin_prefetch(g + i);
+      __builtin_prefetch(m + i, 1);
+      __builtin_prefetch(v + i, 1);
+      __builtin_prefetch(p + i, 1);
+    }
+    adamw(f, g + at, m + at, v + at, p + at, kPiece);
+    round_past_caches(p + at, y + at, kPiece);
   }
-  return total;
+  adamw(f, g + at, m + at, v + at, p + at, n - at);
+  round_past_caches(p + at, y + at, n - at);
+  finish_rounding();
+}
+
+// Four parts at once: one sum would wait for each of its additions.
+double sum_of_squares(const float* x, int64_t n) {
+  const int64_t part = n / 4;
+  double a = 0, b = 0, c = 0, d = 0;
+#pragma omp simd reduction(+ : a, b, c, d)
+  for (int64_t i = 0; i < part; ++i) {
+    const double w0 = static_cast<double>(x[i]), w1 = static_cast<double>(x[i + part]);
+    const double w2 = static_cast<double>(x[i + 2 * part]),
+                 w3 = static_cast<double>(x[i + 3 * part]);
+    a += w0 * w0;
+    b += w1 * w1;
+    c += w2 * w2;
+    d += w3 * w3;
+  }
+  for (int64_t i = 4 * part; i < n; ++i) a += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+  return (a + b) + (c + d);
 }
 
 float largest(const float* x, int64_t n) {
@@ -49,4 +84,4 @@ void cut_squares(const float* x, int64_t n, double first, double second, double*
   *b += lower;
 }
 
-constexpr UpdateKernels kTable{adamw, sum_of_squares, largest, cut_squares};
+constexpr UpdateKernels kTable{adamw, adamw_bf16, sum_of_squares, largest, cut_squares};

@@ -200,13 +200,15 @@ class AdamW::Step final : public Kernel {
     const float* g = update.gradient.data<float>();
     float *p = update.state->master.data<float>(), *m = update.state->first_moment.data<float>();
     float* v = update.state->second_moment.data<float>();
+    if (update.value && update.value.dtype() == DType::kBF16) {
+      bfloat16* const y = update.value.data<bfloat16>();
+      return cpu::update().adamw_bf16(update.factors, g + begin, m + begin, v + begin, p + begin,
+                                      y + begin, end - begin);
+    }
     for (int64_t at = begin; at < end; at += kBlock) {
       const int64_t n = std::min(kBlock, end - at);
       cpu::update().adamw(update.factors, g + at, m + at, v + at, p + at, n);
-      if (!update.value) continue;
-      if (update.value.dtype() == DType::kBF16) {
-        cpu::round(p + at, update.value.data<bfloat16>() + at, n);
-      } else if (update.value.dtype() == DType::kF16) {
+      if (update.value && update.value.dtype() == DType::kF16) {
         cpu::round(p + at, update.value.data<float16>() + at, n);
       }
     }
