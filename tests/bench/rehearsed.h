@@ -17,8 +17,9 @@ namespace weft::bench {
 
 // What the communicators of one world have in common.
 struct Rehearsal {
-  bool transfers =
-      true;  // else every collective returns at once and leaves its results as they are
+  // Else every collective returns at once and leaves its results as they are, gathered integers
+  // aside, of which every rank's are as this one's.
+  bool transfers = true;
   bool records = false;
   std::mutex mutex;                                  // of the log
   std::vector<std::function<void(Allocator&)>> log;  // the collectives of the rank, in order
