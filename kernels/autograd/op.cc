@@ -28,6 +28,10 @@ void Kernel::cuda(Context& cx, std::span<const Tensor>, std::span<Tensor>) {
   throw_no_kernel(cx, name());
 }
 
+std::vector<Tensor> Op::leaf_vjp(Context&, std::span<const Tensor>, std::span<const Tensor>) {
+  return {};
+}
+
 bool Op::add_to_leaves(Context&, std::span<const Tensor>, std::span<const Tensor>,
                        std::span<const Tensor>) {
   return false;

@@ -59,9 +59,14 @@ class Op : public Kernel {
   virtual std::vector<Tensor> vjp(Context& cx, std::span<const Tensor> saved,
                                   std::span<const Tensor> output_grads) = 0;
 
-  // Instead of vjp, where that costs less than making a gradient that is mostly zeros: adds the
+  // Gradients of leaves among the inputs that can be had before the others, so that they are on
+  // their way to other ranks while vjp, which then leaves them out, computes. By default none.
+  virtual std::vector<Tensor> leaf_vjp(Context& cx, std::span<const Tensor> saved,
+                                       std::span<const Tensor> output_grads);
+
+  // Instead of both, where that costs less than making a gradient that is mostly zeros: adds the
   // gradients to what the leaves among the inputs already hold (held[i]; an empty handle: no leaf,
-  // or nothing held). False: vjp is to be called.
+  // or nothing held). False: they are to be called.
   virtual bool add_to_leaves(Context& cx, std::span<const Tensor> saved,
                              std::span<const Tensor> output_grads, std::span<const Tensor> held);
 

@@ -102,29 +102,32 @@ struct Tape::State {
         layer.emplace(activity, entry.layer);
         number = entry.layer;
       }
-      std::vector<char> rows;
-      for (const Tensor& leaf : entry.leaves) rows.push_back(as_rows(entry, leaf) ? 1 : 0);
-      std::vector<Tensor> gradients = input_gradients(cx, entry, sums, held);
-      entry.op.reset();
-      entry.saved.clear();
-      for (size_t i = 0; i < entry.input_ids.size(); ++i) {
-        if (rows[i] != 0) continue;
+      std::vector<char> given;  // inputs whose gradients are settled
+      for (const Tensor& leaf : entry.leaves) given.push_back(as_rows(entry, leaf) ? 1 : 0);
+      const auto give = [&](size_t i, Tensor gradient) {
+        if (std::exchange(given[i], 1) != 0) return;
         const Tensor& leaf = entry.leaves[i];
-        const bool has_gradient = i < gradients.size() && gradients[i];
-        if (has_gradient && leaf) to_leaf(leaf, std::move(gradients[i]));
-        if (has_gradient && !leaf && entry.input_ids[i] != 0) {
-          Tensor gradient = cpu::converted(cx.pool, gradients[i], entry.input_dtypes[i]);
-          gradients[i] = Tensor();
-          sums.add(cx.pool, entry.input_ids[i], std::move(gradient));
+        if (gradient && leaf) {
+          to_leaf(leaf, std::move(gradient));
+        } else if (gradient && entry.input_ids[i] != 0) {
+          Tensor same = cpu::converted(cx.pool, gradient, entry.input_dtypes[i]);
+          gradient = Tensor();
+          sums.add(cx.pool, entry.input_ids[i], std::move(same));
         }
         if (leaf && --uses[leaf.id()] == 0) done(leaf);
-      }
+      };
+      std::vector<Tensor> gradients = input_gradients(cx, entry, sums, held, give);
+      entry.op.reset();
+      entry.saved.clear();
+      gradients.resize(entry.input_ids.size());
+      for (size_t i = 0; i < gradients.size(); ++i) give(i, std::move(gradients[i]));
     }
   }
 
-  template <typename Held>
-  std::vector<Tensor> input_gradients(Context& cx, Entry& entry, GradientSums& sums,
-                                      Held held) const {
+  // What give(input, gradient) was not called with.
+  template <typename Held, typename Give>
+  std::vector<Tensor> input_gradients(Context& cx, Entry& entry, GradientSums& sums, Held held,
+                                      Give give) const {
     std::vector<Tensor> output_gradients;
     bool any = false;
     for (const uint64_t id : entry.output_ids) {
@@ -144,6 +147,10 @@ struct Tape::State {
     std::vector<Tensor> by_leaf;
     for (const Tensor& leaf : entry.leaves) by_leaf.push_back(leaf ? held(leaf) : Tensor());
     if (entry.op->add_to_leaves(cx, entry.saved, output_gradients, by_leaf)) return {};
+    std::vector<Tensor> early = entry.op->leaf_vjp(cx, entry.saved, output_gradients);
+    for (size_t i = 0; i < early.size(); ++i) {
+      if (early[i]) give(i, std::move(early[i]));
+    }
     std::vector<Tensor> gradients = entry.op->vjp(cx, entry.saved, output_gradients);
     WEFT_CHECK(gradients.size() <= entry.input_ids.size(), "{}: {} gradients of {} inputs",
                entry.op->name(), gradients.size(), entry.input_ids.size());

@@ -156,41 +156,56 @@ class Linear final : public ForwardOp {
     // x is needed for the weight's gradient only, the weight for x's only; of x at least the shape.
     shape_ = inputs[0].shape();
     x_leaf_ = inputs[0].leaf();
+    leaves_ = wanted_[1] && inputs[1].leaf() && (!bias_ || inputs[2].leaf());
     return {wanted_[1] ? inputs[0] : Tensor(), wanted_[0] ? inputs[1] : Tensor(), std::move(z_)};
+  }
+
+  std::vector<Tensor> leaf_vjp(Context& cx, std::span<const Tensor> saved,
+                               std::span<const Tensor> output_grads) override {
+    std::vector<Tensor> grads(2 + static_cast<size_t>(bias_));
+    if (leaves_) parameter_gradients(cx, saved, output_grads, grads);
+    return grads;
   }
 
   std::vector<Tensor> vjp(Context& cx, std::span<const Tensor> saved,
                           std::span<const Tensor> output_grads) override {
     std::vector<Tensor> grads(2 + static_cast<size_t>(bias_) + static_cast<size_t>(residual_));
-    const bool bias_wanted = bias_ && wanted_[2];
-    // A GPU's library sums the rows of a right side beside the product.
-    const bool with_weight = bias_wanted && wanted_[1] && layout_ == WeightLayout::kInOut &&
-                             cx.block_count <= 1 && !cx.device().is_cpu();
-    const Tensor dz = product_gradient(
-        cx, activation_, activation_ ? as_rows(cx, saved[2]) : Tensor(),
-        as_rows(cx, output_grads[0]), bias_wanted && !with_weight ? &grads[2] : nullptr);
+    if (!leaves_) parameter_gradients(cx, saved, output_grads, grads);
+    const Tensor dz = std::move(dz_);
     if (residual_ && wanted_[bias_ ? 3 : 2]) grads.back() = output_grads[0];
     if (wanted_[0]) {
       const DType dtype = x_leaf_ ? gradient_dtype(dz.dtype()) : dz.dtype();
       const Tensor back = transposed_view(in_out(saved[1], layout_));
       grads[0] = shaped(matmul_values(cx, dz, back, dtype), shape_);
     }
-    if (with_weight) {
-      const Tensor x = as_rows(cx, saved[0]);
-      const DType dtype = gradient_dtype(x.dtype());
-      std::array outputs = {Tensor::empty(cx.allocator, {x.dim(1), dz.dim(1)}, dtype),
-                            Tensor::empty(cx.allocator, {dz.dim(1)}, dtype)};
-      WeightAndBiasGradient kernel;
-      run_kernel(cx, kernel, std::array{x, dz}, outputs);
-      grads[1] = outputs[0];
-      grads[2] = outputs[1];
-    } else if (wanted_[1]) {
-      grads[1] = weight_gradient(cx, as_rows(cx, saved[0]), dz, layout_);
-    }
     return grads;
   }
 
  private:
+  // Those of weight and bias, into grads[1] and [2]; leaves the product's own in dz_.
+  void parameter_gradients(Context& cx, std::span<const Tensor> saved,
+                           std::span<const Tensor> output_grads, std::span<Tensor> grads) {
+    const bool bias_wanted = bias_ && wanted_[2];
+    // A GPU's library sums the rows of a right side beside the product.
+    const bool with_weight = bias_wanted && wanted_[1] && layout_ == WeightLayout::kInOut &&
+                             cx.block_count <= 1 && !cx.device().is_cpu();
+    dz_ = product_gradient(cx, activation_, activation_ ? as_rows(cx, saved[2]) : Tensor(),
+                           as_rows(cx, output_grads[0]),
+                           bias_wanted && !with_weight ? &grads[2] : nullptr);
+    if (with_weight) {
+      const Tensor x = as_rows(cx, saved[0]);
+      const DType dtype = gradient_dtype(x.dtype());
+      std::array outputs = {Tensor::empty(cx.allocator, {x.dim(1), dz_.dim(1)}, dtype),
+                            Tensor::empty(cx.allocator, {dz_.dim(1)}, dtype)};
+      WeightAndBiasGradient kernel;
+      run_kernel(cx, kernel, std::array{x, dz_}, outputs);
+      grads[1] = outputs[0];
+      grads[2] = outputs[1];
+    } else if (wanted_[1]) {
+      grads[1] = weight_gradient(cx, as_rows(cx, saved[0]), dz_, layout_);
+    }
+  }
+
   // What follows the product in each tile; the products and results lie at the same places.
   template <typename T>
   cpu::TileFunction finish(int64_t width, const Tensor& bias, const Tensor& residual,
@@ -277,9 +292,11 @@ class Linear final : public ForwardOp {
   const WeightLayout layout_;
   const std::optional<Activation> activation_;
   const bool bias_, residual_, recorded_;
-  Tensor z_;  // between forward() and saves()
+  Tensor z_;   // between forward() and saves()
+  Tensor dz_;  // between leaf_vjp() and vjp()
   Shape shape_;
   bool x_leaf_ = false;
+  bool leaves_ = false;  // weight and bias
   bool wanted_[4] = {false, false, false, false};
 };
 

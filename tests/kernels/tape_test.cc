@@ -83,6 +83,22 @@ TEST_F(TapeTest, HooksFollowTheLastUseOfEachLeaf) {
   EXPECT_FALSE(unused.grad());
 }
 
+TEST_F(TapeTest, ALinearMapsParametersAreReadyBeforeItsInput) {
+  const Tensor x = leaf({4, 3}, 1), weight = leaf({3, 5}, 2), bias = leaf({5}, 3);
+  const auto order = [&](const Tensor& last) {
+    std::vector<uint64_t> ready;
+    bench_.tape.on_leaf_ready([&](const Tensor& each) { ready.push_back(each.id()); });
+    bench_.tape.backward(cx_, ops::linear(cx_, last, weight, bias, ops::WeightLayout::kInOut,
+                                          ops::Activation::kRelu));
+    return ready;
+  };
+  EXPECT_EQ(order(x), (std::vector<uint64_t>{weight.id(), bias.id(), x.id()}));
+  const std::vector<double> once = weight.grad().to_vector<double>();
+  EXPECT_EQ(order(ops::multiply(cx_, x, x)),
+            (std::vector<uint64_t>{weight.id(), bias.id(), x.id()}));
+  EXPECT_NE(weight.grad().to_vector<double>(), once);
+}
+
 TEST_F(TapeTest, RowsOfATableMayBeTakenApart) {
   const Tensor tied = leaf({6, 4}, 1), other = leaf({5, 4}, 2);
   const Tensor ids = Tensor::from<int64_t>(cx_.allocator, {3}, std::vector<int64_t>{3, 2, 3});

@@ -19,6 +19,14 @@ int64_t layer_elements(std::span<const BucketItem> items, size_t last) {
   return sum;
 }
 
+// The layer whose gradients are complete last, tables aside: its last item.
+size_t last_complete(std::span<const BucketItem> items) {
+  size_t index = 0;
+  while (index < items.size() && items[index].looked_up != LookedUp::kNever) ++index;
+  while (index + 1 < items.size() && items[index + 1].joined) ++index;
+  return index;
+}
+
 Part overlap(const Part& a, int64_t start, int64_t length) {
   const int64_t begin = std::max(a.start, start);
   const int64_t end = std::min(a.start + a.length, start + length);
@@ -43,6 +51,7 @@ Buckets::Buckets(std::span<const Parameter> parameters, int replicas, int replic
 
 Buckets::Buckets(std::span<const BucketItem> items, int replicas, int replica, int64_t bytes_max)
     : places_(items.size()) {
+  const size_t last = last_complete(items);
   for (size_t left = items.size(); left > 0; --left) {
     const size_t index = left - 1;
     const auto [unit, elements, looked_up, joined] = items[index];
@@ -52,8 +61,8 @@ Buckets::Buckets(std::span<const BucketItem> items, int replicas, int replica, i
     const bool begins = index + 1 == items.size() || !items[index + 1].joined;
     const bool full =
         !buckets_.empty() && !fits(begins ? layer_elements(items, index) : aligned(elements));
-    if (buckets_.empty() || buckets_.back().unit != unit || full || looked_up != LookedUp::kNever ||
-        buckets_.back().table != LookedUp::kNever) {
+    if (buckets_.empty() || buckets_.back().unit != unit || full || index == last ||
+        looked_up != LookedUp::kNever || buckets_.back().table != LookedUp::kNever) {
       buckets_.emplace_back().unit = unit;
       buckets_.back().table = looked_up;
     }

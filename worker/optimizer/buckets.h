@@ -4,9 +4,10 @@
 // Buckets are made from the last parameter to the first, which is about the order in which the
 // backward pass completes gradients. A bucket ends with a unit (ParameterInfo::unit) or before it
 // would exceed the bytes that it may have; a parameter is never cut, what belongs to one layer (a
-// weight and its bias, whose gradients come together) only where it does not fit at all, and a
-// table that tokens look rows up in has a bucket of its own. Every parameter starts at a multiple
-// of 32 elements, what lies between is zero.
+// weight and its bias, whose gradients come together) only where it does not fit at all. A table
+// that tokens look rows up in has a bucket of its own, and so has the layer that is complete last,
+// so that what comes before it leaves while the backward pass still computes. Every parameter
+// starts at a multiple of 32 elements, what lies between is zero.
 //
 // Thread safety: a value. Invariants: 1. the layout depends on the parameters' shapes, the number
 // of replicas and the bytes only, so every replica has the same. 2. part r of a bucket is

@@ -135,6 +135,20 @@ TEST(Buckets, AWeightAndItsBiasAreTogether) {
   EXPECT_FALSE(same_layer({"a"}, {"b"}));
 }
 
+TEST(Buckets, WhatIsCompleteLastHoldsNothingUp) {
+  const std::vector<BucketItem> items = {{0, 64, LookedUp::kByToken},
+                                         {1, 4},
+                                         {1, 4, LookedUp::kNever, /*joined=*/true},
+                                         {1, 32},
+                                         {1, 32}};
+  const Buckets buckets(items, 2, 0);
+  ASSERT_EQ(buckets.all().size(), 3U);
+  EXPECT_EQ(buckets.all()[0].entries.size(), 2U);
+  EXPECT_EQ(buckets.bucket_of(2), 1U);
+  EXPECT_EQ(buckets.bucket_of(1), 1U);
+  EXPECT_EQ(buckets.bucket_of(0), 2U);
+}
+
 // x -> x p0 p1 ... : every gradient, its bits, of one backward pass.
 std::vector<std::vector<float>> reduced(Rank& rank, int zero, bool overlap, bool idle_rank) {
   std::vector<Parameter> parameters = make_units(rank);
