@@ -170,7 +170,7 @@ class Linear final : public ForwardOp {
   std::vector<Tensor> vjp(Context& cx, std::span<const Tensor> saved,
                           std::span<const Tensor> output_grads) override {
     std::vector<Tensor> grads(2 + static_cast<size_t>(bias_) + static_cast<size_t>(residual_));
-    if (!leaves_) parameter_gradients(cx, saved, output_grads, grads);
+    if (!dz_) parameter_gradients(cx, saved, output_grads, grads);  // leaf_vjp was not called
     const Tensor dz = std::move(dz_);
     if (residual_ && wanted_[bias_ ? 3 : 2]) grads.back() = output_grads[0];
     if (wanted_[0]) {

@@ -23,7 +23,7 @@
 
 namespace weft {
 
-inline constexpr int64_t kBucketBytes = int64_t{16} << 20;
+inline constexpr int64_t kBucketBytes = int64_t{8} << 20;
 
 struct Bucket {
   struct Entry {
