@@ -66,11 +66,12 @@ inline T sum_over(int64_t n, const F& f, const T* first, const Rows*... rows) {
     d += term(i + 3 * kLanes);
   }
   for (; i + kLanes <= n; i += kLanes) a += term(i);
-  T rest = 0;
-  for (; i < n; ++i) rest += f(first[i], rows[i]...);
   a = (a + b) + (c + d);
-  for (int lane = 0; lane < kLanes; ++lane) rest += a[lane];
-  return rest;
+  for (int64_t lane = 0; i < n; ++i, ++lane) a[lane] += f(first[i], rows[i]...);
+  for (int64_t half = kLanes / 2; half > 0; half /= 2) {
+    for (int64_t lane = 0; lane < half; ++lane) a[lane] += a[lane + half];
+  }
+  return a[0];
 }
 
 // act(i) for i in [0, n), as one vector loop that fetches the row after x.

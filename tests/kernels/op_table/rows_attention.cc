@@ -76,6 +76,23 @@ Outputs compared_whole(Context& cx, Inputs x, const Attributes&) {
   return {ops::sum(cx, ops::multiply(cx, bent, x[2]), -1)};
 }
 
+// The same from plain ops: softmax of v . tanh(W q + b + U k), v = gain v / |v| where there is one.
+Outputs additive_whole(Context& cx, Inputs x, const Attributes& attributes) {
+  constexpr int kTurned[] = {1, 0};
+  const auto times = [&](const Tensor& rows, const Tensor& weight) {
+    return ops::matmul(cx, rows, ops::permute(cx, weight, kTurned));
+  };
+  Tensor v = x[6];
+  if (x.size() > 8) {
+    const Tensor length = ops::sqrt(cx, ops::sum(cx, ops::multiply(cx, v, v), -1, true));
+    v = ops::divide(cx, ops::multiply(cx, v, x[8]), length);
+  }
+  const std::array<Tensor, 3> compared = {ops::add(cx, times(x[2], x[4]), x[7]), times(x[3], x[5]),
+                                          v};
+  const Tensor scores = compared_whole(cx, compared, attributes)[0];
+  return both(attention::attend(cx, scores, x[0], mask_of(cx, x[1])));
+}
+
 std::vector<Case> comparisons() {
   std::vector<Case> cases;
   for (const Sizes& s : many_sizes()) {
@@ -313,9 +330,9 @@ std::vector<Case> rewards() {
 
 std::vector<Row> attention_rows() {
   return {
-      {"additive_attention", additive, attending(additive_parameters), nullptr, 16},
+      {"additive_attention", additive, attending(additive_parameters), additive_whole, 16},
       // The gain's gradient sums over queries and keys what cancels within each query.
-      {"additive_attention_normalized", additive, attending(with_gain), nullptr, 64},
+      {"additive_attention_normalized", additive, attending(with_gain), additive_whole, 64},
       {"compared",
        [](Context& cx, Inputs x, const Attributes&) {
          return Outputs{attention::compared(cx, x[0], x[1], x[2])};
