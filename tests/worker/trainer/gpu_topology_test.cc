@@ -81,14 +81,10 @@ TEST_F(GpuTopology, TwoTasksAndZeroHaveTheBitsOfOne) {
 // Bits are told of one kind of GPU and one version of the library.
 TEST_F(GpuTopology, ABuildIsAlsoWhatComputesOnTheGpu) {
   const proto::LaunchRecord launch = record(job("topology", "batch_size: 4"), {});
-  run_on_threads(
-      {},
-      [&](Rank& rank) {
-        MemoryCluster cluster;
-        MemoryProgress progress(cluster);
-        const auto set = set_up(rank, launch, progress);
-        if (!set) throw StatusError(set.error());
-        const std::string& build = (*set)->state.build();
+  on_ranks(
+      launch,
+      [](Rank&, const auto&, Training& training) {
+        const std::string& build = training.state.build();
         EXPECT_NE(build.find(", fibers, cuBLASLt 130000, "), std::string::npos) << build;
       },
       on_gpu);

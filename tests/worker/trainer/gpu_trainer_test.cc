@@ -79,22 +79,16 @@ class GpuTrainer : public Trainer {
   Outcome run(const std::string& setting, int steps, bool recorded, const PlaceRank& place,
               MeshDegrees mesh = {},
               const std::function<void(Training&, Rank&, int)>& between = {}) {
-    const proto::LaunchRecord launch = record(job(setting), mesh);
     Outcome outcome;
-    run_on_threads(
-        mesh,
-        [&](Rank& rank) {
-          MemoryCluster cluster;
-          MemoryProgress progress(cluster);
-          const auto set = set_up(rank, launch, progress);
-          if (!set) throw StatusError(set.error());
-          Training& training = **set;
+    on_ranks(
+        record(job(setting), mesh),
+        [&](Rank& rank, const auto& spec, Training& training) {
           if (!recorded) training.passes.reset();
           Outcome mine;
           for (int step = 0; step < steps; ++step) {
             if (between) between(training, rank, step);
             TrainingTask& task = training.tasks[static_cast<size_t>(step % 2)];
-            const StepResult result = run_step(rank, launch.spec(), training, task, 3e-3);
+            const StepResult result = run_step(rank, spec, training, task, 3e-3);
             training.state.set_step(step + 1);
             mine.losses.push_back(result.loss);
             mine.norms.push_back(result.gradient_norm);
@@ -192,15 +186,11 @@ training: {{steps: 1, batch_size: 1, sequence_length: 2048, shuffle: false, prec
                                               {});
     const int64_t before = cuda::cudnn_runs();
     std::vector<float> first;
-    run_on_threads(
-        {},
-        [&](Rank& rank) {
-          MemoryCluster cluster;
-          MemoryProgress progress(cluster);
-          const auto set = set_up(rank, launch, progress);
-          if (!set) throw StatusError(set.error());
-          run_step(rank, launch.spec(), **set, (*set)->tasks[0], 3e-3);
-          for (const AdamW::State& state : (*set)->optimizer->states()) {
+    on_ranks(
+        launch,
+        [&](Rank& rank, const auto& spec, Training& training) {
+          run_step(rank, spec, training, training.tasks[0], 3e-3);
+          for (const AdamW::State& state : training.optimizer->states()) {
             const std::vector<float> values = state.master.to_vector<float>();
             first.insert(first.end(), values.begin(), values.end());
           }
@@ -218,26 +208,20 @@ training: {{steps: 1, batch_size: 1, sequence_length: 2048, shuffle: false, prec
 // The step throws before it updates anything, whether its passes are recorded by then or not.
 TEST_F(GpuTrainer, AWrongLabelEndsTheStepWithTheWordsOfTheCpu) {
   const auto said = [&](const PlaceRank& place, int wrong_step, size_t number) {
-    const proto::LaunchRecord launch = record(job(""), {});
     std::string words;
-    run_on_threads(
-        {},
-        [&](Rank& rank) {
-          MemoryCluster cluster;
-          MemoryProgress progress(cluster);
-          const auto set = set_up(rank, launch, progress);
-          if (!set) throw StatusError(set.error());
-          Training& training = **set;
+    on_ranks(
+        record(job(""), {}),
+        [&](Rank& rank, const auto& spec, Training& training) {
           TrainingTask& task = training.tasks[number];
           for (int step = 0; step < wrong_step; ++step) {
-            run_step(rank, launch.spec(), training, task, 3e-3);
+            run_step(rank, spec, training, task, 3e-3);
             training.state.set_step(step + 1);
           }
           task.task = std::make_unique<WrongLabel>(rank, *training.config, std::move(task.task));
           const Tensor weight = training.trunk->parameters()[0].value;
           const std::vector<float> before = weight.to_vector<float>();
           try {
-            run_step(rank, launch.spec(), training, task, 3e-3);
+            run_step(rank, spec, training, task, 3e-3);
           } catch (const StatusError& error) {
             words = error.status().to_string();
           }

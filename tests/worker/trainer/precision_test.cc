@@ -109,18 +109,13 @@ TEST_F(Precision, Fp16TrainsWithAScaledLoss) {
 // the optimizer counts the updates that it made, over a resume too.
 TEST_F(Precision, AnOverflowLeavesTheStepOut) {
   const proto::LaunchRecord launch = record(with("precision: fp16"), {2, 1, 1});
-  testing::run_mesh({2, 1, 1}, [&](Rank& rank) {
-    MemoryCluster cluster;
-    MemoryProgress progress(cluster);
-    const auto set = set_up(rank, launch, progress);
-    ASSERT_TRUE(set.has_value());
-    Training& training = **set;
+  on_ranks(launch, [](Rank& rank, const auto& spec, Training& training) {
     training.loss_scale = LossScale(LossScale::kMax, 0);
     const std::vector<float> before = training.optimizer->states()[0].master.to_vector<float>();
     int left_out = 0;
     bool applied = false;
     for (int i = 0; i < 24 && !applied; ++i) {
-      const StepResult result = run_step(rank, launch.spec(), training, training.tasks[0], 1e-3);
+      const StepResult result = run_step(rank, spec, training, training.tasks[0], 1e-3);
       applied = result.applied;
       left_out += applied ? 0 : 1;
       EXPECT_EQ(training.optimizer->states()[0].master.to_vector<float>() == before, !applied);
@@ -172,14 +167,8 @@ TEST_F(Precision, Bf16KeepsLessThanFp32) {
 TEST_F(Precision, ASteadyStepMakesNoSystemCall) {
   for (const char* setting : {"", "precision: bf16,", "activation_checkpointing: full,"}) {
     const proto::LaunchRecord launch = record(deep(setting), {});
-    testing::run_ranks(1, [&](Rank& rank) {
-      MemoryCluster cluster;
-      MemoryProgress progress(cluster);
-      const auto training = set_up(rank, launch, progress);
-      ASSERT_TRUE(training.has_value());
-      const auto step = [&] {
-        run_step(rank, launch.spec(), **training, (*training)->tasks[0], 1e-3);
-      };
+    on_ranks(launch, [&](Rank& rank, const auto& spec, Training& training) {
+      const auto step = [&] { run_step(rank, spec, training, training.tasks[0], 1e-3); };
       step();
       step();
       const AllocatorStats before = rank.allocator->stats();

@@ -13,6 +13,7 @@
 #include "proto/json/yaml.h"
 #include "tests/testing/memory_progress.h"
 #include "tests/testing/rank_runner.h"
+#include "worker/setup.h"
 #include "worker/trainer.h"
 
 namespace weft {
@@ -86,6 +87,21 @@ class Trainer : public ::testing::Test {
     };
     testing::run_mesh({mesh.data(), mesh.sequence(), mesh.tensor()}, body, place);
     return first;
+  }
+
+  // What every rank of the record's mesh is set up with.
+  using Body = std::function<void(Rank&, const proto::JobSpec&, Training&)>;
+  static void on_ranks(const proto::LaunchRecord& launch, const Body& body,
+                       const PlaceRank& place = {}) {
+    const proto::ParallelSpec& mesh = launch.spec().parallel();
+    MemoryCluster cluster;
+    const auto set_up_and_do = [&](Rank& rank) {
+      MemoryProgress progress(cluster);
+      const auto training = set_up(rank, launch, progress);
+      if (!training) throw StatusError(training.error());
+      body(rank, launch.spec(), **training);
+    };
+    testing::run_mesh({mesh.data(), mesh.sequence(), mesh.tensor()}, set_up_and_do, place);
   }
 
   std::map<int64_t, double> losses(const std::string& job, MeshDegrees mesh) {

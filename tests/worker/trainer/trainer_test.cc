@@ -252,14 +252,9 @@ training: {steps: 2, batch_size: 2, sequence_length: 16}
   const auto parameter_bytes = [&](MeshDegrees mesh) {
     int64_t most = 0;
     std::mutex mutex;
-    const proto::LaunchRecord launch = record(kWide, mesh);
-    testing::run_mesh(mesh, [&](Rank& rank) {
-      MemoryCluster cluster;
-      MemoryProgress progress(cluster);
-      const auto training = set_up(rank, launch, progress);
-      ASSERT_TRUE(training.has_value());
+    on_ranks(record(kWide, mesh), [&](Rank&, const auto&, Training& training) {
       int64_t bytes = 0;
-      for (const Parameter& parameter : (*training)->optimizer->parameters()) {
+      for (const Parameter& parameter : training.optimizer->parameters()) {
         bytes += static_cast<int64_t>(parameter.value.bytes());
       }
       const std::lock_guard lock(mutex);

@@ -194,17 +194,6 @@ training: {steps: 4, batch_size: 4, micro_batch_size: 1, sequence_length: 8}
 
 class ZeroStep : public Zero {
  protected:
-  using Body = std::function<void(Rank&, const proto::JobSpec&, Training&)>;
-  void on_ranks(const proto::LaunchRecord& launch, const Body& body) {
-    const proto::ParallelSpec& mesh = launch.spec().parallel();
-    MemoryCluster cluster;
-    testing::run_mesh({mesh.data(), mesh.sequence(), mesh.tensor()}, [&](Rank& rank) {
-      MemoryProgress progress(cluster);
-      const auto training = set_up(rank, launch, progress);
-      ASSERT_TRUE(training.has_value());
-      body(rank, launch.spec(), **training);
-    });
-  }
   // Weights and moments, bit for bit.
   static std::vector<uint32_t> state_of(Training& training) {
     std::vector<uint32_t> all;
