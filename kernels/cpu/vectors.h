@@ -62,7 +62,6 @@ struct VectorKernels {
                             T* dgamma);
   void (*log_softmax)(const T* x, T* y, int64_t n);
   void (*log_softmax_backward)(const T* y, const T* dy, T* dx, int64_t n);
-  T (*sum)(const T* x, int64_t n);
   T (*extreme)(bool largest, const T* x, int64_t n);   // NaN where one is; n >= 1
   T (*squares_around)(const T* x, T mean, int64_t n);  // sum of (x - mean)^2
   // Sums of dy and of dy * (x - mean) * rstd.

@@ -271,7 +271,6 @@ constexpr VectorKernels<T> table() {
           rms_norm_backward<T>,
           log_softmax<T>,
           log_softmax_backward<T>,
-          row_sum<T>,
           extreme<T>,
           squares_around<T>,
           gradient_sums<T>,

@@ -2,12 +2,6 @@
 // tail are the same wherever it lies.
 
 template <typename T>
-T row_sum(const T* x, int64_t n) {
-  const auto element = [](const auto& v) { return v; };
-  return sum_over<T>(n, element, x);
-}
-
-template <typename T>
 T extreme(bool largest, const T* x, int64_t n) {
   T best = x[0];
   int unordered = 0;
@@ -73,7 +67,8 @@ void log_softmax(const T* x, T* y, int64_t n) {
 
 template <typename T>
 void log_softmax_backward(const T* y, const T* dy, T* dx, int64_t n) {
-  const T total = row_sum(dy, n);
+  const T total = sum_over<T>(
+      n, [](const auto& v) { return v; }, dy);
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) dx[i] = dy[i] - exp_of(y[i]) * total;
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/cpu/rows.h"
 #include "kernels/cpu/vectors.h"
 #include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
@@ -39,7 +40,7 @@ T sum_by_halves(int64_t begin, int64_t n, const F& f) {
 template <typename T>
 T sum_of(const T* x, int64_t n) {
   return sum_by_halves<T>(
-      0, n, [x](int64_t at, int64_t length) { return cpu::vectors<T>().sum(x + at, length); });
+      0, n, [x](int64_t at, int64_t length) { return cpu::rows<T>().sum(x + at, length); });
 }
 
 template <typename T>
