@@ -83,6 +83,7 @@ Error HttpClient::State::exchange_head(const HttpCall& call, Parser& parser) {
   if (!call.body.empty() || !call.content_type.empty()) request.prepare_payload();
   Error error =
       run(call.seconds_max, [&](auto done) { http::async_write(*stream, request, done); });
+  parser.body_limit(boost::none);  // it is held against the length that the head tells
   // A server that refuses a body answers before it has read it: look for that answer first.
   const Error read_error = run(
       call.seconds_max, [&](auto done) { http::async_read_header(*stream, buffer, parser, done); });
@@ -118,7 +119,6 @@ Result<HttpReply> HttpClient::stream(const HttpCall& call,
     state.drop();
     return fail(state.failure(error));
   }
-  parser->body_limit(boost::none);
   HttpReply reply;
   reply.status = parser->get().result_int();
   const bool hand_on = sink && reply.status / 100 == 2;

@@ -65,8 +65,10 @@ class ServedCli : public testing::Test {
     return done.out.substr(at, done.out.find('"', at) - at);
   }
 
-  // A checkpoint of that job in which only what a manifest says is there.
-  void add_checkpoint(const std::string& job, const std::string& id) {
+  // A checkpoint of that job in which only what a manifest says is there: a tensor of `chunks`
+  // times the same `chunk` of fp32 elements.
+  void add_checkpoint(const std::string& job, const std::string& id,
+                      const std::string& chunk = std::string(32, 'w'), int chunks = 1) {
     ASSERT_TRUE(served_.store->edit_job(job, [&](JobEdit& edit) {
       edit.checkpoints.emplace_back();
       proto::CheckpointManifest& manifest = edit.checkpoints.back();
@@ -79,11 +81,15 @@ class ServedCli : public testing::Test {
       tensor.set_name("transformer.ln_f.bias");
       tensor.set_role(proto::TENSOR_ROLE_WEIGHT);
       tensor.set_dtype("F32");
-      tensor.add_shape(8);
+      const int64_t elements = static_cast<int64_t>(chunk.size()) / 4 * chunks;
+      tensor.add_shape(elements);
       proto::Tile& tile = *tensor.add_tiles();
-      tile.set_length(8);
-      tile.add_chunks()->set_hash(sha256_hex(std::string(32, 'w')));
-      tile.mutable_chunks(0)->set_size(32);
+      tile.set_length(elements);
+      for (int i = 0; i < chunks; ++i) {
+        proto::ChunkRef& part = *tile.add_chunks();
+        part.set_hash(sha256_hex(chunk));
+        part.set_size(static_cast<int64_t>(chunk.size()));
+      }
       return Status();
     }));
   }

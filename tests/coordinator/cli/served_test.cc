@@ -196,6 +196,15 @@ TEST_F(ServedCli, ExportIsWholeOrNotThere) {
   EXPECT_EQ(left_over, 0);
 }
 
+TEST_F(ServedCli, ExportTakesFilesOfAnySize) {
+  const std::string chunk(4 << 20, 'w');
+  add_checkpoint(submit(), "ckpt-1", chunk, 5);
+  ASSERT_TRUE(served_.service.put_chunk(sha256_hex(chunk), chunk).ok());
+  const Outcome done = weft({"export", "ckpt-1", "--to", folder_ + "/out"});
+  ASSERT_EQ(done.exit, 0) << done.err;
+  EXPECT_GT(fs::file_size(folder_ + "/out/model.safetensors"), 5 * chunk.size());
+}
+
 TEST_F(ServedCli, OnlyALanguageModelGenerates) {
   const std::string id = submit();
   add_checkpoint(id, "ckpt-1");
