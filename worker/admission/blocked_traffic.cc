@@ -97,7 +97,7 @@ StepTraffic blocked_traffic(const ModelConfig& config, const proto::JobSpec& spe
     sizes.rows = s.tokens / sizes.own_tokens;
     sizes.heads = config.heads / mesh.tensor();
     sizes.key_heads = std::max<int64_t>(1, config.key_heads / mesh.tensor());
-    sizes.features = sizes.values = config.hidden / config.heads;
+    sizes.features = sizes.values = config.head_features;
     sizes.element = s.element;
     const AttentionTraffic layer = exchange_traffic(sizes, in_row);
     const bool again = s.recompute != proto::ACTIVATION_CHECKPOINTING_NONE;

@@ -19,6 +19,11 @@ Status check_blocks(const proto::JobSpec& spec, const ModelConfig& config) {
     return Status::invalid(field, std::to_string(value),
                            rule + " with training.reproducible: topology");
   };
+  if (!config.topology) {
+    return Status::invalid("training.reproducible", "topology",
+                           "must be mesh or none with the " + config.family +
+                               " family, whose norms are not computed in blocks");
+  }
   if (config.heads % (tensor * in_row) != 0) {
     return refuse(in_row > 1 ? "parallel.sequence" : "parallel.tensor",
                   in_row > 1 ? spec.parallel().sequence() : tensor,

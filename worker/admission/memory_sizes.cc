@@ -52,7 +52,7 @@ Sizes::Sizes(const ModelConfig& config, const proto::JobSpec& spec) {
   between = batch * share(share(training.sequence_length(), sequence), tensor);
   hidden = config.hidden;
   heads = share(config.heads, tensor);
-  features = heads * (config.hidden / config.heads);
+  features = heads * config.head_features;
   inner = share(config.inner, tensor);
   vocabulary = share(config.vocabulary, tensor);
   layers = config.layers;
@@ -63,7 +63,7 @@ Sizes::Sizes(const ModelConfig& config, const proto::JobSpec& spec) {
   const bool in_blocks = training.reproducible() == proto::REPRODUCIBLE_TOPOLOGY;
   blocks = in_blocks ? training.reproducible_blocks() : 0;
   scores = batch * heads * training.sequence_length() * training.sequence_length();
-  const int64_t width = config.hidden / config.heads;
+  const int64_t width = config.head_features;
   const bool may_use_cudnn = half && sequence == 1 && !in_blocks;
   ordered_by_cudnn =
       may_use_cudnn && width > kCudnnWidthMin && training.sequence_length() >= kCudnnTokensMin;

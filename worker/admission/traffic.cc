@@ -89,7 +89,7 @@ AttentionSizes attention_sizes(const ModelConfig& config, const proto::JobSpec& 
   sizes.tokens = spec.training().sequence_length();
   sizes.heads = part_of(config.heads, tensor, tensor_index).length;
   sizes.key_heads = std::min(sizes.heads, std::max<int64_t>(1, share(config.key_heads, tensor)));
-  sizes.features = sizes.values = config.hidden / config.heads;
+  sizes.features = sizes.values = config.head_features;
   sizes.element = element_bytes(spec);
   sizes.causal = config.attention.causal;
   return sizes;

@@ -103,7 +103,7 @@ double Replica::gradients_of(const TaskRows& rows, int64_t count) {
 double Replica::norm_of(const Parameter& parameter, const Tensor& master) {
   Communicator& tensor = rank_.mesh.axis(Axis::kTensor);
   double squares = 0;
-  if (!parameter.info.shard.whole() || tensor.rank() == 0) {
+  if (parameter.info.shard.counts(tensor.rank())) {
     for (const double value : wide_values(master)) squares += value * value;
   }
   Tensor sum = Tensor::full(*rank_.allocator, {1}, squares, DType::kF64);

@@ -96,6 +96,14 @@ std::optional<int64_t> ConfigReader::optional_integer(const char* name) {
   return found->get<int64_t>();
 }
 
+const nlohmann::json* ConfigReader::object(const char* name) {
+  const nlohmann::json* found = find(name);
+  if (found == nullptr || found->is_null()) return nullptr;
+  if (found->is_object()) return found;
+  refuse(name, "must be an object or null");
+  return nullptr;
+}
+
 void ConfigReader::only(const char* name, const nlohmann::json& value, const std::string& reason) {
   const nlohmann::json* found = find(name);
   if (found == nullptr || *found == value || found->is_null()) return;

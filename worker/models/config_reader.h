@@ -31,6 +31,9 @@ class ConfigReader {
   // null or absent: nothing.
   std::optional<int64_t> optional_integer(const char* name);
 
+  // null or absent: nothing. Its keys are read by a reader of its own.
+  const nlohmann::json* object(const char* name);
+
   // Present only with this value; anything else is refused for `reason`.
   void only(const char* name, const nlohmann::json& value, const std::string& reason);
   // Whatever it says has no influence on what is computed here.

@@ -6,6 +6,15 @@
 
 namespace weft {
 
+// A configuration as its family's own type.
+template <typename Config>
+const Config& config_as(const ModelConfig& config) {
+  const auto* own = dynamic_cast<const Config*>(&config);
+  WEFT_CHECK(own != nullptr, "a configuration of {}", config.family);
+  return *own;
+}
+
 const ModelFamily& gpt2_family();
+const ModelFamily& llama_family();
 
 }  // namespace weft

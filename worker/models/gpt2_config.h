@@ -20,7 +20,6 @@ struct Config final : ModelConfig {
   bool scale_by_layer = false;      // scores / (layer + 1)
   bool reorder_and_upcast = false;  // in fp32 the same numbers; kept for the export
 
-  int64_t head_features() const { return hidden / heads; }
   double score_scale(int64_t layer) const;
 };
 

@@ -2,10 +2,12 @@
 
 #include <cmath>
 
+#include "worker/models/plan_builder.h"
+
 namespace weft::gpt2 {
 namespace {
 
-class Planner {
+class Planner : private PlanBuilder {
  public:
   Planner(const Config& config, int size, int index)
       : config_(config),
@@ -17,24 +19,24 @@ class Planner {
     residual_ = config.initializer_range / std::sqrt(2.0 * static_cast<double>(config.layers));
   }
 
-  std::vector<ParameterInfo> take() {
+  std::vector<ParameterInfo> plan() {
     const double deviation = config_.initializer_range;
     const int64_t hidden = config_.hidden;
-    matrix("transformer.wte.weight", {config_.vocabulary, hidden}, vocabulary_rows(), deviation);
-    plan_.back().looked_up = LookedUp::kByToken;
-    matrix("transformer.wpe.weight", {config_.positions, hidden}, {}, deviation);
+    matrix("transformer.wte.weight", {config_.vocabulary, hidden}, vocabulary_rows(), deviation,
+           LookedUp::kByToken);
     // Ranks of a tensor axis have terms of each row.
-    if (alone_) plan_.back().looked_up = LookedUp::kByPosition;
+    matrix("transformer.wpe.weight", {config_.positions, hidden}, {}, deviation,
+           alone_ ? LookedUp::kByPosition : LookedUp::kNever);
     for (int64_t layer = 0; layer < config_.layers; ++layer) {
-      ++unit_;
+      next_unit();
       block("transformer.h." + std::to_string(layer) + ".");
     }
-    ++unit_;
+    next_unit();
     norm("transformer.ln_f");
     if (!config_.tied) {
       matrix("lm_head.weight", {config_.vocabulary, hidden}, vocabulary_rows(), deviation);
     }
-    return std::move(plan_);
+    return take();
   }
 
  private:
@@ -60,28 +62,17 @@ class Planner {
   Shard vocabulary_rows() const { return {0, {vocabulary_}}; }
   // The features of this rank's heads, in the query (0), key (1) or value (2) third.
   Part head_features(int64_t third) const {
-    const int64_t features = config_.head_features();
+    const int64_t features = config_.head_features;
     return {third * config_.hidden + heads_.start * features, heads_.length * features};
   }
   Shard query_key_value(int dim) const {
     return {dim, {head_features(0), head_features(1), head_features(2)}};
   }
 
-  void matrix(std::string name, Shape shape, Shard shard, double deviation) {
-    plan_.push_back({std::move(name), shape, std::move(shard), Initializer::kNormal, deviation,
-                     /*decay=*/true, unit_});
-  }
-  void vector(std::string name, Shape shape, Shard shard, Initializer initializer) {
-    plan_.push_back(
-        {std::move(name), shape, std::move(shard), initializer, 0, /*decay=*/false, unit_});
-  }
-
   const Config& config_;
   const Part heads_, inner_, vocabulary_;
   const bool alone_;  // on the tensor axis
   double residual_ = 0;
-  int64_t unit_ = 0;
-  std::vector<ParameterInfo> plan_;
 };
 
 constexpr std::string_view kPrefix = "transformer.";
@@ -89,7 +80,7 @@ constexpr std::string_view kPrefix = "transformer.";
 }  // namespace
 
 std::vector<ParameterInfo> plan(const Config& config, int tensor_size, int tensor_index) {
-  return Planner(config, tensor_size, tensor_index).take();
+  return Planner(config, tensor_size, tensor_index).plan();
 }
 
 std::vector<std::string> file_names(std::string_view parameter) {

@@ -70,8 +70,12 @@ struct ModelConfig {
   virtual ~ModelConfig() = default;
   std::string family;
   int64_t hidden = 0, vocabulary = 0, positions = 0, layers = 0, heads = 0;
-  int64_t inner = 0;      // features of the MLP's hidden layer
-  int64_t key_heads = 0;  // heads that share them take turns in order; fewer: grouped queries
+  int64_t inner = 0;          // features of the MLP's hidden layer
+  int64_t key_heads = 0;      // each is read by so many neighbouring heads; fewer: grouped queries
+  int64_t head_features = 0;  // of a head of queries, keys or values
+  bool gated = false;         // the MLP's hidden layer is a product of two
+  bool rotary = false;        // positions turn queries and keys; else they are embedded
+  bool topology = false;      // topology-invariant training computes it (parallel/blocked.h)
   parallel::AttentionPattern attention;  // of most layers; balances the sequence axis
   bool tied = true;                      // the logits' matrix is the embedding
   std::optional<int64_t> bos_token_id, eos_token_id, pad_token_id;

@@ -101,7 +101,7 @@ Tensor whole_gradient(Rank& rank, const Parameter& parameter) {
 
 // Whether this rank's squares of the parameter count: those of a replicated one only once.
 bool counts(const Rank& rank, const Parameter& parameter) {
-  return !parameter.info.shard.whole() || rank.mesh.index(Axis::kTensor) == 0;
+  return parameter.info.shard.counts(rank.mesh.index(Axis::kTensor));
 }
 
 }  // namespace

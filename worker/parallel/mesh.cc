@@ -62,6 +62,12 @@ void Mesh::divide_sequence(int ulysses) {
   ring_ = sequence_->split(index % ulysses, index / ulysses, "ring");
 }
 
+void Mesh::share_heads(Part keys) {
+  const int rank = tensor_->rank(), alone = tensor_->size() + rank;
+  WEFT_CHECK(keys.start < tensor_->size(), "heads of keys from {}", keys.start);
+  key_heads_ = tensor_->split(keys.length > 0 ? static_cast<int>(keys.start) : alone, rank, "heads");
+}
+
 Communicator& Mesh::axis(Axis axis) const {
   switch (axis) {
     case Axis::kData:
@@ -78,6 +84,8 @@ Communicator& Mesh::axis(Axis axis) const {
       return *ring_;
     case Axis::kUlysses:
       return *ulysses_;
+    case Axis::kKeyHeads:
+      return *key_heads_;
   }
   WEFT_CHECK(false, "axis {}", static_cast<int>(axis));
 }

@@ -16,8 +16,9 @@ namespace weft {
 
 // kReplica is data and sequence together: the ranks that hold the same parameter shard, over which
 // gradients are summed. Its index is data index * sequence size + sequence index. kRing and
-// kUlysses together are kSequence (sequence_attention.h).
-enum class Axis { kData, kSequence, kTensor, kReplica, kWorld, kRing, kUlysses };
+// kUlysses together are kSequence (sequence_attention.h). kKeyHeads is the ranks of kTensor that hold
+// the same head of keys, where share_heads() has told.
+enum class Axis { kData, kSequence, kTensor, kReplica, kWorld, kRing, kUlysses, kKeyHeads };
 
 struct MeshDegrees {
   int data = 1, sequence = 1, tensor = 1;
@@ -39,6 +40,10 @@ class Mesh {
   static Result<Mesh> create(std::unique_ptr<Communicator> world, MeshDegrees degrees);
   // Another ulysses degree. A collective.
   void divide_sequence(int ulysses);
+  // The head of keys that this rank of the tensor axis holds, of fewer than there are ranks, or
+  // none. A collective.
+  void share_heads(Part keys);
+  bool shares_heads() const { return key_heads_ != nullptr; }
   // Other data and sequence degrees of the same product. A collective.
   void divide_replicas(int data, int sequence);
 
@@ -49,7 +54,8 @@ class Mesh {
 
  private:
   MeshDegrees degrees_;
-  std::unique_ptr<Communicator> world_, data_, sequence_, tensor_, replica_, ring_, ulysses_;
+  std::unique_ptr<Communicator> world_, data_, sequence_, tensor_, replica_, ring_, ulysses_,
+      key_heads_;
 };
 
 }  // namespace weft

@@ -62,7 +62,7 @@ Work work_of(const ModelConfig& config, const proto::JobSpec& spec,
     if (shard.unit > 0 && shard.unit <= config.layers && shard.matrix) matrices += elements;
   }
   const double heads = static_cast<double>(share(config.heads, mesh.tensor()));
-  const double features = heads * static_cast<double>(config.hidden / config.heads);
+  const double features = heads * static_cast<double>(config.head_features);
   const double hidden = static_cast<double>(config.hidden);
   const double layers = static_cast<double>(config.layers);
   const double inner = static_cast<double>(share(config.inner, mesh.tensor()));
@@ -151,7 +151,7 @@ double beside_products(const ModelConfig& config, const proto::JobSpec& spec, do
   const int attention_times = recompute == proto::ACTIVATION_CHECKPOINTING_NONE ? 1 : 2;
   const int mlp_times = recompute == proto::ACTIVATION_CHECKPOINTING_FULL ? 2 : 1;
   const double features =
-      static_cast<double>(share(config.heads, mesh.tensor()) * (config.hidden / config.heads));
+      static_cast<double>(share(config.heads, mesh.tensor()) * (config.head_features));
   const double keys = static_cast<double>(config.key_heads) / static_cast<double>(config.heads);
   const double inner = static_cast<double>(share(config.inner, mesh.tensor()));
   // Before the attention or the MLP, and after it.

@@ -1,0 +1,147 @@
+#include "worker/models/common_config.h"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <utility>
+
+namespace weft {
+namespace {
+
+constexpr std::array<std::pair<std::string_view, ops::Activation>, 8> kActivations{{
+    {"gelu_new", ops::Activation::kGeluTanh},
+    {"gelu_pytorch_tanh", ops::Activation::kGeluTanh},
+    {"gelu_fast", ops::Activation::kGeluTanh},
+    {"gelu", ops::Activation::kGeluErf},
+    {"relu", ops::Activation::kRelu},
+    {"silu", ops::Activation::kSilu},
+    {"swish", ops::Activation::kSilu},
+    {"tanh", ops::Activation::kTanh},
+}};
+
+nlohmann::json id_or_null(const std::optional<int64_t>& value) {
+  return value ? nlohmann::json(*value) : nlohmann::json(nullptr);
+}
+
+}  // namespace
+
+ops::Activation read_activation(ConfigReader& reader, const char* key, const std::string& name) {
+  std::string known;
+  for (const auto& [known_name, kind] : kActivations) {
+    if (known_name == name) return kind;
+    known += (known.empty() ? "" : ", ") + std::string(known_name);
+  }
+  reader.refuse(key, "must be one of " + known);
+  return kActivations.front().second;
+}
+
+void read_token_ids(ConfigReader& reader, ModelConfig& config) {
+  const auto read = [&](const char* name, std::optional<int64_t>& id) {
+    if (reader.has(name)) id = reader.optional_integer(name);
+  };
+  read("bos_token_id", config.bos_token_id);
+  read("eos_token_id", config.eos_token_id);
+  read("pad_token_id", config.pad_token_id);
+}
+
+void accept_the_rest(ConfigReader& reader) {
+  reader.accept({"architectures",
+                 "transformers_version",
+                 "task_specific_params",
+                 "use_cache",
+                 "summary_type",
+                 "summary_use_proj",
+                 "summary_activation",
+                 "summary_proj_to_labels",
+                 "summary_first_dropout",
+                 "id2label",
+                 "label2id",
+                 "num_labels",
+                 "_num_labels",
+                 "name_or_path",
+                 "_name_or_path",
+                 "tokenizer_class",
+                 "prefix",
+                 "finetuning_task",
+                 "output_hidden_states",
+                 "output_attentions",
+                 "output_past",
+                 "return_dict",
+                 "gradient_checkpointing",
+                 "chunk_size_feed_forward",
+                 "is_decoder",
+                 "attn_implementation",
+                 "_attn_implementation",
+                 "_attn_implementation_autoset",
+                 "torchscript",
+                 "tf_legacy_loss",
+                 "sep_token_id",
+                 "decoder_start_token_id"});
+  reader.accept({"max_length",
+                 "min_length",
+                 "do_sample",
+                 "early_stopping",
+                 "num_beams",
+                 "num_beam_groups",
+                 "diversity_penalty",
+                 "temperature",
+                 "top_k",
+                 "top_p",
+                 "typical_p",
+                 "repetition_penalty",
+                 "length_penalty",
+                 "no_repeat_ngram_size",
+                 "encoder_no_repeat_ngram_size",
+                 "bad_words_ids",
+                 "num_return_sequences",
+                 "output_scores",
+                 "return_dict_in_generate",
+                 "forced_bos_token_id",
+                 "forced_eos_token_id",
+                 "remove_invalid_values",
+                 "suppress_tokens",
+                 "begin_suppress_tokens",
+                 "exponential_decay_length_penalty"});
+}
+
+void refuse_what_changes_the_model(ConfigReader& reader, const std::string& family) {
+  reader.only("model_type", family, "this is the " + family + " family");
+  reader.only("add_cross_attention", false, "there is no encoder to attend to");
+  reader.only("cross_attention_hidden_size", nullptr, "there is no encoder to attend to");
+  reader.only("is_encoder_decoder", false, "the family has no encoder");
+  reader.only("tie_encoder_decoder", false, "the family has no encoder");
+  reader.only("pruned_heads", nlohmann::json::object(), "heads are not pruned");
+  reader.only("use_bfloat16", false, "the arithmetic is training.precision's choice");
+  reader.only("quantization_config", nullptr, "quantized weights cannot be trained");
+  reader.only("auto_map", nullptr, "code that comes with a model is not run");
+  reader.only("problem_type", "single_label_classification",
+              "a sequence has one label, of which the cross-entropy is taken");
+  // The type of the stored weights; safetensors says so itself.
+  for (const char* name : {"dtype", "torch_dtype"}) {
+    const std::string dtype = reader.has(name) ? reader.text(name, "float32") : "float32";
+    if (dtype != "float32" && dtype != "float16" && dtype != "bfloat16" && dtype != "float64") {
+      reader.refuse(name, "must be float32, float64, float16 or bfloat16");
+    }
+  }
+}
+
+void write_head(nlohmann::json& json, const ModelConfig& config, const ExportHead& head,
+                const std::string& prefix, const std::string& language_model) {
+  json["architectures"] = nlohmann::json::array(
+      {head.labels > 0 ? prefix + "ForSequenceClassification" : language_model});
+  json["bos_token_id"] = id_or_null(config.bos_token_id);
+  json["eos_token_id"] = id_or_null(config.eos_token_id);
+  json["pad_token_id"] = id_or_null(config.pad_token_id ? config.pad_token_id : head.pad_token_id);
+  if (head.labels > 0) {
+    json["problem_type"] = "single_label_classification";
+    for (int64_t i = 0; i < head.labels; ++i) {
+      const auto index = static_cast<size_t>(i);
+      const std::string name =
+          index < head.label_names.size() ? head.label_names[index] : fmt::format("LABEL_{}", i);
+      json["id2label"][std::to_string(i)] = name;
+      json["label2id"][name] = i;
+    }
+  }
+}
+
+}  // namespace weft

@@ -1,0 +1,31 @@
+// What the families' config.json have in common.
+//
+// Thread safety: pure functions.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "kernels/ops/ops.h"
+#include "worker/models/config_reader.h"
+#include "worker/models/model.h"
+
+namespace weft {
+
+inline constexpr int64_t kExtentMax = (int64_t{1} << 31) - 1;
+
+// transformers' name of an activation at `key`; refused where it is none that is known.
+ops::Activation read_activation(ConfigReader& reader, const char* key, const std::string& name);
+// bos_token_id, eos_token_id, pad_token_id; of an absent key the id stays.
+void read_token_ids(ConfigReader& reader, ModelConfig& config);
+// What has no influence on what is computed: how transformers was run, generation, other heads.
+void accept_the_rest(ConfigReader& reader);
+// What no family computes.
+void refuse_what_changes_the_model(ConfigReader& reader, const std::string& family);
+
+// Adds those token ids and, of `head`, the architecture: <prefix>ForSequenceClassification with its
+// labels, or `language_model`.
+void write_head(nlohmann::json& json, const ModelConfig& config, const ExportHead& head,
+                const std::string& prefix, const std::string& language_model);
+
+}  // namespace weft

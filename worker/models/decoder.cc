@@ -1,0 +1,150 @@
+#include "worker/models/decoder.h"
+
+#include "kernels/autograd/tape.h"
+#include "kernels/ops/ops.h"
+#include "kernels/tensor/strided.h"
+#include "proto/base/activity.h"
+#include "worker/parallel/blocked.h"
+#include "worker/parallel/sequence_attention.h"
+
+namespace weft {
+namespace {
+
+// Rows of `added` [B, N, T, D] to tokens [at, at + T) of `all` [B, N, capacity, D].
+void append(Context& cx, const Tensor& all, const Tensor& added, int64_t at) {
+  copy_into(cx.pool, added, all.view(added.shape(), all.strides(), at * all.dim(3)));
+}
+
+Tensor count_up(Context& cx, int64_t rows, int64_t first, int64_t count) {
+  std::vector<int64_t> numbers(static_cast<size_t>(rows * count));
+  int64_t next = 0;
+  for (int64_t& number : numbers) number = first + next++ % count;
+  return Tensor::from<int64_t>(cx.allocator, {rows, count}, numbers);
+}
+
+parallel::HeadParts own_heads(const Rank& rank, const ModelConfig& config) {
+  const Communicator& tensor = rank.mesh.axis(Axis::kTensor);
+  return parallel::head_parts(config.heads, config.key_heads, tensor.size(), tensor.rank());
+}
+
+}  // namespace
+
+DecoderTrunk::DecoderTrunk(Rank& rank, ModelConfigPtr config, std::span<const ParameterInfo> plan,
+                           size_t first_block, size_t per_block)
+    : Trunk(rank),
+      shared_(std::move(config)),
+      first_block_(first_block),
+      per_block_(per_block),
+      heads_(own_heads(rank, *shared_)),
+      parameters_(make_trunk_parameters(rank, plan)) {
+  // All ranks agree on whether there is anything to share.
+  const int64_t ranks = rank.mesh.size(Axis::kTensor);
+  if (shared_->key_heads == shared_->heads || shared_->key_heads >= ranks) return;
+  rank.mesh.share_heads(heads_.keys);
+}
+
+Tensor DecoderTrunk::forward(Context& cx, const TokenBatch& batch) {
+  DecoderPass pass{axis_for(batch), batch, {}};
+  open(kEmbeddingUnit, unit_of(0));
+  Tensor x = embed(cx, pass);
+  for (int64_t layer = 0; layer < shared_->layers; ++layer) x = block(cx, pass, layer, x);
+  if (batch.cache != nullptr) batch.cache->length += batch.own_tokens;
+  open(last_unit(), {});
+  return open_again(cx, last_unit(), last_norm(cx, pass, x));
+}
+
+TokenHead DecoderTrunk::token_head(Context& cx, const TokenBatch& batch, const Tensor& hidden) {
+  open(shared_->tied ? kEmbeddingUnit : last_unit(), {});
+  const Tensor& table = shared_->tied ? parameters_.front().value : parameters_.back().value;
+  return {parallel::column_input(cx, axis_for(batch), hidden), table};
+}
+
+Tensor DecoderTrunk::joined_hidden(Context& cx, const TokenBatch& batch, const Tensor& hidden) {
+  return parallel::join_tokens(cx, axis_for(batch), hidden);
+}
+
+parallel::TensorAxis DecoderTrunk::axis_for(const TokenBatch& batch) const {
+  Communicator& tensor = rank().mesh.axis(Axis::kTensor);
+  if (rank().blocks > 0) {
+    return parallel::blocked_axis(rank(), batch.ids.dim(0) * batch.own_tokens);
+  }
+  return {tensor, tensor.size() > 1, batch.own_tokens};
+}
+
+Tensor DecoderTrunk::block(Context& cx, const DecoderPass& pass, int64_t layer,
+                           const Tensor& input) {
+  const int64_t unit = unit_of(layer);
+  const auto attended = [this, pass, layer, unit](Context& inner, const Tensor& x) {
+    open(unit, unit + 1);
+    return attention(inner, pass, layer, x);
+  };
+  const auto whole = [this, pass, layer, attended](Context& inner, const Tensor& x) {
+    return mlp(inner, pass, layer, attended(inner, x));
+  };
+  const Activity::Layer inside(rank().activity, static_cast<int>(layer));
+  const auto compute = [&] {
+    if (pass.batch.recompute == Recompute::kNothing) return whole(cx, input);
+    if (pass.batch.recompute == Recompute::kBlock) return checkpointed(cx, whole, input);
+    return mlp(cx, pass, layer, checkpointed(cx, attended, input));
+  };
+  return open_again(cx, unit, compute());
+}
+
+Tensor DecoderTrunk::shared_by_heads(Context& cx, const Tensor& shard) const {
+  const Mesh& mesh = rank().mesh;
+  return mesh.shares_heads() ? parallel::copy_to_axis(cx, mesh.axis(Axis::kKeyHeads), shard) : shard;
+}
+
+Tensor DecoderTrunk::attend(Context& cx, const DecoderPass& pass, int64_t layer,
+                            const Tensor& query, const Tensor& key, const Tensor& value,
+                            const ScoreOptions& options) {
+  const TokenBatch& batch = pass.batch;
+  attention::Parameters parameters;
+  parameters.scale = options.scale;
+  parameters.visibility.causal = true;
+  const auto attended = [&] {
+    if (batch.cache != nullptr) {
+      return attend_cached(cx, *batch.cache, layer, query, key, value, parameters);
+    }
+    parameters.visibility.key_valid = batch.key_valid;
+    parameters.visibility.query_document = batch.documents;
+    parameters.visibility.key_document = batch.documents;
+    if (batch.training && options.dropout > 0) {
+      parameters.dropout.rate = options.dropout;
+      parameters.dropout.key = batch.random.derive(kScoreDropout, static_cast<uint64_t>(layer));
+      parameters.dropout.rows = batch.rows;
+      parameters.dropout.heads = shared_->heads;
+      parameters.dropout.first_row = batch.first_row;
+      parameters.dropout.first_head = heads_.queries.start;
+    }
+    return parallel::sequence_attention(cx, rank().mesh, *batch.layout, query, key, value,
+                                        parameters);
+  };
+  const Tensor x = ops::permute(cx, attended(), std::array{0, 2, 1, 3});
+  return ops::reshape(cx, x, {x.dim(0), x.dim(1), x.dim(2) * x.dim(3)});
+}
+
+// Puts the new keys and values behind those of the cache and attends to all of them.
+Tensor DecoderTrunk::attend_cached(Context& cx, KeyValueCache& cache, int64_t layer,
+                                   const Tensor& query, const Tensor& key, const Tensor& value,
+                                   attention::Parameters& parameters) const {
+  const int64_t rows = key.dim(0), tokens = key.dim(2);
+  const int64_t total = cache.length + tokens;
+  WEFT_CHECK(total <= cache.capacity, "{} of {} tokens", total, cache.capacity);
+  if (static_cast<int64_t>(cache.keys.size()) <= layer) {
+    const Shape shape{rows, key.dim(1), cache.capacity, key.dim(3)};
+    cache.keys.push_back(Tensor::empty(cx.allocator, shape));
+    cache.values.push_back(Tensor::empty(cx.allocator, shape));
+  }
+  const Tensor& keys = cache.keys[static_cast<size_t>(layer)];
+  const Tensor& values = cache.values[static_cast<size_t>(layer)];
+  append(cx, keys, key, cache.length);
+  append(cx, values, value, cache.length);
+  parameters.visibility.query_position = count_up(cx, rows, cache.length, tokens);
+  parameters.visibility.key_position = count_up(cx, rows, 0, total);
+  return attention::scaled_dot_product(
+      cx, query, ops::contiguous(cx, ops::slice(cx, keys, 2, 0, total)),
+      ops::contiguous(cx, ops::slice(cx, values, 2, 0, total)), parameters);
+}
+
+}  // namespace weft

@@ -1,0 +1,92 @@
+// What families of decoders share: blocks of x + attention(norm(x)) and x + mlp(norm(x)) between a
+// vocabulary-parallel embedding and a final norm, their recomputation, their attention over the
+// mesh and over a cache. Legend: as model.h; N heads of queries and Nk of keys on this rank, D
+// features of a head.
+//
+// Thread safety and ownership: as Trunk.
+#pragma once
+
+#include <array>
+
+#include "kernels/attention/attention.h"
+#include "kernels/ops/rotary.h"
+#include "worker/models/model.h"
+#include "worker/parallel/head_parts.h"
+#include "worker/parallel/tensor_parallel.h"
+
+namespace weft {
+
+// Uses of random numbers, each a stream of its own.
+enum DropoutUse : uint64_t { kEmbeddingDropout, kScoreDropout, kAttentionDropout, kMlpDropout };
+
+// One forward pass, whose blocks may be computed again.
+struct DecoderPass {
+  parallel::TensorAxis axis;
+  TokenBatch batch;
+  ops::Angles angles;  // of the tokens, where positions are rotations
+};
+
+// Of attention, what differs from family to family.
+struct ScoreOptions {
+  double scale = 1;
+  double dropout = 0;
+};
+
+class DecoderTrunk : public Trunk {
+ public:
+  const ModelConfig& config() const final { return *shared_; }
+  std::vector<Parameter>& parameters() final { return parameters_; }
+  Tensor forward(Context& cx, const TokenBatch& batch) final;
+  TokenHead token_head(Context& cx, const TokenBatch& batch, const Tensor& hidden) final;
+  Tensor joined_hidden(Context& cx, const TokenBatch& batch, const Tensor& hidden) final;
+
+ protected:
+  // `plan`: the table of tokens, what else is used before the blocks (first_block parameters
+  // together), per_block parameters of each block, those of the final norm, the untied head's.
+  DecoderTrunk(Rank& rank, ModelConfigPtr config, std::span<const ParameterInfo> plan,
+               size_t first_block, size_t per_block);
+
+  // -> [B, Tb, H]; fills in what the blocks need of the pass.
+  virtual Tensor embed(Context& cx, DecoderPass& pass) = 0;
+  // input [B, Tb, H] -> input + attention(norm(input)), and the same of the MLP.
+  virtual Tensor attention(Context& cx, const DecoderPass& pass, int64_t layer,
+                           const Tensor& input) = 0;
+  virtual Tensor mlp(Context& cx, const DecoderPass& pass, int64_t layer, const Tensor& input) = 0;
+  virtual Tensor last_norm(Context& cx, const DecoderPass& pass, const Tensor& x) = 0;
+
+  // By its place in the plan; in that of a block.
+  const Tensor& parameter(size_t index) const { return parameters_[index].value; }
+  const Tensor& weight(int64_t layer, size_t which) const {
+    return parameter(first_of(layer) + which);
+  }
+  // Of the parameters behind the blocks.
+  const Tensor& last(size_t which) const { return parameter(first_of(shared_->layers) + which); }
+
+  const parallel::HeadParts& heads() const { return heads_; }
+  // A weight of this rank's heads of keys, for this rank's use: its gradient is summed over the
+  // ranks of the tensor axis that hold the same heads.
+  Tensor shared_by_heads(Context& cx, const Tensor& shard) const;
+  // query [B, N, Tl, D], key and value [B, Nk, Tl, D] -> [B, Tl, N * D].
+  Tensor attend(Context& cx, const DecoderPass& pass, int64_t layer, const Tensor& query,
+                const Tensor& key, const Tensor& value, const ScoreOptions& options);
+
+ private:
+  static constexpr int64_t kEmbeddingUnit = 0;
+  static int64_t unit_of(int64_t layer) { return 1 + layer; }
+  int64_t last_unit() const { return unit_of(shared_->layers); }
+  size_t first_of(int64_t layer) const {
+    return first_block_ + static_cast<size_t>(layer) * per_block_;
+  }
+  parallel::TensorAxis axis_for(const TokenBatch& batch) const;
+  Tensor block(Context& cx, const DecoderPass& pass, int64_t layer, const Tensor& input);
+  Tensor attend_cached(Context& cx, KeyValueCache& cache, int64_t layer, const Tensor& query,
+                       const Tensor& key, const Tensor& value,
+                       attention::Parameters& parameters) const;
+
+  const ModelConfigPtr shared_;
+  const size_t first_block_, per_block_;
+  const parallel::HeadParts heads_;
+  std::vector<Parameter> parameters_;
+};
+
+}  // namespace weft

@@ -1,0 +1,40 @@
+// The configuration of the Llama family (Touvron et al. 2023; grouped queries and scaled rotary
+// positions as in Llama 3), with the keys of transformers' LlamaConfig.
+//
+// Thread safety: values.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "worker/models/model.h"
+
+namespace weft::llama {
+
+// Of frequencies: positions longer than training saw.
+struct RotaryScaling {
+  double factor = 1;
+  // Llama 3: wavelengths below original_positions / high_factor stay, those above
+  // original_positions / low_factor are stretched by factor, between them it is interpolated. All
+  // are stretched where there are none.
+  struct Bands {
+    double low_factor = 1, high_factor = 4;
+    int64_t original_positions = 8192;
+  };
+  std::optional<Bands> bands;
+};
+
+struct Config final : ModelConfig {
+  double attention_dropout = 0;
+  double epsilon = 1e-6;
+  double rotary_base = 10000;
+  std::optional<RotaryScaling> scaling;
+
+  // Radians a position of each pair of a head's features, [head features / 2].
+  std::vector<double> frequencies() const;
+};
+
+Result<std::shared_ptr<const Config>> parse_config(std::string_view json);
+std::string config_json(const Config& config, const ExportHead& head);
+
+}  // namespace weft::llama

@@ -1,0 +1,87 @@
+#include "worker/models/llama_plan.h"
+
+#include "worker/models/plan_builder.h"
+#include "worker/parallel/head_parts.h"
+
+namespace weft::llama {
+namespace {
+
+class Planner : private PlanBuilder {
+ public:
+  Planner(const Config& config, int size, int index)
+      : config_(config),
+        heads_(parallel::head_parts(config.heads, config.key_heads, size, index)),
+        inner_(part_of(config.inner, size, index)),
+        vocabulary_(part_of(config.vocabulary, size, index)) {
+    if (index == 0) return;
+    const auto before = parallel::head_parts(config.heads, config.key_heads, size, index - 1);
+    keys_repeated_ = heads_.keys.length > 0 && before.keys == heads_.keys;
+  }
+
+  std::vector<ParameterInfo> plan() {
+    const Shape table{config_.vocabulary, config_.hidden};
+    // The row of padding gets no gradient from look-ups.
+    linear("model.embed_tokens", table, {0, {vocabulary_}},
+           config_.pad_token_id ? LookedUp::kNever : LookedUp::kByToken);
+    for (int64_t layer = 0; layer < config_.layers; ++layer) {
+      next_unit();
+      block("model.layers." + std::to_string(layer) + ".");
+    }
+    next_unit();
+    norm("model.norm");
+    if (!config_.tied) linear("lm_head", table, {0, {vocabulary_}});
+    return take();
+  }
+
+ private:
+  void block(const std::string& name) {
+    const int64_t hidden = config_.hidden, inner = config_.inner, width = config_.head_features;
+    const int64_t queries = config_.heads * width, keys = config_.key_heads * width;
+    norm(name + "input_layernorm");
+    linear(name + "self_attn.q_proj", {queries, hidden}, {0, {features(heads_.queries)}});
+    const Shard of_keys{0, {features(heads_.keys)}, keys_repeated_};
+    linear(name + "self_attn.k_proj", {keys, hidden}, of_keys);
+    linear(name + "self_attn.v_proj", {keys, hidden}, of_keys);
+    linear(name + "self_attn.o_proj", {hidden, queries}, {1, {features(heads_.queries)}});
+    norm(name + "post_attention_layernorm");
+    linear(name + "mlp.gate_proj", {inner, hidden}, {0, {inner_}});
+    linear(name + "mlp.up_proj", {inner, hidden}, {0, {inner_}});
+    linear(name + "mlp.down_proj", {hidden, inner}, {1, {inner_}});
+  }
+  void norm(const std::string& name) {
+    vector(name + ".weight", {config_.hidden}, {}, Initializer::kOnes);
+  }
+  void linear(const std::string& name, Shape shape, Shard shard,
+              LookedUp looked_up = LookedUp::kNever) {
+    matrix(name + ".weight", shape, std::move(shard), config_.initializer_range, looked_up);
+  }
+  Part features(Part heads) const {
+    return {heads.start * config_.head_features, heads.length * config_.head_features};
+  }
+
+  const Config& config_;
+  const parallel::HeadParts heads_;
+  const Part inner_, vocabulary_;
+  bool keys_repeated_ = false;
+};
+
+constexpr std::string_view kPrefix = "model.";
+
+}  // namespace
+
+std::vector<ParameterInfo> plan(const Config& config, int tensor_size, int tensor_index) {
+  return Planner(config, tensor_size, tensor_index).plan();
+}
+
+std::vector<std::string> file_names(std::string_view parameter) {
+  std::vector<std::string> names{std::string(parameter)};
+  if (parameter.starts_with(kPrefix)) names.emplace_back(parameter.substr(kPrefix.size()));
+  return names;
+}
+
+bool ignored_in_files(std::string_view tensor, const Config& config) {
+  // Frequencies that old versions stored, and the copy of a tied head.
+  return tensor.ends_with(".rotary_emb.inv_freq") || (config.tied && tensor == "lm_head.weight");
+}
+
+}  // namespace weft::llama

@@ -1,0 +1,34 @@
+// Lists a trunk's parameters in their order, unit by unit.
+//
+// Thread safety: one thread.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "worker/models/parameter.h"
+
+namespace weft {
+
+class PlanBuilder {
+ public:
+  // Weight decay applies to it.
+  void matrix(std::string name, Shape shape, Shard shard, double deviation,
+              LookedUp looked_up = LookedUp::kNever) {
+    plan_.push_back({std::move(name), shape, std::move(shard), Initializer::kNormal, deviation,
+                     /*decay=*/true, unit_, looked_up});
+  }
+  void vector(std::string name, Shape shape, Shard shard, Initializer initializer) {
+    plan_.push_back(
+        {std::move(name), shape, std::move(shard), initializer, 0, /*decay=*/false, unit_});
+  }
+  void next_unit() { ++unit_; }
+  std::vector<ParameterInfo> take() { return std::move(plan_); }
+
+ private:
+  int64_t unit_ = 0;
+  std::vector<ParameterInfo> plan_;
+};
+
+}  // namespace weft
