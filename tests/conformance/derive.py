@@ -1,4 +1,4 @@
-"""Derives what GPT-2 computes with torch and transformers in float64, as the folders that weft-golden
+"""Derives what GPT-2 and Llama compute with torch and transformers in float64, as the folders that weft-golden
 reads: hf/ (a saved model), case.safetensors (inputs, outputs, loss, gradients), batches.safetensors,
 trajectory.json (AdamW with a schedule and clipping) and case.json.
 
@@ -21,6 +21,7 @@ IGNORED = -100
 class Case:
     name: str
     task: str = "causal"          # causal, packed, sequence
+    family: str = "gpt2"          # of FAMILIES
     config: dict = field(default_factory=dict)
     rows: int = 5
     tokens: int = 19
@@ -45,19 +46,28 @@ def random_stream(*words):
 
 
 # ---- models ---------------------------------------------------------------------------------------
+COMMON = dict(vocab_size=131, pad_token_id=0, bos_token_id=1, eos_token_id=2)
+FAMILIES = {
+    "gpt2": (transformers.GPT2Config, transformers.GPT2LMHeadModel,
+             transformers.GPT2ForSequenceClassification,
+             dict(n_layer=2, n_head=3, n_embd=36, n_positions=32)),
+    "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM,
+              transformers.LlamaForSequenceClassification,
+              dict(num_hidden_layers=2, num_attention_heads=6, num_key_value_heads=2, hidden_size=36,
+                   intermediate_size=50, max_position_embeddings=32)),
+}
+
+
 def make_model(case, folder):
     """Saves a random model in float32; returns its class."""
-    settings = dict(n_layer=2, n_head=3, n_embd=36, n_positions=32, vocab_size=131, pad_token_id=0,
-                    bos_token_id=1, eos_token_id=2)
-    config = transformers.GPT2Config(**(settings | case.config))
-    kind = transformers.GPT2ForSequenceClassification if case.task == "sequence" \
-        else transformers.GPT2LMHeadModel
-    model = kind(config)
+    make_config, language_model, classifier, settings = FAMILIES[case.family]
+    kind = classifier if case.task == "sequence" else language_model
+    model = kind(make_config(**(COMMON | settings | case.config)))
     generator = torch.Generator().manual_seed(sum(map(ord, case.name)))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
-            if ".ln_" in name and name.endswith("weight"):
+            if parameter.ndim == 1 and name.endswith("weight"):  # of a norm
                 parameter.copy_(1 + 0.3 * noise)
             else:
                 parameter.copy_((case.scale if parameter.ndim > 1 else 0.2) * noise)
@@ -67,8 +77,9 @@ def make_model(case, folder):
 
 def load(folder, kind):
     """As transformers loads it, in float64. A stored order of the products is float32's affair."""
-    return kind.from_pretrained(folder, attn_implementation="eager",
-                                reorder_and_upcast_attn=False).double().eval()
+    config = transformers.AutoConfig.from_pretrained(folder, attn_implementation="eager")
+    config.reorder_and_upcast_attn = False
+    return kind.from_pretrained(folder, config=config).double().eval()
 
 
 # ---- batches --------------------------------------------------------------------------------------
@@ -141,7 +152,7 @@ def run(task, model, batch):
     if task == "packed":
         return run_packed(model, tensors, labels)
     seen = []
-    handle = model.transformer.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    handle = model.base_model.register_forward_hook(lambda module, inputs, output: seen.append(output))
     logits = model(**tensors).logits
     handle.remove()
     if task == "sequence":
@@ -252,7 +263,7 @@ def derive(case, kind, folder):
     model = load(folder / "hf", kind)
     recipe = Recipe(**case.recipe)
     inputs = make_batch(case, model, 7)
-    if model.config.activation_function == "relu":
+    if case.config.get("activation_function") == "relu":
         assert nearest_to_a_kink(model, inputs, case.task) > 1e-6, "choose another name or scale"
     loss, outputs = run(case.task, model, inputs)
     loss = loss / label_count(case.task, inputs)
@@ -280,7 +291,7 @@ def derive(case, kind, folder):
         "loss_on_case_after": after, "parameter_norms_after": norms_after(trained, peaks)}
     (folder / "trajectory.json").write_text(json.dumps(trajectory, indent=1))
     (folder / "case.json").write_text(json.dumps({
-        "name": case.name, "family": "gpt2", "architecture": kind.__name__, "task": case.task,
+        "name": case.name, "family": model.config.model_type, "architecture": kind.__name__, "task": case.task,
         "inputs": list(inputs), "outputs": list(outputs), "zero_gradients": []}, indent=1))
     return folder
 

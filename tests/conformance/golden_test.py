@@ -1,4 +1,4 @@
-"""Small random GPT-2 models, computed by torch and transformers in float64 right now, against
+"""Small random GPT-2 and Llama models, computed by torch and transformers in float64 right now, against
 weft-golden: outputs, loss, every gradient, and a training of 20 steps, on one rank and on meshes."""
 import json
 import os
@@ -38,6 +38,20 @@ CASES = [
     Case("sequence", task="sequence", config=dict(num_labels=5)),
     Case("sequence-left", task="sequence", left=True, rows=7,
          config=dict(num_labels=2, activation_function="relu", n_inner=41), scale=0.2),
+    # Two heads of keys: whole on the ranks that share them where the tensor axis has three or more.
+    Case("llama", family="llama"),
+    Case("llama-left", family="llama", left=True, config=dict(
+        num_hidden_layers=3, num_key_value_heads=1, head_dim=10, rms_norm_eps=1e-3,
+        tie_word_embeddings=True)),
+    Case("llama-scaled", family="llama", rows=3, tokens=32, config=dict(
+        num_key_value_heads=3, pad_token_id=None, rope_parameters=dict(
+            rope_type="llama3", rope_theta=500.0, factor=8.0, low_freq_factor=1.0,
+            high_freq_factor=4.0, original_max_position_embeddings=16))),
+    Case("llama-stretched", family="llama", config=dict(rope_parameters=dict(
+        rope_type="linear", rope_theta=10000.0, factor=4.0))),
+    Case("llama-packed", task="packed", family="llama"),
+    Case("llama-sequence", task="sequence", family="llama", left=True, rows=7,
+         config=dict(num_labels=5, tie_word_embeddings=True)),
 ]
 
 

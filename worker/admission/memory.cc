@@ -30,12 +30,12 @@ constexpr int64_t kGpuProgramBytes = 1'200'000'000, kGpuDriverBytes = 1'500'000'
 // query, key and value, each beside the sum it is added to. workspace: of those.
 int64_t block_backward(const Sizes& s, int64_t workspace) {
   const int64_t streams = s.between * s.hidden + s.tokens * s.hidden;
-  const int64_t of_heads = s.tokens * s.features;
-  const int64_t visiting = s.sequence > 1 ? 4 * of_heads : 0;  // a block and its gradient
+  const int64_t of_heads = s.tokens * (s.features + 2 * s.key_features);
+  const int64_t visiting = s.sequence > 1 ? 4 * s.tokens * s.key_features : 0;  // and its gradient
   const int64_t in_mlp =
-      (s.full() ? s.attention() + s.mlp() : 0) + s.element * (streams + s.tokens * s.inner);
+      (s.full() ? s.attention() + s.mlp() : 0) + s.element * (streams + (s.gated ? 2 : 1) * s.tokens * s.inner);
   const int64_t in_attention = (s.again() ? s.attention() : 0) - (s.full() ? 0 : s.mlp()) +
-                               s.element * (streams + 9 * of_heads + visiting) + workspace;
+                               s.element * (streams + 3 * of_heads + visiting) + workspace;
   return std::max(in_mlp, in_attention);
 }
 
@@ -117,7 +117,7 @@ std::vector<MemoryEstimate> moments_of(const StepMemory& m) {
 
   // Two blocks further, or one where they leave in turn: gradients travel, and those of the MLP at
   // work wait for the rest of their bucket.
-  const int64_t mlp = std::min(2 * s.hidden * s.inner, parameters.block_bucket);
+  const int64_t mlp = std::min((s.gated ? 3 : 2) * s.hidden * s.inner, parameters.block_bucket);
   const int64_t at_work =
       kSingle * std::max(parameters.largest_of_block, in_turn(s) ? mlp : int64_t{0});
   const int64_t further = std::min<int64_t>(in_turn(s) ? 1 : 2, s.layers - 1);
@@ -162,7 +162,19 @@ std::vector<MemoryEstimate> moments_of(const StepMemory& m) {
 
 MemoryEstimate estimate_memory(const ModelFamily& family, const ModelConfig& config,
                                const proto::JobSpec& spec) {
-  return estimate_memory(config, spec, shards_of(family, config, spec, 0));
+  // Of ranks that share heads of keys unevenly not the first has most.
+  const bool shares = config.key_heads < std::min<int64_t>(config.heads, spec.parallel().tensor());
+  std::vector<ShardSize> most;
+  int64_t elements = -1;
+  for (int index = 0; index < (shares ? spec.parallel().tensor() : 1); ++index) {
+    std::vector<ShardSize> shards = shards_of(family, config, spec, index);
+    int64_t sum = 0;
+    for (const ShardSize& shard : shards) sum += shard.elements;
+    if (sum <= elements) continue;
+    elements = sum;
+    most = std::move(shards);
+  }
+  return estimate_memory(config, spec, most);
 }
 
 MemoryEstimate estimate_memory(const ModelConfig& config, const proto::JobSpec& spec,

@@ -4,6 +4,7 @@
 #include <map>
 
 #include "worker/admission/traffic.h"
+#include "worker/parallel/head_parts.h"
 
 namespace weft {
 namespace {
@@ -51,8 +52,18 @@ Sizes::Sizes(const ModelConfig& config, const proto::JobSpec& spec) {
   tokens = batch * share(training.sequence_length(), sequence);
   between = batch * share(share(training.sequence_length(), sequence), tensor);
   hidden = config.hidden;
-  heads = share(config.heads, tensor);
+  heads = key_features = key_copies = 0;
+  for (const parallel::HeadParts& parts : parallel::all_head_parts(
+           config.heads, config.key_heads, static_cast<int>(tensor))) {
+    heads = std::max(heads, parts.queries.length);
+    key_features = std::max(key_features, parts.keys.length * config.head_features);
+  }
   features = heads * config.head_features;
+  if (config.key_heads < tensor && config.key_heads < config.heads) {
+    key_copies = 2 * key_features * hidden;
+  }
+  gated = config.gated;
+  angles = config.rotary ? kSingle * tokens * config.head_features : 0;
   inner = share(config.inner, tensor);
   vocabulary = share(config.vocabulary, tensor);
   layers = config.layers;
@@ -73,14 +84,14 @@ Sizes::Sizes(const ModelConfig& config, const proto::JobSpec& spec) {
 }
 
 int64_t Sizes::attention() const {
-  return element * (normed() * hidden + tokens * 4 * features) +
+  return element * (normed() * hidden + tokens * 2 * (features + key_features) + key_copies) +
          kSingle * (tokens * heads + 2 * between);
 }
 
 int64_t Sizes::mlp() const {
   const int64_t input = fp16 ? kSingle : element;  // fp16 is computed in fp32
   return element * (between * hidden + normed() * hidden + tokens * inner) +
-         input * tokens * inner + kSingle * 2 * between;
+         input * tokens * (gated ? 2 : 1) * inner + kSingle * 2 * between;
 }
 
 int64_t Sizes::kept_block() const {
@@ -142,7 +153,7 @@ StepMemory::StepMemory(const ModelConfig& config, const proto::JobSpec& spec,
   table = language_model ? kSingle * parameters.table : 0;
   table_leaves = language_model && s.replicas > 1 && (parameters.table_by_rows || !tied);
   const int64_t final_norm = 2 * s.stream();
-  kept = batch() + s.layers * s.kept_block() + final_norm;
+  kept = batch() + s.angles + s.layers * s.kept_block() + final_norm;
 }
 
 int64_t StepMemory::batch() const { return kBatchBytes * s.tokens; }

@@ -28,10 +28,13 @@ struct Sizes {
   Sizes(const ModelConfig& config, const proto::JobSpec& spec);
 
   int64_t tensor, sequence, replicas, batch, tokens, between;
-  int64_t hidden, heads, features, inner, vocabulary, layers;
+  int64_t hidden, heads, features, key_features, inner, vocabulary, layers;
   int64_t element;  // bytes
   int64_t scores;   // of a block's attention
   int64_t blocks;   // of topology-invariant training; else 0
+  int64_t key_copies;  // elements a block, of projections that several ranks hold, copied for use
+  int64_t angles;      // of the tokens' rotations
+  bool gated;
   bool accumulates, fp16;
   bool ordered_by_cudnn, unordered_by_cudnn;  // maybe: attention's gradients on a GPU
   proto::ActivationCheckpointing recompute;

@@ -19,7 +19,7 @@ std::vector<ShardSize> shards_of(const ModelFamily& family, const ModelConfig& c
     const bool whole = info.shard.whole();
     shards.push_back({info.unit, whole ? all : all / info.shape[info.shard.dim] * part, whole,
                       info.shape.dims() >= 2, info.looked_up,
-                      i > 0 && same_layer(plan[i - 1], info)});
+                      i > 0 && same_layer(plan[i - 1], info), info.shard.copy, info.shard.copies});
   }
   int64_t unit = 0;
   for (const proto::TaskSpec& task : spec.tasks()) {

@@ -19,7 +19,8 @@ struct ShardSize {
   bool whole = false;              // every rank of the tensor axis holds all of it
   bool matrix = false;             // two dimensions or more
   LookedUp looked_up = LookedUp::kNever;
-  bool joined = false;  // BucketItem::joined
+  bool joined = false;       // BucketItem::joined
+  int copy = 0, copies = 1;  // as Shard's
 };
 
 // Those of rank `tensor_index` of the tensor axis, in the optimizer's order: the trunk's, then each

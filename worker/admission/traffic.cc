@@ -4,6 +4,7 @@
 
 #include "worker/admission/blocked_traffic.h"
 #include "worker/admission/memory_sizes.h"
+#include "worker/parallel/head_parts.h"
 #include "worker/parallel/sequence_choice.h"
 
 namespace weft {
@@ -87,8 +88,9 @@ AttentionSizes attention_sizes(const ModelConfig& config, const proto::JobSpec& 
   const int tensor = spec.parallel().tensor();
   AttentionSizes sizes;
   sizes.tokens = spec.training().sequence_length();
-  sizes.heads = part_of(config.heads, tensor, tensor_index).length;
-  sizes.key_heads = std::min(sizes.heads, std::max<int64_t>(1, share(config.key_heads, tensor)));
+  const auto heads = parallel::head_parts(config.heads, config.key_heads, tensor, tensor_index);
+  sizes.heads = heads.queries.length;
+  sizes.key_heads = heads.keys.length;
   sizes.features = sizes.values = config.head_features;
   sizes.element = element_bytes(spec);
   sizes.causal = config.attention.causal;
@@ -221,11 +223,13 @@ int ulysses_degree(const ModelConfig& config, const proto::JobSpec& spec) {
       break;
   }
   // The ranks of the tensor axis hold the same tokens: where their heads differ, rings suit all.
-  const int64_t tensor = mesh.tensor();
+  const auto parts = parallel::all_head_parts(config.heads, config.key_heads, mesh.tensor());
+  const auto [queries, keys] = parts.front();
+  const bool alike = std::ranges::all_of(parts, [&](const parallel::HeadParts& other) {
+    return other.queries.length == queries.length && other.keys.length == keys.length;
+  });
   parallel::AttentionHeads heads;
-  if (config.heads % tensor == 0) {
-    heads = {config.heads / tensor, std::max<int64_t>(1, config.key_heads / tensor)};
-  }
+  if (alike) heads = {queries.length, keys.length};
   return parallel::least_sent(heads, mesh.sequence(), config.attention.causal,
                               element_bytes(spec) < kSingle);
 }
@@ -260,10 +264,11 @@ StepTraffic step_traffic(const ModelConfig& config, const proto::JobSpec& spec,
     const TensorTraffic tensor(config, spec, place.tensor);
     for (const int64_t rows : rounds) step.tensor += tensor.pass(rows, tokens);
     for (const ShardSize& shard : shards) {
-      if (!shard.whole || shard.unit < 0) continue;
+      if (shard.unit < 0) continue;
+      const int ranks = shard.whole ? mesh.tensor() : shard.copies;
+      const int rank = shard.whole ? place.tensor : shard.copy;
       step.tensor +=
-          reduce_traffic(shard.elements, element_bytes(spec), mesh.tensor(), place.tensor) *
-          std::ssize(rounds);
+          reduce_traffic(shard.elements, element_bytes(spec), ranks, rank) * std::ssize(rounds);
     }
   }
   if (mesh.sequence() > 1) {

@@ -95,17 +95,18 @@ std::vector<double> Config::frequencies() const {
   std::vector<double> all(static_cast<size_t>(head_features / 2));
   for (size_t i = 0; i < all.size(); ++i) {
     const double exponent = 2 * static_cast<double>(i) / static_cast<double>(head_features);
-    double& frequency = all[i];
-    frequency = std::pow(rotary_base, -exponent);
-    if (!scaling) continue;
-    double kept = 0;  // of the frequency as it was
-    if (scaling->bands) {
-      const double turns = static_cast<double>(scaling->bands->original_positions) * frequency /
-                           (2 * std::numbers::pi);
-      const double low = scaling->bands->low_factor, high = scaling->bands->high_factor;
-      kept = std::clamp((turns - low) / (high - low), 0.0, 1.0);
+    float frequency = 1 / static_cast<float>(std::pow(rotary_base, exponent));
+    if (scaling) {
+      double kept = 0;  // of the frequency as it was
+      if (scaling->bands) {
+        const double turns = static_cast<double>(scaling->bands->original_positions) * frequency /
+                             (2 * std::numbers::pi);
+        const double low = scaling->bands->low_factor, high = scaling->bands->high_factor;
+        kept = std::clamp((turns - low) / (high - low), 0.0, 1.0);
+      }
+      frequency *= static_cast<float>(kept + (1 - kept) / scaling->factor);
     }
-    frequency *= kept + (1 - kept) / scaling->factor;
+    all[i] = frequency;
   }
   return all;
 }

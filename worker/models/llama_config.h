@@ -30,7 +30,8 @@ struct Config final : ModelConfig {
   double rotary_base = 10000;
   std::optional<RotaryScaling> scaling;
 
-  // Radians a position of each pair of a head's features, [head features / 2].
+  // Radians a position of each pair of a head's features, [head features / 2]; rounded to fp32, as
+  // published weights were trained with.
   std::vector<double> frequencies() const;
 };
 

@@ -1,5 +1,7 @@
 #include "worker/models/llama_plan.h"
 
+#include <algorithm>
+
 #include "worker/models/plan_builder.h"
 #include "worker/parallel/head_parts.h"
 
@@ -13,9 +15,11 @@ class Planner : private PlanBuilder {
         heads_(parallel::head_parts(config.heads, config.key_heads, size, index)),
         inner_(part_of(config.inner, size, index)),
         vocabulary_(part_of(config.vocabulary, size, index)) {
-    if (index == 0) return;
-    const auto before = parallel::head_parts(config.heads, config.key_heads, size, index - 1);
-    keys_repeated_ = heads_.keys.length > 0 && before.keys == heads_.keys;
+    if (heads_.keys.length == 0) return;
+    const auto all = parallel::all_head_parts(config.heads, config.key_heads, size);
+    const auto same = [&](const parallel::HeadParts& parts) { return parts.keys == heads_.keys; };
+    key_copies_ = static_cast<int>(std::ranges::count_if(all, same));
+    key_copy_ = index - static_cast<int>(std::ranges::find_if(all, same) - all.begin());
   }
 
   std::vector<ParameterInfo> plan() {
@@ -39,7 +43,7 @@ class Planner : private PlanBuilder {
     const int64_t queries = config_.heads * width, keys = config_.key_heads * width;
     norm(name + "input_layernorm");
     linear(name + "self_attn.q_proj", {queries, hidden}, {0, {features(heads_.queries)}});
-    const Shard of_keys{0, {features(heads_.keys)}, keys_repeated_};
+    const Shard of_keys{0, {features(heads_.keys)}, key_copy_, key_copies_};
     linear(name + "self_attn.k_proj", {keys, hidden}, of_keys);
     linear(name + "self_attn.v_proj", {keys, hidden}, of_keys);
     linear(name + "self_attn.o_proj", {hidden, queries}, {1, {features(heads_.queries)}});
@@ -62,7 +66,7 @@ class Planner : private PlanBuilder {
   const Config& config_;
   const parallel::HeadParts heads_;
   const Part inner_, vocabulary_;
-  bool keys_repeated_ = false;
+  int key_copy_ = 0, key_copies_ = 1;
 };
 
 constexpr std::string_view kPrefix = "model.";

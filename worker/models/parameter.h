@@ -3,8 +3,8 @@
 //
 // Thread safety: values. Ownership: a Parameter shares its tensor with the model.
 // Invariants: 1. value has the whole shape with dim `shard.dim` replaced by the sum of the ranges'
-// lengths. 2. the shards of the tensor axis that are not repeated cover the parameter exactly once,
-// or each is the whole.
+// lengths. 2. the first copies of the tensor axis' shards cover the parameter exactly once, or each
+// shard is the whole.
 #pragma once
 
 #include <cstdint>
@@ -21,10 +21,11 @@ namespace weft {
 struct Shard {
   int dim = -1;
   std::vector<Part> ranges;
-  bool repeated = false;  // a rank before this one on the tensor axis holds the same
+  // The copy-th of so many neighbours on the tensor axis that hold the same ranges.
+  int copy = 0, copies = 1;
   bool whole() const { return dim < 0; }
   // Whether rank `index` of the tensor axis is the one of those that hold the same which counts.
-  bool counts(int index) const { return whole() ? index == 0 : !repeated; }
+  bool counts(int index) const { return whole() ? index == 0 : copy == 0; }
 };
 
 // How tokens look rows of a table up. A token's rows of all such tables are added, so the tables'

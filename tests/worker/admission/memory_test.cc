@@ -21,6 +21,7 @@ struct Case {
   const char* task = "causal_lm";
   int zero = 0;
   int64_t bucket_bytes = kBucketBytes;
+  const char* family = "gpt2";
 };
 
 constexpr const char* kSmall = "n_layer: 3, n_head: 4, n_embd: 64, vocab_size: 500";
@@ -197,6 +198,33 @@ const Case kBlockedCases[] = {
     {"zero 3, tokens", kEven, kBlocks, {2, 1, 2}, "causal_lm", 3},
 };
 
+// Of Llama: eight heads of queries read two of keys.
+constexpr const char* kGrouped =
+    "num_hidden_layers: 3, num_attention_heads: 8, num_key_value_heads: 2, hidden_size: 64, "
+    "intermediate_size: 160, vocab_size: 500";
+constexpr const char* kGroupedWide =
+    "num_hidden_layers: 4, num_attention_heads: 8, num_key_value_heads: 2, hidden_size: 128, "
+    "head_dim: 32, intermediate_size: 256, vocab_size: 300, tie_word_embeddings: true";
+constexpr const char* kHalfBatch = "batch_size: 8, sequence_length: 64, precision: bf16";
+
+const Case kGroupedCases[] = {
+    {"plain", kGrouped, kBatch, {}, "causal_lm", 0, kBucketBytes, "llama"},
+    {"wide", kGroupedWide, kBatch, {}, "causal_lm", 0, kBucketBytes, "llama"},
+    {"selective", kGrouped, "batch_size: 8, sequence_length: 64, activation_checkpointing: selective",
+     {}, "causal_lm", 0, kBucketBytes, "llama"},
+    {"full", kGroupedWide, kRowsFull, {}, "causal_lm", 0, kBucketBytes, "llama"},
+    {"bf16", kGrouped, kHalfBatch, {}, "causal_lm", 0, kBucketBytes, "llama"},
+    {"fp16", kGrouped, "batch_size: 8, sequence_length: 64, precision: fp16",
+     {}, "causal_lm", 0, kBucketBytes, "llama"},
+    {"tensor 2", kGroupedWide, kBatch, {1, 1, 2}, "causal_lm", 0, kBucketBytes, "llama"},
+    {"tensor 4", kGroupedWide, kBatch, {1, 1, 4}, "causal_lm", 0, kBucketBytes, "llama"},
+    {"tensor 3", kGroupedWide, kBatch, {1, 1, 3}, "causal_lm", 0, kBucketBytes, "llama"},
+    {"sequence 2", kGroupedWide, kBatch, {1, 2, 1}, "causal_lm", 0, kBucketBytes, "llama"},
+    {"and tensor 4", kGroupedWide, kBatch, {1, 2, 4}, "causal_lm", 0, kBucketBytes, "llama"},
+    {"zero 1", kGroupedWide, kRows, {2, 1, 4}, "causal_lm", 1, kSmallBuckets, "llama"},
+    {"zero 3", kGroupedWide, kRows, {2, 1, 1}, "causal_lm", 3, kSmallBuckets, "llama"},
+};
+
 class Memory : public Trainer {
  protected:
   proto::LaunchRecord launch(const Case& which) {
@@ -207,12 +235,12 @@ class Memory : public Trainer {
         record(fmt::format(R"(
 name: memory
 kind: pretrain
-model: {{family: gpt2, config: {{{}, n_positions: 256}}}}
+model: {{family: {}, config: {{{}, max_position_embeddings: 256}}}}
 tokenizer: {{type: byte}}
 tasks: [{{type: {}, {}data: {}}}]
 training: {{{}, steps: 3}}
 )",
-                           which.model, which.task, lm ? "" : "labels: 3, ", data, which.training),
+                           which.family, which.model, which.task, lm ? "" : "labels: 3, ", data, which.training),
                which.mesh);
     made.mutable_spec()->mutable_parallel()->set_zero(which.zero);
     made.mutable_spec()->mutable_parallel()->set_bucket_bytes(which.bucket_bytes);
@@ -254,6 +282,7 @@ training: {{{}, steps: 3}}
 };
 
 TEST_F(Memory, TheEstimateIsWhatRanksMeasure) { compare(kCases); }
+TEST_F(Memory, TheEstimateOfGroupedQueriesIsWhatRanksMeasure) { compare(kGroupedCases); }
 TEST_F(Memory, TheEstimateOfBlocksIsWhatRanksMeasure) { compare(kBlockedCases); }
 
 // GPT-2's vocabulary in bf16: a GPU has 1,000 rows of logits, filled up to 50304 columns, at once,

@@ -20,9 +20,18 @@ struct Case {
   const char* parallel = "";  // further keys of parallel
   const char* task = "causal_lm";
   const char* model = nullptr;  // else kModel
+  const char* family = "gpt2";
 };
 
 constexpr const char* kModel = "n_layer: 3, n_head: 4, n_embd: 32, vocab_size: 260";
+
+// Two heads of keys: one a rank, or one on several, evenly and unevenly.
+constexpr const char* kGrouped =
+    "num_hidden_layers: 2, num_attention_heads: 8, num_key_value_heads: 2, hidden_size: 32, "
+    "intermediate_size: 48, vocab_size: 260, tie_word_embeddings: true";
+constexpr const char* kGroupedPadded =
+    "num_hidden_layers: 2, num_attention_heads: 8, num_key_value_heads: 2, hidden_size: 32, "
+    "head_dim: 6, intermediate_size: 48, vocab_size: 260, pad_token_id: 2";
 
 const Case kCases[] = {
     {"batch_size: 4", {1, 1, 2}},
@@ -67,6 +76,26 @@ const Case kCases[] = {
     {"batch_size: 4", {2, 2, 1}, "zero: 1"},
     {"batch_size: 4", {1, 2, 2}},
     {"batch_size: 5, micro_batch_size: 1", {2, 2, 2}, "zero: 3"},
+    {"batch_size: 4", {2, 1, 1}, "", "causal_lm", kGrouped, "llama"},
+    {"batch_size: 4", {1, 1, 2}, "", "causal_lm", kGrouped, "llama"},
+    {"batch_size: 4", {1, 1, 4}, "", "causal_lm", kGrouped, "llama"},
+    {"batch_size: 4", {1, 1, 3}, "", "causal_lm", kGrouped, "llama"},
+    {"batch_size: 4, micro_batch_size: 1", {1, 1, 8}, "", "causal_lm", kGrouped, "llama"},
+    {"batch_size: 4, precision: bf16", {2, 1, 4}, "zero: 1", "causal_lm", kGrouped, "llama"},
+    {"batch_size: 4, activation_checkpointing: selective",
+     {1, 2, 4},
+     "sequence_attention: ring",
+     "causal_lm",
+     kGrouped,
+     "llama"},
+    {"batch_size: 4, activation_checkpointing: full",
+     {1, 2, 4},
+     "sequence_attention: ulysses",
+     "causal_lm",
+     kGrouped,
+     "llama"},
+    {"batch_size: 4", {2, 1, 4}, "zero: 3", "causal_lm", kGroupedPadded, "llama"},
+    {"batch_size: 4", {2, 1, 2}, "", "sequence_classification", kGroupedPadded, "llama"},
 };
 
 // Cut into 8 blocks.
@@ -121,13 +150,13 @@ class Traffic : public Trainer {
             R"(
 name: traffic
 kind: pretrain
-model: {{family: gpt2, config: {{{}, n_positions: 16}}}}
+model: {{family: {}, config: {{{}, max_position_embeddings: 16}}}}
 tokenizer: {{type: byte}}
 tasks: [{{type: {}, {}}}]
 training: {{{}, sequence_length: 16, steps: 3}}
 parallel: {{data: {}, sequence: {}, tensor: {}{}{}}}
 )",
-            which.model == nullptr ? kModel : which.model, which.task,
+            which.family, which.model == nullptr ? kModel : which.model, which.task,
             lm ? "data: {train: obj-text}" : "labels: 3, data: {train: obj-whole, format: jsonl}",
             which.training, which.mesh.data, which.mesh.sequence, which.mesh.tensor,
             *which.parallel == '\0' ? "" : ", ", which.parallel),
@@ -146,7 +175,8 @@ parallel: {{data: {}, sequence: {}, tensor: {}{}{}}}
 // Bytes over the tensor, the sequence, the replica axis and the world.
 std::array<int64_t, 4> sent_by(Rank& rank) {
   const auto of = [&](Axis axis) { return rank.mesh.axis(axis).bytes_sent(); };
-  return {of(Axis::kTensor), of(Axis::kRing) + of(Axis::kUlysses), of(Axis::kReplica),
+  const int64_t of_key_heads = rank.mesh.shares_heads() ? of(Axis::kKeyHeads) : 0;
+  return {of(Axis::kTensor) + of_key_heads, of(Axis::kRing) + of(Axis::kUlysses), of(Axis::kReplica),
           of(Axis::kWorld)};
 }
 

@@ -109,7 +109,7 @@ std::string mesh_name(const ::testing::TestParamInfo<GoldenOnMesh::ParamType>& p
 INSTANTIATE_TEST_SUITE_P(
     All, GoldenOnMesh,
     ::testing::Combine(
-        ::testing::Values("gpt2-causal", "gpt2-sequence", "gpt2-packed"),
+        ::testing::Values("gpt2-causal", "gpt2-sequence", "gpt2-packed", "llama-gqa"),
         ::testing::Values(
             MeshDegrees{}, MeshDegrees{.data = 2}, MeshDegrees{.data = 3},
             MeshDegrees{.sequence = 2}, MeshDegrees{.sequence = 3}, MeshDegrees{.sequence = 4},
@@ -124,7 +124,7 @@ INSTANTIATE_TEST_SUITE_P(
 
 // In bf16 each value may be off by twice what PyTorch is off by in bf16.
 TEST(GoldenBf16, IsAsNearAsPyTorch) {
-  for (const char* name : {"gpt2-causal", "gpt2-sequence", "gpt2-packed"}) {
+  for (const char* name : {"gpt2-causal", "gpt2-sequence", "gpt2-packed", "llama-gqa"}) {
     const Case golden = read(fixture(name));
     for (const MeshDegrees mesh :
          {MeshDegrees{}, MeshDegrees{.data = 2}, MeshDegrees{.sequence = 2},
@@ -140,7 +140,7 @@ TEST(GoldenBf16, IsAsNearAsPyTorch) {
 
 // In float64 nothing is further off than what the stored results are rounded by.
 TEST(GoldenFloat64, IsExactToTheTwelfthPlace) {
-  for (const char* name : {"gpt2-causal", "gpt2-sequence", "gpt2-packed"}) {
+  for (const char* name : {"gpt2-causal", "gpt2-sequence", "gpt2-packed", "llama-gqa"}) {
     const Report report = run(read(fixture(name)), {}, DType::kF64);
     EXPECT_TRUE(report.passed()) << name << " " << report.worst().what << " "
                                  << report.worst().error << " of " << report.worst().bar;

@@ -2,12 +2,11 @@
 
 #include <cmath>
 #include <map>
-#include <mutex>
+#include <string>
+#include <vector>
 
-#include "kernels/autograd/tape.h"
 #include "tests/testing/rank_runner.h"
-#include "worker/optimizer/gradients.h"
-#include "worker/tasks/task.h"
+#include "tests/worker/models/decoder_fixture.h"
 
 namespace weft {
 namespace {
@@ -21,38 +20,8 @@ constexpr const char* kUneven = R"({"n_embd": 20, "n_head": 5, "n_inner": 13, "v
 const ModelFamily& family() { return *find_family("gpt2"); }
 ModelConfigPtr uneven() { return *family().parse_config(kUneven); }
 
-const std::vector<MeshDegrees>& meshes() {
-  static const std::vector<MeshDegrees> all{{.data = 2},
-                                            {.data = 3},
-                                            {.sequence = 2},
-                                            {.sequence = 4},
-                                            {.tensor = 2},
-                                            {.tensor = 3},
-                                            {.tensor = 5},
-                                            {.tensor = 6},  // more ranks than heads
-                                            {.data = 2, .sequence = 2},
-                                            {.data = 2, .tensor = 2},
-                                            {.sequence = 2, .tensor = 2}};
-  return all;
-}
-
 TEST(Gpt2Plan, ShardsCoverEachParameterOnce) {
-  for (int size : {1, 2, 3, 5}) {
-    std::map<std::string, std::vector<int>> seen;
-    for (int index = 0; index < size; ++index) {
-      for (const ParameterInfo& info : family().plan(*uneven(), size, index)) {
-        std::vector<int>& counts = seen[info.name];
-        counts.resize(static_cast<size_t>(info.shape.elements()));
-        if (info.shard.whole() && index > 0) continue;
-        for_each_shard_run(info, [&](int64_t, int64_t global, int64_t count) {
-          for (int64_t i = 0; i < count; ++i) ++counts[static_cast<size_t>(global + i)];
-        });
-      }
-    }
-    for (const auto& [name, counts] : seen) {
-      for (int count : counts) ASSERT_EQ(count, 1) << name << " over " << size;
-    }
-  }
+  for (int size : {1, 2, 3, 5}) expect_shards_cover_once(family(), *uneven(), size);
 }
 
 TEST(Gpt2Plan, ARankHoldsItsShareOnly) {
@@ -114,68 +83,8 @@ TEST(Gpt2Model, StartsFromTheSameWeightsOnEveryMesh) {
   });
 }
 
-TaskRows some_rows(int64_t rows, int64_t tokens, bool left) {
-  TaskRows batch;
-  batch.rows = rows;
-  batch.tokens = tokens;
-  for (int64_t row = 0; row < rows; ++row) {
-    for (int64_t token = 0; token < tokens; ++token) {
-      batch.ids.push_back((row * 31 + token * token * 7 + 3) % 37);
-      batch.valid.push_back((left ? token >= row % 4 : token < tokens - row % 4) ? 1 : 0);
-    }
-  }
-  return batch;
-}
-
-struct Outcome {
-  double loss = 0, norm = 0;
-};
-
-// Loss and gradient norm of 5 uneven rows with dropout on this mesh.
-Outcome outcome_on(MeshDegrees mesh, bool left, int64_t micro_batch) {
-  Outcome outcome;
-  testing::run_mesh(mesh, [&](Rank& rank) {
-    auto trunk = *family().make_trunk(rank, uneven());
-    initialize_parameters(trunk->parameters(), 17);
-    auto task = *make_task(rank, "causal_lm", trunk->config(), {.name = "lm"});
-    const TaskRows rows = some_rows(5, 11, left);
-    const double labels = static_cast<double>(task->label_count(rows));
-    double sum = 0;
-    for (const Part& part : micro_batches(rank.mesh, rows.rows, micro_batch)) {
-      Tape tape;
-      Context cx = rank.context();
-      cx.tape = &tape;
-      TaskBatch batch = task->assemble(rows, part);
-      batch.tokens.training = true;
-      batch.tokens.random = {.seed = 5, .stream = 9};
-      const Tensor loss = task->loss_sum(cx, *trunk, batch);
-      sum += double{*loss.data<float>()};
-      cx.tape = nullptr;
-      tape.backward(cx, loss, Tensor::full(*rank.allocator, loss.shape(), 1 / labels));
-    }
-    reduce_gradients(rank, trunk->parameters());
-    const double norm = global_gradient_norm(rank, trunk->parameters());
-    Tensor total = Tensor::full(*rank.allocator, {1}, sum, DType::kF64);
-    rank.mesh.axis(Axis::kReplica).all_reduce(total, ReduceOp::kSum);
-    if (rank.mesh.index(Axis::kWorld) == 0) outcome = {*total.data<double>() / labels, norm};
-  });
-  return outcome;
-}
-
 TEST(Gpt2Model, WithDropoutEveryMeshComputesTheSame) {
-  for (bool left : {false, true}) {
-    const Outcome whole = outcome_on({}, left, 0);
-    EXPECT_GT(whole.loss, 3.0);
-    for (const MeshDegrees& mesh : meshes()) {
-      for (int64_t micro_batch : {0, 1}) {
-        const Outcome other = outcome_on(mesh, left, micro_batch);
-        EXPECT_NEAR(other.loss / whole.loss, 1.0, 1e-5)
-            << mesh.data << mesh.sequence << mesh.tensor << left;
-        EXPECT_NEAR(other.norm / whole.norm, 1.0, 1e-5)
-            << mesh.data << mesh.sequence << mesh.tensor << left;
-      }
-    }
-  }
+  expect_meshes_agree(family(), uneven(), {});
 }
 
 }  // namespace

@@ -1,0 +1,121 @@
+// What every family of decoders has to do, on every mesh: configurations of 37 tokens and 11 or
+// more positions.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "kernels/autograd/tape.h"
+#include "tests/testing/rank_runner.h"
+#include "worker/optimizer/gradients.h"
+#include "worker/tasks/task.h"
+
+namespace weft {
+
+inline const std::vector<MeshDegrees>& meshes() {
+  static const std::vector<MeshDegrees> all{{.data = 2},
+                                            {.data = 3},
+                                            {.sequence = 2},
+                                            {.sequence = 4},
+                                            {.tensor = 2},
+                                            {.tensor = 3},
+                                            {.tensor = 5},
+                                            {.tensor = 6},  // more ranks than heads
+                                            {.data = 2, .sequence = 2},
+                                            {.data = 2, .tensor = 2},
+                                            {.sequence = 2, .tensor = 2}};
+  return all;
+}
+
+// Of what one rank of those that hold the same counts (Shard::counts).
+inline void expect_shards_cover_once(const ModelFamily& family, const ModelConfig& config,
+                                     int size) {
+  std::map<std::string, std::vector<int>> seen;
+  for (int index = 0; index < size; ++index) {
+    for (const ParameterInfo& info : family.plan(config, size, index)) {
+      std::vector<int>& counts = seen[info.name];
+      counts.resize(static_cast<size_t>(info.shape.elements()));
+      if (!info.shard.counts(index)) continue;
+      for_each_shard_run(info, [&](int64_t, int64_t global, int64_t count) {
+        for (int64_t i = 0; i < count; ++i) ++counts[static_cast<size_t>(global + i)];
+      });
+    }
+  }
+  for (const auto& [name, counts] : seen) {
+    for (int count : counts) ASSERT_EQ(count, 1) << name << " over " << size;
+  }
+}
+
+inline TaskRows some_rows(int64_t rows, int64_t tokens, bool left) {
+  TaskRows batch;
+  batch.rows = rows;
+  batch.tokens = tokens;
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t token = 0; token < tokens; ++token) {
+      batch.ids.push_back((row * 31 + token * token * 7 + 3) % 37);
+      batch.valid.push_back((left ? token >= row % 4 : token < tokens - row % 4) ? 1 : 0);
+    }
+  }
+  return batch;
+}
+
+struct Outcome {
+  double loss = 0, norm = 0;
+};
+
+// Loss and gradient norm of 5 uneven rows with dropout on this mesh.
+inline Outcome outcome_on(const ModelFamily& family, const ModelConfigPtr& config, MeshDegrees mesh,
+                          bool left, int64_t micro_batch) {
+  Outcome outcome;
+  testing::run_mesh(mesh, [&](Rank& rank) {
+    auto trunk = *family.make_trunk(rank, config);
+    initialize_parameters(trunk->parameters(), 17);
+    auto task = *make_task(rank, "causal_lm", trunk->config(), {.name = "lm"});
+    const TaskRows rows = some_rows(5, 11, left);
+    const double labels = static_cast<double>(task->label_count(rows));
+    double sum = 0;
+    for (const Part& part : micro_batches(rank.mesh, rows.rows, micro_batch)) {
+      Tape tape;
+      Context cx = rank.context();
+      cx.tape = &tape;
+      TaskBatch batch = task->assemble(rows, part);
+      batch.tokens.training = true;
+      batch.tokens.random = {.seed = 5, .stream = 9};
+      const Tensor loss = task->loss_sum(cx, *trunk, batch);
+      sum += double{*loss.data<float>()};
+      cx.tape = nullptr;
+      tape.backward(cx, loss, Tensor::full(*rank.allocator, loss.shape(), 1 / labels));
+    }
+    reduce_gradients(rank, trunk->parameters());
+    const double norm = global_gradient_norm(rank, trunk->parameters());
+    Tensor total = Tensor::full(*rank.allocator, {1}, sum, DType::kF64);
+    rank.mesh.axis(Axis::kReplica).all_reduce(total, ReduceOp::kSum);
+    if (rank.mesh.index(Axis::kWorld) == 0) outcome = {*total.data<double>() / labels, norm};
+  });
+  return outcome;
+}
+
+// With what dropout the configuration has; on `more` meshes beside those of meshes().
+inline void expect_meshes_agree(const ModelFamily& family, const ModelConfigPtr& config,
+                                const std::vector<MeshDegrees>& more) {
+  std::vector<MeshDegrees> all = meshes();
+  all.insert(all.end(), more.begin(), more.end());
+  for (bool left : {false, true}) {
+    const Outcome whole = outcome_on(family, config, {}, left, 0);
+    EXPECT_GT(whole.loss, 3.0);
+    for (const MeshDegrees& mesh : all) {
+      for (int64_t micro_batch : {0, 1}) {
+        const Outcome other = outcome_on(family, config, mesh, left, micro_batch);
+        EXPECT_NEAR(other.loss / whole.loss, 1.0, 1e-5)
+            << mesh.data << mesh.sequence << mesh.tensor << left;
+        EXPECT_NEAR(other.norm / whole.norm, 1.0, 1e-5)
+            << mesh.data << mesh.sequence << mesh.tensor << left;
+      }
+    }
+  }
+}
+
+}  // namespace weft

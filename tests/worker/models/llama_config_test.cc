@@ -1,0 +1,119 @@
+// Every key of a Llama configuration is honoured or refused by name.
+#include "worker/models/llama_config.h"
+
+#include <gtest/gtest.h>
+
+namespace weft {
+namespace {
+
+const ModelFamily& family() { return *find_family("llama"); }
+
+std::string refusal(const std::string& json) {
+  const Result<ModelConfigPtr> config = family().parse_config(json);
+  return config ? "accepted" : config.error().field();
+}
+
+TEST(LlamaConfig, AbsentKeysAreTransformersDefaults) {
+  const auto config = llama::parse_config("{}");
+  ASSERT_TRUE(config) << config.error().to_string();
+  const llama::Config& c = **config;
+  EXPECT_EQ(c.vocabulary, 32000);
+  EXPECT_EQ(c.positions, 2048);
+  EXPECT_EQ(c.hidden, 4096);
+  EXPECT_EQ(c.inner, 11008);
+  EXPECT_EQ(c.layers, 32);
+  EXPECT_EQ(c.heads, 32);
+  EXPECT_EQ(c.key_heads, 32);
+  EXPECT_EQ(c.head_features, 128);
+  EXPECT_EQ(c.bos_token_id, 1);
+  EXPECT_EQ(c.eos_token_id, 2);
+  EXPECT_FALSE(c.pad_token_id);
+  EXPECT_FALSE(c.tied);
+  EXPECT_EQ(c.epsilon, 1e-6);
+  EXPECT_EQ(c.rotary_base, 10000);
+  EXPECT_FALSE(c.scaling);
+}
+
+TEST(LlamaConfig, KeysAreHonoured) {
+  const auto config = llama::parse_config(R"({"hidden_size": 10, "num_attention_heads": 6,
+      "num_key_value_heads": 2, "head_dim": 4, "intermediate_size": 7, "vocab_size": 11,
+      "max_position_embeddings": 9, "num_hidden_layers": 2, "rms_norm_eps": 0.001,
+      "attention_dropout": 0.25, "tie_word_embeddings": true, "pad_token_id": 4,
+      "eos_token_id": null, "rope_theta": 500000.0})");
+  ASSERT_TRUE(config) << config.error().to_string();
+  const llama::Config& c = **config;
+  EXPECT_EQ(c.key_heads, 2);
+  EXPECT_EQ(c.head_features, 4);
+  EXPECT_EQ(c.inner, 7);
+  EXPECT_EQ(c.epsilon, 0.001);
+  EXPECT_EQ(c.attention_dropout, 0.25);
+  EXPECT_TRUE(c.tied);
+  EXPECT_FALSE(c.eos_token_id);
+  EXPECT_EQ(c.rotary_base, 500000);
+}
+
+TEST(LlamaConfig, PositionsTurnAsBothSpellingsSay) {
+  const std::string scaling = R"("rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+      "high_freq_factor": 4.0, "original_max_position_embeddings": 64)";
+  const auto old_form =
+      llama::parse_config(R"({"rope_theta": 500.0, "rope_scaling": {)" + scaling + "}}");
+  const auto new_form =
+      llama::parse_config(R"({"rope_parameters": {"rope_theta": 500.0, )" + scaling + "}}");
+  ASSERT_TRUE(old_form) << old_form.error().to_string();
+  ASSERT_TRUE(new_form) << new_form.error().to_string();
+  EXPECT_EQ((*old_form)->frequencies(), (*new_form)->frequencies());
+  const std::vector<double> plain =
+      (*llama::parse_config(R"({"rope_theta": 500.0})"))->frequencies();
+  const std::vector<double> scaled = (*old_form)->frequencies();
+  EXPECT_EQ(scaled.front(), plain.front());  // 64 positions are ten turns of it
+  EXPECT_NEAR(scaled.back(), plain.back() / 8, 1e-9);
+  const auto linear = llama::parse_config(R"({"rope_theta": 500.0,
+      "rope_scaling": {"type": "linear", "factor": 4.0}})");
+  ASSERT_TRUE(linear) << linear.error().to_string();
+  EXPECT_EQ((*linear)->frequencies().front(), 0.25);
+}
+
+TEST(LlamaConfig, RefusalsNameTheKey) {
+  EXPECT_EQ(refusal(R"({"n_embd": 6})"), "n_embd");
+  EXPECT_EQ(refusal(R"({"model_type": "gpt2"})"), "model_type");
+  EXPECT_EQ(refusal(R"({"num_key_value_heads": 3})"), "num_key_value_heads");
+  EXPECT_EQ(refusal(R"({"num_key_value_heads": 0})"), "num_key_value_heads");
+  EXPECT_EQ(refusal(R"({"num_attention_heads": 5})"), "num_attention_heads");
+  EXPECT_EQ(refusal(R"({"head_dim": 5})"), "head_dim");
+  EXPECT_EQ(refusal(R"({"hidden_act": "gelu"})"), "hidden_act");
+  EXPECT_EQ(refusal(R"({"attention_bias": true})"), "attention_bias");
+  EXPECT_EQ(refusal(R"({"mlp_bias": true})"), "mlp_bias");
+  EXPECT_EQ(refusal(R"({"pretraining_tp": 2})"), "pretraining_tp");
+  EXPECT_EQ(refusal(R"({"rope_theta": 0.5})"), "rope_theta");
+  EXPECT_EQ(refusal(R"({"rope_scaling": 3})"), "rope_scaling");
+  EXPECT_EQ(refusal(R"({"rope_scaling": {"rope_type": "yarn", "factor": 2}})"),
+            "rope_scaling.rope_type");
+  EXPECT_EQ(refusal(R"({"rope_scaling": {"type": "linear"}})"), "rope_scaling.factor");
+  EXPECT_EQ(refusal(R"({"rope_parameters": {"rope_type": "default", "beta_fast": 32}})"),
+            "rope_parameters.beta_fast");
+  EXPECT_EQ(refusal(R"({"rope_scaling": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 4,
+                        "high_freq_factor": 4}})"),
+            "rope_scaling.high_freq_factor");
+}
+
+TEST(LlamaConfig, WhatIsWrittenReadsBackTheSame) {
+  const auto config = family().parse_config(R"({"hidden_size": 12, "num_attention_heads": 6,
+      "num_key_value_heads": 3, "head_dim": 4, "vocab_size": 11, "pad_token_id": 4,
+      "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+                       "high_freq_factor": 4.0, "original_max_position_embeddings": 64}})");
+  ASSERT_TRUE(config) << config.error().to_string();
+  const std::string text = family().config_json(**config, {.labels = 2, .label_names = {"a", "b"}});
+  EXPECT_NE(text.find("LlamaForSequenceClassification"), std::string::npos);
+  const auto again = family().parse_config(text);
+  ASSERT_TRUE(again) << again.error().to_string();
+  EXPECT_EQ(family().config_json(**again, {}), family().config_json(**config, {}));
+}
+
+TEST(LlamaConfig, DropoutCanBeOverridden) {
+  const auto config = llama::parse_config(R"({"attention_dropout": 0.5})");
+  const ModelConfigPtr other = family().with_dropout(**config, 0.0);
+  EXPECT_NE(family().config_json(*other, {}).find("\"attention_dropout\": 0.0"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace weft
