@@ -89,7 +89,7 @@ int64_t Sizes::attention() const {
 }
 
 int64_t Sizes::mlp() const {
-  const int64_t input = fp16 ? kSingle : element;  // fp16 is computed in fp32
+  const int64_t input = fp16 && !gated ? kSingle : element;  // kept of fp16 as it is computed with
   return element * (between * hidden + normed() * hidden + tokens * inner) +
          input * tokens * (gated ? 2 : 1) * inner + kSingle * 2 * between;
 }

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <cmath>
 #include <numbers>
 
@@ -80,6 +79,20 @@ Status read_rotary(ConfigReader& outer, Config& config) {
   return Status::invalid(std::string(name) + "." + status.field(), status.value(), status.rule());
 }
 
+// Each step rounded to fp32.
+float scaled(const RotaryScaling& scaling, float frequency) {
+  const auto factor = static_cast<float>(scaling.factor);
+  if (!scaling.bands) return frequency / factor;
+  const auto low = static_cast<float>(scaling.bands->low_factor);
+  const auto high = static_cast<float>(scaling.bands->high_factor);
+  const float wavelength = 1 / frequency * static_cast<float>(2 * std::numbers::pi);
+  const float turns = 1 / wavelength * static_cast<float>(scaling.bands->original_positions);
+  const float kept = (turns - low) / (high - low);
+  if (kept >= 1) return frequency;
+  if (kept <= 0) return frequency / factor;
+  return (1 - kept) * frequency / factor + kept * frequency;
+}
+
 nlohmann::json scaling_json(const RotaryScaling& scaling) {
   if (!scaling.bands) return {{"rope_type", "linear"}, {"factor", scaling.factor}};
   return {{"rope_type", "llama3"},
@@ -92,21 +105,11 @@ nlohmann::json scaling_json(const RotaryScaling& scaling) {
 }  // namespace
 
 std::vector<double> Config::frequencies() const {
-  std::vector<double> all(static_cast<size_t>(head_features / 2));
-  for (size_t i = 0; i < all.size(); ++i) {
+  std::vector<double> all;
+  for (int64_t i = 0; i < head_features / 2; ++i) {
     const double exponent = 2 * static_cast<double>(i) / static_cast<double>(head_features);
-    float frequency = 1 / static_cast<float>(std::pow(rotary_base, exponent));
-    if (scaling) {
-      double kept = 0;  // of the frequency as it was
-      if (scaling->bands) {
-        const double turns = static_cast<double>(scaling->bands->original_positions) * frequency /
-                             (2 * std::numbers::pi);
-        const double low = scaling->bands->low_factor, high = scaling->bands->high_factor;
-        kept = std::clamp((turns - low) / (high - low), 0.0, 1.0);
-      }
-      frequency *= static_cast<float>(kept + (1 - kept) / scaling->factor);
-    }
-    all[i] = frequency;
+    const float frequency = 1 / static_cast<float>(std::pow(rotary_base, exponent));
+    all.push_back(scaling ? scaled(*scaling, frequency) : frequency);
   }
   return all;
 }

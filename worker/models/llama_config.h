@@ -30,8 +30,9 @@ struct Config final : ModelConfig {
   double rotary_base = 10000;
   std::optional<RotaryScaling> scaling;
 
-  // Radians a position of each pair of a head's features, [head features / 2]; rounded to fp32, as
-  // published weights were trained with.
+  // Radians a position of each pair of a head's features, [head features / 2]; computed in fp32, as
+  // published weights were trained with (at position 100,000 rounding otherwise would turn a pair
+  // by a hundredth).
   std::vector<double> frequencies() const;
 };
 

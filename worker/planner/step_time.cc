@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "proto/job.pb.h"
+#include "worker/parallel/head_parts.h"
 
 namespace weft {
 namespace {
@@ -42,6 +43,20 @@ bool in_blocks(const proto::JobSpec& spec) {
   return spec.training().reproducible() == proto::REPRODUCIBLE_TOPOLOGY;
 }
 
+// Of the heads of the rank that has most.
+struct Features {
+  double queries = 0, keys = 0;
+};
+Features features_of(const ModelConfig& config, int tensor) {
+  Features most;
+  for (const auto& parts : parallel::all_head_parts(config.heads, config.key_heads, tensor)) {
+    const auto width = static_cast<double>(config.head_features);
+    most.queries = std::max(most.queries, width * static_cast<double>(parts.queries.length));
+    most.keys = std::max(most.keys, width * static_cast<double>(parts.keys.length));
+  }
+  return most;
+}
+
 // Of the rank with the largest shards, over a whole step.
 Work work_of(const ModelConfig& config, const proto::JobSpec& spec,
              std::span<const ShardSize> shards) {
@@ -61,12 +76,12 @@ Work work_of(const ModelConfig& config, const proto::JobSpec& spec,
     parameters += elements;
     if (shard.unit > 0 && shard.unit <= config.layers && shard.matrix) matrices += elements;
   }
-  const double heads = static_cast<double>(share(config.heads, mesh.tensor()));
-  const double features = heads * static_cast<double>(config.head_features);
+  const Features attended = features_of(config, mesh.tensor());
+  const double features = attended.queries, keys = attended.keys;
   const double hidden = static_cast<double>(config.hidden);
   const double layers = static_cast<double>(config.layers);
   const double inner = static_cast<double>(share(config.inner, mesh.tensor()));
-  const double halves = layers * 4 * hidden * features;  // of the matrices, in the attention
+  const double halves = layers * 2 * hidden * (features + keys);  // of the matrices, in attention
   Work work;
   const double repeated = full ? matrices : again ? halves : 0;
   work.products = 2 * tokens * (3 * matrices + repeated);
@@ -80,7 +95,8 @@ Work work_of(const ModelConfig& config, const proto::JobSpec& spec,
   const double seen =
       static_cast<double>(training.sequence_length()) * (config.attention.causal ? 0.5 : 1);
   work.attention = layers * tokens * seen * features * 2 * (2 + 5 + (again ? 2 : 0));
-  const double kept = 4 * hidden + 4 * features + 2 * inner;  // elements a token and block
+  // Elements a token and block.
+  const double kept = 4 * hidden + 2 * (features + keys) + (config.gated ? 3 : 2) * inner;
   work.bytes = element * tokens * layers * kept * kActivationPasses *
                (full    ? 1.5
                 : again ? 1.2
@@ -150,10 +166,10 @@ double beside_products(const ModelConfig& config, const proto::JobSpec& spec, do
   const auto recompute = training.activation_checkpointing();
   const int attention_times = recompute == proto::ACTIVATION_CHECKPOINTING_NONE ? 1 : 2;
   const int mlp_times = recompute == proto::ACTIVATION_CHECKPOINTING_FULL ? 2 : 1;
-  const double features =
-      static_cast<double>(share(config.heads, mesh.tensor()) * (config.head_features));
-  const double keys = static_cast<double>(config.key_heads) / static_cast<double>(config.heads);
+  const Features attended = features_of(config, mesh.tensor());
   const double inner = static_cast<double>(share(config.inner, mesh.tensor()));
+  // Several products of one input are not cut: it is gathered before them.
+  const bool separate = config.gated;
   // Before the attention or the MLP, and after it.
   const auto hidden = [&](double before, double after, int times) {
     const double a_column = 2 * tokens * static_cast<double>(config.hidden) / rate;  // seconds
@@ -165,8 +181,9 @@ double beside_products(const ModelConfig& config, const proto::JobSpec& spec, do
            beside(after, part);
   };
   return rounds * static_cast<double>(config.layers) *
-         (hidden(features * (1 + 2 * keys), features, attention_times) +
-          hidden(inner, inner, mlp_times));
+         (hidden(separate ? 0 : attended.queries + 2 * attended.keys, attended.queries,
+                 attention_times) +
+          hidden(separate ? 0 : inner, inner, mlp_times));
 }
 
 // One such transfer, of the rank that has most.
