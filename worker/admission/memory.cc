@@ -32,8 +32,8 @@ int64_t block_backward(const Sizes& s, int64_t workspace) {
   const int64_t streams = s.between * s.hidden + s.tokens * s.hidden;
   const int64_t of_heads = s.tokens * (s.features + 2 * s.key_features);
   const int64_t visiting = s.sequence > 1 ? 4 * s.tokens * s.key_features : 0;  // and its gradient
-  const int64_t in_mlp =
-      (s.full() ? s.attention() + s.mlp() : 0) + s.element * (streams + (s.gated ? 2 : 1) * s.tokens * s.inner);
+  const int64_t in_mlp = (s.full() ? s.attention() + s.mlp() : 0) +
+                         s.element * (streams + (s.gated ? 2 : 1) * s.tokens * s.inner);
   const int64_t in_attention = (s.again() ? s.attention() : 0) - (s.full() ? 0 : s.mlp()) +
                                s.element * (streams + 3 * of_heads + visiting) + workspace;
   return std::max(in_mlp, in_attention);

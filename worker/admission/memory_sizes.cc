@@ -53,8 +53,8 @@ Sizes::Sizes(const ModelConfig& config, const proto::JobSpec& spec) {
   between = batch * share(share(training.sequence_length(), sequence), tensor);
   hidden = config.hidden;
   heads = key_features = key_copies = 0;
-  for (const parallel::HeadParts& parts : parallel::all_head_parts(
-           config.heads, config.key_heads, static_cast<int>(tensor))) {
+  for (const parallel::HeadParts& parts :
+       parallel::all_head_parts(config.heads, config.key_heads, static_cast<int>(tensor))) {
     heads = std::max(heads, parts.queries.length);
     key_features = std::max(key_features, parts.keys.length * config.head_features);
   }

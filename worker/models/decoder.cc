@@ -92,7 +92,8 @@ Tensor DecoderTrunk::block(Context& cx, const DecoderPass& pass, int64_t layer,
 
 Tensor DecoderTrunk::shared_by_heads(Context& cx, const Tensor& shard) const {
   const Mesh& mesh = rank().mesh;
-  return mesh.shares_heads() ? parallel::copy_to_axis(cx, mesh.axis(Axis::kKeyHeads), shard) : shard;
+  return mesh.shares_heads() ? parallel::copy_to_axis(cx, mesh.axis(Axis::kKeyHeads), shard)
+                             : shard;
 }
 
 Tensor DecoderTrunk::attend(Context& cx, const DecoderPass& pass, int64_t layer,

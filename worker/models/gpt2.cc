@@ -49,8 +49,8 @@ class Gpt2Trunk final : public DecoderTrunk {
   }
 
   // x between blocks, [B, Tb, H].
-  Tensor dropout(Context& cx, const DecoderPass& pass, const Tensor& x, double rate,
-                 DropoutUse use, int64_t layer) const {
+  Tensor dropout(Context& cx, const DecoderPass& pass, const Tensor& x, double rate, DropoutUse use,
+                 int64_t layer) const {
     const TokenBatch& batch = pass.batch;
     if (!batch.training || rate == 0) return x;
     const parallel::TensorAxis& axis = pass.axis;
@@ -156,7 +156,8 @@ class Gpt2Family final : public ModelFamily {
   }
 
   Result<std::unique_ptr<Trunk>> make_trunk(Rank& rank, ModelConfigPtr config) const override {
-    return std::make_unique<Gpt2Trunk>(rank, std::make_shared<const Config>(config_as<Config>(*config)));
+    return std::make_unique<Gpt2Trunk>(rank,
+                                       std::make_shared<const Config>(config_as<Config>(*config)));
   }
 
   std::vector<std::string> file_names(std::string_view parameter) const override {

@@ -77,8 +77,8 @@ class LlamaTrunk final : public DecoderTrunk {
 
   static Tensor turned(Context& cx, const DecoderPass& pass, const Tensor& x) {
     const auto& [cos, sin] = pass.angles;
-    const Tensor y = ops::rotary(cx, ops::cast(cx, x, cos.dtype()), cos, sin,
-                                 ops::RotaryForm::kHalves);
+    const Tensor y =
+        ops::rotary(cx, ops::cast(cx, x, cos.dtype()), cos, sin, ops::RotaryForm::kHalves);
     return ops::cast(cx, y, x.dtype());
   }
 
@@ -90,8 +90,7 @@ class LlamaTrunk final : public DecoderTrunk {
     };
     const Tensor gate = product(llama::kGate), up = product(llama::kUp);
     return parallel::row_linear(cx, pass.axis, ops::swiglu(cx, gate, up),
-                                weight(layer, llama::kDown), Tensor(), WeightLayout::kOutIn,
-                                input);
+                                weight(layer, llama::kDown), Tensor(), WeightLayout::kOutIn, input);
   }
 
   const std::shared_ptr<const Config> config_;

@@ -65,7 +65,8 @@ void Mesh::divide_sequence(int ulysses) {
 void Mesh::share_heads(Part keys) {
   const int rank = tensor_->rank(), alone = tensor_->size() + rank;
   WEFT_CHECK(keys.start < tensor_->size(), "heads of keys from {}", keys.start);
-  key_heads_ = tensor_->split(keys.length > 0 ? static_cast<int>(keys.start) : alone, rank, "heads");
+  key_heads_ =
+      tensor_->split(keys.length > 0 ? static_cast<int>(keys.start) : alone, rank, "heads");
 }
 
 Communicator& Mesh::axis(Axis axis) const {

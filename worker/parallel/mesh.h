@@ -16,8 +16,8 @@ namespace weft {
 
 // kReplica is data and sequence together: the ranks that hold the same parameter shard, over which
 // gradients are summed. Its index is data index * sequence size + sequence index. kRing and
-// kUlysses together are kSequence (sequence_attention.h). kKeyHeads is the ranks of kTensor that hold
-// the same head of keys, where share_heads() has told.
+// kUlysses together are kSequence (sequence_attention.h). kKeyHeads is the ranks of kTensor that
+// hold the same head of keys, where share_heads() has told.
 enum class Axis { kData, kSequence, kTensor, kReplica, kWorld, kRing, kUlysses, kKeyHeads };
 
 struct MeshDegrees {

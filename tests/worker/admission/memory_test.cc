@@ -210,12 +210,24 @@ constexpr const char* kHalfBatch = "batch_size: 8, sequence_length: 64, precisio
 const Case kGroupedCases[] = {
     {"plain", kGrouped, kBatch, {}, "causal_lm", 0, kBucketBytes, "llama"},
     {"wide", kGroupedWide, kBatch, {}, "causal_lm", 0, kBucketBytes, "llama"},
-    {"selective", kGrouped, "batch_size: 8, sequence_length: 64, activation_checkpointing: selective",
-     {}, "causal_lm", 0, kBucketBytes, "llama"},
+    {"selective",
+     kGrouped,
+     "batch_size: 8, sequence_length: 64, activation_checkpointing: selective",
+     {},
+     "causal_lm",
+     0,
+     kBucketBytes,
+     "llama"},
     {"full", kGroupedWide, kRowsFull, {}, "causal_lm", 0, kBucketBytes, "llama"},
     {"bf16", kGrouped, kHalfBatch, {}, "causal_lm", 0, kBucketBytes, "llama"},
-    {"fp16", kGrouped, "batch_size: 8, sequence_length: 64, precision: fp16",
-     {}, "causal_lm", 0, kBucketBytes, "llama"},
+    {"fp16",
+     kGrouped,
+     "batch_size: 8, sequence_length: 64, precision: fp16",
+     {},
+     "causal_lm",
+     0,
+     kBucketBytes,
+     "llama"},
     {"tensor 2", kGroupedWide, kBatch, {1, 1, 2}, "causal_lm", 0, kBucketBytes, "llama"},
     {"tensor 4", kGroupedWide, kBatch, {1, 1, 4}, "causal_lm", 0, kBucketBytes, "llama"},
     {"tensor 3", kGroupedWide, kBatch, {1, 1, 3}, "causal_lm", 0, kBucketBytes, "llama"},
@@ -231,8 +243,7 @@ class Memory : public Trainer {
     const bool lm = std::string(which.task) == "causal_lm";
     const std::string data =
         lm ? "{train: obj-text, format: text}" : "{train: obj-rows, format: jsonl}";
-    proto::LaunchRecord made =
-        record(fmt::format(R"(
+    proto::LaunchRecord made = record(fmt::format(R"(
 name: memory
 kind: pretrain
 model: {{family: {}, config: {{{}, max_position_embeddings: 256}}}}
@@ -240,8 +251,9 @@ tokenizer: {{type: byte}}
 tasks: [{{type: {}, {}data: {}}}]
 training: {{{}, steps: 3}}
 )",
-                           which.family, which.model, which.task, lm ? "" : "labels: 3, ", data, which.training),
-               which.mesh);
+                                                  which.family, which.model, which.task,
+                                                  lm ? "" : "labels: 3, ", data, which.training),
+                                      which.mesh);
     made.mutable_spec()->mutable_parallel()->set_zero(which.zero);
     made.mutable_spec()->mutable_parallel()->set_bucket_bytes(which.bucket_bytes);
     return made;

@@ -176,8 +176,8 @@ parallel: {{data: {}, sequence: {}, tensor: {}{}{}}}
 std::array<int64_t, 4> sent_by(Rank& rank) {
   const auto of = [&](Axis axis) { return rank.mesh.axis(axis).bytes_sent(); };
   const int64_t of_key_heads = rank.mesh.shares_heads() ? of(Axis::kKeyHeads) : 0;
-  return {of(Axis::kTensor) + of_key_heads, of(Axis::kRing) + of(Axis::kUlysses), of(Axis::kReplica),
-          of(Axis::kWorld)};
+  return {of(Axis::kTensor) + of_key_heads, of(Axis::kRing) + of(Axis::kUlysses),
+          of(Axis::kReplica), of(Axis::kWorld)};
 }
 
 struct Sent {

@@ -42,6 +42,19 @@ class RandomMeshes : public Topology {
  protected:
   struct Model {
     int heads = 1, features = 8, layers = 1, vocabulary = 257, tokens = 16;
+    int key_heads = 0;  // 0: GPT-2; else a Llama
+    std::string text() const {
+      const auto key = [](const char* name, int value) {
+        return std::string(name) + ": " + std::to_string(value);
+      };
+      const std::string shared =
+          key(", vocab_size", vocabulary) + key(", num_hidden_layers", layers) +
+          key(", num_attention_heads", heads) + key(", hidden_size", heads * features) + "}}";
+      if (key_heads == 0) return "{family: gpt2, config: {max_position_embeddings: 64" + shared;
+      return "{family: llama, config: {max_position_embeddings: 64" +
+             key(", num_key_value_heads", key_heads) +
+             key(", intermediate_size", 5 * heads + vocabulary % 7) + shared;
+    }
   };
   // Of all jobs but what `training` says.
   static std::string drawn_job(Draws& draws, const Model& model, const std::string& training) {
@@ -49,12 +62,7 @@ class RandomMeshes : public Topology {
         draws.one_of<std::string>({kLm, kClasses, std::string(kLm) + ", " + kClasses});
     const bool several = tasks.find("}, {") != std::string::npos;
     return "name: drawn\nkind: " + std::string(several ? "multi_task" : "pretrain") +
-           "\nmodel: {family: gpt2, config: {n_positions: 64, n_head: " +
-           std::to_string(model.heads) +
-           ", n_embd: " + std::to_string(model.heads * model.features) +
-           ", n_layer: " + std::to_string(model.layers) +
-           ", vocab_size: " + std::to_string(model.vocabulary) +
-           "}}\ntokenizer: {type: byte}\ntasks: [" + tasks +
+           "\nmodel: " + model.text() + "\ntokenizer: {type: byte}\ntasks: [" + tasks +
            "]\ntraining: {steps: 9, seed: 17, sequence_length: " + std::to_string(model.tokens) +
            ", activation_checkpointing: " + draws.one_of({"none", "selective", "full"}) +
            ", dropout: " + draws.one_of({"0", "0.2"}) + ", " + training + "}\n";
@@ -62,11 +70,15 @@ class RandomMeshes : public Topology {
 };
 
 TEST_F(RandomMeshes, TrainWhatOneRankTrains) {
-  for (uint32_t seed = 0; seed < 100; ++seed) {
+  for (uint32_t seed = 0; seed < 150; ++seed) {
     Draws draws(seed);
     MeshDegrees mesh = draws.mesh(7, {2, 3, 5, 7});
-    const Model model{draws.between(1, 6), draws.one_of({4, 8}), draws.between(1, 2),
-                      draws.between(257, 290), draws.between(7, 40)};
+    Model model{draws.between(1, 6), draws.one_of({4, 8}), draws.between(1, 2),
+                draws.between(257, 290), draws.between(7, 40)};
+    if (seed >= 100) {
+      model.key_heads = draws.between(1, 3);
+      model.heads = model.key_heads * draws.between(1, 4);
+    }
     const int batch = draws.between(mesh.data, 9);
     const int rows = draws.between(1, (batch + mesh.data - 1) / mesh.data);
     const std::string settings = "batch_size: " + std::to_string(batch);

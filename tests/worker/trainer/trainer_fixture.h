@@ -43,6 +43,17 @@ training:
 checkpoint: {every_steps: 7}
 )";
 
+// kTwoTasks of a Llama, whose four heads read two of keys.
+inline std::string two_grouped_tasks() {
+  std::string job = kTwoTasks;
+  const size_t family = job.find("family: gpt2"), end = job.find("tokenizer:");
+  return job.replace(family, end - family, R"(family: llama
+  config: {num_hidden_layers: 2, num_attention_heads: 4, num_key_value_heads: 2, hidden_size: 24,
+           head_dim: 6, intermediate_size: 40, max_position_embeddings: 32, vocab_size: 257,
+           attention_dropout: 0.1}
+)");
+}
+
 class Trainer : public ::testing::Test {
  protected:
   void SetUp() override {

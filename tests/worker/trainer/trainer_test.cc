@@ -60,18 +60,23 @@ TEST_F(Trainer, KilledTwiceInsideAnEpochTheLossCurveIsTheSameBitForBit) {
 }
 
 TEST_F(Trainer, ResumesOnAnotherMesh) {
-  const auto whole = losses(kTwoTasks, {});
-  MemoryCluster cluster;
-  cluster.die_after_step = 24;
-  EXPECT_THROW(static_cast<void>(train(record(kTwoTasks, {1, 1, 3}), cluster)), StatusError);
-  cluster.die_after_step = -1;
-  proto::LaunchRecord attempt = record(kTwoTasks, {2, 2, 1});
-  *attempt.mutable_resume() = cluster.checkpoints.back();
-  ASSERT_TRUE(train(attempt, cluster).ok());
-  EXPECT_NE(cluster.starts.back().resume_note().find("1x1x3 to 2x2x1"), std::string::npos);
-  for (const auto& [step, loss] : cluster.losses()) {
-    EXPECT_NEAR(loss, whole.at(step), 1e-4 * std::abs(whole.at(step))) << step;
-  }
+  const auto check = [&](const std::string& job, MeshDegrees first, const std::string& note) {
+    const auto whole = losses(job, {});
+    MemoryCluster cluster;
+    cluster.die_after_step = 24;
+    EXPECT_THROW(static_cast<void>(train(record(job, first), cluster)), StatusError);
+    cluster.die_after_step = -1;
+    proto::LaunchRecord attempt = record(job, {2, 2, 1});
+    *attempt.mutable_resume() = cluster.checkpoints.back();
+    ASSERT_TRUE(train(attempt, cluster).ok());
+    EXPECT_NE(cluster.starts.back().resume_note().find(note), std::string::npos);
+    for (const auto& [step, loss] : cluster.losses()) {
+      EXPECT_NEAR(loss, whole.at(step), 1e-4 * std::abs(whole.at(step))) << note << " " << step;
+    }
+  };
+  check(kTwoTasks, {1, 1, 3}, "1x1x3 to 2x2x1");
+  // Each head of keys is held twice, and stored once.
+  check(two_grouped_tasks(), {1, 1, 4}, "1x1x4 to 2x2x1");
 }
 
 // Programs that compute other bits are other builds, and no resume across them is called exact.

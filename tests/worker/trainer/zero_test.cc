@@ -63,6 +63,17 @@ TEST_F(Zero, EveryLevelHasTheLossesOfLevel0) {
   }
 }
 
+TEST_F(Zero, EveryLevelHasTheLossesOfLevel0WhereRanksShareHeadsOfKeys) {
+  const std::string job = two_grouped_tasks();
+  const MeshDegrees mesh{2, 1, 4};
+  const auto whole = curve(job, mesh, 0);
+  EXPECT_EQ(curve(job, mesh, 1), whole);
+  const auto second = curve(job, mesh, 2);
+  expect_near(second, whole, name_of(mesh, 2));
+  EXPECT_EQ(curve(job, mesh, 3), second);
+  expect_near(losses(job, {}), whole, "one rank");
+}
+
 TEST_F(Zero, WithoutAccumulationEveryLevelHasTheSameBits) {
   std::string job = kTwoTasks;
   job.replace(job.find("micro_batch_size: 2"), 19, "micro_batch_size: 0");
