@@ -58,8 +58,11 @@ std::string tokenizer_config_json(const proto::CheckpointManifest& manifest) {
   const auto& fields = manifest.config().fields();
   JsonWriter out(2);
   out.begin_object().key("tokenizer_class").string("PreTrainedTokenizerFast");
-  if (const auto it = fields.find("n_positions"); it != fields.end()) {
+  for (const char* key : {"n_positions", "max_position_embeddings"}) {
+    const auto it = fields.find(key);
+    if (it == fields.end()) continue;
     out.key("model_max_length").plain_number(it->second.number_value());
+    break;
   }
   const auto size = fields.find("vocab_size");
   const bool room = size != fields.end() && size->second.number_value() > kBytes;

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <limits>
 #include <set>
 
@@ -344,18 +345,44 @@ Result<int64_t> config_size(const google::protobuf::Struct& config, const std::s
   return size;
 }
 
+// Keys of a family's configuration and its own defaults.
+struct FamilyKeys {
+  std::string_view family;
+  const char* positions;
+  int64_t positions_absent;
+  const char* heads;
+  int64_t heads_absent, vocabulary_absent;
+};
+constexpr FamilyKeys kFamilies[] = {
+    {"gpt2", "n_positions", 1024, "n_head", 12, 50257},
+    {"llama", "max_position_embeddings", 2048, "num_attention_heads", 32, 32000},
+};
+
+// The family is the job's, or stands in the configuration.
+const FamilyKeys& keys_of(const JobSpec& spec, const google::protobuf::Struct& config) {
+  const auto type = config.fields().find("model_type");
+  const std::string& name =
+      type == config.fields().end() ? spec.model().family() : type->second.string_value();
+  const auto* found = std::ranges::find(kFamilies, name, &FamilyKeys::family);
+  return found == std::end(kFamilies) ? kFamilies[0] : *found;
+}
+
 }  // namespace
 
 Status check_model_fit(const JobSpec& spec, const google::protobuf::Struct& config,
                        const LineMap* lines) {
   Refusal refuse(lines);
-  // The fallbacks are the GPT-2 configuration's own defaults.
-  WEFT_ASSIGN_OR_RETURN(int64_t positions, config_size(config, "n_positions", 1024, refuse));
-  if (const auto heads = config_size(config, "n_head", 12, refuse); !heads) return heads.error();
-  WEFT_ASSIGN_OR_RETURN(int64_t vocabulary, config_size(config, "vocab_size", 50257, refuse));
+  const FamilyKeys& keys = keys_of(spec, config);
+  WEFT_ASSIGN_OR_RETURN(int64_t positions,
+                        config_size(config, keys.positions, keys.positions_absent, refuse));
+  if (const auto heads = config_size(config, keys.heads, keys.heads_absent, refuse); !heads) {
+    return heads.error();
+  }
+  WEFT_ASSIGN_OR_RETURN(int64_t vocabulary,
+                        config_size(config, "vocab_size", keys.vocabulary_absent, refuse));
   if (spec.training().sequence_length() > positions) {
     return refuse("training.sequence_length", spec.training().sequence_length(),
-                  "must be at most the model's n_positions = " + std::to_string(positions));
+                  fmt::format("must be at most the model's {} = {}", keys.positions, positions));
   }
   if (spec.parallel().tensor() > vocabulary) {
     return refuse("parallel.tensor", spec.parallel().tensor(),

@@ -6,6 +6,7 @@ The losses are taken here, in float64, from the model's logits: the loss functio
 the logits to float32 first.
 """
 import json
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 import torch.nn.functional as functional
 import transformers
 from safetensors.torch import save_file
+from torch.overrides import TorchFunctionMode
 
 IGNORED = -100
 
@@ -145,8 +147,27 @@ def label_count(task, batch):
 
 
 # ---- one pass -------------------------------------------------------------------------------------
+class NothingInFloat32(TorchFunctionMode):
+    """Llama's norms, softmax and angles ask for float32, whatever the model's dtype is; in float64 they
+    are to be exact too (and a row of padding, masked by float64's smallest number, no NaN)."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is torch.Tensor.float:
+            function = torch.Tensor.double
+        exact = {torch.float32: torch.float64}
+        args = [exact.get(arg, arg) if isinstance(arg, torch.dtype) else arg for arg in args]
+        named = {name: exact.get(value, value) if isinstance(value, torch.dtype) else value
+                 for name, value in (kwargs or {}).items()}
+        return function(*args, **named)
+
+
 def run(task, model, batch):
     """The sum of the losses of the labels that count, and the outputs that are compared."""
+    with NothingInFloat32() if model.dtype is torch.float64 else nullcontext():
+        return run_once(task, model, batch)
+
+
+def run_once(task, model, batch):
     tensors = {name: torch.as_tensor(value) for name, value in batch.items()}
     labels = tensors.pop("labels")
     if task == "packed":

@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
-from transformers import AutoTokenizer, GPT2Config, GPT2ForSequenceClassification
-from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import PreTrainedTokenizerFast
 
 from cluster import Cluster
-from derive import Case, derive, own_error
+from derive import FAMILIES, Case, derive, own_error
 from golden_test import golden
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,19 +77,30 @@ def make_tokenizer(folder):
     return fast
 
 
-def make_model(folder, kind=GPT2LMHeadModel, **more):
+def make_model(folder, family="gpt2", **more):
     torch.manual_seed(5)
     tokenizer = make_tokenizer(folder)
     end = tokenizer.eos_token_id
-    settings = dict(n_layer=2, n_head=2, n_embd=48, n_positions=64, vocab_size=len(tokenizer) + 3,
-                    bos_token_id=end, eos_token_id=end, pad_token_id=end, initializer_range=0.3)
-    kind(GPT2Config(**(settings | more))).save_pretrained(folder)
+    settings = dict(vocab_size=len(tokenizer) + 3, bos_token_id=end, eos_token_id=end,
+                    pad_token_id=end, initializer_range=0.3)
+    if family == "gpt2":
+        settings |= dict(n_layer=2, n_head=2, n_embd=48, n_positions=64)
+        model = GPT2LMHeadModel(GPT2Config(**(settings | more)))
+    else:
+        settings |= dict(num_hidden_layers=2, num_attention_heads=6, num_key_value_heads=2,
+                         hidden_size=48, intermediate_size=70, max_position_embeddings=64)
+        model = LlamaForCausalLM(LlamaConfig(**(settings | more)))
+    model.save_pretrained(folder)
 
 
 class Generation(unittest.TestCase):
     def test_greedy_is_that_of_transformers(self):
         settings = [dict(), dict(activation_function="gelu", tie_word_embeddings=False,
-                                 scale_attn_by_inverse_layer_idx=True, n_inner=70)]
+                                 scale_attn_by_inverse_layer_idx=True, n_inner=70),
+                    dict(family="llama"),
+                    dict(family="llama", tie_word_embeddings=True, head_dim=10, rope_parameters=dict(
+                        rope_type="llama3", rope_theta=500.0, factor=8.0, low_freq_factor=1.0,
+                        high_freq_factor=4.0, original_max_position_embeddings=16))]
         for more in settings:
             with self.subTest(more), tempfile.TemporaryDirectory() as folder:
                 make_model(folder, **more)
@@ -139,23 +150,24 @@ class Export(unittest.TestCase):
         self.cluster.weft("export", checkpoint, "--to", folder, "--task", task)
         return folder
 
-    def check_both_heads(self, job, done):
+    def check_both_heads(self, job, done, family="gpt2"):
         language = self.export(done["checkpoint"], "lm")
-        self.check_loads(language, AutoModelForCausalLM, "causal")
+        self.check_loads(language, AutoModelForCausalLM, "causal", family)
         compare_greedy(self, language)
         classes = self.export(done["checkpoint"], "kind")
-        self.check_loads(classes, AutoModelForSequenceClassification, "sequence")
+        self.check_loads(classes, AutoModelForSequenceClassification, "sequence", family)
         self.check_evaluation(job, classes)
         return language
 
-    def check_loads(self, folder, auto, task):
+    def check_loads(self, folder, auto, task, family):
         """Nothing is missing, left over or of another shape; outputs agree with Weft's."""
         model, told = auto.from_pretrained(folder, output_loading_info=True)
         for what in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
             self.assertFalse(told.get(what), what)
         self.assertEqual(len(AutoTokenizer.from_pretrained(folder)) <= model.config.vocab_size, True)
-        self.assertEqual(AutoConfig.from_pretrained(folder).model_type, "gpt2")
-        kind = GPT2ForSequenceClassification if task == "sequence" else GPT2LMHeadModel
+        self.assertEqual(AutoConfig.from_pretrained(folder).model_type, family)
+        _, language_model, classifier, _ = FAMILIES[family]
+        kind = classifier if task == "sequence" else language_model
         with tempfile.TemporaryDirectory() as place:
             status, report, errors = golden([self.decidable_case(folder, task, kind, Path(place))], "")
             self.assertEqual(status, 0, f"{errors}\n{report}")
@@ -198,13 +210,18 @@ class Export(unittest.TestCase):
         self.check_both_heads(job, done)
 
     def test_a_model_from_transformers(self):
-        folder = self.inputs / "model"
-        make_model(folder, initializer_range=0.02, n_head=3)
-        job, done = self.train("multi_task", f"{{from: {folder}}}", "")
-        tokenizer = AutoTokenizer.from_pretrained(self.check_both_heads(job, done))
-        before = AutoTokenizer.from_pretrained(folder)
-        for prompt in PROMPTS:
-            self.assertEqual(tokenizer(prompt).input_ids, before(prompt).input_ids)
+        for family, more in (("gpt2", dict(n_head=3)),
+                             # One head of keys, which both ranks hold.
+                             ("llama", dict(num_key_value_heads=1, tie_word_embeddings=True))):
+            with self.subTest(family):
+                folder = self.inputs / family
+                make_model(folder, family, initializer_range=0.02, **more)
+                job, done = self.train("multi_task", f"{{from: {folder}}}", "")
+                exported = self.check_both_heads(job, done, family)
+                tokenizer = AutoTokenizer.from_pretrained(exported)
+                before = AutoTokenizer.from_pretrained(folder)
+                for prompt in PROMPTS:
+                    self.assertEqual(tokenizer(prompt).input_ids, before(prompt).input_ids)
 
 
 if __name__ == "__main__":

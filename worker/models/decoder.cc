@@ -1,5 +1,7 @@
 #include "worker/models/decoder.h"
 
+#include <algorithm>
+
 #include "kernels/autograd/tape.h"
 #include "kernels/ops/ops.h"
 #include "kernels/tensor/strided.h"
@@ -10,8 +12,23 @@
 namespace weft {
 namespace {
 
-// Rows of `added` [B, N, T, D] to tokens [at, at + T) of `all` [B, N, capacity, D].
-void append(Context& cx, const Tensor& all, const Tensor& added, int64_t at) {
+constexpr int64_t kCachedTokensMin = 256;
+
+// Rows of `added` [B, N, T, D] to tokens [at, at + T) of `all` [B, N, room, D], which has no more
+// than `capacity` and grows by doubling; an empty handle has no room.
+void append(Context& cx, Tensor& all, const Tensor& added, int64_t at, int64_t capacity) {
+  Shape shape = added.shape();
+  const int64_t total = at + shape[2];
+  if (!all || all.dim(2) < total) {
+    shape[2] = std::min(capacity, std::max(kCachedTokensMin, 2 * total));
+    const Tensor larger = Tensor::empty(cx.allocator, shape);
+    shape[2] = at;
+    if (at > 0) {
+      copy_into(cx.pool, all.view(shape, all.strides(), 0),
+                larger.view(shape, larger.strides(), 0));
+    }
+    all = larger;
+  }
   copy_into(cx.pool, added, all.view(added.shape(), all.strides(), at * all.dim(3)));
 }
 
@@ -132,15 +149,12 @@ Tensor DecoderTrunk::attend_cached(Context& cx, KeyValueCache& cache, int64_t la
   const int64_t rows = key.dim(0), tokens = key.dim(2);
   const int64_t total = cache.length + tokens;
   WEFT_CHECK(total <= cache.capacity, "{} of {} tokens", total, cache.capacity);
-  if (static_cast<int64_t>(cache.keys.size()) <= layer) {
-    const Shape shape{rows, key.dim(1), cache.capacity, key.dim(3)};
-    cache.keys.push_back(Tensor::empty(cx.allocator, shape));
-    cache.values.push_back(Tensor::empty(cx.allocator, shape));
-  }
-  const Tensor& keys = cache.keys[static_cast<size_t>(layer)];
-  const Tensor& values = cache.values[static_cast<size_t>(layer)];
-  append(cx, keys, key, cache.length);
-  append(cx, values, value, cache.length);
+  cache.keys.resize(std::max(cache.keys.size(), static_cast<size_t>(layer) + 1));
+  cache.values.resize(cache.keys.size());
+  Tensor& keys = cache.keys[static_cast<size_t>(layer)];
+  Tensor& values = cache.values[static_cast<size_t>(layer)];
+  append(cx, keys, key, cache.length, cache.capacity);
+  append(cx, values, value, cache.length, cache.capacity);
   parameters.visibility.query_position = count_up(cx, rows, cache.length, tokens);
   parameters.visibility.key_position = count_up(cx, rows, 0, total);
   return attention::scaled_dot_product(

@@ -37,9 +37,9 @@ class Struct;
 namespace weft {
 
 // Keys and values of the tokens seen so far, of one rank's heads (generation). Filled by
-// Trunk::forward; `length` tokens are in it. Room for `capacity` tokens.
+// Trunk::forward; `length` tokens are in it, `capacity` may be.
 struct KeyValueCache {
-  std::vector<Tensor> keys, values;  // a layer: [B, heads, capacity, head features]
+  std::vector<Tensor> keys, values;  // a layer: [B, heads, room, head features]; room grows
   int64_t length = 0;
   int64_t capacity = 0;
 };

@@ -210,6 +210,10 @@ TEST_F(CheckModelTest, TheModelFitsTheBlocks) {
   EXPECT_THAT(refuses(with("vocab_size", "2002"), 1, 2), HasSubstr("leaves 2"));
   EXPECT_EQ(refuses(with("vocab_size", "2002"), 1, 1), "ok");
   EXPECT_EQ(refuses(with("vocab_size", "2001"), 1, 2), "ok");
+  proto::JobSpec spec = fine_tune();
+  spec.mutable_training()->set_reproducible(proto::REPRODUCIBLE_TOPOLOGY);
+  const auto llama = find_family("llama")->parse_config("{}").value();
+  EXPECT_EQ(check_blocks(spec, *llama).field(), "training.reproducible");
 }
 
 TEST_F(CheckModelTest, TheJobFitsTheModel) {
