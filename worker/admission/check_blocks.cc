@@ -10,6 +10,11 @@ namespace weft {
 
 Status check_blocks(const proto::JobSpec& spec, const ModelConfig& config) {
   if (spec.training().reproducible() != proto::REPRODUCIBLE_TOPOLOGY) return {};
+  if (!config.topology) {
+    return Status::invalid("training.reproducible", "topology",
+                           "must be mesh or none with the " + config.family +
+                               " family, whose norms are not computed in blocks");
+  }
   if (spec.parallel().mode() == proto::PARALLEL_MODE_AUTO) return {};  // there is no mesh yet
   const int64_t blocks = spec.training().reproducible_blocks(), tensor = spec.parallel().tensor();
   const int64_t replicas = int64_t{spec.parallel().data()} * spec.parallel().sequence();
@@ -19,11 +24,6 @@ Status check_blocks(const proto::JobSpec& spec, const ModelConfig& config) {
     return Status::invalid(field, std::to_string(value),
                            rule + " with training.reproducible: topology");
   };
-  if (!config.topology) {
-    return Status::invalid("training.reproducible", "topology",
-                           "must be mesh or none with the " + config.family +
-                               " family, whose norms are not computed in blocks");
-  }
   if (config.heads % (tensor * in_row) != 0) {
     return refuse(in_row > 1 ? "parallel.sequence" : "parallel.tensor",
                   in_row > 1 ? spec.parallel().sequence() : tensor,

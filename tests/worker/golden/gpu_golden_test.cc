@@ -1,6 +1,6 @@
-// Whole training on a GPU made of fibers: GPT-2's forward and backward passes, clipping and AdamW,
-// in fp32 and bf16, against what transformers computed in float64; and on two such GPUs that cut
-// the model between them over NCCL.
+// Whole training on a GPU made of fibers: GPT-2's and Llama's forward and backward passes, clipping
+// and AdamW, in fp32 and bf16, against what transformers computed in float64; and on several such
+// GPUs that cut the model between them over NCCL.
 #include <gtest/gtest.h>
 
 #include "cluster/comm/threads/thread_ranks.h"
@@ -68,6 +68,18 @@ TEST(GpuGolden, Gpt2InBf16) {
 TEST(GpuGolden, Gpt2CutBetweenTwo) {
   cuda_on_cpu::set_schedule({cuda_on_cpu::Order::kForward});
   expect_within(run(read("gpt2-causal", 1), {.tensor = 2}, DType::kF32));
+}
+
+TEST(GpuGolden, GroupedQueries) {
+  cuda_on_cpu::set_schedule({cuda_on_cpu::Order::kSeeded, 5});
+  expect_within(run(read("llama-gqa", 1), {}, DType::kF32));
+  expect_within(run(read("llama-gqa", 1), {}, DType::kBF16));
+}
+
+// Each head of keys on two.
+TEST(GpuGolden, GroupedQueriesCutBetweenFour) {
+  cuda_on_cpu::set_schedule({cuda_on_cpu::Order::kForward});
+  expect_within(run(read("llama-gqa", 1), {.tensor = 4}, DType::kF32));
 }
 
 }  // namespace

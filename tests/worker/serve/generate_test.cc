@@ -5,6 +5,8 @@
 
 #include <filesystem>
 #include <fstream>
+#include <string>
+#include <vector>
 
 #include "tests/testing/rank_runner.h"
 #include "worker/checkpoint/safetensors.h"
@@ -17,9 +19,13 @@ namespace fs = std::filesystem;
 constexpr const char* kConfig = R"({"model_type": "gpt2", "n_embd": 24, "n_head": 3, "n_layer": 2,
     "vocab_size": 260, "n_positions": 16, "initializer_range": 0.3})";
 
-std::unique_ptr<Trunk> make_model(Rank& rank) {
-  const ModelFamily* family = find_family("gpt2");
-  auto trunk = *family->make_trunk(rank, *family->parse_config(kConfig));
+constexpr const char* kGrouped = R"({"model_type": "llama", "hidden_size": 24, "vocab_size": 260,
+    "num_attention_heads": 6, "num_key_value_heads": 2, "num_hidden_layers": 2,
+    "intermediate_size": 40, "max_position_embeddings": 2000, "initializer_range": 0.3})";
+
+std::unique_ptr<Trunk> make_model(Rank& rank, const std::string& config = kConfig) {
+  const ModelFamily* family = find_family(*family_of_config(config));
+  auto trunk = *family->make_trunk(rank, *family->parse_config(config));
   initialize_parameters(trunk->parameters(), 3);
   return trunk;
 }
@@ -40,27 +46,46 @@ std::vector<float> whole_logits(Rank& rank, Trunk& trunk, std::span<const int64_
   return trunk.token_logits(cx, batch, trunk.forward(cx, batch)).to_vector<float>();
 }
 
+// Whatever it is filled in, each piece's last logits are those of the whole.
+void expect_logits_of_whole(Rank& rank, Trunk& trunk, std::span<const int64_t> ids,
+                            const std::vector<size_t>& pieces, KeyValueCache& cache) {
+  const std::vector<float> whole = whole_logits(rank, trunk, ids);
+  size_t at = 0;
+  for (size_t piece : pieces) {
+    const std::vector<float> logits = next_logits(rank, trunk, cache, ids.subspan(at, piece));
+    at += piece;
+    ASSERT_EQ(logits.size(), 260U);
+    for (size_t i = 0; i < 260; ++i) {
+      ASSERT_NEAR(logits[i], whole[(at - 1) * 260 + i], 2e-5) << at << " " << i;
+    }
+  }
+  EXPECT_EQ(cache.length, static_cast<int64_t>(ids.size()));
+}
+
 TEST(KeyValueCache, GivesTheLogitsOfTheWholeSequence) {
   testing::run_ranks(1, [](Rank& rank) {
-    auto trunk = make_model(rank);
-    const std::vector<int64_t> ids{5, 99, 5, 200, 17, 3, 250, 42, 8, 9, 10};
-    const std::vector<float> whole = whole_logits(rank, *trunk, ids);
-    for (const std::vector<size_t>& pieces :
-         {std::vector<size_t>{1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}, {11}, {4, 1, 3, 3}}) {
-      KeyValueCache cache;
-      cache.capacity = 16;
-      size_t at = 0;
-      for (size_t piece : pieces) {
-        const std::vector<float> logits =
-            next_logits(rank, *trunk, cache, std::span(ids).subspan(at, piece));
-        at += piece;
-        ASSERT_EQ(logits.size(), 260U);
-        for (size_t i = 0; i < 260; ++i) {
-          ASSERT_NEAR(logits[i], whole[(at - 1) * 260 + i], 2e-5) << at << " " << i;
-        }
+    for (const char* config : {kConfig, kGrouped}) {
+      auto trunk = make_model(rank, config);
+      const std::vector<int64_t> ids{5, 99, 5, 200, 17, 3, 250, 42, 8, 9, 10};
+      for (const std::vector<size_t>& pieces :
+           {std::vector<size_t>{1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}, {11}, {4, 1, 3, 3}}) {
+        KeyValueCache cache;
+        cache.capacity = 16;
+        expect_logits_of_whole(rank, *trunk, ids, pieces, cache);
       }
-      EXPECT_EQ(cache.length, 11);
     }
+  });
+}
+
+TEST(KeyValueCache, GrowsWithTheText) {
+  testing::run_ranks(1, [](Rank& rank) {
+    auto trunk = make_model(rank, kGrouped);
+    std::vector<int64_t> ids(700);
+    for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int64_t>(i * i * 7 % 260);
+    KeyValueCache cache;
+    cache.capacity = 2000;
+    expect_logits_of_whole(rank, *trunk, ids, {100, 156, 1, 300, 143}, cache);
+    EXPECT_EQ(cache.keys[0].shape(), (Shape{1, 2, 1114, 4}));  // twice 557, the heads of keys
   });
 }
 
