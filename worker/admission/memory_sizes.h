@@ -44,7 +44,7 @@ struct Sizes {
   // Tokens of what the norms give: whole, or the rank's own, to be gathered again.
   int64_t normed() const { return blocks > 0 ? between : tokens; }
   // Kept of a block's attention: norm and its statistics, query, key, value, result and
-  // log-sum-exp.
+  // log-sum-exp, and copies of what several ranks hold.
   int64_t attention() const;
   // Of its MLP: the residual stream, norm, the activation's input and result.
   int64_t mlp() const;

@@ -46,6 +46,7 @@ void Mesh::divide_replicas(int data, int sequence) {
   const int t = rank % degrees_.tensor;
   const int s = rank / degrees_.tensor % sequence;
   const int d = rank / degrees_.tensor / sequence;
+  key_heads_.reset();
   tensor_ = world_->split(d * sequence + s, t, "tensor");
   sequence_ = world_->split(d * degrees_.tensor + t, s, "sequence");
   data_ = world_->split(s * degrees_.tensor + t, d, "data");

@@ -1,5 +1,5 @@
 // Sequence classification: a linear head without bias on the last real token, as transformers'
-// GPT2ForSequenceClassification.
+// models for sequence classification.
 #include <algorithm>
 
 #include "kernels/ops/ops.h"

@@ -68,6 +68,14 @@ TEST_F(Trainer, ResumesOnAnotherMesh) {
     cluster.die_after_step = -1;
     proto::LaunchRecord attempt = record(job, {2, 2, 1});
     *attempt.mutable_resume() = cluster.checkpoints.back();
+    for (const proto::TensorEntry& tensor : attempt.resume().tensors()) {
+      int64_t elements = 1, stored = 0;
+      for (const int64_t extent : tensor.shape()) elements *= extent;
+      for (const proto::Tile& tile : tensor.tiles()) {
+        for (const proto::ChunkRef& chunk : tile.chunks()) stored += chunk.size();
+      }
+      EXPECT_EQ(stored, 4 * elements) << tensor.name();
+    }
     ASSERT_TRUE(train(attempt, cluster).ok());
     EXPECT_NE(cluster.starts.back().resume_note().find(note), std::string::npos);
     for (const auto& [step, loss] : cluster.losses()) {
