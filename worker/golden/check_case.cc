@@ -27,7 +27,7 @@ Status check_rows(const Case& golden, const TaskRows& rows, const std::string& p
   WEFT_RETURN_IF_ERROR(check_range(prefix + "position_ids", rows.positions, config.positions, 0));
   if (rows.positions.empty() && rows.tokens > config.positions) {
     return wrong(prefix + "input_ids", std::to_string(rows.tokens) + " tokens",
-                 "must be at most n_positions, " + std::to_string(config.positions));
+                 "must be at most the model's positions, " + std::to_string(config.positions));
   }
   const int64_t labels = classes ? rows.rows : rows.rows * rows.tokens;
   if (static_cast<int64_t>(rows.labels.size()) != labels || labels == 0) {
