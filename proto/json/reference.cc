@@ -33,7 +33,7 @@ constexpr std::string_view kRules = R"(## Rules across keys
   of at least 257; `byte_level_bpe` needs `tokenizer.from`.
 - A task's name is unique in its job. `sequence_classification` needs `labels` and the format jsonl;
   `causal_lm` has no `labels`.
-- `training.sequence_length` is at most the model's positions (`n_positions`, `max_position_embeddings`);
+- `training.sequence_length` is at most the model's `n_positions` or `max_position_embeddings`;
   `training.schedule.warmup_steps` is at most `training.steps`.
 - `training.evaluate_every` needs a task with `data.validation`; `training.early_stop.patience`
   needs `training.evaluate_every`.
