@@ -37,7 +37,8 @@ Replica::Replica(Rank& rank, const Case& golden) : rank_(rank) {
   for (Parameter& parameter : task_->parameters()) {
     heads.push_back({file_name(parameter), &parameter});
   }
-  initialize_parameters(task_->parameters(), 0);
+  // The files of a classifier may lack the trunk's head of tokens.
+  for (Parameter* parameter : parameters()) initialize_parameters({parameter, 1}, 0);
   const Status status = load_hf_weights(folder, trunk_->parameters(), heads);
   if (!status.ok()) throw StatusError(status);
 }

@@ -23,6 +23,11 @@ nlohmann::json id_or_null(const std::optional<int64_t>& value) {
   return value ? nlohmann::json(*value) : nlohmann::json(nullptr);
 }
 
+nlohmann::json ids_or_null(const std::vector<int64_t>& values) {
+  if (values.empty()) return nullptr;
+  return values.size() == 1 ? nlohmann::json(values.front()) : nlohmann::json(values);
+}
+
 }  // namespace
 
 ops::Activation read_activation(ConfigReader& reader, const char* key, const std::string& name) {
@@ -40,8 +45,8 @@ void read_token_ids(ConfigReader& reader, ModelConfig& config) {
     if (reader.has(name)) id = reader.optional_integer(name);
   };
   read("bos_token_id", config.bos_token_id);
-  read("eos_token_id", config.eos_token_id);
   read("pad_token_id", config.pad_token_id);
+  if (reader.has("eos_token_id")) config.eos_token_ids = reader.integers("eos_token_id");
 }
 
 void accept_the_rest(ConfigReader& reader) {
@@ -130,7 +135,7 @@ void write_head(nlohmann::json& json, const ModelConfig& config, const ExportHea
   json["architectures"] = nlohmann::json::array(
       {head.labels > 0 ? prefix + "ForSequenceClassification" : language_model});
   json["bos_token_id"] = id_or_null(config.bos_token_id);
-  json["eos_token_id"] = id_or_null(config.eos_token_id);
+  json["eos_token_id"] = ids_or_null(config.eos_token_ids);
   json["pad_token_id"] = id_or_null(config.pad_token_id ? config.pad_token_id : head.pad_token_id);
   if (head.labels > 0) {
     json["problem_type"] = "single_label_classification";

@@ -2,9 +2,18 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <utility>
 
 namespace weft {
+namespace {
+
+bool fits_integer(const nlohmann::json& value) {
+  return value.is_number_integer() &&
+         (!value.is_number_unsigned() || value.get<uint64_t>() <= INT64_MAX);
+}
+
+}  // namespace
 
 std::string shown(const nlohmann::json& value) {
   std::string text = value.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
@@ -39,9 +48,7 @@ int64_t ConfigReader::integer(std::initializer_list<const char*> names, int64_t 
   for (const char* name : names) {
     const nlohmann::json* found = find(name);
     if (found == nullptr) continue;
-    const bool fits = found->is_number_integer() &&
-                      (!found->is_number_unsigned() || found->get<uint64_t>() <= INT64_MAX);
-    if (!fits || found->get<int64_t>() < min || found->get<int64_t>() > max) {
+    if (!fits_integer(*found) || found->get<int64_t>() < min || found->get<int64_t>() > max) {
       refuse(name, fmt::format("must be an integer from {} to {}", min, max));
       return absent;
     }
@@ -87,13 +94,22 @@ std::string ConfigReader::text(const char* name, const std::string& absent) {
 std::optional<int64_t> ConfigReader::optional_integer(const char* name) {
   const nlohmann::json* found = find(name);
   if (found == nullptr || found->is_null()) return std::nullopt;
-  const bool fits = found->is_number_integer() &&
-                    (!found->is_number_unsigned() || found->get<uint64_t>() <= INT64_MAX);
-  if (!fits) {
+  if (!fits_integer(*found)) {
     refuse(name, "must be an integer or null");
     return std::nullopt;
   }
   return found->get<int64_t>();
+}
+
+std::vector<int64_t> ConfigReader::integers(const char* name) {
+  const nlohmann::json* found = find(name);
+  if (found == nullptr || found->is_null()) return {};
+  if (fits_integer(*found)) return {found->get<int64_t>()};
+  if (!found->is_array() || !std::ranges::all_of(*found, fits_integer)) {
+    refuse(name, "must be an integer, a list of integers or null");
+    return {};
+  }
+  return found->get<std::vector<int64_t>>();
 }
 
 const nlohmann::json* ConfigReader::object(const char* name) {

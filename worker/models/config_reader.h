@@ -12,6 +12,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "proto/base/status.h"
 
@@ -30,6 +31,9 @@ class ConfigReader {
   std::string text(const char* name, const std::string& absent);
   // null or absent: nothing.
   std::optional<int64_t> optional_integer(const char* name);
+
+  // Also a single integer; null or absent: empty.
+  std::vector<int64_t> integers(const char* name);
 
   // null or absent: nothing. Its keys are read by a reader of its own.
   const nlohmann::json* object(const char* name);

@@ -57,7 +57,10 @@ Result<std::shared_ptr<const Config>> parse_config(std::string_view json) {
   config->reorder_and_upcast = reader.flag("reorder_and_upcast_attn", false);
   config->tied = reader.flag("tie_word_embeddings", true);
   // GPT-2's own vocabulary ends with its one special token.
-  if (config->vocabulary > 50256) config->bos_token_id = config->eos_token_id = 50256;
+  if (config->vocabulary > 50256) {
+    config->bos_token_id = 50256;
+    config->eos_token_ids = {50256};
+  }
   read_token_ids(reader, *config);
   refuse_what_changes_the_model(reader, "gpt2");
   accept_the_rest(reader);

@@ -16,6 +16,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr const char *kTokenHead = "lm_head.weight", *kClassHead = "score.weight";
+
 Result<std::string> read_text(const fs::path& path) {
   std::ifstream file(path, std::ios::binary);
   if (!file) return fail(Code::kNotFound, path.string() + ": cannot be opened");
@@ -133,10 +135,15 @@ Result<std::vector<const SafetensorInfo*>> match_weights(
     const std::function<const SafetensorInfo*(const std::string&)>& find) {
   std::vector<const SafetensorInfo*> matched;
   std::set<std::string> used;
+  const bool classifies = find(kClassHead) != nullptr;
   for (const ParameterInfo& info : plan) {
     const SafetensorInfo* found = nullptr;
     for (const std::string& name : family.file_names(info.name)) {
       if (found == nullptr) found = find(name);
+    }
+    if (found == nullptr && classifies && info.name == kTokenHead) {
+      matched.push_back(nullptr);
+      continue;
     }
     if (found == nullptr) {
       return fail(Status::invalid(info.name, "absent",
@@ -153,8 +160,7 @@ Result<std::vector<const SafetensorInfo*>> match_weights(
     matched.push_back(found);
   }
   for (const std::string& name : names) {
-    const bool head = name == "score.weight";
-    if (used.contains(name) || head || family.ignored_in_files(name, config)) continue;
+    if (used.contains(name) || name == kClassHead || family.ignored_in_files(name, config)) continue;
     return fail(Status::invalid(name, find(name)->dtype,
                                 "no parameter of this configuration is called so"));
   }
@@ -173,6 +179,7 @@ Status load_hf_weights(const HfFolder& folder, std::vector<Parameter>& parameter
     return status.with_field(folder.path + ": " + matched.error().field());
   }
   for (size_t i = 0; i < parameters.size(); ++i) {
+    if ((*matched)[i] == nullptr) continue;
     WEFT_RETURN_IF_ERROR(load_shard(files, (*matched)[i]->name, parameters[i], sink));
   }
   for (const HeadTensor& head : heads) {

@@ -30,8 +30,8 @@ struct HfFolder {
 // Reads config.json and finds the files; reads no weights. Errors name the file and what it lacks.
 Result<HfFolder> open_hf_folder(const std::string& path);
 
-// The files' tensor of each parameter of `plan`, in its order. `names`: all that the files hold.
-// Errors have the tensor as their field: one that is missing, of another shape or of a dtype that
+// The files' tensor of each parameter of `plan`, in its order; nullptr for a head of tokens that
+// files with a classification head lack. `names`: all that the files hold. Errors have the tensor as their field: one that is missing, of another shape or of a dtype that
 // holds no floating-point numbers, one that no parameter is called after.
 Result<std::vector<const SafetensorInfo*>> match_weights(
     const ModelFamily& family, const ModelConfig& config, const std::vector<ParameterInfo>& plan,
@@ -48,7 +48,8 @@ struct HeadTensor {
 using ShardSink = std::function<void(const Parameter& parameter, std::span<const float> shard)>;
 
 // Fills this rank's shards of the trunk's parameters, and of those heads that the file has with the
-// same shape (the others stay as they are: a new task has its own number of classes). With a sink
+// same shape. The others stay as they are: a new task has its own number of classes, and a
+// classifier that is not tied (ModelConfig::tied) has no head of tokens in its files. With a sink
 // each shard goes there instead, one after the other.
 Status load_hf_weights(const HfFolder& folder, std::vector<Parameter>& parameters,
                        std::span<const HeadTensor> heads = {}, const ShardSink& sink = {});

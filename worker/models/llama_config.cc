@@ -128,7 +128,7 @@ Result<std::shared_ptr<const Config>> parse_config(std::string_view json) {
   config->initializer_range = reader.number("initializer_range", 0.02, 0, 1000);
   config->tied = reader.flag("tie_word_embeddings", false);
   config->bos_token_id = 1;
-  config->eos_token_id = 2;
+  config->eos_token_ids = {2};
   read_token_ids(reader, *config);
   reader.only("hidden_act", "silu", "the MLP is a SwiGLU");
   reader.only("attention_bias", false, "projections have no biases");

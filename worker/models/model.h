@@ -78,7 +78,8 @@ struct ModelConfig {
   bool topology = false;      // topology-invariant training computes it (parallel/blocked.h)
   parallel::AttentionPattern attention;  // of most layers; balances the sequence axis
   bool tied = true;                      // the logits' matrix is the embedding
-  std::optional<int64_t> bos_token_id, eos_token_id, pad_token_id;
+  std::optional<int64_t> bos_token_id, pad_token_id;
+  std::vector<int64_t> eos_token_ids;  // any of them ends a text
   double initializer_range = 0.02;
 };
 using ModelConfigPtr = std::shared_ptr<const ModelConfig>;

@@ -49,8 +49,10 @@ Result<std::vector<int64_t>> start_ids(const Trunk& trunk, const Tokenizer& toke
   WEFT_ASSIGN_OR_RETURN(std::vector<int64_t> ids, tokenizer.encode(prompt, false));
   const ModelConfig& config = trunk.config();
   if (ids.empty()) {
-    for (const std::optional<int64_t>& id :
-         {tokenizer.bos_id(), tokenizer.eos_id(), config.bos_token_id, config.eos_token_id}) {
+    std::vector<std::optional<int64_t>> starts{tokenizer.bos_id(), tokenizer.eos_id(),
+                                               config.bos_token_id};
+    starts.insert(starts.end(), config.eos_token_ids.begin(), config.eos_token_ids.end());
+    for (const std::optional<int64_t>& id : starts) {
       if (ids.empty() && id && *id >= 0 && *id < config.vocabulary) ids.push_back(*id);
     }
   }
@@ -64,6 +66,14 @@ Result<std::vector<int64_t>> start_ids(const Trunk& trunk, const Tokenizer& toke
                                     " tokens: model and tokenizer do not belong together"));
   }
   return ids;
+}
+
+// The tokenizer's; the model's too where they are of this tokenizer, as its own is among them.
+std::vector<int64_t> end_ids(const Trunk& trunk, const Tokenizer& tokenizer) {
+  const std::vector<int64_t>& all = trunk.config().eos_token_ids;
+  const std::optional<int64_t> own = tokenizer.eos_id();
+  if (!own || std::ranges::find(all, *own) != all.end()) return all;
+  return {*own};
 }
 
 // The tokens so far and the cache that follows them within the model's positions.
@@ -132,8 +142,7 @@ Result<Generated> generate(Rank& rank, Trunk& trunk, const Tokenizer& tokenizer,
   }
   constexpr uint64_t kSampling = 0x5a3;
   const RandomKey key = RandomKey{options.seed}.derive(kSampling);
-  const std::optional<int64_t> eos =
-      tokenizer.eos_id() ? tokenizer.eos_id() : trunk.config().eos_token_id;
+  const std::vector<int64_t> ends = end_ids(trunk, tokenizer);
   WEFT_ASSIGN_OR_RETURN(std::vector<int64_t> ids, start_ids(trunk, tokenizer, prompt));
   Generated result;
   result.prompt_tokens = static_cast<int64_t>(ids.size());
@@ -145,7 +154,7 @@ Result<Generated> generate(Rank& rank, Trunk& trunk, const Tokenizer& tokenizer,
     const std::vector<float> logits = window.logits();
     const int64_t id = choose_token(logits, tokenizer.vocab_size(), options,
                                     double{uniform_at(key, static_cast<uint64_t>(step))});
-    if (options.stop_at_eos && eos && id == *eos) {
+    if (options.stop_at_eos && std::ranges::find(ends, id) != ends.end()) {
       result.reason = FinishReason::kEos;
       break;
     }

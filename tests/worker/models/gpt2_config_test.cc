@@ -24,7 +24,7 @@ TEST(Gpt2Config, AbsentKeysAreTransformersDefaults) {
   EXPECT_EQ(c.layers, 12);
   EXPECT_EQ(c.heads, 12);
   EXPECT_EQ(c.inner, 3072);
-  EXPECT_EQ(c.eos_token_id, 50256);
+  EXPECT_EQ(c.eos_token_ids, std::vector<int64_t>{50256});
   EXPECT_FALSE(c.pad_token_id);
   EXPECT_TRUE(c.tied);
   EXPECT_EQ(c.residual_dropout, 0.1);
@@ -47,7 +47,7 @@ TEST(Gpt2Config, KeysAreHonoured) {
   EXPECT_EQ(c.attention_dropout, 0.5);
   EXPECT_EQ(c.epsilon, 0.001);
   EXPECT_FALSE(c.tied);
-  EXPECT_FALSE(c.eos_token_id);
+  EXPECT_TRUE(c.eos_token_ids.empty());
   EXPECT_EQ(c.pad_token_id, 4);
   EXPECT_NEAR(c.score_scale(1), 0.5, 1e-15);
 }

@@ -117,6 +117,26 @@ TEST(HfFolder, MissingLeftOverAndMisshapenTensorsAreNamed) {
             std::string::npos);
 }
 
+TEST(HfFolder, AnUntiedClassifierHasNoHeadOfTokens) {
+  const std::string config = std::string(kConfig).insert(1, R"("tie_word_embeddings": false, )");
+  Tensors tensors = all_tensors(true);
+  EXPECT_NE(load(Folder(config, tensors).path()).to_string().find("lm_head.weight"),
+            std::string::npos);
+  tensors["score.weight"] = {3, 6};
+  const Folder files(config, tensors);
+  testing::run_ranks(1, [&](Rank& rank) {
+    const HfFolder folder = *open_hf_folder(files.path());
+    auto trunk = *folder.family->make_trunk(rank, folder.config);
+    initialize_parameters(trunk->parameters(), 0);
+    const std::vector<float> before = trunk->parameters().back().value.to_vector<float>();
+    const Status status = load_hf_weights(folder, trunk->parameters());
+    ASSERT_TRUE(status.ok()) << status.to_string();
+    EXPECT_EQ(trunk->parameters().back().value.to_vector<float>(), before);
+    const std::vector<float> norm = (trunk->parameters().end() - 2)->value.to_vector<float>();
+    EXPECT_EQ(norm[1], norm[0] + 1);  // of the file
+  });
+}
+
 TEST(HfFolder, ABadConfigNamesFileAndKey) {
   const Folder folder(R"({"model_type": "gpt2", "n_heads": 3})", all_tensors(true));
   const std::string message = load(folder.path()).to_string();

@@ -26,7 +26,7 @@ TEST(LlamaConfig, AbsentKeysAreTransformersDefaults) {
   EXPECT_EQ(c.key_heads, 32);
   EXPECT_EQ(c.head_features, 128);
   EXPECT_EQ(c.bos_token_id, 1);
-  EXPECT_EQ(c.eos_token_id, 2);
+  EXPECT_EQ(c.eos_token_ids, std::vector<int64_t>{2});
   EXPECT_FALSE(c.pad_token_id);
   EXPECT_FALSE(c.tied);
   EXPECT_EQ(c.epsilon, 1e-6);
@@ -48,7 +48,7 @@ TEST(LlamaConfig, KeysAreHonoured) {
   EXPECT_EQ(c.epsilon, 0.001);
   EXPECT_EQ(c.attention_dropout, 0.25);
   EXPECT_TRUE(c.tied);
-  EXPECT_FALSE(c.eos_token_id);
+  EXPECT_TRUE(c.eos_token_ids.empty());
   EXPECT_EQ(c.rotary_base, 500000);
 }
 
@@ -73,6 +73,12 @@ TEST(LlamaConfig, PositionsTurnAsBothSpellingsSay) {
   EXPECT_EQ((*linear)->frequencies().front(), 0.25);
 }
 
+TEST(LlamaConfig, SeveralTokensMayEndAText) {
+  const auto config = llama::parse_config(R"({"eos_token_id": [5, 8, 9]})");
+  ASSERT_TRUE(config) << config.error().to_string();
+  EXPECT_EQ((*config)->eos_token_ids, (std::vector<int64_t>{5, 8, 9}));
+}
+
 TEST(LlamaConfig, RefusalsNameTheKey) {
   EXPECT_EQ(refusal(R"({"n_embd": 6})"), "n_embd");
   EXPECT_EQ(refusal(R"({"model_type": "gpt2"})"), "model_type");
@@ -84,6 +90,8 @@ TEST(LlamaConfig, RefusalsNameTheKey) {
   EXPECT_EQ(refusal(R"({"attention_bias": true})"), "attention_bias");
   EXPECT_EQ(refusal(R"({"mlp_bias": true})"), "mlp_bias");
   EXPECT_EQ(refusal(R"({"pretraining_tp": 2})"), "pretraining_tp");
+  EXPECT_EQ(refusal(R"({"eos_token_id": [2, "three"]})"), "eos_token_id");
+  EXPECT_EQ(refusal(R"({"bos_token_id": [2]})"), "bos_token_id");
   EXPECT_EQ(refusal(R"({"rope_theta": 0.5})"), "rope_theta");
   EXPECT_EQ(refusal(R"({"rope_scaling": 3})"), "rope_scaling");
   EXPECT_EQ(refusal(R"({"rope_scaling": {"rope_type": "yarn", "factor": 2}})"),
@@ -99,6 +107,7 @@ TEST(LlamaConfig, RefusalsNameTheKey) {
 TEST(LlamaConfig, WhatIsWrittenReadsBackTheSame) {
   const auto config = family().parse_config(R"({"hidden_size": 12, "num_attention_heads": 6,
       "num_key_value_heads": 3, "head_dim": 4, "vocab_size": 11, "pad_token_id": 4,
+      "eos_token_id": [5, 8],
       "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
                        "high_freq_factor": 4.0, "original_max_position_embeddings": 64}})");
   ASSERT_TRUE(config) << config.error().to_string();
@@ -106,6 +115,7 @@ TEST(LlamaConfig, WhatIsWrittenReadsBackTheSame) {
   EXPECT_NE(text.find("LlamaForSequenceClassification"), std::string::npos);
   const auto again = family().parse_config(text);
   ASSERT_TRUE(again) << again.error().to_string();
+  EXPECT_EQ((*again)->eos_token_ids, (*config)->eos_token_ids);
   EXPECT_EQ(family().config_json(**again, {}), family().config_json(**config, {}));
 }
 

@@ -163,6 +163,25 @@ TEST(Generate, StopsWhereItIsToldTo) {
   });
 }
 
+TEST(Generate, StopsAtAnyOfTheModelsEndsIfTheyAreOfItsTokenizer) {
+  testing::run_ranks(1, [](Rank& rank) {
+    const auto tokenizer = make_byte_tokenizer();
+    const auto with_ends = [&](const std::string& ends) {
+      const std::string config = std::string(kConfig).insert(1, "\"eos_token_id\": " + ends + ", ");
+      return *generate(rank, *make_model(rank, config), *tokenizer, "abc",
+                       {.max_tokens = 8, .greedy = true});
+    };
+    const Generated free = with_ends("null");
+    ASSERT_GT(free.ids.size(), 2U);
+    const std::string third = std::to_string(free.ids[2]);
+    const std::string own = std::to_string(*tokenizer->eos_id());
+    EXPECT_EQ(with_ends("[" + third + "]").ids, free.ids);
+    const Generated ended = with_ends("[" + own + ", " + third + "]");
+    EXPECT_EQ(ended.reason, FinishReason::kEos);
+    EXPECT_LE(ended.ids.size(), 2U);
+  });
+}
+
 TEST(Generate, AnEmptyPromptStartsFromTheEndOfText) {
   testing::run_ranks(1, [](Rank& rank) {
     auto trunk = make_model(rank);
