@@ -101,9 +101,30 @@ class LoopbackTest(unittest.TestCase):
             "fine-tune", model, rows, "--steps", 3, "--batch-size", 4, "--file",
             self.cluster.folder / "tune.yaml", "--wait", "--json").stdout)
         self.assertEqual((done["state"], done["step"], done["steps"]), ("succeeded", 3, 3))
-        positions = json.loads((model / "config.json").read_text())["n_positions"]
+        config = json.loads((model / "config.json").read_text())
+        positions = config.get("n_positions") or config["max_position_embeddings"]
         self.assertEqual(done["spec"]["training"]["sequence_length"], min(positions, 128))
         self.assertEqual(done["spec"]["tasks"][0]["labels"], 3)
+
+    def test_a_llama_whose_ranks_share_its_head_of_keys(self):
+        """From nothing to folders, and on from both, of which the classifier's lacks a head of tokens."""
+        config = ("{num_hidden_layers: 2, num_attention_heads: 4, num_key_value_heads: 1, hidden_size: 32,"
+                  " intermediate_size: 48, max_position_embeddings: 64, vocab_size: 257,"
+                  " eos_token_id: [256, 2]}")
+        job = self.submit(60, 30, "--set", "model.family=llama", "--set", f"model.config={config}")
+        checkpoint = self.cluster.wait(job, "succeeded")["checkpoint"]
+        curve = losses(self.cluster.metrics(job))
+        self.assertLess(curve[60], 0.9 * curve[1])
+        for task, head in (("lm", "CausalLM"), ("kind", "SequenceClassification")):
+            folder = self.cluster.folder / f"llama-{task}"
+            self.cluster.weft("export", checkpoint, "--to", folder, "--task", task)
+            exported = json.loads((folder / "config.json").read_text())
+            self.assertEqual(exported["architectures"], [f"LlamaFor{head}"])
+            self.assertEqual(exported["eos_token_id"], [256, 2])
+            self.fine_tune(folder)
+        onward = self.submit(1, 1, "--set", f"model={{from: {self.cluster.folder / 'llama-lm'}}}")
+        self.cluster.wait(onward, "succeeded")
+        self.assertLess(losses(self.cluster.metrics(onward))[1], 0.95 * curve[1])
 
     def test_pause_and_resume_give_the_same_curve(self):
         whole = self.whole_curve(2000)
