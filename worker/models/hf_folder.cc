@@ -160,7 +160,8 @@ Result<std::vector<const SafetensorInfo*>> match_weights(
     matched.push_back(found);
   }
   for (const std::string& name : names) {
-    if (used.contains(name) || name == kClassHead || family.ignored_in_files(name, config)) continue;
+    const bool known = used.contains(name) || name == kClassHead;
+    if (known || family.ignored_in_files(name, config)) continue;
     return fail(Status::invalid(name, find(name)->dtype,
                                 "no parameter of this configuration is called so"));
   }
