@@ -107,8 +107,8 @@ nlohmann::json scaling_json(const RotaryScaling& scaling) {
 std::vector<double> Config::frequencies() const {
   std::vector<double> all;
   for (int64_t i = 0; i < head_features / 2; ++i) {
-    const double exponent = 2 * static_cast<double>(i) / static_cast<double>(head_features);
-    const float frequency = 1 / static_cast<float>(std::pow(rotary_base, exponent));
+    const float exponent = static_cast<float>(2 * i) / static_cast<float>(head_features);
+    const float frequency = 1 / static_cast<float>(std::pow(rotary_base, double{exponent}));
     all.push_back(scaling ? scaled(*scaling, frequency) : frequency);
   }
   return all;

@@ -73,6 +73,15 @@ TEST(LlamaConfig, PositionsTurnAsBothSpellingsSay) {
   EXPECT_EQ((*linear)->frequencies().front(), 0.25);
 }
 
+// As torch computes them, whose exponents of 2/6 and 4/6 are rounded to fp32 too.
+TEST(LlamaConfig, FrequenciesAreThoseOfFp32) {
+  const auto config =
+      llama::parse_config(R"({"hidden_size": 36, "num_attention_heads": 6, "head_dim": 6})");
+  ASSERT_TRUE(config) << config.error().to_string();
+  EXPECT_EQ((*config)->frequencies(),
+            (std::vector<double>{1, 0x1.7c3d2a0000000p-5, 0x1.1a62d20000000p-9}));
+}
+
 TEST(LlamaConfig, SeveralTokensMayEndAText) {
   const auto config = llama::parse_config(R"({"eos_token_id": [5, 8, 9]})");
   ASSERT_TRUE(config) << config.error().to_string();
