@@ -99,7 +99,7 @@ class LoopbackTest(unittest.TestCase):
                                 for i in range(12)))
         done = json.loads(self.cluster.weft(
             "fine-tune", model, rows, "--steps", 3, "--batch-size", 4, "--file",
-            self.cluster.folder / "tune.yaml", "--wait", "--json").stdout)
+            self.cluster.folder / f"{model.name}.yaml", "--wait", "--json").stdout)
         self.assertEqual((done["state"], done["step"], done["steps"]), ("succeeded", 3, 3))
         config = json.loads((model / "config.json").read_text())
         positions = config.get("n_positions") or config["max_position_embeddings"]
