@@ -103,8 +103,9 @@ class Backend : public Stream {
                                    const Tensor& dx, const Tensor& dgamma, const Tensor& dbeta) = 0;
   virtual void rms_norm(const Tensor& x, const Tensor& gamma, double epsilon, const Tensor& y,
                         const Tensor& rstd) = 0;
-  virtual void rms_norm_backward(const Tensor& x, const Tensor& dy, const Tensor& gamma,
-                                 const Tensor& rstd, const Tensor& dx, const Tensor& dgamma) = 0;
+  virtual void rms_norm_backward(int block_count, const Tensor& x, const Tensor& dy,
+                                 const Tensor& gamma, const Tensor& rstd, const Tensor& dx,
+                                 const Tensor& dgamma) = 0;
   // The sum of the losses of logits [..., V/t], contiguous, which become their gradient for
   // *dtotal; without a dtotal they stay.
   virtual void cross_entropy(const Tensor& logits, const Tensor& labels, const ops::TokenLoss& loss,

@@ -97,8 +97,8 @@ class Gpu final : public Backend {
                            const Tensor& dgamma, const Tensor& dbeta) override;
   void rms_norm(const Tensor& x, const Tensor& gamma, double epsilon, const Tensor& y,
                 const Tensor& rstd) override;
-  void rms_norm_backward(const Tensor& x, const Tensor& dy, const Tensor& gamma, const Tensor& rstd,
-                         const Tensor& dx, const Tensor& dgamma) override;
+  void rms_norm_backward(int block_count, const Tensor& x, const Tensor& dy, const Tensor& gamma,
+                         const Tensor& rstd, const Tensor& dx, const Tensor& dgamma) override;
   void cross_entropy(const Tensor& logits, const Tensor& labels, const ops::TokenLoss& loss,
                      const Tensor& dtotal, const Tensor& total) override;
   LinearLoss linear_cross_entropy(const Tensor& x, const Tensor& table, const Tensor& labels,

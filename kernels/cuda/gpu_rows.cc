@@ -10,6 +10,9 @@ namespace {
 
 int64_t width_of(const Tensor& x) { return x.shape()[-1]; }
 int64_t rows_of(const Tensor& x) { return ops::row_count(x.shape()); }
+int64_t blocks_of(int block_count, const Tensor& x) {
+  return std::clamp<int64_t>(block_count, 1, std::max<int64_t>(1, rows_of(x)));
+}
 
 }  // namespace
 
@@ -55,7 +58,7 @@ void Gpu::layer_norm_backward(int block_count, const Tensor& x, const Tensor& dy
                               const Tensor& dx, const Tensor& dgamma, const Tensor& dbeta) {
   activate_device();
   const Tensor from = contiguous(x), gradient = contiguous(dy), weight = contiguous(gamma);
-  const int64_t blocks = std::clamp<int64_t>(block_count, 1, std::max<int64_t>(1, rows_of(x)));
+  const int64_t blocks = blocks_of(block_count, x);
   const Tensor room = scratch(Shape{norm_backward_scratch(rows_of(x), width_of(x), blocks)});
   for_floating(dx, "layer_norm", [&]<typename T>() {
     norm_backward<T>({.x = from.data<T>(),
@@ -94,11 +97,12 @@ void Gpu::rms_norm(const Tensor& x, const Tensor& gamma, double epsilon, const T
   });
 }
 
-void Gpu::rms_norm_backward(const Tensor& x, const Tensor& dy, const Tensor& gamma,
+void Gpu::rms_norm_backward(int block_count, const Tensor& x, const Tensor& dy, const Tensor& gamma,
                             const Tensor& rstd, const Tensor& dx, const Tensor& dgamma) {
   activate_device();
   const Tensor from = contiguous(x), gradient = contiguous(dy), weight = contiguous(gamma);
-  const Tensor room = scratch(Shape{norm_backward_scratch(rows_of(x), width_of(x))});
+  const int64_t blocks = blocks_of(block_count, x);
+  const Tensor room = scratch(Shape{norm_backward_scratch(rows_of(x), width_of(x), blocks)});
   for_floating(dx, "rms_norm", [&]<typename T>() {
     norm_backward<T>({.x = from.data<T>(),
                       .dy = gradient.data<T>(),
@@ -110,7 +114,8 @@ void Gpu::rms_norm_backward(const Tensor& x, const Tensor& dy, const Tensor& gam
                       .width = width_of(x),
                       .dx = dx.data<T>(),
                       .dgamma = dgamma.data<float>(),
-                      .dbeta = nullptr},
+                      .dbeta = nullptr,
+                      .blocks = blocks},
                      room.data<float>(), stream_);
   });
 }

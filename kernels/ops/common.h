@@ -66,7 +66,7 @@ Tensor embedding_values(Context& cx, const Tensor& ids, const Tensor& table, int
 // [length].
 void add_rows(Context& cx, const RowGradient& rows, int64_t start, Tensor elements);
 Tensor embedding_gradient(Context& cx, const Tensor& ids, const Tensor& dy, int64_t first_id,
-                          const TensorSpec& gradient);
+                          const TensorSpec& gradient, int64_t padding_id = -1);
 
 // Zeros of the shape of `like` with `source` at the places along dim that `index` names, each at
 // most once; without the tape.

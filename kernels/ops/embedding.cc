@@ -344,8 +344,8 @@ Tensor embedding_values(Context& cx, const Tensor& ids, const Tensor& table, int
 }
 
 Tensor embedding_gradient(Context& cx, const Tensor& ids, const Tensor& dy, int64_t first_id,
-                          const TensorSpec& gradient) {
-  return run_kernel(cx, EmbeddingBackward(first_id, -1), {ids, dy}, gradient);
+                          const TensorSpec& gradient, int64_t padding_id) {
+  return run_kernel(cx, EmbeddingBackward(first_id, padding_id), {ids, dy}, gradient);
 }
 
 void add_rows(Context& cx, const RowGradient& rows, int64_t start, Tensor elements) {

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/autograd/context.h"
 #include "kernels/cpu/convert.h"
 #include "kernels/tensor/dispatch.h"
 
@@ -25,6 +26,11 @@ template <typename F>
 decltype(auto) dispatch_rows(DType dtype, F&& f) {
   if (dtype == DType::kBF16) return f.template operator()<bfloat16>();
   return dispatch_floating(dtype, std::forward<F>(f));
+}
+
+// A parameter that rows of its type are computed with (gamma, beta).
+inline Tensor wide(Context& cx, const Tensor& x) {
+  return cpu::converted(cx.pool, as_contiguous(cx.pool, x), gradient_dtype(x.dtype()));
 }
 
 template <typename T>

@@ -1,6 +1,5 @@
 // Layer normalization (Ba et al. 2016). Numerics: statistics in the tensor's dtype, two passes; of
 // bf16 rows statistics and the gradients of gamma and beta are fp32.
-#include <algorithm>
 #include <array>
 
 #include "kernels/cpu/rows.h"
@@ -8,16 +7,10 @@
 #include "kernels/ops/common.h"
 #include "kernels/ops/half_rows.h"
 #include "kernels/ops/ops.h"
+#include "kernels/ops/row_partials.h"
 
 namespace weft::ops {
 namespace {
-
-constexpr int64_t kRowsOfPartial = 64;  // rows whose gamma and beta gradients are summed one by one
-
-// gamma or beta as the rows are computed with.
-Tensor wide(Context& cx, const Tensor& x) {
-  return cpu::converted(cx.pool, as_contiguous(cx.pool, x), gradient_dtype(x.dtype()));
-}
 
 // Inputs: x, dy, gamma, mean, rstd. Outputs: dx, dgamma, dbeta.
 class LayerNormBackward final : public Kernel {
@@ -26,11 +19,8 @@ class LayerNormBackward final : public Kernel {
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     const Tensor x = as_rows(cx, inputs[0]), dy = as_contiguous(cx.pool, inputs[1]);
     const Tensor gamma = wide(cx, inputs[2]);
-    const int64_t count = x.dim(0), width = x.dim(1);
-    const int64_t blocks = std::max(1, cx.block_count), in_block = count / blocks;
-    WEFT_CHECK(count % blocks == 0, "{} blocks of {} rows", blocks, count);
-    const int64_t partials_of_block = (in_block + kRowsOfPartial - 1) / kRowsOfPartial;
-    const int64_t partials = blocks * partials_of_block;
+    const RowPartials parts(cx, x.dim(0));
+    const int64_t partials = parts.count(), width = x.dim(1);
     // [2, partials, H]: sums over runs of rows, for gamma and for beta.
     Tensor sums = Tensor::zeros(cx.allocator, Shape{2, partials, width}, gamma.dtype());
     dispatch_rows(x.dtype(), [&]<typename T>() {
@@ -40,18 +30,15 @@ class LayerNormBackward final : public Kernel {
       cx.pool.parallel_for(partials, 1, [&](int64_t begin, int64_t end) {
         RowBuffer<T> in(width), grad(width), out(width);
         for (int64_t partial = begin; partial < end; ++partial) {
-          const int64_t first = partial % partials_of_block * kRowsOfPartial;
-          const int64_t start = partial / partials_of_block * in_block;
           W* const to = sums.data<W>() + partial * width;
-          for (int64_t row = start + first;
-               row < start + std::min(in_block, first + kRowsOfPartial); ++row) {
+          parts.each_row(partial, [&](int64_t row) {
             const int64_t at = row * width;
             cpu::rows<W>().layer_norm_backward(in.read(x.data<T>() + at, width),
                                                grad.read(dy.data<T>() + at, width), gamma.data<W>(),
                                                mean[row], rstd[row], width, out.target(dx + at), to,
                                                to + partials * width);
             out.write(dx + at, width);
-          }
+          });
         }
       });
     });

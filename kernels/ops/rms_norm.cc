@@ -1,14 +1,15 @@
-#include <algorithm>
+// RMS normalization (Zhang and Sennrich 2019). Numerics: as layer normalization's (norm.cc).
+#include <array>
 
 #include "kernels/cpu/vectors.h"
 #include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
+#include "kernels/ops/half_rows.h"
 #include "kernels/ops/norms.h"
+#include "kernels/ops/row_partials.h"
 
 namespace weft::ops {
 namespace {
-
-constexpr int64_t kRowsOfPartial = 64;  // rows whose gamma gradients are summed one by one
 
 // Inputs: x, dy, gamma, rstd of each row; outputs: dx, dgamma.
 class RmsNormBackward final : public Kernel {
@@ -16,27 +17,33 @@ class RmsNormBackward final : public Kernel {
   std::string_view name() const override { return "rms_norm_backward"; }
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     const Tensor x = as_rows(cx, inputs[0]), dy = as_contiguous(cx.pool, inputs[1]);
-    const Tensor gamma = as_contiguous(cx.pool, inputs[2]);
-    const int64_t count = x.dim(0), width = x.dim(1);
-    const int64_t partials = (count + kRowsOfPartial - 1) / kRowsOfPartial;
-    const Tensor sums = Tensor::zeros(cx.allocator, Shape{partials, width}, x.dtype());
-    dispatch_floating(x.dtype(), [&]<typename T>() {
-      const T* rstd = inputs[3].data<T>();
+    const Tensor gamma = wide(cx, inputs[2]);
+    const RowPartials parts(cx, x.dim(0));
+    const int64_t partials = parts.count(), width = x.dim(1);
+    const Tensor sums = Tensor::zeros(cx.allocator, Shape{partials, width}, gamma.dtype());
+    dispatch_rows(x.dtype(), [&]<typename T>() {
+      using W = Wide<T>;
+      const W* rstd = inputs[3].data<W>();
+      T* dx = outputs[0].data<T>();
       cx.pool.parallel_for(partials, 1, [&](int64_t begin, int64_t end) {
-        for (int64_t row = begin * kRowsOfPartial; row < std::min(count, end * kRowsOfPartial);
-             ++row) {
-          const int64_t at = row * width;
-          cpu::vectors<T>().rms_norm_backward(x.data<T>() + at, dy.data<T>() + at, gamma.data<T>(),
-                                              rstd[row], width, outputs[0].data<T>() + at,
-                                              sums.data<T>() + row / kRowsOfPartial * width);
+        RowBuffer<T> in(width), grad(width), out(width);
+        for (int64_t partial = begin; partial < end; ++partial) {
+          parts.each_row(partial, [&](int64_t row) {
+            const int64_t at = row * width;
+            cpu::vectors<W>().rms_norm_backward(
+                in.read(x.data<T>() + at, width), grad.read(dy.data<T>() + at, width),
+                gamma.data<W>(), rstd[row], width, out.target(dx + at),
+                sums.data<W>() + partial * width);
+            out.write(dx + at, width);
+          });
         }
       });
     });
     sum_middle(cx, sums, {1, partials, width}, 1, outputs[1]);
   }
   void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
-    cuda::backend(cx).rms_norm_backward(inputs[0], inputs[1], inputs[2], inputs[3], outputs[0],
-                                        outputs[1]);
+    cuda::backend(cx).rms_norm_backward(cx.block_count, inputs[0], inputs[1], inputs[2], inputs[3],
+                                        outputs[0], outputs[1]);
   }
 };
 
@@ -45,6 +52,7 @@ class RmsNorm final : public Op {
  public:
   explicit RmsNorm(double epsilon) : epsilon_(epsilon) {}
   std::string_view name() const override { return "rms_norm"; }
+  bool native(DType half) const override { return half == DType::kBF16; }
   bool native_on_gpu(DType) const override { return true; }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     const Tensor& x = inputs[0];
@@ -54,14 +62,20 @@ class RmsNorm final : public Op {
     return {x.spec(), {Shape{row_count(x.shape())}, gradient_dtype(x.dtype())}};
   }
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
-    const Tensor x = as_rows(cx, inputs[0]), gamma = as_contiguous(cx.pool, inputs[1]);
+    const Tensor x = as_rows(cx, inputs[0]), gamma = wide(cx, inputs[1]);
     const int64_t width = x.dim(1);
-    dispatch_floating(x.dtype(), [&]<typename T>() {
+    dispatch_rows(x.dtype(), [&]<typename T>() {
+      using W = Wide<T>;
+      T* y = outputs[0].data<T>();
+      W* rstd = outputs[1].data<W>();
       cx.pool.parallel_for(x.dim(0), 1 + 4096 / (width + 1), [&](int64_t begin, int64_t end) {
+        RowBuffer<T> in(width), out(width);
         for (int64_t row = begin; row < end; ++row) {
-          cpu::vectors<T>().rms_norm(
-              x.data<T>() + row * width, gamma.data<T>(), static_cast<T>(epsilon_), width,
-              outputs[0].data<T>() + row * width, outputs[1].data<T>() + row);
+          const int64_t at = row * width;
+          cpu::vectors<W>().rms_norm(in.read(x.data<T>() + at, width), gamma.data<W>(),
+                                     static_cast<W>(epsilon_), width, out.target(y + at),
+                                     rstd + row);
+          out.write(y + at, width);
         }
       });
     });

@@ -2,6 +2,7 @@
 #include <limits>
 #include <numbers>
 
+#include "kernels/ops/norms.h"
 #include "kernels/ops/reductions.h"
 #include "kernels/tensor/strided.h"
 #include "proto/base/status.h"
@@ -172,15 +173,16 @@ TEST_F(OpsValues, BlocksOfTokensMergeToTheWhole) {
     cx.block_count = blocks;
     Tape tape;
     cx.tape = &tape;
-    std::vector<Tensor> leaves{random_tensor<float>(cx_, {width}, 4),
-                               random_tensor<float>(cx_, {width}, 5),
-                               random_tensor<float>(cx_, {7, width}, 6)};
+    std::vector<Tensor> leaves{
+        random_tensor<float>(cx_, {width}, 4), random_tensor<float>(cx_, {width}, 5),
+        random_tensor<float>(cx_, {7, width}, 6), random_tensor<float>(cx_, {width}, 7)};
     for (Tensor& leaf : leaves) leaf.set_requires_grad(true);
     const auto rows = [&](const Tensor& all) {
       return weft::clone(cx_.pool, slice(cx_, all, 0, start, count));
     };
     const Tensor normed = layer_norm(cx, rows(x), leaves[0], leaves[1], 1e-5);
-    tape.backward(cx, add(cx, normed, embedding(cx, rows(numbers), leaves[2])), rows(dy));
+    const Tensor by_size = rms_norm(cx, normed, leaves[3], 1e-5);
+    tape.backward(cx, add(cx, by_size, embedding(cx, rows(numbers), leaves[2])), rows(dy));
     std::vector<std::vector<float>> all;
     for (const Tensor& leaf : leaves) all.push_back(leaf.grad().to_vector<float>());
     return all;

@@ -10,11 +10,6 @@ namespace weft {
 
 Status check_blocks(const proto::JobSpec& spec, const ModelConfig& config) {
   if (spec.training().reproducible() != proto::REPRODUCIBLE_TOPOLOGY) return {};
-  if (!config.topology) {
-    return Status::invalid("training.reproducible", "topology",
-                           "must be mesh or none with the " + config.family +
-                               " family, whose norms are not computed in blocks");
-  }
   if (spec.parallel().mode() == proto::PARALLEL_MODE_AUTO) return {};  // there is no mesh yet
   const int64_t blocks = spec.training().reproducible_blocks(), tensor = spec.parallel().tensor();
   const int64_t replicas = int64_t{spec.parallel().data()} * spec.parallel().sequence();
@@ -24,14 +19,17 @@ Status check_blocks(const proto::JobSpec& spec, const ModelConfig& config) {
     return Status::invalid(field, std::to_string(value),
                            rule + " with training.reproducible: topology");
   };
-  if (config.heads % (tensor * in_row) != 0) {
+  // Which divide the heads of queries.
+  if (config.key_heads % (tensor * in_row) != 0) {
     return refuse(in_row > 1 ? "parallel.sequence" : "parallel.tensor",
                   in_row > 1 ? spec.parallel().sequence() : tensor,
                   fmt::format("the {} ranks that share a row's heads must divide the model's {} "
-                              "heads",
-                              tensor * in_row, config.heads));
+                              "heads of keys",
+                              tensor * in_row, config.key_heads));
   }
-  for (const int64_t features : {config.hidden, config.inner}) {
+  const int64_t queries = config.heads * config.head_features;
+  const int64_t keys = config.key_heads * config.head_features;
+  for (const int64_t features : {config.hidden, config.inner, queries, keys}) {
     if (features % blocks == 0) continue;
     return refuse("training.reproducible_blocks", blocks,
                   fmt::format("must divide the model's {} features", features));

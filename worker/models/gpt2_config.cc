@@ -20,7 +20,6 @@ void read_sizes(ConfigReader& reader, Config& config) {
   config.key_heads = config.heads;
   config.head_features = config.hidden / config.heads;
   config.attention.causal = true;
-  config.topology = true;
   config.inner = reader.optional_integer("n_inner").value_or(4 * config.hidden);
   if (config.inner < 1 || config.inner > 4 * kExtentMax) {
     reader.refuse("n_inner", "must be a positive integer or null");

@@ -55,9 +55,9 @@ class LlamaTrunk final : public DecoderTrunk {
     Tensor x = rms_norm(cx, pass, input, weight(layer, llama::kNorm1));
     x = parallel::column_input(cx, pass.axis, x);
     const auto of_keys = [&](llama::BlockParameter which) {
-      return by_heads(cx, x, shared_by_heads(cx, weight(layer, which)));
+      return by_heads(cx, pass, x, shared_by_heads(cx, weight(layer, which)));
     };
-    const Tensor query = turned(cx, pass, by_heads(cx, x, weight(layer, llama::kQuery)));
+    const Tensor query = turned(cx, pass, by_heads(cx, pass, x, weight(layer, llama::kQuery)));
     const Tensor key = turned(cx, pass, of_keys(llama::kKey)), value = of_keys(llama::kValue);
     const double scale = 1 / std::sqrt(static_cast<double>(config_->head_features));
     x = attend(cx, pass, layer, query, key, value, {scale, config_->attention_dropout});
@@ -65,12 +65,14 @@ class LlamaTrunk final : public DecoderTrunk {
                                 WeightLayout::kOutIn, input);
   }
 
-  // x [B, Tl, H] -> [B, heads, Tl, D]; on a CPU contiguous, on a GPU a view, which its kernels read
-  // where it lies.
-  Tensor by_heads(Context& cx, const Tensor& x, const Tensor& matrix) const {
+  // x as column_input gives it -> [B, heads, Tl, D]; on a CPU contiguous, on a GPU a view, which
+  // its kernels read where it lies.
+  Tensor by_heads(Context& cx, const DecoderPass& pass, const Tensor& x,
+                  const Tensor& matrix) const {
+    const int64_t rows = pass.batch.ids.dim(0), tokens = pass.batch.own_tokens;
     const int64_t features = config_->head_features;
-    Tensor y = ops::linear(cx, x, matrix, Tensor(), WeightLayout::kOutIn);
-    y = ops::reshape(cx, y, {x.dim(0), x.dim(1), matrix.dim(0) / features, features});
+    Tensor y = parallel::column_product(cx, pass.axis, x, matrix, WeightLayout::kOutIn);
+    y = ops::reshape(cx, y, {rows, tokens, matrix.dim(0) / features, features});
     y = ops::permute(cx, y, std::array{0, 2, 1, 3});
     return cx.stream() == nullptr ? ops::contiguous(cx, y) : y;
   }
@@ -86,7 +88,7 @@ class LlamaTrunk final : public DecoderTrunk {
     Tensor x = rms_norm(cx, pass, input, weight(layer, llama::kNorm2));
     x = parallel::column_input(cx, pass.axis, x);
     const auto product = [&](llama::BlockParameter which) {
-      return ops::linear(cx, x, weight(layer, which), Tensor(), WeightLayout::kOutIn);
+      return parallel::column_product(cx, pass.axis, x, weight(layer, which), WeightLayout::kOutIn);
     };
     const Tensor gate = product(llama::kGate), up = product(llama::kUp);
     return parallel::row_linear(cx, pass.axis, ops::swiglu(cx, gate, up),

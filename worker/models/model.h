@@ -75,7 +75,6 @@ struct ModelConfig {
   int64_t head_features = 0;  // of a head of queries, keys or values
   bool gated = false;         // the MLP's hidden layer is a product of two
   bool rotary = false;        // positions turn queries and keys; else they are embedded
-  bool topology = false;      // topology-invariant training computes it (parallel/blocked.h)
   parallel::AttentionPattern attention;  // of most layers; balances the sequence axis
   bool tied = true;                      // the logits' matrix is the embedding
   std::optional<int64_t> bos_token_id, pad_token_id;

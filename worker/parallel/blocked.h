@@ -47,9 +47,9 @@ Tensor blocked_linear(Context& cx, const TensorAxis& axis, const Tensor& x, cons
 // The tensor axis of a rank with blocks; tokens: N.
 TensorAxis blocked_axis(Rank& rank, int64_t tokens);
 
-// ids [B, T], the replica's N -> [1, n, H].
+// ids [B, T], the replica's N -> [1, n, H]. The row of padding_id gets no gradient.
 Tensor blocked_embedding(Context& cx, const TensorAxis& axis, const Tensor& ids,
-                         const Tensor& table, int64_t vocabulary);
+                         const Tensor& table, int64_t vocabulary, int64_t padding_id = -1);
 
 // The loss of a language model, x [..., n, H] and the replica's labels [...] -> the sum over the
 // whole batch, on every rank. The logits do not stand in memory as a whole where they are more than

@@ -10,7 +10,8 @@ namespace {
 // Inputs: ids [B, T], table [V/t, H].
 class Embedding final : public ops::ForwardOp {
  public:
-  Embedding(const TensorAxis& axis, int64_t vocabulary) : axis_(axis), vocabulary_(vocabulary) {}
+  Embedding(const TensorAxis& axis, int64_t vocabulary, int64_t padding_id)
+      : axis_(axis), vocabulary_(vocabulary), padding_id_(padding_id) {}
   std::string_view name() const override { return "blocked_embedding"; }
   bool native(DType half) const override { return half == DType::kBF16; }
 
@@ -45,7 +46,7 @@ class Embedding final : public ops::ForwardOp {
     in_blocks.block_count = axis_.token_blocks();
     return {Tensor(),
             ops::embedding_gradient(in_blocks, saved[0], dy, axis_.part(vocabulary_).start,
-                                    {table_.shape, gradient_dtype(table_.dtype)})};
+                                    {table_.shape, gradient_dtype(table_.dtype)}, padding_id_)};
   }
 
  private:
@@ -59,15 +60,15 @@ class Embedding final : public ops::ForwardOp {
   }
 
   const TensorAxis axis_;
-  const int64_t vocabulary_;
+  const int64_t vocabulary_, padding_id_;
   TensorSpec table_;
 };
 
 }  // namespace
 
 Tensor blocked_embedding(Context& cx, const TensorAxis& axis, const Tensor& ids,
-                         const Tensor& table, int64_t vocabulary) {
-  return ops::run<Embedding>(cx, {ids, table}, axis, vocabulary);
+                         const Tensor& table, int64_t vocabulary, int64_t padding_id) {
+  return ops::run<Embedding>(cx, {ids, table}, axis, vocabulary, padding_id);
 }
 
 }  // namespace weft::parallel

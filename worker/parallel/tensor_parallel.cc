@@ -26,6 +26,14 @@ Tensor column_linear(Context& cx, const TensorAxis& axis, const Tensor& x, const
   return ops::linear(cx, column_input(cx, axis, x), weight, bias, layout, activation);
 }
 
+Tensor column_product(Context& cx, const TensorAxis& axis, const Tensor& input,
+                      const Tensor& weight, ops::WeightLayout layout) {
+  if (axis.blocks > 0) {
+    return blocked_linear(cx, axis, input, weight, Tensor(), {layout, Shared::kOutputs});
+  }
+  return ops::linear(cx, input, weight, Tensor(), layout);
+}
+
 Tensor row_output(Context& cx, const TensorAxis& axis, const Tensor& x) {
   if (!axis.sequence_parallel) return sum_over_axis(cx, axis.comm, x);
   WEFT_CHECK(x.shape()[kTokenDim] == axis.tokens, "{} with {} tokens", x.shape().to_string(),
@@ -73,10 +81,7 @@ Tensor vocabulary_embedding(Context& cx, const TensorAxis& axis, const Tensor& i
   const Part rows = axis.part(vocabulary);
   WEFT_CHECK(table.dim(0) == rows.length, "{} rows of {}, expected {}", table.dim(0), vocabulary,
              rows.length);
-  if (axis.blocks > 0) {
-    WEFT_CHECK(padding_id < 0, "a padding id {} in blocks", padding_id);
-    return blocked_embedding(cx, axis, ids, table, vocabulary);
-  }
+  if (axis.blocks > 0) return blocked_embedding(cx, axis, ids, table, vocabulary, padding_id);
   return row_output(cx, axis, ops::embedding(cx, ids, table, rows.start, padding_id));
 }
 

@@ -182,8 +182,7 @@ TEST_F(CheckModelTest, TakesWeightsInSeveralFiles) {
 }
 
 TEST_F(CheckModelTest, TheModelFitsTheBlocks) {
-  const auto refuses = [&](const std::map<std::string, std::string>& changes, int sequence,
-                           int tensor) {
+  const auto check_on = [&](const ModelConfig& model, int sequence, int tensor) {
     proto::JobSpec spec = fine_tune();
     spec.mutable_training()->set_reproducible(proto::REPRODUCIBLE_TOPOLOGY);
     spec.mutable_training()->set_reproducible_blocks(8);
@@ -192,8 +191,11 @@ TEST_F(CheckModelTest, TheModelFitsTheBlocks) {
     spec.mutable_parallel()->set_data(1);
     spec.mutable_parallel()->set_sequence(sequence);
     spec.mutable_parallel()->set_tensor(tensor);
-    const auto model = find_family("gpt2")->parse_config(config(changes)).value();
-    return check_blocks(spec, *model).to_string();
+    return check_blocks(spec, model).to_string();
+  };
+  const auto refuses = [&](const std::map<std::string, std::string>& changes, int sequence,
+                           int tensor) {
+    return check_on(*find_family("gpt2")->parse_config(config(changes)).value(), sequence, tensor);
   };
   const std::map<std::string, std::string> fits{
       {"n_embd", "32"}, {"n_head", "4"}, {"n_inner", "64"}};
@@ -204,16 +206,23 @@ TEST_F(CheckModelTest, TheModelFitsTheBlocks) {
   };
   EXPECT_EQ(refuses(fits, 2, 2), "ok");
   EXPECT_EQ(refuses(fits, 4, 2), "ok");  // two rows: two ranks share the tokens of a row
-  EXPECT_THAT(refuses(with("n_head", "2"), 4, 2), HasSubstr("must divide the model's 2 heads"));
+  EXPECT_THAT(refuses(with("n_head", "2"), 4, 2),
+              HasSubstr("must divide the model's 2 heads of keys"));
   EXPECT_THAT(refuses(with("n_head", "1"), 1, 2), HasSubstr("parallel.tensor"));
   EXPECT_THAT(refuses(with("n_inner", "60"), 1, 1), HasSubstr("must divide the model's 60"));
   EXPECT_THAT(refuses(with("vocab_size", "2002"), 1, 2), HasSubstr("leaves 2"));
   EXPECT_EQ(refuses(with("vocab_size", "2002"), 1, 1), "ok");
   EXPECT_EQ(refuses(with("vocab_size", "2001"), 1, 2), "ok");
-  proto::JobSpec spec = fine_tune();
-  spec.mutable_training()->set_reproducible(proto::REPRODUCIBLE_TOPOLOGY);
-  const auto llama = find_family("llama")->parse_config("{}").value();
-  EXPECT_EQ(check_blocks(spec, *llama).field(), "training.reproducible");
+  const auto grouped = [&](const std::string& key_heads, int tensor) {
+    const std::string keys = "\"num_key_value_heads\": " + key_heads;
+    const auto model = find_family("llama")->parse_config(R"({"num_attention_heads": 8,
+        "hidden_size": 32, "head_dim": 6, "intermediate_size": 48, )" +
+                                                          keys + "}");
+    return check_on(*model.value(), 1, tensor);
+  };
+  EXPECT_EQ(grouped("4", 4), "ok");
+  EXPECT_THAT(grouped("4", 8), HasSubstr("must divide the model's 4 heads of keys"));
+  EXPECT_THAT(grouped("2", 1), HasSubstr("must divide the model's 12 features"));
 }
 
 TEST_F(CheckModelTest, TheJobFitsTheModel) {

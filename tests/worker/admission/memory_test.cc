@@ -136,6 +136,9 @@ constexpr const char* kManyIds = "n_layer: 1, n_head: 8, n_embd: 32, vocab_size:
 // A rank has more logits than are kept.
 constexpr const char* kMoreIds = "n_layer: 1, n_head: 8, n_embd: 32, vocab_size: 40000";
 constexpr const char* kMostIds = "n_layer: 1, n_head: 8, n_embd: 32, vocab_size: 80000";
+constexpr const char* kEvenGrouped =
+    "num_hidden_layers: 3, num_attention_heads: 8, num_key_value_heads: 4, hidden_size: 64, "
+    "intermediate_size: 160, vocab_size: 512";
 constexpr const char* kBlocks = "reproducible: topology, batch_size: 8, sequence_length: 64";
 constexpr const char* kBlocksBf16 =
     "reproducible: topology, batch_size: 8, sequence_length: 64, precision: bf16";
@@ -196,6 +199,10 @@ const Case kBlockedCases[] = {
     {"zero 2, rounds", kParameters, kBlockedRounds, {2, 1, 1}, "causal_lm", 2},
     {"zero 3, rounds", kParameters, kBlockedRounds, {2, 1, 1}, "causal_lm", 3},
     {"zero 3, tokens", kEven, kBlocks, {2, 1, 2}, "causal_lm", 3},
+    {"grouped", kEvenGrouped, kBlocks, {}, "causal_lm", 0, kBucketBytes, "llama"},
+    {"grouped, bf16", kEvenGrouped, kBlocksBf16, {}, "causal_lm", 0, kBucketBytes, "llama"},
+    {"grouped, full", kEvenGrouped, kBlocksFull, {1, 1, 2}, "causal_lm", 0, kBucketBytes, "llama"},
+    {"grouped, tensor 4", kEvenGrouped, kBlocks, {1, 1, 4}, "causal_lm", 0, kBucketBytes, "llama"},
 };
 
 // Of Llama: eight heads of queries read two of keys.

@@ -104,6 +104,9 @@ constexpr const char* kBlockedModel = "n_layer: 3, n_head: 8, n_embd: 32, vocab_
 constexpr const char* kOddVocabulary = "n_layer: 2, n_head: 8, n_embd: 32, vocab_size: 265";
 constexpr const char* kUntied =
     "n_layer: 2, n_head: 8, n_embd: 32, vocab_size: 264, tie_word_embeddings: false";
+constexpr const char* kBlockedGrouped =
+    "num_hidden_layers: 2, num_attention_heads: 8, num_key_value_heads: 4, hidden_size: 32, "
+    "head_dim: 6, intermediate_size: 48, vocab_size: 264, pad_token_id: 2";
 
 const Case kBlockedCases[] = {
     {"batch_size: 8", {2, 1, 1}},
@@ -139,6 +142,19 @@ const Case kBlockedCases[] = {
     {"batch_size: 8", {2, 1, 2}, "zero: 3", "causal_lm", kUntied},
     {"batch_size: 8", {2, 1, 2}, "", "sequence_classification"},
     {"batch_size: 16, micro_batch_size: 8", {1, 2, 2}, "zero: 2", "sequence_classification"},
+    {"batch_size: 8", {1, 1, 2}, "", "causal_lm", kBlockedGrouped, "llama"},
+    {"batch_size: 8, precision: bf16, activation_checkpointing: selective",
+     {2, 1, 4},
+     "zero: 1",
+     "causal_lm",
+     kBlockedGrouped,
+     "llama"},
+    {"batch_size: 4, micro_batch_size: 1, activation_checkpointing: full",
+     {1, 2, 2},
+     "zero: 3",
+     "causal_lm",
+     kBlockedGrouped,
+     "llama"},
 };
 
 class Traffic : public Trainer {

@@ -22,13 +22,17 @@ constexpr int kSteps = 2;
 class GpuTopology : public Trainer {
  protected:
   // Features of which no block's bytes are a multiple of what the library aligns to.
+  static constexpr const char* kGpt2 =
+      "{family: gpt2, config: {n_layer: 1, n_head: 4, n_embd: 24, n_positions: 8, vocab_size: 257, "
+      "resid_pdrop: 0.1, embd_pdrop: 0.1, attn_pdrop: 0.1}}";
+  static constexpr const char* kLlama =
+      "{family: llama, config: {num_hidden_layers: 1, num_attention_heads: 8, "
+      "num_key_value_heads: 4, hidden_size: 24, head_dim: 6, intermediate_size: 36, "
+      "max_position_embeddings: 8, vocab_size: 257, attention_dropout: 0.1, pad_token_id: 32}}";
   static std::string job(const std::string& reproducible, const std::string& settings,
-                         const std::string& tasks = kLm, const std::string& kind = "pretrain") {
-    return "name: topology\nkind: " + kind + R"(
-model:
-  family: gpt2
-  config: {n_layer: 1, n_head: 4, n_embd: 24, n_positions: 8, vocab_size: 257,
-           resid_pdrop: 0.1, embd_pdrop: 0.1, attn_pdrop: 0.1}
+                         const std::string& tasks = kLm, const std::string& kind = "pretrain",
+                         const std::string& model = kGpt2) {
+    return "name: topology\nkind: " + kind + "\nmodel: " + model + R"(
 tokenizer: {type: byte}
 tasks: [)" +
            tasks +
@@ -69,6 +73,13 @@ TEST_F(GpuTopology, MeshesHaveTheBitsOfOneInSinglePrecision) {
 TEST_F(GpuTopology, MeshesHaveTheBitsOfOneInBf16) {
   expect_bits_of_one(job("topology, reproducible_blocks: 4", "batch_size: 1, precision: bf16"),
                      {{1, 2, 1}, {1, 1, 2}, {1, 2, 2}, {1, 1, 4}});
+}
+
+TEST_F(GpuTopology, MeshesHaveTheBitsOfOneWithGroupedQueries) {
+  for (const char* settings : {"batch_size: 1", "batch_size: 1, precision: bf16"}) {
+    expect_bits_of_one(job("topology, reproducible_blocks: 4", settings, kLm, "pretrain", kLlama),
+                       {{1, 2, 1}, {1, 1, 2}, {1, 2, 2}, {1, 1, 4}});
+  }
 }
 
 TEST_F(GpuTopology, TwoTasksAndZeroHaveTheBitsOfOne) {

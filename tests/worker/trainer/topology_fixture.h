@@ -15,14 +15,19 @@ class Topology : public Trainer {
  protected:
   static constexpr int kSteps = 5;
 
+  static constexpr const char* kGpt2 =
+      "{family: gpt2, config: {n_layer: 2, n_head: 8, n_embd: 64, n_positions: 32, "
+      "vocab_size: 257, resid_pdrop: 0.1, embd_pdrop: 0.1, attn_pdrop: 0.1}}";
+  // Two heads of queries read one of keys; a space, which texts have, is padding.
+  static constexpr const char* kLlama =
+      "{family: llama, config: {num_hidden_layers: 2, num_attention_heads: 16, "
+      "num_key_value_heads: 8, hidden_size: 64, head_dim: 6, intermediate_size: 80, "
+      "max_position_embeddings: 32, vocab_size: 257, attention_dropout: 0.1, pad_token_id: 32}}";
+
   // settings: of training, beside those that are the same for all.
   static std::string job(const std::string& settings, const std::string& tasks = kLm,
-                         const std::string& kind = "pretrain") {
-    return "name: topology\nkind: " + kind + R"(
-model:
-  family: gpt2
-  config: {n_layer: 2, n_head: 8, n_embd: 64, n_positions: 32, vocab_size: 257,
-           resid_pdrop: 0.1, embd_pdrop: 0.1, attn_pdrop: 0.1}
+                         const std::string& kind = "pretrain", const std::string& model = kGpt2) {
+    return "name: topology\nkind: " + kind + "\nmodel: " + model + R"(
 tokenizer: {type: byte}
 tasks: [)" +
            tasks + R"(]

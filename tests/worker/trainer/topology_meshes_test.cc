@@ -22,6 +22,17 @@ TEST_F(Topology, EveryMeshHasTheBitsOfOneRank) {
   }
 }
 
+TEST_F(Topology, EveryMeshHasTheBitsOfOneRankWithGroupedQueries) {
+  for (const char* settings : {"batch_size: 1", "batch_size: 8, precision: bf16"}) {
+    const std::string text = job(settings, kLm, "pretrain", kLlama);
+    const Trace one = run(text, {});
+    for (const MeshDegrees mesh : meshes(8)) {
+      if (mesh.data > 1 && settings == std::string("batch_size: 1")) continue;
+      EXPECT_EQ(difference(one, run(text, mesh)), "") << name_of(mesh) << " " << settings;
+    }
+  }
+}
+
 TEST_F(Topology, EveryMeshHasTheBitsOfOneRankWithTwoTasks) {
   for (const char* precision : {"fp32", "bf16"}) {
     const std::string text = job(std::string("batch_size: 8, precision: ") + precision,

@@ -10,12 +10,15 @@ using testing::Trace;
 
 // Two rows: ranks share the tokens of a row. Eight: each has whole rows.
 TEST_F(Topology, MeshesHaveTheBitsOfOneRank) {
-  for (const char* settings : {"batch_size: 2", "batch_size: 8, precision: bf16"}) {
-    const Trace one = run(job(settings), {});
-    ASSERT_EQ(one.losses.size(), size_t{kSteps});
-    for (const MeshDegrees mesh :
-         {MeshDegrees{2, 1, 1}, MeshDegrees{1, 2, 1}, MeshDegrees{1, 1, 2}, MeshDegrees{2, 2, 2}}) {
-      EXPECT_EQ(difference(one, run(job(settings), mesh)), "") << name_of(mesh) << settings;
+  for (const char* model : {kGpt2, kLlama}) {
+    for (const char* settings : {"batch_size: 2", "batch_size: 8, precision: bf16"}) {
+      const std::string text = job(settings, kLm, "pretrain", model);
+      const Trace one = run(text, {});
+      ASSERT_EQ(one.losses.size(), size_t{kSteps});
+      for (const MeshDegrees mesh : {MeshDegrees{2, 1, 1}, MeshDegrees{1, 2, 1},
+                                     MeshDegrees{1, 1, 2}, MeshDegrees{2, 2, 2}}) {
+        EXPECT_EQ(difference(one, run(text, mesh)), "") << name_of(mesh) << text;
+      }
     }
   }
 }
@@ -46,25 +49,33 @@ TEST_F(Topology, WithoutItMeshesDiffer) {
 }
 
 TEST_F(Topology, ItIsTheTrainingOfOtherJobs) {
-  const std::string text = job("batch_size: 8");
-  std::string usual = text;
-  usual.replace(usual.find("reproducible: topology"), 22, "reproducible: mesh");
-  const Trace a = run(text, {}), b = run(usual, {});
-  for (int step = 0; step < kSteps; ++step) {
-    const auto at = static_cast<size_t>(step);
-    EXPECT_NEAR(a.losses[at], b.losses[at], 1e-4 * b.losses[at]);
-    EXPECT_NEAR(a.norms[at], b.norms[at], 1e-3 * b.norms[at]);
+  for (const char* model : {kGpt2, kLlama}) {
+    const std::string text = job("batch_size: 8", kLm, "pretrain", model);
+    std::string usual = text;
+    usual.replace(usual.find("reproducible: topology"), 22, "reproducible: mesh");
+    const Trace a = run(text, {}), b = run(usual, {});
+    for (int step = 0; step < kSteps; ++step) {
+      const auto at = static_cast<size_t>(step);
+      EXPECT_NEAR(a.losses[at], b.losses[at], 1e-4 * b.losses[at]);
+      EXPECT_NEAR(a.norms[at], b.norms[at], 1e-3 * b.norms[at]);
+    }
   }
 }
 
 TEST_F(Topology, EveryLevelOfZeroAndEachRecomputationHasTheSameBits) {
-  const Trace one = run(job("batch_size: 8"), {});
-  for (int zero = 1; zero <= 3; ++zero) {
-    EXPECT_EQ(difference(one, run(job("batch_size: 8"), {2, 1, 2}, zero)), "") << zero;
-  }
-  for (const char* what : {"selective", "full"}) {
-    const std::string text = job(std::string("batch_size: 8, activation_checkpointing: ") + what);
-    EXPECT_EQ(difference(one, run(text, {1, 2, 2})), "") << what;
+  for (const char* model : {kGpt2, kLlama}) {
+    const auto with = [&](const std::string& settings) {
+      return job(settings, kLm, "pretrain", model);
+    };
+    const Trace one = run(with("batch_size: 8"), {});
+    for (int zero = 1; zero <= 3; ++zero) {
+      EXPECT_EQ(difference(one, run(with("batch_size: 8"), {2, 1, 2}, zero)), "") << zero;
+    }
+    for (const char* what : {"selective", "full"}) {
+      const std::string text =
+          with(std::string("batch_size: 8, activation_checkpointing: ") + what);
+      EXPECT_EQ(difference(one, run(text, {1, 2, 2})), "") << what;
+    }
   }
 }
 
