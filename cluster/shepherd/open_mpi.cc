@@ -33,6 +33,11 @@ std::vector<std::string> environment(const proto::LaunchRecord& record) {
   return variables;
 }
 
+// What asks for orted on a node. orted has to find it too, though it calls nobody, or it ends.
+std::string remote_shell(const proto::LaunchRecord& record) {
+  return record.run_folder() + "/bin/weft-remote-shell --remote-shell";
+}
+
 std::string subnets(const proto::LaunchRecord& record) {
   std::set<std::string> found;
   std::string list;
@@ -119,7 +124,7 @@ ProcessOptions mpirun(const proto::LaunchRecord& record) {
     options.argv.insert(options.argv.end(), {"--mca", name, value});
   };
   set("plm", "rsh");
-  set("plm_rsh_agent", record.run_folder() + "/bin/weft-remote-shell --remote-shell");
+  set("plm_rsh_agent", remote_shell(record));
   set("plm_rsh_no_tree_spawn", "1");
   set("plm_rsh_disable_qrsh", "1");
   set("plm_rsh_disable_llspawn", "1");
@@ -167,8 +172,8 @@ ProcessOptions orted(const proto::LaunchRecord& record,
   ProcessOptions options;
   options.argv = {record.mpi().folder() + "/orted"};
   options.argv.insert(options.argv.end(), arguments.begin(), arguments.end());
-  options.argv.insert(options.argv.end(),
-                      {"-mca", "orte_tmpdir_base", record.run_folder() + "/d"});
+  options.argv.insert(options.argv.end(), {"-mca", "plm_rsh_agent", remote_shell(record), "-mca",
+                                           "orte_tmpdir_base", record.run_folder() + "/d"});
   options.env = environment(record);
   const std::string shared = shared_memory_folder(record);
   if (::access(shared.c_str(), W_OK) == 0) {

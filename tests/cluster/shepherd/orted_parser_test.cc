@@ -153,6 +153,16 @@ TEST(Mpirun, AndOrtedPassOnWhereTheLibrariesOfAGpuAre) {
   EXPECT_TRUE(passes(open_mpi::orted(record, {}), "LD_LIBRARY_PATH=/opt/nccl/lib"));
 }
 
+// It ends where there is neither ssh nor another agent, though it starts nothing.
+TEST(Mpirun, OrtedNeedsNoSshOnANode) {
+  auto record = record_of({"a"}, {"a"});
+  record.set_run_folder("/run/weft/b/1");
+  const auto argv = open_mpi::orted(record, {}).argv;
+  const auto agent = std::find(argv.begin(), argv.end(), "plm_rsh_agent");
+  ASSERT_NE(agent, argv.end());
+  EXPECT_EQ(agent[1], "/run/weft/b/1/bin/weft-remote-shell --remote-shell");
+}
+
 TEST(Mpirun, HostsAreTheAttemptsNodes) {
   const auto record = record_of({"a", "b"}, {"a", "b"});
   EXPECT_EQ(open_mpi::node_of(open_mpi::host_of(1), record).value(), "b");
