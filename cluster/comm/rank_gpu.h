@@ -12,10 +12,11 @@
 namespace weft::comm {
 
 // A collective over `world`, a transport of the host. wanted: the id of the GPU that was given to
-// this rank (cuda::device_ids), or empty: those ranks agree on one for each by share_out(). Where
-// every rank has a GPU of its own they talk over NCCL; where some share one, over `world` by way of
-// pinned memory. Error, on every rank alike: kUnavailable naming what is missing (the toolkit in
-// this build, the driver, a GPU, the one that is wanted, a library).
+// this rank (cuda::device_ids), or empty: those ranks agree on one for each by share_out(). A rank
+// that is alone needs no transport; where every one has a GPU of its own they talk over NCCL; where
+// some share one, over `world` by way of pinned memory. Error, on every rank alike: kUnavailable
+// naming what is missing (the toolkit in this build, the driver, a GPU, the one that is wanted, a
+// library).
 Result<RankPlace> take_gpu(std::unique_ptr<Communicator> world, const std::string& wanted);
 
 // For each rank the number, among those that it sees, of its GPU: seen[rank] are their ids, at

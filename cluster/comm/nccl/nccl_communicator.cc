@@ -17,6 +17,7 @@
 #include "cluster/comm/arguments.h"
 #include "cluster/comm/nccl/nccl_library.h"
 #include "cluster/comm/reduce_elements.h"
+#include "cluster/comm/single/single_communicator.h"
 #include "kernels/cuda/gpu.h"
 #include "kernels/tensor/transfer.h"
 
@@ -175,7 +176,9 @@ class NcclCommunicator final : public Communicator {
   int size() const override { return introduction_->size(); }
   std::unique_ptr<Communicator> do_split(int color, int key, const char* name,
                                          const Site& site) override {
-    auto part = make(introduction_->split(color, key, name, site), memory_, collectives_, options_);
+    auto introduction = introduction_->split(color, key, name, site);
+    if (introduction->size() == 1) return single_world();
+    auto part = make(std::move(introduction), memory_, collectives_, options_);
     if (!part) throw StatusError(part.error());
     return std::move(*part);
   }

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "cluster/comm/nccl/nccl_communicator.h"
+#include "cluster/comm/single/single_communicator.h"
 #include "cluster/comm/staged/staged_communicator.h"
 #include "kernels/cuda/device.h"
 #include "kernels/tensor/transfer.h"
@@ -107,6 +108,7 @@ Result<RankPlace> take_gpu(std::unique_ptr<Communicator> world, const std::strin
   const std::string& id = seen[own][chosen[own]];
   auto memory = cuda::make_allocator(number_of(id));
   WEFT_RETURN_IF_ERROR(agree(*world, memory ? Status() : memory.error()));
+  if (seen.size() == 1) return RankPlace{std::move(*memory), single_world(), id};
   if (distinct.size() < seen.size()) {
     return RankPlace{std::move(*memory),
                      make_staged_communicator(std::move(world), cuda::make_pinned_allocator()),

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "cluster/comm/arguments.h"
+#include "cluster/comm/single/single_communicator.h"
 #include "kernels/tensor/transfer.h"
 
 namespace weft::comm {
@@ -17,7 +18,9 @@ class StagedCommunicator final : public Communicator {
   int size() const override { return transport_->size(); }
   std::unique_ptr<Communicator> do_split(int color, int key, const char* name,
                                          const Site& site) override {
-    return make_staged_communicator(transport_->split(color, key, name, site), pinned_);
+    auto part = transport_->split(color, key, name, site);
+    if (part->size() == 1) return single_world();
+    return make_staged_communicator(std::move(part), pinned_);
   }
   void do_all_reduce(Tensor& inout, ReduceOp op, const Site& site) override {
     Tensor here = staged(inout);

@@ -2,6 +2,7 @@
 // fibers: on the GPU's tensors and on the host's, which go another way; and lost ranks.
 #include <gtest/gtest.h>
 
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <functional>
@@ -116,17 +117,21 @@ INSTANTIATE_TEST_SUITE_P(All, Staged,
                                   std::to_string(std::get<1>(test.param));
                          });
 
-// Which way the ranks talk follows from the GPUs that they have, whatever nodes they are of.
-TEST(TakeGpu, GoesOverNcclWhereEveryRankHasOneOfItsOwn) {
-  for (const auto& [gpus, over_nccl] : {std::pair{std::vector{0, 1, 2}, true},
-                                        {std::vector{0, 1, 0}, false},
-                                        {std::vector{5}, true}}) {
+// Which way the ranks talk follows from the GPUs that they have, whatever nodes they are of. NCCL
+// has a communicator for each axis along which there are several, here world, data and replica.
+TEST(TakeGpu, GoesOverNcclWhereEveryOneOfSeveralRanksHasOneOfItsOwn) {
+  for (const auto& [gpus, over_nccl] :
+       {std::pair{std::vector{0, 1, 2}, 9}, {std::vector{0, 1, 0}, 0}, {std::vector{5}, 0}}) {
     run_placed(gpus, [&, over_nccl = over_nccl, size = std::ssize(gpus)](Rank& rank) {
-      EXPECT_EQ(nccl_on_cpu::communicators() > 0, over_nccl);
+      Communicator& world = rank.mesh.axis(Axis::kWorld);
+      world.barrier();
+      EXPECT_EQ(nccl_on_cpu::communicators(), over_nccl);
       Tensor x = Tensor::full(*rank.allocator, {3}, rank.mesh.index(Axis::kWorld) + 1);
-      rank.mesh.axis(Axis::kWorld).all_reduce(x, ReduceOp::kSum);
+      Tensor alone = x.view({3}, std::array<int64_t, 1>{1}, 0);
+      rank.mesh.axis(Axis::kTensor).all_reduce(alone, ReduceOp::kSum);
+      world.all_reduce(x, ReduceOp::kSum);
       EXPECT_EQ(x.to_vector<float>()[2], static_cast<float>(size * (size + 1) / 2));
-      rank.mesh.axis(Axis::kWorld).barrier();
+      world.barrier();
     });
   }
   EXPECT_EQ(nccl_on_cpu::communicators(), 0);
