@@ -16,6 +16,11 @@ constexpr unsigned kLinksMax = 18;
 struct Memory {
   unsigned long long total = 0, free = 0, used = 0;
 };
+struct Attributes {  // nvmlDeviceAttributes_t
+  unsigned multiprocessors = 0, copy_engines = 0, decoders = 0, encoders = 0, jpeg = 0, ofa = 0,
+           gpu_slices = 0, compute_slices = 0;
+  unsigned long long memory_mib = 0;
+};
 
 // Of the peak, what large products reach; of a link's rate, what payload does (the rest are
 // headers).
@@ -70,24 +75,53 @@ double link_rate(const Nvml& nvml, void* gpu) {
   return kPcie * width * kLane[std::min(generation, kLane.size() - 1)];
 }
 
+int64_t memory_of(const Nvml& nvml, void* device) {
+  Memory memory;
+  return nvml.call("nvmlDeviceGetMemoryInfo", device, &memory) ? static_cast<int64_t>(memory.total)
+                                                               : 0;
+}
+
+// Of a GPU in MIG mode the first instance, which is what ranks see of it; null: it is whole.
+void* instance_of(const Nvml& nvml, void* gpu) {
+  unsigned now = 0, later = 0;
+  if (!nvml.call("nvmlDeviceGetMigMode", gpu, &now, &later) || now != 1) return nullptr;
+  const unsigned count = nvml.number("nvmlDeviceGetMaxMigDeviceCount", gpu);
+  for (unsigned i = 0; i < count; ++i) {
+    void* instance = nullptr;
+    if (nvml.call("nvmlDeviceGetMigDeviceHandleByIndex", gpu, i, &instance)) return instance;
+  }
+  return nullptr;
+}
+
+// An instance has multiprocessors of its own, and of the memory's rate what it has of the memory.
+void take_share(const Nvml& nvml, void* instance, double multiprocessors, GpuFigures& figures) {
+  const auto whole = static_cast<double>(figures.memory_bytes);
+  figures.memory_bytes = memory_of(nvml, instance);
+  if (whole > 0) figures.copy_bytes *= static_cast<double>(figures.memory_bytes) / whole;
+  Attributes own;
+  if (!nvml.call("nvmlDeviceGetAttributes_v2", instance, &own) || multiprocessors <= 0) return;
+  figures.flops *= own.multiprocessors / multiprocessors;
+  figures.half_flops *= own.multiprocessors / multiprocessors;
+}
+
 GpuFigures figures_of(const Nvml& nvml, void* gpu) {
   GpuFigures figures;
-  Memory memory;
-  if (nvml.call("nvmlDeviceGetMemoryInfo", gpu, &memory)) {
-    figures.memory_bytes = static_cast<int64_t>(memory.total);
-  }
+  figures.memory_bytes = memory_of(nvml, gpu);
   int major = 0, minor = 0;
   const bool known = nvml.call("nvmlDeviceGetCudaComputeCapability", gpu, &major, &minor);
   const int capability = known ? 10 * major + minor : 0;
   const double cores = nvml.number("nvmlDeviceGetNumGpuCores", gpu);
   const double clock = 1e6 * nvml.number("nvmlDeviceGetMaxClockInfo", gpu, kMultiprocessorClock);
   figures.flops = kProducts * 2 * cores * clock;
-  figures.half_flops =
-      kProducts * cores / cores_of_multiprocessor(capability) * half_operations(capability) * clock;
+  const double multiprocessors = cores / cores_of_multiprocessor(capability);
+  figures.half_flops = kProducts * multiprocessors * half_operations(capability) * clock;
   const double memory_clock = 1e6 * nvml.number("nvmlDeviceGetMaxClockInfo", gpu, kMemoryClock);
   figures.copy_bytes =
       2 * memory_clock * nvml.number("nvmlDeviceGetMemoryBusWidth", gpu) / 8;  // both edges
   figures.link_bytes = link_rate(nvml, gpu);
+  if (void* instance = instance_of(nvml, gpu)) {
+    take_share(nvml, instance, multiprocessors, figures);
+  }
   return figures;
 }
 

@@ -14,7 +14,7 @@
 namespace weft {
 
 // Of several the least of each, as any slot of a node may get any of its GPUs, and ranks wait for
-// the slowest. 0: not known.
+// the slowest; of one in MIG mode those of its first instance. 0: not known.
 struct GpuFigures {
   int64_t memory_bytes = 0;
   double flops = 0, half_flops = 0;  // operations a second in large products: fp32; bf16, fp16

@@ -246,7 +246,7 @@ class GpuTest(unittest.TestCase):
         library = self.machine.folder / "lib-of-mig"
         self.machine.place_library(library, f"2 {40 * GIB} 1\n")
         folder = self.machine.join("mig", library=library, slots=4)
-        self.assertEqual(self.machine.node("mig")["gpu_memory_bytes"], 40 * GIB)
+        self.assertEqual(self.machine.node("mig")["gpu_memory_bytes"], 10 * GIB)
         job = self.submit(ranks=4, steps=2, text=JOB.replace("batch_size: 6", "batch_size: 8"))
         done, _ = self.succeed(job)
         self.assertEqual([rank["node"] for rank in done["ranks"]], ["mig"] * 4)

@@ -120,6 +120,19 @@ TEST(Figures, LeaveOutWhatTheAgentDoesNotOffer) {
   EXPECT_EQ(gpu_figures(std::array{id(7)}, WEFT_STAND_IN_NVML).memory_bytes, 0);
 }
 
+// What ranks see of it: a quarter of the memory, 28 of 108 multiprocessors.
+TEST(Figures, OfAGpuInMigModeAreItsFirstInstances) {
+  const fs::path folder = new_folder("weft-mig-figures-");
+  fs::copy_file(WEFT_STAND_IN_NVML, folder / "nvml.so", fs::copy_options::overwrite_existing);
+  std::ofstream(folder / "gpus") << "0 " << (int64_t{80} << 30) << " 1\n";
+  const GpuFigures figures = gpu_figures(std::array{id(0)}, (folder / "nvml.so").c_str());
+  fs::remove_all(folder);
+  EXPECT_EQ(figures.memory_bytes, int64_t{20} << 30);
+  EXPECT_NEAR(figures.half_flops, 0.75 * 312e12 * 28 / 108, 1e12);
+  EXPECT_NEAR(figures.flops, 0.75 * 19.5e12 * 28 / 108, 1e11);
+  EXPECT_NEAR(figures.copy_bytes, 2039e9 / 4, 1e9);
+}
+
 TEST(Figures, AreNoneWithoutALibrary) {
   const GpuFigures figures = gpu_figures(std::array{id(0)}, "libno-such-library.so.1");
   EXPECT_EQ(figures.memory_bytes, 0);

@@ -1,6 +1,7 @@
 // Two GPUs, as NVML would tell of them: of the first's kind an A100 of 80 GB, but with NVLink; the
 // second has less memory and fewer links. A file `gpus` beside this library says which there are
-// instead, a line each: number, bytes, and 1 for MIG mode.
+// instead, a line each: number, bytes, and 1 for MIG mode. Such a one is cut into two instances, of
+// a quarter of it each, of which the first place is empty.
 #include <dlfcn.h>
 
 #include <cstdio>
@@ -14,6 +15,7 @@ struct Gpu {
   unsigned number = 0;
   unsigned long long bytes = 0;
   unsigned mig = 0;
+  unsigned multiprocessors = 108;
 };
 
 std::vector<Gpu> found_gpus() {
@@ -34,6 +36,11 @@ std::vector<Gpu>& gpus() {
 }
 
 const Gpu& gpu_of(void* device) { return *static_cast<Gpu*>(device); }
+
+Gpu& instance() {
+  static Gpu only;
+  return only;
+}
 
 }  // namespace
 
@@ -70,6 +77,22 @@ int nvmlDeviceGetNvLinkVersion(void*, unsigned, unsigned* version) {
 }
 int nvmlDeviceGetMigMode(void* device, unsigned* now, unsigned* later) {
   *now = *later = gpu_of(device).mig;
+  return 0;
+}
+int nvmlDeviceGetMaxMigDeviceCount(void*, unsigned* count) {
+  *count = 7;
+  return 0;
+}
+int nvmlDeviceGetMigDeviceHandleByIndex(void* device, unsigned index, void** found) {
+  if (index == 0 || index > 2) return 6;  // not found
+  instance() = gpu_of(device);
+  instance().bytes /= 4;
+  instance().multiprocessors = 28;
+  *found = &instance();
+  return 0;
+}
+int nvmlDeviceGetAttributes_v2(void* device, unsigned* attributes) {
+  attributes[0] = gpu_of(device).multiprocessors;
   return 0;
 }
 int nvmlInit_v2() {
