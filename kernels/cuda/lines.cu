@@ -1,7 +1,7 @@
 // Extremes and running sums along the middle of [outer, extent, inner]: its lines, a block each
 // where they are long and few, else a thread each. Numerical policy: extremes are elements, of
-// equal ones the first, and of a line with a NaN its first NaN; running sums are fp32, rounded once
-// each, in an order that depends on the extents only.
+// equal ones the first, and of a line with a NaN its first NaN; running sums are added up in
+// double, as on the CPU, in an order that depends on the extents only, and rounded once each.
 #include "kernels/cuda/block_reduce.cuh"
 #include "kernels/cuda/each.cuh"
 #include "kernels/cuda/kernels.h"
@@ -87,28 +87,28 @@ __global__ void running_sum_kernel(const T* x, T* y, int64_t lines, int64_t exte
                                    bool reversed) {
   for (int64_t line = first_element(); line < lines; line += elements_of_grid()) {
     const int64_t start = start_of(line, extent, inner);
-    float total = 0.0F;
+    double total = 0.0;
     for (int64_t i = 0; i < extent; ++i) {
       const int64_t at = start + (reversed ? extent - 1 - i : i) * inner;
-      total += widen(x[at]);
-      y[at] = narrow<T>(total);
+      total += static_cast<double>(widen(x[at]));
+      y[at] = narrow<T>(static_cast<float>(total));
     }
   }
 }
 
 // The sum over the block's threads up to this one; `total`: over all. of_warps is shared, kWarp of
 // them, and may be used again at once. All threads of the block call it.
-__device__ inline float sum_so_far(float value, float* of_warps, float& total) {
+__device__ inline double sum_so_far(double value, double* of_warps, double& total) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp,
             warp = static_cast<int>(threadIdx.x) / kWarp;
   for (int distance = 1; distance < kWarp; distance *= 2) {
-    const float before = __shfl_up_sync(kAllLanes, value, static_cast<unsigned>(distance));
+    const double before = __shfl_up_sync(kAllLanes, value, static_cast<unsigned>(distance));
     if (lane >= distance) value += before;
   }
   if (lane == kWarp - 1) of_warps[warp] = value;
   __syncthreads();
-  float before = 0.0F;
-  total = 0.0F;
+  double before = 0.0;
+  total = 0.0;
   for (int other = 0; other < static_cast<int>(blockDim.x) / kWarp; ++other) {
     if (other == warp) before = total;
     total += of_warps[other];
@@ -120,15 +120,16 @@ __device__ inline float sum_so_far(float value, float* of_warps, float& total) {
 template <typename T>
 __global__ void running_sum_of_long_lines_kernel(const T* x, T* y, int64_t lines, int64_t extent,
                                                  int64_t inner, bool reversed) {
-  float* of_warps = shared_memory<float>();
+  double* of_warps = shared_memory<double>();
   for (int64_t line = blockIdx.x; line < lines; line += gridDim.x) {
     const int64_t start = start_of(line, extent, inner);
-    float before = 0.0F, total = 0.0F;
+    double before = 0.0, total = 0.0;
     for (int64_t first = 0; first < extent; first += blockDim.x) {
       const int64_t i = first + threadIdx.x;
       const int64_t at = start + (reversed ? extent - 1 - i : i) * inner;
-      const float sum = sum_so_far(i < extent ? widen(x[at]) : 0.0F, of_warps, total);
-      if (i < extent) y[at] = narrow<T>(before + sum);
+      const double own = i < extent ? static_cast<double>(widen(x[at])) : 0.0;
+      const double sum = sum_so_far(own, of_warps, total);
+      if (i < extent) y[at] = narrow<T>(static_cast<float>(before + sum));
       before += total;
     }
   }
@@ -158,7 +159,7 @@ void cumulative_sum(const T* x, T* y, int64_t outer, int64_t extent, int64_t inn
                     cudaStream_t stream) {
   const int64_t lines = extent == 0 ? 0 : outer * inner;
   if (by_block(lines, extent, inner)) {
-    launch_shared(stream, blocks_of(lines, 1), row_threads(extent), kWarp * sizeof(float),
+    launch_shared(stream, blocks_of(lines, 1), row_threads(extent), kWarp * sizeof(double),
                   running_sum_of_long_lines_kernel<T>, x, y, lines, extent, inner, reversed);
   } else {
     launch(stream, blocks_of(lines), kThreads, running_sum_kernel<T>, x, y, lines, extent, inner,
