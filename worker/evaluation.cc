@@ -26,6 +26,7 @@ void fill_up(TaskRows& rows, int64_t wanted) {
 
 std::map<std::string, double> evaluate_task(Rank& rank, const proto::JobSpec& spec,
                                             Training& training, TrainingTask& task) {
+  training.optimizer->finish_values();  // of ranks without rows, too
   EvaluationSums sums;
   const int64_t total = task.feed.validation_rows();
   const int64_t batch_rows = std::max<int64_t>(1, spec.training().batch_size());

@@ -363,13 +363,14 @@ void make_optimizer(Rank& rank, const proto::JobSpec& job, Training& training) {
   }
   options.epsilon = optimizer.epsilon();
   options.weight_decay = optimizer.weight_decay();
-  const ZeroOptions zero{job.parallel().zero(), job.parallel().bucket_bytes()};
+  const ZeroOptions shared{job.parallel().zero(), job.parallel().bucket_bytes()};
   training.optimizer =
-      std::make_unique<AdamW>(rank, std::move(all), options, training.precision, zero);
+      std::make_unique<AdamW>(rank, std::move(all), options, training.precision, shared);
   training.reducer = std::make_unique<GradientReducer>(rank, training.optimizer->parameters(),
                                                        training.optimizer->buckets(),
                                                        training.optimizer->zero_level());
-  if (training.optimizer->zero_level() == 3) {
+  const int zero = training.optimizer->zero_level();
+  if (zero == 3) {
     training.gate = std::make_unique<UnitGate>(rank, *training.optimizer);
     training.trunk->set_gate(training.gate.get());
   }
@@ -377,6 +378,11 @@ void make_optimizer(Rank& rank, const proto::JobSpec& job, Training& training) {
   const bool apart = rank.mesh.size(Axis::kTensor) == 1 && rank.mesh.size(Axis::kSequence) == 1;
   if (apart && !training.gate && rank.blocks == 0) {
     training.passes = RecordedPasses::create(rank, training.optimizer->parameters());
+  }
+  // A recorded pass asks no gate.
+  if ((zero == 1 || zero == 2) && !training.passes && rank.blocks == 0) {
+    training.values = std::make_unique<ValueGate>(*training.optimizer);
+    training.trunk->set_gate(training.values.get());
   }
   training.schedule.peak = optimizer.learning_rate();
   training.schedule.warmup_steps = spec.schedule().warmup_steps();

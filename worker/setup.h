@@ -19,6 +19,7 @@
 #include "worker/optimizer/optimizer.h"
 #include "worker/optimizer/schedule.h"
 #include "worker/optimizer/unit_gate.h"
+#include "worker/optimizer/value_gate.h"
 #include "worker/progress.h"
 #include "worker/recorded_passes.h"
 #include "worker/tasks/mixing.h"
@@ -46,6 +47,7 @@ struct Training {
   std::unique_ptr<GradientReducer> reducer;
   std::unique_ptr<RecordedPasses> passes;  // null: passes run as they are
   std::unique_ptr<UnitGate> gate;          // null: parameters are whole all the time
+  std::unique_ptr<ValueGate> values;       // null: so are their values after an update
   std::unique_ptr<tasks::Mixing> mixing;
   Schedule schedule;
   proto::CheckpointManifest manifest;  // what every checkpoint of this job repeats

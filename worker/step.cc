@@ -49,6 +49,7 @@ Tensor forward_and_backward(Rank& rank, Training& training, TrainingTask& task,
   if (!sum.requires_grad()) return sum;
   phase.reset();
   phase.emplace(rank.activity, "backward");
+  training.optimizer->finish_values();
   if (sends) training.reducer->arm(tape);
   const bool there = batch.device_seed && batch.device_seed.spec() == sum.spec();
   const Tensor seed =
@@ -138,7 +139,10 @@ StepResult run_step(Rank& rank, const proto::JobSpec& spec, Training& training, 
       losses.push_back(
           micro_batch(rank, training, task, pass, rounds[i], gradients.every_round() || last_here));
     }
-    if (gradients.every_round() || last) gradients.flush();
+    if (gradients.every_round() || last) {
+      training.optimizer->finish_values();  // of a rank without rows
+      gradients.flush();
+    }
   }
   StepResult result;
   {

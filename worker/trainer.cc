@@ -330,6 +330,7 @@ bool Run::boundary(bool after_step) {
 
 void Run::finish(const std::string& outcome, const std::string& text) {
   tracer_.finish(state().step());
+  training_.optimizer->finish_values();  // nothing is on its way when the ranks part
   proto::RankEnvelope message;
   proto::TrainingFinished* finished = message.mutable_finished();
   finished->set_outcome(outcome);

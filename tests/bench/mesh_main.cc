@@ -1,12 +1,13 @@
 // weft-bench-mesh key=value... under mpirun: a training step of GPT-2 (training_step.h) on the mesh
 // of the degrees data, sequence (of it ulysses) and tensor. As weft-bench, with rank 0 taking the
 // lines: "N", N steps; "compute N", the same with every transfer left out; "communication N", a
-// step's collectives alone, without the step. "state" is answered with the loss of the second step,
-// how much the largest process has grown, and the payload bytes that the busiest rank sent in a
-// step.
+// step's collectives alone, without the step. Behind the seconds of one stands the processor time
+// that all ranks together took for it. "state" is answered with the loss of the second step, how
+// much the largest process has grown, and the payload bytes that the busiest rank sent in a step.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <ctime>
 #include <iostream>
 
 #include "cluster/comm/mpi/mpi_world.h"
@@ -34,6 +35,12 @@ Line read_line() {
   }
   line.count = std::max<int64_t>(1, std::strtoll(word.c_str(), nullptr, 10));
   return line;
+}
+
+double processor_seconds() {
+  timespec now{};
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
 }
 
 class MeshBench {
@@ -73,12 +80,15 @@ class MeshBench {
         if (control_->rank() == 0) std::printf("%.9g %.0f %.0f\n", loss_, grown, sent);
         continue;
       }
-      control_->barrier();
+      control_->barrier();  // nothing is on its way
+      rehearsal_->transfers = line.request != kCompute;
       const auto start = std::chrono::steady_clock::now();
+      const double before = processor_seconds();
       for (int64_t i = 0; i < line.count; ++i) once(line.request);
-      control_->barrier();
+      const double used = total(processor_seconds() - before) / double(line.count);
       const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-      if (control_->rank() == 0) std::printf("%.9g\n", took.count() / double(line.count));
+      if (control_->rank() == 0)
+        std::printf("%.9g %.9g\n", took.count() / double(line.count), used);
     }
   }
 
@@ -97,9 +107,7 @@ class MeshBench {
       for (const auto& collective : rehearsal_->log) collective(*step_->rank().allocator);
       return;
     }
-    rehearsal_->transfers = request == kTogether;
     step_->run();
-    rehearsal_->transfers = true;
   }
 
   Line next_line() {
@@ -113,9 +121,11 @@ class MeshBench {
     return {words.data<int64_t>()[0], words.data<int64_t>()[1]};
   }
 
-  double largest(int64_t value) {
-    Tensor all = Tensor::full(*step_->rank().allocator, {1}, double(value), DType::kF64);
-    control_->all_reduce(all, ReduceOp::kMax);
+  double largest(int64_t value) { return reduced(double(value), ReduceOp::kMax); }
+  double total(double value) { return reduced(value, ReduceOp::kSum); }
+  double reduced(double value, ReduceOp op) {
+    Tensor all = Tensor::full(*step_->rank().allocator, {1}, value, DType::kF64);
+    control_->all_reduce(all, op);
     return *all.data<double>();
   }
 

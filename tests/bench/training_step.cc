@@ -70,6 +70,9 @@ TrainingStep::TrainingStep(const Options& options, Mesh mesh, std::unique_ptr<Al
   if (optimizer_->zero_level() == 3) {
     gate_ = std::make_unique<UnitGate>(rank_, *optimizer_);
     trunk_->set_gate(gate_.get());
+  } else if (rank_.allocator->device().is_cpu()) {
+    values_ = std::make_unique<ValueGate>(*optimizer_);
+    trunk_->set_gate(values_.get());
   }
   optimizer_->publish();
   rows_.rows = options.integer("batch");
@@ -87,6 +90,7 @@ Tensor TrainingStep::pass(const TaskBatch& batch) {
   Context cx = rank_.context();
   cx.tape = &tape;
   const Tensor sum = task_->loss_sum(cx, *trunk_, batch);
+  optimizer_->finish_values();
   reducer_->arm(tape);
   const bool there = batch.device_seed && batch.device_seed.spec() == sum.spec();
   tape.backward(cx, sum,
@@ -114,6 +118,7 @@ void TrainingStep::run() {
                                             [&](const TaskBatch& each) { return pass(each); })
                              : pass(batch));
   }
+  optimizer_->finish_values();  // of a rank without rows
   reducer_->flush();
   reducer_->finish();
   if (gate_) gate_->close();

@@ -16,6 +16,7 @@
 #include "worker/optimizer/gradients.h"
 #include "worker/optimizer/optimizer.h"
 #include "worker/optimizer/unit_gate.h"
+#include "worker/optimizer/value_gate.h"
 #include "worker/recorded_passes.h"
 #include "worker/tasks/task.h"
 
@@ -44,6 +45,7 @@ class TrainingStep {
   std::unique_ptr<AdamW> optimizer_;
   std::unique_ptr<GradientReducer> reducer_;
   std::unique_ptr<UnitGate> gate_;
+  std::unique_ptr<ValueGate> values_;
   std::unique_ptr<RecordedPasses> passes_;
   TaskRows rows_;
   uint64_t steps_ = 0;

@@ -89,13 +89,15 @@ struct TokenHead {
   Tensor table;  // this rank's rows of the vocabulary, [part_of(V, t).length, H]
 };
 
-// Where a trunk's parameters are spread over the ranks that use the same ones: makes a unit's
-// (ParameterInfo::unit) whole before they are used.
+// Where a trunk's parameters are spread over the ranks that use the same ones, or still on their
+// way: makes a unit's (ParameterInfo::unit) whole before they are used.
 class ParameterGate {
  public:
   virtual ~ParameterGate() = default;
   // `next`: the unit that will be opened after this one, as far as is known.
   virtual void open(int64_t unit, std::optional<int64_t> next) = 0;
+  // Whether a unit is whole only until the next one is opened.
+  virtual bool closes() const = 0;
 };
 
 class Trunk {
@@ -125,7 +127,7 @@ class Trunk {
   void open(int64_t unit, std::optional<int64_t> next) const {
     if (gate_ != nullptr) gate_->open(unit, next);
   }
-  // What a unit computed: opens it again before the backward pass gets to it.
+  // What a unit computed: opens it again before the backward pass gets to it, if it closes.
   Tensor open_again(Context& cx, int64_t unit, const Tensor& x) const;
 
  private:

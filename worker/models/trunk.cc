@@ -39,7 +39,7 @@ Tensor Trunk::token_logits(Context& cx, const TokenBatch& batch, const Tensor& h
 }
 
 Tensor Trunk::open_again(Context& cx, int64_t unit, const Tensor& x) const {
-  if (gate_ == nullptr) return x;
+  if (gate_ == nullptr || !gate_->closes()) return x;
   return apply_one(cx, std::make_unique<OpenAgain>(*gate_, unit), {x});
 }
 

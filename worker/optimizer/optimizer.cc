@@ -57,7 +57,9 @@ AdamW::AdamW(Rank& rank, std::vector<Parameter> parameters, AdamWOptions options
       values_(values),
       level_(replicas_.size() > 1 ? zero.level : 0),
       buckets_(parameters_, replicas_.size(), replicas_.rank(), zero.bucket_bytes),
-      states_(parameters_.size()) {
+      states_(parameters_.size()),
+      changed_(buckets_.all().size()),
+      coming_(buckets_.all().size()) {
   std::vector<Tensor> old_values;
   for (const Parameter& parameter : parameters_) old_values.push_back(parameter.value.detach());
   if (level_ == 0) {
@@ -124,13 +126,31 @@ void AdamW::publish() {
     }
     return;
   }
-  std::vector<Pending> gathering;
-  for (size_t b = 0; b < buckets_.all().size(); ++b) gathering.push_back(publish_bucket(b));
-  for (Pending& pending : gathering) pending.wait();
+  std::fill(changed_.begin(), changed_.end(), 1);
+  finish_values();
 }
 
-Pending AdamW::publish_bucket(size_t bucket) const {
-  return gathers(bucket) ? Pending() : gather(bucket, whole_values_[bucket]);
+void AdamW::start_bucket(size_t bucket) {
+  if (std::exchange(changed_[bucket], 0) == 0 || gathers(bucket)) return;
+  coming_[bucket] = gather(bucket, whole_values_[bucket]);
+}
+
+void AdamW::start_values(int64_t unit) {
+  for (size_t b = 0; b < changed_.size(); ++b) {
+    if (buckets_.all()[b].unit == unit) start_bucket(b);
+  }
+}
+
+void AdamW::finish_values(int64_t unit) {
+  start_values(unit);
+  for (size_t b = 0; b < coming_.size(); ++b) {
+    if (buckets_.all()[b].unit == unit) coming_[b].wait();
+  }
+}
+
+void AdamW::finish_values() {
+  for (size_t b = changed_.size(); b > 0; --b) start_bucket(b - 1);  // in the forward pass's order
+  for (Pending& pending : coming_) pending.wait();
 }
 
 Pending AdamW::gather(size_t index, const Tensor& flat) const {
@@ -240,9 +260,10 @@ void AdamW::step(GradientReducer& gradients, double learning_rate, double gradie
     gradients.clear();
     return;
   }
-  // A bucket's values are gathered while the next one's are updated.
-  std::vector<Pending> gathering;
-  for (size_t b = 0; b < buckets_.all().size(); ++b) {
+  // A bucket's values are gathered while the next one's are updated, those that the next forward
+  // pass needs at once first; heads are in no gate's way.
+  for (size_t left = buckets_.all().size(); left > 0; --left) {
+    const size_t b = left - 1;
     std::vector<Update> updates;
     for (const Bucket::Entry& entry : buckets_.all()[b].entries) {
       const Tensor gradient = gradients.own_gradient(entry.parameter);
@@ -251,10 +272,14 @@ void AdamW::step(GradientReducer& gradients, double learning_rate, double gradie
     }
     if (updates.empty()) continue;
     apply_all(updates);
-    gathering.push_back(publish_bucket(b));
+    changed_[b] = 1;
+    if (!deferred_ || buckets_.all()[b].unit <= 0) start_bucket(b);
   }
   gradients.clear();
-  for (Pending& pending : gathering) pending.wait();
+  if (!deferred_) return finish_values();
+  for (size_t b = 0; b < coming_.size(); ++b) {
+    if (buckets_.all()[b].unit < 0) coming_[b].wait();
+  }
 }
 
 void round_parameters(Rank& rank, std::span<Parameter> parameters, DType dtype) {

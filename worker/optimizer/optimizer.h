@@ -12,7 +12,8 @@
 //
 // The state may be shared out among the ranks that hold the same parameters (ZeRO, Rajbhandari et
 // al. 2020): a rank then has masters and moments of its part of each bucket (buckets.h) only, and
-// after an update the values' buckets are gathered. At level 3 the values of a trunk are not kept
+// after an update the values' buckets are gathered, where somebody asks for them unit by unit
+// (defer, value_gate.h) beside the next forward pass. At level 3 the values of a trunk are not kept
 // whole either: whoever uses them gathers their bucket (unit_gate.h).
 //
 // Thread safety: the rank's compute thread; with shared state every call is a collective over
@@ -74,6 +75,16 @@ class AdamW {
   // The values follow masters that were written to.
   void publish();
 
+  // Levels 1 and 2: step() returns before the values of units >= 0 have followed. Nobody uses those
+  // of a unit until it is finished, and every replica starts and finishes the same units in the
+  // same order.
+  void defer() { deferred_ = level_ == 1 || level_ == 2; }
+  // The unit's values are on their way, what has not changed aside.
+  void start_values(int64_t unit);
+  // They are there; of all units.
+  void finish_values(int64_t unit);
+  void finish_values();
+
   // Level 3: starts gathering the values of a bucket into `flat`, [its elements].
   Pending gather(size_t bucket, const Tensor& flat) const;
   bool gathers(size_t bucket) const { return level_ == 3 && buckets_.all()[bucket].unit >= 0; }
@@ -85,7 +96,7 @@ class AdamW {
   void share_out(const std::vector<Tensor>& old_values);
   Update update_of(size_t index, const Tensor& gradient, double rate, double gradient_scale);
   void apply_all(std::span<const Update> updates) const;
-  Pending publish_bucket(size_t bucket) const;
+  void start_bucket(size_t bucket);
 
   Rank& rank_;
   Communicator& replicas_;
@@ -97,6 +108,9 @@ class AdamW {
   std::vector<State> states_;
   // By bucket, where the state is shared out: masters of the own part, and the values of the whole.
   std::vector<Tensor> own_masters_, whole_values_;
+  bool deferred_ = false;
+  std::vector<char> changed_;    // by bucket: the values have not been started since
+  std::vector<Pending> coming_;  // by bucket
 };
 
 // The parameters' values rounded to a half type, without masters: for a forward and backward pass

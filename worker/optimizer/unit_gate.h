@@ -23,6 +23,7 @@ class UnitGate final : public ParameterGate {
   UnitGate(Rank& rank, AdamW& optimizer);
 
   void open(int64_t unit, std::optional<int64_t> next) override;
+  bool closes() const override { return true; }
   // No unit is whole; what was on its way is dropped.
   void close();
 

@@ -228,6 +228,7 @@ void each_rank(const proto::LaunchRecord& job, const Case& which,
     Training& training = **made;
     const auto before = sent_by(rank);
     run_step(rank, job.spec(), training, training.tasks[0], 1e-3);
+    training.optimizer->finish_values();
     Sent sent{sent_by(rank), {}, agreed_bytes(rank, job.spec()), {}};
     for (size_t i = 0; i < before.size(); ++i) sent.bytes[i] -= before[i];
     sent.expected = step_traffic(

@@ -250,6 +250,7 @@ TEST_F(ZeroStep, SendsTheBytesOfTheFormula) {
         Communicator& replicas = rank.mesh.axis(Axis::kReplica);
         const int64_t before = replicas.bytes_sent();
         run_step(rank, spec, t, t.tasks[0], 1e-3);
+        t.optimizer->finish_values();
         const int64_t rounds = (4 + data - 1) / data;
         ReplicaSizes sizes{data, zero, rounds, 4, /*tied_logits=*/true};
         sizes.tables = table_use(*t.config, spec, /*language_model=*/true);
@@ -262,6 +263,57 @@ TEST_F(ZeroStep, SendsTheBytesOfTheFormula) {
         EXPECT_EQ(replicas.bytes_sent() - before, expected) << data << " zero " << zero;
       });
     }
+  }
+}
+
+// After an update each unit's values travel when the forward pass gets to the one before it, the
+// embeddings' at once; then they are what they would have been without waiting.
+TEST_F(ZeroStep, ValuesFollowUnitByUnit) {
+  std::string job = kDeep;
+  job.replace(job.find("micro_batch_size: 1"), 19, "micro_batch_size: 2");
+  std::vector<std::vector<float>> whole;  // of level 0, by parameter
+  std::mutex mutex;
+  on_ranks(shared(job, {2, 1, 1}, 0), [&](Rank& rank, const auto& spec, Training& training) {
+    run_step(rank, spec, training, training.tasks[0], 1e-3);
+    const std::lock_guard lock(mutex);
+    whole.clear();
+    for (const Parameter& parameter : training.optimizer->parameters()) {
+      whole.push_back(parameter.value.to_vector<float>());
+    }
+  });
+  for (const int zero : {1, 2}) {
+    on_ranks(shared(job, {2, 1, 1}, zero), [&](Rank& rank, const auto& spec, Training& training) {
+      AdamW& optimizer = *training.optimizer;
+      run_step(rank, spec, training, training.tasks[0], 1e-3);
+      Communicator& replicas = rank.mesh.axis(Axis::kReplica);
+      const auto bytes_of = [&](int64_t unit) {
+        int64_t bytes = 0;
+        for (const Bucket& bucket : optimizer.buckets().all()) {
+          if (bucket.unit == unit) bytes += 4 * bucket.own.length;
+        }
+        return bytes;
+      };
+      const auto right = [&](int64_t unit) {
+        bool all = true;
+        for (size_t i = 0; i < whole.size(); ++i) {
+          const auto& [info, value] = optimizer.parameters()[i];
+          if (info.unit == unit) all &= value.to_vector<float>() == whole[i];
+        }
+        return all;
+      };
+      training.values->open(0, std::nullopt);
+      EXPECT_TRUE(right(0)) << zero;
+      const int64_t last = 9;  // behind eight blocks
+      for (int64_t unit = 1; unit <= last; ++unit) {
+        EXPECT_FALSE(right(unit)) << zero << " unit " << unit;
+        const int64_t before = replicas.bytes_sent();
+        training.values->open(unit, std::nullopt);
+        EXPECT_EQ(replicas.bytes_sent() - before, bytes_of(unit)) << zero << " unit " << unit;
+        EXPECT_TRUE(right(unit)) << zero << " unit " << unit;
+      }
+      optimizer.finish_values();
+      EXPECT_GT(bytes_of(last), 0);
+    });
   }
 }
 
