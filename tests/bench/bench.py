@@ -31,6 +31,7 @@ class Program:
 
     def __init__(self, command, environment=None):
         self.command = list(map(str, command))
+        self.used = {}   # processor seconds of each part of a step, where they are told
         self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, text=True,
                                         stdout=subprocess.PIPE, cwd=ROOT,
                                         env=os.environ | (environment or {}))
@@ -49,7 +50,10 @@ class Program:
         return answer
 
     def seconds(self, request):
-        return float(self.ask(request))
+        seconds, *used = map(float, self.ask(request).split())
+        part = "together" if str(request).isdigit() else request.split()[0]
+        self.used.setdefault(part, []).extend(used)
+        return seconds
 
     def state(self):
         """The loss of a step's last run and the bytes that the process has grown."""
@@ -157,13 +161,20 @@ def state_results(row, programs):
 
 def mesh_results(row, programs, times):
     """Of a mesh: the loss beside the peer's, and the largest process beside one rank's; of overlap, what
-    share of the communication still takes time."""
+    share of the communication still takes time, and what share has a core do nothing: the first has the
+    processor time of communication, which no core is free for, beside it."""
     ours = programs[0].state()
     if row.against == "itself":
         together, compute, communication = map(statistics.median, times)
-        return [row_result(f"{row.name}_exposed", row, max(0, together - compute), communication, "ms", 0.15,
-                           {"together": times[0], "compute": times[1], "communication": times[2],
-                            "bytes_sent": ours[2]})]
+        cores = min(math.prod(row.arguments.get(axis, 1) for axis in DEGREES), os.cpu_count())
+        used = programs[0].used
+        busy = {part: 1e3 * statistics.median(used[part][-len(times[0]):]) / cores
+                for part in ("together", "compute")}
+        idle = (together - busy["together"]) - (compute - busy["compute"])
+        raw = {"together": times[0], "compute": times[1], "communication": times[2], "processor": used,
+               "bytes_sent": ours[2]}
+        return [row_result(f"{row.name}_{what}", row, max(0, value), communication, "ms", 0.15, raw)
+                for what, value in (("exposed", together - compute), ("idle", idle))]
     peer = programs[1].state()
     results = [loss_result(row, [ours[0], peer[0]])]
     if row.against == "one rank":

@@ -1,11 +1,12 @@
 """Hosts on one machine, joined by links of a set rate: network namespaces with a veth each on one bridge,
 shaped by a token bucket. Needs root and iproute2; processes, files and processors are shared."""
+import itertools
 import os
 import shutil
 import subprocess
 
-NETWORK = "10.77.42"   # of every process's own bridge
-PREFIX = "weft-bench-"  # of a namespace's name, before the process and what it is there
+NETWORK = "10.77.42"   # of every context's own bridge
+PREFIX = "weft-bench-"  # of a namespace's name, before the process, its links' number and what it is there
 
 
 def lacking():
@@ -29,13 +30,15 @@ def delete_abandoned():
 
 
 class Links:
-    """A context, of which several processes may have one each. Its hosts' namespaces are named after this
-    process and their address."""
+    """A context, of which several may be open, in any processes. Its hosts' namespaces are named after this
+    process, the context's number in it and their address."""
+
+    numbers = itertools.count()
 
     def __init__(self, hosts, megabits):
         self.addresses = [f"{NETWORK}.{number + 1}" for number in range(hosts)]
         self.megabits = megabits
-        self.prefix = f"{PREFIX}{os.getpid()}-"
+        self.prefix = f"{PREFIX}{os.getpid()}-{next(Links.numbers)}-"
         self.bridge = f"{self.prefix}bridge"
 
     def namespace(self, host):
