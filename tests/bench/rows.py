@@ -145,7 +145,7 @@ def mesh_rows():
         yield mesh(f"{name}_one_rank", 1.11, "one rank", **degrees)
     yield mesh("tensor2_gloo", 0.83, "gloo", **axes["tensor2"])
     yield mesh("data2_gloo", 0.95, "gloo", **axes["data2"])
-    yield mesh("data2_zero1_1gbit", 1.15, "itself", megabits=1000, data=2, batch=8, zero=1)
+    yield mesh("data2_zero1_1gbit", 1.15, "itself", megabits=1000, data=2, batch=4, zero=1)
     # On two cores four ranks take turns: a step without communication is twice what a rank computes.
     for ranks in (2, 4):
         yield mesh(f"data{ranks}_1gbit", 1.15, "itself", megabits=1000, data=ranks, batch=8)
