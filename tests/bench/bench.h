@@ -56,6 +56,7 @@ struct Machine {
 
 const std::map<std::string, Maker>& op_makers();        // bench_ops.cc
 const std::map<std::string, Maker>& memory_makers();    // bench_memory.cc
+const std::map<std::string, Maker>& product_makers();   // bench_products.cc
 const std::map<std::string, Maker>& file_makers();      // bench_files.cc
 const std::map<std::string, StepMaker>& step_makers();  // bench_training.cc
 Step make_encoder_step(const Options& options);         // bench_encoder.cc

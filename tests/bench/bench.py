@@ -21,6 +21,8 @@ from rows import DEGREES, ROWS
 # PyTorch's memory stays with the process instead of going back to the system after each step.
 TUNED_MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
                 "MALLOC_TOP_PAD_": str(512 << 20)}
+# An OpenBLAS that is older than the processor takes the code of the next older one's instructions.
+NEWEST_OPENBLAS = {"OPENBLAS_CORETYPE": "SkylakeX"} if "avx512dq" in Path("/proc/cpuinfo").read_text() else {}
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 BIN = Path(os.environ.get("WEFT_BIN", ROOT / "build/release/bin"))
@@ -102,7 +104,10 @@ def start_sides(row, arguments, programs, links):
         return [lambda count, side=side: job.seconds(f"{side} {count}") for side in ("ours", "peer")]
     programs.append(Program([BIN / "weft-bench", row.what, *words]))
     for variant in row.variants:
-        more = [f"{key}={value}" for key, value in variant.items()]
+        more = words_of(variant)
+        if "library" in variant:
+            programs.append(Program([BIN / "weft-bench", "library_" + row.what, *words, *more], NEWEST_OPENBLAS))
+            continue
         programs.append(Program([sys.executable, HERE / "peer.py", row.what, *words, *more], TUNED_MALLOC))
     return [program.seconds for program in programs]
 

@@ -24,7 +24,7 @@ Tensor Machine::random(Shape shape, uint64_t seed, bool leaf) {
 Step make(const std::string& name, const Options& options) {
   const auto step = step_makers().find(name);
   if (step != step_makers().end()) return step->second(options);
-  for (const auto* makers : {&op_makers(), &memory_makers(), &file_makers()}) {
+  for (const auto* makers : {&op_makers(), &memory_makers(), &product_makers(), &file_makers()}) {
     const auto found = makers->find(name);
     if (found != makers->end()) return {found->second(options), nullptr};
   }

@@ -1,7 +1,10 @@
-// Ops whose time is that of moving their bytes, forward only, beside a plain copy.
+// Ops whose time is that of moving their bytes, beside a plain copy: forward, or (back_*) their
+// gradients alone, of a forward pass that was recorded before.
+#include <array>
 #include <cmath>
 
 #include "kernels/ops/elementwise.h"
+#include "kernels/ops/linear_parts.h"
 #include "kernels/ops/norms.h"
 #include "kernels/ops/ops.h"
 #include "kernels/ops/reductions.h"
@@ -15,13 +18,53 @@ namespace {
 using Step = std::function<Tensor(Context&, const Tensor& x, const Tensor& y)>;
 
 // x and y are [rows, width]; y is positive.
+struct Inputs {
+  explicit Inputs(const Options& options)
+      : machine(std::make_shared<Machine>(options.integer("threads"))) {
+    flush_denormals();
+    Context& cx = machine->plain;
+    const Shape shape{options.integer("rows"), options.integer("width")};
+    const DType dtype = options.flag("bf16") ? DType::kBF16 : DType::kF32;
+    x = ops::cast(cx, machine->random(shape, 1, false), dtype);
+    y = ops::cast(cx, ops::square(cx, machine->random(shape, 2, false)), dtype);
+  }
+  std::shared_ptr<Machine> machine;
+  Tensor x, y;
+};
+
 Body body_of(const Options& options, const Step& step) {
-  flush_denormals();
-  auto m = std::make_shared<Machine>(options.integer("threads"));
-  const Shape shape{options.integer("rows"), options.integer("width")};
-  const Tensor x = m->random(shape, 1, false);
-  const Tensor y = ops::square(m->plain, m->random(shape, 2, false));
-  return [m, x, y, step] { step(m->plain, x, y); };
+  return [in = Inputs(options), step] { step(in.machine->plain, in.x, in.y); };
+}
+
+// Keeps the op that is recorded, so that its vjp can be called again and again.
+class KeptOp final : public Tape {
+ public:
+  void record(std::unique_ptr<Op> op, std::span<const Tensor> inputs,
+              std::span<const Tensor> outputs) override {
+    op_ = std::move(op);
+    saved_ = op_->saves(inputs, outputs);
+    gradients_.resize(outputs.size());
+  }
+  // y: the gradient of the first result.
+  void vjp(Context& cx, const Tensor& y) {
+    gradients_[0] = y;
+    op_->vjp(cx, saved_, gradients_);
+  }
+
+ private:
+  std::unique_ptr<Op> op_;
+  std::vector<Tensor> saved_, gradients_;
+};
+
+// The vjp alone of one op at x, y its gradient.
+Body back_of(const Options& options, const Step& step) {
+  const Inputs in(options);
+  const auto kept = std::make_shared<KeptOp>();
+  Context recording = in.machine->plain;
+  recording.tape = kept.get();
+  Tensor x = in.x.detach(), y = in.y.detach();
+  step(recording, x.set_requires_grad(true), y.set_requires_grad(true));
+  return [in, kept] { kept->vjp(in.machine->plain, in.y); };
 }
 
 Body make_rotary(const Options& options) {
@@ -41,13 +84,43 @@ Body make_rotary(const Options& options) {
   return [=] { ops::rotary(m->plain, x, angles.cos, angles.sin, ops::RotaryForm::kHalves); };
 }
 
-// A vector of what a norm has of a row.
-Tensor row_of(Context& cx, const Tensor& y, int64_t row) {
-  return ops::reshape(cx, ops::slice(cx, y, 0, row, 1), {y.dim(1)});
+// A vector of what a norm has of a row, whose gradient is asked for, too.
+Tensor row_of(const Tensor& y, int64_t row) {
+  const std::array<int64_t, 1> strides{1};
+  return y.detach().view({y.dim(1)}, strides, row * y.dim(1)).set_requires_grad(y.requires_grad());
 }
 
 Maker maker(Step step) {
   return [step = std::move(step)](const Options& options) { return body_of(options, step); };
+}
+Maker back(Step step) {
+  return [step = std::move(step)](const Options& options) { return back_of(options, step); };
+}
+
+template <ops::Activation kKind>
+Tensor activated(Context& cx, const Tensor& x, const Tensor&) {
+  return ops::activate(cx, x, kKind);
+}
+Tensor normed(Context& cx, const Tensor& x, const Tensor& y) {
+  return ops::layer_norm(cx, x, row_of(y, 0), row_of(y, 1), 1e-5);
+}
+Tensor rms_normed(Context& cx, const Tensor& x, const Tensor& y) {
+  return ops::rms_norm(cx, x, row_of(y, 0), 1e-5);
+}
+Tensor gated(Context& cx, const Tensor& x, const Tensor& y) { return ops::swiglu(cx, x, y); }
+Tensor softened(Context& cx, const Tensor& x, const Tensor&) { return ops::softmax(cx, x, -1); }
+Tensor log_softened(Context& cx, const Tensor& x, const Tensor&) {
+  return ops::log_softmax(cx, x, -1);
+}
+Tensor exponential(Context& cx, const Tensor& x, const Tensor&) { return ops::exp(cx, x); }
+Tensor dropped(Context& cx, const Tensor& x, const Tensor&) {
+  return ops::dropout(cx, x, 0.1, {1, 2}, {x.shape(), {0, 0}});
+}
+
+// Of a linear map with bias and GELU: what its backward pass does before the products.
+Tensor bias_gelu_gradient(Context& cx, const Tensor& x, const Tensor& y) {
+  Tensor bias;
+  return ops::product_gradient(cx, ops::Activation::kGeluTanh, x, y, &bias);
 }
 
 }  // namespace
@@ -58,25 +131,25 @@ const std::map<std::string, Maker>& memory_makers() {
        maker([](Context& cx, const Tensor& x, const Tensor&) { return clone(cx.pool, x); })},
       {"add",
        maker([](Context& cx, const Tensor& x, const Tensor& y) { return ops::add(cx, x, y); })},
-      {"exp", maker([](Context& cx, const Tensor& x, const Tensor&) { return ops::exp(cx, x); })},
+      {"exp", maker(exponential)},
       {"log", maker([](Context& cx, const Tensor&, const Tensor& y) { return ops::log(cx, y); })},
-      {"swiglu",
-       maker([](Context& cx, const Tensor& x, const Tensor& y) { return ops::swiglu(cx, x, y); })},
-      {"gelu_erf", maker([](Context& cx, const Tensor& x, const Tensor&) {
-         return ops::activate(cx, x, ops::Activation::kGeluErf);
-       })},
-      {"gelu_tanh", maker([](Context& cx, const Tensor& x, const Tensor&) {
-         return ops::activate(cx, x, ops::Activation::kGeluTanh);
-       })},
-      {"rms_norm", maker([](Context& cx, const Tensor& x, const Tensor& y) {
-         return ops::rms_norm(cx, x, row_of(cx, y, 0), 1e-5);
-       })},
-      {"layer_norm_forward", maker([](Context& cx, const Tensor& x, const Tensor& y) {
-         return ops::layer_norm(cx, x, row_of(cx, y, 0), row_of(cx, y, 1), 1e-5);
-       })},
-      {"log_softmax", maker([](Context& cx, const Tensor& x, const Tensor&) {
-         return ops::log_softmax(cx, x, -1);
-       })},
+      {"swiglu", maker(gated)},
+      {"gelu_erf", maker(activated<ops::Activation::kGeluErf>)},
+      {"gelu_tanh", maker(activated<ops::Activation::kGeluTanh>)},
+      {"rms_norm", maker(rms_normed)},
+      {"layer_norm_forward", maker(normed)},
+      {"softmax", maker(softened)},
+      {"log_softmax", maker(log_softened)},
+      {"dropout", maker(dropped)},
+      {"back_bias_gelu", maker(bias_gelu_gradient)},
+      {"back_exp", back(exponential)},
+      {"back_swiglu", back(gated)},
+      {"back_gelu_erf", back(activated<ops::Activation::kGeluErf>)},
+      {"back_gelu_tanh", back(activated<ops::Activation::kGeluTanh>)},
+      {"back_rms_norm", back(rms_normed)},
+      {"back_layer_norm", back(normed)},
+      {"back_softmax", back(softened)},
+      {"back_log_softmax", back(log_softened)},
       {"sum_rows",
        maker([](Context& cx, const Tensor& x, const Tensor&) { return ops::sum(cx, x, 1); })},
       {"sum_columns",

@@ -36,6 +36,20 @@ def matmul():
     return lambda: torch.matmul(a, b)
 
 
+def product():
+    """Of a linear map: x w, dy w^T or x^T dy; with logits, of a table [out, in] instead of w."""
+    torch = use_torch()
+    dtype = torch.bfloat16 if ARGUMENTS.get("bf16") == "1" else torch.float32
+    tokens, inside, outside = number("tokens"), number("in"), number("out")
+    x, dy = random(torch, tokens, inside).to(dtype), random(torch, tokens, outside).to(dtype)
+    table = ARGUMENTS.get("logits") == "1"
+    weight = random(torch, *((outside, inside) if table else (inside, outside))).to(dtype)
+    mapped = weight.t() if table else weight
+    left, right = (dy, x) if table else (x, dy)
+    a, b = {"forward": (x, mapped), "input": (dy, mapped.t()), "weight": (left.t(), right)}[ARGUMENTS["pass"]]
+    return lambda: torch.matmul(a, b)
+
+
 def with_backward(forward, leaves, seed=None):
     def body():
         forward().backward(seed)
@@ -128,9 +142,26 @@ def memory_op(function):
     def make():
         torch = use_torch()
         torch.set_grad_enabled(False)
-        shape = number("rows"), number("width")
-        x, y = random(torch, *shape), random(torch, *shape).square()
+        x, y = memory_inputs(torch)
         return lambda: function(torch, torch.nn.functional, x, y)
+    return make
+
+
+def memory_inputs(torch):
+    shape = number("rows"), number("width")
+    dtype = torch.bfloat16 if ARGUMENTS.get("bf16") == "1" else torch.float32
+    return random(torch, *shape).to(dtype), random(torch, *shape).square().to(dtype)
+
+
+def gradients_of(function):
+    """Of x, y and what else requires them, with y as the result's."""
+    def make():
+        torch = use_torch()
+        x, seed = memory_inputs(torch)
+        more = [seed.clone().requires_grad_(), *(seed[i].clone().requires_grad_() for i in range(2))]
+        x.requires_grad_()
+        result = function(torch, torch.nn.functional, x, *more)
+        return lambda: torch.autograd.grad(result, (x, *more), seed, retain_graph=True, allow_unused=True)
     return make
 
 
@@ -144,6 +175,17 @@ gelu_tanh = memory_op(lambda torch, f, x, y: f.gelu(x, approximate="tanh"))
 layer_norm_forward = memory_op(lambda torch, f, x, y: f.layer_norm(x, (x.shape[1],), y[0], y[1], 1e-5))
 rms_norm = memory_op(lambda torch, f, x, y: f.rms_norm(x, (x.shape[1],), y[0], 1e-5))
 log_softmax = memory_op(lambda torch, f, x, y: x.log_softmax(-1))
+softmax = memory_op(lambda torch, f, x, y: x.softmax(-1))
+dropout = memory_op(lambda torch, f, x, y: f.dropout(x, 0.1))
+back_exp = gradients_of(lambda torch, f, x, *more: x.exp())
+back_swiglu = gradients_of(lambda torch, f, x, y, *more: f.silu(x) * y)
+back_gelu_erf = gradients_of(lambda torch, f, x, *more: f.gelu(x))
+back_gelu_tanh = gradients_of(lambda torch, f, x, *more: f.gelu(x, approximate="tanh"))
+back_bias_gelu = gradients_of(lambda torch, f, x, y, b, c: f.gelu(x + b, approximate="tanh"))
+back_rms_norm = gradients_of(lambda torch, f, x, y, b, c: f.rms_norm(x, (x.shape[1],), b, 1e-5))
+back_layer_norm = gradients_of(lambda torch, f, x, y, b, c: f.layer_norm(x, (x.shape[1],), b, c, 1e-5))
+back_softmax = gradients_of(lambda torch, f, x, *more: x.softmax(-1))
+back_log_softmax = gradients_of(lambda torch, f, x, *more: x.log_softmax(-1))
 sum_rows = memory_op(lambda torch, f, x, y: x.sum(1))
 sum_columns = memory_op(lambda torch, f, x, y: x.sum(0))
 argmax = memory_op(lambda torch, f, x, y: x.argmax(1))

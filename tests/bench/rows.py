@@ -62,6 +62,33 @@ def matmul(threads, m, k, n):
                dict(threads=threads, m=m, k=k, n=n), 1.3, "torch.matmul", 2 * m * k * n, "GFLOP/s")
 
 
+# in, out of GPT-2 124M's linear maps
+GPT2_MAPS = dict(qkv=(768, 2304), attention_out=(768, 768), mlp_up=(768, 3072), mlp_down=(3072, 768),
+                 logits=(768, 50257))
+
+
+def product(threads, name, which, bf16, tokens):
+    """A product as the trainer calls it beside the best library's one call. Bar: within 10%."""
+    inside, outside = GPT2_MAPS[name]
+    libraries = ("onednn",) if bf16 else ("onednn", "sgemm", "openblas")
+    return Row(f"product_{name}_{which}_{'bf16' if bf16 else 'fp32'}_{tokens}tokens_threads{threads}", "product",
+               {"threads": threads, "tokens": tokens, "in": inside, "out": outside, "pass": which,
+                "logits": int(name == "logits"), "bf16": int(bf16)},
+               1.1, "the best of torch.matmul, oneDNN (primitive, sgemm) and OpenBLAS",
+               2 * tokens * inside * outside, "GFLOP/s",
+               variants=({}, *({"library": library} for library in libraries)))
+
+
+def product_rows():
+    """1024 tokens: B4 T256 and B1 T1024 alike; 256: B4 T64."""
+    for threads in (1, 2):
+        for bf16 in (False, True):
+            for tokens in (256, 1024):
+                for name in GPT2_MAPS:
+                    for which in ("forward", "input", "weight"):
+                        yield product(threads, name, which, bf16, tokens)
+
+
 def attention(threads, b, n, t, d, causal, bar, bf16=False, window=0, nk=0, forward=False):
     """Two products forward, five backward (the scores are taken anew), of what is visible."""
     visible = window * t - window * (window - 1) / 2 if window else t * t * (0.5 if causal else 1)
@@ -102,15 +129,22 @@ def rows_of(what, threads, rows, width, peer, passes):
                passes * 4 * rows * width, "GB/s")
 
 
-# Forward only; how often the bytes of one [rows, width] are read or written.
+# How often the bytes of one [rows, width] are read or written; back_: the gradients alone.
 MEMORY_PASSES = dict(copy=2, add=3, exp=2, log=2, swiglu=3, gelu_erf=2, gelu_tanh=2, rms_norm=2, layer_norm_forward=2,
-                     log_softmax=2, sum_rows=1, sum_columns=1, argmax=1, rotary=2)
+                     softmax=2, log_softmax=2, dropout=2, sum_rows=1, sum_columns=1, argmax=1, rotary=2,
+                     back_exp=3, back_swiglu=5, back_gelu_erf=3, back_gelu_tanh=3, back_bias_gelu=3,
+                     back_rms_norm=3, back_layer_norm=3, back_softmax=3, back_log_softmax=3)
+BF16_MEMORY = ("copy", "add", "swiglu", "gelu_erf", "gelu_tanh", "rms_norm", "layer_norm_forward", "softmax",
+               "log_softmax", "dropout", "back_swiglu", "back_gelu_erf", "back_gelu_tanh", "back_bias_gelu",
+               "back_rms_norm", "back_layer_norm", "back_softmax", "back_log_softmax")
+ROWWISE = ("copy", "rms_norm", "layer_norm_forward", "softmax", "log_softmax", "back_rms_norm", "back_layer_norm",
+           "back_softmax", "back_log_softmax")
 
 
-def memory(what, threads, rows, width):
-    return Row(f"memory_{what}_{rows}x{width}_threads{threads}", what,
-               dict(threads=threads, rows=rows, width=width), 1.0, f"torch, {what}",
-               MEMORY_PASSES[what] * 4 * rows * width, "GB/s")
+def memory(what, threads, rows, width, bf16=False):
+    return Row(f"memory_{what}_{'bf16_' if bf16 else ''}{rows}x{width}_threads{threads}", what,
+               dict(threads=threads, rows=rows, width=width, bf16=int(bf16)), 1.0, f"torch, {what}",
+               MEMORY_PASSES[what] * (2 if bf16 else 4) * rows * width, "GB/s")
 
 
 def all_reduce(size):
@@ -168,13 +202,15 @@ ROWS = [
     *base_steps(),
     *(matmul(threads, *sizes) for sizes in ((1024, 384, 1536), (1024, 1024, 1024))
       for threads in (1, 2)),
+    *product_rows(),
     *attention_rows(),
     rows_of("layer_norm", 1, 1024, 768, "torch layer_norm, forward and backward", 5),
     rows_of("gelu", 1, 1024, 3072, "torch gelu (tanh), forward and backward", 5),
     rows_of("cross_entropy", 1, 1024, 8192, "torch cross_entropy, forward and backward", 4),
     rows_of("cross_entropy", 1, 256, 50257, "torch cross_entropy, forward and backward", 4),
     *(memory(what, threads, 4096, 4096) for what in MEMORY_PASSES for threads in (1, 2)),
-    *(memory(what, 1, 16384, 1024) for what in ("copy", "rms_norm", "layer_norm_forward", "log_softmax")),
+    *(memory(what, 1, 4096, 4096, bf16=True) for what in BF16_MEMORY),
+    *(memory(what, 1, 16384, 1024) for what in ROWWISE),
     Row("tokenizer_encode", "tokenizer", dict(threads=1), 1.0, "tokenizers, one thread",
         0, "MB/s", ["texts"]),
     files("safetensors_write", 1.1, "safetensors save_file and fsync"),
