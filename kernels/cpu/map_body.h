@@ -39,7 +39,55 @@ constexpr int kVectorBytes = 32;
 constexpr int kVectorBytes = 16;
 #endif
 
-// Asks for a group of the next row, or of nobody's. A loop that reads a row from the nearest cache
+template <typename T>
+constexpr int64_t kLanesOf = kVectorBytes / static_cast<int64_t>(sizeof(T));
+template <typename T>
+struct LanesOf {
+  typedef T Type __attribute__((vector_size(kVectorBytes), aligned(alignof(T)), may_alias));
+};
+template <typename T>
+using Lanes = typename LanesOf<T>::Type;
+template <typename T>
+inline Lanes<T>& lanes_at(T* x) {
+  return *reinterpret_cast<Lanes<T>*>(x);
+}
+template <typename T>
+inline const Lanes<T>& lanes_at(const T* x) {
+  return *reinterpret_cast<const Lanes<T>*>(x);
+}
+template <typename T>
+inline T sum_of_lanes(Lanes<T> a) {
+  for (int64_t half = kLanesOf<T> / 2; half > 0; half /= 2) {
+    for (int64_t lane = 0; lane < half; ++lane) a[lane] += a[lane + half];
+  }
+  return a[0];
+}
+
+template <typename T>
+inline T max_over(const T* x, int64_t n) {
+  constexpr int64_t kStep = 4 * kLanesOf<T>;
+  T largest[kStep];
+  for (int64_t lane = 0; lane < kStep; ++lane) largest[lane] = -T(__builtin_inff());
+  int64_t i = 0;
+  for (; i + kStep <= n; i += kStep) {
+#pragma omp simd
+    for (int64_t j = 0; j < kStep; ++j) {
+      largest[j] = x[i + j] > largest[j] ? x[i + j] : largest[j];
+    }
+  }
+  for (int64_t lane = 0; i < n; ++i, ++lane) {
+    largest[lane] = x[i] > largest[lane] ? x[i] : largest[lane];
+  }
+  for (int64_t half = kStep / 2; half > 0; half /= 2) {
+#pragma omp simd
+    for (int64_t j = 0; j < half; ++j) {
+      largest[j] = largest[j + half] > largest[j] ? largest[j + half] : largest[j];
+    }
+  }
+  return largest[0];
+}
+
+// Asks for a group of the next row, or of nobody's. A loop that reads a row from a near cache
 // fetches the next one meanwhile.
 template <typename T>
 inline void fetch_group(const T* x) {
@@ -48,18 +96,15 @@ inline void fetch_group(const T* x) {
 }
 
 // The sum of f(rows[i]...) over [0, n), in four vectors of partial sums: in one, each addition
-// would wait for the one before. f takes elements or vectors of them. kFetch: of the first row the
-// next one is fetched.
-template <typename T, bool kFetch = false, typename F, typename... Rows>
-inline T sum_over(int64_t n, const F& f, const T* first, const Rows*... rows) {
-  typedef T Lanes __attribute__((vector_size(kVectorBytes), aligned(alignof(T)), may_alias));
-  constexpr int64_t kLanes = kVectorBytes / static_cast<int64_t>(sizeof(T));
-  const auto at = [](const T* row) -> const Lanes& { return *reinterpret_cast<const Lanes*>(row); };
-  Lanes a{}, b{}, c{}, d{};
+// would wait for the one before. kFetch: what lies `ahead` elements after the first row is fetched.
+template <typename T, bool kFetch, typename F, typename... Rows>
+inline T sum_of_piece(int64_t n, int64_t ahead, const F& f, const T* first, const Rows*... rows) {
+  constexpr int64_t kLanes = kLanesOf<T>;
+  Lanes<T> a{}, b{}, c{}, d{};
   int64_t i = 0;
-  const auto term = [&](int64_t k) { return f(at(first + k), at(rows + k)...); };
+  const auto term = [&](int64_t k) { return f(lanes_at(first + k), lanes_at(rows + k)...); };
   for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
-    if (kFetch && i % kGroup == 0) fetch_group(first + n + i);
+    if (kFetch && i % kGroup == 0) fetch_group(first + ahead + i);
     a += term(i);
     b += term(i + kLanes);
     c += term(i + 2 * kLanes);
@@ -68,23 +113,106 @@ inline T sum_over(int64_t n, const F& f, const T* first, const Rows*... rows) {
   for (; i + kLanes <= n; i += kLanes) a += term(i);
   a = (a + b) + (c + d);
   for (int64_t lane = 0; i < n; ++i, ++lane) a[lane] += f(first[i], rows[i]...);
-  for (int64_t half = kLanes / 2; half > 0; half /= 2) {
-    for (int64_t lane = 0; lane < half; ++lane) a[lane] += a[lane + half];
-  }
-  return a[0];
+  return sum_of_lanes<T>(a);
 }
 
-// act(i) for i in [0, n), as one vector loop that fetches the row after x.
-template <typename T, typename Act>
-inline void last_reading(const T* x, int64_t n, const Act& act) {
-  int64_t i = 0;
-  for (; i + kGroup <= n; i += kGroup) {
-    fetch_group(x + n + i);
-#pragma omp simd
-    for (int64_t j = 0; j < kGroup; ++j) act(i + j);
+// The same over a row of any length, in pieces whose sums are added in double: a lane that adds up
+// tens of thousands of numbers loses the last digits of each. f takes elements or vectors of them.
+// kFetch: of the first row the next one is fetched.
+template <typename T, bool kFetch = false, typename F, typename... Rows>
+inline T sum_over(int64_t n, const F& f, const T* first, const Rows*... rows) {
+  constexpr int64_t kPiece = 4096;
+  double total = 0;
+  for (int64_t i = 0; i < n; i += kPiece) {
+    const int64_t count = n - i < kPiece ? n - i : kPiece;
+    total += static_cast<double>(sum_of_piece<T, kFetch>(count, n, f, first + i, (rows + i)...));
   }
-#pragma omp simd
-  for (int64_t j = i; j < n; ++j) act(j);
+  return static_cast<T>(total);
+}
+
+// Mean of a row, and the sum of the squares around it.
+struct Moments {
+  double mean = 0, squares = 0;
+};
+// In pieces that stay in the nearest cache, each of which is read twice, merged as by Chan, Golub
+// and LeVeque (1979).
+template <typename T>
+inline Moments moments(const T* x, int64_t n) {
+  constexpr int64_t kPiece = 4096;
+  Moments all;
+  for (int64_t i = 0; i < n; i += kPiece) {
+    const int64_t count = n - i < kPiece ? n - i : kPiece;
+    const double share = static_cast<double>(count) / static_cast<double>(i + count);
+    const auto element = [](const auto& v) { return v; };
+    const T mean = sum_of_piece<T, false>(count, n, element, x + i) / static_cast<T>(count);
+    const auto square = [=](const auto& v) { return (v - mean) * (v - mean); };
+    const double squares = static_cast<double>(sum_of_piece<T, true>(count, n, square, x + i));
+    const double apart = static_cast<double>(mean) - all.mean;
+    all.squares += squares + apart * apart * static_cast<double>(i) * share;
+    all.mean += apart * share;
+  }
+  return all;
+}
+
+#ifdef __AVX512F__
+inline void put_past(void* to, const __m512i& line) {
+  _mm512_stream_si512(static_cast<__m512i*>(to), line);
+}
+typedef __m512i Line;
+#elif defined(__AVX__)
+inline void put_past(void* to, const __m256i& line) {
+  _mm256_stream_si256(static_cast<__m256i*>(to), line);
+}
+typedef __m256i Line;
+#else
+inline void put_past(void* to, const __m128i& line) {
+  _mm_stream_si128(static_cast<__m128i*>(to), line);
+}
+typedef __m128i Line;
+#endif
+
+// What a loop over a row takes at once: whole vectors, and the elements after the last one.
+struct WholeLanes {
+  template <typename T>
+  static Lanes<T>& at(T* x) {
+    return lanes_at(x);
+  }
+  template <typename T>
+  static Lanes<T> at(const T* x) {
+    return lanes_at(x);
+  }
+  template <typename T>
+  static void put(bool past, T* y, const Lanes<T>& values) {
+    if (past) return put_past(y, reinterpret_cast<const Line&>(values));
+    lanes_at(y) = values;
+  }
+};
+struct OneElement {
+  template <typename T>
+  static T& at(T* x) {
+    return *x;
+  }
+  template <typename T>
+  static void put(bool, T* y, T value) {
+    *y = value;
+  }
+};
+
+// act(one of these, i) over a row. kFetch: the row `next` is fetched meanwhile.
+template <bool kFetch, typename T, typename Act>
+inline void for_row(int64_t n, const T* next, const Act& act) {
+  int64_t i = 0;
+  for (; i + kLanesOf<T> <= n; i += kLanesOf<T>) {
+    if (kFetch) __builtin_prefetch(next + i);
+    act(WholeLanes(), i);
+  }
+  for (; i < n; ++i) act(OneElement(), i);
+}
+
+// Whether lines of y may be written past the caches (past_caches.h).
+template <typename T>
+inline bool by_lines(bool past, const T* y) {
+  return past && reinterpret_cast<uintptr_t>(y) % kVectorBytes == 0;
 }
 
 // to[i] = f(from[0][i], from[1][i], ...)

@@ -17,11 +17,12 @@ struct RowKernels {
   void (*curve)(Curve curve, const T* x, T* y, int64_t n);
   void (*curve_backward)(Curve curve, const T* x, const T* dy, T* dx, int64_t n);
   // y = (x - mean) * rstd * gamma + beta with the biased variance (Ba et al. 2016).
-  void (*layer_norm)(const T* x, const T* gamma, const T* beta, T epsilon, int64_t n, T* y, T* mean,
-                     T* rstd);
+  // past: y goes past the caches (past_caches.h); so below.
+  void (*layer_norm)(const T* x, const T* gamma, const T* beta, T epsilon, bool past, int64_t n,
+                     T* y, T* mean, T* rstd);
   // dx; dgamma and dbeta are added to.
-  void (*layer_norm_backward)(const T* x, const T* dy, const T* gamma, T mean, T rstd, int64_t n,
-                              T* dx, T* dgamma, T* dbeta);
+  void (*layer_norm_backward)(const T* x, const T* dy, const T* gamma, T mean, T rstd, bool past,
+                              int64_t n, T* dx, T* dgamma, T* dbeta);
   void (*softmax)(const T* x, T* y, int64_t n);
   void (*softmax_backward)(const T* y, const T* dy, T* dx, int64_t n);
   T (*log_sum_exp)(const T* x, int64_t n);
@@ -36,6 +37,9 @@ struct RowKernels {
   // keep[i] = uniform_at({seed, stream}, first + i) >= rate ? kept : 0 (kernels/ops/random.h).
   void (*draw_kept)(uint64_t seed, uint64_t stream, uint64_t first, float rate, T kept, T* keep,
                     int64_t n);
+  // y = x * keep of draw_kept; 0 where it is, whatever x is.
+  void (*drop)(uint64_t seed, uint64_t stream, uint64_t first, float rate, T kept, const T* x, T* y,
+               int64_t n);
   // ds = p * (dp - delta), the gradient of softmax at p.
   void (*softmax_gradient)(const T* p, const T* dp, T delta, T factor, T* ds, int64_t n);
 };

@@ -10,16 +10,19 @@
 // gelu(x) = x/2 (1 + tanh(u)), u = sqrt(2/pi) (x + 0.044715 x^3), which is x sigmoid(2u).
 template <typename T>
 struct GeluTanh {
-  static constexpr T kTwoRoot = T(1.5957691216057308), kCube = T(0.044715);
-  static T value(T x) { return x * sigmoid_of(kTwoRoot * (x + kCube * x * x * x)); }
+  static constexpr T kTwoRoot = T(1.5957691216057308), kCube = T(0.044715) * kTwoRoot;
+  static T gate(T x) { return gate_of(x * (-kTwoRoot - kCube * (x * x))); }
+  static T value(T x) { return x * gate(x); }
   static T slope(T x) {
-    const T s = sigmoid_of(kTwoRoot * (x + kCube * x * x * x));
-    return s + x * s * (T{1} - s) * kTwoRoot * (T{1} + 3 * kCube * x * x);
+    const T s = gate(x), rise = x * (kTwoRoot + 3 * kCube * (x * x));
+    return s + s * (T{1} - s) * rise;
   }
 };
 template <typename T>
 struct GeluErf {
-  static T value(T x) { return x * normal_of(x, bell_of(x)); }
+  static T value(T x) {  // of NaN the second term is
+    return (x > T{0} ? x : T{0}) - abs_of(x) * normal_below(x, bell_of(x));
+  }
   static T slope(T x) {
     const T bell = bell_of(x);
     return normal_of(x, bell) + x * T(0.3989422804014327) * bell;
@@ -32,9 +35,9 @@ struct Relu {  // NaN stays, so that it is found at the loss
 };
 template <typename T>
 struct Silu {
-  static T value(T x) { return x * sigmoid_of(x); }
+  static T value(T x) { return x * gate_of(-x); }
   static T slope(T x) {
-    const T s = sigmoid_of(x);
+    const T s = gate_of(-x);
     return s * (T{1} + x * (T{1} - s));
   }
 };
@@ -113,56 +116,78 @@ T dot(const T* a, const T* b, int64_t n) {
 
 template <typename T>
 T max(const T* x, int64_t n) {
-  T largest = -T(__builtin_inff());
-#pragma omp simd reduction(max : largest)
-  for (int64_t i = 0; i < n; ++i) largest = x[i] > largest ? x[i] : largest;
-  return largest;
+  return max_over(x, n);
 }
 
 template <typename T>
-void layer_norm(const T* x, const T* gamma, const T* beta, T epsilon, int64_t n, T* y, T* mean,
-                T* rstd) {
-  const T m = sum(x, n) / static_cast<T>(n);
-  const auto square = [=](const auto& v) { return (v - m) * (v - m); };
-  const T squares = sum_over<T, true>(n, square, x);
-  const T r = T{1} / static_cast<T>(__builtin_sqrt(squares / static_cast<T>(n) + epsilon));
-#pragma omp simd
-  for (int64_t i = 0; i < n; ++i) y[i] = (x[i] - m) * r * gamma[i] + beta[i];
+void layer_norm(const T* x, const T* gamma, const T* beta, T epsilon, bool past, int64_t n, T* y,
+                T* mean, T* rstd) {
+  const Moments of = moments(x, n);
+  const T m = static_cast<T>(of.mean), variance = static_cast<T>(of.squares) / static_cast<T>(n);
+  const T r = T{1} / static_cast<T>(__builtin_sqrt(variance + epsilon));
+  const bool lines = by_lines(past, y);
+  for_row<false>(n, x, [=](auto by, int64_t i) {
+    by.put(lines, y + i, (by.at(x + i) - m) * r * by.at(gamma + i) + by.at(beta + i));
+  });
   *mean = m;
   *rstd = r;
 }
 
+// The sums of g = dy gamma and of g xhat over a row, while the next dy is fetched; in pieces as
+// sum_over.
+template <typename T>
+void norm_sums(const T* x, const T* dy, const T* gamma, T mean, T rstd, int64_t n, T* total,
+               T* along) {
+  constexpr int64_t kPiece = 4096, kLanes = kLanesOf<T>;
+  double sum_g = 0, sum_along = 0;
+  for (int64_t begin = 0; begin < n; begin += kPiece) {
+    const int64_t end = n - begin < kPiece ? n : begin + kPiece;
+    Lanes<T> g[4] = {}, hats[4] = {};
+    const auto add = [&](int64_t k, int64_t i) {
+      const Lanes<T> up = lanes_at(dy + i) * lanes_at(gamma + i);
+      g[k] += up;
+      hats[k] += up * ((lanes_at(x + i) - mean) * rstd);
+    };
+    int64_t i = begin;
+    for (; i + 4 * kLanes <= end; i += 4 * kLanes) {
+      for (int64_t k = 0; k < 4; ++k) {
+        __builtin_prefetch(dy + n + i + k * kLanes);
+        add(k, i + k * kLanes);
+      }
+    }
+    for (; i + kLanes <= end; i += kLanes) add(0, i);
+    for (int64_t lane = 0; i < end; ++i, ++lane) {
+      const T up = dy[i] * gamma[i];
+      g[1][lane] += up;
+      hats[1][lane] += up * ((x[i] - mean) * rstd);
+    }
+    sum_g += static_cast<double>(sum_of_lanes<T>((g[0] + g[1]) + (g[2] + g[3])));
+    sum_along += static_cast<double>(sum_of_lanes<T>((hats[0] + hats[1]) + (hats[2] + hats[3])));
+  }
+  *total = static_cast<T>(sum_g);
+  *along = static_cast<T>(sum_along);
+}
+
 // dx = rstd (g - mean(g) - xhat mean(g xhat)), g = dy gamma.
 template <typename T>
-void layer_norm_backward(const T* x, const T* dy, const T* gamma, T mean, T rstd, int64_t n, T* dx,
-                         T* dgamma, T* dbeta) {
-  T total = 0, along = 0;
-#pragma omp simd reduction(+ : total, along)
-  for (int64_t i = 0; i < n; ++i) {
-    const T g = dy[i] * gamma[i];
-    total += g;
-    along += g * (x[i] - mean) * rstd;
-  }
-  const T mean_g = total / static_cast<T>(n), mean_along = along / static_cast<T>(n);
-#pragma omp simd
-  for (int64_t i = 0; i < n; ++i) {
-    const T hat = (x[i] - mean) * rstd;
-    dx[i] = rstd * (dy[i] * gamma[i] - mean_g - hat * mean_along);
-    dgamma[i] += dy[i] * hat;
-    dbeta[i] += dy[i];
-  }
+void layer_norm_backward(const T* x, const T* dy, const T* gamma, T mean, T rstd, bool past,
+                         int64_t n, T* dx, T* dgamma, T* dbeta) {
+  T mean_g = 0, mean_along = 0;
+  norm_sums(x, dy, gamma, mean, rstd, n, &mean_g, &mean_along);
+  mean_g /= static_cast<T>(n);
+  mean_along /= static_cast<T>(n);
+  const bool lines = by_lines(past, dx);
+  for_row<true>(n, x + n, [=](auto by, int64_t i) {
+    const auto up = by.at(dy + i), hat = (by.at(x + i) - mean) * rstd;
+    by.put(lines, dx + i, rstd * (up * by.at(gamma + i) - mean_g - hat * mean_along));
+    by.at(dgamma + i) += up * hat;
+    by.at(dbeta + i) += up;
+  });
 }
 
 template <typename T>
 T exp_shifted(const T* x, T shift, T factor, T* y, int64_t n) {
-  T total = 0;
-#pragma omp simd reduction(+ : total)
-  for (int64_t i = 0; i < n; ++i) {
-    const T e = factor * exp_of(x[i] - shift);
-    y[i] = e;
-    total += e;
-  }
-  return total;
+  return sum_of_exp(x, shift, n, [=](int64_t i, T e) { return y[i] = factor * e; });
 }
 
 template <typename T>
@@ -209,75 +234,29 @@ template <typename T>
 T log_sum_exp(const T* x, int64_t n) {
   const T largest = max(x, n);
   if (largest == -T(__builtin_inff())) return largest;
-  T total = 0;
-#pragma omp simd reduction(+ : total)
-  for (int64_t i = 0; i < n; ++i) total += exp_of(x[i] - largest);
+  const T total = sum_of_exp(x, largest, n, [](int64_t, T e) { return e; });
   return largest + static_cast<T>(__builtin_log(static_cast<double>(total)));
 }
 
-constexpr int kLanes = 16;
-
-// Philox4x32-10 for kLanes counters from `first` on: words[4 * lane + w].
-inline void philox_lanes(uint64_t seed, uint64_t stream, uint64_t first, uint32_t* words) {
-  uint32_t a[kLanes], b[kLanes], c[kLanes], d[kLanes];
-#pragma omp simd
-  for (int lane = 0; lane < kLanes; ++lane) {
-    const uint64_t counter = first + static_cast<uint64_t>(lane);
-    a[lane] = static_cast<uint32_t>(counter);
-    b[lane] = static_cast<uint32_t>(counter >> 32);
-    c[lane] = static_cast<uint32_t>(stream);
-    d[lane] = static_cast<uint32_t>(stream >> 32);
-  }
-  uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
-  for (int round = 0; round < 10; ++round) {
-#pragma omp simd
-    for (int lane = 0; lane < kLanes; ++lane) {
-      const uint64_t p0 = uint64_t{0xD2511F53} * a[lane], p1 = uint64_t{0xCD9E8D57} * c[lane];
-      a[lane] = static_cast<uint32_t>(p1 >> 32) ^ b[lane] ^ k0;
-      b[lane] = static_cast<uint32_t>(p1);
-      c[lane] = static_cast<uint32_t>(p0 >> 32) ^ d[lane] ^ k1;
-      d[lane] = static_cast<uint32_t>(p0);
-    }
-    k0 += 0x9E3779B9;
-    k1 += 0xBB67AE85;
-  }
-#pragma omp simd
-  for (int lane = 0; lane < kLanes; ++lane) {
-    words[4 * lane] = a[lane];
-    words[4 * lane + 1] = b[lane];
-    words[4 * lane + 2] = c[lane];
-    words[4 * lane + 3] = d[lane];
-  }
-}
-
-template <typename T>
-void draw_kept(uint64_t seed, uint64_t stream, uint64_t first, float rate, T kept, T* keep,
-               int64_t n) {
-  uint32_t words[4 * kLanes];
-  for (int64_t done = 0; done < n;) {
-    const uint64_t index = first + static_cast<uint64_t>(done);
-    const int64_t skipped = static_cast<int64_t>(index % 4);
-    philox_lanes(seed, stream, index / 4, words);
-    const int64_t rest = n - done, room = 4 * kLanes - skipped;
-    const int64_t count = rest < room ? rest : room;
-#pragma omp simd
-    for (int64_t i = 0; i < count; ++i) {
-      const float uniform =
-          static_cast<float>(static_cast<int>(words[skipped + i] >> 8)) * 0x1p-24F;
-      keep[done + i] = uniform >= rate ? kept : T{0};
-    }
-    done += count;
-  }
-}
+#include "kernels/cpu/draw_body.h"
 
 template <typename T>
 constexpr RowKernels<T> table() {
-  return {curve<T>,       curve_backward<T>,
-          layer_norm<T>,  layer_norm_backward<T>,
-          softmax<T>,     softmax_backward<T>,
-          log_sum_exp<T>, exp_shifted<T>,
-          sum<T>,         dot<T>,
-          max<T>,         scale<T>,
-          add<T>,         multiply<T>,
-          draw_kept<T>,   softmax_gradient<T>};
+  return {curve<T>,
+          curve_backward<T>,
+          layer_norm<T>,
+          layer_norm_backward<T>,
+          softmax<T>,
+          softmax_backward<T>,
+          log_sum_exp<T>,
+          exp_shifted<T>,
+          sum<T>,
+          dot<T>,
+          max<T>,
+          scale<T>,
+          add<T>,
+          multiply<T>,
+          draw_kept<T>,
+          drop<T>,
+          softmax_gradient<T>};
 }

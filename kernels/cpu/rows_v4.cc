@@ -1,3 +1,5 @@
+#include <immintrin.h>
+
 #include "kernels/cpu/rows_levels.h"
 #include "kernels/cpu/vector_math.h"
 

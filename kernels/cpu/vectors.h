@@ -56,11 +56,12 @@ struct VectorKernels {
   void (*rotate_pairs)(const T* x, const T* cos, const T* sin, T direction, T* y,
                        int64_t n);  // n pairs side by side
   // y = x * rstd * gamma, rstd = 1 / sqrt(mean(x^2) + epsilon)
-  void (*rms_norm)(const T* x, const T* gamma, T epsilon, int64_t n, T* y, T* rstd);
+  // past: y goes past the caches (past_caches.h); so below.
+  void (*rms_norm)(const T* x, const T* gamma, T epsilon, bool past, int64_t n, T* y, T* rstd);
   // dgamma is added to.
-  void (*rms_norm_backward)(const T* x, const T* dy, const T* gamma, T rstd, int64_t n, T* dx,
-                            T* dgamma);
-  void (*log_softmax)(const T* x, T* y, int64_t n);
+  void (*rms_norm_backward)(const T* x, const T* dy, const T* gamma, T rstd, bool past, int64_t n,
+                            T* dx, T* dgamma);
+  void (*log_softmax)(const T* x, bool past, T* y, int64_t n);
   void (*log_softmax_backward)(const T* y, const T* dy, T* dx, int64_t n);
   T (*extreme)(bool largest, const T* x, int64_t n);   // NaN where one is; n >= 1
   T (*squares_around)(const T* x, T mean, int64_t n);  // sum of (x - mean)^2

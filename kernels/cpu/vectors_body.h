@@ -5,11 +5,6 @@
 #include "kernels/cpu/map_body.h"
 #include "kernels/cpu/math_body.h"
 
-template <typename T>
-inline T sigmoid_at(T x) {
-  return T{1} / (T{1} + exp_of(-x));
-}
-
 // ---- functions of one number: value and slope
 template <Unary kKind, typename T>
 inline T value_of(T x, T a, T b) {
@@ -42,7 +37,7 @@ inline T value_of(T x, T a, T b) {
   const T hard = low > T{1} ? T{1} : low;
   if constexpr (kKind == Unary::kHardSigmoid) return hard;
   if constexpr (kKind == Unary::kHardSwish) return x * hard;
-  if constexpr (kKind == Unary::kQuickGelu) return x * sigmoid_at(T(1.702) * x);
+  if constexpr (kKind == Unary::kQuickGelu) return x * gate_of(T(-1.702) * x);
 }
 
 template <Unary kKind, typename T>
@@ -56,7 +51,7 @@ inline T slope_of(T x, T a, T b) {
   if constexpr (kKind == Unary::kSquare) return T{2} * x;
   if constexpr (kKind == Unary::kPower) return a == T{0} ? T{0} : a * pow_of(x, a - T{1});
   if constexpr (kKind == Unary::kClamp) return x >= a && x <= b ? T{1} : T{0};
-  if constexpr (kKind == Unary::kSoftplus) return sigmoid_at(x);
+  if constexpr (kKind == Unary::kSoftplus) return sigmoid_of(x);
   if constexpr (kKind == Unary::kLeakyRelu) return x > T{0} ? T{1} : a;
   if constexpr (kKind == Unary::kElu) {
     const T low = a * exp_of(x > T{0} ? T{0} : x);
@@ -66,14 +61,13 @@ inline T slope_of(T x, T a, T b) {
     const T low = exp_of(x > T{0} ? T{0} : x);
     return x > T{0} ? T{1} : low;
   }
-  const bool inside = x > T{-3} && x < T{3};
-  if constexpr (kKind == Unary::kHardSigmoid) return inside ? T{1} / T{6} : T{0};
-  if constexpr (kKind == Unary::kHardSwish) {
-    const T outer = x > T{0} ? T{1} : T{0};
-    return inside ? x * (T{1} / T{3}) + T(0.5) : outer;
+  if constexpr (kKind == Unary::kHardSigmoid) return x > T{-3} && x < T{3} ? T{1} / T{6} : T{0};
+  if constexpr (kKind == Unary::kHardSwish) {  // of NaN NaN
+    const T rising = x <= T{-3} ? T{0} : x * (T{1} / T{3}) + T(0.5);
+    return x >= T{3} ? T{1} : rising;
   }
   if constexpr (kKind == Unary::kQuickGelu) {
-    const T s = sigmoid_at(T(1.702) * x);
+    const T s = gate_of(T(-1.702) * x);
     return s + T(1.702) * x * s * (T{1} - s);
   }
 }
@@ -211,12 +205,12 @@ void where(const uint8_t* mask, int64_t sm, const T* x, int64_t sx, const T* y, 
 // ---- fused
 template <typename T>
 struct SwiGlu {
-  T operator()(T g, T u) const { return g * sigmoid_at(g) * u; }
+  T operator()(T g, T u) const { return g * gate_of(-g) * u; }
 };
 template <typename T>
 struct SwiGluGate {
   T operator()(T g, T u, T dy) const {
-    const T s = sigmoid_at(g);
+    const T s = gate_of(-g);
     return dy * u * (s * (T{1} + g * (T{1} - s)));
   }
 };

@@ -22,47 +22,47 @@ T extreme(bool largest, const T* x, int64_t n) {
 }
 
 template <typename T>
-void rms_norm(const T* x, const T* gamma, T epsilon, int64_t n, T* y, T* rstd) {
+void rms_norm(const T* x, const T* gamma, T epsilon, bool past, int64_t n, T* y, T* rstd) {
   const auto square = [](const auto& v) { return v * v; };
-  const T squares = sum_over<T>(n, square, x);
+  const T squares = sum_over<T, true>(n, square, x);
   const T r = T{1} / sqrt_of(squares / static_cast<T>(n) + epsilon);
-  last_reading(x, n, [=](int64_t i) { y[i] = x[i] * r * gamma[i]; });
+  const bool lines = by_lines(past, y);
+  for_row<false>(
+      n, x, [=](auto by, int64_t i) { by.put(lines, y + i, by.at(x + i) * r * by.at(gamma + i)); });
   *rstd = r;
 }
 
 // dx = rstd (g - xhat mean(g xhat)), g = dy gamma, xhat = x rstd.
 template <typename T>
-void rms_norm_backward(const T* x, const T* dy, const T* gamma, T rstd, int64_t n, T* dx,
+void rms_norm_backward(const T* x, const T* dy, const T* gamma, T rstd, bool past, int64_t n, T* dx,
                        T* dgamma) {
   const auto term = [=](const auto& up, const auto& weight, const auto& v) {
     return up * weight * (v * rstd);
   };
-  const T along = sum_over<T>(n, term, dy, gamma, x);
+  const T along = sum_over<T, true>(n, term, dy, gamma, x);
   const T mean = along / static_cast<T>(n);
-#pragma omp simd
-  for (int64_t i = 0; i < n; ++i) {
-    const T hat = x[i] * rstd;
-    dx[i] = rstd * (dy[i] * gamma[i] - hat * mean);
-    dgamma[i] += dy[i] * hat;
-  }
+  const bool lines = by_lines(past, dx);
+  for_row<true>(n, x + n, [=](auto by, int64_t i) {
+    const auto up = by.at(dy + i), hat = by.at(x + i) * rstd;
+    by.put(lines, dx + i, rstd * (up * by.at(gamma + i) - hat * mean));
+    by.at(dgamma + i) += up * hat;
+  });
 }
 
 // A row of nothing but -infinity gives zeros, as softmax does.
 template <typename T>
-void log_softmax(const T* x, T* y, int64_t n) {
-  T largest = -T(__builtin_inff());
-#pragma omp simd reduction(max : largest)
-  for (int64_t i = 0; i < n; ++i) largest = x[i] > largest ? x[i] : largest;
+void log_softmax(const T* x, bool past, T* y, int64_t n) {
+  const T largest = max_over(x, n);
   if (largest == -T(__builtin_inff())) {
     for (int64_t i = 0; i < n; ++i) y[i] = 0;
     return;
   }
-  T total = 0;
-#pragma omp simd reduction(+ : total)
-  for (int64_t i = 0; i < n; ++i) total += exp_of(x[i] - largest);
+  const T total = sum_of_exp(x, largest, n, [](int64_t, T e) { return e; });
   const T log_total = static_cast<T>(__builtin_log(static_cast<double>(total)));
-#pragma omp simd
-  for (int64_t i = 0; i < n; ++i) y[i] = (x[i] - largest) - log_total;
+  const bool lines = by_lines(past, y);
+  for_row<false>(n, x, [=](auto by, int64_t i) {
+    by.put(lines, y + i, (by.at(x + i) - largest) - log_total);
+  });
 }
 
 template <typename T>

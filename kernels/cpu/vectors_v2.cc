@@ -1,3 +1,5 @@
+#include <immintrin.h>
+
 #include "kernels/cpu/vector_math.h"
 #include "kernels/cpu/vectors_levels.h"
 

@@ -8,7 +8,8 @@ namespace {
 
 __device__ float sigmoid(float x) { return 1.0F / (1.0F + expf(-x)); }
 __device__ float hard_sigmoid(float x) {
-  return fminf(fmaxf(x * (1.0F / 6.0F) + 0.5F, 0.0F), 1.0F);
+  const float sixth = x * (1.0F / 6.0F) + 0.5F, low = sixth < 0.0F ? 0.0F : sixth;  // NaN stays
+  return low > 1.0F ? 1.0F : low;
 }
 
 __device__ float value_of(Function f, float x) {
@@ -80,7 +81,8 @@ __device__ float slope_of(Function f, float x) {
     case cpu::Unary::kHardSigmoid:
       return x > -3.0F && x < 3.0F ? 1.0F / 6.0F : 0.0F;
     case cpu::Unary::kHardSwish:
-      return x > -3.0F && x < 3.0F ? x * (1.0F / 3.0F) + 0.5F : (x > 0.0F ? 1.0F : 0.0F);
+      if (x >= 3.0F) return 1.0F;
+      return x <= -3.0F ? 0.0F : x * (1.0F / 3.0F) + 0.5F;  // NaN stays
     case cpu::Unary::kQuickGelu: {
       const float s = sigmoid(1.702F * x);
       return s + 1.702F * x * s * (1.0F - s);

@@ -10,7 +10,7 @@
 namespace weft::ops {
 namespace {
 
-constexpr int64_t kDrawn = 256;  // draws at once
+constexpr int64_t kDrawn = 1024;  // draws at once
 
 class Dropout final : public Op {
  public:
@@ -50,16 +50,14 @@ class Dropout final : public Op {
       const float rate = static_cast<float>(rate_);
       loop.run(cx.pool, 2048, [&](int64_t n, const std::array<int64_t, 2>& at, int64_t first) {
         // Draws run along the innermost global dim; elsewhere they come one by one.
-        W keep[kDrawn];
         RowBuffer<T> in(kDrawn), out(kDrawn);
         const int64_t length = step == 1 ? kDrawn : 1;
         for (int64_t done = 0; done < n; done += length) {
           const int64_t count = std::min(length, n - done);
           const uint64_t index = static_cast<uint64_t>(start + at[0] + done * step);
-          cpu::rows<W>().draw_kept(key_.seed, key_.stream, index, rate, kept, keep, count);
-          const W* source = in.read(from + first + done, count);
-          W* target = out.target(to + first + done);
-          for (int64_t i = 0; i < count; ++i) target[i] = keep[i] == 0 ? W{0} : source[i] * kept;
+          cpu::rows<W>().drop(key_.seed, key_.stream, index, rate, kept,
+                              in.read(from + first + done, count), out.target(to + first + done),
+                              count);
           out.write(to + first + done, count);
         }
       });

@@ -37,6 +37,10 @@ template <typename T>
 class RowBuffer {
  public:
   static constexpr bool kInPlace = std::is_same_v<T, Wide<T>>;
+  // Bytes of a result of so many elements that the row kernels write themselves.
+  static constexpr int64_t direct_bytes(int64_t elements) {
+    return kInPlace ? elements * static_cast<int64_t>(sizeof(T)) : 0;
+  }
   explicit RowBuffer(int64_t width) : values_(kInPlace ? 0 : static_cast<size_t>(width)) {}
 
   // The first n elements at x, to be computed with.

@@ -33,20 +33,28 @@ Tensor rows_backward(Context& cx, std::optional<Activation> curve, const Tensor&
   const Tensor sums = Tensor::zeros(
       cx.allocator, {bias_wanted ? std::max<int64_t>(1, partials) : 0, width}, DTypeOf<S>::value);
   cx.pool.parallel_for(partials, 1, [&](int64_t begin, int64_t end) {
-    RowBuffer<T> wide_z(width), wide_dy(width), wide_dz(width);
+    constexpr int64_t kPiece =
+        1024;  // elements that stay in the nearest cache until they are added
+    RowBuffer<T> wide_z(kPiece), wide_dy(kPiece), wide_dz(kPiece);
     const cpu::RowKernels<S>& kernels = cpu::rows<S>();
-    for (int64_t row = begin * kRowsOfPartial; row < std::min(rows, end * kRowsOfPartial); ++row) {
-      const S* gradient = wide_dy.read(dy.data<T>() + row * width, width);
+    const auto piece = [&](int64_t row, int64_t column, int64_t count) {
+      const int64_t at = row * width + column;
+      const S* gradient = wide_dy.read(dy.data<T>() + at, count);
       if (curve) {
-        T* const to = dz.data<T>() + row * width;
+        T* const to = dz.data<T>() + at;
         S* const result = wide_dz.target(to);
         kernels.curve_backward(static_cast<cpu::Curve>(*curve),
-                               wide_z.read(z.data<T>() + row * width, width), gradient, result,
-                               width);
-        wide_dz.write(to, width);
+                               wide_z.read(z.data<T>() + at, count), gradient, result, count);
+        wide_dz.write(to, count);
         gradient = result;
       }
-      if (bias_wanted) kernels.add(gradient, sums.data<S>() + row / kRowsOfPartial * width, width);
+      if (!bias_wanted) return;
+      kernels.add(gradient, sums.data<S>() + row / kRowsOfPartial * width + column, count);
+    };
+    for (int64_t row = begin * kRowsOfPartial; row < std::min(rows, end * kRowsOfPartial); ++row) {
+      for (int64_t column = 0; column < width; column += kPiece) {
+        piece(row, column, std::min(kPiece, width - column));
+      }
     }
   });
   return bias_wanted ? sum(cx, sums, 0) : Tensor();

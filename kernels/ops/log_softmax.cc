@@ -1,5 +1,6 @@
 #include <numeric>
 
+#include "kernels/cpu/past_caches.h"
 #include "kernels/cpu/vectors.h"
 #include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
@@ -46,8 +47,9 @@ class LogSoftmax final : public Op {
     const int64_t width = x.dim(1);
     dispatch_floating(x.dtype(), [&]<typename T>() {
       cx.pool.parallel_for(x.dim(0), 1 + 4096 / (width + 1), [&](int64_t begin, int64_t end) {
+        const cpu::PastCaches past(x.elements() * int64_t{sizeof(T)});
         for (int64_t at = begin * width; at < end * width; at += width) {
-          cpu::vectors<T>().log_softmax(x.data<T>() + at, outputs[0].data<T>() + at, width);
+          cpu::vectors<T>().log_softmax(x.data<T>() + at, past, outputs[0].data<T>() + at, width);
         }
       });
     });

@@ -2,6 +2,7 @@
 // bf16 rows statistics and the gradients of gamma and beta are fp32.
 #include <array>
 
+#include "kernels/cpu/past_caches.h"
 #include "kernels/cpu/rows.h"
 #include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
@@ -29,14 +30,15 @@ class LayerNormBackward final : public Kernel {
       T* dx = outputs[0].data<T>();
       cx.pool.parallel_for(partials, 1, [&](int64_t begin, int64_t end) {
         RowBuffer<T> in(width), grad(width), out(width);
+        const cpu::PastCaches past(out.direct_bytes(x.elements()));
         for (int64_t partial = begin; partial < end; ++partial) {
           W* const to = sums.data<W>() + partial * width;
           parts.each_row(partial, [&](int64_t row) {
             const int64_t at = row * width;
             cpu::rows<W>().layer_norm_backward(in.read(x.data<T>() + at, width),
                                                grad.read(dy.data<T>() + at, width), gamma.data<W>(),
-                                               mean[row], rstd[row], width, out.target(dx + at), to,
-                                               to + partials * width);
+                                               mean[row], rstd[row], past, width,
+                                               out.target(dx + at), to, to + partials * width);
             out.write(dx + at, width);
           });
         }
@@ -81,10 +83,11 @@ class LayerNorm final : public Op {
       W *mean = outputs[1].data<W>(), *rstd = outputs[2].data<W>();
       cx.pool.parallel_for(x.dim(0), 1 + 4096 / (width + 1), [&](int64_t begin, int64_t end) {
         RowBuffer<T> in(width), out(width);
+        const cpu::PastCaches past(out.direct_bytes(x.elements()));
         for (int64_t row = begin; row < end; ++row) {
           const int64_t at = row * width;
           cpu::rows<W>().layer_norm(in.read(x.data<T>() + at, width), gamma.data<W>(),
-                                    beta.data<W>(), static_cast<W>(epsilon_), width,
+                                    beta.data<W>(), static_cast<W>(epsilon_), past, width,
                                     out.target(y + at), mean + row, rstd + row);
           out.write(y + at, width);
         }

@@ -1,6 +1,7 @@
 // RMS normalization (Zhang and Sennrich 2019). Numerics: as layer normalization's (norm.cc).
 #include <array>
 
+#include "kernels/cpu/past_caches.h"
 #include "kernels/cpu/vectors.h"
 #include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
@@ -27,12 +28,13 @@ class RmsNormBackward final : public Kernel {
       T* dx = outputs[0].data<T>();
       cx.pool.parallel_for(partials, 1, [&](int64_t begin, int64_t end) {
         RowBuffer<T> in(width), grad(width), out(width);
+        const cpu::PastCaches past(out.direct_bytes(x.elements()));
         for (int64_t partial = begin; partial < end; ++partial) {
           parts.each_row(partial, [&](int64_t row) {
             const int64_t at = row * width;
             cpu::vectors<W>().rms_norm_backward(
                 in.read(x.data<T>() + at, width), grad.read(dy.data<T>() + at, width),
-                gamma.data<W>(), rstd[row], width, out.target(dx + at),
+                gamma.data<W>(), rstd[row], past, width, out.target(dx + at),
                 sums.data<W>() + partial * width);
             out.write(dx + at, width);
           });
@@ -70,10 +72,11 @@ class RmsNorm final : public Op {
       W* rstd = outputs[1].data<W>();
       cx.pool.parallel_for(x.dim(0), 1 + 4096 / (width + 1), [&](int64_t begin, int64_t end) {
         RowBuffer<T> in(width), out(width);
+        const cpu::PastCaches past(out.direct_bytes(x.elements()));
         for (int64_t row = begin; row < end; ++row) {
           const int64_t at = row * width;
           cpu::vectors<W>().rms_norm(in.read(x.data<T>() + at, width), gamma.data<W>(),
-                                     static_cast<W>(epsilon_), width, out.target(y + at),
+                                     static_cast<W>(epsilon_), past, width, out.target(y + at),
                                      rstd + row);
           out.write(y + at, width);
         }

@@ -153,7 +153,7 @@ class Extreme final : public Op {
     wanted_[1] = inputs[1].requires_grad();
     return {inputs[0], inputs[1]};
   }
-  // dy where this side wins, half of it where they are equal.
+  // dy where the other side does not win, half of it where they are equal: of NaN both get it.
   std::vector<Tensor> vjp(Context& cx, std::span<const Tensor> saved,
                           std::span<const Tensor> output_grads) override {
     const Tensor& dy = output_grads[0];
@@ -163,9 +163,9 @@ class Extreme final : public Op {
     std::vector<Tensor> grads(2);
     for (size_t i = 0; i < 2; ++i) {
       if (!wanted_[i]) continue;
-      const Comparison wins = larger_ ? Comparison::kGreater : Comparison::kLess;
-      const Tensor won = compare(cx, saved[i], saved[1 - i], wins);
-      const Tensor share = where(cx, won, dy, where(cx, tied, half, zero));
+      const Comparison loses = larger_ ? Comparison::kLess : Comparison::kGreater;
+      const Tensor lost = compare(cx, saved[i], saved[1 - i], loses);
+      const Tensor share = where(cx, lost, zero, where(cx, tied, half, dy));
       grads[i] = reduce_to(cx, share, saved[i].shape());
     }
     return grads;

@@ -97,6 +97,30 @@ TEST_F(OpsEdges, NanComesThroughEveryActivation) {
             (std::vector<float>{1, 1}));
 }
 
+// As in PyTorch, where NaN has a slope of its own and takes part in every comparison that it does
+// not lose.
+TEST_F(OpsEdges, GradientsAtNan) {
+  const std::vector<float> points{kNan, -3, 0, 3};
+  const Tensor x = floats({4}, points), other = floats({4}, {1, kNan, kNan, 3});
+  const auto slopes = [&](const std::function<Tensor(Context&, const Tensor&)>& f) {
+    return gradient(floats({4}, points), f);
+  };
+  const auto is_nan = [](const std::vector<float>& values) { return std::isnan(values[0]); };
+  const std::vector<float> swish = slopes(hard_swish);
+  EXPECT_TRUE(std::isnan(swish[0]));
+  EXPECT_EQ(std::vector(swish.begin() + 1, swish.end()), (std::vector<float>{0, 0.5F, 1}));
+  EXPECT_TRUE(is_nan(hard_swish(cx_, x).to_vector<float>()));
+  EXPECT_TRUE(is_nan(hard_sigmoid(cx_, x).to_vector<float>()));
+  const auto clamped = [](Context& cx, const Tensor& at) { return clamp(cx, at, -1, 1); };
+  EXPECT_EQ(slopes(clamped), (std::vector<float>{0, 0, 1, 0}));
+  for (const auto& extreme : {minimum, maximum}) {
+    const auto left = [&](Context& cx, const Tensor& at) { return extreme(cx, at, other); };
+    const auto right = [&](Context& cx, const Tensor& at) { return extreme(cx, other, at); };
+    EXPECT_EQ(slopes(left), (std::vector<float>{1, 1, 1, 0.5F}));
+    EXPECT_EQ(slopes(right), (std::vector<float>{1, 1, 1, 0.5F}));
+  }
+}
+
 TEST_F(OpsEdges, TopOfEqualOnesTakesTheFirst) {
   const Tensor x = floats({6}, {1, 3, 3, 3, 1, 3});
   EXPECT_EQ(top_k(cx_, x, 3, 0).indices.to_vector<int64_t>(), (std::vector<int64_t>{1, 2, 3}));

@@ -52,11 +52,11 @@ Row<T> everything(const RowKernels<T>& k, int64_t n) {
     keep();
   }
   T mean = 0, rstd = 0;
-  k.layer_norm(x.data(), gamma.data(), beta.data(), T(1e-2), n, y.data(), &mean, &rstd);
+  k.layer_norm(x.data(), gamma.data(), beta.data(), T(1e-2), false, n, y.data(), &mean, &rstd);
   keep();
   Row<T> dgamma(x.size(), 1), dbeta(x.size(), 2);
-  k.layer_norm_backward(x.data(), dy.data(), gamma.data(), mean, rstd, n, y.data(), dgamma.data(),
-                        dbeta.data());
+  k.layer_norm_backward(x.data(), dy.data(), gamma.data(), mean, rstd, false, n, y.data(),
+                        dgamma.data(), dbeta.data());
   keep();
   all.insert(all.end(), dgamma.begin(), dgamma.end());
   all.insert(all.end(), dbeta.begin(), dbeta.end());
@@ -100,6 +100,31 @@ TEST(Rows, EveryLevelFollowsDouble) {
   }
 }
 
+// A row of a million elements far from zero: a mean of 100 has no digit below 4e-6.
+TEST(Rows, LongRowsKeepTheirDigits) {
+  constexpr int64_t kLength = 1 << 20;
+  Row<float> x = drawn<float>(kLength, 1, 1), y(x.size());
+  for (float& value : x) value += 100;
+  const Row<double> wide(x.begin(), x.end());
+  const Row<float> ones(x.size(), 1), zeros(x.size(), 0);
+  const Row<double> wide_ones(x.size(), 1), wide_zeros(x.size(), 0);
+  Row<double> expected(x.size());
+  double wide_mean = 0, wide_rstd = 0;
+  rows_f64_v2.layer_norm(wide.data(), wide_ones.data(), wide_zeros.data(), 1e-5, false, kLength,
+                         expected.data(), &wide_mean, &wide_rstd);
+  for (const Level& level : levels()) {
+    float mean = 0, rstd = 0;
+    level.f32->layer_norm(x.data(), ones.data(), zeros.data(), 1e-5F, false, kLength, y.data(),
+                          &mean, &rstd);
+    EXPECT_NEAR(mean, wide_mean, 8e-6) << level.name;
+    EXPECT_NEAR(rstd, wide_rstd, 2e-7) << level.name;
+    double apart = 0;
+    for (size_t i = 0; i < y.size(); ++i) apart = std::max(apart, std::abs(y[i] - expected[i]));
+    EXPECT_LT(apart, 1e-5) << level.name;
+    EXPECT_NEAR(level.f32->sum(x.data(), kLength) / (wide_mean * kLength), 1, 1.2e-7) << level.name;
+  }
+}
+
 // The same row at sixteen different addresses gives the same bits.
 TEST(Rows, TheAddressDoesNotMatter) {
   constexpr int64_t kLength = 133;
@@ -112,6 +137,49 @@ TEST(Rows, TheAddressDoesNotMatter) {
       EXPECT_EQ(level.f32->sum(moved, kLength), level.f32->sum(x.data(), kLength));
       EXPECT_EQ(level.f32->dot(moved, moved, kLength), level.f32->dot(x.data(), x.data(), kLength));
       EXPECT_EQ(level.f32->log_sum_exp(moved, kLength), level.f32->log_sum_exp(x.data(), kLength));
+    }
+  }
+}
+
+// What goes past the caches has the same bits, at addresses that allow it and at others.
+TEST(Rows, PastTheCachesTheBitsAreTheSame) {
+  constexpr int64_t kLength = 133;
+  const Row<float> x = drawn<float>(kLength, 1), dy = drawn<float>(kLength, 2);
+  const Row<float> gamma = drawn<float>(kLength, 3), beta = drawn<float>(kLength, 4);
+  alignas(64) float room[kLength + 16];
+  for (const Level& level : levels()) {
+    for (const size_t shift : {0, 3}) {
+      float mean = 0, rstd = 0;
+      const auto both = [&](bool past) {
+        float* const y = room + shift;
+        Row<float> all, dgamma(x.size()), dbeta(x.size());
+        level.f32->layer_norm(x.data(), gamma.data(), beta.data(), 1e-2F, past, kLength, y, &mean,
+                              &rstd);
+        all.insert(all.end(), y, y + kLength);
+        level.f32->layer_norm_backward(x.data(), dy.data(), gamma.data(), mean, rstd, past, kLength,
+                                       y, dgamma.data(), dbeta.data());
+        all.insert(all.end(), y, y + kLength);
+        return all;
+      };
+      EXPECT_EQ(both(true), both(false)) << level.name << " shift " << shift;
+    }
+  }
+}
+
+// A draw that is kept is the same whether its number is asked for or what it keeps.
+TEST(Rows, DroppedIsWhatIsNotKept) {
+  constexpr int64_t kLength = 301;
+  const Row<float> x = drawn<float>(kLength, 1);
+  for (const Level& level : levels()) {
+    for (const uint64_t first : {0, 1, 6, 7}) {
+      Row<float> keep(x.size()), y(x.size());
+      level.f32->draw_kept(3, 4, first, 0.4F, 2.0F, keep.data(), kLength);
+      level.f32->drop(3, 4, first, 0.4F, 2.0F, x.data(), y.data(), kLength);
+      for (size_t i = 0; i < x.size(); ++i) {
+        const bool kept = uniform_at({3, 4}, first + i) >= 0.4F;
+        ASSERT_EQ(keep[i], kept ? 2.0F : 0.0F) << level.name << " " << first << " " << i;
+        ASSERT_EQ(y[i], kept ? 2 * x[i] : 0.0F) << level.name << " " << first << " " << i;
+      }
     }
   }
 }
