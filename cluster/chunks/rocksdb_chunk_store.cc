@@ -156,14 +156,15 @@ class RocksdbChunkStore final : public ChunkStore {
 
   Result<std::string> get(const std::string& hash) const override {
     std::string bytes;
+    Sha256 hashed;
     {
       std::shared_lock lock(mutex_);
       if (!base_) return fail(closed());
-      const rocksdb::Status status = read(hash, bytes);
+      const rocksdb::Status status = read(hash, bytes, hashed);
       if (status.IsNotFound()) return fail(Code::kNotFound, "no chunk " + hash);
       if (!status.ok()) return fail(to_status(status));
     }
-    if (sha256_hex(bytes) != hash) {
+    if (to_hex(hashed.finish()) != hash) {
       return fail(Code::kCorruption, "chunk " + hash + " is damaged on this disk");
     }
     return bytes;
@@ -242,10 +243,15 @@ class RocksdbChunkStore final : public ChunkStore {
     return static_cast<int64_t>(value.size());
   }
 
-  rocksdb::Status read(const std::string& hash, std::string& bytes) const {
+  // Each piece is hashed as it comes, while it is in a near cache.
+  rocksdb::Status read(const std::string& hash, std::string& bytes, Sha256& hashed) const {
     rocksdb::PinnableSlice size;
-    const rocksdb::Status status = base_->db->Get({}, (*base_)[kSizes], hash, &size);
-    if (status.IsNotFound()) return base_->db->Get({}, (*base_)[kSmall], hash, &bytes);
+    rocksdb::Status status = base_->db->Get({}, (*base_)[kSizes], hash, &size);
+    if (status.IsNotFound()) {
+      status = base_->db->Get({}, (*base_)[kSmall], hash, &bytes);
+      hashed.update(bytes);
+      return status;
+    }
     if (!status.ok()) return status;
     bytes.reserve(static_cast<size_t>(decode_size(size)));
     rocksdb::ReadOptions options;
@@ -255,7 +261,9 @@ class RocksdbChunkStore final : public ChunkStore {
     options.iterate_upper_bound = &bound;  // and nothing of the next file is read
     const std::unique_ptr<rocksdb::Iterator> it(base_->db->NewIterator(options, (*base_)[kPieces]));
     for (it->Seek(hash); it->Valid(); it->Next()) {
-      bytes.append(it->value().data(), it->value().size());
+      const std::string_view piece(it->value().data(), it->value().size());
+      hashed.update(piece);
+      bytes.append(piece);
     }
     return it->status();
   }
