@@ -18,6 +18,9 @@
 
 namespace weft {
 
+// What a job's state does not allow.
+Status wrong_state(const proto::Job& job, const std::string& rule);
+
 class CoordinatorService final : public Service {
  public:
   struct Parts {
@@ -39,7 +42,7 @@ class CoordinatorService final : public Service {
   Result<JobPage> jobs(const JobFilter& filter) override;
   Result<proto::Job> cancel(const std::string& id) override;
   Result<proto::Job> pause(const std::string& id) override;
-  Result<proto::Job> resume(const std::string& id) override;
+  Result<proto::Job> resume(const std::string& id, const proto::ResumeRequest& change) override;
   Result<proto::Job> checkpoint_now(const std::string& id) override;
   Result<proto::Job> set_priority(const std::string& id, int32_t priority) override;
   Status remove(const std::string& id) override;
@@ -84,7 +87,9 @@ class CoordinatorService final : public Service {
     std::optional<proto::JobPlan> plan;  // what chose it, if it had to be chosen
     proto::RankMemory memory;
   };
-  Result<Admitted> admit(proto::JobSpec spec);
+  // rows_at_once: as PlanRequirements has it.
+  Result<Admitted> admit(proto::JobSpec spec, int64_t rows_at_once = 0);
+  static void change_run(JobEdit& edit, const Admitted& admitted);
 
   std::mutex probe_mutex_;      // guards the next members, never held over a write
   Clock::Duration probed_{-1};  // when the last probe began

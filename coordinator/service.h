@@ -132,7 +132,11 @@ class Service {
   // cancelling job is ok, cancelling a succeeded one is failed_precondition.
   virtual Result<proto::Job> cancel(const std::string& id) = 0;
   virtual Result<proto::Job> pause(const std::string& id) = 0;
-  virtual Result<proto::Job> resume(const std::string& id) = 0;
+  // Queues a paused or failed job again. `change` (it may be empty) gives it another mesh and other
+  // resources, checked, planned and admitted as submit does: of a queued job too; of one that
+  // starts or runs it is failed_precondition, unless that is what it runs on. The batch stays, and
+  // of topology-invariant training the rows at once.
+  virtual Result<proto::Job> resume(const std::string& id, const proto::ResumeRequest& change) = 0;
   virtual Result<proto::Job> checkpoint_now(const std::string& id) = 0;  // the job must be running
   virtual Result<proto::Job> set_priority(const std::string& id, int32_t priority) = 0;
   // Only a finished job; its events, metrics, logs and checkpoints go with it.

@@ -6,7 +6,6 @@
 #include "coordinator/coordinator_service.h"
 
 namespace weft {
-namespace {
 
 Status wrong_state(const proto::Job& job, const std::string& rule) {
   return Status(Code::kFailedPrecondition, job.id() + " is " + state_name(job.state()))
@@ -14,6 +13,8 @@ Status wrong_state(const proto::Job& job, const std::string& rule) {
       .with_value(state_name(job.state()))
       .with_rule(rule);
 }
+
+namespace {
 
 bool passes(const JobFilter& filter, const proto::Job& job) {
   if (!filter.states.empty() &&
@@ -120,29 +121,6 @@ Result<proto::Job> CoordinatorService::pause(const std::string& id) {
         return {};
       default:
         return wrong_state(job, "only a queued, starting or running job can be paused");
-    }
-  });
-}
-
-Result<proto::Job> CoordinatorService::resume(const std::string& id) {
-  return parts_.store.edit_job(id, [&](JobEdit& edit) -> Status {
-    proto::Job& job = edit.job;
-    switch (job.state()) {
-      case proto::JOB_STATE_QUEUED:
-      case proto::JOB_STATE_STARTING:
-      case proto::JOB_STATE_RUNNING:
-        return {};
-      case proto::JOB_STATE_PAUSED:
-        job.set_state(proto::JOB_STATE_QUEUED);
-        job.set_reason("resumed, waits to be placed");
-        job.set_restarts(0);
-        job.set_eligible_ms(0);
-        edit.event("queued", "info",
-                   job.checkpoint().empty() ? "resumed by request, from the start"
-                                            : "resumed by request, from " + job.checkpoint());
-        return {};
-      default:
-        return wrong_state(job, "only a paused job can be resumed");
     }
   });
 }

@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <array>
 
-#include "coordinator/launcher/snapshot_parts.h"
 #include "coordinator/scheduler/fit.h"
+#include "coordinator/scheduler/snapshot_parts.h"
 #include "worker/planner/advice.h"
 
 namespace weft {
@@ -156,7 +156,7 @@ GangSource source_of(const proto::JobSpec& written) {
 
 Result<proto::JobPlan> plan_on(const std::vector<proto::NodeInfo>& nodes,
                                const AdmittedModel& model, const proto::JobSpec& spec,
-                               const GangSource& source) {
+                               const GangSource& source, int64_t rows_at_once) {
   const proto::ResourceSpec& asked = spec.resources();
   if (nodes.empty() && asked.slots() == 0) {
     return fail(Status::invalid("resources.slots", "0",
@@ -170,7 +170,8 @@ Result<proto::JobPlan> plan_on(const std::vector<proto::NodeInfo>& nodes,
       by_nodes ? GangSource{"resources.nodes", std::to_string(asked.nodes())} : source;
   WEFT_RETURN_IF_ERROR(check_feasible(known, {least, asked.nodes(), wanted_gpu(asked)}, named));
   const Nodes usable(nodes_to_use(nodes, asked), asked);
-  const PlanRequirements requirements = usable.requirements(model, spec);
+  PlanRequirements requirements = usable.requirements(model, spec);
+  requirements.rows_at_once = rows_at_once;
   proto::JobPlan plan = plan_job(requirements);
   if (!plan.has_chosen()) plan.set_reason(plan.reason() + "; " + what_would_fit(requirements));
   return plan;

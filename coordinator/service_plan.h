@@ -19,10 +19,10 @@ GangSource source_of(const proto::JobSpec& written);
 
 // `spec` is finished. Nodes that answer, or all if too few do. Where nothing fits, the reason says
 // what would. Error: no node is known and resources.slots does not say how many ranks there shall
-// be; the nodes could never hold what resources asks for.
+// be; the nodes could never hold what resources asks for. rows_at_once: as PlanRequirements has it.
 Result<proto::JobPlan> plan_on(const std::vector<proto::NodeInfo>& nodes,
                                const AdmittedModel& model, const proto::JobSpec& spec,
-                               const GangSource& source);
+                               const GangSource& source, int64_t rows_at_once = 0);
 
 // What would let a job fit whose own mesh fits none of these nodes (worker/planner/advice.h).
 std::string advice_on(const std::vector<proto::NodeInfo>& nodes, const AdmittedModel& model,

@@ -5,8 +5,8 @@
 #include <tuple>
 
 #include "coordinator/coordinator_service.h"
-#include "coordinator/launcher/snapshot_parts.h"
 #include "coordinator/scheduler/fit.h"
+#include "coordinator/scheduler/snapshot_parts.h"
 #include "coordinator/service_inputs.h"
 #include "coordinator/service_plan.h"
 #include "proto/base/hash.h"
@@ -25,11 +25,6 @@ MemoryEstimate least_memory(const AdmittedModel& model, const proto::JobSpec& sp
                    [](const auto& task) { return task.type() == proto::TASK_TYPE_CAUSAL_LM; });
   if (rows_may_be_short) least.mutable_training()->set_sequence_length(1);
   return estimate_memory(*model.family, *model.config, least);
-}
-
-Gang gang_of(const proto::JobSpec& spec, const proto::RankMemory& memory) {
-  const proto::ResourceSpec& resources = spec.resources();
-  return {resources.slots(), resources.nodes(), wanted_gpu(resources), memory_of(memory)};
 }
 
 // Refused where too few slots are left once those are taken away that clearly cannot hold a rank.
@@ -76,7 +71,8 @@ proto::RankMemory rank_memory(const AdmittedModel& model, const proto::JobSpec& 
 
 }  // namespace
 
-Result<CoordinatorService::Admitted> CoordinatorService::admit(proto::JobSpec spec) {
+Result<CoordinatorService::Admitted> CoordinatorService::admit(proto::JobSpec spec,
+                                                               int64_t rows_at_once) {
   const GangSource source = source_of(spec);
   WEFT_RETURN_IF_ERROR(finish_job(spec));
   AdmittedModel model;
@@ -84,7 +80,7 @@ Result<CoordinatorService::Admitted> CoordinatorService::admit(proto::JobSpec sp
   const std::vector<proto::NodeInfo> nodes = parts_.store.nodes();
   std::optional<proto::JobPlan> plan;
   if (spec.parallel().mode() == proto::PARALLEL_MODE_AUTO) {
-    WEFT_ASSIGN_OR_RETURN(plan, plan_on(nodes, model, spec, source));
+    WEFT_ASSIGN_OR_RETURN(plan, plan_on(nodes, model, spec, source, rows_at_once));
     if (!plan->has_chosen()) {
       return fail(Status::invalid("parallel", "auto",
                                   "must have a mesh whose ranks fit: " + plan->reason()));

@@ -121,6 +121,13 @@ Result<Response> patch(Service& service, const Request& request) {
   return json_response(job);
 }
 
+Result<Response> resume(Service& service, const Request& request) {
+  proto::ResumeRequest change;
+  if (!request.body.empty()) WEFT_RETURN_IF_ERROR(read_body(request, change));
+  WEFT_ASSIGN_OR_RETURN(proto::Job job, service.resume(request.parameter("id"), change));
+  return json_response(job);
+}
+
 using Action = Result<proto::Job> (Service::*)(const std::string&);
 
 void add_action(Router& router, Service& service, const std::string& method,
@@ -192,6 +199,14 @@ void add_job_routes(Router& router, Service& service) {
   change.handler = [&service](const Request& request) { return patch(service, request); };
   router.add(std::move(change));
 
+  Route again = with_body("POST", "/api/v1/jobs/{id}/resume",
+                          "Queue a paused or failed job again, on another mesh where the body says "
+                          "so: of a queued job too",
+                          proto::ResumeRequest::descriptor(), proto::Job::descriptor());
+  again.body_optional = true;
+  again.handler = [&service](const Request& request) { return resume(service, request); };
+  router.add(std::move(again));
+
   Route remove;
   remove.method = "DELETE";
   remove.pattern = "/api/v1/jobs/{id}";
@@ -208,7 +223,6 @@ void add_job_routes(Router& router, Service& service) {
              &Service::cancel);
   add_action(router, service, "POST", "/pause", "Write a checkpoint and free the slots",
              &Service::pause);
-  add_action(router, service, "POST", "/resume", "Queue a paused job again", &Service::resume);
   add_action(router, service, "POST", "/checkpoint", "Write a checkpoint and go on",
              &Service::checkpoint_now);
 }

@@ -71,7 +71,8 @@ Json operation(const Route& route, std::set<const Descriptor*>& requests,
   if (Json list = parameters(route); !list.empty()) made["parameters"] = std::move(list);
   if (route.request != nullptr) {
     requests.insert(route.request);
-    made["requestBody"] = {{"required", true}, {"content", json_content(*route.request)}};
+    made["requestBody"] = {{"required", !route.body_optional},
+                           {"content", json_content(*route.request)}};
   } else if (route.body == BodyKind::kBytes) {
     made["requestBody"] = {
         {"required", true},

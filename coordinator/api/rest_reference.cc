@@ -164,7 +164,10 @@ std::string route_section(const Route& route) {
     }
     page += "\n";
   }
-  if (route.request != nullptr) page += "Body: " + link(*route.request) + ".\n\n";
+  if (route.request != nullptr) {
+    page += "Body: " + link(*route.request) +
+            (route.body_optional ? "; may be left out, with its Content-Type.\n\n" : ".\n\n");
+  }
   if (route.body == BodyKind::kBytes) page += "Body: `application/octet-stream`.\n\n";
   return page + answer_text(route) + example(route);
 }

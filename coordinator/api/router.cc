@@ -59,6 +59,7 @@ Response check_content_type(const Route& route, const Request& request) {
   const std::string* header = request.header("content-type");
   const std::string type = header == nullptr ? "" : plain_type(*header);
   if (route.body == BodyKind::kNone) return fine;
+  if (route.body_optional && header == nullptr) return fine;  // and has none, as call() sees
   const bool json = route.body == BodyKind::kJson;
   const std::string wanted = json ? "application/json" : "application/octet-stream";
   const std::string* encoding = request.header("content-encoding");
@@ -130,9 +131,14 @@ bool Router::is_open(const Request& request) const {
 }
 
 Response Router::call(const Route& route, const Request& request) {
-  if (route.body == BodyKind::kNone && !request.body.empty()) {
-    return error_response(Status(Code::kInvalidArgument, "this request takes no body"),
-                          request.request_id);
+  const bool typed = route.body != BodyKind::kNone && request.header("content-type") != nullptr;
+  if (!typed && !request.body.empty()) {
+    Status status(Code::kInvalidArgument, "this request takes no body");
+    if (route.body != BodyKind::kNone) {
+      status =
+          Status::invalid("Content-Type", "", "must be application/json where there is a body");
+    }
+    return error_response(status, request.request_id);
   }
   Result<Response> response = route.handler(request);
   if (!response) return error_response(response.error(), request.request_id);

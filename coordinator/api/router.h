@@ -32,6 +32,7 @@ struct Route {
   std::string summary;
   std::vector<QueryParameter> query;
   BodyKind body = BodyKind::kNone;
+  bool body_optional = false;                              // kJson: may be left out, with its type
   const google::protobuf::Descriptor* request = nullptr;   // kJson
   const google::protobuf::Descriptor* response = nullptr;  // nullptr: no JSON body
   int success = 200;

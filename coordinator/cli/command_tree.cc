@@ -83,6 +83,33 @@ void add_plan(CLI::App& app, Parsed& p) {
       "that no arithmetic hides. Exit status 1 where nothing fits.");
 }
 
+void add_resume(CLI::App& app, Parsed& p) {
+  CLI::App* made = add(app, p, "resume", "Queue a paused or failed job again, on any mesh",
+                       [&p] { return resume(p.context, p.resume); });
+  made->add_option("JOB", p.resume.jobs, "Ids of jobs")->type_name("")->required()->check(id());
+  made->add_option("--parallel", p.resume.parallel,
+                   "The mesh from now on: auto, or keys of a job file's parallel as in "
+                   "data=2,tensor=2; default: as before")
+      ->type_name("MESH")
+      ->check(mesh());
+  made->add_option("--nodes", p.resume.nodes,
+                   "Spread over exactly so many nodes; 0: as few as possible; default: as before")
+      ->type_name("N")
+      ->check(whole_number_from(0, 65536));
+  made->add_option("--slots", p.resume.slots,
+                   "Slots for --parallel auto; 0: as many as are worth it, the default")
+      ->type_name("N")
+      ->check(whole_number_from(0, 65536));
+  made->footer(
+      "The job goes on from its newest checkpoint, with the same batches. On another mesh its "
+      "loss\n"
+      "curve goes on to 1e-4, and bit for bit with training.reproducible: topology; 'weft show' "
+      "says\n"
+      "which. Degrees that are left out are 1. A queued job, as one whose nodes are lost, changes "
+      "its\n"
+      "mesh too; one that runs has to be paused first.");
+}
+
 void add_job_commands(CLI::App& app, Parsed& p) {
   CLI::App* submit_app =
       add(app, p, "submit", "Submit a job file", [&p] { return submit(p.context, p.submit); });
@@ -133,7 +160,7 @@ void add_job_commands(CLI::App& app, Parsed& p) {
   };
   action("cancel", "Write a last checkpoint and end the job");
   action("pause", "Write a checkpoint and free the slots");
-  action("resume", "Queue a paused job again");
+  add_resume(app, p);
   action("checkpoint", "Write a checkpoint and go on");
   jobs(add(app, p, "rm", "Delete finished jobs with all that they left",
            [&p] { return remove_jobs(p.context, p.jobs); }));

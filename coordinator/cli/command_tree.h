@@ -24,6 +24,7 @@ struct Parsed {
   Context context;
   SubmitOptions submit;
   ListOptions list;
+  ResumeOptions resume;
   FollowOptions follow;
   StackOptions stack;
   TraceOptions trace;

@@ -34,8 +34,14 @@ struct ListOptions {
 };
 int list_jobs(const Context& context, const ListOptions& options);
 int show_job(const Context& context, const std::string& job);
-// "cancel", "pause", "resume", "checkpoint"
+// "cancel", "pause", "checkpoint"
 int act(const Context& context, const std::string& action, const std::vector<std::string>& jobs);
+struct ResumeOptions {
+  std::vector<std::string> jobs;
+  std::string parallel;        // "auto", "data=2,tensor=2"; empty: as before
+  int nodes = -1, slots = -1;  // -1: as before
+};
+int resume(const Context& context, const ResumeOptions& options);
 int remove_jobs(const Context& context, const std::vector<std::string>& jobs);
 int set_priority(const Context& context, const std::string& job, int priority);
 

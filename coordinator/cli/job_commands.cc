@@ -8,6 +8,8 @@
 #include "coordinator/cli/job_file.h"
 #include "coordinator/cli/progress_line.h"
 #include "coordinator/cli/upload.h"
+#include "coordinator/cli/usage.h"
+#include "proto/api.pb.h"
 #include "proto/base/clock.h"
 #include "proto/base/hash.h"
 #include "proto/json/names.h"
@@ -149,6 +151,32 @@ Result<proto::Job> send_job(const Context& context, ApiClient& client, JobFile& 
   return job;
 }
 
+std::string mesh_line(const proto::Job& job) {
+  return fmt::format("mesh: {}{}\n", mesh_text(job.spec().parallel()),
+                     job.has_plan() ? fmt::format("; 'weft show {}' says why", job.id()) : "");
+}
+
+// Resources are one whole for the service, so what is not said stays as the job has it.
+Result<proto::Job> resume_one(ApiClient& client, const std::string& id,
+                              const ResumeOptions& options) {
+  proto::ResumeRequest change;
+  if (!options.parallel.empty()) {
+    WEFT_ASSIGN_OR_RETURN(*change.mutable_parallel(), parse_mesh(options.parallel));
+  }
+  if (options.nodes >= 0 || options.slots >= 0) {
+    WEFT_ASSIGN_OR_RETURN(const proto::Job before, client.job(id));
+    proto::ResourceSpec& resources = *change.mutable_resources();
+    resources = before.spec().resources();
+    resources.set_slots(std::max(0, options.slots));
+    if (options.nodes >= 0) resources.set_nodes(options.nodes);
+  }
+  const bool changes = change.has_parallel() || change.has_resources();
+  proto::Job job;
+  WEFT_RETURN_IF_ERROR(client.send("POST", fmt::format("jobs/{}/resume", encoded(id)),
+                                   changes ? &change : nullptr, &job));
+  return job;
+}
+
 }  // namespace
 
 int submit(const Context& context, const SubmitOptions& options) {
@@ -179,10 +207,7 @@ int submit_file(const Context& context, JobFile& file, const SubmitOptions& opti
   }
   print(fmt::format("{} is {}{}\n", job->id(), state_name(job->state()),
                     job->reason().empty() ? "" : ": " + printable(job->reason())));
-  if (job->has_plan()) {
-    print(fmt::format("mesh: {}; 'weft show {}' says why\n", mesh_text(job->plan().chosen()),
-                      job->id()));
-  }
+  if (job->has_plan()) print(mesh_line(*job));
   print(fmt::format("'weft watch {}' follows it\n", job->id()));
   return kExitOk;
 }
@@ -260,6 +285,24 @@ int act(const Context& context, const std::string& action, const std::vector<std
     } else {
       print(fmt::format("{} is {}{}\n", job.id(), state_name(job.state()),
                         action == "checkpoint" ? "; a checkpoint is being written" : ""));
+    }
+  }
+  return exit;
+}
+
+int resume(const Context& context, const ResumeOptions& options) {
+  Result<ApiClient> client = ApiClient::connect(context.settings);
+  if (!client) return report(context, client.error());
+  int exit = kExitOk;
+  for (const std::string& id : options.jobs) {
+    const Result<proto::Job> job = resume_one(*client, id, options);
+    if (!job) {
+      exit = report(context, job.error());
+    } else if (context.json) {
+      print_json(*job);
+    } else {
+      print(fmt::format("{} is {}\n", job->id(), state_name(job->state())));
+      if (!options.parallel.empty()) print(mesh_line(*job));
     }
   }
   return exit;

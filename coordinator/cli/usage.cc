@@ -11,8 +11,11 @@
 
 #include "coordinator/cli/render.h"
 #include "coordinator/cli/settings.h"
+#include "proto/api.pb.h"
 #include "proto/json/names.h"
+#include "proto/json/rules.h"
 #include "proto/json/value.h"
+#include "proto/json/yaml.h"
 
 namespace weft::cli {
 namespace {
@@ -83,6 +86,13 @@ CLI::Validator key_and_value() {
   });
 }
 
+CLI::Validator mesh() {
+  return form([](std::string& text) {
+    const auto parsed = parse_mesh(text);
+    return parsed ? std::string() : printable(parsed.error().to_string());
+  });
+}
+
 CLI::Validator job_states() {
   return form([](std::string& text) {
     const std::vector<std::string> names = state_names();
@@ -137,6 +147,21 @@ CLI::Validator server_address() {
     if (parsed) return std::string();
     return fmt::format("'{}' {}", printable(text), parsed.error().rule());
   });
+}
+
+Result<proto::ParallelSpec> parse_mesh(const std::string& text) {
+  proto::ResumeRequest request;
+  if (text.find('=') == std::string::npos) {
+    WEFT_RETURN_IF_ERROR(set_path(request, "parallel", text));
+  } else {
+    for (const std::string& part : CLI::detail::split(text, ',')) {
+      const size_t equals = std::min(part.find('='), part.size());
+      const std::string value = equals < part.size() ? part.substr(equals + 1) : "";
+      WEFT_RETURN_IF_ERROR(set_path(request, "parallel." + part.substr(0, equals), value));
+    }
+  }
+  WEFT_RETURN_IF_ERROR(check_rules(request));
+  return request.parallel();
 }
 
 std::string nearest(const std::string& word, const std::vector<std::string>& words) {

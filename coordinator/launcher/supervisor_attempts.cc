@@ -4,10 +4,10 @@
 #include <algorithm>
 
 #include "coordinator/launcher/launch_record.h"
-#include "coordinator/launcher/snapshot_parts.h"
 #include "coordinator/launcher/supervisor.h"
 #include "coordinator/scheduler/applier.h"
 #include "coordinator/scheduler/plan.h"
+#include "coordinator/scheduler/snapshot_parts.h"
 
 namespace weft {
 namespace {
@@ -54,12 +54,9 @@ Snapshot Supervisor::snapshot() const {
     }
     if (job->state() != proto::JOB_STATE_QUEUED) continue;
     PendingJob& pending = snapshot.pending.emplace_back();
+    static_cast<Gang&>(pending) = gang_of(job->spec(), job->rank_memory());
     pending.job = job->id();
     pending.attempt = job->attempt();
-    pending.slots = std::max(1, job->spec().resources().slots());
-    pending.nodes = job->spec().resources().nodes();
-    pending.gpu = wanted_gpu(job->spec().resources());
-    pending.memory = memory_of(job->rank_memory());
     pending.priority = job->spec().priority();
     pending.submit_sequence = job->submit_sequence();
     pending.eligible_ms = job->eligible_ms();

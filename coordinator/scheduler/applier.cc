@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "coordinator/scheduler/snapshot_parts.h"
+
 namespace weft {
 namespace {
 
@@ -32,6 +34,9 @@ Result<proto::Job> apply_start(JobStore& store, const PlannedStart& start, const
       return stale(start.job, "it is " + state_name(job.state()));
     }
     if (job.attempt() != start.attempt_before) return stale(start.job, "it was started meanwhile");
+    if (gang_of(job.spec(), job.rank_memory()) != start.gang) {
+      return stale(start.job, "it asks for something else now");
+    }
     if (job.eligible_ms() > clock.wall_ms()) return stale(start.job, "it has to wait");
     for (const JobPointer& other : store.jobs()) {
       if (is_active(other->state()) && overlaps(other->placement(), start.placement)) {

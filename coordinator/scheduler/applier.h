@@ -1,8 +1,8 @@
 // The one place where a planned start becomes a durable one.
 //
 // Thread safety: as the store's. Invariants: 1. The start is checked again inside the store's
-// critical section: the job still waits on the attempt that was planned for, and no active job
-// holds one of the slots. 2. Otherwise it is kStale and nothing is written.
+// critical section: the job still waits on the attempt and for the gang that was planned
+// for, and no active job holds one of the slots. 2. Otherwise it is kStale and nothing is written.
 #pragma once
 
 #include "coordinator/scheduler/plan.h"

@@ -97,6 +97,7 @@ class Planner {
     PlannedStart& start = plan_.starts.emplace_back();
     start.job = job.job;
     start.attempt_before = job.attempt;
+    start.gang = job;
     for (const SlotCount& count : counts) {
       const auto node = static_cast<size_t>(count.node);
       NodeSlots& part = start.placement.emplace_back();

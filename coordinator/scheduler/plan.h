@@ -25,6 +25,7 @@ struct PlannedStart {
   std::string job;
   int attempt_before = 0;  // the start is stale once the job has another number
   std::vector<NodeSlots> placement;
+  Gang gang = {};  // what that holds; the start is stale once the job asks for something else
 };
 
 struct PlannedWait {

@@ -38,6 +38,13 @@ std::string small_text(const Snapshot& snapshot, const PendingJob& job) {
                      small.size() == 1 ? "has" : "have");
 }
 
+// What a job whose nodes are gone could do instead of waiting for them.
+std::string instead_text(const PendingJob& job, const std::vector<int>& capacity) {
+  if (capacity.empty()) return "";
+  return fmt::format("; 'weft resume {} --parallel auto{}' goes on with the nodes that there are",
+                     job.job, job.nodes > 0 ? " --nodes 0" : "");
+}
+
 std::string backs_off_text(int64_t eligible_ms) {
   const int64_t second = eligible_ms / 1000 + 1;
   return fmt::format("backs off after a failure until {:02}:{:02}:{:02} UTC", second / 3600 % 24,
@@ -74,8 +81,8 @@ std::string reason_to_wait(const Snapshot& snapshot, const std::vector<PlannedSt
   }
   const std::string wanted = slots_text(job);
   if (!fit_gang(capacity, job.slots, job.nodes)) {
-    return fmt::format("waits for {}: not reachable: {}{}", wanted, joined(lost),
-                       small_text(snapshot, job));
+    return fmt::format("waits for {}: not reachable: {}{}{}", wanted, joined(lost),
+                       small_text(snapshot, job), instead_text(job, capacity));
   }
   if (!fit_reachable(capacity, groups, job.slots, job.nodes)) {
     if (unreachable.empty()) {

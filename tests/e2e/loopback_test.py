@@ -137,6 +137,31 @@ class LoopbackTest(unittest.TestCase):
         self.assertEqual(losses(self.cluster.metrics(job)), whole)
         self.assertIn("bit for bit", done["resume_note"])
 
+    def test_a_paused_job_goes_on_on_another_mesh(self):
+        steps = 300
+        whole = self.whole_curve(steps)
+        job = self.submit(steps, 50)
+        paused_at = self.cluster.wait_step(job, 15)["step"]
+        self.cluster.weft("pause", job)
+        self.cluster.wait(job, "paused")
+        resumed = json.loads(self.cluster.weft("resume", job, "--parallel", "data=2", "--json").stdout)
+        self.assertEqual((resumed["state"], resumed["spec"]["parallel"]["data"],
+                          resumed["spec"]["parallel"]["tensor"]), ("queued", 2, 1))
+        done = self.cluster.wait(job, "succeeded")
+        self.assertEqual(sorted(rank["data"] for rank in done["ranks"]), [0, 1])
+        self.assertIn("to 1e-4, for the mesh changed from 1x1x2 to 2x1x1", done["resume_note"])
+        curve = losses(self.cluster.metrics(job))
+        self.assertEqual(sorted(curve), sorted(whole))
+        for step, loss in curve.items():
+            if step <= paused_at:
+                self.assertEqual(loss, whole[step])
+            self.assertLess(abs(loss - whole[step]), 1e-4 * max(1, whole[step]), step)
+        before = [event for event in self.cluster.events(job) if "mesh_before" in event.get("data", {})]
+        self.assertEqual([event["data"]["mesh_before"] for event in before],
+                         ["data 1 x sequence 1 x tensor 2"])
+        self.assertEqual(self.cluster.weft("resume", job, "--parallel", "tensor=2",
+                                           check=False).returncode, 1)
+
     def test_a_killed_rank_restarts_the_job_from_its_checkpoint(self):
         whole = self.whole_curve(2000)
         job = self.submit(2000, 50)

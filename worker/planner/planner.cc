@@ -27,6 +27,14 @@ std::string seconds_text(double seconds) {
   return seconds < 1 ? fmt::format("{:.3g} ms", seconds * 1e3) : fmt::format("{:.3g} s", seconds);
 }
 
+template <typename Degrees>
+std::string text_of_mesh(const Degrees& mesh) {
+  std::string text =
+      fmt::format("data {} x sequence {} x tensor {}", mesh.data(), mesh.sequence(), mesh.tensor());
+  if (mesh.zero() > 0) text += fmt::format(", zero {}", mesh.zero());
+  return text;
+}
+
 class Planner {
  public:
   explicit Planner(const PlanRequirements& requirements)
@@ -115,6 +123,10 @@ class Planner {
   }
 
   std::vector<int64_t> micro_batches(const JobSpec& spec) const {
+    if (r_.rows_at_once > 0) {
+      if (r_.rows_at_once % spec.parallel().data() != 0) return {};
+      return {r_.rows_at_once / spec.parallel().data()};
+    }
     const int64_t given = spec.training().micro_batch_size();
     const int64_t rows = share(spec.training().batch_size(), spec.parallel().data());
     if (given > 0) return {std::min(given, rows)};
@@ -273,12 +285,8 @@ class Planner {
 
 }  // namespace
 
-std::string mesh_text(const MeshPlan& plan) {
-  std::string text =
-      fmt::format("data {} x sequence {} x tensor {}", plan.data(), plan.sequence(), plan.tensor());
-  if (plan.zero() > 0) text += fmt::format(", zero {}", plan.zero());
-  return text;
-}
+std::string mesh_text(const MeshPlan& plan) { return text_of_mesh(plan); }
+std::string mesh_text(const proto::ParallelSpec& mesh) { return text_of_mesh(mesh); }
 
 proto::JobPlan plan_job(const PlanRequirements& requirements) {
   return Planner(requirements).run();

@@ -41,6 +41,8 @@ struct PlanRequirements {
   std::vector<int> slots;  // numbers of slots that it may take, of which one is chosen
   std::vector<SlotMemory> devices;
   FindHosts find_hosts;
+  // Only meshes whose micro_batch_size x parallel.data is this; 0: any.
+  int64_t rows_at_once = 0;
 };
 
 // Every mesh that was looked at, the fastest first, then those that do not fit; what was chosen and
@@ -52,5 +54,6 @@ proto::JobSpec with_choice(const proto::JobSpec& spec, const proto::MeshPlan& ch
 
 // "data 2 x sequence 1 x tensor 1, zero 1"
 std::string mesh_text(const proto::MeshPlan& plan);
+std::string mesh_text(const proto::ParallelSpec& mesh);
 
 }  // namespace weft

@@ -53,6 +53,34 @@ TEST(Routes, ABadJobIsRefusedWithFieldValueRuleAndLine) {
   EXPECT_THAT(served.ask("GET", "jobs").body, HasSubstr("\"total\":0"));
 }
 
+TEST(Routes, AResumeTakesAnotherMeshOrNoBodyAtAll) {
+  Served served;
+  const std::string id = served.submit(), path = "jobs/" + id + "/resume";
+  EXPECT_EQ(served.ask("POST", "jobs/" + id + "/pause").status, 200);
+  EXPECT_EQ(served.ask("POST", path).status, 200);
+  EXPECT_EQ(served.ask("POST", path, "{}").status, 200);
+  const RawAnswer changed = served.ask("POST", path, R"({"parallel": {"data": 2}})");
+  EXPECT_EQ(changed.status, 200) << changed.body;
+  EXPECT_THAT(changed.body, HasSubstr("\"parallel\":{\"data\":2,"));
+  EXPECT_THAT(changed.body, HasSubstr("\"slots\":2"));
+  for (const auto& [body, field] :
+       std::map<std::string, std::string>{{R"({"parallel": {"data": 9}})", "parallel.data"},
+                                          {R"({"parallel": {"dat": 2}})", "parallel.dat"},
+                                          {R"({"parallel": "fast"})", "parallel"},
+                                          {R"({"training": {"batch_size": 2}})", "training"},
+                                          {R"({"resources": {"slots": 3}})", "resources.slots"}}) {
+    const RawAnswer bad = served.ask("POST", path, body);
+    EXPECT_EQ(bad.status, 400) << body;
+    EXPECT_THAT(bad.body, HasSubstr("\"field\":\"" + field + "\"")) << body;
+  }
+  EXPECT_EQ(served.ask("POST", path, "[").status, 400);
+  EXPECT_EQ(served.ask("POST", "jobs/job-absent/resume", "{}").status, 404);
+  served.set_state(id, proto::JOB_STATE_RUNNING);
+  EXPECT_EQ(served.ask("POST", path, R"({"parallel": {"tensor": 2}})").status, 409);
+  served.set_state(id, proto::JOB_STATE_FAILED);
+  EXPECT_EQ(served.ask("POST", path).status, 200);
+}
+
 TEST(Routes, OnlyRanksThatRunCanBeLookedAt) {
   Served served;
   const std::string id = served.submit();

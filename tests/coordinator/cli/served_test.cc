@@ -43,6 +43,33 @@ TEST_F(ServedCli, StackAndTraceNeedRanks) {
   EXPECT_THAT(weft({"stack", id, "--json"}).out, HasSubstr("\"ranks\": []"));
 }
 
+TEST_F(ServedCli, ResumeTakesAnotherMesh) {
+  const std::string id = submit();
+  EXPECT_EQ(weft({"pause", id}).exit, kExitOk);
+  const Outcome done = weft({"resume", id, "--parallel", "data=2,zero=1"});
+  EXPECT_EQ(done.exit, kExitOk) << done.err;
+  EXPECT_THAT(done.out, HasSubstr(id + " is queued\nmesh: data 2 x sequence 1 x tensor 1, zero 1"));
+  const Outcome json = weft({"resume", id, "--parallel", "tensor=2", "--nodes", "2", "--json"});
+  EXPECT_EQ(json.exit, kExitOk) << json.err;
+  for (const char* part : {"\"tensor\": 2", "\"nodes\": 2", "\"slots\": 2", "\"zero\": 0"}) {
+    EXPECT_THAT(json.out, HasSubstr(part));
+  }
+  const Outcome refused = weft({"resume", id, "--parallel", "data=9", "--nodes", "0", "--json"});
+  EXPECT_EQ(refused.exit, kExitError);
+  EXPECT_THAT(refused.err, HasSubstr("\"field\":\"parallel.data\""));
+  EXPECT_EQ(weft({"resume", id, "--parallel", "auto"}).exit, kExitError) << "no node has joined";
+  for (const char* bad : {"fast", "data", "data=x", "data=0", "dat=2", "=2", ""}) {
+    const Outcome usage = weft({"resume", id, "--parallel", bad});
+    EXPECT_EQ(usage.exit, kExitUsage) << bad;
+    EXPECT_THAT(usage.err, HasSubstr("--parallel")) << bad;
+  }
+  EXPECT_EQ(weft({"resume", id, "--slots", "-2"}).exit, kExitUsage);
+  EXPECT_EQ(weft({"resume", "job-absent", "--nodes", "1"}).exit, kExitNotFound);
+  EXPECT_EQ(weft({"resume", "job-absent", "--parallel", "data=2"}).exit, kExitNotFound);
+  EXPECT_EQ(weft({"resume", id}).exit, kExitOk);
+  EXPECT_THAT(weft({"completion", "bash"}).out, HasSubstr("--parallel"));
+}
+
 TEST_F(ServedCli, ExitCodesSayWhatBecameOfTheJob) {
   const std::string id = submit();
   served_.set_state(id, proto::JOB_STATE_RUNNING);

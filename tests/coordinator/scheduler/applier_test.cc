@@ -39,6 +39,17 @@ TEST_F(ApplierTest, RefusesSlotsThatAnActiveJobHolds) {
   EXPECT_TRUE(start("job-2", 0, {2, 3}));
 }
 
+TEST_F(ApplierTest, RefusesAGangThatTheJobNoLongerAsksFor) {
+  submit("job-1");
+  ASSERT_TRUE(store_->edit_job("job-1", [](JobEdit& edit) {
+    edit.job.mutable_spec()->mutable_resources()->set_slots(2);
+    return Status();
+  }));
+  EXPECT_EQ(start("job-1", 0, {0}).error().code(), Code::kStale);
+  const PlannedStart two{"job-1", 0, {{"n1", {0, 1}}}, {.slots = 2}};
+  EXPECT_TRUE(apply_start(*store_, two, clock_));
+}
+
 TEST_F(ApplierTest, RefusesAnotherAttemptAndABackOff) {
   submit("job-1");
   EXPECT_EQ(start("job-1", 1, {0}).error().code(), Code::kStale);

@@ -154,7 +154,8 @@ TEST(Plan, WhatCannotStartNowDoesNotBlockOthers) {
   EXPECT_EQ(started(result), "ok ");
   EXPECT_TRUE(result.waits.at("huge").infeasible);
   EXPECT_FALSE(result.waits.at("lost").infeasible);
-  EXPECT_THAT(result.waits.at("lost").reason, HasSubstr("not reachable: n2"));
+  EXPECT_THAT(result.waits.at("lost").reason,
+              HasSubstr("not reachable: n2; 'weft resume lost --parallel auto' goes on with"));
 }
 
 TEST(Plan, WhoHoldsSlotsIsToldOfTheNodesThatCount) {

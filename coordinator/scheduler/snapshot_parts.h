@@ -2,6 +2,7 @@
 // Thread safety: pure.
 #pragma once
 
+#include <algorithm>
 #include <optional>
 
 #include "coordinator/scheduler/snapshot.h"
@@ -31,6 +32,12 @@ inline SnapshotNode snapshot_of(const proto::NodeInfo& node, bool usable = true)
 
 inline RankMemory memory_of(const proto::RankMemory& memory) {
   return {memory.host_bytes(), memory.gpu_bytes(), memory.gpu_host_bytes()};
+}
+
+inline Gang gang_of(const proto::JobSpec& spec, const proto::RankMemory& memory) {
+  const proto::ResourceSpec& resources = spec.resources();
+  return {std::max(1, resources.slots()), resources.nodes(), wanted_gpu(resources),
+          memory_of(memory)};
 }
 
 }  // namespace weft
