@@ -61,7 +61,8 @@ AxisTraffic tensor_round(const Round& s, bool language_model, int ranks, int ran
 }
 
 // Values that come back after the update, or are gathered for the passes.
-AxisTraffic value_traffic(const Buckets& buckets, const Round& s, int zero, bool tied_logits) {
+AxisTraffic value_traffic(const Buckets& buckets, std::span<const ShardSize> shards, const Round& s,
+                          int zero, bool tied_logits) {
   AxisTraffic all;
   if (zero == 0 || s.replicas == 1) return all;
   const int64_t others = s.replicas - 1;
@@ -71,7 +72,7 @@ AxisTraffic value_traffic(const Buckets& buckets, const Round& s, int zero, bool
     const AxisTraffic values{s.element * bucket.own.length * others, others};
     const bool once = !tied_logits && (bucket.unit == 0 || bucket.unit == last);
     const bool gathered = zero == 3 && bucket.unit >= 0;
-    all += values * (gathered ? (once ? 1 : 2) * s.rounds : 1);
+    all += values * (repeats_of(bucket, shards) * (gathered ? (once ? 1 : 2) * s.rounds : 1));
   }
   return all;
 }
@@ -113,14 +114,14 @@ StepTraffic blocked_traffic(const ModelConfig& config, const proto::JobSpec& spe
     const bool by_all = shard.whole && shard.unit >= 0;
     step.replica +=
         tree_sum_traffic(shard.elements, by_all ? world : s.replicas, by_all ? rank : replica) *
-        s.rounds;
+        (s.rounds * shard.repeats);
   }
   if (language_model && config.tied) {  // a second gradient of the table, from the logits
     step.replica += tree_sum_traffic(shards.front().elements, s.replicas, replica) * s.rounds;
   }
   const int zero = s.replicas > 1 ? mesh.zero() : 0;
   const Buckets buckets(bucket_items(shards), s.replicas, replica, mesh.bucket_bytes());
-  step.replica += value_traffic(buckets, s, zero, config.tied && language_model);
+  step.replica += value_traffic(buckets, shards, s, zero, config.tied && language_model);
   return step;
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <numeric>
 
 #include "worker/admission/traffic.h"
 #include "worker/parallel/head_parts.h"
@@ -17,16 +18,29 @@ constexpr int64_t kCudnnWidthMin = 64, kCudnnTokensMin = 512, kCudnnUnorderedTok
 
 // Elements that one replica writes of a checkpoint: state tensors, three a parameter, go round
 // among them unless each has its own part (checkpoint/writer.cc).
-int64_t largest_turn(const std::vector<BucketItem>& items, int replicas, int zero) {
+int64_t largest_turn(std::span<const ShardSize> shards, int64_t replicas, int zero) {
+  int64_t parts = 0;
+  for (const ShardSize& each : shards) parts += 3 * share(each.elements, replicas) * each.repeats;
+  if (zero > 0) return parts;
   std::vector<int64_t> of_replica(static_cast<size_t>(replicas));
   size_t turn = 0;
-  for (const BucketItem& item : items) {
-    for (int role = 0; role < 3; ++role, ++turn) {
-      if (zero == 0) of_replica[turn % of_replica.size()] += item.elements;
-      if (zero > 0) of_replica[0] += share(item.elements, replicas);
+  const auto take_turns = [&](std::span<const ShardSize> unit, int64_t times) {
+    for (const ShardSize& shard : unit) {
+      for (int role = 0; role < 3; ++role, ++turn) {
+        of_replica[turn % of_replica.size()] += shard.elements * times;
+      }
     }
+  };
+  for (size_t first = 0, end = 0; first < shards.size(); first = end) {
+    while (end < shards.size() && shards[end].unit == shards[first].unit) ++end;
+    const auto unit = shards.subspan(first, end - first);
+    // After so many repeats the turns are where they were.
+    const int64_t period = replicas / std::gcd(3 * std::ssize(unit), replicas);
+    const int64_t periods = unit[0].repeats / period;
+    for (int64_t i = 0; periods > 0 && i < period; ++i) take_turns(unit, periods);
+    for (int64_t i = periods * period; i < unit[0].repeats; ++i) take_turns(unit, 1);
   }
-  return *std::max_element(of_replica.begin(), of_replica.end());
+  return *std::ranges::max_element(of_replica);
 }
 
 }  // namespace
@@ -101,16 +115,15 @@ int64_t Sizes::kept_block() const {
 
 Parameters::Parameters(const ModelConfig& config, const proto::JobSpec& spec,
                        std::span<const ShardSize> shards) {
-  const std::vector<BucketItem> items = bucket_items(shards);
-  for (const BucketItem& item : items) {
-    count += item.elements;
-    largest = std::max(largest, item.elements);
-    const bool of_block = item.unit > 0 && item.unit <= config.layers;
-    if (of_block) largest_of_block = std::max(largest_of_block, item.elements);
+  for (const ShardSize& shard : shards) {
+    count += shard.elements * shard.repeats;
+    largest = std::max(largest, shard.elements);
+    const bool of_block = shard.unit > 0 && shard.unit <= config.layers;
+    if (of_block) largest_of_block = std::max(largest_of_block, shard.elements);
   }
   table = share(config.vocabulary, spec.parallel().tensor()) * config.hidden;
   const int replicas = spec.parallel().data() * spec.parallel().sequence();
-  const Buckets buckets(items, replicas, 0, spec.parallel().bucket_bytes());
+  const Buckets buckets(bucket_items(shards), replicas, 0, spec.parallel().bucket_bytes());
   const TableUse use = table_use(config, spec, models_language(spec));
   std::vector<char> by_rows = sent_as_rows(buckets, use, config.hidden, replicas);
   const bool in_blocks = spec.training().reproducible() == proto::REPRODUCIBLE_TOPOLOGY;
@@ -121,14 +134,14 @@ Parameters::Parameters(const ModelConfig& config, const proto::JobSpec& spec,
     units[bucket.unit] += bucket.elements;
     if (by_rows[b] != 0) {
       table_by_rows |= bucket.table == LookedUp::kByToken;
-      only_rows += use.whole(bucket.table) ? 0 : bucket.elements;
+      only_rows += use.whole(bucket.table) ? 0 : bucket.elements * repeats_of(bucket, shards);
       continue;
     }
     int64_t& most = bucket.unit == 0 ? embedding_bucket : block_bucket;
     most = std::max(most, bucket.elements);
   }
   embedding_bucket = embedding_bucket > 0 ? embedding_bucket : block_bucket;
-  checkpoint = largest_turn(items, replicas, spec.parallel().zero());
+  checkpoint = largest_turn(shards, replicas, spec.parallel().zero());
   embedding_unit = units[0];
   block_unit = units[1];
   last_unit = units[config.layers + 1];

@@ -173,7 +173,8 @@ AttentionTraffic sequence_traffic(const AttentionSizes& sizes, int ranks, int ul
   return all;
 }
 
-AxisTraffic replica_traffic(const Buckets& buckets, const ReplicaSizes& sizes) {
+AxisTraffic replica_traffic(const Buckets& buckets, const ReplicaSizes& sizes,
+                            std::span<const ShardSize> shards) {
   AxisTraffic all;
   if (sizes.replicas == 1) return all;
   const int64_t messages = sizes.replicas - 1;
@@ -182,6 +183,9 @@ AxisTraffic replica_traffic(const Buckets& buckets, const ReplicaSizes& sizes) {
   const std::vector<char> as_rows =
       sent_as_rows(buckets, sizes.tables, sizes.width, sizes.replicas);
   bool values_sent = false;  // of the rows: once for all tables
+  const auto add = [&](const AxisTraffic& sent, const Bucket& of) {
+    all += sent * (shards.empty() ? 1 : repeats_of(of, shards));
+  };
   for (size_t b = 0; b < buckets.all().size(); ++b) {
     const Bucket& bucket = buckets.all()[b];
     const AxisTraffic scatter{kSingle * (bucket.elements - bucket.own.length), messages};
@@ -192,19 +196,19 @@ AxisTraffic replica_traffic(const Buckets& buckets, const ReplicaSizes& sizes) {
     const bool rows = as_rows[b] != 0;
     if (rows && !values_sent) {  // how many they are, and the elements of each
       const int64_t bytes = kId * sums + sizes.tokens * sizes.width * sizes.value;
-      all += {bytes * messages, 2 * messages * sums};
+      add({bytes * messages, 2 * messages * sums}, bucket);
       values_sent = true;
     }
-    if (rows) all += {sizes.tokens * kId * messages, messages * sums};  // and its number
+    if (rows) add({sizes.tokens * kId * messages, messages * sums}, bucket);  // and its number
     if (!rows || sizes.tables.whole(bucket.table)) {
-      all += scatter * sums;
-      if (sizes.zero == 0) all += {kSingle * gather.bytes, messages};
+      add(scatter * sums, bucket);
+      if (sizes.zero == 0) add({kSingle * gather.bytes, messages}, bucket);
     }
-    if (sizes.zero > 0 && !gathered) all += values;
+    if (sizes.zero > 0 && !gathered) add(values, bucket);
     // A unit is gathered in the forward and in the backward pass; the last one stays open between
     // them unless the loss opens the embedding, whose own backward pass does not need it.
     const bool once = sizes.tied_logits ? false : bucket.unit == 0 || bucket.unit == last;
-    if (gathered) all += values * ((once ? 1 : 2) * sizes.rounds);
+    if (gathered) add(values * ((once ? 1 : 2) * sizes.rounds), bucket);
   }
   return all;
 }
@@ -267,8 +271,8 @@ StepTraffic step_traffic(const ModelConfig& config, const proto::JobSpec& spec,
       if (shard.unit < 0) continue;
       const int ranks = shard.whole ? mesh.tensor() : shard.copies;
       const int rank = shard.whole ? place.tensor : shard.copy;
-      step.tensor +=
-          reduce_traffic(shard.elements, element_bytes(spec), ranks, rank) * std::ssize(rounds);
+      step.tensor += reduce_traffic(shard.elements, element_bytes(spec), ranks, rank) *
+                     (std::ssize(rounds) * shard.repeats);
     }
   }
   if (mesh.sequence() > 1) {
@@ -291,7 +295,7 @@ StepTraffic step_traffic(const ModelConfig& config, const proto::JobSpec& spec,
   for (const int64_t rows : rounds) {
     sizes.tokens = (zero >= 2 ? sizes.tokens : 0) + rows * tokens;
   }
-  step.replica = replica_traffic(buckets, sizes);
+  step.replica = replica_traffic(buckets, sizes, shards);
   return step;
 }
 

@@ -64,7 +64,9 @@ struct ReplicaSizes {
   int64_t width = 0;   // of a row of those
   int64_t tokens = 0;  // that this rank looks up in the rounds that are sent
 };
-AxisTraffic replica_traffic(const Buckets& buckets, const ReplicaSizes& sizes);
+// shards: whose buckets these are (bucket_items); empty: each bucket stands for itself.
+AxisTraffic replica_traffic(const Buckets& buckets, const ReplicaSizes& sizes,
+                            std::span<const ShardSize> shards = {});
 
 // ---- a whole step of a job
 // ------------------------------------------------------------------------

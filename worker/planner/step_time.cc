@@ -72,7 +72,7 @@ Work work_of(const ModelConfig& config, const proto::JobSpec& spec,
       static_cast<double>(rows * share(training.sequence_length(), mesh.sequence()));
   double matrices = 0, parameters = 0;  // elements
   for (const ShardSize& shard : shards) {
-    const double elements = static_cast<double>(shard.elements);
+    const double elements = static_cast<double>(shard.elements * shard.repeats);
     parameters += elements;
     if (shard.unit > 0 && shard.unit <= config.layers && shard.matrix) matrices += elements;
   }
