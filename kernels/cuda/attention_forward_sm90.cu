@@ -112,29 +112,39 @@ __device__ void produce(const ForwardCall<T>& call, const ForwardRoom<kWidth>& r
   });
 }
 
+// A tile of keys as a group of consumers finds it.
+struct TileOfKeys {
+  int turn, first;
+  bool masked;
+};
+template <int kWidth>
+__device__ TileOfKeys wait_for_keys(const ForwardRoom<kWidth>& room, int n, int group) {
+  room.of_keys.wait_full(n);
+  const Stage& stage = room.of_keys[n];
+  return {stage.turn, stage.token, view_of(stage.views, group) != TileView::kAll};
+}
+
+// n counts tiles, through all items: the next one's scores are started before one is stored.
 template <int kWidth, typename T>
-__device__ void consume(const ForwardCall<T>& call, const ForwardRoom<kWidth>& room,
-                        const Place& place, int turn, int& n) {
+__device__ void consume(const ForwardCall<T>& call, const ForwardRoom<kWidth>& room) {
   const Attention& a = call.attention;
-  const int group = static_cast<int>(threadIdx.x / kGroupThreads) - 1;
-  const int warp = static_cast<int>(threadIdx.x / 32 - kGroupThreads / 32);
-  const int lane = static_cast<int>(threadIdx.x % 32), warp_query = place.first_query + 16 * warp;
-  int first_key = 0;
+  const int warp = static_cast<int>(threadIdx.x / 32) - kGroupThreads / 32, group = warp / 4;
+  const int lane = static_cast<int>(threadIdx.x % 32);
+  int turn = 0, n = 0;
   float scores[kKeys / 8][4], out[kWidth / 8][4], keep[2];
   uint32_t weights[kKeys / 16][4];
-  clear(out);
   RunningRows rows;
-  bool masked = false;
-  const auto more = [&](int i) {
-    room.of_keys.wait_full(i);
-    const Stage& stage = room.of_keys[i];
-    first_key = stage.token;
-    masked = view_of(stage.views, group) != TileView::kAll;
-    return stage.turn == turn;
+  TileOfKeys tile = wait_for_keys(room, 0, group);
+  ScorePlace first{};  // the warp's first query
+  const auto begin = [&] {
+    const Place place = place_of(a.shape, call.items[item_of(turn)]);
+    first = {place.row, place.head, place.first_query + 16 * warp, 0};
+    clear(out);
+    rows = {};
   };
-  const auto start_scores = [&](int i) {
+  const auto start_scores = [&](int i, int of_turn) {
     group_fence();
-    start_transposed<T, kWidth, kQueries, kKeys>(scores, room.queries(turn), 64 * group,
+    start_transposed<T, kWidth, kQueries, kKeys>(scores, room.queries(of_turn), 64 * group,
                                                  room.keys(i));
   };
   const auto start_weighing = [&](int i) {
@@ -142,42 +152,49 @@ __device__ void consume(const ForwardCall<T>& call, const ForwardRoom<kWidth>& r
     group_fence();
     start_product<T, kWidth, kKeys>(out, weights, room.values(i));
   };
-
   const auto weigh = [&] {
-    const ScorePlace first{place.row, place.head, warp_query + lane / 4, first_key};
-    softmax_step<T, true>(a, first, masked, scores, rows, keep);
+    const ScorePlace at{first.row, first.head, first.query + lane / 4, tile.first};
+    softmax_step<T, true>(a, at, tile.masked, scores, rows, keep);
+  };
+  const auto end = [&] {
+    group_wait<0>(out);
+    room.of_values.release(n);
+    room.of_queries.release(turn);
+    finish(a, call.results, first, rows, out);
   };
 
-  room.of_queries.wait_full(turn);
-  if (more(n)) {
-    room.turns.wait(group, n);
-    start_scores(n);
-    room.turns.pass(group);
-    group_wait<0>(scores);
-    room.of_keys.release(n);
-    weigh();
-    pack<T>(scores, weights);
-    bool goes_on = more(n + 1);
-    for (; goes_on; ++n) {
-      room.turns.wait(group, n + 1);
-      start_scores(n + 1);
-      start_weighing(n);
-      room.turns.pass(group);
-      group_wait<1>(scores);
-      room.of_keys.release(n + 1);
-      weigh();
-      goes_on = more(n + 2);  // here: the compiler moves no wait for products up across its loop
-      group_wait<0>(out);
-      room.of_values.release(n);
-      shrink(out, keep);
-      pack<T>(scores, weights);
-    }
+  begin();
+  room.of_queries.wait_full(0);
+  room.turns.wait(group, 0);
+  start_scores(0, 0);
+  room.turns.pass(group);
+  group_wait<0>(scores);
+  room.of_keys.release(0);
+  weigh();
+  pack<T>(scores, weights);
+  for (tile = wait_for_keys(room, 1, group); tile.turn >= 0; ++n) {
+    const bool ends = tile.turn != turn;
+    if (ends) room.of_queries.wait_full(tile.turn);
+    room.turns.wait(group, n + 1);
+    start_scores(n + 1, tile.turn);
     start_weighing(n);
+    room.turns.pass(group);
+    group_wait<1>(scores);
+    room.of_keys.release(n + 1);
+    if (ends) {
+      end();
+      turn = tile.turn;
+      begin();
+    }
+    weigh();
+    tile = wait_for_keys(room, n + 2, group);  // a loop: no wait for products moves up across it
     group_wait<0>(out);
-    room.of_values.release(n++);
+    if (!ends) room.of_values.release(n);
+    shrink(out, keep);
+    pack<T>(scores, weights);
   }
-  room.of_queries.release(turn);
-  finish(a, call.results, {place.row, place.head, warp_query, 0}, rows, out);
+  start_weighing(n);
+  end();
 }
 
 template <int kWidth, typename T>
@@ -189,20 +206,17 @@ __global__ void __launch_bounds__(kGroupThreads*(1 + kGroups), 1)
     init_stages(room.of_keys.first, room.kAllStages, kGroups);
   }
   __syncthreads();  // the barrier objects are there
-  int n = 0;
-  const auto place = [&](unsigned item) {
-    return place_of(call.attention.shape, call.items[item]);
-  };
   if (threadIdx.x < kGroupThreads) {
     leave_registers<56>();
     if (threadIdx.x >= 32) return;
-    each_item(call.items.count,
-              [&](int turn, unsigned item) { produce(call, room, place(item), turn, n); });
+    int n = 0;
+    each_item(call.items.count, [&](int turn, unsigned item) {
+      produce(call, room, place_of(call.attention.shape, call.items[item]), turn, n);
+    });
     if (threadIdx.x == 0) room.of_keys.end(n);
   } else {
     take_registers<224>();
-    each_item(call.items.count,
-              [&](int turn, unsigned item) { consume(call, room, place(item), turn, n); });
+    consume(call, room);
   }
 }
 
