@@ -8,7 +8,7 @@
 namespace weft::cuda {
 namespace {
 
-template <typename T, int kKeep>
+template <typename T, int kKeep, int kThreads>
 __global__ void __launch_bounds__(kRowThreads)
     log_softmax_kernel(const T* x, T* y, int64_t rows, int64_t width, bool vectors) {
   constexpr int kWide = kVectorWidth<T>;
@@ -17,23 +17,23 @@ __global__ void __launch_bounds__(kRowThreads)
   for (int64_t row = first_row(); row < rows; row += rows_of_grid()) {
     const T* from = x + row * width;
     Packed<T, kWide> kept[kKeep > 0 ? kKeep : 1];
-    for_vectors<kKeep, kWide>(kKeep > 0 ? width : 0, [&](int k, int64_t at, int) {
+    for_vectors<kKeep, kThreads, kWide>(kKeep > 0 ? width : 0, [&](int k, int64_t at, int) {
       kept[k] = load_packed<kWide>(from + at);
     });
     const auto values = [&](int k, int64_t at, int count) {
       return kKeep > 0 ? unpack(kept[k]) : load_some<kWide>(from + at, count, aligned);
     };
     float largest = -INFINITY, total = 0.0F;
-    for_vectors<kKeep, kWide>(width, [&](int k, int64_t at, int count) {
+    for_vectors<kKeep, kThreads, kWide>(width, [&](int k, int64_t at, int count) {
       const Vector<T, kWide> x_at = values(k, at, count);
       WEFT_UNROLL
       for (int j = 0; j < kWide; ++j) {
         if (j < count) largest = Max::combine(largest, widen(x_at.at[j]));
       }
     });
-    largest = row_reduce<Max>(largest, partials);
+    largest = row_reduce<Max, kThreads>(largest, partials);
     const bool none = largest == -INFINITY;  // nothing to choose from
-    for_vectors<kKeep, kWide>(width, [&](int k, int64_t at, int count) {
+    for_vectors<kKeep, kThreads, kWide>(width, [&](int k, int64_t at, int count) {
       const Vector<T, kWide> x_at = values(k, at, count);
       WEFT_UNROLL
       for (int j = 0; j < kWide; ++j) {
@@ -41,8 +41,8 @@ __global__ void __launch_bounds__(kRowThreads)
         total += none || j >= count ? 0.0F : term;
       }
     });
-    const float log_total = logf(row_reduce<Add>(total, partials));
-    for_vectors<kKeep, kWide>(width, [&](int k, int64_t at, int count) {
+    const float log_total = logf(row_reduce<Add, kThreads>(total, partials));
+    for_vectors<kKeep, kThreads, kWide>(width, [&](int k, int64_t at, int count) {
       const Vector<T, kWide> x_at = values(k, at, count);
       Vector<T, kWide> share;
       WEFT_UNROLL
@@ -55,7 +55,7 @@ __global__ void __launch_bounds__(kRowThreads)
 }
 
 // dx = dy - exp(y) sum(dy).
-template <typename T, int kKeep>
+template <typename T, int kKeep, int kThreads>
 __global__ void __launch_bounds__(kRowThreads)
     log_softmax_backward_kernel(const T* y, const T* dy, T* dx, int64_t rows, int64_t width,
                                 bool vectors) {
@@ -65,7 +65,7 @@ __global__ void __launch_bounds__(kRowThreads)
   for (int64_t row = first_row(); row < rows; row += rows_of_grid()) {
     const int64_t start = row * width;
     Packed<T, kWide> kept_y[kKeep > 0 ? kKeep : 1], kept_dy[kKeep > 0 ? kKeep : 1];
-    for_vectors<kKeep, kWide>(kKeep > 0 ? width : 0, [&](int k, int64_t at, int) {
+    for_vectors<kKeep, kThreads, kWide>(kKeep > 0 ? width : 0, [&](int k, int64_t at, int) {
       kept_y[k] = load_packed<kWide>(y + start + at);
       kept_dy[k] = load_packed<kWide>(dy + start + at);
     });
@@ -74,13 +74,13 @@ __global__ void __launch_bounds__(kRowThreads)
       return kKeep > 0 ? unpack(kept[k]) : load_some<kWide>(array + start + at, count, aligned);
     };
     float total = 0.0F;  // behind the row's end dy is 0
-    for_vectors<kKeep, kWide>(width, [&](int k, int64_t at, int count) {
+    for_vectors<kKeep, kThreads, kWide>(width, [&](int k, int64_t at, int count) {
       const Vector<T, kWide> d = of(kept_dy, dy, k, at, count);
       WEFT_UNROLL
       for (int j = 0; j < kWide; ++j) total += widen(d.at[j]);
     });
-    total = row_reduce<Add>(total, partials);
-    for_vectors<kKeep, kWide>(width, [&](int k, int64_t at, int count) {
+    total = row_reduce<Add, kThreads>(total, partials);
+    for_vectors<kKeep, kThreads, kWide>(width, [&](int k, int64_t at, int count) {
       const auto log_share = of(kept_y, y, k, at, count), d = of(kept_dy, dy, k, at, count);
       Vector<T, kWide> slope;
       WEFT_UNROLL
@@ -99,9 +99,9 @@ template <typename T>
 void log_softmax(const T* x, T* y, int64_t rows, int64_t width, cudaStream_t stream) {
   const bool aligned = (rows_take_vectors<T>)(width, x, y);
   const dim3 block = row_block<T>(width);
-  with_kept<T>(width, aligned, [&]<int kKeep>() {
+  with_kept<T>(width, aligned, [&]<int kKeep, int kThreads>() {
     launch_shared(stream, blocks_of_rows(rows, block), block, kWarp * sizeof(float),
-                  log_softmax_kernel<T, kKeep>, x, y, rows, width, aligned);
+                  log_softmax_kernel<T, kKeep, kThreads>, x, y, rows, width, aligned);
   });
 }
 template <typename T>
@@ -109,9 +109,9 @@ void log_softmax_backward(const T* y, const T* dy, T* dx, int64_t rows, int64_t 
                           cudaStream_t stream) {
   const bool aligned = (rows_take_vectors<T>)(width, y, dy, dx);
   const dim3 block = row_block<T>(width);
-  with_kept<T>(width, aligned, [&]<int kKeep>() {
+  with_kept<T>(width, aligned, [&]<int kKeep, int kThreads>() {
     launch_shared(stream, blocks_of_rows(rows, block), block, kWarp * sizeof(float),
-                  log_softmax_backward_kernel<T, kKeep>, y, dy, dx, rows, width, aligned);
+                  log_softmax_backward_kernel<T, kKeep, kThreads>, y, dy, dx, rows, width, aligned);
   });
 }
 

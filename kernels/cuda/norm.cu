@@ -15,7 +15,12 @@ __device__ Vector<T, kWide> rounded_sum(Vector<T, kWide> a, const Vector<T, kWid
   return a;
 }
 
-template <typename T, int kKeep>
+template <typename T>
+struct Weights {
+  Packed<T, kVectorWidth<T>> gamma, beta;
+};
+
+template <typename T, int kKeep, int kThreads>
 __global__ void __launch_bounds__(kRowThreads) norm_kernel(NormArguments<T> n, bool vectors) {
   const bool aligned = kKeep > 0 || vectors;
   constexpr int kWide = kVectorWidth<T>;
@@ -24,16 +29,13 @@ __global__ void __launch_bounds__(kRowThreads) norm_kernel(NormArguments<T> n, b
   for (int64_t row = first_row(); row < n.rows; row += rows_of_grid()) {
     const int64_t start = row * n.width;
     const T *x_row = n.x + start, *added = n.residual == nullptr ? nullptr : n.residual + start;
-    Packed<T, kWide> kept[kKeep > 0 ? kKeep : 1], residual[kKeep > 0 ? kKeep : 1];
+    Packed<T, kWide> kept[kKeep > 0 ? kKeep : 1];
     const int64_t kept_width = kKeep > 0 ? n.width : 0;
-    for_vectors<kKeep, kWide>(
+    for_vectors<kKeep, kThreads, kWide>(
         kept_width, [&](int k, int64_t at, int) { kept[k] = load_packed<kWide>(x_row + at); });
     if (added != nullptr) {
-      for_vectors<kKeep, kWide>(kept_width, [&](int k, int64_t at, int) {
-        residual[k] = load_packed<kWide>(added + at);
-      });
-      for_vectors<kKeep, kWide>(kept_width, [&](int k, int64_t, int) {
-        kept[k] = packed(rounded_sum(unpack(kept[k]), unpack(residual[k])));
+      for_vectors<kKeep, kThreads, kWide>(kept_width, [&](int k, int64_t at, int) {
+        kept[k] = packed(rounded_sum(unpack(kept[k]), load_vector<kWide>(added + at)));
       });
     }
     // What is normalized.
@@ -46,15 +48,15 @@ __global__ void __launch_bounds__(kRowThreads) norm_kernel(NormArguments<T> n, b
     float m = 0.0F;
     if (n.mean != nullptr) {
       float total = 0.0F;
-      for_vectors<kKeep, kWide>(n.width, [&](int k, int64_t at, int count) {
+      for_vectors<kKeep, kThreads, kWide>(n.width, [&](int k, int64_t at, int count) {
         const Vector<T, kWide> x = values(k, at, count);
         WEFT_UNROLL
         for (int j = 0; j < kWide; ++j) total += j < count ? widen(x.at[j]) : 0.0F;
       });
-      m = row_reduce<Add>(total, partials) / width;
+      m = row_reduce<Add, kThreads>(total, partials) / width;
     }
     float squares = 0.0F;
-    for_vectors<kKeep, kWide>(n.width, [&](int k, int64_t at, int count) {
+    for_vectors<kKeep, kThreads, kWide>(n.width, [&](int k, int64_t at, int count) {
       const Vector<T, kWide> x = values(k, at, count);
       WEFT_UNROLL
       for (int j = 0; j < kWide; ++j) {
@@ -62,20 +64,25 @@ __global__ void __launch_bounds__(kRowThreads) norm_kernel(NormArguments<T> n, b
         squares += j < count ? distance * distance : 0.0F;
       }
     });
-    const float r = 1.0F / sqrtf(row_reduce<Add>(squares, partials) / width + n.epsilon);
-    for_vectors<kKeep, kWide>(n.width, [&](int k, int64_t at, int count) {
-      const Vector<T, kWide> x = values(k, at, count);
-      const Vector<T, kWide> gamma = load_some<kWide>(n.gamma + at, count, aligned);
-      if (n.sum != nullptr) store_some(n.sum + start + at, x, count, aligned);
-      Vector<T, kWide> beta{}, y;
-      if (n.beta != nullptr) beta = load_some<kWide>(n.beta + at, count, aligned);
-      WEFT_UNROLL
-      for (int j = 0; j < kWide; ++j) {
-        const float scaled = (widen(x.at[j]) - m) * r * widen(gamma.at[j]);
-        y.at[j] = narrow<T>(scaled + widen(beta.at[j]));
-      }
-      store_some(n.y + start + at, y, count, aligned);
-    });
+    const float r = 1.0F / sqrtf(row_reduce<Add, kThreads>(squares, partials) / width + n.epsilon);
+    const auto weights = [&](int64_t at, int count) {
+      Weights<T> loaded{load_some_packed<kWide>(n.gamma + at, count, aligned), {}};
+      if (n.beta != nullptr) loaded.beta = load_some_packed<kWide>(n.beta + at, count, aligned);
+      return loaded;
+    };
+    for_loaded_vectors<kKeep, kThreads, kWide>(
+        n.width, weights, [&](int k, int64_t at, int count, const Weights<T>& loaded) {
+          const Vector<T, kWide> x = values(k, at, count), gamma = unpack(loaded.gamma);
+          const Vector<T, kWide> beta = unpack(loaded.beta);
+          if (n.sum != nullptr) store_some(n.sum + start + at, x, count, aligned);
+          Vector<T, kWide> y;
+          WEFT_UNROLL
+          for (int j = 0; j < kWide; ++j) {
+            const float scaled = (widen(x.at[j]) - m) * r * widen(gamma.at[j]);
+            y.at[j] = narrow<T>(scaled + widen(beta.at[j]));
+          }
+          store_some(n.y + start + at, y, count, aligned);
+        });
     if (threadIdx.x != 0) continue;
     if (n.mean != nullptr) n.mean[row] = m;
     n.rstd[row] = r;
@@ -89,9 +96,9 @@ void norm(const NormArguments<T>& n, cudaStream_t stream) {
   const bool aligned =
       (rows_take_vectors<T>)(n.width, n.x, n.residual, n.gamma, n.beta, n.sum, n.y);
   const dim3 block = row_block<T>(n.width);
-  with_kept<T>(n.width, aligned, [&]<int kKeep>() {
+  with_kept<T>(n.width, aligned, [&]<int kKeep, int kThreads>() {
     launch_shared(stream, blocks_of_rows(n.rows, block), block, kWarp * sizeof(float),
-                  norm_kernel<T, kKeep>, n, aligned);
+                  norm_kernel<T, kKeep, kThreads>, n, aligned);
   });
 }
 

@@ -4,41 +4,57 @@
 // over slices of kNormSliceRows rows; the rows of a slice, and then the slices, are added in
 // kTileRows chains that are merged in order, and those of blocks of rows in a tree: no atomics, the
 // same bits each time.
+#include <algorithm>
+
 #include "kernels/cuda/rows.cuh"
 #include "kernels/cuda/slices.cuh"
 
 namespace weft::cuda {
 namespace {
 
-constexpr int64_t kNormSliceRows = 96;
+constexpr int64_t kSlices = 264;  // of a block of rows: two for each multiprocessor of sm_90
+constexpr int64_t kSliceRowsLeast = 16;
+// In one pass: threads of a block, which hold kPassVectors vectors of a row each, and rows under
+// way.
+constexpr int kPassThreads = 512, kPassThreadsUsual = 256, kPassVectors = 2, kPassStages = 4;
+constexpr int kPassSums = 4 * kPassThreads / kWarp;  // two of each warp, twice
 
-// Of the longest block of rows; block i begins at row i rows / blocks.
-int64_t block_slices(int64_t rows, int64_t blocks) {
+// Block i of rows begins at row i rows / blocks; how many its slices have follows from the longest.
+struct Slices {
+  int64_t rows, in_block;
+};
+Slices slices_of_rows(int64_t rows, int64_t blocks) {
   const int64_t longest = (rows + blocks - 1) / blocks;
-  return (longest + kNormSliceRows - 1) / kNormSliceRows;
+  const int64_t each = std::max(kSliceRowsLeast, (longest + kSlices - 1) / kSlices);
+  return {each, (longest + each - 1) / each};
+}
+// The rows of a slice.
+struct SliceRows {
+  int64_t first, last;
+};
+template <typename T>
+__device__ SliceRows rows_of_slice(const NormBackwardArguments<T>& n, const Slices& slices,
+                                   int64_t slice) {
+  const int64_t block = slice / slices.in_block, end = (block + 1) * n.rows / n.blocks;
+  const int64_t first = block * n.rows / n.blocks + slice % slices.in_block * slices.rows;
+  return {first, min(first + slices.rows, end)};
 }
 
-template <typename T, int kKeep>
+// Rows that are too wide for pass_kernel, or not aligned, are read twice, and once more for the
+// sums.
+template <typename T>
 __global__ void __launch_bounds__(kRowThreads)
-    input_kernel(NormBackwardArguments<T> n, bool vectors) {
-  const bool aligned = kKeep > 0 || vectors;
+    input_kernel(NormBackwardArguments<T> n, bool aligned) {
   constexpr int kWide = kVectorWidth<T>;
   float* partials = shared_memory<float>();
   const float width = static_cast<float>(n.width);
   for (int64_t row = first_row(); row < n.rows; row += rows_of_grid()) {
     const int64_t start = row * n.width;
-    Packed<T, kWide> kept_x[kKeep > 0 ? kKeep : 1], kept_dy[kKeep > 0 ? kKeep : 1];
-    for_vectors<kKeep, kWide>(kKeep > 0 ? n.width : 0, [&](int k, int64_t at, int) {
-      kept_x[k] = load_packed<kWide>(n.x + start + at);
-      kept_dy[k] = load_packed<kWide>(n.dy + start + at);
-    });
     const float m = n.mean == nullptr ? 0.0F : n.mean[row], r = n.rstd[row];
     // Calls act(j, g, xhat) for the elements of a vector.
-    const auto each_of = [&](int k, int64_t at, int count, const auto& act) {
-      const Vector<T, kWide> x =
-          kKeep > 0 ? unpack(kept_x[k]) : load_some<kWide>(n.x + start + at, count, aligned);
-      const Vector<T, kWide> dy =
-          kKeep > 0 ? unpack(kept_dy[k]) : load_some<kWide>(n.dy + start + at, count, aligned);
+    const auto each_of = [&](int64_t at, int count, const auto& act) {
+      const Vector<T, kWide> x = load_some<kWide>(n.x + start + at, count, aligned);
+      const Vector<T, kWide> dy = load_some<kWide>(n.dy + start + at, count, aligned);
       const Vector<T, kWide> gamma = load_some<kWide>(n.gamma + at, count, aligned);
       WEFT_UNROLL
       for (int j = 0; j < kWide; ++j) {
@@ -46,23 +62,219 @@ __global__ void __launch_bounds__(kRowThreads)
       }
     };
     float total = 0.0F, along = 0.0F;  // behind the row's end dy and gamma are 0
-    for_vectors<kKeep, kWide>(n.width, [&](int k, int64_t at, int count) {
-      each_of(k, at, count, [&](int, float g, float hat) {
+    for_vectors<0, 0, kWide>(n.width, [&](int, int64_t at, int count) {
+      each_of(at, count, [&](int, float g, float hat) {
         total += g;
         along += g * hat;
       });
     });
-    const float mean_g = n.mean == nullptr ? 0.0F : row_reduce<Add>(total, partials) / width;
-    const float mean_along = row_reduce<Add>(along, partials) / width;
-    for_vectors<kKeep, kWide>(n.width, [&](int k, int64_t at, int count) {
+    const float mean_g = n.mean == nullptr ? 0.0F : row_reduce<Add, 0>(total, partials) / width;
+    const float mean_along = row_reduce<Add, 0>(along, partials) / width;
+    for_vectors<0, 0, kWide>(n.width, [&](int, int64_t at, int count) {
       Vector<T, kWide> past{}, dx;
       if (n.dsum != nullptr) past = load_some<kWide>(n.dsum + start + at, count, aligned);
-      each_of(k, at, count, [&](int j, float g, float hat) {
+      each_of(at, count, [&](int j, float g, float hat) {
         dx.at[j] = narrow<T>(widen(past.at[j]) + r * (g - mean_g - hat * mean_along));
       });
       store_some(n.dx + start + at, dx, count, aligned);
     });
   }
+}
+
+// Both sums over the threads of a row, at most kPassThreads, in each of them. Of a warp, the lower
+// lanes add the one up and the upper lanes the other. All threads of the block call it; partials
+// [2, warps] may be used again behind the next but one barrier.
+__device__ void two_sums(float& first, float& second, float* partials, int warps) {
+  constexpr int kHalf = kWarp / 2;
+  static_assert(kPassThreads <= kHalf * kWarp);
+  const int lane = static_cast<int>(threadIdx.x) % kWarp,
+            warp = static_cast<int>(threadIdx.x) / kWarp;
+  const bool upper = lane >= kHalf;
+  float sum = upper ? second : first;
+  const auto add_up = [&] {
+    for (int apart = kHalf / 2; apart > 0; apart /= 2)
+      sum += __shfl_xor_sync(kAllLanes, sum, apart);
+  };
+  sum += __shfl_xor_sync(kAllLanes, upper ? first : second, kHalf);
+  add_up();
+  if (warps > 1) {
+    if (lane % kHalf == 0) partials[(upper ? warps : 0) + warp] = sum;
+    __syncthreads();
+    sum = lane % kHalf < warps ? partials[(upper ? warps : 0) + lane % kHalf] : 0.0F;
+    add_up();
+  }
+  first = __shfl_sync(kAllLanes, sum, 0);
+  second = __shfl_sync(kAllLanes, sum, kHalf);
+}
+
+// What a thread of pass_kernel has of a row: vectors blockDim.x apart.
+template <typename T>
+struct Part {
+  static constexpr int kWide = kVectorWidth<T>;
+  float at[kPassVectors][kWide];
+  __device__ static int column(int v) {
+    return (v * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x)) * kWide;
+  }
+};
+
+// The sums of the rows that are taken at once, in their order, in the threads of the first.
+template <typename T>
+__device__ void merge_rows(Part<T>& sums, Part<T>* room) {
+  const unsigned own = threadIdx.y * blockDim.x + threadIdx.x;
+  __syncthreads();  // what was there before has been read
+  room[own] = sums;
+  __syncthreads();
+  for (unsigned y = 1; y < blockDim.y && threadIdx.y == 0; ++y) {
+    const Part<T>& other = room[own + y * blockDim.x];
+    WEFT_UNROLL
+    for (int i = 0; i < kPassVectors * Part<T>::kWide; ++i) {
+      sums.at[i / Part<T>::kWide][i % Part<T>::kWide] +=
+          other.at[i / Part<T>::kWide][i % Part<T>::kWide];
+    }
+  }
+}
+template <typename T>
+__device__ void store_part(const Part<T>& sums, int width, float* to) {
+  WEFT_UNROLL
+  for (int v = 0; v < kPassVectors; ++v) {
+    if (Part<T>::column(v) >= width) continue;
+    WEFT_UNROLL
+    for (int j = 0; j < Part<T>::kWide; j += 4) {
+      const float* four = sums.at[v] + j;
+      store_vector(to + Part<T>::column(v) + j,
+                   Vector<float, 4>{{four[0], four[1], four[2], four[3]}});
+    }
+  }
+}
+
+// From `start` on; zeros where there is no array.
+template <typename T>
+struct PackedPart {
+  Packed<T, kVectorWidth<T>> at[kPassVectors];
+};
+template <typename T>
+__device__ PackedPart<T> load_part(const T* from, int64_t start, int width) {
+  PackedPart<T> part{};
+  WEFT_UNROLL
+  for (int v = 0; v < kPassVectors; ++v) {
+    if (from == nullptr || Part<T>::column(v) >= width) continue;
+    part.at[v] = load_packed<kVectorWidth<T>>(from + start + Part<T>::column(v));
+  }
+  return part;
+}
+// Of a row: g, xhat and, of the thread's or of all columns, the sums of g and of g xhat.
+template <typename T>
+struct RowTerms {
+  Part<T> g, hat;
+  float total = 0.0F, along = 0.0F;
+};
+// Of the thread's columns, over its rows.
+template <typename T>
+struct ColumnSums {
+  Part<T> gamma{}, beta{};
+};
+// Takes a row's v-th vector.
+template <typename T, typename Elements>
+__device__ void add_vector(int v, const Elements& dys, const Elements& xs, const Elements& gammas,
+                           float m, float r, RowTerms<T>& terms, ColumnSums<T>& columns) {
+  const auto dy = unpack(dys), x = unpack(xs), gamma = unpack(gammas);
+  WEFT_UNROLL
+  for (int j = 0; j < Part<T>::kWide; ++j) {
+    const float d = widen(dy.at[j]), g = d * widen(gamma.at[j]), hat = (widen(x.at[j]) - m) * r;
+    terms.g.at[v][j] = g;
+    terms.hat.at[v][j] = hat;
+    terms.total += g;
+    terms.along += g * hat;
+    columns.gamma.at[v][j] += d * hat;
+    columns.beta.at[v][j] += d;
+  }
+}
+// dx = past + r (g - mean(g) - xhat mean(g xhat)); of terms, the means.
+template <typename T>
+__device__ void store_slopes(const RowTerms<T>& terms, float r, const PackedPart<T>& pasts,
+                             int width, T* dx) {
+  constexpr int kWide = Part<T>::kWide;
+  WEFT_UNROLL
+  for (int v = 0; v < kPassVectors; ++v) {
+    if (Part<T>::column(v) >= width) continue;
+    const Vector<T, kWide> past = unpack(pasts.at[v]);
+    Vector<T, kWide> all;
+    WEFT_UNROLL
+    for (int j = 0; j < kWide; ++j) {
+      const float slope = r * (terms.g.at[v][j] - terms.total - terms.hat.at[v][j] * terms.along);
+      all.at[j] = narrow<T>(widen(past.at[j]) + slope);
+    }
+    store_vector(dx + Part<T>::column(v), all);
+  }
+}
+
+// All three gradients in one pass: a block takes a slice, blockDim.y rows at a time. Each thread
+// owns the same columns of all of them, and has its part of the next rows under way to shared
+// memory, where nobody else reads it. sums [slices, 2, width]: of gamma, of beta. Shared: the sums
+// of warps; the rows under way, or then the sums of columns.
+template <typename T>
+__global__ void __launch_bounds__(kPassThreads)
+    pass_kernel(NormBackwardArguments<T> n, Slices slices, float* sums) {
+  using Own = Part<T>;
+  constexpr int kWide = Own::kWide;
+  const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
+  const int y = static_cast<int>(threadIdx.y), at_once = static_cast<int>(blockDim.y);
+  const int width = static_cast<int>(n.width), warps = threads / kWarp;
+  float* const partials = shared_memory<float>();
+  auto* const room = reinterpret_cast<Packed<T, kWide>*>(partials + kPassSums);
+  const SliceRows slice = rows_of_slice(n, slices, blockIdx.x);
+  // Of the round's row: dy (0) or x (1).
+  const int own_place = y * threads + thread, at_once_threads = at_once * threads;
+  const auto staged = [&](int round, int array, int v) -> Packed<T, kWide>& {
+    const int place = (round % kPassStages * 2 + array) * kPassVectors + v;
+    return room[place * at_once_threads + own_place];
+  };
+  // The rows that come next: places of the thread's own, and how many are left from there on.
+  const int64_t apart = at_once * n.width;
+  int64_t next_at = (slice.first + y) * n.width + Own::column(0);
+  int left = static_cast<int>(slice.last - slice.first) - y;
+  const auto start = [&](int round) {
+    WEFT_UNROLL
+    for (int v = 0; v < kPassVectors; ++v) {
+      const int bytes = left > 0 && Own::column(v) < width ? 16 : 0;
+      const int64_t at = bytes > 0 ? next_at + v * threads * kWide : 0;
+      copy_16(&staged(round, 0, v), n.dy + at, bytes);
+      copy_16(&staged(round, 1, v), n.x + at, bytes);
+    }
+    copies_commit();
+    next_at += apart;
+    left -= at_once;
+  };
+  for (int round = 0; round < kPassStages - 1; ++round) start(round);
+  const auto gammas = load_part(n.gamma, 0, width);
+  const float share = 1.0F / static_cast<float>(width);
+  ColumnSums<T> columns;
+  for (int round = 0; slice.first + round * at_once < slice.last; ++round) {
+    start(round + kPassStages - 1);
+    const int64_t row = slice.first + round * at_once + y;
+    const bool there = row < slice.last;
+    const float m = there && n.mean != nullptr ? n.mean[row] : 0.0F;
+    const float r = there ? n.rstd[row] : 0.0F;
+    const auto pasts = load_part(there ? n.dsum : nullptr, row * n.width, width);
+    copies_wait<kPassStages - 1>();
+    RowTerms<T> terms;
+    WEFT_UNROLL
+    for (int v = 0; v < kPassVectors; ++v) {
+      if (Own::column(v) >= width) continue;
+      add_vector(v, staged(round, 0, v), staged(round, 1, v), gammas.at[v], m, r, terms, columns);
+    }
+    two_sums(terms.total, terms.along, partials + (round % 2 * at_once + y) * 2 * warps, warps);
+    terms.total = n.mean == nullptr ? 0.0F : terms.total * share;
+    terms.along *= share;
+    if (there) store_slopes(terms, r, pasts, width, n.dx + row * n.width);
+  }
+  copies_wait<0>();
+  merge_rows(columns.gamma, reinterpret_cast<Own*>(room));
+  merge_rows(columns.beta, reinterpret_cast<Own*>(room));
+  if (y != 0) return;
+  float* const to = sums + int64_t{blockIdx.x} * 2 * n.width;
+  store_part(columns.gamma, width, to);
+  store_part(columns.beta, width, to + n.width);
 }
 
 // Sums over the block's threads of one column, [kTileRows, kWarp kWide] of `room`, in order; in the
@@ -91,15 +303,13 @@ struct RowPart {
 // k kTileRows. in_block: slices of a block of rows. sums [blocks, in_block, 2, width]: of gamma, of
 // beta.
 template <typename T>
-__global__ void parameter_kernel(NormBackwardArguments<T> n, bool vectors, int64_t in_block,
+__global__ void parameter_kernel(NormBackwardArguments<T> n, bool vectors, Slices slices,
                                  int64_t tiles, int64_t items, float* sums) {
   constexpr int kWide = kVectorWidth<T>;
   float* room = shared_memory<float>();
   for (int64_t item = blockIdx.x; item < items; item += gridDim.x) {
     const int64_t column = (item % tiles * kWarp + threadIdx.x) * kWide, slice = item / tiles;
-    const int64_t block = slice / in_block, end = (block + 1) * n.rows / n.blocks;
-    const int64_t first = block * n.rows / n.blocks + slice % in_block * kNormSliceRows;
-    const int64_t last = min(first + kNormSliceRows, end);
+    const SliceRows rows = rows_of_slice(n, slices, slice);
     const int count = static_cast<int>(max(int64_t{0}, min(int64_t{kWide}, n.width - column)));
     float of_gamma[kWide] = {}, of_beta[kWide] = {};
     with_alignment(vectors, [&](auto aligned) {
@@ -117,7 +327,8 @@ __global__ void parameter_kernel(NormBackwardArguments<T> n, bool vectors, int64
           of_beta[j] += widen(dy.at[j]);
         }
       };
-      in_batches<4>(first + threadIdx.y, count > 0 ? last : first, kTileRows, load, add);
+      in_batches<4>(rows.first + threadIdx.y, count > 0 ? rows.last : rows.first, kTileRows, load,
+                    add);
     });
     merge_chains(of_gamma, room);
     merge_chains(of_beta, room);
@@ -160,25 +371,33 @@ __global__ void merge_parameters_kernel(const float* sums, int64_t blocks, int64
 }  // namespace
 
 int64_t norm_backward_scratch(int64_t rows, int64_t width, int64_t blocks) {
-  return 2 * blocks * block_slices(rows, blocks) * width;
+  return 2 * blocks * slices_of_rows(rows, blocks).in_block * width;
 }
 
 template <typename T>
 void norm_backward(const NormBackwardArguments<T>& n, float* scratch, cudaStream_t stream) {
   constexpr int64_t kColumns = kWarp * kVectorWidth<T>;
   const bool aligned = (rows_take_vectors<T>)(n.width, n.x, n.dy, n.dsum, n.gamma, n.dx);
-  const dim3 row = row_block<T>(n.width), tile(kWarp, kTileRows);
-  with_kept<T>(n.width, aligned, [&]<int kKeep>() {
-    launch_shared(stream, blocks_of_rows(n.rows, row), row, kWarp * sizeof(float),
-                  input_kernel<T, kKeep>, n, aligned);
-  });
-  const int64_t in_block = block_slices(n.rows, n.blocks), slices = n.blocks * in_block;
-  const int64_t tiles = (n.width + kColumns - 1) / kColumns;
-  launch_shared(stream, blocks_of(slices * tiles, 1), tile, kTileRows * kColumns * sizeof(float),
-                parameter_kernel<T>, n, aligned, in_block, tiles, slices * tiles, scratch);
+  const Slices slices = slices_of_rows(n.rows, n.blocks);
+  const int64_t in_all = n.blocks * slices.in_block, tiles = (n.width + kColumns - 1) / kColumns;
+  const dim3 tile(kWarp, kTileRows);
+  if (aligned && n.width <= int64_t{kPassThreads} * kPassVectors * kVectorWidth<T>) {
+    const auto warps = static_cast<unsigned>((tiles + kPassVectors - 1) / kPassVectors);
+    const dim3 block(warps * kWarp, std::max(1U, kPassThreadsUsual / (warps * kWarp)));
+    const size_t room = std::max(kPassStages * 2 * kPassVectors * kAccessBytes, sizeof(Part<T>));
+    launch_shared(stream, static_cast<unsigned>(in_all), block,
+                  kPassSums * sizeof(float) + room * block.x * block.y, pass_kernel<T>, n, slices,
+                  scratch);
+  } else {
+    const dim3 row = row_block<T>(n.width);
+    launch_shared(stream, blocks_of_rows(n.rows, row), row, kWarp * sizeof(float), input_kernel<T>,
+                  n, aligned);
+    launch_shared(stream, blocks_of(in_all * tiles, 1), tile, kTileRows * kColumns * sizeof(float),
+                  parameter_kernel<T>, n, aligned, slices, tiles, in_all * tiles, scratch);
+  }
   const auto merge = n.blocks > 1 ? merge_parameters_kernel<true> : merge_parameters_kernel<false>;
   launch_shared(stream, blocks_of(2 * n.width, kWarp), tile, kTileRows * kWarp * sizeof(float),
-                merge, scratch, n.blocks, in_block, n.width, n.dgamma, n.dbeta);
+                merge, scratch, n.blocks, slices.in_block, n.width, n.dgamma, n.dbeta);
 }
 
 #define WEFT_INSTANTIATE(T) \

@@ -8,7 +8,8 @@
 namespace weft::cuda {
 namespace {
 
-template <typename T, int kKeep>
+// Exponentials are taken twice: to keep them in fp32 costs more than that does.
+template <typename T, int kKeep, int kThreads>
 __global__ void __launch_bounds__(kRowThreads)
     softmax_kernel(const T* x, T* y, int64_t rows, int64_t width, bool vectors) {
   const bool aligned = kKeep > 0 || vectors;
@@ -16,59 +17,51 @@ __global__ void __launch_bounds__(kRowThreads)
   float* partials = shared_memory<float>();
   for (int64_t row = first_row(); row < rows; row += rows_of_grid()) {
     const T* from = x + row * width;
-    Packed<T, kWide> packed[kKeep > 0 ? kKeep : 1];
-    Vector<float, kWide> kept[kKeep > 0 ? kKeep : 1];  // the elements, then their exponentials
-    const auto widened = [](const Vector<T, kWide>& elements, int count) {
-      Vector<float, kWide> wide;
-      WEFT_UNROLL
-      for (int j = 0; j < kWide; ++j) wide.at[j] = j < count ? widen(elements.at[j]) : -INFINITY;
-      return wide;
-    };
-    const auto read = [&](int64_t at, int count) {
-      return widened(load_some<kWide>(from + at, count, aligned), count);
+    Packed<T, kWide> kept[kKeep > 0 ? kKeep : 1];
+    for_vectors<kKeep, kThreads, kWide>(kKeep > 0 ? width : 0, [&](int k, int64_t at, int) {
+      kept[k] = load_packed<kWide>(from + at);
+    });
+    const auto values = [&](int k, int64_t at, int count) {
+      return kKeep > 0 ? unpack(kept[k]) : load_some<kWide>(from + at, count, aligned);
     };
     float largest = -INFINITY;
-    for_vectors<kKeep, kWide>(kKeep > 0 ? width : 0, [&](int k, int64_t at, int) {
-      packed[k] = load_packed<kWide>(from + at);
-    });
-    for_vectors<kKeep, kWide>(width, [&](int k, int64_t at, int count) {
-      kept[k] = kKeep > 0 ? widened(unpack(packed[k]), count) : read(at, count);
-      WEFT_UNROLL
-      for (int j = 0; j < kWide; ++j) largest = Max::combine(largest, kept[k].at[j]);
-    });
-    largest = row_reduce<Max>(largest, partials);
-    const bool none = largest == -INFINITY;  // nothing to choose from
-    const auto bend = [&](Vector<float, kWide>& values) {
+    for_vectors<kKeep, kThreads, kWide>(width, [&](int k, int64_t at, int count) {
+      const Vector<T, kWide> elements = values(k, at, count);
       WEFT_UNROLL
       for (int j = 0; j < kWide; ++j) {
-        values.at[j] = none ? 0.0F : exponential_for<T>(values.at[j] - largest);
+        if (j < count) largest = Max::combine(largest, widen(elements.at[j]));
+      }
+    });
+    largest = row_reduce<Max, kThreads>(largest, partials);
+    const bool none = largest == -INFINITY;  // nothing to choose from
+    const float shift = none ? 0.0F : largest;
+    // Calls act(j, exponential) for the elements of a vector.
+    const auto each_of = [&](int k, int64_t at, int count, const auto& act) {
+      const Vector<T, kWide> elements = values(k, at, count);
+      WEFT_UNROLL
+      for (int j = 0; j < kWide; ++j) {
+        if (j < count) act(j, exponential_for<T>(widen(elements.at[j]) - shift));
       }
     };
     float total = 0.0F;
-    for_vectors<kKeep, kWide>(width, [&](int k, int64_t at, int count) {
-      if (kKeep == 0) kept[0] = read(at, count);
-      bend(kept[k]);
-      WEFT_UNROLL
-      for (int j = 0; j < kWide; ++j) total += kept[k].at[j];
+    for_vectors<kKeep, kThreads, kWide>(width, [&](int k, int64_t at, int count) {
+      each_of(k, at, count, [&](int, float power) { total += power; });
     });
-    total = row_reduce<Add>(total, partials);
-    for_vectors<kKeep, kWide>(width, [&](int k, int64_t at, int count) {
-      if (kKeep == 0) {
-        kept[0] = read(at, count);
-        bend(kept[0]);
-      }
+    total = row_reduce<Add, kThreads>(total, partials);
+    if (none) total = 1.0F;
+    const float inverse = quotient_for<T>(1.0F, total);
+    for_vectors<kKeep, kThreads, kWide>(width, [&](int k, int64_t at, int count) {
       Vector<T, kWide> share;
-      WEFT_UNROLL
-      for (int j = 0; j < kWide; ++j) {
-        share.at[j] = narrow<T>(none ? 0.0F : quotient_for<T>(kept[k].at[j], total));
-      }
+      each_of(k, at, count, [&](int j, float power) {
+        share.at[j] = narrow<T>(std::is_same_v<T, float> ? power / total : power * inverse);
+      });
       store_some(y + row * width + at, share, count, aligned);
     });
   }
 }
 
 // dx = y (dy - sum(y dy)).
-template <typename T, int kKeep>
+template <typename T, int kKeep, int kThreads>
 __global__ void __launch_bounds__(kRowThreads)
     backward_kernel(const T* y, const T* dy, T* dx, int64_t rows, int64_t width, bool vectors) {
   const bool aligned = kKeep > 0 || vectors;
@@ -77,7 +70,7 @@ __global__ void __launch_bounds__(kRowThreads)
   for (int64_t row = first_row(); row < rows; row += rows_of_grid()) {
     const int64_t start = row * width;
     Packed<T, kWide> kept_y[kKeep > 0 ? kKeep : 1], kept_dy[kKeep > 0 ? kKeep : 1];
-    for_vectors<kKeep, kWide>(kKeep > 0 ? width : 0, [&](int k, int64_t at, int) {
+    for_vectors<kKeep, kThreads, kWide>(kKeep > 0 ? width : 0, [&](int k, int64_t at, int) {
       kept_y[k] = load_packed<kWide>(y + start + at);
       kept_dy[k] = load_packed<kWide>(dy + start + at);
     });
@@ -86,13 +79,13 @@ __global__ void __launch_bounds__(kRowThreads)
       return kKeep > 0 ? unpack(kept[k]) : load_some<kWide>(array + start + at, count, aligned);
     };
     float along = 0.0F;
-    for_vectors<kKeep, kWide>(width, [&](int k, int64_t at, int count) {
+    for_vectors<kKeep, kThreads, kWide>(width, [&](int k, int64_t at, int count) {
       const auto share = of(kept_y, y, k, at, count), d = of(kept_dy, dy, k, at, count);
       WEFT_UNROLL
       for (int j = 0; j < kWide; ++j) along += widen(share.at[j]) * widen(d.at[j]);
     });
-    along = row_reduce<Add>(along, partials);
-    for_vectors<kKeep, kWide>(width, [&](int k, int64_t at, int count) {
+    along = row_reduce<Add, kThreads>(along, partials);
+    for_vectors<kKeep, kThreads, kWide>(width, [&](int k, int64_t at, int count) {
       const auto share = of(kept_y, y, k, at, count), d = of(kept_dy, dy, k, at, count);
       Vector<T, kWide> slope;
       WEFT_UNROLL
@@ -110,9 +103,9 @@ template <typename T>
 void softmax(const T* x, T* y, int64_t rows, int64_t width, cudaStream_t stream) {
   const bool aligned = (rows_take_vectors<T>)(width, x, y);
   const dim3 block = row_block<T>(width);
-  with_kept<T>(width, aligned, [&]<int kKeep>() {
+  with_kept<T>(width, aligned, [&]<int kKeep, int kThreads>() {
     launch_shared(stream, blocks_of_rows(rows, block), block, kWarp * sizeof(float),
-                  softmax_kernel<T, kKeep>, x, y, rows, width, aligned);
+                  softmax_kernel<T, kKeep, kThreads>, x, y, rows, width, aligned);
   });
 }
 template <typename T>
@@ -120,9 +113,9 @@ void softmax_backward(const T* y, const T* dy, T* dx, int64_t rows, int64_t widt
                       cudaStream_t stream) {
   const bool aligned = (rows_take_vectors<T>)(width, y, dy, dx);
   const dim3 block = row_block<T>(width);
-  with_kept<T>(width, aligned, [&]<int kKeep>() {
+  with_kept<T>(width, aligned, [&]<int kKeep, int kThreads>() {
     launch_shared(stream, blocks_of_rows(rows, block), block, kWarp * sizeof(float),
-                  backward_kernel<T, kKeep>, y, dy, dx, rows, width, aligned);
+                  backward_kernel<T, kKeep, kThreads>, y, dy, dx, rows, width, aligned);
   });
 }
 

@@ -243,28 +243,28 @@ std::string check_norm_backward_of(const RowShape& shape, bool rms,
 // Four blocks of rows have the bits of four calls merged in their tree: however many of the blocks
 // a call has, a block's sums are the same.
 template <typename T>
-std::string check_norm_blocks_of(const TypedKernels<T>& kernels) {
-  constexpr int64_t kBlocks = 4, kRows = 301, kWidth = 33;  // rows of a block
+std::string check_norm_blocks_of(int64_t width, const TypedKernels<T>& kernels) {
+  constexpr int64_t kBlocks = 4, kRows = 301;  // rows of a block
   DeviceMemory memory;
-  const int64_t n = kBlocks * kRows * kWidth;
+  const int64_t n = kBlocks * kRows * width;
   const T* x = memory.input(as<T>(random_values(n, 41)));
   const T* dy = memory.input(as<T>(random_values(n, 42)));
-  const T* gamma = memory.input(as<T>(random_values(kWidth, 43)));
+  const T* gamma = memory.input(as<T>(random_values(width, 43)));
   const float* mean = memory.input(random_values(kBlocks * kRows, 44));
   const float* rstd = memory.input(random_values(kBlocks * kRows, 45, 1, 2));
   T* dx = memory.output<T>(n);
-  float* scratch = memory.output<float>(norm_backward_scratch(kBlocks * kRows, kWidth, kBlocks));
+  float* scratch = memory.output<float>(norm_backward_scratch(kBlocks * kRows, width, kBlocks));
   const auto sums_of = [&](int64_t first, int64_t blocks) {
-    const NormBackwardArguments<T> arguments{.x = x + first * kRows * kWidth,
-                                             .dy = dy + first * kRows * kWidth,
+    const NormBackwardArguments<T> arguments{.x = x + first * kRows * width,
+                                             .dy = dy + first * kRows * width,
                                              .gamma = gamma,
                                              .mean = mean + first * kRows,
                                              .rstd = rstd + first * kRows,
                                              .rows = blocks * kRows,
-                                             .width = kWidth,
+                                             .width = width,
                                              .dx = dx,
-                                             .dgamma = memory.output<float>(kWidth),
-                                             .dbeta = memory.output<float>(kWidth),
+                                             .dgamma = memory.output<float>(width),
+                                             .dbeta = memory.output<float>(width),
                                              .blocks = blocks};
     kernels.norm_backward(arguments, scratch, nullptr);
     return arguments;
@@ -273,7 +273,7 @@ std::string check_norm_blocks_of(const TypedKernels<T>& kernels) {
              fourth = sums_of(3, 1);
   const auto merged = [&](float* NormBackwardArguments<T>::*sums) {
     std::vector<double> all;
-    for (int64_t i = 0; i < kWidth; ++i) {
+    for (int64_t i = 0; i < width; ++i) {
       all.push_back(double{(left.*sums)[i] + ((third.*sums)[i] + (fourth.*sums)[i])});
     }
     return all;
@@ -356,13 +356,18 @@ std::string check_exact_squares(const KernelSet& set) {
 std::string check_norm_backward(const KernelSet& set) {
   return of_types([&]<typename T>() {
     std::vector<RowShape> shapes = row_shapes();
-    shapes.push_back({kSliceRows + 5, 35});
+    // Several slices, and in one pass several rounds of rows, rows at once and vectors a thread.
+    for (const RowShape& more :
+         {RowShape{kSliceRows + 5, 35}, {kSliceRows + 5, 40}, {20, 2048}, {3, 2056}, {3, 4104}}) {
+      shapes.push_back(more);
+    }
     for (const RowShape& shape : shapes) {
       const std::string finding = first_of({check_norm_backward_of(shape, false, set.typed<T>()),
                                             check_norm_backward_of(shape, true, set.typed<T>())});
       if (!finding.empty()) return finding;
     }
-    return check_norm_blocks_of(set.typed<T>());
+    return first_of(
+        {check_norm_blocks_of(33, set.typed<T>()), check_norm_blocks_of(40, set.typed<T>())});
   });
 }
 std::string check_softmax(const KernelSet& set) {
