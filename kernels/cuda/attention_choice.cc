@@ -28,8 +28,10 @@ constexpr std::array kLeads{
     Lead{90, Pass::kForward, false, 64, 128, 512},
     Lead{90, Pass::kBackward, true, 65, 128, 512},
     Lead{90, Pass::kBackward, false, 65, 128, 512},
-    Lead{90, Pass::kUnorderedBackward, true, 64, 128, 2048},
-    Lead{90, Pass::kUnorderedBackward, false, 64, 128, 1024},
+    Lead{90, Pass::kUnorderedBackward, true, 64, 64, 512},
+    Lead{90, Pass::kUnorderedBackward, false, 64, 64, 512},
+    Lead{90, Pass::kUnorderedBackward, true, 65, 128, 2048},
+    Lead{90, Pass::kUnorderedBackward, false, 65, 128, 1024},
 };
 
 Pass pass_of(const CudnnCall& call) {
