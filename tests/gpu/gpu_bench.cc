@@ -253,8 +253,7 @@ void bench_attention(Stand& stand) {
 }
 
 // What only moves bytes, beside a copy; more of them than a GPU's cache holds.
-void bench_bytes(Stand& stand) {
-  const int64_t rows = stand.size(32768, 8), width = stand.size(3072, 32);
+void bench_bytes_of(Stand& stand, int64_t rows, int64_t width) {
   using Function = std::function<Tensor(Context&, const Tensor& x, const Tensor& gamma)>;
   const std::vector<std::pair<std::string, Function>> functions = {
       {"gelu", [](Context& cx, const Tensor& x,
@@ -288,6 +287,14 @@ void bench_bytes(Stand& stand) {
         });
       });
     }
+  }
+}
+
+// The same bytes in rows that two warps take, one and four.
+void bench_bytes(Stand& stand) {
+  if (stand.smallest()) return bench_bytes_of(stand, 8, 32);
+  for (const int64_t width : {3072, 768, 8192}) {
+    bench_bytes_of(stand, int64_t{32768} * 3072 / width, width);
   }
 }
 
