@@ -32,6 +32,9 @@ TileSizes tile_sizes(const Matrix<T>& a) {
 }
 
 constexpr int64_t kWholeMax = int64_t{1} << 22;  // m n k
+// Elements of a weight's gradient, an fp32 product of bf16 whose left side is transposed, that is
+// written past the caches: the backward pass goes on with other things.
+constexpr int64_t kPastCachesMin = int64_t{1} << 19;
 
 // Equal tiles, but for the last in each direction.
 class Tiling {
@@ -85,6 +88,7 @@ struct TiledProduct {
   int64_t first, last;
   int64_t k;
   Matrix<T> a, b;
+  bool past_caches = false;
 
   template <typename Out>
   void multiply(int64_t index, Out* out, int64_t out_stride, bool accumulate, Sum<T> factor) const {
@@ -93,6 +97,7 @@ struct TiledProduct {
         tile.rows,  tile.columns, k,     a.from(tile.row, 0), b.from(0, tile.column), out,
         out_stride, accumulate,   factor};
     product.follows = index > first;
+    product.past_caches = past_caches;
     if (index + 1 < last) {
       const GemmTile next = tiling[index + 1];
       product.next_b = b.from(0, next.column);
@@ -146,8 +151,10 @@ void gemm(ThreadPool& pool, int64_t m, int64_t n, int64_t k, Matrix<T> a, Matrix
     return;
   }
   const Tiling tiling(m, n, k, tile_sizes(a));
+  const bool past_caches =
+      !std::is_same_v<T, Out> && a.transposed && !accumulate && n >= kPastCachesMin / m;
   pool.parallel_for(tiling.count(), 1, [&](int64_t begin, int64_t end) {
-    const TiledProduct<T> tiles{tiling, begin, end, k, a, b};
+    const TiledProduct<T> tiles{tiling, begin, end, k, a, b, past_caches};
     for (int64_t index = begin; index < end; ++index) {
       const GemmTile tile = tiling[index];
       tiles.multiply(index, out + tile.row * out_stride + tile.column, out_stride, accumulate,

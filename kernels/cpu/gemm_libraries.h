@@ -23,7 +23,8 @@ struct Product {
   // them ready meanwhile; nobody writes to them until then.
   Matrix<T> next_b = {};
   int64_t next_n = 0;
-  bool follows = false;  // this product was the next one of the thread's last
+  bool follows = false;      // this product was the next one of the thread's last
+  bool past_caches = false;  // the result is read when they have forgotten it: it may be written so
 };
 
 void multiply_openblas(const Product<float>& product);

@@ -42,6 +42,9 @@ inline void store(bfloat16* to, __mmask16 mask, __m512 sums) {
   _mm256_mask_storeu_epi16(to, mask, reinterpret_cast<const __m256i&>(narrow));
 }
 
+inline void store_past_caches(float* to, __m512 sums) { _mm512_stream_ps(to, sums); }
+inline void store_past_caches(bfloat16* to, __m512 sums) { store(to, first_lanes(kLanes), sums); }
+
 // Word w of row i of a at data + i * row + w * word (bytes).
 struct Left {
   const char* data;
@@ -53,28 +56,36 @@ struct Target {
   Out* data;
   int64_t stride, columns;  // from one row to the next; that are there
   float factor;
-  bool add;
+  bool add;             // what is there, and
+  const float* so_far;  // these, where there are such
+  int64_t so_far_stride;
+  bool past_caches;  // the lines, which are whole, are written there
 };
 
 struct Nothing {
   void between() {}
 };
 
-// out := factor * (a b) + (add ? out : 0), of R rows and 16 V columns, which run over `deep` words.
-// side.between() is called after each kChunk of them.
+// out := factor * (a b) + what is to be added, of R rows and 16 V columns, which run over `deep`
+// words. side.between() is called after each kChunk of them.
 template <int R, int V, typename Out, typename Side>
 void block(const Left& a, const int32_t* b, int64_t deep, const Target<Out>& out, Side& side) {
   __mmask16 masks[V];
   for (int j = 0; j < V; ++j) masks[j] = first_lanes(out.columns - j * kLanes);
   __m512 sums[R][V];
+  const auto each = [&](auto f) __attribute__((always_inline)) {
 #pragma GCC unroll 8
-  for (int i = 0; i < R; ++i) {
+    for (int i = 0; i < R; ++i) {
 #pragma GCC unroll 3
-    for (int j = 0; j < V; ++j) {
-      sums[i][j] = _mm512_setzero_ps();
-      __builtin_prefetch(out.data + i * out.stride + j * kLanes, 1);
+      for (int j = 0; j < V; ++j) {
+        f(sums[i][j], out.data + i * out.stride + j * kLanes, masks[j], i, j);
+      }
     }
-  }
+  };
+  each([&](__m512& sum, Out* to, __mmask16, int, int) {
+    sum = _mm512_setzero_ps();
+    if (!out.past_caches) __builtin_prefetch(to, 1);
+  });
   const char* left = a.data;
   const int64_t row = a.row, word = a.word;
   const auto add_word = [&]() __attribute__((always_inline)) {
@@ -104,14 +115,27 @@ void block(const Left& a, const int32_t* b, int64_t deep, const Target<Out>& out
 #pragma GCC unroll 1
   for (; deep > 0; --deep) add_word();
   const __m512 factor = _mm512_set1_ps(out.factor);
-#pragma GCC unroll 8
-  for (int i = 0; i < R; ++i) {
-#pragma GCC unroll 3
-    for (int j = 0; j < V; ++j) {
-      Out* const to = out.data + i * out.stride + j * kLanes;
-      const __m512 before = out.add ? load(to, masks[j]) : _mm512_setzero_ps();
-      store(to, masks[j], _mm512_fmadd_ps(sums[i][j], factor, before));
+  if (out.so_far != nullptr) {
+    each([&](__m512& sum, const Out*, __mmask16, int i, int j) {
+      const __m512 before = _mm512_load_ps(out.so_far + i * out.so_far_stride + j * kLanes);
+      sum = _mm512_fmadd_ps(sum, factor, before);
+    });
+    if (out.add) {
+      each([&](__m512& sum, const Out* to, __mmask16 mask, int, int) {
+        sum = _mm512_add_ps(sum, load(to, mask));
+      });
     }
+  } else if (out.add) {
+    each([&](__m512& sum, const Out* to, __mmask16 mask, int, int) {
+      sum = _mm512_fmadd_ps(sum, factor, load(to, mask));
+    });
+  } else {
+    each([&](__m512& sum, const Out*, __mmask16, int, int) { sum = _mm512_mul_ps(sum, factor); });
+  }
+  if (out.past_caches) {
+    each([&](__m512& sum, Out* to, __mmask16, int, int) { store_past_caches(to, sum); });
+  } else {
+    each([&](__m512& sum, Out* to, __mmask16 mask, int, int) { store(to, mask, sum); });
   }
 }
 
@@ -127,7 +151,7 @@ constexpr auto kBlocks = blocks<Out>(std::make_index_sequence<kRows * kVectors>(
 
 // What a thread packs into; grows to what it has needed so far.
 struct Rooms {
-  std::vector<Words> left, right;
+  std::vector<Words> left, right, sums;
   bool ready = false;  // the next product's first panel is packed, in this half of `right`
   int64_t half = 0;
 };
@@ -137,8 +161,8 @@ int32_t* room_of(std::vector<Words>& room, int64_t count) {
   return room.data()->pairs;
 }
 
-// A product, kDepth of k after each other and of each b's panels. kAlong: how panels lie that are
-// packed beside it.
+// A product, kDepth of k after each other and of each b's panels; the sums of all but the last stay
+// with the thread. kAlong: how panels lie that are packed beside it.
 template <bool kAlong, typename Out>
 class Multiplication {
  public:
@@ -147,11 +171,14 @@ class Multiplication {
         across_((p.n + kPanel - 1) / kPanel),
         count_(across_ * ((p.k + kDepth - 1) / kDepth)),
         deepest_(words(std::min(p.k, kDepth))) {
+    Rooms& room = rooms();
     const int64_t panels = (p.m + kPanel - 1) / kPanel;
-    if (p.a.transposed || p.k % 2 != 0) {
-      left_ = room_of(rooms().left, panels * kPanel * deepest_);
-    }
-    right_ = room_of(rooms().right, 2 * kPanel * deepest_);
+    if (p.a.transposed || p.k % 2 != 0) left_ = room_of(room.left, panels * kPanel * deepest_);
+    right_ = room_of(room.right, 2 * kPanel * deepest_);
+    const bool whole = p.k <= kDepth;
+    if (!whole) so_far_ = reinterpret_cast<float*>(room_of(room.sums, p.m * across_ * kPanel));
+    const uintptr_t lines = reinterpret_cast<uintptr_t>(p.out) | (p.out_stride * sizeof(Out));
+    past_caches_ = p.past_caches && whole && !p.accumulate && lines % sizeof(Words) == 0;
   }
 
   void run() {
@@ -164,6 +191,7 @@ class Multiplication {
     }
     rooms().ready = packed;
     rooms().half = (first_half_ + count_) % 2;
+    if (past_caches_) _mm_sfence();  // such writes are not ordered with others
   }
 
  private:
@@ -214,7 +242,7 @@ class Multiplication {
     };
     if (in_place(now) || now.column > 0) {
       begin_right(p_.m);
-      rows(index, 0, p_.m);
+      rows(now, right_panel(index).to, 0, p_.m);
       return;
     }
     bool packed = false;  // of a, too, each panel while the one before is multiplied
@@ -228,27 +256,42 @@ class Multiplication {
       } else if (next.count <= 0) {
         begin_right(count);
       }
-      rows(index, row, row + count);
+      rows(now, right_panel(index).to, row, row + count);
     }
   }
 
-  void rows(int64_t index, int64_t begin, int64_t end) {
-    const Part now = part(index);
-    const int64_t columns = std::min(kPanel, p_.n - now.column), deep = words(now.k);
-    const int32_t* const right = right_panel(index).to;
+  // The rows from `begin` to `end` of a part, by its panel of b: into the sums so far or, of the
+  // last part, into the result.
+  void rows(const Part& now, const int32_t* right, int64_t begin, int64_t end) {
+    const bool first = now.first == 0, last = now.first + now.k == p_.k;
+    const int64_t columns = std::min(kPanel, p_.n - now.column), stride = across_ * kPanel;
     for (int64_t row = begin; row < end; row += kRows) {
       const int64_t count = std::min(kRows, end - row);
-      const Target<Out> target{p_.out + row * p_.out_stride + now.column, p_.out_stride, columns,
-                               p_.factor, p_.accumulate || now.first > 0};
-      if (count == kRows && columns > kPanel - kLanes) {
-        block<kRows, kVectors>(left(now, row), right, deep, target, packing_);
+      float* const sums = so_far_ == nullptr ? nullptr : so_far_ + row * stride + now.column;
+      const float* const so_far = first ? nullptr : sums;
+      if (last) {
+        Out* const out = p_.out + row * p_.out_stride + now.column;
+        const bool past_caches = past_caches_ && count == kRows && columns == kPanel;
+        multiply<Out>(
+            now, right, row, count,
+            {out, p_.out_stride, columns, p_.factor, p_.accumulate, so_far, stride, past_caches});
       } else {
-        const auto which = static_cast<size_t>((count - 1) * kVectors + (columns - 1) / kLanes);
-        Nothing nothing;
-        kBlocks<Out>[which](left(now, row), right, deep, target, nothing);
+        multiply<float>(now, right, row, count,
+                        {sums, stride, columns, p_.factor, false, so_far, stride, false});
       }
     }
     packing_.finish();
+  }
+  template <typename To>
+  void multiply(const Part& now, const int32_t* right, int64_t row, int64_t count,
+                const Target<To>& target) {
+    const int64_t deep = words(now.k);
+    if (count == kRows && target.columns > kPanel - kLanes) {
+      return block<kRows, kVectors>(left(now, row), right, deep, target, packing_);
+    }
+    const auto which = static_cast<size_t>((count - 1) * kVectors + (target.columns - 1) / kLanes);
+    Nothing nothing;
+    kBlocks<To>[which](left(now, row), right, deep, target, nothing);
   }
   Left left(const Part& now, int64_t row) const {
     if (in_place(now)) {
@@ -264,6 +307,8 @@ class Multiplication {
   const int64_t deepest_;         // words of the deepest part
   int64_t first_half_ = 0;        // of the room, that the first panel lies in
   int32_t *left_ = nullptr, *right_ = nullptr;
+  float* so_far_ = nullptr;  // where k has several parts: sums, rows of whole panels
+  bool past_caches_ = false;
   Packing<kAlong> packing_;
 };
 
@@ -279,21 +324,6 @@ void multiply_parts(const Product<bfloat16, Out>& p) {
 }  // namespace
 
 void multiply_pairs(const Product<bfloat16, float>& p) { multiply_parts(p); }
-
-void multiply_pairs(const Product<bfloat16>& p) {
-  if (p.k <= kDepth) return multiply_parts(p);
-  thread_local std::vector<float> sums;
-  if (std::ssize(sums) < p.m * p.n) sums.resize(static_cast<size_t>(p.m * p.n));
-  multiply_pairs(Product<bfloat16, float>{p.m, p.n, p.k, p.a, p.b, sums.data(), p.n, false,
-                                          p.factor, p.next_b, p.next_n, p.follows});
-  for (int64_t i = 0; i < p.m; ++i) {
-    for (int64_t j = 0; j < p.n; j += kLanes) {
-      const __mmask16 mask = first_lanes(p.n - j);
-      bfloat16* const to = p.out + i * p.out_stride + j;
-      const __m512 before = p.accumulate ? load(to, mask) : _mm512_setzero_ps();
-      store(to, mask, _mm512_add_ps(load(sums.data() + i * p.n + j, mask), before));
-    }
-  }
-}
+void multiply_pairs(const Product<bfloat16>& p) { multiply_parts(p); }
 
 }  // namespace weft::cpu

@@ -12,6 +12,7 @@
 #include "kernels/cpu/gemm_choice.h"
 #include "kernels/cpu/level.h"
 #include "kernels/ops/random.h"
+#include "kernels/tensor/tensor.h"
 
 namespace weft::cpu {
 namespace {
@@ -155,6 +156,23 @@ TEST(Gemm, PairsHaveTheSameBitsHoweverAProductIsCutAndStored) {
             << i << ' ' << left.transposed << right.transposed;
       }
     }
+  }
+}
+
+// Of a transposed left side: large ones are written past the caches, where their lines are whole.
+TEST(Gemm, GradientsOfWeightsHaveTheBitsOfTheProduct) {
+  const Forced forced(GemmLibrary::kOpenBlas, GemmLibrary::kPairs);
+  const auto allocator = make_caching_allocator();
+  ThreadPool pool(2);
+  for (const Sizes& s : {Sizes{801, 672, 9}, {800, 657, 20}, {800, 672, 801}}) {
+    const auto a = drawn<bfloat16>(s.m * s.k, 1), b = drawn<bfloat16>(s.k * s.n, 2);
+    const auto a_turned = turned(a, s.m, s.k);
+    const auto product = [&](const Matrix<bfloat16>& left) {
+      const Tensor out = Tensor::zeros(*allocator, {s.m, s.n});
+      gemm(pool, s.m, s.n, s.k, left, {b.data(), s.n, false}, out.data<float>(), s.n);
+      return out.to_vector<float>();
+    };
+    EXPECT_EQ(product({a_turned.data(), s.m, true}), product({a.data(), s.k, false}));
   }
 }
 
