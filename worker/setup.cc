@@ -443,13 +443,14 @@ void divide_sequence(Rank& rank, const proto::JobSpec& spec, Training& training)
 }
 
 // Of a trunk that starts from its configuration, and of every head.
-void initialize(Training& training, bool trunk, uint64_t seed) {
+void initialize(ThreadPool& pool, Training& training, bool trunk, uint64_t seed) {
   for (size_t i = 0; i < training.optimizer->parameters().size(); ++i) {
     const ParameterInfo& info = training.optimizer->parameters()[i].info;
     const AdamW::State& state = training.optimizer->states()[i];
     if (info.unit >= 0 && !trunk) continue;
     change_on_host<float>(state.master, [&](float* values) {
-      initialize_values(info, state.own.value_or(Part{0, state.master.elements()}), values, seed);
+      const Part own = state.own.value_or(Part{0, state.master.elements()});
+      initialize_values(pool, info, own, values, seed);
     });
   }
 }
@@ -558,7 +559,7 @@ Result<std::unique_ptr<Training>> set_up(Rank& rank, const proto::LaunchRecord& 
   WEFT_RETURN_IF_ERROR(open_tasks(rank, record, *training));
   make_optimizer(rank, record.spec(), *training);
   const bool from_scratch = source.manifest == nullptr && !source.folder;
-  initialize(*training, from_scratch, record.spec().training().seed());
+  initialize(*rank.pool, *training, from_scratch, record.spec().training().seed());
   if (source.resumed) {
     WEFT_RETURN_IF_ERROR(restore(*source.manifest, progress, *training, reproducible));
   } else if (!from_scratch) {

@@ -190,7 +190,8 @@ Tensor without_memory(Allocator& allocator, const Shape& shape, DType dtype);
 // Draws each parameter by its global element index, so that every mesh starts from the same
 // weights.
 void initialize_parameters(std::span<Parameter> parameters, uint64_t seed);
-// The same of the elements `own` of this rank's shard.
-void initialize_values(const ParameterInfo& info, Part own, float* values, uint64_t seed);
+// The same of the elements `own` of this rank's shard, on all threads of its pool.
+void initialize_values(ThreadPool& pool, const ParameterInfo& info, Part own, float* values,
+                       uint64_t seed);
 
 }  // namespace weft

@@ -82,27 +82,31 @@ std::vector<Parameter> make_trunk_parameters(Rank& rank, std::span<const Paramet
   return parameters;
 }
 
-void initialize_values(const ParameterInfo& info, Part own, float* values, uint64_t seed) {
+void initialize_values(ThreadPool& pool, const ParameterInfo& info, Part own, float* values,
+                       uint64_t seed) {
   constexpr uint64_t kInitialization = 0x1417;
+  constexpr int64_t kGrain = 4096;
   const RandomKey key = RandomKey{seed}.derive(kInitialization, hash_of(info.name));
-  for_each_shard_run(info, [&](int64_t local, int64_t global, int64_t count) {
-    const int64_t begin = std::max(local, own.start);
-    const int64_t end = std::min(local + count, own.start + own.length);
-    for (int64_t i = begin; i < end; ++i) {
-      float value = info.initializer == Initializer::kOnes ? 1.0F : 0.0F;
-      if (info.initializer == Initializer::kNormal) {
-        value = static_cast<float>(info.deviation *
-                                   normal_at(key, static_cast<uint64_t>(global + i - local)));
-      }
-      values[i - own.start] = value;
+  const auto value_of = [&](int64_t global) {
+    if (info.initializer == Initializer::kNormal) {
+      return static_cast<float>(info.deviation * normal_at(key, static_cast<uint64_t>(global)));
     }
+    return info.initializer == Initializer::kOnes ? 1.0F : 0.0F;
+  };
+  pool.parallel_for(own.length, kGrain, [&](int64_t from, int64_t to) {
+    for_each_shard_run(info, [&](int64_t local, int64_t global, int64_t count) {
+      const int64_t begin = std::max(local, own.start + from);
+      const int64_t end = std::min(local + count, own.start + to);
+      for (int64_t i = begin; i < end; ++i) values[i - own.start] = value_of(global + i - local);
+    });
   });
 }
 
 void initialize_parameters(std::span<Parameter> parameters, uint64_t seed) {
+  ThreadPool alone(1);
   for (Parameter& parameter : parameters) {
     change_on_host<float>(parameter.value, [&](float* values) {
-      initialize_values(parameter.info, {0, parameter.value.elements()}, values, seed);
+      initialize_values(alone, parameter.info, {0, parameter.value.elements()}, values, seed);
     });
   }
 }

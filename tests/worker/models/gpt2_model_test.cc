@@ -47,6 +47,35 @@ TEST(Gpt2Plan, ARankHoldsItsShareOnly) {
   }
 }
 
+// Columns of a matrix, and of those what a rank owns.
+TEST(Gpt2Model, StartsFromTheSameWeightsWithAnyThreads) {
+  constexpr int64_t kRows = 100, kColumns = 300;
+  ParameterInfo whole;
+  whole.name = "matrix";
+  whole.shape = {kRows, kColumns};
+  whole.initializer = Initializer::kNormal;
+  whole.deviation = 0.3;
+  ParameterInfo cut = whole;
+  cut.shard = {1, {{20, 100}, {150, 80}}};
+  const Part own{1000, 16500};
+  const auto values = [&](int threads, const ParameterInfo& info, Part part) {
+    ThreadPool pool(threads);
+    std::vector<float> drawn(static_cast<size_t>(part.length));
+    initialize_values(pool, info, part, drawn.data(), 17);
+    return drawn;
+  };
+  const std::vector<float> all = values(1, whole, {0, kRows * kColumns});
+  EXPECT_EQ(values(3, whole, {0, kRows * kColumns}), all);
+  const std::vector<float> owned = values(4, cut, own);
+  for_each_shard_run(cut, [&](int64_t local, int64_t global, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t at = local + i - own.start;
+      if (at < 0 || at >= own.length) continue;
+      ASSERT_EQ(owned[static_cast<size_t>(at)], all[static_cast<size_t>(global + i)]) << at;
+    }
+  });
+}
+
 TEST(Gpt2Model, StartsFromTheSameWeightsOnEveryMesh) {
   std::map<std::string, std::vector<float>> whole;
   testing::run_ranks(1, [&](Rank& rank) {
