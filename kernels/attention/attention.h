@@ -3,6 +3,12 @@
 // whole and tiles that nobody sees cost nothing. Its plain composition is the oracle of its tests.
 // A query that may see nothing gives zeros and takes zero gradients.
 //
+// Gradients take delta = sum(output * d_output) from the output as it was returned, as
+// FlashAttention-2 does (Dao 2023). With dropout in bf16 the scores of a query that sees one key
+// therefore take a gradient of a rounding, where it is 0: the output, value / (1 - rate), is no
+// bf16 number. That is as much as other queries' gradients are off, and of all gradients less than
+// in the composition of bf16 ops; the digits that the output lost would take as much memory again.
+//
 // Results depend on values and sizes, not on the number of threads.
 //
 // Legend: B batch rows, N heads, Nk heads of keys and values, Tq and Tk tokens, D features of a
