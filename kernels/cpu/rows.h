@@ -23,8 +23,9 @@ struct RowKernels {
   // dx; dgamma and dbeta are added to.
   void (*layer_norm_backward)(const T* x, const T* dy, const T* gamma, T mean, T rstd, bool past,
                               int64_t n, T* dx, T* dgamma, T* dbeta);
-  void (*softmax)(const T* x, T* y, int64_t n);
-  void (*softmax_backward)(const T* y, const T* dy, T* dx, int64_t n);
+  // exponentials: n of them, before they are divided by their sum; y itself where it is not past.
+  void (*softmax)(const T* x, T* exponentials, bool past, int64_t n, T* y);
+  void (*softmax_backward)(const T* y, const T* dy, bool past, int64_t n, T* dx);
   T (*log_sum_exp)(const T* x, int64_t n);
   // y = factor * exp(x - shift); returns the sum of y.
   T (*exp_shifted)(const T* x, T shift, T factor, T* y, int64_t n);

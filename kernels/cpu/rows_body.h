@@ -209,14 +209,16 @@ void multiply(const T* x, T* y, int64_t n) {
 }
 
 template <typename T>
-void softmax(const T* x, T* y, int64_t n) {
+void softmax(const T* x, T* exponentials, bool past, int64_t n, T* y) {
   const T largest = max(x, n);
   if (largest == -T(__builtin_inff())) {  // nothing to choose from
     for (int64_t i = 0; i < n; ++i) y[i] = 0;
     return;
   }
-  const T total = exp_shifted(x, largest, T{1}, y, n);
-  scale(T{1} / total, y, n);
+  const T factor = T{1} / exp_shifted(x, largest, T{1}, exponentials, n);
+  const bool lines = by_lines(past, y);
+  for_row<false>(
+      n, x, [=](auto by, int64_t i) { by.put(lines, y + i, by.at(exponentials + i) * factor); });
 }
 
 template <typename T>
@@ -226,8 +228,12 @@ void softmax_gradient(const T* p, const T* dp, T delta, T factor, T* ds, int64_t
 }
 
 template <typename T>
-void softmax_backward(const T* y, const T* dy, T* dx, int64_t n) {
-  softmax_gradient(y, dy, dot(y, dy, n), T{1}, dx, n);
+void softmax_backward(const T* y, const T* dy, bool past, int64_t n, T* dx) {
+  const T delta = dot(y, dy, n);
+  const bool lines = by_lines(past, dx);
+  for_row<false>(n, y, [=](auto by, int64_t i) {
+    by.put(lines, dx + i, by.at(y + i) * (by.at(dy + i) - delta));
+  });
 }
 
 template <typename T>

@@ -1,5 +1,7 @@
 #include <numeric>
+#include <vector>
 
+#include "kernels/cpu/past_caches.h"
 #include "kernels/cpu/rows.h"
 #include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
@@ -19,10 +21,11 @@ class SoftmaxBackward final : public Kernel {
       T* dx = outputs[0].data<T>();
       cx.pool.parallel_for(y.dim(0), 1 + 4096 / (width + 1), [&](int64_t begin, int64_t end) {
         RowBuffer<T> value(width), grad(width), out(width);
+        const cpu::PastCaches past(out.direct_bytes(y.elements()));
         for (int64_t at = begin * width; at < end * width; at += width) {
           cpu::rows<Wide<T>>().softmax_backward(value.read(y.data<T>() + at, width),
-                                                grad.read(dy.data<T>() + at, width),
-                                                out.target(dx + at), width);
+                                                grad.read(dy.data<T>() + at, width), past, width,
+                                                out.target(dx + at));
           out.write(dx + at, width);
         }
       });
@@ -50,8 +53,12 @@ class Softmax final : public Op {
       T* to = outputs[0].data<T>();
       cx.pool.parallel_for(x.dim(0), 1 + 4096 / (width + 1), [&](int64_t begin, int64_t end) {
         RowBuffer<T> in(width), out(width);
+        const cpu::PastCaches past(out.direct_bytes(x.elements()));
+        std::vector<Wide<T>> apart(past ? static_cast<size_t>(width) : 0);
         for (int64_t at = begin * width; at < end * width; at += width) {
-          cpu::rows<Wide<T>>().softmax(in.read(from + at, width), out.target(to + at), width);
+          Wide<T>* y = out.target(to + at);
+          cpu::rows<Wide<T>>().softmax(in.read(from + at, width), past ? apart.data() : y, past,
+                                       width, y);
           out.write(to + at, width);
         }
       });

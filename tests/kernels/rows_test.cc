@@ -60,10 +60,10 @@ Row<T> everything(const RowKernels<T>& k, int64_t n) {
   keep();
   all.insert(all.end(), dgamma.begin(), dgamma.end());
   all.insert(all.end(), dbeta.begin(), dbeta.end());
-  k.softmax(x.data(), y.data(), n);
+  k.softmax(x.data(), y.data(), false, n, y.data());
   keep();
   const Row<T> weights = y;
-  k.softmax_backward(weights.data(), dy.data(), y.data(), n);
+  k.softmax_backward(weights.data(), dy.data(), false, n, y.data());
   keep();
   k.softmax_gradient(weights.data(), dy.data(), T(0.25), T(0.5), y.data(), n);
   keep();
@@ -158,6 +158,11 @@ TEST(Rows, PastTheCachesTheBitsAreTheSame) {
         all.insert(all.end(), y, y + kLength);
         level.f32->layer_norm_backward(x.data(), dy.data(), gamma.data(), mean, rstd, past, kLength,
                                        y, dgamma.data(), dbeta.data());
+        all.insert(all.end(), y, y + kLength);
+        Row<float> apart(x.size());
+        level.f32->softmax(x.data(), past ? apart.data() : y, past, kLength, y);
+        all.insert(all.end(), y, y + kLength);
+        level.f32->softmax_backward(gamma.data(), dy.data(), past, kLength, y);
         all.insert(all.end(), y, y + kLength);
         return all;
       };
