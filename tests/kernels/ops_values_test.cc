@@ -64,6 +64,28 @@ TEST_F(OpsValues, SoftmaxOfExtremes) {
   for (size_t i = 6; i < 9; ++i) EXPECT_EQ(y[i], 0);
 }
 
+// 32 MiB, which are written past the caches, and a few rows of them, which are not.
+TEST_F(OpsValues, SoftmaxOfALargeTensorIsThatOfItsRows) {
+  const Tensor all = random_tensor<float>(cx_, {8192, 1024}, 1);
+  const Tensor seeds = random_tensor<float>(cx_, {8192, 1024}, 2);
+  const auto last_rows = [&](const Tensor& of) {
+    return as_contiguous(cx_.pool, slice(cx_, of, 0, of.dim(0) - 3, 3).detach());
+  };
+  const auto results = [&](Tensor x, const Tensor& seed) {
+    Tape tape;
+    Context recording = cx_;
+    recording.tape = &tape;
+    x.set_requires_grad(true);
+    const Tensor y = softmax(recording, x, -1);
+    tape.backward(recording, y, seed);
+    std::vector<float> values = last_rows(y).to_vector<float>();
+    const std::vector<float> gradient = last_rows(x.grad()).to_vector<float>();
+    values.insert(values.end(), gradient.begin(), gradient.end());
+    return values;
+  };
+  EXPECT_EQ(results(all, seeds), results(last_rows(all), last_rows(seeds)));
+}
+
 TEST_F(OpsValues, CrossEntropyOfExtremesAndOfNothing) {
   const Tensor x = floats({2, 2}, {1e4F, 0, 0, -1e4F});
   const auto loss = [&](const std::vector<int64_t>& labels, int64_t ignored) {
