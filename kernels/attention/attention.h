@@ -6,8 +6,9 @@
 // Gradients take delta = sum(output * d_output) from the output as it was returned, as
 // FlashAttention-2 does (Dao 2023). With dropout in bf16 the scores of a query that sees one key
 // therefore take a gradient of a rounding, where it is 0: the output, value / (1 - rate), is no
-// bf16 number. That is as much as other queries' gradients are off, and of all gradients less than
-// in the composition of bf16 ops; the digits that the output lost would take as much memory again.
+// bf16 number. That is about the size of other queries' errors, and gradients as a whole are nearer
+// to float64's than those of the composition in bf16; the digits that the output lost would take
+// as much memory again as it does.
 //
 // Results depend on values and sizes, not on the number of threads.
 //
