@@ -35,27 +35,19 @@ class Backlog {
   Status failed_;
 };
 
-class LateCommunicator final : public Communicator {
+// A transport that is told before it runs a collective.
+class ToldCommunicator : public Communicator {
  public:
-  LateCommunicator(std::unique_ptr<Communicator> inner, std::shared_ptr<Backlog> backlog)
-      : inner_(std::move(inner)), backlog_(std::move(backlog)) {}
-  ~LateCommunicator() override {
-    (void)failure_of([&] { backlog_->do_all(); });  // whoever waited for it was told
-  }
+  explicit ToldCommunicator(std::unique_ptr<Communicator> inner) : inner_(std::move(inner)) {}
 
   int rank() const override { return inner_->rank(); }
   int size() const override { return inner_->size(); }
   int64_t bytes_sent() const override { return inner_->bytes_sent(); }
 
-  Pending start(std::function<void(Communicator&)> collectives) override {
-    return Pending(backlog_->add(
-        [this, run = std::move(collectives)]() mutable { inner_->start(std::move(run)).wait(); }));
-  }
-
  protected:
   std::unique_ptr<Communicator> do_split(int color, int key, const char* name,
                                          const Site& site) override {
-    return std::make_unique<LateCommunicator>(in_turn().split(color, key, name, site), backlog_);
+    return like_this(in_turn().split(color, key, name, site));
   }
   void do_all_reduce(Tensor& inout, ReduceOp op, const Site& site) override {
     in_turn().all_reduce(inout, op, site);
@@ -81,21 +73,85 @@ class LateCommunicator final : public Communicator {
   }
   void do_barrier(const Site& site) override { in_turn().barrier(site); }
 
- private:
-  // The transport, once everything started before is done.
-  Communicator& in_turn() {
-    backlog_->do_all();
-    return *inner_;
-  }
+  virtual std::unique_ptr<Communicator> like_this(std::unique_ptr<Communicator> inner) = 0;
+  virtual void before_collective() = 0;
 
   const std::unique_ptr<Communicator> inner_;
+
+ private:
+  Communicator& in_turn() {
+    before_collective();
+    return *inner_;
+  }
+};
+
+class LateCommunicator final : public ToldCommunicator {
+ public:
+  LateCommunicator(std::unique_ptr<Communicator> inner, std::shared_ptr<Backlog> backlog)
+      : ToldCommunicator(std::move(inner)), backlog_(std::move(backlog)) {}
+  ~LateCommunicator() override {
+    (void)failure_of([&] { backlog_->do_all(); });  // whoever waited for it was told
+  }
+
+  Pending start(std::function<void(Communicator&)> collectives) override {
+    return Pending(backlog_->add(
+        [this, run = std::move(collectives)]() mutable { inner_->start(std::move(run)).wait(); }));
+  }
+
+ private:
+  std::unique_ptr<Communicator> like_this(std::unique_ptr<Communicator> inner) override {
+    return std::make_unique<LateCommunicator>(std::move(inner), backlog_);
+  }
+  void before_collective() override { backlog_->do_all(); }
+
   const std::shared_ptr<Backlog> backlog_;
 };
+
+class PromptCommunicator final : public ToldCommunicator {
+ public:
+  using ToldCommunicator::ToldCommunicator;
+
+  Pending start(std::function<void(Communicator&)> collectives) override {
+    const auto begun = std::make_shared<Begun>();
+    Pending pending = inner_->start([begun, run = std::move(collectives)](Communicator& transport) {
+      started = begun.get();
+      const Status outcome = failure_of([&] { run(transport); });
+      begun->tell();  // also where nothing is sent
+      started = nullptr;
+      if (!outcome.ok()) throw StatusError(outcome);
+    });
+    begun->said.get_future().wait();
+    return pending;
+  }
+
+ private:
+  struct Begun {
+    std::promise<void> said;
+    bool told = false;
+    void tell() {
+      if (!std::exchange(told, true)) said.set_value();
+    }
+  };
+  static thread_local Begun* started;  // that runs on this thread
+
+  std::unique_ptr<Communicator> like_this(std::unique_ptr<Communicator> inner) override {
+    return std::make_unique<PromptCommunicator>(std::move(inner));
+  }
+  void before_collective() override {
+    if (started != nullptr) started->tell();
+  }
+};
+
+thread_local PromptCommunicator::Begun* PromptCommunicator::started = nullptr;
 
 }  // namespace
 
 std::unique_ptr<Communicator> late(std::unique_ptr<Communicator> world) {
   return std::make_unique<LateCommunicator>(std::move(world), std::make_shared<Backlog>());
+}
+
+std::unique_ptr<Communicator> prompt(std::unique_ptr<Communicator> world) {
+  return std::make_unique<PromptCommunicator>(std::move(world));
 }
 
 }  // namespace weft::testing
