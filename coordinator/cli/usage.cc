@@ -8,6 +8,7 @@
 #include <charconv>
 #include <cstdlib>
 #include <numeric>
+#include <set>
 
 #include "coordinator/cli/render.h"
 #include "coordinator/cli/settings.h"
@@ -154,10 +155,15 @@ Result<proto::ParallelSpec> parse_mesh(const std::string& text) {
   if (text.find('=') == std::string::npos) {
     WEFT_RETURN_IF_ERROR(set_path(request, "parallel", text));
   } else {
+    std::set<std::string> paths;
     for (const std::string& part : CLI::detail::split(text, ',')) {
       const size_t equals = std::min(part.find('='), part.size());
       const std::string value = equals < part.size() ? part.substr(equals + 1) : "";
-      WEFT_RETURN_IF_ERROR(set_path(request, "parallel." + part.substr(0, equals), value));
+      const std::string path = "parallel." + part.substr(0, equals);
+      WEFT_RETURN_IF_ERROR(set_path(request, path, value));
+      if (!paths.insert(path).second) {
+        return fail(Status::invalid(path, value, "is written twice; keep one of the two"));
+      }
     }
   }
   WEFT_RETURN_IF_ERROR(check_rules(request));

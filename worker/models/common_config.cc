@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <utility>
 
@@ -28,7 +29,27 @@ nlohmann::json ids_or_null(const std::vector<int64_t>& values) {
   return values.size() == 1 ? nlohmann::json(values.front()) : nlohmann::json(values);
 }
 
+double matrix_elements(const ModelConfig& config) {
+  const auto hidden = static_cast<double>(config.hidden);
+  const double heads = 2 * static_cast<double>(config.heads + config.key_heads) *
+                       static_cast<double>(config.head_features);
+  const double inner = (config.gated ? 3 : 2) * static_cast<double>(config.inner);
+  const double tables = static_cast<double>(config.vocabulary) * (config.tied ? 1 : 2) +
+                        (config.rotary ? 0 : static_cast<double>(config.positions));
+  return hidden * (static_cast<double>(config.layers) * (heads + inner) + tables);
+}
+
 }  // namespace
+
+void refuse_beyond_count(ConfigReader& reader, const ModelConfig& config,
+                         std::initializer_list<const char*> names) {
+  const double count = matrix_elements(config);
+  if (count <= static_cast<double>(kParametersMax)) return;
+  const auto there = std::ranges::find_if(names, [&](const char* name) { return reader.has(name); });
+  reader.refuse(there == names.end() ? *names.begin() : *there,
+                fmt::format("must leave the model at most {:.3g} parameters; it would have {:.3g}",
+                            static_cast<double>(kParametersMax), count));
+}
 
 ops::Activation read_activation(ConfigReader& reader, const char* key, const std::string& name) {
   std::string known;

@@ -3,6 +3,7 @@
 // Thread safety: pure functions.
 #pragma once
 
+#include <initializer_list>
 #include <nlohmann/json.hpp>
 #include <string>
 
@@ -13,6 +14,12 @@
 namespace weft {
 
 inline constexpr int64_t kExtentMax = (int64_t{1} << 31) - 1;
+inline constexpr int64_t kParametersMax = int64_t{1} << 50;  // so that bytes of them can be added
+
+// Refuses, at the key that is there of `names` (else the first), a model of more than
+// kParametersMax parameters in its matrices.
+void refuse_beyond_count(ConfigReader& reader, const ModelConfig& config,
+                         std::initializer_list<const char*> names);
 
 // transformers' name of an activation at `key`; refused where it is none that is known.
 ops::Activation read_activation(ConfigReader& reader, const char* key, const std::string& name);

@@ -55,6 +55,7 @@ Result<std::shared_ptr<const Config>> parse_config(std::string_view json) {
   config->scale_by_layer = reader.flag("scale_attn_by_inverse_layer_idx", false);
   config->reorder_and_upcast = reader.flag("reorder_and_upcast_attn", false);
   config->tied = reader.flag("tie_word_embeddings", true);
+  refuse_beyond_count(reader, *config, {"n_embd", "hidden_size"});
   // GPT-2's own vocabulary ends with its one special token.
   if (config->vocabulary > 50256) {
     config->bos_token_id = 50256;

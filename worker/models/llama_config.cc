@@ -35,8 +35,9 @@ void read_sizes(ConfigReader& reader, Config& config) {
   }
   if (config.head_features < 2 || config.head_features % 2 != 0 ||
       config.head_features > kExtentMax) {
-    reader.refuse("head_dim", fmt::format("must be even, as pairs of features turn; it is {}",
-                                          config.head_features));
+    reader.refuse("head_dim",
+                  fmt::format("must be even, as pairs of features turn, from 2 to {}; it is {}",
+                              kExtentMax - 1, config.head_features));
   }
 }
 
@@ -127,6 +128,7 @@ Result<std::shared_ptr<const Config>> parse_config(std::string_view json) {
   config->epsilon = reader.number("rms_norm_eps", 1e-6, 0, 1);
   config->initializer_range = reader.number("initializer_range", 0.02, 0, 1000);
   config->tied = reader.flag("tie_word_embeddings", false);
+  refuse_beyond_count(reader, *config, {"hidden_size"});
   config->bos_token_id = 1;
   config->eos_token_ids = {2};
   read_token_ids(reader, *config);

@@ -58,7 +58,7 @@ TEST_F(ServedCli, ResumeTakesAnotherMesh) {
   EXPECT_EQ(refused.exit, kExitError);
   EXPECT_THAT(refused.err, HasSubstr("\"field\":\"parallel.data\""));
   EXPECT_EQ(weft({"resume", id, "--parallel", "auto"}).exit, kExitError) << "no node has joined";
-  for (const char* bad : {"fast", "data", "data=x", "data=0", "dat=2", "=2", ""}) {
+  for (const char* bad : {"fast", "data", "data=x", "data=0", "dat=2", "=2", "data=2,data=4", ""}) {
     const Outcome usage = weft({"resume", id, "--parallel", bad});
     EXPECT_EQ(usage.exit, kExitUsage) << bad;
     EXPECT_THAT(usage.err, HasSubstr("--parallel")) << bad;

@@ -60,6 +60,7 @@ TEST(Gpt2Config, RefusalsNameTheKey) {
   EXPECT_EQ(refused_field(R"({"n_head": 5})"), "n_head");
   EXPECT_EQ(refused_field(R"({"n_layer": 0})"), "n_layer");
   EXPECT_EQ(refused_field(R"({"n_layer": 2.5})"), "n_layer");
+  EXPECT_EQ(refused_field(R"({"n_embd": 1073741824, "n_head": 1, "n_layer": 100000})"), "n_embd");
   EXPECT_EQ(refused_field(R"({"n_layer": "2"})"), "n_layer");
   EXPECT_EQ(refused_field(R"({"vocab_size": 18446744073709551615})"), "vocab_size");
   EXPECT_EQ(refused_field(R"({"n_inner": -3})"), "n_inner");

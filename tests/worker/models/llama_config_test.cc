@@ -95,6 +95,8 @@ TEST(LlamaConfig, RefusalsNameTheKey) {
   EXPECT_EQ(refusal(R"({"num_key_value_heads": 0})"), "num_key_value_heads");
   EXPECT_EQ(refusal(R"({"num_attention_heads": 5})"), "num_attention_heads");
   EXPECT_EQ(refusal(R"({"head_dim": 5})"), "head_dim");
+  EXPECT_EQ(refusal(R"({"head_dim": 4294967296})"), "head_dim");
+  EXPECT_EQ(refusal(R"({"hidden_size": 1073741824, "num_hidden_layers": 100000})"), "hidden_size");
   EXPECT_EQ(refusal(R"({"hidden_act": "gelu"})"), "hidden_act");
   EXPECT_EQ(refusal(R"({"attention_bias": true})"), "attention_bias");
   EXPECT_EQ(refusal(R"({"mlp_bias": true})"), "mlp_bias");
