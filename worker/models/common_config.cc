@@ -45,7 +45,8 @@ void refuse_beyond_count(ConfigReader& reader, const ModelConfig& config,
                          std::initializer_list<const char*> names) {
   const double count = matrix_elements(config);
   if (count <= static_cast<double>(kParametersMax)) return;
-  const auto there = std::ranges::find_if(names, [&](const char* name) { return reader.has(name); });
+  const auto there =
+      std::ranges::find_if(names, [&](const char* name) { return reader.has(name); });
   reader.refuse(there == names.end() ? *names.begin() : *there,
                 fmt::format("must leave the model at most {:.3g} parameters; it would have {:.3g}",
                             static_cast<double>(kParametersMax), count));
