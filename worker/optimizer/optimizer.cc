@@ -136,8 +136,8 @@ void AdamW::start_bucket(size_t bucket) {
 }
 
 void AdamW::start_values(int64_t unit) {
-  for (size_t b = 0; b < changed_.size(); ++b) {
-    if (buckets_.all()[b].unit == unit) start_bucket(b);
+  for (size_t b = changed_.size(); b > 0; --b) {  // in the order of finish_values()
+    if (buckets_.all()[b - 1].unit == unit) start_bucket(b - 1);
   }
 }
 

@@ -6,6 +6,7 @@
 
 #include "tests/testing/rank_runner.h"
 #include "worker/optimizer/schedule.h"
+#include "worker/optimizer/value_gate.h"
 
 namespace weft {
 namespace {
@@ -89,6 +90,41 @@ TEST(AdamW, GoesOnFromRestoredState) {
       optimizer->step(0.01);
     }
     EXPECT_EQ(straight[0].value.to_vector<float>(), again[0].value.to_vector<float>());
+  });
+}
+
+// A replica that computes waits unit by unit, one that has no rows for all of them.
+TEST(AdamW, ReplicasMayWaitForValuesByUnitOrForAll) {
+  testing::run_ranks(2, [](Rank& rank) {
+    std::vector<Parameter> parameters;
+    for (const int64_t elements : {64, 640, 1280, 960, 800, 320}) {  // a bucket each
+      const auto index = static_cast<float>(parameters.size());
+      const std::vector<float> start(static_cast<size_t>(elements), index);
+      parameters.push_back(make_parameter(rank, start, false));
+      parameters.back().info.unit = std::ssize(parameters) / 3;  // 0 0 1 1 1 2
+    }
+    AdamW optimizer(rank, parameters, {}, DType::kF32, {1, 2048});
+    optimizer.publish();
+    ValueGate gate(optimizer);
+    GradientReducer reducer(rank, optimizer.parameters(), optimizer.buckets(), 1);
+    reducer.begin(optimizer.parameters());
+    for (const Parameter& parameter : optimizer.parameters()) {
+      parameter.value.set_grad(Tensor::full(*rank.allocator, parameter.info.shape, 1.0));
+    }
+    reducer.flush();
+    reducer.finish();
+    optimizer.step(reducer, 0.25, 1.0);
+    if (rank.mesh.index(Axis::kReplica) == 0) {
+      gate.open(0, 1);
+      gate.open(1, 2);
+      gate.open(2, std::nullopt);
+    }
+    optimizer.finish_values();
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      for (const float value : optimizer.parameters()[i].value.to_vector<float>()) {
+        ASSERT_NEAR(value, static_cast<float>(i) - 0.25F, 1e-6) << i;
+      }
+    }
   });
 }
 
