@@ -3,7 +3,7 @@
 
 namespace weft::api {
 namespace {
-constexpr int64_t kByteEndOfText = 256;  // of the byte tokenizer, which pads with it
+constexpr int64_t kByteEndOfText = 256;  // of the byte tokenizer
 }  // namespace
 
 Result<std::string> export_config(const proto::CheckpointManifest& manifest, int64_t labels) {
@@ -18,7 +18,7 @@ Result<std::string> export_config(const proto::CheckpointManifest& manifest, int
   ExportHead head;
   head.labels = labels;
   if (manifest.tokenizer().path().empty() && (*config)->vocabulary > kByteEndOfText) {
-    head.pad_token_id = kByteEndOfText;
+    head.end_of_text = kByteEndOfText;
   }
   return family->config_json(**config, head);
 }

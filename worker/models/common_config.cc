@@ -156,9 +156,11 @@ void write_head(nlohmann::json& json, const ModelConfig& config, const ExportHea
                 const std::string& prefix, const std::string& language_model) {
   json["architectures"] = nlohmann::json::array(
       {head.labels > 0 ? prefix + "ForSequenceClassification" : language_model});
-  json["bos_token_id"] = id_or_null(config.bos_token_id);
-  json["eos_token_id"] = ids_or_null(config.eos_token_ids);
-  json["pad_token_id"] = id_or_null(config.pad_token_id ? config.pad_token_id : head.pad_token_id);
+  const std::vector<int64_t>& ends = config.eos_token_ids;
+  const bool other = head.end_of_text && std::ranges::find(ends, *head.end_of_text) == ends.end();
+  json["bos_token_id"] = id_or_null(other ? head.end_of_text : config.bos_token_id);
+  json["eos_token_id"] = other ? nlohmann::json(*head.end_of_text) : ids_or_null(ends);
+  json["pad_token_id"] = id_or_null(config.pad_token_id ? config.pad_token_id : head.end_of_text);
   if (head.labels > 0) {
     json["problem_type"] = "single_label_classification";
     for (int64_t i = 0; i < head.labels; ++i) {

@@ -139,9 +139,10 @@ class Trunk {
 struct ExportHead {
   int64_t labels = 0;                    // 0: a language model; else sequence classification
   std::vector<std::string> label_names;  // empty: LABEL_0, LABEL_1, ...
-  // Of the tokenizer; written where the configuration has none. Without one, transformers
-  // classifies one row at a time only.
-  std::optional<int64_t> pad_token_id;
+  // Of the tokenizer that the model learned with. It pads where the configuration has no such token
+  // (without one, transformers classifies one row at a time only), and begins and ends texts where
+  // the configuration's ends, a family's defaults, do not name it.
+  std::optional<int64_t> end_of_text;
 };
 
 class ModelFamily {

@@ -3,6 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <nlohmann/json.hpp>
+#include <optional>
+
 namespace weft {
 namespace {
 
@@ -128,6 +131,22 @@ TEST(LlamaConfig, WhatIsWrittenReadsBackTheSame) {
   ASSERT_TRUE(again) << again.error().to_string();
   EXPECT_EQ((*again)->eos_token_ids, (*config)->eos_token_ids);
   EXPECT_EQ(family().config_json(**again, {}), family().config_json(**config, {}));
+}
+
+TEST(LlamaConfig, TheTokenizersEndOfTextIsWrittenWhereNoEndIsIt) {
+  const auto written = [](const char* config, std::optional<int64_t> end_of_text) {
+    const auto parsed = family().parse_config(config);
+    EXPECT_TRUE(parsed);
+    const std::string text = family().config_json(**parsed, {.end_of_text = end_of_text});
+    const nlohmann::json json = nlohmann::json::parse(text);
+    return std::vector<nlohmann::json>{json["bos_token_id"], json["eos_token_id"],
+                                       json["pad_token_id"]};
+  };
+  using Ids = std::vector<nlohmann::json>;
+  EXPECT_EQ(written("{}", std::nullopt), (Ids{1, 2, nullptr}));
+  EXPECT_EQ(written("{}", 256), (Ids{256, 256, 256}));
+  const char* own = R"({"bos_token_id": 3, "eos_token_id": [256, 2], "pad_token_id": 4})";
+  EXPECT_EQ(written(own, 256), (Ids{3, Ids{256, 2}, 4}));
 }
 
 TEST(LlamaConfig, DropoutCanBeOverridden) {
