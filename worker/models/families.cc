@@ -17,6 +17,12 @@ std::array<const ModelFamily*, 2> families() { return {&gpt2_family(), &llama_fa
 
 }  // namespace
 
+std::vector<std::string> ModelFamily::file_names(std::string_view parameter) const {
+  std::vector<std::string> names{std::string(parameter)};
+  if (parameter.starts_with(prefix())) names.emplace_back(parameter.substr(prefix().size()));
+  return names;
+}
+
 const ModelFamily* find_family(std::string_view name) {
   for (const ModelFamily* family : families()) {
     if (family->name() == name) return family;

@@ -160,9 +160,7 @@ class Gpt2Family final : public ModelFamily {
                                        std::make_shared<const Config>(config_as<Config>(*config)));
   }
 
-  std::vector<std::string> file_names(std::string_view parameter) const override {
-    return gpt2::file_names(parameter);
-  }
+  std::string_view prefix() const override { return "transformer."; }
   bool ignored_in_files(std::string_view tensor, const ModelConfig& config) const override {
     return gpt2::ignored_in_files(tensor, config_as<Config>(config));
   }

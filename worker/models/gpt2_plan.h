@@ -33,7 +33,6 @@ enum BlockParameter : size_t {
   kMlpOutBias,
 };
 
-std::vector<std::string> file_names(std::string_view parameter);
 bool ignored_in_files(std::string_view tensor, const Config& config);
 
 }  // namespace weft::gpt2

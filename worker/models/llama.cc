@@ -124,9 +124,7 @@ class LlamaFamily final : public ModelFamily {
                                         std::make_shared<const Config>(config_as<Config>(*config)));
   }
 
-  std::vector<std::string> file_names(std::string_view parameter) const override {
-    return llama::file_names(parameter);
-  }
+  std::string_view prefix() const override { return "model."; }
   bool ignored_in_files(std::string_view tensor, const ModelConfig& config) const override {
     return llama::ignored_in_files(tensor, config_as<Config>(config));
   }

@@ -69,18 +69,10 @@ class Planner : private PlanBuilder {
   int key_copy_ = 0, key_copies_ = 1;
 };
 
-constexpr std::string_view kPrefix = "model.";
-
 }  // namespace
 
 std::vector<ParameterInfo> plan(const Config& config, int tensor_size, int tensor_index) {
   return Planner(config, tensor_size, tensor_index).plan();
-}
-
-std::vector<std::string> file_names(std::string_view parameter) {
-  std::vector<std::string> names{std::string(parameter)};
-  if (parameter.starts_with(kPrefix)) names.emplace_back(parameter.substr(kPrefix.size()));
-  return names;
 }
 
 bool ignored_in_files(std::string_view tensor, const Config& config) {

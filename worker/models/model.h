@@ -159,8 +159,11 @@ class ModelFamily {
                                           int tensor_index) const = 0;
   // Error: the mesh cannot hold this configuration. (More ranks than heads can: some hold none.)
   virtual Result<std::unique_ptr<Trunk>> make_trunk(Rank& rank, ModelConfigPtr config) const = 0;
+  // With which published files begin the names of a trunk's parameters, or not: transformers'
+  // base_model_prefix and its dot.
+  virtual std::string_view prefix() const = 0;
   // Names under which published files hold a parameter, the usual one first.
-  virtual std::vector<std::string> file_names(std::string_view parameter) const = 0;
+  std::vector<std::string> file_names(std::string_view parameter) const;
   // Whether a tensor of a published file may be left out (buffers, a tied copy).
   virtual bool ignored_in_files(std::string_view tensor, const ModelConfig& config) const = 0;
   // The text of a config.json that transformers loads; parse_config of it gives the same config.
