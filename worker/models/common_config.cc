@@ -62,13 +62,31 @@ ops::Activation read_activation(ConfigReader& reader, const char* key, const std
   return kActivations.front().second;
 }
 
-void read_token_ids(ConfigReader& reader, ModelConfig& config) {
-  const auto read = [&](const char* name, std::optional<int64_t>& id) {
-    if (reader.has(name)) id = reader.optional_integer(name);
+void read_token_ids(ConfigReader& reader, ModelConfig& config, int64_t bos, int64_t eos) {
+  const auto outside = [&](int64_t id) { return id < 0 || id >= config.vocabulary; };
+  const auto known = [&](const char* name, std::vector<int64_t> ids) {
+    const auto wrong = [&](int64_t id) {
+      return outside(id) && id != -1 && id != bos && id != eos;
+    };
+    if (std::ranges::any_of(ids, wrong)) {
+      reader.refuse(name, fmt::format("must be of the vocabulary, from 0 to {} as vocab_size says; "
+                                      "null or -1 where the model has none",
+                                      config.vocabulary - 1));
+    }
+    std::erase_if(ids, outside);
+    return ids;
   };
-  read("bos_token_id", config.bos_token_id);
-  read("pad_token_id", config.pad_token_id);
-  if (reader.has("eos_token_id")) config.eos_token_ids = reader.integers("eos_token_id");
+  const auto one = [&](const char* name, std::optional<int64_t> absent) {
+    const auto id = reader.has(name) ? reader.optional_integer(name) : absent;
+    const std::vector<int64_t> ids =
+        known(name, id ? std::vector<int64_t>{*id} : std::vector<int64_t>{});
+    return ids.empty() ? std::nullopt : std::optional(ids.front());
+  };
+  config.bos_token_id = one("bos_token_id", bos);
+  config.pad_token_id = one("pad_token_id", std::nullopt);
+  config.eos_token_ids =
+      known("eos_token_id", reader.has("eos_token_id") ? reader.integers("eos_token_id")
+                                                       : std::vector<int64_t>{eos});
 }
 
 void accept_the_rest(ConfigReader& reader) {

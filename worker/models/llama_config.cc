@@ -129,9 +129,7 @@ Result<std::shared_ptr<const Config>> parse_config(std::string_view json) {
   config->initializer_range = reader.number("initializer_range", 0.02, 0, 1000);
   config->tied = reader.flag("tie_word_embeddings", false);
   refuse_beyond_count(reader, *config, {"hidden_size"});
-  config->bos_token_id = 1;
-  config->eos_token_ids = {2};
-  read_token_ids(reader, *config);
+  read_token_ids(reader, *config, /*bos=*/1, /*eos=*/2);
   reader.only("hidden_act", "silu", "the MLP is a SwiGLU");
   reader.only("attention_bias", false, "projections have no biases");
   reader.only("mlp_bias", false, "projections have no biases");

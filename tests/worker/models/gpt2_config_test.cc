@@ -77,6 +77,19 @@ TEST(Gpt2Config, RefusalsNameTheKey) {
   EXPECT_FALSE(family().parse_config(R"({"n_layer": 1, "n_layer": 2})"));
 }
 
+TEST(Gpt2Config, TokenIdsAreOfTheVocabulary) {
+  EXPECT_EQ(refused_field(R"({"bos_token_id": 50257})"), "bos_token_id");
+  EXPECT_EQ(refused_field(R"({"vocab_size": 11, "eos_token_id": 11})"), "eos_token_id");
+  EXPECT_EQ(refused_field(R"({"vocab_size": 11, "pad_token_id": 11})"), "pad_token_id");
+  // transformers writes 50256 beside a vocabulary of any size.
+  const auto config = gpt2::parse_config(R"({"vocab_size": 11, "bos_token_id": 50256,
+      "eos_token_id": 50256, "pad_token_id": 50256})");
+  ASSERT_TRUE(config) << config.error().to_string();
+  EXPECT_FALSE((*config)->bos_token_id);
+  EXPECT_TRUE((*config)->eos_token_ids.empty());
+  EXPECT_FALSE((*config)->pad_token_id);
+}
+
 TEST(Gpt2Config, WhatIsWrittenReadsBackTheSame) {
   const auto config = family().parse_config(R"({"n_embd": 6, "n_head": 3, "n_inner": 7,
       "activation_function": "silu", "attn_pdrop": 0.5, "vocab_size": 11, "pad_token_id": 4,

@@ -91,6 +91,33 @@ TEST(LlamaConfig, SeveralTokensMayEndAText) {
   EXPECT_EQ((*config)->eos_token_ids, (std::vector<int64_t>{5, 8, 9}));
 }
 
+TEST(LlamaConfig, TokenIdsAreOfTheVocabulary) {
+  EXPECT_EQ(refusal(R"({"vocab_size": 10, "bos_token_id": 10})"), "bos_token_id");
+  EXPECT_EQ(refusal(R"({"vocab_size": 10, "pad_token_id": -2})"), "pad_token_id");
+  EXPECT_EQ(refusal(R"({"vocab_size": 10, "eos_token_id": [9, 11]})"), "eos_token_id");
+  const auto refused = llama::parse_config(R"({"vocab_size": 10, "eos_token_id": [9, 11]})");
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().value(), "[9,11]");
+  EXPECT_NE(refused.error().rule().find("from 0 to 9"), std::string::npos);
+}
+
+// As published folders have them.
+TEST(LlamaConfig, MinusOneAndTheDefaultsOfALargerVocabularyAreNoTokens) {
+  const auto config = llama::parse_config(
+      R"({"vocab_size": 10, "bos_token_id": 0, "eos_token_id": [9, -1], "pad_token_id": -1})");
+  ASSERT_TRUE(config) << config.error().to_string();
+  EXPECT_EQ((*config)->bos_token_id, 0);
+  EXPECT_EQ((*config)->eos_token_ids, std::vector<int64_t>{9});
+  EXPECT_FALSE((*config)->pad_token_id);
+  for (const char* text :
+       {R"({"vocab_size": 1})", R"({"vocab_size": 1, "bos_token_id": 1, "eos_token_id": 2})"}) {
+    const auto small = llama::parse_config(text);
+    ASSERT_TRUE(small) << small.error().to_string();
+    EXPECT_FALSE((*small)->bos_token_id);
+    EXPECT_TRUE((*small)->eos_token_ids.empty());
+  }
+}
+
 TEST(LlamaConfig, RefusalsNameTheKey) {
   EXPECT_EQ(refusal(R"({"n_embd": 6})"), "n_embd");
   EXPECT_EQ(refusal(R"({"model_type": "gpt2"})"), "model_type");
