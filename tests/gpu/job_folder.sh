@@ -22,7 +22,8 @@ for name in mpirun orted; do
 #!/bin/sh
 home=${0%/*}/..
 export LD_LIBRARY_PATH="$home/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
-export OPAL_PKGLIBDIR="$home/lib/openmpi" OPAL_PKGDATADIR="$home/share/openmpi" PMIX_PREFIX="$home"
+export OPAL_PKGLIBDIR="$home/lib/openmpi" OPAL_PKGDATADIR="$home/share/openmpi"
+export PMIX_PKGLIBDIR="$home/lib/pmix" PMIX_PKGDATADIR="$home/share/pmix"
 exec "$home/libexec/${0##*/}" "$@"
 EOF
   chmod 755 "$folder/bin/$name"
