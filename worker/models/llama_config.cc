@@ -53,7 +53,13 @@ Status read_rotary(ConfigReader& outer, Config& config) {
   const nlohmann::json* all = parameters != nullptr ? parameters : scaling;
   if (all == nullptr) return {};
   ConfigReader reader(*all, "llama");
-  config.rotary_base = reader.number("rope_theta", config.rotary_base, 1, kNumberMax);
+  const double base = reader.number("rope_theta", config.rotary_base, 1, kNumberMax);
+  if (outer.has("rope_theta") && base != config.rotary_base) {
+    reader.refuse("rope_theta", fmt::format("must be the same as the rope_theta beside {}, which "
+                                            "says {}; leave one of them out",
+                                            name, config.rotary_base));
+  }
+  config.rotary_base = base;
   const char* key = reader.has("type") && !reader.has("rope_type") ? "type" : "rope_type";
   reader.accept({"type"});
   const std::string type = reader.text(key, "default");

@@ -76,6 +76,21 @@ TEST(LlamaConfig, PositionsTurnAsBothSpellingsSay) {
   EXPECT_EQ((*linear)->frequencies().front(), 0.25);
 }
 
+TEST(LlamaConfig, OneBaseIsSaidOnceOrTwiceTheSame) {
+  EXPECT_EQ(refusal(R"({"rope_theta": 500.0, "rope_parameters": {"rope_theta": 500}})"),
+            "accepted");
+  const auto two = llama::parse_config(
+      R"({"rope_theta": 500000.0, "rope_parameters": {"rope_theta": 10000.0}})");
+  ASSERT_FALSE(two);
+  EXPECT_EQ(two.error().field(), "rope_parameters.rope_theta");
+  EXPECT_EQ(two.error().value(), "10000.0");
+  EXPECT_NE(two.error().rule().find("rope_theta beside rope_parameters, which says 500000"),
+            std::string::npos)
+      << two.error().rule();
+  EXPECT_EQ(refusal(R"({"rope_theta": 500.0, "rope_scaling": {"rope_theta": 400.0}})"),
+            "rope_scaling.rope_theta");
+}
+
 // As torch computes them, whose exponents of 2/6 and 4/6 are rounded to fp32 too.
 TEST(LlamaConfig, FrequenciesAreThoseOfFp32) {
   const auto config =
