@@ -121,7 +121,9 @@ void accept_the_rest(ConfigReader& reader) {
                  "torchscript",
                  "tf_legacy_loss",
                  "sep_token_id",
-                 "decoder_start_token_id"});
+                 "decoder_start_token_id",
+                 "unsloth_fixed",
+                 "unsloth_version"});
   reader.accept({"max_length",
                  "min_length",
                  "do_sample",

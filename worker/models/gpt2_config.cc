@@ -59,6 +59,7 @@ Result<std::shared_ptr<const Config>> parse_config(std::string_view json) {
   // GPT-2's own vocabulary ends with its one special token.
   read_token_ids(reader, *config, /*bos=*/50256, /*eos=*/50256);
   refuse_what_changes_the_model(reader, "gpt2");
+  reader.accept({"n_special", "predict_special_tokens"});  // of GPT-2 medium
   accept_the_rest(reader);
   WEFT_RETURN_IF_ERROR(reader.finish());
   return config;

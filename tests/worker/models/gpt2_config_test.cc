@@ -72,6 +72,7 @@ TEST(Gpt2Config, RefusalsNameTheKey) {
   EXPECT_EQ(refused_field(R"({"torch_dtype": "int8"})"), "torch_dtype");
   EXPECT_EQ(refused_field(R"({"use_cache": true, "pruned_heads": {}, "summary_type": "mean"})"),
             "accepted");
+  EXPECT_EQ(refused_field(R"({"n_special": 0, "predict_special_tokens": true})"), "accepted");
   EXPECT_FALSE(family().parse_config("[1]"));
   EXPECT_FALSE(family().parse_config("{"));
   EXPECT_FALSE(family().parse_config(R"({"n_layer": 1, "n_layer": 2})"));

@@ -160,6 +160,14 @@ TEST(LlamaConfig, RefusalsNameTheKey) {
             "rope_scaling.high_freq_factor");
 }
 
+// Of the first Llamas, of SmolLM and of copies of Llama 3.
+TEST(LlamaConfig, KeysOfPublishedFoldersThatChangeNothingAreAccepted) {
+  EXPECT_EQ(refusal(R"({"max_sequence_length": 4096, "is_llama_config": true,
+      "rope_interleaved": false, "unsloth_fixed": true, "unsloth_version": "2024.9"})"),
+            "accepted");
+  EXPECT_EQ(refusal(R"({"rope_interleaved": true})"), "rope_interleaved");
+}
+
 TEST(LlamaConfig, WhatIsWrittenReadsBackTheSame) {
   const auto config = family().parse_config(R"({"hidden_size": 12, "num_attention_heads": 6,
       "num_key_value_heads": 3, "head_dim": 4, "vocab_size": 11, "pad_token_id": 4,
