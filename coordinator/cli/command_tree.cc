@@ -12,6 +12,7 @@ namespace weft::cli {
 namespace {
 
 constexpr const char* kVersion = "0.1.0";
+constexpr const char* kPath = "PATH";
 
 // "--limit N in [1 - 1000] = 100", "--kind KIND {pretrain,...}", "JOB... required".
 class HelpFormatter final : public CLI::Formatter {
@@ -27,6 +28,7 @@ class HelpFormatter final : public CLI::Formatter {
       }
     }
     while (type.starts_with(' ')) type.erase(0, 1);
+    if (option->get_positional() && type == kPath) type.clear();  // its name and help say so
     const bool many = option->get_expected_max() > 1 && option->get_positional();
     std::string out = many ? "..." : "";
     if (!type.empty()) out += " " + type;
@@ -239,7 +241,7 @@ void add_generate(CLI::App& app, Parsed& p) {
   CLI::App* made = add(app, p, "generate", "Let a checkpoint's model write on",
                        [&p] { return generate(p.context, p.generate); });
   GenerateOptions& g = p.generate;
-  add_checkpoint(made, g.checkpoint, "Its id, or an exported folder");
+  add_checkpoint(made, g.checkpoint, "Its id, or an exported folder")->type_name(kPath);
   made->add_option("--prompt", g.prompt, "The text to go on from")->type_name("TEXT");
   made->add_option("--max-tokens", g.max_tokens, "Tokens to write")
       ->type_name("N")
@@ -295,11 +297,11 @@ void add_fine_tune(CLI::App& app, Parsed& p) {
   const auto text = [&](const char* name, std::string& into, const char* help, const char* type) {
     return made->add_option(name, into, help)->type_name(type);
   };
-  text("MODEL", o.model, "A checkpoint's id, an object's, or a Hugging Face folder", "")
+  text("MODEL", o.model, "A checkpoint's id, an object's, or a Hugging Face folder", kPath)
       ->required();
-  text("DATA", o.data, "A text or JSONL file, a folder of such files, or an object's id", "")
+  text("DATA", o.data, "A text or JSONL file, a folder of such files, or an object's id", kPath)
       ->required();
-  text("--validation", o.validation, "Held-out data: a path or an object's id", "PATH");
+  text("--validation", o.validation, "Held-out data: a path or an object's id", kPath);
   text("--name", o.name, "Name of the job; default: from the data's", "NAME");
   text("--task", o.task, "What it learns; default: classes where the first row has a label", "TASK")
       ->check(CLI::IsMember({"causal_lm", "sequence_classification"}));
@@ -449,6 +451,12 @@ std::vector<std::string> choices_of(const CLI::Option& option) {
   return CLI::detail::split(type.substr(start + 1, end - start - 1), ',');
 }
 
+// Whether a value of this name may be a file here.
+bool is_path(const std::string& type) {
+  return type == kPath || type == "FILE" || type == "FOLDER" || type == "TOKENIZER" ||
+         type == "TOKEN";
+}
+
 CommandWords words_of_one(const CLI::App& app) {
   CommandWords words{app.get_name(), app.get_description(), {}, {}};
   for (const CLI::Option* option : app.get_options()) {
@@ -456,6 +464,7 @@ CommandWords words_of_one(const CLI::App& app) {
     entry.help = option->get_description();
     entry.takes_value = option->get_items_expected_max() > 0;
     entry.choices = choices_of(*option);
+    entry.takes_path = is_path(option->get_type_name());
     if (option->get_positional()) {
       entry.name = option->get_name();
       words.positionals.push_back(std::move(entry));

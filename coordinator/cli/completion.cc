@@ -36,15 +36,23 @@ std::string global_values(const Commands& commands) {
   return joined(names, "|");
 }
 
-// The shell's `case` branches of "COMMAND PREVIOUS" for values: the choices, else files.
+// Whether a word of it that is no option may be the name of a file.
+bool takes_paths(const CommandWords& command) {
+  return std::ranges::any_of(command.positionals, &OptionWords::takes_path);
+}
+
+const char* files_of(const CommandWords& command) { return takes_paths(command) ? " files=1" : ""; }
+
+// The shell's `case` branches of "COMMAND PREVIOUS" for values: the choices, files or nothing.
 // `guard`: of a positional, behind which an option may be typed as well.
 std::string value_cases(const Commands& commands, const char* choose, const char* files,
                         const char* guard) {
   std::string cases;
   const auto add = [&](const std::string& pattern, const char* before, const OptionWords& option) {
+    const std::string free = option.takes_path ? files : "return";
     cases += fmt::format("    {}) {}{} ;;\n", pattern, before,
                          option.choices.empty()
-                             ? files
+                             ? free
                              : fmt::format(fmt::runtime(choose), joined(option.choices, " ")));
   };
   for (const CommandWords& command : commands) {
@@ -70,14 +78,14 @@ std::string bash(const Commands& commands) {
   for (const CommandWords& command : commands) {
     if (command.name.empty()) continue;
     names += (names.empty() ? "" : " ") + command.name;
-    cases += fmt::format("    {}) words=\"{} {}\" ;;\n", command.name,
-                         joined(names_of(command), " "), globals);
+    cases += fmt::format("    {}) words=\"{} {}\"{} ;;\n", command.name,
+                         joined(names_of(command), " "), globals, files_of(command));
   }
   return fmt::format(
       "# bash completion of weft: source <(weft completion bash)\n"
       "_weft() {{\n"
       "  local current=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD-1]}}\n"
-      "  local words i command=\n"
+      "  local words i command= files=\n"
       "  for ((i = 1; i < COMP_CWORD; i++)); do\n"
       "    case ${{COMP_WORDS[i]}} in\n"
       "      {}) ((i++)) ;;\n"
@@ -89,7 +97,7 @@ std::string bash(const Commands& commands) {
       "  case \"$command $before\" in\n{}  esac\n"
       "  case $command in\n{}    *) words=\"{} {}\" ;;\n  esac\n"
       "  if [[ -n $command && $current != -* ]]; then\n"
-      "    COMPREPLY=($(compgen -f -- \"$current\"))\n"
+      "    [[ -z $files ]] || mapfile -t COMPREPLY < <(compgen -f -- \"$current\")\n"
       "  else\n"
       "    COMPREPLY=($(compgen -W \"$words\" -- \"$current\"))\n"
       "  fi\n"
@@ -97,7 +105,8 @@ std::string bash(const Commands& commands) {
       "complete -o filenames -F _weft weft\n",
       global_values(commands),
       value_cases(commands, "{{ COMPREPLY=($(compgen -W '{}' -- \"$current\")); return; }}",
-                  "COMPREPLY=($(compgen -f -- \"$current\")); return", "[[ $current == -* ]] || "),
+                  "mapfile -t COMPREPLY < <(compgen -f -- \"$current\"); return",
+                  "[[ $current == -* ]] || "),
       cases, names, globals);
 }
 
@@ -120,13 +129,13 @@ std::string zsh(const Commands& commands) {
     for (const OptionWords& option : command.options) {
       options += " " + described(option.name, option.help);
     }
-    cases += fmt::format("    {}) options+=({}) ;;\n", command.name, options);
+    cases += fmt::format("    {}) options+=({}){} ;;\n", command.name, options, files_of(command));
   }
   return fmt::format(
       "#compdef weft\n"
       "# zsh completion of weft: source <(weft completion zsh)\n"
       "_weft() {{\n"
-      "  local command i before=${{words[CURRENT-1]}}\n"
+      "  local command files i before=${{words[CURRENT-1]}}\n"
       "  local -a commands=({})\n"
       "  local -a options=({})\n"
       "  for ((i = 2; i < CURRENT; i++)); do\n"
@@ -143,7 +152,7 @@ std::string zsh(const Commands& commands) {
       "  elif [[ -z $command ]]; then\n"
       "    _describe command commands\n"
       "  else\n"
-      "    _files\n"
+      "    [[ -z $files ]] || _files\n"
       "  fi\n"
       "}}\n"
       "(( $+functions[compdef] )) || {{ autoload -U compinit && compinit -u }}\n"
@@ -160,7 +169,7 @@ std::string fish_option(const std::string& when, const OptionWords& option) {
   if (!option.choices.empty()) {
     line += " -x -a " + quoted(joined(option.choices, " "));
   } else if (option.takes_value) {
-    line += " -r";
+    line += option.takes_path ? " -r -F" : " -x";
   }
   return line + " -d " + quoted(option.help) + "\n";
 }
@@ -176,6 +185,7 @@ std::string fish(const Commands& commands) {
                        quoted(command.help));
     const std::string when = fmt::format("-n '__fish_seen_subcommand_from {}'", command.name);
     for (const OptionWords& option : command.options) out += fish_option(when, option);
+    if (!takes_paths(command)) out += fmt::format("complete -c weft {} -f\n", when);
     for (const OptionWords& positional : command.positionals) {
       if (positional.choices.empty()) continue;
       out += fmt::format("complete -c weft {} -f -a {} -d {}\n", when,

@@ -14,6 +14,7 @@ struct OptionWords {
   std::string help;
   bool takes_value = false;
   std::vector<std::string> choices;  // where the value is one of a few words
+  bool takes_path = false;           // else, whether it may be the name of a file here
 };
 
 struct CommandWords {

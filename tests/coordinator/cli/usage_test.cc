@@ -243,6 +243,37 @@ TEST_F(ServedCli, BashCompletesEveryCommandAndOption) {
   EXPECT_EQ(offered(script, "weft submit -f " + folder_ + "/job."), " " + folder_ + "/job.yaml\n");
 }
 
+TEST_F(ServedCli, BashOffersFilesOnlyWhereAPathIsWanted) {
+  write("complete.sh", weft({"completion", "bash"}).out);
+  write("a file.txt", "");
+  const std::string script = folder_ + "/complete.sh", file = folder_ + "/a";
+  const auto offers_files = [&](const std::string& words) {
+    const std::string offer = offered(script, "weft " + words + " " + file);
+    EXPECT_TRUE(offer == " \n" || offer == " " + folder_ + "/a file.txt\n") << words << offer;
+    return offer != " \n";
+  };
+  int free = 0;
+  for (const CommandWords& command : all_commands()) {
+    for (const OptionWords& option : command.options) {
+      if (!option.takes_value || !option.choices.empty()) continue;
+      ++free;
+      EXPECT_EQ(offers_files(command.name + " " + option.name), option.takes_path)
+          << command.name << " " << option.name;
+    }
+  }
+  EXPECT_GT(free, 30);
+  for (const char* words : {"--data", "--token-file", "submit --file", "plan -f", "export x --to",
+                            "trace x -o", "fine-tune a b --validation", "fine-tune a --tokenizer",
+                            "join x --token", "fine-tune", "fine-tune m", "generate"}) {
+    EXPECT_TRUE(offers_files(words)) << words;
+  }
+  for (const char* words :
+       {"--server", "ls --name", "ls --limit", "submit -f x --set", "generate x --prompt",
+        "fine-tune a b --steps", "show", "pause x", "logs", "export", "nodes forget", "join"}) {
+    EXPECT_FALSE(offers_files(words)) << words;
+  }
+}
+
 TEST(Nearest, IsNearOrNothing) {
   const std::vector<std::string> words = {"submit", "show", "ls", "checkpoints", "checkpoint"};
   EXPECT_EQ(nearest("sumbit", words), "submit");
