@@ -6,6 +6,7 @@
 #include <charconv>
 
 #include "proto/base/check.h"
+#include "proto/json/writer.h"
 
 namespace weft::api {
 namespace {
@@ -40,25 +41,6 @@ Status parse_query(std::string_view text, NameValues& query) {
     query.emplace_back(std::move(name), std::move(value));
   }
   return Status();
-}
-
-// `"` and what JSON does not allow bare; text is made valid UTF-8 by dropping what is not ASCII.
-std::string json_text(std::string_view text) {
-  std::string out = "\"";
-  for (const char c : text) {
-    const auto u = static_cast<unsigned char>(c);
-    if (c == '"' || c == '\\') {
-      out += '\\';
-      out += c;
-    } else if (c == '\n') {
-      out += "\\n";
-    } else if (u < 0x20 || u >= 0x7f) {
-      out += u < 0x80 ? fmt::format("\\u{:04x}", u) : "?";
-    } else {
-      out += c;
-    }
-  }
-  return out + "\"";
 }
 
 }  // namespace
@@ -164,9 +146,9 @@ Response error_response(const Status& status, const std::string& request_id, int
   response.body = fmt::format(
       "{{\"error\":{{\"code\":{},\"message\":{},\"field\":{},\"value\":{},\"rule\":{},\"line\":{},"
       "\"request_id\":{}}}}}\n",
-      json_text(code_text.empty() ? code_name(status.code()) : code_text),
-      json_text(status.message()), json_text(status.field()), json_text(status.value()),
-      json_text(status.rule()), status.line(), json_text(request_id));
+      quote_json(code_text.empty() ? code_name(status.code()) : code_text),
+      quote_json(status.message()), quote_json(status.field()), quote_json(status.value()),
+      quote_json(status.rule()), status.line(), quote_json(request_id));
   if (response.status == 401) response.headers.emplace_back("WWW-Authenticate", "Bearer");
   if (response.status == 503) response.headers.emplace_back("Retry-After", "1");
   return response;

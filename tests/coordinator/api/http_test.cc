@@ -129,6 +129,12 @@ TEST_F(HttpTest, ErrorsHaveOneShape) {
   }
 }
 
+TEST(ErrorResponse, KeepsWhatIsWrittenInAnyLanguage) {
+  const Status status = Status::invalid("labels.größe", "\"名\"\n\xff", "must be a word");
+  const std::string body = error_response(status, "req-1").body;
+  EXPECT_NE(body.find(R"("field":"labels.größe","value":"\"名\"\n�")"), std::string::npos) << body;
+}
+
 TEST_F(HttpTest, EveryMethodNeedsTokenAndHost) {
   for (const char* method : {"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"}) {
     const std::string line = std::string(method) + " /v1/things/a HTTP/1.1\r\n";
