@@ -103,6 +103,19 @@ void agree(Rank& rank, const GradientReducer& gradients, double loss, StepResult
   if (total[2] > 0 && rank.blocks == 0) result.culprit = first_rank(rank, wrong);
 }
 
+// Of a step that is left after so many micro-batches, whose batch is to come again: no gradient is
+// on its way between two of them.
+StepResult leave(Training& training, TrainingTask& task, const proto::DataPosition& before,
+                 int64_t done) {
+  if (training.gate) training.gate->close();
+  training.reducer->clear();
+  const Status restored = task.feed.restore(before);
+  WEFT_CHECK(restored.ok(), "{}", restored.to_string());
+  StepResult result;
+  result.left_after = done;
+  return result;
+}
+
 }  // namespace
 
 std::vector<Part> rounds_of(const Rank& rank, const proto::JobSpec& spec, int64_t rows) {
@@ -112,8 +125,9 @@ std::vector<Part> rounds_of(const Rank& rank, const proto::JobSpec& spec, int64_
 }
 
 StepResult run_step(Rank& rank, const proto::JobSpec& spec, Training& training, TrainingTask& task,
-                    double learning_rate) {
+                    double learning_rate, StepStop* stop) {
   const proto::TrainingSpec& settings = spec.training();
+  const proto::DataPosition position = task.feed.position();
   TaskRows rows;
   {
     const Activity::Phase phase(rank.activity, "data");
@@ -131,6 +145,7 @@ StepResult run_step(Rank& rank, const proto::JobSpec& spec, Training& training, 
                                           task.spec.type() == proto::TASK_TYPE_CAUSAL_LM));
   std::vector<Tensor> losses;  // read at the end: reading waits for the device
   const std::vector<Part> rounds = rounds_of(rank, spec, rows.rows);
+  if (stop != nullptr) stop->begin();
   for (size_t i = 0; i < rounds.size(); ++i) {
     // Gradients of several micro-batches add up on each rank, unless it may not keep them whole.
     const bool last = i + 1 == rounds.size();
@@ -142,6 +157,10 @@ StepResult run_step(Rank& rank, const proto::JobSpec& spec, Training& training, 
     if (gradients.every_round() || last) {
       training.optimizer->finish_values();  // of a rank without rows
       gradients.flush();
+    }
+    const int64_t done = static_cast<int64_t>(i) + 1;
+    if (stop != nullptr && stop->after(done, std::ssize(rounds))) {
+      return leave(training, task, position, done);
     }
   }
   StepResult result;

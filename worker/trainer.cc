@@ -49,7 +49,9 @@ class Run {
         progress_(progress),
         training_(training),
         writer_(rank, progress),
-        tracer_(rank, progress) {}
+        tracer_(rank, progress),
+        stops_(training.tasks.size(),
+               StepStop(rank, [this] { return take_control(); }, clock_, {})) {}
 
   void run();
 
@@ -59,7 +61,7 @@ class Run {
   void tell(proto::RankEnvelope message);
   void tell_event(const std::string& type, const std::string& text);
   void started();
-  void one_step();
+  bool one_step();
   StatusError not_finite(const StepResult& result);
   void report(const TrainingTask& task, const StepResult& result, double rate, double seconds);
   void add_memory(google::protobuf::Map<std::string, double>& values);
@@ -88,6 +90,8 @@ class Run {
   SmoothedSpeed speed_;
   int64_t evaluated_step_ = -1;
   bool stopped_early_ = false;
+  const SystemClock clock_;
+  std::vector<StepStop> stops_;  // by task
   SteadyClock::time_point boundary_time_ = SteadyClock::now();
 };
 
@@ -120,12 +124,25 @@ void Run::started() {
   tell(std::move(message));
 }
 
-void Run::one_step() {
-  TrainingTask& task = training_.tasks[static_cast<size_t>(training_.mixing->next())];
+// False: it was left, as the job is to stop; nothing has changed.
+bool Run::one_step() {
+  const std::span<const double> credits = training_.mixing->credits();
+  std::vector<double> before(credits.begin(), credits.end());
+  const auto index = static_cast<size_t>(training_.mixing->next());
+  TrainingTask& task = training_.tasks[index];
   const double rate = training_.schedule.rate(state().step());
   if (rank_.activity != nullptr) rank_.activity->set_step(state().step() + 1);
   const Activity::Recorded recorded(rank_.activity, Lane::kCompute, kStepSpan, state().step() + 1);
-  const StepResult result = run_step(rank_, spec_, training_, task, rate);
+  const StepResult result = run_step(rank_, spec_, training_, task, rate, &stops_[index]);
+  if (result.left_after > 0) {
+    training_.mixing->restore(std::move(before));
+    tell_event(
+        "step_left",
+        fmt::format("step {} was left after {} micro-batches, as the rest would take long; it "
+                    "is done again when the job goes on",
+                    state().step() + 1, result.left_after));
+    return false;
+  }
   const bool rescaled = training_.loss_scale && !training_.loss_scale->exhausted();
   if (!result.applied && !(rescaled && std::isfinite(result.loss))) throw not_finite(result);
   if (result.applied) ++task.steps;
@@ -137,6 +154,7 @@ void Run::one_step() {
   boundary_time_ = SteadyClock::now();
   speed_.add(seconds, 1, result.tokens);
   report(task, result, rate, seconds);
+  return true;
 }
 
 StatusError Run::not_finite(const StepResult& result) {
@@ -348,9 +366,9 @@ void Run::run() {
   boundary_time_ = SteadyClock::now();
   const int64_t every = spec_.training().evaluate_every();
   while (state().step() < spec_.training().steps() && !stopped_early_) {
-    one_step();
-    if (every > 0 && state().step() % every == 0) evaluate();
-    if (boundary(true)) return;
+    const bool done = one_step();
+    if (done && every > 0 && state().step() % every == 0) evaluate();
+    if (boundary(done)) return;
   }
   evaluate();
   begin_checkpoint("end");

@@ -31,7 +31,8 @@ struct MemoryCluster {
   int64_t die_after_step = -1;
   int64_t control_at_step = -1;  // `control` is given once this step's metrics have come
   proto::ControlKind control = proto::CONTROL_KIND_UNSPECIFIED;
-  int control_times = 1;   // to each rank
+  int control_times = 1;             // to each rank
+  int control_after_calls = 0;       // of take_control, of each rank, which get nothing
   int64_t full_disk_until_step = 0;  // no chunk is stored before
   int64_t event_by_step = 0;         // its metrics wait for the first event; 0: none do
   std::condition_variable told;      // of an event
@@ -81,6 +82,7 @@ class MemoryProgress final : public Progress {
   Status flush() override { return {}; }
 
   std::optional<proto::Control> take_control() override {
+    if (calls_++ < cluster_.control_after_calls) return std::nullopt;
     const int64_t step = cluster_.last_step();
     if (cluster_.control_at_step < 0 || step < cluster_.control_at_step || step <= given_at_ ||
         given_ == cluster_.control_times) {
@@ -128,7 +130,7 @@ class MemoryProgress final : public Progress {
   }
 
   MemoryCluster& cluster_;
-  int given_ = 0;
+  int calls_ = 0, given_ = 0;
   int64_t given_at_ = -1;
 };
 
