@@ -274,6 +274,18 @@ TEST_F(ServedCli, BashOffersFilesOnlyWhereAPathIsWanted) {
   }
 }
 
+// As bash cuts them.
+TEST_F(ServedCli, BashCompletesValuesBehindAnEqualsSign) {
+  write("complete.sh", weft({"completion", "bash"}).out);
+  const std::string script = folder_ + "/complete.sh";
+  EXPECT_EQ(offered(script, "weft submit --file = " + folder_ + "/job."),
+            " " + folder_ + "/job.yaml\n");
+  EXPECT_EQ(offered(script, "weft fine-tune a b --task ="), " causal_lm sequence_classification\n");
+  EXPECT_EQ(offered(script, "weft --server host : 70 --data = /x ls --ki"), " --kind\n");
+  EXPECT_EQ(offered(script, "weft --server = host : 70 li"), " \n");
+  EXPECT_EQ(offered(script, "weft submit --set a = " + folder_ + "/job."), " \n");
+}
+
 TEST(Nearest, IsNearOrNothing) {
   const std::vector<std::string> words = {"submit", "show", "ls", "checkpoints", "checkpoint"};
   EXPECT_EQ(nearest("sumbit", words), "submit");
