@@ -1,4 +1,4 @@
-// weft-bench-mesh key=value... under mpirun: a training step of GPT-2 (training_step.h) on the mesh
+// weft-bench-mesh key=value... under mpirun: a training step (training_step.h) on the mesh
 // of the degrees data, sequence (of it ulysses) and tensor. As weft-bench, with rank 0 taking the
 // lines: "N", N steps; "compute N", the same with every transfer left out; "communication N", a
 // step's collectives alone, without the step. Behind the seconds of one stands the processor time

@@ -17,13 +17,23 @@ T take(Result<T> result) {
   return std::move(*result);
 }
 
-std::string config_of(const Options& options) {
+std::string gpt2_config(const Options& options) {
   return fmt::format(
       R"({{"model_type": "gpt2", "n_layer": {}, "n_head": {}, "n_embd": {}, "n_positions": {},
           "vocab_size": {}, "resid_pdrop": {}, "embd_pdrop": {}, "attn_pdrop": {}}})",
       options.integer("layers"), options.integer("heads"), options.integer("hidden"),
       options.integer("tokens"), options.integer("vocabulary"), options.text("dropout"),
       options.text("dropout"), options.text("dropout"));
+}
+
+std::string llama_config(const Options& options) {
+  return fmt::format(
+      R"({{"model_type": "llama", "num_hidden_layers": {}, "num_attention_heads": {},
+          "num_key_value_heads": {}, "hidden_size": {}, "intermediate_size": {},
+          "max_position_embeddings": {}, "vocab_size": {}, "attention_dropout": {}}})",
+      options.integer("layers"), options.integer("heads"), options.integer("key_heads"),
+      options.integer("hidden"), options.integer("inner"), options.integer("tokens"),
+      options.integer("vocabulary"), options.text("dropout"));
 }
 
 ZeroOptions zero_of(const Options& options) {
@@ -49,8 +59,10 @@ TrainingStep::TrainingStep(const Options& options, Mesh mesh, std::unique_ptr<Al
             std::make_unique<ThreadPool>(static_cast<int>(options.integer("threads"))),
             std::move(mesh), Logger()} {
   flush_denormals();
-  const ModelFamily& family = *find_family("gpt2");
-  const ModelConfigPtr config = take(family.parse_config(config_of(options)));
+  const bool llama = options.has("key_heads");
+  const ModelFamily& family = *find_family(llama ? "llama" : "gpt2");
+  const ModelConfigPtr config =
+      take(family.parse_config(llama ? llama_config(options) : gpt2_config(options)));
   trunk_ = take(family.make_trunk(rank_, config));
   task_ = take(make_task(rank_, "causal_lm", *config, {.name = "lm"}));
   if (options.has("weights")) {

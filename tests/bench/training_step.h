@@ -1,11 +1,11 @@
-// A training step of GPT-2 on any mesh, as the trainer does it: forward, backward with the
+// A training step of GPT-2 or Llama on any mesh, as the trainer does it: forward, backward with the
 // gradients travelling beside it, clipping to norm 1, AdamW.
 //
 // On a GPU passes may be recorded as CUDA graphs, as the trainer's are (worker/recorded_passes.h).
 //
 // Thread safety: the rank's compute thread; a collective. Options: layers, heads, hidden, tokens,
-// batch (rows of all ranks), vocabulary, dropout, threads; bf16; weights (a Hugging Face folder);
-// zero (0 to 3); bucket_bytes.
+// batch (rows of all ranks), vocabulary, dropout, threads; key_heads and inner, of Llama; bf16;
+// weights (a Hugging Face folder); zero (0 to 3); bucket_bytes.
 #pragma once
 
 #include <functional>
