@@ -17,29 +17,36 @@ int64_t length_of(std::span<const Extent> runs) {
   return length;
 }
 
-// One operand of one cell: these rows and columns of x.
+// One operand of one cell: these rows and columns of the matrices x.
 template <typename T>
 struct Cell {
-  const Matrix<T>& x;
+  std::span<const Matrix<T>> x;
   std::span<const Extent> rows, columns;
 
   // As they are stored.
-  std::span<const Extent> lines() const { return x.transposed ? columns : rows; }
-  std::span<const Extent> along() const { return x.transposed ? rows : columns; }
+  std::span<const Extent> lines() const { return x[0].transposed ? columns : rows; }
+  std::span<const Extent> along() const { return x[0].transposed ? rows : columns; }
+  // Of the two runs the one along the sum says which.
+  const Matrix<T>& matrix(const Extent& some, const Extent& run) const {
+    return x[static_cast<size_t>(some.matrix + run.matrix)];
+  }
   int64_t width() const { return length_of(along()); }
   bool contiguous() const {
-    return lines().size() == 1 && along().size() == 1 && width() == x.row_stride;
+    return lines().size() == 1 && along().size() == 1 &&
+           width() == matrix(lines()[0], along()[0]).row_stride;
   }
   Matrix<T> in_place() const {
-    return {x.data + lines()[0].start * x.row_stride + along()[0].start, x.row_stride,
-            x.transposed};
+    const Matrix<T>& all = matrix(lines()[0], along()[0]);
+    return {all.data + lines()[0].start * all.row_stride + along()[0].start, all.row_stride,
+            all.transposed};
   }
   Matrix<T> packed(T* to) const {
-    const Matrix<T> result{to, width(), x.transposed};
+    const Matrix<T> result{to, width(), x[0].transposed};
     for (const Extent& some : lines()) {
       for (int64_t line = some.start; line < some.start + some.length; ++line) {
         for (const Extent& run : along()) {
-          const T* from = x.data + line * x.row_stride + run.start;
+          const Matrix<T>& all = matrix(some, run);
+          const T* from = all.data + line * all.row_stride + run.start;
           std::memcpy(to, from, static_cast<size_t>(run.length) * sizeof(T));
           to += run.length;
         }
@@ -53,7 +60,8 @@ struct Cell {
 template <typename T>
 class ReadyCells {
  public:
-  ReadyCells(ThreadPool& pool, Allocator& allocator, const CellCut& cut, const Matrix<T>& b)
+  ReadyCells(ThreadPool& pool, Allocator& allocator, const CellCut& cut,
+             std::span<const Matrix<T>> b)
       : allocator_(allocator), cells_(cut.depth.size() * cut.columns.size()) {
     const auto cell_at = [&](size_t index) {
       const size_t count = cut.columns.size();
@@ -94,7 +102,7 @@ class ReadyCells {
 template <typename T>
 class Worker {
  public:
-  Worker(const CellCut& cut, const Matrix<T>& a, const ReadyCells<T>& b)
+  Worker(const CellCut& cut, std::span<const Matrix<T>> a, const ReadyCells<T>& b)
       : cut_(cut), a_(a), b_(b) {}
 
   void operator()(size_t row, size_t column, const TakeTile<T>& take) {
@@ -147,7 +155,7 @@ class Worker {
   }
 
   const CellCut& cut_;
-  const Matrix<T>& a_;
+  const std::span<const Matrix<T>> a_;
   const ReadyCells<T>& b_;
   size_t row_ = ~size_t{0};
   std::vector<Matrix<T>> blocks_;  // a's cells of that row
@@ -158,9 +166,11 @@ class Worker {
 }  // namespace
 
 template <typename T>
-void gemm_cells(ThreadPool& pool, Allocator& allocator, const CellCut& cut, Matrix<T> a,
-                Matrix<T> b, const TakeTile<T>& take) {
+void gemm_cells(ThreadPool& pool, Allocator& allocator, const CellCut& cut,
+                std::span<const Matrix<T>> a, std::span<const Matrix<T>> b,
+                const TakeTile<T>& take) {
   WEFT_CHECK(!cut.depth.empty(), "a sum of no blocks");
+  WEFT_CHECK(!a.empty() && a.size() == b.size(), "{} matrices by {}", a.size(), b.size());
   const ReadyCells<T> ready(pool, allocator, cut, b);
   const size_t across = cut.columns.size();
   pool.parallel_for(std::ssize(cut.rows) * std::ssize(cut.columns), 1,
@@ -191,9 +201,9 @@ std::vector<Extent> equal_blocks(int64_t whole, int64_t count) {
   return blocks;
 }
 
-template void gemm_cells(ThreadPool&, Allocator&, const CellCut&, Matrix<float>, Matrix<float>,
-                         const TakeTile<float>&);
-template void gemm_cells(ThreadPool&, Allocator&, const CellCut&, Matrix<bfloat16>,
-                         Matrix<bfloat16>, const TakeTile<bfloat16>&);
+template void gemm_cells(ThreadPool&, Allocator&, const CellCut&, std::span<const Matrix<float>>,
+                         std::span<const Matrix<float>>, const TakeTile<float>&);
+template void gemm_cells(ThreadPool&, Allocator&, const CellCut&, std::span<const Matrix<bfloat16>>,
+                         std::span<const Matrix<bfloat16>>, const TakeTile<bfloat16>&);
 
 }  // namespace weft::cpu

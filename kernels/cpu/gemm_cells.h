@@ -16,9 +16,9 @@
 
 namespace weft::cpu {
 
-// [start, start + length)
+// [start, start + length); along a sum, of that one of the matrices that it runs over.
 struct Extent {
-  int64_t start = 0, length = 0;
+  int64_t start = 0, length = 0, matrix = 0;
 };
 
 struct CellCut {
@@ -28,10 +28,12 @@ struct CellCut {
   std::vector<std::vector<Extent>> depth;
 };
 
-// `take` gets the sums of each cell, as in gemm_tiles.
+// The sum of the products a[i] b[i], all of a and all of b stored alike. `take` gets the sums of
+// each cell, as in gemm_tiles.
 template <typename T>
-void gemm_cells(ThreadPool& pool, Allocator& allocator, const CellCut& cut, Matrix<T> a,
-                Matrix<T> b, const TakeTile<T>& take);
+void gemm_cells(ThreadPool& pool, Allocator& allocator, const CellCut& cut,
+                std::span<const Matrix<T>> a, std::span<const Matrix<T>> b,
+                const TakeTile<T>& take);
 
 // Each of the extents in as many equal parts as it takes for none to be longer than `most`.
 std::vector<Extent> parts_of(std::span<const Extent> extents, int64_t most);

@@ -315,9 +315,11 @@ Tensor in_out(const Tensor& weight, WeightLayout layout) {
 }
 
 void linear_into(Context& cx, const Tensor& x, const Tensor& weight, const Tensor& bias,
-                 std::optional<Activation> activation, const Tensor& y, const Tensor& z) {
-  Linear(WeightLayout::kInOut, activation, static_cast<bool>(bias), false, static_cast<bool>(z))
-      .into(cx, std::array{x, weight, bias, Tensor()}, y, z);
+                 std::optional<Activation> activation, const Tensor& y, const Tensor& z,
+                 const Tensor& residual) {
+  Linear(WeightLayout::kInOut, activation, static_cast<bool>(bias), static_cast<bool>(residual),
+         static_cast<bool>(z))
+      .into(cx, std::array{x, weight, bias, residual}, y, z);
 }
 
 Tensor product_gradient(Context& cx, std::optional<Activation> activation, const Tensor& z,

@@ -8,11 +8,12 @@
 
 namespace weft::ops {
 
-// y := activation(x weight + bias), x [rows, in], weight [in, out] with any strides, y [rows, out]
-// contiguous. bias and z may be empty handles; z, [rows, out] contiguous, gets the activation's
-// input.
+// y := activation(x weight + bias) + residual, x [rows, in], weight [in, out] with any strides, y
+// [rows, out] contiguous. bias, z and residual may be empty handles; z, [rows, out] contiguous,
+// gets the activation's input; residual, the same, is not y.
 void linear_into(Context& cx, const Tensor& x, const Tensor& weight, const Tensor& bias,
-                 std::optional<Activation> activation, const Tensor& y, const Tensor& z = Tensor());
+                 std::optional<Activation> activation, const Tensor& y, const Tensor& z = Tensor(),
+                 const Tensor& residual = Tensor());
 
 // The gradient of the product x weight, given dy, [rows, out] both; z as above. The bias's goes to
 // *bias_gradient, where that is given.

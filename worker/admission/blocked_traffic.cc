@@ -26,15 +26,10 @@ struct Round {
     tokens = at_once * training.sequence_length() / replicas;
     layers = config.layers;
     hidden = config.hidden;
-    if (config.gated) {  // query, key and value apart, gate and up too
-      attention_products = 3;
-      mlp_products = 2;
-    }
     recompute = training.activation_checkpointing();
   }
   int replicas;
   int64_t element, rounds, tokens, layers, hidden;
-  int64_t attention_products = 1, mlp_products = 1;  // of the norm's result
   proto::ActivationCheckpointing recompute;
 };
 
@@ -43,16 +38,14 @@ AxisTraffic tensor_round(const Round& s, bool language_model, int ranks, int ran
   const AxisTraffic gather = gather_traffic(s.tokens, s.element * s.hidden, ranks, rank);
   const AxisTraffic rows = scatter_traffic(s.tokens, s.element * s.hidden, ranks, rank);
   const AxisTraffic terms = scatter_traffic(s.tokens, kSingle * s.hidden, ranks, rank);
-  const AxisTraffic attention = gather * s.attention_products + terms;  // forwards
-  const AxisTraffic mlp = gather * s.mlp_products + terms;
-  const int64_t products = s.attention_products + s.mlp_products;
-  AxisTraffic all = rows;  // of the embedding, and its gradient
+  const AxisTraffic half = gather + terms;  // of a block forwards: its attention or its MLP
+  AxisTraffic all = rows;                   // of the embedding, and its gradient
   all += gather;
-  all += (attention + mlp) * s.layers;
-  // Backwards the gathered input once more for each weight's gradient, and those of the results.
-  all += (gather * (products + 2) + terms * products) * s.layers;
-  if (s.recompute == proto::ACTIVATION_CHECKPOINTING_SELECTIVE) all += attention * s.layers;
-  if (s.recompute == proto::ACTIVATION_CHECKPOINTING_FULL) all += (attention + mlp) * s.layers;
+  all += half * (2 * s.layers);
+  // Backwards a half's gathered input once more for its weights' gradients, and that of its result.
+  all += (gather * 2 + terms) * (2 * s.layers);
+  if (s.recompute == proto::ACTIVATION_CHECKPOINTING_SELECTIVE) all += half * s.layers;
+  if (s.recompute == proto::ACTIVATION_CHECKPOINTING_FULL) all += half * (2 * s.layers);
   all += gather;  // what the head reads
   if (!language_model) return all;
   all += gather_traffic(3 * ranks, kSingle * s.tokens, ranks, rank);  // maximum, sum, label's logit

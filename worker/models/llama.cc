@@ -53,26 +53,25 @@ class LlamaTrunk final : public DecoderTrunk {
   Tensor attention(Context& cx, const DecoderPass& pass, int64_t layer,
                    const Tensor& input) override {
     Tensor x = rms_norm(cx, pass, input, weight(layer, llama::kNorm1));
-    x = parallel::column_input(cx, pass.axis, x);
-    const auto of_keys = [&](llama::BlockParameter which) {
-      return by_heads(cx, pass, x, shared_by_heads(cx, weight(layer, which)));
-    };
-    const Tensor query = turned(cx, pass, by_heads(cx, pass, x, weight(layer, llama::kQuery)));
-    const Tensor key = turned(cx, pass, of_keys(llama::kKey)), value = of_keys(llama::kValue);
+    std::vector<Tensor> heads = parallel::column_linears(
+        cx, pass.axis, x,
+        std::array{weight(layer, llama::kQuery), shared_by_heads(cx, weight(layer, llama::kKey)),
+                   shared_by_heads(cx, weight(layer, llama::kValue))},
+        WeightLayout::kOutIn);
+    for (Tensor& each : heads) each = by_heads(cx, pass, std::move(each));
+    const Tensor query = turned(cx, pass, heads[0]), key = turned(cx, pass, heads[1]);
     const double scale = 1 / std::sqrt(static_cast<double>(config_->head_features));
-    x = attend(cx, pass, layer, query, key, value, {scale, config_->attention_dropout});
+    x = attend(cx, pass, layer, query, key, heads[2], {scale, config_->attention_dropout});
     return parallel::row_linear(cx, pass.axis, x, weight(layer, llama::kAttentionOut), Tensor(),
                                 WeightLayout::kOutIn, input);
   }
 
-  // x as column_input gives it -> [B, heads, Tl, D]; on a CPU contiguous, on a GPU a view, which
+  // y as column_linears gives it -> [B, heads, Tl, D]; on a CPU contiguous, on a GPU a view, which
   // its kernels read where it lies.
-  Tensor by_heads(Context& cx, const DecoderPass& pass, const Tensor& x,
-                  const Tensor& matrix) const {
+  Tensor by_heads(Context& cx, const DecoderPass& pass, Tensor y) const {
     const int64_t rows = pass.batch.ids.dim(0), tokens = pass.batch.own_tokens;
     const int64_t features = config_->head_features;
-    Tensor y = parallel::column_product(cx, pass.axis, x, matrix, WeightLayout::kOutIn);
-    y = ops::reshape(cx, y, {rows, tokens, matrix.dim(0) / features, features});
+    y = ops::reshape(cx, y, {rows, tokens, y.shape()[-1] / features, features});
     y = ops::permute(cx, y, std::array{0, 2, 1, 3});
     return cx.stream() == nullptr ? ops::contiguous(cx, y) : y;
   }
@@ -85,13 +84,11 @@ class LlamaTrunk final : public DecoderTrunk {
   }
 
   Tensor mlp(Context& cx, const DecoderPass& pass, int64_t layer, const Tensor& input) override {
-    Tensor x = rms_norm(cx, pass, input, weight(layer, llama::kNorm2));
-    x = parallel::column_input(cx, pass.axis, x);
-    const auto product = [&](llama::BlockParameter which) {
-      return parallel::column_product(cx, pass.axis, x, weight(layer, which), WeightLayout::kOutIn);
-    };
-    const Tensor gate = product(llama::kGate), up = product(llama::kUp);
-    return parallel::row_linear(cx, pass.axis, ops::swiglu(cx, gate, up),
+    const Tensor x = rms_norm(cx, pass, input, weight(layer, llama::kNorm2));
+    const std::vector<Tensor> inner = parallel::column_linears(
+        cx, pass.axis, x, std::array{weight(layer, llama::kGate), weight(layer, llama::kUp)},
+        WeightLayout::kOutIn);
+    return parallel::row_linear(cx, pass.axis, ops::swiglu(cx, inner[0], inner[1]),
                                 weight(layer, llama::kDown), Tensor(), WeightLayout::kOutIn, input);
   }
 

@@ -20,6 +20,8 @@
 #pragma once
 
 #include <optional>
+#include <span>
+#include <vector>
 
 #include "worker/parallel/rank.h"
 #include "worker/parallel/tensor_parallel.h"
@@ -43,6 +45,11 @@ struct BlockedLinear {
 Tensor blocked_linear(Context& cx, const TensorAxis& axis, const Tensor& x, const Tensor& weight,
                       const Tensor& bias, const BlockedLinear& map,
                       const Tensor& residual = Tensor());
+
+// kOutputs of several weights of one x, [..., n, in] -> [1, N, out_i / t] of each: one gather, and
+// backwards one sum over the axis for x, each block of which all weights' features are in.
+std::vector<Tensor> blocked_linears(Context& cx, const TensorAxis& axis, const Tensor& x,
+                                    std::span<const Tensor> weights, ops::WeightLayout layout);
 
 // The tensor axis of a rank with blocks; tokens: N.
 TensorAxis blocked_axis(Rank& rank, int64_t tokens);

@@ -1,4 +1,6 @@
+#include <algorithm>
 #include <array>
+#include <memory>
 #include <vector>
 
 #include "kernels/cpu/convert.h"
@@ -34,36 +36,55 @@ decltype(auto) dispatch(DType dtype, F&& f) {
   return f.template operator()<float>();
 }
 
-// Inputs: x, weight, and bias and residual where there are such.
+// Inputs: x, the weights, and of one weight bias and residual where there are such. Outputs: of
+// each weight.
 class Linear final : public ops::ForwardOp {
  public:
-  Linear(const TensorAxis& axis, const BlockedLinear& map, bool bias, bool residual, bool recorded)
-      : axis_(axis), map_(map), bias_(bias), residual_(residual), recorded_(recorded) {}
+  Linear(const TensorAxis& axis, const BlockedLinear& map, size_t weights, bool bias, bool residual,
+         bool recorded)
+      : axis_(axis),
+        map_(map),
+        weights_(weights),
+        bias_(bias),
+        residual_(residual),
+        recorded_(recorded) {}
   std::string_view name() const override { return "blocked_linear"; }
   bool native(DType half) const override { return half == DType::kBF16; }
 
   std::vector<Tensor> forward(Context& cx, std::span<const Tensor> inputs) override {
     limits_ = cell_limits(cx);
-    Tensor result;
-    dispatch(inputs[0].dtype(), [&]<typename T>() { result = multiplied<T>(cx, inputs); });
-    return {result};
+    const Tensor x = rows_of(cx, inputs[0], shares(Shared::kOutputs));
+    std::vector<Tensor> results;
+    for (size_t which = 0; which < weights_; ++which) {
+      dispatch(x.dtype(),
+               [&]<typename T>() { results.push_back(multiplied<T>(cx, inputs, x, which)); });
+    }
+    return results;
   }
 
   std::vector<Tensor> saves(std::span<const Tensor> inputs, std::span<const Tensor>) override {
-    for (size_t i = 0; i < inputs.size(); ++i) wanted_[i] = inputs[i].requires_grad();
+    for (const Tensor& input : inputs) wanted_.push_back(input.requires_grad());
     x_ = inputs[0].spec();
-    return {wanted_[1] ? inputs[0] : Tensor(), inputs[1], std::move(z_)};
+    const auto weights = inputs.subspan(1, weights_);
+    const bool any = std::ranges::any_of(weights, &Tensor::requires_grad);
+    std::vector<Tensor> saved = {any ? inputs[0] : Tensor()};
+    saved.insert(saved.end(), weights.begin(), weights.end());
+    saved.push_back(std::move(z_));
+    return saved;
   }
 
   std::vector<Tensor> vjp(Context& cx, std::span<const Tensor> saved,
                           std::span<const Tensor> output_grads) override {
-    std::vector<Tensor> grads(2 + static_cast<size_t>(bias_) + static_cast<size_t>(residual_));
-    dispatch(x_.dtype, [&]<typename T>() { backward<T>(cx, saved, output_grads[0], grads); });
+    std::vector<Tensor> grads(wanted_.size());
+    dispatch(x_.dtype, [&]<typename T>() { backward<T>(cx, saved, output_grads, grads); });
     return grads;
   }
 
  private:
   bool shares(Shared what) const { return map_.shared == what; }
+  // Where the inputs behind the weights are.
+  size_t bias_at() const { return 1 + weights_; }
+  size_t residual_at() const { return bias_at() + static_cast<size_t>(bias_); }
 
   // The replica's tokens, or the rows that stand for them, in blocks.
   Extents tokens(int64_t rows) const {
@@ -72,15 +93,18 @@ class Linear final : public ops::ForwardOp {
                                : axis_.token_blocks();
     return cpu::equal_blocks(rows, blocks);
   }
-  // This rank's share of features as blocks of a sum: block by block, in each its run of each part.
-  std::vector<Extents> summed(int64_t features) const {
+  // This rank's share of the features of each matrix as blocks of a sum: block by block, in each
+  // its run of each part.
+  std::vector<Extents> summed(std::span<const int64_t> features) const {
     const int blocks = axis_.feature_blocks();
-    const int64_t part = features / map_.parts;
     std::vector<Extents> all(static_cast<size_t>(blocks));
-    for (int64_t at = 0; at < map_.parts; ++at) {
+    for (int64_t matrix = 0; matrix < std::ssize(features); ++matrix) {
+      const int64_t part = features[static_cast<size_t>(matrix)] / map_.parts;
       const Extents runs = cpu::equal_blocks(part, blocks);
-      for (size_t b = 0; b < runs.size(); ++b) {
-        all[b].push_back({at * part + runs[b].start, runs[b].length});
+      for (int64_t at = 0; at < map_.parts; ++at) {
+        for (size_t b = 0; b < runs.size(); ++b) {
+          all[b].push_back({at * part + runs[b].start, runs[b].length, matrix});
+        }
       }
     }
     return all;
@@ -88,7 +112,7 @@ class Linear final : public ops::ForwardOp {
   // The same as cells of a result.
   Extents cells(int64_t features, int64_t most) const {
     Extents runs;
-    for (const Extents& block : summed(features)) {
+    for (const Extents& block : summed({&features, 1})) {
       runs.insert(runs.end(), block.begin(), block.end());
     }
     return parts_of(runs, most);
@@ -108,8 +132,7 @@ class Linear final : public ops::ForwardOp {
     return split ? gathered(cx, axis_.comm, rows) : rows;
   }
 
-  // The weight as it maps, [in, out].
-  Side in_out(const Tensor& weight) const { return {weight, map_.layout == WeightLayout::kOutIn}; }
+  bool out_in() const { return map_.layout == WeightLayout::kOutIn; }
   int64_t in_of(const Tensor& weight) const {
     return weight.dim(map_.layout == WeightLayout::kInOut ? 0 : 1);
   }
@@ -118,14 +141,15 @@ class Linear final : public ops::ForwardOp {
   }
 
   template <typename T>
-  Tensor multiplied(Context& cx, std::span<const Tensor> inputs) {
-    const Tensor weight = as_contiguous(cx.pool, inputs[1]);
-    const Tensor x = rows_of(cx, inputs[0], shares(Shared::kOutputs));
+  Tensor multiplied(Context& cx, std::span<const Tensor> inputs, const Tensor& x, size_t which) {
+    const Tensor weight = as_contiguous(cx.pool, inputs[1 + which]);
     const int64_t rows = x.dim(0), in = in_of(weight), out = out_of(weight);
     WEFT_CHECK(x.dim(1) == in, "blocks of {} with a weight from {} to {}", x.shape().to_string(),
                in, out);
     const Tensor bias =
-        bias_ ? cpu::converted(cx.pool, as_contiguous(cx.pool, inputs[2]), DType::kF32) : Tensor();
+        bias_ ? cpu::converted(cx.pool, as_contiguous(cx.pool, inputs[bias_at()]), DType::kF32)
+              : Tensor();
+    const Side maps(weight, out_in());  // [in, out]
     CellCut cut{parts_of(tokens(rows), limits_.rows), outputs(out, limits_.whole), {{{0, in}}}};
     if (!shares(Shared::kInputs)) {
       Shape shape = inputs[0].shape();
@@ -133,23 +157,23 @@ class Linear final : public ops::ForwardOp {
       if (shares(Shared::kOutputs)) shape = {1, rows, out};
       const Tensor y = Tensor::empty(cx.allocator, shape, x.dtype());
       if (map_.activation && recorded_) z_ = Tensor::empty(cx.allocator, {rows, out}, x.dtype());
-      const Side maps = in_out(weight);
       if (cx.device().is_cpu()) {
-        cpu::gemm_cells<T>(cx.pool, cx.allocator, cut, {x.data<T>(), in, false},
-                           {weight.data<T>(), weight.dim(1), maps.transposed},
+        const cpu::Matrix<T> left{x.data<T>(), in, false};
+        const cpu::Matrix<T> right{weight.data<T>(), weight.dim(1), maps.transposed};
+        cpu::gemm_cells<T>(cx.pool, cx.allocator, cut, {&left, 1}, {&right, 1},
                            finish<T>(out, bias, y));
       } else {
         const Tensor sums = Tensor::empty(cx.allocator, {rows, out});
-        cell_products(cx, cut, {x}, maps, sums);
+        cell_products(cx, cut, x, maps, sums);
         finish_on_gpu(cx, sums, bias, shaped(y, sums.shape()));
       }
       return y;
     }
-    cut.depth = summed(in);
+    cut.depth = summed({&in, 1});
     const Tensor term = Tensor::empty(cx.allocator, {rows, out});
-    cell_products(cx, cut, {x}, in_out(weight), term);
+    cell_products(cx, cut, x, maps, term);
     const Tensor sum = tree_scatter(cx, axis_.comm, term);
-    return joined<T>(cx, sum, bias, residual_ ? inputs[bias_ ? 3 : 2] : Tensor());
+    return joined<T>(cx, sum, bias, residual_ ? inputs[residual_at()] : Tensor());
   }
 
   template <typename T>
@@ -207,40 +231,62 @@ class Linear final : public ops::ForwardOp {
     return y;
   }
 
+  // What a weight's product gives back: which weight, itself, the gradient of its product.
+  struct Term {
+    size_t which = 0;
+    Tensor weight, dz;
+  };
+
   template <typename T>
-  void backward(Context& cx, std::span<const Tensor> saved, const Tensor& output_grad,
+  void backward(Context& cx, std::span<const Tensor> saved, std::span<const Tensor> output_grads,
                 std::vector<Tensor>& grads) {
     const bool scattered = shares(Shared::kInputs);
-    if (residual_ && wanted_[bias_ ? 3 : 2]) grads.back() = output_grad;
-    Tensor dz = ops::as_rows(cx, output_grad);
-    if (map_.activation) dz = before_activation<T>(cx, saved[2], dz);
-    if (bias_ && wanted_[2]) grads[2] = summed_rows(cx, dz, scattered);
-    if (scattered) dz = gathered(cx, axis_.comm, dz);
-    const Tensor weight = as_contiguous(cx.pool, saved[1]);
-    const int64_t rows = dz.dim(0), in = in_of(weight), out = out_of(weight);
-    if (wanted_[0]) {
-      const Extents tiles = parts_of(tokens(rows), limits_.rows);
-      const CellCut cut{tiles, inputs(in, limits_.whole),
-                        shares(Shared::kOutputs) ? summed(out) : std::vector<Extents>{{{0, out}}}};
-      const Side back = in_out(weight).turned();
-      if (shares(Shared::kOutputs)) {
-        const Tensor term = Tensor::empty(cx.allocator, {rows, in});
-        cell_products(cx, cut, {dz}, back, term);
-        grads[0] = shaped(tree_scatter(cx, axis_.comm, term), x_.shape);
-      } else {
-        grads[0] = Tensor::empty(cx.allocator, x_.shape, x_.dtype);
-        cell_products(cx, cut, {dz}, back, shaped(grads[0], {rows, in}));
-      }
+    if (residual_ && wanted_[residual_at()]) grads.back() = output_grads[0];
+    std::vector<Term> terms;
+    for (size_t which = 0; which < weights_; ++which) {
+      if (!output_grads[which]) continue;
+      Tensor dz = ops::as_rows(cx, output_grads[which]);
+      if (map_.activation) dz = before_activation<T>(cx, saved.back(), dz);
+      if (bias_ && wanted_[bias_at()]) grads[bias_at()] = summed_rows(cx, dz, scattered);
+      if (scattered) dz = gathered(cx, axis_.comm, dz);
+      terms.push_back({which, as_contiguous(cx.pool, saved[1 + which]), std::move(dz)});
     }
-    if (!wanted_[1]) return;
+    if (wanted_[0]) grads[0] = input_gradient(cx, terms);
+    if (!saved[0]) return;
     const Tensor x = rows_of(cx, saved[0], shares(Shared::kOutputs));
+    for (const Term& term : terms) {
+      if (wanted_[1 + term.which]) grads[1 + term.which] = weight_gradient(cx, x, term);
+    }
+  }
+
+  Tensor input_gradient(Context& cx, std::span<const Term> terms) const {
+    std::vector<Tensor> dz, weights;
+    std::vector<int64_t> features;
+    for (const Term& term : terms) {
+      dz.push_back(term.dz);
+      weights.push_back(term.weight);
+      features.push_back(out_of(term.weight));
+    }
+    const int64_t rows = dz[0].dim(0), in = in_of(weights[0]), out = features[0];
+    const bool sums = shares(Shared::kOutputs);
+    const CellCut cut{parts_of(tokens(rows), limits_.rows), inputs(in, limits_.whole),
+                      sums ? summed(features) : std::vector<Extents>{{{0, out}}}};
+    const Tensor term = Tensor::empty(cx.allocator, {rows, in}, sums ? DType::kF32 : x_.dtype);
+    cell_products(cx, cut, {std::move(dz), false}, {std::move(weights), !out_in()}, term);
+    return shaped(sums ? tree_scatter(cx, axis_.comm, term) : term, x_.shape);
+  }
+
+  Tensor weight_gradient(Context& cx, const Tensor& x, const Term& term) const {
+    const Tensor& dz = term.dz;
+    const int64_t in = in_of(term.weight), out = out_of(term.weight);
     std::vector<Extents> depth;
-    for (const Extent& block : tokens(rows)) depth.push_back({block});
-    grads[1] = Tensor::empty(cx.allocator, weight.shape());
-    const bool in_rows = map_.layout == WeightLayout::kInOut;  // of the gradient
+    for (const Extent& block : tokens(dz.dim(0))) depth.push_back({block});
+    const Tensor gradient = Tensor::empty(cx.allocator, term.weight.shape());
+    const bool in_rows = !out_in();  // of the gradient
     const CellCut cut{in_rows ? inputs(in, limits_.rows) : outputs(out, limits_.rows),
                       in_rows ? outputs(out, limits_.whole) : inputs(in, limits_.whole), depth};
-    cell_products(cx, cut, {in_rows ? x : dz, true}, {in_rows ? dz : x}, grads[1]);
+    cell_products(cx, cut, {in_rows ? x : dz, true}, in_rows ? dz : x, gradient);
+    return gradient;
   }
 
   // The gradient of the activation's input.
@@ -279,11 +325,12 @@ class Linear final : public ops::ForwardOp {
 
   const TensorAxis axis_;
   const BlockedLinear map_;
+  const size_t weights_;  // how many
   const bool bias_, residual_, recorded_;
   CellLimits limits_;
   Tensor z_;  // between forward() and saves()
   TensorSpec x_;
-  bool wanted_[4] = {false, false, false, false};
+  std::vector<bool> wanted_;  // by input
 };
 
 }  // namespace
@@ -300,8 +347,17 @@ Tensor blocked_linear(Context& cx, const TensorAxis& axis, const Tensor& x, cons
   if (residual) inputs.push_back(residual);
   bool recorded = false;
   for (const Tensor& input : inputs) recorded |= cx.tape != nullptr && input.requires_grad();
-  return ops::run<Linear>(cx, std::move(inputs), axis, map, static_cast<bool>(bias),
+  return ops::run<Linear>(cx, std::move(inputs), axis, map, size_t{1}, static_cast<bool>(bias),
                           static_cast<bool>(residual), recorded);
+}
+
+std::vector<Tensor> blocked_linears(Context& cx, const TensorAxis& axis, const Tensor& x,
+                                    std::span<const Tensor> weights, WeightLayout layout) {
+  std::vector<Tensor> inputs = {x};
+  inputs.insert(inputs.end(), weights.begin(), weights.end());
+  const BlockedLinear map{layout, Shared::kOutputs};
+  return apply(cx, std::make_unique<Linear>(axis, map, weights.size(), false, false, false),
+               std::move(inputs));
 }
 
 }  // namespace weft::parallel

@@ -39,17 +39,26 @@ Tensor ready_cell(Context& cx, const Side& side, std::span<const Extent> rows,
                   std::span<const Extent> columns) {
   const std::span<const Extent> lines = side.transposed ? columns : rows;
   const std::span<const Extent> along = side.transposed ? rows : columns;
+  // Of the two runs the one along the sum says which.
+  const auto matrix = [&](const Extent& some, const Extent& run) {
+    return side.matrices[static_cast<size_t>(some.matrix + run.matrix)];
+  };
   Tensor cell;
-  if (lines.size() == 1 && along.size() == 1) cell = rectangle(side.x, lines[0], along[0]);
-  if (!cell || !stands_alone(cell, side.x.dim(1))) {
-    cell = Tensor::empty(cx.allocator, {length_of(lines), length_of(along)}, side.x.dtype());
+  if (lines.size() == 1 && along.size() == 1) {
+    const Tensor& all = matrix(lines[0], along[0]);
+    const Tensor view = rectangle(all, lines[0], along[0]);
+    if (stands_alone(view, all.dim(1))) cell = view;
+  }
+  if (!cell) {
+    cell =
+        Tensor::empty(cx.allocator, {length_of(lines), length_of(along)}, side.matrices[0].dtype());
     Extent line, place;  // of the cell
     for (const Extent& some : lines) {
       line.length = some.length;
       place.start = 0;
       for (const Extent& run : along) {
         place.length = run.length;
-        copy_into(cx.pool, rectangle(side.x, some, run), rectangle(cell, line, place));
+        copy_into(cx.pool, rectangle(matrix(some, run), some, run), rectangle(cell, line, place));
         place.start += run.length;
       }
       line.start += some.length;
@@ -93,8 +102,10 @@ void on_gpu(Context& cx, const CellCut& cut, const Side& a, const Side& b, const
 }
 
 template <typename T>
-cpu::Matrix<T> matrix(const Side& side) {
-  return {side.x.data<T>(), side.x.dim(1), side.transposed};
+std::vector<cpu::Matrix<T>> matrices(const Side& side) {
+  std::vector<cpu::Matrix<T>> all;
+  for (const Tensor& x : side.matrices) all.push_back({x.data<T>(), x.dim(1), side.transposed});
+  return all;
 }
 
 template <typename T>
@@ -113,7 +124,7 @@ void on_cpu(Context& cx, const CellCut& cut, const Side& a, const Side& b, const
       }
     }
   };
-  cpu::gemm_cells<T>(cx.pool, cx.allocator, cut, matrix<T>(a), matrix<T>(b), take);
+  cpu::gemm_cells<T>(cx.pool, cx.allocator, cut, matrices<T>(a), matrices<T>(b), take);
 }
 
 }  // namespace
@@ -128,8 +139,9 @@ void cell_products(Context& cx, const CellCut& cut, const Side& a, const Side& b
   WEFT_CHECK(to.dtype() == DType::kF32 || (fresh && cut.depth.size() == 1), "{} blocks into {}",
              cut.depth.size(), dtype_name(to.dtype()));
   if (!cx.device().is_cpu()) return on_gpu(cx, cut, a, b, to, fresh);
-  if (a.x.dtype() == DType::kBF16) return on_cpu<bfloat16>(cx, cut, a, b, to, fresh);
-  WEFT_CHECK(a.x.dtype() == DType::kF32, "blocks of {}", dtype_name(a.x.dtype()));
+  const DType dtype = a.matrices[0].dtype();
+  if (dtype == DType::kBF16) return on_cpu<bfloat16>(cx, cut, a, b, to, fresh);
+  WEFT_CHECK(dtype == DType::kF32, "blocks of {}", dtype_name(dtype));
   on_cpu<float>(cx, cut, a, b, to, fresh);
 }
 

@@ -7,18 +7,23 @@
 // Thread safety and ownership: as collective_ops.h. Nothing is recorded. F32 and BF16.
 #pragma once
 
+#include <utility>
+#include <vector>
+
 #include "kernels/autograd/context.h"
 #include "kernels/cpu/gemm_cells.h"
 #include "kernels/tensor/tensor.h"
 
 namespace weft::parallel {
 
-// A contiguous matrix as it is stored, and whether it is meant the other way round.
+// Contiguous matrices as they are stored, and whether they are meant the other way round: one, or
+// of a sum of several products one of each.
 struct Side {
-  Tensor x;
-  bool transposed = false;
+  Side(Tensor x, bool other_way = false) : matrices{std::move(x)}, transposed(other_way) {}
+  Side(std::vector<Tensor> all, bool other_way) : matrices(std::move(all)), transposed(other_way) {}
 
-  Side turned() const { return {x, !transposed}; }
+  std::vector<Tensor> matrices;
+  bool transposed = false;
 };
 
 // What cells are at most, where no block ends them: rows of a result, features that are cut anyway,
@@ -29,8 +34,9 @@ struct CellLimits {
 };
 CellLimits cell_limits(const Context& cx);
 
-// to [rows, columns], contiguous, := a b or, unless it is fresh, += that. `to` is F32 or, fresh and
-// of a sum of one block, of the sides' dtype: rounded once.
+// to [rows, columns], contiguous, := a b or, unless it is fresh, += that; of several matrices the
+// sum of their products. `to` is F32 or, fresh and of a sum of one block, of the sides' dtype:
+// rounded once.
 void cell_products(Context& cx, const cpu::CellCut& cut, const Side& a, const Side& b,
                    const Tensor& to, bool fresh = true);
 

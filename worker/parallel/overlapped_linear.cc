@@ -1,7 +1,9 @@
 #include "worker/parallel/overlapped_linear.h"
 
+#include <algorithm>
 #include <array>
 #include <functional>
+#include <memory>
 #include <vector>
 
 #include "kernels/cpu/convert.h"
@@ -76,26 +78,34 @@ class TokenParts {
     return whole;
   }
 
-  // x [..., T, K] and matrix [K, N] -> the sum over the ranks of x matrix, [..., own tokens, N].
-  // meanwhile() is called before anything is waited for.
-  Tensor scattered(Context& cx, const Tensor& x, const Tensor& matrix,
+  // Of x [..., T, K] and matrix [K, N], one product or several that are added up: the sum over the
+  // ranks of x matrix, [..., own tokens, N]. meanwhile() is called before anything is waited for.
+  struct Factors {
+    Tensor x, matrix;
+  };
+  Tensor scattered(Context& cx, std::span<const Factors> products,
                    const std::function<void()>& meanwhile = {}) const {
+    const Tensor& any = products[0].x;
+    const auto shape_of = [&](int rank) {
+      return with_features(with_tokens(any.shape(), part(rank).length), products[0].matrix.dim(1));
+    };
     const auto product = [&](int rank) {
-      const Part tokens = part(rank);
-      const Shape shape = with_features(with_tokens(x.shape(), tokens.length), matrix.dim(1));
-      const Tensor y = Tensor::empty(cx.allocator, shape, x.dtype());
-      for (int64_t row = 0; row < rows_of(x); ++row) {
-        ops::linear_into(cx, tokens_of(x, row, tokens), matrix, Tensor(), std::nullopt,
-                         tokens_of(y, row, all_tokens(y)));
+      Tensor sum;
+      for (const auto& [x, matrix] : products) {
+        const Tensor y = Tensor::empty(cx.allocator, shape_of(rank), x.dtype());
+        for (int64_t row = 0; row < rows_of(x); ++row) {
+          ops::linear_into(cx, tokens_of(x, row, part(rank)), matrix, Tensor(), std::nullopt,
+                           tokens_of(y, row, all_tokens(y)), Tensor(),
+                           sum ? tokens_of(sum, row, all_tokens(sum)) : Tensor());
+        }
+        sum = y;
       }
-      return y;
+      return sum;
     };
     std::vector<Tensor> received;
     std::vector<Pending> arriving;
-    const Shape own_shape =
-        with_features(with_tokens(x.shape(), part(own()).length), matrix.dim(1));
     for (int shift = 1; shift < comm_.size(); ++shift) {
-      received.push_back(Tensor::empty(cx.allocator, own_shape, x.dtype()));
+      received.push_back(Tensor::empty(cx.allocator, shape_of(own()), any.dtype()));
       arriving.push_back(comm_.start_send_receive(product(away(shift)), away(shift),
                                                   received.back(), away(-shift)));
     }
@@ -106,7 +116,7 @@ class TokenParts {
       arriving[i].wait();
       cpu::add_converted(cx.pool, received[i], sum);
     }
-    return cpu::converted(cx.pool, sum, x.dtype());
+    return cpu::converted(cx.pool, sum, any.dtype());
   }
 
  private:
@@ -126,63 +136,87 @@ class OverlappedOp : public ops::ForwardOp {
 
   const TokenParts parts_;
   const WeightLayout layout_;
-  bool wanted_[3] = {false, false, false};
+  std::vector<bool> wanted_;  // by input
 };
 
-// Inputs: x, weight, and bias where there is one.
+// Inputs: x, the weights, and of one weight the bias where there is one. Outputs: of each weight.
 class GatheredLinear final : public OverlappedOp {
  public:
-  GatheredLinear(const TensorAxis& axis, WeightLayout layout,
+  GatheredLinear(const TensorAxis& axis, WeightLayout layout, size_t weights,
                  std::optional<ops::Activation> activation, bool bias, bool recorded)
-      : OverlappedOp(axis, layout), activation_(activation), bias_(bias), recorded_(recorded) {}
+      : OverlappedOp(axis, layout),
+        weights_(weights),
+        activation_(activation),
+        bias_(bias),
+        recorded_(recorded) {}
   std::string_view name() const override { return "gathered_linear"; }
 
   std::vector<Tensor> forward(Context& cx, std::span<const Tensor> inputs) override {
-    const Tensor weight = matrix(inputs[1]);
-    const Tensor bias = bias_ ? as_contiguous(cx.pool, inputs[2]) : Tensor();
-    const Shape shape =
-        with_features(with_tokens(inputs[0].shape(), parts_.tokens()), weight.dim(1));
-    const Tensor y = Tensor::empty(cx.allocator, shape, inputs[0].dtype());
-    if (activation_ && recorded_) z_ = Tensor::empty(cx.allocator, shape, y.dtype());
+    const Tensor bias = bias_ ? as_contiguous(cx.pool, inputs.back()) : Tensor();
+    std::vector<Tensor> matrices, results;
+    for (const Tensor& weight : inputs.subspan(1, weights_)) {
+      matrices.push_back(matrix(weight));
+      const Shape shape =
+          with_features(with_tokens(inputs[0].shape(), parts_.tokens()), matrices.back().dim(1));
+      results.push_back(Tensor::empty(cx.allocator, shape, inputs[0].dtype()));
+    }
+    if (activation_ && recorded_) {
+      z_ = Tensor::empty(cx.allocator, results[0].shape(), results[0].dtype());
+    }
     whole_ =
         parts_.gathered(cx, inputs[0], [&](const Tensor& from, const Part& part, const Part& to) {
-          for (int64_t row = 0; row < rows_of(from); ++row) {
-            ops::linear_into(cx, tokens_of(from, row, part), weight, bias, activation_,
-                             tokens_of(y, row, to), z_ ? tokens_of(z_, row, to) : Tensor());
+          for (size_t i = 0; i < weights_; ++i) {
+            for (int64_t row = 0; row < rows_of(from); ++row) {
+              ops::linear_into(cx, tokens_of(from, row, part), matrices[i], bias, activation_,
+                               tokens_of(results[i], row, to),
+                               z_ ? tokens_of(z_, row, to) : Tensor());
+            }
           }
         });
-    return {y};
+    return results;
   }
 
   std::vector<Tensor> saves(std::span<const Tensor> inputs, std::span<const Tensor>) override {
-    for (size_t i = 0; i < inputs.size(); ++i) wanted_[i] = inputs[i].requires_grad();
+    for (const Tensor& input : inputs) wanted_.push_back(input.requires_grad());
+    const auto weights = inputs.subspan(1, weights_);
     const Tensor whole = std::move(whole_);
-    return {wanted_[1] ? whole : Tensor(), inputs[1], std::move(z_)};
+    const bool any = std::ranges::any_of(weights, &Tensor::requires_grad);
+    std::vector<Tensor> saved = {any ? whole : Tensor()};
+    saved.insert(saved.end(), weights.begin(), weights.end());
+    saved.push_back(std::move(z_));
+    return saved;
   }
 
   std::vector<Tensor> vjp(Context& cx, std::span<const Tensor> saved,
                           std::span<const Tensor> output_grads) override {
-    std::vector<Tensor> grads(2 + static_cast<size_t>(bias_));
-    const Tensor dy = as_contiguous(cx.pool, output_grads[0]);
-    const Tensor dz =
-        ops::product_gradient(cx, activation_, activation_ ? ops::as_rows(cx, saved[2]) : Tensor(),
-                              ops::as_rows(cx, dy), bias_ && wanted_[2] ? &grads[2] : nullptr);
-    const auto of_weight = [&] {
-      if (!wanted_[1]) return;
-      grads[1] = ops::weight_gradient(cx, ops::as_rows(cx, saved[0]), dz, layout_);
+    std::vector<Tensor> grads(wanted_.size());
+    std::vector<TokenParts::Factors> terms;  // of the input's gradient
+    std::vector<size_t> inputs;              // their weights
+    for (size_t i = 0; i < weights_; ++i) {
+      if (!output_grads[i]) continue;
+      const Tensor dz = ops::product_gradient(
+          cx, activation_, activation_ ? ops::as_rows(cx, saved.back()) : Tensor(),
+          ops::as_rows(cx, output_grads[i]), bias_ && wanted_.back() ? &grads.back() : nullptr);
+      terms.push_back({ops::shaped(dz, output_grads[i].shape()), matrix_back(saved[1 + i])});
+      inputs.push_back(1 + i);
+    }
+    const auto of_weights = [&] {
+      for (size_t i = 0; i < terms.size(); ++i) {
+        if (!wanted_[inputs[i]]) continue;
+        grads[inputs[i]] = ops::weight_gradient(cx, ops::as_rows(cx, saved[0]),
+                                                ops::as_rows(cx, terms[i].x), layout_);
+      }
     };
     if (!wanted_[0]) {
-      of_weight();
+      of_weights();
       return grads;
     }
-    const Strides strides = row_major_strides(dy.shape());
-    const Tensor shaped =
-        dz.view(dy.shape(), std::span(strides).first(static_cast<size_t>(dy.shape().dims())), 0);
-    grads[0] = parts_.scattered(cx, shaped, matrix_back(saved[1]), of_weight);
+    grads[0] = parts_.scattered(cx, terms, of_weights);
     return grads;
   }
 
  private:
+  const size_t weights_;  // how many
   const std::optional<ops::Activation> activation_;
   const bool bias_, recorded_;
   Tensor whole_, z_;  // between forward() and saves()
@@ -195,11 +229,12 @@ class ScatteredLinear final : public OverlappedOp {
   std::string_view name() const override { return "scattered_linear"; }
 
   std::vector<Tensor> forward(Context& cx, std::span<const Tensor> inputs) override {
-    return {parts_.scattered(cx, as_contiguous(cx.pool, inputs[0]), matrix(inputs[1]))};
+    const TokenParts::Factors factors{as_contiguous(cx.pool, inputs[0]), matrix(inputs[1])};
+    return {parts_.scattered(cx, {&factors, 1})};
   }
 
   std::vector<Tensor> saves(std::span<const Tensor> inputs, std::span<const Tensor>) override {
-    for (size_t i = 0; i < inputs.size(); ++i) wanted_[i] = inputs[i].requires_grad();
+    for (const Tensor& input : inputs) wanted_.push_back(input.requires_grad());
     x_ = inputs[0].spec();
     return {wanted_[1] ? inputs[0] : Tensor(), inputs[1]};
   }
@@ -242,8 +277,18 @@ Tensor gathered_linear(Context& cx, const TensorAxis& axis, const Tensor& x, con
   if (bias) inputs.push_back(bias);
   bool recorded = false;
   for (const Tensor& input : inputs) recorded |= cx.tape != nullptr && input.requires_grad();
-  return ops::run<GatheredLinear>(cx, std::move(inputs), axis, layout, activation,
+  return ops::run<GatheredLinear>(cx, std::move(inputs), axis, layout, size_t{1}, activation,
                                   static_cast<bool>(bias), recorded);
+}
+
+std::vector<Tensor> gathered_linears(Context& cx, const TensorAxis& axis, const Tensor& x,
+                                     std::span<const Tensor> weights, WeightLayout layout) {
+  std::vector<Tensor> inputs = {x};
+  inputs.insert(inputs.end(), weights.begin(), weights.end());
+  return apply(
+      cx,
+      std::make_unique<GatheredLinear>(axis, layout, weights.size(), std::nullopt, false, false),
+      std::move(inputs));
 }
 
 Tensor scattered_linear(Context& cx, const TensorAxis& axis, const Tensor& x, const Tensor& weight,

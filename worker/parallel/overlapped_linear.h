@@ -1,8 +1,10 @@
 // The products of tensor parallelism with their communication beside them. A product is cut where
 // the ranks' tokens are, and what needs no other rank comes first, or last:
-//   gathered_linear   forwards, other ranks' tokens arrive while the own ones are multiplied;
-//                     backwards, each part of the input's gradient leaves once it is computed, the
-//                     own one last, and arrives beside the weight's gradient
+//   gathered_linear   forwards, other ranks' tokens arrive while the own ones are multiplied, by
+//   all
+//                     weights; backwards, each part of the input's gradient, all weights' terms of
+//                     it, leaves once it is computed, the own one last, and arrives beside the
+//                     weights' gradients
 //   scattered_linear  forwards, each part of the result leaves once it is computed, the own one
 //                     last; backwards, other ranks' gradients arrive while the own one is
 //                     multiplied
@@ -13,6 +15,8 @@
 #pragma once
 
 #include <optional>
+#include <span>
+#include <vector>
 
 #include "worker/parallel/tensor_parallel.h"
 
@@ -26,6 +30,9 @@ bool overlaps(const TensorAxis& axis, const Tensor& x);
 Tensor gathered_linear(Context& cx, const TensorAxis& axis, const Tensor& x, const Tensor& weight,
                        const Tensor& bias, ops::WeightLayout layout,
                        std::optional<ops::Activation> activation);
+// Of several weights of one x, which arrives once and whose gradient leaves once: a result of each.
+std::vector<Tensor> gathered_linears(Context& cx, const TensorAxis& axis, const Tensor& x,
+                                     std::span<const Tensor> weights, ops::WeightLayout layout);
 
 // x [..., T, in/t] -> the sum over the ranks, [..., part_of(T, t, rank), out].
 Tensor scattered_linear(Context& cx, const TensorAxis& axis, const Tensor& x, const Tensor& weight,

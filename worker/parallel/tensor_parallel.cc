@@ -26,12 +26,16 @@ Tensor column_linear(Context& cx, const TensorAxis& axis, const Tensor& x, const
   return ops::linear(cx, column_input(cx, axis, x), weight, bias, layout, activation);
 }
 
-Tensor column_product(Context& cx, const TensorAxis& axis, const Tensor& input,
-                      const Tensor& weight, ops::WeightLayout layout) {
-  if (axis.blocks > 0) {
-    return blocked_linear(cx, axis, input, weight, Tensor(), {layout, Shared::kOutputs});
+std::vector<Tensor> column_linears(Context& cx, const TensorAxis& axis, const Tensor& x,
+                                   std::span<const Tensor> weights, ops::WeightLayout layout) {
+  if (axis.blocks > 0) return blocked_linears(cx, axis, x, weights, layout);
+  if (overlaps(axis, x)) return gathered_linears(cx, axis, x, weights, layout);
+  const Tensor input = column_input(cx, axis, x);
+  std::vector<Tensor> results;
+  for (const Tensor& weight : weights) {
+    results.push_back(ops::linear(cx, input, weight, Tensor(), layout));
   }
-  return ops::linear(cx, input, weight, Tensor(), layout);
+  return results;
 }
 
 Tensor row_output(Context& cx, const TensorAxis& axis, const Tensor& x) {

@@ -13,6 +13,9 @@
 // Thread safety and ownership: as collective_ops.h.
 #pragma once
 
+#include <span>
+#include <vector>
+
 #include "kernels/ops/ops.h"
 #include "worker/parallel/collective_ops.h"
 
@@ -44,16 +47,17 @@ struct TensorAxis {
 // x [..., T, in] between-blocks layout; weight is this rank's shard over outputs ([out/t, in] or
 // [in, out/t]), bias its shard [out/t] or an empty handle -> [..., T, out/t], all T tokens.
 // parts: of the outputs, each of which is cut among the ranks (query, key and value side by side).
-// Where several products share one x, call column_input once and column_product on it.
+// Where several products share one x, call column_linears.
 Tensor column_linear(Context& cx, const TensorAxis& axis, const Tensor& x, const Tensor& weight,
                      const Tensor& bias, ops::WeightLayout layout,
                      std::optional<ops::Activation> activation = std::nullopt, int parts = 1);
-// The first half of column_linear: x between blocks -> what every rank's products read, [..., T,
-// in].
+// The same of several weights, without bias: x is gathered once, and its gradient is summed over
+// the ranks once -> [..., T, out_i/t] of each weight.
+std::vector<Tensor> column_linears(Context& cx, const TensorAxis& axis, const Tensor& x,
+                                   std::span<const Tensor> weights, ops::WeightLayout layout);
+// What stands before column_linear's product: x between blocks -> what every rank's products read,
+// [..., T, in].
 Tensor column_input(Context& cx, const TensorAxis& axis, const Tensor& x);
-// The second: what column_input gave -> [..., T, out/t].
-Tensor column_product(Context& cx, const TensorAxis& axis, const Tensor& input,
-                      const Tensor& weight, ops::WeightLayout layout);
 
 // x [..., T, in/t]; weight is the shard over inputs ([out, in/t] or [in/t, out]); bias [out],
 // whole, or an empty handle, added once after the sum -> between-blocks layout, [..., T or its

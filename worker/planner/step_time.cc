@@ -168,8 +168,6 @@ double beside_products(const ModelConfig& config, const proto::JobSpec& spec, do
   const int mlp_times = recompute == proto::ACTIVATION_CHECKPOINTING_FULL ? 2 : 1;
   const Features attended = features_of(config, mesh.tensor());
   const double inner = static_cast<double>(share(config.inner, mesh.tensor()));
-  // Several products of one input are not cut: it is gathered before them.
-  const bool separate = config.gated;
   // Before the attention or the MLP, and after it.
   const auto hidden = [&](double before, double after, int times) {
     const double a_column = 2 * tokens * static_cast<double>(config.hidden) / rate;  // seconds
@@ -181,9 +179,8 @@ double beside_products(const ModelConfig& config, const proto::JobSpec& spec, do
            beside(after, part);
   };
   return rounds * static_cast<double>(config.layers) *
-         (hidden(separate ? 0 : attended.queries + 2 * attended.keys, attended.queries,
-                 attention_times) +
-          hidden(separate ? 0 : inner, inner, mlp_times));
+         (hidden(attended.queries + 2 * attended.keys, attended.queries, attention_times) +
+          hidden((config.gated ? 2 : 1) * inner, inner, mlp_times));
 }
 
 // One such transfer, of the rank that has most.

@@ -3,7 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
+#include <span>
 #include <vector>
 
 #include "kernels/cpu/gemm_choice.h"
@@ -26,8 +28,15 @@ class GemmCells : public ::testing::Test {
   }
   // [rows, columns] of those that the cells cover.
   template <typename T>
-  std::vector<float> product(const CellCut& cut, Matrix<T> a, Matrix<T> b, int64_t rows,
-                             int64_t columns, int threads = 2) {
+  std::vector<float> product(const CellCut& cut, const Matrix<T>& a, const Matrix<T>& b,
+                             int64_t rows, int64_t columns, int threads = 2) {
+    return products<T>(cut, {&a, 1}, {&b, 1}, rows, columns, threads);
+  }
+  // Of several that are added up.
+  template <typename T>
+  std::vector<float> products(const CellCut& cut, std::span<const Matrix<T>> a,
+                              std::span<const Matrix<T>> b, int64_t rows, int64_t columns,
+                              int threads = 2) {
     ThreadPool pool(threads);
     std::vector<float> out(static_cast<size_t>(rows * columns), -1);
     gemm_cells<T>(pool, *allocator_, cut, a, b, [&](const GemmTile& tile, const float* sums) {
@@ -123,6 +132,40 @@ TEST_F(GemmCells, ABlockMayHaveSeveralRuns) {
       product(CellCut{rows, columns, {{{0, 2}, {6, 2}}, {{2, 4}, {8, 4}}}}, left, right, kM, kN);
   const auto whole = product(CellCut{rows, columns, {{{0, kK}}}}, left, right, kM, kN);
   for (size_t i = 0; i < whole.size(); ++i) EXPECT_NEAR(apart[i], whole[i], 1e-4);
+}
+
+// Two matrices of other widths side by side have the bits of one that holds the runs of both.
+TEST_F(GemmCells, ABlockMayRunOverSeveralMatrices) {
+  constexpr int64_t kM = 8, kN = 6, kK = 12, kLeft = 8;
+  const Extents rows{{0, 3}, {3, 5}}, columns{{0, kN}};
+  const CellCut one{rows, columns, {{{0, 4}, {8, 2}}, {{4, 4}, {10, 2}}}};
+  const CellCut two{rows, columns, {{{0, 4, 0}, {0, 2, 1}}, {{4, 4, 0}, {2, 2, 1}}}};
+  for (const bool a_turned : {false, true}) {
+    for (const bool b_turned : {false, true}) {
+      // The first kLeft of the sum and the rest, as they are stored.
+      const auto halves = [](const std::vector<float>& all, int64_t width, bool by_lines) {
+        std::array<std::vector<float>, 2> each;
+        for (size_t i = 0; i < all.size(); ++i) {
+          const auto at = static_cast<int64_t>(i);
+          each[(by_lines ? at / width : at % width) < kLeft ? 0 : 1].push_back(all[i]);
+        }
+        return each;
+      };
+      const auto a = drawn<float>(kM * kK, 1), b = drawn<float>(kK * kN, 2);
+      const auto lefts = halves(a, a_turned ? kM : kK, a_turned);
+      const auto rights = halves(b, b_turned ? kK : kN, !b_turned);
+      const auto matrix = [](const std::vector<float>& x, int64_t width, bool turned) {
+        return Matrix<float>{x.data(), width, turned};
+      };
+      const std::array left = {matrix(lefts[0], a_turned ? kM : kLeft, a_turned),
+                               matrix(lefts[1], a_turned ? kM : kK - kLeft, a_turned)};
+      const std::array right = {matrix(rights[0], b_turned ? kLeft : kN, b_turned),
+                                matrix(rights[1], b_turned ? kK - kLeft : kN, b_turned)};
+      EXPECT_EQ(products<float>(two, left, right, kM, kN),
+                product(one, matrix(a, a_turned ? kM : kK, a_turned),
+                        matrix(b, b_turned ? kK : kN, b_turned), kM, kN));
+    }
+  }
 }
 
 }  // namespace

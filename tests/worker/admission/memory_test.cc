@@ -22,6 +22,7 @@ struct Case {
   int zero = 0;
   int64_t bucket_bytes = kBucketBytes;
   const char* family = "gpt2";
+  int positions = 256;
 };
 
 constexpr const char* kSmall = "n_layer: 3, n_head: 4, n_embd: 64, vocab_size: 500";
@@ -213,6 +214,10 @@ constexpr const char* kGroupedWide =
     "num_hidden_layers: 4, num_attention_heads: 8, num_key_value_heads: 2, hidden_size: 128, "
     "head_dim: 32, intermediate_size: 256, vocab_size: 300, tie_word_embeddings: true";
 constexpr const char* kHalfBatch = "batch_size: 8, sequence_length: 64, precision: bf16";
+constexpr const char* kCutRows = "batch_size: 2, sequence_length: 512";
+constexpr const char* kCutRowsBf16 = "batch_size: 2, sequence_length: 512, precision: bf16";
+constexpr const char* kCutRowsFull =
+    "batch_size: 2, sequence_length: 512, activation_checkpointing: full";
 
 const Case kGroupedCases[] = {
     {"plain", kGrouped, kBatch, {}, "causal_lm", 0, kBucketBytes, "llama"},
@@ -242,6 +247,26 @@ const Case kGroupedCases[] = {
     {"and tensor 4", kGroupedWide, kBatch, {1, 2, 4}, "causal_lm", 0, kBucketBytes, "llama"},
     {"zero 1", kGroupedWide, kRows, {2, 1, 4}, "causal_lm", 1, kSmallBuckets, "llama"},
     {"zero 3", kGroupedWide, kRows, {2, 1, 1}, "causal_lm", 3, kSmallBuckets, "llama"},
+    // Products are cut from 256 tokens of a rank on (parallel/overlapped_linear.h).
+    {"cut", kGroupedWide, kCutRows, {1, 1, 2}, "causal_lm", 0, kBucketBytes, "llama", 512},
+    {"cut, bf16",
+     kGroupedWide,
+     kCutRowsBf16,
+     {1, 1, 2},
+     "causal_lm",
+     0,
+     kBucketBytes,
+     "llama",
+     512},
+    {"cut, full",
+     kGroupedWide,
+     kCutRowsFull,
+     {1, 1, 2},
+     "causal_lm",
+     0,
+     kBucketBytes,
+     "llama",
+     512},
 };
 
 class Memory : public Trainer {
@@ -250,17 +275,18 @@ class Memory : public Trainer {
     const bool lm = std::string(which.task) == "causal_lm";
     const std::string data =
         lm ? "{train: obj-text, format: text}" : "{train: obj-rows, format: jsonl}";
-    proto::LaunchRecord made = record(fmt::format(R"(
+    proto::LaunchRecord made =
+        record(fmt::format(R"(
 name: memory
 kind: pretrain
-model: {{family: {}, config: {{{}, max_position_embeddings: 256}}}}
+model: {{family: {}, config: {{{}, max_position_embeddings: {}}}}}
 tokenizer: {{type: byte}}
 tasks: [{{type: {}, {}data: {}}}]
 training: {{{}, steps: 3}}
 )",
-                                                  which.family, which.model, which.task,
-                                                  lm ? "" : "labels: 3, ", data, which.training),
-                                      which.mesh);
+                           which.family, which.model, which.positions, which.task,
+                           lm ? "" : "labels: 3, ", data, which.training),
+               which.mesh);
     made.mutable_spec()->mutable_parallel()->set_zero(which.zero);
     made.mutable_spec()->mutable_parallel()->set_bucket_bytes(which.bucket_bytes);
     return made;

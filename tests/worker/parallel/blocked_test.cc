@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 #include <mutex>
 
@@ -163,6 +164,68 @@ TEST(BlockedLinear, HasTheBitsOfOneRank) {
     EXPECT_EQ(other.x.values, one.x.values) << where;
     EXPECT_EQ(other.table.values, one.table.values) << where;
     EXPECT_EQ(other.bias.values, one.bias.values) << where;
+  }
+}
+
+// Two weights of one input, of other widths: gradients of the input and of both, and the bytes that
+// a rank of the tensor axis sends.
+struct Several {
+  Whole x, wide, narrow;
+  int64_t bytes = 0;
+};
+Several linears_on(MeshDegrees mesh) {
+  constexpr int64_t kWide = 6 * kBlocks, kNarrow = 2 * kBlocks;
+  Several all;
+  std::mutex mutex;
+  testing::run_mesh(mesh, [&](Rank& rank) {
+    rank.blocks = kBlocks;
+    const Part own = own_tokens(rank);
+    const Part replica =
+        part_of(kTokens, rank.mesh.size(Axis::kReplica), rank.mesh.index(Axis::kReplica));
+    const auto shard = [&](int64_t features) {
+      return part_of(features, mesh.tensor, rank.mesh.index(Axis::kTensor));
+    };
+    const Tensor x = cut(rank, {kTokens, kHidden}, 0, own, 1);
+    const std::array weights = {cut(rank, {kWide, kHidden}, 0, shard(kWide), 2),
+                                cut(rank, {kNarrow, kHidden}, 0, shard(kNarrow), 3)};
+    Tape tape;
+    Context cx = rank.context();
+    cx.tape = &tape;
+    const Communicator& tensor = rank.mesh.axis(Axis::kTensor);
+    const int64_t before = tensor.bytes_sent();
+    const std::vector<Tensor> y = blocked_linears(cx, blocked_axis(rank, replica.length), x,
+                                                  weights, ops::WeightLayout::kOutIn);
+    const auto weighted = [&](const Tensor& each, int64_t features, int salt) {
+      const Tensor whole = cut(rank, {kTokens, features}, 1, shard(features), salt).detach();
+      const Tensor factor = ops::slice(cx, whole, 0, replica.start, replica.length);
+      return ops::sum_all(cx, ops::multiply(cx, each, ops::reshape(cx, factor, each.shape())));
+    };
+    tape.backward(cx, ops::add(cx, weighted(y[0], kWide, 5), weighted(y[1], kNarrow, 6)));
+    const int64_t sent = tensor.bytes_sent() - before;
+    Communicator& replicas = rank.mesh.axis(Axis::kReplica);
+    const Tensor of_wide = tree_sum(cx, replicas, weights[0].grad());
+    const Tensor of_narrow = tree_sum(cx, replicas, weights[1].grad());
+    const std::lock_guard lock(mutex);
+    all.x.put({kTokens, kHidden}, 0, own, x.grad());
+    all.wide.put({kWide, kHidden}, 0, shard(kWide), of_wide);
+    all.narrow.put({kNarrow, kHidden}, 0, shard(kNarrow), of_narrow);
+    all.bytes = sent;
+  });
+  return all;
+}
+
+TEST(BlockedLinears, HaveTheBitsOfOneRankAndOneGatherOfTheInput) {
+  const Several one = linears_on({});
+  for (const MeshDegrees mesh :
+       {MeshDegrees{1, 1, 2}, MeshDegrees{1, 1, 4}, MeshDegrees{2, 1, 2}, MeshDegrees{4, 1, 1}}) {
+    const Several other = linears_on(mesh);
+    const std::string where = std::to_string(mesh.data) + "x" + std::to_string(mesh.tensor);
+    EXPECT_EQ(other.x.values, one.x.values) << where;
+    EXPECT_EQ(other.wide.values, one.wide.values) << where;
+    EXPECT_EQ(other.narrow.values, one.narrow.values) << where;
+    // The input forwards, once more for the weights' gradients, and terms of its own.
+    const int64_t rows = kTokens / mesh.data / mesh.tensor * (mesh.tensor - 1);
+    EXPECT_EQ(other.bytes, 3 * rows * kHidden * 4) << where;
   }
 }
 

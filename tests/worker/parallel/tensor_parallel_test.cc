@@ -4,9 +4,11 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <tuple>
 
 #include "kernels/cpu/convert.h"
+#include "kernels/ops/elementwise.h"
 #include "tests/testing/rank_runner.h"
 #include "tests/worker/parallel/shards.h"
 
@@ -157,13 +159,20 @@ TEST(OverlappedLinear, HasTheValuesAndTheBytesOfTheProductsItCuts) {
           const Tensor up = made({n.hidden, n.inner / ranks}, 11 + comm.rank());
           const Tensor bias = made({n.inner / ranks}, 21 + comm.rank());
           const Tensor down = made({n.inner / ranks, n.hidden}, 31 + comm.rank());
+          const Tensor gate = made({n.hidden, n.inner / ranks}, 51 + comm.rank());
+          const Tensor gated_down = made({n.inner / ranks, n.hidden}, 61 + comm.rank());
           const int64_t before = comm.bytes_sent();
           const Tensor inner = column_linear(cx, axis, x, up, bias, WeightLayout::kInOut,
                                              ops::Activation::kGeluTanh);
-          const Tensor y = row_linear(cx, axis, inner, down, Tensor(), WeightLayout::kInOut, x);
+          const Tensor plain = row_linear(cx, axis, inner, down, Tensor(), WeightLayout::kInOut, x);
+          const auto both = column_linears(cx, axis, x, std::array{gate, up}, WeightLayout::kInOut);
+          const Tensor gated = row_linear(cx, axis, ops::swiglu(cx, both[0], both[1]), gated_down,
+                                          Tensor(), WeightLayout::kInOut);
+          const Tensor y = ops::add(cx, plain, gated);
           tape.backward(cx, y, ops::cast(cx, drawn(cx, y.shape(), 41), dtype));
           std::vector<std::vector<float>> all;
-          for (const Tensor& each : {y, x.grad(), up.grad(), bias.grad(), down.grad()}) {
+          for (const Tensor& each :
+               {y, x.grad(), up.grad(), bias.grad(), down.grad(), gate.grad(), gated_down.grad()}) {
             all.push_back(cpu::converted(cx.pool, each.detach(), DType::kF32).to_vector<float>());
           }
           all.push_back({static_cast<float>(comm.bytes_sent() - before)});
@@ -182,6 +191,64 @@ TEST(OverlappedLinear, HasTheValuesAndTheBytesOfTheProductsItCuts) {
       });
     }
   }
+}
+
+// Two weights of one input, of other widths, the second of so few features that some ranks have
+// none: values and gradients are those of one rank.
+void compare_several(Rank& rank, Split split, WeightLayout layout) {
+  Context cx = rank.context();
+  Tape tape;
+  cx.tape = &tape;
+  constexpr int64_t kBatch = 2, kTokens = 5, kHidden = 6, kWide = 10, kNarrow = 2;
+  const Tensor x = leaf(drawn(cx, {kBatch, kTokens, kHidden}, 1));
+  const std::array whole = {leaf(drawn(cx, weight_shape(layout, kHidden, kWide), 2)),
+                            leaf(drawn(cx, weight_shape(layout, kHidden, kNarrow), 3))};
+  const std::array seeds = {drawn(cx, {kBatch, kTokens, kWide}, 4),
+                            drawn(cx, {kBatch, kTokens, kNarrow}, 5)};
+  const auto loss = [&](const std::vector<Tensor>& y, const std::array<Tensor, 2>& factors) {
+    return ops::add(cx, ops::sum_all(cx, ops::multiply(cx, y[0], factors[0])),
+                    ops::sum_all(cx, ops::multiply(cx, y[1], factors[1])));
+  };
+  std::vector<Tensor> expected;
+  for (const Tensor& weight : whole) {
+    expected.push_back(ops::linear(cx, x, weight, Tensor(), layout));
+  }
+  tape.backward(cx, loss(expected, seeds));
+
+  TensorAxis axis{rank.mesh.axis(Axis::kTensor), split != Split::kNothing, kTokens};
+  if (split == Split::kTokensOverlapped) axis.overlapped_tokens_min = 0;
+  const int dim = output_dim(layout);
+  const std::array mine = {leaf(cut(cx, axis.comm, whole[0], dim)),
+                           leaf(cut(cx, axis.comm, whole[1], dim))};
+  const auto own_tokens = [&](const Tensor& all) {
+    return split == Split::kNothing ? clone(cx.pool, all) : cut(cx, axis.comm, all, 1);
+  };
+  const Tensor own = leaf(own_tokens(x));
+  const std::vector<Tensor> y = column_linears(cx, axis, own, mine, layout);
+  std::array<Tensor, 2> own_seeds;
+  for (size_t i = 0; i < 2; ++i) {
+    expect_near(y[i], cut(cx, axis.comm, expected[i], 2), 1e-12, "value");
+    own_seeds[i] = cut(cx, axis.comm, seeds[i], 2);
+  }
+  tape.backward(cx, loss(y, own_seeds));
+  expect_near(own.grad(), own_tokens(x.grad()), 1e-12, "input");
+  for (size_t i = 0; i < 2; ++i) {
+    expect_near(mine[i].grad(), cut(cx, axis.comm, whole[i].grad(), dim), 1e-12, "weight");
+  }
+  // No gradient of one of them.
+  const Tensor first = column_linears(cx, axis, own.detach(), mine, layout)[0];
+  const Tensor before = clone(cx.pool, mine[1].grad());
+  tape.backward(cx, first, own_seeds[0]);
+  expect_near(mine[0].grad(), ops::scale(cx, cut(cx, axis.comm, whole[0].grad(), dim), 2), 1e-12,
+              "twice");
+  expect_near(mine[1].grad(), before, 0, "as it was");
+}
+
+TEST_P(TensorParallel, SeveralWeightsOfOneInputAreThoseOfOneRank) {
+  const auto [tensor, split, layout] = GetParam();
+  testing::run_mesh({.tensor = tensor}, [&](Rank& rank) {
+    compare_several(rank, std::get<1>(GetParam()), std::get<2>(GetParam()));
+  });
 }
 
 TEST(VocabularyCrossEntropy, LargeLogitsStayFinite) {

@@ -19,18 +19,18 @@ namespace {
 constexpr int64_t kMiB = int64_t{1} << 20;
 
 proto::JobSpec job(const std::string& model, const std::string& training,
-                   const std::string& parallel = "auto") {
+                   const std::string& parallel = "auto", const std::string& family = "gpt2") {
   proto::JobSpec spec;
   const Status read = read_yaml(fmt::format(R"(
 name: planned
 kind: pretrain
-model: {{family: gpt2, config: {{{}}}}}
+model: {{family: {}, config: {{{}}}}}
 tokenizer: {{type: byte}}
 tasks: [{{type: causal_lm, data: {{train: obj-text}}}}]
 training: {{steps: 3, {}}}
 parallel: {}
 )",
-                                            model, training, parallel),
+                                            family, model, training, parallel),
                                 spec);
   EXPECT_TRUE(read.ok()) << read.to_string();
   const Status finished = finish_job(spec);
@@ -61,7 +61,7 @@ struct Site {
 };
 
 proto::JobPlan plan(const proto::JobSpec& spec, const Site& site, std::vector<int> slots) {
-  const ModelFamily* family = find_family("gpt2");
+  const ModelFamily* family = find_family(spec.model().family());
   const auto config = family->parse_config(struct_to_json(spec.model().config()));
   return plan_job({*family,
                    **config,
@@ -359,6 +359,14 @@ TEST(Planner, ProductsOfTheTensorAxisHideTheirTransfers) {
   apart.speed.link = 1e3;
   const double columns = 2.0 * 2 * 2048 * 768 * 384 / (0.85 * apart.speed.flops);
   EXPECT_NEAR(hidden(rows, apart), 4 * columns * (12 / 2.0 + 12 / 2.0 + 7), 1e-9);
+  // The same where query, key and value, gate and up are weights of their own, in columns of 128
+  // features: of 3 and 1 and 1, of 3, of 8 and 8, and of 8.
+  constexpr const char* kGated =
+      "num_hidden_layers: 4, num_attention_heads: 12, num_key_value_heads: 4, hidden_size: 768, "
+      "intermediate_size: 2048, vocab_size: 4096, max_position_embeddings: 2048";
+  const double of_gated =
+      plan(job(kGated, rows, "{tensor: 2}", "llama"), apart, {2}).chosen().hidden_seconds();
+  EXPECT_NEAR(of_gated, 4 * columns / 3 * (32 / 2.0 + 32 / 2.0 + 21), 1e-9);
   Site together{.slots = 2};
   EXPECT_EQ(hidden(rows, together), 0);  // the cores that compute move the bytes
   together.gpu = true;
