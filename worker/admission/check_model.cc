@@ -10,6 +10,7 @@
 #include "proto/job.pb.h"
 #include "proto/json/job_rules.h"
 #include "worker/admission/check_blocks.h"
+#include "worker/admission/check_sizes.h"
 #include "worker/checkpoint/safetensors_header.h"
 #include "worker/data/tokenizers/tokenizer.h"
 #include "worker/models/hf_folder.h"
@@ -209,6 +210,7 @@ Status check_model(const proto::JobSpec& spec, const ModelInputs& inputs, Admitt
   WEFT_ASSIGN_OR_RETURN(const auto written,
                         json_to_struct(model.family->config_json(*model.config, ExportHead{})));
   WEFT_RETURN_IF_ERROR(check_model_fit(spec, written));
+  WEFT_RETURN_IF_ERROR(check_sizes(spec, *model.config));
   WEFT_RETURN_IF_ERROR(check_blocks(spec, *model.config));
   return check_tokenizer(spec, inputs, model.config->vocabulary);
 }

@@ -33,9 +33,11 @@ struct AdmittedModel {
 // knows no checkpoint's manifest) nothing is checked.
 //   model.config    the family knows it, and takes each key's value
 //   model folder    config.json likewise; the weights' names, shapes and dtypes are what it asks
-//   for checkpoint      likewise, from its manifest the job         sequence length, tensor axis
-//   and vocabulary fit (check_model_fit) tokenizer       is given or comes with the model, can be
-//   read, and has no more tokens than the
+//                   for
+//   checkpoint      likewise, from its manifest
+//   the job         sequence length, tensor axis and vocabulary fit (check_model_fit), the bytes
+//                   of a step can be counted (check_sizes), blocks divide it (check_blocks)
+//   tokenizer       is given or comes with the model, can be read, and has no more tokens than the
 //                   model's vocabulary
 // `model`, where it is not null, becomes the model; its members stay null where it is not at hand.
 Status check_model(const proto::JobSpec& spec, const ModelInputs& inputs,

@@ -3,9 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
+#include <set>
 
 #include "worker/admission/blocked_memory.h"
 #include "worker/admission/memory_sizes.h"
+#include "worker/parallel/head_parts.h"
 
 namespace weft {
 namespace {
@@ -162,11 +165,19 @@ std::vector<MemoryEstimate> moments_of(const StepMemory& m) {
 
 MemoryEstimate estimate_memory(const ModelFamily& family, const ModelConfig& config,
                                const proto::JobSpec& spec) {
-  // Of ranks that share heads of keys unevenly not the first has most.
-  const bool shares = config.key_heads < std::min<int64_t>(config.heads, spec.parallel().tensor());
+  // Of ranks that share heads of keys unevenly not the first has most. Few differ: parts of what is
+  // cut evenly are of two lengths.
+  const int tensor = spec.parallel().tensor();
+  const bool shares = config.key_heads < std::min<int64_t>(config.heads, tensor);
   std::vector<ShardSize> most;
   int64_t elements = -1;
-  for (int index = 0; index < (shares ? spec.parallel().tensor() : 1); ++index) {
+  std::set<std::array<int64_t, 4>> seen;
+  for (int index = 0; index < (shares ? tensor : 1); ++index) {
+    const auto [queries, keys] =
+        parallel::head_parts(config.heads, config.key_heads, tensor, index);
+    const int64_t inner = part_of(config.inner, tensor, index).length;
+    const int64_t rows = part_of(config.vocabulary, tensor, index).length;
+    if (!seen.insert({queries.length, keys.length, inner, rows}).second) continue;
     std::vector<ShardSize> shards = shards_of(family, config, spec, index);
     int64_t sum = 0;
     for (const ShardSize& shard : shards) sum += shard.elements;

@@ -7,38 +7,16 @@
 namespace weft {
 namespace {
 
-// Units, from the second block on, that are as the one before them become its repeats.
-void fold(std::vector<ShardSize>& shards) {
-  std::vector<ShardSize> folded;
-  size_t before = 0;  // in `folded`, of the newest unit
-  for (size_t first = 0, end = 0; first < shards.size(); first = end) {
-    while (end < shards.size() && shards[end].unit == shards[first].unit) ++end;
-    const size_t count = end - first;
-    const auto alike = [&](const ShardSize& a, ShardSize b) {
-      b.unit = a.unit;
-      b.repeats = a.repeats;
-      return a == b;
-    };
-    if (shards[first].unit > 2 && folded.size() == before + count &&
-        std::equal(folded.begin() + static_cast<std::ptrdiff_t>(before), folded.end(),
-                   shards.begin() + static_cast<std::ptrdiff_t>(first), alike)) {
-      for (size_t i = before; i < folded.size(); ++i) ++folded[i].repeats;
-      continue;
-    }
-    before = folded.size();
-    folded.insert(folded.end(), shards.begin() + static_cast<std::ptrdiff_t>(first),
-                  shards.begin() + static_cast<std::ptrdiff_t>(end));
-  }
-  shards = std::move(folded);
-}
+constexpr int64_t kBlocksPlanned = 2;  // the first, and one that stands for all further ones
 
 }  // namespace
 
 std::vector<ShardSize> shards_of(const ModelFamily& family, const ModelConfig& config,
                                  const proto::JobSpec& spec, int tensor_index) {
   std::vector<ShardSize> shards;
+  const int64_t planned = std::min(config.layers, kBlocksPlanned);
   const std::vector<ParameterInfo> plan =
-      family.plan(config, spec.parallel().tensor(), tensor_index);
+      family.plan(*family.with_layers(config, planned), spec.parallel().tensor(), tensor_index);
   for (size_t i = 0; i < plan.size(); ++i) {
     const ParameterInfo& info = plan[i];
     const int64_t all = info.shape.elements();
@@ -48,8 +26,9 @@ std::vector<ShardSize> shards_of(const ModelFamily& family, const ModelConfig& c
     shards.push_back({info.unit, whole ? all : all / info.shape[info.shard.dim] * part, whole,
                       info.shape.dims() >= 2, info.looked_up,
                       i > 0 && same_layer(plan[i - 1], info), info.shard.copy, info.shard.copies});
+    if (info.unit == planned) shards.back().repeats += config.layers - planned;
+    if (info.unit > planned) shards.back().unit += config.layers - planned;
   }
-  fold(shards);
   int64_t unit = 0;
   for (const proto::TaskSpec& task : spec.tasks()) {
     --unit;

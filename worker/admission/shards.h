@@ -26,9 +26,9 @@ struct ShardSize {
 };
 
 // Those of rank `tensor_index` of the tensor axis, in the optimizer's order: the trunk's, then each
-// task's head. Of blocks that are alike the second stands for all further ones (the first is
-// complete last, so its buckets differ): a model of thousands of layers is looked at as fast as one
-// of three. `spec` is finished.
+// task's head. The second block stands for all further ones (the first is complete last, so its
+// buckets differ): a model of 100,000 layers is looked at as fast as one of two. `spec` is
+// finished.
 std::vector<ShardSize> shards_of(const ModelFamily& family, const ModelConfig& config,
                                  const proto::JobSpec& spec, int tensor_index);
 

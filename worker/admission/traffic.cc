@@ -20,18 +20,28 @@ int64_t element_bytes(const proto::JobSpec& spec) {
   return precision == proto::PRECISION_BF16 || precision == proto::PRECISION_FP16 ? 2 : kSingle;
 }
 
-// The micro-batches of a rank of the data axis, in rows.
-std::vector<int64_t> rounds_of(const proto::JobSpec& spec, int data_index) {
+// Micro-batches that are alike, of so many rows.
+struct Rounds {
+  int64_t rows = 0, times = 0;
+};
+
+// Those of a rank of the data axis, in their order.
+std::vector<Rounds> rounds_of(const proto::JobSpec& spec, int data_index) {
   const int data = spec.parallel().data();
   const int64_t rows = part_of(spec.training().batch_size(), data, data_index).length;
   const int64_t most = share(spec.training().batch_size(), data);
   const int64_t given = spec.training().micro_batch_size();
   const int64_t size = given > 0 ? std::min<int64_t>(given, most) : most;
-  std::vector<int64_t> rounds;
-  for (int64_t start = 0; start < rows; start += size) {
-    rounds.push_back(std::min(size, rows - start));
-  }
+  std::vector<Rounds> rounds;
+  if (rows >= size) rounds.push_back({size, rows / size});
+  if (rows % size > 0) rounds.push_back({rows % size, 1});
   return rounds;
+}
+
+int64_t count_of(std::span<const Rounds> rounds) {
+  int64_t count = 0;
+  for (const Rounds& alike : rounds) count += alike.times;
+  return count;
 }
 
 // What a step of one rank sends over the tensor axis.
@@ -64,18 +74,18 @@ class TensorTraffic {
  private:
   // Of each row of logits the maximum, and three sums.
   AxisTraffic loss(int64_t rows) const {
+    if (rows == 0) return {};
     const int64_t vocabulary = share(config_.vocabulary, ranks_);
     const bool on_gpu = spec_.resources().device() == proto::COMPUTE_DEVICE_GPU;
     const int64_t most = on_gpu ? gpu_logit_rows(vocabulary, element_bytes(spec_))
                                 : std::max<int64_t>(16, kChunkElements / vocabulary);
     const int64_t step = share(rows, std::max<int64_t>(1, share(rows, most)));
-    AxisTraffic all;
-    for (int64_t first = 0; first < rows; first += step) {
-      const int64_t count = std::min(step, rows - first);
-      all += reduce_traffic(count, kSingle, ranks_, index_);
-      all += reduce_traffic(3 * count, kSingle, ranks_, index_);
-    }
-    return all;
+    const auto chunk = [&](int64_t count) {
+      return reduce_traffic(count, kSingle, ranks_, index_) +
+             reduce_traffic(3 * count, kSingle, ranks_, index_);
+    };
+    const AxisTraffic whole = chunk(step) * (rows / step);
+    return rows % step > 0 ? whole + chunk(rows % step) : whole;
   }
 
   const ModelConfig& config_;
@@ -239,13 +249,13 @@ int ulysses_degree(const ModelConfig& config, const proto::JobSpec& spec) {
 }
 
 TableUse table_use(const ModelConfig& config, const proto::JobSpec& spec, bool language_model) {
-  const std::vector<int64_t> rounds = rounds_of(spec, 0);
+  const std::vector<Rounds> rounds = rounds_of(spec, 0);
   const proto::ParallelSpec& mesh = spec.parallel();
   const int zero = mesh.data() * mesh.sequence() > 1 ? mesh.zero() : 0;
   const int64_t tokens = share(spec.training().sequence_length(), mesh.sequence());
   const bool known = !rounds.empty() && spec.training().precision() != proto::PRECISION_FP16;
-  return {known ? rounds[0] * tokens : 0, language_model && config.tied,
-          zero < 2 && rounds.size() > 1};
+  return {known ? rounds[0].rows * tokens : 0, language_model && config.tied,
+          zero < 2 && count_of(rounds) > 1};
 }
 
 StepTraffic step_traffic(const ModelConfig& config, const proto::JobSpec& spec,
@@ -257,43 +267,47 @@ StepTraffic step_traffic(const ModelConfig& config, const proto::JobSpec& spec,
   const int replicas = mesh.data() * mesh.sequence();
   const int replica = place.data * mesh.sequence() + place.sequence;
   const int zero = replicas > 1 ? mesh.zero() : 0;
-  std::vector<int64_t> rounds = rounds_of(spec, place.data);
-  const std::vector<int64_t> most = rounds_of(spec, 0);
-  if (zero == 3) rounds.resize(most.size());  // with no rows left, parameters are still gathered
+  std::vector<Rounds> rounds = rounds_of(spec, place.data);
+  const int64_t most = count_of(rounds_of(spec, 0));
+  // With no rows left, parameters are still gathered.
+  if (zero == 3) rounds.push_back({0, most - count_of(rounds)});
+  const int64_t passes = count_of(rounds);
   const int ulysses = ulysses_degree(config, spec);
   const int64_t tokens = tokens_of(spec.training().sequence_length(), mesh.sequence() / ulysses,
                                    ulysses, place.sequence);
   StepTraffic step;
   if (mesh.tensor() > 1) {
     const TensorTraffic tensor(config, spec, place.tensor);
-    for (const int64_t rows : rounds) step.tensor += tensor.pass(rows, tokens);
+    for (const Rounds& alike : rounds) {
+      step.tensor += tensor.pass(alike.rows, tokens) * alike.times;
+    }
     for (const ShardSize& shard : shards) {
       if (shard.unit < 0) continue;
       const int ranks = shard.whole ? mesh.tensor() : shard.copies;
       const int rank = shard.whole ? place.tensor : shard.copy;
       step.tensor += reduce_traffic(shard.elements, element_bytes(spec), ranks, rank) *
-                     (std::ssize(rounds) * shard.repeats);
+                     (passes * shard.repeats);
     }
   }
   if (mesh.sequence() > 1) {
     AttentionSizes sizes = attention_sizes(config, spec, place.tensor);
     const bool again =
         spec.training().activation_checkpointing() != proto::ACTIVATION_CHECKPOINTING_NONE;
-    for (const int64_t rows : rounds) {
-      sizes.rows = rows;
+    for (const Rounds& alike : rounds) {
+      sizes.rows = alike.rows;
       const AttentionTraffic layer =
           sequence_traffic(sizes, mesh.sequence(), ulysses, place.sequence);
-      step.sequence += layer.forward * (config.layers * (again ? 2 : 1));
-      step.sequence += layer.backward * config.layers;
+      step.sequence += layer.forward * (config.layers * alike.times * (again ? 2 : 1));
+      step.sequence += layer.backward * (config.layers * alike.times);
     }
   }
   const Buckets buckets(bucket_items(shards), replicas, replica, mesh.bucket_bytes());
-  ReplicaSizes sizes{replicas, zero, std::ssize(most), element_bytes(spec),
+  ReplicaSizes sizes{replicas, zero, most, element_bytes(spec),
                      config.tied && models_language(spec)};
   sizes.tables = table_use(config, spec, models_language(spec));
   sizes.width = config.hidden;
-  for (const int64_t rows : rounds) {
-    sizes.tokens = (zero >= 2 ? sizes.tokens : 0) + rows * tokens;
+  for (const auto [rows, times] : rounds) {
+    sizes.tokens = zero >= 2 ? sizes.tokens + rows * times * tokens : rows * tokens;
   }
   step.replica = replica_traffic(buckets, sizes, shards);
   return step;

@@ -29,6 +29,8 @@ nlohmann::json ids_or_null(const std::vector<int64_t>& values) {
   return values.size() == 1 ? nlohmann::json(values.front()) : nlohmann::json(values);
 }
 
+}  // namespace
+
 double matrix_elements(const ModelConfig& config) {
   const auto hidden = static_cast<double>(config.hidden);
   const double heads = 2 * static_cast<double>(config.heads + config.key_heads) *
@@ -38,8 +40,6 @@ double matrix_elements(const ModelConfig& config) {
                         (config.rotary ? 0 : static_cast<double>(config.positions));
   return hidden * (static_cast<double>(config.layers) * (heads + inner) + tables);
 }
-
-}  // namespace
 
 void refuse_beyond_count(ConfigReader& reader, const ModelConfig& config,
                          std::initializer_list<const char*> names) {

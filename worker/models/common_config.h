@@ -16,6 +16,8 @@ namespace weft {
 inline constexpr int64_t kExtentMax = (int64_t{1} << 31) - 1;
 inline constexpr int64_t kParametersMax = int64_t{1} << 50;  // so that bytes of them can be added
 
+// Of the model's matrices, tables included; any size, so no integer.
+double matrix_elements(const ModelConfig& config);
 // Refuses, at the key that is there of `names` (else the first), a model of more than
 // kParametersMax parameters in its matrices.
 void refuse_beyond_count(ConfigReader& reader, const ModelConfig& config,

@@ -150,6 +150,12 @@ class Gpt2Family final : public ModelFamily {
     return copy;
   }
 
+  ModelConfigPtr with_layers(const ModelConfig& config, int64_t layers) const override {
+    auto copy = std::make_shared<Config>(config_as<Config>(config));
+    copy->layers = layers;
+    return copy;
+  }
+
   std::vector<ParameterInfo> plan(const ModelConfig& config, int tensor_size,
                                   int tensor_index) const override {
     return gpt2::plan(config_as<Config>(config), tensor_size, tensor_index);

@@ -111,6 +111,12 @@ class LlamaFamily final : public ModelFamily {
     return copy;
   }
 
+  ModelConfigPtr with_layers(const ModelConfig& config, int64_t layers) const override {
+    auto copy = std::make_shared<Config>(config_as<Config>(config));
+    copy->layers = layers;
+    return copy;
+  }
+
   std::vector<ParameterInfo> plan(const ModelConfig& config, int tensor_size,
                                   int tensor_index) const override {
     return llama::plan(config_as<Config>(config), tensor_size, tensor_index);

@@ -154,7 +154,10 @@ class ModelFamily {
   virtual Result<ModelConfigPtr> parse_config(std::string_view json) const = 0;
   // A copy whose dropout rates are all `rate`.
   virtual ModelConfigPtr with_dropout(const ModelConfig& config, double rate) const = 0;
-  // Names and shapes of every parameter of the trunk, and rank `tensor_index`'s shard of it.
+  // A copy of so many layers.
+  virtual ModelConfigPtr with_layers(const ModelConfig& config, int64_t layers) const = 0;
+  // Names and shapes of every parameter of the trunk, and rank `tensor_index`'s shard of it. Blocks
+  // have the same shapes and shards.
   virtual std::vector<ParameterInfo> plan(const ModelConfig& config, int tensor_size,
                                           int tensor_index) const = 0;
   // Error: the mesh cannot hold this configuration. (More ranks than heads can: some hold none.)

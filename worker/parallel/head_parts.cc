@@ -10,15 +10,14 @@ HeadParts head_parts(int64_t heads, int64_t key_heads, int count, int index) {
     const Part keys = part_of(key_heads, count, index);
     return {{keys.start * group, keys.length * group}, keys};
   }
-  // The ranks are cut among the heads of keys, then each head's readers among its ranks.
-  for (int64_t key = 0; key < key_heads; ++key) {
-    const Part ranks = part_of(count, static_cast<int>(key_heads), static_cast<int>(key));
-    if (index >= ranks.start + ranks.length) continue;
-    const Part readers =
-        part_of(group, static_cast<int>(ranks.length), static_cast<int>(index - ranks.start));
-    return {{key * group + readers.start, readers.length}, {key, readers.length > 0 ? 1 : 0}};
-  }
-  WEFT_CHECK(false, "rank {} of {}", index, count);
+  // The ranks are cut among the heads of keys, then each head's readers among its ranks. Of the
+  // parts of part_of the first `larger` have one rank more.
+  const int64_t each = count / key_heads, larger = count % key_heads;
+  const int64_t key = index < larger * (each + 1) ? index / (each + 1) : (index - larger) / each;
+  const Part ranks = part_of(count, static_cast<int>(key_heads), static_cast<int>(key));
+  const Part readers =
+      part_of(group, static_cast<int>(ranks.length), static_cast<int>(index - ranks.start));
+  return {{key * group + readers.start, readers.length}, {key, readers.length > 0 ? 1 : 0}};
 }
 
 std::vector<HeadParts> all_head_parts(int64_t heads, int64_t key_heads, int count) {

@@ -1,6 +1,7 @@
 #include "worker/planner/step_time.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "proto/job.pb.h"
 #include "worker/parallel/head_parts.h"
@@ -116,21 +117,22 @@ struct AxisShape {
 };
 
 // Of the other members of a rank's group the share that is on other hosts; the largest over the
-// ranks.
+// ranks. Ranks of a host follow each other.
 double crossing(const AxisShape& axis, std::span<const int> host_of) {
   if (axis.size == 1) return 0;
-  double most = 0;
+  int fewest = axis.size;  // members of a group on one host
   const int ranks = static_cast<int>(host_of.size());
-  for (int rank = 0; rank < ranks; ++rank) {
-    const int index = rank / axis.stride % axis.size;
-    int others = 0;
-    for (int i = 0; i < axis.size; ++i) {
-      const auto other = static_cast<size_t>(rank + (i - index) * axis.stride);
-      others += host_of[other] == host_of[static_cast<size_t>(rank)] ? 0 : 1;
+  for (int first = 0; first < ranks; ++first) {
+    if (first / axis.stride % axis.size != 0) continue;
+    for (int i = 0, on_host = 0; i < axis.size; ++i) {
+      const auto member = static_cast<size_t>(first + i * axis.stride);
+      ++on_host;
+      const bool last = i + 1 == axis.size ||
+                        host_of[member] != host_of[member + static_cast<size_t>(axis.stride)];
+      if (last) fewest = std::min(fewest, std::exchange(on_host, 0));
     }
-    most = std::max(most, static_cast<double>(others) / (axis.size - 1));
   }
-  return most;
+  return static_cast<double>(axis.size - fewest) / (axis.size - 1);
 }
 
 struct Links {

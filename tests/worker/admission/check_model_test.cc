@@ -109,6 +109,37 @@ TEST_F(CheckModelTest, TakesAFolderThatFits) {
   EXPECT_TRUE(check(shorter).ok());
 }
 
+// A step whose bytes are beyond counting names the most that this model can have.
+TEST_F(CheckModelTest, RefusesAStepOfUncountableBytes) {
+  proto::JobSpec spec = fine_tune();
+  spec.set_kind(proto::JOB_KIND_PRETRAIN);
+  spec.mutable_model()->Clear();
+  spec.mutable_model()->set_family("gpt2");
+  spec.mutable_tokenizer()->set_type(proto::TOKENIZER_TYPE_BYTE);
+  auto& config = *spec.mutable_model()->mutable_config()->mutable_fields();
+  config["n_positions"].set_number_value(1 << 24);
+  spec.mutable_training()->set_sequence_length(1 << 24);
+  spec.mutable_training()->set_batch_size(1 << 20);
+  const Status many = check(spec);
+  const std::string rule = "with this model and training.sequence_length = 16777216";
+  refused(many, "training.batch_size", "1048576", rule);
+  const int most = std::stoi(many.rule().substr(std::string("must be at most ").size()));
+  spec.mutable_training()->set_batch_size(most);
+  EXPECT_TRUE(check(spec).ok()) << check(spec).to_string();
+  spec.mutable_training()->set_batch_size(most + 1);
+  EXPECT_EQ(check(spec).field(), "training.batch_size");
+  spec.mutable_training()->set_batch_size(1);
+  config["n_layer"].set_number_value(100000);
+  config["n_embd"].set_number_value(12 << 10);
+  const Status row = check(spec);
+  refused(row, "training.sequence_length", "16777216", "must be at most ");
+  const int longest = std::stoi(row.rule().substr(std::string("must be at most ").size()));
+  spec.mutable_training()->set_sequence_length(longest);
+  EXPECT_TRUE(check(spec).ok()) << check(spec).to_string();
+  spec.mutable_training()->set_sequence_length(longest + 1);
+  EXPECT_EQ(check(spec).field(), "training.sequence_length");
+}
+
 TEST_F(CheckModelTest, ReadsTheConfiguration) {
   const std::tuple<std::string, std::string, std::string> cases[] = {
       {"{\"n_embd\": 6", "config.json", "valid JSON"},

@@ -4,6 +4,8 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
+
 #include "proto/job.pb.h"
 #include "proto/json/job_rules.h"
 #include "proto/json/yaml.h"
@@ -79,14 +81,42 @@ TEST(Shards, FoldedBlocksCountAsIfEachStoodThere) {
   }
 }
 
-TEST(Shards, AreAsManyForThousandsOfLayersAsForThree) {
-  const auto count = [](int layers) {
+// Of one, two and more blocks, one behind the other, those that the family lists.
+TEST(Shards, UnfoldedAreTheFamilysParameters) {
+  for (const int layers : {1, 2, 5}) {
+    const proto::JobSpec spec = job(layers, "tensor: 2", "precision: fp32");
+    AdmittedModel model;
+    ASSERT_TRUE(check_model(spec, {}, &model).ok());
+    const auto whole = unfolded(shards_of(*model.family, *model.config, spec, 1));
+    const auto plan = model.family->plan(*model.config, 2, 1);
+    ASSERT_EQ(whole.size(), plan.size());
+    for (size_t i = 0; i < plan.size(); ++i) {
+      const ParameterInfo& info = plan[i];
+      EXPECT_EQ(whole[i].unit, info.unit) << info.name;
+      EXPECT_EQ(whole[i].whole, info.shard.whole()) << info.name;
+      EXPECT_EQ(whole[i].joined, i > 0 && same_layer(plan[i - 1], info)) << info.name;
+      int64_t elements = info.shape.elements();
+      if (!info.shard.whole()) {
+        int64_t part = 0;
+        for (const Part& range : info.shard.ranges) part += range.length;
+        elements = elements / info.shape[info.shard.dim] * part;
+      }
+      EXPECT_EQ(whole[i].elements, elements) << info.name;
+    }
+  }
+}
+
+TEST(Shards, AreAsManyFor100000LayersAsForThree) {
+  const auto shards = [](int layers) {
     const proto::JobSpec spec = job(layers, "data: 2", "precision: fp32");
     AdmittedModel model;
     EXPECT_TRUE(check_model(spec, {}, &model).ok());
-    return shards_of(*model.family, *model.config, spec, 0).size();
+    return shards_of(*model.family, *model.config, spec, 0);
   };
-  EXPECT_EQ(count(5000), count(3));
+  EXPECT_EQ(shards(100000).size(), shards(3).size());
+  const auto start = std::chrono::steady_clock::now();
+  for (int i = 0; i < 20; ++i) shards(100000);
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(2));  // 10 s, one by one
 }
 
 }  // namespace

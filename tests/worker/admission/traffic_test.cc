@@ -284,5 +284,36 @@ TEST_F(Traffic, CountsTheDevicesChunksOfLogits) {
   EXPECT_EQ(messages(proto::COMPUTE_DEVICE_CPU) - messages(proto::COMPUTE_DEVICE_GPU), 2);
 }
 
+// Micro-batches that are alike are counted as one after the other are, at every level, of a rank
+// that has fewer of them too.
+TEST_F(Traffic, OfManyMicroBatchesIsTheirSum) {
+  for (const int zero : {0, 2, 3}) {
+    const std::string parallel = fmt::format("zero: {}", zero);
+    const auto sent = [&](int rows, const MeshPlace& place) {
+      proto::JobSpec spec =
+          launch({"batch_size: 13, micro_batch_size: 2", {2, 2, 2}, parallel.c_str()}).spec();
+      spec.mutable_training()->set_batch_size(rows);
+      const ModelFamily* family = find_family(spec.model().family());
+      const auto config = family->parse_config(struct_to_json(spec.model().config()));
+      return step_traffic(**config, spec, shards_of(*family, **config, spec, 0), place);
+    };
+    for (const int data : {0, 1}) {
+      const MeshPlace place{data, 0, 0};
+      // 7 and 6 rows in micro-batches of 2 and a last one; 8 and 4 rows more are 2 and 1 each.
+      const StepTraffic a = sent(13, place), b = sent(13 + 4, place), c = sent(13 + 400, place);
+      const auto grows_by = [](const AxisTraffic& from, const AxisTraffic& to) {
+        return std::array{to.bytes - from.bytes, to.messages - from.messages};
+      };
+      const auto each = [&](AxisTraffic StepTraffic::*axis) {
+        const auto one = grows_by(a.*axis, b.*axis), all = grows_by(a.*axis, c.*axis);
+        EXPECT_EQ(all, (std::array{one[0] * 100, one[1] * 100})) << parallel << ", data " << data;
+      };
+      each(&StepTraffic::tensor);
+      each(&StepTraffic::sequence);
+      each(&StepTraffic::replica);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace weft

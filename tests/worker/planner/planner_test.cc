@@ -6,10 +6,12 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <set>
 
 #include "proto/json/job_rules.h"
 #include "proto/json/yaml.h"
+#include "worker/admission/check_sizes.h"
 #include "worker/planner/advice.h"
 #include "worker/planner/probe.h"
 
@@ -53,8 +55,7 @@ struct Site {
     if (host > 0 && rank.host > host) return std::nullopt;
     std::vector<HostShare> hosts;
     for (; ranks > 0; ranks -= slots) {
-      hosts.push_back(
-          {speed, cores > 0 ? cores : slots, 1, std::min(ranks, slots), gpu, loopback});
+      hosts.push_back({speed, cores > 0 ? cores : slots, 1, std::min(ranks, slots), gpu, loopback});
     }
     return hosts;
   }
@@ -396,6 +397,43 @@ TEST(Advice, SaysWhatWouldFit) {
       << more;
   const std::string least = bytes_text(plan(open, site, {1}).meshes(0).memory_bytes());
   EXPECT_NE(more.find("; 1 slot would need " + least + " each"), std::string::npos) << more;
+}
+
+// Jobs at the bounds of what is admitted (check_sizes) are planned, and advised on, at once, and
+// nothing of them is counted past its end: 100,000 layers, as many rows and tokens as there may be,
+// hundreds of thousands of micro-batches.
+TEST(Planner, AnAbsurdJobIsAnsweredAtOnce) {
+  const auto absurd = [](const char* model, const std::string& training) {
+    const proto::JobSpec spec = job(model, training);
+    const ModelFamily* family = find_family("gpt2");
+    const auto config = family->parse_config(struct_to_json(spec.model().config()));
+    const Status countable = check_sizes(spec, **config);
+    ASSERT_TRUE(countable.ok()) << countable.to_string();
+    const auto start = std::chrono::steady_clock::now();
+    const proto::JobPlan found = plan(spec, {}, {64});
+    Site small;
+    small.memory = 10 * kMiB;
+    const std::string advised = advice(spec, small, {64});
+    EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(3)) << training;
+    EXPECT_EQ(advised.find("no mesh of up to 1024 slots"), 0u) << advised;
+    ASSERT_GT(found.meshes_size(), 0);
+    for (const proto::MeshPlan& mesh : found.meshes()) {
+      const auto& memory = mesh.memory();
+      for (const int64_t bytes :
+           {mesh.memory_bytes(), memory.parameters(), memory.optimizer(), memory.gradients(),
+            memory.activations(), memory.workspace(), memory.checkpoint(), memory.process(),
+            mesh.tensor_bytes(), mesh.sequence_bytes(), mesh.replica_bytes()}) {
+        EXPECT_GE(bytes, 0) << training << " on " << mesh_text(mesh);
+      }
+      EXPECT_GT(mesh.step_seconds(), 0);
+    }
+  };
+  constexpr const char* kLongRows = "n_positions: 16777216";
+  absurd("n_layer: 100000", "batch_size: 64, sequence_length: 1024");
+  absurd("", "batch_size: 1048576, micro_batch_size: 4, sequence_length: 1024");
+  absurd("", "batch_size: 1048576, sequence_length: 1024, precision: bf16");
+  absurd(kLongRows, "batch_size: 332, sequence_length: 16777216, precision: bf16");
+  absurd(kLongRows, "batch_size: 332, sequence_length: 16777216, precision: fp16");
 }
 
 // Where the values alone are too much however they are shared out, nothing else is promised.
