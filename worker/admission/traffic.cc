@@ -13,7 +13,10 @@ namespace {
 constexpr int64_t kId = 8;                          // of a token's number
 constexpr int64_t kSmallBytes = int64_t{16} << 10;  // of an all-reduce in one go (cluster/comm/mpi)
 constexpr int64_t kChunkElements = 1 << 24;  // of logits at once (kernels/ops/linear_cross_entropy)
-constexpr int64_t kRingPieces = 3;           // of a shift's keys and values (parallel/ring.h)
+// The first unit whose values travel while a block computes: those of the embedding and of the
+// first block are what a forward pass begins with.
+constexpr int64_t kLaterUnit = 2;
+constexpr int64_t kRingPieces = 3;  // of a shift's keys and values (parallel/ring.h)
 
 int64_t element_bytes(const proto::JobSpec& spec) {
   const proto::Precision precision = spec.training().precision();
@@ -223,6 +226,20 @@ AxisTraffic replica_traffic(const Buckets& buckets, const ReplicaSizes& sizes,
   return all;
 }
 
+ValueTraffic forward_values(const Buckets& buckets, const ReplicaSizes& sizes,
+                            std::span<const ShardSize> shards) {
+  ValueTraffic values;
+  if (sizes.replicas == 1 || sizes.zero == 0) return values;
+  const int64_t messages = sizes.replicas - 1;
+  for (const Bucket& bucket : buckets.all()) {
+    const int64_t passes = sizes.zero == 3 && bucket.unit >= 0 ? sizes.rounds : 1;
+    const AxisTraffic once{sizes.value * bucket.own.length * messages, messages};
+    AxisTraffic& sent = bucket.unit < kLaterUnit ? values.first : values.later;
+    sent += once * (passes * repeats_of(bucket, shards));
+  }
+  return values;
+}
+
 int ulysses_degree(const ModelConfig& config, const proto::JobSpec& spec) {
   if (spec.training().reproducible() == proto::REPRODUCIBLE_TOPOLOGY) return ranks_in_row(spec);
   const proto::ParallelSpec& mesh = spec.parallel();
@@ -310,6 +327,7 @@ StepTraffic step_traffic(const ModelConfig& config, const proto::JobSpec& spec,
     sizes.tokens = zero >= 2 ? sizes.tokens + rows * times * tokens : rows * tokens;
   }
   step.replica = replica_traffic(buckets, sizes, shards);
+  step.values = forward_values(buckets, sizes, shards);
   return step;
 }
 

@@ -67,11 +67,20 @@ struct ReplicaSizes {
 // shards: whose buckets these are (bucket_items); empty: each bucket stands for itself.
 AxisTraffic replica_traffic(const Buckets& buckets, const ReplicaSizes& sizes,
                             std::span<const ShardSize> shards = {});
+// Of that the values that forward passes wait for (value_gate.h, unit_gate.h), levels 1 to 3: those
+// that a pass begins with, beside which nothing computes, and heads'; and those that travel while
+// the block before theirs computes.
+struct ValueTraffic {
+  AxisTraffic first, later;
+};
+ValueTraffic forward_values(const Buckets& buckets, const ReplicaSizes& sizes,
+                            std::span<const ShardSize> shards);
 
 // ---- a whole step of a job
 // ------------------------------------------------------------------------
 struct StepTraffic {
   AxisTraffic tensor, sequence, replica;
+  ValueTraffic values;  // of replica; not told apart in a topology-invariant step
   int64_t bytes() const { return tensor.bytes + sequence.bytes + replica.bytes; }
 };
 struct MeshPlace {

@@ -185,7 +185,15 @@ double beside_products(const ModelConfig& config, const proto::JobSpec& spec, do
           hidden((config.gated ? 2 : 1) * inner, inner, mlp_times));
 }
 
-// One such transfer, of the rank that has most.
+// Passes that a GPU has recorded wait for no values (worker/setup.cc), which all come before them.
+bool values_come_during_passes(const proto::JobSpec& spec) {
+  const proto::ParallelSpec& mesh = spec.parallel();
+  const bool recorded = spec.resources().device() == proto::COMPUTE_DEVICE_GPU &&
+                        mesh.tensor() == 1 && mesh.sequence() == 1 && mesh.zero() < 3;
+  return !recorded;
+}
+
+// One such transfer of the tensor axis, of the rank that has most.
 AxisTraffic tensor_transfer(const ModelConfig& config, const proto::JobSpec& spec) {
   const proto::ParallelSpec& mesh = spec.parallel();
   const int64_t rows = share(spec.training().batch_size(), mesh.data());
@@ -241,16 +249,25 @@ StepTime estimate_step(const ModelConfig& config, const proto::JobSpec& spec,
                        by_sequence.local + by_replica.network + by_replica.local;
   const int64_t rows = share(spec.training().batch_size(), mesh.data());
   const int64_t rounds = share(rows, std::max<int64_t>(1, spec.training().micro_batch_size()));
-  // Gradients leave during the backward pass of the last micro-batch, from level 2 on of each.
-  const double backward =
-      time.compute * 2 / 3 / (mesh.zero() >= 2 ? 1 : static_cast<double>(rounds));
+  const auto passes = static_cast<double>(rounds);
+  // Gradients leave during the backward pass of the last micro-batch, from level 2 on of each;
+  // values come during the forward pass of the first one, at level 3 of each.
+  const double backward = time.compute * 2 / 3 / (mesh.zero() >= 2 ? 1 : passes);
+  const double forward = time.compute / 3 / (mesh.zero() == 3 ? 1 : passes);
   const auto hideable = [&](const AxisTime& axis) {
     return (spare || apart ? axis.network : 0) + (spare ? axis.local : 0);
   };
   if (in_blocks(spec)) return time;
   const double transfer = hideable(axis_time(tensor_transfer(config, spec), {tensor, 1}));
+  const auto hideable_values = [&](const AxisTraffic& sent) {
+    return hideable(axis_time(sent, {mesh.data() * sequence, tensor}));
+  };
+  const double first = hideable_values(traffic.values.first);
+  const double later = hideable_values(traffic.values.later);
   const double hidden =
-      beside_products(config, spec, transfer, slowest) + std::min(hideable(by_replica), backward) +
+      beside_products(config, spec, transfer, slowest) +
+      std::min(hideable(by_replica) - first - later, backward) +
+      (values_come_during_passes(spec) ? std::min(later, forward) : 0.0) +
       (ulysses_degree(config, spec) < sequence ? std::min(hideable(by_sequence), attention) : 0.0);
   time.hidden = std::min(hidden, time.compute);  // which all of them share
   return time;
