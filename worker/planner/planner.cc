@@ -17,8 +17,8 @@ namespace {
 using proto::JobSpec;
 using proto::MeshPlan;
 
-// Meshes this much slower than the fastest are as good, if they take fewer slots.
-constexpr double kAsGood = 1.02;
+// Predictions are no better than this: meshes so much slower than the fastest are as good.
+constexpr double kAsGood = 1.03;
 constexpr int kTokensMin = 16;  // of a row on a rank of the sequence axis
 
 int64_t share(int64_t whole, int64_t parts) { return (whole + parts - 1) / parts; }
@@ -35,6 +35,12 @@ std::string text_of_mesh(const Degrees& mesh) {
   return text;
 }
 
+// A mesh, and the messages that its rank sends a step over all axes.
+struct Candidate {
+  MeshPlan mesh;
+  int64_t messages = 0;
+};
+
 class Planner {
  public:
   explicit Planner(const PlanRequirements& requirements)
@@ -46,16 +52,23 @@ class Planner {
     } else {
       add_mesh(r_.spec);
     }
-    std::stable_sort(meshes_.begin(), meshes_.end(), [](const MeshPlan& a, const MeshPlan& b) {
-      return order_of(a) < order_of(b);
+    std::stable_sort(meshes_.begin(), meshes_.end(), [](const Candidate& a, const Candidate& b) {
+      return order_of(a.mesh) < order_of(b.mesh);
     });
     proto::JobPlan plan;
-    for (const MeshPlan& mesh : meshes_) *plan.add_meshes() = mesh;
+    for (const Candidate& each : meshes_) *plan.add_meshes() = each.mesh;
     choose(plan);
     return plan;
   }
 
  private:
+  // Among meshes as good: the order in which they are preferred.
+  static std::tuple<int, int64_t, int64_t> cost_of(const Candidate& each) {
+    const MeshPlan& mesh = each.mesh;
+    return {mesh.slots(), each.messages,
+            mesh.tensor_bytes() + mesh.sequence_bytes() + mesh.replica_bytes()};
+  }
+
   // Of those as fast the one that sends least, though hidden, then the one that needs least.
   static std::tuple<bool, double, double, int64_t> order_of(const MeshPlan& mesh) {
     return {!mesh.fits(), mesh.fits() ? mesh.step_seconds() : 0,
@@ -85,7 +98,7 @@ class Planner {
 
   // The fastest variant of a mesh that fits, else the one that needs least memory.
   void add_mesh(const JobSpec& spec) {
-    std::optional<MeshPlan> best;
+    std::optional<Candidate> best;
     for (const SlotMemory& device : r_.devices) {
       for (const int64_t rows : micro_batches(spec)) {
         JobSpec variant = spec;
@@ -98,7 +111,7 @@ class Planner {
   }
 
   // Whether the one that saves no memory fits.
-  bool add_variants(JobSpec& variant, const SlotMemory& device, std::optional<MeshPlan>& best) {
+  bool add_variants(JobSpec& variant, const SlotMemory& device, std::optional<Candidate>& best) {
     variant.mutable_resources()->set_device(device.gpu ? proto::COMPUTE_DEVICE_GPU
                                                        : proto::COMPUTE_DEVICE_CPU);
     bool first = true, first_fits = false;
@@ -106,9 +119,9 @@ class Planner {
       for (const int zero : levels(variant)) {
         variant.mutable_training()->set_activation_checkpointing(recompute);
         variant.mutable_parallel()->set_zero(zero);
-        MeshPlan plan = look_at(variant, device);
-        if (std::exchange(first, false)) first_fits = plan.fits();
-        if (!best || order_of(plan) < order_of(*best)) best = std::move(plan);
+        Candidate found = look_at(variant, device);
+        if (std::exchange(first, false)) first_fits = found.mesh.fits();
+        if (!best || order_of(found.mesh) < order_of(best->mesh)) best = std::move(found);
       }
     }
     return first_fits;
@@ -156,10 +169,11 @@ class Planner {
     return shards;
   }
 
-  MeshPlan look_at(const JobSpec& spec, const SlotMemory& device) {
+  Candidate look_at(const JobSpec& spec, const SlotMemory& device) {
     const proto::ParallelSpec& mesh = spec.parallel();
     const std::vector<ShardSize>& shards = shards_on(spec);
-    MeshPlan plan;
+    Candidate found;
+    MeshPlan& plan = found.mesh;
     plan.set_data(mesh.data());
     plan.set_sequence(mesh.sequence());
     plan.set_tensor(mesh.tensor());
@@ -180,7 +194,7 @@ class Planner {
     plan.set_fits(hosts.has_value());
     if (!hosts) {
       plan.set_problem(problem_of(plan.slots(), needs, device));
-      return plan;
+      return found;
     }
     plan.set_nodes(static_cast<int32_t>(hosts->size()));
     StepTraffic traffic = step_traffic(r_.config, spec, shards, {});
@@ -192,12 +206,13 @@ class Planner {
     plan.set_tensor_bytes(traffic.tensor.bytes);
     plan.set_sequence_bytes(traffic.sequence.bytes);
     plan.set_replica_bytes(traffic.replica.bytes);
+    found.messages = traffic.tensor.messages + traffic.sequence.messages + traffic.replica.messages;
     const StepTime time = estimate_step(r_.config, spec, shards, traffic, *hosts);
     plan.set_step_seconds(time.step());
     plan.set_compute_seconds(time.compute);
     plan.set_communication_seconds(time.communication);
     plan.set_hidden_seconds(time.hidden);
-    return plan;
+    return found;
   }
 
   static std::string problem_of(int slots, const RankNeeds& needs, const SlotMemory& device) {
@@ -233,26 +248,40 @@ class Planner {
                                        : "the job allows no mesh: " + refusal_);
       return;
     }
-    const MeshPlan& fastest = meshes_.front();
+    const MeshPlan& fastest = meshes_.front().mesh;
     if (!fastest.fits()) {
       plan.set_reason(fmt::format("none of {} fits: the one that needs least is {}: {}",
                                   count_text(meshes_.size()), mesh_text(fastest),
                                   fastest.problem()));
       return;
     }
-    const MeshPlan* chosen = &fastest;
+    const Candidate* chosen = &meshes_.front();
     size_t fitting = 0;
-    for (const MeshPlan& mesh : meshes_) {
-      if (!mesh.fits()) break;
+    for (const Candidate& each : meshes_) {
+      if (!each.mesh.fits()) break;
       ++fitting;
-      const bool as_good = mesh.step_seconds() <= kAsGood * fastest.step_seconds();
-      if (as_good && mesh.slots() < chosen->slots()) chosen = &mesh;
+      const bool as_good = each.mesh.step_seconds() <= kAsGood * fastest.step_seconds();
+      if (as_good && cost_of(each) < cost_of(*chosen)) chosen = &each;
     }
-    *plan.mutable_chosen() = *chosen;
+    *plan.mutable_chosen() = chosen->mesh;
     plan.set_reason(automatic_ ? reason_of(*chosen, fitting) : "the job file says this mesh");
   }
 
-  std::string reason_of(const MeshPlan& chosen, size_t fitting) const {
+  // What a mesh that is not the fastest is chosen for.
+  static std::string why_instead_of(const Candidate& fastest, const Candidate& chosen) {
+    const auto fewer = [](const char* what, int64_t count, int64_t other) {
+      return fmt::format("with {} {} instead of {}", count, what, other);
+    };
+    const int slots = chosen.mesh.slots(), fastests = fastest.mesh.slots();
+    if (slots < fastests) return fewer("slots", slots, fastests);
+    if (chosen.messages < fastest.messages) {
+      return fewer("messages a step and rank", chosen.messages, fastest.messages);
+    }
+    return "with fewer bytes sent";
+  }
+
+  std::string reason_of(const Candidate& candidate, size_t fitting) const {
+    const MeshPlan& chosen = candidate.mesh;
     std::string text =
         fmt::format("{} a step predicted, {} of it communication that nothing hides; ",
                     seconds_text(chosen.step_seconds()),
@@ -260,12 +289,13 @@ class Planner {
     if (fitting == 1) {
       text += "the only mesh that fits";
     } else {
-      const bool first = &chosen == &meshes_.front();
-      const MeshPlan& other = first ? meshes_[1] : meshes_.front();
-      text +=
-          fmt::format("{} of {} that fit; {} takes {}",
-                      first ? "the fastest" : "within 2%, with fewer slots, of the fastest",
-                      count_text(fitting), mesh_text(other), seconds_text(other.step_seconds()));
+      const bool first = &candidate == &meshes_.front();
+      const MeshPlan& other = meshes_[first ? 1 : 0].mesh;
+      text += first ? "the fastest"
+                    : fmt::format("as good as the fastest (within 3%), {},",
+                                  why_instead_of(meshes_.front(), candidate));
+      text += fmt::format(" of {} that fit; {} takes {}", count_text(fitting), mesh_text(other),
+                          seconds_text(other.step_seconds()));
     }
     const size_t rest = meshes_.size() - fitting;
     if (rest > 0) text += fmt::format("; {} {} not fit", rest, rest == 1 ? "does" : "do");
@@ -278,7 +308,7 @@ class Planner {
 
   const PlanRequirements& r_;
   const bool automatic_;
-  std::vector<MeshPlan> meshes_;
+  std::vector<Candidate> meshes_;
   std::map<int, std::vector<ShardSize>> shards_;  // by degree of the tensor axis
   std::string refusal_;                           // of the first mesh that the job's rules refuse
 };

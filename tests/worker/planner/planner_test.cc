@@ -199,6 +199,30 @@ TEST(Planner, SlotsThatGainNothingAreLeft) {
   EXPECT_EQ(found.chosen().slots(), 1) << found.reason();
 }
 
+// Of meshes whose predicted times are nearly the same the one is chosen that sends the fewest
+// messages, which a busy node holds up.
+TEST(Planner, OfNearTiesTheOneWithTheFewestMessagesIsChosen) {
+  // 33 of 65 rows: the data axis takes 1.5% longer.
+  const proto::JobSpec spec = job(kSmall, "batch_size: 65, sequence_length: 512");
+  Site site{.slots = 2};
+  site.speed.local_latency = 0;
+  site.speed.memory = 1e13;  // what is sent takes no time
+  const proto::JobPlan found = plan(spec, site, {2});
+  ASSERT_EQ(found.meshes_size(), 3) << found.reason();
+  const proto::MeshPlan& chosen = found.chosen();
+  EXPECT_EQ(degrees(chosen), (std::array{2, 1, 1})) << found.reason();
+  EXPECT_NE(degrees(found.meshes(0)), degrees(chosen)) << "no near tie: " << found.reason();
+  EXPECT_LE(chosen.step_seconds(), 1.03 * found.meshes(0).step_seconds());
+  EXPECT_NE(found.reason().find("as good as the fastest (within 3%), with "), std::string::npos);
+  EXPECT_NE(found.reason().find(" messages a step and rank instead of "), std::string::npos)
+      << found.reason();
+  // Where messages take their time, too, the fastest is the one.
+  site.speed.local_latency = 0.1;
+  const proto::JobPlan apart = plan(spec, site, {2});
+  EXPECT_EQ(degrees(apart.meshes(0)), degrees(apart.chosen()));
+  EXPECT_NE(apart.reason().find("; the fastest of 3 meshes"), std::string::npos) << apart.reason();
+}
+
 TEST(Planner, AMeshThatTheJobSaysIsTheOnlyOne) {
   const proto::JobSpec spec = job(kSmall, kRows, "{data: 2, tensor: 2, zero: 2}");
   const proto::JobPlan found = plan(spec, {}, {4});
