@@ -24,7 +24,9 @@ MEMORY_BAR, PICK_BAR = 0.10, 1.10
 
 WIDE = {"n_layer": 4, "n_head": 8, "n_embd": 512, "vocab_size": 2000}
 DEEP = {"n_layer": 12, "n_head": 8, "n_embd": 256, "vocab_size": 1000}
-# name, slots, model, training
+GROUPED = {"model_type": "llama", "num_hidden_layers": 4, "num_attention_heads": 8, "num_key_value_heads": 2,
+           "hidden_size": 512, "intermediate_size": 1408, "vocab_size": 2000}
+# name, slots, model, training; of a model that does not say its type: GPT-2
 CONFIGURATIONS = [
     ("rows", 2, WIDE, {"batch_size": 8, "sequence_length": 128}),
     ("odd rows", 2, WIDE, {"batch_size": 3, "sequence_length": 256}),
@@ -42,6 +44,7 @@ CONFIGURATIONS = [
      {"batch_size": 4, "sequence_length": 256, "activation_checkpointing": "full"}),
     ("selective", 2, DEEP,
      {"batch_size": 4, "sequence_length": 256, "activation_checkpointing": "selective"}),
+    ("grouped", 2, GROUPED, {"batch_size": 4, "sequence_length": 256}),
     ("four rows", 4, WIDE, {"batch_size": 8, "sequence_length": 128}),
     ("four, one row", 4, WIDE, {"batch_size": 1, "sequence_length": 1024}),
     ("four, bf16", 4, WIDE, {"batch_size": 4, "sequence_length": 256, "precision": "bf16"}),
@@ -50,9 +53,11 @@ FITS = ["rows", "long row", "four rows"]
 
 
 def job_of(model, training, parallel, slots):
-    model = dict(model, n_positions=max(1024, training["sequence_length"]),
-                 resid_pdrop=0, embd_pdrop=0, attn_pdrop=0)
-    return {"name": "bench", "kind": "pretrain", "model": {"family": "gpt2", "config": model},
+    family = model.get("model_type", "gpt2")
+    model = dict(model, max_position_embeddings=max(1024, training["sequence_length"]))
+    if family == "gpt2":
+        model.update(resid_pdrop=0, embd_pdrop=0, attn_pdrop=0)
+    return {"name": "bench", "kind": "pretrain", "model": {"family": family, "config": model},
             "tokenizer": {"type": "byte"}, "training": dict(training, steps=6),
             "tasks": [{"type": "causal_lm", "data": {"train": "obj-text"}}],
             "parallel": parallel, "resources": {"slots": slots}}
