@@ -381,7 +381,8 @@ void make_optimizer(Rank& rank, const proto::JobSpec& job, Training& training) {
   }
   // A recorded pass asks no gate.
   if ((zero == 1 || zero == 2) && !training.passes && rank.blocks == 0) {
-    training.values = std::make_unique<ValueGate>(*training.optimizer);
+    training.values = std::make_unique<ValueGate>(*training.optimizer, /*alone=*/apart,
+                                                  tokens_ahead(*training.config, job));
     training.trunk->set_gate(training.values.get());
   }
   training.schedule.peak = optimizer.learning_rate();

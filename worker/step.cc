@@ -143,6 +143,9 @@ StepResult run_step(Rank& rank, const proto::JobSpec& spec, Training& training, 
   GradientReducer& gradients = *training.reducer;
   gradients.begin(task.trained, table_use(*training.config, spec,
                                           task.spec.type() == proto::TASK_TYPE_CAUSAL_LM));
+  if (training.values) {
+    training.values->begin(first_tokens(rank.mesh, rows, settings.micro_batch_size()));
+  }
   std::vector<Tensor> losses;  // read at the end: reading waits for the device
   const std::vector<Part> rounds = rounds_of(rank, spec, rows.rows);
   if (stop != nullptr) stop->begin();

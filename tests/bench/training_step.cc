@@ -83,7 +83,10 @@ TrainingStep::TrainingStep(const Options& options, Mesh mesh, std::unique_ptr<Al
     gate_ = std::make_unique<UnitGate>(rank_, *optimizer_);
     trunk_->set_gate(gate_.get());
   } else if (rank_.allocator->device().is_cpu()) {
-    values_ = std::make_unique<ValueGate>(*optimizer_);
+    const bool alone = rank_.mesh.size(Axis::kTensor) == 1 && rank_.mesh.size(Axis::kSequence) == 1;
+    const int64_t rows = part_of(options.integer("batch"), rank_.mesh.size(Axis::kData), 0).length;
+    values_ = std::make_unique<ValueGate>(
+        *optimizer_, alone, rows * options.integer("tokens") * rank_.mesh.size(Axis::kReplica));
     trunk_->set_gate(values_.get());
   }
   optimizer_->publish();
@@ -116,6 +119,7 @@ void TrainingStep::run() {
   const int64_t most = part_of(rows_.rows, rank_.mesh.size(Axis::kData), 0).length *
                        part_of(rows_.tokens, rank_.mesh.size(Axis::kSequence), 0).length;
   reducer_->begin(optimizer_->parameters(), {.tokens = most, .accumulated = false});
+  if (values_) values_->begin(first_tokens(rank_.mesh, rows_, 0));
   ++steps_;
   std::vector<Tensor> losses;  // read at the end: reading waits for the device
   for (const Part& part : micro_batches(rank_.mesh, rows_.rows, 0)) {

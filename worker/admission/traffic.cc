@@ -4,6 +4,7 @@
 
 #include "worker/admission/blocked_traffic.h"
 #include "worker/admission/memory_sizes.h"
+#include "worker/optimizer/table_rows.h"
 #include "worker/parallel/head_parts.h"
 #include "worker/parallel/sequence_choice.h"
 
@@ -13,8 +14,8 @@ namespace {
 constexpr int64_t kId = 8;                          // of a token's number
 constexpr int64_t kSmallBytes = int64_t{16} << 10;  // of an all-reduce in one go (cluster/comm/mpi)
 constexpr int64_t kChunkElements = 1 << 24;  // of logits at once (kernels/ops/linear_cross_entropy)
-// The first unit whose values travel while a block computes: those of the embedding and of the
-// first block are what a forward pass begins with.
+// The first unit whose values travel while a block computes: those of the embedding, or the rows of
+// it that go ahead, and of the first block are what a forward pass begins with.
 constexpr int64_t kLaterUnit = 2;
 constexpr int64_t kRingPieces = 3;  // of a shift's keys and values (parallel/ring.h)
 
@@ -234,7 +235,8 @@ ValueTraffic forward_values(const Buckets& buckets, const ReplicaSizes& sizes,
   for (const Bucket& bucket : buckets.all()) {
     const int64_t passes = sizes.zero == 3 && bucket.unit >= 0 ? sizes.rounds : 1;
     const AxisTraffic once{sizes.value * bucket.own.length * messages, messages};
-    AxisTraffic& sent = bucket.unit < kLaterUnit ? values.first : values.later;
+    const bool last = rows_go_ahead(bucket, sizes.ahead, sizes.width);
+    AxisTraffic& sent = bucket.unit < kLaterUnit && !last ? values.first : values.later;
     sent += once * (passes * repeats_of(bucket, shards));
   }
   return values;
@@ -273,6 +275,16 @@ TableUse table_use(const ModelConfig& config, const proto::JobSpec& spec, bool l
   const bool known = !rounds.empty() && spec.training().precision() != proto::PRECISION_FP16;
   return {known ? rounds[0].rows * tokens : 0, language_model && config.tied,
           zero < 2 && count_of(rounds) > 1};
+}
+
+int64_t tokens_ahead(const ModelConfig& config, const proto::JobSpec& spec) {
+  const proto::ParallelSpec& mesh = spec.parallel();
+  const bool alone = mesh.tensor() == 1 && mesh.sequence() == 1;
+  const bool follow = mesh.data() > 1 && (mesh.zero() == 1 || mesh.zero() == 2);
+  const bool on_gpu = spec.resources().device() == proto::COMPUTE_DEVICE_GPU;
+  const bool in_blocks = spec.training().reproducible() == proto::REPRODUCIBLE_TOPOLOGY;
+  if (!alone || !follow || on_gpu || in_blocks) return 0;
+  return table_use(config, spec, models_language(spec)).tokens * mesh.data();
 }
 
 StepTraffic step_traffic(const ModelConfig& config, const proto::JobSpec& spec,
@@ -327,7 +339,15 @@ StepTraffic step_traffic(const ModelConfig& config, const proto::JobSpec& spec,
     sizes.tokens = zero >= 2 ? sizes.tokens + rows * times * tokens : rows * tokens;
   }
   step.replica = replica_traffic(buckets, sizes, shards);
+  sizes.ahead = tokens_ahead(config, spec);
+  for (const Bucket& bucket : buckets.all()) {
+    if (!rows_go_ahead(bucket, sizes.ahead, sizes.width)) continue;
+    const int64_t own = sizes.ahead * sizes.width / replicas;
+    step.rows_ahead += {own * sizes.value * (replicas - 1), replicas - 1};
+  }
   step.values = forward_values(buckets, sizes, shards);
+  step.values.first += step.rows_ahead;
+  step.replica += step.rows_ahead;
   return step;
 }
 

@@ -63,6 +63,7 @@ struct ReplicaSizes {
   TableUse tables;
   int64_t width = 0;   // of a row of those
   int64_t tokens = 0;  // that this rank looks up in the rounds that are sent
+  int64_t ahead = 0;   // tokens_ahead
 };
 // shards: whose buckets these are (bucket_items); empty: each bucket stands for itself.
 AxisTraffic replica_traffic(const Buckets& buckets, const ReplicaSizes& sizes,
@@ -81,6 +82,9 @@ ValueTraffic forward_values(const Buckets& buckets, const ReplicaSizes& sizes,
 struct StepTraffic {
   AxisTraffic tensor, sequence, replica;
   ValueTraffic values;  // of replica; not told apart in a topology-invariant step
+  // Of `replica`: rows of tables that go ahead (tokens_ahead), as if no token were there twice and
+  // every replica had as many of the rows; what it really is depends on the data.
+  AxisTraffic rows_ahead;
   int64_t bytes() const { return tensor.bytes + sequence.bytes + replica.bytes; }
 };
 struct MeshPlace {
@@ -93,6 +97,12 @@ StepTraffic step_traffic(const ModelConfig& config, const proto::JobSpec& spec,
 
 // Of a step of a language model, or not. fp16 looks rows up in fp32 copies, of which none are sent.
 TableUse table_use(const ModelConfig& config, const proto::JobSpec& spec, bool language_model);
+
+// The tokens of all replicas' first micro-batches, of which rows of a table may go ahead of it
+// (AdamW::defer). 0: none do, for values do not follow the update (not level 1 or 2 of ZeRO, or
+// topology-invariant training), or a tensor or sequence axis sends in the forward pass, too, or a
+// GPU computes, or it is not known what is looked up (table_use).
+int64_t tokens_ahead(const ModelConfig& config, const proto::JobSpec& spec);
 
 // How many ranks of the sequence axis exchange heads: as parallel.sequence_attention says, or what
 // sends least.

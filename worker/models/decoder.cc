@@ -62,7 +62,7 @@ DecoderTrunk::DecoderTrunk(Rank& rank, ModelConfigPtr config, std::span<const Pa
 
 Tensor DecoderTrunk::forward(Context& cx, const TokenBatch& batch) {
   DecoderPass pass{axis_for(batch), batch, {}};
-  open(kEmbeddingUnit, unit_of(0));
+  open_rows(kEmbeddingUnit, batch.ids, unit_of(0));
   Tensor x = embed(cx, pass);
   for (int64_t layer = 0; layer < shared_->layers; ++layer) x = block(cx, pass, layer, x);
   if (batch.cache != nullptr) batch.cache->length += batch.own_tokens;

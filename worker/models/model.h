@@ -96,6 +96,11 @@ class ParameterGate {
   virtual ~ParameterGate() = default;
   // `next`: the unit that will be opened after this one, as far as is known.
   virtual void open(int64_t unit, std::optional<int64_t> next) = 0;
+  // The same where of the unit's tables that tokens look up by their ids only these rows (int64)
+  // are used before it is opened again.
+  virtual void open_rows(int64_t unit, const Tensor& /*ids*/, std::optional<int64_t> next) {
+    open(unit, next);
+  }
   // Whether a unit is whole only until the next one is opened.
   virtual bool closes() const = 0;
 };
@@ -126,6 +131,9 @@ class Trunk {
   // Before a unit's parameters are used.
   void open(int64_t unit, std::optional<int64_t> next) const {
     if (gate_ != nullptr) gate_->open(unit, next);
+  }
+  void open_rows(int64_t unit, const Tensor& ids, std::optional<int64_t> next) const {
+    if (gate_ != nullptr) gate_->open_rows(unit, ids, next);
   }
   // What a unit computed: opens it again before the backward pass gets to it, if it closes.
   Tensor open_again(Context& cx, int64_t unit, const Tensor& x) const;

@@ -17,6 +17,7 @@ namespace {
 
 constexpr int64_t kAlignment = 32;     // elements: whole cache lines of half types too
 constexpr int64_t kSegment = 1 << 15;  // elements of one piece of work
+constexpr int64_t kFirstBlock = 1;     // a unit
 constexpr int64_t kBlock = 1 << 11;    // elements updated, then rounded, while they are in cache
 
 int64_t aligned(int64_t elements) { return (elements + kAlignment - 1) / kAlignment * kAlignment; }
@@ -67,6 +68,7 @@ AdamW::AdamW(Rank& rank, std::vector<Parameter> parameters, AdamWOptions options
   } else {
     share_out(old_values);
   }
+  order_buckets(/*looked_up=*/0);
   if (level_ == 0) publish();
 }
 
@@ -126,19 +128,44 @@ void AdamW::publish() {
     }
     return;
   }
+  for (const size_t b : order_) {
+    if (!gathers(b)) round_own(b, whole_values_[b]);
+  }
   std::fill(changed_.begin(), changed_.end(), 1);
   finish_values();
 }
 
+void AdamW::defer(int64_t looked_up) {
+  deferred_ = level_ == 1 || level_ == 2;
+  if (deferred_) order_buckets(looked_up);
+}
+
+void AdamW::order_buckets(int64_t looked_up) {
+  order_.clear();
+  std::vector<size_t> tables;
+  for (size_t b = buckets_.all().size(); b > 0; --b) {
+    const Bucket& bucket = buckets_.all()[b - 1];
+    const Tensor& value = parameters_[bucket.entries[0].parameter].value;
+    const bool last = rows_go_ahead(bucket, looked_up, value.shape()[-1]);
+    (last ? tables : order_).push_back(b - 1);
+  }
+  tables_ = tables.size();
+  order_.insert(order_.end(), tables.begin(), tables.end());
+}
+
 void AdamW::start_bucket(size_t bucket) {
   if (std::exchange(changed_[bucket], 0) == 0 || gathers(bucket)) return;
-  coming_[bucket] = gather(bucket, whole_values_[bucket]);
+  coming_[bucket] = gather_own(bucket, whole_values_[bucket]);
 }
 
 void AdamW::start_values(int64_t unit) {
-  for (size_t b = changed_.size(); b > 0; --b) {  // in the order of finish_values()
-    if (buckets_.all()[b - 1].unit == unit) start_bucket(b - 1);
+  for (const size_t b : order_) {
+    if (buckets_.all()[b].unit == unit) start_bucket(b);
   }
+}
+
+void AdamW::start_values() {
+  for (const size_t b : order_) start_bucket(b);
 }
 
 void AdamW::finish_values(int64_t unit) {
@@ -149,17 +176,56 @@ void AdamW::finish_values(int64_t unit) {
 }
 
 void AdamW::finish_values() {
-  for (size_t b = changed_.size(); b > 0; --b) start_bucket(b - 1);  // in the forward pass's order
+  start_values();
+  for (TableRows& rows : rows_) rows.wait();  // of a rank that looked none up
+  rows_.clear();
   for (Pending& pending : coming_) pending.wait();
 }
 
-Pending AdamW::gather(size_t index, const Tensor& flat) const {
+void AdamW::start_rows(std::span<const int64_t> ids) {
+  std::vector<int64_t> rows(ids.begin(), ids.end());
+  std::ranges::sort(rows);
+  rows.erase(std::unique(rows.begin(), rows.end()), rows.end());
+  for (size_t place = order_.size() - tables_; place < order_.size(); ++place) {
+    const Bucket& bucket = buckets_.all()[order_[place]];
+    if (changed_[order_[place]] == 0 || rows.empty()) continue;
+    const Tensor& table = parameters_[bucket.entries[0].parameter].value;
+    rows_.emplace_back(rank_, bucket, whole_values_[order_[place]], table.dim(1), rows);
+  }
+  for (size_t place = 0; !comes_last(place); ++place) start_bucket(order_[place]);
+}
+
+bool AdamW::finish_rows(int64_t unit, const Tensor& ids) {
+  if (rows_.empty()) return false;
+  for (TableRows& rows : rows_) {
+    for (const int64_t id : ids.to_vector<int64_t>()) {
+      WEFT_CHECK(rows.has(id), "row {} is looked up, but was not asked for", id);
+    }
+    rows.finish();
+  }
+  rows_.clear();
+  for (size_t place = 0; !comes_last(place); ++place) {
+    if (buckets_.all()[order_[place]].unit == unit) coming_[order_[place]].wait();
+  }
+  return true;
+}
+
+void AdamW::round_own(size_t bucket, const Tensor& flat) const {
+  const Part& own = buckets_.all()[bucket].own;
+  round_into(*rank_.pool, own_masters_[bucket], slice_of(flat, own.start, own.length));
+}
+
+Pending AdamW::gather_own(size_t index, const Tensor& flat) const {
   const Bucket& bucket = buckets_.all()[index];
   const Tensor own = slice_of(flat, bucket.own.start, bucket.own.length);
-  round_into(*rank_.pool, own_masters_[index], own);
   return replicas_.start([own, flat = flat, counts = bucket.counts](Communicator& c) mutable {
     c.all_gather(own, flat, counts);
   });
+}
+
+Pending AdamW::gather(size_t bucket, const Tensor& flat) const {
+  round_own(bucket, flat);
+  return gather_own(bucket, flat);
 }
 
 AdamW::Update AdamW::update_of(size_t index, const Tensor& gradient, double rate,
@@ -262,8 +328,8 @@ void AdamW::step(GradientReducer& gradients, double learning_rate, double gradie
   }
   // A bucket's values are gathered while the next one's are updated, those that the next forward
   // pass needs at once first; heads are in no gate's way.
-  for (size_t left = buckets_.all().size(); left > 0; --left) {
-    const size_t b = left - 1;
+  for (size_t place = 0; place < order_.size(); ++place) {
+    const size_t b = order_[place];
     std::vector<Update> updates;
     for (const Bucket::Entry& entry : buckets_.all()[b].entries) {
       const Tensor gradient = gradients.own_gradient(entry.parameter);
@@ -272,8 +338,10 @@ void AdamW::step(GradientReducer& gradients, double learning_rate, double gradie
     }
     if (updates.empty()) continue;
     apply_all(updates);
+    if (!gathers(b)) round_own(b, whole_values_[b]);
     changed_[b] = 1;
-    if (!deferred_ || buckets_.all()[b].unit <= 0) start_bucket(b);
+    const bool soon = buckets_.all()[b].unit <= kFirstBlock && !comes_last(place);
+    if (!deferred_ || soon) start_bucket(b);
   }
   gradients.clear();
   if (!deferred_) return finish_values();

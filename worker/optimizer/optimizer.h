@@ -31,6 +31,7 @@
 
 #include "worker/optimizer/buckets.h"
 #include "worker/optimizer/gradients.h"
+#include "worker/optimizer/table_rows.h"
 #include "worker/parallel/rank.h"
 
 namespace weft {
@@ -77,13 +78,23 @@ class AdamW {
 
   // Levels 1 and 2: step() returns before the values of units >= 0 have followed. Nobody uses those
   // of a unit until it is finished, and every replica starts and finishes the same units in the
-  // same order.
-  void defer() { deferred_ = level_ == 1 || level_ == 2; }
-  // The unit's values are on their way, what has not changed aside.
+  // same order. looked_up: how many tokens all replicas have in the first micro-batches of a step;
+  // tables of which so few rows go ahead (rows_go_ahead) come behind all units. 0: none do, as on
+  // a GPU, where each row's copy is a launch of its own.
+  void defer(int64_t looked_up = 0);
+  // The unit's values are on their way, what has not changed aside; those of all units.
   void start_values(int64_t unit);
-  // They are there; of all units.
+  void start_values();
+  // They are there.
   void finish_values(int64_t unit);
   void finish_values();
+  // The same of these tokens' rows (any order, the same on every replica) of the tables that come
+  // last, and behind them of all but those tables.
+  void start_rows(std::span<const int64_t> ids);
+  // These rows and what else of the unit is not a table that comes last are there; of such a table
+  // nobody uses other rows, and its values are started after that. False: nothing was done, as no
+  // rows are on their way. ids: int64.
+  bool finish_rows(int64_t unit, const Tensor& ids);
 
   // Level 3: starts gathering the values of a bucket into `flat`, [its elements].
   Pending gather(size_t bucket, const Tensor& flat) const;
@@ -96,6 +107,10 @@ class AdamW {
   void share_out(const std::vector<Tensor>& old_values);
   Update update_of(size_t index, const Tensor& gradient, double rate, double gradient_scale);
   void apply_all(std::span<const Update> updates) const;
+  void order_buckets(int64_t looked_up);
+  bool comes_last(size_t place) const { return place >= order_.size() - tables_; }
+  void round_own(size_t bucket, const Tensor& flat) const;
+  Pending gather_own(size_t bucket, const Tensor& flat) const;
   void start_bucket(size_t bucket);
 
   Rank& rank_;
@@ -109,8 +124,13 @@ class AdamW {
   // By bucket, where the state is shared out: masters of the own part, and the values of the whole.
   std::vector<Tensor> own_masters_, whole_values_;
   bool deferred_ = false;
+  // The buckets in the order in which values travel, that of the forward pass; the last of them are
+  // the tables of which rows go ahead.
+  std::vector<size_t> order_;
+  size_t tables_ = 0;
   std::vector<char> changed_;    // by bucket: the values have not been started since
   std::vector<Pending> coming_;  // by bucket
+  std::vector<TableRows> rows_;  // of tables whose values have not been started
 };
 
 // The parameters' values rounded to a half type, without masters: for a forward and backward pass

@@ -28,6 +28,19 @@ std::vector<Part> micro_batch_rounds(const Mesh& mesh, int64_t rows, int64_t mic
   return parts;
 }
 
+std::vector<int64_t> first_tokens(const Mesh& mesh, const TaskRows& rows,
+                                  int64_t micro_batch_size) {
+  std::vector<int64_t> ids;
+  for (int rank = 0; rank < mesh.size(Axis::kData); ++rank) {
+    const Part all = part_of(rows.rows, mesh.size(Axis::kData), rank);
+    const int64_t length =
+        micro_batch_size > 0 ? std::min(micro_batch_size, all.length) : all.length;
+    const auto first = rows.ids.begin() + all.start * rows.tokens;
+    ids.insert(ids.end(), first, first + length * rows.tokens);
+  }
+  return ids;
+}
+
 std::vector<Part> blocked_rounds(const Mesh& mesh, int64_t rows, int64_t at_once) {
   const Part mine = part_of(at_once, mesh.size(Axis::kData), mesh.index(Axis::kData));
   WEFT_CHECK(rows % at_once == 0, "{} rows in rounds of {}", rows, at_once);

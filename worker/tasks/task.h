@@ -39,6 +39,8 @@ std::vector<Part> micro_batches(const Mesh& mesh, int64_t rows, int64_t micro_ba
 
 // The same, with empty ones at the end where another rank has more: as many on every rank.
 std::vector<Part> micro_batch_rounds(const Mesh& mesh, int64_t rows, int64_t micro_batch_size);
+// The tokens of the first of these of all ranks of the data axis, one rank's after the other's.
+std::vector<int64_t> first_tokens(const Mesh& mesh, const TaskRows& rows, int64_t micro_batch_size);
 // Of topology-invariant training: in each round all ranks together have the next `at_once` rows,
 // which divide `rows`, shared out over the data axis.
 std::vector<Part> blocked_rounds(const Mesh& mesh, int64_t rows, int64_t at_once);
