@@ -226,7 +226,7 @@ void set_master(Training& training, const std::string& name, std::span<const flo
     if (training.optimizer->parameters()[i].info.name != name) continue;
     const AdamW::State& state = training.optimizer->states()[i];
     const int64_t start = state.own ? state.own->start : 0;
-    upload(state.master, shard.data() + start);
+    state.master.set(shard.data() + start);
   }
 }
 
@@ -449,7 +449,7 @@ void initialize(ThreadPool& pool, Training& training, bool trunk, uint64_t seed)
     const ParameterInfo& info = training.optimizer->parameters()[i].info;
     const AdamW::State& state = training.optimizer->states()[i];
     if (info.unit >= 0 && !trunk) continue;
-    change_on_host<float>(state.master, [&](float* values) {
+    state.master.set_on_host([&](float* values) {
       const Part own = state.own.value_or(Part{0, state.master.elements()});
       initialize_values(pool, info, own, values, seed);
     });

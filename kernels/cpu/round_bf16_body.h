@@ -1,5 +1,4 @@
-// bfloat16 without an instruction for it: of convert_body.h and update_body.h, inside their
-// namespaces.
+// bfloat16 without an instruction for it: of convert_body.h, inside its namespace.
 
 inline uint16_t rounded(float x) {
   const uint32_t word = __builtin_bit_cast(uint32_t, x);

@@ -5,8 +5,7 @@
 namespace weft::cpu {
 
 const UpdateKernels& update_at(Level level) {
-  if (level >= Level::kBf16) return update_avx512bf16;
-  if (level == Level::kV4) return update_v4;
+  if (level >= Level::kV4) return update_v4;
   return level == Level::kV3 ? update_v3 : update_v2;
 }
 

@@ -1,6 +1,6 @@
-// The loops between the backward pass and the next step over flat fp32 memory: AdamW fused with
-// clipping, weight decay and the rounding to a half type, and the sum of squares of the gradients.
-// Compiled for each level of level.h like rows.h.
+// The loops between the backward pass and the next step over flat memory: AdamW fused with clipping
+// and weight decay, of fp32 numbers or of their halves (singles.h), and the sum of squares of the
+// gradients. Compiled for each level of level.h like rows.h; each gives the same halves.
 //
 // Thread safety: pure functions over memory of the caller's.
 #pragma once
@@ -21,9 +21,12 @@ struct AdamWFactors {
 struct UpdateKernels {
   void (*adamw)(const AdamWFactors& factors, const float* g, float* m, float* v, float* p,
                 int64_t n);
-  // The same; y := p, rounded as convert.h does. y is not left in the caches.
-  void (*adamw_bf16)(const AdamWFactors& factors, const float* g, float* m, float* v, float* p,
-                     bfloat16* y, int64_t n);
+  // The same of p that is kept as `value` and `low`.
+  void (*adamw_halves)(const AdamWFactors& factors, const float* g, float* m, float* v,
+                       bfloat16* value, bfloat16* low, int64_t n);
+  // Numbers to halves and back.
+  void (*split)(const float* x, bfloat16* value, bfloat16* low, int64_t n);
+  void (*join)(const bfloat16* value, const bfloat16* low, float* x, int64_t n);
   // Added up in double, over a fixed number of lanes.
   double (*sum_of_squares)(const float* x, int64_t n);
   float (*largest)(const float* x, int64_t n);  // |x|; NaN where there is one; 0 for n 0

@@ -15,30 +15,46 @@ inline void adamw(const AdamWFactors& factors, const float* g, float* m, float* 
   }
 }
 
-#ifndef WEFT_OWN_BF16
-#include "kernels/cpu/round_bf16_body.h"
-inline void round_past_caches(const float* x, bfloat16* y, int64_t n) { round_bf16(x, y, n); }
-inline void finish_rounding() {}
-#endif
+inline void split(const float* x, bfloat16* value, bfloat16* low, int64_t n) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) {
+    const uint32_t word = __builtin_bit_cast(uint32_t, x[i]);
+    const bool nan = (word & 0x7FFFFFFFU) > 0x7F800000U;
+    const uint32_t kept = nan ? (word | 0x400000U) & 0xFFFF0000U : word;
+    value[i].bits = static_cast<uint16_t>((kept + 0x8000U) >> 16);
+    low[i].bits = static_cast<uint16_t>(kept);
+  }
+}
 
-void adamw_bf16(const AdamWFactors& factors, const float* g, float* m, float* v, float* p,
-                bfloat16* y, int64_t n) {
+inline void join(const bfloat16* value, const bfloat16* low, float* x, int64_t n) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) {
+    const int32_t difference = static_cast<int16_t>(low[i].bits);
+    const uint32_t word = (uint32_t{value[i].bits} << 16) + static_cast<uint32_t>(difference);
+    x[i] = __builtin_bit_cast(float, word);
+  }
+}
+
+void adamw_halves(const AdamWFactors& factors, const float* g, float* m, float* v, bfloat16* value,
+                  bfloat16* low, int64_t n) {
   constexpr int64_t kPiece = 64, kLine = 16, kAhead = 256;
   const AdamWFactors f = factors;
-  int64_t at = 0;
-  for (; at + kPiece <= n; at += kPiece) {
+  float p[kPiece];
+  for (int64_t at = 0; at < n; at += kPiece) {
     for (int64_t i = at + kAhead; i < at + kAhead + kPiece; i += kLine) {
       __builtin_prefetch(g + i);
       __builtin_prefetch(m + i, 1);
       __builtin_prefetch(v + i, 1);
-      __builtin_prefetch(p + i, 1);
     }
-    adamw(f, g + at, m + at, v + at, p + at, kPiece);
-    round_past_caches(p + at, y + at, kPiece);
+    for (int64_t i = at + kAhead; i < at + kAhead + kPiece; i += 2 * kLine) {
+      __builtin_prefetch(value + i, 1);
+      __builtin_prefetch(low + i, 1);
+    }
+    const int64_t count = n - at < kPiece ? n - at : kPiece;
+    join(value + at, low + at, p, count);
+    adamw(f, g + at, m + at, v + at, p, count);
+    split(p, value + at, low + at, count);
   }
-  adamw(f, g + at, m + at, v + at, p + at, n - at);
-  round_past_caches(p + at, y + at, n - at);
-  finish_rounding();
 }
 
 // Four parts at once: one sum would wait for each of its additions.
@@ -84,4 +100,5 @@ void cut_squares(const float* x, int64_t n, double first, double second, double*
   *b += lower;
 }
 
-constexpr UpdateKernels kTable{adamw, adamw_bf16, sum_of_squares, largest, cut_squares};
+constexpr UpdateKernels kTable{adamw,          adamw_halves, split,      join,
+                               sum_of_squares, largest,      cut_squares};

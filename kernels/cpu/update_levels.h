@@ -1,8 +1,8 @@
-// The tables of update.h, one a level of x86-64; that of AVX512_BF16 rounds by its instruction.
+// The tables of update.h, one a level of x86-64.
 #pragma once
 
 #include "kernels/cpu/update.h"
 
 namespace weft::cpu {
-extern const UpdateKernels update_v2, update_v3, update_v4, update_avx512bf16;
+extern const UpdateKernels update_v2, update_v3, update_v4;
 }  // namespace weft::cpu

@@ -1,6 +1,7 @@
 // One update of AdamW (Loshchilov and Hutter 2019) of many arrays, in the formula and the order of
 // operations of worker/optimizer. Numerical policy: fp32 parameters, moments and arithmetic;
-// gradients are widened; the working copy is the new parameter, rounded once.
+// gradients are widened; the working copy is the new parameter, rounded once, in bf16 ties away
+// from zero (kernels/cpu/singles.h).
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/pieces.cuh"
@@ -21,16 +22,40 @@ __device__ bool all_take_vectors(const AdamWArrays<G, W>& a) {
          takes_vectors(a.working);
 }
 
+// A parameter from what is kept of it and its working copy, and back to them.
+template <typename W>
+__device__ float joined(const float& kept, const W&) {
+  return kept;
+}
+__device__ inline float joined(const bfloat16& low, const bfloat16& value) {
+  const int32_t difference = static_cast<int16_t>(low.bits);
+  return __uint_as_float((uint32_t{value.bits} << 16) + static_cast<uint32_t>(difference));
+}
+template <typename W>
+__device__ void split(float p, float& kept, W& working) {
+  kept = p;
+  working = narrow<W>(p);
+}
+__device__ inline void split(float p, bfloat16& low, bfloat16& value) {
+  uint32_t word = __float_as_uint(p);
+  if ((word & 0x7FFFFFFFU) > 0x7F800000U) word = (word | 0x400000U) & 0xFFFF0000U;
+  value.bits = static_cast<uint16_t>((word + 0x8000U) >> 16);
+  low.bits = static_cast<uint16_t>(word);
+}
+
 // Elements [at, at + count) of the arrays.
 template <typename G, typename W>
 __device__ void update(const AdamWArrays<G, W>& a, float scale, int64_t at, int count,
                        bool aligned) {
   const AdamWConstants& c = a.constants;
   const Vector<G, kWide> g = load_some<kWide>(a.g + at, count, aligned);
-  Vector<float, kWide> p = load_some<kWide>(a.p + at, count, aligned);
+  auto kept = load_some<kWide>(a.p + at, count, aligned);
   Vector<float, kWide> m = load_some<kWide>(a.m + at, count, aligned);
   Vector<float, kWide> v = load_some<kWide>(a.v + at, count, aligned);
   Vector<W, kWide> working;
+  if constexpr (std::is_same_v<W, bfloat16>) {
+    working = load_some<kWide>(a.working + at, count, aligned);
+  }
   WEFT_UNROLL
   for (int j = 0; j < kWide; ++j) {
     const float value = widen(g.at[j]) * scale;
@@ -38,10 +63,11 @@ __device__ void update(const AdamWArrays<G, W>& a, float scale, int64_t at, int 
     const float second = c.beta2 * v.at[j] + c.rest2 * value * value;
     m.at[j] = first;
     v.at[j] = second;
-    p.at[j] = c.keep * p.at[j] - c.step * first / (sqrtf(second) * c.root + c.epsilon);
-    working.at[j] = narrow<W>(p.at[j]);
+    const float p = c.keep * joined(kept.at[j], working.at[j]) -
+                    c.step * first / (sqrtf(second) * c.root + c.epsilon);
+    split(p, kept.at[j], working.at[j]);
   }
-  store_some(a.p + at, p, count, aligned);
+  store_some(a.p + at, kept, count, aligned);
   store_some(a.m + at, m, count, aligned);
   store_some(a.v + at, v, count, aligned);
   if (a.working != nullptr) store_some(a.working + at, working, count, aligned);

@@ -20,6 +20,7 @@
 #include "kernels/attention/attention.h"
 #include "kernels/autograd/context.h"
 #include "kernels/cpu/convolution.h"
+#include "kernels/cpu/singles.h"
 #include "kernels/cpu/update.h"
 #include "kernels/cpu/vectors.h"
 #include "kernels/ops/common.h"
@@ -51,8 +52,10 @@ class Recording {
 // What AdamW does to one parameter, in place.
 struct AdamWUpdate {
   cpu::AdamWFactors factors;
-  Tensor gradient, parameter, first_moment, second_moment;
-  Tensor rounded;  // the new parameter in a half type, or an empty handle
+  Tensor gradient;
+  Singles parameter;
+  Tensor first_moment, second_moment;
+  Tensor rounded;  // the new parameter in fp16, or an empty handle
 };
 
 class Backend : public Stream {

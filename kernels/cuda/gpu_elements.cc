@@ -198,6 +198,9 @@ void Gpu::adamw(std::span<const AdamWUpdate> updates) {
     std::vector<AdamWArrays<float, W>> arrays;
     for (const AdamWUpdate& each : updates) {
       const cpu::AdamWFactors& factors = each.factors;
+      const auto& [numbers, low] = each.parameter;
+      const Tensor& working = low ? numbers : each.rounded;
+      const Tensor& kept = low ? low : numbers;
       arrays.push_back({.constants = {.keep = factors.keep,
                                       .beta1 = factors.beta1,
                                       .rest1 = factors.rest1,
@@ -208,17 +211,18 @@ void Gpu::adamw(std::span<const AdamWUpdate> updates) {
                                       .epsilon = factors.epsilon,
                                       .gradient_scale = factors.scale},
                         .g = each.gradient.data<float>(),
-                        .p = each.parameter.data<float>(),
+                        .p = kept.data<AdamWKept<W>>(),
                         .m = each.first_moment.data<float>(),
                         .v = each.second_moment.data<float>(),
-                        .working = each.rounded ? each.rounded.data<W>() : nullptr,
+                        .working = working ? working.data<W>() : nullptr,
                         .n = each.parameter.elements()});
     }
     cuda::adamw<float, W>(arrays, nullptr, stream_);
   };
   if (updates.empty()) return;
-  if (!updates[0].rounded) return update.operator()<float>();
-  for_floating(updates[0].rounded, "adamw", update);
+  if (updates[0].parameter.low) return update.operator()<bfloat16>();
+  if (updates[0].rounded) return update.operator()<float16>();
+  update.operator()<float>();
 }
 
 }  // namespace weft::cuda

@@ -229,13 +229,18 @@ struct AdamWConstants {
   float epsilon;
   float gradient_scale;
 };
-// What is updated of one parameter, n elements of each: p and the moments m and v in place, and the
-// working copy of p (or null).
+// Besides a working copy in bf16, the value, `low` is kept of a parameter (kernels/cpu/singles.h).
+template <typename W>
+using AdamWKept = std::conditional_t<std::is_same_v<W, bfloat16>, bfloat16, float>;
+// What is updated of one parameter, n elements of each, in place: what is kept of it, p, the
+// moments m and v, and its working copy, which is only written but in bf16 and may be null but in
+// bf16.
 template <typename G, typename W>
 struct AdamWArrays {
   AdamWConstants constants;
   const G* g;
-  float *p, *m, *v;
+  AdamWKept<W>* p;
+  float *m, *v;
   W* working;
   int64_t n;
 };

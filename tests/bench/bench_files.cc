@@ -123,7 +123,7 @@ struct Checkpointing {
 
   void write() {
     for (const checkpoint::StateTensor& tensor : state) {  // a stored chunk would be free
-      float* values = tensor.value.data<float>();
+      float* values = tensor.value.numbers.data<float>();
       for (int64_t i = 0; i < tensor.value.elements(); i += 1024) values[i] += 1;
       values[1] = static_cast<float>(&tensor - state.data());
     }

@@ -43,8 +43,8 @@ struct RankNeeds {
 
 // Bytes of the rank with the largest shard, at its largest moment.
 struct MemoryEstimate {
-  int64_t parameters = 0;   // values that the passes compute with; in fp32 they are the masters
-  int64_t optimizer = 0;    // masters of half types, and both moments
+  int64_t parameters = 0;   // values that the passes compute with
+  int64_t optimizer = 0;    // what masters have beside the values, and both moments
   int64_t gradients = 0;    // at that moment
   int64_t activations = 0;  // kept for the backward pass
   int64_t workspace = 0;    // of the ops at work: logits of a chunk, a block's own gradients

@@ -155,9 +155,11 @@ StepMemory::StepMemory(const ModelConfig& config, const proto::JobSpec& spec,
       tied(config.tied),
       zero(s.replicas > 1 ? spec.parallel().zero() : 0),
       sharing(zero > 0 ? s.replicas : 1) {
-  const bool masters_apart = s.element != kSingle || zero == 3;
-  all.parameters = zero < 3 ? s.element * parameters.count : 0;
-  all.optimizer = share((masters_apart ? 12 : 8) * parameters.count, sharing);
+  // Of masters what is not a value: of bf16 the other half.
+  const bool whole = zero < 3;
+  const int64_t of_masters = kSingle - (whole && !s.fp16 ? s.element : 0);
+  all.parameters = whole ? s.element * parameters.count : 0;
+  all.optimizer = share((of_masters + 2 * kSingle) * parameters.count, sharing);
   all.checkpoint = kSingle * parameters.checkpoint;
   // Sums over the ranks of blocks are shared out as soon as there is one.
   const bool shared = zero >= 2 || (zero == 1 && s.blocks > 0);

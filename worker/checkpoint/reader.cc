@@ -6,8 +6,6 @@
 #include <future>
 #include <map>
 
-#include "kernels/tensor/transfer.h"
-
 namespace weft::checkpoint {
 namespace {
 
@@ -96,7 +94,7 @@ Status load_tile(const Loaded& loaded, const proto::Tile& tile, char* local, Chu
 }
 
 Status load_tensor(const Loaded& loaded, Chunks& chunks) {
-  return change_on_host<float>(loaded.target->value, [&](float* local) -> Status {
+  return loaded.target->value.set_on_host([&](float* local) -> Status {
     for (const proto::Tile& tile : loaded.entry->tiles()) {
       WEFT_RETURN_IF_ERROR(load_tile(loaded, tile, reinterpret_cast<char*>(local), chunks));
     }

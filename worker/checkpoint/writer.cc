@@ -5,6 +5,7 @@
 #include <cstring>
 #include <map>
 
+#include "kernels/cpu/update.h"
 #include "kernels/tensor/stream.h"
 #include "kernels/tensor/transfer.h"
 #include "proto/base/activity.h"
@@ -140,20 +141,37 @@ float* Writer::copy(const StateTensor& tensor, float* to) {
     for_each_own_run(tensor, box,
                      [&](int64_t from, int64_t count) { runs.emplace_back(from, count); });
   }
-  Stream* stream = tensor.value.allocator().stream();
-  if (stream != nullptr && runs.size() == 1 && tensor.value.contiguous()) {
-    const auto [from, count] = runs.front();
-    const float* source = static_cast<const float*>(tensor.value.raw()) + from;
-    stream->download(to, source, static_cast<size_t>(count) * sizeof(float));
-    return to + count;
-  }
-  on_host<float>(tensor.value, [&](const float* local) {
+  // take(to, from, count): elements of the tensor.
+  const auto take_all = [&](const auto& take) {
     for (const auto& [from, count] : runs) {
       rank_.pool->parallel_for(count, kCopyGrain, [&, from = from](int64_t begin, int64_t end) {
-        std::memcpy(to + begin, local + from + begin, static_cast<size_t>(end - begin) * 4);
+        take(to + begin, from + begin, end - begin);
       });
       to += count;
     }
+  };
+  const Tensor &numbers = tensor.value.numbers, &low = tensor.value.low;
+  if (low) {
+    on_host<bfloat16>(numbers, [&](const bfloat16* upper) {
+      on_host<bfloat16>(low, [&](const bfloat16* lower) {
+        take_all([&](float* out, int64_t from, int64_t count) {
+          cpu::update().join(upper + from, lower + from, out, count);
+        });
+      });
+    });
+    return to;
+  }
+  Stream* stream = numbers.allocator().stream();
+  if (stream != nullptr && runs.size() == 1) {
+    const auto [from, count] = runs.front();
+    const float* source = static_cast<const float*>(numbers.raw()) + from;
+    stream->download(to, source, static_cast<size_t>(count) * sizeof(float));
+    return to + count;
+  }
+  on_host<float>(numbers, [&](const float* local) {
+    take_all([&](float* out, int64_t from, int64_t count) {
+      std::memcpy(out, local + from, static_cast<size_t>(count) * sizeof(float));
+    });
   });
   return to;
 }

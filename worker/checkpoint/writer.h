@@ -19,6 +19,7 @@
 #include <thread>
 #include <vector>
 
+#include "kernels/cpu/singles.h"
 #include "worker/checkpoint/layout.h"
 #include "worker/parallel/rank.h"
 #include "worker/progress.h"
@@ -29,7 +30,7 @@ namespace weft::checkpoint {
 struct StateTensor {
   const ParameterInfo* info = nullptr;
   proto::TensorRole role = proto::TENSOR_ROLE_WEIGHT;
-  Tensor value;  // the local shard, fp32, contiguous
+  Singles value;  // the local shard
   // Where the replicas share the shard out: which of its elements (row-major) `value` holds. Pieces
   // of higher replicas follow those of lower ones.
   std::optional<Part> own = std::nullopt;

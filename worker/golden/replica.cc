@@ -101,11 +101,11 @@ double Replica::gradients_of(const TaskRows& rows, int64_t count) {
   return sum_over_replicas(sum) / labels;
 }
 
-double Replica::norm_of(const Parameter& parameter, const Tensor& master) {
+double Replica::norm_of(const Parameter& parameter, const std::vector<double>& master) {
   Communicator& tensor = rank_.mesh.axis(Axis::kTensor);
   double squares = 0;
   if (parameter.info.shard.counts(tensor.rank())) {
-    for (const double value : wide_values(master)) squares += value * value;
+    for (const double value : master) squares += value * value;
   }
   Tensor sum = Tensor::full(*rank_.allocator, {1}, squares, DType::kF64);
   tensor.all_reduce(sum, ReduceOp::kSum);

@@ -31,7 +31,7 @@ class Replica {
   std::vector<Parameter> handles();
   std::string file_name(const Parameter& parameter) const;
   // Euclidean norm of the whole parameter.
-  double norm_of(const Parameter& parameter, const Tensor& master);
+  double norm_of(const Parameter& parameter, const std::vector<double>& master);
 
  private:
   double sum_over_replicas(double value);

@@ -12,7 +12,10 @@ class ProductUpdates final : public Updates {
   double gradient_norm() override { return global_gradient_norm(rank_, optimizer_.parameters()); }
   void step(double rate, double gradient_scale) override { optimizer_.step(rate, gradient_scale); }
   const std::vector<Parameter>& parameters() override { return optimizer_.parameters(); }
-  Tensor master(size_t parameter) override { return optimizer_.states()[parameter].master; }
+  std::vector<double> master(size_t parameter) override {
+    const std::vector<float> numbers = optimizer_.states()[parameter].master.to_vector();
+    return {numbers.begin(), numbers.end()};
+  }
 
  private:
   Rank& rank_;
@@ -58,7 +61,9 @@ class DoubleUpdates final : public Updates {
   }
 
   const std::vector<Parameter>& parameters() override { return parameters_; }
-  Tensor master(size_t parameter) override { return parameters_[parameter].value; }
+  std::vector<double> master(size_t parameter) override {
+    return parameters_[parameter].value.to_vector<double>();
+  }
 
  private:
   struct Moments {

@@ -17,9 +17,9 @@ class Updates {
   virtual double gradient_norm() = 0;
   // One update; takes the gradients off the parameters.
   virtual void step(double rate, double gradient_scale) = 0;
-  // The parameters, in the order of Replica::handles, and what was updated of each.
+  // The parameters, in the order of Replica::handles, and the numbers that are updated of one.
   virtual const std::vector<Parameter>& parameters() = 0;
-  virtual Tensor master(size_t parameter) = 0;
+  virtual std::vector<double> master(size_t parameter) = 0;
 };
 
 // The parameters become those of the precision, kF32, kBF16 or, on one rank, kF64.

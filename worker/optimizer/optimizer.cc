@@ -20,6 +20,9 @@ constexpr int64_t kSegment = 1 << 15;  // elements of one piece of work
 constexpr int64_t kFirstBlock = 1;     // a unit
 constexpr int64_t kBlock = 1 << 11;    // elements updated, then rounded, while they are in cache
 
+// Of what numbers of Singles are.
+DType kept_as(DType values) { return values == DType::kBF16 ? DType::kBF16 : DType::kF32; }
+
 int64_t aligned(int64_t elements) { return (elements + kAlignment - 1) / kAlignment * kAlignment; }
 
 // Views of one buffer, one a parameter.
@@ -36,9 +39,10 @@ std::vector<Tensor> flat(Allocator& allocator, std::span<const Parameter> parame
   return views;
 }
 
-void round_into(ThreadPool& pool, const Tensor& master, const Tensor& value) {
-  if (value.raw() == master.raw()) return;
-  copy_into(pool, cpu::converted(pool, master, value.dtype()), value);
+// numbers: of masters. Nothing to do where they are the values.
+void round_into(ThreadPool& pool, const Tensor& numbers, const Tensor& value) {
+  if (value.raw() == numbers.raw()) return;
+  copy_into(pool, cpu::converted(pool, numbers, value.dtype()), value);
 }
 
 }  // namespace
@@ -46,7 +50,7 @@ void round_into(ThreadPool& pool, const Tensor& master, const Tensor& value) {
 struct AdamW::Update {
   cpu::AdamWFactors factors;
   const State* state;
-  Tensor gradient, value;  // what is updated of them; no value: nobody keeps it
+  Tensor gradient, rounded;  // of fp16 the value, where it is kept whole
 };
 
 AdamW::AdamW(Rank& rank, std::vector<Parameter> parameters, AdamWOptions options, DType values,
@@ -73,11 +77,14 @@ AdamW::AdamW(Rank& rank, std::vector<Parameter> parameters, AdamWOptions options
 }
 
 void AdamW::keep_whole(const std::vector<Tensor>& old_values) {
-  const std::vector<Tensor> masters = flat(*rank_.allocator, parameters_, DType::kF32);
+  const bool halves = values_ == DType::kBF16;
+  const std::vector<Tensor> numbers = flat(*rank_.allocator, parameters_, kept_as(values_));
+  const std::vector<Tensor> low =
+      halves ? flat(*rank_.allocator, parameters_, DType::kBF16) : std::vector<Tensor>();
   for (size_t i = 0; i < parameters_.size(); ++i) {
-    states_[i].master = masters[i];
-    copy_into(*rank_.pool, old_values[i], masters[i]);
-    parameters_[i].value.rebind(masters[i]);
+    states_[i].master = Singles(numbers[i], halves ? low[i] : Tensor());
+    states_[i].master.set(*rank_.pool, old_values[i]);
+    parameters_[i].value.rebind(numbers[i]);
   }
   const std::vector<Tensor> first = flat(*rank_.allocator, parameters_, DType::kF32);
   const std::vector<Tensor> second = flat(*rank_.allocator, parameters_, DType::kF32);
@@ -85,7 +92,7 @@ void AdamW::keep_whole(const std::vector<Tensor>& old_values) {
     states_[i].first_moment = first[i];
     states_[i].second_moment = second[i];
   }
-  if (!is_half(values_)) return;
+  if (values_ != DType::kF16) return;
   const std::vector<Tensor> rounded = flat(*rank_.allocator, parameters_, values_);
   for (size_t i = 0; i < parameters_.size(); ++i) parameters_[i].value.rebind(rounded[i]);
 }
@@ -96,27 +103,30 @@ void AdamW::share_out(const std::vector<Tensor>& old_values) {
     const Bucket& bucket = buckets_.all()[b];
     const Shape own{bucket.own.length};
     Tensor whole = gathers(b) ? Tensor() : Tensor::zeros(allocator, {bucket.elements}, values_);
-    Tensor master = whole && !is_half(values_)
-                        ? slice_of(whole, bucket.own.start, bucket.own.length)
-                        : Tensor::zeros(allocator, own);
+    Tensor numbers = whole && values_ == kept_as(values_)
+                         ? slice_of(whole, bucket.own.start, bucket.own.length)
+                         : Tensor::zeros(allocator, own, kept_as(values_));
+    const Tensor low =
+        values_ == DType::kBF16 ? Tensor::zeros(allocator, own, DType::kBF16) : Tensor();
     const Tensor first = Tensor::zeros(allocator, own), second = Tensor::zeros(allocator, own);
     for (const Bucket::Entry& entry : bucket.entries) {
       const int64_t at =
           entry.own.length == 0 ? 0 : entry.offset + entry.own.start - bucket.own.start;
       State& state = states_[entry.parameter];
       state.own = entry.own;
-      state.master = slice_of(master, at, entry.own.length);
+      state.master = Singles(slice_of(numbers, at, entry.own.length),
+                             low ? slice_of(low, at, entry.own.length) : Tensor());
       state.first_moment = slice_of(first, at, entry.own.length);
       state.second_moment = slice_of(second, at, entry.own.length);
       const Tensor& old = old_values[entry.parameter];
       const Parameter& parameter = parameters_[entry.parameter];
       if (old.contiguous()) {
-        copy_into(*rank_.pool, slice_of(old, entry.own.start, entry.own.length), state.master);
+        state.master.set(*rank_.pool, slice_of(old, entry.own.start, entry.own.length));
       }
       parameter.value.rebind(whole ? shaped_slice_of(whole, entry.offset, old.shape())
                                    : without_memory(allocator, old.shape(), values_));
     }
-    own_masters_.push_back(std::move(master));
+    own_numbers_.push_back(std::move(numbers));
     whole_values_.push_back(std::move(whole));
   }
 }
@@ -124,7 +134,7 @@ void AdamW::share_out(const std::vector<Tensor>& old_values) {
 void AdamW::publish() {
   if (level_ == 0) {
     for (size_t i = 0; i < parameters_.size(); ++i) {
-      round_into(*rank_.pool, states_[i].master, parameters_[i].value);
+      round_into(*rank_.pool, states_[i].master.numbers, parameters_[i].value);
     }
     return;
   }
@@ -212,7 +222,7 @@ bool AdamW::finish_rows(int64_t unit, const Tensor& ids) {
 
 void AdamW::round_own(size_t bucket, const Tensor& flat) const {
   const Part& own = buckets_.all()[bucket].own;
-  round_into(*rank_.pool, own_masters_[bucket], slice_of(flat, own.start, own.length));
+  round_into(*rank_.pool, own_numbers_[bucket], slice_of(flat, own.start, own.length));
 }
 
 Pending AdamW::gather_own(size_t index, const Tensor& flat) const {
@@ -244,7 +254,7 @@ AdamW::Update AdamW::update_of(size_t index, const Tensor& gradient, double rate
       .root = static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(options_.beta2, count))),
       .epsilon = static_cast<float>(options_.epsilon)};
   return {factors, &state, as_contiguous(*rank_.pool, gradient),
-          level_ == 0 ? parameters_[index].value : Tensor()};
+          level_ == 0 && values_ == DType::kF16 ? parameters_[index].value : Tensor()};
 }
 
 // In place, beside its inputs and outputs.
@@ -273,10 +283,8 @@ class AdamW::Step final : public Kernel {
   void cuda(Context& cx, std::span<const Tensor>, std::span<Tensor>) override {
     std::vector<cuda::AdamWUpdate> all;
     for (const Update& update : updates_) {
-      const bool half = update.value && is_half(update.value.dtype());
       all.push_back({update.factors, update.gradient, update.state->master,
-                     update.state->first_moment, update.state->second_moment,
-                     half ? update.value : Tensor()});
+                     update.state->first_moment, update.state->second_moment, update.rounded});
     }
     cuda::backend(cx).adamw(all);
   }
@@ -284,19 +292,19 @@ class AdamW::Step final : public Kernel {
  private:
   static void apply(const Update& update, int64_t begin, int64_t end) {
     const float* g = update.gradient.data<float>();
-    float *p = update.state->master.data<float>(), *m = update.state->first_moment.data<float>();
+    float* m = update.state->first_moment.data<float>();
     float* v = update.state->second_moment.data<float>();
-    if (update.value && update.value.dtype() == DType::kBF16) {
-      bfloat16* const y = update.value.data<bfloat16>();
-      return cpu::update().adamw_bf16(update.factors, g + begin, m + begin, v + begin, p + begin,
-                                      y + begin, end - begin);
+    const Singles& master = update.state->master;
+    if (master.low) {
+      return cpu::update().adamw_halves(update.factors, g + begin, m + begin, v + begin,
+                                        master.numbers.data<bfloat16>() + begin,
+                                        master.low.data<bfloat16>() + begin, end - begin);
     }
+    float* p = master.numbers.data<float>();
     for (int64_t at = begin; at < end; at += kBlock) {
       const int64_t n = std::min(kBlock, end - at);
       cpu::update().adamw(update.factors, g + at, m + at, v + at, p + at, n);
-      if (update.value && update.value.dtype() == DType::kF16) {
-        cpu::round(p + at, update.value.data<float16>() + at, n);
-      }
+      if (update.rounded) cpu::round(p + at, update.rounded.data<float16>() + at, n);
     }
   }
   const std::span<const Update> updates_;

@@ -6,9 +6,10 @@
 //   p -= rate / (1 - b1^n) * m / (sqrt(v) / sqrt(1 - b2^n) + epsilon)
 // where n counts the updates of p, this one included.
 //
-// Masters and moments lie in flat fp32 buffers; what the forward pass computes with is the master
-// itself or its rounding to a half type. Gradients stay where the backward pass put them: a flat
-// buffer of theirs would cost a copy of each and could not lend its memory to activations.
+// Masters and moments lie in flat buffers, fp32; what the forward pass computes with is the master
+// itself, in bf16 one of the halves that it is kept in (kernels/cpu/singles.h), in fp16 its
+// rounding. Gradients stay where the backward pass put them: a flat buffer of theirs would cost a
+// copy of each and could not lend its memory to activations.
 //
 // The state may be shared out among the ranks that hold the same parameters (ZeRO, Rajbhandari et
 // al. 2020): a rank then has masters and moments of its part of each bucket (buckets.h) only, and
@@ -21,7 +22,7 @@
 // Invariants: 1. a parameter without a gradient is left as it is and its count of updates stands
 // still (the head of another task). 2. masters and moments are fp32; whole, they have the shard's
 // shape, shared out [own.length]. 3. a value of a half type is its master rounded, after each step
-// and publish().
+// and publish(); of bf16 the own part is that at any time.
 #pragma once
 
 #include <cstdint>
@@ -29,6 +30,7 @@
 #include <span>
 #include <vector>
 
+#include "kernels/cpu/singles.h"
 #include "worker/optimizer/buckets.h"
 #include "worker/optimizer/gradients.h"
 #include "worker/optimizer/table_rows.h"
@@ -64,7 +66,8 @@ class AdamW {
 
   // State of parameters()[i], to be saved and restored in place.
   struct State {
-    Tensor master, first_moment, second_moment;
+    Singles master;
+    Tensor first_moment, second_moment;
     std::optional<Part> own;  // shared out: which elements of the shard these are
     int64_t updates = 0;
   };
@@ -121,8 +124,9 @@ class AdamW {
   const int level_;
   Buckets buckets_;
   std::vector<State> states_;
-  // By bucket, where the state is shared out: masters of the own part, and the values of the whole.
-  std::vector<Tensor> own_masters_, whole_values_;
+  // By bucket, where the state is shared out: of the masters of the own part the numbers, which in
+  // bf16 are the values; and the values of the whole.
+  std::vector<Tensor> own_numbers_, whole_values_;
   bool deferred_ = false;
   // The buckets in the order in which values travel, that of the forward pass; the last of them are
   // the tables of which rows go ahead.

@@ -22,7 +22,8 @@ constexpr double kActivationPasses = 6;
 // Tokens of a row on a rank from which products of the tensor axis are cut
 // (worker/parallel/tensor_parallel.h).
 constexpr int64_t kCutTokensMin = 256;
-// Bytes of AdamW a parameter: four floats read, three written; and one more for the norm.
+// Bytes of AdamW a parameter: four floats read, three written (in bf16 one of them as its halves);
+// and one more for the norm.
 constexpr double kUpdateBytes = 32;
 // Bytes of memory that one byte between ranks of a host is: its receiver reads it where the sender
 // has it, writes it, reads that and its own, and writes the sum (cluster/comm/mpi).

@@ -295,6 +295,8 @@ MUTATIONS = [
      "sqrtf(second) * c.root", "sqrtf(second)"),
     ("clip_factor_ignored", "adamw", ["float:adamw=adamw<float, float>"], ["adamw.cu"],
      "(factor == nullptr ? 1.0F : *factor)", "1.0F"),
+    ("half_without_a_sign", "adamw", ["bfloat16:adamw=adamw<bfloat16, bfloat16>"], ["adamw.cu"],
+     "static_cast<int16_t>(low.bits)", "low.bits"),
     ("word_of_the_counter", "dropout", ["float:dropout"], ["philox.cuh", "dropout.cu"],
      ".word[index % 4]", ".word[index % 2]"),
     ("one_round_less", "dropout", ["float:dropout"], ["philox.cuh", "dropout.cu"],

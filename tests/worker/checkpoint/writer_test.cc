@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <condition_variable>
 
 #include "tests/testing/memory_progress.h"
@@ -47,7 +48,7 @@ ParameterInfo info_of(const std::string& name, Shape shape, Shard shard = {}) {
 
 StateTensor tensor_of(Rank& rank, const ParameterInfo& info, Shape local, double value) {
   StateTensor tensor{&info, proto::TENSOR_ROLE_WEIGHT, Tensor::empty(*rank.allocator, local)};
-  tensor.value.fill(value);
+  tensor.value.numbers.fill(value);
   return tensor;
 }
 
@@ -65,7 +66,7 @@ TEST(CheckpointWriter, HoldsTheValuesOfItsBeginning) {
     Writer writer(rank, progress);
     const auto write = [&](std::span<const StateTensor> state) {
       writer.begin({}, state);
-      for (const StateTensor& tensor : state) tensor.value.fill(9);  // the training goes on
+      for (const StateTensor& tensor : state) tensor.value.numbers.fill(9);  // the training goes on
       EXPECT_FALSE(writer.written());
       progress.set_open(true);
       writer.wait();
@@ -78,15 +79,15 @@ TEST(CheckpointWriter, HoldsTheValuesOfItsBeginning) {
     };
     write(both);
     EXPECT_EQ(cluster.checkpoints.back().bytes(), 4 * (1500000 + 1));
-    expect_all(both[0].value.to_vector<float>(), 1);
-    expect_all(both[1].value.to_vector<float>(), 2);
+    expect_all(both[0].value.to_vector(), 1);
+    expect_all(both[1].value.to_vector(), 2);
 
-    for (const StateTensor& tensor : both) tensor.value.fill(3);
+    for (const StateTensor& tensor : both) tensor.value.numbers.fill(3);
     write(std::span(both).last(1));  // a smaller one in the same memory
-    expect_all(both[1].value.to_vector<float>(), 3);
-    both[0].value.fill(4);
+    expect_all(both[1].value.to_vector(), 3);
+    both[0].value.numbers.fill(4);
     write(both);
-    expect_all(both[0].value.to_vector<float>(), 4);
+    expect_all(both[0].value.to_vector(), 4);
   });
   EXPECT_EQ(cluster.checkpoints.size(), 3U);
 }
@@ -112,8 +113,56 @@ TEST(CheckpointWriter, ShardsOfColumnsBecomeOneTensor) {
     const ParameterInfo info = info_of("w", {1000, 6});
     const StateTensor whole = tensor_of(rank, info, {1000, 6}, 9);
     ASSERT_TRUE(load(cluster.checkpoints.back(), std::span(&whole, 1), fetch).value().empty());
-    const std::vector<float> values = whole.value.to_vector<float>();
+    const std::vector<float> values = whole.value.to_vector();
     for (size_t i = 0; i < values.size(); ++i) ASSERT_EQ(values[i], i % 6 < 3 ? 0 : 1) << i;
+  });
+}
+
+// What a training in bf16 keeps in halves is fp32 in the checkpoint, every bit of it, and a
+// training in fp32 goes on from it; so is a rank's part of it.
+TEST(CheckpointWriter, HalvesAreWrittenAsTheNumbersTheyMake) {
+  testing::MemoryCluster cluster;
+  const auto fetch = [&](const std::string& hash) {
+    return testing::MemoryProgress(cluster).get_chunk(hash);
+  };
+  constexpr int64_t kRows = 30, kColumns = 10;
+  std::vector<float> numbers(static_cast<size_t>(kRows * kColumns));
+  for (size_t i = 0; i < numbers.size(); ++i) {
+    numbers[i] = std::bit_cast<float>(0x3F800000U + 0x7FFFU * static_cast<uint32_t>(i));
+  }
+  MeshDegrees degrees;
+  degrees.tensor = 2;
+  testing::run_mesh(degrees, [&](Rank& rank) {  // columns 0 to 4, and 5 to 9
+    const int64_t first = 5 * rank.mesh.index(Axis::kTensor);
+    const ParameterInfo info = info_of("w", {kRows, kColumns}, {1, {{first, 5}}});
+    const Shape local{kRows, 5};
+    const StateTensor mine{&info, proto::TENSOR_ROLE_WEIGHT,
+                           Singles(Tensor::empty(*rank.allocator, local, DType::kBF16),
+                                   Tensor::empty(*rank.allocator, local, DType::kBF16))};
+    mine.value.set_on_host([&](float* to) {
+      for (int64_t i = 0; i < local.elements(); ++i) {
+        to[i] = numbers[static_cast<size_t>(i / 5 * kColumns + first + i % 5)];
+      }
+    });
+    testing::MemoryProgress progress(cluster);
+    Writer writer(rank, progress);
+    writer.begin({}, std::span(&mine, 1));
+    writer.wait();
+    writer.commit();
+  });
+  EXPECT_EQ(cluster.checkpoints.back().tensors(0).dtype(), "F32");
+  testing::run_ranks(1, [&](Rank& rank) {
+    const ParameterInfo info = info_of("w", {kRows, kColumns});
+    const StateTensor whole = tensor_of(rank, info, info.shape, 9);
+    ASSERT_TRUE(load(cluster.checkpoints.back(), std::span(&whole, 1), fetch).value().empty());
+    EXPECT_EQ(whole.value.to_vector(), numbers);
+    const Shape part{kRows * kColumns - 17};
+    const StateTensor halves{&info, proto::TENSOR_ROLE_WEIGHT,
+                             Singles(Tensor::empty(*rank.allocator, part, DType::kBF16),
+                                     Tensor::empty(*rank.allocator, part, DType::kBF16)),
+                             Part{17, part.elements()}};
+    ASSERT_TRUE(load(cluster.checkpoints.back(), std::span(&halves, 1), fetch).value().empty());
+    EXPECT_EQ(halves.value.to_vector(), std::vector<float>(numbers.begin() + 17, numbers.end()));
   });
 }
 
@@ -131,11 +180,11 @@ class CheckpointReader : public ::testing::Test {
       for (const ParameterInfo& info : infos) state.push_back(tensor_of(rank, info, {50}, 0));
       testing::MemoryProgress progress(cluster_);
       Writer writer(rank, progress);
-      for (size_t i = 0; i < kTensors; ++i) state[i].value.fill(static_cast<double>(i));
+      for (size_t i = 0; i < kTensors; ++i) state[i].value.numbers.fill(static_cast<double>(i));
       writer.begin({}, state);
       writer.wait();
       writer.commit();
-      for (const StateTensor& tensor : state) tensor.value.fill(-1);
+      for (const StateTensor& tensor : state) tensor.value.numbers.fill(-1);
       body(cluster_.checkpoints.back(), state);
     });
   }
@@ -168,7 +217,7 @@ TEST_F(CheckpointReader, FetchesSomeChunksAtOnce) {
     EXPECT_GE(most, 2);
     EXPECT_LE(most, 4);
     for (size_t i = 0; i < kTensors; ++i) {
-      expect_all(state[i].value.to_vector<float>(), static_cast<float>(i));
+      expect_all(state[i].value.to_vector(), static_cast<float>(i));
     }
   });
 }

@@ -95,6 +95,49 @@ TEST(AdamW, GoesOnFromRestoredState) {
   });
 }
 
+// Of the same gradients masters and moments are those of fp32, to the last bit; what the passes
+// compute with is the nearest bf16.
+TEST(AdamW, MastersOfHalfTypesAreThoseOfFp32) {
+  testing::run_ranks(1, [](Rank& rank) {
+    std::vector<float> start;
+    for (int i = 0; i < 300; ++i) start.push_back(std::sin(static_cast<float>(i)));
+    const std::vector<float> few(start.begin(), start.begin() + 5);
+    std::vector<std::unique_ptr<AdamW>> optimizers;
+    for (const DType values : {DType::kF32, DType::kBF16, DType::kF16}) {
+      std::vector<Parameter> parameters{make_parameter(rank, start, true),
+                                        make_parameter(rank, few, false)};
+      optimizers.push_back(std::make_unique<AdamW>(rank, parameters, AdamWOptions{}, values));
+    }
+    for (int step = 0; step < 100; ++step) {
+      std::vector<float> gradient = start;
+      for (float& value : gradient) value = std::cos(value * static_cast<float>(step));
+      for (const auto& optimizer : optimizers) {
+        set_gradient(rank, optimizer->parameters()[0], gradient);
+        if (step % 3 == 0) {
+          set_gradient(rank, optimizer->parameters()[1], {1.0F, 0.0F, -1e-3F, 1e-20F, 5.0F});
+        }
+        optimizer->step(0.01, 0.5);
+      }
+    }
+    for (size_t i = 0; i < 2; ++i) {
+      const AdamW::State& expected = optimizers[0]->states()[i];
+      const std::vector<float> masters = expected.master.to_vector();
+      for (const auto& optimizer : optimizers) {
+        const AdamW::State& state = optimizer->states()[i];
+        EXPECT_EQ(state.master.to_vector(), masters);
+        EXPECT_EQ(state.first_moment.to_vector<float>(), expected.first_moment.to_vector<float>());
+        EXPECT_EQ(state.second_moment.to_vector<float>(),
+                  expected.second_moment.to_vector<float>());
+      }
+      const std::vector<bfloat16> values =
+          optimizers[1]->parameters()[i].value.to_vector<bfloat16>();
+      for (size_t e = 0; e < masters.size(); ++e) {
+        EXPECT_LE(std::abs(float{values[e]} - masters[e]), std::abs(masters[e]) * 0x1p-8F);
+      }
+    }
+  });
+}
+
 // A replica that computes waits unit by unit, one that has no rows for all of them.
 TEST(AdamW, ReplicasMayWaitForValuesByUnitOrForAll) {
   testing::run_ranks(2, [](Rank& rank) {

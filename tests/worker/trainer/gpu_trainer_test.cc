@@ -94,7 +94,7 @@ class GpuTrainer : public Trainer {
             mine.norms.push_back(result.gradient_norm);
           }
           for (const AdamW::State& state : training.optimizer->states()) {
-            mine.weights.push_back(state.master.to_vector<float>());
+            mine.weights.push_back(state.master.to_vector());
           }
           if (training.passes) mine.counts = training.passes->counts();
           if (rank.mesh.index(Axis::kWorld) == 0) outcome = std::move(mine);
@@ -191,7 +191,7 @@ training: {{steps: 1, batch_size: 1, sequence_length: 2048, shuffle: false, prec
         [&](Rank& rank, const auto& spec, Training& training) {
           run_step(rank, spec, training, training.tasks[0], 3e-3);
           for (const AdamW::State& state : training.optimizer->states()) {
-            const std::vector<float> values = state.master.to_vector<float>();
+            const std::vector<float> values = state.master.to_vector();
             first.insert(first.end(), values.begin(), values.end());
           }
         },

@@ -111,14 +111,14 @@ TEST_F(Precision, AnOverflowLeavesTheStepOut) {
   const proto::LaunchRecord launch = record(with("precision: fp16"), {2, 1, 1});
   on_ranks(launch, [](Rank& rank, const auto& spec, Training& training) {
     training.loss_scale = LossScale(LossScale::kMax, 0);
-    const std::vector<float> before = training.optimizer->states()[0].master.to_vector<float>();
+    const std::vector<float> before = training.optimizer->states()[0].master.to_vector();
     int left_out = 0;
     bool applied = false;
     for (int i = 0; i < 24 && !applied; ++i) {
       const StepResult result = run_step(rank, spec, training, training.tasks[0], 1e-3);
       applied = result.applied;
       left_out += applied ? 0 : 1;
-      EXPECT_EQ(training.optimizer->states()[0].master.to_vector<float>() == before, !applied);
+      EXPECT_EQ(training.optimizer->states()[0].master.to_vector() == before, !applied);
     }
     EXPECT_TRUE(applied);
     EXPECT_GT(left_out, 0);

@@ -25,10 +25,10 @@ struct Trace {
 };
 
 inline void place(std::map<std::string, std::vector<float>>& all, const ParameterInfo& info,
-                  const Tensor& values, int64_t first) {
+                  const Singles& values, int64_t first) {
   std::vector<float>& whole = all[info.name];
   whole.resize(static_cast<size_t>(info.shape.elements()));
-  const std::vector<float> own = values.to_vector<float>();
+  const std::vector<float> own = values.to_vector();
   const int64_t end = first + static_cast<int64_t>(own.size());
   for_each_shard_run(info, [&](int64_t local, int64_t global, int64_t count) {
     const int64_t from = std::clamp(first, local, local + count);
