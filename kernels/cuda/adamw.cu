@@ -29,7 +29,7 @@ __device__ float joined(const float& kept, const W&) {
 }
 __device__ inline float joined(const bfloat16& low, const bfloat16& value) {
   const int32_t difference = static_cast<int16_t>(low.bits);
-  return __uint_as_float((uint32_t{value.bits} << 16) + static_cast<uint32_t>(difference));
+  return float_of_bits((uint32_t{value.bits} << 16) + static_cast<uint32_t>(difference));
 }
 template <typename W>
 __device__ void split(float p, float& kept, W& working) {
@@ -37,7 +37,7 @@ __device__ void split(float p, float& kept, W& working) {
   working = narrow<W>(p);
 }
 __device__ inline void split(float p, bfloat16& low, bfloat16& value) {
-  uint32_t word = __float_as_uint(p);
+  uint32_t word = bits_of_float(p);
   if ((word & 0x7FFFFFFFU) > 0x7F800000U) word = (word | 0x400000U) & 0xFFFF0000U;
   value.bits = static_cast<uint16_t>((word + 0x8000U) >> 16);
   low.bits = static_cast<uint16_t>(word);

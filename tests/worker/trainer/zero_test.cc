@@ -225,7 +225,7 @@ class ZeroStep : public Zero {
   static std::vector<uint32_t> state_of(Training& training) {
     std::vector<uint32_t> all;
     for (const auto& tensor : training.state_tensors()) {
-      for (const float value : tensor.value.to_vector<float>()) {
+      for (const float value : tensor.value.to_vector()) {
         all.push_back(std::bit_cast<uint32_t>(value));
       }
     }
