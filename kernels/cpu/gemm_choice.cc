@@ -31,8 +31,9 @@ std::optional<size_t> find(const std::array<std::string_view, N>& names, std::st
   return static_cast<size_t>(found - names.begin());
 }
 
-// The libraries that compete for a class; the first is known to lead. Zen 4 runs AVX-512 in
-// halves and OpenBLAS leads there; the code that oneDNN generates leads wherever AVX-512 is whole.
+// The libraries that compete for a class; the first is known to lead. The code that oneDNN
+// generates leads wherever there is AVX-512, but of small products on Zen 4, which runs it in
+// halves (docs/PERFORMANCE.md, "Products").
 std::vector<GemmLibrary> candidates(GemmClass which) {
   if (which == GemmClass::kBf16) {
     if (level() == Level::kBf16) return {GemmLibrary::kPairs, GemmLibrary::kOneDnn};
@@ -41,8 +42,10 @@ std::vector<GemmLibrary> candidates(GemmClass which) {
     return {GemmLibrary::kOneDnn, GemmLibrary::kWidened};
   }
   const bool family_of_zen4 = __builtin_cpu_is("amdfam19h") != 0;
-  if (onednn_has_avx512() && !family_of_zen4) return {GemmLibrary::kOneDnn, GemmLibrary::kOpenBlas};
-  return {GemmLibrary::kOpenBlas, GemmLibrary::kOneDnn};
+  if (!onednn_has_avx512() || (family_of_zen4 && which == GemmClass::kSmall)) {
+    return {GemmLibrary::kOpenBlas, GemmLibrary::kOneDnn};
+  }
+  return {GemmLibrary::kOneDnn, GemmLibrary::kOpenBlas};
 }
 
 bool can(GemmLibrary library, GemmClass which) {
