@@ -83,7 +83,7 @@ std::vector<float> values_of(Training& training) {
   training.optimizer->finish_values();
   std::vector<float> all;
   for (const checkpoint::StateTensor& tensor : training.state_tensors()) {
-    const std::vector<float> values = tensor.value.to_vector<float>();
+    const std::vector<float> values = tensor.value.to_vector();
     all.insert(all.end(), values.begin(), values.end());
   }
   return all;
