@@ -1,9 +1,12 @@
 #include "worker/checkpoint/writer.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <map>
+#include <new>
 
 #include "kernels/cpu/update.h"
 #include "kernels/tensor/stream.h"
@@ -60,6 +63,13 @@ void add_tiles(const proto::TensorEntry& from, proto::TensorEntry& to) {
       same->mutable_chunks()->MergeFrom(tile.chunks());
     }
   }
+}
+
+// A rank that lacks memory lacks it again; whatever else failed there may pass.
+Status failure_of_rank(size_t rank, const proto::RankFailed& failed) {
+  const bool memory = failed.code() == code_name(Code::kResourceExhausted);
+  return {memory ? Code::kResourceExhausted : Code::kUnavailable,
+          fmt::format("writing the checkpoint on rank {}: {}", rank, failed.message())};
 }
 
 }  // namespace
@@ -183,9 +193,11 @@ void Writer::run(int thread) {
     if (index >= pieces_.size()) return;
     Piece& piece = pieces_[index];
     Status status;
-    {
+    try {
       const Activity::Recorded recorded(rank_.activity, lane, "chunk", -1, 4 * piece.count);
       status = put(piece);
+    } catch (const std::bad_alloc&) {
+      refused_ = piece.count * static_cast<int64_t>(sizeof(float));  // a message would take memory
     }
     if (!status.ok()) {
       const std::lock_guard lock(mutex_);
@@ -260,28 +272,37 @@ void Writer::commit() {
   WEFT_CHECK(written(), "the checkpoint is not written yet");
   join();
   active_ = false;
-  proto::CheckpointManifest mine;
-  std::string failed;
+  proto::RankEnvelope mine;  // its tiles, or why there are none
   {
     const std::lock_guard lock(mutex_);
-    if (!failure_.ok()) failed = failure_.to_string();
+    if (const int64_t bytes = refused_.exchange(0); bytes > 0) {
+      snapshot_.reset();  // gives memory for what follows
+      room_ = 0;
+      failure_ = {Code::kResourceExhausted,
+                  fmt::format("storing {} bytes: the system refuses it more memory", bytes)};
+    }
+    if (!failure_.ok()) {
+      mine.mutable_failed()->set_code(std::string(code_name(failure_.code())));
+      mine.mutable_failed()->set_message(failure_.to_string());
+    }
   }
-  for (proto::TensorEntry& entry : entries_) mine.add_tensors()->Swap(&entry);
-  mine.set_why(failed);
+  if (!mine.has_failed()) {
+    proto::CheckpointManifest& tiles = *mine.mutable_checkpoint()->mutable_manifest();
+    for (proto::TensorEntry& entry : entries_) tiles.add_tensors()->Swap(&entry);
+  }
   entries_.clear();
   pieces_.clear();
   Context cx = rank_.context();
   const auto parts = gather_bytes(cx, rank_.mesh.axis(Axis::kWorld), mine.SerializeAsString());
   std::map<std::pair<std::string, int>, proto::TensorEntry> merged;
-  for (const std::string& part : parts) {
-    proto::CheckpointManifest other;
-    if (!other.ParseFromString(part)) {
+  for (size_t rank = 0; rank < parts.size(); ++rank) {
+    proto::RankEnvelope other;
+    if (!other.ParseFromString(parts[rank])) {
       throw StatusError(Status(Code::kInternal, "another rank's tiles could not be read"));
     }
-    if (!other.why().empty()) {
-      throw StatusError(Status(Code::kUnavailable, "writing the checkpoint: " + other.why()));
-    }
-    for (proto::TensorEntry& entry : *other.mutable_tensors()) {
+    if (other.has_failed()) throw StatusError(failure_of_rank(rank, other.failed()));
+    for (proto::TensorEntry& entry :
+         *other.mutable_checkpoint()->mutable_manifest()->mutable_tensors()) {
       auto [it, added] = merged.try_emplace({entry.name(), entry.role()}, entry);
       if (!added) add_tiles(entry, it->second);
     }

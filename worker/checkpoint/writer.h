@@ -78,6 +78,7 @@ class Writer {
   std::vector<std::thread> threads_;
   std::atomic<size_t> next_{0};
   std::atomic<size_t> unfinished_{0};
+  std::atomic<int64_t> refused_{0};  // bytes of a chunk for which a thread was refused memory
   std::atomic<bool> stop_{false};
   std::atomic<bool> told_{false};
   std::mutex mutex_;  // guards failure_

@@ -4,6 +4,7 @@
 
 #include <bit>
 #include <condition_variable>
+#include <new>
 
 #include "tests/testing/memory_progress.h"
 #include "tests/testing/rank_runner.h"
@@ -36,6 +37,25 @@ class GatedProgress final : public Progress {
   std::mutex mutex_;  // guards open_
   std::condition_variable opened_;
   bool open_ = false;
+};
+
+// Of rank 1 no chunk finds memory.
+class WithoutMemory final : public Progress {
+ public:
+  WithoutMemory(testing::MemoryCluster& cluster, bool refuses)
+      : inner_(cluster), refuses_(refuses) {}
+  Status send(proto::RankEnvelope message) override { return inner_.send(std::move(message)); }
+  Status flush() override { return {}; }
+  std::optional<proto::Control> take_control() override { return std::nullopt; }
+  Status put_chunk(const std::string& hash, std::string_view bytes) override {
+    if (refuses_) throw std::bad_alloc();
+    return inner_.put_chunk(hash, bytes);
+  }
+  Result<std::string> get_chunk(const std::string& hash) override { return inner_.get_chunk(hash); }
+
+ private:
+  testing::MemoryProgress inner_;
+  const bool refuses_;
 };
 
 ParameterInfo info_of(const std::string& name, Shape shape, Shard shard = {}) {
@@ -164,6 +184,29 @@ TEST(CheckpointWriter, HalvesAreWrittenAsTheNumbersTheyMake) {
     ASSERT_TRUE(load(cluster.checkpoints.back(), std::span(&halves, 1), fetch).value().empty());
     EXPECT_EQ(halves.value.to_vector(), std::vector<float>(numbers.begin() + 17, numbers.end()));
   });
+}
+
+TEST(CheckpointWriter, AThreadThatIsRefusedMemoryFailsTheCheckpointOnEveryRank) {
+  testing::MemoryCluster cluster;
+  testing::run_ranks(2, [&](Rank& rank) {
+    const ParameterInfo a = info_of("a", {1000}), b = info_of("b", {3000});
+    const std::vector<StateTensor> both{tensor_of(rank, a, {1000}, 1),
+                                        tensor_of(rank, b, {3000}, 2)};
+    WithoutMemory progress(cluster, rank.mesh.index(Axis::kWorld) == 1);
+    Writer writer(rank, progress);
+    writer.begin({}, both);
+    writer.wait();
+    try {
+      writer.commit();
+      FAIL() << "a checkpoint without rank 1's chunks";
+    } catch (const StatusError& error) {
+      EXPECT_EQ(error.status().code(), Code::kResourceExhausted);
+      EXPECT_EQ(error.status().message(),
+                "writing the checkpoint on rank 1: storing 12000 bytes: the system "
+                "refuses it more memory");
+    }
+  });
+  EXPECT_TRUE(cluster.checkpoints.empty());
 }
 
 // A checkpoint of tensors of one chunk each: tensor i holds i.
