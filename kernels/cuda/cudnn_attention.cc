@@ -68,12 +68,12 @@ bool lies_well(const Operand& x) {
   return reach < kReachMax;
 }
 
-bool is_taken(const CudnnCall& call, size_t version) {
+bool is_taken(const CudnnCall& call, bool partial_tiles) {
   const AttentionShape& s = call.shape;
   if (!is_half(call.type) || s.width % 8 != 0 || s.value_width % 8 != 0) return false;
   if (s.rows < 1 || s.heads < 1 || s.queries < 2 || s.keys < 1 || !(call.scale > 0)) return false;
   if (call.window_left >= 0 && (!call.causal || s.queries > s.keys)) return false;
-  if (call.backward && version <= kVersionOfWholeTiles && s.keys % 128 != 0) return false;
+  if (call.backward && !partial_tiles && s.keys % 128 != 0) return false;
   const std::vector<Operand> operands = operands_of(call);
   return std::all_of(operands.begin(), operands.end(), lies_well);
 }
@@ -252,6 +252,7 @@ class Attention final : public CudnnAttention {
     (void)library_.destroy(handle_);
   }
 
+  bool takes_partial_tiles() const override { return library_.version() > kVersionOfWholeTiles; }
   bool knows(const CudnnCall& call) const override { return planned_.contains(key_of(call)); }
 
   std::optional<int64_t> workspace_bytes(const CudnnCall& call) override {
@@ -316,7 +317,7 @@ class Attention final : public CudnnAttention {
   const Planned* find(const CudnnCall& call) {
     const auto [place, is_new] = planned_.try_emplace(key_of(call));
     Planned& planned = place->second;
-    if (is_new && is_taken(call, library_.version())) {
+    if (is_new && is_taken(call, takes_partial_tiles())) {
       try {
         auto attention = std::make_unique<AttentionGraph>(library_, call);
         if (attention->graph.plan(handle_, call.repeatable)) {

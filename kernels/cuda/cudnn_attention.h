@@ -44,6 +44,9 @@ class CudnnAttention {
   static Result<std::unique_ptr<CudnnAttention>> create();
   virtual ~CudnnAttention() = default;
 
+  // Whether backward calls may have keys that are no multiple of 128, which releases up to 9.15 sum
+  // up wrong.
+  virtual bool takes_partial_tiles() const = 0;
   // Whether a call of this kind was planned before (or refused).
   virtual bool knows(const CudnnCall& call) const = 0;
   // Plans such calls where it does not know them, which takes long and waits for the device. Bytes
