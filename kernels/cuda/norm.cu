@@ -9,10 +9,12 @@ namespace weft::cuda {
 namespace {
 
 template <typename T, int kWide>
-__device__ Vector<T, kWide> rounded_sum(Vector<T, kWide> a, const Vector<T, kWide>& b) {
+__device__ Packed<T, kWide> rounded_sum(const Packed<T, kWide>& a, const Packed<T, kWide>& b) {
+  const Vector<float, kWide> first = widened(a), second = widened(b);
+  Vector<T, kWide> sum;
   WEFT_UNROLL
-  for (int j = 0; j < kWide; ++j) a.at[j] = narrow<T>(widen(a.at[j]) + widen(b.at[j]));
-  return a;
+  for (int j = 0; j < kWide; ++j) sum.at[j] = narrow<T>(first.at[j] + second.at[j]);
+  return packed(sum);
 }
 
 template <typename T>
@@ -35,32 +37,32 @@ __global__ void __launch_bounds__(kRowThreads) norm_kernel(NormArguments<T> n, b
         kept_width, [&](int k, int64_t at, int) { kept[k] = load_packed<kWide>(x_row + at); });
     if (added != nullptr) {
       for_vectors<kKeep, kThreads, kWide>(kept_width, [&](int k, int64_t at, int) {
-        kept[k] = packed(rounded_sum(unpack(kept[k]), load_vector<kWide>(added + at)));
+        kept[k] = rounded_sum(kept[k], load_packed<kWide>(added + at));
       });
     }
     // What is normalized.
     const auto values = [&](int k, int64_t at, int count) {
-      if (kKeep > 0) return unpack(kept[k]);
-      const Vector<T, kWide> own = load_some<kWide>(x_row + at, count, aligned);
+      if (kKeep > 0) return kept[k];
+      const auto own = load_some_packed<kWide>(x_row + at, count, aligned);
       if (added == nullptr) return own;
-      return rounded_sum(own, load_some<kWide>(added + at, count, aligned));
+      return rounded_sum(own, load_some_packed<kWide>(added + at, count, aligned));
     };
     float m = 0.0F;
     if (n.mean != nullptr) {
       float total = 0.0F;
       for_vectors<kKeep, kThreads, kWide>(n.width, [&](int k, int64_t at, int count) {
-        const Vector<T, kWide> x = values(k, at, count);
+        const auto x = widened(values(k, at, count));
         WEFT_UNROLL
-        for (int j = 0; j < kWide; ++j) total += j < count ? widen(x.at[j]) : 0.0F;
+        for (int j = 0; j < kWide; ++j) total += j < count ? x.at[j] : 0.0F;
       });
       m = row_reduce<Add, kThreads>(total, partials) / width;
     }
     float squares = 0.0F;
     for_vectors<kKeep, kThreads, kWide>(n.width, [&](int k, int64_t at, int count) {
-      const Vector<T, kWide> x = values(k, at, count);
+      const auto x = widened(values(k, at, count));
       WEFT_UNROLL
       for (int j = 0; j < kWide; ++j) {
-        const float distance = widen(x.at[j]) - m;
+        const float distance = x.at[j] - m;
         squares += j < count ? distance * distance : 0.0F;
       }
     });
@@ -72,14 +74,13 @@ __global__ void __launch_bounds__(kRowThreads) norm_kernel(NormArguments<T> n, b
     };
     for_loaded_vectors<kKeep, kThreads, kWide>(
         n.width, weights, [&](int k, int64_t at, int count, const Weights<T>& loaded) {
-          const Vector<T, kWide> x = values(k, at, count), gamma = unpack(loaded.gamma);
-          const Vector<T, kWide> beta = unpack(loaded.beta);
-          if (n.sum != nullptr) store_some(n.sum + start + at, x, count, aligned);
+          const Packed<T, kWide> own = values(k, at, count);
+          if (n.sum != nullptr) store_some(n.sum + start + at, unpack(own), count, aligned);
+          const auto x = widened(own), gamma = widened(loaded.gamma), beta = widened(loaded.beta);
           Vector<T, kWide> y;
           WEFT_UNROLL
           for (int j = 0; j < kWide; ++j) {
-            const float scaled = (widen(x.at[j]) - m) * r * widen(gamma.at[j]);
-            y.at[j] = narrow<T>(scaled + widen(beta.at[j]));
+            y.at[j] = narrow<T>((x.at[j] - m) * r * gamma.at[j] + beta.at[j]);
           }
           store_some(n.y + start + at, y, count, aligned);
         });

@@ -1,9 +1,9 @@
 // The gradients of layer and RMS normalization: dx = rstd (g - mean(g) - xhat mean(g xhat)), g = dy
 // gamma (RMS: without mean(g)), plus what flows past the norm; dgamma = sum over rows of dy xhat,
-// dbeta = sum of dy. Numerical policy: fp32; sums over a row as rows.cuh says. A column's sum runs
-// over slices of kNormSliceRows rows; the rows of a slice, and then the slices, are added in
-// kTileRows chains that are merged in order, and those of blocks of rows in a tree: no atomics, the
-// same bits each time.
+// dbeta = sum of dy. Numerical policy: fp32; the order of a row's sums depends on its width and type
+// alone. A column's sum runs over slices, whose rows follow from the number of rows; the rows of a
+// slice, in as many chains as it takes rows at once, and then the slices, in kTileRows, are added in
+// chains that are merged in order, and those of blocks of rows in a tree: no atomics.
 #include <algorithm>
 
 #include "kernels/cuda/rows.cuh"
@@ -14,9 +14,9 @@ namespace {
 
 constexpr int64_t kSlices = 264;  // of a block of rows: two for each multiprocessor of sm_90
 constexpr int64_t kSliceRowsLeast = 16;
-// In one pass: threads of a block, which hold kPassVectors vectors of a row each, and rows under
-// way.
-constexpr int kPassThreads = 512, kPassThreadsUsual = 256, kPassVectors = 2, kPassStages = 4;
+// In one pass: threads of a block, which hold kPassVectors vectors of a row each: as many as their
+// registers allow two blocks of the usual size on a multiprocessor.
+constexpr int kPassThreads = 384, kPassThreadsUsual = 192, kPassVectors = 3;
 constexpr int kPassSums = 4 * kPassThreads / kWarp;  // two of each warp, twice
 
 // Block i of rows begins at row i rows / blocks; how many its slices have follows from the longest.
@@ -107,13 +107,15 @@ __device__ void two_sums(float& first, float& second, float* partials, int warps
   second = __shfl_sync(kAllLanes, sum, kHalf);
 }
 
-// What a thread of pass_kernel has of a row: vectors blockDim.x apart.
+// What a thread of pass_kernel has of a row: of its warp's vectors those of its lane.
 template <typename T>
 struct Part {
   static constexpr int kWide = kVectorWidth<T>;
+  static constexpr int kApart = kWarp * kWide;  // from one vector to the next
   float at[kPassVectors][kWide];
   __device__ static int column(int v) {
-    return (v * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x)) * kWide;
+    const int thread = static_cast<int>(threadIdx.x);
+    return thread / kWarp * kPassVectors * kApart + thread % kWarp * kWide + v * kApart;
   }
 };
 
@@ -147,21 +149,35 @@ __device__ void store_part(const Part<T>& sums, int width, float* to) {
   }
 }
 
-// From `start` on; zeros where there is no array.
-template <typename T>
-struct PackedPart {
-  Packed<T, kVectorWidth<T>> at[kPassVectors];
-};
-template <typename T>
-__device__ PackedPart<T> load_part(const T* from, int64_t start, int width) {
-  PackedPart<T> part{};
-  WEFT_UNROLL
-  for (int v = 0; v < kPassVectors; ++v) {
-    if (from == nullptr || Part<T>::column(v) >= width) continue;
-    part.at[v] = load_packed<kVectorWidth<T>>(from + start + Part<T>::column(v));
+// A thread's part of the rows of its slice, under way to shared memory, where nobody else reads it;
+// a warp's places lie together. kPast: there is dsum.
+template <typename T, bool kPast>
+struct RowsUnderWay {
+  static constexpr int kWide = kVectorWidth<T>;
+  static constexpr int kArrays = kPast ? 3 : 2;  // dy, x, dsum
+  static constexpr int kStages = kPast ? 3 : 4;  // rows that are there or under way
+  static constexpr int kPlaces = kStages * kArrays * kPassVectors;  // of a thread
+  Packed<T, kWide>* room;
+  int64_t next_at;  // the thread's first element of the row that comes next
+
+  // Of the row of this round: dy (0), x (1) or dsum (2).
+  __device__ Packed<T, kWide>& at(int round, int array, int v) const {
+    return room[((round % kStages * kArrays + array) * kPassVectors + v) * kWarp];
   }
-  return part;
-}
+  // The row of this round, which comes next, if it is there.
+  __device__ void start(const NormBackwardArguments<T>& n, int round, bool there) {
+    const T *dy = n.dy + next_at, *x = n.x + next_at, *past = kPast ? n.dsum + next_at : nullptr;
+    WEFT_UNROLL
+    for (int v = 0; v < kPassVectors; ++v) {
+      const int bytes = there && Part<T>::column(v) < n.width ? 16 : 0;
+      copy_16(&at(round, 0, v), dy + v * Part<T>::kApart, bytes);
+      copy_16(&at(round, 1, v), x + v * Part<T>::kApart, bytes);
+      if constexpr (kPast) copy_16(&at(round, 2, v), past + v * Part<T>::kApart, bytes);
+    }
+    copies_commit();
+    next_at += blockDim.y * n.width;
+  }
+};
 // Of a row: g, xhat and, of the thread's or of all columns, the sums of g and of g xhat.
 template <typename T>
 struct RowTerms {
@@ -173,14 +189,20 @@ template <typename T>
 struct ColumnSums {
   Part<T> gamma{}, beta{};
 };
-// Takes a row's v-th vector.
+// mean(x) and 1 / sqrt(variance + epsilon) of a row.
+struct Scale {
+  float mean = 0.0F, rstd = 0.0F;
+};
+// Takes a row's v-th vector. xhat is x rstd - mean rstd: the rounding of that product shifts the
+// row by no more than the rounding of its mean did.
 template <typename T, typename Elements>
-__device__ void add_vector(int v, const Elements& dys, const Elements& xs, const Elements& gammas,
-                           float m, float r, RowTerms<T>& terms, ColumnSums<T>& columns) {
-  const auto dy = unpack(dys), x = unpack(xs), gamma = unpack(gammas);
+__device__ void add_vector(int v, const Elements& dys, const Elements& xs, const Part<T>& gamma,
+                           const Scale& scale, RowTerms<T>& terms, ColumnSums<T>& columns) {
+  const auto dy = widened(dys), x = widened(xs);
+  const float shift = -scale.mean * scale.rstd;
   WEFT_UNROLL
   for (int j = 0; j < Part<T>::kWide; ++j) {
-    const float d = widen(dy.at[j]), g = d * widen(gamma.at[j]), hat = (widen(x.at[j]) - m) * r;
+    const float d = dy.at[j], g = d * gamma.at[v][j], hat = x.at[j] * scale.rstd + shift;
     terms.g.at[v][j] = g;
     terms.hat.at[v][j] = hat;
     terms.total += g;
@@ -189,88 +211,93 @@ __device__ void add_vector(int v, const Elements& dys, const Elements& xs, const
     columns.beta.at[v][j] += d;
   }
 }
-// dx = past + r (g - mean(g) - xhat mean(g xhat)); of terms, the means.
+// dx = past + rstd g + (shift + slope xhat), of a row's v-th vector.
+template <bool kPast, typename T, typename Elements>
+__device__ void store_gradient(int v, const RowTerms<T>& terms, float rstd, float shift,
+                               float slope, const Elements* pasts, T* dx) {
+  Vector<float, Part<T>::kWide> past;
+  if constexpr (kPast) past = widened(*pasts);
+  Vector<T, Part<T>::kWide> all;
+  WEFT_UNROLL
+  for (int j = 0; j < Part<T>::kWide; ++j) {
+    const float rest = terms.hat.at[v][j] * slope + (kPast ? past.at[j] + shift : shift);
+    all.at[j] = narrow<T>(terms.g.at[v][j] * rstd + rest);
+  }
+  store_vector(dx + v * Part<T>::kApart, all);
+}
+
+// The thread's columns of gamma; zeros without it and behind the row's end.
 template <typename T>
-__device__ void store_slopes(const RowTerms<T>& terms, float r, const PackedPart<T>& pasts,
-                             int width, T* dx) {
-  constexpr int kWide = Part<T>::kWide;
+__device__ Part<T> load_gamma(const T* gamma, int width) {
+  Part<T> part{};
   WEFT_UNROLL
   for (int v = 0; v < kPassVectors; ++v) {
-    if (Part<T>::column(v) >= width) continue;
-    const Vector<T, kWide> past = unpack(pasts.at[v]);
-    Vector<T, kWide> all;
+    if (gamma == nullptr || Part<T>::column(v) >= width) continue;
+    const auto wide = widened(load_packed<Part<T>::kWide>(gamma + Part<T>::column(v)));
     WEFT_UNROLL
-    for (int j = 0; j < kWide; ++j) {
-      const float slope = r * (terms.g.at[v][j] - terms.total - terms.hat.at[v][j] * terms.along);
-      all.at[j] = narrow<T>(widen(past.at[j]) + slope);
-    }
-    store_vector(dx + Part<T>::column(v), all);
+    for (int j = 0; j < Part<T>::kWide; ++j) part.at[v][j] = wide.at[j];
   }
+  return part;
+}
+template <typename T>
+__device__ Scale load_scale(const NormBackwardArguments<T>& n, int64_t row, bool there) {
+  Scale scale;
+  if (there) scale.rstd = n.rstd[row];
+  if (there && n.mean != nullptr) scale.mean = n.mean[row];
+  return scale;
 }
 
 // All three gradients in one pass: a block takes a slice, blockDim.y rows at a time. Each thread
-// owns the same columns of all of them, and has its part of the next rows under way to shared
-// memory, where nobody else reads it. sums [slices, 2, width]: of gamma, of beta. Shared: the sums
-// of warps; the rows under way, or then the sums of columns.
-template <typename T>
+// owns the same columns of all of them. sums [slices, 2, width]: of gamma, of beta. Shared: the
+// sums of warps; the rows under way, or then the sums of columns.
+template <typename T, bool kPast>
 __global__ void __launch_bounds__(kPassThreads)
     pass_kernel(NormBackwardArguments<T> n, Slices slices, float* sums) {
-  using Own = Part<T>;
-  constexpr int kWide = Own::kWide;
-  const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
+  using Rows = RowsUnderWay<T, kPast>;
+  constexpr int kAhead = Rows::kStages - 1;
   const int y = static_cast<int>(threadIdx.y), at_once = static_cast<int>(blockDim.y);
-  const int width = static_cast<int>(n.width), warps = threads / kWarp;
-  float* const partials = shared_memory<float>();
-  auto* const room = reinterpret_cast<Packed<T, kWide>*>(partials + kPassSums);
+  const int thread = static_cast<int>(threadIdx.x), warps = static_cast<int>(blockDim.x) / kWarp;
+  const int width = static_cast<int>(n.width);
+  float* const partials = shared_memory<float>() + y * 4 * warps;
+  float* const room = shared_memory<float>() + kPassSums;
   const SliceRows slice = rows_of_slice(n, slices, blockIdx.x);
-  // Of the round's row: dy (0) or x (1).
-  const int own_place = y * threads + thread, at_once_threads = at_once * threads;
-  const auto staged = [&](int round, int array, int v) -> Packed<T, kWide>& {
-    const int place = (round % kPassStages * 2 + array) * kPassVectors + v;
-    return room[place * at_once_threads + own_place];
-  };
-  // The rows that come next: places of the thread's own, and how many are left from there on.
-  const int64_t apart = at_once * n.width;
-  int64_t next_at = (slice.first + y) * n.width + Own::column(0);
-  int left = static_cast<int>(slice.last - slice.first) - y;
-  const auto start = [&](int round) {
-    WEFT_UNROLL
-    for (int v = 0; v < kPassVectors; ++v) {
-      const int bytes = left > 0 && Own::column(v) < width ? 16 : 0;
-      const int64_t at = bytes > 0 ? next_at + v * threads * kWide : 0;
-      copy_16(&staged(round, 0, v), n.dy + at, bytes);
-      copy_16(&staged(round, 1, v), n.x + at, bytes);
-    }
-    copies_commit();
-    next_at += apart;
-    left -= at_once;
-  };
-  for (int round = 0; round < kPassStages - 1; ++round) start(round);
-  const auto gammas = load_part(n.gamma, 0, width);
+  int64_t row = slice.first + y;
+  int left = static_cast<int>(slice.last - row);  // rows of the slice from there on
+  T* dx = n.dx + row * n.width + Part<T>::column(0);
+  Rows rows{reinterpret_cast<Packed<T, kVectorWidth<T>>*>(room) +
+                (y * warps + thread / kWarp) * Rows::kPlaces * kWarp + thread % kWarp,
+            row * n.width + Part<T>::column(0)};
+  for (int round = 0; round < kAhead; ++round) rows.start(n, round, left > round * at_once);
+  Scale next = load_scale(n, row, left > 0);
+  const Part<T> gamma = load_gamma(n.gamma, width);
   const float share = 1.0F / static_cast<float>(width);
   ColumnSums<T> columns;
-  for (int round = 0; slice.first + round * at_once < slice.last; ++round) {
-    start(round + kPassStages - 1);
-    const int64_t row = slice.first + round * at_once + y;
-    const bool there = row < slice.last;
-    const float m = there && n.mean != nullptr ? n.mean[row] : 0.0F;
-    const float r = there ? n.rstd[row] : 0.0F;
-    const auto pasts = load_part(there ? n.dsum : nullptr, row * n.width, width);
-    copies_wait<kPassStages - 1>();
+  for (int round = 0; left + y > 0; ++round) {
+    rows.start(n, round + kAhead, left > kAhead * at_once);
+    const Scale scale = next;
+    row += at_once;
+    next = load_scale(n, row, left > at_once);
+    copies_wait<kAhead>();
     RowTerms<T> terms;
     WEFT_UNROLL
     for (int v = 0; v < kPassVectors; ++v) {
-      if (Own::column(v) >= width) continue;
-      add_vector(v, staged(round, 0, v), staged(round, 1, v), gammas.at[v], m, r, terms, columns);
+      if (left <= 0 || Part<T>::column(v) >= width) continue;
+      add_vector(v, rows.at(round, 0, v), rows.at(round, 1, v), gamma, scale, terms, columns);
     }
-    two_sums(terms.total, terms.along, partials + (round % 2 * at_once + y) * 2 * warps, warps);
-    terms.total = n.mean == nullptr ? 0.0F : terms.total * share;
-    terms.along *= share;
-    if (there) store_slopes(terms, r, pasts, width, n.dx + row * n.width);
+    two_sums(terms.total, terms.along, partials + round % 2 * 2 * warps, warps);
+    const float slope = -scale.rstd * share * terms.along;
+    const float shift = n.mean == nullptr ? 0.0F : -scale.rstd * share * terms.total;
+    WEFT_UNROLL
+    for (int v = 0; v < kPassVectors; ++v) {
+      if (left <= 0 || Part<T>::column(v) >= width) continue;
+      store_gradient<kPast>(v, terms, scale.rstd, shift, slope, &rows.at(round, 2, v), dx);
+    }
+    dx += at_once * n.width;
+    left -= at_once;
   }
   copies_wait<0>();
-  merge_rows(columns.gamma, reinterpret_cast<Own*>(room));
-  merge_rows(columns.beta, reinterpret_cast<Own*>(room));
+  merge_rows(columns.gamma, reinterpret_cast<Part<T>*>(room));
+  merge_rows(columns.beta, reinterpret_cast<Part<T>*>(room));
   if (y != 0) return;
   float* const to = sums + int64_t{blockIdx.x} * 2 * n.width;
   store_part(columns.gamma, width, to);
@@ -384,10 +411,14 @@ void norm_backward(const NormBackwardArguments<T>& n, float* scratch, cudaStream
   if (aligned && n.width <= int64_t{kPassThreads} * kPassVectors * kVectorWidth<T>) {
     const auto warps = static_cast<unsigned>((tiles + kPassVectors - 1) / kPassVectors);
     const dim3 block(warps * kWarp, std::max(1U, kPassThreadsUsual / (warps * kWarp)));
-    const size_t room = std::max(kPassStages * 2 * kPassVectors * kAccessBytes, sizeof(Part<T>));
-    launch_shared(stream, static_cast<unsigned>(in_all), block,
-                  kPassSums * sizeof(float) + room * block.x * block.y, pass_kernel<T>, n, slices,
-                  scratch);
+    const auto start = [&]<bool kPast>() {
+      const size_t places = RowsUnderWay<T, kPast>::kPlaces * kAccessBytes;
+      launch_shared(
+          stream, static_cast<unsigned>(in_all), block,
+          kPassSums * sizeof(float) + std::max(places, sizeof(Part<T>)) * block.x * block.y,
+          pass_kernel<T, kPast>, n, slices, scratch);
+    };
+    n.dsum != nullptr ? start.template operator()<true>() : start.template operator()<false>();
   } else {
     const dim3 row = row_block<T>(n.width);
     launch_shared(stream, blocks_of_rows(n.rows, row), row, kWarp * sizeof(float), input_kernel<T>,

@@ -12,6 +12,7 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/cuda/vector.h"
 #include "kernels/tensor/half.h"
@@ -81,9 +82,9 @@ __device__ inline float float_of_bits(uint32_t bits) { return __uint_as_float(bi
 __device__ inline uint32_t bits_of_float(float value) { return __float_as_uint(value); }
 
 // The exponential and the quotient by the hardware's approximations: within 2^-20 of them for
-// magnitudes up to 2^6, beside which a rounding to a half type is coarse. The quotient of a
-// denominator above 2^126 may be 0.
-__device__ inline float fast_exponential(float x) { return __expf(x); }
+// magnitudes up to 2^6, beside which a rounding to a half type is coarse. An exponential below the
+// least normal number and the quotient of a denominator above 2^126 may be 0.
+__device__ inline float fast_exponential(float x) { return exp2_fast(x * 1.4426950408889634F); }
 __device__ inline float fast_quotient(float a, float b) { return __fdividef(a, b); }
 
 // ---- several elements in one access, of at most 16 bytes; the address is a multiple of them.
@@ -125,6 +126,25 @@ __device__ Vector<T, kCount> unpack(const Packed<T, kCount>& packed) {
   Vector<T, kCount> vector;
   memcpy(&vector, &packed, sizeof vector);
   return vector;
+}
+// As floats, one instruction an element.
+template <typename T, int kCount>
+__device__ Vector<float, kCount> widened(const Packed<T, kCount>& packed) {
+  Vector<float, kCount> wide;
+  if constexpr (std::is_same_v<T, bfloat16> && kCount % 2 == 0) {
+    uint32_t words[kCount / 2];
+    memcpy(words, &packed, sizeof packed);
+    WEFT_UNROLL
+    for (int i = 0; i < kCount / 2; ++i) {
+      wide.at[2 * i] = __uint_as_float(words[i] << 16);
+      wide.at[2 * i + 1] = __uint_as_float(words[i] & 0xFFFF0000U);
+    }
+  } else {
+    const Vector<T, kCount> vector = unpack(packed);
+    WEFT_UNROLL
+    for (int j = 0; j < kCount; ++j) wide.at[j] = widen(vector.at[j]);
+  }
+  return wide;
 }
 template <typename T, int kCount>
 __device__ Packed<T, kCount> packed(const Vector<T, kCount>& vector) {

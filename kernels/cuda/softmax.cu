@@ -22,14 +22,14 @@ __global__ void __launch_bounds__(kRowThreads)
       kept[k] = load_packed<kWide>(from + at);
     });
     const auto values = [&](int k, int64_t at, int count) {
-      return kKeep > 0 ? unpack(kept[k]) : load_some<kWide>(from + at, count, aligned);
+      return widened(kKeep > 0 ? kept[k] : load_some_packed<kWide>(from + at, count, aligned));
     };
     float largest = -INFINITY;
     for_vectors<kKeep, kThreads, kWide>(width, [&](int k, int64_t at, int count) {
-      const Vector<T, kWide> elements = values(k, at, count);
+      const Vector<float, kWide> elements = values(k, at, count);
       WEFT_UNROLL
       for (int j = 0; j < kWide; ++j) {
-        if (j < count) largest = Max::combine(largest, widen(elements.at[j]));
+        if (j < count) largest = fmaxf(largest, elements.at[j]);
       }
     });
     largest = row_reduce<Max, kThreads>(largest, partials);
@@ -37,10 +37,10 @@ __global__ void __launch_bounds__(kRowThreads)
     const float shift = none ? 0.0F : largest;
     // Calls act(j, exponential) for the elements of a vector.
     const auto each_of = [&](int k, int64_t at, int count, const auto& act) {
-      const Vector<T, kWide> elements = values(k, at, count);
+      const Vector<float, kWide> elements = values(k, at, count);
       WEFT_UNROLL
       for (int j = 0; j < kWide; ++j) {
-        if (j < count) act(j, exponential_for<T>(widen(elements.at[j]) - shift));
+        if (j < count) act(j, exponential_for<T>(elements.at[j] - shift));
       }
     };
     float total = 0.0F;
@@ -76,13 +76,14 @@ __global__ void __launch_bounds__(kRowThreads)
     });
     const auto of = [&](const Packed<T, kWide>* kept, const T* array, int k, int64_t at,
                         int count) {
-      return kKeep > 0 ? unpack(kept[k]) : load_some<kWide>(array + start + at, count, aligned);
+      return widened(kKeep > 0 ? kept[k]
+                               : load_some_packed<kWide>(array + start + at, count, aligned));
     };
     float along = 0.0F;
     for_vectors<kKeep, kThreads, kWide>(width, [&](int k, int64_t at, int count) {
       const auto share = of(kept_y, y, k, at, count), d = of(kept_dy, dy, k, at, count);
       WEFT_UNROLL
-      for (int j = 0; j < kWide; ++j) along += widen(share.at[j]) * widen(d.at[j]);
+      for (int j = 0; j < kWide; ++j) along += share.at[j] * d.at[j];
     });
     along = row_reduce<Add, kThreads>(along, partials);
     for_vectors<kKeep, kThreads, kWide>(width, [&](int k, int64_t at, int count) {
@@ -90,7 +91,7 @@ __global__ void __launch_bounds__(kRowThreads)
       Vector<T, kWide> slope;
       WEFT_UNROLL
       for (int j = 0; j < kWide; ++j) {
-        slope.at[j] = narrow<T>(widen(share.at[j]) * (widen(d.at[j]) - along));
+        slope.at[j] = narrow<T>(share.at[j] * (d.at[j] - along));
       }
       store_some(dx + start + at, slope, count, aligned);
     });

@@ -356,9 +356,14 @@ std::string check_exact_squares(const KernelSet& set) {
 std::string check_norm_backward(const KernelSet& set) {
   return of_types([&]<typename T>() {
     std::vector<RowShape> shapes = row_shapes();
-    // Several slices, and in one pass several rounds of rows, rows at once and vectors a thread.
-    for (const RowShape& more :
-         {RowShape{kSliceRows + 5, 35}, {kSliceRows + 5, 40}, {20, 2048}, {3, 2056}, {3, 4104}}) {
+    // Several slices, and in one pass several rounds of rows, rows at once, warps a row (of which
+    // the last has fewer vectors) and vectors a thread; and rows too wide for it.
+    for (const RowShape& more : {RowShape{kSliceRows + 5, 35},
+                                 {kSliceRows + 5, 40},
+                                 {37, 776},
+                                 {20, 2048},
+                                 {3, 2056},
+                                 {3, 4616}}) {
       shapes.push_back(more);
     }
     for (const RowShape& shape : shapes) {

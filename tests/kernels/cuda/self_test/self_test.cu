@@ -77,27 +77,32 @@ std::string check_conversions() {
   return "";
 }
 
+// The bits alone and, in either place, beside their complement.
+template <typename T>
+__device__ void widen_bits(unsigned bits, float* out) {
+  Vector<T, 2> pair;
+  pair.at[bits % 2].bits = static_cast<uint16_t>(bits);
+  pair.at[1 - bits % 2].bits = static_cast<uint16_t>(~bits);
+  out[0] = widen(pair.at[bits % 2]);
+  out[2] = widened(packed(pair)).at[bits % 2];
+}
 __global__ void widen_kernel(float* out) {
   for (unsigned i = threadIdx.x; i < 65536; i += blockDim.x) {
-    bfloat16 a;
-    float16 b;
-    a.bits = static_cast<uint16_t>(i);
-    b.bits = static_cast<uint16_t>(i);
-    out[2 * i] = widen(a);
-    out[2 * i + 1] = widen(b);
+    widen_bits<bfloat16>(i, out + 4 * i);
+    widen_bits<float16>(i, out + 4 * i + 1);
   }
 }
 
 std::string check_widening() {
-  Both<float> out(2 * 65536);
+  Both<float> out(4 * 65536);
   launch(nullptr, 1, 256, widen_kernel, out.sent());
   out.fetch();
   for (uint32_t i = 0; i < 65536; ++i) {
-    for (const unsigned half : {0U, 1U}) {
-      const Element kind = half == 0 ? Element::kBfloat16 : Element::kFloat16;
-      const float want = cuda_on_cpu::element_of(kind, i, 0), got = out.host[2 * i + half];
+    for (unsigned k = 0; k < 4; ++k) {
+      const Element kind = k % 2 == 0 ? Element::kBfloat16 : Element::kFloat16;
+      const float want = cuda_on_cpu::element_of(kind, i, 0), got = out.host[4 * i + k];
       if (got != want && !(std::isnan(got) && std::isnan(want))) {
-        return differs_at(2 * i + half, static_cast<double>(got), static_cast<double>(want));
+        return differs_at(4 * i + k, static_cast<double>(got), static_cast<double>(want));
       }
     }
   }
@@ -270,7 +275,7 @@ std::vector<SelfTestResult> self_test() {
   std::vector<SelfTestResult> results{
       {"narrow, narrow_pair, narrow_tf32", check_conversions()},
       {"exp2_fast", check_powers()},
-      {"widen", check_widening()},
+      {"widen, widened", check_widening()},
       {"copy_16, copies_commit, copies_wait", check_copies()},
       {"load_matrices, load_matrices_transposed", check_loads()},
       {"multiply_add<bfloat16>, exactly", check_products<Element::kBfloat16>(true)},

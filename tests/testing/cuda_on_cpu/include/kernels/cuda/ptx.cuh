@@ -65,6 +65,12 @@ template <typename T, int kCount>
 Vector<T, kCount> unpack(const Packed<T, kCount>& packed) {
   return packed.vector;
 }
+template <typename T, int kCount>
+Vector<float, kCount> widened(const Packed<T, kCount>& packed) {
+  Vector<float, kCount> wide;
+  for (int j = 0; j < kCount; ++j) wide.at[j] = widen(packed.vector.at[j]);
+  return wide;
+}
 template <int kCount, typename T>
 Vector<T, kCount> load_vector(const T* from, const Where& where = Where::current()) {
   return load_packed<kCount>(from, where).vector;
