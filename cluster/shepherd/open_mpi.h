@@ -38,7 +38,7 @@ Result<std::string> node_of(const std::string& host, const proto::LaunchRecord& 
 
 // The command that mpirun hands to its remote shell, as an argv. No shell ever sees it: `orted`
 // and the options known here are accepted, values are checked, anything else is refused with the
-// word at fault.
+// word at fault. The profile that mpirun has some users' login shells read first is read by none.
 Result<std::vector<std::string>> parse_orted(std::string_view command);
 
 // orted with the arguments that parse_orted gave, in this node's folders.

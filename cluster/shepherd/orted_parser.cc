@@ -11,6 +11,10 @@ namespace {
 
 constexpr size_t kCommandBytesMax = 64 << 10;
 constexpr std::string_view kDigits = "0123456789";
+// What mpirun puts around orted where the user's login shell is sh, ksh or, to it, something like
+// them (fish): there the shell would read a profile (setup_shell in its plm_rsh_module.c).
+constexpr std::string_view kBehindProfile = "( test ! -r ./.profile || . ./.profile; ";
+constexpr std::string_view kBehindOrted = " )";
 
 enum class Value { kFixed, kNumber, kWords, kNetworks, kRanges, kNodes, kUri, kOurs };
 
@@ -81,6 +85,13 @@ std::optional<std::string> next_word(std::string_view& rest, Status& error) {
   return word;
 }
 
+std::string_view without_profile(std::string_view command) {
+  if (!command.starts_with(kBehindProfile) || !command.ends_with(kBehindOrted)) return command;
+  command.remove_prefix(kBehindProfile.size());
+  command.remove_suffix(kBehindOrted.size());
+  return command;
+}
+
 bool consists_of(std::string_view text, std::string_view allowed) {
   return !text.empty() && text.size() <= 4096 &&
          text.find_first_not_of(allowed) == std::string_view::npos;
@@ -116,7 +127,7 @@ Result<std::vector<std::string>> words_of(std::string_view command) {
 }  // namespace
 
 Result<std::vector<std::string>> parse_orted(std::string_view command) {
-  WEFT_ASSIGN_OR_RETURN(const auto words, words_of(command));
+  WEFT_ASSIGN_OR_RETURN(const auto words, words_of(without_profile(command)));
   if (words.empty() || words[0] != "orted") {
     return fail(refuse(words.empty() ? "" : words[0], "the program must be orted"));
   }

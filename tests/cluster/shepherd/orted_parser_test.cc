@@ -43,6 +43,18 @@ TEST(Orted, WhatMpirunHandsOverBecomesAnArgv) {
   EXPECT_TRUE(open_mpi::parse_orted(kShort));
 }
 
+TEST(Orted, TheLoginShellOfTheUserIsNoMatter) {
+  const std::string profile = "( test ! -r ./.profile || . ./.profile; ";  // of sh, ksh, fish
+  const auto parsed = open_mpi::parse_orted(profile + kReal + " )");
+  ASSERT_TRUE(parsed) << parsed.error().to_string();
+  EXPECT_EQ(*parsed, *open_mpi::parse_orted(kReal));
+  for (const std::string& command :
+       {profile + kShort, kShort + " )", "( test ! -r ./.profile || . ./evil; " + kShort + " )",
+        profile + profile + kShort + " ) )"}) {
+    EXPECT_FALSE(open_mpi::parse_orted(command)) << command;
+  }
+}
+
 TEST(Orted, EverythingElseIsRefusedByItsWord) {
   struct Case {
     std::string command, word;
