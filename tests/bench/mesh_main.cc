@@ -59,10 +59,12 @@ class MeshBench {
     auto mesh = Mesh::create(rehearsed(mpi.world(), rehearsal_), degrees);
     if (!mesh) throw StatusError(std::move(mesh).error());
     step_ = std::make_unique<TrainingStep>(options, std::move(*mesh));
-    step_->run();  // fills caches and sizes the allocator
+    step_->run();         // fills caches and sizes the allocator
+    control_->barrier();  // what a step leaves on its way is sent
     const int64_t sent = bytes_sent();
     rehearsal_->records = true;
     step_->run();
+    control_->barrier();  // else what is on its way would be logged on some ranks only
     rehearsal_->records = false;
     loss_ = step_->loss();
     bytes_sent_ = bytes_sent() - sent;
