@@ -2,23 +2,31 @@
 // of the degrees data, sequence (of it ulysses) and tensor. As weft-bench, with rank 0 taking the
 // lines: "N", N steps; "compute N", the same with every transfer left out; "communication N", a
 // step's collectives alone, without the step. Behind the seconds of one stands the processor time
-// that all ranks together took for it. "state" is answered with the loss of the second step, how
-// much the largest process has grown, and the payload bytes that the busiest rank sent in a step.
+// that all ranks together took for it. "trace", where trace=FILE was given, does two steps, of
+// which rank R writes to FILE.R what each of its threads did when, a line a span: thread, name,
+// detail (an axis, a phase), layer, start and end in ms, bytes. "state" is answered with the loss
+// of the second step, how much the largest process has grown, and the payload bytes that the
+// busiest rank sent in a step.
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstdio>
 #include <ctime>
+#include <fstream>
 #include <iostream>
+#include <string>
 
 #include "cluster/comm/mpi/mpi_world.h"
+#include "cluster/comm/watched_communicator.h"
 #include "kernels/cpu/environment.h"
+#include "proto/base/activity.h"
 #include "tests/bench/rehearsed.h"
 #include "tests/bench/training_step.h"
 
 namespace weft::bench {
 namespace {
 
-enum Request : int64_t { kEnd, kTogether, kCompute, kCommunication, kState };
+enum Request : int64_t { kEnd, kTogether, kCompute, kCommunication, kState, kTrace };
 
 struct Line {
   int64_t request = kEnd, count = 0;
@@ -28,6 +36,7 @@ Line read_line() {
   std::string word;
   if (!(std::cin >> word)) return {};
   if (word == "state") return {kState, 0};
+  if (word == "trace") return {kTrace, 0};
   Line line{kTogether, 0};
   if (word == "compute" || word == "communication") {
     line.request = word == "compute" ? kCompute : kCommunication;
@@ -56,9 +65,15 @@ class MeshBench {
                                {"ulysses", &degrees.ulysses}}) {
       if (options.has(key)) *degree = static_cast<int>(options.integer(key));
     }
-    auto mesh = Mesh::create(rehearsed(mpi.world(), rehearsal_), degrees);
+    std::unique_ptr<Communicator> world = rehearsed(mpi.world(), rehearsal_);
+    if (options.has("trace")) {
+      trace_ = options.text("trace");
+      world = comm::watched(std::move(world), activity_, {});
+    }
+    auto mesh = Mesh::create(std::move(world), degrees);
     if (!mesh) throw StatusError(std::move(mesh).error());
     step_ = std::make_unique<TrainingStep>(options, std::move(*mesh));
+    if (!trace_.empty()) step_->rank().activity = &activity_;
     step_->run();         // fills caches and sizes the allocator
     control_->barrier();  // what a step leaves on its way is sent
     const int64_t sent = bytes_sent();
@@ -82,6 +97,10 @@ class MeshBench {
         if (control_->rank() == 0) std::printf("%.9g %.0f %.0f\n", loss_, grown, sent);
         continue;
       }
+      if (line.request == kTrace) {
+        trace();
+        continue;
+      }
       control_->barrier();  // nothing is on its way
       rehearsal_->transfers = line.request != kCompute;
       const auto start = std::chrono::steady_clock::now();
@@ -95,6 +114,30 @@ class MeshBench {
   }
 
  private:
+  void trace() {
+    if (trace_.empty()) {
+      if (control_->rank() == 0) std::puts("trace=FILE is missing");
+      return;
+    }
+    constexpr std::array kLanes = {"compute", "communication", "storage"};
+    rehearsal_->transfers = true;
+    step_->run();
+    activity_.start_recording({});
+    const int64_t start = Activity::clock_ns();
+    for (int i = 0; i < 2; ++i) step_->run();
+    control_->barrier();
+    std::ofstream out(trace_ + "." + std::to_string(control_->rank()));
+    const auto ms = [&](int64_t ns) { return static_cast<double>(ns - start) * 1e-6; };
+    for (const Span& span : activity_.take_recording().spans) {
+      out << kLanes[static_cast<size_t>(span.lane)] << ' ' << span.name << ' '
+          << (span.detail != nullptr ? span.detail : "-") << ' ' << span.number << ' '
+          << ms(span.start_ns) << ' ' << ms(span.end_ns) << ' ' << span.bytes << '\n';
+    }
+    out.close();
+    control_->barrier();  // all are written
+    if (control_->rank() == 0) std::puts(out ? "written" : "not written");
+  }
+
   int64_t bytes_sent() {
     int64_t sum = 0;
     for (Axis axis : {Axis::kData, Axis::kSequence, Axis::kTensor, Axis::kReplica, Axis::kWorld,
@@ -131,9 +174,11 @@ class MeshBench {
     return *all.data<double>();
   }
 
+  Activity activity_;
   std::unique_ptr<Communicator> control_;
   std::shared_ptr<Rehearsal> rehearsal_;
   const int64_t bytes_before_;
+  std::string trace_;  // empty: nothing is recorded
   std::unique_ptr<TrainingStep> step_;
   double loss_ = 0;
   int64_t bytes_sent_ = 0;

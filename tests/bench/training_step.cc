@@ -4,8 +4,10 @@
 
 #include <array>
 #include <cmath>
+#include <optional>
 
 #include "kernels/tensor/transfer.h"
+#include "proto/base/activity.h"
 #include "worker/models/hf_folder.h"
 
 namespace weft::bench {
@@ -101,10 +103,13 @@ void TrainingStep::set_recorded(bool on) {
 
 // The sum of the losses of this rank's labels; adds gradients of batch.seed times that.
 Tensor TrainingStep::pass(const TaskBatch& batch) {
-  Tape tape;
+  Tape tape(rank_.activity);
   Context cx = rank_.context();
   cx.tape = &tape;
+  std::optional<Activity::Phase> phase(std::in_place, rank_.activity, "forward");
   const Tensor sum = task_->loss_sum(cx, *trunk_, batch);
+  phase.reset();
+  phase.emplace(rank_.activity, "backward");
   optimizer_->finish_values();
   reducer_->arm(tape);
   const bool there = batch.device_seed && batch.device_seed.spec() == sum.spec();
@@ -135,6 +140,7 @@ void TrainingStep::run() {
                              : pass(batch));
   }
   optimizer_->finish_values();  // of a rank without rows
+  std::optional<Activity::Phase> phase(std::in_place, rank_.activity, "gradients");
   reducer_->flush();
   reducer_->finish();
   if (gate_) gate_->close();
@@ -146,6 +152,8 @@ void TrainingStep::run() {
   rank_.mesh.axis(Axis::kWorld).all_reduce(sums, ReduceOp::kSum);
   const std::vector<double> total = sums.to_vector<double>();
   loss_ = total[0];
+  phase.reset();
+  phase.emplace(rank_.activity, "optimizer");
   optimizer_->step(*reducer_, 1e-4, clip_factor(std::sqrt(total[1]), 1.0));
 }
 
