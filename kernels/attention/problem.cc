@@ -59,7 +59,7 @@ const typename TileExtras<In>::Sum* TileExtras<In>::added(const Tile& tile) {
     std::fill_n(by_query_, tile.queries * tile.keys, Sum{0});
   }
   if (p_.mask.arbitrary()) p_.mask.hide_arbitrary(tile, by_query_);
-  p_.kernels.transpose({by_query_, tile.keys}, tile.queries, tile.keys, bias_);
+  p_.kernels.transpose({by_query_, tile.keys}, tile.queries, tile.keys, bias_, cpu::kTileLanes);
   return bias_;
 }
 
@@ -84,7 +84,7 @@ template <typename In>
 const typename TileExtras<In>::Sum* TileExtras<In>::keep(const Tile& tile) {
   if (!p_.drops()) return nullptr;
   draw_kept(p_.parameters.dropout, tile, by_query_);
-  p_.kernels.transpose({by_query_, tile.keys}, tile.queries, tile.keys, keep_);
+  p_.kernels.transpose({by_query_, tile.keys}, tile.queries, tile.keys, keep_, cpu::kTileLanes);
   return keep_;
 }
 

@@ -1,5 +1,6 @@
 #include <omp.h>
 
+#include <algorithm>
 #include <dnnl.hpp>
 #include <type_traits>
 #include <unordered_map>
@@ -7,6 +8,7 @@
 #include <vector>
 
 #include "kernels/cpu/gemm_libraries.h"
+#include "kernels/cpu/tiles.h"
 #include "proto/base/check.h"
 
 namespace weft::cpu {
@@ -117,6 +119,47 @@ void by_primitive(Thread& thread, const Product<T, Out>& p) {
              p.a.data, p.b.data, p.out);
 }
 
+void by_sgemm(const Product<float>& p) {
+  const dnnl::status status = dnnl::sgemm(
+      p.a.transposed ? 'T' : 'N', p.b.transposed ? 'T' : 'N', p.m, p.n, p.k, p.factor, p.a.data,
+      p.a.row_stride, p.b.data, p.b.row_stride, p.accumulate ? 1.0F : 0.0F, p.out, p.out_stride);
+  WEFT_CHECK(status == dnnl::status::success, "oneDNN's sgemm of {} x {} x {}: status {}", p.m, p.n,
+             p.k, static_cast<int>(status));
+}
+
+// A transposed b as it is multiplied, which the library would pack anew, and slowly, for each of
+// the tiles that share it: kept for those that follow on this thread.
+class Turned {
+ public:
+  Matrix<float> of(const Product<float>& p) {
+    // Rows that do not share the sets of a cache.
+    const int64_t stride = (p.n + kTileLanes - 1) / kTileLanes * kTileLanes + kTileLanes / 4;
+    if (!p.follows || p.b.data != data_ || p.n != n_) {
+      room_.resize(std::max(room_.size(), static_cast<size_t>(stride * p.k)));
+      for (int64_t column = 0; column < p.n; column += kTileLanes) {
+        tiles_at<float>(level()).transpose({p.b.from(0, column).data, p.b.row_stride},
+                                           std::min(kTileLanes, p.n - column), p.k,
+                                           room_.data() + column, stride);
+      }
+      data_ = p.b.data;
+      n_ = p.n;
+    }
+    return {room_.data(), stride, false};
+  }
+
+ private:
+  std::vector<float> room_;
+  const float* data_ = nullptr;
+  int64_t n_ = 0;
+};
+
+// Whether turning b costs less than what a product that packs it loses, and takes little room.
+bool worth_turning(const Product<float>& p) {
+  constexpr int64_t kRowsMin = 64, kElementsMax = int64_t{1} << 21;
+  return p.m >= kRowsMin && p.n <= kElementsMax / p.k &&
+         gemm_class(p.m, p.n, p.k) == GemmClass::kLarge;
+}
+
 bool generates(dnnl::cpu_isa isa) {
   const auto has = static_cast<unsigned>(dnnl::get_effective_cpu_isa());
   return (has & static_cast<unsigned>(isa)) == static_cast<unsigned>(isa);
@@ -125,15 +168,18 @@ bool generates(dnnl::cpu_isa isa) {
 }  // namespace
 
 void multiply_onednn(const Product<float>& p) {
+  if (p.b.transposed && worth_turning(p)) {
+    thread_local Turned turned;
+    Product<float> plain = p;
+    plain.b = turned.of(p);
+    this_thread();  // has the library use one thread
+    return by_sgemm(plain);
+  }
   Thread& thread = this_thread();
   // The primitive packs a transposed b, for which sgemm is slow; else sgemm leads, and it alone
   // adds and scales in place.
   if (p.b.transposed && !p.accumulate && p.factor == 1.0F) return by_primitive(thread, p);
-  const dnnl::status status = dnnl::sgemm(
-      p.a.transposed ? 'T' : 'N', p.b.transposed ? 'T' : 'N', p.m, p.n, p.k, p.factor, p.a.data,
-      p.a.row_stride, p.b.data, p.b.row_stride, p.accumulate ? 1.0F : 0.0F, p.out, p.out_stride);
-  WEFT_CHECK(status == dnnl::status::success, "oneDNN's sgemm of {} x {} x {}: status {}", p.m, p.n,
-             p.k, static_cast<int>(status));
+  by_sgemm(p);
 }
 
 void multiply_onednn(const Product<bfloat16, float>& p) { by_primitive(this_thread(), p); }

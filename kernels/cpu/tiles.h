@@ -125,8 +125,9 @@ struct TileKernels {
                      TileRows<In> y);
   void (*store_rows_wide)(const Sum* x, int64_t count, int64_t features, int64_t width, Sum factor,
                           TileRows<Sum> y);
-  // to[c, q] := x[q, c], zero for q >= count.
-  void (*transpose)(TileRows<const Sum> x, int64_t count, int64_t columns, Sum* to);
+  // to[c * to_stride + q] := x[q, c] for all kTileLanes q, zero for q >= count.
+  void (*transpose)(TileRows<const Sum> x, int64_t count, int64_t columns, Sum* to,
+                    int64_t to_stride);
   // sum_d a[r, d] b[r, d] for r < count.
   void (*dots)(TileRows<const In> a, TileRows<const In> b, int64_t count, int64_t features,
                Sum* to);

@@ -76,12 +76,13 @@ Operand pairs_by_row(TileRows<const bfloat16> x, int64_t count, int64_t features
 
 void pack_pair_lanes(TileRows<const bfloat16> x, int64_t count, int64_t features, void* to) {
   const int64_t words = (features + 1) / 2;
-  to_lanes<F32>(count, words, static_cast<float*>(to), [&](int64_t q, int64_t w) -> F32::Vec {
-    const bfloat16* from = x.data + q * x.stride + 2 * w;
-    const int64_t left = features - 2 * w;
-    const __mmask32 mask = left >= 32 ? 0xFFFFFFFF : (1U << left) - 1;
-    return _mm512_castsi512_ps(_mm512_maskz_loadu_epi16(mask, from));
-  });
+  to_lanes<F32>(count, words, static_cast<float*>(to), kTileLanes,
+                [&](int64_t q, int64_t w) -> F32::Vec {
+                  const bfloat16* from = x.data + q * x.stride + 2 * w;
+                  const int64_t left = features - 2 * w;
+                  const __mmask32 mask = left >= 32 ? 0xFFFFFFFF : (1U << left) - 1;
+                  return _mm512_castsi512_ps(_mm512_maskz_loadu_epi16(mask, from));
+                });
 }
 
 void pack_pair_rows(TileRows<const bfloat16> x, int64_t count, int64_t features, int64_t width,

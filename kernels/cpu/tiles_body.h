@@ -132,15 +132,16 @@ inline void store_some(Out* to, const typename L::Vec& value, int64_t count) {
   }
 }
 
-// to[c, q] := x[q, c] for kTileLanes q, zero from count on; load_row(q, c) gives kLanes of a row.
+// to[c * to_stride + q] := x[q, c] for kTileLanes q, zero from count on; load_row(q, c) gives
+// kLanes of a row.
 template <typename L, typename LoadRow>
 __attribute__((always_inline)) inline void to_lanes(int64_t count, int64_t columns,
-                                                    typename L::Scalar* to,
+                                                    typename L::Scalar* to, int64_t to_stride,
                                                     const LoadRow& load_row) {
   for (int64_t q = 0; q < kTileLanes; q += L::kLanes) {
     for (int64_t c = 0; c < columns; c += L::kLanes) {
       typename L::Vec rows[L::kLanes];
-      typename L::Scalar* at = to + c * kTileLanes + q;
+      typename L::Scalar* at = to + c * to_stride + q;
       const int64_t valid = count - q, wide = columns - c;
       if (valid >= L::kLanes) {
 #pragma GCC unroll 16
@@ -153,23 +154,24 @@ __attribute__((always_inline)) inline void to_lanes(int64_t count, int64_t colum
       transpose_block<L>(rows);
       if (wide >= L::kLanes) {
 #pragma GCC unroll 16
-        for (int i = 0; i < L::kLanes; ++i) store<L>(at + i * kTileLanes, rows[i]);
+        for (int i = 0; i < L::kLanes; ++i) store<L>(at + i * to_stride, rows[i]);
       } else {
-        for (int i = 0; i < wide; ++i) store<L>(at + i * kTileLanes, rows[i]);
+        for (int i = 0; i < wide; ++i) store<L>(at + i * to_stride, rows[i]);
       }
     }
   }
 }
 
 template <typename L, typename In>
-void transpose(TileRows<const In> x, int64_t count, int64_t columns, typename L::Scalar* to) {
-  to_lanes<L>(count, columns, to, [&](int64_t q, int64_t c) {
+void transpose(TileRows<const In> x, int64_t count, int64_t columns, typename L::Scalar* to,
+               int64_t to_stride) {
+  to_lanes<L>(count, columns, to, to_stride, [&](int64_t q, int64_t c) {
     return load_some<L>(x.data + q * x.stride + c, columns - c);
   });
 }
 template <typename L, typename In>
 void pack_lanes(TileRows<const In> x, int64_t count, int64_t features, void* to) {
-  transpose<L>(x, count, features, static_cast<typename L::Scalar*>(to));
+  transpose<L>(x, count, features, static_cast<typename L::Scalar*>(to), kTileLanes);
 }
 
 template <typename L, typename In>

@@ -190,16 +190,37 @@ TEST(Gemm, TheBitsDoNotDependOnThePool) {
   const auto a = drawn<float>(s.m * s.k, 1), b = drawn<float>(s.k * s.n, 2);
   for (const GemmLibrary library : kLibraries) {
     const Forced forced(library, GemmLibrary::kWidened);
-    std::vector<std::vector<float>> results;
-    for (const int threads : {1, 2, 5}) {
-      ThreadPool pool(threads);
-      results.emplace_back(static_cast<size_t>(s.m * s.n));
-      gemm<float>(pool, s.m, s.n, s.k, {a.data(), s.k, false}, {b.data(), s.n, false},
-                  results.back().data(), s.n);
+    for (const bool transposed : {false, true}) {
+      std::vector<std::vector<float>> results;
+      for (const int threads : {1, 2, 5}) {
+        ThreadPool pool(threads);
+        results.emplace_back(static_cast<size_t>(s.m * s.n));
+        gemm<float>(pool, s.m, s.n, s.k, {a.data(), s.k, false},
+                    {b.data(), transposed ? s.k : s.n, transposed}, results.back().data(), s.n);
+      }
+      EXPECT_EQ(results[0], results[1]);
+      EXPECT_EQ(results[0], results[2]);
     }
-    EXPECT_EQ(results[0], results[1]);
-    EXPECT_EQ(results[0], results[2]);
   }
+}
+
+// What a thread has turned around for the tiles of one product is not taken for another's.
+TEST(Gemm, ATransposedRightSideIsReadAnewByEachProduct) {
+  const Sizes s{300, 100, 700};  // whose tiles share all columns
+  const Forced forced(GemmLibrary::kOneDnn, GemmLibrary::kWidened);
+  ThreadPool pool(1);
+  const auto a = drawn<float>(s.m * s.k, 1);
+  auto b = drawn<float>(s.k * s.n, 2);
+  std::vector<float> before(static_cast<size_t>(s.m * s.n)), after = before;
+  const auto multiply = [&](std::vector<float>& out) {
+    gemm<float>(pool, s.m, s.n, s.k, {a.data(), s.k, false}, {b.data(), s.k, true}, out.data(),
+                s.n);
+  };
+  multiply(before);
+  for (float& x : b) x *= 2;
+  multiply(after);
+  for (float& x : before) x *= 2;
+  EXPECT_EQ(after, before);
 }
 
 // The tiles that are handed out are those of the whole product.
