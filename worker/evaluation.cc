@@ -22,10 +22,34 @@ void fill_up(TaskRows& rows, int64_t wanted) {
   rows.rows = wanted;
 }
 
+void evaluate_rows(Rank& rank, Training& training, TrainingTask& task, const TaskRows& rows,
+                   Part part, EvaluationSums& sums) {
+  const auto evaluate = [&] {
+    Context cx = rank.context();
+    const TaskBatch batch = task.task->assemble(rows, part);
+    sums.add(task.task->evaluate(cx, *training.trunk, batch));
+  };
+  if (training.passes) {
+    training.passes->as_it_is(evaluate);
+  } else {
+    evaluate();
+  }
+}
+
 }  // namespace
 
-std::map<std::string, double> evaluate_task(Rank& rank, const proto::JobSpec& spec,
-                                            Training& training, TrainingTask& task) {
+int64_t evaluation_rounds(const Rank& rank, const proto::JobSpec& spec, const TrainingTask& task) {
+  const int64_t total = task.feed.validation_rows();
+  const int64_t batch_rows = std::max<int64_t>(1, spec.training().batch_size());
+  const auto rounds = [&](int64_t rows) {
+    return rows > 0 ? std::ssize(rounds_of(rank, spec, rank.blocks > 0 ? batch_rows : rows)) : 0;
+  };
+  return total / batch_rows * rounds(batch_rows) + rounds(total % batch_rows);
+}
+
+std::optional<std::map<std::string, double>> evaluate_task(Rank& rank, const proto::JobSpec& spec,
+                                                           Training& training, TrainingTask& task,
+                                                           const std::function<bool()>& leaves) {
   training.optimizer->finish_values();  // of ranks without rows, too
   EvaluationSums sums;
   const int64_t total = task.feed.validation_rows();
@@ -34,17 +58,13 @@ std::map<std::string, double> evaluate_task(Rank& rank, const proto::JobSpec& sp
     TaskRows rows = task.feed.validation(first, std::min(batch_rows, total - first));
     if (rank.blocks > 0) fill_up(rows, batch_rows);
     for (const Part& part : rounds_of(rank, spec, rows.rows)) {
-      if (part.length == 0 && !training.gate) continue;  // every rank opens the gate as often
-      if (rank.activity != nullptr) rank.activity->tick();
-      const auto evaluate = [&] {
-        Context cx = rank.context();
-        const TaskBatch batch = task.task->assemble(rows, part);
-        sums.add(task.task->evaluate(cx, *training.trunk, batch));
-      };
-      if (training.passes) {
-        training.passes->as_it_is(evaluate);
-      } else {
-        evaluate();
+      if (part.length > 0 || training.gate) {  // every rank opens the gate as often
+        if (rank.activity != nullptr) rank.activity->tick();
+        evaluate_rows(rank, training, task, rows, part, sums);
+      }
+      if (leaves()) {
+        if (training.gate) training.gate->close();
+        return std::nullopt;
       }
     }
   }

@@ -321,6 +321,7 @@ Status restore(const proto::CheckpointManifest& manifest, Progress& progress, Tr
   training.state.set_best_validation_loss(then.best_validation_loss());
   training.state.set_evaluations_without_improvement(then.evaluations_without_improvement());
   training.state.set_has_best(then.has_best());
+  training.state.set_evaluation_left(then.evaluation_left());
   WEFT_ASSIGN_OR_RETURN(const auto missing, checkpoint::load(manifest, training.state_tensors(),
                                                              [&](const std::string& hash) {
                                                                return progress.get_chunk(hash);

@@ -51,7 +51,8 @@ class Run {
         writer_(rank, progress),
         tracer_(rank, progress),
         stops_(training.tasks.size(),
-               StepStop(rank, [this] { return take_control(); }, clock_, {})) {}
+               StepStop(rank, [this] { return take_control(); }, clock_, {})),
+        evaluation_stop_(rank, [this] { return take_control(); }, clock_, {}) {}
 
   void run();
 
@@ -67,7 +68,10 @@ class Run {
   void add_memory(google::protobuf::Map<std::string, double>& values);
   void send_metrics(proto::MetricRecord record);
   void evaluate();
-  bool improved(double loss);
+  using Measured = std::vector<std::map<std::string, double>>;  // by task
+  std::optional<Measured> measure();
+  bool stopped_early() const;
+  void note_loss(double loss);
   bool boundary(bool after_step);
   proto::ControlKind take_control();
   void begin_checkpoint(const std::string& why, int64_t request = 0);
@@ -89,9 +93,9 @@ class Run {
   double loss_ = 0;
   SmoothedSpeed speed_;
   int64_t evaluated_step_ = -1;
-  bool stopped_early_ = false;
   const SystemClock clock_;
   std::vector<StepStop> stops_;  // by task
+  StepStop evaluation_stop_;
   SteadyClock::time_point boundary_time_ = SteadyClock::now();
 };
 
@@ -212,8 +216,9 @@ void Run::send_metrics(proto::MetricRecord record) {
   tell(std::move(message));
 }
 
-// Whether the weighted mean of the validation losses is lower than the best before by min_delta.
-bool Run::improved(double loss) {
+// The weighted mean of the validation losses, which improves where it is lower than the best before
+// by min_delta.
+void Run::note_loss(double loss) {
   const bool better = !state().has_best() || loss < state().best_validation_loss() -
                                                         spec_.training().early_stop().min_delta();
   if (better) {
@@ -223,36 +228,63 @@ bool Run::improved(double loss) {
   } else {
     state().set_evaluations_without_improvement(state().evaluations_without_improvement() + 1);
   }
-  return better;
+}
+
+bool Run::stopped_early() const {
+  const int32_t patience = spec_.training().early_stop().patience();
+  return patience > 0 && training_.state.evaluations_without_improvement() >= patience;
+}
+
+// Nothing where it was left, as the job is to stop; nothing of a task without validation data.
+std::optional<Run::Measured> Run::measure() {
+  int64_t rounds = 0, done = 0;
+  for (const TrainingTask& task : training_.tasks) rounds += evaluation_rounds(rank_, spec_, task);
+  const auto leaves = [&] { return evaluation_stop_.after(++done, rounds); };
+  evaluation_stop_.begin();
+  Measured all(training_.tasks.size());
+  for (size_t i = 0; i < all.size(); ++i) {
+    TrainingTask& task = training_.tasks[i];
+    if (task.feed.validation_rows() == 0) continue;
+    auto measured = evaluate_task(rank_, spec_, training_, task, leaves);
+    if (!measured) {
+      tell_event("evaluation_left",
+                 fmt::format("the evaluation after step {} was left after {} of {} micro-batches, "
+                             "as the rest would take long; it is done again when the job goes on",
+                             state().step(), done, rounds));
+      return std::nullopt;
+    }
+    all[i] = *std::move(measured);
+  }
+  return all;
 }
 
 void Run::evaluate() {
   if (evaluated_step_ == state().step()) return;
-  evaluated_step_ = state().step();
   const Activity::Phase phase(rank_.activity, "evaluation");
-  double loss = 0, weights = 0;
-  for (TrainingTask& task : training_.tasks) {
-    if (task.feed.validation_rows() == 0) continue;
-    const auto measured = evaluate_task(rank_, spec_, training_, task);
-    proto::MetricRecord record;
-    record.set_task(task.spec.name());
-    for (const auto& [name, value] : measured) {
-      (*record.mutable_values())["validation_" + name] = value;
-      results_[task.spec.name() + ".validation_" + name] = value;
-    }
-    rank_.log.info("step {} {} validation loss {:.6f}", state().step(), task.spec.name(),
-                   measured.at("loss"));
-    loss += task.spec.weight() * measured.at("loss");
-    weights += task.spec.weight();
-    send_metrics(std::move(record));
-  }
+  const auto measured = measure();
   speed_.add(seconds_since(boundary_time_), 0, 0);
   boundary_time_ = SteadyClock::now();
-  if (weights == 0) return;
-  if (!improved(loss / weights)) {
-    const int32_t patience = spec_.training().early_stop().patience();
-    stopped_early_ = patience > 0 && state().evaluations_without_improvement() >= patience;
+  state().set_evaluation_left(!measured);
+  if (!measured) return;
+  evaluated_step_ = state().step();
+  double loss = 0, weights = 0;
+  for (size_t i = 0; i < measured->size(); ++i) {
+    const std::map<std::string, double>& values = (*measured)[i];
+    if (values.empty()) continue;
+    const proto::TaskSpec& task = training_.tasks[i].spec;
+    proto::MetricRecord record;
+    record.set_task(task.name());
+    for (const auto& [name, value] : values) {
+      (*record.mutable_values())["validation_" + name] = value;
+      results_[task.name() + ".validation_" + name] = value;
+    }
+    rank_.log.info("step {} {} validation loss {:.6f}", state().step(), task.name(),
+                   values.at("loss"));
+    loss += task.weight() * values.at("loss");
+    weights += task.weight();
+    send_metrics(std::move(record));
   }
+  if (weights > 0) note_loss(loss / weights);
 }
 
 void Run::begin_checkpoint(const std::string& why, int64_t request) {
@@ -331,7 +363,7 @@ bool Run::boundary(bool after_step) {
   const int64_t every = spec_.checkpoint().every_steps();
   const bool asked = agreed.control == proto::CONTROL_KIND_CHECKPOINT;
   const bool due = every > 0 && state().step() % every == 0;
-  const bool last = state().step() >= spec_.training().steps() || stopped_early_;
+  const bool last = state().step() >= spec_.training().steps() || stopped_early();
   if (((due && after_step) || asked) && !last) {
     // A checkpoint that still waits for room is not waited for: the next one takes its turn, and
     // one that was asked for is written as soon as there is room.
@@ -364,17 +396,22 @@ void Run::run() {
   started();
   if (boundary(false)) return;
   boundary_time_ = SteadyClock::now();
+  if (state().evaluation_left()) {
+    evaluate();
+    if (boundary(false)) return;
+  }
   const int64_t every = spec_.training().evaluate_every();
-  while (state().step() < spec_.training().steps() && !stopped_early_) {
+  while (state().step() < spec_.training().steps() && !stopped_early()) {
     const bool done = one_step();
     if (done && every > 0 && state().step() % every == 0) evaluate();
     if (boundary(done)) return;
   }
   evaluate();
+  if (state().evaluation_left() && boundary(false)) return;
   begin_checkpoint("end");
   finish_checkpoint();
   finish("succeeded",
-         stopped_early_ ? "stopped early: the validation loss no longer improved" : "");
+         stopped_early() ? "stopped early: the validation loss no longer improved" : "");
 }
 
 Status out_of_memory(const Rank& rank, const proto::LaunchRecord& record, const std::string& what) {

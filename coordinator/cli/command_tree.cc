@@ -158,10 +158,15 @@ void add_job_commands(CLI::App& app, Parsed& p) {
     made->add_option("JOB", p.jobs, "Ids of jobs")->type_name("")->required()->check(id());
   };
   const auto action = [&](const char* name, const char* help) {
-    jobs(add(app, p, name, help, [&p, name] { return act(p.context, name, p.jobs); }));
+    CLI::App* made = add(app, p, name, help, [&p, name] { return act(p.context, name, p.jobs); });
+    jobs(made);
+    return made;
   };
-  action("cancel", "Write a last checkpoint and end the job");
-  action("pause", "Write a checkpoint and free the slots");
+  const char* waits =
+      "A step or an evaluation whose rest would take more than 10 seconds is left between two\n"
+      "micro-batches, and done again should the job go on. One micro-batch is waited for.";
+  action("cancel", "Write a last checkpoint and end the job")->footer(waits);
+  action("pause", "Write a checkpoint and free the slots")->footer(waits);
   add_resume(app, p);
   action("checkpoint", "Write a checkpoint and go on");
   jobs(add(app, p, "rm", "Delete finished jobs with all that they left",

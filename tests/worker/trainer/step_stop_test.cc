@@ -1,7 +1,10 @@
 // Steps that are left half-way: when, and that nothing of them remains.
 #include "worker/step_stop.h"
 
+#include <fmt/format.h>
+
 #include "tests/worker/trainer/trainer_fixture.h"
+#include "worker/evaluation.h"
 #include "worker/step.h"
 
 namespace weft {
@@ -148,6 +151,123 @@ TEST_F(LeftStep, EndsInTheCheckpointOfTheBoundaryBeforeIt) {
     return manifest.DebugString();
   };
   EXPECT_EQ(paused(1), paused(0));
+}
+
+// Its micro-batches are counted before they are there, on each rank and also where it has no rows.
+TEST_F(LeftStep, AnEvaluationHasAsManyMicroBatchesAsAreAskedAfter) {
+  const auto check = [&](MeshDegrees mesh, int batch_rows, int micro_batch_rows, bool invariant) {
+    proto::LaunchRecord job = record(kTwoTasks, mesh);
+    proto::TrainingSpec& settings = *job.mutable_spec()->mutable_training();
+    settings.set_batch_size(batch_rows);
+    settings.set_micro_batch_size(micro_batch_rows);
+    if (invariant) settings.set_reproducible(proto::REPRODUCIBLE_TOPOLOGY);
+    on_ranks(job, [](Rank& rank, const proto::JobSpec& spec, Training& training) {
+      EXPECT_EQ(evaluation_rounds(rank, spec, training.tasks[0]), 0) << "no validation data";
+      TrainingTask& task = training.tasks[1];
+      int64_t asked = 0;
+      const auto stays = [&] { return ++asked < 0; };
+      EXPECT_TRUE(evaluate_task(rank, spec, training, task, stays));
+      EXPECT_GT(asked, 0);
+      EXPECT_EQ(asked, evaluation_rounds(rank, spec, task));
+      EXPECT_FALSE(evaluate_task(rank, spec, training, task, [] { return true; }));
+    });
+  };
+  for (const MeshDegrees mesh :
+       {MeshDegrees{1, 1, 1}, MeshDegrees{3, 1, 1}, MeshDegrees{2, 2, 1}}) {
+    for (const int batch_rows : {4, 31, 100}) check(mesh, batch_rows, 1, false);
+  }
+  for (const MeshDegrees mesh : {MeshDegrees{1, 1, 1}, MeshDegrees{2, 2, 1}}) {
+    check(mesh, 16, 8 / mesh.data, true);
+  }
+}
+
+class LeftEvaluation : public Trainer {
+ protected:
+  // Minutes of validation data, or little.
+  void write_rows(int64_t count) {
+    fs::create_directories(folder_ / "obj-held");
+    std::ofstream rows(folder_ / "obj-held" / "rows.jsonl");
+    for (int64_t i = 0; i < count; ++i) {
+      rows << R"({"text": "a row of the held data, )" << i % 7 << R"(", "label": )" << i % 3
+           << "}\n";
+    }
+  }
+  proto::LaunchRecord job(MeshDegrees mesh, int every) {
+    std::string text = kTwoTasks;
+    text.replace(text.find("validation: obj-rows"), 20, "validation: obj-held");
+    proto::LaunchRecord job = record(text, mesh);
+    proto::TrainingSpec& training = *job.mutable_spec()->mutable_training();
+    training.set_steps(4);
+    training.set_evaluate_every(every);
+    training.set_micro_batch_size(1);
+    return job;
+  }
+  // The final checkpoint's state but for the checkpoint's own ids, and what was measured.
+  static std::string end(MemoryCluster& cluster) {
+    proto::CheckpointManifest last = cluster.checkpoints.back();
+    EXPECT_EQ(last.why(), "end");
+    std::string text = last.state().DebugString();
+    for (const proto::TensorEntry& tensor : last.tensors()) text += tensor.ShortDebugString();
+    for (const proto::MetricRecord& record : cluster.metrics) {
+      for (const char* name : {"loss", "validation_loss"}) {
+        const auto found = record.values().find(name);
+        if (found == record.values().end()) continue;
+        text += fmt::format("\n{} {} {} {}", record.step(), record.task(), name, found->second);
+      }
+    }
+    const auto& results = cluster.finishes.back().results();
+    return text + fmt::format("\nkind {}", results.at("kind.validation_loss"));
+  }
+};
+
+TEST_F(LeftEvaluation, IsDoneAgainWholeWhenTheJobGoesOn) {
+  for (const MeshDegrees mesh : {MeshDegrees{1, 1, 1}, MeshDegrees{2, 1, 1}}) {
+    for (const int step : {2, 4}) {  // between steps, and at the end
+      write_rows(5);
+      MemoryCluster whole;
+      ASSERT_TRUE(train(job(mesh, step), whole).ok());
+      MemoryCluster cluster;
+      cluster.control_at_step = step;
+      cluster.control = proto::CONTROL_KIND_PAUSE;
+      write_rows(300'000);
+      ASSERT_TRUE(train(job(mesh, step), cluster).ok());
+      ASSERT_EQ(cluster.events.size(), 1U);
+      EXPECT_EQ(cluster.events[0].type(), "evaluation_left");
+      EXPECT_EQ(cluster.events[0].step(), step);
+      EXPECT_EQ(cluster.finishes.at(0).outcome(), "paused");
+      EXPECT_EQ(cluster.checkpoints.back().why(), "pause");
+      EXPECT_EQ(cluster.checkpoints.back().state().step(), step);
+
+      write_rows(5);
+      cluster.control_at_step = -1;
+      proto::LaunchRecord again = job(mesh, step);
+      *again.mutable_resume() = cluster.checkpoints.back();
+      ASSERT_TRUE(train(again, cluster).ok());
+      EXPECT_EQ(cluster.finishes.back().outcome(), "succeeded");
+      EXPECT_EQ(end(cluster), end(whole)) << step;
+    }
+  }
+}
+
+// Also where the pause came right behind the evaluation that ends the training.
+TEST_F(LeftEvaluation, AJobThatStoppedEarlyStaysSoWhenItGoesOn) {
+  write_rows(5);
+  proto::LaunchRecord early = job({}, 2);
+  proto::TrainingSpec& training = *early.mutable_spec()->mutable_training();
+  training.set_steps(40);
+  training.mutable_early_stop()->set_patience(1);
+  training.mutable_early_stop()->set_min_delta(1e6);
+  MemoryCluster cluster;
+  cluster.control_at_step = 4;  // the second evaluation improves nothing
+  cluster.control = proto::CONTROL_KIND_PAUSE;
+  ASSERT_TRUE(train(early, cluster).ok());
+  EXPECT_EQ(cluster.finishes.at(0).outcome(), "paused");
+  EXPECT_EQ(cluster.finishes.at(0).step(), 4);
+  cluster.control_at_step = -1;
+  *early.mutable_resume() = cluster.checkpoints.back();
+  ASSERT_TRUE(train(early, cluster).ok());
+  EXPECT_EQ(cluster.finishes.at(1).outcome(), "succeeded");
+  EXPECT_EQ(cluster.finishes.at(1).step(), 4);
 }
 
 }  // namespace
