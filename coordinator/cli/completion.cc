@@ -28,12 +28,12 @@ std::vector<std::string> names_of(const CommandWords& command) {
 }
 
 // The options in front of a command whose value is no command: "--server|--data".
-std::string global_values(const Commands& commands) {
+std::string global_values(const Commands& commands, const char* between) {
   std::vector<std::string> names;
   for (const OptionWords& option : commands.front().options) {
     if (option.takes_value) names.push_back(option.name);
   }
-  return joined(names, "|");
+  return joined(names, between);
 }
 
 // Whether a word of it that is no option may be the name of a file.
@@ -107,7 +107,7 @@ std::string bash(const Commands& commands) {
       "  fi\n"
       "}}\n"
       "complete -o filenames -F _weft weft\n",
-      global_values(commands),
+      global_values(commands, "|"),
       value_cases(commands, "{{ COMPREPLY=($(compgen -W '{}' -- \"$current\")); return; }}",
                   "mapfile -t COMPREPLY < <(compgen -f -- \"$current\"); return",
                   "[[ $current == -* ]] || "),
@@ -149,6 +149,7 @@ std::string zsh(const Commands& commands) {
       "      *) command=${{words[i]}}; break ;;\n"
       "    esac\n"
       "  done\n"
+      "  if [[ $PREFIX == --*=* ]]; then before=${{PREFIX%%=*}}; compset -P 1 '*='; fi\n"
       "  case \"$command $before\" in\n{}  esac\n"
       "  case $command in\n{}  esac\n"
       "  if [[ $PREFIX == -* ]]; then\n"
@@ -161,7 +162,7 @@ std::string zsh(const Commands& commands) {
       "}}\n"
       "(( $+functions[compdef] )) || {{ autoload -U compinit && compinit -u }}\n"
       "compdef _weft weft\n",
-      names, globals, global_values(commands),
+      names, globals, global_values(commands, "|"),
       value_cases(commands, "{{ compadd -- {}; return; }}", "_files; return",
                   "[[ $PREFIX == -* ]] || "),
       cases);
@@ -179,15 +180,30 @@ std::string fish_option(const std::string& when, const OptionWords& option) {
 }
 
 std::string fish(const Commands& commands) {
-  std::string out = "# fish completion of weft: weft completion fish | source\n";
+  // fish's own __fish_seen_subcommand_from takes every word for a command, also an option's value.
+  std::string out = fmt::format(
+      "# fish completion of weft: weft completion fish | source\n"
+      "function __weft_command\n"
+      "  set -l is_value 0\n"
+      "  for word in (commandline -opc)[2..]\n"
+      "    if test $is_value = 1; set is_value 0; continue; end\n"
+      "    switch $word\n"
+      "      case {}; set is_value 1\n"
+      "      case '-*'\n"
+      "      case '*'; echo $word; return 0\n"
+      "    end\n"
+      "  end\n"
+      "  return 1\n"
+      "end\n",
+      global_values(commands, " "));
   for (const CommandWords& command : commands) {
     if (command.name.empty()) {
       for (const OptionWords& option : command.options) out += fish_option("", option);
       continue;
     }
-    out += fmt::format("complete -c weft -n __fish_use_subcommand -f -a {} -d {}\n", command.name,
-                       quoted(command.help));
-    const std::string when = fmt::format("-n '__fish_seen_subcommand_from {}'", command.name);
+    out += fmt::format("complete -c weft -n 'not __weft_command >/dev/null' -f -a {} -d {}\n",
+                       command.name, quoted(command.help));
+    const std::string when = fmt::format("-n 'contains -- {} (__weft_command)'", command.name);
     for (const OptionWords& option : command.options) out += fish_option(when, option);
     if (!takes_paths(command)) out += fmt::format("complete -c weft {} -f\n", when);
     for (const OptionWords& positional : command.positionals) {

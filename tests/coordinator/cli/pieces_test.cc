@@ -1,4 +1,4 @@
-// Event parser, settings, daemons, completion.
+// Event parser, settings, daemons.
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -6,7 +6,6 @@
 #include <filesystem>
 
 #include "coordinator/cli/api_client.h"
-#include "coordinator/cli/completion.h"
 #include "coordinator/cli/daemon.h"
 #include "coordinator/cli/event_parser.h"
 #include "coordinator/cli/settings.h"
@@ -109,24 +108,6 @@ TEST_F(FolderTest, TailsAndPorts) {
 }
 
 TEST(Encoding, PathsAndQueries) { EXPECT_EQ(encoded("a/b c%\xc3\xa4~"), "a%2Fb%20c%25%C3%A4~"); }
-
-TEST(Completion, NamesCommandsOptionsAndChoices) {
-  const std::vector<CommandWords> words = {{"", "", {{"--data", "", "Folder", true, {}}}, {}},
-                                           {"submit",
-                                            "It's for jobs",
-                                            {{"--file", "-f", "A file", true, {}},
-                                             {"--wait", "", "Wait", false, {}},
-                                             {"--kind", "", "Which", true, {"one", "two"}}},
-                                            {{"WHAT", "", "Positional", true, {"this", "that"}}}}};
-  for (const char* shell : {"bash", "zsh", "fish"}) {
-    const std::string script = completion_script(shell, words);
-    for (const char* part : {"submit", "file", "wait", "one two", "this that", "data"}) {
-      EXPECT_NE(script.find(part), std::string::npos) << shell << " " << part;
-    }
-  }
-  EXPECT_NE(completion_script("fish", words).find("'It'\\''s for jobs'"), std::string::npos);
-  EXPECT_NE(completion_script("zsh", words).find("'submit:It'\\''s for jobs'"), std::string::npos);
-}
 
 }  // namespace
 }  // namespace weft::cli

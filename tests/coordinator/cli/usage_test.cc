@@ -1,7 +1,4 @@
 // Errors: of usage, of input, of the service; plain and with --json.
-#include <cstdio>
-#include <memory>
-#include <sstream>
 
 #include "coordinator/cli/usage.h"
 #include "proto/api.pb.h"
@@ -211,79 +208,6 @@ TEST(Commands, EachAndItsOptionsHaveAHelpText) {
     }
   }
   EXPECT_GT(options, 80);
-}
-
-// What bash offers for these words, the last of which is being typed.
-std::string offered(const std::string& script, const std::string& words) {
-  const std::string command =
-      "bash -c 'source " + script + "; COMP_WORDS=(" + words +
-      "); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _weft; echo \"${COMPREPLY[@]}\"'";
-  std::unique_ptr<FILE, int (*)(FILE*)> pipe(::popen(command.c_str(), "re"), ::pclose);
-  std::string text;
-  for (int c = std::fgetc(pipe.get()); c != EOF; c = std::fgetc(pipe.get())) {
-    text += static_cast<char>(c);
-  }
-  return " " + text;
-}
-
-TEST_F(ServedCli, BashCompletesEveryCommandAndOption) {
-  write("complete.sh", weft({"completion", "bash"}).out);
-  const std::string script = folder_ + "/complete.sh";
-  const std::string names = offered(script, "weft \"\"");
-  for (const CommandWords& command : all_commands()) {
-    EXPECT_THAT(names, HasSubstr(command.name));
-    const std::string options =
-        offered(script, "weft --data x " + command.name + (command.name.empty() ? "-" : " -"));
-    for (const OptionWords& option : command.options) {
-      EXPECT_THAT(options, HasSubstr(" " + option.name)) << command.name;
-    }
-  }
-  EXPECT_EQ(offered(script, "weft completion \"\""), " bash zsh fish\n");
-  EXPECT_EQ(offered(script, "weft fine-tune a b --task seq"), " sequence_classification\n");
-  EXPECT_EQ(offered(script, "weft submit -f " + folder_ + "/job."), " " + folder_ + "/job.yaml\n");
-}
-
-TEST_F(ServedCli, BashOffersFilesOnlyWhereAPathIsWanted) {
-  write("complete.sh", weft({"completion", "bash"}).out);
-  write("a file.txt", "");
-  const std::string script = folder_ + "/complete.sh", file = folder_ + "/a";
-  const auto offers_files = [&](const std::string& words) {
-    const std::string offer = offered(script, "weft " + words + " " + file);
-    EXPECT_TRUE(offer == " \n" || offer == " " + folder_ + "/a file.txt\n") << words << offer;
-    return offer != " \n";
-  };
-  int free = 0;
-  for (const CommandWords& command : all_commands()) {
-    for (const OptionWords& option : command.options) {
-      if (!option.takes_value || !option.choices.empty()) continue;
-      ++free;
-      EXPECT_EQ(offers_files(command.name + " " + option.name), option.takes_path)
-          << command.name << " " << option.name;
-    }
-  }
-  EXPECT_GT(free, 30);
-  for (const char* words : {"--data", "--token-file", "submit --file", "plan -f", "export x --to",
-                            "trace x -o", "fine-tune a b --validation", "fine-tune a --tokenizer",
-                            "join x --token", "fine-tune", "fine-tune m", "generate"}) {
-    EXPECT_TRUE(offers_files(words)) << words;
-  }
-  for (const char* words :
-       {"--server", "ls --name", "ls --limit", "submit -f x --set", "generate x --prompt",
-        "fine-tune a b --steps", "show", "pause x", "logs", "export", "nodes forget", "join"}) {
-    EXPECT_FALSE(offers_files(words)) << words;
-  }
-}
-
-// As bash cuts them.
-TEST_F(ServedCli, BashCompletesValuesBehindAnEqualsSign) {
-  write("complete.sh", weft({"completion", "bash"}).out);
-  const std::string script = folder_ + "/complete.sh";
-  EXPECT_EQ(offered(script, "weft submit --file = " + folder_ + "/job."),
-            " " + folder_ + "/job.yaml\n");
-  EXPECT_EQ(offered(script, "weft fine-tune a b --task ="), " causal_lm sequence_classification\n");
-  EXPECT_EQ(offered(script, "weft --server host : 70 --data = /x ls --ki"), " --kind\n");
-  EXPECT_EQ(offered(script, "weft --server = host : 70 li"), " \n");
-  EXPECT_EQ(offered(script, "weft submit --set a = " + folder_ + "/job."), " \n");
 }
 
 TEST(Nearest, IsNearOrNothing) {
