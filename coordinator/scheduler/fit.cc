@@ -157,21 +157,26 @@ Status check_feasible(const std::vector<SnapshotNode>& nodes_known, const Gang& 
                     *gang.gpu ? "GPUs" : "the CPU"));
   }
   if (all.fits) {
-    return invalid(fmt::format("its {} need more memory each than {} of all known nodes have",
-                               counted(gang.slots, "rank"), counted(all.total, "slot")));
+    return invalid(fmt::format(
+        "asks for {}, but too few of the {} of all known nodes have the memory that a rank needs",
+        counted(gang.slots, "rank"), counted(all.total, "slot")));
   }
   const std::string kind = kinds_of(nodes_known) == 1 ? "" : " of one device";
   const int nodes = static_cast<int>(std::ssize(all.of_node));
-  const std::string whole = fmt::format("{} on {}", all.total, counted(nodes, "node"));
+  const std::string whole =
+      fmt::format("{} on {}", counted(all.total, "slot"), counted(nodes, "node"));
   if (gang.slots > all.total) {
-    return invalid(fmt::format("its {} must be at most the slots of all known nodes{}: {}",
-                               counted(gang.slots, "rank"), kind, whole));
+    return invalid(
+        fmt::format("asks for {}, one a slot, but all known nodes{} have {}; ask for fewer, or let "
+                    "further nodes join",
+                    counted(gang.slots, "rank"), kind, whole));
   }
   return Status::invalid(
       "resources.nodes", std::to_string(gang.nodes),
       gang.nodes > nodes
           ? fmt::format("must be at most the number of known nodes{}: {}", kind, nodes)
-          : fmt::format("{} spread evenly over so many nodes do not fit the known nodes: {}",
+          : fmt::format("must be a number of nodes over which {}, spread evenly, fit the known "
+                        "nodes: {}",
                         counted(gang.slots, "rank"), whole));
 }
 

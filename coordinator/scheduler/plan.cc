@@ -72,8 +72,8 @@ class Planner {
     if (Status status = check_feasible(snapshot_.nodes, job); !status.ok()) {
       // Who wrote the number of slots, and how, is not known here.
       const bool of_slots = status.field() == GangSource{}.field;
-      plan_.waits[job.job] = {"can never start: " + (of_slots ? status.rule() : status.to_string()),
-                              true, 0};
+      plan_.waits[job.job] = {
+          "can never start: " + (of_slots ? "it " + status.rule() : status.to_string()), true, 0};
       return;
     }
     const bool may_start = !snapshot_.draining && job.leaving.empty() && job.eligible_ms <= now_ms_;

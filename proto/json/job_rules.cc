@@ -257,7 +257,8 @@ Status check_reproducible(const JobSpec& spec, const Refusal& refuse) {
   const int64_t ranks = int64_t{mesh.data()} * mesh.sequence() * mesh.tensor();
   if (blocks % ranks != 0) {
     return refuse("parallel", ranks,
-                  "data x sequence x tensor must divide training.reproducible_blocks = " +
+                  "must give a number of ranks, data x sequence x tensor, that divides "
+                  "training.reproducible_blocks = " +
                       std::to_string(blocks) + " with training.reproducible: topology");
   }
   if (mesh.sequence_attention() == proto::SEQUENCE_ATTENTION_RING ||
@@ -278,9 +279,9 @@ Status check_reproducible(const JobSpec& spec, const Refusal& refuse) {
   if (rows % blocks == 0) return {};
   if (blocks % rows != 0) {
     return refuse("training.batch_size", training.batch_size(),
-                  "the rows at once, " + std::to_string(rows) +
-                      ", must divide training.reproducible_blocks = " + std::to_string(blocks) +
-                      " or be a multiple of it with training.reproducible: topology");
+                  "must give rows at once, now " + std::to_string(rows) +
+                      ", that divide training.reproducible_blocks = " + std::to_string(blocks) +
+                      " or are a multiple of it with training.reproducible: topology");
   }
   if (training.sequence_length() % (blocks / rows) != 0) {
     return refuse("training.sequence_length", training.sequence_length(),
@@ -291,8 +292,8 @@ Status check_reproducible(const JobSpec& spec, const Refusal& refuse) {
     if (spec.tasks(i).type() != proto::TASK_TYPE_SEQUENCE_CLASSIFICATION) continue;
     return refuse(
         "training.batch_size", training.batch_size(),
-        "the rows at once, " + std::to_string(rows) +
-            ", must be a multiple of training.reproducible_blocks = " + std::to_string(blocks) +
+        "must give rows at once, now " + std::to_string(rows) +
+            ", that are a multiple of training.reproducible_blocks = " + std::to_string(blocks) +
             " for a sequence_classification with training.reproducible: topology, as "
             "its rows are as long as the longest of the batch");
   }

@@ -294,14 +294,16 @@ TEST(JobRules, TopologyInvariantJobsFitTheirBlocks) {
   };
   refused([](auto& t, auto&) { t.set_reproducible_blocks(12); }, "training.reproducible_blocks",
           "a power of two");
-  refused([](auto&, auto& p) { p.set_data(8); }, "parallel", "divide training.reproducible_blocks");
+  refused([](auto&, auto& p) { p.set_data(8); }, "parallel",
+          "divides training.reproducible_blocks");
   refused([](auto& t, auto&) { t.set_precision(proto::PRECISION_FP16); }, "training.precision",
           "fp32 or bf16");
   refused([](auto&, auto& p) { p.set_sequence_attention(proto::SEQUENCE_ATTENTION_RING); },
           "parallel.sequence_attention", "ulysses or auto");
   refused([](auto& t, auto&) { t.set_micro_batch_size(6); }, "training.batch_size",
           "multiple of the rows at once");
-  refused([](auto& t, auto&) { t.set_batch_size(12); }, "training.batch_size", "12, must divide");
+  refused([](auto& t, auto&) { t.set_batch_size(12); }, "training.batch_size",
+          "must give rows at once, now 12, that divide");
   refused(
       [](auto& t, auto&) {
         t.set_batch_size(4);

@@ -23,8 +23,8 @@ Status check_blocks(const proto::JobSpec& spec, const ModelConfig& config) {
   if (config.key_heads % (tensor * in_row) != 0) {
     return refuse(in_row > 1 ? "parallel.sequence" : "parallel.tensor",
                   in_row > 1 ? spec.parallel().sequence() : tensor,
-                  fmt::format("the {} ranks that share a row's heads must divide the model's {} "
-                              "heads of keys",
+                  fmt::format("must leave ranks that share a row's heads, now {}, that divide the "
+                              "model's {} heads of keys",
                               tensor * in_row, config.key_heads));
   }
   const int64_t queries = config.heads * config.head_features;

@@ -25,8 +25,8 @@ constexpr const char* kSingleFile = "model.safetensors";
 
 using Model = AdmittedModel;
 
-// An error of something inside the input that `field` names: "model.safetensors: wte.weight [2,
-// 3]".
+// An error of something inside the input that `field` names: "model.from: model.safetensors:
+// wte.weight must be F32", of the value "model.safetensors: wte.weight I32".
 Status inside(const std::string& field, const std::string& where, const Status& status) {
   if (status.code() == Code::kUnavailable) return status.with_prefix(field + ": ");
   std::string value = where;
@@ -34,7 +34,10 @@ Status inside(const std::string& field, const std::string& where, const Status& 
   if (!status.value().empty()) value += (status.field().empty() ? ": " : " ") + status.value();
   std::string rule = status.message();
   if (!status.rule().empty()) rule = status.rule();
-  return Status::invalid(field, value, rule);
+  return Status(Code::kInvalidArgument, field + ": " + where + ": " + status.message())
+      .with_field(field)
+      .with_value(value)
+      .with_rule(rule);
 }
 
 Result<Model> read_config(const std::string& text) {
@@ -61,9 +64,8 @@ Result<std::vector<std::string>> weight_files(const InputFiles& files) {
   if (files.size(kSingleFile)) return std::vector<std::string>{kSingleFile};
   const std::string index = checkpoint::kSafetensorsIndexName;
   if (!files.size(index)) {
-    return fail(
-        Status::invalid("model.from", kSingleFile,
-                        "the folder has neither " + std::string(kSingleFile) + " nor " + index));
+    return fail(Status::invalid("model.from", "neither",
+                                "must hold " + std::string(kSingleFile) + " or " + index));
   }
   auto text = read_whole(files, index, kIndexBytesMax);
   if (!text) return fail(inside("model.from", index, text.error()));
@@ -97,8 +99,9 @@ Status check_weights(const Model& model, const InputFiles& files) {
     if (!header) return inside("model.from", name, header.error());
     for (auto& [tensor, info] : header->tensors) {
       if (const auto [at, fresh] = file_of.emplace(tensor, name); !fresh) {
-        return Status::invalid("model.from", name + ": " + tensor,
-                               "the tensor stands in " + at->second + " too");
+        return Status::invalid(
+            "model.from", name + ": " + tensor,
+            "must hold a tensor once; this one stands in " + at->second + " too");
       }
       tensors[tensor] = std::move(info);
     }
@@ -129,7 +132,7 @@ Status check_manifest(const Model& model, const proto::CheckpointManifest& base)
     }
     return Status::invalid(
         "model.from", base.id() + ": " + info.name,
-        "the checkpoint has to hold it with the shape " + info.shape.to_string());
+        "must be a checkpoint that holds it with the shape " + info.shape.to_string());
   }
   return {};
 }

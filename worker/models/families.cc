@@ -41,7 +41,7 @@ std::string known_families() {
 Result<std::string> family_of_config(std::string_view json) {
   WEFT_ASSIGN_OR_RETURN(const nlohmann::json object, parse_strict(json));
   if (!object.is_object() || !object.contains("model_type") || !object["model_type"].is_string()) {
-    return fail(Status::invalid("model_type", "absent", "config.json must name its model_type"));
+    return fail(Status::invalid("model_type", "absent", "must be named by config.json"));
   }
   const auto name = object["model_type"].get<std::string>();
   if (find_family(name) == nullptr) {

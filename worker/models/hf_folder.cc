@@ -146,12 +146,14 @@ Result<std::vector<const SafetensorInfo*>> match_weights(
       continue;
     }
     if (found == nullptr) {
-      return fail(Status::invalid(info.name, "absent",
-                                  "the weights lack " + info.name + " " + info.shape.to_string()));
+      return fail(Status::invalid(
+          info.name, "absent",
+          "is missing: the weights must hold it, of the shape " + info.shape.to_string()));
     }
     if (!same_shape(*found, info.shape)) {
-      return fail(Status::invalid(found->name, shown(found->shape),
-                                  "config.json asks for the shape " + info.shape.to_string()));
+      return fail(Status::invalid(
+          found->name, shown(found->shape),
+          "must have the shape " + info.shape.to_string() + ", as config.json says"));
     }
     if (!is_floating(found->dtype)) {
       return fail(Status::invalid(found->name, found->dtype, "must be F32, F16, BF16 or F64"));
@@ -163,7 +165,7 @@ Result<std::vector<const SafetensorInfo*>> match_weights(
     const bool known = used.contains(name) || name == kClassHead;
     if (known || family.ignored_in_files(name, config)) continue;
     return fail(Status::invalid(name, find(name)->dtype,
-                                "no parameter of this configuration is called so"));
+                                "must be a parameter of this configuration; leave the tensor out"));
   }
   return matched;
 }

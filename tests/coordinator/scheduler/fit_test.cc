@@ -51,7 +51,14 @@ TEST(Fit, TheErrorIsOfWhatWasWritten) {
   const Status status = check_feasible(nodes, {4, 0}, {"parallel.data", "4"});
   EXPECT_EQ(status.field(), "parallel.data");
   EXPECT_EQ(status.value(), "4");
-  EXPECT_EQ(status.rule(), "its 4 ranks must be at most the slots of all known nodes: 2 on 1 node");
+  EXPECT_EQ(status.message(),
+            "parallel.data asks for 4 ranks, one a slot, but all known nodes have 2 slots on 1 "
+            "node; ask for fewer, or let further nodes join");
+  EXPECT_EQ(check_feasible({{"a", 2, true}, {"b", 1, true}}, {3, 3}).message(),
+            "resources.nodes must be at most the number of known nodes: 2");
+  EXPECT_EQ(check_feasible({{"a", 3, true}, {"b", 1, true}}, {4, 2}).message(),
+            "resources.nodes must be a number of nodes over which 4 ranks, spread evenly, fit the "
+            "known nodes: 4 slots on 2 nodes");
 }
 
 TEST(Fit, ANodeSuitsRanksOfItsDeviceAndMemory) {

@@ -80,7 +80,7 @@ TEST(Plan, RanksOnGpusAndOnCpusShareNoGang) {
   EXPECT_THAT(found.waits.at("either").reason, HasSubstr("waits for 2 slots: 0 free of 4"));
   snapshot.pending = {pending("both", 1, 4)};
   EXPECT_THAT(plan(snapshot, 0).waits.at("both").reason,
-              HasSubstr("must be at most the slots of all known nodes of one device: 2 on 1 node"));
+              HasSubstr("all known nodes of one device have 2 slots on 1 node"));
   snapshot.nodes[1].gpu = false;
   snapshot.pending = {pending("gpus", 1, 1)};
   snapshot.pending[0].gpu = true;
@@ -114,7 +114,8 @@ TEST(Plan, ARankRunsOnlyWhereItsMemoryIs) {
   EXPECT_TRUE(never.waits.at("two").infeasible);
   EXPECT_EQ(
       never.waits.at("two").reason,
-      "can never start: its 2 ranks need more memory each than 4 slots of all known nodes have");
+      "can never start: it asks for 2 ranks, but too few of the 4 slots of all known nodes have "
+      "the memory that a rank needs");
   snapshot.nodes[0].slot_bytes = 0;  // it is not known
   EXPECT_EQ(started(plan(snapshot, 70'000)), "two light ");
 }

@@ -143,9 +143,9 @@ TEST_F(CheckModelTest, RefusesAStepOfUncountableBytes) {
 TEST_F(CheckModelTest, ReadsTheConfiguration) {
   const std::tuple<std::string, std::string, std::string> cases[] = {
       {"{\"n_embd\": 6", "config.json", "valid JSON"},
-      {"[1]", "config.json", "model_type"},
+      {"[1]", "config.json", "must be named by config.json"},
       {config({{"model_type", "\"bert\""}}), "model_type bert", "must be one of gpt2, llama"},
-      {config({{"model_type", ""}}), "model_type absent", "must name"},
+      {config({{"model_type", ""}}), "model_type absent", "must be named"},
       {config({{"n_head", "4"}}), "n_head 4", "must divide n_embd"},
       {config({{"n_embd", "\"six\""}}), "n_embd \"six\"", "must be an integer"},
       {config({{"rope_theta", "10000"}}), "rope_theta 10000", ""},
@@ -163,13 +163,13 @@ TEST_F(CheckModelTest, HoldsTheWeightsAgainstTheConfiguration) {
   Shapes missing = shapes_, wrong = shapes_, more = shapes_;
   missing.erase("transformer.h.0.mlp.c_fc.bias");
   write_weights("model.safetensors", missing);
-  refused(check(fine_tune()), "model.from", "transformer.h.0.mlp.c_fc.bias", "lack");
+  refused(check(fine_tune()), "model.from", "transformer.h.0.mlp.c_fc.bias", "must hold it");
   wrong["transformer.wte.weight"] = {1999, 6};
   write_weights("model.safetensors", wrong);
   refused(check(fine_tune()), "model.from", "transformer.wte.weight [1999, 6]", "[2000, 6]");
   more["transformer.h.1.ln_1.weight"] = {6};
   write_weights("model.safetensors", more);
-  refused(check(fine_tune()), "model.from", "transformer.h.1.ln_1.weight", "no parameter");
+  refused(check(fine_tune()), "model.from", "transformer.h.1.ln_1.weight", "must be a parameter");
   write_weights("model.safetensors", shapes_);
   std::string bytes = read("model.safetensors");
   for (size_t at = bytes.find("F32"); at < 20'000 && at != std::string::npos;
@@ -192,7 +192,8 @@ TEST_F(CheckModelTest, ReadsTheHeadersOfDamagedFiles) {
     EXPECT_FALSE(status.rule().empty()) << status.to_string();
   }
   fs::remove(folder_ / "model.safetensors");
-  refused(check(fine_tune()), "model.from", "model.safetensors", "neither");
+  refused(check(fine_tune()), "model.from", "neither",
+          "must hold model.safetensors or model.safetensors.index.json");
 }
 
 TEST_F(CheckModelTest, TakesWeightsInSeveralFiles) {
@@ -237,8 +238,7 @@ TEST_F(CheckModelTest, TheModelFitsTheBlocks) {
   };
   EXPECT_EQ(refuses(fits, 2, 2), "ok");
   EXPECT_EQ(refuses(fits, 4, 2), "ok");  // two rows: two ranks share the tokens of a row
-  EXPECT_THAT(refuses(with("n_head", "2"), 4, 2),
-              HasSubstr("must divide the model's 2 heads of keys"));
+  EXPECT_THAT(refuses(with("n_head", "2"), 4, 2), HasSubstr("divide the model's 2 heads of keys"));
   EXPECT_THAT(refuses(with("n_head", "1"), 1, 2), HasSubstr("parallel.tensor"));
   EXPECT_THAT(refuses(with("n_inner", "60"), 1, 1), HasSubstr("must divide the model's 60"));
   EXPECT_THAT(refuses(with("vocab_size", "2002"), 1, 2), HasSubstr("leaves 2"));
@@ -252,7 +252,7 @@ TEST_F(CheckModelTest, TheModelFitsTheBlocks) {
     return check_on(*model.value(), 1, tensor);
   };
   EXPECT_EQ(grouped("4", 4), "ok");
-  EXPECT_THAT(grouped("4", 8), HasSubstr("must divide the model's 4 heads of keys"));
+  EXPECT_THAT(grouped("4", 8), HasSubstr("divide the model's 4 heads of keys"));
   EXPECT_THAT(grouped("2", 1), HasSubstr("must divide the model's 12 features"));
 }
 
