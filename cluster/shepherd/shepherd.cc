@@ -41,10 +41,11 @@ constexpr int64_t kRecordBytesMax = 64 << 20;
 class Shepherd {
  public:
   Shepherd(proto::LaunchRecord record, double lease_seconds)
-      : record_(std::move(record)), log_(Logger::open("shepherd", record_.folder() +
-                                                                      "/shepherd.log")),
+      : record_(std::move(record)),
+        log_(Logger::open("shepherd", record_.folder() + "/shepherd.log")),
         deadline_ns_(boot_time_ns() + static_cast<int64_t>(lease_seconds * 1e9)),
-        signals_(io_, SIGCHLD, SIGTERM), timer_(io_) {
+        signals_(io_, SIGCHLD, SIGTERM),
+        timer_(io_) {
     state_.set_pid(::getpid());
     state_.set_start_time(start_time_of(::getpid()));
   }
@@ -78,8 +79,8 @@ class Shepherd {
   asio::steady_timer timer_;
   std::unique_ptr<LocalServer> server_;
   ChannelPointer agent_;
-  std::map<uint64_t, ChannelPointer> shells_;          // by request, until answered
-  std::map<uint64_t, proto::RemoteOrted> requests_;    // asked of other nodes, for a new agent
+  std::map<uint64_t, ChannelPointer> shells_;        // by request, until answered
+  std::map<uint64_t, proto::RemoteOrted> requests_;  // asked of other nodes, for a new agent
   uint64_t last_request_ = 0;
   LogKeeper logs_;
   std::chrono::seconds room_seconds_ = kRoomSeconds;
@@ -129,6 +130,7 @@ void Shepherd::keep_the_end() {
   const auto until = std::chrono::steady_clock::now() + room_seconds_;
   bool written = logs_.flush();
   while ((!written || !save()) && std::chrono::steady_clock::now() < until) {
+    if (::access(record_.folder().c_str(), F_OK) != 0) return;  // deleted: no room will come
     std::this_thread::sleep_for(kTick);
     written = logs_.flush();
   }

@@ -134,6 +134,14 @@ class ShepherdTest : public ::testing::Test {
   std::unique_ptr<Process> shepherd_;
 };
 
+// Somebody has deleted it; the agent, and with it the job, would wait for ten minutes.
+TEST_F(ShepherdTest, AFolderThatIsGoneIsNotWaitedFor) {
+  start("echo said; rm -rf \"$PWD\"; echo more", 3600);
+  say(record_.secret(), {start_frame()});
+  EXPECT_TRUE(eventually([&] { return shepherd_->exit_code().has_value(); }));
+  EXPECT_FALSE(fs::exists(folder_ + "/a"));
+}
+
 // A tree that tries to get away: a child of its own session, and an orphan.
 constexpr const char* kTree =
     "setsid bash -c 'echo $$ > away; sleep 1000' & (bash -c 'echo $$ > orphan; sleep 1000' &) ; "
