@@ -34,6 +34,7 @@ using ChannelPointer = std::shared_ptr<LocalChannel>;
 constexpr auto kTick = std::chrono::milliseconds(100);
 constexpr double kHeartbeatSecondsMax = 2;
 constexpr int64_t kStopNsMax = 15'000'000'000;
+constexpr int64_t kLookNs = 2'000'000'000;
 constexpr int64_t kObjectSecondsMax = 24 * 3600;
 constexpr int64_t kObjectsLookNs = 3600 * int64_t{1'000'000'000};
 
@@ -76,6 +77,8 @@ class Agent {
   void fill(proto::NodeInfo& node, google::protobuf::RepeatedPtrField<proto::AttemptRef>& running);
   void tick();
   void wait_for_signal();
+  void end();
+  void look_for_folders();
   void remove_old_objects(bool at_start);
 
   const AgentOptions& options_;
@@ -95,7 +98,9 @@ class Agent {
   std::deque<int64_t> asked_at_ns_;  // hello and heartbeats without an answer yet
   int64_t next_heartbeat_ns_ = 0;
   int64_t next_objects_ns_ = boot_time_ns() + kObjectsLookNs;
+  int64_t next_look_ns_ = 0;
   int64_t stopping_since_ns_ = 0;
+  Status failure_;  // why it ends by itself
 };
 
 Status Agent::run() {
@@ -120,7 +125,7 @@ Status Agent::run() {
   server_.reset();
   std::error_code ignored;
   fs::remove(fs::path(places_.agent_socket).parent_path(), ignored);  // only where it is empty
-  return {};
+  return failure_;
 }
 
 // The shepherds of an agent that was here before.
@@ -378,6 +383,10 @@ void Agent::tick() {
       now - asked_at_ns_.front() > static_cast<int64_t>(lease_seconds_ * 0.5e9)) {
     link_.drop("no answer for half a lease");
   }
+  if (now >= next_look_ns_ && stopping_since_ns_ == 0) {
+    next_look_ns_ = now + kLookNs;
+    look_for_folders();
+  }
   bool busy = false;
   for (const auto& [key, attempt] : attempts_) {
     attempt->tick();
@@ -402,10 +411,28 @@ void Agent::wait_for_signal() {
     if (error) return;
     log_.info("signal {}", number);
     if (number == SIGHUP || stopping_since_ns_ != 0) return io_.stop();
-    stopping_since_ns_ = boot_time_ns();
-    for (const auto& [key, attempt] : attempts_) attempt->stop(std::string(kAgentEnds));
+    end();
     wait_for_signal();
   });
+}
+
+// Once its attempts have ended, and the coordinator knows.
+void Agent::end() {
+  stopping_since_ns_ = boot_time_ns();
+  for (const auto& [key, attempt] : attempts_) attempt->stop(std::string(kAgentEnds));
+}
+
+// Without them every attempt would fail here, and a job use up its restarts on a node that seems to
+// be well. A lost node's jobs wait or go elsewhere.
+void Agent::look_for_folders() {
+  for (const auto& folder : {places_.attempts, places_.notes, places_.objects, places_.chunks}) {
+    if (::access(folder.c_str(), F_OK) == 0 || errno != ENOENT) continue;
+    failure_ = Status(Code::kFailedPrecondition,
+                      folder + " was deleted while this agent worked in it, so it ends; 'weft up' "
+                               "or 'weft join' starts it again");
+    log_.error("{}", failure_.to_string());
+    return end();
+  }
 }
 
 // Told at the start, not by each launch that fails.

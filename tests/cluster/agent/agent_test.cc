@@ -240,6 +240,20 @@ TEST(Agent, WhatNoLaunchCouldUseIsRefusedAtTheStart) {
   }
 }
 
+// Else every job that comes to it would use up its restarts here.
+TEST(Agent, EndsAndItsAttemptsWithItWhereItsFolderIsDeleted) {
+  LocalCluster cluster(1);
+  ASSERT_TRUE(cluster.launch("job-a", "wait"));
+  const std::filesystem::path attempts =
+      std::filesystem::path(cluster.attempt_folder(0, "job-a")).parent_path();
+  std::filesystem::remove_all(attempts);
+  EXPECT_TRUE(cluster.has_ended("job-a", 1));
+  EXPECT_EQ(cluster.wait_for_agent(0), 1);
+  EXPECT_NE(cluster.agent_log(0).find(attempts.string() + " was deleted while this agent worked"),
+            std::string::npos)
+      << cluster.agent_log(0);
+}
+
 // WEFT_LAUNCHES: how many in a row; the long run is label launch100.
 TEST(Launch, InARow) {
   const char* given = std::getenv("WEFT_LAUNCHES");
