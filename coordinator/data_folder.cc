@@ -37,6 +37,13 @@ Status write_secret(const std::string& path, const std::string& text) {
 
 }  // namespace
 
+Status check_own_folder(const std::string& folder) {
+  if (::access((folder + "/cluster.json").c_str(), F_OK) != 0) return {};
+  return Status::invalid("--data", folder,
+                         "is the folder of a cluster that 'weft up' or 'weft join' started; start "
+                         "it by these, or give a coordinator of its own another folder");
+}
+
 Result<FolderLock> FolderLock::take(const std::string& folder) {
   if (::mkdir(folder.c_str(), 0700) != 0 && errno != EEXIST) {
     return fail(system_error(Code::kUnavailable, folder, "the data folder cannot be created")

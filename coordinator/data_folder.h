@@ -21,6 +21,10 @@ class FolderLock {
   int descriptor_;
 };
 
+// Not the data folder of a `weft up` or `weft join`, in which a coordinator would start without the
+// jobs that the one of `weft up` keeps below it.
+Status check_own_folder(const std::string& folder);
+
 // The file's content without white space around it; where the file is missing it is made first,
 // 0600, with `bytes` random bytes in hex. At least 16 characters.
 Result<std::string> read_or_make_secret(const std::string& path, int bytes);

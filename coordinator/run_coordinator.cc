@@ -47,6 +47,7 @@ Status run_coordinator(const CoordinatorOptions& options) {
   const sigset_t signals = block_signals();
   const Logger log = Logger::open("coordinator");
   const SystemClock clock;
+  WEFT_RETURN_IF_ERROR(check_own_folder(options.data));
   WEFT_ASSIGN_OR_RETURN(const FolderLock lock, FolderLock::take(options.data));
   WEFT_ASSIGN_OR_RETURN(const std::string token, secret(options.token_file, options, "token", 24));
   WEFT_ASSIGN_OR_RETURN(const std::string join_secret,

@@ -50,7 +50,7 @@ class ObjectFiles final : public InputFiles {
 };
 
 Status not_here(const std::string& field, const std::string& value, const std::string& what) {
-  return Status(Code::kInvalidArgument, "nothing is stored under this id")
+  return Status(Code::kInvalidArgument, field + ": nothing is stored under this id")
       .with_field(field)
       .with_value(value)
       .with_rule("must be the id of " + what +

@@ -97,11 +97,11 @@ Result<LogSlice> CoordinatorService::logs(const std::string& job, int32_t attemp
         "attempt", std::to_string(attempt),
         "must be 1 to " + std::to_string(known.attempt()) + ", or 0 for the current one"));
   }
-  if (rank < -1 || rank >= std::max(1, known.spec().resources().slots())) {
-    return fail(Status::invalid(
-        "rank", std::to_string(rank),
-        "must be 0 to " + std::to_string(std::max(1, known.spec().resources().slots()) - 1) +
-            ", or -1 for the launcher"));
+  const int last = std::max(1, known.spec().resources().slots()) - 1;
+  if (rank < -1 || rank > last) {
+    return fail(Status::invalid("rank", std::to_string(rank),
+                                (last == 0 ? "must be 0" : "must be 0 to " + std::to_string(last)) +
+                                    ", or -1 for the launcher"));
   }
   LogSlice slice;
   slice.attempt = attempt == 0 ? known.attempt() : attempt;

@@ -90,7 +90,11 @@ int main(int argc, char** argv) {
   std::string coordinator = "127.0.0.1:7071", pml, btl;
   int port_min = 0, port_count = 1024;
   add_options(app, options, coordinator, port_min, port_count, pml, btl);
-  CLI11_PARSE(app, argc, argv);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
+  }
   if (const int code = split_coordinator(options, coordinator); code != 0) return code;
   options.mpi.set_pml(pml);
   options.mpi.set_btl(btl);

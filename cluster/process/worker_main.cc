@@ -183,6 +183,10 @@ int main(int argc, char** argv) {
       "One rank of a training job, over MPI. weft-agent starts it; people use `weft submit`.",
       "weft-worker");
   app.set_version_flag("--version", "weft-worker " WEFT_VERSION);
-  CLI11_PARSE(app, argc, argv);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
+  }
   return weft::run();
 }

@@ -28,7 +28,8 @@ constexpr auto kHandshakeTime = std::chrono::seconds(10);
 class IoThread {
  public:
   IoThread()
-      : io_(std::make_shared<asio::io_context>(1)), work_(asio::make_work_guard(*io_)),
+      : io_(std::make_shared<asio::io_context>(1)),
+        work_(asio::make_work_guard(*io_)),
         thread_([io = io_] { io->run(); }) {}
   ~IoThread() { end(); }
   // What still runs may use this until then.
@@ -107,7 +108,7 @@ class Server final : public RpcServer {
   Status open(const std::string& address, int port) {
     boost::system::error_code error;
     const auto ip = asio::ip::make_address(address, error);
-    if (error) return Status::invalid("rpc", address, "must be an IP address");
+    if (error) return Status::invalid("address for agents", address, "must be an IP address");
     const tcp::endpoint endpoint(ip, static_cast<uint16_t>(port));
     acceptor_.open(endpoint.protocol(), error);
     if (!error) acceptor_.set_option(tcp::acceptor::reuse_address(true), error);
@@ -116,8 +117,9 @@ class Server final : public RpcServer {
     if (error) {
       return Status(Code::kUnavailable, "cannot listen on " + address + ":" + std::to_string(port) +
                                             ": " + error.message() +
-                                            "; choose another port with --rpc")
-          .with_field("rpc")
+                                            "; choose another port with --agent-port, or end "
+                                            "the program that has it ('ss -ltnp' names it)")
+          .with_field("--agent-port")
           .with_value(address + ":" + std::to_string(port));
     }
     port_ = acceptor_.local_endpoint().port();
@@ -147,12 +149,11 @@ class Server final : public RpcServer {
       boost::system::error_code closing;
       if (!error) stream->next_layer().close(closing);
     });
-    stream->async_handshake(
-        asio::ssl::stream_base::server,
-        [this, stream, timer, peer](const boost::system::error_code& error) {
-          timer->cancel();
-          if (!error && !stopping_) hand_over(std::move(*stream), peer);
-        });
+    stream->async_handshake(asio::ssl::stream_base::server,
+                            [this, stream, timer, peer](const boost::system::error_code& error) {
+                              timer->cancel();
+                              if (!error && !stopping_) hand_over(std::move(*stream), peer);
+                            });
   }
 
   void hand_over(TlsStream stream, const std::string& peer) {

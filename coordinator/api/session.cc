@@ -1,5 +1,7 @@
 #include "coordinator/api/session.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/post.hpp>
@@ -69,7 +71,7 @@ class Session {
   asio::awaitable<void> linger();
   Request make_request(const Parser& parser) const;
   Response head_refusal(Request& request, const Route** route) const;
-  static Response read_error(const beast::error_code& error, const std::string& request_id);
+  Response read_error(const beast::error_code& error, const std::string& request_id) const;
 
   beast::tcp_stream stream_;
   SessionContext& context_;
@@ -164,10 +166,13 @@ Response Session::head_refusal(Request& request, const Route** route) const {
   return std::move(match.refusal);
 }
 
-Response Session::read_error(const beast::error_code& error, const std::string& request_id) {
+Response Session::read_error(const beast::error_code& error, const std::string& request_id) const {
   Response response;
   if (error == http::error::header_limit || error == http::error::buffer_overflow) {
-    response = error_response(Status(Code::kInvalidArgument, "the request's head is too large"),
+    response = error_response(Status(Code::kInvalidArgument, "the request's head is too large")
+                                  .with_rule(fmt::format("must have at most {} bytes, its path and "
+                                                         "headers together",
+                                                         options_.head_bytes_max)),
                               request_id, 431, "head_too_large");
   } else if (error == http::error::body_limit) {
     response = error_response(Status(Code::kInvalidArgument, "the request's body is too large")

@@ -15,7 +15,7 @@ Result<Response> missing(Service& service, const Request& request) {
   WEFT_RETURN_IF_ERROR(read_body(request, asked));
   if (asked.hashes_size() > kHashesMax) {
     return fail(Status::invalid("hashes", std::to_string(asked.hashes_size()) + " of them",
-                                "at most 100000 a request"));
+                                "must be at most 100000 a request"));
   }
   for (int i = 0; i < asked.hashes_size(); ++i) {
     if (!is_sha256_hex(asked.hashes(i))) {
@@ -38,7 +38,7 @@ Result<Response> put_chunk(Service& service, const Request& request) {
   if (request.body.size() > kChunkBytes) {
     Response large =
         error_response(Status::invalid("body", std::to_string(request.body.size()) + " bytes",
-                                       "a chunk has at most 4 MiB"),
+                                       "must have at most 4 MiB, as every chunk"),
                        request.request_id, 413, "body_too_large");
     return large;
   }

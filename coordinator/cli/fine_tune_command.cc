@@ -180,6 +180,13 @@ std::string job_text(const FineTuneOptions& options, const Plan& plan) {
   return out;
 }
 
+// "1 file", "16 rows".
+std::string counted(const DataFacts& data) {
+  const bool rows = data.jsonl && !is_id(data.path);
+  return fmt::format("{} {}{}", data.documents, rows ? "row" : "file",
+                     data.documents == 1 ? "" : "s");
+}
+
 void tell(const Plan& plan, const std::string& path) {
   const bool known = plan.model.positions > 0;
   std::string out =
@@ -187,10 +194,9 @@ void tell(const Plan& plan, const std::string& path) {
                           plan.model.family, plan.model.positions, plan.model.vocabulary)
             : fmt::format("model:     {}\n", plan.model.from);
   out += fmt::format(
-      "data:      {} {}, {}\n"
+      "data:      {}, {}\n"
       "task:      {} ({})\n",
-      plan.data.documents, plan.data.jsonl && !is_id(plan.data.path) ? "rows" : "files",
-      show_bytes(plan.data.bytes), plan.task, plan.task_reason);
+      counted(plan.data), show_bytes(plan.data.bytes), plan.task, plan.task_reason);
   if (plan.data.classes)
     out += fmt::format("labels:    {} ({})\n", plan.labels, plan.labels_reason);
   out += fmt::format("sequence:  {} tokens ({})\n", plan.sequence_length, plan.sequence_reason);

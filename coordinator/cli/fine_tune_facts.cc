@@ -123,14 +123,16 @@ Status check_keys(const Input& input, const JsonValue& row, const FineTuneOption
   std::string keys;
   for (const JsonMember& it : row.members) keys += (keys.empty() ? "" : ", ") + it.key;
   if (row.find(options.text_key) == nullptr) {
-    return input.wrong(input.facts.path,
-                       fmt::format("the rows have no key '{}' but {}; --text-key names another",
-                                   options.text_key, keys));
+    return input.wrong(
+        input.facts.path,
+        fmt::format("must have rows with the key '{}', not {} alone; --text-key names another",
+                    options.text_key, keys));
   }
   if (classes && row.find(options.label_key) == nullptr) {
-    return input.wrong(input.facts.path,
-                       fmt::format("the rows have no key '{}' but {}; --label-key names another",
-                                   options.label_key, keys));
+    return input.wrong(
+        input.facts.path,
+        fmt::format("must have rows with the key '{}', not {} alone; --label-key names another",
+                    options.label_key, keys));
   }
   return Status();
 }

@@ -224,7 +224,8 @@ int validate(const Context& context, const SubmitOptions& options) {
     print(fmt::format("{}: a valid {} job of {} steps on {}\n", spec->name(),
                       kind_name(spec->kind()), spec->training().steps(),
                       open ? "the mesh that the service chooses; 'weft plan' shows it"
-                           : fmt::format("{} slots", spec->resources().slots())));
+                           : fmt::format("{} slot{}", spec->resources().slots(),
+                                         spec->resources().slots() == 1 ? "" : "s")));
   }
   return kExitOk;
 }

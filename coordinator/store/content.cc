@@ -71,7 +71,7 @@ Status check_object(const proto::ObjectManifest& manifest) {
     for (size_t slash = path.find('/'); slash != std::string::npos;
          slash = path.find('/', slash + 1)) {
       if (paths.contains(path.substr(0, slash))) {
-        return Status::invalid("files.path", path, "its folder is also a file");
+        return Status::invalid("files.path", path, "must not lie below another of the files");
       }
     }
   }

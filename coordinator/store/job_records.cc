@@ -40,10 +40,11 @@ Result<std::vector<Message>> read_after(const KeyValue& bytes, const std::string
 
 template <typename Message>
 Result<Message> read_one(const KeyValue& bytes, const std::string& key, const std::string& kind,
-                         const std::string& id) {
+                         const std::string& id, const std::string& list) {
   WEFT_ASSIGN_OR_RETURN(const auto value, bytes.get(key));
   if (!value) {
-    return fail(Status(Code::kNotFound, "no such " + kind).with_field("id").with_value(id));
+    return fail(
+        Status(Code::kNotFound, "no such " + kind).with_field("id").with_value(id).with_rule(list));
   }
   Message message;
   if (!parse_into(*value, message)) return fail(damaged(key));
@@ -169,7 +170,9 @@ Result<std::vector<proto::CheckpointManifest>> JobStore::checkpoints(const std::
 }
 
 Result<proto::CheckpointManifest> JobStore::checkpoint(const std::string& id) const {
-  return read_one<proto::CheckpointManifest>(*bytes_, keys::checkpoint(id), "checkpoint", id);
+  return read_one<proto::CheckpointManifest>(*bytes_, keys::checkpoint(id), "checkpoint", id,
+                                             "'weft checkpoints' and GET /api/v1/checkpoints list "
+                                             "what there is");
 }
 
 Status JobStore::for_each_checkpoint(
@@ -184,7 +187,8 @@ Status JobStore::put_object(const proto::ObjectManifest& manifest) {
 }
 
 Result<proto::ObjectManifest> JobStore::object(const std::string& id) const {
-  return read_one<proto::ObjectManifest>(*bytes_, keys::object(id), "object", id);
+  return read_one<proto::ObjectManifest>(*bytes_, keys::object(id), "object", id,
+                                         "POST /api/v1/objects answers with an object's id");
 }
 
 Status JobStore::for_each_object(
@@ -212,7 +216,12 @@ Status JobStore::forget_node(const std::string& name) {
   {
     std::lock_guard cache_lock(cache_mutex_);
     const auto node = nodes_.find(name);
-    if (node == nodes_.end()) return {Code::kNotFound, "there is no node " + name};
+    if (node == nodes_.end()) {
+      return Status(Code::kNotFound, "no such node")
+          .with_field("name")
+          .with_value(name)
+          .with_rule("'weft nodes' and GET /api/v1/nodes list what there is");
+    }
     if (node->second.state() != proto::NODE_STATE_LOST) {
       return Status(Code::kFailedPrecondition, "the node " + name + " answers")
           .with_field("name")

@@ -20,7 +20,10 @@ Result<Message> parse(const std::string& what, std::string_view bytes) {
 }
 
 Status no_job(const std::string& id) {
-  return Status(Code::kNotFound, "no such job").with_field("id").with_value(id);
+  return Status(Code::kNotFound, "no such job")
+      .with_field("id")
+      .with_value(id)
+      .with_rule("'weft ls' and GET /api/v1/jobs list what there is");
 }
 
 }  // namespace
@@ -333,9 +336,10 @@ Status JobStore::remove_job(const std::string& id) {
   const JobPointer job = find(id);
   if (!job) return no_job(id);
   if (!is_finished(job->state())) {
-    return Status(Code::kFailedPrecondition, "only a finished job can be removed; cancel it first")
+    return Status(Code::kFailedPrecondition, id + " is " + state_name(job->state()))
         .with_field("state")
-        .with_value(state_name(job->state()));
+        .with_value(state_name(job->state()))
+        .with_rule("only a finished job can be removed; cancel it first");
   }
   WriteSet set;
   set.removes.push_back(keys::job(id));

@@ -80,7 +80,8 @@ Result<JsonValue> parse_setting(std::string_view path, std::string_view yaml) {
 
 Status no_index(std::string_view path, int size) {
   return Status::invalid(std::string(path), "",
-                         "is beyond the list, which has " + std::to_string(size) + " elements");
+                         "is beyond the list, which has " + std::to_string(size) +
+                             (size == 1 ? " element" : " elements"));
 }
 
 Status set_free(pb::Struct& object, const std::vector<Step>& steps, size_t at, std::string path,

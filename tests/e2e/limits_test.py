@@ -174,6 +174,20 @@ class Surroundings(unittest.TestCase):
             self.assertIn(str(cluster.port), done.stderr)
             cluster.__exit__(None, None, None)
 
+    def test_a_clusters_folder_is_not_taken_for_a_coordinators(self):
+        with Cluster(nodes=1, slots=1) as cluster:
+            done = subprocess.run([BIN / "weft-coordinator", "--data", cluster.data, "--port", "0", "--agent-port", "0"],
+                                  capture_output=True, text=True, timeout=60)
+            self.assertEqual(done.returncode, 1, done)
+            self.assertIn("--data is the folder of a cluster that 'weft up'", done.stderr)
+            self.assertFalse((Path(cluster.data) / "jobs" / "CURRENT").exists())
+
+    def test_every_programs_usage_errors_end_with_2(self):
+        for program in ("weft", "weft-coordinator", "weft-agent", "weft-worker"):
+            done = subprocess.run([BIN / program, "--no-such-option"], capture_output=True, text=True, timeout=60)
+            self.assertEqual(done.returncode, 2, done)
+            self.assertNotEqual(done.stderr, "")
+
     def test_nodes_of_one_machine_share_its_memory(self):
         with Cluster(nodes=1, slots=1) as cluster:
             def memory(count):

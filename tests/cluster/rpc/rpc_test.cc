@@ -134,7 +134,9 @@ TEST(Rpc, NobodyThereAndBusyPort) {
   const int port = (*server)->port();
   const auto second = listen("127.0.0.1", port, "secret", accepted.handler());
   ASSERT_FALSE(second.has_value());
-  EXPECT_NE(second.error().to_string().find(std::to_string(port)), std::string::npos);
+  const std::string busy = second.error().to_string();
+  EXPECT_NE(busy.find(std::to_string(port)), std::string::npos) << busy;
+  EXPECT_NE(busy.find("--agent-port"), std::string::npos) << "the coordinator's option: " << busy;
   server->reset();
   const auto client = connect("127.0.0.1", port, "secret");
   ASSERT_FALSE(client.has_value());

@@ -82,8 +82,14 @@ TEST_F(ServedCli, ExitCodesSayWhatBecameOfTheJob) {
   EXPECT_EQ(weft({"watch", id}).exit, kExitCancelled);
   served_.set_state(id, proto::JOB_STATE_PAUSED);
   EXPECT_EQ(weft({"watch", id}).exit, kExitNotFinished);
-  EXPECT_EQ(weft({"show", "job-absent"}).exit, kExitNotFound);
+  const Outcome absent = weft({"show", "job-absent"});
+  EXPECT_EQ(absent.exit, kExitNotFound);
+  EXPECT_THAT(absent.err, HasSubstr("no such job: 'weft ls'"));
+  EXPECT_THAT(absent.err, HasSubstr("job-absent"));
   EXPECT_EQ(weft({"cancel", "job-absent"}).exit, kExitNotFound);
+  EXPECT_THAT(weft({"rm", id}).err, HasSubstr(id + " is paused: only a finished job"));
+  EXPECT_THAT(weft({"rm-checkpoint", "ckpt-absent"}).err,
+              HasSubstr("no such checkpoint: 'weft checkpoints'"));
   EXPECT_EQ(weft({"nonsense"}).exit, kExitUsage);
   EXPECT_EQ(weft({"show"}).exit, kExitUsage);
   EXPECT_EQ(weft({"ls", "--limit", "x"}).exit, kExitUsage);
@@ -169,7 +175,10 @@ TEST_F(ServedCli, ALostNodeIsForgotten) {
   const Outcome gone = weft({"nodes", "forget", "old"});
   EXPECT_EQ(gone.exit, kExitOk) << gone.err;
   EXPECT_THAT(weft({"nodes"}).out, testing::Not(HasSubstr("old")));
-  EXPECT_EQ(weft({"nodes", "forget", "old"}).exit, kExitNotFound);
+  const Outcome again = weft({"nodes", "forget", "old"});
+  EXPECT_EQ(again.exit, kExitNotFound);
+  EXPECT_THAT(again.err, HasSubstr("no such node: 'weft nodes'"));
+  EXPECT_THAT(again.err, HasSubstr("(got old)"));
   EXPECT_EQ(weft({"nodes", "forget"}).exit, kExitUsage);
   EXPECT_EQ(weft({"nodes", "shut", "old"}).exit, kExitUsage);
 }

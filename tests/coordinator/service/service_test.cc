@@ -125,7 +125,9 @@ TEST_F(ServiceTest, ReadsLogsBySlice) {
   EXPECT_EQ(slice.next, 6);
   EXPECT_EQ(slice.bytes, 8);
   EXPECT_FALSE(slice.complete);
-  EXPECT_EQ(service_.logs(id, 0, 1, 0, 4).error().field(), "rank");
+  const Status no_rank = service_.logs(id, 0, 1, 0, 4).error();
+  EXPECT_EQ(no_rank.field(), "rank");
+  EXPECT_EQ(no_rank.rule(), "must be 0, or -1 for the launcher");
   EXPECT_EQ(service_.logs(id, 2, 0, 0, 4).error().field(), "attempt");
   EXPECT_EQ(service_.log_streams(id).value().size(), 1u);
 }
