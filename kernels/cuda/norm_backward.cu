@@ -1,9 +1,9 @@
 // The gradients of layer and RMS normalization: dx = rstd (g - mean(g) - xhat mean(g xhat)), g = dy
 // gamma (RMS: without mean(g)), plus what flows past the norm; dgamma = sum over rows of dy xhat,
-// dbeta = sum of dy. Numerical policy: fp32; the order of a row's sums depends on its width and type
-// alone. A column's sum runs over slices, whose rows follow from the number of rows; the rows of a
-// slice, in as many chains as it takes rows at once, and then the slices, in kTileRows, are added in
-// chains that are merged in order, and those of blocks of rows in a tree: no atomics.
+// dbeta = sum of dy. Numerical policy: fp32; the order of a row's sums depends on its width and
+// type alone. A column's sum runs over slices, whose rows follow from the number of rows; the rows
+// of a slice, in as many chains as it takes rows at once, and then the slices, in kTileRows, are
+// added in chains that are merged in order, and those of blocks of rows in a tree: no atomics.
 #include <algorithm>
 
 #include "kernels/cuda/rows.cuh"
