@@ -220,7 +220,7 @@ class GpuTest(unittest.TestCase):
             self.machine.wait(job, "cancelled")
 
     def test_too_many_or_too_large_ranks_are_refused(self):
-        for ranks, old, new, words in ((8, "batch_size: 6", "batch_size: 8", "at most the slots"),
+        for ranks, old, new, words in ((8, "batch_size: 6", "batch_size: 8", "ranks, one a slot, but all known nodes"),
                                        (1, "n_layer: 1, n_head: 2, n_embd: 32",
                                         "n_layer: 96, n_head: 2, n_embd: 8192", "GPU")):
             with self.assertRaises(AssertionError) as refused:
