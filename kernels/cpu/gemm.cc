@@ -97,6 +97,7 @@ struct TiledProduct {
         tile.rows,  tile.columns, k,     a.from(tile.row, 0), b.from(0, tile.column), out,
         out_stride, accumulate,   factor};
     product.follows = index > first;
+    product.same_b = product.follows && tiling[index - 1].column == tile.column;
     product.past_caches = past_caches;
     if (index + 1 < last) {
       const GemmTile next = tiling[index + 1];

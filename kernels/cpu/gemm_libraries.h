@@ -24,6 +24,7 @@ struct Product {
   Matrix<T> next_b = {};
   int64_t next_n = 0;
   bool follows = false;      // this product was the next one of the thread's last
+  bool same_b = false;       // ... which had the same columns of b, and no fewer rows
   bool past_caches = false;  // the result is read when they have forgotten it: it may be written so
 };
 

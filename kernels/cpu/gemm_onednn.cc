@@ -128,13 +128,14 @@ void by_sgemm(const Product<float>& p) {
 }
 
 // A transposed b as it is multiplied, which the library would pack anew, and slowly, for each of
-// the tiles that share it: kept for those that follow on this thread.
+// the tiles that share it: kept for those that follow on this thread. What is worth turning for a
+// tile was so for the one before with no fewer rows, hence what is kept is of this product.
 class Turned {
  public:
   Matrix<float> of(const Product<float>& p) {
     // Rows that do not share the sets of a cache.
     const int64_t stride = (p.n + kTileLanes - 1) / kTileLanes * kTileLanes + kTileLanes / 4;
-    if (!p.follows || p.b.data != data_ || p.n != n_) {
+    if (!p.same_b || p.b.data != data_ || p.n != n_) {
       room_.resize(std::max(room_.size(), static_cast<size_t>(stride * p.k)));
       for (int64_t column = 0; column < p.n; column += kTileLanes) {
         tiles_at<float>(level()).transpose({p.b.from(0, column).data, p.b.row_stride},

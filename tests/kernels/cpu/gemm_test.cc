@@ -204,23 +204,28 @@ TEST(Gemm, TheBitsDoNotDependOnThePool) {
   }
 }
 
-// What a thread has turned around for the tiles of one product is not taken for another's.
+// What a thread has turned around for the tiles of one product is not taken for another's, also
+// where its first tile is none that is turned around: it is low, or has too many columns.
 TEST(Gemm, ATransposedRightSideIsReadAnewByEachProduct) {
-  const Sizes s{300, 100, 700};  // whose tiles share all columns
   const Forced forced(GemmLibrary::kOneDnn, GemmLibrary::kWidened);
-  ThreadPool pool(1);
-  const auto a = drawn<float>(s.m * s.k, 1);
-  auto b = drawn<float>(s.k * s.n, 2);
-  std::vector<float> before(static_cast<size_t>(s.m * s.n)), after = before;
-  const auto multiply = [&](std::vector<float>& out) {
-    gemm<float>(pool, s.m, s.n, s.k, {a.data(), s.k, false}, {b.data(), s.k, true}, out.data(),
-                s.n);
+  const auto check = [](const Sizes& s, int threads) {
+    ThreadPool pool(threads);
+    const auto a = drawn<float>(s.m * s.k, 1);
+    auto b = drawn<float>(s.k * s.n, 2);
+    std::vector<float> before(static_cast<size_t>(s.m * s.n)), after = before;
+    const auto multiply = [&](std::vector<float>& out) {
+      gemm<float>(pool, s.m, s.n, s.k, {a.data(), s.k, false}, {b.data(), s.k, true}, out.data(),
+                  s.n);
+    };
+    multiply(before);
+    for (float& x : b) x *= 2;
+    multiply(after);
+    for (float& x : before) x *= 2;
+    EXPECT_TRUE(after == before) << s.m << " x " << s.n << " x " << s.k;
   };
-  multiply(before);
-  for (float& x : b) x *= 2;
-  multiply(after);
-  for (float& x : before) x *= 2;
-  EXPECT_EQ(after, before);
+  check({300, 100, 700}, 1);    // whose tiles share all columns
+  check({130, 768, 768}, 3);    // tiles of 80 and 50 rows; the last thread begins with one of 50
+  check({1024, 700, 6000}, 1);  // tiles of 384 and 316 columns
 }
 
 // The tiles that are handed out are those of the whole product.
