@@ -93,6 +93,7 @@ class Run {
   double loss_ = 0;
   SmoothedSpeed speed_;
   int64_t evaluated_step_ = -1;
+  int64_t told_step_ = -1;  // whose evaluation was told and counted before this run was resumed
   const SystemClock clock_;
   std::vector<StepStop> stops_;  // by task
   StepStop evaluation_stop_;
@@ -258,6 +259,7 @@ std::optional<Run::Measured> Run::measure() {
   return all;
 }
 
+// Of a step whose evaluation was told before, only the results are wanted.
 void Run::evaluate() {
   if (evaluated_step_ == state().step()) return;
   const Activity::Phase phase(rank_.activity, "evaluation");
@@ -282,9 +284,9 @@ void Run::evaluate() {
                    values.at("loss"));
     loss += task.weight() * values.at("loss");
     weights += task.weight();
-    send_metrics(std::move(record));
+    if (told_step_ != state().step()) send_metrics(std::move(record));
   }
-  if (weights > 0) note_loss(loss / weights);
+  if (weights > 0 && told_step_ != state().step()) note_loss(loss / weights);
 }
 
 void Run::begin_checkpoint(const std::string& why, int64_t request) {
@@ -396,11 +398,14 @@ void Run::run() {
   started();
   if (boundary(false)) return;
   boundary_time_ = SteadyClock::now();
+  const int64_t every = spec_.training().evaluate_every();
+  const bool behind_one = every > 0 && state().step() > 0 && state().step() % every == 0;
   if (state().evaluation_left()) {
     evaluate();
     if (boundary(false)) return;
+  } else if (behind_one) {
+    told_step_ = state().step();
   }
-  const int64_t every = spec_.training().evaluate_every();
   while (state().step() < spec_.training().steps() && !stopped_early()) {
     const bool done = one_step();
     if (done && every > 0 && state().step() % every == 0) evaluate();

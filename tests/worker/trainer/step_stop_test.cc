@@ -249,6 +249,28 @@ TEST_F(LeftEvaluation, IsDoneAgainWholeWhenTheJobGoesOn) {
   }
 }
 
+// Where the pause came right behind the last one, nothing is told or counted a second time.
+TEST_F(LeftEvaluation, OneThatWasDoneAtTheEndIsNotCountedAgain) {
+  write_rows(5);
+  for (const MeshDegrees mesh : {MeshDegrees{1, 1, 1}, MeshDegrees{2, 1, 1}}) {
+    proto::LaunchRecord patient = job(mesh, 4);
+    patient.mutable_spec()->mutable_training()->mutable_early_stop()->set_patience(1);
+    MemoryCluster whole, cluster;
+    ASSERT_TRUE(train(patient, whole).ok());
+    cluster.control_at_step = 4;
+    cluster.control = proto::CONTROL_KIND_PAUSE;
+    ASSERT_TRUE(train(patient, cluster).ok());
+    EXPECT_EQ(cluster.finishes.at(0).outcome(), "paused");
+    EXPECT_EQ(cluster.finishes.at(0).step(), 4);
+    EXPECT_TRUE(cluster.events.empty());
+    cluster.control_at_step = -1;
+    *patient.mutable_resume() = cluster.checkpoints.back();
+    ASSERT_TRUE(train(patient, cluster).ok());
+    EXPECT_EQ(end(cluster), end(whole));
+    EXPECT_EQ(cluster.finishes.at(1).message(), whole.finishes.at(0).message());
+  }
+}
+
 // Also where the pause came right behind the evaluation that ends the training.
 TEST_F(LeftEvaluation, AJobThatStoppedEarlyStaysSoWhenItGoesOn) {
   write_rows(5);
