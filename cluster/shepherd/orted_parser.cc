@@ -13,8 +13,8 @@ constexpr size_t kCommandBytesMax = 64 << 10;
 constexpr std::string_view kDigits = "0123456789";
 // What mpirun puts around orted where the user's login shell is sh, ksh or, to it, something like
 // them (fish): there the shell would read a profile (setup_shell in its plm_rsh_module.c).
-constexpr std::string_view kBehindProfile = "( test ! -r ./.profile || . ./.profile; ";
-constexpr std::string_view kBehindOrted = " )";
+constexpr std::string_view kBeforeOrted = "( test ! -r ./.profile || . ./.profile; ";
+constexpr std::string_view kAfterOrted = " )";
 
 enum class Value { kFixed, kNumber, kWords, kNetworks, kRanges, kNodes, kUri, kOurs };
 
@@ -86,9 +86,9 @@ std::optional<std::string> next_word(std::string_view& rest, Status& error) {
 }
 
 std::string_view without_profile(std::string_view command) {
-  if (!command.starts_with(kBehindProfile) || !command.ends_with(kBehindOrted)) return command;
-  command.remove_prefix(kBehindProfile.size());
-  command.remove_suffix(kBehindOrted.size());
+  if (!command.starts_with(kBeforeOrted) || !command.ends_with(kAfterOrted)) return command;
+  command.remove_prefix(kBeforeOrted.size());
+  command.remove_suffix(kAfterOrted.size());
   return command;
 }
 

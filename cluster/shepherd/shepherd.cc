@@ -6,6 +6,7 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/steady_timer.hpp>
+#include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
@@ -130,7 +131,8 @@ void Shepherd::keep_the_end() {
   const auto until = std::chrono::steady_clock::now() + room_seconds_;
   bool written = logs_.flush();
   while ((!written || !save()) && std::chrono::steady_clock::now() < until) {
-    if (::access(record_.folder().c_str(), F_OK) != 0) return;  // deleted: no room will come
+    const bool deleted = ::access(record_.folder().c_str(), F_OK) != 0 && errno == ENOENT;
+    if (deleted) return;  // no room will come
     std::this_thread::sleep_for(kTick);
     written = logs_.flush();
   }
