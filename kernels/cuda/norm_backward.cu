@@ -226,13 +226,13 @@ __device__ void store_gradient(int v, const RowTerms<T>& terms, float rstd, floa
   store_vector(dx + v * Part<T>::kApart, all);
 }
 
-// The thread's columns of gamma; zeros without it and behind the row's end.
+// The thread's columns of gamma; zeros behind the row's end.
 template <typename T>
 __device__ Part<T> load_gamma(const T* gamma, int width) {
   Part<T> part{};
   WEFT_UNROLL
   for (int v = 0; v < kPassVectors; ++v) {
-    if (gamma == nullptr || Part<T>::column(v) >= width) continue;
+    if (Part<T>::column(v) >= width) continue;
     const auto wide = widened(load_packed<Part<T>::kWide>(gamma + Part<T>::column(v)));
     WEFT_UNROLL
     for (int j = 0; j < Part<T>::kWide; ++j) part.at[v][j] = wide.at[j];
