@@ -1,10 +1,16 @@
 // Memory of this machine: how much there is, how much a process may take, who goes first.
+#include <malloc.h>
+#include <pthread.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <new>
+#include <string_view>
 
 #include "cluster/process/process.h"
 
@@ -21,6 +27,24 @@ int64_t least_limit(const fs::path& root, const fs::path& group, const char* nam
     if (int64_t bytes = 0; file >> bytes) most = std::min(most, bytes);
     if (at.empty()) return most;
   }
+}
+
+// A line of /proc/self/status, "VmData:   1234 kB"; 0: there is none.
+int64_t own_status_bytes(std::string_view name) {
+  std::ifstream file("/proc/self/status");
+  for (std::string line; std::getline(file, line);) {
+    if (line.starts_with(name)) return int64_t{1024} * std::atoll(line.c_str() + name.size());
+  }
+  return 0;
+}
+
+// Less than malloc maps apart: once freed, any thread is given parts of it.
+constexpr size_t kRoomForFailures = size_t{64} << 10;
+std::atomic<void*> room_for_failures;
+
+[[noreturn]] void refuse() {
+  std::free(room_for_failures.exchange(nullptr));
+  throw std::bad_alloc();
 }
 
 }  // namespace
@@ -52,10 +76,33 @@ int64_t machine_memory_bytes() {
   return bytes;
 }
 
+int64_t data_bytes() { return own_status_bytes("VmData:"); }
+
+int64_t unused_memory_bytes() {
+  return std::max<int64_t>(0, data_bytes() - own_status_bytes("RssAnon:"));
+}
+
+void make_stacks_small() {
+  constexpr size_t kStackBytes = size_t{1} << 20;
+  pthread_attr_t attributes;
+  ::pthread_attr_init(&attributes);
+  ::pthread_attr_setstacksize(&attributes, kStackBytes);
+  ::pthread_setattr_default_np(&attributes);
+  ::pthread_attr_destroy(&attributes);
+}
+
+void give_back_large_blocks() { ::mallopt(M_MMAP_THRESHOLD, 1 << 20); }
+
+void keep_room_for_failures() {
+  room_for_failures = std::malloc(kRoomForFailures);
+  std::set_new_handler(refuse);
+}
+
 void limit_memory(int64_t bytes) {
   rlimit limit{};
   if (bytes <= 0 || ::getrlimit(RLIMIT_DATA, &limit) != 0) return;
-  limit.rlim_cur = std::min(limit.rlim_max, static_cast<rlim_t>(bytes));
+  const int64_t counted = bytes + unused_memory_bytes();
+  limit.rlim_cur = std::min(limit.rlim_max, static_cast<rlim_t>(counted));
   ::setrlimit(RLIMIT_DATA, &limit);
 }
 

@@ -18,6 +18,7 @@
 #include "cluster/process/rank_device.h"
 #include "cluster/process/rank_now.h"
 #include "cluster/process/thread_stacks.h"
+#include "kernels/cpu/environment.h"
 #include "proto/base/retry.h"
 #include "proto/launch.pb.h"
 #include "worker/trace_message.h"
@@ -163,7 +164,12 @@ int run() {
                                          std::to_string(record->ranks_size()));
   }
   if (status.ok()) {
-    limit_memory(record->ranks((*mpi)->rank()).memory_bytes());
+    const proto::LaunchRank& mine = record->ranks((*mpi)->rank());
+    if (mine.gpu().empty()) make_stacks_small();  // what a GPU's driver needs of its is not known
+    give_back_large_blocks();
+    cpu::reserve_buffers(std::max(1, mine.threads()));
+    keep_room_for_failures();
+    limit_memory(mine.memory_bytes());
     status = redirect_output(*record, (*mpi)->rank());
   }
   if (status.ok()) status = work(**mpi, *record);

@@ -1,6 +1,7 @@
 #include "kernels/cpu/environment.h"
 
 #include "kernels/cpu/gemm_choice.h"
+#include "kernels/cpu/gemm_libraries.h"
 #include "kernels/cpu/level.h"
 
 namespace weft::cpu {
@@ -9,5 +10,7 @@ void read_environment() {
   (void)level();
   (void)gemm_choice();
 }
+
+void reserve_buffers(int threads) { reserve_openblas(threads); }
 
 }  // namespace weft::cpu

@@ -30,6 +30,8 @@ struct Product {
 
 void multiply_openblas(const Product<float>& product);
 void multiply_openblas(const Product<double>& product);
+// From then on `threads` of them at a time take no memory (environment.h).
+void reserve_openblas(int threads);
 void multiply_onednn(const Product<float>& product);
 void multiply_onednn(const Product<bfloat16, float>& product);
 void multiply_onednn(const Product<bfloat16>& product);

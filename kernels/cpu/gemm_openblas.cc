@@ -2,9 +2,16 @@
 
 #include <algorithm>
 #include <limits>
+#include <vector>
 
 #include "kernels/cpu/gemm_libraries.h"
 #include "proto/base/check.h"
+
+// OpenBLAS's own, of no header: a buffer of a product, and its end. It keeps what it once had.
+extern "C" {
+void* blas_memory_alloc(int unused);
+void blas_memory_free(void* buffer);
+}
 
 namespace weft::cpu {
 namespace {
@@ -33,6 +40,12 @@ void call(const Product<T>& p, F&& gemm) {
 }
 
 }  // namespace
+
+void reserve_openblas(int threads) {
+  std::vector<void*> buffers(static_cast<size_t>(threads));
+  for (void*& buffer : buffers) buffer = blas_memory_alloc(0);
+  for (void* buffer : buffers) blas_memory_free(buffer);
+}
 
 void multiply_openblas(const Product<float>& product) { call(product, cblas_sgemm); }
 void multiply_openblas(const Product<double>& product) { call(product, cblas_dgemm); }

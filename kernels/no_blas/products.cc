@@ -37,6 +37,7 @@ void multiply_plainly(const Product<T, Out>& p) {
 
 void multiply_openblas(const Product<float>& product) { multiply_plainly(product); }
 void multiply_openblas(const Product<double>& product) { multiply_plainly(product); }
+void reserve_openblas(int) {}
 void multiply_onednn(const Product<float>& product) { multiply_plainly(product); }
 void multiply_onednn(const Product<bfloat16, float>& product) { multiply_plainly(product); }
 void multiply_onednn(const Product<bfloat16>& product) { multiply_plainly(product); }

@@ -6,7 +6,14 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <future>
 #include <iterator>
+#include <latch>
+#include <memory>
+#include <new>
+#include <string>
+#include <thread>
+#include <vector>
 
 #include "cluster/process/process.h"
 
@@ -139,6 +146,71 @@ TEST(Memory, AProcessThatIsLimitedIsRefusedMoreAndOffersItself) {
         void* small = std::malloc(size_t{16} << 20);
         void* large = std::malloc(size_t{512} << 20);
         std::_Exit(score == 1000 && small != nullptr && large == nullptr ? 7 : 1);
+      },
+      testing::ExitedWithCode(7), "");
+}
+
+TEST(Memory, LargeBlocksGoBack) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "a sanitizer has an allocator of its own";
+#endif
+  const auto kept = [] {
+    give_back_large_blocks();
+    const int64_t before = data_bytes();
+    for (int i = 0; i < 8; ++i) {
+      void* block = std::malloc(4 << 20);
+      *static_cast<volatile char*>(block) = 1;
+      std::free(block);
+    }
+    return data_bytes() - before;
+  };
+  EXPECT_EXIT(std::_Exit(kept() < (1 << 20) ? 7 : 1), testing::ExitedWithCode(7), "");
+}
+
+// Fills a limit to its end with small pieces; whether 20 KiB are found then.
+bool finds_room_when_refused() {
+  keep_room_for_failures();
+  limit_memory(data_bytes() - unused_memory_bytes() + (16 << 20));
+  std::vector<std::unique_ptr<char[]>> pieces;
+  pieces.reserve(1 << 20);
+  try {
+    while (true) pieces.push_back(std::make_unique<char[]>(64));
+  } catch (const std::bad_alloc&) {
+    return std::string(20 << 10, 'x').size() > 0 && !pieces.empty();
+  }
+}
+
+TEST(Memory, WhoIsRefusedItFindsRoomToTell) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "a sanitizer's allocator is not limited";
+#endif
+  EXPECT_EXIT(
+      {
+        auto other = std::async(std::launch::async, finds_room_when_refused);
+        std::_Exit(other.get() ? 7 : 1);
+      },
+      testing::ExitedWithCode(7), "");
+}
+
+TEST(Memory, WhatIsSetAsideAndNotUsedDoesNotCount) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "what a sanitizer maps for itself is more than the limit";
+#endif
+  EXPECT_EXIT(
+      {
+        constexpr size_t kMiB = size_t{1} << 20;
+        constexpr int kThreads = 32;  // with stacks of 8 MiB they would not fit
+        const bool aside = std::malloc(512 * kMiB) != nullptr;
+        limit_memory(int64_t{96} << 20);
+        make_stacks_small();
+        std::vector<std::thread> threads;
+        std::latch all(kThreads + 1);
+        for (int i = 0; i < kThreads; ++i) threads.emplace_back([&] { all.arrive_and_wait(); });
+        const bool small = std::malloc(32 * kMiB) != nullptr;
+        const bool large = std::malloc(96 * kMiB) != nullptr;
+        all.arrive_and_wait();
+        for (std::thread& thread : threads) thread.join();
+        std::_Exit(aside && small && !large ? 7 : 1);
       },
       testing::ExitedWithCode(7), "");
 }

@@ -2,14 +2,19 @@
 #include "kernels/cpu/gemm.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <limits>
 #include <string>
 #include <vector>
 
+#include "kernels/cpu/environment.h"
 #include "kernels/cpu/gemm_choice.h"
+#include "kernels/cpu/gemm_libraries.h"
 #include "kernels/cpu/level.h"
 #include "kernels/ops/random.h"
 #include "kernels/tensor/tensor.h"
@@ -339,6 +344,25 @@ TEST(GemmChoice, ClassesBySize) {
   EXPECT_EQ(gemm_class(256, 384, 768), GemmClass::kLarge);
   EXPECT_EQ(gemm_class(1, 50257, 768), GemmClass::kThin);
   EXPECT_EQ(gemm_class(3000, 7, 4), GemmClass::kThin);
+}
+
+// Where a limit refuses OpenBLAS its buffer, it tries for ever.
+TEST(Gemm, OpenBlasNeedsNoMemoryOnceItsBufferIsSetAside) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "what a sanitizer maps for itself is more than the limit";
+#endif
+  const auto multiplies = [] {
+    ::alarm(20);
+    const Forced forced(GemmLibrary::kOpenBlas, GemmLibrary::kWidened);
+    reserve_buffers(1);
+    std::vector<float> a(256 * 256, 1.0F), b(256 * 256, 1.0F), out(256 * 256);
+    const rlimit limit{1 << 20, RLIM_INFINITY};  // less than there is: nothing more is granted
+    ::setrlimit(RLIMIT_DATA, &limit);
+    multiply(Product<float>{
+        256, 256, 256, {a.data(), 256}, {b.data(), 256}, out.data(), 256, false, 1.0F});
+    return out[5] == 256;
+  };
+  EXPECT_EXIT(std::_Exit(multiplies() ? 7 : 1), testing::ExitedWithCode(7), "");
 }
 
 }  // namespace
