@@ -5,9 +5,8 @@
 #include <array>
 #include <chrono>
 #include <cmath>
-#include <new>
 #include <optional>
-#include <system_error>
+#include <string_view>
 #include <utility>
 
 #include "kernels/cpu/environment.h"
@@ -15,6 +14,7 @@
 #include "worker/admission/memory.h"
 #include "worker/agreement.h"
 #include "worker/evaluation.h"
+#include "worker/parallel/refusals.h"
 #include "worker/setup.h"
 #include "worker/smoothed_speed.h"
 #include "worker/step.h"
@@ -419,34 +419,34 @@ void Run::run() {
          stopped_early() ? "stopped early: the validation loss no longer improved" : "");
 }
 
-Status out_of_memory(const Rank& rank, const proto::LaunchRecord& record, const std::string& what) {
-  const int index = rank.mesh.index(Axis::kWorld);
-  const int64_t allowed = index < record.ranks_size() ? record.ranks(index).memory_bytes() : 0;
+}  // namespace
+
+// A rank waits for full disks and peers by itself: what it lacks for good is memory.
+Status out_of_memory(Status failure, const proto::LaunchRecord& record, int rank) {
+  constexpr std::string_view kBegins = "out of memory: ";
+  if (failure.code() != Code::kResourceExhausted || failure.message().starts_with(kBegins)) {
+    return failure;
+  }
+  const int64_t allowed = rank < record.ranks_size() ? record.ranks(rank).memory_bytes() : 0;
   const std::string bound =
       allowed > 0 ? fmt::format("; it may take {} bytes, its share of the node", allowed) : "";
   return {Code::kResourceExhausted,
-          fmt::format("out of memory: {}{}; {}", what, bound, kLessMemory)};
+          fmt::format("{}{}{}; {}", kBegins, failure.message(), bound, kLessMemory)};
 }
-
-}  // namespace
 
 Status run_training(Rank& rank, const proto::LaunchRecord& record, Progress& progress) {
   try {
-    cpu::read_environment();
-    std::optional<Activity::Phase> phase(std::in_place, rank.activity, "loading");
-    WEFT_ASSIGN_OR_RETURN(const auto training, set_up(rank, record, progress));
-    phase.reset();
-    Run(rank, record, progress, *training).run();
+    tell_refusals([&] {
+      cpu::read_environment();
+      std::optional<Activity::Phase> phase(std::in_place, rank.activity, "loading");
+      auto training = set_up(rank, record, progress);
+      if (!training) throw StatusError(std::move(training).error());
+      phase.reset();
+      Run(rank, record, progress, **training).run();
+    });
     return {};
   } catch (const StatusError& error) {
-    // A rank waits for full disks and peers by itself: what it lacks for good is memory.
-    if (error.status().code() != Code::kResourceExhausted) return error.status();
-    return out_of_memory(rank, record, error.status().message());
-  } catch (const std::bad_alloc&) {
-    return out_of_memory(rank, record, "the system refuses it more memory");
-  } catch (const std::system_error& error) {
-    if (error.code() != std::errc::resource_unavailable_try_again) throw;
-    return out_of_memory(rank, record, "the system refuses it the stack of another thread");
+    return out_of_memory(error.status(), record, rank.mesh.index(Axis::kWorld));
   }
 }
 

@@ -19,4 +19,8 @@ namespace weft {
 // the world's (bad data, a lost peer, a refused checkpoint); the caller tells it as RankFailed.
 Status run_training(Rank& rank, const proto::LaunchRecord& record, Progress& progress);
 
+// A failure for lack of memory (kResourceExhausted, of whatever thread) with the rank's limit and
+// what makes it need less; any other failure, and one that has them, as it is.
+Status out_of_memory(Status failure, const proto::LaunchRecord& record, int rank);
+
 }  // namespace weft

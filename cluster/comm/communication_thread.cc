@@ -6,6 +6,7 @@
 
 #include "kernels/tensor/thread_pool.h"
 #include "worker/parallel/pending.h"
+#include "worker/parallel/refusals.h"
 
 namespace weft::comm {
 namespace {
@@ -26,9 +27,9 @@ CommunicationThread::~CommunicationThread() {
 
 std::future<Status> CommunicationThread::start(std::function<void()> work) {
   const std::lock_guard lock(mutex_);
+  if (!thread_.joinable()) thread_ = std::thread([this] { run(); });  // or throws: nothing waits
   queue_.push_back({std::move(work), {}});
   std::future<Status> outcome = queue_.back().outcome.get_future();
-  if (!thread_.joinable()) thread_ = std::thread([this] { run(); });
   changed_.notify_all();
   return outcome;
 }
@@ -48,7 +49,7 @@ bool CommunicationThread::claim() {
 Status CommunicationThread::run_here(const std::function<void()>& work) {
   flush_denormals();
   stands_in_for = this;
-  Status outcome = failure_of(work);
+  Status outcome = failure_of([&] { tell_refusals(work); });
   stands_in_for = nullptr;
   const std::lock_guard lock(mutex_);
   busy_ = false;
@@ -84,7 +85,7 @@ void CommunicationThread::run() {
     queue_.pop_front();
     busy_ = true;
     lock.unlock();
-    Status outcome = failure_of(piece.work);
+    Status outcome = failure_of([&] { tell_refusals(piece.work); });
     piece.work = nullptr;
     lock.lock();
     busy_ = false;  // together with the outcome: whoever has it finds the thread idle

@@ -5,9 +5,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <exception>
 #include <utility>
 
 #include "cluster/process/frame_io.h"
+#include "worker/parallel/pending.h"
+#include "worker/parallel/refusals.h"
 
 namespace weft {
 namespace {
@@ -45,14 +48,24 @@ bool passes(Code code) { return code == Code::kResourceExhausted || code == Code
 
 AgentLink::AgentLink(std::string socket_path, proto::RankHello hello,
                      std::function<proto::RankNow()> now)
-    : path_(std::move(socket_path)), hello_(std::move(hello)), now_(std::move(now)) {
+    : path_(std::move(socket_path)),
+      hello_(std::move(hello)),
+      greeting_(greeting()),
+      now_(std::move(now)) {
   reader_ = std::thread([this] { connect_and_read(); });
-  writer_ = std::thread([this] { write_frames(); });
+  try {
+    writer_ = std::thread([this] { write_frames(); });
+  } catch (...) {
+    stop();
+    throw;
+  }
   ::pthread_setname_np(reader_.native_handle(), "agent reader");
   ::pthread_setname_np(writer_.native_handle(), "agent writer");
 }
 
-AgentLink::~AgentLink() {
+AgentLink::~AgentLink() { stop(); }
+
+void AgentLink::stop() {
   {
     const std::lock_guard lock(mutex_);
     stopping_ = true;
@@ -60,8 +73,15 @@ AgentLink::~AgentLink() {
     changed_.notify_all();
   }
   reader_.join();
-  writer_.join();
+  if (writer_.joinable()) writer_.join();
   if (fd_ >= 0) ::close(fd_);
+}
+
+std::string AgentLink::greeting() const {
+  proto::RankFrame frame;
+  *frame.mutable_envelope() = addressed({});
+  *frame.mutable_envelope()->mutable_hello() = hello_;
+  return framed(frame);
 }
 
 proto::RankEnvelope AgentLink::addressed(proto::RankEnvelope message) const {
@@ -73,9 +93,11 @@ proto::RankEnvelope AgentLink::addressed(proto::RankEnvelope message) const {
 
 Status AgentLink::send(proto::RankEnvelope message) {
   std::unique_lock lock(mutex_);
-  if (refused_.ok() && joins_last(message)) return {};
-  changed_.wait(lock, [&] { return unacknowledged_.size() < kMessagesMax || !refused_.ok(); });
-  if (!refused_.ok()) return refused_;
+  const bool last_word = message.has_failed();
+  const auto lost = [&] { return !refused_.ok() || (!failure_.ok() && !last_word); };
+  if (!lost() && joins_last(message)) return {};
+  changed_.wait(lock, [&] { return unacknowledged_.size() < kMessagesMax || lost(); });
+  if (lost()) return refused_.ok() ? failure_ : refused_;
   message = addressed(std::move(message));
   message.set_sequence(++last_sequence_);
   unacknowledged_.push_back(std::move(message));
@@ -96,8 +118,8 @@ bool AgentLink::joins_last(proto::RankEnvelope& message) {
 
 Status AgentLink::flush() {
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] { return unacknowledged_.empty() || !refused_.ok(); });
-  return refused_;
+  changed_.wait(lock, [&] { return unacknowledged_.empty() || !refused_.ok() || !failure_.ok(); });
+  return refused_.ok() ? failure_ : refused_;
 }
 
 bool AgentLink::flush_for(double seconds) {
@@ -108,19 +130,20 @@ bool AgentLink::flush_for(double seconds) {
 
 std::optional<proto::Control> AgentLink::take_control() {
   const std::lock_guard lock(mutex_);
+  if (!failure_.ok()) throw StatusError(failure_);
   if (controls_.empty()) return std::nullopt;
   proto::Control control = controls_.front();
   controls_.pop_front();
   return control;
 }
 
-proto::RankFrame AgentLink::ask(proto::RankFrame frame, uint64_t request) {
+proto::RankFrame AgentLink::ask(std::string frame, uint64_t request) {
   auto waiting = std::make_shared<Request>();
-  waiting->frame = shared(framed(frame));
-  frame.Clear();  // a chunk is here once
+  waiting->frame = shared(std::move(frame));
   auto answer = waiting->answer.get_future();
   {
     const std::lock_guard lock(mutex_);
+    if (!failure_.ok()) throw StatusError(failure_);
     requests_[request] = waiting;
     changed_.notify_all();
   }
@@ -128,17 +151,14 @@ proto::RankFrame AgentLink::ask(proto::RankFrame frame, uint64_t request) {
 }
 
 Status AgentLink::put_chunk(const std::string& hash, std::string_view bytes) {
-  proto::RankFrame frame;
-  proto::RankChunkPut* put = frame.mutable_chunk_put();
+  proto::RankChunkPut put;
   {
     const std::lock_guard lock(mutex_);
-    put->set_request(++last_request_);
+    put.set_request(++last_request_);
   }
-  put->mutable_chunk()->set_hash(hash);
-  put->mutable_chunk()->set_size(static_cast<int64_t>(bytes.size()));
-  put->set_data(bytes.data(), bytes.size());
-  const uint64_t request = put->request();
-  const proto::RankFrame answer = ask(std::move(frame), request);
+  put.mutable_chunk()->set_hash(hash);
+  put.mutable_chunk()->set_size(static_cast<int64_t>(bytes.size()));
+  const proto::RankFrame answer = ask(framed_chunk(put, bytes), put.request());
   return status_of(answer.chunk_put_result().code(), answer.chunk_put_result().message());
 }
 
@@ -150,8 +170,7 @@ Result<std::string> AgentLink::get_chunk(const std::string& hash) {
     get->set_request(++last_request_);
   }
   get->set_hash(hash);
-  const uint64_t request = get->request();
-  proto::RankFrame answer = ask(std::move(frame), request);
+  proto::RankFrame answer = ask(framed(frame), get->request());
   WEFT_RETURN_IF_ERROR(status_of(answer.chunk_data().code(), answer.chunk_data().message()));
   return std::move(*answer.mutable_chunk_data()->mutable_data());
 }
@@ -159,7 +178,7 @@ Result<std::string> AgentLink::get_chunk(const std::string& hash) {
 void AgentLink::connect_and_read() {
   while (true) {
     const int fd = connect_unix(path_);
-    if (fd >= 0 && greet(fd)) {
+    if (fd >= 0 && write_all(fd, greeting_)) {
       {
         const std::lock_guard lock(mutex_);
         if (fd_ >= 0) ::close(fd_);
@@ -170,7 +189,11 @@ void AgentLink::connect_and_read() {
         if (stopping_) ::shutdown(fd, SHUT_RDWR);
         changed_.notify_all();
       }
-      read_frames(fd);
+      const Status failure = failure_of([&] { tell_refusals([&] { read_frames(fd); }); });
+      if (!failure.ok()) {
+        const std::lock_guard lock(mutex_);
+        fail(failure.with_prefix("a message from the agent: "));
+      }
     } else if (fd >= 0) {
       ::close(fd);
     }
@@ -182,13 +205,6 @@ void AgentLink::connect_and_read() {
     changed_.wait_for(lock, kRetryConnect, [&] { return stopping_; });
     if (stopping_) return;
   }
-}
-
-bool AgentLink::greet(int fd) {
-  proto::RankFrame frame;
-  *frame.mutable_envelope() = addressed({});
-  *frame.mutable_envelope()->mutable_hello() = hello_;
-  return write_all(fd, framed(frame));
 }
 
 void AgentLink::read_frames(int fd) {
@@ -336,10 +352,26 @@ void AgentLink::wait_for_work(std::unique_lock<std::mutex>& lock) {
   }
 }
 
+void AgentLink::fail(const Status& failure) {
+  if (failure_.ok()) failure_ = failure;
+  for (auto& [id, request] : requests_) {
+    request->answer.set_exception(std::make_exception_ptr(StatusError(failure_)));
+  }
+  requests_.clear();
+  changed_.notify_all();
+}
+
 void AgentLink::write_frames() {
   std::unique_lock lock(mutex_);
   while (!stopping_) {
-    const Frame frame = next_frame();
+    Frame frame;
+    const Status failure = failure_of([&] { tell_refusals([&] { frame = next_frame(); }); });
+    if (!failure.ok()) {
+      fail(failure.with_prefix("a message to the agent: "));
+      ::shutdown(fd_, SHUT_RDWR);  // what was to be written goes out on the next connection
+      changed_.wait_for(lock, kRetryConnect, [&] { return stopping_; });
+      continue;
+    }
     if (!frame) {
       wait_for_work(lock);
       continue;

@@ -7,7 +7,9 @@
 // restarted) everything unacknowledged is sent again, in order, and unanswered chunk requests
 // too. 3. a reply that the disk is full or a peer is away makes the message wait and go again; any
 // other refusal is final and is what send() and flush() return from then on. 4. only a message that
-// was never written changes: metrics join the metrics that wait last in the queue.
+// was never written changes: metrics join the metrics that wait last in the queue. 5. where a
+// thread of its own is refused memory, send() and flush() return that from then on, the other calls
+// throw it; the line stays, and what still goes out is why the rank ends (RankFailed).
 #pragma once
 
 #include <condition_variable>
@@ -54,22 +56,25 @@ class AgentLink final : public Progress {
     std::promise<proto::RankFrame> answer;
   };
 
+  void stop();
   void connect_and_read();
-  bool greet(int fd);
   void read_frames(int fd);
   void take(proto::RankFrame frame);
   void inspect(const proto::Inspect& inspect);
   void post(const proto::RankFrame& frame);
   void take_reply(const proto::RankReply& reply);
   void write_frames();
+  void fail(const Status& failure);  // invariant 5; needs mutex_
   void wait_for_work(std::unique_lock<std::mutex>& lock);
   Frame next_frame();  // null: nothing to write now; needs mutex_
-  proto::RankFrame ask(proto::RankFrame frame, uint64_t request);
+  proto::RankFrame ask(std::string frame, uint64_t request);
   bool joins_last(proto::RankEnvelope& message);
   proto::RankEnvelope addressed(proto::RankEnvelope message) const;
+  std::string greeting() const;
 
   const std::string path_;
   const proto::RankHello hello_;
+  const std::string greeting_;  // the hello's frame
   const std::function<proto::RankNow()> now_;
 
   std::mutex mutex_;  // guards everything below
@@ -87,7 +92,7 @@ class AgentLink final : public Progress {
   std::function<proto::RankStack()> inspect_;
   std::function<std::optional<proto::RankTrace>(uint64_t)> trace_so_far_;
   std::deque<Frame> frames_;  // that are sent once, if they are
-  Status refused_;
+  Status refused_, failure_;
   int fd_ = -1;
   bool stopping_ = false;
 

@@ -10,14 +10,44 @@
 
 namespace weft {
 
-std::string framed(const google::protobuf::MessageLite& message) {
-  const size_t size = message.ByteSizeLong();
+namespace {
+
+std::string frame_of(size_t size) {
   std::string frame;
   frame.reserve(size + 4);
   for (int shift = 24; shift >= 0; shift -= 8) {
     frame.push_back(static_cast<char>((size >> shift) & 0xff));
   }
+  return frame;
+}
+
+void append_varint(uint64_t value, std::string& to) {
+  for (; value >= 0x80; value >>= 7) to.push_back(static_cast<char>(value | 0x80));
+  to.push_back(static_cast<char>(value));
+}
+
+// What stands before the bytes of a field of bytes or of a message.
+void append_head(int field, size_t size, std::string& to) {
+  constexpr uint64_t kOfBytes = 2;  // wire type
+  append_varint(static_cast<uint64_t>(field) << 3 | kOfBytes, to);
+  append_varint(size, to);
+}
+
+}  // namespace
+
+std::string framed(const google::protobuf::MessageLite& message) {
+  std::string frame = frame_of(message.ByteSizeLong());
   message.AppendToString(&frame);
+  return frame;
+}
+
+// Fields of a message may stand in any order, so the data come last.
+std::string framed_chunk(const proto::RankChunkPut& put, std::string_view data) {
+  std::string inner = put.SerializeAsString(), outer;
+  append_head(proto::RankChunkPut::kDataFieldNumber, data.size(), inner);
+  append_head(proto::RankFrame::kChunkPutFieldNumber, inner.size() + data.size(), outer);
+  std::string frame = frame_of(outer.size() + inner.size() + data.size());
+  frame.append(outer).append(inner).append(data);
   return frame;
 }
 

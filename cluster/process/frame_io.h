@@ -7,11 +7,15 @@
 #include <string>
 #include <string_view>
 
+#include "proto/train.pb.h"
+
 namespace weft {
 
 inline constexpr size_t kRankFrameBytesMax = size_t{16} << 20;
 
 std::string framed(const google::protobuf::MessageLite& message);
+// The same of a RankFrame with `put`, whose data these are; they are copied once.
+std::string framed_chunk(const proto::RankChunkPut& put, std::string_view data);
 // False: the peer is gone.
 bool write_all(int fd, std::string_view bytes);
 // nullopt: the peer is gone, or announced more than kRankFrameBytesMax.

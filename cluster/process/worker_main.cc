@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
+#include <optional>
 
 #include "cluster/comm/mpi/mpi_world.h"
 #include "cluster/comm/watched_communicator.h"
@@ -21,6 +22,8 @@
 #include "kernels/cpu/environment.h"
 #include "proto/base/retry.h"
 #include "proto/launch.pb.h"
+#include "worker/parallel/pending.h"
+#include "worker/parallel/refusals.h"
 #include "worker/trace_message.h"
 #include "worker/trainer.h"
 
@@ -100,44 +103,49 @@ void tell_failure(AgentLink& link, const Status& status) {
   if (link.send(std::move(message)).ok()) (void)link.flush_for(kTellSeconds);
 }
 
-// The training of this rank, told through the agent.
+void answer_questions(AgentLink& link, const Activity& activity, int number) {
+  answer_with_stack();
+  link.on_inspect([&activity, number] {
+    proto::RankStack stack;
+    *stack.mutable_now() = rank_now(activity.now(), number);
+    for (proto::ThreadStack& thread : thread_stacks()) stack.add_threads()->Swap(&thread);
+    return stack;
+  });
+  link.on_trace_now([&](uint64_t request) { return trace_so_far(activity, request); });
+}
+
+// The training of this rank; its end is told through the agent.
 Status work(const comm::MpiWorld& mpi, const proto::LaunchRecord& record) {
-  try {
-    Activity activity;
+  Activity activity;
+  std::optional<Rank> rank;
+  std::optional<AgentLink> link;
+  const auto train = [&] {
     Result<Rank> made = make_rank(mpi, record, activity);
-    if (!made) {
-      AgentLink link(record.agent_socket(), hello_of(record, mpi.rank()));
-      tell_failure(link, made.error());
-      return made.error();
-    }
-    Rank& rank = *made;
-    AgentLink link(record.agent_socket(), hello_of(record, rank, mpi.rank()), [&] {
+    if (!made) throw StatusError(std::move(made).error());
+    rank = std::move(*made);
+    link.emplace(record.agent_socket(), hello_of(record, *rank, mpi.rank()), [&] {
       proto::RankNow now = rank_now(activity.now(), mpi.rank());
       now.set_progress(now.progress() + comm::MpiWorld::messages_moved());
       return now;
     });
-    answer_with_stack();
-    link.on_inspect([&] {
-      proto::RankStack stack;
-      *stack.mutable_now() = rank_now(activity.now(), mpi.rank());
-      for (proto::ThreadStack& thread : thread_stacks()) stack.add_threads()->Swap(&thread);
-      return stack;
-    });
-    link.on_trace_now([&](uint64_t request) { return trace_so_far(activity, request); });
-    Status status = run_training(rank, record, link);
-    if (status.ok()) {
-      status = link.flush();
-      // Nobody leaves before rank 0's last word is durable: mpirun ends with the first that exits.
-      rank.mesh.axis(Axis::kWorld).barrier();
+    answer_questions(*link, activity, mpi.rank());
+    if (Status trained = run_training(*rank, record, *link); !trained.ok()) {
+      throw StatusError(std::move(trained));
     }
-    if (!status.ok()) {
-      rank.log.error("{}", status.to_string());
-      tell_failure(link, status);
-    }
-    return status;
-  } catch (const StatusError& error) {
-    return error.status();
+    if (Status told = link->flush(); !told.ok()) throw StatusError(std::move(told));
+  };
+  Status status = failure_of([&] { tell_refusals(train); });
+  if (status.ok()) {
+    // Nobody leaves before rank 0's last word is durable: mpirun ends with the first that exits.
+    return failure_of([&] { rank->mesh.axis(Axis::kWorld).barrier(); });
   }
+  status = out_of_memory(std::move(status), record, mpi.rank());
+  (void)failure_of([&] {
+    if (rank) rank->log.error("{}", status.to_string());
+    if (!link) link.emplace(record.agent_socket(), hello_of(record, mpi.rank()));
+    tell_failure(*link, status);
+  });
+  return status;
 }
 
 int run() {

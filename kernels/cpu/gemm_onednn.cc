@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <dnnl.hpp>
+#include <new>
 #include <type_traits>
 #include <unordered_map>
 #include <utility>
@@ -114,15 +115,21 @@ constexpr memory::data_type kType =
 
 template <typename T, typename Out>
 void by_primitive(Thread& thread, const Product<T, Out>& p) {
-  thread.run({p.m, p.n, p.k, p.a.row_stride, p.b.row_stride, p.out_stride, p.a.transposed,
-              p.b.transposed, p.accumulate, p.factor, kType<T>, kType<Out>},
-             p.a.data, p.b.data, p.out);
+  try {
+    thread.run({p.m, p.n, p.k, p.a.row_stride, p.b.row_stride, p.out_stride, p.a.transposed,
+                p.b.transposed, p.accumulate, p.factor, kType<T>, kType<Out>},
+               p.a.data, p.b.data, p.out);
+  } catch (const dnnl::error& error) {
+    if (error.status == dnnl_out_of_memory) throw std::bad_alloc();
+    throw;
+  }
 }
 
 void by_sgemm(const Product<float>& p) {
   const dnnl::status status = dnnl::sgemm(
       p.a.transposed ? 'T' : 'N', p.b.transposed ? 'T' : 'N', p.m, p.n, p.k, p.factor, p.a.data,
       p.a.row_stride, p.b.data, p.b.row_stride, p.accumulate ? 1.0F : 0.0F, p.out, p.out_stride);
+  if (status == dnnl::status::out_of_memory) throw std::bad_alloc();
   WEFT_CHECK(status == dnnl::status::success, "oneDNN's sgemm of {} x {} x {}: status {}", p.m, p.n,
              p.k, static_cast<int>(status));
 }

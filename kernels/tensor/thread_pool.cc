@@ -37,6 +37,16 @@ void flush_denormals() {
 }
 
 struct ThreadPool::State {
+  State() = default;
+  ~State() {  // also of a pool that did not get all of its threads
+    stop = true;
+    generation.fetch_add(1, std::memory_order_release);
+    generation.notify_all();
+    for (std::thread& thread : threads) thread.join();
+  }
+  State(const State&) = delete;
+  State& operator=(const State&) = delete;
+
   // Constant after construction.
   int size = 1;
   std::vector<std::thread> threads;
@@ -90,12 +100,7 @@ ThreadPool::ThreadPool(int threads, std::span<const int> cpus) : state_(std::mak
   }
 }
 
-ThreadPool::~ThreadPool() {
-  state_->stop = true;
-  state_->generation.fetch_add(1, std::memory_order_release);
-  state_->generation.notify_all();
-  for (std::thread& thread : state_->threads) thread.join();
-}
+ThreadPool::~ThreadPool() = default;
 
 int ThreadPool::size() const { return state_->size; }
 

@@ -1,12 +1,15 @@
 #include "kernels/tensor/thread_pool.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <atomic>
+#include <cstdlib>
 #include <limits>
 #include <mutex>
 #include <set>
 #include <stdexcept>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -93,6 +96,23 @@ TEST(ThreadPool, EveryThreadFlushesDenormals) {
   });
   EXPECT_EQ(threads.load(), 3);
   EXPECT_EQ(kept.load(), 0);
+}
+
+TEST(ThreadPool, OneThatIsRefusedAStackIsAnError) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "what a sanitizer maps for itself is more than the limit";
+#endif
+  const auto throws = [] {
+    const rlimit limit{20 << 20, RLIM_INFINITY};  // of two threads or three
+    ::setrlimit(RLIMIT_DATA, &limit);
+    try {
+      const ThreadPool pool(16);
+    } catch (const std::system_error&) {
+      return true;
+    }
+    return false;
+  };
+  EXPECT_EXIT(std::_Exit(throws() ? 7 : 1), testing::ExitedWithCode(7), "");
 }
 
 }  // namespace

@@ -17,7 +17,8 @@
 namespace weft::checkpoint {
 namespace {
 
-constexpr int64_t kPieceFloats = (int64_t{4} << 20) / 4;
+constexpr int64_t kElementBytes = sizeof(float);
+constexpr int64_t kPieceFloats = (int64_t{4} << 20) / kElementBytes;
 // Enough that synced writes of small chunks are grouped by the store.
 constexpr int kThreads = 4;
 constexpr int64_t kCopyGrain = 256 << 10;  // floats
@@ -103,9 +104,7 @@ void Writer::begin(proto::CheckpointManifest manifest, std::span<const StateTens
     mine.push_back(&state[index]);
     total += describe(state[index], total);
   }
-  if (total > room_)
-    snapshot_ = std::make_unique_for_overwrite<float[]>(static_cast<size_t>(total));
-  room_ = std::max(room_, total);
+  make_room(total);
   float* to = snapshot_.get();
   for (const StateTensor* tensor : mine) to = copy(*tensor, to);
   next_ = 0;
@@ -116,6 +115,21 @@ void Writer::begin(proto::CheckpointManifest manifest, std::span<const StateTens
   for (int i = 0; i < kThreads && i < static_cast<int>(pieces_.size()); ++i) {
     threads_.emplace_back([this, i] { run(i); });
   }
+}
+
+void Writer::make_room(int64_t floats) {
+  if (floats <= room_) return;
+  snapshot_.reset();
+  room_ = 0;
+  try {
+    snapshot_ = std::make_unique_for_overwrite<float[]>(static_cast<size_t>(floats));
+  } catch (const std::bad_alloc&) {
+    throw StatusError(
+        Status(Code::kResourceExhausted,
+               fmt::format("the system refuses {} bytes of memory for the checkpoint's copy",
+                           kElementBytes * floats)));
+  }
+  room_ = floats;
 }
 
 int64_t Writer::describe(const StateTensor& tensor, int64_t start) {
@@ -196,8 +210,10 @@ void Writer::run(int thread) {
     try {
       const Activity::Recorded recorded(rank_.activity, lane, "chunk", -1, 4 * piece.count);
       status = put(piece);
+    } catch (const StatusError& error) {
+      status = error.status();
     } catch (const std::bad_alloc&) {
-      refused_ = piece.count * static_cast<int64_t>(sizeof(float));  // a message would take memory
+      refused_ = kElementBytes * piece.count;  // a message would take memory
     }
     if (!status.ok()) {
       const std::lock_guard lock(mutex_);

@@ -64,6 +64,7 @@ class Writer {
   int64_t describe(const StateTensor& tensor, int64_t start);
   // Copies these elements to the snapshot; returns their end.
   float* copy(const StateTensor& tensor, float* to);
+  void make_room(int64_t floats);  // of the snapshot; throws StatusError
   void run(int thread);
   Status put(Piece& piece);
   void join();

@@ -1,13 +1,18 @@
 #include "cluster/comm/communication_thread.h"
 
 #include <gtest/gtest.h>
+#include <pthread.h>
+#include <sys/resource.h>
 
 #include <atomic>
 #include <chrono>
+#include <cstdlib>
 #include <functional>
 #include <future>
 #include <latch>
+#include <new>
 #include <stdexcept>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -95,6 +100,41 @@ TEST(CommunicationThread, AFailureIsThrownAndTheNextCallIsDone) {
   EXPECT_EQ(failure_of_call([] { throw std::runtime_error("odd"); }).code(), Code::kInternal);
   EXPECT_TRUE(failure_of_call([] {}).ok());
   EXPECT_FALSE(CommunicationThread::rank_waits());
+}
+
+TEST(CommunicationThread, WhatIsRefusedMemoryIsAFailureThatStays) {
+  CommunicationThread thread;
+  const auto refused = [] { throw std::bad_alloc(); };
+  EXPECT_EQ(thread.start(refused).get().code(), Code::kResourceExhausted);
+  try {
+    thread.call(refused);
+    FAIL() << "the failure is lost";
+  } catch (const StatusError& error) {
+    EXPECT_EQ(error.status().code(), Code::kResourceExhausted);
+  }
+  EXPECT_TRUE(thread.start([] {}).get().ok());  // goes on
+}
+
+TEST(CommunicationThread, WhatFindsNoThreadIsNotWaitedFor) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "what a sanitizer maps for itself is more than the limit";
+#endif
+  const auto refused = [] {
+    pthread_attr_t large;  // than stacks of threads before, which are there still
+    ::pthread_attr_init(&large);
+    ::pthread_attr_setstacksize(&large, size_t{256} << 20);
+    ::pthread_setattr_default_np(&large);
+    const rlimit limit{1 << 20, RLIM_INFINITY};  // less than there is: nothing more is granted
+    ::setrlimit(RLIMIT_DATA, &limit);
+    CommunicationThread thread;
+    try {
+      (void)thread.start([] {});
+    } catch (const std::system_error&) {
+      return thread.idle();
+    }
+    return false;
+  };
+  EXPECT_EXIT(std::_Exit(refused() ? 7 : 1), testing::ExitedWithCode(7), "");
 }
 
 }  // namespace

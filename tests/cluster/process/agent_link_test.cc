@@ -2,16 +2,20 @@
 #include "cluster/process/agent_link.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <future>
 #include <optional>
 #include <vector>
 
 #include "cluster/process/frame_io.h"
+#include "cluster/process/process.h"
 #include "cluster/process/rank_now.h"
 
 namespace weft {
@@ -122,6 +126,49 @@ TEST(AgentLink, ATraceUnderWayIsSentAsItIs) {
   EXPECT_FALSE(link.take_trace_request()) << "no new one was asked for";
   ::close(fd);
   ::close(listener);
+  std::filesystem::remove(path);
+}
+
+// The process may take 4 MiB more, and the agent announces a message of 12.
+bool tells_that_memory_is_short(const std::string& path) {
+  const int listener = listen_at(path);
+  AgentLink link(path, {});
+  int fd = ::accept(listener, nullptr, nullptr);
+  next_message(fd);  // the hello
+  auto chunk = std::async(std::launch::async, [&] { return link.get_chunk("abc"); });
+  if (!read_frame(fd)) return false;
+  const rlimit limit{static_cast<rlim_t>(data_bytes()) + (4 << 20), RLIM_INFINITY};
+  ::setrlimit(RLIMIT_DATA, &limit);
+  const std::string header{0, static_cast<char>(12 << 4), 0, 0};
+  if (!write_all(fd, header)) return false;
+  bool thrown = false;
+  try {
+    (void)chunk.get();
+  } catch (const StatusError& error) {
+    thrown = error.status().code() == Code::kResourceExhausted;
+  }
+  proto::RankEnvelope metrics, last_word;
+  metrics.mutable_metrics()->add_records()->set_step(1);
+  last_word.mutable_failed()->set_message("out of memory");
+  const bool refused = link.send(std::move(metrics)).code() == Code::kResourceExhausted;
+  const bool sent = link.send(std::move(last_word)).ok();
+  ::close(fd);
+  fd = ::accept(listener, nullptr, nullptr);
+  next_message(fd);  // the hello
+  const bool told = next_message(fd).failed().message() == "out of memory";
+  acknowledge(fd, 1);
+  return thrown && refused && sent && told && link.flush_for(10);
+}
+
+TEST(AgentLink, AThreadThatIsRefusedMemoryFailsTheCallsAndStillTellsWhy) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "a sanitizer's allocator is not limited";
+#endif
+  const std::string path =
+      std::filesystem::temp_directory_path() / ("weft-short-" + std::to_string(::getpid()));
+  // No pattern: libonig's regexec stands before the C library's here.
+  EXPECT_EXIT(std::_Exit(tells_that_memory_is_short(path) ? 7 : 1), testing::ExitedWithCode(7),
+              testing::Eq(std::string()));
   std::filesystem::remove(path);
 }
 
