@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <fstream>
 #include <mutex>
 #include <set>
@@ -52,24 +53,50 @@ bool leaves_enough(size_t bytes) {
   return taken + bytes + std::max(kOthersMin, limit.rlim_cur / 32) <= limit.rlim_cur;
 }
 
+// Each segment behind the one before, where nobody else's memory lies: far below all of it.
 class HostPages final : public SegmentSource {
  public:
   size_t alignment() const override { return 64; }
   void* take(size_t bytes) override {
     if (!leaves_enough(bytes)) return nullptr;
-    void* data = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (data == MAP_FAILED) return nullptr;
-    ::madvise(data, bytes, MADV_HUGEPAGE);  // a hint; a refusal changes nothing
+    if (next_ == 0) next_ = far_below();
+    char* data = map(bytes);
+    if (data == nullptr) return nullptr;
+    ::madvise(data, bytes, MADV_HUGEPAGE);  // a hint, as the place is; a refusal changes nothing
+    next_ = reinterpret_cast<uintptr_t>(data) + bytes;
     return data;
   }
   void give_back(void* data, size_t bytes) noexcept override { ::munmap(data, bytes); }
   std::string what() const override { return "the system"; }
+
+ private:
+  char* map(size_t bytes) const {
+    void* data = ::mmap(reinterpret_cast<void*>(next_), bytes, PROT_READ | PROT_WRITE,  // NOLINT
+                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return data == MAP_FAILED ? nullptr : static_cast<char*>(data);
+  }
+
+  // The next allocator's elsewhere. 0, anywhere: there is no such place.
+  uintptr_t far_below() const {
+    constexpr uintptr_t kApart = uintptr_t{64} << 30;
+    constexpr uintptr_t kPlaces = 256;
+    static std::atomic<uintptr_t> allocators{0};
+    char* others = map(kSegmentUnit);
+    if (others == nullptr) return 0;
+    ::munmap(others, kSegmentUnit);
+    const uintptr_t below = kApart * (1 + allocators++ % kPlaces);
+    const auto top = reinterpret_cast<uintptr_t>(others);
+    return top > below ? (top - below) / kSegmentUnit * kSegmentUnit : 0;
+  }
+
+  uintptr_t next_ = 0;
 };
 
 class CachingAllocator final : public CachingMemory {
  public:
-  explicit CachingAllocator(std::unique_ptr<SegmentSource> source)
-      : source_(std::move(source)), alignment_(source_->alignment()) {}
+  // extends: segments of the source that follow each other may be given back as one.
+  CachingAllocator(std::unique_ptr<SegmentSource> source, bool extends)
+      : source_(std::move(source)), alignment_(source_->alignment()), extends_(extends) {}
   ~CachingAllocator() override {
     for (const Segment& segment : segments_) source_->give_back(segment.data, segment.bytes);
     for (auto& [data, block] : used_) delete block;
@@ -126,8 +153,8 @@ class CachingAllocator final : public CachingMemory {
     used_.erase(found);
     live_bytes_ -= static_cast<int64_t>(bytes);
     block->free = true;
-    if (block->after != nullptr && block->after->free) join(block, block->after);
-    if (block->before != nullptr && block->before->free) {
+    if (joins(block, block->after)) join(block, block->after);
+    if (joins(block->before, block)) {
       block = block->before;
       join(block, block->after);
     }
@@ -213,7 +240,13 @@ class CachingAllocator final : public CachingMemory {
     if (rest->after != nullptr) rest->after->before = rest;
     block->after = rest;
     block->bytes = wanted;
+    if (block == last_) last_ = rest;
     free_list(rest->small).insert(rest);
+  }
+
+  static bool joins(const Block* first, const Block* second) {
+    return first != nullptr && second != nullptr && first->free && second->free &&
+           first->small == second->small;
   }
 
   // `second`, the free neighbour after `first`, becomes part of it; neither stays in a free list.
@@ -223,6 +256,7 @@ class CachingAllocator final : public CachingMemory {
     first->bytes += second->bytes;
     first->after = second->after;
     if (first->after != nullptr) first->after->before = first;
+    if (second == last_) last_ = first;
     spare_.push_back(second);
   }
 
@@ -238,8 +272,41 @@ class CachingAllocator final : public CachingMemory {
     return block;
   }
 
+  // As much more at the end of the newest segment as a block of `wanted` lacks there; false:
+  // others' memory follows it, or it is refused.
+  bool extend(size_t wanted) {
+    if (last_ == nullptr) return false;
+    const bool begun = last_->free && !last_->small;
+    const size_t bytes = round_up(wanted - (begun ? last_->bytes : 0), kSegmentUnit);
+    char* data = map(bytes);
+    if (data != last_->data + last_->bytes) {
+      if (data != nullptr) source_->give_back(data, bytes);
+      return false;
+    }
+    segments_.back().bytes += bytes;
+    Block* more = new_block(data, bytes, false);
+    more->before = last_;
+    last_->after = more;
+    if (begun) {
+      join(last_, more);
+    } else {
+      last_ = more;
+    }
+    free_list(false).insert(last_);
+    return true;
+  }
+
+  // A part of a segment becomes one for small blocks.
+  void reserve_small() {
+    Block* block = best_fit(kSegmentUnit);
+    block->small = block->free = true;
+    free_list(true).insert(block);
+  }
+
   // A new segment, larger the more there is, so that their number stays small.
   void reserve(size_t wanted, bool small) {
+    if (extends_ && small) return reserve_small();
+    if (extends_ && extend(wanted)) return;
     size_t grown = kSegmentUnit;
     if (!small) {
       size_t reserved = 0;
@@ -260,7 +327,8 @@ class CachingAllocator final : public CachingMemory {
                                            source_->what(), bytes, live_bytes_)));
     }
     segments_.push_back({data, bytes});
-    free_list(small).insert(new_block(data, bytes, small));
+    last_ = new_block(data, bytes, small);
+    free_list(small).insert(last_);
   }
 
   char* map(size_t bytes) {
@@ -277,6 +345,7 @@ class CachingAllocator final : public CachingMemory {
           continue;
         }
         it = list.erase(it);
+        if (block == last_) last_ = nullptr;
         ++system_calls_;
         source_->give_back(block->data, block->bytes);
         std::erase_if(segments_,
@@ -288,9 +357,11 @@ class CachingAllocator final : public CachingMemory {
 
   const std::unique_ptr<SegmentSource> source_;
   const size_t alignment_;
+  const bool extends_;
   mutable std::mutex mutex_;
   // Guarded by mutex_.
   std::vector<Segment> segments_;
+  Block* last_ = nullptr;  // at the end of the newest segment
   std::unordered_map<char*, Block*> used_;
   FreeList free_[2];  // large, small
   std::vector<Block*> spare_;
@@ -300,11 +371,11 @@ class CachingAllocator final : public CachingMemory {
 }  // namespace
 
 std::unique_ptr<CachingMemory> make_caching_allocator(std::unique_ptr<SegmentSource> source) {
-  return std::make_unique<CachingAllocator>(std::move(source));
+  return std::make_unique<CachingAllocator>(std::move(source), false);
 }
 
 std::unique_ptr<CachingMemory> make_caching_allocator() {
-  return make_caching_allocator(std::make_unique<HostPages>());
+  return std::make_unique<CachingAllocator>(std::make_unique<HostPages>(), true);
 }
 
 }  // namespace weft

@@ -51,9 +51,33 @@ TEST(Allocator, FreedNeighboursBecomeOneBlock) {
   for (const size_t i : {0, 1, 2}) allocator->release(parts[i], 2 * kMiB);
 }
 
+TEST(Allocator, TakesWhatLacksBehindWhatThereIs) {
+  const auto allocator = make_caching_allocator();
+  const auto reserved = [&] { return allocator->stats().reserved_bytes >> 20; };
+  void* first = allocator->allocate(5 * kMiB);
+  void* second = allocator->allocate(5 * kMiB);
+  EXPECT_EQ(reserved(), 10);
+  void* small = allocator->allocate(100);  // ends what is in one piece
+  EXPECT_EQ(reserved(), 12);
+  void* third = allocator->allocate(40 * kMiB);
+  EXPECT_EQ(reserved(), 52);
+  allocator->release(third, 40 * kMiB);
+  void* larger = allocator->allocate(41 * kMiB);  // 1 MiB more, of units of 2
+  EXPECT_EQ(reserved(), 54);
+  std::memset(larger, 1, 41 * kMiB);
+  allocator->release(larger, 41 * kMiB);
+  allocator->release(small, 100);
+  allocator->release(second, 5 * kMiB);
+  allocator->release(first, 5 * kMiB);
+  EXPECT_EQ(allocator->allocate(10 * kMiB), first);
+  EXPECT_EQ(reserved(), 54);
+  allocator->release(first, 10 * kMiB);
+}
+
 TEST(Allocator, TakesTheBestFit) {
   const auto allocator = make_caching_allocator();
   void* large = allocator->allocate(6 * kMiB);
+  void* between = allocator->allocate(kMiB);
   void* small = allocator->allocate(kMiB);
   void* fence = allocator->allocate(kMiB);
   allocator->release(large, 6 * kMiB);
@@ -63,6 +87,7 @@ TEST(Allocator, TakesTheBestFit) {
   EXPECT_GT(allocator->stats().fragmentation, 0);
   allocator->release(again, kMiB - 64);
   allocator->release(fence, kMiB);
+  allocator->release(between, kMiB);
 }
 
 TEST(Allocator, BlocksDoNotOverlap) {
