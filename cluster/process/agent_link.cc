@@ -38,10 +38,6 @@ Status status_of(const std::string& code, const std::string& message) {
   return code.empty() || code == "ok" ? Status() : Status(code_of(code), message);
 }
 
-std::shared_ptr<const std::string> shared(std::string frame) {
-  return std::make_shared<const std::string>(std::move(frame));
-}
-
 bool passes(Code code) { return code == Code::kResourceExhausted || code == Code::kUnavailable; }
 
 }  // namespace
@@ -137,15 +133,21 @@ std::optional<proto::Control> AgentLink::take_control() {
   return control;
 }
 
-proto::RankFrame AgentLink::ask(std::string frame, uint64_t request) {
+proto::RankFrame AgentLink::ask(uint64_t request, std::string frame, std::string_view rest) {
   auto waiting = std::make_shared<Request>();
-  waiting->frame = shared(std::move(frame));
+  waiting->frame = std::move(frame);
+  waiting->rest = rest;
   auto answer = waiting->answer.get_future();
   {
     const std::lock_guard lock(mutex_);
     if (!failure_.ok()) throw StatusError(failure_);
     requests_[request] = waiting;
     changed_.notify_all();
+  }
+  answer.wait();
+  {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return being_written_ != waiting; });
   }
   return answer.get();
 }
@@ -158,7 +160,7 @@ Status AgentLink::put_chunk(const std::string& hash, std::string_view bytes) {
   }
   put.mutable_chunk()->set_hash(hash);
   put.mutable_chunk()->set_size(static_cast<int64_t>(bytes.size()));
-  const proto::RankFrame answer = ask(framed_chunk(put, bytes), put.request());
+  const proto::RankFrame answer = ask(put.request(), head_of_chunk(put, bytes.size()), bytes);
   return status_of(answer.chunk_put_result().code(), answer.chunk_put_result().message());
 }
 
@@ -170,7 +172,7 @@ Result<std::string> AgentLink::get_chunk(const std::string& hash) {
     get->set_request(++last_request_);
   }
   get->set_hash(hash);
-  proto::RankFrame answer = ask(framed(frame), get->request());
+  proto::RankFrame answer = ask(get->request(), framed(frame));
   WEFT_RETURN_IF_ERROR(status_of(answer.chunk_data().code(), answer.chunk_data().message()));
   return std::move(*answer.mutable_chunk_data()->mutable_data());
 }
@@ -238,7 +240,7 @@ void AgentLink::send_trace(proto::RankTrace trace) {
 }
 
 void AgentLink::post(const proto::RankFrame& frame) {
-  Frame bytes = shared(framed(frame));
+  std::string bytes = framed(frame);
   const std::lock_guard lock(mutex_);
   frames_.push_back(std::move(bytes));
   changed_.notify_all();
@@ -307,12 +309,12 @@ void AgentLink::take_reply(const proto::RankReply& reply) {
   });
 }
 
-AgentLink::Frame AgentLink::next_frame() {
+AgentLink::Next AgentLink::next_frame() {
   if (fd_ < 0) return {};
   for (auto& [id, request] : requests_) {
     if (!request->sent) {
       request->sent = true;
-      return request->frame;
+      return {request->frame, request->rest, request};
     }
   }
   const auto now = SteadyClock::now();
@@ -320,12 +322,12 @@ AgentLink::Frame AgentLink::next_frame() {
     tell_now_at_ = now + kTellNow;
     proto::RankFrame frame;
     *frame.mutable_now() = now_();
-    return shared(framed(frame));
+    return {framed(frame), {}, {}};
   }
   if (!frames_.empty()) {
-    Frame frame = std::move(frames_.front());
+    std::string frame = std::move(frames_.front());
     frames_.pop_front();
-    return frame;
+    return {std::move(frame), {}, {}};
   }
   if (now < write_after_) return {};
   const auto next = std::lower_bound(unacknowledged_.begin(), unacknowledged_.end(), next_to_write_,
@@ -338,7 +340,7 @@ AgentLink::Frame AgentLink::next_frame() {
   never_written_ = std::max(never_written_, next_to_write_);
   proto::RankFrame frame;
   *frame.mutable_envelope() = *next;
-  return shared(framed(frame));
+  return {framed(frame), {}, {}};
 }
 
 void AgentLink::wait_for_work(std::unique_lock<std::mutex>& lock) {
@@ -358,29 +360,33 @@ void AgentLink::fail(const Status& failure) {
     request->answer.set_exception(std::make_exception_ptr(StatusError(failure_)));
   }
   requests_.clear();
+  // Ends what is being written; it goes out on the next connection.
+  if (fd_ >= 0) ::shutdown(fd_, SHUT_RDWR);
   changed_.notify_all();
 }
 
 void AgentLink::write_frames() {
   std::unique_lock lock(mutex_);
   while (!stopping_) {
-    Frame frame;
-    const Status failure = failure_of([&] { tell_refusals([&] { frame = next_frame(); }); });
+    Next next;
+    const Status failure = failure_of([&] { tell_refusals([&] { next = next_frame(); }); });
     if (!failure.ok()) {
       fail(failure.with_prefix("a message to the agent: "));
-      ::shutdown(fd_, SHUT_RDWR);  // what was to be written goes out on the next connection
       changed_.wait_for(lock, kRetryConnect, [&] { return stopping_; });
       continue;
     }
-    if (!frame) {
+    if (next.frame.empty()) {
       wait_for_work(lock);
       continue;
     }
     const int fd = ::dup(fd_);  // the reader may close its own meanwhile
+    being_written_ = next.request;
     lock.unlock();
-    if (!write_all(fd, *frame)) ::shutdown(fd, SHUT_RDWR);
+    if (!write_all(fd, next.frame) || !write_all(fd, next.rest)) ::shutdown(fd, SHUT_RDWR);
     ::close(fd);
     lock.lock();
+    being_written_.reset();
+    changed_.notify_all();
   }
 }
 

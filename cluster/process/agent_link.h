@@ -48,12 +48,16 @@ class AgentLink final : public Progress {
   Result<std::string> get_chunk(const std::string& hash) override;
 
  private:
-  using Frame = std::shared_ptr<const std::string>;  // chunks are large and are sent again
-
   struct Request {
-    Frame frame;
+    std::string frame;
+    std::string_view rest;  // follows it, and is whose it is that asks: chunks are large
     bool sent = false;
     std::promise<proto::RankFrame> answer;
+  };
+  struct Next {
+    std::string frame;  // empty: nothing to write now
+    std::string_view rest;
+    std::shared_ptr<const Request> request;  // whose it is; null: nobody's who waits for it
   };
 
   void stop();
@@ -66,8 +70,9 @@ class AgentLink final : public Progress {
   void write_frames();
   void fail(const Status& failure);  // invariant 5; needs mutex_
   void wait_for_work(std::unique_lock<std::mutex>& lock);
-  Frame next_frame();  // null: nothing to write now; needs mutex_
-  proto::RankFrame ask(std::string frame, uint64_t request);
+  Next next_frame();  // needs mutex_
+  // Returns, or throws, only when `rest` is read no more.
+  proto::RankFrame ask(uint64_t request, std::string frame, std::string_view rest = {});
   bool joins_last(proto::RankEnvelope& message);
   proto::RankEnvelope addressed(proto::RankEnvelope message) const;
   std::string greeting() const;
@@ -86,12 +91,13 @@ class AgentLink final : public Progress {
   std::chrono::steady_clock::time_point write_after_;
   std::chrono::steady_clock::time_point tell_now_at_;
   std::map<uint64_t, std::shared_ptr<Request>> requests_;
+  std::shared_ptr<const Request> being_written_;
   uint64_t last_request_ = 0;
   std::deque<proto::Control> controls_;
   std::optional<proto::Inspect> trace_request_;
   std::function<proto::RankStack()> inspect_;
   std::function<std::optional<proto::RankTrace>(uint64_t)> trace_so_far_;
-  std::deque<Frame> frames_;  // that are sent once, if they are
+  std::deque<std::string> frames_;  // that are sent once, if they are
   Status refused_, failure_;
   int fd_ = -1;
   bool stopping_ = false;

@@ -12,9 +12,9 @@ namespace weft {
 
 namespace {
 
-std::string frame_of(size_t size) {
+// Of a frame the length, which the bytes follow.
+std::string length_of(size_t size) {
   std::string frame;
-  frame.reserve(size + 4);
   for (int shift = 24; shift >= 0; shift -= 8) {
     frame.push_back(static_cast<char>((size >> shift) & 0xff));
   }
@@ -36,19 +36,19 @@ void append_head(int field, size_t size, std::string& to) {
 }  // namespace
 
 std::string framed(const google::protobuf::MessageLite& message) {
-  std::string frame = frame_of(message.ByteSizeLong());
+  const size_t size = message.ByteSizeLong();
+  std::string frame = length_of(size);
+  frame.reserve(frame.size() + size);
   message.AppendToString(&frame);
   return frame;
 }
 
 // Fields of a message may stand in any order, so the data come last.
-std::string framed_chunk(const proto::RankChunkPut& put, std::string_view data) {
+std::string head_of_chunk(const proto::RankChunkPut& put, size_t data) {
   std::string inner = put.SerializeAsString(), outer;
-  append_head(proto::RankChunkPut::kDataFieldNumber, data.size(), inner);
-  append_head(proto::RankFrame::kChunkPutFieldNumber, inner.size() + data.size(), outer);
-  std::string frame = frame_of(outer.size() + inner.size() + data.size());
-  frame.append(outer).append(inner).append(data);
-  return frame;
+  append_head(proto::RankChunkPut::kDataFieldNumber, data, inner);
+  append_head(proto::RankFrame::kChunkPutFieldNumber, inner.size() + data, outer);
+  return length_of(outer.size() + inner.size() + data).append(outer).append(inner);
 }
 
 bool write_all(int fd, std::string_view bytes) {

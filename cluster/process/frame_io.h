@@ -14,8 +14,8 @@ namespace weft {
 inline constexpr size_t kRankFrameBytesMax = size_t{16} << 20;
 
 std::string framed(const google::protobuf::MessageLite& message);
-// The same of a RankFrame with `put`, whose data these are; they are copied once.
-std::string framed_chunk(const proto::RankChunkPut& put, std::string_view data);
+// How the frame of a RankFrame with `put` begins, whose data are so many bytes: they follow.
+std::string head_of_chunk(const proto::RankChunkPut& put, size_t data);
 // False: the peer is gone.
 bool write_all(int fd, std::string_view bytes);
 // nullopt: the peer is gone, or announced more than kRankFrameBytesMax.

@@ -7,6 +7,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <array>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -129,7 +130,22 @@ TEST(AgentLink, ATraceUnderWayIsSentAsItIs) {
   std::filesystem::remove(path);
 }
 
-// The process may take 4 MiB more, and the agent announces a message of 12.
+void leave_4_mib() {
+  const rlimit limit{static_cast<rlim_t>(data_bytes()) + (4 << 20), RLIM_INFINITY};
+  ::setrlimit(RLIMIT_DATA, &limit);
+}
+
+bool throws_that_memory_is_short(auto& outcome) {
+  try {
+    (void)outcome.get();
+  } catch (const StatusError& error) {
+    return error.status().code() == Code::kResourceExhausted;
+  }
+  return false;
+}
+
+// The process may take 4 MiB more, and the agent announces a message of 12, when it has read of a
+// chunk that is sent to it the beginning only.
 bool tells_that_memory_is_short(const std::string& path) {
   const int listener = listen_at(path);
   AgentLink link(path, {});
@@ -137,16 +153,14 @@ bool tells_that_memory_is_short(const std::string& path) {
   next_message(fd);  // the hello
   auto chunk = std::async(std::launch::async, [&] { return link.get_chunk("abc"); });
   if (!read_frame(fd)) return false;
-  const rlimit limit{static_cast<rlim_t>(data_bytes()) + (4 << 20), RLIM_INFINITY};
-  ::setrlimit(RLIMIT_DATA, &limit);
+  const std::string large(12 << 20, 'x');
+  auto put = std::async(std::launch::async, [&] { return link.put_chunk("def", large); });
+  char begun = 0;
+  if (::recv(fd, &begun, 1, 0) != 1) return false;
+  leave_4_mib();
   const std::string header{0, static_cast<char>(12 << 4), 0, 0};
   if (!write_all(fd, header)) return false;
-  bool thrown = false;
-  try {
-    (void)chunk.get();
-  } catch (const StatusError& error) {
-    thrown = error.status().code() == Code::kResourceExhausted;
-  }
+  const bool thrown = throws_that_memory_is_short(chunk) && throws_that_memory_is_short(put);
   proto::RankEnvelope metrics, last_word;
   metrics.mutable_metrics()->add_records()->set_step(1);
   last_word.mutable_failed()->set_message("out of memory");
@@ -158,6 +172,47 @@ bool tells_that_memory_is_short(const std::string& path) {
   const bool told = next_message(fd).failed().message() == "out of memory";
   acknowledge(fd, 1);
   return thrown && refused && sent && told && link.flush_for(10);
+}
+
+// The process may take 4 MiB more, and sends a chunk of 12.
+bool sends_a_chunk_from_where_it_lies(const std::string& path) {
+  const int listener = listen_at(path);
+  AgentLink link(path, {});
+  const int fd = ::accept(listener, nullptr, nullptr);
+  next_message(fd);  // the hello
+  std::string chunk(12 << 20, 'x');
+  chunk.back() = 'y';
+  std::string told((12 << 20) + 1000, '\0');
+  make_stacks_small();
+  leave_4_mib();
+  auto put = std::async(std::launch::async, [&] { return link.put_chunk("abc", chunk); });
+  std::array<unsigned char, 4> header{};
+  if (::recv(fd, header.data(), header.size(), MSG_WAITALL) != 4) return false;
+  size_t length = 0;
+  for (const unsigned char byte : header) length = length << 8 | byte;
+  if (length > told.size()) return false;
+  if (::recv(fd, told.data(), length, MSG_WAITALL) != static_cast<ssize_t>(length)) return false;
+  told.resize(length);
+  proto::RankFrame answer;
+  answer.mutable_chunk_put_result()->set_request(1);
+  if (!write_all(fd, framed(answer)) || !put.get().ok()) return false;
+  const rlimit none{RLIM_INFINITY, RLIM_INFINITY};
+  ::setrlimit(RLIMIT_DATA, &none);
+  proto::RankFrame frame;
+  return frame.ParseFromString(told) && frame.chunk_put().request() == 1 &&
+         frame.chunk_put().chunk().hash() == "abc" &&
+         frame.chunk_put().chunk().size() == (12 << 20) && frame.chunk_put().data() == chunk;
+}
+
+TEST(AgentLink, AChunkIsSentFromWhereItLies) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "a sanitizer's allocator is not limited";
+#endif
+  const std::string path =
+      std::filesystem::temp_directory_path() / ("weft-chunk-" + std::to_string(::getpid()));
+  EXPECT_EXIT(std::_Exit(sends_a_chunk_from_where_it_lies(path) ? 7 : 1),
+              testing::ExitedWithCode(7), testing::Eq(std::string()));
+  std::filesystem::remove(path);
 }
 
 TEST(AgentLink, AThreadThatIsRefusedMemoryFailsTheCallsAndStillTellsWhy) {
