@@ -91,7 +91,10 @@ void make_stacks_small() {
   ::pthread_attr_destroy(&attributes);
 }
 
-void give_back_large_blocks() { ::mallopt(M_MMAP_THRESHOLD, 1 << 20); }
+void give_back_large_blocks() {
+  ::mallopt(M_MMAP_THRESHOLD, 4 << 20);
+  ::mallopt(M_TRIM_THRESHOLD, 8 << 20);
+}
 
 void keep_room_for_failures() {
   room_for_failures = std::malloc(kRoomForFailures);

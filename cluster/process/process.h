@@ -79,8 +79,9 @@ int64_t unused_memory_bytes();
 // Threads that are made from now on have stacks of 1 MiB and not the system's 8, as all of a stack
 // counts.
 void make_stacks_small();
-// What malloc is asked for in pieces of 1 MiB or more goes back to the system once it is freed; by
-// itself malloc soon keeps chunks of a checkpoint, twice as many bytes on each thread.
+// What malloc is asked for in pieces of 4 MiB or more, as chunks of a checkpoint are, goes back to
+// the system once it is freed; by itself malloc soon keeps them, twice as many bytes on each
+// thread. It keeps less, which products take and free at every turn.
 void give_back_large_blocks();
 // From now on the first std::bad_alloc frees 64 KiB, so that telling of it finds memory.
 void keep_room_for_failures();
