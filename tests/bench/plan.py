@@ -48,13 +48,17 @@ CONFIGURATIONS = [
     ("four rows", 4, WIDE, {"batch_size": 8, "sequence_length": 128}),
     ("four, one row", 4, WIDE, {"batch_size": 1, "sequence_length": 1024}),
     ("four, bf16", 4, WIDE, {"batch_size": 4, "sequence_length": 256, "precision": "bf16"}),
+    # The program and what is left to libraries are as much as the tensors.
+    ("small", 2, {"n_layer": 4, "n_head": 4, "n_embd": 128, "vocab_size": 300},
+     {"batch_size": 16, "sequence_length": 128}),
 ]
-FITS = ["rows", "long row", "four rows"]
+FITS = ["rows", "long row", "vocabulary", "four rows", "small"]
 
 
 def job_of(model, training, parallel, slots):
     family = model.get("model_type", "gpt2")
-    model = dict(model, max_position_embeddings=max(1024, training["sequence_length"]))
+    positions = "n_positions" if family == "gpt2" else "max_position_embeddings"
+    model = {**model, positions: max(1024, training["sequence_length"])}
     if family == "gpt2":
         model.update(resid_pdrop=0, embd_pdrop=0, attn_pdrop=0)
     return {"name": "bench", "kind": "pretrain", "model": {"family": family, "config": model},
@@ -97,7 +101,9 @@ class Bench:
         path = self.write(job_of(model, settings, parallel, mesh["slots"]))
         launch = ["mpirun", "-n", str(mesh["slots"]), "--bind-to", "none", "--oversubscribe",
                   "--allow-run-as-root"]
-        environment = dict(os.environ, OMPI_MCA_btl="self,vader,tcp", OMPI_MCA_rmaps_base_oversubscribe="1")
+        environment = dict(os.environ, OMPI_MCA_btl="self,vader,tcp", OMPI_MCA_rmaps_base_oversubscribe="1",
+                           # as a job's ranks have them (cluster/shepherd/open_mpi.cc)
+                           OPENBLAS_NUM_THREADS="1", GLIBC_TUNABLES="glibc.malloc.tcache_count=0")
         told = subprocess.run([*launch, self.program, "run", path, str(self.folder), "threads=1",
                                f"memory={memory}", f"late={int(late)}"], capture_output=True, text=True,
                               env=environment, timeout=600)

@@ -2,10 +2,9 @@
 // machine as one node, its speed measured now.
 // weft-bench-plan run JOB FOLDER [threads=N] [memory=BYTES] [late=1] under mpirun: trains the job,
 // whose inputs lie in FOLDER, each rank under that limit; rank 0 prints "seconds S peak P process
-// D": the median step, the most that a rank's tensors took, and the most that its process did
-// (VmData). late: transfers end only when they are waited for, so that the peak is the most that
-// can be.
-// plan.py calls both.
+// D": the median step, the most that a rank's tensors took, and the most that its process did, as
+// its limit counts it. late: transfers end only when they are waited for, so that the peak is the
+// most that can be. plan.py calls both.
 #include <algorithm>
 #include <cstdio>
 #include <fstream>
@@ -18,6 +17,7 @@
 
 #include "cluster/comm/mpi/mpi_world.h"
 #include "cluster/process/process.h"
+#include "kernels/cpu/environment.h"
 #include "proto/json/job_rules.h"
 #include "proto/json/message_json.h"
 #include "proto/json/yaml.h"
@@ -93,12 +93,20 @@ class Figures final : public Progress {
   }
   Status flush() override { return {}; }
   std::optional<proto::Control> take_control() override { return std::nullopt; }
-  Status put_chunk(const std::string&, std::string_view) override { return {}; }
+  Status put_chunk(const std::string&, std::string_view) override {
+    look();
+    return {};
+  }
   Result<std::string> get_chunk(const std::string& hash) override {
     return fail(Code::kNotFound, hash);
   }
 
+  void look() {
+    const std::lock_guard lock(mutex_);
+    data_ = std::max(data_, data_bytes());
+  }
   double peak() const { return peak_; }
+  int64_t data() const { return data_; }  // most that the process was seen to have
   double median_rate() {
     std::sort(rates_.begin(), rates_.end());
     return rates_.empty() ? 0 : rates_[rates_.size() / 2];
@@ -108,17 +116,8 @@ class Figures final : public Progress {
   std::mutex mutex_;
   std::vector<double> rates_;
   double peak_ = 0;
+  int64_t data_ = 0;
 };
-
-// VmData is what RLIMIT_DATA limits; it never falls much in a rank, which keeps its segments.
-double process_bytes() {
-  std::ifstream file("/proc/self/status");
-  std::string line;
-  while (std::getline(file, line)) {
-    if (line.starts_with("VmData:")) return std::stod(line.substr(7)) * 1024;
-  }
-  return 0;
-}
 
 int run(const std::string& path, const std::string& folder, std::map<std::string, int64_t> given) {
   const auto world = comm::MpiWorld::create();
@@ -131,18 +130,24 @@ int run(const std::string& path, const std::string& folder, std::map<std::string
     record.set_objects_folder(folder);
     for (int r = 0; r < (*world)->size(); ++r)
       record.add_ranks()->set_memory_bytes(given["memory"]);
+    const int threads = static_cast<int>(std::max<int64_t>(1, given["threads"]));
+    make_stacks_small();
+    give_back_large_blocks();
+    cpu::reserve_buffers(threads);
+    const int64_t unused = unused_memory_bytes();
     limit_memory(given["memory"]);
     const proto::ParallelSpec& spec = record.spec().parallel();
     std::unique_ptr<Communicator> all = (*world)->world();
     if (given["late"] != 0) all = testing::late(std::move(all));
     Result<Mesh> mesh = Mesh::create(std::move(all), {spec.data(), spec.sequence(), spec.tensor()});
     if (!mesh) throw StatusError(mesh.error());
-    const int threads = static_cast<int>(std::max<int64_t>(1, given["threads"]));
     Rank rank{make_caching_allocator(), std::make_unique<ThreadPool>(threads), std::move(*mesh),
               Logger()};
     Figures figures;
     require(run_training(rank, record, figures));
-    Tensor most = Tensor::full(*rank.allocator, {1}, process_bytes(), DType::kF64);
+    figures.look();  // segments stay; the checkpoint's copy was seen with its last chunk
+    const auto counted = static_cast<double>(figures.data() - unused);
+    Tensor most = Tensor::full(*rank.allocator, {1}, counted, DType::kF64);
     rank.mesh.axis(Axis::kWorld).all_reduce(most, ReduceOp::kMax);
     if (rank.mesh.index(Axis::kWorld) == 0) {
       const proto::TrainingSpec& training = record.spec().training();

@@ -18,15 +18,26 @@ constexpr int64_t kInFlight = 2;             // buckets, from level 2 on (optimi
 // Of the attention that cuDNN may compute there (kernels/cuda/attention_choice.h).
 constexpr int64_t kCudnnWorkspaceMax = int64_t{1} << 30;
 
-// What a rank takes before its first tensor, most of it room for its threads' stacks; what the
-// allocator holds of each byte of tensors; what it leaves the libraries of a limit
-// (kernels/tensor/allocator.cc). Measured, docs/PERFORMANCE.md.
-constexpr int64_t kProgramBytes = 225'000'000;
-constexpr double kHeld = 1.22;
+// What a rank takes beside its tensors, as its limit counts it (cluster/process/process.h): data of
+// the program and its libraries, MPI's, generated code, stacks; what the allocator holds of each
+// byte of tensors; what it leaves the libraries of a limit (kernels/tensor/allocator.cc). What a
+// checkpoint takes beside its copy, out of which chunks are sent: threads (checkpoint/writer.cc)
+// and what the allocator does not foresee. Measured, docs/PERFORMANCE.md.
+constexpr int64_t kProgramBytes = 21'000'000;
+constexpr double kHeld = 1.07;
 constexpr int64_t kOthersMin = int64_t{32} << 20;
-// On a GPU: context, kernels, workspaces of cuBLASLt and buffers of NCCL; of the host, what the
-// driver maps there and pinned buffers. Not measured yet.
-constexpr int64_t kGpuProgramBytes = 1'200'000'000, kGpuDriverBytes = 1'500'000'000;
+constexpr int64_t kWriterBytes = 15'000'000;
+// On a GPU: context, kernels, workspaces of cuBLASLt and buffers of NCCL; what is held of each byte
+// of tensors; of the host, what the driver maps there and pinned buffers. Not measured yet.
+constexpr int64_t kGpuProgramBytes = 1'200'000'000, kGpuDriverBytes = 1'700'000'000;
+constexpr double kGpuHeld = 1.22;
+
+// What a process needs of its limit, that has `taken` so much before its first checkpoint: that is
+// written out of what its tensors leave to others, or beyond it.
+int64_t limit_for(int64_t taken, int64_t checkpoint) {
+  const int64_t others = std::max(kOthersMin, taken / 31);  // a 32nd of the sum
+  return taken + std::max(others, kWriterBytes + checkpoint);
+}
 
 // What the last block's backward pass adds to what is kept, in its MLP: the gradients of the
 // stream and of the inner features; or in its attention, once the MLP's part is freed: those of
@@ -203,18 +214,17 @@ MemoryEstimate estimate_memory(const ModelConfig& config, const proto::JobSpec& 
 }
 
 int64_t MemoryEstimate::process() const {
-  const int64_t taken =
-      kProgramBytes + static_cast<int64_t>(kHeld * static_cast<double>(tensors())) + checkpoint;
-  return taken + std::max(kOthersMin, taken / 31);  // a 32nd of the sum
+  const double held = kHeld * static_cast<double>(tensors());
+  return limit_for(kProgramBytes + static_cast<int64_t>(held), checkpoint);
 }
 
 int64_t MemoryEstimate::gpu() const {
-  return kGpuProgramBytes + static_cast<int64_t>(kHeld * static_cast<double>(tensors() + gpu_more));
+  const double held = kGpuHeld * static_cast<double>(tensors() + gpu_more);
+  return kGpuProgramBytes + static_cast<int64_t>(held);
 }
 
 int64_t MemoryEstimate::gpu_host() const {
-  const int64_t taken = kProgramBytes + kGpuDriverBytes + checkpoint;
-  return taken + std::max(kOthersMin, taken / 31);
+  return limit_for(kProgramBytes + kGpuDriverBytes, checkpoint);
 }
 
 RankNeeds MemoryEstimate::needs(bool on_gpu) const {

@@ -330,6 +330,21 @@ TEST_F(Memory, TheEstimateIsWhatRanksMeasure) { compare(kCases); }
 TEST_F(Memory, TheEstimateOfGroupedQueriesIsWhatRanksMeasure) { compare(kGroupedCases); }
 TEST_F(Memory, TheEstimateOfBlocksIsWhatRanksMeasure) { compare(kBlockedCases); }
 
+TEST(MemoryEstimate, ASmallCheckpointIsWrittenOutOfWhatTensorsLeave) {
+  MemoryEstimate estimate;
+  estimate.parameters = 10'000'000;
+  const int64_t none = estimate.process();
+  EXPECT_LT(none, 10'000'000 + 60'000'000);
+  estimate.checkpoint = 5'000'000;
+  EXPECT_EQ(estimate.process(), none);
+  estimate.checkpoint = 105'000'000;
+  const int64_t more = estimate.process();
+  EXPECT_GT(more, none + 75'000'000);
+  EXPECT_LT(more, none + 95'000'000);
+  estimate.checkpoint += 10'000'000;
+  EXPECT_EQ(estimate.process(), more + 10'000'000);
+}
+
 // GPT-2's vocabulary in bf16: a GPU has 1,000 rows of logits, filled up to 50304 columns, at once,
 // and a table as wide; a CPU 333 of 50257, in fp32 and rounded.
 TEST_F(Memory, AGpuTakesMoreLogitsAtOnce) {
