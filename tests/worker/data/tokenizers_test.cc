@@ -104,21 +104,62 @@ TEST(ByteLevelBpe, SplitNfcAndTemplateEncodeAlike) {
   }
 }
 
+// ids and offsets as JSON.
+void expect_encoding(const json& file, const std::string& text, const char* ids,
+                     const char* offsets) {
+  const auto encoding = load(file)->encode_with_offsets(text, true);
+  ASSERT_TRUE(encoding.has_value()) << encoding.error().to_string();
+  EXPECT_EQ(json(encoding->ids), json::parse(ids)) << text;
+  json found = json::array();
+  for (const TokenOffsets& at : encoding->offsets) found.push_back({at.begin, at.end});
+  EXPECT_EQ(found, json::parse(offsets)) << text;
+}
+
 // A space in front of each stretch between added tokens, whose offsets leave it out again.
 TEST(ByteLevelBpe, OffsetsOfASpacePutInFront) {
   json file = bpe_file();
   file["pre_tokenizer"]["add_prefix_space"] = true;
   file["post_processor"]["add_prefix_space"] = false;
   file["post_processor"]["trim_offsets"] = true;
-  const auto encoding = load(file)->encode_with_offsets("weft\xC2\xB2", true);
-  ASSERT_TRUE(encoding.has_value());
-  EXPECT_EQ(json(encoding->ids), json({998, 220, 126, 110}));
-  const std::vector<std::pair<int64_t, int64_t>> expected = {{0, 4}, {5, 5}, {4, 5}, {4, 5}};
-  ASSERT_EQ(encoding->offsets.size(), expected.size());
-  for (size_t i = 0; i < expected.size(); ++i) {
-    EXPECT_EQ(encoding->offsets[i].begin, expected[i].first) << i;
-    EXPECT_EQ(encoding->offsets[i].end, expected[i].second) << i;
-  }
+  expect_encoding(file, "weft\u00b2", "[998, 220, 126, 110]", "[[0, 4], [5, 5], [4, 5], [4, 5]]");
+}
+
+// A space in front of each piece that Digits and Split cut out, its offsets within the piece.
+TEST(ByteLevelBpe, DigitsAndSplitBeforeASpacePutInFront) {
+  json file = bpe_file();
+  file["pre_tokenizer"]["add_prefix_space"] = true;
+  file["post_processor"]["trim_offsets"] = true;
+  const auto cut_by = [&](const json& step) {
+    json cut = file;
+    cut["pre_tokenizer"] = {{"type", "Sequence"},
+                            {"pretokenizers", json::array({step, file["pre_tokenizer"]})}};
+    return cut;
+  };
+  json digits = {{"type", "Digits"}, {"individual_digits", true}};
+  expect_encoding(
+      cut_by(digits), "\u00e912\u00b2 x", "[765, 102, 220, 16, 220, 17, 220, 126, 110, 220, 87]",
+      "[[0, 1], [0, 1], [2, 2], [1, 2], [3, 3], [2, 3], [4, 4], [3, 4], [3, 4], [5, 5], [5, 6]]");
+  digits["individual_digits"] = false;
+  expect_encoding(cut_by(digits), "\u00e912\u00b2 x", "[765, 102, 220, 16, 17, 126, 110, 220, 87]",
+                  "[[0, 1], [0, 1], [2, 2], [1, 2], [2, 3], [3, 4], [3, 4], [5, 5], [5, 6]]");
+  const json hyphens = {{"type", "Split"}, {"pattern", {{"String", "-"}}}, {"behavior", "Removed"}};
+  expect_encoding(cut_by(hyphens), "- a-b", "[259, 266]", "[[1, 3], [5, 5]]");
+}
+
+// Of several spaces at the start of the text, none was put there; a token that takes white space
+// along has it trimmed as others.
+TEST(ByteLevelBpe, TrimmedOffsetsOfAddedTokens) {
+  json file = bpe_file();
+  file["post_processor"]["trim_offsets"] = true;
+  file["added_tokens"][3]["lstrip"] = true;  // looked for after normalization
+  file["added_tokens"][3]["single_word"] = false;
+  expect_encoding(file, "\u3000<mask>", "[997]", "[[0, 7]]");
+  expect_encoding(file, "\t\u3000<mask>", "[997]", "[[2, 8]]");
+  expect_encoding(file, "a \t<mask>", "[64, 997]", "[[0, 1], [3, 9]]");
+  expect_encoding(file, "foo bar\t", "[999]", "[[0, 7]]");
+  expect_encoding(file, " \tweft", "[998]", "[[2, 6]]");
+  expect_encoding(file, "a  weft", "[64, 998]", "[[0, 1], [3, 7]]");
+  expect_encoding(file, "  \u00e9", "[220, 765, 102]", "[[0, 0], [2, 3], [2, 3]]");
 }
 
 TEST(ByteLevelBpe, SpecialTokensComeFromTheConfiguration) {
@@ -211,7 +252,7 @@ INSTANTIATE_TEST_SUITE_P(
         Hostile{"/pre_tokenizer/type", "\"Metaspace\"", "Metaspace"},
         Hostile{"/pre_tokenizer", R"({"type":"Sequence","pretokenizers":[]})", "pretokenizers"},
         Hostile{"/pre_tokenizer",
-                R"({"type":"Sequence","pretokenizers":[{"type":"Digits"},)"
+                R"({"type":"Sequence","pretokenizers":[{"type":"Punctuation"},)"
                 R"({"type":"ByteLevel"}]})",
                 "pre_tokenizer.pretokenizers[0].type"},
         Hostile{"/pre_tokenizer",
@@ -219,6 +260,12 @@ INSTANTIATE_TEST_SUITE_P(
                 R"("pattern":{"Regex":"(a"},"behavior":"Isolated",)"
                 R"("invert":false},{"type":"ByteLevel"}]})",
                 "pretokenizers[0].pattern"},
+        Hostile{"/pre_tokenizer",
+                R"({"type":"Sequence","pretokenizers":[{"type":"Digits",)"
+                R"("individual_digits":1},{"type":"ByteLevel"}]})",
+                "pretokenizers[0].individual_digits"},
+        Hostile{"/pre_tokenizer", R"({"type":"Sequence","pretokenizers":[{"type":"Digits"}]})",
+                "must be ByteLevel here"},
         Hostile{"/post_processor", R"({"type":"BertProcessing"})", "BertProcessing"},
         Hostile{"/post_processor",
                 R"({"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"x"}}]})",

@@ -22,10 +22,15 @@ constexpr size_t kFlushIds = 65536;
 constexpr int64_t kEndOfText = 256;  // of the byte tokenizer
 constexpr std::string_view kEndOfTextName = "<|endoftext|>";
 
-// The symbols of one word, whose bytes add up to it. begin: its first byte, counted from byte
-// `base` of the text. shifted: a space was put in front of byte `base`, and begin counts it.
-using PieceSink =
-    std::function<void(size_t base, size_t begin, bool shifted, std::span<const Symbol>)>;
+// The symbols of one word, whose bytes add up to it, or of an added token. begin: its first byte,
+// counted from byte `base` of the text. shifted: a space was put in front of byte `base`, and begin
+// counts it.
+struct SymbolRun {
+  size_t base = 0, begin = 0;
+  bool shifted = false, added = false;
+  std::span<const Symbol> symbols;
+};
+using SymbolSink = std::function<void(const SymbolRun&)>;
 
 class BpeTokenizer final : public Tokenizer {
  public:
@@ -43,10 +48,11 @@ class BpeTokenizer final : public Tokenizer {
   Status load_normalizer(const json& section, const std::string& field, int depth);
   Status load_special(const json& config);
   // The symbols of a text without added tokens in it that are looked for before normalization.
-  Status encode_stretch(std::string_view text, const PieceSink& sink) const;
+  Status encode_stretch(std::string_view text, const SymbolSink& sink) const;
   Status check_text(std::string_view text) const;
   const std::string* token_of(int64_t id) const;
-  void trim(Encoding* encoding) const;
+  // Leaves out the white space that `token` has at its ends. first: of its text.
+  void trim(std::string_view token, bool first, TokenOffsets* offsets) const;
 
   std::shared_ptr<const BpeModel> model_;
   PreTokenizer pre_tokenizer_;
@@ -155,20 +161,23 @@ Status BpeTokenizer::check_text(std::string_view text) const {
                                             "tokenizer.type byte takes any bytes)");
 }
 
-Status BpeTokenizer::encode_stretch(std::string_view text, const PieceSink& sink) const {
+Status BpeTokenizer::encode_stretch(std::string_view text, const SymbolSink& sink) const {
   std::vector<Symbol> symbols;
   return after_.for_each_stretch(text, [&](const Stretch& stretch) -> Status {
     if (stretch.id >= 0) {
       const Symbol symbol = {static_cast<int32_t>(stretch.id),
                              static_cast<uint32_t>(stretch.end - stretch.begin)};
-      sink(stretch.begin, 0, false, {&symbol, 1});
+      sink({.base = stretch.begin, .added = true, .symbols = {&symbol, 1}});
       return {};
     }
     const auto part = text.substr(stretch.begin, stretch.end - stretch.begin);
     return pre_tokenizer_.for_each_word(part, [&](const PreTokenizer::Word& word) -> Status {
       symbols.clear();
       WEFT_RETURN_IF_ERROR(model_->encode(word.text, &symbols));
-      sink(stretch.begin, word.begin, word.shifted, symbols);
+      sink({.base = stretch.begin + word.piece,
+            .begin = word.begin,
+            .shifted = word.shifted,
+            .symbols = symbols});
       return {};
     });
   });
@@ -180,8 +189,8 @@ Status BpeTokenizer::encode_to(std::string_view text, bool add_special, const Id
   const auto add = [&](std::span<const int64_t> more) {
     for (const int64_t id : more) ids.push_back(static_cast<int32_t>(id));
   };
-  const PieceSink collect = [&](size_t, size_t, bool, std::span<const Symbol> symbols) {
-    for (const Symbol& symbol : symbols) ids.push_back(symbol.id);
+  const SymbolSink collect = [&](const SymbolRun& run) {
+    for (const Symbol& symbol : run.symbols) ids.push_back(symbol.id);
     if (ids.size() >= kFlushIds) {
       sink(ids);
       ids.clear();
@@ -215,25 +224,37 @@ std::vector<int64_t> code_point_of_bytes(std::string_view text) {
   return numbers;
 }
 
-int64_t code_points(std::string_view text, size_t bytes) {
-  return bytes == 0 ? 0 : code_point_of_bytes(text.substr(0, bytes)).back() + 1;
+// White space at the start of a token, or at its end, in code points; also a space as the
+// byte-level alphabet writes it.
+int64_t spaces_at(std::string_view token, bool at_end) {
+  static const std::string kSpace = utf8_of(byte_to_code_point()[' ']);
+  int64_t count = 0;
+  while (!token.empty()) {
+    const bool written = at_end ? token.ends_with(kSpace) : token.starts_with(kSpace);
+    const size_t bytes = written  ? kSpace.size()
+                         : at_end ? space_at_end(token)
+                                  : space_at_start(token);
+    if (bytes == 0) break;
+    const size_t start = at_end ? token.size() - bytes : 0;
+    count += code_point_of_bytes(token.substr(start, bytes)).back() + 1;
+    at_end ? token.remove_suffix(bytes) : token.remove_prefix(bytes);
+  }
+  return count;
 }
 
 Result<Encoding> BpeTokenizer::encode_with_offsets(std::string_view text, bool add_special) const {
   WEFT_RETURN_IF_ERROR(check_text(text));
   Encoding encoding;
   const std::vector<int64_t> whole = code_point_of_bytes(text);
+  const auto add = [&](int64_t id, TokenOffsets offsets, std::string_view token) {
+    if (post_.trim_offsets) trim(token, encoding.ids.empty(), &offsets);
+    encoding.ids.push_back(id);
+    encoding.offsets.push_back(offsets);
+  };
   const auto encode_part = [&](const Stretch& stretch) -> Status {
     const auto part = text.substr(stretch.begin, stretch.end - stretch.begin);
     if (stretch.id >= 0) {
-      encoding.ids.push_back(stretch.id);
-      const bool trim = post_.trim_offsets;  // white space that it took along
-      const int64_t before = trim ? code_points(part, space_at_start(part)) : 0;
-      const int64_t behind = trim ? code_points(part, part.size()) -
-                                        code_points(part, part.size() - space_at_end(part))
-                                  : 0;
-      encoding.offsets.push_back(
-          {whole[stretch.begin] + before, whole[stretch.end - 1] + 1 - behind});
+      add(stretch.id, {whole[stretch.begin], whole[stretch.end - 1] + 1}, part);
       return {};
     }
     Normalized normalized;
@@ -249,23 +270,22 @@ Result<Encoding> BpeTokenizer::encode_with_offsets(std::string_view text, bool a
       if (normalized.begin.empty()) return first + point + (end ? 1 : 0);
       return first + (end ? normalized.end : normalized.begin)[static_cast<size_t>(point)];
     };
-    return encode_stretch(
-        normalized.text, [&](size_t base, size_t begin, bool shifted, auto symbols) {
-          size_t at = begin;
-          for (const Symbol& symbol : symbols) {
-            const size_t end = at + symbol.bytes;
-            // With a space in front, byte i of the word is byte i - 1 of the text; the space counts
-            // as the first.
-            const size_t from = shifted && at > 0 ? at - 1 : at;
-            const size_t to = shifted ? std::max<size_t>(end - 1, 1) : end;
-            encoding.ids.push_back(symbol.id);
-            encoding.offsets.push_back({origin(base + from, false), origin(base + to - 1, true)});
-            at = end;
-          }
-        });
+    return encode_stretch(normalized.text, [&](const SymbolRun& run) {
+      size_t at = run.begin;
+      for (const Symbol& symbol : run.symbols) {
+        const size_t end = at + symbol.bytes;
+        // With a space in front, byte i of the word is byte i - 1 of the text; the space counts
+        // as the first.
+        const size_t from = run.base + (run.shifted && at > 0 ? at - 1 : at);
+        const size_t to = run.base + (run.shifted ? std::max<size_t>(end - 1, 1) : end);
+        add(symbol.id, {origin(from, false), origin(to - 1, true)},
+            run.added ? std::string_view(normalized.text).substr(from, to - from)
+                      : std::string_view(*token_of(symbol.id)));
+        at = end;
+      }
+    });
   };
   WEFT_RETURN_IF_ERROR(before_.for_each_stretch(text, encode_part));
-  if (post_.trim_offsets) trim(&encoding);
   if (add_special) {
     encoding.ids.insert(encoding.ids.begin(), post_.prefix.begin(), post_.prefix.end());
     encoding.offsets.insert(encoding.offsets.begin(), post_.prefix.size(), TokenOffsets());
@@ -275,20 +295,14 @@ Result<Encoding> BpeTokenizer::encode_with_offsets(std::string_view text, bool a
   return encoding;
 }
 
-void BpeTokenizer::trim(Encoding* encoding) const {
-  const std::string space = utf8_of(byte_to_code_point()[' ']);
-  for (size_t i = 0; i < encoding->ids.size(); ++i) {
-    std::string_view token = *token_of(encoding->ids[i]);
-    int64_t leading = 0, trailing = 0;
-    for (auto rest = token; rest.starts_with(space); rest.remove_prefix(space.size())) ++leading;
-    for (auto rest = token; rest.ends_with(space); rest.remove_suffix(space.size())) ++trailing;
-    TokenOffsets& offsets = encoding->offsets[i];
-    if (leading > 0 && (i == 0 || offsets.begin == 0) && post_.add_prefix_space) --leading;
-    offsets.begin = std::min(offsets.begin + leading, offsets.end);
-    if (trailing > 0 && offsets.end >= trailing) {
-      offsets.end = std::max(offsets.end - trailing, offsets.begin);
-    }
-  }
+// As process_offsets of the `tokenizers` package: a single space at the start of the text stays
+// where the post-processor says that one was put there.
+void BpeTokenizer::trim(std::string_view token, bool first, TokenOffsets* offsets) const {
+  int64_t leading = spaces_at(token, false);
+  const int64_t trailing = spaces_at(token, true);
+  if (leading == 1 && (first || offsets->begin == 0) && post_.add_prefix_space) leading = 0;
+  offsets->begin = std::min(offsets->begin + leading, offsets->end);
+  if (offsets->end >= trailing) offsets->end = std::max(offsets->end - trailing, offsets->begin);
 }
 
 const std::string* BpeTokenizer::token_of(int64_t id) const {

@@ -90,6 +90,17 @@ Result<SplitStep> parse_split(const json& component, const std::string& field) {
   return step;
 }
 
+// Digits and the like (Unicode's category N, what Rust's char::is_numeric takes) apart from the
+// rest, one by one or in runs.
+Result<SplitStep> parse_digits(const json& component, const std::string& field) {
+  WEFT_RETURN_IF_ERROR(check_object(field, component, {"type", "individual_digits"}));
+  SplitStep step;
+  WEFT_ASSIGN_OR_RETURN(const bool each, bool_at(field, component, "individual_digits", false));
+  step.behavior = each ? SplitBehavior::kIsolated : SplitBehavior::kContiguous;
+  WEFT_ASSIGN_OR_RETURN(step.regex, Regex::compile(R"(\p{N})"));
+  return step;
+}
+
 }  // namespace
 
 Result<std::vector<Match>> split_pieces(const SplitStep& step, std::string_view text) {
@@ -146,15 +157,16 @@ Status PreTokenizer::add(const json& component, const std::string& field, bool l
     return wrong(field, component, "must be ByteLevel, or a Sequence that ends with it");
   }
   const json& type = member(component, "type");
-  if (type == "Split" && !last) {
-    WEFT_ASSIGN_OR_RETURN(SplitStep step, parse_split(component, field));
+  if ((type == "Split" || type == "Digits") && !last) {
+    WEFT_ASSIGN_OR_RETURN(SplitStep step, type == "Split" ? parse_split(component, field)
+                                                          : parse_digits(component, field));
     steps_.push_back(std::move(step));
     return {};
   }
   if (type != "ByteLevel" || !last) {
     return wrong(field + ".type", type,
                  last ? "must be ByteLevel here: other pre-tokenizers are not supported"
-                      : "must be Split here: other pre-tokenizers are not supported");
+                      : "must be Split or Digits here: other pre-tokenizers are not supported");
   }
   WEFT_RETURN_IF_ERROR(
       check_object(field, component, {"type", "add_prefix_space", "trim_offsets", "use_regex"}));
@@ -202,10 +214,9 @@ Status PreTokenizer::byte_level(std::string_view text, size_t begin,
     with_space += text;
     text = with_space;
   }
-  if (words_ == nullptr) return visit(Word{text, begin, shifted});
-  return for_each_stretch(*words_, text, [&](Match piece, bool) {
-    return visit(
-        Word{text.substr(piece.begin, piece.end - piece.begin), begin + piece.begin, shifted});
+  if (words_ == nullptr) return visit(Word{text, begin, 0, shifted});
+  return for_each_stretch(*words_, text, [&](Match word, bool) {
+    return visit(Word{text.substr(word.begin, word.end - word.begin), begin, word.begin, shifted});
   });
 }
 

@@ -1,4 +1,4 @@
-// Cuts a text into the words that BPE works on: ByteLevel, and Split before it.
+// Cuts a text into the words that BPE works on: ByteLevel, and Split and Digits before it.
 //
 // Thread safety: const calls from any thread. Ownership: owns its expressions.
 #pragma once
@@ -26,11 +26,12 @@ class PreTokenizer {
   // Of the section `pre_tokenizer`. Errors name the component and the field.
   static Result<PreTokenizer> parse(const nlohmann::json& section);
 
-  // The words of `text`, none empty, in order; views into `text`, or into the copy with a space in
-  // front where add_prefix_space asks for one (then `shifted`: begin counts that space).
+  // The words of `text`, none empty, in order; views into `text`, or into a copy of their piece of
+  // it with a space in front where add_prefix_space asks for one (then `shifted`).
   struct Word {
     std::string_view text;
-    size_t begin = 0;  // byte of `text`
+    size_t piece = 0;  // first byte, in `text`, of the piece that Split or Digits cut out
+    size_t begin = 0;  // byte of the piece, counting a space in front of it
     bool shifted = false;
   };
   Status for_each_word(std::string_view text,

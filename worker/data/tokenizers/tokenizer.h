@@ -75,10 +75,12 @@ std::unique_ptr<Tokenizer> make_byte_tokenizer();
 // it does not say, the end is the first special token of <|endoftext|>, </s>, <|end_of_text|>,
 // <|im_end|>. The file's `truncation` and `padding` are not applied: sequence length and padding
 // are the job's. Errors name the field; a component other than these is refused by its name:
-//   normalizer     null, NFC, Sequence of NFC
-//   pre_tokenizer  ByteLevel, Sequence of Split (Regex or String, any behavior) and a last
-//   ByteLevel model          BPE without dropout, byte_fallback, affixes post_processor null,
-//   ByteLevel, TemplateProcessing, Sequence of these decoder        ByteLevel
+//   normalizer      null, NFC, Sequence of NFC
+//   pre_tokenizer   ByteLevel, Sequence of Split (Regex or String, any behavior) and Digits with
+//                   ByteLevel at its end
+//   model           BPE without dropout, byte_fallback, affixes
+//   post_processor  null, ByteLevel, TemplateProcessing, Sequence of these
+//   decoder         ByteLevel
 Result<std::unique_ptr<Tokenizer>> load_tokenizer_json(std::string_view json_text,
                                                        std::string_view config_text = {});
 // The same from a file; reads the tokenizer_config.json beside it where there is one.
