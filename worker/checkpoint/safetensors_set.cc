@@ -60,7 +60,10 @@ Result<std::vector<std::string>> safetensors_files(const std::string& folder) {
   std::error_code ignored;
   if (fs::is_regular_file(single, ignored)) return std::vector<std::string>{single.string()};
   if (!fs::is_regular_file(index, ignored)) {
-    return fail(Code::kNotFound, folder + ": has neither model.safetensors nor " + kIndexName);
+    return fail(Code::kNotFound,
+                folder + ": has neither model.safetensors nor " + kIndexName +
+                    "; other weights, as pytorch_model.bin, are not read: let transformers write "
+                    "them with save_pretrained");
   }
   WEFT_ASSIGN_OR_RETURN(const auto map, read_index(index.string()));
   std::set<std::string> names;

@@ -17,6 +17,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char *kTokenHead = "lm_head.weight", *kClassHead = "score.weight";
+constexpr size_t kTokenEmbedding = 0;  // in every family's plan
 
 Result<std::string> read_text(const fs::path& path) {
   std::ifstream file(path, std::ios::binary);
@@ -141,6 +142,10 @@ Result<std::vector<const SafetensorInfo*>> match_weights(
     for (const std::string& name : family.file_names(info.name)) {
       if (found == nullptr) found = find(name);
     }
+    // Of tied tensors a file may hold the head alone: safetensors' own save_model keeps the first
+    // of their names.
+    const bool embeds = &info == &plan[kTokenEmbedding];
+    if (found == nullptr && embeds && config.tied) found = find(kTokenHead);
     if (found == nullptr && classifies && info.name == kTokenHead) {
       matched.push_back(nullptr);
       continue;

@@ -30,10 +30,11 @@ struct HfFolder {
 // Reads config.json and finds the files; reads no weights. Errors name the file and what it lacks.
 Result<HfFolder> open_hf_folder(const std::string& path);
 
-// The files' tensor of each parameter of `plan`, in its order; nullptr for a head of tokens that
-// files with a classification head lack. `names`: all that the files hold. Errors have the tensor
-// as their field: one that is missing, of another shape or of a dtype that holds no floating-point
-// numbers, one that no parameter is called after.
+// The files' tensor of each parameter of `plan`, in its order, a tied head's where it stands there
+// for the embedding; nullptr for a head of tokens that files with a classification head lack.
+// `names`: all that the files hold. Errors have the tensor as their field: one that is missing, of
+// another shape or of a dtype that holds no floating-point numbers, one that no parameter is called
+// after.
 Result<std::vector<const SafetensorInfo*>> match_weights(
     const ModelFamily& family, const ModelConfig& config, const std::vector<ParameterInfo>& plan,
     const std::vector<std::string>& names,

@@ -142,7 +142,8 @@ Result<std::shared_ptr<const Config>> parse_config(std::string_view json) {
   reader.only("pretraining_tp", 1, "products are not cut in other ways than parallel.tensor");
   reader.only("rope_interleaved", false, "a feature turns with the one half a head further on");
   refuse_what_changes_the_model(reader, "llama");
-  reader.accept({"max_sequence_length", "is_llama_config"});  // transformers passes over them
+  // transformers passes over them; the last is for JavaScript.
+  reader.accept({"max_sequence_length", "is_llama_config", "transformers.js_config"});
   accept_the_rest(reader);
   WEFT_RETURN_IF_ERROR(reader.finish());
   return config;

@@ -102,6 +102,27 @@ TEST(HfFolder, OldBuffersAndTiedHeadsAreLeftOut) {
   EXPECT_TRUE(load(Folder(kConfig, tensors).path()).ok());
 }
 
+TEST(HfFolder, ATiedHeadStandsForTheEmbedding) {
+  const auto head_alone = [](const std::string& config) {
+    Tensors tensors = all_tensors(true);
+    tensors.erase("transformer.wte.weight");
+    tensors["lm_head.weight"] = {7, 6};
+    return Folder(config, tensors);
+  };
+  for (int tensor : {1, 2}) {
+    const Status status = load(head_alone(kConfig).path(), {.tensor = tensor});
+    EXPECT_TRUE(status.ok()) << status.to_string();
+  }
+  const std::string untied = std::string(kConfig).insert(1, R"("tie_word_embeddings": false, )");
+  EXPECT_NE(load(head_alone(untied).path()).to_string().find("wte.weight"), std::string::npos);
+}
+
+TEST(HfFolder, PickledWeightsAreRefusedWithWhatToDo) {
+  const Folder folder(kConfig, all_tensors(true));
+  fs::rename(folder.path() + "/model.safetensors", folder.path() + "/pytorch_model.bin");
+  EXPECT_NE(load(folder.path()).to_string().find("save_pretrained"), std::string::npos);
+}
+
 TEST(HfFolder, MissingLeftOverAndMisshapenTensorsAreNamed) {
   Tensors tensors = all_tensors(true);
   tensors.erase("transformer.h.0.mlp.c_fc.bias");

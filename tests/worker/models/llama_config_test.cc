@@ -163,7 +163,8 @@ TEST(LlamaConfig, RefusalsNameTheKey) {
 // Of the first Llamas, of SmolLM and of copies of Llama 3.
 TEST(LlamaConfig, KeysOfPublishedFoldersThatChangeNothingAreAccepted) {
   EXPECT_EQ(refusal(R"({"max_sequence_length": 4096, "is_llama_config": true,
-      "rope_interleaved": false, "unsloth_fixed": true, "unsloth_version": "2024.9"})"),
+      "rope_interleaved": false, "unsloth_fixed": true, "unsloth_version": "2024.9",
+      "transformers.js_config": {"dtype": "q4", "kv_cache_dtype": {"q4f16": "float16"}}})"),
             "accepted");
   EXPECT_EQ(refusal(R"({"rope_interleaved": true})"), "rope_interleaved");
 }
