@@ -102,13 +102,13 @@ class SequenceClassification final : public Task {
   }
 
   // transformers' rule: the rightmost token that is not pad_token_id (of a row of padding only, the
-  // first). Without a pad_token_id the rightmost valid one.
+  // first). Data may be padded with another id, the tokenizer's, so that padding is passed over by
+  // its place too.
   int64_t last_token(const TaskRows& rows, int64_t row) const {
     for (int64_t token = rows.tokens - 1; token > 0; --token) {
       const auto at = static_cast<size_t>(row * rows.tokens + token);
-      const bool real = pad_token_id_ ? rows.ids[at] != *pad_token_id_
-                                      : rows.valid.empty() || rows.valid[at] != 0;
-      if (real) return token;
+      const bool valid = rows.valid.empty() || rows.valid[at] != 0;
+      if (valid && rows.ids[at] != pad_token_id_) return token;
     }
     return 0;
   }

@@ -166,6 +166,21 @@ TEST(SequenceClassification, PoolsTheLastTokenThatIsNotPadding) {
   });
 }
 
+// The tokenizer's id for padding need not be the model's.
+TEST(SequenceClassification, PaddingIsPassedOverWhateverItsId) {
+  testing::run_ranks(1, [](Rank& rank) {
+    auto trunk = make_model(rank);
+    auto task = make(rank, *trunk, "sequence_classification");
+    TaskRows rows = rows_with_padding(false, true);
+    for (size_t i = 0; i < rows.ids.size(); ++i) {
+      if (rows.valid[i] == 0) rows.ids[i] = kPad + 5;
+    }
+    rows.ids[8] = rows.ids[9] = kPad;  // tokens of row 0
+    const TaskBatch batch = task->assemble(rows, {0, 5});
+    EXPECT_EQ(batch.pooled.to_vector<int64_t>(), (std::vector<int64_t>{7, 8, 7, 6, 5}));
+  });
+}
+
 TEST(MicroBatches, CoverTheRowsOfEachRank) {
   testing::run_ranks(3, [](Rank& rank) {
     const std::vector<Part> parts = micro_batches(rank.mesh, 8, 2);
