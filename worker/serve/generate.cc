@@ -47,6 +47,10 @@ class TextStream {
 Result<std::vector<int64_t>> start_ids(const Trunk& trunk, const Tokenizer& tokenizer,
                                        std::string_view prompt) {
   WEFT_ASSIGN_OR_RETURN(std::vector<int64_t> ids, tokenizer.encode(prompt, false));
+  const std::span<const int64_t> prefix = tokenizer.prefix_ids();
+  if (std::ranges::mismatch(ids, prefix).in2 != prefix.end()) {
+    ids.insert(ids.begin(), prefix.begin(), prefix.end());
+  }
   const ModelConfig& config = trunk.config();
   if (ids.empty()) {
     std::vector<std::optional<int64_t>> starts{tokenizer.bos_id(), tokenizer.eos_id(),

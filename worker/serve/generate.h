@@ -38,7 +38,7 @@ enum class FinishReason { kEos, kMaxTokens, kStopped };
 struct Generated {
   std::vector<int64_t> ids;  // without the prompt and without the eos that ended it
   std::string text;
-  int64_t prompt_tokens = 0;   // as encoded
+  int64_t prompt_tokens = 0;   // as encoded, with what stands before it
   int64_t dropped_tokens = 0;  // of the prompt's beginning, beyond the model's positions
   int64_t restarts = 0;        // of the cache
   FinishReason reason = FinishReason::kMaxTokens;
@@ -47,9 +47,10 @@ struct Generated {
 // A piece of text, whole UTF-8 characters as far as the tokens form them; false stops.
 using OnText = std::function<bool(std::string_view piece)>;
 
-// An empty prompt starts from bos, else eos. A prompt beyond the model's positions keeps its last
-// tokens. Errors: options; more than one rank; no token to start from; a token id that the model's
-// vocabulary lacks.
+// As in training, what the post-processor puts before a text (bos, say) stands before the prompt,
+// where the prompt does not begin with it. An empty prompt without that starts from bos, else eos.
+// A prompt beyond the model's positions keeps its last tokens. Errors: options; more than one rank;
+// no token to start from; a token id that the model's vocabulary lacks.
 Result<Generated> generate(Rank& rank, Trunk& trunk, const Tokenizer& tokenizer,
                            std::string_view prompt, const GenerateOptions& options,
                            const OnText& on_text = {});

@@ -5,6 +5,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -190,6 +191,31 @@ TEST(Generate, AnEmptyPromptStartsFromTheEndOfText) {
     ASSERT_TRUE(result) << result.error().to_string();
     EXPECT_EQ(result->prompt_tokens, 1);
     EXPECT_FALSE(generate(rank, *trunk, *tokenizer, "a", {.max_tokens = -2}));
+  });
+}
+
+TEST(Generate, APromptStartsAsTheTextsOfTraining) {
+  testing::run_ranks(1, [](Rank& rank) {
+    auto trunk = make_model(rank);
+    nlohmann::json file = nlohmann::json::parse(byte_tokenizer_json());
+    file["pre_tokenizer"]["use_regex"] = true;  // which makes it a BPE
+    const auto plain = *load_tokenizer_json(file.dump());
+    file["post_processor"] = nlohmann::json::parse(R"({"type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}},
+                   {"Sequence": {"id": "A", "type_id": 0}}],
+        "special_tokens": {"<|endoftext|>": {"ids": [256]}}})");
+    const auto prefixed = *load_tokenizer_json(file.dump());
+    const GenerateOptions options{.max_tokens = 4, .greedy = true, .stop_at_eos = false};
+    const auto from = [&](const Tokenizer& tokenizer, const char* prompt) {
+      return *generate(rank, *trunk, tokenizer, prompt, options);
+    };
+    const Generated expected = from(*plain, "<|endoftext|>abc");
+    EXPECT_NE(from(*plain, "abc").ids, expected.ids);
+    for (const char* prompt : {"abc", "<|endoftext|>abc"}) {
+      EXPECT_EQ(from(*prefixed, prompt).ids, expected.ids) << prompt;
+      EXPECT_EQ(from(*prefixed, prompt).prompt_tokens, 4);
+    }
+    EXPECT_EQ(from(*prefixed, "").ids, from(*plain, "<|endoftext|>").ids);
   });
 }
 
