@@ -150,18 +150,23 @@ void ChunkExchange::send_again() {
   }
 }
 
-// Everything here is at the coordinator too, so the oldest may go.
+// Everything here is at the coordinator too, or a rank still has it, so the oldest may go: where
+// there is more than the bound, and before each further try on a full disk.
 void ChunkExchange::make_room() {
-  if (making_room_ || store_.bytes() <= cache_bytes_ || oldest_.size() < 8) return;
+  const bool over = store_.bytes() > cache_bytes_ && oldest_.size() >= 8;
+  if (making_room_ || oldest_.empty() || !(over || store_.full())) return;
   std::vector<std::string> leaving;
-  for (size_t count = oldest_.size() / 8; count > 0; --count) {
+  for (size_t count = (oldest_.size() + 7) / 8; count > 0; --count) {
     leaving.push_back(std::move(oldest_.front()));
     oldest_.pop_front();
   }
   making_room_ = true;
-  asio::post(threads_, [this, leaving = std::move(leaving)] {
-    (void)store_.remove(leaving);
-    asio::post(io_, [this] { making_room_ = false; });
+  asio::post(threads_, [this, leaving = std::move(leaving)]() mutable {
+    const bool gone = store_.remove(leaving).ok();
+    asio::post(io_, [this, gone, leaving = std::move(leaving)] {
+      if (!gone) oldest_.insert(oldest_.begin(), leaving.begin(), leaving.end());
+      making_room_ = false;
+    });
   });
 }
 

@@ -3,8 +3,11 @@
 #include "cluster/agent/chunk_exchange.h"
 
 #include <gtest/gtest.h>
+#include <sys/mount.h>
+#include <unistd.h>
 
 #include <boost/asio/executor_work_guard.hpp>
+#include <boost/asio/post.hpp>
 #include <chrono>
 #include <filesystem>
 #include <future>
@@ -13,6 +16,8 @@
 
 namespace weft {
 namespace {
+
+namespace asio = boost::asio;
 
 class ChunkExchangeTest : public ::testing::Test {
  protected:
@@ -118,6 +123,40 @@ TEST_F(ChunkExchangeTest, NobodyWaitsBeyondItsEnd) {  // io_ runs no more, as af
     ASSERT_EQ(each.wait_for(std::chrono::seconds(20)), std::future_status::ready);
     EXPECT_EQ(each.get(), Code::kCancelled);
   }
+}
+
+// The bound is never reached: the disk is full before.
+TEST_F(ChunkExchangeTest, OnAFullDiskOldChunksMakeRoom) {
+  ASSERT_EQ(::geteuid(), 0U) << "mounting a small tmpfs needs root";
+  chunks_.reset();
+  store_.reset();
+  ASSERT_EQ(::mount("tmpfs", folder_, "tmpfs", 0, "size=48m"), 0);
+  store_ = open_chunk_store(folder_).value();
+  chunks_ = std::make_unique<ChunkExchange>(
+      io_, *store_, int64_t{1} << 40, [&](const proto::NodeFrame& frame) {
+        const auto& put = frame.chunk_put();
+        asio::post(io_, [this, request = put.request()] { answer(request, Code::kOk); });
+        return true;
+      });
+  int refused = 0;
+  for (int i = 0; i < 100; ++i) {
+    std::string bytes(1 << 20, static_cast<char>(i));
+    const std::string hash = sha256_hex(bytes);
+    for (bool stored = false; !stored;) {  // as a rank does
+      answers_.clear();
+      put(hash, bytes);
+      run_until([&] { return !answers_.empty(); });
+      stored = answers_[0] == Code::kOk;
+      if (stored) continue;
+      ASSERT_EQ(answers_[0], Code::kResourceExhausted);
+      ASSERT_LT(++refused, 100) << "of chunk " << i;
+    }
+    EXPECT_TRUE(store_->has(hash));
+  }
+  EXPECT_GT(refused, 0);
+  chunks_.reset();
+  store_.reset();
+  ::umount(folder_);
 }
 
 }  // namespace

@@ -283,5 +283,35 @@ TEST_F(ChunkStoreTest, AFullDiskLosesNothingAndRecovers) {
   }
 }
 
+TEST_F(ChunkStoreTest, OnAFullDiskWhatIsRemovedMakesRoom) {
+  ASSERT_EQ(geteuid(), 0U) << "mounting a small tmpfs needs root";
+  ASSERT_EQ(mount("tmpfs", folder_.c_str(), "tmpfs", 0, "size=48m"), 0);
+  mounted_ = true;
+  const auto store = open();
+  std::vector<std::string> hashes;
+  uint64_t seed = 0;
+  for (int round = 0; round < 5; ++round) {
+    Status status;
+    while (status.ok() && hashes.size() < 100) {
+      const std::string chunk = noise(1 << 20, ++seed);
+      status = store->put(sha256_hex(chunk), chunk);
+      if (status.ok()) hashes.push_back(sha256_hex(chunk));
+    }
+    ASSERT_EQ(status.code(), Code::kResourceExhausted) << status.to_string();
+    ASSERT_GT(hashes.size(), 8U);
+    EXPECT_TRUE(store->full());
+    const std::vector<std::string> some(hashes.begin(), hashes.begin() + 4);
+    const Status removed = store->remove(some);
+    ASSERT_TRUE(removed.ok()) << removed.to_string();
+    hashes.erase(hashes.begin(), hashes.begin() + 4);
+    const std::string chunk = noise(1 << 20, ++seed);
+    const Status again = store->put(sha256_hex(chunk), chunk);
+    ASSERT_TRUE(again.ok()) << again.to_string();
+    hashes.push_back(sha256_hex(chunk));
+    EXPECT_FALSE(store->full());
+  }
+  for (const std::string& hash : hashes) EXPECT_TRUE(store->get(hash).has_value());
+}
+
 }  // namespace
 }  // namespace weft
