@@ -141,5 +141,66 @@ TEST_F(ContentTest, AfterARestartTheGracePeriodBeginsAnew) {
   EXPECT_EQ(again.collect(minutes(60)).value(), 1);
 }
 
+TEST_F(ContentTest, OfACommitThatIsGoneNothingWaits) {
+  const std::string kept = put("kept"), gone = put("gone");
+  put("gone");  // another checkpoint relies on it too
+  const auto none = [] { return Status(); };
+  ASSERT_TRUE(content_.with_chunks({kept, gone}, none).ok());
+  clock_.advance(minutes(1));
+  EXPECT_EQ(content_.collect(minutes(60)).value(), 0) << "the message may come again";
+  content_.settle({kept, gone, gone});
+  ASSERT_TRUE(content_.put_object(object("a", "kept")));
+  EXPECT_EQ(content_.collect(minutes(60)).value(), 0) << "it has just been touched";
+  clock_.advance(minutes(1));
+  EXPECT_EQ(content_.collect(minutes(60)).value(), 0) << "the other has not committed";
+  ASSERT_TRUE(content_.with_chunks({gone}, none).ok());
+  content_.settle({gone});
+  clock_.advance(minutes(1));
+  EXPECT_EQ(content_.collect(minutes(60)).value(), 1);
+  EXPECT_FALSE(content_.get_chunk(gone));
+  EXPECT_TRUE(content_.get_chunk(kept));
+}
+
+TEST_F(ContentTest, WhoPutsOrAsksAgainRelies) {
+  const std::string chunk = put("a"), other = put("b");
+  content_.settle({chunk, other});
+  put("a");
+  ASSERT_TRUE(content_.missing({other}).value().empty());
+  clock_.advance(minutes(1));
+  EXPECT_EQ(content_.collect(minutes(60)).value(), 0);
+  content_.settle({chunk, other});
+  clock_.advance(minutes(1));
+  EXPECT_EQ(content_.collect(minutes(60)).value(), 2);
+}
+
+TEST_F(ContentTest, WhoCameBeforeARestartIsGivenTheGracePeriod) {
+  const std::string chunk = put("a");
+  Content again(chunks_, *store_, clock_);
+  ASSERT_TRUE(again.put_chunk(chunk, "a").ok());
+  again.settle({chunk});
+  clock_.advance(minutes(59));
+  EXPECT_EQ(again.collect(minutes(60)).value(), 0);
+  clock_.advance(minutes(61));
+  EXPECT_EQ(again.collect(minutes(60)).value(), 1);
+}
+
+TEST_F(ContentTest, WhileTheDiskIsFullTheGracePeriodStandsStill) {
+  const std::string going = put("going");
+  put("waits");
+  content_.settle({going});
+  chunks_.set_full(true);
+  clock_.advance(minutes(1));
+  EXPECT_EQ(content_.collect(minutes(60)).value(), 1) << "room for what waits";
+  for (int hour = 0; hour < 3; ++hour) {
+    clock_.advance(minutes(59));
+    EXPECT_EQ(content_.collect(minutes(60)).value(), 0);
+  }
+  chunks_.set_full(false);
+  clock_.advance(minutes(59));
+  EXPECT_EQ(content_.collect(minutes(60)).value(), 0);
+  clock_.advance(minutes(60));
+  EXPECT_EQ(content_.collect(minutes(60)).value(), 1);
+}
+
 }  // namespace
 }  // namespace weft
