@@ -415,8 +415,8 @@ void Run::run() {
   if (state().evaluation_left() && boundary(false)) return;
   begin_checkpoint("end");
   finish_checkpoint();
-  finish("succeeded",
-         stopped_early() ? "stopped early: the validation loss no longer improved" : "");
+  const bool early = state().step() < spec_.training().steps();
+  finish("succeeded", early ? "stopped early: the validation loss no longer improved" : "");
 }
 
 }  // namespace

@@ -290,6 +290,13 @@ TEST_F(LeftEvaluation, AJobThatStoppedEarlyStaysSoWhenItGoesOn) {
   ASSERT_TRUE(train(early, cluster).ok());
   EXPECT_EQ(cluster.finishes.at(1).outcome(), "succeeded");
   EXPECT_EQ(cluster.finishes.at(1).step(), 4);
+  EXPECT_TRUE(cluster.finishes.at(1).message().starts_with("stopped early"));
+
+  early.clear_resume();  // patience that ends at the last step cuts nothing off
+  training.set_steps(4);
+  ASSERT_TRUE(train(early, cluster).ok());
+  EXPECT_EQ(cluster.finishes.at(2).step(), 4);
+  EXPECT_EQ(cluster.finishes.at(2).message(), "");
 }
 
 }  // namespace
