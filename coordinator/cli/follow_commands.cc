@@ -160,7 +160,7 @@ int logs(const Context& context, const FollowOptions& options) {
   Result<ApiClient> client = ApiClient::connect(context.settings);
   if (!client) return report(context, client.error());
   if (options.follow && options.rank == "all") {
-    return report_usage(context, Status::invalid("--rank", "all", "-f follows one rank"));
+    return report_usage(context, Status::invalid("--rank", "all", "must be one rank with -f"));
   }
   const auto ranks = chosen_ranks(*client, options);
   if (!ranks) return report(context, ranks.error());
