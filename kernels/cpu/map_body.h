@@ -94,6 +94,12 @@ inline void fetch_group(const T* x) {
   constexpr int kLine = 64 / static_cast<int>(sizeof(T));
   for (int line = 0; line < kGroup; line += kLine) __builtin_prefetch(x + line);
 }
+// The same into the second-level cache, of what is read later.
+template <typename T>
+inline void fetch_group_near(const T* x) {
+  constexpr int kLine = 64 / static_cast<int>(sizeof(T));
+  for (int line = 0; line < kGroup; line += kLine) __builtin_prefetch(x + line, 0, 2);
+}
 
 // The sum of f(rows[i]...) over [0, n), in four vectors of partial sums: in one, each addition
 // would wait for the one before. kFetch: what lies `ahead` elements after the first row is fetched.
@@ -218,8 +224,13 @@ inline bool by_lines(bool past, const T* y) {
 // to[i] = f(from[0][i], from[1][i], ...)
 template <typename F, typename T, typename... From>
 void map(const F& f, int64_t n, T* to, const T* first, From... others) {
+  constexpr int64_t kAhead = 4096 / static_cast<int64_t>(sizeof(T));  // the next page
   int64_t i = 0;
-  for (; i + kGroup <= n; i += kGroup) map_group(f, first + i, (others + i)..., to + i);
+  for (; i + kGroup <= n; i += kGroup) {
+    fetch_group_near(first + i + kAhead);
+    (fetch_group_near(others + i + kAhead), ...);
+    map_group(f, first + i, (others + i)..., to + i);
+  }
   if (i == n) return;
   constexpr int kCount = 1 + static_cast<int>(sizeof...(others));
   const T* const rows[kCount] = {first + i, (others + i)...};

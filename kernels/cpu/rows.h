@@ -34,6 +34,8 @@ struct RowKernels {
   T (*max)(const T* x, int64_t n);  // -infinity for n 0
   void (*scale)(T factor, T* x, int64_t n);
   void (*add)(const T* x, T* y, int64_t n);       // y += x
+  // y += each of `rows` rows of x, `stride` apart, one after the other.
+  void (*add_rows)(const T* x, int64_t stride, int64_t rows, T* y, int64_t n);
   void (*multiply)(const T* x, T* y, int64_t n);  // y *= x
   // keep[i] = uniform_at({seed, stream}, first + i) >= rate ? kept : 0 (kernels/ops/random.h).
   void (*draw_kept)(uint64_t seed, uint64_t stream, uint64_t first, float rate, T kept, T* keep,

@@ -202,6 +202,30 @@ void add(const T* x, T* y, int64_t n) {
   for (int64_t i = 0; i < n; ++i) y[i] += x[i];
 }
 
+// Four rows at a time, so that y is read and written a fourth as often and four streams come from
+// memory. The rows after them are fetched meanwhile, into the second-level cache: where rows are a
+// power of two apart, their lines share a set of the first, which does not hold so many.
+template <typename T>
+void add_rows(const T* x, int64_t stride, int64_t rows, T* y, int64_t n) {
+  constexpr int64_t kRows = 4, kLine = 64 / static_cast<int64_t>(sizeof(T));
+  for (; rows >= kRows; rows -= kRows, x += kRows * stride) {
+    const auto add_at = [=](auto by, int64_t i) {
+      auto sum = by.at(y + i);
+      for (int64_t row = 0; row < kRows; ++row) sum += by.at(x + row * stride + i);
+      by.at(y + i) = sum;
+    };
+    int64_t i = 0;
+    for (; i + kLine <= n; i += kLine) {
+      for (int64_t row = kRows; row < 2 * kRows; ++row) {
+        __builtin_prefetch(x + row * stride + i, 0, 2);
+      }
+      for (int64_t k = i; k < i + kLine; k += kLanesOf<T>) add_at(WholeLanes(), k);
+    }
+    for (; i < n; ++i) add_at(OneElement(), i);
+  }
+  for (; rows > 0; --rows, x += stride) add(x, y, n);
+}
+
 template <typename T>
 void multiply(const T* x, T* y, int64_t n) {
 #pragma omp simd
@@ -261,6 +285,7 @@ constexpr RowKernels<T> table() {
           max<T>,
           scale<T>,
           add<T>,
+          add_rows<T>,
           multiply<T>,
           draw_kept<T>,
           drop<T>,

@@ -43,25 +43,25 @@ class RowBuffer {
   }
   explicit RowBuffer(int64_t width) : values_(kInPlace ? 0 : static_cast<size_t>(width)) {}
 
-  // The first n elements at x, to be computed with.
-  const Wide<T>* read(const T* x, int64_t n) {
+  // The first n elements at x, to be computed with. at: where in the buffer; so below.
+  const Wide<T>* read(const T* x, int64_t n, int64_t at = 0) {
     if constexpr (kInPlace) {
       return x;
     } else {
-      cpu::widen(x, values_.data(), n);
-      return values_.data();
+      cpu::widen(x, values_.data() + at, n);
+      return values_.data() + at;
     }
   }
   // Where the row that belongs at y is computed; write(y, n) brings it there.
-  Wide<T>* target(T* y) {
+  Wide<T>* target(T* y, int64_t at = 0) {
     if constexpr (kInPlace) {
       return y;
     } else {
-      return values_.data();
+      return values_.data() + at;
     }
   }
-  void write(T* y, int64_t n) const {
-    if constexpr (!kInPlace) cpu::round(values_.data(), y, n);
+  void write(T* y, int64_t n, int64_t at = 0) const {
+    if constexpr (!kInPlace) cpu::round(values_.data() + at, y, n);
   }
 
  private:

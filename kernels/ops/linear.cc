@@ -33,27 +33,34 @@ Tensor rows_backward(Context& cx, std::optional<Activation> curve, const Tensor&
   const Tensor sums = Tensor::zeros(
       cx.allocator, {bias_wanted ? std::max<int64_t>(1, partials) : 0, width}, DTypeOf<S>::value);
   cx.pool.parallel_for(partials, 1, [&](int64_t begin, int64_t end) {
-    constexpr int64_t kPiece =
-        1024;  // elements that stay in the nearest cache until they are added
-    RowBuffer<T> wide_z(kPiece), wide_dy(kPiece), wide_dz(kPiece);
+    // Rows and columns of them that stay in a near cache until they are added, all rows at once.
+    constexpr int64_t kRows = 4, kPiece = 1024;
+    RowBuffer<T> wide_z(kPiece), wide_dy(kRows * kPiece), wide_dz(kRows * kPiece);
     const cpu::RowKernels<S>& kernels = cpu::rows<S>();
-    const auto piece = [&](int64_t row, int64_t column, int64_t count) {
-      const int64_t at = row * width + column;
-      const S* gradient = wide_dy.read(dy.data<T>() + at, count);
-      if (curve) {
-        T* const to = dz.data<T>() + at;
-        S* const result = wide_dz.target(to);
-        kernels.curve_backward(static_cast<cpu::Curve>(*curve),
-                               wide_z.read(z.data<T>() + at, count), gradient, result, count);
-        wide_dz.write(to, count);
-        gradient = result;
+    const auto piece = [&](int64_t row, int64_t count_of_rows, int64_t column, int64_t count) {
+      const S* gradients = nullptr;
+      for (int64_t k = 0; k < count_of_rows; ++k) {
+        const int64_t at = (row + k) * width + column;
+        const S* gradient = wide_dy.read(dy.data<T>() + at, count, k * kPiece);
+        if (curve) {
+          T* const to = dz.data<T>() + at;
+          S* const result = wide_dz.target(to, k * kPiece);
+          kernels.curve_backward(static_cast<cpu::Curve>(*curve),
+                                 wide_z.read(z.data<T>() + at, count), gradient, result, count);
+          wide_dz.write(to, count, k * kPiece);
+          gradient = result;
+        }
+        if (k == 0) gradients = gradient;
       }
       if (!bias_wanted) return;
-      kernels.add(gradient, sums.data<S>() + row / kRowsOfPartial * width + column, count);
+      kernels.add_rows(gradients, RowBuffer<T>::kInPlace ? width : kPiece, count_of_rows,
+                       sums.data<S>() + row / kRowsOfPartial * width + column, count);
     };
-    for (int64_t row = begin * kRowsOfPartial; row < std::min(rows, end * kRowsOfPartial); ++row) {
+    static_assert(kRowsOfPartial % kRows == 0);
+    for (int64_t row = begin * kRowsOfPartial; row < std::min(rows, end * kRowsOfPartial);
+         row += kRows) {
       for (int64_t column = 0; column < width; column += kPiece) {
-        piece(row, column, std::min(kPiece, width - column));
+        piece(row, std::min(kRows, rows - row), column, std::min(kPiece, width - column));
       }
     }
   });

@@ -10,7 +10,9 @@
 namespace weft::ops {
 namespace {
 
-constexpr int64_t kWidthMax = 256;  // columns summed at once; their partial sums live on the stack
+// Columns summed at once: their partial sums live on the stack. Fewer, to kWidthMin, where threads
+// would have none.
+constexpr int64_t kWidthMin = 256, kWidthMax = 1024;
 constexpr int64_t kLeafMax = 32;    // rows added one after the other
 constexpr int64_t kLeafRowMax = 512;  // the same where the summed dim is the innermost
 
@@ -19,7 +21,7 @@ template <typename T>
 void sum_columns(const T* x, int64_t stride, int64_t first, int64_t last, int64_t width, T* out) {
   if (last - first <= kLeafMax) {
     std::fill_n(out, width, T{0});
-    for (int64_t row = first; row < last; ++row) cpu::rows<T>().add(x + row * stride, out, width);
+    cpu::rows<T>().add_rows(x + first * stride, stride, last - first, out, width);
     return;
   }
   const int64_t middle = first + (last - first) / 2;
@@ -62,7 +64,8 @@ class SumMiddle final : public Kernel {
   std::string_view name() const override { return "sum_middle"; }
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     dispatch_floating(inputs[0].dtype(), [&]<typename T>() {
-      const int64_t width = std::min(split_.inner, kWidthMax);
+      const int64_t each = split_.outer * split_.inner / cx.pool.size();
+      const int64_t width = std::min(split_.inner, std::clamp(each, kWidthMin, kWidthMax));
       const int64_t pieces = width == 0 ? 0 : (split_.inner + width - 1) / width;
       const int64_t blocks =
           std::clamp<int64_t>(cx.block_count, 1, std::max<int64_t>(1, split_.extent));
