@@ -42,9 +42,18 @@ inline void round_f16(const float* x, float16* y, int64_t n) {
 }
 #endif
 
+// Whoever computes with halves reads them here, a row or a piece of one after the other: what comes
+// next is fetched into the second-level cache.
 inline void widen_bf16(const bfloat16* x, float* y, int64_t n) {
+  constexpr int64_t kGroup = 64, kLine = 32, kAhead = 1024;
+  int64_t i = 0;
+  for (; i + kGroup <= n; i += kGroup) {
+    for (int64_t k = 0; k < kGroup; k += kLine) __builtin_prefetch(x + i + kAhead + k, 0, 2);
 #pragma omp simd
-  for (int64_t i = 0; i < n; ++i) y[i] = widened(x[i]);
+    for (int64_t k = i; k < i + kGroup; ++k) y[k] = widened(x[k]);
+  }
+#pragma omp simd
+  for (int64_t k = i; k < n; ++k) y[k] = widened(x[k]);
 }
 
 inline void add_bf16_f32(const bfloat16* x, float* y, int64_t n) {

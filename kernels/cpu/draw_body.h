@@ -4,7 +4,10 @@
 
 typedef uint64_t Words __attribute__((vector_size(kVectorBytes)));
 constexpr int kCounters = kVectorBytes / 8;
-constexpr int kDraws = 64;  // at once
+// Sets of counters whose rounds take turns, as each round waits for the one before; as many as the
+// registers hold.
+constexpr int kSets = kVectorBytes == 64 ? 4 : 2;
+constexpr int kDraws = 128;  // at once
 
 #ifdef __AVX512F__
 inline Words low_products(const Words& x, const Words& y) {
@@ -26,34 +29,42 @@ inline Words low_products(const Words& x, const Words& y) {
 // words[4 * i + w] of the counters first + i.
 inline void philox(uint64_t seed, uint64_t stream, uint64_t first, uint32_t* words) {
   // Even lanes hold the first half of the counters, so that pairs of lanes lie in order below.
-  Words a;
+  Words places, a[kSets], b[kSets], c[kSets], d[kSets];
   for (int lane = 0; lane < kCounters; ++lane) {
-    a[lane] = static_cast<uint64_t>(lane / 2 + lane % 2 * (kCounters / 2));
+    places[lane] = static_cast<uint64_t>(lane / 2 + lane % 2 * (kCounters / 2));
   }
-  a += first;
+  for (int set = 0; set < kSets; ++set) {
+    a[set] = places + (first + static_cast<uint64_t>(set * kCounters));
+    b[set] = a[set] >> 32;
+    c[set] = Words{} + stream;
+    d[set] = Words{} + (stream >> 32);
+  }
   constexpr uint64_t kLow = 0xFFFFFFFF;
-  Words b = a >> 32, c = Words{} + stream, d = Words{} + (stream >> 32);
   uint64_t k0 = seed & kLow, k1 = seed >> 32;
   for (int round = 0; round < 10; ++round) {
-    const Words p0 = low_products(a, Words{} + uint64_t{0xD2511F53});
-    const Words p1 = low_products(c, Words{} + uint64_t{0xCD9E8D57});
-    a = (p1 >> 32) ^ b ^ k0;
-    c = (p0 >> 32) ^ d ^ k1;
-    b = p1;
-    d = p0;
+    for (int set = 0; set < kSets; ++set) {
+      const Words p0 = low_products(a[set], Words{} + uint64_t{0xD2511F53});
+      const Words p1 = low_products(c[set], Words{} + uint64_t{0xCD9E8D57});
+      a[set] = (p1 >> 32) ^ b[set] ^ k0;
+      c[set] = (p0 >> 32) ^ d[set] ^ k1;
+      b[set] = p1;
+      d[set] = p0;
+    }
     k0 = (k0 + 0x9E3779B9) & kLow;
     k1 = (k1 + 0xBB67AE85) & kLow;
   }
-  const Words ab = (a & kLow) | (b << 32), cd = (c & kLow) | (d << 32);
-  // Stored as whole vectors: what is read again would else wait for the memory.
   Words even, odd;
   for (int i = 0; i < kCounters; i += 2) {
     even[i] = static_cast<uint64_t>(i);
     even[i + 1] = static_cast<uint64_t>(i + kCounters);
   }
   odd = even + 1;
-  const Words halves[2] = {__builtin_shuffle(ab, cd, even), __builtin_shuffle(ab, cd, odd)};
-  __builtin_memcpy(words, halves, sizeof(halves));
+  for (int set = 0; set < kSets; ++set) {
+    const Words ab = (a[set] & kLow) | (b[set] << 32), cd = (c[set] & kLow) | (d[set] << 32);
+    // Stored as whole vectors: what is read again would else wait for the memory.
+    const Words halves[2] = {__builtin_shuffle(ab, cd, even), __builtin_shuffle(ab, cd, odd)};
+    __builtin_memcpy(words + set * 4 * kCounters, halves, sizeof(halves));
+  }
 }
 
 // act(the first word, where it stands, a count) for runs of the words of the elements first + i.
@@ -62,7 +73,7 @@ inline void draw(uint64_t seed, uint64_t stream, uint64_t first, int64_t n, cons
   alignas(64) uint32_t words[kDraws];
   for (int64_t done = 0; done < n;) {
     const uint64_t index = first + static_cast<uint64_t>(done), counter = index / 4;
-    for (int at = 0; at < kDraws; at += 4 * kCounters) {
+    for (int at = 0; at < kDraws; at += 4 * kCounters * kSets) {
       philox(seed, stream, counter + static_cast<uint64_t>(at / 4), words + at);
     }
     const int64_t skipped = static_cast<int64_t>(index % 4);
@@ -94,7 +105,7 @@ void drop(uint64_t seed, uint64_t stream, uint64_t first, float rate, T kept, co
   draw(seed, stream, first, n, [=](const uint32_t* words, int64_t at, int64_t count) {
     const T* const source = x + at;
     T* const to = y + at;
-    fetch_group(source + 512);
+    for (int64_t i = 0; i < kDraws; i += kGroup) fetch_group(source + 1024 + i);
 #pragma omp simd
     for (int64_t i = 0; i < count; ++i) {
       const T value = source[i] * kept;

@@ -87,16 +87,10 @@ inline T max_over(const T* x, int64_t n) {
   return largest[0];
 }
 
-// Asks for a group of the next row, or of nobody's. A loop that reads a row from a near cache
-// fetches the next one meanwhile.
+// Asks for a group of the next row, or of nobody's, while this one is computed: in the second-level
+// cache, as the first holds this row.
 template <typename T>
 inline void fetch_group(const T* x) {
-  constexpr int kLine = 64 / static_cast<int>(sizeof(T));
-  for (int line = 0; line < kGroup; line += kLine) __builtin_prefetch(x + line);
-}
-// The same into the second-level cache, of what is read later.
-template <typename T>
-inline void fetch_group_near(const T* x) {
   constexpr int kLine = 64 / static_cast<int>(sizeof(T));
   for (int line = 0; line < kGroup; line += kLine) __builtin_prefetch(x + line, 0, 2);
 }
@@ -215,6 +209,14 @@ inline void for_row(int64_t n, const T* next, const Act& act) {
   for (; i < n; ++i) act(OneElement(), i);
 }
 
+// act.operator()<count>(row) over rows: two at a time, then one.
+template <typename Act>
+inline void by_twos(int64_t rows, const Act& act) {
+  int64_t row = 0;
+  for (; row + 2 <= rows; row += 2) act.template operator()<2>(row);
+  if (row < rows) act.template operator()<1>(row);
+}
+
 // Whether lines of y may be written past the caches (past_caches.h).
 template <typename T>
 inline bool by_lines(bool past, const T* y) {
@@ -224,13 +226,8 @@ inline bool by_lines(bool past, const T* y) {
 // to[i] = f(from[0][i], from[1][i], ...)
 template <typename F, typename T, typename... From>
 void map(const F& f, int64_t n, T* to, const T* first, From... others) {
-  constexpr int64_t kAhead = 4096 / static_cast<int64_t>(sizeof(T));  // the next page
   int64_t i = 0;
-  for (; i + kGroup <= n; i += kGroup) {
-    fetch_group_near(first + i + kAhead);
-    (fetch_group_near(others + i + kAhead), ...);
-    map_group(f, first + i, (others + i)..., to + i);
-  }
+  for (; i + kGroup <= n; i += kGroup) map_group(f, first + i, (others + i)..., to + i);
   if (i == n) return;
   constexpr int kCount = 1 + static_cast<int>(sizeof...(others));
   const T* const rows[kCount] = {first + i, (others + i)...};

@@ -9,16 +9,20 @@
 
 constexpr float kExpLow = -87.3F, kExpHigh = 88.72F;
 
-// e^x for x in [kExpLow, kExpHigh]; of NaN anything.
+// e^(kFactor x) for kFactor x in [kExpLow, kExpHigh]; of NaN anything. kFactor is a power of two or
+// minus one, which the constants take on: no rounding changes.
+template <float kFactor = 1.0F>
 inline float near_exp_of(float x) {
-  const float shifted = x * 1.44269504F + 12582912.0F;  // the nearest integer n in its last bits
+  constexpr float kSecond = kFactor * kFactor, kFourth = kSecond * kSecond;
+  // The nearest integer n in its last bits.
+  const float shifted = x * (kFactor * 1.44269504F) + 12582912.0F;
   const float n = shifted - 12582912.0F;
-  float r = x - n * 0.693359375F;
-  r = r + n * 2.12194440e-4F;
-  float p = 0.008312520571F * r + 0.04189015552F;
-  p = p * r + 0.16667114198F;
-  p = p * r + 0.4999923110F;
-  p = p * r + 1.0F;
+  float r = x - n * (0.693359375F / kFactor);
+  r = r + n * (2.12194440e-4F / kFactor);
+  float p = kFactor * kFourth * 0.008312520571F * r + kFourth * 0.04189015552F;
+  p = p * r + kFactor * kSecond * 0.16667114198F;
+  p = p * r + kSecond * 0.4999923110F;
+  p = p * r + kFactor;
   p = p * r + 1.0F;
   // 2^n goes to the exponent: between the bounds p and the result are normal numbers.
   const unsigned scaled =
@@ -35,6 +39,13 @@ inline double exp_of(double x) { return __builtin_exp(x); }
 inline float abs_of(float x) { return __builtin_fabsf(x); }
 inline double abs_of(double x) { return __builtin_fabs(x); }
 
+// x where it is above 0, else 0; of NaN it or 0. Floats above 0 are integers above 0.
+inline float positive_of(float x) {
+  const int word = __builtin_bit_cast(int, x);
+  return __builtin_bit_cast(float, word > 0 ? word : 0);
+}
+inline double positive_of(double x) { return x > 0 ? x : 0; }
+
 inline float tanh_of(float x) {
   const float a = __builtin_fabsf(x), z = x * x;
   float p = -5.70498872745e-3F * z + 2.06390887954e-2F;
@@ -48,7 +59,10 @@ inline float tanh_of(float x) {
 inline double tanh_of(double x) { return __builtin_tanh(x); }
 
 // e^(-x^2 / 2); of NaN anything.
-inline float bell_of(float x) { return bounded_exp_of(-0.5F * x * x); }
+inline float bell_of(float x) {
+  const float square = x * x;
+  return square > -2.0F * kExpLow ? 0.0F : near_exp_of<-0.5F>(square);
+}
 inline double bell_of(double x) { return __builtin_exp(-0.5 * x * x); }
 // The standard normal distribution at -|x|, given bell_of(x). It is that times a
 // smooth function of t = 1 / (1 + 0.3 |x|) (the form of Abramowitz and Stegun 1964, 26.2.17), here
@@ -92,8 +106,13 @@ inline T sum_of_exp(const T* x, T shift, int64_t n, const F& f) {
 
 // 1 / (1 + e^u), which is the sigmoid of -u; of NaN anything.
 inline float gate_of(float u) {
-  const float above = u < -87.0F ? -87.0F : u;
-  return 1.0F / (1.0F + near_exp_of(above > 88.0F ? 88.0F : above));
+  // Cut to [-87, 88] as integers, which leave the units of floats alone: as a signed one a negative
+  // float is below 88, as an unsigned one a positive float is below -87.
+  constexpr int kHigh = __builtin_bit_cast(int, 88.0F);
+  constexpr unsigned kLow = __builtin_bit_cast(unsigned, -87.0F);
+  const int word = __builtin_bit_cast(int, u), below = word < kHigh ? word : kHigh;
+  const unsigned bits = static_cast<unsigned>(below), cut = bits < kLow ? bits : kLow;
+  return 1.0F / (1.0F + near_exp_of(__builtin_bit_cast(float, cut)));
 }
 inline double gate_of(double u) { return 1 / (1 + __builtin_exp(u)); }
 template <typename T>

@@ -20,9 +20,10 @@ struct RowKernels {
   // past: y goes past the caches (past_caches.h); so below.
   void (*layer_norm)(const T* x, const T* gamma, const T* beta, T epsilon, bool past, int64_t n,
                      T* y, T* mean, T* rstd);
-  // dx; dgamma and dbeta are added to.
-  void (*layer_norm_backward)(const T* x, const T* dy, const T* gamma, T mean, T rstd, bool past,
-                              int64_t n, T* dx, T* dgamma, T* dbeta);
+  // dx of rows one after the other, each with its mean and rstd; dgamma and dbeta are added to, in
+  // the rows' order.
+  void (*layer_norm_backward)(const T* x, const T* dy, const T* gamma, const T* mean, const T* rstd,
+                              bool past, int64_t rows, int64_t n, T* dx, T* dgamma, T* dbeta);
   // exponentials: n of them, before they are divided by their sum; y itself where it is not past.
   void (*softmax)(const T* x, T* exponentials, bool past, int64_t n, T* y);
   void (*softmax_backward)(const T* y, const T* dy, bool past, int64_t n, T* dx);
@@ -33,7 +34,7 @@ struct RowKernels {
   T (*dot)(const T* a, const T* b, int64_t n);
   T (*max)(const T* x, int64_t n);  // -infinity for n 0
   void (*scale)(T factor, T* x, int64_t n);
-  void (*add)(const T* x, T* y, int64_t n);       // y += x
+  void (*add)(const T* x, T* y, int64_t n);  // y += x
   // y += each of `rows` rows of x, `stride` apart, one after the other.
   void (*add_rows)(const T* x, int64_t stride, int64_t rows, T* y, int64_t n);
   void (*multiply)(const T* x, T* y, int64_t n);  // y *= x

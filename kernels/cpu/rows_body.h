@@ -21,7 +21,7 @@ struct GeluTanh {
 template <typename T>
 struct GeluErf {
   static T value(T x) {  // of NaN the second term is
-    return (x > T{0} ? x : T{0}) - abs_of(x) * normal_below(x, bell_of(x));
+    return positive_of(x) - abs_of(x) * normal_below(x, bell_of(x));
   }
   static T slope(T x) {
     const T bell = bell_of(x);
@@ -168,20 +168,42 @@ void norm_sums(const T* x, const T* dy, const T* gamma, T mean, T rstd, int64_t 
   *along = static_cast<T>(sum_along);
 }
 
-// dx = rstd (g - mean(g) - xhat mean(g xhat)), g = dy gamma.
+// dx = rstd (g - mean(g) - xhat mean(g xhat)), g = dy gamma; of kRows rows, while as many that come
+// after them are fetched into the second-level cache.
+template <int kRows, typename T>
+void layer_norm_backward_of(const T* x, const T* dy, const T* gamma, const T* mean, const T* rstd,
+                            bool past, int64_t n, T* dx, T* dgamma, T* dbeta) {
+  T mean_g[kRows] = {}, mean_along[kRows] = {};
+  for (int row = 0; row < kRows; ++row) {
+    norm_sums(x + row * n, dy + row * n, gamma, mean[row], rstd[row], n, mean_g + row,
+              mean_along + row);
+    mean_g[row] /= static_cast<T>(n);
+    mean_along[row] /= static_cast<T>(n);
+  }
+  const bool lines = by_lines(past, dx) && n % kLanesOf<T> == 0;
+  for_row<false>(n, x, [=](auto by, int64_t i) {
+    const auto weight = by.at(gamma + i);
+    auto to_gamma = by.at(dgamma + i), to_beta = by.at(dbeta + i);
+    for (int row = 0; row < kRows; ++row) {
+      const int64_t at = row * n + i;
+      __builtin_prefetch(x + kRows * n + at, 0, 2);
+      __builtin_prefetch(dy + kRows * n + at, 0, 2);
+      const auto up = by.at(dy + at), hat = (by.at(x + at) - mean[row]) * rstd[row];
+      by.put(lines, dx + at, rstd[row] * (up * weight - mean_g[row] - hat * mean_along[row]));
+      to_gamma += up * hat;
+      to_beta += up;
+    }
+    by.at(dgamma + i) = to_gamma;
+    by.at(dbeta + i) = to_beta;
+  });
+}
 template <typename T>
-void layer_norm_backward(const T* x, const T* dy, const T* gamma, T mean, T rstd, bool past,
-                         int64_t n, T* dx, T* dgamma, T* dbeta) {
-  T mean_g = 0, mean_along = 0;
-  norm_sums(x, dy, gamma, mean, rstd, n, &mean_g, &mean_along);
-  mean_g /= static_cast<T>(n);
-  mean_along /= static_cast<T>(n);
-  const bool lines = by_lines(past, dx);
-  for_row<true>(n, x + n, [=](auto by, int64_t i) {
-    const auto up = by.at(dy + i), hat = (by.at(x + i) - mean) * rstd;
-    by.put(lines, dx + i, rstd * (up * by.at(gamma + i) - mean_g - hat * mean_along));
-    by.at(dgamma + i) += up * hat;
-    by.at(dbeta + i) += up;
+void layer_norm_backward(const T* x, const T* dy, const T* gamma, const T* mean, const T* rstd,
+                         bool past, int64_t rows, int64_t n, T* dx, T* dgamma, T* dbeta) {
+  by_twos(rows, [=]<int kRows>(int64_t row) {
+    const int64_t at = row * n;
+    layer_norm_backward_of<kRows>(x + at, dy + at, gamma, mean + row, rstd + row, past, n, dx + at,
+                                  dgamma, dbeta);
   });
 }
 
@@ -272,22 +294,13 @@ T log_sum_exp(const T* x, int64_t n) {
 
 template <typename T>
 constexpr RowKernels<T> table() {
-  return {curve<T>,
-          curve_backward<T>,
-          layer_norm<T>,
-          layer_norm_backward<T>,
-          softmax<T>,
-          softmax_backward<T>,
-          log_sum_exp<T>,
-          exp_shifted<T>,
-          sum<T>,
-          dot<T>,
-          max<T>,
-          scale<T>,
-          add<T>,
-          add_rows<T>,
-          multiply<T>,
-          draw_kept<T>,
-          drop<T>,
-          softmax_gradient<T>};
+  return {curve<T>,       curve_backward<T>,
+          layer_norm<T>,  layer_norm_backward<T>,
+          softmax<T>,     softmax_backward<T>,
+          log_sum_exp<T>, exp_shifted<T>,
+          sum<T>,         dot<T>,
+          max<T>,         scale<T>,
+          add<T>,         add_rows<T>,
+          multiply<T>,    draw_kept<T>,
+          drop<T>,        softmax_gradient<T>};
 }

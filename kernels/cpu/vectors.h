@@ -58,9 +58,9 @@ struct VectorKernels {
   // y = x * rstd * gamma, rstd = 1 / sqrt(mean(x^2) + epsilon)
   // past: y goes past the caches (past_caches.h); so below.
   void (*rms_norm)(const T* x, const T* gamma, T epsilon, bool past, int64_t n, T* y, T* rstd);
-  // dgamma is added to.
-  void (*rms_norm_backward)(const T* x, const T* dy, const T* gamma, T rstd, bool past, int64_t n,
-                            T* dx, T* dgamma);
+  // Of rows one after the other, each with its rstd; dgamma is added to, in the rows' order.
+  void (*rms_norm_backward)(const T* x, const T* dy, const T* gamma, const T* rstd, bool past,
+                            int64_t rows, int64_t n, T* dx, T* dgamma);
   void (*log_softmax)(const T* x, bool past, T* y, int64_t n);
   void (*log_softmax_backward)(const T* y, const T* dy, T* dx, int64_t n);
   T (*extreme)(bool largest, const T* x, int64_t n);   // NaN where one is; n >= 1

@@ -32,20 +32,40 @@ void rms_norm(const T* x, const T* gamma, T epsilon, bool past, int64_t n, T* y,
   *rstd = r;
 }
 
-// dx = rstd (g - xhat mean(g xhat)), g = dy gamma, xhat = x rstd.
+// dx = rstd (g - xhat mean(g xhat)), g = dy gamma, xhat = x rstd; of kRows rows, while as many that
+// come after them are fetched into the second-level cache.
+template <int kRows, typename T>
+void rms_norm_backward_of(const T* x, const T* dy, const T* gamma, const T* rstd, bool past,
+                          int64_t n, T* dx, T* dgamma) {
+  T mean[kRows] = {};
+  for (int row = 0; row < kRows; ++row) {
+    const T r = rstd[row];
+    const auto term = [=](const auto& up, const auto& weight, const auto& v) {
+      return up * weight * (v * r);
+    };
+    mean[row] = sum_over<T>(n, term, dy + row * n, gamma, x + row * n) / static_cast<T>(n);
+  }
+  const bool lines = by_lines(past, dx) && n % kLanesOf<T> == 0;
+  for_row<false>(n, x, [=](auto by, int64_t i) {
+    const auto weight = by.at(gamma + i);
+    auto to_gamma = by.at(dgamma + i);
+    for (int row = 0; row < kRows; ++row) {
+      const int64_t at = row * n + i;
+      __builtin_prefetch(x + kRows * n + at, 0, 2);
+      __builtin_prefetch(dy + kRows * n + at, 0, 2);
+      const auto up = by.at(dy + at), hat = by.at(x + at) * rstd[row];
+      by.put(lines, dx + at, rstd[row] * (up * weight - hat * mean[row]));
+      to_gamma += up * hat;
+    }
+    by.at(dgamma + i) = to_gamma;
+  });
+}
 template <typename T>
-void rms_norm_backward(const T* x, const T* dy, const T* gamma, T rstd, bool past, int64_t n, T* dx,
-                       T* dgamma) {
-  const auto term = [=](const auto& up, const auto& weight, const auto& v) {
-    return up * weight * (v * rstd);
-  };
-  const T along = sum_over<T, true>(n, term, dy, gamma, x);
-  const T mean = along / static_cast<T>(n);
-  const bool lines = by_lines(past, dx);
-  for_row<true>(n, x + n, [=](auto by, int64_t i) {
-    const auto up = by.at(dy + i), hat = by.at(x + i) * rstd;
-    by.put(lines, dx + i, rstd * (up * by.at(gamma + i) - hat * mean));
-    by.at(dgamma + i) += up * hat;
+void rms_norm_backward(const T* x, const T* dy, const T* gamma, const T* rstd, bool past,
+                       int64_t rows, int64_t n, T* dx, T* dgamma) {
+  by_twos(rows, [=]<int kRows>(int64_t row) {
+    const int64_t at = row * n;
+    rms_norm_backward_of<kRows>(x + at, dy + at, gamma, rstd + row, past, n, dx + at, dgamma);
   });
 }
 
@@ -69,8 +89,15 @@ template <typename T>
 void log_softmax_backward(const T* y, const T* dy, T* dx, int64_t n) {
   const T total = sum_over<T>(
       n, [](const auto& v) { return v; }, dy);
+  int64_t i = 0;
+  for (; i + kGroup <= n; i += kGroup) {
+    fetch_group(y + n + i);
+    fetch_group(dy + n + i);
 #pragma omp simd
-  for (int64_t i = 0; i < n; ++i) dx[i] = dy[i] - exp_of(y[i]) * total;
+    for (int64_t k = i; k < i + kGroup; ++k) dx[k] = dy[k] - exp_of(y[k]) * total;
+  }
+#pragma omp simd
+  for (int64_t k = i; k < n; ++k) dx[k] = dy[k] - exp_of(y[k]) * total;
 }
 
 template <typename T>

@@ -10,8 +10,6 @@
 namespace weft::ops {
 namespace {
 
-constexpr int64_t kDrawn = 1024;  // draws at once
-
 class Dropout final : public Op {
  public:
   Dropout(double rate, RandomKey key, GlobalIndex where)
@@ -50,6 +48,7 @@ class Dropout final : public Op {
       const float rate = static_cast<float>(rate_);
       loop.run(cx.pool, 2048, [&](int64_t n, const std::array<int64_t, 2>& at, int64_t first) {
         // Draws run along the innermost global dim; elsewhere they come one by one.
+        constexpr int64_t kDrawn = RowBuffer<T>::kInPlace ? 1024 : kHalvesAtOnce;
         RowBuffer<T> in(kDrawn), out(kDrawn);
         const int64_t length = step == 1 ? kDrawn : 1;
         for (int64_t done = 0; done < n; done += length) {

@@ -17,6 +17,10 @@
 
 namespace weft::ops {
 
+// Elements of halves that are widened at once where an op takes single elements: with three buffers
+// of as many the nearest cache still holds what streams through it.
+constexpr int64_t kHalvesAtOnce = 256;
+
 // What rows of T are computed in.
 template <typename T>
 using Wide = std::conditional_t<std::is_same_v<T, bfloat16>, float, T>;
@@ -74,11 +78,10 @@ void map_elements(const std::array<const T*, N>& in, T* out, int64_t n, F&& f) {
   if constexpr (RowBuffer<T>::kInPlace) {
     f(in, out, n);
   } else {
-    constexpr int64_t kPiece = 1024;
-    Wide<T> buffers[N + 1][kPiece];
+    Wide<T> buffers[N + 1][kHalvesAtOnce];
     std::array<const Wide<T>*, N> wide;
-    for (int64_t at = 0; at < n; at += kPiece) {
-      const int64_t count = std::min(kPiece, n - at);
+    for (int64_t at = 0; at < n; at += kHalvesAtOnce) {
+      const int64_t count = std::min(kHalvesAtOnce, n - at);
       for (size_t i = 0; i < N; ++i) {
         cpu::widen(in[i] + at, buffers[i], count);
         wide[i] = buffers[i];

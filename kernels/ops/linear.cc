@@ -33,34 +33,35 @@ Tensor rows_backward(Context& cx, std::optional<Activation> curve, const Tensor&
   const Tensor sums = Tensor::zeros(
       cx.allocator, {bias_wanted ? std::max<int64_t>(1, partials) : 0, width}, DTypeOf<S>::value);
   cx.pool.parallel_for(partials, 1, [&](int64_t begin, int64_t end) {
-    // Rows and columns of them that stay in a near cache until they are added, all rows at once.
-    constexpr int64_t kRows = 4, kPiece = 1024;
-    RowBuffer<T> wide_z(kPiece), wide_dy(kRows * kPiece), wide_dz(kRows * kPiece);
+    // Rows, and columns of them, that stay in a near cache until they are added, all rows at once.
+    constexpr int64_t kRows = 4;
+    const int64_t columns = RowBuffer<T>::kInPlace ? width : kHalvesAtOnce;
+    RowBuffer<T> wide_z(columns), wide_dy(kRows * columns), wide_dz(kRows * columns);
     const cpu::RowKernels<S>& kernels = cpu::rows<S>();
     const auto piece = [&](int64_t row, int64_t count_of_rows, int64_t column, int64_t count) {
       const S* gradients = nullptr;
       for (int64_t k = 0; k < count_of_rows; ++k) {
         const int64_t at = (row + k) * width + column;
-        const S* gradient = wide_dy.read(dy.data<T>() + at, count, k * kPiece);
+        const S* gradient = wide_dy.read(dy.data<T>() + at, count, k * columns);
         if (curve) {
           T* const to = dz.data<T>() + at;
-          S* const result = wide_dz.target(to, k * kPiece);
+          S* const result = wide_dz.target(to, k * columns);
           kernels.curve_backward(static_cast<cpu::Curve>(*curve),
                                  wide_z.read(z.data<T>() + at, count), gradient, result, count);
-          wide_dz.write(to, count, k * kPiece);
+          wide_dz.write(to, count, k * columns);
           gradient = result;
         }
         if (k == 0) gradients = gradient;
       }
       if (!bias_wanted) return;
-      kernels.add_rows(gradients, RowBuffer<T>::kInPlace ? width : kPiece, count_of_rows,
+      kernels.add_rows(gradients, columns, count_of_rows,
                        sums.data<S>() + row / kRowsOfPartial * width + column, count);
     };
     static_assert(kRowsOfPartial % kRows == 0);
     for (int64_t row = begin * kRowsOfPartial; row < std::min(rows, end * kRowsOfPartial);
          row += kRows) {
-      for (int64_t column = 0; column < width; column += kPiece) {
-        piece(row, std::min(kRows, rows - row), column, std::min(kPiece, width - column));
+      for (int64_t column = 0; column < width; column += columns) {
+        piece(row, std::min(kRows, rows - row), column, std::min(columns, width - column));
       }
     }
   });

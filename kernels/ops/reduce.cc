@@ -13,7 +13,7 @@ namespace {
 // Columns summed at once: their partial sums live on the stack. Fewer, to kWidthMin, where threads
 // would have none.
 constexpr int64_t kWidthMin = 256, kWidthMax = 1024;
-constexpr int64_t kLeafMax = 32;    // rows added one after the other
+constexpr int64_t kLeafMax = 32;      // rows added one after the other
 constexpr int64_t kLeafRowMax = 512;  // the same where the summed dim is the innermost
 
 // Sums x[first..last) of rows `stride` apart, `width` columns, into out: halves down to leaves.

@@ -27,16 +27,17 @@ class RmsNormBackward final : public Kernel {
       const W* rstd = inputs[3].data<W>();
       T* dx = outputs[0].data<T>();
       cx.pool.parallel_for(partials, 1, [&](int64_t begin, int64_t end) {
-        RowBuffer<T> in(width), grad(width), out(width);
+        constexpr int64_t kAtOnce = RowPartials::kAtOnce;
+        RowBuffer<T> in(kAtOnce * width), grad(kAtOnce * width), out(kAtOnce * width);
         const cpu::PastCaches past(out.direct_bytes(x.elements()));
         for (int64_t partial = begin; partial < end; ++partial) {
-          parts.each_row(partial, [&](int64_t row) {
-            const int64_t at = row * width;
+          parts.each_run(partial, [&](int64_t row, int64_t count) {
+            const int64_t at = row * width, elements = count * width;
             cpu::vectors<W>().rms_norm_backward(
-                in.read(x.data<T>() + at, width), grad.read(dy.data<T>() + at, width),
-                gamma.data<W>(), rstd[row], past, width, out.target(dx + at),
+                in.read(x.data<T>() + at, elements), grad.read(dy.data<T>() + at, elements),
+                gamma.data<W>(), rstd + row, past, count, width, out.target(dx + at),
                 sums.data<W>() + partial * width);
-            out.write(dx + at, width);
+            out.write(dx + at, elements);
           });
         }
       });

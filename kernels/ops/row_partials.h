@@ -18,14 +18,18 @@ class RowPartials {
     WEFT_CHECK(rows % blocks_ == 0, "{} blocks of {} rows", blocks_, rows);
   }
   int64_t count() const { return blocks_ * of_block(); }
-  // f(row) for those of a partial sum.
+  // f(row, count) for those of a partial sum, in runs of at most kAtOnce.
   template <typename F>
-  void each_row(int64_t partial, F&& f) const {
+  void each_run(int64_t partial, F&& f) const {
     const int64_t first = partial % of_block() * kRows;
     const int64_t start = partial / of_block() * in_block_;
     const int64_t end = start + std::min(in_block_, first + kRows);
-    for (int64_t row = start + first; row < end; ++row) f(row);
+    for (int64_t row = start + first; row < end; row += kAtOnce) {
+      f(row, std::min(kAtOnce, end - row));
+    }
   }
+  // Rows whose terms are added while a place of the sum is in a register.
+  static constexpr int64_t kAtOnce = 2;
 
  private:
   static constexpr int64_t kRows = 64;

@@ -55,7 +55,7 @@ Row<T> everything(const RowKernels<T>& k, int64_t n) {
   k.layer_norm(x.data(), gamma.data(), beta.data(), T(1e-2), false, n, y.data(), &mean, &rstd);
   keep();
   Row<T> dgamma(x.size(), 1), dbeta(x.size(), 2);
-  k.layer_norm_backward(x.data(), dy.data(), gamma.data(), mean, rstd, false, n, y.data(),
+  k.layer_norm_backward(x.data(), dy.data(), gamma.data(), &mean, &rstd, false, 1, n, y.data(),
                         dgamma.data(), dbeta.data());
   keep();
   all.insert(all.end(), dgamma.begin(), dgamma.end());
@@ -156,8 +156,8 @@ TEST(Rows, PastTheCachesTheBitsAreTheSame) {
         level.f32->layer_norm(x.data(), gamma.data(), beta.data(), 1e-2F, past, kLength, y, &mean,
                               &rstd);
         all.insert(all.end(), y, y + kLength);
-        level.f32->layer_norm_backward(x.data(), dy.data(), gamma.data(), mean, rstd, past, kLength,
-                                       y, dgamma.data(), dbeta.data());
+        level.f32->layer_norm_backward(x.data(), dy.data(), gamma.data(), &mean, &rstd, past, 1,
+                                       kLength, y, dgamma.data(), dbeta.data());
         all.insert(all.end(), y, y + kLength);
         Row<float> apart(x.size());
         level.f32->softmax(x.data(), past ? apart.data() : y, past, kLength, y);
@@ -167,6 +167,39 @@ TEST(Rows, PastTheCachesTheBitsAreTheSame) {
         return all;
       };
       EXPECT_EQ(both(true), both(false)) << level.name << " shift " << shift;
+    }
+  }
+}
+
+// Several rows at once are added to sums as one after the other: to the bit, whole lines of them or
+// not, near or past the caches.
+TEST(Rows, SeveralRowsAreOneAfterTheOther) {
+  constexpr int64_t kRows = 11;
+  for (const int64_t n : {1, 17, 133, 256}) {
+    const Row<float> x = drawn<float>(kRows * n, 1), dy = drawn<float>(kRows * n, 2);
+    const Row<float> gamma = drawn<float>(n, 3), mean = drawn<float>(kRows, 4);
+    const Row<float> rstd = drawn<float>(kRows, 5), start = drawn<float>(n, 6);
+    alignas(64) float dx[kRows * 256], dx_one[kRows * 256];
+    for (const Level& level : levels()) {
+      for (int64_t rows = 0; rows <= kRows; ++rows) {
+        Row<float> sum = start, one = start, dgamma = start, dgamma_one = start, dbeta = start;
+        Row<float> dbeta_one = start;
+        level.f32->add_rows(x.data(), n, rows, sum.data(), n);
+        level.f32->layer_norm_backward(x.data(), dy.data(), gamma.data(), mean.data(), rstd.data(),
+                                       rows % 2 == 0, rows, n, dx, dgamma.data(), dbeta.data());
+        for (int64_t row = 0; row < rows; ++row) {
+          const int64_t at = row * n;
+          level.f32->add(x.data() + at, one.data(), n);
+          level.f32->layer_norm_backward(x.data() + at, dy.data() + at, gamma.data(),
+                                         mean.data() + row, rstd.data() + row, false, 1, n,
+                                         dx_one + at, dgamma_one.data(), dbeta_one.data());
+        }
+        ASSERT_EQ(sum, one) << level.name << " " << rows << " rows of " << n;
+        ASSERT_EQ(dgamma, dgamma_one) << level.name << " " << rows << " rows of " << n;
+        ASSERT_EQ(dbeta, dbeta_one) << level.name << " " << rows << " rows of " << n;
+        ASSERT_TRUE(std::equal(dx, dx + rows * n, dx_one))
+            << level.name << " " << rows << " rows of " << n;
+      }
     }
   }
 }
