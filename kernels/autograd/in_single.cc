@@ -8,12 +8,15 @@
 namespace weft {
 namespace {
 
-// The one floating dtype of the inputs; F32 where there are several.
-DType common_dtype(std::span<const Tensor> inputs) {
+// The one floating dtype of the inputs, weights in fp32 that the op takes aside; F32 where there
+// are several.
+DType common_dtype(const Op& op, std::span<const Tensor> inputs) {
   DType common = DType::kU8;
   for (const Tensor& input : inputs) {
-    if (!input || !is_floating(input.dtype())) continue;
-    if (common != DType::kU8 && common != input.dtype()) return DType::kF32;
+    if (!input || !is_floating(input.dtype()) || input.dtype() == common) continue;
+    const bool weight = is_half(common) && input.dtype() == DType::kF32;
+    if (weight && op.takes_weights_in_single()) continue;
+    if (common != DType::kU8) return DType::kF32;
     common = input.dtype();
   }
   return common;
@@ -44,7 +47,7 @@ class InSingle final : public Op {
   std::vector<Tensor> forward(Context& cx, std::span<const Tensor> inputs) override {
     for (const Tensor& input : inputs) inputs_.push_back(single(cx, input));
     outputs_ = op_->forward(cx, inputs_);
-    const DType dtype = common_dtype(inputs);
+    const DType dtype = common_dtype(*op_, inputs);
     std::vector<Tensor> rounded = outputs_;
     for (size_t i = 0; i < rounded.size(); ++i) {
       if (!rounded[i] || rounded[i].dtype() != DType::kF32 || !op_->rounds(i)) continue;
@@ -86,7 +89,7 @@ bool needs_single(const Op& op, std::span<const Tensor> inputs) {
   bool half = false;
   for (const Tensor& input : inputs) half |= input && is_half(input.dtype());
   if (!half) return false;
-  const DType dtype = common_dtype(inputs);
+  const DType dtype = common_dtype(op, inputs);
   if (!is_half(dtype)) return true;
   const bool on_gpu = std::any_of(inputs.begin(), inputs.end(), [](const Tensor& input) {
     return input && !input.device().is_cpu();

@@ -76,9 +76,12 @@ class Op : public Kernel {
                                    std::span<const Tensor> output_grads);
 
   // Whether the op's kernels take inputs of this half type as they are; an op that does not runs in
-  // fp32 and its results are rounded (in_single.h). Inputs of several floating types: always so.
+  // fp32 and its results are rounded (in_single.h). Inputs of several floating types: always so,
+  // unless the op takes weights in fp32 beside a first input of a half type, which its results are
+  // of then.
   virtual bool native(DType /*half*/) const { return false; }
   virtual bool native_on_gpu(DType half) const { return native(half); }
+  virtual bool takes_weights_in_single() const { return false; }
   // Run in fp32 for want of a kernel: whether this result is rounded (a loss is not).
   virtual bool rounds(size_t /*output*/) const { return true; }
 

@@ -142,6 +142,13 @@ Tensor Gpu::contiguous(const Tensor& x) {
   return whole;
 }
 
+Tensor Gpu::weights(const Tensor& x) {
+  if (!is_half(x.dtype())) return contiguous(x);
+  const Tensor single = scratch(x.shape());
+  copy(x, single);
+  return single;
+}
+
 void Gpu::copy(const Tensor& from, const Tensor& to) {
   if (to.bytes() == 0) return;
   activate_device();

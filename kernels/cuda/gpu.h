@@ -227,6 +227,7 @@ class Gpu final : public Backend {
  private:
   Tensor scratch(Shape shape, DType dtype = DType::kF32) const;
   Tensor contiguous(const Tensor& x);  // x itself where it is
+  Tensor weights(const Tensor& x);     // the same, and in fp32 where x is of a half type
   attention::Visibility contiguous(attention::Visibility seen);
   Tensor with_tight_features(const Tensor& x);  // [B, N, T, D]
   // Where cuDNN is to compute it; false: nothing is done.

@@ -194,9 +194,15 @@ void Gpu::cut_squares(std::span<const Tensor> xs, double first, double second, c
 
 void Gpu::adamw(std::span<const AdamWUpdate> updates) {
   activate_device();
+  // What the passes compute with.
+  const auto type_of = [](const AdamWUpdate& update) {
+    if (update.parameter.low) return DType::kBF16;
+    return update.rounded ? DType::kF16 : DType::kF32;
+  };
   const auto update = [&]<typename W>() {
     std::vector<AdamWArrays<float, W>> arrays;
     for (const AdamWUpdate& each : updates) {
+      if (type_of(each) != DTypeOf<W>::value) continue;
       const cpu::AdamWFactors& factors = each.factors;
       const auto& [numbers, low] = each.parameter;
       const Tensor& working = low ? numbers : each.rounded;
@@ -217,12 +223,11 @@ void Gpu::adamw(std::span<const AdamWUpdate> updates) {
                         .working = working ? working.data<W>() : nullptr,
                         .n = each.parameter.elements()});
     }
-    cuda::adamw<float, W>(arrays, nullptr, stream_);
+    if (!arrays.empty()) cuda::adamw<float, W>(arrays, nullptr, stream_);
   };
-  if (updates.empty()) return;
-  if (updates[0].parameter.low) return update.operator()<bfloat16>();
-  if (updates[0].rounded) return update.operator()<float16>();
   update.operator()<float>();
+  update.operator()<bfloat16>();
+  update.operator()<float16>();
 }
 
 }  // namespace weft::cuda

@@ -36,12 +36,12 @@ void Gpu::softmax_backward(const Tensor& y, const Tensor& dy, const Tensor& dx) 
 void Gpu::layer_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, double epsilon,
                      const Tensor& y, const Tensor& mean, const Tensor& rstd) {
   activate_device();
-  const Tensor from = contiguous(x), weight = contiguous(gamma), bias = contiguous(beta);
+  const Tensor from = contiguous(x), weight = weights(gamma), bias = weights(beta);
   for_floating(y, "layer_norm", [&]<typename T>() {
     norm<T>({.x = from.data<T>(),
              .residual = nullptr,
-             .gamma = weight.data<T>(),
-             .beta = bias.data<T>(),
+             .gamma = weight.data<float>(),
+             .beta = bias.data<float>(),
              .epsilon = static_cast<float>(epsilon),
              .rows = rows_of(x),
              .width = width_of(x),
@@ -57,14 +57,14 @@ void Gpu::layer_norm_backward(int block_count, const Tensor& x, const Tensor& dy
                               const Tensor& gamma, const Tensor& mean, const Tensor& rstd,
                               const Tensor& dx, const Tensor& dgamma, const Tensor& dbeta) {
   activate_device();
-  const Tensor from = contiguous(x), gradient = contiguous(dy), weight = contiguous(gamma);
+  const Tensor from = contiguous(x), gradient = contiguous(dy), weight = weights(gamma);
   const int64_t blocks = blocks_of(block_count, x);
   const Tensor room = scratch(Shape{norm_backward_scratch(rows_of(x), width_of(x), blocks)});
   for_floating(dx, "layer_norm", [&]<typename T>() {
     norm_backward<T>({.x = from.data<T>(),
                       .dy = gradient.data<T>(),
                       .dsum = nullptr,
-                      .gamma = weight.data<T>(),
+                      .gamma = weight.data<float>(),
                       .mean = mean.data<float>(),
                       .rstd = rstd.data<float>(),
                       .rows = rows_of(x),
@@ -80,11 +80,11 @@ void Gpu::layer_norm_backward(int block_count, const Tensor& x, const Tensor& dy
 void Gpu::rms_norm(const Tensor& x, const Tensor& gamma, double epsilon, const Tensor& y,
                    const Tensor& rstd) {
   activate_device();
-  const Tensor from = contiguous(x), weight = contiguous(gamma);
+  const Tensor from = contiguous(x), weight = weights(gamma);
   for_floating(y, "rms_norm", [&]<typename T>() {
     norm<T>({.x = from.data<T>(),
              .residual = nullptr,
-             .gamma = weight.data<T>(),
+             .gamma = weight.data<float>(),
              .beta = nullptr,
              .epsilon = static_cast<float>(epsilon),
              .rows = rows_of(x),
@@ -100,14 +100,14 @@ void Gpu::rms_norm(const Tensor& x, const Tensor& gamma, double epsilon, const T
 void Gpu::rms_norm_backward(int block_count, const Tensor& x, const Tensor& dy, const Tensor& gamma,
                             const Tensor& rstd, const Tensor& dx, const Tensor& dgamma) {
   activate_device();
-  const Tensor from = contiguous(x), gradient = contiguous(dy), weight = contiguous(gamma);
+  const Tensor from = contiguous(x), gradient = contiguous(dy), weight = weights(gamma);
   const int64_t blocks = blocks_of(block_count, x);
   const Tensor room = scratch(Shape{norm_backward_scratch(rows_of(x), width_of(x), blocks)});
   for_floating(dx, "rms_norm", [&]<typename T>() {
     norm_backward<T>({.x = from.data<T>(),
                       .dy = gradient.data<T>(),
                       .dsum = nullptr,
-                      .gamma = weight.data<T>(),
+                      .gamma = weight.data<float>(),
                       .mean = nullptr,
                       .rstd = rstd.data<float>(),
                       .rows = rows_of(x),

@@ -111,8 +111,8 @@ void swiglu_backward(const T* gate, const T* up, const T* dy, T* dgate, T* dup, 
 template <typename T>
 struct NormArguments {
   const T* x;
-  const T* residual;      // or null
-  const T *gamma, *beta;  // [width]; beta may be null
+  const T* residual;          // or null
+  const float *gamma, *beta;  // [width]; beta may be null
   float epsilon;
   int64_t rows, width;
   T* sum;  // x + residual, or null; may be either of them
@@ -125,9 +125,8 @@ void norm(const NormArguments<T>& arguments, cudaStream_t stream);
 template <typename T>
 struct NormBackwardArguments {
   const T *x, *dy;
-  const T* dsum;  // the gradient that flows past the norm, or null
-  const T* gamma;
-  const float *mean, *rstd;  // mean null: RMS norm
+  const T* dsum;                     // the gradient that flows past the norm, or null
+  const float *gamma, *mean, *rstd;  // mean null: RMS norm
   int64_t rows, width;
   T* dx;                  // may be dsum
   float *dgamma, *dbeta;  // overwritten; dbeta may be null

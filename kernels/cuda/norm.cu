@@ -1,6 +1,7 @@
 // Layer normalization (Ba et al. 2016) and RMS normalization (Zhang and Sennrich 2019) of x, or of
 // the sum of x and a residual. Numerical policy: fp32; the mean first, then the squares of the
-// distances from it (two passes, no cancellation); sums as rows.cuh says. The sum with the residual
+// distances from it (two passes, no cancellation); sums as rows.cuh says; gamma and beta are fp32
+// whatever x is, as a half type takes in no small update beside 1. The sum with the residual
 // is rounded to T before it is normalized, as if it had been stored and read.
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/rows.cuh"
@@ -17,9 +18,9 @@ __device__ Packed<T, kWide> rounded_sum(const Packed<T, kWide>& a, const Packed<
   return packed(sum);
 }
 
-template <typename T>
+template <int kWide>
 struct Weights {
-  Packed<T, kVectorWidth<T>> gamma, beta;
+  Vector<float, kWide> gamma, beta;
 };
 
 template <typename T, int kKeep, int kThreads>
@@ -68,19 +69,19 @@ __global__ void __launch_bounds__(kRowThreads) norm_kernel(NormArguments<T> n, b
     });
     const float r = 1.0F / sqrtf(row_reduce<Add, kThreads>(squares, partials) / width + n.epsilon);
     const auto weights = [&](int64_t at, int count) {
-      Weights<T> loaded{load_some_packed<kWide>(n.gamma + at, count, aligned), {}};
-      if (n.beta != nullptr) loaded.beta = load_some_packed<kWide>(n.beta + at, count, aligned);
+      Weights<kWide> loaded{load_some_floats<kWide>(n.gamma + at, count, aligned), {}};
+      if (n.beta != nullptr) loaded.beta = load_some_floats<kWide>(n.beta + at, count, aligned);
       return loaded;
     };
     for_loaded_vectors<kKeep, kThreads, kWide>(
-        n.width, weights, [&](int k, int64_t at, int count, const Weights<T>& loaded) {
+        n.width, weights, [&](int k, int64_t at, int count, const Weights<kWide>& loaded) {
           const Packed<T, kWide> own = values(k, at, count);
           if (n.sum != nullptr) store_some(n.sum + start + at, unpack(own), count, aligned);
-          const auto x = widened(own), gamma = widened(loaded.gamma), beta = widened(loaded.beta);
+          const auto x = widened(own);
           Vector<T, kWide> y;
           WEFT_UNROLL
           for (int j = 0; j < kWide; ++j) {
-            y.at[j] = narrow<T>((x.at[j] - m) * r * gamma.at[j] + beta.at[j]);
+            y.at[j] = narrow<T>((x.at[j] - m) * r * loaded.gamma.at[j] + loaded.beta.at[j]);
           }
           store_some(n.y + start + at, y, count, aligned);
         });

@@ -55,10 +55,10 @@ __global__ void __launch_bounds__(kRowThreads)
     const auto each_of = [&](int64_t at, int count, const auto& act) {
       const Vector<T, kWide> x = load_some<kWide>(n.x + start + at, count, aligned);
       const Vector<T, kWide> dy = load_some<kWide>(n.dy + start + at, count, aligned);
-      const Vector<T, kWide> gamma = load_some<kWide>(n.gamma + at, count, aligned);
+      const auto gamma = load_some_floats<kWide>(n.gamma + at, count, aligned);
       WEFT_UNROLL
       for (int j = 0; j < kWide; ++j) {
-        act(j, widen(dy.at[j]) * widen(gamma.at[j]), (widen(x.at[j]) - m) * r);
+        act(j, widen(dy.at[j]) * gamma.at[j], (widen(x.at[j]) - m) * r);
       }
     };
     float total = 0.0F, along = 0.0F;  // behind the row's end dy and gamma are 0
@@ -228,14 +228,15 @@ __device__ void store_gradient(int v, const RowTerms<T>& terms, float rstd, floa
 
 // The thread's columns of gamma; zeros behind the row's end.
 template <typename T>
-__device__ Part<T> load_gamma(const T* gamma, int width) {
+__device__ Part<T> load_gamma(const float* gamma, int width) {
   Part<T> part{};
   WEFT_UNROLL
   for (int v = 0; v < kPassVectors; ++v) {
     if (Part<T>::column(v) >= width) continue;
-    const auto wide = widened(load_packed<Part<T>::kWide>(gamma + Part<T>::column(v)));
+    const auto loaded =
+        load_some_floats<Part<T>::kWide>(gamma + Part<T>::column(v), Part<T>::kWide, true);
     WEFT_UNROLL
-    for (int j = 0; j < Part<T>::kWide; ++j) part.at[v][j] = wide.at[j];
+    for (int j = 0; j < Part<T>::kWide; ++j) part.at[v][j] = loaded.at[j];
   }
   return part;
 }
@@ -269,7 +270,7 @@ __global__ void __launch_bounds__(kPassThreads)
             row * n.width + Part<T>::column(0)};
   for (int round = 0; round < kAhead; ++round) rows.start(n, round, left > round * at_once);
   Scale next = load_scale(n, row, left > 0);
-  const Part<T> gamma = load_gamma(n.gamma, width);
+  const Part<T> gamma = load_gamma<T>(n.gamma, width);
   const float share = 1.0F / static_cast<float>(width);
   ColumnSums<T> columns;
   for (int round = 0; left + y > 0; ++round) {

@@ -51,11 +51,14 @@ __device__ inline int64_t rows_of_grid() { return int64_t{gridDim.x} * blockDim.
 template <int kKeep, int kThreads, int kWide, typename Load, typename Act>
 __device__ void for_loaded_vectors(int64_t width, const Load& load, const Act& act) {
   if constexpr (kKeep > 0) {
-    constexpr int kApart = kThreads * kWide, kBatch = kKeep == kKept ? 2 : 4;
+    using Loaded = decltype(load(int64_t{}, 0));
+    constexpr int kAccesses = (sizeof(Loaded) + kAccessBytes - 1) / kAccessBytes;
+    constexpr int kApart = kThreads * kWide,
+                  kBatch = (kKeep == kKept ? 2 : 4) / (kAccesses > 2 ? 2 : 1);
     const int first = static_cast<int>(threadIdx.x) * kWide, end = static_cast<int>(width);
     WEFT_UNROLL
     for (int k = 0; k < kKeep; k += kBatch) {
-      decltype(load(int64_t{}, 0)) loaded[kBatch];
+      Loaded loaded[kBatch];
       WEFT_UNROLL
       for (int u = 0; u < kBatch; ++u) {
         const int at = first + (k + u) * kApart;

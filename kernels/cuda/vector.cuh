@@ -31,6 +31,20 @@ __device__ Packed<T, kWide> load_some_packed(const T* from, int count, bool alig
   if (aligned) return load_packed<kWide>(from);
   return packed(load_some<kWide>(from, count, false));
 }
+// `count` floats and zeros, for a vector of another type: as many accesses as that takes.
+template <int kWide>
+__device__ Vector<float, kWide> load_some_floats(const float* from, int count, bool aligned) {
+  constexpr int kOfAccess = kVectorWidth<float>;
+  static_assert(kWide % kOfAccess == 0);
+  Vector<float, kWide> vector;
+  WEFT_UNROLL
+  for (int first = 0; first < kWide; first += kOfAccess) {
+    const auto part = load_some<kOfAccess>(from + first, count - first, aligned);
+    WEFT_UNROLL
+    for (int j = 0; j < kOfAccess; ++j) vector.at[first + j] = part.at[j];
+  }
+  return vector;
+}
 template <int kWide, typename T>
 __device__ void store_some(T* to, const Vector<T, kWide>& vector, int count, bool aligned) {
   if (aligned) return store_vector(to, vector);

@@ -32,7 +32,13 @@ decltype(auto) dispatch_rows(DType dtype, F&& f) {
   return dispatch_floating(dtype, std::forward<F>(f));
 }
 
-// A parameter that rows of its type are computed with (gamma, beta).
+// Whether rows of x may be scaled by this parameter (gamma, beta): it is of their type or of what
+// they are computed in.
+inline bool scales(const Tensor& parameter, const Tensor& x) {
+  return parameter.dtype() == x.dtype() || parameter.dtype() == gradient_dtype(x.dtype());
+}
+
+// Such a parameter as it is computed with.
 inline Tensor wide(Context& cx, const Tensor& x) {
   return cpu::converted(cx.pool, as_contiguous(cx.pool, x), gradient_dtype(x.dtype()));
 }

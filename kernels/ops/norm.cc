@@ -1,5 +1,5 @@
 // Layer normalization (Ba et al. 2016). Numerics: statistics in the tensor's dtype, two passes; of
-// bf16 rows statistics and the gradients of gamma and beta are fp32.
+// bf16 rows statistics and the gradients of gamma and beta are fp32, and so may gamma and beta be.
 #include <array>
 
 #include "kernels/cpu/past_caches.h"
@@ -64,10 +64,12 @@ class LayerNorm final : public Op {
   std::string_view name() const override { return "layer_norm"; }
   bool native(DType half) const override { return half == DType::kBF16; }
   bool native_on_gpu(DType) const override { return true; }
+  bool takes_weights_in_single() const override { return true; }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     const Tensor& x = inputs[0];
     WEFT_CHECK(x.shape().dims() >= 1 && inputs[1].shape() == Shape{x.shape()[-1]} &&
-                   inputs[2].shape() == inputs[1].shape() && inputs[1].dtype() == x.dtype(),
+                   inputs[2].shape() == inputs[1].shape() && scales(inputs[1], x) &&
+                   scales(inputs[2], x),
                "layer_norm of {} with gamma {} and beta {}", x.shape().to_string(),
                inputs[1].shape().to_string(), inputs[2].shape().to_string());
     const Shape rows{row_count(x.shape())};

@@ -5,7 +5,8 @@
 
 namespace weft::ops {
 
-// x / sqrt(mean(x^2) + epsilon) * gamma over the last dim (Zhang, Sennrich 2019); gamma [H].
+// x / sqrt(mean(x^2) + epsilon) * gamma over the last dim (Zhang, Sennrich 2019); gamma [H], of
+// x's type or, beside a half type, of fp32.
 Tensor rms_norm(Context& cx, const Tensor& x, const Tensor& gamma, double epsilon);  // rms_norm.cc
 
 // x - log(sum(exp(x))) along dim; a row of nothing but -infinity gives zeros. (log_softmax.cc)

@@ -68,7 +68,8 @@ Tensor gather_rows(Context& cx, const Tensor& x, const Tensor& index);
 
 // ---- normalization (norm.cc), softmax, loss (softmax.cc, cross_entropy.cc,
 // linear_cross_entropy.cc)
-// ----------------------------------- Over the last dim; gamma and beta [H].
+// ----------------------------------- Over the last dim; gamma and beta [H], of x's type or, beside
+// a half type, of fp32.
 Tensor layer_norm(Context& cx, const Tensor& x, const Tensor& gamma, const Tensor& beta,
                   double epsilon);
 Tensor softmax(Context& cx, const Tensor& x, int dim);

@@ -57,10 +57,11 @@ class RmsNorm final : public Op {
   std::string_view name() const override { return "rms_norm"; }
   bool native(DType half) const override { return half == DType::kBF16; }
   bool native_on_gpu(DType) const override { return true; }
+  bool takes_weights_in_single() const override { return true; }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     const Tensor& x = inputs[0];
     WEFT_CHECK(
-        x.shape().dims() >= 1 && inputs[1].spec() == (TensorSpec{Shape{x.dim(-1)}, x.dtype()}),
+        x.shape().dims() >= 1 && inputs[1].shape() == Shape{x.dim(-1)} && scales(inputs[1], x),
         "rms_norm of {} with gamma {}", x.shape().to_string(), inputs[1].shape().to_string());
     return {x.spec(), {Shape{row_count(x.shape())}, gradient_dtype(x.dtype())}};
   }

@@ -167,6 +167,19 @@ Tensor Tensor::view(Shape shape, std::span<const int64_t> strides, int64_t offse
   return tensor;
 }
 
+Tensor Tensor::reinterpreted(DType dtype) const {
+  const auto size = static_cast<int64_t>(size_of(dtype));
+  const int64_t first = impl_->offset * static_cast<int64_t>(size_of(this->dtype()));
+  const auto length = static_cast<int64_t>(bytes());
+  WEFT_CHECK(shape().dims() == 1 && contiguous() && first % size == 0 && length % size == 0,
+             "{} {} from byte {} on as {}", dtype_name(this->dtype()), shape().to_string(), first,
+             dtype_name(dtype));
+  Tensor tensor = view({length / size}, std::array<int64_t, 1>{1}, 0);
+  tensor.impl_->offset = first / size;
+  tensor.impl_->dtype = dtype;
+  return tensor;
+}
+
 Tensor Tensor::detach() const { return view(shape(), strides(), 0); }
 
 void Tensor::rebind(const Tensor& other) const {

@@ -65,6 +65,9 @@ class Tensor {
 
   // Views outside autograd (no tape entry). The differentiable ones are in kernels/ops.
   Tensor view(Shape shape, std::span<const int64_t> strides, int64_t offset_elements) const;
+  // The same bytes as elements of another dtype; one dim, contiguous, beginning and ending at whole
+  // elements of it.
+  Tensor reinterpreted(DType dtype) const;
   Tensor detach() const;          // same storage, no autograd state
   void fill(double value) const;  // all elements, contiguous
   // From now on every copy of this handle shows the elements of `other`, which has its shape and

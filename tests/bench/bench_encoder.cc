@@ -90,7 +90,10 @@ struct Encoder {
     read({name + ".weight"});
     read({name + ".bias"});
   }
-  void read_norm(const std::string& name) { read_linear(name); }
+  void read_norm(const std::string& name) {
+    read_linear(name);
+    for (size_t i = 1; i <= 2; ++i) parameters[parameters.size() - i].info.keep_fp32 = true;
+  }
 
   const Tensor& next() { return optimizer->parameters()[at++].value; }
 

@@ -40,6 +40,14 @@ def dropout(x, a):
     return x[0] * torch.from_numpy(kept).double() / (1 - a.real("rate"))
 
 
+def layer_norm(x, a):
+    return F.layer_norm(x[0], x[0].shape[-1:], x[1], x[2], a.real("epsilon"))
+
+
+def rms_norm(x, a):
+    return F.rms_norm(x[0], x[0].shape[-1:], x[1], a.real("epsilon"))
+
+
 def embedding(x, a):
     ids, table = x[0] - a.int("first_id"), x[1]
     inside = (ids >= 0) & (ids < table.shape[0])
@@ -323,10 +331,12 @@ EXPRESSIONS = {
     "gather_rows": gather_rows,
     "dropout": dropout,
     # norms and losses
-    "layer_norm": lambda x, a: F.layer_norm(x[0], x[0].shape[-1:], x[1], x[2], a.real("epsilon")),
+    "layer_norm": layer_norm,
+    "layer_norm_fp32_weights": layer_norm,
     "softmax": lambda x, a: torch.softmax(x[0], a.dim),
     "cross_entropy_sum": cross_entropy_sum,
-    "rms_norm": lambda x, a: F.rms_norm(x[0], x[0].shape[-1:], x[1], a.real("epsilon")),
+    "rms_norm": rms_norm,
+    "rms_norm_fp32_weights": rms_norm,
     "log_softmax": lambda x, a: torch.log_softmax(x[0], a.dim),
     "group_norm": group_norm,
     "batch_norm": batch_norm,

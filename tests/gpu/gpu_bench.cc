@@ -278,10 +278,10 @@ void bench_bytes_of(Stand& stand, int64_t rows, int64_t width) {
       // Forwards a read and a write; backwards two reads and a write.
       stand.time(name + size + " forward", 2 * bytes, "GB/s", [&](Gpu& gpu) -> Body {
         return [&gpu, function, x = gpu.random({rows, width}, dtype),
-                gamma = gpu.random({width}, dtype)] { function(gpu.plain, x, gamma); };
+                gamma = gpu.random({width}, DType::kF32)] { function(gpu.plain, x, gamma); };
       });
       stand.time(name + size + " both ways", 5 * bytes, "GB/s", [&](Gpu& gpu) {
-        const Tensor x = gpu.random({rows, width}, dtype), gamma = gpu.random({width}, dtype);
+        const Tensor x = gpu.random({rows, width}, dtype), gamma = gpu.random({width}, DType::kF32);
         return gpu.both_ways({x, gamma}, gpu.random({rows, width}, dtype), [=, &gpu](auto inputs) {
           return function(gpu.recording, inputs[0], inputs[1]);
         });

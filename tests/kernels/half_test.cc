@@ -12,6 +12,7 @@
 #include "kernels/cpu/convert.h"
 #include "kernels/cpu/convolution.h"
 #include "kernels/ops/convolution.h"
+#include "kernels/ops/norms.h"
 #include "kernels/tensor/strided.h"
 #include "proto/base/status.h"
 #include "tests/testing/gradient_check.h"
@@ -222,6 +223,48 @@ TEST_P(HalfOps, RunInSinglePrecision) {
   compare(
       {random({2, 6}, 9), testing::ids(cx_, {2}, {3, -100})},
       [](Context& cx, auto in) { return ops::cross_entropy_sum(cx, in[0], in[1]); }, false);
+}
+
+// Weights that no half type has, near 1: the result has them, and so have the gradients, in fp32.
+TEST_P(HalfOps, NormsTakeTheirWeightsInSinglePrecision) {
+  const Tensor x = rounded(random({6, 40}, 3)), slopes = rounded(random({6, 40}, 4));
+  std::vector<float> near_one(40), near_zero(40);
+  for (size_t i = 0; i < near_one.size(); ++i) {
+    near_one[i] = 1.0F + 1e-4F * static_cast<float>(i + 1);
+    near_zero[i] = 1e-3F * static_cast<float>(i) - 1e-2F;
+  }
+  for (const bool by_size : {false, true}) {
+    std::vector<std::vector<double>> results[2];  // in float64, and of half rows
+    for (const bool half : {false, true}) {
+      const DType weights = half ? DType::kF32 : DType::kF64, rows = half ? GetParam() : weights;
+      Context recording = cx_;
+      recording.tape = &bench_.tape;
+      std::vector<Tensor> leaves{ops::cast(cx_, x, rows)};
+      for (const auto& values : {near_one, near_zero}) {
+        leaves.push_back(ops::cast(cx_, Tensor::from<float>(cx_.allocator, {40}, values), weights));
+      }
+      for (Tensor& leaf : leaves) (leaf = clone(bench_.pool, leaf)).set_requires_grad(true);
+      const Tensor y = by_size ? ops::rms_norm(recording, leaves[0], leaves[1], 1e-5)
+                               : ops::layer_norm(recording, leaves[0], leaves[1], leaves[2], 1e-5);
+      EXPECT_EQ(y.dtype(), rows);
+      bench_.tape.backward(recording, y, ops::cast(cx_, slopes, rows));
+      results[half].push_back(ops::cast(cx_, y, DType::kF64).to_vector<double>());
+      for (const Tensor& leaf : leaves) {
+        if (leaf.grad()) {
+          results[half].push_back(ops::cast(cx_, leaf.grad(), DType::kF64).to_vector<double>());
+        }
+      }
+    }
+    const double roundings = GetParam() == DType::kBF16 ? 0x1p-8 : 0x1p-11;  // of x and y
+    for (size_t part = 0; part < results[0].size(); ++part) {
+      const double most = part < 2 ? 1.01 * roundings : 1e-5;
+      for (size_t i = 0; i < results[0][part].size(); ++i) {
+        const double wanted = results[0][part][i];
+        EXPECT_NEAR(results[1][part][i], wanted, most * std::max(0.1, std::abs(wanted)))
+            << by_size << " part " << part << " element " << i;
+      }
+    }
+  }
 }
 
 // Its gradient comes from the rounded result that it keeps, so it is as near as that allows.

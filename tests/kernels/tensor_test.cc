@@ -44,6 +44,20 @@ TEST_F(TensorTest, ViewsOfViewsAddTheirOffsets) {
   EXPECT_EQ(last.to_vector<float>(), (std::vector<float>{16, 22}));
 }
 
+TEST_F(TensorTest, BytesMayBeReadAsAnotherType) {
+  const Tensor halves = Tensor::zeros(*allocator_, {10}, DType::kBF16);
+  const auto slice = [&](int64_t start, int64_t length) {
+    return halves.view({length}, std::array<int64_t, 1>{1}, start);
+  };
+  const Tensor single = slice(4, 4).reinterpreted(DType::kF32);
+  EXPECT_EQ(single.spec(), (TensorSpec{{2}, DType::kF32}));
+  single.data<float>()[1] = 1.5F;  // 0x3FC0 and 16 bits of zeros
+  EXPECT_EQ(halves.to_vector<bfloat16>()[7].bits, 0x3FC0);
+  EXPECT_EQ(single.reinterpreted(DType::kBF16).raw(), single.raw());
+  EXPECT_DEATH(static_cast<void>(slice(3, 4).reinterpreted(DType::kF32)), "from byte 6");
+  EXPECT_DEATH(static_cast<void>(slice(4, 3).reinterpreted(DType::kF32)), "BF16");
+}
+
 TEST_F(TensorTest, ContiguousIgnoresStridesOfExtentOneAndEmpty) {
   const Tensor x = counted({4, 6});
   EXPECT_TRUE(x.view({1, 6}, std::array<int64_t, 2>{99, 1}, 0).contiguous());

@@ -18,8 +18,8 @@ AxisTraffic tree_sum_traffic(int64_t elements, int ranks, int rank) {
 struct Round {
   Round(const ModelConfig& config, const proto::JobSpec& spec) {
     const proto::TrainingSpec& training = spec.training();
-    const bool half = training.precision() == proto::PRECISION_BF16;
-    element = half ? 2 : kSingle;
+    precision = precision_of(spec);
+    element = static_cast<int64_t>(size_of(precision));
     replicas = spec.parallel().data() * spec.parallel().sequence();
     const int64_t at_once = int64_t{training.micro_batch_size()} * spec.parallel().data();
     rounds = training.batch_size() / at_once;
@@ -29,6 +29,7 @@ struct Round {
     recompute = training.activation_checkpointing();
   }
   int replicas;
+  DType precision;
   int64_t element, rounds, tokens, layers, hidden;
   proto::ActivationCheckpointing recompute;
 };
@@ -62,7 +63,8 @@ AxisTraffic value_traffic(const Buckets& buckets, std::span<const ShardSize> sha
   int64_t last = 0;
   for (const Bucket& bucket : buckets.all()) last = std::max(last, bucket.unit);
   for (const Bucket& bucket : buckets.all()) {
-    const AxisTraffic values{s.element * bucket.own.length * others, others};
+    const int64_t bytes = s.element * bucket.own_places(s.precision).length;
+    const AxisTraffic values{bytes * others, others};
     const bool once = !tied_logits && (bucket.unit == 0 || bucket.unit == last);
     const bool gathered = zero == 3 && bucket.unit >= 0;
     all += values * (repeats_of(bucket, shards) * (gathered ? (once ? 1 : 2) * s.rounds : 1));

@@ -117,6 +117,7 @@ Parameters::Parameters(const ModelConfig& config, const proto::JobSpec& spec,
                        std::span<const ShardSize> shards) {
   for (const ShardSize& shard : shards) {
     count += shard.elements * shard.repeats;
+    kept_fp32 += shard.keep_fp32 ? shard.elements * shard.repeats : 0;
     largest = std::max(largest, shard.elements);
     const bool of_block = shard.unit > 0 && shard.unit <= config.layers;
     if (of_block) largest_of_block = std::max(largest_of_block, shard.elements);
@@ -155,11 +156,14 @@ StepMemory::StepMemory(const ModelConfig& config, const proto::JobSpec& spec,
       tied(config.tied),
       zero(s.replicas > 1 ? spec.parallel().zero() : 0),
       sharing(zero > 0 ? s.replicas : 1) {
-  // Of masters what is not a value: of bf16 the other half.
+  // Of masters what is not a value: of bf16 the other half, which what is kept in fp32 lacks where
+  // nothing is shared out. (Level 3's units have of that too little to count.)
   const bool whole = zero < 3;
+  const int64_t more = (kSingle - s.element) * parameters.kept_fp32;
   const int64_t of_masters = kSingle - (whole && !s.fp16 ? s.element : 0);
-  all.parameters = whole ? s.element * parameters.count : 0;
-  all.optimizer = share((of_masters + 2 * kSingle) * parameters.count, sharing);
+  all.parameters = whole ? s.element * parameters.count + more : 0;
+  all.optimizer = share((of_masters + 2 * kSingle) * parameters.count, sharing) -
+                  (zero == 0 ? of_masters * parameters.kept_fp32 : 0);
   all.checkpoint = kSingle * parameters.checkpoint;
   // Sums over the ranks of blocks are shared out as soon as there is one.
   const bool shared = zero >= 2 || (zero == 1 && s.blocks > 0);

@@ -58,6 +58,7 @@ struct Parameters {
              std::span<const ShardSize> shards);
 
   int64_t count = 0;
+  int64_t kept_fp32 = 0;         // of those that half precision leaves in fp32
   int64_t largest = 0;           // of one parameter
   int64_t largest_of_block = 0;  // of one in a block
   int64_t table = 0;             // that embeds the tokens

@@ -25,7 +25,8 @@ std::vector<ShardSize> shards_of(const ModelFamily& family, const ModelConfig& c
     const bool whole = info.shard.whole();
     shards.push_back({info.unit, whole ? all : all / info.shape[info.shard.dim] * part, whole,
                       info.shape.dims() >= 2, info.looked_up,
-                      i > 0 && same_layer(plan[i - 1], info), info.shard.copy, info.shard.copies});
+                      i > 0 && same_layer(plan[i - 1], info), info.shard.copy, info.shard.copies,
+                      info.keep_fp32});
     if (info.unit == planned) shards.back().repeats += config.layers - planned;
     if (info.unit > planned) shards.back().unit += config.layers - planned;
   }
@@ -42,13 +43,24 @@ std::vector<ShardSize> shards_of(const ModelFamily& family, const ModelConfig& c
 std::vector<BucketItem> bucket_items(std::span<const ShardSize> shards) {
   std::vector<BucketItem> items;
   for (const ShardSize& shard : shards) {
-    items.push_back({shard.unit, shard.elements, shard.looked_up, shard.joined});
+    items.push_back({shard.unit, shard.elements, shard.looked_up, shard.joined, shard.keep_fp32});
   }
   return items;
 }
 
 int64_t repeats_of(const Bucket& bucket, std::span<const ShardSize> shards) {
   return shards[bucket.entries.front().parameter].repeats;
+}
+
+DType precision_of(const proto::JobSpec& spec) {
+  switch (spec.training().precision()) {
+    case proto::PRECISION_BF16:
+      return DType::kBF16;
+    case proto::PRECISION_FP16:
+      return DType::kF16;
+    default:
+      return DType::kF32;
+  }
 }
 
 bool models_language(const proto::JobSpec& spec) {

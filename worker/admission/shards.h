@@ -21,6 +21,7 @@ struct ShardSize {
   LookedUp looked_up = LookedUp::kNever;
   bool joined = false;       // BucketItem::joined
   int copy = 0, copies = 1;  // as Shard's
+  bool keep_fp32 = false;    // ParameterInfo::keep_fp32
   int64_t repeats = 1;       // it stands for so many, of units that are alike and follow each other
   bool operator==(const ShardSize&) const = default;
 };
@@ -37,6 +38,9 @@ std::vector<BucketItem> bucket_items(std::span<const ShardSize> shards);
 
 // Of one of those buckets: for how many it stands.
 int64_t repeats_of(const Bucket& bucket, std::span<const ShardSize> shards);
+
+// What the passes compute in.
+DType precision_of(const proto::JobSpec& spec);
 
 // Whether a task of the job has the loss over the vocabulary.
 bool models_language(const proto::JobSpec& spec);

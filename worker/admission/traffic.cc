@@ -19,9 +19,13 @@ constexpr int64_t kChunkElements = 1 << 24;  // of logits at once (kernels/ops/l
 constexpr int64_t kLaterUnit = 2;
 constexpr int64_t kRingPieces = 3;  // of a shift's keys and values (parallel/ring.h)
 
-int64_t element_bytes(const proto::JobSpec& spec) {
-  const proto::Precision precision = spec.training().precision();
-  return precision == proto::PRECISION_BF16 || precision == proto::PRECISION_FP16 ? 2 : kSingle;
+int64_t bytes_of(DType dtype) { return static_cast<int64_t>(size_of(dtype)); }
+
+int64_t element_bytes(const proto::JobSpec& spec) { return bytes_of(precision_of(spec)); }
+
+// Of the values of this rank's part.
+int64_t own_bytes(const Bucket& bucket, DType precision) {
+  return bucket.own_places(precision).length * bytes_of(precision);
 }
 
 // Micro-batches that are alike, of so many rows.
@@ -204,12 +208,12 @@ AxisTraffic replica_traffic(const Buckets& buckets, const ReplicaSizes& sizes,
     const Bucket& bucket = buckets.all()[b];
     const AxisTraffic scatter{kSingle * (bucket.elements - bucket.own.length), messages};
     const AxisTraffic gather{bucket.own.length * messages, messages};  // elements
-    const AxisTraffic values{sizes.value * gather.bytes, messages};
+    const AxisTraffic values{own_bytes(bucket, sizes.precision) * messages, messages};
     const bool gathered = sizes.zero == 3 && bucket.unit >= 0;
     const int64_t sums = sizes.zero >= 2 ? sizes.rounds : 1;
     const bool rows = as_rows[b] != 0;
     if (rows && !values_sent) {  // how many they are, and the elements of each
-      const int64_t bytes = kId * sums + sizes.tokens * sizes.width * sizes.value;
+      const int64_t bytes = kId * sums + sizes.tokens * sizes.width * bytes_of(sizes.precision);
       add({bytes * messages, 2 * messages * sums}, bucket);
       values_sent = true;
     }
@@ -234,7 +238,7 @@ ValueTraffic forward_values(const Buckets& buckets, const ReplicaSizes& sizes,
   const int64_t messages = sizes.replicas - 1;
   for (const Bucket& bucket : buckets.all()) {
     const int64_t passes = sizes.zero == 3 && bucket.unit >= 0 ? sizes.rounds : 1;
-    const AxisTraffic once{sizes.value * bucket.own.length * messages, messages};
+    const AxisTraffic once{own_bytes(bucket, sizes.precision) * messages, messages};
     const bool last = rows_go_ahead(bucket, sizes.ahead, sizes.width);
     AxisTraffic& sent = bucket.unit < kLaterUnit && !last ? values.first : values.later;
     sent += once * (passes * repeats_of(bucket, shards));
@@ -314,8 +318,9 @@ StepTraffic step_traffic(const ModelConfig& config, const proto::JobSpec& spec,
       if (shard.unit < 0) continue;
       const int ranks = shard.whole ? mesh.tensor() : shard.copies;
       const int rank = shard.whole ? place.tensor : shard.copy;
-      step.tensor += reduce_traffic(shard.elements, element_bytes(spec), ranks, rank) *
-                     (passes * shard.repeats);
+      const int64_t element = bytes_of(value_dtype(shard.keep_fp32, precision_of(spec)));
+      step.tensor +=
+          reduce_traffic(shard.elements, element, ranks, rank) * (passes * shard.repeats);
     }
   }
   if (mesh.sequence() > 1) {
@@ -331,7 +336,7 @@ StepTraffic step_traffic(const ModelConfig& config, const proto::JobSpec& spec,
     }
   }
   const Buckets buckets(bucket_items(shards), replicas, replica, mesh.bucket_bytes());
-  ReplicaSizes sizes{replicas, zero, most, element_bytes(spec),
+  ReplicaSizes sizes{replicas, zero, most, precision_of(spec),
                      config.tied && models_language(spec)};
   sizes.tables = table_use(config, spec, models_language(spec));
   sizes.width = config.hidden;
@@ -343,7 +348,7 @@ StepTraffic step_traffic(const ModelConfig& config, const proto::JobSpec& spec,
   for (const Bucket& bucket : buckets.all()) {
     if (!rows_go_ahead(bucket, sizes.ahead, sizes.width)) continue;
     const int64_t own = sizes.ahead * sizes.width / replicas;
-    step.rows_ahead += {own * sizes.value * (replicas - 1), replicas - 1};
+    step.rows_ahead += {own * bytes_of(sizes.precision) * (replicas - 1), replicas - 1};
   }
   step.values = forward_values(buckets, sizes, shards);
   step.values.first += step.rows_ahead;

@@ -57,9 +57,9 @@ AttentionTraffic sequence_traffic(const AttentionSizes& sizes, int ranks, int ul
 // -------------------------
 struct ReplicaSizes {
   int replicas = 1, zero = 0;
-  int64_t rounds = 1;        // micro-batches of the rank that has most
-  int64_t value = 4;         // bytes of a value
-  bool tied_logits = false;  // the loss uses the embedding again
+  int64_t rounds = 1;             // micro-batches of the rank that has most
+  DType precision = DType::kF32;  // of the values
+  bool tied_logits = false;       // the loss uses the embedding again
   TableUse tables;
   int64_t width = 0;   // of a row of those
   int64_t tokens = 0;  // that this rank looks up in the rounds that are sent

@@ -55,8 +55,8 @@ class Planner : private PlanBuilder {
     vector(name + "mlp.c_proj.bias", {hidden}, {}, Initializer::kZeros);
   }
   void norm(const std::string& name) {
-    vector(name + ".weight", {config_.hidden}, {}, Initializer::kOnes);
-    vector(name + ".bias", {config_.hidden}, {}, Initializer::kZeros);
+    norm_vector(name + ".weight", config_.hidden, Initializer::kOnes);
+    norm_vector(name + ".bias", config_.hidden, Initializer::kZeros);
   }
 
   Shard vocabulary_rows() const { return {0, {vocabulary_}}; }

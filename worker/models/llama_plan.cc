@@ -53,7 +53,7 @@ class Planner : private PlanBuilder {
     linear(name + "mlp.down_proj", {hidden, inner}, {1, {inner_}});
   }
   void norm(const std::string& name) {
-    vector(name + ".weight", {config_.hidden}, {}, Initializer::kOnes);
+    norm_vector(name + ".weight", config_.hidden, Initializer::kOnes);
   }
   void linear(const std::string& name, Shape shape, Shard shard,
               LookedUp looked_up = LookedUp::kNever) {

@@ -45,7 +45,15 @@ struct ParameterInfo {
   // follows them; a trunk's parameters come in this order. Of heads: negative, one a task.
   int64_t unit = 0;
   LookedUp looked_up = LookedUp::kNever;
+  // A model of half precision computes with fp32 all the same: a weight of a norm, near 1, where an
+  // update of 1e-4 is far below what a half type tells apart.
+  bool keep_fp32 = false;
 };
+
+// What a model of this precision computes with.
+constexpr DType value_dtype(bool keep_fp32, DType precision) {
+  return keep_fp32 && is_half(precision) ? DType::kF32 : precision;
+}
 
 // Whether both are parameters of one layer, as a weight and its bias: names that differ in nothing
 // but what follows the last dot.

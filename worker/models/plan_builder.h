@@ -23,6 +23,11 @@ class PlanBuilder {
     plan_.push_back(
         {std::move(name), shape, std::move(shard), initializer, 0, /*decay=*/false, unit_});
   }
+  // A weight of a norm, which every rank has whole.
+  void norm_vector(std::string name, int64_t features, Initializer initializer) {
+    vector(std::move(name), {features}, {}, initializer);
+    plan_.back().keep_fp32 = true;
+  }
   void next_unit() { ++unit_; }
   std::vector<ParameterInfo> take() { return std::move(plan_); }
 

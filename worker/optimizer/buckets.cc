@@ -38,7 +38,8 @@ std::vector<BucketItem> items_of(std::span<const Parameter> parameters) {
   for (size_t i = 0; i < parameters.size(); ++i) {
     const ParameterInfo& info = parameters[i].info;
     const bool joined = i > 0 && same_layer(parameters[i - 1].info, info);
-    items.push_back({info.unit, parameters[i].value.elements(), info.looked_up, joined});
+    items.push_back(
+        {info.unit, parameters[i].value.elements(), info.looked_up, joined, info.keep_fp32});
   }
   return items;
 }
@@ -54,7 +55,7 @@ Buckets::Buckets(std::span<const BucketItem> items, int replicas, int replica, i
   const size_t last = last_complete(items);
   for (size_t left = items.size(); left > 0; --left) {
     const size_t index = left - 1;
-    const auto [unit, elements, looked_up, joined] = items[index];
+    const auto [unit, elements, looked_up, joined, keep_fp32] = items[index];
     const auto fits = [&](int64_t more) {
       return (buckets_.back().elements + more) * int64_t{sizeof(float)} <= bytes_max;
     };
@@ -68,7 +69,7 @@ Buckets::Buckets(std::span<const BucketItem> items, int replicas, int replica, i
     }
     Bucket& bucket = buckets_.back();
     places_[index] = {buckets_.size() - 1, bucket.entries.size()};
-    bucket.entries.push_back({index, bucket.elements, elements, {}});
+    bucket.entries.push_back({index, bucket.elements, elements, {}, keep_fp32});
     bucket.elements += aligned(elements);
   }
   for (Bucket& bucket : buckets_) {
@@ -80,6 +81,31 @@ Buckets::Buckets(std::span<const BucketItem> items, int replicas, int replica, i
       entry.own = overlap(bucket.own, entry.offset, entry.elements);
     }
   }
+}
+
+int64_t Bucket::place_of(int64_t element, DType precision) const {
+  int64_t place = element;
+  for (const Entry& entry : entries) {
+    if (value_dtype(entry.keep_fp32, precision) == precision) continue;
+    place += std::clamp<int64_t>(element - entry.offset, 0, aligned(entry.elements));
+  }
+  return place;
+}
+
+Part Bucket::own_places(DType precision) const {
+  const int64_t start = place_of(own.start, precision);
+  return {start, place_of(own.start + own.length, precision) - start};
+}
+
+std::vector<int64_t> Bucket::place_counts(DType precision) const {
+  std::vector<int64_t> places;
+  int64_t element = 0, place = 0;
+  for (const int64_t count : counts) {
+    element += count;
+    places.push_back(place_of(element, precision) - place);
+    place += places.back();
+  }
+  return places;
 }
 
 std::vector<char> sent_as_rows(const Buckets& buckets, const TableUse& use, int64_t width,
@@ -106,6 +132,20 @@ Tensor slice_of(const Tensor& flat, int64_t start, int64_t length) {
 Tensor shaped_slice_of(const Tensor& flat, int64_t start, const Shape& shape) {
   const Strides strides = row_major_strides(shape);
   return flat.view(shape, std::span(strides).first(static_cast<size_t>(shape.dims())), start);
+}
+
+Tensor values_of(const Tensor& flat, int64_t first, const Bucket& bucket,
+                 const Bucket::Entry& entry, Part part) {
+  const DType precision = flat.dtype(), dtype = value_dtype(entry.keep_fp32, precision);
+  if (part.length == 0) return Tensor::empty(flat.allocator(), {0}, dtype);
+  const int64_t start = bucket.place_of(entry.offset + part.start, precision);
+  const int64_t end = bucket.place_of(entry.offset + part.start + part.length, precision);
+  return slice_of(flat, start - first, end - start).reinterpreted(dtype);
+}
+
+Tensor values_of(const Tensor& flat, const Bucket& bucket, const Bucket::Entry& entry,
+                 const Shape& shape) {
+  return shaped_slice_of(values_of(flat, 0, bucket, entry, {0, entry.elements}), 0, shape);
 }
 
 }  // namespace weft

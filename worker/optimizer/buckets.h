@@ -9,6 +9,10 @@
 // so that what comes before it leaves while the backward pass still computes. Every parameter
 // starts at a multiple of 32 elements, what lies between is zero.
 //
+// Values lie in a bucket as gradients do, in a buffer of the model's precision. Of a half type
+// those that are kept in fp32 (ParameterInfo::keep_fp32) take two places of the buffer an element,
+// so that a bucket's values travel together whatever they are.
+//
 // Thread safety: a value. Invariants: 1. the layout depends on the parameters' shapes, the number
 // of replicas and the bytes only, so every replica has the same. 2. part r of a bucket is
 // part_of(its elements, replicas, r), for gradients, optimizer state and values alike, whatever is
@@ -30,6 +34,7 @@ struct Bucket {
     size_t parameter = 0;  // its index
     int64_t offset = 0, elements = 0;
     Part own;  // what this rank's part has of it, in the parameter's own elements
+    bool keep_fp32 = false;
   };
   int64_t unit = 0;
   LookedUp table = LookedUp::kNever;  // else of one parameter
@@ -37,6 +42,12 @@ struct Bucket {
   int64_t elements = 0;         // with what lies between
   std::vector<int64_t> counts;  // elements of each replica's part
   Part own;
+
+  // Where the value of an element lies in a buffer of this precision, and so where what comes
+  // before it ends; those of the rank's part; how many places each replica's part has.
+  int64_t place_of(int64_t element, DType precision) const;
+  Part own_places(DType precision) const;
+  std::vector<int64_t> place_counts(DType precision) const;
 };
 
 // What the layout takes of a parameter: its unit, and the elements of this rank's shard.
@@ -44,6 +55,7 @@ struct BucketItem {
   int64_t unit = 0, elements = 0;
   LookedUp looked_up = LookedUp::kNever;
   bool joined = false;  // of the same layer as the one before it (same_layer)
+  bool keep_fp32 = false;
 };
 
 // How the steps use the tables that tokens look rows up in.
@@ -87,5 +99,12 @@ std::vector<char> sent_as_rows(const Buckets& buckets, const TableUse& use, int6
 // `shape`.
 Tensor slice_of(const Tensor& flat, int64_t start, int64_t length);
 Tensor shaped_slice_of(const Tensor& flat, int64_t start, const Shape& shape);
+
+// Elements `part` of an entry, [length], or all of it in `shape`, in a buffer of its bucket's
+// values that begins with place `first`.
+Tensor values_of(const Tensor& flat, int64_t first, const Bucket& bucket,
+                 const Bucket::Entry& entry, Part part);
+Tensor values_of(const Tensor& flat, const Bucket& bucket, const Bucket::Entry& entry,
+                 const Shape& shape);
 
 }  // namespace weft

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <utility>
 #include <vector>
 
@@ -25,18 +26,30 @@ DType kept_as(DType values) { return values == DType::kBF16 ? DType::kBF16 : DTy
 
 int64_t aligned(int64_t elements) { return (elements + kAlignment - 1) / kAlignment * kAlignment; }
 
-// Views of one buffer, one a parameter.
-std::vector<Tensor> flat(Allocator& allocator, std::span<const Parameter> parameters, DType dtype) {
+// Views of one buffer, one a parameter; empty handles for those that are not `wanted`.
+std::vector<Tensor> flat(Allocator& allocator, std::span<const Parameter> parameters, DType dtype,
+                         const std::function<bool(const ParameterInfo&)>& wanted) {
   int64_t total = 0;
-  for (const Parameter& parameter : parameters) total += aligned(parameter.value.elements());
+  const auto elements_of = [&](const Parameter& parameter) {
+    return wanted(parameter.info) ? aligned(parameter.value.elements()) : 0;
+  };
+  for (const Parameter& parameter : parameters) total += elements_of(parameter);
   const Tensor buffer = Tensor::zeros(allocator, {total}, dtype);
   std::vector<Tensor> views;
   int64_t at = 0;
   for (const Parameter& parameter : parameters) {
-    views.push_back(shaped_slice_of(buffer, at, parameter.value.shape()));
-    at += aligned(parameter.value.elements());
+    views.push_back(wanted(parameter.info) ? shaped_slice_of(buffer, at, parameter.value.shape())
+                                           : Tensor());
+    at += elements_of(parameter);
   }
   return views;
+}
+
+// Zeros for what lies at these places of a bucket's values. fp32 numbers among those of a half type
+// begin at even places, so here too.
+Tensor zeros_for(Allocator& allocator, Part places, DType dtype) {
+  const int64_t before = is_half(dtype) ? places.start % 2 : 0;
+  return slice_of(Tensor::zeros(allocator, {before + places.length}, dtype), before, places.length);
 }
 
 // numbers: of masters. Nothing to do where they are the values.
@@ -77,24 +90,30 @@ AdamW::AdamW(Rank& rank, std::vector<Parameter> parameters, AdamWOptions options
 }
 
 void AdamW::keep_whole(const std::vector<Tensor>& old_values) {
-  const bool halves = values_ == DType::kBF16;
-  const std::vector<Tensor> numbers = flat(*rank_.allocator, parameters_, kept_as(values_));
-  const std::vector<Tensor> low =
-      halves ? flat(*rank_.allocator, parameters_, DType::kBF16) : std::vector<Tensor>();
+  const auto in_halves = [&](const ParameterInfo& info) {
+    return kept_as(value_dtype(info.keep_fp32, values_)) == DType::kBF16;
+  };
+  const auto whole = [&](const ParameterInfo& info) { return !in_halves(info); };
+  const auto all = [](const ParameterInfo&) { return true; };
+  const std::vector<Tensor> singles = flat(*rank_.allocator, parameters_, DType::kF32, whole);
+  const std::vector<Tensor> upper = flat(*rank_.allocator, parameters_, DType::kBF16, in_halves);
+  const std::vector<Tensor> lower = flat(*rank_.allocator, parameters_, DType::kBF16, in_halves);
+  const std::vector<Tensor> first = flat(*rank_.allocator, parameters_, DType::kF32, all);
+  const std::vector<Tensor> second = flat(*rank_.allocator, parameters_, DType::kF32, all);
   for (size_t i = 0; i < parameters_.size(); ++i) {
-    states_[i].master = Singles(numbers[i], halves ? low[i] : Tensor());
+    states_[i].master = Singles(singles[i] ? singles[i] : upper[i], lower[i]);
     states_[i].master.set(*rank_.pool, old_values[i]);
-    parameters_[i].value.rebind(numbers[i]);
-  }
-  const std::vector<Tensor> first = flat(*rank_.allocator, parameters_, DType::kF32);
-  const std::vector<Tensor> second = flat(*rank_.allocator, parameters_, DType::kF32);
-  for (size_t i = 0; i < parameters_.size(); ++i) {
+    parameters_[i].value.rebind(states_[i].master.numbers);
     states_[i].first_moment = first[i];
     states_[i].second_moment = second[i];
   }
-  if (values_ != DType::kF16) return;
-  const std::vector<Tensor> rounded = flat(*rank_.allocator, parameters_, values_);
-  for (size_t i = 0; i < parameters_.size(); ++i) parameters_[i].value.rebind(rounded[i]);
+  const auto rounds = [&](const ParameterInfo& info) {
+    return value_dtype(info.keep_fp32, values_) == DType::kF16;
+  };
+  const std::vector<Tensor> rounded = flat(*rank_.allocator, parameters_, DType::kF16, rounds);
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    if (rounded[i]) parameters_[i].value.rebind(rounded[i]);
+  }
 }
 
 void AdamW::share_out(const std::vector<Tensor>& old_values) {
@@ -102,20 +121,23 @@ void AdamW::share_out(const std::vector<Tensor>& old_values) {
   for (size_t b = 0; b < buckets_.all().size(); ++b) {
     const Bucket& bucket = buckets_.all()[b];
     const Shape own{bucket.own.length};
-    Tensor whole = gathers(b) ? Tensor() : Tensor::zeros(allocator, {bucket.elements}, values_);
-    Tensor numbers = whole && values_ == kept_as(values_)
-                         ? slice_of(whole, bucket.own.start, bucket.own.length)
-                         : Tensor::zeros(allocator, own, kept_as(values_));
-    const Tensor low =
-        values_ == DType::kBF16 ? Tensor::zeros(allocator, own, DType::kBF16) : Tensor();
+    const DType kept = kept_as(values_);
+    const Part places = bucket.own_places(kept);
+    const int64_t all_places = bucket.place_of(bucket.elements, values_);
+    Tensor whole = gathers(b) ? Tensor() : Tensor::zeros(allocator, {all_places}, values_);
+    Tensor numbers = whole && values_ == kept ? slice_of(whole, places.start, places.length)
+                                              : zeros_for(allocator, places, kept);
+    // Unused where a value is kept in fp32.
+    const Tensor low = kept == DType::kBF16 ? Tensor::zeros(allocator, own, kept) : Tensor();
     const Tensor first = Tensor::zeros(allocator, own), second = Tensor::zeros(allocator, own);
     for (const Bucket::Entry& entry : bucket.entries) {
       const int64_t at =
           entry.own.length == 0 ? 0 : entry.offset + entry.own.start - bucket.own.start;
       State& state = states_[entry.parameter];
       state.own = entry.own;
-      state.master = Singles(slice_of(numbers, at, entry.own.length),
-                             low ? slice_of(low, at, entry.own.length) : Tensor());
+      const bool in_halves = value_dtype(entry.keep_fp32, kept) == DType::kBF16;
+      state.master = Singles(values_of(numbers, places.start, bucket, entry, entry.own),
+                             in_halves ? slice_of(low, at, entry.own.length) : Tensor());
       state.first_moment = slice_of(first, at, entry.own.length);
       state.second_moment = slice_of(second, at, entry.own.length);
       const Tensor& old = old_values[entry.parameter];
@@ -123,8 +145,9 @@ void AdamW::share_out(const std::vector<Tensor>& old_values) {
       if (old.contiguous()) {
         state.master.set(*rank_.pool, slice_of(old, entry.own.start, entry.own.length));
       }
-      parameter.value.rebind(whole ? shaped_slice_of(whole, entry.offset, old.shape())
-                                   : without_memory(allocator, old.shape(), values_));
+      parameter.value.rebind(
+          whole ? values_of(whole, bucket, entry, old.shape())
+                : without_memory(allocator, old.shape(), value_dtype(entry.keep_fp32, values_)));
     }
     own_numbers_.push_back(std::move(numbers));
     whole_values_.push_back(std::move(whole));
@@ -220,17 +243,26 @@ bool AdamW::finish_rows(int64_t unit, const Tensor& ids) {
   return true;
 }
 
-void AdamW::round_own(size_t bucket, const Tensor& flat) const {
-  const Part& own = buckets_.all()[bucket].own;
-  round_into(*rank_.pool, own_numbers_[bucket], slice_of(flat, own.start, own.length));
+void AdamW::round_own(size_t index, const Tensor& flat) const {
+  const Bucket& bucket = buckets_.all()[index];
+  const Tensor& numbers = own_numbers_[index];
+  if (numbers.dtype() == flat.dtype()) {  // they lie alike
+    const Part places = bucket.own_places(flat.dtype());
+    return round_into(*rank_.pool, numbers, slice_of(flat, places.start, places.length));
+  }
+  for (const Bucket::Entry& entry : bucket.entries) {
+    if (entry.own.length == 0) continue;
+    round_into(*rank_.pool, states_[entry.parameter].master.numbers,
+               values_of(flat, 0, bucket, entry, entry.own));
+  }
 }
 
 Pending AdamW::gather_own(size_t index, const Tensor& flat) const {
   const Bucket& bucket = buckets_.all()[index];
-  const Tensor own = slice_of(flat, bucket.own.start, bucket.own.length);
-  return replicas_.start([own, flat = flat, counts = bucket.counts](Communicator& c) mutable {
-    c.all_gather(own, flat, counts);
-  });
+  const Part places = bucket.own_places(flat.dtype());
+  const Tensor own = slice_of(flat, places.start, places.length);
+  return replicas_.start([own, flat = flat, counts = bucket.place_counts(flat.dtype())](
+                             Communicator& c) mutable { c.all_gather(own, flat, counts); });
 }
 
 Pending AdamW::gather(size_t bucket, const Tensor& flat) const {
@@ -241,6 +273,7 @@ Pending AdamW::gather(size_t bucket, const Tensor& flat) const {
 AdamW::Update AdamW::update_of(size_t index, const Tensor& gradient, double rate,
                                double gradient_scale) {
   State& state = states_[index];
+  const Tensor& value = parameters_[index].value;
   const double count = static_cast<double>(++state.updates);
   const double decay = parameters_[index].info.decay ? options_.weight_decay : 0.0;
   const cpu::AdamWFactors factors{
@@ -254,7 +287,7 @@ AdamW::Update AdamW::update_of(size_t index, const Tensor& gradient, double rate
       .root = static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(options_.beta2, count))),
       .epsilon = static_cast<float>(options_.epsilon)};
   return {factors, &state, as_contiguous(*rank_.pool, gradient),
-          level_ == 0 && values_ == DType::kF16 ? parameters_[index].value : Tensor()};
+          level_ == 0 && value.dtype() == DType::kF16 ? value : Tensor()};
 }
 
 // In place, beside its inputs and outputs.
@@ -360,7 +393,8 @@ void AdamW::step(GradientReducer& gradients, double learning_rate, double gradie
 
 void round_parameters(Rank& rank, std::span<Parameter> parameters, DType dtype) {
   for (Parameter& parameter : parameters) {
-    parameter.value.rebind(cpu::converted(*rank.pool, parameter.value, dtype));
+    const DType own = value_dtype(parameter.info.keep_fp32, dtype);
+    parameter.value.rebind(cpu::converted(*rank.pool, parameter.value, own));
   }
 }
 

@@ -8,8 +8,9 @@
 //
 // Masters and moments lie in flat buffers, fp32; what the forward pass computes with is the master
 // itself, in bf16 one of the halves that it is kept in (kernels/cpu/singles.h), in fp16 its
-// rounding. Gradients stay where the backward pass put them: a flat buffer of theirs would cost a
-// copy of each and could not lend its memory to activations.
+// rounding; of what a half type would not do for (ParameterInfo::keep_fp32) the master. Gradients
+// stay where the backward pass put them: a flat buffer of theirs would cost a copy of each and
+// could not lend its memory to activations.
 //
 // The state may be shared out among the ranks that hold the same parameters (ZeRO, Rajbhandari et
 // al. 2020): a rank then has masters and moments of its part of each bucket (buckets.h) only, and
@@ -21,8 +22,8 @@
 // Axis::kReplica. Ownership: owns masters and moments; the parameters' handles are rebound to them.
 // Invariants: 1. a parameter without a gradient is left as it is and its count of updates stands
 // still (the head of another task). 2. masters and moments are fp32; whole, they have the shard's
-// shape, shared out [own.length]. 3. a value of a half type is its master rounded, after each step
-// and publish(); of bf16 the own part is that at any time.
+// shape, shared out [own.length]. 3. a value of a half type is its master rounded, one that is kept
+// in fp32 its master, after each step and publish(); of bf16 the own part is that at any time.
 #pragma once
 
 #include <cstdint>
@@ -54,8 +55,9 @@ struct ZeroOptions {
 class AdamW {
  public:
   // The parameters' values, fp32, become the masters; from then on they are of dtype `values`
-  // (fp32 or a half type). Moments start at 0. At level 3, parameters of units >= 0 become without
-  // memory (without_memory). Above level 0, values are right after publish() only.
+  // (fp32 or a half type, which leaves those in fp32 that are to be kept so). Moments start at 0.
+  // At level 3, parameters of units >= 0 become without memory (without_memory). Above level 0,
+  // values are right after publish() only.
   AdamW(Rank& rank, std::vector<Parameter> parameters, AdamWOptions options,
         DType values = DType::kF32, ZeroOptions zero = {});
 
@@ -112,7 +114,7 @@ class AdamW {
   void apply_all(std::span<const Update> updates) const;
   void order_buckets(int64_t looked_up);
   bool comes_last(size_t place) const { return place >= order_.size() - tables_; }
-  void round_own(size_t bucket, const Tensor& flat) const;
+  void round_own(size_t index, const Tensor& flat) const;
   Pending gather_own(size_t bucket, const Tensor& flat) const;
   void start_bucket(size_t bucket);
 
@@ -137,8 +139,7 @@ class AdamW {
   std::vector<TableRows> rows_;  // of tables whose values have not been started
 };
 
-// The parameters' values rounded to a half type, without masters: for a forward and backward pass
-// alone.
+// The parameters' values in this precision, without masters: for a forward and backward pass alone.
 void round_parameters(Rank& rank, std::span<Parameter> parameters, DType dtype);
 
 }  // namespace weft

@@ -38,8 +38,9 @@ std::optional<UnitGate::Gathered> UnitGate::start(int64_t unit) {
   for (size_t b = 0; b < buckets.size(); ++b) {
     if (buckets[b].unit != unit || !optimizer_.gathers(b)) continue;
     gathered.buckets.push_back(b);
-    gathered.flats.push_back(
-        Tensor::empty(*rank_.allocator, {buckets[b].elements}, optimizer_.values_dtype()));
+    const DType dtype = optimizer_.values_dtype();
+    const int64_t places = buckets[b].place_of(buckets[b].elements, dtype);
+    gathered.flats.push_back(Tensor::empty(*rank_.allocator, {places}, dtype));
     gathered.pending.push_back(optimizer_.gather(b, gathered.flats.back()));
   }
   if (gathered.buckets.empty()) return std::nullopt;
@@ -49,9 +50,10 @@ std::optional<UnitGate::Gathered> UnitGate::start(int64_t unit) {
 void UnitGate::show(Gathered& gathered) {
   for (Pending& pending : gathered.pending) pending.wait();
   for (size_t i = 0; i < gathered.buckets.size(); ++i) {
-    for (const Bucket::Entry& entry : optimizer_.buckets().all()[gathered.buckets[i]].entries) {
+    const Bucket& bucket = optimizer_.buckets().all()[gathered.buckets[i]];
+    for (const Bucket::Entry& entry : bucket.entries) {
       const Tensor& value = optimizer_.parameters()[entry.parameter].value;
-      value.rebind(shaped_slice_of(gathered.flats[i], entry.offset, value.shape()));
+      value.rebind(values_of(gathered.flats[i], bucket, entry, value.shape()));
     }
   }
 }
@@ -60,7 +62,7 @@ void UnitGate::hide(Gathered& gathered) {
   for (const size_t bucket : gathered.buckets) {
     for (const Bucket::Entry& entry : optimizer_.buckets().all()[bucket].entries) {
       const Tensor& value = optimizer_.parameters()[entry.parameter].value;
-      value.rebind(without_memory(*rank_.allocator, value.shape(), optimizer_.values_dtype()));
+      value.rebind(without_memory(*rank_.allocator, value.shape(), value.dtype()));
     }
   }
 }

@@ -161,13 +161,13 @@ std::string check_norm_of(const RowShape& shape, bool with_residual,
   const int64_t n = shape.rows * shape.width;
   const std::vector<float> x = rounded<T>(random_values(n, 1, 2, 0.5));
   const std::vector<float> residual = rounded<T>(random_values(with_residual ? n : 0, 2, 1));
-  const std::vector<float> gammas = rounded<T>(random_values(shape.width, 2, 1, 1));
-  const std::vector<float> betas = rounded<T>(random_values(shape.width, 3));
+  const std::vector<float> gammas = random_values(shape.width, 2, 1, 1);
+  const std::vector<float> betas = random_values(shape.width, 3);
   const std::vector<float> values = summed<T>(x, residual);
   NormArguments<T> arguments{.x = input_behind<T>(memory, x, shape.start),
                              .residual = with_residual ? memory.input(as<T>(residual)) : nullptr,
-                             .gamma = memory.input(as<T>(gammas)),
-                             .beta = memory.input(as<T>(betas)),
+                             .gamma = memory.input(gammas),
+                             .beta = memory.input(betas),
                              .epsilon = kEpsilon,
                              .rows = shape.rows,
                              .width = shape.width,
@@ -209,14 +209,14 @@ std::string check_norm_backward_of(const RowShape& shape, bool rms,
   const std::vector<float> values = rounded<T>(random_values(n, 4, 2, 0.5));
   const std::vector<float> slopes = rounded<T>(random_values(n, 5));
   const std::vector<float> past = rounded<T>(random_values(n, 15));
-  const std::vector<float> gammas = rounded<T>(random_values(shape.width, 6, 1, 1));
+  const std::vector<float> gammas = random_values(shape.width, 6, 1, 1);
   const Moments moments = moments_of(values, shape);
   const RmsNorm plain = rms_of(shape, values, gammas, slopes);
   const NormBackwardArguments<T> arguments{
       .x = input_behind<T>(memory, values, shape.start),
       .dy = memory.input(as<T>(slopes)),
       .dsum = memory.input(as<T>(past)),
-      .gamma = memory.input(as<T>(gammas)),
+      .gamma = memory.input(gammas),
       .mean = rms ? nullptr : memory.input(moments.mean),
       .rstd = memory.input(rms ? plain.rstd : moments.rstd),
       .rows = shape.rows,
@@ -249,7 +249,7 @@ std::string check_norm_blocks_of(int64_t width, const TypedKernels<T>& kernels) 
   const int64_t n = kBlocks * kRows * width;
   const T* x = memory.input(as<T>(random_values(n, 41)));
   const T* dy = memory.input(as<T>(random_values(n, 42)));
-  const T* gamma = memory.input(as<T>(random_values(width, 43)));
+  const float* gamma = memory.input(random_values(width, 43));
   const float* mean = memory.input(random_values(kBlocks * kRows, 44));
   const float* rstd = memory.input(random_values(kBlocks * kRows, 45, 1, 2));
   T* dx = memory.output<T>(n);

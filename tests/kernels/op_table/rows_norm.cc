@@ -46,6 +46,17 @@ Outputs rms_norm_composed(Context& cx, Inputs x, const Attributes& a) {
   return {ops::multiply(cx, hat, x[1])};
 }
 
+// Weights as a model of half precision has them: in fp32 (of float64 rows in float64).
+Tensor in_single(Context& cx, const Tensor& weight) {
+  return ops::cast(cx, weight, gradient_dtype(weight.dtype()));
+}
+Outputs layer_normed_in_single(Context& cx, Inputs x, const Attributes& a) {
+  return {ops::layer_norm(cx, x[0], in_single(cx, x[1]), in_single(cx, x[2]), a.real("epsilon"))};
+}
+Outputs rms_normed_in_single(Context& cx, Inputs x, const Attributes& a) {
+  return {ops::rms_norm(cx, x[0], in_single(cx, x[1]), a.real("epsilon"))};
+}
+
 std::vector<Case> rms_norms() {
   std::vector<Case> cases = layer_norms();
   for (Case& item : cases) item.inputs.pop_back();
@@ -86,6 +97,8 @@ std::vector<Row> norm_rows() {
   return {
       {"layer_norm", layer_normed, layer_norms(), layer_norm_composed, 8},
       {"rms_norm", rms_normed, rms_norms(), rms_norm_composed},
+      {"layer_norm_fp32_weights", layer_normed_in_single, layer_norms(), layer_norm_composed, 8},
+      {"rms_norm_fp32_weights", rms_normed_in_single, rms_norms(), rms_norm_composed},
       {"softmax", softmaxed, softmaxes(), softmax_composed},
       {"log_softmax", log_softmaxed, softmaxes(), log_softmax_composed},
   };

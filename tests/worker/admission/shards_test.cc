@@ -94,6 +94,7 @@ TEST(Shards, UnfoldedAreTheFamilysParameters) {
       const ParameterInfo& info = plan[i];
       EXPECT_EQ(whole[i].unit, info.unit) << info.name;
       EXPECT_EQ(whole[i].whole, info.shard.whole()) << info.name;
+      EXPECT_EQ(whole[i].keep_fp32, info.keep_fp32) << info.name;
       EXPECT_EQ(whole[i].joined, i > 0 && same_layer(plan[i - 1], info)) << info.name;
       int64_t elements = info.shape.elements();
       if (!info.shard.whole()) {

@@ -24,6 +24,12 @@ TEST(Gpt2Plan, ShardsCoverEachParameterOnce) {
   for (int size : {1, 2, 3, 5}) expect_shards_cover_once(family(), *uneven(), size);
 }
 
+TEST(Gpt2Plan, HalfPrecisionLeavesTheNormsInFp32) {
+  for (const ParameterInfo& info : family().plan(*uneven(), 1, 0)) {
+    EXPECT_EQ(info.keep_fp32, info.name.find(".ln_") != std::string::npos) << info.name;
+  }
+}
+
 TEST(Gpt2Plan, ARankHoldsItsShareOnly) {
   const ModelConfigPtr config = *family().parse_config(
       R"({"n_embd": 128, "n_head": 8, "vocab_size": 5000, "n_positions": 64, "n_layer": 4})");

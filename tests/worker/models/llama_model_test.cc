@@ -23,6 +23,12 @@ TEST(LlamaPlan, ShardsCoverEachParameterOnce) {
   for (int size : {1, 2, 3, 4, 5, 6, 7}) expect_shards_cover_once(family(), *grouped(), size);
 }
 
+TEST(LlamaPlan, HalfPrecisionLeavesTheNormsInFp32) {
+  for (const ParameterInfo& info : family().plan(*grouped(), 1, 0)) {
+    EXPECT_EQ(info.keep_fp32, info.name.find("norm") != std::string::npos) << info.name;
+  }
+}
+
 TEST(LlamaPlan, RanksThatShareAHeadOfKeysHoldAllOfIt) {
   std::map<std::string, std::vector<Shard>> shards;
   for (int index = 0; index < 4; ++index) {

@@ -63,6 +63,28 @@ TEST_F(Precision, Bf16FollowsFp32) {
   EXPECT_GT(off, 1e-5);  // it is another arithmetic
 }
 
+// Gamma begins at 1, beside which neither half type has 1.0001.
+TEST_F(Precision, ASmallUpdateOfANormReachesTheForwardPass) {
+  for (const char* precision : {"precision: bf16", "precision: fp16"}) {
+    double losses[2] = {};
+    for (const bool moved : {false, true}) {
+      on_ranks(record(with(precision), {}), [&](Rank& rank, const auto& spec, Training& training) {
+        for (size_t i = 0; moved && i < training.optimizer->states().size(); ++i) {
+          if (!training.optimizer->parameters()[i].info.name.ends_with("ln_1.weight")) continue;
+          const Singles& master = training.optimizer->states()[i].master;
+          std::vector<float> gamma = master.to_vector();
+          gamma[7] += 1e-4F;
+          master.set(gamma.data());
+        }
+        training.optimizer->publish();
+        losses[moved] = run_step(rank, spec, training, training.tasks[0], 0).loss;
+      });
+    }
+    EXPECT_NE(losses[0], losses[1]) << precision;
+    EXPECT_NEAR(losses[0], losses[1], 1e-2) << precision;
+  }
+}
+
 TEST_F(Precision, Bf16MeshesAgree) {
   const std::string job = with("precision: bf16");
   const auto one = losses(job, {});

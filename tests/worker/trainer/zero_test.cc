@@ -268,7 +268,7 @@ TEST_F(ZeroStep, SendsTheBytesOfTheFormula) {
         run_step(rank, spec, t, t.tasks[0], 1e-3);
         t.optimizer->finish_values();
         const int64_t rounds = (4 + data - 1) / data;
-        ReplicaSizes sizes{data, zero, rounds, 4, /*tied_logits=*/true};
+        ReplicaSizes sizes{data, zero, rounds, DType::kF32, /*tied_logits=*/true};
         sizes.tables = table_use(*t.config, spec, /*language_model=*/true);
         const std::vector<char> rows = sent_as_rows(t.optimizer->buckets(), sizes.tables, 64, data);
         ASSERT_GE(std::ranges::count(rows, 1), 1);
