@@ -357,6 +357,9 @@ struct FamilyKeys {
 constexpr FamilyKeys kFamilies[] = {
     {"gpt2", "n_positions", 1024, "n_head", 12, 50257},
     {"llama", "max_position_embeddings", 2048, "num_attention_heads", 32, 32000},
+    {"mistral", "max_position_embeddings", 131072, "num_attention_heads", 32, 32000},
+    {"qwen2", "max_position_embeddings", 32768, "num_attention_heads", 32, 151936},
+    {"qwen3", "max_position_embeddings", 32768, "num_attention_heads", 32, 151936},
 };
 
 // The family is the job's, or stands in the configuration.

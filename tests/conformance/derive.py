@@ -1,4 +1,4 @@
-"""Derives what GPT-2 and Llama compute with torch and transformers in float64, as the folders that weft-golden
+"""Derives what GPT-2, Llama and its kin compute with torch and transformers in float64, as the folders that weft-golden
 reads: hf/ (a saved model), case.safetensors (inputs, outputs, loss, gradients), batches.safetensors,
 trajectory.json (AdamW with a schedule and clipping) and case.json.
 
@@ -49,14 +49,20 @@ def random_stream(*words):
 
 # ---- models ---------------------------------------------------------------------------------------
 COMMON = dict(vocab_size=131, pad_token_id=0, bos_token_id=1, eos_token_id=2)
+LLAMA = dict(num_hidden_layers=2, num_attention_heads=6, num_key_value_heads=2, hidden_size=36,
+             intermediate_size=50, max_position_embeddings=32)
 FAMILIES = {
     "gpt2": (transformers.GPT2Config, transformers.GPT2LMHeadModel,
              transformers.GPT2ForSequenceClassification,
              dict(n_layer=2, n_head=3, n_embd=36, n_positions=32)),
     "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM,
-              transformers.LlamaForSequenceClassification,
-              dict(num_hidden_layers=2, num_attention_heads=6, num_key_value_heads=2, hidden_size=36,
-                   intermediate_size=50, max_position_embeddings=32)),
+              transformers.LlamaForSequenceClassification, LLAMA),
+    "mistral": (transformers.MistralConfig, transformers.MistralForCausalLM,
+                transformers.MistralForSequenceClassification, LLAMA | dict(sliding_window=5)),
+    "qwen2": (transformers.Qwen2Config, transformers.Qwen2ForCausalLM,
+              transformers.Qwen2ForSequenceClassification, LLAMA),
+    "qwen3": (transformers.Qwen3Config, transformers.Qwen3ForCausalLM,
+              transformers.Qwen3ForSequenceClassification, LLAMA | dict(head_dim=10)),
 }
 
 

@@ -11,8 +11,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
-from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from cluster import Cluster
 from derive import FAMILIES, Case, derive, own_error
@@ -89,7 +88,8 @@ def make_model(folder, family="gpt2", **more):
     else:
         settings |= dict(num_hidden_layers=2, num_attention_heads=6, num_key_value_heads=2,
                          hidden_size=48, intermediate_size=70, max_position_embeddings=64)
-        model = LlamaForCausalLM(LlamaConfig(**(settings | more)))
+        make_config, kind = FAMILIES[family][:2]
+        model = kind(make_config(**(settings | more)))
     model.save_pretrained(folder)
 
 
@@ -97,7 +97,8 @@ class Generation(unittest.TestCase):
     def test_greedy_is_that_of_transformers(self):
         settings = [dict(), dict(activation_function="gelu", tie_word_embeddings=False,
                                  scale_attn_by_inverse_layer_idx=True, n_inner=70),
-                    dict(family="llama"),
+                    dict(family="llama"), dict(family="mistral", sliding_window=6),
+                    dict(family="qwen2"), dict(family="qwen3", head_dim=10, tie_word_embeddings=True),
                     dict(family="llama", tie_word_embeddings=True, head_dim=10, rope_parameters=dict(
                         rope_type="llama3", rope_theta=500.0, factor=8.0, low_freq_factor=1.0,
                         high_freq_factor=4.0, original_max_position_embeddings=16))]
@@ -212,7 +213,9 @@ class Export(unittest.TestCase):
     def test_a_model_from_transformers(self):
         for family, more in (("gpt2", dict(n_head=3)),
                              # One head of keys, which both ranks hold.
-                             ("llama", dict(num_key_value_heads=1, tie_word_embeddings=True))):
+                             ("llama", dict(num_key_value_heads=1, tie_word_embeddings=True)),
+                             ("mistral", dict(sliding_window=5)), ("qwen2", dict()),
+                             ("qwen3", dict(head_dim=16, attention_bias=True))):
             with self.subTest(family):
                 folder = self.inputs / family
                 make_model(folder, family, initializer_range=0.02, **more)

@@ -1,4 +1,4 @@
-"""Small random GPT-2 and Llama models, computed by torch and transformers in float64 right now, against
+"""Small random models of each family, computed by torch and transformers in float64 right now, against
 weft-golden: outputs, loss, every gradient, and a training of 20 steps, on one rank and on meshes."""
 import json
 import os
@@ -52,6 +52,20 @@ CASES = [
     Case("llama-packed", task="packed", family="llama"),
     Case("llama-sequence", task="sequence", family="llama", left=True, rows=7,
          config=dict(num_labels=5)),
+    Case("llama-biases", family="llama", config=dict(attention_bias=True)),
+    Case("mistral", family="mistral"),
+    Case("mistral-packed", task="packed", family="mistral", tokens=29, config=dict(sliding_window=2)),
+    Case("mistral-left", family="mistral", left=True, config=dict(
+        sliding_window=1, head_dim=8, num_key_value_heads=6)),
+    Case("qwen2", family="qwen2", config=dict(tie_word_embeddings=True)),
+    Case("qwen2-mixed", family="qwen2", tokens=27, config=dict(
+        num_hidden_layers=3, use_sliding_window=True, sliding_window=4, max_window_layers=1)),
+    Case("qwen2-sequence", task="sequence", family="qwen2", rows=7, config=dict(num_labels=3)),
+    Case("qwen3", family="qwen3", config=dict(tie_word_embeddings=True, rms_norm_eps=1e-3)),
+    Case("qwen3-mixed", family="qwen3", rows=3, config=dict(
+        attention_bias=True, num_key_value_heads=1, use_sliding_window=True, sliding_window=3,
+        layer_types=["sliding_attention", "full_attention"])),
+    Case("qwen3-packed", task="packed", family="qwen3"),
 ]
 
 

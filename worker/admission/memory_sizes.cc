@@ -77,6 +77,7 @@ Sizes::Sizes(const ModelConfig& config, const proto::JobSpec& spec) {
     key_copies = 2 * key_features * hidden;
   }
   gated = config.gated;
+  head_norms = config.head_norms ? heads + key_features / config.head_features : 0;
   angles = config.rotary ? kSingle * tokens * config.head_features : 0;
   inner = share(config.inner, tensor);
   vocabulary = share(config.vocabulary, tensor);
@@ -89,7 +90,8 @@ Sizes::Sizes(const ModelConfig& config, const proto::JobSpec& spec) {
   blocks = in_blocks ? training.reproducible_blocks() : 0;
   scores = batch * heads * training.sequence_length() * training.sequence_length();
   const int64_t width = config.head_features;
-  const bool may_use_cudnn = half && sequence == 1 && !in_blocks;
+  const bool may_use_cudnn =
+      half && sequence == 1 && !in_blocks && config.attention.window_left < 0;
   ordered_by_cudnn =
       may_use_cudnn && width > kCudnnWidthMin && training.sequence_length() >= kCudnnTokensMin;
   unordered_by_cudnn = may_use_cudnn && width >= kCudnnWidthMin &&
@@ -99,7 +101,12 @@ Sizes::Sizes(const ModelConfig& config, const proto::JobSpec& spec) {
 
 int64_t Sizes::attention() const {
   return element * (normed() * hidden + tokens * 2 * (features + key_features) + key_copies) +
-         kSingle * (tokens * heads + 2 * between);
+         kSingle * (tokens * heads + 2 * between) + of_head_norms();
+}
+
+int64_t Sizes::of_head_norms() const {
+  if (head_norms == 0) return 0;
+  return tokens * (element * (features + key_features) + kSingle * head_norms);
 }
 
 int64_t Sizes::mlp() const {

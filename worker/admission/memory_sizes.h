@@ -34,6 +34,7 @@ struct Sizes {
   int64_t blocks;      // of topology-invariant training; else 0
   int64_t key_copies;  // elements a block, of projections that several ranks hold, copied for use
   int64_t angles;      // of the tokens' rotations
+  int64_t head_norms;  // heads of queries and of keys that have a norm
   bool gated;
   bool accumulates, fp16;
   bool ordered_by_cudnn, unordered_by_cudnn;  // maybe: attention's gradients on a GPU
@@ -46,6 +47,8 @@ struct Sizes {
   // Kept of a block's attention: norm and its statistics, query, key, value, result and
   // log-sum-exp, and copies of what several ranks hold.
   int64_t attention() const;
+  // Of that the inputs and statistics of the norms of heads.
+  int64_t of_head_norms() const;
   // Of its MLP: the residual stream, norm, the activation's input and result.
   int64_t mlp() const;
   int64_t stream() const { return element * between * hidden; }  // a block's input

@@ -7,6 +7,7 @@
 #include "worker/optimizer/table_rows.h"
 #include "worker/parallel/head_parts.h"
 #include "worker/parallel/sequence_choice.h"
+#include "worker/parallel/visible_tokens.h"
 
 namespace weft {
 namespace {
@@ -112,7 +113,38 @@ AttentionSizes attention_sizes(const ModelConfig& config, const proto::JobSpec& 
   sizes.features = sizes.values = config.head_features;
   sizes.element = element_bytes(spec);
   sizes.causal = config.attention.causal;
+  sizes.window_left = sizes.balanced_window_left = config.attention.window_left;
   return sizes;
+}
+
+// Of a rank of a ring: tokens whose keys leave it, and whose keys come to it, over all shifts.
+struct Travelled {
+  int64_t out = 0, in = 0;
+};
+// What a token's window hides from a rank's queries stays where it is.
+Travelled in_windows(const AttentionSizes& sizes, int ranks, int rank) {
+  const parallel::AttentionPattern balanced{.causal = true,
+                                            .window_left = sizes.balanced_window_left};
+  const parallel::SequenceLayout layout =
+      parallel::balanced_layout(parallel::keys_seen(balanced, sizes.tokens, {}, {}), ranks);
+  attention::Visibility rules;
+  rules.causal = true;
+  rules.window_left = sizes.window_left;
+  const parallel::VisibleTokens visible(rules, 1, sizes.tokens);
+  const auto seen = [&](int owner, int reader) {
+    int64_t tokens = 0;
+    for (const Part& part : visible.of(layout.runs(owner), layout.runs(reader))) {
+      tokens += part.length;
+    }
+    return tokens;
+  };
+  Travelled all;
+  for (int other = 0; other < ranks; ++other) {
+    if (other == rank) continue;
+    all.out += seen(rank, other);
+    all.in += seen(other, rank);
+  }
+  return all;
 }
 
 // Tokens of one rank of the sequence axis (parallel/sequence_balance.h), rounded.
@@ -155,6 +187,11 @@ AttentionTraffic ring_traffic(const AttentionSizes& sizes, int ranks, int rank) 
     // Of two chunks the early one is seen by every later rank and the late one by every earlier.
     out = sizes.own_tokens * (ranks - 1 + rank) / 2;
     back = sizes.tokens * (2 * (ranks - 1) - rank) / (2 * ranks);
+  }
+  if (sizes.causal && std::max(sizes.window_left, sizes.balanced_window_left) >= 0) {
+    const Travelled all = in_windows(sizes, ranks, rank);
+    out = all.out;
+    back = all.in;
   }
   const AxisTraffic forward{unit * sizes.element * out, messages};
   return {forward, {forward.bytes + unit * term * back, 2 * messages}};
@@ -329,10 +366,16 @@ StepTraffic step_traffic(const ModelConfig& config, const proto::JobSpec& spec,
         spec.training().activation_checkpointing() != proto::ACTIVATION_CHECKPOINTING_NONE;
     for (const Rounds& alike : rounds) {
       sizes.rows = alike.rows;
-      const AttentionTraffic layer =
-          sequence_traffic(sizes, mesh.sequence(), ulysses, place.sequence);
-      step.sequence += layer.forward * (config.layers * alike.times * (again ? 2 : 1));
-      step.sequence += layer.backward * (config.layers * alike.times);
+      const auto add = [&](const parallel::AttentionPattern& pattern, int64_t layers) {
+        if (layers == 0) return;
+        sizes.window_left = pattern.window_left;
+        const AttentionTraffic layer =
+            sequence_traffic(sizes, mesh.sequence(), ulysses, place.sequence);
+        step.sequence += layer.forward * (layers * alike.times * (again ? 2 : 1));
+        step.sequence += layer.backward * (layers * alike.times);
+      };
+      add(config.attention, config.layers - config.other_layers);
+      add(config.other_attention, config.other_layers);
     }
   }
   const Buckets buckets(bucket_items(shards), replicas, replica, mesh.bucket_bytes());

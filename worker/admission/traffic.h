@@ -42,6 +42,9 @@ struct AttentionSizes {
   int64_t features = 0, values = 0;  // of a head of queries and keys; of values
   int64_t element = 4;               // bytes
   bool causal = false;               // with the zigzag layout
+  // Where tokens see so far back only: those of this layer, and those of most, whose cost the
+  // layout evens out (parallel/sequence_balance.h); -1: all.
+  int64_t window_left = -1, balanced_window_left = -1;
 };
 struct AttentionTraffic {
   AxisTraffic forward, backward;

@@ -112,6 +112,14 @@ std::vector<int64_t> ConfigReader::integers(const char* name) {
   return found->get<std::vector<int64_t>>();
 }
 
+const nlohmann::json* ConfigReader::array(const char* name) {
+  const nlohmann::json* found = find(name);
+  if (found == nullptr || found->is_null()) return nullptr;
+  if (found->is_array()) return found;
+  refuse(name, "must be a list or null");
+  return nullptr;
+}
+
 const nlohmann::json* ConfigReader::object(const char* name) {
   const nlohmann::json* found = find(name);
   if (found == nullptr || found->is_null()) return nullptr;

@@ -35,6 +35,9 @@ class ConfigReader {
   // Also a single integer; null or absent: empty.
   std::vector<int64_t> integers(const char* name);
 
+  // null or absent: nothing.
+  const nlohmann::json* array(const char* name);
+
   // null or absent: nothing. Its keys are read by a reader of its own.
   const nlohmann::json* object(const char* name);
 

@@ -120,6 +120,7 @@ Tensor DecoderTrunk::attend(Context& cx, const DecoderPass& pass, int64_t layer,
   attention::Parameters parameters;
   parameters.scale = options.scale;
   parameters.visibility.causal = true;
+  parameters.visibility.window_left = options.window_left;
   const auto attended = [&] {
     if (batch.cache != nullptr) {
       return attend_cached(cx, *batch.cache, layer, query, key, value, parameters);

@@ -30,6 +30,7 @@ struct DecoderPass {
 struct ScoreOptions {
   double scale = 1;
   double dropout = 0;
+  int64_t window_left = -1;  // keys before its own that a token sees; -1: all
 };
 
 class DecoderTrunk : public Trunk {

@@ -2,6 +2,8 @@
 // Thread safety: pure functions. Ownership: families live as long as the program.
 #pragma once
 
+#include <span>
+
 #include "worker/models/model.h"
 
 namespace weft {
@@ -15,6 +17,6 @@ const Config& config_as(const ModelConfig& config) {
 }
 
 const ModelFamily& gpt2_family();
-const ModelFamily& llama_family();
+std::span<const ModelFamily* const> llama_families();  // of llama_dialect.h
 
 }  // namespace weft

@@ -1,5 +1,7 @@
 // What the Llama family computes (Touvron et al. 2023): pre-norm blocks of causal attention with
-// rotary positions and grouped queries, and of a SwiGLU MLP, without biases.
+// rotary positions and grouped queries, and of a SwiGLU MLP. Its kin, by their configuration:
+// windows (Mistral: Jiang et al. 2023), biases of queries, keys and values (Qwen2: Yang et al.
+// 2024), RMS norms of each head's query and key (Qwen3: Yang et al. 2025).
 #include <array>
 #include <cmath>
 
@@ -9,6 +11,7 @@
 #include "worker/models/decoder.h"
 #include "worker/models/families.h"
 #include "worker/models/llama_config.h"
+#include "worker/models/llama_dialect.h"
 #include "worker/models/llama_plan.h"
 
 namespace weft {
@@ -21,8 +24,9 @@ class LlamaTrunk final : public DecoderTrunk {
  public:
   LlamaTrunk(Rank& rank, std::shared_ptr<const Config> config)
       : DecoderTrunk(rank, config, own_plan(rank, *config), llama::kFirstBlock,
-                     llama::kParametersPerBlock),
+                     llama::BlockPlaces(*config).count),
         config_(std::move(config)),
+        at_(*config_),
         frequencies_(Tensor::from<double>(*rank.allocator, {config_->head_features / 2},
                                           config_->frequencies())) {}
 
@@ -52,26 +56,49 @@ class LlamaTrunk final : public DecoderTrunk {
 
   Tensor attention(Context& cx, const DecoderPass& pass, int64_t layer,
                    const Tensor& input) override {
-    Tensor x = rms_norm(cx, pass, input, weight(layer, llama::kNorm1));
-    std::vector<Tensor> heads = parallel::column_linears(
-        cx, pass.axis, x,
-        std::array{weight(layer, llama::kQuery), shared_by_heads(cx, weight(layer, llama::kKey)),
-                   shared_by_heads(cx, weight(layer, llama::kValue))},
-        WeightLayout::kOutIn);
-    for (Tensor& each : heads) each = by_heads(cx, pass, std::move(each));
-    const Tensor query = turned(cx, pass, heads[0]), key = turned(cx, pass, heads[1]);
-    const double scale = 1 / std::sqrt(static_cast<double>(config_->head_features));
-    x = attend(cx, pass, layer, query, key, heads[2], {scale, config_->attention_dropout});
-    return parallel::row_linear(cx, pass.axis, x, weight(layer, llama::kAttentionOut), Tensor(),
+    Tensor x = rms_norm(cx, pass, input, weight(layer, at_.norm1));
+    // Keys and values may be of heads that other ranks have too.
+    const auto inputs = [&](size_t behind) {
+      return std::array{weight(layer, at_.query + behind),
+                        shared_by_heads(cx, weight(layer, at_.key + behind)),
+                        shared_by_heads(cx, weight(layer, at_.value + behind))};
+    };
+    const std::array weights = inputs(0);
+    const std::vector<Tensor> biases = input_biases(inputs);
+    std::vector<Tensor> heads =
+        parallel::column_linears(cx, pass.axis, x, weights, biases, WeightLayout::kOutIn);
+    const auto norm = [&](size_t at) { return config_->head_norms ? weight(layer, at) : Tensor(); };
+    const Tensor query = turned(cx, pass, by_heads(cx, pass, heads[0], norm(at_.query_norm)));
+    const Tensor key = turned(cx, pass, by_heads(cx, pass, heads[1], norm(at_.key_norm)));
+    const Tensor value = by_heads(cx, pass, heads[2], Tensor());
+    ScoreOptions options{1 / std::sqrt(static_cast<double>(config_->head_features)),
+                         config_->attention_dropout};
+    if (config_->has_window(layer)) options.window_left = config_->window - 1;
+    x = attend(cx, pass, layer, query, key, value, options);
+    const Tensor bias = config_->output_bias ? weight(layer, at_.attention_out + 1) : Tensor();
+    return parallel::row_linear(cx, pass.axis, x, weight(layer, at_.attention_out), bias,
                                 WeightLayout::kOutIn, input);
   }
 
+  // None where the configuration has none; inputs(1): those behind the weights.
+  template <typename Inputs>
+  std::vector<Tensor> input_biases(const Inputs& inputs) const {
+    if (!config_->input_biases) return {};
+    const std::array biases = inputs(1);
+    return {biases.begin(), biases.end()};
+  }
+
   // y as column_linears gives it -> [B, heads, Tl, D]; on a CPU contiguous, on a GPU a view, which
-  // its kernels read where it lies.
-  Tensor by_heads(Context& cx, const DecoderPass& pass, Tensor y) const {
+  // its kernels read where it lies. gamma: of an RMS norm over a head's features, or empty.
+  Tensor by_heads(Context& cx, const DecoderPass& pass, Tensor y, const Tensor& gamma) const {
     const int64_t rows = pass.batch.ids.dim(0), tokens = pass.batch.own_tokens;
     const int64_t features = config_->head_features;
     y = ops::reshape(cx, y, {rows, tokens, y.shape()[-1] / features, features});
+    if (gamma) {
+      // Each rank of the tensor axis has terms of its gradient, those of its heads.
+      const Tensor shared = parallel::copy_to_axis(cx, pass.axis.comm, gamma);
+      y = ops::rms_norm(cx, y, shared, config_->epsilon);
+    }
     y = ops::permute(cx, y, std::array{0, 2, 1, 3});
     return cx.stream() == nullptr ? ops::contiguous(cx, y) : y;
   }
@@ -84,24 +111,27 @@ class LlamaTrunk final : public DecoderTrunk {
   }
 
   Tensor mlp(Context& cx, const DecoderPass& pass, int64_t layer, const Tensor& input) override {
-    const Tensor x = rms_norm(cx, pass, input, weight(layer, llama::kNorm2));
+    const Tensor x = rms_norm(cx, pass, input, weight(layer, at_.norm2));
     const std::vector<Tensor> inner = parallel::column_linears(
-        cx, pass.axis, x, std::array{weight(layer, llama::kGate), weight(layer, llama::kUp)},
+        cx, pass.axis, x, std::array{weight(layer, at_.gate), weight(layer, at_.up)}, {},
         WeightLayout::kOutIn);
     return parallel::row_linear(cx, pass.axis, ops::swiglu(cx, inner[0], inner[1]),
-                                weight(layer, llama::kDown), Tensor(), WeightLayout::kOutIn, input);
+                                weight(layer, at_.down), Tensor(), WeightLayout::kOutIn, input);
   }
 
   const std::shared_ptr<const Config> config_;
+  const llama::BlockPlaces at_;
   const Tensor frequencies_;
 };
 
 class LlamaFamily final : public ModelFamily {
  public:
-  std::string_view name() const override { return "llama"; }
+  explicit LlamaFamily(const llama::Dialect& dialect) : dialect_(dialect) {}
+  std::string_view name() const override { return dialect_.name; }
 
   Result<ModelConfigPtr> parse_config(std::string_view json) const override {
-    WEFT_ASSIGN_OR_RETURN(std::shared_ptr<const Config> config, llama::parse_config(json));
+    WEFT_ASSIGN_OR_RETURN(std::shared_ptr<const Config> config,
+                          llama::parse_config(dialect_, json));
     return ModelConfigPtr(std::move(config));
   }
 
@@ -114,6 +144,7 @@ class LlamaFamily final : public ModelFamily {
   ModelConfigPtr with_layers(const ModelConfig& config, int64_t layers) const override {
     auto copy = std::make_shared<Config>(config_as<Config>(config));
     copy->layers = layers;
+    copy->count_windows();
     return copy;
   }
 
@@ -132,15 +163,24 @@ class LlamaFamily final : public ModelFamily {
     return llama::ignored_in_files(tensor, config_as<Config>(config));
   }
   std::string config_json(const ModelConfig& config, const ExportHead& head) const override {
-    return llama::config_json(config_as<Config>(config), head);
+    return llama::config_json(dialect_, config_as<Config>(config), head);
   }
+
+ private:
+  const llama::Dialect& dialect_;
 };
 
 }  // namespace
 
-const ModelFamily& llama_family() {
-  static const LlamaFamily family;
-  return family;
+std::span<const ModelFamily* const> llama_families() {
+  static const std::vector<LlamaFamily> families(llama::dialects().begin(),
+                                                 llama::dialects().end());
+  static const std::vector<const ModelFamily*> all = [] {
+    std::vector<const ModelFamily*> pointers;
+    for (const LlamaFamily& family : families) pointers.push_back(&family);
+    return pointers;
+  }();
+  return all;
 }
 
 }  // namespace weft

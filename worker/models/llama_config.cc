@@ -13,20 +13,28 @@ namespace {
 
 constexpr double kNumberMax = 1e18;
 
-void read_sizes(ConfigReader& reader, Config& config) {
-  config.vocabulary = reader.integer({"vocab_size"}, 32000, 1, kExtentMax);
-  config.positions = reader.integer({"max_position_embeddings"}, 2048, 1, kExtentMax);
+// Absent: the dialect's; null: as many as there are heads of queries.
+int64_t read_key_heads(ConfigReader& reader, const Dialect& dialect, int64_t heads) {
+  const std::optional<int64_t> said = reader.optional_integer("num_key_value_heads");
+  if (!reader.has("num_key_value_heads") && dialect.name != "llama") return dialect.key_heads;
+  return said.value_or(heads);
+}
+
+void read_sizes(ConfigReader& reader, const Dialect& dialect, Config& config) {
+  config.vocabulary = reader.integer({"vocab_size"}, dialect.vocabulary, 1, kExtentMax);
+  config.positions = reader.integer({"max_position_embeddings"}, dialect.positions, 1, kExtentMax);
   config.hidden = reader.integer({"hidden_size"}, 4096, 1, kExtentMax);
-  config.inner = reader.integer({"intermediate_size"}, 11008, 1, kExtentMax);
+  config.inner = reader.integer({"intermediate_size"}, dialect.inner, 1, kExtentMax);
   config.layers = reader.integer({"num_hidden_layers"}, 32, 1, 100000);
   config.heads = reader.integer({"num_attention_heads"}, 32, 1, kExtentMax);
-  config.key_heads = reader.optional_integer("num_key_value_heads").value_or(config.heads);
+  config.key_heads = read_key_heads(reader, dialect, config.heads);
   if (config.key_heads < 1 || config.heads % config.key_heads != 0) {
     reader.refuse("num_key_value_heads",
                   fmt::format("must divide num_attention_heads, which is {}", config.heads));
     config.key_heads = config.heads;
   }
-  const std::optional<int64_t> features = reader.optional_integer("head_dim");
+  std::optional<int64_t> features = reader.optional_integer("head_dim");
+  if (!features) features = dialect.head_features;
   config.head_features = features.value_or(config.hidden / config.heads);
   if (!features && config.hidden % config.heads != 0) {
     reader.refuse("num_attention_heads",
@@ -39,6 +47,66 @@ void read_sizes(ConfigReader& reader, Config& config) {
                   fmt::format("must be even, as pairs of features turn, from 2 to {}; it is {}",
                               kExtentMax - 1, config.head_features));
   }
+}
+
+void read_biases(ConfigReader& reader, const Dialect& dialect, Config& config) {
+  switch (dialect.biases) {
+    case Dialect::Biases::kNone:
+      reader.only("attention_bias", false, "projections have no biases");
+      break;
+    case Dialect::Biases::kAsked:
+      config.input_biases = config.output_bias = reader.flag("attention_bias", false);
+      break;
+    case Dialect::Biases::kQueryKeyValue:
+      reader.only("attention_bias", true, "queries, keys and values have biases");
+      config.input_biases = true;
+      break;
+  }
+  reader.only("mlp_bias", false, "the MLP's projections have no biases");
+}
+
+// layer_types, or max_window_layers: the layers from that one on.
+void read_windowed_layers(ConfigReader& reader, Config& config) {
+  const int64_t first = reader.integer({"max_window_layers"}, 28, 0, kExtentMax);
+  const nlohmann::json* types = reader.array("layer_types");
+  const bool all_named = types == nullptr || static_cast<int64_t>(types->size()) == config.layers;
+  if (!all_named) {
+    reader.refuse("layer_types", fmt::format("must name the type of each layer, of which "
+                                             "num_hidden_layers says there are {}",
+                                             config.layers));
+  }
+  for (int64_t layer = 0; layer < config.layers && all_named; ++layer) {
+    bool window = layer >= first && config.window > 0;
+    if (types != nullptr) {
+      const nlohmann::json& type = (*types)[static_cast<size_t>(layer)];
+      window = type == "sliding_attention";
+      if (!window && type != "full_attention") {
+        reader.refuse("layer_types", "must be full_attention or sliding_attention");
+      }
+    }
+    if (window && config.window == 0) {
+      reader.refuse("layer_types",
+                    "may say sliding_attention only where use_sliding_window is true "
+                    "and sliding_window is there");
+    }
+    config.windowed.push_back(window);
+  }
+  if (config.window == 0) config.windowed.clear();
+}
+
+void read_windows(ConfigReader& reader, const Dialect& dialect, Config& config) {
+  if (dialect.windows == Dialect::Windows::kNone) return;
+  constexpr int64_t kAbsent = 4096;
+  const std::optional<int64_t> said = reader.optional_integer("sliding_window");
+  const int64_t window = reader.has("sliding_window") ? said.value_or(0) : kAbsent;
+  if (said && (*said < 1 || *said > kExtentMax)) {
+    reader.refuse("sliding_window",
+                  fmt::format("must be from 1 to {}, or null where there is none", kExtentMax));
+  }
+  const bool by_layer = dialect.windows == Dialect::Windows::kByLayer;
+  const bool used = !by_layer || reader.flag("use_sliding_window", false);
+  config.window = used ? window : 0;
+  if (by_layer) read_windowed_layers(reader, config);
 }
 
 // rope_parameters, or as transformers 4 had it rope_theta and rope_scaling.
@@ -109,7 +177,33 @@ nlohmann::json scaling_json(const RotaryScaling& scaling) {
           {"original_max_position_embeddings", scaling.bands->original_positions}};
 }
 
+void write_windows(nlohmann::json& json, const Dialect& dialect, const Config& config) {
+  if (dialect.windows == Dialect::Windows::kNone) return;
+  json["sliding_window"] = config.window > 0 ? nlohmann::json(config.window) : nlohmann::json();
+  if (dialect.windows == Dialect::Windows::kAll) return;
+  json["use_sliding_window"] = config.window > 0;
+  // Old versions of transformers know no types: whole rows first is all that they can be told.
+  int64_t first = 0;
+  while (first < config.layers && !config.has_window(first)) ++first;
+  json["max_window_layers"] = first;
+  for (int64_t layer = 0; layer < config.layers; ++layer) {
+    json["layer_types"].push_back(config.has_window(layer) ? "sliding_attention"
+                                                           : "full_attention");
+  }
+}
+
 }  // namespace
+
+void Config::count_windows() {
+  int64_t windows = 0;
+  for (int64_t layer = 0; layer < layers; ++layer) windows += has_window(layer) ? 1 : 0;
+  const bool most = 2 * windows > layers;
+  const parallel::AttentionPattern whole{.causal = true};
+  const parallel::AttentionPattern windowed_one{.causal = true, .window_left = window - 1};
+  attention = most ? windowed_one : whole;
+  other_attention = most ? whole : windowed_one;
+  other_layers = most ? layers - windows : windows;
+}
 
 std::vector<double> Config::frequencies() const {
   std::vector<double> all;
@@ -121,27 +215,29 @@ std::vector<double> Config::frequencies() const {
   return all;
 }
 
-Result<std::shared_ptr<const Config>> parse_config(std::string_view json) {
+Result<std::shared_ptr<const Config>> parse_config(const Dialect& dialect, std::string_view json) {
   WEFT_ASSIGN_OR_RETURN(const nlohmann::json object, parse_strict(json));
+  const std::string family(dialect.name);
   auto config = std::make_shared<Config>();
-  config->family = "llama";
-  config->attention.causal = true;
+  config->family = family;
   config->gated = config->rotary = true;
-  ConfigReader reader(object, "llama");
-  read_sizes(reader, *config);
+  config->head_norms = dialect.head_norms;
+  ConfigReader reader(object, family);
+  read_sizes(reader, dialect, *config);
+  read_biases(reader, dialect, *config);
+  read_windows(reader, dialect, *config);
+  config->count_windows();
   WEFT_RETURN_IF_ERROR(read_rotary(reader, *config));
   config->attention_dropout = reader.number("attention_dropout", 0, 0, 1);
   config->epsilon = reader.number("rms_norm_eps", 1e-6, 0, 1);
   config->initializer_range = reader.number("initializer_range", 0.02, 0, 1000);
   config->tied = reader.flag("tie_word_embeddings", false);
   refuse_beyond_count(reader, *config, {"hidden_size"});
-  read_token_ids(reader, *config, /*bos=*/1, /*eos=*/2);
+  read_token_ids(reader, *config, dialect.bos, dialect.eos);
   reader.only("hidden_act", "silu", "the MLP is a SwiGLU");
-  reader.only("attention_bias", false, "projections have no biases");
-  reader.only("mlp_bias", false, "projections have no biases");
   reader.only("pretraining_tp", 1, "products are not cut in other ways than parallel.tensor");
   reader.only("rope_interleaved", false, "a feature turns with the one half a head further on");
-  refuse_what_changes_the_model(reader, "llama");
+  refuse_what_changes_the_model(reader, family);
   // transformers passes over them; the last is for JavaScript.
   reader.accept({"max_sequence_length", "is_llama_config", "transformers.js_config"});
   accept_the_rest(reader);
@@ -149,9 +245,10 @@ Result<std::shared_ptr<const Config>> parse_config(std::string_view json) {
   return config;
 }
 
-std::string config_json(const Config& config, const ExportHead& head) {
+std::string config_json(const Dialect& dialect, const Config& config, const ExportHead& head) {
+  const std::string classes(dialect.classes);
   nlohmann::json json = {
-      {"model_type", "llama"},
+      {"model_type", dialect.name},
       {"vocab_size", config.vocabulary},
       {"max_position_embeddings", config.positions},
       {"hidden_size", config.hidden},
@@ -161,9 +258,7 @@ std::string config_json(const Config& config, const ExportHead& head) {
       {"num_key_value_heads", config.key_heads},
       {"head_dim", config.head_features},
       {"hidden_act", "silu"},
-      {"attention_bias", false},
       {"attention_dropout", config.attention_dropout},
-      {"mlp_bias", false},
       {"rms_norm_eps", config.epsilon},
       {"rope_theta", config.rotary_base},
       {"rope_scaling", nullptr},
@@ -173,7 +268,10 @@ std::string config_json(const Config& config, const ExportHead& head) {
       {"torch_dtype", "float32"},
   };
   if (config.scaling) json["rope_scaling"] = scaling_json(*config.scaling);
-  write_head(json, config, head, "Llama", "LlamaForCausalLM");
+  if (dialect.name == "llama") json["mlp_bias"] = false;
+  if (dialect.biases == Dialect::Biases::kAsked) json["attention_bias"] = config.output_bias;
+  write_windows(json, dialect, config);
+  write_head(json, config, head, classes, classes + "ForCausalLM");
   return json.dump(2) + "\n";
 }
 

@@ -42,18 +42,32 @@ class Planner : private PlanBuilder {
     const int64_t hidden = config_.hidden, inner = config_.inner, width = config_.head_features;
     const int64_t queries = config_.heads * width, keys = config_.key_heads * width;
     norm(name + "input_layernorm");
-    linear(name + "self_attn.q_proj", {queries, hidden}, {0, {features(heads_.queries)}});
+    const Shard of_queries{0, {features(heads_.queries)}};
     const Shard of_keys{0, {features(heads_.keys)}, key_copy_, key_copies_};
-    linear(name + "self_attn.k_proj", {keys, hidden}, of_keys);
-    linear(name + "self_attn.v_proj", {keys, hidden}, of_keys);
+    input_projection(name + "self_attn.q_proj", queries, of_queries);
+    input_projection(name + "self_attn.k_proj", keys, of_keys);
+    input_projection(name + "self_attn.v_proj", keys, of_keys);
+    if (config_.head_norms) {
+      norm(name + "self_attn.q_norm", width);
+      norm(name + "self_attn.k_norm", width);
+    }
     linear(name + "self_attn.o_proj", {hidden, queries}, {1, {features(heads_.queries)}});
+    if (config_.output_bias) bias(name + "self_attn.o_proj", hidden, {});
     norm(name + "post_attention_layernorm");
     linear(name + "mlp.gate_proj", {inner, hidden}, {0, {inner_}});
     linear(name + "mlp.up_proj", {inner, hidden}, {0, {inner_}});
     linear(name + "mlp.down_proj", {hidden, inner}, {1, {inner_}});
   }
-  void norm(const std::string& name) {
-    norm_vector(name + ".weight", config_.hidden, Initializer::kOnes);
+  void input_projection(const std::string& name, int64_t features, const Shard& shard) {
+    linear(name, {features, config_.hidden}, shard);
+    if (config_.input_biases) bias(name, features, shard);
+  }
+  void norm(const std::string& name) { norm(name, config_.hidden); }
+  void norm(const std::string& name, int64_t features) {
+    norm_vector(name + ".weight", features, Initializer::kOnes);
+  }
+  void bias(const std::string& name, int64_t features, const Shard& shard) {
+    vector(name + ".bias", {features}, shard, Initializer::kZeros);
   }
   void linear(const std::string& name, Shape shape, Shard shard,
               LookedUp looked_up = LookedUp::kNever) {
@@ -70,6 +84,22 @@ class Planner : private PlanBuilder {
 };
 
 }  // namespace
+
+BlockPlaces::BlockPlaces(const Config& config) {
+  const size_t input = config.input_biases ? 2 : 1;
+  norm1 = 0;
+  query = 1;
+  key = query + input;
+  value = key + input;
+  query_norm = value + input;
+  key_norm = query_norm + 1;
+  attention_out = query_norm + (config.head_norms ? 2 : 0);
+  norm2 = attention_out + (config.output_bias ? 2 : 1);
+  gate = norm2 + 1;
+  up = gate + 1;
+  down = up + 1;
+  count = down + 1;
+}
 
 std::vector<ParameterInfo> plan(const Config& config, int tensor_size, int tensor_index) {
   return Planner(config, tensor_size, tensor_index).plan();

@@ -1,6 +1,7 @@
-// How Llama's parameters are spread over the mesh's tensor axis: heads by head_parts(), so that
-// ranks which share a head of keys and values all hold its projections; the MLP's hidden features
-// and the vocabulary by part_of(); norms are whole on every rank.
+// How the parameters of Llama and its kin are spread over the mesh's tensor axis: heads by
+// head_parts(), so that ranks which share a head of keys and values all hold its projections; the
+// MLP's hidden features and the vocabulary by part_of(); norms are whole on every rank, as is the
+// bias of attention's output.
 //
 // Thread safety: pure functions.
 #pragma once
@@ -17,17 +18,11 @@ std::vector<ParameterInfo> plan(const Config& config, int tensor_size, int tenso
 
 // Positions in that list.
 inline constexpr size_t kTokenEmbedding = 0, kFirstBlock = 1;
-inline constexpr size_t kParametersPerBlock = 9;
-enum BlockParameter : size_t {
-  kNorm1,
-  kQuery,
-  kKey,
-  kValue,
-  kAttentionOut,
-  kNorm2,
-  kGate,
-  kUp,
-  kDown,
+// In that of a block; a bias stands behind its weight. What a configuration lacks has no place.
+struct BlockPlaces {
+  explicit BlockPlaces(const Config& config);
+  size_t norm1, query, key, value, query_norm, key_norm, attention_out, norm2, gate, up, down;
+  size_t count;
 };
 
 bool ignored_in_files(std::string_view tensor, const Config& config);

@@ -75,8 +75,11 @@ struct ModelConfig {
   int64_t head_features = 0;  // of a head of queries, keys or values
   bool gated = false;         // the MLP's hidden layer is a product of two
   bool rotary = false;        // positions turn queries and keys; else they are embedded
-  parallel::AttentionPattern attention;  // of most layers; balances the sequence axis
-  bool tied = true;                      // the logits' matrix is the embedding
+  bool head_norms = false;    // queries and keys have a norm over each head's features
+  parallel::AttentionPattern attention;        // of most layers; balances the sequence axis
+  parallel::AttentionPattern other_attention;  // of `other_layers` ones
+  int64_t other_layers = 0;
+  bool tied = true;  // the logits' matrix is the embedding
   std::optional<int64_t> bos_token_id, pad_token_id;
   std::vector<int64_t> eos_token_ids;  // any of them ends a text
   double initializer_range = 0.02;

@@ -47,9 +47,11 @@ Tensor blocked_linear(Context& cx, const TensorAxis& axis, const Tensor& x, cons
                       const Tensor& residual = Tensor());
 
 // kOutputs of several weights of one x, [..., n, in] -> [1, N, out_i / t] of each: one gather, and
-// backwards one sum over the axis for x, each block of which all weights' features are in.
+// backwards one sum over the axis for x, each block of which all weights' features are in. biases:
+// one a weight, or none.
 std::vector<Tensor> blocked_linears(Context& cx, const TensorAxis& axis, const Tensor& x,
-                                    std::span<const Tensor> weights, ops::WeightLayout layout);
+                                    std::span<const Tensor> weights, std::span<const Tensor> biases,
+                                    ops::WeightLayout layout);
 
 // The tensor axis of a rank with blocks; tokens: N.
 TensorAxis blocked_axis(Rank& rank, int64_t tokens);

@@ -36,16 +36,16 @@ decltype(auto) dispatch(DType dtype, F&& f) {
   return f.template operator()<float>();
 }
 
-// Inputs: x, the weights, and of one weight bias and residual where there are such. Outputs: of
-// each weight.
+// Inputs: x, the weights, where there are such a bias of each, and the residual of one weight.
+// Outputs: of each weight.
 class Linear final : public ops::ForwardOp {
  public:
-  Linear(const TensorAxis& axis, const BlockedLinear& map, size_t weights, bool bias, bool residual,
-         bool recorded)
+  Linear(const TensorAxis& axis, const BlockedLinear& map, size_t weights, bool biases,
+         bool residual, bool recorded)
       : axis_(axis),
         map_(map),
         weights_(weights),
-        bias_(bias),
+        biases_(biases),
         residual_(residual),
         recorded_(recorded) {}
   std::string_view name() const override { return "blocked_linear"; }
@@ -83,8 +83,8 @@ class Linear final : public ops::ForwardOp {
  private:
   bool shares(Shared what) const { return map_.shared == what; }
   // Where the inputs behind the weights are.
-  size_t bias_at() const { return 1 + weights_; }
-  size_t residual_at() const { return bias_at() + static_cast<size_t>(bias_); }
+  size_t bias_at(size_t which) const { return 1 + weights_ + which; }
+  size_t residual_at() const { return bias_at(biases_ ? weights_ : 0); }
 
   // The replica's tokens, or the rows that stand for them, in blocks.
   Extents tokens(int64_t rows) const {
@@ -147,8 +147,9 @@ class Linear final : public ops::ForwardOp {
     WEFT_CHECK(x.dim(1) == in, "blocks of {} with a weight from {} to {}", x.shape().to_string(),
                in, out);
     const Tensor bias =
-        bias_ ? cpu::converted(cx.pool, as_contiguous(cx.pool, inputs[bias_at()]), DType::kF32)
-              : Tensor();
+        biases_
+            ? cpu::converted(cx.pool, as_contiguous(cx.pool, inputs[bias_at(which)]), DType::kF32)
+            : Tensor();
     const Side maps(weight, out_in());  // [in, out]
     CellCut cut{parts_of(tokens(rows), limits_.rows), outputs(out, limits_.whole), {{{0, in}}}};
     if (!shares(Shared::kInputs)) {
@@ -247,7 +248,9 @@ class Linear final : public ops::ForwardOp {
       if (!output_grads[which]) continue;
       Tensor dz = ops::as_rows(cx, output_grads[which]);
       if (map_.activation) dz = before_activation<T>(cx, saved.back(), dz);
-      if (bias_ && wanted_[bias_at()]) grads[bias_at()] = summed_rows(cx, dz, scattered);
+      if (biases_ && wanted_[bias_at(which)]) {
+        grads[bias_at(which)] = summed_rows(cx, dz, scattered);
+      }
       if (scattered) dz = gathered(cx, axis_.comm, dz);
       terms.push_back({which, as_contiguous(cx.pool, saved[1 + which]), std::move(dz)});
     }
@@ -326,7 +329,7 @@ class Linear final : public ops::ForwardOp {
   const TensorAxis axis_;
   const BlockedLinear map_;
   const size_t weights_;  // how many
-  const bool bias_, residual_, recorded_;
+  const bool biases_, residual_, recorded_;
   CellLimits limits_;
   Tensor z_;  // between forward() and saves()
   TensorSpec x_;
@@ -352,11 +355,14 @@ Tensor blocked_linear(Context& cx, const TensorAxis& axis, const Tensor& x, cons
 }
 
 std::vector<Tensor> blocked_linears(Context& cx, const TensorAxis& axis, const Tensor& x,
-                                    std::span<const Tensor> weights, WeightLayout layout) {
+                                    std::span<const Tensor> weights, std::span<const Tensor> biases,
+                                    WeightLayout layout) {
   std::vector<Tensor> inputs = {x};
   inputs.insert(inputs.end(), weights.begin(), weights.end());
+  inputs.insert(inputs.end(), biases.begin(), biases.end());
   const BlockedLinear map{layout, Shared::kOutputs};
-  return apply(cx, std::make_unique<Linear>(axis, map, weights.size(), false, false, false),
+  return apply(cx,
+               std::make_unique<Linear>(axis, map, weights.size(), !biases.empty(), false, false),
                std::move(inputs));
 }
 

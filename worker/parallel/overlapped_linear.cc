@@ -139,23 +139,23 @@ class OverlappedOp : public ops::ForwardOp {
   std::vector<bool> wanted_;  // by input
 };
 
-// Inputs: x, the weights, and of one weight the bias where there is one. Outputs: of each weight.
+// Inputs: x, the weights, and where there are such a bias of each. Outputs: of each weight.
 class GatheredLinear final : public OverlappedOp {
  public:
   GatheredLinear(const TensorAxis& axis, WeightLayout layout, size_t weights,
-                 std::optional<ops::Activation> activation, bool bias, bool recorded)
+                 std::optional<ops::Activation> activation, bool biases, bool recorded)
       : OverlappedOp(axis, layout),
         weights_(weights),
         activation_(activation),
-        bias_(bias),
+        biases_(biases),
         recorded_(recorded) {}
   std::string_view name() const override { return "gathered_linear"; }
 
   std::vector<Tensor> forward(Context& cx, std::span<const Tensor> inputs) override {
-    const Tensor bias = bias_ ? as_contiguous(cx.pool, inputs.back()) : Tensor();
-    std::vector<Tensor> matrices, results;
-    for (const Tensor& weight : inputs.subspan(1, weights_)) {
-      matrices.push_back(matrix(weight));
+    std::vector<Tensor> matrices, biases, results;
+    for (size_t i = 0; i < weights_; ++i) {
+      matrices.push_back(matrix(inputs[1 + i]));
+      biases.push_back(biases_ ? as_contiguous(cx.pool, inputs[bias_of(i)]) : Tensor());
       const Shape shape =
           with_features(with_tokens(inputs[0].shape(), parts_.tokens()), matrices.back().dim(1));
       results.push_back(Tensor::empty(cx.allocator, shape, inputs[0].dtype()));
@@ -167,7 +167,7 @@ class GatheredLinear final : public OverlappedOp {
         parts_.gathered(cx, inputs[0], [&](const Tensor& from, const Part& part, const Part& to) {
           for (size_t i = 0; i < weights_; ++i) {
             for (int64_t row = 0; row < rows_of(from); ++row) {
-              ops::linear_into(cx, tokens_of(from, row, part), matrices[i], bias, activation_,
+              ops::linear_into(cx, tokens_of(from, row, part), matrices[i], biases[i], activation_,
                                tokens_of(results[i], row, to),
                                z_ ? tokens_of(z_, row, to) : Tensor());
             }
@@ -196,7 +196,8 @@ class GatheredLinear final : public OverlappedOp {
       if (!output_grads[i]) continue;
       const Tensor dz = ops::product_gradient(
           cx, activation_, activation_ ? ops::as_rows(cx, saved.back()) : Tensor(),
-          ops::as_rows(cx, output_grads[i]), bias_ && wanted_.back() ? &grads.back() : nullptr);
+          ops::as_rows(cx, output_grads[i]),
+          biases_ && wanted_[bias_of(i)] ? &grads[bias_of(i)] : nullptr);
       terms.push_back({ops::shaped(dz, output_grads[i].shape()), matrix_back(saved[1 + i])});
       inputs.push_back(1 + i);
     }
@@ -216,9 +217,11 @@ class GatheredLinear final : public OverlappedOp {
   }
 
  private:
+  size_t bias_of(size_t weight) const { return 1 + weights_ + weight; }  // its input
+
   const size_t weights_;  // how many
   const std::optional<ops::Activation> activation_;
-  const bool bias_, recorded_;
+  const bool biases_, recorded_;
   Tensor whole_, z_;  // between forward() and saves()
 };
 
@@ -282,13 +285,15 @@ Tensor gathered_linear(Context& cx, const TensorAxis& axis, const Tensor& x, con
 }
 
 std::vector<Tensor> gathered_linears(Context& cx, const TensorAxis& axis, const Tensor& x,
-                                     std::span<const Tensor> weights, WeightLayout layout) {
+                                     std::span<const Tensor> weights,
+                                     std::span<const Tensor> biases, WeightLayout layout) {
   std::vector<Tensor> inputs = {x};
   inputs.insert(inputs.end(), weights.begin(), weights.end());
-  return apply(
-      cx,
-      std::make_unique<GatheredLinear>(axis, layout, weights.size(), std::nullopt, false, false),
-      std::move(inputs));
+  inputs.insert(inputs.end(), biases.begin(), biases.end());
+  return apply(cx,
+               std::make_unique<GatheredLinear>(axis, layout, weights.size(), std::nullopt,
+                                                !biases.empty(), false),
+               std::move(inputs));
 }
 
 Tensor scattered_linear(Context& cx, const TensorAxis& axis, const Tensor& x, const Tensor& weight,

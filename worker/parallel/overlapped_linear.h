@@ -31,8 +31,10 @@ Tensor gathered_linear(Context& cx, const TensorAxis& axis, const Tensor& x, con
                        const Tensor& bias, ops::WeightLayout layout,
                        std::optional<ops::Activation> activation);
 // Of several weights of one x, which arrives once and whose gradient leaves once: a result of each.
+// biases: one a weight, or none.
 std::vector<Tensor> gathered_linears(Context& cx, const TensorAxis& axis, const Tensor& x,
-                                     std::span<const Tensor> weights, ops::WeightLayout layout);
+                                     std::span<const Tensor> weights,
+                                     std::span<const Tensor> biases, ops::WeightLayout layout);
 
 // x [..., T, in/t] -> the sum over the ranks, [..., part_of(T, t, rank), out].
 Tensor scattered_linear(Context& cx, const TensorAxis& axis, const Tensor& x, const Tensor& weight,

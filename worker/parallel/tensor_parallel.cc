@@ -27,13 +27,17 @@ Tensor column_linear(Context& cx, const TensorAxis& axis, const Tensor& x, const
 }
 
 std::vector<Tensor> column_linears(Context& cx, const TensorAxis& axis, const Tensor& x,
-                                   std::span<const Tensor> weights, ops::WeightLayout layout) {
-  if (axis.blocks > 0) return blocked_linears(cx, axis, x, weights, layout);
-  if (overlaps(axis, x)) return gathered_linears(cx, axis, x, weights, layout);
+                                   std::span<const Tensor> weights, std::span<const Tensor> biases,
+                                   ops::WeightLayout layout) {
+  WEFT_CHECK(biases.empty() || biases.size() == weights.size(), "{} biases of {} weights",
+             biases.size(), weights.size());
+  if (axis.blocks > 0) return blocked_linears(cx, axis, x, weights, biases, layout);
+  if (overlaps(axis, x)) return gathered_linears(cx, axis, x, weights, biases, layout);
   const Tensor input = column_input(cx, axis, x);
   std::vector<Tensor> results;
-  for (const Tensor& weight : weights) {
-    results.push_back(ops::linear(cx, input, weight, Tensor(), layout));
+  for (size_t i = 0; i < weights.size(); ++i) {
+    const Tensor bias = biases.empty() ? Tensor() : biases[i];
+    results.push_back(ops::linear(cx, input, weights[i], bias, layout));
   }
   return results;
 }

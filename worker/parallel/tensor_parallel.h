@@ -51,10 +51,11 @@ struct TensorAxis {
 Tensor column_linear(Context& cx, const TensorAxis& axis, const Tensor& x, const Tensor& weight,
                      const Tensor& bias, ops::WeightLayout layout,
                      std::optional<ops::Activation> activation = std::nullopt, int parts = 1);
-// The same of several weights, without bias: x is gathered once, and its gradient is summed over
-// the ranks once -> [..., T, out_i/t] of each weight.
+// The same of several weights: x is gathered once, and its gradient is summed over the ranks once
+// -> [..., T, out_i/t] of each weight. biases: one a weight, or none.
 std::vector<Tensor> column_linears(Context& cx, const TensorAxis& axis, const Tensor& x,
-                                   std::span<const Tensor> weights, ops::WeightLayout layout);
+                                   std::span<const Tensor> weights, std::span<const Tensor> biases,
+                                   ops::WeightLayout layout);
 // What stands before column_linear's product: x between blocks -> what every rank's products read,
 // [..., T, in].
 Tensor column_input(Context& cx, const TensorAxis& axis, const Tensor& x);

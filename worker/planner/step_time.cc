@@ -45,6 +45,15 @@ bool in_blocks(const proto::JobSpec& spec) {
   return spec.training().reproducible() == proto::REPRODUCIBLE_TOPOLOGY;
 }
 
+// Of a row of so many tokens, over them; in a window each token but the first ones sees as many.
+double mean_keys_seen(const parallel::AttentionPattern& pattern, int64_t tokens) {
+  const auto all = static_cast<double>(tokens);
+  if (!pattern.causal) return all;
+  const double window = static_cast<double>(pattern.window_left) + 1;
+  if (pattern.window_left < 0 || window >= all) return all / 2;
+  return window - window * window / (2 * all);
+}
+
 // Of the heads of the rank that has most.
 struct Features {
   double queries = 0, keys = 0;
@@ -94,9 +103,11 @@ Work work_of(const ModelConfig& config, const proto::JobSpec& spec,
     work.products += times * tokens * hidden * vocabulary;
   }
   // Two products forwards and five backwards, of the keys that a token sees.
-  const double seen =
-      static_cast<double>(training.sequence_length()) * (config.attention.causal ? 0.5 : 1);
-  work.attention = layers * tokens * seen * features * 2 * (2 + 5 + (again ? 2 : 0));
+  const auto others = static_cast<double>(config.other_layers);
+  const int64_t length = training.sequence_length();
+  const double seen = (layers - others) * mean_keys_seen(config.attention, length) +
+                      others * mean_keys_seen(config.other_attention, length);
+  work.attention = tokens * seen * features * 2 * (2 + 5 + (again ? 2 : 0));
   // Elements a token and block.
   const double kept = 4 * hidden + 2 * (features + keys) + (config.gated ? 3 : 2) * inner;
   work.bytes = element * tokens * layers * kept * kActivationPasses *

@@ -213,6 +213,12 @@ constexpr const char* kGrouped =
 constexpr const char* kGroupedWide =
     "num_hidden_layers: 4, num_attention_heads: 8, num_key_value_heads: 2, hidden_size: 128, "
     "head_dim: 32, intermediate_size: 256, vocab_size: 300, tie_word_embeddings: true";
+constexpr const char* kHeadNorms =
+    "num_hidden_layers: 6, num_attention_heads: 8, num_key_value_heads: 2, hidden_size: 64, "
+    "head_dim: 32, intermediate_size: 64, vocab_size: 300, tie_word_embeddings: true";
+constexpr const char* kWindows =
+    "num_hidden_layers: 4, num_attention_heads: 8, num_key_value_heads: 2, hidden_size: 128, "
+    "head_dim: 32, intermediate_size: 256, vocab_size: 300, sliding_window: 8";
 constexpr const char* kHalfBatch = "batch_size: 8, sequence_length: 64, precision: bf16";
 constexpr const char* kCutRows = "batch_size: 2, sequence_length: 512";
 constexpr const char* kCutRowsBf16 = "batch_size: 2, sequence_length: 512, precision: bf16";
@@ -247,6 +253,12 @@ const Case kGroupedCases[] = {
     {"and tensor 4", kGroupedWide, kBatch, {1, 2, 4}, "causal_lm", 0, kBucketBytes, "llama"},
     {"zero 1", kGroupedWide, kRows, {2, 1, 4}, "causal_lm", 1, kSmallBuckets, "llama"},
     {"zero 3", kGroupedWide, kRows, {2, 1, 1}, "causal_lm", 3, kSmallBuckets, "llama"},
+    {"biases, tensor 4", kGroupedWide, kBatch, {1, 1, 4}, "causal_lm", 0, kBucketBytes, "qwen2"},
+    {"head norms", kHeadNorms, kBatch, {}, "causal_lm", 0, kBucketBytes, "qwen3"},
+    {"the same, bf16", kHeadNorms, kHalfBatch, {}, "causal_lm", 0, kBucketBytes, "qwen3"},
+    {"on tensor 4", kHeadNorms, kBatch, {1, 1, 4}, "causal_lm", 0, kBucketBytes, "qwen3"},
+    {"again", kHeadNorms, kRowsFull, {1, 1, 2}, "causal_lm", 0, kBucketBytes, "qwen3"},
+    {"windows", kWindows, kBatch, {1, 2, 1}, "causal_lm", 0, kBucketBytes, "mistral"},
     // Products are cut from 256 tokens of a rank on (parallel/overlapped_linear.h).
     {"cut", kGroupedWide, kCutRows, {1, 1, 2}, "causal_lm", 0, kBucketBytes, "llama", 512},
     {"cut, bf16",

@@ -34,6 +34,14 @@ constexpr const char* kGrouped =
 constexpr const char* kGroupedPadded =
     "num_hidden_layers: 2, num_attention_heads: 8, num_key_value_heads: 2, hidden_size: 32, "
     "head_dim: 6, intermediate_size: 48, vocab_size: 260, pad_token_id: 2";
+// Tokens see three keys, or in one layer of three all before them.
+constexpr const char* kWindows =
+    "num_hidden_layers: 2, num_attention_heads: 8, num_key_value_heads: 2, hidden_size: 32, "
+    "intermediate_size: 48, vocab_size: 260, sliding_window: 3";
+constexpr const char* kMixedWindows =
+    "num_hidden_layers: 3, num_attention_heads: 8, num_key_value_heads: 2, hidden_size: 32, "
+    "intermediate_size: 48, vocab_size: 260, use_sliding_window: true, sliding_window: 3, "
+    "max_window_layers: 1";
 
 const Case kCases[] = {
     {"batch_size: 4", {1, 1, 2}},
@@ -103,6 +111,22 @@ const Case kCases[] = {
      "llama"},
     {"batch_size: 4", {2, 1, 4}, "zero: 3", "causal_lm", kGroupedPadded, "llama"},
     {"batch_size: 4", {2, 1, 2}, "", "sequence_classification", kGroupedPadded, "llama"},
+    {"batch_size: 4", {1, 1, 4}, "", "causal_lm", kGrouped, "qwen2"},
+    {"batch_size: 4, precision: bf16", {2, 1, 4}, "zero: 3", "causal_lm", kGrouped, "qwen3"},
+    {"batch_size: 4", {1, 2, 1}, "sequence_attention: ring", "causal_lm", kWindows, "mistral"},
+    {"batch_size: 4, precision: bf16, activation_checkpointing: full",
+     {1, 4, 1},
+     "sequence_attention: ring",
+     "causal_lm",
+     kWindows,
+     "mistral"},
+    {"batch_size: 4",
+     {1, 4, 1},
+     "sequence_attention: ulysses_ring, ulysses: 2",
+     "causal_lm",
+     kMixedWindows,
+     "qwen2"},
+    {"batch_size: 4", {1, 2, 2}, "sequence_attention: ring", "causal_lm", kMixedWindows, "qwen2"},
 };
 
 // Cut into 8 blocks.
@@ -150,6 +174,7 @@ const Case kBlockedCases[] = {
     {"batch_size: 8", {2, 1, 2}, "", "sequence_classification"},
     {"batch_size: 16, micro_batch_size: 8", {1, 2, 2}, "zero: 2", "sequence_classification"},
     {"batch_size: 8", {1, 1, 2}, "", "causal_lm", kBlockedGrouped, "llama"},
+    {"batch_size: 8", {2, 1, 2}, "zero: 1", "causal_lm", kBlockedGrouped, "qwen2"},
     {"batch_size: 8, precision: bf16, activation_checkpointing: selective",
      {2, 1, 4},
      "zero: 1",

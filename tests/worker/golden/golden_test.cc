@@ -89,6 +89,9 @@ class Copy {
   const fs::path path_;
 };
 
+const std::string kCases[] = {"gpt2-causal",    "gpt2-sequence", "gpt2-packed", "llama-gqa",
+                              "mistral-window", "qwen2-tied",    "qwen3-qknorm"};
+
 class GoldenOnMesh : public ::testing::TestWithParam<std::tuple<std::string, MeshDegrees>> {};
 
 TEST_P(GoldenOnMesh, IsWithinTheAim) {
@@ -109,7 +112,7 @@ std::string mesh_name(const ::testing::TestParamInfo<GoldenOnMesh::ParamType>& p
 INSTANTIATE_TEST_SUITE_P(
     All, GoldenOnMesh,
     ::testing::Combine(
-        ::testing::Values("gpt2-causal", "gpt2-sequence", "gpt2-packed", "llama-gqa"),
+        ::testing::ValuesIn(kCases),
         ::testing::Values(
             MeshDegrees{}, MeshDegrees{.data = 2}, MeshDegrees{.data = 3},
             MeshDegrees{.sequence = 2}, MeshDegrees{.sequence = 3}, MeshDegrees{.sequence = 4},
@@ -124,7 +127,7 @@ INSTANTIATE_TEST_SUITE_P(
 
 // In bf16 each value may be off by twice what PyTorch is off by in bf16.
 TEST(GoldenBf16, IsAsNearAsPyTorch) {
-  for (const char* name : {"gpt2-causal", "gpt2-sequence", "gpt2-packed", "llama-gqa"}) {
+  for (const std::string& name : kCases) {
     const Case golden = read(fixture(name));
     for (const MeshDegrees mesh :
          {MeshDegrees{}, MeshDegrees{.data = 2}, MeshDegrees{.sequence = 2},
@@ -140,7 +143,7 @@ TEST(GoldenBf16, IsAsNearAsPyTorch) {
 
 // In float64 nothing is further off than what the stored results are rounded by.
 TEST(GoldenFloat64, IsExactToTheTwelfthPlace) {
-  for (const char* name : {"gpt2-causal", "gpt2-sequence", "gpt2-packed", "llama-gqa"}) {
+  for (const std::string& name : kCases) {
     const Report report = run(read(fixture(name)), {}, DType::kF64);
     EXPECT_TRUE(report.passed()) << name << " " << report.worst().what << " "
                                  << report.worst().error << " of " << report.worst().bar;

@@ -11,13 +11,17 @@ namespace {
 
 const ModelFamily& family() { return *find_family("llama"); }
 
+Result<std::shared_ptr<const llama::Config>> parse(std::string_view json) {
+  return llama::parse_config(llama::dialects().front(), json);
+}
+
 std::string refusal(const std::string& json) {
   const Result<ModelConfigPtr> config = family().parse_config(json);
   return config ? "accepted" : config.error().field();
 }
 
 TEST(LlamaConfig, AbsentKeysAreTransformersDefaults) {
-  const auto config = llama::parse_config("{}");
+  const auto config = parse("{}");
   ASSERT_TRUE(config) << config.error().to_string();
   const llama::Config& c = **config;
   EXPECT_EQ(c.vocabulary, 32000);
@@ -38,7 +42,7 @@ TEST(LlamaConfig, AbsentKeysAreTransformersDefaults) {
 }
 
 TEST(LlamaConfig, KeysAreHonoured) {
-  const auto config = llama::parse_config(R"({"hidden_size": 10, "num_attention_heads": 6,
+  const auto config = parse(R"({"hidden_size": 10, "num_attention_heads": 6,
       "num_key_value_heads": 2, "head_dim": 4, "intermediate_size": 7, "vocab_size": 11,
       "max_position_embeddings": 9, "num_hidden_layers": 2, "rms_norm_eps": 0.001,
       "attention_dropout": 0.25, "tie_word_embeddings": true, "pad_token_id": 4,
@@ -58,19 +62,16 @@ TEST(LlamaConfig, KeysAreHonoured) {
 TEST(LlamaConfig, PositionsTurnAsBothSpellingsSay) {
   const std::string scaling = R"("rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
       "high_freq_factor": 4.0, "original_max_position_embeddings": 64)";
-  const auto old_form =
-      llama::parse_config(R"({"rope_theta": 500.0, "rope_scaling": {)" + scaling + "}}");
-  const auto new_form =
-      llama::parse_config(R"({"rope_parameters": {"rope_theta": 500.0, )" + scaling + "}}");
+  const auto old_form = parse(R"({"rope_theta": 500.0, "rope_scaling": {)" + scaling + "}}");
+  const auto new_form = parse(R"({"rope_parameters": {"rope_theta": 500.0, )" + scaling + "}}");
   ASSERT_TRUE(old_form) << old_form.error().to_string();
   ASSERT_TRUE(new_form) << new_form.error().to_string();
   EXPECT_EQ((*old_form)->frequencies(), (*new_form)->frequencies());
-  const std::vector<double> plain =
-      (*llama::parse_config(R"({"rope_theta": 500.0})"))->frequencies();
+  const std::vector<double> plain = (*parse(R"({"rope_theta": 500.0})"))->frequencies();
   const std::vector<double> scaled = (*old_form)->frequencies();
   EXPECT_EQ(scaled.front(), plain.front());  // 64 positions are ten turns of it
   EXPECT_NEAR(scaled.back(), plain.back() / 8, 1e-9);
-  const auto linear = llama::parse_config(R"({"rope_theta": 500.0,
+  const auto linear = parse(R"({"rope_theta": 500.0,
       "rope_scaling": {"type": "linear", "factor": 4.0}})");
   ASSERT_TRUE(linear) << linear.error().to_string();
   EXPECT_EQ((*linear)->frequencies().front(), 0.25);
@@ -79,8 +80,7 @@ TEST(LlamaConfig, PositionsTurnAsBothSpellingsSay) {
 TEST(LlamaConfig, OneBaseIsSaidOnceOrTwiceTheSame) {
   EXPECT_EQ(refusal(R"({"rope_theta": 500.0, "rope_parameters": {"rope_theta": 500}})"),
             "accepted");
-  const auto two = llama::parse_config(
-      R"({"rope_theta": 500000.0, "rope_parameters": {"rope_theta": 10000.0}})");
+  const auto two = parse(R"({"rope_theta": 500000.0, "rope_parameters": {"rope_theta": 10000.0}})");
   ASSERT_FALSE(two);
   EXPECT_EQ(two.error().field(), "rope_parameters.rope_theta");
   EXPECT_EQ(two.error().value(), "10000.0");
@@ -93,15 +93,14 @@ TEST(LlamaConfig, OneBaseIsSaidOnceOrTwiceTheSame) {
 
 // As torch computes them, whose exponents of 2/6 and 4/6 are rounded to fp32 too.
 TEST(LlamaConfig, FrequenciesAreThoseOfFp32) {
-  const auto config =
-      llama::parse_config(R"({"hidden_size": 36, "num_attention_heads": 6, "head_dim": 6})");
+  const auto config = parse(R"({"hidden_size": 36, "num_attention_heads": 6, "head_dim": 6})");
   ASSERT_TRUE(config) << config.error().to_string();
   EXPECT_EQ((*config)->frequencies(),
             (std::vector<double>{1, 0x1.7c3d2a0000000p-5, 0x1.1a62d20000000p-9}));
 }
 
 TEST(LlamaConfig, SeveralTokensMayEndAText) {
-  const auto config = llama::parse_config(R"({"eos_token_id": [5, 8, 9]})");
+  const auto config = parse(R"({"eos_token_id": [5, 8, 9]})");
   ASSERT_TRUE(config) << config.error().to_string();
   EXPECT_EQ((*config)->eos_token_ids, (std::vector<int64_t>{5, 8, 9}));
 }
@@ -110,7 +109,7 @@ TEST(LlamaConfig, TokenIdsAreOfTheVocabulary) {
   EXPECT_EQ(refusal(R"({"vocab_size": 10, "bos_token_id": 10})"), "bos_token_id");
   EXPECT_EQ(refusal(R"({"vocab_size": 10, "pad_token_id": -2})"), "pad_token_id");
   EXPECT_EQ(refusal(R"({"vocab_size": 10, "eos_token_id": [9, 11]})"), "eos_token_id");
-  const auto refused = llama::parse_config(R"({"vocab_size": 10, "eos_token_id": [9, 11]})");
+  const auto refused = parse(R"({"vocab_size": 10, "eos_token_id": [9, 11]})");
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().value(), "[9,11]");
   EXPECT_NE(refused.error().rule().find("from 0 to 9"), std::string::npos);
@@ -118,7 +117,7 @@ TEST(LlamaConfig, TokenIdsAreOfTheVocabulary) {
 
 // As published folders have them.
 TEST(LlamaConfig, MinusOneAndTheDefaultsOfALargerVocabularyAreNoTokens) {
-  const auto config = llama::parse_config(
+  const auto config = parse(
       R"({"vocab_size": 10, "bos_token_id": 0, "eos_token_id": [9, -1], "pad_token_id": -1})");
   ASSERT_TRUE(config) << config.error().to_string();
   EXPECT_EQ((*config)->bos_token_id, 0);
@@ -126,7 +125,7 @@ TEST(LlamaConfig, MinusOneAndTheDefaultsOfALargerVocabularyAreNoTokens) {
   EXPECT_FALSE((*config)->pad_token_id);
   for (const char* text :
        {R"({"vocab_size": 1})", R"({"vocab_size": 1, "bos_token_id": 1, "eos_token_id": 2})"}) {
-    const auto small = llama::parse_config(text);
+    const auto small = parse(text);
     ASSERT_TRUE(small) << small.error().to_string();
     EXPECT_FALSE((*small)->bos_token_id);
     EXPECT_TRUE((*small)->eos_token_ids.empty());
@@ -143,7 +142,7 @@ TEST(LlamaConfig, RefusalsNameTheKey) {
   EXPECT_EQ(refusal(R"({"head_dim": 4294967296})"), "head_dim");
   EXPECT_EQ(refusal(R"({"hidden_size": 1073741824, "num_hidden_layers": 100000})"), "hidden_size");
   EXPECT_EQ(refusal(R"({"hidden_act": "gelu"})"), "hidden_act");
-  EXPECT_EQ(refusal(R"({"attention_bias": true})"), "attention_bias");
+  EXPECT_EQ(refusal(R"({"attention_bias": 1})"), "attention_bias");
   EXPECT_EQ(refusal(R"({"mlp_bias": true})"), "mlp_bias");
   EXPECT_EQ(refusal(R"({"pretraining_tp": 2})"), "pretraining_tp");
   EXPECT_EQ(refusal(R"({"eos_token_id": [2, "three"]})"), "eos_token_id");
@@ -200,8 +199,115 @@ TEST(LlamaConfig, TheTokenizersEndOfTextIsWrittenWhereNoEndIsIt) {
   EXPECT_EQ(written(own, 256), (Ids{3, Ids{256, 2}, 4}));
 }
 
+const llama::Config& as_llama(const ModelConfigPtr& config) {
+  return dynamic_cast<const llama::Config&>(*config);
+}
+// What the family makes of the keys; the test fails where it refuses them.
+ModelConfigPtr made(const char* name, const std::string& json) {
+  const Result<ModelConfigPtr> config = find_family(name)->parse_config(json);
+  EXPECT_TRUE(config) << name << " " << config.error().to_string();
+  return config ? *config : nullptr;
+}
+std::string refusal(const char* name, const std::string& json) {
+  const Result<ModelConfigPtr> config = find_family(name)->parse_config(json);
+  return config ? "accepted" : config.error().field();
+}
+
+// As the configuration classes of transformers 5.24 have them.
+TEST(LlamasKin, AbsentKeysAreTransformersDefaults) {
+  const ModelConfigPtr mistral = made("mistral", "{}"), qwen2 = made("qwen2", "{}"),
+                       qwen3 = made("qwen3", R"({"hidden_size": 1024})");
+  EXPECT_EQ(mistral->key_heads, 8);
+  EXPECT_EQ(mistral->positions, 131072);
+  EXPECT_EQ(mistral->inner, 14336);
+  EXPECT_EQ(mistral->vocabulary, 32000);
+  EXPECT_EQ(mistral->bos_token_id, 1);
+  EXPECT_EQ(as_llama(mistral).window, 4096);
+  EXPECT_EQ(mistral->attention.window_left, 4095);
+  for (const ModelConfigPtr& qwen : {qwen2, qwen3}) {
+    EXPECT_EQ(qwen->key_heads, 32);
+    EXPECT_EQ(qwen->positions, 32768);
+    EXPECT_EQ(qwen->inner, 22016);
+    EXPECT_EQ(qwen->vocabulary, 151936);
+    EXPECT_FALSE(qwen->bos_token_id);
+    EXPECT_TRUE(qwen->eos_token_ids.empty());
+    EXPECT_EQ(qwen->attention.window_left, -1);
+  }
+  EXPECT_EQ(qwen2->head_features, 128);
+  EXPECT_TRUE(as_llama(qwen2).input_biases);
+  EXPECT_FALSE(as_llama(qwen2).output_bias);
+  EXPECT_EQ(qwen3->head_features, 128);  // whatever hidden_size is
+  EXPECT_TRUE(qwen3->head_norms);
+  EXPECT_FALSE(as_llama(qwen3).input_biases);
+}
+
+TEST(LlamasKin, WindowsAreOfTheLayersThatAreNamed) {
+  const ModelConfigPtr whole = made("mistral", R"({"sliding_window": null})");
+  EXPECT_EQ(whole->attention.window_left, -1);
+  EXPECT_EQ(whole->other_layers, 0);
+  const ModelConfigPtr unused = made("qwen2", R"({"sliding_window": 131072,
+      "max_window_layers": 28, "use_sliding_window": false})");
+  EXPECT_EQ(unused->other_layers, 0);
+  const ModelConfigPtr later = made("qwen2", R"({"sliding_window": 16, "max_window_layers": 1,
+      "num_hidden_layers": 3, "use_sliding_window": true})");
+  EXPECT_FALSE(as_llama(later).has_window(0));
+  EXPECT_TRUE(as_llama(later).has_window(2));
+  EXPECT_EQ(later->attention.window_left, 15);
+  EXPECT_EQ(later->other_attention.window_left, -1);
+  EXPECT_EQ(later->other_layers, 1);
+  const ModelConfigPtr shorter = find_family("qwen2")->with_layers(*later, 1);
+  EXPECT_EQ(shorter->attention.window_left, -1);
+  EXPECT_EQ(shorter->other_layers, 0);
+  const ModelConfigPtr named = made("qwen3", R"({"sliding_window": 16, "num_hidden_layers": 3,
+      "use_sliding_window": true,
+      "layer_types": ["sliding_attention", "full_attention", "full_attention"]})");
+  EXPECT_TRUE(as_llama(named).has_window(0));
+  EXPECT_EQ(named->attention.window_left, -1);
+  EXPECT_EQ(named->other_attention.window_left, 15);
+  EXPECT_EQ(named->other_layers, 1);
+}
+
+TEST(LlamasKin, RefusalsNameTheKey) {
+  EXPECT_EQ(refusal("mistral", R"({"attention_bias": true})"), "attention_bias");
+  EXPECT_EQ(refusal("mistral", R"({"sliding_window": 0})"), "sliding_window");
+  EXPECT_EQ(refusal("mistral", R"({"sliding_window": 1.5})"), "sliding_window");
+  EXPECT_EQ(refusal("mistral", R"({"layer_types": []})"), "layer_types");
+  EXPECT_EQ(refusal("mistral", R"({"model_type": "llama"})"), "model_type");
+  EXPECT_EQ(refusal("llama", R"({"sliding_window": 8})"), "sliding_window");
+  EXPECT_EQ(refusal("qwen2", R"({"attention_bias": false})"), "attention_bias");
+  const std::string two = R"({"num_hidden_layers": 2, "use_sliding_window": true, "layer_types": )";
+  EXPECT_EQ(refusal("qwen3", two + R"(["full_attention"]})"), "layer_types");
+  EXPECT_EQ(refusal("qwen3", two + R"(["full_attention", "linear_attention"]})"), "layer_types");
+  EXPECT_EQ(refusal("qwen3", two + R"(["full_attention", 3]})"), "layer_types");
+  EXPECT_EQ(refusal("qwen3", two + R"(3})"), "layer_types");
+  EXPECT_EQ(refusal("qwen3", R"({"num_hidden_layers": 1, "layer_types": ["sliding_attention"]})"),
+            "layer_types");
+  EXPECT_EQ(refusal("qwen3", R"({"use_sliding_window": 1})"), "use_sliding_window");
+  EXPECT_EQ(refusal("qwen3", R"({"max_window_layers": -1})"), "max_window_layers");
+}
+
+TEST(LlamasKin, WhatIsWrittenReadsBackTheSame) {
+  const std::pair<const char*, const char*> configurations[] = {
+      {"llama", R"({"attention_bias": true})"},
+      {"mistral", "{}"},
+      {"mistral", R"({"sliding_window": null, "head_dim": 64})"},
+      {"qwen2", R"({"use_sliding_window": true, "max_window_layers": 20})"},
+      {"qwen3", R"({"attention_bias": true, "eos_token_id": 7})"},
+  };
+  for (const auto& [name, keys] : configurations) {
+    const ModelConfigPtr config = made(name, keys);
+    const std::string text = find_family(name)->config_json(*config, {});
+    const ModelConfigPtr again = made(name, text);
+    EXPECT_EQ(find_family(name)->config_json(*again, {}), text) << name;
+    EXPECT_EQ(as_llama(again).window, as_llama(config).window) << name;
+    EXPECT_EQ(as_llama(again).input_biases, as_llama(config).input_biases) << name;
+    EXPECT_EQ(again->other_layers, config->other_layers) << name;
+    EXPECT_EQ(*family_of_config(text), name);
+  }
+}
+
 TEST(LlamaConfig, DropoutCanBeOverridden) {
-  const auto config = llama::parse_config(R"({"attention_dropout": 0.5})");
+  const auto config = parse(R"({"attention_dropout": 0.5})");
   const ModelConfigPtr other = family().with_dropout(**config, 0.0);
   EXPECT_NE(family().config_json(*other, {}).find("\"attention_dropout\": 0.0"), std::string::npos);
 }

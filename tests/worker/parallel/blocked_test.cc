@@ -167,10 +167,10 @@ TEST(BlockedLinear, HasTheBitsOfOneRank) {
   }
 }
 
-// Two weights of one input, of other widths: gradients of the input and of both, and the bytes that
-// a rank of the tensor axis sends.
+// Two weights and biases of one input, of other widths: gradients of all, and the bytes that a rank
+// of the tensor axis sends.
 struct Several {
-  Whole x, wide, narrow;
+  Whole x, wide, narrow, wide_bias, narrow_bias;
   int64_t bytes = 0;
 };
 Several linears_on(MeshDegrees mesh) {
@@ -188,27 +188,39 @@ Several linears_on(MeshDegrees mesh) {
     const Tensor x = cut(rank, {kTokens, kHidden}, 0, own, 1);
     const std::array weights = {cut(rank, {kWide, kHidden}, 0, shard(kWide), 2),
                                 cut(rank, {kNarrow, kHidden}, 0, shard(kNarrow), 3)};
+    const auto bias = [&](int64_t features, int salt) {
+      const Tensor row = cut(rank, {1, features}, 1, shard(features), salt).detach();
+      return row.view({row.dim(1)}, std::array<int64_t, 1>{1}, 0).set_requires_grad(true);
+    };
+    const std::array biases = {bias(kWide, 7), bias(kNarrow, 8)};
     Tape tape;
     Context cx = rank.context();
     cx.tape = &tape;
     const Communicator& tensor = rank.mesh.axis(Axis::kTensor);
     const int64_t before = tensor.bytes_sent();
     const std::vector<Tensor> y = blocked_linears(cx, blocked_axis(rank, replica.length), x,
-                                                  weights, ops::WeightLayout::kOutIn);
+                                                  weights, biases, ops::WeightLayout::kOutIn);
     const auto weighted = [&](const Tensor& each, int64_t features, int salt) {
       const Tensor whole = cut(rank, {kTokens, features}, 1, shard(features), salt).detach();
       const Tensor factor = ops::slice(cx, whole, 0, replica.start, replica.length);
       return ops::sum_all(cx, ops::multiply(cx, each, ops::reshape(cx, factor, each.shape())));
     };
-    tape.backward(cx, ops::add(cx, weighted(y[0], kWide, 5), weighted(y[1], kNarrow, 6)));
+    // Of the square too, so that biases reach other gradients.
+    const auto squared = [&](const Tensor& each) { return ops::multiply(cx, each, each); };
+    tape.backward(
+        cx, ops::add(cx, weighted(squared(y[0]), kWide, 5), weighted(squared(y[1]), kNarrow, 6)));
     const int64_t sent = tensor.bytes_sent() - before;
     Communicator& replicas = rank.mesh.axis(Axis::kReplica);
     const Tensor of_wide = tree_sum(cx, replicas, weights[0].grad());
     const Tensor of_narrow = tree_sum(cx, replicas, weights[1].grad());
+    const Tensor of_wide_bias = tree_sum(cx, replicas, biases[0].grad());
+    const Tensor of_narrow_bias = tree_sum(cx, replicas, biases[1].grad());
     const std::lock_guard lock(mutex);
     all.x.put({kTokens, kHidden}, 0, own, x.grad());
     all.wide.put({kWide, kHidden}, 0, shard(kWide), of_wide);
     all.narrow.put({kNarrow, kHidden}, 0, shard(kNarrow), of_narrow);
+    all.wide_bias.put({1, kWide}, 1, shard(kWide), of_wide_bias);
+    all.narrow_bias.put({1, kNarrow}, 1, shard(kNarrow), of_narrow_bias);
     all.bytes = sent;
   });
   return all;
@@ -223,6 +235,8 @@ TEST(BlockedLinears, HaveTheBitsOfOneRankAndOneGatherOfTheInput) {
     EXPECT_EQ(other.x.values, one.x.values) << where;
     EXPECT_EQ(other.wide.values, one.wide.values) << where;
     EXPECT_EQ(other.narrow.values, one.narrow.values) << where;
+    EXPECT_EQ(other.wide_bias.values, one.wide_bias.values) << where;
+    EXPECT_EQ(other.narrow_bias.values, one.narrow_bias.values) << where;
     // The input forwards, once more for the weights' gradients, and terms of its own.
     const int64_t rows = kTokens / mesh.data / mesh.tensor * (mesh.tensor - 1);
     EXPECT_EQ(other.bytes, 3 * rows * kHidden * 4) << where;

@@ -160,19 +160,22 @@ TEST(OverlappedLinear, HasTheValuesAndTheBytesOfTheProductsItCuts) {
           const Tensor bias = made({n.inner / ranks}, 21 + comm.rank());
           const Tensor down = made({n.inner / ranks, n.hidden}, 31 + comm.rank());
           const Tensor gate = made({n.hidden, n.inner / ranks}, 51 + comm.rank());
+          const Tensor gate_bias = made({n.inner / ranks}, 71 + comm.rank());
+          const Tensor up_bias = made({n.inner / ranks}, 81 + comm.rank());
           const Tensor gated_down = made({n.inner / ranks, n.hidden}, 61 + comm.rank());
           const int64_t before = comm.bytes_sent();
           const Tensor inner = column_linear(cx, axis, x, up, bias, WeightLayout::kInOut,
                                              ops::Activation::kGeluTanh);
           const Tensor plain = row_linear(cx, axis, inner, down, Tensor(), WeightLayout::kInOut, x);
-          const auto both = column_linears(cx, axis, x, std::array{gate, up}, WeightLayout::kInOut);
+          const auto both = column_linears(cx, axis, x, std::array{gate, up},
+                                           std::array{gate_bias, up_bias}, WeightLayout::kInOut);
           const Tensor gated = row_linear(cx, axis, ops::swiglu(cx, both[0], both[1]), gated_down,
                                           Tensor(), WeightLayout::kInOut);
           const Tensor y = ops::add(cx, plain, gated);
           tape.backward(cx, y, ops::cast(cx, drawn(cx, y.shape(), 41), dtype));
           std::vector<std::vector<float>> all;
-          for (const Tensor& each :
-               {y, x.grad(), up.grad(), bias.grad(), down.grad(), gate.grad(), gated_down.grad()}) {
+          for (const Tensor& each : {y, x.grad(), up.grad(), bias.grad(), down.grad(), gate.grad(),
+                                     gate_bias.grad(), up_bias.grad(), gated_down.grad()}) {
             all.push_back(cpu::converted(cx.pool, each.detach(), DType::kF32).to_vector<float>());
           }
           all.push_back({static_cast<float>(comm.bytes_sent() - before)});
@@ -203,6 +206,7 @@ void compare_several(Rank& rank, Split split, WeightLayout layout) {
   const Tensor x = leaf(drawn(cx, {kBatch, kTokens, kHidden}, 1));
   const std::array whole = {leaf(drawn(cx, weight_shape(layout, kHidden, kWide), 2)),
                             leaf(drawn(cx, weight_shape(layout, kHidden, kNarrow), 3))};
+  const std::array biases = {leaf(drawn(cx, {kWide}, 6)), leaf(drawn(cx, {kNarrow}, 7))};
   const std::array seeds = {drawn(cx, {kBatch, kTokens, kWide}, 4),
                             drawn(cx, {kBatch, kTokens, kNarrow}, 5)};
   const auto loss = [&](const std::vector<Tensor>& y, const std::array<Tensor, 2>& factors) {
@@ -210,8 +214,8 @@ void compare_several(Rank& rank, Split split, WeightLayout layout) {
                     ops::sum_all(cx, ops::multiply(cx, y[1], factors[1])));
   };
   std::vector<Tensor> expected;
-  for (const Tensor& weight : whole) {
-    expected.push_back(ops::linear(cx, x, weight, Tensor(), layout));
+  for (size_t i = 0; i < 2; ++i) {
+    expected.push_back(ops::linear(cx, x, whole[i], biases[i], layout));
   }
   tape.backward(cx, loss(expected, seeds));
 
@@ -220,11 +224,13 @@ void compare_several(Rank& rank, Split split, WeightLayout layout) {
   const int dim = output_dim(layout);
   const std::array mine = {leaf(cut(cx, axis.comm, whole[0], dim)),
                            leaf(cut(cx, axis.comm, whole[1], dim))};
+  const std::array added = {leaf(cut(cx, axis.comm, biases[0], 0)),
+                            leaf(cut(cx, axis.comm, biases[1], 0))};
   const auto own_tokens = [&](const Tensor& all) {
     return split == Split::kNothing ? clone(cx.pool, all) : cut(cx, axis.comm, all, 1);
   };
   const Tensor own = leaf(own_tokens(x));
-  const std::vector<Tensor> y = column_linears(cx, axis, own, mine, layout);
+  const std::vector<Tensor> y = column_linears(cx, axis, own, mine, added, layout);
   std::array<Tensor, 2> own_seeds;
   for (size_t i = 0; i < 2; ++i) {
     expect_near(y[i], cut(cx, axis.comm, expected[i], 2), 1e-12, "value");
@@ -234,9 +240,10 @@ void compare_several(Rank& rank, Split split, WeightLayout layout) {
   expect_near(own.grad(), own_tokens(x.grad()), 1e-12, "input");
   for (size_t i = 0; i < 2; ++i) {
     expect_near(mine[i].grad(), cut(cx, axis.comm, whole[i].grad(), dim), 1e-12, "weight");
+    expect_near(added[i].grad(), cut(cx, axis.comm, biases[i].grad(), 0), 1e-12, "bias");
   }
   // No gradient of one of them.
-  const Tensor first = column_linears(cx, axis, own.detach(), mine, layout)[0];
+  const Tensor first = column_linears(cx, axis, own.detach(), mine, {}, layout)[0];
   const Tensor before = clone(cx.pool, mine[1].grad());
   tape.backward(cx, first, own_seeds[0]);
   expect_near(mine[0].grad(), ops::scale(cx, cut(cx, axis.comm, whole[0].grad(), dim), 2), 1e-12,
