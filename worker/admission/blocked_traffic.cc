@@ -25,12 +25,15 @@ struct Round {
     rounds = training.batch_size() / at_once;
     tokens = at_once * training.sequence_length() / replicas;
     layers = config.layers;
+    token_blocks = training.reproducible_blocks() / replicas;
+    head_norms = config.head_norms ? 2 * config.head_features : 0;
     hidden = config.hidden;
     recompute = training.activation_checkpointing();
   }
   int replicas;
   DType precision;
   int64_t element, rounds, tokens, layers, hidden;
+  int64_t token_blocks, head_norms;  // of a layer's norms of queries and keys, features
   proto::ActivationCheckpointing recompute;
 };
 
@@ -48,6 +51,11 @@ AxisTraffic tensor_round(const Round& s, bool language_model, int ranks, int ran
   if (s.recompute == proto::ACTIVATION_CHECKPOINTING_SELECTIVE) all += half * s.layers;
   if (s.recompute == proto::ACTIVATION_CHECKPOINTING_FULL) all += half * (2 * s.layers);
   all += gather;  // what the head reads
+  if (s.head_norms > 0) {
+    AxisTraffic gradients = scatter_traffic(s.token_blocks, kSingle * s.head_norms, ranks, rank);
+    gradients.messages *= 2;
+    all += gradients * s.layers;
+  }
   if (!language_model) return all;
   all += gather_traffic(3 * ranks, kSingle * s.tokens, ranks, rank);  // maximum, sum, label's logit
   all += terms;

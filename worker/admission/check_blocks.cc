@@ -10,12 +10,6 @@ namespace weft {
 
 Status check_blocks(const proto::JobSpec& spec, const ModelConfig& config) {
   if (spec.training().reproducible() != proto::REPRODUCIBLE_TOPOLOGY) return {};
-  if (config.head_norms) {
-    return Status::invalid("training.reproducible", "topology",
-                           "must be mesh or none for a model of the " + config.family +
-                               " family, whose heads have norms: sums of their gradients over "
-                               "heads follow the mesh");
-  }
   if (spec.parallel().mode() == proto::PARALLEL_MODE_AUTO) return {};  // there is no mesh yet
   const int64_t blocks = spec.training().reproducible_blocks(), tensor = spec.parallel().tensor();
   const int64_t replicas = int64_t{spec.parallel().data()} * spec.parallel().sequence();

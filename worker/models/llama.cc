@@ -13,6 +13,7 @@
 #include "worker/models/llama_config.h"
 #include "worker/models/llama_dialect.h"
 #include "worker/models/llama_plan.h"
+#include "worker/parallel/blocked.h"
 
 namespace weft {
 namespace {
@@ -94,13 +95,21 @@ class LlamaTrunk final : public DecoderTrunk {
     const int64_t rows = pass.batch.ids.dim(0), tokens = pass.batch.own_tokens;
     const int64_t features = config_->head_features;
     y = ops::reshape(cx, y, {rows, tokens, y.shape()[-1] / features, features});
-    if (gamma) {
-      // Each rank of the tensor axis has terms of its gradient, those of its heads.
-      const Tensor shared = parallel::copy_to_axis(cx, pass.axis.comm, gamma);
-      y = ops::rms_norm(cx, y, shared, config_->epsilon);
-    }
+    if (gamma) y = head_norm(cx, pass, y, gamma);
     y = ops::permute(cx, y, std::array{0, 2, 1, 3});
     return cx.stream() == nullptr ? ops::contiguous(cx, y) : y;
+  }
+
+  // Each rank of the tensor axis has terms of gamma's gradient, those of its heads.
+  Tensor head_norm(Context& cx, const DecoderPass& pass, const Tensor& y,
+                   const Tensor& gamma) const {
+    if (pass.axis.blocks == 0) {
+      const Tensor shared = parallel::copy_to_axis(cx, pass.axis.comm, gamma);
+      return ops::rms_norm(cx, y, shared, config_->epsilon);
+    }
+    const Tensor ones = Tensor::full(cx.allocator, {y.shape()[-1]}, 1.0, y.dtype());
+    return parallel::blocked_scale(cx, pass.axis, ops::rms_norm(cx, y, ones, config_->epsilon),
+                                   gamma);
   }
 
   static Tensor turned(Context& cx, const DecoderPass& pass, const Tensor& x) {

@@ -53,6 +53,11 @@ std::vector<Tensor> blocked_linears(Context& cx, const TensorAxis& axis, const T
                                     std::span<const Tensor> weights, std::span<const Tensor> biases,
                                     ops::WeightLayout layout);
 
+// x [..., heads / t, D], rows that stand for the replica's tokens, times gamma [D], which every
+// rank has whole: -> the same shape. The number of heads is even as often as the axis is cut in
+// two.
+Tensor blocked_scale(Context& cx, const TensorAxis& axis, const Tensor& x, const Tensor& gamma);
+
 // The tensor axis of a rank with blocks; tokens: N.
 TensorAxis blocked_axis(Rank& rank, int64_t tokens);
 

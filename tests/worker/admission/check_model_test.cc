@@ -237,9 +237,6 @@ TEST_F(CheckModelTest, TheModelFitsTheBlocks) {
     return changes;
   };
   EXPECT_EQ(refuses(fits, 2, 2), "ok");
-  const ModelConfigPtr with_head_norms = find_family("qwen3")->parse_config("{}").value();
-  EXPECT_THAT(check_on(*with_head_norms, 1, 1),
-              HasSubstr("training.reproducible must be mesh or none for a model of the qwen3"));
   EXPECT_EQ(refuses(fits, 4, 2), "ok");  // two rows: two ranks share the tokens of a row
   EXPECT_THAT(refuses(with("n_head", "2"), 4, 2), HasSubstr("divide the model's 2 heads of keys"));
   EXPECT_THAT(refuses(with("n_head", "1"), 1, 2), HasSubstr("parallel.tensor"));

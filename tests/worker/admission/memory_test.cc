@@ -204,6 +204,8 @@ const Case kBlockedCases[] = {
     {"grouped, bf16", kEvenGrouped, kBlocksBf16, {}, "causal_lm", 0, kBucketBytes, "llama"},
     {"grouped, full", kEvenGrouped, kBlocksFull, {1, 1, 2}, "causal_lm", 0, kBucketBytes, "llama"},
     {"grouped, tensor 4", kEvenGrouped, kBlocks, {1, 1, 4}, "causal_lm", 0, kBucketBytes, "llama"},
+    {"head norms", kEvenGrouped, kBlocks, {1, 1, 2}, "causal_lm", 0, kBucketBytes, "qwen3"},
+    {"the same, bf16", kEvenGrouped, kBlocksBf16, {}, "causal_lm", 0, kBucketBytes, "qwen3"},
 };
 
 // Of Llama: eight heads of queries read two of keys.

@@ -175,6 +175,7 @@ const Case kBlockedCases[] = {
     {"batch_size: 16, micro_batch_size: 8", {1, 2, 2}, "zero: 2", "sequence_classification"},
     {"batch_size: 8", {1, 1, 2}, "", "causal_lm", kBlockedGrouped, "llama"},
     {"batch_size: 8", {2, 1, 2}, "zero: 1", "causal_lm", kBlockedGrouped, "qwen2"},
+    {"batch_size: 8, precision: bf16", {2, 1, 2}, "", "causal_lm", kBlockedGrouped, "qwen3"},
     {"batch_size: 8, precision: bf16, activation_checkpointing: selective",
      {2, 1, 4},
      "zero: 1",

@@ -23,6 +23,12 @@ class Topology : public Trainer {
       "{family: llama, config: {num_hidden_layers: 2, num_attention_heads: 16, "
       "num_key_value_heads: 8, hidden_size: 64, head_dim: 6, intermediate_size: 80, "
       "max_position_embeddings: 32, vocab_size: 257, attention_dropout: 0.1, pad_token_id: 32}}";
+  // Of its kin: windows, biases and norms of heads.
+  static constexpr const char* kQwen3 =
+      "{family: qwen3, config: {num_hidden_layers: 2, num_attention_heads: 16, "
+      "num_key_value_heads: 8, hidden_size: 64, head_dim: 6, intermediate_size: 80, "
+      "max_position_embeddings: 32, vocab_size: 257, attention_dropout: 0.1, attention_bias: true, "
+      "use_sliding_window: true, sliding_window: 5, max_window_layers: 1}}";
 
   // settings: of training, beside those that are the same for all.
   static std::string job(const std::string& settings, const std::string& tasks = kLm,

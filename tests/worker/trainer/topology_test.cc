@@ -10,7 +10,7 @@ using testing::Trace;
 
 // Two rows: ranks share the tokens of a row. Eight: each has whole rows.
 TEST_F(Topology, MeshesHaveTheBitsOfOneRank) {
-  for (const char* model : {kGpt2, kLlama}) {
+  for (const char* model : {kGpt2, kLlama, kQwen3}) {
     for (const char* settings : {"batch_size: 2", "batch_size: 8, precision: bf16"}) {
       const std::string text = job(settings, kLm, "pretrain", model);
       const Trace one = run(text, {});
@@ -49,7 +49,7 @@ TEST_F(Topology, WithoutItMeshesDiffer) {
 }
 
 TEST_F(Topology, ItIsTheTrainingOfOtherJobs) {
-  for (const char* model : {kGpt2, kLlama}) {
+  for (const char* model : {kGpt2, kLlama, kQwen3}) {
     const std::string text = job("batch_size: 8", kLm, "pretrain", model);
     std::string usual = text;
     usual.replace(usual.find("reproducible: topology"), 22, "reproducible: mesh");
@@ -63,7 +63,7 @@ TEST_F(Topology, ItIsTheTrainingOfOtherJobs) {
 }
 
 TEST_F(Topology, EveryLevelOfZeroAndEachRecomputationHasTheSameBits) {
-  for (const char* model : {kGpt2, kLlama}) {
+  for (const char* model : {kGpt2, kLlama, kQwen3}) {
     const auto with = [&](const std::string& settings) {
       return job(settings, kLm, "pretrain", model);
     };

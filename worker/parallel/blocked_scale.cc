@@ -1,0 +1,88 @@
+// Every head's features times the same gamma. Its gradient is a sum over heads, too, of which a
+// rank of the tensor axis has some: of each block of tokens first those, by halves, then the axis'
+// ranks.
+#include <array>
+#include <vector>
+
+#include "kernels/cpu/convert.h"
+#include "kernels/ops/common.h"
+#include "kernels/tensor/strided.h"
+#include "worker/parallel/blocked.h"
+#include "worker/parallel/tree_sum.h"
+
+namespace weft::parallel {
+namespace {
+
+// x [m, n, k] over its middle, halves first, so that a rank's share of n is a node of the tree over
+// all: -> [m, k].
+Tensor summed_by_halves(Context& cx, const Tensor& x, int64_t first, int64_t last) {
+  if (last - first == 1) {
+    return ops::contiguous(cx,
+                           ops::reshape(cx, ops::slice(cx, x, 1, first, 1), {x.dim(0), x.dim(2)}));
+  }
+  const int64_t middle = first + (last - first) / 2;
+  const Tensor before = summed_by_halves(cx, x, first, middle);
+  return ops::add(cx, before, summed_by_halves(cx, x, middle, last));
+}
+
+// Inputs: x, gamma.
+class Scale final : public ops::ForwardOp {
+ public:
+  explicit Scale(const TensorAxis& axis) : axis_(axis) {}
+  std::string_view name() const override { return "blocked_scale"; }
+  bool native(DType half) const override { return half == DType::kBF16; }
+
+  std::vector<Tensor> forward(Context& cx, std::span<const Tensor> inputs) override {
+    return {product(cx, inputs[0], inputs[1])};
+  }
+
+  std::vector<Tensor> saves(std::span<const Tensor> inputs, std::span<const Tensor>) override {
+    x_wanted_ = inputs[0].requires_grad();
+    gamma_wanted_ = inputs[1].requires_grad();
+    return {gamma_wanted_ ? inputs[0] : Tensor(), inputs[1]};
+  }
+
+  std::vector<Tensor> vjp(Context& cx, std::span<const Tensor> saved,
+                          std::span<const Tensor> output_grads) override {
+    std::vector<Tensor> grads(2);
+    if (x_wanted_) grads[0] = product(cx, output_grads[0], saved[1]);
+    if (gamma_wanted_) grads[1] = gamma_gradient(cx, saved[0], output_grads[0]);
+    return grads;
+  }
+
+ private:
+  static Tensor single(Context& cx, const Tensor& x) {
+    return cpu::converted(cx.pool, as_contiguous(cx.pool, x), DType::kF32);
+  }
+  static Tensor product(Context& cx, const Tensor& x, const Tensor& gamma) {
+    const Tensor y = ops::multiply(cx, single(cx, x), single(cx, gamma));
+    return cpu::converted(cx.pool, y, x.dtype());
+  }
+
+  Tensor gamma_gradient(Context& cx, const Tensor& x, const Tensor& dy) const {
+    const int64_t heads = x.shape()[-2], features = x.shape()[-1], blocks = axis_.token_blocks();
+    const Tensor terms = ops::multiply(cx, single(cx, x), single(cx, dy));
+    const int64_t tokens = terms.elements() / (heads * features);
+    Context in_order = cx;  // of the tokens of a block, as their number alone says
+    in_order.block_count = 1;
+    const Tensor of_blocks =
+        ops::sum(in_order, ops::reshape(cx, terms, {blocks, tokens / blocks, heads * features}), 1);
+    const Tensor of_heads =
+        summed_by_halves(cx, ops::reshape(cx, of_blocks, {blocks, heads, features}), 0, heads);
+    const Tensor own = tree_scatter(cx, axis_.comm, of_heads);
+    const Tensor all =
+        summed_by_halves(cx, ops::reshape(cx, own, {1, own.dim(0), features}), 0, own.dim(0));
+    return ops::reshape(cx, all, {features});
+  }
+
+  const TensorAxis axis_;
+  bool x_wanted_ = false, gamma_wanted_ = false;
+};
+
+}  // namespace
+
+Tensor blocked_scale(Context& cx, const TensorAxis& axis, const Tensor& x, const Tensor& gamma) {
+  return ops::run<Scale>(cx, {x, gamma}, axis);
+}
+
+}  // namespace weft::parallel
