@@ -31,6 +31,7 @@ class Scale final : public ops::ForwardOp {
   explicit Scale(const TensorAxis& axis) : axis_(axis) {}
   std::string_view name() const override { return "blocked_scale"; }
   bool native(DType half) const override { return half == DType::kBF16; }
+  bool takes_weights_in_single() const override { return true; }
 
   std::vector<Tensor> forward(Context& cx, std::span<const Tensor> inputs) override {
     return {product(cx, inputs[0], inputs[1])};
