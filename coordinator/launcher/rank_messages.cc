@@ -210,10 +210,8 @@ bool worth_retrying(Code code) {
 RankAnswer apply_rank_message(const RankWorld& world, const proto::RankEnvelope& envelope) {
   const RankPosition position{envelope.attempt(), envelope.rank(), envelope.sequence()};
   const std::string checkpoint_id = "ckpt-" + random_hex(8);
-  bool anew = false;  // not a message that was sent again
   const auto apply = [&](const JobEditor& editor) -> Status {
     const auto applied = world.store.apply_rank(envelope.job(), position, editor);
-    anew = applied.value_or(false);
     return applied ? Status() : applied.error();
   };
   const JobEditor editor = [&](JobEdit& edit) -> Status {
@@ -224,10 +222,8 @@ RankAnswer apply_rank_message(const RankWorld& world, const proto::RankEnvelope&
   };
   Status status;
   if (envelope.has_checkpoint()) {
-    const proto::CheckpointManifest& manifest = envelope.checkpoint().manifest();
-    status = world.content.with_chunks(chunks_of(manifest), [&] { return apply(editor); });
-    // Ranks put each part of a state for each checkpoint; files are put once an attempt.
-    if (anew) world.content.settle(tensor_chunks_of(manifest));
+    status = world.content.with_chunks(chunks_of(envelope.checkpoint().manifest()),
+                                       [&] { return apply(editor); });
   } else {
     status = apply(editor);
   }

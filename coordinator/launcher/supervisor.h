@@ -67,7 +67,7 @@ struct SupervisorOptions {
   double settle_seconds = 2;      // after a first exit, for the others' messages
   double absent_seconds = 5;      // a node no longer lists an attempt that it had
   double hello_seconds = 30;      // from the connection to the hello
-  double collect_seconds = 60;    // between two collections of chunks
+  double collect_seconds = 600;   // between two collections of chunks
   double collect_grace_seconds = 3600;
   RestartPolicy restarts;
   size_t inbox_bytes_max = size_t{1} << 30;

@@ -88,12 +88,6 @@ std::vector<std::string> chunks_of(const proto::CheckpointManifest& manifest) {
   std::vector<std::string> hashes;
   add_chunks(manifest.tokenizer(), hashes);
   for (const auto& file : manifest.extra_files()) add_chunks(file, hashes);
-  for (std::string& hash : tensor_chunks_of(manifest)) hashes.push_back(std::move(hash));
-  return hashes;
-}
-
-std::vector<std::string> tensor_chunks_of(const proto::CheckpointManifest& manifest) {
-  std::vector<std::string> hashes;
   for (const auto& tensor : manifest.tensors()) {
     for (const auto& tile : tensor.tiles()) {
       for (const auto& chunk : tile.chunks()) hashes.push_back(chunk.hash());
@@ -110,12 +104,9 @@ Status Content::put_chunk(const std::string& hash, std::string_view bytes) {
   }
   {
     std::lock_guard lock(mutex_);
-    if (!chunks_.has(hash)) relied_.try_emplace(hash, 0);
-    rely(hash);
+    touch(hash);
   }
-  Status status = chunks_.put(hash, bytes);
-  if (!status.ok()) settle({hash});
-  return status;
+  return chunks_.put(hash, bytes);
 }
 
 Result<std::string> Content::get_chunk(const std::string& hash) const {
@@ -131,7 +122,7 @@ Result<std::vector<std::string>> Content::missing(const std::vector<std::string>
     if (!seen.insert(hash).second) continue;
     std::lock_guard lock(mutex_);
     if (chunks_.has(hash)) {
-      rely(hash);
+      touch(hash);
     } else {
       absent.push_back(hash);
     }
@@ -191,33 +182,7 @@ Status Content::with_chunks(const std::vector<std::string>& hashes,
   return commit();
 }
 
-void Content::rely(const std::string& hash) {
-  touch(hash);
-  if (const auto it = relied_.find(hash); it != relied_.end()) ++it->second;
-}
-
-void Content::settle(const std::vector<std::string>& hashes) {
-  const std::set<std::string_view> once(hashes.begin(), hashes.end());
-  std::lock_guard lock(mutex_);
-  for (const std::string_view part : once) {
-    const std::string hash(part);
-    touch(hash);  // a collection that is under way may have looked before the commit
-    if (const auto it = relied_.find(hash); it != relied_.end() && it->second > 0) --it->second;
-  }
-}
-
-bool Content::settled(const std::string& hash) const {
-  const auto it = relied_.find(hash);
-  return it != relied_.end() && it->second == 0;
-}
-
-bool Content::untouched(const std::string& hash, Clock::Duration scanned) const {
-  const auto it = touched_.find(hash);
-  return it == touched_.end() || (settled(hash) && it->second < scanned);
-}
-
 Result<int64_t> Content::collect(Clock::Duration grace) {
-  const Clock::Duration scanned = clock_.monotonic();
   std::unordered_set<std::string> referenced;
   WEFT_RETURN_IF_ERROR(store_.for_each_checkpoint([&](const proto::CheckpointManifest& manifest) {
     for (auto& hash : chunks_of(manifest)) referenced.insert(std::move(hash));
@@ -229,39 +194,33 @@ Result<int64_t> Content::collect(Clock::Duration grace) {
   WEFT_RETURN_IF_ERROR(chunks_.for_each([&](const std::string& hash, int64_t) {
     if (!referenced.contains(hash)) loose[hash] = clock_.monotonic();
   }));
-  return remove(unused(std::move(loose), scanned, grace), scanned);
+  return remove(unused(std::move(loose), grace));
 }
 
 std::vector<std::string> Content::unused(std::map<std::string, Clock::Duration> loose,
-                                         Clock::Duration scanned, Clock::Duration grace) {
+                                         Clock::Duration grace) {
   std::lock_guard lock(mutex_);
   const Clock::Duration now = clock_.monotonic();
-  if (chunks_.full()) {
-    unreferenced_.clear();
-    for (auto& [hash, since] : touched_) since = settled(hash) ? since : now;
-  }
   std::erase_if(touched_, [&](const auto& entry) { return now - entry.second > grace; });
   std::vector<std::string> old;
   for (auto& [hash, since] : loose) {
     if (auto it = unreferenced_.find(hash); it != unreferenced_.end()) since = it->second;
-    const bool long_ago = now - since >= grace || settled(hash);
-    if (long_ago && untouched(hash, scanned)) old.push_back(hash);
+    if (now - since >= grace && !touched_.contains(hash)) old.push_back(hash);
   }
   for (const std::string& hash : old) loose.erase(hash);
   unreferenced_ = std::move(loose);
   return old;
 }
 
-Result<int64_t> Content::remove(const std::vector<std::string>& old, Clock::Duration scanned) {
+Result<int64_t> Content::remove(const std::vector<std::string>& old) {
   int64_t count = 0;
   for (size_t first = 0; first < old.size(); first += kRemovedAtOnce) {
     std::lock_guard lock(mutex_);
     std::vector<std::string> some;
     for (size_t i = first; i < std::min(first + kRemovedAtOnce, old.size()); ++i) {
-      if (untouched(old[i], scanned)) some.push_back(old[i]);
+      if (!touched_.contains(old[i])) some.push_back(old[i]);
     }
     WEFT_RETURN_IF_ERROR(chunks_.remove(some));
-    for (const std::string& hash : some) relied_.erase(hash);
     count += static_cast<int64_t>(some.size());
   }
   return count;

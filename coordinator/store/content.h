@@ -4,9 +4,8 @@
 // Thread safety: every call from any thread. Ownership: refers to both stores and the clock, which
 // live longer. Lock order: this object's mutex, then the job store's.
 // Invariants: 1. A manifest is committed only while all its chunks are here. 2. A chunk is
-// collected only when nothing refers to it and either nobody put it, asked for it as missing, or
-// committed it within the grace period, which an upload has to finish and which stands still while
-// the disk is full; or all who ever did so have committed, so that nobody can still rely on it.
+// collected only when nothing refers to it and nobody put it, asked for it as missing, or committed
+// it within the grace period: an upload has that long to finish.
 #pragma once
 
 #include <chrono>
@@ -15,7 +14,6 @@
 #include <mutex>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <vector>
 
 #include "cluster/chunks/chunk_store.h"
@@ -34,7 +32,6 @@ std::string object_id(const proto::ObjectManifest& manifest);
 Status check_object(const proto::ObjectManifest& manifest);
 std::vector<std::string> chunks_of(const proto::ObjectManifest& manifest);
 std::vector<std::string> chunks_of(const proto::CheckpointManifest& manifest);
-std::vector<std::string> tensor_chunks_of(const proto::CheckpointManifest& manifest);
 
 class Content {
  public:
@@ -51,11 +48,8 @@ class Content {
   // Runs `commit` while none of these chunks can go; kFailedPrecondition names the first that is
   // not here.
   Status with_chunks(const std::vector<std::string>& hashes, const std::function<Status()>& commit);
-  // Whoever committed put each of these, or asked for it, at least once for this one manifest.
-  void settle(const std::vector<std::string>& hashes);
-  // Removes what is unreferenced for longer than `grace`, and at once what nobody can rely on;
-  // returns how many chunks went. Call it now and then: a chunk's time runs from the first call
-  // that finds it unreferenced.
+  // Removes what is unreferenced for longer than `grace`; returns how many chunks went. Call it now
+  // and then: a chunk's time runs from the first call that finds it unreferenced.
   Result<int64_t> collect(Clock::Duration grace);
   int64_t bytes() const { return chunks_.bytes(); }
   bool full() const { return chunks_.full(); }  // as ChunkStore's
@@ -64,16 +58,12 @@ class Content {
  private:
   // Under mutex_: that the chunks of a file are here, as large as it says; they stay for a while.
   Status hold_chunks(const std::string& field, const proto::ObjectFile& file);
-  // Of the loose chunks, seen so from `scanned` on, those that may go.
+  // Of the loose chunks those that may go.
   std::vector<std::string> unused(std::map<std::string, Clock::Duration> loose,
-                                  Clock::Duration scanned, Clock::Duration grace);
+                                  Clock::Duration grace);
   // But for those that were touched meanwhile; returns how many went.
-  Result<int64_t> remove(const std::vector<std::string>& old, Clock::Duration scanned);
-  // Under mutex_, as those below: somebody may rely on it from now on.
+  Result<int64_t> remove(const std::vector<std::string>& old);
   void touch(const std::string& hash) { touched_[hash] = clock_.monotonic(); }
-  void rely(const std::string& hash);
-  bool settled(const std::string& hash) const;
-  bool untouched(const std::string& hash, Clock::Duration scanned) const;
 
   ChunkStore& chunks_;
   JobStore& store_;
@@ -82,9 +72,6 @@ class Content {
   std::mutex mutex_;  // guards the next members and orders commits and collections
   std::map<std::string, Clock::Duration> touched_;       // put, asked for or committed
   std::map<std::string, Clock::Duration> unreferenced_;  // since when
-  // Of chunks that came since this process began: how often they were put or asked for without a
-  // commit that followed.
-  std::unordered_map<std::string, int64_t> relied_;
 };
 
 }  // namespace weft
