@@ -41,7 +41,8 @@ function(weft_precompile target)
   endif()
   # With precompiled headers GCC 12 and 13 take a moved std::string's own 16 bytes for where a longer text
   # lies (https://bugs.launchpad.net/bugs/1983852). Preset plain has these warnings as errors.
-  target_compile_options(${target} PRIVATE -Wno-array-bounds -Wno-stringop-overflow -Wno-stringop-overread)
+  target_compile_options(${target} PRIVATE
+    "$<$<CXX_COMPILER_ID:GNU>:-Wno-array-bounds;-Wno-stringop-overflow;-Wno-stringop-overread>")
 endfunction()
 
 function(weft_library name)
