@@ -90,8 +90,9 @@ Sizes::Sizes(const ModelConfig& config, const proto::JobSpec& spec) {
   blocks = in_blocks ? training.reproducible_blocks() : 0;
   scores = batch * heads * training.sequence_length() * training.sequence_length();
   const int64_t width = config.head_features;
-  const bool may_use_cudnn =
-      half && sequence == 1 && !in_blocks && config.attention.window_left < 0;
+  const bool some_whole = config.attention.window_left < 0 ||
+                          (config.other_layers > 0 && config.other_attention.window_left < 0);
+  const bool may_use_cudnn = half && sequence == 1 && !in_blocks && some_whole;
   ordered_by_cudnn =
       may_use_cudnn && width > kCudnnWidthMin && training.sequence_length() >= kCudnnTokensMin;
   unordered_by_cudnn = may_use_cudnn && width >= kCudnnWidthMin &&
@@ -106,7 +107,9 @@ int64_t Sizes::attention() const {
 
 int64_t Sizes::of_head_norms() const {
   if (head_norms == 0) return 0;
-  return tokens * (element * (features + key_features) + kSingle * head_norms);
+  const int64_t kept =
+      blocks > 0 ? 2 : 1;  // there gamma is an op of its own, which keeps its input
+  return tokens * (kept * element * (features + key_features) + kSingle * head_norms);
 }
 
 int64_t Sizes::mlp() const {

@@ -198,11 +198,13 @@ class Planner {
     }
     plan.set_nodes(static_cast<int32_t>(hosts->size()));
     StepTraffic traffic = step_traffic(r_.config, spec, shards, {});
-    // Of a ring with a causal mask the last rank sends most.
-    const MeshPlace last{0, mesh.sequence() - 1, 0};
-    traffic.sequence =
-        std::max(traffic.sequence, step_traffic(r_.config, spec, shards, last).sequence,
-                 [](const AxisTraffic& a, const AxisTraffic& b) { return a.bytes < b.bytes; });
+    // Of a ring with a causal mask the last rank sends most; in windows those in the middle, which
+    // send keys on and gradients back.
+    for (const int at : {mesh.sequence() / 2, mesh.sequence() - 1}) {
+      traffic.sequence =
+          std::max(traffic.sequence, step_traffic(r_.config, spec, shards, {0, at, 0}).sequence,
+                   [](const AxisTraffic& a, const AxisTraffic& b) { return a.bytes < b.bytes; });
+    }
     plan.set_tensor_bytes(traffic.tensor.bytes);
     plan.set_sequence_bytes(traffic.sequence.bytes);
     plan.set_replica_bytes(traffic.replica.bytes);

@@ -140,6 +140,9 @@ constexpr const char* kMostIds = "n_layer: 1, n_head: 8, n_embd: 32, vocab_size:
 constexpr const char* kEvenGrouped =
     "num_hidden_layers: 3, num_attention_heads: 8, num_key_value_heads: 4, hidden_size: 64, "
     "intermediate_size: 160, vocab_size: 512";
+constexpr const char* kEvenHeadNorms =
+    "num_hidden_layers: 8, num_attention_heads: 8, num_key_value_heads: 4, hidden_size: 64, "
+    "head_dim: 16, intermediate_size: 160, vocab_size: 512";
 constexpr const char* kBlocks = "reproducible: topology, batch_size: 8, sequence_length: 64";
 constexpr const char* kBlocksBf16 =
     "reproducible: topology, batch_size: 8, sequence_length: 64, precision: bf16";
@@ -204,8 +207,8 @@ const Case kBlockedCases[] = {
     {"grouped, bf16", kEvenGrouped, kBlocksBf16, {}, "causal_lm", 0, kBucketBytes, "llama"},
     {"grouped, full", kEvenGrouped, kBlocksFull, {1, 1, 2}, "causal_lm", 0, kBucketBytes, "llama"},
     {"grouped, tensor 4", kEvenGrouped, kBlocks, {1, 1, 4}, "causal_lm", 0, kBucketBytes, "llama"},
-    {"head norms", kEvenGrouped, kBlocks, {1, 1, 2}, "causal_lm", 0, kBucketBytes, "qwen3"},
-    {"the same, bf16", kEvenGrouped, kBlocksBf16, {}, "causal_lm", 0, kBucketBytes, "qwen3"},
+    {"head norms", kEvenHeadNorms, kBlocks, {1, 1, 2}, "causal_lm", 0, kBucketBytes, "qwen3"},
+    {"the same, bf16", kEvenHeadNorms, kBlocksBf16, {}, "causal_lm", 0, kBucketBytes, "qwen3"},
 };
 
 // Of Llama: eight heads of queries read two of keys.
@@ -376,6 +379,27 @@ TEST_F(Memory, AGpuTakesMoreLogitsAtOnce) {
 // cuDNN's workspace for the gradients of a block's attention, where attention_choice.cc has it
 // lead: 2 bytes a score, of heads wider than 64; with any order of sums 4 bytes an element of the
 // queries where that is more, from 1,024 tokens on; 4 bytes a query in either case.
+// Where some layer has no window, which cuDNN is left out of.
+TEST_F(Memory, AGpuTakesCudnnsWorkspaceForLayersWithoutWindows) {
+  const auto more = [&](int first_window) {
+    const std::string model = fmt::format(
+        "num_hidden_layers: 4, num_attention_heads: 2, num_key_value_heads: 2, head_dim: 128, "
+        "hidden_size: 256, intermediate_size: 8, vocab_size: 257, use_sliding_window: true, "
+        "sliding_window: 64, max_window_layers: {}",
+        first_window);
+    Case which{"windows", model.c_str(),
+               "batch_size: 2, precision: bf16, activation_checkpointing: full"};
+    which.family = "qwen2";
+    which.positions = 512;
+    proto::JobSpec spec = launch(which).spec();
+    spec.mutable_training()->set_sequence_length(512);
+    return estimated(spec).gpu_more;
+  };
+  EXPECT_GT(more(1), 0);  // most layers have windows
+  EXPECT_EQ(more(1), more(3));
+  EXPECT_EQ(more(0), 0);
+}
+
 TEST_F(Memory, AGpuTakesCudnnsWorkspace) {
   const auto more = [&](int hidden, int64_t tokens, const auto& change) {
     const std::string model =
