@@ -16,8 +16,8 @@ constexpr double kNumberMax = 1e18;
 // Absent: the dialect's; null: as many as there are heads of queries.
 int64_t read_key_heads(ConfigReader& reader, const Dialect& dialect, int64_t heads) {
   const std::optional<int64_t> said = reader.optional_integer("num_key_value_heads");
-  if (!reader.has("num_key_value_heads") && dialect.name != "llama") return dialect.key_heads;
-  return said.value_or(heads);
+  const std::optional<int64_t> count = reader.has("num_key_value_heads") ? said : dialect.key_heads;
+  return count.value_or(heads);
 }
 
 void read_sizes(ConfigReader& reader, const Dialect& dialect, Config& config) {

@@ -29,7 +29,8 @@ struct Dialect {
   bool head_norms = false;  // queries and keys have an RMS norm over each head's features
   Windows windows = Windows::kNone;
   // What absent keys mean.
-  int64_t vocabulary = 32000, positions = 2048, inner = 11008, key_heads = 32;
+  int64_t vocabulary = 32000, positions = 2048, inner = 11008;
+  std::optional<int64_t> key_heads;      // none: num_attention_heads
   std::optional<int64_t> head_features;  // none: hidden_size / num_attention_heads
   int64_t bos = 1, eos = 2;              // -1: none
 };
