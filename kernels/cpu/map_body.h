@@ -87,6 +87,15 @@ inline T max_over(const T* x, int64_t n) {
   return largest[0];
 }
 
+// NaN where one is among the elements, else 0: the softmax of a row of which max_over is -infinity,
+// since it passes over NaNs.
+template <typename T>
+inline T zero_or_nan(const T* x, int64_t n) {
+  T found = 0;
+  for (int64_t i = 0; i < n; ++i) found = x[i] != x[i] ? x[i] : found;
+  return found;
+}
+
 // Asks for a group of the next row, or of nobody's, while this one is computed: in the second-level
 // cache, as the first holds this row.
 template <typename T>

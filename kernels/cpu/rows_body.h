@@ -20,8 +20,9 @@ struct GeluTanh {
 };
 template <typename T>
 struct GeluErf {
-  static T value(T x) {  // of NaN the second term is
-    return positive_of(x) - abs_of(x) * normal_below(x, bell_of(x));
+  static constexpr T kFar{64};  // beyond it the second term is 0, of infinity it would be NaN
+  static T value(T x) {         // of NaN the second term is
+    return positive_of(x) - (x > kFar ? kFar : abs_of(x)) * normal_below(x, bell_of(x));
   }
   static T slope(T x) {
     const T bell = bell_of(x);
@@ -258,7 +259,8 @@ template <typename T>
 void softmax(const T* x, T* exponentials, bool past, int64_t n, T* y) {
   const T largest = max(x, n);
   if (largest == -T(__builtin_inff())) {  // nothing to choose from
-    for (int64_t i = 0; i < n; ++i) y[i] = 0;
+    const T nothing = zero_or_nan(x, n);
+    for (int64_t i = 0; i < n; ++i) y[i] = nothing;
     return;
   }
   const T factor = T{1} / exp_shifted(x, largest, T{1}, exponentials, n);

@@ -69,12 +69,13 @@ void rms_norm_backward(const T* x, const T* dy, const T* gamma, const T* rstd, b
   });
 }
 
-// A row of nothing but -infinity gives zeros, as softmax does.
+// A row of nothing but -infinity gives zeros, as softmax does, and NaNs where it holds one.
 template <typename T>
 void log_softmax(const T* x, bool past, T* y, int64_t n) {
   const T largest = max_over(x, n);
   if (largest == -T(__builtin_inff())) {
-    for (int64_t i = 0; i < n; ++i) y[i] = 0;
+    const T nothing = zero_or_nan(x, n);
+    for (int64_t i = 0; i < n; ++i) y[i] = nothing;
     return;
   }
   const T total = sum_of_exp(x, largest, n, [](int64_t, T e) { return e; });

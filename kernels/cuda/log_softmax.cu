@@ -32,16 +32,18 @@ __global__ void __launch_bounds__(kRowThreads)
       }
     });
     largest = row_reduce<Max, kThreads>(largest, partials);
-    const bool none = largest == -INFINITY;  // nothing to choose from
+    if (largest == -INFINITY) largest = 0.0F;  // nothing to choose from, or NaN
     for_vectors<kKeep, kThreads, kWide>(width, [&](int k, int64_t at, int count) {
       const Vector<T, kWide> x_at = values(k, at, count);
       WEFT_UNROLL
       for (int j = 0; j < kWide; ++j) {
         const float term = exponential_for<T>(widen(x_at.at[j]) - largest);
-        total += none || j >= count ? 0.0F : term;
+        total += j >= count ? 0.0F : term;
       }
     });
-    const float log_total = logf(row_reduce<Add, kThreads>(total, partials));
+    total = row_reduce<Add, kThreads>(total, partials);
+    const bool none = total == 0.0F;
+    const float log_total = logf(total);
     for_vectors<kKeep, kThreads, kWide>(width, [&](int k, int64_t at, int count) {
       const Vector<T, kWide> x_at = values(k, at, count);
       Vector<T, kWide> share;

@@ -33,14 +33,13 @@ __global__ void __launch_bounds__(kRowThreads)
       }
     });
     largest = row_reduce<Max, kThreads>(largest, partials);
-    const bool none = largest == -INFINITY;  // nothing to choose from
-    const float shift = none ? 0.0F : largest;
+    if (largest == -INFINITY) largest = 0.0F;  // nothing to choose from, or NaN
     // Calls act(j, exponential) for the elements of a vector.
     const auto each_of = [&](int k, int64_t at, int count, const auto& act) {
       const Vector<float, kWide> elements = values(k, at, count);
       WEFT_UNROLL
       for (int j = 0; j < kWide; ++j) {
-        if (j < count) act(j, exponential_for<T>(elements.at[j] - shift));
+        if (j < count) act(j, exponential_for<T>(elements.at[j] - largest));
       }
     };
     float total = 0.0F;
@@ -48,7 +47,7 @@ __global__ void __launch_bounds__(kRowThreads)
       each_of(k, at, count, [&](int, float power) { total += power; });
     });
     total = row_reduce<Add, kThreads>(total, partials);
-    if (none) total = 1.0F;
+    if (total == 0.0F) total = 1.0F;
     const float inverse = quotient_for<T>(1.0F, total);
     for_vectors<kKeep, kThreads, kWide>(width, [&](int k, int64_t at, int count) {
       Vector<T, kWide> share;

@@ -72,7 +72,8 @@ Tensor variance(Context& cx, const Tensor& x, std::span<const int> dims, double 
                 bool keep) {
   const double count = static_cast<double>(count_of(x.shape(), dims));
   const Tensor centered = subtract(cx, x, mean(cx, x, dims, true));
-  return scale(cx, sum(cx, square(cx, centered), dims, keep), 1 / (count - correction));
+  return scale(cx, sum(cx, square(cx, centered), dims, keep),
+               1 / std::max(count - correction, 0.0));
 }
 
 }  // namespace weft::ops

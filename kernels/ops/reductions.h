@@ -11,7 +11,8 @@ namespace weft::ops {
 // ---- over several dims (reduce_dims.cc); no dims: nothing is reduced
 Tensor sum(Context& cx, const Tensor& x, std::span<const int> dims, bool keep = false);
 Tensor mean(Context& cx, const Tensor& x, std::span<const int> dims, bool keep = false);
-// sum((x - mean)^2) / (n - correction) in two passes; correction 1: the unbiased estimate.
+// sum((x - mean)^2) / (n - correction) in two passes; correction 1: the unbiased estimate; NaN of
+// no more equal elements than the correction.
 Tensor variance(Context& cx, const Tensor& x, std::span<const int> dims, double correction = 1,
                 bool keep = false);
 

@@ -133,6 +133,50 @@ TEST_F(OpsEdges, LogSoftmaxOfExtremes) {
   EXPECT_EQ(y, (std::vector<float>{0, -1000, -2000, 0, 0, 0}));
 }
 
+// Also where no other number is beside it, which alone would leave nothing to choose from.
+TEST_F(OpsEdges, NanComesThroughSoftmax) {
+  const Tensor x = floats({3, 2}, {kNan, kNan, -kInfinity, kNan, -kInfinity, -kInfinity});
+  const std::vector expected{true, true, true, true, false, false};
+  const std::vector<int> turned{1, 0};
+  for (const auto& f : {softmax, log_softmax}) {
+    const auto nans = [&](const Tensor& y) {
+      std::vector<bool> found;
+      for (const float value : y.to_vector<float>()) found.push_back(std::isnan(value));
+      return found;
+    };
+    EXPECT_EQ(nans(f(cx_, x, -1)), expected);
+    EXPECT_EQ(nans(permute(cx_, f(cx_, permute(cx_, x, turned), 0), turned)), expected);
+    EXPECT_EQ(nans(cast(cx_, f(cx_, cast(cx_, x, DType::kBF16), -1), DType::kF32)), expected);
+  }
+}
+
+TEST_F(OpsEdges, InfinityComesThroughEveryActivation) {
+  const Tensor x = floats({1}, {kInfinity});
+  for (const auto& [kind, expected] :
+       std::vector<std::pair<Activation, double>>{{Activation::kGeluTanh, HUGE_VAL},
+                                                  {Activation::kGeluErf, HUGE_VAL},
+                                                  {Activation::kRelu, HUGE_VAL},
+                                                  {Activation::kSilu, HUGE_VAL},
+                                                  {Activation::kTanh, 1},
+                                                  {Activation::kSigmoid, 1}}) {
+    for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF64}) {
+      const Tensor y = activate(cx_, cast(cx_, x, dtype), kind);
+      EXPECT_EQ(cast(cx_, y, DType::kF64).to_vector<double>()[0], expected)
+          << static_cast<int>(kind) << " " << dtype_name(dtype);
+    }
+  }
+}
+
+TEST_F(OpsEdges, VarianceOfTooFewIsNan) {
+  const std::vector<int> last{1};
+  for (const Shape& shape : {Shape{2, 1}, Shape{2, 0}}) {
+    const std::vector<float> y =
+        variance(cx_, Tensor::zeros(cx_.allocator, shape), last).to_vector<float>();
+    ASSERT_EQ(y.size(), 2U);
+    EXPECT_TRUE(std::isnan(y[0]) && std::isnan(y[1])) << shape.to_string();
+  }
+}
+
 TEST_F(OpsEdges, LossesOfExtremesAreFinite) {
   const Tensor x = floats({2}, {100, -100});
   EXPECT_EQ(binary_cross_entropy_sum(cx_, x, floats({2}, {0, 1})).to_vector<float>()[0], 200);

@@ -385,6 +385,9 @@ std::string check_log_softmax(const KernelSet& set) {
     std::vector<float> values = rounded<T>(random_values(n, 60, 4, 90));
     for (int64_t i = 0; i < shape.width && shape.rows > 2; ++i) {
       values[static_cast<size_t>(2 * shape.width + i)] = -std::numeric_limits<float>::infinity();
+      values[static_cast<size_t>(shape.width + i)] = i % 2 == 0
+                                                         ? std::numeric_limits<float>::quiet_NaN()
+                                                         : -std::numeric_limits<float>::infinity();
     }
     const std::vector<float> slopes = rounded<T>(random_values(n, 69));
     T *y = memory.output<T>(n), *dx = memory.output<T>(n);

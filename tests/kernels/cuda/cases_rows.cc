@@ -297,6 +297,10 @@ std::string softmax_of_type(const TypedKernels<T>& kernels) {
         values[static_cast<size_t>(i)] = -std::numeric_limits<float>::infinity();
       }
     }
+    for (int64_t i = 2 * shape.width; i < std::min(n, 3 * shape.width); ++i) {
+      values[static_cast<size_t>(i)] = i % 2 == 0 ? std::numeric_limits<float>::quiet_NaN()
+                                                  : -std::numeric_limits<float>::infinity();
+    }
     T* y = memory.output<T>(n);
     kernels.softmax(input_behind<T>(memory, values, shape.start), y, shape.rows, shape.width,
                     nullptr);

@@ -76,7 +76,8 @@ inline std::vector<std::vector<double>> gradients_of(Bench& bench, const testing
   return gradients;
 }
 
-// Says where |actual - expected| > tolerance (1 + |expected|), or nothing. NaN is never close.
+// Says where |actual - expected| > tolerance (1 + |expected|), or nothing. NaN is close to NaN
+// alone.
 template <typename T>
 std::string differs(const std::string& what, const T* actual, const std::vector<double>& expected,
                     double tolerance) {
