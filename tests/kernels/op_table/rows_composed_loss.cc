@@ -48,7 +48,8 @@ std::vector<Case> transcriptions() {
                                            {11, 5, 4, 3, {11, 10, 9, 8, 7}, {3, 3, 2, 1, 0}},
                                            {37, 2, 11, 13, {37, 31}, {13, 11}},
                                            {2, 2, 5, 0, {2, 1}, {0, 0}},
-                                           {67, 3, 31, 17, {67, 60, 50}, {17, 16, 3}}}) {
+                                           {67, 3, 31, 17, {67, 60, 50}, {17, 16, 3}},
+                                           {1, 3, 1, 0, {1, 1, 0}, {0, 0, 0}}}) {
     cases.push_back({{real({b.times, b.batch, b.classes}), index({b.batch, b.labels}, 1, b.classes),
                       given({b.batch}, b.input_lengths), given({b.batch}, b.target_lengths)},
                      {{"blank", {0}}}});

@@ -25,7 +25,9 @@ std::vector<Case> over_dims(const Attributes& more = {}) {
                                                                   {{3, 4, 1}, {2}},
                                                                   {{5, 4}, {-2}},
                                                                   {{67, 3, 251}, {0, 2}},
-                                                                  {{2, 3, 2, 2, 3}, {0, 2, 4}}};
+                                                                  {{2, 3, 2, 2, 3}, {0, 2, 4}},
+                                                                  {{1, 37}, {1}},
+                                                                  {{13, 1, 2}, {0, 1}}};
   std::vector<Case> cases;
   for (const auto& [shape, dims] : places) {
     for (const double keep : {0.0, 1.0}) {

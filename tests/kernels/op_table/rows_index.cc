@@ -59,9 +59,10 @@ std::vector<Case> selections(bool adds) {
 
 std::vector<Case> sorts() {
   const std::vector<std::tuple<Shape, double, double>> places{
-      {{7}, 0, 3},        {{1}, 0, 1},       {{3, 5}, 0, 2},    {{3, 5}, 1, 5},    {{3, 5}, -1, 1},
-      {{0, 5}, 1, 3},     {{5, 3}, 1, 0},    {{2, 3, 4}, 1, 2}, {{2, 3, 4}, 2, 3}, {{131}, 0, 10},
-      {{67, 251}, 1, 17}, {{67, 251}, 0, 5}, {{1, 1, 5}, 2, 2}};
+      {{7}, 0, 3},       {{1}, 0, 1},      {{3, 5}, 0, 2},     {{3, 5}, 1, 5},
+      {{3, 5}, -1, 1},   {{0, 5}, 1, 3},   {{5, 3}, 1, 0},     {{2, 3, 4}, 1, 2},
+      {{2, 3, 4}, 2, 3}, {{131}, 0, 10},   {{67, 251}, 1, 17}, {{67, 251}, 0, 5},
+      {{1, 1, 5}, 2, 2}, {{13, 1}, 0, 13}, {{1, 37}, 1, 36},   {{2, 3, 1, 5}, 3, 4}};
   std::vector<Case> cases;
   for (const auto& [shape, dim, k] : places) {
     for (const double down : {0.0, 1.0}) {
@@ -74,7 +75,18 @@ std::vector<Case> sorts() {
 // Few values, so that most are tied.
 std::vector<Case> ties() {
   std::vector<Case> cases;
-  for (const Shape& shape : std::vector<Shape>{{7}, {1}, {3, 5}, {0, 5}, {131}, {67, 251}}) {
+  for (const Shape& shape : std::vector<Shape>{{7},
+                                               {1},
+                                               {3, 5},
+                                               {0, 5},
+                                               {131},
+                                               {67, 251},
+                                               {2, 3, 4},
+                                               {13, 1},
+                                               {1, 37},
+                                               {5, 0},
+                                               {1, 1, 5},
+                                               {2, 2, 2, 3}}) {
     for (const double down : {0.0, 1.0}) {
       cases.push_back({{index(shape, 0, 3)}, {{"dim", {-1}}, {"down", {down}}}});
     }

@@ -74,7 +74,8 @@ std::vector<Case> dropouts() {
                                             {{5, 1}, {5, 7}, {0, 6}},
                                             {{37}, {41}, {3}},
                                             {{2, 2, 2, 2}, {3, 3, 3, 3}, {1, 0, 1, 0}},
-                                            {{67, 251}, {80, 300}, {5, 11}}}) {
+                                            {{67, 251}, {80, 300}, {5, 11}},
+                                            {{131}, {262}, {131}}}) {
     std::vector<double> global;
     for (const int64_t extent : part.global.extents())
       global.push_back(static_cast<double>(extent));

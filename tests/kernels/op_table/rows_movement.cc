@@ -10,7 +10,7 @@ std::vector<Case> moves(const std::string& name, const std::vector<double>& numb
   const std::vector<std::pair<Shape, double>> places{
       {{7}, 0},       {{1}, 0},       {{3, 5}, 0},  {{3, 5}, -1},      {{2, 3, 4}, 1},
       {{0, 5}, 1},    {{3, 0}, 1},    {{13, 1}, 0}, {{2, 3, 2, 2}, 2}, {{1, 1, 1}, 2},
-      {{67, 251}, 0}, {{67, 251}, 1}, {{131}, 0}};
+      {{67, 251}, 0}, {{67, 251}, 1}, {{131}, 0},   {{1, 13}, 1}};
   std::vector<Case> cases;
   for (const auto& [shape, dim] : places) {
     for (const double number : numbers) {
@@ -33,7 +33,12 @@ std::vector<Case> stacks() {
                                                                         {{0, 2}, 1},
                                                                         {{2, 3, 4}, -2},
                                                                         {{67, 251}, 0},
-                                                                        {{67, 251}, 2}}) {
+                                                                        {{67, 251}, 2},
+                                                                        {{5, 1}, 0},
+                                                                        {{13}, 1},
+                                                                        {{1, 1}, -1},
+                                                                        {{2, 1, 2, 3}, 4},
+                                                                        {{37, 2}, 1}}) {
     cases.push_back({{real(shape), real(shape), real(shape)}, {{"dim", {dim}}}});
   }
   return cases;
@@ -53,7 +58,8 @@ std::vector<Case> expansions() {
                                                           {{1, 1}, {0, 3}},
                                                           {{0, 1}, {0, 3}},
                                                           {{13}, {2, 3, 13}},
-                                                          {{1, 251}, {67, 251}}}) {
+                                                          {{1, 251}, {67, 251}},
+                                                          {{2, 1, 1}, {2, 3, 7}}}) {
     cases.push_back({{real(shape)}, {{"shape", to}}});
   }
   return cases;
@@ -61,8 +67,18 @@ std::vector<Case> expansions() {
 
 std::vector<Case> triangles() {
   std::vector<Case> cases;
-  for (const Shape& shape :
-       std::vector<Shape>{{3, 3}, {1, 1}, {3, 5}, {5, 3}, {0, 3}, {2, 7, 7}, {67, 251}}) {
+  for (const Shape& shape : std::vector<Shape>{{3, 3},
+                                               {1, 1},
+                                               {3, 5},
+                                               {5, 3},
+                                               {0, 3},
+                                               {2, 7, 7},
+                                               {67, 251},
+                                               {1, 7},
+                                               {7, 1},
+                                               {3, 0},
+                                               {2, 2, 3, 2},
+                                               {13, 13}}) {
     for (const double diagonal : {0.0, 1.0, -2.0}) {
       cases.push_back({{real(shape)}, {{"diagonal", {diagonal}}}});
     }

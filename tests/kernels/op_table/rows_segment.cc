@@ -52,7 +52,8 @@ std::vector<Case> offsets() {
                                                                             {0, 13, 13, 37},
                                                                             {0, 5, 131},
                                                                             {0, 0, 0},
-                                                                            {0, 1, 1, 1, 2}}) {
+                                                                            {0, 1, 1, 1, 2},
+                                                                            {0, 4, 4, 4}}) {
     const int64_t count = static_cast<int64_t>(list.size());
     cases.push_back({{real({list.back(), 3}), given({count}, list)}, {}});
   }
