@@ -512,6 +512,7 @@ std::string check_dropout(const KernelSet& set) {
 const std::vector<Case>& cases() {
   static const std::vector<Case> all{{"binary", check_binary},
                                      {"copy", check_copy},
+                                     {"far", check_far},
                                      {"curves", check_curves},
                                      {"functions", check_functions},
                                      {"selection", check_selection},

@@ -146,6 +146,8 @@ struct Mutant {
 };
 const std::vector<Mutant>& mutants();
 
+// The case of cases_far.cc.
+std::string check_far(const KernelSet& kernels);
 // The cases of cases_rows.cc.
 std::string check_norm(const KernelSet& kernels);
 std::string check_norm_backward(const KernelSet& kernels);

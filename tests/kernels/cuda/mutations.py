@@ -154,6 +154,8 @@ MUTATIONS = [
      "::load(in, places.at[kInput][u],", "::load(in, places.at[0][u],"),
     ("copy_ignores_strides", "copy", ["float:copy=copy<float, float>"], MAP,
      "+= place * walk.stride[array][dim]", "+= place"),
+    ("strides_of_32_bits", "far", ["float:copy=copy<float, float>"], MAP,
+     "+= place * walk.stride[array][dim]", "+= place * static_cast<int32_t>(walk.stride[array][dim])"),
     ("sum_forgets_what_was_there", "copy", ["bfloat16:add_to_float=add<bfloat16, float>"],
      ["elementwise.cu"], "converted<To>(converted<Wide>(a) + ", "converted<To>("),
     ("bias_of_the_row", "curves", ["float:curve"], ["activation.cu"],
