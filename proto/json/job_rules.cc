@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <limits>
 #include <set>
+#include <span>
 
 #include "google/protobuf/struct.pb.h"
 #include "proto/job.pb.h"
@@ -346,21 +347,35 @@ Result<int64_t> config_size(const google::protobuf::Struct& config, const std::s
   return size;
 }
 
+// Names of one thing, as the family's reader takes them (worker/models).
+using Names = std::span<const char* const>;
+constexpr const char* kPositions[] = {"max_position_embeddings"};
+constexpr const char* kHeads[] = {"num_attention_heads"};
+constexpr const char* kGpt2Positions[] = {"n_positions", "max_position_embeddings", "n_ctx"};
+constexpr const char* kGpt2Heads[] = {"n_head", "num_attention_heads"};
+
 // Keys of a family's configuration and its own defaults.
 struct FamilyKeys {
   std::string_view family;
-  const char* positions;
+  Names positions;
   int64_t positions_absent;
-  const char* heads;
+  Names heads;
   int64_t heads_absent, vocabulary_absent;
 };
 constexpr FamilyKeys kFamilies[] = {
-    {"gpt2", "n_positions", 1024, "n_head", 12, 50257},
-    {"llama", "max_position_embeddings", 2048, "num_attention_heads", 32, 32000},
-    {"mistral", "max_position_embeddings", 131072, "num_attention_heads", 32, 32000},
-    {"qwen2", "max_position_embeddings", 32768, "num_attention_heads", 32, 151936},
-    {"qwen3", "max_position_embeddings", 32768, "num_attention_heads", 32, 151936},
+    {"gpt2", kGpt2Positions, 1024, kGpt2Heads, 12, 50257},
+    {"llama", kPositions, 2048, kHeads, 32, 32000},
+    {"mistral", kPositions, 131072, kHeads, 32, 32000},
+    {"qwen2", kPositions, 32768, kHeads, 32, 151936},
+    {"qwen3", kPositions, 32768, kHeads, 32, 151936},
 };
+
+// The first name that the configuration has, else the family's own.
+const char* name_in(const google::protobuf::Struct& config, Names names) {
+  const auto found =
+      std::ranges::find_if(names, [&](const char* name) { return config.fields().contains(name); });
+  return found == names.end() ? names.front() : *found;
+}
 
 // The family is the job's, or stands in the configuration.
 const FamilyKeys& keys_of(const JobSpec& spec, const google::protobuf::Struct& config) {
@@ -377,16 +392,16 @@ Status check_model_fit(const JobSpec& spec, const google::protobuf::Struct& conf
                        const LineMap* lines) {
   Refusal refuse(lines);
   const FamilyKeys& keys = keys_of(spec, config);
+  const char* const positions_name = name_in(config, keys.positions);
   WEFT_ASSIGN_OR_RETURN(int64_t positions,
-                        config_size(config, keys.positions, keys.positions_absent, refuse));
-  if (const auto heads = config_size(config, keys.heads, keys.heads_absent, refuse); !heads) {
-    return heads.error();
-  }
+                        config_size(config, positions_name, keys.positions_absent, refuse));
+  const auto heads = config_size(config, name_in(config, keys.heads), keys.heads_absent, refuse);
+  if (!heads) return heads.error();
   WEFT_ASSIGN_OR_RETURN(int64_t vocabulary,
                         config_size(config, "vocab_size", keys.vocabulary_absent, refuse));
   if (spec.training().sequence_length() > positions) {
     return refuse("training.sequence_length", spec.training().sequence_length(),
-                  fmt::format("must be at most the model's {} = {}", keys.positions, positions));
+                  fmt::format("must be at most the model's {} = {}", positions_name, positions));
   }
   if (spec.parallel().tensor() > vocabulary) {
     return refuse("parallel.tensor", spec.parallel().tensor(),

@@ -184,10 +184,15 @@ const Edit kEdits[] = {
     {kConfig, "{family: gpt3, config: {}}", "model.family", 3, "must match gpt2"},
     {"n_positions: 256", "n_positions: 100", "training.sequence_length", 8, "n_positions = 100"},
     {"n_positions: 256", "n_positions: 1.5", "model.config.n_positions", 3, "an integer"},
+    {"n_positions: 256", "max_position_embeddings: 100", "training.sequence_length", 8,
+     "max_position_embeddings = 100"},
+    {"n_positions: 256", "n_ctx: 100", "training.sequence_length", 8, "n_ctx = 100"},
     {kConfig, "{family: llama, config: {max_position_embeddings: 100, vocab_size: 257}}",
      "training.sequence_length", 8, "max_position_embeddings = 100"},
     {kConfig, "{family: llama, config: {num_attention_heads: 0}}",
      "model.config.num_attention_heads", 3, "must be an integer"},
+    {"n_head: 4", "num_attention_heads: 0", "model.config.num_attention_heads", 3,
+     "must be an integer"},
     {"n_head: 4", "n_head: two", "model.config.n_head", 3, "must be an integer"},
     {"vocab_size: 257", "vocab_size: 256", "model.config.vocab_size", 3, "at least 257"},
     {"tokenizer: {type: byte}", "priority: 0", "tokenizer", 0, "is required"},
@@ -231,6 +236,17 @@ const Edit kEdits[] = {
     {"{slots: 2, nodes: 2}", "{}\nmax_restarts: 1001", "max_restarts", 13, "between 0 and 1000"},
 };
 INSTANTIATE_TEST_SUITE_P(Edits, BadJob, ::testing::ValuesIn(kEdits));
+
+TEST(JobRules, Gpt2sPositionsHaveLlamasNameToo) {
+  std::string text = sample();
+  for (const auto& [from, to] : {std::pair{"n_positions: 256", "max_position_embeddings: 2048"},
+                                 {"sequence_length: 128", "sequence_length: 2048"}}) {
+    ASSERT_NE(text.find(from), std::string::npos) << from;
+    text.replace(text.find(from), std::string(from).size(), to);
+  }
+  proto::JobSpec spec;
+  EXPECT_EQ(finish(text, &spec).to_string(), "ok");
+}
 
 TEST(JobRules, EveryAxisNeedsWorkForEachRank) {
   proto::JobSpec spec;
