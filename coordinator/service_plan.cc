@@ -77,11 +77,13 @@ class Nodes {
     std::vector<SlotMemory> devices;
     for (const bool gpu : {true, false}) {
       std::optional<SlotMemory> device;
-      for (const SnapshotNode& node : known_) {
+      for (size_t i = 0; i < known_.size(); ++i) {
+        const SnapshotNode& node = known_[i];
         if (node.gpu != gpu || !suits(node, {.gpu = wanted_gpu(asked_)})) continue;
         if (!device) device = {.gpu = gpu};
         device->memory = std::max(device->memory, gpu ? node.gpu_bytes : node.slot_bytes);
         device->host = std::max(device->host, node.slot_bytes);
+        device->threads = std::max(device->threads, threads_of(nodes_[i], asked_));
       }
       if (device) devices.push_back(*device);
     }
@@ -103,11 +105,9 @@ class Nodes {
     std::vector<HostShare> hosts;
     for (const SlotCount& place : *places) {
       const proto::NodeInfo& node = nodes_[static_cast<size_t>(place.node)];
-      const int asked = asked_.threads_per_slot();
-      const int threads = asked > 0 ? asked : std::max(1, node.cores() / std::max(1, node.slots()));
       hosts.push_back({.speed = speed_of(node),
                        .cores = needs.gpu ? node.gpus() : std::max(1, node.cores() / sharing),
-                       .threads = needs.gpu ? 1 : threads,
+                       .threads = needs.gpu ? 1 : threads_of(node, asked_),
                        .ranks = place.slots,
                        .gpu = needs.gpu,
                        .loopback = one_machine});

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <set>
 
+#include "coordinator/scheduler/snapshot_parts.h"
 #include "proto/base/hash.h"
 #include "worker/admission/memory.h"
 
@@ -46,8 +47,7 @@ Result<proto::LaunchRecord> make_launch_record(const JobStore& store, const prot
     node.set_subnet_cidr(info.subnet_cidr());
     node.set_cores(info.cores());
     node.set_slots(info.slots());
-    const int asked = job.spec().resources().threads_per_slot();
-    const int threads = asked > 0 ? asked : std::max(1, info.cores() / std::max(1, info.slots()));
+    const int threads = threads_of(info, job.spec().resources());
     for (int i = 0; i < placed.slots_size(); ++i) {
       proto::LaunchRank& rank = *record.add_ranks();
       rank.set_rank(record.ranks_size() - 1);

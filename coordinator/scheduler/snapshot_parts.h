@@ -19,6 +19,12 @@ inline std::optional<bool> wanted_gpu(const proto::ResourceSpec& resources) {
   return std::nullopt;
 }
 
+// Of a rank on that node.
+inline int threads_of(const proto::NodeInfo& node, const proto::ResourceSpec& asked) {
+  if (asked.threads_per_slot() > 0) return asked.threads_per_slot();
+  return std::max(1, node.cores() / std::max(1, node.slots()));
+}
+
 inline SnapshotNode snapshot_of(const proto::NodeInfo& node, bool usable = true) {
   const bool loopback = node.address().starts_with("127.");
   return {node.name(),

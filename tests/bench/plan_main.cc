@@ -72,7 +72,12 @@ int predict(const std::string& path, std::map<std::string, int64_t> given) {
   for (int n = 1; n <= slots; ++n) choices.push_back(n);
   if (spec.resources().slots() > 0) choices = {spec.resources().slots()};
   const proto::JobPlan plan =
-      plan_job({*model.family, *model.config, spec, choices, {{.memory = allowed}}, hosts});
+      plan_job({*model.family,
+                *model.config,
+                spec,
+                choices,
+                {{.memory = allowed, .threads = std::max(1, cores / slots)}},
+                hosts});
   std::printf("%s\n", write_json(plan).c_str());
   return 0;
 }

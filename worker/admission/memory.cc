@@ -27,6 +27,11 @@ constexpr int64_t kProgramBytes = 21'000'000;
 constexpr double kHeld = 1.07;
 constexpr int64_t kOthersMin = int64_t{32} << 20;
 constexpr int64_t kWriterBytes = 15'000'000;
+// Of each further thread that computes: its stack (cluster/process/process.h) and what malloc and
+// the libraries keep for it, and the matrix that it keeps turned for the products that follow, of
+// at most so many elements (kernels/cpu/gemm_onednn.cc).
+constexpr int64_t kThreadBytes = 1'100'000;
+constexpr int64_t kTurnedMax = int64_t{1} << 21;
 // On a GPU: context, kernels, workspaces of cuBLASLt and buffers of NCCL; what is held of each byte
 // of tensors; of the host, what the driver maps there and pinned buffers. Not measured yet.
 constexpr int64_t kGpuProgramBytes = 1'200'000'000, kGpuDriverBytes = 1'700'000'000;
@@ -210,12 +215,14 @@ MemoryEstimate estimate_memory(const ModelConfig& config, const proto::JobSpec& 
   MemoryEstimate most = *std::ranges::max_element(moments, {}, &MemoryEstimate::tensors);
   most.gpu_more = on_gpu(*std::ranges::max_element(moments, {}, on_gpu)) - most.tensors();
   most.gpu_more = std::max<int64_t>(0, most.gpu_more);
+  most.thread = kThreadBytes + m.s.element * std::min(kTurnedMax, m.parameters.largest_of_block);
   return most;
 }
 
-int64_t MemoryEstimate::process() const {
+int64_t MemoryEstimate::process(int threads) const {
   const double held = kHeld * static_cast<double>(tensors());
-  return limit_for(kProgramBytes + static_cast<int64_t>(held), checkpoint);
+  const int64_t program = kProgramBytes + std::max(0, threads - 1) * thread;
+  return limit_for(program + static_cast<int64_t>(held), checkpoint);
 }
 
 int64_t MemoryEstimate::gpu() const {
@@ -227,8 +234,8 @@ int64_t MemoryEstimate::gpu_host() const {
   return limit_for(kProgramBytes + kGpuDriverBytes, checkpoint);
 }
 
-RankNeeds MemoryEstimate::needs(bool on_gpu) const {
-  if (!on_gpu) return {false, process(), 0};
+RankNeeds MemoryEstimate::needs(bool on_gpu, int threads) const {
+  if (!on_gpu) return {false, process(threads), 0};
   return {true, gpu(), gpu_host()};
 }
 

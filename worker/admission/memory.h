@@ -51,15 +51,17 @@ struct MemoryEstimate {
   int64_t checkpoint = 0;   // the copy that is written while training goes on
   // Tensors of a GPU's largest moment beyond these: its chunks are larger, cuDNN has a workspace.
   int64_t gpu_more = 0;
+  // What each thread that computes takes beyond the first: its stack and its room for products.
+  int64_t thread = 0;
   int64_t tensors() const { return parameters + optimizer + gradients + activations + workspace; }
   int64_t total() const { return tensors() + checkpoint; }
-  // What the process needs of its limit (RLIMIT_DATA) to train: 1.0 to 1.1 of the smallest limit
-  // under which ranks of the benchmark trained (tests/bench/plan.py).
-  int64_t process() const;
+  // What the process needs of its limit (RLIMIT_DATA) to train with `threads` that compute: 1.0 to
+  // 1.1 of the smallest limit under which ranks of the benchmark trained (tests/bench/plan.py).
+  int64_t process(int threads = 1) const;
   // Where it computes on a GPU: what it needs of the GPU's memory, and of that limit.
   int64_t gpu() const;
   int64_t gpu_host() const;
-  RankNeeds needs(bool on_gpu) const;
+  RankNeeds needs(bool on_gpu, int threads = 1) const;
   std::string to_string() const;  // "1.2 GiB: parameters 0.3 GiB, ..."
 };
 

@@ -185,7 +185,7 @@ class Planner {
     plan.set_micro_batch_size(spec.training().micro_batch_size());
     plan.set_slots(mesh.data() * mesh.sequence() * mesh.tensor());
     const MemoryEstimate memory = estimate_memory(r_.config, spec, shards);
-    const RankNeeds needs = memory.needs(device.gpu);
+    const RankNeeds needs = memory.needs(device.gpu, device.threads);
     plan.set_device(device.gpu ? proto::COMPUTE_DEVICE_GPU : proto::COMPUTE_DEVICE_CPU);
     plan.set_memory_bytes(needs.memory);
     plan.set_host_bytes(needs.host);

@@ -33,6 +33,7 @@ struct SlotMemory {
   bool gpu = false;
   int64_t memory = 0;  // bytes, of the GPU or else of the node
   int64_t host = 0;    // of the node, beside a GPU's
+  int threads = 1;     // of a rank there, where it has most
 };
 
 struct PlanRequirements {

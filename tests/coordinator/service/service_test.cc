@@ -249,6 +249,30 @@ TEST_F(ServiceTest, AGpusMemoryIsWhatItsRanksHave) {
   EXPECT_THAT(refused.error().rule(), testing::HasSubstr("a GPU there has at most 8 GiB"));
 }
 
+// Stacks of 1 MiB and rooms for products: a rank of 9 threads needs 8 of them more than one of 1.
+TEST_F(ServiceTest, ARanksThreadsNeedMemory) {
+  proto::NodeInfo node;
+  node.set_name("a");
+  node.set_slots(1);
+  node.set_memory_bytes(int64_t{16} << 30);
+  node.set_state(proto::NODE_STATE_READY);
+  const auto needed = [&](int cores, int asked) {
+    node.set_cores(cores);
+    EXPECT_TRUE(store_->put_node(node, true).ok());
+    proto::PlanRequest request;
+    *request.mutable_job() = spec();
+    request.mutable_job()->mutable_parallel()->set_mode(proto::PARALLEL_MODE_AUTO);
+    request.mutable_job()->mutable_resources()->set_threads_per_slot(asked);
+    const auto plan = service_.plan(request);
+    EXPECT_TRUE(plan) << plan.error().to_string();
+    return plan ? plan->chosen().memory_bytes() : 0;
+  };
+  const int64_t one = needed(1, 0);
+  EXPECT_GT(needed(9, 0), one + 8 * 1'000'000);
+  EXPECT_EQ(needed(9, 0), needed(1, 9));
+  EXPECT_EQ(needed(9, 1), one);
+}
+
 TEST_F(ServiceTest, WhatAJobNeedsOfANodeIsKept) {
   join("a", 2, int64_t{16} << 30);
   proto::JobSpec open = spec();

@@ -362,6 +362,16 @@ TEST(MemoryEstimate, ASmallCheckpointIsWrittenOutOfWhatTensorsLeave) {
   EXPECT_EQ(estimate.process(), more + 10'000'000);
 }
 
+TEST(MemoryEstimate, EachThreadBeyondTheFirstTakesItsOwn) {
+  MemoryEstimate estimate;
+  estimate.parameters = 100'000'000;
+  estimate.thread = 3'000'000;
+  EXPECT_EQ(estimate.process(), estimate.process(1));
+  EXPECT_EQ(estimate.process(0), estimate.process(1));
+  EXPECT_EQ(estimate.process(8), estimate.process(1) + 21'000'000);
+  EXPECT_EQ(estimate.needs(false, 8).memory, estimate.process(8));
+}
+
 // GPT-2's vocabulary in bf16: a GPU has 1,000 rows of logits, filled up to 50304 columns, at once,
 // and a table as wide; a CPU 333 of 50257, in fp32 and rounded.
 TEST_F(Memory, AGpuTakesMoreLogitsAtOnce) {
