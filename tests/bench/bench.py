@@ -2,6 +2,7 @@
 so that both see the same machine. Times are medians; a ratio above 1 means that Weft takes longer."""
 import argparse
 import contextlib
+import functools
 import json
 import math
 import os
@@ -15,8 +16,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from links import Links, lacking
+from links import Links, lacking as links_lack
 from rows import DEGREES, ROWS
+from spare_cores import SpareCores, lacking as spare_cores_lack
 
 # PyTorch's memory stays with the process instead of going back to the system after each step.
 TUNED_MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
@@ -75,16 +77,29 @@ def words_of(arguments):
     return [f"{key}={value}" for key, value in arguments.items()]
 
 
-def start_mesh(row, arguments, programs, links):
+def start_overlap(row, arguments, programs, contexts):
+    """A step, the same without communication, and its communication alone. The rank's first thread computes,
+    which a row may limit; it also repeats the communication, which then is not limited, as it is not in a step."""
     ranks = math.prod(arguments.get(axis, 1) for axis in DEGREES)
-    launch = mpirun(ranks)
-    if row.megabits:
-        launch = links.enter_context(Links(ranks, row.megabits)).mpirun()
-    programs.append(Program([*launch, BIN / "weft-bench-mesh", *words_of(arguments)]))
+    links = contexts.enter_context(Links(ranks, row.megabits))
+    job = Program([*links.mpirun(), BIN / "weft-bench-mesh", *words_of(arguments)])
+    programs.append(job)
+    cores = None
+    if row.spare:
+        cores = contexts.enter_context(SpareCores(links.processes("weft-bench-mesh"), row.spare))
+
+    def part(prefix, count):
+        if cores:
+            cores.free() if prefix == "communication " else cores.limited()
+        return job.seconds(f"{prefix}{count}")
+    return [functools.partial(part, prefix) for prefix in ("", "compute ", "communication ")]
+
+
+def start_mesh(row, arguments, programs, contexts):
     if row.against == "itself":
-        job = programs[0]
-        return [job.seconds, *(lambda count, part=part: job.seconds(f"{part} {count}")
-                               for part in ("compute", "communication"))]
+        return start_overlap(row, arguments, programs, contexts)
+    ranks = math.prod(arguments.get(axis, 1) for axis in DEGREES)
+    programs.append(Program([*mpirun(ranks), BIN / "weft-bench-mesh", *words_of(arguments)]))
     if row.against == "gloo":
         programs.append(Program([sys.executable, HERE / "peer_mesh.py", *words_of(arguments)]))
     else:
@@ -93,11 +108,11 @@ def start_mesh(row, arguments, programs, links):
     return [program.seconds for program in programs]
 
 
-def start_sides(row, arguments, programs, links):
+def start_sides(row, arguments, programs, contexts):
     """Functions, ours and each peer's, from a count of runs to the seconds of one."""
     words = words_of(arguments)
     if row.what == "mesh":
-        return start_mesh(row, arguments, programs, links)
+        return start_mesh(row, arguments, programs, contexts)
     if row.what == "all_reduce":   # ranks spin while they wait: one job takes both sides' turns
         programs.append(Program([*mpirun(2), BIN / "weft-bench-all-reduce", *words]))
         job = programs[0]
@@ -178,8 +193,11 @@ def mesh_results(row, programs, times):
         idle = (together - busy["together"]) - (compute - busy["compute"])
         raw = {"together": times[0], "compute": times[1], "communication": times[2], "processor": used,
                "bytes_sent": ours[2]}
+        lacks = {"exposed": together - compute, "idle": idle}
+        if row.spare:   # what is left free is idle, too
+            del lacks["idle"]
         return [row_result(f"{row.name}_{what}", row, max(0, value), communication, "ms", 0.15, raw)
-                for what, value in (("exposed", together - compute), ("idle", idle))]
+                for what, value in lacks.items()]
     peer = programs[1].state()
     results = [loss_result(row, [ours[0], peer[0]])]
     if row.against == "one rank":
@@ -191,7 +209,7 @@ def mesh_results(row, programs, times):
 def measure(row, samples, sample_seconds, cpu_time):
     """The results of a row: its time, and of a training step also memory and loss."""
     folder = Path(tempfile.mkdtemp(prefix="weft-bench-", dir=ROOT / "build"))
-    programs, more, links = [], [], contextlib.ExitStack()
+    programs, more, contexts = [], [], contextlib.ExitStack()
     try:
         arguments, work = dict(row.arguments), row.work
         if "texts" in row.needs:
@@ -204,7 +222,7 @@ def measure(row, samples, sample_seconds, cpu_time):
             arguments["weights"] = folder
         if cpu_time:
             arguments["cpu_time"] = 1
-        sides = start_sides(row, arguments, programs, links)
+        sides = start_sides(row, arguments, programs, contexts)
         once = max(1e-7, max(side(2) for side in sides))   # also warms them up
         count = max(1, min(10000, int(sample_seconds / once)))
         times = [[] for _ in sides]
@@ -218,7 +236,7 @@ def measure(row, samples, sample_seconds, cpu_time):
     finally:
         for program in programs:
             program.close()
-        links.close()
+        contexts.close()
         shutil.rmtree(folder, ignore_errors=True)
     ours, *peers = map(statistics.median, times)
     peer = max(peers) if row.against == "itself" else min(peers)
@@ -271,8 +289,9 @@ def main():
     print(f"{'name':<46}{'ours':>11}{'peer':>11}{'ratio':>7}{'bar':>5}  {'ours':>7}{'peer':>8}")
     results = []
     for row in rows:
-        if row.megabits and lacking():
-            print(f"{row.name:<46} left out: {lacking()}")
+        lack = (links_lack() if row.megabits else "") or (spare_cores_lack() if row.spare else "")
+        if lack:
+            print(f"{row.name:<46} left out: {lack}")
             continue
         for result in measure(row, options.samples, options.seconds, options.cpu_time):
             results.append(result)

@@ -74,6 +74,16 @@ class Links:
         for name in (*map(self.namespace, range(len(self.addresses))), self.bridge):
             call("ip", "netns", "del", name, check=False)
 
+    def processes(self, program):
+        """Those that run `program`, of each host in turn."""
+        found = []
+        for host in range(len(self.addresses)):
+            told = subprocess.run(["ip", "netns", "pids", self.namespace(host)], check=True, capture_output=True,
+                                  text=True).stdout.split()
+            found += [int(process) for process in told
+                      if os.path.basename(os.readlink(f"/proc/{process}/exe")) == program]
+        return found
+
     def mpirun(self):
         """The command, up to the program: one rank a host."""
         return ["ip", "netns", "exec", self.namespace(0), "env", f"WEFT_BENCH_HOSTS={self.prefix}",

@@ -1,0 +1,69 @@
+"""Leaves a share of each core free of what ranks compute, as a node does that has a core for the network: the
+thread that computes runs in a group of the kernel's (cgroup v1, cpu.cfs_quota_us), whose time is up for the rest
+of each period once it has had its share; a rank's other threads have no such limit. All of them go before other
+programs (cpu.shares), so that the share stays free of these too. Needs root."""
+import itertools
+import os
+from pathlib import Path
+
+CONTROLLER = Path("/sys/fs/cgroup/cpu")
+PREFIX = "weft-bench-"   # of a group's name, before the process and the group's number in it
+PERIOD_US = 4000         # of which 1000 is the least that a group may have
+MOST_SHARES = 1 << 18    # other programs have 1024
+
+
+def lacking():
+    """What is missing, in words; empty: nothing."""
+    if os.geteuid() != 0:
+        return "spare cores need root"
+    there = (CONTROLLER / "cpu.cfs_quota_us").exists()
+    return "" if there else f"spare cores need the cpu controller of cgroup v1 at {CONTROLLER}"
+
+
+def delete(group):
+    """With those in it."""
+    for each in (*filter(Path.is_dir, group.iterdir()), group):
+        each.rmdir()
+
+
+def delete_abandoned():
+    """What interrupted runs left."""
+    for group in CONTROLLER.glob(f"{PREFIX}*"):
+        process = group.name.removeprefix(PREFIX).split("-")[0]
+        if process.isdigit() and not os.path.exists(f"/proc/{process}"):
+            delete(group)
+
+
+class SpareCores:
+    """A context. ranks: processes whose first thread computes and which share the machine's cores evenly; of
+    `share` of each core those threads get nothing while limited(). The ranks end before the context does."""
+
+    numbers = itertools.count()
+
+    def __init__(self, ranks, share):
+        self.ranks = ranks
+        self.group = CONTROLLER / f"{PREFIX}{os.getpid()}-{next(SpareCores.numbers)}"
+        self.quota = int(PERIOD_US * (1 - share) * min(1, os.cpu_count() / len(ranks)))
+
+    def __enter__(self):
+        delete_abandoned()
+        self.group.mkdir()
+        (self.group / "cpu.shares").write_text(str(MOST_SHARES))
+        for rank in self.ranks:
+            (self.group / "cgroup.procs").write_text(str(rank))
+            own = self.group / str(rank)
+            own.mkdir()
+            (own / "cpu.cfs_period_us").write_text(str(PERIOD_US))
+            (own / "cpu.cfs_quota_us").write_text(str(self.quota))
+        return self
+
+    def limited(self):
+        for rank in self.ranks:
+            (self.group / str(rank) / "tasks").write_text(str(rank))
+
+    def free(self):
+        for rank in self.ranks:
+            (self.group / "tasks").write_text(str(rank))
+
+    def __exit__(self, *_):
+        delete(self.group)
