@@ -232,18 +232,39 @@ inline bool by_lines(bool past, const T* y) {
   return past && reinterpret_cast<uintptr_t>(y) % kVectorBytes == 0;
 }
 
+// Functions that say so (kByLanes) take whole vectors: then n is a multiple of their lanes.
+template <typename F, typename T, typename... From>
+WEFT_ONE_BODY void map_lanes(const F& f, int64_t n, T* to, const From*... from) {
+  const F g = f;
+  // Copies: a type that F deduces of a reference forgets that its address is any multiple of T's.
+  for (int64_t i = 0; i < n; i += kLanesOf<T>) lanes_at(to + i) = g(WholeLanes::at(from + i)...);
+}
+
 // to[i] = f(from[0][i], from[1][i], ...)
 template <typename F, typename T, typename... From>
 void map(const F& f, int64_t n, T* to, const T* first, From... others) {
   int64_t i = 0;
-  for (; i + kGroup <= n; i += kGroup) map_group(f, first + i, (others + i)..., to + i);
+  constexpr bool kByLanes = requires { requires F::kByLanes; };
+  if constexpr (kByLanes) {
+    i = n - n % kLanesOf<T>;
+    map_lanes(f, i, to, first, others...);
+  } else {
+    for (; i + kGroup <= n; i += kGroup) map_group(f, first + i, (others + i)..., to + i);
+  }
   if (i == n) return;
   constexpr int kCount = 1 + static_cast<int>(sizeof...(others));
   const T* const rows[kCount] = {first + i, (others + i)...};
   T rest[kCount][kGroup] = {};
   for (int k = 0; k < kCount; ++k) copy_row(rows[k], rest[k], n - i);
-  if constexpr (kCount == 1) map_group(f, rest[0], rest[0]);
-  if constexpr (kCount == 2) map_group(f, rest[0], rest[1], rest[0]);
-  if constexpr (kCount == 3) map_group(f, rest[0], rest[1], rest[2], rest[0]);
+  const auto on_rest = [&](const auto*... from) {
+    if constexpr (kByLanes) {
+      map_lanes(f, kLanesOf<T>, rest[0], from...);
+    } else {
+      map_group(f, from..., rest[0]);
+    }
+  };
+  if constexpr (kCount == 1) on_rest(rest[0]);
+  if constexpr (kCount == 2) on_rest(rest[0], rest[1]);
+  if constexpr (kCount == 3) on_rest(rest[0], rest[1], rest[2]);
   copy_row(rest[0], to + i, n - i);
 }

@@ -5,7 +5,7 @@
 // degree with the least relative error, 1.1e-7 (with roundings below 2.5e-7); float's normal
 // distribution has a relative error below 6e-7 where its argument is above -4, 5e-6 down to where
 // it is no normal number; float log, log1p, expm1 and pow are those of glibc's vector library (at
-// most 4 units in the last place); double uses the C library.
+// most 4 units in the last place); double uses the C library. With AVX-512, math_avx512_body.h.
 
 constexpr float kExpLow = -87.3F, kExpHigh = 88.72F;
 
@@ -89,19 +89,12 @@ inline T normal_of(T x, T bell) {
   return x < T{0} ? below : T{1} - below;
 }
 
-// The sum of f(i, e^(x[i] - shift)) over a row, while the next row is fetched.
-template <typename T, typename F>
-inline T sum_of_exp(const T* x, T shift, int64_t n, const F& f) {
-  constexpr int64_t kStep = kLanesOf<T>;
-  T sums[kStep] = {};
-  int64_t i = 0;
-  for (; i + kStep <= n; i += kStep) {
-    __builtin_prefetch(x + n + i);
-#pragma omp simd
-    for (int64_t j = 0; j < kStep; ++j) sums[j] += f(i + j, exp_of(x[i + j] - shift));
-  }
-  for (int64_t lane = 0; i < n; ++i, ++lane) sums[lane] += f(i, exp_of(x[i] - shift));
-  return sum_of_lanes<T>(lanes_at(sums));
+// |x| to 64, from where on the normal distribution below -|x| is 0: of infinity a product with that
+// would be NaN. Of NaN NaN.
+constexpr float kFar = 64;
+template <typename T>
+inline T near_abs_of(T x) {
+  return x > T(kFar) ? T(kFar) : abs_of(x);
 }
 
 // 1 / (1 + e^u), which is the sigmoid of -u; of NaN anything.
@@ -131,3 +124,37 @@ inline float pow_of(float x, float y) { return ::powf(x, y); }
 inline double pow_of(double x, double y) { return __builtin_pow(x, y); }
 inline float sqrt_of(float x) { return __builtin_sqrtf(x); }
 inline double sqrt_of(double x) { return __builtin_sqrt(x); }
+
+// Whether functions of one number take a whole vector, too.
+#ifdef __AVX512F__
+#include "kernels/cpu/math_avx512_body.h"
+template <typename T>
+constexpr bool kVectorMath = sizeof(T) == sizeof(float);
+#else
+template <typename T>
+constexpr bool kVectorMath = false;
+#endif
+
+// The sum of f(one of WholeLanes and OneElement, i, e^(x[i] - shift)) over a row, while the next
+// row is fetched.
+template <typename T, typename F>
+inline T sum_of_exp(const T* x, T shift, int64_t n, const F& f) {
+  constexpr int64_t kStep = kLanesOf<T>;
+  T sums[kStep] = {};
+  int64_t i = 0;
+  for (; i + kStep <= n; i += kStep) {
+    __builtin_prefetch(x + n + i);
+    if constexpr (kVectorMath<T>) {
+      lanes_at(sums) += f(WholeLanes(), i, exp_below_of(lanes_at(x + i) - shift));
+    } else {
+#pragma omp simd
+      for (int64_t j = 0; j < kStep; ++j) {
+        sums[j] += f(OneElement(), i + j, exp_of(x[i + j] - shift));
+      }
+    }
+  }
+  for (int64_t lane = 0; i < n; ++i, ++lane) {
+    sums[lane] += f(OneElement(), i, exp_of(x[i] - shift));
+  }
+  return sum_of_lanes<T>(lanes_at(sums));
+}

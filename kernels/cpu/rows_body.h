@@ -10,24 +10,39 @@
 // gelu(x) = x/2 (1 + tanh(u)), u = sqrt(2/pi) (x + 0.044715 x^3), which is x sigmoid(2u).
 template <typename T>
 struct GeluTanh {
+  static constexpr bool kByLanes = kVectorMath<T>;
   static constexpr T kTwoRoot = T(1.5957691216057308), kCube = T(0.044715) * kTwoRoot;
   static T gate(T x) { return gate_of(x * (-kTwoRoot - kCube * (x * x))); }
-  static T value(T x) { return x * gate(x); }
-  static T slope(T x) {
-    const T s = gate(x), rise = x * (kTwoRoot + 3 * kCube * (x * x));
+#ifdef __AVX512F__
+  static Floats gate(const Floats& x) {
+    constexpr float kLine = -2.30220819814F, kThird = 0.044715F * kLine;  // -kTwoRoot log2(e)
+    return gate_of_power(x * (kLine + kThird * (x * x)));
+  }
+#endif
+  template <typename V>
+  static V value(const V& x) {
+    return x * gate(x);
+  }
+  template <typename V>
+  static V slope(const V& x) {
+    const V s = gate(x), rise = x * (kTwoRoot + 3 * kCube * (x * x));
     return s + s * (T{1} - s) * rise;
   }
 };
 template <typename T>
 struct GeluErf {
-  static constexpr T kFar{64};  // beyond it the second term is 0, of infinity it would be NaN
-  static T value(T x) {         // of NaN the second term is
-    return positive_of(x) - (x > kFar ? kFar : abs_of(x)) * normal_below(x, bell_of(x));
+  static constexpr bool kByLanes = kVectorMath<T>;
+  template <typename V>
+  static V value(const V& x) {  // of NaN the second term is
+    return positive_of(x) - near_abs_of(x) * normal_below(x, bell_of(x));
   }
   static T slope(T x) {
     const T bell = bell_of(x);
     return normal_of(x, bell) + x * T(0.3989422804014327) * bell;
   }
+#ifdef __AVX512F__
+  static Floats slope(const Floats& x) { return gelu_erf_slope(x); }
+#endif
 };
 template <typename T>
 struct Relu {  // NaN stays, so that it is found at the loss
@@ -36,9 +51,14 @@ struct Relu {  // NaN stays, so that it is found at the loss
 };
 template <typename T>
 struct Silu {
-  static T value(T x) { return x * gate_of(-x); }
-  static T slope(T x) {
-    const T s = gate_of(-x);
+  static constexpr bool kByLanes = kVectorMath<T>;
+  template <typename V>
+  static V value(const V& x) {
+    return x * gate_of(-x);
+  }
+  template <typename V>
+  static V slope(const V& x) {
+    const V s = gate_of(-x);
     return s * (T{1} + x * (T{1} - s));
   }
 };
@@ -59,13 +79,29 @@ struct Sigmoid {
   }
 };
 
+template <typename F>
+struct ValueOf {
+  static constexpr bool kByLanes = requires { requires F::kByLanes; };
+  template <typename V>
+  V operator()(const V& x) const {
+    return F::value(x);
+  }
+};
+template <typename F>
+struct GradientOf {
+  static constexpr bool kByLanes = requires { requires F::kByLanes; };
+  template <typename V>
+  V operator()(const V& x, const V& dy) const {
+    return dy * F::slope(x);
+  }
+};
 template <typename F, typename T>
 void each(const T* x, T* y, int64_t n) {
-  map([](T at) { return F::value(at); }, n, y, x);
+  map(ValueOf<F>(), n, y, x);
 }
 template <typename F, typename T>
 void each_backward(const T* x, const T* dy, T* dx, int64_t n) {
-  map([](T at, T grad) { return grad * F::slope(at); }, n, dx, x, dy);
+  map(GradientOf<F>(), n, dx, x, dy);
 }
 
 template <typename T>
@@ -210,7 +246,11 @@ void layer_norm_backward(const T* x, const T* dy, const T* gamma, const T* mean,
 
 template <typename T>
 T exp_shifted(const T* x, T shift, T factor, T* y, int64_t n) {
-  return sum_of_exp(x, shift, n, [=](int64_t i, T e) { return y[i] = factor * e; });
+  return sum_of_exp(x, shift, n, [=](auto by, int64_t i, const auto& e) {
+    const auto value = factor * e;
+    by.put(false, y + i, value);
+    return value;
+  });
 }
 
 template <typename T>
@@ -288,7 +328,7 @@ template <typename T>
 T log_sum_exp(const T* x, int64_t n) {
   const T largest = max(x, n);
   if (largest == -T(__builtin_inff())) return largest;
-  const T total = sum_of_exp(x, largest, n, [](int64_t, T e) { return e; });
+  const T total = sum_of_exp(x, largest, n, [](auto, int64_t, const auto& e) { return e; });
   return largest + static_cast<T>(__builtin_log(static_cast<double>(total)));
 }
 

@@ -205,12 +205,18 @@ void where(const uint8_t* mask, int64_t sm, const T* x, int64_t sx, const T* y, 
 // ---- fused
 template <typename T>
 struct SwiGlu {
-  T operator()(T g, T u) const { return g * gate_of(-g) * u; }
+  static constexpr bool kByLanes = kVectorMath<T>;
+  template <typename V>
+  V operator()(const V& g, const V& u) const {
+    return g * gate_of(-g) * u;
+  }
 };
 template <typename T>
 struct SwiGluGate {
-  T operator()(T g, T u, T dy) const {
-    const T s = gate_of(-g);
+  static constexpr bool kByLanes = kVectorMath<T>;
+  template <typename V>
+  V operator()(const V& g, const V& u, const V& dy) const {
+    const V s = gate_of(-g);
     return dy * u * (s * (T{1} + g * (T{1} - s)));
   }
 };

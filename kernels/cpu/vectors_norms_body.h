@@ -78,7 +78,7 @@ void log_softmax(const T* x, bool past, T* y, int64_t n) {
     for (int64_t i = 0; i < n; ++i) y[i] = nothing;
     return;
   }
-  const T total = sum_of_exp(x, largest, n, [](int64_t, T e) { return e; });
+  const T total = sum_of_exp(x, largest, n, [](auto, int64_t, const auto& e) { return e; });
   const T log_total = static_cast<T>(__builtin_log(static_cast<double>(total)));
   const bool lines = by_lines(past, y);
   for_row<false>(n, x, [=](auto by, int64_t i) {
@@ -94,8 +94,14 @@ void log_softmax_backward(const T* y, const T* dy, T* dx, int64_t n) {
   for (; i + kGroup <= n; i += kGroup) {
     fetch_group(y + n + i);
     fetch_group(dy + n + i);
+    if constexpr (kVectorMath<T>) {
+      for (int64_t k = i; k < i + kGroup; k += kLanesOf<T>) {
+        lanes_at(dx + k) = lanes_at(dy + k) - exp_below_of(lanes_at(y + k)) * total;
+      }
+    } else {
 #pragma omp simd
-    for (int64_t k = i; k < i + kGroup; ++k) dx[k] = dy[k] - exp_of(y[k]) * total;
+      for (int64_t k = i; k < i + kGroup; ++k) dx[k] = dy[k] - exp_of(y[k]) * total;
+    }
   }
 #pragma omp simd
   for (int64_t k = i; k < n; ++k) dx[k] = dy[k] - exp_of(y[k]) * total;

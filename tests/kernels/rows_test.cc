@@ -234,13 +234,57 @@ TEST(Rows, ExpIsAccurate) {
           << level.name << " " << x[i];
     }
     const float edges[] = {-INFINITY, -1000, 1000, INFINITY, NAN};
-    float results[5];
-    level.f32->exp_shifted(edges, 0, 1, results, 5);
-    EXPECT_EQ(results[0], 0);
-    EXPECT_EQ(results[1], 0);
-    EXPECT_EQ(results[2], INFINITY);
-    EXPECT_EQ(results[3], INFINITY);
-    EXPECT_TRUE(std::isnan(results[4]));
+    Row<float> line(64), results(64);  // whole vectors of them, and a rest
+    for (size_t i = 0; i < line.size(); ++i) line[i] = edges[i % 5];
+    level.f32->exp_shifted(line.data(), 0, 1, results.data(), 63);
+    for (size_t i = 0; i < 63; ++i) {
+      if (i % 5 == 4) {
+        EXPECT_TRUE(std::isnan(results[i])) << level.name << " " << i;
+      } else {
+        EXPECT_EQ(results[i], i % 5 < 2 ? 0 : INFINITY) << level.name << " " << i;
+      }
+    }
+  }
+}
+
+// Of GELU by erf, left of 0: |x| times the normal distribution, whose relative error math_body.h
+// promises; the slope and both sides' edges.
+TEST(Rows, GeluByErfIsAccurate) {
+  Row<float> x, ones, y, slope;
+  for (int i = -12900; i <= 12900; ++i) x.push_back(static_cast<float>(i) * 0.001003F);
+  ones.assign(x.size(), 1);
+  y.resize(x.size());
+  slope.resize(x.size());
+  const auto n = static_cast<int64_t>(x.size());
+  for (const Level& level : levels()) {
+    level.f32->curve(Curve::kGeluErf, x.data(), y.data(), n);
+    level.f32->curve_backward(Curve::kGeluErf, x.data(), ones.data(), slope.data(), n);
+    for (size_t i = 0; i < x.size(); ++i) {
+      const double at = x[i], normal = std::erfc(-at / std::sqrt(2.0)) / 2;
+      const double bound = at > -4 ? 7e-7 : 5.1e-6;  // the product is rounded, too
+      ASSERT_NEAR(y[i], at * normal, bound * std::abs(at) * normal) << level.name << " " << at;
+      const double bell = std::exp(-at * at / 2) / std::sqrt(2 * std::acos(-1.0));
+      ASSERT_NEAR(slope[i], normal + at * bell, 3e-7) << level.name << " " << at;
+    }
+    const float edges[] = {-3e38F, -1e15F, -14, 14, 1e15F, 3e38F, NAN, -0.0F};
+    const float values[] = {0, 0, 0, 14, 1e15F, 3e38F, NAN, 0},
+                slopes[] = {0, 0, 0, 1, 1, 1, NAN, 0.5F};
+    Row<float> line(24), results(24);
+    for (size_t i = 0; i < line.size(); ++i) line[i] = edges[i % 8];
+    const auto expect = [&](const float* expected) {
+      for (size_t i = 0; i < line.size(); ++i) {
+        if (std::isnan(expected[i % 8])) {
+          EXPECT_TRUE(std::isnan(results[i])) << level.name << " " << line[i];
+        } else {
+          EXPECT_NEAR(results[i], expected[i % 8], 1e-6F * expected[i % 8])
+              << level.name << " " << line[i];
+        }
+      }
+    };
+    level.f32->curve(Curve::kGeluErf, line.data(), results.data(), 24);
+    expect(values);
+    level.f32->curve_backward(Curve::kGeluErf, line.data(), ones.data(), results.data(), 24);
+    expect(slopes);
   }
 }
 
