@@ -65,6 +65,8 @@ class CoordinatorService final : public Service {
 
   Result<std::vector<proto::CheckpointManifest>> checkpoints(const std::string& job) override;
   Result<proto::CheckpointManifest> checkpoint(const std::string& id) override;
+  Result<std::shared_ptr<const proto::CheckpointManifest>> read_checkpoint(
+      const std::string& id) override;
   Status remove_checkpoint(const std::string& id) override;
 
   std::vector<proto::NodeInfo> nodes() override;

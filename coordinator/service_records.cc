@@ -135,6 +135,11 @@ Result<proto::CheckpointManifest> CoordinatorService::checkpoint(const std::stri
   return parts_.store.checkpoint(id);
 }
 
+Result<std::shared_ptr<const proto::CheckpointManifest>> CoordinatorService::read_checkpoint(
+    const std::string& id) {
+  return parts_.content.read_checkpoint(id);
+}
+
 Status CoordinatorService::remove_checkpoint(const std::string& id) {
   WEFT_ASSIGN_OR_RETURN(const auto manifest, parts_.store.checkpoint(id));
   for (const JobPointer& job : parts_.store.jobs()) {

@@ -62,7 +62,7 @@ void AttemptRanks::take(int rank, const std::shared_ptr<LocalChannel>& from,
     answer.mutable_trace()->mutable_trace()->set_rank(rank);
     send_(answer);
   } else if (frame.has_chunk_put()) {
-    put_chunk(from, std::move(*frame.mutable_chunk_put()));
+    put_chunk(line->second, std::move(*frame.mutable_chunk_put()));
   } else if (frame.has_chunk_get()) {
     get_chunk(from, frame.chunk_get());
   }
@@ -73,16 +73,18 @@ void AttemptRanks::fill_ref(const Line& line, proto::AttemptRef& ref) {
   ref.set_attempt(line.hello.attempt());
 }
 
-void AttemptRanks::put_chunk(const std::shared_ptr<LocalChannel>& from, proto::RankChunkPut put) {
-  const uint64_t request = put.request();
-  chunks_.put(put.chunk().hash(), std::move(*put.mutable_data()), [from, request](Status status) {
+void AttemptRanks::put_chunk(const Line& line, proto::RankChunkPut put) {
+  const auto answered = [from = line.channel, request = put.request()](Status status) {
     proto::RankFrame answer;
     auto& result = *answer.mutable_chunk_put_result();
     result.set_request(request);
     if (!status.ok()) result.set_code(std::string(code_name(status.code())));
     result.set_message(status.message());
     from->send(answer);
-  });
+  };
+  proto::AttemptRef by;
+  fill_ref(line, by);
+  chunks_.put(by, put.chunk().hash(), std::move(*put.mutable_data()), answered);
 }
 
 void AttemptRanks::get_chunk(const std::shared_ptr<LocalChannel>& from,

@@ -52,7 +52,7 @@ class AttemptRanks {
   void send(const proto::RankEnvelope& envelope);
   static void fill_ref(const Line& line, proto::AttemptRef& ref);
   proto::RankNow now_of(int rank, const Line& line) const;
-  void put_chunk(const std::shared_ptr<LocalChannel>& from, proto::RankChunkPut put);
+  void put_chunk(const Line& line, proto::RankChunkPut put);
   void get_chunk(const std::shared_ptr<LocalChannel>& from, const proto::RankChunkGet& get);
 
   ChunkExchange& chunks_;

@@ -26,12 +26,13 @@ ChunkExchange::ChunkExchange(asio::io_context& io, ChunkStore& store, int64_t ca
 ChunkExchange::~ChunkExchange() { threads_.join(); }
 
 // Both stores write at once. The coordinator's checks the bytes, and a chunk that it refuses goes.
-void ChunkExchange::put(const std::string& hash, std::string bytes,
+void ChunkExchange::put(const proto::AttemptRef& by, const std::string& hash, std::string bytes,
                         std::function<void(Status)> done) {
   if (stopped_) return done(Status(Code::kCancelled, "the agent ends"));
   const uint64_t request = ++last_request_;
   auto frame = std::make_shared<proto::NodeFrame>();
   frame->mutable_chunk_put()->set_request(request);
+  *frame->mutable_chunk_put()->mutable_attempt() = by;
   frame->mutable_chunk_put()->set_hash(hash);
   frame->mutable_chunk_put()->set_data(std::move(bytes));
   puts_[request] = {frame, std::move(done)};

@@ -34,7 +34,9 @@ class ChunkExchange {
   ChunkExchange(boost::asio::io_context& io, ChunkStore& store, int64_t cache_bytes, Send send);
   ~ChunkExchange();
 
-  void put(const std::string& hash, std::string bytes, std::function<void(Status)> done);
+  // For an attempt, which the coordinator keeps it for.
+  void put(const proto::AttemptRef& by, const std::string& hash, std::string bytes,
+           std::function<void(Status)> done);
   void get(const std::string& hash, GotChunk done);
   Result<std::string> get_blocking(const std::string& hash);
 

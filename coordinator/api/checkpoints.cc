@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <iterator>
+#include <memory>
 #include <utility>
 
 #include "coordinator/api/api.h"
@@ -123,35 +124,39 @@ Result<Response> files(Service& service, const Request& request) {
   return json_response(body);
 }
 
+using ManifestPointer = std::shared_ptr<const proto::CheckpointManifest>;
+
 class FileStream final : public BodyStream {
  public:
-  FileStream(Service& service, const ExportedFile& file)
-      : reader_(file, [&service](const std::string& hash) { return service.get_chunk(hash); }) {}
+  FileStream(Service& service, ManifestPointer manifest, const ExportedFile& file)
+      : manifest_(std::move(manifest)),
+        reader_(file, [&service](const std::string& hash) { return service.get_chunk(hash); }) {}
   Result<Next> read(std::string& out) override {
     WEFT_ASSIGN_OR_RETURN(const bool more, reader_.read(out));
     return more ? Next::kMore : Next::kEnd;
   }
 
  private:
+  const ManifestPointer manifest_;  // keeps the chunks
   ExportReader reader_;
 };
 
 Result<Response> file(Service& service, const Request& request) {
-  WEFT_ASSIGN_OR_RETURN(const proto::CheckpointManifest manifest,
-                        service.checkpoint(request.parameter("id")));
-  WEFT_ASSIGN_OR_RETURN(const Export exported, make_export(manifest, query_text(request, "task")));
+  WEFT_ASSIGN_OR_RETURN(const ManifestPointer manifest,
+                        service.read_checkpoint(request.parameter("id")));
+  WEFT_ASSIGN_OR_RETURN(const Export exported, make_export(*manifest, query_text(request, "task")));
   const std::string& name = request.parameter("name");
   for (const ExportedFile& candidate : exported.files) {
     if (candidate.name != name) continue;
     Response response;
     response.content_type = "application/octet-stream";
-    response.stream = std::make_unique<FileStream>(service, candidate);
+    response.stream = std::make_unique<FileStream>(service, manifest, candidate);
     response.stream_bytes = candidate.bytes;
     return response;
   }
   return fail(Status(Code::kNotFound, fmt::format("checkpoint {} has no file of this name; "
                                                   "GET .../files lists them",
-                                                  manifest.id()))
+                                                  manifest->id()))
                   .with_field("name")
                   .with_value(name));
 }

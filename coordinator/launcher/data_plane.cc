@@ -89,10 +89,13 @@ void DataPlane::handle(Channel& channel, const proto::NodeFrame& frame) {
     data.set_found(bytes.has_value());
     if (bytes) data.set_data(std::move(*bytes));
   } else if (frame.has_chunk_put()) {
-    const Status status = content_.put_chunk(frame.chunk_put().hash(), frame.chunk_put().data());
+    const proto::ChunkPut& put = frame.chunk_put();
+    const Content::Attempt by{put.attempt().job(), put.attempt().attempt()};
+    const Status status = put.has_attempt() ? content_.put_chunk(put.hash(), put.data(), by)
+                                            : content_.put_chunk(put.hash(), put.data());
     proto::ChunkPutResult& result = *answer.mutable_chunk_put_result();
-    result.set_request(frame.chunk_put().request());
-    result.set_hash(frame.chunk_put().hash());
+    result.set_request(put.request());
+    result.set_hash(put.hash());
     result.set_stored(status.ok());
     if (!status.ok()) result.set_code(std::string(code_name(status.code())));
     result.set_message(status.message());

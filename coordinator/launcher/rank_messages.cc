@@ -222,8 +222,9 @@ RankAnswer apply_rank_message(const RankWorld& world, const proto::RankEnvelope&
   };
   Status status;
   if (envelope.has_checkpoint()) {
-    status = world.content.with_chunks(chunks_of(envelope.checkpoint().manifest()),
-                                       [&] { return apply(editor); });
+    status = world.content.commit(
+        {envelope.job(), envelope.attempt()}, chunks_of(envelope.checkpoint().manifest()),
+        [&] { return world.store.apply_rank(envelope.job(), position, editor); });
   } else {
     status = apply(editor);
   }

@@ -18,7 +18,6 @@ Supervisor::Supervisor(Parts parts, SupervisorOptions options)
       leases_(parts_.clock, options_.lease_seconds, options_.cluster),
       now_(parts_.clock.monotonic()) {
   recall();
-  next_collect_ = now() + seconds(options_.collect_seconds);
   ticket_ = parts_.store.hub().subscribe("", kTopicJob, [this] {
     std::lock_guard lock(mutex_);
     dirty_ = true;
@@ -131,14 +130,19 @@ void Supervisor::step() {
     schedule();
     next_schedule_ = now() + seconds(1);
   }
-  if (now() >= next_collect_) {
-    next_collect_ = now() + seconds(options_.collect_seconds);
-    data_.post([this] {
-      const auto count = parts_.content.collect(seconds(options_.collect_grace_seconds));
-      if (count && *count > 0) parts_.log.info("{} chunks that nothing refers to removed", *count);
-      if (!count) parts_.log.warn("collection of chunks: {}", count.error().to_string());
-    });
-  }
+  if (now() >= next_collect_) collect();
+}
+
+// Beside the chunks, and one at a time: on a full disk it may take longer than until the next one.
+void Supervisor::collect() {
+  next_collect_ = now() + seconds(options_.collect_seconds);
+  if (collecting_.exchange(true)) return;
+  data_.post([this] {
+    const auto count = parts_.content.collect(seconds(options_.collect_grace_seconds));
+    if (count && *count > 0) parts_.log.info("{} chunks that nothing refers to removed", *count);
+    if (!count) parts_.log.warn("collection of chunks: {}", count.error().to_string());
+    collecting_ = false;
+  });
 }
 
 void Supervisor::take(Item item) {

@@ -28,6 +28,7 @@
 // 5. A step decides by the time at which it began: whatever had arrived by then it has taken.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <map>
@@ -67,8 +68,8 @@ struct SupervisorOptions {
   double settle_seconds = 2;      // after a first exit, for the others' messages
   double absent_seconds = 5;      // a node no longer lists an attempt that it had
   double hello_seconds = 30;      // from the connection to the hello
-  double collect_seconds = 600;   // between two collections of chunks
-  double collect_grace_seconds = 3600;
+  double collect_seconds = 60;    // between two collections of chunks; 1 while there is no room
+  double collect_grace_seconds = 3600;  // that uploads have until they are used
   RestartPolicy restarts;
   size_t inbox_bytes_max = size_t{1} << 30;
   std::string data_folder;  // whose room is watched; empty: none
@@ -158,6 +159,7 @@ class Supervisor {
   void take_rank(const std::string& node, const proto::RankEnvelope& envelope);
   void retry_held();
   void ask_ranks();
+  void collect();
   void take_inspected(const std::string& node, proto::NodeFrame frame);
   void relay_orted(uint64_t session, const std::string& node, proto::NodeFrame frame);
   void refuse(uint64_t session, const std::string& why);
@@ -203,6 +205,7 @@ class Supervisor {
 
   const Parts parts_;
   const SupervisorOptions options_;
+  std::atomic<bool> collecting_{false};  // a collection of chunks is posted or under way
   DataPlane data_;
   LeaseBook leases_;
 

@@ -40,6 +40,7 @@ void Supervisor::check_room() {
     note_room("", static_cast<int64_t>(space.available), static_cast<int64_t>(space.capacity),
               parts_.content.full());
   }
+  if (full_.contains("")) next_collect_ = now();  // what is removed makes room at once
   for (const auto& [id, active] : active_) {
     std::vector<std::string> places = active.nodes;
     places.emplace_back();

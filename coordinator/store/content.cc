@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <set>
-#include <unordered_set>
 
 #include "proto/base/hash.h"
 #include "proto/json/file_path.h"
@@ -96,15 +95,29 @@ std::vector<std::string> chunks_of(const proto::CheckpointManifest& manifest) {
   return hashes;
 }
 
-Status Content::put_chunk(const std::string& hash, std::string_view bytes) {
+Status Content::check_chunk(const std::string& hash, std::string_view bytes) const {
   WEFT_RETURN_IF_ERROR(check_chunk_name(hash));
   if (bytes.empty() || static_cast<int64_t>(bytes.size()) > kChunkBytesMax) {
     return Status::invalid("size", std::to_string(bytes.size()),
                            "must be 1 to " + std::to_string(kChunkBytesMax) + " bytes");
   }
+  return {};
+}
+
+Status Content::put_chunk(const std::string& hash, std::string_view bytes) {
+  WEFT_RETURN_IF_ERROR(check_chunk(hash, bytes));
   {
     std::lock_guard lock(mutex_);
-    touch(hash);
+    upload(hash);
+  }
+  return chunks_.put(hash, bytes);
+}
+
+Status Content::put_chunk(const std::string& hash, std::string_view bytes, const Attempt& by) {
+  WEFT_RETURN_IF_ERROR(check_chunk(hash, bytes));
+  {
+    std::lock_guard lock(mutex_);
+    held_[by].put.try_emplace(hash, !chunks_.has(hash));
   }
   return chunks_.put(hash, bytes);
 }
@@ -122,7 +135,7 @@ Result<std::vector<std::string>> Content::missing(const std::vector<std::string>
     if (!seen.insert(hash).second) continue;
     std::lock_guard lock(mutex_);
     if (chunks_.has(hash)) {
-      touch(hash);
+      upload(hash);
     } else {
       absent.push_back(hash);
     }
@@ -151,13 +164,13 @@ Result<proto::ObjectManifest> Content::put_object(proto::ObjectManifest manifest
   manifest.set_created_ms(clock_.wall_ms());
   std::lock_guard lock(mutex_);
   for (int i = 0; i < given.files_size(); ++i) {
-    WEFT_RETURN_IF_ERROR(hold_chunks("files[" + std::to_string(i) + "]", given.files(i)));
+    WEFT_RETURN_IF_ERROR(find_chunks("files[" + std::to_string(i) + "]", given.files(i)));
   }
   WEFT_RETURN_IF_ERROR(store_.put_object(manifest));
   return manifest;
 }
 
-Status Content::hold_chunks(const std::string& field, const proto::ObjectFile& file) {
+Status Content::find_chunks(const std::string& field, const proto::ObjectFile& file) {
   for (int i = 0; i < file.chunks_size(); ++i) {
     const proto::ChunkRef& chunk = file.chunks(i);
     const std::optional<int64_t> size = chunks_.size(chunk.hash());
@@ -167,63 +180,138 @@ Status Content::hold_chunks(const std::string& field, const proto::ObjectFile& f
                              std::to_string(chunk.size()),
                              "must be the size of the stored chunk, " + std::to_string(*size));
     }
-    touch(chunk.hash());
+    spare(chunk.hash());
   }
   return {};
 }
 
-Status Content::with_chunks(const std::vector<std::string>& hashes,
-                            const std::function<Status()>& commit) {
+Status Content::commit(const Attempt& by, const std::vector<std::string>& hashes,
+                       const std::function<Result<bool>()>& apply) {
   std::lock_guard lock(mutex_);
   for (const std::string& hash : hashes) {
     if (!chunks_.has(hash)) return missing_chunk(hash);
-    touch(hash);
+    spare(hash);
   }
-  return commit();
+  WEFT_ASSIGN_OR_RETURN(const bool anew, apply());
+  const auto held = held_.find(by);
+  if (!anew || held == held_.end()) return {};
+  bool stored_since = false;
+  for (const std::string& hash : hashes) {
+    const auto chunk = held->second.put.find(hash);
+    if (chunk == held->second.put.end()) continue;
+    stored_since = stored_since || chunk->second;
+    held->second.put.erase(chunk);
+  }
+  if (stored_since) held->second.before.reset();
+  return {};
+}
+
+Result<Content::ManifestPointer> Content::read_checkpoint(const std::string& id) {
+  std::lock_guard lock(mutex_);
+  auto reading = readings_.find(id);
+  if (reading == readings_.end()) {
+    WEFT_ASSIGN_OR_RETURN(auto manifest, store_.checkpoint(id));
+    const auto hashes = chunks_of(manifest);
+    reading = readings_.try_emplace(id).first;
+    reading->second.chunks.insert(hashes.begin(), hashes.end());
+    reading->second.manifest =
+        std::make_shared<const proto::CheckpointManifest>(std::move(manifest));
+  }
+  reading->second.idle.reset();
+  return reading->second.manifest;
+}
+
+void Content::spare(const std::string& hash) {
+  if (spared_) spared_->insert(hash);
 }
 
 Result<int64_t> Content::collect(Clock::Duration grace) {
-  std::unordered_set<std::string> referenced;
+  const std::unique_lock alone(collecting_, std::try_to_lock);
+  if (!alone) return 0;
+  {
+    std::lock_guard lock(mutex_);
+    spared_.emplace();
+  }
+  Result<int64_t> count = sweep(grace);
+  std::lock_guard lock(mutex_);
+  spared_.reset();
+  return count;
+}
+
+Result<int64_t> Content::sweep(Clock::Duration grace) {
+  WEFT_ASSIGN_OR_RETURN(const std::vector<std::string> loose, unreferenced());
+  {
+    std::lock_guard lock(mutex_);
+    if (!std::exchange(recalled_, true)) recall(loose);
+    forget(grace);
+  }
+  int64_t count = 0;
+  for (size_t first = 0; first < loose.size(); first += kRemovedAtOnce) {
+    std::lock_guard lock(mutex_);
+    std::vector<std::string> some;
+    for (size_t i = first; i < std::min(first + kRemovedAtOnce, loose.size()); ++i) {
+      if (!relied_on(loose[i])) some.push_back(loose[i]);
+    }
+    WEFT_RETURN_IF_ERROR(chunks_.remove(some));
+    count += static_cast<int64_t>(some.size());
+  }
+  return count;
+}
+
+Result<std::vector<std::string>> Content::unreferenced() const {
+  Hashes referenced;
   WEFT_RETURN_IF_ERROR(store_.for_each_checkpoint([&](const proto::CheckpointManifest& manifest) {
     for (auto& hash : chunks_of(manifest)) referenced.insert(std::move(hash));
   }));
   WEFT_RETURN_IF_ERROR(store_.for_each_object([&](const proto::ObjectManifest& manifest) {
     for (auto& hash : chunks_of(manifest)) referenced.insert(std::move(hash));
   }));
-  std::map<std::string, Clock::Duration> loose;
+  std::vector<std::string> loose;
   WEFT_RETURN_IF_ERROR(chunks_.for_each([&](const std::string& hash, int64_t) {
-    if (!referenced.contains(hash)) loose[hash] = clock_.monotonic();
+    if (!referenced.contains(hash)) loose.push_back(hash);
   }));
-  return remove(unused(std::move(loose), grace));
+  return loose;
 }
 
-std::vector<std::string> Content::unused(std::map<std::string, Clock::Duration> loose,
-                                         Clock::Duration grace) {
-  std::lock_guard lock(mutex_);
+void Content::recall(const std::vector<std::string>& loose) {
+  const auto before = std::make_shared<const Hashes>(loose.begin(), loose.end());
+  for (const JobPointer& job : store_.jobs()) {
+    if (is_active(job->state())) held_[{job->id(), job->attempt()}].before = before;
+  }
+  for (const std::string& hash : loose) upload(hash);
+}
+
+void Content::forget(Clock::Duration grace) {
   const Clock::Duration now = clock_.monotonic();
-  std::erase_if(touched_, [&](const auto& entry) { return now - entry.second > grace; });
-  std::vector<std::string> old;
-  for (auto& [hash, since] : loose) {
-    if (auto it = unreferenced_.find(hash); it != unreferenced_.end()) since = it->second;
-    if (now - since >= grace && !touched_.contains(hash)) old.push_back(hash);
+  std::erase_if(uploaded_, [&](const auto& entry) { return now - entry.second > grace; });
+  std::erase_if(held_, [&](const auto& entry) {
+    const auto& [id, number] = entry.first;
+    const JobPointer job = store_.find(id);
+    return !job || !is_active(job->state()) || job->attempt() != number;
+  });
+  for (auto& [id, reading] : readings_) {
+    if (reading.manifest.use_count() > 1) {
+      reading.idle.reset();
+    } else if (!reading.idle) {
+      reading.idle = now;
+    }
   }
-  for (const std::string& hash : old) loose.erase(hash);
-  unreferenced_ = std::move(loose);
-  return old;
+  std::erase_if(readings_, [&](const auto& entry) {
+    const auto& idle = entry.second.idle;
+    return idle && now - *idle >= kReadAgain;
+  });
 }
 
-Result<int64_t> Content::remove(const std::vector<std::string>& old) {
-  int64_t count = 0;
-  for (size_t first = 0; first < old.size(); first += kRemovedAtOnce) {
-    std::lock_guard lock(mutex_);
-    std::vector<std::string> some;
-    for (size_t i = first; i < std::min(first + kRemovedAtOnce, old.size()); ++i) {
-      if (!touched_.contains(old[i])) some.push_back(old[i]);
-    }
-    WEFT_RETURN_IF_ERROR(chunks_.remove(some));
-    count += static_cast<int64_t>(some.size());
-  }
-  return count;
+bool Content::relied_on(const std::string& hash) const {
+  if (spared_->contains(hash) || uploaded_.contains(hash)) return true;
+  return std::any_of(held_.begin(), held_.end(),
+                     [&](const auto& entry) {
+                       const Held& held = entry.second;
+                       return held.put.contains(hash) ||
+                              (held.before && held.before->contains(hash));
+                     }) ||
+         std::any_of(readings_.begin(), readings_.end(),
+                     [&](const auto& entry) { return entry.second.chunks.contains(hash); });
 }
 
 }  // namespace weft

@@ -37,7 +37,10 @@ class ChunkExchangeTest : public ::testing::Test {
   }
 
   void put(const std::string& hash, const std::string& bytes) {
-    chunks_->put(hash, bytes, [&](const Status& status) { answers_.push_back(status.code()); });
+    proto::AttemptRef by;
+    by.set_job("job-1");
+    by.set_attempt(2);
+    chunks_->put(by, hash, bytes, [&](const Status& status) { answers_.push_back(status.code()); });
   }
   void answer(uint64_t request, Code code) {
     proto::ChunkPutResult result;
@@ -67,6 +70,8 @@ TEST_F(ChunkExchangeTest, APutWaitsForBothStores) {
   put(sha256_hex("a"), "a");
   ASSERT_EQ(sent_.size(), 1u);  // the coordinator gets it while this node writes
   EXPECT_EQ(sent_[0].chunk_put().data(), "a");
+  EXPECT_EQ(sent_[0].chunk_put().attempt().job(), "job-1");
+  EXPECT_EQ(sent_[0].chunk_put().attempt().attempt(), 2);
   run_until([&] { return node_has("a"); });
   chunks_->send_again();
   ASSERT_EQ(sent_.size(), 2u);

@@ -322,6 +322,86 @@ TEST_F(SupervisorTest, AFullDiskThatKeepsAJobFromStartingIsItsReason) {
   bring_up(id, 1, {&a});
 }
 
+// A job that writes checkpoints.
+class ChunksTest : public SupervisorTest {
+ protected:
+  void SetUp() override {
+    a.connect(*supervisor_);
+    id = submit(1);
+    bring_up(id, 1, {&a});
+  }
+  void put(const std::string& bytes, int attempt = 1) {
+    proto::NodeFrame frame;
+    frame.mutable_chunk_put()->set_hash(sha256_hex(bytes));
+    frame.mutable_chunk_put()->set_data(bytes);
+    *frame.mutable_chunk_put()->mutable_attempt() = ref(id, attempt);
+    a.channel->deliver(frame);
+    step();
+  }
+  void write(const std::string& bytes) {
+    put(bytes);
+    ++sequence_;
+    a.rank(commit(id, 1, sequence_, bytes, static_cast<int64_t>(sequence_)));
+    step();
+  }
+  bool here(const std::string& bytes) const { return chunks_.has(sha256_hex(bytes)); }
+  FakeAgent a{"n1", 1};
+  std::string id;
+  uint64_t sequence_ = 1;
+};
+
+TEST_F(ChunksTest, WhatKeepLastDropsLeavesWithinAMinute) {
+  for (int i = 0; i < 12; ++i) {
+    write("state " + std::to_string(i));
+    live(20, {&a});
+    EXPECT_LE(chunks_.bytes(), 7 * (2 + 3)) << "2 are kept, 3 come in a minute";
+  }
+  put("the next one's");
+  live(3 * 3600, {&a});  // the disk may be full
+  EXPECT_TRUE(here("the next one's"));
+  EXPECT_EQ(store_->checkpoints(id).value().size(), 2u);
+  EXPECT_TRUE(here("state 10") && here("state 11"));
+}
+
+TEST_F(ChunksTest, AnAttemptThatDiesInACheckpointGivesItsChunksBack) {
+  write("stays");
+  put("never committed");
+  live(120, {&a});
+  EXPECT_TRUE(here("never committed"));
+  a.exit(ref(id, 1), 137, "rank 0 was killed");
+  live(5, {&a});
+  bring_up(id, 2, {&a});
+  put("of the next attempt", 2);
+  put("sent late");
+  live(61, {&a});
+  EXPECT_FALSE(here("never committed") || here("sent late"));
+  EXPECT_TRUE(here("stays") && here("of the next attempt"));
+}
+
+TEST_F(ChunksTest, OnAFullDiskARemovalMakesRoomAtOnce) {
+  write("old");
+  write("new");
+  live(3, {&a});
+  ASSERT_TRUE(here("old"));
+  chunks_.set_full(true);
+  CoordinatorService service({*store_, *content_, clock_, "", "test"});
+  ASSERT_TRUE(service.remove_checkpoint(store_->checkpoint_ids(id).value().front()).ok());
+  live(2, {&a});
+  EXPECT_FALSE(here("old"));
+  EXPECT_TRUE(here("new"));
+}
+
+TEST_F(ChunksTest, AnAttemptThatOutlivesTheCoordinatorKeepsItsChunks) {
+  put("before");
+  restart_from_disk();
+  a.running["" + id + "/1"] = ref(id, 1);
+  a.connect(*supervisor_);
+  live(3 * 3600, {&a});
+  ASSERT_EQ(job(id).attempt(), 1);
+  write("before");
+  EXPECT_EQ(store_->checkpoints(id).value().size(), 1u);
+}
+
 TEST_F(SupervisorTest, TwoAgentsWithOneName) {
   FakeAgent a("n1", 1), other("n1", 1);
   a.connect(*supervisor_);
