@@ -1,6 +1,8 @@
 #include "tests/testing/cuda_on_cpu/meaning.h"
 
+#include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstring>
 
 #include "kernels/tensor/half.h"
@@ -63,6 +65,58 @@ void gather(Element kind, int lane, const uint32_t* a, const uint32_t* b, Operan
   }
 }
 
+// One side of an element's products.
+struct Factors {
+  double value[16];
+  int exponent[16];
+};
+
+// Of a zero, that of the least normal float.
+int exponent_of(float value, int least) {
+  const int field = static_cast<int>(std::bit_cast<uint32_t>(value) >> 23 & 0xFF);
+  return value == 0 ? -126 : std::max(field - 127, least);
+}
+
+Factors factors_of(Element kind, const float* from, int step, int count) {
+  Factors factors;
+  for (int k = 0; k < count; ++k) {
+    factors.value[k] = static_cast<double>(from[k * step]);
+    factors.exponent[k] = exponent_of(from[k * step], kind == Element::kFloat16 ? -14 : -126);
+  }
+  return factors;
+}
+
+double power_of_two(int exponent) {
+  return std::bit_cast<double>(static_cast<uint64_t>(1023 + exponent) << 52);
+}
+
+float toward_zero(double value) {
+  const float nearest = static_cast<float>(value);
+  if (std::isinf(nearest) || !(std::abs(static_cast<double>(nearest)) > std::abs(value))) {
+    return nearest;
+  }
+  return std::bit_cast<float>(std::bit_cast<uint32_t>(nearest) - 1);
+}
+
+// meaning.h, multiply_of.
+float fused_sum(const Factors& a, const Factors& b, int depth, float c) {
+  constexpr int kKeptBits = 25;
+  double plain = static_cast<double>(c);
+  int largest = exponent_of(c, -126);
+  for (int k = 0; k < depth; ++k) {
+    plain += a.value[k] * b.value[k];
+    largest = std::max(largest, a.exponent[k] + b.exponent[k]);
+  }
+  if (!std::isfinite(plain)) return static_cast<float>(plain);
+  const double units = power_of_two(kKeptBits - largest);
+  const auto kept = [units](double term) {  // a product is below 4 units of `largest`
+    return static_cast<double>(static_cast<int32_t>(term * units));
+  };
+  double sum = kept(static_cast<double>(c));
+  for (int k = 0; k < depth; ++k) sum += kept(a.value[k] * b.value[k]);
+  return toward_zero(sum * power_of_two(largest - kKeptBits));
+}
+
 }  // namespace
 
 void multiply_of(Element kind, const Lanes<float*>& d, const Lanes<const uint32_t*>& a,
@@ -70,14 +124,13 @@ void multiply_of(Element kind, const Lanes<float*>& d, const Lanes<const uint32_
   Operands all;
   for (int lane = 0; lane < 32; ++lane) gather(kind, lane, a[lane], b[lane], all);
   const int depth = kind == Element::kTf32 ? 8 : 16;
+  Factors rows[16], columns[8];
+  for (int row = 0; row < 16; ++row) rows[row] = factors_of(kind, all.a[row], 1, depth);
+  for (int i = 0; i < 8; ++i) columns[i] = factors_of(kind, &all.b[0][i], 8, depth);
   for (int lane = 0; lane < 32; ++lane) {
     for (int i = 0; i < 4; ++i) {
       const int row = lane / 4 + i / 2 * 8, column = 2 * (lane % 4) + i % 2;
-      double sum = 0;
-      for (int k = 0; k < depth; ++k) {
-        sum += static_cast<double>(all.a[row][k]) * static_cast<double>(all.b[k][column]);
-      }
-      d[lane][i] = static_cast<float>(static_cast<double>(d[lane][i]) + sum);
+      d[lane][i] = fused_sum(rows[row], columns[column], depth, d[lane][i]);
     }
   }
 }
@@ -138,16 +191,15 @@ void gather_right(Element kind, const std::byte* shared, const MatrixView& b, bo
   }
 }
 
-void group_multiply_of(const float* a, const float* b, int columns, bool accumulate,
+void group_multiply_of(Element kind, const float* a, const float* b, int columns, bool accumulate,
                        const Lanes<float*>& d) {
-  for (int lane = 0; lane < 32; ++lane) {
-    for (int i = 0; i < columns / 2; ++i) {
-      const int row = lane / 4 + i % 4 / 2 * 8, column = i / 4 * 8 + 2 * (lane % 4) + i % 2;
-      double sum = accumulate ? static_cast<double>(d[lane][i]) : 0;
-      for (int k = 0; k < 16; ++k) {
-        sum += static_cast<double>(a[row * 16 + k]) * static_cast<double>(b[k * columns + column]);
-      }
-      d[lane][i] = static_cast<float>(sum);
+  Factors rows[16];
+  for (int row = 0; row < 16; ++row) rows[row] = factors_of(kind, a + row * 16, 1, 16);
+  for (int column = 0; column < columns; ++column) {
+    const Factors own = factors_of(kind, b + column, columns, 16);
+    for (int row = 0; row < 16; ++row) {
+      const int lane = row % 8 * 4 + column % 8 / 2, i = column / 8 * 4 + row / 8 * 2 + column % 2;
+      d[lane][i] = fused_sum(rows[row], own, 16, accumulate ? d[lane][i] : 0.0F);
     }
   }
 }

@@ -36,7 +36,7 @@ uint32_t element_address(const MatrixView& view, bool by_lines, int line, int k)
 
 // wgmma of one warp: d [16, columns], lane by lane as of multiply_of, tile after tile. a [16][16],
 // b [16][columns], both row-major.
-void group_multiply_of(const float* a, const float* b, int columns, bool accumulate,
+void group_multiply_of(Element kind, const float* a, const float* b, int columns, bool accumulate,
                        const Lanes<float*>& d);
 // The operands, gathered: `shared` is where address 0 lies.
 void gather_left(Element kind, const Lanes<const uint32_t*>& a, float* to);
@@ -45,8 +45,12 @@ void gather_left(Element kind, const std::byte* shared, const MatrixView& a, int
 void gather_right(Element kind, const std::byte* shared, const MatrixView& b, bool by_columns,
                   int columns, float* to);
 
-// mma.sync: d += a b, exact products summed in double, then one rounding; the hardware's own order
-// and rounding of sums are not told.
+// mma.sync: d += a b as tensor cores of compute capability 9.0 sum up (Khattak and Mikaitis 2025,
+// "Accurate models of NVIDIA tensor cores", arXiv:2512.07004; Xie et al. 2025, "MMA-Sim"; before
+// them Fasi, Higham, Mikaitis and Pranesh 2021): with E the largest exponent among those of d and,
+// as sums of two, of the products, each exact product and d are cut off toward zero below 2^(E -
+// 25); their exact sum is cut off toward zero to a float. So a sum that goes through many products
+// comes out too small. (8.0 keeps 24 bits and takes k in two halves.)
 void multiply_of(Element kind, const Lanes<float*>& d, const Lanes<const uint32_t*>& a,
                  const Lanes<const uint32_t*>& b);
 

@@ -136,8 +136,8 @@ void group_multiply(const GroupProduct& product, const Where& where) {
   product_start([part, warp, started = operands_of(part, warp)] {
     Lanes<float*> to;
     for (int lane = 0; lane < 32; ++lane) to[lane] = part.sums[lane]->values.data();
-    group_multiply_of(started.data(), started.data() + 16 * 16, part.product.columns,
-                      part.product.accumulate, to);
+    group_multiply_of(part.product.kind, started.data(), started.data() + 16 * 16,
+                      part.product.columns, part.product.accumulate, to);
     const bool intact = same(started, operands_of(part, warp));
     for (const std::shared_ptr<Sums>& sums : part.sums) {
       if (!intact) std::fill(sums->values.begin(), sums->values.end(), kNotThere);

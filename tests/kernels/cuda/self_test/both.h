@@ -1,6 +1,7 @@
 // An array on the host and its copy on the device; internal to the self-test.
 #pragma once
 
+#include <cstdio>
 #include <string>
 #include <vector>
 
@@ -35,8 +36,9 @@ class Both {
 };
 
 inline std::string differs_at(size_t index, double got, double want) {
-  return "element " + std::to_string(index) + " is " + std::to_string(got) + ", not " +
-         std::to_string(want);
+  char text[96];  // floats by all their digits
+  std::snprintf(text, sizeof text, "element %zu is %.9g, not %.9g", index, got, want);
+  return text;
 }
 
 }  // namespace weft::cuda

@@ -209,14 +209,19 @@ uint32_t word_of(Element kind, float low, float high) {
   return cuda_on_cpu::round_to_tf32(low);
 }
 
-// Small integers, whose sums every order of additions gets exactly; then fractions.
+// Small integers, whose sums every order of additions gets exactly; fractions; and fractions of
+// many sizes, whose sums have the bits of compute capability 9.0 only as it cuts them off.
+enum class Values { kIntegers, kFractions, kSizes };
+
 template <Element kKind>
-std::string check_products(bool exact) {
+std::string check_products(Values values) {
   Both<uint32_t> a(128), b(64);
   Both<float> d(128);
-  const auto value = [exact](size_t i) {
-    if (exact) return static_cast<float>(static_cast<int>(i * 37 % 17) - 8);
-    return std::sin(static_cast<float>(i));
+  const auto value = [values](size_t i) {
+    if (values == Values::kIntegers) return static_cast<float>(static_cast<int>(i * 37 % 17) - 8);
+    const float fraction = std::sin(static_cast<float>(i));
+    return values == Values::kSizes ? std::ldexp(fraction, static_cast<int>(i * 29 % 11) - 5)
+                                    : fraction;
   };
   for (size_t i = 0; i < 128; ++i) a.host[i] = word_of(kKind, value(2 * i), value(2 * i + 1));
   for (size_t i = 0; i < 64; ++i) b.host[i] = word_of(kKind, value(3 * i + 5), value(7 * i + 1));
@@ -234,7 +239,8 @@ std::string check_products(bool exact) {
   cuda_on_cpu::multiply_of(kKind, to, left, right);
   for (size_t i = 0; i < 128; ++i) {
     const double got = static_cast<double>(d.host[i]), want = static_cast<double>(expected[i]);
-    if (!(std::abs(got - want) <= (exact ? 0 : 1e-5))) return differs_at(i, got, want);
+    if (!(std::abs(got - want) <= (values == Values::kFractions ? 1e-5 : 0)))
+      return differs_at(i, got, want);
   }
   return "";
 }
@@ -278,17 +284,23 @@ std::vector<SelfTestResult> self_test() {
       {"widen, widened", check_widening()},
       {"copy_16, copies_commit, copies_wait", check_copies()},
       {"load_matrices, load_matrices_transposed", check_loads()},
-      {"multiply_add<bfloat16>, exactly", check_products<Element::kBfloat16>(true)},
-      {"multiply_add<bfloat16>", check_products<Element::kBfloat16>(false)},
-      {"multiply_add<float16>, exactly", check_products<Element::kFloat16>(true)},
-      {"multiply_add<float16>", check_products<Element::kFloat16>(false)},
-      {"multiply_add_tf32, exactly", check_products<Element::kTf32>(true)},
-      {"multiply_add_tf32", check_products<Element::kTf32>(false)},
+      {"multiply_add<bfloat16>, exactly", check_products<Element::kBfloat16>(Values::kIntegers)},
+      {"multiply_add<bfloat16>", check_products<Element::kBfloat16>(Values::kFractions)},
+      {"multiply_add<float16>, exactly", check_products<Element::kFloat16>(Values::kIntegers)},
+      {"multiply_add<float16>", check_products<Element::kFloat16>(Values::kFractions)},
+      {"multiply_add_tf32, exactly", check_products<Element::kTf32>(Values::kIntegers)},
+      {"multiply_add_tf32", check_products<Element::kTf32>(Values::kFractions)},
       {"shuffles, votes, matches", check_lanes()}};
   int major = 0, minor = 0;
   expect(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0));
   expect(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, 0));
   if (major == 9 && minor == 0) {
+    results.push_back(
+        {"multiply_add<bfloat16>, its bits", check_products<Element::kBfloat16>(Values::kSizes)});
+    results.push_back(
+        {"multiply_add<float16>, its bits", check_products<Element::kFloat16>(Values::kSizes)});
+    results.push_back(
+        {"multiply_add_tf32, its bits", check_products<Element::kTf32>(Values::kSizes)});
     for (SelfTestResult& result : self_test_sm90()) results.push_back(std::move(result));
   }
   return results;

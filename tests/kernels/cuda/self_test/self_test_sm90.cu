@@ -141,19 +141,19 @@ std::vector<float> group_meaning(Element kind, const std::vector<uint16_t>& left
         cuda_on_cpu::gather_left(kind, a, view, 16 * warp, rows);
       }
       cuda_on_cpu::gather_right(kind, b, view, kRegisters, kColumns, columns);
-      cuda_on_cpu::group_multiply_of(rows, columns, kColumns, round > 0, to);
+      cuda_on_cpu::group_multiply_of(kind, rows, columns, kColumns, round > 0, to);
     }
   }
   return d;
 }
 
 template <typename T, int kTiles, bool kRegisters>
-std::string check_group(bool exact) {
+std::string check_group(bool integers, double tolerance) {
   constexpr Element kKind = std::is_same_v<T, bfloat16> ? Element::kBfloat16 : Element::kFloat16;
   Both<uint16_t> left(kTileRoom / 2), right(kTileRoom / 2);
   Both<float> d(kGroup * 4 * kTiles);
-  const auto value = [exact](size_t i) {
-    if (exact) return static_cast<float>(static_cast<int>(i * 37 % 17) - 8);
+  const auto value = [integers](size_t i) {
+    if (integers) return static_cast<float>(static_cast<int>(i * 37 % 17) - 8);
     return std::sin(static_cast<float>(i));
   };
   for (size_t i = 0; i < left.host.size(); ++i) {
@@ -166,17 +166,18 @@ std::string check_group(bool exact) {
   const std::vector<float> want = group_meaning<kTiles, kRegisters>(kKind, left.host, right.host);
   for (size_t i = 0; i < want.size(); ++i) {
     const double got = static_cast<double>(d.host[i]), due = static_cast<double>(want[i]);
-    if (!(std::abs(got - due) <= (exact ? 0 : 1e-4))) return differs_at(i, got, due);
+    if (!(std::abs(got - due) <= tolerance)) return differs_at(i, got, due);
   }
   return "";
 }
 
 template <typename T>
-std::string check_groups(bool exact) {
-  for (const std::string& finding :
-       {check_group<T, 4, false>(exact), check_group<T, 8, false>(exact),
-        check_group<T, 16, false>(exact), check_group<T, 8, true>(exact),
-        check_group<T, 16, true>(exact)}) {
+std::string check_groups(bool integers, double tolerance) {
+  for (const std::string& finding : {check_group<T, 4, false>(integers, tolerance),
+                                     check_group<T, 8, false>(integers, tolerance),
+                                     check_group<T, 16, false>(integers, tolerance),
+                                     check_group<T, 8, true>(integers, tolerance),
+                                     check_group<T, 16, true>(integers, tolerance)}) {
     if (!finding.empty()) return finding;
   }
   return "";
@@ -186,10 +187,12 @@ std::string check_groups(bool exact) {
 
 std::vector<SelfTestResult> self_test_sm90() {
   return {{"barrier_*, copy_box", check_boxes()},
-          {"multiply_group<bfloat16>, exactly", check_groups<bfloat16>(true)},
-          {"multiply_group<bfloat16>", check_groups<bfloat16>(false)},
-          {"multiply_group<float16>, exactly", check_groups<float16>(true)},
-          {"multiply_group<float16>", check_groups<float16>(false)}};
+          {"multiply_group<bfloat16>, exactly", check_groups<bfloat16>(true, 0)},
+          {"multiply_group<bfloat16>", check_groups<bfloat16>(false, 1e-4)},
+          {"multiply_group<bfloat16>, its bits", check_groups<bfloat16>(false, 0)},
+          {"multiply_group<float16>, exactly", check_groups<float16>(true, 0)},
+          {"multiply_group<float16>", check_groups<float16>(false, 1e-4)},
+          {"multiply_group<float16>, its bits", check_groups<float16>(false, 0)}};
 }
 
 }  // namespace weft::cuda
