@@ -260,10 +260,12 @@ int64_t memory_of_gpu(int64_t gpu_bytes, int gpus, int slots) {
 int64_t beyond_doubt(const MemoryEstimate& estimate) { return estimate.tensors() / 4 * 3; }
 
 std::string bytes_text(int64_t bytes) {
-  constexpr double kMiB = int64_t{1} << 20, kGiB = int64_t{1} << 30;
-  const double value = static_cast<double>(bytes);
-  if (value >= kGiB) return fmt::format("{:.3g} GiB", value / kGiB);
-  return fmt::format("{:.3g} MiB", value / kMiB);
+  constexpr std::array kUnits{"MiB", "GiB", "TiB", "PiB", "EiB"};
+  constexpr double kWritten = 999.5;  // three digits have an exponent from here on
+  double value = static_cast<double>(bytes) / (1 << 20);
+  size_t unit = 0;
+  for (; value >= kWritten && unit + 1 < kUnits.size(); ++unit) value /= 1024;
+  return fmt::format("{:.3g} {}", value, kUnits[unit]);
 }
 
 }  // namespace weft

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <limits>
 #include <span>
 
 #include "tests/testing/late_communicator.h"
@@ -468,6 +469,16 @@ TEST(ClearlyTooLarge, LeavesAQuarterForTheEstimatesError) {
   estimate.activations = 12;
   estimate.parameters = int64_t{3} << 29;
   EXPECT_EQ(estimate.to_string().substr(0, 31), "1.5 GiB: parameters 1.5 GiB, op");
+}
+
+TEST(BytesText, HasThreeDigitsAndNoExponent) {
+  constexpr int64_t kMiB = int64_t{1} << 20;
+  EXPECT_EQ(bytes_text(12 * kMiB), "12 MiB");
+  EXPECT_EQ(bytes_text(999 * kMiB), "999 MiB");
+  EXPECT_EQ(bytes_text(1010 * kMiB), "0.986 GiB");
+  EXPECT_EQ(bytes_text(1536 * kMiB), "1.5 GiB");
+  EXPECT_EQ(bytes_text(1390 * 1024 * kMiB), "1.36 TiB");
+  EXPECT_EQ(bytes_text(std::numeric_limits<int64_t>::max()), "8 EiB");
 }
 
 }  // namespace
