@@ -43,6 +43,7 @@ class RandomMeshes : public Topology {
   struct Model {
     int heads = 1, features = 8, layers = 1, vocabulary = 257, tokens = 16;
     int key_heads = 0, inner = 0;  // 0: GPT-2; else a Llama
+    int window = 0;                // 0: none; else a Qwen3, whose first layer has none
     std::string text() const {
       const auto key = [](const char* name, int value) {
         return std::string(name) + ": " + std::to_string(value);
@@ -51,7 +52,11 @@ class RandomMeshes : public Topology {
           key(", vocab_size", vocabulary) + key(", num_hidden_layers", layers) +
           key(", num_attention_heads", heads) + key(", hidden_size", heads * features) + "}}";
       if (key_heads == 0) return "{family: gpt2, config: {max_position_embeddings: 64" + shared;
-      return "{family: llama, config: {max_position_embeddings: 64" +
+      const std::string windows =
+          key(", head_dim", features) +
+          key(", use_sliding_window: true, max_window_layers: 1, sliding_window", window);
+      return std::string("{family: ") + (window > 0 ? "qwen3" : "llama") +
+             ", config: {max_position_embeddings: 64" + (window > 0 ? windows : "") +
              key(", num_key_value_heads", key_heads) + key(", intermediate_size", inner) + shared;
     }
   };
@@ -92,6 +97,49 @@ TEST_F(RandomMeshes, TrainWhatOneRankTrains) {
     EXPECT_LE(apart.norms, 2e-5) << name_of(mesh) << " zero " << zero << "\n" << text;
     EXPECT_LE(apart.gradients, 1e-4) << name_of(mesh) << " zero " << zero << "\n" << text;
   }
+}
+
+// Each way over the sequence axis, where another one might send less: windows over fewer heads of
+// keys than ranks, rings of groups that leave heads over.
+TEST_F(RandomMeshes, TrainWhatOneRankTrainsEachWayOverTheSequence) {
+  int grids = 0;
+  for (uint32_t seed = 0; seed < 60; ++seed) {
+    Draws draws(seed);
+    MeshDegrees mesh = draws.mesh(2, {2});
+    const int sequence = draws.one_of({2, 3, 4, 4, 6});
+    if (sequence <= 4) {
+      mesh.data *= mesh.sequence;  // which is drawn apart
+    } else {
+      mesh = {};
+    }
+    mesh.sequence = sequence;
+    Model model{1, draws.one_of({4, 8}), draws.between(1, 2), draws.between(257, 290),
+                draws.between(7, 40)};
+    model.key_heads = draws.between(1, 3);
+    model.heads = model.key_heads * draws.between(1, 4);
+    model.inner = 5 * model.heads;
+    model.window = draws.between(2, model.tokens);  // of 1 key queries have no gradient
+    const int batch = draws.between(mesh.data, 5);
+    const int rows = draws.between(1, (batch + mesh.data - 1) / mesh.data);
+    std::string way = draws.one_of({"ring", "ulysses", "ulysses_ring", "ulysses_ring"});
+    if (way == "ulysses_ring") {
+      ++grids;
+      way += ", ulysses: " +
+             std::to_string(sequence % 2 == 0 ? draws.one_of({2, sequence / 2}) : sequence);
+    }
+    const std::string settings = "batch_size: " + std::to_string(batch);
+    Draws same = draws;
+    const Trace one = run(drawn_job(same, model, settings), {}, 0, 1);
+    const std::string text =
+        drawn_job(draws, model, settings + ", micro_batch_size: " + std::to_string(rows)) +
+        "parallel: {sequence_attention: " + way + "}\n";
+    const int zero = draws.between(0, 3);
+    const Distance apart = distance(one, run(text, mesh, zero, 1));
+    EXPECT_LE(apart.losses, 2e-6) << name_of(mesh) << " zero " << zero << "\n" << text;
+    EXPECT_LE(apart.norms, 2e-5) << name_of(mesh) << " zero " << zero << "\n" << text;
+    EXPECT_LE(apart.gradients, 1e-4) << name_of(mesh) << " zero " << zero << "\n" << text;
+  }
+  EXPECT_GE(grids, 20);
 }
 
 // What a job's rules refuse is drawn again.
