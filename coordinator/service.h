@@ -176,8 +176,8 @@ class Service {
   // Newest last. Manifests without `tensors` (they can be large); checkpoint() gives the whole.
   virtual Result<std::vector<proto::CheckpointManifest>> checkpoints(const std::string& job) = 0;
   virtual Result<proto::CheckpointManifest> checkpoint(const std::string& id) = 0;
-  // To read its chunks, which stay as long as the caller has it and a minute more, whether or not
-  // it is removed meanwhile.
+  // To read its chunks, which stay as long as the caller has it and at least a minute more,
+  // whether or not it is removed meanwhile.
   virtual Result<std::shared_ptr<const proto::CheckpointManifest>> read_checkpoint(
       const std::string& id) = 0;
   // Refused while an unfinished job starts or would resume from it.

@@ -109,12 +109,14 @@ Result<Response> list(Service& service, const Request& request, const std::strin
   return json_response(page);
 }
 
+using ManifestPointer = std::shared_ptr<const proto::CheckpointManifest>;
+
 Result<Response> files(Service& service, const Request& request) {
-  WEFT_ASSIGN_OR_RETURN(const proto::CheckpointManifest manifest,
-                        service.checkpoint(request.parameter("id")));
-  WEFT_ASSIGN_OR_RETURN(const Export exported, make_export(manifest, query_text(request, "task")));
+  WEFT_ASSIGN_OR_RETURN(const ManifestPointer manifest,
+                        service.read_checkpoint(request.parameter("id")));
+  WEFT_ASSIGN_OR_RETURN(const Export exported, make_export(*manifest, query_text(request, "task")));
   proto::ExportFileList body;
-  body.set_checkpoint(manifest.id());
+  body.set_checkpoint(manifest->id());
   body.set_task(exported.task);
   for (const ExportedFile& file : exported.files) {
     proto::ExportFile& entry = *body.add_files();
@@ -123,8 +125,6 @@ Result<Response> files(Service& service, const Request& request) {
   }
   return json_response(body);
 }
-
-using ManifestPointer = std::shared_ptr<const proto::CheckpointManifest>;
 
 class FileStream final : public BodyStream {
  public:

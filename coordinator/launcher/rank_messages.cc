@@ -210,9 +210,8 @@ bool worth_retrying(Code code) {
 RankAnswer apply_rank_message(const RankWorld& world, const proto::RankEnvelope& envelope) {
   const RankPosition position{envelope.attempt(), envelope.rank(), envelope.sequence()};
   const std::string checkpoint_id = "ckpt-" + random_hex(8);
-  const auto apply = [&](const JobEditor& editor) -> Status {
-    const auto applied = world.store.apply_rank(envelope.job(), position, editor);
-    return applied ? Status() : applied.error();
+  const auto apply = [&](const JobEditor& editor) {
+    return world.store.apply_rank(envelope.job(), position, editor);
   };
   const JobEditor editor = [&](JobEdit& edit) -> Status {
     if (node_of_rank(edit.job.placement(), envelope.rank()).empty()) {
@@ -222,11 +221,11 @@ RankAnswer apply_rank_message(const RankWorld& world, const proto::RankEnvelope&
   };
   Status status;
   if (envelope.has_checkpoint()) {
-    status = world.content.commit(
-        {envelope.job(), envelope.attempt()}, chunks_of(envelope.checkpoint().manifest()),
-        [&] { return world.store.apply_rank(envelope.job(), position, editor); });
-  } else {
-    status = apply(editor);
+    status = world.content.commit({envelope.job(), envelope.attempt()},
+                                  chunks_of(envelope.checkpoint().manifest()),
+                                  [&] { return apply(editor); });
+  } else if (const auto applied = apply(editor); !applied) {
+    status = applied.error();
   }
   RankAnswer answer;
   answer.reply.set_sequence(envelope.sequence());
@@ -245,11 +244,17 @@ RankAnswer apply_rank_message(const RankWorld& world, const proto::RankEnvelope&
   if (status.code() == Code::kNotFound) status = Status(Code::kStale, status.message());
   if (status.code() != Code::kStale && envelope.sequence() > 0) {
     // Refused for good: the number is used up, and people see why.
-    const Status consumed = apply([&](JobEdit& edit) {
+    const auto consumed = apply([&](JobEdit& edit) {
       edit.event("refused", "error", "a rank's message was refused: " + status.to_string());
       return Status();
     });
-    if (worth_retrying(consumed.code())) answer.kind = RankAnswer::Kind::kRetry;
+    // It came before, and what it refers to may have left since.
+    if (consumed && !*consumed) return answer;
+    if (!consumed) {
+      const Status why = consumed.error();
+      if (worth_retrying(why.code())) answer.kind = RankAnswer::Kind::kRetry;
+      if (why.code() == Code::kStale) status = why;
+    }
   }
   answer.reply.set_code(std::string(code_name(status.code())));
   answer.reply.set_message(status.to_string());

@@ -140,7 +140,11 @@ void Supervisor::collect() {
   data_.post([this] {
     const auto count = parts_.content.collect(seconds(options_.collect_grace_seconds));
     if (count && *count > 0) parts_.log.info("{} chunks that nothing refers to removed", *count);
-    if (!count) parts_.log.warn("collection of chunks: {}", count.error().to_string());
+    const std::string error = count ? "" : count.error().to_string();
+    if (error != collect_error_ && !error.empty()) {
+      parts_.log.warn("collection of chunks: {}", error);
+    }
+    collect_error_ = error;
     collecting_ = false;
   });
 }

@@ -206,6 +206,7 @@ class Supervisor {
   const Parts parts_;
   const SupervisorOptions options_;
   std::atomic<bool> collecting_{false};  // a collection of chunks is posted or under way
+  std::string collect_error_;            // of the last one, which alone uses it
   DataPlane data_;
   LeaseBook leases_;
 

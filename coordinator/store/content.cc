@@ -189,7 +189,10 @@ Status Content::commit(const Attempt& by, const std::vector<std::string>& hashes
                        const std::function<Result<bool>()>& apply) {
   std::lock_guard lock(mutex_);
   for (const std::string& hash : hashes) {
-    if (!chunks_.has(hash)) return missing_chunk(hash);
+    if (!chunks_.has(hash)) {
+      WEFT_RETURN_IF_ERROR(chunks_.room());  // a store that a full disk closed has none
+      if (!chunks_.has(hash)) return missing_chunk(hash);
+    }
     spare(hash);
   }
   WEFT_ASSIGN_OR_RETURN(const bool anew, apply());
@@ -239,6 +242,7 @@ Result<int64_t> Content::collect(Clock::Duration grace) {
 }
 
 Result<int64_t> Content::sweep(Clock::Duration grace) {
+  static_cast<void>(chunks_.room());  // where nobody puts, nobody else opens a store that was full
   WEFT_ASSIGN_OR_RETURN(const std::vector<std::string> loose, unreferenced());
   {
     std::lock_guard lock(mutex_);

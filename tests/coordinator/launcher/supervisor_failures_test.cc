@@ -363,6 +363,19 @@ TEST_F(ChunksTest, WhatKeepLastDropsLeavesWithinAMinute) {
   EXPECT_TRUE(here("state 10") && here("state 11"));
 }
 
+TEST_F(ChunksTest, ACommitThatComesAgainAfterItsChunksLeftIsNotRefused) {
+  for (const char* state : {"one", "two", "three"}) write(state);
+  live(61, {&a});
+  ASSERT_FALSE(here("one"));
+  a.take(proto::NodeFrame::kRankReply);
+  a.rank(commit(id, 1, 2, "one", 2));
+  step();
+  const auto replies = a.take(proto::NodeFrame::kRankReply);
+  ASSERT_EQ(replies.size(), 1u);
+  EXPECT_EQ(replies[0].rank_reply().reply().sequence(), 2u);
+  EXPECT_EQ(replies[0].rank_reply().reply().code(), "");
+}
+
 TEST_F(ChunksTest, AnAttemptThatDiesInACheckpointGivesItsChunksBack) {
   write("stays");
   put("never committed");
@@ -394,7 +407,7 @@ TEST_F(ChunksTest, OnAFullDiskARemovalMakesRoomAtOnce) {
 TEST_F(ChunksTest, AnAttemptThatOutlivesTheCoordinatorKeepsItsChunks) {
   put("before");
   restart_from_disk();
-  a.running["" + id + "/1"] = ref(id, 1);
+  a.running[id + "/1"] = ref(id, 1);
   a.connect(*supervisor_);
   live(3 * 3600, {&a});
   ASSERT_EQ(job(id).attempt(), 1);
