@@ -8,16 +8,22 @@
 
 typedef Lanes<float> Floats;
 typedef LanesOf<int>::Type Ints;
+typedef LanesOf<unsigned>::Type Unsigned;
 
-inline Ints bits_of(const Floats& x) { return reinterpret_cast<const Ints&>(x); }
-inline Floats floats_of(const Ints& bits) { return reinterpret_cast<const Floats&>(bits); }
+// Casts of values: a vector's address is a multiple of its elements' size only.
+inline Ints bits_of(const Floats& x) { return reinterpret_cast<Ints>(x); }
+inline Floats floats_of(const Ints& bits) { return reinterpret_cast<Floats>(bits); }
+// Wraps, in lanes that nobody reads.
+inline Ints sum_of_bits(const Ints& x, const Ints& y) {
+  return reinterpret_cast<Ints>(reinterpret_cast<Unsigned>(x) + reinterpret_cast<Unsigned>(y));
+}
 
 // table[i mod 16], table[i mod 32]
 inline Floats pick(const float* table, const Ints& i) {
-  return _mm512_permutexvar_ps(reinterpret_cast<const __m512i&>(i), _mm512_load_ps(table));
+  return _mm512_permutexvar_ps(reinterpret_cast<__m512i>(i), _mm512_load_ps(table));
 }
 inline Floats pick_of_32(const float* table, const Ints& i) {
-  return _mm512_permutex2var_ps(_mm512_load_ps(table), reinterpret_cast<const __m512i&>(i),
+  return _mm512_permutex2var_ps(_mm512_load_ps(table), reinterpret_cast<__m512i>(i),
                                 _mm512_load_ps(table + 16));
 }
 
@@ -47,7 +53,7 @@ struct Power {
 // shifted: y + kThirtySeconds; below: y less what shifted rounds it to. -125.9 < y < 127.9.
 inline Power power_of(const Floats& shifted, const Floats& below) {
   const Ints i = bits_of(shifted);
-  const Floats scale = floats_of(bits_of(pick_of_32(kRoots.of, i)) + (i << 18));
+  const Floats scale = floats_of(sum_of_bits(bits_of(pick_of_32(kRoots.of, i)), i << 18));
   return {scale, below * (0.693157334F + 0.240226763F * below)};
 }
 inline Power power_of(const Floats& y) {
@@ -72,8 +78,7 @@ template <int kLow, int kHigh>
 inline Floats cut_of(const Floats& u) {
   constexpr int kAbove = __builtin_bit_cast(int, static_cast<float>(kHigh));
   constexpr int kBelow = __builtin_bit_cast(int, static_cast<float>(kLow));
-  const __m512i least =
-      _mm512_min_epi32(reinterpret_cast<const __m512i&>(u), _mm512_set1_epi32(kAbove));
+  const __m512i least = _mm512_min_epi32(reinterpret_cast<__m512i>(u), _mm512_set1_epi32(kAbove));
   return reinterpret_cast<Floats>(_mm512_min_epu32(least, _mm512_set1_epi32(kBelow)));
 }
 inline Floats gate_of(const Floats& u) {
@@ -110,7 +115,7 @@ alignas(64) constexpr float kTails[6][16] = {
      -1.93265706e-07F, -8.77299868e-08F, -0.0229962785F, -0.0150281303F, -0.00871671736F,
      -0.00519234827F}};
 inline Floats tail_of(const Floats& a) {
-  const Ints cell = bits_of(a + 1.0F) + (1 << 20);
+  const Ints cell = sum_of_bits(bits_of(a + 1.0F), Ints{} + (1 << 20));
   const Floats d = a - (floats_of(cell & -(1 << 21)) - 1.0F);
   const Ints i = cell >> 21;
   Floats p = pick(kTails[5], i);
@@ -124,7 +129,7 @@ inline Floats near_abs_of(const Floats& x) {
 }
 inline Floats positive_of(const Floats& x) {
   return reinterpret_cast<Floats>(
-      _mm512_max_epi32(reinterpret_cast<const __m512i&>(x), _mm512_setzero_si512()));
+      _mm512_max_epi32(reinterpret_cast<__m512i>(x), _mm512_setzero_si512()));
 }
 // e^(-x^2 / 2) where it is not 0, or x is no number.
 struct Bell {

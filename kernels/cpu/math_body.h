@@ -94,7 +94,8 @@ inline T normal_of(T x, T bell) {
 constexpr float kFar = 64;
 template <typename T>
 inline T near_abs_of(T x) {
-  return x > T(kFar) ? T(kFar) : abs_of(x);
+  const T far = abs_of(x);
+  return far > T(kFar) ? T(kFar) : far;
 }
 
 // 1 / (1 + e^u), which is the sigmoid of -u; of NaN anything.
@@ -153,8 +154,14 @@ inline T sum_of_exp(const T* x, T shift, int64_t n, const F& f) {
       }
     }
   }
-  for (int64_t lane = 0; i < n; ++i, ++lane) {
-    sums[lane] += f(OneElement(), i, exp_of(x[i] - shift));
+  T rest[kStep] = {};  // by the same code: a value does not depend on its place
+  for (int64_t lane = 0; i + lane < n; ++lane) rest[lane] = x[i + lane] - shift;
+  if constexpr (kVectorMath<T>) {
+    lanes_at(rest) = exp_below_of(lanes_at(rest));
+  } else {
+#pragma omp simd
+    for (int64_t lane = 0; lane < kStep; ++lane) rest[lane] = exp_of(rest[lane]);
   }
+  for (int64_t lane = 0; i < n; ++i, ++lane) sums[lane] += f(OneElement(), i, rest[lane]);
   return sum_of_lanes<T>(lanes_at(sums));
 }

@@ -103,8 +103,20 @@ void log_softmax_backward(const T* y, const T* dy, T* dx, int64_t n) {
       for (int64_t k = i; k < i + kGroup; ++k) dx[k] = dy[k] - exp_of(y[k]) * total;
     }
   }
+  if constexpr (kVectorMath<T>) {
+    constexpr int64_t kLanes = kLanesOf<T>;
+    for (; i < n; i += kLanes) {
+      const int64_t count = n - i < kLanes ? n - i : kLanes;
+      T rest[2][kLanes] = {};
+      copy_row(y + i, rest[0], count);
+      copy_row(dy + i, rest[1], count);
+      lanes_at(rest[1]) = lanes_at(rest[1]) - exp_below_of(lanes_at(rest[0])) * total;
+      copy_row(rest[1], dx + i, count);
+    }
+  } else {
 #pragma omp simd
-  for (int64_t k = i; k < n; ++k) dx[k] = dy[k] - exp_of(y[k]) * total;
+    for (int64_t k = i; k < n; ++k) dx[k] = dy[k] - exp_of(y[k]) * total;
+  }
 }
 
 template <typename T>

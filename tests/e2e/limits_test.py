@@ -337,7 +337,7 @@ class Memory(unittest.TestCase):
         error = json.loads(done.stderr)["error"]
         self.assertEqual((error["field"], error["value"]),
                          ("training.micro_batch_size", "1048576"))
-        self.assertRegex(error["rule"], "one needs about .* GiB: .*; a slot there has at most")
+        self.assertRegex(error["rule"], "one needs about .* TiB: .*; a slot there has at most")
         self.assertEqual(self.cluster.rest("GET", "jobs")["jobs"], [])
 
 

@@ -233,6 +233,11 @@ TEST(Rows, ExpIsAccurate) {
       ASSERT_NEAR(y[i] / std::exp(static_cast<double>(x[i])), 1, 2.5e-7)
           << level.name << " " << x[i];
     }
+    for (float value : {-0.0008F, -3.3F, -19.9F}) {  // wherever in the row it stands
+      Row<float> same(31, value), powers(31);
+      level.f32->exp_shifted(same.data(), 0, 1, powers.data(), 31);
+      for (float power : powers) EXPECT_EQ(power, powers[0]) << level.name << " " << value;
+    }
     const float edges[] = {-INFINITY, -1000, 1000, INFINITY, NAN};
     Row<float> line(64), results(64);  // whole vectors of them, and a rest
     for (size_t i = 0; i < line.size(); ++i) line[i] = edges[i % 5];

@@ -136,7 +136,8 @@ class ShepherdTest : public ::testing::Test {
 
 // Somebody has deleted it; the agent, and with it the job, would wait for ten minutes.
 TEST_F(ShepherdTest, AFolderThatIsGoneIsNotWaitedFor) {
-  start("echo said; rm -rf \"$PWD\"; echo more", 3600);
+  // Again where a file came into it meanwhile.
+  start("echo said; until rm -rf \"$PWD\"; do :; done; echo more", 3600);
   say(record_.secret(), {start_frame()});
   EXPECT_TRUE(eventually([&] { return shepherd_->exit_code().has_value(); }));
   EXPECT_FALSE(fs::exists(folder_ + "/a"));
