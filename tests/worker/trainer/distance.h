@@ -5,6 +5,7 @@
 // Thread safety: pure functions.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 
@@ -53,6 +54,11 @@ inline Distance distance(const Trace& a, const Trace& b) {
   }
   all.weights = weights.relative();
   return all;
+}
+
+inline Distance farther(const Distance& a, const Distance& b) {
+  return {std::max(a.losses, b.losses), std::max(a.norms, b.norms),
+          std::max(a.gradients, b.gradients), std::max(a.weights, b.weights)};
 }
 
 // What is further apart than `times` the own error, with the numbers; "": nothing.
