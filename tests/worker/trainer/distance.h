@@ -1,6 +1,7 @@
 // How far two runs of one training are from each other, beside how far one rank is from itself when
-// only the order of its sums changes (rows one by one instead of together): that is the error that
-// the arithmetic has by itself, and the measure of what a mesh may add.
+// only the order of its sums changes (rows one by one instead of together, or the sums cut into
+// blocks): that is the error that the arithmetic has by itself, and the measure of what a mesh may
+// add.
 //
 // Thread safety: pure functions.
 #pragma once
