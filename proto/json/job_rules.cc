@@ -340,8 +340,9 @@ Result<int64_t> config_size(const google::protobuf::Struct& config, const std::s
   const double number = at->second.number_value();
   const int64_t size = number >= 1 && number <= kMost ? static_cast<int64_t>(number) : 0;
   if (size == 0 || static_cast<double>(size) != number) {
-    const bool is_number = at->second.kind_case() == google::protobuf::Value::kNumberValue;
-    return fail(refuse("model.config." + key, is_number ? fmt::format("{}", number) : "",
+    const std::string got =
+        at->second.has_number_value() ? fmt::format("{}", number) : at->second.string_value();
+    return fail(refuse("model.config." + key, got,
                        fmt::format("must be an integer from 1 to {:.0f}", kMost)));
   }
   return size;

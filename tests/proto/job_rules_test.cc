@@ -248,6 +248,16 @@ TEST(JobRules, Gpt2sPositionsHaveLlamasNameToo) {
   EXPECT_EQ(finish(text, &spec).to_string(), "ok");
 }
 
+TEST(JobRules, ASizeThatIsATextIsToldAsItWasWritten) {
+  std::string text = sample();
+  const std::string heads = "n_head: 4";
+  text.replace(text.find(heads), heads.size(), "n_head: two");
+  proto::JobSpec spec;
+  const Status status = finish(text, &spec);
+  EXPECT_EQ(status.field(), "model.config.n_head");
+  EXPECT_EQ(status.value(), "two");
+}
+
 TEST(JobRules, EveryAxisNeedsWorkForEachRank) {
   proto::JobSpec spec;
   ASSERT_TRUE(read_yaml(sample(), spec).ok());
