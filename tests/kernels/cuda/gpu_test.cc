@@ -375,6 +375,59 @@ TEST_F(FusedLinear, IsItsComposition) {
   expect_near(dbias, ops::sum(cx_, y, 0));
 }
 
+// The library has other algorithms for many tokens than for the few above, which may cut the sum
+// over them into parts. What is added up in fp32 is held to its sum in double, by the size of its
+// terms.
+TEST_F(FusedLinear, IsItsDefinitionAtTheSizesOfModels) {
+  const Tensor none;
+  for (const auto [tokens, in, out] :
+       {std::array<int64_t, 3>{2048, 256, 1024}, {2048, 1024, 256}}) {
+    const std::vector<float> x = values(tokens * in, 1), weight = values(in * out, 2);
+    const std::vector<float> bias = values(out, 3), dy = values(tokens * out, 4);
+    const auto send = [&](Shape shape, const std::vector<float>& from) {
+      return Tensor::from<float>(*memory_, shape, from);
+    };
+    const Tensor y = Tensor::empty(*memory_, {tokens, out});
+    const Tensor before = Tensor::empty(*memory_, {tokens, out});
+    const Tensor dweight = Tensor::empty(*memory_, {in, out}),
+                 dbias = Tensor::empty(*memory_, {out});
+    const Tensor device_x = send({tokens, in}, x);
+    ASSERT_TRUE(
+        gpu_.fused_linear(device_x, send({in, out}, weight), send({out}, bias), none, before, y));
+    ASSERT_TRUE(gpu_.fused_weight_gradient(device_x, send({tokens, out}, dy), dweight, dbias));
+    const std::vector<float> kept = before.to_vector<float>(), active = y.to_vector<float>();
+    for (size_t i = 0; i < kept.size(); ++i) {
+      ASSERT_NEAR(double{active[i]}, gelu(double{kept[i]}), 1e-6 * (1 + std::abs(double{kept[i]})))
+          << i;
+    }
+    const auto at = [](const std::vector<float>& from, int64_t row, int64_t step, int64_t column) {
+      return double{from[static_cast<size_t>(row * step + column)]};
+    };
+    const std::vector<float> dw = dweight.to_vector<float>(), db = dbias.to_vector<float>();
+    for (int64_t j = 0; j < out; ++j) {
+      // A row of y and of dweight each, so that every row and column has a turn.
+      const int64_t token = j * 7 % tokens, feature = j * 5 % in;
+      double sum = double{bias[static_cast<size_t>(j)]}, sizes = std::abs(sum);
+      for (int64_t i = 0; i < in; ++i) {
+        const double term = at(x, token, in, i) * at(weight, i, out, j);
+        sum += term;
+        sizes += std::abs(term);
+      }
+      EXPECT_NEAR(at(kept, token, out, j), sum, 2e-6 * sizes) << token << ", " << j;
+      double of_bias = 0, of_weight = 0, bias_sizes = 0, weight_sizes = 0;
+      for (int64_t t = 0; t < tokens; ++t) {
+        const double term = at(dy, t, out, j);
+        of_bias += term;
+        bias_sizes += std::abs(term);
+        of_weight += at(x, t, in, feature) * term;
+        weight_sizes += std::abs(at(x, t, in, feature) * term);
+      }
+      EXPECT_NEAR(double{db[static_cast<size_t>(j)]}, of_bias, 2e-6 * bias_sizes) << j;
+      EXPECT_NEAR(at(dw, feature, out, j), of_weight, 2e-6 * weight_sizes) << feature << ", " << j;
+    }
+  }
+}
+
 // Rows of the kept input that are no multiple of 8, a bias off 16 bytes, a product without rows.
 TEST_F(FusedLinear, IsLeftToOtherKernelsWhereTheLibraryHasRules) {
   const Tensor none, x = drawn({5, 6}, 1), odd = drawn({6, 7}, 2), bias = drawn({9}, 3);
