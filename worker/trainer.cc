@@ -66,7 +66,7 @@ class Run {
   StatusError not_finite(const StepResult& result);
   void report(const TrainingTask& task, const StepResult& result, double rate, double seconds);
   void add_memory(google::protobuf::Map<std::string, double>& values);
-  void send_metrics(proto::MetricRecord record);
+  void send_metrics(std::vector<proto::MetricRecord> records);
   void evaluate();
   using Measured = std::vector<std::map<std::string, double>>;  // by task
   std::optional<Measured> measure();
@@ -187,7 +187,7 @@ void Run::report(const TrainingTask& task, const StepResult& result, double rate
   add_memory(values);
   values["tokens_per_second"] = static_cast<double>(result.tokens) / std::max(seconds, 1e-9);
   rank_.log.info("step {} {} loss {:.6f}", step, task.spec.name(), result.loss);
-  send_metrics(std::move(record));
+  send_metrics({std::move(record)});
 }
 
 // The largest of each over the ranks, since the record before. A collective.
@@ -205,15 +205,18 @@ void Run::add_memory(google::protobuf::Map<std::string, double>& values) {
   values["memory_fragmentation"] = all[2];
 }
 
-void Run::send_metrics(proto::MetricRecord record) {
-  record.set_step(state().step());
-  record.set_time_ms(wall_ms());
-  record.set_attempt(attempt_);
+// Records of the step that was just done, in one message.
+void Run::send_metrics(std::vector<proto::MetricRecord> records) {
   proto::RankEnvelope message;
   message.mutable_metrics()->set_seconds_left(
       speed_.seconds_for(spec_.training().steps() - state().step()));
   message.mutable_metrics()->set_tokens_per_second(speed_.tokens_per_second());
-  message.mutable_metrics()->add_records()->Swap(&record);
+  for (proto::MetricRecord& record : records) {
+    record.set_step(state().step());
+    record.set_time_ms(wall_ms());
+    record.set_attempt(attempt_);
+    message.mutable_metrics()->add_records()->Swap(&record);
+  }
   tell(std::move(message));
 }
 
@@ -270,6 +273,7 @@ void Run::evaluate() {
   if (!measured) return;
   evaluated_step_ = state().step();
   double loss = 0, weights = 0;
+  std::vector<proto::MetricRecord> records;
   for (size_t i = 0; i < measured->size(); ++i) {
     const std::map<std::string, double>& values = (*measured)[i];
     if (values.empty()) continue;
@@ -284,9 +288,11 @@ void Run::evaluate() {
                    values.at("loss"));
     loss += task.weight() * values.at("loss");
     weights += task.weight();
-    if (told_step_ != state().step()) send_metrics(std::move(record));
+    records.push_back(std::move(record));
   }
-  if (weights > 0 && told_step_ != state().step()) note_loss(loss / weights);
+  if (records.empty() || told_step_ == state().step()) return;
+  send_metrics(std::move(records));
+  note_loss(loss / weights);
 }
 
 void Run::begin_checkpoint(const std::string& why, int64_t request) {

@@ -57,8 +57,18 @@ Status on_started(JobEdit& edit, const proto::TrainingStarted& started) {
   return {};
 }
 
+double weight_of(const proto::Job& job, const std::string& task) {
+  const auto& tasks = job.spec().tasks();
+  const auto it = std::find_if(tasks.begin(), tasks.end(),
+                               [&](const proto::TaskSpec& spec) { return spec.name() == task; });
+  return it == tasks.end() ? 0 : it->weight();
+}
+
+// An evaluation of several tasks is one message; the job's loss is the mean by their weights, which
+// early stopping goes by.
 Status on_metrics(JobEdit& edit, const proto::MetricBatch& batch) {
   proto::Job& job = edit.job;
+  double validation = 0, weights = 0;
   for (const proto::MetricRecord& record : batch.records()) {
     edit.metrics.push_back(record);
     job.set_step(record.step());
@@ -68,7 +78,9 @@ Status on_metrics(JobEdit& edit, const proto::MetricBatch& batch) {
     };
     if (const double* loss = value("loss")) job.set_loss(*loss);
     if (const double* held_out = value("validation_loss")) {
-      job.set_validation_loss(*held_out);
+      const double weight = weight_of(job, record.task());
+      validation += weight * *held_out;
+      weights += weight;
       auto& event = edit.event("evaluated", "info",
                                fmt::format("{}: validation loss {:.6g} at step {}", record.task(),
                                            *held_out, record.step()));
@@ -76,6 +88,7 @@ Status on_metrics(JobEdit& edit, const proto::MetricBatch& batch) {
       (*event.mutable_data())["validation_loss"] = fmt::format("{:.9g}", *held_out);
     }
   }
+  if (weights > 0) job.set_validation_loss(validation / weights);
   if (batch.tokens_per_second() > 0) job.set_tokens_per_second(batch.tokens_per_second());
   if (batch.seconds_left() > 0) job.set_seconds_left(batch.seconds_left());
   return {};

@@ -62,6 +62,30 @@ TEST_F(SupervisorTest, TrainsReportsAndSucceeds) {
   EXPECT_EQ(replies[0].rank_reply().reply().code(), "");
 }
 
+TEST_F(SupervisorTest, ValidationLossOfTasksIsTheMeanByTheirWeights) {
+  FakeAgent a("n1", 1);
+  a.connect(*supervisor_);
+  const std::string id = submit(1);
+  ASSERT_TRUE(store_->edit_job(id, [](JobEdit& edit) {
+    for (const auto& [name, weight] : {std::pair{"lm", 1.0}, {"kind", 3.0}, {"unmeasured", 4.0}}) {
+      proto::TaskSpec& task = *edit.job.mutable_spec()->add_tasks();
+      task.set_name(name);
+      task.set_weight(weight);
+    }
+    return Status();
+  }));
+  bring_up(id, 1, {&a});
+  auto metrics = envelope(id, 1, 0, 2);
+  for (const auto& [name, loss] : {std::pair{"lm", 4.0}, {"kind", 2.0}}) {
+    proto::MetricRecord& record = *metrics.mutable_metrics()->add_records();
+    record.set_task(name);
+    (*record.mutable_values())["validation_loss"] = loss;
+  }
+  a.rank(metrics);
+  step();
+  EXPECT_EQ(job(id).validation_loss(), 2.5);
+}
+
 TEST_F(SupervisorTest, SlotsAreFreeOnlyWhenTheProcessesAreGone) {
   FakeAgent a("n1", 1);
   a.connect(*supervisor_);
