@@ -264,7 +264,7 @@ template void Mask::hide_arbitrary(const Tile&, double*) const;
 
 template <typename T>
 void draw_kept(const WeightDropout& dropout, const Tile& tile, T* keep) {
-  const T kept = static_cast<T>(1 / (1 - dropout.rate));
+  const DropRule rule(dropout.rate);
   const int64_t row = dropout.first_row + tile.row;
   const int64_t first = (row * dropout.heads + dropout.first_head + tile.head) * dropout.queries;
   const int64_t end = tile.key + tile.keys;
@@ -275,7 +275,7 @@ void draw_kept(const WeightDropout& dropout, const Tile& tile, T* keep) {
       const int64_t count = run_of(dropout.key_index, dropout.first_key, at, end, key);
       cpu::rows<T>().draw_kept(dropout.key.seed, dropout.key.stream,
                                static_cast<uint64_t>((first + query) * dropout.keys + key),
-                               static_cast<float>(dropout.rate), kept,
+                               rule.dropped, static_cast<T>(rule.factor),
                                keep + q * tile.keys + at - tile.key, count);
       at += count;
     }

@@ -89,7 +89,7 @@ class Mask {
   bool spans_differ_ = false;  // from row to row
 };
 
-// keep[queries, keys] := 1 / (1 - rate) with probability 1 - rate, else 0.
+// keep[queries, keys] := the factor of DropRule where the weight stays, else 0.
 template <typename T>
 void draw_kept(const WeightDropout& dropout, const Tile& tile, T* keep);
 

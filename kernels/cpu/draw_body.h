@@ -7,7 +7,7 @@ constexpr int kCounters = kVectorBytes / 8;
 // Sets of counters whose rounds take turns, as each round waits for the one before; as many as the
 // registers hold.
 constexpr int kSets = kVectorBytes == 64 ? 4 : 2;
-constexpr int kDraws = 128;  // at once
+constexpr int kDraws = 8 * kCounters * kSets;  // at once
 
 #ifdef __AVX512F__
 inline Words low_products(const Words& x, const Words& y) {
@@ -26,14 +26,16 @@ inline Words low_products(const Words& x, const Words& y) {
 }
 #endif
 
-// words[4 * i + w] of the counters first + i.
-inline void philox(uint64_t seed, uint64_t stream, uint64_t first, uint32_t* words) {
+// Of kCount sets. halves[8 * i + e]: the lower half, or of an odd e the upper one, of word e / 2 of
+// the counter first + i.
+template <int kCount>
+inline void philox(uint64_t seed, uint64_t stream, uint64_t first, uint16_t* halves) {
   // Even lanes hold the first half of the counters, so that pairs of lanes lie in order below.
-  Words places, a[kSets], b[kSets], c[kSets], d[kSets];
+  Words places, a[kCount], b[kCount], c[kCount], d[kCount];
   for (int lane = 0; lane < kCounters; ++lane) {
     places[lane] = static_cast<uint64_t>(lane / 2 + lane % 2 * (kCounters / 2));
   }
-  for (int set = 0; set < kSets; ++set) {
+  for (int set = 0; set < kCount; ++set) {
     a[set] = places + (first + static_cast<uint64_t>(set * kCounters));
     b[set] = a[set] >> 32;
     c[set] = Words{} + stream;
@@ -42,7 +44,7 @@ inline void philox(uint64_t seed, uint64_t stream, uint64_t first, uint32_t* wor
   constexpr uint64_t kLow = 0xFFFFFFFF;
   uint64_t k0 = seed & kLow, k1 = seed >> 32;
   for (int round = 0; round < 10; ++round) {
-    for (int set = 0; set < kSets; ++set) {
+    for (int set = 0; set < kCount; ++set) {
       const Words p0 = low_products(a[set], Words{} + uint64_t{0xD2511F53});
       const Words p1 = low_products(c[set], Words{} + uint64_t{0xCD9E8D57});
       a[set] = (p1 >> 32) ^ b[set] ^ k0;
@@ -59,57 +61,84 @@ inline void philox(uint64_t seed, uint64_t stream, uint64_t first, uint32_t* wor
     even[i + 1] = static_cast<uint64_t>(i + kCounters);
   }
   odd = even + 1;
-  for (int set = 0; set < kSets; ++set) {
+  for (int set = 0; set < kCount; ++set) {
     const Words ab = (a[set] & kLow) | (b[set] << 32), cd = (c[set] & kLow) | (d[set] << 32);
     // Stored as whole vectors: what is read again would else wait for the memory.
-    const Words halves[2] = {__builtin_shuffle(ab, cd, even), __builtin_shuffle(ab, cd, odd)};
-    __builtin_memcpy(words + set * 4 * kCounters, halves, sizeof(halves));
+    const Words four[2] = {__builtin_shuffle(ab, cd, even), __builtin_shuffle(ab, cd, odd)};
+    __builtin_memcpy(halves + set * 8 * kCounters, four, sizeof(four));
   }
 }
 
-// act(the first word, where it stands, a count) for runs of the words of the elements first + i.
+// act(the first half, where it stands, a count) for runs of the halves of the elements first + i.
 template <typename Act>
 inline void draw(uint64_t seed, uint64_t stream, uint64_t first, int64_t n, const Act& act) {
-  alignas(64) uint32_t words[kDraws];
+  alignas(64) uint16_t halves[kDraws];
   for (int64_t done = 0; done < n;) {
-    const uint64_t index = first + static_cast<uint64_t>(done), counter = index / 4;
-    for (int at = 0; at < kDraws; at += 4 * kCounters * kSets) {
-      philox(seed, stream, counter + static_cast<uint64_t>(at / 4), words + at);
+    const uint64_t index = first + static_cast<uint64_t>(done);
+    const int64_t skipped = static_cast<int64_t>(index % 8);
+    if (n - done + skipped > kDraws / 2) {
+      philox<kSets>(seed, stream, index / 8, halves);
+    } else {
+      philox<kSets / 2>(seed, stream, index / 8, halves);
     }
-    const int64_t skipped = static_cast<int64_t>(index % 4);
     const int64_t count = n - done < kDraws - skipped ? n - done : kDraws - skipped;
-    act(words + skipped, done, count);
+    act(halves + skipped, done, count);
     done += count;
   }
 }
-// The upper 24 bits of a word from which on uniform_at >= rate.
-inline int first_kept(float rate) { return static_cast<int>(__builtin_ceilf(rate * 0x1p24F)); }
+
+#ifdef __AVX512F__
+inline __m512 kept_floats(const uint16_t* halves, int dropped, const __m512& values) {
+  const __m256i from = _mm256_set1_epi16(static_cast<int16_t>(dropped));
+  const __m256i at = _mm256_loadu_si256(reinterpret_cast<const __m256i_u*>(halves));
+  return _mm512_maskz_mov_ps(_mm256_cmpge_epu16_mask(at, from), values);
+}
+#endif
+// The values whose halves are at least `dropped` (kept_at), 0 for the others.
+template <typename T>
+inline T kept_of(const uint16_t* half, int dropped, T value) {
+  return *half >= dropped ? value : T{0};
+}
+template <typename T>
+inline Lanes<T> kept_of(const uint16_t* halves, int dropped, const Lanes<T>& values) {
+#ifdef __AVX512F__
+  if constexpr (sizeof(T) == sizeof(float)) return kept_floats(halves, dropped, values);
+#endif
+  typedef uint16_t Halves __attribute__((vector_size(2 * kLanesOf<T>), aligned(2), may_alias));
+  const auto at =
+      __builtin_convertvector(*reinterpret_cast<const Halves*>(halves), decltype(values < values));
+  return at >= dropped ? values : Lanes<T>{};
+}
+template <typename T>
+inline Lanes<T> all_of(WholeLanes, T value) {
+  return Lanes<T>{} + value;
+}
+template <typename T>
+inline T all_of(OneElement, T value) {
+  return value;
+}
 
 template <typename T>
-void draw_kept(uint64_t seed, uint64_t stream, uint64_t first, float rate, T kept, T* keep,
+void draw_kept(uint64_t seed, uint64_t stream, uint64_t first, int dropped, T kept, T* keep,
                int64_t n) {
-  const int from = first_kept(rate);
-  draw(seed, stream, first, n, [=](const uint32_t* words, int64_t at, int64_t count) {
-    T* const to = keep + at;
-#pragma omp simd
-    for (int64_t i = 0; i < count; ++i) {
-      to[i] = static_cast<int>(words[i] >> 8) >= from ? kept : T{0};
-    }
+  draw(seed, stream, first, n, [=](const uint16_t* halves, int64_t begin, int64_t count) {
+    T* const to = keep + begin;
+    for_row<false>(count, to, [=](auto by, int64_t i) {
+      by.put(false, to + i, kept_of<T>(halves + i, dropped, all_of(by, kept)));
+    });
   });
 }
 
 template <typename T>
-void drop(uint64_t seed, uint64_t stream, uint64_t first, float rate, T kept, const T* x, T* y,
-          int64_t n) {
-  const int from = first_kept(rate);
-  draw(seed, stream, first, n, [=](const uint32_t* words, int64_t at, int64_t count) {
-    const T* const source = x + at;
-    T* const to = y + at;
-    for (int64_t i = 0; i < kDraws; i += kGroup) fetch_group(source + 1024 + i);
-#pragma omp simd
-    for (int64_t i = 0; i < count; ++i) {
-      const T value = source[i] * kept;
-      to[i] = static_cast<int>(words[i] >> 8) >= from ? value : T{0};
-    }
+void drop(uint64_t seed, uint64_t stream, uint64_t first, int dropped, T kept, const T* x,
+          bool past, T* y, int64_t n) {
+  draw(seed, stream, first, n, [=](const uint16_t* halves, int64_t begin, int64_t count) {
+    const T* const from = x + begin;
+    T* const to = y + begin;
+    for (int64_t i = 0; i < kDraws; i += kGroup) fetch_group(from + 1024 + i);
+    const bool lines = by_lines(past, to);
+    for_row<false>(count, to, [=](auto by, int64_t i) {
+      by.put(lines, to + i, kept_of<T>(halves + i, dropped, by.at(from + i) * kept));
+    });
   });
 }

@@ -38,12 +38,12 @@ struct RowKernels {
   // y += each of `rows` rows of x, `stride` apart, one after the other.
   void (*add_rows)(const T* x, int64_t stride, int64_t rows, T* y, int64_t n);
   void (*multiply)(const T* x, T* y, int64_t n);  // y *= x
-  // keep[i] = uniform_at({seed, stream}, first + i) >= rate ? kept : 0 (kernels/ops/random.h).
-  void (*draw_kept)(uint64_t seed, uint64_t stream, uint64_t first, float rate, T kept, T* keep,
+  // keep[i] = kept_at({seed, stream}, first + i, dropped) ? kept : 0 (kernels/ops/random.h).
+  void (*draw_kept)(uint64_t seed, uint64_t stream, uint64_t first, int dropped, T kept, T* keep,
                     int64_t n);
   // y = x * keep of draw_kept; 0 where it is, whatever x is.
-  void (*drop)(uint64_t seed, uint64_t stream, uint64_t first, float rate, T kept, const T* x, T* y,
-               int64_t n);
+  void (*drop)(uint64_t seed, uint64_t stream, uint64_t first, int dropped, T kept, const T* x,
+               bool past, T* y, int64_t n);
   // ds = p * (dp - delta), the gradient of softmax at p.
   void (*softmax_gradient)(const T* p, const T* dp, T delta, T factor, T* ds, int64_t n);
 };

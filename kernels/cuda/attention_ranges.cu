@@ -64,8 +64,9 @@ Attention attention_of(const AttentionShape& shape, const AttentionRules& rules,
   attention.bends =
       rules.soft_cap > 0 || rules.alibi_slopes != nullptr || rules.bias.data != nullptr;
   attention.soft_cap = static_cast<float>(rules.soft_cap);
-  attention.drop_rate = static_cast<float>(rules.dropout_rate);
-  attention.drop_scale = static_cast<float>(1 / (1 - rules.dropout_rate));
+  const DropRule dropout(rules.dropout_rate);
+  attention.dropped = dropout.dropped;
+  attention.drop_scale = static_cast<float>(dropout.factor);
   attention.drops = rules.dropout_rate > 0;
   attention.by_index = seen_by_index(rules);
   attention.aligned = aligned;

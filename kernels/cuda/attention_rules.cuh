@@ -43,8 +43,9 @@ struct Attention {
   AttentionShape shape;
   AttentionRules rules;
   RangeTables ranges;
-  float scale, scale_log2, soft_cap, drop_rate, drop_scale;
-  bool bends;  // a score is more than a scaled product
+  float scale, scale_log2, soft_cap, drop_scale;
+  int dropped;  // of the values of 16 bits (DropRule)
+  bool bends;   // a score is more than a scaled product
   bool drops;
   bool by_index;  // seen_by_index
   bool aligned;   // rows of q, k, v and their gradients are multiples of 16 bytes
@@ -275,9 +276,9 @@ __device__ __noinline__ inline float drop_factor(const Attention& a, const Score
       ((rules.first_row + at.row) * rules.dropout_heads + rules.first_head + at.head) *
           rules.dropout_queries +
       query;
-  const int64_t index = row * rules.dropout_keys + key;
-  const float uniform = uniform_of(rules.dropout_key, static_cast<uint64_t>(index));
-  return uniform >= a.drop_rate ? a.drop_scale : 0.0F;
+  const auto index = static_cast<uint64_t>(row * rules.dropout_keys + key);
+  const PhiloxWords words = (words_of)(rules.dropout_key, index / 8);
+  return kept_in(words, index, a.dropped) ? a.drop_scale : 0.0F;
 }
 
 }  // namespace weft::cuda

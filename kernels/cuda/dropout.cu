@@ -1,6 +1,6 @@
 // Dropout (Srivastava et al. 2014). Numerical policy: the mask is drawn from Philox at the
 // element's index in the global array, never kept; kept elements are multiplied by
-// float(1 / (1 - rate)), as on the CPU, so both give the same bits.
+// DropRule's factor as a float, as on the CPU, so both give the same bits.
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/map.cuh"
 #include "kernels/cuda/philox.cuh"
@@ -12,21 +12,19 @@ namespace {
 template <typename T>
 struct Dropped {
   DeviceKey key;
-  float rate, kept;
+  int dropped;
+  float kept;
   template <int kWidth>
   __device__ void operator()(Vector<T, kWidth>& y, const Vector<T, kWidth>& x,
                              const Vector<Place, kWidth>& place) const {
-    constexpr int kTogether = kWidth < 4 ? kWidth : 4;
+    static_assert(8 % kWidth == 0);  // of one counter
+    const auto index = static_cast<uint64_t>(place.at[0].index);
+    // In parentheses: no lookup by the key's namespace, which mutants share (tests/kernels/cuda).
+    const PhiloxWords words = (words_of)(key, index / 8);
     WEFT_UNROLL
-    for (int j = 0; j < kWidth; j += kTogether) {
-      const auto index = static_cast<uint64_t>(place.at[j].index);
-      // In parentheses: no lookup by the key's namespace, which mutants share (tests/kernels/cuda).
-      const PhiloxWords words = (words_of)(key, index);
-      WEFT_UNROLL
-      for (int k = 0; k < kTogether; ++k) {
-        const float uniform = uniform_in(words, kWidth < 4 ? index : static_cast<uint64_t>(k));
-        y.at[j + k] = narrow<T>(uniform >= rate ? widen(x.at[j + k]) * kept : 0.0F);
-      }
+    for (int j = 0; j < kWidth; ++j) {
+      const uint64_t at = static_cast<uint64_t>(j) + (kWidth == 8 ? 0 : index);
+      y.at[j] = narrow<T>(kept_in(words, at, dropped) ? widen(x.at[j]) * kept : 0.0F);
     }
   }
 };
@@ -55,10 +53,10 @@ void dropout(const T* x, std::span<const int64_t> extent, std::span<const int64_
   const std::span<const int64_t> local(own, extent.size()), in_global(there, extent.size());
   Walk<3> walk;
   check_arguments(make_walk<3>(extent, {local, in_global, local}, walk), "dropout: a walk");
-  const float kept = static_cast<float>(1 / (1 - rate));
+  const DropRule rule(rate);
   const int64_t starts[3] = {0, start, 0};
-  (map_from)(stream, Dropped<T>{key, static_cast<float>(rate), kept}, walk, starts, y, x,
-             static_cast<const Place*>(nullptr));
+  (map_from)(stream, Dropped<T>{key, rule.dropped, static_cast<float>(rule.factor)}, walk, starts,
+             y, x, static_cast<const Place*>(nullptr));
 }
 
 #define WEFT_INSTANTIATE(T)                                                              \

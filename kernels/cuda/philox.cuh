@@ -29,16 +29,22 @@ __device__ inline PhiloxWords philox_words(RandomKey key, uint64_t counter) {
   return {{a, b, c, d}};
 }
 
-// uniform_at(key, index) is in [0, 1), of 24 bits; four in a row are of the same words.
-__device__ inline PhiloxWords words_of(const DeviceKey& key, uint64_t index) {
+__device__ inline PhiloxWords words_of(const DeviceKey& key, uint64_t counter) {
   const RandomKey now{key.seed == nullptr ? key.key.seed : *key.seed, key.key.stream};
-  return philox_words(now, index / 4);
+  return philox_words(now, counter);
 }
-__device__ inline float uniform_in(const PhiloxWords& words, uint64_t index) {
-  return static_cast<float>(words.word[index % 4] >> 8) * 0x1p-24F;
-}
+// uniform_at(key, index).
 __device__ inline float uniform_of(const DeviceKey& key, uint64_t index) {
-  return uniform_in((words_of)(key, index), index);
+  return static_cast<float>((words_of)(key, index / 4).word[index % 4] >> 8) * 0x1p-24F;
+}
+// kept_at(key, index, dropped), given the words of the counter index / 8. They are chosen by
+// comparisons: a place among them that is not known would put them into memory.
+__device__ inline bool kept_in(const PhiloxWords& words, uint64_t index, int dropped) {
+  const bool late = index % 8 >= 4;
+  const uint32_t first = late ? words.word[2] : words.word[0];
+  const uint32_t second = late ? words.word[3] : words.word[1];
+  const uint32_t word = index % 4 >= 2 ? second : first;
+  return static_cast<int>(word >> (index % 2 * 16) & 0xFFFF) >= dropped;
 }
 
 }  // namespace weft::cuda

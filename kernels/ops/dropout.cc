@@ -1,6 +1,7 @@
 // Dropout (Srivastava et al. 2014). The mask is drawn again in the backward pass, never kept.
 #include <algorithm>
 
+#include "kernels/cpu/past_caches.h"
 #include "kernels/cpu/rows.h"
 #include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
@@ -44,19 +45,21 @@ class Dropout final : public Op {
       using W = Wide<T>;
       const T* from = x.data<T>();
       T* to = outputs[0].data<T>();
-      const W kept = static_cast<W>(1 / (1 - rate_));
-      const float rate = static_cast<float>(rate_);
+      const DropRule rule(rate_);
+      const W kept = static_cast<W>(rule.factor);
       loop.run(cx.pool, 2048, [&](int64_t n, const std::array<int64_t, 2>& at, int64_t first) {
         // Draws run along the innermost global dim; elsewhere they come one by one.
         constexpr int64_t kDrawn = RowBuffer<T>::kInPlace ? 1024 : kHalvesAtOnce;
         RowBuffer<T> in(kDrawn), out(kDrawn);
+        // Not where a part's rows are apart: between them such writes would be waited for.
+        const cpu::PastCaches past(loop.rows() == 1 ? out.direct_bytes(x.elements()) : 0);
         const int64_t length = step == 1 ? kDrawn : 1;
         for (int64_t done = 0; done < n; done += length) {
           const int64_t count = std::min(length, n - done);
           const uint64_t index = static_cast<uint64_t>(start + at[0] + done * step);
-          cpu::rows<W>().drop(key_.seed, key_.stream, index, rate, kept,
-                              in.read(from + first + done, count), out.target(to + first + done),
-                              count);
+          cpu::rows<W>().drop(key_.seed, key_.stream, index, rule.dropped, kept,
+                              in.read(from + first + done, count), past,
+                              out.target(to + first + done), count);
           out.write(to + first + done, count);
         }
       });

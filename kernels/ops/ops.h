@@ -108,7 +108,7 @@ struct GlobalIndex {
   Shape global;
   std::vector<int64_t> offset;
 };
-// Zero with probability `rate`, else divided by (1 - rate). rate 0 returns x.
+// Zero or x times a factor, by the DropRule of `rate` (random.h) and kept_at. rate 0 returns x.
 Tensor dropout(Context& cx, const Tensor& x, double rate, RandomKey key, const GlobalIndex& where);
 
 }  // namespace weft::ops

@@ -44,6 +44,11 @@ float uniform_at(RandomKey key, uint64_t index) {
   return static_cast<float>(philox(key, index / 4)[index % 4] >> 8) * 0x1p-24F;
 }
 
+bool kept_at(RandomKey key, uint64_t index, int dropped) {
+  const uint32_t word = philox(key, index / 8)[index % 8 / 2];
+  return static_cast<int>(index % 2 == 0 ? word & 0xFFFF : word >> 16) >= dropped;
+}
+
 double normal_at(RandomKey key, uint64_t index) {
   const std::array<uint32_t, 4> words = philox(key, index);
   const double radius = std::sqrt(-2 * std::log(open_uniform(words[0], words[1])));

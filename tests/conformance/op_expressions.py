@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from mechanism_expressions import MECHANISMS
-from philox import philox_uniform
+from philox import dropout_factor
 
 
 class Attributes(dict):
@@ -36,8 +36,7 @@ def dropout(x, a):
         step = int(np.prod(extents[dim + 1:], dtype=np.int64))
         along = (np.arange(extent, dtype=np.uint64) + np.uint64(offset[dim])) * np.uint64(step)
         index += along.reshape([-1 if d == dim else 1 for d in range(len(shape))])
-    kept = philox_uniform(a.int("seed"), a.int("stream"), index) >= np.float64(np.float32(a.real("rate")))
-    return x[0] * torch.from_numpy(kept).double() / (1 - a.real("rate"))
+    return x[0] * torch.from_numpy(dropout_factor(a.int("seed"), a.int("stream"), index, a.real("rate")))
 
 
 def layer_norm(x, a):

@@ -71,8 +71,8 @@ double kept(const WeightDropout& d, int64_t b, int64_t h, int64_t i, int64_t j) 
   if (d.rate == 0) return 1;
   const int64_t row_head = (d.first_row + b) * d.heads + d.first_head + h;
   const int64_t index = (row_head * d.queries + d.first_query + i) * d.keys + d.first_key + j;
-  const bool stays = uniform_at(d.key, static_cast<uint64_t>(index)) >= static_cast<float>(d.rate);
-  return stays ? 1 / (1 - d.rate) : 0;
+  const DropRule rule(d.rate);
+  return kept_at(d.key, static_cast<uint64_t>(index), rule.dropped) ? rule.factor : 0;
 }
 
 // A constant [B, N, Tq, Tk] in `dtype`.

@@ -138,12 +138,12 @@ TEST_F(OpsValues, DropoutOfAShardIsThatOfTheWhole) {
             whole.to_vector<float>());
 }
 
-TEST_F(OpsValues, DropoutMaskAgreesWithUniformAt) {
+TEST_F(OpsValues, DropoutMaskAgreesWithKeptAt) {
+  const DropRule rule(0.3);
   const Tensor ones = Tensor::full(cx_.allocator, {97}, 1);
-  const std::vector<float> y =
-      dropout(cx_, ones, 0.25, {3, 4}, {Shape{97}, {0}}).to_vector<float>();
+  const std::vector<float> y = dropout(cx_, ones, 0.3, {3, 4}, {Shape{97}, {0}}).to_vector<float>();
   for (uint64_t i = 0; i < 97; ++i) {
-    EXPECT_EQ(y[i], uniform_at({3, 4}, i) >= 0.25F ? static_cast<float>(1 / 0.75) : 0.0F);
+    EXPECT_EQ(y[i], kept_at({3, 4}, i, rule.dropped) ? static_cast<float>(rule.factor) : 0.0F);
   }
 }
 

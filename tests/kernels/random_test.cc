@@ -23,16 +23,59 @@ TEST(Philox, KnownAnswers) {
             (Words{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
 }
 
-// The vector code draws what uniform_at says, from any start, over more than one batch of lanes.
-TEST(Random, RowsOfDrawsAreUniformAt) {
+// By the halves of the known words, the lower one first.
+TEST(Random, KeptFromAHalfOn) {
+  const int halves[8] = {0xe8d5, 0x6627, 0xc58d, 0xe169, 0xac4c, 0xbc57, 0xdbd8, 0x9b00};
+  for (uint64_t i = 0; i < 8; ++i) {
+    EXPECT_TRUE(kept_at({0, 0}, i, halves[i])) << i;
+    EXPECT_FALSE(kept_at({0, 0}, i, halves[i] + 1)) << i;
+  }
+}
+
+TEST(Random, DropRuleIsTheNearestAndKeepsTheMean) {
+  for (const double rate : {0.0, 0.1, 0.25, 0.3, 0.5, 0.9, 0.99}) {
+    const DropRule rule(rate);
+    EXPECT_NEAR(rule.dropped, rate * 65536, 0.5) << rate;
+    EXPECT_DOUBLE_EQ(rule.factor * (65536 - rule.dropped), 65536) << rate;
+  }
+  EXPECT_EQ(DropRule(1e-9).dropped, 1);
+  EXPECT_EQ(DropRule(0.9999999).dropped, 65535);
+}
+
+// The vector code draws what kept_at says, from any start, over more than one batch of lanes.
+TEST(Random, RowsOfDrawsAreKeptAt) {
   const RandomKey key{0x123456789abcdef0, 0xfedcba9876543210};
-  for (const uint64_t first : {uint64_t{0}, uint64_t{1}, uint64_t{63}, (uint64_t{1} << 34) - 7}) {
-    for (const int64_t n : {1, 3, 64, 65, 200}) {
+  for (const uint64_t first : {uint64_t{0}, uint64_t{1}, uint64_t{63}, (uint64_t{1} << 35) - 7}) {
+    for (const int64_t n : {1, 3, 64, 65, 128, 400}) {
       std::vector<float> keep(static_cast<size_t>(n), -1);
-      cpu::rows<float>().draw_kept(key.seed, key.stream, first, 0.3F, 2.0F, keep.data(), n);
+      cpu::rows<float>().draw_kept(key.seed, key.stream, first, 19661, 2.0F, keep.data(), n);
       for (size_t i = 0; i < keep.size(); ++i) {
-        ASSERT_EQ(keep[i], uniform_at(key, first + i) >= 0.3F ? 2.0F : 0.0F) << first << " + " << i;
+        ASSERT_EQ(keep[i], kept_at(key, first + i, 19661) ? 2.0F : 0.0F) << first << " + " << i;
       }
+    }
+  }
+}
+
+// How many are dropped, and how many pairs at each distance that shares a word or a counter, are
+// within four standard deviations: of independent draws one test in 15,000 would not be.
+TEST(Random, DropsAreEvenAndIndependent) {
+  constexpr int64_t kDraws = 1 << 22;
+  for (const double rate : {0.1, 0.5, 0.9}) {
+    const DropRule rule(rate);
+    std::vector<float> keep(kDraws);
+    cpu::rows<float>().draw_kept(5, 8, 3, rule.dropped, 1.0F, keep.data(), kDraws);
+    const double p = rule.dropped / 65536.0, n = kDraws;
+    const auto dropped = [&](size_t i) { return keep[i] == 0 ? 1 : 0; };
+    int64_t all = 0;
+    for (size_t i = 0; i < keep.size(); ++i) all += dropped(i);
+    EXPECT_LT(std::abs(static_cast<double>(all) - n * p), 4 * std::sqrt(n * p * (1 - p))) << rate;
+    for (size_t apart = 1; apart <= 9; ++apart) {
+      int64_t pairs = 0;
+      for (size_t i = apart; i < keep.size(); ++i) pairs += dropped(i) * dropped(i - apart);
+      // Two pairs that share an element are not independent of one another.
+      const double variance = n * (p * p * (1 - p * p) + 2 * p * p * p * (1 - p));
+      EXPECT_LT(std::abs(static_cast<double>(pairs) - n * p * p), 4 * std::sqrt(variance))
+          << rate << " apart " << apart;
     }
   }
 }

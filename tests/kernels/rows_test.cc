@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/cpu/past_caches.h"
 #include "kernels/cpu/rows_levels.h"
 #include "kernels/ops/random.h"
 
@@ -74,7 +75,7 @@ Row<T> everything(const RowKernels<T>& k, int64_t n) {
   k.add(dy.data(), y.data(), n);
   k.multiply(gamma.data(), y.data(), n);
   keep();
-  k.draw_kept(1, 2, 5, 0.5F, T(2), y.data(), n);
+  k.draw_kept(1, 2, 5, 32768, T(2), y.data(), n);
   keep();
   for (const T value : {k.log_sum_exp(x.data(), n), k.sum(x.data(), n), k.max(x.data(), n),
                         k.dot(x.data(), dy.data(), n), mean, rstd}) {
@@ -206,17 +207,24 @@ TEST(Rows, SeveralRowsAreOneAfterTheOther) {
 
 // A draw that is kept is the same whether its number is asked for or what it keeps.
 TEST(Rows, DroppedIsWhatIsNotKept) {
-  constexpr int64_t kLength = 301;
+  constexpr int64_t kLength = 813;
+  constexpr int kDropped = 40000;  // more than a signed half holds
   const Row<float> x = drawn<float>(kLength, 1);
+  alignas(64) float past_caches[kLength];
   for (const Level& level : levels()) {
-    for (const uint64_t first : {0, 1, 6, 7}) {
+    for (const uint64_t first : {uint64_t{0}, uint64_t{1}, uint64_t{6}, (uint64_t{1} << 35) - 9}) {
       Row<float> keep(x.size()), y(x.size());
-      level.f32->draw_kept(3, 4, first, 0.4F, 2.0F, keep.data(), kLength);
-      level.f32->drop(3, 4, first, 0.4F, 2.0F, x.data(), y.data(), kLength);
+      level.f32->draw_kept(3, 4, first, kDropped, 2.0F, keep.data(), kLength);
+      level.f32->drop(3, 4, first, kDropped, 2.0F, x.data(), false, y.data(), kLength);
+      {
+        const cpu::PastCaches past(int64_t{1} << 30);
+        level.f32->drop(3, 4, first, kDropped, 2.0F, x.data(), past, past_caches, kLength);
+      }
       for (size_t i = 0; i < x.size(); ++i) {
-        const bool kept = uniform_at({3, 4}, first + i) >= 0.4F;
+        const bool kept = kept_at({3, 4}, first + i, kDropped);
         ASSERT_EQ(keep[i], kept ? 2.0F : 0.0F) << level.name << " " << first << " " << i;
         ASSERT_EQ(y[i], kept ? 2 * x[i] : 0.0F) << level.name << " " << first << " " << i;
+        ASSERT_EQ(past_caches[i], y[i]) << level.name << " " << first << " " << i;
       }
     }
   }

@@ -99,10 +99,10 @@ Weights weights_of(const Setting& t, const AttentionInputs& in, int64_t row, int
     largest = std::max(largest, scores.back());
     const int64_t index = ((row + 1) * (s.heads + 2) + head + 2) * (s.queries + 3) +
                           in.query_index[static_cast<size_t>(query)];
-    const float uniform = uniform_at(
-        kDropoutKey,
-        static_cast<uint64_t>(index * (s.keys + 4) + in.key_index[static_cast<size_t>(key)]));
-    w.keep.push_back(uniform >= static_cast<float>(t.dropout) ? 1 / (1 - t.dropout) : 0);
+    const int64_t at = index * (s.keys + 4) + in.key_index[static_cast<size_t>(key)];
+    const DropRule rule(t.dropout);
+    const bool stays = kept_at(kDropoutKey, static_cast<uint64_t>(at), rule.dropped);
+    w.keep.push_back(stays ? rule.factor : 0);
   }
   const bool none = std::isinf(largest);
   double total = none ? 0 : std::exp(sink - largest);
