@@ -51,8 +51,8 @@ class Dropout final : public Op {
         // Draws run along the innermost global dim; elsewhere they come one by one.
         constexpr int64_t kDrawn = RowBuffer<T>::kInPlace ? 1024 : kHalvesAtOnce;
         RowBuffer<T> in(kDrawn), out(kDrawn);
-        // Not where a part's rows are apart: between them such writes would be waited for.
-        const cpu::PastCaches past(loop.rows() == 1 ? out.direct_bytes(x.elements()) : 0);
+        // After a row such writes are waited for, which shows in a short one.
+        const cpu::PastCaches past(n >= 4096 ? out.direct_bytes(x.elements()) : 0);
         const int64_t length = step == 1 ? kDrawn : 1;
         for (int64_t done = 0; done < n; done += length) {
           const int64_t count = std::min(length, n - done);
