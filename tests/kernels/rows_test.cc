@@ -205,26 +205,34 @@ TEST(Rows, SeveralRowsAreOneAfterTheOther) {
   }
 }
 
-// A draw that is kept is the same whether its number is asked for or what it keeps.
+// A draw that is kept is the same whether its number is asked for or what it keeps; with elements
+// that just stay, of a vector and of what is left behind the last one.
 TEST(Rows, DroppedIsWhatIsNotKept) {
   constexpr int64_t kLength = 813;
-  constexpr int kDropped = 40000;  // more than a signed half holds
+  const RandomKey key{3, 4};
   const Row<float> x = drawn<float>(kLength, 1);
   alignas(64) float past_caches[kLength];
-  for (const Level& level : levels()) {
-    for (const uint64_t first : {uint64_t{0}, uint64_t{1}, uint64_t{6}, (uint64_t{1} << 35) - 9}) {
-      Row<float> keep(x.size()), y(x.size());
-      level.f32->draw_kept(3, 4, first, kDropped, 2.0F, keep.data(), kLength);
-      level.f32->drop(3, 4, first, kDropped, 2.0F, x.data(), false, y.data(), kLength);
-      {
-        const cpu::PastCaches past(int64_t{1} << 30);
-        level.f32->drop(3, 4, first, kDropped, 2.0F, x.data(), past, past_caches, kLength);
-      }
-      for (size_t i = 0; i < x.size(); ++i) {
-        const bool kept = kept_at({3, 4}, first + i, kDropped);
-        ASSERT_EQ(keep[i], kept ? 2.0F : 0.0F) << level.name << " " << first << " " << i;
-        ASSERT_EQ(y[i], kept ? 2 * x[i] : 0.0F) << level.name << " " << first << " " << i;
-        ASSERT_EQ(past_caches[i], y[i]) << level.name << " " << first << " " << i;
+  const auto border = [&](uint64_t at) {
+    int dropped = 65535;
+    while (!kept_at(key, at, dropped)) --dropped;
+    return dropped;
+  };
+  for (const uint64_t first : {uint64_t{0}, uint64_t{1}, uint64_t{6}, (uint64_t{1} << 35) - 9}) {
+    for (const int dropped : {40000, border(first + 17), border(first + kLength - 1)}) {
+      for (const Level& level : levels()) {
+        Row<float> keep(x.size()), y(x.size());
+        level.f32->draw_kept(3, 4, first, dropped, 2.0F, keep.data(), kLength);
+        level.f32->drop(3, 4, first, dropped, 2.0F, x.data(), false, y.data(), kLength);
+        {
+          const PastCaches past(int64_t{1} << 30);
+          level.f32->drop(3, 4, first, dropped, 2.0F, x.data(), past, past_caches, kLength);
+        }
+        for (size_t i = 0; i < x.size(); ++i) {
+          const bool kept = kept_at(key, first + i, dropped);
+          ASSERT_EQ(keep[i], kept ? 2.0F : 0.0F) << level.name << " " << first << " " << i;
+          ASSERT_EQ(y[i], kept ? 2 * x[i] : 0.0F) << level.name << " " << first << " " << i;
+          ASSERT_EQ(past_caches[i], y[i]) << level.name << " " << first << " " << i;
+        }
       }
     }
   }
