@@ -45,6 +45,13 @@ template <typename T>
 struct LanesOf {
   typedef T Type __attribute__((vector_size(kVectorBytes), aligned(alignof(T)), may_alias));
 };
+// A word holds two elements of bf16, the even one below the odd one.
+template <>
+struct LanesOf<bfloat16> {
+  typedef unsigned Type __attribute__((vector_size(kVectorBytes), aligned(2), may_alias));
+};
+template <>
+struct LanesOf<const bfloat16> : LanesOf<bfloat16> {};
 template <typename T>
 using Lanes = typename LanesOf<T>::Type;
 template <typename T>
@@ -232,39 +239,221 @@ inline bool by_lines(bool past, const T* y) {
   return past && reinterpret_cast<uintptr_t>(y) % kVectorBytes == 0;
 }
 
-// Functions that say so (kByLanes) take whole vectors: then n is a multiple of their lanes.
-template <typename F, typename T, typename... From>
-WEFT_ONE_BODY void map_lanes(const F& f, int64_t n, T* to, const From*... from) {
-  const F g = f;
-  // Copies: a type that F deduces of a reference forgets that its address is any multiple of T's.
-  for (int64_t i = 0; i < n; i += kLanesOf<T>) lanes_at(to + i) = g(WholeLanes::at(from + i)...);
+// ---- bf16 is computed in float, a vector's even elements beside its odd ones, so that none
+// changes its lane.
+template <typename S>
+struct WideOf {
+  typedef S Type;
+};
+template <>
+struct WideOf<bfloat16> {
+  typedef float Type;
+};
+template <typename S>
+using Wide = typename WideOf<S>::Type;
+
+template <typename T>
+inline T widened(T x) {
+  return x;
+}
+inline float widened(bfloat16 x) { return __builtin_bit_cast(float, uint32_t{x.bits} << 16); }
+inline Lanes<float> evens_of(const Lanes<bfloat16>& words) {
+  return reinterpret_cast<Lanes<float>>(words << 16);
+}
+inline Lanes<float> odds_of(const Lanes<bfloat16>& words) {
+  return reinterpret_cast<Lanes<float>>(words & 0xFFFF0000U);
+}
+#ifdef __AVX512BF16__
+struct InTurns {
+  alignas(64) uint16_t of[32] = {};
+  constexpr InTurns() {
+    for (int i = 0; i < 32; ++i) of[i] = static_cast<uint16_t>(i / 2 + i % 2 * 16);
+  }
+};
+constexpr InTurns kInTurns;
+inline Lanes<bfloat16> rounded(const Lanes<float>& evens, const Lanes<float>& odds) {
+  const __m512bh apart = _mm512_cvtne2ps_pbh(odds, evens);
+  const __m512i turned = _mm512_permutexvar_epi16(_mm512_load_si512(kInTurns.of),
+                                                  reinterpret_cast<const __m512i&>(apart));
+  return reinterpret_cast<Lanes<bfloat16>>(turned);
+}
+#else
+// round_bf16_body.h's, the result in the upper half.
+inline Lanes<bfloat16> rounded(const Lanes<float>& x) {
+  const auto word = reinterpret_cast<Lanes<bfloat16>>(x);
+  const Lanes<bfloat16> nearest = word + 0x7FFFU + (word >> 16 & 1U);
+  return (word & 0x7FFFFFFFU) > 0x7F800000U ? word | 0x400000U : nearest;
+}
+inline Lanes<bfloat16> rounded(const Lanes<float>& evens, const Lanes<float>& odds) {
+  return rounded(evens) >> 16 | (rounded(odds) & 0xFFFF0000U);
+}
+#endif
+
+// ---- where results go: a vector of them or, of bf16, its evens and its odds.
+template <typename S>
+struct Written {
+  S* at;
+  bool past;
+  void put(int64_t i, const Lanes<Wide<S>>& values) const { WholeLanes::put(past, at + i, values); }
+  void put(int64_t i, const Lanes<float>& evens, const Lanes<float>& odds) const {
+    WholeLanes::put(past, at + i, rounded(evens, odds));
+  }
+  // Elements before the first line that may go past the caches.
+  int64_t head() const {
+    constexpr uintptr_t kLine = 64;
+    return past ? static_cast<int64_t>(-reinterpret_cast<uintptr_t>(at) % kLine / sizeof(S)) : 0;
+  }
+  // act(a padded copy of n elements from i on)
+  template <typename Act>
+  void on_copy(int64_t i, int64_t n, const Act& act) const {
+    S few[kGroup] = {};
+    act(Written{few, false});
+    copy_row(few, at + i, n);
+  }
+};
+
+template <typename S>
+inline Written<S> written(const Target<S>& to) {
+  return {to.at, to.past};
 }
 
-// to[i] = f(from[0][i], from[1][i], ...)
-template <typename F, typename T, typename... From>
-void map(const F& f, int64_t n, T* to, const T* first, From... others) {
-  int64_t i = 0;
-  constexpr bool kByLanes = requires { requires F::kByLanes; };
-  if constexpr (kByLanes) {
-    i = n - n % kLanesOf<T>;
-    map_lanes(f, i, to, first, others...);
-  } else {
-    for (; i + kGroup <= n; i += kGroup) map_group(f, first + i, (others + i)..., to + i);
+inline void add_in_turns(float* sums, const Lanes<float>& evens, const Lanes<float>& odds) {
+  constexpr int kLanes = kLanesOf<float>, kHalf = kLanes / 2;
+  [&]<int... i>(std::integer_sequence<int, i...>) {
+    lanes_at(sums) += __builtin_shufflevector(evens, odds, (i / 2 + i % 2 * kLanes)...);
+    lanes_at(sums + kLanes) +=
+        __builtin_shufflevector(evens, odds, (kHalf + i / 2 + i % 2 * kLanes)...);
   }
-  if (i == n) return;
-  constexpr int kCount = 1 + static_cast<int>(sizeof...(others));
-  const T* const rows[kCount] = {first + i, (others + i)...};
-  T rest[kCount][kGroup] = {};
-  for (int k = 0; k < kCount; ++k) copy_row(rows[k], rest[k], n - i);
-  const auto on_rest = [&](const auto*... from) {
-    if constexpr (kByLanes) {
-      map_lanes(f, kLanesOf<T>, rest[0], from...);
-    } else {
-      map_group(f, from..., rest[0]);
+  (std::make_integer_sequence<int, kLanes>());
+}
+// Also added to sums, before they are rounded.
+template <typename S>
+struct Added {
+  Written<S> to;
+  Wide<S>* sums;
+  void put(int64_t i, const Lanes<Wide<S>>& values) const {
+    to.put(i, values);
+    lanes_at(sums + i) += values;
+  }
+  void put(int64_t i, const Lanes<float>& evens, const Lanes<float>& odds) const {
+    to.put(i, evens, odds);
+    add_in_turns(sums + i, evens, odds);
+  }
+  int64_t head() const { return to.head(); }
+  template <typename Act>
+  void on_copy(int64_t i, int64_t n, const Act& act) const {
+    to.on_copy(i, n, [&](const Written<S>& few) {
+      Wide<S> few_sums[kGroup] = {};
+      copy_row(sums + i, few_sums, n);
+      act(Added{few, few_sums});
+      copy_row(few_sums, sums + i, n);
+    });
+  }
+};
+
+// ---- maps: of functions that say so (kByLanes) by whole vectors, of others by groups.
+template <typename F>
+constexpr bool kByLanes = requires {
+  requires F::kByLanes;
+};
+
+template <typename F, typename To, typename T, typename... From>
+[[gnu::always_inline]] inline void put_lanes(const F& f, const To& to, int64_t i, const T* first,
+                                             const From*... others) {
+  // Copies: a type that F deduces of a reference forgets that its address is any multiple of T's.
+  to.put(i, f(WholeLanes::at(first + i), WholeLanes::at(others + i)...));
+}
+template <typename F, typename To, typename... From>
+[[gnu::always_inline]] inline void put_lanes(const F& f, const To& to, int64_t i,
+                                             const bfloat16* first, const From*... others) {
+  to.put(i, f(evens_of(lanes_at(first + i)), evens_of(lanes_at(others + i))...),
+         f(odds_of(lanes_at(first + i)), odds_of(lanes_at(others + i))...));
+}
+template <typename F, typename To, typename S, typename... From>
+WEFT_ONE_BODY void map_lanes(const F& f, const To& to, int64_t begin, int64_t end, const S* first,
+                             const From*... others) {
+  const F g = f;
+  const To here = to;
+  for (int64_t i = begin; i < end; i += kLanesOf<S>) put_lanes(g, here, i, first, others...);
+}
+
+// A group as it is computed with: where it lies, or, of bf16, the evens of each vector before its
+// odds.
+template <typename S>
+struct Group {
+  explicit Group(const S* x) : at(x) {}
+  const S* at;
+};
+template <>
+struct Group<bfloat16> {
+  explicit Group(const bfloat16* x) {
+    for (int64_t i = 0; i < kGroup; i += kLanesOf<bfloat16>) {
+      lanes_at(at + i) = evens_of(lanes_at(x + i));
+      lanes_at(at + i + kLanesOf<float>) = odds_of(lanes_at(x + i));
     }
-  };
-  if constexpr (kCount == 1) on_rest(rest[0]);
-  if constexpr (kCount == 2) on_rest(rest[0], rest[1]);
-  if constexpr (kCount == 3) on_rest(rest[0], rest[1], rest[2]);
-  copy_row(rest[0], to + i, n - i);
+  }
+  float at[kGroup];
+};
+template <typename S, typename To>
+inline void put_group(const To& to, int64_t at, const Wide<S>* group) {
+  for (int64_t i = 0; i < kGroup; i += kLanesOf<S>) {
+    if constexpr (sizeof(S) == sizeof(Wide<S>)) {
+      to.put(at + i, WholeLanes::at(group + i));
+    } else {
+      to.put(at + i, WholeLanes::at(group + i), WholeLanes::at(group + i + kLanesOf<float>));
+    }
+  }
+}
+template <typename F, typename To, typename S, typename... From>
+inline void map_groups(const F& f, const To& to, int64_t begin, int64_t end, const S* first,
+                       const From*... others) {
+  for (int64_t i = begin; i < end; i += kGroup) {
+    if constexpr (std::is_same_v<To, Written<Wide<S>>>) {
+      if (!to.past) {
+        map_group(f, first + i, (others + i)..., to.at + i);
+        continue;
+      }
+    }
+    alignas(64) Wide<S> results[kGroup];
+    map_group(f, +Group<S>(first + i).at, +Group<S>(others + i).at..., results);
+    put_group<S>(to, i, results);
+  }
+}
+
+template <typename F, typename To, typename S, typename... From>
+inline void map_whole(const F& f, const To& to, int64_t begin, int64_t end, const S* first,
+                      const From*... others) {
+  if constexpr (kByLanes<F>) {
+    map_lanes(f, to, begin, end, first, others...);
+  } else {
+    map_groups(f, to, begin, end, first, others...);
+  }
+}
+
+// Fewer elements, on padded copies.
+template <typename F, typename To, typename S, typename... From>
+WEFT_ONE_BODY void map_few(const F& f, const To& to, int64_t i, int64_t n, const S* first,
+                           const From*... others) {
+  if (n == 0) return;
+  constexpr int kCount = 1 + sizeof...(others);
+  constexpr int64_t kStep = kByLanes<F> ? kLanesOf<S> : kGroup;
+  const int64_t whole = (n + kStep - 1) / kStep * kStep;
+  const S* const rows[kCount] = {first + i, (others + i)...};
+  S few[kCount][kGroup] = {};
+  for (int k = 0; k < kCount; ++k) copy_row(rows[k], few[k], n);
+  to.on_copy(i, n, [&](const To& copy) {
+    if constexpr (kCount == 1) map_whole(f, copy, 0, whole, few[0]);
+    if constexpr (kCount == 2) map_whole(f, copy, 0, whole, few[0], few[1]);
+    if constexpr (kCount == 3) map_whole(f, copy, 0, whole, few[0], few[1], few[2]);
+  });
+}
+
+// to.put(i, f(first[i], others[i]...)) for i < n
+template <typename F, typename To, typename S, typename... From>
+inline void map(const F& f, int64_t n, const To& to, const S* first, const From*... others) {
+  constexpr int64_t kWhole = kByLanes<F> ? kLanesOf<S> : kGroup;
+  const int64_t before = to.head(), head = before < n ? before : n, end = n - (n - head) % kWhole;
+  map_few(f, to, 0, head, first, others...);
+  map_whole(f, to, head, end, first, others...);
+  map_few(f, to, end, n - end, first, others...);
 }

@@ -119,7 +119,7 @@ inline Floats tail_of(const Floats& a) {
   const Floats d = a - (floats_of(cell & -(1 << 21)) - 1.0F);
   const Ints i = cell >> 21;
   Floats p = pick(kTails[5], i);
-  for (int k = 4; k >= 0; --k) p = p * d + pick(kTails[k], i);
+  for (int k = 4; k >= 0; --k) p = _mm512_fmadd_ps(p, d, pick(kTails[k], i));
   return p;
 }
 

@@ -7,14 +7,14 @@
 
 #include <immintrin.h>
 
-#include <cstdint>
+#include <cstddef>
 
 namespace weft::cpu {
 
 class PastCaches {
  public:
   // bytes: of the whole result, which is read again only when all of it is there.
-  explicit PastCaches(int64_t bytes) : on_(bytes >= kFrom) {}
+  explicit PastCaches(size_t bytes) : on_(bytes >= kFrom) {}
   ~PastCaches() {
     if (on_) _mm_sfence();  // such writes are not ordered with others
   }
@@ -23,8 +23,17 @@ class PastCaches {
   operator bool() const { return on_; }
 
  private:
-  static constexpr int64_t kFrom = int64_t{32} << 20;  // a last-level cache, docs/PERFORMANCE.md
+  static constexpr size_t kFrom = size_t{32} << 20;  // a last-level cache, docs/PERFORMANCE.md
   const bool on_;
+};
+
+// Where a loop writes: elements one after the other, past the caches or not.
+template <typename T>
+struct Target {
+  // In the code of any level, which must not share it with another's.
+  [[gnu::always_inline]] Target(T* to, bool past_caches = false) : at(to), past(past_caches) {}
+  T* at;
+  bool past;
 };
 
 }  // namespace weft::cpu

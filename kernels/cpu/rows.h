@@ -1,11 +1,15 @@
 // The inner loops of the hot ops over contiguous rows, compiled for each level of x86-64 (v2, v3,
-// v4) and chosen once by what the processor has. One source: rows_body.h.
+// v4, those of bf16 also v4 with AVX512_BF16) and chosen once by what the processor has. One
+// source: rows_body.h.
 //
 // Thread safety: pure functions. Invariants: 1. the result for a row depends on its elements and
 // its length only, not on its address. 2. sums over a row use a fixed number of lanes.
 #pragma once
 
 #include <cstdint>
+
+#include "kernels/cpu/past_caches.h"
+#include "kernels/tensor/half.h"
 
 namespace weft::cpu {
 
@@ -14,8 +18,11 @@ enum class Curve : uint8_t { kGeluTanh, kGeluErf, kRelu, kSilu, kTanh, kSigmoid 
 // n: elements of a row. Rows do not overlap unless the same pointer is handed in twice.
 template <typename T>
 struct RowKernels {
-  void (*curve)(Curve curve, const T* x, T* y, int64_t n);
-  void (*curve_backward)(Curve curve, const T* x, const T* dy, T* dx, int64_t n);
+  void (*curve)(Curve curve, const T* x, Target<T> y, int64_t n);
+  void (*curve_backward)(Curve curve, const T* x, const T* dy, Target<T> dx, int64_t n);
+  // The same, and sums += dx.
+  void (*curve_backward_sum)(Curve curve, const T* x, const T* dy, Target<T> dx, T* sums,
+                             int64_t n);
   // y = (x - mean) * rstd * gamma + beta with the biased variance (Ba et al. 2016).
   // past: y goes past the caches (past_caches.h); so below.
   void (*layer_norm)(const T* x, const T* gamma, const T* beta, T epsilon, bool past, int64_t n,
@@ -46,6 +53,16 @@ struct RowKernels {
                bool past, T* y, int64_t n);
   // ds = p * (dp - delta), the gradient of softmax at p.
   void (*softmax_gradient)(const T* p, const T* dp, T delta, T factor, T* ds, int64_t n);
+};
+
+// Of bf16 as it lies, computed in float; sums are those of what is not yet rounded.
+template <>
+struct RowKernels<bfloat16> {
+  void (*curve)(Curve curve, const bfloat16* x, Target<bfloat16> y, int64_t n);
+  void (*curve_backward)(Curve curve, const bfloat16* x, const bfloat16* dy, Target<bfloat16> dx,
+                         int64_t n);
+  void (*curve_backward_sum)(Curve curve, const bfloat16* x, const bfloat16* dy,
+                             Target<bfloat16> dx, float* sums, int64_t n);
 };
 
 template <typename T>

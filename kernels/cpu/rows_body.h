@@ -95,48 +95,40 @@ struct GradientOf {
     return dy * F::slope(x);
   }
 };
-template <typename F, typename T>
-void each(const T* x, T* y, int64_t n) {
-  map(ValueOf<F>(), n, y, x);
-}
-template <typename F, typename T>
-void each_backward(const T* x, const T* dy, T* dx, int64_t n) {
-  map(GradientOf<F>(), n, dx, x, dy);
+// act.operator()<F>() for the curve at run time.
+template <typename T, typename Act>
+inline void with_curve(Curve curve, const Act& act) {
+  switch (curve) {
+    case Curve::kGeluTanh:
+      return act.template operator()<GeluTanh<T>>();
+    case Curve::kGeluErf:
+      return act.template operator()<GeluErf<T>>();
+    case Curve::kRelu:
+      return act.template operator()<Relu<T>>();
+    case Curve::kSilu:
+      return act.template operator()<Silu<T>>();
+    case Curve::kTanh:
+      return act.template operator()<Tanh<T>>();
+    case Curve::kSigmoid:
+      return act.template operator()<Sigmoid<T>>();
+  }
 }
 
-template <typename T>
-void curve(Curve curve, const T* x, T* y, int64_t n) {
-  switch (curve) {
-    case Curve::kGeluTanh:
-      return each<GeluTanh<T>>(x, y, n);
-    case Curve::kGeluErf:
-      return each<GeluErf<T>>(x, y, n);
-    case Curve::kRelu:
-      return each<Relu<T>>(x, y, n);
-    case Curve::kSilu:
-      return each<Silu<T>>(x, y, n);
-    case Curve::kTanh:
-      return each<Tanh<T>>(x, y, n);
-    case Curve::kSigmoid:
-      return each<Sigmoid<T>>(x, y, n);
-  }
+template <typename S>
+void curve(Curve curve, const S* x, Target<S> y, int64_t n) {
+  with_curve<Wide<S>>(curve, [=]<typename F>() { map(ValueOf<F>(), n, written(y), x); });
 }
-template <typename T>
-void curve_backward(Curve curve, const T* x, const T* dy, T* dx, int64_t n) {
-  switch (curve) {
-    case Curve::kGeluTanh:
-      return each_backward<GeluTanh<T>>(x, dy, dx, n);
-    case Curve::kGeluErf:
-      return each_backward<GeluErf<T>>(x, dy, dx, n);
-    case Curve::kRelu:
-      return each_backward<Relu<T>>(x, dy, dx, n);
-    case Curve::kSilu:
-      return each_backward<Silu<T>>(x, dy, dx, n);
-    case Curve::kTanh:
-      return each_backward<Tanh<T>>(x, dy, dx, n);
-    case Curve::kSigmoid:
-      return each_backward<Sigmoid<T>>(x, dy, dx, n);
-  }
+template <typename S>
+void curve_backward(Curve curve, const S* x, const S* dy, Target<S> dx, int64_t n) {
+  with_curve<Wide<S>>(curve, [=]<typename F>() { map(GradientOf<F>(), n, written(dx), x, dy); });
+}
+
+template <typename S>
+void curve_backward_sum(Curve curve, const S* x, const S* dy, Target<S> dx, Wide<S>* sums,
+                        int64_t n) {
+  with_curve<Wide<S>>(curve, [=]<typename F>() {
+    map(GradientOf<F>(), n, Added<S>{written(dx), sums}, x, dy);
+  });
 }
 
 template <typename T>
@@ -336,13 +328,26 @@ T log_sum_exp(const T* x, int64_t n) {
 
 template <typename T>
 constexpr RowKernels<T> table() {
-  return {curve<T>,       curve_backward<T>,
-          layer_norm<T>,  layer_norm_backward<T>,
-          softmax<T>,     softmax_backward<T>,
-          log_sum_exp<T>, exp_shifted<T>,
-          sum<T>,         dot<T>,
-          max<T>,         scale<T>,
-          add<T>,         add_rows<T>,
-          multiply<T>,    draw_kept<T>,
-          drop<T>,        softmax_gradient<T>};
+  return {curve<T>,
+          curve_backward<T>,
+          curve_backward_sum<T>,
+          layer_norm<T>,
+          layer_norm_backward<T>,
+          softmax<T>,
+          softmax_backward<T>,
+          log_sum_exp<T>,
+          exp_shifted<T>,
+          sum<T>,
+          dot<T>,
+          max<T>,
+          scale<T>,
+          add<T>,
+          add_rows<T>,
+          multiply<T>,
+          draw_kept<T>,
+          drop<T>,
+          softmax_gradient<T>};
+}
+constexpr RowKernels<bfloat16> table_of_halves() {
+  return {curve<bfloat16>, curve_backward<bfloat16>, curve_backward_sum<bfloat16>};
 }

@@ -1,5 +1,8 @@
 #include <immintrin.h>
 
+#include <type_traits>
+#include <utility>
+
 #include "kernels/cpu/rows_levels.h"
 #include "kernels/cpu/vector_math.h"
 
@@ -10,5 +13,6 @@ namespace {
 
 extern const RowKernels<float> rows_f32_v3 = table<float>();
 extern const RowKernels<double> rows_f64_v3 = table<double>();
+extern const RowKernels<bfloat16> rows_bf16_v3 = table_of_halves();
 
 }  // namespace weft::cpu

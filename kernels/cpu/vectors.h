@@ -8,6 +8,9 @@
 
 #include <cstdint>
 
+#include "kernels/cpu/past_caches.h"
+#include "kernels/tensor/half.h"
+
 namespace weft::cpu {
 
 // Functions of x; a and b are their parameters.
@@ -37,9 +40,9 @@ enum class Compare : uint8_t { kEqual, kNotEqual, kLess, kLessEqual, kGreater, k
 // n: elements of a row. Steps are 0 (the first element for all) or 1.
 template <typename T>
 struct VectorKernels {
-  void (*unary)(Unary kind, T a, T b, const T* x, T* y, int64_t n);
-  void (*unary_backward)(Unary kind, T a, T b, const T* x, const T* dy, T* dx, int64_t n);
-  void (*binary)(Binary kind, const T* x, int64_t step_x, const T* y, int64_t step_y, T* z,
+  void (*unary)(Unary kind, T a, T b, const T* x, Target<T> y, int64_t n);
+  void (*unary_backward)(Unary kind, T a, T b, const T* x, const T* dy, Target<T> dx, int64_t n);
+  void (*binary)(Binary kind, const T* x, int64_t step_x, const T* y, int64_t step_y, Target<T> z,
                  int64_t n);
   void (*compare)(Compare kind, const T* x, int64_t step_x, const T* y, int64_t step_y, uint8_t* z,
                   int64_t n);
@@ -47,12 +50,13 @@ struct VectorKernels {
   void (*where)(const uint8_t* mask, int64_t step_mask, const T* x, int64_t step_x, const T* y,
                 int64_t step_y, T* z, int64_t n);
   // y = silu(gate) * up (Shazeer 2020)
-  void (*swiglu)(const T* gate, const T* up, T* y, int64_t n);
-  void (*swiglu_backward)(const T* gate, const T* up, const T* dy, T* dgate, T* dup, int64_t n);
+  void (*swiglu)(const T* gate, const T* up, Target<T> y, int64_t n);
+  void (*swiglu_backward)(const T* gate, const T* up, const T* dy, Target<T> dgate, Target<T> dup,
+                          int64_t n);
   // Pairs (even[i], odd[i]) turned by an angle: even cos - odd sin, odd cos + even sin; direction
   // -1: turned back.
-  void (*rotate)(const T* even, const T* odd, const T* cos, const T* sin, T direction, T* to_even,
-                 T* to_odd, int64_t n);
+  void (*rotate)(const T* even, const T* odd, const T* cos, const T* sin, T direction,
+                 Target<T> to_even, Target<T> to_odd, int64_t n);
   void (*rotate_pairs)(const T* x, const T* cos, const T* sin, T direction, T* y,
                        int64_t n);  // n pairs side by side
   // y = x * rstd * gamma, rstd = 1 / sqrt(mean(x^2) + epsilon)
@@ -72,6 +76,16 @@ struct VectorKernels {
   // dx = factor * dy + (x - mean) * slope + offset
   void (*norm_gradient)(const T* x, const T* dy, T factor, T mean, T slope, T offset, T* dx,
                         int64_t n);
+};
+
+// Of bf16 as it lies, computed in float, each result rounded once.
+template <>
+struct VectorKernels<bfloat16> {
+  void (*binary)(Binary kind, const bfloat16* x, int64_t step_x, const bfloat16* y, int64_t step_y,
+                 Target<bfloat16> z, int64_t n);
+  void (*swiglu)(const bfloat16* gate, const bfloat16* up, Target<bfloat16> y, int64_t n);
+  void (*swiglu_backward)(const bfloat16* gate, const bfloat16* up, const bfloat16* dy,
+                          Target<bfloat16> dgate, Target<bfloat16> dup, int64_t n);
 };
 
 template <typename T>

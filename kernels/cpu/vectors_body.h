@@ -122,18 +122,79 @@ inline void with_kind(Unary kind, F&& f) {
   }
 }
 
+// Functions that take longer than memory: past the caches their values come no sooner.
+template <Unary kKind>
+constexpr bool kLong = kKind == Unary::kExp || kKind == Unary::kLog || kKind == Unary::kPower ||
+                       kKind == Unary::kSoftplus || kKind == Unary::kElu;
+
 template <typename T>
-void unary(Unary kind, T a, T b, const T* x, T* y, int64_t n) {
-  with_kind(kind, [&]<Unary kKind>() { map(Value<kKind, T>{a, b}, n, y, x); });
+void unary(Unary kind, T a, T b, const T* x, Target<T> y, int64_t n) {
+  with_kind(kind, [&]<Unary kKind>() {
+    map(Value<kKind, T>{a, b}, n, Written<T>{y.at, y.past && !kLong<kKind>}, x);
+  });
 }
 template <typename T>
-void unary_backward(Unary kind, T a, T b, const T* x, const T* dy, T* dx, int64_t n) {
-  with_kind(kind, [&]<Unary kKind>() { map(Slope<kKind, T>{a, b}, n, dx, x, dy); });
+void unary_backward(Unary kind, T a, T b, const T* x, const T* dy, Target<T> dx, int64_t n) {
+  with_kind(kind, [&]<Unary kKind>() { map(Slope<kKind, T>{a, b}, n, written(dx), x, dy); });
 }
 
 // ---- functions of two: single operations, which nothing contracts
-template <typename F, typename T, typename To>
-inline void combine(F f, const T* x, int64_t step_x, const T* y, int64_t step_y, To* z, int64_t n) {
+// f of one or two vectors.
+template <typename F>
+struct OfLanes {
+  static constexpr bool kByLanes = true;
+  F f;
+  template <typename... V>
+  auto operator()(const V&... x) const {
+    return f(x...);
+  }
+};
+template <typename F, typename S>
+inline void combine_lanes(F f, const S* x, int64_t step_x, const S* y, int64_t step_y, Target<S> z,
+                          int64_t n) {
+  using V = Lanes<Wide<S>>;
+  const OfLanes<F> both{f};
+  if (step_x == 1 && step_y == 1) return map(both, n, written(z), x, y);
+  if (n == 0) return;
+  if (step_x == 0 && step_y == 0) {
+    S same[1];
+    map(both, 1, Written<S>{same, false}, x, y);
+    for (int64_t i = 0; i < n; ++i) z.at[i] = same[0];
+    return;
+  }
+  const V same = widened(step_x == 0 ? *x : *y) - V{};  // of -0 it, too
+  if (step_x == 0) {
+    const auto first = [f, same](const V& v) { return f(same, v); };
+    return map(OfLanes<decltype(first)>{first}, n, written(z), y);
+  }
+  const auto second = [f, same](const V& v) { return f(v, same); };
+  map(OfLanes<decltype(second)>{second}, n, written(z), x);
+}
+
+template <typename S>
+void binary(Binary kind, const S* x, int64_t sx, const S* y, int64_t sy, Target<S> z, int64_t n) {
+  using V = Lanes<Wide<S>>;
+  const auto by = [=](auto f) { combine_lanes(f, x, sx, y, sy, z, n); };
+  switch (kind) {
+    case Binary::kAdd:
+      return by([](const V& p, const V& q) { return p + q; });
+    case Binary::kSubtract:
+      return by([](const V& p, const V& q) { return p - q; });
+    case Binary::kMultiply:
+      return by([](const V& p, const V& q) { return p * q; });
+    case Binary::kDivide:
+      return by([](const V& p, const V& q) { return p / q; });
+    case Binary::kMinimum:  // NaN where one is
+      return by([](const V& p, const V& q) { return (q < p) | (q != q) ? q : p; });
+    case Binary::kMaximum:
+      return by([](const V& p, const V& q) { return (q > p) | (q != q) ? q : p; });
+  }
+}
+
+// ---- comparisons
+template <typename F, typename T>
+inline void combine(F f, const T* x, int64_t step_x, const T* y, int64_t step_y, uint8_t* z,
+                    int64_t n) {
   if (step_x == 1 && step_y == 1) {
 #pragma omp simd
     for (int64_t i = 0; i < n; ++i) z[i] = f(x[i], y[i]);
@@ -146,26 +207,8 @@ inline void combine(F f, const T* x, int64_t step_x, const T* y, int64_t step_y,
 #pragma omp simd
     for (int64_t i = 0; i < n; ++i) z[i] = f(same, y[i]);
   } else {
-    const To same = f(*x, *y);
+    const uint8_t same = f(*x, *y);
     for (int64_t i = 0; i < n; ++i) z[i] = same;
-  }
-}
-
-template <typename T>
-void binary(Binary kind, const T* x, int64_t sx, const T* y, int64_t sy, T* z, int64_t n) {
-  switch (kind) {
-    case Binary::kAdd:
-      return combine([](T p, T q) { return p + q; }, x, sx, y, sy, z, n);
-    case Binary::kSubtract:
-      return combine([](T p, T q) { return p - q; }, x, sx, y, sy, z, n);
-    case Binary::kMultiply:
-      return combine([](T p, T q) { return p * q; }, x, sx, y, sy, z, n);
-    case Binary::kDivide:
-      return combine([](T p, T q) { return p / q; }, x, sx, y, sy, z, n);
-    case Binary::kMinimum:  // NaN where one is
-      return combine([](T p, T q) { return q < p || q != q ? q : p; }, x, sx, y, sy, z, n);
-    case Binary::kMaximum:
-      return combine([](T p, T q) { return q > p || q != q ? q : p; }, x, sx, y, sy, z, n);
   }
 }
 
@@ -220,29 +263,74 @@ struct SwiGluGate {
     return dy * u * (s * (T{1} + g * (T{1} - s)));
   }
 };
-template <typename T>
-void swiglu(const T* gate, const T* up, T* y, int64_t n) {
-  map(SwiGlu<T>(), n, y, gate, up);
+template <typename S>
+void swiglu(const S* gate, const S* up, Target<S> y, int64_t n) {
+  map(SwiGlu<Wide<S>>(), n, written(y), gate, up);
 }
-template <typename T>
-void swiglu_backward(const T* gate, const T* up, const T* dy, T* dgate, T* dup, int64_t n) {
-  constexpr int64_t kPiece = 1024;  // stays in the nearest cache for the second pass
-  for (int64_t i = 0; i < n; i += kPiece) {
-    const int64_t count = n - i < kPiece ? n - i : kPiece;
-    map(SwiGluGate<T>(), count, dgate + i, gate + i, up + i, dy + i);
-    map(SwiGlu<T>(), count, dup + i, gate + i, dy + i);
+template <typename V>
+struct Two {
+  V first, second;
+};
+// Two results of as many elements, both past the caches where both may be.
+template <typename S>
+struct BothWritten {
+  Written<S> first, second;
+  BothWritten(Written<S> a, Written<S> b) : first(a), second(b) {
+    second.past = first.past && second.past && first.head() == second.head();
+    first.past = second.past;
+  }
+  int64_t head() const { return first.head(); }
+  template <typename V>
+  void put(int64_t i, const Two<V>& values) const {
+    first.put(i, values.first);
+    second.put(i, values.second);
+  }
+  template <typename V>
+  void put(int64_t i, const Two<V>& evens, const Two<V>& odds) const {
+    first.put(i, evens.first, odds.first);
+    second.put(i, evens.second, odds.second);
+  }
+  template <typename Act>
+  void on_copy(int64_t i, int64_t n, const Act& act) const {
+    first.on_copy(i, n, [&](const Written<S>& a) {
+      second.on_copy(i, n, [&](const Written<S>& b) { act(BothWritten(a, b)); });
+    });
+  }
+};
+struct SwiGluBoth {
+  static constexpr bool kByLanes = true;
+  template <typename V>
+  Two<V> operator()(const V& g, const V& u, const V& dy) const {
+    const V s = gate_of(-g);
+    return {dy * u * (s * (1.0F + g * (1.0F - s))), g * s * dy};
+  }
+};
+template <typename S>
+void swiglu_backward(const S* gate, const S* up, const S* dy, Target<S> dgate, Target<S> dup,
+                     int64_t n) {
+  if constexpr (kVectorMath<Wide<S>>) {
+    map(SwiGluBoth(), n, BothWritten<S>(written(dgate), written(dup)), gate, up, dy);
+  } else {
+    constexpr int64_t kPiece = 1024;  // stays in the nearest cache for the second pass
+    for (int64_t i = 0; i < n; i += kPiece) {
+      const int64_t count = n - i < kPiece ? n - i : kPiece;
+      map(SwiGluGate<Wide<S>>(), count, Written<S>{dgate.at + i, dgate.past}, gate + i, up + i,
+          dy + i);
+      map(SwiGlu<Wide<S>>(), count, Written<S>{dup.at + i, dup.past}, gate + i, dy + i);
+    }
   }
 }
 
 template <typename T>
-void rotate(const T* even, const T* odd, const T* cos, const T* sin, T direction, T* to_even,
-            T* to_odd, int64_t n) {
-#pragma omp simd
-  for (int64_t i = 0; i < n; ++i) {
-    const T p = even[i], q = odd[i], turn = sin[i] * direction;
-    to_even[i] = p * cos[i] - q * turn;
-    to_odd[i] = q * cos[i] + p * turn;
-  }
+void rotate(const T* even, const T* odd, const T* cos, const T* sin, T direction, Target<T> to_even,
+            Target<T> to_odd, int64_t n) {
+  const bool past = by_lines(to_even.past, to_even.at) && by_lines(to_odd.past, to_odd.at);
+  for_row<false>(n, even, [=](auto by, int64_t i) {
+    const auto p = by.at(even + i), q = by.at(odd + i);
+    const auto c = by.at(cos + i), turn = by.at(sin + i) * direction;
+    by.put(past, to_even.at + i, p * c - q * turn);
+    by.put(past, to_odd.at + i, q * c + p * turn);
+  });
 }
 template <typename T>
 void rotate_pairs(const T* x, const T* cos, const T* sin, T direction, T* y, int64_t n) {
@@ -276,4 +364,7 @@ constexpr VectorKernels<T> table() {
           gradient_sums<T>,
           affine<T>,
           norm_gradient<T>};
+}
+constexpr VectorKernels<bfloat16> table_of_halves() {
+  return {binary<bfloat16>, swiglu<bfloat16>, swiglu_backward<bfloat16>};
 }

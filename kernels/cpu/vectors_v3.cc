@@ -1,5 +1,8 @@
 #include <immintrin.h>
 
+#include <type_traits>
+#include <utility>
+
 #include "kernels/cpu/vector_math.h"
 #include "kernels/cpu/vectors_levels.h"
 
@@ -10,5 +13,6 @@ namespace {
 
 extern const VectorKernels<float> vectors_f32_v3 = table<float>();
 extern const VectorKernels<double> vectors_f64_v3 = table<double>();
+extern const VectorKernels<bfloat16> vectors_bf16_v3 = table_of_halves();
 
 }  // namespace weft::cpu

@@ -20,11 +20,9 @@ class ActivateBackward final : public Kernel {
       const T *from = x.data<T>(), *grad = dy.data<T>();
       T* to = outputs[0].data<T>();
       cx.pool.parallel_for(x.elements(), kGrain, [&](int64_t begin, int64_t end) {
-        map_elements<T, 2>({from + begin, grad + begin}, to + begin, end - begin,
-                           [&](const auto& in, Wide<T>* out, int64_t n) {
-                             cpu::rows<Wide<T>>().curve_backward(static_cast<cpu::Curve>(kind_),
-                                                                 in[0], in[1], out, n);
-                           });
+        const cpu::PastCaches past(outputs[0].bytes());
+        cpu::rows<T>().curve_backward(static_cast<cpu::Curve>(kind_), from + begin, grad + begin,
+                                      {to + begin, past}, end - begin);
       });
     });
   }
@@ -51,10 +49,9 @@ class Activate final : public Op {
       const T* from = x.data<T>();
       T* to = outputs[0].data<T>();
       cx.pool.parallel_for(x.elements(), kGrain, [&](int64_t begin, int64_t end) {
-        map_elements<T, 1>(
-            {from + begin}, to + begin, end - begin, [&](const auto& in, Wide<T>* out, int64_t n) {
-              cpu::rows<Wide<T>>().curve(static_cast<cpu::Curve>(kind_), in[0], out, n);
-            });
+        const cpu::PastCaches past(outputs[0].bytes());
+        cpu::rows<T>().curve(static_cast<cpu::Curve>(kind_), from + begin, {to + begin, past},
+                             end - begin);
       });
     });
   }

@@ -15,44 +15,46 @@ template <typename T>
 void combine_integers(Context& cx, Arithmetic kind, const Tensor& a, const Tensor& b,
                       const Tensor& out) {
   WEFT_CHECK(kind != Arithmetic::kDivide, "divide of {}", dtype_name(out.dtype()));
-  for_row_pairs<T, T>(cx, a, b, out,
-                      [kind](const T* x, int64_t sx, const T* y, int64_t sy, T* z, int64_t n) {
-                        for (int64_t i = 0; i < n; ++i) {
-                          const T p = x[i * sx], q = y[i * sy];
-                          z[i] = static_cast<T>(kind == Arithmetic::kAdd        ? p + q
-                                                : kind == Arithmetic::kSubtract ? p - q
-                                                                                : p * q);
-                        }
-                      });
+  for_row_pairs<T, T>(
+      cx, a, b, out,
+      [kind](const T* x, int64_t sx, const T* y, int64_t sy, cpu::Target<T> z, int64_t n) {
+        for (int64_t i = 0; i < n; ++i) {
+          const T p = x[i * sx], q = y[i * sy];
+          z.at[i] = static_cast<T>(kind == Arithmetic::kAdd        ? p + q
+                                   : kind == Arithmetic::kSubtract ? p - q
+                                                                   : p * q);
+        }
+      });
 }
 
 template <typename T>
 void combine_floats(Context& cx, Arithmetic kind, const Tensor& a, const Tensor& b,
                     const Tensor& out) {
   for_row_pairs<T, T>(
-      cx, a, b, out, [kind](const T* x, int64_t sx, const T* y, int64_t sy, T* z, int64_t n) {
+      cx, a, b, out,
+      [kind](const T* x, int64_t sx, const T* y, int64_t sy, cpu::Target<T> z, int64_t n) {
         cpu::vectors<T>().binary(static_cast<cpu::Binary>(kind), x, sx, y, sy, z, n);
       });
 }
 
 // In float, each result rounded once.
-template <typename Half>
-void combine_halves(Context& cx, Arithmetic kind, const Tensor& a, const Tensor& b,
-                    const Tensor& out) {
-  for_row_pairs<Half, Half>(
-      cx, a, b, out,
-      [kind](const Half* x, int64_t sx, const Half* y, int64_t sy, Half* z, int64_t n) {
-        constexpr int64_t kPiece = 256;
-        float p[kPiece], q[kPiece];
-        for (int64_t done = 0; done < n; done += kPiece) {
-          const int64_t count = std::min(kPiece, n - done);
-          cpu::widen(x + done * sx, p, sx == 0 ? 1 : count);
-          cpu::widen(y + done * sy, q, sy == 0 ? 1 : count);
-          float r[kPiece];
-          cpu::vectors<float>().binary(static_cast<cpu::Binary>(kind), p, sx, q, sy, r, count);
-          cpu::round(r, z + done, count);
-        }
-      });
+void combine_f16(Context& cx, Arithmetic kind, const Tensor& a, const Tensor& b,
+                 const Tensor& out) {
+  for_row_pairs<float16, float16>(cx, a, b, out,
+                                  [kind](const float16* x, int64_t sx, const float16* y, int64_t sy,
+                                         cpu::Target<float16> z, int64_t n) {
+                                    constexpr int64_t kPiece = 256;
+                                    float p[kPiece], q[kPiece];
+                                    for (int64_t done = 0; done < n; done += kPiece) {
+                                      const int64_t count = std::min(kPiece, n - done);
+                                      cpu::widen(x + done * sx, p, sx == 0 ? 1 : count);
+                                      cpu::widen(y + done * sy, q, sy == 0 ? 1 : count);
+                                      float r[kPiece];
+                                      cpu::vectors<float>().binary(static_cast<cpu::Binary>(kind),
+                                                                   p, sx, q, sy, r, count);
+                                      cpu::round(r, z.at + done, count);
+                                    }
+                                  });
 }
 
 class Binary final : public Op {
@@ -73,8 +75,8 @@ class Binary final : public Op {
     if (out.dtype() == DType::kI64) return combine_integers<int64_t>(cx, kind_, a, b, out);
     if (out.dtype() == DType::kI32) return combine_integers<int32_t>(cx, kind_, a, b, out);
     if (out.dtype() == DType::kU8) return combine_integers<uint8_t>(cx, kind_, a, b, out);
-    if (out.dtype() == DType::kBF16) return combine_halves<bfloat16>(cx, kind_, a, b, out);
-    if (out.dtype() == DType::kF16) return combine_halves<float16>(cx, kind_, a, b, out);
+    if (out.dtype() == DType::kBF16) return combine_floats<bfloat16>(cx, kind_, a, b, out);
+    if (out.dtype() == DType::kF16) return combine_f16(cx, kind_, a, b, out);
     dispatch_floating(out.dtype(), [&]<typename T>() { combine_floats<T>(cx, kind_, a, b, out); });
   }
   void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
@@ -131,11 +133,11 @@ class Scale final : public Op {
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     dispatch_floating(outputs[0].dtype(), [&]<typename T>() {
       const T factor = static_cast<T>(factor_);
-      for_row_pairs<T, T>(cx, inputs[0], inputs[0], outputs[0],
-                          [factor](const T* x, int64_t sx, const T*, int64_t, T* z, int64_t n) {
-                            cpu::vectors<T>().binary(cpu::Binary::kMultiply, x, sx, &factor, 0, z,
-                                                     n);
-                          });
+      for_row_pairs<T, T>(
+          cx, inputs[0], inputs[0], outputs[0],
+          [factor](const T* x, int64_t sx, const T*, int64_t, cpu::Target<T> z, int64_t n) {
+            cpu::vectors<T>().binary(cpu::Binary::kMultiply, x, sx, &factor, 0, z, n);
+          });
     });
   }
   void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {

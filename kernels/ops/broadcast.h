@@ -6,6 +6,7 @@
 #include <array>
 #include <cstdint>
 
+#include "kernels/cpu/past_caches.h"
 #include "kernels/ops/common.h"
 
 namespace weft::ops {
@@ -32,7 +33,7 @@ class RowPiece {
   T buffer_[kElements];
 };
 
-// f(x, step_x, y, step_y, z, n) over rows of a, b and out; steps are 0 or 1.
+// f(x, step_x, y, step_y, z, n) over rows of a, b and out; steps are 0 or 1, z is a Target.
 template <typename T, typename To, typename F>
 void for_row_pairs(Context& cx, const Tensor& a, const Tensor& b, const Tensor& out, F f) {
   const Shape& shape = out.shape();
@@ -42,13 +43,14 @@ void for_row_pairs(Context& cx, const Tensor& a, const Tensor& b, const Tensor& 
                             {std::span(sa).first(dims), std::span(sb).first(dims), out.strides()});
   WEFT_CHECK(loop.inner() == 1 || loop.inner_stride(2) == 1, "results are contiguous");
   loop.run(cx.pool, [&](int64_t n, const std::array<int64_t, 3>& at, int64_t) {
+    const cpu::PastCaches past(out.bytes());
     RowPiece<T> x(a.data<T>(), loop.inner_stride(0)), y(b.data<T>(), loop.inner_stride(1));
     const bool whole = !x.strided() && !y.strided();
     const int64_t piece = whole ? n : RowPiece<T>::kElements;
     for (int64_t done = 0; done < n; done += piece) {
       const int64_t count = std::min(piece, n - done);
       f(x.at(at[0] + x.advance(done), count), x.step(), y.at(at[1] + y.advance(done), count),
-        y.step(), out.data<To>() + at[2] + done, count);
+        y.step(), cpu::Target<To>(out.data<To>() + at[2] + done, past), count);
     }
   });
 }

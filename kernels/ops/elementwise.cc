@@ -3,6 +3,7 @@
 #include "kernels/cpu/vectors.h"
 #include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
+#include "kernels/ops/half_rows.h"
 
 namespace weft::ops {
 namespace {
@@ -23,9 +24,10 @@ class UnaryBackward final : public Kernel {
     const Tensor x = as_contiguous(cx.pool, inputs[0]), dy = as_contiguous(cx.pool, inputs[1]);
     dispatch_floating(x.dtype(), [&]<typename T>() {
       cx.pool.parallel_for(x.elements(), kGrain, [&](int64_t begin, int64_t end) {
+        const cpu::PastCaches past(outputs[0].bytes());
         cpu::vectors<T>().unary_backward(f_.kind, static_cast<T>(f_.a), static_cast<T>(f_.b),
                                          x.data<T>() + begin, dy.data<T>() + begin,
-                                         outputs[0].data<T>() + begin, end - begin);
+                                         {outputs[0].data<T>() + begin, past}, end - begin);
       });
     });
   }
@@ -55,8 +57,10 @@ class UnaryOp final : public Op {
     const Tensor x = as_contiguous(cx.pool, inputs[0]);
     dispatch_floating(x.dtype(), [&]<typename T>() {
       cx.pool.parallel_for(x.elements(), kGrain, [&](int64_t begin, int64_t end) {
+        const cpu::PastCaches past(outputs[0].bytes());
         cpu::vectors<T>().unary(f_.kind, static_cast<T>(f_.a), static_cast<T>(f_.b),
-                                x.data<T>() + begin, outputs[0].data<T>() + begin, end - begin);
+                                x.data<T>() + begin, {outputs[0].data<T>() + begin, past},
+                                end - begin);
       });
     });
   }
@@ -83,11 +87,13 @@ class SwiGluBackward final : public Kernel {
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     const Tensor gate = as_contiguous(cx.pool, inputs[0]), up = as_contiguous(cx.pool, inputs[1]);
     const Tensor dy = as_contiguous(cx.pool, inputs[2]);
-    dispatch_floating(gate.dtype(), [&]<typename T>() {
+    dispatch_rows(gate.dtype(), [&]<typename T>() {
       cx.pool.parallel_for(gate.elements(), kGrain, [&](int64_t begin, int64_t end) {
+        const cpu::PastCaches past(outputs[0].bytes());
         cpu::vectors<T>().swiglu_backward(gate.data<T>() + begin, up.data<T>() + begin,
-                                          dy.data<T>() + begin, outputs[0].data<T>() + begin,
-                                          outputs[1].data<T>() + begin, end - begin);
+                                          dy.data<T>() + begin,
+                                          {outputs[0].data<T>() + begin, past},
+                                          {outputs[1].data<T>() + begin, past}, end - begin);
       });
     });
   }
@@ -99,6 +105,7 @@ class SwiGluBackward final : public Kernel {
 class SwiGlu final : public Op {
  public:
   std::string_view name() const override { return "swiglu"; }
+  bool native(DType half) const override { return half == DType::kBF16; }
   bool native_on_gpu(DType) const override { return true; }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     WEFT_CHECK(inputs[0].spec() == inputs[1].spec(), "swiglu of {} and {}",
@@ -107,10 +114,11 @@ class SwiGlu final : public Op {
   }
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     const Tensor gate = as_contiguous(cx.pool, inputs[0]), up = as_contiguous(cx.pool, inputs[1]);
-    dispatch_floating(gate.dtype(), [&]<typename T>() {
+    dispatch_rows(gate.dtype(), [&]<typename T>() {
       cx.pool.parallel_for(gate.elements(), kGrain, [&](int64_t begin, int64_t end) {
+        const cpu::PastCaches past(outputs[0].bytes());
         cpu::vectors<T>().swiglu(gate.data<T>() + begin, up.data<T>() + begin,
-                                 outputs[0].data<T>() + begin, end - begin);
+                                 {outputs[0].data<T>() + begin, past}, end - begin);
       });
     });
   }

@@ -5,8 +5,6 @@
 // Thread safety: a RowBuffer belongs to one thread.
 #pragma once
 
-#include <algorithm>
-#include <array>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -77,25 +75,5 @@ class RowBuffer {
  private:
   std::vector<Wide<T>> values_;
 };
-
-// out[i] := f(in[0][i], ...) by pieces: f(pointers to the wide inputs, wide output, length).
-template <typename T, size_t N, typename F>
-void map_elements(const std::array<const T*, N>& in, T* out, int64_t n, F&& f) {
-  if constexpr (RowBuffer<T>::kInPlace) {
-    f(in, out, n);
-  } else {
-    Wide<T> buffers[N + 1][kHalvesAtOnce];
-    std::array<const Wide<T>*, N> wide;
-    for (int64_t at = 0; at < n; at += kHalvesAtOnce) {
-      const int64_t count = std::min(kHalvesAtOnce, n - at);
-      for (size_t i = 0; i < N; ++i) {
-        cpu::widen(in[i] + at, buffers[i], count);
-        wide[i] = buffers[i];
-      }
-      f(wide, buffers[N], count);
-      cpu::round(buffers[N], out + at, count);
-    }
-  }
-}
 
 }  // namespace weft::ops

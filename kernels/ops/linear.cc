@@ -6,6 +6,7 @@
 // and bias are fp32.
 #include <algorithm>
 #include <array>
+#include <type_traits>
 
 #include "kernels/cpu/convert.h"
 #include "kernels/cpu/gemm.h"
@@ -22,8 +23,21 @@ static_assert(static_cast<int>(Activation::kSigmoid) == static_cast<int>(cpu::Cu
 
 constexpr int64_t kRowsOfPartial = 32;
 
-// dz = dy curve'(z), or dy where there is no curve and dz is empty; and the sum of dz over the
-// rows, of which each run of rows is summed in its order while it is in the cache.
+// to += each of the rows.
+template <typename T>
+void add_rows(const T* rows, int64_t count, int64_t width, cpu::Sum<T>* to) {
+  if constexpr (std::is_same_v<T, bfloat16>) {
+    for (int64_t row = 0; row < count; ++row) {
+      cpu::convert().add_bf16_f32(rows + row * width, to, width);
+    }
+  } else {
+    cpu::rows<T>().add_rows(rows, width, count, to, width);
+  }
+}
+
+// dz = dy curve'(z), or dy where there is no curve and dz is empty; and, where it is wanted, the
+// sum of dz over the rows, of which each run of rows is summed in its order while it is in the
+// cache.
 template <typename T>
 Tensor rows_backward(Context& cx, std::optional<Activation> curve, const Tensor& z,
                      const Tensor& dy, const Tensor& dz, bool bias_wanted) {
@@ -32,36 +46,23 @@ Tensor rows_backward(Context& cx, std::optional<Activation> curve, const Tensor&
   const int64_t partials = (rows + kRowsOfPartial - 1) / kRowsOfPartial;
   const Tensor sums = Tensor::zeros(
       cx.allocator, {bias_wanted ? std::max<int64_t>(1, partials) : 0, width}, DTypeOf<S>::value);
+  const auto each = [&](int64_t row, bool past, S* sum) {
+    const int64_t at = row * width;
+    const T *from = z.data<T>() + at, *gradient = dy.data<T>() + at;
+    const cpu::Target<T> to(dz.data<T>() + at, past);
+    const auto kind = static_cast<cpu::Curve>(*curve);
+    if (sum == nullptr) return cpu::rows<T>().curve_backward(kind, from, gradient, to, width);
+    cpu::rows<T>().curve_backward_sum(kind, from, gradient, to, sum, width);
+  };
   cx.pool.parallel_for(partials, 1, [&](int64_t begin, int64_t end) {
-    // Rows, and columns of them, that stay in a near cache until they are added, all rows at once.
-    constexpr int64_t kRows = 4;
-    const int64_t columns = RowBuffer<T>::kInPlace ? width : kHalvesAtOnce;
-    RowBuffer<T> wide_z(columns), wide_dy(kRows * columns), wide_dz(kRows * columns);
-    const cpu::RowKernels<S>& kernels = cpu::rows<S>();
-    const auto piece = [&](int64_t row, int64_t count_of_rows, int64_t column, int64_t count) {
-      const S* gradients = nullptr;
-      for (int64_t k = 0; k < count_of_rows; ++k) {
-        const int64_t at = (row + k) * width + column;
-        const S* gradient = wide_dy.read(dy.data<T>() + at, count, k * columns);
-        if (curve) {
-          T* const to = dz.data<T>() + at;
-          S* const result = wide_dz.target(to, k * columns);
-          kernels.curve_backward(static_cast<cpu::Curve>(*curve),
-                                 wide_z.read(z.data<T>() + at, count), gradient, result, count);
-          wide_dz.write(to, count, k * columns);
-          gradient = result;
-        }
-        if (k == 0) gradients = gradient;
-      }
-      if (!bias_wanted) return;
-      kernels.add_rows(gradients, columns, count_of_rows,
-                       sums.data<S>() + row / kRowsOfPartial * width + column, count);
-    };
-    static_assert(kRowsOfPartial % kRows == 0);
-    for (int64_t row = begin * kRowsOfPartial; row < std::min(rows, end * kRowsOfPartial);
-         row += kRows) {
-      for (int64_t column = 0; column < width; column += columns) {
-        piece(row, std::min(kRows, rows - row), column, std::min(columns, width - column));
+    const cpu::PastCaches past(curve ? dz.bytes() : 0);
+    for (int64_t partial = begin; partial < end; ++partial) {
+      const int64_t first = partial * kRowsOfPartial, last = std::min(rows, first + kRowsOfPartial);
+      S* const sum = bias_wanted ? sums.data<S>() + partial * width : nullptr;
+      if (curve) {
+        for (int64_t row = first; row < last; ++row) each(row, past, sum);
+      } else {
+        add_rows(dy.data<T>() + first * width, last - first, width, sum);
       }
     }
   });

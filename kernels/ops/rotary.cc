@@ -60,26 +60,34 @@ class Rotary final : public Op {
     const int64_t grain =
         std::max<int64_t>(1, StridedLoop<2>::kGrain / std::max<int64_t>(1, width));
     if (width == 0) return;
+    const cpu::VectorKernels<T>& kernels = cpu::vectors<T>();
     loop.run(cx.pool, grain, [&](int64_t n, const std::array<int64_t, 2>& at, int64_t start) {
-      for (int64_t i = 0; i < n; ++i) {
-        const int64_t row = start + i, token = row % tokens;
-        const int64_t angle = (batched ? row / per_sample * tokens + token : token) * pairs;
-        turn(x.data<T>() + at[0] + i * loop.inner_stride(0), cos.data<T>() + angle,
-             sin.data<T>() + angle, out.data<T>() + at[1] + i * loop.inner_stride(1), pairs, width);
+      const cpu::PastCaches past(out.bytes());
+      int64_t first = 0;  // of the tokens of a head, or of what is here of them
+      while (first < n) {
+        const int64_t token = (start + first) % tokens, last = std::min(n, first + tokens - token);
+        const int64_t sample = batched ? (start + first) / per_sample : 0;
+        int64_t angle = (sample * tokens + token) * pairs;
+        for (int64_t i = first; i < last; ++i, angle += pairs) {
+          turn(kernels, x.data<T>() + at[0] + i * loop.inner_stride(0), cos.data<T>() + angle,
+               sin.data<T>() + angle, {out.data<T>() + at[1] + i * loop.inner_stride(1), past},
+               pairs, width);
+        }
+        first = last;
       }
     });
   }
 
   template <typename T>
-  void turn(const T* x, const T* cos, const T* sin, T* y, int64_t pairs, int64_t width) const {
-    const cpu::VectorKernels<T>& kernels = cpu::vectors<T>();
+  void turn(const cpu::VectorKernels<T>& kernels, const T* x, const T* cos, const T* sin,
+            cpu::Target<T> y, int64_t pairs, int64_t width) const {
     const T direction = backwards_ ? T{-1} : T{1};
     if (form_ == RotaryForm::kHalves) {
-      kernels.rotate(x, x + pairs, cos, sin, direction, y, y + pairs, pairs);
+      kernels.rotate(x, x + pairs, cos, sin, direction, y, {y.at + pairs, y.past}, pairs);
     } else {
-      kernels.rotate_pairs(x, cos, sin, direction, y, pairs);
+      kernels.rotate_pairs(x, cos, sin, direction, y.at, pairs);
     }
-    std::copy(x + 2 * pairs, x + width, y + 2 * pairs);
+    if (2 * pairs < width) std::copy(x + 2 * pairs, x + width, y.at + 2 * pairs);
   }
 
   const RotaryForm form_;

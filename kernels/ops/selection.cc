@@ -43,15 +43,15 @@ class CompareOp final : public Op {
     const auto floating = [&]<typename T>() {
       for_row_pairs<T, uint8_t>(
           cx, inputs[0], inputs[1], outputs[0],
-          [&](const T* x, int64_t sx, const T* y, int64_t sy, uint8_t* z, int64_t n) {
-            cpu::vectors<T>().compare(static_cast<cpu::Compare>(kind_), x, sx, y, sy, z, n);
+          [&](const T* x, int64_t sx, const T* y, int64_t sy, cpu::Target<uint8_t> z, int64_t n) {
+            cpu::vectors<T>().compare(static_cast<cpu::Compare>(kind_), x, sx, y, sy, z.at, n);
           });
     };
     const auto other = [&]<typename T>() {
       for_row_pairs<T, uint8_t>(
           cx, inputs[0], inputs[1], outputs[0],
-          [&](const T* x, int64_t sx, const T* y, int64_t sy, uint8_t* z, int64_t n) {
-            for (int64_t i = 0; i < n; ++i) z[i] = holds(kind_, x[i * sx], y[i * sy]);
+          [&](const T* x, int64_t sx, const T* y, int64_t sy, cpu::Target<uint8_t> z, int64_t n) {
+            for (int64_t i = 0; i < n; ++i) z.at[i] = holds(kind_, x[i * sx], y[i * sy]);
           });
     };
     const DType dtype = inputs[0].dtype();
@@ -140,9 +140,8 @@ class Extreme final : public Op {
     const cpu::Binary kind = larger_ ? cpu::Binary::kMaximum : cpu::Binary::kMinimum;
     dispatch_floating(outputs[0].dtype(), [&]<typename T>() {
       for_row_pairs<T, T>(cx, inputs[0], inputs[1], outputs[0],
-                          [&](const T* x, int64_t sx, const T* y, int64_t sy, T* z, int64_t n) {
-                            cpu::vectors<T>().binary(kind, x, sx, y, sy, z, n);
-                          });
+                          [&](const T* x, int64_t sx, const T* y, int64_t sy, cpu::Target<T> z,
+                              int64_t n) { cpu::vectors<T>().binary(kind, x, sx, y, sy, z, n); });
     });
   }
   void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {

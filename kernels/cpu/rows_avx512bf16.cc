@@ -1,0 +1,16 @@
+#include <immintrin.h>
+
+#include <type_traits>
+#include <utility>
+
+#include "kernels/cpu/rows_levels.h"
+#include "kernels/cpu/vector_math.h"
+
+namespace weft::cpu {
+namespace {
+#include "kernels/cpu/rows_body.h"
+}  // namespace
+
+extern const RowKernels<bfloat16> rows_bf16_avx512bf16 = table_of_halves();
+
+}  // namespace weft::cpu

@@ -1,0 +1,275 @@
+// The elementwise loops of rows.h and vectors.h at every level that this processor has: past the
+// caches or through them, at any address and of any length, and bf16 against float.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <functional>
+#include <limits>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "kernels/cpu/level.h"
+#include "kernels/cpu/rows_levels.h"
+#include "kernels/cpu/vectors_levels.h"
+#include "kernels/ops/elementwise.h"
+#include "kernels/ops/ops.h"
+#include "kernels/ops/random.h"
+#include "tests/testing/gradient_check.h"
+
+namespace weft::cpu {
+namespace {
+
+template <typename T>
+struct Kernels {
+  const RowKernels<T>* rows;
+  const VectorKernels<T>* vectors;
+};
+struct Tables {
+  std::string name;
+  Kernels<float> f32;
+  Kernels<double> f64;
+  Kernels<bfloat16> bf16;
+};
+
+std::vector<Tables> tables() {
+  std::vector<Tables> all{{"v2",
+                           {&rows_f32_v2, &vectors_f32_v2},
+                           {&rows_f64_v2, &vectors_f64_v2},
+                           {&rows_bf16_v2, &vectors_bf16_v2}}};
+  if (supported(Level::kV3)) {
+    all.push_back({"v3",
+                   {&rows_f32_v3, &vectors_f32_v3},
+                   {&rows_f64_v3, &vectors_f64_v3},
+                   {&rows_bf16_v3, &vectors_bf16_v3}});
+  }
+  if (supported(Level::kV4)) {
+    all.push_back({"v4",
+                   {&rows_f32_v4, &vectors_f32_v4},
+                   {&rows_f64_v4, &vectors_f64_v4},
+                   {&rows_bf16_v4, &vectors_bf16_v4}});
+  }
+  if (supported(Level::kBf16)) {
+    all.push_back({"bf16",
+                   {&rows_f32_v4, &vectors_f32_v4},
+                   {&rows_f64_v4, &vectors_f64_v4},
+                   {&rows_bf16_avx512bf16, &vectors_bf16_avx512bf16}});
+  }
+  return all;
+}
+
+class Maps : public ::testing::TestWithParam<Tables> {};
+
+constexpr int64_t kMost = 300;
+
+// A function of up to three rows with one result or two; sums get what is added to them, from
+// another address on where results go past the caches.
+template <typename T>
+struct Function {
+  std::string name;
+  std::function<void(const T* x, const T* y, const T* z, Target<T> to, Target<T> second,
+                     std::vector<float>& sums, int64_t n)>
+      call;
+};
+
+template <typename T>
+void add_half_functions(const Kernels<T>& k, std::vector<Function<T>>& all) {
+  for (int i = 0; i <= static_cast<int>(Curve::kSigmoid); ++i) {
+    const auto kind = static_cast<Curve>(i);
+    const std::string name = "curve " + std::to_string(i);
+    all.push_back({name, [=](const T* x, const T*, const T*, Target<T> to, Target<T>, auto&,
+                             int64_t n) { k.rows->curve(kind, x, to, n); }});
+    all.push_back(
+        {name + " backward", [=](const T* x, const T* y, const T*, Target<T> to, Target<T>, auto&,
+                                 int64_t n) { k.rows->curve_backward(kind, x, y, to, n); }});
+    if constexpr (!std::is_same_v<T, double>) {
+      all.push_back({name + " backward, sum", [=](const T* x, const T* y, const T*, Target<T> to,
+                                                  Target<T>, auto& sums, int64_t n) {
+                       k.rows->curve_backward_sum(kind, x, y, to, sums.data() + to.past, n);
+                     }});
+    }
+  }
+  for (int i = 0; i <= static_cast<int>(Binary::kMaximum); ++i) {
+    for (int steps = 0; steps < 4; ++steps) {
+      all.push_back(
+          {"binary " + std::to_string(i) + " steps " + std::to_string(steps),
+           [=](const T* x, const T* y, const T*, Target<T> to, Target<T>, auto&, int64_t n) {
+             k.vectors->binary(static_cast<Binary>(i), x, steps % 2, y, steps / 2, to, n);
+           }});
+    }
+  }
+  all.push_back({"swiglu", [=](const T* x, const T* y, const T*, Target<T> to, Target<T>, auto&,
+                               int64_t n) { k.vectors->swiglu(x, y, to, n); }});
+  all.push_back({"swiglu backward",
+                 [=](const T* x, const T* y, const T* z, Target<T> to, Target<T> second, auto&,
+                     int64_t n) { k.vectors->swiglu_backward(x, y, z, to, second, n); }});
+}
+
+template <typename T>
+std::vector<Function<T>> functions(const Kernels<T>& k) {
+  std::vector<Function<T>> all;
+  add_half_functions(k, all);
+  if constexpr (!std::is_same_v<T, bfloat16>) {
+    for (int i = 0; i <= static_cast<int>(Unary::kEluPlusOne); ++i) {
+      const auto kind = static_cast<Unary>(i);
+      const std::string name = "unary " + std::to_string(i);
+      all.push_back({name, [=](const T* x, const T*, const T*, Target<T> to, Target<T>, auto&,
+                               int64_t n) { k.vectors->unary(kind, T(0.5), T(1.5), x, to, n); }});
+      all.push_back({name + " backward", [=](const T* x, const T* y, const T*, Target<T> to,
+                                             Target<T>, auto&, int64_t n) {
+                       k.vectors->unary_backward(kind, T(0.5), T(1.5), x, y, to, n);
+                     }});
+    }
+    all.push_back(
+        {"rotate", [=](const T* x, const T* y, const T* z, Target<T> to, Target<T> second, auto&,
+                       int64_t n) { k.vectors->rotate(x, y, z, z + 1, T{-1}, to, second, n); }});
+  }
+  return all;
+}
+
+// Values of every size, infinities and NaN among them.
+template <typename T>
+std::vector<T> drawn(uint64_t stream) {
+  std::vector<T> all(kMost + 64);
+  for (size_t i = 0; i < all.size(); ++i) {
+    const double value = normal_at({3, stream}, i) * std::pow(10.0, static_cast<double>(i % 4) - 2);
+    all[i] = static_cast<T>(static_cast<float>(value));
+  }
+  all[21] = T(std::numeric_limits<float>::infinity());
+  all[22] = T(-std::numeric_limits<float>::infinity());
+  all[40] = T(std::numeric_limits<float>::quiet_NaN());
+  all[50] = T(-0.0F);
+  return all;
+}
+
+template <typename T>
+bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
+}
+
+// Results of n elements from `shift` elements after a line on, amid elements that must stay.
+template <typename T>
+struct Results {
+  std::vector<T> first, second;
+  std::vector<float> sums;
+};
+template <typename T>
+Results<T> results(const Function<T>& f, bool past, int64_t shift, int64_t n) {
+  const std::vector<T> x = drawn<T>(1), y = drawn<T>(2), z = drawn<T>(4);
+  alignas(64) T to[kMost + 64], second[kMost + 64];
+  std::fill(std::begin(to), std::end(to), T(7.0F));
+  std::fill(std::begin(second), std::end(second), T(8.0F));
+  Results<T> all;
+  all.sums.assign(kMost + 64, 0.5F);
+  // Inputs at another distance from a line than the result.
+  f.call(x.data() + 5, y.data() + 3, z.data() + 2, {to + shift, past}, {second + shift + 1, past},
+         all.sums, n);
+  all.first.assign(to, to + kMost + 64);
+  all.second.assign(second, second + kMost + 64);
+  return all;
+}
+
+template <typename T>
+void expect_same_past(const Kernels<T>& kernels, const std::string& level) {
+  for (const Function<T>& f : functions(kernels)) {
+    for (const int64_t n : {0, 1, 13, 16, 31, 64, 65, 133, 300}) {
+      for (const int64_t shift : {0, 1, 16, 31}) {
+        const Results<T> near = results(f, false, shift, n), past = results(f, true, shift, n);
+        ASSERT_TRUE(same_bits(near.first, past.first) && same_bits(near.second, past.second))
+            << level << " " << f.name << " n " << n << " shift " << shift;
+        for (int64_t i = 0; i < kMost + 64; ++i) {
+          if (i >= shift && i < shift + n) continue;
+          ASSERT_EQ(static_cast<float>(past.first[static_cast<size_t>(i)]), 7.0F)
+              << level << " " << f.name << " n " << n << " shift " << shift << " at " << i;
+        }
+        ASSERT_TRUE(std::equal(near.sums.begin(), near.sums.begin() + n, past.sums.begin() + 1,
+                               [](float a, float b) { return a == b || (a != a && b != b); }))
+            << level << " " << f.name << " n " << n << " shift " << shift;
+      }
+    }
+  }
+}
+
+TEST_P(Maps, AreTheSamePastTheCaches) {
+  expect_same_past<float>(GetParam().f32, GetParam().name);
+  expect_same_past<double>(GetParam().f64, GetParam().name);
+  expect_same_past<bfloat16>(GetParam().bf16, GetParam().name);
+}
+
+// Each result is float's, rounded once; sums are of what is not rounded.
+TEST_P(Maps, OfBf16AreThoseOfFloatRounded) {
+  std::vector<Function<float>> wide;
+  add_half_functions(GetParam().f32, wide);
+  std::vector<Function<bfloat16>> halves;
+  add_half_functions(GetParam().bf16, halves);
+  ASSERT_EQ(wide.size(), halves.size());
+  std::vector<float> in[3];
+  std::vector<bfloat16> half_in[3];
+  for (uint64_t i = 0; i < 3; ++i) {
+    half_in[i] = drawn<bfloat16>(i + 1);
+    in[i].assign(half_in[i].begin(), half_in[i].end());
+  }
+  for (size_t f = 0; f < wide.size(); ++f) {
+    for (const int64_t n : {1, 133, 300}) {
+      std::vector<float> a(kMost), b(kMost), sums(kMost + 1, 0.5F), half_sums = sums;
+      std::vector<bfloat16> half_a(kMost), half_b(kMost);
+      wide[f].call(in[0].data(), in[1].data(), in[2].data(), a.data(), b.data(), sums, n);
+      halves[f].call(half_in[0].data(), half_in[1].data(), half_in[2].data(), half_a.data(),
+                     half_b.data(), half_sums, n);
+      for (size_t i = 0; i < static_cast<size_t>(n); ++i) {
+        for (const auto& [value, half] : {std::pair(a[i], half_a[i]), std::pair(b[i], half_b[i])}) {
+          // The instruction takes numbers below the normal ones as 0.
+          const float expected = std::abs(value) < std::numeric_limits<float>::min() ? 0 : value;
+          if (std::isnan(expected)) {
+            ASSERT_TRUE(std::isnan(float{half})) << GetParam().name << " " << wide[f].name;
+          } else if (std::abs(float{half}) >= std::numeric_limits<float>::min() || expected != 0) {
+            ASSERT_EQ(float{half}, float{bfloat16(expected)})
+                << GetParam().name << " " << wide[f].name << " n " << n << " at " << i;
+          }
+        }
+        ASSERT_TRUE(sums[i] == half_sums[i] || std::isnan(sums[i]))
+            << GetParam().name << " " << wide[f].name << " n " << n << " at " << i;
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, Maps, ::testing::ValuesIn(tables()),
+                         [](const auto& level) { return level.param.name; });
+
+// Ops whose result has just below 32 MiB, or above: pieces of two threads, which begin anywhere.
+TEST(LargeMaps, AreAsSmallOnes) {
+  testing::Bench bench(2);
+  Context& cx = bench.context;
+  constexpr int64_t kFrom = (int64_t{32} << 20) / 4, kPeriod = 1037;
+  const auto made = [&](int64_t elements, uint64_t stream) {
+    const Tensor x = Tensor::empty(cx.allocator, {elements}, DType::kF32);
+    for (int64_t i = 0; i < elements; ++i) {
+      x.data<float>()[i] =
+          static_cast<float>(normal_at({9, stream}, static_cast<uint64_t>(i % kPeriod)));
+    }
+    return x;
+  };
+  const auto all = [&](int64_t n) {
+    const Tensor x = made(n, 1), y = made(n, 2);
+    return std::vector<Tensor>{ops::add(cx, x, y), ops::swiglu(cx, x, y), ops::exp(cx, x),
+                               ops::activate(cx, x, ops::Activation::kGeluErf)};
+  };
+  const std::vector<Tensor> few = all(kPeriod);
+  for (const int64_t n : {kFrom - 1, kFrom + 21}) {
+    const std::vector<Tensor> many = all(n);
+    for (size_t f = 0; f < few.size(); ++f) {
+      for (int64_t at = 0; at < n; at += kPeriod) {
+        const auto count = static_cast<size_t>(std::min(kPeriod, n - at));
+        ASSERT_EQ(std::memcmp(many[f].data<float>() + at, few[f].data<float>(), count * 4), 0)
+            << "op " << f << " of " << n << " elements, from " << at << " on";
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace weft::cpu
