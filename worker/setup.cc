@@ -152,9 +152,10 @@ Result<TokenizerFiles> find_tokenizer_files(const proto::LaunchRecord& record,
   } else if (source.folder) {
     file = source.folder->tokenizer_file;
     if (file.empty()) {
+      const bool sentencepiece = fs::exists(fs::path(source.folder->path) / kSentencePieceFile);
       return fail(Status::invalid("tokenizer", "",
-                                  "the model's folder has no tokenizer.json; give "
-                                  "tokenizer.type or tokenizer.from"));
+                                  "the model's folder has " + no_tokenizer_json(sentencepiece) +
+                                      "; or give tokenizer.type or tokenizer.from"));
     }
   } else {
     return files;

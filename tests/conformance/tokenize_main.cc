@@ -1,7 +1,9 @@
 // weft-tokenize TOKENIZER.JSON: the tokenizer under test, for comparisons from outside. Reads JSON
 // lines {"text": ...} and writes for each {"ids", "offsets", "plain_ids", "decoded",
 // "decoded_with_special"}: ids with and without what the post-processor puts around the text;
-// offsets in code points. A text that is refused gives {"error": ...}.
+// offsets in code points. A text that is refused gives {"error": ...}. A line {"ids": [...]} gives
+// {"decoded", "decoded_with_special", "continued", "streamed"}: continued, as ids that stand behind
+// others; streamed, id by id.
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -19,10 +21,35 @@ void write_ids(JsonWriter& json, const char* key, std::span<const int64_t> ids) 
   json.end_array();
 }
 
+std::string streamed(const Tokenizer& tokenizer, std::span<const int64_t> ids) {
+  std::string text;
+  for (size_t count = 0; count <= ids.size(); ++count) {
+    const bool settled = count < ids.size();
+    const std::string now =
+        tokenizer.decode(ids.first(count), {.skip_special = true, .settled = settled});
+    if (now.size() > text.size()) text += now.substr(text.size());
+  }
+  return text;
+}
+
+std::string decoded(const Tokenizer& tokenizer, const std::vector<int64_t>& ids) {
+  JsonWriter json;
+  json.begin_object();
+  json.key("decoded").string(tokenizer.decode(ids, {.skip_special = true}));
+  json.key("decoded_with_special").string(tokenizer.decode(ids, {}));
+  json.key("continued").string(tokenizer.decode(ids, {.skip_special = true, .continues = true}));
+  json.key("streamed").string(streamed(tokenizer, ids));
+  json.end_object();
+  return json.take();
+}
+
 Result<std::string> answer(const Tokenizer& tokenizer, const std::string& line) {
   WEFT_ASSIGN_OR_RETURN(const nlohmann::json request, parse_strict(line));
+  if (request.is_object() && request.contains("ids") && request["ids"].is_array()) {
+    return decoded(tokenizer, request["ids"].get<std::vector<int64_t>>());
+  }
   if (!request.is_object() || !request.contains("text") || !request["text"].is_string()) {
-    return fail(Code::kInvalidArgument, "a line has to be {\"text\": \"...\"}");
+    return fail(Code::kInvalidArgument, "a line has to be {\"text\": \"...\"} or {\"ids\": [...]}");
   }
   const auto text = request["text"].get<std::string>();
   JsonWriter json;
@@ -40,8 +67,8 @@ Result<std::string> answer(const Tokenizer& tokenizer, const std::string& line) 
   }
   json.end_array();
   write_ids(json, "plain_ids", plain);
-  json.key("decoded").string(tokenizer.decode(encoding->ids, true));
-  json.key("decoded_with_special").string(tokenizer.decode(encoding->ids, false));
+  json.key("decoded").string(tokenizer.decode(encoding->ids, {.skip_special = true}));
+  json.key("decoded_with_special").string(tokenizer.decode(encoding->ids, {}));
   json.end_object();
   return json.take();
 }

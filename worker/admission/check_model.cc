@@ -199,9 +199,10 @@ Status check_tokenizer(const proto::JobSpec& spec, const ModelInputs& inputs, in
   if (inputs.model->size("tokenizer.json")) {
     return check_tokenizer_files("model.from", *inputs.model, "tokenizer.json", vocabulary);
   }
+  const bool sentencepiece = inputs.model->size(std::string(kSentencePieceFile)).has_value();
   return Status::invalid("tokenizer", "absent",
-                         "is required: the model's folder has no tokenizer.json; give "
-                         "tokenizer.type or tokenizer.from");
+                         "is required: the model's folder has " + no_tokenizer_json(sentencepiece) +
+                             "; or give tokenizer.type or tokenizer.from");
 }
 
 }  // namespace

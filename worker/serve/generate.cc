@@ -1,6 +1,7 @@
 #include "worker/serve/generate.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <numeric>
 
 #include "kernels/ops/ops.h"
@@ -8,38 +9,33 @@
 namespace weft {
 namespace {
 
-constexpr std::string_view kReplacement = "\xEF\xBF\xBD";
-
-// Bytes of `text` up to the last character that further tokens can no longer change.
-size_t settled_bytes(std::string_view text) {
-  if (text.ends_with(kReplacement)) return text.size() - kReplacement.size();
-  for (size_t back = 1; back <= std::min<size_t>(3, text.size()); ++back) {
-    const auto byte = static_cast<unsigned char>(text[text.size() - back]);
-    if ((byte & 0xC0) == 0x80) continue;  // a continuation: look for its lead
-    const size_t length = byte >= 0xF0 ? 4 : byte >= 0xE0 ? 3 : byte >= 0xC0 ? 2 : 1;
-    return length > back ? text.size() - back : text.size();
-  }
-  return text.size();
-}
-
 // Hands the text on piece by piece as it settles.
 class TextStream {
  public:
-  TextStream(const Tokenizer& tokenizer, const OnText& sink) : tokenizer_(tokenizer), sink_(sink) {}
+  // `continues`: the text stands behind another.
+  TextStream(const Tokenizer& tokenizer, bool continues, const OnText& sink)
+      : tokenizer_(tokenizer), continues_(continues), sink_(sink) {}
+
+  std::string whole(std::span<const int64_t> ids) const { return decoded(ids, false); }
 
   // False: the sink wants no more.
   bool update(std::span<const int64_t> ids, bool last) {
     if (!sink_) return true;
-    const std::string text = tokenizer_.decode(ids, true);
-    const size_t settled = last ? text.size() : settled_bytes(text);
-    if (settled <= sent_) return true;
-    const std::string piece = text.substr(sent_, settled - sent_);
-    sent_ = settled;
+    const std::string text = decoded(ids, !last);
+    if (text.size() <= sent_) return true;
+    const std::string piece = text.substr(sent_);
+    sent_ = text.size();
     return sink_(piece);
   }
 
  private:
+  std::string decoded(std::span<const int64_t> ids, bool settled) const {
+    return tokenizer_.decode(ids,
+                             {.skip_special = true, .continues = continues_, .settled = settled});
+  }
+
   const Tokenizer& tokenizer_;
+  const bool continues_;
   const OnText& sink_;
   size_t sent_ = 0;
 };
@@ -150,9 +146,10 @@ Result<Generated> generate(Rank& rank, Trunk& trunk, const Tokenizer& tokenizer,
   WEFT_ASSIGN_OR_RETURN(std::vector<int64_t> ids, start_ids(trunk, tokenizer, prompt));
   Generated result;
   result.prompt_tokens = static_cast<int64_t>(ids.size());
+  const bool continues = !tokenizer.decode(ids, {.skip_special = true, .continues = true}).empty();
+  TextStream stream(tokenizer, continues, on_text);
   Window window(rank, trunk, std::move(ids));
   result.dropped_tokens = window.dropped();
-  TextStream stream(tokenizer, on_text);
   bool more = true;
   for (int64_t step = 0; more && step < options.max_tokens; ++step) {
     const std::vector<float> logits = window.logits();
@@ -169,7 +166,7 @@ Result<Generated> generate(Rank& rank, Trunk& trunk, const Tokenizer& tokenizer,
   }
   if (more) stream.update(result.ids, true);
   result.restarts = window.restarts();
-  result.text = tokenizer.decode(result.ids, true);
+  result.text = stream.whole(result.ids);
   return result;
 }
 
@@ -181,7 +178,10 @@ Result<LoadedModel> load_hf_folder(Rank& rank, const std::string& path) {
                                 "must be a causal_lm's, as no other generates text"));
   }
   if (model.folder.tokenizer_file.empty()) {
-    return fail(Code::kNotFound, path + ": no tokenizer.json beside the model");
+    std::error_code ignored;
+    const bool sentencepiece =
+        std::filesystem::exists(std::filesystem::path(path) / kSentencePieceFile, ignored);
+    return fail(Code::kNotFound, path + " has " + no_tokenizer_json(sentencepiece, path));
   }
   WEFT_ASSIGN_OR_RETURN(model.tokenizer, load_tokenizer_file(model.folder.tokenizer_file));
   WEFT_ASSIGN_OR_RETURN(model.trunk, model.folder.family->make_trunk(rank, model.folder.config));

@@ -36,8 +36,8 @@ Status check_options(const GenerateOptions& options);
 enum class FinishReason { kEos, kMaxTokens, kStopped };
 
 struct Generated {
-  std::vector<int64_t> ids;  // without the prompt and without the eos that ended it
-  std::string text;
+  std::vector<int64_t> ids;    // without the prompt and without the eos that ended it
+  std::string text;            // as it goes on behind the prompt
   int64_t prompt_tokens = 0;   // as encoded, with what stands before it
   int64_t dropped_tokens = 0;  // of the prompt's beginning, beyond the model's positions
   int64_t restarts = 0;        // of the cache

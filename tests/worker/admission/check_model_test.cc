@@ -270,6 +270,8 @@ TEST_F(CheckModelTest, TheJobFitsTheModel) {
 TEST_F(CheckModelTest, TheTokenizerFitsTheModel) {
   fs::remove(folder_ / "tokenizer.json");
   refused(check(fine_tune()), "tokenizer", "absent", "no tokenizer.json");
+  write("tokenizer.model", "\n\x0e\n\x05<unk>");
+  refused(check(fine_tune()), "tokenizer", "absent", "AutoTokenizer.from_pretrained('FOLDER')");
   auto bytes = fine_tune();
   bytes.mutable_tokenizer()->set_type(proto::TOKENIZER_TYPE_BYTE);
   EXPECT_TRUE(check(bytes).ok());
@@ -278,6 +280,9 @@ TEST_F(CheckModelTest, TheTokenizerFitsTheModel) {
   given.mutable_tokenizer()->set_from("obj-3");
   const auto file = open_input_files(kTokenizer).value();
   EXPECT_EQ(check(given, {.tokenizer = file.get()}).to_string(), "ok");
+  const auto sentencepiece = open_input_files((folder_ / "tokenizer.model").string()).value();
+  EXPECT_THAT(check(given, {.tokenizer = sentencepiece.get()}).to_string(),
+              HasSubstr("AutoTokenizer.from_pretrained"));
   write("tokenizer.json", "{}");
   EXPECT_EQ(check(fine_tune()).field(), "model.from");
   EXPECT_THAT(check(fine_tune()).value(), HasSubstr("tokenizer.json"));

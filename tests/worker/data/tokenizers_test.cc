@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -22,6 +23,11 @@ std::string fixture(const std::string& name) {
   text << stream.rdbuf();
   EXPECT_FALSE(text.view().empty()) << name;
   return std::move(text).str();
+}
+
+const json& character_file() {
+  static const json kFile = json::parse(fixture("character_tokenizer.json"));
+  return kFile;
 }
 
 const json& bpe_file() {
@@ -55,8 +61,8 @@ TEST(ByteLevelBpe, EachFixtureEncodesAndDecodesAlike) {
     json offsets = json::array();
     for (const TokenOffsets& at : encoding->offsets) offsets.push_back({at.begin, at.end});
     EXPECT_EQ(offsets, expected.at("offsets")) << expected;
-    EXPECT_EQ(tokenizer->decode(encoding->ids, true), expected.at("decoded")) << expected;
-    EXPECT_EQ(tokenizer->decode(encoding->ids, false), expected.at("decoded_with_special"));
+    EXPECT_EQ(tokenizer->decode(encoding->ids, {.skip_special = true}), expected.at("decoded"));
+    EXPECT_EQ(tokenizer->decode(encoding->ids, {}), expected.at("decoded_with_special"));
   }
   EXPECT_EQ(tokenizer->eos_id(), 995);
   EXPECT_EQ(tokenizer->vocab_size(), 1000);
@@ -186,11 +192,11 @@ TEST(ByteLevelBpe, LongWordsAndBadTextEnd) {
   const std::string word(300000, 'e');
   const auto ids = tokenizer->encode(word, false);
   ASSERT_TRUE(ids.has_value()) << ids.error().to_string();
-  EXPECT_EQ(tokenizer->decode(*ids, false), word);
+  EXPECT_EQ(tokenizer->decode(*ids, {}), word);
   const auto bad = tokenizer->encode("ab\xff", false);
   ASSERT_FALSE(bad.has_value());
   EXPECT_THAT(bad.error().to_string(), HasSubstr("byte 2"));
-  EXPECT_EQ(tokenizer->decode(std::vector<int64_t>{-1, 5000, INT64_MAX, 64}, false), "a");
+  EXPECT_EQ(tokenizer->decode(std::vector<int64_t>{-1, 5000, INT64_MAX, 64}, {}), "a");
 }
 
 TEST(ByteLevelBpe, APatternThatBacktracksWithoutEndIsAnError) {
@@ -207,6 +213,140 @@ TEST(ByteLevelBpe, APatternThatBacktracksWithoutEndIsAnError) {
   EXPECT_THAT(ids.error().to_string(), HasSubstr("limit"));
 }
 
+json metaspace(const char* scheme, bool split) {
+  return {{"type", "Metaspace"},
+          {"replacement", "\u2581"},
+          {"prepend_scheme", scheme},
+          {"split", split}};
+}
+
+json replace(const char* kind, const char* pattern, const char* content) {
+  return {{"type", "Replace"}, {"pattern", {{kind, pattern}}}, {"content", content}};
+}
+
+// The fixture is as Llama 2's tokenizer.json is today; the others are what older and other files
+// have.
+json character_variant(const std::string& name) {
+  json file = character_file();
+  if (name != "first" && name != "converted") {
+    const auto token = [](int id, const char* content, const char* flag, bool special) {
+      json entry = {{"id", id}, {"content", content}, {"special", special}};
+      entry["normalized"] = !special;
+      entry[flag] = true;
+      return entry;
+    };
+    file["added_tokens"].push_back(token(1000, "<mask>", "lstrip", true));
+    file["added_tokens"].push_back(token(1001, "weft", "single_word", false));
+    file["added_tokens"].push_back(token(1002, "foo bar", "rstrip", false));
+  }
+  const json spaces = replace("String", " ", "\u2581");
+  const auto normalizers = [](const json& list) {
+    return json{{"type", "Sequence"}, {"normalizers", list}};
+  };
+  if (name == "legacy") {
+    const json prepend = {{"type", "Prepend"}, {"prepend", "\u2581"}};
+    file["normalizer"] = normalizers(json::array({prepend, spaces}));
+    file["pre_tokenizer"] = nullptr;
+  } else if (name == "split") {
+    file["pre_tokenizer"] = {
+        {"type", "Metaspace"}, {"replacement", "\u2581"}, {"add_prefix_space", true}};
+    file["decoder"] = file["pre_tokenizer"];
+  } else if (name == "unknown") {
+    file["model"]["byte_fallback"] = false;
+    file["pre_tokenizer"] = metaspace("never", true);
+  } else if (name == "converted") {
+    const json first = replace("Regex", "\\A\u2581", "\u2581\u2581");
+    file["normalizer"] = normalizers(json::array({spaces, first}));
+    file["pre_tokenizer"] = {{"type", "Sequence"},
+                             {"pretokenizers", json::array({metaspace("always", false)})}};
+  }
+  return file;
+}
+
+TEST(CharacterBpe, EachFixtureEncodesAndDecodesAlike) {
+  std::map<std::string, std::unique_ptr<Tokenizer>> tokenizers;
+  const auto cases = lines("character_cases.jsonl");
+  EXPECT_GE(cases.size(), 300U);
+  for (const json& expected : cases) {
+    auto& tokenizer = tokenizers[expected.at("variant")];
+    if (tokenizer == nullptr) tokenizer = load(character_variant(expected.at("variant")));
+    const std::string text = expected.at("text");
+    const auto encoding = tokenizer->encode_with_offsets(text, true);
+    ASSERT_TRUE(encoding.has_value()) << encoding.error().to_string();
+    EXPECT_EQ(json(encoding->ids), expected.at("ids")) << expected;
+    EXPECT_EQ(json(*tokenizer->encode(text, true)), expected.at("ids")) << expected;
+    json offsets = json::array();
+    for (const TokenOffsets& at : encoding->offsets) offsets.push_back({at.begin, at.end});
+    EXPECT_EQ(offsets, expected.at("offsets")) << expected;
+    EXPECT_EQ(tokenizer->decode(encoding->ids, {.skip_special = true}), expected.at("decoded"));
+    EXPECT_EQ(tokenizer->decode(encoding->ids, {}), expected.at("decoded_with_special"));
+  }
+  EXPECT_EQ(tokenizers["first"]->type(), "character_bpe");
+  EXPECT_EQ(tokenizers["first"]->eos_id(), 2);
+  EXPECT_EQ(tokenizers["first"]->vocab_size(), 1000);
+  EXPECT_EQ(tokenizers["legacy"]->vocab_size(), 1003);
+}
+
+// Cut where nothing joins, a document has the ids of its whole: the seams stand where no merge has
+// the letters on both sides.
+TEST(CharacterBpe, ALongDocumentHasTheIdsOfItsWords) {
+  const auto tokenizer = load(character_file());
+  std::string text;
+  std::vector<int64_t> words;
+  for (int i = 0; i < 20000; ++i) {
+    const std::string word = i % 7 == 0 ? "\U0001F642s" : i % 3 == 0 ? "the" : "friend";
+    text += (i == 0 ? "" : " ") + word;
+    const auto ids = *tokenizer->encode(word, false);
+    words.insert(words.end(), ids.begin(), ids.end());
+  }
+  EXPECT_EQ(*tokenizer->encode(text, false), words);
+  EXPECT_EQ(tokenizer->decode(words, {}), text);
+  for (const char* letter : {"e", " ", "\u00e9", "\U0001F642"}) {
+    std::string run;
+    while (run.size() < 300000) run += letter;
+    const auto ids = tokenizer->encode(run, false);
+    ASSERT_TRUE(ids.has_value()) << ids.error().to_string();
+    const bool space = *letter == ' ';  // the first is taken for one that was put in front
+    EXPECT_EQ(tokenizer->decode(*ids, {.continues = space}), run);
+  }
+}
+
+// Bytes that may yet form characters wait; what is settled is the start of what comes.
+TEST(CharacterBpe, SettledTextIsNeverTakenBack) {
+  for (const char* variant : {"first", "split"}) {
+    const auto tokenizer = load(character_variant(variant));
+    const int64_t x = 320, byte = 3;  // "x", and "<0x00>", which the other bytes follow
+    const std::vector<int64_t> ids = {x,           byte + 0xC3, byte + 0xA9, byte + 0xC3, x,
+                                      byte + 0xE2, byte + 0x82, 2,           byte + 0xAC, x};
+    const std::string whole = tokenizer->decode(ids, {.skip_special = true});
+    std::vector<size_t> settled;
+    for (size_t count = 0; count <= ids.size(); ++count) {
+      const auto text =
+          tokenizer->decode(std::span(ids).first(count), {.skip_special = true, .settled = true});
+      EXPECT_TRUE(whole.starts_with(text)) << text;
+      settled.push_back(text.size());
+    }
+    if (std::string_view(variant) == "split") continue;  // its decoder knows no bytes
+    EXPECT_EQ(whole, "x\uFFFD\uFFFD\uFFFDx\u20ACx");
+    EXPECT_EQ(settled, (std::vector<size_t>{0, 1, 1, 1, 1, 11, 11, 11, 11, 11, 15}));
+  }
+}
+
+TEST(CharacterBpe, ALackingCharacterIsAnErrorWithoutUnknownToken) {
+  json file = character_file();
+  file["model"]["byte_fallback"] = false;
+  file["model"]["unk_token"] = nullptr;
+  const auto ids = load(file)->encode("a\U0001F642", false);
+  ASSERT_FALSE(ids.has_value());
+  EXPECT_THAT(ids.error().to_string(), HasSubstr("U+1F642"));
+}
+
+TEST(CharacterBpe, ASentencePieceModelIsToldHowToConvert) {
+  const auto loaded = load_tokenizer_json("\n\x0e\n\x05<unk>\x15");
+  ASSERT_FALSE(loaded.has_value());
+  EXPECT_THAT(loaded.error().to_string(), HasSubstr("AutoTokenizer.from_pretrained"));
+}
+
 struct Hostile {
   const char* pointer;  // what is replaced
   const char* value;
@@ -221,6 +361,55 @@ TEST_P(HostileTokenizer, IsRefusedByTheNameOfTheField) {
   ASSERT_FALSE(tokenizer.has_value());
   EXPECT_THAT(tokenizer.error().to_string(), HasSubstr(GetParam().expected));
 }
+
+class HostileCharacters : public ::testing::TestWithParam<Hostile> {};
+
+TEST_P(HostileCharacters, AreRefusedByTheNameOfTheField) {
+  json file = character_file();
+  file[json::json_pointer(GetParam().pointer)] = json::parse(GetParam().value);
+  const auto tokenizer = load_tokenizer_json(file.dump());
+  ASSERT_FALSE(tokenizer.has_value());
+  EXPECT_THAT(tokenizer.error().to_string(), HasSubstr(GetParam().expected));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Table, HostileCharacters,
+    ::testing::Values(
+        Hostile{"/normalizer", R"({"type":"Prepend"})", "normalizer.prepend"},
+        Hostile{"/normalizer", R"({"type":"Prepend","prepend":""})", "must not be empty"},
+        Hostile{"/normalizer", R"({"type":"Replace","pattern":{"String":""},"content":"a"})",
+                "normalizer.pattern"},
+        Hostile{"/normalizer", R"({"type":"Replace","pattern":{"Regex":"(a"},"content":"a"})",
+                "normalizer.pattern"},
+        Hostile{"/normalizer", R"({"type":"Replace","pattern":{},"content":"a"})",
+                "one of Regex and String"},
+        Hostile{"/normalizer", R"({"type":"Replace","pattern":{"String":"a"},"content":""})",
+                "normalizer.content"},
+        Hostile{"/normalizer", R"({"type":"Replace","pattern":{"String":"a"}})",
+                "normalizer.content"},
+        Hostile{"/pre_tokenizer/replacement", "\"ab\"", "must be one character"},
+        Hostile{"/pre_tokenizer/replacement", "\"\"", "pre_tokenizer.replacement"},
+        Hostile{"/pre_tokenizer/prepend_scheme", "\"last\"", "always, first or never"},
+        Hostile{"/pre_tokenizer/split", "1", "pre_tokenizer.split"},
+        Hostile{"/pre_tokenizer/add_prefix_space", "false", "pre_tokenizer.add_prefix_space"},
+        Hostile{"/pre_tokenizer/surprise", "1", "pre_tokenizer.surprise"},
+        Hostile{"/pre_tokenizer/type", "\"WhitespaceSplit\"", "WhitespaceSplit"},
+        Hostile{"/pre_tokenizer",
+                R"({"type":"Sequence","pretokenizers":[{"type":"Digits"},{"type":"Metaspace",)"
+                R"("replacement":"_"}]})",
+                "must be ByteLevel here"},
+        Hostile{"/decoder", R"({"type":"ByteLevel"})", "must go with a pre_tokenizer"},
+        Hostile{"/decoder", "null", "decoder.type"},
+        Hostile{"/decoder/decoders/0/type", "\"CTC\"", "decoder.decoders[0].type"},
+        Hostile{"/decoder/decoders/0/pattern", R"({"Regex":"a"})", "decoders[0].pattern.Regex"},
+        Hostile{"/decoder/decoders/3/stop", "1", "decoders[3].stop"},
+        Hostile{"/decoder/decoders/3/start", "-1", "decoders[3].start"},
+        Hostile{"/decoder/decoders/3/content", "\"ab\"", "decoders[3].content"},
+        Hostile{"/decoder/decoders/3", R"({"type":"ByteFallback"})", "behind Fuse"},
+        Hostile{"/decoder/decoders", "7", "decoder.decoders"},
+        Hostile{"/model/end_of_word_suffix", "\"</w>\"", "end_of_word_suffix"},
+        Hostile{"/model/byte_fallback", "1", "model.byte_fallback"},
+        Hostile{"/model/unk_token", "\"<none>\"", "model.unk_token"}));
 
 INSTANTIATE_TEST_SUITE_P(
     Table, HostileTokenizer,
@@ -249,7 +438,10 @@ INSTANTIATE_TEST_SUITE_P(
         Hostile{"/normalizer", R"({"type":"Sequence","normalizers":[{"type":"Lowercase"}]})",
                 "normalizer.normalizers[0].type"},
         Hostile{"/pre_tokenizer", "null", "pre_tokenizer"},
-        Hostile{"/pre_tokenizer/type", "\"Metaspace\"", "Metaspace"},
+        Hostile{"/pre_tokenizer/type", "\"Whitespace\"", "Whitespace"},
+        Hostile{"/pre_tokenizer",
+                R"({"type":"Metaspace","replacement":"_","prepend_scheme":"never"})",
+                "must go with a pre_tokenizer"},
         Hostile{"/pre_tokenizer", R"({"type":"Sequence","pretokenizers":[]})", "pretokenizers"},
         Hostile{"/pre_tokenizer",
                 R"({"type":"Sequence","pretokenizers":[{"type":"Punctuation"},)"
@@ -265,7 +457,7 @@ INSTANTIATE_TEST_SUITE_P(
                 R"("individual_digits":1},{"type":"ByteLevel"}]})",
                 "pretokenizers[0].individual_digits"},
         Hostile{"/pre_tokenizer", R"({"type":"Sequence","pretokenizers":[{"type":"Digits"}]})",
-                "must be ByteLevel here"},
+                "must be ByteLevel or Metaspace here"},
         Hostile{"/post_processor", R"({"type":"BertProcessing"})", "BertProcessing"},
         Hostile{"/post_processor",
                 R"({"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"x"}}]})",
@@ -288,8 +480,8 @@ TEST(ByteTokenizer, IdsAreTheBytes) {
   const auto ids = tokenizer->encode(text, true);
   ASSERT_TRUE(ids.has_value());
   for (int64_t i = 0; i < 256; ++i) EXPECT_EQ((*ids)[static_cast<size_t>(i)], i);
-  EXPECT_EQ(tokenizer->decode(*ids, true), text);
-  EXPECT_EQ(tokenizer->decode(std::vector<int64_t>{72, 256, 257, -1}, false), "H<|endoftext|>");
+  EXPECT_EQ(tokenizer->decode(*ids, {.skip_special = true}), text);
+  EXPECT_EQ(tokenizer->decode(std::vector<int64_t>{72, 256, 257, -1}, {}), "H<|endoftext|>");
   EXPECT_EQ(tokenizer->eos_id(), 256);
   EXPECT_EQ(tokenizer->vocab_size(), 257);
 }
@@ -328,7 +520,7 @@ TEST(ByteTokenizer, ItsExportGivesTheSameIds) {
   const std::string text =
       "Hello\n  world\t\x01 \xC3\xA9 \xF0\x9F\x98\x80" + std::string(5000, 'x');
   EXPECT_EQ(*(*exported)->encode(text, true), *make_byte_tokenizer()->encode(text, true));
-  EXPECT_EQ((*exported)->decode(*(*exported)->encode(text, true), false), text);
+  EXPECT_EQ((*exported)->decode(*(*exported)->encode(text, true), {}), text);
   EXPECT_EQ((*exported)->eos_id(), 256);
   EXPECT_EQ((*exported)->vocab_size(), 257);
 }

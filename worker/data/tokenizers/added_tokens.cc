@@ -19,6 +19,7 @@ Result<AddedToken> parse_token(const std::string& field, const json& entry) {
   if (token.content.empty() || token.content.size() > kContentBytesMax) {
     return fail(wrong(field + ".content", entry.at("content"), "must have 1 to 4096 bytes"));
   }
+  token.written = token.content;
   WEFT_ASSIGN_OR_RETURN(token.special, bool_at(field, entry, "special", false));
   WEFT_ASSIGN_OR_RETURN(token.single_word, bool_at(field, entry, "single_word", false));
   WEFT_ASSIGN_OR_RETURN(token.lstrip, bool_at(field, entry, "lstrip", false));
@@ -29,16 +30,15 @@ Result<AddedToken> parse_token(const std::string& field, const json& entry) {
 
 }  // namespace
 
-void TokenMatcher::add(const AddedToken& token, std::string content) {
-  if (content.empty()) return;
-  std::vector<size_t>& lengths = lengths_[static_cast<unsigned char>(content.front())];
-  if (std::find(lengths.begin(), lengths.end(), content.size()) == lengths.end()) {
-    lengths.push_back(content.size());
+void TokenMatcher::add(const AddedToken& token) {
+  const std::string& text = token.written;
+  if (text.empty()) return;
+  std::vector<size_t>& lengths = lengths_[static_cast<unsigned char>(text.front())];
+  if (std::find(lengths.begin(), lengths.end(), text.size()) == lengths.end()) {
+    lengths.push_back(text.size());
     std::sort(lengths.rbegin(), lengths.rend());
   }
-  AddedToken found = token;
-  found.content = content;
-  tokens_.emplace(std::move(content), std::move(found));
+  tokens_.emplace(text, token);
 }
 
 const AddedToken* TokenMatcher::longest_at(std::string_view text) const {
@@ -53,13 +53,13 @@ const AddedToken* TokenMatcher::longest_at(std::string_view text) const {
 Status TokenMatcher::for_each_stretch(std::string_view text,
                                       const std::function<Status(const Stretch&)>& visit) const {
   size_t covered = 0;
-  for (size_t at = 0; at < text.size();) {
+  for (size_t at = tokens_.empty() ? text.size() : 0; at < text.size();) {
     const AddedToken* token = longest_at(text.substr(at));
     if (token == nullptr) {
       ++at;
       continue;
     }
-    size_t begin = at, end = at + token->content.size();
+    size_t begin = at, end = at + token->written.size();
     at = end;
     if (begin < covered) continue;  // white space that the token before took
     if (token->single_word &&

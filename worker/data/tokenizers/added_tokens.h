@@ -19,6 +19,7 @@ namespace weft::tokenizers {
 struct AddedToken {
   int64_t id = 0;
   std::string content;
+  std::string written;  // how decoders get it: as content, normalized where `normalized`
   bool special = false;
   bool single_word = false;  // not inside a word
   bool lstrip = false;       // with the white space in front of it
@@ -35,7 +36,7 @@ struct Stretch {
 // Finds tokens in a text: leftmost first, the longest of those that start there.
 class TokenMatcher {
  public:
-  void add(const AddedToken& token, std::string content);
+  void add(const AddedToken& token);
   bool empty() const { return tokens_.empty(); }
   // Covers `text` without empty stretches.
   Status for_each_stretch(std::string_view text,

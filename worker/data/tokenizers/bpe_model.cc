@@ -2,6 +2,7 @@
 
 #include <array>
 #include <bit>
+#include <cstdio>
 #include <map>
 #include <mutex>
 #include <queue>
@@ -9,6 +10,7 @@
 
 #include "worker/data/tokenizers/byte_alphabet.h"
 #include "worker/data/tokenizers/json_fields.h"
+#include "worker/data/tokenizers/unicode.h"
 
 namespace weft::tokenizers {
 namespace {
@@ -73,6 +75,7 @@ struct Candidate {
 
 class Bpe final : public BpeModel {
  public:
+  explicit Bpe(Alphabet alphabet) : alphabet_(alphabet) {}
   Status load(const json& section);
 
   int64_t vocab_size() const override { return static_cast<int64_t>(tokens_.size()); }
@@ -83,48 +86,42 @@ class Bpe final : public BpeModel {
   }
   const std::string& token(int64_t id) const override { return tokens_[static_cast<size_t>(id)]; }
 
-  Status encode(std::string_view word, std::vector<Symbol>* out) const override {
-    if (word.size() > kCachedWordBytesMax) {
-      // Without merges any stretch is a word.
-      const size_t stretch = stretches_ ? kWordBytesMax / 256 : word.size();
-      for (size_t at = 0; at < word.size(); at += stretch) {
-        WEFT_RETURN_IF_ERROR(encode_uncached(word.substr(at, stretch), out));
-      }
-      return {};
-    }
-    {
-      const std::lock_guard lock(mutex_);
-      if (const auto found = cache_.find(word); found != cache_.end()) {
-        out->insert(out->end(), found->second.begin(), found->second.end());
-        return {};
-      }
-    }
-    const size_t before = out->size();
-    WEFT_RETURN_IF_ERROR(encode_uncached(word, out));
-    const std::lock_guard lock(mutex_);
-    if (cache_.size() >= kCachedWordsMax) cache_.clear();
-    cache_.emplace(word,
-                   std::vector<Symbol>(out->begin() + static_cast<int64_t>(before), out->end()));
-    return {};
-  }
+  Status encode(std::string_view word, std::vector<Symbol>* out) const override;
 
  private:
+  // A byte or a character; id -1: the vocabulary lacks it.
+  struct Letter {
+    int32_t id = -1;
+    uint32_t bytes = 1;
+  };
+  Letter letter_at(std::string_view text) const;
+  int32_t outer_letter(std::string_view token, bool first) const;
+
   Status load_vocab(const json& vocab);
+  void load_letters(bool fallback);
   Status load_merges(const json& merges);
   Status add_merge(const std::string& field, const std::string& left, const std::string& right,
                    uint32_t rank);
+  const int32_t* whole_word(std::string_view word) const;
+  Status encode_cut(std::string_view word, std::vector<Symbol>* out) const;
+  Status encode_cached(std::string_view word, std::vector<Symbol>* out) const;
   Status encode_uncached(std::string_view word, std::vector<Symbol>* out) const;
+  bool add_bytes(std::string_view letter, std::vector<Node>* nodes) const;
+  Status lacks(std::string_view letter) const;
   Status first_symbols(std::string_view word, std::vector<Node>* nodes) const;
   void join(std::vector<Node>* nodes) const;
 
   std::vector<std::string> tokens_;
   StringMap<int32_t> ids_;
-  std::array<int32_t, 256> byte_ids_ = {};  // -1: the vocabulary lacks it
-  StringMap<int32_t> whole_words_;          // raw bytes -> id, for ignore_merges
+  Alphabet alphabet_;
+  // Of each byte; -1: the vocabulary lacks it. Of characters: those that bytes fall back to.
+  std::array<int32_t, 256> byte_ids_ = {};
+  std::vector<int32_t> character_ids_;  // by code point; -1, or beyond the end: lacking
+  StringMap<int32_t> whole_words_;      // raw bytes -> id, for ignore_merges
   MergeTable merges_{0};
+  MergeTable joints_{0};  // letters between which a merge joins two tokens
   std::optional<int32_t> unknown_;
   bool fuse_unknown_ = false, ignore_merges_ = false;
-  bool stretches_ = false;  // no merges, no unknown tokens: a word may be cut anywhere
 
   mutable std::mutex mutex_;  // guards cache_
   mutable StringMap<std::vector<Symbol>> cache_;
@@ -144,14 +141,18 @@ Status Bpe::load(const json& section) {
   for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
     const json& affix = member(section, key);
     if (!affix.is_null() && affix != "") {
-      return wrong(std::string("model.") + key, affix, "must be null: not used at byte level");
+      return wrong(std::string("model.") + key, affix, "must be null: no affix is supported");
     }
   }
   WEFT_ASSIGN_OR_RETURN(const bool fallback, bool_at("model", section, "byte_fallback", false));
-  if (fallback) return wrong("model.byte_fallback", true, "must be false at byte level");
+  if (fallback && alphabet_ == Alphabet::kBytes) {
+    return wrong("model.byte_fallback", true,
+                 "must be false with a ByteLevel pre_tokenizer, which leaves only bytes");
+  }
   WEFT_ASSIGN_OR_RETURN(fuse_unknown_, bool_at("model", section, "fuse_unk", false));
   WEFT_ASSIGN_OR_RETURN(ignore_merges_, bool_at("model", section, "ignore_merges", false));
   WEFT_RETURN_IF_ERROR(load_vocab(member(section, "vocab")));
+  load_letters(fallback);
   const json& unknown = member(section, "unk_token");
   if (!unknown.is_null()) {
     if (!unknown.is_string() || !find(unknown.get<std::string>())) {
@@ -182,19 +183,51 @@ Status Bpe::load_vocab(const json& vocab) {
     tokens_[at] = token;
     ids_.emplace(token, static_cast<int32_t>(id));
   }
-  for (uint32_t byte = 0; byte < 256; ++byte) {
-    byte_ids_[byte] = static_cast<int32_t>(find(utf8_of(byte_to_code_point()[byte])).value_or(-1));
-  }
-  if (!ignore_merges_) return {};
-  for (const auto& [token, id] : ids_) {
-    if (auto raw = raw_bytes(token)) whole_words_.emplace(std::move(*raw), id);
-  }
   return {};
+}
+
+void Bpe::load_letters(bool fallback) {
+  byte_ids_.fill(-1);
+  const auto id_of_token = [this](const std::string& token) {
+    return static_cast<int32_t>(find(token).value_or(-1));
+  };
+  if (alphabet_ == Alphabet::kBytes) {
+    for (uint32_t byte = 0; byte < 256; ++byte) {
+      byte_ids_[byte] = id_of_token(utf8_of(byte_to_code_point()[byte]));
+    }
+    if (!ignore_merges_) return;
+    for (const auto& [token, id] : ids_) {
+      if (auto raw = raw_bytes(token)) whole_words_.emplace(std::move(*raw), id);
+    }
+    return;
+  }
+  for (uint32_t byte = 0; fallback && byte < 256; ++byte) {
+    std::array<char, 8> name = {};
+    std::snprintf(name.data(), name.size(), "<0x%02X>", byte);
+    byte_ids_[byte] = id_of_token(name.data());
+  }
+  for (const auto& [token, id] : ids_) {
+    if (token.size() > 4) continue;
+    size_t bytes = token.size() + 1;
+    const uint32_t code_point = token.empty() ? 0 : code_point_at(token, &bytes);
+    if (bytes != token.size()) continue;
+    if (code_point >= character_ids_.size()) character_ids_.resize(code_point + 1, -1);
+    character_ids_[code_point] = id;
+  }
+}
+
+Bpe::Letter Bpe::letter_at(std::string_view text) const {
+  if (alphabet_ == Alphabet::kBytes) return {byte_ids_[static_cast<unsigned char>(text[0])], 1};
+  size_t bytes = 0;
+  const uint32_t code_point = code_point_at(text, &bytes);
+  const bool known = code_point < character_ids_.size();
+  return {known ? character_ids_[code_point] : -1, static_cast<uint32_t>(bytes)};
 }
 
 Status Bpe::load_merges(const json& merges) {
   if (!merges.is_array()) return wrong("model.merges", merges, "must be an array");
   merges_ = MergeTable(merges.size());
+  joints_ = MergeTable(merges.size());
   uint32_t rank = 0;
   for (size_t i = 0; i < merges.size(); ++i) {
     const json& entry = merges[i];
@@ -216,7 +249,6 @@ Status Bpe::load_merges(const json& merges) {
     }
     ++rank;
   }
-  stretches_ = rank == 0 && !unknown_ && !ignore_merges_;
   return {};
 }
 
@@ -227,34 +259,75 @@ Status Bpe::add_merge(const std::string& field, const std::string& left, const s
     return wrong(field, !a ? left : !b ? right : left + right, "is no token of the vocabulary");
   }
   merges_.set(pair_of(*a, *b), rank, static_cast<int32_t>(*joined));
+  const int32_t last = outer_letter(left, false), first = outer_letter(right, true);
+  if (last >= 0 && first >= 0) joints_.set(pair_of(last, first), 0, 0);
   return {};
 }
 
+// The first or last letter of a token, as the vocabulary writes it; -1: lacking.
+int32_t Bpe::outer_letter(std::string_view token, bool first) const {
+  if (token.empty()) return -1;
+  if (!first) token.remove_prefix(last_start(token));
+  size_t bytes = 0;
+  const uint32_t code_point = code_point_at(token, &bytes);
+  if (alphabet_ == Alphabet::kCharacters) return letter_at(token).id;
+  const int byte = code_point_to_byte(code_point);
+  return byte < 0 ? -1 : byte_ids_[static_cast<size_t>(byte)];
+}
+
+Status Bpe::lacks(std::string_view letter) const {
+  std::string name;
+  if (alphabet_ == Alphabet::kBytes) {
+    name = "byte " + std::to_string(static_cast<unsigned char>(letter[0]));
+  } else {
+    size_t bytes = 0;
+    std::array<char, 16> code = {};
+    std::snprintf(code.data(), code.size(), "U+%04X", code_point_at(letter, &bytes));
+    name = std::string("character ") + code.data();
+  }
+  return Status(Code::kInvalidArgument,
+                "the tokenizer's vocabulary lacks the " + name + " and has no unk_token for it");
+}
+
+// The tokens of the letter's bytes; false: the vocabulary lacks one.
+bool Bpe::add_bytes(std::string_view letter, std::vector<Node>* nodes) const {
+  if (alphabet_ == Alphabet::kBytes) return false;
+  for (const char c : letter) {
+    if (byte_ids_[static_cast<unsigned char>(c)] < 0) return false;
+  }
+  for (const char c : letter) {
+    nodes->push_back({{byte_ids_[static_cast<unsigned char>(c)], 1}});
+  }
+  return true;
+}
+
+// As merge_word of the `tokenizers` package, which puts an unknown token behind the bytes of the
+// letters that follow it.
 Status Bpe::first_symbols(std::string_view word, std::vector<Node>* nodes) const {
-  std::optional<uint32_t> unknown;  // bytes of the pending unknown token
-  const auto add = [nodes](int32_t id, uint32_t bytes) {
-    nodes->push_back({{id, bytes}, static_cast<int32_t>(nodes->size()) - 1, -1});
+  uint32_t unknown = 0;  // bytes of the pending unknown token; 0: none
+  const auto add = [nodes](int32_t id, uint32_t bytes) { nodes->push_back({{id, bytes}}); };
+  const auto add_unknown = [&] {
+    if (unknown > 0) add(*unknown_, unknown);
+    unknown = 0;
   };
-  for (const char c : word) {
-    const auto byte = static_cast<unsigned char>(c);
-    const int32_t id = byte_ids_[byte];
-    if (id < 0 && !unknown_) {
-      return Status(Code::kInvalidArgument, "the tokenizer's vocabulary lacks the byte " +
-                                                std::to_string(byte) +
-                                                " and has no unk_token for it");
-    }
-    if (id < 0) {
-      if (unknown && !fuse_unknown_) add(*unknown_, *unknown);
-      unknown = unknown && fuse_unknown_ ? *unknown + 1 : 1;
+  for (size_t at = 0; at < word.size();) {
+    const Letter letter = letter_at(word.substr(at));
+    const std::string_view text = word.substr(at, letter.bytes);
+    at += letter.bytes;
+    if (letter.id >= 0) {
+      add_unknown();
+      add(letter.id, letter.bytes);
       continue;
     }
-    if (unknown) add(*unknown_, *unknown);
-    unknown.reset();
-    add(id, 1);
+    if (add_bytes(text, nodes)) continue;
+    if (!unknown_) return lacks(text);
+    if (!fuse_unknown_) add_unknown();
+    unknown += letter.bytes;
   }
-  if (unknown) add(*unknown_, *unknown);
-  for (size_t i = 0; i + 1 < nodes->size(); ++i) {
-    (*nodes)[i].next = static_cast<int32_t>(i) + 1;
+  add_unknown();
+  for (size_t i = 0; i < nodes->size(); ++i) {
+    (*nodes)[i].previous = static_cast<int32_t>(i) - 1;
+    if (i + 1 < nodes->size()) (*nodes)[i].next = static_cast<int32_t>(i) + 1;
   }
   return {};
 }
@@ -288,16 +361,67 @@ void Bpe::join(std::vector<Node>* nodes) const {
   }
 }
 
+const int32_t* Bpe::whole_word(std::string_view word) const {
+  const StringMap<int32_t>& words = alphabet_ == Alphabet::kBytes ? whole_words_ : ids_;
+  const auto found = words.find(word);
+  return found == words.end() ? nullptr : &found->second;
+}
+
+Status Bpe::encode(std::string_view word, std::vector<Symbol>* out) const {
+  if (ignore_merges_) {
+    if (const int32_t* id = whole_word(word)) {
+      out->push_back({*id, static_cast<uint32_t>(word.size())});
+      return {};
+    }
+  }
+  return word.size() > kCachedWordBytesMax ? encode_cut(word, out) : encode_cached(word, out);
+}
+
+// Cuts a word where nothing can join across: between two letters of the vocabulary that no merge
+// has at the end of its left token and at the start of its right one.
+Status Bpe::encode_cut(std::string_view word, std::vector<Symbol>* out) const {
+  size_t begin = 0;
+  Letter last = letter_at(word);
+  for (size_t at = last.bytes; at <= word.size();) {
+    const bool end = at == word.size();
+    const Letter next = end ? Letter() : letter_at(word.substr(at));
+    if (end || (last.id >= 0 && next.id >= 0 && !joints_.find(pair_of(last.id, next.id)))) {
+      if (at - begin == last.bytes && last.id >= 0) {
+        out->push_back({last.id, last.bytes});
+      } else {
+        const std::string_view part = word.substr(begin, at - begin);
+        WEFT_RETURN_IF_ERROR(part.size() > kCachedWordBytesMax ? encode_uncached(part, out)
+                                                               : encode_cached(part, out));
+      }
+      begin = at;
+    }
+    at += next.bytes;
+    last = next;
+  }
+  return {};
+}
+
+Status Bpe::encode_cached(std::string_view word, std::vector<Symbol>* out) const {
+  {
+    const std::lock_guard lock(mutex_);
+    if (const auto found = cache_.find(word); found != cache_.end()) {
+      out->insert(out->end(), found->second.begin(), found->second.end());
+      return {};
+    }
+  }
+  const size_t before = out->size();
+  WEFT_RETURN_IF_ERROR(encode_uncached(word, out));
+  const std::lock_guard lock(mutex_);
+  if (cache_.size() >= kCachedWordsMax) cache_.clear();
+  cache_.emplace(word,
+                 std::vector<Symbol>(out->begin() + static_cast<int64_t>(before), out->end()));
+  return {};
+}
+
 Status Bpe::encode_uncached(std::string_view word, std::vector<Symbol>* out) const {
   if (word.size() > kWordBytesMax) {
     return Status(Code::kResourceExhausted,
                   "a word of more than 16 MiB; split the text into smaller documents");
-  }
-  if (ignore_merges_) {
-    if (const auto found = whole_words_.find(word); found != whole_words_.end()) {
-      out->push_back({found->second, static_cast<uint32_t>(word.size())});
-      return {};
-    }
   }
   std::vector<Node> nodes;
   nodes.reserve(word.size());
@@ -311,8 +435,8 @@ Status Bpe::encode_uncached(std::string_view word, std::vector<Symbol>* out) con
 
 }  // namespace
 
-Result<std::shared_ptr<const BpeModel>> BpeModel::parse(const json& section) {
-  auto model = std::make_shared<Bpe>();
+Result<std::shared_ptr<const BpeModel>> BpeModel::parse(const json& section, Alphabet alphabet) {
+  auto model = std::make_shared<Bpe>(alphabet);
   WEFT_RETURN_IF_ERROR(model->load(section));
   return std::shared_ptr<const BpeModel>(std::move(model));
 }

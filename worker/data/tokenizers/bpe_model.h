@@ -1,9 +1,11 @@
-// Byte-pair encoding of one word (Sennrich et al. 2016): starting from its bytes, the neighbours of
-// the lowest merge rank are joined, leftmost first, until no merge applies.
+// Byte-pair encoding of one word (Sennrich et al. 2016): starting from its letters, the neighbours
+// of the lowest merge rank are joined, leftmost first, until no merge applies. Letters are bytes,
+// or characters, of which those that the vocabulary lacks may fall back to their bytes (Kudo and
+// Richardson 2018).
 //
 // Thread safety: const calls from any thread. Ownership: owns vocabulary, merges and a bounded
 // cache of words. Invariants: 1. ids are 0 .. vocab_size() - 1 without gap. 2. n log n in a word's
-// length.
+// length; a whole document may be one word.
 #pragma once
 
 #include <cstdint>
@@ -24,16 +26,19 @@ struct Symbol {
   uint32_t bytes = 0;
 };
 
+enum class Alphabet { kBytes, kCharacters };
+
 class BpeModel {
  public:
   // Of the section `model`. Errors name the field.
-  static Result<std::shared_ptr<const BpeModel>> parse(const nlohmann::json& section);
+  static Result<std::shared_ptr<const BpeModel>> parse(const nlohmann::json& section,
+                                                       Alphabet alphabet);
   virtual ~BpeModel() = default;
   virtual int64_t vocab_size() const = 0;
   virtual std::optional<int64_t> find(std::string_view token) const = 0;
   virtual const std::string& token(int64_t id) const = 0;
-  // Appends the symbols of a word of raw bytes. Error: a byte that the vocabulary lacks, without
-  // unk_token.
+  // Appends the symbols of a word: raw bytes, or valid UTF-8. Error: a letter that the vocabulary
+  // lacks, without unk_token.
   virtual Status encode(std::string_view word, std::vector<Symbol>* out) const = 0;
 };
 

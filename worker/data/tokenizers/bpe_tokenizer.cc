@@ -1,4 +1,5 @@
-// Byte-level BPE: added tokens, NFC, pre-tokenizer, merges, post-processor; see tokenizer.h.
+// BPE from a tokenizer.json: added tokens, normalizer, pre-tokenizer, merges, post-processor,
+// decoder; see tokenizer.h.
 #include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -8,7 +9,9 @@
 #include "proto/json/utf8.h"
 #include "worker/data/tokenizers/added_tokens.h"
 #include "worker/data/tokenizers/byte_alphabet.h"
+#include "worker/data/tokenizers/decoder.h"
 #include "worker/data/tokenizers/json_fields.h"
+#include "worker/data/tokenizers/normalizer.h"
 #include "worker/data/tokenizers/post_processor.h"
 #include "worker/data/tokenizers/pre_tokenizer.h"
 #include "worker/data/tokenizers/tokenizer.h"
@@ -22,10 +25,10 @@ constexpr size_t kFlushIds = 65536;
 constexpr int64_t kEndOfText = 256;  // of the byte tokenizer
 constexpr std::string_view kEndOfTextName = "<|endoftext|>";
 
-// The symbols of one word, whose bytes add up to it, or of an added token. begin: its first byte,
-// counted from byte `base` of the text. shifted: a space was put in front of byte `base`, and begin
-// counts it.
+// The symbols of one word, whose bytes add up to it, or of an added token. whole, shifted: as of
+// PreTokenizer::Word; begin: the word's first byte in `whole`; base: the piece's in the text.
 struct SymbolRun {
+  std::string_view whole;
   size_t base = 0, begin = 0;
   bool shifted = false, added = false;
   std::span<const Symbol> symbols;
@@ -36,28 +39,31 @@ class BpeTokenizer final : public Tokenizer {
  public:
   Status load(const json& file, const json& config);
 
-  std::string_view type() const override { return "byte_level_bpe"; }
+  std::string_view type() const override {
+    return decoder_.byte_level() ? "byte_level_bpe" : "character_bpe";
+  }
   int64_t vocab_size() const override { return vocab_size_; }
   std::span<const int64_t> prefix_ids() const override { return post_.prefix; }
   std::span<const int64_t> suffix_ids() const override { return post_.suffix; }
   Result<Encoding> encode_with_offsets(std::string_view text, bool add_special) const override;
   Status encode_to(std::string_view text, bool add_special, const IdSink& sink) const override;
-  std::string decode(std::span<const int64_t> ids, bool skip_special) const override;
+  std::string decode(std::span<const int64_t> ids, const DecodeOptions& options) const override;
 
  private:
-  Status load_normalizer(const json& section, const std::string& field, int depth);
   Status load_special(const json& config);
-  // The symbols of a text without added tokens in it that are looked for before normalization.
-  Status encode_stretch(std::string_view text, const SymbolSink& sink) const;
+  // The symbols of a normalized text without added tokens in it that are looked for before
+  // normalization. first: it comes from the start of the whole text.
+  Status encode_stretch(std::string_view text, bool first, const SymbolSink& sink) const;
   Status check_text(std::string_view text) const;
   const std::string* token_of(int64_t id) const;
   // Leaves out the white space that `token` has at its ends. first: of its text.
   void trim(std::string_view token, bool first, TokenOffsets* offsets) const;
 
   std::shared_ptr<const BpeModel> model_;
+  Normalizer normalizer_;
   PreTokenizer pre_tokenizer_;
   PostProcessor post_;
-  bool nfc_ = false;
+  Decoder decoder_;
   TokenMatcher before_, after_;  // added tokens looked for before and after normalization
   std::map<int64_t, AddedToken> added_;
   int64_t vocab_size_ = 0;
@@ -76,52 +82,25 @@ Status BpeTokenizer::load(const json& file, const json& config) {
       return wrong(key, section, "must be an object or null");
     }
   }
-  WEFT_RETURN_IF_ERROR(load_normalizer(member(file, "normalizer"), "normalizer", 0));
+  WEFT_ASSIGN_OR_RETURN(normalizer_, Normalizer::parse(member(file, "normalizer")));
   WEFT_ASSIGN_OR_RETURN(pre_tokenizer_, PreTokenizer::parse(member(file, "pre_tokenizer")));
-  const json& decoder = member(file, "decoder");
-  WEFT_RETURN_IF_ERROR(
-      check_object("decoder", decoder, {"type", "add_prefix_space", "trim_offsets", "use_regex"}));
-  if (member(decoder, "type") != "ByteLevel") {
-    return wrong("decoder.type", member(decoder, "type"),
-                 "must be ByteLevel: no other is supported");
-  }
-  WEFT_ASSIGN_OR_RETURN(model_, BpeModel::parse(member(file, "model")));
+  const bool bytes = pre_tokenizer_.byte_level();
+  WEFT_ASSIGN_OR_RETURN(decoder_, Decoder::parse(member(file, "decoder"), bytes));
+  WEFT_ASSIGN_OR_RETURN(model_, BpeModel::parse(member(file, "model"),
+                                                bytes ? Alphabet::kBytes : Alphabet::kCharacters));
   WEFT_ASSIGN_OR_RETURN(auto added, parse_added_tokens(member(file, "added_tokens"), *model_));
   vocab_size_ = model_->vocab_size();
   for (AddedToken& token : added) {
-    std::string content = token.content;
-    if (token.normalized && nfc_) {
-      WEFT_ASSIGN_OR_RETURN(Normalized normalized, to_nfc(content, false));
-      content = std::move(normalized.text);
+    if (token.normalized) {
+      WEFT_ASSIGN_OR_RETURN(Normalized normalized, normalizer_.apply(token.content, false));
+      token.written = std::move(normalized.text);
     }
-    (token.normalized ? after_ : before_).add(token, content);
+    (token.normalized ? after_ : before_).add(token);
     vocab_size_ = std::max(vocab_size_, token.id + 1);
     added_.emplace(token.id, std::move(token));
   }
   WEFT_ASSIGN_OR_RETURN(post_, parse_post_processor(member(file, "post_processor"), vocab_size_));
   return load_special(config);
-}
-
-Status BpeTokenizer::load_normalizer(const json& section, const std::string& field, int depth) {
-  if (section.is_null()) return {};
-  const json& type = member(section, "type");
-  if (type == "NFC") {
-    nfc_ = true;
-    return check_object(field, section, {"type"});
-  }
-  if (type == "Sequence" && depth < 4) {
-    WEFT_RETURN_IF_ERROR(check_object(field, section, {"type", "normalizers"}));
-    const json& list = member(section, "normalizers");
-    if (!list.is_array() || list.size() > 16) {
-      return wrong(field + ".normalizers", list, "must be an array of at most 16");
-    }
-    for (size_t i = 0; i < list.size(); ++i) {
-      WEFT_RETURN_IF_ERROR(
-          load_normalizer(list[i], field + ".normalizers[" + std::to_string(i) + "]", depth + 1));
-    }
-    return {};
-  }
-  return wrong(field + ".type", type, "must be NFC or a Sequence of NFC: no other is supported");
 }
 
 // tokenizer_config.json names its special tokens as a string or as an object with `content`.
@@ -161,25 +140,27 @@ Status BpeTokenizer::check_text(std::string_view text) const {
                                             "tokenizer.type byte takes any bytes)");
 }
 
-Status BpeTokenizer::encode_stretch(std::string_view text, const SymbolSink& sink) const {
+Status BpeTokenizer::encode_stretch(std::string_view text, bool first,
+                                    const SymbolSink& sink) const {
   std::vector<Symbol> symbols;
   return after_.for_each_stretch(text, [&](const Stretch& stretch) -> Status {
+    const auto part = text.substr(stretch.begin, stretch.end - stretch.begin);
     if (stretch.id >= 0) {
-      const Symbol symbol = {static_cast<int32_t>(stretch.id),
-                             static_cast<uint32_t>(stretch.end - stretch.begin)};
-      sink({.base = stretch.begin, .added = true, .symbols = {&symbol, 1}});
+      const Symbol symbol = {static_cast<int32_t>(stretch.id), static_cast<uint32_t>(part.size())};
+      sink({.whole = part, .base = stretch.begin, .added = true, .symbols = {&symbol, 1}});
       return {};
     }
-    const auto part = text.substr(stretch.begin, stretch.end - stretch.begin);
-    return pre_tokenizer_.for_each_word(part, [&](const PreTokenizer::Word& word) -> Status {
+    const auto encode_word = [&](const PreTokenizer::Word& word) -> Status {
       symbols.clear();
       WEFT_RETURN_IF_ERROR(model_->encode(word.text, &symbols));
-      sink({.base = stretch.begin + word.piece,
-            .begin = word.begin,
+      sink({.whole = word.whole,
+            .base = stretch.begin + word.piece,
+            .begin = static_cast<size_t>(word.text.data() - word.whole.data()),
             .shifted = word.shifted,
             .symbols = symbols});
       return {};
-    });
+    };
+    return pre_tokenizer_.for_each_word(part, first && stretch.begin == 0, encode_word);
   });
 }
 
@@ -203,9 +184,10 @@ Status BpeTokenizer::encode_to(std::string_view text, bool add_special, const Id
       ids.push_back(static_cast<int32_t>(stretch.id));
       return {};
     }
-    if (!nfc_) return encode_stretch(part, collect);
-    WEFT_ASSIGN_OR_RETURN(const Normalized normalized, to_nfc(part, false));
-    return encode_stretch(normalized.text, collect);
+    const bool first = stretch.begin == 0;
+    if (normalizer_.empty()) return encode_stretch(part, first, collect);
+    WEFT_ASSIGN_OR_RETURN(const Normalized normalized, normalizer_.apply(part, false));
+    return encode_stretch(normalized.text, first, collect);
   }));
   if (add_special) add(post_.suffix);
   if (!ids.empty()) sink(ids);
@@ -257,30 +239,27 @@ Result<Encoding> BpeTokenizer::encode_with_offsets(std::string_view text, bool a
       add(stretch.id, {whole[stretch.begin], whole[stretch.end - 1] + 1}, part);
       return {};
     }
-    Normalized normalized;
-    if (nfc_) {
-      WEFT_ASSIGN_OR_RETURN(normalized, to_nfc(part, true));
-    } else {
-      normalized.text = part;
-    }
+    WEFT_ASSIGN_OR_RETURN(const Normalized normalized, normalizer_.apply(part, true));
     const std::vector<int64_t> points = code_point_of_bytes(normalized.text);
     const int64_t first = whole[stretch.begin];
-    const auto origin = [&](size_t byte, bool end) {
-      const int64_t point = points[byte];
+    const auto origin = [&](int64_t point, bool end) {
       if (normalized.begin.empty()) return first + point + (end ? 1 : 0);
       return first + (end ? normalized.end : normalized.begin)[static_cast<size_t>(point)];
     };
-    return encode_stretch(normalized.text, [&](const SymbolRun& run) {
+    std::vector<int64_t> piece;  // of the bytes of the run's `whole`
+    std::optional<size_t> piece_base;
+    return encode_stretch(normalized.text, stretch.begin == 0, [&](const SymbolRun& run) {
+      if (piece_base != run.base) piece = code_point_of_bytes(run.whole);
+      piece_base = run.base;
+      // A character put in front counts as the one that was first.
+      const auto point = [&](size_t byte) {
+        return points[run.base] + std::max<int64_t>(piece[byte] - (run.shifted ? 1 : 0), 0);
+      };
       size_t at = run.begin;
       for (const Symbol& symbol : run.symbols) {
         const size_t end = at + symbol.bytes;
-        // With a space in front, byte i of the word is byte i - 1 of the text; the space counts
-        // as the first.
-        const size_t from = run.base + (run.shifted && at > 0 ? at - 1 : at);
-        const size_t to = run.base + (run.shifted ? std::max<size_t>(end - 1, 1) : end);
-        add(symbol.id, {origin(from, false), origin(to - 1, true)},
-            run.added ? std::string_view(normalized.text).substr(from, to - from)
-                      : std::string_view(*token_of(symbol.id)));
+        add(symbol.id, {origin(point(at), false), origin(point(end - 1), true)},
+            run.added ? run.whole : std::string_view(*token_of(symbol.id)));
         at = end;
       }
     });
@@ -306,21 +285,21 @@ void BpeTokenizer::trim(std::string_view token, bool first, TokenOffsets* offset
 }
 
 const std::string* BpeTokenizer::token_of(int64_t id) const {
-  if (const auto added = added_.find(id); added != added_.end()) return &added->second.content;
+  if (const auto added = added_.find(id); added != added_.end()) return &added->second.written;
   return id >= 0 && id < model_->vocab_size() ? &model_->token(id) : nullptr;
 }
 
-std::string BpeTokenizer::decode(std::span<const int64_t> ids, bool skip_special) const {
-  std::string bytes;
+std::string BpeTokenizer::decode(std::span<const int64_t> ids, const DecodeOptions& options) const {
+  std::vector<std::string> tokens;
   for (const int64_t id : ids) {
     const auto added = added_.find(id);
-    if (skip_special && added != added_.end() && added->second.special) continue;
-    const std::string* token = token_of(id);
-    if (token == nullptr) continue;
-    const auto raw = raw_bytes(*token);
-    bytes += raw ? *raw : *token;
+    if (options.skip_special && added != added_.end() && added->second.special) continue;
+    if (const std::string* token = token_of(id)) tokens.push_back(*token);
   }
-  return to_valid_utf8(bytes);
+  while (options.settled && !tokens.empty() && decoder_.is_open(tokens.back())) tokens.pop_back();
+  std::string text = decoder_.decode(std::move(tokens), options.continues);
+  if (options.settled) text.resize(settled_bytes(text));
+  return text;
 }
 
 // Whether a file that can be read is what the byte tokenizer is exported as.
@@ -350,7 +329,15 @@ bool is_byte_tokenizer(const json& file) {
 
 Result<std::unique_ptr<Tokenizer>> load_tokenizer_json(std::string_view json_text,
                                                        std::string_view config_text) {
-  WEFT_ASSIGN_OR_RETURN(const tokenizers::json file, parse_strict(json_text));
+  const auto parsed_file = parse_strict(json_text);
+  if (!parsed_file) {
+    // A protobuf whose first field holds SentencePiece's first piece.
+    const bool sentencepiece = json_text.size() > 2 && json_text[0] == 10 && json_text[2] == 10;
+    if (!sentencepiece) return fail(parsed_file.error());
+    return fail(Code::kInvalidArgument,
+                "must be a tokenizer.json; there is " + no_tokenizer_json(true));
+  }
+  const tokenizers::json& file = *parsed_file;
   tokenizers::json config;
   if (!config_text.empty()) {
     ParseLimits limits;

@@ -4,6 +4,7 @@
 
 #include "worker/data/tokenizers/byte_alphabet.h"
 #include "worker/data/tokenizers/tokenizer.h"
+#include "worker/data/tokenizers/unicode.h"
 
 namespace weft {
 namespace {
@@ -41,12 +42,13 @@ class ByteTokenizer final : public Tokenizer {
     return {};
   }
 
-  std::string decode(std::span<const int64_t> ids, bool skip_special) const override {
+  std::string decode(std::span<const int64_t> ids, const DecodeOptions& options) const override {
     std::string text;
     for (const int64_t id : ids) {
       if (id >= 0 && id < 256) text += static_cast<char>(id);
-      if (id == kEndOfText && !skip_special) text += kEndOfTextName;
+      if (id == kEndOfText && !options.skip_special) text += kEndOfTextName;
     }
+    if (options.settled) text.resize(tokenizers::settled_bytes(text));
     return text;
   }
 

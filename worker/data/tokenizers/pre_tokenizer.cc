@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "worker/data/tokenizers/json_fields.h"
+#include "worker/data/tokenizers/replace.h"
 
 namespace weft::tokenizers {
 namespace {
@@ -14,34 +15,6 @@ namespace {
 // space in front; white space but for its last space before a word.
 constexpr std::string_view kWords =
     R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
-
-size_t next_code_point(std::string_view text, size_t at) {
-  ++at;
-  while (at < text.size() && (static_cast<unsigned char>(text[at]) & 0xC0U) == 0x80U) ++at;
-  return at;
-}
-
-// Matches one after the other; an empty match right behind the last one does not count. `visit`
-// gets each stretch of the text with whether it matched.
-template <typename Visit>
-Status for_each_stretch(const Regex& regex, std::string_view text, const Visit& visit) {
-  size_t from = 0, covered = 0;
-  bool after_match = false;
-  while (from <= text.size()) {
-    WEFT_ASSIGN_OR_RETURN(const std::optional<Match> match, regex.find(text, from));
-    if (!match) break;
-    if (match->begin == match->end && after_match && match->end == covered) {
-      from = next_code_point(text, from);
-      continue;
-    }
-    if (covered < match->begin) WEFT_RETURN_IF_ERROR(visit(Match{covered, match->begin}, false));
-    WEFT_RETURN_IF_ERROR(visit(*match, true));
-    from = covered = match->end;
-    after_match = true;
-  }
-  if (covered < text.size()) return visit(Match{covered, text.size()}, false);
-  return {};
-}
 
 std::string escaped(std::string_view literal) {
   std::string pattern;
@@ -105,7 +78,7 @@ Result<SplitStep> parse_digits(const json& component, const std::string& field) 
 
 Result<std::vector<Match>> split_pieces(const SplitStep& step, std::string_view text) {
   std::vector<std::pair<Match, bool>> stretches;
-  WEFT_RETURN_IF_ERROR(for_each_stretch(*step.regex, text, [&](Match match, bool matched) {
+  WEFT_RETURN_IF_ERROR(step.regex->for_each_stretch(text, [&](Match match, bool matched) {
     stretches.emplace_back(match, matched != step.invert);
     return Status();
   }));
@@ -134,6 +107,7 @@ Result<std::vector<Match>> split_pieces(const SplitStep& step, std::string_view 
 
 Result<PreTokenizer> PreTokenizer::parse(const json& section) {
   PreTokenizer result;
+  if (section.is_null()) return result;
   const std::string field = "pre_tokenizer";
   if (member(section, "type") == "Sequence") {
     WEFT_RETURN_IF_ERROR(check_object(field, section, {"type", "pretokenizers"}));
@@ -154,7 +128,8 @@ Result<PreTokenizer> PreTokenizer::parse(const json& section) {
 
 Status PreTokenizer::add(const json& component, const std::string& field, bool last) {
   if (!component.is_object()) {
-    return wrong(field, component, "must be ByteLevel, or a Sequence that ends with it");
+    return wrong(field, component,
+                 "must be null, Metaspace, ByteLevel or a Sequence that ends with it");
   }
   const json& type = member(component, "type");
   if ((type == "Split" || type == "Digits") && !last) {
@@ -163,13 +138,23 @@ Status PreTokenizer::add(const json& component, const std::string& field, bool l
     steps_.push_back(std::move(step));
     return {};
   }
-  if (type != "ByteLevel" || !last) {
-    return wrong(field + ".type", type,
-                 last ? "must be ByteLevel here: other pre-tokenizers are not supported"
-                      : "must be Split or Digits here: other pre-tokenizers are not supported");
+  if (type == "ByteLevel" && last) return add_byte_level(component, field);
+  if (type == "Metaspace" && last && steps_.empty()) {
+    WEFT_ASSIGN_OR_RETURN(metaspace_, parse_metaspace(component, field));
+    return {};
   }
+  return wrong(field + ".type", type,
+               !last ? "must be Split or Digits here: other pre-tokenizers are not supported"
+               : steps_.empty()
+                   ? "must be ByteLevel or Metaspace here: other pre-tokenizers are not "
+                     "supported"
+                   : "must be ByteLevel here: other pre-tokenizers are not supported");
+}
+
+Status PreTokenizer::add_byte_level(const json& component, const std::string& field) {
   WEFT_RETURN_IF_ERROR(
       check_object(field, component, {"type", "add_prefix_space", "trim_offsets", "use_regex"}));
+  byte_level_ = true;
   WEFT_ASSIGN_OR_RETURN(add_prefix_space_, bool_at(field, component, "add_prefix_space", true));
   WEFT_ASSIGN_OR_RETURN(const bool trim, bool_at(field, component, "trim_offsets", true));
   static_cast<void>(trim);  // of the post-processor only
@@ -180,9 +165,29 @@ Status PreTokenizer::add(const json& component, const std::string& field, bool l
   return {};
 }
 
-Status PreTokenizer::for_each_word(std::string_view text,
+Status PreTokenizer::for_each_word(std::string_view text, bool first,
                                    const std::function<Status(const Word&)>& visit) const {
-  return text.empty() ? Status() : split(0, text, 0, visit);
+  if (text.empty()) return {};
+  if (byte_level_) return split(0, text, 0, visit);
+  if (metaspace_) return metaspace(text, first, visit);
+  return visit(Word{text, text});
+}
+
+Status PreTokenizer::metaspace(std::string_view text, bool first,
+                               const std::function<Status(const Word&)>& visit) const {
+  const std::string& mark = metaspace_->replacement;
+  const bool prepends = metaspace_->prepend == PrependScheme::kAlways ||
+                        (metaspace_->prepend == PrependScheme::kFirst && first);
+  const bool shifted = prepends && text.front() != ' ' && !text.starts_with(mark);
+  const std::string whole = (shifted ? mark : "") + replaced(text, " ", mark);
+  const std::string_view rest = whole;
+  for (size_t begin = 0; begin < rest.size();) {
+    const size_t found = metaspace_->split ? rest.find(mark, begin + 1) : rest.size();
+    const size_t end = std::min(found, rest.size());
+    WEFT_RETURN_IF_ERROR(visit(Word{rest.substr(begin, end - begin), rest, 0, shifted}));
+    begin = end;
+  }
+  return {};
 }
 
 Status PreTokenizer::split(size_t step, std::string_view text, size_t begin,
@@ -190,7 +195,7 @@ Status PreTokenizer::split(size_t step, std::string_view text, size_t begin,
   if (step == steps_.size()) return byte_level(text, begin, visit);
   const SplitStep& what = steps_[step];
   if (what.behavior == SplitBehavior::kIsolated) {  // needs no list of the pieces
-    return for_each_stretch(*what.regex, text, [&](Match piece, bool) -> Status {
+    return what.regex->for_each_stretch(text, [&](Match piece, bool) -> Status {
       if (piece.begin == piece.end) return {};
       return split(step + 1, text.substr(piece.begin, piece.end - piece.begin), begin + piece.begin,
                    visit);
@@ -214,9 +219,9 @@ Status PreTokenizer::byte_level(std::string_view text, size_t begin,
     with_space += text;
     text = with_space;
   }
-  if (words_ == nullptr) return visit(Word{text, begin, 0, shifted});
-  return for_each_stretch(*words_, text, [&](Match word, bool) {
-    return visit(Word{text.substr(word.begin, word.end - word.begin), begin, word.begin, shifted});
+  if (words_ == nullptr) return visit(Word{text, text, begin, shifted});
+  return words_->for_each_stretch(text, [&](Match word, bool) {
+    return visit(Word{text.substr(word.begin, word.end - word.begin), text, begin, shifted});
   });
 }
 

@@ -1,4 +1,5 @@
-// Cuts a text into the words that BPE works on: ByteLevel, and Split and Digits before it.
+// Cuts a text into the words that BPE works on: ByteLevel, and Split and Digits before it;
+// Metaspace; or nothing, so that all of a text is one word.
 //
 // Thread safety: const calls from any thread. Ownership: owns its expressions.
 #pragma once
@@ -6,9 +7,11 @@
 #include <functional>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string_view>
 #include <vector>
 
+#include "worker/data/tokenizers/metaspace.h"
 #include "worker/data/tokenizers/regex.h"
 
 namespace weft::tokenizers {
@@ -26,15 +29,18 @@ class PreTokenizer {
   // Of the section `pre_tokenizer`. Errors name the component and the field.
   static Result<PreTokenizer> parse(const nlohmann::json& section);
 
-  // The words of `text`, none empty, in order; views into `text`, or into a copy of their piece of
-  // it with a space in front where add_prefix_space asks for one (then `shifted`).
+  // Words are bytes; else characters.
+  bool byte_level() const { return byte_level_; }
+
+  // The words of `text`, none empty, in order. `first`: the text begins with it.
   struct Word {
-    std::string_view text;
-    size_t piece = 0;  // first byte, in `text`, of the piece that Split or Digits cut out
-    size_t begin = 0;  // byte of the piece, counting a space in front of it
+    std::string_view text;   // view into `whole`
+    std::string_view whole;  // the piece that Split or Digits cut out, or a rewritten copy: as many
+                             // code points, but for one put in front where `shifted`
+    size_t piece = 0;        // first byte, in the text, of that piece
     bool shifted = false;
   };
-  Status for_each_word(std::string_view text,
+  Status for_each_word(std::string_view text, bool first,
                        const std::function<Status(const Word&)>& visit) const;
 
  private:
@@ -42,11 +48,15 @@ class PreTokenizer {
                const std::function<Status(const Word&)>& visit) const;
   Status byte_level(std::string_view text, size_t begin,
                     const std::function<Status(const Word&)>& visit) const;
+  Status metaspace(std::string_view text, bool first,
+                   const std::function<Status(const Word&)>& visit) const;
   Status add(const nlohmann::json& component, const std::string& field, bool last);
+  Status add_byte_level(const nlohmann::json& component, const std::string& field);
 
   std::vector<SplitStep> steps_;
   std::shared_ptr<const Regex> words_;  // of ByteLevel; null: use_regex is off
-  bool add_prefix_space_ = false;
+  bool byte_level_ = false, add_prefix_space_ = false;
+  std::optional<Metaspace> metaspace_;
 };
 
 // Pieces of `text` as [begin, end), by `step`.

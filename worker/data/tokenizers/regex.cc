@@ -21,6 +21,12 @@ std::string message_of(int code, OnigErrorInfo* info) {
   return std::string(text.begin(), text.begin() + length);
 }
 
+size_t next_code_point(std::string_view text, size_t at) {
+  ++at;
+  while (at < text.size() && (static_cast<unsigned char>(text[at]) & 0xC0U) == 0x80U) ++at;
+  return at;
+}
+
 struct MatchParam {
   MatchParam() : param(onig_new_match_param()) {
     onig_initialize_match_param(param);
@@ -71,6 +77,26 @@ class OnigRegex final : public Regex {
 };
 
 }  // namespace
+
+Status Regex::for_each_stretch(std::string_view text,
+                               const std::function<Status(Match, bool)>& visit) const {
+  size_t from = 0, covered = 0;
+  bool after_match = false;
+  while (from <= text.size()) {
+    WEFT_ASSIGN_OR_RETURN(const std::optional<Match> match, find(text, from));
+    if (!match) break;
+    if (match->begin == match->end && after_match && match->end == covered) {
+      from = next_code_point(text, from);
+      continue;
+    }
+    if (covered < match->begin) WEFT_RETURN_IF_ERROR(visit(Match{covered, match->begin}, false));
+    WEFT_RETURN_IF_ERROR(visit(*match, true));
+    from = covered = match->end;
+    after_match = true;
+  }
+  if (covered < text.size()) return visit(Match{covered, text.size()}, false);
+  return {};
+}
 
 Result<std::shared_ptr<const Regex>> Regex::compile(std::string_view pattern) {
   static std::once_flag once;

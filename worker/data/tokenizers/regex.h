@@ -4,6 +4,7 @@
 // Thread safety: const calls from any thread. Ownership: owns the compiled expression.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -25,6 +26,11 @@ class Regex {
   // The first match at or behind byte `from` of `text` (valid UTF-8); nullopt: none. Error: the
   // limits of matching.
   virtual Result<std::optional<Match>> find(std::string_view text, size_t from) const = 0;
+
+  // Matches one after the other; an empty match right behind the last one does not count. `visit`
+  // gets each stretch of the text with whether it matched. Errors: as of find(), and of `visit`.
+  Status for_each_stretch(std::string_view text,
+                          const std::function<Status(Match, bool)>& visit) const;
 };
 
 }  // namespace weft::tokenizers

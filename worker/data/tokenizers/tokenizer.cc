@@ -1,5 +1,6 @@
 #include "worker/data/tokenizers/tokenizer.h"
 
+#include <array>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
@@ -42,15 +43,34 @@ Result<std::unique_ptr<Tokenizer>> load_tokenizer_file(const std::string& path) 
   return tokenizer;
 }
 
+std::span<const std::string_view> tokenizer_file_names() {
+  static constexpr std::array<std::string_view, 8> kNames = {"tokenizer.json",
+                                                             "tokenizer_config.json",
+                                                             "special_tokens_map.json",
+                                                             "added_tokens.json",
+                                                             "vocab.json",
+                                                             "merges.txt",
+                                                             "chat_template.jinja",
+                                                             kSentencePieceFile};
+  return kNames;
+}
+
+std::string no_tokenizer_json(bool sentencepiece, const std::string& folder) {
+  if (!sentencepiece) return "no tokenizer.json";
+  return "only SentencePiece's tokenizer.model, no tokenizer.json; convert it: python -c \"from "
+         "transformers import AutoTokenizer; AutoTokenizer.from_pretrained('" +
+         folder + "').save_pretrained('" + folder +
+         "')\" (pip install transformers sentencepiece protobuf)";
+}
+
 Result<std::vector<TokenizerFile>> read_tokenizer_files(const std::string& folder) {
   std::vector<TokenizerFile> files;
-  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-                           "vocab.json", "merges.txt"}) {
+  for (const std::string_view name : tokenizer_file_names()) {
     const fs::path path = fs::path(folder) / name;
     std::error_code ignored;
     if (!fs::is_regular_file(path, ignored)) continue;
     WEFT_ASSIGN_OR_RETURN(std::string content, read_file(path.string()));
-    files.push_back({name, std::move(content)});
+    files.push_back({std::string(name), std::move(content)});
   }
   return files;
 }

@@ -30,12 +30,19 @@ struct Encoding {
   std::vector<TokenOffsets> offsets;  // one an id; of an id the post-processor put in: {0, 0}
 };
 
+struct DecodeOptions {
+  bool skip_special = false;  // leaves special tokens out
+  bool continues = false;  // the ids stand behind others: a space that starts the first of them is
+                           // one of the text, none that encode() put in front of it
+  bool settled = false;    // only the text that ids behind these cannot change
+};
+
 using IdSink = std::function<void(std::span<const int32_t>)>;
 
 class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
-  // "byte" or "byte_level_bpe".
+  // "byte", "byte_level_bpe" or "character_bpe".
   virtual std::string_view type() const = 0;
   // The largest id plus one. A model needs at least as many rows in its embedding.
   virtual int64_t vocab_size() const = 0;
@@ -49,8 +56,8 @@ class Tokenizer {
   virtual Status encode_to(std::string_view text, bool add_special, const IdSink& sink) const = 0;
 
   // Ids without a token give nothing. Bytes that form no UTF-8 come out as they are from the byte
-  // tokenizer and as U+FFFD from byte-level BPE. `skip_special`: leaves special tokens out.
-  virtual std::string decode(std::span<const int64_t> ids, bool skip_special) const = 0;
+  // tokenizer and as U+FFFD from the others.
+  virtual std::string decode(std::span<const int64_t> ids, const DecodeOptions& options) const = 0;
 
   // What the post-processor puts before and behind one text.
   virtual std::span<const int64_t> prefix_ids() const = 0;
@@ -69,18 +76,23 @@ class Tokenizer {
 // Token id = byte value; 256 = end of text "<|endoftext|>". vocab_size 257.
 std::unique_ptr<Tokenizer> make_byte_tokenizer();
 
-// Byte-level BPE (or the byte tokenizer, where the file is an export of it, so that any bytes go in
-// and come out) from the text of a tokenizer.json; `config_text` is that of the
-// tokenizer_config.json beside it (empty: none), which says which tokens end, start and pad. Where
-// it does not say, the end is the first special token of <|endoftext|>, </s>, <|end_of_text|>,
-// <|im_end|>. The file's `truncation` and `padding` are not applied: sequence length and padding
-// are the job's. Errors name the field; a component other than these is refused by its name:
-//   normalizer      null, NFC, Sequence of NFC
-//   pre_tokenizer   ByteLevel, Sequence of Split (Regex or String, any behavior) and Digits with
-//                   ByteLevel at its end
-//   model           BPE without dropout, byte_fallback, affixes
+// BPE (or the byte tokenizer, where the file is an export of it, so that any bytes go in and come
+// out) from the text of a tokenizer.json; `config_text` is that of the tokenizer_config.json beside
+// it (empty: none), which says which tokens end, start and pad. Where it does not say, the end is
+// the first special token of <|endoftext|>, </s>, <|end_of_text|>, <|im_end|>. The file's
+// `truncation` and `padding` are not applied: sequence length and padding are the job's. The
+// pre-tokenizer tells whether merges start from bytes (GPT-2, Llama 3, Qwen) or from characters
+// (SentencePiece's BPE: Llama 1 and 2, TinyLlama, Mistral). Errors name the field; a component
+// other than these is refused by its name:
+//   normalizer      null, NFC, Prepend, Replace, Sequence of these
+//   pre_tokenizer   bytes: ByteLevel, Sequence of Split (Regex or String, any behavior) and Digits
+//                   with ByteLevel at its end; characters: null, Metaspace
+//   model           BPE without dropout and affixes; byte_fallback of characters only
 //   post_processor  null, ByteLevel, TemplateProcessing, Sequence of these
-//   decoder         ByteLevel
+//   decoder         bytes: ByteLevel; characters: Replace (of a string), ByteFallback, Fuse, Strip
+//                   (of the start), Metaspace, Sequence of these (behind Fuse only Strip)
+// Decoding leaves out every special token; `tokenizers` 0.23 keeps those with `normalized` whose
+// text a normalizer changes.
 Result<std::unique_ptr<Tokenizer>> load_tokenizer_json(std::string_view json_text,
                                                        std::string_view config_text = {});
 // The same from a file; reads the tokenizer_config.json beside it where there is one.
@@ -88,14 +100,22 @@ Result<std::unique_ptr<Tokenizer>> load_tokenizer_file(const std::string& path);
 
 // A tokenizer's files, as they are handed through from import to export.
 struct TokenizerFile {
-  std::string name;  // tokenizer.json, tokenizer_config.json, special_tokens_map.json, ...
+  std::string name;  // of tokenizer_file_names()
   std::string content;
 };
 // Those of the byte tokenizer; transformers' PreTrainedTokenizerFast loads them and gives its ids.
 // (Only text: transformers cannot feed bytes that are not UTF-8.)
 std::vector<TokenizerFile> byte_tokenizer_files();
 std::string byte_tokenizer_json();
-// Those that stand in a folder, of the five names that transformers writes. Error: unreadable.
+// The names that transformers writes, tokenizer.json first.
+std::span<const std::string_view> tokenizer_file_names();
+// Those that stand in a folder. Error: unreadable.
 Result<std::vector<TokenizerFile>> read_tokenizer_files(const std::string& folder);
+
+// SentencePiece's own file, of which transformers makes a tokenizer.json.
+constexpr std::string_view kSentencePieceFile = "tokenizer.model";
+// What a folder has that has no tokenizer.json: none, or (`sentencepiece`) only that file, and the
+// command that converts it. folder: as the command has to name it.
+std::string no_tokenizer_json(bool sentencepiece, const std::string& folder = "FOLDER");
 
 }  // namespace weft

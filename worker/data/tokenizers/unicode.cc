@@ -2,6 +2,7 @@
 
 #include <utf8proc.h>
 
+#include <algorithm>
 #include <cstdlib>
 
 #include "proto/json/utf8.h"
@@ -15,12 +16,6 @@ utf8proc_int32_t first_of(std::string_view text, size_t* bytes) {
                                     static_cast<utf8proc_ssize_t>(text.size()), &code_point);
   *bytes = got > 0 ? static_cast<size_t>(got) : 1;
   return code_point;
-}
-
-size_t last_start(std::string_view text) {
-  size_t at = text.size() - 1;
-  while (at > 0 && (static_cast<unsigned char>(text[at]) & 0xC0U) == 0x80U) --at;
-  return at;
 }
 
 bool is_word(utf8proc_int32_t code_point) {
@@ -69,13 +64,13 @@ Result<std::string> nfc_of(std::string_view text) {
   return result;
 }
 
-int64_t count_code_points(std::string_view text) {
-  int64_t count = 0;
-  for (const char c : text) count += (static_cast<unsigned char>(c) & 0xC0U) != 0x80U ? 1 : 0;
-  return count;
-}
-
 }  // namespace
+
+size_t last_start(std::string_view text) {
+  size_t at = text.size() - 1;
+  while (at > 0 && (static_cast<unsigned char>(text[at]) & 0xC0U) == 0x80U) --at;
+  return at;
+}
 
 bool ends_in_word(std::string_view text) {
   if (text.empty()) return false;
@@ -141,6 +136,22 @@ Result<Normalized> to_nfc(std::string_view text, bool with_origin) {
   return result;
 }
 
+int64_t count_code_points(std::string_view text) {
+  int64_t count = 0;
+  for (const char c : text) count += (static_cast<unsigned char>(c) & 0xC0U) != 0x80U ? 1 : 0;
+  return count;
+}
+
+uint32_t code_point_at(std::string_view text, size_t* bytes) {
+  const auto lead = static_cast<unsigned char>(text[0]);
+  *bytes = lead < 0x80 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
+  uint32_t code_point = *bytes == 1 ? lead : lead & (0x7FU >> *bytes);
+  for (size_t i = 1; i < *bytes; ++i) {
+    code_point = code_point << 6 | (static_cast<unsigned char>(text[i]) & 0x3FU);
+  }
+  return code_point;
+}
+
 std::string to_valid_utf8(std::string_view bytes) {
   std::string text;
   while (!bytes.empty()) {
@@ -149,7 +160,7 @@ std::string to_valid_utf8(std::string_view bytes) {
     text += bytes.substr(0, valid);
     bytes.remove_prefix(valid);
     if (bytes.empty()) break;
-    text += "\xEF\xBF\xBD";
+    text += kReplacement;
     // The longest start of a valid sequence counts as one (Unicode 15, section 3.9, table 3-8).
     const auto lead = static_cast<unsigned char>(bytes[0]);
     const size_t whole = lead >= 0xF0 ? 4 : lead >= 0xE0 ? 3 : lead >= 0xC2 ? 2 : 1;
@@ -165,6 +176,17 @@ std::string to_valid_utf8(std::string_view bytes) {
     bytes.remove_prefix(drop);
   }
   return text;
+}
+
+size_t settled_bytes(std::string_view text) {
+  if (text.ends_with(kReplacement)) return text.size() - kReplacement.size();
+  for (size_t back = 1; back <= std::min<size_t>(3, text.size()); ++back) {
+    const auto byte = static_cast<unsigned char>(text[text.size() - back]);
+    if ((byte & 0xC0U) == 0x80U) continue;  // a continuation: look for its lead
+    const size_t length = byte >= 0xF0 ? 4 : byte >= 0xE0 ? 3 : byte >= 0xC0 ? 2 : 1;
+    return length > back ? text.size() - back : text.size();
+  }
+  return text.size();
 }
 
 }  // namespace weft::tokenizers

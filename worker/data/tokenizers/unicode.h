@@ -28,7 +28,16 @@ struct Normalized {
 // Normalization Form C. `with_origin`: fills begin and end.
 Result<Normalized> to_nfc(std::string_view text, bool with_origin);
 
+// First byte of the last code point of `text`, which is not empty.
+size_t last_start(std::string_view text);
+int64_t count_code_points(std::string_view text);
+// The code point at the start of `text`, which is not empty, and how many bytes it has.
+uint32_t code_point_at(std::string_view text, size_t* bytes);
+
+constexpr std::string_view kReplacement = "\xEF\xBF\xBD";  // U+FFFD, for what is no UTF-8
 // Bytes to UTF-8: each longest start of a sequence that is not completed becomes U+FFFD.
 std::string to_valid_utf8(std::string_view bytes);
+// Bytes of `text`, perhaps made so, up to the last character that bytes behind it cannot change.
+size_t settled_bytes(std::string_view text);
 
 }  // namespace weft::tokenizers

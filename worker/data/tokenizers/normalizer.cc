@@ -1,0 +1,141 @@
+#include "worker/data/tokenizers/normalizer.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "worker/data/tokenizers/json_fields.h"
+
+namespace weft::tokenizers {
+namespace {
+
+void copy_with_origin(std::string_view text, int64_t* point, Normalized* result) {
+  result->text += text;
+  for (int64_t left = count_code_points(text); left > 0; --left, ++*point) {
+    result->begin.push_back(*point);
+    result->end.push_back(*point + 1);
+  }
+}
+
+void put_with_origin(const std::string& content, int64_t point, Normalized* result) {
+  result->text += content;
+  const auto points = static_cast<size_t>(count_code_points(content));
+  result->begin.insert(result->begin.end(), points, point);
+  result->end.insert(result->end.end(), points, point + 1);
+}
+
+Normalized prepend(const std::string& content, std::string_view text, bool with_origin) {
+  Normalized result;
+  if (!with_origin) {
+    result.text.reserve(content.size() + text.size());
+    result.text.append(content).append(text);
+    return result;
+  }
+  int64_t point = 0;
+  put_with_origin(content, point, &result);
+  copy_with_origin(text, &point, &result);
+  return result;
+}
+
+Result<Normalized> replace(const Replace& step, std::string_view text, bool with_origin) {
+  Normalized result;
+  if (!with_origin && step.regex == nullptr) {
+    result.text = replaced(text, step.pattern, step.content);
+    return result;
+  }
+  int64_t point = 0;
+  const auto add = [&](Match part, bool matched) -> Status {
+    const std::string_view old = text.substr(part.begin, part.end - part.begin);
+    if (!with_origin) {
+      result.text += matched ? std::string_view(step.content) : old;
+    } else if (matched) {
+      point += count_code_points(old);
+      put_with_origin(step.content, std::max<int64_t>(point - 1, 0), &result);
+    } else {
+      copy_with_origin(old, &point, &result);
+    }
+    return {};
+  };
+  if (step.regex != nullptr) {
+    WEFT_RETURN_IF_ERROR(step.regex->for_each_stretch(text, add));
+    return result;
+  }
+  for (size_t at = 0; at < text.size();) {
+    const size_t found = std::min(text.find(step.pattern, at), text.size());
+    WEFT_RETURN_IF_ERROR(add({at, found}, false));
+    if (found == text.size()) break;
+    at = found + step.pattern.size();
+    WEFT_RETURN_IF_ERROR(add({found, at}, true));
+  }
+  return result;
+}
+
+}  // namespace
+
+Result<Normalizer> Normalizer::parse(const json& section) {
+  Normalizer result;
+  if (!section.is_null()) WEFT_RETURN_IF_ERROR(result.add(section, "normalizer", 0));
+  return result;
+}
+
+Status Normalizer::add(const json& section, const std::string& field, int depth) {
+  const json& type = member(section, "type");
+  if (type == "NFC") {
+    WEFT_RETURN_IF_ERROR(check_object(field, section, {"type"}));
+    steps_.push_back({Kind::kNfc, {}});
+    return {};
+  }
+  if (type == "Prepend") {
+    WEFT_RETURN_IF_ERROR(check_object(field, section, {"type", "prepend"}));
+    WEFT_ASSIGN_OR_RETURN(std::string content, string_at(field, section, "prepend"));
+    if (content.empty()) return wrong(field + ".prepend", content, "must not be empty");
+    steps_.push_back({Kind::kPrepend, {"", std::move(content)}});
+    return {};
+  }
+  if (type == "Replace") {
+    WEFT_ASSIGN_OR_RETURN(Replace step, parse_replace(section, field));
+    if (step.content.empty()) {
+      return wrong(field + ".content", step.content, "must not be empty");
+    }
+    steps_.push_back({Kind::kReplace, std::move(step)});
+    return {};
+  }
+  if (type == "Sequence" && depth < 4) {
+    WEFT_RETURN_IF_ERROR(check_object(field, section, {"type", "normalizers"}));
+    const json& list = member(section, "normalizers");
+    if (!list.is_array() || list.size() > 16) {
+      return wrong(field + ".normalizers", list, "must be an array of at most 16");
+    }
+    for (size_t i = 0; i < list.size(); ++i) {
+      WEFT_RETURN_IF_ERROR(
+          add(list[i], field + ".normalizers[" + std::to_string(i) + "]", depth + 1));
+    }
+    return {};
+  }
+  return wrong(field + ".type", type,
+               "must be NFC, Prepend, Replace or a Sequence of these: no other is supported");
+}
+
+Result<Normalized> Normalizer::apply_step(const Step& step, std::string_view text,
+                                          bool with_origin) {
+  if (step.kind == Kind::kNfc) return to_nfc(text, with_origin);
+  if (text.empty()) return Normalized();
+  if (step.kind == Kind::kReplace) return replace(step.replace, text, with_origin);
+  return prepend(step.replace.content, text, with_origin);
+}
+
+Result<Normalized> Normalizer::apply(std::string_view text, bool with_origin) const {
+  Normalized result;
+  if (steps_.empty()) result.text = text;
+  for (size_t i = 0; i < steps_.size(); ++i) {
+    WEFT_ASSIGN_OR_RETURN(Normalized next,
+                          apply_step(steps_[i], i == 0 ? text : result.text, with_origin));
+    if (i > 0) {  // from the step before back to the text
+      for (int64_t& begin : next.begin) begin = result.begin[static_cast<size_t>(begin)];
+      for (int64_t& end : next.end) end = result.end[static_cast<size_t>(end) - 1];
+    }
+    result = std::move(next);
+  }
+  return result;
+}
+
+}  // namespace weft::tokenizers

@@ -1,0 +1,41 @@
+// What happens to a text before it is cut into words: the section `normalizer`.
+//
+// Thread safety: const calls from any thread. Ownership: owns its steps.
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "worker/data/tokenizers/replace.h"
+#include "worker/data/tokenizers/unicode.h"
+
+namespace weft::tokenizers {
+
+class Normalizer {
+ public:
+  // NFC, Prepend, Replace and Sequences of these. Errors name the component and the
+  // field.
+  static Result<Normalizer> parse(const nlohmann::json& section);
+
+  // Leaves every text as it is.
+  bool empty() const { return steps_.empty(); }
+  // `with_origin`: tells where each code point comes from; of one that was put in, from the one it
+  // was put in front of, or from the last one that it replaces. Error: the limits of matching.
+  Result<Normalized> apply(std::string_view text, bool with_origin) const;
+
+ private:
+  enum class Kind { kNfc, kPrepend, kReplace };
+  struct Step {
+    Kind kind = Kind::kNfc;
+    Replace replace;  // of kPrepend: the content
+  };
+  Status add(const nlohmann::json& section, const std::string& field, int depth);
+  static Result<Normalized> apply_step(const Step& step, std::string_view text, bool with_origin);
+
+  std::vector<Step> steps_;
+};
+
+}  // namespace weft::tokenizers
