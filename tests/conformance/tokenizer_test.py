@@ -226,7 +226,7 @@ def character_tokenizers():
             "normalizer", {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
             {"type": "Replace", "pattern": {"Regex": "\\A▁"}, "content": "▁▁"}),
             {"type": "Sequence", "pretokenizers": [metaspace("always")]}),
-        "regex": characters(model, {"type": "Replace", "pattern": {"Regex": "\\s+|ä"},
+        "regex": characters(model, {"type": "Replace", "pattern": {"Regex": "\\s+|(?=t)|ä"},
                                     "content": "▁e"}, metaspace("never")),
     }
 

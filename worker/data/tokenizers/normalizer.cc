@@ -16,11 +16,12 @@ void copy_with_origin(std::string_view text, int64_t* point, Normalized* result)
   }
 }
 
-void put_with_origin(const std::string& content, int64_t point, Normalized* result) {
+// Comes from the code point in front of `end`; from nothing, where there is none.
+void put_with_origin(const std::string& content, int64_t end, Normalized* result) {
   result->text += content;
   const auto points = static_cast<size_t>(count_code_points(content));
-  result->begin.insert(result->begin.end(), points, point);
-  result->end.insert(result->end.end(), points, point + 1);
+  result->begin.insert(result->begin.end(), points, std::max<int64_t>(end - 1, 0));
+  result->end.insert(result->end.end(), points, end);
 }
 
 Normalized prepend(const std::string& content, std::string_view text, bool with_origin) {
@@ -31,7 +32,7 @@ Normalized prepend(const std::string& content, std::string_view text, bool with_
     return result;
   }
   int64_t point = 0;
-  put_with_origin(content, point, &result);
+  put_with_origin(content, 1, &result);
   copy_with_origin(text, &point, &result);
   return result;
 }
@@ -49,7 +50,7 @@ Result<Normalized> replace(const Replace& step, std::string_view text, bool with
       result.text += matched ? std::string_view(step.content) : old;
     } else if (matched) {
       point += count_code_points(old);
-      put_with_origin(step.content, std::max<int64_t>(point - 1, 0), &result);
+      put_with_origin(step.content, point, &result);
     } else {
       copy_with_origin(old, &point, &result);
     }
@@ -131,7 +132,7 @@ Result<Normalized> Normalizer::apply(std::string_view text, bool with_origin) co
                           apply_step(steps_[i], i == 0 ? text : result.text, with_origin));
     if (i > 0) {  // from the step before back to the text
       for (int64_t& begin : next.begin) begin = result.begin[static_cast<size_t>(begin)];
-      for (int64_t& end : next.end) end = result.end[static_cast<size_t>(end) - 1];
+      for (int64_t& end : next.end) end = end == 0 ? 0 : result.end[static_cast<size_t>(end) - 1];
     }
     result = std::move(next);
   }

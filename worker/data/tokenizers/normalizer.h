@@ -23,7 +23,8 @@ class Normalizer {
   // Leaves every text as it is.
   bool empty() const { return steps_.empty(); }
   // `with_origin`: tells where each code point comes from; of one that was put in, from the one it
-  // was put in front of, or from the last one that it replaces. Error: the limits of matching.
+  // was put in front of, or from the last one that it replaces, or that it stands behind. Error:
+  // the limits of matching.
   Result<Normalized> apply(std::string_view text, bool with_origin) const;
 
  private:
