@@ -9,6 +9,7 @@
 #include "coordinator/cli/fine_tune_facts.h"
 #include "coordinator/cli/job_file.h"
 #include "proto/json/writer.h"
+#include "worker/data/tokenizers/tokenizer.h"
 
 namespace weft::cli {
 namespace {
@@ -85,9 +86,11 @@ Status choose_sequence_length(const FineTuneOptions& options, Plan& plan) {
 Status check_tokenizer(const FineTuneOptions& options, const ModelFacts& model) {
   if (options.tokenizer.empty()) {
     if (model.has_tokenizer) return Status();
-    return Status::invalid(
-        "--tokenizer", "",
-        "must be given, as byte or as a tokenizer.json: " + model.from + " has no tokenizer.json");
+    std::error_code none;
+    const bool sentencepiece = fs::exists(fs::path(model.from) / kSentencePieceFile, none);
+    return Status::invalid("--tokenizer", "",
+                           "must be given, as byte or as a tokenizer.json: " + model.from +
+                               " has " + no_tokenizer_json(sentencepiece, model.from));
   }
   std::error_code error;
   if (options.tokenizer != "byte" && !is_id(options.tokenizer) &&

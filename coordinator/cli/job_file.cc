@@ -9,6 +9,7 @@
 #include "coordinator/cli/settings.h"
 #include "proto/json/job_rules.h"
 #include "proto/json/yaml.h"
+#include "worker/data/tokenizers/tokenizer.h"
 
 namespace weft::cli {
 namespace {
@@ -61,7 +62,11 @@ Result<LocalInput> find_input(const JobFile& file, const std::string& field, Inp
     return wrong("must hold config.json: it is no Hugging Face folder");
   }
   if (kind == InputKind::kTokenizerFile && folder) {
-    if (!fs::exists(path / "tokenizer.json")) return wrong("must hold tokenizer.json");
+    if (!fs::exists(path / "tokenizer.json")) {
+      const bool sentencepiece = fs::exists(path / kSentencePieceFile);
+      return wrong("must hold tokenizer.json; it has " +
+                   no_tokenizer_json(sentencepiece, path.string()));
+    }
     return LocalInput{field, kind, (path / "tokenizer.json").string()};
   }
   if (!folder && !fs::is_regular_file(status)) return wrong("must be a regular file or a folder");

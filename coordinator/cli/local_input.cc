@@ -5,6 +5,7 @@
 #include <set>
 
 #include "proto/json/file_path.h"
+#include "worker/data/tokenizers/tokenizer.h"
 
 namespace weft::cli {
 namespace {
@@ -12,16 +13,10 @@ namespace {
 namespace fs = std::filesystem;
 
 bool part_of_model(const std::string& name) {
-  static const std::set<std::string> kNames = {"config.json",
-                                               "model.safetensors.index.json",
-                                               "tokenizer.json",
-                                               "tokenizer_config.json",
-                                               "special_tokens_map.json",
-                                               "added_tokens.json",
-                                               "vocab.json",
-                                               "merges.txt",
+  static const std::set<std::string> kNames = {"config.json", "model.safetensors.index.json",
                                                "generation_config.json"};
-  return kNames.count(name) > 0 || name.ends_with(".safetensors");
+  return kNames.count(name) > 0 || name.ends_with(".safetensors") ||
+         std::ranges::find(tokenizer_file_names(), name) != tokenizer_file_names().end();
 }
 
 Status refuse(const LocalInput& input, const fs::path& path, const std::string& rule) {
@@ -72,9 +67,11 @@ Result<std::vector<SourceFile>> single_file(const LocalInput& input) {
   const fs::path path = input.path;
   if (input.kind == InputKind::kTokenizerFile) {
     std::vector<SourceFile> files = {{input.path, "tokenizer.json"}};
-    const fs::path beside = path.parent_path() / "tokenizer_config.json";
-    std::error_code error;
-    if (fs::exists(beside, error)) files.push_back({beside.string(), "tokenizer_config.json"});
+    for (const std::string_view name : tokenizer_file_names().subspan(1)) {
+      const fs::path beside = path.parent_path() / name;
+      std::error_code error;
+      if (fs::exists(beside, error)) files.push_back({beside.string(), std::string(name)});
+    }
     return files;
   }
   SourceFile file{input.path, path.filename().string()};

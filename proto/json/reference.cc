@@ -30,7 +30,8 @@ constexpr std::string_view kRules = R"(## Rules across keys
 - `kind: multi_task` takes two tasks or more, and either `model.from` or `model.family` with
   `model.config`.
 - `tokenizer` is required where the model is made from a configuration. `byte` needs a `vocab_size`
-  of at least 257; `byte_level_bpe` needs `tokenizer.from`.
+  of at least 257; `byte_level_bpe` needs `tokenizer.from`, a tokenizer.json of BPE: over bytes, or
+  over characters with byte fallback ([tokenizers](tokenizers.md)).
 - A task's name is unique in its job. `sequence_classification` needs `labels` and the format jsonl;
   `causal_lm` has no `labels`.
 - `training.sequence_length` is at most the model's `n_positions` or `max_position_embeddings`;

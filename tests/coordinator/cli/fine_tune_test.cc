@@ -49,6 +49,10 @@ TEST_F(FineTune, TheSequenceLengthComesFromTheModel) {
               HasSubstr("40 positions"));
   EXPECT_THAT(refusal({golden, file("text.txt"), "--tokenizer", "byte"}), HasSubstr("vocab_size"));
   EXPECT_THAT(refusal({golden, file("text.txt")}), HasSubstr("has no tokenizer.json"));
+  fs::copy(golden, file("sentencepiece"));
+  write("sentencepiece/tokenizer.model", "\n\x0e\n\x05<unk>");
+  EXPECT_THAT(refusal({file("sentencepiece"), file("text.txt")}),
+              HasSubstr("AutoTokenizer.from_pretrained('" + file("sentencepiece") + "')"));
 }
 
 TEST_F(FineTune, TaskAndLabelsComeFromTheData) {

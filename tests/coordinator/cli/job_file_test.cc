@@ -151,7 +151,7 @@ TEST_F(JobFileTest, DataIsReadAndHeldAgainstTheTask) {
 TEST_F(JobFileTest, OnlyWhatAModelIsMadeOfIsTaken) {
   fs::create_directories(folder_ + "/model/runs");
   for (const char* name : {"config.json", "model.safetensors", "tokenizer.json", "merges.txt",
-                           "pytorch_model.bin", "README.md", "runs/events"}) {
+                           "tokenizer.model", "pytorch_model.bin", "README.md", "runs/events"}) {
     write(std::string("model/") + name, "x");
   }
   auto file = read(job("texts", "model"));
@@ -163,7 +163,7 @@ TEST_F(JobFileTest, OnlyWhatAModelIsMadeOfIsTaken) {
   ASSERT_TRUE(files.has_value());
   for (const auto& [path, name] : *files) names.push_back(name);
   EXPECT_EQ(names, (std::vector<std::string>{"config.json", "merges.txt", "model.safetensors",
-                                             "tokenizer.json"}));
+                                             "tokenizer.json", "tokenizer.model"}));
 }
 
 TEST_F(JobFileTest, SetReplacesOneKey) {
