@@ -127,8 +127,8 @@ def start_sides(row, arguments, programs, contexts):
     return [program.seconds for program in programs]
 
 
-def english_texts(folder):
-    """Text that every Debian has, and a byte-level BPE trained on it."""
+def english_texts(folder, alphabet):
+    """Text that every Debian has, and a BPE trained on it: GPT-2's kind or Llama 2's."""
     texts = folder / "texts"
     texts.mkdir()
     parts = [path for path in sorted(Path("/usr/share/common-licenses").iterdir())
@@ -137,12 +137,23 @@ def english_texts(folder):
     for number, path in enumerate(path for path in parts if path.is_file()):
         (texts / str(number)).write_text(path.read_text(errors="replace"))
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer, letters, special = Tokenizer(models.BPE()), [], []
+    if alphabet == "bytes":
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        letters = pre_tokenizers.ByteLevel.alphabet()
+    else:
+        tokenizer.model = models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=True)
+        tokenizer.decoder = decoders.Metaspace(prepend_scheme="first", split=False)
+        special = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256))]
     tokenizer.train(sorted(map(str, texts.iterdir())), trainers.BpeTrainer(
-        vocab_size=4096, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
-    tokenizer.save(str(folder / "tokenizer.json"))
+        vocab_size=4096, initial_alphabet=letters, special_tokens=special, show_progress=False))
+    file = json.loads(tokenizer.to_str())
+    if alphabet == "characters":   # as published: bytes are tokens of the model only, a text is one word
+        file["added_tokens"] = file["added_tokens"][:1]
+        file["pre_tokenizer"]["split"] = False
+    (folder / "tokenizer.json").write_text(json.dumps(file))
     size = sum(path.stat().st_size for path in texts.iterdir())
     return {"tokenizer": folder / "tokenizer.json", "texts": texts}, size
 
@@ -213,7 +224,7 @@ def measure(row, samples, sample_seconds, cpu_time):
     try:
         arguments, work = dict(row.arguments), row.work
         if "texts" in row.needs:
-            texts, work = english_texts(folder)
+            texts, work = english_texts(folder, row.arguments["alphabet"])
             arguments |= texts
         if "folder" in row.needs:
             arguments["folder"] = folder

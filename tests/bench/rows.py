@@ -215,8 +215,9 @@ ROWS = [
     *(memory(what, threads, 4096, 4096) for what in MEMORY_PASSES for threads in (1, 2)),
     *(memory(what, 1, 4096, 4096, bf16=True) for what in BF16_MEMORY),
     *(memory(what, 1, 16384, 1024) for what in ROWWISE),
-    Row("tokenizer_encode", "tokenizer", dict(threads=1), 1.0, "tokenizers, one thread",
-        0, "MB/s", ["texts"]),
+    *(Row(f"tokenizer_encode{of}", "tokenizer", dict(threads=1, alphabet=alphabet), 1.0,
+          "tokenizers, one thread", 0, "MB/s", ["texts"])
+      for of, alphabet in (("", "bytes"), ("_characters", "characters"))),
     files("safetensors_write", 1.1, "safetensors save_file and fsync"),
     files("safetensors_load", 1.1, "safetensors load_file, copied out of the mapping"),
     files("checkpoint", 2.0, "torch.save and fsync (no hash, no database)"),

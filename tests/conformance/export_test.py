@@ -9,7 +9,7 @@ import unittest
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
@@ -43,7 +43,7 @@ resources: {slots: 2, nodes: 2}
 def greedy_by_transformers(model, tokenizer, prompt, count):
     """Prompt and new ids, without the end of the text. An id that the tokenizer lacks (a vocabulary
     is often padded) says nothing and is left out of the choice, as Weft does."""
-    ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=False).input_ids
+    ids = tokenizer(prompt, return_tensors="pt").input_ids
     with torch.no_grad():
         for _ in range(count):
             best = model(input_ids=ids).logits[0, -1, :len(tokenizer)].argmax()
@@ -61,8 +61,39 @@ def greedy_by_weft(folder, prompt, count):
     return json.loads(done.stdout)
 
 
-def make_tokenizer(folder):
-    """A small byte-level BPE as transformers saves it."""
+def character_tokenizer(legacy):
+    """Llama 2's and Mistral's kind: bytes for what the vocabulary lacks, a space in front, <s>."""
+    learner = Tokenizer(models.BPE())
+    learner.pre_tokenizer = pre_tokenizers.Metaspace()
+    learner.train([str(ROOT / "docs/ARCHITECTURE.md"), str(ROOT / "docs/HACKING.md")],
+                  trainers.BpeTrainer(vocab_size=300, limit_alphabet=80, show_progress=False))
+    learned = json.loads(learner.to_str())["model"]
+    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)),
+              *sorted(learned["vocab"], key=learned["vocab"].get)]
+    tokenizer = Tokenizer(models.BPE(
+        vocab={piece: place for place, piece in enumerate(pieces)}, unk_token="<unk>", fuse_unk=True,
+        merges=[tuple(merge) for merge in learned["merges"]], byte_fallback=True))
+    if legacy:
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"),
+                                                     normalizers.Replace(" ", "▁")])
+    else:
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(),
+                                           decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    tokenizer.add_special_tokens(["<unk>", "<s>", "</s>"])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A <s>:1 $B:1", special_tokens=[("<s>", 1)])
+    return tokenizer
+
+
+def make_tokenizer(folder, family):
+    """A small BPE as transformers saves it: Llama's and Mistral's over characters, others over bytes."""
+    if family in ("llama", "mistral"):
+        fast = PreTrainedTokenizerFast(
+            tokenizer_object=character_tokenizer(legacy=family == "mistral"), bos_token="<s>",
+            eos_token="</s>", unk_token="<unk>", pad_token="</s>")
+        fast.save_pretrained(folder)
+        return fast
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -78,7 +109,7 @@ def make_tokenizer(folder):
 
 def make_model(folder, family="gpt2", **more):
     torch.manual_seed(5)
-    tokenizer = make_tokenizer(folder)
+    tokenizer = make_tokenizer(folder, family)
     end = tokenizer.eos_token_id
     settings = dict(vocab_size=len(tokenizer) + 3, bos_token_id=end, eos_token_id=end,
                     pad_token_id=end, initializer_range=0.3)
@@ -115,7 +146,7 @@ def compare_greedy(test, folder, count=24):
         expected = greedy_by_transformers(model, tokenizer, prompt, count)
         whole = tokenizer.decode(expected, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         told = greedy_by_weft(folder, prompt, count)
-        new = len(expected) - len(tokenizer(prompt, add_special_tokens=False).input_ids)
+        new = len(expected) - len(tokenizer(prompt).input_ids)
         test.assertEqual(prompt + told["text"], whole, prompt)
         test.assertIn(told["tokens"], (new, new + 1))   # the end of the text counts as a token
 
