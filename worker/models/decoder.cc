@@ -92,17 +92,21 @@ Tensor DecoderTrunk::block(Context& cx, const DecoderPass& pass, int64_t layer,
                            const Tensor& input) {
   const int64_t unit = unit_of(layer);
   const auto attended = [this, pass, layer, unit](Context& inner, const Tensor& x) {
-    open(unit, unit + 1);
+    open_attention(unit, unit + 1);
     return attention(inner, pass, layer, x);
   };
-  const auto whole = [this, pass, layer, attended](Context& inner, const Tensor& x) {
-    return mlp(inner, pass, layer, attended(inner, x));
+  const auto rest = [this, pass, layer, unit](Context& inner, const Tensor& x) {
+    open_rest(unit);
+    return mlp(inner, pass, layer, x);
+  };
+  const auto whole = [attended, rest](Context& inner, const Tensor& x) {
+    return rest(inner, attended(inner, x));
   };
   const Activity::Layer inside(rank().activity, static_cast<int>(layer));
   const auto compute = [&] {
     if (pass.batch.recompute == Recompute::kNothing) return whole(cx, input);
     if (pass.batch.recompute == Recompute::kBlock) return checkpointed(cx, whole, input);
-    return mlp(cx, pass, layer, checkpointed(cx, attended, input));
+    return rest(cx, checkpointed(cx, attended, input));
   };
   return open_again(cx, unit, compute());
 }

@@ -48,6 +48,7 @@ class Planner : private PlanBuilder {
     vector(name + "attn.c_attn.bias", {3 * hidden}, query_key_value(0), Initializer::kZeros);
     matrix(name + "attn.c_proj.weight", {hidden, hidden}, {0, {head_features(0)}}, residual_);
     vector(name + "attn.c_proj.bias", {hidden}, {}, Initializer::kZeros);
+    behind_attention();
     norm(name + "ln_2");
     matrix(name + "mlp.c_fc.weight", {hidden, config_.inner}, {1, {inner_}}, deviation);
     vector(name + "mlp.c_fc.bias", {config_.inner}, {0, {inner_}}, Initializer::kZeros);

@@ -53,6 +53,7 @@ class Planner : private PlanBuilder {
     }
     linear(name + "self_attn.o_proj", {hidden, queries}, {1, {features(heads_.queries)}});
     if (config_.output_bias) bias(name + "self_attn.o_proj", hidden, {});
+    behind_attention();
     norm(name + "post_attention_layernorm");
     linear(name + "mlp.gate_proj", {inner, hidden}, {0, {inner_}});
     linear(name + "mlp.up_proj", {inner, hidden}, {0, {inner_}});

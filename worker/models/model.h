@@ -104,6 +104,10 @@ class ParameterGate {
   virtual void open_rows(int64_t unit, const Tensor& /*ids*/, std::optional<int64_t> next) {
     open(unit, next);
   }
+  // The same in two halves, of a block: before its attention, and before what is used behind that
+  // only (ParameterInfo::behind_attention).
+  virtual void open_attention(int64_t unit, std::optional<int64_t> next) { open(unit, next); }
+  virtual void open_rest(int64_t /*unit*/) {}
   // Whether a unit is whole only until the next one is opened.
   virtual bool closes() const = 0;
 };
@@ -137,6 +141,12 @@ class Trunk {
   }
   void open_rows(int64_t unit, const Tensor& ids, std::optional<int64_t> next) const {
     if (gate_ != nullptr) gate_->open_rows(unit, ids, next);
+  }
+  void open_attention(int64_t unit, std::optional<int64_t> next) const {
+    if (gate_ != nullptr) gate_->open_attention(unit, next);
+  }
+  void open_rest(int64_t unit) const {
+    if (gate_ != nullptr) gate_->open_rest(unit);
   }
   // What a unit computed: opens it again before the backward pass gets to it, if it closes.
   Tensor open_again(Context& cx, int64_t unit, const Tensor& x) const;

@@ -48,6 +48,7 @@ struct ParameterInfo {
   // A model of half precision computes with fp32 all the same: a weight of a norm, near 1, where an
   // update of 1e-4 is far below what a half type tells apart.
   bool keep_fp32 = false;
+  bool behind_attention = false;  // of a block: nothing before its attention's output uses it
 };
 
 // What a model of this precision computes with.

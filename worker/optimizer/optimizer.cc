@@ -208,6 +208,19 @@ void AdamW::finish_values(int64_t unit) {
   }
 }
 
+void AdamW::finish_attention(int64_t unit) {
+  start_values(unit);
+  for (size_t b = 0; b < coming_.size(); ++b) {
+    if (buckets_.all()[b].unit == unit && !behind_attention(b)) coming_[b].wait();
+  }
+}
+
+bool AdamW::behind_attention(size_t bucket) const {
+  return std::ranges::all_of(buckets_.all()[bucket].entries, [&](const Bucket::Entry& entry) {
+    return parameters_[entry.parameter].info.behind_attention;
+  });
+}
+
 void AdamW::finish_values() {
   start_values();
   for (TableRows& rows : rows_) rows.wait();  // of a rank that looked none up
@@ -368,7 +381,8 @@ void AdamW::step(GradientReducer& gradients, double learning_rate, double gradie
     return;
   }
   // A bucket's values are gathered while the next one's are updated, those that the next forward
-  // pass needs at once first; heads are in no gate's way.
+  // pass needs at once first; heads are in no gate's way. The rows that go ahead of a table are
+  // needed before what the first block uses behind its attention, which leaves behind them.
   for (size_t place = 0; place < order_.size(); ++place) {
     const size_t b = order_[place];
     std::vector<Update> updates;
@@ -381,7 +395,8 @@ void AdamW::step(GradientReducer& gradients, double learning_rate, double gradie
     apply_all(updates);
     if (!gathers(b)) round_own(b, whole_values_[b]);
     changed_[b] = 1;
-    const bool soon = buckets_.all()[b].unit <= kFirstBlock && !comes_last(place);
+    const bool soon = buckets_.all()[b].unit <= kFirstBlock && !comes_last(place) &&
+                      !(tables_ > 0 && behind_attention(b));
     if (!deferred_ || soon) start_bucket(b);
   }
   gradients.clear();

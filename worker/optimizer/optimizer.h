@@ -90,8 +90,10 @@ class AdamW {
   // The unit's values are on their way, what has not changed aside; those of all units.
   void start_values(int64_t unit);
   void start_values();
-  // They are there.
+  // They are there; of a block those that its attention uses, where it is known which others are
+  // used behind it (ParameterInfo::behind_attention).
   void finish_values(int64_t unit);
+  void finish_attention(int64_t unit);
   void finish_values();
   // The same of these tokens' rows (any order, the same on every replica) of the tables that come
   // last, and behind them of all but those tables.
@@ -113,6 +115,7 @@ class AdamW {
   Update update_of(size_t index, const Tensor& gradient, double rate, double gradient_scale);
   void apply_all(std::span<const Update> updates) const;
   void order_buckets(int64_t looked_up);
+  bool behind_attention(size_t bucket) const;  // all of it
   bool comes_last(size_t place) const { return place >= order_.size() - tables_; }
   void round_own(size_t index, const Tensor& flat) const;
   Pending gather_own(size_t bucket, const Tensor& flat) const;

@@ -4,7 +4,8 @@
 //
 // Of a table that tokens look up by their ids the forward pass begins with a few rows, and uses the
 // rest at its end (tied logits) or not at all. Where nothing else is sent meanwhile, those rows go
-// first and the table last.
+// first, behind what the first block's attention uses, and the table last. A block's attention then
+// waits for what it uses only.
 //
 // Thread safety: the rank's compute thread; begin and open are collectives over Axis::kReplica.
 // Ownership: refers to the optimizer.
@@ -38,6 +39,14 @@ class ValueGate final : public ParameterGate {
   }
   void open_rows(int64_t unit, const Tensor& ids, std::optional<int64_t> next) override {
     if (!optimizer_.finish_rows(unit, ids)) open(unit, next);
+  }
+  void open_attention(int64_t unit, std::optional<int64_t> next) override {
+    if (!alone_) return open(unit, next);
+    optimizer_.start_values();
+    optimizer_.finish_attention(unit);
+  }
+  void open_rest(int64_t unit) override {
+    if (alone_) optimizer_.finish_values(unit);
   }
   bool closes() const override { return false; }
 

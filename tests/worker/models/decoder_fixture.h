@@ -4,7 +4,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <limits>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -96,6 +99,66 @@ inline Outcome outcome_on(const ModelFamily& family, const ModelConfigPtr& confi
     if (rank.mesh.index(Axis::kWorld) == 0) outcome = {*total.data<double>() / labels, norm};
   });
   return outcome;
+}
+
+// Whose parameters are NaN until the gate opens what they belong to.
+class HidingGate final : public ParameterGate {
+ public:
+  explicit HidingGate(std::vector<Parameter>& parameters) : parameters_(parameters) {
+    for (const Parameter& parameter : parameters) {
+      values_.push_back(parameter.value.to_vector<float>());
+      parameter.value.detach().fill(std::numeric_limits<double>::quiet_NaN());
+    }
+  }
+  void open(int64_t unit, std::optional<int64_t>) override {
+    show(unit, false);
+    show(unit, true);
+  }
+  void open_attention(int64_t unit, std::optional<int64_t>) override { show(unit, false); }
+  void open_rest(int64_t unit) override { rest += show(unit, true); }
+  bool closes() const override { return false; }
+  int rest = 0;  // parameters that open_rest had to show
+
+ private:
+  int show(int64_t unit, bool behind_attention) {
+    int shown = 0;
+    for (size_t i = 0; i < parameters_.size(); ++i) {
+      const auto& [info, value] = parameters_[i];
+      if (info.unit != unit || info.behind_attention != behind_attention) continue;
+      std::ranges::copy(values_[i], value.data<float>());
+      ++shown;
+    }
+    return shown;
+  }
+  std::vector<Parameter>& parameters_;
+  std::vector<std::vector<float>> values_;
+};
+
+// behind: parameters of a block that are behind its attention.
+inline void expect_gates_open_before_use(const ModelFamily& family, const ModelConfigPtr& config,
+                                         int behind) {
+  for (const Recompute recompute :
+       {Recompute::kNothing, Recompute::kAttention, Recompute::kBlock}) {
+    testing::run_ranks(1, [&](Rank& rank) {
+      auto trunk = *family.make_trunk(rank, config);
+      initialize_parameters(trunk->parameters(), 17);
+      auto task = *make_task(rank, "causal_lm", trunk->config(), {.name = "lm"});
+      const TaskRows rows = some_rows(2, 11, false);
+      const auto loss = [&] {
+        Tape tape;
+        Context cx = rank.context();
+        cx.tape = &tape;
+        TaskBatch batch = task->assemble(rows, {0, 2});
+        batch.tokens.recompute = recompute;
+        return *task->loss_sum(cx, *trunk, batch).data<float>();
+      };
+      const float open = loss();
+      HidingGate gate(trunk->parameters());
+      trunk->set_gate(&gate);
+      EXPECT_EQ(loss(), open);
+      EXPECT_EQ(gate.rest, behind * trunk->config().layers);
+    });
+  }
 }
 
 // With what dropout the configuration has; on `more` meshes beside those of meshes().

@@ -30,6 +30,10 @@ TEST(Gpt2Plan, HalfPrecisionLeavesTheNormsInFp32) {
   }
 }
 
+TEST(Gpt2Model, WhatIsBehindTheAttentionIsOpenedBehindIt) {
+  expect_gates_open_before_use(family(), uneven(), 6);  // ln_2, c_fc and c_proj, each with a bias
+}
+
 TEST(Gpt2Plan, ARankHoldsItsShareOnly) {
   const ModelConfigPtr config = *family().parse_config(
       R"({"n_embd": 128, "n_head": 8, "vocab_size": 5000, "n_positions": 64, "n_layer": 4})");

@@ -29,6 +29,10 @@ TEST(LlamaPlan, HalfPrecisionLeavesTheNormsInFp32) {
   }
 }
 
+TEST(LlamaModel, WhatIsBehindTheAttentionIsOpenedBehindIt) {
+  expect_gates_open_before_use(family(), grouped(), 4);  // the norm, gate, up, down
+}
+
 TEST(LlamaPlan, RanksThatShareAHeadOfKeysHoldAllOfIt) {
   std::map<std::string, std::vector<Shard>> shards;
   for (int index = 0; index < 4; ++index) {

@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <chrono>
 #include <cmath>
+#include <future>
 
 #include "kernels/cpu/convert.h"
 #include "tests/testing/rank_runner.h"
@@ -323,6 +325,61 @@ TEST(AdamW, RowsThatAreLookedUpGoAheadOfTheirTable) {
       }
     });
   }
+}
+
+// Replica 1 sends nothing behind what the first block's attention uses until replica 0 has opened
+// that.
+TEST(AdamW, AnAttentionWaitsForItsOwnValuesOnly) {
+  std::promise<void> opened;
+  testing::run_ranks(2, [&](Rank& rank) {
+    const int replica = rank.mesh.index(Axis::kReplica);
+    std::vector<Parameter> parameters;
+    for (const int64_t elements : {4096, 64, 640, 1280}) {  // a bucket each
+      const std::vector<float> start(static_cast<size_t>(elements), 1.0F);
+      parameters.push_back(make_parameter(rank, start, false));
+      parameters.back().info.unit = parameters.size() > 2 ? 1 : 0;
+    }
+    parameters[0].info.shape = {1024, 4};
+    parameters[0].info.looked_up = LookedUp::kByToken;
+    parameters[0].value = parameters[0].value.view({1024, 4}, std::array<int64_t, 2>{4, 1}, 0);
+    parameters[0].value.set_requires_grad(true);
+    parameters[3].info.behind_attention = true;
+    AdamW optimizer(rank, parameters, {}, DType::kF32, {1, 2048});
+    optimizer.publish();
+    ValueGate gate(optimizer, /*alone=*/true, /*looked_up=*/4);
+    GradientReducer reducer(rank, optimizer.parameters(), optimizer.buckets(), 1);
+    reducer.begin(optimizer.parameters());
+    for (const Parameter& parameter : optimizer.parameters()) {
+      parameter.value.set_grad(Tensor::full(*rank.allocator, parameter.info.shape, 1.0));
+    }
+    reducer.flush();
+    reducer.finish();
+    const auto changed = [&](size_t index) {
+      const auto values = optimizer.parameters()[index].value.to_vector<float>();
+      return std::ranges::count_if(values, [](float value) { return value < 0.9F; });
+    };
+    optimizer.step(reducer, 0.25, 1.0);
+    Pending held;
+    if (replica == 1) {
+      held = rank.mesh.axis(Axis::kReplica).start([&](Communicator&) {
+        const auto there = opened.get_future().wait_for(std::chrono::seconds(60));
+        EXPECT_EQ(there, std::future_status::ready) << "replica 0 waits for more";
+      });
+    }
+    gate.begin(std::vector<int64_t>{1, 1000});
+    if (replica == 0) {
+      gate.open_attention(1, 2);
+      EXPECT_EQ(changed(2), 640);
+      EXPECT_EQ(changed(3), 640);  // its own half
+      opened.set_value();
+    }
+    held.wait();
+    gate.open_rows(0, Tensor::from<int64_t>(*rank.allocator, {2}, {{1, 1000}}), 1);
+    gate.open_rest(1);
+    EXPECT_EQ(changed(3), 1280);
+    optimizer.finish_values();
+    EXPECT_EQ(changed(0), 4096);
+  });
 }
 
 TEST(Schedule, CosineStartsAtZeroAndEndsAtZero) {
