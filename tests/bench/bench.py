@@ -84,9 +84,11 @@ def start_overlap(row, arguments, programs, contexts):
     links = contexts.enter_context(Links(ranks, row.megabits))
     job = Program([*links.mpirun(), BIN / "weft-bench-mesh", *words_of(arguments)])
     programs.append(job)
+    processes = links.processes("weft-bench-mesh")
+    links.pin(processes)
     cores = None
     if row.spare:
-        cores = contexts.enter_context(SpareCores(links.processes("weft-bench-mesh"), row.spare))
+        cores = contexts.enter_context(SpareCores(processes, row.spare, BIN / "weft-bench-beat"))
 
     def part(prefix, count):
         if cores:

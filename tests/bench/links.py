@@ -84,6 +84,16 @@ class Links:
                       if os.path.basename(os.readlink(f"/proc/{process}/exe")) == program]
         return found
 
+    def pin(self, processes):
+        """Each host's, all their threads, to cores of its own (of more hosts than cores, several have one): else
+        the kernel lets two hosts compute on one core for seconds while their communication has the other."""
+        cores, hosts = sorted(os.sched_getaffinity(0)), len(self.addresses)
+        for number, process in enumerate(processes):
+            host = number * hosts // len(processes)
+            own = cores[host::hosts] or [cores[host % len(cores)]]
+            for thread in os.listdir(f"/proc/{process}/task"):
+                os.sched_setaffinity(int(thread), own)
+
     def mpirun(self):
         """The command, up to the program: one rank a host."""
         return ["ip", "netns", "exec", self.namespace(0), "env", f"WEFT_BENCH_HOSTS={self.prefix}",

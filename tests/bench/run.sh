@@ -5,7 +5,7 @@
 # Builds what it needs; the peers come from the virtual environment of tests/conformance/setup.sh.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-bash "$here/../../cluster/deploy/build.sh" weft-bench weft-bench-all-reduce weft-bench-mesh >&2
+bash "$here/../../cluster/deploy/build.sh" weft-bench weft-bench-all-reduce weft-bench-mesh weft-bench-beat >&2
 python=$(bash "$here/../conformance/setup.sh" | tail -n 1)
 export PYTHONDONTWRITEBYTECODE=1 CUDA_VISIBLE_DEVICES= HF_HUB_OFFLINE=1
 exec "$python" "$here/bench.py" "$@"
