@@ -104,9 +104,9 @@ inline Lanes<T> kept_of(const uint16_t* halves, int dropped, const Lanes<T>& val
 #ifdef __AVX512F__
   if constexpr (sizeof(T) == sizeof(float)) return kept_floats(halves, dropped, values);
 #endif
-  typedef uint16_t Halves __attribute__((vector_size(2 * kLanesOf<T>), aligned(2), may_alias));
+  typedef uint16_t Drawn __attribute__((vector_size(2 * kLanesOf<T>), aligned(2), may_alias));
   const auto at =
-      __builtin_convertvector(*reinterpret_cast<const Halves*>(halves), decltype(values < values));
+      __builtin_convertvector(*reinterpret_cast<const Drawn*>(halves), decltype(values < values));
   return at >= dropped ? values : Lanes<T>{};
 }
 template <typename T>
@@ -123,7 +123,7 @@ void draw_kept(uint64_t seed, uint64_t stream, uint64_t first, int dropped, T ke
                int64_t n) {
   draw(seed, stream, first, n, [=](const uint16_t* halves, int64_t begin, int64_t count) {
     T* const to = keep + begin;
-    for_row<false>(count, to, [=](auto by, int64_t i) {
+    for_row<T>(count, [=](auto by, int64_t i) {
       by.put(false, to + i, kept_of<T>(halves + i, dropped, all_of(by, kept)));
     });
   });
@@ -137,7 +137,7 @@ void drop(uint64_t seed, uint64_t stream, uint64_t first, int dropped, T kept, c
     T* const to = y + begin;
     for (int64_t i = 0; i < kDraws; i += kGroup) fetch_group(from + 1024 + i);
     const bool lines = by_lines(past, to);
-    for_row<false>(count, to, [=](auto by, int64_t i) {
+    for_row<T>(count, [=](auto by, int64_t i) {
       by.put(lines, to + i, kept_of<T>(halves + i, dropped, by.at(from + i) * kept));
     });
   });

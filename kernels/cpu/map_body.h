@@ -1,4 +1,4 @@
-// Elementwise loops for rows_body.h and vectors_body.h; rules as there.
+// Elementwise loops for rows_body.h and vectors_body.h; rules as there. Wide: wide.h.
 //
 // Loops whose products and sums a compiler may contract go by whole groups of lanes and finish on
 // a padded copy, both by one function that is not inlined: contraction differs between a vector
@@ -62,112 +62,17 @@ template <typename T>
 inline const Lanes<T>& lanes_at(const T* x) {
   return *reinterpret_cast<const Lanes<T>*>(x);
 }
-template <typename T>
-inline T sum_of_lanes(Lanes<T> a) {
-  for (int64_t half = kLanesOf<T> / 2; half > 0; half /= 2) {
-    for (int64_t lane = 0; lane < half; ++lane) a[lane] += a[lane + half];
+// Halves are added to halves, in registers.
+template <typename T, int64_t kHalf = kLanesOf<T> / 2>
+inline T sum_of_lanes(const Lanes<T>& a) {
+  if constexpr (kHalf == 0) {
+    return a[0];
+  } else {
+    using Index = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
+    Lanes<Index> upper{};
+    for (int64_t lane = 0; lane < kHalf; ++lane) upper[lane] = static_cast<Index>(lane + kHalf);
+    return sum_of_lanes<T, kHalf / 2>(a + __builtin_shuffle(a, upper));
   }
-  return a[0];
-}
-
-template <typename T>
-inline T max_over(const T* x, int64_t n) {
-  constexpr int64_t kStep = 4 * kLanesOf<T>;
-  T largest[kStep];
-  for (int64_t lane = 0; lane < kStep; ++lane) largest[lane] = -T(__builtin_inff());
-  int64_t i = 0;
-  for (; i + kStep <= n; i += kStep) {
-#pragma omp simd
-    for (int64_t j = 0; j < kStep; ++j) {
-      largest[j] = x[i + j] > largest[j] ? x[i + j] : largest[j];
-    }
-  }
-  for (int64_t lane = 0; i < n; ++i, ++lane) {
-    largest[lane] = x[i] > largest[lane] ? x[i] : largest[lane];
-  }
-  for (int64_t half = kStep / 2; half > 0; half /= 2) {
-#pragma omp simd
-    for (int64_t j = 0; j < half; ++j) {
-      largest[j] = largest[j + half] > largest[j] ? largest[j + half] : largest[j];
-    }
-  }
-  return largest[0];
-}
-
-// NaN where one is among the elements, else 0: the softmax of a row of which max_over is -infinity,
-// since it passes over NaNs.
-template <typename T>
-inline T zero_or_nan(const T* x, int64_t n) {
-  T found = 0;
-  for (int64_t i = 0; i < n; ++i) found = x[i] != x[i] ? x[i] : found;
-  return found;
-}
-
-// Asks for a group of the next row, or of nobody's, while this one is computed: in the second-level
-// cache, as the first holds this row.
-template <typename T>
-inline void fetch_group(const T* x) {
-  constexpr int kLine = 64 / static_cast<int>(sizeof(T));
-  for (int line = 0; line < kGroup; line += kLine) __builtin_prefetch(x + line, 0, 2);
-}
-
-// The sum of f(rows[i]...) over [0, n), in four vectors of partial sums: in one, each addition
-// would wait for the one before. kFetch: what lies `ahead` elements after the first row is fetched.
-template <typename T, bool kFetch, typename F, typename... Rows>
-inline T sum_of_piece(int64_t n, int64_t ahead, const F& f, const T* first, const Rows*... rows) {
-  constexpr int64_t kLanes = kLanesOf<T>;
-  Lanes<T> a{}, b{}, c{}, d{};
-  int64_t i = 0;
-  const auto term = [&](int64_t k) { return f(lanes_at(first + k), lanes_at(rows + k)...); };
-  for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
-    if (kFetch && i % kGroup == 0) fetch_group(first + ahead + i);
-    a += term(i);
-    b += term(i + kLanes);
-    c += term(i + 2 * kLanes);
-    d += term(i + 3 * kLanes);
-  }
-  for (; i + kLanes <= n; i += kLanes) a += term(i);
-  a = (a + b) + (c + d);
-  for (int64_t lane = 0; i < n; ++i, ++lane) a[lane] += f(first[i], rows[i]...);
-  return sum_of_lanes<T>(a);
-}
-
-// The same over a row of any length, in pieces whose sums are added in double: a lane that adds up
-// tens of thousands of numbers loses the last digits of each. f takes elements or vectors of them.
-// kFetch: of the first row the next one is fetched.
-template <typename T, bool kFetch = false, typename F, typename... Rows>
-inline T sum_over(int64_t n, const F& f, const T* first, const Rows*... rows) {
-  constexpr int64_t kPiece = 4096;
-  double total = 0;
-  for (int64_t i = 0; i < n; i += kPiece) {
-    const int64_t count = n - i < kPiece ? n - i : kPiece;
-    total += static_cast<double>(sum_of_piece<T, kFetch>(count, n, f, first + i, (rows + i)...));
-  }
-  return static_cast<T>(total);
-}
-
-// Mean of a row, and the sum of the squares around it.
-struct Moments {
-  double mean = 0, squares = 0;
-};
-// In pieces that stay in the nearest cache, each of which is read twice, merged as by Chan, Golub
-// and LeVeque (1979).
-template <typename T>
-inline Moments moments(const T* x, int64_t n) {
-  constexpr int64_t kPiece = 4096;
-  Moments all;
-  for (int64_t i = 0; i < n; i += kPiece) {
-    const int64_t count = n - i < kPiece ? n - i : kPiece;
-    const double share = static_cast<double>(count) / static_cast<double>(i + count);
-    const auto element = [](const auto& v) { return v; };
-    const T mean = sum_of_piece<T, false>(count, n, element, x + i) / static_cast<T>(count);
-    const auto square = [=](const auto& v) { return (v - mean) * (v - mean); };
-    const double squares = static_cast<double>(sum_of_piece<T, true>(count, n, square, x + i));
-    const double apart = static_cast<double>(mean) - all.mean;
-    all.squares += squares + apart * apart * static_cast<double>(i) * share;
-    all.mean += apart * share;
-  }
-  return all;
 }
 
 #ifdef __AVX512F__
@@ -214,23 +119,12 @@ struct OneElement {
   }
 };
 
-// act(one of these, i) over a row. kFetch: the row `next` is fetched meanwhile.
-template <bool kFetch, typename T, typename Act>
-inline void for_row(int64_t n, const T* next, const Act& act) {
+// act(one of these, i) over a row of T.
+template <typename T, typename Act>
+inline void for_row(int64_t n, const Act& act) {
   int64_t i = 0;
-  for (; i + kLanesOf<T> <= n; i += kLanesOf<T>) {
-    if (kFetch) __builtin_prefetch(next + i);
-    act(WholeLanes(), i);
-  }
+  for (; i + kLanesOf<T> <= n; i += kLanesOf<T>) act(WholeLanes(), i);
   for (; i < n; ++i) act(OneElement(), i);
-}
-
-// act.operator()<count>(row) over rows: two at a time, then one.
-template <typename Act>
-inline void by_twos(int64_t rows, const Act& act) {
-  int64_t row = 0;
-  for (; row + 2 <= rows; row += 2) act.template operator()<2>(row);
-  if (row < rows) act.template operator()<1>(row);
 }
 
 // Whether lines of y may be written past the caches (past_caches.h).
@@ -241,17 +135,6 @@ inline bool by_lines(bool past, const T* y) {
 
 // ---- bf16 is computed in float, a vector's even elements beside its odd ones, so that none
 // changes its lane.
-template <typename S>
-struct WideOf {
-  typedef S Type;
-};
-template <>
-struct WideOf<bfloat16> {
-  typedef float Type;
-};
-template <typename S>
-using Wide = typename WideOf<S>::Type;
-
 template <typename T>
 inline T widened(T x) {
   return x;

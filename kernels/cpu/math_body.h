@@ -135,33 +135,3 @@ constexpr bool kVectorMath = sizeof(T) == sizeof(float);
 template <typename T>
 constexpr bool kVectorMath = false;
 #endif
-
-// The sum of f(one of WholeLanes and OneElement, i, e^(x[i] - shift)) over a row, while the next
-// row is fetched.
-template <typename T, typename F>
-inline T sum_of_exp(const T* x, T shift, int64_t n, const F& f) {
-  constexpr int64_t kStep = kLanesOf<T>;
-  T sums[kStep] = {};
-  int64_t i = 0;
-  for (; i + kStep <= n; i += kStep) {
-    __builtin_prefetch(x + n + i);
-    if constexpr (kVectorMath<T>) {
-      lanes_at(sums) += f(WholeLanes(), i, exp_below_of(lanes_at(x + i) - shift));
-    } else {
-#pragma omp simd
-      for (int64_t j = 0; j < kStep; ++j) {
-        sums[j] += f(OneElement(), i + j, exp_of(x[i + j] - shift));
-      }
-    }
-  }
-  T rest[kStep] = {};  // by the same code: a value does not depend on its place
-  for (int64_t lane = 0; i + lane < n; ++lane) rest[lane] = x[i + lane] - shift;
-  if constexpr (kVectorMath<T>) {
-    lanes_at(rest) = exp_below_of(lanes_at(rest));
-  } else {
-#pragma omp simd
-    for (int64_t lane = 0; lane < kStep; ++lane) rest[lane] = exp_of(rest[lane]);
-  }
-  for (int64_t lane = 0; i < n; ++i, ++lane) sums[lane] += f(OneElement(), i, rest[lane]);
-  return sum_of_lanes<T>(lanes_at(sums));
-}

@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "kernels/cpu/past_caches.h"
+#include "kernels/cpu/wide.h"
 #include "kernels/tensor/half.h"
 
 namespace weft::cpu {
@@ -23,17 +24,6 @@ struct RowKernels {
   // The same, and sums += dx.
   void (*curve_backward_sum)(Curve curve, const T* x, const T* dy, Target<T> dx, T* sums,
                              int64_t n);
-  // y = (x - mean) * rstd * gamma + beta with the biased variance (Ba et al. 2016).
-  // past: y goes past the caches (past_caches.h); so below.
-  void (*layer_norm)(const T* x, const T* gamma, const T* beta, T epsilon, bool past, int64_t n,
-                     T* y, T* mean, T* rstd);
-  // dx of rows one after the other, each with its mean and rstd; dgamma and dbeta are added to, in
-  // the rows' order.
-  void (*layer_norm_backward)(const T* x, const T* dy, const T* gamma, const T* mean, const T* rstd,
-                              bool past, int64_t rows, int64_t n, T* dx, T* dgamma, T* dbeta);
-  // exponentials: n of them, before they are divided by their sum; y itself where it is not past.
-  void (*softmax)(const T* x, T* exponentials, bool past, int64_t n, T* y);
-  void (*softmax_backward)(const T* y, const T* dy, bool past, int64_t n, T* dx);
   T (*log_sum_exp)(const T* x, int64_t n);
   // y = factor * exp(x - shift); returns the sum of y.
   T (*exp_shifted)(const T* x, T shift, T factor, T* y, int64_t n);

@@ -4,8 +4,7 @@
 //
 // Numerical policy: float accumulates in float over the vector's lanes; see math_body.h.
 
-#include "kernels/cpu/map_body.h"
-#include "kernels/cpu/math_body.h"
+#include "kernels/cpu/whole_rows_body.h"
 
 // gelu(x) = x/2 (1 + tanh(u)), u = sqrt(2/pi) (x + 0.044715 x^3), which is x sigmoid(2u).
 template <typename T>
@@ -149,94 +148,6 @@ T max(const T* x, int64_t n) {
 }
 
 template <typename T>
-void layer_norm(const T* x, const T* gamma, const T* beta, T epsilon, bool past, int64_t n, T* y,
-                T* mean, T* rstd) {
-  const Moments of = moments(x, n);
-  const T m = static_cast<T>(of.mean), variance = static_cast<T>(of.squares) / static_cast<T>(n);
-  const T r = T{1} / static_cast<T>(__builtin_sqrt(variance + epsilon));
-  const bool lines = by_lines(past, y);
-  for_row<false>(n, x, [=](auto by, int64_t i) {
-    by.put(lines, y + i, (by.at(x + i) - m) * r * by.at(gamma + i) + by.at(beta + i));
-  });
-  *mean = m;
-  *rstd = r;
-}
-
-// The sums of g = dy gamma and of g xhat over a row, while the next dy is fetched; in pieces as
-// sum_over.
-template <typename T>
-void norm_sums(const T* x, const T* dy, const T* gamma, T mean, T rstd, int64_t n, T* total,
-               T* along) {
-  constexpr int64_t kPiece = 4096, kLanes = kLanesOf<T>;
-  double sum_g = 0, sum_along = 0;
-  for (int64_t begin = 0; begin < n; begin += kPiece) {
-    const int64_t end = n - begin < kPiece ? n : begin + kPiece;
-    Lanes<T> g[4] = {}, hats[4] = {};
-    const auto add = [&](int64_t k, int64_t i) {
-      const Lanes<T> up = lanes_at(dy + i) * lanes_at(gamma + i);
-      g[k] += up;
-      hats[k] += up * ((lanes_at(x + i) - mean) * rstd);
-    };
-    int64_t i = begin;
-    for (; i + 4 * kLanes <= end; i += 4 * kLanes) {
-      for (int64_t k = 0; k < 4; ++k) {
-        __builtin_prefetch(dy + n + i + k * kLanes);
-        add(k, i + k * kLanes);
-      }
-    }
-    for (; i + kLanes <= end; i += kLanes) add(0, i);
-    for (int64_t lane = 0; i < end; ++i, ++lane) {
-      const T up = dy[i] * gamma[i];
-      g[1][lane] += up;
-      hats[1][lane] += up * ((x[i] - mean) * rstd);
-    }
-    sum_g += static_cast<double>(sum_of_lanes<T>((g[0] + g[1]) + (g[2] + g[3])));
-    sum_along += static_cast<double>(sum_of_lanes<T>((hats[0] + hats[1]) + (hats[2] + hats[3])));
-  }
-  *total = static_cast<T>(sum_g);
-  *along = static_cast<T>(sum_along);
-}
-
-// dx = rstd (g - mean(g) - xhat mean(g xhat)), g = dy gamma; of kRows rows, while as many that come
-// after them are fetched into the second-level cache.
-template <int kRows, typename T>
-void layer_norm_backward_of(const T* x, const T* dy, const T* gamma, const T* mean, const T* rstd,
-                            bool past, int64_t n, T* dx, T* dgamma, T* dbeta) {
-  T mean_g[kRows] = {}, mean_along[kRows] = {};
-  for (int row = 0; row < kRows; ++row) {
-    norm_sums(x + row * n, dy + row * n, gamma, mean[row], rstd[row], n, mean_g + row,
-              mean_along + row);
-    mean_g[row] /= static_cast<T>(n);
-    mean_along[row] /= static_cast<T>(n);
-  }
-  const bool lines = by_lines(past, dx) && n % kLanesOf<T> == 0;
-  for_row<false>(n, x, [=](auto by, int64_t i) {
-    const auto weight = by.at(gamma + i);
-    auto to_gamma = by.at(dgamma + i), to_beta = by.at(dbeta + i);
-    for (int row = 0; row < kRows; ++row) {
-      const int64_t at = row * n + i;
-      __builtin_prefetch(x + kRows * n + at, 0, 2);
-      __builtin_prefetch(dy + kRows * n + at, 0, 2);
-      const auto up = by.at(dy + at), hat = (by.at(x + at) - mean[row]) * rstd[row];
-      by.put(lines, dx + at, rstd[row] * (up * weight - mean_g[row] - hat * mean_along[row]));
-      to_gamma += up * hat;
-      to_beta += up;
-    }
-    by.at(dgamma + i) = to_gamma;
-    by.at(dbeta + i) = to_beta;
-  });
-}
-template <typename T>
-void layer_norm_backward(const T* x, const T* dy, const T* gamma, const T* mean, const T* rstd,
-                         bool past, int64_t rows, int64_t n, T* dx, T* dgamma, T* dbeta) {
-  by_twos(rows, [=]<int kRows>(int64_t row) {
-    const int64_t at = row * n;
-    layer_norm_backward_of<kRows>(x + at, dy + at, gamma, mean + row, rstd + row, past, n, dx + at,
-                                  dgamma, dbeta);
-  });
-}
-
-template <typename T>
 T exp_shifted(const T* x, T shift, T factor, T* y, int64_t n) {
   return sum_of_exp(x, shift, n, [=](auto by, int64_t i, const auto& e) {
     const auto value = factor * e;
@@ -288,32 +199,9 @@ void multiply(const T* x, T* y, int64_t n) {
 }
 
 template <typename T>
-void softmax(const T* x, T* exponentials, bool past, int64_t n, T* y) {
-  const T largest = max(x, n);
-  if (largest == -T(__builtin_inff())) {  // nothing to choose from
-    const T nothing = zero_or_nan(x, n);
-    for (int64_t i = 0; i < n; ++i) y[i] = nothing;
-    return;
-  }
-  const T factor = T{1} / exp_shifted(x, largest, T{1}, exponentials, n);
-  const bool lines = by_lines(past, y);
-  for_row<false>(
-      n, x, [=](auto by, int64_t i) { by.put(lines, y + i, by.at(exponentials + i) * factor); });
-}
-
-template <typename T>
 void softmax_gradient(const T* p, const T* dp, T delta, T factor, T* ds, int64_t n) {
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) ds[i] = factor * p[i] * (dp[i] - delta);
-}
-
-template <typename T>
-void softmax_backward(const T* y, const T* dy, bool past, int64_t n, T* dx) {
-  const T delta = dot(y, dy, n);
-  const bool lines = by_lines(past, dx);
-  for_row<false>(n, y, [=](auto by, int64_t i) {
-    by.put(lines, dx + i, by.at(y + i) * (by.at(dy + i) - delta));
-  });
 }
 
 template <typename T>
@@ -331,10 +219,6 @@ constexpr RowKernels<T> table() {
   return {curve<T>,
           curve_backward<T>,
           curve_backward_sum<T>,
-          layer_norm<T>,
-          layer_norm_backward<T>,
-          softmax<T>,
-          softmax_backward<T>,
           log_sum_exp<T>,
           exp_shifted<T>,
           sum<T>,

@@ -5,6 +5,7 @@
 
 #include "kernels/cpu/rows_levels.h"
 #include "kernels/cpu/vector_math.h"
+#include "kernels/cpu/wide.h"
 
 namespace weft::cpu {
 namespace {

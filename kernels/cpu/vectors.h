@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "kernels/cpu/past_caches.h"
+#include "kernels/cpu/wide.h"
 #include "kernels/tensor/half.h"
 
 namespace weft::cpu {
@@ -58,15 +59,7 @@ struct VectorKernels {
   void (*rotate)(const T* even, const T* odd, const T* cos, const T* sin, T direction,
                  Target<T> to_even, Target<T> to_odd, int64_t n);
   void (*rotate_pairs)(const T* x, const T* cos, const T* sin, T direction, T* y,
-                       int64_t n);  // n pairs side by side
-  // y = x * rstd * gamma, rstd = 1 / sqrt(mean(x^2) + epsilon)
-  // past: y goes past the caches (past_caches.h); so below.
-  void (*rms_norm)(const T* x, const T* gamma, T epsilon, bool past, int64_t n, T* y, T* rstd);
-  // Of rows one after the other, each with its rstd; dgamma is added to, in the rows' order.
-  void (*rms_norm_backward)(const T* x, const T* dy, const T* gamma, const T* rstd, bool past,
-                            int64_t rows, int64_t n, T* dx, T* dgamma);
-  void (*log_softmax)(const T* x, bool past, T* y, int64_t n);
-  void (*log_softmax_backward)(const T* y, const T* dy, T* dx, int64_t n);
+                       int64_t n);                     // n pairs side by side
   T (*extreme)(bool largest, const T* x, int64_t n);   // NaN where one is; n >= 1
   T (*squares_around)(const T* x, T mean, int64_t n);  // sum of (x - mean)^2
   // Sums of dy and of dy * (x - mean) * rstd.

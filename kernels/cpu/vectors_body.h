@@ -2,8 +2,7 @@
 // that file's instruction set; nothing here may call an inline function of another header, whose
 // code the linker would share between the levels.
 
-#include "kernels/cpu/map_body.h"
-#include "kernels/cpu/math_body.h"
+#include "kernels/cpu/whole_rows_body.h"
 
 // ---- functions of one number: value and slope
 template <Unary kKind, typename T>
@@ -325,7 +324,7 @@ template <typename T>
 void rotate(const T* even, const T* odd, const T* cos, const T* sin, T direction, Target<T> to_even,
             Target<T> to_odd, int64_t n) {
   const bool past = by_lines(to_even.past, to_even.at) && by_lines(to_odd.past, to_odd.at);
-  for_row<false>(n, even, [=](auto by, int64_t i) {
+  for_row<T>(n, [=](auto by, int64_t i) {
     const auto p = by.at(even + i), q = by.at(odd + i);
     const auto c = by.at(cos + i), turn = by.at(sin + i) * direction;
     by.put(past, to_even.at + i, p * c - q * turn);
@@ -346,24 +345,9 @@ void rotate_pairs(const T* x, const T* cos, const T* sin, T direction, T* y, int
 
 template <typename T>
 constexpr VectorKernels<T> table() {
-  return {unary<T>,
-          unary_backward<T>,
-          binary<T>,
-          compare<T>,
-          where<T>,
-          swiglu<T>,
-          swiglu_backward<T>,
-          rotate<T>,
-          rotate_pairs<T>,
-          rms_norm<T>,
-          rms_norm_backward<T>,
-          log_softmax<T>,
-          log_softmax_backward<T>,
-          extreme<T>,
-          squares_around<T>,
-          gradient_sums<T>,
-          affine<T>,
-          norm_gradient<T>};
+  return {unary<T>,          unary_backward<T>,  binary<T>, compare<T>,      where<T>,
+          swiglu<T>,         swiglu_backward<T>, rotate<T>, rotate_pairs<T>, extreme<T>,
+          squares_around<T>, gradient_sums<T>,   affine<T>, norm_gradient<T>};
 }
 constexpr VectorKernels<bfloat16> table_of_halves() {
   return {binary<bfloat16>, swiglu<bfloat16>, swiglu_backward<bfloat16>};

@@ -5,6 +5,7 @@
 
 #include "kernels/cpu/vector_math.h"
 #include "kernels/cpu/vectors_levels.h"
+#include "kernels/cpu/wide.h"
 
 namespace weft::cpu {
 namespace {

@@ -52,7 +52,7 @@ class Dropout final : public Op {
         constexpr int64_t kDrawn = RowBuffer<T>::kInPlace ? 1024 : kHalvesAtOnce;
         RowBuffer<T> in(kDrawn), out(kDrawn);
         // After a row such writes are waited for, which shows in a short one.
-        const cpu::PastCaches past(n >= 4096 ? out.direct_bytes(x.elements()) : 0);
+        const cpu::PastCaches past(RowBuffer<T>::kInPlace && n >= 4096 ? x.bytes() : 0);
         const int64_t length = step == 1 ? kDrawn : 1;
         for (int64_t done = 0; done < n; done += length) {
           const int64_t count = std::min(length, n - done);

@@ -1,5 +1,6 @@
-// Kernels over rows that take bf16 as it lies: each row is widened into a buffer that stays in the
-// first-level cache, the fp32 loop runs on it, and the result is rounded once. float and double
+// Kernels over rows that take bf16 as it lies: where the loops do not widen it themselves
+// (kernels/cpu/norms.h), each row is widened into a buffer that stays in the first-level cache, the
+// fp32 loop runs on it, and the result is rounded once. float and double
 // rows are worked on in place. Not for the ops' users.
 //
 // Thread safety: a RowBuffer belongs to one thread.
@@ -11,6 +12,7 @@
 
 #include "kernels/autograd/context.h"
 #include "kernels/cpu/convert.h"
+#include "kernels/cpu/wide.h"
 #include "kernels/tensor/dispatch.h"
 
 namespace weft::ops {
@@ -19,9 +21,7 @@ namespace weft::ops {
 // of as many the nearest cache still holds what streams through it.
 constexpr int64_t kHalvesAtOnce = 256;
 
-// What rows of T are computed in.
-template <typename T>
-using Wide = std::conditional_t<std::is_same_v<T, bfloat16>, float, T>;
+using cpu::Wide;
 
 // f.operator()<T>() for F32, F64 and BF16.
 template <typename F>
@@ -45,10 +45,6 @@ template <typename T>
 class RowBuffer {
  public:
   static constexpr bool kInPlace = std::is_same_v<T, Wide<T>>;
-  // Bytes of a result of so many elements that the row kernels write themselves.
-  static constexpr int64_t direct_bytes(int64_t elements) {
-    return kInPlace ? elements * static_cast<int64_t>(sizeof(T)) : 0;
-  }
   explicit RowBuffer(int64_t width) : values_(kInPlace ? 0 : static_cast<size_t>(width)) {}
 
   // The first n elements at x, to be computed with. at: where in the buffer; so below.

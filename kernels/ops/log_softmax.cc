@@ -1,9 +1,10 @@
 #include <numeric>
 
+#include "kernels/cpu/norms.h"
 #include "kernels/cpu/past_caches.h"
-#include "kernels/cpu/vectors.h"
 #include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
+#include "kernels/ops/half_rows.h"
 #include "kernels/ops/norms.h"
 #include "kernels/ops/ops.h"
 
@@ -20,11 +21,12 @@ class LogSoftmaxBackward final : public Kernel {
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     const Tensor y = as_rows(cx, inputs[0]), dy = as_contiguous(cx.pool, inputs[1]);
     const int64_t width = y.dim(1);
-    dispatch_floating(y.dtype(), [&]<typename T>() {
+    dispatch_rows(y.dtype(), [&]<typename T>() {
       cx.pool.parallel_for(y.dim(0), 1 + 4096 / (width + 1), [&](int64_t begin, int64_t end) {
+        const cpu::PastCaches past(y.bytes());
         for (int64_t at = begin * width; at < end * width; at += width) {
-          cpu::vectors<T>().log_softmax_backward(y.data<T>() + at, dy.data<T>() + at,
-                                                 outputs[0].data<T>() + at, width);
+          cpu::norms<T>().log_softmax_backward(y.data<T>() + at, dy.data<T>() + at, past, width,
+                                               outputs[0].data<T>() + at);
         }
       });
     });
@@ -35,6 +37,7 @@ class LogSoftmaxBackward final : public Kernel {
 class LogSoftmax final : public Op {
  public:
   std::string_view name() const override { return "log_softmax"; }
+  bool native(DType half) const override { return half == DType::kBF16; }
   bool native_on_gpu(DType) const override { return true; }
   void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     cuda::backend(cx).log_softmax(inputs[0], outputs[0]);
@@ -45,11 +48,11 @@ class LogSoftmax final : public Op {
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     const Tensor x = as_rows(cx, inputs[0]);
     const int64_t width = x.dim(1);
-    dispatch_floating(x.dtype(), [&]<typename T>() {
+    dispatch_rows(x.dtype(), [&]<typename T>() {
       cx.pool.parallel_for(x.dim(0), 1 + 4096 / (width + 1), [&](int64_t begin, int64_t end) {
-        const cpu::PastCaches past(x.elements() * int64_t{sizeof(T)});
+        const cpu::PastCaches past(x.bytes());
         for (int64_t at = begin * width; at < end * width; at += width) {
-          cpu::vectors<T>().log_softmax(x.data<T>() + at, past, outputs[0].data<T>() + at, width);
+          cpu::norms<T>().log_softmax(x.data<T>() + at, past, width, outputs[0].data<T>() + at);
         }
       });
     });

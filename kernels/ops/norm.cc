@@ -2,8 +2,8 @@
 // bf16 rows statistics and the gradients of gamma and beta are fp32, and so may gamma and beta be.
 #include <array>
 
+#include "kernels/cpu/norms.h"
 #include "kernels/cpu/past_caches.h"
-#include "kernels/cpu/rows.h"
 #include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
 #include "kernels/ops/half_rows.h"
@@ -29,18 +29,14 @@ class LayerNormBackward final : public Kernel {
       const W *mean = inputs[3].data<W>(), *rstd = inputs[4].data<W>();
       T* dx = outputs[0].data<T>();
       cx.pool.parallel_for(partials, 1, [&](int64_t begin, int64_t end) {
-        constexpr int64_t kAtOnce = RowPartials::kAtOnce;
-        RowBuffer<T> in(kAtOnce * width), grad(kAtOnce * width), out(kAtOnce * width);
-        const cpu::PastCaches past(out.direct_bytes(x.elements()));
+        const cpu::PastCaches past(x.bytes());
         for (int64_t partial = begin; partial < end; ++partial) {
           W* const to = sums.data<W>() + partial * width;
           parts.each_run(partial, [&](int64_t row, int64_t count) {
-            const int64_t at = row * width, elements = count * width;
-            cpu::rows<W>().layer_norm_backward(
-                in.read(x.data<T>() + at, elements), grad.read(dy.data<T>() + at, elements),
-                gamma.data<W>(), mean + row, rstd + row, past, count, width, out.target(dx + at),
-                to, to + partials * width);
-            out.write(dx + at, elements);
+            const int64_t at = row * width;
+            cpu::norms<T>().layer_norm_backward(x.data<T>() + at, dy.data<T>() + at,
+                                                gamma.data<W>(), mean + row, rstd + row, past,
+                                                count, width, dx + at, to, to + partials * width);
           });
         }
       });
@@ -85,15 +81,11 @@ class LayerNorm final : public Op {
       T* y = outputs[0].data<T>();
       W *mean = outputs[1].data<W>(), *rstd = outputs[2].data<W>();
       cx.pool.parallel_for(x.dim(0), 1 + 4096 / (width + 1), [&](int64_t begin, int64_t end) {
-        RowBuffer<T> in(width), out(width);
-        const cpu::PastCaches past(out.direct_bytes(x.elements()));
-        for (int64_t row = begin; row < end; ++row) {
-          const int64_t at = row * width;
-          cpu::rows<W>().layer_norm(in.read(x.data<T>() + at, width), gamma.data<W>(),
-                                    beta.data<W>(), static_cast<W>(epsilon_), past, width,
-                                    out.target(y + at), mean + row, rstd + row);
-          out.write(y + at, width);
-        }
+        const cpu::PastCaches past(x.bytes());
+        const int64_t at = begin * width;
+        cpu::norms<T>().layer_norm(x.data<T>() + at, gamma.data<W>(), beta.data<W>(),
+                                   static_cast<W>(epsilon_), past, end - begin, width, y + at,
+                                   mean + begin, rstd + begin);
       });
     });
   }

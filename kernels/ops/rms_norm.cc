@@ -1,8 +1,8 @@
 // RMS normalization (Zhang and Sennrich 2019). Numerics: as layer normalization's (norm.cc).
 #include <array>
 
+#include "kernels/cpu/norms.h"
 #include "kernels/cpu/past_caches.h"
-#include "kernels/cpu/vectors.h"
 #include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
 #include "kernels/ops/half_rows.h"
@@ -27,17 +27,13 @@ class RmsNormBackward final : public Kernel {
       const W* rstd = inputs[3].data<W>();
       T* dx = outputs[0].data<T>();
       cx.pool.parallel_for(partials, 1, [&](int64_t begin, int64_t end) {
-        constexpr int64_t kAtOnce = RowPartials::kAtOnce;
-        RowBuffer<T> in(kAtOnce * width), grad(kAtOnce * width), out(kAtOnce * width);
-        const cpu::PastCaches past(out.direct_bytes(x.elements()));
+        const cpu::PastCaches past(x.bytes());
         for (int64_t partial = begin; partial < end; ++partial) {
           parts.each_run(partial, [&](int64_t row, int64_t count) {
-            const int64_t at = row * width, elements = count * width;
-            cpu::vectors<W>().rms_norm_backward(
-                in.read(x.data<T>() + at, elements), grad.read(dy.data<T>() + at, elements),
-                gamma.data<W>(), rstd + row, past, count, width, out.target(dx + at),
-                sums.data<W>() + partial * width);
-            out.write(dx + at, elements);
+            const int64_t at = row * width;
+            cpu::norms<T>().rms_norm_backward(x.data<T>() + at, dy.data<T>() + at, gamma.data<W>(),
+                                              rstd + row, past, count, width, dx + at,
+                                              sums.data<W>() + partial * width);
           });
         }
       });
@@ -73,15 +69,10 @@ class RmsNorm final : public Op {
       T* y = outputs[0].data<T>();
       W* rstd = outputs[1].data<W>();
       cx.pool.parallel_for(x.dim(0), 1 + 4096 / (width + 1), [&](int64_t begin, int64_t end) {
-        RowBuffer<T> in(width), out(width);
-        const cpu::PastCaches past(out.direct_bytes(x.elements()));
-        for (int64_t row = begin; row < end; ++row) {
-          const int64_t at = row * width;
-          cpu::vectors<W>().rms_norm(in.read(x.data<T>() + at, width), gamma.data<W>(),
-                                     static_cast<W>(epsilon_), past, width, out.target(y + at),
-                                     rstd + row);
-          out.write(y + at, width);
-        }
+        const cpu::PastCaches past(x.bytes());
+        const int64_t at = begin * width;
+        cpu::norms<T>().rms_norm(x.data<T>() + at, gamma.data<W>(), static_cast<W>(epsilon_), past,
+                                 end - begin, width, y + at, rstd + begin);
       });
     });
   }

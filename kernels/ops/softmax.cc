@@ -1,8 +1,9 @@
 #include <numeric>
+#include <type_traits>
 #include <vector>
 
+#include "kernels/cpu/norms.h"
 #include "kernels/cpu/past_caches.h"
-#include "kernels/cpu/rows.h"
 #include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
 #include "kernels/ops/half_rows.h"
@@ -20,13 +21,10 @@ class SoftmaxBackward final : public Kernel {
     dispatch_rows(y.dtype(), [&]<typename T>() {
       T* dx = outputs[0].data<T>();
       cx.pool.parallel_for(y.dim(0), 1 + 4096 / (width + 1), [&](int64_t begin, int64_t end) {
-        RowBuffer<T> value(width), grad(width), out(width);
-        const cpu::PastCaches past(out.direct_bytes(y.elements()));
+        const cpu::PastCaches past(y.bytes());
         for (int64_t at = begin * width; at < end * width; at += width) {
-          cpu::rows<Wide<T>>().softmax_backward(value.read(y.data<T>() + at, width),
-                                                grad.read(dy.data<T>() + at, width), past, width,
-                                                out.target(dx + at));
-          out.write(dx + at, width);
+          cpu::norms<T>().softmax_backward(y.data<T>() + at, dy.data<T>() + at, past, width,
+                                           dx + at);
         }
       });
     });
@@ -34,6 +32,14 @@ class SoftmaxBackward final : public Kernel {
   void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     cuda::backend(cx).softmax_backward(inputs[0], inputs[1], outputs[0]);
   }
+};
+
+// Of a row of exponentials: a vector that lies in two lines of the cache takes two turns.
+template <typename T>
+struct alignas(64) Line {
+  static constexpr int64_t kCount = 64 / sizeof(Wide<T>);
+  static constexpr int64_t holding(int64_t n) { return (n + kCount - 1) / kCount; }
+  Wide<T> values[kCount];
 };
 
 // Over the last dim. A row of nothing but -infinity gives zeros.
@@ -49,17 +55,17 @@ class Softmax final : public Op {
     const Tensor x = as_rows(cx, inputs[0]);
     const int64_t width = x.dim(1);
     dispatch_rows(x.dtype(), [&]<typename T>() {
+      constexpr bool kHalf = !std::is_same_v<T, Wide<T>>;
       const T* from = x.data<T>();
       T* to = outputs[0].data<T>();
       cx.pool.parallel_for(x.dim(0), 1 + 4096 / (width + 1), [&](int64_t begin, int64_t end) {
-        RowBuffer<T> in(width), out(width);
-        const cpu::PastCaches past(out.direct_bytes(x.elements()));
-        std::vector<Wide<T>> apart(past ? static_cast<size_t>(width) : 0);
+        const cpu::PastCaches past(x.bytes());
+        std::vector<Line<T>> apart(past || kHalf ? static_cast<size_t>(Line<T>::holding(width))
+                                                 : 0);
         for (int64_t at = begin * width; at < end * width; at += width) {
-          Wide<T>* y = out.target(to + at);
-          cpu::rows<Wide<T>>().softmax(in.read(from + at, width), past ? apart.data() : y, past,
-                                       width, y);
-          out.write(to + at, width);
+          Wide<T>* exponentials = apart.data()->values;
+          if constexpr (!kHalf) exponentials = past ? exponentials : to + at;
+          cpu::norms<T>().softmax(from + at, exponentials, past, width, to + at);
         }
       });
     });

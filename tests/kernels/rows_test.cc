@@ -43,7 +43,6 @@ Row<T> drawn(int64_t n, uint64_t stream, double scale = 2) {
 template <typename T>
 Row<T> everything(const RowKernels<T>& k, int64_t n) {
   const Row<T> x = drawn<T>(n, 1), dy = drawn<T>(n, 2), gamma = drawn<T>(n, 3);
-  const Row<T> beta = drawn<T>(n, 4);
   Row<T> all, y(x.size());
   const auto keep = [&] { all.insert(all.end(), y.begin(), y.end()); };
   for (int curve = 0; curve <= static_cast<int>(Curve::kSigmoid); ++curve) {
@@ -52,20 +51,7 @@ Row<T> everything(const RowKernels<T>& k, int64_t n) {
     k.curve_backward(static_cast<Curve>(curve), x.data(), dy.data(), y.data(), n);
     keep();
   }
-  T mean = 0, rstd = 0;
-  k.layer_norm(x.data(), gamma.data(), beta.data(), T(1e-2), false, n, y.data(), &mean, &rstd);
-  keep();
-  Row<T> dgamma(x.size(), 1), dbeta(x.size(), 2);
-  k.layer_norm_backward(x.data(), dy.data(), gamma.data(), &mean, &rstd, false, 1, n, y.data(),
-                        dgamma.data(), dbeta.data());
-  keep();
-  all.insert(all.end(), dgamma.begin(), dgamma.end());
-  all.insert(all.end(), dbeta.begin(), dbeta.end());
-  k.softmax(x.data(), y.data(), false, n, y.data());
-  keep();
-  const Row<T> weights = y;
-  k.softmax_backward(weights.data(), dy.data(), false, n, y.data());
-  keep();
+  const Row<T> weights = drawn<T>(n, 5);
   k.softmax_gradient(weights.data(), dy.data(), T(0.25), T(0.5), y.data(), n);
   keep();
   all.push_back(k.exp_shifted(x.data(), T(3), T(0.5), y.data(), n));
@@ -78,7 +64,7 @@ Row<T> everything(const RowKernels<T>& k, int64_t n) {
   k.draw_kept(1, 2, 5, 32768, T(2), y.data(), n);
   keep();
   for (const T value : {k.log_sum_exp(x.data(), n), k.sum(x.data(), n), k.max(x.data(), n),
-                        k.dot(x.data(), dy.data(), n), mean, rstd}) {
+                        k.dot(x.data(), dy.data(), n)}) {
     all.push_back(value);
   }
   return all;
@@ -101,28 +87,15 @@ TEST(Rows, EveryLevelFollowsDouble) {
   }
 }
 
-// A row of a million elements far from zero: a mean of 100 has no digit below 4e-6.
-TEST(Rows, LongRowsKeepTheirDigits) {
+// A row of a million elements far from zero.
+TEST(Rows, LongSumsKeepTheirDigits) {
   constexpr int64_t kLength = 1 << 20;
-  Row<float> x = drawn<float>(kLength, 1, 1), y(x.size());
+  Row<float> x = drawn<float>(kLength, 1, 1);
   for (float& value : x) value += 100;
   const Row<double> wide(x.begin(), x.end());
-  const Row<float> ones(x.size(), 1), zeros(x.size(), 0);
-  const Row<double> wide_ones(x.size(), 1), wide_zeros(x.size(), 0);
-  Row<double> expected(x.size());
-  double wide_mean = 0, wide_rstd = 0;
-  rows_f64_v2.layer_norm(wide.data(), wide_ones.data(), wide_zeros.data(), 1e-5, false, kLength,
-                         expected.data(), &wide_mean, &wide_rstd);
+  const double expected = rows_f64_v2.sum(wide.data(), kLength);
   for (const Level& level : levels()) {
-    float mean = 0, rstd = 0;
-    level.f32->layer_norm(x.data(), ones.data(), zeros.data(), 1e-5F, false, kLength, y.data(),
-                          &mean, &rstd);
-    EXPECT_NEAR(mean, wide_mean, 8e-6) << level.name;
-    EXPECT_NEAR(rstd, wide_rstd, 2e-7) << level.name;
-    double apart = 0;
-    for (size_t i = 0; i < y.size(); ++i) apart = std::max(apart, std::abs(y[i] - expected[i]));
-    EXPECT_LT(apart, 1e-5) << level.name;
-    EXPECT_NEAR(level.f32->sum(x.data(), kLength) / (wide_mean * kLength), 1, 1.2e-7) << level.name;
+    EXPECT_NEAR(level.f32->sum(x.data(), kLength) / expected, 1, 1.2e-7) << level.name;
   }
 }
 
@@ -142,64 +115,17 @@ TEST(Rows, TheAddressDoesNotMatter) {
   }
 }
 
-// What goes past the caches has the same bits, at addresses that allow it and at others.
-TEST(Rows, PastTheCachesTheBitsAreTheSame) {
-  constexpr int64_t kLength = 133;
-  const Row<float> x = drawn<float>(kLength, 1), dy = drawn<float>(kLength, 2);
-  const Row<float> gamma = drawn<float>(kLength, 3), beta = drawn<float>(kLength, 4);
-  alignas(64) float room[kLength + 16];
-  for (const Level& level : levels()) {
-    for (const size_t shift : {0, 3}) {
-      float mean = 0, rstd = 0;
-      const auto both = [&](bool past) {
-        float* const y = room + shift;
-        Row<float> all, dgamma(x.size()), dbeta(x.size());
-        level.f32->layer_norm(x.data(), gamma.data(), beta.data(), 1e-2F, past, kLength, y, &mean,
-                              &rstd);
-        all.insert(all.end(), y, y + kLength);
-        level.f32->layer_norm_backward(x.data(), dy.data(), gamma.data(), &mean, &rstd, past, 1,
-                                       kLength, y, dgamma.data(), dbeta.data());
-        all.insert(all.end(), y, y + kLength);
-        Row<float> apart(x.size());
-        level.f32->softmax(x.data(), past ? apart.data() : y, past, kLength, y);
-        all.insert(all.end(), y, y + kLength);
-        level.f32->softmax_backward(gamma.data(), dy.data(), past, kLength, y);
-        all.insert(all.end(), y, y + kLength);
-        return all;
-      };
-      EXPECT_EQ(both(true), both(false)) << level.name << " shift " << shift;
-    }
-  }
-}
-
-// Several rows at once are added to sums as one after the other: to the bit, whole lines of them or
-// not, near or past the caches.
+// Several rows at once are added to sums as one after the other: to the bit.
 TEST(Rows, SeveralRowsAreOneAfterTheOther) {
   constexpr int64_t kRows = 11;
   for (const int64_t n : {1, 17, 133, 256}) {
-    const Row<float> x = drawn<float>(kRows * n, 1), dy = drawn<float>(kRows * n, 2);
-    const Row<float> gamma = drawn<float>(n, 3), mean = drawn<float>(kRows, 4);
-    const Row<float> rstd = drawn<float>(kRows, 5), start = drawn<float>(n, 6);
-    alignas(64) float dx[kRows * 256], dx_one[kRows * 256];
+    const Row<float> x = drawn<float>(kRows * n, 1), start = drawn<float>(n, 6);
     for (const Level& level : levels()) {
       for (int64_t rows = 0; rows <= kRows; ++rows) {
-        Row<float> sum = start, one = start, dgamma = start, dgamma_one = start, dbeta = start;
-        Row<float> dbeta_one = start;
+        Row<float> sum = start, one = start;
         level.f32->add_rows(x.data(), n, rows, sum.data(), n);
-        level.f32->layer_norm_backward(x.data(), dy.data(), gamma.data(), mean.data(), rstd.data(),
-                                       rows % 2 == 0, rows, n, dx, dgamma.data(), dbeta.data());
-        for (int64_t row = 0; row < rows; ++row) {
-          const int64_t at = row * n;
-          level.f32->add(x.data() + at, one.data(), n);
-          level.f32->layer_norm_backward(x.data() + at, dy.data() + at, gamma.data(),
-                                         mean.data() + row, rstd.data() + row, false, 1, n,
-                                         dx_one + at, dgamma_one.data(), dbeta_one.data());
-        }
+        for (int64_t row = 0; row < rows; ++row) level.f32->add(x.data() + row * n, one.data(), n);
         ASSERT_EQ(sum, one) << level.name << " " << rows << " rows of " << n;
-        ASSERT_EQ(dgamma, dgamma_one) << level.name << " " << rows << " rows of " << n;
-        ASSERT_EQ(dbeta, dbeta_one) << level.name << " " << rows << " rows of " << n;
-        ASSERT_TRUE(std::equal(dx, dx + rows * n, dx_one))
-            << level.name << " " << rows << " rows of " << n;
       }
     }
   }

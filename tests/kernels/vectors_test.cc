@@ -135,35 +135,6 @@ TEST_P(VectorLevels, TheExtremeOfARowIsNanWhereOneIs) {
   EXPECT_TRUE(std::isnan(GetParam().f32->extreme(false, x.data(), 131)));
 }
 
-// To the bit, whole lines of them or not, near or past the caches.
-TEST_P(VectorLevels, SeveralRowsOfANormAreOneAfterTheOther) {
-  constexpr int64_t kRows = 5;
-  for (const int64_t n : {1, 17, 133, 256}) {
-    const auto drawn = [](int64_t count, uint64_t stream) {
-      std::vector<float> all(static_cast<size_t>(count));
-      for (size_t i = 0; i < all.size(); ++i) {
-        all[i] = static_cast<float>(normal_at({5, stream}, i));
-      }
-      return all;
-    };
-    const std::vector<float> x = drawn(kRows * n, 1), dy = drawn(kRows * n, 2), gamma = drawn(n, 3);
-    const std::vector<float> rstd = drawn(kRows, 4);
-    alignas(64) float dx[kRows * 256], one[kRows * 256];
-    for (int64_t rows = 0; rows <= kRows; ++rows) {
-      std::vector<float> dgamma = gamma, dgamma_one = gamma;
-      GetParam().f32->rms_norm_backward(x.data(), dy.data(), gamma.data(), rstd.data(),
-                                        rows % 2 == 0, rows, n, dx, dgamma.data());
-      for (int64_t row = 0; row < rows; ++row) {
-        GetParam().f32->rms_norm_backward(x.data() + row * n, dy.data() + row * n, gamma.data(),
-                                          rstd.data() + row, false, 1, n, one + row * n,
-                                          dgamma_one.data());
-      }
-      ASSERT_EQ(dgamma, dgamma_one) << rows << " rows of " << n;
-      ASSERT_TRUE(std::equal(dx, dx + rows * n, one)) << rows << " rows of " << n;
-    }
-  }
-}
-
 INSTANTIATE_TEST_SUITE_P(All, VectorLevels, ::testing::ValuesIn(levels()),
                          [](const auto& level) { return level.param.name; });
 

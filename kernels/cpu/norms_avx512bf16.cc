@@ -1,0 +1,16 @@
+#include <immintrin.h>
+
+#include <utility>
+
+#include "kernels/cpu/norms_levels.h"
+#include "kernels/cpu/past_caches.h"
+#include "kernels/cpu/vector_math.h"
+
+namespace weft::cpu {
+namespace {
+#include "kernels/cpu/norms_body.h"
+}  // namespace
+
+extern const NormKernels<bfloat16> norms_bf16_avx512bf16 = table<bfloat16>();
+
+}  // namespace weft::cpu

@@ -1,0 +1,321 @@
+// The loops of norms.h. Included once by each norms_*.cc, inside a namespace of its own, with that
+// file's instruction set; nothing here may call an inline function of another header, whose code
+// the linker would share between the levels. A row is handled whole, so its lanes and its tail are
+// the same wherever it lies.
+//
+// Numerical policy: rows of float and of halves accumulate in float over the vector's lanes; see
+// math_body.h.
+
+#include "kernels/cpu/whole_rows_body.h"
+
+// f.operator()<count>(row) over rows: two at a time if so asked, then one.
+template <typename F>
+inline void by_rows(bool two, int64_t rows, const F& f) {
+  int64_t row = 0;
+  if (two) {
+    for (; row + 2 <= rows; row += 2) f.template operator()<2>(row);
+  }
+  for (; row < rows; ++row) f.template operator()<1>(row);
+}
+// Whether the nearest cache has room for two rows beside what else they take.
+template <typename S>
+inline bool near_each_other(const S*, int64_t n) {
+  return n * int64_t{sizeof(S)} <= 8192;
+}
+
+// Mean of a row, and the sum of the squares around it.
+struct Moments {
+  double mean = 0, squares = 0;
+};
+// In pieces that stay in the nearest cache, each of which is read twice, merged as by Chan, Golub
+// and LeVeque (1979). A row's last additions wait for each other, while another row's go on.
+template <int kRows, typename S>
+inline void add_moments(const S* x, int64_t n, Moments* of) {
+  using T = Wide<S>;
+  constexpr int64_t kPiece = 4096;
+  for (int64_t i = 0; i < n; i += kPiece) {
+    const int64_t count = n - i < kPiece ? n - i : kPiece;
+    const double share = static_cast<double>(count) / static_cast<double>(i + count);
+    T mean[kRows];
+    double squares[kRows];
+    for (int row = 0; row < kRows; ++row) {
+      const auto element = [](const auto& v) { return v; };
+      mean[row] =
+          sum_of_piece<T>(count, kFetchNothing, element, x + row * n + i) / static_cast<T>(count);
+    }
+    for (int row = 0; row < kRows; ++row) {
+      const T m = mean[row];
+      const auto square = [=](const auto& v) { return (v - m) * (v - m); };
+      const auto next = [=](int64_t k) { fetch_group(x + (kRows + row) * n + i + k); };
+      squares[row] = static_cast<double>(sum_of_piece<T>(count, next, square, x + row * n + i));
+    }
+    for (int row = 0; row < kRows; ++row) {
+      const double apart = static_cast<double>(mean[row]) - of[row].mean;
+      of[row].squares += squares[row] + apart * apart * static_cast<double>(i) * share;
+      of[row].mean += apart * share;
+    }
+  }
+}
+
+template <int kRows, typename S, typename T>
+void layer_norm_of(const S* x, const T* gamma, const T* beta, T epsilon, bool past, int64_t n, S* y,
+                   T* mean, T* rstd) {
+  Moments of[kRows];
+  add_moments<kRows>(x, n, of);
+  T m[kRows], r[kRows];
+  for (int row = 0; row < kRows; ++row) {
+    const T variance = static_cast<T>(of[row].squares) / static_cast<T>(n);
+    mean[row] = m[row] = static_cast<T>(of[row].mean);
+    rstd[row] = r[row] = T{1} / static_cast<T>(__builtin_sqrt(variance + epsilon));
+  }
+  write_rows<kRows>(past, n, n, y, [=](auto by, int64_t i, auto* out) {
+    const auto weight = by.at(gamma + i), bias = by.at(beta + i);
+    for (int row = 0; row < kRows; ++row) {
+      out[row] = (by.at(x + row * n + i) - m[row]) * r[row] * weight + bias;
+    }
+  });
+}
+template <typename S, typename T>
+void layer_norm(const S* x, const T* gamma, const T* beta, T epsilon, bool past, int64_t rows,
+                int64_t n, S* y, T* mean, T* rstd) {
+  by_rows(near_each_other(x, n), rows, [=]<int kRows>(int64_t row) {
+    layer_norm_of<kRows>(x + row * n, gamma, beta, epsilon, past, n, y + row * n, mean + row,
+                         rstd + row);
+  });
+}
+
+// The sums of g = dy gamma and of g xhat over a row, in pieces as sum_over; fetch(i) once a group.
+template <typename Fetch, typename S, typename T>
+void norm_sums(const Fetch& fetch, const S* x, const S* dy, const T* gamma, T mean, T rstd,
+               int64_t n, T* total, T* along) {
+  constexpr int64_t kPiece = 4096, kLanes = kLanesOf<T>;
+  double sum_g = 0, sum_along = 0;
+  for (int64_t begin = 0; begin < n; begin += kPiece) {
+    const int64_t end = n - begin < kPiece ? n : begin + kPiece;
+    Lanes<T> g[4] = {}, hats[4] = {};
+    const auto add = [&](int64_t k, int64_t i) {
+      const Lanes<T> up = InVectors::at(dy + i) * lanes_at(gamma + i);
+      g[k] += up;
+      hats[k] += up * ((InVectors::at(x + i) - mean) * rstd);
+    };
+    int64_t i = begin;
+    for (; i + 4 * kLanes <= end; i += 4 * kLanes) {
+      if (i % kGroup == 0) fetch(i);
+      for (int64_t k = 0; k < 4; ++k) add(k, i + k * kLanes);
+    }
+    for (; i + kLanes <= end; i += kLanes) add(0, i);
+    for (int64_t lane = 0; i < end; ++i, ++lane) {
+      const T up = OneByOne::at(dy + i) * gamma[i];
+      g[1][lane] += up;
+      hats[1][lane] += up * ((OneByOne::at(x + i) - mean) * rstd);
+    }
+    sum_g += static_cast<double>(sum_of_lanes<T>((g[0] + g[1]) + (g[2] + g[3])));
+    sum_along += static_cast<double>(sum_of_lanes<T>((hats[0] + hats[1]) + (hats[2] + hats[3])));
+  }
+  *total = static_cast<T>(sum_g);
+  *along = static_cast<T>(sum_along);
+}
+
+// Where a gradient goes past the caches (kFar), what it is computed of comes from memory: the same
+// of the next rows, `apart` elements ahead, is fetched while its sums are taken, and once more
+// while it is written, as not every request is heeded.
+template <bool kFar, typename S>
+struct NextRows {
+  const S *x, *dy;
+  int64_t apart;
+  void operator()(int64_t i) const {  // once a group
+    if constexpr (kFar) {
+      fetch_group(x + apart + i);
+      fetch_group(dy + apart + i);
+    }
+  }
+  void line(int64_t i) const {
+    if (kFar && i * int64_t{sizeof(S)} % 64 == 0) {
+      fetch_line(x + apart + i);
+      fetch_line(dy + apart + i);
+    }
+  }
+};
+
+// dx = rstd (g - mean(g) - xhat mean(g xhat)), g = dy gamma; of kRows rows, while as many that come
+// after them are fetched into the second-level cache.
+template <bool kPast, int kRows, typename S, typename T>
+void layer_norm_backward_of(const S* x, const S* dy, const T* gamma, const T* mean, const T* rstd,
+                            int64_t n, S* dx, T* dgamma, T* dbeta) {
+  T center[kRows], factor[kRows], mean_g[kRows], mean_along[kRows];
+  NextRows<kPast, S> next[kRows];
+  for (int row = 0; row < kRows; ++row) {
+    const int64_t at = row * n;
+    next[row] = {x + at, dy + at, kRows * n};
+    center[row] = mean[row], factor[row] = rstd[row];
+    norm_sums(next[row], x + at, dy + at, gamma, center[row], factor[row], n, mean_g + row,
+              mean_along + row);
+    mean_g[row] /= static_cast<T>(n);
+    mean_along[row] /= static_cast<T>(n);
+  }
+  write_rows<kRows>(kPast, n, n, dx, [=](auto by, int64_t i, auto* out) {
+    const auto weight = by.at(gamma + i);
+    auto to_gamma = by.at(dgamma + i), to_beta = by.at(dbeta + i);
+    for (int row = 0; row < kRows; ++row) {
+      next[row].line(i);
+      const int64_t at = row * n + i;
+      const auto up = by.at(dy + at), hat = (by.at(x + at) - center[row]) * factor[row];
+      out[row] = factor[row] * (up * weight - mean_g[row] - hat * mean_along[row]);
+      to_gamma += up * hat;
+      to_beta += up;
+    }
+    by.at(dgamma + i) = to_gamma;
+    by.at(dbeta + i) = to_beta;
+  });
+}
+template <typename S, typename T>
+void layer_norm_backward(const S* x, const S* dy, const T* gamma, const T* mean, const T* rstd,
+                         bool past, int64_t rows, int64_t n, S* dx, T* dgamma, T* dbeta) {
+  by_rows(true, rows, [=]<int kRows>(int64_t row) {
+    const int64_t at = row * n;
+    (past ? layer_norm_backward_of<true, kRows, S, T>
+          : layer_norm_backward_of<false, kRows, S, T>)(x + at, dy + at, gamma, mean + row,
+                                                        rstd + row, n, dx + at, dgamma, dbeta);
+  });
+}
+
+template <int kRows, typename S, typename T>
+void rms_norm_of(const S* x, const T* gamma, T epsilon, bool past, int64_t n, S* y, T* rstd) {
+  T r[kRows];
+  for (int row = 0; row < kRows; ++row) {
+    const auto square = [](const auto& v) { return v * v; };
+    const auto next = [=](int64_t i) { fetch_group(x + (kRows + row) * n + i); };
+    const T squares = sum_fetching<T>(n, next, square, x + row * n);
+    rstd[row] = r[row] = T{1} / sqrt_of(squares / static_cast<T>(n) + epsilon);
+  }
+  write_rows<kRows>(past, n, n, y, [=](auto by, int64_t i, auto* out) {
+    const auto weight = by.at(gamma + i);
+    for (int row = 0; row < kRows; ++row) out[row] = by.at(x + row * n + i) * r[row] * weight;
+  });
+}
+template <typename S, typename T>
+void rms_norm(const S* x, const T* gamma, T epsilon, bool past, int64_t rows, int64_t n, S* y,
+              T* rstd) {
+  // From memory one row after the other comes faster.
+  by_rows(!past && near_each_other(x, n), rows, [=]<int kRows>(int64_t row) {
+    rms_norm_of<kRows>(x + row * n, gamma, epsilon, past, n, y + row * n, rstd + row);
+  });
+}
+
+// dx = rstd (g - xhat mean(g xhat)), g = dy gamma, xhat = x rstd; of kRows rows, while as many that
+// come after them are fetched into the second-level cache.
+template <bool kPast, int kRows, typename S, typename T>
+void rms_norm_backward_of(const S* x, const S* dy, const T* gamma, const T* rstd, int64_t n, S* dx,
+                          T* dgamma) {
+  T factor[kRows], mean[kRows];
+  NextRows<kPast, S> next[kRows];
+  for (int row = 0; row < kRows; ++row) {
+    const int64_t at = row * n;
+    const T r = factor[row] = rstd[row];
+    next[row] = {x + at, dy + at, kRows * n};
+    const auto term = [=](const auto& up, const auto& weight, const auto& v) {
+      return up * weight * (v * r);
+    };
+    mean[row] = sum_fetching<T>(n, next[row], term, dy + at, gamma, x + at) / static_cast<T>(n);
+  }
+  write_rows<kRows>(kPast, n, n, dx, [=](auto by, int64_t i, auto* out) {
+    const auto weight = by.at(gamma + i);
+    auto to_gamma = by.at(dgamma + i);
+    for (int row = 0; row < kRows; ++row) {
+      next[row].line(i);
+      const int64_t at = row * n + i;
+      const auto up = by.at(dy + at), hat = by.at(x + at) * factor[row];
+      out[row] = factor[row] * (up * weight - hat * mean[row]);
+      to_gamma += up * hat;
+    }
+    by.at(dgamma + i) = to_gamma;
+  });
+}
+template <typename S, typename T>
+void rms_norm_backward(const S* x, const S* dy, const T* gamma, const T* rstd, bool past,
+                       int64_t rows, int64_t n, S* dx, T* dgamma) {
+  by_rows(true, rows, [=]<int kRows>(int64_t row) {
+    const int64_t at = row * n;
+    (past ? rms_norm_backward_of<true, kRows, S, T>
+          : rms_norm_backward_of<false, kRows, S, T>)(x + at, dy + at, gamma, rstd + row, n,
+                                                      dx + at, dgamma);
+  });
+}
+
+// A row of nothing but -infinity gives zeros, and NaNs where it holds one.
+template <typename S>
+void write_nothing(const S* x, int64_t n, S* y) {
+  const auto nothing = zero_or_nan(x, n);
+  for (int64_t i = 0; i < n; ++i) OneByOne::put(false, y + i, nothing);
+}
+
+template <typename S, typename T>
+void softmax(const S* x, T* exponentials, bool past, int64_t n, S* y) {
+  const T largest = max_over(x, n);
+  if (largest == -T(__builtin_inff())) return write_nothing(x, n, y);
+  const T total = sum_of_exp(x, largest, n, [=](auto by, int64_t i, const auto& e) {
+    by.put(false, exponentials + i, e);
+    return e;
+  });
+  const T factor = T{1} / total;
+  write_row(past, n, y, [=](auto by, int64_t i) { return by.at(exponentials + i) * factor; });
+}
+
+// Whether one row at a time asks for the next: one within a page is fetched by the processor
+// itself, and faster.
+template <typename S>
+inline bool far_rows(bool past, const S*, int64_t n) {
+  return past && n * int64_t{sizeof(S)} > 4096;
+}
+
+// dx = y (dy - sum(y dy))
+template <bool kFar, typename S>
+void softmax_backward_of(const S* y, const S* dy, bool past, int64_t n, S* dx) {
+  const NextRows<kFar, S> next{y, dy, n};
+  const auto product = [](const auto& u, const auto& v) { return u * v; };
+  const auto delta = sum_fetching<Wide<S>>(n, next, product, y, dy);
+  write_row(past, n, dx, [=](auto by, int64_t i) {
+    next.line(i);
+    return by.at(y + i) * (by.at(dy + i) - delta);
+  });
+}
+template <typename S>
+void softmax_backward(const S* y, const S* dy, bool past, int64_t n, S* dx) {
+  far_rows(past, y, n) ? softmax_backward_of<true>(y, dy, past, n, dx)
+                       : softmax_backward_of<false>(y, dy, past, n, dx);
+}
+
+template <typename S>
+void log_softmax(const S* x, bool past, int64_t n, S* y) {
+  using T = Wide<S>;
+  const T largest = max_over(x, n);
+  if (largest == -T(__builtin_inff())) return write_nothing(x, n, y);
+  const T total = sum_of_exp(x, largest, n, [](auto, int64_t, const auto& e) { return e; });
+  const T log_total = static_cast<T>(__builtin_log(static_cast<double>(total)));
+  write_row(past, n, y, [=](auto by, int64_t i) { return (by.at(x + i) - largest) - log_total; });
+}
+
+// dx = dy - e^y sum(dy)
+template <bool kFar, typename S>
+void log_softmax_backward_of(const S* y, const S* dy, bool past, int64_t n, S* dx) {
+  using T = Wide<S>;
+  const NextRows<kFar, S> next{y, dy, n};
+  const auto element = [](const auto& v) { return v; };
+  const T total = sum_fetching<T>(n, next, element, dy);
+  write_row(past, n, dx, [=](auto by, int64_t i) {
+    next.line(i);
+    return by.at(dy + i) - exp_by<T>(by, by.at(y + i)) * total;
+  });
+}
+template <typename S>
+void log_softmax_backward(const S* y, const S* dy, bool past, int64_t n, S* dx) {
+  far_rows(past, y, n) ? log_softmax_backward_of<true>(y, dy, past, n, dx)
+                       : log_softmax_backward_of<false>(y, dy, past, n, dx);
+}
+
+template <typename S>
+constexpr NormKernels<S> table() {
+  using T = Wide<S>;
+  return {layer_norm<S, T>, layer_norm_backward<S, T>, rms_norm<S, T>, rms_norm_backward<S, T>,
+          softmax<S, T>,    softmax_backward<S>,       log_softmax<S>, log_softmax_backward<S>};
+}
