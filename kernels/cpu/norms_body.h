@@ -28,9 +28,10 @@ struct Moments {
   double mean = 0, squares = 0;
 };
 // In pieces that stay in the nearest cache, each of which is read twice, merged as by Chan, Golub
-// and LeVeque (1979). A row's last additions wait for each other, while another row's go on.
+// and LeVeque (1979). A row's last additions wait for each other, while another row's go on. The
+// next rows are fetched, from memory (far) twice, as not every request is heeded.
 template <int kRows, typename S>
-inline void add_moments(const S* x, int64_t n, Moments* of) {
+inline void add_moments(const S* x, bool far, int64_t n, Moments* of) {
   using T = Wide<S>;
   constexpr int64_t kPiece = 4096;
   for (int64_t i = 0; i < n; i += kPiece) {
@@ -39,15 +40,19 @@ inline void add_moments(const S* x, int64_t n, Moments* of) {
     T mean[kRows];
     double squares[kRows];
     for (int row = 0; row < kRows; ++row) {
+      const S* const piece = x + row * n + i;
       const auto element = [](const auto& v) { return v; };
-      mean[row] =
-          sum_of_piece<T>(count, kFetchNothing, element, x + row * n + i) / static_cast<T>(count);
+      const auto early = [=](int64_t k) {
+        if (far) fetch_group(piece + kRows * n + k);
+      };
+      mean[row] = sum_of_piece<T>(count, early, element, piece) / static_cast<T>(count);
     }
     for (int row = 0; row < kRows; ++row) {
+      const S* const piece = x + row * n + i;
       const T m = mean[row];
       const auto square = [=](const auto& v) { return (v - m) * (v - m); };
-      const auto next = [=](int64_t k) { fetch_group(x + (kRows + row) * n + i + k); };
-      squares[row] = static_cast<double>(sum_of_piece<T>(count, next, square, x + row * n + i));
+      const auto next = [=](int64_t k) { fetch_group(piece + kRows * n + k); };
+      squares[row] = static_cast<double>(sum_of_piece<T>(count, next, square, piece));
     }
     for (int row = 0; row < kRows; ++row) {
       const double apart = static_cast<double>(mean[row]) - of[row].mean;
@@ -61,7 +66,7 @@ template <int kRows, typename S, typename T>
 void layer_norm_of(const S* x, const T* gamma, const T* beta, T epsilon, bool past, int64_t n, S* y,
                    T* mean, T* rstd) {
   Moments of[kRows];
-  add_moments<kRows>(x, n, of);
+  add_moments<kRows>(x, past, n, of);
   T m[kRows], r[kRows];
   for (int row = 0; row < kRows; ++row) {
     const T variance = static_cast<T>(of[row].squares) / static_cast<T>(n);

@@ -264,18 +264,24 @@ inline T exp_by(OneByOne, T x) {
   return exp_by<T>(InVectors(), Lanes<T>{} + x)[0];
 }
 
-// The sum of f(one of InVectors and OneByOne, i, e^(x[i] - shift)) over a row, while the next
-// row is fetched.
-template <typename S, typename T, typename F>
-inline T sum_of_exp(const S* x, T shift, int64_t n, const F& f) {
+// The sum of f(one of InVectors and OneByOne, i, e^(x[i] - shift)) over a row, while the next row
+// is fetched: into the first-level cache, or (kFar) into the second.
+template <bool kFar, typename S, typename T, typename F>
+inline T sum_of_exp_of(const S* x, T shift, int64_t n, const F& f) {
   Lanes<T> sums{};
   int64_t i = 0;
   for (; i + kLanesOf<T> <= n; i += kLanesOf<T>) {
-    __builtin_prefetch(x + n + i);
+    kFar ? fetch_line(x + n + i) : __builtin_prefetch(x + n + i);
     sums += f(InVectors(), i, exp_by<T>(InVectors(), InVectors::at(x + i) - shift));
   }
   for (int64_t lane = 0; i < n; ++i, ++lane) {
     sums[lane] += f(OneByOne(), i, exp_by<T>(OneByOne(), OneByOne::at(x + i) - shift));
   }
   return sum_of_lanes<T>(sums);
+}
+template <typename S, typename T, typename F>
+inline T sum_of_exp(const S* x, T shift, int64_t n, const F& f) {
+  constexpr int64_t kNear = 8192;  // more of two rows than the first has room for
+  return n * int64_t{sizeof(S)} > kNear ? sum_of_exp_of<true>(x, shift, n, f)
+                                        : sum_of_exp_of<false>(x, shift, n, f);
 }
