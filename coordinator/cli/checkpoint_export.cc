@@ -8,6 +8,7 @@
 #include <cstring>
 #include <filesystem>
 
+#include "proto/base/disk.h"
 #include "proto/base/hash.h"
 
 namespace weft::cli {
@@ -17,8 +18,11 @@ namespace fs = std::filesystem;
 
 Status write_error(const std::string& path) {
   const int error = errno;
-  return Status(error == ENOSPC || error == EDQUOT ? Code::kResourceExhausted : Code::kUnavailable,
-                fmt::format("cannot write {}: {}", path, std::strerror(error)));
+  const std::string what = fmt::format("cannot write {}: {}", path, std::strerror(error));
+  if (error != ENOSPC && error != EDQUOT) return {Code::kUnavailable, what};
+  return Status(Code::kResourceExhausted, what)
+      .with_rule(room_at(fs::path(path).parent_path().string()) +
+                 "; free some room and export again, or give --to on another disk");
 }
 
 bool plain_name(const std::string& name) {
@@ -77,6 +81,7 @@ Result<std::string> download_export(ApiClient& client, const std::string& checkp
   const fs::path part =
       clean.parent_path() / fmt::format(".{}.part-{}", clean.filename().string(), random_hex(4));
   if (!fs::create_directory(part, error)) {
+    if (error == std::errc::no_space_on_device) return fail(write_error(part.string()));
     return fail(Status::invalid("--to", clean.string(), "must be writable: " + error.message()));
   }
   int64_t whole = 0, done = 0;

@@ -1,5 +1,9 @@
 // The program's commands against a real service: what they print and how they exit.
+#include <sys/mount.h>
+
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 #include <thread>
 
 #include "tests/coordinator/cli/served_cli.h"
@@ -239,6 +243,22 @@ TEST_F(ServedCli, ExportTakesFilesOfAnySize) {
   const Outcome done = weft({"export", "ckpt-1", "--to", folder_ + "/out"});
   ASSERT_EQ(done.exit, 0) << done.err;
   EXPECT_GT(fs::file_size(folder_ + "/out/model.safetensors"), 5 * chunk.size());
+}
+
+TEST_F(ServedCli, AnExportOntoAFullDiskSaysWhichAndLeavesNothing) {
+  const std::string small = folder_ + "/small", chunk(4 << 20, 'w');
+  fs::create_directory(small);
+  ASSERT_EQ(::mount("tmpfs", small.c_str(), "tmpfs", 0, "size=8m"), 0)
+      << "a small tmpfs needs root: " << std::strerror(errno);
+  add_checkpoint(submit(), "ckpt-1", chunk, 5);
+  ASSERT_TRUE(served_.service.put_chunk(sha256_hex(chunk), chunk).ok());
+  const Outcome done = weft({"export", "ckpt-1", "--to", small + "/out"});
+  EXPECT_EQ(done.exit, kExitError);
+  EXPECT_THAT(done.err, HasSubstr("No space left on device"));
+  EXPECT_THAT(done.err, HasSubstr("0 of 8 MiB free at " + small));
+  EXPECT_THAT(done.err, HasSubstr("free some room and export again"));
+  EXPECT_TRUE(fs::is_empty(small));
+  ::umount(small.c_str());
 }
 
 TEST_F(ServedCli, OnlyALanguageModelGenerates) {
