@@ -26,8 +26,8 @@ namespace beast = boost::beast;
 namespace http = boost::beast::http;
 using Parser = http::request_parser<http::string_body>;
 constexpr auto kAwait = asio::as_tuple(asio::use_awaitable);
-constexpr size_t kLingerBytesMax = size_t{16} << 20;
-constexpr auto kLinger = std::chrono::seconds(2);
+constexpr size_t kLingerBytesMax = size_t{64} << 20;
+constexpr auto kLinger = std::chrono::seconds(2);  // without a byte
 
 std::chrono::milliseconds seconds(double s) {
   return std::chrono::milliseconds(static_cast<int64_t>(s * 1000));
@@ -107,9 +107,10 @@ asio::awaitable<void> Session::run() {
 asio::awaitable<void> Session::linger() {
   boost::system::error_code ignored;
   stream_.socket().shutdown(asio::ip::tcp::socket::shutdown_send, ignored);
-  stream_.expires_after(kLinger);
+  const auto end = std::chrono::steady_clock::now() + seconds(options_.body_seconds_max);
   std::vector<char> waste(64 << 10);
   for (size_t dropped = 0; dropped < kLingerBytesMax;) {
+    stream_.expires_at(std::min(end, std::chrono::steady_clock::now() + kLinger));
     const auto [error, n] = co_await stream_.async_read_some(asio::buffer(waste), kAwait);
     if (error) break;
     dropped += n;

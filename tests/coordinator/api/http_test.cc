@@ -241,6 +241,10 @@ TEST_F(HttpTest, SizesAreBounded) {
   for (int i = 0; i < 9 && client.send(chunk); ++i) {
   }
   EXPECT_EQ(client.answer().status, 413);
+  RawClient whole(server_->port());  // reads only once it has sent everything, as many do
+  ASSERT_TRUE(whole.send(put + "Content-Length: 30000000\r\n\r\n"));
+  EXPECT_TRUE(whole.send(std::string(30'000'000, 'x')));
+  EXPECT_EQ(whole.answer().status, 413);
 }
 
 TEST_F(HttpTest, BodyWhereNoneIsTaken) {
