@@ -28,8 +28,9 @@ Result<std::string> read_file(const std::string& path) {
   return std::string(std::istreambuf_iterator<char>(in), {});
 }
 
-Result<proto::ObjectFile> store_file(Progress& progress, const std::string& name,
-                                     std::string_view bytes) {
+// Adds the file's chunks to `chunks`.
+proto::ObjectFile describe_file(const std::string& name, std::string_view bytes,
+                                std::vector<checkpoint::FileChunk>& chunks) {
   proto::ObjectFile file;
   file.set_path(name);
   file.set_size(static_cast<int64_t>(bytes.size()));
@@ -38,7 +39,7 @@ Result<proto::ObjectFile> store_file(Progress& progress, const std::string& name
     proto::ChunkRef* chunk = file.add_chunks();
     chunk->set_hash(sha256_hex(piece));
     chunk->set_size(static_cast<int64_t>(piece.size()));
-    WEFT_RETURN_IF_ERROR(progress.put_chunk(chunk->hash(), piece));
+    chunks.push_back({chunk->hash(), std::string(piece)});
   }
   return file;
 }
@@ -183,11 +184,16 @@ Status find_tokenizer(Rank& rank, const proto::LaunchRecord& record, const Model
                            "the tokenizer has " + std::to_string(size) + " tokens");
   }
   if (rank.mesh.index(Axis::kWorld) != 0 || files.json.empty()) return {};
-  WEFT_ASSIGN_OR_RETURN(*training.manifest.mutable_tokenizer(),
-                        store_file(progress, "tokenizer.json", files.json));
+  // The job's newest checkpoint stays until one comes that refers to them, too.
+  if (source.resumed) {
+    *training.manifest.mutable_tokenizer() = source.manifest->tokenizer();
+    *training.manifest.mutable_extra_files() = source.manifest->extra_files();
+    return {};
+  }
+  auto& chunks = training.file_chunks;
+  *training.manifest.mutable_tokenizer() = describe_file("tokenizer.json", files.json, chunks);
   for (const TokenizerFile& file : files.extra) {
-    WEFT_ASSIGN_OR_RETURN(*training.manifest.add_extra_files(),
-                          store_file(progress, file.name, file.content));
+    *training.manifest.add_extra_files() = describe_file(file.name, file.content, chunks);
   }
   return {};
 }

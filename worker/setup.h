@@ -51,7 +51,9 @@ struct Training {
   std::unique_ptr<tasks::Mixing> mixing;
   Schedule schedule;
   proto::CheckpointManifest manifest;  // what every checkpoint of this job repeats
-  proto::TrainerState state;           // where the training stands
+  // Of its files, where no checkpoint has them yet: they go with the first one. On rank 0.
+  std::vector<checkpoint::FileChunk> file_chunks;
+  proto::TrainerState state;  // where the training stands
   std::string resume_note;
 
   // Weights and moments of every parameter, in a fixed order; `updates` of the optimizer follow

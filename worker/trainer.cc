@@ -318,7 +318,7 @@ void Run::begin_checkpoint(const std::string& why, int64_t request) {
   manifest.set_why(why);
   manifest.set_request(request);
   manifest.set_created_ms(wall_ms());
-  writer_.begin(std::move(manifest), training_.state_tensors());
+  writer_.begin(std::move(manifest), training_.state_tensors(), training_.file_chunks);
 }
 
 void Run::finish_checkpoint() {
@@ -331,6 +331,7 @@ void Run::finish_checkpoint() {
 
 void Run::commit_checkpoint() {
   writer_.commit();
+  training_.file_chunks = {};  // the next one refers to them
   if (const int64_t count = std::exchange(skipped_, 0); count > 0) {
     tell_event("checkpoint_resumed",
                "stored; checkpoints left out meanwhile: " + std::to_string(count));

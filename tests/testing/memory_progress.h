@@ -20,6 +20,7 @@ namespace weft::testing {
 struct MemoryCluster {
   std::mutex mutex;
   std::map<std::string, std::string> chunks;
+  std::multiset<std::string> puts;  // hashes that were stored
   std::vector<proto::MetricRecord> metrics;
   std::vector<proto::CheckpointManifest> checkpoints;
   std::vector<proto::RankEvent> events;
@@ -102,6 +103,7 @@ class MemoryProgress final : public Progress {
     if (step < cluster_.full_disk_until_step) {
       return Status(Code::kResourceExhausted, "no space left on device");
     }
+    cluster_.puts.insert(hash);
     cluster_.chunks.emplace(hash, bytes);
     return {};
   }

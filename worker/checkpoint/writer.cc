@@ -92,9 +92,11 @@ void Writer::join() {
   threads_.clear();
 }
 
-void Writer::begin(proto::CheckpointManifest manifest, std::span<const StateTensor> state) {
+void Writer::begin(proto::CheckpointManifest manifest, std::span<const StateTensor> state,
+                   std::span<const FileChunk> files) {
   WEFT_CHECK(idle(), "a checkpoint is still being written");
   manifest_ = std::move(manifest);
+  files_ = files;
   entries_.clear();
   pieces_.clear();
   int64_t total = 0;
@@ -108,11 +110,12 @@ void Writer::begin(proto::CheckpointManifest manifest, std::span<const StateTens
   float* to = snapshot_.get();
   for (const StateTensor* tensor : mine) to = copy(*tensor, to);
   next_ = 0;
-  unfinished_ = pieces_.size();
+  const size_t chunks = files_.size() + pieces_.size();
+  unfinished_ = chunks;
   told_ = false;
   failure_ = {};
   active_ = true;
-  for (int i = 0; i < kThreads && i < static_cast<int>(pieces_.size()); ++i) {
+  for (int i = 0; i < kThreads && i < static_cast<int>(chunks); ++i) {
     threads_.emplace_back([this, i] { run(i); });
   }
 }
@@ -204,16 +207,19 @@ void Writer::run(int thread) {
   const auto lane = static_cast<Lane>(static_cast<int>(Lane::kStorage) + thread);
   while (true) {
     const size_t index = next_.fetch_add(1);
-    if (index >= pieces_.size()) return;
-    Piece& piece = pieces_[index];
+    if (index >= files_.size() + pieces_.size()) return;
+    const FileChunk* file = index < files_.size() ? &files_[index] : nullptr;
+    const Piece* piece = file == nullptr ? &pieces_[index - files_.size()] : nullptr;
+    const int64_t bytes =
+        file == nullptr ? kElementBytes * piece->count : static_cast<int64_t>(file->bytes.size());
     Status status;
     try {
-      const Activity::Recorded recorded(rank_.activity, lane, "chunk", -1, 4 * piece.count);
-      status = put(piece);
+      const Activity::Recorded recorded(rank_.activity, lane, "chunk", -1, bytes);
+      status = file == nullptr ? put(*piece) : put(file->hash, file->bytes);
     } catch (const StatusError& error) {
       status = error.status();
     } catch (const std::bad_alloc&) {
-      refused_ = kElementBytes * piece.count;  // a message would take memory
+      refused_ = bytes;  // a message would take memory
     }
     if (!status.ok()) {
       const std::lock_guard lock(mutex_);
@@ -224,7 +230,7 @@ void Writer::run(int thread) {
   }
 }
 
-Status Writer::put(Piece& piece) {
+Status Writer::put(const Piece& piece) {
   const std::string_view bytes(reinterpret_cast<const char*>(snapshot_.get() + piece.start),
                                static_cast<size_t>(piece.count) * sizeof(float));
   const std::string hash = sha256_hex(bytes);
@@ -232,6 +238,10 @@ Status Writer::put(Piece& piece) {
       .mutable_tiles(piece.tile)
       ->mutable_chunks(piece.chunk)
       ->set_hash(hash);
+  return put(hash, bytes);
+}
+
+Status Writer::put(const std::string& hash, std::string_view bytes) {
   for (int tries = 0;; ++tries) {
     if (stop_) return Status(Code::kCancelled, "the checkpoint was given up");
     Status status = progress_.put_chunk(hash, bytes);

@@ -36,6 +36,11 @@ struct StateTensor {
   std::optional<Part> own = std::nullopt;
 };
 
+// A chunk of a file beside the tensors, to which the manifest refers already.
+struct FileChunk {
+  std::string hash, bytes;
+};
+
 class Writer {
  public:
   Writer(Rank& rank, Progress& progress);
@@ -44,8 +49,9 @@ class Writer {
   Writer& operator=(const Writer&) = delete;
 
   // Takes the snapshot and returns; `manifest` holds everything but its tensors. The same call on
-  // every rank. Requires idle().
-  void begin(proto::CheckpointManifest manifest, std::span<const StateTensor> state);
+  // every rank. `files`, which stay as they are until commit(), are stored too. Requires idle().
+  void begin(proto::CheckpointManifest manifest, std::span<const StateTensor> state,
+             std::span<const FileChunk> files = {});
 
   bool idle() const { return !active_; }
   // True once this rank's chunks are durable (or have failed).
@@ -66,7 +72,8 @@ class Writer {
   float* copy(const StateTensor& tensor, float* to);
   void make_room(int64_t floats);  // of the snapshot; throws StatusError
   void run(int thread);
-  Status put(Piece& piece);
+  Status put(const Piece& piece);
+  Status put(const std::string& hash, std::string_view bytes);
   void join();
 
   Rank& rank_;
@@ -76,6 +83,7 @@ class Writer {
   std::unique_ptr<float[]> snapshot_;
   int64_t room_ = 0;  // floats of the snapshot
   std::vector<Piece> pieces_;
+  std::span<const FileChunk> files_;
   std::vector<std::thread> threads_;
   std::atomic<size_t> next_{0};
   std::atomic<size_t> unfinished_{0};

@@ -62,7 +62,7 @@ Result<std::shared_ptr<const Dataset>> Dataset::load(const std::vector<SourceFil
     WEFT_RETURN_IF_ERROR(set->load_lines(files, tokenizer));
   }
   if (set->samples_ > std::numeric_limits<uint32_t>::max()) {
-    return fail(Code::kResourceExhausted,
+    return fail(Code::kInvalidArgument,
                 "the data has " + std::to_string(set->samples_) + " samples, at most 4294967295");
   }
   return std::shared_ptr<const Dataset>(std::move(set));

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "kernels/tensor/tensor.h"
+#include "proto/base/hash.h"
 #include "proto/base/retry.h"
 #include "tests/worker/trainer/trainer_fixture.h"
 #include "worker/setup.h"
@@ -210,6 +211,35 @@ TEST_F(Trainer, AFullDiskDelaysTheCheckpointAndLosesNothing) {
   EXPECT_FALSE(skipping);
   ASSERT_FALSE(left_out.empty());
   EXPECT_GE(left_out[0], 3);
+}
+
+// They go with the first checkpoint of a job, which waits for room as any does.
+TEST_F(Trainer, ATokenizersFilesAreStoredOnceAJobAndWaitForRoom) {
+  fs::create_directories(folder_ / "obj-words");
+  const std::string words = byte_tokenizer_json();
+  std::ofstream(folder_ / "obj-words" / "tokenizer.json") << words;
+  proto::LaunchRecord attempt = record(kTwoTasks, {2, 1, 1});
+  attempt.mutable_spec()->mutable_tokenizer()->set_type(proto::TOKENIZER_TYPE_BYTE_LEVEL_BPE);
+  attempt.mutable_spec()->mutable_tokenizer()->set_from("obj-words");
+  MemoryCluster cluster;
+  cluster.full_disk_until_step = 10;
+  cluster.event_by_step = 8;
+  ASSERT_TRUE(train(attempt, cluster).ok());
+  ASSERT_FALSE(cluster.events.empty());
+  EXPECT_EQ(cluster.events[0].type(), "checkpoint_waits");
+  const std::string hash = sha256_hex(words);
+  for (const proto::CheckpointManifest& manifest : cluster.checkpoints) {
+    ASSERT_EQ(manifest.tokenizer().chunks_size(), 1);
+    EXPECT_EQ(manifest.tokenizer().chunks(0).hash(), hash);
+  }
+  ASSERT_GE(cluster.checkpoints.size(), 2U);
+  EXPECT_EQ(cluster.puts.count(hash), 1U);
+
+  attempt.set_attempt(2);
+  *attempt.mutable_resume() = cluster.checkpoints[0];
+  ASSERT_TRUE(train(attempt, cluster).ok());
+  EXPECT_EQ(cluster.puts.count(hash), 1U);
+  EXPECT_EQ(cluster.checkpoints.back().tokenizer().chunks(0).hash(), hash);
 }
 
 TEST_F(Trainer, TransferTakesTheTrunkAndMakesNewHeads) {

@@ -420,7 +420,7 @@ Status Bpe::encode_cached(std::string_view word, std::vector<Symbol>* out) const
 
 Status Bpe::encode_uncached(std::string_view word, std::vector<Symbol>* out) const {
   if (word.size() > kWordBytesMax) {
-    return Status(Code::kResourceExhausted,
+    return Status(Code::kInvalidArgument,
                   "a word of more than 16 MiB; split the text into smaller documents");
   }
   std::vector<Node> nodes;

@@ -64,7 +64,7 @@ class OnigRegex final : public Regex {
                                              ONIG_OPTION_NONE, param.param);
     if (found == ONIG_MISMATCH) return std::optional<Match>();
     if (found < 0) {
-      return fail(Code::kResourceExhausted,
+      return fail(Code::kInvalidArgument,
                   "the tokenizer's pattern cannot match this text within its limits: " +
                       message_of(found, nullptr) + "; split the text into smaller documents");
     }
