@@ -88,7 +88,7 @@ inline void draw(uint64_t seed, uint64_t stream, uint64_t first, int64_t n, cons
 }
 
 #ifdef __AVX512F__
-inline __m512 kept_floats(const uint16_t* halves, int dropped, const __m512& values) {
+inline __m512 kept_floats(const uint16_t* halves, int dropped, __m512 values) {
   const __m256i from = _mm256_set1_epi16(static_cast<int16_t>(dropped));
   const __m256i at = _mm256_loadu_si256(reinterpret_cast<const __m256i_u*>(halves));
   return _mm512_maskz_mov_ps(_mm256_cmpge_epu16_mask(at, from), values);

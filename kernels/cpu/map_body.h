@@ -104,7 +104,7 @@ struct WholeLanes {
   }
   template <typename T>
   static void put(bool past, T* y, const Lanes<T>& values) {
-    if (past) return put_past(y, reinterpret_cast<const Line&>(values));
+    if (past) return put_past(y, reinterpret_cast<Line>(values));
     lanes_at(y) = values;
   }
 };

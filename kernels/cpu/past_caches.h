@@ -13,8 +13,11 @@ namespace weft::cpu {
 
 class PastCaches {
  public:
-  // bytes: of the whole result, which is read again only when all of it is there.
-  explicit PastCaches(size_t bytes) : on_(bytes >= kFrom) {}
+  // bytes: of the whole result, which is read again only when all of it is there. at_once: what is
+  // written in this object's life, at whose end such writes are waited for; that shows in less than
+  // a page.
+  explicit PastCaches(size_t bytes, size_t at_once = kPage)
+      : on_(bytes >= kFrom && at_once >= kPage) {}
   ~PastCaches() {
     if (on_) _mm_sfence();  // such writes are not ordered with others
   }
@@ -24,6 +27,7 @@ class PastCaches {
 
  private:
   static constexpr size_t kFrom = size_t{32} << 20;  // a last-level cache, docs/PERFORMANCE.md
+  static constexpr size_t kPage = 4096;
   const bool on_;
 };
 

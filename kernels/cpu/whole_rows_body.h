@@ -92,7 +92,7 @@ struct OneByOne {
   template <typename S>
   static void put(bool, S* y, Wide<S> value) {
     if constexpr (sizeof(S) == sizeof(bfloat16)) {
-      y->bits = rounded_in_order(Lanes<float>{} + value)[0];
+      y->bits = rounded_in_order(value - Lanes<float>{})[0];  // of -0 it, too
     } else {
       *y = value;
     }

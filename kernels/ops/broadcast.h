@@ -43,7 +43,7 @@ void for_row_pairs(Context& cx, const Tensor& a, const Tensor& b, const Tensor& 
                             {std::span(sa).first(dims), std::span(sb).first(dims), out.strides()});
   WEFT_CHECK(loop.inner() == 1 || loop.inner_stride(2) == 1, "results are contiguous");
   loop.run(cx.pool, [&](int64_t n, const std::array<int64_t, 3>& at, int64_t) {
-    const cpu::PastCaches past(out.bytes());
+    const cpu::PastCaches past(out.bytes(), static_cast<size_t>(n) * sizeof(To));
     RowPiece<T> x(a.data<T>(), loop.inner_stride(0)), y(b.data<T>(), loop.inner_stride(1));
     const bool whole = !x.strided() && !y.strided();
     const int64_t piece = whole ? n : RowPiece<T>::kElements;

@@ -63,7 +63,7 @@ class Softmax final : public Op {
         std::vector<Line<T>> apart(past || kHalf ? static_cast<size_t>(Line<T>::holding(width))
                                                  : 0);
         for (int64_t at = begin * width; at < end * width; at += width) {
-          Wide<T>* exponentials = apart.data()->values;
+          Wide<T>* exponentials = apart.empty() ? nullptr : apart.front().values;
           if constexpr (!kHalf) exponentials = past ? exponentials : to + at;
           cpu::norms<T>().softmax(from + at, exponentials, past, width, to + at);
         }

@@ -1,5 +1,6 @@
-// weft-bench-beat CORE: wakes on this core every ms, before all that is not of real time, until the
-// process that started it ends: the kernel then looks who is to run there (spare_cores.py).
+// weft-bench-beat CORE: says "ready" and wakes on this core every ms, before all that is not of
+// real time, until the process that started it ends: the kernel then looks who is to run there
+// (spare_cores.py).
 #include <sched.h>
 #include <sys/prctl.h>
 #include <time.h>
@@ -23,6 +24,8 @@ int main(int count, char** texts) {
     std::perror("weft-bench-beat: sched_setscheduler");
     return 1;
   }
+  std::puts("ready");
+  std::fflush(stdout);
   constexpr timespec kBeat{0, 1'000'000};
   while (true) clock_nanosleep(CLOCK_MONOTONIC, 0, &kBeat, nullptr);
 }

@@ -55,7 +55,12 @@ class SpareCores:
 
     def __enter__(self):
         delete_abandoned()
-        self.beats = [subprocess.Popen([self.beat, str(core)]) for core in os.sched_getaffinity(0)]
+        for core in os.sched_getaffinity(0):
+            beat = subprocess.Popen([self.beat, str(core)], stdout=subprocess.PIPE, text=True)
+            self.beats.append(beat)
+            if beat.stdout.readline() != "ready\n":
+                self.stop_beats()
+                raise RuntimeError(f"{self.beat} does not start on core {core}; it needs real-time scheduling")
         self.group.mkdir()
         (self.group / "cpu.shares").write_text(str(MOST_SHARES))
         for rank in self.ranks:
@@ -74,8 +79,12 @@ class SpareCores:
         for rank in self.ranks:
             (self.group / "tasks").write_text(str(rank))
 
-    def __exit__(self, *_):
+    def stop_beats(self):
         for beat in self.beats:
             beat.kill()
             beat.wait()
+            beat.stdout.close()
+
+    def __exit__(self, *_):
+        self.stop_beats()
         delete(self.group)

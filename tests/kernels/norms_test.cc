@@ -38,7 +38,7 @@ class NormLevels : public ::testing::TestWithParam<Loops> {};
 template <typename T>
 using Row = std::vector<T>;
 
-// Those of bfloat16 in every type, so that all start from the same values.
+// Those of bfloat16 in every type, so that all start from the same values; the last one is -0.
 template <typename T>
 Row<T> drawn(int64_t n, uint64_t stream, double scale = 2) {
   Row<T> row(static_cast<size_t>(n));
@@ -46,6 +46,7 @@ Row<T> drawn(int64_t n, uint64_t stream, double scale = 2) {
     const bfloat16 half(scale * normal_at({8, stream}, i));
     row[i] = static_cast<T>(static_cast<float>(half));
   }
+  if (!row.empty()) row.back() = T(-0.0F);
   return row;
 }
 

@@ -471,7 +471,9 @@ MUTATIONS = [
     ("tile_of_both_filled_early", "attention_sm90", SM90_BACK, SM90_BACKWARD,
      "      room.others.wait_empty(n);\n", ""),
     ("gradients_read_under_way", "attention_sm90", SM90_BACK, SM90_BACKWARD,
-     "    group_wait<0>(gradients);\n", ""),
+     # Not left out: what is under way would be written when its registers are others'.
+     "    group_wait<0>(gradients);\n    weigh_gradients(sums, products, gradients);\n",
+     "    weigh_gradients(sums, products, gradients);\n    group_wait<0>(gradients);\n"),
     ("own_tiles_not_waited_for", "attention_sm90", SM90_BACK, SM90_BACKWARD,
      "  room.own.wait_full(turn);\n", ""),
     ("sums_of_a_stage_in_use", "attention_sm90", SM90_BACK, SM90_BACKWARD,

@@ -66,9 +66,7 @@ Status TokenMatcher::for_each_stretch(std::string_view text,
         (ends_in_word(text.substr(0, begin)) || starts_with_word(text.substr(end)))) {
       continue;
     }
-    if (token->lstrip) {
-      begin = std::max(covered, begin - space_at_end(text.substr(0, begin)));
-    }
+    if (token->lstrip) begin -= space_at_end(text.substr(covered, begin - covered));
     if (token->rstrip) end += space_at_start(text.substr(end));
     if (covered < begin) WEFT_RETURN_IF_ERROR(visit({-1, covered, begin}));
     WEFT_RETURN_IF_ERROR(visit({token->id, begin, end}));
