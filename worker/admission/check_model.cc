@@ -174,6 +174,11 @@ std::string tokenizer_name(const InputFiles& files) {
 
 Status check_tokenizer_files(const std::string& field, const InputFiles& files,
                              const std::string& name, int64_t vocabulary) {
+  if (!files.size(name)) {
+    const bool sentencepiece = files.size(std::string(kSentencePieceFile)).has_value();
+    return Status::invalid(field, "a folder without it",
+                           "must hold tokenizer.json; it has " + no_tokenizer_json(sentencepiece));
+  }
   auto json = read_whole(files, name, kTokenizerBytesMax);
   if (!json) return inside(field, name, json.error());
   std::string beside;

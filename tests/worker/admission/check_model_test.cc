@@ -283,6 +283,9 @@ TEST_F(CheckModelTest, TheTokenizerFitsTheModel) {
   const auto sentencepiece = open_input_files((folder_ / "tokenizer.model").string()).value();
   EXPECT_THAT(check(given, {.tokenizer = sentencepiece.get()}).to_string(),
               HasSubstr("AutoTokenizer.from_pretrained"));
+  const auto folder = open_input_files(folder_.string()).value();
+  refused(check(given, {.tokenizer = folder.get()}), "tokenizer.from", "a folder without it",
+          "AutoTokenizer.from_pretrained");
   write("tokenizer.json", "{}");
   EXPECT_EQ(check(fine_tune()).field(), "model.from");
   EXPECT_THAT(check(fine_tune()).value(), HasSubstr("tokenizer.json"));
