@@ -70,7 +70,9 @@ Result<std::vector<SourceFile>> single_file(const LocalInput& input) {
     for (const std::string_view name : tokenizer_file_names().subspan(1)) {
       const fs::path beside = path.parent_path() / name;
       std::error_code error;
-      if (fs::exists(beside, error)) files.push_back({beside.string(), std::string(name)});
+      if (fs::is_regular_file(beside, error)) {
+        files.push_back({beside.string(), std::string(name)});
+      }
     }
     return files;
   }
