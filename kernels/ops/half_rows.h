@@ -1,7 +1,7 @@
-// Kernels over rows that take bf16 as it lies: where the loops do not widen it themselves
-// (kernels/cpu/norms.h), each row is widened into a buffer that stays in the first-level cache, the
-// fp32 loop runs on it, and the result is rounded once. float and double
-// rows are worked on in place. Not for the ops' users.
+// Kernels over rows that take bf16 as it lies. Most loops widen it themselves (kernels/cpu/norms.h,
+// rows.h); else (dropout) a piece is widened into a buffer that stays in the first-level cache, the
+// fp32 loop runs on it, and the result is rounded once. Rows of float and double are worked on in
+// place. Not for the ops' users.
 //
 // Thread safety: a RowBuffer belongs to one thread.
 #pragma once
@@ -47,25 +47,25 @@ class RowBuffer {
   static constexpr bool kInPlace = std::is_same_v<T, Wide<T>>;
   explicit RowBuffer(int64_t width) : values_(kInPlace ? 0 : static_cast<size_t>(width)) {}
 
-  // The first n elements at x, to be computed with. at: where in the buffer; so below.
-  const Wide<T>* read(const T* x, int64_t n, int64_t at = 0) {
+  // The first n elements at x, to be computed with.
+  const Wide<T>* read(const T* x, int64_t n) {
     if constexpr (kInPlace) {
       return x;
     } else {
-      cpu::widen(x, values_.data() + at, n);
-      return values_.data() + at;
+      cpu::widen(x, values_.data(), n);
+      return values_.data();
     }
   }
   // Where the row that belongs at y is computed; write(y, n) brings it there.
-  Wide<T>* target(T* y, int64_t at = 0) {
+  Wide<T>* target(T* y) {
     if constexpr (kInPlace) {
       return y;
     } else {
-      return values_.data() + at;
+      return values_.data();
     }
   }
-  void write(T* y, int64_t n, int64_t at = 0) const {
-    if constexpr (!kInPlace) cpu::round(values_.data() + at, y, n);
+  void write(T* y, int64_t n) const {
+    if constexpr (!kInPlace) cpu::round(values_.data(), y, n);
   }
 
  private:
