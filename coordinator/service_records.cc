@@ -4,6 +4,7 @@
 
 #include "coordinator/coordinator_service.h"
 #include "coordinator/store/topics.h"
+#include "proto/base/disk.h"
 
 namespace weft {
 
@@ -29,10 +30,11 @@ Status check_page(int64_t after, int limit) {
 }
 
 // The probe's record is so small that a full disk often still takes it; a chunk it does not.
-Status check_room(int64_t free_bytes) {
-  if (free_bytes >= kChunkBytesMax) return {};
+Status check_room(int64_t free_bytes, int64_t bytes) {
+  const int64_t needed = kept_free(bytes) + kChunkBytesMax;
+  if (bytes <= 0 || free_bytes >= needed) return {};  // 0: nothing is known of it
   return Status(Code::kResourceExhausted, "the coordinator's disk is full")
-      .with_rule("free some room; a chunk needs up to " + std::to_string(kChunkBytesMax) + " bytes")
+      .with_rule("free some room; it takes chunks from " + std::to_string(needed) + " bytes on")
       .with_value(std::to_string(free_bytes) + " free");
 }
 
@@ -226,7 +228,9 @@ Health CoordinatorService::health() {
   if (!parts_.data_folder.empty()) {
     const auto space = std::filesystem::space(parts_.data_folder, error);
     if (!error) health.disk_free_bytes = static_cast<int64_t>(space.available);
-    if (!error && writes.ok()) writes = check_room(health.disk_free_bytes);
+    if (!error && writes.ok()) {
+      writes = check_room(health.disk_free_bytes, static_cast<int64_t>(space.capacity));
+    }
   }
   health.ready = writes.ok();
   if (!writes.ok()) health.problem = writes.to_string();

@@ -4,7 +4,8 @@
 // Thread safety: every call from any thread. Ownership: owns its database.
 // Invariants: 1. A put returns ok only when the bytes are synced. 2. get checks the hash; bytes
 // that do not match are kCorruption, never returned. 3. a full disk is kResourceExhausted and loses
-// nothing; writes work again once there is room.
+// nothing; writes work again once there is room. A put leaves kept_free() of the disk (disk.h),
+// with which removals go on.
 #pragma once
 
 #include <cstdint>

@@ -13,8 +13,9 @@
 // Table files are written and synced beside each other, and those that are ready are ingested
 // together, with one sync of the manifest and one of the log.
 //
-// After a full disk RocksDB refuses writes; the next put asks it to resume and, where that is not
-// enough, opens the database anew.
+// Chunks leave kept_free() of the disk, so that removals always find the room that they need first.
+// Where others have filled it, RocksDB refuses all writes after the first that failed; the next one
+// opens the database anew, once there is room for that.
 #include <rocksdb/convenience.h>
 #include <rocksdb/db.h>
 #include <rocksdb/options.h>
@@ -33,6 +34,7 @@
 
 #include "cluster/chunks/chunk_store.h"
 #include "cluster/chunks/rocksdb_base.h"
+#include "proto/base/disk.h"
 #include "proto/base/hash.h"
 
 namespace weft {
@@ -61,13 +63,15 @@ rocksdb::Options make_options(rocksdb::Env* disk) {
   return options;
 }
 
+Status no_room() {
+  return Status(Code::kResourceExhausted, "the disk of the chunk store is full")
+      .with_rule("free some room; nothing acknowledged is lost and writes go on by themselves");
+}
+
 Status to_status(const rocksdb::Status& status) {
   if (status.ok()) return {};
   const std::string text = status.ToString();
-  if (status.IsNoSpace()) {
-    return Status(Code::kResourceExhausted, "the disk of the chunk store is full")
-        .with_rule("free some room; nothing acknowledged is lost and writes go on by themselves");
-  }
+  if (lacks_room(status)) return no_room();
   if (status.IsCorruption()) return {Code::kCorruption, "the chunk store is damaged: " + text};
   return {Code::kUnavailable, "the chunk store cannot be used: " + text};
 }
@@ -116,11 +120,13 @@ class RocksdbChunkStore final : public ChunkStore {
     auto opened = std::make_unique<Database>();
     rocksdb::DB* db = nullptr;
     const rocksdb::Status status =
-        rocksdb::DB::Open(options_, folder_ + "/db", families, &opened->handles, &db);
+        rocksdb::DB::Open(options_, database(), families, &opened->handles, &db);
     opened->db.reset(db);
     if (!status.ok()) return to_status(status);
     base_ = std::move(opened);
-    return to_status(remove_halves());
+    WEFT_RETURN_IF_ERROR(to_status(remove_halves()));
+    failed_ = false;
+    return {};
   }
 
   // Table files that were written but not ingested before a crash.
@@ -144,13 +150,13 @@ class RocksdbChunkStore final : public ChunkStore {
       return Status::invalid("hash", hash.substr(0, 80), "must be 64 lower-case hex digits");
     }
     if (has(hash)) return {};
-    WEFT_RETURN_IF_ERROR(room());
+    WEFT_RETURN_IF_ERROR(room_for(bytes.size()));
     std::shared_lock lock(mutex_);
     if (!base_) return closed();
     const rocksdb::Status status = bytes.size() < kIngestFrom
-                                       ? base_->db->Put(synced(), hash, slice(bytes))
+                                       ? noted(base_->db->Put(synced(), hash, slice(bytes)))
                                        : ingest(hash, bytes);
-    if (status.IsNoSpace()) full_ = true;
+    if (lacks_room(status)) full_ = true;
     return to_status(status);
   }
 
@@ -211,8 +217,8 @@ class RocksdbChunkStore final : public ChunkStore {
     return static_cast<int64_t>(sum);
   }
 
-  bool full() const override { return full_; }
-  Status room() override { return full_ ? recover() : Status(); }
+  bool full() const override { return full_ || failed_; }
+  Status room() override { return full() ? room_for(kChunkBytesMax) : Status(); }
 
  private:
   // A table file that waits to be ingested.
@@ -225,6 +231,7 @@ class RocksdbChunkStore final : public ChunkStore {
   };
 
   std::string staging() const { return folder_ + "/staging"; }
+  std::string database() const { return folder_ + "/db"; }
   static Status closed() {
     return {Code::kResourceExhausted,
             "the chunk store is closed after a full disk; free some room"};
@@ -323,10 +330,11 @@ class RocksdbChunkStore final : public ChunkStore {
     rocksdb::IngestExternalFileOptions options;
     options.move_files = true;
     const rocksdb::Status status = base_->db->IngestExternalFile((*base_)[kPieces], paths, options);
-    return status.ok() ? base_->db->Write(synced(), &sizes) : status;
+    return noted(status.ok() ? base_->db->Write(synced(), &sizes) : status);
   }
 
   Status remove(std::span<const std::string> hashes) {
+    WEFT_RETURN_IF_ERROR(open_anew());
     std::shared_lock lock(mutex_);
     if (!base_) return closed();
     rocksdb::WriteBatch batch;
@@ -336,7 +344,7 @@ class RocksdbChunkStore final : public ChunkStore {
     }
     const std::lock_guard turn(tables_mutex_);
     const rocksdb::Status status = base_->db->Write(synced(), &batch);
-    return to_status(status.ok() ? remove_tables(hashes) : status);
+    return to_status(noted(status.ok() ? remove_tables(hashes) : status));
   }
 
   // The table files that hold nothing but these chunks.
@@ -377,17 +385,31 @@ class RocksdbChunkStore final : public ChunkStore {
     return remove_tables(std::vector<std::string>(pieces.begin(), pieces.end()));
   }
 
-  Status recover() {
+  rocksdb::Status noted(rocksdb::Status status) {
+    if (lacks_room(status)) failed_ = true;
+    return status;
+  }
+
+  // Where the disk's room is not to be had, a write will tell why.
+  Status room_for(int64_t bytes) {
+    WEFT_RETURN_IF_ERROR(open_anew());
+    std::error_code error;
+    const fs::space_info space = fs::space(folder_, error);
+    const int64_t needed = bytes + kept_free(static_cast<int64_t>(space.capacity));
+    const bool known = !error && space.capacity > 0;
+    const bool lacks = known && static_cast<int64_t>(space.available) < needed;
+    full_ = lacks;
+    return lacks ? no_room() : Status();
+  }
+
+  // After a write without room; see rocksdb_base_options().
+  Status open_anew() {
+    if (!failed_) return {};
     std::unique_lock lock(mutex_);
-    if (!full_) return {};
-    if (base_ && base_->db->Resume().ok()) {
-      WEFT_RETURN_IF_ERROR(to_status(remove_halves()));
-    } else {
-      base_.reset();
-      WEFT_RETURN_IF_ERROR(open());
-    }
-    full_ = false;
-    return {};
+    if (!failed_) return {};
+    if (!has_room_to_open(database())) return no_room();
+    base_.reset();
+    return open();
   }
 
   const std::string folder_;
@@ -395,6 +417,7 @@ class RocksdbChunkStore final : public ChunkStore {
   mutable std::shared_mutex mutex_;  // guards base_: exclusive to open it anew
   std::unique_ptr<Database> base_;
   std::atomic<bool> full_{false};
+  std::atomic<bool> failed_{true};  // the database refuses writes until it is opened
   std::atomic<uint64_t> next_file_{0};
 
   // Held while table files come and go. Who gets it takes along what waits.

@@ -7,6 +7,7 @@
 
 #include "cluster/chunks/chunk_store.h"
 #include "coordinator/launcher/supervisor.h"
+#include "proto/base/disk.h"
 
 namespace weft {
 namespace {
@@ -18,7 +19,8 @@ std::string utc(int64_t ms) {
 }  // namespace
 
 void Supervisor::note_room(const std::string& place, int64_t free_bytes, int64_t bytes, bool full) {
-  if (bytes <= 0 || (free_bytes >= kChunkBytesMax && !full)) {  // 0: nothing is known of it
+  const bool room = free_bytes >= kept_free(bytes) + kChunkBytesMax;
+  if (bytes <= 0 || (room && !full)) {  // 0: nothing is known of it
     full_.erase(place);
     return;
   }

@@ -1,13 +1,12 @@
 // RocksDB behind KeyValue. Write-ahead log on, every batch synced.
 //
-// After a full disk RocksDB turns read-only; the next write asks it to resume and, where that is
-// not enough, opens the database anew. Other write errors stay: after a failed fsync nothing is
-// known about the pages, so only a restart, which reads the files back, may go on.
+// After a full disk RocksDB turns read-only; the next write opens the database anew. Other write
+// errors stay: after a failed fsync nothing is known about the pages, so only a restart, which
+// reads the files back, may go on.
 #include <rocksdb/db.h>
 #include <rocksdb/options.h>
 #include <rocksdb/write_batch.h>
 
-#include <filesystem>
 #include <memory>
 #include <mutex>
 #include <shared_mutex>
@@ -18,8 +17,6 @@
 namespace weft {
 namespace {
 
-constexpr uint64_t kRoomToOpen = 2 << 20;  // bytes
-
 rocksdb::Options make_options() {
   rocksdb::Options options = rocksdb_base_options();
   options.max_open_files = 256;
@@ -29,7 +26,7 @@ rocksdb::Options make_options() {
 Status to_status(const rocksdb::Status& status) {
   if (status.ok()) return {};
   const std::string text = status.ToString();
-  if (status.IsNoSpace()) {
+  if (lacks_room(status)) {
     return {Code::kResourceExhausted, "the coordinator's disk is full, free some room: " + text};
   }
   if (status.IsCorruption()) {
@@ -66,7 +63,7 @@ class RocksdbKeyValue final : public KeyValue {
     options.sync = true;
     std::shared_lock lock(db_mutex_);
     const rocksdb::Status status = db_->Write(options, &batch);
-    full_ = status.IsNoSpace();
+    full_ = lacks_room(status);
     if (full_) return no_room();
     return to_status(status);
   }
@@ -119,20 +116,13 @@ class RocksdbKeyValue final : public KeyValue {
 
   // Under write_mutex_.
   Status recover() {
-    {
-      std::shared_lock lock(db_mutex_);
-      if (db_ && !read_only_ && db_->Resume().ok()) return {};
-    }
-    std::error_code error;
-    if (std::filesystem::space(folder_, error).available < kRoomToOpen || error) return no_room();
+    if (!has_room_to_open(folder_)) return no_room();
     std::unique_lock lock(db_mutex_);
     if (db_) static_cast<void>(db_->Close());
     db_.reset();
-    read_only_ = false;
     if (open().ok()) return {};
     rocksdb::DB* db = nullptr;  // reads go on meanwhile
     if (rocksdb::DB::OpenForReadOnly(make_options(), folder_, &db).ok()) db_.reset(db);
-    read_only_ = db_ != nullptr;  // it would "resume" and then refuse every write
     return no_room();
   }
 
@@ -142,9 +132,8 @@ class RocksdbKeyValue final : public KeyValue {
   }
 
   const std::string folder_;
-  std::mutex write_mutex_;  // orders writers; guards the two flags
-  bool full_ = false;
-  bool read_only_ = false;  // opened for reading only, as there was no room to open it whole
+  std::mutex write_mutex_;              // orders writers; guards full_
+  bool full_ = false;                   // no write until it is opened anew
   mutable std::shared_mutex db_mutex_;  // unique only while the database is opened anew
   std::unique_ptr<rocksdb::DB> db_;     // null: could not be opened again yet
 };

@@ -2,9 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 
 namespace weft {
+
+int64_t kept_free(int64_t capacity) { return std::min(int64_t{64} << 20, capacity / 8); }
 
 std::string room_at(const std::string& path) {
   std::error_code error;

@@ -73,8 +73,8 @@ class FullDisk(unittest.TestCase):
         return name
 
     def use_up_what_is_reserved(self):
-        """RocksDB reserves the room of its log ahead: fills both logs, so that the next event and
-        the next small chunk find no room either."""
+        """RocksDB reserves the room of its log ahead: fills the job store's, so that the next event
+        finds no room either. A chunk is refused before."""
         one = self.put_chunk(b"x")
         chunks = [{"hash": one, "size": 1}] * 5000
         refused = set()

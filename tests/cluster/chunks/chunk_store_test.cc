@@ -2,7 +2,6 @@
 
 #include <gtest/gtest.h>
 #include <rocksdb/db.h>
-#include <sys/mount.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -15,38 +14,11 @@
 #include <thread>
 
 #include "proto/base/hash.h"
+#include "tests/cluster/chunks/chunk_store_fixture.h"
 #include "tests/cluster/chunks/noise.h"
 
 namespace weft {
 namespace {
-
-namespace fs = std::filesystem;
-
-class ChunkStoreTest : public ::testing::Test {
- protected:
-  void SetUp() override {
-    folder_ = fs::temp_directory_path() / ("weft-chunks-" + random_hex(6));
-    fs::create_directories(folder_);
-  }
-  void TearDown() override {
-    if (mounted_) umount(folder_.c_str());
-    fs::remove_all(folder_);
-  }
-  std::unique_ptr<ChunkStore> open() {
-    auto store = open_chunk_store((folder_ / "chunks").string());
-    EXPECT_TRUE(store.has_value()) << store.error().to_string();
-    return std::move(*store);
-  }
-  size_t tables() const {
-    size_t count = 0;
-    for (const auto& file : fs::directory_iterator(folder_ / "chunks" / "db")) {
-      if (file.path().extension() == ".sst") ++count;
-    }
-    return count;
-  }
-  fs::path folder_;
-  bool mounted_ = false;
-};
 
 TEST_F(ChunkStoreTest, KeepsSmallAndLargeOverARestart) {
   std::vector<std::string> chunks = {"", "a", noise(1000, 1), noise(300 << 10, 2),
@@ -253,64 +225,6 @@ TEST_F(ChunkStoreTest, DamagedBytesAreNeverGiven) {
   ASSERT_TRUE((*store)->put_unchecked(sha256_hex("a"), "other").ok());
   EXPECT_EQ((*store)->get(sha256_hex("a")).error().code(), Code::kCorruption);
   EXPECT_EQ((*store)->put_unchecked("../etc", "b").field(), "hash");
-}
-
-TEST_F(ChunkStoreTest, AFullDiskLosesNothingAndRecovers) {
-  ASSERT_EQ(geteuid(), 0U) << "mounting a small tmpfs needs root";
-  ASSERT_EQ(mount("tmpfs", folder_.c_str(), "tmpfs", 0, "size=48m"), 0);
-  mounted_ = true;
-  const auto store = open();
-  std::vector<std::string> kept;
-  Status status;
-  for (uint64_t i = 0; i < 100 && status.ok(); ++i) {
-    const std::string chunk = noise(i % 2 == 0 ? 1 << 20 : 100 << 10, i);
-    status = store->put(sha256_hex(chunk), chunk);
-    if (status.ok()) kept.push_back(chunk);
-  }
-  ASSERT_EQ(status.code(), Code::kResourceExhausted) << status.to_string();
-  EXPECT_GT(kept.size(), 5U);
-  for (const std::string& chunk : kept) {
-    const auto got = store->get(sha256_hex(chunk));
-    ASSERT_TRUE(got.has_value()) << got.error().to_string();
-    EXPECT_EQ(*got, chunk);
-  }
-  ASSERT_EQ(mount("tmpfs", folder_.c_str(), "tmpfs", MS_REMOUNT, "size=96m"), 0);
-  for (uint64_t i = 200; i < 204; ++i) {
-    const std::string chunk = noise(i % 2 == 0 ? 1 << 20 : 100 << 10, i);
-    const Status again = store->put(sha256_hex(chunk), chunk);
-    ASSERT_TRUE(again.ok()) << again.to_string();
-    EXPECT_EQ(*store->get(sha256_hex(chunk)), chunk);
-  }
-}
-
-TEST_F(ChunkStoreTest, OnAFullDiskWhatIsRemovedMakesRoom) {
-  ASSERT_EQ(geteuid(), 0U) << "mounting a small tmpfs needs root";
-  ASSERT_EQ(mount("tmpfs", folder_.c_str(), "tmpfs", 0, "size=48m"), 0);
-  mounted_ = true;
-  const auto store = open();
-  std::vector<std::string> hashes;
-  uint64_t seed = 0;
-  for (int round = 0; round < 5; ++round) {
-    Status status;
-    while (status.ok() && hashes.size() < 100) {
-      const std::string chunk = noise(1 << 20, ++seed);
-      status = store->put(sha256_hex(chunk), chunk);
-      if (status.ok()) hashes.push_back(sha256_hex(chunk));
-    }
-    ASSERT_EQ(status.code(), Code::kResourceExhausted) << status.to_string();
-    ASSERT_GT(hashes.size(), 8U);
-    EXPECT_TRUE(store->full());
-    const std::vector<std::string> some(hashes.begin(), hashes.begin() + 4);
-    const Status removed = store->remove(some);
-    ASSERT_TRUE(removed.ok()) << removed.to_string();
-    hashes.erase(hashes.begin(), hashes.begin() + 4);
-    const std::string chunk = noise(1 << 20, ++seed);
-    const Status again = store->put(sha256_hex(chunk), chunk);
-    ASSERT_TRUE(again.ok()) << again.to_string();
-    hashes.push_back(sha256_hex(chunk));
-    EXPECT_FALSE(store->full());
-  }
-  for (const std::string& hash : hashes) EXPECT_TRUE(store->get(hash).has_value());
 }
 
 }  // namespace
