@@ -1,5 +1,6 @@
 // What jobs tell, checkpoints, uploads, nodes and health.
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 
 #include "coordinator/coordinator_service.h"
@@ -142,6 +143,22 @@ Result<std::shared_ptr<const proto::CheckpointManifest>> CoordinatorService::rea
   return parts_.content.read_checkpoint(id);
 }
 
+namespace {
+
+// The one with the lowest validation loss but for `without`; empty: none has any.
+std::string best_of(const std::vector<proto::CheckpointManifest>& stored,
+                    const std::string& without) {
+  const proto::CheckpointManifest* best = nullptr;
+  for (const proto::CheckpointManifest& each : stored) {
+    if (each.id() == without || !each.has_validation_loss()) continue;
+    if (!std::isfinite(each.validation_loss())) continue;
+    if (best == nullptr || each.validation_loss() < best->validation_loss()) best = &each;
+  }
+  return best == nullptr ? "" : best->id();
+}
+
+}  // namespace
+
 Status CoordinatorService::remove_checkpoint(const std::string& id) {
   WEFT_ASSIGN_OR_RETURN(const auto manifest, parts_.store.checkpoint(id));
   for (const JobPointer& job : parts_.store.jobs()) {
@@ -159,6 +176,10 @@ Status CoordinatorService::remove_checkpoint(const std::string& id) {
       WEFT_ASSIGN_OR_RETURN(auto ids, parts_.store.checkpoint_ids(manifest.job()));
       std::erase(ids, id);
       edit.job.set_checkpoint(ids.empty() ? "" : ids.back());
+    }
+    if (edit.job.best_checkpoint() == id) {
+      WEFT_ASSIGN_OR_RETURN(const auto all, parts_.store.checkpoints(manifest.job()));
+      edit.job.set_best_checkpoint(best_of(all, id));
     }
     edit.event("checkpoint_removed", "info", id + " removed by request");
     return {};

@@ -19,6 +19,7 @@ struct Boundary {
   // The strongest request that any rank has heard of: none < checkpoint < pause < cancel.
   proto::ControlKind control = proto::CONTROL_KIND_UNSPECIFIED;
   bool writing = false;  // some rank's checkpoint chunks are not durable yet
+  bool stalled = false;  // and one was refused: no room, or no way to the coordinator
   TraceWish trace;       // rank 0's
 };
 

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <optional>
 #include <string_view>
+#include <thread>
 #include <utility>
 
 #include "kernels/cpu/environment.h"
@@ -93,6 +94,11 @@ class Run {
   double loss_ = 0;
   SmoothedSpeed speed_;
   int64_t evaluated_step_ = -1;
+  struct {
+    int64_t step = -1;
+    double loss = 0;
+  } validation_;            // the last one, over the tasks
+  bool improved_ = false;   // by it; not looked at since
   int64_t told_step_ = -1;  // whose evaluation was told and counted before this run was resumed
   const SystemClock clock_;
   std::vector<StepStop> stops_;  // by task
@@ -223,9 +229,10 @@ void Run::send_metrics(std::vector<proto::MetricRecord> records) {
 // The weighted mean of the validation losses, which improves where it is lower than the best before
 // by min_delta.
 void Run::note_loss(double loss) {
-  const bool better = !state().has_best() || loss < state().best_validation_loss() -
-                                                        spec_.training().early_stop().min_delta();
+  const double bound = state().best_validation_loss() - spec_.training().early_stop().min_delta();
+  const bool better = std::isfinite(loss) && !(state().has_best() && loss >= bound);
   if (better) {
+    improved_ = true;
     state().set_best_validation_loss(loss);
     state().set_has_best(true);
     state().set_evaluations_without_improvement(0);
@@ -290,7 +297,9 @@ void Run::evaluate() {
     weights += task.weight();
     records.push_back(std::move(record));
   }
-  if (records.empty() || told_step_ == state().step()) return;
+  if (records.empty()) return;
+  validation_ = {state().step(), loss / weights};
+  if (told_step_ == state().step()) return;
   send_metrics(std::move(records));
   note_loss(loss / weights);
 }
@@ -315,6 +324,9 @@ void Run::begin_checkpoint(const std::string& why, int64_t request) {
   proto::CheckpointManifest manifest = training_.manifest;
   *manifest.mutable_state() = now;
   manifest.set_loss(loss_);
+  if (validation_.step == now.step() && std::isfinite(validation_.loss)) {
+    manifest.set_validation_loss(validation_.loss);
+  }
   manifest.set_why(why);
   manifest.set_request(request);
   manifest.set_created_ms(wall_ms());
@@ -352,17 +364,34 @@ proto::ControlKind Run::take_control() {
   return wanted_ > answered_ ? proto::CONTROL_KIND_CHECKPOINT : proto::CONTROL_KIND_UNSPECIFIED;
 }
 
+constexpr int kLooksForBest = 600;  // of 50 ms
+
+bool leaves(const Boundary& agreed) { return agreed.control >= proto::CONTROL_KIND_PAUSE; }
+
 // What follows a step; true: leave (pause or cancel).
 bool Run::boundary(bool after_step) {
   const Activity::Phase phase(rank_.activity, "boundary");
-  Boundary mine;
-  mine.control = take_control();
-  mine.writing = !writer_.idle() && !writer_.written();
-  mine.trace = tracer_.wish();
-  const Boundary agreed = agree(rank_, mine);
+  const auto look = [&] {
+    Boundary mine;
+    mine.control = take_control();
+    mine.writing = !writer_.idle() && !writer_.written();
+    mine.stalled = mine.writing && writer_.stalled();
+    mine.trace = tracer_.wish();
+    return agree(rank_, mine);
+  };
+  Boundary agreed = look();
+  const bool last = state().step() >= spec_.training().steps() || stopped_early();
+  const bool best = spec_.checkpoint().keep_best() && std::exchange(improved_, false) && !last;
+  // These weights do not come again, so the checkpoint before is waited for, but not for its room.
+  const auto waits = [&] { return best && agreed.writing && !agreed.stalled && !leaves(agreed); };
+  for (int i = 0; waits() && i < kLooksForBest; ++i) {
+    const Activity::Phase storing(rank_.activity, kStoringPhase);
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    agreed = look();
+  }
   tracer_.boundary(agreed.trace, state().step());
   if (!writer_.idle() && !agreed.writing) commit_checkpoint();
-  if (agreed.control >= proto::CONTROL_KIND_PAUSE) {
+  if (leaves(agreed)) {
     const bool pause = agreed.control == proto::CONTROL_KIND_PAUSE;
     begin_checkpoint(pause ? "pause" : "cancel");
     finish_checkpoint();
@@ -372,14 +401,13 @@ bool Run::boundary(bool after_step) {
   const int64_t every = spec_.checkpoint().every_steps();
   const bool asked = agreed.control == proto::CONTROL_KIND_CHECKPOINT;
   const bool due = every > 0 && state().step() % every == 0;
-  const bool last = state().step() >= spec_.training().steps() || stopped_early();
-  if (((due && after_step) || asked) && !last) {
+  if (((due && after_step) || asked || best) && !last) {
     // A checkpoint that still waits for room is not waited for: the next one takes its turn, and
     // one that was asked for is written as soon as there is room.
     if (!agreed.writing) {
-      begin_checkpoint(asked ? "request" : "interval", wanted_);
+      begin_checkpoint(asked ? "request" : best ? "best" : "interval", wanted_);
       answered_ = wanted_;
-    } else if (due && after_step && skipped_++ == 0) {
+    } else if (((due && after_step) || best) && skipped_++ == 0) {
       tell_event("checkpoint_skipped",
                  "left out, as are those that follow: the one before is still being stored");
     }

@@ -32,14 +32,15 @@ int checkpoints(const Context& context, const std::string& job) {
     print("no checkpoints yet\n");
     return kExitOk;
   }
-  Table table({"ID", "JOB", "ATTEMPT", "STEP", "LOSS", "SIZE", "AGE", "WHY"});
-  table.drop_first({2, 6});
-  for (const size_t column : {2, 3, 4, 5, 6}) table.align_right(column);
+  Table table({"ID", "JOB", "ATTEMPT", "STEP", "LOSS", "VALIDATION", "SIZE", "AGE", "WHY"});
+  table.drop_first({2, 7});
+  for (const size_t column : {2, 3, 4, 5, 6, 7}) table.align_right(column);
   const int64_t now = SystemClock().wall_ms();
   for (const proto::CheckpointManifest& it : all.checkpoints()) {
     table.add({it.id(), it.job(), std::to_string(it.attempt()), std::to_string(it.state().step()),
-               show_number(it.loss()), show_bytes(it.bytes()), show_age(it.created_ms(), now),
-               it.why()});
+               show_number(it.loss()),
+               it.has_validation_loss() ? show_number(it.validation_loss()) : "-",
+               show_bytes(it.bytes()), show_age(it.created_ms(), now), it.why()});
   }
   print(table.text(context.terminal));
   return kExitOk;
@@ -58,9 +59,11 @@ int remove_checkpoint(const Context& context, const std::string& checkpoint) {
 int export_checkpoint(const Context& context, const ExportOptions& options) {
   Result<ApiClient> client = ApiClient::connect(context.settings);
   if (!client) return report(context, client.error());
+  const Result<std::string> checkpoint = checkpoint_of(*client, options.checkpoint);
+  if (!checkpoint) return report(context, checkpoint.error());
   ProgressLine line(context.json);
   const Result<std::string> task = download_export(
-      *client, options.checkpoint, options.task, options.folder, [&](int64_t done, int64_t whole) {
+      *client, *checkpoint, options.task, options.folder, [&](int64_t done, int64_t whole) {
         line.show(fmt::format(
             "{} {} of {}",
             bar(static_cast<double>(done) / static_cast<double>(std::max<int64_t>(whole, 1)), 30),
@@ -70,11 +73,11 @@ int export_checkpoint(const Context& context, const ExportOptions& options) {
   if (!task) return report(context, task.error());
   if (context.json) {
     JsonWriter out(2);
-    out.begin_object().key("checkpoint").string(options.checkpoint).key("task").string(*task);
+    out.begin_object().key("checkpoint").string(*checkpoint).key("task").string(*task);
     out.key("folder").string(options.folder).end_object();
     print(out.take() + "\n");
   } else {
-    print(fmt::format("{}{} is in {}\n", options.checkpoint,
+    print(fmt::format("{}{} is in {}\n", *checkpoint,
                       task->empty() ? "" : " with the head of " + *task, options.folder));
   }
   return kExitOk;

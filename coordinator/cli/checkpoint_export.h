@@ -9,6 +9,9 @@
 
 namespace weft::cli {
 
+// `id`, or of a job's id its best checkpoint where it keeps one, else its newest.
+Result<std::string> checkpoint_of(ApiClient& client, const std::string& id);
+
 // Downloads the files of `checkpoint` into `folder`, which must be absent or empty: first into a
 // folder beside it, renamed when all is there and synced. Gives the task whose head was taken.
 Result<std::string> download_export(ApiClient& client, const std::string& checkpoint,

@@ -246,7 +246,9 @@ void add_generate(CLI::App& app, Parsed& p) {
   CLI::App* made = add(app, p, "generate", "Let a checkpoint's model write on",
                        [&p] { return generate(p.context, p.generate); });
   GenerateOptions& g = p.generate;
-  add_checkpoint(made, g.checkpoint, "Its id, or an exported folder")->type_name(kPath);
+  add_checkpoint(made, g.checkpoint,
+                 "Its id, or a job's for its best or else newest, or an exported folder")
+      ->type_name(kPath);
   made->add_option("--prompt", g.prompt, "The text to go on from")->type_name("TEXT");
   made->add_option("--max-tokens", g.max_tokens, "Tokens to write")
       ->type_name("N")
@@ -283,7 +285,9 @@ void add_checkpoint_commands(CLI::App& app, Parsed& p) {
 
   CLI::App* export_app = add(app, p, "export", "Write a checkpoint as a Hugging Face folder",
                              [&p] { return export_checkpoint(p.context, p.exported); });
-  add_checkpoint(export_app, p.exported.checkpoint, "Its id")->check(id());
+  add_checkpoint(export_app, p.exported.checkpoint,
+                 "Its id, or a job's for its best or else newest")
+      ->check(id());
   export_app->add_option("--to", p.exported.folder, "A new or an empty folder")
       ->type_name("FOLDER")
       ->required();

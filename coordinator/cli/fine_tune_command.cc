@@ -177,8 +177,8 @@ std::string job_text(const FineTuneOptions& options, const Plan& plan) {
       "  optimizer: {{type: adamw, learning_rate: {}, weight_decay: 0.01}}\n"
       "  schedule: {{type: linear, warmup_steps: {}}}\n",
       options.learning_rate, std::min(options.steps / 10, 100));
-  out += fmt::format("checkpoint: {{every_steps: {}, keep_last: 2}}\n",
-                     std::max(1, options.steps / 4));
+  out += fmt::format("checkpoint: {{every_steps: {}, keep_last: 2{}}}\n",
+                     std::max(1, options.steps / 4), plan.validation ? ", keep_best: true" : "");
   out += fmt::format("parallel: {{tensor: {}}}\n", options.slots);
   return out;
 }

@@ -42,10 +42,12 @@ Status check_task(const proto::CheckpointManifest& manifest, const std::string& 
 }
 
 // A checkpoint never changes, so an export of it is kept and used again.
-Result<std::string> cached_export(const Context& context, const GenerateOptions& options) {
+// `options` then names the checkpoint itself.
+Result<std::string> cached_export(const Context& context, GenerateOptions& options) {
   const std::string cache = environment("XDG_CACHE_HOME").empty() ? home_folder() + "/.cache"
                                                                   : environment("XDG_CACHE_HOME");
   WEFT_ASSIGN_OR_RETURN(ApiClient client, ApiClient::connect(context.settings));
+  WEFT_ASSIGN_OR_RETURN(options.checkpoint, checkpoint_of(client, options.checkpoint));
   const std::string folder =
       fmt::format("{}/weft/exports/{}-{}", cache, encoded(options.checkpoint),
                   options.task.empty() ? "default" : encoded(options.task));
@@ -72,7 +74,7 @@ Result<Rank> make_rank() {
               std::move(mesh), Logger()};
 }
 
-Result<Generated> run(const Context& context, const GenerateOptions& options) {
+Result<Generated> run(const Context& context, GenerateOptions& options) {
   if (options.checkpoint.empty()) return fail(Code::kInvalidArgument, "no checkpoint");
   weft::GenerateOptions how;
   how.max_tokens = options.max_tokens;
@@ -87,7 +89,7 @@ Result<Generated> run(const Context& context, const GenerateOptions& options) {
   if (folder.find('/') != std::string::npos || fs::is_directory(folder, error)) {
     if (!fs::exists(folder + "/config.json", error)) {
       return fail(Status::invalid("CHECKPOINT", folder,
-                                  "must be a checkpoint's id or an exported folder with "
+                                  "must be a checkpoint's id, a job's or an exported folder with "
                                   "config.json"));
     }
   } else {
@@ -109,7 +111,8 @@ Result<Generated> run(const Context& context, const GenerateOptions& options) {
 
 }  // namespace
 
-int generate(const Context& context, const GenerateOptions& options) {
+int generate(const Context& context, const GenerateOptions& given) {
+  GenerateOptions options = given;
   Result<Generated> made = fail(Code::kInternal, "");
   try {
     made = run(context, options);

@@ -119,6 +119,7 @@ std::string job_page(const Context& context, const proto::Job& job) {
   add_fact(out, "started", show_time(job.started_ms()));
   add_fact(out, "finished", show_time(job.finished_ms()));
   add_fact(out, "checkpoint", job.checkpoint());
+  add_fact(out, "best checkpoint", job.best_checkpoint());
   add_fact(out, "resumed", job.resume_note());
   const std::map<std::string, double> results(job.results().begin(), job.results().end());
   for (const auto& [name, value] : results) add_fact(out, name, show_number(value));

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "coordinator/launcher/launch_record.h"
 #include "proto/base/hash.h"
@@ -94,7 +95,7 @@ Status on_metrics(JobEdit& edit, const proto::MetricBatch& batch) {
   return {};
 }
 
-// Keeps the newest `keep_last`, and what an unfinished job starts from.
+// Keeps the newest `keep_last`, the best one, and what an unfinished job starts from.
 Status drop_old_checkpoints(const RankWorld& world, JobEdit& edit) {
   const int keep = edit.job.spec().checkpoint().keep_last();
   if (keep <= 0) return {};
@@ -106,15 +107,25 @@ Status drop_old_checkpoints(const RankWorld& world, JobEdit& edit) {
     const bool used = std::any_of(jobs.begin(), jobs.end(), [&](const JobPointer& job) {
       return !is_finished(job->state()) && job->spec().model().from() == id;
     });
-    if (!used) edit.removed_checkpoints.push_back(id);
+    if (!used && id != edit.job.best_checkpoint()) edit.removed_checkpoints.push_back(id);
   }
+  return {};
+}
+
+Status note_best(const RankWorld& world, proto::Job& job, const proto::CheckpointManifest& now) {
+  if (!job.spec().checkpoint().keep_best() || !now.has_validation_loss() ||
+      !std::isfinite(now.validation_loss())) {
+    return {};
+  }
+  const auto best = world.store.checkpoint(job.best_checkpoint());
+  if (!best && best.error().code() != Code::kNotFound) return best.error();
+  if (!best || now.validation_loss() < best->validation_loss()) job.set_best_checkpoint(now.id());
   return {};
 }
 
 Status on_checkpoint(const RankWorld& world, JobEdit& edit, const proto::CheckpointCommit& commit,
                      const std::string& id) {
   proto::Job& job = edit.job;
-  WEFT_RETURN_IF_ERROR(drop_old_checkpoints(world, edit));
   proto::CheckpointManifest& manifest = edit.checkpoints.emplace_back(commit.manifest());
   manifest.set_id(id);
   manifest.set_job(job.id());
@@ -134,8 +145,11 @@ Status on_checkpoint(const RankWorld& world, JobEdit& edit, const proto::Checkpo
   const int64_t step = manifest.state().step();
   if (step > (newest ? newest->state().step() : 0)) job.set_restarts(0);
   job.set_checkpoint(id);
+  WEFT_RETURN_IF_ERROR(note_best(world, job, manifest));
+  WEFT_RETURN_IF_ERROR(drop_old_checkpoints(world, edit));
   // The last one of an attempt answers whatever was asked for.
-  const bool in_passing = commit.why() == "interval" || commit.why() == "request";
+  const bool in_passing =
+      commit.why() == "interval" || commit.why() == "best" || commit.why() == "request";
   const int64_t answered = in_passing ? manifest.request() : job.checkpoint_requests();
   job.set_checkpoint_requests_answered(
       std::clamp(answered, job.checkpoint_requests_answered(), job.checkpoint_requests()));

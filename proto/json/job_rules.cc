@@ -313,6 +313,9 @@ Status check_evaluation(const JobSpec& spec, const Refusal& refuse) {
     return refuse("training.early_stop.patience", training.early_stop().patience(),
                   "needs training.evaluate_every above 0");
   }
+  if (spec.checkpoint().keep_best() && training.evaluate_every() == 0) {
+    return refuse("checkpoint.keep_best", "true", "needs training.evaluate_every above 0");
+  }
   return {};
 }
 

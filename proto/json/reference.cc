@@ -37,7 +37,8 @@ constexpr std::string_view kRules = R"(## Rules across keys
 - `training.sequence_length` is at most the model's `n_positions` or `max_position_embeddings`;
   `training.schedule.warmup_steps` is at most `training.steps`.
 - `training.evaluate_every` needs a task with `data.validation`; `training.early_stop.patience`
-  needs `training.evaluate_every`.
+  and `checkpoint.keep_best` need `training.evaluate_every`. The best is left out, as any
+  checkpoint is, while the one before waits for room (event `checkpoint_skipped`).
 - `resources.slots`, where given, is `parallel.data` x `parallel.sequence` x `parallel.tensor`;
   `resources.nodes` is at most that.
 - Sizes need not divide evenly, but no rank may be left without work: `parallel.data` is at most

@@ -258,6 +258,18 @@ TEST(JobRules, ASizeThatIsATextIsToldAsItWasWritten) {
   EXPECT_EQ(status.value(), "two");
 }
 
+TEST(JobRules, TheBestCheckpointIsThatOfAnEvaluation) {
+  proto::JobSpec spec;
+  ASSERT_TRUE(read_yaml(sample(), spec).ok());
+  spec.mutable_checkpoint()->set_keep_best(true);
+  proto::JobSpec evaluated = spec;
+  EXPECT_EQ(finish_job(evaluated).to_string(), "ok");
+  spec.mutable_training()->clear_evaluate_every();
+  const Status status = finish_job(spec);
+  EXPECT_EQ(status.field(), "checkpoint.keep_best");
+  EXPECT_EQ(status.rule(), "needs training.evaluate_every above 0");
+}
+
 TEST(JobRules, EveryAxisNeedsWorkForEachRank) {
   proto::JobSpec spec;
   ASSERT_TRUE(read_yaml(sample(), spec).ok());

@@ -56,6 +56,8 @@ class Writer {
   bool idle() const { return !active_; }
   // True once this rank's chunks are durable (or have failed).
   bool written() const { return active_ && unfinished_.load() == 0; }
+  // Some chunk was refused, and is tried again.
+  bool stalled() const { return active_ && told_; }
   // Waits for written().
   void wait();
 

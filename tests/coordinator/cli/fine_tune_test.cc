@@ -64,6 +64,8 @@ TEST_F(FineTune, TaskAndLabelsComeFromTheData) {
   EXPECT_EQ(rows.tasks(0).type(), proto::TASK_TYPE_SEQUENCE_CLASSIFICATION);
   EXPECT_EQ(rows.tasks(0).labels(), 3);
   EXPECT_EQ(rows.training().evaluate_every(), 20);
+  EXPECT_TRUE(rows.checkpoint().keep_best());
+  EXPECT_FALSE(text.checkpoint().keep_best()) << "nothing is held out";
   EXPECT_EQ(plan({"ckpt-1", file("rows.jsonl"), "--labels", "5"}).tasks(0).labels(), 5);
   EXPECT_EQ(plan({"ckpt-1", file("names.jsonl")}).tasks(0).labels(), 2);
   const proto::JobSpec lines = plan({"ckpt-1", file("plain.jsonl")});

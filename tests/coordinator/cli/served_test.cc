@@ -212,6 +212,8 @@ TEST_F(ServedCli, RecordsArePrintedAndFollowed) {
 
 TEST_F(ServedCli, ExportIsWholeOrNotThere) {
   const std::string id = submit();
+  EXPECT_THAT(weft({"export", id, "--to", folder_ + "/none"}).err,
+              HasSubstr("'weft checkpoint " + id + "'"));
   add_checkpoint(id, "ckpt-1");
   EXPECT_THAT(weft({"checkpoints", id}).out, HasSubstr("ckpt-1"));
   EXPECT_THAT(weft({"checkpoints"}).out, HasSubstr("ckpt-1"));
@@ -234,6 +236,21 @@ TEST_F(ServedCli, ExportIsWholeOrNotThere) {
     left_over += entry.path().filename().string().starts_with(".") ? 1 : 0;
   }
   EXPECT_EQ(left_over, 0);
+}
+
+TEST_F(ServedCli, OfAJobTheBestCheckpointIsExportedOrElseTheNewest) {
+  const std::string id = submit(), bytes(32, 'w');
+  add_checkpoint(id, "ckpt-1");
+  add_checkpoint(id, "ckpt-2");
+  ASSERT_TRUE(served_.service.put_chunk(sha256_hex(bytes), bytes).ok());
+  EXPECT_THAT(weft({"export", id, "--to", folder_ + "/newest"}).out, HasSubstr("ckpt-2 is in"));
+  ASSERT_TRUE(served_.store->edit_job(id, [](JobEdit& edit) {
+    edit.job.set_best_checkpoint("ckpt-1");
+    return Status();
+  }));
+  const Outcome best = weft({"export", id, "--to", folder_ + "/best", "--json"});
+  EXPECT_THAT(best.out, HasSubstr(R"("checkpoint": "ckpt-1")"));
+  EXPECT_THAT(weft({"show", id}).out, HasSubstr("best checkpoint"));
 }
 
 TEST_F(ServedCli, ExportTakesFilesOfAnySize) {

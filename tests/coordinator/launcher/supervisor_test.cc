@@ -1,5 +1,7 @@
 #include <gmock/gmock.h>
 
+#include <cmath>
+
 #include "tests/coordinator/launcher/fake_agent.h"
 
 namespace weft {
@@ -278,6 +280,46 @@ TEST_F(SupervisorTest, ACheckpointNeedsItsChunksAndTheNewestStay) {
   live(3, {&a});
   EXPECT_EQ(a.take(proto::NodeFrame::kPrepare).at(0).prepare().record().resume().id(),
             kept[1].id());
+}
+
+// The lowest validation loss stays beside the newest; one that is no number is not the lowest.
+TEST_F(SupervisorTest, TheBestCheckpointStays) {
+  FakeAgent a("n1", 1);
+  a.connect(*supervisor_);
+  const std::string id = submit(1);
+  ASSERT_TRUE(store_->edit_job(id, [](JobEdit& edit) {
+    edit.job.mutable_spec()->mutable_checkpoint()->set_keep_best(true);
+    return Status();
+  }));
+  bring_up(id, 1, {&a});
+  ASSERT_TRUE(content_->put_chunk(sha256_hex("w"), "w").ok());
+  uint64_t sequence = 1;
+  const auto steps_after = [&](std::optional<double> loss) {
+    ++sequence;
+    auto message = commit(id, 1, sequence, "w", static_cast<int64_t>(sequence));
+    if (loss) message.mutable_checkpoint()->mutable_manifest()->set_validation_loss(*loss);
+    a.rank(message);
+    step();
+    std::vector<int64_t> steps;
+    const auto all = store_->checkpoints(id).value();
+    for (const auto& kept : all) steps.push_back(kept.state().step());
+    return steps;
+  };
+  const auto best = [&] { return store_->checkpoint(job(id).best_checkpoint())->state().step(); };
+  using Steps = std::vector<int64_t>;
+  EXPECT_EQ(steps_after(std::nan("")), Steps{2});
+  EXPECT_EQ(job(id).best_checkpoint(), "");
+  EXPECT_EQ(steps_after(3.0), (Steps{2, 3}));
+  EXPECT_EQ(best(), 3);
+  EXPECT_EQ(steps_after(1.0), (Steps{3, 4}));
+  EXPECT_EQ(best(), 4);
+  EXPECT_EQ(steps_after(2.0), (Steps{4, 5}));
+  EXPECT_EQ(steps_after(std::nullopt), (Steps{4, 5, 6}));
+  EXPECT_EQ(steps_after(1.0), (Steps{4, 6, 7})) << "of two alike the first";
+  EXPECT_EQ(best(), 4);
+  EXPECT_EQ(steps_after(0.5), (Steps{7, 8}));
+  EXPECT_EQ(best(), 8);
+  EXPECT_EQ(job(id).checkpoint(), store_->checkpoints(id).value().back().id());
 }
 
 TEST_F(SupervisorTest, TheTimeLimitEndsAJob) {

@@ -1,6 +1,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
+#include <optional>
+
 #include "tests/coordinator/service/service_fixture.h"
 
 namespace weft {
@@ -150,6 +153,31 @@ TEST_F(ServiceTest, ACheckpointInUseStays) {
   EXPECT_TRUE(service_.remove_checkpoint("ckpt-2").ok());
   EXPECT_EQ(service_.job(id).value().checkpoint(), "");
   EXPECT_TRUE(service_.checkpoints(id).value().empty());
+}
+
+TEST_F(ServiceTest, WhereTheBestCheckpointIsRemovedTheNextBestIsIt) {
+  const std::string id = submit();
+  const std::map<std::string, std::optional<double>> losses{
+      {"ckpt-1", 2.5}, {"ckpt-2", 1.5}, {"ckpt-3", std::nullopt}, {"ckpt-4", 2.0}};
+  ASSERT_TRUE(store_->edit_job(id, [&](JobEdit& edit) {
+    for (const auto& [checkpoint, loss] : losses) {
+      auto& manifest = edit.checkpoints.emplace_back();
+      manifest.set_id(checkpoint);
+      manifest.set_job(id);
+      if (loss) manifest.set_validation_loss(*loss);
+    }
+    edit.job.set_checkpoint("ckpt-4");
+    edit.job.set_best_checkpoint("ckpt-2");
+    return Status();
+  }));
+  set_state(id, proto::JOB_STATE_SUCCEEDED);
+  const auto best_without = [&](const char* checkpoint) {
+    EXPECT_TRUE(service_.remove_checkpoint(checkpoint).ok());
+    return service_.job(id).value().best_checkpoint();
+  };
+  EXPECT_EQ(best_without("ckpt-1"), "ckpt-2");
+  EXPECT_EQ(best_without("ckpt-2"), "ckpt-4");
+  EXPECT_EQ(best_without("ckpt-4"), "");
 }
 
 TEST_F(ServiceTest, TellsHowItIs) {

@@ -2,6 +2,7 @@
 #include "worker/step_stop.h"
 
 #include <fmt/format.h>
+#include <gmock/gmock.h>
 
 #include "tests/worker/trainer/trainer_fixture.h"
 #include "worker/evaluation.h"
@@ -245,6 +246,52 @@ TEST_F(LeftEvaluation, IsDoneAgainWholeWhenTheJobGoesOn) {
       ASSERT_TRUE(train(again, cluster).ok());
       EXPECT_EQ(cluster.finishes.back().outcome(), "succeeded");
       EXPECT_EQ(end(cluster), end(whole)) << step;
+    }
+  }
+}
+
+// What each checkpoint's step was evaluated to, and why it was written.
+std::string told(const MemoryCluster& cluster) {
+  std::string text;
+  for (const proto::CheckpointManifest& each : cluster.checkpoints) {
+    text += fmt::format("{} {} {}\n", each.why(), each.state().step(),
+                        each.has_validation_loss() ? fmt::to_string(each.validation_loss()) : "-");
+  }
+  return text;
+}
+
+TEST_F(LeftEvaluation, WhatImprovesIsKeptWhereTheJobKeepsItsBest) {
+  write_rows(5);
+  for (const MeshDegrees mesh : {MeshDegrees{1, 1, 1}, MeshDegrees{2, 1, 1}}) {
+    for (const double delta : {0.0, 1e6}) {
+      proto::LaunchRecord best = job(mesh, 1);
+      proto::JobSpec& spec = *best.mutable_spec();
+      spec.mutable_training()->set_steps(5);
+      spec.mutable_training()->mutable_early_stop()->set_min_delta(delta);
+      spec.mutable_checkpoint()->set_keep_best(true);
+      spec.mutable_checkpoint()->set_every_steps(3);
+      MemoryCluster cluster;
+      ASSERT_TRUE(train(best, cluster).ok());
+      std::string expected;
+      double lowest = 0;
+      for (const proto::MetricRecord& record : cluster.metrics) {
+        const auto found = record.values().find("validation_loss");
+        if (found == record.values().end()) continue;
+        const bool improves = record.step() == 1 || found->second < lowest - delta;
+        if (improves) lowest = found->second;
+        const char* why = record.step() == 5 ? "end" : improves ? "best" : "interval";
+        if (!improves && record.step() != 3 && record.step() != 5) continue;
+        expected += fmt::format("{} {} {}\n", why, record.step(), found->second);
+      }
+      EXPECT_EQ(told(cluster), expected) << delta;
+      EXPECT_THAT(expected, ::testing::StartsWith("best 1 "));
+
+      spec.mutable_checkpoint()->set_keep_best(false);
+      MemoryCluster plain;
+      ASSERT_TRUE(train(best, plain).ok());
+      ASSERT_EQ(plain.checkpoints.size(), 2U);
+      EXPECT_EQ(plain.checkpoints[0].why(), "interval");
+      EXPECT_TRUE(plain.checkpoints[0].has_validation_loss());
     }
   }
 }
