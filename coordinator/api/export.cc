@@ -161,8 +161,7 @@ Result<Export> make_export(const proto::CheckpointManifest& manifest, const std:
   out.task = chosen == nullptr ? "" : chosen->name();
   const bool classifies =
       chosen != nullptr && chosen->type() == proto::TASK_TYPE_SEQUENCE_CLASSIFICATION;
-  WEFT_ASSIGN_OR_RETURN(std::string config,
-                        export_config(manifest, classifies ? chosen->labels() : 0));
+  WEFT_ASSIGN_OR_RETURN(std::string config, export_config(manifest, classifies ? chosen : nullptr));
   WEFT_ASSIGN_OR_RETURN(auto tensors, choose_tensors(manifest, chosen));
   if (classifies) tensors.erase("lm_head.weight");
   out.files.push_back(text_file("config.json", std::move(config)));

@@ -80,8 +80,10 @@ class ExportReader {
   int64_t run_left_ = 0;
 };
 
-// config.json's text, and the name under which a tensor stands in model.safetensors.
-Result<std::string> export_config(const proto::CheckpointManifest& manifest, int64_t labels);
+// config.json's text with the head of `classifier` and the names of its classes, nullptr: of the
+// language model; and the name under which a tensor stands in model.safetensors.
+Result<std::string> export_config(const proto::CheckpointManifest& manifest,
+                                  const proto::TaskSpec* classifier);
 std::string export_tensor_name(const proto::CheckpointManifest& manifest, const std::string& name);
 
 // tokenizer.json of the byte tokenizer (id = byte value, end of text 256) and the tokenizer_config

@@ -6,7 +6,8 @@ namespace {
 constexpr int64_t kByteEndOfText = 256;  // of the byte tokenizer
 }  // namespace
 
-Result<std::string> export_config(const proto::CheckpointManifest& manifest, int64_t labels) {
+Result<std::string> export_config(const proto::CheckpointManifest& manifest,
+                                  const proto::TaskSpec* classifier) {
   const ModelFamily* family = find_family(manifest.family());
   if (family == nullptr) {
     return fail(Status(Code::kCorruption, manifest.id() + ": unknown model family")
@@ -16,7 +17,13 @@ Result<std::string> export_config(const proto::CheckpointManifest& manifest, int
   const auto config = family->parse_config(struct_to_json(manifest.config()));
   if (!config) return fail(config.error().with_prefix(manifest.id() + ": "));
   ExportHead head;
-  head.labels = labels;
+  if (classifier != nullptr) {
+    head.labels = classifier->labels();
+    for (const proto::TaskLabels& labels : manifest.label_names()) {
+      if (labels.task() != classifier->name()) continue;
+      head.label_names.assign(labels.names().begin(), labels.names().end());
+    }
+  }
   if (manifest.tokenizer().path().empty() && (*config)->vocabulary > kByteEndOfText) {
     head.end_of_text = kByteEndOfText;
   }

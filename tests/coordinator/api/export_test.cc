@@ -161,6 +161,19 @@ TEST(Export, TakesTheHeadThatIsAskedFor) {
   const std::string& config = file_of(*exported, "config.json").text;
   EXPECT_NE(config.find("GPT2ForSequenceClassification"), std::string::npos);
   EXPECT_NE(config.find("LABEL_2"), std::string::npos);
+  proto::CheckpointManifest named = sample(chunks);
+  for (const auto& [task, first] : {std::pair{"lm", "none"}, std::pair{"kind", "gpl"}}) {
+    proto::TaskLabels& labels = *named.add_label_names();
+    labels.set_task(task);
+    for (const char* name : {first, "mit"}) labels.add_names(name);
+  }
+  const auto of_names = make_export(named, "kind");
+  ASSERT_TRUE(of_names.has_value());
+  const auto json = parse_json(file_of(*of_names, "config.json").text);
+  ASSERT_TRUE(json.has_value());
+  EXPECT_EQ(json->find("id2label")->find("0")->text, "gpl");
+  EXPECT_EQ(json->find("label2id")->find("mit")->integer, 1);
+  EXPECT_EQ(json->find("id2label")->find("2")->text, "LABEL_2") << "no row of the data had it";
   const auto none = make_export(sample(chunks), "other");
   ASSERT_FALSE(none.has_value());
   EXPECT_EQ(none.error().field(), "task");
