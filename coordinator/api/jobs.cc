@@ -164,6 +164,7 @@ void add_job_routes(Router& router, Service& service) {
       with_body("POST", "/api/v1/jobs", "Submit a job; the same Idempotency-Key gives the same job",
                 proto::JobSpec::descriptor(), proto::Job::descriptor());
   create.success = 201;
+  create.takes_idempotency_key = true;
   create.handler = [&service](const Request& request) { return submit(service, request); };
   router.add(std::move(create));
 

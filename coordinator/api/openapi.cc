@@ -55,7 +55,13 @@ Json parameters(const Route& route) {
                     {"description", parameter.help},
                     {"schema", {{"type", "string"}}}});
   }
-  if (route.method == "POST" && route.success == 201) {
+  if (route.streams) {
+    list.push_back({{"name", "Last-Event-ID"},
+                    {"in", "header"},
+                    {"description", "of a live stream: goes on after the event with this id"},
+                    {"schema", {{"type", "string"}}}});
+  }
+  if (route.takes_idempotency_key) {
     list.push_back({{"name", "Idempotency-Key"},
                     {"in", "header"},
                     {"description", "the same key with the same body is answered by the same job"},

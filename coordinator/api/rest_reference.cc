@@ -60,7 +60,41 @@ finished job, or `{"state":"deleted"}`.
     event: event
     data: {"sequence":13,...}
 
+`event` is `event`, `metric`, `checkpoint` or `log`, or `end`; the data of the first three is what a
+page of that endpoint lists, of a log the page itself.
+
 )";
+
+struct EventRow {
+  std::string_view type, meaning;
+};
+constexpr EventRow kEvents[] = {
+    {"submitted", "the job is stored and waits"},
+    {"planned", "`parallel: auto` has chosen its mesh"},
+    {"queued", "it waits again: resumed by request, or stopped in a checkpoint by a drain"},
+    {"starting", "it is placed; an attempt begins"},
+    {"running", "its ranks train"},
+    {"evaluated", "a task's validation loss"},
+    {"checkpoint", "a checkpoint is committed"},
+    {"checkpoint_requested", "one was asked for"},
+    {"checkpoint_waits", "one cannot be stored yet, as on a full disk, and is tried again"},
+    {"checkpoint_skipped", "one is left out, as the one before is still being stored"},
+    {"checkpoint_resumed", "so many were left out; they are stored again"},
+    {"checkpoint_removed", "one was deleted by request"},
+    {"step_left", "a long step was left for a pause or cancel; it is done again"},
+    {"evaluation_left", "the same of an evaluation"},
+    {"priority", "its priority was changed"},
+    {"time_limit", "`time_limit_seconds` is over; its ranks write a checkpoint"},
+    {"pausing", "a pause was asked for; its ranks write a checkpoint"},
+    {"paused", "its slots are free"},
+    {"cancelling", "a cancel was asked for; its ranks write a checkpoint"},
+    {"cancelled", "ended by request"},
+    {"rank_failed", "a rank ended with an error"},
+    {"refused", "a rank's message broke a rule"},
+    {"restarted", "an attempt failed; another follows"},
+    {"succeeded", "all steps are done, or it stopped early"},
+    {"failed", "it ends, with the reason"},
+};
 
 struct ErrorRow {
   Code code;
@@ -105,6 +139,14 @@ Every error has one body; fields that do not apply are empty, `line` is then 0.
                         row.meaning);
   }
   return page + std::string(kHttpErrors);
+}
+
+std::string events_section() {
+  std::string page =
+      "## Types of events\nThe `type` of a [JobEvent](#jobevent).\n\n"
+      "| type | what happened |\n| --- | --- |\n";
+  for (const EventRow& row : kEvents) page += fmt::format("| `{}` | {} |\n", row.type, row.meaning);
+  return page + "\n";
 }
 
 std::string link(const Descriptor& type) {
@@ -185,7 +227,8 @@ void collect(const Descriptor& type, std::set<std::string>& seen, std::string& p
 }  // namespace
 
 std::string rest_reference(const Router& router) {
-  std::string page = std::string(kIntroduction) + errors_section() + "## Endpoints\n\n";
+  std::string page =
+      std::string(kIntroduction) + events_section() + errors_section() + "## Endpoints\n\n";
   std::string types = "## Types\n\n";
   std::set<std::string> seen = {"Struct"};  // any JSON object
   for (const Route& route : router.routes()) {

@@ -38,6 +38,7 @@ struct Route {
   int success = 200;
   bool open = false;     // needs no token
   bool streams = false;  // also as text/event-stream
+  bool takes_idempotency_key = false;
   std::string response_type = "application/json";
   std::function<Result<Response>(const Request&)> handler;
 };

@@ -2,6 +2,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <set>
+#include <string>
+
 #include "proto/api.pb.h"
 #include "proto/json/message_json.h"
 #include "proto/json/parse.h"
@@ -313,6 +316,29 @@ TEST(Routes, HealthNodesAndTheDocument) {
       EXPECT_NE(json->find("components")->find("schemas")->find(type), nullptr) << type;
     }
   }
+}
+
+TEST(Routes, OpenApiNamesTheHeadersThatAreRead) {
+  Served served;
+  const RawAnswer document = served.ask("GET", "openapi.json");
+  const auto json = parse_json(document.body);
+  ASSERT_TRUE(json.has_value()) << json.error().to_string();
+  std::multiset<std::string> headers;
+  for (const JsonMember& path : json->find("paths")->members) {
+    for (const JsonMember& method : path.value.members) {
+      const JsonValue* parameters = method.value.find("parameters");
+      if (parameters == nullptr) continue;
+      for (const JsonValue& parameter : parameters->items) {
+        if (parameter.find("in")->text != "header") continue;
+        headers.insert(parameter.find("name")->text + " of " + method.key + " " + path.key);
+      }
+    }
+  }
+  EXPECT_THAT(headers, testing::ElementsAre("Idempotency-Key of post /api/v1/jobs",
+                                            "Last-Event-ID of get /api/v1/jobs/{id}/checkpoints",
+                                            "Last-Event-ID of get /api/v1/jobs/{id}/events",
+                                            "Last-Event-ID of get /api/v1/jobs/{id}/logs",
+                                            "Last-Event-ID of get /api/v1/jobs/{id}/metrics"));
 }
 
 }  // namespace
