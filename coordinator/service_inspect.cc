@@ -86,7 +86,9 @@ Result<proto::JobTrace> CoordinatorService::start_trace(const std::string& id, i
   const Result<proto::JobTrace> before = trace(id);
   if (before && before->state() == "recording") {
     return fail(Status(Code::kFailedPrecondition, "a trace of " + id + " is being recorded")
-                    .with_rule("wait until it is complete, or end it"));
+                    .with_rule("wait until it is complete, or end it: Ctrl-C of the 'weft trace' "
+                               "that records it, or DELETE /api/v1/jobs/" +
+                               id + "/trace"));
   }
   parts_.inspector->start_trace(job, steps);
   return trace(id);

@@ -74,6 +74,13 @@ std::string from_where(const proto::Job& job) {
   return job.checkpoint().empty() ? "from the start" : "from " + job.checkpoint();
 }
 
+// What can be done about a job that cannot be resumed.
+std::string what_else(const proto::Job& job) {
+  if (job.state() == proto::JOB_STATE_PAUSING) return "; wait until it is paused";
+  const bool ended = job.state() != proto::JOB_STATE_CANCELLING && !job.checkpoint().empty();
+  return ended ? "; a new job goes on from its weights with model.from: " + job.checkpoint() : "";
+}
+
 }  // namespace
 
 Result<proto::Job> CoordinatorService::resume(const std::string& id,
@@ -98,7 +105,7 @@ Result<proto::Job> CoordinatorService::resume(const std::string& id,
       case proto::JOB_STATE_FAILED:
         break;
       default:
-        return wrong_state(job, "only a paused or failed job can be resumed");
+        return wrong_state(job, "only a paused or failed job can be resumed" + what_else(job));
     }
     queue_again(job);
     if (same) {

@@ -56,6 +56,18 @@ TEST_F(ResumeTest, APausedJobGoesOnOnAnotherMesh) {
   expect_refused(id, R"({"parallel": {"data": 2}})", "state", "only a paused or failed job");
 }
 
+TEST_F(ResumeTest, ARefusalSaysWhatElseCanBeDone) {
+  const std::string id = submit();
+  set_state(id, proto::JOB_STATE_PAUSING);
+  expect_refused(id, "{}", "state", "wait until it is paused");
+  ASSERT_TRUE(store_->edit_job(id, [](JobEdit& edit) {
+    edit.job.set_state(proto::JOB_STATE_SUCCEEDED);
+    edit.job.set_checkpoint("ckpt-1");
+    return Status();
+  }));
+  expect_refused(id, "{}", "state", "from its weights with model.from: ckpt-1");
+}
+
 TEST_F(ResumeTest, AFailedJobIsQueuedAgain) {
   const std::string id = submit();
   ASSERT_TRUE(store_->edit_job(id, [](JobEdit& edit) {
