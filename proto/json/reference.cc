@@ -26,6 +26,7 @@ text is always a string; `yes` is a string, `010` is ten; anchors, aliases and t
 constexpr std::string_view kRules = R"(## Rules across keys
 
 - `kind: pretrain` takes exactly one task, `model.family` and `model.config`, and no `model.from`.
+  [models](models.md) has the keys of `model.config` for each family.
 - `kind: fine_tune` takes exactly one task and `model.from`.
 - `kind: multi_task` takes two tasks or more, and either `model.from` or `model.family` with
   `model.config`.
