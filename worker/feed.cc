@@ -34,6 +34,7 @@ Result<std::shared_ptr<const Dataset>> load(const std::string& id, const std::st
 Result<Feed> Feed::open(const proto::TaskSpec& task, const Tokenizer& tokenizer,
                         const FeedOptions& options) {
   DatasetOptions dataset = dataset_options(task, options.sequence_length);
+  dataset.first_labels = options.first_labels;
   WEFT_ASSIGN_OR_RETURN(auto train, load(task.data().train(), options.field + ".data.train",
                                          dataset, tokenizer, options));
   std::shared_ptr<const Dataset> held_out;

@@ -24,6 +24,8 @@ struct FeedOptions {
   std::string objects_folder;
   std::string field;  // "tasks[0]", for error messages
   int64_t index = 0;  // of the task in the job; its random stream
+  // Classes of the model that the training starts from, which keep their numbers.
+  std::vector<std::string> first_labels = {};
 };
 
 class Feed {

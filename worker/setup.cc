@@ -5,6 +5,7 @@
 #include <fstream>
 #include <iterator>
 #include <numeric>
+#include <set>
 
 #include "kernels/cpu/gemm_choice.h"
 #include "kernels/cuda/backend.h"
@@ -13,6 +14,7 @@
 #include "worker/admission/check_blocks.h"
 #include "worker/admission/traffic.h"
 #include "worker/checkpoint/reader.h"
+#include "worker/head_classes.h"
 #include "worker/models/hf_folder.h"
 
 namespace weft {
@@ -198,7 +200,8 @@ Status find_tokenizer(Rank& rank, const proto::LaunchRecord& record, const Model
   return {};
 }
 
-Status open_tasks(Rank& rank, const proto::LaunchRecord& record, Training& training) {
+Status open_tasks(Rank& rank, const proto::LaunchRecord& record, const ModelSource& source,
+                  Training& training) {
   const proto::JobSpec& spec = record.spec();
   std::vector<double> weights;
   for (int i = 0; i < spec.tasks_size(); ++i) {
@@ -209,7 +212,8 @@ Status open_tasks(Rank& rank, const proto::LaunchRecord& record, Training& train
                               spec.training().shuffle(),
                               record.objects_folder(),
                               field,
-                              i};
+                              i,
+                              classes_of(source.manifest, source.folder.get(), spec, task)};
     WEFT_ASSIGN_OR_RETURN(Feed feed, Feed::open(task, *training.tokenizer, options));
     const std::string_view type =
         task.type() == proto::TASK_TYPE_CAUSAL_LM ? "causal_lm" : "sequence_classification";
@@ -221,7 +225,9 @@ Status open_tasks(Rank& rank, const proto::LaunchRecord& record, Training& train
     proto::TaskLabels* names = training.manifest.add_label_names();
     names->set_task(task.name());
     for (const std::string& name : feed.label_names()) names->add_names(name);
-    training.tasks.push_back({task, std::move(head), std::move(feed), 0, std::move(trained)});
+    const bool anew = !same_classes(options.first_labels, feed.label_names());
+    if (anew) rank.log.info("{}: other classes than model.from has, so a new head", task.name());
+    training.tasks.push_back({task, std::move(head), std::move(feed), 0, std::move(trained), anew});
   }
   training.mixing = std::make_unique<tasks::Mixing>(weights);
   return {};
@@ -242,7 +248,7 @@ Status load_folder(const HfFolder& folder, Training& training) {
   std::vector<HeadTensor> heads;
   for (TrainingTask& task : training.tasks) {
     for (Parameter& parameter : task.task->parameters()) {
-      if (training.tasks.size() > 1) break;
+      if (training.tasks.size() > 1 || task.new_head) break;
       heads.push_back({task.task->file_name(parameter.info.name), &parameter});
     }
   }
@@ -252,11 +258,17 @@ Status load_folder(const HfFolder& folder, Training& training) {
                          });
 }
 
-// Weights of model.from: the trunk's must all be there, a head's are taken where name and shape
-// fit.
+// Weights of model.from: the trunk's must all be there, a head's are taken where name, shape and
+// classes fit.
 Status load_base(const ModelSource& source, Progress& progress, Training& training) {
   if (source.folder) return load_folder(*source.folder, training);
+  std::set<std::string> anew;
+  for (const TrainingTask& task : training.tasks) {
+    if (!task.new_head) continue;
+    for (const Parameter& parameter : task.task->parameters()) anew.insert(parameter.info.name);
+  }
   const auto stored_alike = [&](const ParameterInfo& info) {
+    if (anew.contains(info.name)) return false;
     for (const proto::TensorEntry& entry : source.manifest->tensors()) {
       if (entry.name() == info.name && entry.role() == proto::TENSOR_ROLE_WEIGHT) {
         return checkpoint::shape_of(entry) == info.shape;
@@ -565,7 +577,7 @@ Result<std::unique_ptr<Training>> set_up(Rank& rank, const proto::LaunchRecord& 
   const bool alone = rank.mesh.size(Axis::kReplica) == 1;
   rank.keeps_parameters = record.spec().parallel().zero() < 3 || alone;
   WEFT_ASSIGN_OR_RETURN(training->trunk, training->family->make_trunk(rank, training->config));
-  WEFT_RETURN_IF_ERROR(open_tasks(rank, record, *training));
+  WEFT_RETURN_IF_ERROR(open_tasks(rank, record, source, *training));
   make_optimizer(rank, record.spec(), *training);
   const bool from_scratch = source.manifest == nullptr && !source.folder;
   initialize(*rank.pool, *training, from_scratch, record.spec().training().seed());

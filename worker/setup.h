@@ -32,6 +32,7 @@ struct TrainingTask {
   Feed feed;
   int64_t steps = 0;               // updates it has had
   std::vector<Parameter> trained;  // the trunk's and its head's: what its steps update
+  bool new_head = false;           // its classes are others than those that model.from has
 };
 
 struct Training {

@@ -35,6 +35,10 @@ constexpr std::string_view kRules = R"(## Rules across keys
   over characters with byte fallback ([tokenizers](tokenizers.md)).
 - A task's name is unique in its job. `sequence_classification` needs `labels` and the format jsonl;
   `causal_lm` has no `labels`.
+- Labels are integers from 0, or strings, whose classes are numbered in the order of their names.
+  A head that comes with `model.from` (of a checkpoint's task of the same name; of a folder, for a
+  job of one task) is taken over where it has `labels` classes. Those that it has names for keep
+  their numbers, so the data may have fewer; where it has more than fit, the head begins anew.
 - `training.sequence_length` is at most the model's `n_positions` or `max_position_embeddings`;
   `training.schedule.warmup_steps` is at most `training.steps`.
 - `training.evaluate_every` needs a task with `data.validation`; `training.early_stop.patience`

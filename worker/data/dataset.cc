@@ -100,7 +100,8 @@ Status Dataset::load_lines(const std::vector<SourceFile>& files, const Tokenizer
                            "must exceed the " + std::to_string(around) +
                                " tokens that the tokenizer puts around a text");
   }
-  Labels labels(options_.source.label_key, options_.labels, options_.label_names);
+  Labels labels(options_.source.label_key, options_.labels, options_.label_names,
+                options_.first_labels);
   const auto sink = [this](std::span<const int32_t> ids) { store_.append(ids); };
   const auto visit = [&](const Document& document) -> Status {
     WEFT_RETURN_IF_ERROR(check_document(document, options_, needs_utf8(tokenizer)));

@@ -46,6 +46,8 @@ struct DatasetOptions {
   // Held-out data: label_names() of the training data, whose classes it has. Absent: this is the
   // training data.
   std::optional<std::vector<std::string>> label_names;
+  // Training data: the classes of the model that the training starts from, as labels.h has them.
+  std::vector<std::string> first_labels = {};
 };
 DatasetOptions dataset_options(const proto::TaskSpec& task, int64_t sequence_length);
 

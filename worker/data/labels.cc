@@ -1,5 +1,9 @@
 #include "worker/data/labels.h"
 
+#include <algorithm>
+#include <iterator>
+#include <set>
+
 #include "proto/json/value.h"
 
 namespace weft {
@@ -11,8 +15,9 @@ std::string label_of(const Document& document) {
 
 }  // namespace
 
-Labels::Labels(std::string key, int64_t count, std::optional<std::vector<std::string>> trained)
-    : key_(std::move(key)), count_(count), training_(!trained) {
+Labels::Labels(std::string key, int64_t count, std::optional<std::vector<std::string>> trained,
+               std::vector<std::string> first)
+    : key_(std::move(key)), count_(count), training_(!trained), first_(std::move(first)) {
   if (training_) return;
   kind_ = trained->empty() ? Kind::kIntegers : Kind::kStrings;
   for (std::string& name : *trained) {
@@ -56,19 +61,28 @@ Result<int64_t> Labels::take(const Document& document) {
 }
 
 std::vector<std::string> Labels::names() const {
-  std::vector<std::string> names(numbers_.size());
-  int64_t sorted = 0;
+  std::vector<std::string> sorted, numbered(numbers_.size());
   for (const auto& [name, number] : numbers_) {
-    names[static_cast<size_t>(training_ ? sorted++ : number)] = name;
+    sorted.push_back(name);
+    numbered[static_cast<size_t>(number)] = name;
   }
-  return names;
+  if (!training_) return numbered;
+  if (sorted.empty()) return {};
+  std::vector<std::string> names = first_;
+  const std::set<std::string> first(first_.begin(), first_.end());
+  std::ranges::set_difference(sorted, first, std::back_inserter(names));
+  return static_cast<int64_t>(names.size()) <= count_ ? names : sorted;
 }
 
 std::vector<int64_t> Labels::classes() const {
   if (!training_) return {};
   std::vector<int64_t> classes(numbers_.size());
-  int64_t sorted = 0;
-  for (const auto& [name, number] : numbers_) classes[static_cast<size_t>(number)] = sorted++;
+  int64_t next = 0;
+  for (const std::string& name : names()) {
+    const auto found = numbers_.find(name);
+    if (found != numbers_.end()) classes[static_cast<size_t>(found->second)] = next;
+    ++next;
+  }
   return classes;
 }
 

@@ -1,5 +1,7 @@
 // The labels of a classification, document by document. Integers are the classes themselves;
-// strings become classes in the order of their names, all of which are known only at the end.
+// strings become classes in the order of their names, all of which are known only at the end. Those
+// of the model that a training starts from keep their numbers, which rows of its head stand for;
+// others follow. Where there is no room for all, the names' order alone counts.
 //
 // Thread safety: one thread. Ownership: values.
 #pragma once
@@ -18,8 +20,10 @@ namespace weft {
 class Labels {
  public:
   // `count` classes, under `key` in each row. `trained`: the names of the training data's classes
-  // in order, empty where they are integers; absent: this is the training data.
-  Labels(std::string key, int64_t count, std::optional<std::vector<std::string>> trained);
+  // in order, empty where they are integers; absent: this is the training data. `first`: of
+  // training data, the classes of the model that it starts from, in order.
+  Labels(std::string key, int64_t count, std::optional<std::vector<std::string>> trained,
+         std::vector<std::string> first = {});
 
   // The class of a document; of a string in training data the number of different strings before
   // it, which classes() turns into its class. Errors name file, line and rule: an integer outside
@@ -38,6 +42,7 @@ class Labels {
   const std::string key_;
   const int64_t count_;
   const bool training_;
+  const std::vector<std::string> first_;
   Kind kind_ = Kind::kUnknown;
   std::map<std::string, int64_t> numbers_;
 };

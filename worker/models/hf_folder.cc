@@ -43,6 +43,23 @@ int64_t labels_of(const nlohmann::json& config) {
   return 2;  // transformers' default
 }
 
+// Names of the first classes as id2label has them, up to those that transformers calls LABEL_i
+// where nobody named them; empty too where it does not name each by its number.
+std::vector<std::string> label_names_of(const nlohmann::json& config, int64_t labels) {
+  std::vector<std::string> names;
+  const auto map = config.find("id2label");
+  if (labels == 0 || map == config.end() || !map->is_object()) return names;
+  for (int64_t i = 0; i < labels; ++i) {
+    const auto name = map->find(std::to_string(i));
+    if (name == map->end() || !name->is_string()) return {};
+    names.push_back(name->get<std::string>());
+  }
+  while (!names.empty() && names.back() == "LABEL_" + std::to_string(names.size() - 1)) {
+    names.pop_back();
+  }
+  return names;
+}
+
 // Copies a shard's ranges out of the file.
 Status read_shard(const SafetensorsSet& files, const std::string& name, const Parameter& parameter,
                   std::span<float> local) {
@@ -119,6 +136,7 @@ Result<HfFolder> open_hf_folder(const std::string& path) {
   if (!config) return named(config.error());
   folder.config = std::move(*config);
   folder.labels = labels_of(*json);
+  folder.label_names = label_names_of(*json, folder.labels);
   WEFT_ASSIGN_OR_RETURN(folder.weight_files, safetensors_files(path));
   if (fs::exists(root / "tokenizer.json", error)) {
     folder.tokenizer_file = (root / "tokenizer.json").string();

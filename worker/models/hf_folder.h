@@ -25,6 +25,7 @@ struct HfFolder {
   std::string tokenizer_file;             // full path of tokenizer.json; empty: none
   std::vector<std::string> extra_files;   // full paths of tokenizer_config.json, vocab.json, ...
   int64_t labels = 0;                     // of a classification head, as config.json says; 0: none
+  std::vector<std::string> label_names;   // of its classes in order; empty: LABEL_0, ... or none
 };
 
 // Reads config.json and finds the files; reads no weights. Errors name the file and what it lacks.

@@ -35,8 +35,8 @@ class DatasetTest : public ::testing::Test {
     return load(options);
   }
   Result<std::shared_ptr<const Dataset>> lines(
-      int64_t length, int64_t labels,
-      std::optional<std::vector<std::string>> names = std::nullopt) const {
+      int64_t length, int64_t labels, std::optional<std::vector<std::string>> names = std::nullopt,
+      std::vector<std::string> first = {}) const {
     DatasetOptions options;
     options.kind = SampleKind::kClassification;
     options.source.format = InputFormat::kJsonl;
@@ -44,6 +44,7 @@ class DatasetTest : public ::testing::Test {
     options.sequence_length = length;
     options.labels = labels;
     options.label_names = std::move(names);
+    options.first_labels = std::move(first);
     return load(options);
   }
   Result<std::shared_ptr<const Dataset>> load(const DatasetOptions& options) const {
@@ -144,6 +145,25 @@ TEST_F(DatasetTest, StringLabelsAreNumberedInSortedOrder) {
             "b.jsonl line 1: label makes 3 different labels, the task has labels: 2 (got bsd)");
   // Training on integers gives a held-out string no class.
   EXPECT_THAT(lines(10, 3, names({})).error().to_string(), HasSubstr("the training data has"));
+}
+
+// A model's head has a row for each of its classes, which go on standing for them.
+TEST_F(DatasetTest, ClassesOfTheModelKeepTheirNumbers) {
+  put("a.jsonl",
+      "{\"text\":\"1\",\"label\":\"mit\"}\n{\"text\":\"2\",\"label\":\"gpl\"}\n"
+      "{\"text\":\"3\",\"label\":\"mit\"}\n");
+  const auto set = [&](int64_t labels, std::vector<std::string> first) {
+    return lines(10, labels, std::nullopt, std::move(first)).value();
+  };
+  EXPECT_THAT(set(3, {"mit", "bsd", "gpl"})->label_names(), ElementsAre("mit", "bsd", "gpl"));
+  EXPECT_THAT(set(3, {"mit", "bsd", "gpl"})->range(0, 3).labels, ElementsAre(0, 2, 0));
+  EXPECT_THAT(set(3, {"zlib", "mit"})->label_names(), ElementsAre("zlib", "mit", "gpl"));
+  EXPECT_THAT(set(3, {"zlib", "mit"})->range(0, 3).labels, ElementsAre(1, 2, 1));
+  // No room for all: the names' order.
+  EXPECT_THAT(set(3, {"zlib", "bsd", "mit"})->label_names(), ElementsAre("gpl", "mit"));
+  EXPECT_THAT(set(3, {"zlib", "bsd", "mit"})->range(0, 3).labels, ElementsAre(1, 0, 1));
+  put("a.jsonl", "{\"text\":\"1\",\"label\":2}\n");
+  EXPECT_TRUE(set(3, {"mit", "bsd", "gpl"})->label_names().empty());
 }
 
 TEST_F(DatasetTest, BadLinesNameFileLineAndRule) {

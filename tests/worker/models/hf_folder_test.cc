@@ -184,5 +184,22 @@ TEST(HfFolder, AHeadOfAnotherShapeIsLeftAsItIs) {
   });
 }
 
+TEST(HfFolder, NamesTheClassesOfItsHead) {
+  const std::string start(kConfig, std::string_view(kConfig).size() - 1);
+  const auto names = [&](const std::string& head, const std::string& map) {
+    const Folder folder(
+        start + ", \"architectures\": [\"" + head + "\"], \"id2label\": " + map + "}",
+        all_tensors(true));
+    return open_hf_folder(folder.path()).value().label_names;
+  };
+  using Names = std::vector<std::string>;
+  const std::string classifier = "GPT2ForSequenceClassification";
+  EXPECT_EQ(names(classifier, R"({"1": "pos", "0": "neg"})"), (Names{"neg", "pos"}));
+  EXPECT_EQ(names(classifier, R"({"0": "neg", "1": "LABEL_1"})"), Names{"neg"});
+  EXPECT_EQ(names(classifier, R"({"0": "LABEL_0", "1": "LABEL_1"})"), Names{});
+  EXPECT_EQ(names(classifier, R"({"0": "neg", "2": "pos"})"), Names{});
+  EXPECT_EQ(names("GPT2LMHeadModel", R"({"0": "neg", "1": "pos"})"), Names{});
+}
+
 }  // namespace
 }  // namespace weft

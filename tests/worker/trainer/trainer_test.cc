@@ -258,6 +258,55 @@ TEST_F(Trainer, TransferTakesTheTrunkAndMakesNewHeads) {
   EXPECT_EQ(second.starts[0].step(), 0);
 }
 
+// Of a checkpoint's classes a, b, c other data has two, or none; then the head begins anew.
+TEST_F(Trainer, ARowOfAHeadGoesOnStandingForItsClass) {
+  for (const std::string classes : {"abc", "bc", "xyz"}) {
+    fs::create_directories(folder_ / ("obj-" + classes));
+    std::ofstream rows(folder_ / ("obj-" + classes) / "rows.jsonl");
+    for (size_t i = 0; i < 31; ++i) {
+      rows << R"({"text": "word", "label": ")" << classes[i % classes.size()] << "\"}\n";
+    }
+  }
+  const auto job_on = [&](const std::string& object) {
+    proto::LaunchRecord made = record(kTwoTasks, {});
+    made.mutable_spec()->mutable_training()->set_steps(6);
+    made.mutable_spec()->mutable_tasks(1)->mutable_data()->set_train(object);
+    made.mutable_spec()->mutable_tasks(1)->mutable_data()->clear_validation();
+    return made;
+  };
+  const auto names_of = [](const proto::CheckpointManifest& manifest) {
+    std::string text;
+    for (const std::string& name : manifest.label_names(1).names()) text += name;
+    return text;
+  };
+  const auto head_of = [](const proto::CheckpointManifest& manifest) {
+    std::string hashes;
+    for (const proto::TensorEntry& entry : manifest.tensors()) {
+      if (entry.name() != "kind.score.weight" || entry.role() != proto::TENSOR_ROLE_WEIGHT)
+        continue;
+      for (const proto::Tile& tile : entry.tiles()) {
+        for (const proto::ChunkRef& chunk : tile.chunks()) hashes += chunk.hash();
+      }
+    }
+    return hashes;
+  };
+  MemoryCluster cluster;
+  ASSERT_TRUE(train(job_on("obj-abc"), cluster).ok());
+  const proto::CheckpointManifest base = cluster.checkpoints.back();
+  EXPECT_EQ(names_of(base), "abc");
+  for (const auto& [object, names] : {std::pair{"obj-bc", "abc"}, std::pair{"obj-xyz", "xyz"}}) {
+    proto::LaunchRecord attempt = job_on(object);
+    attempt.mutable_spec()->mutable_model()->set_from("ckpt-1");
+    attempt.mutable_spec()->mutable_training()->mutable_optimizer()->set_learning_rate(1e-30);
+    *attempt.mutable_base() = base;
+    MemoryCluster second;
+    second.chunks = cluster.chunks;
+    ASSERT_TRUE(train(attempt, second).ok());
+    EXPECT_EQ(names_of(second.checkpoints.back()), names);
+    EXPECT_EQ(head_of(second.checkpoints.back()) == head_of(base), names == names_of(base));
+  }
+}
+
 TEST_F(Trainer, BadInputIsNamed) {
   MemoryCluster cluster;
   const auto failure = [&](auto change) {
