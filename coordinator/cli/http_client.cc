@@ -44,15 +44,25 @@ struct HttpClient::State {
   Status connect(double seconds);
   Error exchange_head(const HttpCall& call, Parser& parser);
   Status failure(const Error& error) const;
+  std::string authority() const;  // host:port, an IPv6 address in brackets
   void drop() { stream.reset(); }
 };
 
+std::string HttpClient::State::authority() const {
+  const bool is_ipv6 = host.find(':') != std::string::npos;
+  return is_ipv6 ? fmt::format("[{}]:{}", host, port) : fmt::format("{}:{}", host, port);
+}
+
 Status HttpClient::State::failure(const Error& error) const {
-  const std::string why = error == beast::error::timeout ? "no answer in time" : error.message();
+  std::string why = error.message();
+  if (error == beast::error::timeout) why = "no answer in time";
+  if (error == http::error::end_of_stream) {
+    why = "it closes the connection without an answer, as a coordinator's port for agents does";
+  }
   return Status(Code::kUnavailable,
-                fmt::format("cannot reach the coordinator at {}:{}: {}; is it running? 'weft up' "
+                fmt::format("cannot reach the coordinator at {}: {}; is it running? 'weft up' "
                             "starts one here, --server names another",
-                            host, port, why));
+                            authority(), why));
 }
 
 Status HttpClient::State::connect(double seconds) {
@@ -74,7 +84,7 @@ Status HttpClient::State::connect(double seconds) {
 // Sends the request and reads the head of its answer.
 Error HttpClient::State::exchange_head(const HttpCall& call, Parser& parser) {
   http::request<http::string_body> request(http::string_to_verb(call.method), call.target, 11);
-  request.set(http::field::host, fmt::format("{}:{}", host, port));
+  request.set(http::field::host, authority());
   request.set(http::field::authorization, "Bearer " + token);
   request.set(http::field::user_agent, "weft");
   for (const auto& [name, value] : call.headers) request.set(name, value);

@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <sstream>
 
 #include "proto/json/message_json.h"
 #include "proto/json/yaml.h"
@@ -37,7 +38,8 @@ Result<Endpoint> with_token(Endpoint endpoint, const std::string& file) {
   if (!text) {
     return fail(
         Status(text.error())
-            .with_rule("--token-file or WEFT_TOKEN_FILE names the file with the cluster's token"));
+            .with_rule("--token-file, WEFT_TOKEN_FILE or token_file of ~/.config/weft/config.yaml "
+                       "names the file with the cluster's token"));
   }
   endpoint.token = trimmed(*text);
   if (endpoint.token.empty()) {
@@ -61,23 +63,52 @@ struct ConfigFile {
   std::string server, token_file;
 };
 
+// Only blank lines and comments.
+bool says_nothing(const std::string& text) {
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) {
+    const size_t first = line.find_first_not_of(" \t\r");
+    if (first != std::string::npos && line[first] != '#') return false;
+  }
+  return true;
+}
+
+Status read_config_key(const JsonMember& member, const std::string& folder, ConfigFile& config) {
+  const std::string shown = member.value.shown();
+  if (member.key != "server" && member.key != "token_file") {
+    return Status::invalid(member.key, shown, "must be server or token_file");
+  }
+  if (!member.value.is_string() || member.value.text.empty()) {
+    return Status::invalid(member.key, shown, "must be a text");
+  }
+  const std::string& text = member.value.text;
+  if (member.key == "server") {
+    config.server = text;
+    const auto parsed = parse_server(text);
+    return parsed ? Status() : Status(parsed.error());
+  }
+  config.token_file = text.starts_with("~/") ? home_folder() + text.substr(1)
+                                             : (std::filesystem::path(folder) / text).string();
+  return {};
+}
+
+// A file that is missing says nothing; one that cannot be read or understood is an error.
 Result<ConfigFile> read_config() {
   ConfigFile config;
-  const std::string path = home_folder() + "/.config/weft/config.yaml";
-  const Result<std::string> text = read_text_file(path);
-  if (!text) return config;
-  const auto parsed = parse_yaml(*text);
-  if (!parsed) return fail(parsed.error().with_prefix(path + ": "));
+  const std::string folder = home_folder() + "/.config/weft";
+  const std::string path = folder + "/config.yaml";
+  if (::access(path.c_str(), F_OK) != 0 && errno != EACCES) return config;
+  WEFT_ASSIGN_OR_RETURN(const std::string text, read_text_file(path));
+  if (says_nothing(text)) return config;
+  const auto parsed = parse_yaml(text);
+  if (!parsed) return fail(parsed.error().with_prefix(path));
+  if (!parsed->is_object()) {
+    return fail(Status(Code::kInvalidArgument, path + " is " + std::string(parsed->kind_name()))
+                    .with_rule("must hold the keys server and token_file"));
+  }
   for (const JsonMember& member : parsed->members) {
-    if (member.key == "server") {
-      config.server = member.value.text;
-    } else if (member.key == "token_file") {
-      config.token_file = member.value.text;
-    } else {
-      return fail(Status::invalid(member.key, member.value.shown(), "must be server or token_file")
-                      .with_line(member.line)
-                      .with_prefix(path + ": "));
-    }
+    Status status = read_config_key(member, folder, config);
+    if (!status.ok()) return fail(status.with_line(member.line).with_prefix(path));
   }
   return config;
 }
@@ -151,8 +182,12 @@ Result<Endpoint> find_endpoint(const Settings& settings) {
                                    "here, --server HOST:PORT names another",
                                    data)));
   }
-  WEFT_ASSIGN_OR_RETURN(const Endpoint endpoint, parse_server(server));
-  return with_token(endpoint, token.empty() ? data + "/token" : token);
+  const auto endpoint = parse_server(server);
+  if (!endpoint) {  // that of the file has been looked at
+    const char* source = settings.server.empty() ? "WEFT_SERVER" : "--server";
+    return fail(Status::invalid(source, server, endpoint.error().rule()));
+  }
+  return with_token(*endpoint, token.empty() ? data + "/token" : token);
 }
 
 Result<proto::LocalCluster> read_local_cluster(const std::string& data) {

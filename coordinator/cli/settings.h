@@ -1,8 +1,9 @@
 // Which coordinator to speak to, and with which token.
 //
 // Looked for in this order: --server and --token-file; WEFT_SERVER and WEFT_TOKEN_FILE; the data
-// folder that --data or WEFT_DATA names; ~/.config/weft/config.yaml (server, token_file); the data
-// folder of `weft up`, ~/.local/share/weft.
+// folder that --data or WEFT_DATA names; ~/.config/weft/config.yaml (server, token_file, whose path
+// starts from that file's folder, or from home where it begins with "~/"); the data folder of
+// `weft up`, ~/.local/share/weft.
 //
 // Thread safety: values. Ownership: none.
 #pragma once
@@ -33,6 +34,7 @@ struct Endpoint {
 std::string data_folder(const Settings& settings);
 // "host:port" or "http://host:port"; the port defaults to 7070.
 Result<Endpoint> parse_server(const std::string& text);
+// Errors name where a server or token came from: the option, the variable or the file.
 Result<Endpoint> find_endpoint(const Settings& settings);
 
 // cluster.json of a data folder, written by `weft up`; not_found where there is none.
