@@ -99,6 +99,7 @@ Result<JobFile> parse_job_file(const std::string& text, const std::string& name,
       return fail(Status::invalid("--set", set, "must be KEY=VALUE, as in training.steps=100"));
     }
     WEFT_RETURN_IF_ERROR(set_path(file.spec, set.substr(0, equals), set.substr(equals + 1)));
+    file.lines.set(set.substr(0, equals), 0);  // its value stands on no line of the file
   }
   return file;
 }

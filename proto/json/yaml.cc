@@ -115,9 +115,7 @@ class Setter {
       bool last = i + 1 == steps_.size();
       WEFT_ASSIGN_OR_RETURN(const Field* field, find_field(*at, steps_[i].key, path_));
       path_ = join_key(path_, steps_[i].key);
-      if (field->is_map() && !last && i + 2 == steps_.size()) {
-        return set_map_entry(*at, *field, steps_[i + 1].key);
-      }
+      if (field->is_map() && !last) return set_map_entry(*at, *field, i + 1);
       if (steps_[i].index >= 0) {
         if (!field->is_repeated() || field->is_map()) {
           return Status::invalid(path_, "", "is not a list");
@@ -186,7 +184,15 @@ class Setter {
     return {};
   }
 
-  Status set_map_entry(pb::Message& at, const Field& map, const std::string& key) {
+  // Whatever stands behind a map is one key of it, dots and all: labels.example.org/team.
+  Status set_map_entry(pb::Message& at, const Field& map, size_t first) {
+    std::string key;
+    for (size_t i = first; i < steps_.size(); ++i) {
+      key += (i == first ? "" : ".") + steps_[i].key;
+      if (steps_[i].index >= 0) {
+        return Status::invalid(join_key(path_, key), "", "is not a list");
+      }
+    }
     const Field& key_field = *map.message_type()->map_key();
     const Field& value_field = *map.message_type()->map_value();
     path_ = join_key(path_, key);

@@ -79,6 +79,9 @@ TEST(Yaml, SetPathReplacesOneField) {
   EXPECT_EQ(set_path(spec, "model.config.n_layer", "2").to_string(), "ok");
   EXPECT_EQ(set_path(spec, "name", "10").to_string(), "ok");
   EXPECT_EQ(set_path(spec, "labels.team", "x").to_string(), "ok");
+  EXPECT_EQ(set_path(spec, "labels.example.org/team", "y").to_string(), "ok");
+  EXPECT_EQ(spec.labels().at("example.org/team"), "y");
+  EXPECT_EQ(set_path(spec, "labels.team[0]", "x").rule(), "is not a list");
   EXPECT_EQ(set_path(spec, "training.optimizer.betas", "[0.8, 0.9]").to_string(), "ok");
   EXPECT_EQ(set_path(spec, "training.optimizer.betas[1]", "0.5").to_string(), "ok");
   EXPECT_EQ(spec.training().steps(), 10);

@@ -65,6 +65,15 @@ TEST_F(JobFileTest, PathsStartFromTheFilesFolder) {
   EXPECT_EQ(file->spec.tasks(0).data().train(), "obj-1");
 }
 
+TEST_F(JobFileTest, WhatIsSetStandsOnNoLineOfTheFile) {
+  const std::string text = job("texts/");
+  const auto of_file = check_job(read(text + "priority: 1001\n").value());
+  EXPECT_GT(of_file.error().line(), 0);
+  const auto of_set = check_job(read(text + "priority: 1\n", {"priority=1001"}).value());
+  EXPECT_EQ(of_set.error().field(), "priority");
+  EXPECT_EQ(of_set.error().line(), 0);
+}
+
 TEST_F(JobFileTest, IdsAreLeftAlone) {
   auto file = read(job("obj-0011", "ckpt-7"));
   ASSERT_TRUE(file.has_value()) << file.error().to_string();
