@@ -112,6 +112,31 @@ void add_resume(CLI::App& app, Parsed& p) {
       "mesh too; one that runs has to be paused first.");
 }
 
+void add_list(CLI::App& app, Parsed& p) {
+  CLI::App* list_app =
+      add(app, p, "ls", "List jobs, newest first", [&p] { return list_jobs(p.context, p.list); });
+  list_app->add_option("--state", p.list.state, "One or several states, separated by commas")
+      ->type_name("STATE:{" + state_choices() + "}")
+      ->check(job_states());
+  list_app->add_option("--name", p.list.name, "Exactly this name")->type_name("NAME");
+  list_app->add_option("--kind", p.list.kind, "Only jobs of this kind")
+      ->type_name("KIND")
+      ->check(CLI::IsMember({"pretrain", "fine_tune", "multi_task"}));
+  list_app->add_option("--label", p.list.labels, "Only jobs with this label; repeatable")
+      ->type_name("KEY=VALUE")
+      ->allow_extra_args(false)
+      ->take_all()
+      ->check(key_and_value());
+  list_app->add_option("--limit", p.list.limit, "Jobs to show")
+      ->type_name("N")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  list_app->add_flag("--all", p.list.all, "All of them");
+  list_app->add_flag("--ids", p.list.ids, "Only their ids, one a line");
+  list_app->footer(
+      "'weft cancel $(weft ls --ids --all --state queued,running --label sweep=7)' ends a sweep.");
+}
+
 void add_job_commands(CLI::App& app, Parsed& p) {
   CLI::App* submit_app =
       add(app, p, "submit", "Submit a job file", [&p] { return submit(p.context, p.submit); });
@@ -129,26 +154,7 @@ void add_job_commands(CLI::App& app, Parsed& p) {
   add_submission(validate_app, p.submit);
 
   add_plan(app, p);
-
-  CLI::App* list_app =
-      add(app, p, "ls", "List jobs, newest first", [&p] { return list_jobs(p.context, p.list); });
-  list_app->add_option("--state", p.list.state, "One or several states, separated by commas")
-      ->type_name("STATE")
-      ->check(job_states());
-  list_app->add_option("--name", p.list.name, "Exactly this name")->type_name("NAME");
-  list_app->add_option("--kind", p.list.kind, "Only jobs of this kind")
-      ->type_name("KIND")
-      ->check(CLI::IsMember({"pretrain", "fine_tune", "multi_task"}));
-  list_app->add_option("--label", p.list.labels, "Only jobs with this label; repeatable")
-      ->type_name("KEY=VALUE")
-      ->allow_extra_args(false)
-      ->take_all()
-      ->check(key_and_value());
-  list_app->add_option("--limit", p.list.limit, "Jobs to show")
-      ->type_name("N")
-      ->check(CLI::Range(1, 1000))
-      ->capture_default_str();
-  list_app->add_flag("--all", p.list.all, "All of them");
+  add_list(app, p);
 
   add_job(add(app, p, "show", "A job, its ranks, and why it waits",
               [&p] { return show_job(p.context, p.job); }),
@@ -239,7 +245,8 @@ void add_inspect_commands(CLI::App& app, Parsed& p) {
       "The file is in the Trace Event Format, which https://ui.perfetto.dev and chrome://tracing\n"
       "open: a process a rank, with its compute thread, its communication thread and the writing\n"
       "of checkpoints; all times are on rank 0's clock. Hidden is the communication during which\n"
-      "the compute thread did not wait for it.");
+      "the compute thread did not wait for it. Ctrl-C ends the recording and writes what there "
+      "is.");
 }
 
 void add_generate(CLI::App& app, Parsed& p) {
@@ -270,7 +277,11 @@ void add_generate(CLI::App& app, Parsed& p) {
       ->type_name("TASK");
   made->footer(
       "A prompt of any bytes reaches a model with the byte tokenizer as it is; what is written is\n"
-      "text, in which a byte that belongs to no UTF-8 character is U+FFFD.");
+      "text, in which a byte that belongs to no UTF-8 character is U+FFFD. Of a prompt that is "
+      "longer\n"
+      "than the model's positions the last tokens count. A checkpoint's export is kept for the "
+      "next\n"
+      "time in ~/.cache/weft/exports (XDG_CACHE_HOME), which may be removed at any time.");
 }
 
 void add_checkpoint_commands(CLI::App& app, Parsed& p) {
@@ -445,7 +456,9 @@ void add_globals(CLI::App& app, Parsed& p) {
   app.add_flag("--json", p.context.json, "Answers and errors as JSON");
   app.footer(
       "The coordinator is looked for in --server, WEFT_SERVER, the data folder (--data or "
-      "WEFT_DATA),\n~/.config/weft/config.yaml (server, token_file), ~/.local/share/weft.\n"
+      "WEFT_DATA),\n~/.config/weft/config.yaml (server, token_file), ~/.local/share/weft. Its "
+      "token:\n"
+      "--token-file, WEFT_TOKEN_FILE, token_file of that config.yaml, the data folder.\n"
       "Exit status: 0 ok, 1 error, 2 usage, 100 the job failed, 101 not finished, 102 not found\n"
       "(a job, checkpoint or the like; a file that is missing here is 1), 103 cancelled.\n"
       "With --json an error is one line on standard error: {\"error\": {\"code\", \"message\", "

@@ -31,6 +31,7 @@ struct ListOptions {
   std::vector<std::string> labels;
   int limit = 100;
   bool all = false;  // every page
+  bool ids = false;  // nothing but ids, one a line
 };
 int list_jobs(const Context& context, const ListOptions& options);
 int show_job(const Context& context, const std::string& job);

@@ -124,10 +124,17 @@ int generate(const Context& context, const GenerateOptions& given) {
     JsonWriter out(2);
     out.begin_object().key("checkpoint").string(options.checkpoint);
     out.key("prompt").string(options.prompt).key("text").string(made->text);
-    out.key("tokens").integer(static_cast<int64_t>(made->ids.size())).end_object();
+    out.key("tokens").integer(static_cast<int64_t>(made->ids.size()));
+    out.key("dropped_prompt_tokens").integer(made->dropped_tokens).end_object();
     print(out.take() + "\n");
   } else {
     print("\n");
+    if (made->dropped_tokens > 0) {
+      fmt::print(stderr,
+                 "the first {} tokens of the prompt were left out: it is longer than the model's "
+                 "positions\n",
+                 made->dropped_tokens);
+    }
   }
   return kExitOk;
 }

@@ -1,7 +1,9 @@
 // What a job's ranks do now (`weft stack`), and what they did during some steps (`weft trace`).
 #include <fmt/format.h>
+#include <signal.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <filesystem>
 #include <fstream>
@@ -17,6 +19,27 @@ namespace {
 
 constexpr auto kPoll = std::chrono::milliseconds(200);
 constexpr double kQuietSeconds = 5;  // after which the progress line says why
+
+std::atomic<bool> interrupted = false;
+static_assert(std::atomic<bool>::is_always_lock_free);  // a signal may set it
+
+// While it lives, the first Ctrl-C is only noted in `interrupted`; the second ends the program.
+class NotedInterrupt {
+ public:
+  NotedInterrupt() {
+    interrupted = false;
+    struct sigaction noted {};
+    noted.sa_handler = [](int) { interrupted = true; };
+    noted.sa_flags = SA_RESETHAND | SA_RESTART;
+    ::sigaction(SIGINT, &noted, &before_);
+  }
+  ~NotedInterrupt() { ::sigaction(SIGINT, &before_, nullptr); }
+  NotedInterrupt(const NotedInterrupt&) = delete;
+  NotedInterrupt& operator=(const NotedInterrupt&) = delete;
+
+ private:
+  struct sigaction before_ {};
+};
 
 void print_stack(const proto::JobStack& stack, bool threads) {
   std::string out = fmt::format("{} is {}, attempt {}\n", stack.job(), state_name(stack.state()),
@@ -70,9 +93,15 @@ std::string progress_of(const proto::JobTrace& trace) {
                             missing_text(trace));
 }
 
-// Waits until every rank's part is there, or no more will come.
-Result<proto::JobTrace> wait_for_trace(const Context& context, ApiClient& client,
-                                       const std::string& path, double timeout) {
+// Has the steps recorded and waits until every rank's part is there, or no more will come. Ctrl-C
+// ends the recording as the timeout does: it would else go on, and no other could begin meanwhile.
+Result<proto::JobTrace> record_steps(const Context& context, ApiClient& client,
+                                     const std::string& path, const TraceOptions& options) {
+  const NotedInterrupt noted;
+  proto::TraceRequest request;
+  request.set_steps(options.steps);
+  proto::JobTrace begun;
+  WEFT_RETURN_IF_ERROR(client.send("POST", path, &request, &begun));
   ProgressLine line(context.json);
   bool ended = false;
   while (true) {
@@ -85,7 +114,7 @@ Result<proto::JobTrace> wait_for_trace(const Context& context, ApiClient& client
       return fail(Code::kUnavailable, why);
     }
     line.show(progress_of(trace));
-    if (!ended && trace.quiet_seconds() > timeout) {
+    if (!ended && (interrupted || trace.quiet_seconds() > options.timeout)) {
       WEFT_RETURN_IF_ERROR(client.send("DELETE", path, nullptr, nullptr));
       ended = true;
     }
@@ -103,12 +132,7 @@ Result<proto::JobTrace> record(const Context& context, ApiClient& client, const 
   const bool writable = std::ofstream(file, std::ios::binary | std::ios::app).is_open();
   if (is_new) std::filesystem::remove(file, ignored);
   if (!writable) return fail(full);
-  proto::TraceRequest request;
-  request.set_steps(options.steps);
-  proto::JobTrace begun;
-  WEFT_RETURN_IF_ERROR(client.send("POST", path, &request, &begun));
-  WEFT_ASSIGN_OR_RETURN(proto::JobTrace trace,
-                        wait_for_trace(context, client, path, options.timeout));
+  WEFT_ASSIGN_OR_RETURN(proto::JobTrace trace, record_steps(context, client, path, options));
   std::ofstream out(file, std::ios::binary | std::ios::trunc);
   WEFT_RETURN_IF_ERROR(client.download(path + "/events", [&](std::string_view piece) -> Status {
     out.write(piece.data(), static_cast<std::streamsize>(piece.size()));

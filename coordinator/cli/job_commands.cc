@@ -89,14 +89,25 @@ std::string rank_table(const Context& context, const proto::Job& job) {
   return table.empty() ? "" : "\n" + table.text(context.terminal);
 }
 
+// "set=a, team=search"
+std::string labels_text(const proto::JobSpec& spec) {
+  const std::map<std::string, std::string> sorted(spec.labels().begin(), spec.labels().end());
+  std::string text;
+  for (const auto& [key, value] : sorted) {
+    text += (text.empty() ? "" : ", ") + key + "=" + value;
+  }
+  return text;
+}
+
 std::string job_page(const Context& context, const proto::Job& job) {
   Facts out;
-  const proto::ParallelSpec& mesh = job.spec().parallel();
   add_fact(out, "job", job.id());
   add_fact(out, "name", job.name());
   add_fact(out, "kind", kind_name(job.kind()));
   add_fact(out, "state", state_name(job.state()));
   add_fact(out, "reason", job.reason());
+  add_fact(out, "priority", std::to_string(job.spec().priority()));
+  add_fact(out, "labels", labels_text(job.spec()));
   add_fact(out, "attempt",
            fmt::format("{} (restarts in a row since the last checkpoint: {})", job.attempt(),
                        job.restarts()));
@@ -108,9 +119,7 @@ std::string job_page(const Context& context, const proto::Job& job) {
   add_fact(
       out, "time left",
       job.has_seconds_left() && !is_finished(job.state()) ? show_seconds(job.seconds_left()) : "");
-  add_fact(
-      out, "mesh",
-      fmt::format("data={} sequence={} tensor={}", mesh.data(), mesh.sequence(), mesh.tensor()));
+  add_fact(out, "mesh", mesh_text(job.spec().parallel()));
   if (job.has_plan()) {
     add_fact(out, "chosen", mesh_text(job.plan().chosen()));
     add_fact(out, "because", job.plan().reason());
@@ -244,17 +253,21 @@ int list_jobs(const Context& context, const ListOptions& options) {
     all.MergeFrom(page);
   } while (options.all && !after.empty());
   all.set_next(after);
+  const std::string rest =
+      after.empty() ? ""
+                    : fmt::format("{} of {} jobs; --all shows all\n", all.jobs_size(), all.total());
   if (context.json) {
     print_json(all);
+  } else if (options.ids) {
+    for (const proto::Job& job : all.jobs()) print(job.id() + "\n");
+    fmt::print(stderr, "{}", rest);
   } else if (all.jobs().empty()) {
     const bool filtered = !options.state.empty() || !options.name.empty() ||
                           !options.kind.empty() || !options.labels.empty();
     print(filtered ? "no job is like that; 'weft ls' lists all\n"
                    : "no jobs; 'weft submit -f job.yaml' submits one\n");
   } else {
-    print(job_table(context, all));
-    if (!after.empty())
-      print(fmt::format("{} of {} jobs; --all shows all\n", all.jobs_size(), all.total()));
+    print(job_table(context, all) + rest);
   }
   return kExitOk;
 }

@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
+#include <sstream>
 #include <string_view>
 
 #include "coordinator/cli/command_tree.h"
@@ -82,6 +83,14 @@ int tell_usage(const Context& context, const CLI::App& app, const CLI::ParseErro
   return kExitUsage;
 }
 
+// A command that did what it should has failed if its output is not whole. ferror() tells of
+// every write, also of those that were flushed long before the end.
+int after_output(const Context& context, int exit) {
+  const bool whole = std::fflush(stdout) == 0 && std::ferror(stdout) == 0;
+  if (whole || exit != kExitOk) return exit;
+  return report(context, Status(Code::kResourceExhausted, "cannot write the output"));
+}
+
 }  // namespace
 
 std::vector<CommandWords> all_commands() {
@@ -100,7 +109,10 @@ int run(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& asked) {  // --help, --version
-    return app.exit(asked);
+    std::ostringstream text;
+    const int exit = app.exit(asked, text, text);
+    print(text.str());
+    return after_output(parsed.context, exit);
   } catch (const CLI::ParseError& error) {
     parsed.context.json = wants_json(argc, argv);
     return tell_usage(parsed.context, app, error, argc, argv);
@@ -112,10 +124,7 @@ int run(int argc, char** argv) {
   } catch (const std::exception& error) {
     return report(parsed.context, Status(Code::kInternal, error.what()));
   }
-  if (std::fflush(stdout) != 0 && exit == kExitOk) {
-    return report(parsed.context, Status(Code::kResourceExhausted, "cannot write the output"));
-  }
-  return exit;
+  return after_output(parsed.context, exit);
 }
 
 }  // namespace weft::cli

@@ -94,10 +94,14 @@ CLI::Validator mesh() {
   });
 }
 
+std::string state_choices() { return fmt::format("{}", fmt::join(state_names(), ",")); }
+
 CLI::Validator job_states() {
   return form([](std::string& text) {
     const std::vector<std::string> names = state_names();
-    for (const std::string& part : CLI::detail::split(text, ',')) {
+    for (size_t at = 0, end = 0; end != std::string::npos; at = end + 1) {
+      end = text.find(',', at);
+      const std::string part = text.substr(at, end == std::string::npos ? end : end - at);
       if (std::find(names.begin(), names.end(), part) == names.end()) {
         return fmt::format("'{}' must be one of {}", printable(part), fmt::join(names, ", "));
       }

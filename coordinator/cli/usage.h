@@ -18,6 +18,7 @@ CLI::Validator idempotency_key();  // likewise
 CLI::Validator key_and_value();    // KEY=VALUE
 CLI::Validator mesh();             // as parse_mesh takes it
 CLI::Validator job_states();       // states of jobs, separated by commas
+std::string state_choices();       // all of them, so separated
 CLI::Validator rank_choice();      // a number, all or launcher
 CLI::Validator ipv4_address();     // a.b.c.d
 CLI::Validator whole_number_from(int64_t min, int64_t max);

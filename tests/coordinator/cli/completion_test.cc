@@ -174,6 +174,7 @@ TEST_P(Completion, OffersWhatMayStandThere) {
       {"weft --server host:70 --data=/x ls --ki", {"--kind"}},
       {"weft completion ", {"bash", "zsh", "fish"}},
       {"weft nodes ", {"forget"}},
+      {"weft ls --state pau", {"pausing", "paused"}},
       {"weft fine-tune ls b --st", {"--steps"}},
       {"weft fine-tune a b --task ", tasks},
       {"weft fine-tune a b --task=", tasks},

@@ -5,6 +5,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <unistd.h>
+
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -46,14 +49,17 @@ class ServedCli : public testing::Test {
     int exit = 0;
     std::string out, err;
   };
-  Outcome weft(std::vector<std::string> arguments) {
+  // `into`: a file that standard output goes to instead of `out`; -1: none.
+  Outcome weft(std::vector<std::string> arguments, int into = -1) {
     arguments.insert(arguments.begin(), "weft");
     std::vector<char*> argv;
     for (std::string& argument : arguments) argv.push_back(argument.data());
     testing::internal::CaptureStdout();
     testing::internal::CaptureStderr();
+    if (into >= 0) ::dup2(into, STDOUT_FILENO);
     Outcome outcome;
     outcome.exit = run(static_cast<int>(argv.size()), argv.data());
+    std::clearerr(stdout);
     outcome.out = testing::internal::GetCapturedStdout();
     outcome.err = testing::internal::GetCapturedStderr();
     return outcome;

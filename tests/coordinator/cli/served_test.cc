@@ -1,8 +1,11 @@
 // The program's commands against a real service: what they print and how they exit.
+#include <fcntl.h>
 #include <sys/mount.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <csignal>
 #include <cstring>
 #include <thread>
 
@@ -26,6 +29,41 @@ TEST_F(ServedCli, SubmitUploadsAndTheJobIsListedAndShown) {
   EXPECT_THAT(shown, HasSubstr("(restarts in a row since the last checkpoint: 0)"));
   EXPECT_THAT(weft({"events", id}).out, HasSubstr("submitted"));
   EXPECT_EQ(weft({"priority", id, "5"}).exit, 0);
+  const Outcome labelled =
+      weft({"submit", "-f", folder_ + "/job.yaml", "--set", "labels.team=a", "--set",
+            "labels.sweep=7", "--set", "parallel.data=2", "--set", "parallel.zero=1"});
+  EXPECT_EQ(labelled.exit, kExitOk) << labelled.err;
+  EXPECT_THAT(weft({"show", id}).out, HasSubstr("priority:  5\n"));
+  EXPECT_THAT(weft({"show", id}).out, testing::Not(HasSubstr("labels:")));
+  const std::string other = weft({"ls", "--ids", "--label", "team=a"}).out;
+  const std::string page = weft({"show", other.substr(0, other.size() - 1)}).out;
+  EXPECT_THAT(page, HasSubstr("labels:    sweep=7, team=a\n"));
+  EXPECT_THAT(page, HasSubstr("mesh:      data 2 x sequence 1 x tensor 1, zero 1\n"));
+  EXPECT_EQ(weft({"ls", "--ids"}).out, other + id + "\n");
+  const Outcome first = weft({"ls", "--ids", "--limit", "1"});
+  EXPECT_EQ(first.out, other);
+  EXPECT_EQ(first.err, "1 of 2 jobs; --all shows all\n");
+  EXPECT_EQ(weft({"ls", "--ids", "--name", "nope"}).out, "");
+}
+
+// Also where what did not fit was flushed long before the end.
+TEST_F(ServedCli, OutputThatIsNotWholeIsAnError) {
+  const std::string id = submit();
+  served_.add_metrics(id, 3);
+  served_.set_state(id, proto::JOB_STATE_SUCCEEDED);
+  const int full = ::open("/dev/full", O_WRONLY | O_CLOEXEC);
+  ASSERT_GE(full, 0);
+  for (const std::vector<std::string>& line : {std::vector<std::string>{"metrics", id},
+                                               {"events", id, "-f"},
+                                               {"watch", id},
+                                               {"ls"},
+                                               {"ls", "--help"},
+                                               {"--version"}}) {
+    const Outcome outcome = weft(line, full);
+    EXPECT_EQ(outcome.exit, kExitError) << line[0];
+    EXPECT_THAT(outcome.err, HasSubstr("cannot write the output")) << line[0];
+  }
+  ::close(full);
 }
 
 TEST_F(ServedCli, StackAndTraceNeedRanks) {
@@ -45,6 +83,26 @@ TEST_F(ServedCli, StackAndTraceNeedRanks) {
   served_.set_state(id, proto::JOB_STATE_RUNNING);
   EXPECT_THAT(weft({"stack", id}).out, HasSubstr(id + " is running, attempt 1"));
   EXPECT_THAT(weft({"stack", id, "--json"}).out, HasSubstr("\"ranks\": []"));
+}
+
+TEST_F(ServedCli, CtrlCEndsTheRecordingOfATrace) {
+  const std::string id = submit();
+  served_.set_state(id, proto::JOB_STATE_RUNNING);
+  const std::string file = folder_ + "/trace.json";
+  std::thread interrupting([&] {
+    while (!served_.service.trace(id)) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    ::kill(::getpid(), SIGINT);
+  });
+  const Outcome ended = weft({"trace", id, "-o", file, "--steps", "1000", "--timeout", "86400"});
+  interrupting.join();
+  EXPECT_EQ(ended.exit, kExitError) << "no rank is there to have recorded anything";
+  EXPECT_EQ(served_.service.trace(id)->state(), "failed");
+  ASSERT_TRUE(served_.service.start_trace(id, 1000));
+  EXPECT_THAT(
+      weft({"trace", id, "-o", file}).err,
+      HasSubstr("Ctrl-C of the 'weft trace' that records it, or DELETE /api/v1/jobs/" + id));
 }
 
 TEST_F(ServedCli, ResumeTakesAnotherMesh) {
@@ -308,6 +366,26 @@ TEST_F(ServedCli, OnlyALanguageModelGenerates) {
   const Outcome chosen = weft({"generate", "ckpt-2", "--prompt", "x"});
   EXPECT_NE(chosen.exit, kExitOk);
   EXPECT_THAT(chosen.err, testing::Not(HasSubstr("mood")));
+}
+
+TEST_F(ServedCli, APromptThatIsTooLongIsToldOf) {
+  const std::string folder = folder_ + "/model";  // of 40 positions
+  fs::copy(WEFT_SOURCE_DIR "/tests/fixtures/golden/gpt2-causal/hf", folder);
+  write("model/tokenizer.json",
+        R"({"version":"1.0","added_tokens":[],"pre_tokenizer":{"type":"ByteLevel",)"
+        R"("add_prefix_space":false,"trim_offsets":true,"use_regex":true},"decoder":)"
+        R"({"type":"ByteLevel","add_prefix_space":true,"trim_offsets":true,"use_regex":true},)"
+        R"("model":{"type":"BPE","vocab":{"a":0,"b":1},"merges":[]}})");
+  const auto generate = [&](size_t tokens, const char* more) {
+    return weft({"generate", folder, "--prompt", std::string(tokens, 'a'), "--max-tokens", "1",
+                 "--temperature", "0", more});
+  };
+  const Outcome fits = generate(40, "--seed=1");
+  EXPECT_EQ(fits.exit, kExitOk) << fits.err;
+  EXPECT_EQ(fits.err, "");
+  EXPECT_THAT(generate(45, "--seed=1").err,
+              HasSubstr("the first 5 tokens of the prompt were left out"));
+  EXPECT_THAT(generate(45, "--json").out, HasSubstr("\"dropped_prompt_tokens\": 5"));
 }
 
 }  // namespace

@@ -44,6 +44,7 @@ TEST_F(ServedCli, UsageErrorsNameTheOptionAndWhatThereIs) {
       {{"ls", "--limit", "x"}, "--limit"},
       {{"ls", "--limit", "0"}, "--limit"},
       {{"ls", "--state", "queud"}, "--state"},
+      {{"ls", "--state", "queued,"}, "--state"},
       {{"ls", "--label", "x"}, "--label"},
       {{"ls", "--server", "a:b"}, "--server"},
       {{"submit", "-f", "job.yaml", "--set", "x"}, "--set"},
