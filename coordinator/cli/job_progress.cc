@@ -11,6 +11,7 @@ namespace weft::cli {
 namespace {
 
 constexpr int kBarMin = 8, kBarMax = 40;
+constexpr int kTasksMax = 4;  // of more tasks a line has no room for the losses
 
 struct Part {
   std::string text;
@@ -22,11 +23,24 @@ bool trains(const proto::Job& job) {
          job.state() == proto::JOB_STATE_CANCELLING;
 }
 
+// Of several tasks each one's newest: a step is one task's, so the job's loss goes up and down.
+std::string loss_text(const proto::Job& job) {
+  const std::string newest = " " + show_number(job.loss());
+  const int tasks = job.spec().tasks_size();
+  if (tasks < 2 || tasks > kTasksMax) return "loss" + newest;
+  std::string text;
+  for (const proto::TaskSpec& task : job.spec().tasks()) {
+    const auto found = job.results().find(task.name() + ".loss");
+    if (found != job.results().end()) text += " " + task.name() + " " + show_number(found->second);
+  }
+  return "loss" + (text.empty() ? newest : printable(text));
+}
+
 // In the order in which they are shown.
 std::vector<Part> parts_of(const proto::Job& job) {
   std::vector<Part> parts;
   if (job.steps() > 0) parts.push_back({fmt::format("step {}/{}", job.step(), job.steps()), 9});
-  if (job.has_loss()) parts.push_back({"loss " + show_number(job.loss()), 8});
+  if (job.has_loss()) parts.push_back({loss_text(job), 8});
   if (job.has_validation_loss()) {
     parts.push_back({"validation " + show_number(job.validation_loss()), 3});
   }

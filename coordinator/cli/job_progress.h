@@ -2,7 +2,8 @@
 //
 // The speed is Job.tokens_per_second, which the job's first rank smooths over about the last 20
 // seconds, evaluations included, and the time left is that of the steps left at this speed
-// (worker/smoothed_speed.h); both are left out while the job does not train.
+// (worker/smoothed_speed.h); both are left out while the job does not train. A job of a few tasks
+// has the newest loss of each: "loss lm 3.21 kind 0.58".
 //
 // Thread safety: pure functions. Ownership: values.
 #pragma once

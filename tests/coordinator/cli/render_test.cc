@@ -110,6 +110,20 @@ TEST(Progress, APlainLineHasEverything) {
             "job-0123456789abcdef failed step 120/300 loss 3.215 validation 3.5 (rank 1  died)");
 }
 
+TEST(Progress, SeveralTasksHaveTheirLosses) {
+  proto::Job job = running_job();
+  job.mutable_spec()->add_tasks()->set_name("lm");
+  (*job.mutable_results())["lm.loss"] = 3.215;
+  EXPECT_NE(progress_text(job).find(" loss 3.215 "), std::string::npos);
+  job.mutable_spec()->add_tasks()->set_name("kind");
+  EXPECT_NE(progress_text(job).find(" loss lm 3.215 validation"), std::string::npos);
+  (*job.mutable_results())["kind.loss"] = 0.5;
+  (*job.mutable_results())["kind.validation_loss"] = 0.7;
+  EXPECT_NE(progress_text(job).find(" loss lm 3.215 kind 0.5 validation"), std::string::npos);
+  for (int i = 0; i < 3; ++i) job.mutable_spec()->add_tasks()->set_name("more");
+  EXPECT_NE(progress_text(job).find(" loss 3.215 "), std::string::npos);
+}
+
 TEST(Progress, ABarFitsAndKeepsWhatMattersMost) {
   for (int columns = 20; columns <= 200; ++columns) {
     const std::string line = progress_bar(running_job(), columns);
