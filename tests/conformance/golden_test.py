@@ -2,13 +2,16 @@
 weft-golden: outputs, loss, every gradient, and a training of 20 steps, on one rank and on meshes."""
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import unittest
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 
 import derive_bf16
 from derive import Case, write_case
@@ -16,6 +19,7 @@ from derive import Case, write_case
 BIN = Path(os.environ.get("WEFT_BIN", Path(__file__).parents[2] / "build/release/bin"))
 MESHES = ["", "tensor=2", "sequence=2", "data=2", "tensor=3", "data=2,tensor=2",
           "sequence=2,tensor=2", "data=2,sequence=2", "data=2,sequence=2,tensor=2"]
+BF16_MESH = "sequence=2,tensor=2"
 
 CASES = [
     Case("plain"),
@@ -78,6 +82,28 @@ def golden(folders, mesh, precision="fp32"):
     return done.returncode, json.loads(done.stdout), done.stderr
 
 
+def kinked(folders):
+    return [folder for folder, case in zip(folders, CASES)
+            if case.config.get("activation_function") == "relu"]
+
+
+def change(path, edit):
+    tensors = load_file(path)
+    edit(tensors)
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def drop_unit(folder):
+    change(folder / "hf/model.safetensors",
+           lambda tensors: tensors["transformer.h.0.mlp.c_proj.weight"][0].zero_())
+
+
+def enlarge_gradients(folder):
+    """By a fifth of what they should be; fp32 finds a difference of 2e-5."""
+    change(folder / "case.safetensors", lambda tensors: [
+        value.div_(1.2) for name, value in tensors.items() if name.startswith("grad.")])
+
+
 class Golden(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -114,20 +140,51 @@ class Golden(unittest.TestCase):
 
     def test_bf16_is_as_near_as_pytorch(self):
         """Of all values of all cases 99 in 100 within twice PyTorch's error in bf16, each within three
-        times: of two thousand numbers some are by luck nearer to float64 in PyTorch."""
+        times: of two thousand numbers some are by luck nearer to float64 in PyTorch. In cases with ReLU
+        luck is more than that: see derive_bf16.py."""
         for folder in self.folders:
             derive_bf16.write(folder)
-        for mesh in ("", "sequence=2,tensor=2"):
+        for mesh in ("", BF16_MESH):
             with self.subTest(mesh=mesh or "one rank"):
                 _, report, errors = golden(self.folders, mesh, "bf16")
-                values = [value for case in report["cases"] for value in case["deviations"]]
-                self.assertGreater(len(values), 150 * len(CASES), errors)
                 for case in report["cases"]:
                     print(f"  {case['case']:<16} {case['worst']}", file=sys.stderr)
-                beyond = [value for value in values if not value["error"] <= value["bar"]]
-                self.assertLess(len(beyond), len(values) / 100, beyond)
-                for value in beyond:
-                    self.assertLess(value["error"], 1.5 * value["bar"], value)
+                values = [value for case in report["cases"] for value in case["deviations"]]
+                self.assertGreater(len(values), 150 * len(CASES), errors)
+                self.assert_near_pytorch(values)
+
+    def assert_near_pytorch(self, values):
+        beyond = [value for value in values if not value["error"] <= value["bar"]]
+        self.assertLess(len(beyond), len(values) / 100, beyond)
+        for value in beyond:
+            self.assertLess(value["error"], 1.5 * value["bar"], value)
+
+    def test_other_units_change_roundings_alone(self):
+        for folder in kinked(self.folders):
+            task = json.loads((folder / "case.json").read_text())["task"]
+            for seed in range(derive_bf16.EQUIVALENT_RUNS):
+                model = derive_bf16.load_single(folder, "eager").double()
+                errors, _ = derive_bf16.pass_errors(task, folder, model,
+                                                    *derive_bf16.other_units(model, seed))
+                self.assertLess(max(errors.values()), 3e-7, (folder.name, seed, errors))
+
+    def test_bf16_finds_what_is_wrong(self):
+        """With ReLU, where PyTorch's own error is largest: a unit of an MLP gone, gradients too large."""
+        for folder in kinked(self.folders):
+            if not (folder / "bf16.json").exists():
+                derive_bf16.write(folder)
+            for what, defect in {"nothing": lambda folder: None, "unit": drop_unit,
+                                 "gradients": enlarge_gradients}.items():
+                with self.subTest(case=folder.name, what=what), \
+                        tempfile.TemporaryDirectory() as place:
+                    wrong = shutil.copytree(folder, Path(place) / "wrong")
+                    defect(wrong)
+                    for mesh in ("", BF16_MESH):
+                        _, report, _ = golden([wrong], mesh, "bf16")
+                        values = report["cases"][0]["deviations"]
+                        with nullcontext() if what == "nothing" \
+                                else self.assertRaises(AssertionError):
+                            self.assert_near_pytorch(values)
 
     def test_finds_what_is_wrong(self):
         """The comparison has teeth: with the other GELU, or another epsilon, the case fails."""
