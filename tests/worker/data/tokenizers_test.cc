@@ -3,50 +3,15 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <fstream>
 #include <map>
-#include <nlohmann/json.hpp>
-#include <sstream>
 
-#include "worker/data/tokenizers/tokenizer.h"
+#include "tests/worker/data/tokenizer_fixtures.h"
 #include "worker/data/tokenizers/unicode.h"
 
 namespace weft {
 namespace {
 
-using nlohmann::json;
 using ::testing::HasSubstr;
-
-std::string fixture(const std::string& name) {
-  std::ifstream stream(WEFT_SOURCE_DIR "/tests/worker/data/fixtures/" + name, std::ios::binary);
-  std::ostringstream text;
-  text << stream.rdbuf();
-  EXPECT_FALSE(text.view().empty()) << name;
-  return std::move(text).str();
-}
-
-const json& character_file() {
-  static const json kFile = json::parse(fixture("character_tokenizer.json"));
-  return kFile;
-}
-
-const json& bpe_file() {
-  static const json kFile = json::parse(fixture("bpe_tokenizer.json"));
-  return kFile;
-}
-
-std::vector<json> lines(const std::string& name) {
-  std::vector<json> result;
-  std::istringstream stream(fixture(name));
-  for (std::string line; std::getline(stream, line);) result.push_back(json::parse(line));
-  return result;
-}
-
-std::unique_ptr<Tokenizer> load(const json& file, const std::string& config = {}) {
-  auto tokenizer = load_tokenizer_json(file.dump(), config);
-  EXPECT_TRUE(tokenizer.has_value()) << tokenizer.error().to_string();
-  return tokenizer ? std::move(*tokenizer) : nullptr;
-}
 
 TEST(ByteLevelBpe, EachFixtureEncodesAndDecodesAlike) {
   const auto tokenizer = load(bpe_file());
@@ -211,140 +176,6 @@ TEST(ByteLevelBpe, APatternThatBacktracksWithoutEndIsAnError) {
   const auto ids = tokenizer->encode(std::string(40, 'a') + "c b", false);
   ASSERT_FALSE(ids.has_value());
   EXPECT_THAT(ids.error().to_string(), HasSubstr("limit"));
-}
-
-json metaspace(const char* scheme, bool split) {
-  return {{"type", "Metaspace"},
-          {"replacement", "\u2581"},
-          {"prepend_scheme", scheme},
-          {"split", split}};
-}
-
-json replace(const char* kind, const char* pattern, const char* content) {
-  return {{"type", "Replace"}, {"pattern", {{kind, pattern}}}, {"content", content}};
-}
-
-// The fixture is as Llama 2's tokenizer.json is today; the others are what older and other files
-// have.
-json character_variant(const std::string& name) {
-  json file = character_file();
-  if (name != "first" && name != "converted") {
-    const auto token = [](int id, const char* content, const char* flag, bool special) {
-      json entry = {{"id", id}, {"content", content}, {"special", special}};
-      entry["normalized"] = !special;
-      entry[flag] = true;
-      return entry;
-    };
-    file["added_tokens"].push_back(token(1000, "<mask>", "lstrip", true));
-    file["added_tokens"].push_back(token(1001, "weft", "single_word", false));
-    file["added_tokens"].push_back(token(1002, "foo bar", "rstrip", false));
-  }
-  const json spaces = replace("String", " ", "\u2581");
-  const auto normalizers = [](const json& list) {
-    return json{{"type", "Sequence"}, {"normalizers", list}};
-  };
-  if (name == "legacy") {
-    const json prepend = {{"type", "Prepend"}, {"prepend", "\u2581"}};
-    file["normalizer"] = normalizers(json::array({prepend, spaces}));
-    file["pre_tokenizer"] = nullptr;
-  } else if (name == "split") {
-    file["pre_tokenizer"] = {
-        {"type", "Metaspace"}, {"replacement", "\u2581"}, {"add_prefix_space", true}};
-    file["decoder"] = file["pre_tokenizer"];
-  } else if (name == "unknown") {
-    file["model"]["byte_fallback"] = false;
-    file["pre_tokenizer"] = metaspace("never", true);
-  } else if (name == "converted") {
-    const json first = replace("Regex", "\\A\u2581", "\u2581\u2581");
-    file["normalizer"] = normalizers(json::array({spaces, first}));
-    file["pre_tokenizer"] = {{"type", "Sequence"},
-                             {"pretokenizers", json::array({metaspace("always", false)})}};
-  }
-  return file;
-}
-
-TEST(CharacterBpe, EachFixtureEncodesAndDecodesAlike) {
-  std::map<std::string, std::unique_ptr<Tokenizer>> tokenizers;
-  const auto cases = lines("character_cases.jsonl");
-  EXPECT_GE(cases.size(), 300U);
-  for (const json& expected : cases) {
-    auto& tokenizer = tokenizers[expected.at("variant")];
-    if (tokenizer == nullptr) tokenizer = load(character_variant(expected.at("variant")));
-    const std::string text = expected.at("text");
-    const auto encoding = tokenizer->encode_with_offsets(text, true);
-    ASSERT_TRUE(encoding.has_value()) << encoding.error().to_string();
-    EXPECT_EQ(json(encoding->ids), expected.at("ids")) << expected;
-    EXPECT_EQ(json(*tokenizer->encode(text, true)), expected.at("ids")) << expected;
-    json offsets = json::array();
-    for (const TokenOffsets& at : encoding->offsets) offsets.push_back({at.begin, at.end});
-    EXPECT_EQ(offsets, expected.at("offsets")) << expected;
-    EXPECT_EQ(tokenizer->decode(encoding->ids, {.skip_special = true}), expected.at("decoded"));
-    EXPECT_EQ(tokenizer->decode(encoding->ids, {}), expected.at("decoded_with_special"));
-  }
-  EXPECT_EQ(tokenizers["first"]->type(), "character_bpe");
-  EXPECT_EQ(tokenizers["first"]->eos_id(), 2);
-  EXPECT_EQ(tokenizers["first"]->vocab_size(), 1000);
-  EXPECT_EQ(tokenizers["legacy"]->vocab_size(), 1003);
-}
-
-// Cut where nothing joins, a document has the ids of its whole: the seams stand where no merge has
-// the letters on both sides.
-TEST(CharacterBpe, ALongDocumentHasTheIdsOfItsWords) {
-  const auto tokenizer = load(character_file());
-  std::string text;
-  std::vector<int64_t> words;
-  for (int i = 0; i < 20000; ++i) {
-    const std::string word = i % 7 == 0 ? "\U0001F642s" : i % 3 == 0 ? "the" : "friend";
-    text += (i == 0 ? "" : " ") + word;
-    const auto ids = *tokenizer->encode(word, false);
-    words.insert(words.end(), ids.begin(), ids.end());
-  }
-  EXPECT_EQ(*tokenizer->encode(text, false), words);
-  EXPECT_EQ(tokenizer->decode(words, {}), text);
-  for (const char* letter : {"e", " ", "\u00e9", "\U0001F642"}) {
-    std::string run;
-    while (run.size() < 300000) run += letter;
-    const auto ids = tokenizer->encode(run, false);
-    ASSERT_TRUE(ids.has_value()) << ids.error().to_string();
-    const bool space = *letter == ' ';  // the first is taken for one that was put in front
-    EXPECT_EQ(tokenizer->decode(*ids, {.continues = space}), run);
-  }
-}
-
-// Bytes that may yet form characters wait; what is settled is the start of what comes.
-TEST(CharacterBpe, SettledTextIsNeverTakenBack) {
-  for (const char* variant : {"first", "split"}) {
-    const auto tokenizer = load(character_variant(variant));
-    const int64_t x = 320, byte = 3;  // "x", and "<0x00>", which the other bytes follow
-    const std::vector<int64_t> ids = {x,           byte + 0xC3, byte + 0xA9, byte + 0xC3, x,
-                                      byte + 0xE2, byte + 0x82, 2,           byte + 0xAC, x};
-    const std::string whole = tokenizer->decode(ids, {.skip_special = true});
-    std::vector<size_t> settled;
-    for (size_t count = 0; count <= ids.size(); ++count) {
-      const auto text =
-          tokenizer->decode(std::span(ids).first(count), {.skip_special = true, .settled = true});
-      EXPECT_TRUE(whole.starts_with(text)) << text;
-      settled.push_back(text.size());
-    }
-    if (std::string_view(variant) == "split") continue;  // its decoder knows no bytes
-    EXPECT_EQ(whole, "x\uFFFD\uFFFD\uFFFDx\u20ACx");
-    EXPECT_EQ(settled, (std::vector<size_t>{0, 1, 1, 1, 1, 11, 11, 11, 11, 11, 15}));
-  }
-}
-
-TEST(CharacterBpe, ALackingCharacterIsAnErrorWithoutUnknownToken) {
-  json file = character_file();
-  file["model"]["byte_fallback"] = false;
-  file["model"]["unk_token"] = nullptr;
-  const auto ids = load(file)->encode("a\U0001F642", false);
-  ASSERT_FALSE(ids.has_value());
-  EXPECT_THAT(ids.error().to_string(), HasSubstr("U+1F642"));
-}
-
-TEST(CharacterBpe, ASentencePieceModelIsToldHowToConvert) {
-  const auto loaded = load_tokenizer_json("\n\x0e\n\x05<unk>\x15");
-  ASSERT_FALSE(loaded.has_value());
-  EXPECT_THAT(loaded.error().to_string(), HasSubstr("AutoTokenizer.from_pretrained"));
 }
 
 struct Hostile {

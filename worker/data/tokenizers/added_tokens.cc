@@ -38,7 +38,21 @@ void TokenMatcher::add(const AddedToken& token) {
     lengths.push_back(text.size());
     std::sort(lengths.rbegin(), lengths.rend());
   }
+  for (size_t at = 0, bytes = 0; at < text.size(); at += bytes) {
+    characters_.insert(code_point_at(std::string_view(text).substr(at), &bytes));
+  }
+  strips_ |= token.lstrip || token.rstrip;
   tokens_.emplace(text, token);
+}
+
+// No token stands across or ends at what lies between two characters that no token has.
+bool TokenMatcher::apart(std::string_view before, std::string_view after) const {
+  for (const std::string_view character : {before, after}) {
+    size_t bytes = 0;
+    if (characters_.contains(code_point_at(character, &bytes))) return false;
+    if (strips_ && space_at_start(character) > 0) return false;
+  }
+  return true;
 }
 
 const AddedToken* TokenMatcher::longest_at(std::string_view text) const {

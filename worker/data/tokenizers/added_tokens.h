@@ -8,6 +8,7 @@
 #include <functional>
 #include <map>
 #include <nlohmann/json_fwd.hpp>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -38,6 +39,9 @@ class TokenMatcher {
  public:
   void add(const AddedToken& token);
   bool empty() const { return tokens_.empty(); }
+  // A text that has `before` in front of `after`, one character each, has the tokens of the parts
+  // that it makes when it is cut between them, whatever stands around. False: it may have others.
+  bool apart(std::string_view before, std::string_view after) const;
   // Covers `text` without empty stretches.
   Status for_each_stretch(std::string_view text,
                           const std::function<Status(const Stretch&)>& visit) const;
@@ -47,6 +51,8 @@ class TokenMatcher {
 
   std::map<std::string, AddedToken, std::less<>> tokens_;
   std::array<std::vector<size_t>, 256> lengths_;  // by first byte, longest first
+  std::set<uint32_t> characters_;                 // code points of all tokens
+  bool strips_ = false;                           // one takes white space along
 };
 
 // Of the section `added_tokens`; their ids have to be those that the `tokenizers` package gives

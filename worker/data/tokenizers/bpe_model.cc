@@ -87,6 +87,7 @@ class Bpe final : public BpeModel {
   const std::string& token(int64_t id) const override { return tokens_[static_cast<size_t>(id)]; }
 
   Status encode(std::string_view word, std::vector<Symbol>* out) const override;
+  bool apart(std::string_view before, std::string_view after) const override;
 
  private:
   // A byte or a character; id -1: the vocabulary lacks it.
@@ -95,6 +96,7 @@ class Bpe final : public BpeModel {
     uint32_t bytes = 1;
   };
   Letter letter_at(std::string_view text) const;
+  bool apart(Letter left, Letter right) const;
   int32_t outer_letter(std::string_view token, bool first) const;
 
   Status load_vocab(const json& vocab);
@@ -377,15 +379,26 @@ Status Bpe::encode(std::string_view word, std::vector<Symbol>* out) const {
   return word.size() > kCachedWordBytesMax ? encode_cut(word, out) : encode_cached(word, out);
 }
 
-// Cuts a word where nothing can join across: between two letters of the vocabulary that no merge
-// has at the end of its left token and at the start of its right one.
+// Nothing joins two letters of the vocabulary that no merge has at the end of its left token and at
+// the start of its right one.
+bool Bpe::apart(Letter left, Letter right) const {
+  return left.id >= 0 && right.id >= 0 && !joints_.find(pair_of(left.id, right.id));
+}
+
+bool Bpe::apart(std::string_view before, std::string_view after) const {
+  if (ignore_merges_) return false;  // a token may be the whole word, or one of its parts
+  const size_t last = alphabet_ == Alphabet::kBytes ? before.size() - 1 : last_start(before);
+  return apart(letter_at(before.substr(last)), letter_at(after));
+}
+
+// Cuts a word where nothing can join across.
 Status Bpe::encode_cut(std::string_view word, std::vector<Symbol>* out) const {
   size_t begin = 0;
   Letter last = letter_at(word);
   for (size_t at = last.bytes; at <= word.size();) {
     const bool end = at == word.size();
     const Letter next = end ? Letter() : letter_at(word.substr(at));
-    if (end || (last.id >= 0 && next.id >= 0 && !joints_.find(pair_of(last.id, next.id)))) {
+    if (end || apart(last, next)) {
       if (at - begin == last.bytes && last.id >= 0) {
         out->push_back({last.id, last.bytes});
       } else {

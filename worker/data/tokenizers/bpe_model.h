@@ -40,6 +40,9 @@ class BpeModel {
   // Appends the symbols of a word: raw bytes, or valid UTF-8. Error: a letter that the vocabulary
   // lacks, without unk_token.
   virtual Status encode(std::string_view word, std::vector<Symbol>* out) const = 0;
+  // A word that has `before` in front of `after`, neither empty, has the symbols of the words that
+  // it makes when it is cut between them, whatever stands around. False: it may have others.
+  virtual bool apart(std::string_view before, std::string_view after) const = 0;
 };
 
 }  // namespace weft::tokenizers

@@ -22,6 +22,10 @@ namespace tokenizers {
 namespace {
 
 constexpr size_t kFlushIds = 65536;
+// Of a text: how long a piece at least is that is encoded by itself, and how many bytes at its end
+// are looked through for a place to cut. Without one there the piece grows by as much again.
+constexpr size_t kPieceBytes = size_t{64} << 10;
+constexpr size_t kCutBytes = size_t{4} << 10;
 constexpr int64_t kEndOfText = 256;  // of the byte tokenizer
 constexpr std::string_view kEndOfTextName = "<|endoftext|>";
 
@@ -52,8 +56,12 @@ class BpeTokenizer final : public Tokenizer {
  private:
   Status load_special(const json& config);
   // The symbols of a normalized text without added tokens in it that are looked for before
-  // normalization. first: it comes from the start of the whole text.
-  Status encode_stretch(std::string_view text, bool first, const SymbolSink& sink) const;
+  // normalization.
+  Status encode_stretch(std::string_view text, Start start, const SymbolSink& sink) const;
+  // The same of a text to be normalized, piece by piece, so that it takes no memory as a whole.
+  Status encode_pieces(std::string_view text, Start start, const SymbolSink& sink) const;
+  size_t piece_bytes(std::string_view text) const;
+  bool apart(std::string_view before, std::string_view after) const;
   Status check_text(std::string_view text) const;
   const std::string* token_of(int64_t id) const;
   // Leaves out the white space that `token` has at its ends. first: of its text.
@@ -67,6 +75,7 @@ class BpeTokenizer final : public Tokenizer {
   TokenMatcher before_, after_;  // added tokens looked for before and after normalization
   std::map<int64_t, AddedToken> added_;
   int64_t vocab_size_ = 0;
+  bool cuts_ = false;  // long stretches may be encoded in pieces
 };
 
 Status BpeTokenizer::load(const json& file, const json& config) {
@@ -85,6 +94,7 @@ Status BpeTokenizer::load(const json& file, const json& config) {
   WEFT_ASSIGN_OR_RETURN(normalizer_, Normalizer::parse(member(file, "normalizer")));
   WEFT_ASSIGN_OR_RETURN(pre_tokenizer_, PreTokenizer::parse(member(file, "pre_tokenizer")));
   const bool bytes = pre_tokenizer_.byte_level();
+  cuts_ = !bytes && normalizer_.by_characters();
   WEFT_ASSIGN_OR_RETURN(decoder_, Decoder::parse(member(file, "decoder"), bytes));
   WEFT_ASSIGN_OR_RETURN(model_, BpeModel::parse(member(file, "model"),
                                                 bytes ? Alphabet::kBytes : Alphabet::kCharacters));
@@ -140,7 +150,60 @@ Status BpeTokenizer::check_text(std::string_view text) const {
                                             "tokenizer.type byte takes any bytes)");
 }
 
-Status BpeTokenizer::encode_stretch(std::string_view text, bool first,
+// Whether a text that has the character `before` in front of `after` may be cut between them.
+bool BpeTokenizer::apart(std::string_view before, std::string_view after) const {
+  const auto left = normalizer_.apply(before, false, /*begins=*/false);
+  const auto right = normalizer_.apply(after, false, /*begins=*/false);
+  if (!left || !right) return false;
+  const std::string_view last = std::string_view(left->text).substr(last_start(left->text));
+  if (!after_.apart(last, right->text)) return false;
+  const auto words = [this](std::string_view text) {
+    std::string result;
+    const Status status =
+        pre_tokenizer_.for_each_word(text, Start::kNone, [&](const PreTokenizer::Word& word) {
+          result += word.text;
+          return Status();
+        });
+    return status.ok() ? result : std::string();
+  };
+  const std::string left_word = words(left->text), right_word = words(right->text);
+  return !left_word.empty() && !right_word.empty() && model_->apart(left_word, right_word);
+}
+
+// Bytes at the start of `text` that are encoded by themselves.
+size_t BpeTokenizer::piece_bytes(std::string_view text) const {
+  for (size_t end = kPieceBytes; cuts_ && end < text.size(); end += kPieceBytes) {
+    size_t at = last_start(text.substr(0, end + 1));
+    size_t bytes = 0;
+    code_point_at(text.substr(at), &bytes);
+    while (at > end - kCutBytes) {
+      const size_t before = last_start(text.substr(0, at));
+      if (apart(text.substr(before, at - before), text.substr(at, bytes))) return at;
+      bytes = at - before;
+      at = before;
+    }
+  }
+  return text.size();
+}
+
+Status BpeTokenizer::encode_pieces(std::string_view text, Start start,
+                                   const SymbolSink& sink) const {
+  while (!text.empty()) {
+    const std::string_view piece = text.substr(0, piece_bytes(text));
+    if (normalizer_.empty()) {
+      WEFT_RETURN_IF_ERROR(encode_stretch(piece, start, sink));
+    } else {
+      WEFT_ASSIGN_OR_RETURN(const Normalized normalized,
+                            normalizer_.apply(piece, false, start != Start::kNone));
+      WEFT_RETURN_IF_ERROR(encode_stretch(normalized.text, start, sink));
+    }
+    text.remove_prefix(piece.size());
+    start = Start::kNone;
+  }
+  return {};
+}
+
+Status BpeTokenizer::encode_stretch(std::string_view text, Start start,
                                     const SymbolSink& sink) const {
   std::vector<Symbol> symbols;
   return after_.for_each_stretch(text, [&](const Stretch& stretch) -> Status {
@@ -160,7 +223,8 @@ Status BpeTokenizer::encode_stretch(std::string_view text, bool first,
             .symbols = symbols});
       return {};
     };
-    return pre_tokenizer_.for_each_word(part, first && stretch.begin == 0, encode_word);
+    return pre_tokenizer_.for_each_word(part, stretch.begin == 0 ? start : Start::kStretch,
+                                        encode_word);
   });
 }
 
@@ -184,10 +248,7 @@ Status BpeTokenizer::encode_to(std::string_view text, bool add_special, const Id
       ids.push_back(static_cast<int32_t>(stretch.id));
       return {};
     }
-    const bool first = stretch.begin == 0;
-    if (normalizer_.empty()) return encode_stretch(part, first, collect);
-    WEFT_ASSIGN_OR_RETURN(const Normalized normalized, normalizer_.apply(part, false));
-    return encode_stretch(normalized.text, first, collect);
+    return encode_pieces(part, stretch.begin == 0 ? Start::kText : Start::kStretch, collect);
   }));
   if (add_special) add(post_.suffix);
   if (!ids.empty()) sink(ids);
@@ -248,7 +309,8 @@ Result<Encoding> BpeTokenizer::encode_with_offsets(std::string_view text, bool a
     };
     std::vector<int64_t> piece;  // of the bytes of the run's `whole`
     std::optional<size_t> piece_base;
-    return encode_stretch(normalized.text, stretch.begin == 0, [&](const SymbolRun& run) {
+    const Start start = stretch.begin == 0 ? Start::kText : Start::kStretch;
+    return encode_stretch(normalized.text, start, [&](const SymbolRun& run) {
       if (piece_base != run.base) piece = code_point_of_bytes(run.whole);
       piece_base = run.base;
       // A character put in front counts as the one that was first.

@@ -103,6 +103,9 @@ Status Decoder::add(const json& section, const std::string& field, int depth) {
     }
   } else if (type == "ByteFallback" || type == "Fuse") {
     WEFT_RETURN_IF_ERROR(check_object(field, section, {"type"}));
+    if (type == "ByteFallback" && byte_fallback_) {
+      return wrong(field + ".type", type, "must stand in the decoder once");
+    }
     step.kind = type == "Fuse" ? Kind::kFuse : Kind::kByteFallback;
     (type == "Fuse" ? fuse_ : byte_fallback_) = true;
   } else if (type == "Strip") {
@@ -149,6 +152,31 @@ Status Decoder::add_strip(const json& section, const std::string& field) {
   return {};
 }
 
+void Decoder::change(const Step& step, bool first, std::string* token) {
+  if (step.kind == Kind::kReplace) {
+    *token = replaced(*token, step.replace.pattern, step.replace.content);
+  } else if (step.kind == Kind::kStrip) {
+    strip_start(step.replace.content, step.start, token);
+  } else if (step.kind == Kind::kMetaspace) {
+    const bool drop = first && step.metaspace.prepend != PrependScheme::kNever;
+    *token = replaced(*token, step.metaspace.replacement, drop ? "" : " ");
+  }
+}
+
+bool Decoder::is_open(std::string_view token) const {
+  if (!byte_fallback_) return false;
+  // As the text's first token it may lose what keeps it from being a byte.
+  for (const bool first : {false, true}) {
+    std::string changed(token);
+    for (const Step& step : steps_) {
+      if (step.kind == Kind::kByteFallback) break;
+      change(step, first, &changed);
+    }
+    if (byte_of_token(changed) >= 0) return true;
+  }
+  return false;
+}
+
 std::string Decoder::decode(std::vector<std::string> tokens, bool continues) const {
   if (byte_level_) {
     std::string bytes;
@@ -167,14 +195,7 @@ std::string Decoder::decode(std::vector<std::string> tokens, bool continues) con
     }
     for (size_t i = 0; i < tokens.size(); ++i) {
       const bool first = i == 0 && !continues;
-      if (step.kind == Kind::kReplace) {
-        tokens[i] = replaced(tokens[i], step.replace.pattern, step.replace.content);
-      } else if (step.kind == Kind::kStrip && (first || !fused)) {
-        strip_start(step.replace.content, step.start, &tokens[i]);
-      } else if (step.kind == Kind::kMetaspace) {
-        const bool drop = first && step.metaspace.prepend != PrependScheme::kNever;
-        tokens[i] = replaced(tokens[i], step.metaspace.replacement, drop ? "" : " ");
-      }
+      if (step.kind != Kind::kStrip || first || !fused) change(step, first, &tokens[i]);
     }
   }
   return joined(tokens);

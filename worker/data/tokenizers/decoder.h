@@ -21,15 +21,15 @@ int byte_of_token(std::string_view token);
 class Decoder {
  public:
   // `byte_level`: of a ByteLevel pre-tokenizer, whose tokens only a ByteLevel decoder reads. Else
-  // Replace (of a string), ByteFallback, Fuse, Strip (of the start), Metaspace, and Sequences of
-  // these. Errors name the component and the field.
+  // Replace (of a string), ByteFallback (once), Fuse, Strip (of the start), Metaspace, and
+  // Sequences of these. Errors name the component and the field.
   static Result<Decoder> parse(const nlohmann::json& section, bool byte_level);
 
   // `continues`: the tokens stand behind others, so that none of them begins the text.
   std::string decode(std::vector<std::string> tokens, bool continues) const;
   bool byte_level() const { return byte_level_; }
   // What comes of the token depends on the tokens behind it.
-  bool is_open(std::string_view token) const { return byte_fallback_ && byte_of_token(token) >= 0; }
+  bool is_open(std::string_view token) const;
 
  private:
   enum class Kind { kReplace, kByteFallback, kFuse, kStrip, kMetaspace };
@@ -39,6 +39,8 @@ class Decoder {
     size_t start = 0;     // of kStrip: how many at most
     Metaspace metaspace;  // of kMetaspace
   };
+  // Of the steps that change each token by itself. `first`: the token begins the text.
+  static void change(const Step& step, bool first, std::string* token);
   Status add(const nlohmann::json& section, const std::string& field, int depth);
   Status add_strip(const nlohmann::json& section, const std::string& field);
 

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "worker/data/tokenizers/json_fields.h"
+#include "worker/data/tokenizers/metaspace.h"
 
 namespace weft::tokenizers {
 namespace {
@@ -124,18 +125,29 @@ Result<Normalized> Normalizer::apply_step(const Step& step, std::string_view tex
   return prepend(step.replace.content, text, with_origin);
 }
 
-Result<Normalized> Normalizer::apply(std::string_view text, bool with_origin) const {
+bool Normalizer::by_characters() const {
+  return std::all_of(steps_.begin(), steps_.end(), [](const Step& step) {
+    return step.kind == Kind::kPrepend ||
+           (step.kind == Kind::kReplace && step.replace.regex == nullptr &&
+            is_one_character(step.replace.pattern));
+  });
+}
+
+Result<Normalized> Normalizer::apply(std::string_view text, bool with_origin, bool begins) const {
   Normalized result;
-  if (steps_.empty()) result.text = text;
-  for (size_t i = 0; i < steps_.size(); ++i) {
+  bool changed = false;
+  for (const Step& step : steps_) {
+    if (step.kind == Kind::kPrepend && !begins) continue;
     WEFT_ASSIGN_OR_RETURN(Normalized next,
-                          apply_step(steps_[i], i == 0 ? text : result.text, with_origin));
-    if (i > 0) {  // from the step before back to the text
+                          apply_step(step, changed ? result.text : text, with_origin));
+    if (changed) {  // from the step before back to the text
       for (int64_t& begin : next.begin) begin = result.begin[static_cast<size_t>(begin)];
       for (int64_t& end : next.end) end = end == 0 ? 0 : result.end[static_cast<size_t>(end) - 1];
     }
     result = std::move(next);
+    changed = true;
   }
+  if (!changed) result.text = text;
   return result;
 }
 

@@ -22,10 +22,14 @@ class Normalizer {
 
   // Leaves every text as it is.
   bool empty() const { return steps_.empty(); }
+  // Nothing but Prepend and Replace of a character: what comes of a character does not depend on
+  // those around it.
+  bool by_characters() const;
+  // `begins`: a stretch; else the text goes on with one, and nothing is put in front of it.
   // `with_origin`: tells where each code point comes from; of one that was put in, from the one it
   // was put in front of, or from the last one that it replaces, or that it stands behind. Error:
   // the limits of matching.
-  Result<Normalized> apply(std::string_view text, bool with_origin) const;
+  Result<Normalized> apply(std::string_view text, bool with_origin, bool begins = true) const;
 
  private:
   enum class Kind { kNfc, kPrepend, kReplace };

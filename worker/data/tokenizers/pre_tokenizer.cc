@@ -165,19 +165,21 @@ Status PreTokenizer::add_byte_level(const json& component, const std::string& fi
   return {};
 }
 
-Status PreTokenizer::for_each_word(std::string_view text, bool first,
+Status PreTokenizer::for_each_word(std::string_view text, Start start,
                                    const std::function<Status(const Word&)>& visit) const {
   if (text.empty()) return {};
   if (byte_level_) return split(0, text, 0, visit);
-  if (metaspace_) return metaspace(text, first, visit);
+  if (metaspace_) return metaspace(text, start, visit);
   return visit(Word{text, text});
 }
 
-Status PreTokenizer::metaspace(std::string_view text, bool first,
+Status PreTokenizer::metaspace(std::string_view text, Start start,
                                const std::function<Status(const Word&)>& visit) const {
   const std::string& mark = metaspace_->replacement;
-  const bool prepends = metaspace_->prepend == PrependScheme::kAlways ||
-                        (metaspace_->prepend == PrependScheme::kFirst && first);
+  const PrependScheme scheme = metaspace_->prepend;
+  const bool prepends = start == Start::kText
+                            ? scheme != PrependScheme::kNever
+                            : start == Start::kStretch && scheme == PrependScheme::kAlways;
   const bool shifted = prepends && text.front() != ' ' && !text.starts_with(mark);
   const std::string whole = (shifted ? mark : "") + replaced(text, " ", mark);
   const std::string_view rest = whole;

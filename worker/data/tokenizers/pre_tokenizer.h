@@ -24,6 +24,10 @@ struct SplitStep {
   bool invert = false;
 };
 
+// What a piece of a text begins: the text; a stretch of it, behind an added token; or nothing, as
+// it goes on with the stretch that stands before it.
+enum class Start { kText, kStretch, kNone };
+
 class PreTokenizer {
  public:
   // Of the section `pre_tokenizer`. Errors name the component and the field.
@@ -32,7 +36,7 @@ class PreTokenizer {
   // Words are bytes; else characters.
   bool byte_level() const { return byte_level_; }
 
-  // The words of `text`, none empty, in order. `first`: the text begins with it.
+  // The words of `text`, none empty, in order. At byte level `text` is always a whole stretch.
   struct Word {
     std::string_view text;   // view into `whole`
     std::string_view whole;  // the piece that Split or Digits cut out, or a rewritten copy: as many
@@ -40,7 +44,7 @@ class PreTokenizer {
     size_t piece = 0;        // first byte, in the text, of that piece
     bool shifted = false;
   };
-  Status for_each_word(std::string_view text, bool first,
+  Status for_each_word(std::string_view text, Start start,
                        const std::function<Status(const Word&)>& visit) const;
 
  private:
@@ -48,7 +52,7 @@ class PreTokenizer {
                const std::function<Status(const Word&)>& visit) const;
   Status byte_level(std::string_view text, size_t begin,
                     const std::function<Status(const Word&)>& visit) const;
-  Status metaspace(std::string_view text, bool first,
+  Status metaspace(std::string_view text, Start start,
                    const std::function<Status(const Word&)>& visit) const;
   Status add(const nlohmann::json& component, const std::string& field, bool last);
   Status add_byte_level(const nlohmann::json& component, const std::string& field);

@@ -1,0 +1,53 @@
+#include "tests/worker/data/tokenizer_fixtures.h"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <sstream>
+#include <utility>
+
+namespace weft {
+
+std::string fixture(const std::string& name) {
+  std::ifstream stream(WEFT_SOURCE_DIR "/tests/worker/data/fixtures/" + name, std::ios::binary);
+  std::ostringstream text;
+  text << stream.rdbuf();
+  EXPECT_FALSE(text.view().empty()) << name;
+  return std::move(text).str();
+}
+
+const json& character_file() {
+  static const json kFile = json::parse(fixture("character_tokenizer.json"));
+  return kFile;
+}
+
+const json& bpe_file() {
+  static const json kFile = json::parse(fixture("bpe_tokenizer.json"));
+  return kFile;
+}
+
+std::vector<json> lines(const std::string& name) {
+  std::vector<json> result;
+  std::istringstream stream(fixture(name));
+  for (std::string line; std::getline(stream, line);) result.push_back(json::parse(line));
+  return result;
+}
+
+std::unique_ptr<Tokenizer> load(const json& file, const std::string& config) {
+  auto tokenizer = load_tokenizer_json(file.dump(), config);
+  EXPECT_TRUE(tokenizer.has_value()) << tokenizer.error().to_string();
+  return tokenizer ? std::move(*tokenizer) : nullptr;
+}
+
+json metaspace(const char* scheme, bool split) {
+  return {{"type", "Metaspace"},
+          {"replacement", "\u2581"},
+          {"prepend_scheme", scheme},
+          {"split", split}};
+}
+
+json replace(const char* kind, const char* pattern, const char* content) {
+  return {{"type", "Replace"}, {"pattern", {{kind, pattern}}}, {"content", content}};
+}
+
+}  // namespace weft
