@@ -42,6 +42,8 @@ json character_variant(const std::string& name) {
   } else if (name == "unknown") {
     file["model"]["byte_fallback"] = false;
     file["pre_tokenizer"] = metaspace("never", true);
+  } else if (name == "strip") {  // white space, of which no token has any
+    file["added_tokens"][5]["content"] = "Q";
   } else if (name == "converted") {
     const json first = replace("Regex", "\\A\u2581", "\u2581\u2581");
     file["normalizer"] = normalizers(json::array({spaces, first}));
@@ -102,7 +104,8 @@ TEST(CharacterBpe, ALongDocumentHasTheIdsOfItsWords) {
 // A cut comes 64 KiB into a text, in front of `at` of these bytes, all of which have something that
 // a cut in the wrong place would change; what surrounds them cannot be cut.
 std::string around_a_cut(size_t at) {
-  const std::string bytes = "the weft foo bar  of wefts, weft. x <mask> y  a\u2581b  q\u00e9! weft";
+  const std::string bytes =
+      "the weft foo bar  of wefts, weft. x <mask> y  a\u2581b  q\u00e9! Q   u weft";
   std::string text(at % 4, 'x');
   while (text.size() + at < (size_t{64} << 10)) text += "\U0001F642";
   text += bytes;
@@ -112,7 +115,7 @@ std::string around_a_cut(size_t at) {
 
 // encode() cuts long texts into pieces, encode_with_offsets() does not.
 TEST(CharacterBpe, APieceOfALongTextHasItsIds) {
-  for (const char* variant : {"first", "legacy", "split", "unknown"}) {
+  for (const char* variant : {"first", "legacy", "split", "unknown", "strip"}) {
     const auto tokenizer = load(character_variant(variant));
     for (size_t at = 0; at < 70; ++at) {
       const std::string text = around_a_cut(at);
@@ -166,18 +169,16 @@ TEST(CharacterBpe, SettledTextIsNeverTakenBack) {
 TEST(CharacterBpe, ABytesNameThatADecoderMakesIsNotSettled) {
   json file = character_file();
   json& steps = file["decoder"]["decoders"];
-  steps.insert(steps.begin(), replace("String", "w", "<0xC3>"));
+  steps.insert(steps.begin(), replace("String", "w", "<0x41>"));
   const auto tokenizer = load(file);
   const int64_t x = 320, w = 319, byte = 3;
   const std::vector<int64_t> ids = {x, w, byte + 0xA9, x};
   const std::string whole = tokenizer->decode(ids, {});
-  EXPECT_EQ(whole, "x\u00e9x");
+  EXPECT_EQ(whole, "x\uFFFD\uFFFDx");  // "A" but for the byte behind it
   for (size_t count = 0; count <= ids.size(); ++count) {
     const auto text = tokenizer->decode(std::span(ids).first(count), {.settled = true});
     EXPECT_TRUE(whole.starts_with(text)) << text;
   }
-  EXPECT_EQ(tokenizer->decode(std::span(ids).first(2), {.settled = true}),
-            tokenizer->decode(std::span(ids).first(1), {.settled = true}));
   steps.push_back({{"type", "ByteFallback"}});
   steps.erase(steps.size() - 3);  // Fuse, behind which nothing else may stand
   const auto refused = load_tokenizer_json(file.dump());
