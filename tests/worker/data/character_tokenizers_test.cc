@@ -43,7 +43,7 @@ json character_variant(const std::string& name) {
     file["model"]["byte_fallback"] = false;
     file["pre_tokenizer"] = metaspace("never", true);
   } else if (name == "strip") {  // white space, of which no token has any
-    file["added_tokens"][5]["content"] = "Q";
+    file["added_tokens"][5]["content"] = "QQ";
   } else if (name == "converted") {
     const json first = replace("Regex", "\\A\u2581", "\u2581\u2581");
     file["normalizer"] = normalizers(json::array({spaces, first}));
@@ -105,7 +105,7 @@ TEST(CharacterBpe, ALongDocumentHasTheIdsOfItsWords) {
 // a cut in the wrong place would change; what surrounds them cannot be cut.
 std::string around_a_cut(size_t at) {
   const std::string bytes =
-      "the weft foo bar  of wefts, weft. x <mask> y  a\u2581b  q\u00e9! Q   u weft";
+      "the weft foo bar  of wefts, weft. x <mask> y  a\u2581b  q\u00e9! QQ   u weft";
   std::string text(at % 4, 'x');
   while (text.size() + at < (size_t{64} << 10)) text += "\U0001F642";
   text += bytes;
