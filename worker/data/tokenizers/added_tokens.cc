@@ -45,14 +45,14 @@ void TokenMatcher::add(const AddedToken& token) {
   tokens_.emplace(text, token);
 }
 
-// No token stands across or ends at what lies between two characters that no token has, and of no
-// white space that a token may take does a part lie on either side.
+// No token stands across or ends at what lies between two characters that no token has, nor does
+// one take the white space before it; what begins behind that would be another stretch.
 bool TokenMatcher::apart(std::string_view before, std::string_view after) const {
   for (const std::string_view character : {before, after}) {
     size_t bytes = 0;
     if (characters_.contains(code_point_at(character, &bytes))) return false;
   }
-  return !strips_ || space_at_start(before) == 0 || space_at_start(after) == 0;
+  return !strips_ || space_at_start(before) == 0;
 }
 
 const AddedToken* TokenMatcher::longest_at(std::string_view text) const {
