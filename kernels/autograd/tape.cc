@@ -1,6 +1,7 @@
 #include "kernels/autograd/tape.h"
 
 #include <algorithm>
+#include <array>
 #include <optional>
 #include <unordered_map>
 #include <utility>
@@ -74,6 +75,15 @@ struct Tape::State {
   std::function<Tensor(const Tensor&, Tensor)> complete;
   std::unordered_set<uint64_t> row_leaves;
   std::function<void(const Tensor&, RowGradient)> take_rows;
+  std::unordered_set<uint64_t> late_leaves;
+  std::function<void()> before_late;
+
+  // What is left of an entry whose leaves' gradients were put off.
+  struct Late {
+    Entry entry;
+    std::vector<Tensor> output_gradients;
+    std::vector<char> settled;  // by input
+  };
 
   // The gradient of this leaf that the entry gives goes to take_rows.
   bool as_rows(const Entry& entry, const Tensor& leaf) const {
@@ -94,27 +104,36 @@ struct Tape::State {
     entries.clear();
     std::optional<Activity::Layer> layer;
     int number = -1;
+    const auto enter = [&](const Entry& entry) {
+      if (layer && entry.layer == number) return;
+      layer.reset();  // before the next one begins
+      layer.emplace(activity, entry.layer);
+      number = entry.layer;
+    };
+    const auto settle = [&](const Entry& entry, size_t i, Tensor gradient) {
+      const Tensor& leaf = entry.leaves[i];
+      if (gradient && leaf) {
+        to_leaf(leaf, std::move(gradient));
+      } else if (gradient && entry.input_ids[i] != 0) {
+        Tensor same = cpu::converted(cx.pool, gradient, entry.input_dtypes[i]);
+        gradient = Tensor();
+        sums.add(cx.pool, entry.input_ids[i], std::move(same));
+      }
+      if (leaf && --uses[leaf.id()] == 0) done(leaf);
+    };
+    std::vector<Late> late;
     while (!stack.empty()) {
       Entry entry = std::move(stack.back());
       stack.pop_back();
-      if (!layer || entry.layer != number) {
-        layer.reset();  // before the next one begins
-        layer.emplace(activity, entry.layer);
-        number = entry.layer;
+      enter(entry);
+      if (puts_off(entry)) {
+        late.push_back(put_leaves_off(cx, std::move(entry), sums, settle));
+        continue;
       }
       std::vector<char> given;  // inputs whose gradients are settled
       for (const Tensor& leaf : entry.leaves) given.push_back(as_rows(entry, leaf) ? 1 : 0);
       const auto give = [&](size_t i, Tensor gradient) {
-        if (std::exchange(given[i], 1) != 0) return;
-        const Tensor& leaf = entry.leaves[i];
-        if (gradient && leaf) {
-          to_leaf(leaf, std::move(gradient));
-        } else if (gradient && entry.input_ids[i] != 0) {
-          Tensor same = cpu::converted(cx.pool, gradient, entry.input_dtypes[i]);
-          gradient = Tensor();
-          sums.add(cx.pool, entry.input_ids[i], std::move(same));
-        }
-        if (leaf && --uses[leaf.id()] == 0) done(leaf);
+        if (std::exchange(given[i], 1) == 0) settle(entry, i, std::move(gradient));
       };
       std::vector<Tensor> gradients = input_gradients(cx, entry, sums, held, give);
       entry.op.reset();
@@ -122,19 +141,64 @@ struct Tape::State {
       gradients.resize(entry.input_ids.size());
       for (size_t i = 0; i < gradients.size(); ++i) give(i, std::move(gradients[i]));
     }
+    if (before_late) before_late();
+    for (; !late.empty(); late.pop_back()) {
+      enter(late.back().entry);
+      finish(cx, std::move(late.back()), settle);
+    }
+  }
+
+  bool puts_off(const Entry& entry) const {
+    const auto late = [&](const Tensor& leaf) { return leaf && late_leaves.contains(leaf.id()); };
+    return std::ranges::any_of(entry.leaves, late) && entry.op->puts_leaves_off();
+  }
+
+  // Settles the inputs that are no leaves.
+  template <typename Settle>
+  Late put_leaves_off(Context& cx, Entry entry, GradientSums& sums, Settle settle) const {
+    std::vector<Tensor> of_outputs = take_all(sums, entry.output_ids);
+    Late late{std::move(entry), std::move(of_outputs), {}};
+    std::vector<Tensor> gradients;
+    if (!late.output_gradients.empty()) {
+      const Activity::Op now(activity, late.entry.op->name().data());
+      gradients = late.entry.op->vjp(cx, late.entry.saved, late.output_gradients);
+    }
+    gradients.resize(late.entry.input_ids.size());
+    for (size_t i = 0; i < gradients.size(); ++i) {
+      late.settled.push_back(!late.entry.leaves[i] || gradients[i] ? 1 : 0);
+      if (late.settled[i] != 0) settle(late.entry, i, std::move(gradients[i]));
+    }
+    return late;
+  }
+
+  // Settles the others.
+  template <typename Settle>
+  void finish(Context& cx, Late late, Settle settle) const {
+    std::vector<Tensor> gradients;
+    if (!late.output_gradients.empty()) {
+      const Activity::Op now(activity, late.entry.op->name().data());
+      gradients = late.entry.op->leaf_vjp(cx, late.entry.saved, late.output_gradients);
+    }
+    gradients.resize(late.settled.size());
+    for (size_t i = 0; i < gradients.size(); ++i) {
+      if (late.settled[i] == 0) settle(late.entry, i, std::move(gradients[i]));
+    }
+  }
+
+  // Empty: no output has one.
+  static std::vector<Tensor> take_all(GradientSums& sums, std::span<const uint64_t> output_ids) {
+    std::vector<Tensor> gradients;
+    for (const uint64_t id : output_ids) gradients.push_back(id == 0 ? Tensor() : sums.take(id));
+    const bool any = std::ranges::any_of(gradients, [](const Tensor& x) { return bool{x}; });
+    return any ? gradients : std::vector<Tensor>();
   }
 
   // What give(input, gradient) was not called with.
   template <typename Held, typename Give>
   std::vector<Tensor> input_gradients(Context& cx, Entry& entry, GradientSums& sums, Held held,
                                       Give give) const {
-    std::vector<Tensor> output_gradients;
-    bool any = false;
-    for (const uint64_t id : entry.output_ids) {
-      output_gradients.push_back(id == 0 ? Tensor() : sums.take(id));
-      any |= static_cast<bool>(output_gradients.back());
-    }
-    if (!any) return {};
+    const std::vector<Tensor> output_gradients = take_all(sums, entry.output_ids);
+    if (output_gradients.empty()) return {};
     const Activity::Op now(activity, entry.op->name().data());
     if (entry.op->gives_rows()) {
       RowGradient rows = entry.op->row_gradient(entry.saved, output_gradients);
@@ -250,6 +314,22 @@ void Tape::take_rows(std::unordered_set<uint64_t> leaves,
                      std::function<void(const Tensor& leaf, RowGradient rows)> take) {
   state_->row_leaves = std::move(leaves);
   state_->take_rows = std::move(take);
+}
+
+int64_t Tape::row_count(const Tensor& leaf) const {
+  int64_t count = 0;
+  for (const Entry& entry : state_->entries) {
+    for (const Tensor& each : entry.leaves) {
+      if (!each || each.id() != leaf.id() || !state_->as_rows(entry, each)) continue;
+      count += entry.op->row_gradient(entry.saved, std::array{Tensor()}).ids.elements();
+    }
+  }
+  return count;
+}
+
+void Tape::put_off(std::unordered_set<uint64_t> leaves, std::function<void()> before) {
+  state_->late_leaves = std::move(leaves);
+  state_->before_late = std::move(before);
 }
 
 std::unordered_set<uint64_t> Tape::leaves() const {

@@ -184,10 +184,17 @@ class Linear final : public ForwardOp {
     return grads;
   }
 
+  // An activation's gradient is computed beside the bias', once.
+  bool puts_leaves_off() override { return put_off_ = leaves_ && !activation_; }
+
   std::vector<Tensor> vjp(Context& cx, std::span<const Tensor> saved,
                           std::span<const Tensor> output_grads) override {
     std::vector<Tensor> grads(2 + static_cast<size_t>(bias_) + static_cast<size_t>(residual_));
-    if (!dz_) parameter_gradients(cx, saved, output_grads, grads);  // leaf_vjp was not called
+    if (put_off_) {
+      dz_ = as_rows(cx, output_grads[0]);
+    } else if (!dz_) {  // leaf_vjp was not called
+      parameter_gradients(cx, saved, output_grads, grads);
+    }
     const Tensor dz = std::move(dz_);
     if (residual_ && wanted_[bias_ ? 3 : 2]) grads.back() = output_grads[0];
     if (wanted_[0]) {
@@ -314,6 +321,7 @@ class Linear final : public ForwardOp {
   Shape shape_;
   bool x_leaf_ = false;
   bool leaves_ = false;  // weight and bias
+  bool put_off_ = false;
   bool wanted_[4] = {false, false, false, false};
 };
 
