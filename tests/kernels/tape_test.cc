@@ -124,6 +124,9 @@ TEST_F(TapeTest, RowsOfATableMayBeTakenApart) {
     order.push_back("ready");
   });
   EXPECT_EQ(bench_.tape.leaves(), (std::unordered_set<uint64_t>{tied.id()}));
+  EXPECT_EQ(bench_.tape.row_count(other), 3);
+  EXPECT_EQ(bench_.tape.row_count(tied), 3);
+  EXPECT_EQ(bench_.tape.row_count(ids), 0);
   bench_.tape.backward(cx_, y);
   EXPECT_EQ(order, (std::vector<std::string>{"ready", "rows", "rows"}));
   EXPECT_FALSE(other.grad());
@@ -136,6 +139,49 @@ TEST_F(TapeTest, RowsOfATableMayBeTakenApart) {
       Tensor::from<double>(cx_.allocator, {6}, std::vector<double>(&rest[9], &rest[15]));
   ops::add_rows(cx_, taken.at(tied.id()), 9, some);
   for (size_t i = 0; i < 6; ++i) EXPECT_NEAR(some.to_vector<double>()[i], whole[9 + i], 1e-12);
+}
+
+TEST_F(TapeTest, GradientsThatArePutOffComeBehindAllOthersTheLastFirst) {
+  const Tensor table = leaf({6, 4}, 1), first = leaf({4, 4}, 2), bias = leaf({4}, 3),
+               second = leaf({4, 4}, 4), third = leaf({4, 4}, 5);
+  const Tensor ids = Tensor::from<int64_t>(cx_.allocator, {3}, std::vector<int64_t>{3, 2, 3});
+  const auto sum = [&] {
+    const Tensor x = ops::embedding(cx_, ids, table);
+    const auto layout = ops::WeightLayout::kInOut;
+    Tensor y = ops::linear(cx_, x, first, bias, layout);
+    y = ops::linear(cx_, y, second, Tensor(), layout, std::nullopt, x);  // and x itself
+    y = ops::linear(cx_, y, third, Tensor(), layout, ops::Activation::kRelu);
+    return ops::sum_all(cx_, y);
+  };
+  const std::array leaves = {table, first, bias, second, third};
+  const auto gradients = [&] {
+    std::vector<std::vector<double>> all;
+    for (const Tensor& each : leaves) {
+      all.push_back(each.grad().to_vector<double>());
+      each.set_grad(Tensor());
+    }
+    return all;
+  };
+  bench_.tape.backward(cx_, sum());
+  const auto at_once = gradients();
+
+  std::vector<uint64_t> order;
+  const Tensor y = sum();
+  bench_.tape.on_leaf_ready([&](const Tensor& each) { order.push_back(each.id()); });
+  // The third has an activation, which cannot be put off.
+  bench_.tape.put_off({first.id(), second.id(), third.id()}, [&] { order.push_back(0); });
+  bench_.tape.backward(cx_, y);
+  EXPECT_EQ(order,
+            (std::vector<uint64_t>{third.id(), table.id(), 0, first.id(), bias.id(), second.id()}));
+  EXPECT_EQ(gradients(), at_once);
+
+  // What the backward pass does not come to is ready all the same.
+  order.clear();
+  const Tensor other = ops::scale(cx_, bias, 3);
+  ops::linear(cx_, table, first, Tensor(), ops::WeightLayout::kOutIn);
+  bench_.tape.backward(cx_, ops::sum_all(cx_, other));
+  EXPECT_EQ(order, (std::vector<uint64_t>{bias.id(), 0, table.id(), first.id()}));
+  EXPECT_FALSE(first.grad());
 }
 
 TEST_F(TapeTest, RowsOfATableAreAddedToTheGradientThatItsLeafHolds) {

@@ -22,7 +22,9 @@
 namespace weft {
 namespace {
 
-constexpr int64_t kBlock = 1 << 14;  // elements
+constexpr int64_t kBlock = 1 << 14;                           // elements
+constexpr int64_t kFirstBlock = 1;                            // a unit
+constexpr size_t kRows = std::numeric_limits<size_t>::max();  // in the place of a bucket
 
 // The squares of all inputs, in double. On the CPU added up in blocks of a fixed size, so that the
 // sum does not depend on the pool's.
@@ -145,13 +147,45 @@ void GradientReducer::add_tables(std::span<const Parameter> trained, const Table
     apart[bucket] = 1;
     if (use.whole(by)) order_.push_back(bucket);
   }
+  late_ = tables_.empty() ? std::vector<size_t>() : put_off(use);
   for (size_t b = 0; b < states_.size(); ++b) {
-    if (apart[b] == 0) order_.push_back(b);
+    if (apart[b] == 0 && std::ranges::count(late_, b) == 0) order_.push_back(b);
   }
+  if (!tables_.empty()) order_.push_back(kRows);
+  order_.insert(order_.end(), late_.begin(), late_.end());
+}
+
+// Buckets of the matrices of the first block's attention, in the order of the forward pass, as long
+// as their sums are no more bytes than the rows: then the step ends no later, however slow the link
+// is. A tensor axis' products have transfers beside them already.
+std::vector<size_t> GradientReducer::put_off(const TableUse& use) const {
+  const Tensor& table = parameters_[tables_[0].parameter].value;
+  const int64_t rows = use.tokens * table.dim(1) * static_cast<int64_t>(size_of(table.dtype()));
+  const auto is_matrix = [&](const Bucket::Entry& entry) {
+    return parameters_[entry.parameter].info.shape.dims() == 2;
+  };
+  const auto is_used_later = [&](const Bucket::Entry& entry) {
+    return is_matrix(entry) && parameters_[entry.parameter].info.behind_attention;
+  };
+  std::vector<size_t> chosen;
+  if (rank_.mesh.size(Axis::kTensor) > 1) return chosen;
+  int64_t sent = 0;  // to each other rank
+  for (size_t b = states_.size(); b > 0; --b) {
+    const Bucket& bucket = buckets_.all()[b - 1];
+    if (bucket.unit != kFirstBlock || !std::ranges::any_of(bucket.entries, is_matrix)) continue;
+    if (std::ranges::any_of(bucket.entries, is_used_later)) continue;
+    const int64_t bytes = bucket.elements * int64_t{sizeof(float)} / replicas_.size();
+    sent += zero_ == 0 ? 2 * bytes : bytes;
+    if (sent > rows) break;
+    chosen.push_back(b - 1);
+  }
+  return chosen;
 }
 
 void GradientReducer::start_round() {
   next_ = 0;
+  rows_complete_ = false;
+  row_counts_ = Tensor();
   std::fill(complete_.begin(), complete_.end(), 0);
   for (size_t b = 0; b < states_.size(); ++b) {
     states_[b].launched = false;
@@ -173,7 +207,18 @@ void GradientReducer::arm(Tape& tape) {
       if (parameters_[table.parameter].value.id() == leaf.id()) table.rows.push_back(rows);
     }
   });
+  if (!tables_.empty()) announce_rows(tape.row_count(parameters_[tables_[0].parameter].value));
   if (!overlap_) return;
+  std::unordered_set<uint64_t> late;
+  for (const size_t b : late_) {
+    for (const Bucket::Entry& entry : buckets_.all()[b].entries) {
+      late.insert(parameters_[entry.parameter].value.id());
+    }
+  }
+  tape.put_off(std::move(late), [this] {
+    rows_complete_ = true;
+    launch_complete();
+  });
   const std::unordered_set<uint64_t> used = tape.leaves();
   for (size_t i = 0; i < parameters_.size(); ++i) {
     if (!used.contains(parameters_[i].value.id())) complete(i);
@@ -199,6 +244,11 @@ void GradientReducer::complete(size_t parameter) {
 
 void GradientReducer::launch_complete() {
   for (; next_ < order_.size(); ++next_) {
+    if (order_[next_] == kRows) {
+      if (!rows_complete_) return;
+      send_rows();
+      continue;
+    }
     const State& state = states_[order_[next_]];
     if (state.trained && state.missing > 0) return;
     if (state.trained) launch(order_[next_]);
@@ -207,14 +257,14 @@ void GradientReducer::launch_complete() {
 
 void GradientReducer::flush() {
   if (alone()) return;
+  if (!tables_.empty() && !row_counts_) announce_rows(0);
   for (size_t i = 0; i < parameters_.size(); ++i) complete(i);
+  rows_complete_ = true;
   launch_complete();
-  LookedUpRows own;
-  if (!tables_.empty()) own = own_rows();
-  if (every_round() || !tables_.empty()) {  // the next one starts with nothing under way
+  if (!tables_.empty()) take_rows();
+  if (every_round()) {  // the next one starts with nothing under way
     while (!in_flight_.empty()) take(in_flight_.front());
   }
-  if (!tables_.empty()) exchange_rows(own);
   start_round();
 }
 
@@ -368,25 +418,43 @@ GradientReducer::LookedUpRows GradientReducer::own_rows() {
   return own;
 }
 
-// Adds the rows of all ranks to the sums, or to the parts of them that are this rank's.
-void GradientReducer::exchange_rows(const LookedUpRows& own) {
-  Allocator& allocator = *rank_.allocator;
-  const int64_t width = own.values.dim(1);
-  const Tensor count = Tensor::full(allocator, {1}, double(own.values.dim(0)), DType::kI64);
-  Tensor gathered = Tensor::empty(allocator, {replicas_.size()}, DType::kI64);
-  replicas_.all_gather(count, gathered,
-                       std::vector<int64_t>(static_cast<size_t>(replicas_.size()), 1));
-  const std::vector<int64_t> counts = gathered.to_vector<int64_t>();
+void GradientReducer::announce_rows(int64_t count) {
+  const Tensor own = Tensor::full(*rank_.allocator, {1}, static_cast<double>(count), DType::kI64);
+  row_counts_ = Tensor::empty(*rank_.allocator, {replicas_.size()}, DType::kI64);
+  announced_ = replicas_.start([own, all = row_counts_](Communicator& c) mutable {
+    c.all_gather(own, all, std::vector<int64_t>(static_cast<size_t>(c.size()), 1));
+  });
+}
+
+void GradientReducer::send_rows() {
+  const LookedUpRows own = own_rows();
+  announced_.wait();
+  const std::vector<int64_t> counts = row_counts_.to_vector<int64_t>();
+  const int64_t count = own.values.dim(0), width = own.values.dim(1);
+  WEFT_CHECK(counts[static_cast<size_t>(replicas_.rank())] == count,
+             "{} rows of those that were looked up have a gradient", count);
   const int64_t all = std::accumulate(counts.begin(), counts.end(), int64_t{0});
+  all_rows_.values = Tensor::empty(*rank_.allocator, {all, width}, own.values.dtype());
+  for (size_t i = 0; i < tables_.size(); ++i) {
+    all_rows_.ids.push_back(Tensor::empty(*rank_.allocator, {all}, DType::kI64));
+  }
   std::vector<int64_t> elements = counts;
   for (int64_t& n : elements) n *= width;
-  Tensor values = Tensor::empty(allocator, {all, width}, own.values.dtype());
-  replicas_.all_gather(own.values, values, elements);
-  for (size_t i = 0; i < tables_.size(); ++i) {
-    Tensor ids = Tensor::empty(allocator, {all}, DType::kI64);
-    replicas_.all_gather(own.ids[i], ids, counts);
-    add_rows(tables_[i], ids, values);
+  rows_pending_ = replicas_.start([own, to = all_rows_, counts, elements](Communicator& c) mutable {
+    c.all_gather(own.values, to.values, elements);
+    for (size_t i = 0; i < to.ids.size(); ++i) c.all_gather(own.ids[i], to.ids[i], counts);
+  });
+}
+
+// Adds the rows of all ranks to the sums, or to the parts of them that are this rank's.
+void GradientReducer::take_rows() {
+  for (const Table& table : tables_) {
+    const size_t bucket = buckets_.bucket_of(table.parameter);
+    if (std::ranges::count(in_flight_, bucket) != 0) take(bucket);
   }
+  rows_pending_.wait();
+  const LookedUpRows rows = std::exchange(all_rows_, {});
+  for (size_t i = 0; i < tables_.size(); ++i) add_rows(tables_[i], rows.ids[i], rows.values);
 }
 
 void GradientReducer::add_rows(const Table& table, const Tensor& ids, const Tensor& values) {

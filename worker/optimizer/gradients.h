@@ -24,8 +24,10 @@ namespace weft {
 // Buckets are sent in their order, each as soon as its gradients and those of the buckets before it
 // are complete. A table that tokens look rows up in (sent_as_rows) comes first, once it has all of
 // its gradient but the rows of this round, right after the loss where the logits use it; where they
-// do not, it is not sent. What rows the ranks have looked up they gather at the end of the round,
-// once for all tables, and add them to the sums in the order of the ranks. Level 0 sums whole
+// do not, it is not sent. What rows the ranks have looked up they gather at the end of the backward
+// pass, once for all tables, and add them to the sums in the order of the ranks. So that something
+// is computed meanwhile, the first block's weight gradients whose sums are no more bytes than the
+// rows (put_off) come after it, and are sent last. Level 0 sums whole
 // buckets and gives each parameter its summed gradient; the levels above leave each rank the sum of
 // its own parts (reduce-scatter), and the parameters' gradients are freed as their bucket is sent.
 //
@@ -93,13 +95,17 @@ class GradientReducer {
     std::vector<RowGradient> rows;
   };
   void add_tables(std::span<const Parameter> trained, const TableUse& use);
+  std::vector<size_t> put_off(const TableUse& use) const;
   // What was looked up: ids [N], by table, and of all tables the rows, [N, H].
   struct LookedUpRows {
     std::vector<Tensor> ids;
     Tensor values;
   };
+  // Tells the others how many rows this rank is going to have in this round.
+  void announce_rows(int64_t count);
   LookedUpRows own_rows();
-  void exchange_rows(const LookedUpRows& own);
+  void send_rows();
+  void take_rows();
   void add_rows(const Table& table, const Tensor& ids, const Tensor& values);
   void measure();
   bool alone() const { return replicas_.size() == 1 && rank_.blocks == 0; }
@@ -113,9 +119,16 @@ class GradientReducer {
   std::unordered_map<uint64_t, size_t> index_of_;  // by the leaf's id
   std::vector<State> states_;                      // by bucket
   std::vector<char> complete_;                     // by parameter, in this round
-  std::vector<size_t> order_;                      // of the buckets that are sent
-  size_t next_ = 0;                                // of those, the next one
+  // The buckets that are sent, in that order, and among them kRows.
+  std::vector<size_t> order_;
+  size_t next_ = 0;           // of those, the next one
+  std::vector<size_t> late_;  // the last ones of those: gradients that are put off
   std::vector<Table> tables_;
+  Tensor row_counts_;  // of all ranks, [replicas], once announced_ is waited for
+  Pending announced_;
+  bool rows_complete_ = false;
+  LookedUpRows all_rows_;  // under way
+  Pending rows_pending_;
   std::vector<size_t> in_flight_;
   Tensor health_;  // of this rank's gradients so far: a double that is finite if they are
   bool finite_ = true;

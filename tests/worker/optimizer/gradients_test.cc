@@ -2,9 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
+#include <chrono>
 #include <cmath>
+#include <thread>
 
+#include "cluster/comm/watched_communicator.h"
 #include "kernels/ops/ops.h"
 #include "kernels/ops/reductions.h"
 #include "tests/testing/rank_runner.h"
@@ -296,6 +300,99 @@ TEST(GradientReducer, TablesSendTheRowsThatWereLookedUp) {
       }
     }
   }
+}
+
+// A table that so many tokens of this rank look up, and a block: a norm, two matrices of its
+// attention and one of its MLP, each a bucket of 512, 768, 1536 and 512 bytes (the norm's of 128).
+struct BlockGradients {
+  std::vector<int64_t> sent;  // bytes of what was summed, and -1 for the rows, in this order
+  std::vector<std::vector<float>> own;
+};
+bool is_of_rows(const Span& span, int64_t tokens) {
+  return std::string_view(span.name) == "all_gather" && span.bytes == tokens * 8 * 4;
+}
+BlockGradients block_gradients(Rank& rank, Activity& activity, int64_t tokens, bool overlap) {
+  std::vector<Parameter> parameters(5);
+  const std::array shapes = {Shape{128, 8}, Shape{8}, Shape{8, 24}, Shape{24, 16}, Shape{16, 8}};
+  for (size_t i = 0; i < 5; ++i) {
+    ParameterInfo& info = parameters[i].info;
+    info.name = "layer" + std::to_string(i) + ".weight";
+    info.shape = shapes[i];
+    info.unit = i > 0 ? 1 : 0;
+    info.behind_attention = i == 4;
+    if (i == 0) info.looked_up = LookedUp::kByToken;
+    Tensor& value = parameters[i].value;
+    value = Tensor::empty(*rank.allocator, info.shape);
+    for (int64_t at = 0; at < value.elements(); ++at) {
+      value.data<float>()[at] = std::cos(static_cast<float>(at + 5));
+    }
+    value.set_requires_grad(true);
+  }
+  const int replica = rank.mesh.index(Axis::kReplica);
+  const Buckets buckets(parameters, 2, replica, 512);
+  EXPECT_EQ(buckets.all().size(), 5U);
+  GradientReducer reducer(rank, parameters, buckets, /*zero=*/1, overlap);
+  activity.start_recording({});
+  reducer.begin(parameters, {.tokens = tokens, .tied = false, .accumulated = false});
+  if (replica == 0) {  // the other has none, and sends in the same order
+    Tape tape;
+    Context cx = rank.context();
+    cx.tape = &tape;
+    std::vector<int64_t> ids;
+    for (int64_t i = 0; i < tokens; ++i) ids.push_back(i * i % 128);
+    Tensor x = ops::embedding(cx, Tensor::from<int64_t>(*rank.allocator, {tokens}, ids),
+                              parameters[0].value);
+    x = ops::multiply(cx, x, parameters[1].value);
+    for (size_t i = 2; i < 5; ++i) {
+      x = ops::linear(cx, x, parameters[i].value, Tensor(), ops::WeightLayout::kInOut);
+    }
+    const Tensor sum = ops::sum(cx, ops::multiply(cx, x, x), std::array{0, 1});
+    reducer.arm(tape);
+    tape.backward(cx, sum);
+    // They leave without the flush; the other rank, which has none, waits for them there.
+    const auto have_come = [&] {
+      return std::ranges::any_of(activity.recording_so_far()->spans,
+                                 [&](const Span& span) { return is_of_rows(span, tokens); });
+    };
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    while (overlap && !have_come() && std::chrono::steady_clock::now() < end) {
+      std::this_thread::yield();
+    }
+    EXPECT_EQ(have_come(), overlap);
+  }
+  reducer.flush();
+  reducer.finish();
+  BlockGradients result;
+  for (const Span& span : activity.take_recording().spans) {
+    if (span.lane != Lane::kCommunication) continue;
+    const bool sum = std::string_view(span.name) == "reduce_scatter";
+    if (sum || is_of_rows(span, tokens)) result.sent.push_back(sum ? span.bytes : -1);
+  }
+  for (size_t i = 0; i < 5; ++i) {
+    result.own.push_back(reducer.own_gradient(i).to_vector<float>());
+  }
+  return result;
+}
+
+// The sums of both attention's matrices are 384 and 768 bytes to the other rank, the rows 32 each.
+TEST(GradientReducer, RowsTravelBesideGradientsThatArePutOff) {
+  testing::run_ranks(2, [](Rank& outer) {
+    Communicator& world = outer.mesh.axis(Axis::kWorld);
+    Activity activity;
+    auto watched = comm::watched(world.split(0, world.rank()), activity, {.compare = true});
+    Rank rank{make_caching_allocator(), std::make_unique<ThreadPool>(1),
+              std::move(*Mesh::create(std::move(watched), {.data = 2})), Logger()};
+    const std::vector<std::pair<int64_t, std::vector<int64_t>>> cases = {
+        {11, {512, 1536, 768, 128, -1}},
+        {12, {512, 1536, 128, -1, 768}},
+        {35, {512, 1536, 128, -1, 768}},
+        {36, {512, 128, -1, 768, 1536}}};
+    for (const auto& [tokens, order] : cases) {
+      const BlockGradients found = block_gradients(rank, activity, tokens, true);
+      EXPECT_EQ(found.sent, order) << tokens;
+      EXPECT_EQ(found.own, block_gradients(rank, activity, tokens, false).own);
+    }
+  });
 }
 
 TEST(GradientReducer, RoundsAddUp) {
