@@ -26,7 +26,7 @@ std::vector<ShardSize> shards_of(const ModelFamily& family, const ModelConfig& c
     shards.push_back({info.unit, whole ? all : all / info.shape[info.shard.dim] * part, whole,
                       info.shape.dims() >= 2, info.looked_up,
                       i > 0 && same_layer(plan[i - 1], info), info.shard.copy, info.shard.copies,
-                      info.keep_fp32});
+                      info.keep_fp32, info.behind_attention});
     if (info.unit == planned) shards.back().repeats += config.layers - planned;
     if (info.unit > planned) shards.back().unit += config.layers - planned;
   }

@@ -19,10 +19,11 @@ struct ShardSize {
   bool whole = false;              // every rank of the tensor axis holds all of it
   bool matrix = false;             // two dimensions or more
   LookedUp looked_up = LookedUp::kNever;
-  bool joined = false;       // BucketItem::joined
-  int copy = 0, copies = 1;  // as Shard's
-  bool keep_fp32 = false;    // ParameterInfo::keep_fp32
-  int64_t repeats = 1;       // it stands for so many, of units that are alike and follow each other
+  bool joined = false;            // BucketItem::joined
+  int copy = 0, copies = 1;       // as Shard's
+  bool keep_fp32 = false;         // ParameterInfo::keep_fp32
+  bool behind_attention = false;  // ParameterInfo::behind_attention
+  int64_t repeats = 1;  // it stands for so many, of units that are alike and follow each other
   bool operator==(const ShardSize&) const = default;
 };
 

@@ -16,7 +16,8 @@ constexpr int64_t kId = 8;                          // of a token's number
 constexpr int64_t kSmallBytes = int64_t{16} << 10;  // of an all-reduce in one go (cluster/comm/mpi)
 constexpr int64_t kChunkElements = 1 << 24;  // of logits at once (kernels/ops/linear_cross_entropy)
 // The first unit whose values travel while a block computes: those of the embedding, or the rows of
-// it that go ahead, and of the first block are what a forward pass begins with.
+// it that go ahead, and of the first block (or what its attention uses) are what a forward pass
+// begins with.
 constexpr int64_t kLaterUnit = 2;
 constexpr int64_t kRingPieces = 3;  // of a shift's keys and values (parallel/ring.h)
 
@@ -277,7 +278,12 @@ ValueTraffic forward_values(const Buckets& buckets, const ReplicaSizes& sizes,
     const int64_t passes = sizes.zero == 3 && bucket.unit >= 0 ? sizes.rounds : 1;
     const AxisTraffic once{own_bytes(bucket, sizes.precision) * messages, messages};
     const bool last = rows_go_ahead(bucket, sizes.ahead, sizes.width);
-    AxisTraffic& sent = bucket.unit < kLaterUnit && !last ? values.first : values.later;
+    const bool behind = sizes.alone && sizes.zero < 3 &&
+                        std::ranges::all_of(bucket.entries, [&](const Bucket::Entry& entry) {
+                          return shards[entry.parameter].behind_attention;
+                        });
+    const bool first = bucket.unit < kLaterUnit && !last && !behind;
+    AxisTraffic& sent = first ? values.first : values.later;
     sent += once * (passes * repeats_of(bucket, shards));
   }
   return values;
@@ -388,6 +394,7 @@ StepTraffic step_traffic(const ModelConfig& config, const proto::JobSpec& spec,
   }
   step.replica = replica_traffic(buckets, sizes, shards);
   sizes.ahead = tokens_ahead(config, spec);
+  sizes.alone = mesh.tensor() == 1 && mesh.sequence() == 1;
   for (const Bucket& bucket : buckets.all()) {
     if (!rows_go_ahead(bucket, sizes.ahead, sizes.width)) continue;
     const int64_t own = sizes.ahead * sizes.width / replicas;

@@ -67,13 +67,15 @@ struct ReplicaSizes {
   int64_t width = 0;   // of a row of those
   int64_t tokens = 0;  // that this rank looks up in the rounds that are sent
   int64_t ahead = 0;   // tokens_ahead
+  bool alone = false;  // nothing but values is sent in the forward pass
 };
 // shards: whose buckets these are (bucket_items); empty: each bucket stands for itself.
 AxisTraffic replica_traffic(const Buckets& buckets, const ReplicaSizes& sizes,
                             std::span<const ShardSize> shards = {});
 // Of that the values that forward passes wait for (value_gate.h, unit_gate.h), levels 1 to 3: those
 // that a pass begins with, beside which nothing computes, and heads'; and those that travel while
-// the block before theirs computes.
+// the block before theirs computes, or the first block's attention: at levels 1 and 2, alone, what
+// is used behind that.
 struct ValueTraffic {
   AxisTraffic first, later;
 };

@@ -7,11 +7,11 @@
 //
 // What is hidden: sums of gradients behind the backward pass, the values of ZeRO's levels behind
 // the forward pass, but for those with which it begins: of the embedding, of which the rows that go
-// ahead are enough, and of the first block; keys and values of a ring behind the attention,
-// transfers of the tensor axis behind the products that are cut for them, as far as they cross
-// between machines. Within one the ranks' own cores move them, so nothing is hidden there unless
-// cores are left over; a GPU's engines move them beside its arithmetic. Of topology-invariant
-// training nothing is hidden.
+// ahead are enough, and of the first block, or of its attention; keys and values of a ring behind
+// the attention, transfers of the tensor axis behind the products that are cut for them, as far as
+// they cross between machines. Within one the ranks' own cores move them, so nothing is hidden
+// there unless cores are left over; a GPU's engines move them beside its arithmetic. Of
+// topology-invariant training nothing is hidden.
 //
 // Thread safety: pure functions.
 #pragma once

@@ -342,6 +342,29 @@ TEST(Planner, TheForwardPassHidesValues) {
   }
 }
 
+// Where nothing else is sent, the first block's MLP comes while its attention computes, unless it
+// shares a bucket with it: here each of its matrices is larger than one.
+TEST(Planner, TheFirstAttentionHidesWhatIsUsedBehindIt) {
+  constexpr int64_t kWidth = 768, kMlp = 2 * 4 * kWidth * kWidth + 5 * kWidth;
+  constexpr int64_t kAttention = 4 * kWidth * kWidth + 8 * kWidth;  // and both norms
+  Site apart{.slots = 1};
+  apart.speed.link = 1e11;
+  apart.speed.network_latency = 0;
+  const auto in_sight = [&](int zero, std::string_view more) {
+    const proto::JobSpec spec = job("n_layer: 4, n_head: 12, n_embd: 768, vocab_size: 1000", kRows,
+                                    fmt::format("{{data: 2, zero: {}{}}}", zero, more));
+    const proto::MeshPlan mesh = plan(spec, apart, {2}).chosen();
+    return (mesh.communication_seconds() - mesh.hidden_seconds()) * apart.speed.link;
+  };
+  const double tables = 4 * (1000 + 1024) * kWidth / 2.0;
+  const double attention = 4 * kAttention / 2.0, mlp = 4 * kMlp / 2.0;
+  for (const int zero : {1, 2}) {
+    EXPECT_NEAR(in_sight(zero, ""), tables + attention, 0.1) << zero;
+    EXPECT_NEAR(in_sight(zero, ", bucket_bytes: 1000000000"), tables + attention + mlp, 0.1);
+  }
+  EXPECT_NEAR(in_sight(3, ""), tables + attention + mlp, 0.1);
+}
+
 // What crosses between nodes of one machine its cores move.
 TEST(Planner, NothingIsHiddenOnALoopback) {
   Site site{.slots = 1};
