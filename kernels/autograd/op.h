@@ -64,8 +64,8 @@ class Op : public Kernel {
   virtual std::vector<Tensor> leaf_vjp(Context& cx, std::span<const Tensor> saved,
                                        std::span<const Tensor> output_grads);
 
-  // Asked instead of leaf_vjp, which true puts off: vjp comes first, leaves out what leaf_vjp gives,
-  // and leaf_vjp follows when other entries' vjp have run.
+  // Asked in place of leaf_vjp. True: vjp comes first and leaves out what leaf_vjp gives, which
+  // follows when the vjps of other ops have run.
   virtual bool puts_leaves_off() { return false; }
 
   // Instead of both, where that costs less than making a gradient that is mostly zeros: adds the

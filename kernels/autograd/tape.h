@@ -56,8 +56,9 @@ class Tape {
   // How many rows of this leaf, one of those, take is going to be handed.
   int64_t row_count(const Tensor& leaf) const;
 
-  // Gradients of these leaves (ids) wait, where their op can do that (Op::puts_leaves_off), until the
-  // pass is done with all else, before() included; the one that was put off last comes first.
+  // Gradients of these leaves (ids) wait, where their op can do that (Op::puts_leaves_off), until
+  // all others are computed and before() has been called; the one that was put off last comes
+  // first.
   void put_off(std::unordered_set<uint64_t> leaves, std::function<void()> before);
 
   // Ids of the leaves that were recorded, those aside of which nothing but rows is to come.
