@@ -135,6 +135,21 @@ TEST_F(TraceTest, ShowsCommunicationBesideTheBackwardPass) {
   }
 }
 
+// The sum of the first attention's matrix is no more bytes than the rows at level 1, twice as many
+// at level 0: once a step its layer is come back to, behind all others.
+TEST_F(TraceTest, ShowsAWeightGradientThatIsPutOff) {
+  for (const int zero : {0, 1}) {
+    proto::LaunchRecord deep = record(kTwoTasks, {.data = 2});
+    deep.mutable_spec()->mutable_parallel()->set_bucket_bytes(4096);
+    deep.mutable_spec()->mutable_parallel()->set_zero(zero);
+    for (const proto::RankTrace& trace : traces(deep, 4)) {
+      const size_t passes = spans(trace, Lane::kCompute, "backward").size();
+      EXPECT_EQ(spans(trace, Lane::kCompute, "layer", "backward").size(),
+                2 * passes + 4 * static_cast<size_t>(zero));
+    }
+  }
+}
+
 // Keys that are not there yet hold up a rank of a ring, which its trace tells as a wait beside
 // their transfer.
 TEST_F(TraceTest, TellsTheWaitsOfARing) {
