@@ -6,7 +6,8 @@
 //
 // Thread safety: pure functions. Invariants: 1. the result for a row depends on its elements and
 // its length only, not on its address. 2. sums over a row use a fixed number of lanes. 3. of halves
-// it is the rounded result for the same row in float.
+// it is the rounded result for the same row in float; where an exponential is in it, with AVX-512
+// one that is off by up to 2^-13 of it before it is rounded.
 #pragma once
 
 #include <cstdint>
@@ -32,10 +33,11 @@ struct NormKernels {
   // As layer_norm_backward.
   void (*rms_norm_backward)(const S* x, const S* dy, const W* gamma, const W* rstd, bool past,
                             int64_t rows, int64_t n, S* dx, W* dgamma);
-  // exponentials: n of them, before they are divided by their sum; may be y where that is of W.
-  void (*softmax)(const S* x, W* exponentials, bool past, int64_t n, S* y);
+  // exponentials: room for those of two rows, each up to a multiple of 32, before they are divided
+  // by their sum; not touched where y is of W and not past the caches, as they stand there then.
+  void (*softmax)(const S* x, W* exponentials, bool past, int64_t rows, int64_t n, S* y);
   void (*softmax_backward)(const S* y, const S* dy, bool past, int64_t n, S* dx);
-  void (*log_softmax)(const S* x, bool past, int64_t n, S* y);
+  void (*log_softmax)(const S* x, bool past, int64_t rows, int64_t n, S* y);
   void (*log_softmax_backward)(const S* y, const S* dy, bool past, int64_t n, S* dx);
 };
 

@@ -27,6 +27,36 @@ inline bool near_each_other(const S*, int64_t n) {
 struct Moments {
   double mean = 0, squares = 0;
 };
+#ifdef __AVX512BF16__
+// Of halves the sums of elements and of squares are one operation a vector each. False where the
+// mean is far from 0, so that too little of the squares lies around it: more than 16/17 are lost.
+template <typename Fetch>
+inline bool moments_at_once(const bfloat16* x, int64_t n, const Fetch& fetch, Moments* of) {
+  const auto ones = reinterpret_cast<__m512bh>(_mm512_set1_epi16(0x3F80));
+  __m512 sums[4] = {}, squares[4] = {};
+  const auto add = [&](int k, const __m512i& words) {
+    const auto halves = reinterpret_cast<__m512bh>(words);
+    sums[k] = _mm512_dpbf16_ps(sums[k], halves, ones);
+    squares[k] = _mm512_dpbf16_ps(squares[k], halves, halves);
+  };
+  constexpr int64_t kHalves = kLanesOf<bfloat16>;
+  int64_t i = 0;
+  for (; i + 4 * kHalves <= n; i += 4 * kHalves) {
+    fetch(i);
+    fetch(i + kGroup);
+    for (int k = 0; k < 4; ++k) add(k, _mm512_loadu_si512(x + i + k * kHalves));
+  }
+  for (; i < n; i += kHalves) {
+    const uint64_t left = n - i < kHalves ? (uint64_t{1} << (n - i)) - 1 : 0xFFFFFFFF;
+    add(0, _mm512_maskz_loadu_epi16(static_cast<__mmask32>(left), x + i));
+  }
+  const double sum = sum_of_lanes<float>((sums[0] + sums[1]) + (sums[2] + sums[3]));
+  const double all = sum_of_lanes<float>((squares[0] + squares[1]) + (squares[2] + squares[3]));
+  of->mean = sum / static_cast<double>(n);
+  of->squares = all - sum * of->mean;
+  return 17 * of->squares >= all;
+}
+#endif
 // In pieces that stay in the nearest cache, each of which is read twice, merged as by Chan, Golub
 // and LeVeque (1979). A row's last additions wait for each other, while another row's go on. The
 // next rows are fetched, from memory (far) twice, as not every request is heeded.
@@ -37,29 +67,44 @@ inline void add_moments(const S* x, bool far, int64_t n, Moments* of) {
   for (int64_t i = 0; i < n; i += kPiece) {
     const int64_t count = n - i < kPiece ? n - i : kPiece;
     const double share = static_cast<double>(count) / static_cast<double>(i + count);
-    T mean[kRows];
-    double squares[kRows];
+    Moments piece[kRows];
+    bool at_once[kRows] = {};
     for (int row = 0; row < kRows; ++row) {
-      const S* const piece = x + row * n + i;
+      const S* const at = x + row * n + i;
       const auto element = [](const auto& v) { return v; };
       const auto early = [=](int64_t k) {
-        if (far) fetch_group(piece + kRows * n + k);
+        if (far) fetch_group(at + kRows * n + k);
       };
-      mean[row] = sum_of_piece<T>(count, early, element, piece) / static_cast<T>(count);
+#ifdef __AVX512BF16__
+      if constexpr (sizeof(S) == sizeof(bfloat16)) {
+        at_once[row] = moments_at_once(at, count, early, piece + row);
+      }
+#endif
+      if (!at_once[row]) {
+        piece[row].mean = sum_of_piece<T>(count, early, element, at) / static_cast<T>(count);
+      }
     }
     for (int row = 0; row < kRows; ++row) {
-      const S* const piece = x + row * n + i;
-      const T m = mean[row];
-      const auto square = [=](const auto& v) { return (v - m) * (v - m); };
-      const auto next = [=](int64_t k) { fetch_group(piece + kRows * n + k); };
-      squares[row] = static_cast<double>(sum_of_piece<T>(count, next, square, piece));
+      if (at_once[row]) continue;
+      const S* const at = x + row * n + i;
+      const T mean = static_cast<T>(piece[row].mean);
+      const auto square = [=](const auto& v) { return (v - mean) * (v - mean); };
+      const auto next = [=](int64_t k) { fetch_group(at + kRows * n + k); };
+      piece[row].squares = static_cast<double>(sum_of_piece<T>(count, next, square, at));
     }
     for (int row = 0; row < kRows; ++row) {
-      const double apart = static_cast<double>(mean[row]) - of[row].mean;
-      of[row].squares += squares[row] + apart * apart * static_cast<double>(i) * share;
+      const double apart = piece[row].mean - of[row].mean;
+      of[row].squares += piece[row].squares + apart * apart * static_cast<double>(i) * share;
       of[row].mean += apart * share;
     }
   }
+}
+
+// A line of each of the next rows once more, as not every request is heeded.
+template <int kRows, typename S>
+inline void fetch_again(const S* x, int64_t n, int64_t i) {
+  if (i * int64_t{sizeof(S)} % 64 != 0) return;
+  for (int row = 0; row < kRows; ++row) fetch_line(x + (kRows + row) * n + i);
 }
 
 template <int kRows, typename S, typename T>
@@ -74,6 +119,7 @@ void layer_norm_of(const S* x, const T* gamma, const T* beta, T epsilon, bool pa
     rstd[row] = r[row] = T{1} / static_cast<T>(__builtin_sqrt(variance + epsilon));
   }
   write_rows<kRows>(past, n, n, y, [=](auto by, int64_t i, auto* out) {
+    if (past) fetch_again<kRows>(x, n, i);
     const auto weight = by.at(gamma + i), bias = by.at(beta + i);
     for (int row = 0; row < kRows; ++row) {
       out[row] = (by.at(x + row * n + i) - m[row]) * r[row] * weight + bias;
@@ -98,27 +144,30 @@ void norm_sums(const Fetch& fetch, const S* x, const S* dy, const T* gamma, T me
   for (int64_t begin = 0; begin < n; begin += kPiece) {
     const int64_t end = n - begin < kPiece ? n : begin + kPiece;
     Lanes<T> g[4] = {}, hats[4] = {};
-    const auto add = [&](int64_t k, int64_t i) {
-      const Lanes<T> up = InVectors::at(dy + i) * lanes_at(gamma + i);
+    const auto add = [&](auto by, int64_t k, int64_t i) {
+      const Lanes<T> up = by.at(dy + i) * lanes_at(gamma + i);
       g[k] += up;
-      hats[k] += up * ((InVectors::at(x + i) - mean) * rstd);
+      hats[k] += up * (by.at(x + i) - mean);
     };
     int64_t i = begin;
     for (; i + 4 * kLanes <= end; i += 4 * kLanes) {
       if (i % kGroup == 0) fetch(i);
-      for (int64_t k = 0; k < 4; ++k) add(k, i + k * kLanes);
+      for (int64_t k = 0; k < 4; k += 2) {
+        add(OfTwo<0>(), k, i + k * kLanes);
+        add(OfTwo<1>(), k + 1, i + (k + 1) * kLanes);
+      }
     }
-    for (; i + kLanes <= end; i += kLanes) add(0, i);
+    for (; i + kLanes <= end; i += kLanes) add(InVectors(), 0, i);
     for (int64_t lane = 0; i < end; ++i, ++lane) {
       const T up = OneByOne::at(dy + i) * gamma[i];
       g[1][lane] += up;
-      hats[1][lane] += up * ((OneByOne::at(x + i) - mean) * rstd);
+      hats[1][lane] += up * (OneByOne::at(x + i) - mean);
     }
     sum_g += static_cast<double>(sum_of_lanes<T>((g[0] + g[1]) + (g[2] + g[3])));
     sum_along += static_cast<double>(sum_of_lanes<T>((hats[0] + hats[1]) + (hats[2] + hats[3])));
   }
   *total = static_cast<T>(sum_g);
-  *along = static_cast<T>(sum_along);
+  *along = static_cast<T>(sum_along) * rstd;
 }
 
 // Where a gradient goes past the caches (kFar), what it is computed of comes from memory: the same
@@ -147,16 +196,16 @@ struct NextRows {
 template <bool kPast, int kRows, typename S, typename T>
 void layer_norm_backward_of(const S* x, const S* dy, const T* gamma, const T* mean, const T* rstd,
                             int64_t n, S* dx, T* dgamma, T* dbeta) {
-  T center[kRows], factor[kRows], mean_g[kRows], mean_along[kRows];
+  T center[kRows], factor[kRows], offset[kRows], slope[kRows];
   NextRows<kPast, S> next[kRows];
   for (int row = 0; row < kRows; ++row) {
     const int64_t at = row * n;
     next[row] = {x + at, dy + at, kRows * n};
     center[row] = mean[row], factor[row] = rstd[row];
-    norm_sums(next[row], x + at, dy + at, gamma, center[row], factor[row], n, mean_g + row,
-              mean_along + row);
-    mean_g[row] /= static_cast<T>(n);
-    mean_along[row] /= static_cast<T>(n);
+    T sum_g = 0, sum_along = 0;
+    norm_sums(next[row], x + at, dy + at, gamma, center[row], factor[row], n, &sum_g, &sum_along);
+    offset[row] = factor[row] * (sum_g / static_cast<T>(n));
+    slope[row] = factor[row] * (sum_along / static_cast<T>(n)) * factor[row];
   }
   write_rows<kRows>(kPast, n, n, dx, [=](auto by, int64_t i, auto* out) {
     const auto weight = by.at(gamma + i);
@@ -164,9 +213,10 @@ void layer_norm_backward_of(const S* x, const S* dy, const T* gamma, const T* me
     for (int row = 0; row < kRows; ++row) {
       next[row].line(i);
       const int64_t at = row * n + i;
-      const auto up = by.at(dy + at), hat = (by.at(x + at) - center[row]) * factor[row];
-      out[row] = factor[row] * (up * weight - mean_g[row] - hat * mean_along[row]);
-      to_gamma += up * hat;
+      const auto up = by.at(dy + at), scaled = up * factor[row],
+                 apart = by.at(x + at) - center[row];
+      out[row] = scaled * weight - offset[row] - apart * slope[row];
+      to_gamma += scaled * apart;
       to_beta += up;
     }
     by.at(dgamma + i) = to_gamma;
@@ -194,6 +244,7 @@ void rms_norm_of(const S* x, const T* gamma, T epsilon, bool past, int64_t n, S*
     rstd[row] = r[row] = T{1} / sqrt_of(squares / static_cast<T>(n) + epsilon);
   }
   write_rows<kRows>(past, n, n, y, [=](auto by, int64_t i, auto* out) {
+    if (past) fetch_again<kRows>(x, n, i);
     const auto weight = by.at(gamma + i);
     for (int row = 0; row < kRows; ++row) out[row] = by.at(x + row * n + i) * r[row] * weight;
   });
@@ -212,16 +263,17 @@ void rms_norm(const S* x, const T* gamma, T epsilon, bool past, int64_t rows, in
 template <bool kPast, int kRows, typename S, typename T>
 void rms_norm_backward_of(const S* x, const S* dy, const T* gamma, const T* rstd, int64_t n, S* dx,
                           T* dgamma) {
-  T factor[kRows], mean[kRows];
+  T factor[kRows], slope[kRows];
   NextRows<kPast, S> next[kRows];
   for (int row = 0; row < kRows; ++row) {
     const int64_t at = row * n;
     const T r = factor[row] = rstd[row];
     next[row] = {x + at, dy + at, kRows * n};
-    const auto term = [=](const auto& up, const auto& weight, const auto& v) {
-      return up * weight * (v * r);
+    const auto term = [](const auto& up, const auto& weight, const auto& v) {
+      return up * weight * v;
     };
-    mean[row] = sum_fetching<T>(n, next[row], term, dy + at, gamma, x + at) / static_cast<T>(n);
+    const T along = sum_fetching<T>(n, next[row], term, dy + at, gamma, x + at) * r;
+    slope[row] = r * (along / static_cast<T>(n)) * r;
   }
   write_rows<kRows>(kPast, n, n, dx, [=](auto by, int64_t i, auto* out) {
     const auto weight = by.at(gamma + i);
@@ -229,9 +281,9 @@ void rms_norm_backward_of(const S* x, const S* dy, const T* gamma, const T* rstd
     for (int row = 0; row < kRows; ++row) {
       next[row].line(i);
       const int64_t at = row * n + i;
-      const auto up = by.at(dy + at), hat = by.at(x + at) * factor[row];
-      out[row] = factor[row] * (up * weight - hat * mean[row]);
-      to_gamma += up * hat;
+      const auto scaled = by.at(dy + at) * factor[row], v = by.at(x + at);
+      out[row] = scaled * weight - v * slope[row];
+      to_gamma += scaled * v;
     }
     by.at(dgamma + i) = to_gamma;
   });
@@ -255,7 +307,7 @@ void write_nothing(const S* x, int64_t n, S* y) {
 }
 
 template <typename S, typename T>
-void softmax(const S* x, T* exponentials, bool past, int64_t n, S* y) {
+void softmax_of(const S* x, T* exponentials, bool past, int64_t n, S* y) {
   const T largest = max_over(x, n);
   if (largest == -T(__builtin_inff())) return write_nothing(x, n, y);
   const T total = sum_of_exp(x, largest, n, [=](auto by, int64_t i, const auto& e) {
@@ -264,6 +316,15 @@ void softmax(const S* x, T* exponentials, bool past, int64_t n, S* y) {
   });
   const T factor = T{1} / total;
   write_row(past, n, y, [=](auto by, int64_t i) { return by.at(exponentials + i) * factor; });
+}
+
+template <typename S, typename T>
+void softmax(const S* x, T* exponentials, bool past, int64_t rows, int64_t n, S* y) {
+  for (int64_t at = 0; at < rows * n; at += n) {
+    T* of_row = exponentials;
+    if constexpr (std::is_same_v<S, T>) of_row = past ? exponentials : y + at;
+    softmax_of(x + at, of_row, past, n, y + at);
+  }
 }
 
 // Whether one row at a time asks for the next: one within a page is fetched by the processor
@@ -291,13 +352,18 @@ void softmax_backward(const S* y, const S* dy, bool past, int64_t n, S* dx) {
 }
 
 template <typename S>
-void log_softmax(const S* x, bool past, int64_t n, S* y) {
+void log_softmax_of(const S* x, bool past, int64_t n, S* y) {
   using T = Wide<S>;
   const T largest = max_over(x, n);
   if (largest == -T(__builtin_inff())) return write_nothing(x, n, y);
   const T total = sum_of_exp(x, largest, n, [](auto, int64_t, const auto& e) { return e; });
   const T log_total = static_cast<T>(__builtin_log(static_cast<double>(total)));
   write_row(past, n, y, [=](auto by, int64_t i) { return (by.at(x + i) - largest) - log_total; });
+}
+
+template <typename S>
+void log_softmax(const S* x, bool past, int64_t rows, int64_t n, S* y) {
+  for (int64_t at = 0; at < rows * n; at += n) log_softmax_of(x + at, past, n, y + at);
 }
 
 // dx = dy - e^y sum(dy)
@@ -318,9 +384,22 @@ void log_softmax_backward(const S* y, const S* dy, bool past, int64_t n, S* dx) 
                        : log_softmax_backward_of<false>(y, dy, past, n, dx);
 }
 
+#ifdef __AVX512F__
+#include "kernels/cpu/norms_halves_avx512_body.h"
+#endif
+
 template <typename S>
 constexpr NormKernels<S> table() {
   using T = Wide<S>;
-  return {layer_norm<S, T>, layer_norm_backward<S, T>, rms_norm<S, T>, rms_norm_backward<S, T>,
-          softmax<S, T>,    softmax_backward<S>,       log_softmax<S>, log_softmax_backward<S>};
+  NormKernels<S> of = {
+      layer_norm<S, T>, layer_norm_backward<S, T>, rms_norm<S, T>, rms_norm_backward<S, T>,
+      softmax<S, T>,    softmax_backward<S>,       log_softmax<S>, log_softmax_backward<S>};
+#ifdef __AVX512F__
+  if constexpr (sizeof(S) == sizeof(bfloat16)) {
+    of.softmax = softmax_of_halves;
+    of.log_softmax = log_softmax_of_halves;
+    of.log_softmax_backward = log_softmax_backward_of_halves;
+  }
+#endif
+  return of;
 }

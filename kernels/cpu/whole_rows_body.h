@@ -9,22 +9,10 @@
 typedef uint16_t Halves __attribute__((vector_size(kVectorBytes / 2), aligned(2), may_alias));
 typedef uint32_t FloatBits __attribute__((vector_size(kVectorBytes)));
 
-#ifdef __AVX512F__
-// Word i of 16 to the upper half of lane i.
-struct UpperHalves {
-  alignas(64) uint16_t from[32] = {};
-  constexpr UpperHalves() {
-    for (int i = 0; i < 32; ++i) from[i] = static_cast<uint16_t>(i / 2);
-  }
-};
-constexpr UpperHalves kUpperHalves;
-#endif
 inline Lanes<float> widened_in_order(const bfloat16* x) {
-#ifdef __AVX512F__  // one operation of the vector's units where others take two
-  const auto twice =
-      _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i_u*>(x)));
-  return reinterpret_cast<Lanes<float>>(
-      _mm512_maskz_permutexvar_epi16(0xAAAAAAAA, _mm512_load_si512(kUpperHalves.from), twice));
+#ifdef __AVX512F__
+  const auto words = _mm256_loadu_si256(reinterpret_cast<const __m256i_u*>(x));
+  return reinterpret_cast<Lanes<float>>(_mm512_slli_epi32(_mm512_cvtepu16_epi32(words), 16));
 #else
   return reinterpret_cast<Lanes<float>>(
       __builtin_convertvector(*reinterpret_cast<const Halves*>(x), FloatBits) << 16);
@@ -75,6 +63,29 @@ struct InVectors {
       WholeLanes::put(past, y, values);
     }
   }
+};
+#ifdef __AVX512F__
+// Words 16 to 31 of the permuted are the upper halves of what was word 0 to 15 or 16 to 31.
+struct UpperHalves {
+  alignas(64) uint16_t from[2][32] = {};
+  constexpr UpperHalves() {
+    for (int i = 0; i < 64; ++i) from[i / 32][i % 32] = static_cast<uint16_t>(i / 2);
+  }
+};
+constexpr UpperHalves kUpperHalves;
+#endif
+// One of two vectors that lie beside each other, the lower (0) or the upper (1). Of halves both are
+// one load, and each one permutation of its words, where a vector alone takes two operations.
+template <int kWhich>
+struct OfTwo : InVectors {
+  using InVectors::at;
+#ifdef __AVX512F__
+  static Lanes<float> at(const bfloat16* x) {
+    const __m512i both = _mm512_loadu_si512(x - kWhich * kLanesOf<float>);
+    return reinterpret_cast<Lanes<float>>(_mm512_maskz_permutexvar_epi16(
+        0xAAAAAAAA, _mm512_load_si512(kUpperHalves.from[kWhich]), both));
+  }
+#endif
 };
 struct OneByOne {
   template <typename T>
@@ -167,15 +178,15 @@ inline T sum_of_piece(int64_t n, const Fetch& fetch, const F& f, const Rows*... 
   constexpr int64_t kLanes = kLanesOf<T>;
   Lanes<T> a{}, b{}, c{}, d{};
   int64_t i = 0;
-  const auto term = [&](int64_t k) { return f(InVectors::at(rows + k)...); };
+  const auto term = [&](auto by, int64_t k) { return f(by.at(rows + k)...); };
   for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
     if (i % kGroup == 0) fetch(i);
-    a += term(i);
-    b += term(i + kLanes);
-    c += term(i + 2 * kLanes);
-    d += term(i + 3 * kLanes);
+    a += term(OfTwo<0>(), i);
+    b += term(OfTwo<1>(), i + kLanes);
+    c += term(OfTwo<0>(), i + 2 * kLanes);
+    d += term(OfTwo<1>(), i + 3 * kLanes);
   }
-  for (; i + kLanes <= n; i += kLanes) a += term(i);
+  for (; i + kLanes <= n; i += kLanes) a += term(InVectors(), i);
   a = (a + b) + (c + d);
   for (int64_t lane = 0; i < n; ++i, ++lane) a[lane] += f(OneByOne::at(rows + i)...);
   return sum_of_lanes<T>(a);
@@ -211,8 +222,8 @@ inline void write_rows_of(int64_t n, int64_t stride, S* y, const F& f) {
   if constexpr (sizeof(S) == sizeof(bfloat16)) {
     for (; i + 2 * kLanes <= n; i += 2 * kLanes) {
       Lanes<T> low[kRows], high[kRows];
-      f(InVectors(), i, low);
-      f(InVectors(), i + kLanes, high);
+      f(OfTwo<0>(), i, low);
+      f(OfTwo<1>(), i + kLanes, high);
       for (int row = 0; row < kRows; ++row) {
         const auto both = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high[row], low[row]));
         S* const to = y + row * stride + i;

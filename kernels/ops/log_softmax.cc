@@ -51,9 +51,9 @@ class LogSoftmax final : public Op {
     dispatch_rows(x.dtype(), [&]<typename T>() {
       cx.pool.parallel_for(x.dim(0), 1 + 4096 / (width + 1), [&](int64_t begin, int64_t end) {
         const cpu::PastCaches past(x.bytes());
-        for (int64_t at = begin * width; at < end * width; at += width) {
-          cpu::norms<T>().log_softmax(x.data<T>() + at, past, width, outputs[0].data<T>() + at);
-        }
+        const int64_t at = begin * width;
+        cpu::norms<T>().log_softmax(x.data<T>() + at, past, end - begin, width,
+                                    outputs[0].data<T>() + at);
       });
     });
   }

@@ -37,8 +37,10 @@ class SoftmaxBackward final : public Kernel {
 // Of a row of exponentials: a vector that lies in two lines of the cache takes two turns.
 template <typename T>
 struct alignas(64) Line {
-  static constexpr int64_t kCount = 64 / sizeof(Wide<T>);
-  static constexpr int64_t holding(int64_t n) { return (n + kCount - 1) / kCount; }
+  static constexpr int64_t kCount = 32;  // norms.h
+  static constexpr size_t holding(int64_t n) {
+    return static_cast<size_t>((n + kCount - 1) / kCount);
+  }
   Wide<T> values[kCount];
 };
 
@@ -60,13 +62,10 @@ class Softmax final : public Op {
       T* to = outputs[0].data<T>();
       cx.pool.parallel_for(x.dim(0), 1 + 4096 / (width + 1), [&](int64_t begin, int64_t end) {
         const cpu::PastCaches past(x.bytes());
-        std::vector<Line<T>> apart(past || kHalf ? static_cast<size_t>(Line<T>::holding(width))
-                                                 : 0);
-        for (int64_t at = begin * width; at < end * width; at += width) {
-          Wide<T>* exponentials = apart.empty() ? nullptr : apart.front().values;
-          if constexpr (!kHalf) exponentials = past ? exponentials : to + at;
-          cpu::norms<T>().softmax(from + at, exponentials, past, width, to + at);
-        }
+        std::vector<Line<T>> apart(past || kHalf ? 2 * Line<T>::holding(width) : 0);
+        const int64_t at = begin * width;
+        cpu::norms<T>().softmax(from + at, apart.empty() ? nullptr : apart.front().values, past,
+                                end - begin, width, to + at);
       });
     });
   }
