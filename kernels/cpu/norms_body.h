@@ -23,13 +23,21 @@ inline bool near_each_other(const S*, int64_t n) {
   return n * int64_t{sizeof(S)} <= 8192;
 }
 
+#ifdef __AVX512F__
+constexpr int64_t kHalves = kLanesOf<bfloat16>;
+// The first n of a vector's.
+inline __mmask32 first_halves(int64_t n) {
+  return n < kHalves ? static_cast<__mmask32>((uint64_t{1} << n) - 1) : ~__mmask32{0};
+}
+#endif
+
 // Mean of a row, and the sum of the squares around it.
 struct Moments {
   double mean = 0, squares = 0;
 };
 #ifdef __AVX512BF16__
 // Of halves the sums of elements and of squares are one operation a vector each. False where the
-// mean is far from 0, so that too little of the squares lies around it: more than 16/17 are lost.
+// mean is so far from 0 that less than 1/17 of the squares lies around it, or they are no number.
 template <typename Fetch>
 inline bool moments_at_once(const bfloat16* x, int64_t n, const Fetch& fetch, Moments* of) {
   const auto ones = reinterpret_cast<__m512bh>(_mm512_set1_epi16(0x3F80));
@@ -39,22 +47,18 @@ inline bool moments_at_once(const bfloat16* x, int64_t n, const Fetch& fetch, Mo
     sums[k] = _mm512_dpbf16_ps(sums[k], halves, ones);
     squares[k] = _mm512_dpbf16_ps(squares[k], halves, halves);
   };
-  constexpr int64_t kHalves = kLanesOf<bfloat16>;
   int64_t i = 0;
   for (; i + 4 * kHalves <= n; i += 4 * kHalves) {
     fetch(i);
     fetch(i + kGroup);
     for (int k = 0; k < 4; ++k) add(k, _mm512_loadu_si512(x + i + k * kHalves));
   }
-  for (; i < n; i += kHalves) {
-    const uint64_t left = n - i < kHalves ? (uint64_t{1} << (n - i)) - 1 : 0xFFFFFFFF;
-    add(0, _mm512_maskz_loadu_epi16(static_cast<__mmask32>(left), x + i));
-  }
+  for (; i < n; i += kHalves) add(0, _mm512_maskz_loadu_epi16(first_halves(n - i), x + i));
   const double sum = sum_of_lanes<float>((sums[0] + sums[1]) + (sums[2] + sums[3]));
   const double all = sum_of_lanes<float>((squares[0] + squares[1]) + (squares[2] + squares[3]));
   of->mean = sum / static_cast<double>(n);
   of->squares = all - sum * of->mean;
-  return 17 * of->squares >= all;
+  return 17 * of->squares >= all && all < __builtin_inf();
 }
 #endif
 // In pieces that stay in the nearest cache, each of which is read twice, merged as by Chan, Golub
@@ -158,13 +162,15 @@ void norm_sums(const Fetch& fetch, const S* x, const S* dy, const T* gamma, T me
       }
     }
     for (; i + kLanes <= end; i += kLanes) add(InVectors(), 0, i);
+    Lanes<T> of_g = (g[0] + g[1]) + (g[2] + g[3]);
+    Lanes<T> of_hats = (hats[0] + hats[1]) + (hats[2] + hats[3]);
     for (int64_t lane = 0; i < end; ++i, ++lane) {
       const T up = OneByOne::at(dy + i) * gamma[i];
-      g[1][lane] += up;
-      hats[1][lane] += up * (OneByOne::at(x + i) - mean);
+      of_g[lane] += up;
+      of_hats[lane] += up * (OneByOne::at(x + i) - mean);
     }
-    sum_g += static_cast<double>(sum_of_lanes<T>((g[0] + g[1]) + (g[2] + g[3])));
-    sum_along += static_cast<double>(sum_of_lanes<T>((hats[0] + hats[1]) + (hats[2] + hats[3])));
+    sum_g += static_cast<double>(sum_of_lanes<T>(of_g));
+    sum_along += static_cast<double>(sum_of_lanes<T>(of_hats));
   }
   *total = static_cast<T>(sum_g);
   *along = static_cast<T>(sum_along) * rstd;

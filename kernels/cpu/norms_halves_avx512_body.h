@@ -3,7 +3,7 @@
 //
 // Numerical policy: the exponential is only as exact as its rounded result needs, for half the
 // operations. 2^t is 2^floor(t) times the polynomial of degree 3 of the rest that has the least
-// relative error, 8.6e-5 (2^-13.5; half a unit of a half is 2^-10 to 2^-9), among those that are 1
+// relative error, 8.6e-5 (2^-13.5; half a unit of a half is 2^-9 to 2^-8), among those that are 1
 // at 0. Sums of it stand in float. Rows that leave its range go the way of floats.
 
 // 2^t in each lane; 0 of -infinity, NaN of NaN.
@@ -19,11 +19,9 @@ inline Floats plus(const Floats& x, const Floats& y) {
 }
 
 typedef Lanes<bfloat16> Words;
-constexpr int64_t kHalves = kLanesOf<bfloat16>;
 
 constexpr short kNothing = static_cast<short>(0xFF80);  // -infinity
 
-inline __mmask32 first_halves(int64_t n) { return static_cast<__mmask32>((uint64_t{1} << n) - 1); }
 // The n that are left of a row, and -infinity.
 inline Words last_words(const bfloat16* x, int64_t n) {
   const __m512i nothing = _mm512_set1_epi16(kNothing);

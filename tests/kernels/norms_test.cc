@@ -222,7 +222,8 @@ TEST_P(NormLevels, SeveralRowsAreOneAfterTheOther) {
 
 // Of each function the rounded result for the same halves in float; what follows the softmaxes
 // starts from their rounded results, so it is compared function by function. Exponentials are as
-// exact as that only below AVX-512: softmaxes_of_halves_test.cc.
+// exact as that only below AVX-512 (softmaxes_of_halves_test.cc), and with AVX512_BF16 layer norm
+// sums in another order (LayerNormOfHalvesFollowsDouble).
 TEST_P(NormLevels, HalvesAreRoundedOnce) {
   const NormKernels<float>& single = *GetParam().f32;
   const NormKernels<bfloat16>& half = *GetParam().bf16;
@@ -242,9 +243,14 @@ TEST_P(NormLevels, HalvesAreRoundedOnce) {
     };
     single.layer_norm(wide_x.data(), gamma.data(), beta.data(), 1e-2F, false, 1, n, expected.data(),
                       sums.data(), more.data());
-    half.layer_norm(x.data(), gamma.data(), beta.data(), 1e-2F, false, 1, n, y.data(),
-                    half_sums.data(), half_more.data());
-    check("layer_norm");
+    if (GetParam().level < Level::kBf16) {
+      half.layer_norm(x.data(), gamma.data(), beta.data(), 1e-2F, false, 1, n, y.data(),
+                      half_sums.data(), half_more.data());
+      check("layer_norm");
+    } else {
+      half_sums = sums;
+      half_more = more;
+    }
     const float mean = sums[0], rstd = more[0];
     single.layer_norm_backward(wide_x.data(), wide_dy.data(), gamma.data(), &mean, &rstd, false, 1,
                                n, expected.data(), sums.data(), more.data());
@@ -273,6 +279,42 @@ TEST_P(NormLevels, HalvesAreRoundedOnce) {
     single.log_softmax_backward(wide_x.data(), wide_dy.data(), false, n, expected.data());
     half.log_softmax_backward(x.data(), dy.data(), false, n, y.data());
     check("log_softmax_backward");
+  }
+}
+
+// Halves about 0, and so far from it that their squares say little of what lies around the mean, or
+// all the same.
+TEST_P(NormLevels, LayerNormOfHalvesFollowsDouble) {
+  constexpr double kEpsilon = 1e-5;
+  for (const int64_t n : {1, 2, 31, 32, 33, 127, 128, 769, 4096, 5000}) {
+    for (const double center : {0.0, 3.0, 5.0, 30.0, 1000.0}) {
+      for (const double scale : {0.0, 1e-3, 1.0, 1e15}) {
+        SCOPED_TRACE(testing::Message() << n << " center " << center << " scale " << scale);
+        const Row<float> around = drawn<float>(n, 1, scale);
+        Row<bfloat16> x(around.size()), y(x.size());
+        const double middle = center * (scale == 0 ? 1 : scale);
+        for (size_t i = 0; i < x.size(); ++i) x[i] = bfloat16(around[i] + middle);
+        const Row<float> ones(x.size(), 1), zeros(x.size(), 0);
+        float mean = 0, rstd = 0;
+        GetParam().bf16->layer_norm(x.data(), ones.data(), zeros.data(),
+                                    static_cast<float>(kEpsilon), false, 1, n, y.data(), &mean,
+                                    &rstd);
+        double sum = 0, squares = 0, most = 0;
+        for (const bfloat16 v : x) {
+          sum += static_cast<double>(v);
+          most = std::max(most, std::abs(static_cast<double>(v)));
+        }
+        const double exact = sum / static_cast<double>(n);
+        for (const bfloat16 v : x) squares += (v - exact) * (v - exact);
+        const double factor = 1 / std::sqrt(squares / static_cast<double>(n) + kEpsilon);
+        EXPECT_NEAR(mean, exact, 3e-7 * most);
+        EXPECT_NEAR(rstd, factor, 5e-6 * factor);
+        for (size_t i = 0; i < x.size(); ++i) {
+          const double right = (x[i] - exact) * factor;
+          ASSERT_NEAR(y[i], right, 0x1p-8 * std::abs(right) + 4e-7 * most * factor + 1e-6) << i;
+        }
+      }
+    }
   }
 }
 
