@@ -4,7 +4,8 @@
 // Numerical policy: the exponential is only as exact as its rounded result needs, for half the
 // operations. 2^t is 2^floor(t) times the polynomial of degree 3 of the rest that has the least
 // relative error, 8.6e-5 (2^-13.5; half a unit of a half is 2^-9 to 2^-8), among those that are 1
-// at 0. Sums of it stand in float. Rows that leave its range go the way of floats.
+// at 0. Sums of it stand in float, one for each 32nd element: of 4096 they are off by up to 128
+// roundings, 8e-6. Rows that leave its range go the way of floats.
 
 // 2^t in each lane; 0 of -infinity, NaN of NaN.
 inline Floats near_power_of(const Floats& t) {
