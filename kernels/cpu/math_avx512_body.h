@@ -27,22 +27,19 @@ inline Floats pick_of_32(const float* table, const Ints& i) {
                                 _mm512_load_ps(table + 16));
 }
 
-// The bits of 2^(i / 32), less i 2^18.
+// The bits of 2^(i / kCount), less i 2^23 / kCount.
+template <int kCount>
 struct Roots {
-  alignas(64) float of[32] = {};
+  alignas(64) float of[kCount] = {};
   constexpr Roots() {
-    for (int i = 0; i < 32; ++i) {
-      double term = 1, sum = 0;
-      for (int k = 1; k < 20; ++k) {
-        sum += term;
-        term *= i * 0.6931471805599453 / 32 / k;
-      }
-      of[i] = __builtin_bit_cast(float,
-                                 __builtin_bit_cast(int, static_cast<float>(sum)) - i * (1 << 18));
+    for (int i = 0; i < kCount; ++i) {
+      const float root = static_cast<float>(__builtin_exp2(static_cast<double>(i) / kCount));
+      of[i] = __builtin_bit_cast(float, __builtin_bit_cast(int, root) - i * ((1 << 23) / kCount));
     }
   }
 };
-constexpr Roots kRoots;
+constexpr Roots<32> kRoots;
+constexpr Roots<16> kRootsOf16;
 
 // 2^y as scale (1 + rest): adding kThirtySeconds to y leaves 32 y in the sum's last bits, rounded.
 constexpr float kThirtySeconds = 0x1.8p18F;
@@ -87,6 +84,16 @@ inline Floats gate_of(const Floats& u) {
 // 1 / (1 + 2^u)
 inline Floats gate_of_power(const Floats& u) {
   return 1.0F / (1.0F + power_of(cut_of<-125, 127>(u)).value());
+}
+// The sigmoid of x for results of bf16: errs by less than 2^-12.3, and not where it is 1. 0 below
+// -128 ln 2, where 2^(i / 16) becomes infinite; of NaN anything.
+inline Floats sigmoid_for_halves(const Floats& x) {
+  constexpr float kLow = -88.72284F, kHigh = 86, kLog = -1.44269504F, kSixteenths = 0x1.8p19F;
+  const Floats cut = _mm512_min_ps(_mm512_set1_ps(kHigh), _mm512_max_ps(_mm512_set1_ps(kLow), x));
+  const Floats shifted = cut * kLog + kSixteenths, rest = cut * kLog - (shifted - kSixteenths);
+  const Ints i = bits_of(shifted);
+  const Floats scale = floats_of(sum_of_bits(bits_of(pick(kRootsOf16.of, i)), i << 19));
+  return _mm512_rcp14_ps(1.0F + scale * (1.000117F + 0.69323F * rest));
 }
 
 // What normal_below is beside e^(-x^2 / 2), the latter as 2^(kHalfLog x^2): a polynomial of degree

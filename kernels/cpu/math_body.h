@@ -135,3 +135,12 @@ constexpr bool kVectorMath = sizeof(T) == sizeof(float);
 template <typename T>
 constexpr bool kVectorMath = false;
 #endif
+
+// The sigmoid of x, for a result of S.
+template <typename S, typename V>
+inline V sigmoid_for(const V& x) {
+#ifdef __AVX512F__
+  if constexpr (sizeof(S) == sizeof(bfloat16)) return sigmoid_for_halves(x);
+#endif
+  return gate_of(-x);
+}

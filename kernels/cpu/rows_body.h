@@ -6,9 +6,11 @@
 
 #include "kernels/cpu/whole_rows_body.h"
 
+// ---- curves, each of a row of S
 // gelu(x) = x/2 (1 + tanh(u)), u = sqrt(2/pi) (x + 0.044715 x^3), which is x sigmoid(2u).
-template <typename T>
+template <typename S>
 struct GeluTanh {
+  using T = Wide<S>;
   static constexpr bool kByLanes = kVectorMath<T>;
   static constexpr T kTwoRoot = T(1.5957691216057308), kCube = T(0.044715) * kTwoRoot;
   static T gate(T x) { return gate_of(x * (-kTwoRoot - kCube * (x * x))); }
@@ -28,8 +30,9 @@ struct GeluTanh {
     return s + s * (T{1} - s) * rise;
   }
 };
-template <typename T>
+template <typename S>
 struct GeluErf {
+  using T = Wide<S>;
   static constexpr bool kByLanes = kVectorMath<T>;
   template <typename V>
   static V value(const V& x) {  // of NaN the second term is
@@ -43,40 +46,48 @@ struct GeluErf {
   static Floats slope(const Floats& x) { return gelu_erf_slope(x); }
 #endif
 };
-template <typename T>
+template <typename S>
 struct Relu {  // NaN stays, so that it is found at the loss
+  using T = Wide<S>;
   static T value(T x) { return x <= T{0} ? T{0} : x; }
   static T slope(T x) { return x <= T{0} ? T{0} : T{1}; }
 };
-template <typename T>
+template <typename S>
 struct Silu {
+  using T = Wide<S>;
   static constexpr bool kByLanes = kVectorMath<T>;
   template <typename V>
   static V value(const V& x) {
-    return x * gate_of(-x);
+    return x * sigmoid_for<S>(x);
   }
   template <typename V>
   static V slope(const V& x) {
-    const V s = gate_of(-x);
+    const V s = sigmoid_for<S>(x);
     return s * (T{1} + x * (T{1} - s));
   }
 };
-template <typename T>
+template <typename S>
 struct Tanh {
+  using T = Wide<S>;
   static T value(T x) { return tanh_of(x); }
   static T slope(T x) {
     const T t = tanh_of(x);
     return T{1} - t * t;
   }
 };
-template <typename T>
+template <typename S>
 struct Sigmoid {
+  using T = Wide<S>;
   static T value(T x) { return sigmoid_of(x); }
   static T slope(T x) {
     const T s = sigmoid_of(x);
     return s * (T{1} - s);
   }
 };
+
+#ifdef __AVX512F__
+#include "kernels/cpu/gelu_bf16_body.h"
+#endif
 
 template <typename F>
 struct ValueOf {
@@ -95,37 +106,37 @@ struct GradientOf {
   }
 };
 // act.operator()<F>() for the curve at run time.
-template <typename T, typename Act>
+template <typename S, typename Act>
 inline void with_curve(Curve curve, const Act& act) {
   switch (curve) {
     case Curve::kGeluTanh:
-      return act.template operator()<GeluTanh<T>>();
+      return act.template operator()<GeluTanh<S>>();
     case Curve::kGeluErf:
-      return act.template operator()<GeluErf<T>>();
+      return act.template operator()<GeluErf<S>>();
     case Curve::kRelu:
-      return act.template operator()<Relu<T>>();
+      return act.template operator()<Relu<S>>();
     case Curve::kSilu:
-      return act.template operator()<Silu<T>>();
+      return act.template operator()<Silu<S>>();
     case Curve::kTanh:
-      return act.template operator()<Tanh<T>>();
+      return act.template operator()<Tanh<S>>();
     case Curve::kSigmoid:
-      return act.template operator()<Sigmoid<T>>();
+      return act.template operator()<Sigmoid<S>>();
   }
 }
 
 template <typename S>
 void curve(Curve curve, const S* x, Target<S> y, int64_t n) {
-  with_curve<Wide<S>>(curve, [=]<typename F>() { map(ValueOf<F>(), n, written(y), x); });
+  with_curve<S>(curve, [=]<typename F>() { map(ValueOf<F>(), n, written(y), x); });
 }
 template <typename S>
 void curve_backward(Curve curve, const S* x, const S* dy, Target<S> dx, int64_t n) {
-  with_curve<Wide<S>>(curve, [=]<typename F>() { map(GradientOf<F>(), n, written(dx), x, dy); });
+  with_curve<S>(curve, [=]<typename F>() { map(GradientOf<F>(), n, written(dx), x, dy); });
 }
 
 template <typename S>
 void curve_backward_sum(Curve curve, const S* x, const S* dy, Target<S> dx, Wide<S>* sums,
                         int64_t n) {
-  with_curve<Wide<S>>(curve, [=]<typename F>() {
+  with_curve<S>(curve, [=]<typename F>() {
     map(GradientOf<F>(), n, Added<S>{written(dx), sums}, x, dy);
   });
 }

@@ -245,12 +245,12 @@ void where(const uint8_t* mask, int64_t sm, const T* x, int64_t sx, const T* y, 
 }
 
 // ---- fused
-template <typename T>
+template <typename S>
 struct SwiGlu {
-  static constexpr bool kByLanes = kVectorMath<T>;
+  static constexpr bool kByLanes = kVectorMath<Wide<S>>;
   template <typename V>
   V operator()(const V& g, const V& u) const {
-    return g * gate_of(-g) * u;
+    return g * sigmoid_for<S>(g) * u;
   }
 };
 template <typename T>
@@ -264,7 +264,7 @@ struct SwiGluGate {
 };
 template <typename S>
 void swiglu(const S* gate, const S* up, Target<S> y, int64_t n) {
-  map(SwiGlu<Wide<S>>(), n, written(y), gate, up);
+  map(SwiGlu<S>(), n, written(y), gate, up);
 }
 template <typename V>
 struct Two {
@@ -296,11 +296,12 @@ struct BothWritten {
     });
   }
 };
+template <typename S>
 struct SwiGluBoth {
   static constexpr bool kByLanes = true;
   template <typename V>
   Two<V> operator()(const V& g, const V& u, const V& dy) const {
-    const V s = gate_of(-g);
+    const V s = sigmoid_for<S>(g);
     return {dy * u * (s * (1.0F + g * (1.0F - s))), g * s * dy};
   }
 };
@@ -308,14 +309,14 @@ template <typename S>
 void swiglu_backward(const S* gate, const S* up, const S* dy, Target<S> dgate, Target<S> dup,
                      int64_t n) {
   if constexpr (kVectorMath<Wide<S>>) {
-    map(SwiGluBoth(), n, BothWritten<S>(written(dgate), written(dup)), gate, up, dy);
+    map(SwiGluBoth<S>(), n, BothWritten<S>(written(dgate), written(dup)), gate, up, dy);
   } else {
     constexpr int64_t kPiece = 1024;  // stays in the nearest cache for the second pass
     for (int64_t i = 0; i < n; i += kPiece) {
       const int64_t count = n - i < kPiece ? n - i : kPiece;
       map(SwiGluGate<Wide<S>>(), count, Written<S>{dgate.at + i, dgate.past}, gate + i, up + i,
           dy + i);
-      map(SwiGlu<Wide<S>>(), count, Written<S>{dup.at + i, dup.past}, gate + i, dy + i);
+      map(SwiGlu<S>(), count, Written<S>{dup.at + i, dup.past}, gate + i, dy + i);
     }
   }
 }
