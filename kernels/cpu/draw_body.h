@@ -129,16 +129,49 @@ void draw_kept(uint64_t seed, uint64_t stream, uint64_t first, int dropped, T ke
   });
 }
 
+// Of bf16, a vector of 32 words' halves: values times `kept`.
+inline Lanes<bfloat16> kept_halves(const uint16_t* halves, int dropped, float kept,
+                                   const Lanes<bfloat16>& values) {
+  const Lanes<bfloat16> scaled = rounded(evens_of(values) * kept, odds_of(values) * kept);
+  const auto from = static_cast<uint16_t>(dropped);
+#ifdef __AVX512F__
+  const __mmask32 stays = _mm512_cmpge_epu16_mask(_mm512_loadu_si512(halves),
+                                                  _mm512_set1_epi16(static_cast<int16_t>(from)));
+  return reinterpret_cast<Lanes<bfloat16>>(
+      _mm512_maskz_mov_epi16(stays, reinterpret_cast<const __m512i&>(scaled)));
+#else
+  typedef uint16_t Drawn __attribute__((vector_size(kVectorBytes), aligned(2), may_alias));
+  const auto stays = *reinterpret_cast<const Drawn*>(halves) >= from;
+  return scaled & reinterpret_cast<const Lanes<bfloat16>&>(stays);
+#endif
+}
 template <typename T>
-void drop(uint64_t seed, uint64_t stream, uint64_t first, int dropped, T kept, const T* x,
-          bool past, T* y, int64_t n) {
+inline void drop_row(const uint16_t* halves, int dropped, T kept, const T* from, bool lines, T* to,
+                     int64_t n) {
+  for_row<T>(n, [=](auto by, int64_t i) {
+    by.put(lines, to + i, kept_of<T>(halves + i, dropped, by.at(from + i) * kept));
+  });
+}
+inline void drop_row(const uint16_t* halves, int dropped, float kept, const bfloat16* from,
+                     bool lines, bfloat16* to, int64_t n) {
+  constexpr int64_t kLanes = kLanesOf<bfloat16>;
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    WholeLanes::put(lines, to + i, kept_halves(halves + i, dropped, kept, lanes_at(from + i)));
+  }
+  if (i == n) return;
+  bfloat16 few[kLanes] = {};
+  uint16_t few_halves[kLanes] = {};
+  copy_row(from + i, few, n - i);
+  copy_row(halves + i, few_halves, n - i);
+  lanes_at(few) = kept_halves(few_halves, dropped, kept, lanes_at(few));
+  copy_row(few, to + i, n - i);
+}
+template <typename S>
+void drop(uint64_t seed, uint64_t stream, uint64_t first, int dropped, Wide<S> kept, const S* x,
+          bool past, S* y, int64_t n) {
   draw(seed, stream, first, n, [=](const uint16_t* halves, int64_t begin, int64_t count) {
-    const T* const from = x + begin;
-    T* const to = y + begin;
-    for (int64_t i = 0; i < kDraws; i += kGroup) fetch_group(from + 1024 + i);
-    const bool lines = by_lines(past, to);
-    for_row<T>(count, [=](auto by, int64_t i) {
-      by.put(lines, to + i, kept_of<T>(halves + i, dropped, by.at(from + i) * kept));
-    });
+    for (int64_t i = 0; i < kDraws; i += kGroup) fetch_group(x + begin + 1024 + i);
+    drop_row(halves, dropped, kept, x + begin, by_lines(past, y + begin), y + begin, count);
   });
 }

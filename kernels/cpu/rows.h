@@ -45,7 +45,8 @@ struct RowKernels {
   void (*softmax_gradient)(const T* p, const T* dp, T delta, T factor, T* ds, int64_t n);
 };
 
-// Of bf16 as it lies, computed in float; sums are those of what is not yet rounded.
+// Of bf16 as it lies, computed in float, or as exactly as bf16 tells (math_avx512_body.h,
+// gelu_bf16_body.h); sums are those of what is not yet rounded.
 template <>
 struct RowKernels<bfloat16> {
   void (*curve)(Curve curve, const bfloat16* x, Target<bfloat16> y, int64_t n);
@@ -53,6 +54,8 @@ struct RowKernels<bfloat16> {
                          int64_t n);
   void (*curve_backward_sum)(Curve curve, const bfloat16* x, const bfloat16* dy,
                              Target<bfloat16> dx, float* sums, int64_t n);
+  void (*drop)(uint64_t seed, uint64_t stream, uint64_t first, int dropped, float kept,
+               const bfloat16* x, bool past, bfloat16* y, int64_t n);
 };
 
 template <typename T>

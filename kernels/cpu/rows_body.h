@@ -244,5 +244,5 @@ constexpr RowKernels<T> table() {
           softmax_gradient<T>};
 }
 constexpr RowKernels<bfloat16> table_of_halves() {
-  return {curve<bfloat16>, curve_backward<bfloat16>, curve_backward_sum<bfloat16>};
+  return {curve<bfloat16>, curve_backward<bfloat16>, curve_backward_sum<bfloat16>, drop<bfloat16>};
 }

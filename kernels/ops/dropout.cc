@@ -1,6 +1,4 @@
 // Dropout (Srivastava et al. 2014). The mask is drawn again in the backward pass, never kept.
-#include <algorithm>
-
 #include "kernels/cpu/past_caches.h"
 #include "kernels/cpu/rows.h"
 #include "kernels/cuda/backend.h"
@@ -42,25 +40,19 @@ class Dropout final : public Op {
     const StridedLoop<2> loop(shape, {std::span(global).first(dims), std::span(local).first(dims)});
     const int64_t step = loop.inner_stride(0);
     dispatch_rows(x.dtype(), [&]<typename T>() {
-      using W = Wide<T>;
       const T* from = x.data<T>();
       T* to = outputs[0].data<T>();
       const DropRule rule(rate_);
-      const W kept = static_cast<W>(rule.factor);
+      const auto kept = static_cast<Wide<T>>(rule.factor);
       loop.run(cx.pool, 2048, [&](int64_t n, const std::array<int64_t, 2>& at, int64_t first) {
-        // Draws run along the innermost global dim; elsewhere they come one by one.
-        constexpr int64_t kDrawn = RowBuffer<T>::kInPlace ? 1024 : kHalvesAtOnce;
-        RowBuffer<T> in(kDrawn), out(kDrawn);
         // After a row such writes are waited for, which shows in a short one.
-        const cpu::PastCaches past(RowBuffer<T>::kInPlace && n >= 4096 ? x.bytes() : 0);
-        const int64_t length = step == 1 ? kDrawn : 1;
+        const cpu::PastCaches past(n >= 4096 ? x.bytes() : 0);
+        // Draws run along the innermost global dim; elsewhere they come one by one.
+        const int64_t length = step == 1 ? n : 1;
         for (int64_t done = 0; done < n; done += length) {
-          const int64_t count = std::min(length, n - done);
           const uint64_t index = static_cast<uint64_t>(start + at[0] + done * step);
-          cpu::rows<W>().drop(key_.seed, key_.stream, index, rule.dropped, kept,
-                              in.read(from + first + done, count), past,
-                              out.target(to + first + done), count);
-          out.write(to + first + done, count);
+          cpu::rows<T>().drop(key_.seed, key_.stream, index, rule.dropped, kept,
+                              from + first + done, past, to + first + done, length);
         }
       });
     });

@@ -1,5 +1,5 @@
 // Kernels over rows that take bf16 as it lies. Most loops widen it themselves (kernels/cpu/norms.h,
-// rows.h); else (dropout) a piece is widened into a buffer that stays in the first-level cache, the
+// rows.h); else a piece is widened into a buffer that stays in the first-level cache, the
 // fp32 loop runs on it, and the result is rounded once. Rows of float and double are worked on in
 // place. Not for the ops' users.
 //
@@ -16,10 +16,6 @@
 #include "kernels/tensor/dispatch.h"
 
 namespace weft::ops {
-
-// Elements of halves that are widened at once where an op takes single elements: with three buffers
-// of as many the nearest cache still holds what streams through it.
-constexpr int64_t kHalvesAtOnce = 256;
 
 using cpu::Wide;
 
