@@ -17,13 +17,14 @@ std::string label_of(const Document& document) {
 
 Labels::Labels(std::string key, int64_t count, std::optional<std::vector<std::string>> trained,
                std::vector<std::string> first)
-    : key_(std::move(key)), count_(count), training_(!trained), first_(std::move(first)) {
+    : key_(std::move(key)),
+      count_(count),
+      training_(!trained),
+      first_(training_ ? std::move(first) : std::move(*trained)) {
   if (training_) return;
-  kind_ = trained->empty() ? Kind::kIntegers : Kind::kStrings;
-  for (std::string& name : *trained) {
-    const auto number = static_cast<int64_t>(numbers_.size());
-    numbers_.emplace(std::move(name), number);
-  }
+  kind_ = first_.empty() ? Kind::kIntegers : Kind::kStrings;
+  int64_t number = 0;
+  for (const std::string& name : first_) numbers_.insert_or_assign(name, number++);
 }
 
 Status Labels::check_kind(const Document& document) {
@@ -61,12 +62,9 @@ Result<int64_t> Labels::take(const Document& document) {
 }
 
 std::vector<std::string> Labels::names() const {
-  std::vector<std::string> sorted, numbered(numbers_.size());
-  for (const auto& [name, number] : numbers_) {
-    sorted.push_back(name);
-    numbered[static_cast<size_t>(number)] = name;
-  }
-  if (!training_) return numbered;
+  if (!training_) return first_;
+  std::vector<std::string> sorted;
+  for (const auto& [name, number] : numbers_) sorted.push_back(name);
   if (sorted.empty()) return {};
   std::vector<std::string> names = first_;
   const std::set<std::string> first(first_.begin(), first_.end());

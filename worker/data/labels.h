@@ -42,7 +42,7 @@ class Labels {
   const std::string key_;
   const int64_t count_;
   const bool training_;
-  const std::vector<std::string> first_;
+  const std::vector<std::string> first_;  // of held-out data all: those of the training data
   Kind kind_ = Kind::kUnknown;
   std::map<std::string, int64_t> numbers_;
 };

@@ -44,7 +44,8 @@ int64_t labels_of(const nlohmann::json& config) {
 }
 
 // Names of the first classes as id2label has them, up to those that transformers calls LABEL_i
-// where nobody named them; empty too where it does not name each by its number.
+// where nobody named them; empty too where it does not name each by its number, or two the same,
+// which no label of the data tells apart.
 std::vector<std::string> label_names_of(const nlohmann::json& config, int64_t labels) {
   std::vector<std::string> names;
   const auto map = config.find("id2label");
@@ -54,6 +55,7 @@ std::vector<std::string> label_names_of(const nlohmann::json& config, int64_t la
     if (name == map->end() || !name->is_string()) return {};
     names.push_back(name->get<std::string>());
   }
+  if (std::set<std::string>(names.begin(), names.end()).size() < names.size()) return {};
   while (!names.empty() && names.back() == "LABEL_" + std::to_string(names.size() - 1)) {
     names.pop_back();
   }

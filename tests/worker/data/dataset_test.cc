@@ -162,6 +162,12 @@ TEST_F(DatasetTest, ClassesOfTheModelKeepTheirNumbers) {
   // No room for all: the names' order.
   EXPECT_THAT(set(3, {"zlib", "bsd", "mit"})->label_names(), ElementsAre("gpl", "mit"));
   EXPECT_THAT(set(3, {"zlib", "bsd", "mit"})->range(0, 3).labels, ElementsAre(1, 0, 1));
+  // Of a model with a name twice, held-out data has the numbers that the training data has.
+  const auto twice = set(3, {"mit", "mit", "gpl"});
+  EXPECT_THAT(lines(10, 3, twice->label_names()).value()->label_names(),
+              ElementsAre("mit", "mit", "gpl"));
+  EXPECT_EQ(lines(10, 3, twice->label_names()).value()->range(0, 3).labels,
+            twice->range(0, 3).labels);
   put("a.jsonl", "{\"text\":\"1\",\"label\":2}\n");
   EXPECT_TRUE(set(3, {"mit", "bsd", "gpl"})->label_names().empty());
 }

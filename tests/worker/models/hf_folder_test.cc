@@ -198,6 +198,7 @@ TEST(HfFolder, NamesTheClassesOfItsHead) {
   EXPECT_EQ(names(classifier, R"({"0": "neg", "1": "LABEL_1"})"), Names{"neg"});
   EXPECT_EQ(names(classifier, R"({"0": "LABEL_0", "1": "LABEL_1"})"), Names{});
   EXPECT_EQ(names(classifier, R"({"0": "neg", "2": "pos"})"), Names{});
+  EXPECT_EQ(names(classifier, R"({"0": "neg", "1": "neg", "2": "pos"})"), Names{});
   EXPECT_EQ(names("GPT2LMHeadModel", R"({"0": "neg", "1": "pos"})"), Names{});
 }
 
