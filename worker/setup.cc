@@ -12,9 +12,9 @@
 #include "kernels/tensor/transfer.h"
 #include "proto/base/hash.h"
 #include "worker/admission/check_blocks.h"
+#include "worker/admission/head_classes.h"
 #include "worker/admission/traffic.h"
 #include "worker/checkpoint/reader.h"
-#include "worker/head_classes.h"
 #include "worker/models/hf_folder.h"
 
 namespace weft {

@@ -5,14 +5,15 @@
 #include <optional>
 
 #include "coordinator/cli/job_file.h"
+#include "worker/admission/head_classes.h"
 #include "worker/data/check.h"
 #include "worker/data/tokenizers/tokenizer.h"
+#include "worker/models/hf_folder.h"
 
 namespace weft::cli {
 namespace {
 
 namespace fs = std::filesystem;
-using Names = std::vector<std::string>;
 
 // Whether the job's tokenizer takes valid UTF-8 only. Of one that is not at hand (a checkpoint's)
 // that is not known here; the ranks look.
@@ -28,35 +29,50 @@ bool needs_utf8(const JobFile& file, const proto::JobSpec& spec) {
   return tokenizer && (*tokenizer)->type() != "byte";
 }
 
-// The names of the labels' classes; nothing where `value` is an id.
-Result<std::optional<Names>> check_one(const JobFile& file, const std::string& field,
-                                       const std::string& value, const DatasetOptions& options,
-                                       bool utf8) {
-  if (is_id(value)) return std::optional<Names>();
+// Nothing is checked where `value` is an id.
+Status check_one(const JobFile& file, const std::string& field, const std::string& value,
+                 const DatasetOptions& options, bool utf8, Labels& labels) {
+  if (is_id(value)) return {};
   const fs::path path = (fs::path(file.folder) / value).lexically_normal();
   auto files = files_of({field, InputKind::kData, path.string()});
-  if (!files) return fail(files.error().with_line(file.lines.find(field)));
+  if (!files) return files.error().with_line(file.lines.find(field));
   for (SourceFile& source : *files) source.name = source.path;
-  auto names = check_data(*files, options, utf8);
-  if (names) return std::optional<Names>(std::move(*names));
-  Status status = names.error().with_prefix(field);
-  if (status.line() > 0 || !status.field().empty()) return fail(status);  // a place in a file
-  return fail(status.with_field(field).with_value(path.string()).with_line(file.lines.find(field)));
+  Status status = check_data(*files, options, utf8, labels);
+  if (status.ok()) return {};
+  status = status.with_prefix(field);
+  if (status.line() > 0 || !status.field().empty()) return status;  // a place in a file
+  return status.with_field(field).with_value(path.string()).with_line(file.lines.find(field));
+}
+
+// What model.from names, where that is a folder here.
+std::optional<HfFolder> model_folder(const JobFile& file, const proto::JobSpec& spec) {
+  const std::string& from = spec.model().from();
+  if (from.empty() || is_id(from)) return std::nullopt;
+  Result<HfFolder> folder = open_hf_folder((fs::path(file.folder) / from).string());
+  return folder ? std::optional(std::move(*folder)) : std::nullopt;
 }
 
 }  // namespace
 
 Status check_data(const JobFile& file, const proto::JobSpec& spec) {
   const bool utf8 = needs_utf8(file, spec);
+  const std::optional<HfFolder> model = model_folder(file, spec);
   for (int i = 0; i < spec.tasks_size(); ++i) {
-    const proto::DataSpec& data = spec.tasks(i).data();
+    const proto::TaskSpec& task = spec.tasks(i);
+    const proto::DataSpec& data = task.data();
     const std::string prefix = fmt::format("tasks[{}].data.", i);
-    DatasetOptions options = dataset_options(spec.tasks(i), spec.training().sequence_length());
-    WEFT_ASSIGN_OR_RETURN(options.label_names,
-                          check_one(file, prefix + "train", data.train(), options, utf8));
+    const DatasetOptions options = dataset_options(task, spec.training().sequence_length());
+    const std::string& key = options.source.label_key;
+    Labels trained(key, options.labels, std::nullopt,
+                   classes_of(nullptr, model ? &*model : nullptr, spec, task));
+    WEFT_RETURN_IF_ERROR(check_one(file, prefix + "train", data.train(), options, utf8, trained));
     if (data.validation().empty()) continue;
-    const auto held_out = check_one(file, prefix + "validation", data.validation(), options, utf8);
-    if (!held_out) return held_out.error();
+    // Where the training data or the model is not at hand, either may have classes that are not
+    // seen here: the held-out data's are held against their number, the ranks look at the rest.
+    const bool known = !is_id(data.train()) && (model || spec.model().from().empty());
+    Labels held_out = known ? Labels(key, options.labels, trained.names()) : trained;
+    WEFT_RETURN_IF_ERROR(
+        check_one(file, prefix + "validation", data.validation(), options, utf8, held_out));
   }
   return {};
 }

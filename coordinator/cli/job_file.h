@@ -35,7 +35,9 @@ Result<proto::JobSpec> check_job(const JobFile& file, AdmittedModel* model = nul
 bool is_id(const std::string& value);
 
 // The data at local paths held against the tasks of `spec`, which check_job gave: reads all of it
-// once (worker/data/check.h). Errors name the field, the user's own file, line, key and rule.
+// once (worker/data/check.h). Held-out data may have classes of a model's folder that the training
+// data lacks; those of an id are not known here, which leaves them to the ranks. Errors name the
+// field, the user's own file, line, key and rule.
 Status check_data(const JobFile& file, const proto::JobSpec& spec);
 
 // The local inputs of the job, each of which must exist; ids (obj-..., ckpt-...) are left alone.

@@ -5,7 +5,6 @@
 #include <algorithm>
 
 #include "proto/json/utf8.h"
-#include "worker/data/labels.h"
 
 namespace weft {
 
@@ -25,10 +24,9 @@ Status check_document(const Document& document, const DatasetOptions& options, b
                    "tokenizer.type byte takes any bytes)");
 }
 
-Result<std::vector<std::string>> check_data(const std::vector<SourceFile>& files,
-                                            const DatasetOptions& options, bool utf8) {
+Status check_data(const std::vector<SourceFile>& files, const DatasetOptions& options, bool utf8,
+                  Labels& labels) {
   const bool classifies = options.kind == SampleKind::kClassification;
-  Labels labels(options.source.label_key, options.labels, options.label_names);
   bool any = false;
   const auto visit = [&](const Document& document) -> Status {
     any = any || !document.text.empty();
@@ -38,8 +36,8 @@ Result<std::vector<std::string>> check_data(const std::vector<SourceFile>& files
     return label ? Status() : label.error();
   };
   WEFT_RETURN_IF_ERROR(for_each_document(files, options.source, visit));
-  if (!any) return fail(Code::kInvalidArgument, "the data is empty: it has no text");
-  return labels.names();
+  if (!any) return Status(Code::kInvalidArgument, "the data is empty: it has no text");
+  return {};
 }
 
 }  // namespace weft

@@ -4,11 +4,11 @@
 // Thread safety: free functions. Ownership: none kept.
 #pragma once
 
-#include <string>
 #include <vector>
 
 #include "proto/base/status.h"
 #include "worker/data/dataset.h"
+#include "worker/data/labels.h"
 
 namespace weft {
 
@@ -16,9 +16,9 @@ namespace weft {
 // byte tokenizer asks for it), a text is valid UTF-8.
 Status check_document(const Document& document, const DatasetOptions& options, bool utf8);
 
-// Reads all documents once and keeps only the labels' names, which it gives back (empty: integers).
-// Errors name file, line, key and rule: those of source.h, of labels.h, of check_document; no text.
-Result<std::vector<std::string>> check_data(const std::vector<SourceFile>& files,
-                                            const DatasetOptions& options, bool utf8);
+// Reads all documents once and keeps nothing; `labels` takes those of a classification. Errors name
+// file, line, key and rule: those of source.h, of labels.h, of check_document; no text.
+Status check_data(const std::vector<SourceFile>& files, const DatasetOptions& options, bool utf8,
+                  Labels& labels);
 
 }  // namespace weft

@@ -157,6 +157,40 @@ TEST_F(JobFileTest, DataIsReadAndHeldAgainstTheTask) {
                 "/held.jsonl line 1: label must be in [0, 2), as the task has labels: 2 (got 2)");
 }
 
+// Held-out data may have what the model's head has, seen in the training or not.
+TEST_F(JobFileTest, HeldOutDataMayHaveTheModelsClasses) {
+  const fs::path golden = WEFT_SOURCE_DIR "/tests/fixtures/golden/gpt2-sequence/hf";
+  fs::create_directory(folder_ + "/classifier");
+  fs::copy(golden / "model.safetensors", folder_ + "/classifier");
+  std::ifstream in(golden / "config.json");
+  std::string config(std::istreambuf_iterator<char>(in), {});
+  for (const auto& [number, name] : {std::pair("0", "pos"), {"1", "neg"}, {"2", "none"}}) {
+    const std::string unnamed = std::string("\"LABEL_") + number + "\"";
+    config.replace(config.find(unnamed), unnamed.size(), std::string("\"") + name + "\"");
+  }
+  write("classifier/config.json", config);
+  write("train.jsonl", "{\"text\":\"a\",\"label\":\"pos\"}\n{\"text\":\"b\",\"label\":\"neg\"}\n");
+  const auto check = [&](const std::string& model, const std::string& held_out) {
+    write("held.jsonl", "{\"text\":\"c\",\"label\":" + held_out + "}\n");
+    std::string text = job("train.jsonl, validation: held.jsonl, format: jsonl", model) +
+                       "tokenizer: {type: byte_level_bpe, from: obj-1}\n";
+    text.replace(text.find("causal_lm"), 9, "sequence_classification\n    labels: 3");
+    const auto file = read(text);
+    const auto spec = check_job(*file);
+    EXPECT_TRUE(spec.has_value()) << spec.error().to_string();
+    return check_data(*file, *spec).to_string();
+  };
+  using testing::HasSubstr;
+  for (const char* model : {"classifier", "ckpt-1"}) {
+    EXPECT_EQ(check(model, "\"none\""), Status().to_string());
+    EXPECT_THAT(check(model, "0"), HasSubstr("held.jsonl line 1: label"));
+  }
+  EXPECT_THAT(check("classifier", "\"other\""), HasSubstr("must be a label of the training data"));
+  // Of a checkpoint the names are not known here, but how many there may be.
+  EXPECT_THAT(check("ckpt-1", "\"x\"}\n{\"text\":\"d\",\"label\":\"y\""),
+              HasSubstr("held.jsonl line 2: label makes 4 different labels"));
+}
+
 TEST_F(JobFileTest, OnlyWhatAModelIsMadeOfIsTaken) {
   fs::create_directories(folder_ + "/model/runs");
   for (const char* name : {"config.json", "model.safetensors", "tokenizer.json", "merges.txt",

@@ -51,6 +51,10 @@ class DatasetTest : public ::testing::Test {
     WEFT_ASSIGN_OR_RETURN(const auto files, input_files(folder_));
     return Dataset::load(files, options, *tokenizer_);
   }
+  Status check(const DatasetOptions& options, bool utf8) const {
+    Labels labels(options.source.label_key, options.labels, std::nullopt);
+    return check_data(*input_files(folder_), options, utf8, labels);
+  }
   void expect_refused(const std::string& content, const std::string& expected) const {
     put("data.jsonl", content);
     const auto set = lines(8, 2);
@@ -222,27 +226,28 @@ TEST_F(DatasetTest, CheckDataSaysWhatLoadingWouldSay) {
         "{\"text\":\"a\",\"label\":null}", "{\"text\":\"a\",\"text\":\"b\",\"label\":0}",
         "{\"text\":\"\xff\",\"label\":0}"}) {
     put("data.jsonl", std::string("{\"text\":\"a\",\"label\":0}\n") + row + "\n");
-    const auto checked = check_data(*input_files(folder_), options, false);
-    ASSERT_FALSE(checked.has_value()) << row;
-    EXPECT_EQ(checked.error().to_string(), load(options).error().to_string());
-    EXPECT_THAT(checked.error().to_string(), HasSubstr("data.jsonl line 2: "));
-    EXPECT_EQ(checked.error().line(), 2);
+    const Status checked = check(options, false);
+    ASSERT_FALSE(checked.ok()) << row;
+    EXPECT_EQ(checked.to_string(), load(options).error().to_string());
+    EXPECT_THAT(checked.to_string(), HasSubstr("data.jsonl line 2: "));
+    EXPECT_EQ(checked.line(), 2);
   }
   put("data.jsonl", "\n\n");
-  EXPECT_FALSE(check_data(*input_files(folder_), options, false).has_value());
+  EXPECT_FALSE(check(options, false).ok());
   put("data.jsonl", "{\"text\":\"a\",\"label\":\"y\"}\n{\"text\":\"b\",\"label\":\"x\"}\n");
-  EXPECT_THAT(*check_data(*input_files(folder_), options, false), ElementsAre("x", "y"));
+  Labels labels("label", 2, std::nullopt);
+  EXPECT_TRUE(check_data(*input_files(folder_), options, false, labels).ok());
+  EXPECT_THAT(labels.names(), ElementsAre("x", "y"));
 }
 
 TEST_F(DatasetTest, TextHasToBeUtf8ForATokenizerJsonOnly) {
   put("a.txt", "one\ntwo\xff\n");
-  EXPECT_TRUE(check_data(*input_files(folder_), {}, false).has_value());
-  const Status status = check_data(*input_files(folder_), {}, true).error();
+  EXPECT_TRUE(check({}, false).ok());
+  const Status status = check({}, true);
   EXPECT_THAT(status.to_string(), HasSubstr("a.txt line 2: text must be valid UTF-8"));
   EXPECT_EQ(status.value(), "byte 0xff");
   put("a.txt", "");
-  EXPECT_THAT(check_data(*input_files(folder_), {}, false).error().to_string(),
-              HasSubstr("it has no text"));
+  EXPECT_THAT(check({}, false).to_string(), HasSubstr("it has no text"));
 }
 
 TEST_F(DatasetTest, InputsThatAreNotThereAreErrors) {

@@ -1,4 +1,4 @@
-#include "worker/head_classes.h"
+#include "worker/admission/head_classes.h"
 
 #include <algorithm>
 
