@@ -329,7 +329,8 @@ void add_fine_tune(CLI::App& app, Parsed& p) {
       ->capture_default_str();
   text("--label-key", o.label_key, "JSONL: the key that holds the label", "KEY")
       ->capture_default_str();
-  count("--labels", o.labels, "Classes; default: as many as the data has");
+  count("--labels", o.labels,
+        "Classes; default: the model's if it has all of the data's, else those of the data");
   text("--tokenizer", o.tokenizer, "byte, a tokenizer.json or an object's id; default: the model's",
        "TOKENIZER");
   count("--steps", o.steps, "Optimizer steps")->capture_default_str();

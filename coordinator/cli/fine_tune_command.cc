@@ -4,6 +4,7 @@
 #include <cctype>
 #include <filesystem>
 #include <optional>
+#include <set>
 
 #include "coordinator/cli/commands.h"
 #include "coordinator/cli/fine_tune_facts.h"
@@ -25,6 +26,7 @@ struct Plan {
   DataFacts data;
   std::optional<DataFacts> validation;
   int64_t sequence_length = 0, labels = 0;
+  std::string classifier = "classify";  // name of a task of classification
 };
 
 // A job's name from the data's: letters, digits, "_", "-".
@@ -38,6 +40,43 @@ std::string default_name(const std::string& data) {
   return name.empty() ? "fine-tune" : "tune-" + name.substr(0, 100);
 }
 
+// Names of the data's classes that the head has not.
+int64_t lacking(const HeadFacts& head, const DataFacts& data) {
+  const std::set<std::string> has(head.names.begin(), head.names.end());
+  return std::ranges::count_if(data.names,
+                               [&](const std::string& name) { return !has.contains(name); });
+}
+
+bool has_classes_of(const HeadFacts& head, const DataFacts& data) {
+  return !data.names.empty() && lacking(head, data) == 0;
+}
+
+// Whether a task of `labels` classes takes the head over (worker/admission/head_classes.h).
+bool fits(const HeadFacts& head, const DataFacts& data, int64_t labels) {
+  if (head.labels != labels) return false;
+  if (head.names.empty() || data.names.empty()) return true;
+  return static_cast<int64_t>(head.names.size()) + lacking(head, data) <= labels;
+}
+
+// The head that has all of the data's classes, else the one that the task would have by its name.
+const HeadFacts* head_for(const Plan& plan) {
+  const HeadFacts* named = nullptr;
+  for (const HeadFacts& head : plan.model.classifiers) {
+    if (has_classes_of(head, plan.data)) return &head;
+    if (head.task.empty() || head.task == plan.classifier) named = &head;
+  }
+  return named;
+}
+
+// Why a task of `labels` classes, of which the data has `found`, begins a new head.
+std::string why_new(const HeadFacts* head, const DataFacts& data, int64_t found, int64_t labels) {
+  if (head == nullptr) return "the model has none for this task";
+  if (head->labels == labels) return "the model's has other classes";
+  const bool might = head->labels >= found && fits(*head, data, head->labels);
+  return fmt::format("the model's has {} classes{}", head->labels,
+                     might ? fmt::format(", --labels {} keeps it", head->labels) : "");
+}
+
 Status choose_labels(const FineTuneOptions& options, Plan& plan) {
   if (!plan.data.classes) {
     if (options.labels == 0) return Status();
@@ -46,7 +85,9 @@ Status choose_labels(const FineTuneOptions& options, Plan& plan) {
         "is for --task sequence_classification; this is causal_lm: " + plan.task_reason);
   }
   int64_t found = plan.data.labels;
-  if (plan.validation && !plan.validation->named) found = std::max(found, plan.validation->labels);
+  if (plan.validation && plan.validation->names.empty()) {
+    found = std::max(found, plan.validation->labels);
+  }
   if (found < 2) {
     return Status::invalid("DATA", options.data,
                            "must have at least two classes; all rows have the same label");
@@ -55,10 +96,18 @@ Status choose_labels(const FineTuneOptions& options, Plan& plan) {
     return Status::invalid("--labels", std::to_string(options.labels),
                            fmt::format("the data has {} classes", found));
   }
-  plan.labels = options.labels > 0 ? options.labels : found;
-  plan.labels_reason = options.labels > 0 ? "as asked for"
-                       : plan.data.named  ? "as many as there are different labels"
-                                          : "the largest label and one";
+  const HeadFacts* head = head_for(plan);
+  const bool has_all = head != nullptr && has_classes_of(*head, plan.data);
+  if (has_all && !head->task.empty()) plan.classifier = head->task;
+  plan.labels = options.labels > 0 ? options.labels : has_all ? head->labels : found;
+  plan.labels_reason = options.labels > 0        ? "as asked for"
+                       : has_all                 ? "the model's, which has all of the data's"
+                       : plan.data.names.empty() ? "the largest label and one"
+                                                 : "as many as there are different labels";
+  const bool known = plan.model.positions > 0;
+  if (known && (head == nullptr || !fits(*head, plan.data, plan.labels))) {
+    plan.labels_reason += "; new head: " + why_new(head, plan.data, found, plan.labels);
+  }
   return Status();
 }
 
@@ -121,8 +170,8 @@ Result<Plan> make_plan(const Context& context, const FineTuneOptions& options) {
                                   "must be of the same format as the training data"));
     }
   }
-  WEFT_RETURN_IF_ERROR(choose_labels(options, plan));
   WEFT_ASSIGN_OR_RETURN(plan.model, find_model(context, options.model));
+  WEFT_RETURN_IF_ERROR(choose_labels(options, plan));
   WEFT_RETURN_IF_ERROR(choose_sequence_length(options, plan));
   WEFT_RETURN_IF_ERROR(check_tokenizer(options, plan.model));
   if (plan.model.heads > 0 && options.slots > plan.model.heads) {
@@ -161,7 +210,7 @@ std::string job_text(const FineTuneOptions& options, const Plan& plan) {
       "name: {}\nkind: fine_tune\nmodel: {{from: {}}}\n{}tasks:\n"
       "  - name: {}\n    type: {}  # {}\n",
       quote_json(plan.name), quote_json(plan.model.from), tokenizer_text(options.tokenizer),
-      plan.data.classes ? "classify" : "lm", plan.task, plan.task_reason);
+      plan.data.classes ? quote_json(plan.classifier) : "lm", plan.task, plan.task_reason);
   if (plan.data.classes) {
     out += fmt::format("    labels: {}  # {}\n", plan.labels, plan.labels_reason);
   }

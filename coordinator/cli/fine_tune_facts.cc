@@ -13,6 +13,7 @@
 #include "proto/json/parse.h"
 #include "proto/json/value.h"
 #include "proto/object.pb.h"
+#include "worker/admission/head_classes.h"
 #include "worker/data/source.h"
 #include "worker/models/hf_folder.h"
 
@@ -23,6 +24,16 @@ namespace fs = std::filesystem;
 
 constexpr const char* kNeedsRows =
     "must be JSONL (*.jsonl) with a text and a label a row for sequence_classification";
+
+std::vector<HeadFacts> classifiers_of(const proto::CheckpointManifest& manifest) {
+  std::vector<HeadFacts> heads;
+  for (const proto::TaskSpec& task : manifest.tasks()) {
+    if (task.type() != proto::TASK_TYPE_SEQUENCE_CLASSIFICATION) continue;
+    heads.push_back(
+        {task.name(), task.labels(), classes_of(&manifest, nullptr, proto::JobSpec(), task)});
+  }
+  return heads;
+}
 
 Result<ModelFacts> find_checkpoint(const Context& context, const std::string& id) {
   WEFT_ASSIGN_OR_RETURN(ApiClient client, ApiClient::connect(context.settings));
@@ -35,7 +46,8 @@ Result<ModelFacts> find_checkpoint(const Context& context, const std::string& id
   const auto config = family->parse_config(struct_to_json(manifest.config()));
   if (!config) return fail(Status(config.error()).with_prefix(id + ": "));
   return ModelFacts{
-      id, manifest.family(), (*config)->positions, (*config)->heads, (*config)->vocabulary, true};
+      id,   manifest.family(),       (*config)->positions, (*config)->heads, (*config)->vocabulary,
+      true, classifiers_of(manifest)};
 }
 
 Result<ModelFacts> find_folder(const std::string& path) {
@@ -47,12 +59,15 @@ Result<ModelFacts> find_folder(const std::string& path) {
   }
   const Result<HfFolder> folder = open_hf_folder(path);
   if (!folder) return fail(local(folder.error()).with_field("MODEL"));
+  std::vector<HeadFacts> heads;
+  if (folder->labels > 0) heads.push_back({"", folder->labels, folder->label_names});
   return ModelFacts{fs::absolute(path).lexically_normal().string(),
                     folder->config->family,
                     folder->config->positions,
                     folder->config->heads,
                     folder->config->vocabulary,
-                    !folder->tokenizer_file.empty()};
+                    !folder->tokenizer_file.empty(),
+                    std::move(heads)};
 }
 
 bool is_rows(const SourceFile& file) {
@@ -163,8 +178,8 @@ Status count(Input& input, const FineTuneOptions& options) {
   if (!names.empty() && largest >= 0) {
     return input.wrong(facts.path, "labels must be all integers or all strings");
   }
-  facts.named = !names.empty();
-  facts.labels = facts.named ? static_cast<int64_t>(names.size()) : largest + 1;
+  facts.names.assign(names.begin(), names.end());
+  facts.labels = names.empty() ? largest + 1 : static_cast<int64_t>(names.size());
   return Status();
 }
 

@@ -6,17 +6,27 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "coordinator/cli/api_client.h"
 #include "coordinator/cli/commands.h"
 
 namespace weft::cli {
 
+// A head of classes that comes with a model. A job's task takes over that of its own name, or that
+// of a folder.
+struct HeadFacts {
+  std::string task;  // empty: of a folder
+  int64_t labels = 0;
+  std::vector<std::string> names;  // of its first classes, in order
+};
+
 struct ModelFacts {
   std::string from;  // as the job file names it: an id, or an absolute path
   std::string family;
   int64_t positions = 0, heads = 0, vocabulary = 0;  // 0: not known here, of an uploaded object
   bool has_tokenizer = false;                        // a tokenizer comes with it
+  std::vector<HeadFacts> classifiers;                // none, too, where it is not known here
 };
 
 // A checkpoint's or an object's id (asks the service: 102 where there is none) or a Hugging Face
@@ -26,11 +36,11 @@ Result<ModelFacts> find_model(const Context& context, const std::string& model);
 struct DataFacts {
   std::string path;  // absolute, or an object's id
   bool jsonl = false;
-  bool classes = false;   // what was looked for: each row has a label
-  int64_t documents = 0;  // rows or files; of an object files
-  int64_t bytes = 0;      // of text
-  int64_t labels = 0;     // classes that occur; by number: the largest and one
-  bool named = false;     // labels are strings
+  bool classes = false;            // what was looked for: each row has a label
+  int64_t documents = 0;           // rows or files; of an object files
+  int64_t bytes = 0;               // of text
+  int64_t labels = 0;              // classes that occur; by number: the largest and one
+  std::vector<std::string> names;  // of the labels that are strings, in their order
 };
 
 // `options` has the keys and the task; an empty task is decided by the first row. Reads all of the

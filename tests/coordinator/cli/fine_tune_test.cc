@@ -81,6 +81,64 @@ TEST_F(FineTune, TaskAndLabelsComeFromTheData) {
   EXPECT_EQ(keys.tasks(0).data().label(), "class");
 }
 
+// A task takes over a checkpoint's head by its name, a folder's whatever its name.
+TEST_F(FineTune, AHeadGoesOnWhereItHasAllOfTheDatasClasses) {
+  proto::CheckpointManifest manifest = served_.store->checkpoint("ckpt-1").value();
+  manifest.set_id("ckpt-2");
+  proto::TaskSpec& task = *manifest.add_tasks();
+  task.set_name("topic");
+  task.set_type(proto::TASK_TYPE_SEQUENCE_CLASSIFICATION);
+  task.set_labels(3);
+  proto::TaskLabels& labels = *manifest.add_label_names();
+  labels.set_task("topic");
+  for (const char* name : {"z", "y", "x"}) labels.add_names(name);
+  ASSERT_TRUE(served_.store->edit_job(manifest.job(), [&](JobEdit& edit) {
+    edit.checkpoints.push_back(manifest);
+    return Status();
+  }));
+  const fs::path golden = WEFT_SOURCE_DIR "/tests/fixtures/golden/gpt2-sequence/hf";
+  fs::create_directory(file("hf"));
+  fs::copy(golden / "model.safetensors", file("hf"));
+  std::ifstream in(golden / "config.json");
+  std::string config(std::istreambuf_iterator<char>(in), {});
+  for (const auto& [number, name] : {std::pair("0", "z"), {"1", "y"}, {"2", "x"}}) {
+    const std::string unnamed = std::string("\"LABEL_") + number + "\"";
+    config.replace(config.find(unnamed), unnamed.size(), std::string("\"") + name + "\"");
+  }
+  write("hf/config.json", config);
+  write("some.jsonl", "{\"text\":\"a\",\"label\":\"x\"}\n{\"text\":\"b\",\"label\":\"w\"}\n");
+  write("more.jsonl",
+        "{\"text\":\"c\",\"label\":\"v\"}\n{\"text\":\"a\",\"label\":\"x\"}\n"
+        "{\"text\":\"b\",\"label\":\"w\"}\n");
+  write("two.jsonl", "{\"text\":\"a\",\"label\":0}\n{\"text\":\"b\",\"label\":1}\n");
+  const auto job = [&](const std::string& model, const std::string& data,
+                       std::vector<std::string> more = {}) {
+    std::vector<std::string> line = {"fine-tune", model,         file(data),
+                                     "--dry-run", "--tokenizer", "obj-7"};
+    line.insert(line.end(), more.begin(), more.end());
+    const Outcome done = weft(line);
+    EXPECT_EQ(done.exit, kExitOk) << done.err;
+    return done.out;
+  };
+  const std::string goes_on = "    labels: 3  # the model's, which has all of the data's\n";
+  EXPECT_THAT(job("ckpt-2", "names.jsonl"),
+              AllOf(HasSubstr(goes_on), HasSubstr("name: \"topic\"")));
+  EXPECT_THAT(
+      job("ckpt-2", "names.jsonl", {"--labels", "4"}),
+      HasSubstr("as asked for; new head: the model's has 3 classes, --labels 3 keeps it\n"));
+  EXPECT_THAT(job("ckpt-2", "some.jsonl"),
+              AllOf(HasSubstr("labels: 2  # as many as there are different labels; new head: the "
+                              "model has none for this task\n"),
+                    HasSubstr("name: \"classify\"")));
+  EXPECT_THAT(job(file("hf"), "names.jsonl"), HasSubstr(goes_on));
+  EXPECT_THAT(job(file("hf"), "some.jsonl"), HasSubstr("; new head: the model's has 3 classes\n"));
+  EXPECT_THAT(job(file("hf"), "more.jsonl"),
+              HasSubstr("; new head: the model's has other classes\n"));
+  EXPECT_THAT(job(file("hf"), "two.jsonl"),
+              HasSubstr("; new head: the model's has 3 classes, --labels 3 keeps it\n"));
+  EXPECT_THAT(job(file("hf"), "rows.jsonl"), HasSubstr("labels: 3  # the largest label and one\n"));
+}
+
 // What a job file may name by an id may be named so here too.
 TEST_F(FineTune, UploadedObjectsAreTaken) {
   const auto upload = [&](const std::string& name) {
@@ -163,6 +221,8 @@ TEST_F(FineTune, TheJobFileSaysWhyAndIsNeverOverwritten) {
   // The service refuses it, as the checkpoint has not one weight; the job file stays.
   EXPECT_EQ(done.exit, kExitError);
   EXPECT_THAT(done.err, HasSubstr("model.from"));
+  EXPECT_THAT(done.out,
+              HasSubstr("labels:    3 (the largest label and one; new head: the model has"));
   EXPECT_THAT(done.out, HasSubstr("sequence:  16 tokens (all of the model's positions)"));
   EXPECT_TRUE(fs::exists(job_file));
   const Outcome again = weft({"fine-tune", "ckpt-1", file("rows.jsonl"), "--file", job_file});
