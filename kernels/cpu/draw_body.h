@@ -138,7 +138,7 @@ inline Lanes<bfloat16> kept_halves(const uint16_t* halves, int dropped, float ke
   const __mmask32 stays = _mm512_cmpge_epu16_mask(_mm512_loadu_si512(halves),
                                                   _mm512_set1_epi16(static_cast<int16_t>(from)));
   return reinterpret_cast<Lanes<bfloat16>>(
-      _mm512_maskz_mov_epi16(stays, reinterpret_cast<const __m512i&>(scaled)));
+      _mm512_maskz_mov_epi16(stays, reinterpret_cast<__m512i>(scaled)));
 #else
   typedef uint16_t Drawn __attribute__((vector_size(kVectorBytes), aligned(2), may_alias));
   const auto stays = *reinterpret_cast<const Drawn*>(halves) >= from;

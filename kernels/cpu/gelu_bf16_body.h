@@ -103,7 +103,7 @@ struct GeluOfHalves {
     constexpr float kZero = static_cast<float>(slope_zero<By>());
     const Floats below = (n - kZero) * cubic_of(kGeluSlopeBelow<By>, n);
     const __mmask16 positive =
-        _mm512_testn_epi32_mask(reinterpret_cast<const __m512i&>(x), _mm512_set1_epi32(kSign));
+        _mm512_testn_epi32_mask(reinterpret_cast<__m512i>(x), _mm512_set1_epi32(kSign));
     return _mm512_mask_sub_ps(below, positive, _mm512_set1_ps(1), below);
   }
 };

@@ -7,7 +7,7 @@
 // Thread safety: pure functions. Invariants: 1. the result for a row depends on its elements and
 // its length only, not on its address. 2. sums over a row use a fixed number of lanes. 3. of halves
 // it is the rounded result for the same row in float; where an exponential is in it, with AVX-512
-// one that is off by up to 2^-13 of it before it is rounded.
+// one that is off by up to 2^-12 of it before it is rounded.
 #pragma once
 
 #include <cstdint>

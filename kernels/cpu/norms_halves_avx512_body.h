@@ -14,6 +14,14 @@ inline Floats near_power_of(const Floats& t) {
   return _mm512_scalef_ps(1.0F + rest * slope, t);
 }
 
+// The same about the nearest integer, so that it is exact on both sides of 0, where a gradient's
+// two terms cancel; off by 1.02e-4 elsewhere, and slower.
+inline Floats power_exact_at_0(const Floats& t) {
+  const Floats rest = _mm512_reduce_ps(t, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  const Floats slope = 0.69328293F + rest * (0.24221096F + 0.05500893F * rest);
+  return _mm512_scalef_ps(1.0F + rest * slope, t - rest);
+}
+
 // x + y by the units of products, which have less to do here than those of sums.
 inline Floats plus(const Floats& x, const Floats& y) {
   return _mm512_fmadd_ps(x, _mm512_set1_ps(1.0F), y);
@@ -214,8 +222,8 @@ inline void log_softmax_backward_of_halves(const bfloat16* y, const bfloat16* dy
   const float total = sum_fetching<float>(
       n, kFetchNothing, [](const auto& v) { return v; }, dy);
   const auto element = [=](int64_t, const Words& logs, const Words& up) {
-    return rounded(evens_of(up) - near_power_of(evens_of(logs) * kLog) * total,
-                   odds_of(up) - near_power_of(odds_of(logs) * kLog) * total);
+    return rounded(evens_of(up) - power_exact_at_0(evens_of(logs) * kLog) * total,
+                   odds_of(up) - power_exact_at_0(odds_of(logs) * kLog) * total);
   };
   write_words(past, n, dx, element, y, dy);
 }

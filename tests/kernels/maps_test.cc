@@ -201,11 +201,16 @@ TEST_P(Maps, AreTheSamePastTheCaches) {
 
 // GELU, SiLU and SwiGLU, of bf16 less exact on AVX-512 (half_curves_test.cc): by how much more than
 // its rounding a result may differ, given its operands.
-double inexact_by(const std::string& function, float value, float x, float y, float z) {
+double inexact_by(const std::string& level, const std::string& function, float value, float x,
+                  float y, float z) {
+  if (level == "v2" || level == "v3") return 0;
+  const bool forward =
+      function.starts_with("curve") && function.find("backward") == std::string::npos;
   for (const char* name : {"curve 0", "curve 1", "curve 3", "swiglu"}) {
     if (!function.starts_with(name)) continue;
     if (std::isinf(x)) return std::numeric_limits<double>::infinity();
-    return 0x1p-7 * std::abs(value) + 0x1p-12 * std::abs(y) * std::max(1.0F, std::abs(z));
+    const double most = forward ? 0x1p-10 : std::abs(y) * std::max(1.0F, std::abs(z));
+    return 0x1p-7 * std::abs(value) + 0x1p-12 * most;  // of GELU what is below 2^-22 is 0
   }
   return 0;
 }
@@ -234,7 +239,8 @@ TEST_P(Maps, OfBf16AreThoseOfFloatRounded) {
         for (const auto& [value, half] : {std::pair(a[i], half_a[i]), std::pair(b[i], half_b[i])}) {
           // The instruction takes numbers below the normal ones as 0.
           const float expected = std::abs(value) < std::numeric_limits<float>::min() ? 0 : value;
-          const double apart = inexact_by(wide[f].name, expected, in[0][i], in[1][i], in[2][i]);
+          const double apart =
+              inexact_by(GetParam().name, wide[f].name, expected, in[0][i], in[1][i], in[2][i]);
           if (std::isinf(apart)) continue;
           if (std::isnan(expected)) {
             ASSERT_TRUE(std::isnan(float{half})) << GetParam().name << " " << wide[f].name;
@@ -244,7 +250,8 @@ TEST_P(Maps, OfBf16AreThoseOfFloatRounded) {
                 << GetParam().name << " " << wide[f].name << " n " << n << " at " << i;
           }
         }
-        const double apart = inexact_by(wide[f].name, sums[i] - 0.5F, in[0][i], in[1][i], in[2][i]);
+        const double apart =
+            inexact_by(GetParam().name, wide[f].name, sums[i] - 0.5F, in[0][i], in[1][i], in[2][i]);
         ASSERT_TRUE(sums[i] == half_sums[i] || std::abs(sums[i] - half_sums[i]) <= apart ||
                     std::isnan(sums[i]) || std::isinf(apart))
             << GetParam().name << " " << wide[f].name << " n " << n << " at " << i;
