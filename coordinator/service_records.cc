@@ -33,7 +33,7 @@ Status check_page(int64_t after, int limit) {
 // The probe's record is so small that a full disk often still takes it; a chunk it does not.
 Status check_room(int64_t free_bytes, int64_t bytes) {
   const int64_t needed = kept_free(bytes) + kChunkBytesMax;
-  if (bytes <= 0 || free_bytes >= needed) return {};  // 0: nothing is known of it
+  if (free_bytes >= needed) return {};
   return Status(Code::kResourceExhausted, "the coordinator's disk is full")
       .with_rule("free some room; it takes chunks from " + std::to_string(needed) + " bytes on")
       .with_value(std::to_string(free_bytes) + " free");

@@ -38,8 +38,8 @@ Result<Endpoint> with_token(Endpoint endpoint, const std::string& file) {
   if (!text) {
     return fail(
         Status(text.error())
-            .with_rule("--token-file, WEFT_TOKEN_FILE or token_file of ~/.config/weft/config.yaml "
-                       "names the file with the cluster's token"));
+            .with_rule("--token-file, WEFT_TOKEN_FILE or, with its server, token_file of "
+                       "~/.config/weft/config.yaml names the file with the cluster's token"));
   }
   endpoint.token = trimmed(*text);
   if (endpoint.token.empty()) {

@@ -301,13 +301,17 @@ TEST_F(ServedCli, OfAJobTheBestCheckpointIsExportedOrElseTheNewest) {
   add_checkpoint(id, "ckpt-1");
   add_checkpoint(id, "ckpt-2");
   ASSERT_TRUE(served_.service.put_chunk(sha256_hex(bytes), bytes).ok());
-  EXPECT_THAT(weft({"export", id, "--to", folder_ + "/newest"}).out, HasSubstr("ckpt-2 is in"));
-  ASSERT_TRUE(served_.store->edit_job(id, [](JobEdit& edit) {
-    edit.job.set_best_checkpoint("ckpt-1");
-    return Status();
-  }));
-  const Outcome best = weft({"export", id, "--to", folder_ + "/best", "--json"});
-  EXPECT_THAT(best.out, HasSubstr(R"("checkpoint": "ckpt-1")"));
+  for (const bool best : {false, true}) {
+    ASSERT_TRUE(served_.store->edit_job(id, [&](JobEdit& edit) {
+      edit.job.set_checkpoint("ckpt-2");
+      if (best) edit.job.set_best_checkpoint("ckpt-1");
+      return Status();
+    }));
+    const Outcome done = weft({"export", id, "--to", folder_ + (best ? "/best" : "/newest")});
+    EXPECT_THAT(done.out, HasSubstr(best ? "ckpt-1 with" : "ckpt-2 with")) << done.err;
+  }
+  const Outcome told = weft({"export", id, "--to", folder_ + "/told", "--json"});
+  EXPECT_THAT(told.out, HasSubstr(R"("checkpoint": "ckpt-1")"));
   EXPECT_THAT(weft({"show", id}).out, HasSubstr("best checkpoint"));
 }
 
