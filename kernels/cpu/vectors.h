@@ -71,7 +71,8 @@ struct VectorKernels {
                         int64_t n);
 };
 
-// Of bf16 as it lies, computed in float, each result rounded once.
+// Of bf16 as it lies, computed in float, each result rounded once; on AVX-512 SwiGLU's gate is only
+// as exact as bf16 tells (math_avx512_body.h).
 template <>
 struct VectorKernels<bfloat16> {
   void (*binary)(Binary kind, const bfloat16* x, int64_t step_x, const bfloat16* y, int64_t step_y,
