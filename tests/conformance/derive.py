@@ -321,21 +321,3 @@ def derive(case, kind, folder):
         "name": case.name, "family": model.config.model_type, "architecture": kind.__name__, "task": case.task,
         "inputs": list(inputs), "outputs": list(outputs), "zero_gradients": []}, indent=1))
     return folder
-
-
-def own_error(case, kind, folder):
-    """The largest relative error of the losses and gradient norms of fp32 PyTorch on what derive() wrote
-    to `folder`. Where PyTorch itself is beyond a bar, rounding decides who is within it."""
-    told = json.loads((folder / "trajectory.json").read_text())
-    split = told["accumulated"]
-    halves = [{"loss": loss, "grad_norm": norm}
-              for loss, norm in zip(split["loss"], split["grad_norm"])]
-    recipe = Recipe(**case.recipe)
-    worst = 0.0
-    for micro_batches, expected in ((1, told["steps"]), (split["micro_batches"], halves)):
-        model = load(folder / "hf", kind).float()
-        batches = [make_batch(case, model, number) for number in range(4)]
-        steps, _ = train(case, recipe, model, batches, micro_batches)
-        worst = max(worst, *(abs(step[what] - other[what]) / abs(other[what])
-                             for step, other in zip(steps, expected) for what in ("loss", "grad_norm")))
-    return worst

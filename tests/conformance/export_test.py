@@ -14,11 +14,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from cluster import Cluster
-from derive import FAMILIES, Case, derive, own_error
+from derive import FAMILIES, Case, derive
 from golden_test import golden
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(os.environ.get("WEFT_BIN", ROOT / "build/release/bin"))
+# Texts that every Debian has and that stay as they are: weights and tokenizers that are learned from them do, too.
+TEXTS = [f"/usr/share/common-licenses/{name}" for name in ("GPL-3", "Apache-2.0")]
 PROMPTS = ["the ", "A model", "weft\n", "x", "Zwölf Äpfel 🍎 and"]
 
 JOB = """
@@ -65,8 +67,7 @@ def character_tokenizer(legacy):
     """Llama 2's and Mistral's kind: bytes for what the vocabulary lacks, a space in front, <s>."""
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.Metaspace()
-    learner.train([str(ROOT / "docs/ARCHITECTURE.md"), str(ROOT / "docs/HACKING.md")],
-                  trainers.BpeTrainer(vocab_size=300, limit_alphabet=80, show_progress=False))
+    learner.train(TEXTS, trainers.BpeTrainer(vocab_size=300, limit_alphabet=80, show_progress=False))
     learned = json.loads(learner.to_str())["model"]
     pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)),
               *sorted(learned["vocab"], key=learned["vocab"].get)]
@@ -97,10 +98,9 @@ def make_tokenizer(folder, family):
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.train([str(ROOT / "docs/ARCHITECTURE.md"), str(ROOT / "docs/HACKING.md")],
-                    trainers.BpeTrainer(vocab_size=400, special_tokens=["<|endoftext|>"],
-                                        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-                                        show_progress=False))
+    tokenizer.train(TEXTS, trainers.BpeTrainer(vocab_size=400, special_tokens=["<|endoftext|>"],
+                                               initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+                                               show_progress=False))
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>",
                                    bos_token="<|endoftext|>", pad_token="<|endoftext|>")
     fast.save_pretrained(folder)
@@ -158,7 +158,7 @@ class Export(unittest.TestCase):
         cls.cluster.up()
         cls.inputs = cls.cluster.folder / "inputs"
         (cls.inputs / "texts").mkdir(parents=True)
-        shutil.copy(ROOT / "docs/ARCHITECTURE.md", cls.inputs / "texts/a.txt")
+        shutil.copy(TEXTS[0], cls.inputs / "texts/a.txt")
         words = ["weft", "warp", "thread"]
         for name, count in (("rows", 60), ("held", 21)):
             with open(cls.inputs / f"{name}.jsonl", "w", encoding="utf-8") as rows:
@@ -201,19 +201,12 @@ class Export(unittest.TestCase):
         _, language_model, classifier, _ = FAMILIES[family]
         kind = classifier if task == "sequence" else language_model
         with tempfile.TemporaryDirectory() as place:
-            status, report, errors = golden([self.decidable_case(folder, task, kind, Path(place))], "")
+            shutil.copytree(folder, Path(place) / "hf")
+            case = derive(Case("exported", task, tokens=23, recipe=dict(steps=1, warmup=0)), kind,
+                          Path(place))
+            # Further steps in fp32 are chance: trained on from there, PyTorch's own runs part, too.
+            status, report, errors = golden([case], "", "float64")
             self.assertEqual(status, 0, f"{errors}\n{report}")
-
-    def decidable_case(self, folder, task, kind, place):
-        """The first drawn case in which PyTorch's own fp32 is within half the bar of 2e-5: with trained
-        weights it is off by more in some batches, so that the bar would say nothing about Weft."""
-        for number in range(40):
-            case, at = Case(f"exported {number}", task, tokens=23), place / str(number)
-            shutil.copytree(folder, at / "hf")
-            derive(case, kind, at)
-            if own_error(case, kind, at) < 1e-5:
-                return at
-        return self.fail("PyTorch's own fp32 is off by 1e-5 in each of 40 drawn cases")
 
     def check_evaluation(self, job, folder):
         """The last evaluation that the job told of, taken again by transformers."""
