@@ -1,10 +1,14 @@
 #include "coordinator/launcher/data_plane.h"
 
+#include <chrono>
+
 namespace weft {
 
 namespace {
 // A full disk, and what follows from it until the store is open again.
 bool may_pass(Code code) { return code == Code::kResourceExhausted || code == Code::kUnavailable; }
+// Of chunks kUnavailable is a disk that does not give what it has.
+bool is_full(Code code) { return code == Code::kResourceExhausted; }
 }  // namespace
 
 bool is_bulk(const proto::NodeFrame& frame) {
@@ -24,6 +28,7 @@ DataPlane::~DataPlane() {
     std::lock_guard lock(queue->mutex);
     queue->stopping = true;
     queue->ready.notify_all();
+    queue->stopped.notify_all();
   }
   for (std::thread& thread : threads_) thread.join();
 }
@@ -58,6 +63,23 @@ void DataPlane::post(std::shared_ptr<Channel> channel, proto::NodeFrame frame) {
       [this, channel = std::move(channel), shared] { handle(*channel, *shared); });
 }
 
+bool DataPlane::waited(Queue& queue) {
+  std::unique_lock lock(queue.mutex);
+  if (threads_.empty() || queue.stopping) return false;
+  queue.stopped.wait_for(lock, std::chrono::milliseconds(500), [&] { return queue.stopping; });
+  return !queue.stopping;
+}
+
+// A store that a full disk has closed is soon open for reading again.
+template <typename Read>
+auto DataPlane::once_open(bool (*waits)(Code), const Read& read) {
+  auto result = read();
+  while (!result && waits(result.error().code()) && waited(chunks_)) {
+    result = read();
+  }
+  return result;
+}
+
 // While the disk is full the log waits: its node sends each piece once a connection.
 void DataPlane::store_log(Channel& channel, const proto::LogChunk& log) {
   Result<int64_t> length = fail(Code::kUnavailable, "");
@@ -65,9 +87,7 @@ void DataPlane::store_log(Channel& channel, const proto::LogChunk& log) {
     length = store_.append_log(log.attempt().job(), log.attempt().attempt(), log.rank(),
                                log.offset(), log.data());
     if (length || !may_pass(length.error().code())) break;
-    std::unique_lock lock(logs_.mutex);
-    if (threads_.empty() || logs_.stopping) return;
-    logs_.ready.wait_for(lock, std::chrono::milliseconds(500), [&] { return logs_.stopping; });
+    if (!waited(logs_)) return;
   }
   proto::NodeFrame answer;
   proto::LogAck& ack = *answer.mutable_log_ack();
@@ -82,7 +102,7 @@ void DataPlane::handle(Channel& channel, const proto::NodeFrame& frame) {
   proto::NodeFrame answer;
   if (frame.has_log()) return store_log(channel, frame.log());
   if (frame.has_chunk_get()) {
-    auto bytes = content_.get_chunk(frame.chunk_get().hash());
+    auto bytes = once_open(is_full, [&] { return content_.get_chunk(frame.chunk_get().hash()); });
     proto::ChunkData& data = *answer.mutable_chunk_data();
     data.set_request(frame.chunk_get().request());
     data.set_hash(frame.chunk_get().hash());
@@ -100,12 +120,13 @@ void DataPlane::handle(Channel& channel, const proto::NodeFrame& frame) {
     if (!status.ok()) result.set_code(std::string(code_name(status.code())));
     result.set_message(status.message());
   } else if (frame.has_object_get()) {
-    auto manifest = store_.object(frame.object_get().id());
+    auto manifest = once_open(may_pass, [&] { return store_.object(frame.object_get().id()); });
     answer.mutable_object_data()->set_request(frame.object_get().request());
     answer.mutable_object_data()->set_found(manifest.has_value());
     if (manifest) *answer.mutable_object_data()->mutable_manifest() = std::move(*manifest);
   } else {
-    auto manifest = store_.checkpoint(frame.manifest_get().checkpoint());
+    auto manifest =
+        once_open(may_pass, [&] { return store_.checkpoint(frame.manifest_get().checkpoint()); });
     answer.mutable_manifest_data()->set_request(frame.manifest_get().request());
     answer.mutable_manifest_data()->set_found(manifest.has_value());
     if (manifest) *answer.mutable_manifest_data()->mutable_manifest() = std::move(*manifest);

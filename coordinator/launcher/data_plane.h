@@ -3,7 +3,7 @@
 //
 // Thread safety: every call from any thread. Ownership: owns its threads; refers to the stores.
 // Invariants: 1. Log pieces are handled in the order of their arrival. 2. A log is acknowledged up
-// to what is durable.
+// to what is durable. 3. What a full disk keeps from being read or written waits for room.
 #pragma once
 
 #include <condition_variable>
@@ -34,18 +34,21 @@ class DataPlane {
  private:
   struct Queue {
     std::mutex mutex;  // guards the rest
-    std::condition_variable ready;
+    std::condition_variable ready, stopped;
     std::deque<std::function<void()>> work;
     bool stopping = false;
   };
   void add(Queue& queue, std::function<void()> work);
   static void run(Queue& queue);
   void handle(Channel& channel, const proto::NodeFrame& frame);
+  void store_log(Channel& channel, const proto::LogChunk& log);
+  template <typename Read>
+  auto once_open(bool (*waits)(Code), const Read& read);
+  // Before a further try; false: there is none, the plane ends or has no threads to wait with.
+  bool waited(Queue& queue);
 
   JobStore& store_;
   Content& content_;
-  void store_log(Channel& channel, const proto::LogChunk& log);
-
   Queue logs_;    // one thread: in order
   Queue chunks_;  // and manifests
   std::vector<std::thread> threads_;

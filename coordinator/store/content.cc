@@ -124,6 +124,9 @@ Status Content::put_chunk(const std::string& hash, std::string_view bytes, const
 
 Result<std::string> Content::get_chunk(const std::string& hash) const {
   WEFT_RETURN_IF_ERROR(check_chunk_name(hash));
+  auto bytes = chunks_.get(hash);
+  if (bytes || bytes.error().code() != Code::kResourceExhausted) return bytes;
+  static_cast<void>(chunks_.room());  // opens a store that a full disk closed, where it can
   return chunks_.get(hash);
 }
 
