@@ -9,14 +9,15 @@
 
 constexpr float kExpLow = -87.3F, kExpHigh = 88.72F;
 
-// e^(kFactor x) for kFactor x in [kExpLow, kExpHigh]; of NaN anything. kFactor is a power of two or
-// minus one, which the constants take on: no rounding changes.
-template <float kFactor = 1.0F>
-inline float near_exp_of(float x) {
+// e^(kFactor x) as the result times 2^n, for -87.3 <= kFactor x <= 89; of NaN anything. exponent is
+// n + kBias where a float has its own, the result is near 1. kFactor is a power of two or minus
+// one, which the constants take on: no rounding changes.
+template <float kFactor, int kBias>
+[[gnu::always_inline]] inline float parts_of_exp(float x, unsigned& exponent) {
   constexpr float kSecond = kFactor * kFactor, kFourth = kSecond * kSecond;
-  // The nearest integer n in its last bits.
-  const float shifted = x * (kFactor * 1.44269504F) + 12582912.0F;
-  const float n = shifted - 12582912.0F;
+  constexpr float kShift = 12582912.0F + kBias;  // leaves the nearest integer in the last bits
+  const float shifted = x * (kFactor * 1.44269504F) + kShift;
+  const float n = shifted - kShift;
   float r = x - n * (0.693359375F / kFactor);
   r = r + n * (2.12194440e-4F / kFactor);
   float p = kFactor * kFourth * 0.008312520571F * r + kFourth * 0.04189015552F;
@@ -24,10 +25,15 @@ inline float near_exp_of(float x) {
   p = p * r + kSecond * 0.4999923110F;
   p = p * r + kFactor;
   p = p * r + 1.0F;
-  // 2^n goes to the exponent: between the bounds p and the result are normal numbers.
-  const unsigned scaled =
-      __builtin_bit_cast(unsigned, p) + (__builtin_bit_cast(unsigned, shifted) << 23);
-  return __builtin_bit_cast(float, scaled);
+  exponent = __builtin_bit_cast(unsigned, shifted) << 23;
+  return p;
+}
+// The whole, for kFactor x in [kExpLow, kExpHigh]: between these it and p are normal numbers.
+template <float kFactor = 1.0F>
+inline float near_exp_of(float x) {
+  unsigned exponent;
+  const float p = parts_of_exp<kFactor, 0>(x, exponent);
+  return __builtin_bit_cast(float, __builtin_bit_cast(unsigned, p) + exponent);
 }
 // The same, 0 below kExpLow.
 inline float bounded_exp_of(float x) { return x < kExpLow ? 0.0F : near_exp_of(x); }
@@ -35,6 +41,14 @@ inline float exp_of(float x) {
   return x <= kExpHigh ? bounded_exp_of(x) : x * __builtin_inff();  // NaN stays NaN
 }
 inline double exp_of(double x) { return __builtin_exp(x); }
+
+// 1 + e^u for -87.3 <= u <= 89; infinity from 88.72 on, or a little below.
+inline float one_and_exp_of(float u) {
+  unsigned exponent;
+  const float p = parts_of_exp<1.0F, 127>(u, exponent);
+  return 1.0F + p * __builtin_bit_cast(float, exponent);
+}
+inline double one_and_exp_of(double u) { return 1 + __builtin_exp(u); }
 
 inline float abs_of(float x) { return __builtin_fabsf(x); }
 inline double abs_of(double x) { return __builtin_fabs(x); }
@@ -53,7 +67,8 @@ inline float tanh_of(float x) {
   p = p * z + 1.33314422036e-1F;
   p = p * z - 3.33332819422e-1F;
   const float near = p * z * x + x;
-  const float far = __builtin_copysignf(1.0F - 2.0F / (exp_of(2 * a) + 1.0F), x);
+  const float twice = 2 * a, cut = twice > 89.0F ? 89.0F : twice;  // NaN stays NaN
+  const float far = __builtin_copysignf(1.0F - 2.0F / one_and_exp_of(cut), x);
   return a < 0.625F ? near : far;
 }
 inline double tanh_of(double x) { return __builtin_tanh(x); }
@@ -89,26 +104,34 @@ inline T normal_of(T x, T bell) {
   return x < T{0} ? below : T{1} - below;
 }
 
-// |x| to 64, from where on the normal distribution below -|x| is 0: of infinity a product with that
-// would be NaN. Of NaN NaN.
+// |x| to 64, from where on what GELU has for the normal distribution is 0 below -|x|: of infinity a
+// product with that would be NaN. Of NaN NaN.
 constexpr float kFar = 64;
 template <typename T>
 inline T near_abs_of(T x) {
   const T far = abs_of(x);
   return far > T(kFar) ? T(kFar) : far;
 }
-
-// 1 / (1 + e^u), which is the sigmoid of -u; of NaN anything.
-inline float gate_of(float u) {
-  // Cut to [-87, 88] as integers, which leave the units of floats alone: as a signed one a negative
-  // float is below 88, as an unsigned one a positive float is below -87.
-  constexpr int kHigh = __builtin_bit_cast(int, 88.0F);
-  constexpr unsigned kLow = __builtin_bit_cast(unsigned, -87.0F);
-  const int word = __builtin_bit_cast(int, u), below = word < kHigh ? word : kHigh;
-  const unsigned bits = static_cast<unsigned>(below), cut = bits < kLow ? bits : kLow;
-  return 1.0F / (1.0F + near_exp_of(__builtin_bit_cast(float, cut)));
+// x, but no less than -64; of NaN NaN.
+template <typename T>
+inline T near_below_of(T x) {
+  return x < T(-kFar) ? T(-kFar) : x;
 }
-inline double gate_of(double u) { return 1 / (1 + __builtin_exp(u)); }
+
+// u cut to [kLow, kHigh], kLow < 0 < kHigh; of NaN one of them. As integers, which leave the units
+// of floats alone: as a signed one a negative float is below kHigh, as an unsigned one a positive
+// float is below kLow.
+template <float kLow, float kHigh>
+inline float cut_of(float u) {
+  constexpr int kAbove = __builtin_bit_cast(int, kHigh);
+  constexpr unsigned kBelow = __builtin_bit_cast(unsigned, kLow);
+  const int word = __builtin_bit_cast(int, u);
+  const unsigned least = static_cast<unsigned>(word < kAbove ? word : kAbove);
+  return __builtin_bit_cast(float, least < kBelow ? least : kBelow);
+}
+// 1 / (1 + e^u), which is the sigmoid of -u; 0 where one_and_exp_of is infinite, of NaN anything.
+inline float gate_of(float u) { return 1.0F / one_and_exp_of(cut_of<-87.0F, 89.0F>(u)); }
+inline double gate_of(double u) { return 1 / one_and_exp_of(u); }
 template <typename T>
 inline T sigmoid_of(T x) {
   const T gate = gate_of(-x);

@@ -46,7 +46,7 @@ struct RowKernels {
 };
 
 // Of bf16 as it lies, computed in float, or as exactly as bf16 tells (math_avx512_body.h,
-// gelu_bf16_body.h); sums are those of what is not yet rounded.
+// gelu_avx512_body.h); sums are those of what is not yet rounded.
 template <>
 struct RowKernels<bfloat16> {
   void (*curve)(Curve curve, const bfloat16* x, Target<bfloat16> y, int64_t n);

@@ -7,44 +7,46 @@
 #include "kernels/cpu/whole_rows_body.h"
 
 // ---- curves, each of a row of S
-// gelu(x) = x/2 (1 + tanh(u)), u = sqrt(2/pi) (x + 0.044715 x^3), which is x sigmoid(2u).
+// gelu(x) = x/2 (1 + tanh(u)), u = sqrt(2/pi) (x + 0.044715 x^3), which is x / (1 + e^-2u).
 template <typename S>
 struct GeluTanh {
   using T = Wide<S>;
   static constexpr bool kByLanes = kVectorMath<T>;
   static constexpr T kTwoRoot = T(1.5957691216057308), kCube = T(0.044715) * kTwoRoot;
-  static T gate(T x) { return gate_of(x * (-kTwoRoot - kCube * (x * x))); }
+  // x to where e^-2u is infinity, 88.72 <= -2u <= 88.73, and to where it does not show beside 1.
+  static constexpr float kLowest = -10.061F, kHighest = 9.9F;
+  static float near(float x) { return cut_of<kLowest, kHighest>(x); }
+  static double near(double x) { return x > kFar ? kFar : near_below_of(x); }
+  static T one_and_exp(T near) {
+    return one_and_exp_of(near * (-kTwoRoot - kCube * (near * near)));
+  }
 #ifdef __AVX512F__
-  static Floats gate(const Floats& x) {
+  static Floats near(const Floats& x) { return cut_of<kLowest, kHighest>(x); }
+  static Floats one_and_exp(const Floats& near) {
     constexpr float kLine = -2.30220819814F, kThird = 0.044715F * kLine;  // -kTwoRoot log2(e)
-    return gate_of_power(x * (kLine + kThird * (x * x)));
+    return one_and(power_of(near * (kLine + kThird * (near * near))));
   }
 #endif
   template <typename V>
   static V value(const V& x) {
-    return x * gate(x);
+    return near_below_of(x) / one_and_exp(near(x));
   }
   template <typename V>
   static V slope(const V& x) {
-    const V s = gate(x), rise = x * (kTwoRoot + 3 * kCube * (x * x));
-    return s + s * (T{1} - s) * rise;
+    const V cut = near(x), s = T{1} / one_and_exp(cut);
+    return s + s * (T{1} - s) * x * (kTwoRoot + 3 * kCube * (cut * cut));
   }
 };
 template <typename S>
 struct GeluErf {
   using T = Wide<S>;
-  static constexpr bool kByLanes = kVectorMath<T>;
-  template <typename V>
-  static V value(const V& x) {  // of NaN the second term is
+  static T value(T x) {  // of NaN the second term is
     return positive_of(x) - near_abs_of(x) * normal_below(x, bell_of(x));
   }
   static T slope(T x) {
     const T bell = bell_of(x);
     return normal_of(x, bell) + x * T(0.3989422804014327) * bell;
   }
-#ifdef __AVX512F__
-  static Floats slope(const Floats& x) { return gelu_erf_slope(x); }
-#endif
 };
 template <typename S>
 struct Relu {  // NaN stays, so that it is found at the loss
@@ -86,7 +88,7 @@ struct Sigmoid {
 };
 
 #ifdef __AVX512F__
-#include "kernels/cpu/gelu_bf16_body.h"
+#include "kernels/cpu/gelu_avx512_body.h"
 #endif
 
 template <typename F>

@@ -82,6 +82,27 @@ struct Slope {
   T operator()(T x, T dy) const { return dy * slope_of<kKind>(x, a, b); }
 };
 
+#ifdef __AVX512F__
+template <>
+struct Value<Unary::kLog, float> {
+  static constexpr bool kByLanes = true;
+  float a, b;
+  Floats operator()(const Floats& x) const { return log_of(x); }
+};
+template <>
+struct Value<Unary::kExp, float> {
+  static constexpr bool kByLanes = true;
+  float a, b;
+  Floats operator()(const Floats& x) const { return exp_below_of(x); }
+};
+template <>
+struct Slope<Unary::kExp, float> {
+  static constexpr bool kByLanes = true;
+  float a, b;
+  Floats operator()(const Floats& x, const Floats& dy) const { return dy * exp_below_of(x); }
+};
+#endif
+
 // f.operator()<kind>() for the kind at run time.
 template <typename F>
 inline void with_kind(Unary kind, F&& f) {
@@ -122,14 +143,15 @@ inline void with_kind(Unary kind, F&& f) {
 }
 
 // Functions that take longer than memory: past the caches their values come no sooner.
-template <Unary kKind>
-constexpr bool kLong = kKind == Unary::kExp || kKind == Unary::kLog || kKind == Unary::kPower ||
-                       kKind == Unary::kSoftplus || kKind == Unary::kElu;
+template <Unary kKind, typename T>
+constexpr bool kLong = (kKind == Unary::kExp || kKind == Unary::kLog || kKind == Unary::kPower ||
+                        kKind == Unary::kSoftplus || kKind == Unary::kElu) &&
+                       !kByLanes<Value<kKind, T>>;
 
 template <typename T>
 void unary(Unary kind, T a, T b, const T* x, Target<T> y, int64_t n) {
   with_kind(kind, [&]<Unary kKind>() {
-    map(Value<kKind, T>{a, b}, n, Written<T>{y.at, y.past && !kLong<kKind>}, x);
+    map(Value<kKind, T>{a, b}, n, Written<T>{y.at, y.past && !kLong<kKind, T>}, x);
   });
 }
 template <typename T>
