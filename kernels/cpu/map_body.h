@@ -240,37 +240,23 @@ constexpr bool kByLanes = requires {
   requires F::kByLanes;
 };
 
-// f of a vector of each, of bf16 of its evens and of its odds.
 template <typename F, typename T, typename... From>
 [[gnu::always_inline]] inline auto lanes_of(const F& f, int64_t i, const T* first,
                                             const From*... others) {
   // Copies: a type that F deduces of a reference forgets that its address is any multiple of T's.
   return f(WholeLanes::at(first + i), WholeLanes::at(others + i)...);
 }
-template <typename V>
-struct Halfway {
-  V evens, odds;
-};
-template <typename F, typename... From>
-[[gnu::always_inline]] inline auto lanes_of(const F& f, int64_t i, const bfloat16* first,
-                                            const From*... others) {
-  return Halfway<decltype(f(evens_of(lanes_at(first)), evens_of(lanes_at(others))...))>{
-      f(evens_of(lanes_at(first + i)), evens_of(lanes_at(others + i))...),
-      f(odds_of(lanes_at(first + i)), odds_of(lanes_at(others + i))...)};
+template <typename F, typename To, typename T, typename... From>
+[[gnu::always_inline]] inline void put_lanes(const F& f, const To& to, int64_t i, const T* first,
+                                             const From*... others) {
+  to.put(i, lanes_of(f, i, first, others...));
 }
-template <typename To, typename V>
-[[gnu::always_inline]] inline void put_lanes(const To& to, int64_t i, const V& values) {
-  to.put(i, values);
+template <typename F, typename To, typename... From>
+[[gnu::always_inline]] inline void put_lanes(const F& f, const To& to, int64_t i,
+                                             const bfloat16* first, const From*... others) {
+  to.put(i, f(evens_of(lanes_at(first + i)), evens_of(lanes_at(others + i))...),
+         f(odds_of(lanes_at(first + i)), odds_of(lanes_at(others + i))...));
 }
-template <typename To, typename V>
-[[gnu::always_inline]] inline void put_lanes(const To& to, int64_t i, const Halfway<V>& values) {
-  to.put(i, values.evens, values.odds);
-}
-// Vectors whose operations are taken in turns, as the compiler is told to (CMakeLists.txt): a
-// function's own wait for each other, and a processor looks no further ahead than two or three
-// vectors.
-template <typename S>
-constexpr int64_t kTogether = std::is_same_v<S, float>&& kVectorBytes == 64 ? 4 : 1;
 template <typename F, typename To, typename S, typename... From>
 WEFT_ONE_BODY void map_lanes(const F& f, const To& to, int64_t begin, int64_t end, const S* first,
                              const From*... others) {
@@ -278,17 +264,23 @@ WEFT_ONE_BODY void map_lanes(const F& f, const To& to, int64_t begin, int64_t en
   const F g = f;
   const To here = to;
   int64_t i = begin;
-  if constexpr (kTogether < S >> 1) {
-    for (; i + kTogether<S> * kLanes <= end; i += kTogether<S> * kLanes) {
-      [&]<int64_t... k>(std::integer_sequence<int64_t, k...>) {
-        const decltype(lanes_of(g, i, first, others...)) results[] = {
-            lanes_of(g, i + k * kLanes, first, others...)...};
-        (put_lanes(here, i + k * kLanes, results[k]), ...);
-      }
-      (std::make_integer_sequence<int64_t, kTogether<S>>());
+#ifdef __AVX512F__
+  // Operations of a vector wait for each other, and a processor looks ahead no further than two or
+  // three vectors: the compiler takes those of four in turns (CMakeLists.txt).
+  if constexpr (sizeof(S) == sizeof(float)) {
+    for (; i + 4 * kLanes <= end; i += 4 * kLanes) {
+      const auto a = lanes_of(g, i, first, others...);
+      const auto b = lanes_of(g, i + kLanes, first, others...);
+      const auto c = lanes_of(g, i + 2 * kLanes, first, others...);
+      const auto d = lanes_of(g, i + 3 * kLanes, first, others...);
+      here.put(i, a);
+      here.put(i + kLanes, b);
+      here.put(i + 2 * kLanes, c);
+      here.put(i + 3 * kLanes, d);
     }
   }
-  for (; i < end; i += kLanes) put_lanes(here, i, lanes_of(g, i, first, others...));
+#endif
+  for (; i < end; i += kLanes) put_lanes(g, here, i, first, others...);
 }
 
 // A group as it is computed with: where it lies, or, of bf16, the evens of each vector before its

@@ -3,12 +3,15 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <limits>
 #include <string>
 #include <vector>
 
 #include "kernels/cpu/vectors_levels.h"
 #include "kernels/ops/random.h"
+#include "tests/testing/keep_denormals.h"
 
 namespace weft::cpu {
 namespace {
@@ -71,6 +74,51 @@ TEST_P(VectorLevels, FunctionsFollowDouble) {
     GetParam().f32->unary_backward(kind, 0.5F, 1.5F, x.data(), one.data(), slope.data(), n);
     GetParam().f64->unary_backward(kind, 0.5, 1.5, wide.data(), ones.data(), want_slope.data(), n);
     expect_near(slope, want_slope, kind);
+  }
+}
+
+// Numbers of every size, the smallest among them, in units of the logarithm's last place: AVX-512
+// has its own function, other levels the C library's, which promises 4.
+TEST_P(VectorLevels, LogIsAccurate) {
+  const testing::KeepDenormals kept;
+  std::vector<float> x;
+  for (uint32_t bits = 1; bits < 0x7F800000; bits += 10007) {
+    x.push_back(std::bit_cast<float>(bits));
+  }
+  for (int i = -2000; i <= 2000; ++i) x.push_back(1 + static_cast<float>(i) * 0x1p-14F);
+  std::vector<float> y(x.size());
+  GetParam().f32->unary(Unary::kLog, 0, 0, x.data(), y.data(), static_cast<int64_t>(x.size()));
+  for (size_t i = 0; i < x.size(); ++i) {
+    const double want = std::log(double{x[i]});
+    const double unit = want == 0 ? 0 : std::ldexp(1.0, std::ilogb(want) - 23);
+    ASSERT_NEAR(y[i], want, (GetParam().name == "v4" ? 1.5 : 4) * unit) << "of " << x[i];
+  }
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  const float edges[] = {0, -0.0F, kInfinity, -1, -1e-40F, -kInfinity, NAN};
+  const float logs[] = {-kInfinity, -kInfinity, kInfinity, NAN, NAN, NAN, NAN};
+  std::vector<float> line(49), results(49);  // whole vectors of them, and a rest
+  for (size_t i = 0; i < line.size(); ++i) line[i] = edges[i % 7];
+  GetParam().f32->unary(Unary::kLog, 0, 0, line.data(), results.data(), 49);
+  for (size_t i = 0; i < line.size(); ++i) {
+    if (std::isnan(logs[i % 7])) {
+      EXPECT_TRUE(std::isnan(results[i])) << "of " << line[i];
+    } else {
+      EXPECT_EQ(results[i], logs[i % 7]) << "of " << line[i];
+    }
+  }
+}
+
+// A gate that is nothing stays so however large what it lets through.
+TEST_P(VectorLevels, SwiGluOfFarNumbersIsNothing) {
+  const testing::KeepDenormals kept;
+  const std::vector<float> gate = {-89, -120, -1e20F, -1e38F, -3e38F}, up(5, 1.0F);
+  std::vector<float> y(5), dgate(5), dup(5);
+  GetParam().f32->swiglu(gate.data(), up.data(), y.data(), 5);
+  GetParam().f32->swiglu_backward(gate.data(), up.data(), up.data(), dgate.data(), dup.data(), 5);
+  for (size_t i = 0; i < gate.size(); ++i) {
+    EXPECT_EQ(y[i], 0) << gate[i];
+    EXPECT_EQ(dgate[i], 0) << gate[i];
+    EXPECT_EQ(dup[i], 0) << gate[i];
   }
 }
 
