@@ -121,8 +121,8 @@ inline int64_t ahead_of(int64_t n) { return 2 * n < 4096 ? 4096 : 2 * n; }
 constexpr int64_t kTogether = 2048;  // exponentials of two rows in half of the nearest cache
 
 // Of kRows rows, so that the last additions of one do not wait. Any number near the greatest does
-// for what is divided by their sum: the greatest of the first ones, unless the sum shows that it is
-// not near.
+// for what is divided by their sum: the greatest of the first ones, unless these are hidden or the
+// sum shows that it is not near.
 template <int kRows>
 inline void softmax_of_halves(const bfloat16* x, float* exponentials, bool past, int64_t n,
                               bfloat16* y) {
@@ -132,6 +132,7 @@ inline void softmax_of_halves(const bfloat16* x, float* exponentials, bool past,
   float near[kRows], total[kRows];
   for (int row = 0; row < kRows; ++row) {
     near[row] = greatest_of(x + row * n, n < kHalves ? n : kHalves);
+    if (near[row] == -__builtin_inff()) near[row] = greatest_of(x + row * n, n);
   }
   for (int row = 0; row < kRows; ++row) {
     float* const to = exponentials + row * room;

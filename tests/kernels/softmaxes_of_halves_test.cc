@@ -133,6 +133,22 @@ TEST_P(SoftmaxesOfHalves, FollowDoubleOfExtremeRows) {
   }
 }
 
+// Rows whose first elements are hidden, beside one of which all are seen.
+TEST_P(SoftmaxesOfHalves, FollowDoubleBehindHiddenElements) {
+  for (const int64_t n : {33, 64, 100, 2080}) {
+    for (const int64_t hidden : {int64_t{31}, int64_t{32}, int64_t{33}, n - 1}) {
+      SCOPED_TRACE(testing::Message() << n << ", " << hidden << " hidden");
+      Row x(static_cast<size_t>(3 * n));
+      for (size_t i = 0; i < x.size(); ++i) {
+        x[i] = bfloat16(static_cast<float>(4 * normal_at({8, 3}, i)));
+      }
+      std::fill_n(x.begin(), std::min(hidden, n - 1), bfloat16(-kInfinity));
+      std::fill_n(x.begin() + 2 * n, std::min(hidden, n - 1), bfloat16(-kInfinity));
+      expect_near_double(*GetParam().of, x, 3, n);
+    }
+  }
+}
+
 // A row that is nearly certain: its logarithm near 0 is as exact as others.
 TEST_P(SoftmaxesOfHalves, LogarithmsNearZeroKeepTheirDigits) {
   for (const float apart : {1.0F, 4.0F, 7.0F, 10.0F}) {
