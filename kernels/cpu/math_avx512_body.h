@@ -104,22 +104,10 @@ struct Logarithms {
     }
   }
 };
-alignas(64) constexpr float kReciprocals[16] = {1,
-                                                0.914179265F,
-                                                0.864982545F,
-                                                0.820661068F,
-                                                0.780449152F,
-                                                0.744031608F,
-                                                0.711086273F,
-                                                0.681020498F,
-                                                0.652947783F,
-                                                0.627575815F,
-                                                0.603858888F,
-                                                0.581756234F,
-                                                0.561426818F,
-                                                0.542515874F,
-                                                0.524453163F,
-                                                0.5F};
+alignas(64) constexpr float kReciprocals[16] = {
+    1.0F,         0.914179265F, 0.864982545F, 0.820661068F, 0.780449152F, 0.744031608F,
+    0.711086273F, 0.681020498F, 0.652947783F, 0.627575815F, 0.603858888F, 0.581756234F,
+    0.561426818F, 0.542515874F, 0.524453163F, 0.5F};
 constexpr Logarithms kLogarithms(kReciprocals);
 inline Floats log_of(const Floats& x) {
   const Floats exponent = _mm512_getexp_ps(x);
