@@ -26,45 +26,67 @@ inline Words low_products(const Words& x, const Words& y) {
 }
 #endif
 
+constexpr uint64_t kLow = 0xFFFFFFFF, kFirst = 0xD2511F53, kSecond = 0xCD9E8D57;
+struct RoundKeys {
+  uint64_t of[10][2];
+  explicit RoundKeys(uint64_t seed) {
+    uint64_t k0 = seed & kLow, k1 = seed >> 32;
+    for (auto& keys : of) {
+      keys[0] = k0, keys[1] = k1;
+      k0 = (k0 + 0x9E3779B9) & kLow;
+      k1 = (k1 + 0xBB67AE85) & kLow;
+    }
+  }
+};
+
 // Of kCount sets. halves[8 * i + e]: the lower half, or of an odd e the upper one, of word e / 2 of
-// the counter first + i.
+// the counter first + i, as long as no more than the counter's lowest word changes.
 template <int kCount>
-inline void philox(uint64_t seed, uint64_t stream, uint64_t first, uint16_t* halves) {
+inline void philox(const RoundKeys& keys, uint64_t stream, uint64_t first, uint16_t* halves) {
   // Even lanes hold the first half of the counters, so that pairs of lanes lie in order below.
   Words places, a[kCount], b[kCount], c[kCount], d[kCount];
   for (int lane = 0; lane < kCounters; ++lane) {
     places[lane] = static_cast<uint64_t>(lane / 2 + lane % 2 * (kCounters / 2));
   }
+  // The counters differ in one word, so that half of the first two rounds is the same for all.
+  const uint64_t same1 = (stream & kLow) * kSecond;
+  const uint64_t same2 = (same1 >> 32 ^ first >> 32 ^ keys.of[0][0]) * kFirst;
   for (int set = 0; set < kCount; ++set) {
-    a[set] = places + (first + static_cast<uint64_t>(set * kCounters));
-    b[set] = a[set] >> 32;
-    c[set] = Words{} + stream;
-    d[set] = Words{} + (stream >> 32);
+    const Words counters = places + ((first & kLow) + static_cast<uint64_t>(set * kCounters));
+    const Words p0 = low_products(counters, Words{} + kFirst);
+    const Words p1 = low_products(p0 >> 32 ^ (stream >> 32 ^ keys.of[0][1]), Words{} + kSecond);
+    a[set] = p1 >> 32 ^ (same1 ^ keys.of[1][0]);
+    b[set] = p1;
+    c[set] = p0 ^ (same2 >> 32 ^ keys.of[1][1]);
+    d[set] = Words{} + same2;
   }
-  constexpr uint64_t kLow = 0xFFFFFFFF;
-  uint64_t k0 = seed & kLow, k1 = seed >> 32;
-  for (int round = 0; round < 10; ++round) {
+  for (int round = 2; round < 9; ++round) {
     for (int set = 0; set < kCount; ++set) {
-      const Words p0 = low_products(a[set], Words{} + uint64_t{0xD2511F53});
-      const Words p1 = low_products(c[set], Words{} + uint64_t{0xCD9E8D57});
-      a[set] = (p1 >> 32) ^ b[set] ^ k0;
-      c[set] = (p0 >> 32) ^ d[set] ^ k1;
+      const Words p0 = low_products(a[set], Words{} + kFirst);
+      const Words p1 = low_products(c[set], Words{} + kSecond);
+      a[set] = p1 >> 32 ^ b[set] ^ keys.of[round][0];
+      c[set] = p0 >> 32 ^ d[set] ^ keys.of[round][1];
       b[set] = p1;
       d[set] = p0;
     }
-    k0 = (k0 + 0x9E3779B9) & kLow;
-    k1 = (k1 + 0xBB67AE85) & kLow;
   }
-  Words even, odd;
-  for (int i = 0; i < kCounters; i += 2) {
-    even[i] = static_cast<uint64_t>(i);
-    even[i + 1] = static_cast<uint64_t>(i + kCounters);
+  typedef uint32_t Singles __attribute__((vector_size(kVectorBytes)));
+  Singles even;
+  for (int i = 0; i < 2 * kCounters; i += 4) {
+    even[i] = static_cast<uint32_t>(i + 1);
+    even[i + 1] = static_cast<uint32_t>(i);
+    even[i + 2] = static_cast<uint32_t>(i + 1 + 2 * kCounters);
+    even[i + 3] = static_cast<uint32_t>(i + 2 * kCounters);
   }
-  odd = even + 1;
+  const Singles odd = even + 2;
   for (int set = 0; set < kCount; ++set) {
-    const Words ab = (a[set] & kLow) | (b[set] << 32), cd = (c[set] & kLow) | (d[set] << 32);
+    // The last round leaves a word above the one that comes after it.
+    const Words ba = low_products(c[set], Words{} + kSecond) ^ b[set] << 32 ^ keys.of[9][0] << 32;
+    const Words dc = low_products(a[set], Words{} + kFirst) ^ d[set] << 32 ^ keys.of[9][1] << 32;
+    const auto from = reinterpret_cast<Singles>(ba), other = reinterpret_cast<Singles>(dc);
     // Stored as whole vectors: what is read again would else wait for the memory.
-    const Words four[2] = {__builtin_shuffle(ab, cd, even), __builtin_shuffle(ab, cd, odd)};
+    const Singles four[2] = {__builtin_shuffle(from, other, even),
+                             __builtin_shuffle(from, other, odd)};
     __builtin_memcpy(halves + set * 8 * kCounters, four, sizeof(four));
   }
 }
@@ -73,15 +95,19 @@ inline void philox(uint64_t seed, uint64_t stream, uint64_t first, uint16_t* hal
 template <typename Act>
 inline void draw(uint64_t seed, uint64_t stream, uint64_t first, int64_t n, const Act& act) {
   alignas(64) uint16_t halves[kDraws];
+  const RoundKeys keys(seed);
   for (int64_t done = 0; done < n;) {
-    const uint64_t index = first + static_cast<uint64_t>(done);
+    const uint64_t index = first + static_cast<uint64_t>(done), counter = index / 8;
     const int64_t skipped = static_cast<int64_t>(index % 8);
     if (n - done + skipped > kDraws / 2) {
-      philox<kSets>(seed, stream, index / 8, halves);
+      philox<kSets>(keys, stream, counter, halves);
     } else {
-      philox<kSets / 2>(seed, stream, index / 8, halves);
+      philox<kSets / 2>(keys, stream, counter, halves);
     }
-    const int64_t count = n - done < kDraws - skipped ? n - done : kDraws - skipped;
+    // Up to where the counters' second word changes.
+    const uint64_t same = (kLow - (counter & kLow) + 1) * 8;
+    const int64_t drawn = same < kDraws ? static_cast<int64_t>(same) : kDraws;
+    const int64_t count = n - done < drawn - skipped ? n - done : drawn - skipped;
     act(halves + skipped, done, count);
     done += count;
   }

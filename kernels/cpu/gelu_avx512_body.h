@@ -87,9 +87,13 @@ inline Floats cubic_at(const float (&of)[4][16], const Ints& i, const Floats& n)
   for (int k = 2; k >= 0; --k) p = _mm512_fmadd_ps(p, n, pick(of[k], i));
   return p;
 }
-inline Floats on_piece(const Cubics& cubics, const Floats& n) {
+// Which piece n is in, modulo 16.
+inline Ints piece_of(const Floats& n) {
   constexpr float kTwos = 0x1.8p24F;  // adding it leaves half of n^2 in the last bits, rounded
-  return cubic_at(cubics.of, bits_of(_mm512_fmadd_ps(n, n, _mm512_set1_ps(kTwos))), n);
+  return bits_of(_mm512_fmadd_ps(n, n, _mm512_set1_ps(kTwos)));
+}
+inline Floats on_piece(const Cubics& cubics, const Floats& n) {
+  return cubic_at(cubics.of, piece_of(n), n);
 }
 
 // 2^(start + d cubic(d)), d the distance from a point; a piece is all n whose 1 - n begins with the
@@ -145,6 +149,22 @@ constexpr PowersOfCubics kErfSlope{
      -7.91324663F, -9.79973412F, -12.1528959F},
     kSlopeBelow<ByErf>};
 
+// Where a slope is taken, and what of S(n) / (n - zero) it is.
+template <typename By>
+struct SlopeAt {
+  Floats n;
+  __mmask16 positive;
+  SlopeAt(const Floats& x, float behind) {
+    constexpr int kSign = 1 << 31;
+    n = _mm512_max_ps(_mm512_set1_ps(-behind), floats_of(bits_of(x) | kSign));
+    positive = _mm512_testn_epi32_mask(reinterpret_cast<__m512i>(x), _mm512_set1_epi32(kSign));
+  }
+  Floats slope(const Floats& of_piece) const {
+    constexpr float kZero = static_cast<float>(slope_zero<By>());
+    const Floats below = (n - kZero) * of_piece;
+    return _mm512_mask_sub_ps(below, positive, _mm512_set1_ps(1), below);
+  }
+};
 // Q and S(n) / (n - zero) as they are on pieces.
 template <typename By, const auto& kPieces, const auto& kPiecesOfSlope>
 struct GeluOnPieces {
@@ -156,19 +176,24 @@ struct GeluOnPieces {
     return _mm512_fmadd_ps(n, on_piece(kPieces, n), positive);
   }
   static Floats slope(const Floats& x) {
-    constexpr int kSign = 1 << 31;
-    constexpr float kZero = static_cast<float>(slope_zero<By>());
-    const Floats n =
-        _mm512_max_ps(_mm512_set1_ps(-kPiecesOfSlope.kBehind), floats_of(bits_of(x) | kSign));
-    const Floats below = (n - kZero) * on_piece(kPiecesOfSlope, n);
-    const __mmask16 positive =
-        _mm512_testn_epi32_mask(reinterpret_cast<__m512i>(x), _mm512_set1_epi32(kSign));
-    return _mm512_mask_sub_ps(below, positive, _mm512_set1_ps(1), below);
+    const SlopeAt<By> at(x, kPiecesOfSlope.kBehind);
+    return at.slope(on_piece(kPiecesOfSlope, at.n));
   }
 };
+template <typename By>
+struct GeluOfHalves : GeluOnPieces<By, kCubicsBelow<By>, kCubicsOfSlope<By>> {
+  // In two steps (map_body.h).
+  struct Slope {
+    SlopeAt<By> at;
+    Ints piece;
+    explicit Slope(const Floats& x) : at(x, Cubics::kBehind), piece(piece_of(at.n)) {}
+    [[gnu::always_inline]] void hold() { asm volatile("" : "+v"(at.n), "+v"(piece)); }
+    Floats end() const { return at.slope(cubic_at(kCubicsOfSlope<By>.of, piece, at.n)); }
+  };
+};
 template <>
-struct GeluTanh<bfloat16> : GeluOnPieces<ByTanh, kCubicsBelow<ByTanh>, kCubicsOfSlope<ByTanh>> {};
+struct GeluTanh<bfloat16> : GeluOfHalves<ByTanh> {};
 template <>
-struct GeluErf<bfloat16> : GeluOnPieces<ByErf, kCubicsBelow<ByErf>, kCubicsOfSlope<ByErf>> {};
+struct GeluErf<bfloat16> : GeluOfHalves<ByErf> {};
 template <>
 struct GeluErf<float> : GeluOnPieces<ByErf, kErfBelow, kErfSlope> {};

@@ -209,6 +209,14 @@ inline void add_in_turns(float* sums, const Lanes<float>& evens, const Lanes<flo
   }
   (std::make_integer_sequence<int, kLanes>());
 }
+// The evens (0) or odds (1) of two vectors that lie beside each other.
+template <int kWhich>
+inline Lanes<float> every_second(const Lanes<float>& low, const Lanes<float>& high) {
+  return [&]<int... i>(std::integer_sequence<int, i...>)->Lanes<float> {
+    return __builtin_shufflevector(low, high, (2 * i + kWhich)...);
+  }
+  (std::make_integer_sequence<int, kLanesOf<float>>());
+}
 // Also added to sums, before they are rounded.
 template <typename S>
 struct Added {
@@ -246,6 +254,33 @@ template <typename F, typename T, typename... From>
   // Copies: a type that F deduces of a reference forgets that its address is any multiple of T's.
   return f(WholeLanes::at(first + i), WholeLanes::at(others + i)...);
 }
+
+// Of halves in two steps: f.begin(x...), and end() of what that gives. The processor does not look
+// ahead as far as chains of operations are long, so the first step of the next vector's evens or
+// odds comes right after the second one of this vector's; hold() keeps the compiler from moving it.
+template <typename F>
+constexpr bool kInSteps = requires {
+  requires F::kInSteps;
+};
+template <typename F, typename To, typename... From>
+[[gnu::always_inline]] inline void put_in_steps(const F& f, const To& to, int64_t begin,
+                                                int64_t end, const From*... rows) {
+  constexpr int64_t kStep = kLanesOf<bfloat16>;
+  if (begin == end) return;
+  auto evens = f.begin(evens_of(lanes_at(rows + begin))...);
+  auto odds = f.begin(odds_of(lanes_at(rows + begin))...);
+  for (int64_t i = begin; i < end; i += kStep) {
+    const int64_t next = i + kStep < end ? i + kStep : i;
+    const Lanes<float> of_evens = evens.end();
+    evens = f.begin(evens_of(lanes_at(rows + next))...);
+    evens.hold();
+    const Lanes<float> of_odds = odds.end();
+    odds = f.begin(odds_of(lanes_at(rows + next))...);
+    odds.hold();
+    to.put(i, of_evens, of_odds);
+  }
+}
+
 template <typename F, typename To, typename T, typename... From>
 [[gnu::always_inline]] inline void put_lanes(const F& f, const To& to, int64_t i, const T* first,
                                              const From*... others) {
@@ -263,24 +298,28 @@ WEFT_ONE_BODY void map_lanes(const F& f, const To& to, int64_t begin, int64_t en
   constexpr int64_t kLanes = kLanesOf<S>;
   const F g = f;
   const To here = to;
-  int64_t i = begin;
+  if constexpr (kInSteps<F>) {
+    put_in_steps(g, here, begin, end, first, others...);
+  } else {
+    int64_t i = begin;
 #ifdef __AVX512F__
-  // Operations of a vector wait for each other, and a processor looks ahead no further than two or
-  // three vectors: the compiler takes those of four in turns (CMakeLists.txt).
-  if constexpr (sizeof(S) == sizeof(float)) {
-    for (; i + 4 * kLanes <= end; i += 4 * kLanes) {
-      const auto a = lanes_of(g, i, first, others...);
-      const auto b = lanes_of(g, i + kLanes, first, others...);
-      const auto c = lanes_of(g, i + 2 * kLanes, first, others...);
-      const auto d = lanes_of(g, i + 3 * kLanes, first, others...);
-      here.put(i, a);
-      here.put(i + kLanes, b);
-      here.put(i + 2 * kLanes, c);
-      here.put(i + 3 * kLanes, d);
+    // Operations of a vector wait for each other, and a processor looks ahead no further than two
+    // or three vectors: the compiler takes those of four in turns (CMakeLists.txt).
+    if constexpr (sizeof(S) == sizeof(float)) {
+      for (; i + 4 * kLanes <= end; i += 4 * kLanes) {
+        const auto a = lanes_of(g, i, first, others...);
+        const auto b = lanes_of(g, i + kLanes, first, others...);
+        const auto c = lanes_of(g, i + 2 * kLanes, first, others...);
+        const auto d = lanes_of(g, i + 3 * kLanes, first, others...);
+        here.put(i, a);
+        here.put(i + kLanes, b);
+        here.put(i + 2 * kLanes, c);
+        here.put(i + 3 * kLanes, d);
+      }
     }
-  }
 #endif
-  for (; i < end; i += kLanes) put_lanes(g, here, i, first, others...);
+    for (; i < end; i += kLanes) put_lanes(g, here, i, first, others...);
+  }
 }
 
 // A group as it is computed with: where it lies, or, of bf16, the evens of each vector before its

@@ -33,8 +33,8 @@ struct NormKernels {
   // As layer_norm_backward.
   void (*rms_norm_backward)(const S* x, const S* dy, const W* gamma, const W* rstd, bool past,
                             int64_t rows, int64_t n, S* dx, W* dgamma);
-  // exponentials: room for those of two rows, each up to a multiple of 32, before they are divided
-  // by their sum; not touched where y is of W and not past the caches, as they stand there then.
+  // exponentials: room for those of a row, up to a multiple of 32, before they are divided by their
+  // sum; not touched where y is of W and not past the caches, as they stand there then.
   void (*softmax)(const S* x, W* exponentials, bool past, int64_t rows, int64_t n, S* y);
   void (*softmax_backward)(const S* y, const S* dy, bool past, int64_t n, S* dx);
   void (*log_softmax)(const S* x, bool past, int64_t rows, int64_t n, S* y);

@@ -7,12 +7,16 @@
 // at 0. Sums of it stand in float, one for each 32nd element: of 4096 they are off by up to 128
 // roundings, 8e-6. Rows that leave its range go the way of floats.
 
-// 2^t in each lane; 0 of -infinity, NaN of NaN.
-inline Floats near_power_of(const Floats& t) {
-  const Floats rest = _mm512_reduce_ps(t, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
-  const Floats slope = 0.69511679F + rest * (0.22764499F + 0.07706704F * rest);
-  return _mm512_scalef_ps(1.0F + rest * slope, t);
-}
+// 2^t in each lane, in two steps; 0 of -infinity, NaN of NaN.
+struct NearPower {
+  Floats t, rest;
+  explicit NearPower(const Floats& of)
+      : t(of), rest(_mm512_reduce_ps(of, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)) {}
+  Floats end() const {
+    const Floats slope = 0.69511679F + rest * (0.22764499F + 0.07706704F * rest);
+    return _mm512_scalef_ps(1.0F + rest * slope, t);
+  }
+};
 
 // The same about the nearest integer, so that it is exact on both sides of 0, where a gradient's
 // two terms cancel; off by 1.02e-4 elsewhere, and slower.
@@ -29,6 +33,21 @@ inline Floats plus(const Floats& x, const Floats& y) {
 
 typedef Lanes<bfloat16> Words;
 
+// x + y of halves.
+inline Words sums_of(const Words& x, const Floats& y) {
+#ifdef __AVX512BF16__
+  // In their order, so that they need not be turned once they are rounded.
+  const auto in_order = [&](int which) {
+    return reinterpret_cast<Floats>(_mm512_maskz_permutexvar_epi16(
+        0xAAAAAAAA, _mm512_load_si512(kUpperHalves.from[which]), reinterpret_cast<__m512i>(x)));
+  };
+  const __m512bh both = _mm512_cvtne2ps_pbh(plus(in_order(1), y), plus(in_order(0), y));
+  return reinterpret_cast<const Words&>(both);
+#else
+  return rounded(plus(evens_of(x), y), plus(odds_of(x), y));
+#endif
+}
+
 constexpr short kNothing = static_cast<short>(0xFF80);  // -infinity
 
 // The n that are left of a row, and -infinity.
@@ -36,27 +55,18 @@ inline Words last_words(const bfloat16* x, int64_t n) {
   const __m512i nothing = _mm512_set1_epi16(kNothing);
   return reinterpret_cast<Words>(_mm512_mask_loadu_epi16(nothing, first_halves(n), x));
 }
-// act(i, words of each) over rows of n.
-template <typename Act, typename... Rows>
-inline void by_words(int64_t n, const Act& act, const Rows*... rows) {
-  int64_t i = 0;
-  for (; i + kHalves <= n; i += kHalves) act(i, lanes_at(rows + i)...);
-  if (i < n) act(i, last_words(rows + i, n - i)...);
+inline Words words_at(const bfloat16* x, int64_t i, int64_t n) {
+  return i + kHalves <= n ? lanes_at(x + i) : last_words(x + i, n - i);
 }
-// y = f(i, words of each) over rows of n.
-template <bool kPast, typename F, typename... Rows>
-inline void write_words_of(int64_t n, bfloat16* y, const F& f, const Rows*... rows) {
-  int64_t i = 0;
-  for (; i + kHalves <= n; i += kHalves) WholeLanes::put(kPast, y + i, f(i, lanes_at(rows + i)...));
-  if (i < n) {
-    const Words words = f(i, last_words(rows + i, n - i)...);
-    _mm512_mask_storeu_epi16(y + i, first_halves(n - i), reinterpret_cast<__m512i>(words));
-  }
+inline void put_words(bool lines, bfloat16* y, int64_t i, int64_t n, const Words& words) {
+  if (i + kHalves <= n) return WholeLanes::put(lines, y + i, words);
+  _mm512_mask_storeu_epi16(y + i, first_halves(n - i), reinterpret_cast<__m512i>(words));
 }
+// y = f(words of each) over rows of n.
 template <typename F, typename... Rows>
 inline void write_words(bool past, int64_t n, bfloat16* y, const F& f, const Rows*... rows) {
-  by_lines(past, y) ? write_words_of<true>(n, y, f, rows...)
-                    : write_words_of<false>(n, y, f, rows...);
+  const bool lines = by_lines(past, y);
+  for (int64_t i = 0; i < n; i += kHalves) put_words(lines, y, i, n, f(words_at(rows, i, n)...));
 }
 
 // The greatest of halves. Passes over NaNs whose sign is set; others are greatest.
@@ -88,8 +98,7 @@ class Greatest {
 };
 inline float greatest_of(const bfloat16* x, int64_t n) {
   Greatest greatest;
-  by_words(
-      n, [&](int64_t, const Words& words) { greatest.take(words); }, x);
+  for (int64_t i = 0; i < n; i += kHalves) greatest.take(words_at(x, i, n));
   return greatest.value();
 }
 
@@ -97,14 +106,20 @@ inline float greatest_of(const bfloat16* x, int64_t n) {
 class Powers {
  public:
   Powers(float factor, float shift) : factor_(Floats{} + factor), shift_(Floats{} + shift) {}
-  struct Pair {
-    Floats even, odd;
+  struct Begun {
+    NearPower evens, odds;
   };
-  Pair take(const Words& words) {
-    const Pair of = {near_power_of(_mm512_fmsub_ps(evens_of(words), factor_, shift_)),
-                     near_power_of(_mm512_fmsub_ps(odds_of(words), factor_, shift_))};
-    evens_ += of.even;
-    odds_ = plus(of.odd, odds_);
+  struct Pair {
+    Floats evens, odds;
+  };
+  Begun begin(const Words& words) const {
+    return {NearPower(_mm512_fmsub_ps(evens_of(words), factor_, shift_)),
+            NearPower(_mm512_fmsub_ps(odds_of(words), factor_, shift_))};
+  }
+  Pair end(const Begun& begun) {
+    const Pair of = {begun.evens.end(), begun.odds.end()};
+    evens_ += of.evens;
+    odds_ = plus(of.odds, odds_);
     return of;
   }
   float sum() const { return sum_of_lanes<float>(evens_ + odds_); }
@@ -114,56 +129,76 @@ class Powers {
   Floats evens_ = {}, odds_ = {};
 };
 
-// How far ahead of a row others are fetched: two of them, but two pages at least, as memory takes
-// longer than what is computed of less.
-inline int64_t ahead_of(int64_t n) { return 2 * n < 4096 ? 4096 : 2 * n; }
-
-constexpr int64_t kTogether = 2048;  // exponentials of two rows in half of the nearest cache
-
-// Of kRows rows, so that the last additions of one do not wait. Any number near the greatest does
-// for what is divided by their sum: the greatest of the first ones, unless these are hidden or the
-// sum shows that it is not near.
-template <int kRows>
-inline void softmax_of_halves(const bfloat16* x, float* exponentials, bool past, int64_t n,
-                              bfloat16* y) {
-  constexpr float kLog = 1.44269502F;  // log2(e)
-  const int64_t room = (n + kHalves - 1) / kHalves * kHalves;
-  const int64_t ahead = ahead_of(n);
-  float near[kRows], total[kRows];
-  for (int row = 0; row < kRows; ++row) {
-    near[row] = greatest_of(x + row * n, n < kHalves ? n : kHalves);
-    if (near[row] == -__builtin_inff()) near[row] = greatest_of(x + row * n, n);
+// second(i, first(i)) for each i: the first of the next vector stands before the second of one, as
+// the processor does not look ahead as far as chains of operations are long.
+template <typename First, typename Second>
+[[gnu::always_inline]] inline void in_two_steps(int64_t end, int64_t step, const First& first,
+                                                const Second& second) {
+  if (end == 0) return;
+  auto begun = first(0);
+  for (int64_t i = 0; i + step < end; i += step) {
+    const auto next = first(i + step);
+    second(i, begun);
+    begun = next;
   }
-  for (int row = 0; row < kRows; ++row) {
-    float* const to = exponentials + row * room;
-    Powers powers(kLog, near[row] * kLog);
-    const auto take = [&](int64_t i, const Words& words) {
-      fetch_line(x + row * n + ahead + i);
-      const Powers::Pair of = powers.take(words);
-      lanes_at(to + i) = of.even;
-      lanes_at(to + i + kLanesOf<float>) = of.odd;
-    };
-    by_words(n, take, x + row * n);
-    total[row] = powers.sum();
-  }
-  for (int row = 0; row < kRows; ++row) {
-    const float* const from = exponentials + row * room;
-    const float factor = 1.0F / total[row];
-    const bool reaches = total[row] > 0.5F && total[row] < 0x1p100F;
-    if (reaches) {
-      write_words(past, n, y + row * n, [=](int64_t i) {
-        return rounded(lanes_at(from + i) * factor, lanes_at(from + i + kLanesOf<float>) * factor);
-      });
-    } else {
-      softmax_of(x + row * n, exponentials + row * room, past, n, y + row * n);
-    }
-  }
+  second(end - step, begun);
 }
+
+// The sum of a row's exponentials; also(i) is called before each vector's are there, use(i, them)
+// then.
+template <typename Also, typename Use>
+[[gnu::always_inline]] inline float sum_of_powers(const bfloat16* x, int64_t n, float factor,
+                                                  float shift, const Also& also, const Use& use) {
+  // How far ahead others are fetched: two rows, but two pages at least, as memory takes longer than
+  // what is computed of less.
+  const int64_t ahead = 2 * n < 4096 ? 4096 : 2 * n, end = (n + kHalves - 1) / kHalves * kHalves;
+  Powers powers(factor, shift);
+  in_two_steps(
+      end, kHalves, [&](int64_t i) { return powers.begin(words_at(x, i, n)); },
+      [&](int64_t i, const Powers::Begun& begun) {
+        fetch_line(x + ahead + i);
+        also(i);
+        use(i, powers.end(begun));
+      });
+  return powers.sum();
+}
+
+// Any number near the greatest does for what is divided by the sum of exponentials: the greatest of
+// the first ones, unless these are hidden or the sum shows that it is not near. While a row's
+// exponentials are summed, the row before is written, whose places they take: no last additions are
+// waited for, and results leave all the time.
 inline void softmax_of_halves(const bfloat16* x, float* exponentials, bool past, int64_t rows,
                               int64_t n, bfloat16* y) {
-  by_rows(n <= kTogether, rows, [=]<int kRows>(int64_t row) {
-    softmax_of_halves<kRows>(x + row * n, exponentials, past, n, y + row * n);
-  });
+  constexpr float kLog = 1.44269502F;  // log2(e)
+  bool waits = false;                  // the row before, to be written
+  float total = 0;
+  for (int64_t row = 0; row <= rows; ++row) {
+    const bfloat16* const from = x + row * n;
+    bfloat16* const to = y + (row - 1) * n;
+    const Floats factor = Floats{} + 1.0F / total;
+    const bool lines = by_lines(past, to);
+    const auto write = [=](int64_t i) {
+      const Floats evens = lanes_at(exponentials + i),
+                   odds = lanes_at(exponentials + i + kLanesOf<float>);
+      put_words(lines, to, i, n, rounded(evens * factor, odds * factor));
+    };
+    if (row == rows) {
+      for (int64_t i = 0; waits && i < n; i += kHalves) write(i);
+      return;
+    }
+    const auto keep = [=](int64_t i, const Powers::Pair& of) {
+      lanes_at(exponentials + i) = of.evens;
+      lanes_at(exponentials + i + kLanesOf<float>) = of.odds;
+    };
+    float near = greatest_of(from, n < kHalves ? n : kHalves);
+    if (near == -__builtin_inff()) near = greatest_of(from, n);
+    const float shift = near * kLog;
+    total = waits ? sum_of_powers(from, n, kLog, shift, write, keep)
+                  : sum_of_powers(
+                        from, n, kLog, shift, [](int64_t) {}, keep);
+    waits = total > 0.5F && total < 0x1p100F;
+    if (!waits) softmax_of(from, exponentials, past, n, y + row * n);
+  }
 }
 
 // While a row's exponentials are summed, the next one's greatest number is found; then the row
@@ -173,7 +208,6 @@ inline void log_softmax_of_halves(const bfloat16* x, bool past, int64_t rows, in
   // log2(e) to 16 bits, 4.9e-6 apart: times a half it is exact, so that the greatest number's
   // exponential is 1, and the logarithm of the sum as exact where it is near 0.
   constexpr float kLog = 0x1.7154p0F;
-  const int64_t ahead = ahead_of(n);
   float largest = greatest_of(x, n), largest_before = 0, total_before = 0;
   for (int64_t row = 0; row <= rows; ++row) {
     const bfloat16 *const from = x + row * n, *const before = from - n;
@@ -181,14 +215,9 @@ inline void log_softmax_of_halves(const bfloat16* x, bool past, int64_t rows, in
     float total = 0;
     Greatest of_next;
     if (row < rows) {
-      Powers powers(kLog, largest * kLog);
-      const auto take = [&](int64_t i, const Words& words, const Words& next_words) {
-        fetch_line(from + ahead + i);
-        powers.take(words);
-        of_next.take(next_words);
-      };
-      by_words(n, take, from, next);
-      total = powers.sum();
+      total = sum_of_powers(
+          from, n, kLog, largest * kLog, [&](int64_t i) { of_next.take(words_at(next, i, n)); },
+          [](int64_t, const Powers::Pair&) {});
     }
     if (row > 0) {
       bfloat16* const to = y + (row - 1) * n;
@@ -199,12 +228,10 @@ inline void log_softmax_of_halves(const bfloat16* x, bool past, int64_t rows, in
         log_softmax_of(before, past, n, to);
       } else if (__builtin_fabsf(log_sum) <= 512 * log_total) {
         // No result is nearer to 0 than log_total: what their sum loses is at most 2^-15 of it.
-        const auto element = [=](int64_t, const Words& words) {
-          return rounded(plus(evens_of(words), less_all), plus(odds_of(words), less_all));
-        };
+        const auto element = [=](const Words& words) { return sums_of(words, less_all); };
         write_words(past, n, to, element, before);
       } else {
-        const auto element = [=](int64_t, const Words& words) {
+        const auto element = [=](const Words& words) {
           const Floats even = plus(evens_of(words), less), odd = plus(odds_of(words), less);
           return rounded(even - log_total, odd - log_total);
         };
@@ -222,7 +249,7 @@ inline void log_softmax_backward_of_halves(const bfloat16* y, const bfloat16* dy
   constexpr float kLog = 1.44269502F;
   const float total = sum_fetching<float>(
       n, kFetchNothing, [](const auto& v) { return v; }, dy);
-  const auto element = [=](int64_t, const Words& logs, const Words& up) {
+  const auto element = [=](const Words& logs, const Words& up) {
     return rounded(evens_of(up) - power_exact_at_0(evens_of(logs) * kLog) * total,
                    odds_of(up) - power_exact_at_0(odds_of(logs) * kLog) * total);
   };

@@ -21,9 +21,9 @@ template <typename T>
 struct RowKernels {
   void (*curve)(Curve curve, const T* x, Target<T> y, int64_t n);
   void (*curve_backward)(Curve curve, const T* x, const T* dy, Target<T> dx, int64_t n);
-  // The same, and sums += dx.
+  // The same of `rows` rows, one after the other, and sums += each of dx.
   void (*curve_backward_sum)(Curve curve, const T* x, const T* dy, Target<T> dx, T* sums,
-                             int64_t n);
+                             int64_t rows, int64_t n);
   T (*log_sum_exp)(const T* x, int64_t n);
   // y = factor * exp(x - shift); returns the sum of y.
   T (*exp_shifted)(const T* x, T shift, T factor, T* y, int64_t n);
@@ -53,7 +53,7 @@ struct RowKernels<bfloat16> {
   void (*curve_backward)(Curve curve, const bfloat16* x, const bfloat16* dy, Target<bfloat16> dx,
                          int64_t n);
   void (*curve_backward_sum)(Curve curve, const bfloat16* x, const bfloat16* dy,
-                             Target<bfloat16> dx, float* sums, int64_t n);
+                             Target<bfloat16> dx, float* sums, int64_t rows, int64_t n);
   void (*drop)(uint64_t seed, uint64_t stream, uint64_t first, int dropped, float kept,
                const bfloat16* x, bool past, bfloat16* y, int64_t n);
 };

@@ -107,6 +107,20 @@ struct GradientOf {
     return dy * F::slope(x);
   }
 };
+#ifdef __AVX512F__
+template <typename F>
+requires requires { typename F::Slope; }
+struct GradientOf<F> {
+  static constexpr bool kByLanes = true, kInSteps = true;
+  struct Begun {
+    typename F::Slope slope;
+    Floats dy;
+    void hold() { slope.hold(); }
+    Floats end() const { return dy * slope.end(); }
+  };
+  Begun begin(const Floats& x, const Floats& dy) const { return {typename F::Slope(x), dy}; }
+};
+#endif
 // act.operator()<F>() for the curve at run time.
 template <typename S, typename Act>
 inline void with_curve(Curve curve, const Act& act) {
@@ -135,11 +149,59 @@ void curve_backward(Curve curve, const S* x, const S* dy, Target<S> dx, int64_t 
   with_curve<S>(curve, [=]<typename F>() { map(GradientOf<F>(), n, written(dx), x, dy); });
 }
 
+#ifdef __AVX512F__
+// Where gradients of rows of halves go that are summed: sums stand apart for a vector's evens and
+// odds, so that nothing is turned. Of rows longer than a page the next one's lines are fetched.
+struct AddedApart {
+  Written<bfloat16> to;
+  float* sums;
+  const bfloat16 *next_x, *next_dy;
+  bool far;
+  void put(int64_t i, const Floats& evens, const Floats& odds) const {
+    if (far) fetch_line(next_x + i), fetch_line(next_dy + i);
+    to.put(i, evens, odds);
+    lanes_at(sums + i) += evens;
+    lanes_at(sums + i + kLanesOf<float>) += odds;
+  }
+};
+// The same of whole vectors of each row; what is left of them goes with the sums as they are.
+template <typename F>
+void add_gradients(const F& f, const bfloat16* x, const bfloat16* dy, Target<bfloat16> dx,
+                   float* sums, int64_t rows, int64_t n) {
+  constexpr int64_t kStep = kLanesOf<bfloat16>, kHalf = kLanesOf<float>;
+  const int64_t whole = n / kStep * kStep;
+  for (int64_t i = 0; i < whole; i += kStep) {
+    const Floats low = lanes_at(sums + i), high = lanes_at(sums + i + kHalf);
+    lanes_at(sums + i) = every_second<0>(low, high);
+    lanes_at(sums + i + kHalf) = every_second<1>(low, high);
+  }
+  for (int64_t at = 0; at < rows * n; at += n) {
+    const bool lines = by_lines(dx.past, dx.at + at), far = n * int64_t{sizeof(*x)} > 4096;
+    const AddedApart to{{dx.at + at, lines}, sums, x + at + n, dy + at + n, dx.past && far};
+    put_in_steps(f, to, 0, whole, x + at, dy + at);
+    const Added<bfloat16> left{{dx.at + at + whole, false}, sums + whole};
+    map(f, n - whole, left, x + at + whole, dy + at + whole);
+  }
+  for (int64_t i = 0; i < whole; i += kStep) {
+    const Floats evens = lanes_at(sums + i), odds = lanes_at(sums + i + kHalf);
+    lanes_at(sums + i) = lanes_at(sums + i + kHalf) = Floats{};
+    add_in_turns(sums + i, evens, odds);
+  }
+}
+#endif
 template <typename S>
 void curve_backward_sum(Curve curve, const S* x, const S* dy, Target<S> dx, Wide<S>* sums,
-                        int64_t n) {
+                        int64_t rows, int64_t n) {
   with_curve<S>(curve, [=]<typename F>() {
-    map(GradientOf<F>(), n, Added<S>{written(dx), sums}, x, dy);
+    const GradientOf<F> f;
+    if constexpr (kInSteps<GradientOf<F>>) {
+      add_gradients(f, x, dy, dx, sums, rows, n);
+    } else {
+      for (int64_t at = 0; at < rows * n; at += n) {
+        const Target<S> to(dx.at + at, dx.past);
+        map(f, n, Added<S>{written(to), sums}, x + at, dy + at);
+      }
+    }
   });
 }
 

@@ -46,13 +46,16 @@ Tensor rows_backward(Context& cx, std::optional<Activation> curve, const Tensor&
   const int64_t partials = (rows + kRowsOfPartial - 1) / kRowsOfPartial;
   const Tensor sums = Tensor::zeros(
       cx.allocator, {bias_wanted ? std::max<int64_t>(1, partials) : 0, width}, DTypeOf<S>::value);
-  const auto each = [&](int64_t row, bool past, S* sum) {
+  const auto each = [&](int64_t row, int64_t count, bool past, S* sum) {
     const int64_t at = row * width;
     const T *from = z.data<T>() + at, *gradient = dy.data<T>() + at;
     const cpu::Target<T> to(dz.data<T>() + at, past);
     const auto kind = static_cast<cpu::Curve>(*curve);
-    if (sum == nullptr) return cpu::rows<T>().curve_backward(kind, from, gradient, to, width);
-    cpu::rows<T>().curve_backward_sum(kind, from, gradient, to, sum, width);
+    if (sum == nullptr) {
+      cpu::rows<T>().curve_backward(kind, from, gradient, to, count * width);
+    } else {
+      cpu::rows<T>().curve_backward_sum(kind, from, gradient, to, sum, count, width);
+    }
   };
   cx.pool.parallel_for(partials, 1, [&](int64_t begin, int64_t end) {
     const cpu::PastCaches past(curve ? dz.bytes() : 0);
@@ -60,7 +63,7 @@ Tensor rows_backward(Context& cx, std::optional<Activation> curve, const Tensor&
       const int64_t first = partial * kRowsOfPartial, last = std::min(rows, first + kRowsOfPartial);
       S* const sum = bias_wanted ? sums.data<S>() + partial * width : nullptr;
       if (curve) {
-        for (int64_t row = first; row < last; ++row) each(row, past, sum);
+        each(first, last - first, past, sum);
       } else {
         add_rows(dy.data<T>() + first * width, last - first, width, sum);
       }

@@ -62,7 +62,7 @@ class Softmax final : public Op {
       T* to = outputs[0].data<T>();
       cx.pool.parallel_for(x.dim(0), 1 + 4096 / (width + 1), [&](int64_t begin, int64_t end) {
         const cpu::PastCaches past(x.bytes());
-        std::vector<Line<T>> apart(past || kHalf ? 2 * Line<T>::holding(width) : 0);
+        std::vector<Line<T>> apart(past || kHalf ? Line<T>::holding(width) : 0);
         const int64_t at = begin * width;
         cpu::norms<T>().softmax(from + at, apart.empty() ? nullptr : apart.front().values, past,
                                 end - begin, width, to + at);

@@ -88,7 +88,7 @@ void add_half_functions(const Kernels<T>& k, std::vector<Function<T>>& all) {
     if constexpr (!std::is_same_v<T, double>) {
       all.push_back({name + " backward, sum", [=](const T* x, const T* y, const T*, Target<T> to,
                                                   Target<T>, auto& sums, int64_t n) {
-                       k.rows->curve_backward_sum(kind, x, y, to, sums.data() + to.past, n);
+                       k.rows->curve_backward_sum(kind, x, y, to, sums.data() + to.past, 1, n);
                      }});
     }
   }
@@ -112,6 +112,13 @@ template <typename T>
 std::vector<Function<T>> functions(const Kernels<T>& k) {
   std::vector<Function<T>> all;
   add_half_functions(k, all);
+  if constexpr (!std::is_same_v<T, double>) {
+    all.push_back(
+        {"curve backward, sum of rows",
+         [=](const T* x, const T* y, const T*, Target<T> to, Target<T>, auto& sums, int64_t n) {
+           k.rows->curve_backward_sum(Curve::kGeluErf, x, y, to, sums.data() + to.past, 3, n / 3);
+         }});
+  }
   if constexpr (!std::is_same_v<T, bfloat16>) {
     for (int i = 0; i <= static_cast<int>(Unary::kEluPlusOne); ++i) {
       const auto kind = static_cast<Unary>(i);
@@ -191,6 +198,33 @@ void expect_same_past(const Kernels<T>& kernels, const std::string& level) {
       }
     }
   }
+}
+
+// Rows handed in together give, bit for bit, what they give one after the other.
+template <typename T>
+void expect_same_together(const Kernels<T>& kernels, const std::string& level) {
+  constexpr int64_t kRows = 5;
+  const std::vector<T> x = drawn<T>(1), dy = drawn<T>(2);
+  for (int i = 0; i <= static_cast<int>(Curve::kSigmoid); ++i) {
+    const auto kind = static_cast<Curve>(i);
+    for (const int64_t n : {0, 1, 31, 32, 45, 64, 71}) {
+      std::vector<T> alone(x.size()), together(x.size());
+      std::vector<float> sums(x.size(), 0.5F), sums_together = sums;
+      for (int64_t at = 0; at < kRows * n; at += n) {
+        kernels.rows->curve_backward_sum(kind, x.data() + at, dy.data() + at, {alone.data() + at},
+                                         sums.data(), 1, n);
+      }
+      kernels.rows->curve_backward_sum(kind, x.data(), dy.data(), {together.data()},
+                                       sums_together.data(), kRows, n);
+      ASSERT_TRUE(same_bits(alone, together) && same_bits(sums, sums_together))
+          << level << " curve " << i << " n " << n;
+    }
+  }
+}
+
+TEST_P(Maps, SumsOfRowsAreThoseOfEach) {
+  expect_same_together<float>(GetParam().f32, GetParam().name);
+  expect_same_together<bfloat16>(GetParam().bf16, GetParam().name);
 }
 
 TEST_P(Maps, AreTheSamePastTheCaches) {

@@ -52,8 +52,8 @@ Row<T> drawn(int64_t n, uint64_t stream, double scale = 2) {
 
 // Of exponentials, as norms.h asks for.
 template <typename W>
-Row<W> room_for_two(int64_t n) {
-  return Row<W>(2 * static_cast<size_t>((n + 31) / 32 * 32));
+Row<W> room_for_row(int64_t n) {
+  return Row<W>(static_cast<size_t>((n + 31) / 32 * 32));
 }
 
 struct Options {
@@ -117,7 +117,7 @@ struct Results {
     });
     keep_sums({&rstd, &dgamma});
     const bool in_place = std::is_same_v<S, W> && !options.past;
-    Row<W> apart = room_for_two<W>(in_place ? 0 : n);
+    Row<W> apart = room_for_row<W>(in_place ? 0 : n);
     each(rows_at_once, [&](int64_t, int64_t at) {
       k.softmax(x.data() + at, apart.data(), options.past, rows_at_once, n, y + at);
     });
@@ -269,7 +269,7 @@ TEST_P(NormLevels, HalvesAreRoundedOnce) {
     half.softmax_backward(x.data(), dy.data(), false, n, y.data());
     check("softmax_backward");
     if (GetParam().level >= Level::kV4) continue;
-    Row<float> apart = room_for_two<float>(n);
+    Row<float> apart = room_for_row<float>(n);
     single.softmax(wide_x.data(), apart.data(), false, 1, n, expected.data());
     half.softmax(x.data(), apart.data(), false, 1, n, y.data());
     check("softmax");
@@ -323,7 +323,7 @@ template <typename S>
 void expect_edges(const NormKernels<S>& k) {
   using W = typename NormKernels<S>::W;
   constexpr int64_t kLength = 45;
-  Row<W> apart = room_for_two<W>(kLength);
+  Row<W> apart = room_for_row<W>(kLength);
   for (const bool past : {false, true}) {
     Row<S> x(kLength, S(-INFINITY)), y(kLength), logs(kLength);
     const auto run = [&] {

@@ -61,7 +61,7 @@ struct Results {
   Row weights, logs;
   Results(const NormKernels<bfloat16>& k, const Row& x, bool past, int64_t rows, int64_t n)
       : weights(x.size() + 1, bfloat16(7)), logs(weights) {
-    std::vector<float> exponentials(2 * static_cast<size_t>((n + 31) / 32 * 32));
+    std::vector<float> exponentials(static_cast<size_t>((n + 31) / 32 * 32));
     k.softmax(x.data(), exponentials.data(), past, rows, n, weights.data());
     k.log_softmax(x.data(), past, rows, n, logs.data());
     EXPECT_EQ(wide(weights.back()), 7);
