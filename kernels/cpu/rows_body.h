@@ -164,7 +164,8 @@ struct AddedApart {
     lanes_at(sums + i + kLanesOf<float>) += odds;
   }
 };
-// The same of whole vectors of each row; what is left of them goes with the sums as they are.
+// Whole vectors of each row go so, and past the caches only where the row begins with a line; what
+// is left of it is added to the sums as they are.
 template <typename F>
 void add_gradients(const F& f, const bfloat16* x, const bfloat16* dy, Target<bfloat16> dx,
                    float* sums, int64_t rows, int64_t n) {
