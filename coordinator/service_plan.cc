@@ -173,7 +173,9 @@ Result<proto::JobPlan> plan_on(const std::vector<proto::NodeInfo>& nodes,
   PlanRequirements requirements = usable.requirements(model, spec);
   requirements.rows_at_once = rows_at_once;
   proto::JobPlan plan = plan_job(requirements);
-  if (!plan.has_chosen()) plan.set_reason(plan.reason() + "; " + what_would_fit(requirements));
+  if (plan.has_chosen()) return plan;
+  const std::string advice = what_would_fit(requirements);
+  if (!advice.empty()) plan.set_reason(plan.reason() + "; " + advice);
   return plan;
 }
 

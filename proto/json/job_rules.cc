@@ -188,7 +188,13 @@ Status finish_mesh(JobSpec& spec, const Refusal& refuse) {
     return refuse("parallel.ulysses", mesh.ulysses(),
                   "is only for parallel.sequence_attention: ulysses_ring");
   }
-  if (grid && (mesh.ulysses() == 0 || mesh.sequence() % mesh.ulysses() != 0)) {
+  if (grid && mesh.ulysses() == 0) {
+    return refuse("parallel.ulysses", "",
+                  "is required for parallel.sequence_attention: ulysses_ring: a divisor of "
+                  "parallel.sequence = " +
+                      std::to_string(mesh.sequence()));
+  }
+  if (grid && mesh.sequence() % mesh.ulysses() != 0) {
     return refuse("parallel.ulysses", mesh.ulysses(),
                   "must divide parallel.sequence = " + std::to_string(mesh.sequence()));
   }
@@ -321,6 +327,11 @@ Status check_evaluation(const JobSpec& spec, const Refusal& refuse) {
 
 Status check_training(const JobSpec& spec, const Refusal& refuse) {
   const proto::TrainingSpec& training = spec.training();
+  for (const TaskSpec& task : spec.tasks()) {
+    if (task.type() != proto::TASK_TYPE_CAUSAL_LM || training.sequence_length() > 1) continue;
+    return refuse("training.sequence_length", training.sequence_length(),
+                  "must be at least 2 for a causal_lm: a row's first token is not predicted");
+  }
   const auto& betas = training.optimizer().betas();
   for (int i = 0; i < betas.size(); ++i) {
     if (betas[i] >= 0 && betas[i] < 1) continue;

@@ -39,8 +39,8 @@ constexpr std::string_view kRules = R"(## Rules across keys
   A head that comes with `model.from` (of a checkpoint's task of the same name; of a folder, for a
   job of one task) is taken over where it has `labels` classes. Those that it has names for keep
   their numbers, so the data may have fewer; where it has more than fit, the head begins anew.
-- `training.sequence_length` is at most the model's `n_positions` or `max_position_embeddings`;
-  `training.schedule.warmup_steps` is at most `training.steps`.
+- `training.sequence_length` is at most the model's `n_positions` or `max_position_embeddings`, and
+  for a causal_lm at least 2; `training.schedule.warmup_steps` is at most `training.steps`.
 - `training.evaluate_every` needs a task with `data.validation`; `training.early_stop.patience`
   and `checkpoint.keep_best` need `training.evaluate_every`. The best is left out, as any
   checkpoint is, while the one before waits for room (event `checkpoint_skipped`).
@@ -52,7 +52,8 @@ constexpr std::string_view kRules = R"(## Rules across keys
 - `parallel.sequence_attention: ulysses_ring` needs `parallel.ulysses`, which no other has.
 - `parallel: auto` (or `parallel.mode: auto`) stands alone: beside it only `parallel.bucket_bytes`
   may be given. The service takes exactly `resources.slots` where that is given, else at most the
-  slots of its nodes, and keeps what it chose in the job.
+  slots of its nodes, and keeps what it chose in the job. It looks at meshes whose tensor axis has
+  no more ranks than there are heads, and whose sequence axis leaves each rank 16 tokens of a row.
 )";
 
 std::string type_text(const Field& field) {

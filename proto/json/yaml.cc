@@ -64,16 +64,27 @@ bool is_blank(std::string_view yaml) {
   return yaml.find_first_not_of(" \t\r\n") == std::string_view::npos;
 }
 
+// What is wrong with a text that is the value of `path`, where a reader calls the text the
+// document.
+Status inside(std::string_view path, std::string_view yaml, const Status& wrong) {
+  const std::string& field = wrong.field();
+  std::string at(path);
+  if (field.starts_with('[')) {
+    at += field;
+  } else if (!field.empty() && field != "document") {
+    at = join_key(path, field);
+  }
+  return Status::invalid(at, wrong.value().empty() ? shortened(yaml) : wrong.value(),
+                         wrong.rule().empty() ? "is not a YAML value" : wrong.rule());
+}
+
 // A new value for `path`; where a string is wanted, "10" and "true" are text.
 Result<JsonValue> parse_setting(std::string_view path, std::string_view yaml) {
   if (is_blank(yaml)) {
     return fail(Status::invalid(std::string(path), "", "needs a value, as in training.steps=100"));
   }
   Result<JsonValue> value = parse_yaml(yaml);
-  if (!value) {
-    Status status = Status::invalid(std::string(path), shortened(yaml), "is not a YAML value");
-    return fail(status);
-  }
+  if (!value) return fail(inside(path, yaml, value.error()));
   clear_lines(*value);
   return value;
 }

@@ -227,6 +227,8 @@ const Edit kEdits[] = {
     {"[0.9, 0.95]", "[0.9]", "training.optimizer.betas", 9, "must have exactly 2 elements"},
     {"[0.9, 0.95]", "[0.9, 1]", "training.optimizer.betas[1]", 9, "below 1"},
     {"[0.9, 0.95]", "[]", "training.optimizer.betas", 9, "must not be empty"},
+    {"sequence_length: 128", "sequence_length: 1", "training.sequence_length", 8,
+     "must be at least 2 for a causal_lm"},
     {"keep_last: 3", "keep_last: -1", "checkpoint.keep_last", 10, "between 0 and 100000"},
     {"data: 1,", "data: 0,", "parallel.data", 11, "between 1 and 65536"},
     {"data: 1,", "data: 17,", "resources.slots", 12, "= 34"},
@@ -307,7 +309,11 @@ TEST(JobRules, TheSequenceAxisIsAGrid) {
   proto::JobSpec grid = spec;
   EXPECT_EQ(finish_job(grid).to_string(), "ok");
   grid.mutable_parallel()->clear_ulysses();
-  EXPECT_EQ(finish_job(grid).field(), "parallel.ulysses");
+  const Status absent = finish_job(grid);
+  EXPECT_EQ(absent.field(), "parallel.ulysses");
+  EXPECT_EQ(absent.rule(),
+            "is required for parallel.sequence_attention: ulysses_ring: a divisor of "
+            "parallel.sequence = 6");
   grid.mutable_parallel()->set_ulysses(4);
   const Status status = finish_job(grid);
   EXPECT_EQ(status.field(), "parallel.ulysses");

@@ -227,7 +227,10 @@ TEST(BadPath, OfASettingIsRefused) {
       {"inners[0", "1", "", "has a malformed index"},
       {"numbers[0].x", "1", "numbers[0]", "has no keys below it"},
       {"maybe", "", "maybe", "needs a value"},
-      {"maybe", "{", "maybe", "is not a YAML value"},
+      {"maybe", "{", "maybe", "must be valid YAML"},
+      {"maybe", "99999999999999999999", "maybe", "does not fit 64 bits"},
+      {"inner", "{number: 1, number: 2}", "inner.number", "is written twice"},
+      {"numbers", "[1, *a]", "numbers[1]", "is an alias"},
       {"created_ms", "1", "created_ms", "is set by the service"},
       {"free.a[2]", "1", "free.a[2]", "has 0 elements"},
   };

@@ -35,8 +35,9 @@ std::string with_settings(const MeshPlan& mesh) {
   return text + ", activation_checkpointing " + enum_name(*name);
 }
 
-// The fewest slots, each as large as the largest that there is, on which a mesh fits.
-std::optional<MeshPlan> fewest_slots(PlanRequirements requirements) {
+// The fewest slots, each as large as the largest that there is, on which a mesh fits. `any`:
+// whether the job's rules allow one on any number of them.
+std::optional<MeshPlan> fewest_slots(PlanRequirements requirements, bool& any) {
   const auto as_large = [&](int slots,
                             const RankNeeds& rank) -> std::optional<std::vector<HostShare>> {
     for (const SlotMemory& device : requirements.devices) {
@@ -53,6 +54,7 @@ std::optional<MeshPlan> fewest_slots(PlanRequirements requirements) {
   for (int n = 1; n <= kAdvisedSlotsMax; n = n < kEveryNumber ? n + 1 : 2 * n) {
     requirements.slots = {n};
     const proto::JobPlan plan = plan_job(requirements);
+    any = any || !plan.meshes().empty();
     if (plan.has_chosen()) return plan.chosen();
   }
   return std::nullopt;
@@ -67,9 +69,12 @@ std::string what_would_fit(const PlanRequirements& requirements) {
   const proto::JobPlan here = plan_job(free);
   if (here.has_chosen()) return "these nodes can hold " + with_settings(here.chosen());
   std::string text;
-  if (const auto more = fewest_slots(free)) {
+  bool any = !here.meshes().empty();
+  if (const auto more = fewest_slots(free, any)) {
     text = fmt::format("{} slot{} as large as the largest there would do ({})", more->slots(),
                        more->slots() == 1 ? "" : "s", with_settings(*more));
+  } else if (!any) {
+    return "";
   } else {
     text = fmt::format("no mesh of up to {} slots as large as the largest there would fit",
                        kAdvisedSlotsMax);

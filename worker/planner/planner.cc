@@ -246,8 +246,7 @@ class Planner {
 
   void choose(proto::JobPlan& plan) const {
     if (meshes_.empty()) {
-      plan.set_reason(refusal_.empty() ? "no mesh has work for every rank of so many slots"
-                                       : "the job allows no mesh: " + refusal_);
+      plan.set_reason(refusal_.empty() ? too_many_slots() : "the job allows no mesh: " + refusal_);
       return;
     }
     const MeshPlan& fastest = meshes_.front().mesh;
@@ -267,6 +266,16 @@ class Planner {
     }
     *plan.mutable_chosen() = chosen->mesh;
     plan.set_reason(automatic_ ? reason_of(*chosen, fitting) : "the job file says this mesh");
+  }
+
+  // The bounds of add_meshes_of.
+  std::string too_many_slots() const {
+    return fmt::format(
+        "no mesh that 'parallel: auto' looks at has so many slots: its data axis has at most "
+        "training.batch_size = {} ranks, its tensor axis at most the model's heads = {}, its "
+        "sequence axis at least {} of training.sequence_length = {} tokens a rank",
+        r_.spec.training().batch_size(), r_.config.heads, kTokensMin,
+        r_.spec.training().sequence_length());
   }
 
   // What a mesh that is not the fastest is chosen for.

@@ -6,7 +6,7 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
+#include <ctime>
 #include <set>
 
 #include "proto/json/job_rules.h"
@@ -257,11 +257,12 @@ TEST(Planner, WhatAllowsNoMeshIsSaid) {
   EXPECT_EQ(plan(spec, {}, {1, 2}).reason(),
             "the job allows no mesh: training.reproducible_blocks must divide the model's 100 "
             "features with training.reproducible: topology (got 8)");
-  EXPECT_EQ(advice(spec, {}, {1, 2}),
-            "no mesh of up to 1024 slots as large as the largest there would fit");
+  EXPECT_EQ(advice(spec, {}, {1, 2}), "");  // no slots would help
   const proto::JobSpec short_rows = job(kSmall, "batch_size: 2, sequence_length: 16");
   EXPECT_EQ(plan(short_rows, {}, {64}).reason(),
-            "no mesh has work for every rank of so many slots");
+            "no mesh that 'parallel: auto' looks at has so many slots: its data axis has at most "
+            "training.batch_size = 2 ranks, its tensor axis at most the model's heads = 4, its "
+            "sequence axis at least 16 of training.sequence_length = 16 tokens a rank");
 }
 
 TEST(Planner, TheChoiceIsAJobThatSaysIt) {
@@ -491,12 +492,12 @@ TEST(Planner, AnAbsurdJobIsAnsweredAtOnce) {
     const auto config = family->parse_config(struct_to_json(spec.model().config()));
     const Status countable = check_sizes(spec, **config);
     ASSERT_TRUE(countable.ok()) << countable.to_string();
-    const auto start = std::chrono::steady_clock::now();
+    const std::clock_t start = std::clock();  // of the processor: others may compute beside it
     const proto::JobPlan found = plan(spec, {}, {64});
     Site small;
     small.memory = 10 * kMiB;
     const std::string advised = advice(spec, small, {64});
-    EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(3)) << training;
+    EXPECT_LT(std::clock() - start, 3 * CLOCKS_PER_SEC) << training;
     EXPECT_EQ(advised.find("no mesh of up to 1024 slots"), 0u) << advised;
     ASSERT_GT(found.meshes_size(), 0);
     for (const proto::MeshPlan& mesh : found.meshes()) {
