@@ -172,11 +172,16 @@ StatusError Run::not_finite(const StepResult& result) {
   const std::string what = std::isfinite(result.loss) ? "the gradient" : "the loss";
   const std::string where =
       result.culprit ? " on rank " + std::to_string(*result.culprit) : " as the sum over the ranks";
-  return StatusError(Status(Code::kInvalidArgument, what + " is no longer finite at step " +
-                                                        std::to_string(state().step() + 1) + where +
-                                                        "; no weight was changed by it; lower "
-                                                        "training.optimizer.learning_rate or set "
-                                                        "training.gradient_clip"));
+  const bool clips = spec_.training().gradient_clip() > 0;  // as it does by default
+  const std::string remedy =
+      state().step() == 0
+          ? "nor before, so look at the model's weights and configuration, and training.precision"
+          : fmt::format("lower training.optimizer.learning_rate or {}training.gradient_clip",
+                        clips ? "" : "set ");
+  return StatusError(
+      Status(Code::kInvalidArgument,
+             fmt::format("{} is no longer finite at step {}{}; no weight was changed by it{} {}",
+                         what, state().step() + 1, where, state().step() == 0 ? "" : ";", remedy)));
 }
 
 void Run::report(const TrainingTask& task, const StepResult& result, double rate, double seconds) {

@@ -330,6 +330,24 @@ TEST_F(Trainer, BadInputIsNamed) {
   EXPECT_TRUE(cluster.metrics.empty());
 }
 
+// At the first step no learning rate is to blame.
+TEST_F(Trainer, AModelThatIsNotFiniteIsNotBlamedOnTheLearningRate) {
+  proto::LaunchRecord bad = record(kTwoTasks, {.data = 2});
+  auto& config = *bad.mutable_spec()->mutable_model()->mutable_config()->mutable_fields();
+  config["initializer_range"].set_number_value(999);  // beyond what fp16 holds
+  bad.mutable_spec()->mutable_training()->set_precision(proto::PRECISION_FP16);
+  MemoryCluster cluster;
+  try {
+    (void)train(bad, cluster);
+    FAIL() << "trained";
+  } catch (const StatusError& error) {
+    EXPECT_EQ(error.status().to_string(),
+              "the loss is no longer finite at step 1 on rank 0; no weight was changed by it nor "
+              "before, so look at the model's weights and configuration, and training.precision");
+  }
+  EXPECT_TRUE(cluster.metrics.empty());
+}
+
 TEST_F(Trainer, ARankHoldsItsShareOfTheParameters) {
   constexpr const char* kWide = R"(
 name: wide
