@@ -89,6 +89,24 @@ struct GenerateOptions {
 };
 int generate(const Context& context, const GenerateOptions& options);
 
+// ---- what a model finds in data (evaluate_command.cc, classify_command.cc) ----------------------
+struct ModelOptions {
+  std::string model, task;          // task empty: the only one that fits
+  std::string text_key, label_key;  // empty: as the model's job has them, else "text", "label"
+  std::string precision;            // empty: as its job trained, else fp32
+  int sequence_length = 0;          // 0: as its job trained, else by its positions
+  int batch_size = 8;               // rows at once
+};
+struct EvaluateOptions : ModelOptions {
+  std::string data;
+};
+int evaluate(const Context& context, const EvaluateOptions& options);
+struct ClassifyOptions : ModelOptions {
+  std::vector<std::string> texts;
+  std::string file;  // empty: `texts`
+};
+int classify(const Context& context, const ClassifyOptions& options);
+
 // ---- a job file from a model and data (fine_tune_command.cc) ------------------------------------
 struct FineTuneOptions {
   std::string model, data, validation, name, file, tokenizer;

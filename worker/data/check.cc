@@ -10,7 +10,7 @@ namespace weft {
 
 Status check_document(const Document& document, const DatasetOptions& options, bool utf8) {
   const std::string& key = options.source.text_key;
-  if (options.kind == SampleKind::kClassification && document.text.empty()) {
+  if (options.kind != SampleKind::kCausalLm && document.text.empty()) {
     return document.refuse(key, "\"\"", "must not be empty: it is to be classified");
   }
   if (!utf8 || options.source.format == InputFormat::kJsonl) return {};  // JSON is UTF-8

@@ -22,7 +22,7 @@ Status check_options(const DatasetOptions& options) {
                            "must be at least " + std::to_string(least) +
                                (stream ? ": a row's first token is not predicted" : ""));
   }
-  if (stream) return {};
+  if (options.kind != SampleKind::kClassification) return {};
   if (options.source.format != InputFormat::kJsonl || options.source.label_key.empty()) {
     return Status::invalid("format", "text", "a classification needs jsonl with labels");
   }
@@ -52,14 +52,25 @@ DatasetOptions dataset_options(const proto::TaskSpec& task, int64_t sequence_len
 Result<std::shared_ptr<const Dataset>> Dataset::load(const std::vector<SourceFile>& files,
                                                      const DatasetOptions& options,
                                                      const Tokenizer& tokenizer) {
+  SourceOptions source = options.source;
+  if (options.kind != SampleKind::kClassification) source.label_key.clear();
+  const auto documents = [&](const std::function<Status(const Document&)>& visit) {
+    return for_each_document(files, source, visit);
+  };
+  return load(documents, options, tokenizer);
+}
+
+Result<std::shared_ptr<const Dataset>> Dataset::load(const Documents& documents,
+                                                     const DatasetOptions& options,
+                                                     const Tokenizer& tokenizer) {
   WEFT_RETURN_IF_ERROR(check_options(options));
   std::shared_ptr<Dataset> set(new Dataset(options));
   set->store_ = TokenStore(tokenizer.vocab_size());
   set->pad_id_ = tokenizer.pad_id().value_or(tokenizer.eos_id().value_or(0));
   if (options.kind == SampleKind::kCausalLm) {
-    WEFT_RETURN_IF_ERROR(set->load_stream(files, tokenizer));
+    WEFT_RETURN_IF_ERROR(set->load_stream(documents, tokenizer));
   } else {
-    WEFT_RETURN_IF_ERROR(set->load_lines(files, tokenizer));
+    WEFT_RETURN_IF_ERROR(set->load_lines(documents, tokenizer));
   }
   if (set->samples_ > std::numeric_limits<uint32_t>::max()) {
     return fail(Code::kInvalidArgument,
@@ -68,11 +79,9 @@ Result<std::shared_ptr<const Dataset>> Dataset::load(const std::vector<SourceFil
   return std::shared_ptr<const Dataset>(std::move(set));
 }
 
-Status Dataset::load_stream(const std::vector<SourceFile>& files, const Tokenizer& tokenizer) {
+Status Dataset::load_stream(const Documents& documents, const Tokenizer& tokenizer) {
   const std::optional<int64_t> eos = tokenizer.eos_id();
   const auto sink = [this](std::span<const int32_t> ids) { store_.append(ids); };
-  SourceOptions source = options_.source;
-  source.label_key.clear();
   const auto visit = [&](const Document& document) -> Status {
     if (document.text.empty()) return {};
     WEFT_RETURN_IF_ERROR(check_document(document, options_, needs_utf8(tokenizer)));
@@ -81,7 +90,7 @@ Status Dataset::load_stream(const std::vector<SourceFile>& files, const Tokenize
     if (eos && (store_.size() == 0 || store_.at(store_.size() - 1) != *eos)) store_.push(*eos);
     return {};
   };
-  WEFT_RETURN_IF_ERROR(for_each_document(files, source, visit));
+  WEFT_RETURN_IF_ERROR(documents(visit));
   if (store_.size() < 2) {
     return Status(Code::kInvalidArgument, "the data is empty: it gives " +
                                               std::to_string(store_.size()) +
@@ -92,7 +101,7 @@ Status Dataset::load_stream(const std::vector<SourceFile>& files, const Tokenize
   return {};
 }
 
-Status Dataset::load_lines(const std::vector<SourceFile>& files, const Tokenizer& tokenizer) {
+Status Dataset::load_lines(const Documents& documents, const Tokenizer& tokenizer) {
   const auto prefix = tokenizer.prefix_ids(), suffix = tokenizer.suffix_ids();
   const int64_t around = static_cast<int64_t>(prefix.size() + suffix.size());
   if (around >= options_.sequence_length) {
@@ -115,13 +124,19 @@ Status Dataset::load_lines(const std::vector<SourceFile>& files, const Tokenizer
       return document.refuse(options_.source.text_key, shortened(document.text),
                              "gives no token; a text to classify needs one");
     }
-    store_.truncate(std::min(store_.size(), first + options_.sequence_length - around));
+    const int64_t end = std::min(store_.size(), first + options_.sequence_length - around);
+    dropped_.push_back(store_.size() - end);
+    store_.truncate(end);
     store_.append(suffix);
+    if (options_.kind == SampleKind::kUnlabeled) {
+      labels_.push_back(kNoLabel);
+      return {};
+    }
     WEFT_ASSIGN_OR_RETURN(const int64_t label, labels.take(document));
     labels_.push_back(label);
     return {};
   };
-  WEFT_RETURN_IF_ERROR(for_each_document(files, options_.source, visit));
+  WEFT_RETURN_IF_ERROR(documents(visit));
   samples_ = static_cast<int64_t>(starts_.size());
   if (samples_ == 0) return Status(Code::kInvalidArgument, "the data is empty: it has no row");
   starts_.push_back(store_.size());

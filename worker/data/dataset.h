@@ -7,7 +7,7 @@
 // first exactly once. The last window may be short; it is kept and padded.
 // sequence_classification: a sample a line, cut to `sequence_length` tokens (what the
 // post-processor puts around stays). A batch is padded behind, to its longest row rounded up to a
-// multiple of 8.
+// multiple of 8. Texts that are to be classified (kUnlabeled) are samples alike, without labels.
 //
 // Thread safety: const calls from any thread. Ownership: a Dataset owns its tokens, as 2 bytes each
 // where the vocabulary allows, else 4.
@@ -17,6 +17,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -36,7 +37,7 @@ class TaskSpec;
 
 namespace weft {
 
-enum class SampleKind { kCausalLm, kClassification };
+enum class SampleKind { kCausalLm, kClassification, kUnlabeled };
 
 struct DatasetOptions {
   SampleKind kind = SampleKind::kCausalLm;
@@ -51,27 +52,38 @@ struct DatasetOptions {
 };
 DatasetOptions dataset_options(const proto::TaskSpec& task, int64_t sequence_length);
 
+// Hands the documents to `visit`, in order; stops at the first error, its own or the visit's.
+using Documents = std::function<Status(const std::function<Status(const Document&)>& visit)>;
+
 class Dataset {
  public:
   // Errors name file, line and rule: those of source.h, of labels.h and check.h; no sample.
   static Result<std::shared_ptr<const Dataset>> load(const std::vector<SourceFile>& files,
                                                      const DatasetOptions& options,
                                                      const Tokenizer& tokenizer);
+  // The same of documents from anywhere; `options.source` has their keys, for messages.
+  static Result<std::shared_ptr<const Dataset>> load(const Documents& documents,
+                                                     const DatasetOptions& options,
+                                                     const Tokenizer& tokenizer);
   int64_t samples() const { return samples_; }
   int64_t tokens() const { return store_.size(); }  // of the whole data, padding not counted
   // Classes by name; empty where the labels are integers.
   const std::vector<std::string>& label_names() const { return label_names_; }
+  // Of the text's end, beyond `sequence_length`; 0 for causal_lm, which leaves nothing out.
+  int64_t dropped_tokens(int64_t sample) const {
+    return dropped_.empty() ? 0 : dropped_[static_cast<size_t>(sample)];
+  }
 
   // The samples, in this order, as one batch. causal_lm: tokens = sequence_length, labels empty
-  // (every valid token that follows one); classification: labels [rows].
+  // (every valid token that follows one); classification: labels [rows], kNoLabel without labels.
   TaskRows rows(std::span<const int64_t> samples) const;
   // Samples [first, first + count), cut at the end of the data: evaluation.
   TaskRows range(int64_t first, int64_t count) const;
 
  private:
   explicit Dataset(DatasetOptions options) : options_(std::move(options)) {}
-  Status load_stream(const std::vector<SourceFile>& files, const Tokenizer& tokenizer);
-  Status load_lines(const std::vector<SourceFile>& files, const Tokenizer& tokenizer);
+  Status load_stream(const Documents& documents, const Tokenizer& tokenizer);
+  Status load_lines(const Documents& documents, const Tokenizer& tokenizer);
   int64_t sample_start(int64_t sample) const;
   int64_t sample_length(int64_t sample) const;
 
@@ -79,8 +91,9 @@ class Dataset {
   TokenStore store_;
   int64_t samples_ = 0;
   int64_t pad_id_ = 0;
-  std::vector<int64_t> starts_;  // classification: where each sample starts, and the end
-  std::vector<int64_t> labels_;  // classification
+  std::vector<int64_t> starts_;   // classification: where each sample starts, and the end
+  std::vector<int64_t> labels_;   // classification
+  std::vector<int64_t> dropped_;  // classification
   std::vector<std::string> label_names_;
 };
 

@@ -45,10 +45,13 @@ Result<int64_t> Labels::take(const Document& document) {
                                 "must be in [0, " + std::to_string(count_) +
                                     "), as the task has labels: " + std::to_string(count_)));
   }
-  const auto known = numbers_.find(*document.label_name);
-  if (known != numbers_.end()) return known->second;
+  const auto found = numbers_.find(*document.label_name);
+  if (found != numbers_.end()) return found->second;
   if (!training_) {
-    return fail(document.refuse(key_, label_of(document), "must be a label of the training data"));
+    std::string known;
+    for (const std::string& name : first_) known += (known.empty() ? "" : ", ") + name;
+    return fail(document.refuse(key_, label_of(document),
+                                "must be a label of the training data: " + shortened(known)));
   }
   const auto number = static_cast<int64_t>(numbers_.size());
   if (number == count_) {

@@ -1,7 +1,6 @@
 #include "worker/serve/generate.h"
 
 #include <algorithm>
-#include <filesystem>
 #include <numeric>
 
 #include "kernels/ops/ops.h"
@@ -168,31 +167,6 @@ Result<Generated> generate(Rank& rank, Trunk& trunk, const Tokenizer& tokenizer,
   result.restarts = window.restarts();
   result.text = stream.whole(result.ids);
   return result;
-}
-
-Result<LoadedModel> load_hf_folder(Rank& rank, const std::string& path) {
-  LoadedModel model;
-  WEFT_ASSIGN_OR_RETURN(model.folder, open_hf_folder(path));
-  if (model.folder.labels > 0) {
-    return fail(Status::invalid(path + ": architectures", "sequence_classification",
-                                "must be a causal_lm's, as no other generates text"));
-  }
-  if (model.folder.tokenizer_file.empty()) {
-    std::error_code ignored;
-    const bool sentencepiece =
-        std::filesystem::exists(std::filesystem::path(path) / kSentencePieceFile, ignored);
-    return fail(Code::kNotFound, path + " has " + no_tokenizer_json(sentencepiece, path));
-  }
-  WEFT_ASSIGN_OR_RETURN(model.tokenizer, load_tokenizer_file(model.folder.tokenizer_file));
-  WEFT_ASSIGN_OR_RETURN(model.trunk, model.folder.family->make_trunk(rank, model.folder.config));
-  WEFT_RETURN_IF_ERROR(load_hf_weights(model.folder, model.trunk->parameters()));
-  if (model.tokenizer->vocab_size() > model.folder.config->vocabulary) {
-    return fail(Status::invalid(path + ": vocab_size",
-                                std::to_string(model.folder.config->vocabulary),
-                                "must be at least the tokenizer's, which is " +
-                                    std::to_string(model.tokenizer->vocab_size())));
-  }
-  return model;
 }
 
 }  // namespace weft

@@ -8,7 +8,6 @@
 
 #include <cstdint>
 #include <functional>
-#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -16,7 +15,7 @@
 
 #include "proto/base/status.h"
 #include "worker/data/tokenizers/tokenizer.h"
-#include "worker/models/hf_folder.h"
+#include "worker/models/model.h"
 
 namespace weft {
 
@@ -64,15 +63,5 @@ std::vector<float> next_logits(Rank& rank, Trunk& trunk, KeyValueCache& cache,
 // not drawn (rows of the embedding without a token).
 int64_t choose_token(std::span<const float> logits, int64_t usable, const GenerateOptions& options,
                      double draw);
-
-// A model to generate from: trunk and tokenizer of a Hugging Face folder (an export).
-struct LoadedModel {
-  HfFolder folder;
-  std::unique_ptr<Trunk> trunk;
-  std::unique_ptr<Tokenizer> tokenizer;
-};
-// Errors: those of the files; a classification model; no tokenizer.json; a tokenizer larger than
-// the model's vocabulary.
-Result<LoadedModel> load_hf_folder(Rank& rank, const std::string& path);
 
 }  // namespace weft

@@ -133,6 +133,28 @@ TEST_F(DatasetTest, ClassificationIsCutPaddedAndLabelled) {
   EXPECT_TRUE((*set)->label_names().empty());
 }
 
+TEST_F(DatasetTest, TextsToClassifyAreTheSameRowsWithoutLabels) {
+  put("a.jsonl", "{\"text\":\"abcdefghijklmnop\",\"label\":1}\n{\"text\":\"xy\",\"label\":0}\n");
+  const auto labeled = *lines(10, 2);
+  put("a.jsonl", "{\"text\":\"abcdefghijklmnop\"}\n{\"text\":\"xy\",\"label\":{}}\n");
+  DatasetOptions options;
+  options.kind = SampleKind::kUnlabeled;
+  options.source = {.format = InputFormat::kJsonl, .label_key = "label"};
+  options.sequence_length = 10;
+  const auto set = load(options);
+  ASSERT_TRUE(set.has_value()) << set.error().to_string();
+  const TaskRows rows = (*set)->range(0, 2);
+  EXPECT_EQ(rows.ids, labeled->range(0, 2).ids);
+  EXPECT_EQ(rows.valid, labeled->range(0, 2).valid);
+  EXPECT_THAT(rows.labels, ElementsAre(kNoLabel, kNoLabel));
+  for (const auto& each : {*set, labeled}) {
+    EXPECT_EQ(each->dropped_tokens(0), 6);
+    EXPECT_EQ(each->dropped_tokens(1), 0);
+  }
+  put("a.jsonl", "{\"text\":\"\"}\n");
+  EXPECT_EQ(load(options).error().field(), "text");
+}
+
 TEST_F(DatasetTest, StringLabelsAreNumberedInSortedOrder) {
   put("a.jsonl",
       "{\"text\":\"1\",\"label\":\"mit\"}\n{\"text\":\"2\",\"label\":\"gpl\"}\n"

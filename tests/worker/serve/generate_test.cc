@@ -13,6 +13,7 @@
 
 #include "tests/testing/rank_runner.h"
 #include "worker/checkpoint/safetensors.h"
+#include "worker/serve/loaded_model.h"
 
 namespace weft {
 namespace {
@@ -299,11 +300,11 @@ TEST(LoadHfFolder, LoadsWhatAnExportHolds) {
                           });
     ASSERT_TRUE(written.ok()) << written.to_string();
     std::ofstream(path / "config.json") << find_family("gpt2")->config_json(trunk->config(), {});
-    EXPECT_FALSE(load_hf_folder(rank, path.string()));  // no tokenizer.json
+    EXPECT_FALSE(load_hf_folder(rank, path.string(), "causal_lm"));  // no tokenizer.json
     for (const TokenizerFile& file : byte_tokenizer_files()) {
       std::ofstream(path / file.name, std::ios::binary) << file.content;
     }
-    Result<LoadedModel> model = load_hf_folder(rank, path.string());
+    Result<LoadedModel> model = load_hf_folder(rank, path.string(), "causal_lm");
     ASSERT_TRUE(model) << model.error().to_string();
     const GenerateOptions options{.max_tokens = 6, .greedy = true, .stop_at_eos = false};
     const auto tokenizer = make_byte_tokenizer();
@@ -314,7 +315,7 @@ TEST(LoadHfFolder, LoadsWhatAnExportHolds) {
     ExportHead head;
     head.labels = 2;
     std::ofstream(path / "config.json") << find_family("gpt2")->config_json(trunk->config(), head);
-    model = load_hf_folder(rank, path.string());
+    model = load_hf_folder(rank, path.string(), "causal_lm");
     ASSERT_FALSE(model);
     EXPECT_EQ(model.error().value(), "sequence_classification");
   });

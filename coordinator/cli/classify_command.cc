@@ -1,0 +1,254 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <utility>
+#include <vector>
+
+#include "coordinator/cli/commands.h"
+#include "coordinator/cli/local_input.h"
+#include "coordinator/cli/local_model.h"
+#include "coordinator/cli/progress_line.h"
+#include "proto/json/writer.h"
+#include "worker/data/check.h"
+#include "worker/serve/evaluate.h"
+
+namespace weft::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+// The texts, from the options or from rows.
+Result<Documents> find_texts(const ClassifyOptions& options, const SourceOptions& source) {
+  if (options.file.empty()) {
+    return [&options](const std::function<Status(const Document&)>& visit) -> Status {
+      for (const std::string& text : options.texts) {
+        Document document;
+        document.text = text;
+        document.file = "--text";
+        WEFT_RETURN_IF_ERROR(visit(document));
+      }
+      return {};
+    };
+  }
+  std::error_code error;
+  if (!fs::exists(options.file, error)) {
+    return fail(Status::invalid("--file", options.file, "must be a file or folder here"));
+  }
+  const std::string path = fs::absolute(options.file).lexically_normal().string();
+  WEFT_ASSIGN_OR_RETURN(auto files, files_of({"--file", InputKind::kData, path}));
+  for (SourceFile& file : files) file.name = file.path;
+  return [files, source](const std::function<Status(const Document&)>& visit) {
+    return for_each_document(files, source, visit);
+  };
+}
+
+DatasetOptions options_of(const ClassifyOptions& options, const ModelUse& use) {
+  DatasetOptions how;
+  how.kind = SampleKind::kUnlabeled;
+  how.source.format = options.file.empty() ? InputFormat::kText : InputFormat::kJsonl;
+  how.source.text_key = use.text_key;
+  return how;
+}
+
+// Reads all of it, so that a bad row is told before any answer; whether bytes have to be UTF-8 the
+// tokenizer will say. Gives the number of texts.
+Result<int64_t> check_texts(const Documents& texts, const DatasetOptions& how,
+                            const ClassifyOptions& options) {
+  int64_t count = 0;
+  WEFT_RETURN_IF_ERROR(texts([&](const Document& document) {
+    ++count;
+    return check_document(document, how, /*utf8=*/false);
+  }));
+  if (count == 0) {
+    return fail(Status::invalid("--file", options.file, "must hold at least one row"));
+  }
+  return count;
+}
+
+// A class as a row's label would say it: by its name, else its number.
+std::string class_name(const HfFolder& folder, size_t number) {
+  return number < folder.label_names.size() ? folder.label_names[number] : std::to_string(number);
+}
+
+struct Answer {
+  std::string file, text;
+  int64_t line = 0;  // 0: no file's
+  int64_t dropped_tokens = 0;
+  std::vector<double> probabilities;
+  size_t best() const {
+    return static_cast<size_t>(std::ranges::max_element(probabilities) - probabilities.begin());
+  }
+};
+
+std::string answer_json(const HfFolder& folder, const Answer& answer) {
+  JsonWriter out;
+  out.begin_object();
+  if (answer.line > 0) out.key("file").string(answer.file).key("line").integer(answer.line);
+  const size_t best = answer.best();
+  out.key("text").string(answer.text).key("label");
+  if (best < folder.label_names.size()) {
+    out.string(folder.label_names[best]);
+  } else {
+    out.integer(static_cast<int64_t>(best));
+  }
+  out.key("class").integer(static_cast<int64_t>(best));
+  out.key("probability").number(answer.probabilities[best]);
+  out.key("probabilities").begin_object();
+  for (size_t i = 0; i < answer.probabilities.size(); ++i) {
+    out.key(class_name(folder, i)).number(answer.probabilities[i]);
+  }
+  out.end_object().key("dropped_tokens").integer(answer.dropped_tokens).end_object();
+  return out.take() + "\n";
+}
+
+std::string shown(double probability) { return fmt::format("{:.4f}", probability); }
+
+// Every class of one text, the likeliest first.
+Table class_table(const HfFolder& folder, const Answer& answer) {
+  Table table({"CLASS", "PROBABILITY"});
+  table.align_right(1);
+  std::vector<std::pair<double, size_t>> classes;
+  for (size_t i = 0; i < answer.probabilities.size(); ++i) {
+    classes.emplace_back(-answer.probabilities[i], i);
+  }
+  std::ranges::sort(classes);
+  for (const auto& [negative, number] : classes) {
+    table.add({class_name(folder, number), shown(-negative)});
+  }
+  return table;
+}
+
+// The likeliest class of each text.
+Table answer_table(const HfFolder& folder, const std::vector<Answer>& answers) {
+  const bool lines = answers.front().line > 0;
+  std::vector<std::string> titles{"CLASS", "PROBABILITY", "TEXT"};
+  if (lines) titles.insert(titles.begin(), "LINE");
+  Table table(titles);
+  if (lines) table.align_right(0);
+  table.align_right(lines ? 2 : 1);
+  for (const Answer& answer : answers) {
+    const size_t best = answer.best();
+    std::vector<std::string> cells{class_name(folder, best), shown(answer.probabilities[best]),
+                                   answer.text};
+    if (lines) cells.insert(cells.begin(), std::to_string(answer.line));
+    table.add(std::move(cells));
+  }
+  return table;
+}
+
+// Collects texts until there are enough for one pass.
+class Classifier {
+ public:
+  Classifier(const Context& context, Rank& rank, LoadedModel& model, DatasetOptions how,
+             int64_t texts)
+      : context_(context),
+        rank_(rank),
+        model_(model),
+        how_(std::move(how)),
+        texts_(texts),
+        line_(context.json) {}
+
+  Status take(const Document& document, size_t at_once) {
+    Answer& answer = waiting_.emplace_back();
+    answer.text = document.text;
+    answer.file = document.file;
+    answer.line = document.line;
+    return waiting_.size() < at_once ? Status() : flush();
+  }
+
+  Status flush() {
+    if (waiting_.empty()) return {};
+    const auto waiting = [&](const std::function<Status(const Document&)>& visit) -> Status {
+      for (const Answer& answer : waiting_) {
+        Document document;
+        document.text = answer.text;
+        document.file = answer.file;
+        document.line = answer.line;
+        WEFT_RETURN_IF_ERROR(visit(document));
+      }
+      return {};
+    };
+    WEFT_ASSIGN_OR_RETURN(const auto rows, Dataset::load(waiting, how_, *model_.tokenizer));
+    std::vector<std::vector<double>> found = class_probabilities(rank_, model_, *rows);
+    for (size_t i = 0; i < waiting_.size(); ++i) {
+      waiting_[i].probabilities = std::move(found[i]);
+      waiting_[i].dropped_tokens = rows->dropped_tokens(static_cast<int64_t>(i));
+      cut_ += waiting_[i].dropped_tokens > 0 ? 1 : 0;
+    }
+    done_ += static_cast<int64_t>(waiting_.size());
+    hand_out();
+    return {};
+  }
+
+  void tell() {
+    line_.clear();
+    if (answers_.empty()) return;
+    const Table table = answers_.size() == 1 ? class_table(model_.folder, answers_.front())
+                                             : answer_table(model_.folder, answers_);
+    print(table.text(context_.terminal));
+    if (cut_ > 0) {
+      fmt::print(stderr, "{} of {} texts are longer than {} tokens: what is behind was left out\n",
+                 cut_, texts_, how_.sequence_length);
+    }
+  }
+
+ private:
+  // A script gets each answer when it is there; a table's columns need all.
+  void hand_out() {
+    if (context_.json) {
+      for (const Answer& answer : waiting_) print(answer_json(model_.folder, answer));
+      std::fflush(stdout);
+    } else {
+      std::ranges::move(waiting_, std::back_inserter(answers_));
+    }
+    waiting_.clear();
+    line_.show(fmt::format("classified {} of {} texts", done_, texts_));
+  }
+
+  const Context& context_;
+  Rank& rank_;
+  LoadedModel& model_;
+  const DatasetOptions how_;
+  const int64_t texts_;
+  ProgressLine line_;
+  std::vector<Answer> waiting_, answers_;
+  int64_t done_ = 0, cut_ = 0;
+};
+
+Status run(const Context& context, const ClassifyOptions& options) {
+  WEFT_ASSIGN_OR_RETURN(LocalModel source,
+                        find_local_model(context, "MODEL", options.model, options.task,
+                                         proto::TASK_TYPE_SEQUENCE_CLASSIFICATION));
+  WEFT_ASSIGN_OR_RETURN(ModelUse use, choose_use(context, source, options));
+  DatasetOptions how = options_of(options, use);
+  WEFT_ASSIGN_OR_RETURN(const Documents texts, find_texts(options, how.source));
+  WEFT_ASSIGN_OR_RETURN(const int64_t count, check_texts(texts, how, options));
+  WEFT_ASSIGN_OR_RETURN(Rank rank, make_rank());
+  WEFT_ASSIGN_OR_RETURN(LoadedModel model, load_model(context, rank, source, use));
+  how.sequence_length = use.sequence_length;
+  Classifier classifier(context, rank, model, how, count);
+  const auto at_once = static_cast<size_t>(options.batch_size);
+  WEFT_RETURN_IF_ERROR(
+      texts([&](const Document& document) { return classifier.take(document, at_once); }));
+  WEFT_RETURN_IF_ERROR(classifier.flush());
+  classifier.tell();
+  return {};
+}
+
+}  // namespace
+
+int classify(const Context& context, const ClassifyOptions& options) {
+  if (options.texts.empty() && options.file.empty()) {
+    return report_usage(context, Status::invalid("--text", "", "must be given, or --file"));
+  }
+  Status status;
+  try {
+    status = run(context, options);
+  } catch (const StatusError& error) {
+    status = error.status();
+  }
+  return status.ok() ? kExitOk : report(context, status);
+}
+
+}  // namespace weft::cli

@@ -1,0 +1,152 @@
+#include <fmt/format.h>
+
+#include <cmath>
+#include <map>
+
+#include "coordinator/cli/commands.h"
+#include "coordinator/cli/fine_tune_facts.h"
+#include "coordinator/cli/local_input.h"
+#include "coordinator/cli/local_model.h"
+#include "coordinator/cli/progress_line.h"
+#include "proto/json/writer.h"
+#include "worker/serve/evaluate.h"
+
+namespace weft::cli {
+namespace {
+
+struct Evaluated {
+  LocalModel model;
+  ModelUse use;
+  std::string type;  // of the task
+  int64_t rows = 0, tokens = 0, cut_rows = 0;
+  std::map<std::string, double> metrics;
+};
+
+// The data by the keys and for the task of the model.
+Result<DataFacts> facts_of(const Context& context, const EvaluateOptions& options,
+                           const ModelUse& use, bool classifies) {
+  if (options.data.starts_with("obj-")) {
+    return fail(Status::invalid("DATA", options.data,
+                                "must be a file or folder here: an object's rows are not"));
+  }
+  FineTuneOptions keys;
+  keys.task = classifies ? "sequence_classification" : "causal_lm";
+  keys.text_key = use.text_key;
+  keys.label_key = use.label_key;
+  return find_data(context, "DATA", options.data, keys);
+}
+
+// A row's label may always be the number of its class; a name only where the model has names.
+Result<DatasetOptions> dataset_options(const DataFacts& facts, const HfFolder& folder,
+                                       const ModelUse& use) {
+  DatasetOptions options;
+  options.source.format = facts.jsonl ? InputFormat::kJsonl : InputFormat::kText;
+  options.source.text_key = use.text_key;
+  options.sequence_length = use.sequence_length;
+  options.label_names.emplace();
+  if (!facts.classes) return options;
+  options.kind = SampleKind::kClassification;
+  options.source.label_key = use.label_key;
+  options.labels = folder.labels;
+  if (facts.names.empty()) return options;
+  if (folder.label_names.empty()) {
+    return fail(Status::invalid(
+        use.label_key, facts.names.front(),
+        fmt::format("must be an integer in [0, {}): the model's classes have no names",
+                    folder.labels)));
+  }
+  options.label_names = folder.label_names;
+  return options;
+}
+
+Result<std::shared_ptr<const Dataset>> read_data(const DataFacts& facts,
+                                                 const DatasetOptions& options,
+                                                 const Tokenizer& tokenizer) {
+  WEFT_ASSIGN_OR_RETURN(auto files, files_of({"DATA", InputKind::kData, facts.path}));
+  for (SourceFile& file : files) file.name = file.path;
+  return Dataset::load(files, options, tokenizer);
+}
+
+Result<Evaluated> run(const Context& context, const EvaluateOptions& options) {
+  Evaluated made;
+  WEFT_ASSIGN_OR_RETURN(made.model, find_local_model(context, "MODEL", options.model, options.task,
+                                                     proto::TASK_TYPE_UNSPECIFIED));
+  WEFT_ASSIGN_OR_RETURN(made.use, choose_use(context, made.model, options));
+  const bool classifies = made.model.task.type() == proto::TASK_TYPE_SEQUENCE_CLASSIFICATION;
+  WEFT_ASSIGN_OR_RETURN(const DataFacts facts, facts_of(context, options, made.use, classifies));
+  WEFT_ASSIGN_OR_RETURN(Rank rank, make_rank());
+  WEFT_ASSIGN_OR_RETURN(LoadedModel model, load_model(context, rank, made.model, made.use));
+  made.type = model.task->type();
+  WEFT_ASSIGN_OR_RETURN(const DatasetOptions how, dataset_options(facts, model.folder, made.use));
+  ProgressLine line(context.json);
+  line.show(fmt::format("reading {}", options.data));
+  WEFT_ASSIGN_OR_RETURN(const auto data, read_data(facts, how, *model.tokenizer));
+  made.rows = data->samples();
+  made.tokens = data->tokens();
+  for (int64_t row = 0; row < made.rows; ++row) made.cut_rows += data->dropped_tokens(row) > 0;
+  made.metrics =
+      weft::evaluate(rank, model, *data, options.batch_size, [&](int64_t done, double loss) {
+        line.show(fmt::format("evaluated {} of {} rows, loss {:.4g}", done, made.rows, loss));
+      });
+  return made;
+}
+
+const char* precision_name(DType precision) {
+  return precision == DType::kBF16 ? "bf16" : precision == DType::kF16 ? "fp16" : "fp32";
+}
+
+void tell_json(const Evaluated& made) {
+  JsonWriter out(2);
+  out.begin_object().key("model").string(made.model.name).key("task");
+  made.model.task.name().empty() ? out.null() : out.string(made.model.task.name());
+  out.key("type").string(made.type);
+  for (const char* name : {"loss", "perplexity", "accuracy"}) {
+    const auto found = made.metrics.find(name);
+    if (found != made.metrics.end()) out.key(name).number(found->second);
+  }
+  out.key("labels").integer(std::llround(made.metrics.at("labels")));
+  out.key("rows").integer(made.rows).key("tokens").integer(made.tokens);
+  out.key("cut_rows").integer(made.cut_rows);
+  out.key("sequence_length").integer(made.use.sequence_length);
+  out.key("precision").string(precision_name(made.use.precision)).end_object();
+  print(out.take() + "\n");
+}
+
+void tell(const Evaluated& made) {
+  const double labels = made.metrics.at("labels"), accuracy = made.metrics.at("accuracy");
+  const bool classifies = made.metrics.find("perplexity") == made.metrics.end();
+  const std::string task = made.model.task.name();
+  std::string out = fmt::format(
+      "model:       {}{} ({})\n"
+      "data:        {} rows, {} tokens\n"
+      "sequence:    {} tokens ({}), {}\n"
+      "loss:        {:.6g}\n",
+      printable(made.model.name), task.empty() ? "" : ", task " + task, made.type, made.rows,
+      made.tokens, made.use.sequence_length, made.use.sequence_reason,
+      precision_name(made.use.precision), made.metrics.at("loss"));
+  if (!classifies) out += fmt::format("perplexity:  {:.6g}\n", made.metrics.at("perplexity"));
+  out += fmt::format("accuracy:    {:.2f}% ({} of {} {})\n", 100 * accuracy,
+                     std::llround(accuracy * labels), std::llround(labels),
+                     classifies ? "rows" : "predicted tokens");
+  print(out);
+  if (made.cut_rows > 0) {
+    fmt::print(stderr, "{} of {} rows are longer than {} tokens: what is behind was left out\n",
+               made.cut_rows, made.rows, made.use.sequence_length);
+  }
+}
+
+}  // namespace
+
+int evaluate(const Context& context, const EvaluateOptions& options) {
+  Result<Evaluated> made = fail(Code::kInternal, "");
+  try {
+    made = run(context, options);
+  } catch (const StatusError& error) {
+    made = fail(error.status());
+  }
+  if (!made) return report(context, made.error());
+  context.json ? tell_json(*made) : tell(*made);
+  return kExitOk;
+}
+
+}  // namespace weft::cli

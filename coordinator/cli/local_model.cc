@@ -1,0 +1,200 @@
+#include "coordinator/cli/local_model.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <thread>
+#include <vector>
+
+#include "cluster/comm/single/single_communicator.h"
+#include "coordinator/cli/checkpoint_export.h"
+#include "coordinator/cli/progress_line.h"
+#include "kernels/cpu/environment.h"
+#include "proto/checkpoint.pb.h"
+#include "proto/json/names.h"
+
+namespace weft::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int64_t kSequenceLengthMax = 1024;  // of a folder, where nobody asks for more
+
+std::string type_name(proto::TaskType type) {
+  return enum_name(*proto::TaskType_descriptor()->FindValueByNumber(type));
+}
+
+std::string names_of(const std::vector<proto::TaskSpec>& tasks) {
+  std::string names;
+  for (const proto::TaskSpec& task : tasks) names += (names.empty() ? "" : ", ") + task.name();
+  return names;
+}
+
+Result<proto::TaskSpec> choose_task(const proto::CheckpointManifest& manifest,
+                                    const std::string& name, proto::TaskType type) {
+  const std::vector<proto::TaskSpec> all(manifest.tasks().begin(), manifest.tasks().end());
+  std::vector<proto::TaskSpec> named, chosen;
+  std::ranges::copy_if(all, std::back_inserter(named), [&](const proto::TaskSpec& task) {
+    return name.empty() || task.name() == name;
+  });
+  if (named.empty() && !name.empty()) {
+    return fail(Status::invalid("--task", name,
+                                "must be one of this checkpoint's tasks: " + names_of(all)));
+  }
+  if (named.empty()) {  // a checkpoint without tasks is a language model
+    named.emplace_back().set_type(proto::TASK_TYPE_CAUSAL_LM);
+  }
+  std::ranges::copy_if(named, std::back_inserter(chosen), [&](const proto::TaskSpec& task) {
+    return type == proto::TASK_TYPE_UNSPECIFIED || task.type() == type;
+  });
+  if (chosen.empty()) {
+    const proto::TaskSpec& other = named.front();
+    return fail(Status(Code::kInvalidArgument,
+                       fmt::format("{}: its task {} is a {}, which {}", manifest.id(), other.name(),
+                                   type_name(other.type()),
+                                   type == proto::TASK_TYPE_CAUSAL_LM ? "generates no text"
+                                                                      : "has no classes"))
+                    .with_field("--task")
+                    .with_value(other.name())
+                    .with_rule("must be of type " + type_name(type)));
+  }
+  const bool alike = std::ranges::all_of(chosen, [](const proto::TaskSpec& task) {
+    return task.type() == proto::TASK_TYPE_CAUSAL_LM;
+  });
+  if (chosen.size() > 1 && !alike) {
+    return fail(Status::invalid(
+        "--task", "", fmt::format("must be one of {}'s: {}", manifest.id(), names_of(chosen))));
+  }
+  return chosen.front();
+}
+
+Result<LocalModel> find_folder(const std::string& field, const std::string& path,
+                               const std::string& task, proto::TaskType type) {
+  std::error_code error;
+  if (path.empty() || !fs::exists(path + "/config.json", error)) {
+    return fail(Status::invalid(
+        field, path, "must be a checkpoint's id, a job's or an exported folder with config.json"));
+  }
+  if (!task.empty()) {
+    return fail(Status::invalid("--task", task, "is for a checkpoint: a folder has one head"));
+  }
+  const Result<HfFolder> folder = open_hf_folder(path);
+  if (!folder) return fail(local(folder.error()));
+  LocalModel model{path, path, {}, ""};
+  const auto own =
+      folder->labels > 0 ? proto::TASK_TYPE_SEQUENCE_CLASSIFICATION : proto::TASK_TYPE_CAUSAL_LM;
+  // Where it is of another type, loading it will say so.
+  model.task.set_type(type == proto::TASK_TYPE_UNSPECIFIED ? own : type);
+  return model;
+}
+
+std::string cache_folder(const LocalModel& model) {
+  const std::string cache = environment("XDG_CACHE_HOME").empty() ? home_folder() + "/.cache"
+                                                                  : environment("XDG_CACHE_HOME");
+  return fmt::format("{}/weft/exports/{}-{}", cache, encoded(model.name),
+                     model.task.name().empty() ? "default" : encoded(model.task.name()));
+}
+
+// A checkpoint may outlive what is known of its job.
+Result<std::optional<proto::TrainingSpec>> training_of(const Context& context,
+                                                       const LocalModel& model) {
+  if (model.job.empty()) return std::nullopt;
+  WEFT_ASSIGN_OR_RETURN(ApiClient client, ApiClient::connect(context.settings));
+  proto::Job job;
+  const Status got = client.get("jobs/" + encoded(model.job), job);
+  if (got.code() == Code::kNotFound) return std::nullopt;
+  WEFT_RETURN_IF_ERROR(got);
+  return job.spec().training();
+}
+
+DType precision_of(const std::string& asked, const std::optional<proto::TrainingSpec>& training) {
+  const proto::Precision trained = training ? training->precision() : proto::PRECISION_FP32;
+  if (asked == "bf16" || (asked.empty() && trained == proto::PRECISION_BF16)) return DType::kBF16;
+  if (asked == "fp16" || (asked.empty() && trained == proto::PRECISION_FP16)) return DType::kF16;
+  return DType::kF32;
+}
+
+}  // namespace
+
+Result<LocalModel> find_local_model(const Context& context, const std::string& field,
+                                    const std::string& given, const std::string& task,
+                                    proto::TaskType type) {
+  std::error_code error;
+  if (given.empty() || given.find('/') != std::string::npos || fs::is_directory(given, error)) {
+    return find_folder(field, given, task, type);
+  }
+  WEFT_ASSIGN_OR_RETURN(ApiClient client, ApiClient::connect(context.settings));
+  LocalModel model;
+  WEFT_ASSIGN_OR_RETURN(model.name, checkpoint_of(client, given));
+  proto::CheckpointManifest manifest;  // whether it is still there, and the token valid
+  WEFT_RETURN_IF_ERROR(client.get("checkpoints/" + encoded(model.name), manifest));
+  WEFT_ASSIGN_OR_RETURN(model.task, choose_task(manifest, task, type));
+  model.job = manifest.job();
+  return model;
+}
+
+Status fetch_model(const Context& context, LocalModel& model) {
+  if (!model.folder.empty()) return {};
+  const std::string folder = cache_folder(model);
+  std::error_code error;
+  if (!fs::exists(folder + "/model.safetensors", error)) {
+    WEFT_ASSIGN_OR_RETURN(ApiClient client, ApiClient::connect(context.settings));
+    ProgressLine line(context.json);
+    const auto task = download_export(
+        client, model.name, model.task.name(), folder, [&](int64_t done, int64_t whole) {
+          line.show(fmt::format("loading {} of {}", show_bytes(done), show_bytes(whole)));
+        });
+    if (!task) return task.error();
+  }
+  model.folder = folder;
+  return {};
+}
+
+Result<Rank> make_rank() {
+  cpu::read_environment();
+  WEFT_ASSIGN_OR_RETURN(Mesh mesh, Mesh::create(comm::single_world(), MeshDegrees{}));
+  const unsigned cores = std::max(1U, std::thread::hardware_concurrency());
+  return Rank{make_caching_allocator(), std::make_unique<ThreadPool>(static_cast<int>(cores)),
+              std::move(mesh), Logger()};
+}
+
+Result<ModelUse> choose_use(const Context& context, const LocalModel& model,
+                            const ModelOptions& options) {
+  WEFT_ASSIGN_OR_RETURN(const auto training, training_of(context, model));
+  const auto first = [](const std::string& asked, const std::string& trained, const char* usual) {
+    return !asked.empty() ? asked : !trained.empty() ? trained : usual;
+  };
+  ModelUse use;
+  use.text_key = first(options.text_key, model.task.data().text(), "text");
+  use.label_key = first(options.label_key, model.task.data().label(), "label");
+  use.precision = precision_of(options.precision, training);
+  use.sequence_length = options.sequence_length > 0 ? options.sequence_length
+                        : training                  ? training->sequence_length()
+                                                    : 0;
+  use.sequence_reason = options.sequence_length > 0 ? "as asked for" : "as its job trained";
+  return use;
+}
+
+Result<LoadedModel> load_model(const Context& context, Rank& rank, LocalModel& model,
+                               ModelUse& use) {
+  WEFT_RETURN_IF_ERROR(fetch_model(context, model));
+  Result<LoadedModel> loaded =
+      load_hf_folder(rank, model.folder, type_name(model.task.type()), use.precision);
+  if (!loaded) return fail(local(loaded.error()));
+  const int64_t positions = loaded->folder.config->positions;
+  if (use.sequence_length > positions) {
+    return fail(
+        Status::invalid("--sequence-length", std::to_string(use.sequence_length),
+                        fmt::format("must be at most the model's {} positions", positions)));
+  }
+  if (use.sequence_length == 0) {
+    use.sequence_length = std::min(positions, kSequenceLengthMax);
+    use.sequence_reason = positions > kSequenceLengthMax
+                              ? fmt::format("the model has {} positions", positions)
+                              : "all of the model's positions";
+  }
+  return loaded;
+}
+
+}  // namespace weft::cli

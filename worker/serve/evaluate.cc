@@ -1,0 +1,54 @@
+#include "worker/serve/evaluate.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <span>
+
+#include "kernels/ops/ops.h"
+
+namespace weft {
+namespace {
+
+// In double, so that they sum to 1 in whatever is printed.
+std::vector<double> softmax(std::span<const float> logits) {
+  const double top = double{*std::ranges::max_element(logits)};
+  std::vector<double> shares;
+  for (const float logit : logits) shares.push_back(std::exp(double{logit} - top));
+  const double sum = std::accumulate(shares.begin(), shares.end(), 0.0);
+  for (double& share : shares) share /= sum;
+  return shares;
+}
+
+}  // namespace
+
+std::map<std::string, double> evaluate(Rank& rank, LoadedModel& model, const Dataset& data,
+                                       int64_t rows_at_once, const OnSamples& on_samples) {
+  EvaluationSums sums;
+  for (int64_t first = 0; first < data.samples(); first += rows_at_once) {
+    const TaskRows rows = data.range(first, rows_at_once);
+    Context cx = rank.context();
+    const TaskBatch batch = model.task->assemble(rows, {0, rows.rows});
+    sums.add(model.task->evaluate(cx, *model.trunk, batch));
+    if (on_samples) on_samples(first + rows.rows, model.task->metrics(sums).at("loss"));
+  }
+  return model.task->metrics(sums);
+}
+
+std::vector<std::vector<double>> class_probabilities(Rank& rank, LoadedModel& model,
+                                                     const Dataset& texts) {
+  const TaskRows rows = texts.range(0, texts.samples());
+  Context cx = rank.context();
+  const TaskBatch batch = model.task->assemble(rows, {0, rows.rows});
+  const Tensor logits =
+      ops::cast(cx, model.task->class_logits(cx, *model.trunk, batch), DType::kF32);
+  const std::vector<float> values = logits.to_vector<float>();
+  std::vector<std::vector<double>> probabilities;
+  const auto classes = static_cast<size_t>(logits.dim(1));
+  for (size_t at = 0; at < values.size(); at += classes) {
+    probabilities.push_back(softmax(std::span(values).subspan(at, classes)));
+  }
+  return probabilities;
+}
+
+}  // namespace weft

@@ -1,0 +1,32 @@
+// What a loaded model's head finds in data: its metrics, as the trainer measures them on held-out
+// data, and the classes of texts.
+//
+// Thread safety: the rank's compute thread. Ownership: everything belongs to the caller.
+// Invariants: 1. rows, losses and hits are those of worker/data and worker/tasks, by which the
+// trainer evaluates: the numbers are the same but for the order in which sums are rounded. 2. how
+// many rows are computed at once changes no more than that.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "worker/data/dataset.h"
+#include "worker/serve/loaded_model.h"
+
+namespace weft {
+
+// The samples done so far and their loss.
+using OnSamples = std::function<void(int64_t done, double loss)>;
+
+// Task::metrics of all of the data, whose options are of the model's task.
+std::map<std::string, double> evaluate(Rank& rank, LoadedModel& model, const Dataset& data,
+                                       int64_t rows_at_once, const OnSamples& on_samples = {});
+
+// Of a classifier: each sample's probabilities of the classes, which sum to 1.
+std::vector<std::vector<double>> class_probabilities(Rank& rank, LoadedModel& model,
+                                                     const Dataset& texts);
+
+}  // namespace weft

@@ -1,0 +1,102 @@
+#include "worker/serve/loaded_model.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "kernels/ops/ops.h"
+#include "proto/json/parse.h"
+
+namespace weft {
+namespace {
+
+constexpr const char* kOneClass = "single_label_classification";
+
+Status check_type(const HfFolder& folder, std::string_view type) {
+  const std::string_view own = task_type(folder);
+  if (type.empty() || own == type) return {};
+  const bool generates = type == "causal_lm";
+  return Status::invalid(folder.path + ": architectures", std::string(own),
+                         "must be a " + std::string(type) + "'s, as no other " +
+                             (generates ? "generates text" : "has classes"));
+}
+
+// transformers' problem_type, where it is set, also says how several labels are told.
+Status check_classes(const HfFolder& folder) {
+  if (folder.labels < 2) {
+    return Status::invalid(folder.path + ": id2label", std::to_string(folder.labels) + " classes",
+                           "must name at least 2");
+  }
+  WEFT_ASSIGN_OR_RETURN(const nlohmann::json config, parse_strict(folder.config_text));
+  const auto problem = config.find("problem_type");
+  if (problem == config.end() || problem->is_null() || *problem == kOneClass) return {};
+  return Status::invalid(folder.path + ": problem_type", problem->dump(),
+                         std::string("must be ") + kOneClass + ": one class a text");
+}
+
+// Loading passes over a head that the files lack; without it there is nothing to use.
+Status check_head(const HfFolder& folder, const Task& task, const ParameterInfo& head) {
+  WEFT_ASSIGN_OR_RETURN(const SafetensorsSet files, SafetensorsSet::open(folder.weight_files));
+  const std::string name = task.file_name(head.name);
+  const SafetensorInfo* found = files.find(name);
+  if (found != nullptr && std::ranges::equal(found->shape, head.shape.extents())) return {};
+  return Status::invalid(folder.path + ": " + name, found == nullptr ? "absent" : "another shape",
+                         "the weights must hold the head, of the shape " + head.shape.to_string() +
+                             ", as config.json says");
+}
+
+Status load_head(Rank& rank, LoadedModel& model) {
+  const bool classifies = model.folder.labels > 0;
+  if (classifies) WEFT_RETURN_IF_ERROR(check_classes(model.folder));
+  WEFT_ASSIGN_OR_RETURN(model.task, make_task(rank, task_type(model.folder), *model.folder.config,
+                                              {.name = "head", .labels = model.folder.labels}));
+  std::vector<HeadTensor> heads;
+  for (Parameter& parameter : model.task->parameters()) {
+    WEFT_RETURN_IF_ERROR(check_head(model.folder, *model.task, parameter.info));
+    heads.push_back({model.task->file_name(parameter.info.name), &parameter});
+  }
+  return load_hf_weights(model.folder, model.trunk->parameters(), heads);
+}
+
+void round_values(Rank& rank, std::vector<Parameter>& parameters, DType precision) {
+  Context cx = rank.context();
+  for (Parameter& parameter : parameters) {
+    const DType kept = value_dtype(parameter.info.keep_fp32, precision);
+    if (kept != parameter.value.dtype()) {
+      parameter.value.rebind(ops::cast(cx, parameter.value.detach(), kept));
+    }
+  }
+}
+
+}  // namespace
+
+std::string_view task_type(const HfFolder& folder) {
+  return folder.labels > 0 ? "sequence_classification" : "causal_lm";
+}
+
+Result<LoadedModel> load_hf_folder(Rank& rank, const std::string& path, std::string_view type,
+                                   DType precision) {
+  LoadedModel model;
+  WEFT_ASSIGN_OR_RETURN(model.folder, open_hf_folder(path));
+  WEFT_RETURN_IF_ERROR(check_type(model.folder, type));
+  if (model.folder.tokenizer_file.empty()) {
+    std::error_code ignored;
+    const bool sentencepiece =
+        std::filesystem::exists(std::filesystem::path(path) / kSentencePieceFile, ignored);
+    return fail(Code::kNotFound, path + " has " + no_tokenizer_json(sentencepiece, path));
+  }
+  WEFT_ASSIGN_OR_RETURN(model.tokenizer, load_tokenizer_file(model.folder.tokenizer_file));
+  WEFT_ASSIGN_OR_RETURN(model.trunk, model.folder.family->make_trunk(rank, model.folder.config));
+  WEFT_RETURN_IF_ERROR(load_head(rank, model));
+  if (model.tokenizer->vocab_size() > model.folder.config->vocabulary) {
+    return fail(Status::invalid(path + ": vocab_size",
+                                std::to_string(model.folder.config->vocabulary),
+                                "must be at least the tokenizer's, which is " +
+                                    std::to_string(model.tokenizer->vocab_size())));
+  }
+  round_values(rank, model.trunk->parameters(), precision);
+  round_values(rank, model.task->parameters(), precision);
+  return model;
+}
+
+}  // namespace weft

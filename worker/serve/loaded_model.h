@@ -1,0 +1,35 @@
+// A model to use, on one rank: what a Hugging Face folder (an export) holds, with its head.
+//
+// Thread safety: the rank's compute thread. Ownership: a LoadedModel refers to its Rank, which
+// outlives it.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "worker/data/tokenizers/tokenizer.h"
+#include "worker/models/hf_folder.h"
+#include "worker/tasks/task.h"
+
+namespace weft {
+
+struct LoadedModel {
+  HfFolder folder;
+  std::unique_ptr<Trunk> trunk;
+  std::unique_ptr<Tokenizer> tokenizer;
+  std::unique_ptr<Task> task;  // the folder's classifier, else causal_lm
+};
+
+// "sequence_classification" where the folder has classes, else "causal_lm".
+std::string_view task_type(const HfFolder& folder);
+
+// `type`: what the head has to be; empty: any. Of half `precision` the model computes with its
+// values rounded, as a trainer of that precision does. Errors name the file and what breaks which
+// rule: those of hf_folder.h; a head of another type, one that the weights lack, that is no choice
+// of one of at least two classes; no tokenizer.json; a tokenizer larger than the model's
+// vocabulary.
+Result<LoadedModel> load_hf_folder(Rank& rank, const std::string& path, std::string_view type,
+                                   DType precision = DType::kF32);
+
+}  // namespace weft
