@@ -12,7 +12,6 @@ namespace weft::cli {
 namespace {
 
 constexpr const char* kVersion = "0.1.0";
-constexpr const char* kPath = "PATH";
 
 // "--limit N in [1 - 1000] = 100", "--kind KIND {pretrain,...}", "JOB... required".
 class HelpFormatter final : public CLI::Formatter {
@@ -284,6 +283,69 @@ void add_generate(CLI::App& app, Parsed& p) {
       "time in ~/.cache/weft/exports (XDG_CACHE_HOME), which may be removed at any time.");
 }
 
+constexpr const char* kAnyModel =
+    "A checkpoint's id, a job's for its best or else newest, or an exported folder";
+
+// What `evaluate` and `classify` have in common.
+void add_model(CLI::App* made, ModelOptions& o) {
+  made->add_option("MODEL", o.model, kAnyModel)->type_name(kPath)->required();
+  made->add_option("--task", o.task, "Of a checkpoint; default: the only one that fits")
+      ->type_name("TASK");
+  made->add_option("--text-key", o.text_key,
+                   "JSONL: the key that holds the text; default: as the model's job, else text")
+      ->type_name("KEY");
+  made->add_option("--sequence-length", o.sequence_length,
+                   "Tokens a row; default: as the model's job, else its positions, 1024 at most")
+      ->type_name("N")
+      ->check(whole_number_from(1, 1 << 30));
+  made->add_option("--batch-size", o.batch_size, "Rows at once")
+      ->type_name("N")
+      ->check(whole_number_from(1, 1 << 20))
+      ->capture_default_str();
+  made->add_option("--precision", o.precision,
+                   "What the model computes in; default: as its job, else fp32")
+      ->type_name("PRECISION")
+      ->check(CLI::IsMember({"fp32", "bf16", "fp16"}));
+}
+
+void add_evaluate(CLI::App& app, Parsed& p) {
+  CLI::App* made = add(app, p, "evaluate", "Measure a model on held-out data",
+                       [&p] { return evaluate(p.context, p.evaluate); });
+  add_model(made, p.evaluate);
+  made->add_option("DATA", p.evaluate.data, "A text or JSONL file, or a folder of such files")
+      ->type_name(kPath)
+      ->required();
+  made->add_option("--label-key", p.evaluate.label_key,
+                   "JSONL: the key that holds the label; default: as the model's job, else label")
+      ->type_name("KEY");
+  made->footer(
+      "Loss, accuracy and, of a language model, perplexity, as the trainer takes them on its\n"
+      "validation data: with the same data and a job's checkpoint the loss is the job's\n"
+      "validation_loss, to rounding. A label is the name of a class, or its number. It runs on "
+      "this\n"
+      "machine's cores; a checkpoint's export is kept as 'weft generate' keeps it.");
+}
+
+void add_classify(CLI::App& app, Parsed& p) {
+  CLI::App* made = add(app, p, "classify", "Tell the classes of texts by a classifier",
+                       [&p] { return classify(p.context, p.classify); });
+  CLI::Option* texts = made->add_option("--text", p.classify.texts, "A text; repeatable")
+                           ->type_name("TEXT")
+                           ->allow_extra_args(false)
+                           ->take_all();
+  made->add_option("--file", p.classify.file, "JSONL with a text a row, or a folder of such files")
+      ->type_name("FILE")
+      ->excludes(texts);
+  add_model(made, p.classify);
+  made->footer(
+      "Of one text all classes are shown, of several the likeliest of each. With --json each text "
+      "is\n"
+      "a line: {text, label, class, probability, probabilities, dropped_tokens}, from a file also\n"
+      "file and line. label is as in the data: the class's name, or its number where it has none.\n"
+      "A text of more than the sequence length is cut there. It runs on this machine's cores; a\n"
+      "checkpoint's export is kept as 'weft generate' keeps it.");
+}
+
 void add_checkpoint_commands(CLI::App& app, Parsed& p) {
   add(app, p, "checkpoints", "List checkpoints", [&p] { return checkpoints(p.context, p.job); })
       ->add_option("JOB", p.job, "Only this job's")
@@ -305,6 +367,8 @@ void add_checkpoint_commands(CLI::App& app, Parsed& p) {
   export_app->add_option("--task", p.exported.task, "Whose head; default: the language model's")
       ->type_name("TASK");
   add_generate(app, p);
+  add_evaluate(app, p);
+  add_classify(app, p);
 }
 
 void add_fine_tune(CLI::App& app, Parsed& p) {
@@ -467,40 +531,6 @@ void add_globals(CLI::App& app, Parsed& p) {
       "\"field\",\n\"value\", \"rule\", \"line\", \"request_id\"}}, as the REST API answers it.");
 }
 
-// "{a,b}" of "TEXT:{a,b}".
-std::vector<std::string> choices_of(const CLI::Option& option) {
-  const std::string type = option.get_type_name();
-  const size_t start = type.find('{'), end = type.find('}');
-  if (start == std::string::npos || end == std::string::npos) return {};
-  return CLI::detail::split(type.substr(start + 1, end - start - 1), ',');
-}
-
-// Whether a value of this name may be a file here.
-bool is_path(const std::string& type) {
-  return type == kPath || type == "FILE" || type == "FOLDER" || type == "TOKENIZER" ||
-         type == "TOKEN";
-}
-
-CommandWords words_of_one(const CLI::App& app) {
-  CommandWords words{app.get_name(), app.get_description(), {}, {}};
-  for (const CLI::Option* option : app.get_options()) {
-    OptionWords entry;
-    entry.help = option->get_description();
-    entry.takes_value = option->get_items_expected_max() > 0;
-    entry.choices = choices_of(*option);
-    entry.takes_path = is_path(option->get_type_name());
-    if (option->get_positional()) {
-      entry.name = option->get_name();
-      words.positionals.push_back(std::move(entry));
-      continue;
-    }
-    entry.name = "--" + option->get_lnames().front();
-    if (!option->get_snames().empty()) entry.short_name = "-" + option->get_snames().front();
-    words.options.push_back(std::move(entry));
-  }
-  return words;
-}
-
 }  // namespace
 
 void add_commands(CLI::App& app, Parsed& parsed) {
@@ -512,15 +542,6 @@ void add_commands(CLI::App& app, Parsed& parsed) {
   add_checkpoint_commands(app, parsed);
   add_fine_tune(app, parsed);
   add_cluster_commands(app, parsed);
-}
-
-std::vector<CommandWords> words_of(const CLI::App& app) {
-  std::vector<CommandWords> words = {words_of_one(app)};
-  words.front().name.clear();
-  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) {
-    words.push_back(words_of_one(*command));
-  }
-  return words;
 }
 
 }  // namespace weft::cli

@@ -19,6 +19,9 @@ class App;
 
 namespace weft::cli {
 
+// The type of a value that is a file or folder here, or an id.
+inline constexpr const char* kPath = "PATH";
+
 // What was parsed; `command` is what the chosen command set.
 struct Parsed {
   Context context;
@@ -30,6 +33,8 @@ struct Parsed {
   TraceOptions trace;
   ExportOptions exported;
   GenerateOptions generate;
+  EvaluateOptions evaluate;
+  ClassifyOptions classify;
   FineTuneOptions fine_tune;
   NodesOptions nodes;
   UpOptions up;

@@ -204,14 +204,15 @@ TEST_P(Completion, OffersFilesOnlyWhereAPathIsWanted) {
     }
   }
   EXPECT_GT(cases.size(), 30U);
-  for (const char* words : {"--data", "--token-file", "submit --file", "plan -f", "export x --to",
-                            "trace x -o", "fine-tune a b --validation", "fine-tune a --tokenizer",
-                            "join x --token", "fine-tune", "fine-tune m", "generate"}) {
+  for (const char* words :
+       {"--data", "--token-file", "submit --file", "plan -f", "export x --to", "trace x -o",
+        "fine-tune a b --validation", "fine-tune a --tokenizer", "join x --token", "fine-tune",
+        "fine-tune m", "generate", "evaluate", "evaluate m", "classify", "classify m --file"}) {
     cases.emplace_back(words, true);
   }
-  for (const char* words :
-       {"--server", "ls --name", "ls --limit", "submit -f x --set", "generate x --prompt",
-        "fine-tune a b --steps", "show", "pause x", "logs", "export", "nodes forget", "join"}) {
+  for (const char* words : {"--server", "ls --name", "ls --limit", "submit -f x --set",
+                            "generate x --prompt", "fine-tune a b --steps", "classify m --text",
+                            "show", "pause x", "logs", "export", "nodes forget", "join"}) {
     cases.emplace_back(words, false);
   }
   std::vector<std::string> lines;

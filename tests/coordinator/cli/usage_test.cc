@@ -70,6 +70,9 @@ TEST_F(ServedCli, UsageErrorsNameTheOptionAndWhatThereIs) {
       {{"generate", "ckpt-1", "--top-k", "-1"}, "--top-k"},
       {{"fine-tune", "a", "b", "--learning-rate", "nan"}, "--learning-rate"},
       {{"fine-tune", "a", "b", "--learning-rate", "0"}, "--learning-rate"},
+      {{"evaluate", "a"}, "DATA"},
+      {{"evaluate", "a", "b", "--batch-size", "0"}, "--batch-size"},
+      {{"classify", "a", "--text", "b", "--precision", "fp8"}, "--precision"},
   };
   for (const auto& [line, field] : cases) {
     std::vector<std::string> json = line;
@@ -108,6 +111,10 @@ TEST_F(ServedCli, WhatIsMissingHereIsAnErrorOfInput) {
       {"generate", none, "--prompt", "x"},
       {"generate", folder_, "--prompt", "x"},
       {"fine-tune", none, folder_ + "/text.txt"},
+      {"evaluate", none, folder_ + "/text.txt"},
+      {"evaluate", folder_, folder_ + "/text.txt"},
+      {"evaluate", "ckpt-1", none},
+      {"classify", none, "--text", "x"},
       {"fine-tune", "ckpt-1", none},
       {"token", "--join", "--data", none},
   };
@@ -135,6 +142,9 @@ TEST_F(ServedCli, WhatIsMissingHereIsAnErrorOfInput) {
       {"export", "ckpt-none", "--to", folder_ + "/to"},
       {"rm-checkpoint", "ckpt-none"},
       {"generate", "ckpt-none", "--prompt", "x"},
+      {"evaluate", "ckpt-none", folder_ + "/text.txt"},
+      {"evaluate", "job-none", folder_ + "/text.txt"},
+      {"classify", "ckpt-none", "--text", "x"},
       {"fine-tune", "ckpt-none", folder_ + "/text.txt"},
   };
   for (std::vector<std::string> line : unknown) {

@@ -1,0 +1,240 @@
+// `weft evaluate` and `weft classify`: what they answer and what they refuse.
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "tests/coordinator/cli/served_cli.h"
+
+namespace weft::cli {
+namespace {
+
+using nlohmann::json;
+
+// Copies of models that transformers saved (40 positions), with a tokenizer of letters. The
+// classifier has three classes.
+class ModelCommands : public ServedCli {
+ protected:
+  void SetUp() override {
+    ServedCli::SetUp();
+    for (const char* name : {"gpt2-causal", "gpt2-sequence"}) {
+      fs::copy(std::string(WEFT_SOURCE_DIR "/tests/fixtures/golden/") + name + "/hf", file(name));
+      write(std::string(name) + "/tokenizer.json", letters().dump());
+    }
+    write("rows.jsonl",
+          "{\"text\":\"thread\",\"label\":1}\n\n{\"text\":\"warp\",\"label\":0}\n"
+          "{\"text\":\"weft\",\"label\":2}\n");
+    write("text.txt", "awarpandaweft");
+  }
+  static json letters() {
+    json made = json::parse(R"({"version": "1.0", "added_tokens": [],
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
+                          "use_regex": true},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true,
+                    "use_regex": true},
+        "model": {"type": "BPE", "vocab": {}, "merges": []}})");
+    for (char other = '0'; other < '3'; ++other) {  // ids 0 to 2, the models' special tokens
+      made["model"]["vocab"][std::string(1, other)] = other - '0';
+    }
+    for (char letter = 'a'; letter <= 'z'; ++letter) {
+      made["model"]["vocab"][std::string(1, letter)] = 3 + letter - 'a';
+    }
+    return made;
+  }
+  void name_classes() {
+    const std::string path = file("gpt2-sequence/config.json");
+    json config = json::parse(std::ifstream(path));
+    config["id2label"] = {{"0", "low"}, {"1", "middle"}, {"2", "high"}};
+    std::ofstream(path) << config.dump();
+  }
+  std::string file(const std::string& name) const { return folder_ + "/" + name; }
+
+  json answer(std::vector<std::string> line) {
+    line.push_back("--json");
+    const Outcome done = weft(line);
+    EXPECT_EQ(done.exit, kExitOk) << done.err;
+    return json::parse(done.out, nullptr, false);
+  }
+  std::vector<json> answers(std::vector<std::string> line) {
+    line.push_back("--json");
+    const Outcome done = weft(line);
+    EXPECT_EQ(done.exit, kExitOk) << done.err;
+    std::vector<json> rows;
+    std::istringstream lines(done.out);
+    for (std::string each; std::getline(lines, each);) rows.push_back(json::parse(each));
+    return rows;
+  }
+  std::string refusal(const std::vector<std::string>& line) {
+    const Outcome done = weft(line);
+    EXPECT_EQ(done.exit, kExitError) << done.out;
+    EXPECT_EQ(done.out, "");
+    return done.err;
+  }
+};
+
+TEST_F(ModelCommands, EvaluateTellsWhatClassifyFinds) {
+  const std::string model = file("gpt2-sequence"), rows = file("rows.jsonl");
+  const std::vector<json> found = answers({"classify", model, "--file", rows});
+  ASSERT_EQ(found.size(), 3U);
+  const std::vector<std::string> labels{"1", "0", "2"};
+  double loss = 0, hits = 0;
+  for (size_t i = 0; i < 3; ++i) {
+    loss -= std::log(found[i]["probabilities"][labels[i]].get<double>()) / 3;
+    hits += std::to_string(found[i]["label"].get<int>()) == labels[i] ? 1 : 0;
+    EXPECT_EQ(found[i]["probability"], found[i]["probabilities"][found[i]["label"].dump()]);
+  }
+  EXPECT_EQ(found[1]["line"], 3);
+  EXPECT_EQ(found[1]["file"], rows);
+  EXPECT_EQ(found[1]["text"], "warp");
+  const json told = answer({"evaluate", model, rows, "--batch-size", "2"});
+  EXPECT_NEAR(told["loss"].get<double>(), loss, 1e-6);
+  EXPECT_EQ(told["accuracy"], hits / 3);
+  EXPECT_EQ(told["labels"], 3);
+  EXPECT_EQ(told["tokens"], 14);
+  EXPECT_EQ(told["type"], "sequence_classification");
+  EXPECT_EQ(told["sequence_length"], 40);
+  EXPECT_FALSE(told.contains("perplexity"));
+  const Outcome people = weft({"evaluate", model, rows});
+  EXPECT_THAT(people.out, HasSubstr("3 rows, 14 tokens"));
+  EXPECT_THAT(people.out, HasSubstr("of 3 rows)"));
+}
+
+TEST_F(ModelCommands, ClassesAreToldAsTheDataSaysThem) {
+  const std::string model = file("gpt2-sequence");
+  const std::vector<std::string> one{"classify", model, "--text", "thread"};
+  const json number = answers(one).at(0);
+  EXPECT_TRUE(number["label"].is_number());
+  name_classes();
+  const json named = answers(one).at(0);
+  const std::vector<std::string> names{"low", "middle", "high"};
+  EXPECT_EQ(named["label"], names[number["label"].get<size_t>()]);
+  EXPECT_EQ(named["class"], number["label"]);
+  EXPECT_FALSE(named.contains("line"));
+  const std::string table = weft(one).out;
+  EXPECT_THAT(table, HasSubstr("CLASS"));
+  for (const std::string& name : names) EXPECT_THAT(table, HasSubstr(name));
+  const std::string several = weft({"classify", model, "--text", "thread", "--text", "warp"}).out;
+  EXPECT_THAT(several, HasSubstr("thread"));
+  EXPECT_THAT(several, HasSubstr("warp"));
+  // Both spellings of a label count.
+  const json numbers = answer({"evaluate", model, file("rows.jsonl")});
+  write("names.jsonl",
+        "{\"text\":\"thread\",\"label\":\"middle\"}\n{\"text\":\"warp\",\"label\":\"low\"}\n"
+        "{\"text\":\"weft\",\"label\":\"high\"}\n");
+  EXPECT_EQ(answer({"evaluate", model, file("names.jsonl")})["loss"], numbers["loss"]);
+  write("names.jsonl", "{\"text\":\"thread\",\"label\":\"huge\"}\n");
+  EXPECT_THAT(refusal({"evaluate", model, file("names.jsonl")}),
+              HasSubstr("must be a label of the training data: low, middle, high"));
+}
+
+TEST_F(ModelCommands, ALanguageModelHasAPerplexity) {
+  const json told = answer({"evaluate", file("gpt2-causal"), file("text.txt")});
+  EXPECT_NEAR(told["perplexity"].get<double>(), std::exp(told["loss"].get<double>()), 1e-9);
+  EXPECT_EQ(told["labels"], 12);
+  EXPECT_EQ(told["type"], "causal_lm");
+  write("rows2.jsonl", "{\"body\":\"awarp\"}\n{\"body\":\"andaweft\"}\n");
+  EXPECT_EQ(
+      answer({"evaluate", file("gpt2-causal"), file("rows2.jsonl"), "--text-key", "body"})["loss"],
+      told["loss"]);
+  const json halves =
+      answer({"evaluate", file("gpt2-causal"), file("text.txt"), "--precision", "bf16"});
+  EXPECT_EQ(halves["precision"], "bf16");
+  EXPECT_NE(halves["loss"], told["loss"]);
+  EXPECT_EQ(
+      answer({"evaluate", file("gpt2-causal"), file("text.txt"), "--sequence-length", "4"})["rows"],
+      4);
+}
+
+TEST_F(ModelCommands, WhatIsCutIsToldOf) {
+  const std::string model = file("gpt2-sequence"), rows = file("rows.jsonl");
+  EXPECT_EQ(answers({"classify", model, "--text", "thread", "--sequence-length", "4"})
+                .at(0)["dropped_tokens"],
+            2);
+  EXPECT_EQ(answer({"evaluate", model, rows, "--sequence-length", "4"})["cut_rows"], 1);
+  for (const Outcome& outcome :
+       {weft({"classify", model, "--file", rows, "--sequence-length", "4"}),
+        weft({"evaluate", model, rows, "--sequence-length", "4"})}) {
+    EXPECT_THAT(outcome.err, HasSubstr("1 of 3"));
+    EXPECT_THAT(outcome.err, HasSubstr("longer than 4 tokens"));
+  }
+}
+
+TEST_F(ModelCommands, BadInputNamesFieldValueAndRule) {
+  const std::string model = file("gpt2-sequence");
+  const auto rows = [&](const std::string& text) {
+    write("bad.jsonl", text);
+    return file("bad.jsonl");
+  };
+  const std::string good = "{\"text\":\"a\",\"label\":0}\n";
+  const std::vector<std::pair<std::string, std::string>> cases = {
+      {good + "{\"text\":\"a\",\"label\":3}\n", "bad.jsonl line 2: label must be in [0, 3)"},
+      {good + "{\"text\":\"a\",\"label\":-1}\n", "must not be below 0 (got -1)"},
+      {good + "{\"text\":\"a\",\"label\":1.5}\n", "must be an integer or a string (got 1.5)"},
+      {good + "{\"label\":0}\n", "line 2: text is missing"},
+      {good + "{\"text\":\"\",\"label\":0}\n", "line 2: text must not be empty"},
+      {"{\"text\":\"a\",\"label\":\"low\"}\n", "must be an integer in [0, 3)"},
+      {"{\"text\":\"a\"}\n", "must have rows with the key 'label'"},
+      {"", "must hold at least one row"},
+  };
+  for (const auto& [text, expected] : cases) {
+    EXPECT_THAT(refusal({"evaluate", model, rows(text)}), HasSubstr(expected));
+  }
+  EXPECT_THAT(refusal({"evaluate", model, file("text.txt")}), HasSubstr("must be JSONL"));
+  EXPECT_THAT(refusal({"evaluate", model, file("none")}), HasSubstr("DATA"));
+  EXPECT_THAT(refusal({"evaluate", model, "obj-1"}), HasSubstr("must be a file or folder here"));
+  EXPECT_THAT(refusal({"evaluate", model, file("rows.jsonl"), "--sequence-length", "41"}),
+              HasSubstr("40 positions"));
+  EXPECT_THAT(refusal({"evaluate", model, file("rows.jsonl"), "--task", "mood"}),
+              HasSubstr("a folder has one head"));
+  EXPECT_THAT(refusal({"classify", model, "--file", rows(good + "{\"label\":0}\n")}),
+              HasSubstr("line 2: text is missing"));
+  EXPECT_THAT(refusal({"classify", model, "--file", rows("\n")}),
+              HasSubstr("must hold at least one row"));
+  EXPECT_THAT(refusal({"classify", model, "--file", file("none")}), HasSubstr("--file"));
+  EXPECT_THAT(refusal({"classify", model, "--text", ""}), HasSubstr("--text: text must not be"));
+  EXPECT_THAT(refusal({"classify", model, "--text", "a\xff"}), HasSubstr("byte 0xff"));
+  EXPECT_THAT(refusal({"classify", file("gpt2-causal"), "--text", "a"}),
+              HasSubstr("must be a sequence_classification's"));
+  EXPECT_THAT(refusal({"classify", folder_, "--text", "a"}), HasSubstr("with config.json"));
+  EXPECT_EQ(weft({"classify", model}).exit, kExitUsage);
+  EXPECT_EQ(weft({"classify", model, "--text", "a", "--file", "b"}).exit, kExitUsage);
+  EXPECT_EQ(weft({"evaluate", "ckpt-none", file("text.txt")}).exit, kExitNotFound);
+}
+
+TEST_F(ModelCommands, ACheckpointsTaskIsTheOnlyOneOrNamed) {
+  const std::string id = submit();
+  add_checkpoint(id, "ckpt-1");
+  proto::CheckpointManifest both = served_.store->checkpoints(id).value().at(0);
+  both.set_id("ckpt-2");
+  proto::TaskSpec& task = *both.add_tasks();
+  task.set_name("mood");
+  task.set_type(proto::TASK_TYPE_SEQUENCE_CLASSIFICATION);
+  task.set_labels(2);
+  task.mutable_data()->set_text("review");
+  task.mutable_data()->set_label("stars");
+  proto::CheckpointManifest three = both;
+  three.set_id("ckpt-3");
+  *three.add_tasks() = task;
+  three.mutable_tasks(2)->set_name("topic");
+  ASSERT_TRUE(served_.store->edit_job(id, [&](JobEdit& edit) {
+    edit.checkpoints = {both, three};
+    return Status();
+  }));
+  const std::string text = file("text.txt");
+  EXPECT_THAT(refusal({"evaluate", "ckpt-2", text}),
+              HasSubstr("must be one of ckpt-2's: causal_lm, mood"));
+  EXPECT_THAT(refusal({"evaluate", "ckpt-2", text, "--task", "topic"}),
+              HasSubstr("must be one of this checkpoint's tasks: causal_lm, mood"));
+  EXPECT_THAT(refusal({"classify", "ckpt-3", "--text", "a"}),
+              HasSubstr("must be one of ckpt-3's: mood, topic"));
+  EXPECT_THAT(refusal({"classify", "ckpt-2", "--text", "a", "--task", "causal_lm"}),
+              HasSubstr("task causal_lm is a causal_lm, which has no classes"));
+  // The rows' keys are those that the task was trained with.
+  const std::string rows = file("rows.jsonl");
+  EXPECT_THAT(refusal({"evaluate", "ckpt-2", rows, "--task", "mood"}), HasSubstr("key 'review'"));
+  EXPECT_THAT(refusal({"evaluate", "ckpt-2", rows, "--task", "mood", "--text-key", "text"}),
+              HasSubstr("key 'stars'"));
+  EXPECT_THAT(refusal({"classify", "ckpt-2", "--file", rows}), HasSubstr("review is missing"));
+}
+
+}  // namespace
+}  // namespace weft::cli
