@@ -186,6 +186,7 @@ class Export(unittest.TestCase):
         language = self.export(done["checkpoint"], "lm")
         self.check_loads(language, AutoModelForCausalLM, "causal", family)
         compare_greedy(self, language)
+        self.check_perplexity(done["checkpoint"], language)
         classes = self.export(done["checkpoint"], "kind")
         self.check_loads(classes, AutoModelForSequenceClassification, "sequence", family)
         self.check_evaluation(job, classes)
@@ -208,25 +209,64 @@ class Export(unittest.TestCase):
             status, report, errors = golden([case], "", "float64")
             self.assertEqual(status, 0, f"{errors}\n{report}")
 
+    def measured(self, model, data, *more):
+        return json.loads(self.cluster.weft("evaluate", model, data, *more, "--json").stdout)
+
     def check_evaluation(self, job, folder):
-        """The last evaluation that the job told of, taken again by transformers."""
+        """The last evaluation that the job told of, taken again by transformers and by the command line
+        from the job's checkpoint and from the folder; each row's classes, too."""
         told = [record["values"] for record in self.cluster.metrics(job)
                 if record.get("task") == "kind" and "validation_loss" in record["values"]]
         self.assertTrue(told, "no evaluation among the metrics")
         model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        loss, hits, count = 0.0, 0, 0
-        for line in (self.inputs / "held.jsonl").read_text().splitlines():
+        held = self.inputs / "held.jsonl"
+        loss, hits, expected = 0.0, 0, []
+        for line in held.read_text().splitlines():
             row = json.loads(line)
             ids = tokenizer(row["text"], return_tensors="pt").input_ids[:, :48]
             with torch.no_grad():
                 logits = model(input_ids=ids).logits[0]
             loss -= torch.log_softmax(logits, 0)[row["label"]].item()
             hits += int(logits.argmax().item() == row["label"])
-            count += 1
-        values = told[-1]
-        self.assertAlmostEqual(values["validation_accuracy"], hits / count, places=6)
-        self.assertAlmostEqual(values["validation_loss"], loss / count, delta=1e-4 * loss / count)
+            expected.append(torch.softmax(logits, 0).tolist())
+        loss, accuracy, values = loss / len(expected), hits / len(expected), told[-1]
+        self.assertAlmostEqual(values["validation_accuracy"], accuracy, places=6)
+        self.assertAlmostEqual(values["validation_loss"], loss, delta=1e-4 * loss)
+        for measured in (self.measured(job, held, "--task", "kind"),
+                         self.measured(folder, held, "--sequence-length", 48)):
+            self.assertAlmostEqual(measured["accuracy"], accuracy, places=6)
+            self.assertAlmostEqual(measured["loss"], values["validation_loss"], delta=1e-5 * loss)
+            self.assertEqual((measured["labels"], measured["sequence_length"]), (len(expected), 48))
+        lines = self.cluster.weft("classify", folder, "--file", held, "--json").stdout.splitlines()
+        self.assertEqual(len(lines), len(expected))
+        for line, probabilities in zip(lines, expected):
+            answer = json.loads(line)
+            for number, probability in enumerate(probabilities):
+                self.assertAlmostEqual(answer["probabilities"][str(number)], probability, delta=1e-4)
+            self.assertEqual(answer["probability"], max(answer["probabilities"].values()))
+
+    def check_perplexity(self, checkpoint, folder):
+        """Of windows that share a token, so that each is predicted once, as transformers does it."""
+        held = self.inputs / "held.txt"
+        held.write_text((ROOT / "docs/HACKING.md").read_text()[:2000])
+        model = AutoModelForCausalLM.from_pretrained(folder).eval()
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        ids = tokenizer(held.read_text()).input_ids + [tokenizer.eos_token_id]
+        loss, hits = 0.0, 0
+        for start in range(0, len(ids) - 1, 47):
+            window = torch.tensor([ids[start:start + 48]])
+            with torch.no_grad():
+                logits = model(input_ids=window).logits[0, :-1]
+            loss += torch.nn.functional.cross_entropy(logits, window[0, 1:], reduction="sum").item()
+            hits += int((logits.argmax(-1) == window[0, 1:]).sum())
+        loss /= len(ids) - 1
+        measured = self.measured(checkpoint, held, "--task", "lm")
+        self.assertEqual(measured["labels"], len(ids) - 1)
+        self.assertAlmostEqual(measured["loss"], loss, delta=1e-5 * loss)
+        self.assertAlmostEqual(measured["perplexity"], torch.tensor(loss).exp().item(),
+                               delta=1e-3 * measured["perplexity"])
+        self.assertAlmostEqual(measured["accuracy"], hits / (len(ids) - 1), delta=2 / len(ids))
 
     def test_a_model_from_a_configuration(self):
         job, done = self.train(

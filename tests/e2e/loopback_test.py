@@ -106,6 +106,24 @@ class LoopbackTest(unittest.TestCase):
         self.assertEqual(done["spec"]["training"]["sequence_length"], min(positions, 128))
         self.assertEqual(done["spec"]["tasks"][0]["labels"], 3)
 
+    def evaluates_as_the_job_did(self, job, folder=None, precision="fp32"):
+        """On one rank, where the job had two: from the job's checkpoint and, in fp32, from its export."""
+        told = [record["values"] for record in self.cluster.metrics(job)
+                if "validation_loss" in record["values"]][-1]
+        rows = self.inputs / "rows.jsonl"
+        for model in [(job, "--task", "kind")] + ([(folder,)] if folder else []):
+            found = json.loads(self.cluster.weft("evaluate", model[0], rows, *model[1:],
+                                                 "--json").stdout)
+            self.assertEqual(found["precision"], precision)
+            self.assertAlmostEqual(found["loss"], told["validation_loss"],
+                                   delta=(1e-5 if precision == "fp32" else 1e-2) * found["loss"])
+            self.assertEqual(found["labels"], 40)
+        lines = self.cluster.weft("classify", job, "--file", rows, "--json").stdout.splitlines()
+        hits = [json.loads(line)["label"] == i % 2 for i, line in enumerate(lines)]
+        self.assertEqual(sum(hits) / 40, found["accuracy"])
+        if precision == "fp32":
+            self.assertEqual(found["accuracy"], told["validation_accuracy"])
+
     def test_a_llama_whose_ranks_share_its_head_of_keys(self):
         """From nothing to folders, and on from both, of which the classifier's lacks a head of tokens."""
         config = ("{num_hidden_layers: 2, num_attention_heads: 4, num_key_value_heads: 1, hidden_size: 32,"
@@ -122,8 +140,11 @@ class LoopbackTest(unittest.TestCase):
             self.assertEqual(exported["architectures"], [f"LlamaFor{head}"])
             self.assertEqual(exported["eos_token_id"], [256, 2])
             self.fine_tune(folder)
-        onward = self.submit(1, 1, "--set", f"model={{from: {self.cluster.folder / 'llama-lm'}}}")
+        self.evaluates_as_the_job_did(job, self.cluster.folder / "llama-kind")
+        onward = self.submit(1, 1, "--set", f"model={{from: {self.cluster.folder / 'llama-lm'}}}",
+                             "--set", "training.precision=bf16")
         self.cluster.wait(onward, "succeeded")
+        self.evaluates_as_the_job_did(onward, precision="bf16")
         self.assertLess(losses(self.cluster.metrics(onward))[1], 0.95 * curve[1])
 
     def test_pause_and_resume_give_the_same_curve(self):
