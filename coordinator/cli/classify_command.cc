@@ -66,9 +66,12 @@ Result<int64_t> check_texts(const Documents& texts, const DatasetOptions& how,
   return count;
 }
 
-// A class as a row's label would say it: by its name, else its number.
-std::string class_name(const HfFolder& folder, size_t number) {
-  return number < folder.label_names.size() ? folder.label_names[number] : std::to_string(number);
+// The classes as rows' labels would say them: by name, or by number where none has a name.
+std::vector<std::string> shown_names(const HfFolder& folder) {
+  if (!folder.label_names.empty()) return class_names(folder);
+  std::vector<std::string> numbers;
+  for (int64_t i = 0; i < folder.labels; ++i) numbers.push_back(std::to_string(i));
+  return numbers;
 }
 
 struct Answer {
@@ -82,21 +85,22 @@ struct Answer {
 };
 
 std::string answer_json(const HfFolder& folder, const Answer& answer) {
+  const std::vector<std::string> names = shown_names(folder);
   JsonWriter out;
   out.begin_object();
   if (answer.line > 0) out.key("file").string(answer.file).key("line").integer(answer.line);
   const size_t best = answer.best();
   out.key("text").string(answer.text).key("label");
-  if (best < folder.label_names.size()) {
-    out.string(folder.label_names[best]);
-  } else {
+  if (folder.label_names.empty()) {
     out.integer(static_cast<int64_t>(best));
+  } else {
+    out.string(names[best]);
   }
   out.key("class").integer(static_cast<int64_t>(best));
   out.key("probability").number(answer.probabilities[best]);
   out.key("probabilities").begin_object();
   for (size_t i = 0; i < answer.probabilities.size(); ++i) {
-    out.key(class_name(folder, i)).number(answer.probabilities[i]);
+    out.key(names[i]).number(answer.probabilities[i]);
   }
   out.end_object().key("dropped_tokens").integer(answer.dropped_tokens).end_object();
   return out.take() + "\n";
@@ -113,8 +117,9 @@ Table class_table(const HfFolder& folder, const Answer& answer) {
     classes.emplace_back(-answer.probabilities[i], i);
   }
   std::ranges::sort(classes);
+  const std::vector<std::string> names = shown_names(folder);
   for (const auto& [negative, number] : classes) {
-    table.add({class_name(folder, number), shown(-negative)});
+    table.add({names[number], shown(-negative)});
   }
   return table;
 }
@@ -127,10 +132,10 @@ Table answer_table(const HfFolder& folder, const std::vector<Answer>& answers) {
   Table table(titles);
   if (lines) table.align_right(0);
   table.align_right(lines ? 2 : 1);
+  const std::vector<std::string> names = shown_names(folder);
   for (const Answer& answer : answers) {
     const size_t best = answer.best();
-    std::vector<std::string> cells{class_name(folder, best), shown(answer.probabilities[best]),
-                                   answer.text};
+    std::vector<std::string> cells{names[best], shown(answer.probabilities[best]), answer.text};
     if (lines) cells.insert(cells.begin(), std::to_string(answer.line));
     table.add(std::move(cells));
   }
@@ -170,7 +175,8 @@ class Classifier {
       return {};
     };
     WEFT_ASSIGN_OR_RETURN(const auto rows, Dataset::load(waiting, how_, *model_.tokenizer));
-    std::vector<std::vector<double>> found = class_probabilities(rank_, model_, *rows);
+    WEFT_ASSIGN_OR_RETURN(std::vector<std::vector<double>> found,
+                          class_probabilities(rank_, model_, *rows));
     for (size_t i = 0; i < waiting_.size(); ++i) {
       waiting_[i].probabilities = std::move(found[i]);
       waiting_[i].dropped_tokens = rows->dropped_tokens(static_cast<int64_t>(i));

@@ -321,9 +321,10 @@ void add_evaluate(CLI::App& app, Parsed& p) {
   made->footer(
       "Loss, accuracy and, of a language model, perplexity, as the trainer takes them on its\n"
       "validation data: with the same data and a job's checkpoint the loss is the job's\n"
-      "validation_loss, to rounding. A label is the name of a class, or its number. It runs on "
-      "this\n"
-      "machine's cores; a checkpoint's export is kept as 'weft generate' keeps it.");
+      "validation_loss of that task, to rounding. A label is the name of a class, or its number.\n"
+      "A language model's text is cut into windows, its rows, each of the sequence length. It "
+      "runs\n"
+      "on this machine's cores; a checkpoint's export is kept as 'weft generate' keeps it.");
 }
 
 void add_classify(CLI::App& app, Parsed& p) {
@@ -341,7 +342,8 @@ void add_classify(CLI::App& app, Parsed& p) {
       "Of one text all classes are shown, of several the likeliest of each. With --json each text "
       "is\n"
       "a line: {text, label, class, probability, probabilities, dropped_tokens}, from a file also\n"
-      "file and line. label is as in the data: the class's name, or its number where it has none.\n"
+      "file and line. label is as in the data: the class's name, or its number where none has "
+      "one.\n"
       "A text of more than the sequence length is cut there. It runs on this machine's cores; a\n"
       "checkpoint's export is kept as 'weft generate' keeps it.");
 }

@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <map>
 
@@ -36,7 +38,28 @@ Result<DataFacts> facts_of(const Context& context, const EvaluateOptions& option
   return find_data(context, "DATA", options.data, keys);
 }
 
-// A row's label may always be the number of its class; a name only where the model has names.
+bool is_integer(const std::string& text) {
+  int64_t number = 0;
+  const char* end = text.data() + text.size();
+  const auto read = std::from_chars(text.data(), end, number);
+  return read.ec == std::errc() && read.ptr == end;
+}
+
+// Whether labels that are integers can only be the classes' numbers.
+Status check_numbers(const DataFacts& facts, const HfFolder& folder, const ModelUse& use) {
+  const auto& names = folder.label_names;
+  for (size_t i = 0; i < names.size(); ++i) {
+    if (!is_integer(names[i]) || names[i] == std::to_string(i)) continue;
+    return Status::invalid(
+        use.label_key, std::to_string(facts.labels - 1),
+        fmt::format("must be a string, as in \"{}\": the model has a class of that name, which is "
+                    "another than its number {}",
+                    names[i], i));
+  }
+  return {};
+}
+
+// A row's label is the name of its class, or its number where that can be nothing else.
 Result<DatasetOptions> dataset_options(const DataFacts& facts, const HfFolder& folder,
                                        const ModelUse& use) {
   DatasetOptions options;
@@ -48,14 +71,18 @@ Result<DatasetOptions> dataset_options(const DataFacts& facts, const HfFolder& f
   options.kind = SampleKind::kClassification;
   options.source.label_key = use.label_key;
   options.labels = folder.labels;
-  if (facts.names.empty()) return options;
-  if (folder.label_names.empty()) {
+  if (facts.names.empty()) {
+    WEFT_RETURN_IF_ERROR(check_numbers(facts, folder, use));
+    return options;
+  }
+  options.label_names = class_names(folder);
+  if (folder.label_names.empty() &&
+      std::ranges::find(*options.label_names, facts.names.front()) == options.label_names->end()) {
     return fail(Status::invalid(
         use.label_key, facts.names.front(),
         fmt::format("must be an integer in [0, {}): the model's classes have no names",
                     folder.labels)));
   }
-  options.label_names = folder.label_names;
   return options;
 }
 
@@ -118,12 +145,12 @@ void tell(const Evaluated& made) {
   const std::string task = made.model.task.name();
   std::string out = fmt::format(
       "model:       {}{} ({})\n"
-      "data:        {} rows, {} tokens\n"
+      "data:        {} {}, {} tokens\n"
       "sequence:    {} tokens ({}), {}\n"
       "loss:        {:.6g}\n",
       printable(made.model.name), task.empty() ? "" : ", task " + task, made.type, made.rows,
-      made.tokens, made.use.sequence_length, made.use.sequence_reason,
-      precision_name(made.use.precision), made.metrics.at("loss"));
+      classifies ? "rows" : "windows", made.tokens, made.use.sequence_length,
+      made.use.sequence_reason, precision_name(made.use.precision), made.metrics.at("loss"));
   if (!classifies) out += fmt::format("perplexity:  {:.6g}\n", made.metrics.at("perplexity"));
   out += fmt::format("accuracy:    {:.2f}% ({} of {} {})\n", 100 * accuracy,
                      std::llround(accuracy * labels), std::llround(labels),

@@ -35,14 +35,20 @@ std::map<std::string, double> evaluate(Rank& rank, LoadedModel& model, const Dat
   return model.task->metrics(sums);
 }
 
-std::vector<std::vector<double>> class_probabilities(Rank& rank, LoadedModel& model,
-                                                     const Dataset& texts) {
+Result<std::vector<std::vector<double>>> class_probabilities(Rank& rank, LoadedModel& model,
+                                                             const Dataset& texts) {
   const TaskRows rows = texts.range(0, texts.samples());
   Context cx = rank.context();
   const TaskBatch batch = model.task->assemble(rows, {0, rows.rows});
   const Tensor logits =
       ops::cast(cx, model.task->class_logits(cx, *model.trunk, batch), DType::kF32);
   const std::vector<float> values = logits.to_vector<float>();
+  if (!std::ranges::all_of(values, [](float value) { return std::isfinite(value); })) {
+    return fail(Code::kFailedPrecondition,
+                model.folder.path +
+                    " gives scores that are no finite numbers; its weights may be "
+                    "broken, or too large for the precision");
+  }
   std::vector<std::vector<double>> probabilities;
   const auto classes = static_cast<size_t>(logits.dim(1));
   for (size_t at = 0; at < values.size(); at += classes) {

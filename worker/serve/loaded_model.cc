@@ -74,6 +74,14 @@ std::string_view task_type(const HfFolder& folder) {
   return folder.labels > 0 ? "sequence_classification" : "causal_lm";
 }
 
+std::vector<std::string> class_names(const HfFolder& folder) {
+  std::vector<std::string> names = folder.label_names;
+  while (static_cast<int64_t>(names.size()) < folder.labels) {
+    names.push_back("LABEL_" + std::to_string(names.size()));
+  }
+  return names;
+}
+
 Result<LoadedModel> load_hf_folder(Rank& rank, const std::string& path, std::string_view type,
                                    DType precision) {
   LoadedModel model;

@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "worker/data/tokenizers/tokenizer.h"
 #include "worker/models/hf_folder.h"
@@ -23,6 +24,9 @@ struct LoadedModel {
 
 // "sequence_classification" where the folder has classes, else "causal_lm".
 std::string_view task_type(const HfFolder& folder);
+
+// Of each of a classifier's classes: its name, LABEL_i of the i-th where that has none.
+std::vector<std::string> class_names(const HfFolder& folder);
 
 // `type`: what the head has to be; empty: any. Of half `precision` the model computes with its
 // values rounded, as a trainer of that precision does. Errors name the file and what breaks which

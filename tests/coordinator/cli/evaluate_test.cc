@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "proto/base/hash.h"
 #include "tests/coordinator/cli/served_cli.h"
 
 namespace weft::cli {
@@ -40,10 +41,10 @@ class ModelCommands : public ServedCli {
     }
     return made;
   }
-  void name_classes() {
+  void name_classes(const json& names = {{"0", "low"}, {"1", "middle"}, {"2", "high"}}) {
     const std::string path = file("gpt2-sequence/config.json");
     json config = json::parse(std::ifstream(path));
-    config["id2label"] = {{"0", "low"}, {"1", "middle"}, {"2", "high"}};
+    config["id2label"] = names;
     std::ofstream(path) << config.dump();
   }
   std::string file(const std::string& name) const { return folder_ + "/" + name; }
@@ -126,6 +127,29 @@ TEST_F(ModelCommands, ClassesAreToldAsTheDataSaysThem) {
               HasSubstr("must be a label of the training data: low, middle, high"));
 }
 
+// Where only some classes have names, a number would be another class's.
+TEST_F(ModelCommands, NamesThatLookLikeNumbersAreNoNumbers) {
+  const std::string model = file("gpt2-sequence"), numbers = file("rows.jsonl");
+  const double loss = answer({"evaluate", model, numbers})["loss"];
+  name_classes({{"0", "2"}, {"1", "low"}, {"2", "LABEL_2"}});
+  const json told = answers({"classify", model, "--text", "thread"}).at(0);
+  EXPECT_EQ(told["probabilities"].size(), 3U);
+  EXPECT_TRUE(told["probabilities"].contains("LABEL_2"));
+  EXPECT_THAT(refusal({"evaluate", model, numbers}),
+              HasSubstr("label must be a string, as in \"2\""));
+  write("names.jsonl",
+        "{\"text\":\"thread\",\"label\":\"low\"}\n{\"text\":\"warp\",\"label\":\"2\"}\n"
+        "{\"text\":\"weft\",\"label\":\"LABEL_2\"}\n");
+  EXPECT_EQ(answer({"evaluate", model, file("names.jsonl")})["loss"], loss);
+  name_classes({{"0", "0"}, {"1", "1"}, {"2", "2"}});  // either way the same
+  EXPECT_EQ(answer({"evaluate", model, numbers})["loss"], loss);
+  name_classes({{"0", "LABEL_0"}, {"1", "LABEL_1"}, {"2", "LABEL_2"}});
+  write("names.jsonl",
+        "{\"text\":\"thread\",\"label\":\"LABEL_1\"}\n{\"text\":\"warp\",\"label\":\"LABEL_0\"}\n"
+        "{\"text\":\"weft\",\"label\":\"LABEL_2\"}\n");
+  EXPECT_EQ(answer({"evaluate", model, file("names.jsonl")})["loss"], loss);
+}
+
 TEST_F(ModelCommands, ALanguageModelHasAPerplexity) {
   const json told = answer({"evaluate", file("gpt2-causal"), file("text.txt")});
   EXPECT_NEAR(told["perplexity"].get<double>(), std::exp(told["loss"].get<double>()), 1e-9);
@@ -198,6 +222,22 @@ TEST_F(ModelCommands, BadInputNamesFieldValueAndRule) {
   EXPECT_EQ(weft({"classify", model}).exit, kExitUsage);
   EXPECT_EQ(weft({"classify", model, "--text", "a", "--file", "b"}).exit, kExitUsage);
   EXPECT_EQ(weft({"evaluate", "ckpt-none", file("text.txt")}).exit, kExitNotFound);
+}
+
+TEST_F(ModelCommands, ACacheThatLacksFilesIsFilledAgain) {
+  add_checkpoint(submit(), "ckpt-1");
+  const std::string chunk(32, 'w');
+  ASSERT_TRUE(served_.service.put_chunk(sha256_hex(chunk), chunk).ok());
+  const std::vector<std::string> line{"evaluate", "ckpt-1", file("text.txt")};
+  ::setenv("XDG_CACHE_HOME", file("token").c_str(), 1);
+  EXPECT_THAT(refusal(line), HasSubstr("XDG_CACHE_HOME must be writable"));
+  ::setenv("XDG_CACHE_HOME", file("cache").c_str(), 1);
+  const std::string kept = "cache/weft/exports/ckpt-1-causal_lm";
+  fs::create_directories(file(kept));
+  write(kept + "/config.json", "{}");
+  refusal(line);  // the checkpoint is but one of its tensors
+  ::unsetenv("XDG_CACHE_HOME");
+  EXPECT_TRUE(fs::exists(file(kept + "/model.safetensors")));
 }
 
 TEST_F(ModelCommands, ACheckpointsTaskIsTheOnlyOneOrNamed) {

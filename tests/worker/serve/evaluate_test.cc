@@ -92,7 +92,7 @@ TEST_F(Evaluate, MetricsAreThoseOfTheProbabilities) {
     auto model = load_hf_folder(rank, at("gpt2-sequence"), "sequence_classification");
     ASSERT_TRUE(model) << model.error().to_string();
     const auto found =
-        class_probabilities(rank, *model, *rows(*model, SampleKind::kUnlabeled, kTexts));
+        class_probabilities(rank, *model, *rows(*model, SampleKind::kUnlabeled, kTexts)).value();
     ASSERT_EQ(found.size(), kTexts.size());
     double loss = 0, hits = 0;
     for (size_t i = 0; i < found.size(); ++i) {
@@ -126,9 +126,24 @@ TEST_F(Evaluate, WhatIsBehindTheSequenceLengthDoesNotCount) {
         rows(*model, SampleKind::kUnlabeled, {"abcdefghijkl", "abcdefghijklmnop", "abcdefghijk"});
     EXPECT_EQ(data->dropped_tokens(0), 0);
     EXPECT_EQ(data->dropped_tokens(1), 4);
-    const auto found = class_probabilities(rank, *model, *data);
+    const auto found = class_probabilities(rank, *model, *data).value();
     EXPECT_EQ(found[0], found[1]);
     EXPECT_NE(found[0], found[2]);
+  });
+}
+
+TEST_F(Evaluate, ScoresThatAreNoNumbersHaveNoClass) {
+  testing::run_ranks(1, [&](Rank& rank) {
+    auto model = load_hf_folder(rank, at("gpt2-sequence"), "");
+    ASSERT_TRUE(model) << model.error().to_string();
+    Parameter& head = model->task->parameters()[0];
+    const auto size = static_cast<size_t>(head.value.elements());
+    head.value.rebind(Tensor::from<float>(*rank.allocator, head.value.shape(),
+                                          std::vector<float>(size, std::nanf(""))));
+    const auto found =
+        class_probabilities(rank, *model, *rows(*model, SampleKind::kUnlabeled, kTexts));
+    ASSERT_FALSE(found);
+    EXPECT_THAT(found.error().to_string(), HasSubstr("no finite numbers"));
   });
 }
 
