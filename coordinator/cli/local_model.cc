@@ -96,6 +96,12 @@ std::string cache_folder(const LocalModel& model) {
                      model.task.name().empty() ? "default" : encoded(model.task.name()));
 }
 
+// An export's error in words of the cache: nobody gave --to.
+Status not_kept(const Status& error) {
+  if (error.field() != "--to") return error;
+  return Status::invalid("XDG_CACHE_HOME", error.value(), error.rule());
+}
+
 // A checkpoint may outlive what is known of its job.
 Result<std::optional<proto::TrainingSpec>> training_of(const Context& context,
                                                        const LocalModel& model) {
@@ -138,14 +144,17 @@ Status fetch_model(const Context& context, LocalModel& model) {
   if (!model.folder.empty()) return {};
   const std::string folder = cache_folder(model);
   std::error_code error;
-  if (!fs::exists(folder + "/model.safetensors", error)) {
+  const bool there = fs::exists(folder, error);  // asked first: a whole one may come meanwhile
+  const auto kept = [&] { return fs::exists(folder + "/model.safetensors", error); };
+  if (!kept()) {
+    if (there) fs::remove_all(folder, error);
     WEFT_ASSIGN_OR_RETURN(ApiClient client, ApiClient::connect(context.settings));
     ProgressLine line(context.json);
     const auto task = download_export(
         client, model.name, model.task.name(), folder, [&](int64_t done, int64_t whole) {
           line.show(fmt::format("loading {} of {}", show_bytes(done), show_bytes(whole)));
         });
-    if (!task) return task.error();
+    if (!task && !kept()) return not_kept(task.error());  // another process may have been faster
   }
   model.folder = folder;
   return {};
