@@ -76,6 +76,12 @@ Result<std::vector<SourceFile>> single_file(const LocalInput& input) {
     }
     return files;
   }
+  // Data is read more than once, which a pipe does not allow.
+  std::error_code error;
+  if (fs::is_other(path, error)) {
+    return fail(refuse(input, path,
+                       "must be a regular file or a folder; this is a pipe, a device or a socket"));
+  }
   SourceFile file{input.path, path.filename().string()};
   WEFT_RETURN_IF_ERROR(check_name(input, file));
   return std::vector<SourceFile>{std::move(file)};

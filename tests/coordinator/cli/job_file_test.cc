@@ -112,6 +112,10 @@ TEST_F(JobFileTest, WhatIsNoFileIsNamed) {
   fs::create_symlink("deep", texts / "linked");
   EXPECT_THAT(refusal("linked"), HasSubstr("a link to a folder"));
   ASSERT_EQ(::mkfifo((texts / "pipe").c_str(), 0600), 0);
+  // Alone, too: it can be read once only, and opening it waits for somebody who writes.
+  const auto alone = files_of({"data", InputKind::kData, (texts / "pipe").string()});
+  ASSERT_FALSE(alone.has_value());
+  EXPECT_THAT(alone.error().to_string(), HasSubstr("must be a regular file or a folder"));
   EXPECT_THAT(refusal("pipe"), HasSubstr("a pipe, a device or a socket"));
   write("texts/two\nlines.txt", "x");
   EXPECT_THAT(refusal("two\nlines.txt"), AllOf(HasSubstr("must not contain control characters"),
