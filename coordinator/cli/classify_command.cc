@@ -46,7 +46,8 @@ Result<Documents> find_texts(const ClassifyOptions& options, const SourceOptions
 DatasetOptions options_of(const ClassifyOptions& options, const ModelUse& use) {
   DatasetOptions how;
   how.kind = SampleKind::kUnlabeled;
-  how.source.format = options.file.empty() ? InputFormat::kText : InputFormat::kJsonl;
+  if (options.file.empty()) return how;  // no row, no key
+  how.source.format = InputFormat::kJsonl;
   how.source.text_key = use.text_key;
   return how;
 }

@@ -272,7 +272,7 @@ void add_generate(CLI::App& app, Parsed& p) {
       ->type_name("N")
       ->check(whole_number_from(0, INT64_MAX))
       ->each([&p](const std::string&) { p.generate.seed = 0; });
-  made->add_option("--task", g.task, "Whose head; default: the language model's")
+  made->add_option("--task", g.task, "Of a checkpoint: whose head; default: the language model's")
       ->type_name("TASK");
   made->footer(
       "A prompt of any bytes reaches a model with the byte tokenizer as it is; what is written is\n"

@@ -124,6 +124,12 @@ Result<JsonValue> first_row(const Input& input) {
       if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
       auto row = parse_json(line);
       if (row && row->is_object()) return std::move(*row);
+      if (!row) {
+        Document at;
+        at.file = file.path;
+        at.line = number;
+        return fail(at.refuse(Status(row.error()).with_value(shortened(line, 80))));
+      }
       return fail(input
                       .wrong(shortened(line, 60),
                              "each line must be one JSON object, as in {\"text\": \"...\"}")

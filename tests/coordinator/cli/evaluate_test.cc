@@ -197,6 +197,8 @@ TEST_F(ModelCommands, BadInputNamesFieldValueAndRule) {
       {good + "{\"text\":\"\",\"label\":0}\n", "line 2: text must not be empty"},
       {"{\"text\":\"a\",\"label\":\"low\"}\n", "must be an integer in [0, 3)"},
       {"{\"text\":\"a\"}\n", "must have rows with the key 'label'"},
+      {"{\"text\":\"a\",\"text\":\"b\",\"label\":0}\n", "bad.jsonl line 1: text is written twice"},
+      {"{\"text\":\"a\xff\",\"label\":0}\n", "bad.jsonl line 1: not valid JSON"},
       {"", "must hold at least one row"},
   };
   for (const auto& [text, expected] : cases) {
@@ -274,6 +276,7 @@ TEST_F(ModelCommands, ACheckpointsTaskIsTheOnlyOneOrNamed) {
   EXPECT_THAT(refusal({"evaluate", "ckpt-2", rows, "--task", "mood", "--text-key", "text"}),
               HasSubstr("key 'stars'"));
   EXPECT_THAT(refusal({"classify", "ckpt-2", "--file", rows}), HasSubstr("review is missing"));
+  EXPECT_THAT(refusal({"classify", "ckpt-2", "--text", ""}), HasSubstr("--text: text must not be"));
 }
 
 }  // namespace
