@@ -3,7 +3,8 @@
 //
 // Of n = -|x|, GELU is n Q(n) there and that plus |x| at |x|, where Q is the normal distribution,
 // or what GELU by tanh has for it; the slope is S(n) = Q(n) + n Q'(n) and 1 - S(n). S has one zero,
-// which is taken out of it, so that it is as exact beside that as elsewhere.
+// which is taken out of it, so that it is as exact beside that as elsewhere (of fp32 beside the
+// float nearest to it).
 //
 // Numerical policy, bf16: Q and S(n) / (n - zero) are one of 15 cubics each, the one whose number i
 // is nearest to n^2 / 2: pieces of n that become shorter as both fall faster. What they err by
@@ -13,7 +14,8 @@
 //
 // fp32: both are powers of two, whose exponents are one of 15 polynomials of degree 4 each, as they
 // are nearly parabolas. With roundings Q errs by less than 4e-7 of itself above -4, 1.1e-6 down to
-// where it is no normal number; the slope by less than 1e-7. Below -13 both are 0.
+// where it is no normal number; the slope by less than 1e-7 left of 0, 1.3e-7 right of it. Below
+// -13 both are 0.
 
 // Normal distribution at -a, and its derivative.
 struct ByErf {

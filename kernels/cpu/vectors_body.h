@@ -67,7 +67,7 @@ inline T slope_of(T x, T a, T b) {
   }
   if constexpr (kKind == Unary::kQuickGelu) {
     const T s = gate_of(T(-1.702) * x);
-    return s + T(1.702) * x * s * (T{1} - s);
+    return s + x * (s * (T{1} - s)) * T(1.702);  // 0 first: the greatest x times 1.7 is infinite
   }
 }
 
@@ -93,13 +93,13 @@ template <>
 struct Value<Unary::kExp, float> {
   static constexpr bool kByLanes = true;
   float a, b;
-  Floats operator()(const Floats& x) const { return exp_below_of(x); }
+  Floats operator()(const Floats& x) const { return exp_of(x); }
 };
 template <>
 struct Slope<Unary::kExp, float> {
   static constexpr bool kByLanes = true;
   float a, b;
-  Floats operator()(const Floats& x, const Floats& dy) const { return dy * exp_below_of(x); }
+  Floats operator()(const Floats& x, const Floats& dy) const { return dy * exp_of(x); }
 };
 #endif
 

@@ -147,7 +147,7 @@ std::vector<T> drawn(uint64_t stream) {
   }
   all[21] = T(std::numeric_limits<float>::infinity());
   all[22] = T(-std::numeric_limits<float>::infinity());
-  all[40] = T(std::numeric_limits<float>::quiet_NaN());
+  all[40 + stream] = T(std::numeric_limits<float>::quiet_NaN());  // of two the bits may be either's
   all[50] = T(-0.0F);
   return all;
 }
@@ -231,6 +231,44 @@ TEST_P(Maps, AreTheSamePastTheCaches) {
   expect_same_past<float>(GetParam().f32, GetParam().name);
   expect_same_past<double>(GetParam().f64, GetParam().name);
   expect_same_past<bfloat16>(GetParam().bf16, GetParam().name);
+}
+
+// To the bit what it is in a row of its own, wherever in a row it stands.
+template <typename T>
+void expect_same_alone(const Kernels<T>& kernels, const std::string& level) {
+  const std::vector<T> x = drawn<T>(1), y = drawn<T>(2), z = drawn<T>(4);
+  for (const Function<T>& f : functions(kernels)) {
+    // One number for the whole row is another row's of its own.
+    if (f.name.find("steps") != std::string::npos && !f.name.ends_with("steps 3")) continue;
+    if (f.name.ends_with("sum of rows")) continue;  // of several rows at once
+    std::vector<T> first(kMost), second(kMost, T(8.0F));
+    std::vector<float> sums(kMost, 0.5F);
+    for (int64_t i = 0; i < kMost; ++i) {
+      std::vector<float> sum{0.5F};
+      f.call(x.data() + i, y.data() + i, z.data() + i, {first.data() + i}, {second.data() + i}, sum,
+             1);
+      sums[static_cast<size_t>(i)] = sum[0];
+    }
+    for (int64_t n = 1; n <= kMost; ++n) {
+      const int64_t from = (kMost - n) * 3 / 7;
+      std::vector<T> a(first), b(second);
+      std::vector<float> both(kMost, 0.5F);
+      std::fill_n(a.begin() + from, n, T(7.0F));
+      std::fill_n(b.begin() + from, n, T(8.0F));
+      f.call(x.data() + from, y.data() + from, z.data() + from, {a.data() + from},
+             {b.data() + from}, both, n);
+      ASSERT_TRUE(same_bits(a, first) && same_bits(b, second))
+          << level << " " << f.name << " " << n << " elements from " << from << " on";
+      ASSERT_TRUE(std::memcmp(both.data(), sums.data() + from, static_cast<size_t>(n) * 4) == 0)
+          << level << " " << f.name << " " << n << " elements from " << from << " on";
+    }
+  }
+}
+
+TEST_P(Maps, AnElementIsTheSameAlone) {
+  expect_same_alone<float>(GetParam().f32, GetParam().name);
+  expect_same_alone<double>(GetParam().f64, GetParam().name);
+  expect_same_alone<bfloat16>(GetParam().bf16, GetParam().name);
 }
 
 // GELU, SiLU and SwiGLU, of bf16 less exact on AVX-512 (half_curves_test.cc): by how much more than

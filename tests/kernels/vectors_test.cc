@@ -122,6 +122,39 @@ TEST_P(VectorLevels, SwiGluOfFarNumbersIsNothing) {
   }
 }
 
+// Up to where it is infinite, the exponential is a number.
+TEST_P(VectorLevels, ExpIsFiniteToItsEnd) {
+  std::vector<float> x;
+  for (float at = 88.0F; at <= 88.72F; at = std::nextafter(at, 89.0F)) x.push_back(at);
+  const auto n = static_cast<int64_t>(x.size());
+  std::vector<float> y(x.size()), slope(x.size());
+  const std::vector<float> ones(x.size(), 1.0F);
+  GetParam().f32->unary(Unary::kExp, 0, 0, x.data(), y.data(), n);
+  GetParam().f32->unary_backward(Unary::kExp, 0, 0, x.data(), ones.data(), slope.data(), n);
+  for (size_t i = 0; i < x.size(); ++i) {
+    const bool last = GetParam().name == "v4" && x[i] > 88.711F;
+    ASSERT_NEAR(y[i] / std::exp(double{x[i]}), 1, last ? 1.5e-6 : 2.5e-7) << "of " << x[i];
+    ASSERT_EQ(slope[i], y[i]) << "of " << x[i];
+  }
+  const float far[] = {88.73F, 89, 1000, 3e38F, std::numeric_limits<float>::infinity()};
+  std::vector<float> powers(5);
+  GetParam().f32->unary(Unary::kExp, 0, 0, far, powers.data(), 5);
+  for (const float power : powers) EXPECT_EQ(power, std::numeric_limits<float>::infinity());
+}
+
+// No product of 0 and infinity makes a NaN of a finite number.
+TEST_P(VectorLevels, QuickGeluOfFarNumbersIsItsLimit) {
+  const std::vector<float> x = {-3.4e38F, -1e38F, -1e15F, -1e3F, 1e3F, 1e15F, 1e38F, 3.4e38F};
+  const std::vector<float> ones(8, 1.0F);
+  std::vector<float> y(8), slope(8);
+  GetParam().f32->unary(Unary::kQuickGelu, 0, 0, x.data(), y.data(), 8);
+  GetParam().f32->unary_backward(Unary::kQuickGelu, 0, 0, x.data(), ones.data(), slope.data(), 8);
+  for (size_t i = 0; i < x.size(); ++i) {
+    EXPECT_EQ(y[i], x[i] > 0 ? x[i] : 0) << "of " << x[i];
+    EXPECT_EQ(slope[i], x[i] > 0) << "of " << x[i];
+  }
+}
+
 TEST_P(VectorLevels, AnElementDoesNotDependOnWhereTheRowIsCut) {
   for (const Unary kind : kUnaries) {
     const std::vector<float> x = points(kind);
