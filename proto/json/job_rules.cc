@@ -79,6 +79,29 @@ Status check_model(const JobSpec& spec, const Refusal& refuse) {
   return {};
 }
 
+Status finish_adapter(JobSpec& spec, const Refusal& refuse) {
+  if (!spec.has_adapter()) return {};
+  if (spec.model().from().empty()) {
+    return refuse("adapter", "",
+                  "needs model.from: what it adapts is frozen, so it has to have learned already");
+  }
+  std::set<std::string> seen;
+  for (int i = 0; i < spec.adapter().targets_size(); ++i) {
+    const std::string& target = spec.adapter().targets(i);
+    const std::string path = join_index("adapter.targets", static_cast<size_t>(i));
+    if (target.empty()) return refuse(path, "", "must not be empty");
+    if (!seen.insert(target).second) return refuse(path, target, "stands there twice");
+  }
+  if (spec.training().reproducible() == proto::REPRODUCIBLE_TOPOLOGY) {
+    return refuse("training.reproducible", "topology",
+                  "must be mesh or none with an adapter, whose products are not cut into blocks");
+  }
+  if (spec.adapter().base_model().empty()) {
+    spec.mutable_adapter()->set_base_model(spec.model().from());
+  }
+  return {};
+}
+
 Status check_task_count(const JobSpec& spec, const Refusal& refuse) {
   int count = spec.tasks_size();
   if (spec.kind() == proto::JOB_KIND_MULTI_TASK) {
@@ -441,6 +464,7 @@ Status finish_job(JobSpec& spec, const LineMap* lines) {
   }
   WEFT_RETURN_IF_ERROR(check_rules(spec, lines));
   WEFT_RETURN_IF_ERROR(check_model(spec, refuse));
+  WEFT_RETURN_IF_ERROR(finish_adapter(spec, refuse));
   WEFT_RETURN_IF_ERROR(finish_tasks(spec, refuse));
   WEFT_RETURN_IF_ERROR(check_tokenizer(spec, refuse));
   WEFT_RETURN_IF_ERROR(finish_mesh(spec, refuse));

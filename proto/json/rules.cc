@@ -22,8 +22,16 @@ bool is_message(const Field& field) {
   return field.cpp_type() == Field::CPPTYPE_MESSAGE && !field.is_map();
 }
 
+bool has_required(const pb::Descriptor& type) {
+  for (int i = 0; i < type.field_count(); ++i) {
+    if (rule_of(*type.field(i)).required()) return true;
+  }
+  return false;
+}
+
+// What has to be asked for by a required field is not made of defaults.
 bool has_defaults(const pb::Descriptor& type, std::set<const pb::Descriptor*>& seen) {
-  if (is_free_form(type) || !seen.insert(&type).second) return false;
+  if (is_free_form(type) || has_required(type) || !seen.insert(&type).second) return false;
   for (int i = 0; i < type.field_count(); ++i) {
     const Field& field = *type.field(i);
     if (!rule_of(field).default_value().empty()) return true;

@@ -44,6 +44,58 @@ TEST(JobRules, FinishingAgainAndReadingTheWrittenFormChangeNothing) {
   EXPECT_TRUE(google::protobuf::util::MessageDifferencer::Equals(spec, again));
 }
 
+constexpr const char* kTuned = R"(
+name: small
+kind: fine_tune
+model: {from: ckpt-1}
+tasks: [{type: causal_lm, data: {train: a.txt}}]
+training: {steps: 5}
+)";
+
+TEST(JobRules, AnAdapterIsThereWhereItIsAskedFor) {
+  proto::JobSpec spec;
+  ASSERT_EQ(finish(kTuned, &spec).to_string(), "ok");
+  EXPECT_FALSE(spec.has_adapter());
+  for (const char* adapter : {"adapter: lora\n", "adapter: {type: lora}\n"}) {
+    proto::JobSpec tuned;
+    ASSERT_EQ(finish(std::string(kTuned) + adapter, &tuned).to_string(), "ok") << adapter;
+    EXPECT_EQ(tuned.adapter().type(), proto::ADAPTER_TYPE_LORA);
+    EXPECT_EQ(tuned.adapter().rank(), 8);
+    EXPECT_EQ(tuned.adapter().alpha(), 8);
+    EXPECT_EQ(tuned.adapter().dropout(), 0);
+    EXPECT_FALSE(tuned.adapter().rslora());
+    EXPECT_EQ(tuned.adapter().base_model(), "ckpt-1");
+  }
+}
+
+TEST(JobRules, BadAdaptersAreRefused) {
+  const auto refused = [](const std::string& yaml, const std::string& field,
+                          const std::string& rule) {
+    proto::JobSpec spec;
+    const Status status = finish(yaml, &spec);
+    EXPECT_EQ(status.field(), field) << yaml << status.to_string();
+    EXPECT_NE(status.rule().find(rule), std::string::npos) << status.to_string();
+  };
+  const auto with = [&](const std::string& fields, const std::string& field,
+                        const std::string& rule) {
+    refused(std::string(kTuned) + "adapter: {type: lora, " + fields + "}\n", field, rule);
+  };
+  with("rank: 0", "adapter.rank", "between 1 and");
+  with("alpha: 0", "adapter.alpha", "above 0");
+  with("dropout: 1", "adapter.dropout", "below 1");
+  with("dropout: -0.1", "adapter.dropout", "at least 0");
+  with("targets: [q_proj, q_proj]", "adapter.targets[1]", "twice");
+  with("targets: ['']", "adapter.targets[0]", "not be empty");
+  refused(std::string(kTuned) + "adapter: {rank: 4}\n", "adapter.type", "required");
+  std::string topology = kTuned;
+  topology.replace(topology.find("steps: 5"), 8, "steps: 5, reproducible: topology");
+  refused(topology + "adapter: lora\n", "training.reproducible", "mesh or none");
+  std::string pretrain = kTuned;
+  pretrain.replace(pretrain.find("fine_tune"), 9, "pretrain");
+  pretrain.replace(pretrain.find("{from: ckpt-1}"), 14, "{family: gpt2, config: {}}");
+  refused(pretrain + "tokenizer: {type: byte}\nadapter: lora\n", "adapter", "model.from");
+}
+
 TEST(JobRules, WhatFollowsFromTheRestIsFilledIn) {
   proto::JobSpec spec;
   ASSERT_EQ(finish(R"(
