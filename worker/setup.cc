@@ -6,6 +6,8 @@
 #include <iterator>
 #include <numeric>
 #include <set>
+#include <span>
+#include <utility>
 
 #include "kernels/cpu/gemm_choice.h"
 #include "kernels/cuda/backend.h"
@@ -16,6 +18,7 @@
 #include "worker/admission/traffic.h"
 #include "worker/checkpoint/reader.h"
 #include "worker/models/hf_folder.h"
+#include "worker/setup_state.h"
 
 namespace weft {
 namespace {
@@ -100,6 +103,11 @@ Status find_config(const proto::JobSpec& spec, const ModelSource& source, Traini
   }
   if (spec.training().has_dropout()) {
     training.config = training.family->with_dropout(*training.config, spec.training().dropout());
+  }
+  if (spec.has_adapter()) {
+    WEFT_ASSIGN_OR_RETURN(const Adapter adapter,
+                          find_adapter(spec.adapter(), *training.family, *training.config));
+    training.config = training.family->with_adapter(*training.config, adapter);
   }
   if (spec.training().sequence_length() > training.config->positions) {
     return Status::invalid(
@@ -279,7 +287,7 @@ Status load_base(const ModelSource& source, Progress& progress, Training& traini
   std::vector<checkpoint::StateTensor> targets;
   for (checkpoint::StateTensor& tensor : training.state_tensors()) {
     const bool of_trunk = tensor.info->unit >= 0;
-    if (tensor.role != proto::TENSOR_ROLE_WEIGHT) continue;
+    if (tensor.role != proto::TENSOR_ROLE_WEIGHT || !tensor.info->adapts.empty()) continue;
     if (of_trunk || stored_alike(*tensor.info)) targets.push_back(std::move(tensor));
   }
   WEFT_ASSIGN_OR_RETURN(const auto missing,
@@ -289,7 +297,7 @@ Status load_base(const ModelSource& source, Progress& progress, Training& traini
   if (!missing.empty()) {
     return Status(Code::kCorruption, "model.from: the checkpoint lacks " + missing.front());
   }
-  return {};
+  return merge_adapter(*source.manifest, progress, training);
 }
 
 // Why a run that was `then` does not go on bit for bit; empty: it does.
@@ -463,12 +471,12 @@ void divide_sequence(Rank& rank, const proto::JobSpec& spec, Training& training)
   }
 }
 
-// Of a trunk that starts from its configuration, and of every head.
+// Of a trunk that starts from its configuration, and of every adapter and head.
 void initialize(ThreadPool& pool, Training& training, bool trunk, uint64_t seed) {
   for (size_t i = 0; i < training.optimizer->parameters().size(); ++i) {
     const ParameterInfo& info = training.optimizer->parameters()[i].info;
     const AdamW::State& state = training.optimizer->states()[i];
-    if (info.unit >= 0 && !trunk) continue;
+    if (info.unit >= 0 && info.adapts.empty() && !trunk) continue;
     state.master.set_on_host([&](float* values) {
       const Part own = state.own.value_or(Part{0, state.master.elements()});
       initialize_values(pool, info, own, values, seed);
@@ -482,6 +490,11 @@ void describe(Rank& rank, const proto::LaunchRecord& record, Training& training)
   manifest.set_attempt(record.attempt());
   manifest.set_family(std::string(training.family->name()));
   *manifest.mutable_tasks() = record.spec().tasks();
+  if (record.spec().has_adapter()) {
+    *manifest.mutable_adapter() = record.spec().adapter();
+    const std::vector<std::string>& targets = training.config->adapter.targets;
+    manifest.mutable_adapter()->mutable_targets()->Assign(targets.begin(), targets.end());
+  }
   proto::TrainerState& state = training.state;
   state.set_seed(record.spec().training().seed());
   state.set_threads_per_rank(rank.pool->size());
@@ -542,20 +555,6 @@ std::string build_description(Rank& rank) {
   return description + ", arithmetic " + std::to_string(kArithmetic);
 }
 
-std::vector<checkpoint::StateTensor> Training::state_tensors() {
-  std::vector<checkpoint::StateTensor> tensors;
-  const auto& parameters = optimizer->parameters();
-  const auto& states = optimizer->states();
-  for (size_t i = 0; i < parameters.size(); ++i) {
-    const ParameterInfo* info = &parameters[i].info;
-    const std::optional<Part>& own = states[i].own;
-    tensors.push_back({info, proto::TENSOR_ROLE_WEIGHT, states[i].master, own});
-    tensors.push_back({info, proto::TENSOR_ROLE_FIRST_MOMENT, states[i].first_moment, own});
-    tensors.push_back({info, proto::TENSOR_ROLE_SECOND_MOMENT, states[i].second_moment, own});
-  }
-  return tensors;
-}
-
 Result<std::unique_ptr<Training>> set_up(Rank& rank, const proto::LaunchRecord& record,
                                          Progress& progress) {
   auto training = std::make_unique<Training>();
@@ -583,6 +582,8 @@ Result<std::unique_ptr<Training>> set_up(Rank& rank, const proto::LaunchRecord& 
   initialize(*rank.pool, *training, from_scratch, record.spec().training().seed());
   if (source.resumed) {
     WEFT_RETURN_IF_ERROR(restore(*source.manifest, progress, *training, reproducible));
+    const auto& tensors = source.manifest->tensors();
+    training->keep_frozen(std::vector(tensors.begin(), tensors.end()));
   } else if (!from_scratch) {
     WEFT_RETURN_IF_ERROR(load_base(source, progress, *training));
   }

@@ -54,12 +54,18 @@ struct Training {
   proto::CheckpointManifest manifest;  // what every checkpoint of this job repeats
   // Of its files, where no checkpoint has them yet: they go with the first one. On rank 0.
   std::vector<checkpoint::FileChunk> file_chunks;
+  // Whether a checkpoint has the frozen tensors; `manifest` lists them then.
+  bool frozen_stored = false;
   proto::TrainerState state;  // where the training stands
   std::string resume_note;
 
-  // Weights and moments of every parameter, in a fixed order; `updates` of the optimizer follow
-  // from the steps of the trunk and of each task.
+  // Weights of every parameter and moments of those that are trained, in a fixed order; `updates`
+  // of the optimizer follow from the steps of the trunk and of each task.
   std::vector<checkpoint::StateTensor> state_tensors();
+  // Those that the next checkpoint has to store, and what follows once it is stored; `entries`: its
+  // tensors, on rank 0.
+  std::vector<checkpoint::StateTensor> unstored_tensors();
+  void keep_frozen(std::span<const proto::TensorEntry> entries);
 };
 
 Result<std::unique_ptr<Training>> set_up(Rank& rank, const proto::LaunchRecord& record,

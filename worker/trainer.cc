@@ -335,7 +335,7 @@ void Run::begin_checkpoint(const std::string& why, int64_t request) {
   manifest.set_why(why);
   manifest.set_request(request);
   manifest.set_created_ms(wall_ms());
-  writer_.begin(std::move(manifest), training_.state_tensors(), training_.file_chunks);
+  writer_.begin(std::move(manifest), training_.unstored_tensors(), training_.file_chunks);
 }
 
 void Run::finish_checkpoint() {
@@ -347,8 +347,9 @@ void Run::finish_checkpoint() {
 }
 
 void Run::commit_checkpoint() {
-  writer_.commit();
-  training_.file_chunks = {};  // the next one refers to them
+  const std::vector<proto::TensorEntry> entries = writer_.commit();
+  training_.file_chunks = {};  // the next one refers to them, and to what is frozen
+  training_.keep_frozen(entries);
   if (const int64_t count = std::exchange(skipped_, 0); count > 0) {
     tell_event("checkpoint_resumed",
                "stored; checkpoints left out meanwhile: " + std::to_string(count));

@@ -23,11 +23,12 @@ namespace weft {
 
 struct Singles {
   Singles() = default;
-  // fp32; or values of bf16, and their other halves, of the same shape. Contiguous.
+  // fp32; or values of bf16, and their other halves, of the same shape. Contiguous. Values of a
+  // half type alone are numbers that are rounded to it (of what is not trained).
   Singles(Tensor numbers_or_values, Tensor other_halves = {});
 
-  Tensor numbers;  // fp32, or bf16: the values
-  // Empty where numbers are fp32. 16-bit integers, for which there is no dtype: BF16 in name.
+  Tensor numbers;  // fp32, or of a half type: the values
+  // Empty where these are all there is. 16-bit integers, for which there is no dtype: BF16 in name.
   Tensor low;
 
   int64_t elements() const { return numbers.elements(); }
@@ -38,7 +39,9 @@ struct Singles {
   // The same from write(numbers), which gives them all, on the host. Returns what write does.
   template <typename F>
   decltype(auto) set_on_host(F&& write) const {
-    if (!low) return change_on_host<float>(numbers, std::forward<F>(write));
+    if (numbers.dtype() == DType::kF32) {
+      return change_on_host<float>(numbers, std::forward<F>(write));
+    }
     std::vector<float> values(static_cast<size_t>(elements()));
     if constexpr (std::is_void_v<decltype(write(values.data()))>) {
       write(values.data());

@@ -188,6 +188,13 @@ float* Writer::copy(const StateTensor& tensor, float* to) {
     });
     return to;
   }
+  if (is_half(numbers.dtype())) {
+    const std::vector<float> values = tensor.value.to_vector();
+    take_all([&](float* out, int64_t from, int64_t count) {
+      std::copy_n(values.data() + from, count, out);
+    });
+    return to;
+  }
   Stream* stream = numbers.allocator().stream();
   if (stream != nullptr && runs.size() == 1) {
     const auto [from, count] = runs.front();
@@ -294,7 +301,7 @@ std::vector<std::string> gather_bytes(Context& cx, Communicator& comm, const std
   return parts;
 }
 
-void Writer::commit() {
+std::vector<proto::TensorEntry> Writer::commit() {
   WEFT_CHECK(written(), "the checkpoint is not written yet");
   join();
   active_ = false;
@@ -333,20 +340,25 @@ void Writer::commit() {
       if (!added) add_tiles(entry, it->second);
     }
   }
-  if (rank_.mesh.index(Axis::kWorld) != 0) return;
-  int64_t bytes = 0;
+  std::vector<proto::TensorEntry> stored;
+  if (rank_.mesh.index(Axis::kWorld) != 0) return stored;
   for (auto& [key, entry] : merged) {
+    if (Status status = check_entry(entry); !status.ok()) throw StatusError(status);
+    *manifest_.add_tensors() = entry;
+    stored.push_back(std::move(entry));
+  }
+  int64_t bytes = 0;
+  for (const proto::TensorEntry& entry : manifest_.tensors()) {
     for (const proto::Tile& tile : entry.tiles()) {
       for (const proto::ChunkRef& chunk : tile.chunks()) bytes += chunk.size();
     }
-    if (Status status = check_entry(entry); !status.ok()) throw StatusError(status);
-    manifest_.add_tensors()->Swap(&entry);
   }
   manifest_.set_bytes(bytes);
   proto::RankEnvelope message;
   message.mutable_checkpoint()->set_why(manifest_.why());
   message.mutable_checkpoint()->mutable_manifest()->Swap(&manifest_);
   if (Status status = progress_.send(std::move(message)); !status.ok()) throw StatusError(status);
+  return stored;
 }
 
 }  // namespace weft::checkpoint

@@ -48,8 +48,9 @@ class Writer {
   Writer(const Writer&) = delete;
   Writer& operator=(const Writer&) = delete;
 
-  // Takes the snapshot and returns; `manifest` holds everything but its tensors. The same call on
-  // every rank. `files`, which stay as they are until commit(), are stored too. Requires idle().
+  // Takes the snapshot and returns; `manifest` holds everything but the tensors of `state`, and
+  // entries of those that are stored already. The same call on every rank. `files`, which stay as
+  // they are until commit(), are stored too. Requires idle().
   void begin(proto::CheckpointManifest manifest, std::span<const StateTensor> state,
              std::span<const FileChunk> files = {});
 
@@ -62,8 +63,9 @@ class Writer {
   void wait();
 
   // A collective over the world: gathers the tiles, and rank 0 sends the manifest. Throws
-  // StatusError with the first rank's failure. Requires written() on every rank.
-  void commit();
+  // StatusError with the first rank's failure. Requires written() on every rank. Returns on rank 0
+  // the entries of the tensors that begin() was given, nothing elsewhere.
+  std::vector<proto::TensorEntry> commit();
 
  private:
   struct Piece;  // one chunk-sized part of a tile

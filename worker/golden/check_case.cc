@@ -46,10 +46,13 @@ Status check_shape(const Case& golden, const std::string& name, const Shape& sha
 
 Status check_gradients(const Case& golden) {
   const HfFolder& folder = golden.folder;
+  const std::string of_gradients =
+      "grad." + std::string(golden.adapter_weights.empty() ? "" : kPeftPrefix);
   for (const ParameterInfo& info : folder.family->plan(*folder.config, 1, 0)) {
-    WEFT_RETURN_IF_ERROR(check_shape(golden, "grad." + info.name, info.shape));
+    WEFT_RETURN_IF_ERROR(check_shape(golden, of_gradients + info.name, info.shape));
+    WEFT_RETURN_IF_ERROR(check_shape(golden, "merged." + info.name, info.shape));
   }
-  return check_shape(golden, "grad.score.weight", {folder.labels, folder.config->hidden});
+  return check_shape(golden, of_gradients + "score.weight", {folder.labels, folder.config->hidden});
 }
 
 }  // namespace

@@ -54,6 +54,7 @@ double Comparer::bar(const std::string& kind) const {
                                       "has to hold the errors of PyTorch, as "
                                       "tests/conformance/run.sh derive_bf16.py FOLDER writes it"));
   }
+  if (kind.starts_with("merged.")) return kMergedBar;
   return kind == "norm after" ? kNormBar : kBar;
 }
 

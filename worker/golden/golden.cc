@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "worker/checkpoint/safetensors.h"
 #include "worker/golden/comparer.h"
 #include "worker/golden/updates.h"
 
@@ -21,6 +22,50 @@ void compare_case(Replica& replica, const Case& golden, Comparer& comparer) {
   }
   comparer.zero_gradients(golden.zero_gradients);
   replica.clear();
+}
+
+std::vector<float> read_whole(const SafetensorsSet& files, const std::string& name) {
+  const SafetensorInfo* info = files.find(name);
+  if (info == nullptr) throw StatusError(Status::invalid(name, "absent", "is missing"));
+  std::vector<float> values(static_cast<size_t>(info->elements()));
+  const Status status = files.read(name, -1, 0, 0, values);
+  if (!status.ok()) throw StatusError(status);
+  return values;
+}
+
+SafetensorsSet open_files(const std::vector<std::string>& paths) {
+  Result<SafetensorsSet> files = SafetensorsSet::open(paths);
+  if (!files) throw StatusError(std::move(files).error());
+  return std::move(*files);
+}
+
+// The weights of the files with their adapter, as exports and later jobs have them. Every rank
+// compares all.
+void compare_merged(const Case& golden, Comparer& comparer) {
+  if (golden.adapter_weights.empty()) return;
+  const HfFolder& folder = golden.folder;
+  const SafetensorsSet base = open_files(folder.weight_files);
+  const SafetensorsSet adapter = open_files({golden.adapter_weights});
+  const std::vector<ParameterInfo> plan = folder.family->plan(*folder.config, 1, 0);
+  for (size_t i = 0; i + 1 < plan.size(); ++i) {
+    const auto expected = golden.tensors.find("merged." + plan[i].adapts);
+    if (expected == golden.tensors.end() || plan[i + 1].adapts != plan[i].adapts) continue;
+    const auto read = [&](const ParameterInfo& info) {
+      return read_whole(adapter, std::string(kPeftPrefix) + info.name);
+    };
+    std::vector<float> weight;
+    for (const std::string& name : folder.family->file_names(plan[i].adapts)) {
+      if (weight.empty() && base.find(name) != nullptr) weight = read_whole(base, name);
+    }
+    MergedDelta(folder.config->adapter, folder.family->layout(), read(plan[i]), read(plan[i + 1]))
+        .add_to(0, weight);
+    double difference = 0;
+    for (size_t at = 0; at < weight.size(); ++at) {
+      const double off = comparer.difference(weight[at], expected->second.values[at]);
+      difference = std::isnan(off) ? off : std::max(difference, off);
+    }
+    comparer.part(expected->first, difference, largest_of(expected->second));
+  }
 }
 
 void compare_trajectory(Rank& rank, const Case& golden, DType precision, Comparer& comparer,
@@ -89,6 +134,7 @@ Report run_case(Rank& rank, const Case& golden, DType precision) {
     round_parameters(rank, handles, precision);
     compare_case(replica, golden, comparer);
   }
+  if (precision == DType::kF32) compare_merged(golden, comparer);
   compare_trajectory(rank, golden, precision, comparer, false);
   compare_trajectory(rank, golden, precision, comparer, true);
   return {golden.name, comparer.finish()};

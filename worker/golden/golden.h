@@ -16,10 +16,11 @@ namespace weft::golden {
 // bar is twice the error that PyTorch itself has in bf16, as bf16.json holds it. In float64 an
 // error is what lies beyond the rounding with which the expected value is stored: half of the last
 // place of a float32, or, of a number of trajectory.json with ten digits, of the tenth.
-inline constexpr double kBar = 2e-5;      // outputs, loss, gradients, trajectory
-inline constexpr double kZeroBar = 1e-6;  // of zero gradients, relative to the largest gradient
-inline constexpr double kNormBar = 1e-5;  // parameter norms after training
-inline constexpr double kRateBar = 1e-6;  // learning rates
+inline constexpr double kBar = 2e-5;        // outputs, loss, gradients, trajectory
+inline constexpr double kZeroBar = 1e-6;    // of zero gradients, relative to the largest gradient
+inline constexpr double kNormBar = 1e-5;    // parameter norms after training
+inline constexpr double kMergedBar = 1e-5;  // weights with the adapter in them; in fp32 only
+inline constexpr double kRateBar = 1e-6;    // learning rates
 inline constexpr double kBf16Share = 2;
 inline constexpr double kDoubleBar = 1e-12;  // float64: everything
 

@@ -1,5 +1,6 @@
 #include "worker/golden/golden_case.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -67,7 +68,7 @@ Result<TaskRows> read_rows(const SafetensorsFile& file, const std::string& prefi
 Status read_tensors(const SafetensorsFile& file, Case& golden) {
   for (const auto& [name, info] : file.tensors()) {
     const bool output = name == "loss" || name == "logits" || name == "last_hidden_state" ||
-                        name.starts_with("grad.");
+                        name.starts_with("grad.") || name.starts_with("merged.");
     if (!output) continue;
     if (info.shape.size() > Shape::kDimsMax) {
       return Status::invalid(file.path() + ": " + name, std::to_string(info.shape.size()) + " dims",
@@ -144,15 +145,34 @@ Result<Case> read_description(const fs::path& root) {
     if (find_family(family) == nullptr) {
       return fail(Status::invalid("family", family, "must be one of " + known_families()));
     }
-    if (fs::exists(root / "adapter")) {
-      return fail(Status::invalid("adapter", (root / "adapter").string(),
-                                  "cases with an adapter cannot be run"));
-    }
   } catch (const nlohmann::json::exception& error) {
     return fail(Code::kInvalidArgument, (root / "case.json").string() + ": " + error.what());
   }
   WEFT_ASSIGN_OR_RETURN(golden.task_type, task_type(golden.task));
   return golden;
+}
+
+Status read_adapter(const fs::path& folder, Case& golden) {
+  if (!fs::exists(folder)) return {};
+  const fs::path path = folder / "adapter_config.json";
+  WEFT_ASSIGN_OR_RETURN(const nlohmann::json json, read_json_file(path));
+  Result<PeftFolder> peft = parse_peft_config(json.dump());
+  if (!peft) return peft.error().with_prefix(path.string());
+  const ModelFamily& family = *golden.folder.family;
+  Result<Adapter> adapter = find_adapter(std::move(peft->adapter), family, *golden.folder.config);
+  if (!adapter) return adapter.error().with_prefix(path.string());
+  golden.folder.config = family.with_adapter(*golden.folder.config, *adapter);
+  golden.adapter_weights = (folder / "adapter_model.safetensors").string();
+  WEFT_ASSIGN_OR_RETURN(const SafetensorsFile file, SafetensorsFile::open(golden.adapter_weights));
+  for (const ParameterInfo& info : family.plan(*golden.folder.config, 1, 0)) {
+    if (info.adapts.empty()) continue;
+    const SafetensorInfo* found = file.find(std::string(kPeftPrefix) + info.name);
+    if (found != nullptr && std::ranges::equal(found->shape, info.shape.extents())) continue;
+    return Status::invalid(golden.adapter_weights + ": " + std::string(kPeftPrefix) + info.name,
+                           found == nullptr ? "absent" : "another shape",
+                           "must have the shape " + info.shape.to_string());
+  }
+  return {};
 }
 
 Result<std::map<std::string, double>> read_bf16_errors(const fs::path& path) {
@@ -175,6 +195,7 @@ Result<Case> read_case(const std::string& folder) {
   const fs::path root(folder);
   WEFT_ASSIGN_OR_RETURN(Case golden, read_description(root));
   WEFT_ASSIGN_OR_RETURN(golden.folder, open_hf_folder((root / "hf").string()));
+  WEFT_RETURN_IF_ERROR(read_adapter(root / "adapter", golden));
   WEFT_ASSIGN_OR_RETURN(const SafetensorsFile file,
                         SafetensorsFile::open((root / "case.safetensors").string()));
   WEFT_ASSIGN_OR_RETURN(golden.inputs, read_rows(file, ""));

@@ -7,6 +7,8 @@
 //   batches.safetensors  training batches "0.input_ids", "0.labels", "1.input_ids", ...
 //   trajectory.json      20 AdamW updates on these batches in turn
 //   bf16.json            optional: how far PyTorch in bfloat16 is from all this
+//   adapter/             optional: adapter_config.json and adapter_model.safetensors of PEFT, whose
+//                        weights are what is trained; "merged.<parameter>" are the weights with it
 //
 // Thread safety: values; read-only while ranks run. Ownership: a case owns everything it read.
 #pragma once
@@ -46,12 +48,13 @@ struct Trajectory {
 
 struct Case {
   std::string name;
-  std::string task;       // as case.json says: "causal", "sequence", "packed", ...
-  std::string task_type;  // of make_task
-  HfFolder folder;
+  std::string task;             // as case.json says: "causal", "sequence", "packed", ...
+  std::string task_type;        // of make_task
+  HfFolder folder;              // its configuration has the adapter
+  std::string adapter_weights;  // full path of adapter_model.safetensors; empty: no adapter
   TaskRows inputs;
   std::vector<int64_t> compared;            // attention_mask of the inputs: where outputs count
-  std::map<std::string, Expected> tensors;  // outputs, "loss", "grad.*"
+  std::map<std::string, Expected> tensors;  // outputs, "loss", "grad.*", "merged.*"
   std::vector<std::string> zero_gradients;
   std::vector<TaskRows> batches;
   Trajectory trajectory;

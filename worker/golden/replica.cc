@@ -28,23 +28,27 @@ T take(Result<T> result) {
 
 }  // namespace
 
-Replica::Replica(Rank& rank, const Case& golden) : rank_(rank) {
+Replica::Replica(Rank& rank, const Case& golden)
+    : rank_(rank), prefix_(golden.adapter_weights.empty() ? "" : kPeftPrefix) {
   const HfFolder& folder = golden.folder;
   trunk_ = take(folder.family->make_trunk(rank, folder.config));
   task_ = take(make_task(rank, golden.task_type, *folder.config,
                          {.name = "golden", .labels = folder.labels}));
   std::vector<HeadTensor> heads;
   for (Parameter& parameter : task_->parameters()) {
-    heads.push_back({file_name(parameter), &parameter});
+    heads.push_back({task_->file_name(parameter.info.name), &parameter});
   }
   // The files of a classifier may lack the trunk's head of tokens.
   for (Parameter* parameter : parameters()) initialize_parameters({parameter, 1}, 0);
-  const Status status = load_hf_weights(folder, trunk_->parameters(), heads);
+  Status status = load_hf_weights(folder, trunk_->parameters(), heads);
+  if (status.ok() && !golden.adapter_weights.empty()) {
+    status = load_peft_weights(golden.adapter_weights, trunk_->parameters(), heads);
+  }
   if (!status.ok()) throw StatusError(status);
 }
 
 std::string Replica::file_name(const Parameter& parameter) const {
-  return task_->file_name(parameter.info.name);
+  return prefix_ + task_->file_name(parameter.info.name);
 }
 
 std::vector<Parameter*> Replica::parameters() {

@@ -29,6 +29,7 @@ class Replica {
 
   std::vector<Parameter*> parameters();
   std::vector<Parameter> handles();
+  // As the case calls it: by its name in the files of transformers, or of PEFT.
   std::string file_name(const Parameter& parameter) const;
   // Euclidean norm of the whole parameter.
   double norm_of(const Parameter& parameter, const std::vector<double>& master);
@@ -43,6 +44,7 @@ class Replica {
                       Comparer& comparer);
 
   Rank& rank_;
+  const std::string prefix_;
   std::unique_ptr<Trunk> trunk_;
   std::unique_ptr<Task> task_;
 };

@@ -45,6 +45,7 @@ class DoubleUpdates final : public Updates {
     const double bias1 = 1 - std::pow(options_.beta1, count_);
     const double bias2 = 1 - std::pow(options_.beta2, count_);
     for (size_t i = 0; i < parameters_.size(); ++i) {
+      if (!parameters_[i].info.trained) continue;
       const std::vector<double> gradient = gradient_of(parameters_[i]);
       const double decay = parameters_[i].info.decay ? options_.weight_decay : 0;
       double* value = parameters_[i].value.data<double>();

@@ -7,6 +7,7 @@
 #include "kernels/tensor/strided.h"
 #include "proto/base/activity.h"
 #include "worker/parallel/blocked.h"
+#include "worker/parallel/low_rank.h"
 #include "worker/parallel/sequence_attention.h"
 
 namespace weft {
@@ -44,14 +45,32 @@ parallel::HeadParts own_heads(const Rank& rank, const ModelConfig& config) {
   return parallel::head_parts(config.heads, config.key_heads, tensor.size(), tensor.rank());
 }
 
+// Of a block that begins `block`: by the place of a weight that of its A; 0: none.
+std::vector<size_t> adapter_places(std::span<const ParameterInfo> block, size_t per_block) {
+  std::vector<size_t> places(per_block);
+  for (size_t which = 0; which < per_block; ++which) {
+    for (size_t at = per_block; at < block.size() && block[at].unit == block[which].unit; at += 2) {
+      if (block[at].adapts == block[which].name) places[which] = at;
+    }
+  }
+  return places;
+}
+
+size_t with_adapters(std::span<const size_t> adapter_of) {
+  return adapter_of.size() + 2 * static_cast<size_t>(std::ranges::count_if(
+                                     adapter_of, [](size_t place) { return place > 0; }));
+}
+
 }  // namespace
 
 DecoderTrunk::DecoderTrunk(Rank& rank, ModelConfigPtr config, std::span<const ParameterInfo> plan,
-                           size_t first_block, size_t per_block)
+                           ops::WeightLayout layout, size_t first_block, size_t per_block)
     : Trunk(rank),
       shared_(std::move(config)),
       first_block_(first_block),
-      per_block_(per_block),
+      layout_(layout),
+      adapter_of_(adapter_places(plan.subspan(first_block), per_block)),
+      per_block_(with_adapters(adapter_of_)),
       heads_(own_heads(rank, *shared_)),
       parameters_(make_trunk_parameters(rank, plan)) {
   // All ranks agree on whether there is anything to share.
@@ -109,6 +128,79 @@ Tensor DecoderTrunk::block(Context& cx, const DecoderPass& pass, int64_t layer,
     return rest(cx, checkpointed(cx, attended, input));
   };
   return open_again(cx, unit, compute());
+}
+
+Tensor DecoderTrunk::column(Context& cx, const DecoderPass& pass, int64_t layer, size_t which,
+                            const Tensor& x, const Tensor& bias,
+                            std::optional<ops::Activation> activation, int parts) {
+  const bool adapts = adapter_of_[which] > 0;
+  const Tensor y = parallel::column_linear(cx, pass.axis, x, weight(layer, which), bias, layout_,
+                                           adapts ? std::nullopt : activation, parts);
+  if (!adapts) return y;
+  const Tensor sum = adapted(cx, pass, layer, which, x, y, /*of_column=*/true);
+  return activation ? ops::activate(cx, sum, *activation) : sum;
+}
+
+std::vector<Tensor> DecoderTrunk::columns(Context& cx, const DecoderPass& pass, int64_t layer,
+                                          std::span<const size_t> which, const Tensor& x,
+                                          std::span<const Tensor> weights,
+                                          std::span<const Tensor> biases) {
+  std::vector<Tensor> all = parallel::column_linears(cx, pass.axis, x, weights, biases, layout_);
+  for (size_t i = 0; i < all.size(); ++i) {
+    all[i] = adapted(cx, pass, layer, which[i], x, all[i], /*of_column=*/true);
+  }
+  return all;
+}
+
+Tensor DecoderTrunk::row(Context& cx, const DecoderPass& pass, int64_t layer, size_t which,
+                         const Tensor& x, const Tensor& bias, const Tensor& residual) {
+  const Tensor y =
+      parallel::row_linear(cx, pass.axis, x, weight(layer, which), bias, layout_, residual);
+  return adapted(cx, pass, layer, which, x, y, /*of_column=*/false);
+}
+
+Tensor DecoderTrunk::adapted(Context& cx, const DecoderPass& pass, int64_t layer, size_t which,
+                             const Tensor& x, const Tensor& y, bool of_column) {
+  if (adapter_of_[which] == 0) return y;
+  const size_t place = first_of(layer) + adapter_of_[which];
+  const ParameterInfo &a = parameters_[place].info, &b = parameters_[place + 1].info;
+  const Adapter& adapter = shared_->adapter;
+  // B's rows may be of heads that other ranks have too.
+  const parallel::LowRank map{
+      parameter(place),
+      b.shard.copies > 1 ? shared_by_heads(cx, parameter(place + 1)) : parameter(place + 1),
+      adapter.scaling()};
+  const RandomKey key = pass.batch.random.derive(
+      kAdapterDropout, static_cast<uint64_t>(layer) * adapter_of_.size() + which);
+  DropoutPlace at{of_column ? pass.axis.token_part() : Part{0, pass.batch.own_tokens}, a.shape[1]};
+  if (!a.shard.whole()) at.first_feature = a.shard.ranges[0].start;
+  const Tensor input = dropout(cx, pass, x, adapter.dropout, key, at);
+  return of_column ? parallel::add_to_column(cx, pass.axis, input, map, y)
+                   : parallel::add_to_row(cx, pass.axis, input, map, y);
+}
+
+Tensor DecoderTrunk::dropout(Context& cx, const DecoderPass& pass, const Tensor& x, double rate,
+                             const RandomKey& key, const DropoutPlace& place) const {
+  const TokenBatch& batch = pass.batch;
+  if (!batch.training || rate == 0) return x;
+  const int index = rank().mesh.index(Axis::kSequence);
+  if (pass.axis.blocks > 0) {
+    const int64_t first = batch.first_row * batch.tokens + batch.layout->runs(index)[0].start;
+    return ops::dropout(cx, x, rate, key,
+                        {{1, batch.rows * batch.tokens, place.features},
+                         {0, first + place.among_own.start, place.first_feature}});
+  }
+  std::vector<Tensor> parts;
+  int64_t at = 0;
+  for (const Part& run : batch.layout->runs(index, place.among_own)) {
+    const ops::GlobalIndex where{{batch.rows, batch.tokens, place.features},
+                                 {batch.first_row, run.start, place.first_feature}};
+    const Tensor part = ops::slice(cx, x, 1, at, run.length);
+    parts.push_back(ops::dropout(cx, part, rate, key, where));
+    at += run.length;
+  }
+  if (parts.empty()) return x;
+  return parts.size() == 1 ? parts[0] : ops::concat(cx, parts, 1);
 }
 
 Tensor DecoderTrunk::shared_by_heads(Context& cx, const Tensor& shard) const {

@@ -7,6 +7,9 @@
 #pragma once
 
 #include <array>
+#include <optional>
+#include <span>
+#include <vector>
 
 #include "kernels/attention/attention.h"
 #include "kernels/ops/rotary.h"
@@ -17,7 +20,13 @@
 namespace weft {
 
 // Uses of random numbers, each a stream of its own.
-enum DropoutUse : uint64_t { kEmbeddingDropout, kScoreDropout, kAttentionDropout, kMlpDropout };
+enum DropoutUse : uint64_t {
+  kEmbeddingDropout,
+  kScoreDropout,
+  kAttentionDropout,
+  kMlpDropout,
+  kAdapterDropout
+};
 
 // One forward pass, whose blocks may be computed again.
 struct DecoderPass {
@@ -43,9 +52,10 @@ class DecoderTrunk : public Trunk {
 
  protected:
   // `plan`: the table of tokens, what else is used before the blocks (first_block parameters
-  // together), per_block parameters of each block, those of the final norm, the untied head's.
+  // together), per_block parameters of each block and behind them those of its adapter, those of
+  // the final norm, the untied head's.
   DecoderTrunk(Rank& rank, ModelConfigPtr config, std::span<const ParameterInfo> plan,
-               size_t first_block, size_t per_block);
+               ops::WeightLayout layout, size_t first_block, size_t per_block);
 
   // -> [B, Tb, H]; fills in what the blocks need of the pass.
   virtual Tensor embed(Context& cx, DecoderPass& pass) = 0;
@@ -63,6 +73,26 @@ class DecoderTrunk : public Trunk {
   // Of the parameters behind the blocks.
   const Tensor& last(size_t which) const { return parameter(first_of(shared_->layers) + which); }
 
+  // A block's linear maps by the places of their weights, with what adapts them: as
+  // parallel::column_linear, column_linears (weights: as they are to be used) and row_linear.
+  Tensor column(Context& cx, const DecoderPass& pass, int64_t layer, size_t which, const Tensor& x,
+                const Tensor& bias, std::optional<ops::Activation> activation = std::nullopt,
+                int parts = 1);
+  std::vector<Tensor> columns(Context& cx, const DecoderPass& pass, int64_t layer,
+                              std::span<const size_t> which, const Tensor& x,
+                              std::span<const Tensor> weights, std::span<const Tensor> biases = {});
+  Tensor row(Context& cx, const DecoderPass& pass, int64_t layer, size_t which, const Tensor& x,
+             const Tensor& bias, const Tensor& residual);
+
+  // x [B, tokens, F], of this rank's tokens those `among_own`, with features from first_feature on
+  // of `features`; with dropout where the pass trains.
+  struct DropoutPlace {
+    Part among_own;
+    int64_t features = 0, first_feature = 0;
+  };
+  Tensor dropout(Context& cx, const DecoderPass& pass, const Tensor& x, double rate,
+                 const RandomKey& key, const DropoutPlace& place) const;
+
   const parallel::HeadParts& heads() const { return heads_; }
   // A weight of this rank's heads of keys, for this rank's use: its gradient is summed over the
   // ranks of the tensor axis that hold the same heads.
@@ -79,13 +109,20 @@ class DecoderTrunk : public Trunk {
     return first_block_ + static_cast<size_t>(layer) * per_block_;
   }
   parallel::TensorAxis axis_for(const TokenBatch& batch) const;
+  // y with what adapts the map that gave it, of the same x.
+  Tensor adapted(Context& cx, const DecoderPass& pass, int64_t layer, size_t which, const Tensor& x,
+                 const Tensor& y, bool of_column);
   Tensor block(Context& cx, const DecoderPass& pass, int64_t layer, const Tensor& input);
   Tensor attend_cached(Context& cx, KeyValueCache& cache, int64_t layer, const Tensor& query,
                        const Tensor& key, const Tensor& value,
                        attention::Parameters& parameters) const;
 
   const ModelConfigPtr shared_;
-  const size_t first_block_, per_block_;
+  const size_t first_block_;
+  const ops::WeightLayout layout_;
+  // Of a block, by the place of a weight: that of its adapter's A, which B follows; 0: none.
+  const std::vector<size_t> adapter_of_;
+  const size_t per_block_;  // with the adapters
   const parallel::HeadParts heads_;
   std::vector<Parameter> parameters_;
 };

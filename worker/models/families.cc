@@ -20,6 +20,12 @@ std::vector<const ModelFamily*> families() {
 
 }  // namespace
 
+std::vector<ParameterInfo> ModelFamily::plan(const ModelConfig& config, int tensor_size,
+                                             int tensor_index) const {
+  std::vector<ParameterInfo> plan = base_plan(config, tensor_size, tensor_index);
+  return config.adapter.rank > 0 ? adapted_plan(std::move(plan), config, layout()) : plan;
+}
+
 std::vector<std::string> ModelFamily::file_names(std::string_view parameter) const {
   std::vector<std::string> names{std::string(parameter)};
   if (parameter.starts_with(prefix())) names.emplace_back(parameter.substr(prefix().size()));

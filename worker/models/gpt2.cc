@@ -17,25 +17,20 @@ using ops::WeightLayout;
 
 class Gpt2Trunk final : public DecoderTrunk {
  public:
-  Gpt2Trunk(Rank& rank, std::shared_ptr<const Config> config)
-      : DecoderTrunk(rank, config, own_plan(rank, *config), gpt2::kFirstBlock,
+  Gpt2Trunk(Rank& rank, std::shared_ptr<const Config> config, std::span<const ParameterInfo> plan)
+      : DecoderTrunk(rank, config, plan, WeightLayout::kInOut, gpt2::kFirstBlock,
                      gpt2::kParametersPerBlock),
         config_(std::move(config)) {}
 
  private:
-  static std::vector<ParameterInfo> own_plan(const Rank& rank, const Config& config) {
-    const Communicator& tensor = rank.mesh.axis(Axis::kTensor);
-    return gpt2::plan(config, tensor.size(), tensor.rank());
-  }
-
   Tensor embed(Context& cx, DecoderPass& pass) override {
     const parallel::TensorAxis& axis = pass.axis;
     const Tensor x = parallel::vocabulary_embedding(
         cx, axis, pass.batch.ids, parameter(gpt2::kTokenEmbedding), config_->vocabulary);
     const Tensor positions = parallel::own_numbers(cx, axis, pass.batch.positions);
     const Tensor table = parallel::replicated(cx, axis, parameter(gpt2::kPositionEmbedding));
-    return dropout(cx, pass, ops::add(cx, x, ops::embedding(cx, positions, table)),
-                   config_->embedding_dropout, kEmbeddingDropout, 0);
+    return between_dropout(cx, pass, ops::add(cx, x, ops::embedding(cx, positions, table)),
+                           config_->embedding_dropout, kEmbeddingDropout, 0);
   }
 
   Tensor last_norm(Context& cx, const DecoderPass& pass, const Tensor& x) override {
@@ -49,30 +44,10 @@ class Gpt2Trunk final : public DecoderTrunk {
   }
 
   // x between blocks, [B, Tb, H].
-  Tensor dropout(Context& cx, const DecoderPass& pass, const Tensor& x, double rate, DropoutUse use,
-                 int64_t layer) const {
-    const TokenBatch& batch = pass.batch;
-    if (!batch.training || rate == 0) return x;
-    const parallel::TensorAxis& axis = pass.axis;
-    const RandomKey key = batch.random.derive(use, static_cast<uint64_t>(layer));
-    const int index = rank().mesh.index(Axis::kSequence);
-    if (axis.blocks > 0) {
-      const int64_t first = batch.first_row * batch.tokens + batch.layout->runs(index)[0].start;
-      return ops::dropout(cx, x, rate, key,
-                          {{1, batch.rows * batch.tokens, config_->hidden},
-                           {0, first + axis.token_part().start, 0}});
-    }
-    std::vector<Tensor> parts;
-    int64_t at = 0;
-    for (const Part& run : batch.layout->runs(index, axis.token_part())) {
-      const ops::GlobalIndex where{{batch.rows, batch.tokens, config_->hidden},
-                                   {batch.first_row, run.start, 0}};
-      const Tensor part = ops::slice(cx, x, 1, at, run.length);
-      parts.push_back(ops::dropout(cx, part, rate, key, where));
-      at += run.length;
-    }
-    if (parts.empty()) return x;
-    return parts.size() == 1 ? parts[0] : ops::concat(cx, parts, 1);
+  Tensor between_dropout(Context& cx, const DecoderPass& pass, const Tensor& x, double rate,
+                         DropoutUse use, int64_t layer) const {
+    const RandomKey key = pass.batch.random.derive(use, static_cast<uint64_t>(layer));
+    return dropout(cx, pass, x, rate, key, {pass.axis.token_part(), config_->hidden});
   }
 
   Tensor attention(Context& cx, const DecoderPass& pass, int64_t layer,
@@ -81,9 +56,8 @@ class Gpt2Trunk final : public DecoderTrunk {
     const int64_t own = heads().queries.length, features = config_->head_features;
     Tensor x = layer_norm(cx, pass.axis, input, weight(layer, gpt2::kNorm1Weight),
                           weight(layer, gpt2::kNorm1Bias));
-    x = parallel::column_linear(cx, pass.axis, x, weight(layer, gpt2::kAttentionWeight),
-                                weight(layer, gpt2::kAttentionBias), WeightLayout::kInOut,
-                                std::nullopt, /*parts=*/3);
+    x = column(cx, pass, layer, gpt2::kAttentionWeight, x, weight(layer, gpt2::kAttentionBias),
+               std::nullopt, /*parts=*/3);
     const std::array<Tensor, 3> parts =
         query_key_value(cx, ops::reshape(cx, x, {rows, tokens, 3, own, features}));
     x = attend(cx, pass, layer, parts[0], parts[1], parts[2],
@@ -114,21 +88,18 @@ class Gpt2Trunk final : public DecoderTrunk {
   // input + dropout(x weight + bias); the bias follows its weight.
   Tensor joined(Context& cx, const DecoderPass& pass, int64_t layer, const Tensor& input,
                 const Tensor& x, BlockParameter which, DropoutUse use) {
-    const Tensor& matrix = weight(layer, which);
-    const Tensor& bias = weight(layer, which + 1);
     const bool drops = pass.batch.training && config_->residual_dropout > 0;
-    const Tensor y = parallel::row_linear(cx, pass.axis, x, matrix, bias, WeightLayout::kInOut,
-                                          drops ? Tensor() : input);
+    const Tensor y =
+        row(cx, pass, layer, which, x, weight(layer, which + 1), drops ? Tensor() : input);
     if (!drops) return y;
-    return ops::add(cx, input, dropout(cx, pass, y, config_->residual_dropout, use, layer));
+    return ops::add(cx, input, between_dropout(cx, pass, y, config_->residual_dropout, use, layer));
   }
 
   Tensor mlp(Context& cx, const DecoderPass& pass, int64_t layer, const Tensor& input) override {
     Tensor x = layer_norm(cx, pass.axis, input, weight(layer, gpt2::kNorm2Weight),
                           weight(layer, gpt2::kNorm2Bias));
-    x = parallel::column_linear(cx, pass.axis, x, weight(layer, gpt2::kMlpWeight),
-                                weight(layer, gpt2::kMlpBias), WeightLayout::kInOut,
-                                config_->activation);
+    x = column(cx, pass, layer, gpt2::kMlpWeight, x, weight(layer, gpt2::kMlpBias),
+               config_->activation);
     return joined(cx, pass, layer, input, x, gpt2::kMlpOutWeight, kMlpDropout);
   }
 
@@ -150,20 +121,30 @@ class Gpt2Family final : public ModelFamily {
     return copy;
   }
 
+  ModelConfigPtr with_adapter(const ModelConfig& config, const Adapter& adapter) const override {
+    auto copy = std::make_shared<Config>(config_as<Config>(config));
+    copy->adapter = adapter;
+    return copy;
+  }
+  std::vector<std::string> default_targets() const override { return {"c_attn"}; }
+  ops::WeightLayout layout() const override { return WeightLayout::kInOut; }
+
   ModelConfigPtr with_layers(const ModelConfig& config, int64_t layers) const override {
     auto copy = std::make_shared<Config>(config_as<Config>(config));
     copy->layers = layers;
     return copy;
   }
 
-  std::vector<ParameterInfo> plan(const ModelConfig& config, int tensor_size,
-                                  int tensor_index) const override {
+  std::vector<ParameterInfo> base_plan(const ModelConfig& config, int tensor_size,
+                                       int tensor_index) const override {
     return gpt2::plan(config_as<Config>(config), tensor_size, tensor_index);
   }
 
   Result<std::unique_ptr<Trunk>> make_trunk(Rank& rank, ModelConfigPtr config) const override {
+    const Communicator& tensor = rank.mesh.axis(Axis::kTensor);
     return std::make_unique<Gpt2Trunk>(rank,
-                                       std::make_shared<const Config>(config_as<Config>(*config)));
+                                       std::make_shared<const Config>(config_as<Config>(*config)),
+                                       plan(*config, tensor.size(), tensor.rank()));
   }
 
   std::string_view prefix() const override { return "transformer."; }

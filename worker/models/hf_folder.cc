@@ -199,16 +199,21 @@ Status load_hf_weights(const HfFolder& folder, std::vector<Parameter>& parameter
                        std::span<const HeadTensor> heads, const ShardSink& sink) {
   WEFT_ASSIGN_OR_RETURN(const SafetensorsSet files, SafetensorsSet::open(folder.weight_files));
   std::vector<ParameterInfo> plan;
-  for (const Parameter& parameter : parameters) plan.push_back(parameter.info);
+  std::vector<Parameter*> loaded;
+  for (Parameter& parameter : parameters) {
+    if (!parameter.info.adapts.empty()) continue;
+    plan.push_back(parameter.info);
+    loaded.push_back(&parameter);
+  }
   const auto matched = match_weights(*folder.family, *folder.config, plan, files.names(),
                                      [&](const std::string& name) { return files.find(name); });
   if (!matched) {
     Status status = matched.error();
     return status.with_field(folder.path + ": " + matched.error().field());
   }
-  for (size_t i = 0; i < parameters.size(); ++i) {
+  for (size_t i = 0; i < loaded.size(); ++i) {
     if ((*matched)[i] == nullptr) continue;
-    WEFT_RETURN_IF_ERROR(load_shard(files, (*matched)[i]->name, parameters[i], sink));
+    WEFT_RETURN_IF_ERROR(load_shard(files, (*matched)[i]->name, *loaded[i], sink));
   }
   for (const HeadTensor& head : heads) {
     const SafetensorInfo* found = files.find(head.file_name);
@@ -216,6 +221,36 @@ Status load_hf_weights(const HfFolder& folder, std::vector<Parameter>& parameter
     WEFT_RETURN_IF_ERROR(load_shard(files, head.file_name, *head.parameter, sink));
   }
   return {};
+}
+
+Status load_peft_weights(const std::string& file, std::vector<Parameter>& parameters,
+                         std::span<const HeadTensor> heads) {
+  WEFT_ASSIGN_OR_RETURN(const SafetensorsSet files, SafetensorsSet::open({file}));
+  std::set<std::string> left;
+  for (const std::string& name : files.names()) left.insert(name);
+  const auto load = [&](const std::string& name, const Parameter& parameter) -> Status {
+    const std::string stored = std::string(kPeftPrefix) + name;
+    const SafetensorInfo* found = files.find(stored);
+    const std::string field = file + ": " + stored;
+    if (found == nullptr) return Status::invalid(field, "absent", "is missing");
+    if (!same_shape(*found, parameter.info.shape)) {
+      return Status::invalid(field, shown(found->shape),
+                             "must have the shape " + parameter.info.shape.to_string());
+    }
+    left.erase(stored);
+    return load_shard(files, stored, parameter, {});
+  };
+  for (const Parameter& parameter : parameters) {
+    if (parameter.info.adapts.empty()) continue;
+    WEFT_RETURN_IF_ERROR(load(parameter.info.name, parameter));
+  }
+  for (const HeadTensor& head : heads) {
+    if (!left.contains(std::string(kPeftPrefix) + head.file_name)) continue;
+    WEFT_RETURN_IF_ERROR(load(head.file_name, *head.parameter));
+  }
+  if (left.empty()) return {};
+  return Status::invalid(file + ": " + *left.begin(), files.find(*left.begin())->dtype,
+                         "must be a weight of the adapter that adapter_config.json describes");
 }
 
 }  // namespace weft

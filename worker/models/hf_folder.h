@@ -50,11 +50,17 @@ struct HeadTensor {
 // Takes this rank's shard of a parameter, row-major.
 using ShardSink = std::function<void(const Parameter& parameter, std::span<const float> shard)>;
 
-// Fills this rank's shards of the trunk's parameters, and of those heads that the file has with the
-// same shape. The others stay as they are: a new task has its own number of classes, and a
-// classifier that is not tied (ModelConfig::tied) has no head of tokens in its files. With a sink
-// each shard goes there instead, one after the other.
+// Fills this rank's shards of the trunk's parameters, those of an adapter aside, and of those heads
+// that the file has with the same shape. The others stay as they are: a new task has its own number
+// of classes, and a classifier that is not tied (ModelConfig::tied) has no head of tokens in its
+// files. With a sink each shard goes there instead, one after the other.
 Status load_hf_weights(const HfFolder& folder, std::vector<Parameter>& parameters,
                        std::span<const HeadTensor> heads = {}, const ShardSink& sink = {});
+
+// Fills this rank's shards of an adapter's parameters, and of the heads that are trained beside it,
+// from a PEFT folder's adapter_model.safetensors. Error: one of them is missing there or has
+// another shape, or a tensor is left over.
+Status load_peft_weights(const std::string& file, std::vector<Parameter>& parameters,
+                         std::span<const HeadTensor> heads = {});
 
 }  // namespace weft

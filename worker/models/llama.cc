@@ -23,8 +23,8 @@ using ops::WeightLayout;
 
 class LlamaTrunk final : public DecoderTrunk {
  public:
-  LlamaTrunk(Rank& rank, std::shared_ptr<const Config> config)
-      : DecoderTrunk(rank, config, own_plan(rank, *config), llama::kFirstBlock,
+  LlamaTrunk(Rank& rank, std::shared_ptr<const Config> config, std::span<const ParameterInfo> plan)
+      : DecoderTrunk(rank, config, plan, WeightLayout::kOutIn, llama::kFirstBlock,
                      llama::BlockPlaces(*config).count),
         config_(std::move(config)),
         at_(*config_),
@@ -32,11 +32,6 @@ class LlamaTrunk final : public DecoderTrunk {
                                           config_->frequencies())) {}
 
  private:
-  static std::vector<ParameterInfo> own_plan(const Rank& rank, const Config& config) {
-    const Communicator& tensor = rank.mesh.axis(Axis::kTensor);
-    return llama::plan(config, tensor.size(), tensor.rank());
-  }
-
   Tensor embed(Context& cx, DecoderPass& pass) override {
     const Tensor x = parallel::vocabulary_embedding(
         cx, pass.axis, pass.batch.ids, parameter(llama::kTokenEmbedding), config_->vocabulary,
@@ -66,8 +61,8 @@ class LlamaTrunk final : public DecoderTrunk {
     };
     const std::array weights = inputs(0);
     const std::vector<Tensor> biases = input_biases(inputs);
-    std::vector<Tensor> heads =
-        parallel::column_linears(cx, pass.axis, x, weights, biases, WeightLayout::kOutIn);
+    const std::vector<Tensor> heads =
+        columns(cx, pass, layer, std::array{at_.query, at_.key, at_.value}, x, weights, biases);
     const auto norm = [&](size_t at) { return config_->head_norms ? weight(layer, at) : Tensor(); };
     const Tensor query = turned(cx, pass, by_heads(cx, pass, heads[0], norm(at_.query_norm)));
     const Tensor key = turned(cx, pass, by_heads(cx, pass, heads[1], norm(at_.key_norm)));
@@ -77,8 +72,7 @@ class LlamaTrunk final : public DecoderTrunk {
     if (config_->has_window(layer)) options.window_left = config_->window - 1;
     x = attend(cx, pass, layer, query, key, value, options);
     const Tensor bias = config_->output_bias ? weight(layer, at_.attention_out + 1) : Tensor();
-    return parallel::row_linear(cx, pass.axis, x, weight(layer, at_.attention_out), bias,
-                                WeightLayout::kOutIn, input);
+    return row(cx, pass, layer, at_.attention_out, x, bias, input);
   }
 
   // None where the configuration has none; inputs(1): those behind the weights.
@@ -121,11 +115,10 @@ class LlamaTrunk final : public DecoderTrunk {
 
   Tensor mlp(Context& cx, const DecoderPass& pass, int64_t layer, const Tensor& input) override {
     const Tensor x = rms_norm(cx, pass, input, weight(layer, at_.norm2));
-    const std::vector<Tensor> inner = parallel::column_linears(
-        cx, pass.axis, x, std::array{weight(layer, at_.gate), weight(layer, at_.up)}, {},
-        WeightLayout::kOutIn);
-    return parallel::row_linear(cx, pass.axis, ops::swiglu(cx, inner[0], inner[1]),
-                                weight(layer, at_.down), Tensor(), WeightLayout::kOutIn, input);
+    const std::vector<Tensor> inner =
+        columns(cx, pass, layer, std::array{at_.gate, at_.up}, x,
+                std::array{weight(layer, at_.gate), weight(layer, at_.up)});
+    return row(cx, pass, layer, at_.down, ops::swiglu(cx, inner[0], inner[1]), Tensor(), input);
   }
 
   const std::shared_ptr<const Config> config_;
@@ -150,6 +143,14 @@ class LlamaFamily final : public ModelFamily {
     return copy;
   }
 
+  ModelConfigPtr with_adapter(const ModelConfig& config, const Adapter& adapter) const override {
+    auto copy = std::make_shared<Config>(config_as<Config>(config));
+    copy->adapter = adapter;
+    return copy;
+  }
+  std::vector<std::string> default_targets() const override { return {"q_proj", "v_proj"}; }
+  ops::WeightLayout layout() const override { return WeightLayout::kOutIn; }
+
   ModelConfigPtr with_layers(const ModelConfig& config, int64_t layers) const override {
     auto copy = std::make_shared<Config>(config_as<Config>(config));
     copy->layers = layers;
@@ -157,14 +158,16 @@ class LlamaFamily final : public ModelFamily {
     return copy;
   }
 
-  std::vector<ParameterInfo> plan(const ModelConfig& config, int tensor_size,
-                                  int tensor_index) const override {
+  std::vector<ParameterInfo> base_plan(const ModelConfig& config, int tensor_size,
+                                       int tensor_index) const override {
     return llama::plan(config_as<Config>(config), tensor_size, tensor_index);
   }
 
   Result<std::unique_ptr<Trunk>> make_trunk(Rank& rank, ModelConfigPtr config) const override {
+    const Communicator& tensor = rank.mesh.axis(Axis::kTensor);
     return std::make_unique<LlamaTrunk>(rank,
-                                        std::make_shared<const Config>(config_as<Config>(*config)));
+                                        std::make_shared<const Config>(config_as<Config>(*config)),
+                                        plan(*config, tensor.size(), tensor.rank()));
   }
 
   std::string_view prefix() const override { return "model."; }

@@ -26,6 +26,7 @@
 #include "kernels/autograd/context.h"
 #include "kernels/ops/random.h"
 #include "proto/base/status.h"
+#include "worker/models/adapter.h"
 #include "worker/models/parameter.h"
 #include "worker/parallel/rank.h"
 #include "worker/parallel/sequence_balance.h"
@@ -83,6 +84,7 @@ struct ModelConfig {
   std::optional<int64_t> bos_token_id, pad_token_id;
   std::vector<int64_t> eos_token_ids;  // any of them ends a text
   double initializer_range = 0.02;
+  Adapter adapter;  // of the blocks' linear maps; without one all parameters are trained
 };
 using ModelConfigPtr = std::shared_ptr<const ModelConfig>;
 
@@ -175,12 +177,21 @@ class ModelFamily {
   virtual Result<ModelConfigPtr> parse_config(std::string_view json) const = 0;
   // A copy whose dropout rates are all `rate`.
   virtual ModelConfigPtr with_dropout(const ModelConfig& config, double rate) const = 0;
+  // A copy with this adapter, whose targets are the family's (find_adapter).
+  virtual ModelConfigPtr with_adapter(const ModelConfig& config, const Adapter& adapter) const = 0;
+  // The linear maps that are adapted where nobody names any, as PEFT has them.
+  virtual std::vector<std::string> default_targets() const = 0;
+  // How the blocks' matrices are stored.
+  virtual ops::WeightLayout layout() const = 0;
   // A copy of so many layers.
   virtual ModelConfigPtr with_layers(const ModelConfig& config, int64_t layers) const = 0;
   // Names and shapes of every parameter of the trunk, and rank `tensor_index`'s shard of it. Blocks
-  // have the same shapes and shards.
-  virtual std::vector<ParameterInfo> plan(const ModelConfig& config, int tensor_size,
-                                          int tensor_index) const = 0;
+  // have the same shapes and shards. The configuration's adapter is in it (adapted_plan).
+  std::vector<ParameterInfo> plan(const ModelConfig& config, int tensor_size,
+                                  int tensor_index) const;
+  // The same without it, every parameter trained.
+  virtual std::vector<ParameterInfo> base_plan(const ModelConfig& config, int tensor_size,
+                                               int tensor_index) const = 0;
   // Error: the mesh cannot hold this configuration. (More ranks than heads can: some hold none.)
   virtual Result<std::unique_ptr<Trunk>> make_trunk(Rank& rank, ModelConfigPtr config) const = 0;
   // With which published files begin the names of a trunk's parameters, or not: transformers'

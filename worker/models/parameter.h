@@ -32,15 +32,16 @@ struct Shard {
 // gradients have the same rows, at other places.
 enum class LookedUp : uint8_t { kNever, kByToken, kByPosition };
 
-enum class Initializer { kZeros, kOnes, kNormal };
+enum class Initializer { kZeros, kOnes, kNormal, kUniform };
 
 struct ParameterInfo {
   std::string name;  // as in model.safetensors; of a task's head: "<task>.<name>"
   Shape shape;       // of the whole parameter
   Shard shard;
   Initializer initializer = Initializer::kZeros;
-  double deviation = 0;  // of kNormal; drawn by global element index
-  bool decay = false;    // weight decay applies (two and more dimensions)
+  // Of kNormal; of kUniform the bound, either side of 0. Drawn by global element index.
+  double deviation = 0;
+  bool decay = false;  // weight decay applies (two and more dimensions)
   // Parameters of one unit are used together: 0 before the blocks, 1, 2, ... the blocks, then what
   // follows them; a trunk's parameters come in this order. Of heads: negative, one a task.
   int64_t unit = 0;
@@ -49,6 +50,9 @@ struct ParameterInfo {
   // update of 1e-4 is far below what a half type tells apart.
   bool keep_fp32 = false;
   bool behind_attention = false;  // of a block: nothing before its attention's output uses it
+  // False: it is frozen. It has no gradient, no moments, and no master beside its value.
+  bool trained = true;
+  std::string adapts;  // of an adapter's (adapter.h): the weight that it adapts; else empty
 };
 
 // What a model of this precision computes with.
@@ -62,7 +66,7 @@ bool same_layer(const ParameterInfo& a, const ParameterInfo& b);
 
 struct Parameter {
   ParameterInfo info;
-  Tensor value;  // a leaf; requires_grad unless frozen
+  Tensor value;  // a leaf; requires_grad where it is trained
 };
 
 }  // namespace weft

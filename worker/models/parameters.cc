@@ -59,7 +59,7 @@ std::vector<Parameter> make_parameters(Allocator& allocator, std::span<const Par
   parameters.reserve(plan.size());
   for (const ParameterInfo& info : plan) {
     Tensor value = Tensor::empty(allocator, local_shape(info));
-    value.set_requires_grad(true);
+    value.set_requires_grad(info.trained);
     parameters.push_back({info, std::move(value)});
   }
   return parameters;
@@ -76,7 +76,7 @@ std::vector<Parameter> make_trunk_parameters(Rank& rank, std::span<const Paramet
   std::vector<Parameter> parameters;
   for (const ParameterInfo& info : plan) {
     Tensor value = without_memory(*rank.allocator, local_shape(info), DType::kF32);
-    value.set_requires_grad(true);
+    value.set_requires_grad(info.trained);
     parameters.push_back({info, std::move(value)});
   }
   return parameters;
@@ -90,6 +90,10 @@ void initialize_values(ThreadPool& pool, const ParameterInfo& info, Part own, fl
   const auto value_of = [&](int64_t global) {
     if (info.initializer == Initializer::kNormal) {
       return static_cast<float>(info.deviation * normal_at(key, static_cast<uint64_t>(global)));
+    }
+    if (info.initializer == Initializer::kUniform) {
+      const double between = uniform_at(key, static_cast<uint64_t>(global));  // 0 and 1
+      return static_cast<float>(info.deviation * (2 * between - 1));
     }
     return info.initializer == Initializer::kOnes ? 1.0F : 0.0F;
   };

@@ -22,7 +22,10 @@ int64_t layer_elements(std::span<const BucketItem> items, size_t last) {
 // The layer whose gradients are complete last, tables aside: its last item.
 size_t last_complete(std::span<const BucketItem> items) {
   size_t index = 0;
-  while (index < items.size() && items[index].looked_up != LookedUp::kNever) ++index;
+  while (index < items.size() &&
+         (items[index].looked_up != LookedUp::kNever || !items[index].trained)) {
+    ++index;
+  }
   while (index + 1 < items.size() && items[index + 1].joined) ++index;
   return index;
 }
@@ -38,8 +41,8 @@ std::vector<BucketItem> items_of(std::span<const Parameter> parameters) {
   for (size_t i = 0; i < parameters.size(); ++i) {
     const ParameterInfo& info = parameters[i].info;
     const bool joined = i > 0 && same_layer(parameters[i - 1].info, info);
-    items.push_back(
-        {info.unit, parameters[i].value.elements(), info.looked_up, joined, info.keep_fp32});
+    items.push_back({info.unit, parameters[i].value.elements(), info.looked_up, joined,
+                     info.keep_fp32, info.trained});
   }
   return items;
 }
@@ -55,7 +58,7 @@ Buckets::Buckets(std::span<const BucketItem> items, int replicas, int replica, i
   const size_t last = last_complete(items);
   for (size_t left = items.size(); left > 0; --left) {
     const size_t index = left - 1;
-    const auto [unit, elements, looked_up, joined, keep_fp32] = items[index];
+    const auto [unit, elements, looked_up, joined, keep_fp32, trained] = items[index];
     const auto fits = [&](int64_t more) {
       return (buckets_.back().elements + more) * int64_t{sizeof(float)} <= bytes_max;
     };
@@ -63,9 +66,11 @@ Buckets::Buckets(std::span<const BucketItem> items, int replicas, int replica, i
     const bool full =
         !buckets_.empty() && !fits(begins ? layer_elements(items, index) : aligned(elements));
     if (buckets_.empty() || buckets_.back().unit != unit || full || index == last ||
-        looked_up != LookedUp::kNever || buckets_.back().table != LookedUp::kNever) {
+        buckets_.back().trained != trained || looked_up != LookedUp::kNever ||
+        buckets_.back().table != LookedUp::kNever) {
       buckets_.emplace_back().unit = unit;
       buckets_.back().table = looked_up;
+      buckets_.back().trained = trained;
     }
     Bucket& bucket = buckets_.back();
     places_[index] = {buckets_.size() - 1, bucket.entries.size()};

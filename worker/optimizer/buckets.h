@@ -6,7 +6,8 @@
 // would exceed the bytes that it may have; a parameter is never cut, what belongs to one layer (a
 // weight and its bias, whose gradients come together) only where it does not fit at all. A table
 // that tokens look rows up in has a bucket of its own, and so has the layer that is complete last,
-// so that what comes before it leaves while the backward pass still computes. Every parameter
+// so that what comes before it leaves while the backward pass still computes. What is frozen
+// (ParameterInfo::trained) has buckets of its own, of which only values travel. Every parameter
 // starts at a multiple of 32 elements, what lies between is zero.
 //
 // Values lie in a bucket as gradients do, in a buffer of the model's precision. Of a half type
@@ -38,6 +39,7 @@ struct Bucket {
   };
   int64_t unit = 0;
   LookedUp table = LookedUp::kNever;  // else of one parameter
+  bool trained = true;
   std::vector<Entry> entries;
   int64_t elements = 0;         // with what lies between
   std::vector<int64_t> counts;  // elements of each replica's part
@@ -56,6 +58,7 @@ struct BucketItem {
   LookedUp looked_up = LookedUp::kNever;
   bool joined = false;  // of the same layer as the one before it (same_layer)
   bool keep_fp32 = false;
+  bool trained = true;
 };
 
 // How the steps use the tables that tokens look rows up in.

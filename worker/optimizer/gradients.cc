@@ -126,6 +126,7 @@ void GradientReducer::begin(std::span<const Parameter> trained, const TableUse& 
   states_.clear();
   states_.resize(buckets_.all().size());
   for (const Parameter& parameter : trained) {
+    if (!parameter.info.trained) continue;
     states_[buckets_.bucket_of(index_of_.at(parameter.value.id()))].trained = true;
   }
   add_tables(trained, use);

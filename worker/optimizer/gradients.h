@@ -42,7 +42,8 @@ class GradientReducer {
   GradientReducer(Rank& rank, std::span<const Parameter> parameters, const Buckets& buckets,
                   int zero, bool overlap = true);
 
-  // Of a step that trains these parameters; gradients that nobody has count as zeros.
+  // Of a step that trains these parameters, frozen ones aside; gradients that nobody has count as
+  // zeros.
   void begin(std::span<const Parameter> trained, const TableUse& use = {});
   // The next backward pass on `tape` completes this round's gradients.
   void arm(Tape& tape);

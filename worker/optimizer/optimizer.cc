@@ -80,6 +80,9 @@ AdamW::AdamW(Rank& rank, std::vector<Parameter> parameters, AdamWOptions options
       coming_(buckets_.all().size()) {
   std::vector<Tensor> old_values;
   for (const Parameter& parameter : parameters_) old_values.push_back(parameter.value.detach());
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    if (keeps(buckets_.bucket_of(i))) keep(i, old_values[i]);
+  }
   if (level_ == 0) {
     keep_whole(old_values);
   } else {
@@ -91,16 +94,17 @@ AdamW::AdamW(Rank& rank, std::vector<Parameter> parameters, AdamWOptions options
 
 void AdamW::keep_whole(const std::vector<Tensor>& old_values) {
   const auto in_halves = [&](const ParameterInfo& info) {
-    return kept_as(value_dtype(info.keep_fp32, values_)) == DType::kBF16;
+    return info.trained && kept_as(value_dtype(info.keep_fp32, values_)) == DType::kBF16;
   };
-  const auto whole = [&](const ParameterInfo& info) { return !in_halves(info); };
-  const auto all = [](const ParameterInfo&) { return true; };
+  const auto whole = [&](const ParameterInfo& info) { return info.trained && !in_halves(info); };
+  const auto all = [](const ParameterInfo& info) { return info.trained; };
   const std::vector<Tensor> singles = flat(*rank_.allocator, parameters_, DType::kF32, whole);
   const std::vector<Tensor> upper = flat(*rank_.allocator, parameters_, DType::kBF16, in_halves);
   const std::vector<Tensor> lower = flat(*rank_.allocator, parameters_, DType::kBF16, in_halves);
   const std::vector<Tensor> first = flat(*rank_.allocator, parameters_, DType::kF32, all);
   const std::vector<Tensor> second = flat(*rank_.allocator, parameters_, DType::kF32, all);
   for (size_t i = 0; i < parameters_.size(); ++i) {
+    if (!parameters_[i].info.trained) continue;
     states_[i].master = Singles(singles[i] ? singles[i] : upper[i], lower[i]);
     states_[i].master.set(*rank_.pool, old_values[i]);
     parameters_[i].value.rebind(states_[i].master.numbers);
@@ -108,7 +112,7 @@ void AdamW::keep_whole(const std::vector<Tensor>& old_values) {
     states_[i].second_moment = second[i];
   }
   const auto rounds = [&](const ParameterInfo& info) {
-    return value_dtype(info.keep_fp32, values_) == DType::kF16;
+    return info.trained && value_dtype(info.keep_fp32, values_) == DType::kF16;
   };
   const std::vector<Tensor> rounded = flat(*rank_.allocator, parameters_, DType::kF16, rounds);
   for (size_t i = 0; i < parameters_.size(); ++i) {
@@ -120,26 +124,35 @@ void AdamW::share_out(const std::vector<Tensor>& old_values) {
   Allocator& allocator = *rank_.allocator;
   for (size_t b = 0; b < buckets_.all().size(); ++b) {
     const Bucket& bucket = buckets_.all()[b];
+    if (keeps(b)) {
+      own_numbers_.emplace_back();
+      whole_values_.emplace_back();
+      continue;
+    }
     const Shape own{bucket.own.length};
-    const DType kept = kept_as(values_);
+    const DType kept = bucket.trained ? kept_as(values_) : values_;
     const Part places = bucket.own_places(kept);
     const int64_t all_places = bucket.place_of(bucket.elements, values_);
     Tensor whole = gathers(b) ? Tensor() : Tensor::zeros(allocator, {all_places}, values_);
     Tensor numbers = whole && values_ == kept ? slice_of(whole, places.start, places.length)
                                               : zeros_for(allocator, places, kept);
     // Unused where a value is kept in fp32.
-    const Tensor low = kept == DType::kBF16 ? Tensor::zeros(allocator, own, kept) : Tensor();
-    const Tensor first = Tensor::zeros(allocator, own), second = Tensor::zeros(allocator, own);
+    const Tensor low =
+        bucket.trained && kept == DType::kBF16 ? Tensor::zeros(allocator, own, kept) : Tensor();
+    const Tensor first = bucket.trained ? Tensor::zeros(allocator, own) : Tensor();
+    const Tensor second = bucket.trained ? Tensor::zeros(allocator, own) : Tensor();
     for (const Bucket::Entry& entry : bucket.entries) {
       const int64_t at =
           entry.own.length == 0 ? 0 : entry.offset + entry.own.start - bucket.own.start;
       State& state = states_[entry.parameter];
       state.own = entry.own;
-      const bool in_halves = value_dtype(entry.keep_fp32, kept) == DType::kBF16;
+      const bool in_halves = low && value_dtype(entry.keep_fp32, kept) == DType::kBF16;
       state.master = Singles(values_of(numbers, places.start, bucket, entry, entry.own),
                              in_halves ? slice_of(low, at, entry.own.length) : Tensor());
-      state.first_moment = slice_of(first, at, entry.own.length);
-      state.second_moment = slice_of(second, at, entry.own.length);
+      if (bucket.trained) {
+        state.first_moment = slice_of(first, at, entry.own.length);
+        state.second_moment = slice_of(second, at, entry.own.length);
+      }
       const Tensor& old = old_values[entry.parameter];
       const Parameter& parameter = parameters_[entry.parameter];
       if (old.contiguous()) {
@@ -154,6 +167,15 @@ void AdamW::share_out(const std::vector<Tensor>& old_values) {
   }
 }
 
+// What is frozen and whole on every rank stays where it is, but in the model's precision.
+void AdamW::keep(size_t index, Tensor& old_value) {
+  const Parameter& parameter = parameters_[index];
+  const DType dtype = value_dtype(parameter.info.keep_fp32, values_);
+  states_[index].master = Singles(cpu::converted(*rank_.pool, old_value, dtype));
+  parameter.value.rebind(states_[index].master.numbers);
+  old_value = Tensor();
+}
+
 void AdamW::publish() {
   if (level_ == 0) {
     for (size_t i = 0; i < parameters_.size(); ++i) {
@@ -162,7 +184,7 @@ void AdamW::publish() {
     return;
   }
   for (const size_t b : order_) {
-    if (!gathers(b)) round_own(b, whole_values_[b]);
+    if (!gathers(b) && !keeps(b)) round_own(b, whole_values_[b]);
   }
   std::fill(changed_.begin(), changed_.end(), 1);
   finish_values();
@@ -187,7 +209,7 @@ void AdamW::order_buckets(int64_t looked_up) {
 }
 
 void AdamW::start_bucket(size_t bucket) {
-  if (std::exchange(changed_[bucket], 0) == 0 || gathers(bucket)) return;
+  if (std::exchange(changed_[bucket], 0) == 0 || gathers(bucket) || keeps(bucket)) return;
   coming_[bucket] = gather_own(bucket, whole_values_[bucket]);
 }
 

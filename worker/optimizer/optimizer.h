@@ -18,12 +18,16 @@
 // (defer, value_gate.h) beside the next forward pass. At level 3 the values of a trunk are not kept
 // whole either: whoever uses them gathers their bucket (unit_gate.h).
 //
+// What is frozen (ParameterInfo::trained) has no moments and no master beside its value. Only level
+// 3 shares it out, as what it is: parameters.
+//
 // Thread safety: the rank's compute thread; with shared state every call is a collective over
 // Axis::kReplica. Ownership: owns masters and moments; the parameters' handles are rebound to them.
 // Invariants: 1. a parameter without a gradient is left as it is and its count of updates stands
 // still (the head of another task). 2. masters and moments are fp32; whole, they have the shard's
 // shape, shared out [own.length]. 3. a value of a half type is its master rounded, one that is kept
-// in fp32 its master, after each step and publish(); of bf16 the own part is that at any time.
+// in fp32 its master, after each step and publish(); of bf16 the own part is that at any time. 4.
+// the master of what is frozen is its value.
 #pragma once
 
 #include <cstdint>
@@ -69,8 +73,8 @@ class AdamW {
   // State of parameters()[i], to be saved and restored in place.
   struct State {
     Singles master;
-    Tensor first_moment, second_moment;
-    std::optional<Part> own;  // shared out: which elements of the shard these are
+    Tensor first_moment, second_moment;  // empty of what is frozen
+    std::optional<Part> own;             // shared out: which elements of the shard these are
     int64_t updates = 0;
   };
   std::vector<State>& states() { return states_; }
@@ -106,12 +110,15 @@ class AdamW {
   // Level 3: starts gathering the values of a bucket into `flat`, [its elements].
   Pending gather(size_t bucket, const Tensor& flat) const;
   bool gathers(size_t bucket) const { return level_ == 3 && buckets_.all()[bucket].unit >= 0; }
+  // Every rank has all of it, as nothing of it changes.
+  bool keeps(size_t bucket) const { return !buckets_.all()[bucket].trained && !gathers(bucket); }
 
  private:
   struct Update;  // what one step does to one parameter
   class Step;     // of several
   void keep_whole(const std::vector<Tensor>& old_values);
   void share_out(const std::vector<Tensor>& old_values);
+  void keep(size_t parameter, Tensor& old_value);
   Update update_of(size_t index, const Tensor& gradient, double rate, double gradient_scale);
   void apply_all(std::span<const Update> updates) const;
   void order_buckets(int64_t looked_up);

@@ -125,6 +125,68 @@ INSTANTIATE_TEST_SUITE_P(
             MeshDegrees{.data = 2, .sequence = 2, .ulysses = 2})),
     mesh_name);
 
+// Adapters of PEFT: gradients and norms are theirs, and the weights that they are merged into.
+const std::string kAdapted[] = {"lora-gpt2", "lora-llama-rslora"};
+
+TEST(GoldenAdapter, IsWithinTheAimOnEveryMesh) {
+  for (const std::string& name : kAdapted) {
+    for (const MeshDegrees mesh :
+         {MeshDegrees{}, MeshDegrees{.data = 2}, MeshDegrees{.data = 3}, MeshDegrees{.sequence = 2},
+          MeshDegrees{.sequence = 3}, MeshDegrees{.tensor = 2}, MeshDegrees{.tensor = 3},
+          MeshDegrees{.tensor = 4}, MeshDegrees{.data = 2, .tensor = 2},
+          MeshDegrees{.sequence = 2, .tensor = 2}, MeshDegrees{.sequence = 2, .ulysses = 2}}) {
+      const Report report = run(read(fixture(name)), mesh);
+      EXPECT_TRUE(report.passed()) << name << " " << mesh.data << mesh.sequence << mesh.tensor
+                                   << " " << report.worst().what << " " << report.worst().error;
+      EXPECT_GT(report.deviations.size(), 140U);
+      int gradients = 0, merged = 0;
+      for (const Deviation& deviation : report.deviations) {
+        gradients += deviation.what.starts_with("grad.base_model.model.") ? 1 : 0;
+        merged += deviation.what.starts_with("merged.") ? 1 : 0;
+      }
+      EXPECT_EQ(gradients, name == "lora-gpt2" ? 8 : 20);
+      EXPECT_EQ(merged, gradients / 2);
+    }
+  }
+}
+
+TEST(GoldenAdapter, IsExactInFloat64) {
+  for (const std::string& name : kAdapted) {
+    const Report report = run(read(fixture(name)), {}, DType::kF64);
+    EXPECT_TRUE(report.passed()) << name << " " << report.worst().what << " "
+                                 << report.worst().error;
+    EXPECT_GT(report.deviations.size(), 130U);
+  }
+}
+
+TEST(GoldenFinds, AnotherScalingOfAnAdapter) {
+  const Copy alpha("lora-gpt2"), root("lora-llama-rslora");
+  alpha.replace("adapter/adapter_config.json", "\"lora_alpha\": 8", "\"lora_alpha\": 9");
+  root.replace("adapter/adapter_config.json", "\"use_rslora\": true", "\"use_rslora\": false");
+  for (const Copy* copy : {&alpha, &root}) {
+    const Report report = run(read(copy->path()));
+    EXPECT_TRUE(fails_at(report, "logits"));
+    EXPECT_TRUE(fails_at(report, "grad."));
+    EXPECT_TRUE(fails_at(report, "merged."));
+  }
+}
+
+TEST(GoldenCase, AnAdapterThatIsNotComputedIsNamed) {
+  struct Edit {
+    const char *from, *to, *named;
+  };
+  for (const Edit& edit :
+       {Edit{"\"use_dora\": false", "\"use_dora\": true", "use_dora"},
+        Edit{"\"c_fc\"", "\"wte\"", "wte"}, Edit{"\"r\": 4", "\"r\": 5", "lora_A"}}) {
+    const Copy copy("lora-gpt2");
+    copy.replace("adapter/adapter_config.json", edit.from, edit.to);
+    const Result<Case> golden = read_case(copy.path().string());
+    ASSERT_FALSE(golden) << edit.to;
+    EXPECT_NE(golden.error().to_string().find(edit.named), std::string::npos)
+        << golden.error().to_string();
+  }
+}
+
 // In bf16 each value may be off by twice what PyTorch is off by in bf16.
 TEST(GoldenBf16, IsAsNearAsPyTorch) {
   for (const std::string& name : kCases) {

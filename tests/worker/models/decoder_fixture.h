@@ -69,34 +69,39 @@ struct Outcome {
   double loss = 0, norm = 0;
 };
 
-// Loss and gradient norm of 5 uneven rows with dropout on this mesh.
+// Loss and gradient norm of 5 uneven rows with dropout, on every rank.
+inline Outcome outcome_of(Rank& rank, Trunk& trunk, bool left, int64_t micro_batch) {
+  auto task = *make_task(rank, "causal_lm", trunk.config(), {.name = "lm"});
+  const TaskRows rows = some_rows(5, 11, left);
+  const double labels = static_cast<double>(task->label_count(rows));
+  double sum = 0;
+  for (const Part& part : micro_batches(rank.mesh, rows.rows, micro_batch)) {
+    Tape tape;
+    Context cx = rank.context();
+    cx.tape = &tape;
+    TaskBatch batch = task->assemble(rows, part);
+    batch.tokens.training = true;
+    batch.tokens.random = {.seed = 5, .stream = 9};
+    const Tensor loss = task->loss_sum(cx, trunk, batch);
+    sum += double{*loss.data<float>()};
+    cx.tape = nullptr;
+    tape.backward(cx, loss, Tensor::full(*rank.allocator, loss.shape(), 1 / labels));
+  }
+  reduce_gradients(rank, trunk.parameters());
+  const double norm = global_gradient_norm(rank, trunk.parameters());
+  Tensor total = Tensor::full(*rank.allocator, {1}, sum, DType::kF64);
+  rank.mesh.axis(Axis::kReplica).all_reduce(total, ReduceOp::kSum);
+  return {*total.data<double>() / labels, norm};
+}
+
 inline Outcome outcome_on(const ModelFamily& family, const ModelConfigPtr& config, MeshDegrees mesh,
                           bool left, int64_t micro_batch) {
   Outcome outcome;
   testing::run_mesh(mesh, [&](Rank& rank) {
     auto trunk = *family.make_trunk(rank, config);
     initialize_parameters(trunk->parameters(), 17);
-    auto task = *make_task(rank, "causal_lm", trunk->config(), {.name = "lm"});
-    const TaskRows rows = some_rows(5, 11, left);
-    const double labels = static_cast<double>(task->label_count(rows));
-    double sum = 0;
-    for (const Part& part : micro_batches(rank.mesh, rows.rows, micro_batch)) {
-      Tape tape;
-      Context cx = rank.context();
-      cx.tape = &tape;
-      TaskBatch batch = task->assemble(rows, part);
-      batch.tokens.training = true;
-      batch.tokens.random = {.seed = 5, .stream = 9};
-      const Tensor loss = task->loss_sum(cx, *trunk, batch);
-      sum += double{*loss.data<float>()};
-      cx.tape = nullptr;
-      tape.backward(cx, loss, Tensor::full(*rank.allocator, loss.shape(), 1 / labels));
-    }
-    reduce_gradients(rank, trunk->parameters());
-    const double norm = global_gradient_norm(rank, trunk->parameters());
-    Tensor total = Tensor::full(*rank.allocator, {1}, sum, DType::kF64);
-    rank.mesh.axis(Axis::kReplica).all_reduce(total, ReduceOp::kSum);
-    if (rank.mesh.index(Axis::kWorld) == 0) outcome = {*total.data<double>() / labels, norm};
+    const Outcome own = outcome_of(rank, *trunk, left, micro_batch);
+    if (rank.mesh.index(Axis::kWorld) == 0) outcome = own;
   });
   return outcome;
 }

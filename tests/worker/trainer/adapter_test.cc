@@ -1,0 +1,267 @@
+// Fine-tuning by low-rank adapters: from a checkpoint of kTwoTasks, on every mesh and level of
+// ZeRO, in half precision, over resumes, and what its checkpoints hold.
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include "tests/worker/trainer/trainer_fixture.h"
+#include "worker/setup.h"
+#include "worker/step.h"
+
+namespace weft {
+namespace {
+
+constexpr const char* kAdapter =
+    "adapter: {type: lora, rank: 3, alpha: 12, dropout: 0.1, targets: [all-linear]}\n";
+
+class AdapterTraining : public Trainer {
+ protected:
+  void SetUp() override {
+    Trainer::SetUp();
+    ASSERT_TRUE(train(record(kTwoTasks, {}), base_).ok());
+  }
+
+  // kTwoTasks from the base's last checkpoint, with the adapter unless `adapter` is empty.
+  proto::LaunchRecord tuned(MeshDegrees mesh, const std::string& more = "",
+                            const std::string& adapter = kAdapter) {
+    std::string job = kTwoTasks;
+    const size_t family = job.find("  family: gpt2"), end = job.find("tokenizer:");
+    job.replace(family, end - family, "  from: ckpt-1\n" + adapter);
+    if (!more.empty()) job.insert(job.find("seed: 17,"), more + ", ");
+    proto::LaunchRecord launch = record(job, mesh);
+    *launch.mutable_base() = base_.checkpoints.back();
+    return launch;
+  }
+
+  void run(const proto::LaunchRecord& launch, MemoryCluster& cluster) {
+    cluster.chunks.insert(base_.chunks.begin(), base_.chunks.end());
+    const Status status = train(launch, cluster);
+    ASSERT_TRUE(status.ok()) << status.to_string();
+  }
+  std::map<int64_t, double> curve(const proto::LaunchRecord& launch) {
+    MemoryCluster cluster;
+    run(launch, cluster);
+    return cluster.losses();
+  }
+
+  static void expect_near(const std::map<int64_t, double>& a, const std::map<int64_t, double>& b,
+                          double most, const std::string& what) {
+    ASSERT_EQ(a.size(), b.size()) << what;
+    for (const auto& [step, loss] : a) {
+      EXPECT_NEAR(loss, b.at(step), most * std::abs(b.at(step))) << what << " step " << step;
+    }
+  }
+
+  static std::set<std::string> hashes(const proto::CheckpointManifest& manifest,
+                                      const std::string& name) {
+    std::set<std::string> all;
+    for (const proto::TensorEntry& entry : manifest.tensors()) {
+      if (entry.name() != name) continue;
+      for (const proto::Tile& tile : entry.tiles()) {
+        for (const proto::ChunkRef& chunk : tile.chunks()) all.insert(chunk.hash());
+      }
+    }
+    return all;
+  }
+
+  MemoryCluster base_;
+};
+
+std::string name_of(MeshDegrees mesh, int zero) {
+  return std::to_string(mesh.data) + "x" + std::to_string(mesh.sequence) + "x" +
+         std::to_string(mesh.tensor) + " zero " + std::to_string(zero);
+}
+
+TEST_F(AdapterTraining, LearnsAndLeavesTheBaseAsItIs) {
+  MemoryCluster cluster;
+  proto::LaunchRecord launch = tuned({}, "dropout: 0");
+  launch.mutable_spec()->mutable_training()->set_steps(200);
+  launch.mutable_spec()->mutable_training()->mutable_optimizer()->set_learning_rate(1e-2);
+  run(launch, cluster);
+  EXPECT_LT(cluster.losses().at(1), base_.losses().at(1) - 0.5);  // as far as the base is
+  // Beside what does not learn, of the same batches.
+  MemoryCluster still;
+  launch.mutable_spec()->mutable_training()->mutable_optimizer()->set_learning_rate(1e-30);
+  run(launch, still);
+  const auto mean_of_last = [](const MemoryCluster& of) {
+    double sum = 0;
+    int count = 0;
+    for (const proto::MetricRecord& record : of.metrics) {
+      if (record.task() != "lm" || record.step() <= 100 || record.values().count("loss") == 0) {
+        continue;
+      }
+      sum += record.values().at("loss");
+      ++count;
+    }
+    return sum / count;
+  };
+  EXPECT_LT(mean_of_last(cluster), mean_of_last(still) - 0.01);
+  const proto::CheckpointManifest& before = base_.checkpoints.back();
+  const proto::CheckpointManifest& after = cluster.checkpoints.back();
+  int frozen = 0, adapters = 0, moments = 0;
+  for (const proto::TensorEntry& entry : after.tensors()) {
+    const bool of_adapter = entry.name().find(".lora_") != std::string::npos;
+    const bool of_head = entry.name().starts_with("kind.");
+    if (entry.role() != proto::TENSOR_ROLE_WEIGHT) {
+      ++moments;
+      EXPECT_TRUE(of_adapter || of_head) << entry.name();
+    } else if (of_adapter) {
+      ++adapters;
+    } else if (!of_head) {
+      ++frozen;
+      // The base's moments are entries of the same name, so its weight's chunks are among more.
+      for (const std::string& hash : hashes(after, entry.name())) {
+        EXPECT_TRUE(hashes(before, entry.name()).contains(hash)) << entry.name();
+      }
+    }
+  }
+  EXPECT_EQ(frozen, 2 + 2 * 12 + 2);
+  EXPECT_EQ(adapters, 2 * 4 * 2);
+  EXPECT_EQ(moments, 2 * (adapters + 1));
+  EXPECT_EQ(after.adapter().targets_size(), 3);  // which all-linear means
+  EXPECT_EQ(after.adapter().base_model(), "ckpt-1");
+}
+
+// Steps between checkpoints: each chunk of what is frozen is put once, by the first one.
+TEST_F(AdapterTraining, TheFrozenTensorsAreStoredOnce) {
+  for (const MeshDegrees mesh : {MeshDegrees{}, MeshDegrees{2, 1, 2}}) {
+    MemoryCluster cluster;
+    run(tuned(mesh), cluster);
+    ASSERT_GT(cluster.checkpoints.size(), 5U);
+    const auto embedding = hashes(cluster.checkpoints.back(), "transformer.wte.weight");
+    ASSERT_FALSE(embedding.empty());
+    for (const std::string& hash : embedding) EXPECT_EQ(cluster.puts.count(hash), 1U);
+    for (const proto::CheckpointManifest& manifest : cluster.checkpoints) {
+      EXPECT_EQ(hashes(manifest, "transformer.wte.weight"), embedding);
+      EXPECT_EQ(manifest.tensors_size(), cluster.checkpoints.back().tensors_size());
+      int64_t bytes = 0;
+      for (const proto::TensorEntry& entry : manifest.tensors()) {
+        for (const proto::Tile& tile : entry.tiles()) {
+          for (const proto::ChunkRef& chunk : tile.chunks()) bytes += chunk.size();
+        }
+      }
+      EXPECT_EQ(manifest.bytes(), bytes);
+    }
+  }
+}
+
+TEST_F(AdapterTraining, EveryMeshAndLevelHasTheSameCurve) {
+  const auto one = curve(tuned({}));
+  for (const MeshDegrees mesh : {MeshDegrees{2, 1, 1}, MeshDegrees{1, 2, 1}, MeshDegrees{1, 1, 2},
+                                 MeshDegrees{1, 1, 3}, MeshDegrees{2, 1, 2}}) {
+    std::map<int64_t, double> level0;
+    for (const int zero : {0, 1, 2, 3}) {
+      if (mesh.data * mesh.sequence == 1 && zero > 0) continue;
+      proto::LaunchRecord launch = tuned(mesh);
+      launch.mutable_spec()->mutable_parallel()->set_zero(zero);
+      launch.mutable_spec()->mutable_parallel()->set_bucket_bytes(4096);
+      const auto losses = curve(launch);
+      expect_near(losses, one, 1e-4, name_of(mesh, zero));
+      if (zero == 0) level0 = losses;
+      if (zero != 1) continue;
+      EXPECT_EQ(losses, level0) << name_of(mesh, zero);
+    }
+  }
+}
+
+TEST_F(AdapterTraining, ResumesBitForBit) {
+  for (const char* precision : {"precision: fp32", "precision: bf16", "precision: fp16"}) {
+    for (const int zero : {0, 3}) {
+      proto::LaunchRecord attempt = tuned({2, 1, 1}, precision);
+      attempt.mutable_spec()->mutable_parallel()->set_zero(zero);
+      const auto whole = curve(attempt);
+      MemoryCluster cluster;
+      cluster.chunks = base_.chunks;
+      for (const int64_t death : {17, 33, -1}) {
+        cluster.die_after_step = death;
+        if (!cluster.checkpoints.empty()) *attempt.mutable_resume() = cluster.checkpoints.back();
+        if (death < 0) {
+          ASSERT_TRUE(train(attempt, cluster).ok());
+        } else {
+          EXPECT_THROW(static_cast<void>(train(attempt, cluster)), StatusError);
+        }
+      }
+      EXPECT_EQ(cluster.losses(), whole) << precision << " zero " << zero;
+      for (const std::string& hash : hashes(cluster.checkpoints.back(), "transformer.wte.weight")) {
+        EXPECT_EQ(cluster.puts.count(hash), 1U) << precision << " zero " << zero;
+      }
+    }
+  }
+}
+
+TEST_F(AdapterTraining, HalfPrecisionFollowsFp32) {
+  const auto fp32 = curve(tuned({}));
+  expect_near(curve(tuned({}, "precision: bf16")), fp32, 0.02, "bf16");
+  expect_near(curve(tuned({}, "precision: fp16")), fp32, 0.02, "fp16");
+  for (const int zero : {1, 3}) {
+    for (const char* precision : {"precision: bf16", "precision: fp16"}) {
+      proto::LaunchRecord launch = tuned({2, 1, 1}, precision);
+      launch.mutable_spec()->mutable_parallel()->set_zero(zero);
+      expect_near(curve(launch), fp32, 0.02, precision + name_of({2, 1, 1}, zero));
+    }
+  }
+}
+
+// What is frozen has its values, and neither gradients nor moments nor masters.
+TEST_F(AdapterTraining, WhatIsFrozenCostsItsValuesOnly) {
+  for (const auto& [precision, dtype] :
+       {std::pair{"precision: fp32", DType::kF32}, std::pair{"precision: bf16", DType::kBF16},
+        std::pair{"precision: fp16", DType::kF16}}) {
+    proto::LaunchRecord launch = tuned({}, precision);
+    MemoryCluster cluster;
+    cluster.chunks = base_.chunks;
+    testing::run_ranks(1, [&](Rank& rank) {
+      MemoryProgress progress(cluster);
+      const auto training = set_up(rank, launch, progress);
+      ASSERT_TRUE(training) << training.error().to_string();
+      AdamW& optimizer = *(*training)->optimizer;
+      for (size_t i = 0; i < optimizer.parameters().size(); ++i) {
+        const auto& [info, value] = optimizer.parameters()[i];
+        const AdamW::State& state = optimizer.states()[i];
+        EXPECT_EQ(value.requires_grad(), info.trained) << info.name;
+        EXPECT_EQ(static_cast<bool>(state.first_moment), info.trained) << info.name;
+        EXPECT_EQ(static_cast<bool>(state.second_moment), info.trained) << info.name;
+        EXPECT_EQ(value.dtype(), value_dtype(info.keep_fp32, dtype)) << info.name;
+        if (info.trained) continue;
+        EXPECT_FALSE(state.master.low) << info.name;
+        EXPECT_EQ(state.master.numbers.raw(), value.raw()) << info.name;
+      }
+    });
+  }
+}
+
+// A job from a checkpoint with an adapter begins with the merged weights: its first loss is what
+// the adapter had learned, whether it has an adapter of its own or trains everything, on any mesh.
+TEST_F(AdapterTraining, AFurtherJobBeginsWithTheMergedWeights) {
+  MemoryCluster first;
+  run(tuned({}, "",
+            "adapter: {type: lora, rank: 4, alpha: 16, rslora: true, targets: [all-linear]}\n"),
+      first);
+  const auto begins = [&](MeshDegrees mesh, const std::string& adapter, int zero,
+                          const proto::CheckpointManifest& from) {
+    proto::LaunchRecord launch = tuned(mesh, "dropout: 0", adapter);
+    launch.mutable_spec()->mutable_parallel()->set_zero(zero);
+    launch.mutable_spec()->mutable_training()->set_steps(5);
+    *launch.mutable_base() = from;
+    MemoryCluster cluster;
+    cluster.chunks = first.chunks;
+    const Status status = train(launch, cluster);
+    EXPECT_TRUE(status.ok()) << status.to_string();
+    return cluster.losses().at(1);
+  };
+  proto::CheckpointManifest without = first.checkpoints.back();
+  without.clear_adapter();
+  const double learned = begins({}, "", 0, first.checkpoints.back());
+  EXPECT_GT(std::abs(learned - begins({}, "", 0, without)), 1e-3);
+  for (const MeshDegrees mesh : {MeshDegrees{}, MeshDegrees{1, 1, 2}, MeshDegrees{2, 1, 1}}) {
+    for (const int zero : {0, 3}) {
+      for (const std::string adapter : {"", kAdapter}) {
+        EXPECT_NEAR(begins(mesh, adapter, zero, first.checkpoints.back()) / learned, 1, 1e-5)
+            << name_of(mesh, zero) << adapter;
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace weft

@@ -1,0 +1,79 @@
+// adapter_config.json, with the keys of PEFT's LoraConfig.
+#include <nlohmann/json.hpp>
+
+#include "proto/json/parse.h"
+#include "worker/models/adapter.h"
+#include "worker/models/config_reader.h"
+
+namespace weft {
+namespace {
+
+constexpr const char* kClassHead = "score";
+constexpr int64_t kRankMax = 65536;
+constexpr double kAlphaBelow = 1e9;
+
+// Whether the key is there to say that something is not used.
+bool says_nothing(const nlohmann::json& value) {
+  return value.is_null() || value == false || (value.is_structured() && value.empty());
+}
+
+}  // namespace
+
+std::string peft_config_json(const PeftFolder& folder, ops::WeightLayout layout) {
+  const Adapter& adapter = folder.adapter;
+  nlohmann::json json = {
+      {"base_model_name_or_path", folder.base_model},
+      {"bias", "none"},
+      {"fan_in_fan_out", layout == ops::WeightLayout::kInOut},
+      {"inference_mode", true},
+      {"init_lora_weights", true},
+      {"lora_alpha", adapter.alpha},
+      {"lora_dropout", adapter.dropout},
+      {"modules_to_save", nullptr},
+      {"peft_type", "LORA"},
+      {"r", adapter.rank},
+      {"target_modules", adapter.targets},
+      {"task_type", folder.classifies ? "SEQ_CLS" : "CAUSAL_LM"},
+      {"use_dora", false},
+      {"use_rslora", adapter.rslora},
+  };
+  if (folder.classifies) json["modules_to_save"] = {kClassHead};
+  return json.dump(2) + "\n";
+}
+
+Result<PeftFolder> parse_peft_config(std::string_view text) {
+  WEFT_ASSIGN_OR_RETURN(const nlohmann::json json, parse_strict(text));
+  if (!json.is_object()) {
+    return fail(Status::invalid("adapter_config.json", shown(json), "must be an object"));
+  }
+  ConfigReader reader(json, "a low-rank adapter");
+  PeftFolder folder;
+  Adapter& adapter = folder.adapter;
+  adapter.rank = reader.integer({"r"}, 8, 1, kRankMax);
+  adapter.alpha = reader.number("lora_alpha", 8, 0, kAlphaBelow);
+  adapter.dropout = reader.number("lora_dropout", 0, 0, 1);
+  adapter.rslora = reader.flag("use_rslora", false);
+  folder.base_model = reader.text("base_model_name_or_path", "");
+  reader.only("peft_type", "LORA", "other adapters are not computed");
+  reader.only("bias", "none", "biases are frozen");
+  folder.classifies = reader.text("task_type", "CAUSAL_LM") == "SEQ_CLS";
+  if (const nlohmann::json* targets = reader.array("target_modules"); targets != nullptr) {
+    for (const nlohmann::json& target : *targets) {
+      if (target.is_string()) {
+        adapter.targets.push_back(target.get<std::string>());
+      } else {
+        reader.refuse("target_modules", "must be names");
+      }
+    }
+  }
+  // How its weights came about, and what is Megatron's or of other methods' sizes.
+  reader.accept({"fan_in_fan_out", "inference_mode", "init_lora_weights", "megatron_core",
+                 "modules_to_save", "peft_version", "qalora_group_size", "revision"});
+  for (const auto& [key, value] : json.items()) {
+    if (says_nothing(value)) reader.accept({key.c_str()});
+  }
+  WEFT_RETURN_IF_ERROR(reader.finish());
+  return folder;
+}
+
+}  // namespace weft
