@@ -213,7 +213,12 @@ Status check_tokenizer(const proto::JobSpec& spec, const ModelInputs& inputs, in
 }  // namespace
 
 Status check_model(const proto::JobSpec& spec, const ModelInputs& inputs, AdmittedModel* found) {
-  WEFT_ASSIGN_OR_RETURN(const Model model, find_model(spec, inputs));
+  WEFT_ASSIGN_OR_RETURN(Model model, find_model(spec, inputs));
+  if (model.config != nullptr && spec.has_adapter()) {
+    WEFT_ASSIGN_OR_RETURN(const Adapter adapter,
+                          find_adapter(spec.adapter(), *model.family, *model.config));
+    model.config = model.family->with_adapter(*model.config, adapter);
+  }
   if (found != nullptr) *found = model;
   if (model.config == nullptr) return check_tokenizer(spec, inputs, 0);
   WEFT_ASSIGN_OR_RETURN(const auto written,

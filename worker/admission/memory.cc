@@ -102,7 +102,7 @@ int64_t gradients_held(const StepMemory& m, int64_t sent) {
   if (s.replicas == 1) return m.table + std::max(m.earlier, sent);
   const int64_t staying = m.table_leaves ? 0 : m.table;
   const int64_t left = sent + m.table - staying;
-  int64_t whole = in_turn(s) ? std::min(sent, kSingle * m.parameters.block_unit) : left;
+  int64_t whole = in_turn(s) ? std::min(sent, kSingle * m.parameters.block_gradients) : left;
   if (m.zero >= 2) {
     whole = std::min(whole, kInFlight * kSingle * m.parameters.block_bucket);
     const int64_t parts = share(s.accumulates ? whole : left, s.replicas);
@@ -128,7 +128,7 @@ std::vector<MemoryEstimate> moments_of(const StepMemory& m) {
 
   MemoryEstimate backward = m.all;  // of the last block
   backward.parameters += m.whole(2 * parameters.block_unit);
-  backward.gradients = m.earlier + m.table + kSingle * parameters.largest_of_block +
+  backward.gradients = m.earlier + m.table + kSingle * parameters.largest_gradient +
                        (m.table_leaves ? share(m.table, s.replicas) : 0);
   backward.activations = m.kept;
   backward.workspace = block_backward(s, 0);
@@ -138,21 +138,22 @@ std::vector<MemoryEstimate> moments_of(const StepMemory& m) {
   // work wait for the rest of their bucket.
   const int64_t mlp = std::min((s.gated ? 3 : 2) * s.hidden * s.inner, parameters.block_bucket);
   const int64_t at_work =
-      kSingle * std::max(parameters.largest_of_block, in_turn(s) ? mlp : int64_t{0});
+      kSingle * std::max(parameters.largest_gradient, in_turn(s) ? mlp : int64_t{0});
   const int64_t further = std::min<int64_t>(in_turn(s) ? 1 : 2, s.layers - 1);
   MemoryEstimate sending = backward;
-  sending.gradients = at_work + gradients_held(m, further * kSingle * parameters.block_unit);
+  sending.gradients = at_work + gradients_held(m, further * kSingle * parameters.block_gradients);
   sending.activations -= further * s.kept_block();
 
   // The first block's, when the others' gradients are there or travel, and what they kept is gone.
   const int64_t head = m.tied || !m.table_leaves ? 0 : parameters.table;  // of the last unit
-  const int64_t others = parameters.count - parameters.embedding_unit - parameters.block_unit;
+  const int64_t others =
+      parameters.trained - parameters.embedding_gradients - parameters.block_gradients;
   MemoryEstimate first = backward;
   first.gradients = at_work + gradients_held(m, kSingle * (others - head));
   first.activations = m.batch() + s.kept_block();
 
   // The end, when what travels as buckets does.
-  const int64_t by_buckets = kSingle * (parameters.count - parameters.only_rows);
+  const int64_t by_buckets = kSingle * (parameters.trained - parameters.only_rows);
   MemoryEstimate end = m.all;
   end.parameters += m.whole(parameters.block_unit);
   end.gradients = gradients_held(m, by_buckets - (m.table_leaves ? m.table : 0));
@@ -172,7 +173,7 @@ std::vector<MemoryEstimate> moments_of(const StepMemory& m) {
   if (s.replicas > 1) {
     packing.gradients =
         (counted ? 1 : 2) * bucket +
-        gradients_held(m, kSingle * (others - head + parameters.block_unit) - bucket);
+        gradients_held(m, kSingle * (others - head + parameters.block_gradients) - bucket);
   }
   return {loss, backward, sending, first, packing, end};
 }
@@ -209,7 +210,14 @@ MemoryEstimate estimate_memory(const ModelConfig& config, const proto::JobSpec& 
   const StepMemory m(config, spec, shards);
   std::vector<MemoryEstimate> moments = m.s.blocks > 0 ? blocked_moments(m) : moments_of(m);
   MemoryEstimate made = m.all;  // what the ranks start from, beside the values it is made of
-  made.workspace = m.zero < 3 ? kSingle * m.parameters.count : 0;
+  // Frozen values are rounded one by one, before the optimizer's state is made.
+  const Parameters& all = m.parameters;
+  const int64_t loaded = kSingle * all.count + m.s.element * all.largest;
+  const int64_t making = m.all.tensors() + kSingle * all.trained;
+  if (m.zero < 3) {
+    made.workspace =
+        (all.trained < all.count ? std::max(loaded, making) : making) - m.all.tensors();
+  }
   moments.push_back(made);
   const auto on_gpu = [](const MemoryEstimate& a) { return a.tensors() + a.gpu_more; };
   MemoryEstimate most = *std::ranges::max_element(moments, {}, &MemoryEstimate::tensors);

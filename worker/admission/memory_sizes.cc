@@ -16,17 +16,22 @@ constexpr int64_t kGpuLogitBytes = int64_t{1} << 30, kGpuLogitColumns = 64;
 // Of the attention that cuDNN may compute (kernels/cuda/attention_choice.h).
 constexpr int64_t kCudnnWidthMin = 64, kCudnnTokensMin = 512, kCudnnUnorderedTokensMin = 1024;
 
-// Elements that one replica writes of a checkpoint: state tensors, three a parameter, go round
+// The weight and, where it is trained, both moments.
+int64_t state_tensors(const ShardSize& shard) { return shard.trained ? 3 : 1; }
+
+// Elements that one replica writes of a checkpoint, of a job's first one: state tensors go round
 // among them unless each has its own part (checkpoint/writer.cc).
 int64_t largest_turn(std::span<const ShardSize> shards, int64_t replicas, int zero) {
   int64_t parts = 0;
-  for (const ShardSize& each : shards) parts += 3 * share(each.elements, replicas) * each.repeats;
+  for (const ShardSize& each : shards) {
+    parts += state_tensors(each) * share(each.elements, replicas) * each.repeats;
+  }
   if (zero > 0) return parts;
   std::vector<int64_t> of_replica(static_cast<size_t>(replicas));
   size_t turn = 0;
   const auto take_turns = [&](std::span<const ShardSize> unit, int64_t times) {
     for (const ShardSize& shard : unit) {
-      for (int role = 0; role < 3; ++role, ++turn) {
+      for (int64_t role = 0; role < state_tensors(shard); ++role, ++turn) {
         of_replica[turn % of_replica.size()] += shard.elements * times;
       }
     }
@@ -35,7 +40,9 @@ int64_t largest_turn(std::span<const ShardSize> shards, int64_t replicas, int ze
     while (end < shards.size() && shards[end].unit == shards[first].unit) ++end;
     const auto unit = shards.subspan(first, end - first);
     // After so many repeats the turns are where they were.
-    const int64_t period = replicas / std::gcd(3 * std::ssize(unit), replicas);
+    int64_t turns = 0;
+    for (const ShardSize& shard : unit) turns += state_tensors(shard);
+    const int64_t period = replicas / std::gcd(turns, replicas);
     const int64_t periods = unit[0].repeats / period;
     for (int64_t i = 0; periods > 0 && i < period; ++i) take_turns(unit, periods);
     for (int64_t i = periods * period; i < unit[0].repeats; ++i) take_turns(unit, 1);
@@ -53,7 +60,9 @@ int64_t gpu_logit_rows(int64_t vocabulary, int64_t element) {
   return std::max<int64_t>(1, kGpuLogitBytes / (element * gpu_logit_columns(vocabulary)));
 }
 
-Sizes::Sizes(const ModelConfig& config, const proto::JobSpec& spec) {
+Sizes::Sizes(const ModelConfig& config, const proto::JobSpec& spec,
+             std::span<const ShardSize> shards)
+    : adapted(adapted_maps(shards)), rank(config.adapter.rank), dropout(config.adapter.dropout) {
   const proto::ParallelSpec& mesh = spec.parallel();
   const proto::TrainingSpec& training = spec.training();
   tensor = mesh.tensor();
@@ -101,8 +110,30 @@ Sizes::Sizes(const ModelConfig& config, const proto::JobSpec& spec) {
 }
 
 int64_t Sizes::attention() const {
-  return element * (normed() * hidden + tokens * 2 * (features + key_features) + key_copies) +
+  return element * (kept_input(adapted.columns) + tokens * 2 * (features + key_features) +
+                    key_copies + of_adapters(adapted.columns, adapted.rows, features)) +
          kSingle * (tokens * heads + 2 * between) + of_head_norms();
+}
+
+int64_t Sizes::kept_input(int64_t adapters) const {
+  if (rank == 0) return normed() * hidden;
+  return adapters > 0 && dropout == 0 ? between * hidden : 0;
+}
+
+int64_t Sizes::left_of_first() const {
+  if (rank == 0 || again() || adapted.columns > 0) return 0;
+  int64_t left = stream() + attention() -
+                 element * (adapted.rows > 0 ? tokens * features + rank * between : 0);
+  if (adapted.rows > 0) return left;
+  left += element * between * hidden + kSingle * 2 * between;
+  if (adapted.mlp_columns > 0) return left;
+  return left + element * tokens * (gated ? 2 : 1) * inner;
+}
+
+int64_t Sizes::of_adapters(int64_t columns, int64_t rows, int64_t row_features) const {
+  const int64_t dropped =
+      dropout > 0 ? columns * between * hidden + rows * tokens * row_features : 0;
+  return rank * (columns * tokens + rows * between) + dropped;
 }
 
 int64_t Sizes::of_head_norms() const {
@@ -114,7 +145,10 @@ int64_t Sizes::of_head_norms() const {
 
 int64_t Sizes::mlp() const {
   const int64_t input = fp16 && !gated ? kSingle : element;  // kept of fp16 as it is computed with
-  return element * (between * hidden + normed() * hidden + tokens * inner) +
+  const bool kept_inner = rank == 0 || (adapted.mlp_rows > 0 && dropout == 0);
+  return element * (between * hidden + kept_input(adapted.mlp_columns) +
+                    (kept_inner ? tokens * inner : 0) +
+                    of_adapters(adapted.mlp_columns, adapted.mlp_rows, inner)) +
          input * tokens * (gated ? 2 : 1) * inner + kSingle * 2 * between;
 }
 
@@ -126,23 +160,31 @@ int64_t Sizes::kept_block() const {
 Parameters::Parameters(const ModelConfig& config, const proto::JobSpec& spec,
                        std::span<const ShardSize> shards) {
   for (const ShardSize& shard : shards) {
-    count += shard.elements * shard.repeats;
-    kept_fp32 += shard.keep_fp32 ? shard.elements * shard.repeats : 0;
+    const int64_t elements = shard.elements * shard.repeats;
+    count += elements;
+    kept_fp32 += shard.keep_fp32 ? elements : 0;
+    trained += shard.trained ? elements : 0;
+    trained_kept_fp32 += shard.keep_fp32 && shard.trained ? elements : 0;
     largest = std::max(largest, shard.elements);
-    const bool of_block = shard.unit > 0 && shard.unit <= config.layers;
-    if (of_block) largest_of_block = std::max(largest_of_block, shard.elements);
+    if (shard.unit <= 0 || shard.unit > config.layers) continue;
+    largest_of_block = std::max(largest_of_block, shard.elements);
+    if (shard.trained) largest_gradient = std::max(largest_gradient, shard.elements);
   }
-  table = share(config.vocabulary, spec.parallel().tensor()) * config.hidden;
+  if (config.adapter.rank == 0) {
+    table = share(config.vocabulary, spec.parallel().tensor()) * config.hidden;
+  }
   const int replicas = spec.parallel().data() * spec.parallel().sequence();
   const Buckets buckets(bucket_items(shards), replicas, 0, spec.parallel().bucket_bytes());
   const TableUse use = table_use(config, spec, models_language(spec));
   std::vector<char> by_rows = sent_as_rows(buckets, use, config.hidden, replicas);
   const bool in_blocks = spec.training().reproducible() == proto::REPRODUCIBLE_TOPOLOGY;
   if (replicas == 1 || in_blocks) std::ranges::fill(by_rows, 0);
-  std::map<int64_t, int64_t> units;
+  std::map<int64_t, int64_t> units, gradients;
   for (size_t b = 0; b < by_rows.size(); ++b) {
     const Bucket& bucket = buckets.all()[b];
     units[bucket.unit] += bucket.elements;
+    if (!bucket.trained) continue;
+    gradients[bucket.unit] += bucket.elements;
     if (by_rows[b] != 0) {
       table_by_rows |= bucket.table == LookedUp::kByToken;
       only_rows += use.whole(bucket.table) ? 0 : bucket.elements * repeats_of(bucket, shards);
@@ -155,12 +197,14 @@ Parameters::Parameters(const ModelConfig& config, const proto::JobSpec& spec,
   checkpoint = largest_turn(shards, replicas, spec.parallel().zero());
   embedding_unit = units[0];
   block_unit = units[1];
+  embedding_gradients = gradients[0];
+  block_gradients = gradients[1];
   last_unit = units[config.layers + 1];
 }
 
 StepMemory::StepMemory(const ModelConfig& config, const proto::JobSpec& spec,
                        std::span<const ShardSize> shards)
-    : s(config, spec),
+    : s(config, spec, shards),
       parameters(config, spec, shards),
       language_model(models_language(spec)),
       tied(config.tied),
@@ -172,17 +216,19 @@ StepMemory::StepMemory(const ModelConfig& config, const proto::JobSpec& spec,
   const int64_t more = (kSingle - s.element) * parameters.kept_fp32;
   const int64_t of_masters = kSingle - (whole && !s.fp16 ? s.element : 0);
   all.parameters = whole ? s.element * parameters.count + more : 0;
-  all.optimizer = share((of_masters + 2 * kSingle) * parameters.count, sharing) -
-                  (zero == 0 ? of_masters * parameters.kept_fp32 : 0);
+  const int64_t frozen = parameters.count - parameters.trained;
+  all.optimizer = share((of_masters + 2 * kSingle) * parameters.trained, sharing) -
+                  (zero == 0 ? of_masters * parameters.trained_kept_fp32 : 0) +
+                  (whole ? 0 : share(s.element * frozen, sharing));
   all.checkpoint = kSingle * parameters.checkpoint;
   // Sums over the ranks of blocks are shared out as soon as there is one.
   const bool shared = zero >= 2 || (zero == 1 && s.blocks > 0);
-  gradients = share(kSingle * parameters.count, shared ? sharing : 1);
+  gradients = share(kSingle * parameters.trained, shared ? sharing : 1);
   earlier = s.accumulates ? gradients : 0;
   table = language_model ? kSingle * parameters.table : 0;
-  table_leaves = language_model && s.replicas > 1 && (parameters.table_by_rows || !tied);
+  table_leaves = table > 0 && s.replicas > 1 && (parameters.table_by_rows || !tied);
   const int64_t final_norm = 2 * s.stream();
-  kept = batch() + s.angles + s.layers * s.kept_block() + final_norm;
+  kept = batch() + s.angles + s.layers * s.kept_block() - s.left_of_first() + final_norm;
 }
 
 int64_t StepMemory::batch() const { return kBatchBytes * s.tokens; }

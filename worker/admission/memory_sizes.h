@@ -25,16 +25,19 @@ int64_t gpu_logit_rows(int64_t vocabulary, int64_t element);
 // Sizes on the rank that has most, named as in worker/models/model.h; what the functions give are
 // bytes.
 struct Sizes {
-  Sizes(const ModelConfig& config, const proto::JobSpec& spec);
+  Sizes(const ModelConfig& config, const proto::JobSpec& spec, std::span<const ShardSize> shards);
 
   int64_t tensor, sequence, replicas, batch, tokens, between;
   int64_t hidden, heads, features, key_features, inner, vocabulary, layers;
-  int64_t element;     // bytes
-  int64_t scores;      // of a block's attention
-  int64_t blocks;      // of topology-invariant training; else 0
-  int64_t key_copies;  // elements a block, of projections that several ranks hold, copied for use
-  int64_t angles;      // of the tokens' rotations
-  int64_t head_norms;  // heads of queries and of keys that have a norm
+  int64_t element;      // bytes
+  int64_t scores;       // of a block's attention
+  int64_t blocks;       // of topology-invariant training; else 0
+  int64_t key_copies;   // elements a block, of projections that several ranks hold, copied for use
+  int64_t angles;       // of the tokens' rotations
+  int64_t head_norms;   // heads of queries and of keys that have a norm
+  AdaptedMaps adapted;  // of a block; where there are such, all else is frozen
+  int64_t rank;         // of the adapters
+  double dropout;       // of what they map
   bool gated;
   bool accumulates, fp16;
   bool ordered_by_cudnn, unordered_by_cudnn;  // maybe: attention's gradients on a GPU
@@ -44,6 +47,14 @@ struct Sizes {
   bool again() const { return recompute != proto::ACTIVATION_CHECKPOINTING_NONE; }
   // Tokens of what the norms give: whole, or the rank's own, to be gathered again.
   int64_t normed() const { return blocks > 0 ? between : tokens; }
+  // Elements kept of what a norm gives, for the weights that are trained: the maps' own, or the
+  // adapters', which with dropout keep their own copies.
+  int64_t kept_input(int64_t adapters) const;
+  // Bytes that the first block does not keep, as nobody asks for gradients before the first
+  // adapter.
+  int64_t left_of_first() const;
+  // Elements that these adapters keep: what A gives, and with dropout what it was given.
+  int64_t of_adapters(int64_t columns, int64_t rows, int64_t row_features) const;
   // Kept of a block's attention: norm and its statistics, query, key, value, result and
   // log-sum-exp, and copies of what several ranks hold.
   int64_t attention() const;
@@ -61,13 +72,17 @@ struct Parameters {
              std::span<const ShardSize> shards);
 
   int64_t count = 0;
-  int64_t kept_fp32 = 0;         // of those that half precision leaves in fp32
-  int64_t largest = 0;           // of one parameter
-  int64_t largest_of_block = 0;  // of one in a block
-  int64_t table = 0;             // that embeds the tokens
-  int64_t checkpoint = 0;        // of one rank's copy of the state
+  int64_t trained = 0;            // of those; the others are frozen
+  int64_t kept_fp32 = 0;          // that half precision leaves in fp32
+  int64_t trained_kept_fp32 = 0;  // of these
+  int64_t largest = 0;            // of one parameter
+  int64_t largest_of_block = 0;   // of one in a block
+  int64_t largest_gradient = 0;   // of one in a block
+  int64_t table = 0;              // that embeds the tokens, where it is trained
+  int64_t checkpoint = 0;         // of one rank's copy of the state
   int64_t embedding_unit = 0, block_unit = 0, last_unit = 0;
-  int64_t embedding_bucket = 0, block_bucket = 0;  // the largest that is sent
+  int64_t embedding_gradients = 0, block_gradients = 0;  // what is trained of these
+  int64_t embedding_bucket = 0, block_bucket = 0;        // the largest that is sent
   // Tables whose looked-up rows are sent (optimizer/gradients.h): is the tokens' one of them; all
   // that nothing else is sent of.
   bool table_by_rows = false;

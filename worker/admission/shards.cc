@@ -26,7 +26,8 @@ std::vector<ShardSize> shards_of(const ModelFamily& family, const ModelConfig& c
     shards.push_back({info.unit, whole ? all : all / info.shape[info.shard.dim] * part, whole,
                       info.shape.dims() >= 2, info.looked_up,
                       i > 0 && same_layer(plan[i - 1], info), info.shard.copy, info.shard.copies,
-                      info.keep_fp32, info.behind_attention});
+                      info.keep_fp32, info.behind_attention, info.trained});
+    if (maps_input(info)) shards.back().adapts = whole ? Adapts::kColumn : Adapts::kRow;
     if (info.unit == planned) shards.back().repeats += config.layers - planned;
     if (info.unit > planned) shards.back().unit += config.layers - planned;
   }
@@ -40,10 +41,25 @@ std::vector<ShardSize> shards_of(const ModelFamily& family, const ModelConfig& c
   return shards;
 }
 
+AdaptedMaps adapted_maps(std::span<const ShardSize> shards) {
+  AdaptedMaps maps;
+  for (const ShardSize& shard : shards) {
+    if (shard.unit != 1 || shard.adapts == Adapts::kNothing) continue;
+    const bool column = shard.adapts == Adapts::kColumn;
+    if (shard.behind_attention) {
+      ++(column ? maps.mlp_columns : maps.mlp_rows);
+    } else {
+      ++(column ? maps.columns : maps.rows);
+    }
+  }
+  return maps;
+}
+
 std::vector<BucketItem> bucket_items(std::span<const ShardSize> shards) {
   std::vector<BucketItem> items;
   for (const ShardSize& shard : shards) {
-    items.push_back({shard.unit, shard.elements, shard.looked_up, shard.joined, shard.keep_fp32});
+    items.push_back({shard.unit, shard.elements, shard.looked_up, shard.joined, shard.keep_fp32,
+                     shard.trained});
   }
   return items;
 }

@@ -3,6 +3,7 @@
 // Thread safety: pure functions.
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include "worker/models/model.h"
@@ -14,6 +15,9 @@ class JobSpec;
 
 namespace weft {
 
+// Of an adapter's A: what kind of map it stands beside (parallel/low_rank.h).
+enum class Adapts { kNothing, kColumn, kRow };
+
 struct ShardSize {
   int64_t unit = 0, elements = 0;  // ParameterInfo::unit; of this rank's part
   bool whole = false;              // every rank of the tensor axis holds all of it
@@ -23,6 +27,8 @@ struct ShardSize {
   int copy = 0, copies = 1;       // as Shard's
   bool keep_fp32 = false;         // ParameterInfo::keep_fp32
   bool behind_attention = false;  // ParameterInfo::behind_attention
+  bool trained = true;            // ParameterInfo::trained
+  Adapts adapts = Adapts::kNothing;
   int64_t repeats = 1;  // it stands for so many, of units that are alike and follow each other
   bool operator==(const ShardSize&) const = default;
 };
@@ -33,6 +39,14 @@ struct ShardSize {
 // finished.
 std::vector<ShardSize> shards_of(const ModelFamily& family, const ModelConfig& config,
                                  const proto::JobSpec& spec, int tensor_index);
+
+// How many linear maps of a block have an adapter.
+struct AdaptedMaps {
+  int64_t columns = 0, rows = 0;  // before its attention's scores and behind them
+  int64_t mlp_columns = 0, mlp_rows = 0;
+  int64_t all() const { return columns + rows + mlp_columns + mlp_rows; }
+};
+AdaptedMaps adapted_maps(std::span<const ShardSize> shards);
 
 // As the layout of buckets takes them; units that are alike have buckets that are, too.
 std::vector<BucketItem> bucket_items(std::span<const ShardSize> shards);

@@ -57,8 +57,13 @@ int64_t count_of(std::span<const Rounds> rounds) {
 // What a step of one rank sends over the tensor axis.
 class TensorTraffic {
  public:
-  TensorTraffic(const ModelConfig& config, const proto::JobSpec& spec, int index)
-      : config_(config), spec_(spec), ranks_(spec.parallel().tensor()), index_(index) {}
+  TensorTraffic(const ModelConfig& config, const proto::JobSpec& spec, const AdaptedMaps& adapted,
+                int index)
+      : config_(config),
+        spec_(spec),
+        adapted_(adapted),
+        ranks_(spec.parallel().tensor()),
+        index_(index) {}
 
   // One micro-batch of `rows`, `tokens` of each on this rank of the sequence axis.
   AxisTraffic pass(int64_t rows, int64_t tokens) const {
@@ -74,6 +79,10 @@ class TensorTraffic {
     const auto recompute = spec_.training().activation_checkpointing();
     if (recompute == proto::ACTIVATION_CHECKPOINTING_SELECTIVE) all += both * config_.layers;
     if (recompute == proto::ACTIVATION_CHECKPOINTING_FULL) all += both * (2 * config_.layers);
+    if (adapted_.all() > 0) {
+      all += adapters(rows, tokens);
+      all -= nobody_asks_for(gather, scatter);
+    }
     all += gather;  // what the head reads
     if (!models_language(spec_)) return all;
     all += scatter;
@@ -82,6 +91,35 @@ class TensorTraffic {
   }
 
  private:
+  // What adapters map their inputs to, and its gradients; the sums of theirs come apart.
+  AxisTraffic adapters(int64_t rows, int64_t tokens) const {
+    const int64_t width = element_bytes(spec_) * rows * config_.adapter.rank;
+    const AxisTraffic gather = gather_traffic(tokens, width, ranks_, index_);
+    const AxisTraffic scatter = scatter_traffic(tokens, width, ranks_, index_);
+    const auto recompute = spec_.training().activation_checkpointing();
+    const bool full = recompute == proto::ACTIVATION_CHECKPOINTING_FULL;
+    const bool again = full || recompute == proto::ACTIVATION_CHECKPOINTING_SELECTIVE;
+    AxisTraffic block = (gather + scatter) * adapted_.all();
+    if (again) block += gather * adapted_.columns + scatter * adapted_.rows;
+    if (full) block += gather * adapted_.mlp_columns + scatter * adapted_.mlp_rows;
+    return block * config_.layers;
+  }
+
+  // Of gradients what is not sent where all but adapters is frozen: those of the embedding and, of
+  // the first block, of what comes before the first adapter.
+  AxisTraffic nobody_asks_for(const AxisTraffic& gather, const AxisTraffic& scatter) const {
+    const bool scores = adapted_.columns > 0, attention = scores || adapted_.rows > 0;
+    const bool inner = attention || adapted_.mlp_columns > 0;
+    AxisTraffic left = gather + scatter;
+    if (!scores) left += gather;
+    if (!attention) left += scatter;
+    if (!inner) left += gather;
+    const bool selective =
+        spec_.training().activation_checkpointing() == proto::ACTIVATION_CHECKPOINTING_SELECTIVE;
+    if (selective && !attention) left += gather + scatter;  // nothing is computed again
+    return left;
+  }
+
   // Of each row of logits the maximum, and three sums.
   AxisTraffic loss(int64_t rows) const {
     if (rows == 0) return {};
@@ -100,6 +138,7 @@ class TensorTraffic {
 
   const ModelConfig& config_;
   const proto::JobSpec& spec_;
+  const AdaptedMaps adapted_;
   const int ranks_, index_;
 };
 
@@ -159,6 +198,12 @@ int64_t tokens_of(int64_t tokens, int rings, int ulysses, int rank) {
 AxisTraffic& AxisTraffic::operator+=(const AxisTraffic& other) {
   bytes += other.bytes;
   messages += other.messages;
+  return *this;
+}
+
+AxisTraffic& AxisTraffic::operator-=(const AxisTraffic& other) {
+  bytes -= other.bytes;
+  messages -= other.messages;
   return *this;
 }
 
@@ -248,6 +293,7 @@ AxisTraffic replica_traffic(const Buckets& buckets, const ReplicaSizes& sizes,
     const AxisTraffic gather{bucket.own.length * messages, messages};  // elements
     const AxisTraffic values{own_bytes(bucket, sizes.precision) * messages, messages};
     const bool gathered = sizes.zero == 3 && bucket.unit >= 0;
+    if (!bucket.trained && !gathered) continue;
     const int64_t sums = sizes.zero >= 2 ? sizes.rounds : 1;
     const bool rows = as_rows[b] != 0;
     if (rows && !values_sent) {  // how many they are, and the elements of each
@@ -256,7 +302,7 @@ AxisTraffic replica_traffic(const Buckets& buckets, const ReplicaSizes& sizes,
       values_sent = true;
     }
     if (rows) add({sizes.tokens * kId * messages, messages * sums}, bucket);  // and its number
-    if (!rows || sizes.tables.whole(bucket.table)) {
+    if (bucket.trained && (!rows || sizes.tables.whole(bucket.table))) {
       add(scatter * sums, bucket);
       if (sizes.zero == 0) add({kSingle * gather.bytes, messages}, bucket);
     }
@@ -275,7 +321,9 @@ ValueTraffic forward_values(const Buckets& buckets, const ReplicaSizes& sizes,
   if (sizes.replicas == 1 || sizes.zero == 0) return values;
   const int64_t messages = sizes.replicas - 1;
   for (const Bucket& bucket : buckets.all()) {
-    const int64_t passes = sizes.zero == 3 && bucket.unit >= 0 ? sizes.rounds : 1;
+    const bool gathered = sizes.zero == 3 && bucket.unit >= 0;
+    if (!bucket.trained && !gathered) continue;
+    const int64_t passes = gathered ? sizes.rounds : 1;
     const AxisTraffic once{own_bytes(bucket, sizes.precision) * messages, messages};
     const bool last = rows_go_ahead(bucket, sizes.ahead, sizes.width);
     const bool behind = sizes.alone && sizes.zero < 3 &&
@@ -334,6 +382,41 @@ int64_t tokens_ahead(const ModelConfig& config, const proto::JobSpec& spec) {
   return table_use(config, spec, models_language(spec)).tokens * mesh.data();
 }
 
+namespace {
+
+// Of attention over the sequence axis, in these micro-batches.
+AxisTraffic scores_traffic(const ModelConfig& config, const proto::JobSpec& spec,
+                           const AdaptedMaps& adapted, std::span<const Rounds> rounds,
+                           const MeshPlace& place) {
+  AxisTraffic sent;
+  const int ranks = spec.parallel().sequence(), ulysses = ulysses_degree(config, spec);
+  AttentionSizes sizes = attention_sizes(config, spec, place.tensor);
+  const auto recompute = spec.training().activation_checkpointing();
+  const bool again = recompute != proto::ACTIVATION_CHECKPOINTING_NONE;
+  const bool selective = recompute == proto::ACTIVATION_CHECKPOINTING_SELECTIVE;
+  for (const Rounds& alike : rounds) {
+    sizes.rows = alike.rows;
+    const auto add = [&](const parallel::AttentionPattern& pattern, int64_t layers) {
+      if (layers == 0) return;
+      sizes.window_left = pattern.window_left;
+      const AttentionTraffic layer = sequence_traffic(sizes, ranks, ulysses, place.sequence);
+      sent += layer.forward * (layers * alike.times * (again ? 2 : 1));
+      sent += layer.backward * (layers * alike.times);
+    };
+    add(config.attention, config.layers - config.other_layers);
+    add(config.other_attention, config.other_layers);
+    if (adapted.all() == 0 || adapted.columns > 0) continue;
+    // Nobody asks for gradients of the first block's scores.
+    sizes.window_left = config.attention.window_left;
+    const AttentionTraffic first = sequence_traffic(sizes, ranks, ulysses, place.sequence);
+    sent -= first.backward * alike.times;
+    if (selective && adapted.rows == 0) sent -= first.forward * alike.times;
+  }
+  return sent;
+}
+
+}  // namespace
+
 StepTraffic step_traffic(const ModelConfig& config, const proto::JobSpec& spec,
                          std::span<const ShardSize> shards, const MeshPlace& place) {
   if (spec.training().reproducible() == proto::REPRODUCIBLE_TOPOLOGY) {
@@ -353,12 +436,12 @@ StepTraffic step_traffic(const ModelConfig& config, const proto::JobSpec& spec,
                                    ulysses, place.sequence);
   StepTraffic step;
   if (mesh.tensor() > 1) {
-    const TensorTraffic tensor(config, spec, place.tensor);
+    const TensorTraffic tensor(config, spec, adapted_maps(shards), place.tensor);
     for (const Rounds& alike : rounds) {
       step.tensor += tensor.pass(alike.rows, tokens) * alike.times;
     }
     for (const ShardSize& shard : shards) {
-      if (shard.unit < 0) continue;
+      if (shard.unit < 0 || !shard.trained) continue;
       const int ranks = shard.whole ? mesh.tensor() : shard.copies;
       const int rank = shard.whole ? place.tensor : shard.copy;
       const int64_t element = bytes_of(value_dtype(shard.keep_fp32, precision_of(spec)));
@@ -367,22 +450,7 @@ StepTraffic step_traffic(const ModelConfig& config, const proto::JobSpec& spec,
     }
   }
   if (mesh.sequence() > 1) {
-    AttentionSizes sizes = attention_sizes(config, spec, place.tensor);
-    const bool again =
-        spec.training().activation_checkpointing() != proto::ACTIVATION_CHECKPOINTING_NONE;
-    for (const Rounds& alike : rounds) {
-      sizes.rows = alike.rows;
-      const auto add = [&](const parallel::AttentionPattern& pattern, int64_t layers) {
-        if (layers == 0) return;
-        sizes.window_left = pattern.window_left;
-        const AttentionTraffic layer =
-            sequence_traffic(sizes, mesh.sequence(), ulysses, place.sequence);
-        step.sequence += layer.forward * (layers * alike.times * (again ? 2 : 1));
-        step.sequence += layer.backward * (layers * alike.times);
-      };
-      add(config.attention, config.layers - config.other_layers);
-      add(config.other_attention, config.other_layers);
-    }
+    step.sequence = scores_traffic(config, spec, adapted_maps(shards), rounds, place);
   }
   const Buckets buckets(bucket_items(shards), replicas, replica, mesh.bucket_bytes());
   ReplicaSizes sizes{replicas, zero, most, precision_of(spec),

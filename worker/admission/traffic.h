@@ -21,6 +21,7 @@ namespace weft {
 struct AxisTraffic {
   int64_t bytes = 0, messages = 0;
   AxisTraffic& operator+=(const AxisTraffic& other);
+  AxisTraffic& operator-=(const AxisTraffic& other);
   AxisTraffic operator+(const AxisTraffic& other) const {
     return {bytes + other.bytes, messages + other.messages};
   }

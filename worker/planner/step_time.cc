@@ -81,11 +81,15 @@ Work work_of(const ModelConfig& config, const proto::JobSpec& spec,
   const int64_t rounds = share(rows, std::max<int64_t>(1, training.micro_batch_size()));
   const double tokens =
       static_cast<double>(rows * share(training.sequence_length(), mesh.sequence()));
-  double matrices = 0, parameters = 0;  // elements
+  double matrices = 0, parameters = 0;      // elements
+  double frozen_matrices = 0, trained = 0;  // of these
   for (const ShardSize& shard : shards) {
     const double elements = static_cast<double>(shard.elements * shard.repeats);
     parameters += elements;
-    if (shard.unit > 0 && shard.unit <= config.layers && shard.matrix) matrices += elements;
+    if (shard.trained) trained += elements;
+    if (shard.unit <= 0 || shard.unit > config.layers || !shard.matrix) continue;
+    matrices += elements;
+    if (!shard.trained) frozen_matrices += elements;
   }
   const Features attended = features_of(config, mesh.tensor());
   const double features = attended.queries, keys = attended.keys;
@@ -95,11 +99,13 @@ Work work_of(const ModelConfig& config, const proto::JobSpec& spec,
   const double halves = layers * 2 * hidden * (features + keys);  // of the matrices, in attention
   Work work;
   const double repeated = full ? matrices : again ? halves : 0;
-  work.products = 2 * tokens * (3 * matrices + repeated);
+  // Forwards, for the input's gradient, and for the weight's.
+  work.products = 2 * tokens * (3 * matrices - frozen_matrices + repeated);
   if (models_language(spec)) {
     const auto vocabulary = static_cast<double>(share(config.vocabulary, mesh.tensor()));
     const double logits = tokens / static_cast<double>(rounds) * vocabulary;
-    const int times = in_blocks(spec) && logits > kLogitsKept ? 8 : 6;
+    const bool frozen_table = config.adapter.rank > 0;
+    const int times = in_blocks(spec) && logits > kLogitsKept ? 8 : frozen_table ? 4 : 6;
     work.products += times * tokens * hidden * vocabulary;
   }
   // Two products forwards and five backwards, of the keys that a token sees.
@@ -116,10 +122,10 @@ Work work_of(const ModelConfig& config, const proto::JobSpec& spec,
                         : 1);
   const int replicas = mesh.data() * mesh.sequence();
   const int sharing = mesh.zero() > 0 ? replicas : 1;
-  work.bytes += kUpdateBytes * parameters / sharing;
+  work.bytes += kUpdateBytes * trained / sharing;
   // Products read the values three times a micro-batch and add to gradients; buckets are packed.
-  work.bytes += static_cast<double>(rounds) * parameters * (3 * element + 8);
-  if (replicas > 1) work.bytes += 8 * parameters;
+  work.bytes += static_cast<double>(rounds) * (3 * element * parameters + 8 * trained);
+  if (replicas > 1) work.bytes += 8 * trained;
   return work;
 }
 

@@ -180,6 +180,15 @@ TEST_F(CheckModelTest, HoldsTheWeightsAgainstTheConfiguration) {
   refused(check(fine_tune()), "model.from", "I32", "must be F32");
 }
 
+TEST_F(CheckModelTest, HoldsAnAdaptersTargetsAgainstTheModel) {
+  proto::JobSpec spec = fine_tune();
+  spec.mutable_adapter()->set_type(proto::ADAPTER_TYPE_LORA);
+  spec.mutable_adapter()->add_targets("mlp.c_fc");
+  EXPECT_TRUE(check(spec).ok()) << check(spec).to_string();
+  spec.mutable_adapter()->add_targets("q_proj");
+  refused(check(spec), "adapter.targets[1]", "q_proj", "c_attn, c_fc, c_proj");
+}
+
 TEST_F(CheckModelTest, ReadsTheHeadersOfDamagedFiles) {
   const std::string whole = read("model.safetensors");
   for (const std::string& bytes :

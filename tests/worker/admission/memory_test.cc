@@ -24,6 +24,8 @@ struct Case {
   int64_t bucket_bytes = kBucketBytes;
   const char* family = "gpt2";
   int positions = 256;
+  const char* target = nullptr;  // of an adapter; null: none
+  double dropout = 0;            // of what it maps
 };
 
 constexpr const char* kSmall = "n_layer: 3, n_head: 4, n_embd: 64, vocab_size: 500";
@@ -287,6 +289,35 @@ const Case kGroupedCases[] = {
      512},
 };
 
+constexpr const char* kAdaptedHalf = "batch_size: 8, sequence_length: 64, precision: bf16";
+Case adapted(Case base, const char* target, double dropout = 0) {
+  base.target = target;
+  base.dropout = dropout;
+  return base;
+}
+
+const Case kAdaptedCases[] = {
+    adapted({"attention", kSmall, kBatch}, "c_attn"),
+    adapted({"all", kSmall, kBatch}, "all-linear"),
+    adapted({"dropout", kSmall, kBatch}, "all-linear", 0.1),
+    adapted({"MLP", kSmall, kBatch}, "mlp.c_proj"),
+    adapted({"parameters", kParameters, kRows}, "c_attn"),
+    adapted({"bf16", kSmall, kAdaptedHalf}, "c_attn"),
+    adapted({"and parameters", kParameters, kRowsBf16}, "c_attn"),
+    adapted({"fp16", kSmall, "batch_size: 8, sequence_length: 64, precision: fp16"}, "c_attn"),
+    adapted({"accumulated", kSmall, "batch_size: 8, micro_batch_size: 2, sequence_length: 64"},
+            "all-linear"),
+    adapted({"full", kParameters, kRowsFull}, "c_attn"),
+    adapted({"vocabulary", kManyTokens, kRows}, "c_attn"),
+    adapted({"tensor 2", kSmall, kBatch, {1, 1, 2}}, "all-linear"),
+    adapted({"sequence 2", kSmall, kBatch, {1, 2, 1}}, "c_attn"),
+    adapted({"zero 0", kParameters, kRows, {2, 1, 1}}, "c_attn"),
+    adapted({"zero 1", kParameters, kRows, {2, 1, 1}, "causal_lm", 1}, "c_attn"),
+    adapted({"zero 2", kParameters, kRowsBf16, {2, 1, 1}, "causal_lm", 2}, "all-linear"),
+    adapted({"zero 3", kParameters, kRows, {2, 1, 1}, "causal_lm", 3}, "c_attn"),
+    adapted({"zero 3, bf16", kParameters, kRowsBf16, {2, 1, 1}, "causal_lm", 3}, "all-linear"),
+};
+
 class Memory : public Trainer {
  protected:
   proto::LaunchRecord launch(const Case& which) {
@@ -307,6 +338,13 @@ training: {{{}, steps: 3}}
                which.mesh);
     made.mutable_spec()->mutable_parallel()->set_zero(which.zero);
     made.mutable_spec()->mutable_parallel()->set_bucket_bytes(which.bucket_bytes);
+    if (which.target != nullptr) {
+      proto::AdapterSpec& adapter = *made.mutable_spec()->mutable_adapter();
+      adapter.set_rank(8);
+      adapter.set_alpha(8);
+      adapter.set_dropout(which.dropout);
+      adapter.add_targets(which.target);
+    }
     return made;
   }
 
@@ -328,7 +366,9 @@ training: {{{}, steps: 3}}
   static MemoryEstimate estimated(const proto::JobSpec& spec) {
     const ModelFamily* family = find_family(spec.model().family());
     const auto config = family->parse_config(struct_to_json(spec.model().config()));
-    return estimate_memory(*family, **config, spec);
+    if (!spec.has_adapter()) return estimate_memory(*family, **config, spec);
+    const auto adapter = find_adapter(spec.adapter(), *family, **config);
+    return estimate_memory(*family, *family->with_adapter(**config, *adapter), spec);
   }
 
   void compare(std::span<const Case> cases) {
@@ -346,6 +386,7 @@ training: {{{}, steps: 3}}
 
 TEST_F(Memory, TheEstimateIsWhatRanksMeasure) { compare(kCases); }
 TEST_F(Memory, TheEstimateOfGroupedQueriesIsWhatRanksMeasure) { compare(kGroupedCases); }
+TEST_F(Memory, TheEstimateOfAdaptersIsWhatRanksMeasure) { compare(kAdaptedCases); }
 TEST_F(Memory, TheEstimateOfBlocksIsWhatRanksMeasure) { compare(kBlockedCases); }
 
 TEST(MemoryEstimate, ASmallCheckpointIsWrittenOutOfWhatTensorsLeave) {

@@ -23,6 +23,7 @@ struct Case {
   const char* task = "causal_lm";
   const char* model = nullptr;  // else kModel
   const char* family = "gpt2";
+  std::vector<std::string> targets = {};  // of an adapter; empty: none
 };
 
 constexpr const char* kModel = "n_layer: 3, n_head: 4, n_embd: 32, vocab_size: 260";
@@ -129,6 +130,78 @@ const Case kCases[] = {
     {"batch_size: 4", {1, 2, 2}, "sequence_attention: ring", "causal_lm", kMixedWindows, "qwen2"},
 };
 
+// With an adapter: of every map, of the first block's attention, of what comes behind it only.
+const std::vector<std::string> kAllLinear = {"all-linear"};
+const Case kAdaptedCases[] = {
+    {"batch_size: 4", {1, 1, 2}, "", "causal_lm", nullptr, "gpt2", kAllLinear},
+    {"batch_size: 4", {1, 1, 4}, "", "causal_lm", nullptr, "gpt2", {"c_attn"}},
+    {"batch_size: 4", {1, 1, 2}, "", "causal_lm", nullptr, "gpt2", {"attn.c_proj"}},
+    {"batch_size: 4", {1, 1, 2}, "", "causal_lm", nullptr, "gpt2", {"c_fc"}},
+    {"batch_size: 4", {1, 1, 2}, "", "causal_lm", nullptr, "gpt2", {"mlp.c_proj"}},
+    {"batch_size: 4", {1, 1, 2}, "", "sequence_classification", nullptr, "gpt2", {"c_attn"}},
+    {"batch_size: 5, micro_batch_size: 2, precision: bf16",
+     {1, 1, 2},
+     "",
+     "causal_lm",
+     nullptr,
+     "gpt2",
+     kAllLinear},
+    {"batch_size: 4, activation_checkpointing: selective",
+     {1, 1, 2},
+     "",
+     "causal_lm",
+     nullptr,
+     "gpt2",
+     {"c_attn", "c_fc"}},
+    {"batch_size: 4, activation_checkpointing: selective",
+     {1, 1, 2},
+     "",
+     "causal_lm",
+     nullptr,
+     "gpt2",
+     {"c_fc"}},
+    {"batch_size: 4, activation_checkpointing: full",
+     {1, 1, 2},
+     "",
+     "causal_lm",
+     nullptr,
+     "gpt2",
+     kAllLinear},
+    {"batch_size: 4", {2, 1, 1}, "", "causal_lm", nullptr, "gpt2", {"c_attn"}},
+    {"batch_size: 4", {2, 1, 1}, "zero: 1", "causal_lm", nullptr, "gpt2", kAllLinear},
+    {"batch_size: 5, micro_batch_size: 1",
+     {2, 1, 1},
+     "zero: 2",
+     "causal_lm",
+     nullptr,
+     "gpt2",
+     kAllLinear},
+    {"batch_size: 5, micro_batch_size: 1",
+     {2, 1, 1},
+     "zero: 3",
+     "causal_lm",
+     nullptr,
+     "gpt2",
+     {"c_fc"}},
+    {"batch_size: 4",
+     {1, 2, 1},
+     "sequence_attention: ring",
+     "causal_lm",
+     nullptr,
+     "gpt2",
+     {"c_attn"}},
+    {"batch_size: 4", {1, 2, 1}, "", "causal_lm", nullptr, "gpt2", {"c_fc"}},
+    {"batch_size: 4", {1, 1, 4}, "", "causal_lm", kGrouped, "llama", kAllLinear},
+    {"batch_size: 4", {1, 1, 3}, "", "causal_lm", kGrouped, "llama", {"q_proj", "v_proj"}},
+    {"batch_size: 4, precision: bf16",
+     {2, 1, 4},
+     "zero: 3",
+     "causal_lm",
+     kGrouped,
+     "qwen3",
+     {"k_proj", "down_proj"}},
+};
+
 // Cut into 8 blocks.
 constexpr const char* kBlocks = "reproducible: topology, reproducible_blocks: 8, ";
 constexpr const char* kBlockedModel = "n_layer: 3, n_head: 8, n_embd: 32, vocab_size: 264";
@@ -194,7 +267,7 @@ class Traffic : public Trainer {
  protected:
   proto::LaunchRecord launch(const Case& which) {
     const bool lm = std::string(which.task) == "causal_lm";
-    return record(
+    proto::LaunchRecord made = record(
         fmt::format(
             R"(
 name: traffic
@@ -210,6 +283,13 @@ parallel: {{data: {}, sequence: {}, tensor: {}{}{}}}
             which.training, which.mesh.data, which.mesh.sequence, which.mesh.tensor,
             *which.parallel == '\0' ? "" : ", ", which.parallel),
         which.mesh);
+    if (!which.targets.empty()) {
+      proto::AdapterSpec& adapter = *made.mutable_spec()->mutable_adapter();
+      adapter.set_rank(4);
+      adapter.set_alpha(8);
+      adapter.mutable_targets()->Assign(which.targets.begin(), which.targets.end());
+    }
+    return made;
   }
   void SetUp() override {
     Trainer::SetUp();
@@ -326,6 +406,17 @@ TEST_F(Traffic, IsWhatCommunicatorsCount) {
     });
   }
   EXPECT_EQ(went_ahead, 8);
+}
+
+TEST_F(Traffic, OfAdaptersIsWhatCommunicatorsCount) {
+  for (const Case& which : kAdaptedCases) {
+    each_rank(launch(which), which, [&](const Sent& sent) {
+      const std::string where = sent.where + " " + which.targets[0];
+      EXPECT_EQ(sent.bytes[0], sent.expected.tensor.bytes) << where;
+      EXPECT_EQ(sent.bytes[1], sent.expected.sequence.bytes) << where;
+      EXPECT_EQ(sent.bytes[2], sent.expected.replica.bytes) << where;
+    });
+  }
 }
 
 TEST_F(Traffic, OfBlocksIsWhatCommunicatorsCount) {
