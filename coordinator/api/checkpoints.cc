@@ -111,10 +111,18 @@ Result<Response> list(Service& service, const Request& request, const std::strin
 
 using ManifestPointer = std::shared_ptr<const proto::CheckpointManifest>;
 
+Result<Export> wanted_export(const Request& request, const proto::CheckpointManifest& manifest) {
+  const std::string adapter = query_text(request, "adapter");
+  if (!adapter.empty() && adapter != "true" && adapter != "false") {
+    return fail(Status::invalid("adapter", adapter, "must be true or false"));
+  }
+  return make_export(manifest, query_text(request, "task"), adapter == "true");
+}
+
 Result<Response> files(Service& service, const Request& request) {
   WEFT_ASSIGN_OR_RETURN(const ManifestPointer manifest,
                         service.read_checkpoint(request.parameter("id")));
-  WEFT_ASSIGN_OR_RETURN(const Export exported, make_export(*manifest, query_text(request, "task")));
+  WEFT_ASSIGN_OR_RETURN(const Export exported, wanted_export(request, *manifest));
   proto::ExportFileList body;
   body.set_checkpoint(manifest->id());
   body.set_task(exported.task);
@@ -144,7 +152,7 @@ class FileStream final : public BodyStream {
 Result<Response> file(Service& service, const Request& request) {
   WEFT_ASSIGN_OR_RETURN(const ManifestPointer manifest,
                         service.read_checkpoint(request.parameter("id")));
-  WEFT_ASSIGN_OR_RETURN(const Export exported, make_export(*manifest, query_text(request, "task")));
+  WEFT_ASSIGN_OR_RETURN(const Export exported, wanted_export(request, *manifest));
   const std::string& name = request.parameter("name");
   for (const ExportedFile& candidate : exported.files) {
     if (candidate.name != name) continue;
@@ -175,15 +183,18 @@ void add_file_routes(Router& router, Service& service) {
   const QueryParameter task = {"task",
                                "whose head stands in the files; default: the first "
                                "causal_lm task, else the first"};
+  const QueryParameter adapter = {"adapter",
+                                  "true: the adapter alone, as a PEFT folder; default: "
+                                  "false, merged into the model's weights"};
   Route names = get("/api/v1/checkpoints/{id}/files",
                     "The files of a checkpoint's export in Hugging Face form",
                     proto::ExportFileList::descriptor());
-  names.query = {task};
+  names.query = {task, adapter};
   names.handler = [&service](const Request& request) { return files(service, request); };
   router.add(std::move(names));
 
   Route content = get("/api/v1/checkpoints/{id}/files/{name}", "One exported file", nullptr);
-  content.query = {task};
+  content.query = {task, adapter};
   content.response_type = "application/octet-stream";
   content.handler = [&service](const Request& request) { return file(service, request); };
   router.add(std::move(content));

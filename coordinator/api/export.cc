@@ -12,6 +12,7 @@ namespace weft::api {
 namespace {
 
 constexpr int64_t kFloatBytes = 4;
+constexpr const char* kClassHead = "score.weight";
 
 Result<const proto::TaskSpec*> choose_task(const proto::CheckpointManifest& manifest,
                                            const std::string& name) {
@@ -56,9 +57,10 @@ Status check_tiles(const proto::TensorEntry& tensor) {
 }
 
 // The weights of trunk and chosen head under their names in the file, in the order of these.
-Result<std::map<std::string, proto::TensorEntry>> choose_tensors(
-    const proto::CheckpointManifest& manifest, const proto::TaskSpec* task) {
-  std::map<std::string, proto::TensorEntry> chosen;
+using NamedTensors = std::map<std::string, ExportedTensor>;
+Result<NamedTensors> choose_tensors(const proto::CheckpointManifest& manifest,
+                                    const proto::TaskSpec* task) {
+  NamedTensors chosen;
   for (const proto::TensorEntry& entry : manifest.tensors()) {
     if (entry.role() != proto::TENSOR_ROLE_WEIGHT) continue;
     std::string name;
@@ -77,7 +79,45 @@ Result<std::map<std::string, proto::TensorEntry>> choose_tensors(
     std::sort(tensor.mutable_tiles()->begin(), tensor.mutable_tiles()->end(),
               [](const proto::Tile& a, const proto::Tile& b) { return a.start() < b.start(); });
     WEFT_RETURN_IF_ERROR(check_tiles(tensor).with_prefix(manifest.id() + ": "));
-    chosen.emplace(std::move(name), std::move(tensor));
+    chosen.emplace(std::move(name), ExportedTensor{std::move(tensor), {}, {}});
+  }
+  return chosen;
+}
+
+// Each adapter into the weight that it adapts.
+Status merge(const ExportedAdapter& adapter, NamedTensors& tensors) {
+  std::map<std::string, proto::TensorEntry> inner;
+  std::erase_if(tensors, [&](auto& named) {
+    const std::string& name = named.second.entry.name();
+    const auto is = [&](const auto& names) {
+      return std::ranges::any_of(names, [&](const auto& each) { return each.second == name; });
+    };
+    const bool of_adapter = is(adapter.a) || is(adapter.b);
+    if (of_adapter) inner[name] = std::move(named.second.entry);
+    return of_adapter;
+  });
+  for (auto& [name, tensor] : tensors) {
+    const auto a = adapter.a.find(tensor.entry.name()), b = adapter.b.find(tensor.entry.name());
+    if (a == adapter.a.end() || b == adapter.b.end()) continue;
+    if (!inner.contains(a->second) || !inner.contains(b->second)) {
+      return Status(Code::kCorruption, "the checkpoint lacks the adapter of " + name);
+    }
+    tensor.a = inner.at(a->second);
+    tensor.b = inner.at(b->second);
+  }
+  return {};
+}
+
+// Those of the adapter and of the heads, by PEFT's names.
+NamedTensors adapter_tensors(const ExportedAdapter& adapter, NamedTensors tensors) {
+  std::set<std::string> wanted;
+  for (const auto& [weight, name] : adapter.a) wanted.insert(name);
+  for (const auto& [weight, name] : adapter.b) wanted.insert(name);
+  NamedTensors chosen;
+  for (auto& [name, tensor] : tensors) {
+    const bool of_head = name != tensor.entry.name() && name == kClassHead;
+    if (!of_head && !wanted.contains(tensor.entry.name())) continue;
+    chosen.emplace(std::string(kPeftPrefix) + name, std::move(tensor));
   }
   return chosen;
 }
@@ -88,11 +128,13 @@ int64_t tensor_bytes(const proto::TensorEntry& tensor) {
   return bytes;
 }
 
-ExportedFile safetensors_file(std::map<std::string, proto::TensorEntry> tensors) {
+ExportedFile safetensors_file(std::string file_name, NamedTensors tensors,
+                              const ExportedAdapter& adapter) {
   JsonWriter head;
   head.begin_object().key("__metadata__").begin_object().key("format").string("pt").end_object();
   int64_t at = 0;
-  for (const auto& [name, tensor] : tensors) {
+  for (const auto& [name, exported] : tensors) {
+    const proto::TensorEntry& tensor = exported.entry;
     head.key(name).begin_object().key("dtype").string(tensor.dtype()).key("shape").begin_array();
     for (const int64_t extent : tensor.shape()) head.integer(extent);
     head.end_array().key("data_offsets").begin_array().integer(at);
@@ -103,7 +145,9 @@ ExportedFile safetensors_file(std::map<std::string, proto::TensorEntry> tensors)
   std::string json = head.take();
   json.resize((json.size() + 7) / 8 * 8, ' ');
   ExportedFile file;
-  file.name = "model.safetensors";
+  file.name = std::move(file_name);
+  file.adapter = adapter.adapter;
+  file.layout = adapter.layout;
   for (int shift = 0; shift < 64; shift += 8) {  // u64, little-endian
     file.text += static_cast<char>((uint64_t{json.size()} >> shift) & 0xff);
   }
@@ -155,7 +199,8 @@ void add_tokenizer(const proto::CheckpointManifest& manifest, Export& out) {
 
 }  // namespace
 
-Result<Export> make_export(const proto::CheckpointManifest& manifest, const std::string& task) {
+Result<Export> make_export(const proto::CheckpointManifest& manifest, const std::string& task,
+                           bool adapter_only) {
   WEFT_ASSIGN_OR_RETURN(const proto::TaskSpec* chosen, choose_task(manifest, task));
   Export out;
   out.task = chosen == nullptr ? "" : chosen->name();
@@ -163,9 +208,22 @@ Result<Export> make_export(const proto::CheckpointManifest& manifest, const std:
       chosen != nullptr && chosen->type() == proto::TASK_TYPE_SEQUENCE_CLASSIFICATION;
   WEFT_ASSIGN_OR_RETURN(std::string config, export_config(manifest, classifies ? chosen : nullptr));
   WEFT_ASSIGN_OR_RETURN(auto tensors, choose_tensors(manifest, chosen));
+  WEFT_ASSIGN_OR_RETURN(const ExportedAdapter adapter, export_adapter(manifest));
+  if (adapter_only && adapter.adapter.rank == 0) {
+    return fail(Status::invalid("adapter", "true",
+                                "must be left out: " + manifest.id() + " was trained without one"));
+  }
+  if (adapter_only) {
+    const PeftFolder folder{adapter.adapter, manifest.adapter().base_model(), classifies};
+    out.files.push_back(text_file("adapter_config.json", peft_config_json(folder, adapter.layout)));
+    out.files.push_back(safetensors_file("adapter_model.safetensors",
+                                         adapter_tensors(adapter, std::move(tensors)), {}));
+    return out;
+  }
   if (classifies) tensors.erase("lm_head.weight");
+  WEFT_RETURN_IF_ERROR(merge(adapter, tensors).with_prefix(manifest.id() + ": "));
   out.files.push_back(text_file("config.json", std::move(config)));
-  out.files.push_back(safetensors_file(std::move(tensors)));
+  out.files.push_back(safetensors_file("model.safetensors", std::move(tensors), adapter));
   add_tokenizer(manifest, out);
   return out;
 }

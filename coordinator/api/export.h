@@ -1,30 +1,43 @@
 // A checkpoint as the files of a Hugging Face folder, made while they are sent: no file is ever
 // whole in memory. config.json, model.safetensors (F32 weights of the trunk and of one task's
-// head), tokenizer.json, tokenizer_config.json and what else came with the tokenizer.
+// head), tokenizer.json, tokenizer_config.json and what else came with the tokenizer. Where the
+// checkpoint has an adapter, it is merged into the weights; or it stands alone, as the files of a
+// PEFT folder: adapter_config.json and adapter_model.safetensors, with the head if there is one.
 //
 // Thread safety: make_export is pure; an ExportReader is used by one thread at a time. Ownership:
 // values; the source of chunks outlives the reader.
 // Invariants: 1. `bytes` is exactly what the reader gives. 2. Tensors stand in the order of their
 // names, one directly behind the other. 3. The reader holds at most one chunk for each tile of the
-// tensor it is at.
+// tensor it is at, and what is merged into that.
 #pragma once
 
 #include <cstdint>
 #include <functional>
+#include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "proto/base/status.h"
 #include "proto/checkpoint.pb.h"
+#include "worker/models/adapter.h"
 
 namespace weft::api {
+
+struct ExportedTensor {
+  proto::TensorEntry entry;
+  std::optional<proto::TensorEntry> a, b;  // of the adapter that is merged into it
+};
 
 struct ExportedFile {
   std::string name;
   int64_t bytes = 0;
-  std::string text;                         // the whole file, or the head of a safetensors file
-  std::vector<proto::TensorEntry> tensors;  // behind the text
-  std::vector<proto::ChunkRef> chunks;      // or these
+  std::string text;                     // the whole file, or the head of a safetensors file
+  std::vector<ExportedTensor> tensors;  // behind the text
+  std::vector<proto::ChunkRef> chunks;  // or these
+  // Of tensors that have one.
+  Adapter adapter;
+  ops::WeightLayout layout = ops::WeightLayout::kOutIn;
 };
 
 struct Export {
@@ -32,9 +45,11 @@ struct Export {
   std::vector<ExportedFile> files;
 };
 
-// `task` empty: the first causal_lm task, else the first. Errors: no such task (the message lists
-// them), tiles that do not cover their tensor (kCorruption), an unknown family.
-Result<Export> make_export(const proto::CheckpointManifest& manifest, const std::string& task);
+// `task` empty: the first causal_lm task, else the first. adapter_only: the PEFT folder. Errors: no
+// such task (the message lists them), no adapter, tiles that do not cover their tensor
+// (kCorruption), an unknown family.
+Result<Export> make_export(const proto::CheckpointManifest& manifest, const std::string& task,
+                           bool adapter_only = false);
 
 using ChunkSource = std::function<Result<std::string>(const std::string& hash)>;
 
@@ -66,7 +81,9 @@ class ExportReader {
   Result<bool> read(std::string& out);
 
  private:
-  void open_tensor(const proto::TensorEntry& tensor);
+  Status open_tensor(const ExportedTensor& tensor);
+  void merge(std::string& out, int64_t bytes);
+  Result<std::vector<float>> read_whole(const proto::TensorEntry& tensor) const;
 
   ExportedFile file_;
   const ChunkSource source_;
@@ -78,6 +95,8 @@ class ExportReader {
   int64_t outer_left_ = 0;
   size_t tile_ = 0;
   int64_t run_left_ = 0;
+  std::optional<MergedDelta> delta_;  // of the open tensor
+  int64_t elements_ = 0;              // of it, that were read
 };
 
 // config.json's text with the head of `classifier` and the names of its classes, nullptr: of the
@@ -85,6 +104,14 @@ class ExportReader {
 Result<std::string> export_config(const proto::CheckpointManifest& manifest,
                                   const proto::TaskSpec* classifier);
 std::string export_tensor_name(const proto::CheckpointManifest& manifest, const std::string& name);
+
+// The checkpoint's adapter, and how its family stores what it adapts; rank 0: it has none.
+struct ExportedAdapter {
+  Adapter adapter;
+  ops::WeightLayout layout = ops::WeightLayout::kOutIn;
+  std::map<std::string, std::string> a, b;  // names by that of the weight, as in the manifest
+};
+Result<ExportedAdapter> export_adapter(const proto::CheckpointManifest& manifest);
 
 // tokenizer.json of the byte tokenizer (id = byte value, end of text 256) and the tokenizer_config
 // that makes transformers load it.

@@ -30,6 +30,26 @@ Result<std::string> export_config(const proto::CheckpointManifest& manifest,
   return family->config_json(**config, head);
 }
 
+Result<ExportedAdapter> export_adapter(const proto::CheckpointManifest& manifest) {
+  ExportedAdapter exported;
+  const ModelFamily* family = find_family(manifest.family());
+  if (family == nullptr || !manifest.has_adapter()) return exported;
+  const auto named = [&](const Status& status) {
+    return fail(status.with_prefix(manifest.id() + ": "));
+  };
+  const auto config = family->parse_config(struct_to_json(manifest.config()));
+  if (!config) return named(config.error());
+  const auto adapter = find_adapter(manifest.adapter(), *family, **config);
+  if (!adapter) return named(adapter.error());
+  exported.adapter = *adapter;
+  exported.layout = family->layout();
+  for (const ParameterInfo& info : family->plan(*family->with_adapter(**config, *adapter), 1, 0)) {
+    if (info.adapts.empty()) continue;
+    (maps_input(info) ? exported.a : exported.b)[info.adapts] = info.name;
+  }
+  return exported;
+}
+
 std::string export_tensor_name(const proto::CheckpointManifest& manifest, const std::string& name) {
   const ModelFamily* family = find_family(manifest.family());
   if (family == nullptr) return name;

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstring>
 
 #include "coordinator/api/export.h"
 
@@ -35,7 +36,28 @@ Status ChunkCursor::append(int64_t n, std::string& out) {
   return Status();
 }
 
-void ExportReader::open_tensor(const proto::TensorEntry& tensor) {
+Result<std::vector<float>> ExportReader::read_whole(const proto::TensorEntry& tensor) const {
+  ExportedFile file;
+  file.tensors.push_back({tensor, {}, {}});
+  ExportReader reader(std::move(file), source_);
+  std::string bytes;
+  for (bool more = true; more;) {
+    WEFT_ASSIGN_OR_RETURN(more, reader.read(bytes));
+  }
+  std::vector<float> values(bytes.size() / sizeof(float));
+  std::memcpy(values.data(), bytes.data(), bytes.size());
+  return values;
+}
+
+Status ExportReader::open_tensor(const ExportedTensor& exported) {
+  delta_.reset();
+  elements_ = 0;
+  if (exported.a && exported.b) {
+    WEFT_ASSIGN_OR_RETURN(const std::vector<float> a, read_whole(*exported.a));
+    WEFT_ASSIGN_OR_RETURN(const std::vector<float> b, read_whole(*exported.b));
+    delta_.emplace(file_.adapter, file_.layout, a, b);
+  }
+  const proto::TensorEntry& tensor = exported.entry;
   tiles_.clear();
   run_bytes_.clear();
   const int dim = std::max(tensor.tiles(0).dim(), 0);
@@ -52,6 +74,20 @@ void ExportReader::open_tensor(const proto::TensorEntry& tensor) {
   }
   tile_ = 0;
   run_left_ = run_bytes_[0];
+  return {};
+}
+
+// The text before the tensors is whole floats, and so is what is read at once.
+void ExportReader::merge(std::string& out, int64_t bytes) {
+  const int64_t count = bytes / int64_t{sizeof(float)};
+  if (delta_) {
+    std::vector<float> values(static_cast<size_t>(count));
+    char* const at = out.data() + out.size() - bytes;
+    std::memcpy(values.data(), at, static_cast<size_t>(bytes));
+    delta_->add_to(elements_, values);
+    std::memcpy(at, values.data(), static_cast<size_t>(bytes));
+  }
+  elements_ += count;
 }
 
 Result<bool> ExportReader::read(std::string& out) {
@@ -69,11 +105,12 @@ Result<bool> ExportReader::read(std::string& out) {
   while (out.size() < goal) {
     if (outer_left_ == 0) {
       if (next_tensor_ == file_.tensors.size()) return false;
-      open_tensor(file_.tensors[next_tensor_++]);
+      WEFT_RETURN_IF_ERROR(open_tensor(file_.tensors[next_tensor_++]));
       continue;
     }
     const int64_t take = std::min(run_left_, static_cast<int64_t>(goal - out.size()));
     WEFT_RETURN_IF_ERROR(tiles_[tile_].append(take, out));
+    if (!file_.tensors.empty()) merge(out, take);
     run_left_ -= take;
     if (run_left_ > 0) continue;
     tile_ = (tile_ + 1) % tiles_.size();

@@ -63,7 +63,8 @@ int export_checkpoint(const Context& context, const ExportOptions& options) {
   if (!checkpoint) return report(context, checkpoint.error());
   ProgressLine line(context.json);
   const Result<std::string> task = download_export(
-      *client, *checkpoint, options.task, options.folder, [&](int64_t done, int64_t whole) {
+      *client, *checkpoint, options.task, options.adapter, options.folder,
+      [&](int64_t done, int64_t whole) {
         line.show(fmt::format(
             "{} {} of {}",
             bar(static_cast<double>(done) / static_cast<double>(std::max<int64_t>(whole, 1)), 30),

@@ -79,13 +79,15 @@ Result<std::string> checkpoint_of(ApiClient& client, const std::string& id) {
 }
 
 Result<std::string> download_export(ApiClient& client, const std::string& checkpoint,
-                                    const std::string& task, const std::string& folder,
+                                    const std::string& task, bool adapter,
+                                    const std::string& folder,
                                     const std::function<void(int64_t, int64_t)>& progress) {
   const fs::path target = fs::absolute(folder).lexically_normal();
   const fs::path clean = target.has_filename() ? target : target.parent_path();
   WEFT_RETURN_IF_ERROR(check_target(clean));
   const std::string base = "checkpoints/" + encoded(checkpoint) + "/files";
-  const std::string query = task.empty() ? "" : "?task=" + encoded(task);
+  std::string query = adapter ? "?adapter=true" : "";
+  if (!task.empty()) query += (adapter ? "&task=" : "?task=") + encoded(task);
   proto::ExportFileList list;
   WEFT_RETURN_IF_ERROR(client.get(base + query, list));
   std::error_code error;

@@ -13,9 +13,11 @@ namespace weft::cli {
 Result<std::string> checkpoint_of(ApiClient& client, const std::string& id);
 
 // Downloads the files of `checkpoint` into `folder`, which must be absent or empty: first into a
-// folder beside it, renamed when all is there and synced. Gives the task whose head was taken.
+// folder beside it, renamed when all is there and synced. adapter: the PEFT folder of its adapter.
+// Gives the task whose head was taken.
 Result<std::string> download_export(ApiClient& client, const std::string& checkpoint,
-                                    const std::string& task, const std::string& folder,
+                                    const std::string& task, bool adapter,
+                                    const std::string& folder,
                                     const std::function<void(int64_t, int64_t)>& progress);
 
 }  // namespace weft::cli

@@ -368,6 +368,8 @@ void add_checkpoint_commands(CLI::App& app, Parsed& p) {
       ->required();
   export_app->add_option("--task", p.exported.task, "Whose head; default: the language model's")
       ->type_name("TASK");
+  export_app->add_flag("--adapter", p.exported.adapter,
+                       "The adapter alone, as a PEFT folder; default: merged into the model");
   add_generate(app, p);
   add_evaluate(app, p);
   add_classify(app, p);
@@ -407,6 +409,19 @@ void add_fine_tune(CLI::App& app, Parsed& p) {
       ->type_name("RATE")
       ->check(number_from(1e-12, 100))
       ->capture_default_str();
+  CLI::Option* rank = count(
+      "--lora-rank", o.lora_rank,
+      "Train low-rank adapters of this rank, all else frozen; default: the whole model is trained");
+  made->add_option("--lora-alpha", o.lora_alpha,
+                   "The adapters are scaled by this / rank; default: 8")
+      ->type_name("ALPHA")
+      ->check(number_from(1e-6, 1000000))
+      ->needs(rank);
+  made->add_option("--lora-targets", o.lora_targets,
+                   "Linear maps to adapt, as q_proj,v_proj, or all-linear; default: the family's")
+      ->type_name("NAMES")
+      ->delimiter(',')
+      ->needs(rank);
   count("--slots", o.slots, "Ranks, tensor parallel")->capture_default_str();
   text("--file", o.file, "Where to write the job file; default: NAME.yaml", "FILE");
   made->add_flag("--dry-run", o.dry_run, "Print the job file only");

@@ -78,6 +78,7 @@ int checkpoints(const Context& context, const std::string& job);
 int remove_checkpoint(const Context& context, const std::string& checkpoint);
 struct ExportOptions {
   std::string checkpoint, folder, task;
+  bool adapter = false;
 };
 int export_checkpoint(const Context& context, const ExportOptions& options);
 struct GenerateOptions {
@@ -116,6 +117,9 @@ struct FineTuneOptions {
   int sequence_length = 0;  // 0: by the model
   int steps = 200, batch_size = 8, slots = 1;
   double learning_rate = 3e-4;
+  int lora_rank = 0;      // 0: no adapter
+  double lora_alpha = 0;  // 0: the job file's default, as the two below
+  std::vector<std::string> lora_targets;
   bool dry_run = false, wait = false;
 };
 int fine_tune(const Context& context, const FineTuneOptions& options);

@@ -204,13 +204,27 @@ std::string tokenizer_text(const std::string& tokenizer) {
                                   : fs::absolute(tokenizer).lexically_normal().string()));
 }
 
+// The line of the adapter; empty: none is asked for.
+std::string adapter_text(const FineTuneOptions& options) {
+  if (options.lora_rank == 0) return "";
+  std::string text = fmt::format("adapter: {{type: lora, rank: {}", options.lora_rank);
+  if (options.lora_alpha > 0) text += fmt::format(", alpha: {}", options.lora_alpha);
+  std::string targets;
+  for (const std::string& target : options.lora_targets) {
+    targets += (targets.empty() ? "" : ", ") + quote_json(target);
+  }
+  if (!targets.empty()) text += ", targets: [" + targets + "]";
+  return text + "}\n";
+}
+
 std::string job_text(const FineTuneOptions& options, const Plan& plan) {
   std::string out = fmt::format(
       "# Written by 'weft fine-tune'; 'weft submit -f' submits it again.\n"
-      "name: {}\nkind: fine_tune\nmodel: {{from: {}}}\n{}tasks:\n"
+      "name: {}\nkind: fine_tune\nmodel: {{from: {}}}\n{}{}tasks:\n"
       "  - name: {}\n    type: {}  # {}\n",
-      quote_json(plan.name), quote_json(plan.model.from), tokenizer_text(options.tokenizer),
-      plan.data.classes ? quote_json(plan.classifier) : "lm", plan.task, plan.task_reason);
+      quote_json(plan.name), quote_json(plan.model.from), adapter_text(options),
+      tokenizer_text(options.tokenizer), plan.data.classes ? quote_json(plan.classifier) : "lm",
+      plan.task, plan.task_reason);
   if (plan.data.classes) {
     out += fmt::format("    labels: {}  # {}\n", plan.labels, plan.labels_reason);
   }

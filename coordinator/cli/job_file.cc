@@ -143,6 +143,10 @@ Status replace_inputs(JobFile& file,
         if (is_id(value)) return Status();
         WEFT_ASSIGN_OR_RETURN(const LocalInput input, find_input(file, field, kind, value));
         WEFT_ASSIGN_OR_RETURN(value, id_of(input));
+        const bool model = kind == InputKind::kModelFolder && file.spec.has_adapter();
+        if (model && file.spec.adapter().base_model().empty()) {
+          file.spec.mutable_adapter()->set_base_model(input.path);
+        }
         return Status();
       });
 }

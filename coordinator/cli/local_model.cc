@@ -151,7 +151,8 @@ Status fetch_model(const Context& context, LocalModel& model) {
     WEFT_ASSIGN_OR_RETURN(ApiClient client, ApiClient::connect(context.settings));
     ProgressLine line(context.json);
     const auto task = download_export(
-        client, model.name, model.task.name(), folder, [&](int64_t done, int64_t whole) {
+        client, model.name, model.task.name(), /*adapter=*/false, folder,
+        [&](int64_t done, int64_t whole) {
           line.show(fmt::format("loading {} of {}", show_bytes(done), show_bytes(whole)));
         });
     if (!task && !kept()) return not_kept(task.error());  // another process may have been faster

@@ -124,6 +124,31 @@ class LoopbackTest(unittest.TestCase):
         if precision == "fp32":
             self.assertEqual(found["accuracy"], told["validation_accuracy"])
 
+    def test_an_adapter_trains_and_is_exported_both_ways(self):
+        base = self.cluster.wait(self.submit(60, 30), "succeeded")["checkpoint"]
+        rows = self.cluster.folder / "adapter-rows.jsonl"
+        rows.write_text("".join(json.dumps({"text": f"row {i}", "label": i % 3}) + "\n"
+                                for i in range(12)))
+        done = json.loads(self.cluster.weft(
+            "fine-tune", base, rows, "--lora-rank", 2, "--lora-targets", "all-linear", "--steps", 20,
+            "--batch-size", 4, "--file", self.cluster.folder / "adapter.yaml", "--wait", "--json").stdout)
+        self.assertEqual(done["state"], "succeeded")
+        checkpoint, folder = done["checkpoint"], self.cluster.folder
+        self.cluster.weft("export", checkpoint, "--to", folder / "merged")
+        self.cluster.weft("export", checkpoint, "--to", folder / "adapter", "--adapter")
+        self.assertEqual(sorted(path.name for path in (folder / "adapter").iterdir()),
+                         ["adapter_config.json", "adapter_model.safetensors"])
+        self.assertLess((folder / "adapter/adapter_model.safetensors").stat().st_size,
+                        (folder / "merged/model.safetensors").stat().st_size / 2)
+        # Checkpoints refer to the same frozen tensors.
+        kept = [self.cluster.rest("GET", f"checkpoints/{each['id']}") for each in
+                self.cluster.rest("GET", f"jobs/{done['id']}/checkpoints")["checkpoints"]]
+        self.assertGreater(len(kept), 1)
+        frozen = [next(tensor["tiles"] for tensor in each["tensors"]
+                       if tensor["name"] == "transformer.wte.weight") for each in kept]
+        self.assertTrue(all(tiles == frozen[0] for tiles in frozen))
+        self.fine_tune(folder / "merged")
+
     def test_a_llama_whose_ranks_share_its_head_of_keys(self):
         """From nothing to folders, and on from both, of which the classifier's lacks a head of tokens."""
         config = ("{num_hidden_layers: 2, num_attention_heads: 4, num_key_value_heads: 1, hidden_size: 32,"

@@ -180,6 +180,76 @@ TEST(Export, TakesTheHeadThatIsAskedFor) {
   EXPECT_NE(none.error().rule().find("kind, lm"), std::string::npos);
 }
 
+// sample() with an adapter of c_attn.
+proto::CheckpointManifest adapted(Chunks& chunks) {
+  proto::CheckpointManifest manifest = sample(chunks);
+  manifest.mutable_adapter()->set_type(proto::ADAPTER_TYPE_LORA);
+  manifest.mutable_adapter()->set_rank(2);
+  manifest.mutable_adapter()->set_alpha(3);
+  manifest.mutable_adapter()->add_targets("c_attn");
+  manifest.mutable_adapter()->set_base_model("some/gpt2");
+  const std::string map = "transformer.h.0.attn.c_attn.";
+  add_tensor(manifest, chunks, map + "lora_A.weight", {2, 6}, 1, {4}, 8);
+  add_tensor(manifest, chunks, map + "lora_B.weight", {18, 2}, 0, {5, 6, 12}, 12);
+  add_tensor(manifest, chunks, map + "lora_B.weight", {18, 2}, 0, {}, 64);
+  manifest.mutable_tensors()->rbegin()->set_role(proto::TENSOR_ROLE_FIRST_MOMENT);
+  return manifest;
+}
+
+TEST(Export, AnAdapterIsMergedIntoTheWeights) {
+  Chunks chunks;
+  const proto::CheckpointManifest manifest = adapted(chunks);
+  const auto exported = make_export(manifest, "");
+  ASSERT_TRUE(exported.has_value()) << exported.error().to_string();
+  const ExportedFile& file = file_of(*exported, "model.safetensors");
+  ASSERT_EQ(file.tensors.size(), 3U);
+  EXPECT_EQ(file.text.find("lora"), std::string::npos);
+  const auto bytes = whole(file, chunks);
+  ASSERT_TRUE(bytes.has_value()) << bytes.error().to_string();
+  EXPECT_EQ(static_cast<int64_t>(bytes->size()), file.bytes);
+  // The first tensor by name is c_attn [6, 18].
+  const std::string name = "transformer.h.0.attn.c_attn.";
+  for (int64_t in = 0; in < 6; ++in) {
+    for (int64_t out = 0; out < 18; ++out) {
+      double expected = double{element(name + "weight", in * 18 + out)};
+      for (int64_t r = 0; r < 2; ++r) {
+        expected += 1.5 * double{element(name + "lora_A.weight", r * 6 + in)} *
+                    double{element(name + "lora_B.weight", out * 2 + r)};
+      }
+      float value = 0;
+      std::memcpy(&value, bytes->data() + file.text.size() + 4 * (in * 18 + out), 4);
+      EXPECT_NEAR(double{value} / expected, 1, 1e-6) << in << " " << out;
+    }
+  }
+}
+
+TEST(Export, AnAdapterAloneIsAPeftFolder) {
+  Chunks chunks;
+  const proto::CheckpointManifest manifest = adapted(chunks);
+  const std::string prefix = "base_model.model.", map = "transformer.h.0.attn.c_attn.";
+  for (const std::string task : {"lm", "kind"}) {
+    const auto exported = make_export(manifest, task, /*adapter_only=*/true);
+    ASSERT_TRUE(exported.has_value()) << exported.error().to_string();
+    ASSERT_EQ(exported->files.size(), 2U);
+    const auto config = parse_peft_config(file_of(*exported, "adapter_config.json").text);
+    ASSERT_TRUE(config.has_value()) << config.error().to_string();
+    EXPECT_EQ(config->base_model, "some/gpt2");
+    EXPECT_EQ(config->adapter.scaling(), 1.5);
+    EXPECT_EQ(config->classifies, task == "kind");
+    const auto bytes = whole(file_of(*exported, "adapter_model.safetensors"), chunks);
+    ASSERT_TRUE(bytes.has_value()) << bytes.error().to_string();
+    const auto shapes =
+        check_weights(*bytes, {{prefix + map + "lora_A.weight", map + "lora_A.weight"},
+                               {prefix + map + "lora_B.weight", map + "lora_B.weight"},
+                               {prefix + "score.weight", "kind.score.weight"}});
+    EXPECT_EQ(shapes.size(), task == "kind" ? 3U : 2U);
+    EXPECT_EQ(shapes.at(prefix + map + "lora_B.weight"), (std::vector<int64_t>{18, 2}));
+  }
+  const auto none = make_export(sample(chunks), "lm", true);
+  ASSERT_FALSE(none.has_value());
+  EXPECT_EQ(none.error().field(), "adapter");
+}
+
 TEST(Export, RefusesTilesThatDoNotCoverTheirTensor) {
   for (int kind = 0; kind < 4; ++kind) {
     Chunks chunks;
@@ -200,7 +270,7 @@ TEST(Export, AMissingOrShortChunkEndsTheFile) {
   const auto exported = make_export(sample(chunks), "");
   ASSERT_TRUE(exported.has_value());
   const ExportedFile& file = file_of(*exported, "model.safetensors");
-  const std::string hash = file.tensors[1].tiles(0).chunks(0).hash();
+  const std::string hash = file.tensors[1].entry.tiles(0).chunks(0).hash();
   chunks[hash].pop_back();
   EXPECT_EQ(whole(file, chunks).error().code(), Code::kCorruption);
   chunks.erase(hash);

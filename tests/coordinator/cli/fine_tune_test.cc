@@ -81,6 +81,25 @@ TEST_F(FineTune, TaskAndLabelsComeFromTheData) {
   EXPECT_EQ(keys.tasks(0).data().label(), "class");
 }
 
+TEST_F(FineTune, AnAdapterIsThereWhereARankIsAskedFor) {
+  EXPECT_FALSE(plan({"ckpt-1", file("text.txt")}).has_adapter());
+  const proto::JobSpec plain = plan({"ckpt-1", file("text.txt"), "--lora-rank", "4"});
+  EXPECT_EQ(plain.adapter().type(), proto::ADAPTER_TYPE_LORA);
+  EXPECT_EQ(plain.adapter().rank(), 4);
+  EXPECT_EQ(plain.adapter().alpha(), 8);
+  EXPECT_EQ(plain.adapter().targets_size(), 0);
+  const proto::JobSpec more = plan({"ckpt-1", file("text.txt"), "--lora-rank", "4", "--lora-alpha",
+                                    "0.5", "--lora-targets", "c_attn,mlp.c_fc"});
+  EXPECT_EQ(more.adapter().alpha(), 0.5);
+  ASSERT_EQ(more.adapter().targets_size(), 2);
+  EXPECT_EQ(more.adapter().targets(1), "mlp.c_fc");
+  EXPECT_EQ(weft({"fine-tune", "ckpt-1", file("text.txt"), "--lora-alpha", "1"}).exit, kExitUsage);
+  const std::string golden = WEFT_SOURCE_DIR "/tests/fixtures/golden/gpt2-causal/hf";
+  EXPECT_THAT(refusal({golden, file("text.txt"), "--tokenizer", "byte", "--lora-rank", "4",
+                       "--lora-targets", "q_proj"}),
+              HasSubstr("adapter.targets[0]"));
+}
+
 // A task takes over a checkpoint's head by its name, a folder's whatever its name.
 TEST_F(FineTune, AHeadGoesOnWhereItHasAllOfTheDatasClasses) {
   proto::CheckpointManifest manifest = served_.store->checkpoint("ckpt-1").value();
