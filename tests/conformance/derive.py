@@ -1,6 +1,7 @@
 """Derives what GPT-2, Llama and its kin compute with torch and transformers in float64, as the folders that weft-golden
 reads: hf/ (a saved model), case.safetensors (inputs, outputs, loss, gradients), batches.safetensors,
-trajectory.json (AdamW with a schedule and clipping) and case.json.
+trajectory.json (AdamW with a schedule and clipping) and case.json. A case with an adapter has adapter/ too, as
+PEFT saves it, whose weights alone are trained.
 
 The losses are taken here, in float64, from the model's logits: the loss functions of transformers round
 the logits to float32 first.
@@ -10,6 +11,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
+import peft
 import torch
 import torch.nn.functional as functional
 import transformers
@@ -31,6 +33,7 @@ class Case:
     recipe: dict = field(default_factory=dict)
     scale: float = 0.15           # of the random matrices
     stored: dict = field(default_factory=dict)  # further keys of config.json, of no effect in float64
+    adapter: dict = None          # arguments of peft.LoraConfig
 
 
 @dataclass
@@ -83,11 +86,47 @@ def make_model(case, folder):
     return kind
 
 
+def make_adapter(case, kind, folder):
+    """Saves a random adapter of the model in folder/hf to folder/adapter."""
+    task = "SEQ_CLS" if case.task == "sequence" else "CAUSAL_LM"
+    model = peft.get_peft_model(kind.from_pretrained(folder / "hf"),
+                                peft.LoraConfig(task_type=task, **case.adapter))
+    generator = torch.Generator().manual_seed(sum(map(ord, case.name)) + 1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.copy_(0.15 * torch.randn(parameter.shape, generator=generator))
+    model.save_pretrained(folder / "adapter")
+
+
 def load(folder, kind):
-    """As transformers loads it, in float64. A stored order of the products is float32's affair."""
+    """As transformers loads it, in float64, with the adapter that stands beside the folder. A stored order of
+    the products is float32's affair."""
     config = transformers.AutoConfig.from_pretrained(folder, attn_implementation="eager")
     config.reorder_and_upcast_attn = False
-    return kind.from_pretrained(folder, config=config).double().eval()
+    model = kind.from_pretrained(folder, config=config)
+    if (folder.parent / "adapter").exists():
+        model = peft.PeftModel.from_pretrained(model, folder.parent / "adapter", is_trainable=True)
+    return model.double().eval()
+
+
+def without_adapter(model):
+    """The model of transformers, with its adapters where there are such."""
+    return model.get_base_model() if isinstance(model, peft.PeftModel) else model
+
+
+def trained(model):
+    """Name -> parameter, as the files call it."""
+    return {name.replace(".modules_to_save.default", "").replace(".default", ""): parameter
+            for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def merged_weights(folder, kind):
+    """What merging changes, as "merged.NAME"."""
+    base = kind.from_pretrained(folder / "hf").double().state_dict()
+    merged = load(folder / "hf", kind).merge_and_unload().state_dict()
+    return {f"merged.{name}": value for name, value in merged.items()
+            if name in base and not name.startswith("score") and not torch.equal(value, base[name])}
 
 
 # ---- batches --------------------------------------------------------------------------------------
@@ -179,7 +218,7 @@ def run_once(task, model, batch):
     if task == "packed":
         return run_packed(model, tensors, labels)
     seen = []
-    handle = model.base_model.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    handle = without_adapter(model).base_model.register_forward_hook(lambda module, inputs, output: seen.append(output))
     logits = model(**tensors).logits
     handle.remove()
     if task == "sequence":
@@ -223,22 +262,22 @@ def gradients_of(task, model, batch, micro_batches):
 
 def train(case, recipe, model, batches, micro_batches):
     """AdamW by torch, the schedule by transformers. Also the largest gradient each element had."""
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    vectors = [p for p in model.parameters() if p.ndim < 2]
+    matrices = [p for p in trained(model).values() if p.ndim >= 2]
+    vectors = [p for p in trained(model).values() if p.ndim < 2]
     optimizer = torch.optim.AdamW(
         [{"params": matrices, "weight_decay": recipe.weight_decay},
          {"params": vectors, "weight_decay": 0.0}], lr=recipe.peak, betas=recipe.betas, eps=1e-8)
     schedule = transformers.get_cosine_schedule_with_warmup(optimizer, recipe.warmup, recipe.steps)
     steps = []
-    peaks = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
+    peaks = {name: torch.zeros_like(p) for name, p in trained(model).items()}
     for step in range(recipe.steps):
         optimizer.zero_grad()
         batch = batches[step % len(batches)]
         rate = schedule.get_last_lr()[0]
         loss = gradients_of(case.task, model, batch, micro_batches)
-        for name, parameter in model.named_parameters():
+        for name, parameter in trained(model).items():
             peaks[name] = torch.maximum(peaks[name], parameter.grad.abs())
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip).item()
+        norm = torch.nn.utils.clip_grad_norm_(trained(model).values(), recipe.clip).item()
         optimizer.step()
         schedule.step()
         steps.append({"step": step, "batch": step % len(batches), "lr": rate, "loss": loss,
@@ -250,7 +289,7 @@ def norms_after(model, peaks):
     """Norms of the parameters after training, but for those with elements whose gradient is rounding
     noise: Adam turns noise into whole steps, different ones in every implementation."""
     noise = 1e-6 * max(peak.max().item() for peak in peaks.values())
-    return {name: parameter.detach().norm().item() for name, parameter in model.named_parameters()
+    return {name: parameter.detach().norm().item() for name, parameter in trained(model).items()
             if not ((peaks[name] > 0) & (peaks[name] < noise)).any()}
 
 
@@ -282,6 +321,8 @@ def write_case(case, folder):
     kind = make_model(case, folder / "hf")
     config = json.loads((folder / "hf/config.json").read_text())
     (folder / "hf/config.json").write_text(json.dumps(config | case.stored, indent=1))
+    if case.adapter:
+        make_adapter(case, kind, folder)
     return derive(case, kind, folder)
 
 
@@ -295,18 +336,19 @@ def derive(case, kind, folder):
     loss, outputs = run(case.task, model, inputs)
     loss = loss / label_count(case.task, inputs)
     loss.backward()
-    grads = {f"grad.{name}": p.grad.clone() for name, p in model.named_parameters()}
-    store(folder / "case.safetensors", inputs | outputs | {"loss": loss} | grads)
+    grads = {f"grad.{name}": p.grad.clone() for name, p in trained(model).items()}
+    merged = merged_weights(folder, kind) if case.adapter else {}
+    store(folder / "case.safetensors", inputs | outputs | {"loss": loss} | grads | merged)
 
     batches = [make_batch(case, model, number) for number in range(4)]
     store(folder / "batches.safetensors", {f"{number}.{name}": value
           for number, batch in enumerate(batches) for name, value in batch.items()})
 
-    trained = load(folder / "hf", kind)
-    steps, peaks = train(case, recipe, trained, batches, 1)
+    after_training = load(folder / "hf", kind)
+    steps, peaks = train(case, recipe, after_training, batches, 1)
     split, _ = train(case, recipe, load(folder / "hf", kind), batches, 2)
     with torch.no_grad():
-        after = run(case.task, trained, inputs)[0].item() / label_count(case.task, inputs)
+        after = run(case.task, after_training, inputs)[0].item() / label_count(case.task, inputs)
     trajectory = {
         "optimizer": {"name": "AdamW", "betas": recipe.betas, "eps": 1e-8,
                       "weight_decay": recipe.weight_decay},
@@ -315,7 +357,7 @@ def derive(case, kind, folder):
         "clip_global_norm": recipe.clip, "steps": steps,
         "accumulated": {"micro_batches": 2, "loss": [step["loss"] for step in split],
                         "grad_norm": [step["grad_norm"] for step in split]},
-        "loss_on_case_after": after, "parameter_norms_after": norms_after(trained, peaks)}
+        "loss_on_case_after": after, "parameter_norms_after": norms_after(after_training, peaks)}
     (folder / "trajectory.json").write_text(json.dumps(trajectory, indent=1))
     (folder / "case.json").write_text(json.dumps({
         "name": case.name, "family": model.config.model_type, "architecture": kind.__name__, "task": case.task,

@@ -9,6 +9,7 @@ import unittest
 from pathlib import Path
 
 import torch
+from peft import PeftModel
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
@@ -177,10 +178,30 @@ class Export(unittest.TestCase):
         job = json.loads(self.cluster.weft("submit", "-f", path, "--json").stdout)["id"]
         return job, self.cluster.wait(job, "succeeded", timeout=300)
 
-    def export(self, checkpoint, task):
-        folder = self.cluster.folder / f"export-{checkpoint}-{task}"
-        self.cluster.weft("export", checkpoint, "--to", folder, "--task", task)
+    def export(self, checkpoint, task, *more):
+        folder = self.cluster.folder / "-".join(["export", checkpoint, task, *more])
+        if not folder.exists():
+            self.cluster.weft("export", checkpoint, "--to", folder, "--task", task, *more)
         return folder
+
+    def check_adapter(self, done, base, task, auto):
+        """PEFT loads the adapter onto the model that it was trained on; the outputs are those of the merged
+        model, which are not the base's."""
+        folder = self.export(done["checkpoint"], task, "--adapter")
+        config = json.loads((folder / "adapter_config.json").read_text())
+        self.assertEqual(config["base_model_name_or_path"], str(base))
+        merged = auto.from_pretrained(self.export(done["checkpoint"], task)).eval()
+        plain = auto.from_pretrained(base, num_labels=3, ignore_mismatched_sizes=True) \
+            if task == "kind" else auto.from_pretrained(base)
+        ids = torch.arange(5, 45).view(2, 20)
+        with torch.no_grad():
+            before = plain.eval()(input_ids=ids).logits
+            adapted = PeftModel.from_pretrained(plain, folder).eval()
+            for name, parameter in adapted.named_parameters():
+                self.assertFalse("lora_B" in name and not parameter.any(), f"{name} was not loaded")
+            logits, expected = adapted(input_ids=ids).logits, merged(input_ids=ids).logits
+        self.assertLess((logits - expected).abs().max(), 2e-5 * expected.abs().max())
+        self.assertGreater((before - expected).abs().max(), 1e-3 * expected.abs().max())
 
     def check_both_heads(self, job, done, family="gpt2"):
         language = self.export(done["checkpoint"], "lm")
@@ -267,6 +288,19 @@ class Export(unittest.TestCase):
         self.assertAlmostEqual(measured["perplexity"], torch.tensor(loss).exp().item(),
                                delta=1e-3 * measured["perplexity"])
         self.assertAlmostEqual(measured["accuracy"], hits / (len(ids) - 1), delta=2 / len(ids))
+
+    def test_an_adapter(self):
+        for family, adapter in (
+                ("gpt2", "{type: lora, rank: 4, alpha: 16, dropout: 0.1}"),
+                ("llama", "{type: lora, rank: 3, rslora: true, targets: [all-linear]}")):
+            with self.subTest(family):
+                folder = self.inputs / f"base-{family}"
+                make_model(folder, family, initializer_range=0.02)
+                job, done = self.train("multi_task", f"{{from: {folder}}}",
+                                       f"adapter: {adapter}")
+                self.check_both_heads(job, done, family)
+                self.check_adapter(done, folder, "lm", AutoModelForCausalLM)
+                self.check_adapter(done, folder, "kind", AutoModelForSequenceClassification)
 
     def test_a_model_from_a_configuration(self):
         job, done = self.train(

@@ -70,6 +70,25 @@ CASES = [
         attention_bias=True, num_key_value_heads=1, use_sliding_window=True, sliding_window=3,
         layer_types=["sliding_attention", "full_attention"])),
     Case("qwen3-packed", task="packed", family="qwen3"),
+    # Adapters: other maps, ranks and scalings of each family. PEFT turns GPT-2's matrices by itself.
+    Case("lora", adapter=dict(r=8, lora_alpha=16)),
+    Case("lora-all", left=True, adapter=dict(r=3, lora_alpha=5, target_modules="all-linear"),
+         config=dict(activation_function="gelu", n_inner=50)),
+    Case("lora-rank-1", adapter=dict(r=1, lora_alpha=1, target_modules=["mlp.c_proj"])),
+    Case("lora-sequence", task="sequence", rows=7, config=dict(num_labels=3),
+         adapter=dict(r=4, lora_alpha=2, use_rslora=True, target_modules=["c_proj", "c_fc"])),
+    Case("lora-parts", task="packed", adapter=dict(r=2, target_modules=["c_attn", "c_fc"])),
+    # Keys and values of heads that ranks share.
+    Case("lora-llama", family="llama", adapter=dict(
+        r=5, lora_alpha=10, target_modules=["k_proj", "v_proj", "o_proj"])),
+    Case("lora-llama-rslora", family="llama", config=dict(attention_bias=True), adapter=dict(
+        r=7, lora_alpha=4, use_rslora=True, target_modules="all-linear")),
+    Case("lora-llama-sequence", task="sequence", family="llama", rows=7, config=dict(num_labels=5),
+         adapter=dict(r=2, lora_alpha=3)),
+    Case("lora-mistral", family="mistral", adapter=dict(r=4, lora_alpha=8)),
+    Case("lora-qwen2", family="qwen2", config=dict(tie_word_embeddings=True), adapter=dict(
+        r=40, lora_alpha=20, target_modules=["q_proj", "gate_proj", "down_proj"])),
+    Case("lora-qwen3", family="qwen3", adapter=dict(r=6, target_modules=["up_proj"])),
 ]
 
 
@@ -141,16 +160,17 @@ class Golden(unittest.TestCase):
     def test_bf16_is_as_near_as_pytorch(self):
         """Of all values of all cases 99 in 100 within twice PyTorch's error in bf16, each within three
         times: of two thousand numbers some are by luck nearer to float64 in PyTorch. In cases with ReLU
-        luck is more than that: see derive_bf16.py."""
-        for folder in self.folders:
+        luck is more than that: see derive_bf16.py. Adapters' cases have none: it trains whole models."""
+        whole = [folder for folder, case in zip(self.folders, CASES) if not case.adapter]
+        for folder in whole:
             derive_bf16.write(folder)
         for mesh in ("", BF16_MESH):
             with self.subTest(mesh=mesh or "one rank"):
-                _, report, errors = golden(self.folders, mesh, "bf16")
+                _, report, errors = golden(whole, mesh, "bf16")
                 for case in report["cases"]:
                     print(f"  {case['case']:<16} {case['worst']}", file=sys.stderr)
                 values = [value for case in report["cases"] for value in case["deviations"]]
-                self.assertGreater(len(values), 150 * len(CASES), errors)
+                self.assertGreater(len(values), 150 * len(whole), errors)
                 self.assert_near_pytorch(values)
 
     def assert_near_pytorch(self, values):
@@ -185,6 +205,18 @@ class Golden(unittest.TestCase):
                         with nullcontext() if what == "nothing" \
                                 else self.assertRaises(AssertionError):
                             self.assert_near_pytorch(values)
+
+    def test_finds_a_wrong_adapter(self):
+        """Another scaling, or a map that is not adapted."""
+        [case] = [case for case in CASES if case.name == "lora-llama"]
+        for edit in (dict(lora_alpha=11), dict(use_rslora=True)):
+            with self.subTest(edit=edit), tempfile.TemporaryDirectory() as place:
+                folder = write_case(case, Path(place) / "wrong")
+                path = folder / "adapter/adapter_config.json"
+                path.write_text(json.dumps(json.loads(path.read_text()) | edit))
+                status, report, _ = golden([folder], "")
+                self.assertEqual(status, 1)
+                self.assertFalse(report["cases"][0]["passed"])
 
     def test_finds_what_is_wrong(self):
         """The comparison has teeth: with the other GELU, or another epsilon, the case fails."""
