@@ -252,7 +252,8 @@ void set_master(Training& training, const std::string& name, std::span<const flo
 }
 
 // Of a folder, which holds one head: it is taken by the only task that could have made it.
-Status load_folder(const HfFolder& folder, Training& training) {
+Status load_folder(ThreadPool& pool, const proto::JobSpec& spec, const HfFolder& folder,
+                   Training& training) {
   std::vector<HeadTensor> heads;
   for (TrainingTask& task : training.tasks) {
     for (Parameter& parameter : task.task->parameters()) {
@@ -260,16 +261,21 @@ Status load_folder(const HfFolder& folder, Training& training) {
       heads.push_back({task.task->file_name(parameter.info.name), &parameter});
     }
   }
-  return load_hf_weights(folder, training.trunk->parameters(), heads,
-                         [&](const Parameter& parameter, std::span<const float> shard) {
-                           set_master(training, parameter.info.name, shard);
-                         });
+  std::set<std::string> given;
+  WEFT_RETURN_IF_ERROR(
+      load_hf_weights(folder, training.trunk->parameters(), heads,
+                      [&](const Parameter& parameter, std::span<const float> shard) {
+                        set_master(training, parameter.info.name, shard);
+                        given.insert(parameter.info.name);
+                      }));
+  return initialize_absent(pool, spec, training, given);
 }
 
 // Weights of model.from: the trunk's must all be there, a head's are taken where name, shape and
 // classes fit.
-Status load_base(const ModelSource& source, Progress& progress, Training& training) {
-  if (source.folder) return load_folder(*source.folder, training);
+Status load_base(Rank& rank, const proto::JobSpec& spec, const ModelSource& source,
+                 Progress& progress, Training& training) {
+  if (source.folder) return load_folder(*rank.pool, spec, *source.folder, training);
   std::set<std::string> anew;
   for (const TrainingTask& task : training.tasks) {
     if (!task.new_head) continue;
@@ -471,19 +477,6 @@ void divide_sequence(Rank& rank, const proto::JobSpec& spec, Training& training)
   }
 }
 
-// Of a trunk that starts from its configuration, and of every adapter and head.
-void initialize(ThreadPool& pool, Training& training, bool trunk, uint64_t seed) {
-  for (size_t i = 0; i < training.optimizer->parameters().size(); ++i) {
-    const ParameterInfo& info = training.optimizer->parameters()[i].info;
-    const AdamW::State& state = training.optimizer->states()[i];
-    if (info.unit >= 0 && info.adapts.empty() && !trunk) continue;
-    state.master.set_on_host([&](float* values) {
-      const Part own = state.own.value_or(Part{0, state.master.elements()});
-      initialize_values(pool, info, own, values, seed);
-    });
-  }
-}
-
 void describe(Rank& rank, const proto::LaunchRecord& record, Training& training) {
   proto::CheckpointManifest& manifest = training.manifest;
   manifest.set_job(record.job());
@@ -579,13 +572,16 @@ Result<std::unique_ptr<Training>> set_up(Rank& rank, const proto::LaunchRecord& 
   WEFT_RETURN_IF_ERROR(open_tasks(rank, record, source, *training));
   make_optimizer(rank, record.spec(), *training);
   const bool from_scratch = source.manifest == nullptr && !source.folder;
-  initialize(*rank.pool, *training, from_scratch, record.spec().training().seed());
+  initialize(*rank.pool, *training, record.spec().training().seed(),
+             [&](const ParameterInfo& info) {
+               return from_scratch || info.unit < 0 || !info.adapts.empty();  // heads and adapters
+             });
   if (source.resumed) {
     WEFT_RETURN_IF_ERROR(restore(*source.manifest, progress, *training, reproducible));
     const auto& tensors = source.manifest->tensors();
     training->keep_frozen(std::vector(tensors.begin(), tensors.end()));
   } else if (!from_scratch) {
-    WEFT_RETURN_IF_ERROR(load_base(source, progress, *training));
+    WEFT_RETURN_IF_ERROR(load_base(rank, record.spec(), source, progress, *training));
   }
   training->optimizer->publish();
   WEFT_RETURN_IF_ERROR(choose_products(rank, source, training->state));

@@ -8,7 +8,9 @@
 #include <utility>
 #include <vector>
 
+#include "worker/admission/shards.h"
 #include "worker/checkpoint/reader.h"
+#include "worker/models/hf_folder.h"
 
 namespace weft {
 namespace {
@@ -58,6 +60,35 @@ Status merge_adapter(const proto::CheckpointManifest& manifest, Progress& progre
     });
     tensor.value.set(values.data());
   }
+  return {};
+}
+
+void initialize(ThreadPool& pool, Training& training, uint64_t seed,
+                const std::function<bool(const ParameterInfo&)>& wanted) {
+  for (size_t i = 0; i < training.optimizer->parameters().size(); ++i) {
+    const ParameterInfo& info = training.optimizer->parameters()[i].info;
+    const AdamW::State& state = training.optimizer->states()[i];
+    if (!wanted(info)) continue;
+    state.master.set_on_host([&](float* values) {
+      const Part own = state.own.value_or(Part{0, state.master.elements()});
+      initialize_values(pool, info, own, values, seed);
+    });
+  }
+}
+
+Status initialize_absent(ThreadPool& pool, const proto::JobSpec& spec, Training& training,
+                         const std::set<std::string>& given) {
+  std::set<std::string> absent;
+  for (const Parameter& parameter : training.trunk->parameters()) {
+    const ParameterInfo& info = parameter.info;
+    if (!info.adapts.empty() || given.contains(info.name)) continue;
+    if (!info.trained && models_language(spec)) {
+      return Status::invalid("model.from", "without " + info.name, kFrozenHeadRule);
+    }
+    absent.insert(info.name);
+  }
+  initialize(pool, training, spec.training().seed(),
+             [&](const ParameterInfo& info) { return absent.contains(info.name); });
   return {};
 }
 

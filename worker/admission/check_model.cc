@@ -11,6 +11,7 @@
 #include "proto/json/job_rules.h"
 #include "worker/admission/check_blocks.h"
 #include "worker/admission/check_sizes.h"
+#include "worker/admission/shards.h"
 #include "worker/checkpoint/safetensors_header.h"
 #include "worker/data/tokenizers/tokenizer.h"
 #include "worker/models/hf_folder.h"
@@ -90,7 +91,7 @@ Result<checkpoint::SafetensorsHeader> read_header(const InputFiles& files,
 }
 
 // Every parameter of the configuration is in the files, as it has to be, and nothing else is.
-Status check_weights(const Model& model, const InputFiles& files) {
+Status check_weights(const proto::JobSpec& spec, const Model& model, const InputFiles& files) {
   std::map<std::string, SafetensorInfo> tensors;
   std::map<std::string, std::string> file_of;
   WEFT_ASSIGN_OR_RETURN(const auto names, weight_files(files));
@@ -108,13 +109,19 @@ Status check_weights(const Model& model, const InputFiles& files) {
   }
   std::vector<std::string> all;
   for (const auto& [tensor, file] : file_of) all.push_back(tensor);
-  const auto matched =
-      match_weights(*model.family, *model.config, model.family->plan(*model.config, 1, 0), all,
-                    [&](const std::string& tensor) -> const SafetensorInfo* {
-                      auto it = tensors.find(tensor);
-                      return it == tensors.end() ? nullptr : &it->second;
-                    });
-  if (matched) return {};
+  const auto plan = model.family->plan(*model.config, 1, 0);
+  const auto matched = match_weights(*model.family, *model.config, plan, all,
+                                     [&](const std::string& tensor) -> const SafetensorInfo* {
+                                       auto it = tensors.find(tensor);
+                                       return it == tensors.end() ? nullptr : &it->second;
+                                     });
+  if (matched) {
+    const auto absent = std::ranges::find(*matched, nullptr);
+    if (absent == matched->end() || !spec.has_adapter() || !models_language(spec)) return {};
+    return Status::invalid("model.from",
+                           "without " + plan[static_cast<size_t>(absent - matched->begin())].name,
+                           kFrozenHeadRule);
+  }
   auto file = file_of.find(matched.error().field());
   const std::string where = file == file_of.end() ? kSingleFile : file->second;
   return inside("model.from", where, matched.error());
@@ -148,7 +155,7 @@ Result<Model> find_model(const proto::JobSpec& spec, const ModelInputs& inputs) 
     }
     auto model = read_config(*text);
     if (!model) return fail(inside("model.from", "config.json", model.error()));
-    WEFT_RETURN_IF_ERROR(check_weights(*model, *inputs.model));
+    WEFT_RETURN_IF_ERROR(check_weights(spec, *model, *inputs.model));
     return model;
   }
   if (inputs.base != nullptr) {

@@ -37,7 +37,8 @@ struct AdmittedModel {
 //   checkpoint      likewise, from its manifest
 //   the job         sequence length, tensor axis and vocabulary fit (check_model_fit), the bytes
 //                   of a step can be counted (check_sizes), blocks divide it (check_blocks)
-//   adapter         its targets are linear maps of the model
+//   adapter         its targets are linear maps of the model; the folder has the head of tokens
+//                   that a causal_lm task reads
 //   tokenizer       is given or comes with the model, can be read, and has no more tokens than the
 //                   model's vocabulary
 // `model`, where it is not null, becomes the model with the adapter; its members stay null where it

@@ -28,6 +28,12 @@ struct HfFolder {
   std::vector<std::string> label_names;   // of its classes in order; empty: LABEL_0, ... or none
 };
 
+// What model.from breaks where its files lack the head of tokens, and an adapter would leave it
+// frozen as nobody made it.
+inline constexpr const char* kFrozenHeadRule =
+    "must hold lm_head.weight: a causal_lm task reads it and an adapter leaves it as it is; train "
+    "without an adapter, or from a folder that has it";
+
 // Reads config.json and finds the files; reads no weights. Errors name the file and what it lacks.
 Result<HfFolder> open_hf_folder(const std::string& path);
 

@@ -189,6 +189,27 @@ TEST_F(CheckModelTest, HoldsAnAdaptersTargetsAgainstTheModel) {
   refused(check(spec), "adapter.targets[1]", "q_proj", "c_attn, c_fc, c_proj");
 }
 
+// An adapter would leave a head frozen that no file gave.
+TEST_F(CheckModelTest, AnAdapterNeedsTheHeadThatACausalTaskReads) {
+  write("config.json", config({{"tie_word_embeddings", "false"}}));
+  Shapes shapes = shapes_;
+  shapes["score.weight"] = {3, 6};
+  write_weights("model.safetensors", shapes);
+  auto spec = fine_tune();
+  EXPECT_EQ(check(spec).to_string(), "ok");
+  spec.mutable_adapter()->set_type(proto::ADAPTER_TYPE_LORA);
+  refused(check(spec), "model.from", "without lm_head.weight", "must hold lm_head.weight");
+  auto& task = *spec.mutable_tasks(0);
+  task.set_type(proto::TASK_TYPE_SEQUENCE_CLASSIFICATION);
+  task.set_labels(3);
+  task.mutable_data()->set_format(proto::DATA_FORMAT_JSONL);
+  EXPECT_EQ(check(spec).to_string(), "ok");
+  task = fine_tune().tasks(0);
+  shapes["lm_head.weight"] = {2000, 6};
+  write_weights("model.safetensors", shapes);
+  EXPECT_EQ(check(spec).to_string(), "ok");
+}
+
 TEST_F(CheckModelTest, ReadsTheHeadersOfDamagedFiles) {
   const std::string whole = read("model.safetensors");
   for (const std::string& bytes :
