@@ -17,6 +17,19 @@ bool says_nothing(const nlohmann::json& value) {
   return value.is_null() || value == false || (value.is_structured() && value.empty());
 }
 
+// null is absent.
+std::string text_or(ConfigReader& reader, const nlohmann::json& json, const char* name,
+                    const std::string& absent) {
+  const auto found = json.find(name);
+  return found != json.end() && found->is_null() ? absent : reader.text(name, absent);
+}
+
+// Whether how its weights were drawn left the base model's as they were.
+bool leaves_weights_alone(const nlohmann::json& json) {
+  const auto found = json.find("init_lora_weights");
+  return found == json.end() || found->is_null() || found->is_boolean() || *found == "gaussian";
+}
+
 }  // namespace
 
 std::string peft_config_json(const PeftFolder& folder, ops::WeightLayout layout) {
@@ -46,17 +59,23 @@ Result<PeftFolder> parse_peft_config(std::string_view text) {
   if (!json.is_object()) {
     return fail(Status::invalid("adapter_config.json", shown(json), "must be an object"));
   }
-  ConfigReader reader(json, "a low-rank adapter");
+  ConfigReader reader(json, "low-rank adapter");
   PeftFolder folder;
   Adapter& adapter = folder.adapter;
   adapter.rank = reader.integer({"r"}, 8, 1, kRankMax);
   adapter.alpha = reader.number("lora_alpha", 8, 0, kAlphaBelow);
   adapter.dropout = reader.number("lora_dropout", 0, 0, 1);
   adapter.rslora = reader.flag("use_rslora", false);
-  folder.base_model = reader.text("base_model_name_or_path", "");
+  folder.base_model = text_or(reader, json, "base_model_name_or_path", "");
   reader.only("peft_type", "LORA", "other adapters are not computed");
   reader.only("bias", "none", "biases are frozen");
-  folder.classifies = reader.text("task_type", "CAUSAL_LM") == "SEQ_CLS";
+  reader.only("use_dora", false, "magnitudes of weights are not computed");
+  if (!leaves_weights_alone(json)) {
+    reader.refuse(
+        "init_lora_weights",
+        "must be true, false or gaussian: the others change the weights of the base model");
+  }
+  folder.classifies = text_or(reader, json, "task_type", "CAUSAL_LM") == "SEQ_CLS";
   if (const nlohmann::json* targets = reader.array("target_modules"); targets != nullptr) {
     for (const nlohmann::json& target : *targets) {
       if (target.is_string()) {
@@ -66,9 +85,11 @@ Result<PeftFolder> parse_peft_config(std::string_view text) {
       }
     }
   }
-  // How its weights came about, and what is Megatron's or of other methods' sizes.
-  reader.accept({"fan_in_fan_out", "inference_mode", "init_lora_weights", "megatron_core",
-                 "modules_to_save", "peft_version", "qalora_group_size", "revision"});
+  // How its weights came about, the class that PEFT was called with where there is no task_type,
+  // and what is Megatron's or of other methods' sizes.
+  reader.accept({"auto_mapping", "fan_in_fan_out", "inference_mode", "init_lora_weights",
+                 "megatron_core", "modules_to_save", "peft_version", "qalora_group_size",
+                 "revision"});
   for (const auto& [key, value] : json.items()) {
     if (says_nothing(value)) reader.accept({key.c_str()});
   }

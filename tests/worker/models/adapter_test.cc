@@ -278,7 +278,8 @@ TEST(PeftConfig, WhatIsNotComputedIsRefusedByItsKey) {
        {std::pair{"use_dora", "true"}, std::pair{"bias", "\"all\""},
         std::pair{"rank_pattern", "{\"c_attn\": 2}"}, std::pair{"peft_type", "\"IA3\""},
         std::pair{"r", "0"}, std::pair{"lora_dropout", "1"},
-        std::pair{"layers_to_transform", "[0]"}}) {
+        std::pair{"layers_to_transform", "[0]"}, std::pair{"init_lora_weights", "\"pissa\""},
+        std::pair{"init_lora_weights", "\"loftq\""}}) {
     std::string json = "{\"" + std::string(key) + "\": " + value + "}";
     const auto read = parse_peft_config(json);
     ASSERT_FALSE(read) << json;
@@ -286,6 +287,27 @@ TEST(PeftConfig, WhatIsNotComputedIsRefusedByItsKey) {
   }
   EXPECT_TRUE(
       parse_peft_config(R"({"r": 8, "use_dora": false, "rank_pattern": {}, "eva_config": null})"));
+  for (const char* drawn : {"true", "false", "\"gaussian\"", "null"}) {
+    EXPECT_TRUE(parse_peft_config(R"({"init_lora_weights": )" + std::string(drawn) + "}")) << drawn;
+  }
+}
+
+// Leaving use_dora out would make another model of it.
+TEST(PeftConfig, AdviceIsTrue) {
+  const std::string message = parse_peft_config(R"({"use_dora": true})").error().to_string();
+  EXPECT_EQ(message.find("leave it out"), std::string::npos) << message;
+  EXPECT_NE(message.find("only false is possible"), std::string::npos) << message;
+}
+
+// As PEFT writes a LoraConfig without a task_type.
+TEST(PeftConfig, ATaskTypeMayBeAbsent) {
+  const auto read = parse_peft_config(
+      R"({"r": 8, "task_type": null, "base_model_name_or_path": null,
+          "auto_mapping": {"base_model_class": "GPT2LMHeadModel",
+                           "parent_library": "transformers.models.gpt2.modeling_gpt2"}})");
+  ASSERT_TRUE(read) << read.error().to_string();
+  EXPECT_FALSE(read->classifies);
+  EXPECT_EQ(read->base_model, "");
 }
 
 }  // namespace
