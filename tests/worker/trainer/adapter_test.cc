@@ -5,6 +5,7 @@
 #include <set>
 
 #include "tests/worker/trainer/trainer_fixture.h"
+#include "worker/checkpoint/safetensors.h"
 #include "worker/setup.h"
 #include "worker/step.h"
 
@@ -193,12 +194,55 @@ TEST_F(AdapterTraining, HalfPrecisionFollowsFp32) {
   const auto fp32 = curve(tuned({}));
   expect_near(curve(tuned({}, "precision: bf16")), fp32, 0.02, "bf16");
   expect_near(curve(tuned({}, "precision: fp16")), fp32, 0.02, "fp16");
+  expect_near(curve(tuned({1, 1, 2}, "precision: bf16")), fp32, 0.02, "bf16 1x1x2");
+  expect_near(curve(tuned({1, 1, 2}, "precision: fp16")), fp32, 0.02, "fp16 1x1x2");
   for (const int zero : {1, 3}) {
     for (const char* precision : {"precision: bf16", "precision: fp16"}) {
       proto::LaunchRecord launch = tuned({2, 1, 1}, precision);
       launch.mutable_spec()->mutable_parallel()->set_zero(zero);
       expect_near(curve(launch), fp32, 0.02, precision + name_of({2, 1, 1}, zero));
     }
+  }
+}
+
+// A classifier's folder without a head of tokens: no task may read one that nobody made and nobody
+// trains; where no task reads it, it is drawn, so that no checkpoint holds what memory held.
+TEST_F(AdapterTraining, TheHeadOfTokensIsNotWhatMemoryHeld) {
+  const std::string config =
+      R"({"model_type": "gpt2", "n_layer": 2, "n_head": 3, "n_embd": 24, "n_positions": 32,
+          "vocab_size": 257, "tie_word_embeddings": false})";
+  const fs::path path = folder_ / "obj-model";
+  fs::create_directories(path);
+  std::ofstream(path / "config.json") << config;
+  const ModelFamily& family = *find_family("gpt2");
+  std::vector<SafetensorSpec> specs{{"score.weight", {3, 24}}};
+  for (const ParameterInfo& info : family.plan(**family.parse_config(config), 1, 0)) {
+    if (info.name == "lm_head.weight") continue;
+    specs.push_back({info.name, {info.shape.extents().begin(), info.shape.extents().end()}});
+  }
+  const auto ones = [](const SafetensorSpec& spec, const FloatSink& sink) {
+    return sink(std::vector<float>(static_cast<size_t>(Shape(spec.shape).elements()), 1));
+  };
+  ASSERT_TRUE(write_safetensors((path / "model.safetensors").string(), specs, ones).ok());
+
+  for (const int zero : {0, 3}) {
+    proto::LaunchRecord launch = tuned({2, 1, 1});
+    launch.clear_base();
+    launch.mutable_spec()->mutable_model()->set_from("obj-model");
+    launch.mutable_spec()->mutable_parallel()->set_zero(zero);
+    MemoryCluster cluster;
+    const auto refused = [&] { return train(launch, cluster); };
+    EXPECT_THROW(static_cast<void>(refused()), StatusError);
+    launch.mutable_spec()->mutable_tasks()->DeleteSubrange(0, 1);
+    on_ranks(launch, [&](Rank&, const proto::JobSpec&, Training& training) {
+      for (const auto& tensor : training.state_tensors()) {
+        if (tensor.info->name != "lm_head.weight") continue;
+        const std::vector<float> values = tensor.value.to_vector();
+        double squares = 0;
+        for (const float value : values) squares += double{value} * value;
+        EXPECT_NEAR(std::sqrt(squares / static_cast<double>(values.size())), 0.02, 0.002) << zero;
+      }
+    });
   }
 }
 
@@ -230,28 +274,33 @@ TEST_F(AdapterTraining, WhatIsFrozenCostsItsValuesOnly) {
   }
 }
 
-// A job from a checkpoint with an adapter begins with the merged weights: its first loss is what
-// the adapter had learned, whether it has an adapter of its own or trains everything, on any mesh.
+// A job from a checkpoint with an adapter begins with the merged weights: its validation loss is
+// the first job's own, whether it has an adapter of its own or trains everything, on any mesh.
 TEST_F(AdapterTraining, AFurtherJobBeginsWithTheMergedWeights) {
   MemoryCluster first;
-  run(tuned({}, "",
-            "adapter: {type: lora, rank: 4, alpha: 16, rslora: true, targets: [all-linear]}\n"),
-      first);
+  proto::LaunchRecord own = tuned(
+      {}, "", "adapter: {type: lora, rank: 4, alpha: 16, rslora: true, targets: [all-linear]}\n");
+  own.mutable_spec()->mutable_training()->set_evaluate_every(50);  // its last step
+  run(own, first);
   const auto begins = [&](MeshDegrees mesh, const std::string& adapter, int zero,
                           const proto::CheckpointManifest& from) {
-    proto::LaunchRecord launch = tuned(mesh, "dropout: 0", adapter);
+    proto::LaunchRecord launch = tuned(mesh, "", adapter);
     launch.mutable_spec()->mutable_parallel()->set_zero(zero);
-    launch.mutable_spec()->mutable_training()->set_steps(5);
+    proto::TrainingSpec& training = *launch.mutable_spec()->mutable_training();
+    training.set_steps(1);
+    training.set_evaluate_every(1);
+    training.mutable_optimizer()->set_learning_rate(1e-30);  // nothing is learned
     *launch.mutable_base() = from;
     MemoryCluster cluster;
     cluster.chunks = first.chunks;
     const Status status = train(launch, cluster);
     EXPECT_TRUE(status.ok()) << status.to_string();
-    return cluster.losses().at(1);
+    return cluster.checkpoints.back().validation_loss();
   };
   proto::CheckpointManifest without = first.checkpoints.back();
   without.clear_adapter();
-  const double learned = begins({}, "", 0, first.checkpoints.back());
+  ASSERT_TRUE(without.has_validation_loss());
+  const double learned = without.validation_loss();
   EXPECT_GT(std::abs(learned - begins({}, "", 0, without)), 1e-3);
   for (const MeshDegrees mesh : {MeshDegrees{}, MeshDegrees{1, 1, 2}, MeshDegrees{2, 1, 1}}) {
     for (const int zero : {0, 3}) {
