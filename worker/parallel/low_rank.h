@@ -8,6 +8,8 @@
 //   column   A x of the rank's own tokens between blocks, gathered for B's shard; backwards its
 //            gradient's terms are summed to the ranks' tokens, and A's over the axis
 //   row      A's shard gives terms of A x, summed to the ranks' tokens; B maps these
+// In half precision each rank's term of the gradient of what is whole, and its sum over the axis,
+// are of the half type, as those of other weights that ranks share; a shard's gradient is fp32.
 //
 // Legend as tensor_parallel.h; r rank. Thread safety and ownership: as collective_ops.h. Not of
 // topology-invariant training.
