@@ -220,6 +220,9 @@ def errors_of(folder):
 
 def write(folder):
     folder = Path(folder)
+    if (folder / "adapter").exists():
+        raise SystemExit(f"{folder}: adapter/ must not be there: whole models are trained here, so the errors "
+                         "would be those of another one; run the case with --precision fp32")
     report = {"command": f"tests/conformance/run.sh derive_bf16.py {folder.name}",
               "torch": torch.__version__, "transformers": transformers.__version__,
               "errors": {name: float(f"{error:.4g}") for name, error in errors_of(folder).items()}}
