@@ -80,8 +80,18 @@ class GpuTrainer : public Trainer {
               MeshDegrees mesh = {},
               const std::function<void(Training&, Rank&, int)>& between = {}) {
     Outcome outcome;
+    proto::LaunchRecord launch = record(job(setting), mesh);
+    if (adapts_) {
+      launch.mutable_spec()->mutable_parallel()->set_zero(mesh.data > 1 ? 1 : 0);
+      proto::AdapterSpec& adapter = *launch.mutable_spec()->mutable_adapter();
+      adapter.set_type(proto::ADAPTER_TYPE_LORA);
+      adapter.set_rank(3);
+      adapter.set_alpha(12);
+      adapter.set_dropout(0.1);
+      adapter.add_targets("all-linear");
+    }
     on_ranks(
-        record(job(setting), mesh),
+        launch,
         [&](Rank& rank, const auto& spec, Training& training) {
           if (!recorded) training.passes.reset();
           Outcome mine;
@@ -102,6 +112,7 @@ class GpuTrainer : public Trainer {
         place);
     return outcome;
   }
+  bool adapts_ = false;  // all linear maps, whose trunk is frozen as it was drawn
   static void expect_same(const Outcome& a, const Outcome& b) {
     EXPECT_EQ(a.losses, b.losses);
     EXPECT_EQ(a.norms, b.norms);
@@ -124,6 +135,23 @@ TEST_F(GpuTrainer, RecordedPassesGiveTheSameBits) {
     const Outcome cpu = run(setting, 10, true, {});
     for (size_t i = 0; i < cpu.losses.size(); ++i) {
       EXPECT_NEAR(recorded.losses[i] / cpu.losses[i], 1, *setting == 0 ? 1e-4 : 2e-2) << i;
+    }
+  }
+}
+
+TEST_F(GpuTrainer, AdaptersGiveTheSameBitsRecordedAndFollowTheCpu) {
+  adapts_ = true;
+  for (const std::string setting : {"", "precision: fp16,"}) {
+    for (const MeshDegrees mesh : {MeshDegrees{}, MeshDegrees{.data = 2}}) {
+      SCOPED_TRACE(setting + "data " + std::to_string(mesh.data));
+      const Outcome eager = run(setting, 6, false, on_gpu, mesh);
+      const Outcome recorded = run(setting, 6, true, on_gpu, mesh);
+      expect_same(recorded, eager);
+      EXPECT_GT(recorded.counts.replayed, 0);
+      const Outcome cpu = run(setting, 6, true, {}, mesh);
+      for (size_t i = 0; i < cpu.losses.size(); ++i) {
+        EXPECT_NEAR(recorded.losses[i] / cpu.losses[i], 1, setting.empty() ? 1e-4 : 2e-2) << i;
+      }
     }
   }
 }
