@@ -20,10 +20,11 @@ constexpr int64_t kCudnnWidthMin = 64, kCudnnTokensMin = 512, kCudnnUnorderedTok
 int64_t state_tensors(const ShardSize& shard) { return shard.trained ? 3 : 1; }
 
 // Elements that one replica writes of a checkpoint, of a job's first one: state tensors go round
-// among them unless each has its own part (checkpoint/writer.cc).
+// among them unless each has its own part, as of what is frozen (checkpoint/writer.cc).
 int64_t largest_turn(std::span<const ShardSize> shards, int64_t replicas, int zero) {
   int64_t parts = 0;
   for (const ShardSize& each : shards) {
+    if (zero == 0 && each.trained) continue;
     parts += state_tensors(each) * share(each.elements, replicas) * each.repeats;
   }
   if (zero > 0) return parts;
@@ -32,7 +33,7 @@ int64_t largest_turn(std::span<const ShardSize> shards, int64_t replicas, int ze
   const auto take_turns = [&](std::span<const ShardSize> unit, int64_t times) {
     for (const ShardSize& shard : unit) {
       for (int64_t role = 0; role < state_tensors(shard); ++role, ++turn) {
-        of_replica[turn % of_replica.size()] += shard.elements * times;
+        of_replica[turn % of_replica.size()] += shard.trained ? shard.elements * times : 0;
       }
     }
   };
@@ -47,7 +48,7 @@ int64_t largest_turn(std::span<const ShardSize> shards, int64_t replicas, int ze
     for (int64_t i = 0; periods > 0 && i < period; ++i) take_turns(unit, periods);
     for (int64_t i = periods * period; i < unit[0].repeats; ++i) take_turns(unit, 1);
   }
-  return *std::ranges::max_element(of_replica);
+  return parts + *std::ranges::max_element(of_replica);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstring>
 #include <map>
@@ -22,6 +23,19 @@ constexpr int64_t kPieceFloats = (int64_t{4} << 20) / kElementBytes;
 // Enough that synced writes of small chunks are grouped by the store.
 constexpr int kThreads = 4;
 constexpr int64_t kCopyGrain = 256 << 10;  // floats
+
+// What is frozen comes alone, without moments, so that turns would go by the order of the model's
+// tensors, its matrices all to one replica: every replica has an equal part instead, unless they
+// have their shares anyway.
+StateTensor shared_out(const Rank& rank, StateTensor tensor) {
+  if (tensor.own || tensor.info->trained) return tensor;
+  Tensor& numbers = tensor.value.numbers;
+  const Part part =
+      part_of(numbers.elements(), rank.mesh.size(Axis::kReplica), rank.mesh.index(Axis::kReplica));
+  numbers = numbers.view({part.length}, std::array<int64_t, 1>{1}, part.start);
+  tensor.own = part;
+  return tensor;
+}
 
 // Replicas take turns, so that each writes its share, or have their shares anyway.
 bool writes(const Rank& rank, size_t index, const StateTensor& tensor) {
@@ -100,15 +114,17 @@ void Writer::begin(proto::CheckpointManifest manifest, std::span<const StateTens
   entries_.clear();
   pieces_.clear();
   int64_t total = 0;
-  std::vector<const StateTensor*> mine;
+  std::vector<StateTensor> mine;
   for (size_t index = 0; index < state.size(); ++index) {
-    if (!writes(rank_, index, state[index])) continue;
-    mine.push_back(&state[index]);
-    total += describe(state[index], total);
+    StateTensor tensor = shared_out(rank_, state[index]);
+    if (!writes(rank_, index, tensor)) continue;
+    total += describe(tensor, total);
+    mine.push_back(std::move(tensor));
   }
   make_room(total);
   float* to = snapshot_.get();
-  for (const StateTensor* tensor : mine) to = copy(*tensor, to);
+  for (const StateTensor& tensor : mine) to = copy(tensor, to);
+  needs_less_ = std::ranges::any_of(mine, [](const auto& each) { return !each.info->trained; });
   next_ = 0;
   const size_t chunks = files_.size() + pieces_.size();
   unfinished_ = chunks;
@@ -122,8 +138,7 @@ void Writer::begin(proto::CheckpointManifest manifest, std::span<const StateTens
 
 void Writer::make_room(int64_t floats) {
   if (floats <= room_) return;
-  snapshot_.reset();
-  room_ = 0;
+  free_room();
   try {
     snapshot_ = std::make_unique_for_overwrite<float[]>(static_cast<size_t>(floats));
   } catch (const std::bad_alloc&) {
@@ -133,6 +148,11 @@ void Writer::make_room(int64_t floats) {
                            kElementBytes * floats)));
   }
   room_ = floats;
+}
+
+void Writer::free_room() {
+  snapshot_.reset();
+  room_ = 0;
 }
 
 int64_t Writer::describe(const StateTensor& tensor, int64_t start) {
@@ -305,12 +325,12 @@ std::vector<proto::TensorEntry> Writer::commit() {
   WEFT_CHECK(written(), "the checkpoint is not written yet");
   join();
   active_ = false;
+  if (needs_less_) free_room();
   proto::RankEnvelope mine;  // its tiles, or why there are none
   {
     const std::lock_guard lock(mutex_);
     if (const int64_t bytes = refused_.exchange(0); bytes > 0) {
-      snapshot_.reset();  // gives memory for what follows
-      room_ = 0;
+      free_room();  // for what follows
       failure_ = {Code::kResourceExhausted,
                   fmt::format("storing {} bytes: the system refuses it more memory", bytes)};
     }

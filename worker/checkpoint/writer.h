@@ -5,10 +5,12 @@
 // Thread safety: the rank's compute thread; the writer's own threads only touch the snapshot and
 // Progress. Ownership: owns the snapshot; Rank and Progress outlive it.
 // Invariants: 1. one checkpoint at a time. 2. every tile is written by exactly one rank, or in
-// pieces by those that share it out: replicas share the parameters among them. 3. the manifest is
-// sent after every chunk is durable, never before.
-// 4. the snapshot's memory stays for the next checkpoint, so that the training stands still for a
-// copy only. 5. a full disk makes the writer wait and try again; the training goes on meanwhile.
+// pieces by those that share it out: replicas share the parameters among them, what is frozen
+// (ParameterInfo::trained) in equal parts. 3. the manifest is sent after every chunk is durable,
+// never before. 4. the snapshot's memory stays for the next checkpoint, so that the training stands
+// still for a copy only, unless something in it was frozen: checkpoints that follow refer to that,
+// and take less. 5. a full disk makes the writer wait and try again; the training goes on
+// meanwhile.
 #pragma once
 
 #include <atomic>
@@ -59,6 +61,8 @@ class Writer {
   bool written() const { return active_ && unfinished_.load() == 0; }
   // Some chunk was refused, and is tried again.
   bool stalled() const { return active_ && told_; }
+  // Of the snapshot: what this rank takes beside the training.
+  int64_t snapshot_bytes() const { return int64_t{sizeof(float)} * room_; }
   // Waits for written().
   void wait();
 
@@ -75,6 +79,7 @@ class Writer {
   // Copies these elements to the snapshot; returns their end.
   float* copy(const StateTensor& tensor, float* to);
   void make_room(int64_t floats);  // of the snapshot; throws StatusError
+  void free_room();
   void run(int thread);
   Status put(const Piece& piece);
   Status put(const std::string& hash, std::string_view bytes);
@@ -85,7 +90,8 @@ class Writer {
   proto::CheckpointManifest manifest_;
   std::vector<proto::TensorEntry> entries_;
   std::unique_ptr<float[]> snapshot_;
-  int64_t room_ = 0;  // floats of the snapshot
+  int64_t room_ = 0;         // floats of the snapshot
+  bool needs_less_ = false;  // the next one, as this one holds what is frozen
   std::vector<Piece> pieces_;
   std::span<const FileChunk> files_;
   std::vector<std::thread> threads_;

@@ -186,6 +186,62 @@ TEST(CheckpointWriter, HalvesAreWrittenAsTheNumbersTheyMake) {
   });
 }
 
+// Each replica writes as much of what is frozen, wherever it stands among what is trained, as fp32,
+// and keeps no room for it; what is trained it copies to the same room again.
+TEST(CheckpointWriter, ReplicasShareWhatIsFrozen) {
+  testing::MemoryCluster cluster;
+  const auto numbers_of = [](int64_t count, float first) {
+    std::vector<float> numbers(static_cast<size_t>(count));
+    for (size_t i = 0; i < numbers.size(); ++i) numbers[i] = first + static_cast<float>(i % 100);
+    return numbers;
+  };
+  const auto frozen = [](const std::string& name, Shape shape) {
+    ParameterInfo info = info_of(name, shape);
+    info.trained = false;
+    return info;
+  };
+  const std::vector<ParameterInfo> infos{frozen("matrix", {100, 30}), frozen("one", {}),
+                                         frozen("half", {50, 30}), info_of("adapter", {90})};
+  const auto state_of = [&](Rank& rank) {
+    std::vector<StateTensor> state;
+    for (const ParameterInfo& info : infos) {
+      const DType dtype = info.name == "half" ? DType::kBF16 : DType::kF32;
+      state.push_back({&info, proto::TENSOR_ROLE_WEIGHT,
+                       Singles(Tensor::empty(*rank.allocator, info.shape, dtype))});
+      state.back().value.set(numbers_of(info.shape.elements(), 1).data());
+    }
+    return state;
+  };
+  testing::run_ranks(3, [&](Rank& rank) {
+    testing::MemoryProgress progress(cluster);
+    Writer writer(rank, progress);
+    const std::vector<StateTensor> state = state_of(rank);
+    const bool first = rank.mesh.index(Axis::kReplica) == 0;
+    writer.begin({}, state);
+    EXPECT_EQ(writer.snapshot_bytes(), 4 * (1000 + 500 + (first ? 1 + 90 : 0)));
+    writer.wait();
+    writer.commit();
+    EXPECT_EQ(writer.snapshot_bytes(), 0);
+    writer.begin({}, std::span(state).last(1));
+    writer.wait();
+    writer.commit();
+    EXPECT_EQ(writer.snapshot_bytes(), first ? 4 * 90 : 0);
+  });
+  testing::run_ranks(1, [&](Rank& rank) {
+    const std::vector<StateTensor> state = state_of(rank);
+    for (const StateTensor& tensor : state) tensor.value.numbers.fill(0);
+    ASSERT_TRUE(load(cluster.checkpoints.front(), state,
+                     [&](const std::string& hash) {
+                       return testing::MemoryProgress(cluster).get_chunk(hash);
+                     })
+                    .value()
+                    .empty());
+    for (const StateTensor& tensor : state) {
+      EXPECT_EQ(tensor.value.to_vector(), numbers_of(tensor.value.elements(), 1));
+    }
+  });
+}
+
 TEST(CheckpointWriter, AThreadThatIsRefusedMemoryFailsTheCheckpointOnEveryRank) {
   testing::MemoryCluster cluster;
   testing::run_ranks(2, [&](Rank& rank) {
