@@ -44,17 +44,35 @@ int64_t limit_for(int64_t taken, int64_t checkpoint) {
   return taken + std::max(others, kWriterBytes + checkpoint);
 }
 
+// What a thread of a CPU takes for attention's gradients, whatever the batch
+// (kernels/attention/backward.cc): packed tiles of queries and of their gradients, a sum of those;
+// of a tile of keys and values the sums, unless several heads share them, and copies of a half
+// type; blocks of scores.
+int64_t attention_tiles(const Sizes& s) {
+  constexpr int64_t kKeys = 512, kQueries = 64;
+  const int64_t width = s.features / s.heads, element = s.fp16 ? kSingle : s.element;
+  const bool half = element < kSingle;
+  const int64_t sums = s.key_features == s.features ? 2 * kSingle : 0;
+  return kKeys * width * (sums + (half ? 3 * element : 0)) +
+         kQueries * width * (4 * element + kSingle) +
+         kQueries * kQueries * (2 * kSingle + (half ? 3 : 2) * element);
+}
+
 // What the last block's backward pass adds to what is kept, in its MLP: the gradients of the
 // stream and of the inner features; or in its attention, once the MLP's part is freed: those of
-// query, key and value, each beside the sum it is added to. workspace: of those.
+// query, key and value, each beside the sum it is added to, or while they are computed, beside that
+// of their result. workspace: of those. (On a GPU, which has no such tiles, they are too small to
+// count.)
 int64_t block_backward(const Sizes& s, int64_t workspace) {
   const int64_t streams = s.between * s.hidden + s.tokens * s.hidden;
   const int64_t of_heads = s.tokens * (s.features + 2 * s.key_features);
   const int64_t visiting = s.sequence > 1 ? 4 * s.tokens * s.key_features : 0;  // and its gradient
   const int64_t in_mlp = (s.full() ? s.attention() + s.mlp() : 0) +
                          s.element * (streams + (s.gated ? 2 : 1) * s.tokens * s.inner);
+  const int64_t computed = s.element * (of_heads + s.tokens * s.features) + attention_tiles(s);
   const int64_t in_attention = (s.again() ? s.attention() : 0) - (s.full() ? 0 : s.mlp()) +
-                               s.element * (streams + 3 * of_heads + visiting) + workspace;
+                               s.element * (streams + visiting) +
+                               std::max(3 * s.element * of_heads, computed) + workspace;
   return std::max(in_mlp, in_attention);
 }
 

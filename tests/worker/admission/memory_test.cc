@@ -318,7 +318,7 @@ const Case kAdaptedCases[] = {
     adapted({"zero 1", kParameters, kRows, {2, 1, 1}, "causal_lm", 1}, "c_attn"),
     adapted({"zero 2", kParameters, kRowsBf16, {2, 1, 1}, "causal_lm", 2}, "all-linear"),
     adapted({"zero 3", kParameters, kRows, {2, 1, 1}, "causal_lm", 3}, "c_attn"),
-    adapted({"zero 3, bf16", kParameters, kRowsBf16, {2, 1, 1}, "causal_lm", 3}, "all-linear"),
+    adapted({"zero 3, bf16", kParameters, kRowsBf16, {4, 1, 1}, "causal_lm", 3}, "all-linear"),
 };
 
 class Memory : public Trainer {
