@@ -84,6 +84,18 @@ Result<NamedTensors> choose_tensors(const proto::CheckpointManifest& manifest,
   return chosen;
 }
 
+// W [out, in], or turned; A [rank, in], B [out, rank].
+bool adapts(const ExportedAdapter& adapter, const proto::TensorEntry& weight,
+            const proto::TensorEntry& a, const proto::TensorEntry& b) {
+  const auto shaped = [](const proto::TensorEntry& tensor, int64_t rows, int64_t columns) {
+    return tensor.shape_size() == 2 && tensor.shape(0) == rows && tensor.shape(1) == columns;
+  };
+  if (weight.shape_size() != 2 || adapter.adapter.rank < 1) return false;
+  const bool out_in = adapter.layout == ops::WeightLayout::kOutIn;
+  const int64_t out = weight.shape(out_in ? 0 : 1), in = weight.shape(out_in ? 1 : 0);
+  return shaped(a, adapter.adapter.rank, in) && shaped(b, out, adapter.adapter.rank);
+}
+
 // Each adapter into the weight that it adapts.
 Status merge(const ExportedAdapter& adapter, NamedTensors& tensors) {
   std::map<std::string, proto::TensorEntry> inner;
@@ -104,6 +116,9 @@ Status merge(const ExportedAdapter& adapter, NamedTensors& tensors) {
     }
     tensor.a = inner.at(a->second);
     tensor.b = inner.at(b->second);
+    if (!adapts(adapter, tensor.entry, *tensor.a, *tensor.b)) {
+      return Status(Code::kCorruption, "the adapter of " + name + " has not its shape and rank");
+    }
   }
   return {};
 }

@@ -223,6 +223,17 @@ TEST(Export, AnAdapterIsMergedIntoTheWeights) {
   }
 }
 
+TEST(Export, RefusesAnAdapterOfOtherShapes) {
+  for (const int rank : {1, 3, 64}) {
+    Chunks chunks;
+    proto::CheckpointManifest manifest = adapted(chunks);
+    manifest.mutable_adapter()->set_rank(rank);
+    const auto exported = make_export(manifest, "");
+    ASSERT_FALSE(exported.has_value()) << rank;
+    EXPECT_EQ(exported.error().code(), Code::kCorruption);
+  }
+}
+
 TEST(Export, AnAdapterAloneIsAPeftFolder) {
   Chunks chunks;
   const proto::CheckpointManifest manifest = adapted(chunks);
