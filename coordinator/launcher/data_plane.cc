@@ -7,8 +7,7 @@ namespace weft {
 namespace {
 // A full disk, and what follows from it until the store is open again.
 bool may_pass(Code code) { return code == Code::kResourceExhausted || code == Code::kUnavailable; }
-// Of chunks kUnavailable is a disk that does not give what it has.
-bool is_full(Code code) { return code == Code::kResourceExhausted; }
+constexpr int kReadsMost = 20;  // of what cannot be read though the disk has room: in 10 s
 }  // namespace
 
 bool is_bulk(const proto::NodeFrame& frame) {
@@ -72,9 +71,11 @@ bool DataPlane::waited(Queue& queue) {
 
 // A store that a full disk has closed is soon open for reading again.
 template <typename Read>
-auto DataPlane::once_open(bool (*waits)(Code), const Read& read) {
+auto DataPlane::once_open(const Read& read) {
   auto result = read();
-  while (!result && waits(result.error().code()) && waited(chunks_)) {
+  for (int reads = 1; !result && may_pass(result.error().code()); ++reads) {
+    const bool full = result.error().code() == Code::kResourceExhausted;
+    if ((!full && reads == kReadsMost) || !waited(chunks_)) break;
     result = read();
   }
   return result;
@@ -102,7 +103,7 @@ void DataPlane::handle(Channel& channel, const proto::NodeFrame& frame) {
   proto::NodeFrame answer;
   if (frame.has_log()) return store_log(channel, frame.log());
   if (frame.has_chunk_get()) {
-    auto bytes = once_open(is_full, [&] { return content_.get_chunk(frame.chunk_get().hash()); });
+    auto bytes = once_open([&] { return content_.get_chunk(frame.chunk_get().hash()); });
     proto::ChunkData& data = *answer.mutable_chunk_data();
     data.set_request(frame.chunk_get().request());
     data.set_hash(frame.chunk_get().hash());
@@ -120,13 +121,12 @@ void DataPlane::handle(Channel& channel, const proto::NodeFrame& frame) {
     if (!status.ok()) result.set_code(std::string(code_name(status.code())));
     result.set_message(status.message());
   } else if (frame.has_object_get()) {
-    auto manifest = once_open(may_pass, [&] { return store_.object(frame.object_get().id()); });
+    auto manifest = once_open([&] { return store_.object(frame.object_get().id()); });
     answer.mutable_object_data()->set_request(frame.object_get().request());
     answer.mutable_object_data()->set_found(manifest.has_value());
     if (manifest) *answer.mutable_object_data()->mutable_manifest() = std::move(*manifest);
   } else {
-    auto manifest =
-        once_open(may_pass, [&] { return store_.checkpoint(frame.manifest_get().checkpoint()); });
+    auto manifest = once_open([&] { return store_.checkpoint(frame.manifest_get().checkpoint()); });
     answer.mutable_manifest_data()->set_request(frame.manifest_get().request());
     answer.mutable_manifest_data()->set_found(manifest.has_value());
     if (manifest) *answer.mutable_manifest_data()->mutable_manifest() = std::move(*manifest);

@@ -43,7 +43,7 @@ class DataPlane {
   void handle(Channel& channel, const proto::NodeFrame& frame);
   void store_log(Channel& channel, const proto::LogChunk& log);
   template <typename Read>
-  auto once_open(bool (*waits)(Code), const Read& read);
+  auto once_open(const Read& read);
   // Before a further try; false: there is none, the plane ends or has no threads to wait with.
   bool waited(Queue& queue);
 
