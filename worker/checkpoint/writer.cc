@@ -9,6 +9,7 @@
 #include <map>
 #include <new>
 
+#include "kernels/cpu/convert.h"
 #include "kernels/cpu/update.h"
 #include "kernels/tensor/stream.h"
 #include "kernels/tensor/transfer.h"
@@ -209,10 +210,15 @@ float* Writer::copy(const StateTensor& tensor, float* to) {
     return to;
   }
   if (is_half(numbers.dtype())) {
-    const std::vector<float> values = tensor.value.to_vector();
-    take_all([&](float* out, int64_t from, int64_t count) {
-      std::copy_n(values.data() + from, count, out);
-    });
+    const auto widen = [&](const auto* halves) {
+      take_all(
+          [&](float* out, int64_t from, int64_t count) { cpu::widen(halves + from, out, count); });
+    };
+    if (numbers.dtype() == DType::kBF16) {
+      on_host<bfloat16>(numbers, widen);
+    } else {
+      on_host<float16>(numbers, widen);
+    }
     return to;
   }
   Stream* stream = numbers.allocator().stream();
