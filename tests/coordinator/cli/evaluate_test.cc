@@ -19,27 +19,13 @@ class ModelCommands : public ServedCli {
     ServedCli::SetUp();
     for (const char* name : {"gpt2-causal", "gpt2-sequence"}) {
       fs::copy(std::string(WEFT_SOURCE_DIR "/tests/fixtures/golden/") + name + "/hf", file(name));
-      write(std::string(name) + "/tokenizer.json", letters().dump());
+      fs::copy(WEFT_SOURCE_DIR "/tests/fixtures/letters_tokenizer.json",
+               file(name) + "/tokenizer.json");
     }
     write("rows.jsonl",
           "{\"text\":\"thread\",\"label\":1}\n\n{\"text\":\"warp\",\"label\":0}\n"
           "{\"text\":\"weft\",\"label\":2}\n");
     write("text.txt", "awarpandaweft");
-  }
-  static json letters() {
-    json made = json::parse(R"({"version": "1.0", "added_tokens": [],
-        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
-                          "use_regex": true},
-        "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true,
-                    "use_regex": true},
-        "model": {"type": "BPE", "vocab": {}, "merges": []}})");
-    for (char other = '0'; other < '3'; ++other) {  // ids 0 to 2, the models' special tokens
-      made["model"]["vocab"][std::string(1, other)] = other - '0';
-    }
-    for (char letter = 'a'; letter <= 'z'; ++letter) {
-      made["model"]["vocab"][std::string(1, letter)] = 3 + letter - 'a';
-    }
-    return made;
   }
   void name_classes(const json& names = {{"0", "low"}, {"1", "middle"}, {"2", "high"}}) {
     const std::string path = file("gpt2-sequence/config.json");

@@ -30,27 +30,13 @@ class Evaluate : public ::testing::Test {
     folder_ = pattern;
     for (const char* name : {"gpt2-causal", "gpt2-sequence"}) {
       fs::copy(std::string(WEFT_SOURCE_DIR "/tests/fixtures/golden/") + name + "/hf", at(name));
-      std::ofstream(at(name) + "/tokenizer.json") << letters().dump();
+      fs::copy(WEFT_SOURCE_DIR "/tests/fixtures/letters_tokenizer.json",
+               at(name) + "/tokenizer.json");
     }
   }
   void TearDown() override { fs::remove_all(folder_); }
   std::string at(const std::string& name) const { return folder_ + "/" + name; }
 
-  static nlohmann::json letters() {
-    nlohmann::json file = nlohmann::json::parse(R"({"version": "1.0", "added_tokens": [],
-        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
-                          "use_regex": true},
-        "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true,
-                    "use_regex": true},
-        "model": {"type": "BPE", "vocab": {}, "merges": []}})");
-    for (char other = '0'; other < '3'; ++other) {  // ids 0 to 2, the models' special tokens
-      file["model"]["vocab"][std::string(1, other)] = other - '0';
-    }
-    for (char letter = 'a'; letter <= 'z'; ++letter) {
-      file["model"]["vocab"][std::string(1, letter)] = 3 + letter - 'a';
-    }
-    return file;
-  }
   // Changes the config.json of the classifier.
   void configure(const std::function<void(nlohmann::json&)>& change) const {
     const std::string path = at("gpt2-sequence") + "/config.json";
