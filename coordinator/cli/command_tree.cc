@@ -409,9 +409,12 @@ void add_fine_tune(CLI::App& app, Parsed& p) {
       ->type_name("RATE")
       ->check(number_from(1e-12, 100))
       ->capture_default_str();
-  CLI::Option* rank = count(
-      "--lora-rank", o.lora_rank,
-      "Train low-rank adapters of this rank, all else frozen; default: the whole model is trained");
+  CLI::Option* rank =
+      made->add_option("--lora-rank", o.lora_rank,
+                       "Train low-rank adapters of this rank, all else frozen; default: the whole "
+                       "model is trained")
+          ->type_name("N")
+          ->check(whole_number_from(1, 65536));
   made->add_option("--lora-alpha", o.lora_alpha,
                    "The adapters are scaled by this / rank; default: 8")
       ->type_name("ALPHA")
