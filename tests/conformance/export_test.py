@@ -270,7 +270,7 @@ class Export(unittest.TestCase):
     def check_perplexity(self, checkpoint, folder):
         """Of windows that share a token, so that each is predicted once, as transformers does it."""
         held = self.inputs / "held.txt"
-        held.write_text((ROOT / "docs/HACKING.md").read_text()[:2000])
+        held.write_text(Path(TEXTS[1]).read_text()[:2000])
         model = AutoModelForCausalLM.from_pretrained(folder).eval()
         tokenizer = AutoTokenizer.from_pretrained(folder)
         ids = tokenizer(held.read_text()).input_ids + [tokenizer.eos_token_id]
