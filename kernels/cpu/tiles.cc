@@ -50,7 +50,7 @@ const TileKernels<bfloat16>& tiles_at(Level level) {
   if (const auto* table = forced_table.load(std::memory_order_relaxed)) return *table;
   switch (level) {
     case Level::kAmx:
-      return tiles_bf16_amx;
+      return tiles_bf16_amx();
     case Level::kBf16:
       return tiles_bf16_avx512bf16;
     case Level::kV4:

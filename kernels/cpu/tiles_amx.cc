@@ -15,6 +15,9 @@ namespace {
 #include "kernels/cpu/tiles_amx_body.h"
 }  // namespace
 
-extern const TileKernels<bfloat16> tiles_bf16_amx = amx_table<AmxUnit>();
+const TileKernels<bfloat16>& tiles_bf16_amx() {
+  static const TileKernels<bfloat16> table = amx_table<AmxUnit>();
+  return table;
+}
 
 }  // namespace weft::cpu
