@@ -17,7 +17,7 @@ class Row:
     against: str = ""             # of a mesh: "one rank" with as many threads, "gloo", or "itself": its step
                                   # without communication or its communication alone, what takes longer
     megabits: int = 0             # a second of each rank's link; 0: ranks share memory
-    spare: float = 0              # the share of each core that computing leaves free
+    spare: float = 0              # cores that the computing of each rank leaves free
 
 
 def step(name, threads, layers, heads, hidden, tokens, batch, vocabulary, dropout=0.0):
@@ -185,9 +185,9 @@ def mesh_rows():
         own = dict(megabits=1000, spare=spare)
         yield mesh(f"data2_zero1_1gbit{suffix}", 1.15, "itself", **own, data=2, batch=4, zero=1)
         # On two cores four ranks take turns: a step without communication is twice what a rank computes.
-        for ranks in (2, 4):
-            yield mesh(f"data{ranks}_1gbit{suffix}", 1.15, "itself", **own, data=ranks, batch=8)
-            yield mesh(f"ring{ranks}_1gbit{suffix}", 1.15, "itself", **own, sequence=ranks, tokens=4096 * ranks,
+        for ranks, rows in ((2, 8), (4, 4)):
+            yield mesh(f"data{ranks}_1gbit{suffix}", 1.15, "itself", **own, data=ranks, batch=rows)
+            yield mesh(f"ring{ranks}_1gbit{suffix}", 1.15, "itself", **own, sequence=ranks, tokens=8192,
                        model=dict(layers=2, heads=12, hidden=768, vocabulary=4096))
 
 

@@ -1,5 +1,5 @@
-"""Leaves a share of each core free of what ranks compute, as a node does that has a core for the network: the
-thread that computes runs in a group of the kernel's (cgroup v1, cpu.cfs_quota_us), whose time is up for the rest
+"""Leaves a part of a core for each rank free of what ranks compute, as a node does that has a core for the network:
+the thread that computes runs in a group of the kernel's (cgroup v1, cpu.cfs_quota_us), whose time is up for the rest
 of each period once it has had its share; a rank's other threads have no such limit. All of them go before other
 programs (cpu.shares), so that the share stays free of these too.
 
@@ -41,16 +41,16 @@ def delete_abandoned():
 
 
 class SpareCores:
-    """A context. ranks: processes whose first thread computes and which share the machine's cores evenly; of
-    `share` of each core those threads get nothing while limited(). The ranks end before the context does. beat:
-    the program."""
+    """A context. ranks: processes whose first thread computes and which share the machine's cores evenly; of each
+    rank's part of these, at most a core, that thread leaves `spare` cores free while limited(). The ranks end before
+    the context does. beat: the program."""
 
     numbers = itertools.count()
 
-    def __init__(self, ranks, share, beat):
+    def __init__(self, ranks, spare, beat):
         self.ranks = ranks
         self.group = CONTROLLER / f"{PREFIX}{os.getpid()}-{next(SpareCores.numbers)}"
-        self.quota = int(PERIOD_US * (1 - share) * min(1, os.cpu_count() / len(ranks)))
+        self.quota = int(PERIOD_US * (min(1, os.cpu_count() / len(ranks)) - spare))
         self.beat, self.beats = beat, []
 
     def __enter__(self):
