@@ -169,7 +169,7 @@ def fresh_weights(row, folder):
 
 def row_result(name, row, ours, peer, unit, bar, raw):
     return {"name": name, "ours": ours, "peer": peer, "unit": unit, "ratio": ours / peer, "bar": bar,
-            "within_bar": ours / peer <= bar, "peer_name": row.peer, "raw": raw}
+            "within_bar": bar is None or ours / peer <= bar, "peer_name": row.peer, "raw": raw}
 
 
 def loss_result(row, losses):
@@ -209,7 +209,8 @@ def mesh_results(row, programs, times):
         lacks = {"exposed": together - compute, "idle": idle}
         if row.spare:   # what is left free is idle, too
             del lacks["idle"]
-        return [row_result(f"{row.name}_{what}", row, max(0, value), communication, "ms", 0.15, raw)
+        bar = None if row.bar is None else 0.15
+        return [row_result(f"{row.name}_{what}", row, max(0, value), communication, "ms", bar, raw)
                 for what, value in lacks.items()]
     peer = programs[1].state()
     results = [loss_result(row, [ours[0], peer[0]])]
@@ -312,8 +313,9 @@ def main():
             if "rate" in result:
                 rates = f"  {result['rate']['ours']:>7.2f}{result['rate']['peer']:>8.2f} {row.rate}"
             over = "" if result["within_bar"] else "  over its bar"
+            bar = "-" if result["bar"] is None else f"{result['bar']:.2f}"
             print(f"{result['name']:<46}{result['ours']:>11.4f}{result['peer']:>11.4f}{result['ratio']:>7.2f}"
-                  f"{result['bar']:>5.2f}{rates}{over}", flush=True)
+                  f"{bar:>5}{rates}{over}", flush=True)
     if options.json:
         for result in results:
             result["machine"] = about

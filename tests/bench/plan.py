@@ -87,8 +87,8 @@ class Bench:
         return json.loads(told.stdout)
 
     def run(self, model, training, mesh, memory=0, late=False):
-        """Median seconds a step, peak of tensors, VmData; None: out of memory. late: with transfers that
-        end only when they are waited for."""
+        """Median seconds a step, peak of tensors, VmData, tensors between steps; None: out of memory. late:
+        with transfers that end only when they are waited for."""
         parallel = {key: mesh[key] for key in ("data", "sequence", "tensor", "zero")}
         if mesh["sequence"] > 1:
             ulysses = mesh["ulysses"]
@@ -107,7 +107,7 @@ class Bench:
         told = subprocess.run([*launch, self.program, "run", path, str(self.folder), "threads=1",
                                f"memory={memory}", f"late={int(late)}"], capture_output=True, text=True,
                               env=environment, timeout=600)
-        found = re.search(r"seconds (\S+) peak (\S+) process (\S+)", told.stdout)
+        found = re.search(r"seconds (\S+) peak (\S+) process (\S+) kept (\S+)", told.stdout)
         if found:
             return tuple(float(word) for word in found.groups())
         if told.returncode == OUT_OF_MEMORY or "out of memory" in told.stderr:
@@ -135,14 +135,14 @@ class Configuration:
 
     def run_round(self, bench):
         for mesh, times in zip(self.meshes, self.times):
-            seconds, peak, process = bench.run(self.model, self.training, mesh)
+            seconds, peak, process, _ = bench.run(self.model, self.training, mesh)
             times.append(seconds)
             mesh["measured_peak"] = max(peak, mesh.get("measured_peak", 0))
             mesh["measured_process"] = max(process, mesh.get("measured_process", 0))
 
     def run_late(self, bench):
         for mesh in self.meshes:
-            _, peak, _ = bench.run(self.model, self.training, mesh, late=True)
+            _, peak, _, _ = bench.run(self.model, self.training, mesh, late=True)
             mesh["measured_peak"] = max(peak, mesh["measured_peak"])
 
     def rows(self):

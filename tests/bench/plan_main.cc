@@ -2,10 +2,12 @@
 // machine as one node, its speed measured now.
 // weft-bench-plan run JOB FOLDER [threads=N] [memory=BYTES] [late=1] under mpirun: trains the job,
 // whose inputs lie in FOLDER, each rank under that limit; rank 0 prints "seconds S peak P process
-// D": the median step, the most that a rank's tensors took, and the most that its process did, as
-// its limit counts it. late: transfers end only when they are waited for, so that the peak is the
-// most that can be. plan.py calls both.
+// D kept K": the median step, the most that a rank's tensors took, and the most that its process
+// did, as its limit counts it, and what its own tensors take between two steps. late:
+// transfers end only when they are waited for, so that the peak is the most that can be. plan.py
+// calls both.
 #include <algorithm>
+#include <cstdint>
 #include <cstdio>
 #include <fstream>
 #include <iterator>
@@ -85,8 +87,11 @@ int predict(const std::string& path, std::map<std::string, int64_t> given) {
 // Keeps the figures of each step; of checkpoints nothing.
 class Figures final : public Progress {
  public:
+  explicit Figures(const Allocator& allocator) : allocator_(allocator) {}
+
   Status send(proto::RankEnvelope message) override {
     const std::lock_guard lock(mutex_);
+    if (message.has_metrics()) kept_ = std::min(kept_, allocator_.stats().live_bytes);
     for (const proto::MetricRecord& record : message.metrics().records()) {
       const auto& values = record.values();
       const auto rate = values.find("tokens_per_second");
@@ -112,14 +117,17 @@ class Figures final : public Progress {
   }
   double peak() const { return peak_; }
   int64_t data() const { return data_; }  // most that the process was seen to have
+  int64_t kept() const { return kept_; }
   double median_rate() {
     std::sort(rates_.begin(), rates_.end());
     return rates_.empty() ? 0 : rates_[rates_.size() / 2];
   }
 
  private:
+  const Allocator& allocator_;
   std::mutex mutex_;
   std::vector<double> rates_;
+  int64_t kept_ = INT64_MAX;  // least of what was in use as a step was told of, by rank 0
   double peak_ = 0;
   int64_t data_ = 0;
 };
@@ -148,7 +156,7 @@ int run(const std::string& path, const std::string& folder, std::map<std::string
     if (!mesh) throw StatusError(mesh.error());
     Rank rank{make_caching_allocator(), std::make_unique<ThreadPool>(threads), std::move(*mesh),
               Logger()};
-    Figures figures;
+    Figures figures(*rank.allocator);
     require(run_training(rank, record, figures));
     figures.look();  // segments stay; the checkpoint's copy was seen with its last chunk
     const auto counted = static_cast<double>(figures.data() - unused);
@@ -157,8 +165,8 @@ int run(const std::string& path, const std::string& folder, std::map<std::string
     if (rank.mesh.index(Axis::kWorld) == 0) {
       const proto::TrainingSpec& training = record.spec().training();
       const double tokens = static_cast<double>(training.batch_size()) * training.sequence_length();
-      std::printf("seconds %.6f peak %.0f process %.0f\n", tokens / figures.median_rate(),
-                  figures.peak(), *most.data<double>());
+      std::printf("seconds %.6f peak %.0f process %.0f kept %.0f\n", tokens / figures.median_rate(),
+                  figures.peak(), *most.data<double>(), static_cast<double>(figures.kept()));
     }
     return 0;
   } catch (const StatusError& error) {

@@ -7,7 +7,7 @@ class Row:
     name: str
     what: str                     # of weft-bench and peer.py
     arguments: dict
-    bar: float                    # the ratio of the times is to be at most this
+    bar: float | None             # the ratio of the times is to be at most this; None: it is only told
     peer: str
     work: float = 0               # operations or bytes of one run; 0: none told
     rate: str = ""                # the unit of work a second: GFLOP/s, GB/s, MB/s
@@ -176,6 +176,8 @@ def mesh_rows():
     # zero: ranks that share a row need not both update all weights, and `parallel: auto` does not let them.
     axes = dict(tensor2=dict(tensor=2), ring2=dict(sequence=2, zero=1),
                 ulysses2=dict(sequence=2, ulysses=2, zero=1), data2=dict(data=2, batch=2))
+
+    long = dict(tokens=8192, model=dict(layers=2, heads=12, hidden=768, vocabulary=4096))
     for name, degrees in axes.items():
         yield mesh(f"{name}_one_rank", 1.11, "one rank", **degrees)
     yield mesh("tensor2_gloo", 0.83, "gloo", **axes["tensor2"])
@@ -184,11 +186,13 @@ def mesh_rows():
     for spare, suffix in ((0, ""), (0.25, "_spare")):
         own = dict(megabits=1000, spare=spare)
         yield mesh(f"data2_zero1_1gbit{suffix}", 1.15, "itself", **own, data=2, batch=4, zero=1)
+        # No bar: what these axes send is needed at once, so that nothing of the step can hide most of it.
+        yield mesh(f"tensor2_1gbit{suffix}", None, "itself", **own, **axes["tensor2"])
+        yield mesh(f"ulysses2_1gbit{suffix}", None, "itself", **own, sequence=2, ulysses=2, **long)
         # On two cores four ranks take turns: a step without communication is twice what a rank computes.
         for ranks, rows in ((2, 8), (4, 4)):
             yield mesh(f"data{ranks}_1gbit{suffix}", 1.15, "itself", **own, data=ranks, batch=rows)
-            yield mesh(f"ring{ranks}_1gbit{suffix}", 1.15, "itself", **own, sequence=ranks, tokens=8192,
-                       model=dict(layers=2, heads=12, hidden=768, vocabulary=4096))
+            yield mesh(f"ring{ranks}_1gbit{suffix}", 1.15, "itself", **own, sequence=ranks, **long)
 
 
 def files(name, bar, peer, tensors=16, rows=1024):
