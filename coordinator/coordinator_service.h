@@ -15,6 +15,7 @@
 #include "coordinator/store/content.h"
 #include "coordinator/store/job_store.h"
 #include "proto/base/clock.h"
+#include "worker/admission/shards.h"
 
 namespace weft {
 
@@ -88,6 +89,7 @@ class CoordinatorService final : public Service {
     proto::JobSpec spec;                 // with its mesh
     std::optional<proto::JobPlan> plan;  // what chose it, if it had to be chosen
     proto::RankMemory memory;
+    ParameterCount parameters;
   };
   // rows_at_once: as PlanRequirements has it.
   Result<Admitted> admit(proto::JobSpec spec, int64_t rows_at_once = 0);

@@ -4,7 +4,7 @@
 #include <algorithm>
 
 #include "coordinator/coordinator_service.h"
-#include "worker/planner/planner.h"
+#include "worker/admission/mesh_text.h"
 
 namespace weft {
 namespace {

@@ -12,6 +12,9 @@
 #include "proto/base/hash.h"
 #include "proto/json/job_rules.h"
 #include "worker/admission/memory.h"
+#include "worker/admission/mesh_text.h"
+#include "worker/admission/shards.h"
+#include "worker/planner/planner.h"
 
 namespace weft {
 
@@ -20,9 +23,7 @@ namespace {
 // What a rank at least needs of tensors, whatever the rows' lengths.
 MemoryEstimate least_memory(const AdmittedModel& model, const proto::JobSpec& spec) {
   proto::JobSpec least = spec;
-  const bool rows_may_be_short =
-      std::none_of(spec.tasks().begin(), spec.tasks().end(),
-                   [](const auto& task) { return task.type() == proto::TASK_TYPE_CAUSAL_LM; });
+  const bool rows_may_be_short = !models_language(spec);
   if (rows_may_be_short) least.mutable_training()->set_sequence_length(1);
   return estimate_memory(*model.family, *model.config, least);
 }
@@ -69,6 +70,15 @@ proto::RankMemory rank_memory(const AdmittedModel& model, const proto::JobSpec& 
   return memory;
 }
 
+// What is left open until a model is at hand.
+void settle_defaults(const ModelConfig& config, proto::JobSpec& spec) {
+  settle_attention(config, spec);
+  if (!spec.has_adapter() || spec.adapter().targets_size() > 0) return;
+  for (const std::string& target : config.adapter.targets) {
+    spec.mutable_adapter()->add_targets(target);
+  }
+}
+
 }  // namespace
 
 Result<CoordinatorService::Admitted> CoordinatorService::admit(proto::JobSpec spec,
@@ -96,7 +106,12 @@ Result<CoordinatorService::Admitted> CoordinatorService::admit(proto::JobSpec sp
   if (!plan && !nodes.empty()) {
     WEFT_RETURN_IF_ERROR(check_memory(model, spec, gang_of(spec, memory), nodes));
   }
-  return Admitted{std::move(spec), std::move(plan), memory};
+  ParameterCount parameters;
+  if (model.config != nullptr) {
+    parameters = count_parameters(*model.family, *model.config, spec);
+    settle_defaults(*model.config, spec);
+  }
+  return Admitted{std::move(spec), std::move(plan), memory, parameters};
 }
 
 Result<proto::JobSpec> CoordinatorService::validate(proto::JobSpec spec) {
@@ -137,7 +152,11 @@ Result<proto::Job> CoordinatorService::submit(proto::JobSpec spec,
   job.set_request_hash(request_hash);
   *job.mutable_spec() = std::move(spec);
   *job.mutable_rank_memory() = admitted.memory;
-  edit.event("submitted", "info", "submitted as " + job.name());
+  auto& submitted = edit.event("submitted", "info", "submitted as " + job.name());
+  if (admitted.parameters.all > 0) {
+    (*submitted.mutable_data())["parameters"] = std::to_string(admitted.parameters.all);
+    (*submitted.mutable_data())["trained_parameters"] = std::to_string(admitted.parameters.trained);
+  }
   if (admitted.plan) {
     edit.event("planned", "info",
                mesh_text(admitted.plan->chosen()) + ": " + admitted.plan->reason());

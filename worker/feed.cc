@@ -35,6 +35,8 @@ Result<Feed> Feed::open(const proto::TaskSpec& task, const Tokenizer& tokenizer,
                         const FeedOptions& options) {
   DatasetOptions dataset = dataset_options(task, options.sequence_length);
   dataset.first_labels = options.first_labels;
+  dataset.mask_key =
+      RandomKey{options.seed, 0}.derive(/*a=*/0x6d61736b, static_cast<uint64_t>(options.index));
   WEFT_ASSIGN_OR_RETURN(auto train, load(task.data().train(), options.field + ".data.train",
                                          dataset, tokenizer, options));
   std::shared_ptr<const Dataset> held_out;

@@ -13,8 +13,10 @@
 #include "kernels/cuda/backend.h"
 #include "kernels/tensor/transfer.h"
 #include "proto/base/hash.h"
+#include "proto/json/job_rules.h"
 #include "worker/admission/check_blocks.h"
 #include "worker/admission/head_classes.h"
+#include "worker/admission/mesh_text.h"
 #include "worker/admission/traffic.h"
 #include "worker/checkpoint/reader.h"
 #include "worker/models/hf_folder.h"
@@ -109,10 +111,10 @@ Status find_config(const proto::JobSpec& spec, const ModelSource& source, Traini
                           find_adapter(spec.adapter(), *training.family, *training.config));
     training.config = training.family->with_adapter(*training.config, adapter);
   }
-  if (spec.training().sequence_length() > training.config->positions) {
+  if (spec.training().sequence_length() > training.config->tokens_max()) {
     return Status::invalid(
         "training.sequence_length", std::to_string(spec.training().sequence_length()),
-        "the model has " + std::to_string(training.config->positions) + " positions");
+        "the model has " + std::to_string(training.config->tokens_max()) + " positions");
   }
   return {};
 }
@@ -187,6 +189,7 @@ Status find_tokenizer(Rank& rank, const proto::LaunchRecord& record, const Model
       if (file.name == "tokenizer_config.json") config_text = file.content;
     }
     WEFT_ASSIGN_OR_RETURN(training.tokenizer, load_tokenizer_json(files.json, config_text));
+    training.tokenizer->set_files(files.extra);
   }
   const int64_t size = training.tokenizer->vocab_size();
   if (size > training.config->vocabulary) {
@@ -223,17 +226,19 @@ Status open_tasks(Rank& rank, const proto::LaunchRecord& record, const ModelSour
                               i,
                               classes_of(source.manifest, source.folder.get(), spec, task)};
     WEFT_ASSIGN_OR_RETURN(Feed feed, Feed::open(task, *training.tokenizer, options));
-    const std::string_view type =
-        task.type() == proto::TASK_TYPE_CAUSAL_LM ? "causal_lm" : "sequence_classification";
-    WEFT_ASSIGN_OR_RETURN(auto head, make_task(rank, type, *training.config,
-                                               TaskOptions{task.name(), task.labels()}));
+    const TaskOptions of_task{task.name(), task.labels(), feed.label_names(),
+                              task.has_mask_rate() ? task.mask_rate() : 1};
+    WEFT_ASSIGN_OR_RETURN(auto head,
+                          make_task(rank, task_type_name(task), *training.config, of_task));
     std::vector<Parameter> trained = training.trunk->parameters();
     for (const Parameter& parameter : head->parameters()) trained.push_back(parameter);
     weights.push_back(task.weight());
     proto::TaskLabels* names = training.manifest.add_label_names();
     names->set_task(task.name());
     for (const std::string& name : feed.label_names()) names->add_names(name);
-    const bool anew = !same_classes(options.first_labels, feed.label_names());
+    const bool others = classifies(task) && source.folder && source.folder->labels > 0 &&
+                        !classifies_alike(*source.folder, task);
+    const bool anew = others || !same_classes(options.first_labels, feed.label_names());
     if (anew) rank.log.info("{}: other classes than model.from has, so a new head", task.name());
     training.tasks.push_back({task, std::move(head), std::move(feed), 0, std::move(trained), anew});
   }
@@ -251,13 +256,15 @@ void set_master(Training& training, const std::string& name, std::span<const flo
   }
 }
 
-// Of a folder, which holds one head: it is taken by the only task that could have made it.
+// Of a folder, which holds one head: its classes are taken by the only task that could have made
+// them, what else it has by every task.
 Status load_folder(ThreadPool& pool, const proto::JobSpec& spec, const HfFolder& folder,
                    Training& training) {
   std::vector<HeadTensor> heads;
   for (TrainingTask& task : training.tasks) {
     for (Parameter& parameter : task.task->parameters()) {
-      if (training.tasks.size() > 1 || task.new_head) break;
+      const bool others = training.tasks.size() > 1 || task.new_head;
+      if (others && task.task->for_own_classes(parameter.info)) continue;
       heads.push_back({task.task->file_name(parameter.info.name), &parameter});
     }
   }
@@ -279,7 +286,9 @@ Status load_base(Rank& rank, const proto::JobSpec& spec, const ModelSource& sour
   std::set<std::string> anew;
   for (const TrainingTask& task : training.tasks) {
     if (!task.new_head) continue;
-    for (const Parameter& parameter : task.task->parameters()) anew.insert(parameter.info.name);
+    for (const Parameter& parameter : task.task->parameters()) {
+      if (task.task->for_own_classes(parameter.info)) anew.insert(parameter.info.name);
+    }
   }
   const auto stored_alike = [&](const ParameterInfo& info) {
     if (anew.contains(info.name)) return false;
@@ -310,15 +319,8 @@ Status load_base(Rank& rank, const proto::JobSpec& spec, const ModelSource& sour
 std::string difference(const proto::TrainerState& then, const proto::TrainerState& now,
                        proto::Reproducible reproducible) {
   const bool any_mesh = reproducible == proto::REPRODUCIBLE_TOPOLOGY;
-  const auto mesh = [](const proto::ParallelSpec& spec) {
-    return std::to_string(spec.data()) + "x" + std::to_string(spec.sequence()) + "x" +
-           std::to_string(spec.tensor()) +
-           (spec.ulysses() > 1 ? "/" + std::to_string(spec.ulysses()) : "") +
-           (spec.zero() > 0 ? " zero " + std::to_string(spec.zero()) : "");
-  };
-  if (!any_mesh && mesh(then.mesh()) != mesh(now.mesh())) {
-    return "the mesh changed from " + mesh(then.mesh()) + " to " + mesh(now.mesh());
-  }
+  const std::string before = mesh_text(then.mesh()), mesh = mesh_text(now.mesh());
+  if (!any_mesh && before != mesh) return "the mesh changed from " + before + " to " + mesh;
   if (!any_mesh && then.threads_per_rank() != now.threads_per_rank()) {
     return "threads a rank changed from " + std::to_string(then.threads_per_rank()) + " to " +
            std::to_string(now.threads_per_rank());
@@ -583,6 +585,7 @@ Result<std::unique_ptr<Training>> set_up(Rank& rank, const proto::LaunchRecord& 
   } else if (!from_scratch) {
     WEFT_RETURN_IF_ERROR(load_base(rank, record.spec(), source, progress, *training));
   }
+  if (!source.resumed) WEFT_RETURN_IF_ERROR(initialize_magnitudes(rank, *training));
   training->optimizer->publish();
   WEFT_RETURN_IF_ERROR(choose_products(rank, source, training->state));
   return training;

@@ -1,6 +1,8 @@
 #include "worker/setup_state.h"
 
 #include <algorithm>
+#include <cmath>
+#include <functional>
 #include <map>
 #include <set>
 #include <span>
@@ -29,7 +31,96 @@ Result<std::vector<float>> load_whole(const proto::CheckpointManifest& manifest,
   return fail(Status(Code::kCorruption, "model.from: the checkpoint lacks " + info.name));
 }
 
+// Calls visit(first index of a state tensor's own elements, global index, count) for each run of
+// them that is contiguous in the whole parameter.
+void for_each_own_run(const ParameterInfo& info, const Part& own,
+                      const std::function<void(size_t, int64_t, int64_t)>& visit) {
+  for_each_shard_run(info, [&](int64_t local, int64_t global, int64_t count) {
+    const int64_t begin = std::max(local, own.start);
+    const int64_t end = std::min(local + count, own.start + own.length);
+    if (begin >= end) return;
+    visit(static_cast<size_t>(begin - own.start), global + begin - local, end - begin);
+  });
+}
+
+// Of the weights that the magnitudes stand beside, by name, the sums of squares of all ranks.
+class MagnitudeSums {
+ public:
+  MagnitudeSums(Rank& rank, const Training& training) {
+    const ops::WeightLayout layout = training.family->layout();
+    const auto& parameters = training.optimizer->parameters();
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      const ParameterInfo& info = parameters[i].info;
+      if (adapter_part(info) == AdapterPart::kMagnitude) {
+        places_[info.adapts] = {elements_, info.shape[0]};
+        elements_ += info.shape[0];
+      }
+    }
+    std::vector<double> sums(static_cast<size_t>(elements_));
+    bool shared_out = false;
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      const ParameterInfo& info = parameters[i].info;
+      const auto found = places_.find(info.name);
+      if (found == places_.end()) continue;
+      const AdamW::State& state = training.optimizer->states()[i];
+      shared_out |= state.own.has_value();
+      const int index = rank.mesh.index(Axis::kTensor);
+      if (!info.shard.counts(index)) continue;
+      const std::vector<float> values = state.master.to_vector();
+      OutputSquares squares(layout, found->second.length, info.shape[1]);
+      for_each_own_run(info, state.own.value_or(Part{0, std::ssize(values)}),
+                       [&](size_t local, int64_t global, int64_t count) {
+                         squares.add(global,
+                                     std::span(values).subspan(local, static_cast<size_t>(count)));
+                       });
+      std::ranges::copy(squares.sums(), sums.begin() + found->second.start);
+    }
+    Tensor all = Tensor::from<double>(*rank.allocator, {elements_}, sums);
+    rank.mesh.axis(Axis::kTensor).all_reduce(all, ReduceOp::kSum);
+    if (shared_out) rank.mesh.axis(Axis::kReplica).all_reduce(all, ReduceOp::kSum);
+    sums_ = all.to_vector<double>();
+  }
+  std::span<const double> of(const std::string& weight) const {
+    const Part& place = places_.at(weight);
+    return std::span(sums_).subspan(static_cast<size_t>(place.start),
+                                    static_cast<size_t>(place.length));
+  }
+
+ private:
+  int64_t elements_ = 0;
+  std::map<std::string, Part> places_;
+  std::vector<double> sums_;
+};
+
 }  // namespace
+
+Status initialize_magnitudes(Rank& rank, Training& training) {
+  if (!training.config->adapter.dora) return {};
+  const MagnitudeSums all(rank, training);
+  auto& parameters = training.optimizer->parameters();
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    const ParameterInfo& info = parameters[i].info;
+    if (adapter_part(info) != AdapterPart::kMagnitude) continue;
+    const std::span<const double> sums = all.of(info.adapts);
+    if (const auto zero = std::ranges::find(sums, 0.0); zero != sums.end()) {
+      return Status::invalid("adapter.dora", "true",
+                             "must be false, as " + info.adapts + " gives only zeros for output " +
+                                 std::to_string(zero - sums.begin()) +
+                                 ", whose norm DoRA divides by");
+    }
+    AdamW::State& state = training.optimizer->states()[i];
+    std::vector<float> values = state.master.to_vector();
+    for_each_own_run(info, state.own.value_or(Part{0, std::ssize(values)}),
+                     [&](size_t local, int64_t global, int64_t count) {
+                       for (int64_t k = 0; k < count; ++k) {
+                         values[local + static_cast<size_t>(k)] =
+                             static_cast<float>(std::sqrt(sums[static_cast<size_t>(global + k)]));
+                       }
+                     });
+    state.master.set(values.data());
+  }
+  return {};
+}
 
 Status merge_adapter(const proto::CheckpointManifest& manifest, Progress& progress,
                      Training& training) {
@@ -38,7 +129,7 @@ Status merge_adapter(const proto::CheckpointManifest& manifest, Progress& progre
   WEFT_ASSIGN_OR_RETURN(const Adapter adapter,
                         find_adapter(manifest.adapter(), family, *training.config));
   const ModelConfigPtr config = family.with_adapter(*training.config, adapter);
-  std::map<std::string, std::vector<ParameterInfo>> adapters;  // A and B, by what they adapt
+  std::map<std::string, std::vector<ParameterInfo>> adapters;  // their parts, by what they adapt
   for (ParameterInfo& info : family.plan(*config, 1, 0)) {
     if (!info.adapts.empty()) adapters[info.adapts].push_back(std::move(info));
   }
@@ -47,17 +138,19 @@ Status merge_adapter(const proto::CheckpointManifest& manifest, Progress& progre
     if (tensor.role != proto::TENSOR_ROLE_WEIGHT || found == adapters.end()) continue;
     WEFT_ASSIGN_OR_RETURN(const auto a, load_whole(manifest, found->second[0], progress));
     WEFT_ASSIGN_OR_RETURN(const auto b, load_whole(manifest, found->second[1], progress));
-    const MergedDelta delta(adapter, family.layout(), a, b);
+    MergedAdapter merged(adapter, family.layout(), a, b);
+    if (adapter.dora) {  // whose norms need all of the weight on every rank
+      WEFT_ASSIGN_OR_RETURN(const auto weight, load_whole(manifest, *tensor.info, progress));
+      WEFT_ASSIGN_OR_RETURN(const auto magnitude, load_whole(manifest, found->second[2], progress));
+      merged.measure(0, weight);
+      merged.rescale(magnitude);
+    }
     std::vector<float> values = tensor.value.to_vector();
-    const Part own = tensor.own.value_or(Part{0, std::ssize(values)});
-    for_each_shard_run(*tensor.info, [&](int64_t local, int64_t global, int64_t count) {
-      const int64_t begin = std::max(local, own.start);
-      const int64_t end = std::min(local + count, own.start + own.length);
-      if (begin >= end) return;
-      delta.add_to(global + begin - local,
-                   std::span(values).subspan(static_cast<size_t>(begin - own.start),
-                                             static_cast<size_t>(end - begin)));
-    });
+    for_each_own_run(*tensor.info, tensor.own.value_or(Part{0, std::ssize(values)}),
+                     [&](size_t local, int64_t global, int64_t count) {
+                       merged.merge_into(
+                           global, std::span(values).subspan(local, static_cast<size_t>(count)));
+                     });
     tensor.value.set(values.data());
   }
   return {};

@@ -21,6 +21,10 @@ void initialize(ThreadPool& pool, Training& training, uint64_t seed,
 Status initialize_absent(ThreadPool& pool, const proto::JobSpec& spec, Training& training,
                          const std::set<std::string>& given);
 
+// DoRA's magnitudes: the norms of what the adapted weights, which are loaded already, map to each
+// output. A collective. Error: a norm is 0, which DoRA would divide by.
+Status initialize_magnitudes(Rank& rank, Training& training);
+
 // The adapter of the checkpoint that the training starts from, if it has one, becomes part of the
 // weights that it adapts, which are loaded already: in half precision these were rounded, and the
 // sums are rounded again, so an export of that checkpoint may differ in last bits.

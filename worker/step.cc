@@ -10,6 +10,7 @@
 #include "kernels/ops/ops.h"
 #include "kernels/tensor/transfer.h"
 #include "proto/base/activity.h"
+#include "proto/json/job_rules.h"
 #include "worker/admission/traffic.h"
 #include "worker/optimizer/gradients.h"
 
@@ -141,8 +142,7 @@ StepResult run_step(Rank& rank, const proto::JobSpec& spec, Training& training, 
   const Pass pass{rows, labels > 0 ? 1.0 / static_cast<double>(labels) : 0.0,
                   training.loss_scale ? training.loss_scale->scale() : 1.0, random};
   GradientReducer& gradients = *training.reducer;
-  gradients.begin(task.trained, table_use(*training.config, spec,
-                                          task.spec.type() == proto::TASK_TYPE_CAUSAL_LM));
+  gradients.begin(task.trained, table_use(*training.config, spec, !classifies(task.spec)));
   if (training.values) {
     training.values->begin(first_tokens(rank.mesh, rows, settings.micro_batch_size()));
   }

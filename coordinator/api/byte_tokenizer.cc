@@ -3,6 +3,7 @@
 // themselves and the others as U+0100 and following, in order.
 #include "coordinator/api/export.h"
 #include "proto/json/writer.h"
+#include "worker/models/model.h"
 
 namespace weft::api {
 namespace {
@@ -58,11 +59,10 @@ std::string tokenizer_config_json(const proto::CheckpointManifest& manifest) {
   const auto& fields = manifest.config().fields();
   JsonWriter out(2);
   out.begin_object().key("tokenizer_class").string("PreTrainedTokenizerFast");
-  for (const char* key : {"n_positions", "max_position_embeddings"}) {
-    const auto it = fields.find(key);
-    if (it == fields.end()) continue;
-    out.key("model_max_length").plain_number(it->second.number_value());
-    break;
+  const ModelFamily* family = find_family(manifest.family());
+  if (family != nullptr) {
+    const auto config = family->parse_config(struct_to_json(manifest.config()));
+    if (config) out.key("model_max_length").integer((*config)->tokens_max());
   }
   const auto size = fields.find("vocab_size");
   const bool room = size != fields.end() && size->second.number_value() > kBytes;

@@ -182,7 +182,7 @@ Route get(const std::string& pattern, const std::string& summary,
 void add_file_routes(Router& router, Service& service) {
   const QueryParameter task = {"task",
                                "whose head stands in the files; default: the first "
-                               "causal_lm task, else the first"};
+                               "causal_lm or masked_lm task, else the first"};
   const QueryParameter adapter = {"adapter",
                                   "true: the adapter alone, as a PEFT folder; default: "
                                   "false, merged into the model's weights"};

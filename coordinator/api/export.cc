@@ -5,14 +5,16 @@
 #include <algorithm>
 #include <map>
 #include <set>
+#include <span>
 
+#include "proto/json/job_rules.h"
 #include "proto/json/writer.h"
+#include "worker/models/head.h"
 
 namespace weft::api {
 namespace {
 
 constexpr int64_t kFloatBytes = 4;
-constexpr const char* kClassHead = "score.weight";
 
 Result<const proto::TaskSpec*> choose_task(const proto::CheckpointManifest& manifest,
                                            const std::string& name) {
@@ -20,8 +22,7 @@ Result<const proto::TaskSpec*> choose_task(const proto::CheckpointManifest& mani
   std::string known;
   for (const proto::TaskSpec& task : manifest.tasks()) {
     known += (known.empty() ? "" : ", ") + task.name();
-    const bool wanted =
-        name.empty() ? task.type() == proto::TASK_TYPE_CAUSAL_LM : task.name() == name;
+    const bool wanted = name.empty() ? !classifies(task) : task.name() == name;
     if (wanted && chosen == nullptr) chosen = &task;
   }
   if (chosen == nullptr && name.empty() && manifest.tasks_size() > 0) chosen = &manifest.tasks(0);
@@ -79,21 +80,23 @@ Result<NamedTensors> choose_tensors(const proto::CheckpointManifest& manifest,
     std::sort(tensor.mutable_tiles()->begin(), tensor.mutable_tiles()->end(),
               [](const proto::Tile& a, const proto::Tile& b) { return a.start() < b.start(); });
     WEFT_RETURN_IF_ERROR(check_tiles(tensor).with_prefix(manifest.id() + ": "));
-    chosen.emplace(std::move(name), ExportedTensor{std::move(tensor), {}, {}});
+    chosen.emplace(std::move(name), ExportedTensor{std::move(tensor), {}});
   }
   return chosen;
 }
 
-// W [out, in], or turned; A [rank, in], B [out, rank].
+// W [out, in], or turned; A [rank, in], B [out, rank], magnitude [out].
 bool adapts(const ExportedAdapter& adapter, const proto::TensorEntry& weight,
-            const proto::TensorEntry& a, const proto::TensorEntry& b) {
-  const auto shaped = [](const proto::TensorEntry& tensor, int64_t rows, int64_t columns) {
-    return tensor.shape_size() == 2 && tensor.shape(0) == rows && tensor.shape(1) == columns;
+            std::span<const proto::TensorEntry> parts) {
+  const auto shaped = [](const proto::TensorEntry& tensor, const std::vector<int64_t>& shape) {
+    return std::ranges::equal(tensor.shape(), shape);
   };
   if (weight.shape_size() != 2 || adapter.adapter.rank < 1) return false;
   const bool out_in = adapter.layout == ops::WeightLayout::kOutIn;
   const int64_t out = weight.shape(out_in ? 0 : 1), in = weight.shape(out_in ? 1 : 0);
-  return shaped(a, adapter.adapter.rank, in) && shaped(b, out, adapter.adapter.rank);
+  return shaped(parts[0], {adapter.adapter.rank, in}) &&
+         shaped(parts[1], {out, adapter.adapter.rank}) &&
+         (parts.size() < 3 || shaped(parts[2], {out}));
 }
 
 // Each adapter into the weight that it adapts.
@@ -101,22 +104,22 @@ Status merge(const ExportedAdapter& adapter, NamedTensors& tensors) {
   std::map<std::string, proto::TensorEntry> inner;
   std::erase_if(tensors, [&](auto& named) {
     const std::string& name = named.second.entry.name();
-    const auto is = [&](const auto& names) {
-      return std::ranges::any_of(names, [&](const auto& each) { return each.second == name; });
-    };
-    const bool of_adapter = is(adapter.a) || is(adapter.b);
+    const bool of_adapter = std::ranges::any_of(adapter.parts, [&](const auto& each) {
+      return std::ranges::find(each.second, name) != each.second.end();
+    });
     if (of_adapter) inner[name] = std::move(named.second.entry);
     return of_adapter;
   });
   for (auto& [name, tensor] : tensors) {
-    const auto a = adapter.a.find(tensor.entry.name()), b = adapter.b.find(tensor.entry.name());
-    if (a == adapter.a.end() || b == adapter.b.end()) continue;
-    if (!inner.contains(a->second) || !inner.contains(b->second)) {
-      return Status(Code::kCorruption, "the checkpoint lacks the adapter of " + name);
+    const auto parts = adapter.parts.find(tensor.entry.name());
+    if (parts == adapter.parts.end()) continue;
+    for (const std::string& part : parts->second) {
+      if (!inner.contains(part)) {
+        return Status(Code::kCorruption, "the checkpoint lacks the adapter of " + name);
+      }
+      tensor.adapter.push_back(inner.at(part));
     }
-    tensor.a = inner.at(a->second);
-    tensor.b = inner.at(b->second);
-    if (!adapts(adapter, tensor.entry, *tensor.a, *tensor.b)) {
+    if (!adapts(adapter, tensor.entry, tensor.adapter)) {
       return Status(Code::kCorruption, "the adapter of " + name + " has not its shape and rank");
     }
   }
@@ -126,11 +129,10 @@ Status merge(const ExportedAdapter& adapter, NamedTensors& tensors) {
 // Those of the adapter and of the heads, by PEFT's names.
 NamedTensors adapter_tensors(const ExportedAdapter& adapter, NamedTensors tensors) {
   std::set<std::string> wanted;
-  for (const auto& [weight, name] : adapter.a) wanted.insert(name);
-  for (const auto& [weight, name] : adapter.b) wanted.insert(name);
+  for (const auto& [weight, parts] : adapter.parts) wanted.insert(parts.begin(), parts.end());
   NamedTensors chosen;
   for (auto& [name, tensor] : tensors) {
-    const bool of_head = name != tensor.entry.name() && name == kClassHead;
+    const bool of_head = name != tensor.entry.name();
     if (!of_head && !wanted.contains(tensor.entry.name())) continue;
     chosen.emplace(std::string(kPeftPrefix) + name, std::move(tensor));
   }
@@ -219,23 +221,33 @@ Result<Export> make_export(const proto::CheckpointManifest& manifest, const std:
   WEFT_ASSIGN_OR_RETURN(const proto::TaskSpec* chosen, choose_task(manifest, task));
   Export out;
   out.task = chosen == nullptr ? "" : chosen->name();
-  const bool classifies =
-      chosen != nullptr && chosen->type() == proto::TASK_TYPE_SEQUENCE_CLASSIFICATION;
-  WEFT_ASSIGN_OR_RETURN(std::string config, export_config(manifest, classifies ? chosen : nullptr));
+  const bool has_classes = chosen != nullptr && classifies(*chosen);
+  WEFT_ASSIGN_OR_RETURN(std::string config,
+                        export_config(manifest, has_classes ? chosen : nullptr));
   WEFT_ASSIGN_OR_RETURN(auto tensors, choose_tensors(manifest, chosen));
   WEFT_ASSIGN_OR_RETURN(const ExportedAdapter adapter, export_adapter(manifest));
   if (adapter_only && adapter.adapter.rank == 0) {
     return fail(Status::invalid("adapter", "true",
                                 "must be left out: " + manifest.id() + " was trained without one"));
   }
+  if (adapter_only && chosen != nullptr && chosen->type() == proto::TASK_TYPE_MASKED_LM) {
+    return fail(
+        Status::invalid("adapter", "true",
+                        "must be left out: PEFT saves modules, and a masked_lm's head has a "
+                        "bias that is none"));
+  }
   if (adapter_only) {
-    const PeftFolder folder{adapter.adapter, manifest.adapter().base_model(), classifies};
+    WEFT_ASSIGN_OR_RETURN(const std::vector<std::string> head,
+                          export_head_layers(manifest, has_classes ? chosen : nullptr));
+    const bool of_words = has_classes && head_kind(task_type_name(*chosen)) == HeadKind::kToken;
+    const char* type = of_words ? "TOKEN_CLS" : has_classes ? "SEQ_CLS" : "CAUSAL_LM";
+    const PeftFolder folder{adapter.adapter, manifest.adapter().base_model(), type, head};
     out.files.push_back(text_file("adapter_config.json", peft_config_json(folder, adapter.layout)));
     out.files.push_back(safetensors_file("adapter_model.safetensors",
                                          adapter_tensors(adapter, std::move(tensors)), {}));
     return out;
   }
-  if (classifies) tensors.erase("lm_head.weight");
+  if (has_classes) tensors.erase("lm_head.weight");
   WEFT_RETURN_IF_ERROR(merge(adapter, tensors).with_prefix(manifest.id() + ": "));
   out.files.push_back(text_file("config.json", std::move(config)));
   out.files.push_back(safetensors_file("model.safetensors", std::move(tensors), adapter));

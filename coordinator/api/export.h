@@ -8,13 +8,15 @@
 // values; the source of chunks outlives the reader.
 // Invariants: 1. `bytes` is exactly what the reader gives. 2. Tensors stand in the order of their
 // names, one directly behind the other. 3. The reader holds at most one chunk for each tile of the
-// tensor it is at, and what is merged into that.
+// tensor it is at, and what is merged into that. (Of a weight with DoRA, whose norms come before
+// its first element, it reads the chunks twice.)
 #pragma once
 
 #include <cstdint>
 #include <functional>
 #include <map>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -26,7 +28,7 @@ namespace weft::api {
 
 struct ExportedTensor {
   proto::TensorEntry entry;
-  std::optional<proto::TensorEntry> a, b;  // of the adapter that is merged into it
+  std::vector<proto::TensorEntry> adapter;  // that is merged into it: A, B, with DoRA its magnitude
 };
 
 struct ExportedFile {
@@ -83,6 +85,10 @@ class ExportReader {
  private:
   Status open_tensor(const ExportedTensor& tensor);
   void merge(std::string& out, int64_t bytes);
+  Status open_adapter(const ExportedTensor& tensor);
+  // Its elements from front to back.
+  Status read_pieces(const proto::TensorEntry& tensor,
+                     const std::function<void(std::span<const float>)>& take) const;
   Result<std::vector<float>> read_whole(const proto::TensorEntry& tensor) const;
 
   ExportedFile file_;
@@ -95,21 +101,25 @@ class ExportReader {
   int64_t outer_left_ = 0;
   size_t tile_ = 0;
   int64_t run_left_ = 0;
-  std::optional<MergedDelta> delta_;  // of the open tensor
-  int64_t elements_ = 0;              // of it, that were read
+  std::optional<MergedAdapter> merged_;  // of the open tensor
+  int64_t elements_ = 0;                 // of it, that were read
 };
 
 // config.json's text with the head of `classifier` and the names of its classes, nullptr: of the
 // language model; and the name under which a tensor stands in model.safetensors.
 Result<std::string> export_config(const proto::CheckpointManifest& manifest,
                                   const proto::TaskSpec* classifier);
+// The layers of the classifier's head by their names in the file; nullptr: none.
+Result<std::vector<std::string>> export_head_layers(const proto::CheckpointManifest& manifest,
+                                                    const proto::TaskSpec* classifier);
 std::string export_tensor_name(const proto::CheckpointManifest& manifest, const std::string& name);
 
 // The checkpoint's adapter, and how its family stores what it adapts; rank 0: it has none.
 struct ExportedAdapter {
   Adapter adapter;
   ops::WeightLayout layout = ops::WeightLayout::kOutIn;
-  std::map<std::string, std::string> a, b;  // names by that of the weight, as in the manifest
+  // Names of its parts by that of the weight, as in the manifest; in ExportedTensor's order.
+  std::map<std::string, std::vector<std::string>> parts;
 };
 Result<ExportedAdapter> export_adapter(const proto::CheckpointManifest& manifest);
 

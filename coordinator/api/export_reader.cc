@@ -36,27 +36,49 @@ Status ChunkCursor::append(int64_t n, std::string& out) {
   return Status();
 }
 
-Result<std::vector<float>> ExportReader::read_whole(const proto::TensorEntry& tensor) const {
+Status ExportReader::read_pieces(const proto::TensorEntry& tensor,
+                                 const std::function<void(std::span<const float>)>& take) const {
   ExportedFile file;
-  file.tensors.push_back({tensor, {}, {}});
+  file.tensors.push_back({tensor, {}});
   ExportReader reader(std::move(file), source_);
-  std::string bytes;
+  std::vector<float> values;
   for (bool more = true; more;) {
+    std::string bytes;
     WEFT_ASSIGN_OR_RETURN(more, reader.read(bytes));
+    values.resize(bytes.size() / sizeof(float));
+    std::memcpy(values.data(), bytes.data(), bytes.size());
+    take(values);
   }
-  std::vector<float> values(bytes.size() / sizeof(float));
-  std::memcpy(values.data(), bytes.data(), bytes.size());
-  return values;
+  return {};
+}
+
+Result<std::vector<float>> ExportReader::read_whole(const proto::TensorEntry& tensor) const {
+  std::vector<float> all;
+  WEFT_RETURN_IF_ERROR(read_pieces(tensor, [&](std::span<const float> piece) {
+    all.insert(all.end(), piece.begin(), piece.end());
+  }));
+  return all;
+}
+
+Status ExportReader::open_adapter(const ExportedTensor& exported) {
+  WEFT_ASSIGN_OR_RETURN(const std::vector<float> a, read_whole(exported.adapter[0]));
+  WEFT_ASSIGN_OR_RETURN(const std::vector<float> b, read_whole(exported.adapter[1]));
+  merged_.emplace(file_.adapter, file_.layout, a, b);
+  if (!file_.adapter.dora) return {};
+  WEFT_ASSIGN_OR_RETURN(const std::vector<float> magnitude, read_whole(exported.adapter[2]));
+  int64_t first = 0;
+  WEFT_RETURN_IF_ERROR(read_pieces(exported.entry, [&](std::span<const float> piece) {
+    merged_->measure(first, piece);
+    first += std::ssize(piece);
+  }));
+  merged_->rescale(magnitude);
+  return {};
 }
 
 Status ExportReader::open_tensor(const ExportedTensor& exported) {
-  delta_.reset();
+  merged_.reset();
   elements_ = 0;
-  if (exported.a && exported.b) {
-    WEFT_ASSIGN_OR_RETURN(const std::vector<float> a, read_whole(*exported.a));
-    WEFT_ASSIGN_OR_RETURN(const std::vector<float> b, read_whole(*exported.b));
-    delta_.emplace(file_.adapter, file_.layout, a, b);
-  }
+  if (!exported.adapter.empty()) WEFT_RETURN_IF_ERROR(open_adapter(exported));
   const proto::TensorEntry& tensor = exported.entry;
   tiles_.clear();
   run_bytes_.clear();
@@ -80,11 +102,11 @@ Status ExportReader::open_tensor(const ExportedTensor& exported) {
 // The text before the tensors is whole floats, and so is what is read at once.
 void ExportReader::merge(std::string& out, int64_t bytes) {
   const int64_t count = bytes / int64_t{sizeof(float)};
-  if (delta_) {
+  if (merged_) {
     std::vector<float> values(static_cast<size_t>(count));
     char* const at = out.data() + out.size() - bytes;
     std::memcpy(values.data(), at, static_cast<size_t>(bytes));
-    delta_->add_to(elements_, values);
+    merged_->merge_into(elements_, values);
     std::memcpy(at, values.data(), static_cast<size_t>(bytes));
   }
   elements_ += count;

@@ -69,7 +69,9 @@ struct EventRow {
   std::string_view type, meaning;
 };
 constexpr EventRow kEvents[] = {
-    {"submitted", "the job is stored and waits"},
+    {"submitted",
+     "the job is stored and waits; `data`: the model's `parameters`, and how many of them are "
+     "`trained_parameters`"},
     {"planned", "`parallel: auto` has chosen its mesh"},
     {"queued", "it waits again: resumed by request, or stopped in a checkpoint by a drain"},
     {"starting", "it is placed; an attempt begins"},

@@ -59,7 +59,7 @@ int remove_checkpoint(const Context& context, const std::string& checkpoint) {
 int export_checkpoint(const Context& context, const ExportOptions& options) {
   Result<ApiClient> client = ApiClient::connect(context.settings);
   if (!client) return report(context, client.error());
-  const Result<std::string> checkpoint = checkpoint_of(*client, options.checkpoint);
+  const Result<std::string> checkpoint = checkpoint_of(*client, "CHECKPOINT", options.checkpoint);
   if (!checkpoint) return report(context, checkpoint.error());
   ProgressLine line(context.json);
   const Result<std::string> task = download_export(

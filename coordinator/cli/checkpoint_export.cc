@@ -66,14 +66,15 @@ Status check_target(const fs::path& folder) {
 
 }  // namespace
 
-Result<std::string> checkpoint_of(ApiClient& client, const std::string& id) {
+Result<std::string> checkpoint_of(ApiClient& client, const std::string& field,
+                                  const std::string& id) {
   if (!id.starts_with("job-")) return id;
   proto::Job job;
   WEFT_RETURN_IF_ERROR(client.get("jobs/" + encoded(id), job));
   if (!job.best_checkpoint().empty()) return job.best_checkpoint();
   if (!job.checkpoint().empty()) return job.checkpoint();
   return fail(Status(Code::kFailedPrecondition, id + " has no checkpoint yet")
-                  .with_field("CHECKPOINT")
+                  .with_field(field)
                   .with_value(id)
                   .with_rule("'weft checkpoint " + id + "' has a running job write one"));
 }

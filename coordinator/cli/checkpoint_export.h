@@ -9,8 +9,10 @@
 
 namespace weft::cli {
 
-// `id`, or of a job's id its best checkpoint where it keeps one, else its newest.
-Result<std::string> checkpoint_of(ApiClient& client, const std::string& id);
+// `id`, or of a job's id its best checkpoint where it keeps one, else its newest. Error: of
+// `field`, where the job has none yet.
+Result<std::string> checkpoint_of(ApiClient& client, const std::string& field,
+                                  const std::string& id);
 
 // Downloads the files of `checkpoint` into `folder`, which must be absent or empty: first into a
 // folder beside it, renamed when all is there and synced. adapter: the PEFT folder of its adapter.

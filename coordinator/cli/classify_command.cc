@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <iterator>
+#include <sstream>
 #include <utility>
 #include <vector>
 
+#include "coordinator/cli/classify_words.h"
 #include "coordinator/cli/commands.h"
 #include "coordinator/cli/local_input.h"
 #include "coordinator/cli/local_model.h"
@@ -18,13 +21,24 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// What stands between white space.
+std::vector<std::string> words_of(const std::string& text) {
+  std::istringstream in(text);
+  return {std::istream_iterator<std::string>(in), {}};
+}
+
 // The texts, from the options or from rows.
 Result<Documents> find_texts(const ClassifyOptions& options, const SourceOptions& source) {
   if (options.file.empty()) {
-    return [&options](const std::function<Status(const Document&)>& visit) -> Status {
+    const bool words = source.words;
+    return [&options, words](const std::function<Status(const Document&)>& visit) -> Status {
       for (const std::string& text : options.texts) {
         Document document;
-        document.text = text;
+        if (words) {
+          document.words = words_of(text);
+        } else {
+          document.text = text;
+        }
         document.file = "--text";
         WEFT_RETURN_IF_ERROR(visit(document));
       }
@@ -43,9 +57,12 @@ Result<Documents> find_texts(const ClassifyOptions& options, const SourceOptions
   };
 }
 
-DatasetOptions options_of(const ClassifyOptions& options, const ModelUse& use) {
+DatasetOptions options_of(const ClassifyOptions& options, const ModelUse& use,
+                          proto::TaskType type) {
   DatasetOptions how;
-  how.kind = SampleKind::kUnlabeled;
+  const bool words = type == proto::TASK_TYPE_TOKEN_CLASSIFICATION;
+  how.kind = words ? SampleKind::kUnlabeledWords : SampleKind::kUnlabeled;
+  how.source.words = words;
   if (options.file.empty()) return how;  // no row, no key
   how.source.format = InputFormat::kJsonl;
   how.source.text_key = use.text_key;
@@ -67,14 +84,6 @@ Result<int64_t> check_texts(const Documents& texts, const DatasetOptions& how,
   return count;
 }
 
-// The classes as rows' labels would say them: by name, or by number where none has a name.
-std::vector<std::string> shown_names(const HfFolder& folder) {
-  if (!folder.label_names.empty()) return class_names(folder);
-  std::vector<std::string> numbers;
-  for (int64_t i = 0; i < folder.labels; ++i) numbers.push_back(std::to_string(i));
-  return numbers;
-}
-
 struct Answer {
   std::string file, text;
   int64_t line = 0;  // 0: no file's
@@ -86,7 +95,7 @@ struct Answer {
 };
 
 std::string answer_json(const HfFolder& folder, const Answer& answer) {
-  const std::vector<std::string> names = shown_names(folder);
+  const std::vector<std::string> names = shown_classes(folder);
   JsonWriter out;
   out.begin_object();
   if (answer.line > 0) out.key("file").string(answer.file).key("line").integer(answer.line);
@@ -118,7 +127,7 @@ Table class_table(const HfFolder& folder, const Answer& answer) {
     classes.emplace_back(-answer.probabilities[i], i);
   }
   std::ranges::sort(classes);
-  const std::vector<std::string> names = shown_names(folder);
+  const std::vector<std::string> names = shown_classes(folder);
   for (const auto& [negative, number] : classes) {
     table.add({names[number], shown(-negative)});
   }
@@ -133,7 +142,7 @@ Table answer_table(const HfFolder& folder, const std::vector<Answer>& answers) {
   Table table(titles);
   if (lines) table.align_right(0);
   table.align_right(lines ? 2 : 1);
-  const std::vector<std::string> names = shown_names(folder);
+  const std::vector<std::string> names = shown_classes(folder);
   for (const Answer& answer : answers) {
     const size_t best = answer.best();
     std::vector<std::string> cells{names[best], shown(answer.probabilities[best]), answer.text};
@@ -226,16 +235,18 @@ class Classifier {
 Status run(const Context& context, const ClassifyOptions& options) {
   WEFT_ASSIGN_OR_RETURN(LocalModel source,
                         find_local_model(context, "MODEL", options.model, options.task,
-                                         proto::TASK_TYPE_SEQUENCE_CLASSIFICATION));
+                                         {proto::TASK_TYPE_SEQUENCE_CLASSIFICATION,
+                                          proto::TASK_TYPE_TOKEN_CLASSIFICATION}));
   WEFT_ASSIGN_OR_RETURN(ModelUse use, choose_use(context, source, options));
-  DatasetOptions how = options_of(options, use);
+  DatasetOptions how = options_of(options, use, source.task.type());
   WEFT_ASSIGN_OR_RETURN(const Documents texts, find_texts(options, how.source));
   WEFT_ASSIGN_OR_RETURN(const int64_t count, check_texts(texts, how, options));
   WEFT_ASSIGN_OR_RETURN(Rank rank, make_rank());
   WEFT_ASSIGN_OR_RETURN(LoadedModel model, load_model(context, rank, source, use));
   how.sequence_length = use.sequence_length;
-  Classifier classifier(context, rank, model, how, count);
   const auto at_once = static_cast<size_t>(options.batch_size);
+  if (is_words(how.kind)) return classify_words(context, rank, model, how, texts, at_once);
+  Classifier classifier(context, rank, model, how, count);
   WEFT_RETURN_IF_ERROR(
       texts([&](const Document& document) { return classifier.take(document, at_once); }));
   WEFT_RETURN_IF_ERROR(classifier.flush());

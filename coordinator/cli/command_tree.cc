@@ -255,7 +255,16 @@ void add_generate(CLI::App& app, Parsed& p) {
   add_checkpoint(made, g.checkpoint,
                  "Its id, or a job's for its best or else newest, or an exported folder")
       ->type_name(kPath);
-  made->add_option("--prompt", g.prompt, "The text to go on from")->type_name("TEXT");
+  CLI::Option* prompt =
+      made->add_option("--prompt", g.prompt, "The text to go on from")->type_name("TEXT");
+  CLI::Option* message =
+      made->add_option("--message", g.message,
+                       "A user's message to answer, which the model's chat template renders")
+          ->type_name("TEXT")
+          ->excludes(prompt);
+  made->add_option("--system", g.system, "What the system says before the message")
+      ->type_name("TEXT")
+      ->needs(message);
   made->add_option("--max-tokens", g.max_tokens, "Tokens to write")
       ->type_name("N")
       ->check(CLI::Range(1, 1000000))
@@ -319,12 +328,16 @@ void add_evaluate(CLI::App& app, Parsed& p) {
                    "JSONL: the key that holds the label; default: as the model's job, else label")
       ->type_name("KEY");
   made->footer(
-      "Loss, accuracy and, of a language model, perplexity, as the trainer takes them on its\n"
-      "validation data: with the same data and a job's checkpoint the loss is the job's\n"
-      "validation_loss of that task, to rounding. A label is the name of a class, or its number.\n"
+      "Loss, accuracy, of a language model perplexity and of words with tags B-, I- and O the F1\n"
+      "of entities, as the trainer takes them on its validation data: with the same data and a\n"
+      "job's checkpoint the loss is the job's validation_loss of that task, to rounding. A masked\n"
+      "language model's tokens are masked alike each time. A label is the name of a class, or its\n"
+      "number.\n"
       "A language model's text is cut into windows, its rows, each of the sequence length. It "
       "runs\n"
-      "on this machine's cores; a checkpoint's export is kept as 'weft generate' keeps it.");
+      "on this machine's cores; a checkpoint's export is kept as 'weft generate' keeps it. Of "
+      "chats\n"
+      "(rows with messages) only what the assistant says counts.");
 }
 
 void add_classify(CLI::App& app, Parsed& p) {
@@ -334,7 +347,8 @@ void add_classify(CLI::App& app, Parsed& p) {
                            ->type_name("TEXT")
                            ->allow_extra_args(false)
                            ->take_all();
-  made->add_option("--file", p.classify.file, "JSONL with a text a row, or a folder of such files")
+  made->add_option("--file", p.classify.file,
+                   "JSONL with a text, or a list of words, a row, or a folder of such files")
       ->type_name("FILE")
       ->excludes(texts);
   add_model(made, p.classify);
@@ -344,6 +358,8 @@ void add_classify(CLI::App& app, Parsed& p) {
       "a line: {text, label, class, probability, probabilities, dropped_tokens}, from a file also\n"
       "file and line. label is as in the data: the class's name, or its number where none has "
       "one.\n"
+      "A classifier of words shows each word with its class: --text is cut at white space, a row\n"
+      "of --file is a list. With --json it gives {words}, each {word, label, class, probability}.\n"
       "A text of more than the sequence length is cut there. It runs on this machine's cores; a\n"
       "checkpoint's export is kept as 'weft generate' keeps it.");
 }
@@ -385,15 +401,24 @@ void add_fine_tune(CLI::App& app, Parsed& p) {
   const auto text = [&](const char* name, std::string& into, const char* help, const char* type) {
     return made->add_option(name, into, help)->type_name(type);
   };
-  text("MODEL", o.model, "A checkpoint's id, an object's, or a Hugging Face folder", kPath)
+  text("MODEL", o.model,
+       "A checkpoint's id, a job's for its best or else newest, an object's, or a Hugging Face "
+       "folder",
+       kPath)
       ->required();
   text("DATA", o.data, "A text or JSONL file, a folder of such files, or an object's id", kPath)
       ->required();
   text("--validation", o.validation, "Held-out data: a path or an object's id", kPath);
   text("--name", o.name, "Name of the job; default: from the data's", "NAME");
-  text("--task", o.task, "What it learns; default: classes where the first row has a label", "TASK")
-      ->check(CLI::IsMember({"causal_lm", "sequence_classification"}));
-  text("--text-key", o.text_key, "JSONL: the key that holds the text", "KEY")
+  text("--task", o.task,
+       "What it learns; default: classes where the first row has a label, of words where it has a "
+       "list of them, else what goes with the model",
+       "TASK")
+      ->check(CLI::IsMember(
+          {"causal_lm", "masked_lm", "sequence_classification", "token_classification"}));
+  text("--text-key", o.text_key,
+       "JSONL: the key that holds the text or a chat's messages; a row may have messages instead",
+       "KEY")
       ->capture_default_str();
   text("--label-key", o.label_key, "JSONL: the key that holds the label", "KEY")
       ->capture_default_str();
@@ -425,6 +450,7 @@ void add_fine_tune(CLI::App& app, Parsed& p) {
       ->type_name("NAMES")
       ->delimiter(',')
       ->needs(rank);
+  made->add_flag("--dora", o.dora, "Train the adapted maps' magnitudes too (DoRA)")->needs(rank);
   count("--slots", o.slots, "Ranks, tensor parallel")->capture_default_str();
   text("--file", o.file, "Where to write the job file; default: NAME.yaml", "FILE");
   made->add_flag("--dry-run", o.dry_run, "Print the job file only");

@@ -83,6 +83,7 @@ struct ExportOptions {
 int export_checkpoint(const Context& context, const ExportOptions& options);
 struct GenerateOptions {
   std::string checkpoint, prompt, task;
+  std::string message, system;  // message empty: `prompt`
   int max_tokens = 100;
   double temperature = 0.8;
   int top_k = 40;
@@ -118,8 +119,9 @@ struct FineTuneOptions {
   int steps = 200, batch_size = 8, slots = 1;
   double learning_rate = 3e-4;
   int lora_rank = 0;      // 0: no adapter
-  double lora_alpha = 0;  // 0: the job file's default, as the two below
+  double lora_alpha = 0;  // 0: the job file's default
   std::vector<std::string> lora_targets;
+  bool dora = false;
   bool dry_run = false, wait = false;
 };
 int fine_tune(const Context& context, const FineTuneOptions& options);

@@ -10,6 +10,8 @@
 #include "coordinator/cli/local_input.h"
 #include "coordinator/cli/local_model.h"
 #include "coordinator/cli/progress_line.h"
+#include "proto/json/job_rules.h"
+#include "proto/json/names.h"
 #include "proto/json/writer.h"
 #include "worker/serve/evaluate.h"
 
@@ -26,13 +28,13 @@ struct Evaluated {
 
 // The data by the keys and for the task of the model.
 Result<DataFacts> facts_of(const Context& context, const EvaluateOptions& options,
-                           const ModelUse& use, bool classifies) {
+                           const ModelUse& use, proto::TaskType type) {
   if (options.data.starts_with("obj-")) {
     return fail(Status::invalid("DATA", options.data,
                                 "must be a file or folder here: an object's rows are not"));
   }
   FineTuneOptions keys;
-  keys.task = classifies ? "sequence_classification" : "causal_lm";
+  keys.task = enum_name(*proto::TaskType_descriptor()->FindValueByNumber(type));
   keys.text_key = use.text_key;
   keys.label_key = use.label_key;
   return find_data(context, "DATA", options.data, keys);
@@ -59,18 +61,19 @@ Status check_numbers(const DataFacts& facts, const HfFolder& folder, const Model
   return {};
 }
 
-// A row's label is the name of its class, or its number where that can be nothing else.
-Result<DatasetOptions> dataset_options(const DataFacts& facts, const HfFolder& folder,
-                                       const ModelUse& use) {
-  DatasetOptions options;
-  options.source.format = facts.jsonl ? InputFormat::kJsonl : InputFormat::kText;
-  options.source.text_key = use.text_key;
-  options.sequence_length = use.sequence_length;
+// The task as its job has it, with what was chosen. A row's label is the name of its class, or its
+// number where that can be nothing else.
+Result<DatasetOptions> options_of(proto::TaskSpec task, const DataFacts& facts,
+                                  const HfFolder& folder, const ModelUse& use) {
+  proto::DataSpec& data = *task.mutable_data();
+  data.set_format(facts.jsonl ? proto::DATA_FORMAT_JSONL : proto::DATA_FORMAT_TEXT);
+  data.set_text(use.text_key);
+  data.set_label(use.label_key);
+  if (!task.has_mask_rate()) task.set_mask_rate(kMaskRate);
+  if (facts.classes) task.set_labels(static_cast<int32_t>(folder.labels));
+  DatasetOptions options = dataset_options(task, use.sequence_length);
   options.label_names.emplace();
   if (!facts.classes) return options;
-  options.kind = SampleKind::kClassification;
-  options.source.label_key = use.label_key;
-  options.labels = folder.labels;
   if (facts.names.empty()) {
     WEFT_RETURN_IF_ERROR(check_numbers(facts, folder, use));
     return options;
@@ -96,15 +99,16 @@ Result<std::shared_ptr<const Dataset>> read_data(const DataFacts& facts,
 
 Result<Evaluated> run(const Context& context, const EvaluateOptions& options) {
   Evaluated made;
-  WEFT_ASSIGN_OR_RETURN(made.model, find_local_model(context, "MODEL", options.model, options.task,
-                                                     proto::TASK_TYPE_UNSPECIFIED));
+  WEFT_ASSIGN_OR_RETURN(made.model,
+                        find_local_model(context, "MODEL", options.model, options.task, {}));
   WEFT_ASSIGN_OR_RETURN(made.use, choose_use(context, made.model, options));
-  const bool classifies = made.model.task.type() == proto::TASK_TYPE_SEQUENCE_CLASSIFICATION;
-  WEFT_ASSIGN_OR_RETURN(const DataFacts facts, facts_of(context, options, made.use, classifies));
+  WEFT_ASSIGN_OR_RETURN(const DataFacts facts,
+                        facts_of(context, options, made.use, made.model.task.type()));
   WEFT_ASSIGN_OR_RETURN(Rank rank, make_rank());
   WEFT_ASSIGN_OR_RETURN(LoadedModel model, load_model(context, rank, made.model, made.use));
   made.type = model.task->type();
-  WEFT_ASSIGN_OR_RETURN(const DatasetOptions how, dataset_options(facts, model.folder, made.use));
+  WEFT_ASSIGN_OR_RETURN(const DatasetOptions how,
+                        options_of(made.model.task, facts, model.folder, made.use));
   ProgressLine line(context.json);
   line.show(fmt::format("reading {}", options.data));
   WEFT_ASSIGN_OR_RETURN(const auto data, read_data(facts, how, *model.tokenizer));
@@ -127,7 +131,7 @@ void tell_json(const Evaluated& made) {
   out.begin_object().key("model").string(made.model.name).key("task");
   made.model.task.name().empty() ? out.null() : out.string(made.model.task.name());
   out.key("type").string(made.type);
-  for (const char* name : {"loss", "perplexity", "accuracy"}) {
+  for (const char* name : {"loss", "perplexity", "accuracy", "f1"}) {
     const auto found = made.metrics.find(name);
     if (found != made.metrics.end()) out.key(name).number(found->second);
   }
@@ -152,9 +156,15 @@ void tell(const Evaluated& made) {
       classifies ? "rows" : "windows", made.tokens, made.use.sequence_length,
       made.use.sequence_reason, precision_name(made.use.precision), made.metrics.at("loss"));
   if (!classifies) out += fmt::format("perplexity:  {:.6g}\n", made.metrics.at("perplexity"));
+  const bool of_words = made.model.task.type() == proto::TASK_TYPE_TOKEN_CLASSIFICATION;
   out += fmt::format("accuracy:    {:.2f}% ({} of {} {})\n", 100 * accuracy,
                      std::llround(accuracy * labels), std::llround(labels),
-                     classifies ? "rows" : "predicted tokens");
+                     !classifies ? "predicted tokens"
+                     : of_words  ? "words"
+                                 : "rows");
+  if (const auto f1 = made.metrics.find("f1"); f1 != made.metrics.end()) {
+    out += fmt::format("F1:          {:.2f}% (of entities)\n", 100 * f1->second);
+  }
   print(out);
   if (made.cut_rows > 0) {
     fmt::print(stderr, "{} of {} rows are longer than {} tokens: what is behind was left out\n",

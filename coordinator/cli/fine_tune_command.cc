@@ -62,6 +62,7 @@ bool fits(const HeadFacts& head, const DataFacts& data, int64_t labels) {
 const HeadFacts* head_for(const Plan& plan) {
   const HeadFacts* named = nullptr;
   for (const HeadFacts& head : plan.model.classifiers) {
+    if (head.type != plan.task) continue;
     if (has_classes_of(head, plan.data)) return &head;
     if (head.task.empty() || head.task == plan.classifier) named = &head;
   }
@@ -77,12 +78,30 @@ std::string why_new(const HeadFacts* head, const DataFacts& data, int64_t found,
                      might ? fmt::format(", --labels {} keeps it", head->labels) : "");
 }
 
+void choose_task(const FineTuneOptions& options, Plan& plan) {
+  plan.task = !options.task.empty() ? options.task
+              : plan.data.chats     ? "causal_lm"
+              : plan.data.words     ? "token_classification"
+              : plan.data.classes   ? "sequence_classification"
+              : plan.model.encoder  ? "masked_lm"
+                                    : "causal_lm";
+  const char* model = plan.model.encoder ? ", the model is an encoder" : "";
+  plan.task_reason =
+      !options.task.empty() ? "as asked for"
+      : !plan.data.jsonl    ? fmt::format("the data is text{}", model)
+      : plan.data.chats     ? "the rows are chats"
+      : plan.data.words     ? fmt::format("the rows' '{}' is a list", printable(options.text_key))
+      : plan.data.classes
+          ? fmt::format("the rows have the key '{}'", printable(options.label_key))
+          : fmt::format("the rows have no key '{}'{}", printable(options.label_key), model);
+}
+
 Status choose_labels(const FineTuneOptions& options, Plan& plan) {
   if (!plan.data.classes) {
     if (options.labels == 0) return Status();
     return Status::invalid(
         "--labels", std::to_string(options.labels),
-        "is for --task sequence_classification; this is causal_lm: " + plan.task_reason);
+        "is for a classification; this is " + plan.task + ": " + plan.task_reason);
   }
   int64_t found = plan.data.labels;
   if (plan.validation && plan.validation->names.empty()) {
@@ -154,12 +173,8 @@ Result<Plan> make_plan(const Context& context, const FineTuneOptions& options) {
   Plan plan;
   plan.name = options.name.empty() ? default_name(options.data) : options.name;
   WEFT_ASSIGN_OR_RETURN(plan.data, find_data(context, "DATA", options.data, options));
-  plan.task = plan.data.classes ? "sequence_classification" : "causal_lm";
-  plan.task_reason = !options.task.empty() ? "as asked for"
-                     : !plan.data.jsonl    ? "the data is text"
-                     : plan.data.classes
-                         ? fmt::format("the rows have the key '{}'", printable(options.label_key))
-                         : fmt::format("the rows have no key '{}'", printable(options.label_key));
+  WEFT_ASSIGN_OR_RETURN(plan.model, find_model(context, options.model));
+  choose_task(options, plan);
   if (!options.validation.empty()) {
     FineTuneOptions same = options;
     same.task = plan.task;
@@ -170,7 +185,6 @@ Result<Plan> make_plan(const Context& context, const FineTuneOptions& options) {
                                   "must be of the same format as the training data"));
     }
   }
-  WEFT_ASSIGN_OR_RETURN(plan.model, find_model(context, options.model));
   WEFT_RETURN_IF_ERROR(choose_labels(options, plan));
   WEFT_RETURN_IF_ERROR(choose_sequence_length(options, plan));
   WEFT_RETURN_IF_ERROR(check_tokenizer(options, plan.model));
@@ -214,6 +228,7 @@ std::string adapter_text(const FineTuneOptions& options) {
     targets += (targets.empty() ? "" : ", ") + quote_json(target);
   }
   if (!targets.empty()) text += ", targets: [" + targets + "]";
+  if (options.dora) text += ", dora: true";
   return text + "}\n";
 }
 

@@ -8,14 +8,17 @@
 #include <set>
 #include <vector>
 
+#include "coordinator/cli/checkpoint_export.h"
 #include "coordinator/cli/job_file.h"
 #include "coordinator/cli/upload.h"
+#include "proto/json/job_rules.h"
 #include "proto/json/parse.h"
 #include "proto/json/value.h"
 #include "proto/object.pb.h"
 #include "worker/admission/head_classes.h"
 #include "worker/data/source.h"
 #include "worker/models/hf_folder.h"
+#include "worker/serve/loaded_model.h"
 
 namespace weft::cli {
 namespace {
@@ -23,20 +26,23 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kNeedsRows =
-    "must be JSONL (*.jsonl) with a text and a label a row for sequence_classification";
+    "must be JSONL (*.jsonl) for a classification: each row a text and its label, or a list of "
+    "words and one of labels";
 
 std::vector<HeadFacts> classifiers_of(const proto::CheckpointManifest& manifest) {
   std::vector<HeadFacts> heads;
   for (const proto::TaskSpec& task : manifest.tasks()) {
-    if (task.type() != proto::TASK_TYPE_SEQUENCE_CLASSIFICATION) continue;
-    heads.push_back(
-        {task.name(), task.labels(), classes_of(&manifest, nullptr, proto::JobSpec(), task)});
+    if (task.labels() == 0) continue;
+    heads.push_back({task.name(), task_type_name(task), task.labels(),
+                     classes_of(&manifest, nullptr, proto::JobSpec(), task)});
   }
   return heads;
 }
 
-Result<ModelFacts> find_checkpoint(const Context& context, const std::string& id) {
+// given: its id, or a job's.
+Result<ModelFacts> find_checkpoint(const Context& context, const std::string& given) {
   WEFT_ASSIGN_OR_RETURN(ApiClient client, ApiClient::connect(context.settings));
+  WEFT_ASSIGN_OR_RETURN(const std::string id, checkpoint_of(client, "MODEL", given));
   proto::CheckpointManifest manifest;
   WEFT_RETURN_IF_ERROR(client.get("checkpoints/" + encoded(id), manifest));
   const ModelFamily* family = find_family(manifest.family());
@@ -45,29 +51,37 @@ Result<ModelFacts> find_checkpoint(const Context& context, const std::string& id
   }
   const auto config = family->parse_config(struct_to_json(manifest.config()));
   if (!config) return fail(Status(config.error()).with_prefix(id + ": "));
-  return ModelFacts{
-      id,   manifest.family(),       (*config)->positions, (*config)->heads, (*config)->vocabulary,
-      true, classifiers_of(manifest)};
+  return ModelFacts{id,
+                    manifest.family(),
+                    (*config)->tokens_max(),
+                    (*config)->heads,
+                    (*config)->vocabulary,
+                    true,
+                    classifiers_of(manifest),
+                    !(*config)->attention.causal};
 }
 
 Result<ModelFacts> find_folder(const std::string& path) {
   std::error_code error;
   if (!fs::is_directory(path, error)) {
     return fail(Status::invalid("MODEL", path,
-                                "must be a checkpoint's id ('weft checkpoints' lists them) or a "
-                                "Hugging Face folder on this machine"));
+                                "must be a checkpoint's id ('weft checkpoints' lists them), a "
+                                "job's, or a Hugging Face folder on this machine"));
   }
   const Result<HfFolder> folder = open_hf_folder(path);
   if (!folder) return fail(local(folder.error()).with_field("MODEL"));
   std::vector<HeadFacts> heads;
-  if (folder->labels > 0) heads.push_back({"", folder->labels, folder->label_names});
+  if (folder->labels > 0) {
+    heads.push_back({"", std::string(task_type(*folder)), folder->labels, folder->label_names});
+  }
   return ModelFacts{fs::absolute(path).lexically_normal().string(),
                     folder->config->family,
-                    folder->config->positions,
+                    folder->config->tokens_max(),
                     folder->config->heads,
                     folder->config->vocabulary,
                     !folder->tokenizer_file.empty(),
-                    std::move(heads)};
+                    std::move(heads),
+                    !folder->config->attention.causal};
 }
 
 bool is_rows(const SourceFile& file) {
@@ -139,11 +153,16 @@ Result<JsonValue> first_row(const Input& input) {
   return fail(input.wrong(input.facts.path, "must hold at least one row"));
 }
 
+void look_for(const std::string& task, DataFacts& facts) {
+  facts.words = task == "token_classification";
+  facts.classes = facts.words || task == "sequence_classification";
+}
+
 Status check_keys(const Input& input, const JsonValue& row, const FineTuneOptions& options,
                   bool classes) {
   std::string keys;
   for (const JsonMember& it : row.members) keys += (keys.empty() ? "" : ", ") + it.key;
-  if (row.find(options.text_key) == nullptr) {
+  if (row.find(options.text_key) == nullptr && !input.facts.chats) {
     return input.wrong(
         input.facts.path,
         fmt::format("must have rows with the key '{}', not {} alone; --text-key names another",
@@ -165,17 +184,24 @@ Status count(Input& input, const FineTuneOptions& options) {
   source.format = facts.jsonl ? InputFormat::kJsonl : InputFormat::kText;
   source.text_key = options.text_key;
   if (facts.classes) source.label_key = options.label_key;
+  source.words = facts.words;
   std::set<std::string> names;
   int64_t largest = -1;
   const auto visit = [&](const Document& document) -> Status {
     ++facts.documents;
     facts.bytes += static_cast<int64_t>(document.text.size());
-    if (document.label_name) names.insert(*document.label_name);
-    if (document.label && *document.label < 0) {
-      return document.refuse(options.label_key, std::to_string(*document.label),
-                             "must not be below 0");
+    for (const std::string& word : document.words) facts.bytes += std::ssize(word);
+    for (const Label& label : document.labels) {
+      if (const auto* name = std::get_if<std::string>(&label)) {
+        names.insert(*name);
+        continue;
+      }
+      const int64_t number = std::get<int64_t>(label);
+      if (number < 0) {
+        return document.refuse(options.label_key, std::to_string(number), "must not be below 0");
+      }
+      largest = std::max(largest, number);
     }
-    if (document.label) largest = std::max(largest, *document.label);
     return Status();
   };
   WEFT_RETURN_IF_ERROR(for_each_document(input.files, source, visit));
@@ -224,7 +250,7 @@ Result<DataFacts> find_object_data(const Context& context, const std::string& op
   if (facts.jsonl && rows < facts.documents) {
     return fail(Status::invalid(option, id, "must hold either JSONL files or text files"));
   }
-  facts.classes = options.task == "sequence_classification";
+  look_for(options.task, facts);
   if (facts.classes && !facts.jsonl) return fail(Status::invalid(option, id, kNeedsRows));
   if (facts.jsonl && options.task.empty()) {
     return fail(
@@ -241,7 +267,11 @@ Result<DataFacts> find_object_data(const Context& context, const std::string& op
 }  // namespace
 
 Result<ModelFacts> find_model(const Context& context, const std::string& model) {
-  if (model.starts_with("ckpt-")) return find_checkpoint(context, model);
+  std::error_code error;
+  if (fs::is_directory(model, error)) return find_folder(model);
+  if (model.starts_with("ckpt-") || model.starts_with("job-")) {
+    return find_checkpoint(context, model);
+  }
   if (model.starts_with("obj-")) return find_object_model(context, model);
   return find_folder(model);
 }
@@ -250,10 +280,18 @@ Result<DataFacts> find_data(const Context& context, const std::string& option,
                             const std::string& path, const FineTuneOptions& options) {
   if (path.starts_with("obj-")) return find_object_data(context, option, path, options);
   WEFT_ASSIGN_OR_RETURN(Input input, open_input(option, path));
-  input.facts.classes = options.task == "sequence_classification";
+  look_for(options.task, input.facts);
   if (input.facts.jsonl) {
     WEFT_ASSIGN_OR_RETURN(const JsonValue row, first_row(input));
-    if (options.task.empty()) input.facts.classes = row.find(options.label_key) != nullptr;
+    const JsonValue* text = row.find(options.text_key);
+    const bool list = text != nullptr && text->is_array();
+    input.facts.chats = text == nullptr
+                            ? row.find("messages") != nullptr
+                            : list && !text->items.empty() && text->items[0].is_object();
+    if (options.task.empty() && !input.facts.chats) {
+      input.facts.words = list;
+      input.facts.classes = list || row.find(options.label_key) != nullptr;
+    }
     WEFT_RETURN_IF_ERROR(check_keys(input, row, options, input.facts.classes));
   } else if (input.facts.classes) {
     return fail(input.wrong(path, kNeedsRows));

@@ -17,6 +17,7 @@ namespace weft::cli {
 // of a folder.
 struct HeadFacts {
   std::string task;  // empty: of a folder
+  std::string type;  // of the task
   int64_t labels = 0;
   std::vector<std::string> names;  // of its first classes, in order
 };
@@ -27,16 +28,19 @@ struct ModelFacts {
   int64_t positions = 0, heads = 0, vocabulary = 0;  // 0: not known here, of an uploaded object
   bool has_tokenizer = false;                        // a tokenizer comes with it
   std::vector<HeadFacts> classifiers;                // none, too, where it is not known here
+  bool encoder = false;                              // tokens see those behind them
 };
 
-// A checkpoint's or an object's id (asks the service: 102 where there is none) or a Hugging Face
-// folder.
+// A checkpoint's, a job's (its best checkpoint or else its newest) or an object's id (asks the
+// service: 102 where there is none), or a Hugging Face folder.
 Result<ModelFacts> find_model(const Context& context, const std::string& model);
 
 struct DataFacts {
   std::string path;  // absolute, or an object's id
   bool jsonl = false;
-  bool classes = false;            // what was looked for: each row has a label
+  bool chats = false;              // the first row has messages instead of a text
+  bool classes = false;            // what was looked for: each row has a label,
+  bool words = false;              // or each word of a row's list
   int64_t documents = 0;           // rows or files; of an object files
   int64_t bytes = 0;               // of text
   int64_t labels = 0;              // classes that occur; by number: the largest and one

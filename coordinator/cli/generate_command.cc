@@ -7,6 +7,7 @@
 #include "coordinator/cli/local_model.h"
 #include "proto/json/writer.h"
 #include "worker/data/tokenizers/unicode.h"
+#include "worker/serve/chat_prompt.h"
 #include "worker/serve/generate.h"
 
 namespace weft::cli {
@@ -23,14 +24,21 @@ Result<Generated> run(const Context& context, GenerateOptions& options) {
   WEFT_RETURN_IF_ERROR(check_options(how));
   WEFT_ASSIGN_OR_RETURN(LocalModel source,
                         find_local_model(context, "CHECKPOINT", options.checkpoint, options.task,
-                                         proto::TASK_TYPE_CAUSAL_LM));
+                                         {proto::TASK_TYPE_CAUSAL_LM}));
   WEFT_RETURN_IF_ERROR(fetch_model(context, source));
   options.checkpoint = source.name;
   WEFT_ASSIGN_OR_RETURN(Rank rank, make_rank());
   Result<LoadedModel> model = load_hf_folder(rank, source.folder, "causal_lm");
   if (!model) return fail(local(model.error()));
-  // The model takes any bytes; what is printed is text.
-  if (!context.json) print(tokenizers::to_valid_utf8(options.prompt));
+  if (!options.message.empty()) {
+    WEFT_ASSIGN_OR_RETURN(ChatPrompt chat,
+                          chat_prompt(*model->tokenizer, options.system, options.message));
+    options.prompt = std::move(chat.text);
+    how.ends = std::move(chat.ends);
+    how.whole_prompt = true;
+  } else if (!context.json) {  // the model takes any bytes; what is printed is text
+    print(tokenizers::to_valid_utf8(options.prompt));
+  }
   return weft::generate(rank, *model->trunk, *model->tokenizer, options.prompt, how,
                         [&](std::string_view piece) {
                           if (!context.json) print(tokenizers::to_valid_utf8(piece));

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
 #include <map>
 
 #include "coordinator/cli/commands.h"
@@ -13,7 +14,7 @@
 #include "proto/base/clock.h"
 #include "proto/base/hash.h"
 #include "proto/json/names.h"
-#include "worker/planner/planner.h"
+#include "worker/admission/mesh_text.h"
 
 namespace weft::cli {
 namespace {
@@ -99,7 +100,35 @@ std::string labels_text(const proto::JobSpec& spec) {
   return text;
 }
 
-std::string job_page(const Context& context, const proto::Job& job) {
+// "lora, rank 8, of c_attn, mlp.c_fc"
+std::string adapter_text(const proto::AdapterSpec& adapter) {
+  const auto* type = proto::AdapterType_descriptor()->FindValueByNumber(adapter.type());
+  return fmt::format("{}, rank {}, of {}", enum_name(*type), adapter.rank(),
+                     fmt::join(adapter.targets(), ", "));
+}
+
+// "294912 of 124734720 parameters (0.236%)", as the event of the submission has them; empty: it
+// does not.
+std::string trained_text(const proto::JobEvent& submitted) {
+  const auto number = [&](const char* name) {
+    const auto it = submitted.data().find(name);
+    return it == submitted.data().end() ? 0 : std::strtoll(it->second.c_str(), nullptr, 10);
+  };
+  const auto all = number("parameters"), trained = number("trained_parameters");
+  if (all == 0 || trained == all) return all == 0 ? "" : fmt::format("all {} parameters", all);
+  return fmt::format("{} of {} parameters ({:.3g}%)", trained, all,
+                     100.0 * static_cast<double>(trained) / static_cast<double>(all));
+}
+
+Result<proto::JobEvent> first_event(ApiClient& client, const std::string& job) {
+  proto::EventPage page;
+  WEFT_RETURN_IF_ERROR(
+      client.get(fmt::format("jobs/{}/events?after=0&limit=1", encoded(job)), page));
+  return page.events().empty() ? proto::JobEvent() : page.events(0);
+}
+
+std::string job_page(const Context& context, const proto::Job& job,
+                     const proto::JobEvent& submitted) {
   Facts out;
   add_fact(out, "job", job.id());
   add_fact(out, "name", job.name());
@@ -119,6 +148,8 @@ std::string job_page(const Context& context, const proto::Job& job) {
   add_fact(
       out, "time left",
       job.has_seconds_left() && !is_finished(job.state()) ? show_seconds(job.seconds_left()) : "");
+  add_fact(out, "trains", trained_text(submitted));
+  if (job.spec().has_adapter()) add_fact(out, "adapter", adapter_text(job.spec().adapter()));
   add_fact(out, "mesh", mesh_text(job.spec().parallel()));
   if (job.has_plan()) {
     add_fact(out, "chosen", mesh_text(job.plan().chosen()));
@@ -279,9 +310,11 @@ int show_job(const Context& context, const std::string& id) {
   if (!job) return report(context, job.error());
   if (context.json) {
     print_json(*job);
-  } else {
-    print(job_page(context, *job));
+    return kExitOk;
   }
+  const Result<proto::JobEvent> submitted = first_event(*client, id);
+  if (!submitted) return report(context, submitted.error());
+  print(job_page(context, *job, *submitted));
   return kExitOk;
 }
 

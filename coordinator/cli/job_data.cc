@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <filesystem>
+#include <memory>
 #include <optional>
 
 #include "coordinator/cli/job_file.h"
@@ -15,29 +16,32 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Whether the job's tokenizer takes valid UTF-8 only. Of one that is not at hand (a checkpoint's)
-// that is not known here; the ranks look.
-bool needs_utf8(const JobFile& file, const proto::JobSpec& spec) {
-  if (spec.tokenizer().type() == proto::TOKENIZER_TYPE_BYTE) return false;
+// The job's tokenizer; null where it is not at hand (a checkpoint's) or cannot be read. What it
+// needs is not known then; the ranks look.
+std::unique_ptr<Tokenizer> find_tokenizer(const JobFile& file, const proto::JobSpec& spec) {
+  if (spec.tokenizer().type() == proto::TOKENIZER_TYPE_BYTE) return make_byte_tokenizer();
   const std::string& own = spec.tokenizer().from();
   const std::string& from = own.empty() ? spec.model().from() : own;
-  if (from.empty() || is_id(from)) return false;
+  if (from.empty() || is_id(from)) return nullptr;
   fs::path path = fs::path(file.folder) / from;
   std::error_code error;
   if (fs::is_directory(path, error)) path /= "tokenizer.json";
-  const auto tokenizer = load_tokenizer_file(path.string());
-  return tokenizer && (*tokenizer)->type() != "byte";
+  auto tokenizer = load_tokenizer_file(path.string());
+  return tokenizer ? std::move(*tokenizer) : nullptr;
 }
 
 // Nothing is checked where `value` is an id.
 Status check_one(const JobFile& file, const std::string& field, const std::string& value,
-                 const DatasetOptions& options, bool utf8, Labels& labels) {
+                 const DatasetOptions& options, const Tokenizer* tokenizer, Labels& labels) {
   if (is_id(value)) return {};
   const fs::path path = (fs::path(file.folder) / value).lexically_normal();
   auto files = files_of({field, InputKind::kData, path.string()});
   if (!files) return files.error().with_line(file.lines.find(field));
   for (SourceFile& source : *files) source.name = source.path;
-  Status status = check_data(*files, options, utf8, labels);
+  std::optional<Chats> chats;
+  if (tokenizer != nullptr) chats.emplace(tokenizer->files());
+  const bool utf8 = tokenizer != nullptr && tokenizer->type() != "byte";
+  Status status = check_data(*files, options, utf8, labels, chats ? &*chats : nullptr);
   if (status.ok()) return {};
   status = status.with_prefix(field);
   if (status.line() > 0 || !status.field().empty()) return status;  // a place in a file
@@ -55,7 +59,7 @@ std::optional<HfFolder> model_folder(const JobFile& file, const proto::JobSpec& 
 }  // namespace
 
 Status check_data(const JobFile& file, const proto::JobSpec& spec) {
-  const bool utf8 = needs_utf8(file, spec);
+  const std::unique_ptr<Tokenizer> tokenizer = find_tokenizer(file, spec);
   const std::optional<HfFolder> model = model_folder(file, spec);
   for (int i = 0; i < spec.tasks_size(); ++i) {
     const proto::TaskSpec& task = spec.tasks(i);
@@ -65,14 +69,15 @@ Status check_data(const JobFile& file, const proto::JobSpec& spec) {
     const std::string& key = options.source.label_key;
     Labels trained(key, options.labels, std::nullopt,
                    classes_of(nullptr, model ? &*model : nullptr, spec, task));
-    WEFT_RETURN_IF_ERROR(check_one(file, prefix + "train", data.train(), options, utf8, trained));
+    WEFT_RETURN_IF_ERROR(
+        check_one(file, prefix + "train", data.train(), options, tokenizer.get(), trained));
     if (data.validation().empty()) continue;
     // Where the training data or the model is not at hand, either may have classes that are not
     // seen here: the held-out data's are held against their number, the ranks look at the rest.
     const bool known = !is_id(data.train()) && (model || spec.model().from().empty());
     Labels held_out = known ? Labels(key, options.labels, trained.names()) : trained;
-    WEFT_RETURN_IF_ERROR(
-        check_one(file, prefix + "validation", data.validation(), options, utf8, held_out));
+    WEFT_RETURN_IF_ERROR(check_one(file, prefix + "validation", data.validation(), options,
+                                   tokenizer.get(), held_out));
   }
   return {};
 }

@@ -25,6 +25,24 @@ std::string type_name(proto::TaskType type) {
   return enum_name(*proto::TaskType_descriptor()->FindValueByNumber(type));
 }
 
+using TaskTypes = std::vector<proto::TaskType>;
+
+bool is_one_of(const TaskTypes& types, proto::TaskType type) {
+  return types.empty() || std::ranges::find(types, type) != types.end();
+}
+
+std::string type_names(const TaskTypes& types) {
+  std::vector<std::string> names;
+  for (const proto::TaskType type : types) names.push_back(type_name(type));
+  return one_of(names);
+}
+
+// Of a folder's head.
+proto::TaskType type_of(const HfFolder& folder) {
+  const auto* type = find_enum(*proto::TaskType_descriptor(), task_type(folder));
+  return static_cast<proto::TaskType>(type->number());
+}
+
 std::string names_of(const std::vector<proto::TaskSpec>& tasks) {
   std::string names;
   for (const proto::TaskSpec& task : tasks) names += (names.empty() ? "" : ", ") + task.name();
@@ -32,7 +50,7 @@ std::string names_of(const std::vector<proto::TaskSpec>& tasks) {
 }
 
 Result<proto::TaskSpec> choose_task(const proto::CheckpointManifest& manifest,
-                                    const std::string& name, proto::TaskType type) {
+                                    const std::string& name, const TaskTypes& types) {
   const std::vector<proto::TaskSpec> all(manifest.tasks().begin(), manifest.tasks().end());
   std::vector<proto::TaskSpec> named, chosen;
   std::ranges::copy_if(all, std::back_inserter(named), [&](const proto::TaskSpec& task) {
@@ -45,19 +63,18 @@ Result<proto::TaskSpec> choose_task(const proto::CheckpointManifest& manifest,
   if (named.empty()) {  // a checkpoint without tasks is a language model
     named.emplace_back().set_type(proto::TASK_TYPE_CAUSAL_LM);
   }
-  std::ranges::copy_if(named, std::back_inserter(chosen), [&](const proto::TaskSpec& task) {
-    return type == proto::TASK_TYPE_UNSPECIFIED || task.type() == type;
-  });
+  std::ranges::copy_if(named, std::back_inserter(chosen),
+                       [&](const proto::TaskSpec& task) { return is_one_of(types, task.type()); });
   if (chosen.empty()) {
     const proto::TaskSpec& other = named.front();
+    const bool generates = is_one_of(types, proto::TASK_TYPE_CAUSAL_LM);
     return fail(Status(Code::kInvalidArgument,
                        fmt::format("{}: its task {} is a {}, which {}", manifest.id(), other.name(),
                                    type_name(other.type()),
-                                   type == proto::TASK_TYPE_CAUSAL_LM ? "generates no text"
-                                                                      : "has no classes"))
+                                   generates ? "generates no text" : "has no classes"))
                     .with_field("--task")
                     .with_value(other.name())
-                    .with_rule("must be of type " + type_name(type)));
+                    .with_rule("must be of type " + type_names(types)));
   }
   const bool alike = std::ranges::all_of(chosen, [](const proto::TaskSpec& task) {
     return task.type() == proto::TASK_TYPE_CAUSAL_LM;
@@ -70,7 +87,7 @@ Result<proto::TaskSpec> choose_task(const proto::CheckpointManifest& manifest,
 }
 
 Result<LocalModel> find_folder(const std::string& field, const std::string& path,
-                               const std::string& task, proto::TaskType type) {
+                               const std::string& task, const TaskTypes& types) {
   std::error_code error;
   if (path.empty() || !fs::exists(path + "/config.json", error)) {
     return fail(Status::invalid(
@@ -82,10 +99,9 @@ Result<LocalModel> find_folder(const std::string& field, const std::string& path
   const Result<HfFolder> folder = open_hf_folder(path);
   if (!folder) return fail(local(folder.error()));
   LocalModel model{path, path, {}, ""};
-  const auto own =
-      folder->labels > 0 ? proto::TASK_TYPE_SEQUENCE_CLASSIFICATION : proto::TASK_TYPE_CAUSAL_LM;
+  const proto::TaskType own = type_of(*folder);
   // Where it is of another type, loading it will say so.
-  model.task.set_type(type == proto::TASK_TYPE_UNSPECIFIED ? own : type);
+  model.task.set_type(is_one_of(types, own) ? own : types.front());
   return model;
 }
 
@@ -125,17 +141,17 @@ DType precision_of(const std::string& asked, const std::optional<proto::Training
 
 Result<LocalModel> find_local_model(const Context& context, const std::string& field,
                                     const std::string& given, const std::string& task,
-                                    proto::TaskType type) {
+                                    const TaskTypes& types) {
   std::error_code error;
   if (given.empty() || given.find('/') != std::string::npos || fs::is_directory(given, error)) {
-    return find_folder(field, given, task, type);
+    return find_folder(field, given, task, types);
   }
   WEFT_ASSIGN_OR_RETURN(ApiClient client, ApiClient::connect(context.settings));
   LocalModel model;
-  WEFT_ASSIGN_OR_RETURN(model.name, checkpoint_of(client, given));
+  WEFT_ASSIGN_OR_RETURN(model.name, checkpoint_of(client, field, given));
   proto::CheckpointManifest manifest;  // whether it is still there, and the token valid
   WEFT_RETURN_IF_ERROR(client.get("checkpoints/" + encoded(model.name), manifest));
-  WEFT_ASSIGN_OR_RETURN(model.task, choose_task(manifest, task, type));
+  WEFT_ASSIGN_OR_RETURN(model.task, choose_task(manifest, task, types));
   model.job = manifest.job();
   return model;
 }
@@ -192,7 +208,7 @@ Result<LoadedModel> load_model(const Context& context, Rank& rank, LocalModel& m
   Result<LoadedModel> loaded =
       load_hf_folder(rank, model.folder, type_name(model.task.type()), use.precision);
   if (!loaded) return fail(local(loaded.error()));
-  const int64_t positions = loaded->folder.config->positions;
+  const int64_t positions = loaded->folder.config->tokens_max();
   if (use.sequence_length > positions) {
     return fail(
         Status::invalid("--sequence-length", std::to_string(use.sequence_length),

@@ -22,12 +22,12 @@ struct LocalModel {
 };
 
 // `given`: a checkpoint's id, a job's for its best or else newest, or a folder. `task`: by name;
-// empty: the only one of `type`, or of any type where that is unspecified. Language models of one
+// empty: the only one of `types`, or of any type where that is empty. Causal language models of one
 // checkpoint share their head, so that the first stands for all. Errors have `field` or "--task":
 // no such checkpoint (102) or folder, no such task, one of another type, several.
 Result<LocalModel> find_local_model(const Context& context, const std::string& field,
                                     const std::string& given, const std::string& task,
-                                    proto::TaskType type);
+                                    const std::vector<proto::TaskType>& types);
 
 // The export of a checkpoint, which never changes, unless it is in the cache already.
 Status fetch_model(const Context& context, LocalModel& model);

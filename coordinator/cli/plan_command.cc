@@ -7,7 +7,7 @@
 #include "coordinator/cli/job_file.h"
 #include "proto/api.pb.h"
 #include "proto/json/names.h"
-#include "worker/planner/planner.h"
+#include "worker/admission/mesh_text.h"
 
 namespace weft::cli {
 namespace {

@@ -195,7 +195,7 @@ Status on_finished(JobEdit& edit, const proto::TrainingFinished& finished, int64
 Status on_failed(const RankWorld& world, JobEdit& edit, const proto::RankEnvelope& envelope) {
   const proto::RankFailed& failed = envelope.failed();
   const std::string message =
-      fmt::format("rank {}: {}", envelope.rank(), shortened(failed.message(), 4000));
+      fmt::format("rank {} reports: {}", envelope.rank(), shortened(failed.message(), 4000));
   edit.event("rank_failed", "error", message);
   end_attempt(edit, {message, failed.retryable()}, world.policy, world.clock.wall_ms());
   return {};

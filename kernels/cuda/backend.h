@@ -116,11 +116,14 @@ class Backend : public Stream {
   // The same of the logits x table^T, x [rows, H], table [V/t, H] contiguous, with the gradients
   // that are wanted for *loss.device_seed: dx in x's type, dtable in fp32.
   struct LinearLoss {
-    Tensor total, dx, dtable;
+    Tensor total, dx, dtable, dbias;
   };
-  virtual LinearLoss linear_cross_entropy(const Tensor& x, const Tensor& table,
+  struct WantedGradients {
+    bool x = false, table = false, bias = false;
+  };
+  virtual LinearLoss linear_cross_entropy(const Tensor& x, const Tensor& table, const Tensor& bias,
                                           const Tensor& labels, const ops::TokenLoss& loss,
-                                          bool x_wanted, bool table_wanted) = 0;
+                                          const WantedGradients& wanted) = 0;
   // Of a block of the vocabulary's logits [rows, n], whose first id is loss.shard.first: each row's
   // largest, the sum of exponentials shifted by it and the label's logit (terms [2, rows]; 0: it is
   // not here); and their gradient for *dtotal, of each row's log-sum-exp over all blocks. Rows

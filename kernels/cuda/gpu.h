@@ -101,9 +101,9 @@ class Gpu final : public Backend {
                          const Tensor& rstd, const Tensor& dx, const Tensor& dgamma) override;
   void cross_entropy(const Tensor& logits, const Tensor& labels, const ops::TokenLoss& loss,
                      const Tensor& dtotal, const Tensor& total) override;
-  LinearLoss linear_cross_entropy(const Tensor& x, const Tensor& table, const Tensor& labels,
-                                  const ops::TokenLoss& loss, bool x_wanted,
-                                  bool table_wanted) override;
+  LinearLoss linear_cross_entropy(const Tensor& x, const Tensor& table, const Tensor& bias,
+                                  const Tensor& labels, const ops::TokenLoss& loss,
+                                  const WantedGradients& wanted) override;
   void loss_terms(const Tensor& logits, const Tensor& labels, const ops::TokenLoss& loss,
                   const Tensor& largest, const Tensor& terms) override;
   void loss_gradient(const Tensor& lse, const Tensor& labels, const ops::TokenLoss& loss,

@@ -97,9 +97,9 @@ void Gpu::cross_entropy(const Tensor& logits, const Tensor& labels, const ops::T
   add_all(losses, total);
 }
 
-Gpu::LinearLoss Gpu::linear_cross_entropy(const Tensor& x, const Tensor& table,
+Gpu::LinearLoss Gpu::linear_cross_entropy(const Tensor& x, const Tensor& table, const Tensor& bias,
                                           const Tensor& labels, const ops::TokenLoss& loss,
-                                          bool x_wanted, bool table_wanted) {
+                                          const WantedGradients& wanted) {
   activate_device();
   const int64_t rows = x.dim(0), hidden = x.dim(1), width = table.dim(0), step = filled_up(width);
   Tensor weights = table;
@@ -108,26 +108,39 @@ Gpu::LinearLoss Gpu::linear_cross_entropy(const Tensor& x, const Tensor& table,
     copy(table, rows_of(weights, 0, width));
     fill(rows_of(weights, width, step - width), 0);
   }
-  LinearLoss result{scratch(Shape{}), Tensor(), Tensor()};
-  if (x_wanted) result.dx = scratch(x.shape(), x.dtype());
-  if (table_wanted) result.dtable = scratch({step, hidden});
-  if (table_wanted && rows == 0) fill(result.dtable, 0);
-  const bool backwards = x_wanted || table_wanted;
+  LinearLoss result{scratch(Shape{}), Tensor(), Tensor(), Tensor()};
+  if (wanted.x) result.dx = scratch(x.shape(), x.dtype());
+  if (wanted.table) result.dtable = scratch({step, hidden});
+  if (wanted.table && rows == 0) fill(result.dtable, 0);
+  if (wanted.bias) result.dbias = scratch({step, 1});
+  if (wanted.bias && rows == 0) fill(result.dbias, 0);
+  const bool backwards = wanted.x || wanted.table || wanted.bias;
   const Tensor losses = scratch({rows});
   const Tensor label = contiguous(labels).view({rows}, std::array<int64_t, 1>{1}, 0);
   const int64_t most = chunk_rows(rows, loss.shard, width, x.dtype());
   const Tensor room = scratch({std::min(most, rows), step}, x.dtype());
+  Tensor ones;
+  if (wanted.bias) {
+    ones = scratch({std::min(most, rows), 1}, x.dtype());
+    fill(ones, 1);
+  }
   for (int64_t first = 0; first < rows; first += most) {
     const int64_t count = std::min(most, rows - first);
     const Tensor part = rows_of(x, first, count), logits = rows_of(room, 0, count);
     matmul(part, turned(weights), 1, logits);
-    row_losses(logits.view({count, width}, logits.strides(), 0), part_of(label, first, count), loss,
-               backwards ? loss.device_seed : Tensor(), part_of(losses, first, count));
-    if (x_wanted) matmul(logits, weights, 1, rows_of(result.dx, first, count));
-    if (table_wanted) product_onto(turned(logits), part, first > 0, result.dtable);
+    const Tensor own = logits.view({count, width}, logits.strides(), 0);
+    if (bias) binary(ops::Arithmetic::kAdd, own, bias, own);
+    row_losses(own, part_of(label, first, count), loss, backwards ? loss.device_seed : Tensor(),
+               part_of(losses, first, count));
+    if (wanted.x) matmul(logits, weights, 1, rows_of(result.dx, first, count));
+    if (wanted.table) product_onto(turned(logits), part, first > 0, result.dtable);
+    if (wanted.bias) {
+      product_onto(turned(logits), rows_of(ones, 0, count), first > 0, result.dbias);
+    }
   }
   add_all(losses, result.total);
-  if (table_wanted) result.dtable = rows_of(result.dtable, 0, width);
+  if (wanted.table) result.dtable = rows_of(result.dtable, 0, width);
+  if (wanted.bias) result.dbias = part_of(result.dbias, 0, width);
   return result;
 }
 

@@ -2,10 +2,10 @@
 // logits are computed, turned into their gradient where they lie, multiplied back into the
 // gradients of input and table, and forgotten. Rows whose label is ignored take no part, and no
 // time: of a masked language model that is most of them. The plain composition, which is the
-// fallback and the oracle, is cross_entropy_sum(linear(x, table)).
+// fallback and the oracle, is cross_entropy_sum(linear(x, table, bias)).
 //
-// Numerical policy: a row's log-sum-exp as rows.h; the table's gradient is summed over the chunks
-// in the order of the rows. bf16: logits, loss and the table's gradient are fp32, the logits'
+// Numerical policy: a row's log-sum-exp as rows.h; the gradients of table and bias are summed over
+// the chunks in the order of the rows. bf16: logits, loss and these gradients are fp32, the logits'
 // gradient is rounded before it is multiplied; on a GPU halves' logits are rounded too, and all
 // rows take part (kernels/cuda/gpu_losses.cc).
 #include <algorithm>
@@ -25,6 +25,7 @@ namespace {
 
 constexpr int64_t kChunkElements = int64_t{1} << 24;  // of logits
 constexpr int64_t kChunkRowsMin = 16;
+constexpr int64_t kColumnsMin = 256;  // whose sum over the rows is worth a thread
 
 // Equal chunks; what they are depends on the sizes only.
 int64_t chunk_rows(int64_t rows, const VocabularyShard& shard, int64_t width) {
@@ -46,11 +47,12 @@ std::vector<int64_t> rows_that_count(const Tensor& labels, const TokenLoss& loss
   return rows;
 }
 
-// Inputs: x [..., H], table [V/t, H], labels [...]. Output: the sum.
+// Inputs: x [..., H], table [V/t, H], labels [...] and, where there is one, bias [V/t]. Output: the
+// sum.
 class LinearCrossEntropy final : public ForwardOp {
  public:
-  LinearCrossEntropy(const TokenLoss& loss, bool x_wanted, bool table_wanted)
-      : loss_(loss), x_wanted_(x_wanted), table_wanted_(table_wanted) {}
+  LinearCrossEntropy(const TokenLoss& loss, bool x_wanted, bool table_wanted, bool bias_wanted)
+      : loss_(loss), x_wanted_(x_wanted), table_wanted_(table_wanted), bias_wanted_(bias_wanted) {}
   std::string_view name() const override { return "linear_cross_entropy"; }
   bool rounds(size_t) const override { return false; }
   bool native(DType half) const override { return half == DType::kBF16; }
@@ -59,15 +61,19 @@ class LinearCrossEntropy final : public ForwardOp {
   std::vector<Tensor> forward(Context& cx, std::span<const Tensor> inputs) override {
     const Tensor x = as_rows(cx, inputs[0]), table = as_contiguous(cx.pool, inputs[1]);
     const Tensor labels = as_contiguous(cx.pool, inputs[2]);
+    const Tensor bias = inputs.size() > 3 ? as_contiguous(cx.pool, inputs[3]) : Tensor();
     WEFT_CHECK(table.shape().dims() == 2 && table.dim(1) == x.dim(1) &&
                    table.dtype() == x.dtype() && labels.elements() == x.dim(0),
                "loss of {} with a table {} and {} labels", inputs[0].shape().to_string(),
                table.shape().to_string(), labels.elements());
+    WEFT_CHECK(!bias || (bias.elements() == table.dim(0) && bias.dtype() == x.dtype()),
+               "a bias {} beside a table {}", bias.shape().to_string(), table.shape().to_string());
     if (!cx.device().is_cpu()) {
-      auto [total, dx, dtable] =
-          cuda::backend(cx).linear_cross_entropy(x, table, labels, loss_, x_wanted_, table_wanted_);
+      auto [total, dx, dtable, dbias] = cuda::backend(cx).linear_cross_entropy(
+          x, table, bias, labels, loss_, {x_wanted_, table_wanted_, bias_wanted_});
       if (dx) dx_ = shaped(dx, inputs[0].shape());
       dtable_ = std::move(dtable);
+      dbias_ = std::move(dbias);
       return {total};
     }
     const LabelRule rule(loss_, table.dim(0));
@@ -80,12 +86,14 @@ class LinearCrossEntropy final : public ForwardOp {
     }
     const DType sums = gradient_dtype(x.dtype());
     if (table_wanted_) dtable_ = Tensor::empty(cx.allocator, table.shape(), sums);
+    if (bias_wanted_) dbias_ = Tensor::zeros(cx.allocator, bias.shape(), sums);
+    const Tensor wide_bias = bias ? cpu::converted(cx.pool, bias, sums) : Tensor();
     double total = 0;
     const auto go = [&]<typename T>() {
       if (all) {
-        total = all_chunks<T>(cx, rule, x, table, labels.data<int64_t>());
+        total = all_chunks<T>(cx, rule, x, table, wide_bias, labels.data<int64_t>());
       } else {
-        total = chunks_of<T>(cx, rule, rows, x, table, labels.data<int64_t>());
+        total = chunks_of<T>(cx, rule, rows, x, table, wide_bias, labels.data<int64_t>());
         if (dx_) dx_ = spread<T>(cx, rows, dx_, inputs[0].shape());
       }
     };
@@ -106,12 +114,14 @@ class LinearCrossEntropy final : public ForwardOp {
     const Tensor& dy = output_grads[0];
     const bool on_gpu = !cx.device().is_cpu();
     const double factor = on_gpu ? 1 : seed_factor(loss_, dy);
-    for (Tensor* gradient : {&dx_, &dtable_}) {
+    for (Tensor* gradient : {&dx_, &dtable_, &dbias_}) {
       if (!*gradient) continue;
       if (on_gpu) reseed(cx, loss_, dy, *gradient);
       if (static_cast<float>(factor) != 1.0F) *gradient = scale(cx, *gradient, factor);
     }
-    return {std::move(dx_), std::move(dtable_)};
+    std::vector<Tensor> gradients{std::move(dx_), std::move(dtable_)};
+    if (dbias_) gradients.insert(gradients.end(), {Tensor(), std::move(dbias_)});
+    return gradients;
   }
 
  private:
@@ -132,7 +142,8 @@ class LinearCrossEntropy final : public ForwardOp {
   // As all_chunks, of some rows.
   template <typename T>
   double chunks_of(Context& cx, const LabelRule& rule, const std::vector<int64_t>& rows,
-                   const Tensor& x, const Tensor& table, const int64_t* labels) {
+                   const Tensor& x, const Tensor& table, const Tensor& bias,
+                   const int64_t* labels) {
     const int64_t hidden = x.dim(1);
     const Tensor some = Tensor::empty(cx.allocator, {std::ssize(rows), hidden}, x.dtype());
     std::vector<int64_t> some_labels;
@@ -141,7 +152,7 @@ class LinearCrossEntropy final : public ForwardOp {
                   some.data<T>() + static_cast<int64_t>(i) * hidden);
       some_labels.push_back(labels[rows[i]]);
     }
-    return all_chunks<T>(cx, rule, some, table, some_labels.data());
+    return all_chunks<T>(cx, rule, some, table, bias, some_labels.data());
   }
 
   // `from`, a row for each of `rows`, in their places among zeros.
@@ -157,9 +168,29 @@ class LinearCrossEntropy final : public ForwardOp {
     return to;
   }
 
+  // Each of the rows := bias.
+  template <typename S>
+  static void fill_rows(Context& cx, const Tensor& bias, S* rows, int64_t count) {
+    const int64_t width = bias.elements();
+    cx.pool.parallel_for(count, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row) {
+        std::copy_n(bias.data<S>(), width, rows + row * width);
+      }
+    });
+  }
+
+  // dbias_ += each of the rows.
+  template <typename S>
+  void add_rows(Context& cx, const S* rows, int64_t count) const {
+    const int64_t width = dbias_.elements();
+    cx.pool.parallel_for(width, kColumnsMin, [&](int64_t begin, int64_t end) {
+      cpu::rows<S>().add_rows(rows + begin, width, count, dbias_.data<S>() + begin, end - begin);
+    });
+  }
+
   template <typename T>
   double all_chunks(Context& cx, const LabelRule& rule, const Tensor& x, const Tensor& table,
-                    const int64_t* labels) {
+                    const Tensor& bias, const int64_t* labels) {
     const int64_t rows = x.dim(0), hidden = x.dim(1), width = table.dim(0);
     const int64_t step = chunk_rows(rows, loss_.shard, width);
     using S = cpu::Sum<T>;
@@ -174,9 +205,11 @@ class LinearCrossEntropy final : public ForwardOp {
       const int64_t count = std::min(step, rows - first);
       const cpu::Matrix<T> chunk{x.data<T>() + first * hidden, hidden, false};
       S* values = logits.data<S>();
+      if (bias) fill_rows(cx, bias, values, count);
       cpu::gemm(cx.pool, count, width, hidden, chunk, cpu::Matrix<T>{weights.data, hidden, true},
-                values, width);
+                values, width, /*accumulate=*/static_cast<bool>(bias));
       total += rule.loss_and_gradient(cx, values, labels + first, count);
+      if (dbias_) add_rows(cx, values, count);
       if (!dx_ && !dtable_) continue;
       const T* gradient = narrow<T>(cx, values, room, count * width);
       if (dx_) {
@@ -192,21 +225,25 @@ class LinearCrossEntropy final : public ForwardOp {
   }
 
   const TokenLoss loss_;
-  const bool x_wanted_, table_wanted_;
-  Tensor dx_, dtable_;  // for an output gradient of loss_.seed
+  const bool x_wanted_, table_wanted_, bias_wanted_;
+  Tensor dx_, dtable_, dbias_;  // for an output gradient of loss_.seed
 };
 
 }  // namespace
 
 Tensor linear_cross_entropy_sum(Context& cx, const Tensor& x, const Tensor& table,
-                                const Tensor& labels, const TokenLoss& loss) {
+                                const Tensor& labels, const TokenLoss& loss, const Tensor& bias) {
   if (cx.block_count > 1) {  // the plain composition
-    const Tensor logits = linear(cx, x, table, Tensor(), WeightLayout::kOutIn);
+    const Tensor logits = linear(cx, x, table, bias, WeightLayout::kOutIn);
     return cross_entropy_sum(cx, logits, labels, loss);
   }
-  const bool recorded = cx.tape != nullptr;
-  return run<LinearCrossEntropy>(cx, {x, table, labels}, with_seed(cx, loss),
-                                 recorded && x.requires_grad(), recorded && table.requires_grad());
+  const auto wanted = [&](const Tensor& input) {
+    return cx.tape != nullptr && input && input.requires_grad();
+  };
+  std::vector<Tensor> inputs{x, table, labels};
+  if (bias) inputs.push_back(bias);
+  return run<LinearCrossEntropy>(cx, std::move(inputs), with_seed(cx, loss), wanted(x),
+                                 wanted(table), wanted(bias));
 }
 
 }  // namespace weft::ops

@@ -94,11 +94,12 @@ struct TokenLoss {
 // [...], of the whole vocabulary. Scalar. Divide by the global count of labels to get the mean.
 Tensor cross_entropy_sum(Context& cx, const Tensor& logits, const Tensor& labels,
                          const TokenLoss& loss = {});
-// The same of the logits x table^T, which never stand in memory as a whole: x [..., H], table [V/t,
-// H]. Forward and backward run at once where gradients are wanted, so that the backward pass only
-// hands them out.
+// The same of the logits x table^T + bias, which never stand in memory as a whole: x [..., H],
+// table [V/t, H], bias [V/t] or an empty handle. Forward and backward run at once where gradients
+// are wanted, so that the backward pass only hands them out.
 Tensor linear_cross_entropy_sum(Context& cx, const Tensor& x, const Tensor& table,
-                                const Tensor& labels, const TokenLoss& loss = {});
+                                const Tensor& labels, const TokenLoss& loss = {},
+                                const Tensor& bias = Tensor());
 
 // ---- dropout (dropout.cc)
 // ------------------------------------------------------------------------------------ Where a

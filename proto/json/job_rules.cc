@@ -15,10 +15,20 @@
 #include "proto/json/value.h"
 
 namespace weft {
-namespace {
 
 using proto::JobSpec;
 using proto::TaskSpec;
+
+std::string task_type_name(const TaskSpec& task) {
+  return enum_name(*proto::TaskType_descriptor()->FindValueByNumber(task.type()));
+}
+
+bool classifies(const TaskSpec& task) {
+  return task.type() == proto::TASK_TYPE_SEQUENCE_CLASSIFICATION ||
+         task.type() == proto::TASK_TYPE_TOKEN_CLASSIFICATION;
+}
+
+namespace {
 
 constexpr int64_t kRanksMax = 65536;
 constexpr int64_t kByteTokens = 257;  // 256 bytes and the end of a text
@@ -41,10 +51,6 @@ class Refusal {
 
 std::string kind_name(const JobSpec& spec) {
   return enum_name(*proto::JobKind_descriptor()->FindValueByNumber(spec.kind()));
-}
-
-std::string task_type_name(const TaskSpec& task) {
-  return enum_name(*proto::TaskType_descriptor()->FindValueByNumber(task.type()));
 }
 
 Status check_model(const JobSpec& spec, const Refusal& refuse) {
@@ -115,19 +121,23 @@ Status check_task_count(const JobSpec& spec, const Refusal& refuse) {
 }
 
 Status finish_task(TaskSpec& task, const std::string& path, const Refusal& refuse) {
-  if (!task.has_name()) task.set_name(task_type_name(task));
-  bool classifies = task.type() == proto::TASK_TYPE_SEQUENCE_CLASSIFICATION;
-  if (classifies && !task.has_labels()) {
-    return refuse(path + ".labels", "", "is required for sequence_classification");
+  const std::string type = task_type_name(task);
+  if (!task.has_name()) task.set_name(type);
+  const bool masks = task.type() == proto::TASK_TYPE_MASKED_LM;
+  if (!masks && task.has_mask_rate()) {
+    return refuse(path + ".mask_rate", plain_number(task.mask_rate()), "is only for masked_lm");
   }
-  if (!classifies && task.has_labels()) {
-    return refuse(path + ".labels", task.labels(), "is only for sequence_classification");
+  if (masks && !task.has_mask_rate()) task.set_mask_rate(kMaskRate);
+  if (!classifies(task) && task.has_labels()) {
+    return refuse(path + ".labels", task.labels(),
+                  "is only for sequence_classification and token_classification");
   }
+  if (!classifies(task)) return {};
+  if (!task.has_labels()) return refuse(path + ".labels", "", "is required for " + type);
   const proto::DataSpec& data = task.data();
-  if (!classifies) return {};
   if (data.format() == proto::DATA_FORMAT_TEXT) {
     return refuse(path + ".data.format", "text",
-                  "must be jsonl for sequence_classification: plain text has no labels");
+                  "must be jsonl for " + type + ": plain text has no labels");
   }
   if (data.text() == data.label()) {
     return refuse(path + ".data.label", data.label(), "must differ from data.text");
@@ -319,13 +329,14 @@ Status check_reproducible(const JobSpec& spec, const Refusal& refuse) {
                       std::to_string(blocks / rows) + " with training.reproducible: topology");
   }
   for (int i = 0; i < spec.tasks_size(); ++i) {
-    if (spec.tasks(i).type() != proto::TASK_TYPE_SEQUENCE_CLASSIFICATION) continue;
+    if (!classifies(spec.tasks(i))) continue;
     return refuse(
         "training.batch_size", training.batch_size(),
         "must give rows at once, now " + std::to_string(rows) +
             ", that are a multiple of training.reproducible_blocks = " + std::to_string(blocks) +
-            " for a sequence_classification with training.reproducible: topology, as "
-            "its rows are as long as the longest of the batch");
+            " for a " + task_type_name(spec.tasks(i)) +
+            " with training.reproducible: topology, as its rows are as long as the longest of the "
+            "batch");
   }
   return {};
 }
@@ -354,6 +365,13 @@ Status check_training(const JobSpec& spec, const Refusal& refuse) {
     if (task.type() != proto::TASK_TYPE_CAUSAL_LM || training.sequence_length() > 1) continue;
     return refuse("training.sequence_length", training.sequence_length(),
                   "must be at least 2 for a causal_lm: a row's first token is not predicted");
+  }
+  for (const TaskSpec& task : spec.tasks()) {
+    const bool invariant = training.reproducible() == proto::REPRODUCIBLE_TOPOLOGY;
+    if (!invariant || task.type() != proto::TASK_TYPE_MASKED_LM) continue;
+    return refuse("training.reproducible", "topology",
+                  "must be mesh or none with a masked_lm, whose predicted tokens are not cut into "
+                  "blocks");
   }
   const auto& betas = training.optimizer().betas();
   for (int i = 0; i < betas.size(); ++i) {
@@ -391,6 +409,7 @@ constexpr const char* kPositions[] = {"max_position_embeddings"};
 constexpr const char* kHeads[] = {"num_attention_heads"};
 constexpr const char* kGpt2Positions[] = {"n_positions", "max_position_embeddings", "n_ctx"};
 constexpr const char* kGpt2Heads[] = {"n_head", "num_attention_heads"};
+constexpr const char* kDistilbertHeads[] = {"n_heads", "num_attention_heads"};
 
 // Keys of a family's configuration and its own defaults.
 struct FamilyKeys {
@@ -399,6 +418,7 @@ struct FamilyKeys {
   int64_t positions_absent;
   Names heads;
   int64_t heads_absent, vocabulary_absent;
+  int64_t padding_absent = -1;  // pad_token_id, behind which positions begin; -1: at 0
 };
 constexpr FamilyKeys kFamilies[] = {
     {"gpt2", kGpt2Positions, 1024, kGpt2Heads, 12, 50257},
@@ -406,6 +426,9 @@ constexpr FamilyKeys kFamilies[] = {
     {"mistral", kPositions, 131072, kHeads, 32, 32000},
     {"qwen2", kPositions, 32768, kHeads, 32, 151936},
     {"qwen3", kPositions, 32768, kHeads, 32, 151936},
+    {"bert", kPositions, 512, kHeads, 12, 30522},
+    {"roberta", kPositions, 512, kHeads, 12, 50265, /*padding_absent=*/1},
+    {"distilbert", kPositions, 512, kDistilbertHeads, 12, 30522},
 };
 
 // The first name that the configuration has, else the family's own.
@@ -437,9 +460,19 @@ Status check_model_fit(const JobSpec& spec, const google::protobuf::Struct& conf
   if (!heads) return heads.error();
   WEFT_ASSIGN_OR_RETURN(int64_t vocabulary,
                         config_size(config, "vocab_size", keys.vocabulary_absent, refuse));
+  std::string positions_rule = fmt::format("must be at most the model's {}", positions_name);
+  if (keys.padding_absent >= 0) {
+    const auto padding = config.fields().find("pad_token_id");
+    const bool given = padding != config.fields().end() && padding->second.has_number_value();
+    const double token =
+        given ? padding->second.number_value() : 0;  // of the vocabulary, or refused
+    positions -=
+        1 + (given ? static_cast<int64_t>(std::clamp<double>(token, 0, 1e9)) : keys.padding_absent);
+    positions_rule += " less pad_token_id + 1";
+  }
   if (spec.training().sequence_length() > positions) {
     return refuse("training.sequence_length", spec.training().sequence_length(),
-                  fmt::format("must be at most the model's {} = {}", positions_name, positions));
+                  fmt::format("{} = {}", positions_rule, positions));
   }
   if (spec.parallel().tensor() > vocabulary) {
     return refuse("parallel.tensor", spec.parallel().tensor(),

@@ -9,6 +9,8 @@
 // finished spec changes nothing.
 #pragma once
 
+#include <string>
+
 #include "proto/base/status.h"
 
 namespace google::protobuf {
@@ -16,16 +18,25 @@ class Struct;
 }
 namespace weft::proto {
 class JobSpec;
-}
+class TaskSpec;
+}  // namespace weft::proto
 
 namespace weft {
 
 class LineMap;
 
+// Of a masked_lm that does not say its own (Devlin et al. 2019, section 3.1).
+inline constexpr double kMaskRate = 0.15;
+
 // Applies defaults, checks each field's rules and those across fields, fills in what follows from
 // the rest. Rows over the data axis and heads over the tensor axis need not divide evenly; only a
 // mesh that would leave a rank without any is refused.
 Status finish_job(proto::JobSpec& spec, const LineMap* lines = nullptr);
+
+// The name of a task's type, as a job file has it.
+std::string task_type_name(const proto::TaskSpec& task);
+// Whether the task gives classes; else it is a language model's.
+bool classifies(const proto::TaskSpec& task);
 
 // The part of it that needs the model's configuration: positions, heads, vocabulary. finish_job
 // calls it where the job brings a configuration; call it again once that of model.from is known.

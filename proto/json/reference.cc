@@ -33,8 +33,10 @@ constexpr std::string_view kRules = R"(## Rules across keys
 - `tokenizer` is required where the model is made from a configuration. `byte` needs a `vocab_size`
   of at least 257; `byte_level_bpe` needs `tokenizer.from`, a tokenizer.json of BPE: over bytes, or
   over characters with byte fallback ([tokenizers](tokenizers.md)).
-- A task's name is unique in its job. `sequence_classification` needs `labels` and the format jsonl;
-  `causal_lm` has no `labels`.
+- A task's name is unique in its job. `sequence_classification` and `token_classification` need
+  `labels` and the format jsonl; no other task has `labels`, and only `masked_lm` has `mask_rate`.
+- `causal_lm` is for decoders (gpt2, llama and the like); `masked_lm` and `token_classification` are
+  for encoders (bert, roberta, distilbert). `masked_lm` needs a tokenizer with a mask token.
 - Labels are integers from 0, or strings, whose classes are numbered in the order of their names.
   A head that comes with `model.from` (of a checkpoint's task of the same name; of a folder, for a
   job of one task) is taken over where it has `labels` classes. Those that it has names for keep

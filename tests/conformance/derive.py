@@ -1,5 +1,5 @@
-"""Derives what GPT-2, Llama and its kin compute with torch and transformers in float64, as the folders that weft-golden
-reads: hf/ (a saved model), case.safetensors (inputs, outputs, loss, gradients), batches.safetensors,
+"""Derives what GPT-2, Llama, BERT and their kin compute with torch and transformers in float64, as the
+folders that weft-golden reads: hf/ (a saved model), case.safetensors (inputs, outputs, loss, gradients), batches.safetensors,
 trajectory.json (AdamW with a schedule and clipping) and case.json. A case with an adapter has adapter/ too, as
 PEFT saves it, whose weights alone are trained.
 
@@ -54,6 +54,8 @@ def random_stream(*words):
 COMMON = dict(vocab_size=131, pad_token_id=0, bos_token_id=1, eos_token_id=2)
 LLAMA = dict(num_hidden_layers=2, num_attention_heads=6, num_key_value_heads=2, hidden_size=36,
              intermediate_size=50, max_position_embeddings=32)
+BERT = dict(num_hidden_layers=2, num_attention_heads=3, hidden_size=36, intermediate_size=50,
+            max_position_embeddings=40)
 FAMILIES = {
     "gpt2": (transformers.GPT2Config, transformers.GPT2LMHeadModel,
              transformers.GPT2ForSequenceClassification,
@@ -66,13 +68,27 @@ FAMILIES = {
               transformers.Qwen2ForSequenceClassification, LLAMA),
     "qwen3": (transformers.Qwen3Config, transformers.Qwen3ForCausalLM,
               transformers.Qwen3ForSequenceClassification, LLAMA | dict(head_dim=10)),
+    "bert": (transformers.BertConfig, transformers.BertForMaskedLM,
+             transformers.BertForSequenceClassification, BERT | dict(type_vocab_size=3)),
+    "roberta": (transformers.RobertaConfig, transformers.RobertaForMaskedLM,
+                transformers.RobertaForSequenceClassification, BERT | dict(pad_token_id=3)),
+    "distilbert": (transformers.DistilBertConfig, transformers.DistilBertForMaskedLM,
+                   transformers.DistilBertForSequenceClassification,
+                   dict(n_layers=2, n_heads=3, dim=36, hidden_dim=50, max_position_embeddings=40)),
 }
+TOKEN_CLASSIFIERS = {
+    "bert": transformers.BertForTokenClassification,
+    "roberta": transformers.RobertaForTokenClassification,
+    "distilbert": transformers.DistilBertForTokenClassification,
+}
+HEADS = ("score.", "classifier.", "pre_classifier.", "bert.pooler.")
 
 
 def make_model(case, folder):
     """Saves a random model in float32; returns its class."""
     make_config, language_model, classifier, settings = FAMILIES[case.family]
-    kind = classifier if case.task == "sequence" else language_model
+    kind = TOKEN_CLASSIFIERS[case.family] if case.task == "token" else \
+        classifier if case.task == "sequence" else language_model
     model = kind(make_config(**(COMMON | settings | case.config)))
     generator = torch.Generator().manual_seed(sum(map(ord, case.name)))
     with torch.no_grad():
@@ -95,7 +111,9 @@ def make_adapter(case, kind, folder):
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
-                parameter.copy_(0.15 * torch.randn(parameter.shape, generator=generator))
+                noise = torch.randn(parameter.shape, generator=generator)
+                # A magnitude is a norm: what it is, and as much as half of that beside it.
+                parameter.copy_(parameter * (1 + noise / 6) if parameter.ndim == 1 else 0.15 * noise)
     model.save_pretrained(folder / "adapter")
 
 
@@ -126,7 +144,11 @@ def merged_weights(folder, kind):
     base = kind.from_pretrained(folder / "hf").double().state_dict()
     merged = load(folder / "hf", kind).merge_and_unload().state_dict()
     return {f"merged.{name}": value for name, value in merged.items()
-            if name in base and not name.startswith("score") and not torch.equal(value, base[name])}
+            if name in base and not name.startswith(HEADS) and not torch.equal(value, base[name])}
+
+
+# Tasks with a label for each token, and how many of the tokens have one.
+EACH_TOKEN = {"masked": 0.3, "token": 0.7}
 
 
 # ---- batches --------------------------------------------------------------------------------------
@@ -146,7 +168,9 @@ def padded_rows(case, model, random, lengths):
     mask = place >= case.tokens - used if case.left else place < used
     ids = np.where(mask, token_ids(model, random, mask.shape), pad_id(model))
     batch = {"input_ids": ids, "attention_mask": mask.astype(np.int64)}
-    if case.left:
+    if getattr(model.config, "type_vocab_size", 0):
+        batch["token_type_ids"] = random.integers(0, model.config.type_vocab_size, mask.shape)
+    if case.left and case.family != "roberta":  # which counts past padding by itself
         batch["position_ids"] = np.maximum(np.cumsum(mask, axis=1) - 1, 0)
     return batch
 
@@ -161,6 +185,11 @@ def make_batch(case, model, number):
     mask = batch["attention_mask"] == 1
     if case.task == "sequence":
         labels = random.integers(0, model.config.num_labels, case.rows)
+    elif case.task in EACH_TOKEN:
+        classes = model.config.vocab_size if case.task == "masked" else model.config.num_labels
+        labels = np.where(mask & (random.random(mask.shape) < EACH_TOKEN[case.task]),
+                          random.integers(0, classes, mask.shape), IGNORED)
+        labels[number % case.rows, -1] = classes - 1  # the longest row's: at least one counts
     else:
         labels = np.where(mask & (random.random(mask.shape) < 0.9), batch["input_ids"], IGNORED)
         # Only padding could predict the first token of a row that is padded on the left.
@@ -188,7 +217,9 @@ def packed_rows(case, model, random):
 
 def label_count(task, batch):
     labels = batch["labels"]
-    return len(labels) if task == "sequence" else int((labels[:, 1:] != IGNORED).sum())
+    if task == "sequence":
+        return len(labels)
+    return int(((labels if task in EACH_TOKEN else labels[:, 1:]) != IGNORED).sum())
 
 
 # ---- one pass -------------------------------------------------------------------------------------
@@ -223,6 +254,9 @@ def run_once(task, model, batch):
     handle.remove()
     if task == "sequence":
         loss = functional.cross_entropy(logits, labels, reduction="sum")
+    elif task in EACH_TOKEN:
+        loss = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED,
+                                        reduction="sum")
     else:
         loss = shifted_loss(logits, labels)
     return loss, {"logits": logits, "last_hidden_state": seen[0].last_hidden_state}
@@ -331,12 +365,17 @@ def derive(case, kind, folder):
     model = load(folder / "hf", kind)
     recipe = Recipe(**case.recipe)
     inputs = make_batch(case, model, 7)
-    if case.config.get("activation_function") == "relu":
+    if "relu" in case.config.values() and case.family == "gpt2":
         assert nearest_to_a_kink(model, inputs, case.task) > 1e-6, "choose another name or scale"
     loss, outputs = run(case.task, model, inputs)
     loss = loss / label_count(case.task, inputs)
     loss.backward()
     grads = {f"grad.{name}": p.grad.clone() for name, p in trained(model).items()}
+    # A bias on all keys, without rotations, changes no softmax: its gradient is rounding alone.
+    noise = 1e-13 * max(grad.abs().max().item() for grad in grads.values())
+    zeros = [name for name, grad in grads.items() if 0 < grad.abs().max().item() < noise]
+    for name in zeros:
+        grads[name].zero_()
     merged = merged_weights(folder, kind) if case.adapter else {}
     store(folder / "case.safetensors", inputs | outputs | {"loss": loss} | grads | merged)
 
@@ -361,5 +400,6 @@ def derive(case, kind, folder):
     (folder / "trajectory.json").write_text(json.dumps(trajectory, indent=1))
     (folder / "case.json").write_text(json.dumps({
         "name": case.name, "family": model.config.model_type, "architecture": kind.__name__, "task": case.task,
-        "inputs": list(inputs), "outputs": list(outputs), "zero_gradients": []}, indent=1))
+        "inputs": list(inputs), "outputs": list(outputs),
+        "zero_gradients": [name.removeprefix("grad.") for name in zeros]}, indent=1))
     return folder

@@ -11,11 +11,12 @@ from pathlib import Path
 import torch
 from peft import PeftModel
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
+from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from cluster import Cluster
-from derive import FAMILIES, Case, derive
+from derive import FAMILIES, TOKEN_CLASSIFIERS, Case, derive
 from golden_test import golden
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,13 +25,19 @@ BIN = Path(os.environ.get("WEFT_BIN", ROOT / "build/release/bin"))
 TEXTS = [f"/usr/share/common-licenses/{name}" for name in ("GPL-3", "Apache-2.0")]
 PROMPTS = ["the ", "A model", "weft\n", "x", "Zwölf Äpfel 🍎 and"]
 
-JOB = """
+LANGUAGE_TASK = "  - {name: lm, type: causal_lm, data: {train: texts/, format: text}}\n"
+ENCODER_TASKS = """\
+  - {name: lm, type: masked_lm, data: {train: texts/, format: text}}
+  - {name: tags, type: token_classification, labels: 3,
+     data: {train: words.jsonl, validation: words.jsonl, format: jsonl}}
+"""
+JOB = f"""
 name: conformance
 kind: KIND
 model: MODEL
 TOKENIZER
 tasks:
-  - {name: lm, type: causal_lm, data: {train: texts/, format: text}}
+{LANGUAGE_TASK}""" + """\
   - {name: kind, type: sequence_classification, labels: 3,
      data: {train: rows.jsonl, validation: held.jsonl, format: jsonl}}
 training: {steps: 40, batch_size: 6, micro_batch_size: 4, sequence_length: 48, seed: 3,
@@ -125,6 +132,39 @@ def make_model(folder, family="gpt2", **more):
     model.save_pretrained(folder)
 
 
+def encoder_tokenizer(family):
+    """BERT's kind, or RoBERTa's."""
+    if family == "roberta":
+        specials = dict(bos_token="<s>", pad_token="<pad>", eos_token="</s>", unk_token="<unk>", mask_token="<mask>")
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        tokenizer.train(TEXTS, trainers.BpeTrainer(vocab_size=400, special_tokens=list(specials.values()),
+                                                   initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+                                                   show_progress=False))
+        tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+        return PreTrainedTokenizerFast(tokenizer_object=tokenizer, cls_token="<s>", sep_token="</s>", **specials)
+    specials = dict(pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]")
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.train(TEXTS, trainers.WordPieceTrainer(vocab_size=400, special_tokens=list(specials.values()),
+                                                     show_progress=False))
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **specials)
+
+
+def make_encoder(folder, family):
+    """As published: a model of masked language, without a head of classes."""
+    torch.manual_seed(5)
+    tokenizer = encoder_tokenizer(family)
+    tokenizer.save_pretrained(folder)
+    make_config, kind, _, settings = FAMILIES[family]
+    kind(make_config(**(settings | dict(vocab_size=len(tokenizer) + 3, pad_token_id=tokenizer.pad_token_id,
+                                        max_position_embeddings=64)))).save_pretrained(folder)
+
+
 class Generation(unittest.TestCase):
     def test_greedy_is_that_of_transformers(self):
         settings = [dict(), dict(activation_function="gelu", tie_word_embeddings=False,
@@ -167,13 +207,19 @@ class Export(unittest.TestCase):
                     text = f"{'é' * (i % 4)} {words[i % 3]} number {i * i}"
                     rows.write(json.dumps({"text": text, "label": i % 3}) + "\n")
 
+        with open(cls.inputs / "words.jsonl", "w", encoding="utf-8") as rows:
+            for i in range(40):
+                rows.write(json.dumps({"text": ["the", words[i % 3].title(), f"Übung{i}", "of", words[i % 2]],
+                                       "label": ["O", "B-X", "I-X", "O", "B-X"]}) + "\n")
+
     @classmethod
     def tearDownClass(cls):
         cls.cluster.__exit__(None, None, None)
 
-    def train(self, kind, model, tokenizer):
+    def train(self, kind, model, tokenizer, others=LANGUAGE_TASK):
         path = self.inputs / "job.yaml"
-        path.write_text(JOB.replace("KIND", kind).replace("MODEL", model)
+        text = JOB.replace(LANGUAGE_TASK, others if kind == "multi_task" else "")
+        path.write_text(text.replace("KIND", kind).replace("MODEL", model)
                         .replace("TOKENIZER", tokenizer))
         job = json.loads(self.cluster.weft("submit", "-f", path, "--json").stdout)["id"]
         return job, self.cluster.wait(job, "succeeded", timeout=300)
@@ -221,7 +267,8 @@ class Export(unittest.TestCase):
         self.assertEqual(len(AutoTokenizer.from_pretrained(folder)) <= model.config.vocab_size, True)
         self.assertEqual(AutoConfig.from_pretrained(folder).model_type, family)
         _, language_model, classifier, _ = FAMILIES[family]
-        kind = classifier if task == "sequence" else language_model
+        kind = TOKEN_CLASSIFIERS[family] if task == "token" else \
+            classifier if task == "sequence" else language_model
         with tempfile.TemporaryDirectory() as place:
             shutil.copytree(folder, Path(place) / "hf")
             case = derive(Case("exported", task, tokens=23, recipe=dict(steps=1, warmup=0)), kind,
@@ -267,6 +314,33 @@ class Export(unittest.TestCase):
                 self.assertAlmostEqual(answer["probabilities"][str(number)], probability, delta=1e-4)
             self.assertEqual(answer["probability"], max(answer["probabilities"].values()))
 
+    def check_words(self, job, folder):
+        """The loss and accuracy of words as transformers cuts them, and their classes."""
+        model = AutoModelForTokenClassification.from_pretrained(folder).eval()
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        if isinstance(tokenizer.backend_tokenizer.pre_tokenizer, pre_tokenizers.ByteLevel):
+            tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+        loss, hits, count, expected = 0.0, 0, 0, []
+        data = self.inputs / "words.jsonl"
+        for line in data.read_text().splitlines():
+            row = json.loads(line)
+            made = tokenizer(row["text"], is_split_into_words=True, return_tensors="pt")
+            with torch.no_grad():
+                logits = model(input_ids=made.input_ids).logits[0]
+            places = [made.word_ids().index(word) for word in range(len(row["text"]))]
+            labels = torch.tensor([model.config.label2id[name] for name in row["label"]])
+            loss += torch.nn.functional.cross_entropy(logits[places], labels, reduction="sum").item()
+            hits += int((logits[places].argmax(-1) == labels).sum())
+            count += len(labels)
+            expected.append([model.config.id2label[n] for n in logits[places].argmax(-1).tolist()])
+        measured = self.measured(job, data, "--task", "tags")
+        self.assertEqual(measured["labels"], count)
+        self.assertAlmostEqual(measured["loss"], loss / count, delta=1e-4 * loss / count)
+        self.assertAlmostEqual(measured["accuracy"], hits / count, places=6)
+        self.assertIn("f1", measured)
+        lines = self.cluster.weft("classify", folder, "--file", data, "--json").stdout.splitlines()
+        self.assertEqual([[word["label"] for word in json.loads(line)["words"]] for line in lines], expected)
+
     def check_perplexity(self, checkpoint, folder):
         """Of windows that share a token, so that each is predicted once, as transformers does it."""
         held = self.inputs / "held.txt"
@@ -292,8 +366,10 @@ class Export(unittest.TestCase):
     def test_an_adapter(self):
         for family, adapter in (
                 ("gpt2", "{type: lora, rank: 4, alpha: 16, dropout: 0.1}"),
-                ("llama", "{type: lora, rank: 3, rslora: true, targets: [all-linear]}")):
-            with self.subTest(family):
+                ("gpt2", "{type: lora, rank: 4, alpha: 16, dora: true, targets: [c_attn, c_fc]}"),
+                ("llama", "{type: lora, rank: 3, rslora: true, targets: [all-linear]}"),
+                ("llama", "{type: lora, rank: 3, dora: true, targets: [all-linear]}")):
+            with self.subTest(family + adapter):
                 folder = self.inputs / f"base-{family}"
                 make_model(folder, family, initializer_range=0.02)
                 job, done = self.train("multi_task", f"{{from: {folder}}}",
@@ -301,6 +377,51 @@ class Export(unittest.TestCase):
                 self.check_both_heads(job, done, family)
                 self.check_adapter(done, folder, "lm", AutoModelForCausalLM)
                 self.check_adapter(done, folder, "kind", AutoModelForSequenceClassification)
+
+    def test_an_encoder(self):
+        for family in ("bert", "roberta", "distilbert"):
+            with self.subTest(family):
+                folder = self.inputs / family
+                make_encoder(folder, family)
+                job, done = self.train("fine_tune", f"{{from: {folder}}}", "")
+                classes = self.export(done["checkpoint"], "kind")
+                self.check_loads(classes, AutoModelForSequenceClassification, "sequence", family)
+                self.check_evaluation(job, classes)
+
+    def test_an_encoder_of_three_tasks(self):
+        for family in ("bert", "roberta", "distilbert"):
+            with self.subTest(family):
+                folder = self.inputs / f"three-{family}"
+                make_encoder(folder, family)
+                job, done = self.train("multi_task", f"{{from: {folder}}}", "", ENCODER_TASKS)
+                masked = self.export(done["checkpoint"], "lm")
+                self.check_loads(masked, AutoModelForMaskedLM, "masked", family)
+                words = self.export(done["checkpoint"], "tags")
+                self.check_loads(words, AutoModelForTokenClassification, "token", family)
+                self.check_words(job, words)
+                self.check_loads(self.export(done["checkpoint"], "kind"),
+                                 AutoModelForSequenceClassification, "sequence", family)
+
+    def test_an_encoder_s_adapter(self):
+        for family, more in (("bert", ", targets: [all-linear]"), ("distilbert", "")):
+            with self.subTest(family):
+                folder = self.inputs / f"base-{family}"
+                make_encoder(folder, family)
+                job, done = self.train("fine_tune", f"{{from: {folder}}}",
+                                       f"adapter: {{type: lora, rank: 3, alpha: 12{more}}}")
+                classes = self.export(done["checkpoint"], "kind")
+                self.check_loads(classes, AutoModelForSequenceClassification, "sequence", family)
+                self.check_evaluation(job, classes)
+                self.check_adapter(done, folder, "kind", AutoModelForSequenceClassification)
+
+    def test_an_encoder_from_a_configuration(self):
+        job, done = self.train(
+            "pretrain", "{family: bert, config: {num_hidden_layers: 2, num_attention_heads: 4, "
+            "hidden_size: 32, intermediate_size: 50, max_position_embeddings: 64, vocab_size: 257}}",
+            "tokenizer: {type: byte}")
+        classes = self.export(done["checkpoint"], "kind")
+        self.check_loads(classes, AutoModelForSequenceClassification, "sequence", "bert")
+        self.check_evaluation(job, classes)
 
     def test_a_model_from_a_configuration(self):
         job, done = self.train(

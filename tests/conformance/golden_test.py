@@ -70,6 +70,30 @@ CASES = [
         attention_bias=True, num_key_value_heads=1, use_sliding_window=True, sliding_window=3,
         layer_types=["sliding_attention", "full_attention"])),
     Case("qwen3-packed", task="packed", family="qwen3"),
+    # Encoders; of a row that is padded on the left the first token, which is pooled, is padding.
+    Case("bert-sequence", task="sequence", family="bert", rows=7, config=dict(num_labels=5)),
+    Case("bert-sequence-left", task="sequence", family="bert", left=True, config=dict(
+        num_labels=2, hidden_act="silu", layer_norm_eps=1e-3, num_hidden_layers=3,
+        num_attention_heads=4, pad_token_id=None)),
+    Case("roberta-sequence", task="sequence", family="roberta", rows=7, config=dict(num_labels=3)),
+    Case("roberta-sequence-left", task="sequence", family="roberta", left=True, tokens=31,
+         config=dict(num_labels=4, hidden_act="gelu_new", type_vocab_size=1)),
+    Case("distilbert-sequence", task="sequence", family="distilbert", config=dict(num_labels=3)),
+    Case("distilbert-sequence-left", task="sequence", family="distilbert", left=True, rows=3,
+         config=dict(num_labels=2, activation="gelu_new", n_layers=1)),
+    Case("bert-masked", task="masked", family="bert", rows=7),
+    Case("bert-masked-left", task="masked", family="bert", left=True, config=dict(
+        hidden_act="gelu_new", layer_norm_eps=1e-3, num_attention_heads=4, type_vocab_size=1)),
+    Case("roberta-masked", task="masked", family="roberta", rows=3, tokens=31),
+    Case("roberta-masked-left", task="masked", family="roberta", left=True,
+         config=dict(hidden_act="silu")),
+    Case("distilbert-masked", task="masked", family="distilbert", rows=7),
+    Case("distilbert-masked-left", task="masked", family="distilbert", left=True,
+         config=dict(activation="silu", n_layers=1)),
+    Case("bert-token", task="token", family="bert", rows=7, config=dict(num_labels=5)),
+    Case("roberta-token", task="token", family="roberta", left=True, config=dict(num_labels=2)),
+    Case("distilbert-token", task="token", family="distilbert", tokens=30,
+         config=dict(num_labels=9)),
     # Adapters: other maps, ranks and scalings of each family. PEFT turns GPT-2's matrices by itself.
     Case("lora", adapter=dict(r=8, lora_alpha=16)),
     Case("lora-all", left=True, adapter=dict(r=3, lora_alpha=5, target_modules="all-linear"),
@@ -78,6 +102,15 @@ CASES = [
     Case("lora-sequence", task="sequence", rows=7, config=dict(num_labels=3),
          adapter=dict(r=4, lora_alpha=2, use_rslora=True, target_modules=["c_proj", "c_fc"])),
     Case("lora-parts", task="packed", adapter=dict(r=2, target_modules=["c_attn", "c_fc"])),
+    Case("dora", left=True, adapter=dict(r=3, lora_alpha=5, target_modules="all-linear", use_dora=True),
+         config=dict(tie_word_embeddings=False)),
+    Case("dora-sequence", task="sequence", rows=7, config=dict(num_labels=3),
+         adapter=dict(r=4, lora_alpha=2, use_rslora=True, use_dora=True,
+                      target_modules=["c_attn", "mlp.c_proj"])),
+    Case("dora-llama", family="llama", config=dict(attention_bias=True), adapter=dict(
+        r=7, lora_alpha=4, use_rslora=True, use_dora=True, target_modules="all-linear")),
+    Case("dora-qwen2", family="qwen2", adapter=dict(
+        r=2, use_dora=True, target_modules=["q_proj", "v_proj", "down_proj"])),
     # Keys and values of heads that ranks share.
     Case("lora-llama", family="llama", adapter=dict(
         r=5, lora_alpha=10, target_modules=["k_proj", "v_proj", "o_proj"])),
@@ -89,6 +122,12 @@ CASES = [
     Case("lora-qwen2", family="qwen2", config=dict(tie_word_embeddings=True), adapter=dict(
         r=40, lora_alpha=20, target_modules=["q_proj", "gate_proj", "down_proj"])),
     Case("lora-qwen3", family="qwen3", adapter=dict(r=6, target_modules=["up_proj"])),
+    # PEFT leaves the pooler frozen unless it is told to save it.
+    Case("lora-bert", task="sequence", family="bert", rows=7, config=dict(num_labels=3), adapter=dict(
+        r=4, lora_alpha=8, modules_to_save=["bert.pooler.dense", "classifier"])),
+    Case("lora-distilbert", task="sequence", family="distilbert", config=dict(num_labels=3),
+         adapter=dict(r=3, target_modules=["q_lin", "out_lin", "lin1", "lin2"],
+                      modules_to_save=["pre_classifier", "classifier"])),
 ]
 
 

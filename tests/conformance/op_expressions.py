@@ -262,7 +262,7 @@ def token_loss(logits, labels, a):
 
 
 def linear_cross_entropy_sum(x, a):
-    return token_loss(F.linear(x[0], x[1]), x[2], a)
+    return token_loss(F.linear(x[0], x[1], x[3] if len(x) > 3 else None), x[2], a)
 
 
 def vocabulary_parallel_cross_entropy(x, a):
@@ -412,6 +412,7 @@ EXPRESSIONS = {
     "smoothed_cross_entropy_sum": smoothed_cross_entropy_sum,
     "ctc_loss": ctc_loss,
     "linear_cross_entropy_sum": linear_cross_entropy_sum,
+    "linear_cross_entropy_biased": linear_cross_entropy_sum,
     "linear_cross_entropy_smoothed": linear_cross_entropy_sum,
     "vocabulary_parallel_cross_entropy": vocabulary_parallel_cross_entropy,
 }

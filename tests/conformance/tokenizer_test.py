@@ -1,4 +1,4 @@
-"""BPE over bytes and over characters against the `tokenizers` package: tokenizers trained here on the
+"""BPE over bytes and over characters, and WordPiece, against the `tokenizers` package: tokenizers trained here on the
 text of this repository and on other scripts, then thousands of hard strings and random ids; ids,
 offsets and decoded texts."""
 import copy
@@ -231,6 +231,35 @@ def character_tokenizers():
     }
 
 
+def word_piece(size=900, post="BertProcessing", **normalizer):
+    """BERT's; signs and marks that came after Unicode 8 its tables do not know, ours leave out."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(**normalizer)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer.train_from_iterator(corpus(), trainers.WordPieceTrainer(
+        vocab_size=size, special_tokens=specials, show_progress=False))
+    tokenizer.add_tokens([AddedToken("thread", single_word=True), AddedToken("<tag>", normalized=False)])
+    end, start = ("[SEP]", tokenizer.token_to_id("[SEP]")), ("[CLS]", tokenizer.token_to_id("[CLS]"))
+    tokenizer.post_processor = processors.BertProcessing(end, start) if post == "BertProcessing" else \
+        processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[end, start])
+    return tokenizer
+
+
+def word_pieces():
+    return {
+        "uncased": word_piece(),
+        "cased": word_piece(lowercase=False, post="template"),
+        "plain": word_piece(clean_text=False, handle_chinese_chars=False, strip_accents=False),
+        "accents": word_piece(lowercase=True, strip_accents=False),
+        "roberta": bpe(pre_tokenizers.ByteLevel(add_prefix_space=False),
+                       post=lambda t: processors.RobertaProcessing(
+                           ("<pad>", t.token_to_id("<pad>")),
+                           ("<|endoftext|>", t.token_to_id("<|endoftext|>")))),
+    }
+
+
 # Offsets that Weft gives otherwise: a character that normalization has joined out of several comes
 # from all of them, not from the first one.
 OTHER_OFFSETS = {"nfc"}
@@ -307,13 +336,13 @@ class TokenizerAgrees(unittest.TestCase):
 
     def test_ids_offsets_and_texts(self):
         texts = strings()
-        for name, tokenizer in (tokenizers_to_compare() | character_tokenizers()).items():
+        for name, tokenizer in (tokenizers_to_compare() | character_tokenizers() | word_pieces()).items():
             with self.subTest(name):
                 self.compare(tokenizer, texts, {"offsets"} if name in OTHER_OFFSETS else
                              {"decoded"} if name in OTHER_DECODED else ())
 
     def test_ids_as_a_model_draws_them(self):
-        for name, tokenizer in (tokenizers_to_compare() | character_tokenizers()).items():
+        for name, tokenizer in (tokenizers_to_compare() | character_tokenizers() | word_pieces()).items():
             with self.subTest(name):
                 before = tokenizer.encode("It", add_special_tokens=False).ids
                 self.compare_ids(tokenizer, random_ids(tokenizer, 1500), before,

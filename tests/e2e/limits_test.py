@@ -287,7 +287,7 @@ class Memory(unittest.TestCase):
         self.limit.write_text(str(base + (700 << 10)))
         alone = self.cluster.wait(self.submit(1, 768, 2), ("succeeded", "failed"))
         self.assertEqual(alone["state"], "failed", alone)
-        self.assertRegex(alone["reason"], "rank 0: out of memory: .* refuses .*memory.*lower "
+        self.assertRegex(alone["reason"], "rank 0 reports: out of memory: .* refuses .*memory.*lower "
                                           "training.micro_batch_size")
         self.assertEqual(alone["attempt"], 1)  # another one would end alike
         two = self.cluster.wait(self.submit(2, 768, 2), ("succeeded", "failed"))
@@ -323,7 +323,7 @@ class Memory(unittest.TestCase):
         done = self.cluster.wait(job, ("succeeded", "failed"))
         self.assertEqual((done["state"], done["attempt"]), ("failed", 1),
                          self.cluster.events(job))
-        self.assertRegex(done["reason"], "rank 0: out of memory: .* refuses .*; it may take "
+        self.assertRegex(done["reason"], "rank 0 reports: out of memory: .* refuses .*; it may take "
                                          "900000000 bytes, its share of the node; lower ")
         small = self.submit(1, 16, 1)
         self.assertEqual(self.cluster.wait(small, ("succeeded", "failed"))["state"], "succeeded")

@@ -125,7 +125,8 @@ class LoopbackTest(unittest.TestCase):
             self.assertEqual(found["accuracy"], told["validation_accuracy"])
 
     def test_an_adapter_trains_and_is_exported_both_ways(self):
-        base = self.cluster.wait(self.submit(60, 30), "succeeded")["checkpoint"]
+        base = self.submit(60, 30)
+        self.cluster.wait(base, "succeeded")
         rows = self.cluster.folder / "adapter-rows.jsonl"
         rows.write_text("".join(json.dumps({"text": f"row {i}", "label": i % 3}) + "\n"
                                 for i in range(12)))
@@ -133,6 +134,11 @@ class LoopbackTest(unittest.TestCase):
             "fine-tune", base, rows, "--lora-rank", 2, "--lora-targets", "all-linear", "--steps", 20,
             "--batch-size", 4, "--file", self.cluster.folder / "adapter.yaml", "--wait", "--json").stdout)
         self.assertEqual(done["state"], "succeeded")
+        shown = self.cluster.weft("show", done["id"]).stdout
+        self.assertRegex(shown, r"adapter: +lora, rank 2, of all-linear\n")
+        numbers = self.cluster.events(done["id"])[0]["data"]
+        self.assertLess(int(numbers["trained_parameters"]), int(numbers["parameters"]) / 2)
+        self.assertIn(f"{numbers['trained_parameters']} of {numbers['parameters']} parameters", shown)
         checkpoint, folder = done["checkpoint"], self.cluster.folder
         self.cluster.weft("export", checkpoint, "--to", folder / "merged")
         self.cluster.weft("export", checkpoint, "--to", folder / "adapter", "--adapter")
@@ -195,7 +201,8 @@ class LoopbackTest(unittest.TestCase):
                           resumed["spec"]["parallel"]["tensor"]), ("queued", 2, 1))
         done = self.cluster.wait(job, "succeeded")
         self.assertEqual(sorted(rank["data"] for rank in done["ranks"]), [0, 1])
-        self.assertIn("to 1e-4, for the mesh changed from 1x1x2 to 2x1x1", done["resume_note"])
+        self.assertIn("to 1e-4, for the mesh changed from data 1 x sequence 1 x tensor 2 to data 2 x "
+                      "sequence 1 x tensor 1", done["resume_note"])
         curve = losses(self.cluster.metrics(job))
         self.assertEqual(sorted(curve), sorted(whole))
         for step, loss in curve.items():

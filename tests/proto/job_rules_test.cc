@@ -64,6 +64,7 @@ TEST(JobRules, AnAdapterIsThereWhereItIsAskedFor) {
     EXPECT_EQ(tuned.adapter().alpha(), 8);
     EXPECT_EQ(tuned.adapter().dropout(), 0);
     EXPECT_FALSE(tuned.adapter().rslora());
+    EXPECT_FALSE(tuned.adapter().dora());
     EXPECT_EQ(tuned.adapter().base_model(), "ckpt-1");
   }
 }
@@ -115,6 +116,35 @@ parallel: {data: 2, tensor: 3}
   EXPECT_EQ(spec.training().micro_batch_size(), 4);  // 7 rows over 2 ranks: 4 and 3
   EXPECT_EQ(spec.resources().slots(), 6);
   EXPECT_FALSE(spec.has_tokenizer());
+}
+
+TEST(JobRules, MaskedTasksAreNotCutIntoBlocks) {
+  proto::JobSpec spec;
+  const Status status = finish(R"(
+name: small
+kind: fine_tune
+model: {from: ckpt-1}
+tasks: [{type: masked_lm, data: {train: a.txt}}]
+training: {steps: 5, reproducible: topology}
+)",
+                               &spec);
+  EXPECT_EQ(status.field(), "training.reproducible");
+  EXPECT_EQ(status.value(), "topology");
+  EXPECT_EQ(status.line(), 6);
+}
+
+TEST(JobRules, MaskedTasksHaveARate) {
+  for (const auto& [rate, expected] : {std::pair{"", 0.15}, {", mask_rate: 0.4", 0.4}}) {
+    proto::JobSpec spec;
+    const std::string task = std::string("{type: masked_lm, data: {train: a.txt}") + rate + "}";
+    ASSERT_EQ(finish("name: small\nkind: fine_tune\nmodel: {from: ckpt-1}\ntasks: [" + task +
+                         "]\ntraining: {steps: 5}\n",
+                     &spec)
+                  .to_string(),
+              "ok");
+    EXPECT_EQ(spec.tasks(0).name(), "masked_lm");
+    EXPECT_EQ(spec.tasks(0).mask_rate(), expected);
+  }
 }
 
 constexpr const char* kAutomatic = R"(
@@ -257,6 +287,14 @@ const Edit kEdits[] = {
     {"weight: 1.0", "weight: -0.0", "tasks[0].weight", 6, "must be above 0"},
     {"weight: 1.0", "labels: 3", "tasks[0].labels", 6, "only for sequence_classification"},
     {"labels: 8, ", "", "tasks[1].labels", 7, "is required for sequence_classification"},
+    {"weight: 1.0", "mask_rate: 0.15", "tasks[0].mask_rate", 6, "is only for masked_lm"},
+    {"type: causal_lm", "type: masked_lm, mask_rate: 0", "tasks[0].mask_rate", 6, "above 0"},
+    {"type: causal_lm", "type: masked_lm, mask_rate: 1", "tasks[0].mask_rate", 6, "below 1"},
+    {"type: causal_lm", "type: masked_lm, labels: 2", "tasks[0].labels", 6, "is only for"},
+    {"type: causal_lm", "type: token_classification", "tasks[0].labels", 6,
+     "is required for token_classification"},
+    {"type: causal_lm", "type: token_classification, labels: 9", "tasks[0].data.format", 6,
+     "must be jsonl for token_classification"},
     {"labels: 8", "labels: 1", "tasks[1].labels", 7, "must be between 2 and 100000"},
     {"labels: 8", "labels: 0", "tasks[1].labels", 7, "must be between 2 and 100000"},
     {"format: jsonl", "format: text", "tasks[1].data.format", 7, "must be jsonl"},

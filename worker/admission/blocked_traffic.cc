@@ -73,9 +73,10 @@ AxisTraffic value_traffic(const Buckets& buckets, std::span<const ShardSize> sha
   for (const Bucket& bucket : buckets.all()) {
     const int64_t bytes = s.element * bucket.own_places(s.precision).length;
     const AxisTraffic values{bytes * others, others};
-    const bool once = !tied_logits && (bucket.unit == 0 || bucket.unit == last);
     const bool gathered = zero == 3 && bucket.unit >= 0;
-    all += values * (repeats_of(bucket, shards) * (gathered ? (once ? 1 : 2) * s.rounds : 1));
+    all += values * (repeats_of(bucket, shards) * (gathered ? 2 * s.rounds : 1));
+    const bool stays_open = !tied_logits && (bucket.unit == 0 || bucket.unit == last);
+    if (gathered && stays_open) all -= values * s.rounds;
   }
   return all;
 }

@@ -179,8 +179,31 @@ std::string tokenizer_name(const InputFiles& files) {
   return names.size() == 1 ? names.front() : "tokenizer.json";
 }
 
-Status check_tokenizer_files(const std::string& field, const InputFiles& files,
-                             const std::string& name, int64_t vocabulary) {
+bool masks(const proto::JobSpec& spec) {
+  return std::ranges::any_of(
+      spec.tasks(), [](const auto& task) { return task.type() == proto::TASK_TYPE_MASKED_LM; });
+}
+
+// What the tasks need of a tokenizer: a mask token, and room for a text between what it puts
+// around.
+Status check_use(const proto::JobSpec& spec, const std::string& field, const std::string& name,
+                 const Tokenizer& tokenizer) {
+  if (masks(spec) && !tokenizer.mask_id()) {
+    return Status::invalid(field, name + " without a mask token",
+                           "must have one for masked_lm: mask_token in tokenizer_config.json");
+  }
+  const bool puts_around = std::ranges::any_of(
+      spec.tasks(), [](const auto& task) { return task.type() != proto::TASK_TYPE_CAUSAL_LM; });
+  const int64_t around = std::ssize(tokenizer.prefix_ids()) + std::ssize(tokenizer.suffix_ids());
+  if (!puts_around || spec.training().sequence_length() > around) return {};
+  return Status::invalid("training.sequence_length",
+                         std::to_string(spec.training().sequence_length()),
+                         "must exceed the " + std::to_string(around) +
+                             " tokens that the tokenizer puts around a text");
+}
+
+Status check_tokenizer_files(const proto::JobSpec& spec, const std::string& field,
+                             const InputFiles& files, const std::string& name, int64_t vocabulary) {
   if (!files.size(name)) {
     const bool sentencepiece = files.size(std::string(kSentencePieceFile)).has_value();
     return Status::invalid(field, "a folder without it",
@@ -196,7 +219,9 @@ Status check_tokenizer_files(const std::string& field, const InputFiles& files,
   }
   const auto tokenizer = load_tokenizer_json(*json, beside);
   if (!tokenizer) return inside(field, name, tokenizer.error());
-  if (vocabulary == 0 || (*tokenizer)->vocab_size() <= vocabulary) return {};
+  if (vocabulary == 0 || (*tokenizer)->vocab_size() <= vocabulary) {
+    return check_use(spec, field, name, **tokenizer);
+  }
   return Status::invalid(
       field, name + " with " + std::to_string((*tokenizer)->vocab_size()) + " tokens",
       "must have at most the model's vocab_size = " + std::to_string(vocabulary));
@@ -204,17 +229,61 @@ Status check_tokenizer_files(const std::string& field, const InputFiles& files,
 
 Status check_tokenizer(const proto::JobSpec& spec, const ModelInputs& inputs, int64_t vocabulary) {
   if (inputs.tokenizer != nullptr) {
-    return check_tokenizer_files("tokenizer.from", *inputs.tokenizer,
+    return check_tokenizer_files(spec, "tokenizer.from", *inputs.tokenizer,
                                  tokenizer_name(*inputs.tokenizer), vocabulary);
+  }
+  if (spec.tokenizer().type() == proto::TOKENIZER_TYPE_BYTE && masks(spec)) {
+    return Status::invalid("tokenizer.type", "byte",
+                           "must be another for masked_lm: bytes have no mask token");
   }
   if (spec.has_tokenizer() || inputs.model == nullptr) return {};
   if (inputs.model->size("tokenizer.json")) {
-    return check_tokenizer_files("model.from", *inputs.model, "tokenizer.json", vocabulary);
+    return check_tokenizer_files(spec, "model.from", *inputs.model, "tokenizer.json", vocabulary);
   }
   const bool sentencepiece = inputs.model->size(std::string(kSentencePieceFile)).has_value();
   return Status::invalid("tokenizer", "absent",
                          "is required: the model's folder has " + no_tokenizer_json(sentencepiece) +
                              "; or give tokenizer.type or tokenizer.from");
+}
+
+// Parameters of a head begin with its task's name and a dot, those of no other do.
+Status check_task_names(const proto::JobSpec& spec, const ModelFamily& family) {
+  for (int i = 0; i < spec.tasks_size(); ++i) {
+    const std::string& name = spec.tasks(i).name();
+    const std::string field = "tasks[" + std::to_string(i) + "].name";
+    if (name + "." == family.prefix()) {
+      return Status::invalid(field, name,
+                             "must be another: names of the model's parameters begin with it");
+    }
+    for (const proto::TaskSpec& other : spec.tasks()) {
+      if (!name.starts_with(other.name() + ".")) continue;
+      return Status::invalid(field, name,
+                             "must not be the name of another task and what follows a dot: names "
+                             "of the parameters of " +
+                                 other.name() + " begin with it");
+    }
+  }
+  return {};
+}
+
+// A task is one of those that the model can be trained for.
+Status check_tasks(const proto::JobSpec& spec, const ModelConfig& config) {
+  for (int i = 0; i < spec.tasks_size(); ++i) {
+    const std::string type = task_type_name(spec.tasks(i));
+    const std::string field = "tasks[" + std::to_string(i) + "].type";
+    const std::optional<HeadKind> kind = head_kind(type);
+    if (!kind && !config.attention.causal) {
+      return Status::invalid(field, type,
+                             "must be another for " + config.family +
+                                 ", an encoder: its tokens see those behind them");
+    }
+    if (kind && !family_of(config).head(config, *kind, spec.tasks(i).labels())) {
+      return Status::invalid(field, type,
+                             "must be another for " + config.family +
+                                 ", a decoder: its tokens do not see those behind them");
+    }
+  }
+  return {};
 }
 
 }  // namespace
@@ -231,6 +300,8 @@ Status check_model(const proto::JobSpec& spec, const ModelInputs& inputs, Admitt
   WEFT_ASSIGN_OR_RETURN(const auto written,
                         json_to_struct(model.family->config_json(*model.config, ExportHead{})));
   WEFT_RETURN_IF_ERROR(check_model_fit(spec, written));
+  WEFT_RETURN_IF_ERROR(check_task_names(spec, *model.family));
+  WEFT_RETURN_IF_ERROR(check_tasks(spec, *model.config));
   WEFT_RETURN_IF_ERROR(check_sizes(spec, *model.config));
   WEFT_RETURN_IF_ERROR(check_blocks(spec, *model.config));
   return check_tokenizer(spec, inputs, model.config->vocabulary);

@@ -11,6 +11,9 @@
 
 namespace weft {
 
+// Whether a folder's head has classes of what the task classifies.
+bool classifies_alike(const HfFolder& folder, const proto::TaskSpec& task);
+
 // Names of the classes of the head that `task` of the job can take over, in the order of its rows:
 // of the task of that name in a checkpoint, or of a folder, whose one head goes to a job's only
 // task. Empty: integers, no head, or neither source (nullptr).

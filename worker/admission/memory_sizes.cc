@@ -112,7 +112,8 @@ Sizes::Sizes(const ModelConfig& config, const proto::JobSpec& spec,
 
 int64_t Sizes::attention() const {
   return element * (kept_input(adapted.columns) + tokens * 2 * (features + key_features) +
-                    key_copies + of_adapters(adapted.columns, adapted.rows, features)) +
+                    key_copies + of_adapters(adapted.columns, adapted.rows, features) +
+                    of_magnitudes(adapted.outputs, adapted.rows)) +
          kSingle * (tokens * heads + 2 * between) + of_head_norms();
 }
 
@@ -123,8 +124,10 @@ int64_t Sizes::kept_input(int64_t adapters) const {
 
 int64_t Sizes::left_of_first() const {
   if (rank == 0 || again() || adapted.columns > 0) return 0;
-  int64_t left = stream() + attention() -
-                 element * (adapted.rows > 0 ? tokens * features + rank * between : 0);
+  int64_t left = stream() + attention();
+  if (adapted.rows > 0) {
+    left -= element * (tokens * features + rank * between + of_magnitudes(0, adapted.rows));
+  }
   if (adapted.rows > 0) return left;
   left += element * between * hidden + kSingle * 2 * between;
   if (adapted.mlp_columns > 0) return left;
@@ -135,6 +138,10 @@ int64_t Sizes::of_adapters(int64_t columns, int64_t rows, int64_t row_features) 
   const int64_t dropped =
       dropout > 0 ? columns * between * hidden + rows * tokens * row_features : 0;
   return rank * (columns * tokens + rows * between) + dropped;
+}
+
+int64_t Sizes::of_magnitudes(int64_t outputs, int64_t rows) const {
+  return adapted.rescaled ? tokens * outputs + rows * between * hidden : 0;
 }
 
 int64_t Sizes::of_head_norms() const {
@@ -149,7 +156,8 @@ int64_t Sizes::mlp() const {
   const bool kept_inner = rank == 0 || (adapted.mlp_rows > 0 && dropout == 0);
   return element * (between * hidden + kept_input(adapted.mlp_columns) +
                     (kept_inner ? tokens * inner : 0) +
-                    of_adapters(adapted.mlp_columns, adapted.mlp_rows, inner)) +
+                    of_adapters(adapted.mlp_columns, adapted.mlp_rows, inner) +
+                    of_magnitudes(adapted.mlp_outputs, adapted.mlp_rows)) +
          input * tokens * (gated ? 2 : 1) * inner + kSingle * 2 * between;
 }
 

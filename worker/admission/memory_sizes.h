@@ -55,6 +55,8 @@ struct Sizes {
   int64_t left_of_first() const;
   // Elements that these adapters keep: what A gives, and with dropout what it was given.
   int64_t of_adapters(int64_t columns, int64_t rows, int64_t row_features) const;
+  // Elements that DoRA keeps: what it rescales, of columns with so many outputs and of rows.
+  int64_t of_magnitudes(int64_t outputs, int64_t rows) const;
   // Kept of a block's attention: norm and its statistics, query, key, value, result and
   // log-sum-exp, and copies of what several ranks hold.
   int64_t attention() const;

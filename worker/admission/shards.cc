@@ -3,20 +3,14 @@
 #include <algorithm>
 
 #include "proto/job.pb.h"
+#include "proto/json/job_rules.h"
 
 namespace weft {
 namespace {
 
 constexpr int64_t kBlocksPlanned = 2;  // the first, and one that stands for all further ones
 
-}  // namespace
-
-std::vector<ShardSize> shards_of(const ModelFamily& family, const ModelConfig& config,
-                                 const proto::JobSpec& spec, int tensor_index) {
-  std::vector<ShardSize> shards;
-  const int64_t planned = std::min(config.layers, kBlocksPlanned);
-  const std::vector<ParameterInfo> plan =
-      family.plan(*family.with_layers(config, planned), spec.parallel().tensor(), tensor_index);
+void add(std::span<const ParameterInfo> plan, std::vector<ShardSize>& shards) {
   for (size_t i = 0; i < plan.size(); ++i) {
     const ParameterInfo& info = plan[i];
     const int64_t all = info.shape.elements();
@@ -27,29 +21,60 @@ std::vector<ShardSize> shards_of(const ModelFamily& family, const ModelConfig& c
                       info.shape.dims() >= 2, info.looked_up,
                       i > 0 && same_layer(plan[i - 1], info), info.shard.copy, info.shard.copies,
                       info.keep_fp32, info.behind_attention, info.trained});
-    if (maps_input(info)) shards.back().adapts = whole ? Adapts::kColumn : Adapts::kRow;
-    if (info.unit == planned) shards.back().repeats += config.layers - planned;
-    if (info.unit > planned) shards.back().unit += config.layers - planned;
+    shards.back().adapter_part = adapter_part(info);
+  }
+}
+
+}  // namespace
+
+std::vector<ShardSize> shards_of(const ModelFamily& family, const ModelConfig& config,
+                                 const proto::JobSpec& spec, int tensor_index) {
+  std::vector<ShardSize> shards;
+  const int64_t planned = std::min(config.layers, kBlocksPlanned);
+  const int tensor = spec.parallel().tensor();
+  add(family.plan(*family.with_layers(config, planned), tensor, tensor_index), shards);
+  for (ShardSize& shard : shards) {
+    if (shard.unit == planned) shard.repeats += config.layers - planned;
+    if (shard.unit > planned) shard.unit += config.layers - planned;
   }
   int64_t unit = 0;
   for (const proto::TaskSpec& task : spec.tasks()) {
     --unit;
-    if (task.labels() > 0) {
-      shards.push_back({unit, int64_t{task.labels()} * config.hidden, true, true});
-    }
+    const auto kind = head_kind(task_type_name(task));
+    const auto head = kind ? family.head(config, *kind, task.labels()) : std::nullopt;
+    if (!head) continue;
+    std::vector<ParameterInfo> plan = head_plan(*head, config, "", tensor, tensor_index);
+    for (ParameterInfo& info : plan) info.unit = unit;
+    add(plan, shards);
   }
   return shards;
+}
+
+ParameterCount count_parameters(const ModelFamily& family, const ModelConfig& config,
+                                const proto::JobSpec& spec) {
+  proto::JobSpec whole = spec;
+  whole.mutable_parallel()->set_tensor(1);
+  ParameterCount count;
+  for (const ShardSize& shard : shards_of(family, config, whole, 0)) {
+    const int64_t elements = shard.elements * shard.repeats;
+    count.all += elements;
+    if (shard.trained) count.trained += elements;
+  }
+  return count;
 }
 
 AdaptedMaps adapted_maps(std::span<const ShardSize> shards) {
   AdaptedMaps maps;
   for (const ShardSize& shard : shards) {
-    if (shard.unit != 1 || shard.adapts == Adapts::kNothing) continue;
-    const bool column = shard.adapts == Adapts::kColumn;
-    if (shard.behind_attention) {
-      ++(column ? maps.mlp_columns : maps.mlp_rows);
-    } else {
-      ++(column ? maps.columns : maps.rows);
+    if (shard.unit != 1) continue;
+    const bool in_mlp = shard.behind_attention;
+    if (shard.adapter_part == AdapterPart::kInput) {
+      // What is not cut by its inputs is by its outputs.
+      if (shard.whole) ++(in_mlp ? maps.mlp_columns : maps.columns);
+      if (!shard.whole) ++(in_mlp ? maps.mlp_rows : maps.rows);
+    } else if (shard.adapter_part == AdapterPart::kMagnitude) {
+      maps.rescaled = true;
+      if (!shard.whole) (in_mlp ? maps.mlp_outputs : maps.outputs) += shard.elements;
     }
   }
   return maps;
@@ -80,8 +105,7 @@ DType precision_of(const proto::JobSpec& spec) {
 }
 
 bool models_language(const proto::JobSpec& spec) {
-  return std::any_of(spec.tasks().begin(), spec.tasks().end(),
-                     [](const auto& task) { return task.type() == proto::TASK_TYPE_CAUSAL_LM; });
+  return !std::ranges::all_of(spec.tasks(), classifies);
 }
 
 }  // namespace weft

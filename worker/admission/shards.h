@@ -15,9 +15,6 @@ class JobSpec;
 
 namespace weft {
 
-// Of an adapter's A: what kind of map it stands beside (parallel/low_rank.h).
-enum class Adapts { kNothing, kColumn, kRow };
-
 struct ShardSize {
   int64_t unit = 0, elements = 0;  // ParameterInfo::unit; of this rank's part
   bool whole = false;              // every rank of the tensor axis holds all of it
@@ -28,7 +25,7 @@ struct ShardSize {
   bool keep_fp32 = false;         // ParameterInfo::keep_fp32
   bool behind_attention = false;  // ParameterInfo::behind_attention
   bool trained = true;            // ParameterInfo::trained
-  Adapts adapts = Adapts::kNothing;
+  AdapterPart adapter_part = AdapterPart::kNone;
   int64_t repeats = 1;  // it stands for so many, of units that are alike and follow each other
   bool operator==(const ShardSize&) const = default;
 };
@@ -40,10 +37,19 @@ struct ShardSize {
 std::vector<ShardSize> shards_of(const ModelFamily& family, const ModelConfig& config,
                                  const proto::JobSpec& spec, int tensor_index);
 
+// Elements of the whole model, each once.
+struct ParameterCount {
+  int64_t all = 0, trained = 0;
+};
+ParameterCount count_parameters(const ModelFamily& family, const ModelConfig& config,
+                                const proto::JobSpec& spec);
+
 // How many linear maps of a block have an adapter.
 struct AdaptedMaps {
   int64_t columns = 0, rows = 0;  // before its attention's scores and behind them
   int64_t mlp_columns = 0, mlp_rows = 0;
+  bool rescaled = false;                 // by DoRA
+  int64_t outputs = 0, mlp_outputs = 0;  // then: of the columns, on this rank
   int64_t all() const { return columns + rows + mlp_columns + mlp_rows; }
 };
 AdaptedMaps adapted_maps(std::span<const ShardSize> shards);

@@ -81,6 +81,8 @@ class TensorTraffic {
     if (recompute == proto::ACTIVATION_CHECKPOINTING_FULL) all += both * (2 * config_.layers);
     if (adapted_.all() > 0) {
       all += adapters(rows, tokens);
+      if (adapted_.rescaled) all += norms();
+      if (adapted_.rescaled && config_.adapter.dropout > 0) all += second_products(gather, scatter);
       all -= nobody_asks_for(gather, scatter);
     }
     all += gather;  // what the head reads
@@ -96,13 +98,42 @@ class TensorTraffic {
     const int64_t width = element_bytes(spec_) * rows * config_.adapter.rank;
     const AxisTraffic gather = gather_traffic(tokens, width, ranks_, index_);
     const AxisTraffic scatter = scatter_traffic(tokens, width, ranks_, index_);
-    const auto recompute = spec_.training().activation_checkpointing();
-    const bool full = recompute == proto::ACTIVATION_CHECKPOINTING_FULL;
-    const bool again = full || recompute == proto::ACTIVATION_CHECKPOINTING_SELECTIVE;
     AxisTraffic block = (gather + scatter) * adapted_.all();
-    if (again) block += gather * adapted_.columns + scatter * adapted_.rows;
-    if (full) block += gather * adapted_.mlp_columns + scatter * adapted_.mlp_rows;
+    if (again()) block += gather * adapted_.columns + scatter * adapted_.rows;
+    if (full()) block += gather * adapted_.mlp_columns + scatter * adapted_.mlp_rows;
     return block * config_.layers;
+  }
+
+  // DoRA's sums of squares of row-parallel weights, wherever something is computed.
+  AxisTraffic norms() const {
+    const int64_t times = adapted_.rows * (again() ? 2 : 1) + adapted_.mlp_rows * (full() ? 2 : 1);
+    return reduce_traffic(config_.hidden, kSingle, ranks_, index_) * (times * config_.layers);
+  }
+
+  // DoRA's products of what dropout leaves: as those of what it is given, each for itself. The
+  // first block's have no gradient of their input before the first adapter.
+  AxisTraffic second_products(const AxisTraffic& gather, const AxisTraffic& scatter) const {
+    const int64_t columns = adapted_.columns, rows = adapted_.rows;
+    const int64_t mlp_columns = adapted_.mlp_columns, mlp_rows = adapted_.mlp_rows;
+    AxisTraffic block = (gather + scatter) * adapted_.all();
+    if (again()) block += gather * columns + scatter * rows;
+    if (full()) block += gather * mlp_columns + scatter * mlp_rows;
+    AxisTraffic all = block * config_.layers;
+    all -= scatter * columns;
+    if (columns > 0) return all;
+    all -= gather * rows;
+    if (rows > 0) return all;
+    all -= scatter * mlp_columns;
+    if (mlp_columns == 0) all -= gather * mlp_rows;
+    return all;
+  }
+
+  bool full() const {
+    return spec_.training().activation_checkpointing() == proto::ACTIVATION_CHECKPOINTING_FULL;
+  }
+  bool again() const {
+    return full() ||
+           spec_.training().activation_checkpointing() == proto::ACTIVATION_CHECKPOINTING_SELECTIVE;
   }
 
   // Of gradients what is not sent where all but adapters is frozen: those of the embedding and, of
@@ -307,10 +338,12 @@ AxisTraffic replica_traffic(const Buckets& buckets, const ReplicaSizes& sizes,
       if (sizes.zero == 0) add({kSingle * gather.bytes, messages}, bucket);
     }
     if (sizes.zero > 0 && !gathered) add(values, bucket);
+    if (!gathered) continue;
     // A unit is gathered in the forward and in the backward pass; the last one stays open between
     // them unless the loss opens the embedding, whose own backward pass does not need it.
-    const bool once = sizes.tied_logits ? false : bucket.unit == 0 || bucket.unit == last;
-    if (gathered) add(values * ((once ? 1 : 2) * sizes.rounds), bucket);
+    add(values * (2 * sizes.rounds), bucket);
+    if (!sizes.tied_logits && (bucket.unit == 0 || bucket.unit == last))
+      all -= values * sizes.rounds;
   }
   return all;
 }

@@ -10,8 +10,12 @@ namespace weft {
 
 Status check_document(const Document& document, const DatasetOptions& options, bool utf8) {
   const std::string& key = options.source.text_key;
-  if (options.kind != SampleKind::kCausalLm && document.text.empty()) {
-    return document.refuse(key, "\"\"", "must not be empty: it is to be classified");
+  if (options.kind != SampleKind::kCausalLm && document.chat != nullptr) {
+    return document.refuse(key, "a chat", "must be a string: only a causal_lm learns from chats");
+  }
+  const bool words = is_words(options.kind);
+  if (!is_stream(options.kind) && (words ? document.words.empty() : document.text.empty())) {
+    return document.refuse(key, words ? "[]" : "\"\"", "must not be empty: it is to be classified");
   }
   if (!utf8 || options.source.format == InputFormat::kJsonl) return {};  // JSON is UTF-8
   const size_t invalid = utf8_first_invalid(document.text);
@@ -25,15 +29,19 @@ Status check_document(const Document& document, const DatasetOptions& options, b
 }
 
 Status check_data(const std::vector<SourceFile>& files, const DatasetOptions& options, bool utf8,
-                  Labels& labels) {
-  const bool classifies = options.kind == SampleKind::kClassification;
+                  Labels& labels, Chats* chats) {
   bool any = false;
   const auto visit = [&](const Document& document) -> Status {
-    any = any || !document.text.empty();
+    any = any || !document.text.empty() || !document.words.empty();
     WEFT_RETURN_IF_ERROR(check_document(document, options, utf8));
-    if (!classifies) return {};
-    const Result<int64_t> label = labels.take(document);
-    return label ? Status() : label.error();
+    if (document.chat != nullptr && chats != nullptr) {
+      const Result<RenderedChat> rendered = chats->render(document);
+      if (!rendered) return rendered.error();
+    }
+    for (const Label& label : document.labels) {
+      if (const Result<int64_t> taken = labels.take(document, label); !taken) return taken.error();
+    }
+    return {};
   };
   WEFT_RETURN_IF_ERROR(for_each_document(files, options.source, visit));
   if (!any) return Status(Code::kInvalidArgument, "the data is empty: it has no text");

@@ -4,10 +4,17 @@
 // followed by the tokenizer's eos token. Sample i is the window of `sequence_length` tokens that
 // starts at i * (sequence_length - 1): windows share one token, because the first token of a window
 // is only looked at and never predicted, so that an epoch predicts each token of the stream but its
-// first exactly once. The last window may be short; it is kept and padded.
+// first exactly once. The last window may be short; it is kept and padded. A chat is a document of
+// what its template renders, with nothing put around it or behind it; of its tokens only the
+// answers' are predicted (chats.h), and data with chats leaves out windows that predict nothing.
+// masked_lm: all documents in one stream, with what the post-processor puts behind a text between
+// two of them. Sample i is the i-th window of as many tokens as leave room for what the
+// post-processor puts around a text, with that around it; tokens of it are masked (masking.h).
 // sequence_classification: a sample a line, cut to `sequence_length` tokens (what the
 // post-processor puts around stays). A batch is padded behind, to its longest row rounded up to a
 // multiple of 8. Texts that are to be classified (kUnlabeled) are samples alike, without labels.
+// token_classification: the same of lists of words, of each of which the first token has the word's
+// label and the others none. Words that are to be classified (kUnlabeledWords) are samples alike.
 //
 // Thread safety: const calls from any thread. Ownership: a Dataset owns its tokens, as 2 bytes each
 // where the vocabulary allows, else 4.
@@ -26,6 +33,7 @@
 
 #include "kernels/ops/random.h"
 #include "proto/base/status.h"
+#include "worker/data/masking.h"
 #include "worker/data/rows.h"
 #include "worker/data/source.h"
 #include "worker/data/token_store.h"
@@ -37,13 +45,30 @@ class TaskSpec;
 
 namespace weft {
 
-enum class SampleKind { kCausalLm, kClassification, kUnlabeled };
+class Labels;
+
+enum class SampleKind {
+  kCausalLm,
+  kMaskedLm,
+  kClassification,
+  kTokenClassification,
+  kUnlabeled,
+  kUnlabeledWords
+};
+// Samples are windows of one stream; else lines.
+bool is_stream(SampleKind kind);
+// A sample is a list of words.
+bool is_words(SampleKind kind);
+// Samples have labels of their own.
+bool is_labeled(SampleKind kind);
 
 struct DatasetOptions {
   SampleKind kind = SampleKind::kCausalLm;
   SourceOptions source;         // label_key is set for a classification
   int64_t sequence_length = 0;  // at least 2 for causal_lm, 1 for classification
   int64_t labels = 0;           // classification: number of classes
+  double mask_rate = 0;         // masked_lm: share of the tokens that are predicted
+  RandomKey mask_key = {};      // masked_lm: of rows(); range() masks every data set alike
   // Held-out data: label_names() of the training data, whose classes it has. Absent: this is the
   // training data.
   std::optional<std::vector<std::string>> label_names;
@@ -55,9 +80,11 @@ DatasetOptions dataset_options(const proto::TaskSpec& task, int64_t sequence_len
 // Hands the documents to `visit`, in order; stops at the first error, its own or the visit's.
 using Documents = std::function<Status(const std::function<Status(const Document&)>& visit)>;
 
+class Chats;
+
 class Dataset {
  public:
-  // Errors name file, line and rule: those of source.h, of labels.h and check.h; no sample.
+  // Errors name file, line and rule: those of source.h, labels.h, chats.h and check.h; no sample.
   static Result<std::shared_ptr<const Dataset>> load(const std::vector<SourceFile>& files,
                                                      const DatasetOptions& options,
                                                      const Tokenizer& tokenizer);
@@ -69,31 +96,57 @@ class Dataset {
   int64_t tokens() const { return store_.size(); }  // of the whole data, padding not counted
   // Classes by name; empty where the labels are integers.
   const std::vector<std::string>& label_names() const { return label_names_; }
-  // Of the text's end, beyond `sequence_length`; 0 for causal_lm, which leaves nothing out.
+  // Of the text's end, beyond `sequence_length`; 0 of a stream, which leaves nothing out.
   int64_t dropped_tokens(int64_t sample) const {
     return dropped_.empty() ? 0 : dropped_[static_cast<size_t>(sample)];
   }
+  // Of words: the place of each one's first token in the sample's row, -1 of one that has none
+  // there.
+  std::vector<int64_t> word_places(int64_t sample) const;
 
   // The samples, in this order, as one batch. causal_lm: tokens = sequence_length, labels empty
-  // (every valid token that follows one); classification: labels [rows], kNoLabel without labels.
-  TaskRows rows(std::span<const int64_t> samples) const;
+  // (every valid token that follows one) but with chats; masked_lm: tokens = sequence_length,
+  // labels [rows, tokens]; classification: labels [rows], of words [rows, tokens], kNoLabel without
+  // labels.
+  TaskRows rows(std::span<const Visit> visits) const;
   // Samples [first, first + count), cut at the end of the data: evaluation.
   TaskRows range(int64_t first, int64_t count) const;
 
  private:
   explicit Dataset(DatasetOptions options) : options_(std::move(options)) {}
   Status load_stream(const Documents& documents, const Tokenizer& tokenizer);
+  Status load_windows(const Documents& documents, const Tokenizer& tokenizer);
+  Status add_text(const Document& document, const Tokenizer& tokenizer);
+  Status add_chat(const Document& document, const Tokenizer& tokenizer, Chats& chats);
+  Status find_windows();
+  void add_token_labels(int64_t sample, TaskRows& rows) const;
   Status load_lines(const Documents& documents, const Tokenizer& tokenizer);
+  Status add_tokens(const Document& document, const Tokenizer& tokenizer);
+  void cut_at(int64_t end);
+  Status add_labels(const Document& document, Labels& labels);
+  // Fills in room_.
+  Status find_room(const Tokenizer& tokenizer);
   int64_t sample_start(int64_t sample) const;
   int64_t sample_length(int64_t sample) const;
+  void copy_sample(int64_t sample, std::span<int64_t> ids) const;
+  void label_words(int64_t sample, std::span<int64_t> labels) const;
+  TaskRows rows_of(std::span<const Visit> visits, RandomKey mask_key) const;
 
   const DatasetOptions options_;
   TokenStore store_;
   int64_t samples_ = 0;
   int64_t pad_id_ = 0;
-  std::vector<int64_t> starts_;   // classification: where each sample starts, and the end
-  std::vector<int64_t> labels_;   // classification
-  std::vector<int64_t> dropped_;  // classification
+  int64_t room_ = 0;                      // tokens of a sample between what stands around it
+  int64_t stride_ = 0;                    // streams: from the start of a window to the next
+  std::vector<int64_t> prefix_, suffix_;  // masked_lm: put around each window
+  std::vector<uint8_t> learned_;          // causal_lm with chats: which tokens are predicted
+  std::vector<int64_t> windows_;          // the same: the windows that are samples
+  std::optional<Masking> masking_;        // masked_lm
+  std::vector<int64_t> starts_;           // lines: where each sample starts, and the end
+  std::vector<int64_t> labels_;           // lines: of each text, or of each word
+  std::vector<int64_t> word_tokens_;      // words: where in the store each begins, or -1
+  std::vector<int64_t> word_starts_;      // words: where each sample's words start, and the end
+  std::vector<int64_t> dropped_;          // lines
   std::vector<std::string> label_names_;
 };
 
@@ -112,7 +165,7 @@ struct SamplerPosition {
 class Sampler {
  public:
   Sampler(int64_t samples, bool shuffle, RandomKey key);
-  std::vector<int64_t> next(int64_t count);
+  std::vector<Visit> next(int64_t count);
   SamplerPosition position() const { return position_; }
   // Error: outside of this data (the data has changed).
   Status restore(SamplerPosition position);

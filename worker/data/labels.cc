@@ -9,8 +9,9 @@
 namespace weft {
 namespace {
 
-std::string label_of(const Document& document) {
-  return document.label_name ? shortened(*document.label_name) : std::to_string(*document.label);
+std::string shown(const Label& label) {
+  const auto* name = std::get_if<std::string>(&label);
+  return name != nullptr ? shortened(*name) : std::to_string(std::get<int64_t>(label));
 }
 
 }  // namespace
@@ -27,40 +28,43 @@ Labels::Labels(std::string key, int64_t count, std::optional<std::vector<std::st
   for (const std::string& name : first_) numbers_.insert_or_assign(name, number++);
 }
 
-Status Labels::check_kind(const Document& document) {
-  const Kind kind = document.label_name ? Kind::kStrings : Kind::kIntegers;
+Status Labels::check_kind(const Document& document, const Label& label) {
+  const bool named = std::holds_alternative<std::string>(label);
+  const Kind kind = named ? Kind::kStrings : Kind::kIntegers;
   if (kind_ == Kind::kUnknown) kind_ = kind;
   if (kind_ == kind) return {};
   const std::string before = training_ ? "the labels before it are " : "the training data has ";
-  return document.refuse(key_, label_of(document),
+  return document.refuse(key_, shown(label),
                          before + (kind == Kind::kStrings ? "integers" : "strings") +
                              "; give all as integers or all as strings");
 }
 
-Result<int64_t> Labels::take(const Document& document) {
-  WEFT_RETURN_IF_ERROR(check_kind(document));
-  if (!document.label_name) {
-    if (*document.label >= 0 && *document.label < count_) return *document.label;
-    return fail(document.refuse(key_, label_of(document),
+Result<int64_t> Labels::take(const Document& document, const Label& label) {
+  WEFT_RETURN_IF_ERROR(check_kind(document, label));
+  const auto* name = std::get_if<std::string>(&label);
+  if (name == nullptr) {
+    const int64_t number = std::get<int64_t>(label);
+    if (number >= 0 && number < count_) return number;
+    return fail(document.refuse(key_, shown(label),
                                 "must be in [0, " + std::to_string(count_) +
                                     "), as the task has labels: " + std::to_string(count_)));
   }
-  const auto found = numbers_.find(*document.label_name);
+  const auto found = numbers_.find(*name);
   if (found != numbers_.end()) return found->second;
   if (!training_) {
     std::string known;
-    for (const std::string& name : first_) known += (known.empty() ? "" : ", ") + name;
-    return fail(document.refuse(key_, label_of(document),
+    for (const std::string& each : first_) known += (known.empty() ? "" : ", ") + each;
+    return fail(document.refuse(key_, shown(label),
                                 "must be a label of the training data: " + shortened(known)));
   }
   const auto number = static_cast<int64_t>(numbers_.size());
   if (number == count_) {
     return fail(
-        document.refuse(key_, label_of(document),
+        document.refuse(key_, shown(label),
                         "makes " + std::to_string(number + 1) +
                             " different labels, the task has labels: " + std::to_string(count_)));
   }
-  numbers_.emplace(*document.label_name, number);
+  numbers_.emplace(*name, number);
   return number;
 }
 

@@ -1,7 +1,7 @@
-// The labels of a classification, document by document. Integers are the classes themselves;
-// strings become classes in the order of their names, all of which are known only at the end. Those
-// of the model that a training starts from keep their numbers, which rows of its head stand for;
-// others follow. Where there is no room for all, the names' order alone counts.
+// The labels of a classification of texts or of words, one after the other. Integers are the
+// classes themselves; strings become classes in the order of their names, all of which are known
+// only at the end. Those of the model that a training starts from keep their numbers, which rows of
+// its head stand for; others follow. Where there is no room for all, the names' order alone counts.
 //
 // Thread safety: one thread. Ownership: values.
 #pragma once
@@ -25,10 +25,11 @@ class Labels {
   Labels(std::string key, int64_t count, std::optional<std::vector<std::string>> trained,
          std::vector<std::string> first = {});
 
-  // The class of a document; of a string in training data the number of different strings before
-  // it, which classes() turns into its class. Errors name file, line and rule: an integer outside
-  // [0, count), integers and strings mixed, one string too many, none of the training data's.
-  Result<int64_t> take(const Document& document);
+  // The class of a document's label; of a string in training data the number of different strings
+  // before it, which classes() turns into its class. Errors name file, line and rule: an integer
+  // outside [0, count), integers and strings mixed, one string too many, none of the training
+  // data's.
+  Result<int64_t> take(const Document& document, const Label& label);
 
   // In the order of their numbers; empty where the labels are integers.
   std::vector<std::string> names() const;
@@ -37,7 +38,7 @@ class Labels {
 
  private:
   enum class Kind { kUnknown, kIntegers, kStrings };
-  Status check_kind(const Document& document);
+  Status check_kind(const Document& document, const Label& label);
 
   const std::string key_;
   const int64_t count_;

@@ -14,11 +14,13 @@ inline constexpr int64_t kNoLabel = -100;
 struct TaskRows {
   int64_t rows = 0, tokens = 0;
   std::vector<int64_t> ids;
-  std::vector<uint8_t> valid;      // 0: padding; empty: all valid
-  std::vector<int64_t> positions;  // empty: 0, 1, 2, ... in each row, as GPT-2 counts
-  std::vector<int64_t> documents;  // empty: one document a row
+  std::vector<uint8_t> valid;        // 0: padding; empty: all valid
+  std::vector<int64_t> positions;    // empty: as the model counts them
+  std::vector<int64_t> token_types;  // empty: all 0
+  std::vector<int64_t> documents;    // empty: one document a row
   // causal_lm: [rows, tokens], the token itself where it is to be predicted, else kNoLabel (the
   // task shifts); empty: every valid token that follows a valid one of its document.
+  // masked_lm, token_classification: [rows, tokens], kNoLabel where nothing is predicted.
   // sequence_classification: [rows].
   std::vector<int64_t> labels;
 };

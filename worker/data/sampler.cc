@@ -4,25 +4,9 @@
 
 #include "proto/base/check.h"
 #include "worker/data/dataset.h"
+#include "worker/data/draw.h"
 
 namespace weft {
-namespace {
-
-// Uniform in [0, bound), bound >= 1, for draw `index`: the high half of a 64 x 32 bit product, with
-// Lemire's rejection (Lemire 2019) so that no value is favoured.
-uint64_t below(RandomKey key, uint64_t index, uint64_t bound) {
-  for (uint64_t attempt = 0;; ++attempt) {
-    const auto words = philox(attempt == 0 ? key : key.derive(attempt), index);
-    for (const uint32_t word : words) {
-      const uint64_t product = uint64_t{word} * bound;
-      const auto low = static_cast<uint32_t>(product);
-      if (low >= bound || low >= (uint64_t{1} << 32) % bound) return product >> 32;
-    }
-  }
-}
-
-}  // namespace
-
 Sampler::Sampler(int64_t samples, bool shuffle, RandomKey key)
     : samples_(samples), shuffle_(shuffle), key_(key) {
   WEFT_CHECK(samples >= 1 && samples <= std::numeric_limits<uint32_t>::max(), "{} samples",
@@ -40,14 +24,14 @@ void Sampler::arrange(int64_t epoch) {
   arranged_ = epoch;
 }
 
-std::vector<int64_t> Sampler::next(int64_t count) {
-  std::vector<int64_t> samples;
+std::vector<Visit> Sampler::next(int64_t count) {
+  std::vector<Visit> samples;
   samples.reserve(static_cast<size_t>(count));
   while (static_cast<int64_t>(samples.size()) < count) {
     if (position_.sample == samples_) position_ = {position_.epoch + 1, 0};
     arrange(position_.epoch);
     const auto at = static_cast<size_t>(position_.sample++);
-    samples.push_back(shuffle_ ? order_[at] : static_cast<int64_t>(at));
+    samples.push_back({position_.epoch, shuffle_ ? order_[at] : static_cast<int64_t>(at)});
   }
   return samples;
 }

@@ -15,6 +15,7 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 constexpr int64_t kFilesMax = 10'000'000;
+constexpr const char* kMessagesKey = "messages";
 
 // A value as an error shows it.
 std::string shown(const json& value) {
@@ -29,20 +30,65 @@ Status lacks(const Document& at, const std::string& key, const json& row) {
                                                   : "the row's keys are: " + shortened(keys)));
 }
 
-Status read_label(const SourceOptions& options, const json& row, Document* document) {
-  const auto found = row.find(options.label_key);
-  if (found == row.end()) return lacks(*document, options.label_key, row);
-  if (found->is_string()) {
-    document->label_name = found->get<std::string>();
-    if (!document->label_name->empty()) return {};
-    return document->refuse(options.label_key, "\"\"", "must not be empty");
+// The key that holds a row's text or chat.
+std::string content_key(const SourceOptions& options, const json& row) {
+  const bool chat = !row.contains(options.text_key) && row.contains(kMessagesKey);
+  return chat ? kMessagesKey : options.text_key;
+}
+
+// Under `key`.
+Status read_label(const json& value, const std::string& key, Document* document) {
+  if (value.is_string()) {
+    document->labels.emplace_back(value.get<std::string>());
+    if (!value.get_ref<const std::string&>().empty()) return {};
+    return document->refuse(key, "\"\"", "must not be empty");
   }
-  if (!found->is_number_integer() ||
-      (found->is_number_unsigned() && found->get<uint64_t>() > INT64_MAX)) {
-    return document->refuse(options.label_key, shown(*found), "must be an integer or a string");
+  if (!value.is_number_integer() ||
+      (value.is_number_unsigned() && value.get<uint64_t>() > INT64_MAX)) {
+    return document->refuse(key, shown(value), "must be an integer or a string");
   }
-  document->label = found->get<int64_t>();
+  document->labels.emplace_back(value.get<int64_t>());
   return {};
+}
+
+Status read_labels(const SourceOptions& options, const json& row, Document* document) {
+  const std::string& key = options.label_key;
+  const auto found = row.find(key);
+  if (found == row.end()) return lacks(*document, key, row);
+  if (!options.words) return read_label(*found, key, document);
+  if (!found->is_array()) {
+    return document->refuse(key, shown(*found), "must be a list with a label for each word");
+  }
+  if (found->size() != document->words.size()) {
+    return document->refuse(
+        key, std::to_string(found->size()) + " labels",
+        "must have one for each of the " + std::to_string(document->words.size()) + " words");
+  }
+  for (size_t i = 0; i < found->size(); ++i) {
+    WEFT_RETURN_IF_ERROR(read_label((*found)[i], join_index(key, i), document));
+  }
+  return {};
+}
+
+Status read_words(const SourceOptions& options, const json& list, Document* document) {
+  if (!list.is_array()) {
+    return document->refuse(options.text_key, shown(list),
+                            "must be a list of words, as in [\"one\", \"two\"]");
+  }
+  for (size_t i = 0; i < list.size(); ++i) {
+    const std::string at = join_index(options.text_key, i);
+    if (!list[i].is_string()) return document->refuse(at, shown(list[i]), "must be a string");
+    document->words.push_back(list[i].get<std::string>());
+    if (document->words.back().empty()) return document->refuse(at, "\"\"", "must not be empty");
+  }
+  return {};
+}
+
+// The line once more, with the order of its keys, which templates may write out.
+Result<Conversation> read_chat(std::string_view line, const ParseLimits& limits,
+                               const std::string& key) {
+  WEFT_ASSIGN_OR_RETURN(const JsonValue row, parse_json(line, limits));
+  return Conversation::read(key, *row.find(key), row.find("tools"));
 }
 
 Status visit_line(const SourceOptions& options, std::string_view line, Document document,
@@ -64,13 +110,24 @@ Status visit_line(const SourceOptions& options, std::string_view line, Document 
     return document.refuse("line", shown(*row),
                            "must be one JSON object, as in {\"text\": \"...\"}");
   }
-  const auto text = row->find(options.text_key);
-  if (text == row->end()) return lacks(document, options.text_key, *row);
-  if (!text->is_string()) {
-    return document.refuse(options.text_key, shown(*text), "must be a string");
+  const std::string key = content_key(options, *row);
+  const auto content = row->find(key);
+  if (content == row->end()) return lacks(document, options.text_key, *row);
+  if (options.words) {
+    WEFT_RETURN_IF_ERROR(read_words(options, *content, &document));
+  } else if (content->is_string() && key == options.text_key) {
+    document.text = content->get_ref<const std::string&>();
+  } else if (!content->is_array()) {
+    return document.refuse(key, shown(*content),
+                           key == options.text_key ? "must be a string, or a list of messages"
+                                                   : "must be a list of messages");
   }
-  if (!options.label_key.empty()) WEFT_RETURN_IF_ERROR(read_label(options, *row, &document));
-  document.text = text->get_ref<const std::string&>();
+  if (!options.label_key.empty()) WEFT_RETURN_IF_ERROR(read_labels(options, *row, &document));
+  if (options.words || !document.text.empty() || content->is_string()) return visit(document);
+  const Result<Conversation> chat = read_chat(line, limits, key);
+  if (!chat) return document.refuse(chat.error());
+  document.text = line;
+  document.chat = &*chat;
   return visit(document);
 }
 

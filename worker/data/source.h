@@ -3,7 +3,10 @@
 //
 // text: each file is a document, in the order of the list. jsonl: each line is one, an object with
 // the text under `text_key` and, for classification, its label under `label_key` (an integer or a
-// string); further keys are allowed, blank lines are skipped.
+// string), or, of words, a list of words and a list of as many labels; further keys are allowed,
+// blank lines are skipped. Instead of a text there may be the
+// messages of a chat (a list, as OpenAI's fine-tuning files have it), under `text_key` or, where
+// that is absent, under "messages"; with the row's "tools", where it has some.
 //
 // Thread safety: free functions. Ownership: none kept; a Document's views end with the visit.
 // Invariant: an error about what a file holds names the file as its owner calls it, and the line;
@@ -12,12 +15,13 @@
 
 #include <cstdint>
 #include <functional>
-#include <optional>
 #include <string>
 #include <string_view>
+#include <variant>
 #include <vector>
 
 #include "proto/base/status.h"
+#include "worker/data/chat/conversation.h"
 
 namespace weft {
 
@@ -27,6 +31,7 @@ struct SourceOptions {
   InputFormat format = InputFormat::kText;
   std::string text_key = "text";
   std::string label_key;  // empty: no labels are read
+  bool words = false;     // the text is a list of words
   int64_t line_bytes_max = int64_t{16} << 20;
 };
 
@@ -35,12 +40,16 @@ struct SourceFile {
   std::string name;  // what its owner calls it, for messages
 };
 
+// A class by its number or by its name.
+using Label = std::variant<int64_t, std::string>;
+
 struct Document {
-  std::string_view text;
-  std::string file;  // the file's name
-  int64_t line = 0;  // 1-based; 0: the whole file
-  std::optional<int64_t> label;
-  std::optional<std::string> label_name;  // where the label is a string
+  std::string_view text;  // of a chat, the line as it stands
+  const Conversation* chat = nullptr;
+  std::vector<std::string> words;  // of a list of words, whose text is empty
+  std::string file;                // the file's name
+  int64_t line = 0;                // 1-based; 0: the whole file
+  std::vector<Label> labels;       // the text's, or each word's; empty: none are read
   // "held.jsonl line 12: label must be in [0, 8)", with its line.
   Status refuse(const std::string& key, const std::string& value, const std::string& rule) const;
   Status refuse(const Status& status) const;  // the same of a reader's error

@@ -20,22 +20,33 @@ Status check_range(const std::string& what, const std::vector<int64_t>& values, 
   return Status();
 }
 
+bool classifies_sequences(const Case& golden) {
+  return head_kind(golden.task_type) == HeadKind::kSequence;
+}
+
+// Classes of what has a label.
+int64_t classes_of(const Case& golden) {
+  const auto kind = head_kind(golden.task_type);
+  return !kind || kind == HeadKind::kMasked ? golden.folder.config->vocabulary
+                                            : golden.folder.labels;
+}
+
 Status check_rows(const Case& golden, const TaskRows& rows, const std::string& prefix) {
   const ModelConfig& config = *golden.folder.config;
-  const bool classes = golden.task_type == "sequence_classification";
   WEFT_RETURN_IF_ERROR(check_range(prefix + "input_ids", rows.ids, config.vocabulary, 0));
   WEFT_RETURN_IF_ERROR(check_range(prefix + "position_ids", rows.positions, config.positions, 0));
-  if (rows.positions.empty() && rows.tokens > config.positions) {
+  WEFT_RETURN_IF_ERROR(
+      check_range(prefix + "token_type_ids", rows.token_types, config.token_types, 0));
+  if (rows.positions.empty() && rows.tokens > config.tokens_max()) {
     return wrong(prefix + "input_ids", std::to_string(rows.tokens) + " tokens",
-                 "must be at most the model's positions, " + std::to_string(config.positions));
+                 "must be at most the model's positions, " + std::to_string(config.tokens_max()));
   }
-  const int64_t labels = classes ? rows.rows : rows.rows * rows.tokens;
+  const int64_t labels = classifies_sequences(golden) ? rows.rows : rows.rows * rows.tokens;
   if (static_cast<int64_t>(rows.labels.size()) != labels || labels == 0) {
     return wrong(prefix + "labels", std::to_string(rows.labels.size()) + " elements",
                  "must have " + std::to_string(labels));
   }
-  return check_range(prefix + "labels", rows.labels,
-                     classes ? golden.folder.labels : config.vocabulary, kNoLabel);
+  return check_range(prefix + "labels", rows.labels, classes_of(golden), kNoLabel);
 }
 
 Status check_shape(const Case& golden, const std::string& name, const Shape& shape) {
@@ -52,7 +63,16 @@ Status check_gradients(const Case& golden) {
     WEFT_RETURN_IF_ERROR(check_shape(golden, of_gradients + info.name, info.shape));
     WEFT_RETURN_IF_ERROR(check_shape(golden, "merged." + info.name, info.shape));
   }
-  return check_shape(golden, of_gradients + "score.weight", {folder.labels, folder.config->hidden});
+  const auto kind = head_kind(golden.task_type);
+  if (!kind) return {};
+  const auto head = folder.family->head(*folder.config, *kind, folder.labels);
+  if (!head) {
+    return wrong("task", golden.task, "must be one that " + folder.config->family + " has");
+  }
+  for (const ParameterInfo& info : head_plan(*head, *folder.config, "", 1, 0)) {
+    WEFT_RETURN_IF_ERROR(check_shape(golden, of_gradients + info.name, info.shape));
+  }
+  return {};
 }
 
 }  // namespace
@@ -60,7 +80,7 @@ Status check_gradients(const Case& golden) {
 Status check_case(const Case& golden) {
   const ModelConfig& config = *golden.folder.config;
   const int64_t rows = golden.inputs.rows, tokens = golden.inputs.tokens;
-  if (golden.task_type == "sequence_classification" && golden.folder.labels < 2) {
+  if (classes_of(golden) < 2) {
     return wrong("id2label", std::to_string(golden.folder.labels),
                  "a classification needs at least 2 classes");
   }
@@ -77,10 +97,10 @@ Status check_case(const Case& golden) {
     return wrong("loss", "absent or no scalar", "must be a scalar in case.safetensors");
   }
   WEFT_RETURN_IF_ERROR(check_shape(golden, "last_hidden_state", {rows, tokens, config.hidden}));
-  const bool classes = golden.task_type == "sequence_classification";
+  const int64_t classes = classes_of(golden);
   WEFT_RETURN_IF_ERROR(check_shape(
       golden, "logits",
-      classes ? Shape{rows, golden.folder.labels} : Shape{rows, tokens, config.vocabulary}));
+      classifies_sequences(golden) ? Shape{rows, classes} : Shape{rows, tokens, classes}));
   return check_gradients(golden);
 }
 

@@ -47,9 +47,10 @@ void compare_merged(const Case& golden, Comparer& comparer) {
   const SafetensorsSet base = open_files(folder.weight_files);
   const SafetensorsSet adapter = open_files({golden.adapter_weights});
   const std::vector<ParameterInfo> plan = folder.family->plan(*folder.config, 1, 0);
-  for (size_t i = 0; i + 1 < plan.size(); ++i) {
+  const Adapter& described = folder.config->adapter;
+  for (size_t i = 0; i < plan.size(); ++i) {
     const auto expected = golden.tensors.find("merged." + plan[i].adapts);
-    if (expected == golden.tensors.end() || plan[i + 1].adapts != plan[i].adapts) continue;
+    if (expected == golden.tensors.end() || adapter_part(plan[i]) != AdapterPart::kInput) continue;
     const auto read = [&](const ParameterInfo& info) {
       return read_whole(adapter, std::string(kPeftPrefix) + info.name);
     };
@@ -57,8 +58,12 @@ void compare_merged(const Case& golden, Comparer& comparer) {
     for (const std::string& name : folder.family->file_names(plan[i].adapts)) {
       if (weight.empty() && base.find(name) != nullptr) weight = read_whole(base, name);
     }
-    MergedDelta(folder.config->adapter, folder.family->layout(), read(plan[i]), read(plan[i + 1]))
-        .add_to(0, weight);
+    MergedAdapter merged(described, folder.family->layout(), read(plan[i]), read(plan[i + 1]));
+    if (described.dora) {
+      merged.measure(0, weight);
+      merged.rescale(read(plan[i + 2]));
+    }
+    merged.merge_into(0, weight);
     double difference = 0;
     for (size_t at = 0; at < weight.size(); ++at) {
       const double off = comparer.difference(weight[at], expected->second.values[at]);

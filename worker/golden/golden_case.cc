@@ -49,6 +49,7 @@ Result<TaskRows> read_rows(const SafetensorsFile& file, const std::string& prefi
   rows.tokens = ids->shape[1];
   WEFT_ASSIGN_OR_RETURN(rows.ids, read_integers(file, prefix + "input_ids"));
   WEFT_ASSIGN_OR_RETURN(rows.positions, read_integers(file, prefix + "position_ids"));
+  WEFT_ASSIGN_OR_RETURN(rows.token_types, read_integers(file, prefix + "token_type_ids"));
   WEFT_ASSIGN_OR_RETURN(rows.documents, read_integers(file, prefix + "document_ids"));
   WEFT_ASSIGN_OR_RETURN(rows.labels, read_integers(file, prefix + "labels"));
   WEFT_ASSIGN_OR_RETURN(const std::vector<int64_t> mask,
@@ -57,8 +58,8 @@ Result<TaskRows> read_rows(const SafetensorsFile& file, const std::string& prefi
   const auto fits = [&](size_t size) { return size == 0 || size == rows.ids.size(); };
   const bool labels_fit =
       fits(rows.labels.size()) || static_cast<int64_t>(rows.labels.size()) == rows.rows;
-  if (!fits(rows.positions.size()) || !fits(rows.documents.size()) || !fits(rows.valid.size()) ||
-      !labels_fit) {
+  if (!fits(rows.positions.size()) || !fits(rows.token_types.size()) ||
+      !fits(rows.documents.size()) || !fits(rows.valid.size()) || !labels_fit) {
     return fail(Code::kInvalidArgument,
                 file.path() + ": the shapes of the inputs of " + prefix + "input_ids do not agree");
   }
@@ -83,8 +84,11 @@ Status read_tensors(const SafetensorsFile& file, Case& golden) {
 
 Result<std::string> task_type(const std::string& task) {
   if (task == "causal" || task == "packed") return std::string("causal_lm");
+  if (task == "masked") return std::string("masked_lm");
   if (task == "sequence") return std::string("sequence_classification");
-  return fail(Status::invalid("task", task, "must be one of causal, packed, sequence"));
+  if (task == "token") return std::string("token_classification");
+  return fail(
+      Status::invalid("task", task, "must be one of causal, packed, masked, sequence, token"));
 }
 
 // at() and get() throw on a malformed file; read_trajectory's caller turns that into a Status.

@@ -127,10 +127,7 @@ double Replica::outputs(const Case& golden, Comparer& comparer) {
     compare_hidden(golden, batch, at_least_single(cx, joined), comparer);
   }
   if (golden.tensors.contains("logits")) {
-    Tensor logits = task_->class_logits(cx, *trunk_, batch);
-    if (!logits) {
-      logits = trunk_->token_logits(cx, batch.tokens, trunk_->forward(cx, batch.tokens));
-    }
+    const Tensor logits = task_->logits(cx, *trunk_, batch);
     compare_logits(golden, batch, at_least_single(cx, logits), comparer);
   }
   return loss_of(golden.inputs);
@@ -169,7 +166,7 @@ void Replica::compare_logits(const Case& golden, const TaskBatch& batch, const T
   const bool of_tokens = expected.shape.dims() == 3;
   const int64_t tokens = of_tokens ? expected.shape[1] : 1, width = expected.shape[-1];
   Part columns{0, width};
-  if (of_tokens) {
+  if (logits.shape()[-1] < width) {
     const Communicator& tensor = rank_.mesh.axis(Axis::kTensor);
     columns = part_of(width, tensor.size(), tensor.rank());
   }

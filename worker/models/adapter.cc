@@ -15,7 +15,7 @@ namespace weft {
 namespace {
 
 constexpr std::string_view kWeight = ".weight", kInput = ".lora_A.weight",
-                           kOutput = ".lora_B.weight";
+                           kOutput = ".lora_B.weight", kMagnitude = ".lora_magnitude_vector";
 
 // Whether it is a linear map of a block: of all that has two dims only tables lie elsewhere.
 bool is_linear(const ParameterInfo& info, int64_t layers) {
@@ -63,27 +63,47 @@ int dim_of(ops::WeightLayout layout, bool output) {
   return (layout == ops::WeightLayout::kOutIn) == output ? 0 : 1;
 }
 
-// A [rank, in] (output false) or B [out, rank] of a weight: cut where that one is, or whole.
+// A [rank, in], B [out, rank] or the magnitude [out] of a weight: cut where that one is, or whole.
 ParameterInfo adapter_of(const ParameterInfo& weight, const Adapter& adapter,
-                         ops::WeightLayout layout, bool output) {
+                         ops::WeightLayout layout, AdapterPart part) {
+  const bool output = part != AdapterPart::kInput;
   const int dim = dim_of(layout, output);
   const int64_t features = weight.shape[dim];
   ParameterInfo info;
-  info.name = module_of(weight) + std::string(output ? kOutput : kInput);
-  info.shape = output ? Shape{features, adapter.rank} : Shape{adapter.rank, features};
   if (weight.shard.dim == dim) {
     info.shard = weight.shard;
     info.shard.dim = output ? 0 : 1;
   }
-  if (!output) {
+  info.decay = true;
+  if (part == AdapterPart::kInput) {
+    info.name = module_of(weight) + std::string(kInput);
+    info.shape = Shape{adapter.rank, features};
     info.initializer = Initializer::kUniform;
     info.deviation = 1 / std::sqrt(static_cast<double>(features));
+  } else if (part == AdapterPart::kOutput) {
+    info.name = module_of(weight) + std::string(kOutput);
+    info.shape = Shape{features, adapter.rank};
+  } else {
+    info.name = module_of(weight) + std::string(kMagnitude);
+    info.shape = Shape{features};
+    info.initializer = Initializer::kOnes;  // until the weight is known (worker/setup_state.h)
+    info.decay = false;
+    info.keep_fp32 = true;  // updates of it are far smaller
   }
-  info.decay = true;
   info.unit = weight.unit;
   info.behind_attention = weight.behind_attention;
   info.adapts = weight.name;
   return info;
+}
+
+// Whether PEFT, which looks at every layer of a model, would adapt one of a head too.
+bool names_head(const std::string& target, const ModelFamily& family, const ModelConfig& config) {
+  for (const HeadKind kind : {HeadKind::kSequence, HeadKind::kToken, HeadKind::kMasked}) {
+    const auto head = family.head(config, kind, /*labels=*/2);
+    const auto named = [&](const HeadLayer& layer) { return ends_with_name(layer.name, target); };
+    if (head && std::ranges::any_of(head->layers, named)) return true;
+  }
+  return false;
 }
 
 }  // namespace
@@ -99,6 +119,7 @@ Result<Adapter> find_adapter(const proto::AdapterSpec& spec, const ModelFamily& 
                               spec.alpha(),
                               spec.dropout(),
                               spec.rslora(),
+                              spec.dora(),
                               {spec.targets().begin(), spec.targets().end()}},
                       family, config);
 }
@@ -138,7 +159,9 @@ Result<Adapter> find_adapter(Adapter adapter, const ModelFamily& family,
     return fail(Status::invalid("adapter.targets", adapter.targets.front() + ", ...",
                                 "must adapt the same linear maps in every block"));
   }
-  if (by_block) adapter.targets.assign(first.begin(), first.end());
+  const bool ambiguous = std::ranges::any_of(
+      adapter.targets, [&](const auto& target) { return names_head(target, family, config); });
+  if (by_block || ambiguous) adapter.targets.assign(first.begin(), first.end());
   return adapter;
 }
 
@@ -153,43 +176,74 @@ std::vector<ParameterInfo> adapted_plan(std::vector<ParameterInfo> plan, const M
     const std::string module = is_linear(info, config.layers) ? module_of(info) : "";
     const auto names = [&](const std::string& target) { return ends_with_name(module, target); };
     if (!module.empty() && std::ranges::any_of(adapter.targets, names)) {
-      of_unit.push_back(adapter_of(info, adapter, layout, /*output=*/false));
-      of_unit.push_back(adapter_of(info, adapter, layout, /*output=*/true));
+      of_unit.push_back(adapter_of(info, adapter, layout, AdapterPart::kInput));
+      of_unit.push_back(adapter_of(info, adapter, layout, AdapterPart::kOutput));
+      if (adapter.dora) {
+        of_unit.push_back(adapter_of(info, adapter, layout, AdapterPart::kMagnitude));
+      }
     }
     info.trained = false;
     info.looked_up = LookedUp::kNever;  // whose rows' gradients nobody asks for
     all.push_back(std::move(info));
   }
-  return all;  // behind the blocks there is a norm
+  std::ranges::move(of_unit, std::back_inserter(all));
+  return all;
 }
 
-bool maps_input(const ParameterInfo& info) {
-  return !info.adapts.empty() && info.name.ends_with(kInput);
+AdapterPart adapter_part(const ParameterInfo& info) {
+  if (info.adapts.empty()) return AdapterPart::kNone;
+  if (info.name.ends_with(kInput)) return AdapterPart::kInput;
+  return info.name.ends_with(kOutput) ? AdapterPart::kOutput : AdapterPart::kMagnitude;
 }
 
-MergedDelta::MergedDelta(const Adapter& adapter, ops::WeightLayout layout, std::span<const float> a,
-                         std::span<const float> b)
-    : rank_(adapter.rank) {
+void OutputSquares::add(int64_t first, std::span<const float> elements) {
+  for (int64_t done = 0; done < std::ssize(elements);) {
+    const int64_t row = (first + done) / columns_, column = (first + done) % columns_;
+    const int64_t count = std::min(columns_ - column, std::ssize(elements) - done);
+    const float* from = elements.data() + done;
+    double* const to = sums_.data() + (of_rows_ ? row : column);
+    const int64_t step = of_rows_ ? 0 : 1;
+    for (int64_t i = 0; i < count; ++i) to[i * step] += double{from[i]} * double{from[i]};
+    done += count;
+  }
+}
+
+MergedAdapter::MergedAdapter(const Adapter& adapter, ops::WeightLayout layout,
+                             std::span<const float> a, std::span<const float> b)
+    : out_in_(layout == ops::WeightLayout::kOutIn),
+      rank_(adapter.rank),
+      columns_(std::ssize(out_in_ ? a : b) / rank_),
+      left_(out_in_ ? b.size() : a.size()),
+      right_(out_in_ ? a.size() : b.size()),
+      squares_(layout, adapter.dora ? std::ssize(b) / rank_ : 0, columns_) {
   const auto rank = static_cast<size_t>(rank_);
   const size_t in = a.size() / rank, out = b.size() / rank;
   const auto scaling = static_cast<float>(adapter.scaling());
-  const bool out_in = layout == ops::WeightLayout::kOutIn;
-  columns_ = static_cast<int64_t>(out_in ? in : out);
-  left_.resize(out_in ? b.size() : a.size());
-  right_.resize(out_in ? a.size() : b.size());
   for (size_t r = 0; r < rank; ++r) {
     for (size_t i = 0; i < in; ++i) {
       const float value = a[r * in + i];
-      (out_in ? right_[r * in + i] : left_[i * rank + r]) = out_in ? value : scaling * value;
+      (out_in_ ? right_[r * in + i] : left_[i * rank + r]) = out_in_ ? value : scaling * value;
     }
     for (size_t o = 0; o < out; ++o) {
       const float value = b[o * rank + r];
-      (out_in ? left_[o * rank + r] : right_[r * out + o]) = out_in ? scaling * value : value;
+      (out_in_ ? left_[o * rank + r] : right_[r * out + o]) = out_in_ ? scaling * value : value;
     }
   }
 }
 
-void MergedDelta::add_to(int64_t first, std::span<float> weight) const {
+void MergedAdapter::measure(int64_t first, std::span<const float> weight) {
+  std::vector<float> merged(weight.begin(), weight.end());
+  merge_into(first, merged);
+  squares_.add(first, merged);
+}
+
+void MergedAdapter::rescale(std::span<const float> magnitude) {
+  for (size_t i = 0; i < magnitude.size(); ++i) {
+    factors_.push_back(static_cast<float>(double{magnitude[i]} / std::sqrt(squares_.sums()[i])));
+  }
+}
+
+void MergedAdapter::merge_into(int64_t first, std::span<float> weight) const {
   std::vector<float> sums;
   for (int64_t done = 0; done < std::ssize(weight);) {
     const int64_t row = (first + done) / columns_, column = (first + done) % columns_;
@@ -202,6 +256,11 @@ void MergedDelta::add_to(int64_t first, std::span<float> weight) const {
     }
     float* to = weight.data() + done;
     for (int64_t i = 0; i < count; ++i) to[i] += sums[static_cast<size_t>(i)];
+    if (!factors_.empty()) {
+      const float* const factors = factors_.data() + (out_in_ ? row : column);
+      const int64_t step = out_in_ ? 0 : 1;
+      for (int64_t i = 0; i < count; ++i) to[i] *= factors[i * step];
+    }
     done += count;
   }
 }

@@ -4,12 +4,17 @@
 //
 //   y = W x + scaling * B A dropout(x),   scaling = alpha / rank, or alpha / sqrt(rank),
 //
-// A drawn uniformly within 1 / sqrt(in) (Kaiming, a = sqrt 5), B zero at first. How a map is
-// computed and shared out over the mesh stands in worker/parallel/low_rank.h.
+// A drawn uniformly within 1 / sqrt(in) (Kaiming, a = sqrt 5), B zero at first. With DoRA (Liu et
+// al. 2024) there is a third, magnitude [out], which is the norm of each output's row of W at
+// first:
+//
+//   y = magnitude / norm * (W x + scaling * B A x),   norm = that of W + scaling * B A, a constant
+//
+// How a map is computed and shared out over the mesh stands in worker/parallel/low_rank.h.
 //
 // Names: of "transformer.h.0.attn.c_attn.weight" they are
-// "transformer.h.0.attn.c_attn.lora_A.weight" and "....lora_B.weight", in PEFT's files behind
-// "base_model.model.".
+// "transformer.h.0.attn.c_attn.lora_A.weight", "....lora_B.weight" and "....lora_magnitude_vector",
+// in PEFT's files behind "base_model.model.".
 //
 // Thread safety: pure functions and values.
 #pragma once
@@ -38,10 +43,13 @@ struct Adapter {
   double alpha = 0;
   double dropout = 0;
   bool rslora = false;  // scaled by the root of the rank (Kalajdzievski 2023)
+  bool dora = false;
   // Ends of the names of linear maps, from a dot on: "c_attn", "mlp.c_proj".
   std::vector<std::string> targets;
 
   double scaling() const;
+  // Parameters beside a map.
+  size_t parts() const { return dora ? 3 : 2; }
 };
 
 // PEFT's word for all linear maps of the blocks.
@@ -57,34 +65,63 @@ Result<Adapter> find_adapter(const proto::AdapterSpec& spec, const ModelFamily& 
 Result<Adapter> find_adapter(Adapter adapter, const ModelFamily& family, const ModelConfig& config);
 
 // A family's plan as it is with the configuration's adapter: every parameter is frozen, and those
-// of the adapter follow their block's, A and B of one target behind the other.
+// of the adapter follow their block's, A, B and the magnitude of one target behind each other.
 std::vector<ParameterInfo> adapted_plan(std::vector<ParameterInfo> plan, const ModelConfig& config,
                                         ops::WeightLayout layout);
 
-// Whether it is an adapter's A.
-bool maps_input(const ParameterInfo& info);
+// What of an adapter a parameter is.
+enum class AdapterPart { kNone, kInput, kOutput, kMagnitude };  // A, B
+AdapterPart adapter_part(const ParameterInfo& info);
 
-// scaling * B A, in the layout of the weight that it is added to: [rows, columns].
-class MergedDelta {
+// Sums of squares of what a weight maps to each of its outputs.
+class OutputSquares {
  public:
-  // a [rank, in], b [out, rank], both whole and row-major.
-  MergedDelta(const Adapter& adapter, ops::WeightLayout layout, std::span<const float> a,
-              std::span<const float> b);
-  // Adds its elements [first, first + size), row-major, to those of the weight. An element's bits
-  // do not depend on the range.
-  void add_to(int64_t first, std::span<float> weight) const;
+  OutputSquares(ops::WeightLayout layout, int64_t outputs, int64_t columns)
+      : of_rows_(layout == ops::WeightLayout::kOutIn),
+        columns_(columns),
+        sums_(static_cast<size_t>(outputs)) {}
+  // Of its elements [first, first + size), row-major. In ascending order the sums' bits do not
+  // depend on the ranges.
+  void add(int64_t first, std::span<const float> elements);
+  std::vector<double>& sums() { return sums_; }
 
  private:
-  int64_t rank_, columns_;
-  std::vector<float> left_, right_;  // [rows, rank], scaled; [rank, columns]
+  bool of_rows_;
+  int64_t columns_;
+  std::vector<double> sums_;
 };
 
-// The adapter_config.json of a PEFT folder: its text, and back. model: the base model's name or
-// path; classifies: the model has a head of classes, which is trained whole.
+// What an adapter makes of a weight, in the weight's layout [rows, columns]: W + scaling * B A,
+// with DoRA each output of it times magnitude / norm.
+class MergedAdapter {
+ public:
+  // a [rank, in], b [out, rank], both whole and row-major.
+  MergedAdapter(const Adapter& adapter, ops::WeightLayout layout, std::span<const float> a,
+                std::span<const float> b);
+  // DoRA's norms: before anything is merged all elements come by, in ascending order, the last of
+  // them before rescale.
+  void measure(int64_t first, std::span<const float> weight);
+  void rescale(std::span<const float> magnitude);
+  // Makes the weight's elements [first, first + size), row-major, those of the merged one. An
+  // element's bits do not depend on the range.
+  void merge_into(int64_t first, std::span<float> weight) const;
+
+ private:
+  bool out_in_;
+  int64_t rank_, columns_;
+  std::vector<float> left_, right_;  // [rows, rank], scaled; [rank, columns]
+  OutputSquares squares_;
+  std::vector<float> factors_;  // of the outputs; empty: 1
+};
+
+// The adapter_config.json of a PEFT folder: its text, and back. base_model: the model's name or
+// path; task_type: PEFT's name of the head, CAUSAL_LM, SEQ_CLS or TOKEN_CLS; head_layers: what is
+// trained whole of it, by its layers' names (written, not read).
 struct PeftFolder {
   Adapter adapter;
   std::string base_model;
-  bool classifies = false;
+  std::string task_type = "CAUSAL_LM";
+  std::vector<std::string> head_layers;
 };
 std::string peft_config_json(const PeftFolder& folder, ops::WeightLayout layout);
 // Errors name the key that means something this trainer does not compute.

@@ -37,7 +37,8 @@ double matrix_elements(const ModelConfig& config) {
                        static_cast<double>(config.head_features);
   const double inner = (config.gated ? 3 : 2) * static_cast<double>(config.inner);
   const double tables = static_cast<double>(config.vocabulary) * (config.tied ? 1 : 2) +
-                        (config.rotary ? 0 : static_cast<double>(config.positions));
+                        (config.rotary ? 0 : static_cast<double>(config.positions)) +
+                        static_cast<double>(config.token_types);
   return hidden * (static_cast<double>(config.layers) * (heads + inner) + tables);
 }
 
@@ -62,11 +63,11 @@ ops::Activation read_activation(ConfigReader& reader, const char* key, const std
   return kActivations.front().second;
 }
 
-void read_token_ids(ConfigReader& reader, ModelConfig& config, int64_t bos, int64_t eos) {
+void read_token_ids(ConfigReader& reader, ModelConfig& config, const OwnTokens& own) {
   const auto outside = [&](int64_t id) { return id < 0 || id >= config.vocabulary; };
   const auto known = [&](const char* name, std::vector<int64_t> ids) {
     const auto wrong = [&](int64_t id) {
-      return outside(id) && id != -1 && id != bos && id != eos;
+      return outside(id) && id != -1 && id != own.bos && id != own.eos;
     };
     if (std::ranges::any_of(ids, wrong)) {
       reader.refuse(name, fmt::format("must be of the vocabulary, from 0 to {} as vocab_size says; "
@@ -82,11 +83,11 @@ void read_token_ids(ConfigReader& reader, ModelConfig& config, int64_t bos, int6
         known(name, id ? std::vector<int64_t>{*id} : std::vector<int64_t>{});
     return ids.empty() ? std::nullopt : std::optional(ids.front());
   };
-  config.bos_token_id = one("bos_token_id", bos);
-  config.pad_token_id = one("pad_token_id", std::nullopt);
+  config.bos_token_id = one("bos_token_id", own.bos);
+  config.pad_token_id = one("pad_token_id", own.pad);
   config.eos_token_ids =
       known("eos_token_id", reader.has("eos_token_id") ? reader.integers("eos_token_id")
-                                                       : std::vector<int64_t>{eos});
+                                                       : std::vector<int64_t>{own.eos});
 }
 
 void accept_the_rest(ConfigReader& reader) {
@@ -153,10 +154,10 @@ void accept_the_rest(ConfigReader& reader) {
 
 void refuse_what_changes_the_model(ConfigReader& reader, const std::string& family) {
   reader.only("model_type", family, "this is the " + family + " family");
-  reader.only("add_cross_attention", false, "there is no encoder to attend to");
-  reader.only("cross_attention_hidden_size", nullptr, "there is no encoder to attend to");
-  reader.only("is_encoder_decoder", false, "the family has no encoder");
-  reader.only("tie_encoder_decoder", false, "the family has no encoder");
+  reader.only("add_cross_attention", false, "there is no other model to attend to");
+  reader.only("cross_attention_hidden_size", nullptr, "there is no other model to attend to");
+  reader.only("is_encoder_decoder", false, "the family is a single stack of blocks");
+  reader.only("tie_encoder_decoder", false, "the family is a single stack of blocks");
   reader.only("pruned_heads", nlohmann::json::object(), "heads are not pruned");
   reader.only("use_bfloat16", false, "the arithmetic is training.precision's choice");
   reader.only("quantization_config", nullptr, "quantized weights cannot be trained");
@@ -174,15 +175,17 @@ void refuse_what_changes_the_model(ConfigReader& reader, const std::string& fami
 
 void write_head(nlohmann::json& json, const ModelConfig& config, const ExportHead& head,
                 const std::string& prefix, const std::string& language_model) {
-  json["architectures"] = nlohmann::json::array(
-      {head.labels > 0 ? prefix + "ForSequenceClassification" : language_model});
+  const char* classes =
+      head.classes == HeadKind::kToken ? "ForTokenClassification" : "ForSequenceClassification";
+  json["architectures"] =
+      nlohmann::json::array({head.labels > 0 ? prefix + classes : language_model});
   const std::vector<int64_t>& ends = config.eos_token_ids;
   const bool other = head.end_of_text && std::ranges::find(ends, *head.end_of_text) == ends.end();
   json["bos_token_id"] = id_or_null(other ? head.end_of_text : config.bos_token_id);
   json["eos_token_id"] = other ? nlohmann::json(*head.end_of_text) : ids_or_null(ends);
   json["pad_token_id"] = id_or_null(config.pad_token_id ? config.pad_token_id : head.end_of_text);
   if (head.labels > 0) {
-    json["problem_type"] = "single_label_classification";
+    if (head.classes == HeadKind::kSequence) json["problem_type"] = "single_label_classification";
     for (int64_t i = 0; i < head.labels; ++i) {
       const auto index = static_cast<size_t>(i);
       const std::string name =

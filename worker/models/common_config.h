@@ -26,9 +26,12 @@ void refuse_beyond_count(ConfigReader& reader, const ModelConfig& config,
 // transformers' name of an activation at `key`; refused where it is none that is known.
 ops::Activation read_activation(ConfigReader& reader, const char* key, const std::string& name);
 // bos_token_id, eos_token_id (one or a list) and pad_token_id: of the vocabulary, which is read
-// before them; null and -1 mean none. `bos` and `eos` are the family's own, which absent keys mean.
-// They too mean none to a smaller vocabulary, as transformers writes them beside one of any size.
-void read_token_ids(ConfigReader& reader, ModelConfig& config, int64_t bos, int64_t eos);
+// before them; null and -1 mean none. `own` are the family's, which absent keys mean. bos and eos
+// too mean none to a smaller vocabulary, as transformers writes them beside one of any size.
+struct OwnTokens {
+  int64_t bos = -1, eos = -1, pad = -1;
+};
+void read_token_ids(ConfigReader& reader, ModelConfig& config, const OwnTokens& own);
 // What has no influence on what is computed: how transformers was run, generation, other heads.
 void accept_the_rest(ConfigReader& reader);
 // What no family computes.

@@ -101,6 +101,12 @@ std::optional<int64_t> ConfigReader::optional_integer(const char* name) {
   return found->get<int64_t>();
 }
 
+std::optional<double> ConfigReader::optional_number(const char* name, double min, double below) {
+  const nlohmann::json* found = find(name);
+  if (found == nullptr || found->is_null()) return std::nullopt;
+  return number(name, min, min, below);
+}
+
 std::vector<int64_t> ConfigReader::integers(const char* name) {
   const nlohmann::json* found = find(name);
   if (found == nullptr || found->is_null()) return {};

@@ -31,6 +31,7 @@ class ConfigReader {
   std::string text(const char* name, const std::string& absent);
   // null or absent: nothing.
   std::optional<int64_t> optional_integer(const char* name);
+  std::optional<double> optional_number(const char* name, double min, double below);
 
   // Also a single integer; null or absent: empty.
   std::vector<int64_t> integers(const char* name);

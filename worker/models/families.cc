@@ -15,6 +15,7 @@ namespace {
 std::vector<const ModelFamily*> families() {
   std::vector<const ModelFamily*> all{&gpt2_family()};
   all.insert(all.end(), llama_families().begin(), llama_families().end());
+  all.insert(all.end(), bert_families().begin(), bert_families().end());
   return all;
 }
 
@@ -29,6 +30,14 @@ std::vector<ParameterInfo> ModelFamily::plan(const ModelConfig& config, int tens
 std::vector<std::string> ModelFamily::file_names(std::string_view parameter) const {
   std::vector<std::string> names{std::string(parameter)};
   if (parameter.starts_with(prefix())) names.emplace_back(parameter.substr(prefix().size()));
+  // Norms' parameters as TensorFlow's models called them, which the first published files kept.
+  for (const auto& [now, once] : {std::pair("LayerNorm.weight", "LayerNorm.gamma"),
+                                  std::pair("LayerNorm.bias", "LayerNorm.beta")}) {
+    if (!parameter.ends_with(now)) continue;
+    for (size_t i = 0, count = names.size(); i < count; ++i) {
+      names.push_back(names[i].substr(0, names[i].size() - std::string_view(now).size()) + once);
+    }
+  }
   return names;
 }
 
@@ -37,6 +46,12 @@ const ModelFamily* find_family(std::string_view name) {
     if (family->name() == name) return family;
   }
   return nullptr;
+}
+
+const ModelFamily& family_of(const ModelConfig& config) {
+  const ModelFamily* family = find_family(config.family);
+  WEFT_CHECK(family != nullptr, "a configuration of {}", config.family);
+  return *family;
 }
 
 std::string known_families() {

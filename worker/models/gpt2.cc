@@ -3,10 +3,10 @@
 #include <array>
 
 #include "kernels/ops/ops.h"
-#include "worker/models/decoder.h"
 #include "worker/models/families.h"
 #include "worker/models/gpt2_config.h"
 #include "worker/models/gpt2_plan.h"
+#include "worker/models/transformer_trunk.h"
 
 namespace weft {
 namespace {
@@ -15,15 +15,15 @@ using gpt2::BlockParameter;
 using gpt2::Config;
 using ops::WeightLayout;
 
-class Gpt2Trunk final : public DecoderTrunk {
+class Gpt2Trunk final : public TransformerTrunk {
  public:
   Gpt2Trunk(Rank& rank, std::shared_ptr<const Config> config, std::span<const ParameterInfo> plan)
-      : DecoderTrunk(rank, config, plan, WeightLayout::kInOut, gpt2::kFirstBlock,
-                     gpt2::kParametersPerBlock),
+      : TransformerTrunk(rank, config, plan, WeightLayout::kInOut, gpt2::kFirstBlock,
+                         gpt2::kParametersPerBlock),
         config_(std::move(config)) {}
 
  private:
-  Tensor embed(Context& cx, DecoderPass& pass) override {
+  Tensor embed(Context& cx, TransformerPass& pass) override {
     const parallel::TensorAxis& axis = pass.axis;
     const Tensor x = parallel::vocabulary_embedding(
         cx, axis, pass.batch.ids, parameter(gpt2::kTokenEmbedding), config_->vocabulary);
@@ -33,36 +33,29 @@ class Gpt2Trunk final : public DecoderTrunk {
                            config_->embedding_dropout, kEmbeddingDropout, 0);
   }
 
-  Tensor last_norm(Context& cx, const DecoderPass& pass, const Tensor& x) override {
-    return layer_norm(cx, pass.axis, x, last(0), last(1));
+  Tensor last_norm(Context& cx, const TransformerPass& pass, const Tensor& x) override {
+    return layer_norm(cx, pass, x, last(0), last(1), config_->epsilon);
   }
 
-  Tensor layer_norm(Context& cx, const parallel::TensorAxis& axis, const Tensor& x,
-                    const Tensor& gamma, const Tensor& beta) const {
-    return ops::layer_norm(cx, x, parallel::replicated(cx, axis, gamma),
-                           parallel::replicated(cx, axis, beta), config_->epsilon);
+  Tensor norm(Context& cx, const TransformerPass& pass, int64_t layer, BlockParameter which,
+              const Tensor& x) const {
+    return layer_norm(cx, pass, x, weight(layer, which), weight(layer, which + 1),
+                      config_->epsilon);
   }
 
-  // x between blocks, [B, Tb, H].
-  Tensor between_dropout(Context& cx, const DecoderPass& pass, const Tensor& x, double rate,
-                         DropoutUse use, int64_t layer) const {
-    const RandomKey key = pass.batch.random.derive(use, static_cast<uint64_t>(layer));
-    return dropout(cx, pass, x, rate, key, {pass.axis.token_part(), config_->hidden});
-  }
-
-  Tensor attention(Context& cx, const DecoderPass& pass, int64_t layer,
+  Tensor attention(Context& cx, const TransformerPass& pass, int64_t layer,
                    const Tensor& input) override {
     const int64_t rows = pass.batch.ids.dim(0), tokens = pass.batch.own_tokens;
     const int64_t own = heads().queries.length, features = config_->head_features;
-    Tensor x = layer_norm(cx, pass.axis, input, weight(layer, gpt2::kNorm1Weight),
-                          weight(layer, gpt2::kNorm1Bias));
+    Tensor x = norm(cx, pass, layer, gpt2::kNorm1Weight, input);
     x = column(cx, pass, layer, gpt2::kAttentionWeight, x, weight(layer, gpt2::kAttentionBias),
                std::nullopt, /*parts=*/3);
     const std::array<Tensor, 3> parts =
         query_key_value(cx, ops::reshape(cx, x, {rows, tokens, 3, own, features}));
     x = attend(cx, pass, layer, parts[0], parts[1], parts[2],
                {config_->score_scale(layer), config_->attention_dropout});
-    return joined(cx, pass, layer, input, x, gpt2::kAttentionOutWeight, kAttentionDropout);
+    return add_row(cx, pass, layer, gpt2::kAttentionOutWeight, x, input, config_->residual_dropout,
+                   kAttentionDropout);
   }
 
   // Of x [B, T, 3, N, D], each [B, N, T, D]: views on a GPU, whose kernels read them where they
@@ -85,22 +78,13 @@ class Gpt2Trunk final : public DecoderTrunk {
     return parts;
   }
 
-  // input + dropout(x weight + bias); the bias follows its weight.
-  Tensor joined(Context& cx, const DecoderPass& pass, int64_t layer, const Tensor& input,
-                const Tensor& x, BlockParameter which, DropoutUse use) {
-    const bool drops = pass.batch.training && config_->residual_dropout > 0;
-    const Tensor y =
-        row(cx, pass, layer, which, x, weight(layer, which + 1), drops ? Tensor() : input);
-    if (!drops) return y;
-    return ops::add(cx, input, between_dropout(cx, pass, y, config_->residual_dropout, use, layer));
-  }
-
-  Tensor mlp(Context& cx, const DecoderPass& pass, int64_t layer, const Tensor& input) override {
-    Tensor x = layer_norm(cx, pass.axis, input, weight(layer, gpt2::kNorm2Weight),
-                          weight(layer, gpt2::kNorm2Bias));
+  Tensor mlp(Context& cx, const TransformerPass& pass, int64_t layer,
+             const Tensor& input) override {
+    Tensor x = norm(cx, pass, layer, gpt2::kNorm2Weight, input);
     x = column(cx, pass, layer, gpt2::kMlpWeight, x, weight(layer, gpt2::kMlpBias),
                config_->activation);
-    return joined(cx, pass, layer, input, x, gpt2::kMlpOutWeight, kMlpDropout);
+    return add_row(cx, pass, layer, gpt2::kMlpOutWeight, x, input, config_->residual_dropout,
+                   kMlpDropout);
   }
 
   const std::shared_ptr<const Config> config_;
@@ -147,6 +131,9 @@ class Gpt2Family final : public ModelFamily {
                                        plan(*config, tensor.size(), tensor.rank()));
   }
 
+  std::optional<Head> head(const ModelConfig&, HeadKind kind, int64_t labels) const override {
+    return decoder_head(kind, labels);
+  }
   std::string_view prefix() const override { return "transformer."; }
   bool ignored_in_files(std::string_view tensor, const ModelConfig& config) const override {
     return gpt2::ignored_in_files(tensor, config_as<Config>(config));

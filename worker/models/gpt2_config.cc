@@ -57,7 +57,7 @@ Result<std::shared_ptr<const Config>> parse_config(std::string_view json) {
   config->tied = reader.flag("tie_word_embeddings", true);
   refuse_beyond_count(reader, *config, {"n_embd", "hidden_size"});
   // GPT-2's own vocabulary ends with its one special token.
-  read_token_ids(reader, *config, /*bos=*/50256, /*eos=*/50256);
+  read_token_ids(reader, *config, {.bos = 50256, .eos = 50256});
   refuse_what_changes_the_model(reader, "gpt2");
   reader.accept({"n_special", "predict_special_tokens"});  // of GPT-2 medium
   accept_the_rest(reader);

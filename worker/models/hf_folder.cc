@@ -16,7 +16,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char *kTokenHead = "lm_head.weight", *kClassHead = "score.weight";
+constexpr const char* kTokenHead = "lm_head.weight";
 constexpr size_t kTokenEmbedding = 0;  // in every family's plan
 
 Result<std::string> read_text(const fs::path& path) {
@@ -27,13 +27,19 @@ Result<std::string> read_text(const fs::path& path) {
   return text;
 }
 
-// Classes of a classification head; 0 where the architecture has none.
-int64_t labels_of(const nlohmann::json& config) {
+// What the architecture's head classifies, if anything.
+std::optional<HeadKind> classes_of(const nlohmann::json& config) {
   const auto names = config.find("architectures");
-  const bool classifies = names != config.end() && names->is_array() && !names->empty() &&
-                          names->front().is_string() &&
-                          names->front().get<std::string>().ends_with("ForSequenceClassification");
-  if (!classifies) return 0;
+  const bool named =
+      names != config.end() && names->is_array() && !names->empty() && names->front().is_string();
+  const std::string name = named ? names->front().get<std::string>() : "";
+  if (name.ends_with("ForSequenceClassification")) return HeadKind::kSequence;
+  if (name.ends_with("ForTokenClassification")) return HeadKind::kToken;
+  return std::nullopt;
+}
+
+// Of a head that classifies.
+int64_t labels_of(const nlohmann::json& config) {
   if (const auto map = config.find("id2label"); map != config.end() && map->is_object()) {
     return static_cast<int64_t>(map->size());
   }
@@ -113,6 +119,19 @@ std::string shown(const std::vector<int64_t>& shape) {
   return text + "]";
 }
 
+// Names in files of whatever heads the family has.
+std::set<std::string> head_names(const ModelFamily& family, const ModelConfig& config) {
+  std::set<std::string> names;
+  for (const HeadKind kind : {HeadKind::kSequence, HeadKind::kToken, HeadKind::kMasked}) {
+    const auto head = family.head(config, kind, /*labels=*/2);
+    if (!head) continue;
+    for (const ParameterInfo& info : head_plan(*head, config, "", 1, 0)) {
+      for (std::string& name : family.file_names(info.name)) names.insert(std::move(name));
+    }
+  }
+  return names;
+}
+
 bool is_floating(const std::string& dtype) {
   return dtype == "F32" || dtype == "F16" || dtype == "BF16" || dtype == "F64";
 }
@@ -137,15 +156,18 @@ Result<HfFolder> open_hf_folder(const std::string& path) {
   Result<ModelConfigPtr> config = folder.family->parse_config(folder.config_text);
   if (!config) return named(config.error());
   folder.config = std::move(*config);
-  folder.labels = labels_of(*json);
+  if (const auto classes = classes_of(*json)) {
+    folder.classes = *classes;
+    folder.labels = labels_of(*json);
+    if (folder.labels < 1) {
+      return named(Status::invalid("num_labels", std::to_string(folder.labels),
+                                   "must be at least 1: it is the number of classes"));
+    }
+  }
   folder.label_names = label_names_of(*json, folder.labels);
   WEFT_ASSIGN_OR_RETURN(folder.weight_files, safetensors_files(path));
   if (fs::exists(root / "tokenizer.json", error)) {
     folder.tokenizer_file = (root / "tokenizer.json").string();
-  }
-  for (const char* name : {"tokenizer_config.json", "special_tokens_map.json", "vocab.json",
-                           "merges.txt", "added_tokens.json", "generation_config.json"}) {
-    if (fs::exists(root / name, error)) folder.extra_files.push_back((root / name).string());
   }
   return folder;
 }
@@ -156,7 +178,9 @@ Result<std::vector<const SafetensorInfo*>> match_weights(
     const std::function<const SafetensorInfo*(const std::string&)>& find) {
   std::vector<const SafetensorInfo*> matched;
   std::set<std::string> used;
-  const bool classifies = find(kClassHead) != nullptr;
+  const std::set<std::string> heads = head_names(family, config);
+  const bool has_head =
+      std::ranges::any_of(heads, [&](const auto& name) { return find(name) != nullptr; });
   for (const ParameterInfo& info : plan) {
     const SafetensorInfo* found = nullptr;
     for (const std::string& name : family.file_names(info.name)) {
@@ -166,7 +190,7 @@ Result<std::vector<const SafetensorInfo*>> match_weights(
     // of their names.
     const bool embeds = &info == &plan[kTokenEmbedding];
     if (found == nullptr && embeds && config.tied) found = find(kTokenHead);
-    if (found == nullptr && classifies && info.name == kTokenHead) {
+    if (found == nullptr && has_head && info.name == kTokenHead) {
       matched.push_back(nullptr);
       continue;
     }
@@ -187,7 +211,7 @@ Result<std::vector<const SafetensorInfo*>> match_weights(
     matched.push_back(found);
   }
   for (const std::string& name : names) {
-    const bool known = used.contains(name) || name == kClassHead;
+    const bool known = used.contains(name) || heads.contains(name);
     if (known || family.ignored_in_files(name, config)) continue;
     return fail(Status::invalid(name, find(name)->dtype,
                                 "must be a parameter of this configuration; leave the tensor out"));
@@ -216,9 +240,12 @@ Status load_hf_weights(const HfFolder& folder, std::vector<Parameter>& parameter
     WEFT_RETURN_IF_ERROR(load_shard(files, (*matched)[i]->name, *loaded[i], sink));
   }
   for (const HeadTensor& head : heads) {
-    const SafetensorInfo* found = files.find(head.file_name);
-    if (found == nullptr || !same_shape(*found, head.parameter->info.shape)) continue;
-    WEFT_RETURN_IF_ERROR(load_shard(files, head.file_name, *head.parameter, sink));
+    for (const std::string& name : folder.family->file_names(head.file_name)) {
+      const SafetensorInfo* found = files.find(name);
+      if (found == nullptr || !same_shape(*found, head.parameter->info.shape)) continue;
+      WEFT_RETURN_IF_ERROR(load_shard(files, name, *head.parameter, sink));
+      break;
+    }
   }
   return {};
 }

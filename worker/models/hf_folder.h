@@ -20,12 +20,12 @@ struct HfFolder {
   std::string path;
   const ModelFamily* family = nullptr;
   ModelConfigPtr config;
-  std::string config_text;                // config.json as it stands
-  std::vector<std::string> weight_files;  // full paths, in the order of the index
-  std::string tokenizer_file;             // full path of tokenizer.json; empty: none
-  std::vector<std::string> extra_files;   // full paths of tokenizer_config.json, vocab.json, ...
-  int64_t labels = 0;                     // of a classification head, as config.json says; 0: none
-  std::vector<std::string> label_names;   // of its classes in order; empty: LABEL_0, ... or none
+  std::string config_text;                 // config.json as it stands
+  std::vector<std::string> weight_files;   // full paths, in the order of the index
+  std::string tokenizer_file;              // full path of tokenizer.json; empty: none
+  int64_t labels = 0;                      // of a classification head, as config.json says; 0: none
+  HeadKind classes = HeadKind::kSequence;  // what has one of these
+  std::vector<std::string> label_names;    // of the classes in order; empty: LABEL_0, ... or none
 };
 
 // What model.from breaks where its files lack the head of tokens, and an adapter would leave it

@@ -8,11 +8,11 @@
 #include "kernels/ops/elementwise.h"
 #include "kernels/ops/norms.h"
 #include "kernels/ops/ops.h"
-#include "worker/models/decoder.h"
 #include "worker/models/families.h"
 #include "worker/models/llama_config.h"
 #include "worker/models/llama_dialect.h"
 #include "worker/models/llama_plan.h"
+#include "worker/models/transformer_trunk.h"
 #include "worker/parallel/blocked.h"
 
 namespace weft {
@@ -21,18 +21,18 @@ namespace {
 using llama::Config;
 using ops::WeightLayout;
 
-class LlamaTrunk final : public DecoderTrunk {
+class LlamaTrunk final : public TransformerTrunk {
  public:
   LlamaTrunk(Rank& rank, std::shared_ptr<const Config> config, std::span<const ParameterInfo> plan)
-      : DecoderTrunk(rank, config, plan, WeightLayout::kOutIn, llama::kFirstBlock,
-                     llama::BlockPlaces(*config).count),
+      : TransformerTrunk(rank, config, plan, WeightLayout::kOutIn, llama::kFirstBlock,
+                         llama::BlockPlaces(*config).count),
         config_(std::move(config)),
         at_(*config_),
         frequencies_(Tensor::from<double>(*rank.allocator, {config_->head_features / 2},
                                           config_->frequencies())) {}
 
  private:
-  Tensor embed(Context& cx, DecoderPass& pass) override {
+  Tensor embed(Context& cx, TransformerPass& pass) override {
     const Tensor x = parallel::vocabulary_embedding(
         cx, pass.axis, pass.batch.ids, parameter(llama::kTokenEmbedding), config_->vocabulary,
         config_->pad_token_id.value_or(-1));
@@ -41,16 +41,16 @@ class LlamaTrunk final : public DecoderTrunk {
     return x;
   }
 
-  Tensor last_norm(Context& cx, const DecoderPass& pass, const Tensor& x) override {
+  Tensor last_norm(Context& cx, const TransformerPass& pass, const Tensor& x) override {
     return rms_norm(cx, pass, x, last(0));
   }
 
-  Tensor rms_norm(Context& cx, const DecoderPass& pass, const Tensor& x,
+  Tensor rms_norm(Context& cx, const TransformerPass& pass, const Tensor& x,
                   const Tensor& gamma) const {
     return ops::rms_norm(cx, x, parallel::replicated(cx, pass.axis, gamma), config_->epsilon);
   }
 
-  Tensor attention(Context& cx, const DecoderPass& pass, int64_t layer,
+  Tensor attention(Context& cx, const TransformerPass& pass, int64_t layer,
                    const Tensor& input) override {
     Tensor x = rms_norm(cx, pass, input, weight(layer, at_.norm1));
     // Keys and values may be of heads that other ranks have too.
@@ -64,9 +64,10 @@ class LlamaTrunk final : public DecoderTrunk {
     const std::vector<Tensor> heads =
         columns(cx, pass, layer, std::array{at_.query, at_.key, at_.value}, x, weights, biases);
     const auto norm = [&](size_t at) { return config_->head_norms ? weight(layer, at) : Tensor(); };
-    const Tensor query = turned(cx, pass, by_heads(cx, pass, heads[0], norm(at_.query_norm)));
-    const Tensor key = turned(cx, pass, by_heads(cx, pass, heads[1], norm(at_.key_norm)));
-    const Tensor value = by_heads(cx, pass, heads[2], Tensor());
+    const Tensor query =
+        turned(cx, pass, normed_by_heads(cx, pass, heads[0], norm(at_.query_norm)));
+    const Tensor key = turned(cx, pass, normed_by_heads(cx, pass, heads[1], norm(at_.key_norm)));
+    const Tensor value = by_heads(cx, pass, heads[2]);
     ScoreOptions options{1 / std::sqrt(static_cast<double>(config_->head_features)),
                          config_->attention_dropout};
     if (config_->has_window(layer)) options.window_left = config_->window - 1;
@@ -83,19 +84,18 @@ class LlamaTrunk final : public DecoderTrunk {
     return {biases.begin(), biases.end()};
   }
 
-  // y as column_linears gives it -> [B, heads, Tl, D]; on a CPU contiguous, on a GPU a view, which
-  // its kernels read where it lies. gamma: of an RMS norm over a head's features, or empty.
-  Tensor by_heads(Context& cx, const DecoderPass& pass, Tensor y, const Tensor& gamma) const {
-    const int64_t rows = pass.batch.ids.dim(0), tokens = pass.batch.own_tokens;
+  // gamma: of an RMS norm over a head's features, or empty.
+  Tensor normed_by_heads(Context& cx, const TransformerPass& pass, const Tensor& y,
+                         const Tensor& gamma) const {
+    if (!gamma) return by_heads(cx, pass, y);
     const int64_t features = config_->head_features;
-    y = ops::reshape(cx, y, {rows, tokens, y.shape()[-1] / features, features});
-    if (gamma) y = head_norm(cx, pass, y, gamma);
-    y = ops::permute(cx, y, std::array{0, 2, 1, 3});
-    return cx.stream() == nullptr ? ops::contiguous(cx, y) : y;
+    const Tensor apart = ops::reshape(
+        cx, y, {pass.batch.ids.dim(0), pass.batch.own_tokens, y.shape()[-1] / features, features});
+    return by_heads(cx, pass, head_norm(cx, pass, apart, gamma));
   }
 
   // Each rank of the tensor axis has terms of gamma's gradient, those of its heads.
-  Tensor head_norm(Context& cx, const DecoderPass& pass, const Tensor& y,
+  Tensor head_norm(Context& cx, const TransformerPass& pass, const Tensor& y,
                    const Tensor& gamma) const {
     if (pass.axis.blocks == 0) {
       const Tensor shared = parallel::copy_to_axis(cx, pass.axis.comm, gamma);
@@ -106,14 +106,15 @@ class LlamaTrunk final : public DecoderTrunk {
                                    gamma);
   }
 
-  static Tensor turned(Context& cx, const DecoderPass& pass, const Tensor& x) {
+  static Tensor turned(Context& cx, const TransformerPass& pass, const Tensor& x) {
     const auto& [cos, sin] = pass.angles;
     const Tensor y =
         ops::rotary(cx, ops::cast(cx, x, cos.dtype()), cos, sin, ops::RotaryForm::kHalves);
     return ops::cast(cx, y, x.dtype());
   }
 
-  Tensor mlp(Context& cx, const DecoderPass& pass, int64_t layer, const Tensor& input) override {
+  Tensor mlp(Context& cx, const TransformerPass& pass, int64_t layer,
+             const Tensor& input) override {
     const Tensor x = rms_norm(cx, pass, input, weight(layer, at_.norm2));
     const std::vector<Tensor> inner =
         columns(cx, pass, layer, std::array{at_.gate, at_.up}, x,
@@ -170,6 +171,9 @@ class LlamaFamily final : public ModelFamily {
                                         plan(*config, tensor.size(), tensor.rank()));
   }
 
+  std::optional<Head> head(const ModelConfig&, HeadKind kind, int64_t labels) const override {
+    return decoder_head(kind, labels);
+  }
   std::string_view prefix() const override { return "model."; }
   bool ignored_in_files(std::string_view tensor, const ModelConfig& config) const override {
     return llama::ignored_in_files(tensor, config_as<Config>(config));

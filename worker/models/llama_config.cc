@@ -233,7 +233,7 @@ Result<std::shared_ptr<const Config>> parse_config(const Dialect& dialect, std::
   config->initializer_range = reader.number("initializer_range", 0.02, 0, 1000);
   config->tied = reader.flag("tie_word_embeddings", false);
   refuse_beyond_count(reader, *config, {"hidden_size"});
-  read_token_ids(reader, *config, dialect.bos, dialect.eos);
+  read_token_ids(reader, *config, {.bos = dialect.bos, .eos = dialect.eos});
   reader.only("hidden_act", "silu", "the MLP is a SwiGLU");
   reader.only("pretraining_tp", 1, "products are not cut in other ways than parallel.tensor");
   reader.only("rope_interleaved", false, "a feature turns with the one half a head further on");

@@ -27,6 +27,7 @@
 #include "kernels/ops/random.h"
 #include "proto/base/status.h"
 #include "worker/models/adapter.h"
+#include "worker/models/head.h"
 #include "worker/models/parameter.h"
 #include "worker/parallel/rank.h"
 #include "worker/parallel/sequence_balance.h"
@@ -52,6 +53,7 @@ enum class Recompute { kNothing, kAttention, kBlock };
 struct TokenBatch {
   Tensor ids;          // int64 [B, Tl]
   Tensor positions;    // int64 [B, Tl]: of the position embedding
+  Tensor token_types;  // int64 [B, Tl]; empty handle: all 0
   Tensor key_valid;    // uint8 [B, T]: 0 where nobody may look (padding); empty handle: all valid
   Tensor documents;    // int64 [B, T]: tokens see only their own document; empty handle: one a row
   int64_t tokens = 0;  // T
@@ -76,8 +78,12 @@ struct ModelConfig {
   int64_t head_features = 0;  // of a head of queries, keys or values
   bool gated = false;         // the MLP's hidden layer is a product of two
   bool rotary = false;        // positions turn queries and keys; else they are embedded
-  bool head_norms = false;    // queries and keys have a norm over each head's features
-  parallel::AttentionPattern attention;        // of most layers; balances the sequence axis
+  // Positions count the tokens that are not pad_token_id, from pad_token_id + 1 on; that token has
+  // its own id as its position.
+  bool positions_skip_padding = false;
+  int64_t token_types = 0;               // that are embedded; 0: none are
+  bool head_norms = false;               // queries and keys have a norm over each head's features
+  parallel::AttentionPattern attention;  // of most layers; balances the sequence axis
   parallel::AttentionPattern other_attention;  // of `other_layers` ones
   int64_t other_layers = 0;
   bool tied = true;  // the logits' matrix is the embedding
@@ -85,6 +91,11 @@ struct ModelConfig {
   std::vector<int64_t> eos_token_ids;  // any of them ends a text
   double initializer_range = 0.02;
   Adapter adapter;  // of the blocks' linear maps; without one all parameters are trained
+
+  // Of the longest row.
+  int64_t tokens_max() const {
+    return positions_skip_padding ? positions - *pad_token_id - 1 : positions;
+  }
 };
 using ModelConfigPtr = std::shared_ptr<const ModelConfig>;
 
@@ -121,12 +132,15 @@ class Trunk {
   // In the order of the computation; includes an untied head. Uninitialized when made.
   virtual std::vector<Parameter>& parameters() = 0;
 
-  // -> hidden states after the final norm in the between-blocks layout, [B, Tb, H].
+  // -> hidden states after the final norm, where there is one, in the between-blocks layout,
+  // [B, Tb, H].
   virtual Tensor forward(Context& cx, const TokenBatch& batch) = 0;
   // [B, Tb, H] -> this rank's part of the vocabulary, [B, Tl, part_of(V, t).length].
   Tensor token_logits(Context& cx, const TokenBatch& batch, const Tensor& hidden);
   // [B, Tb, H] -> the two sides of that product, for a loss that keeps no logits.
   virtual TokenHead token_head(Context& cx, const TokenBatch& batch, const Tensor& hidden) = 0;
+  // The second of these alone, to be used at once.
+  virtual Tensor token_table() = 0;
   // [B, Tb, H] -> [B, Tl, H], the same on every rank of the tensor axis and to be used alike by
   // them.
   virtual Tensor joined_hidden(Context& cx, const TokenBatch& batch, const Tensor& hidden) = 0;
@@ -160,8 +174,9 @@ class Trunk {
 
 // What config.json says beside the trunk: the architecture's head.
 struct ExportHead {
-  int64_t labels = 0;                    // 0: a language model; else sequence classification
-  std::vector<std::string> label_names;  // empty: LABEL_0, LABEL_1, ...
+  int64_t labels = 0;                      // 0: a language model; else a classification,
+  HeadKind classes = HeadKind::kSequence;  // of these
+  std::vector<std::string> label_names;    // empty: LABEL_0, LABEL_1, ...
   // Of the tokenizer that the model learned with. It pads where the configuration has no such token
   // (without one, transformers classifies one row at a time only), and begins and ends texts where
   // the configuration's ends, a family's defaults, do not name it.
@@ -192,6 +207,10 @@ class ModelFamily {
   // The same without it, every parameter trained.
   virtual std::vector<ParameterInfo> base_plan(const ModelConfig& config, int tensor_size,
                                                int tensor_index) const = 0;
+  // What transformers puts on the trunk for a task of this kind, with so many classes (kMasked:
+  // none); nothing where a task of this kind does not go with the family.
+  virtual std::optional<Head> head(const ModelConfig& config, HeadKind kind,
+                                   int64_t labels) const = 0;
   // Error: the mesh cannot hold this configuration. (More ranks than heads can: some hold none.)
   virtual Result<std::unique_ptr<Trunk>> make_trunk(Rank& rank, ModelConfigPtr config) const = 0;
   // With which published files begin the names of a trunk's parameters, or not: transformers'
@@ -207,6 +226,8 @@ class ModelFamily {
 
 // "gpt2" -> its family; null where there is none.
 const ModelFamily* find_family(std::string_view name);
+// Of a configuration that a family has read.
+const ModelFamily& family_of(const ModelConfig& config);
 // "gpt2, ...": for error messages.
 std::string known_families();
 

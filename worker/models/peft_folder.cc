@@ -8,7 +8,6 @@
 namespace weft {
 namespace {
 
-constexpr const char* kClassHead = "score";
 constexpr int64_t kRankMax = 65536;
 constexpr double kAlphaBelow = 1e9;
 
@@ -46,11 +45,11 @@ std::string peft_config_json(const PeftFolder& folder, ops::WeightLayout layout)
       {"peft_type", "LORA"},
       {"r", adapter.rank},
       {"target_modules", adapter.targets},
-      {"task_type", folder.classifies ? "SEQ_CLS" : "CAUSAL_LM"},
-      {"use_dora", false},
+      {"task_type", folder.task_type},
+      {"use_dora", adapter.dora},
       {"use_rslora", adapter.rslora},
   };
-  if (folder.classifies) json["modules_to_save"] = {kClassHead};
+  if (!folder.head_layers.empty()) json["modules_to_save"] = folder.head_layers;
   return json.dump(2) + "\n";
 }
 
@@ -66,16 +65,16 @@ Result<PeftFolder> parse_peft_config(std::string_view text) {
   adapter.alpha = reader.number("lora_alpha", 8, 0, kAlphaBelow);
   adapter.dropout = reader.number("lora_dropout", 0, 0, 1);
   adapter.rslora = reader.flag("use_rslora", false);
+  adapter.dora = reader.flag("use_dora", false);
   folder.base_model = text_or(reader, json, "base_model_name_or_path", "");
   reader.only("peft_type", "LORA", "other adapters are not computed");
   reader.only("bias", "none", "biases are frozen");
-  reader.only("use_dora", false, "magnitudes of weights are not computed");
   if (!leaves_weights_alone(json)) {
     reader.refuse(
         "init_lora_weights",
         "must be true, false or gaussian: the others change the weights of the base model");
   }
-  folder.classifies = text_or(reader, json, "task_type", "CAUSAL_LM") == "SEQ_CLS";
+  folder.task_type = text_or(reader, json, "task_type", "CAUSAL_LM");
   if (const nlohmann::json* targets = reader.array("target_modules"); targets != nullptr) {
     for (const nlohmann::json& target : *targets) {
       if (target.is_string()) {

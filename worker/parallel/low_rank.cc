@@ -1,30 +1,102 @@
 #include "worker/parallel/low_rank.h"
 
+#include <algorithm>
+#include <array>
+#include <vector>
+
+#include "kernels/ops/elementwise.h"
+
 namespace weft::parallel {
 namespace {
 
 using ops::WeightLayout;
 
-// y + scaling * B inner, where the product is made. inner is the smallest to scale.
+// Of W + scaling * B A at once: what stays in a core's cache; on a GPU enough for all of it.
+constexpr int64_t kPieceElements = 1 << 18, kGpuPieceElements = 1 << 23;
+
+// scaling * A x as B reads it. x is the smallest to scale after A.
+Tensor inner_of(Context& cx, const TensorAxis& axis, Side side, const Tensor& x,
+                const LowRank& map) {
+  WEFT_CHECK(axis.blocks == 0, "an adapter over {} blocks", axis.blocks);
+  if (side == Side::kRow) {
+    const Tensor inner = row_linear(cx, axis, x, map.a, Tensor(), WeightLayout::kOutIn);
+    return ops::scale(cx, inner, map.scaling);
+  }
+  const Tensor inner =
+      ops::linear(cx, x, replicated(cx, axis, map.a), Tensor(), WeightLayout::kOutIn);
+  return column_input(cx, axis, ops::scale(cx, inner, map.scaling));
+}
+
+// Of what this rank's outputs lie between: a parameter of theirs.
+Tensor of_outputs(Context& cx, const TensorAxis& axis, Side side, const Tensor& parameter) {
+  return side == Side::kRow ? replicated(cx, axis, parameter) : parameter;
+}
+
+// y + B inner, where the product is made.
 Tensor added(Context& cx, const Tensor& inner, const Tensor& b, const Tensor& y) {
   return ops::linear(cx, inner, b, Tensor(), WeightLayout::kOutIn, std::nullopt, y);
 }
 
-}  // namespace
-
-Tensor add_to_column(Context& cx, const TensorAxis& axis, const Tensor& x, const LowRank& map,
-                     const Tensor& y) {
-  WEFT_CHECK(axis.blocks == 0, "an adapter over {} blocks", axis.blocks);
-  const Tensor inner =
-      ops::linear(cx, x, replicated(cx, axis, map.a), Tensor(), WeightLayout::kOutIn);
-  return added(cx, column_input(cx, axis, ops::scale(cx, inner, map.scaling)), map.b, y);
+// Of each of this rank's outputs the sum of squares of W + scaling * B A, of this rank's inputs.
+Tensor output_squares(Context& cx, const LowRank& map, const Magnitude& magnitude) {
+  const Tensor& weight = magnitude.weight;
+  const DType dtype = magnitude.values.dtype();
+  const Tensor a = ops::cast(cx, map.a, dtype);
+  const Tensor b = ops::scale(cx, ops::cast(cx, map.b, dtype), map.scaling);
+  const bool out_in = magnitude.layout == WeightLayout::kOutIn;
+  if (weight.elements() == 0) return Tensor::zeros(cx.allocator, {b.dim(0)}, dtype);
+  const Tensor left = out_in ? b : ops::contiguous(cx, ops::permute(cx, a, std::array{1, 0}));
+  const int64_t most = cx.stream() == nullptr ? kPieceElements : kGpuPieceElements;
+  const int64_t rows = weight.dim(0), at_once = std::max<int64_t>(1, most / weight.dim(1));
+  std::vector<Tensor> of_rows;
+  Tensor sum;
+  for (int64_t first = 0; first < rows; first += at_once) {
+    const int64_t count = std::min(at_once, rows - first);
+    const Tensor piece =
+        ops::linear(cx, ops::slice(cx, left, 0, first, count), out_in ? a : b, Tensor(),
+                    out_in ? WeightLayout::kInOut : WeightLayout::kOutIn, std::nullopt,
+                    ops::cast(cx, ops::slice(cx, weight, 0, first, count), dtype));
+    const Tensor squares = ops::sum(cx, ops::square(cx, piece), out_in ? 1 : 0);
+    if (out_in) {
+      of_rows.push_back(squares);
+    } else {
+      sum = sum ? ops::add(cx, sum, squares) : squares;
+    }
+  }
+  return out_in ? ops::concat(cx, of_rows, 0) : sum;
 }
 
-Tensor add_to_row(Context& cx, const TensorAxis& axis, const Tensor& x, const LowRank& map,
-                  const Tensor& y) {
-  WEFT_CHECK(axis.blocks == 0, "an adapter over {} blocks", axis.blocks);
-  const Tensor inner = row_linear(cx, axis, x, map.a, Tensor(), WeightLayout::kOutIn);
-  return added(cx, ops::scale(cx, inner, map.scaling), replicated(cx, axis, map.b), y);
+// magnitude / norm - 1 of each of this rank's outputs.
+Tensor excess_of(Context& cx, const TensorAxis& axis, Side side, const LowRank& map,
+                 const Magnitude& magnitude) {
+  Tensor norm;
+  {
+    const NoGrad constant(cx);
+    const Tensor squares = output_squares(cx, map, magnitude);
+    norm = ops::sqrt(cx, side == Side::kRow ? sum_over_axis(cx, axis.comm, squares) : squares);
+  }
+  const Tensor values = of_outputs(cx, axis, side, magnitude.values);
+  const Tensor one = Tensor::full(cx.allocator, {1}, 1, values.dtype());
+  return ops::subtract(cx, ops::divide(cx, values, norm), one);
+}
+
+}  // namespace
+
+Tensor add_low_rank(Context& cx, const TensorAxis& axis, Side side, const Tensor& x,
+                    const LowRank& map, const Tensor& y) {
+  const Tensor inner = inner_of(cx, axis, side, x, map);
+  return added(cx, inner, of_outputs(cx, axis, side, map.b), y);
+}
+
+Tensor add_rescaled(Context& cx, const TensorAxis& axis, Side side, const Tensor& x,
+                    const LowRank& map, const Magnitude& magnitude, const Tensor& y,
+                    const Tensor& base) {
+  const Tensor excess = excess_of(cx, axis, side, map, magnitude);
+  const Tensor inner = inner_of(cx, axis, side, x, map);
+  const Tensor b = of_outputs(cx, axis, side, map.b);
+  const Tensor sum = added(cx, inner, b, y);
+  const Tensor rescaled = base ? added(cx, inner, b, base) : sum;
+  return ops::add(cx, sum, ops::multiply(cx, rescaled, ops::cast(cx, excess, y.dtype())));
 }
 
 }  // namespace weft::parallel

@@ -11,6 +11,13 @@
 // In half precision each rank's term of the gradient of what is whole, and its sum over the axis,
 // are of the half type, as those of other weights that ranks share; a shard's gradient is fp32.
 //
+// DoRA (Liu et al. 2024) rescales each output by magnitude / norm, the norm that of its row of
+// W + scaling * B A and no part of the tape. The norm is taken of that matrix itself, not of the
+// expansion |W|^2 + 2 s W . B A + s^2 |B A|^2, whose terms cancel and whose products with W are as
+// many operations: 2 rank out in, beside the map's own 2 T out in. A piece of the matrix at a time
+// is made, in fp32 or float64, so W is read once more and no second one is kept. Of a row-parallel
+// W the squares are summed over the axis, [out].
+//
 // Legend as tensor_parallel.h; r rank. Thread safety and ownership: as collective_ops.h. Not of
 // topology-invariant training.
 #pragma once
@@ -24,13 +31,27 @@ struct LowRank {
   double scaling = 1;
 };
 
-// x between blocks, [..., T or its part, in]; map.a whole, map.b [out/t, r]; y [..., T, out/t], as
-// column_linear gives it -> the same shape.
-Tensor add_to_column(Context& cx, const TensorAxis& axis, const Tensor& x, const LowRank& map,
-                     const Tensor& y);
-// x [..., T, in/t]; map.a [r, in/t], map.b whole; y between blocks, [..., T or its part, out], as
-// row_linear gives it -> the same shape.
-Tensor add_to_row(Context& cx, const TensorAxis& axis, const Tensor& x, const LowRank& map,
-                  const Tensor& y);
+// What the tensor axis shares out of a map: its outputs, or its inputs.
+enum class Side { kColumn, kRow };
+
+// column  x between blocks, [..., T or its part, in]; map.a whole, map.b [out/t, r]; y [..., T,
+//         out/t], as column_linear gives it -> the same shape.
+// row     x [..., T, in/t]; map.a [r, in/t], map.b whole; y between blocks, [..., T or its part,
+//         out], as row_linear gives it -> the same shape.
+Tensor add_low_rank(Context& cx, const TensorAxis& axis, Side side, const Tensor& x,
+                    const LowRank& map, const Tensor& y);
+
+struct Magnitude {
+  Tensor values;  // of this rank's outputs, [out/t] or [out], at least of fp32
+  Tensor weight;  // this rank's W
+  ops::WeightLayout layout = ops::WeightLayout::kOutIn;
+};
+
+// The same with DoRA, y without a bias: y + scaling * B A x + (magnitude / norm - 1) * (base +
+// scaling * B A x), which in half precision rounds no factor near 1. base: W x, where y is that of
+// another x (dropout's base); an empty handle: y.
+Tensor add_rescaled(Context& cx, const TensorAxis& axis, Side side, const Tensor& x,
+                    const LowRank& map, const Magnitude& magnitude, const Tensor& y,
+                    const Tensor& base);
 
 }  // namespace weft::parallel

@@ -96,10 +96,11 @@ Tensor vocabulary_embedding(Context& cx, const TensorAxis& axis, const Tensor& i
 Tensor vocabulary_cross_entropy(Context& cx, Communicator& comm, const Tensor& logits,
                                 const Tensor& labels, int64_t vocabulary,
                                 const ops::TokenLoss& loss = {});
-// The same of the logits x table^T, which never stand in memory as a whole: x [..., H] as
-// column_input gives it, table this rank's rows [V/t, H].
+// The same of the logits x table^T + bias, which never stand in memory as a whole: x [..., H] as
+// column_input gives it, table this rank's rows [V/t, H], bias its part [V/t] or an empty handle.
 Tensor vocabulary_linear_cross_entropy(Context& cx, Communicator& comm, const Tensor& x,
                                        const Tensor& table, const Tensor& labels,
-                                       int64_t vocabulary, const ops::TokenLoss& loss = {});
+                                       int64_t vocabulary, const ops::TokenLoss& loss = {},
+                                       const Tensor& bias = Tensor());
 
 }  // namespace weft::parallel

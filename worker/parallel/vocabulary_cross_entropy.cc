@@ -31,9 +31,11 @@ Tensor vocabulary_cross_entropy(Context& cx, Communicator& comm, const Tensor& l
 
 Tensor vocabulary_linear_cross_entropy(Context& cx, Communicator& comm, const Tensor& x,
                                        const Tensor& table, const Tensor& labels,
-                                       int64_t vocabulary, const ops::TokenLoss& loss) {
+                                       int64_t vocabulary, const ops::TokenLoss& loss,
+                                       const Tensor& bias) {
   check_width(comm, table.dim(0), vocabulary);
-  return ops::linear_cross_entropy_sum(cx, x, table, labels, over_axis(comm, vocabulary, loss));
+  return ops::linear_cross_entropy_sum(cx, x, table, labels, over_axis(comm, vocabulary, loss),
+                                       bias);
 }
 
 }  // namespace weft::parallel

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "proto/json/names.h"
+#include "worker/admission/mesh_text.h"
 
 namespace weft {
 namespace {

@@ -10,6 +10,7 @@
 #include "proto/json/job_rules.h"
 #include "worker/admission/check_blocks.h"
 #include "worker/admission/memory.h"
+#include "worker/admission/mesh_text.h"
 
 namespace weft {
 namespace {
@@ -27,12 +28,19 @@ std::string seconds_text(double seconds) {
   return seconds < 1 ? fmt::format("{:.3g} ms", seconds * 1e3) : fmt::format("{:.3g} s", seconds);
 }
 
-template <typename Degrees>
-std::string text_of_mesh(const Degrees& mesh) {
-  std::string text =
-      fmt::format("data {} x sequence {} x tensor {}", mesh.data(), mesh.sequence(), mesh.tensor());
-  if (mesh.zero() > 0) text += fmt::format(", zero {}", mesh.zero());
-  return text;
+// As a job file says it.
+void set_attention(proto::ParallelSpec& mesh, int ulysses) {
+  const bool grid = ulysses > 1 && ulysses < mesh.sequence();
+  mesh.set_sequence_attention(grid           ? proto::SEQUENCE_ATTENTION_ULYSSES_RING
+                              : ulysses == 1 ? proto::SEQUENCE_ATTENTION_RING
+                                             : proto::SEQUENCE_ATTENTION_ULYSSES);
+  mesh.set_ulysses(grid ? ulysses : 0);
+}
+
+// Of the sequence axis. Topology-invariant training exchanges heads among as many as share a row.
+int exchanging_ranks(const ModelConfig& config, const JobSpec& spec) {
+  const bool exchanges = spec.training().reproducible() == proto::REPRODUCIBLE_TOPOLOGY;
+  return exchanges ? spec.parallel().sequence() : ulysses_degree(config, spec);
 }
 
 // A mesh, and the messages that its rank sends a step over all axes.
@@ -177,9 +185,7 @@ class Planner {
     plan.set_data(mesh.data());
     plan.set_sequence(mesh.sequence());
     plan.set_tensor(mesh.tensor());
-    // Topology-invariant training exchanges heads, among as many ranks as share a row.
-    const bool exchanges = spec.training().reproducible() == proto::REPRODUCIBLE_TOPOLOGY;
-    plan.set_ulysses(exchanges ? mesh.sequence() : ulysses_degree(r_.config, spec));
+    plan.set_ulysses(exchanging_ranks(r_.config, spec));
     plan.set_zero(mesh.zero());
     plan.set_activation_checkpointing(spec.training().activation_checkpointing());
     plan.set_micro_batch_size(spec.training().micro_batch_size());
@@ -326,9 +332,6 @@ class Planner {
 
 }  // namespace
 
-std::string mesh_text(const MeshPlan& plan) { return text_of_mesh(plan); }
-std::string mesh_text(const proto::ParallelSpec& mesh) { return text_of_mesh(mesh); }
-
 proto::JobPlan plan_job(const PlanRequirements& requirements) {
   return Planner(requirements).run();
 }
@@ -341,21 +344,18 @@ proto::JobSpec with_choice(const proto::JobSpec& spec, const proto::MeshPlan& ch
   mesh.set_sequence(choice.sequence());
   mesh.set_tensor(choice.tensor());
   mesh.set_zero(choice.zero());
-  // Invariant training divides its ranks itself.
-  const bool divides = chosen.training().reproducible() == proto::REPRODUCIBLE_TOPOLOGY;
-  if (choice.sequence() > 1 && !divides) {
-    const int ulysses = choice.ulysses();
-    mesh.set_sequence_attention(ulysses == 1 ? proto::SEQUENCE_ATTENTION_RING
-                                : ulysses == choice.sequence()
-                                    ? proto::SEQUENCE_ATTENTION_ULYSSES
-                                    : proto::SEQUENCE_ATTENTION_ULYSSES_RING);
-    if (ulysses > 1 && ulysses < choice.sequence()) mesh.set_ulysses(ulysses);
-  }
+  if (choice.sequence() > 1) set_attention(mesh, choice.ulysses());
   chosen.mutable_training()->set_activation_checkpointing(choice.activation_checkpointing());
   chosen.mutable_training()->set_micro_batch_size(choice.micro_batch_size());
   chosen.mutable_resources()->set_slots(choice.slots());
   chosen.mutable_resources()->set_device(choice.device());
   return chosen;
+}
+
+void settle_attention(const ModelConfig& config, proto::JobSpec& spec) {
+  proto::ParallelSpec& mesh = *spec.mutable_parallel();
+  const bool open = mesh.sequence_attention() == proto::SEQUENCE_ATTENTION_AUTO;
+  if (open && mesh.sequence() > 1) set_attention(mesh, exchanging_ranks(config, spec));
 }
 
 }  // namespace weft

@@ -57,8 +57,8 @@ proto::JobPlan plan_job(const PlanRequirements& requirements);
 // `spec` as the plan's choice completes it: degrees instead of the mode. To be finished again.
 proto::JobSpec with_choice(const proto::JobSpec& spec, const proto::MeshPlan& choice);
 
-// "data 2 x sequence 1 x tensor 1, zero 1"
-std::string mesh_text(const proto::MeshPlan& plan);
-std::string mesh_text(const proto::ParallelSpec& mesh);
+// A mesh that says `sequence_attention: auto` says instead what that is on this model. To be
+// finished.
+void settle_attention(const ModelConfig& config, proto::JobSpec& spec);
 
 }  // namespace weft

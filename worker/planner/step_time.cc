@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "proto/job.pb.h"
+#include "proto/json/job_rules.h"
 #include "worker/parallel/head_parts.h"
 
 namespace weft {
@@ -68,6 +69,33 @@ Features features_of(const ModelConfig& config, int tensor) {
   return most;
 }
 
+// Operations of DoRA: B A for the norms, `passes` times, and with dropout the products of what it
+// leaves with the frozen weights, forwards and backwards, of so many tokens.
+double of_magnitudes(const ModelConfig& config, std::span<const ShardSize> shards, double tokens,
+                     double passes) {
+  double weights = 0, inputs = 0;  // elements of what is adapted; of the map that is looked at
+  for (const ShardSize& shard : shards) {
+    const auto elements = static_cast<double>(shard.elements);
+    if (shard.adapter_part == AdapterPart::kInput) {
+      inputs = elements / static_cast<double>(config.adapter.rank);
+    } else if (shard.adapter_part == AdapterPart::kMagnitude) {
+      weights += inputs * elements * static_cast<double>(shard.repeats);
+    }
+  }
+  const double products = config.adapter.dropout > 0 ? 2 * tokens : 0;
+  return 2 * weights * (static_cast<double>(config.adapter.rank) * passes + products);
+}
+
+// Of which share of the tokens logits are computed, in the task with most of them.
+double share_with_logits(const proto::JobSpec& spec) {
+  double most = 0;
+  for (const proto::TaskSpec& task : spec.tasks()) {
+    if (classifies(task)) continue;
+    most = std::max(most, task.type() == proto::TASK_TYPE_MASKED_LM ? task.mask_rate() : 1.0);
+  }
+  return most;
+}
+
 // Of the rank with the largest shards, over a whole step.
 Work work_of(const ModelConfig& config, const proto::JobSpec& spec,
              std::span<const ShardSize> shards) {
@@ -101,13 +129,17 @@ Work work_of(const ModelConfig& config, const proto::JobSpec& spec,
   const double repeated = full ? matrices : again ? halves : 0;
   // Forwards, for the input's gradient, and for the weight's.
   work.products = 2 * tokens * (3 * matrices - frozen_matrices + repeated);
-  if (models_language(spec)) {
+  if (const double predicted = tokens * share_with_logits(spec); predicted > 0) {
     const auto vocabulary = static_cast<double>(share(config.vocabulary, mesh.tensor()));
-    const double logits = tokens / static_cast<double>(rounds) * vocabulary;
+    const double logits = predicted / static_cast<double>(rounds) * vocabulary;
     const bool frozen_table = config.adapter.rank > 0;
     const int times = in_blocks(spec) && logits > kLogitsKept ? 8 : frozen_table ? 4 : 6;
-    work.products += times * tokens * hidden * vocabulary;
+    work.products += times * predicted * hidden * vocabulary;
   }
+  work.products += of_magnitudes(config, shards, tokens * (again ? 1.5 : 1),
+                                 static_cast<double>(rounds) * (full    ? 2
+                                                                : again ? 1.5
+                                                                        : 1));
   // Two products forwards and five backwards, of the keys that a token sees.
   const auto others = static_cast<double>(config.other_layers);
   const int64_t length = training.sequence_length();

@@ -40,8 +40,7 @@ Result<std::vector<std::vector<double>>> class_probabilities(Rank& rank, LoadedM
   const TaskRows rows = texts.range(0, texts.samples());
   Context cx = rank.context();
   const TaskBatch batch = model.task->assemble(rows, {0, rows.rows});
-  const Tensor logits =
-      ops::cast(cx, model.task->class_logits(cx, *model.trunk, batch), DType::kF32);
+  const Tensor logits = ops::cast(cx, model.task->logits(cx, *model.trunk, batch), DType::kF32);
   const std::vector<float> values = logits.to_vector<float>();
   if (!std::ranges::all_of(values, [](float value) { return std::isfinite(value); })) {
     return fail(Code::kFailedPrecondition,
@@ -50,7 +49,7 @@ Result<std::vector<std::vector<double>>> class_probabilities(Rank& rank, LoadedM
                     "broken, or too large for the precision");
   }
   std::vector<std::vector<double>> probabilities;
-  const auto classes = static_cast<size_t>(logits.dim(1));
+  const auto classes = static_cast<size_t>(logits.shape()[-1]);
   for (size_t at = 0; at < values.size(); at += classes) {
     probabilities.push_back(softmax(std::span(values).subspan(at, classes)));
   }

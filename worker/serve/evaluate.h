@@ -25,8 +25,9 @@ using OnSamples = std::function<void(int64_t done, double loss)>;
 std::map<std::string, double> evaluate(Rank& rank, LoadedModel& model, const Dataset& data,
                                        int64_t rows_at_once, const OnSamples& on_samples = {});
 
-// Of a classifier: each sample's probabilities of the classes, which sum to 1. Error: scores that
-// are no finite numbers, of which none is the largest.
+// Of a classifier: each sample's probabilities of the classes, which sum to 1; of a classifier of
+// tokens those of each place of the samples' rows. Error: scores that are no finite numbers, of
+// which none is the largest.
 Result<std::vector<std::vector<double>>> class_probabilities(Rank& rank, LoadedModel& model,
                                                              const Dataset& texts);
 

@@ -40,9 +40,10 @@ class TextStream {
 };
 
 Result<std::vector<int64_t>> start_ids(const Trunk& trunk, const Tokenizer& tokenizer,
-                                       std::string_view prompt) {
+                                       std::string_view prompt, bool whole_prompt) {
   WEFT_ASSIGN_OR_RETURN(std::vector<int64_t> ids, tokenizer.encode(prompt, false));
-  const std::span<const int64_t> prefix = tokenizer.prefix_ids();
+  std::span<const int64_t> prefix;
+  if (!whole_prompt) prefix = tokenizer.prefix_ids();
   if (std::ranges::mismatch(ids, prefix).in2 != prefix.end()) {
     ids.insert(ids.begin(), prefix.begin(), prefix.end());
   }
@@ -141,8 +142,10 @@ Result<Generated> generate(Rank& rank, Trunk& trunk, const Tokenizer& tokenizer,
   }
   constexpr uint64_t kSampling = 0x5a3;
   const RandomKey key = RandomKey{options.seed}.derive(kSampling);
-  const std::vector<int64_t> ends = end_ids(trunk, tokenizer);
-  WEFT_ASSIGN_OR_RETURN(std::vector<int64_t> ids, start_ids(trunk, tokenizer, prompt));
+  std::vector<int64_t> ends = end_ids(trunk, tokenizer);
+  ends.insert(ends.end(), options.ends.begin(), options.ends.end());
+  WEFT_ASSIGN_OR_RETURN(std::vector<int64_t> ids,
+                        start_ids(trunk, tokenizer, prompt, options.whole_prompt));
   Generated result;
   result.prompt_tokens = static_cast<int64_t>(ids.size());
   const bool continues = !tokenizer.decode(ids, {.skip_special = true, .continues = true}).empty();

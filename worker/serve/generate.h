@@ -27,6 +27,8 @@ struct GenerateOptions {
   double top_p = 1.0;        // in (0, 1]: the fewest likeliest tokens whose probabilities reach it
   uint64_t seed = 0;
   bool stop_at_eos = true;
+  std::vector<int64_t> ends;  // tokens that end it as eos does
+  bool whole_prompt = false;  // nothing is put before the prompt, as a chat template has done that
 };
 
 // In the order of field names above: the first that breaks its rule.

@@ -15,10 +15,11 @@ constexpr const char* kOneClass = "single_label_classification";
 Status check_type(const HfFolder& folder, std::string_view type) {
   const std::string_view own = task_type(folder);
   if (type.empty() || own == type) return {};
-  const bool generates = type == "causal_lm";
   return Status::invalid(folder.path + ": architectures", std::string(own),
                          "must be a " + std::string(type) + "'s, as no other " +
-                             (generates ? "generates text" : "has classes"));
+                             (type == "causal_lm"   ? "generates text"
+                              : type == "masked_lm" ? "fills masked tokens in"
+                                                    : "has its classes"));
 }
 
 // transformers' problem_type, where it is set, also says how several labels are told.
@@ -29,6 +30,7 @@ Status check_classes(const HfFolder& folder) {
   }
   WEFT_ASSIGN_OR_RETURN(const nlohmann::json config, parse_strict(folder.config_text));
   const auto problem = config.find("problem_type");
+  if (folder.classes == HeadKind::kToken) return {};
   if (problem == config.end() || problem->is_null() || *problem == kOneClass) return {};
   return Status::invalid(folder.path + ": problem_type", problem->dump(),
                          std::string("must be ") + kOneClass + ": one class a text");
@@ -38,7 +40,10 @@ Status check_classes(const HfFolder& folder) {
 Status check_head(const HfFolder& folder, const Task& task, const ParameterInfo& head) {
   WEFT_ASSIGN_OR_RETURN(const SafetensorsSet files, SafetensorsSet::open(folder.weight_files));
   const std::string name = task.file_name(head.name);
-  const SafetensorInfo* found = files.find(name);
+  const SafetensorInfo* found = nullptr;
+  for (const std::string& each : folder.family->file_names(name)) {
+    if (found == nullptr) found = files.find(each);
+  }
   if (found != nullptr && std::ranges::equal(found->shape, head.shape.extents())) return {};
   return Status::invalid(folder.path + ": " + name, found == nullptr ? "absent" : "another shape",
                          "the weights must hold the head, of the shape " + head.shape.to_string() +
@@ -49,7 +54,9 @@ Status load_head(Rank& rank, LoadedModel& model) {
   const bool classifies = model.folder.labels > 0;
   if (classifies) WEFT_RETURN_IF_ERROR(check_classes(model.folder));
   WEFT_ASSIGN_OR_RETURN(model.task, make_task(rank, task_type(model.folder), *model.folder.config,
-                                              {.name = "head", .labels = model.folder.labels}));
+                                              {.name = "head",
+                                               .labels = model.folder.labels,
+                                               .label_names = class_names(model.folder)}));
   std::vector<HeadTensor> heads;
   for (Parameter& parameter : model.task->parameters()) {
     WEFT_RETURN_IF_ERROR(check_head(model.folder, *model.task, parameter.info));
@@ -71,7 +78,8 @@ void round_values(Rank& rank, std::vector<Parameter>& parameters, DType precisio
 }  // namespace
 
 std::string_view task_type(const HfFolder& folder) {
-  return folder.labels > 0 ? "sequence_classification" : "causal_lm";
+  if (folder.labels == 0) return folder.config->attention.causal ? "causal_lm" : "masked_lm";
+  return folder.classes == HeadKind::kToken ? "token_classification" : "sequence_classification";
 }
 
 std::vector<std::string> class_names(const HfFolder& folder) {

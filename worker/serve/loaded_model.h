@@ -19,10 +19,11 @@ struct LoadedModel {
   HfFolder folder;
   std::unique_ptr<Trunk> trunk;
   std::unique_ptr<Tokenizer> tokenizer;
-  std::unique_ptr<Task> task;  // the folder's classifier, else causal_lm
+  std::unique_ptr<Task> task;  // of task_type
 };
 
-// "sequence_classification" where the folder has classes, else "causal_lm".
+// Where the folder has classes "sequence_classification" or "token_classification", else
+// "causal_lm" of a decoder, "masked_lm" of an encoder.
 std::string_view task_type(const HfFolder& folder);
 
 // Of each of a classifier's classes: its name, LABEL_i of the i-th where that has none.

@@ -1,11 +1,9 @@
 // Causal language modelling: each token is predicted from those before it.
-#include <cmath>
-#include <limits>
-
 #include "kernels/ops/ops.h"
 #include "kernels/tensor/transfer.h"
 #include "worker/parallel/blocked.h"
 #include "worker/tasks/tasks.h"
+#include "worker/tasks/vocabulary_predictions.h"
 
 namespace weft {
 namespace {
@@ -28,7 +26,7 @@ class CausalLm final : public Task {
 
   TaskBatch assemble(const TaskRows& rows, Part part) const override {
     TaskBatch batch;
-    batch.tokens = assemble_tokens(rank_, attention_, rows, part);
+    batch.tokens = assemble_tokens(rank_, rules_, rows, part);
     std::vector<int64_t> labels;
     labels.reserve(static_cast<size_t>(batch.tokens.ids.elements()));
     for (int64_t row = 0; row < part.length; ++row) {
@@ -67,56 +65,24 @@ class CausalLm final : public Task {
       const Tensor loss = parallel::blocked_linear_cross_entropy(
           cx, axis, head.input, head.table, batch.labels, trunk.config().vocabulary,
           {.ignore_index = kNoLabel}, &best);
-      return counted(read_scalar(loss), batch.labels, best.to_vector<int64_t>());
+      return counted_hits(read_scalar(loss), batch.labels, best.to_vector<int64_t>());
     }
-    const Tensor x = ops::reshape(cx, head.input, {batch.labels.elements(), head.input.dim(2)});
-    const Tensor labels = ops::reshape(cx, batch.labels, {batch.labels.elements()});
-    EvaluationSums sums;
-    for (int64_t start = 0; start < x.dim(0); start += kEvaluatedRows) {
-      const int64_t length = std::min(kEvaluatedRows, x.dim(0) - start);
-      sums.add(evaluate_rows(cx, trunk.config().vocabulary, ops::slice(cx, x, 0, start, length),
-                             head.table, ops::slice(cx, labels, 0, start, length)));
-    }
-    return sums;
+    const int64_t tokens = batch.labels.elements();
+    return evaluate_vocabulary(cx, rank_.mesh.axis(Axis::kTensor),
+                               ops::reshape(cx, head.input, {tokens, head.input.dim(2)}),
+                               head.table, Tensor(), ops::reshape(cx, batch.labels, {tokens}),
+                               trunk.config().vocabulary);
+  }
+
+  Tensor logits(Context& cx, Trunk& trunk, const TaskBatch& batch) override {
+    return trunk.token_logits(cx, batch.tokens, trunk.forward(cx, batch.tokens));
   }
 
   std::map<std::string, double> metrics(const EvaluationSums& sums) const override {
-    const double count = static_cast<double>(std::max<int64_t>(1, sums.labels));
-    const double loss = sums.loss / count;
-    return {{"loss", loss},
-            {"perplexity", std::exp(loss)},
-            {"accuracy", static_cast<double>(sums.correct) / count},
-            {"labels", static_cast<double>(sums.labels)}};
+    return vocabulary_metrics(sums);
   }
 
  private:
-  static constexpr int64_t kEvaluatedRows = 256;  // whose logits stand in memory at once
-
-  // x [rows, H], labels [rows].
-  EvaluationSums evaluate_rows(Context& cx, int64_t vocabulary, const Tensor& x,
-                               const Tensor& table, const Tensor& labels) {
-    Communicator& tensor = rank_.mesh.axis(Axis::kTensor);
-    const Tensor logits = ops::linear(cx, x, table, Tensor(), ops::WeightLayout::kOutIn);
-    const Tensor loss = parallel::vocabulary_cross_entropy(cx, tensor, logits, labels, vocabulary,
-                                                           {.ignore_index = kNoLabel});
-    return counted(read_scalar(loss), labels,
-                   likeliest(tensor, ops::cast(cx, logits, DType::kF32), vocabulary));
-  }
-
-  // best: the id that is held likeliest at each label.
-  static EvaluationSums counted(double loss, const Tensor& labels,
-                                const std::vector<int64_t>& best) {
-    EvaluationSums sums;
-    sums.loss = loss;
-    const std::vector<int64_t> wanted = labels.to_vector<int64_t>();
-    for (size_t i = 0; i < wanted.size(); ++i) {
-      if (wanted[i] == kNoLabel) continue;
-      ++sums.labels;
-      sums.correct += wanted[i] == best[i] ? 1 : 0;
-    }
-    return sums;
-  }
-
   // What position `token` of a row predicts: the next token where that counts.
   static int64_t target(const TaskRows& rows, int64_t row, int64_t token) {
     if (token + 1 >= rows.tokens) return kNoLabel;
@@ -125,36 +91,6 @@ class CausalLm final : public Task {
     if (!rows.valid.empty() && (rows.valid[at] == 0 || rows.valid[at + 1] == 0)) return kNoLabel;
     if (!rows.documents.empty() && rows.documents[at] != rows.documents[at + 1]) return kNoLabel;
     return rows.ids[at + 1];
-  }
-
-  // The id with the largest logit, the smallest such id, over the whole vocabulary. logits
-  // [rows, V/t] -> [rows].
-  static std::vector<int64_t> likeliest(Communicator& comm, const Tensor& logits,
-                                        int64_t vocabulary) {
-    const int64_t width = logits.dim(1), rows = logits.dim(0);
-    const int64_t first = part_of(vocabulary, comm.size(), comm.rank()).start;
-    const auto count = static_cast<size_t>(rows);
-    std::vector<float> best(count, -std::numeric_limits<float>::infinity());
-    std::vector<int64_t> where(count, first);
-    on_host<float>(logits, [&](const float* values) {
-      for (size_t row = 0; row < count; ++row, values += width) {
-        for (int64_t i = 0; i < width; ++i) {
-          if (values[i] <= best[row]) continue;
-          best[row] = values[i];
-          where[row] = first + i;
-        }
-      }
-    });
-    if (comm.size() == 1) return where;
-    Tensor whole = Tensor::from<float>(logits.allocator(), {rows}, best);
-    comm.all_reduce(whole, ReduceOp::kMax);
-    const std::vector<float> largest = whole.to_vector<float>();
-    for (size_t row = 0; row < count; ++row) {
-      if (best[row] != largest[row]) where[row] = vocabulary;
-    }
-    Tensor found = Tensor::from<int64_t>(logits.allocator(), {rows}, where);
-    comm.all_reduce(found, ReduceOp::kMin);
-    return found.to_vector<int64_t>();
   }
 };
 

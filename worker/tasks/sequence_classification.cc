@@ -1,10 +1,11 @@
-// Sequence classification: a linear head without bias on the last real token, as transformers'
-// models for sequence classification.
+// Sequence classification: the family's head on one token of each row, as transformers' models for
+// sequence classification.
 #include <algorithm>
 
 #include "kernels/ops/ops.h"
 #include "kernels/tensor/transfer.h"
 #include "worker/parallel/blocked.h"
+#include "worker/tasks/head_layers.h"
 #include "worker/tasks/tasks.h"
 
 namespace weft {
@@ -12,16 +13,11 @@ namespace {
 
 class SequenceClassification final : public Task {
  public:
-  SequenceClassification(Rank& rank, const ModelConfig& config, TaskOptions options)
-      : Task(rank, config, std::move(options)), pad_token_id_(config.pad_token_id) {
-    const ParameterInfo info{name() + ".score.weight",
-                             {options_.labels, config.hidden},
-                             {},
-                             Initializer::kNormal,
-                             config.initializer_range,
-                             /*decay=*/true,
-                             /*unit=*/-1};
-    parameters_ = make_parameters(*rank.allocator, {&info, 1});
+  SequenceClassification(Rank& rank, const ModelConfig& config, Head head, TaskOptions options)
+      : Task(rank, config, std::move(options)),
+        pad_token_id_(config.pad_token_id),
+        layers_(rank, std::move(head), config, name()) {
+    parameters_ = layers_.parameters();
   }
   std::string_view type() const override { return "sequence_classification"; }
 
@@ -33,14 +29,14 @@ class SequenceClassification final : public Task {
 
   TaskBatch assemble(const TaskRows& rows, Part part) const override {
     TaskBatch batch;
-    batch.tokens = assemble_tokens(rank_, attention_, rows, part);
+    batch.tokens = assemble_tokens(rank_, rules_, rows, part);
     std::vector<int64_t> labels(static_cast<size_t>(part.length), kNoLabel);
     std::vector<int64_t> pooled(static_cast<size_t>(part.length), -1);
     const int index = rank_.mesh.index(Axis::kSequence);
     for (int64_t row = 0; row < part.length; ++row) {
-      const int64_t last = batch.tokens.layout->find(index, last_token(rows, part.start + row));
-      if (last < 0) continue;
-      pooled[static_cast<size_t>(row)] = last;
+      const int64_t place = batch.tokens.layout->find(index, pooled_token(rows, part.start + row));
+      if (place < 0) continue;
+      pooled[static_cast<size_t>(row)] = place;
       labels[static_cast<size_t>(row)] = rows.labels[static_cast<size_t>(part.start + row)];
     }
     batch.labels = Tensor::from<int64_t>(*rank_.allocator, {part.length}, labels);
@@ -49,12 +45,12 @@ class SequenceClassification final : public Task {
   }
 
   Tensor loss_sum(Context& cx, Trunk& trunk, const TaskBatch& batch) override {
-    return loss_of(cx, class_logits(cx, trunk, batch), batch);
+    return loss_of(cx, logits(cx, trunk, batch), batch);
   }
 
   EvaluationSums evaluate(Context& cx, Trunk& trunk, const TaskBatch& batch) override {
     NoGrad guard(cx);
-    const Tensor logits = ops::cast(cx, class_logits(cx, trunk, batch), DType::kF32);
+    const Tensor logits = ops::cast(cx, this->logits(cx, trunk, batch), DType::kF32);
     EvaluationSums sums;
     const Tensor loss = loss_of(cx, logits, batch);
     sums.loss = read_scalar(loss);
@@ -78,16 +74,16 @@ class SequenceClassification final : public Task {
             {"labels", static_cast<double>(sums.labels)}};
   }
 
-  Tensor class_logits(Context& cx, Trunk& trunk, const TaskBatch& batch) override {
+  bool for_own_classes(const ParameterInfo& info) const override {
+    return gives_classes(layers_.head(), file_name(info.name));
+  }
+
+  Tensor logits(Context& cx, Trunk& trunk, const TaskBatch& batch) override {
     const Tensor hidden = trunk.forward(cx, batch.tokens);
     const Tensor joined = trunk.joined_hidden(cx, batch.tokens, hidden);
     const Shape whole{batch.pooled.elements(), batch.tokens.own_tokens, joined.dim(2)};
     const Tensor pooled = ops::gather_rows(cx, ops::reshape(cx, joined, whole), batch.pooled);
-    if (rank_.blocks > 0) {
-      return parallel::blocked_linear(cx, axis_of(batch), pooled, parameters_[0].value, Tensor(),
-                                      {.layout = ops::WeightLayout::kOutIn});
-    }
-    return ops::linear(cx, pooled, parameters_[0].value, Tensor(), ops::WeightLayout::kOutIn);
+    return layers_.forward(cx, batch.tokens, pooled);
   }
 
  private:
@@ -101,10 +97,11 @@ class SequenceClassification final : public Task {
                : ops::cross_entropy_sum(cx, logits, batch.labels, loss);
   }
 
-  // transformers' rule: the rightmost token that is not pad_token_id (of a row of padding only, the
-  // first). Data may be padded with another id, the tokenizer's, so that padding is passed over by
-  // its place too.
-  int64_t last_token(const TaskRows& rows, int64_t row) const {
+  // transformers' rule of the last one: the rightmost token that is not pad_token_id (of a row of
+  // padding only, the first). Data may be padded with another id, the tokenizer's, so that padding
+  // is passed over by its place too.
+  int64_t pooled_token(const TaskRows& rows, int64_t row) const {
+    if (layers_.head().pooled == PooledToken::kFirst) return 0;
     for (int64_t token = rows.tokens - 1; token > 0; --token) {
       const auto at = static_cast<size_t>(row * rows.tokens + token);
       const bool valid = rows.valid.empty() || rows.valid[at] != 0;
@@ -114,13 +111,15 @@ class SequenceClassification final : public Task {
   }
 
   const std::optional<int64_t> pad_token_id_;
+  const HeadLayers layers_;
 };
 
 }  // namespace
 
-std::unique_ptr<Task> make_sequence_classification(Rank& rank, const ModelConfig& config,
+std::unique_ptr<Task> make_sequence_classification(Rank& rank, const ModelConfig& config, Head head,
                                                    TaskOptions options) {
-  return std::make_unique<SequenceClassification>(rank, config, std::move(options));
+  return std::make_unique<SequenceClassification>(rank, config, std::move(head),
+                                                  std::move(options));
 }
 
 }  // namespace weft

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <functional>
-#include <numeric>
 
 #include "worker/tasks/tasks.h"
 
@@ -55,28 +54,28 @@ void EvaluationSums::add(const EvaluationSums& other) {
   loss += other.loss;
   labels += other.labels;
   correct += other.correct;
+  entities_wanted += other.entities_wanted;
+  entities_found += other.entities_found;
+  entities_correct += other.entities_correct;
 }
 
 void EvaluationSums::reduce(Rank& rank) {
   Communicator& replica = rank.mesh.axis(Axis::kReplica);
   if (replica.size() == 1) return;
   const double own_loss = rank.blocks > 0 && replica.rank() > 0 ? 0 : loss;
-  const std::array own{own_loss, static_cast<double>(labels), static_cast<double>(correct)};
-  Tensor sums = Tensor::from<double>(*rank.allocator, {3}, own);
+  const std::array counts{&labels, &correct, &entities_wanted, &entities_found, &entities_correct};
+  std::vector<double> own{own_loss};
+  for (const int64_t* count : counts) own.push_back(static_cast<double>(*count));
+  Tensor sums = Tensor::from<double>(*rank.allocator, {std::ssize(own)}, own);
   replica.all_reduce(sums, ReduceOp::kSum);
   const std::vector<double> all = sums.to_vector<double>();
   loss = all[0];
-  labels = static_cast<int64_t>(all[1]);
-  correct = static_cast<int64_t>(all[2]);
+  for (size_t i = 0; i < counts.size(); ++i) *counts[i] = static_cast<int64_t>(all[i + 1]);
 }
 
 std::string Task::file_name(const std::string& parameter) const {
   const std::string prefix = name() + ".";
   return parameter.starts_with(prefix) ? parameter.substr(prefix.size()) : parameter;
-}
-
-Tensor Task::class_logits(Context& /*cx*/, Trunk& /*trunk*/, const TaskBatch& /*batch*/) {
-  return Tensor();
 }
 
 namespace {
@@ -99,31 +98,49 @@ parallel::SequenceLayout layout_of(const Mesh& mesh, const parallel::AttentionPa
   return parallel::balanced_layout(cost, mesh.size(Axis::kRing)).divided(mesh.size(Axis::kUlysses));
 }
 
+// Of the rows `part`, as the model counts them.
+std::vector<int64_t> counted_positions(const TokenRules& rules, const TaskRows& rows, Part part) {
+  std::vector<int64_t> positions;
+  positions.reserve(static_cast<size_t>(part.length * rows.tokens));
+  for (int64_t row = part.start; row < part.start + part.length; ++row) {
+    int64_t next = rules.skipped ? *rules.skipped + 1 : 0;
+    for (int64_t token = 0; token < rows.tokens; ++token) {
+      const bool skips = rules.skipped &&
+                         rows.ids[static_cast<size_t>(row * rows.tokens + token)] == *rules.skipped;
+      positions.push_back(skips ? *rules.skipped : next++);
+    }
+  }
+  return positions;
+}
+
 }  // namespace
 
-TokenBatch assemble_tokens(Rank& rank, const parallel::AttentionPattern& attention,
-                           const TaskRows& rows, Part part) {
+TokenRules::TokenRules(const ModelConfig& config) : attention(config.attention) {
+  if (config.positions_skip_padding) skipped = config.pad_token_id;
+}
+
+TokenBatch assemble_tokens(Rank& rank, const TokenRules& rules, const TaskRows& rows, Part part) {
   WEFT_CHECK(part.start >= 0 && part.start + part.length <= rows.rows, "rows {} to {} of {}",
              part.start, part.start + part.length, rows.rows);
   TokenBatch batch;
   batch.tokens = rows.tokens;
   const int index = rank.mesh.index(Axis::kSequence);
-  batch.layout =
-      std::make_shared<const parallel::SequenceLayout>(layout_of(rank.mesh, attention, rows, part));
+  batch.layout = std::make_shared<const parallel::SequenceLayout>(
+      layout_of(rank.mesh, rules.attention, rows, part));
   batch.own_tokens = batch.layout->length(index);
   batch.rows = rows.rows;
   batch.first_row = part.start;
   const Shape shape{part.length, batch.own_tokens};
-  const auto cut = [&]<typename T>(const std::vector<T>& whole) {
-    std::vector<T> own;
+  const auto cut = [&](const std::vector<int64_t>& whole, int64_t first) {
+    std::vector<int64_t> own;
     own.reserve(static_cast<size_t>(shape.elements()));
     for (int64_t row = 0; row < part.length; ++row) {
-      const T* from = whole.data() + (part.start + row) * rows.tokens;
+      const int64_t* from = whole.data() + (first + row) * rows.tokens;
       for (const Part& run : batch.layout->runs(index)) {
         own.insert(own.end(), from + run.start, from + run.start + run.length);
       }
     }
-    return Tensor::from<T>(*rank.allocator, shape, own);
+    return Tensor::from<int64_t>(*rank.allocator, shape, own);
   };
   const auto rows_of = [&]<typename T>(const std::vector<T>& whole) {
     const auto first = static_cast<size_t>(part.start * rows.tokens);
@@ -131,37 +148,45 @@ TokenBatch assemble_tokens(Rank& rank, const parallel::AttentionPattern& attenti
     return Tensor::from<T>(*rank.allocator, {part.length, rows.tokens},
                            std::span(whole).subspan(first, count));
   };
-  batch.ids = cut(rows.ids);
+  batch.ids = cut(rows.ids, part.start);
   if (!rows.valid.empty()) batch.key_valid = rows_of(rows.valid);
   if (!rows.documents.empty()) batch.documents = rows_of(rows.documents);
-  if (!rows.positions.empty()) {
-    batch.positions = cut(rows.positions);
-  } else {
-    std::vector<int64_t> counted(static_cast<size_t>(shape.elements()));
-    auto at = counted.begin();
-    for (int64_t row = 0; row < part.length; ++row) {
-      for (const Part& run : batch.layout->runs(index)) {
-        std::iota(at, at + run.length, run.start);
-        at += run.length;
-      }
-    }
-    batch.positions = Tensor::from<int64_t>(*rank.allocator, shape, counted);
-  }
+  if (!rows.token_types.empty()) batch.token_types = cut(rows.token_types, part.start);
+  batch.positions = rows.positions.empty() ? cut(counted_positions(rules, rows, part), 0)
+                                           : cut(rows.positions, part.start);
   return batch;
 }
 
 Result<std::unique_ptr<Task>> make_task(Rank& rank, std::string_view type,
                                         const ModelConfig& config, TaskOptions options) {
-  if (type == "causal_lm") return make_causal_lm(rank, config, std::move(options));
-  if (type == "sequence_classification") {
-    if (options.labels < 2) {
-      return fail(Status::invalid("tasks." + options.name + ".labels",
-                                  std::to_string(options.labels), "must be at least 2"));
-    }
-    return make_sequence_classification(rank, config, std::move(options));
+  const std::string field = "tasks." + options.name + ".type";
+  if (type == "causal_lm") {
+    if (config.attention.causal) return make_causal_lm(rank, config, std::move(options));
+    return fail(Status::invalid(field, std::string(type),
+                                "must be one of an encoder's, which " + config.family + " is"));
   }
-  return fail(Status::invalid("tasks." + options.name + ".type", std::string(type),
-                              "must be causal_lm or sequence_classification"));
+  const std::optional<HeadKind> kind = head_kind(type);
+  if (!kind) {
+    return fail(Status::invalid(field, std::string(type),
+                                "must be causal_lm, masked_lm, sequence_classification or "
+                                "token_classification"));
+  }
+  if (*kind != HeadKind::kMasked && options.labels < 2) {
+    return fail(Status::invalid("tasks." + options.name + ".labels", std::to_string(options.labels),
+                                "must be at least 2"));
+  }
+  std::optional<Head> head = family_of(config).head(config, *kind, options.labels);
+  if (!head) {
+    return fail(Status::invalid(field, std::string(type),
+                                "must be one of a decoder's, which " + config.family + " is"));
+  }
+  if (*kind == HeadKind::kSequence) {
+    return make_sequence_classification(rank, config, std::move(*head), std::move(options));
+  }
+  if (*kind == HeadKind::kToken) {
+    return make_token_classification(rank, config, std::move(*head), std::move(options));
+  }
+  return make_masked_lm(rank, config, std::move(*head), std::move(options));
 }
 
 }  // namespace weft

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -25,12 +26,14 @@ namespace weft {
 // One micro-batch of this rank.
 struct TaskBatch {
   TokenBatch tokens;
-  Tensor
-      labels;  // int64: causal_lm [B, Tl], what each position predicts; classification [B],
-               // kNoLabel on the ranks of the sequence axis that do not hold the classified token
-  double seed = 1;  // what the backward pass of loss_sum will be seeded with, where it is known
+  Tensor labels;  // int64: causal_lm [B, Tl], what each position predicts; token classification
+                  // [B, Tl]; sequence classification [B], kNoLabel on the ranks of the sequence
+                  // axis that do not hold the classified token; masked_lm [places of `pooled`]
+  double seed = 1;     // what the backward pass of loss_sum will be seeded with, where it is known
   Tensor device_seed;  // the same on a GPU, a scalar; empty: none
-  Tensor pooled;    // classification: int64 [B], index of the classified token among Tl, or -1
+  // int64; -1: none. Sequence classification: [B], place of the classified token among Tl;
+  // masked_lm: places of the predicted tokens among B x Tl.
+  Tensor pooled;
 };
 
 // The rows [start, start + length) of a step's batch that each micro-batch of this rank has; in
@@ -45,9 +48,18 @@ std::vector<int64_t> first_tokens(const Mesh& mesh, const TaskRows& rows, int64_
 // which divide `rows`, shared out over the data axis.
 std::vector<Part> blocked_rounds(const Mesh& mesh, int64_t rows, int64_t at_once);
 
+// What of a model decides which tokens of a row are whose, and where they stand.
+struct TokenRules {
+  explicit TokenRules(const ModelConfig& config);
+  parallel::AttentionPattern attention;
+  std::optional<int64_t> skipped;  // by positions: ModelConfig::positions_skip_padding
+};
+
 struct TaskOptions {
-  std::string name;    // of the task, the prefix of its head's parameters
-  int64_t labels = 0;  // sequence_classification: classes
+  std::string name;                           // of the task, the prefix of its head's parameters
+  int64_t labels = 0;                         // of a classification: classes
+  std::vector<std::string> label_names = {};  // of these, in order; empty: they have none
+  double mask_rate = 1;                       // masked_lm: at which tokens are predicted
 };
 
 // Sums over evaluated labels of this rank.
@@ -55,6 +67,8 @@ struct EvaluationSums {
   double loss = 0;
   int64_t labels = 0;
   int64_t correct = 0;
+  // Of a token classification by tags of entities (entities.h).
+  int64_t entities_wanted = 0, entities_found = 0, entities_correct = 0;
   void add(const EvaluationSums& other);
   // Over the ranks that saw different rows and tokens (Axis::kReplica). Of a rank with blocks the
   // loss is the whole one already. A collective.
@@ -65,12 +79,14 @@ class Task {
  public:
   virtual ~Task() = default;
   const std::string& name() const { return options_.name; }
-  // "causal_lm" or "sequence_classification".
+  // As a job file has it.
   virtual std::string_view type() const = 0;
   // Of the head, initialized by initialize_parameters or loaded; empty for causal_lm.
   std::vector<Parameter>& parameters() { return parameters_; }
   // A head's name in the files of transformers: "score.weight" of "<task>.score.weight".
   std::string file_name(const std::string& parameter) const;
+  // Whether a parameter of the head is of no use but for the classes that it learned.
+  virtual bool for_own_classes(const ParameterInfo& /*info*/) const { return false; }
 
   // Labels of the whole step's batch that count; depends on the rows only.
   virtual int64_t label_count(const TaskRows& rows) const = 0;
@@ -80,24 +96,26 @@ class Task {
 
   // Scalar, this rank's labels.
   virtual Tensor loss_sum(Context& cx, Trunk& trunk, const TaskBatch& batch) = 0;
-  // Of a classification: [B, labels], rows whose classified token lies elsewhere are zeros. Empty
-  // handle: the task has no such logits.
-  virtual Tensor class_logits(Context& cx, Trunk& trunk, const TaskBatch& batch);
+  // What a loss is taken of. Of a sequence classification: [B, labels]; rows whose classified token
+  // lies elsewhere mean nothing. Of a token classification: [B, Tl, labels]. Of a language model:
+  // this rank's part of the vocabulary, [B, Tl, part_of(V, t).length].
+  virtual Tensor logits(Context& cx, Trunk& trunk, const TaskBatch& batch) = 0;
   // Loss and hits of this rank's labels, nothing recorded. `labels` counts this rank's labels.
   virtual EvaluationSums evaluate(Context& cx, Trunk& trunk, const TaskBatch& batch) = 0;
-  // "loss", "accuracy", "labels" and, of a language model, "perplexity".
+  // "loss", "accuracy", "labels"; of a language model "perplexity"; of tags of entities "f1".
   virtual std::map<std::string, double> metrics(const EvaluationSums& sums) const = 0;
 
  protected:
   Task(Rank& rank, const ModelConfig& config, TaskOptions options)
-      : rank_(rank), attention_(config.attention), options_(std::move(options)) {}
+      : rank_(rank), rules_(config), options_(std::move(options)) {}
   Rank& rank_;
-  const parallel::AttentionPattern attention_;
+  const TokenRules rules_;
   const TaskOptions options_;
   std::vector<Parameter> parameters_;
 };
 
-// Errors: an unknown type (the message lists the known ones), labels below 2 for a classification.
+// Errors: an unknown type (the message lists the known ones), one that does not go with the family,
+// labels below 2 for a classification.
 Result<std::unique_ptr<Task>> make_task(Rank& rank, std::string_view type,
                                         const ModelConfig& config, TaskOptions options);
 

@@ -7,12 +7,16 @@
 namespace weft {
 
 std::unique_ptr<Task> make_causal_lm(Rank& rank, const ModelConfig& config, TaskOptions options);
-std::unique_ptr<Task> make_sequence_classification(Rank& rank, const ModelConfig& config,
+std::unique_ptr<Task> make_masked_lm(Rank& rank, const ModelConfig& config, Head head,
+                                     TaskOptions options);
+std::unique_ptr<Task> make_sequence_classification(Rank& rank, const ModelConfig& config, Head head,
                                                    TaskOptions options);
+std::unique_ptr<Task> make_token_classification(Rank& rank, const ModelConfig& config, Head head,
+                                                TaskOptions options);
 
-// This rank's tokens of the rows `part`: everything of a TokenBatch but the random key. `attention`
-// decides which tokens those are: the ranks of the sequence axis have equal shares of its work.
-TokenBatch assemble_tokens(Rank& rank, const parallel::AttentionPattern& attention,
-                           const TaskRows& rows, Part part);
+// This rank's tokens of the rows `part`: everything of a TokenBatch but the random key. The
+// attention decides which tokens those are: the ranks of the sequence axis have equal shares of its
+// work.
+TokenBatch assemble_tokens(Rank& rank, const TokenRules& rules, const TaskRows& rows, Part part);
 
 }  // namespace weft

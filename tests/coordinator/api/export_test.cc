@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
+#include <cmath>
 #include <cstring>
 #include <map>
 
@@ -223,6 +225,49 @@ TEST(Export, AnAdapterIsMergedIntoTheWeights) {
   }
 }
 
+// With DoRA each output times magnitude / norm, a column of c_attn here.
+TEST(Export, MagnitudesRescaleTheMergedWeights) {
+  Chunks chunks;
+  proto::CheckpointManifest manifest = adapted(chunks);
+  manifest.mutable_adapter()->set_dora(true);
+  EXPECT_EQ(make_export(manifest, "").error().code(), Code::kCorruption);  // has no magnitudes
+  const std::string name = "transformer.h.0.attn.c_attn.";
+  add_tensor(manifest, chunks, name + "lora_magnitude_vector", {18}, 0, {5, 6, 12}, 12);
+  const auto exported = make_export(manifest, "");
+  ASSERT_TRUE(exported.has_value()) << exported.error().to_string();
+  const ExportedFile& file = file_of(*exported, "model.safetensors");
+  EXPECT_EQ(file.text.find("lora"), std::string::npos);
+  const auto bytes = whole(file, chunks);
+  ASSERT_TRUE(bytes.has_value()) << bytes.error().to_string();
+  EXPECT_EQ(static_cast<int64_t>(bytes->size()), file.bytes);
+  for (int64_t out = 0; out < 18; ++out) {
+    std::array<double, 6> sums{};
+    double squares = 0;
+    for (int64_t in = 0; in < 6; ++in) {
+      double& sum = sums[static_cast<size_t>(in)];
+      sum = double{element(name + "weight", in * 18 + out)};
+      for (int64_t r = 0; r < 2; ++r) {
+        sum += 1.5 * double{element(name + "lora_A.weight", r * 6 + in)} *
+               double{element(name + "lora_B.weight", out * 2 + r)};
+      }
+      squares += sum * sum;
+    }
+    const double factor = double{element(name + "lora_magnitude_vector", out)} / std::sqrt(squares);
+    for (int64_t in = 0; in < 6; ++in) {
+      float value = 0;
+      std::memcpy(&value, bytes->data() + file.text.size() + 4 * (in * 18 + out), 4);
+      EXPECT_NEAR(double{value} / (factor * sums[static_cast<size_t>(in)]), 1, 1e-6)
+          << in << " " << out;
+    }
+  }
+  const auto alone = make_export(manifest, "", /*adapter_only=*/true);
+  ASSERT_TRUE(alone.has_value()) << alone.error().to_string();
+  EXPECT_TRUE(parse_peft_config(file_of(*alone, "adapter_config.json").text)->adapter.dora);
+  EXPECT_NE(file_of(*alone, "adapter_model.safetensors")
+                .text.find("base_model.model." + name + "lora_magnitude_vector"),
+            std::string::npos);
+}
+
 TEST(Export, RefusesAnAdapterOfOtherShapes) {
   for (const int rank : {1, 3, 64}) {
     Chunks chunks;
@@ -246,7 +291,7 @@ TEST(Export, AnAdapterAloneIsAPeftFolder) {
     ASSERT_TRUE(config.has_value()) << config.error().to_string();
     EXPECT_EQ(config->base_model, "some/gpt2");
     EXPECT_EQ(config->adapter.scaling(), 1.5);
-    EXPECT_EQ(config->classifies, task == "kind");
+    EXPECT_EQ(config->task_type, task == "kind" ? "SEQ_CLS" : "CAUSAL_LM");
     const auto bytes = whole(file_of(*exported, "adapter_model.safetensors"), chunks);
     ASSERT_TRUE(bytes.has_value()) << bytes.error().to_string();
     const auto shapes =

@@ -58,6 +58,69 @@ class ModelCommands : public ServedCli {
   }
 };
 
+// Copies of encoders that transformers saved, whose tokenizer masks.
+class EncoderCommands : public ModelCommands {
+ protected:
+  void SetUp() override {
+    ModelCommands::SetUp();
+    json tokenizer =
+        json::parse(std::ifstream(WEFT_SOURCE_DIR "/tests/fixtures/letters_tokenizer.json"));
+    json& letters = tokenizer["model"]["vocab"];
+    letters["\u0120"] = letters.size();  // the space before a word
+    tokenizer["added_tokens"].push_back({{"id", letters.size()},
+                                         {"content", "[MASK]"},
+                                         {"single_word", false},
+                                         {"lstrip", false},
+                                         {"rstrip", false},
+                                         {"normalized", false},
+                                         {"special", true}});
+    for (const char* name : {"bert-masked", "bert-token"}) {
+      fs::copy(std::string(WEFT_SOURCE_DIR "/tests/fixtures/golden/") + name + "/hf", file(name));
+      std::ofstream(file(name) + "/tokenizer.json") << tokenizer.dump();
+    }
+    write("words.jsonl",
+          "{\"text\":[\"warp\",\"weft\"],\"label\":[0,1]}\n\n{\"text\":[\"a\"],\"label\":[1]}\n");
+  }
+};
+
+TEST_F(EncoderCommands, WordsHaveClassesOfTheirOwn) {
+  const std::string model = file("bert-token"), rows = file("words.jsonl");
+  const std::vector<json> found = answers({"classify", model, "--file", rows});
+  ASSERT_EQ(found.size(), 2U);
+  EXPECT_EQ(found[1]["line"], 3);
+  ASSERT_EQ(found[0]["words"].size(), 2U);
+  EXPECT_EQ(found[0]["words"][1]["word"], "weft");
+  int hits = 0;
+  for (const auto& [word, label] :
+       {std::pair{found[0]["words"][0], 0}, {found[0]["words"][1], 1}, {found[1]["words"][0], 1}}) {
+    hits += word["label"] == label ? 1 : 0;
+    EXPECT_EQ(word["label"], word["class"]);
+  }
+  const json told = answer({"evaluate", model, rows});
+  EXPECT_EQ(told["type"], "token_classification");
+  EXPECT_EQ(told["labels"], 3);
+  EXPECT_EQ(told["accuracy"], hits / 3.0);
+  EXPECT_FALSE(told.contains("f1")) << "no class is called as an entity's";
+  EXPECT_EQ(answers({"classify", model, "--text", " warp  weft "})[0]["words"], found[0]["words"]);
+  EXPECT_EQ(answers({"classify", model, "--text", "warp weft", "--sequence-length",
+                     "4"})[0]["words"][1]["label"],
+            json());
+  write("raw.jsonl", "{\"text\":\"warp weft\"}\n");
+  EXPECT_THAT(refusal({"classify", model, "--file", file("raw.jsonl")}),
+              HasSubstr("must be a list of words"));
+}
+
+TEST_F(EncoderCommands, MaskedModelsAreMeasuredAlikeEachTime) {
+  write("text.txt", "awarpandaweftandawarpandaweftandawarp");
+  const std::vector<std::string> line{"evaluate", file("bert-masked"), file("text.txt")};
+  const json told = answer(line);
+  EXPECT_EQ(told["type"], "masked_lm");
+  EXPECT_GT(told["labels"], 0);
+  EXPECT_NEAR(told["perplexity"].get<double>(), std::exp(told["loss"].get<double>()), 1e-6);
+  EXPECT_EQ(told, answer(line));
+  EXPECT_THAT(refusal({"classify", file("bert-masked"), "--text", "a"}), HasSubstr("masked_lm"));
+}
+
 TEST_F(ModelCommands, EvaluateTellsWhatClassifyFinds) {
   const std::string model = file("gpt2-sequence"), rows = file("rows.jsonl");
   const std::vector<json> found = answers({"classify", model, "--file", rows});

@@ -55,6 +55,19 @@ TEST_F(FineTune, TheSequenceLengthComesFromTheModel) {
               HasSubstr("AutoTokenizer.from_pretrained('" + file("sentencepiece") + "')"));
 }
 
+TEST_F(FineTune, ChatsAreALanguageModels) {
+  const std::string chat =
+      R"({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]})";
+  write("chats.jsonl", chat + "\n");
+  const proto::JobSpec spec = plan({"ckpt-1", file("chats.jsonl")});
+  EXPECT_EQ(spec.tasks(0).type(), proto::TASK_TYPE_CAUSAL_LM);
+  EXPECT_EQ(spec.tasks(0).data().format(), proto::DATA_FORMAT_JSONL);
+  write("broken.jsonl", chat + "\n{\"messages\": [1]}\n");
+  EXPECT_THAT(refusal({"ckpt-1", file("broken.jsonl")}), HasSubstr("messages[0]"));
+  EXPECT_THAT(refusal({"ckpt-1", file("chats.jsonl"), "--task", "sequence_classification"}),
+              HasSubstr("label"));
+}
+
 TEST_F(FineTune, TaskAndLabelsComeFromTheData) {
   const proto::JobSpec text = plan({"ckpt-1", file("text.txt")});
   EXPECT_EQ(text.tasks(0).type(), proto::TASK_TYPE_CAUSAL_LM);
@@ -81,6 +94,21 @@ TEST_F(FineTune, TaskAndLabelsComeFromTheData) {
   EXPECT_EQ(keys.tasks(0).data().label(), "class");
 }
 
+TEST_F(FineTune, EncodersLearnFromWordsAndFromMaskedText) {
+  const std::string bert = WEFT_SOURCE_DIR "/tests/fixtures/golden/bert-masked/hf";
+  write("words.jsonl", "{\"text\":[\"a\",\"b\"],\"label\":[\"O\",\"B-X\"]}\n");
+  const proto::JobSpec words = plan({bert, file("words.jsonl"), "--tokenizer", "obj-t"});
+  EXPECT_EQ(words.tasks(0).type(), proto::TASK_TYPE_TOKEN_CLASSIFICATION);
+  EXPECT_EQ(words.tasks(0).labels(), 2);
+  const proto::JobSpec text = plan({bert, file("text.txt"), "--tokenizer", "obj-t"});
+  EXPECT_EQ(text.tasks(0).type(), proto::TASK_TYPE_MASKED_LM);
+  EXPECT_EQ(text.tasks(0).mask_rate(), 0.15);
+  EXPECT_THAT(refusal({bert, file("rows.jsonl"), "--task", "token_classification"}),
+              HasSubstr("must be a list of words"));
+  EXPECT_THAT(refusal({bert, file("text.txt"), "--tokenizer", "obj-t", "--labels", "3"}),
+              HasSubstr("this is masked_lm: the data is text, the model is an encoder"));
+}
+
 TEST_F(FineTune, AnAdapterIsThereWhereARankIsAskedFor) {
   EXPECT_FALSE(plan({"ckpt-1", file("text.txt")}).has_adapter());
   const proto::JobSpec plain = plan({"ckpt-1", file("text.txt"), "--lora-rank", "4"});
@@ -88,16 +116,40 @@ TEST_F(FineTune, AnAdapterIsThereWhereARankIsAskedFor) {
   EXPECT_EQ(plain.adapter().rank(), 4);
   EXPECT_EQ(plain.adapter().alpha(), 8);
   EXPECT_EQ(plain.adapter().targets_size(), 0);
+  EXPECT_FALSE(plain.adapter().dora());
   const proto::JobSpec more = plan({"ckpt-1", file("text.txt"), "--lora-rank", "4", "--lora-alpha",
-                                    "0.5", "--lora-targets", "c_attn,mlp.c_fc"});
+                                    "0.5", "--lora-targets", "c_attn,mlp.c_fc", "--dora"});
+  EXPECT_TRUE(more.adapter().dora());
   EXPECT_EQ(more.adapter().alpha(), 0.5);
   ASSERT_EQ(more.adapter().targets_size(), 2);
   EXPECT_EQ(more.adapter().targets(1), "mlp.c_fc");
   EXPECT_EQ(weft({"fine-tune", "ckpt-1", file("text.txt"), "--lora-alpha", "1"}).exit, kExitUsage);
+  EXPECT_EQ(weft({"fine-tune", "ckpt-1", file("text.txt"), "--dora"}).exit, kExitUsage);
   const std::string golden = WEFT_SOURCE_DIR "/tests/fixtures/golden/gpt2-causal/hf";
   EXPECT_THAT(refusal({golden, file("text.txt"), "--tokenizer", "byte", "--lora-rank", "4",
                        "--lora-targets", "q_proj"}),
               HasSubstr("adapter.targets[0]"));
+}
+
+TEST_F(FineTune, AJobStandsForItsBestOrElseNewestCheckpoint) {
+  const std::string id = submit();
+  EXPECT_THAT(refusal({id, file("text.txt")}), HasSubstr(id + " has no checkpoint yet"));
+  const auto keep = [&](const std::function<void(proto::Job&)>& change) {
+    ASSERT_TRUE(served_.store->edit_job(id, [&](JobEdit& edit) {
+      change(edit.job);
+      return Status();
+    }));
+  };
+  keep([](proto::Job& job) { job.set_checkpoint("ckpt-1"); });
+  EXPECT_EQ(plan({id, file("text.txt")}).model().from(), "ckpt-1");
+  keep([](proto::Job& job) {
+    job.set_checkpoint("ckpt-9");
+    job.set_best_checkpoint("ckpt-1");
+  });
+  const proto::JobSpec best = plan({id, file("text.txt")});
+  EXPECT_EQ(best.model().from(), "ckpt-1");
+  EXPECT_EQ(best.training().sequence_length(), 16);
+  EXPECT_EQ(weft({"fine-tune", "job-absent", file("text.txt")}).exit, kExitNotFound);
 }
 
 // A task takes over a checkpoint's head by its name, a folder's whatever its name.

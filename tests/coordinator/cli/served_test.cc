@@ -39,11 +39,26 @@ TEST_F(ServedCli, SubmitUploadsAndTheJobIsListedAndShown) {
   const std::string page = weft({"show", other.substr(0, other.size() - 1)}).out;
   EXPECT_THAT(page, HasSubstr("labels:    sweep=7, team=a\n"));
   EXPECT_THAT(page, HasSubstr("mesh:      data 2 x sequence 1 x tensor 1, zero 1\n"));
+  EXPECT_THAT(page, testing::Not(HasSubstr("adapter:")));
   EXPECT_EQ(weft({"ls", "--ids"}).out, other + id + "\n");
   const Outcome first = weft({"ls", "--ids", "--limit", "1"});
   EXPECT_EQ(first.out, other);
   EXPECT_EQ(first.err, "1 of 2 jobs; --all shows all\n");
   EXPECT_EQ(weft({"ls", "--ids", "--name", "nope"}).out, "");
+}
+
+TEST_F(ServedCli, ShownIsWhatAnAdapterTrains) {
+  const std::string id = submit();
+  EXPECT_THAT(weft({"show", id}).out, HasSubstr("trains:    all 3072 parameters\n"));
+  ASSERT_TRUE(served_.store->edit_job(id, [](JobEdit& edit) {
+    proto::AdapterSpec& adapter = *edit.job.mutable_spec()->mutable_adapter();
+    adapter.set_type(proto::ADAPTER_TYPE_LORA);
+    adapter.set_rank(4);
+    for (const char* target : {"c_attn", "mlp.c_fc"}) adapter.add_targets(target);
+    return Status();
+  }));
+  const std::string page = weft({"show", id}).out;
+  EXPECT_THAT(page, HasSubstr("adapter:   lora, rank 4, of c_attn, mlp.c_fc\n"));
 }
 
 // Also where what did not fit was flushed long before the end.

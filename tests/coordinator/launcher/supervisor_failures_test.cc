@@ -50,7 +50,7 @@ TEST_F(SupervisorTest, AFailureThatWouldRepeatItselfFailsTheJobWithTheRanksWords
   b.rank(failed);
   step();
   EXPECT_EQ(job(id).state(), proto::JOB_STATE_FAILED);
-  EXPECT_THAT(job(id).reason(), HasSubstr("rank 1: train.jsonl: line 3"));
+  EXPECT_THAT(job(id).reason(), HasSubstr("rank 1 reports: train.jsonl: line 3"));
   EXPECT_EQ(a.take(proto::NodeFrame::kStop).size(), 1u);
   EXPECT_EQ(b.take(proto::NodeFrame::kStop).size(), 1u);
 }

@@ -56,6 +56,18 @@ TEST_F(ResumeTest, APausedJobGoesOnOnAnotherMesh) {
   expect_refused(id, R"({"parallel": {"data": 2}})", "state", "only a paused or failed job");
 }
 
+TEST_F(ResumeTest, AMeshSaysWhatItsAttentionIs) {
+  join("a", 4);
+  const std::string id = submit_with(R"({"sequence": 2})");
+  EXPECT_EQ(service_.job(id)->spec().parallel().sequence_attention(),
+            proto::SEQUENCE_ATTENTION_ULYSSES);
+  ASSERT_TRUE(service_.pause(id));
+  ASSERT_TRUE(resume(id, R"({"parallel": {"sequence": 2, "sequence_attention": "ring"}})"));
+  EXPECT_THAT(last_event(id).message(),
+              HasSubstr("on data 1 x sequence 2 (ring) x tensor 1 instead "
+                        "of data 1 x sequence 2 (ulysses) x tensor 1"));
+}
+
 TEST_F(ResumeTest, ARefusalSaysWhatElseCanBeDone) {
   const std::string id = submit();
   set_state(id, proto::JOB_STATE_PAUSING);

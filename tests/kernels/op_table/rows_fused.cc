@@ -87,12 +87,21 @@ ops::TokenLoss loss_of(const Attributes& a) {
   return {.ignore_index = -1, .smoothing = a.has("smoothing") ? a.real("smoothing") : 0};
 }
 
+// The same with a bias for each word of the vocabulary.
+std::vector<Case> biased_predictions() {
+  std::vector<Case> cases = predictions({});
+  for (Case& item : cases) item.inputs.push_back(real({item.inputs[1].shape[0]}));
+  return cases;
+}
+
+Tensor bias_of(Inputs x) { return x.size() > 3 ? x[3] : Tensor(); }
+
 Outputs linear_loss(Context& cx, Inputs x, const Attributes& a) {
-  return {ops::linear_cross_entropy_sum(cx, x[0], x[1], x[2], loss_of(a))};
+  return {ops::linear_cross_entropy_sum(cx, x[0], x[1], x[2], loss_of(a), bias_of(x))};
 }
 
 Outputs linear_loss_in_parts(Context& cx, Inputs x, const Attributes& a) {
-  const Tensor logits = ops::linear(cx, x[0], x[1], Tensor(), ops::WeightLayout::kOutIn);
+  const Tensor logits = ops::linear(cx, x[0], x[1], bias_of(x), ops::WeightLayout::kOutIn);
   return {ops::cross_entropy_sum(cx, logits, x[2], loss_of(a))};
 }
 
@@ -172,6 +181,7 @@ std::vector<Row> fused_rows() {
   return {
       {"linear_fused", fused_linear, fused_layers(), linear_in_parts},
       {"linear_cross_entropy_sum", linear_loss, predictions({}), linear_loss_in_parts, 16},
+      {"linear_cross_entropy_biased", linear_loss, biased_predictions(), linear_loss_in_parts, 16},
       {"linear_cross_entropy_smoothed", linear_loss, predictions(smoothed), linear_loss_in_parts,
        16},
       {"vocabulary_parallel_cross_entropy", losses_by_part, logits(smoothed), nullptr, 16, false},

@@ -51,6 +51,25 @@ std::vector<ShardSize> unfolded(std::span<const ShardSize> shards) {
   return all;
 }
 
+TEST(Shards, ParametersAreCountedOnceOnEveryMesh) {
+  const int64_t block = 12 * 32 * 32 + 13 * 32, tables = (257 + 1024) * 32, norm = 2 * 32;
+  for (const char* parallel : {"data: 1", "data: 2, zero: 3", "sequence: 2, tensor: 4"}) {
+    proto::JobSpec spec = job(9, parallel, "precision: fp32");
+    spec.mutable_tasks(0)->set_type(proto::TASK_TYPE_SEQUENCE_CLASSIFICATION);
+    spec.mutable_tasks(0)->set_labels(3);
+    AdmittedModel model;
+    ASSERT_TRUE(check_model(spec, {}, &model).ok());
+    const ParameterCount whole = count_parameters(*model.family, *model.config, spec);
+    EXPECT_EQ(whole.all, 9 * block + tables + norm + 3 * 32) << parallel;
+    EXPECT_EQ(whole.trained, whole.all) << parallel;
+    const ModelConfigPtr adapted =
+        model.family->with_adapter(*model.config, {.rank = 4, .alpha = 8, .targets = {"c_attn"}});
+    const ParameterCount part = count_parameters(*model.family, *adapted, spec);
+    EXPECT_EQ(part.trained, 9 * 4 * (32 + 96) + 3 * 32) << parallel;
+    EXPECT_EQ(part.all, whole.all + 9 * 4 * (32 + 96)) << parallel;
+  }
+}
+
 TEST(Shards, FoldedBlocksCountAsIfEachStoodThere) {
   for (const char* parallel :
        {"data: 1", "data: 3", "data: 4, zero: 1", "data: 2, zero: 2, tensor: 2", "data: 4, zero: 3",

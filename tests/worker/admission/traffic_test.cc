@@ -24,6 +24,7 @@ struct Case {
   const char* model = nullptr;  // else kModel
   const char* family = "gpt2";
   std::vector<std::string> targets = {};  // of an adapter; empty: none
+  double dropout = 0;                     // of what it maps
 };
 
 constexpr const char* kModel = "n_layer: 3, n_head: 4, n_embd: 32, vocab_size: 260";
@@ -202,6 +203,30 @@ const Case kAdaptedCases[] = {
      {"k_proj", "down_proj"}},
 };
 
+constexpr const char* kEncoder =
+    "num_hidden_layers: 3, num_attention_heads: 4, hidden_size: 32, intermediate_size: 64, "
+    "vocab_size: 264";
+Case encoder(const char* training, MeshDegrees mesh, const char* parallel = "",
+             const char* family = "bert") {
+  return {training, mesh, parallel, "sequence_classification", kEncoder, family};
+}
+
+const Case kEncoderCases[] = {
+    encoder("batch_size: 4", {2, 1, 1}),
+    encoder("batch_size: 4", {2, 1, 1}, "zero: 1"),
+    encoder("batch_size: 5, micro_batch_size: 1", {2, 1, 1}, "zero: 2"),
+    encoder("batch_size: 4, precision: bf16", {4, 1, 1}, "zero: 3"),
+    encoder("batch_size: 4", {1, 1, 2}),
+    encoder("batch_size: 4", {1, 1, 4}),
+    encoder("batch_size: 4, activation_checkpointing: selective", {1, 1, 2}),
+    encoder("batch_size: 4, activation_checkpointing: full, precision: bf16", {1, 1, 2}),
+    encoder("batch_size: 4", {1, 2, 1}, "sequence_attention: ring"),
+    encoder("batch_size: 4", {1, 2, 1}, "sequence_attention: ulysses"),
+    encoder("batch_size: 4", {1, 4, 1}, "sequence_attention: ulysses_ring, ulysses: 2"),
+    encoder("batch_size: 4", {2, 2, 2}, "zero: 3"),
+    encoder("batch_size: 4", {2, 1, 2}, "zero: 1", "roberta"),
+};
+
 // Cut into 8 blocks.
 constexpr const char* kBlocks = "reproducible: topology, reproducible_blocks: 8, ";
 constexpr const char* kBlockedModel = "n_layer: 3, n_head: 8, n_embd: 32, vocab_size: 264";
@@ -272,7 +297,7 @@ class Traffic : public Trainer {
             R"(
 name: traffic
 kind: pretrain
-model: {{family: {}, config: {{{}, max_position_embeddings: 16}}}}
+model: {{family: {}, config: {{{}, max_position_embeddings: 18}}}}
 tokenizer: {{type: byte}}
 tasks: [{{type: {}, {}}}]
 training: {{{}, sequence_length: 16, steps: 3}}
@@ -287,6 +312,7 @@ parallel: {{data: {}, sequence: {}, tensor: {}{}{}}}
       proto::AdapterSpec& adapter = *made.mutable_spec()->mutable_adapter();
       adapter.set_rank(4);
       adapter.set_alpha(8);
+      adapter.set_dropout(which.dropout);
       adapter.mutable_targets()->Assign(which.targets.begin(), which.targets.end());
     }
     return made;
@@ -408,14 +434,32 @@ TEST_F(Traffic, IsWhatCommunicatorsCount) {
   EXPECT_EQ(went_ahead, 8);
 }
 
-TEST_F(Traffic, OfAdaptersIsWhatCommunicatorsCount) {
-  for (const Case& which : kAdaptedCases) {
+TEST_F(Traffic, OfEncodersIsWhatCommunicatorsCount) {
+  for (const Case& which : kEncoderCases) {
     each_rank(launch(which), which, [&](const Sent& sent) {
-      const std::string where = sent.where + " " + which.targets[0];
-      EXPECT_EQ(sent.bytes[0], sent.expected.tensor.bytes) << where;
-      EXPECT_EQ(sent.bytes[1], sent.expected.sequence.bytes) << where;
-      EXPECT_EQ(sent.bytes[2], sent.expected.replica.bytes) << where;
+      EXPECT_EQ(sent.bytes[0], sent.expected.tensor.bytes) << which.family << " " << sent.where;
+      EXPECT_EQ(sent.bytes[1], sent.expected.sequence.bytes) << which.family << " " << sent.where;
+      EXPECT_EQ(sent.bytes[2], sent.expected.replica.bytes) << which.family << " " << sent.where;
     });
+  }
+}
+
+TEST_F(Traffic, OfAdaptersIsWhatCommunicatorsCount) {
+  for (Case which : kAdaptedCases) {
+    for (const double dropout : {0.0, 0.1}) {
+      for (const bool dora : {false, true}) {
+        which.dropout = dropout;
+        proto::LaunchRecord made = launch(which);
+        made.mutable_spec()->mutable_adapter()->set_dora(dora);
+        each_rank(made, which, [&](const Sent& sent) {
+          const std::string where = sent.where + " " + which.targets[0] + (dora ? " dora" : "") +
+                                    fmt::format("{}", dropout);
+          EXPECT_EQ(sent.bytes[0], sent.expected.tensor.bytes) << where;
+          EXPECT_EQ(sent.bytes[1], sent.expected.sequence.bytes) << where;
+          EXPECT_EQ(sent.bytes[2], sent.expected.replica.bytes) << where;
+        });
+      }
+    }
   }
 }
 

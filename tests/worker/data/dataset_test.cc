@@ -117,11 +117,100 @@ TEST_F(DatasetTest, LinesAreDocumentsOfTheStreamToo) {
   EXPECT_EQ((*set)->tokens(), 5);
 }
 
+constexpr const char* kChatTemplate =
+    "{% for m in messages %}{{ m.role[0] ~ ':' ~ m.content ~ ';' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'a:' }}{% endif %}";
+
+// Each answer, and the template's end of it, is predicted exactly once; no other token is.
+TEST_F(DatasetTest, OfChatsTheAnswersArePredicted) {
+  tokenizer_->set_files({{"chat_template.jinja", kChatTemplate}});
+  put("a.jsonl", R"({"messages": [{"role": "user", "content": "long question"}, )"
+                 R"({"role": "assistant", "content": "YES"}, {"role": "user", "content": "q"}, )"
+                 R"({"role": "assistant", "content": "no", "weight": 0}]})"
+                 "\n"
+                 R"({"messages": [{"role": "user", "content": "ä"}, )"
+                 R"({"role": "assistant", "content": "öK"}], "tools": null})");
+  const std::string stream_text = "u:long question;a:YES;u:q;a:no;u:ä;a:öK;";
+  for (int64_t length = 2; length < 60; ++length) {
+    const auto set = stream(length, InputFormat::kJsonl);
+    ASSERT_TRUE(set.has_value()) << set.error().to_string();
+    EXPECT_EQ((*set)->tokens(), static_cast<int64_t>(stream_text.size()));
+    std::string predicted;
+    for (int64_t i = 0; i < (*set)->samples(); ++i) {
+      const TaskRows row = (*set)->range(i, 1);
+      ASSERT_EQ(row.labels.size(), row.ids.size());
+      EXPECT_EQ(row.labels.front(), kNoLabel);
+      EXPECT_TRUE(std::ranges::any_of(row.labels, [](int64_t label) { return label >= 0; }));
+      for (size_t t = 0; t < row.ids.size(); ++t) {
+        if (row.labels[t] == kNoLabel) continue;
+        EXPECT_EQ(row.labels[t], row.ids[t]);
+        predicted += static_cast<char>(row.labels[t]);
+      }
+    }
+    EXPECT_EQ(predicted, "YES;öK;") << length;
+  }
+}
+
+TEST_F(DatasetTest, TextsBesideChatsArePredictedWhole) {
+  tokenizer_->set_files({{"chat_template.jinja", kChatTemplate}});
+  put("a.jsonl",
+      "{\"text\": \"ab\"}\n"
+      "{\"text\": [{\"role\": \"user\", \"content\": \"q\"}, "
+      "{\"role\": \"assistant\", \"content\": \"A\"}]}\n{\"text\": \"c\"}\n");
+  const auto set = stream(32, InputFormat::kJsonl);
+  ASSERT_TRUE(set.has_value()) << set.error().to_string();
+  const TaskRows rows = (*set)->range(0, 1);
+  std::vector<int64_t> predicted;
+  for (const int64_t label : rows.labels) {
+    if (label != kNoLabel) predicted.push_back(label);
+  }
+  EXPECT_THAT(predicted, ElementsAre('b', 256, 'A', ';', 'c', 256));
+}
+
+TEST_F(DatasetTest, BadChatsNameFileLineAndRule) {
+  const auto refused = [&](const std::string& content, const std::string& expected) {
+    put("a.jsonl", "{\"text\": \"x\"}\n" + content);
+    const auto set = stream(8, InputFormat::kJsonl);
+    ASSERT_FALSE(set.has_value()) << content;
+    EXPECT_THAT(set.error().to_string(), HasSubstr("a.jsonl line 2")) << content;
+    EXPECT_THAT(set.error().to_string(), HasSubstr(expected)) << content;
+  };
+  const std::string chat =
+      R"({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]})";
+  refused(chat, "needs a chat template");
+  tokenizer_->set_files({{"chat_template.jinja", "\n{% include 'x' %}"}});
+  refused(chat, "chat template line 2 column 4: the statement 'include' is not supported");
+  tokenizer_->set_files({{"chat_template.jinja", "{{ raise_exception('Not so.') }}"}});
+  refused(chat, "Not so.");
+  tokenizer_->set_files({{"chat_template.jinja", kChatTemplate}});
+  refused(R"({"messages": "x"})", "must be a list of messages");
+  refused(R"({"messages": []})", "must be a list of messages");
+  refused(R"({"messages": [{"role": "user"}]})", "must have an answer");
+  refused(R"({"messages": [{"role": "assistant", "content": "a"}]})", "nothing to answer");
+  refused(R"({"text": {"messages": []}})", "must be a string, or a list of messages");
+  refused(R"({"txt": "x"})", "is missing");
+  std::filesystem::remove(folder_ + "/a.jsonl");
+  expect_refused(R"({"messages": [{"role": "user"}], "label": 1})", "must be a string");
+}
+
+TEST_F(DatasetTest, CheckDataRendersChatsWhereTheTokenizerIsKnown) {
+  put("a.jsonl", R"({"messages": [{"role": "user", "content": "q"}]})");
+  DatasetOptions options;
+  options.source.format = InputFormat::kJsonl;
+  options.sequence_length = 8;
+  EXPECT_TRUE(check(options, true).ok());
+  const std::vector<TokenizerFile> files = {{"chat_template.jinja", kChatTemplate}};
+  Chats chats(files);
+  Labels labels("label", 0, std::nullopt);
+  const Status status = check_data(*input_files(folder_), options, true, labels, &chats);
+  EXPECT_THAT(status.to_string(), HasSubstr("must have an answer"));
+}
+
 TEST_F(DatasetTest, ClassificationIsCutPaddedAndLabelled) {
   put("a.jsonl", "{\"text\":\"abcdefghijklmnop\",\"label\":1}\n{\"text\":\"xy\",\"label\":0}\n");
   const auto set = lines(10, 2);
   ASSERT_TRUE(set.has_value()) << set.error().to_string();
-  const TaskRows both = (*set)->rows(std::vector<int64_t>{1, 0});
+  const TaskRows both = (*set)->rows(std::vector<Visit>{{0, 1}, {0, 0}});
   EXPECT_EQ(both.tokens, 10);
   EXPECT_THAT(both.labels, ElementsAre(0, 1));
   EXPECT_EQ(both.ids[1], 'y');
@@ -288,10 +377,12 @@ TEST(Sampler, EachEpochIsAPermutationAndEpochsDiffer) {
   Sampler sampler(100, true, {17, 3});
   auto first = sampler.next(100), second = sampler.next(100);
   EXPECT_NE(first, second);
-  EXPECT_FALSE(std::is_sorted(first.begin(), first.end()));
+  EXPECT_FALSE(std::ranges::is_sorted(first, {}, &Visit::sample));
   for (auto* epoch : {&first, &second}) {
-    std::sort(epoch->begin(), epoch->end());
-    for (int64_t i = 0; i < 100; ++i) EXPECT_EQ((*epoch)[static_cast<size_t>(i)], i);
+    std::ranges::sort(*epoch, {}, &Visit::sample);
+    for (int64_t i = 0; i < 100; ++i) {
+      EXPECT_EQ((*epoch)[static_cast<size_t>(i)], (Visit{epoch == &first ? 0 : 1, i}));
+    }
   }
   Sampler other(100, true, {18, 3});
   EXPECT_NE(other.next(100), Sampler(100, true, {17, 3}).next(100));
@@ -299,14 +390,14 @@ TEST(Sampler, EachEpochIsAPermutationAndEpochsDiffer) {
 
 TEST(Sampler, GoesOnFromAnyPosition) {
   for (const bool shuffle : {true, false}) {
-    const std::vector<int64_t> whole = Sampler(7, shuffle, {5, 1}).next(40);
+    const std::vector<Visit> whole = Sampler(7, shuffle, {5, 1}).next(40);
     for (int64_t used = 0; used < 30; ++used) {
       Sampler before(7, shuffle, {5, 1});
       before.next(used);
       Sampler after(7, shuffle, {5, 1});
       ASSERT_TRUE(after.restore(before.position()).ok());
       EXPECT_EQ(after.next(10),
-                std::vector<int64_t>(whole.begin() + used, whole.begin() + used + 10));
+                std::vector<Visit>(whole.begin() + used, whole.begin() + used + 10));
     }
   }
   Sampler sampler(7, true, {5, 1});
@@ -318,7 +409,11 @@ TEST(Sampler, GoesOnFromAnyPosition) {
 TEST(Sampler, OrdersAreUniform) {
   std::map<std::vector<int64_t>, int> counts;
   Sampler sampler(3, true, {1, 1});
-  for (int epoch = 0; epoch < 6000; ++epoch) ++counts[sampler.next(3)];
+  for (int epoch = 0; epoch < 6000; ++epoch) {
+    std::vector<int64_t> order;
+    for (const Visit& visit : sampler.next(3)) order.push_back(visit.sample);
+    ++counts[order];
+  }
   EXPECT_EQ(counts.size(), 6U);
   for (const auto& [order, count] : counts) EXPECT_NEAR(count, 1000, 150);
 }

@@ -39,6 +39,19 @@ std::unique_ptr<Tokenizer> load(const json& file, const std::string& config) {
   return tokenizer ? std::move(*tokenizer) : nullptr;
 }
 
+json with_ends(json file, const char* first, int64_t first_id, const char* last, int64_t last_id) {
+  const auto special = [](const char* id) {
+    return json{{"SpecialToken", {{"id", id}, {"type_id", 0}}}};
+  };
+  const json text = {{"Sequence", {{"id", "A"}, {"type_id", 0}}}};
+  file["post_processor"] = {
+      {"type", "TemplateProcessing"},
+      {"single", json::array({special(first), text, special(last)})},
+      {"pair", json::array()},
+      {"special_tokens", {{first, {{"ids", {first_id}}}}, {last, {{"ids", {last_id}}}}}}};
+  return file;
+}
+
 json metaspace(const char* scheme, bool split) {
   return {{"type", "Metaspace"},
           {"replacement", "\u2581"},

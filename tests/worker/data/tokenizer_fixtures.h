@@ -23,6 +23,9 @@ const json& bpe_file();
 // One that has to load; tokenizer_config.json beside it.
 std::unique_ptr<Tokenizer> load(const json& file, const std::string& config = {});
 
+// With a token before and one behind each text.
+json with_ends(json file, const char* first, int64_t first_id, const char* last, int64_t last_id);
+
 // Components of tokenizer.json. kind: String or Regex.
 json metaspace(const char* scheme, bool split);
 json replace(const char* kind, const char* pattern, const char* content);

@@ -9,7 +9,7 @@
 
 #include "proto/job.pb.h"
 #include "tests/testing/gradient_check.h"
-#include "tests/worker/models/decoder_fixture.h"
+#include "tests/worker/models/family_fixture.h"
 #include "worker/optimizer/optimizer.h"
 
 namespace weft {
@@ -41,9 +41,10 @@ Result<Adapter> found(const std::string& name, const std::vector<std::string>& t
 }
 
 ModelConfigPtr adapted(const std::string& name, const std::vector<std::string>& targets,
-                       double dropout = 0) {
+                       double dropout = 0, bool dora = false) {
   Adapter adapter = *found(name, targets);
   adapter.dropout = dropout;
+  adapter.dora = dora;
   return family(name).with_adapter(*base(name), adapter);
 }
 
@@ -55,10 +56,10 @@ std::set<std::string> adapted_weights(const ModelFamily& family, const ModelConf
   return names;
 }
 
-// Draws B too, which begins at zero, so that A has a gradient.
+// Draws B too, which begins at zero, so that A has a gradient, and magnitudes.
 void initialize_all(std::vector<Parameter>& parameters) {
   for (Parameter& parameter : parameters) {
-    if (parameter.info.initializer != Initializer::kZeros || parameter.info.adapts.empty())
+    if (parameter.info.initializer == Initializer::kUniform || parameter.info.adapts.empty())
       continue;
     parameter.info.initializer = Initializer::kNormal;
     parameter.info.deviation = 0.3;
@@ -102,16 +103,20 @@ TEST(Adapter, OtherTargetsAreRefusedByNameAndRule) {
 
 TEST(Adapter, AllElseIsFrozen) {
   for (const char* name : {"gpt2", "llama"}) {
-    for (const ParameterInfo& info : family(name).plan(*adapted(name, {"all-linear"}), 1, 0)) {
+    const ModelConfigPtr dora = adapted(name, {"all-linear"}, 0, /*dora=*/true);
+    for (const ParameterInfo& info : family(name).plan(*dora, 1, 0)) {
       EXPECT_EQ(info.trained, !info.adapts.empty()) << info.name;
       EXPECT_EQ(info.looked_up, LookedUp::kNever) << info.name;
-      EXPECT_TRUE(info.decay || !info.trained) << info.name;
+      const bool magnitude = adapter_part(info) == AdapterPart::kMagnitude;
+      if (!info.trained) continue;
+      EXPECT_EQ(info.decay, !magnitude) << info.name;
+      EXPECT_EQ(info.keep_fp32, magnitude) << info.name;
     }
     for (const ParameterInfo& info : family(name).plan(*base(name), 1, 0)) {
       EXPECT_TRUE(info.trained) << info.name;
     }
     for (int size : {1, 2, 3, 4, 5, 6, 7}) {
-      expect_shards_cover_once(family(name), *adapted(name, {"all-linear"}), size);
+      expect_shards_cover_once(family(name), *dora, size);
     }
   }
 }
@@ -128,7 +133,7 @@ TEST(Adapter, ABeginsWithinTheRootOfItsInputsAndBAtZero) {
         most = std::max(most, std::abs(double{value}));
         squares += double{value} * double{value};
       }
-      if (!maps_input(parameter.info)) {
+      if (adapter_part(parameter.info) != AdapterPart::kInput) {
         EXPECT_EQ(most, 0);
         continue;
       }
@@ -150,9 +155,10 @@ TEST(Adapter, ScalingIsByTheRankOrItsRoot) {
 
 // The loss with the adapter beside its weights is that of the weights it is merged into.
 TEST(Adapter, MergedWeightsComputeTheSame) {
-  for (const char* name : {"gpt2", "llama"}) {
+  for (const auto& [name, dora] : {std::pair{"gpt2", false}, std::pair{"gpt2", true},
+                                   std::pair{"llama", false}, std::pair{"llama", true}}) {
     testing::run_ranks(1, [&](Rank& rank) {
-      const ModelConfigPtr config = adapted(name, {"all-linear"});
+      const ModelConfigPtr config = adapted(name, {"all-linear"}, 0, dora);
       auto beside = *family(name).make_trunk(rank, config);
       auto merged = *family(name).make_trunk(rank, base(name));
       initialize_all(beside->parameters());
@@ -178,19 +184,25 @@ TEST(Adapter, MergedWeightsComputeTheSame) {
         });
         if (a == beside->parameters().end()) continue;
         ++adapters;
-        const MergedDelta delta(config->adapter, family(name).layout(), a->value.to_vector<float>(),
-                                (a + 1)->value.to_vector<float>());
+        MergedAdapter adapter(config->adapter, family(name).layout(), a->value.to_vector<float>(),
+                              (a + 1)->value.to_vector<float>());
         // In pieces that begin anywhere.
         const std::span<float> all(parameter.value.data<float>(),
                                    static_cast<size_t>(parameter.value.elements()));
-        for (size_t at = 0; at < all.size(); at += 17) {
-          delta.add_to(static_cast<int64_t>(at),
-                       all.subspan(at, std::min<size_t>(17, all.size() - at)));
+        const auto in_pieces = [&](const auto& visit) {
+          for (size_t at = 0; at < all.size(); at += 17) {
+            visit(static_cast<int64_t>(at), all.subspan(at, std::min<size_t>(17, all.size() - at)));
+          }
+        };
+        if (dora) {
+          in_pieces([&](int64_t at, std::span<float> piece) { adapter.measure(at, piece); });
+          adapter.rescale((a + 2)->value.to_vector<float>());
         }
+        in_pieces([&](int64_t at, std::span<float> piece) { adapter.merge_into(at, piece); });
       }
       EXPECT_EQ(adapters, name == std::string("gpt2") ? 8 : 14);
       EXPECT_NEAR(loss(*merged) / loss(*beside), 1, 1e-5);
-      EXPECT_GT(std::abs(without / loss(*beside) - 1), 1e-2);
+      EXPECT_GT(std::abs(without / loss(*beside) - 1), dora ? 1e-3 : 1e-2);
     });
   }
 }
@@ -229,11 +241,12 @@ TEST(Adapter, GradientsAreThoseOfFiniteDifferences) {
 
 // With dropout of the model and of what the adapters map.
 TEST(Adapter, EveryMeshComputesTheSame) {
-  for (const char* name : {"gpt2", "llama"}) {
+  for (const auto& [name, dora] : {std::pair{"gpt2", false}, std::pair{"gpt2", true},
+                                   std::pair{"llama", false}, std::pair{"llama", true}}) {
     const auto run = [&](MeshDegrees mesh, bool left) {
       Outcome outcome;
       testing::run_mesh(mesh, [&](Rank& rank) {
-        auto trunk = *family(name).make_trunk(rank, adapted(name, {"all-linear"}, 0.2));
+        auto trunk = *family(name).make_trunk(rank, adapted(name, {"all-linear"}, 0.2, dora));
         initialize_all(trunk->parameters());
         const Outcome own = outcome_of(rank, *trunk, left, 1);
         if (rank.mesh.index(Axis::kWorld) == 0) outcome = own;
@@ -258,24 +271,29 @@ TEST(Adapter, EveryMeshComputesTheSame) {
 }
 
 TEST(PeftConfig, IsReadAsItIsWritten) {
-  const PeftFolder folder{
-      {.rank = 4, .alpha = 6, .dropout = 0.1, .rslora = true, .targets = {"c_attn", "c_fc"}},
-      "gpt2",
-      true};
+  const PeftFolder folder{{.rank = 4,
+                           .alpha = 6,
+                           .dropout = 0.1,
+                           .rslora = true,
+                           .dora = true,
+                           .targets = {"c_attn", "c_fc"}},
+                          "gpt2",
+                          "TOKEN_CLS"};
   const auto read = parse_peft_config(peft_config_json(folder, ops::WeightLayout::kInOut));
   ASSERT_TRUE(read) << read.error().to_string();
   EXPECT_EQ(read->adapter.rank, 4);
   EXPECT_EQ(read->adapter.alpha, 6);
   EXPECT_EQ(read->adapter.dropout, 0.1);
   EXPECT_TRUE(read->adapter.rslora);
+  EXPECT_TRUE(read->adapter.dora);
   EXPECT_EQ(read->adapter.targets, folder.adapter.targets);
   EXPECT_EQ(read->base_model, "gpt2");
-  EXPECT_TRUE(read->classifies);
+  EXPECT_EQ(read->task_type, "TOKEN_CLS");
 }
 
 TEST(PeftConfig, WhatIsNotComputedIsRefusedByItsKey) {
   for (const auto& [key, value] :
-       {std::pair{"use_dora", "true"}, std::pair{"bias", "\"all\""},
+       {std::pair{"use_dora", "1"}, std::pair{"bias", "\"all\""},
         std::pair{"rank_pattern", "{\"c_attn\": 2}"}, std::pair{"peft_type", "\"IA3\""},
         std::pair{"r", "0"}, std::pair{"lora_dropout", "1"},
         std::pair{"layers_to_transform", "[0]"}, std::pair{"init_lora_weights", "\"pissa\""},
@@ -292,11 +310,11 @@ TEST(PeftConfig, WhatIsNotComputedIsRefusedByItsKey) {
   }
 }
 
-// Leaving use_dora out would make another model of it.
+// Leaving it out would make another model of it.
 TEST(PeftConfig, AdviceIsTrue) {
-  const std::string message = parse_peft_config(R"({"use_dora": true})").error().to_string();
+  const std::string message = parse_peft_config(R"({"bias": "all"})").error().to_string();
   EXPECT_EQ(message.find("leave it out"), std::string::npos) << message;
-  EXPECT_NE(message.find("only false is possible"), std::string::npos) << message;
+  EXPECT_NE(message.find("only \"none\" is possible"), std::string::npos) << message;
 }
 
 // As PEFT writes a LoraConfig without a task_type.
@@ -306,7 +324,7 @@ TEST(PeftConfig, ATaskTypeMayBeAbsent) {
           "auto_mapping": {"base_model_class": "GPT2LMHeadModel",
                            "parent_library": "transformers.models.gpt2.modeling_gpt2"}})");
   ASSERT_TRUE(read) << read.error().to_string();
-  EXPECT_FALSE(read->classifies);
+  EXPECT_EQ(read->task_type, "CAUSAL_LM");
   EXPECT_EQ(read->base_model, "");
 }
 

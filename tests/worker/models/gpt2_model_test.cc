@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "tests/testing/rank_runner.h"
-#include "tests/worker/models/decoder_fixture.h"
+#include "tests/worker/models/family_fixture.h"
 
 namespace weft {
 namespace {

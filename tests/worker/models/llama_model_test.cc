@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "tests/worker/models/decoder_fixture.h"
+#include "tests/worker/models/family_fixture.h"
 
 namespace weft {
 namespace {

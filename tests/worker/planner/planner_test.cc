@@ -12,6 +12,7 @@
 #include "proto/json/job_rules.h"
 #include "proto/json/yaml.h"
 #include "worker/admission/check_sizes.h"
+#include "worker/admission/mesh_text.h"
 #include "worker/planner/advice.h"
 #include "worker/planner/probe.h"
 
@@ -279,6 +280,32 @@ TEST(Planner, TheChoiceIsAJobThatSaysIt) {
     EXPECT_EQ(again.chosen().memory_bytes(), mesh.memory_bytes()) << mesh_text(mesh);
     EXPECT_EQ(again.chosen().step_seconds(), mesh.step_seconds()) << mesh_text(mesh);
   }
+}
+
+TEST(Planner, TheTextOfAMeshSaysHowAttentionCrossesTheSequenceAxis) {
+  const auto model = find_family("gpt2")->parse_config(R"({"n_head": 4, "n_embd": 64})");
+  ASSERT_TRUE(model);
+  const auto text = [&](const std::string& parallel, bool settled) {
+    proto::JobSpec spec = job(kSmall, kRows, "{" + parallel + "}");
+    if (settled) settle_attention(**model, spec);
+    EXPECT_TRUE(finish_job(spec).ok());
+    return mesh_text(spec.parallel());
+  };
+  EXPECT_EQ(text("data: 2, zero: 1", true), "data 2 x sequence 1 x tensor 1, zero 1");
+  EXPECT_EQ(text("sequence: 2", false), "data 1 x sequence 2 x tensor 1");
+  EXPECT_EQ(text("sequence: 3", true), "data 1 x sequence 3 (ring) x tensor 1");
+  EXPECT_EQ(text("sequence: 4", true), "data 1 x sequence 4 (ulysses) x tensor 1");
+  EXPECT_EQ(text("sequence: 4, sequence_attention: ring", true),
+            "data 1 x sequence 4 (ring) x tensor 1");
+  EXPECT_EQ(text("sequence: 4, tensor: 2, sequence_attention: ulysses_ring, ulysses: 2", true),
+            "data 1 x sequence 4 (ulysses_ring, groups of 2) x tensor 2");
+  EXPECT_EQ(text("sequence: 8", true),
+            "data 1 x sequence 8 (ulysses_ring, groups of 4) x tensor 1");
+  const proto::JobSpec exact = job(kSmall,
+                                   "batch_size: 8, sequence_length: 128, "
+                                   "reproducible: topology, reproducible_blocks: 8",
+                                   "{sequence: 2}");
+  EXPECT_EQ(mesh_text(plan(exact, {}, {}).chosen()), "data 1 x sequence 2 (ulysses) x tensor 1");
 }
 
 // Each message waits for one turn of every other rank on the core.

@@ -57,7 +57,7 @@ class Evaluate : public ::testing::Test {
       for (size_t i = 0; i < texts.size(); ++i) {
         Document document;
         document.text = texts[i];
-        document.label = static_cast<int64_t>(i) % kClasses;
+        document.labels = {static_cast<int64_t>(i) % kClasses};
         WEFT_RETURN_IF_ERROR(visit(document));
       }
       return {};

@@ -1,4 +1,5 @@
 #include "worker/serve/generate.h"
+#include "worker/serve/chat_prompt.h"
 
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -279,6 +280,24 @@ TEST(Generate, TextOfByteTokensGoesOnBehindThePrompt) {
     }
     EXPECT_TRUE(spaces);  // a draw that begins with one
   });
+}
+
+TEST(ChatPrompt, IsWhatTheTemplateRendersAndEndsWithTheTurn) {
+  const auto tokenizer = load_tokenizer_json(byte_tokenizer_json());
+  ASSERT_TRUE(tokenizer);
+  EXPECT_FALSE(chat_prompt(**tokenizer, "", "Hi"));
+  (*tokenizer)
+      ->set_files(
+          {{"chat_template.jinja",
+            "{% for m in messages %}{{ '[' ~ m.role ~ ']' ~ m.content ~ '<|endoftext|>\\n' }}"
+            "{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"}});
+  const auto alone = chat_prompt(**tokenizer, "", "Hi");
+  ASSERT_TRUE(alone) << alone.error().to_string();
+  EXPECT_EQ(alone->text, "[user]Hi<|endoftext|>\n[assistant]");
+  const auto with = chat_prompt(**tokenizer, "Be brief.", "Hi");
+  ASSERT_TRUE(with);
+  EXPECT_EQ(with->text, "[system]Be brief.<|endoftext|>\n" + alone->text);
+  EXPECT_FALSE(chat_prompt(**tokenizer, "", "\xff"));
 }
 
 TEST(LoadHfFolder, LoadsWhatAnExportHolds) {

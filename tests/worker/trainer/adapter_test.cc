@@ -15,6 +15,9 @@ namespace {
 constexpr const char* kAdapter =
     "adapter: {type: lora, rank: 3, alpha: 12, dropout: 0.1, targets: [all-linear]}\n";
 
+constexpr const char* kDora =
+    "adapter: {type: lora, rank: 3, alpha: 12, dropout: 0.1, targets: [all-linear], dora: true}\n";
+
 class AdapterTraining : public Trainer {
  protected:
   void SetUp() override {
@@ -53,11 +56,13 @@ class AdapterTraining : public Trainer {
     }
   }
 
+  // Of a weight's chunks, with those of its moments.
   static std::set<std::string> hashes(const proto::CheckpointManifest& manifest,
-                                      const std::string& name) {
+                                      const std::string& name, bool with_moments = true) {
     std::set<std::string> all;
     for (const proto::TensorEntry& entry : manifest.tensors()) {
       if (entry.name() != name) continue;
+      if (!with_moments && entry.role() != proto::TENSOR_ROLE_WEIGHT) continue;
       for (const proto::Tile& tile : entry.tiles()) {
         for (const proto::ChunkRef& chunk : tile.chunks()) all.insert(chunk.hash());
       }
@@ -147,28 +152,91 @@ TEST_F(AdapterTraining, TheFrozenTensorsAreStoredOnce) {
 }
 
 TEST_F(AdapterTraining, EveryMeshAndLevelHasTheSameCurve) {
-  const auto one = curve(tuned({}));
-  for (const MeshDegrees mesh : {MeshDegrees{2, 1, 1}, MeshDegrees{1, 2, 1}, MeshDegrees{1, 1, 2},
-                                 MeshDegrees{1, 1, 3}, MeshDegrees{2, 1, 2}}) {
-    std::map<int64_t, double> level0;
-    for (const int zero : {0, 1, 2, 3}) {
-      if (mesh.data * mesh.sequence == 1 && zero > 0) continue;
-      proto::LaunchRecord launch = tuned(mesh);
-      launch.mutable_spec()->mutable_parallel()->set_zero(zero);
-      launch.mutable_spec()->mutable_parallel()->set_bucket_bytes(4096);
-      const auto losses = curve(launch);
-      expect_near(losses, one, 1e-4, name_of(mesh, zero));
-      if (zero == 0) level0 = losses;
-      if (zero != 1) continue;
-      EXPECT_EQ(losses, level0) << name_of(mesh, zero);
+  for (const std::string adapter : {kAdapter, kDora}) {
+    const auto one = curve(tuned({}, "", adapter));
+    for (const MeshDegrees mesh : {MeshDegrees{2, 1, 1}, MeshDegrees{1, 2, 1}, MeshDegrees{1, 1, 2},
+                                   MeshDegrees{1, 1, 3}, MeshDegrees{2, 1, 2}}) {
+      std::map<int64_t, double> level0;
+      for (const int zero : {0, 1, 2, 3}) {
+        if (mesh.data * mesh.sequence == 1 && zero > 0) continue;
+        proto::LaunchRecord launch = tuned(mesh, "", adapter);
+        launch.mutable_spec()->mutable_parallel()->set_zero(zero);
+        launch.mutable_spec()->mutable_parallel()->set_bucket_bytes(4096);
+        const auto losses = curve(launch);
+        expect_near(losses, one, 1e-4, name_of(mesh, zero) + adapter);
+        if (zero == 0) level0 = losses;
+        if (zero != 1) continue;
+        EXPECT_EQ(losses, level0) << name_of(mesh, zero) << adapter;
+      }
     }
+  }
+}
+
+// Magnitudes begin as the norms of what the job starts from, in the precision that it is kept in,
+// so the adapted model is that one at first; and they learn.
+TEST_F(AdapterTraining, MagnitudesBeginAsNorms) {
+  for (const char* precision : {"precision: fp32", "precision: bf16", "precision: fp16"}) {
+    for (const MeshDegrees mesh : {MeshDegrees{}, MeshDegrees{2, 1, 2}}) {
+      for (const int zero : {0, 1, 3}) {
+        const std::string more = precision + std::string(", dropout: 0");
+        const auto begins = [&](const std::string& adapter) {
+          proto::LaunchRecord launch = tuned(mesh, more, adapter);
+          launch.mutable_spec()->mutable_adapter()->clear_dropout();
+          launch.mutable_spec()->mutable_parallel()->set_zero(zero);
+          launch.mutable_spec()->mutable_training()->set_steps(1);
+          return curve(launch).at(1);
+        };
+        const double bound = precision == std::string("precision: fp32") ? 1e-6 : 2e-3;
+        EXPECT_NEAR(begins(kDora) / begins(kAdapter), 1, bound) << precision << name_of(mesh, zero);
+      }
+    }
+  }
+  MemoryCluster cluster;
+  run(tuned({}, "", kDora), cluster);
+  const std::string name = "transformer.h.1.mlp.c_fc.lora_magnitude_vector";
+  const auto first = hashes(cluster.checkpoints.front(), name, false);
+  EXPECT_FALSE(first.empty());
+  EXPECT_NE(hashes(cluster.checkpoints.back(), name, false), first);
+}
+
+// A row of zeros has no direction.
+TEST_F(AdapterTraining, DoraRefusesAWeightWithoutANorm) {
+  proto::LaunchRecord launch = tuned({1, 1, 2}, "", kDora);
+  launch.clear_base();
+  launch.mutable_spec()->mutable_model()->set_from("obj-model");
+  const fs::path path = folder_ / "obj-model";
+  fs::create_directories(path);
+  const std::string config = R"({"model_type": "gpt2", "n_layer": 2, "n_head": 3, "n_embd": 24,
+      "n_positions": 32, "vocab_size": 257})";
+  std::ofstream(path / "config.json") << config;
+  const ModelFamily& family = *find_family("gpt2");
+  std::vector<SafetensorSpec> specs;
+  for (const ParameterInfo& info : family.plan(**family.parse_config(config), 1, 0)) {
+    specs.push_back({info.name, {info.shape.extents().begin(), info.shape.extents().end()}});
+  }
+  const auto values = [](const SafetensorSpec& spec, const FloatSink& sink) {
+    std::vector<float> all(static_cast<size_t>(Shape(spec.shape).elements()), 1);
+    if (spec.name == "transformer.h.1.mlp.c_proj.weight") {  // [in, out]
+      for (size_t i = 5; i < all.size(); i += 24) all[i] = 0;
+    }
+    return sink(all);
+  };
+  ASSERT_TRUE(write_safetensors((path / "model.safetensors").string(), specs, values).ok());
+  try {
+    on_ranks(launch, [](Rank&, const proto::JobSpec&, Training&) {});
+    ADD_FAILURE() << "a norm of 0 was divided by";
+  } catch (const StatusError& error) {
+    EXPECT_EQ(error.status().field(), "adapter.dora");
+    EXPECT_NE(error.status().rule().find("h.1.mlp.c_proj.weight gives only zeros for output 5"),
+              std::string::npos)
+        << error.status().to_string();
   }
 }
 
 TEST_F(AdapterTraining, ResumesBitForBit) {
   for (const char* precision : {"precision: fp32", "precision: bf16", "precision: fp16"}) {
-    for (const int zero : {0, 3}) {
-      proto::LaunchRecord attempt = tuned({2, 1, 1}, precision);
+    for (const auto& [zero, adapter] : {std::pair{0, kAdapter}, std::pair{3, kDora}}) {
+      proto::LaunchRecord attempt = tuned({2, 1, 1}, precision, adapter);
       attempt.mutable_spec()->mutable_parallel()->set_zero(zero);
       const auto whole = curve(attempt);
       MemoryCluster cluster;
@@ -191,16 +259,18 @@ TEST_F(AdapterTraining, ResumesBitForBit) {
 }
 
 TEST_F(AdapterTraining, HalfPrecisionFollowsFp32) {
-  const auto fp32 = curve(tuned({}));
-  expect_near(curve(tuned({}, "precision: bf16")), fp32, 0.02, "bf16");
-  expect_near(curve(tuned({}, "precision: fp16")), fp32, 0.02, "fp16");
-  expect_near(curve(tuned({1, 1, 2}, "precision: bf16")), fp32, 0.02, "bf16 1x1x2");
-  expect_near(curve(tuned({1, 1, 2}, "precision: fp16")), fp32, 0.02, "fp16 1x1x2");
-  for (const int zero : {1, 3}) {
-    for (const char* precision : {"precision: bf16", "precision: fp16"}) {
-      proto::LaunchRecord launch = tuned({2, 1, 1}, precision);
-      launch.mutable_spec()->mutable_parallel()->set_zero(zero);
-      expect_near(curve(launch), fp32, 0.02, precision + name_of({2, 1, 1}, zero));
+  for (const std::string adapter : {kAdapter, kDora}) {
+    const auto fp32 = curve(tuned({}, "", adapter));
+    for (const std::string precision : {"precision: bf16", "precision: fp16"}) {
+      for (const MeshDegrees mesh : {MeshDegrees{}, MeshDegrees{1, 1, 2}}) {
+        expect_near(curve(tuned(mesh, precision, adapter)), fp32, 0.02,
+                    precision + name_of(mesh, 0) + adapter);
+      }
+      for (const int zero : {1, 3}) {
+        proto::LaunchRecord launch = tuned({2, 1, 1}, precision, adapter);
+        launch.mutable_spec()->mutable_parallel()->set_zero(zero);
+        expect_near(curve(launch), fp32, 0.02, precision + name_of({2, 1, 1}, zero) + adapter);
+      }
     }
   }
 }
@@ -277,36 +347,40 @@ TEST_F(AdapterTraining, WhatIsFrozenCostsItsValuesOnly) {
 // A job from a checkpoint with an adapter begins with the merged weights: its validation loss is
 // the first job's own, whether it has an adapter of its own or trains everything, on any mesh.
 TEST_F(AdapterTraining, AFurtherJobBeginsWithTheMergedWeights) {
-  MemoryCluster first;
-  proto::LaunchRecord own = tuned(
-      {}, "", "adapter: {type: lora, rank: 4, alpha: 16, rslora: true, targets: [all-linear]}\n");
-  own.mutable_spec()->mutable_training()->set_evaluate_every(50);  // its last step
-  run(own, first);
-  const auto begins = [&](MeshDegrees mesh, const std::string& adapter, int zero,
-                          const proto::CheckpointManifest& from) {
-    proto::LaunchRecord launch = tuned(mesh, "", adapter);
-    launch.mutable_spec()->mutable_parallel()->set_zero(zero);
-    proto::TrainingSpec& training = *launch.mutable_spec()->mutable_training();
-    training.set_steps(1);
-    training.set_evaluate_every(1);
-    training.mutable_optimizer()->set_learning_rate(1e-30);  // nothing is learned
-    *launch.mutable_base() = from;
-    MemoryCluster cluster;
-    cluster.chunks = first.chunks;
-    const Status status = train(launch, cluster);
-    EXPECT_TRUE(status.ok()) << status.to_string();
-    return cluster.checkpoints.back().validation_loss();
-  };
-  proto::CheckpointManifest without = first.checkpoints.back();
-  without.clear_adapter();
-  ASSERT_TRUE(without.has_validation_loss());
-  const double learned = without.validation_loss();
-  EXPECT_GT(std::abs(learned - begins({}, "", 0, without)), 1e-3);
-  for (const MeshDegrees mesh : {MeshDegrees{}, MeshDegrees{1, 1, 2}, MeshDegrees{2, 1, 1}}) {
-    for (const int zero : {0, 3}) {
-      for (const std::string adapter : {"", kAdapter}) {
-        EXPECT_NEAR(begins(mesh, adapter, zero, first.checkpoints.back()) / learned, 1, 1e-5)
-            << name_of(mesh, zero) << adapter;
+  for (const std::string dora : {"false", "true"}) {
+    MemoryCluster first;
+    proto::LaunchRecord own = tuned(
+        {}, "",
+        "adapter: {type: lora, rank: 4, alpha: 16, rslora: true, targets: [all-linear], dora: " +
+            dora + "}\n");
+    own.mutable_spec()->mutable_training()->set_evaluate_every(50);  // its last step
+    run(own, first);
+    const auto begins = [&](MeshDegrees mesh, const std::string& adapter, int zero,
+                            const proto::CheckpointManifest& from) {
+      proto::LaunchRecord launch = tuned(mesh, "", adapter);
+      launch.mutable_spec()->mutable_parallel()->set_zero(zero);
+      proto::TrainingSpec& training = *launch.mutable_spec()->mutable_training();
+      training.set_steps(1);
+      training.set_evaluate_every(1);
+      training.mutable_optimizer()->set_learning_rate(1e-30);  // nothing is learned
+      *launch.mutable_base() = from;
+      MemoryCluster cluster;
+      cluster.chunks = first.chunks;
+      const Status status = train(launch, cluster);
+      EXPECT_TRUE(status.ok()) << status.to_string();
+      return cluster.checkpoints.back().validation_loss();
+    };
+    proto::CheckpointManifest without = first.checkpoints.back();
+    without.clear_adapter();
+    ASSERT_TRUE(without.has_validation_loss());
+    const double learned = without.validation_loss();
+    EXPECT_GT(std::abs(learned - begins({}, "", 0, without)), 1e-3);
+    for (const MeshDegrees mesh : {MeshDegrees{}, MeshDegrees{1, 1, 2}, MeshDegrees{2, 1, 1}}) {
+      for (const int zero : {0, 3}) {
+        for (const std::string adapter : {"", kAdapter}) {
+          EXPECT_NEAR(begins(mesh, adapter, zero, first.checkpoints.back()) / learned, 1, 1e-5)
+              << name_of(mesh, zero) << adapter << dora;
+        }
       }
     }
   }

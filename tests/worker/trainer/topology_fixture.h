@@ -30,6 +30,11 @@ class Topology : public Trainer {
       "max_position_embeddings: 32, vocab_size: 257, attention_dropout: 0.1, attention_bias: true, "
       "use_sliding_window: true, sliding_window: 5, max_window_layers: 1}}";
 
+  // An encoder, with a norm behind each half of a block.
+  static constexpr const char* kBert =
+      "{family: bert, config: {num_hidden_layers: 2, num_attention_heads: 8, hidden_size: 64, "
+      "intermediate_size: 96, max_position_embeddings: 32, vocab_size: 257}}";
+
   // settings: of training, beside those that are the same for all.
   static std::string job(const std::string& settings, const std::string& tasks = kLm,
                          const std::string& kind = "pretrain", const std::string& model = kGpt2) {

@@ -83,9 +83,11 @@ TEST_F(Trainer, ResumesOnAnotherMesh) {
       EXPECT_NEAR(loss, whole.at(step), 1e-4 * std::abs(whole.at(step))) << note << " " << step;
     }
   };
-  check(kTwoTasks, {1, 1, 3}, "1x1x3 to 2x2x1");
+  check(kTwoTasks, {1, 1, 3},
+        "data 1 x sequence 1 x tensor 3 to data 2 x sequence 2 (ring) x tensor 1");
   // Each head of keys is held twice, and stored once.
-  check(two_grouped_tasks(), {1, 1, 4}, "1x1x4 to 2x2x1");
+  check(two_grouped_tasks(), {1, 1, 4},
+        "data 1 x sequence 1 x tensor 4 to data 2 x sequence 2 (ring) x tensor 1");
 }
 
 // Programs that compute other bits are other builds, and no resume across them is called exact.

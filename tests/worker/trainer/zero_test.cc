@@ -193,6 +193,9 @@ class Poisoned final : public Task {
     if (!loss_) return apply_one(cx, std::make_unique<PoisonsGradient>(), {sum});
     return ops::multiply(cx, sum, Tensor::full(*rank_.allocator, sum.shape(), std::nan("")));
   }
+  Tensor logits(Context& cx, Trunk& trunk, const TaskBatch& batch) override {
+    return inner_->logits(cx, trunk, batch);
+  }
   EvaluationSums evaluate(Context& cx, Trunk& trunk, const TaskBatch& batch) override {
     return inner_->evaluate(cx, trunk, batch);
   }

@@ -89,7 +89,7 @@ Status TokenMatcher::for_each_stretch(std::string_view text,
   return covered < text.size() ? visit({-1, covered, text.size()}) : Status();
 }
 
-Result<std::vector<AddedToken>> parse_added_tokens(const json& section, const BpeModel& model) {
+Result<std::vector<AddedToken>> parse_added_tokens(const json& section, const WordModel& model) {
   std::vector<AddedToken> tokens;
   if (section.is_null()) return tokens;
   if (!section.is_array()) return fail(wrong("added_tokens", section, "must be an array"));

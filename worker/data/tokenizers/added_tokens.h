@@ -13,7 +13,7 @@
 #include <string_view>
 #include <vector>
 
-#include "worker/data/tokenizers/bpe_model.h"
+#include "worker/data/tokenizers/word_model.h"
 
 namespace weft::tokenizers {
 
@@ -58,6 +58,6 @@ class TokenMatcher {
 // Of the section `added_tokens`; their ids have to be those that the `tokenizers` package gives
 // them: the vocabulary's where the token stands in it, else counted on from its size.
 Result<std::vector<AddedToken>> parse_added_tokens(const nlohmann::json& section,
-                                                   const BpeModel& model);
+                                                   const WordModel& model);
 
 }  // namespace weft::tokenizers

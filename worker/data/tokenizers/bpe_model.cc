@@ -1,5 +1,4 @@
-#include "worker/data/tokenizers/bpe_model.h"
-
+// BPE; see word_model.h.
 #include <array>
 #include <bit>
 #include <cstdio>
@@ -11,6 +10,8 @@
 #include "worker/data/tokenizers/byte_alphabet.h"
 #include "worker/data/tokenizers/json_fields.h"
 #include "worker/data/tokenizers/unicode.h"
+#include "worker/data/tokenizers/vocabulary.h"
+#include "worker/data/tokenizers/word_model.h"
 
 namespace weft::tokenizers {
 namespace {
@@ -18,13 +19,6 @@ namespace {
 constexpr size_t kCachedWordsMax = 65536;
 constexpr size_t kCachedWordBytesMax = 64;
 constexpr size_t kWordBytesMax = size_t{16} << 20;
-
-struct StringHash {
-  using is_transparent = void;
-  size_t operator()(std::string_view text) const { return std::hash<std::string_view>()(text); }
-};
-template <typename Value>
-using StringMap = std::unordered_map<std::string, Value, StringHash, std::equal_to<>>;
 
 struct Merge {
   uint64_t pair = kNone;
@@ -73,18 +67,17 @@ struct Candidate {
   }
 };
 
-class Bpe final : public BpeModel {
+class Bpe final : public WordModel {
  public:
   explicit Bpe(Alphabet alphabet) : alphabet_(alphabet) {}
   Status load(const json& section);
 
-  int64_t vocab_size() const override { return static_cast<int64_t>(tokens_.size()); }
+  int64_t vocab_size() const override { return vocabulary_.size(); }
   std::optional<int64_t> find(std::string_view token) const override {
-    const auto found = ids_.find(token);
-    if (found == ids_.end()) return std::nullopt;
-    return found->second;
+    return vocabulary_.find(token);
   }
-  const std::string& token(int64_t id) const override { return tokens_[static_cast<size_t>(id)]; }
+  const std::string& token(int64_t id) const override { return vocabulary_.token(id); }
+  std::string_view name() const override { return "bpe"; }
 
   Status encode(std::string_view word, std::vector<Symbol>* out) const override;
   bool apart(std::string_view before, std::string_view after) const override;
@@ -99,7 +92,6 @@ class Bpe final : public BpeModel {
   bool apart(Letter left, Letter right) const;
   int32_t outer_letter(std::string_view token, bool first) const;
 
-  Status load_vocab(const json& vocab);
   void load_letters(bool fallback);
   Status load_merges(const json& merges);
   Status add_merge(const std::string& field, const std::string& left, const std::string& right,
@@ -113,8 +105,7 @@ class Bpe final : public BpeModel {
   Status first_symbols(std::string_view word, std::vector<Node>* nodes) const;
   void join(std::vector<Node>* nodes) const;
 
-  std::vector<std::string> tokens_;
-  StringMap<int32_t> ids_;
+  Vocabulary vocabulary_;
   Alphabet alphabet_;
   // Of each byte; -1: the vocabulary lacks it. Of characters: those that bytes fall back to.
   std::array<int32_t, 256> byte_ids_ = {};
@@ -134,8 +125,6 @@ Status Bpe::load(const json& section) {
       "model", section,
       {"type", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix",
        "fuse_unk", "byte_fallback", "ignore_merges", "vocab", "merges"}));
-  const json& type = member(section, "type");
-  if (type != "BPE") return wrong("model.type", type, "must be BPE: no other is supported");
   const json& dropout = member(section, "dropout");
   if (!dropout.is_null() && dropout != 0.0) {
     return wrong("model.dropout", dropout, "must be null: random merges are not supported");
@@ -153,7 +142,7 @@ Status Bpe::load(const json& section) {
   }
   WEFT_ASSIGN_OR_RETURN(fuse_unknown_, bool_at("model", section, "fuse_unk", false));
   WEFT_ASSIGN_OR_RETURN(ignore_merges_, bool_at("model", section, "ignore_merges", false));
-  WEFT_RETURN_IF_ERROR(load_vocab(member(section, "vocab")));
+  WEFT_RETURN_IF_ERROR(vocabulary_.load(member(section, "vocab")));
   load_letters(fallback);
   const json& unknown = member(section, "unk_token");
   if (!unknown.is_null()) {
@@ -163,29 +152,6 @@ Status Bpe::load(const json& section) {
     unknown_ = static_cast<int32_t>(*find(unknown.get<std::string>()));
   }
   return load_merges(member(section, "merges"));
-}
-
-Status Bpe::load_vocab(const json& vocab) {
-  if (!vocab.is_object() || vocab.empty()) {
-    return wrong("model.vocab", vocab, "must be an object with a token or more");
-  }
-  tokens_.resize(vocab.size());
-  std::vector<bool> taken(vocab.size());
-  for (const auto& [token, value] : vocab.items()) {
-    const std::string field = "model.vocab.\"" + token.substr(0, 60) + "\"";
-    WEFT_ASSIGN_OR_RETURN(const int64_t id, id_of(field, value));
-    const auto at = static_cast<size_t>(id);
-    if (at >= tokens_.size()) {
-      return wrong(field, value,
-                   "ids must be 0 to " + std::to_string(tokens_.size() - 1) +
-                       " without a gap, as many as there are tokens");
-    }
-    if (taken[at]) return wrong(field, value, "\"" + tokens_[at] + "\" has this id too");
-    taken[at] = true;
-    tokens_[at] = token;
-    ids_.emplace(token, static_cast<int32_t>(id));
-  }
-  return {};
 }
 
 void Bpe::load_letters(bool fallback) {
@@ -198,7 +164,7 @@ void Bpe::load_letters(bool fallback) {
       byte_ids_[byte] = id_of_token(utf8_of(byte_to_code_point()[byte]));
     }
     if (!ignore_merges_) return;
-    for (const auto& [token, id] : ids_) {
+    for (const auto& [token, id] : vocabulary_.ids()) {
       if (auto raw = raw_bytes(token)) whole_words_.emplace(std::move(*raw), id);
     }
     return;
@@ -208,7 +174,7 @@ void Bpe::load_letters(bool fallback) {
     std::snprintf(name.data(), name.size(), "<0x%02X>", byte);
     byte_ids_[byte] = id_of_token(name.data());
   }
-  for (const auto& [token, id] : ids_) {
+  for (const auto& [token, id] : vocabulary_.ids()) {
     if (token.size() > 4) continue;
     size_t bytes = token.size() + 1;
     const uint32_t code_point = token.empty() ? 0 : code_point_at(token, &bytes);
@@ -364,7 +330,8 @@ void Bpe::join(std::vector<Node>* nodes) const {
 }
 
 const int32_t* Bpe::whole_word(std::string_view word) const {
-  const StringMap<int32_t>& words = alphabet_ == Alphabet::kBytes ? whole_words_ : ids_;
+  const StringMap<int32_t>& words =
+      alphabet_ == Alphabet::kBytes ? whole_words_ : vocabulary_.ids();
   const auto found = words.find(word);
   return found == words.end() ? nullptr : &found->second;
 }
@@ -448,10 +415,10 @@ Status Bpe::encode_uncached(std::string_view word, std::vector<Symbol>* out) con
 
 }  // namespace
 
-Result<std::shared_ptr<const BpeModel>> BpeModel::parse(const json& section, Alphabet alphabet) {
+Result<std::shared_ptr<const WordModel>> parse_bpe(const json& section, Alphabet alphabet) {
   auto model = std::make_shared<Bpe>(alphabet);
   WEFT_RETURN_IF_ERROR(model->load(section));
-  return std::shared_ptr<const BpeModel>(std::move(model));
+  return std::shared_ptr<const WordModel>(std::move(model));
 }
 
 }  // namespace weft::tokenizers

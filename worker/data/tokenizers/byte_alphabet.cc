@@ -41,7 +41,11 @@ std::string utf8_of(uint32_t code_point) {
   const auto low = [](uint32_t bits) { return static_cast<char>(0x80U | (bits & 0x3FU)); };
   if (code_point < 0x80) return {static_cast<char>(code_point)};
   if (code_point < 0x800) return {static_cast<char>(0xC0U | (code_point >> 6)), low(code_point)};
-  return {static_cast<char>(0xE0U | (code_point >> 12)), low(code_point >> 6), low(code_point)};
+  if (code_point < 0x10000) {
+    return {static_cast<char>(0xE0U | (code_point >> 12)), low(code_point >> 6), low(code_point)};
+  }
+  return {static_cast<char>(0xF0U | (code_point >> 18)), low(code_point >> 12),
+          low(code_point >> 6), low(code_point)};
 }
 
 std::optional<std::string> raw_bytes(std::string_view token) {

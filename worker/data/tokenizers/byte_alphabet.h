@@ -17,7 +17,7 @@ namespace weft::tokenizers {
 const std::array<uint32_t, 256>& byte_to_code_point();
 // The byte for a code point; -1: none.
 int code_point_to_byte(uint32_t code_point);
-// UTF-8 of a code point below U+10000.
+// UTF-8 of a code point.
 std::string utf8_of(uint32_t code_point);
 // The bytes that a token (UTF-8) stands for; nullopt: it holds other characters.
 std::optional<std::string> raw_bytes(std::string_view token);

@@ -15,7 +15,10 @@ constexpr std::string_view kEndOfTextName = "<|endoftext|>";
 // Special tokens are never found in the text: its bytes stand for themselves.
 class ByteTokenizer final : public Tokenizer {
  public:
-  ByteTokenizer() { eos_id_ = bos_id_ = kEndOfText; }
+  ByteTokenizer() {
+    eos_id_ = bos_id_ = kEndOfText;
+    special_ids_ = {kEndOfText};
+  }
   std::string_view type() const override { return "byte"; }
   int64_t vocab_size() const override { return kEndOfText + 1; }
 

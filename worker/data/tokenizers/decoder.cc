@@ -1,5 +1,6 @@
 #include "worker/data/tokenizers/decoder.h"
 
+#include <array>
 #include <utility>
 
 #include "proto/json/utf8.h"
@@ -50,6 +51,24 @@ void strip_start(const std::string& content, size_t most, std::string* token) {
     cut += content.size();
   }
   token->erase(0, cut);
+}
+
+// As the WordPiece decoder of the `tokenizers` package, token by token.
+std::string cleaned(std::string token) {
+  static constexpr std::array<std::pair<const char*, const char*>, 11> kShorter{
+      {{" .", "."},
+       {" ?", "?"},
+       {" !", "!"},
+       {" ,", ","},
+       {" ' ", "'"},
+       {" n't", "n't"},
+       {" 'm", "'m"},
+       {" do not", " don't"},
+       {" 's", "'s"},
+       {" 've", "'ve"},
+       {" 're", "'re"}}};
+  for (const auto& [longer, shorter] : kShorter) token = replaced(token, longer, shorter);
+  return token;
 }
 
 }  // namespace
@@ -110,6 +129,8 @@ Status Decoder::add(const json& section, const std::string& field, int depth) {
     (type == "Fuse" ? fuse_ : byte_fallback_) = true;
   } else if (type == "Strip") {
     return add_strip(section, field);
+  } else if (type == "WordPiece") {
+    return add_word_piece(section, field);
   } else if (type == "Metaspace") {
     step.kind = Kind::kMetaspace;
     WEFT_ASSIGN_OR_RETURN(step.metaspace, parse_metaspace(section, field));
@@ -124,9 +145,10 @@ Status Decoder::add(const json& section, const std::string& field, int depth) {
     }
     return {};
   } else {
-    return wrong(field + ".type", type,
-                 "must be Replace, ByteFallback, Fuse, Strip, Metaspace or a Sequence of these: no "
-                 "other is supported");
+    return wrong(
+        field + ".type", type,
+        "must be Replace, ByteFallback, Fuse, Strip, Metaspace, WordPiece or a Sequence of "
+        "these: no other is supported");
   }
   steps_.push_back(std::move(step));
   return {};
@@ -152,6 +174,16 @@ Status Decoder::add_strip(const json& section, const std::string& field) {
   return {};
 }
 
+Status Decoder::add_word_piece(const json& section, const std::string& field) {
+  WEFT_RETURN_IF_ERROR(check_object(field, section, {"type", "prefix", "cleanup"}));
+  Step step;
+  step.kind = Kind::kWordPiece;
+  WEFT_ASSIGN_OR_RETURN(step.replace.pattern, string_at(field, section, "prefix"));
+  WEFT_ASSIGN_OR_RETURN(step.cleans, bool_at(field, section, "cleanup", true));
+  steps_.push_back(std::move(step));
+  return {};
+}
+
 void Decoder::change(const Step& step, bool first, std::string* token) {
   if (step.kind == Kind::kReplace) {
     *token = replaced(*token, step.replace.pattern, step.replace.content);
@@ -160,6 +192,12 @@ void Decoder::change(const Step& step, bool first, std::string* token) {
   } else if (step.kind == Kind::kMetaspace) {
     const bool drop = first && step.metaspace.prepend != PrependScheme::kNever;
     *token = replaced(*token, step.metaspace.replacement, drop ? "" : " ");
+  } else if (step.kind == Kind::kWordPiece) {
+    const std::string& prefix = step.replace.pattern;
+    if (!first) {
+      *token = token->starts_with(prefix) ? token->substr(prefix.size()) : " " + *token;
+    }
+    if (step.cleans) *token = cleaned(std::move(*token));
   }
 }
 

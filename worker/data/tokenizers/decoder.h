@@ -21,8 +21,8 @@ int byte_of_token(std::string_view token);
 class Decoder {
  public:
   // `byte_level`: of a ByteLevel pre-tokenizer, whose tokens only a ByteLevel decoder reads. Else
-  // Replace (of a string), ByteFallback (once), Fuse, Strip (of the start), Metaspace, and
-  // Sequences of these. Errors name the component and the field.
+  // Replace (of a string), ByteFallback (once), Fuse, Strip (of the start), Metaspace, WordPiece,
+  // and Sequences of these. Errors name the component and the field.
   static Result<Decoder> parse(const nlohmann::json& section, bool byte_level);
 
   // `continues`: the tokens stand behind others, so that none of them begins the text.
@@ -32,10 +32,11 @@ class Decoder {
   bool is_open(std::string_view token) const;
 
  private:
-  enum class Kind { kReplace, kByteFallback, kFuse, kStrip, kMetaspace };
+  enum class Kind { kReplace, kByteFallback, kFuse, kStrip, kMetaspace, kWordPiece };
   struct Step {
     Kind kind = Kind::kFuse;
-    Replace replace;      // of kStrip: the character, as its content
+    Replace replace;      // of kStrip: the character, as its content; of kWordPiece: the prefix
+    bool cleans = false;  // of kWordPiece: no spaces before signs and short forms
     size_t start = 0;     // of kStrip: how many at most
     Metaspace metaspace;  // of kMetaspace
   };
@@ -43,6 +44,7 @@ class Decoder {
   static void change(const Step& step, bool first, std::string* token);
   Status add(const nlohmann::json& section, const std::string& field, int depth);
   Status add_strip(const nlohmann::json& section, const std::string& field);
+  Status add_word_piece(const nlohmann::json& section, const std::string& field);
 
   bool byte_level_ = false, byte_fallback_ = false, fuse_ = false;
   std::vector<Step> steps_;

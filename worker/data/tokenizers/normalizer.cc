@@ -83,14 +83,14 @@ Status Normalizer::add(const json& section, const std::string& field, int depth)
   const json& type = member(section, "type");
   if (type == "NFC") {
     WEFT_RETURN_IF_ERROR(check_object(field, section, {"type"}));
-    steps_.push_back({Kind::kNfc, {}});
+    steps_.push_back({Kind::kNfc, {}, {}});
     return {};
   }
   if (type == "Prepend") {
     WEFT_RETURN_IF_ERROR(check_object(field, section, {"type", "prepend"}));
     WEFT_ASSIGN_OR_RETURN(std::string content, string_at(field, section, "prepend"));
     if (content.empty()) return wrong(field + ".prepend", content, "must not be empty");
-    steps_.push_back({Kind::kPrepend, {"", std::move(content)}});
+    steps_.push_back({Kind::kPrepend, {"", std::move(content)}, {}});
     return {};
   }
   if (type == "Replace") {
@@ -98,7 +98,12 @@ Status Normalizer::add(const json& section, const std::string& field, int depth)
     if (step.content.empty()) {
       return wrong(field + ".content", step.content, "must not be empty");
     }
-    steps_.push_back({Kind::kReplace, std::move(step)});
+    steps_.push_back({Kind::kReplace, std::move(step), {}});
+    return {};
+  }
+  if (type == "BertNormalizer") {
+    WEFT_ASSIGN_OR_RETURN(const BertNormalizer bert, parse_bert_normalizer(section, field));
+    steps_.push_back({Kind::kBert, {}, bert});
     return {};
   }
   if (type == "Sequence" && depth < 4) {
@@ -114,12 +119,14 @@ Status Normalizer::add(const json& section, const std::string& field, int depth)
     return {};
   }
   return wrong(field + ".type", type,
-               "must be NFC, Prepend, Replace or a Sequence of these: no other is supported");
+               "must be NFC, Prepend, Replace, BertNormalizer or a Sequence of these: no other is "
+               "supported");
 }
 
 Result<Normalized> Normalizer::apply_step(const Step& step, std::string_view text,
                                           bool with_origin) {
   if (step.kind == Kind::kNfc) return to_nfc(text, with_origin);
+  if (step.kind == Kind::kBert) return step.bert.apply(text, with_origin);
   if (text.empty()) return Normalized();
   if (step.kind == Kind::kReplace) return replace(step.replace, text, with_origin);
   return prepend(step.replace.content, text, with_origin);

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "worker/data/tokenizers/bert_text.h"
 #include "worker/data/tokenizers/replace.h"
 #include "worker/data/tokenizers/unicode.h"
 
@@ -16,7 +17,7 @@ namespace weft::tokenizers {
 
 class Normalizer {
  public:
-  // NFC, Prepend, Replace and Sequences of these. Errors name the component and the
+  // NFC, Prepend, Replace, BertNormalizer and Sequences of these. Errors name the component and the
   // field.
   static Result<Normalizer> parse(const nlohmann::json& section);
 
@@ -32,10 +33,11 @@ class Normalizer {
   Result<Normalized> apply(std::string_view text, bool with_origin, bool begins = true) const;
 
  private:
-  enum class Kind { kNfc, kPrepend, kReplace };
+  enum class Kind { kNfc, kPrepend, kReplace, kBert };
   struct Step {
     Kind kind = Kind::kNfc;
     Replace replace;  // of kPrepend: the content
+    BertNormalizer bert;
   };
   Status add(const nlohmann::json& section, const std::string& field, int depth);
   static Result<Normalized> apply_step(const Step& step, std::string_view text, bool with_origin);

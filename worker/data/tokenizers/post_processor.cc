@@ -52,6 +52,20 @@ Status read_template(const std::string& field, const json& section, int64_t voca
   return seen ? Status() : wrong(field + ".single", single, "must hold the text, Sequence A");
 }
 
+// BertProcessing and RobertaProcessing: [token, id] of what stands in front and behind.
+Status read_pair(const std::string& field, const json& section, const char* key, int64_t vocab_size,
+                 std::vector<int64_t>* ids) {
+  const json& pair = member(section, key);
+  const std::string at = field + "." + key;
+  if (!pair.is_array() || pair.size() != 2 || !pair[0].is_string()) {
+    return wrong(at, pair, "must be a token and its id");
+  }
+  WEFT_ASSIGN_OR_RETURN(const int64_t id, id_of(at, pair[1]));
+  if (id >= vocab_size) return wrong(at, pair, "must be below " + std::to_string(vocab_size));
+  ids->push_back(id);
+  return {};
+}
+
 Status read(const std::string& field, const json& section, int64_t vocab_size, bool nested,
             PostProcessor* result) {
   const json& type = member(section, "type");
@@ -62,6 +76,23 @@ Status read(const std::string& field, const json& section, int64_t vocab_size, b
     WEFT_ASSIGN_OR_RETURN(result->add_prefix_space,
                           bool_at(field, section, "add_prefix_space", true));
     return {};
+  }
+  const bool roberta = type == "RobertaProcessing";
+  if (roberta || type == "BertProcessing") {
+    if (!result->prefix.empty() || !result->suffix.empty()) {
+      return wrong(field + ".type", type, "must not stand in a Sequence with another");
+    }
+    if (roberta) {
+      WEFT_RETURN_IF_ERROR(
+          check_object(field, section, {"type", "sep", "cls", "trim_offsets", "add_prefix_space"}));
+      WEFT_ASSIGN_OR_RETURN(result->trim_offsets, bool_at(field, section, "trim_offsets", true));
+      WEFT_ASSIGN_OR_RETURN(result->add_prefix_space,
+                            bool_at(field, section, "add_prefix_space", true));
+    } else {
+      WEFT_RETURN_IF_ERROR(check_object(field, section, {"type", "sep", "cls"}));
+    }
+    WEFT_RETURN_IF_ERROR(read_pair(field, section, "cls", vocab_size, &result->prefix));
+    return read_pair(field, section, "sep", vocab_size, &result->suffix);
   }
   if (type == "TemplateProcessing") {
     if (!result->prefix.empty() || !result->suffix.empty()) {
@@ -81,9 +112,10 @@ Status read(const std::string& field, const json& section, int64_t vocab_size, b
     }
     return {};
   }
-  return wrong(field + ".type", type,
-               "must be ByteLevel, TemplateProcessing or a Sequence of these: no other is "
-               "supported");
+  return wrong(
+      field + ".type", type,
+      "must be ByteLevel, TemplateProcessing, BertProcessing, RobertaProcessing or a Sequence "
+      "of these: no other is supported");
 }
 
 }  // namespace

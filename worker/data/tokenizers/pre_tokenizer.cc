@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "worker/data/tokenizers/bert_text.h"
 #include "worker/data/tokenizers/json_fields.h"
 #include "worker/data/tokenizers/replace.h"
 
@@ -128,8 +129,9 @@ Result<PreTokenizer> PreTokenizer::parse(const json& section) {
 
 Status PreTokenizer::add(const json& component, const std::string& field, bool last) {
   if (!component.is_object()) {
-    return wrong(field, component,
-                 "must be null, Metaspace, ByteLevel or a Sequence that ends with it");
+    return wrong(
+        field, component,
+        "must be null, Metaspace, BertPreTokenizer, ByteLevel or a Sequence that ends with it");
   }
   const json& type = member(component, "type");
   if ((type == "Split" || type == "Digits") && !last) {
@@ -143,12 +145,18 @@ Status PreTokenizer::add(const json& component, const std::string& field, bool l
     WEFT_ASSIGN_OR_RETURN(metaspace_, parse_metaspace(component, field));
     return {};
   }
-  return wrong(field + ".type", type,
-               !last ? "must be Split or Digits here: other pre-tokenizers are not supported"
-               : steps_.empty()
-                   ? "must be ByteLevel or Metaspace here: other pre-tokenizers are not "
-                     "supported"
-                   : "must be ByteLevel here: other pre-tokenizers are not supported");
+  if (type == "BertPreTokenizer" && last && steps_.empty()) {
+    WEFT_RETURN_IF_ERROR(check_object(field, component, {"type"}));
+    bert_ = true;
+    return {};
+  }
+  return wrong(
+      field + ".type", type,
+      !last ? "must be Split or Digits here: other pre-tokenizers are not supported"
+      : steps_.empty()
+          ? "must be ByteLevel, Metaspace or BertPreTokenizer here: other pre-tokenizers are not "
+            "supported"
+          : "must be ByteLevel here: other pre-tokenizers are not supported");
 }
 
 Status PreTokenizer::add_byte_level(const json& component, const std::string& field) {
@@ -170,7 +178,26 @@ Status PreTokenizer::for_each_word(std::string_view text, Start start,
   if (text.empty()) return {};
   if (byte_level_) return split(0, text, 0, visit);
   if (metaspace_) return metaspace(text, start, visit);
+  if (bert_) return bert_words(text, visit);
   return visit(Word{text, text});
+}
+
+// Between white space, and each sign by itself.
+Status PreTokenizer::bert_words(std::string_view text,
+                                const std::function<Status(const Word&)>& visit) {
+  size_t begin = 0;
+  const auto add = [&](size_t from, size_t to) -> Status {
+    return from == to ? Status() : visit(Word{text.substr(from, to - from), text});
+  };
+  for (size_t at = 0, bytes = 0; at < text.size(); at += bytes) {
+    const uint32_t code_point = code_point_at(text.substr(at), &bytes);
+    const bool sign = is_bert_punctuation(code_point);
+    if (!sign && !is_bert_space(code_point)) continue;
+    WEFT_RETURN_IF_ERROR(add(begin, at));
+    if (sign) WEFT_RETURN_IF_ERROR(add(at, at + bytes));
+    begin = at + bytes;
+  }
+  return add(begin, text.size());
 }
 
 Status PreTokenizer::metaspace(std::string_view text, Start start,

@@ -10,6 +10,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr const char* kFilesOfChats[] = {"tokenizer_config.json", "special_tokens_map.json",
+                                         "chat_template.jinja"};
+
 Result<std::string> read_file(const std::string& path) {
   std::ifstream stream(path, std::ios::binary);
   std::ostringstream text;
@@ -33,23 +36,29 @@ Result<std::vector<int64_t>> Tokenizer::encode(std::string_view text, bool add_s
 Result<std::unique_ptr<Tokenizer>> load_tokenizer_file(const std::string& path) {
   WEFT_ASSIGN_OR_RETURN(const std::string text, read_file(path));
   std::string config;
-  const fs::path beside = fs::path(path).parent_path() / "tokenizer_config.json";
-  std::error_code ignored;
-  if (fs::is_regular_file(beside, ignored)) {
-    WEFT_ASSIGN_OR_RETURN(config, read_file(beside.string()));
+  std::vector<TokenizerFile> files;
+  for (const char* name : kFilesOfChats) {
+    const fs::path beside = fs::path(path).parent_path() / name;
+    std::error_code ignored;
+    if (!fs::is_regular_file(beside, ignored)) continue;
+    WEFT_ASSIGN_OR_RETURN(std::string content, read_file(beside.string()));
+    if (name == std::string_view("tokenizer_config.json")) config = content;
+    files.push_back({name, std::move(content)});
   }
   auto tokenizer = load_tokenizer_json(text, config);
   if (!tokenizer) return fail(tokenizer.error().with_prefix(path + ": "));
+  (*tokenizer)->set_files(std::move(files));
   return tokenizer;
 }
 
 std::span<const std::string_view> tokenizer_file_names() {
-  static constexpr std::array<std::string_view, 8> kNames = {"tokenizer.json",
+  static constexpr std::array<std::string_view, 9> kNames = {"tokenizer.json",
                                                              "tokenizer_config.json",
                                                              "special_tokens_map.json",
                                                              "added_tokens.json",
                                                              "vocab.json",
                                                              "merges.txt",
+                                                             "vocab.txt",
                                                              "chat_template.jinja",
                                                              kSentencePieceFile};
   return kNames;

@@ -37,12 +37,18 @@ struct DecodeOptions {
   bool settled = false;    // only the text that ids behind these cannot change
 };
 
+// A tokenizer's files, as they are handed through from import to export.
+struct TokenizerFile {
+  std::string name;  // of tokenizer_file_names()
+  std::string content;
+};
+
 using IdSink = std::function<void(std::span<const int32_t>)>;
 
 class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
-  // "byte", "byte_level_bpe" or "character_bpe".
+  // "byte", "byte_level_bpe", "character_bpe" or "word_piece".
   virtual std::string_view type() const = 0;
   // The largest id plus one. A model needs at least as many rows in its embedding.
   virtual int64_t vocab_size() const = 0;
@@ -54,6 +60,11 @@ class Tokenizer {
   virtual Result<Encoding> encode_with_offsets(std::string_view text, bool add_special) const = 0;
   // The ids piece by piece, for texts whose ids should not be held as 8 bytes each.
   virtual Status encode_to(std::string_view text, bool add_special, const IdSink& sink) const = 0;
+  // The ids of a word of a text that is given word by word, as transformers' is_split_into_words
+  // has them: at byte level, where the space before a word is part of it, with one in front.
+  virtual Status encode_word(std::string_view word, const IdSink& sink) const {
+    return encode_to(word, false, sink);
+  }
 
   // Ids without a token give nothing. Bytes that form no UTF-8 come out as they are from the byte
   // tokenizer and as U+FFFD from the others.
@@ -66,43 +77,54 @@ class Tokenizer {
   std::optional<int64_t> bos_id() const { return bos_id_; }
   std::optional<int64_t> eos_id() const { return eos_id_; }
   std::optional<int64_t> pad_id() const { return pad_id_; }
+  // What stands for a token that is to be predicted from those around it.
+  std::optional<int64_t> mask_id() const { return mask_id_; }
+  // The ids of tokens that stand for no text, ascending.
+  std::span<const int64_t> special_ids() const { return special_ids_; }
   // Where the model's configuration knows better than the tokenizer's files.
   void set_eos_id(int64_t id) { eos_id_ = id; }
+  // The files beside tokenizer.json, which may hold a chat template.
+  const std::vector<TokenizerFile>& files() const { return files_; }
+  void set_files(std::vector<TokenizerFile> files) { files_ = std::move(files); }
 
  protected:
-  std::optional<int64_t> bos_id_, eos_id_, pad_id_;
+  std::optional<int64_t> bos_id_, eos_id_, pad_id_, mask_id_;
+  std::vector<int64_t> special_ids_;
+
+ private:
+  std::vector<TokenizerFile> files_;
 };
 
 // Token id = byte value; 256 = end of text "<|endoftext|>". vocab_size 257.
 std::unique_ptr<Tokenizer> make_byte_tokenizer();
 
-// BPE (or the byte tokenizer, where the file is an export of it, so that any bytes go in and come
-// out) from the text of a tokenizer.json; `config_text` is that of the tokenizer_config.json beside
-// it (empty: none), which says which tokens end, start and pad. Where it does not say, the end is
-// the first special token of <|endoftext|>, </s>, <|end_of_text|>, <|im_end|>. The file's
-// `truncation` and `padding` are not applied: sequence length and padding are the job's. The
-// pre-tokenizer tells whether merges start from bytes (GPT-2, Llama 3, Qwen) or from characters
-// (SentencePiece's BPE: Llama 1 and 2, TinyLlama, Mistral). Errors name the field; a component
-// other than these is refused by its name:
-//   normalizer      null, NFC, Prepend, Replace, Sequence of these
+// BPE or WordPiece (or the byte tokenizer, where the file is an export of it, so that any bytes go
+// in and come out) from the text of a tokenizer.json; `config_text` is that of the
+// tokenizer_config.json beside it (empty: none), which says which tokens end, start, pad and mask.
+// Where it does not say, the end is the first special token of <|endoftext|>, </s>,
+// <|end_of_text|>, <|im_end|>, the mask that of [MASK], <mask>. The file's `truncation` and
+// `padding` are not applied: sequence length and padding are the job's. The pre-tokenizer tells
+// whether merges start from bytes (GPT-2, Llama 3, Qwen) or from characters (SentencePiece's BPE:
+// Llama 1 and 2, TinyLlama, Mistral). Errors name the field; a component other than these is
+// refused by its name:
+//   normalizer      null, NFC, Prepend, Replace, BertNormalizer, Sequence of these
 //   pre_tokenizer   bytes: ByteLevel, Sequence of Split (Regex or String, any behavior) and Digits
-//                   with ByteLevel at its end; characters: null, Metaspace
-//   model           BPE without dropout and affixes; byte_fallback of characters only
-//   post_processor  null, ByteLevel, TemplateProcessing, Sequence of these
+//                   with ByteLevel at its end; characters: null, Metaspace, BertPreTokenizer
+//   model           BPE without dropout and affixes; byte_fallback of characters only; of
+//                   characters WordPiece
+//   post_processor  null, ByteLevel, TemplateProcessing, Sequence of these; BertProcessing,
+//                   RobertaProcessing
 //   decoder         bytes: ByteLevel; characters: Replace (of a string), ByteFallback, Fuse, Strip
-//                   (of the start), Metaspace, Sequence of these (behind Fuse only Strip)
+//                   (of the start), Metaspace, Sequence of these (behind Fuse only Strip);
+//                   WordPiece
 // Decoding leaves out every special token; `tokenizers` 0.23 keeps those with `normalized` whose
 // text a normalizer changes.
 Result<std::unique_ptr<Tokenizer>> load_tokenizer_json(std::string_view json_text,
                                                        std::string_view config_text = {});
-// The same from a file; reads the tokenizer_config.json beside it where there is one.
+// The same from a file; reads the tokenizer_config.json beside it where there is one, and what else
+// may tell a chat template.
 Result<std::unique_ptr<Tokenizer>> load_tokenizer_file(const std::string& path);
 
-// A tokenizer's files, as they are handed through from import to export.
-struct TokenizerFile {
-  std::string name;  // of tokenizer_file_names()
-  std::string content;
-};
 // Those of the byte tokenizer; transformers' PreTrainedTokenizerFast loads them and gives its ids.
 // (Only text: transformers cannot feed bytes that are not UTF-8.)
 std::vector<TokenizerFile> byte_tokenizer_files();

@@ -152,6 +152,23 @@ uint32_t code_point_at(std::string_view text, size_t* bytes) {
   return code_point;
 }
 
+bool is_printable(uint32_t code_point) {
+  if (code_point == ' ') return true;
+  switch (utf8proc_category(static_cast<utf8proc_int32_t>(code_point))) {
+    case UTF8PROC_CATEGORY_ZS:
+    case UTF8PROC_CATEGORY_ZL:
+    case UTF8PROC_CATEGORY_ZP:
+    case UTF8PROC_CATEGORY_CC:
+    case UTF8PROC_CATEGORY_CF:
+    case UTF8PROC_CATEGORY_CS:
+    case UTF8PROC_CATEGORY_CO:
+    case UTF8PROC_CATEGORY_CN:
+      return false;
+    default:
+      return true;
+  }
+}
+
 std::string to_valid_utf8(std::string_view bytes) {
   std::string text;
   while (!bytes.empty()) {

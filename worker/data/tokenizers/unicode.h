@@ -33,6 +33,9 @@ size_t last_start(std::string_view text);
 int64_t count_code_points(std::string_view text);
 // The code point at the start of `text`, which is not empty, and how many bytes it has.
 uint32_t code_point_at(std::string_view text, size_t* bytes);
+// What Python writes in a repr() as it is: no separator but the space, no control, no format, none
+// that is not assigned.
+bool is_printable(uint32_t code_point);
 
 constexpr std::string_view kReplacement = "\xEF\xBF\xBD";  // U+FFFD, for what is no UTF-8
 // Bytes to UTF-8: each longest start of a sequence that is not completed becomes U+FFFD.

@@ -1,4 +1,4 @@
-// BPE from a tokenizer.json: added tokens, normalizer, pre-tokenizer, merges, post-processor,
+// What a tokenizer.json describes: added tokens, normalizer, pre-tokenizer, model, post-processor,
 // decoder; see tokenizer.h.
 #include <algorithm>
 #include <map>
@@ -39,11 +39,12 @@ struct SymbolRun {
 };
 using SymbolSink = std::function<void(const SymbolRun&)>;
 
-class BpeTokenizer final : public Tokenizer {
+class JsonTokenizer final : public Tokenizer {
  public:
   Status load(const json& file, const json& config);
 
   std::string_view type() const override {
+    if (model_->name() == "word_piece") return model_->name();
     return decoder_.byte_level() ? "byte_level_bpe" : "character_bpe";
   }
   int64_t vocab_size() const override { return vocab_size_; }
@@ -51,6 +52,7 @@ class BpeTokenizer final : public Tokenizer {
   std::span<const int64_t> suffix_ids() const override { return post_.suffix; }
   Result<Encoding> encode_with_offsets(std::string_view text, bool add_special) const override;
   Status encode_to(std::string_view text, bool add_special, const IdSink& sink) const override;
+  Status encode_word(std::string_view word, const IdSink& sink) const override;
   std::string decode(std::span<const int64_t> ids, const DecodeOptions& options) const override;
 
  private:
@@ -67,7 +69,7 @@ class BpeTokenizer final : public Tokenizer {
   // Leaves out the white space that `token` has at its ends. first: of its text.
   void trim(std::string_view token, bool first, TokenOffsets* offsets) const;
 
-  std::shared_ptr<const BpeModel> model_;
+  std::shared_ptr<const WordModel> model_;
   Normalizer normalizer_;
   PreTokenizer pre_tokenizer_;
   PostProcessor post_;
@@ -78,7 +80,7 @@ class BpeTokenizer final : public Tokenizer {
   bool cuts_ = false;  // long stretches may be encoded in pieces
 };
 
-Status BpeTokenizer::load(const json& file, const json& config) {
+Status JsonTokenizer::load(const json& file, const json& config) {
   WEFT_RETURN_IF_ERROR(
       check_object("", file,
                    {"version", "truncation", "padding", "added_tokens", "normalizer",
@@ -94,10 +96,10 @@ Status BpeTokenizer::load(const json& file, const json& config) {
   WEFT_ASSIGN_OR_RETURN(normalizer_, Normalizer::parse(member(file, "normalizer")));
   WEFT_ASSIGN_OR_RETURN(pre_tokenizer_, PreTokenizer::parse(member(file, "pre_tokenizer")));
   const bool bytes = pre_tokenizer_.byte_level();
-  cuts_ = !bytes && normalizer_.by_characters();
+  cuts_ = !bytes && pre_tokenizer_.joins_words() && normalizer_.by_characters();
+  WEFT_ASSIGN_OR_RETURN(model_, WordModel::parse(member(file, "model"),
+                                                 bytes ? Alphabet::kBytes : Alphabet::kCharacters));
   WEFT_ASSIGN_OR_RETURN(decoder_, Decoder::parse(member(file, "decoder"), bytes));
-  WEFT_ASSIGN_OR_RETURN(model_, BpeModel::parse(member(file, "model"),
-                                                bytes ? Alphabet::kBytes : Alphabet::kCharacters));
   WEFT_ASSIGN_OR_RETURN(auto added, parse_added_tokens(member(file, "added_tokens"), *model_));
   vocab_size_ = model_->vocab_size();
   for (AddedToken& token : added) {
@@ -114,7 +116,7 @@ Status BpeTokenizer::load(const json& file, const json& config) {
 }
 
 // tokenizer_config.json names its special tokens as a string or as an object with `content`.
-Status BpeTokenizer::load_special(const json& config) {
+Status JsonTokenizer::load_special(const json& config) {
   const auto id_named = [this](const std::string& token) -> std::optional<int64_t> {
     for (const auto& [id, added] : added_) {
       if (added.content == token) return id;
@@ -133,15 +135,24 @@ Status BpeTokenizer::load_special(const json& config) {
   WEFT_RETURN_IF_ERROR(read("bos_token", &bos_id_));
   WEFT_RETURN_IF_ERROR(read("eos_token", &eos_id_));
   WEFT_RETURN_IF_ERROR(read("pad_token", &pad_id_));
-  for (const char* name : {"<|endoftext|>", "</s>", "<|end_of_text|>", "<|im_end|>"}) {
-    if (eos_id_) break;
-    const auto id = id_named(name);
-    if (id && added_.contains(*id) && added_.at(*id).special) eos_id_ = id;
+  WEFT_RETURN_IF_ERROR(read("mask_token", &mask_id_));
+  const auto first_special = [&](std::initializer_list<const char*> names,
+                                 std::optional<int64_t>* id) {
+    for (const char* name : names) {
+      if (*id) return;
+      const auto found = id_named(name);
+      if (found && added_.contains(*found) && added_.at(*found).special) *id = found;
+    }
+  };
+  first_special({"<|endoftext|>", "</s>", "<|end_of_text|>", "<|im_end|>"}, &eos_id_);
+  first_special({"[MASK]", "<mask>"}, &mask_id_);
+  for (const auto& [id, token] : added_) {
+    if (token.special) special_ids_.push_back(id);
   }
   return {};
 }
 
-Status BpeTokenizer::check_text(std::string_view text) const {
+Status JsonTokenizer::check_text(std::string_view text) const {
   const size_t invalid = utf8_first_invalid(text);
   if (invalid == std::string_view::npos) return {};
   return Status(Code::kInvalidArgument, "byte " + std::to_string(invalid) +
@@ -151,7 +162,7 @@ Status BpeTokenizer::check_text(std::string_view text) const {
 }
 
 // Whether a text that has the character `before` in front of `after` may be cut between them.
-bool BpeTokenizer::apart(std::string_view before, std::string_view after) const {
+bool JsonTokenizer::apart(std::string_view before, std::string_view after) const {
   const auto left = normalizer_.apply(before, false, /*begins=*/false);
   const auto right = normalizer_.apply(after, false, /*begins=*/false);
   if (!left || !right) return false;
@@ -171,7 +182,7 @@ bool BpeTokenizer::apart(std::string_view before, std::string_view after) const 
 }
 
 // Bytes at the start of `text` that are encoded by themselves.
-size_t BpeTokenizer::piece_bytes(std::string_view text) const {
+size_t JsonTokenizer::piece_bytes(std::string_view text) const {
   for (size_t end = kPieceBytes; cuts_ && end < text.size(); end += kPieceBytes) {
     size_t at = last_start(text.substr(0, end + 1));
     size_t bytes = 0;
@@ -186,8 +197,8 @@ size_t BpeTokenizer::piece_bytes(std::string_view text) const {
   return text.size();
 }
 
-Status BpeTokenizer::encode_pieces(std::string_view text, Start start,
-                                   const SymbolSink& sink) const {
+Status JsonTokenizer::encode_pieces(std::string_view text, Start start,
+                                    const SymbolSink& sink) const {
   while (!text.empty()) {
     const std::string_view piece = text.substr(0, piece_bytes(text));
     if (normalizer_.empty()) {
@@ -203,8 +214,8 @@ Status BpeTokenizer::encode_pieces(std::string_view text, Start start,
   return {};
 }
 
-Status BpeTokenizer::encode_stretch(std::string_view text, Start start,
-                                    const SymbolSink& sink) const {
+Status JsonTokenizer::encode_stretch(std::string_view text, Start start,
+                                     const SymbolSink& sink) const {
   std::vector<Symbol> symbols;
   return after_.for_each_stretch(text, [&](const Stretch& stretch) -> Status {
     const auto part = text.substr(stretch.begin, stretch.end - stretch.begin);
@@ -228,7 +239,7 @@ Status BpeTokenizer::encode_stretch(std::string_view text, Start start,
   });
 }
 
-Status BpeTokenizer::encode_to(std::string_view text, bool add_special, const IdSink& sink) const {
+Status JsonTokenizer::encode_to(std::string_view text, bool add_special, const IdSink& sink) const {
   WEFT_RETURN_IF_ERROR(check_text(text));
   std::vector<int32_t> ids;
   const auto add = [&](std::span<const int64_t> more) {
@@ -253,6 +264,12 @@ Status BpeTokenizer::encode_to(std::string_view text, bool add_special, const Id
   if (add_special) add(post_.suffix);
   if (!ids.empty()) sink(ids);
   return {};
+}
+
+Status JsonTokenizer::encode_word(std::string_view word, const IdSink& sink) const {
+  const bool spaced = pre_tokenizer_.adds_prefix_space() || word.starts_with(' ');
+  if (!pre_tokenizer_.byte_level() || spaced) return encode_to(word, false, sink);
+  return encode_to(" " + std::string(word), false, sink);
 }
 
 // For each byte of a text, the number of the code point it belongs to.
@@ -285,7 +302,7 @@ int64_t spaces_at(std::string_view token, bool at_end) {
   return count;
 }
 
-Result<Encoding> BpeTokenizer::encode_with_offsets(std::string_view text, bool add_special) const {
+Result<Encoding> JsonTokenizer::encode_with_offsets(std::string_view text, bool add_special) const {
   WEFT_RETURN_IF_ERROR(check_text(text));
   Encoding encoding;
   const std::vector<int64_t> whole = code_point_of_bytes(text);
@@ -338,7 +355,7 @@ Result<Encoding> BpeTokenizer::encode_with_offsets(std::string_view text, bool a
 
 // As process_offsets of the `tokenizers` package: a single space at the start of the text stays
 // where the post-processor says that one was put there.
-void BpeTokenizer::trim(std::string_view token, bool first, TokenOffsets* offsets) const {
+void JsonTokenizer::trim(std::string_view token, bool first, TokenOffsets* offsets) const {
   int64_t leading = spaces_at(token, false);
   const int64_t trailing = spaces_at(token, true);
   if (leading == 1 && (first || offsets->begin == 0) && post_.add_prefix_space) leading = 0;
@@ -346,12 +363,13 @@ void BpeTokenizer::trim(std::string_view token, bool first, TokenOffsets* offset
   if (offsets->end >= trailing) offsets->end = std::max(offsets->end - trailing, offsets->begin);
 }
 
-const std::string* BpeTokenizer::token_of(int64_t id) const {
+const std::string* JsonTokenizer::token_of(int64_t id) const {
   if (const auto added = added_.find(id); added != added_.end()) return &added->second.written;
   return id >= 0 && id < model_->vocab_size() ? &model_->token(id) : nullptr;
 }
 
-std::string BpeTokenizer::decode(std::span<const int64_t> ids, const DecodeOptions& options) const {
+std::string JsonTokenizer::decode(std::span<const int64_t> ids,
+                                  const DecodeOptions& options) const {
   std::vector<std::string> tokens;
   for (const int64_t id : ids) {
     const auto added = added_.find(id);
@@ -408,7 +426,7 @@ Result<std::unique_ptr<Tokenizer>> load_tokenizer_json(std::string_view json_tex
     if (!parsed) return fail(parsed.error().with_prefix("tokenizer_config.json: "));
     config = std::move(*parsed);
   }
-  auto tokenizer = std::make_unique<tokenizers::BpeTokenizer>();
+  auto tokenizer = std::make_unique<tokenizers::JsonTokenizer>();
   WEFT_RETURN_IF_ERROR(tokenizer->load(file, config));
   if (tokenizers::is_byte_tokenizer(file)) return make_byte_tokenizer();
   return std::unique_ptr<Tokenizer>(std::move(tokenizer));

@@ -1,0 +1,175 @@
+// How documents become the samples of a data set.
+#include <algorithm>
+
+#include "proto/json/value.h"
+#include "worker/data/chats.h"
+#include "worker/data/check.h"
+#include "worker/data/dataset.h"
+#include "worker/data/labels.h"
+
+namespace weft {
+namespace {
+
+bool needs_utf8(const Tokenizer& tokenizer) { return tokenizer.type() != "byte"; }
+
+}  // namespace
+
+Status Dataset::load_stream(const Documents& documents, const Tokenizer& tokenizer) {
+  Chats chats(tokenizer.files());
+  const auto visit = [&](const Document& document) -> Status {
+    if (document.text.empty()) return {};
+    WEFT_RETURN_IF_ERROR(check_document(document, options_, needs_utf8(tokenizer)));
+    return document.chat == nullptr ? add_text(document, tokenizer)
+                                    : add_chat(document, tokenizer, chats);
+  };
+  WEFT_RETURN_IF_ERROR(documents(visit));
+  if (store_.size() < 2) {
+    return Status(Code::kInvalidArgument, "the data is empty: it gives " +
+                                              std::to_string(store_.size()) +
+                                              " tokens, at least 2 are needed");
+  }
+  room_ = options_.sequence_length;
+  stride_ = options_.sequence_length - 1;
+  samples_ = (store_.size() - 1 + stride_ - 1) / stride_;
+  return learned_.empty() ? Status() : find_windows();
+}
+
+Status Dataset::add_text(const Document& document, const Tokenizer& tokenizer) {
+  const auto sink = [this](std::span<const int32_t> ids) { store_.append(ids); };
+  const Status status = tokenizer.encode_to(document.text, true, sink);
+  if (!status.ok()) return document.refuse(status);
+  const std::optional<int64_t> eos = tokenizer.eos_id();
+  if (eos && (store_.size() == 0 || store_.at(store_.size() - 1) != *eos)) store_.push(*eos);
+  if (!learned_.empty()) learned_.resize(static_cast<size_t>(store_.size()), 1);
+  return {};
+}
+
+Status Dataset::add_chat(const Document& document, const Tokenizer& tokenizer, Chats& chats) {
+  WEFT_ASSIGN_OR_RETURN(const RenderedChat chat, chats.render(document));
+  const Result<Encoding> encoding = tokenizer.encode_with_offsets(chat.text, false);
+  if (!encoding) return document.refuse(encoding.error());
+  learned_.resize(static_cast<size_t>(store_.size()), 1);  // texts before the first chat
+  const std::vector<uint8_t> learned = learned_tokens(chat, encoding->offsets);
+  learned_.insert(learned_.end(), learned.begin(), learned.end());
+  store_.append(std::span<const int64_t>(encoding->ids));
+  return {};
+}
+
+Status Dataset::find_windows() {
+  for (int64_t window = 0; window < samples_; ++window) {
+    const int64_t first = window * stride_ + 1, last = std::min(first + stride_, store_.size());
+    const auto begin = learned_.begin() + first, end = learned_.begin() + last;
+    if (std::find(begin, end, 1) != end) windows_.push_back(window);
+  }
+  samples_ = std::ssize(windows_);
+  if (samples_ > 0) return {};
+  return Status(Code::kInvalidArgument, "the data has no token of an answer that can be predicted");
+}
+
+Status Dataset::find_room(const Tokenizer& tokenizer) {
+  const int64_t around = std::ssize(tokenizer.prefix_ids()) + std::ssize(tokenizer.suffix_ids());
+  room_ = options_.sequence_length - around;
+  if (room_ > 0) return {};
+  return Status::invalid("sequence_length", std::to_string(options_.sequence_length),
+                         "must exceed the " + std::to_string(around) +
+                             " tokens that the tokenizer puts around a text");
+}
+
+Status Dataset::load_windows(const Documents& documents, const Tokenizer& tokenizer) {
+  WEFT_RETURN_IF_ERROR(find_room(tokenizer));
+  WEFT_ASSIGN_OR_RETURN(masking_, Masking::create(tokenizer, options_.mask_rate));
+  const auto prefix = tokenizer.prefix_ids(), suffix = tokenizer.suffix_ids();
+  prefix_.assign(prefix.begin(), prefix.end());
+  suffix_.assign(suffix.begin(), suffix.end());
+  const auto sink = [this](std::span<const int32_t> ids) { store_.append(ids); };
+  int64_t end_of_text = 0;  // in the store, of the last one that gave a token
+  const auto visit = [&](const Document& document) -> Status {
+    if (document.text.empty()) return {};
+    WEFT_RETURN_IF_ERROR(check_document(document, options_, needs_utf8(tokenizer)));
+    if (end_of_text > 0) store_.append(suffix);
+    const int64_t start = store_.size();
+    const Status status = tokenizer.encode_to(document.text, false, sink);
+    if (!status.ok()) return document.refuse(status);
+    if (store_.size() == start) store_.truncate(end_of_text);  // it gave no token: nothing to part
+    end_of_text = store_.size();
+    return {};
+  };
+  WEFT_RETURN_IF_ERROR(documents(visit));
+  if (store_.size() == 0) {
+    return Status(Code::kInvalidArgument, "the data is empty: it gives no token");
+  }
+  stride_ = room_;
+  samples_ = (store_.size() + room_ - 1) / room_;
+  return {};
+}
+
+Status Dataset::add_tokens(const Document& document, const Tokenizer& tokenizer) {
+  const auto sink = [this](std::span<const int32_t> ids) { store_.append(ids); };
+  const auto checked = [&](const Status& status) {
+    return status.ok() ? Status() : document.refuse(status);
+  };
+  if (!is_words(options_.kind)) return checked(tokenizer.encode_to(document.text, false, sink));
+  word_starts_.push_back(std::ssize(word_tokens_));
+  for (const std::string& word : document.words) {
+    const int64_t first = store_.size();
+    WEFT_RETURN_IF_ERROR(checked(tokenizer.encode_word(word, sink)));
+    word_tokens_.push_back(store_.size() > first ? first : -1);
+  }
+  return {};
+}
+
+// Of the line that was added last.
+void Dataset::cut_at(int64_t end) {
+  dropped_.push_back(store_.size() - end);
+  store_.truncate(end);
+  if (word_starts_.empty()) return;
+  for (auto word = static_cast<size_t>(word_starts_.back()); word < word_tokens_.size(); ++word) {
+    if (word_tokens_[word] >= end) word_tokens_[word] = -1;
+  }
+}
+
+Status Dataset::add_labels(const Document& document, Labels& labels) {
+  if (!is_labeled(options_.kind)) {
+    labels_.insert(labels_.end(), is_words(options_.kind) ? document.words.size() : 1, kNoLabel);
+    return {};
+  }
+  for (const Label& label : document.labels) {
+    WEFT_ASSIGN_OR_RETURN(const int64_t taken, labels.take(document, label));
+    labels_.push_back(taken);
+  }
+  return {};
+}
+
+Status Dataset::load_lines(const Documents& documents, const Tokenizer& tokenizer) {
+  WEFT_RETURN_IF_ERROR(find_room(tokenizer));
+  Labels labels(options_.source.label_key, options_.labels, options_.label_names,
+                options_.first_labels);
+  const auto visit = [&](const Document& document) -> Status {
+    WEFT_RETURN_IF_ERROR(check_document(document, options_, needs_utf8(tokenizer)));
+    starts_.push_back(store_.size());
+    store_.append(tokenizer.prefix_ids());
+    const int64_t first = store_.size();
+    WEFT_RETURN_IF_ERROR(add_tokens(document, tokenizer));
+    if (store_.size() == first) {
+      const std::string_view content =
+          is_words(options_.kind) ? document.words.front() : document.text;
+      return document.refuse(options_.source.text_key, shortened(content),
+                             "gives no token; a text to classify needs one");
+    }
+    cut_at(std::min(store_.size(), first + room_));
+    store_.append(tokenizer.suffix_ids());
+    return add_labels(document, labels);
+  };
+  WEFT_RETURN_IF_ERROR(documents(visit));
+  samples_ = std::ssize(starts_);
+  if (samples_ == 0) return Status(Code::kInvalidArgument, "the data is empty: it has no row");
+  starts_.push_back(store_.size());
+  if (is_words(options_.kind)) word_starts_.push_back(std::ssize(word_tokens_));
+  label_names_ = labels.names();
+  const std::vector<int64_t> classes = labels.classes();
+  if (classes.empty()) return {};
+  for (int64_t& label : labels_) label = classes[static_cast<size_t>(label)];
+  return {};
+}
+
+}  // namespace weft

@@ -1,0 +1,42 @@
+#include "worker/models/bert_head.h"
+
+namespace weft::bert {
+namespace {
+
+Head sequence_head(const Dialect& dialect, const Config& config, int64_t labels) {
+  const double dropout = config.classifier_dropout.value_or(config.dropout);
+  const HeadLayer pooler{.name = std::string(dialect.pooler),
+                         .out = config.hidden,
+                         .dropout = dialect.pooler_dropout ? dropout : 0,
+                         .activation = dialect.pooler_activation};
+  const HeadLayer classes{
+      .name = std::string(dialect.sequence_classes), .out = labels, .dropout = dropout};
+  return {.pooled = PooledToken::kFirst, .layers = {pooler, classes}};
+}
+
+Head token_head(const Dialect& dialect, const Config& config, int64_t labels) {
+  const double dropout =
+      dialect.distilled ? config.dropout : config.classifier_dropout.value_or(config.dropout);
+  return {.layers = {{.name = "classifier", .out = labels, .dropout = dropout}}};
+}
+
+Head masked_head(const Dialect& dialect, const Config& config) {
+  const HeadLayer layer{
+      .name = std::string(dialect.masked),
+      .out = config.hidden,
+      .activation = dialect.masked_gelu ? ops::Activation::kGeluErf : config.activation,
+      .norm = std::string(dialect.masked_norm)};
+  return {.layers = {layer},
+          .epsilon = config.epsilon,
+          .vocabulary_bias = std::string(dialect.vocabulary_bias)};
+}
+
+}  // namespace
+
+Head head(const Dialect& dialect, const Config& config, HeadKind kind, int64_t labels) {
+  if (kind == HeadKind::kSequence) return sequence_head(dialect, config, labels);
+  if (kind == HeadKind::kToken) return token_head(dialect, config, labels);
+  return masked_head(dialect, config);
+}
+
+}  // namespace weft::bert

@@ -1,0 +1,305 @@
+#include "worker/models/transformer_trunk.h"
+
+#include <algorithm>
+
+#include "kernels/autograd/tape.h"
+#include "kernels/ops/ops.h"
+#include "kernels/tensor/strided.h"
+#include "proto/base/activity.h"
+#include "worker/parallel/blocked.h"
+#include "worker/parallel/sequence_attention.h"
+
+namespace weft {
+
+using parallel::Side;
+
+namespace {
+
+constexpr int64_t kCachedTokensMin = 256;
+
+// Rows of `added` [B, N, T, D] to tokens [at, at + T) of `all` [B, N, room, D], which has no more
+// than `capacity` and grows by doubling; an empty handle has no room.
+void append(Context& cx, Tensor& all, const Tensor& added, int64_t at, int64_t capacity) {
+  Shape shape = added.shape();
+  const int64_t total = at + shape[2];
+  if (!all || all.dim(2) < total) {
+    shape[2] = std::min(capacity, std::max(kCachedTokensMin, 2 * total));
+    const Tensor larger = Tensor::empty(cx.allocator, shape);
+    shape[2] = at;
+    if (at > 0) {
+      copy_into(cx.pool, all.view(shape, all.strides(), 0),
+                larger.view(shape, larger.strides(), 0));
+    }
+    all = larger;
+  }
+  copy_into(cx.pool, added, all.view(added.shape(), all.strides(), at * all.dim(3)));
+}
+
+Tensor count_up(Context& cx, int64_t rows, int64_t first, int64_t count) {
+  std::vector<int64_t> numbers(static_cast<size_t>(rows * count));
+  int64_t next = 0;
+  for (int64_t& number : numbers) number = first + next++ % count;
+  return Tensor::from<int64_t>(cx.allocator, {rows, count}, numbers);
+}
+
+parallel::HeadParts own_heads(const Rank& rank, const ModelConfig& config) {
+  const Communicator& tensor = rank.mesh.axis(Axis::kTensor);
+  return parallel::head_parts(config.heads, config.key_heads, tensor.size(), tensor.rank());
+}
+
+// Of a block that begins `block`: by the place of a weight that of its A; 0: none.
+std::vector<size_t> adapter_places(std::span<const ParameterInfo> block, size_t per_block,
+                                   size_t parts) {
+  std::vector<size_t> places(per_block);
+  for (size_t which = 0; which < per_block; ++which) {
+    for (size_t at = per_block; at < block.size() && block[at].unit == block[which].unit;
+         at += parts) {
+      if (block[at].adapts == block[which].name) places[which] = at;
+    }
+  }
+  return places;
+}
+
+size_t with_adapters(std::span<const size_t> adapter_of, size_t parts) {
+  return adapter_of.size() + parts * static_cast<size_t>(std::ranges::count_if(
+                                         adapter_of, [](size_t place) { return place > 0; }));
+}
+
+}  // namespace
+
+TransformerTrunk::TransformerTrunk(Rank& rank, ModelConfigPtr config,
+                                   std::span<const ParameterInfo> plan, ops::WeightLayout layout,
+                                   size_t first_block, size_t per_block)
+    : Trunk(rank),
+      shared_(std::move(config)),
+      first_block_(first_block),
+      layout_(layout),
+      adapter_of_(adapter_places(plan.subspan(first_block), per_block, shared_->adapter.parts())),
+      per_block_(with_adapters(adapter_of_, shared_->adapter.parts())),
+      heads_(own_heads(rank, *shared_)),
+      parameters_(make_trunk_parameters(rank, plan)) {
+  // All ranks agree on whether there is anything to share.
+  const int64_t ranks = rank.mesh.size(Axis::kTensor);
+  if (shared_->key_heads == shared_->heads || shared_->key_heads >= ranks) return;
+  rank.mesh.share_heads(heads_.keys);
+}
+
+Tensor TransformerTrunk::forward(Context& cx, const TokenBatch& batch) {
+  TransformerPass pass{axis_for(batch), batch, {}};
+  open_rows(kEmbeddingUnit, batch.ids, unit_of(0));
+  Tensor x = embed(cx, pass);
+  for (int64_t layer = 0; layer < shared_->layers; ++layer) x = block(cx, pass, layer, x);
+  if (batch.cache != nullptr) batch.cache->length += batch.own_tokens;
+  if (parameters_.back().info.unit < last_unit()) return x;
+  open(last_unit(), {});
+  return open_again(cx, last_unit(), last_norm(cx, pass, x));
+}
+
+TokenHead TransformerTrunk::token_head(Context& cx, const TokenBatch& batch, const Tensor& hidden) {
+  const Tensor table = token_table();
+  return {parallel::column_input(cx, axis_for(batch), hidden), table};
+}
+
+Tensor TransformerTrunk::token_table() {
+  open(shared_->tied ? kEmbeddingUnit : last_unit(), {});
+  return shared_->tied ? parameters_.front().value : parameters_.back().value;
+}
+
+Tensor TransformerTrunk::joined_hidden(Context& cx, const TokenBatch& batch, const Tensor& hidden) {
+  return parallel::join_tokens(cx, axis_for(batch), hidden);
+}
+
+parallel::TensorAxis TransformerTrunk::axis_for(const TokenBatch& batch) const {
+  Communicator& tensor = rank().mesh.axis(Axis::kTensor);
+  if (rank().blocks > 0) {
+    return parallel::blocked_axis(rank(), batch.ids.dim(0) * batch.own_tokens);
+  }
+  return {tensor, tensor.size() > 1, batch.own_tokens};
+}
+
+Tensor TransformerTrunk::block(Context& cx, const TransformerPass& pass, int64_t layer,
+                               const Tensor& input) {
+  const int64_t unit = unit_of(layer);
+  const auto attended = [this, pass, layer, unit](Context& inner, const Tensor& x) {
+    open_attention(unit, unit + 1);
+    return attention(inner, pass, layer, x);
+  };
+  const auto rest = [this, pass, layer, unit](Context& inner, const Tensor& x) {
+    open_rest(unit);
+    return mlp(inner, pass, layer, x);
+  };
+  const auto whole = [attended, rest](Context& inner, const Tensor& x) {
+    return rest(inner, attended(inner, x));
+  };
+  const Activity::Layer inside(rank().activity, static_cast<int>(layer));
+  const auto compute = [&] {
+    if (pass.batch.recompute == Recompute::kNothing) return whole(cx, input);
+    if (pass.batch.recompute == Recompute::kBlock) return checkpointed(cx, whole, input);
+    return rest(cx, checkpointed(cx, attended, input));
+  };
+  return open_again(cx, unit, compute());
+}
+
+Tensor TransformerTrunk::column(Context& cx, const TransformerPass& pass, int64_t layer,
+                                size_t which, const Tensor& x, const Tensor& bias,
+                                std::optional<ops::Activation> activation, int parts) {
+  const bool adapts = adapter_of_[which] > 0, rescales = adapts && shared_->adapter.dora;
+  const auto product = [&](const Tensor& input) {
+    return parallel::column_linear(cx, pass.axis, input, weight(layer, which),
+                                   rescales ? Tensor() : bias, layout_,
+                                   adapts ? std::nullopt : activation, parts);
+  };
+  Tensor y = product(x);
+  if (!adapts) return y;
+  y = adapted(cx, pass, layer, which, x, y, Side::kColumn, product);
+  if (rescales && bias) y = ops::add(cx, y, bias);
+  return activation ? ops::activate(cx, y, *activation) : y;
+}
+
+std::vector<Tensor> TransformerTrunk::columns(Context& cx, const TransformerPass& pass,
+                                              int64_t layer, std::span<const size_t> which,
+                                              const Tensor& x, std::span<const Tensor> weights,
+                                              std::span<const Tensor> biases) {
+  // Magnitudes scale what the maps give without their biases.
+  const bool rescales = shared_->adapter.dora && !biases.empty();
+  std::vector<Tensor> all = parallel::column_linears(
+      cx, pass.axis, x, weights, rescales ? std::span<const Tensor>() : biases, layout_);
+  for (size_t i = 0; i < all.size(); ++i) {
+    const auto product = [&](const Tensor& input) {
+      return parallel::column_linear(cx, pass.axis, input, weights[i], Tensor(), layout_);
+    };
+    all[i] = adapted(cx, pass, layer, which[i], x, all[i], Side::kColumn, product);
+    if (rescales) all[i] = ops::add(cx, all[i], biases[i]);
+  }
+  return all;
+}
+
+Tensor TransformerTrunk::row(Context& cx, const TransformerPass& pass, int64_t layer, size_t which,
+                             const Tensor& x, const Tensor& bias, const Tensor& residual) {
+  const bool rescales = adapter_of_[which] > 0 && shared_->adapter.dora;
+  const auto product = [&](const Tensor& input) {
+    return parallel::row_linear(cx, pass.axis, input, weight(layer, which),
+                                rescales ? Tensor() : bias, layout_,
+                                rescales ? Tensor() : residual);
+  };
+  Tensor sum = adapted(cx, pass, layer, which, x, product(x), Side::kRow, product);
+  if (!rescales) return sum;
+  if (bias) sum = ops::add(cx, sum, parallel::replicated(cx, pass.axis, bias));
+  return residual ? ops::add(cx, residual, sum) : sum;
+}
+
+Tensor TransformerTrunk::adapted(Context& cx, const TransformerPass& pass, int64_t layer,
+                                 size_t which, const Tensor& x, const Tensor& y, Side side,
+                                 const Product& product) {
+  if (adapter_of_[which] == 0) return y;
+  const size_t place = first_of(layer) + adapter_of_[which];
+  const ParameterInfo& a = parameters_[place].info;
+  const Adapter& adapter = shared_->adapter;
+  // Rows of B and magnitudes may be of heads that other ranks have too.
+  const auto of_outputs = [&](size_t at) {
+    const Tensor& value = parameter(at);
+    return parameters_[at].info.shard.copies > 1 ? shared_by_heads(cx, value) : value;
+  };
+  const parallel::LowRank map{parameter(place), of_outputs(place + 1), adapter.scaling()};
+  const RandomKey key = pass.batch.random.derive(
+      kAdapterDropout, static_cast<uint64_t>(layer) * adapter_of_.size() + which);
+  DropoutPlace at{side == Side::kColumn ? pass.axis.token_part() : Part{0, pass.batch.own_tokens},
+                  a.shape[1]};
+  if (!a.shard.whole()) at.first_feature = a.shard.ranges[0].start;
+  const Tensor input = token_dropout(cx, rank(), pass.batch, x, adapter.dropout, key, at);
+  if (!adapter.dora) return parallel::add_low_rank(cx, pass.axis, side, input, map, y);
+  const parallel::Magnitude magnitude{of_outputs(place + 2), weight(layer, which), layout_};
+  // What is rescaled is of the input that dropout leaves, as in PEFT.
+  const bool drops = pass.batch.training && adapter.dropout > 0;
+  return parallel::add_rescaled(cx, pass.axis, side, input, map, magnitude, y,
+                                drops ? product(input) : Tensor());
+}
+
+Tensor TransformerTrunk::layer_norm(Context& cx, const TransformerPass& pass, const Tensor& x,
+                                    const Tensor& gamma, const Tensor& beta, double epsilon) {
+  return ops::layer_norm(cx, x, parallel::replicated(cx, pass.axis, gamma),
+                         parallel::replicated(cx, pass.axis, beta), epsilon);
+}
+
+Tensor TransformerTrunk::between_dropout(Context& cx, const TransformerPass& pass, const Tensor& x,
+                                         double rate, DropoutUse use, int64_t layer) const {
+  const RandomKey key = pass.batch.random.derive(use, static_cast<uint64_t>(layer));
+  return token_dropout(cx, rank(), pass.batch, x, rate, key,
+                       {pass.axis.token_part(), shared_->hidden});
+}
+
+Tensor TransformerTrunk::add_row(Context& cx, const TransformerPass& pass, int64_t layer,
+                                 size_t which, const Tensor& x, const Tensor& input, double rate,
+                                 DropoutUse use) {
+  const bool drops = pass.batch.training && rate > 0;
+  const Tensor y =
+      row(cx, pass, layer, which, x, weight(layer, which + 1), drops ? Tensor() : input);
+  return drops ? ops::add(cx, input, between_dropout(cx, pass, y, rate, use, layer)) : y;
+}
+
+Tensor TransformerTrunk::by_heads(Context& cx, const TransformerPass& pass, const Tensor& y) const {
+  const int64_t rows = pass.batch.ids.dim(0), tokens = pass.batch.own_tokens;
+  const int64_t features = shared_->head_features;
+  const int64_t heads = y.shape().dims() == 4 ? y.dim(2) : y.shape()[-1] / features;
+  const Tensor x = ops::permute(cx, ops::reshape(cx, y, {rows, tokens, heads, features}),
+                                std::array{0, 2, 1, 3});
+  return cx.stream() == nullptr ? ops::contiguous(cx, x) : x;
+}
+
+Tensor TransformerTrunk::shared_by_heads(Context& cx, const Tensor& shard) const {
+  const Mesh& mesh = rank().mesh;
+  return mesh.shares_heads() ? parallel::copy_to_axis(cx, mesh.axis(Axis::kKeyHeads), shard)
+                             : shard;
+}
+
+Tensor TransformerTrunk::attend(Context& cx, const TransformerPass& pass, int64_t layer,
+                                const Tensor& query, const Tensor& key, const Tensor& value,
+                                const ScoreOptions& options) {
+  const TokenBatch& batch = pass.batch;
+  attention::Parameters parameters;
+  parameters.scale = options.scale;
+  parameters.visibility.causal = shared_->attention.causal;
+  parameters.visibility.window_left = options.window_left;
+  const auto attended = [&] {
+    if (batch.cache != nullptr) {
+      return attend_cached(cx, *batch.cache, layer, query, key, value, parameters);
+    }
+    parameters.visibility.key_valid = batch.key_valid;
+    parameters.visibility.query_document = batch.documents;
+    parameters.visibility.key_document = batch.documents;
+    if (batch.training && options.dropout > 0) {
+      parameters.dropout.rate = options.dropout;
+      parameters.dropout.key = batch.random.derive(kScoreDropout, static_cast<uint64_t>(layer));
+      parameters.dropout.rows = batch.rows;
+      parameters.dropout.heads = shared_->heads;
+      parameters.dropout.first_row = batch.first_row;
+      parameters.dropout.first_head = heads_.queries.start;
+    }
+    return parallel::sequence_attention(cx, rank().mesh, *batch.layout, query, key, value,
+                                        parameters);
+  };
+  const Tensor x = ops::permute(cx, attended(), std::array{0, 2, 1, 3});
+  return ops::reshape(cx, x, {x.dim(0), x.dim(1), x.dim(2) * x.dim(3)});
+}
+
+// Puts the new keys and values behind those of the cache and attends to all of them.
+Tensor TransformerTrunk::attend_cached(Context& cx, KeyValueCache& cache, int64_t layer,
+                                       const Tensor& query, const Tensor& key, const Tensor& value,
+                                       attention::Parameters& parameters) const {
+  const int64_t rows = key.dim(0), tokens = key.dim(2);
+  const int64_t total = cache.length + tokens;
+  WEFT_CHECK(total <= cache.capacity, "{} of {} tokens", total, cache.capacity);
+  cache.keys.resize(std::max(cache.keys.size(), static_cast<size_t>(layer) + 1));
+  cache.values.resize(cache.keys.size());
+  Tensor& keys = cache.keys[static_cast<size_t>(layer)];
+  Tensor& values = cache.values[static_cast<size_t>(layer)];
+  append(cx, keys, key, cache.length, cache.capacity);
+  append(cx, values, value, cache.length, cache.capacity);
+  parameters.visibility.query_position = count_up(cx, rows, cache.length, tokens);
+  parameters.visibility.key_position = count_up(cx, rows, 0, total);
+  return attention::scaled_dot_product(
+      cx, query, ops::contiguous(cx, ops::slice(cx, keys, 2, 0, total)),
+      ops::contiguous(cx, ops::slice(cx, values, 2, 0, total)), parameters);
+}
+
+}  // namespace weft

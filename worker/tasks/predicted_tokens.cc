@@ -1,0 +1,33 @@
+#include "worker/tasks/predicted_tokens.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace weft {
+
+int64_t labels_that_count(const TaskRows& rows) {
+  return std::ssize(rows.labels) - std::ranges::count(rows.labels, kNoLabel);
+}
+
+std::vector<int64_t> own_labels(const Rank& rank, const TokenBatch& batch, const TaskRows& rows,
+                                Part part) {
+  std::vector<int64_t> labels;
+  labels.reserve(static_cast<size_t>(batch.ids.elements()));
+  for (int64_t row = part.start; row < part.start + part.length; ++row) {
+    const auto first = rows.labels.begin() + row * rows.tokens;
+    for (const Part& run : batch.layout->runs(rank.mesh.index(Axis::kSequence))) {
+      labels.insert(labels.end(), first + run.start, first + run.start + run.length);
+    }
+  }
+  return labels;
+}
+
+int64_t predicted_room(int64_t tokens, int64_t predicted, double rate) {
+  constexpr double kDeviations = 6;
+  const double mean = rate * static_cast<double>(tokens);
+  const auto room =
+      static_cast<int64_t>(std::ceil(mean + kDeviations * std::sqrt(mean * (1 - rate))));
+  return predicted > room ? tokens : std::min(room, tokens);
+}
+
+}  // namespace weft

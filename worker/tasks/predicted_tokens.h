@@ -1,0 +1,25 @@
+// Labels of single tokens.
+//
+// Thread safety: pure functions.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "worker/tasks/task.h"
+
+namespace weft {
+
+// Labels of the whole step's batch that count.
+int64_t labels_that_count(const TaskRows& rows);
+
+// Of rows with a label for each token, those of this rank's tokens of the rows `part`, [B, Tl].
+std::vector<int64_t> own_labels(const Rank& rank, const TokenBatch& batch, const TaskRows& rows,
+                                Part part);
+
+// For how many predicted tokens a masked_lm has room, of `tokens` that are each predicted with
+// probability `rate`: six standard deviations more than are expected, so that nearly every step has
+// the same shapes; of a step that has more, all tokens.
+int64_t predicted_room(int64_t tokens, int64_t predicted, double rate);
+
+}  // namespace weft
