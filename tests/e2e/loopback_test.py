@@ -465,7 +465,7 @@ class LoopbackTest(unittest.TestCase):
         job = self.cluster.rest("POST", "jobs", spec)["id"]
         end = self.cluster.wait(job, "failed")
         self.assertEqual(end["attempt"], 1)
-        self.assertIn("tasks[0].data.train: deep/rows.jsonl line 3: text must be a string (got 7)",
+        self.assertIn("tasks[0].data.train: deep/rows.jsonl line 3: text must be a string, or a list of messages (got 7)",
                       end["reason"])
         self.assertNotIn(str(self.cluster.data), end["reason"])
 
