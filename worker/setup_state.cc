@@ -140,7 +140,9 @@ Status merge_adapter(const proto::CheckpointManifest& manifest, Progress& progre
     WEFT_ASSIGN_OR_RETURN(const auto b, load_whole(manifest, found->second[1], progress));
     MergedAdapter merged(adapter, family.layout(), a, b);
     if (adapter.dora) {  // whose norms need all of the weight on every rank
-      WEFT_ASSIGN_OR_RETURN(const auto weight, load_whole(manifest, *tensor.info, progress));
+      ParameterInfo whole = *tensor.info;
+      whole.shard = {};
+      WEFT_ASSIGN_OR_RETURN(const auto weight, load_whole(manifest, whole, progress));
       WEFT_ASSIGN_OR_RETURN(const auto magnitude, load_whole(manifest, found->second[2], progress));
       merged.measure(0, weight);
       merged.rescale(magnitude);
