@@ -16,7 +16,8 @@ namespace weft::testing {
 
 // Relative: of losses and norms the largest over the steps, of gradients the largest over the
 // parameters, each by its norm, of weights that of all of them together (a bias of keys has no
-// gradient but rounding, which AdamW makes steps of). Sums in float64. Gradients are the first
+// gradient but rounding, which AdamW makes steps of; it is told by the norm of all gradients). Sums
+// in float64. Gradients are the first
 // moments: after one step the gradient times a constant.
 struct Distance {
   double losses = 0, norms = 0, gradients = 0, weights = 0;
@@ -44,15 +45,26 @@ inline double farthest(const std::vector<double>& a, const std::vector<double>& 
   return most;
 }
 
+// A bias that moves all scores of a query alike, so that no weight of attention sees it.
+inline bool is_bias_of_keys(const std::string& name) {
+  return name.ends_with(".key.bias") || name.ends_with(".k_lin.bias");
+}
+
 inline Distance distance(const Trace& a, const Trace& b) {
   Distance all{farthest(a.losses, b.losses), farthest(a.norms, b.norms), 0, 0};
-  Squares weights;
+  Squares weights, of_keys;
   for (const auto& [name, values] : a.weights) {
     const Squares own = squares(values, b.weights.at(name));
     weights = {weights.apart + own.apart, weights.size + own.size};
     const Squares gradient = squares(a.first_moments.at(name), b.first_moments.at(name));
-    all.gradients = std::max(all.gradients, gradient.relative());
+    of_keys.size += gradient.size;
+    if (is_bias_of_keys(name)) {
+      of_keys.apart = std::max(of_keys.apart, gradient.apart);
+    } else {
+      all.gradients = std::max(all.gradients, gradient.relative());
+    }
   }
+  all.gradients = std::max(all.gradients, of_keys.relative());
   all.weights = weights.relative();
   return all;
 }
