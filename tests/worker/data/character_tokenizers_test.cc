@@ -61,16 +61,7 @@ TEST(CharacterBpe, EachFixtureEncodesAndDecodesAlike) {
   for (const json& expected : cases) {
     auto& tokenizer = tokenizers[expected.at("variant")];
     if (tokenizer == nullptr) tokenizer = load(character_variant(expected.at("variant")));
-    const std::string text = expected.at("text");
-    const auto encoding = tokenizer->encode_with_offsets(text, true);
-    ASSERT_TRUE(encoding.has_value()) << encoding.error().to_string();
-    EXPECT_EQ(json(encoding->ids), expected.at("ids")) << expected;
-    EXPECT_EQ(json(*tokenizer->encode(text, true)), expected.at("ids")) << expected;
-    json offsets = json::array();
-    for (const TokenOffsets& at : encoding->offsets) offsets.push_back({at.begin, at.end});
-    EXPECT_EQ(offsets, expected.at("offsets")) << expected;
-    EXPECT_EQ(tokenizer->decode(encoding->ids, {.skip_special = true}), expected.at("decoded"));
-    EXPECT_EQ(tokenizer->decode(encoding->ids, {}), expected.at("decoded_with_special"));
+    expect_case(*tokenizer, expected);
   }
   EXPECT_EQ(tokenizers["first"]->type(), "character_bpe");
   EXPECT_EQ(tokenizers["first"]->eos_id(), 2);

@@ -39,6 +39,19 @@ std::unique_ptr<Tokenizer> load(const json& file, const std::string& config) {
   return tokenizer ? std::move(*tokenizer) : nullptr;
 }
 
+void expect_case(const Tokenizer& tokenizer, const json& expected) {
+  const std::string text = expected.at("text");
+  const auto encoding = tokenizer.encode_with_offsets(text, true);
+  ASSERT_TRUE(encoding.has_value()) << encoding.error().to_string();
+  EXPECT_EQ(json(encoding->ids), expected.at("ids")) << expected;
+  EXPECT_EQ(json(*tokenizer.encode(text, true)), expected.at("ids")) << expected;
+  json offsets = json::array();
+  for (const TokenOffsets& at : encoding->offsets) offsets.push_back({at.begin, at.end});
+  EXPECT_EQ(offsets, expected.at("offsets")) << expected;
+  EXPECT_EQ(tokenizer.decode(encoding->ids, {.skip_special = true}), expected.at("decoded"));
+  EXPECT_EQ(tokenizer.decode(encoding->ids, {}), expected.at("decoded_with_special"));
+}
+
 json with_ends(json file, const char* first, int64_t first_id, const char* last, int64_t last_id) {
   const auto special = [](const char* id) {
     return json{{"SpecialToken", {{"id", id}, {"type_id", 0}}}};

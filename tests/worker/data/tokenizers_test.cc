@@ -17,18 +17,7 @@ TEST(ByteLevelBpe, EachFixtureEncodesAndDecodesAlike) {
   const auto tokenizer = load(bpe_file());
   const auto cases = lines("bpe_cases.jsonl");
   EXPECT_GE(cases.size(), 100U);
-  for (const json& expected : cases) {
-    const std::string text = expected.at("text");
-    const auto encoding = tokenizer->encode_with_offsets(text, true);
-    ASSERT_TRUE(encoding.has_value()) << encoding.error().to_string();
-    EXPECT_EQ(json(encoding->ids), expected.at("ids")) << expected;
-    EXPECT_EQ(json(*tokenizer->encode(text, true)), expected.at("ids")) << expected;
-    json offsets = json::array();
-    for (const TokenOffsets& at : encoding->offsets) offsets.push_back({at.begin, at.end});
-    EXPECT_EQ(offsets, expected.at("offsets")) << expected;
-    EXPECT_EQ(tokenizer->decode(encoding->ids, {.skip_special = true}), expected.at("decoded"));
-    EXPECT_EQ(tokenizer->decode(encoding->ids, {}), expected.at("decoded_with_special"));
-  }
+  for (const json& expected : cases) expect_case(*tokenizer, expected);
   EXPECT_EQ(tokenizer->eos_id(), 995);
   EXPECT_EQ(tokenizer->vocab_size(), 1000);
 }

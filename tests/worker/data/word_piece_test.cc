@@ -22,18 +22,7 @@ TEST(WordPiece, EncodesAndDecodesAsTheFixture) {
   EXPECT_EQ(tokenizer->pad_id(), 0);
   const auto cases = lines("word_piece_cases.jsonl");
   EXPECT_GE(cases.size(), 100U);
-  for (const json& expected : cases) {
-    const std::string text = expected.at("text");
-    const auto encoding = tokenizer->encode_with_offsets(text, true);
-    ASSERT_TRUE(encoding.has_value()) << encoding.error().to_string();
-    EXPECT_EQ(json(encoding->ids), expected.at("ids")) << expected;
-    EXPECT_EQ(json(*tokenizer->encode(text, true)), expected.at("ids")) << expected;
-    json offsets = json::array();
-    for (const TokenOffsets& at : encoding->offsets) offsets.push_back({at.begin, at.end});
-    EXPECT_EQ(offsets, expected.at("offsets")) << expected;
-    EXPECT_EQ(tokenizer->decode(encoding->ids, {.skip_special = true}), expected.at("decoded"));
-    EXPECT_EQ(tokenizer->decode(encoding->ids, {}), expected.at("decoded_with_special"));
-  }
+  for (const json& expected : cases) expect_case(*tokenizer, expected);
 }
 
 TEST(WordPiece, AWordBeyondTheBoundIsUnknown) {
