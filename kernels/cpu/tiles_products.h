@@ -8,6 +8,9 @@
 constexpr int kVectorBytes = WEFT_VECTOR_BYTES;
 constexpr int kRows = 6;                                   // 6 by 4 of 32 registers, or
 constexpr int kColumns = WEFT_VECTOR_BYTES == 64 ? 4 : 2;  // 6 by 2 of 16
+// Steps of depth in a turn of the loop. Six rows' addresses and the loop's own operations are half
+// as many as the products of one step by 2 vectors, but few of those by 4.
+constexpr int kSteps = WEFT_VECTOR_BYTES == 64 ? 1 : 4;
 
 // One element type in vectors: Scalar is what sums are of, Word and Right what products take.
 struct F32 {
@@ -76,6 +79,7 @@ __attribute__((always_inline)) inline void block(Left left, int64_t depth, Sides
 #pragma GCC unroll 8
     for (int j = 0; j < N; ++j) sum[i][j] = start(s.out + i * s.out_width + j * L::kLanes, j);
   }
+#pragma GCC unroll kSteps
   for (int64_t p = 0; p < depth; ++p) {
     typename L::Right right[N];
 #pragma GCC unroll 8
