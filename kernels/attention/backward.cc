@@ -134,7 +134,6 @@ class Backward {
     };
     const Extents& e = p_.e;
     keys_memory_ = p_.side_memory(scratch_, kKeys, e.features);
-    key_words_memory_ = p_.side_memory(scratch_, kKeys, e.features);
     values_memory_ = p_.side_memory(scratch_, kKeys, e.value_features);
     query_lanes_ = packed(kLanes, e.features);
     query_rows_ = packed(kLanes, s_.key_width);
@@ -144,8 +143,8 @@ class Backward {
     d_weights_ = scratch_.of<Sum>(kBlock * kLanes);
     weights_ = scratch_.bytes(p_.operand_bytes(kBlock, kLanes));
     d_scores_ = scratch_.bytes(p_.operand_bytes(kBlock, kLanes));
-    const bool apart = p_.kernels.step > 1;
-    d_score_words_ = apart ? scratch_.bytes(p_.operand_bytes(kBlock, kLanes)) : d_scores_;
+    d_score_words_ = in_pairs() ? scratch_.bytes(p_.operand_bytes(kBlock, kLanes)) : d_scores_;
+    if (in_pairs()) key_words_memory_ = p_.side_memory(scratch_, kKeys, e.features);
     if (s_.plan.parts == 1) {
       key_sums_ = scratch_.of<Sum>(kKeys * s_.key_width);
       value_sums_ = scratch_.of<Sum>(kKeys * s_.value_width);
@@ -175,6 +174,8 @@ class Backward {
   }
 
  private:
+  // Else words along features and words along rows are the same.
+  bool in_pairs() const { return p_.kernels.step > 1; }
   // Tile `at` of those of a part's heads.
   Tile tile_of(int64_t unit, int64_t part, int64_t at) const {
     const int64_t tiles = p_.e.tiles(), query = at % tiles * kLanes;
@@ -194,7 +195,7 @@ class Backward {
     std::fill_n(value_sums, keys * s_.value_width, Sum{0});
     const auto k = rows_of<const In>(p_.k, row, head, key);
     keys_ = p_.kernels.by_feature(k, keys, p_.e.features, keys_memory_);
-    key_words_ = p_.kernels.by_row(k, keys, p_.e.features, key_words_memory_);
+    key_words_ = in_pairs() ? p_.kernels.by_row(k, keys, p_.e.features, key_words_memory_) : keys_;
     values_ = p_.kernels.by_feature(rows_of<const In>(p_.v, row, head, key), keys,
                                     p_.e.value_features, values_memory_);
     for (int64_t at = 0; at < s_.query_tiles; ++at) {
@@ -273,7 +274,7 @@ class Backward {
   TileExtras<In> extras_;
   QuerySums<Sum> own_, queries_;  // of this thread where there is one chunk; of the item
   // A tile of keys: memory of copies, and what the products take.
-  void *keys_memory_, *key_words_memory_, *values_memory_;
+  void *keys_memory_, *key_words_memory_ = nullptr, *values_memory_;
   cpu::Operand keys_, key_words_, values_;
   Sum *key_sums_ = nullptr, *value_sums_ = nullptr;
   // A tile of queries, packed; a block.

@@ -85,7 +85,8 @@ struct TileKernels {
   bool copies;  // whether by_feature and by_row ever use `scratch`
 
   // Left sides: rows of features in words along features, or in words along rows. Either the
-  // tensor itself or a copy in `scratch` (words of count * D, each rounded up to `step`).
+  // tensor itself or a copy in `scratch` (words of count * D, each rounded up to `step`). With a
+  // step of 1 both are the same.
   Operand (*by_feature)(TileRows<const In> x, int64_t count, int64_t features, void* scratch);
   Operand (*by_row)(TileRows<const In> x, int64_t count, int64_t features, void* scratch);
   // Right sides; queries from `count` on are zero. lanes: [D / step, Q] words; rows: [Q / step,

@@ -64,22 +64,25 @@ inline void narrow(float x, bfloat16* to) {
 
 // ---- packing ----
 
+// Whether the left side is taken from a copy where the tensor's rows are apart (heads of a joint
+// projection): they share few sets of the first-level cache, which loses them between two stripes.
+constexpr bool kGathers = kColumns < 4;
+
 template <typename L, typename In>
 Operand by_feature(TileRows<const In> x, int64_t count, int64_t features, void* scratch) {
   using Word = typename L::Word;
-  if constexpr (__is_same(In, Word)) {
+  if (__is_same(In, Word) && (!kGathers || x.stride == features)) {
     const int64_t stride = x.stride * static_cast<int64_t>(sizeof(In));
     return {x.data, stride, stride};
-  } else {
-    Word* to = static_cast<Word*>(scratch);
-    for (int64_t i = 0; i < count; ++i) {
-      const In* from = x.data + i * x.stride;
-#pragma omp simd
-      for (int64_t d = 0; d < features; ++d) to[i * features + d] = widened(from[d]);
-    }
-    const int64_t stride = features * static_cast<int64_t>(sizeof(Word));
-    return {scratch, stride, stride};
   }
+  Word* to = static_cast<Word*>(scratch);
+  for (int64_t i = 0; i < count; ++i) {
+    const In* from = x.data + i * x.stride;
+#pragma omp simd
+    for (int64_t d = 0; d < features; ++d) to[i * features + d] = widened(from[d]);
+  }
+  const int64_t stride = features * static_cast<int64_t>(sizeof(Word));
+  return {scratch, stride, stride};
 }
 
 // Transposes kLanes rows of kLanes in rounds that exchange blocks of kHalf, then kHalf / 2, ...
@@ -383,7 +386,7 @@ constexpr TileKernels<In> table() {
   TileKernels<In> k{};
   k.step = 1;
   k.word_bytes = sizeof(typename L::Word);
-  k.copies = !__is_same(In, typename L::Word);
+  k.copies = kGathers || !__is_same(In, typename L::Word);
   k.by_feature = by_feature<L, In>;
   k.by_row = by_feature<L, In>;
   k.pack_lanes = pack_lanes<L, In>;

@@ -8,8 +8,8 @@
 constexpr int kVectorBytes = WEFT_VECTOR_BYTES;
 constexpr int kRows = 6;                                   // 6 by 4 of 32 registers, or
 constexpr int kColumns = WEFT_VECTOR_BYTES == 64 ? 4 : 2;  // 6 by 2 of 16
-// Steps of depth in a turn of the loop. Six rows' addresses and the loop's own operations are half
-// as many as the products of one step by 2 vectors, but few of those by 4.
+// Steps of depth in a turn of the loop: of 6 by 2 products the loop's own operations are a tenth,
+// and what else GCC keeps in the 16 registers makes it spill one that every step loads.
 constexpr int kSteps = WEFT_VECTOR_BYTES == 64 ? 1 : 4;
 
 // One element type in vectors: Scalar is what sums are of, Word and Right what products take.
