@@ -161,14 +161,34 @@ inline Lanes<bfloat16> rounded(const Lanes<float>& evens, const Lanes<float>& od
   return reinterpret_cast<Lanes<bfloat16>>(turned);
 }
 #else
-// round_bf16_body.h's, the result in the upper half.
-inline Lanes<bfloat16> rounded(const Lanes<float>& x) {
-  const auto word = reinterpret_cast<Lanes<bfloat16>>(x);
-  const Lanes<bfloat16> nearest = word + 0x7FFFU + (word >> 16 & 1U);
-  return (word & 0x7FFFFFFFU) > 0x7F800000U ? word | 0x400000U : nearest;
+inline bool has_nan(const Lanes<float>& x, const Lanes<float>& y) {
+#ifdef __AVX512F__
+  return _mm512_cmp_ps_mask(x, y, _CMP_UNORD_Q) != 0;
+#elif defined(__AVX__)
+  return _mm256_movemask_ps(_mm256_cmp_ps(x, y, _CMP_UNORD_Q)) != 0;
+#else
+  return _mm_movemask_ps(_mm_cmpunord_ps(x, y)) != 0;
+#endif
 }
+// As round_bf16_body.h does, the results in the upper halves of words.
+struct RoundedWords {
+  Lanes<bfloat16> first, second;
+  RoundedWords(const Lanes<float>& x, const Lanes<float>& y) {
+    const auto a = reinterpret_cast<Lanes<bfloat16>>(x), b = reinterpret_cast<Lanes<bfloat16>>(y);
+    first = nearest(a);
+    second = nearest(b);
+    if (has_nan(x, y)) {
+      first = x != x ? a | 0x400000U : first;
+      second = y != y ? b | 0x400000U : second;
+    }
+  }
+  static Lanes<bfloat16> nearest(const Lanes<bfloat16>& word) {
+    return word + ((word >> 16 & 1U) + 0x7FFFU);
+  }
+};
 inline Lanes<bfloat16> rounded(const Lanes<float>& evens, const Lanes<float>& odds) {
-  return rounded(evens) >> 16 | (rounded(odds) & 0xFFFF0000U);
+  const RoundedWords words(evens, odds);
+  return words.first >> 16 | (words.second & 0xFFFF0000U);
 }
 #endif
 
@@ -242,11 +262,28 @@ struct Added {
   }
 };
 
-// ---- maps: of functions that say so (kByLanes) by whole vectors, of others by groups.
+// ---- maps: of functions that say so by whole vectors (kByLanes) or, with AVX2, by packs of them
+// (kByPacks), of others by groups.
 template <typename F>
 constexpr bool kByLanes = requires {
   requires F::kByLanes;
 };
+template <typename F>
+constexpr bool kByPacks = requires {
+  requires F::kByPacks;
+};
+#if defined(__AVX2__) && !defined(__AVX512F__)
+#define WEFT_PACKS
+#include "kernels/cpu/packs_avx2_body.h"
+#else
+template <typename S>
+constexpr int64_t kPackOf = 0;  // nothing goes by packs
+#endif
+// What a map of f takes at once.
+template <typename F, typename S>
+constexpr int64_t kStepOf = kByPacks<F>   ? kPackOf<S>
+                            : kByLanes<F> ? kLanesOf<S>
+                                          : kGroup;
 
 template <typename F, typename T, typename... From>
 [[gnu::always_inline]] inline auto lanes_of(const F& f, int64_t i, const T* first,
@@ -368,7 +405,9 @@ inline void map_groups(const F& f, const To& to, int64_t begin, int64_t end, con
 template <typename F, typename To, typename S, typename... From>
 inline void map_whole(const F& f, const To& to, int64_t begin, int64_t end, const S* first,
                       const From*... others) {
-  if constexpr (kByLanes<F>) {
+  if constexpr (kByPacks<F>) {
+    map_packs(f, to, begin, end, first, others...);
+  } else if constexpr (kByLanes<F>) {
     map_lanes(f, to, begin, end, first, others...);
   } else {
     map_groups(f, to, begin, end, first, others...);
@@ -381,7 +420,7 @@ WEFT_ONE_BODY void map_few(const F& f, const To& to, int64_t i, int64_t n, const
                            const From*... others) {
   if (n == 0) return;
   constexpr int kCount = 1 + sizeof...(others);
-  constexpr int64_t kStep = kByLanes<F> ? kLanesOf<S> : kGroup;
+  constexpr int64_t kStep = kStepOf<F, S>;
   const int64_t whole = (n + kStep - 1) / kStep * kStep;
   const S* const rows[kCount] = {first + i, (others + i)...};
   S few[kCount][kGroup] = {};
@@ -396,7 +435,7 @@ WEFT_ONE_BODY void map_few(const F& f, const To& to, int64_t i, int64_t n, const
 // to.put(i, f(first[i], others[i]...)) for i < n
 template <typename F, typename To, typename S, typename... From>
 inline void map(const F& f, int64_t n, const To& to, const S* first, const From*... others) {
-  constexpr int64_t kWhole = kByLanes<F> ? kLanesOf<S> : kGroup;
+  constexpr int64_t kWhole = kStepOf<F, S>;
   const int64_t before = to.head(), head = before < n ? before : n, end = n - (n - head) % kWhole;
   map_few(f, to, 0, head, first, others...);
   map_whole(f, to, head, end, first, others...);

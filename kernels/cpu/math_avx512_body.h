@@ -136,6 +136,10 @@ inline Floats log_of(const Floats& x) {
          rest;
 }
 
-inline Floats near_below_of(const Floats& x) {
-  return _mm512_max_ps(_mm512_set1_ps(-kFar), x);  // of NaN the second
+// Of NaN the second of what is compared.
+inline Floats at_most(float bound, const Floats& x) {
+  return _mm512_min_ps(_mm512_set1_ps(bound), x);
+}
+inline Floats at_least(float bound, const Floats& x) {
+  return _mm512_max_ps(_mm512_set1_ps(bound), x);
 }

@@ -11,17 +11,25 @@
 template <typename S>
 struct GeluTanh {
   using T = Wide<S>;
-  static constexpr bool kByLanes = kVectorMath<T>;
+  static constexpr bool kByLanes = kVectorMath<T>, kByPacks = kPackMath<T>;
   static constexpr T kTwoRoot = T(1.5957691216057308), kCube = T(0.044715) * kTwoRoot;
   // x to where e^-2u is infinity, 88.72 <= -2u <= 88.73, and to where it does not show beside 1.
-  static constexpr float kLowest = -10.061F, kHighest = 9.9F;
-  static float near(float x) { return cut_of<kLowest, kHighest>(x); }
-  static double near(double x) { return x > kFar ? kFar : near_below_of(x); }
-  static T one_and_exp(T near) {
+  static constexpr bool kSingle = sizeof(T) == sizeof(float);
+  static constexpr float kLowest = kSingle ? -10.061F : -kFar, kHighest = kSingle ? 9.9F : kFar;
+  template <typename V>
+  static V near(const V& x) {  // of NaN one of them
+    return cut_of<kLowest, kHighest>(x);
+  }
+  static double near(double x) { return near_or_nan(x); }
+  template <typename V>
+  static V near_or_nan(const V& x) {
+    return at_least(kLowest, at_most(kHighest, x));
+  }
+  template <typename V>
+  static V one_and_exp(const V& near) {
     return one_and_exp_of(near * (-kTwoRoot - kCube * (near * near)));
   }
 #ifdef __AVX512F__
-  static Floats near(const Floats& x) { return cut_of<kLowest, kHighest>(x); }
   static Floats one_and_exp(const Floats& near) {
     constexpr float kLine = -2.30220819814F, kThird = 0.044715F * kLine;  // -kTwoRoot log2(e)
     return one_and(power_of(near * (kLine + kThird * (near * near))));
@@ -29,23 +37,28 @@ struct GeluTanh {
 #endif
   template <typename V>
   static V value(const V& x) {
-    return near_below_of(x) / one_and_exp(near(x));
+    return at_least(-kFar, x) / one_and_exp(near(x));
   }
   template <typename V>
   static V slope(const V& x) {
-    const V cut = near(x), s = T{1} / one_and_exp(cut);
-    return s + s * (T{1} - s) * x * (kTwoRoot + 3 * kCube * (cut * cut));
+    const V cut = near_or_nan(x), s = T{1} / one_and_exp(cut);
+    return s + s * (T{1} - s) * cut * (kTwoRoot + 3 * kCube * (cut * cut));
   }
 };
 template <typename S>
 struct GeluErf {
   using T = Wide<S>;
-  static T value(T x) {  // of NaN the second term is
-    return positive_of(x) - near_abs_of(x) * normal_below(x, bell_of(x));
+  static constexpr bool kByPacks = kPackMath<T>;
+  template <typename V>
+  static V value(const V& x) {
+    const V a = at_most(kFar, abs_of(x));
+    return at_least(-0.0F, x) - a * Normal<V>(a).value();
   }
-  static T slope(T x) {
-    const T bell = bell_of(x);
-    return normal_of(x, bell) + x * T(0.3989422804014327) * bell;
+  template <typename V>
+  static V slope(const V& x) {
+    const V a = at_most(kFar, abs_of(x));
+    const V below = Normal<V>(a).less_bells(a * T(0.3989422804014327));
+    return chosen(x < V(T{0}), below, T{1} - below);
   }
 };
 template <typename S>
@@ -57,7 +70,7 @@ struct Relu {  // NaN stays, so that it is found at the loss
 template <typename S>
 struct Silu {
   using T = Wide<S>;
-  static constexpr bool kByLanes = kVectorMath<T>;
+  static constexpr bool kByLanes = kVectorMath<T>, kByPacks = kPackMath<T>;
   template <typename V>
   static V value(const V& x) {
     return x * sigmoid_for<S>(x);
@@ -94,6 +107,7 @@ struct Sigmoid {
 template <typename F>
 struct ValueOf {
   static constexpr bool kByLanes = requires { requires F::kByLanes; };
+  static constexpr bool kByPacks = requires { requires F::kByPacks; };
   template <typename V>
   V operator()(const V& x) const {
     return F::value(x);
@@ -102,6 +116,7 @@ struct ValueOf {
 template <typename F>
 struct GradientOf {
   static constexpr bool kByLanes = requires { requires F::kByLanes; };
+  static constexpr bool kByPacks = requires { requires F::kByPacks; };
   template <typename V>
   V operator()(const V& x, const V& dy) const {
     return dy * F::slope(x);

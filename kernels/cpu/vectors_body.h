@@ -82,24 +82,33 @@ struct Slope {
   T operator()(T x, T dy) const { return dy * slope_of<kKind>(x, a, b); }
 };
 
-#ifdef __AVX512F__
+#ifdef __AVX2__
 template <>
 struct Value<Unary::kLog, float> {
-  static constexpr bool kByLanes = true;
+  static constexpr bool kByLanes = kVectorMath<float>, kByPacks = kPackMath<float>;
   float a, b;
-  Floats operator()(const Floats& x) const { return log_of(x); }
+  template <typename V>
+  V operator()(const V& x) const {
+    return log_of(x);
+  }
 };
 template <>
 struct Value<Unary::kExp, float> {
-  static constexpr bool kByLanes = true;
+  static constexpr bool kByLanes = kVectorMath<float>, kByPacks = kPackMath<float>;
   float a, b;
-  Floats operator()(const Floats& x) const { return exp_of(x); }
+  template <typename V>
+  V operator()(const V& x) const {
+    return exp_of(x);
+  }
 };
 template <>
 struct Slope<Unary::kExp, float> {
-  static constexpr bool kByLanes = true;
+  static constexpr bool kByLanes = kVectorMath<float>, kByPacks = kPackMath<float>;
   float a, b;
-  Floats operator()(const Floats& x, const Floats& dy) const { return dy * exp_of(x); }
+  template <typename V>
+  V operator()(const V& x, const V& dy) const {
+    return dy * exp_of(x);
+  }
 };
 #endif
 
@@ -146,7 +155,7 @@ inline void with_kind(Unary kind, F&& f) {
 template <Unary kKind, typename T>
 constexpr bool kLong = (kKind == Unary::kExp || kKind == Unary::kLog || kKind == Unary::kPower ||
                         kKind == Unary::kSoftplus || kKind == Unary::kElu) &&
-                       !kByLanes<Value<kKind, T>>;
+                       !kByLanes<Value<kKind, T>> && !kByPacks<Value<kKind, T>>;
 
 template <typename T>
 void unary(Unary kind, T a, T b, const T* x, Target<T> y, int64_t n) {
@@ -269,7 +278,7 @@ void where(const uint8_t* mask, int64_t sm, const T* x, int64_t sx, const T* y, 
 // ---- fused
 template <typename S>
 struct SwiGlu {
-  static constexpr bool kByLanes = kVectorMath<Wide<S>>;
+  static constexpr bool kByLanes = kVectorMath<Wide<S>>, kByPacks = kPackMath<Wide<S>>;
   template <typename V>
   V operator()(const V& g, const V& u) const {
     return g * sigmoid_for<S>(g) * u;
@@ -318,9 +327,14 @@ struct BothWritten {
     });
   }
 };
+template <typename S, typename V>
+inline void put_pack(const BothWritten<S>& to, int64_t i, const Two<V>& packs) {
+  put_pack<S>(to.first, i, packs.first);
+  put_pack<S>(to.second, i, packs.second);
+}
 template <typename S>
 struct SwiGluBoth {
-  static constexpr bool kByLanes = true;
+  static constexpr bool kByLanes = kVectorMath<Wide<S>>, kByPacks = kPackMath<Wide<S>>;
   template <typename V>
   Two<V> operator()(const V& g, const V& u, const V& dy) const {
     const V s = sigmoid_for<S>(g);
@@ -330,7 +344,7 @@ struct SwiGluBoth {
 template <typename S>
 void swiglu_backward(const S* gate, const S* up, const S* dy, Target<S> dgate, Target<S> dup,
                      int64_t n) {
-  if constexpr (kVectorMath<Wide<S>>) {
+  if constexpr (kVectorMath<Wide<S>> || kPackMath<Wide<S>>) {
     map(SwiGluBoth<S>(), n, BothWritten<S>(written(dgate), written(dup)), gate, up, dy);
   } else {
     constexpr int64_t kPiece = 1024;  // stays in the nearest cache for the second pass

@@ -13,6 +13,13 @@ inline Lanes<float> widened_in_order(const bfloat16* x) {
 #ifdef __AVX512F__
   const auto words = _mm256_loadu_si256(reinterpret_cast<const __m256i_u*>(x));
   return reinterpret_cast<Lanes<float>>(_mm512_slli_epi32(_mm512_cvtepu16_epi32(words), 16));
+#elif defined(__AVX2__)
+  const __m128i words = _mm_loadu_si128(reinterpret_cast<const __m128i_u*>(x));
+  const __m256i upper_halves =
+      _mm256_setr_epi8(-1, -1, 0, 1, -1, -1, 2, 3, -1, -1, 4, 5, -1, -1, 6, 7,  //
+                       -1, -1, 8, 9, -1, -1, 10, 11, -1, -1, 12, 13, -1, -1, 14, 15);
+  return reinterpret_cast<Lanes<float>>(
+      _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(words), upper_halves));
 #else
   return reinterpret_cast<Lanes<float>>(
       __builtin_convertvector(*reinterpret_cast<const Halves*>(x), FloatBits) << 16);
@@ -26,6 +33,22 @@ inline Halves rounded_in_order(const Lanes<float>& x) {
   const FloatBits nearest = (word + 0x7FFF + (word >> 16 & 1)) >> 16;
   const FloatBits number = (word & 0x7FFFFFFF) <= 0x7F800000 ? nearest : (word >> 16 | 0x40);
   return __builtin_convertvector(number, Halves);
+#endif
+}
+// The same of two vectors that lie beside each other, for little more than of one.
+inline Lanes<bfloat16> rounded_in_order(const Lanes<float>& low, const Lanes<float>& high) {
+#ifdef __AVX512BF16__
+  const __m512bh both = _mm512_cvtne2ps_pbh(high, low);
+  return reinterpret_cast<const Lanes<bfloat16>&>(both);
+#else
+  typedef LanesOf<uint16_t>::Type Words;
+  const RoundedWords words(low, high);
+  return [&]<int... i>(std::integer_sequence<int, i...>) {
+    return reinterpret_cast<Lanes<bfloat16>>(
+        __builtin_shufflevector(reinterpret_cast<Words>(words.first),
+                                reinterpret_cast<Words>(words.second), (2 * i + 1)...));
+  }
+  (std::make_integer_sequence<int, kLanesOf<uint16_t>>());
 #endif
 }
 inline void put_past(bfloat16* to, const Halves& halves) {
@@ -212,26 +235,30 @@ inline T sum_over(int64_t n, const F& f, const Rows*... rows) {
 }
 
 // f(one of these, i, out) over n elements of kRows rows, where out[row] becomes y[row * stride +
-// i]. Of halves two vectors at once, as they are rounded together for little more than one.
+// i]. Past the caches by whole lines, which leave the processor at once; halves by two vectors.
 template <int kRows, bool kPast, typename S, typename F>
 inline void write_rows_of(int64_t n, int64_t stride, S* y, const F& f) {
   using T = Wide<S>;
-  constexpr int64_t kLanes = kLanesOf<T>;
+  constexpr int64_t kLanes = kLanesOf<T>, kStep = kPast ? 64 / int64_t{sizeof(S)} : kLanesOf<S>;
+  constexpr int kVectors = kStep / kLanes;
   int64_t i = 0;
-#ifdef __AVX512BF16__
-  if constexpr (sizeof(S) == sizeof(bfloat16)) {
-    for (; i + 2 * kLanes <= n; i += 2 * kLanes) {
-      Lanes<T> low[kRows], high[kRows];
-      f(OfTwo<0>(), i, low);
-      f(OfTwo<1>(), i + kLanes, high);
-      for (int row = 0; row < kRows; ++row) {
-        const auto both = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high[row], low[row]));
-        S* const to = y + row * stride + i;
-        kPast ? put_past(to, both) : _mm512_storeu_si512(to, both);
+  for (; i + kStep <= n; i += kStep) {
+    Lanes<T> out[kVectors][kRows];
+    [&]<int... k>(std::integer_sequence<int, k...>) {
+      (f(OfTwo<k % 2>(), i + k * kLanes, out[k]), ...);
+    }
+    (std::make_integer_sequence<int, kVectors>());
+    for (int row = 0; row < kRows; ++row) {
+      S* const to = y + row * stride + i;
+      for (int k = 0; k < kVectors; k += kLanesOf<S> / kLanes) {
+        if constexpr (sizeof(S) == sizeof(T)) {
+          InVectors::put(kPast, to + k * kLanes, out[k][row]);
+        } else {
+          WholeLanes::put(kPast, to + k * kLanes, rounded_in_order(out[k][row], out[k + 1][row]));
+        }
       }
     }
   }
-#endif
   for (; i + kLanes <= n; i += kLanes) {
     Lanes<T> out[kRows];
     f(InVectors(), i, out);
@@ -275,12 +302,36 @@ inline T exp_by(OneByOne, T x) {
   return exp_by<T>(InVectors(), Lanes<T>{} + x)[0];
 }
 
+#ifdef WEFT_PACKS
+// The beginning of sum_of_exp_of, to where *i is then, by whole packs; each lane's sum.
+template <bool kFar, typename S, typename T, typename F>
+[[gnu::flatten]] inline Lanes<T> sums_of_exp_packs(const S* x, T shift, int64_t n, const F& f,
+                                                   int64_t* i) {
+  Lanes<T> sums{};
+  for (; *i + kPackOf<T> <= n; *i += kPackOf<T>) {
+    Pack powers;
+    for (int k = 0; k < Pack::kVectors; ++k) {
+      const S* const at = x + *i + k * kLanesOf<T>;
+      kFar ? fetch_line(at + n) : __builtin_prefetch(at + n);
+      powers.of[k] = InVectors::at(at) - shift;
+    }
+    powers = exp_of(powers);
+    for (int k = 0; k < Pack::kVectors; ++k) {
+      sums += f(InVectors(), *i + k * kLanesOf<T>, powers.of[k]);
+    }
+  }
+  return sums;
+}
+#endif
 // The sum of f(one of InVectors and OneByOne, i, e^(x[i] - shift)) over a row, while the next row
 // is fetched: into the first-level cache, or (kFar) into the second.
 template <bool kFar, typename S, typename T, typename F>
 inline T sum_of_exp_of(const S* x, T shift, int64_t n, const F& f) {
   Lanes<T> sums{};
   int64_t i = 0;
+#ifdef WEFT_PACKS
+  if constexpr (kPackMath<T>) sums = sums_of_exp_packs<kFar>(x, shift, n, f, &i);
+#endif
   for (; i + kLanesOf<T> <= n; i += kLanesOf<T>) {
     kFar ? fetch_line(x + n + i) : __builtin_prefetch(x + n + i);
     sums += f(InVectors(), i, exp_by<T>(InVectors(), InVectors::at(x + i) - shift));

@@ -228,13 +228,13 @@ TEST(Rows, GeluByErfIsAccurate) {
   }
 }
 
-// Far out a curve is 0 or x, its slope 0 or 1, and no product of 0 and infinity makes a NaN of a
-// finite number; of -infinity GELU is 0.
+// Far out a curve is 0 or x, its slope 0 or 1, and no product of 0 and infinity makes a NaN: but of
+// infinities in SiLU, as in PyTorch.
 template <typename T>
 void expect_edges(const RowKernels<T>& k, const std::string& level) {
   const T infinite = std::numeric_limits<T>::infinity();
   const T edges[] = {-infinite, T(-3e38), T(-1e38), T(-1e15), T(-1e3), T(-0.0),
-                     T(NAN),    T(1e3),   T(1e15),  T(1e38),  T(3e38)};
+                     T(NAN),    T(1e3),   T(1e15),  T(1e38),  T(3e38), infinite};
   constexpr size_t kEdges = std::size(edges);
   constexpr int64_t kCount = 9 * kEdges;  // whole vectors of them, and a rest
   Row<T> x, y(kCount), slope(kCount);
@@ -249,10 +249,12 @@ void expect_edges(const RowKernels<T>& k, const std::string& level) {
         EXPECT_TRUE(std::isnan(y[i]) && std::isnan(slope[i])) << what << x[i];
         continue;
       }
-      if (!std::isinf(x[i]) || curve != Curve::kSilu) {
-        EXPECT_EQ(y[i], x[i] > 0 ? x[i] : 0) << what << x[i];
+      if (curve == Curve::kSilu && std::isinf(x[i])) {
+        EXPECT_TRUE(x[i] > 0 ? y[i] == x[i] : std::isnan(y[i])) << what << x[i];
+        EXPECT_TRUE(std::isnan(slope[i])) << what << x[i];
+        continue;
       }
-      if (std::isinf(x[i])) continue;
+      EXPECT_EQ(y[i], x[i] > 0 ? x[i] : 0) << what << x[i];
       const double limit = x[i] == 0 ? 0.5 : x[i] > 0;
       EXPECT_NEAR(slope[i], limit, 2e-7 * limit) << what << x[i];
     }
