@@ -42,7 +42,8 @@ int64_t evaluation_rounds(const Rank& rank, const proto::JobSpec& spec, const Tr
   const int64_t total = task.feed.validation_rows();
   const int64_t batch_rows = std::max<int64_t>(1, spec.training().batch_size());
   const auto rounds = [&](int64_t rows) {
-    return rows > 0 ? std::ssize(rounds_of(rank, spec, rank.blocks > 0 ? batch_rows : rows)) : 0;
+    const int64_t whole = rank.blocks > 0 ? batch_rows : rows;
+    return rows > 0 ? std::ssize(rounds_of(rank, spec, *task.task, whole)) : 0;
   };
   return total / batch_rows * rounds(batch_rows) + rounds(total % batch_rows);
 }
@@ -57,8 +58,9 @@ std::optional<std::map<std::string, double>> evaluate_task(Rank& rank, const pro
   for (int64_t first = 0; first < total; first += batch_rows) {
     TaskRows rows = task.feed.validation(first, std::min(batch_rows, total - first));
     if (rank.blocks > 0) fill_up(rows, batch_rows);
-    for (const Part& part : rounds_of(rank, spec, rows.rows)) {
-      if (part.length > 0 || training.gate) {  // every rank opens the gate as often
+    for (const Part& part : rounds_of(rank, spec, *task.task, rows.rows)) {
+      // Every rank opens the gate as often.
+      if (part.length > 0 || training.gate || task.task->joins_replicas()) {
         if (rank.activity != nullptr) rank.activity->tick();
         evaluate_rows(rank, training, task, rows, part, sums);
       }

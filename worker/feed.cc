@@ -53,12 +53,18 @@ Result<Feed> Feed::open(const proto::TaskSpec& task, const Tokenizer& tokenizer,
       std::make_unique<State>(State{std::move(train), std::move(held_out), std::move(sampler)}));
 }
 
-TaskRows Feed::next(int64_t rows) { return state_->train->rows(state_->sampler.next(rows)); }
+TaskRows Feed::next(int64_t rows) {
+  return state_->train->rows(state_->sampler.next(rows / state_->train->rows_per_sample()));
+}
 
-int64_t Feed::validation_rows() const { return state_->held_out ? state_->held_out->samples() : 0; }
+int64_t Feed::validation_rows() const {
+  if (state_->held_out == nullptr) return 0;
+  return state_->held_out->samples() * state_->held_out->rows_per_sample();
+}
 
 TaskRows Feed::validation(int64_t first, int64_t rows) const {
-  return state_->held_out->range(first, rows);
+  const int64_t each = state_->held_out->rows_per_sample();
+  return state_->held_out->range(first / each, rows / each);
 }
 
 const std::vector<std::string>& Feed::label_names() const { return state_->train->label_names(); }

@@ -119,10 +119,11 @@ StepResult leave(Training& training, TrainingTask& task, const proto::DataPositi
 
 }  // namespace
 
-std::vector<Part> rounds_of(const Rank& rank, const proto::JobSpec& spec, int64_t rows) {
+std::vector<Part> rounds_of(const Rank& rank, const proto::JobSpec& spec, const Task& task,
+                            int64_t rows) {
   const int64_t size = spec.training().micro_batch_size();
   return rank.blocks > 0 ? blocked_rounds(rank.mesh, rows, size * spec.parallel().data())
-                         : micro_batch_rounds(rank.mesh, rows, size);
+                         : micro_batch_rounds(rank.mesh, rows, size, task.rows_together());
 }
 
 StepResult run_step(Rank& rank, const proto::JobSpec& spec, Training& training, TrainingTask& task,
@@ -142,12 +143,12 @@ StepResult run_step(Rank& rank, const proto::JobSpec& spec, Training& training, 
   const Pass pass{rows, labels > 0 ? 1.0 / static_cast<double>(labels) : 0.0,
                   training.loss_scale ? training.loss_scale->scale() : 1.0, random};
   GradientReducer& gradients = *training.reducer;
-  gradients.begin(task.trained, table_use(*training.config, spec, !classifies(task.spec)));
+  gradients.begin(task.trained, table_use(*training.config, spec, models_language(task.spec)));
   if (training.values) {
     training.values->begin(first_tokens(rank.mesh, rows, settings.micro_batch_size()));
   }
   std::vector<Tensor> losses;  // read at the end: reading waits for the device
-  const std::vector<Part> rounds = rounds_of(rank, spec, rows.rows);
+  const std::vector<Part> rounds = rounds_of(rank, spec, *task.task, rows.rows);
   if (stop != nullptr) stop->begin();
   for (size_t i = 0; i < rounds.size(); ++i) {
     // Gradients of several micro-batches add up on each rank, unless it may not keep them whole.

@@ -27,7 +27,8 @@ struct StepResult {
 };
 
 // The rows of a batch that this rank has in each of its micro-batches, as many on every rank.
-std::vector<Part> rounds_of(const Rank& rank, const proto::JobSpec& spec, int64_t rows);
+std::vector<Part> rounds_of(const Rank& rank, const proto::JobSpec& spec, const Task& task,
+                            int64_t rows);
 
 // `stop` may leave the step half-way; null: nothing does.
 StepResult run_step(Rank& rank, const proto::JobSpec& spec, Training& training, TrainingTask& task,

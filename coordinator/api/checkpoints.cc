@@ -149,11 +149,10 @@ class FileStream final : public BodyStream {
   ExportReader reader_;
 };
 
-Result<Response> file(Service& service, const Request& request) {
+Result<Response> file(Service& service, const Request& request, const std::string& name) {
   WEFT_ASSIGN_OR_RETURN(const ManifestPointer manifest,
                         service.read_checkpoint(request.parameter("id")));
   WEFT_ASSIGN_OR_RETURN(const Export exported, wanted_export(request, *manifest));
-  const std::string& name = request.parameter("name");
   for (const ExportedFile& candidate : exported.files) {
     if (candidate.name != name) continue;
     Response response;
@@ -196,7 +195,16 @@ void add_file_routes(Router& router, Service& service) {
   Route content = get("/api/v1/checkpoints/{id}/files/{name}", "One exported file", nullptr);
   content.query = {task, adapter};
   content.response_type = "application/octet-stream";
-  content.handler = [&service](const Request& request) { return file(service, request); };
+  Route inner = content;
+  inner.pattern = "/api/v1/checkpoints/{id}/files/{folder}/{name}";
+  inner.summary = "One exported file of a folder, as 1_Pooling/config.json of an embedding";
+  content.handler = [&service](const Request& request) {
+    return file(service, request, request.parameter("name"));
+  };
+  inner.handler = [&service](const Request& request) {
+    return file(service, request, request.parameter("folder") + "/" + request.parameter("name"));
+  };
+  router.add(std::move(inner));
   router.add(std::move(content));
 }
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <set>
 #include <span>
@@ -22,7 +23,7 @@ Result<const proto::TaskSpec*> choose_task(const proto::CheckpointManifest& mani
   std::string known;
   for (const proto::TaskSpec& task : manifest.tasks()) {
     known += (known.empty() ? "" : ", ") + task.name();
-    const bool wanted = name.empty() ? !classifies(task) : task.name() == name;
+    const bool wanted = name.empty() ? models_language(task) : task.name() == name;
     if (wanted && chosen == nullptr) chosen = &task;
   }
   if (chosen == nullptr && name.empty() && manifest.tasks_size() > 0) chosen = &manifest.tasks(0);
@@ -214,6 +215,36 @@ void add_tokenizer(const proto::CheckpointManifest& manifest, Export& out) {
   }
 }
 
+// What sentence-transformers reads beside transformers' files: the model, the mean of its hidden
+// states, and that of length 1.
+void add_sentence_modules(const proto::CheckpointManifest& manifest, Export& out) {
+  JsonWriter modules(2);
+  modules.begin_array();
+  const std::array<std::pair<const char*, const char*>, 3> parts{
+      {{"", "Transformer"}, {"1_Pooling", "Pooling"}, {"2_Normalize", "Normalize"}}};
+  for (size_t i = 0; i < parts.size(); ++i) {
+    modules.begin_object().key("idx").integer(static_cast<int64_t>(i));
+    modules.key("name").string(std::to_string(i)).key("path").string(parts[i].first);
+    modules.key("type").string(std::string("sentence_transformers.models.") + parts[i].second);
+    modules.end_object();
+  }
+  modules.end_array();
+  out.files.push_back(text_file("modules.json", modules.take() + "\n"));
+  int64_t hidden = 0;
+  for (const char* key : {"hidden_size", "dim"}) {
+    const auto found = manifest.config().fields().find(key);
+    if (found == manifest.config().fields().end()) continue;
+    hidden = static_cast<int64_t>(found->second.number_value());
+  }
+  JsonWriter pooling(2);
+  pooling.begin_object().key("word_embedding_dimension").integer(hidden);
+  for (const char* mode : {"cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens"}) {
+    pooling.key(std::string("pooling_mode_") + mode)
+        .boolean(std::string_view(mode) == "mean_tokens");
+  }
+  out.files.push_back(text_file("1_Pooling/config.json", pooling.end_object().take() + "\n"));
+}
+
 }  // namespace
 
 Result<Export> make_export(const proto::CheckpointManifest& manifest, const std::string& task,
@@ -221,14 +252,20 @@ Result<Export> make_export(const proto::CheckpointManifest& manifest, const std:
   WEFT_ASSIGN_OR_RETURN(const proto::TaskSpec* chosen, choose_task(manifest, task));
   Export out;
   out.task = chosen == nullptr ? "" : chosen->name();
+  const bool gives_vectors = chosen != nullptr && embeds(*chosen);
   const bool has_classes = chosen != nullptr && classifies(*chosen);
   WEFT_ASSIGN_OR_RETURN(std::string config,
-                        export_config(manifest, has_classes ? chosen : nullptr));
+                        export_config(manifest, has_classes || gives_vectors ? chosen : nullptr));
   WEFT_ASSIGN_OR_RETURN(auto tensors, choose_tensors(manifest, chosen));
   WEFT_ASSIGN_OR_RETURN(const ExportedAdapter adapter, export_adapter(manifest));
   if (adapter_only && adapter.adapter.rank == 0) {
     return fail(Status::invalid("adapter", "true",
                                 "must be left out: " + manifest.id() + " was trained without one"));
+  }
+  if (adapter_only && chosen != nullptr && chosen->type() == proto::TASK_TYPE_MULTIPLE_CHOICE) {
+    return fail(Status::invalid("adapter", "true",
+                                "must be left out: PEFT has no type of task for a "
+                                "multiple_choice"));
   }
   if (adapter_only && chosen != nullptr && chosen->type() == proto::TASK_TYPE_MASKED_LM) {
     return fail(
@@ -252,6 +289,7 @@ Result<Export> make_export(const proto::CheckpointManifest& manifest, const std:
   out.files.push_back(text_file("config.json", std::move(config)));
   out.files.push_back(safetensors_file("model.safetensors", std::move(tensors), adapter));
   add_tokenizer(manifest, out);
+  if (gives_vectors) add_sentence_modules(manifest, out);
   return out;
 }
 

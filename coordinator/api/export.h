@@ -105,10 +105,10 @@ class ExportReader {
   int64_t elements_ = 0;                 // of it, that were read
 };
 
-// config.json's text with the head of `classifier` and the names of its classes, nullptr: of the
+// config.json's text with the head of `headed`, a classification or an embedding, nullptr: of the
 // language model; and the name under which a tensor stands in model.safetensors.
 Result<std::string> export_config(const proto::CheckpointManifest& manifest,
-                                  const proto::TaskSpec* classifier);
+                                  const proto::TaskSpec* headed);
 // The layers of the classifier's head by their names in the file; nullptr: none.
 Result<std::vector<std::string>> export_head_layers(const proto::CheckpointManifest& manifest,
                                                     const proto::TaskSpec* classifier);

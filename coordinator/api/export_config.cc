@@ -28,14 +28,16 @@ Result<Model> model_of(const proto::CheckpointManifest& manifest) {
 }  // namespace
 
 Result<std::string> export_config(const proto::CheckpointManifest& manifest,
-                                  const proto::TaskSpec* classifier) {
+                                  const proto::TaskSpec* headed) {
   WEFT_ASSIGN_OR_RETURN(const Model model, model_of(manifest));
   ExportHead head;
-  if (classifier != nullptr) {
-    head.labels = classifier->labels();
-    head.classes = *head_kind(task_type_name(*classifier));
+  if (headed != nullptr && embeds(*headed)) {
+    head.none = true;
+  } else if (headed != nullptr) {
+    head.labels = headed->labels();
+    head.classes = *head_kind(task_type_name(*headed));
     for (const proto::TaskLabels& labels : manifest.label_names()) {
-      if (labels.task() != classifier->name()) continue;
+      if (labels.task() != headed->name()) continue;
       head.label_names.assign(labels.names().begin(), labels.names().end());
     }
   }

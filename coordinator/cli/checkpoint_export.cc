@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -64,6 +65,20 @@ Status check_target(const fs::path& folder) {
   return Status();
 }
 
+// Below a folder: plain names, one in the other.
+bool plain_path(const std::string& path) {
+  const fs::path parts(path);
+  return path.find("//") == std::string::npos && !path.ends_with('/') && !path.empty() &&
+         std::ranges::all_of(parts, [](const fs::path& part) { return plain_name(part.string()); });
+}
+
+// "/folder/name", each part encoded.
+std::string encoded_path(const fs::path& name) {
+  std::string path;
+  for (const fs::path& part : name) path += "/" + encoded(part.string());
+  return path;
+}
+
 }  // namespace
 
 Result<std::string> checkpoint_of(ApiClient& client, const std::string& field,
@@ -104,17 +119,18 @@ Result<std::string> download_export(ApiClient& client, const std::string& checkp
   Status status;
   for (const proto::ExportFile& file : list.files()) {
     if (!status.ok()) break;
-    if (!plain_name(file.name())) {
+    if (!plain_path(file.name())) {
       status = Status(Code::kCorruption, "the server named a file outside of the folder");
       break;
     }
-    status = write_file((part / file.name()).string(), file.size(), [&](const auto& sink) {
-      return client.download(base + "/" + encoded(file.name()) + query,
-                             [&](std::string_view piece) {
-                               done += static_cast<int64_t>(piece.size());
-                               if (progress) progress(done, whole);
-                               return sink(piece);
-                             });
+    const fs::path written = part / file.name();
+    fs::create_directories(written.parent_path(), error);
+    status = write_file(written.string(), file.size(), [&](const auto& sink) {
+      return client.download(base + encoded_path(file.name()) + query, [&](std::string_view piece) {
+        done += static_cast<int64_t>(piece.size());
+        if (progress) progress(done, whole);
+        return sink(piece);
+      });
     });
   }
   if (status.ok()) {

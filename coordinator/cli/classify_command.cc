@@ -1,61 +1,19 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <filesystem>
-#include <iterator>
-#include <sstream>
 #include <utility>
 #include <vector>
 
 #include "coordinator/cli/classify_words.h"
 #include "coordinator/cli/commands.h"
-#include "coordinator/cli/local_input.h"
 #include "coordinator/cli/local_model.h"
 #include "coordinator/cli/progress_line.h"
+#include "coordinator/cli/texts.h"
 #include "proto/json/writer.h"
-#include "worker/data/check.h"
 #include "worker/serve/evaluate.h"
 
 namespace weft::cli {
 namespace {
-
-namespace fs = std::filesystem;
-
-// What stands between white space.
-std::vector<std::string> words_of(const std::string& text) {
-  std::istringstream in(text);
-  return {std::istream_iterator<std::string>(in), {}};
-}
-
-// The texts, from the options or from rows.
-Result<Documents> find_texts(const ClassifyOptions& options, const SourceOptions& source) {
-  if (options.file.empty()) {
-    const bool words = source.words;
-    return [&options, words](const std::function<Status(const Document&)>& visit) -> Status {
-      for (const std::string& text : options.texts) {
-        Document document;
-        if (words) {
-          document.words = words_of(text);
-        } else {
-          document.text = text;
-        }
-        document.file = "--text";
-        WEFT_RETURN_IF_ERROR(visit(document));
-      }
-      return {};
-    };
-  }
-  std::error_code error;
-  if (!fs::exists(options.file, error)) {
-    return fail(Status::invalid("--file", options.file, "must be a file or folder here"));
-  }
-  const std::string path = fs::absolute(options.file).lexically_normal().string();
-  WEFT_ASSIGN_OR_RETURN(auto files, files_of({"--file", InputKind::kData, path}));
-  for (SourceFile& file : files) file.name = file.path;
-  return [files, source](const std::function<Status(const Document&)>& visit) {
-    return for_each_document(files, source, visit);
-  };
-}
 
 DatasetOptions options_of(const ClassifyOptions& options, const ModelUse& use,
                           proto::TaskType type) {
@@ -63,29 +21,27 @@ DatasetOptions options_of(const ClassifyOptions& options, const ModelUse& use,
   const bool words = type == proto::TASK_TYPE_TOKEN_CLASSIFICATION;
   how.kind = words ? SampleKind::kUnlabeledWords : SampleKind::kUnlabeled;
   how.source.words = words;
-  if (options.file.empty()) return how;  // no row, no key
+  if (!options.given.pairs.empty()) how.source.pair_key = "--text-pair";
+  if (options.given.file.empty()) return how;  // no row, no key
   how.source.format = InputFormat::kJsonl;
   how.source.text_key = use.text_key;
+  how.source.pair_key = use.pair_key;
   return how;
 }
 
-// Reads all of it, so that a bad row is told before any answer; whether bytes have to be UTF-8 the
-// tokenizer will say. Gives the number of texts.
-Result<int64_t> check_texts(const Documents& texts, const DatasetOptions& how,
-                            const ClassifyOptions& options) {
-  int64_t count = 0;
-  WEFT_RETURN_IF_ERROR(texts([&](const Document& document) {
-    ++count;
-    return check_document(document, how, /*utf8=*/false);
-  }));
-  if (count == 0) {
-    return fail(Status::invalid("--file", options.file, "must hold at least one row"));
-  }
-  return count;
+// A pair where the rows of the model's job are such, or a key or a text says so.
+Status check_pairs(const ClassifyOptions& options, const ModelUse& use) {
+  const size_t pairs = options.given.pairs.size();
+  if (!options.given.file.empty() || pairs == options.given.texts.size()) return {};
+  if (pairs == 0 && use.pair_key.empty()) return {};
+  return Status::invalid(
+      "--text-pair", fmt::format("{} of them", pairs),
+      fmt::format("must be given once for each --text, of which there {} {}",
+                  options.given.texts.size() == 1 ? "is" : "are", options.given.texts.size()));
 }
 
 struct Answer {
-  std::string file, text;
+  std::string file, text, pair;
   int64_t line = 0;  // 0: no file's
   int64_t dropped_tokens = 0;
   std::vector<double> probabilities;
@@ -100,7 +56,9 @@ std::string answer_json(const HfFolder& folder, const Answer& answer) {
   out.begin_object();
   if (answer.line > 0) out.key("file").string(answer.file).key("line").integer(answer.line);
   const size_t best = answer.best();
-  out.key("text").string(answer.text).key("label");
+  out.key("text").string(answer.text);
+  if (!answer.pair.empty()) out.key("text_pair").string(answer.pair);
+  out.key("label");
   if (folder.label_names.empty()) {
     out.integer(static_cast<int64_t>(best));
   } else {
@@ -137,7 +95,9 @@ Table class_table(const HfFolder& folder, const Answer& answer) {
 // The likeliest class of each text.
 Table answer_table(const HfFolder& folder, const std::vector<Answer>& answers) {
   const bool lines = answers.front().line > 0;
+  const bool pairs = !answers.front().pair.empty();
   std::vector<std::string> titles{"CLASS", "PROBABILITY", "TEXT"};
+  if (pairs) titles.push_back("PAIR");
   if (lines) titles.insert(titles.begin(), "LINE");
   Table table(titles);
   if (lines) table.align_right(0);
@@ -146,6 +106,7 @@ Table answer_table(const HfFolder& folder, const std::vector<Answer>& answers) {
   for (const Answer& answer : answers) {
     const size_t best = answer.best();
     std::vector<std::string> cells{names[best], shown(answer.probabilities[best]), answer.text};
+    if (pairs) cells.push_back(answer.pair);
     if (lines) cells.insert(cells.begin(), std::to_string(answer.line));
     table.add(std::move(cells));
   }
@@ -167,6 +128,7 @@ class Classifier {
   Status take(const Document& document, size_t at_once) {
     Answer& answer = waiting_.emplace_back();
     answer.text = document.text;
+    answer.pair = document.pair;
     answer.file = document.file;
     answer.line = document.line;
     return waiting_.size() < at_once ? Status() : flush();
@@ -178,6 +140,7 @@ class Classifier {
       for (const Answer& answer : waiting_) {
         Document document;
         document.text = answer.text;
+        document.pair = answer.pair;
         document.file = answer.file;
         document.line = answer.line;
         WEFT_RETURN_IF_ERROR(visit(document));
@@ -238,13 +201,15 @@ Status run(const Context& context, const ClassifyOptions& options) {
                                          {proto::TASK_TYPE_SEQUENCE_CLASSIFICATION,
                                           proto::TASK_TYPE_TOKEN_CLASSIFICATION}));
   WEFT_ASSIGN_OR_RETURN(ModelUse use, choose_use(context, source, options));
+  WEFT_RETURN_IF_ERROR(check_pairs(options, use));
   DatasetOptions how = options_of(options, use, source.task.type());
-  WEFT_ASSIGN_OR_RETURN(const Documents texts, find_texts(options, how.source));
-  WEFT_ASSIGN_OR_RETURN(const int64_t count, check_texts(texts, how, options));
+  WEFT_ASSIGN_OR_RETURN(const Documents texts, find_texts(options.given, how.source));
+  WEFT_ASSIGN_OR_RETURN(const int64_t count,
+                        check_texts(texts, how, options.given.file, /*may_be_empty=*/false));
   WEFT_ASSIGN_OR_RETURN(Rank rank, make_rank());
   WEFT_ASSIGN_OR_RETURN(LoadedModel model, load_model(context, rank, source, use));
   how.sequence_length = use.sequence_length;
-  const auto at_once = static_cast<size_t>(options.batch_size);
+  const auto at_once = static_cast<size_t>(use.rows_at_once);
   if (is_words(how.kind)) return classify_words(context, rank, model, how, texts, at_once);
   Classifier classifier(context, rank, model, how, count);
   WEFT_RETURN_IF_ERROR(
@@ -257,7 +222,7 @@ Status run(const Context& context, const ClassifyOptions& options) {
 }  // namespace
 
 int classify(const Context& context, const ClassifyOptions& options) {
-  if (options.texts.empty() && options.file.empty()) {
+  if (options.given.texts.empty() && options.given.file.empty()) {
     return report_usage(context, Status::invalid("--text", "", "must be given, or --file"));
   }
   Status status;

@@ -6,6 +6,7 @@
 #include <memory>
 #include <string_view>
 
+#include "coordinator/cli/command_tree_parts.h"
 #include "coordinator/cli/usage.h"
 
 namespace weft::cli {
@@ -35,14 +36,6 @@ class HelpFormatter final : public CLI::Formatter {
     return out + (option->get_required() ? " (required)" : "");
   }
 };
-
-CLI::App* add(CLI::App& app, Parsed& p, const std::string& name, const std::string& help,
-              std::function<int()> command) {
-  CLI::App* made = app.add_subcommand(name, help);
-  made->fallthrough();  // --json and the like may stand behind the command
-  made->callback([&p, command = std::move(command)] { p.command = command; });
-  return made;
-}
 
 CLI::Option* add_job(CLI::App* app, std::string& job) {
   return app->add_option("JOB", job, "Id of the job")->type_name("")->required()->check(id());
@@ -292,78 +285,6 @@ void add_generate(CLI::App& app, Parsed& p) {
       "time in ~/.cache/weft/exports (XDG_CACHE_HOME), which may be removed at any time.");
 }
 
-constexpr const char* kAnyModel =
-    "A checkpoint's id, a job's for its best or else newest, or an exported folder";
-
-// What `evaluate` and `classify` have in common.
-void add_model(CLI::App* made, ModelOptions& o) {
-  made->add_option("MODEL", o.model, kAnyModel)->type_name(kPath)->required();
-  made->add_option("--task", o.task, "Of a checkpoint; default: the only one that fits")
-      ->type_name("TASK");
-  made->add_option("--text-key", o.text_key,
-                   "JSONL: the key that holds the text; default: as the model's job, else text")
-      ->type_name("KEY");
-  made->add_option("--sequence-length", o.sequence_length,
-                   "Tokens a row; default: as the model's job, else its positions, 1024 at most")
-      ->type_name("N")
-      ->check(whole_number_from(1, 1 << 30));
-  made->add_option("--batch-size", o.batch_size, "Rows at once")
-      ->type_name("N")
-      ->check(whole_number_from(1, 1 << 20))
-      ->capture_default_str();
-  made->add_option("--precision", o.precision,
-                   "What the model computes in; default: as its job, else fp32")
-      ->type_name("PRECISION")
-      ->check(CLI::IsMember({"fp32", "bf16", "fp16"}));
-}
-
-void add_evaluate(CLI::App& app, Parsed& p) {
-  CLI::App* made = add(app, p, "evaluate", "Measure a model on held-out data",
-                       [&p] { return evaluate(p.context, p.evaluate); });
-  add_model(made, p.evaluate);
-  made->add_option("DATA", p.evaluate.data, "A text or JSONL file, or a folder of such files")
-      ->type_name(kPath)
-      ->required();
-  made->add_option("--label-key", p.evaluate.label_key,
-                   "JSONL: the key that holds the label; default: as the model's job, else label")
-      ->type_name("KEY");
-  made->footer(
-      "Loss, accuracy, of a language model perplexity and of words with tags B-, I- and O the F1\n"
-      "of entities, as the trainer takes them on its validation data: with the same data and a\n"
-      "job's checkpoint the loss is the job's validation_loss of that task, to rounding. A masked\n"
-      "language model's tokens are masked alike each time. A label is the name of a class, or its\n"
-      "number.\n"
-      "A language model's text is cut into windows, its rows, each of the sequence length. It "
-      "runs\n"
-      "on this machine's cores; a checkpoint's export is kept as 'weft generate' keeps it. Of "
-      "chats\n"
-      "(rows with messages) only what the assistant says counts.");
-}
-
-void add_classify(CLI::App& app, Parsed& p) {
-  CLI::App* made = add(app, p, "classify", "Tell the classes of texts by a classifier",
-                       [&p] { return classify(p.context, p.classify); });
-  CLI::Option* texts = made->add_option("--text", p.classify.texts, "A text; repeatable")
-                           ->type_name("TEXT")
-                           ->allow_extra_args(false)
-                           ->take_all();
-  made->add_option("--file", p.classify.file,
-                   "JSONL with a text, or a list of words, a row, or a folder of such files")
-      ->type_name("FILE")
-      ->excludes(texts);
-  add_model(made, p.classify);
-  made->footer(
-      "Of one text all classes are shown, of several the likeliest of each. With --json each text "
-      "is\n"
-      "a line: {text, label, class, probability, probabilities, dropped_tokens}, from a file also\n"
-      "file and line. label is as in the data: the class's name, or its number where none has "
-      "one.\n"
-      "A classifier of words shows each word with its class: --text is cut at white space, a row\n"
-      "of --file is a list. With --json it gives {words}, each {word, label, class, probability}.\n"
-      "A text of more than the sequence length is cut there. It runs on this machine's cores; a\n"
-      "checkpoint's export is kept as 'weft generate' keeps it.");
-}
-
 void add_checkpoint_commands(CLI::App& app, Parsed& p) {
   add(app, p, "checkpoints", "List checkpoints", [&p] { return checkpoints(p.context, p.job); })
       ->add_option("JOB", p.job, "Only this job's")
@@ -387,8 +308,7 @@ void add_checkpoint_commands(CLI::App& app, Parsed& p) {
   export_app->add_flag("--adapter", p.exported.adapter,
                        "The adapter alone, as a PEFT folder; default: merged into the model");
   add_generate(app, p);
-  add_evaluate(app, p);
-  add_classify(app, p);
+  add_model_commands(app, p);
 }
 
 void add_fine_tune(CLI::App& app, Parsed& p) {
@@ -412,16 +332,21 @@ void add_fine_tune(CLI::App& app, Parsed& p) {
   text("--name", o.name, "Name of the job; default: from the data's", "NAME");
   text("--task", o.task,
        "What it learns; default: classes where the first row has a label, of words where it has a "
-       "list of them, else what goes with the model",
+       "list of them, an embedding where --text-pair is given, else what goes with the model",
        "TASK")
-      ->check(CLI::IsMember(
-          {"causal_lm", "masked_lm", "sequence_classification", "token_classification"}));
+      ->check(CLI::IsMember({"causal_lm", "masked_lm", "sequence_classification",
+                             "token_classification", "embedding"}));
   text("--text-key", o.text_key,
        "JSONL: the key that holds the text or a chat's messages; a row may have messages instead",
        "KEY")
       ->capture_default_str();
   text("--label-key", o.label_key, "JSONL: the key that holds the label", "KEY")
       ->capture_default_str();
+  text("--text-pair", o.pair_key,
+       "JSONL: the key that holds a second text; a classifier reads both as a pair, and without "
+       "labels an embedding learns that they belong together; default: none, of an embedding "
+       "text_pair",
+       "KEY");
   count("--labels", o.labels,
         "Classes; default: the model's if it has all of the data's, else those of the data");
   text("--tokenizer", o.tokenizer, "byte, a tokenizer.json or an object's id; default: the model's",
@@ -578,6 +503,14 @@ void add_globals(CLI::App& app, Parsed& p) {
 }
 
 }  // namespace
+
+CLI::App* add(CLI::App& app, Parsed& p, const std::string& name, const std::string& help,
+              std::function<int()> command) {
+  CLI::App* made = app.add_subcommand(name, help);
+  made->fallthrough();  // --json and the like may stand behind the command
+  made->callback([&p, command = std::move(command)] { p.command = command; });
+  return made;
+}
 
 void add_commands(CLI::App& app, Parsed& parsed) {
   app.formatter(std::make_shared<HelpFormatter>());  // before the commands, which inherit it

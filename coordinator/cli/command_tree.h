@@ -35,6 +35,7 @@ struct Parsed {
   GenerateOptions generate;
   EvaluateOptions evaluate;
   ClassifyOptions classify;
+  EmbedOptions embed;
   FineTuneOptions fine_tune;
   NodesOptions nodes;
   UpOptions up;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "coordinator/cli/context.h"
+#include "coordinator/cli/texts.h"
 
 namespace weft::cli {
 
@@ -95,25 +96,30 @@ int generate(const Context& context, const GenerateOptions& options);
 struct ModelOptions {
   std::string model, task;          // task empty: the only one that fits
   std::string text_key, label_key;  // empty: as the model's job has them, else "text", "label"
+  std::string pair_key;             // the same; else there is no second text
   std::string precision;            // empty: as its job trained, else fp32
   int sequence_length = 0;          // 0: as its job trained, else by its positions
-  int batch_size = 8;               // rows at once
+  int batch_size = 0;               // rows at once; 0: 8, of an embedding as its job trained
 };
 struct EvaluateOptions : ModelOptions {
   std::string data;
 };
 int evaluate(const Context& context, const EvaluateOptions& options);
 struct ClassifyOptions : ModelOptions {
-  std::vector<std::string> texts;
-  std::string file;  // empty: `texts`
+  GivenTexts given;
 };
 int classify(const Context& context, const ClassifyOptions& options);
+struct EmbedOptions : ModelOptions {
+  GivenTexts given;
+};
+int embed(const Context& context, const EmbedOptions& options);  // embed_command.cc
 
 // ---- a job file from a model and data (fine_tune_command.cc) ------------------------------------
 struct FineTuneOptions {
   std::string model, data, validation, name, file, tokenizer;
   std::string task;  // empty: by the data
   std::string text_key = "text", label_key = "label";
+  std::string pair_key;     // empty: as the task has it
   int labels = 0;           // 0: by the data
   int sequence_length = 0;  // 0: by the model
   int steps = 200, batch_size = 8, slots = 1;

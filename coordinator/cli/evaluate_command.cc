@@ -37,6 +37,7 @@ Result<DataFacts> facts_of(const Context& context, const EvaluateOptions& option
   keys.task = enum_name(*proto::TaskType_descriptor()->FindValueByNumber(type));
   keys.text_key = use.text_key;
   keys.label_key = use.label_key;
+  keys.pair_key = use.pair_key;
   return find_data(context, "DATA", options.data, keys);
 }
 
@@ -69,6 +70,7 @@ Result<DatasetOptions> options_of(proto::TaskSpec task, const DataFacts& facts,
   data.set_format(facts.jsonl ? proto::DATA_FORMAT_JSONL : proto::DATA_FORMAT_TEXT);
   data.set_text(use.text_key);
   data.set_label(use.label_key);
+  if (!use.pair_key.empty()) data.set_text_pair(use.pair_key);
   if (!task.has_mask_rate()) task.set_mask_rate(kMaskRate);
   if (facts.classes) task.set_labels(static_cast<int32_t>(folder.labels));
   DatasetOptions options = dataset_options(task, use.sequence_length);
@@ -101,6 +103,12 @@ Result<Evaluated> run(const Context& context, const EvaluateOptions& options) {
   Evaluated made;
   WEFT_ASSIGN_OR_RETURN(made.model,
                         find_local_model(context, "MODEL", options.model, options.task, {}));
+  if (made.model.task.type() == proto::TASK_TYPE_MULTIPLE_CHOICE) {
+    return fail(
+        Status::invalid("MODEL", made.model.name,
+                        "must learn another task than a multiple_choice, which is evaluated "
+                        "in its job, with data.validation"));
+  }
   WEFT_ASSIGN_OR_RETURN(made.use, choose_use(context, made.model, options));
   WEFT_ASSIGN_OR_RETURN(const DataFacts facts,
                         facts_of(context, options, made.use, made.model.task.type()));
@@ -116,7 +124,7 @@ Result<Evaluated> run(const Context& context, const EvaluateOptions& options) {
   made.tokens = data->tokens();
   for (int64_t row = 0; row < made.rows; ++row) made.cut_rows += data->dropped_tokens(row) > 0;
   made.metrics =
-      weft::evaluate(rank, model, *data, options.batch_size, [&](int64_t done, double loss) {
+      weft::evaluate(rank, model, *data, made.use.rows_at_once, [&](int64_t done, double loss) {
         line.show(fmt::format("evaluated {} of {} rows, loss {:.4g}", done, made.rows, loss));
       });
   return made;
@@ -159,9 +167,10 @@ void tell(const Evaluated& made) {
   const bool of_words = made.model.task.type() == proto::TASK_TYPE_TOKEN_CLASSIFICATION;
   out += fmt::format("accuracy:    {:.2f}% ({} of {} {})\n", 100 * accuracy,
                      std::llround(accuracy * labels), std::llround(labels),
-                     !classifies ? "predicted tokens"
-                     : of_words  ? "words"
-                                 : "rows");
+                     !classifies                ? "predicted tokens"
+                     : of_words                 ? "words"
+                     : made.type == "embedding" ? "pairs, among those of their batch"
+                                                : "rows");
   if (const auto f1 = made.metrics.find("f1"); f1 != made.metrics.end()) {
     out += fmt::format("F1:          {:.2f}% (of entities)\n", 100 * f1->second);
   }

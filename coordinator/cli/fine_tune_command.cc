@@ -83,6 +83,7 @@ void choose_task(const FineTuneOptions& options, Plan& plan) {
               : plan.data.chats     ? "causal_lm"
               : plan.data.words     ? "token_classification"
               : plan.data.classes   ? "sequence_classification"
+              : plan.data.pairs     ? "embedding"
               : plan.model.encoder  ? "masked_lm"
                                     : "causal_lm";
   const char* model = plan.model.encoder ? ", the model is an encoder" : "";
@@ -91,8 +92,10 @@ void choose_task(const FineTuneOptions& options, Plan& plan) {
       : !plan.data.jsonl    ? fmt::format("the data is text{}", model)
       : plan.data.chats     ? "the rows are chats"
       : plan.data.words     ? fmt::format("the rows' '{}' is a list", printable(options.text_key))
-      : plan.data.classes
-          ? fmt::format("the rows have the key '{}'", printable(options.label_key))
+      : plan.data.classes ? fmt::format("the rows have the key '{}'", printable(options.label_key))
+      : plan.data.pairs
+          ? fmt::format("the rows have no key '{}', but a second text",
+                        printable(options.label_key))
           : fmt::format("the rows have no key '{}'{}", printable(options.label_key), model);
 }
 
@@ -206,6 +209,9 @@ std::string data_text(const FineTuneOptions& options, const Plan& plan) {
   if (plan.data.classes && options.label_key != "label") {
     text += ", label: " + quote_json(options.label_key);
   }
+  if (plan.data.pairs && !options.pair_key.empty()) {
+    text += ", text_pair: " + quote_json(options.pair_key);
+  }
   return text + "}";
 }
 
@@ -238,7 +244,10 @@ std::string job_text(const FineTuneOptions& options, const Plan& plan) {
       "name: {}\nkind: fine_tune\nmodel: {{from: {}}}\n{}{}tasks:\n"
       "  - name: {}\n    type: {}  # {}\n",
       quote_json(plan.name), quote_json(plan.model.from), adapter_text(options),
-      tokenizer_text(options.tokenizer), plan.data.classes ? quote_json(plan.classifier) : "lm",
+      tokenizer_text(options.tokenizer),
+      plan.data.classes          ? quote_json(plan.classifier)
+      : plan.task == "embedding" ? "embed"
+                                 : "lm",
       plan.task, plan.task_reason);
   if (plan.data.classes) {
     out += fmt::format("    labels: {}  # {}\n", plan.labels, plan.labels_reason);

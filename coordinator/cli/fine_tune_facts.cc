@@ -153,6 +153,11 @@ Result<JsonValue> first_row(const Input& input) {
   return fail(input.wrong(input.facts.path, "must hold at least one row"));
 }
 
+// Empty: rows have no second text.
+std::string pair_key_of(const FineTuneOptions& options) {
+  return options.pair_key.empty() && options.task == "embedding" ? "text_pair" : options.pair_key;
+}
+
 void look_for(const std::string& task, DataFacts& facts) {
   facts.words = task == "token_classification";
   facts.classes = facts.words || task == "sequence_classification";
@@ -167,6 +172,13 @@ Status check_keys(const Input& input, const JsonValue& row, const FineTuneOption
         input.facts.path,
         fmt::format("must have rows with the key '{}', not {} alone; --text-key names another",
                     options.text_key, keys));
+  }
+  const std::string pair_key = pair_key_of(options);
+  if (!pair_key.empty() && row.find(pair_key) == nullptr) {
+    return input.wrong(
+        input.facts.path,
+        fmt::format("must have rows with the key '{}', not {} alone; --text-pair names another",
+                    pair_key, keys));
   }
   if (classes && row.find(options.label_key) == nullptr) {
     return input.wrong(
@@ -184,12 +196,13 @@ Status count(Input& input, const FineTuneOptions& options) {
   source.format = facts.jsonl ? InputFormat::kJsonl : InputFormat::kText;
   source.text_key = options.text_key;
   if (facts.classes) source.label_key = options.label_key;
+  source.pair_key = facts.jsonl ? pair_key_of(options) : "";
   source.words = facts.words;
   std::set<std::string> names;
   int64_t largest = -1;
   const auto visit = [&](const Document& document) -> Status {
     ++facts.documents;
-    facts.bytes += static_cast<int64_t>(document.text.size());
+    facts.bytes += std::ssize(document.text) + std::ssize(document.pair);
     for (const std::string& word : document.words) facts.bytes += std::ssize(word);
     for (const Label& label : document.labels) {
       if (const auto* name = std::get_if<std::string>(&label)) {
@@ -251,6 +264,7 @@ Result<DataFacts> find_object_data(const Context& context, const std::string& op
     return fail(Status::invalid(option, id, "must hold either JSONL files or text files"));
   }
   look_for(options.task, facts);
+  facts.pairs = !pair_key_of(options).empty();
   if (facts.classes && !facts.jsonl) return fail(Status::invalid(option, id, kNeedsRows));
   if (facts.jsonl && options.task.empty()) {
     return fail(
@@ -292,7 +306,10 @@ Result<DataFacts> find_data(const Context& context, const std::string& option,
       input.facts.words = list;
       input.facts.classes = list || row.find(options.label_key) != nullptr;
     }
+    input.facts.pairs = !pair_key_of(options).empty();
     WEFT_RETURN_IF_ERROR(check_keys(input, row, options, input.facts.classes));
+  } else if (!pair_key_of(options).empty()) {
+    return fail(input.wrong(path, "must be JSONL (*.jsonl) for pairs, with two texts a row"));
   } else if (input.facts.classes) {
     return fail(input.wrong(path, kNeedsRows));
   }

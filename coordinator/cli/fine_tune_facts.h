@@ -41,6 +41,7 @@ struct DataFacts {
   bool chats = false;              // the first row has messages instead of a text
   bool classes = false;            // what was looked for: each row has a label,
   bool words = false;              // or each word of a row's list
+  bool pairs = false;              // rows have a second text
   int64_t documents = 0;           // rows or files; of an object files
   int64_t bytes = 0;               // of text
   int64_t labels = 0;              // classes that occur; by number: the largest and one

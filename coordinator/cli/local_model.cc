@@ -10,9 +10,13 @@
 #include "cluster/comm/single/single_communicator.h"
 #include "coordinator/cli/checkpoint_export.h"
 #include "coordinator/cli/progress_line.h"
+#include "coordinator/cli/settings.h"
 #include "kernels/cpu/environment.h"
 #include "proto/checkpoint.pb.h"
+#include "proto/json/job_rules.h"
 #include "proto/json/names.h"
+#include "proto/json/parse.h"
+#include "proto/json/value.h"
 
 namespace weft::cli {
 namespace {
@@ -20,6 +24,8 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int64_t kSequenceLengthMax = 1024;  // of a folder, where nobody asks for more
+constexpr int64_t kRowsAtOnce = 8;
+constexpr const char* kSentenceFile = "sentence_bert_config.json";
 
 std::string type_name(proto::TaskType type) {
   return enum_name(*proto::TaskType_descriptor()->FindValueByNumber(type));
@@ -67,11 +73,12 @@ Result<proto::TaskSpec> choose_task(const proto::CheckpointManifest& manifest,
                        [&](const proto::TaskSpec& task) { return is_one_of(types, task.type()); });
   if (chosen.empty()) {
     const proto::TaskSpec& other = named.front();
-    const bool generates = is_one_of(types, proto::TASK_TYPE_CAUSAL_LM);
+    const char* lack = is_one_of(types, proto::TASK_TYPE_CAUSAL_LM)   ? "generates no text"
+                       : is_one_of(types, proto::TASK_TYPE_EMBEDDING) ? "gives no embeddings"
+                                                                      : "has no classes";
     return fail(Status(Code::kInvalidArgument,
                        fmt::format("{}: its task {} is a {}, which {}", manifest.id(), other.name(),
-                                   type_name(other.type()),
-                                   generates ? "generates no text" : "has no classes"))
+                                   type_name(other.type()), lack))
                     .with_field("--task")
                     .with_value(other.name())
                     .with_rule("must be of type " + type_names(types)));
@@ -137,6 +144,22 @@ DType precision_of(const std::string& asked, const std::optional<proto::Training
   return DType::kF32;
 }
 
+// Tokens of a text that an embedding of the folder sees, as sentence-transformers writes them
+// down; 0: it does not say.
+Result<int64_t> sentence_length(const std::string& folder) {
+  const std::string path = folder + "/" + kSentenceFile;
+  std::error_code error;
+  if (!fs::exists(path, error)) return 0;
+  WEFT_ASSIGN_OR_RETURN(const std::string text, read_text_file(path));
+  const Result<JsonValue> parsed = parse_json(text);
+  if (!parsed) return fail(parsed.error().with_prefix(path + ": "));
+  const JsonValue* length = parsed->find("max_seq_length");
+  if (length == nullptr || length->is_null()) return 0;
+  if (length->kind == JsonValue::Kind::kInteger && length->integer > 0) return length->integer;
+  return fail(Status::invalid("max_seq_length", length->shown(), "must be a positive integer")
+                  .with_prefix(path + ": "));
+}
+
 }  // namespace
 
 Result<LocalModel> find_local_model(const Context& context, const std::string& field,
@@ -194,6 +217,13 @@ Result<ModelUse> choose_use(const Context& context, const LocalModel& model,
   ModelUse use;
   use.text_key = first(options.text_key, model.task.data().text(), "text");
   use.label_key = first(options.label_key, model.task.data().label(), "label");
+  const bool of_pairs = embeds(model.task);
+  use.pair_key =
+      first(options.pair_key, model.task.data().text_pair(), of_pairs ? "text_pair" : "");
+  // A pair's loss depends on what it is told apart from.
+  use.rows_at_once = options.batch_size > 0 ? options.batch_size
+                     : of_pairs && training ? training->batch_size() / 2
+                                            : kRowsAtOnce;
   use.precision = precision_of(options.precision, training);
   use.sequence_length = options.sequence_length > 0 ? options.sequence_length
                         : training                  ? training->sequence_length()
@@ -214,12 +244,17 @@ Result<LoadedModel> load_model(const Context& context, Rank& rank, LocalModel& m
         Status::invalid("--sequence-length", std::to_string(use.sequence_length),
                         fmt::format("must be at most the model's {} positions", positions)));
   }
-  if (use.sequence_length == 0) {
-    use.sequence_length = std::min(positions, kSequenceLengthMax);
-    use.sequence_reason = positions > kSequenceLengthMax
-                              ? fmt::format("the model has {} positions", positions)
-                              : "all of the model's positions";
+  if (use.sequence_length > 0) return loaded;
+  if (embeds(model.task)) {
+    WEFT_ASSIGN_OR_RETURN(const int64_t asked, sentence_length(model.folder));
+    use.sequence_length = std::min(positions, asked);
+    use.sequence_reason = fmt::format("as {} says", kSentenceFile);
   }
+  if (use.sequence_length > 0) return loaded;
+  use.sequence_length = std::min(positions, kSequenceLengthMax);
+  use.sequence_reason = positions > kSequenceLengthMax
+                            ? fmt::format("the model has {} positions", positions)
+                            : "all of the model's positions";
   return loaded;
 }
 

@@ -38,7 +38,9 @@ Result<Rank> make_rank();
 // What `evaluate` and `classify` choose about a model.
 struct ModelUse {
   std::string text_key, label_key;  // of rows
-  int64_t sequence_length = 0;      // 0: by the positions of the folder's model
+  std::string pair_key;             // empty: rows have no second text
+  int64_t rows_at_once = 0;
+  int64_t sequence_length = 0;  // 0: by the positions of the folder's model
   std::string sequence_reason;
   DType precision = DType::kF32;
 };

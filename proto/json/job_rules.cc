@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <numeric>
 #include <set>
 #include <span>
 
@@ -23,10 +24,26 @@ std::string task_type_name(const TaskSpec& task) {
   return enum_name(*proto::TaskType_descriptor()->FindValueByNumber(task.type()));
 }
 
+bool chooses(const TaskSpec& task) { return task.type() == proto::TASK_TYPE_MULTIPLE_CHOICE; }
+
+int64_t rows_together(const JobSpec& spec) {
+  int64_t rows = 1;
+  for (const TaskSpec& task : spec.tasks()) {
+    if (chooses(task)) rows = std::lcm(rows, std::max<int64_t>(1, task.labels()));
+  }
+  return rows;
+}
+
 bool classifies(const TaskSpec& task) {
   return task.type() == proto::TASK_TYPE_SEQUENCE_CLASSIFICATION ||
-         task.type() == proto::TASK_TYPE_TOKEN_CLASSIFICATION;
+         task.type() == proto::TASK_TYPE_TOKEN_CLASSIFICATION || chooses(task);
 }
+
+bool models_language(const TaskSpec& task) {
+  return task.type() == proto::TASK_TYPE_CAUSAL_LM || task.type() == proto::TASK_TYPE_MASKED_LM;
+}
+
+bool embeds(const TaskSpec& task) { return task.type() == proto::TASK_TYPE_EMBEDDING; }
 
 namespace {
 
@@ -120,6 +137,30 @@ Status check_task_count(const JobSpec& spec, const Refusal& refuse) {
                     "; kind multi_task takes several");
 }
 
+Status finish_pair(TaskSpec& task, const std::string& path, const Refusal& refuse) {
+  proto::DataSpec& data = *task.mutable_data();
+  if (embeds(task) && !data.has_text_pair()) data.set_text_pair("text_pair");
+  if (chooses(task) && !data.has_text_pair()) data.set_text_pair("choices");
+  if (!data.has_text_pair()) return {};
+  const std::string field = path + ".data.text_pair";
+  if (!embeds(task) && !chooses(task) && task.type() != proto::TASK_TYPE_SEQUENCE_CLASSIFICATION) {
+    return refuse(field, data.text_pair(),
+                  "is only for sequence_classification, multiple_choice and embedding");
+  }
+  if (data.text_pair().empty()) return refuse(field, "", "must not be empty");
+  if (data.format() == proto::DATA_FORMAT_TEXT) {
+    return refuse(path + ".data.format", "text",
+                  "must be jsonl with data.text_pair: plain text has no pairs");
+  }
+  if (data.text_pair() == data.text()) {
+    return refuse(field, data.text_pair(), "must differ from data.text");
+  }
+  if (!embeds(task) && data.text_pair() == data.label()) {
+    return refuse(field, data.text_pair(), "must differ from data.label");
+  }
+  return {};
+}
+
 Status finish_task(TaskSpec& task, const std::string& path, const Refusal& refuse) {
   const std::string type = task_type_name(task);
   if (!task.has_name()) task.set_name(type);
@@ -130,8 +171,9 @@ Status finish_task(TaskSpec& task, const std::string& path, const Refusal& refus
   if (masks && !task.has_mask_rate()) task.set_mask_rate(kMaskRate);
   if (!classifies(task) && task.has_labels()) {
     return refuse(path + ".labels", task.labels(),
-                  "is only for sequence_classification and token_classification");
+                  "is only for sequence_classification, token_classification and multiple_choice");
   }
+  WEFT_RETURN_IF_ERROR(finish_pair(task, path, refuse));
   if (!classifies(task)) return {};
   if (!task.has_labels()) return refuse(path + ".labels", "", "is required for " + type);
   const proto::DataSpec& data = task.data();
@@ -245,7 +287,48 @@ Status finish_mesh(JobSpec& spec, const Refusal& refuse) {
   return {};
 }
 
+// Of an embedding, whose pairs are told apart from all others of the step: all rows are computed
+// at once.
+Status check_pairs(const JobSpec& spec, const Refusal& refuse) {
+  if (!std::ranges::any_of(spec.tasks(), embeds)) return {};
+  const proto::TrainingSpec& training = spec.training();
+  if (training.batch_size() < 4 || training.batch_size() % 2 != 0) {
+    return refuse("training.batch_size", training.batch_size(),
+                  "must be even and at least 4 for an embedding: each pair is two sequences, told "
+                  "apart from the others of the step");
+  }
+  if (training.reproducible() == proto::REPRODUCIBLE_TOPOLOGY) {
+    return refuse("training.reproducible", "topology",
+                  "must be mesh or none for an embedding, whose loss is not cut into blocks");
+  }
+  const int32_t data = is_automatic(spec) ? 1 : spec.parallel().data();
+  const int32_t rows = (training.batch_size() + data - 1) / data;
+  if (training.micro_batch_size() == 0 || training.micro_batch_size() == rows) return {};
+  return refuse("training.micro_batch_size", training.micro_batch_size(),
+                "must be all rows of a rank, " + std::to_string(rows) +
+                    ", for an embedding, or left out: a pair is told apart from all others of the "
+                    "step, which accumulation would make fewer");
+}
+
+// Of a multiple choice, whose questions stay whole.
+Status check_choices(const JobSpec& spec, const Refusal& refuse) {
+  const int64_t together = rows_together(spec);
+  const proto::TrainingSpec& training = spec.training();
+  const int64_t data = is_automatic(spec) ? 1 : spec.parallel().data();
+  if (together == 1) return {};
+  const std::string rule = fmt::format("must be a multiple of {}", together);
+  const char* why = ", by the labels of its multiple_choice: each choice is a sequence";
+  if (training.batch_size() % (data * together) != 0) {
+    const std::string ranks = data > 1 ? fmt::format(" x parallel.data = {}", data) : "";
+    return refuse("training.batch_size", training.batch_size(), rule + ranks + why);
+  }
+  if (training.micro_batch_size() % together == 0) return {};
+  return refuse("training.micro_batch_size", training.micro_batch_size(), rule + why);
+}
+
 Status finish_batch(JobSpec& spec, const Refusal& refuse) {
+  WEFT_RETURN_IF_ERROR(check_pairs(spec, refuse));
+  WEFT_RETURN_IF_ERROR(check_choices(spec, refuse));
   proto::TrainingSpec& training = *spec.mutable_training();
   if (is_automatic(spec)) {
     if (training.micro_batch_size() <= training.batch_size()) return {};
@@ -368,10 +451,11 @@ Status check_training(const JobSpec& spec, const Refusal& refuse) {
   }
   for (const TaskSpec& task : spec.tasks()) {
     const bool invariant = training.reproducible() == proto::REPRODUCIBLE_TOPOLOGY;
-    if (!invariant || task.type() != proto::TASK_TYPE_MASKED_LM) continue;
+    if (!invariant || (task.type() != proto::TASK_TYPE_MASKED_LM && !chooses(task))) continue;
     return refuse("training.reproducible", "topology",
-                  "must be mesh or none with a masked_lm, whose predicted tokens are not cut into "
-                  "blocks");
+                  "must be mesh or none with a " + task_type_name(task) + ", whose " +
+                      (chooses(task) ? "questions" : "predicted tokens") +
+                      " are not cut into blocks");
   }
   const auto& betas = training.optimizer().betas();
   for (int i = 0; i < betas.size(); ++i) {

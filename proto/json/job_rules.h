@@ -35,8 +35,17 @@ Status finish_job(proto::JobSpec& spec, const LineMap* lines = nullptr);
 
 // The name of a task's type, as a job file has it.
 std::string task_type_name(const proto::TaskSpec& task);
-// Whether the task gives classes; else it is a language model's.
+// Whether the task gives classes.
 bool classifies(const proto::TaskSpec& task);
+// Whether it tells the choices of a question apart.
+bool chooses(const proto::TaskSpec& task);
+// Of the sequences of a step, so many, one after the other, are of one question: a divisor of the
+// batch and of a micro-batch. 1: no task has questions.
+int64_t rows_together(const proto::JobSpec& spec);
+// Whether it gives tokens: a language model's.
+bool models_language(const proto::TaskSpec& task);
+// Whether it gives vectors, each told apart from all others of the step.
+bool embeds(const proto::TaskSpec& task);
 
 // The part of it that needs the model's configuration: positions, heads, vocabulary. finish_job
 // calls it where the job brings a configuration; call it again once that of model.from is known.

@@ -33,14 +33,26 @@ constexpr std::string_view kRules = R"(## Rules across keys
 - `tokenizer` is required where the model is made from a configuration. `byte` needs a `vocab_size`
   of at least 257; `byte_level_bpe` needs `tokenizer.from`, a tokenizer.json of BPE: over bytes, or
   over characters with byte fallback ([tokenizers](tokenizers.md)).
-- A task's name is unique in its job. `sequence_classification` and `token_classification` need
-  `labels` and the format jsonl; no other task has `labels`, and only `masked_lm` has `mask_rate`.
+- A task's name is unique in its job. `sequence_classification`, `token_classification` and
+  `multiple_choice` need `labels` and the format jsonl; no other task has `labels`, and only
+  `masked_lm` has `mask_rate`.
 - `causal_lm` is for decoders (gpt2, llama and the like); `masked_lm` and `token_classification` are
   for encoders (bert, roberta, distilbert). `masked_lm` needs a tokenizer with a mask token.
-- Labels are integers from 0, or strings, whose classes are numbered in the order of their names.
-  A head that comes with `model.from` (of a checkpoint's task of the same name; of a folder, for a
-  job of one task) is taken over where it has `labels` classes. Those that it has names for keep
-  their numbers, so the data may have fewer; where it has more than fit, the head begins anew.
+- `embedding` is for encoders too, and needs the format jsonl; its rows are pairs of texts. Each is
+  told apart from all others of the step, so `training.batch_size` is even and at least 4,
+  `training.micro_batch_size` is all rows of a rank, and `training.reproducible` is not topology.
+  With `data.text_pair` a `sequence_classification` reads pairs, which needs a tokenizer whose
+  post-processor puts two texts into one row.
+- `multiple_choice` is for encoders and needs a tokenizer that makes pairs, too: each of a row's
+  `labels` choices is read as a pair with the text, as a sequence of its own. A question's sequences
+  stay together, so `training.batch_size`, which counts sequences, is a multiple of `labels` x
+  `parallel.data`, `training.micro_batch_size` one of `labels`, and `training.reproducible` is not
+  topology. A label is the number of the right choice.
+- Labels of a classification are integers from 0, or strings, whose classes are numbered in the
+  order of their names. A head that comes with `model.from` (of a checkpoint's task of the same
+  name; of a folder, for a job of one task) is taken over where it has `labels` classes. Those that
+  it has names for keep their numbers, so the data may have fewer; where it has more than fit, the
+  head begins anew.
 - `training.sequence_length` is at most the model's `n_positions` or `max_position_embeddings`, and
   for a causal_lm at least 2; `training.schedule.warmup_steps` is at most `training.steps`.
 - `training.evaluate_every` needs a task with `data.validation`; `training.early_stop.patience`

@@ -24,7 +24,7 @@ IGNORED = -100
 @dataclass
 class Case:
     name: str
-    task: str = "causal"          # causal, packed, sequence
+    task: str = "causal"          # causal, packed, masked, sequence, token, choice
     family: str = "gpt2"          # of FAMILIES
     config: dict = field(default_factory=dict)
     rows: int = 5
@@ -81,6 +81,12 @@ TOKEN_CLASSIFIERS = {
     "roberta": transformers.RobertaForTokenClassification,
     "distilbert": transformers.DistilBertForTokenClassification,
 }
+CHOOSERS = {
+    "bert": transformers.BertForMultipleChoice,
+    "roberta": transformers.RobertaForMultipleChoice,
+    "distilbert": transformers.DistilBertForMultipleChoice,
+}
+CHOICES = 3
 HEADS = ("score.", "classifier.", "pre_classifier.", "bert.pooler.")
 
 
@@ -88,6 +94,7 @@ def make_model(case, folder):
     """Saves a random model in float32; returns its class."""
     make_config, language_model, classifier, settings = FAMILIES[case.family]
     kind = TOKEN_CLASSIFIERS[case.family] if case.task == "token" else \
+        CHOOSERS[case.family] if case.task == "choice" else \
         classifier if case.task == "sequence" else language_model
     model = kind(make_config(**(COMMON | settings | case.config)))
     generator = torch.Generator().manual_seed(sum(map(ord, case.name)))
@@ -147,6 +154,8 @@ def merged_weights(folder, kind):
             if name in base and not name.startswith(HEADS) and not torch.equal(value, base[name])}
 
 
+# Tasks with a label for each row, which of a choice is a question with its choices.
+EACH_ROW = ("sequence", "choice")
 # Tasks with a label for each token, and how many of the tokens have one.
 EACH_TOKEN = {"masked": 0.3, "token": 0.7}
 
@@ -179,11 +188,15 @@ def make_batch(case, model, number):
     random = random_stream(case.name, number)
     if case.task == "packed":
         return packed_rows(case, model, random)
-    lengths = random.integers(2, case.tokens + 1, case.rows)
+    choices = CHOICES if case.task == "choice" else 1
+    lengths = random.integers(2, case.tokens + 1, case.rows * choices)
     lengths[number % case.rows] = case.tokens
     batch = padded_rows(case, model, random, lengths)
     mask = batch["attention_mask"] == 1
-    if case.task == "sequence":
+    if case.task == "choice":
+        batch = {name: value.reshape(case.rows, choices, -1) for name, value in batch.items()}
+        labels = random.integers(0, choices, case.rows)
+    elif case.task == "sequence":
         labels = random.integers(0, model.config.num_labels, case.rows)
     elif case.task in EACH_TOKEN:
         classes = model.config.vocab_size if case.task == "masked" else model.config.num_labels
@@ -217,7 +230,7 @@ def packed_rows(case, model, random):
 
 def label_count(task, batch):
     labels = batch["labels"]
-    if task == "sequence":
+    if task in EACH_ROW:
         return len(labels)
     return int(((labels if task in EACH_TOKEN else labels[:, 1:]) != IGNORED).sum())
 
@@ -252,7 +265,7 @@ def run_once(task, model, batch):
     handle = without_adapter(model).base_model.register_forward_hook(lambda module, inputs, output: seen.append(output))
     logits = model(**tensors).logits
     handle.remove()
-    if task == "sequence":
+    if task in EACH_ROW:
         loss = functional.cross_entropy(logits, labels, reduction="sum")
     elif task in EACH_TOKEN:
         loss = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED,

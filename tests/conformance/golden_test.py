@@ -94,6 +94,8 @@ CASES = [
     Case("roberta-token", task="token", family="roberta", left=True, config=dict(num_labels=2)),
     Case("distilbert-token", task="token", family="distilbert", tokens=30,
          config=dict(num_labels=9)),
+    Case("bert-choice", task="choice", family="bert", rows=7),
+    Case("roberta-choice", task="choice", family="roberta", left=True),
     # Adapters: other maps, ranks and scalings of each family. PEFT turns GPT-2's matrices by itself.
     Case("lora", adapter=dict(r=8, lora_alpha=16)),
     Case("lora-all", left=True, adapter=dict(r=3, lora_alpha=5, target_modules="all-linear"),

@@ -1,5 +1,6 @@
 #include "proto/json/job_rules.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <fstream>
@@ -11,6 +12,8 @@
 
 namespace weft {
 namespace {
+
+using ::testing::HasSubstr;
 
 std::string sample() {
   std::ifstream in(WEFT_SOURCE_DIR "/tests/proto/sample_job.yaml");
@@ -144,6 +147,70 @@ TEST(JobRules, MaskedTasksHaveARate) {
               "ok");
     EXPECT_EQ(spec.tasks(0).name(), "masked_lm");
     EXPECT_EQ(spec.tasks(0).mask_rate(), expected);
+  }
+}
+
+std::string embedding_job(const std::string& data, const std::string& training) {
+  return "name: small\nkind: fine_tune\nmodel: {from: ckpt-1}\ntasks: [{type: embedding, data: "
+         "{train: a.jsonl, format: jsonl" +
+         data + "}}]\ntraining: {steps: 5" + training + "}\n";
+}
+
+TEST(JobRules, PairsOfAnEmbeddingAreComputedAtOnce) {
+  proto::JobSpec spec;
+  ASSERT_EQ(
+      finish(embedding_job("", ", batch_size: 6") + "parallel: {data: 2}\n", &spec).to_string(),
+      "ok");
+  EXPECT_EQ(spec.tasks(0).data().text_pair(), "text_pair");
+  EXPECT_EQ(spec.training().micro_batch_size(), 3);
+  proto::JobSpec again = spec;
+  ASSERT_TRUE(finish_job(again).ok());
+  EXPECT_EQ(again.SerializeAsString(), spec.SerializeAsString());
+  const std::pair<std::string, std::string> wrong[] = {
+      {embedding_job("", ", batch_size: 7"), "training.batch_size must be even"},
+      {embedding_job("", ", batch_size: 2"), "training.batch_size must be even and at least 4"},
+      {embedding_job("", ", batch_size: 8, micro_batch_size: 4"),
+       "training.micro_batch_size must be all rows of a rank, 8,"},
+      {embedding_job("", ", reproducible: topology"), "training.reproducible must be mesh or none"},
+      {embedding_job(", text_pair: text", ""),
+       "tasks[0].data.text_pair must differ from data.text"},
+      {embedding_job(", text_pair: \"\"", ""), "tasks[0].data.text_pair must not be empty"}};
+  for (const auto& [job, rule] : wrong) {
+    EXPECT_THAT(finish(job, &spec).to_string(), HasSubstr(rule)) << job;
+  }
+}
+
+std::string choice_job(const std::string& data, const std::string& training) {
+  return "name: small\nkind: fine_tune\nmodel: {from: ckpt-1}\ntasks: [{type: multiple_choice, "
+         "labels: 3, data: {train: a.jsonl, format: jsonl" +
+         data + "}}]\ntraining: {steps: 5" + training + "}\n";
+}
+
+TEST(JobRules, QuestionsStayWhole) {
+  proto::JobSpec spec;
+  ASSERT_EQ(finish(choice_job("", ", batch_size: 12") + "parallel: {data: 2}\n", &spec).to_string(),
+            "ok");
+  EXPECT_EQ(spec.tasks(0).data().text_pair(), "choices");
+  EXPECT_EQ(spec.training().micro_batch_size(), 6);
+  EXPECT_EQ(rows_together(spec), 3);
+  EXPECT_TRUE(classifies(spec.tasks(0)));
+  ASSERT_EQ(finish(choice_job("", ", batch_size: 6") + "parallel: auto\n", &spec).to_string(),
+            "ok");
+  const std::pair<std::string, std::string> wrong[] = {
+      {choice_job("", ", batch_size: 8"),
+       "training.batch_size must be a multiple of 3, by the labels of its multiple_choice"},
+      {choice_job("", ", batch_size: 8") + "parallel: auto\n",
+       "training.batch_size must be a multiple of 3, by the labels of its multiple_choice"},
+      {choice_job("", ", batch_size: 9") + "parallel: {data: 2}\n",
+       "training.batch_size must be a multiple of 3 x parallel.data = 2"},
+      {choice_job("", ", batch_size: 12, micro_batch_size: 4"),
+       "training.micro_batch_size must be a multiple of 3,"},
+      {choice_job("", ", batch_size: 12, reproducible: topology"),
+       "training.reproducible must be mesh or none with a multiple_choice"},
+      {choice_job(", text_pair: label", ", batch_size: 12"),
+       "tasks[0].data.text_pair must differ from data.label"}};
+  for (const auto& [job, rule] : wrong) {
+    EXPECT_THAT(finish(job, &spec).to_string(), HasSubstr(rule)) << job;
   }
 }
 
@@ -295,10 +362,17 @@ const Edit kEdits[] = {
      "is required for token_classification"},
     {"type: causal_lm", "type: token_classification, labels: 9", "tasks[0].data.format", 6,
      "must be jsonl for token_classification"},
+    {"type: sequence_classification, labels: 8", "type: multiple_choice", "tasks[1].labels", 7,
+     "is required for multiple_choice"},
+    {"type: causal_lm", "type: multiple_choice, labels: 4", "tasks[0].data.format", 6,
+     "must be jsonl with data.text_pair"},
     {"labels: 8", "labels: 1", "tasks[1].labels", 7, "must be between 2 and 100000"},
     {"labels: 8", "labels: 0", "tasks[1].labels", 7, "must be between 2 and 100000"},
     {"format: jsonl", "format: text", "tasks[1].data.format", 7, "must be jsonl"},
     {"text: text", "text: label", "tasks[1].data.label", 7, "must differ"},
+    {"text: text", "text_pair: label", "tasks[1].data.text_pair", 7, "differ from data.label"},
+    {"train: texts/", "text_pair: b, train: texts/", "tasks[0].data.text_pair", 6,
+     "is only for sequence_classification, multiple_choice and embedding"},
     {"train: train.jsonl, ", "", "tasks[1].data.train", 7, "is required"},
     {"type: causal_lm, ", "", "tasks[0].type", 6, "is required"},
     {"steps: 300, ", "", "training.steps", 8, "is required"},

@@ -48,7 +48,8 @@ TEST(Schema, BoundsDefaultsAndNamesOfAMessage) {
             R"({"type":"number","description":"Share of the steps, relative to the other tasks' )"
             R"(weights","maximum":1000000,"exclusiveMinimum":0,"default":1})");
   EXPECT_EQ(task["properties"]["type"]["enum"].dump(),
-            R"(["causal_lm","sequence_classification","masked_lm","token_classification"])");
+            R"(["causal_lm","sequence_classification","masked_lm","token_classification",)"
+            R"("embedding","multiple_choice"])");
   EXPECT_EQ(task["properties"]["data"]["$ref"], "#/components/schemas/DataSpec");
   nlohmann::ordered_json job = json_schema(*proto::JobSpec::descriptor());
   EXPECT_EQ(job["properties"]["tasks"]["minItems"], 1);

@@ -272,6 +272,10 @@ Status check_tasks(const proto::JobSpec& spec, const ModelConfig& config) {
     const std::string type = task_type_name(spec.tasks(i));
     const std::string field = "tasks[" + std::to_string(i) + "].type";
     const std::optional<HeadKind> kind = head_kind(type);
+    if (embeds(spec.tasks(i))) {
+      if (!config.attention.causal) continue;
+      return Status::invalid(field, type, "must be another for " + config.family + ", a decoder");
+    }
     if (!kind && !config.attention.causal) {
       return Status::invalid(field, type,
                              "must be another for " + config.family +

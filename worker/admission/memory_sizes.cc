@@ -4,6 +4,7 @@
 #include <map>
 #include <numeric>
 
+#include "proto/json/job_rules.h"
 #include "worker/admission/traffic.h"
 #include "worker/parallel/head_parts.h"
 
@@ -97,6 +98,7 @@ Sizes::Sizes(const ModelConfig& config, const proto::JobSpec& spec,
   element = half ? 2 : kSingle;
   recompute = training.activation_checkpointing();
   const bool in_blocks = training.reproducible() == proto::REPRODUCIBLE_TOPOLOGY;
+  embedded = std::ranges::any_of(spec.tasks(), embeds) ? training.batch_size() : 0;
   blocks = in_blocks ? training.reproducible_blocks() : 0;
   scores = batch * heads * training.sequence_length() * training.sequence_length();
   const int64_t width = config.head_features;

@@ -31,6 +31,7 @@ struct Sizes {
   int64_t hidden, heads, features, key_features, inner, vocabulary, layers;
   int64_t element;      // bytes
   int64_t scores;       // of a block's attention
+  int64_t embedded;     // rows of a step that are told apart from each other; else 0
   int64_t blocks;       // of topology-invariant training; else 0
   int64_t key_copies;   // elements a block, of projections that several ranks hold, copied for use
   int64_t angles;       // of the tokens' rotations

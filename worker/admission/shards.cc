@@ -105,7 +105,8 @@ DType precision_of(const proto::JobSpec& spec) {
 }
 
 bool models_language(const proto::JobSpec& spec) {
-  return !std::ranges::all_of(spec.tasks(), classifies);
+  return std::ranges::any_of(spec.tasks(),
+                             [](const proto::TaskSpec& task) { return models_language(task); });
 }
 
 }  // namespace weft

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "proto/json/job_rules.h"
 #include "worker/admission/blocked_traffic.h"
 #include "worker/admission/memory_sizes.h"
 #include "worker/optimizer/table_rows.h"
@@ -500,6 +501,11 @@ StepTraffic step_traffic(const ModelConfig& config, const proto::JobSpec& spec,
     if (!rows_go_ahead(bucket, sizes.ahead, sizes.width)) continue;
     const int64_t own = sizes.ahead * sizes.width / replicas;
     step.rows_ahead += {own * bytes_of(sizes.precision) * (replicas - 1), replicas - 1};
+  }
+  // An embedding's sums of all rows forwards, their gradients backwards.
+  if (std::ranges::any_of(spec.tasks(), embeds)) {
+    const int64_t elements = spec.training().batch_size() * config.hidden;
+    step.replica += reduce_traffic(elements, bytes_of(DType::kF32), replicas, replica) * 2;
   }
   step.values = forward_values(buckets, sizes, shards);
   step.values.first += step.rows_ahead;

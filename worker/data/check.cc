@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "proto/json/utf8.h"
+#include "proto/json/value.h"
 
 namespace weft {
 
@@ -14,8 +15,18 @@ Status check_document(const Document& document, const DatasetOptions& options, b
     return document.refuse(key, "a chat", "must be a string: only a causal_lm learns from chats");
   }
   const bool words = is_words(options.kind);
-  if (!is_stream(options.kind) && (words ? document.words.empty() : document.text.empty())) {
-    return document.refuse(key, words ? "[]" : "\"\"", "must not be empty: it is to be classified");
+  // What nothing is learned from may be the tokens alone that stand around every text.
+  const bool needs_text = !is_stream(options.kind) && options.kind != SampleKind::kUnlabeled;
+  if ((words && document.words.empty()) || (needs_text && !words && document.text.empty())) {
+    return document.refuse(key, words ? "[]" : "\"\"", "must not be empty");
+  }
+  const std::string& pair_key = options.source.pair_key;
+  for (size_t i = 0; i < document.choices.size(); ++i) {
+    if (!document.choices[i].empty()) continue;
+    return document.refuse(join_index(pair_key, i), "\"\"", "must not be empty");
+  }
+  if (!pair_key.empty() && document.choices.empty() && document.pair.empty()) {
+    return document.refuse(pair_key, "\"\"", "must not be empty");
   }
   if (!utf8 || options.source.format == InputFormat::kJsonl) return {};  // JSON is UTF-8
   const size_t invalid = utf8_first_invalid(document.text);

@@ -20,6 +20,12 @@ Status check_options(const DatasetOptions& options) {
                            "must be at least " + std::to_string(least) +
                                (causal ? ": a row's first token is not predicted" : ""));
   }
+  if (options.kind == SampleKind::kEmbedding && options.source.pair_key.empty()) {
+    return Status::invalid("text_pair", "", "an embedding needs the key of a second text");
+  }
+  if (options.kind == SampleKind::kMultipleChoice && options.source.pair_key.empty()) {
+    return Status::invalid("text_pair", "", "a multiple_choice needs the key of its choices");
+  }
   if (!is_labeled(options.kind)) return {};
   if (options.source.format != InputFormat::kJsonl || options.source.label_key.empty()) {
     return Status::invalid("format", "text", "a classification needs jsonl with labels");
@@ -41,6 +47,10 @@ SampleKind kind_of(proto::TaskType type) {
       return SampleKind::kClassification;
     case proto::TASK_TYPE_TOKEN_CLASSIFICATION:
       return SampleKind::kTokenClassification;
+    case proto::TASK_TYPE_MULTIPLE_CHOICE:
+      return SampleKind::kMultipleChoice;
+    case proto::TASK_TYPE_EMBEDDING:
+      return SampleKind::kEmbedding;
     default:
       return SampleKind::kCausalLm;
   }
@@ -57,7 +67,8 @@ bool is_words(SampleKind kind) {
 }
 
 bool is_labeled(SampleKind kind) {
-  return kind == SampleKind::kClassification || kind == SampleKind::kTokenClassification;
+  return kind == SampleKind::kClassification || kind == SampleKind::kTokenClassification ||
+         kind == SampleKind::kMultipleChoice;
 }
 
 DatasetOptions dataset_options(const proto::TaskSpec& task, int64_t sequence_length) {
@@ -67,7 +78,9 @@ DatasetOptions dataset_options(const proto::TaskSpec& task, int64_t sequence_len
       task.data().format() == proto::DATA_FORMAT_JSONL ? InputFormat::kJsonl : InputFormat::kText;
   options.source.text_key = task.data().text();
   options.source.label_key = is_labeled(options.kind) ? task.data().label() : "";
+  options.source.pair_key = task.data().text_pair();
   options.source.words = is_words(options.kind);
+  if (options.kind == SampleKind::kMultipleChoice) options.source.choices = task.labels();
   options.sequence_length = sequence_length;
   options.labels = task.labels();
   options.mask_rate = task.mask_rate();
@@ -106,28 +119,34 @@ Result<std::shared_ptr<const Dataset>> Dataset::load(const Documents& documents,
   return std::shared_ptr<const Dataset>(std::move(set));
 }
 
-int64_t Dataset::sample_start(int64_t sample) const {
-  WEFT_CHECK(sample >= 0 && sample < samples_, "sample {} of {}", sample, samples_);
-  const auto at = static_cast<size_t>(sample);
-  if (!starts_.empty()) return starts_[at];
-  return (windows_.empty() ? sample : windows_[at]) * stride_;
+int64_t Dataset::rows_per_sample() const {
+  if (options_.kind == SampleKind::kMultipleChoice) return options_.labels;
+  return options_.kind == SampleKind::kEmbedding ? 2 : 1;
 }
 
-int64_t Dataset::sample_length(int64_t sample) const {
-  const int64_t start = sample_start(sample);
-  if (!starts_.empty()) return starts_[static_cast<size_t>(sample) + 1] - start;
+int64_t Dataset::row_start(int64_t row) const {
+  const int64_t rows = samples_ * rows_per_sample();
+  WEFT_CHECK(row >= 0 && row < rows, "row {} of {}", row, rows);
+  const auto at = static_cast<size_t>(row);
+  if (!starts_.empty()) return starts_[at];
+  return (windows_.empty() ? row : windows_[at]) * stride_;
+}
+
+int64_t Dataset::row_length(int64_t row) const {
+  const int64_t start = row_start(row);
+  if (!starts_.empty()) return starts_[static_cast<size_t>(row) + 1] - start;
   return std::min(room_, store_.size() - start) + std::ssize(prefix_) + std::ssize(suffix_);
 }
 
-void Dataset::copy_sample(int64_t sample, std::span<int64_t> ids) const {
+void Dataset::copy_row(int64_t row, std::span<int64_t> ids) const {
   std::ranges::copy(prefix_, ids.begin());
   std::ranges::copy(suffix_, ids.end() - std::ssize(suffix_));
-  store_.copy(sample_start(sample),
+  store_.copy(row_start(row),
               ids.subspan(prefix_.size(), ids.size() - prefix_.size() - suffix_.size()));
 }
 
 std::vector<int64_t> Dataset::word_places(int64_t sample) const {
-  const int64_t start = sample_start(sample);
+  const int64_t start = row_start(sample);
   std::vector<int64_t> places;
   for (auto word = word_starts_[static_cast<size_t>(sample)];
        word < word_starts_[static_cast<size_t>(sample) + 1]; ++word) {
@@ -146,7 +165,7 @@ void Dataset::label_words(int64_t sample, std::span<int64_t> labels) const {
 }
 
 void Dataset::add_token_labels(int64_t sample, TaskRows& rows) const {
-  const int64_t start = sample_start(sample), length = sample_length(sample);
+  const int64_t start = row_start(sample), length = row_length(sample);
   rows.labels.push_back(kNoLabel);
   for (int64_t token = 1; token < rows.tokens; ++token) {
     const bool counts = token < length && learned_[static_cast<size_t>(start + token)] != 0;
@@ -165,11 +184,32 @@ TaskRows Dataset::range(int64_t first, int64_t count) const {
 }
 
 TaskRows Dataset::rows_of(std::span<const Visit> visits, RandomKey mask_key) const {
+  if (rows_per_sample() == 1) return laid_out(visits, mask_key);
+  std::vector<Visit> texts;
+  if (options_.kind == SampleKind::kMultipleChoice) {
+    for (const Visit& visit : visits) {
+      for (int64_t choice = 0; choice < options_.labels; ++choice) {
+        texts.push_back({visit.epoch, visit.sample * options_.labels + choice});
+      }
+    }
+    TaskRows rows = laid_out(texts, mask_key);
+    for (const Visit& visit : visits) {
+      rows.labels.push_back(labels_[static_cast<size_t>(visit.sample)]);
+    }
+    return rows;
+  }
+  for (const int64_t second : {0, 1}) {
+    for (const Visit& visit : visits) texts.push_back({visit.epoch, 2 * visit.sample + second});
+  }
+  return laid_out(texts, mask_key);
+}
+
+TaskRows Dataset::laid_out(std::span<const Visit> visits, RandomKey mask_key) const {
   TaskRows rows;
   rows.rows = std::ssize(visits);
   int64_t longest = 0, shortest = std::numeric_limits<int64_t>::max();
   for (const Visit& visit : visits) {
-    const int64_t length = sample_length(visit.sample);
+    const int64_t length = row_length(visit.sample);
     longest = std::max(longest, length);
     shortest = std::min(shortest, length);
   }
@@ -181,18 +221,23 @@ TaskRows Dataset::rows_of(std::span<const Visit> visits, RandomKey mask_key) con
   if (shortest < rows.tokens) rows.valid.assign(rows.ids.size(), 0);
   const bool of_tokens = masking_ || is_words(options_.kind);
   if (of_tokens) rows.labels.assign(rows.ids.size(), kNoLabel);
+  if (pairs_ && pairs_->typed()) rows.token_types.assign(rows.ids.size(), 0);
   for (size_t i = 0; i < visits.size(); ++i) {
     const int64_t sample = visits[i].sample;
-    const auto length = static_cast<size_t>(sample_length(sample));
+    const auto length = static_cast<size_t>(row_length(sample));
     const auto ids = std::span(rows.ids).subspan(i * width, length);
-    copy_sample(sample, ids);
+    copy_row(sample, ids);
     if (!rows.valid.empty()) {
       std::fill_n(rows.valid.begin() + static_cast<int64_t>(i * width), length, uint8_t{1});
+    }
+    if (!rows.token_types.empty()) {
+      pairs_->write_types(first_tokens_[static_cast<size_t>(sample)],
+                          std::span(rows.token_types).subspan(i * width, length));
     }
     if (of_tokens) {
       const auto labels = std::span(rows.labels).subspan(i * width, length);
       masking_ ? masking_->apply(mask_key, visits[i], ids, labels) : label_words(sample, labels);
-    } else if (!is_stream(options_.kind)) {
+    } else if (!labels_.empty() && rows_per_sample() == 1) {
       rows.labels.push_back(labels_[static_cast<size_t>(sample)]);
     }
     if (!learned_.empty()) add_token_labels(sample, rows);

@@ -16,6 +16,13 @@
 // token_classification: the same of lists of words, of each of which the first token has the word's
 // label and the others none. Words that are to be classified (kUnlabeledWords) are samples alike.
 //
+// sequence_classification of pairs (`source.pair_key`): both texts as the post-processor puts them
+// into one row, with their token types; the longer one is cut first (pair_template.h).
+// multiple_choice: a sample is a row for each of its choices, the text and the choice as a pair,
+// and one label. A batch has a sample's rows one after the other. embedding: a sample is two rows,
+// as of a sequence_classification without labels. A batch has the first texts of all its samples,
+// and behind them the second texts in the same order.
+//
 // Thread safety: const calls from any thread. Ownership: a Dataset owns its tokens, as 2 bytes each
 // where the vocabulary allows, else 4.
 // Invariants: 1. samples and their order depend on the data, the options and the seed only. 2.
@@ -34,6 +41,7 @@
 #include "kernels/ops/random.h"
 #include "proto/base/status.h"
 #include "worker/data/masking.h"
+#include "worker/data/pair_template.h"
 #include "worker/data/rows.h"
 #include "worker/data/source.h"
 #include "worker/data/token_store.h"
@@ -52,6 +60,8 @@ enum class SampleKind {
   kMaskedLm,
   kClassification,
   kTokenClassification,
+  kMultipleChoice,
+  kEmbedding,
   kUnlabeled,
   kUnlabeledWords
 };
@@ -66,7 +76,7 @@ struct DatasetOptions {
   SampleKind kind = SampleKind::kCausalLm;
   SourceOptions source;         // label_key is set for a classification
   int64_t sequence_length = 0;  // at least 2 for causal_lm, 1 for classification
-  int64_t labels = 0;           // classification: number of classes
+  int64_t labels = 0;           // number of classes, or of choices
   double mask_rate = 0;         // masked_lm: share of the tokens that are predicted
   RandomKey mask_key = {};      // masked_lm: of rows(); range() masks every data set alike
   // Held-out data: label_names() of the training data, whose classes it has. Absent: this is the
@@ -93,6 +103,7 @@ class Dataset {
                                                      const DatasetOptions& options,
                                                      const Tokenizer& tokenizer);
   int64_t samples() const { return samples_; }
+  int64_t rows_per_sample() const;
   int64_t tokens() const { return store_.size(); }  // of the whole data, padding not counted
   // Classes by name; empty where the labels are integers.
   const std::vector<std::string>& label_names() const { return label_names_; }
@@ -107,7 +118,8 @@ class Dataset {
   // The samples, in this order, as one batch. causal_lm: tokens = sequence_length, labels empty
   // (every valid token that follows one) but with chats; masked_lm: tokens = sequence_length,
   // labels [rows, tokens]; classification: labels [rows], of words [rows, tokens], kNoLabel without
-  // labels.
+  // labels; multiple_choice: `labels` rows a sample, labels [samples]; embedding: two rows a
+  // sample, no labels.
   TaskRows rows(std::span<const Visit> visits) const;
   // Samples [first, first + count), cut at the end of the data: evaluation.
   TaskRows range(int64_t first, int64_t count) const;
@@ -121,16 +133,22 @@ class Dataset {
   Status find_windows();
   void add_token_labels(int64_t sample, TaskRows& rows) const;
   Status load_lines(const Documents& documents, const Tokenizer& tokenizer);
+  Status add_pair(const Document& document, const Tokenizer& tokenizer);
+  Status add_pair(const Document& document, const std::string& second_key, std::string_view second,
+                  const Tokenizer& tokenizer);
+  Status add_row(const Document& document, const Tokenizer& tokenizer);
   Status add_tokens(const Document& document, const Tokenizer& tokenizer);
   void cut_at(int64_t end);
   Status add_labels(const Document& document, Labels& labels);
   // Fills in room_.
   Status find_room(const Tokenizer& tokenizer);
-  int64_t sample_start(int64_t sample) const;
-  int64_t sample_length(int64_t sample) const;
-  void copy_sample(int64_t sample, std::span<int64_t> ids) const;
+  // `row`: a sample, or one of its texts.
+  int64_t row_start(int64_t row) const;
+  int64_t row_length(int64_t row) const;
+  void copy_row(int64_t row, std::span<int64_t> ids) const;
   void label_words(int64_t sample, std::span<int64_t> labels) const;
   TaskRows rows_of(std::span<const Visit> visits, RandomKey mask_key) const;
+  TaskRows laid_out(std::span<const Visit> rows, RandomKey mask_key) const;
 
   const DatasetOptions options_;
   TokenStore store_;
@@ -142,7 +160,9 @@ class Dataset {
   std::vector<uint8_t> learned_;          // causal_lm with chats: which tokens are predicted
   std::vector<int64_t> windows_;          // the same: the windows that are samples
   std::optional<Masking> masking_;        // masked_lm
-  std::vector<int64_t> starts_;           // lines: where each sample starts, and the end
+  std::vector<int64_t> starts_;           // lines: where each row starts, and the end
+  std::optional<PairTemplate> pairs_;     // classification of pairs
+  std::vector<int64_t> first_tokens_;     // of these: how many tokens of the first text a row has
   std::vector<int64_t> labels_;           // lines: of each text, or of each word
   std::vector<int64_t> word_tokens_;      // words: where in the store each begins, or -1
   std::vector<int64_t> word_starts_;      // words: where each sample's words start, and the end

@@ -1,5 +1,7 @@
 // How documents become the samples of a data set.
 #include <algorithm>
+#include <array>
+#include <utility>
 
 #include "proto/json/value.h"
 #include "worker/data/chats.h"
@@ -11,6 +13,10 @@ namespace weft {
 namespace {
 
 bool needs_utf8(const Tokenizer& tokenizer) { return tokenizer.type() != "byte"; }
+
+Status gives_no_token(const Document& document, const std::string& key, std::string_view text) {
+  return document.refuse(key, shortened(text), "gives no token; it needs one");
+}
 
 }  // namespace
 
@@ -120,7 +126,7 @@ Status Dataset::add_tokens(const Document& document, const Tokenizer& tokenizer)
 
 // Of the line that was added last.
 void Dataset::cut_at(int64_t end) {
-  dropped_.push_back(store_.size() - end);
+  dropped_.back() += store_.size() - end;
   store_.truncate(end);
   if (word_starts_.empty()) return;
   for (auto word = static_cast<size_t>(word_starts_.back()); word < word_tokens_.size(); ++word) {
@@ -129,6 +135,7 @@ void Dataset::cut_at(int64_t end) {
 }
 
 Status Dataset::add_labels(const Document& document, Labels& labels) {
+  if (options_.kind == SampleKind::kEmbedding) return {};
   if (!is_labeled(options_.kind)) {
     labels_.insert(labels_.end(), is_words(options_.kind) ? document.words.size() : 1, kNoLabel);
     return {};
@@ -140,28 +147,76 @@ Status Dataset::add_labels(const Document& document, Labels& labels) {
   return {};
 }
 
+Status Dataset::add_pair(const Document& document, const Tokenizer& tokenizer) {
+  const std::string& key = options_.source.pair_key;
+  if (options_.kind != SampleKind::kMultipleChoice) {
+    return add_pair(document, key, document.pair, tokenizer);
+  }
+  for (size_t i = 0; i < document.choices.size(); ++i) {
+    WEFT_RETURN_IF_ERROR(add_pair(document, join_index(key, i), document.choices[i], tokenizer));
+  }
+  return {};
+}
+
+Status Dataset::add_pair(const Document& document, const std::string& second_key,
+                         std::string_view second, const Tokenizer& tokenizer) {
+  std::array<std::vector<int64_t>, 2> texts;
+  const std::array<std::pair<std::string, std::string_view>, 2> given{
+      {{options_.source.text_key, document.text}, {second_key, second}}};
+  for (size_t i = 0; i < texts.size(); ++i) {
+    auto ids = tokenizer.encode(given[i].second, false);
+    if (!ids) return document.refuse(ids.error());
+    if (ids->empty()) return gives_no_token(document, given[i].first, given[i].second);
+    texts[i] = std::move(*ids);
+  }
+  const PairLengths whole{std::ssize(texts[0]), std::ssize(texts[1])};
+  const PairLengths kept = cut_longest_first(whole, pairs_->room());
+  dropped_.back() += whole.sum() - kept.sum();
+  first_tokens_.push_back(kept.first);
+  texts[0].resize(static_cast<size_t>(kept.first));
+  texts[1].resize(static_cast<size_t>(kept.second));
+  starts_.push_back(store_.size());
+  pairs_->append(texts[0], texts[1], &store_);
+  return {};
+}
+
+Status Dataset::add_row(const Document& document, const Tokenizer& tokenizer) {
+  starts_.push_back(store_.size());
+  store_.append(tokenizer.prefix_ids());
+  const int64_t first = store_.size();
+  WEFT_RETURN_IF_ERROR(add_tokens(document, tokenizer));
+  const bool framed = first > starts_.back() || !tokenizer.suffix_ids().empty();
+  if (store_.size() == first && !(options_.kind == SampleKind::kUnlabeled && framed)) {
+    const std::string_view content =
+        is_words(options_.kind) ? document.words.front() : document.text;
+    return gives_no_token(document, options_.source.text_key, content);
+  }
+  cut_at(std::min(store_.size(), first + room_));
+  store_.append(tokenizer.suffix_ids());
+  return {};
+}
+
 Status Dataset::load_lines(const Documents& documents, const Tokenizer& tokenizer) {
   WEFT_RETURN_IF_ERROR(find_room(tokenizer));
+  const bool two_rows = options_.kind == SampleKind::kEmbedding;
+  if (!options_.source.pair_key.empty() && !two_rows) {
+    WEFT_ASSIGN_OR_RETURN(pairs_, PairTemplate::create(tokenizer, options_.sequence_length));
+  }
   Labels labels(options_.source.label_key, options_.labels, options_.label_names,
                 options_.first_labels);
   const auto visit = [&](const Document& document) -> Status {
     WEFT_RETURN_IF_ERROR(check_document(document, options_, needs_utf8(tokenizer)));
-    starts_.push_back(store_.size());
-    store_.append(tokenizer.prefix_ids());
-    const int64_t first = store_.size();
-    WEFT_RETURN_IF_ERROR(add_tokens(document, tokenizer));
-    if (store_.size() == first) {
-      const std::string_view content =
-          is_words(options_.kind) ? document.words.front() : document.text;
-      return document.refuse(options_.source.text_key, shortened(content),
-                             "gives no token; a text to classify needs one");
+    dropped_.push_back(0);
+    WEFT_RETURN_IF_ERROR(pairs_ ? add_pair(document, tokenizer) : add_row(document, tokenizer));
+    if (two_rows) {
+      Document second = document;
+      second.text = document.pair;
+      WEFT_RETURN_IF_ERROR(add_row(second, tokenizer));
     }
-    cut_at(std::min(store_.size(), first + room_));
-    store_.append(tokenizer.suffix_ids());
     return add_labels(document, labels);
   };
   WEFT_RETURN_IF_ERROR(documents(visit));
-  samples_ = std::ssize(starts_);
+  samples_ = std::ssize(dropped_);
   if (samples_ == 0) return Status(Code::kInvalidArgument, "the data is empty: it has no row");
   starts_.push_back(store_.size());
   if (is_words(options_.kind)) word_starts_.push_back(std::ssize(word_tokens_));

@@ -21,7 +21,7 @@ struct TaskRows {
   // causal_lm: [rows, tokens], the token itself where it is to be predicted, else kNoLabel (the
   // task shifts); empty: every valid token that follows a valid one of its document.
   // masked_lm, token_classification: [rows, tokens], kNoLabel where nothing is predicted.
-  // sequence_classification: [rows].
+  // sequence_classification: [rows]. multiple_choice: one for the rows of each question.
   std::vector<int64_t> labels;
 };
 

@@ -51,10 +51,17 @@ Status read_label(const json& value, const std::string& key, Document* document)
   return {};
 }
 
+// Which of the choices is right: they have no names.
+Status check_choice(const json& value, const std::string& key, const Document& document) {
+  if (value.is_number_integer()) return {};
+  return document.refuse(key, shown(value), "must be the number of a choice, from 0");
+}
+
 Status read_labels(const SourceOptions& options, const json& row, Document* document) {
   const std::string& key = options.label_key;
   const auto found = row.find(key);
   if (found == row.end()) return lacks(*document, key, row);
+  if (options.choices > 0) WEFT_RETURN_IF_ERROR(check_choice(*found, key, *document));
   if (!options.words) return read_label(*found, key, document);
   if (!found->is_array()) {
     return document->refuse(key, shown(*found), "must be a list with a label for each word");
@@ -70,6 +77,24 @@ Status read_labels(const SourceOptions& options, const json& row, Document* docu
   return {};
 }
 
+Status read_choices(const SourceOptions& options, const json& list, Document* document) {
+  const std::string& key = options.pair_key;
+  if (!list.is_array()) {
+    return document->refuse(key, shown(list), "must be a list of texts, as in [\"one\", \"two\"]");
+  }
+  if (static_cast<int64_t>(list.size()) != options.choices) {
+    return document->refuse(key, std::to_string(list.size()) + " texts",
+                            "must have " + std::to_string(options.choices) +
+                                ", as the task has labels: " + std::to_string(options.choices));
+  }
+  for (size_t i = 0; i < list.size(); ++i) {
+    const std::string at = join_index(key, i);
+    if (!list[i].is_string()) return document->refuse(at, shown(list[i]), "must be a string");
+    document->choices.push_back(list[i].get<std::string>());
+  }
+  return {};
+}
+
 Status read_words(const SourceOptions& options, const json& list, Document* document) {
   if (!list.is_array()) {
     return document->refuse(options.text_key, shown(list),
@@ -81,6 +106,16 @@ Status read_words(const SourceOptions& options, const json& list, Document* docu
     document->words.push_back(list[i].get<std::string>());
     if (document->words.back().empty()) return document->refuse(at, "\"\"", "must not be empty");
   }
+  return {};
+}
+
+Status read_pair(const SourceOptions& options, const json& row, Document* document) {
+  const std::string& key = options.pair_key;
+  const auto found = row.find(key);
+  if (found == row.end()) return lacks(*document, key, row);
+  if (options.choices > 0) return read_choices(options, *found, document);
+  if (!found->is_string()) return document->refuse(key, shown(*found), "must be a string");
+  document->pair = found->get_ref<const std::string&>();
   return {};
 }
 
@@ -122,6 +157,7 @@ Status visit_line(const SourceOptions& options, std::string_view line, Document 
                            key == options.text_key ? "must be a string, or a list of messages"
                                                    : "must be a list of messages");
   }
+  if (!options.pair_key.empty()) WEFT_RETURN_IF_ERROR(read_pair(options, *row, &document));
   if (!options.label_key.empty()) WEFT_RETURN_IF_ERROR(read_labels(options, *row, &document));
   if (options.words || !document.text.empty() || content->is_string()) return visit(document);
   const Result<Conversation> chat = read_chat(line, limits, key);
@@ -129,23 +165,6 @@ Status visit_line(const SourceOptions& options, std::string_view line, Document 
   document.text = line;
   document.chat = &*chat;
   return visit(document);
-}
-
-Status visit_lines(const SourceOptions& options, std::string_view bytes, const std::string& name,
-                   const std::function<Status(const Document&)>& visit) {
-  int64_t number = 0;
-  while (!bytes.empty()) {
-    const size_t end = bytes.find('\n');
-    std::string_view line = bytes.substr(0, end);
-    bytes.remove_prefix(end == std::string_view::npos ? bytes.size() : end + 1);
-    ++number;
-    if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
-    Document document;
-    document.file = name;
-    document.line = number;
-    WEFT_RETURN_IF_ERROR(visit_line(options, line, std::move(document), visit));
-  }
-  return {};
 }
 
 }  // namespace
@@ -196,13 +215,30 @@ Result<std::vector<SourceFile>> input_files(const std::string& path) {
   return files;
 }
 
+Status for_each_row(std::string_view bytes, const std::string& name, const SourceOptions& options,
+                    const std::function<Status(const Document&)>& visit) {
+  int64_t number = 0;
+  while (!bytes.empty()) {
+    const size_t end = bytes.find('\n');
+    std::string_view line = bytes.substr(0, end);
+    bytes.remove_prefix(end == std::string_view::npos ? bytes.size() : end + 1);
+    ++number;
+    if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
+    Document document;
+    document.file = name;
+    document.line = number;
+    WEFT_RETURN_IF_ERROR(visit_line(options, line, std::move(document), visit));
+  }
+  return {};
+}
+
 Status for_each_document(const std::vector<SourceFile>& files, const SourceOptions& options,
                          const std::function<Status(const Document&)>& visit) {
   for (const SourceFile& file : files) {
     const Result<data::MappedFile> mapped = data::MappedFile::open(file.path);
     if (!mapped) return mapped.error().with_prefix(file.name);
     if (options.format == InputFormat::kJsonl) {
-      WEFT_RETURN_IF_ERROR(visit_lines(options, mapped->bytes(), file.name, visit));
+      WEFT_RETURN_IF_ERROR(for_each_row(mapped->bytes(), file.name, options, visit));
     } else if (!mapped->bytes().empty()) {
       Document document;
       document.text = mapped->bytes();

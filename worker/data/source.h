@@ -3,10 +3,11 @@
 //
 // text: each file is a document, in the order of the list. jsonl: each line is one, an object with
 // the text under `text_key` and, for classification, its label under `label_key` (an integer or a
-// string), or, of words, a list of words and a list of as many labels; further keys are allowed,
-// blank lines are skipped. Instead of a text there may be the
-// messages of a chat (a list, as OpenAI's fine-tuning files have it), under `text_key` or, where
-// that is absent, under "messages"; with the row's "tools", where it has some.
+// string), or, of words, a list of words and a list of as many labels, and for a pair a second text
+// under `pair_key`, or for a choice a list of texts and the number of one of them; further keys are
+// allowed, blank lines are skipped. Instead of a text there may be the messages of a chat (a list,
+// as OpenAI's fine-tuning files have it), under `text_key` or, where that is absent, under
+// "messages"; with the row's "tools", where it has some.
 //
 // Thread safety: free functions. Ownership: none kept; a Document's views end with the visit.
 // Invariant: an error about what a file holds names the file as its owner calls it, and the line;
@@ -31,7 +32,9 @@ struct SourceOptions {
   InputFormat format = InputFormat::kText;
   std::string text_key = "text";
   std::string label_key;  // empty: no labels are read
+  std::string pair_key;   // empty: there is no second text
   bool words = false;     // the text is a list of words
+  int64_t choices = 0;    // the second text is a list of so many; 0: one text
   int64_t line_bytes_max = int64_t{16} << 20;
 };
 
@@ -44,7 +47,9 @@ struct SourceFile {
 using Label = std::variant<int64_t, std::string>;
 
 struct Document {
-  std::string_view text;  // of a chat, the line as it stands
+  std::string_view text;             // of a chat, the line as it stands
+  std::string_view pair;             // the second text
+  std::vector<std::string> choices;  // the second texts, where it is a list
   const Conversation* chat = nullptr;
   std::vector<std::string> words;  // of a list of words, whose text is empty
   std::string file;                // the file's name
@@ -67,5 +72,9 @@ Result<std::vector<SourceFile>> input_files(const std::string& path);
 // UTF-8 in jsonl, no object, missing key, wrong type, a line too long. No document is no error.
 Status for_each_document(const std::vector<SourceFile>& files, const SourceOptions& options,
                          const std::function<Status(const Document&)>& visit);
+
+// The same of the bytes of a JSONL file, `name` to its owner.
+Status for_each_row(std::string_view bytes, const std::string& name, const SourceOptions& options,
+                    const std::function<Status(const Document&)>& visit);
 
 }  // namespace weft

@@ -21,7 +21,8 @@ Status check_range(const std::string& what, const std::vector<int64_t>& values, 
 }
 
 bool classifies_sequences(const Case& golden) {
-  return head_kind(golden.task_type) == HeadKind::kSequence;
+  const auto kind = head_kind(golden.task_type);
+  return kind == HeadKind::kSequence || kind == HeadKind::kChoice;
 }
 
 // Classes of what has a label.
@@ -41,7 +42,13 @@ Status check_rows(const Case& golden, const TaskRows& rows, const std::string& p
     return wrong(prefix + "input_ids", std::to_string(rows.tokens) + " tokens",
                  "must be at most the model's positions, " + std::to_string(config.tokens_max()));
   }
-  const int64_t labels = classifies_sequences(golden) ? rows.rows : rows.rows * rows.tokens;
+  if (golden.task_type == "embedding") {
+    if (rows.labels.empty() && rows.rows % 2 == 0) return {};
+    return wrong(prefix + "input_ids", std::to_string(rows.rows) + " rows",
+                 "must be even, without labels: rows i and n + i are a pair");
+  }
+  const int64_t labels =
+      classifies_sequences(golden) ? rows.rows / golden.rows_together() : rows.rows * rows.tokens;
   if (static_cast<int64_t>(rows.labels.size()) != labels || labels == 0) {
     return wrong(prefix + "labels", std::to_string(rows.labels.size()) + " elements",
                  "must have " + std::to_string(labels));
@@ -97,10 +104,12 @@ Status check_case(const Case& golden) {
     return wrong("loss", "absent or no scalar", "must be a scalar in case.safetensors");
   }
   WEFT_RETURN_IF_ERROR(check_shape(golden, "last_hidden_state", {rows, tokens, config.hidden}));
+  WEFT_RETURN_IF_ERROR(check_shape(golden, "embedding", {rows, config.hidden}));
   const int64_t classes = classes_of(golden);
-  WEFT_RETURN_IF_ERROR(check_shape(
-      golden, "logits",
-      classifies_sequences(golden) ? Shape{rows, classes} : Shape{rows, tokens, classes}));
+  WEFT_RETURN_IF_ERROR(check_shape(golden, "logits",
+                                   classifies_sequences(golden)
+                                       ? Shape{rows / golden.rows_together(), classes}
+                                       : Shape{rows, tokens, classes}));
   return check_gradients(golden);
 }
 

@@ -38,15 +38,17 @@ Result<std::vector<int64_t>> read_integers(const SafetensorsFile& file, const st
   return values;
 }
 
-Result<TaskRows> read_rows(const SafetensorsFile& file, const std::string& prefix) {
+Result<TaskRows> read_rows(const SafetensorsFile& file, const std::string& prefix,
+                           int64_t choices) {
   TaskRows rows;
   const SafetensorInfo* ids = file.find(prefix + "input_ids");
-  if (ids == nullptr || ids->shape.size() != 2) {
-    return fail(Code::kInvalidArgument,
-                file.path() + ": no " + prefix + "input_ids [rows, tokens]");
+  const size_t dims = choices > 1 ? 3 : 2;
+  if (ids == nullptr || ids->shape.size() != dims || (dims == 3 && ids->shape[1] != choices)) {
+    return fail(Code::kInvalidArgument, file.path() + ": no " + prefix + "input_ids [rows, " +
+                                            (dims == 3 ? "choices, " : "") + "tokens]");
   }
-  rows.rows = ids->shape[0];
-  rows.tokens = ids->shape[1];
+  rows.rows = ids->shape[0] * choices;
+  rows.tokens = ids->shape.back();
   WEFT_ASSIGN_OR_RETURN(rows.ids, read_integers(file, prefix + "input_ids"));
   WEFT_ASSIGN_OR_RETURN(rows.positions, read_integers(file, prefix + "position_ids"));
   WEFT_ASSIGN_OR_RETURN(rows.token_types, read_integers(file, prefix + "token_type_ids"));
@@ -57,7 +59,7 @@ Result<TaskRows> read_rows(const SafetensorsFile& file, const std::string& prefi
   for (int64_t value : mask) rows.valid.push_back(value != 0 ? 1 : 0);
   const auto fits = [&](size_t size) { return size == 0 || size == rows.ids.size(); };
   const bool labels_fit =
-      fits(rows.labels.size()) || static_cast<int64_t>(rows.labels.size()) == rows.rows;
+      fits(rows.labels.size()) || static_cast<int64_t>(rows.labels.size()) == rows.rows / choices;
   if (!fits(rows.positions.size()) || !fits(rows.token_types.size()) ||
       !fits(rows.documents.size()) || !fits(rows.valid.size()) || !labels_fit) {
     return fail(Code::kInvalidArgument,
@@ -66,10 +68,17 @@ Result<TaskRows> read_rows(const SafetensorsFile& file, const std::string& prefi
   return rows;
 }
 
+// Of input_ids [rows, choices, tokens].
+int64_t choices_of(const SafetensorsFile& file) {
+  const SafetensorInfo* ids = file.find("input_ids");
+  return ids == nullptr || ids->shape.size() != 3 ? 0 : ids->shape[1];
+}
+
 Status read_tensors(const SafetensorsFile& file, Case& golden) {
   for (const auto& [name, info] : file.tensors()) {
     const bool output = name == "loss" || name == "logits" || name == "last_hidden_state" ||
-                        name.starts_with("grad.") || name.starts_with("merged.");
+                        name == "embedding" || name.starts_with("grad.") ||
+                        name.starts_with("merged.");
     if (!output) continue;
     if (info.shape.size() > Shape::kDimsMax) {
       return Status::invalid(file.path() + ": " + name, std::to_string(info.shape.size()) + " dims",
@@ -87,8 +96,11 @@ Result<std::string> task_type(const std::string& task) {
   if (task == "masked") return std::string("masked_lm");
   if (task == "sequence") return std::string("sequence_classification");
   if (task == "token") return std::string("token_classification");
-  return fail(
-      Status::invalid("task", task, "must be one of causal, packed, masked, sequence, token"));
+  if (task == "choice") return std::string("multiple_choice");
+  if (task == "embedding") return std::string("embedding");
+  return fail(Status::invalid("task", task,
+                              "must be one of causal, packed, masked, sequence, token, choice, "
+                              "embedding"));
 }
 
 // at() and get() throw on a malformed file; read_trajectory's caller turns that into a Status.
@@ -193,6 +205,29 @@ Result<std::map<std::string, double>> read_bf16_errors(const fs::path& path) {
   return errors;
 }
 
+// Files may hold a trunk's parameters under other names than the usual ones.
+void use_usual_names(Case& golden) {
+  std::map<std::string, std::string> usual;
+  for (const ParameterInfo& info : golden.folder.family->plan(*golden.folder.config, 1, 0)) {
+    for (const std::string& name : golden.folder.family->file_names(info.name)) {
+      usual.emplace(name, info.name);
+    }
+  }
+  for (const auto& [name, own] : usual) {
+    if (auto node = golden.tensors.extract("grad." + name)) {
+      node.key() = "grad." + own;
+      golden.tensors.insert(std::move(node));
+    }
+    if (auto node = golden.trajectory.parameter_norms_after.extract(name)) {
+      node.key() = own;
+      golden.trajectory.parameter_norms_after.insert(std::move(node));
+    }
+  }
+  for (std::string& name : golden.zero_gradients) {
+    if (const auto found = usual.find(name); found != usual.end()) name = found->second;
+  }
+}
+
 }  // namespace
 
 Result<Case> read_case(const std::string& folder) {
@@ -202,18 +237,23 @@ Result<Case> read_case(const std::string& folder) {
   WEFT_RETURN_IF_ERROR(read_adapter(root / "adapter", golden));
   WEFT_ASSIGN_OR_RETURN(const SafetensorsFile file,
                         SafetensorsFile::open((root / "case.safetensors").string()));
-  WEFT_ASSIGN_OR_RETURN(golden.inputs, read_rows(file, ""));
+  if (head_kind(golden.task_type) == HeadKind::kChoice) {
+    golden.folder.labels = choices_of(file);
+  }
+  WEFT_ASSIGN_OR_RETURN(golden.inputs, read_rows(file, "", golden.rows_together()));
   WEFT_ASSIGN_OR_RETURN(golden.compared, read_integers(file, "attention_mask"));
   if (golden.compared.empty()) golden.compared.assign(golden.inputs.ids.size(), 1);
   WEFT_RETURN_IF_ERROR(read_tensors(file, golden));
   WEFT_ASSIGN_OR_RETURN(const SafetensorsFile batches,
                         SafetensorsFile::open((root / "batches.safetensors").string()));
   for (int i = 0; batches.find(std::to_string(i) + ".input_ids") != nullptr; ++i) {
-    WEFT_ASSIGN_OR_RETURN(TaskRows rows, read_rows(batches, std::to_string(i) + "."));
+    WEFT_ASSIGN_OR_RETURN(TaskRows rows,
+                          read_rows(batches, std::to_string(i) + ".", golden.rows_together()));
     golden.batches.push_back(std::move(rows));
   }
   WEFT_ASSIGN_OR_RETURN(golden.trajectory,
                         read_trajectory(root / "trajectory.json", golden.batches.size()));
+  use_usual_names(golden);
   WEFT_ASSIGN_OR_RETURN(golden.bf16_errors, read_bf16_errors(root / "bf16.json"));
   if (Status status = check_case(golden); !status.ok()) return fail(status.with_prefix(folder));
   return golden;

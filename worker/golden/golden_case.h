@@ -61,6 +61,11 @@ struct Case {
   // PyTorch's errors in bfloat16 by tensor ("logits", "grad.*") and by kind of number ("loss",
   // "grad_norm", "norm after"); empty: not derived.
   std::map<std::string, double> bf16_errors;
+
+  // As the task has it.
+  int64_t rows_together() const {
+    return head_kind(task_type) == HeadKind::kChoice ? folder.labels : 1;
+  }
 };
 
 // Whether tensors, rows and configuration fit together, so that no index leaves a tensor.

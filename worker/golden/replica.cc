@@ -77,20 +77,27 @@ double Replica::sum_over_replicas(double value) {
 double Replica::loss_of(const TaskRows& rows) {
   Context cx = rank_.context();
   double sum = 0;
-  for (const Part& part : micro_batches(rank_.mesh, rows.rows, 0)) {
+  for (const Part& part : micro_batches(rank_.mesh, rows.rows, 0, task_->rows_together())) {
     const Tensor loss = task_->loss_sum(cx, *trunk_, task_->assemble(rows, part));
     sum += read_scalar(loss);
   }
   return sum_over_replicas(sum) / static_cast<double>(task_->label_count(rows));
 }
 
+Part Replica::own_rows(const TaskRows& rows) const {
+  const int64_t together = task_->rows_together();
+  const Part questions =
+      part_of(rows.rows / together, rank_.mesh.size(Axis::kData), rank_.mesh.index(Axis::kData));
+  return {questions.start * together, questions.length * together};
+}
+
 double Replica::gradients_of(const TaskRows& rows, int64_t count) {
-  const int64_t mine =
-      part_of(rows.rows, rank_.mesh.size(Axis::kData), rank_.mesh.index(Axis::kData)).length;
-  const int64_t size = count > 1 ? (mine + count - 1) / count : 0;
+  const int64_t together = task_->rows_together();
+  const int64_t mine = own_rows(rows).length / together;
+  const int64_t size = count > 1 ? (mine + count - 1) / count * together : 0;
   const double labels = static_cast<double>(task_->label_count(rows));
   double sum = 0;
-  for (const Part& part : micro_batches(rank_.mesh, rows.rows, size)) {
+  for (const Part& part : micro_batches(rank_.mesh, rows.rows, size, together)) {
     Tape tape;
     Context cx = rank_.context();
     cx.tape = &tape;
@@ -118,8 +125,7 @@ double Replica::norm_of(const Parameter& parameter, const std::vector<double>& m
 
 double Replica::outputs(const Case& golden, Comparer& comparer) {
   Context cx = rank_.context();
-  const Part rows =
-      part_of(golden.inputs.rows, rank_.mesh.size(Axis::kData), rank_.mesh.index(Axis::kData));
+  const Part rows = own_rows(golden.inputs);
   const TaskBatch batch = task_->assemble(golden.inputs, rows);
   if (golden.tensors.contains("last_hidden_state")) {
     const Tensor hidden = trunk_->forward(cx, batch.tokens);
@@ -130,7 +136,22 @@ double Replica::outputs(const Case& golden, Comparer& comparer) {
     const Tensor logits = task_->logits(cx, *trunk_, batch);
     compare_logits(golden, batch, at_least_single(cx, logits), comparer);
   }
+  if (golden.tensors.contains("embedding")) {
+    const Tensor vectors = task_->logits(cx, *trunk_, batch);
+    compare_embedding(golden, at_least_single(cx, vectors), comparer);
+  }
   return loss_of(golden.inputs);
+}
+
+void Replica::compare_embedding(const Case& golden, const Tensor& vectors, Comparer& comparer) {
+  const Expected& expected = golden.tensors.at("embedding");
+  double difference = 0, scale = 0;
+  const std::vector<double> values = wide_values(vectors);
+  for (size_t i = 0; i < values.size(); ++i) {
+    widen(scale, std::abs(double{expected.values[i]}));
+    widen(difference, comparer.difference(values[i], expected.values[i]));
+  }
+  comparer.part("embedding", difference, scale);
 }
 
 int64_t Replica::own_place(const TaskBatch& batch, int64_t token) const {
@@ -180,10 +201,10 @@ void Replica::compare_logits(const Case& golden, const TaskBatch& batch, const T
       if (of_tokens && golden.compared[static_cast<size_t>(at)] == 0) continue;
       const float* wanted = expected.values.data() + at * width;
       for (int64_t i = 0; i < width; ++i) widen(scale, std::abs(double{wanted[i]}));
-      const int64_t b = row - batch.tokens.first_row;
+      const int64_t b = row - batch.tokens.first_row / task_->rows_together();
       const int64_t t = of_tokens ? own_place(batch, token) : 0;
       if (b < 0 || b >= logits.dim(0) || t < 0 || (of_tokens && t >= logits.dim(1))) continue;
-      if (!of_tokens && pooled[static_cast<size_t>(b)] < 0) continue;
+      if (!of_tokens && pooled[static_cast<size_t>(b * task_->rows_together())] < 0) continue;
       const int64_t line = of_tokens ? b * logits.dim(1) + t : b;
       const double* mine = values.data() + line * columns.length;
       for (int64_t i = 0; i < columns.length; ++i) {

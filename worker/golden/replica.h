@@ -35,9 +35,11 @@ class Replica {
   double norm_of(const Parameter& parameter, const std::vector<double>& master);
 
  private:
+  Part own_rows(const TaskRows& rows) const;
   double sum_over_replicas(double value);
   // Of a token of a row among this rank's; -1 where it has another.
   int64_t own_place(const TaskBatch& batch, int64_t token) const;
+  void compare_embedding(const Case& golden, const Tensor& vectors, Comparer& comparer);
   void compare_hidden(const Case& golden, const TaskBatch& batch, const Tensor& joined,
                       Comparer& comparer);
   void compare_logits(const Case& golden, const TaskBatch& batch, const Tensor& logits,

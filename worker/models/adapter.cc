@@ -98,7 +98,7 @@ ParameterInfo adapter_of(const ParameterInfo& weight, const Adapter& adapter,
 
 // Whether PEFT, which looks at every layer of a model, would adapt one of a head too.
 bool names_head(const std::string& target, const ModelFamily& family, const ModelConfig& config) {
-  for (const HeadKind kind : {HeadKind::kSequence, HeadKind::kToken, HeadKind::kMasked}) {
+  for (const HeadKind kind : kHeadKinds) {
     const auto head = family.head(config, kind, /*labels=*/2);
     const auto named = [&](const HeadLayer& layer) { return ends_with_name(layer.name, target); };
     if (head && std::ranges::any_of(head->layers, named)) return true;

@@ -43,6 +43,8 @@ struct Dialect {
   ops::Activation pooler_activation = ops::Activation::kTanh;
   bool pooler_dropout = false;  // also before the pooler
   std::string_view sequence_classes;
+  std::string_view choice_pooler;  // of a choice, whose number is the layer classifier's
+  bool choice_dropout = true;      // classes' dropout, where they have one; else the blocks'
   std::string_view masked, masked_norm, vocabulary_bias;
   bool masked_gelu = false;  // whatever the blocks' activation is
 };

@@ -14,6 +14,16 @@ Head sequence_head(const Dialect& dialect, const Config& config, int64_t labels)
   return {.pooled = PooledToken::kFirst, .layers = {pooler, classes}};
 }
 
+Head choice_head(const Dialect& dialect, const Config& config) {
+  const double dropout =
+      dialect.choice_dropout ? config.classifier_dropout.value_or(config.dropout) : config.dropout;
+  const HeadLayer pooler{.name = std::string(dialect.choice_pooler),
+                         .out = config.hidden,
+                         .activation = dialect.pooler_activation};
+  const HeadLayer score{.name = "classifier", .out = 1, .dropout = dropout};
+  return {.pooled = PooledToken::kFirst, .layers = {pooler, score}};
+}
+
 Head token_head(const Dialect& dialect, const Config& config, int64_t labels) {
   const double dropout =
       dialect.distilled ? config.dropout : config.classifier_dropout.value_or(config.dropout);
@@ -36,6 +46,7 @@ Head masked_head(const Dialect& dialect, const Config& config) {
 Head head(const Dialect& dialect, const Config& config, HeadKind kind, int64_t labels) {
   if (kind == HeadKind::kSequence) return sequence_head(dialect, config, labels);
   if (kind == HeadKind::kToken) return token_head(dialect, config, labels);
+  if (kind == HeadKind::kChoice) return choice_head(dialect, config);
   return masked_head(dialect, config);
 }
 

@@ -175,16 +175,18 @@ void refuse_what_changes_the_model(ConfigReader& reader, const std::string& fami
 
 void write_head(nlohmann::json& json, const ModelConfig& config, const ExportHead& head,
                 const std::string& prefix, const std::string& language_model) {
-  const char* classes =
-      head.classes == HeadKind::kToken ? "ForTokenClassification" : "ForSequenceClassification";
-  json["architectures"] =
-      nlohmann::json::array({head.labels > 0 ? prefix + classes : language_model});
+  const char* classes = head.classes == HeadKind::kToken    ? "ForTokenClassification"
+                        : head.classes == HeadKind::kChoice ? "ForMultipleChoice"
+                                                            : "ForSequenceClassification";
+  json["architectures"] = nlohmann::json::array({head.none         ? prefix + "Model"
+                                                 : head.labels > 0 ? prefix + classes
+                                                                   : language_model});
   const std::vector<int64_t>& ends = config.eos_token_ids;
   const bool other = head.end_of_text && std::ranges::find(ends, *head.end_of_text) == ends.end();
   json["bos_token_id"] = id_or_null(other ? head.end_of_text : config.bos_token_id);
   json["eos_token_id"] = other ? nlohmann::json(*head.end_of_text) : ids_or_null(ends);
   json["pad_token_id"] = id_or_null(config.pad_token_id ? config.pad_token_id : head.end_of_text);
-  if (head.labels > 0) {
+  if (head.labels > 0 && head.classes != HeadKind::kChoice) {
     if (head.classes == HeadKind::kSequence) json["problem_type"] = "single_label_classification";
     for (int64_t i = 0; i < head.labels; ++i) {
       const auto index = static_cast<size_t>(i);

@@ -4,6 +4,7 @@
 // Thread safety: values and pure functions.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -20,8 +21,12 @@ struct ModelConfig;
 enum class HeadKind : uint8_t {
   kSequence,  // one of so many classes for a row
   kToken,     // for each token
+  kChoice,    // a number for a row, of which the largest of a question's rows is its choice
   kMasked,    // the vocabulary for each token: the table of tokens, turned round
 };
+
+inline constexpr std::array kHeadKinds{HeadKind::kSequence, HeadKind::kToken, HeadKind::kChoice,
+                                       HeadKind::kMasked};
 
 // That of a task by its type's name; nothing for a causal_lm, whose head is the trunk's, and for
 // what is no type.
@@ -42,7 +47,7 @@ struct HeadLayer {
 
 struct Head {
   PooledToken pooled = PooledToken::kEvery;
-  std::vector<HeadLayer> layers;  // kSequence, kToken: the last gives the classes
+  std::vector<HeadLayer> layers;  // but of kMasked: the last gives the classes
   double epsilon = 0;             // of the norms
   // kMasked: of what is added to the product with the table of tokens; empty: nothing is.
   std::string vocabulary_bias;

@@ -27,14 +27,18 @@ Result<std::string> read_text(const fs::path& path) {
   return text;
 }
 
-// What the architecture's head classifies, if anything.
-std::optional<HeadKind> classes_of(const nlohmann::json& config) {
+std::string architecture_of(const nlohmann::json& config) {
   const auto names = config.find("architectures");
   const bool named =
       names != config.end() && names->is_array() && !names->empty() && names->front().is_string();
-  const std::string name = named ? names->front().get<std::string>() : "";
+  return named ? names->front().get<std::string>() : "";
+}
+
+// What the architecture's head classifies, if anything.
+std::optional<HeadKind> classes_of(const std::string& name) {
   if (name.ends_with("ForSequenceClassification")) return HeadKind::kSequence;
   if (name.ends_with("ForTokenClassification")) return HeadKind::kToken;
+  if (name.ends_with("ForMultipleChoice")) return HeadKind::kChoice;
   return std::nullopt;
 }
 
@@ -122,7 +126,7 @@ std::string shown(const std::vector<int64_t>& shape) {
 // Names in files of whatever heads the family has.
 std::set<std::string> head_names(const ModelFamily& family, const ModelConfig& config) {
   std::set<std::string> names;
-  for (const HeadKind kind : {HeadKind::kSequence, HeadKind::kToken, HeadKind::kMasked}) {
+  for (const HeadKind kind : kHeadKinds) {
     const auto head = family.head(config, kind, /*labels=*/2);
     if (!head) continue;
     for (const ParameterInfo& info : head_plan(*head, config, "", 1, 0)) {
@@ -156,9 +160,11 @@ Result<HfFolder> open_hf_folder(const std::string& path) {
   Result<ModelConfigPtr> config = folder.family->parse_config(folder.config_text);
   if (!config) return named(config.error());
   folder.config = std::move(*config);
-  if (const auto classes = classes_of(*json)) {
+  const std::string architecture = architecture_of(*json);
+  folder.trunk_only = architecture.ends_with("Model") && !architecture.ends_with("LMHeadModel");
+  if (const auto classes = classes_of(architecture)) {
     folder.classes = *classes;
-    folder.labels = labels_of(*json);
+    folder.labels = *classes == HeadKind::kChoice ? 1 : labels_of(*json);
     if (folder.labels < 1) {
       return named(Status::invalid("num_labels", std::to_string(folder.labels),
                                    "must be at least 1: it is the number of classes"));

@@ -25,6 +25,7 @@ struct HfFolder {
   std::string tokenizer_file;              // full path of tokenizer.json; empty: none
   int64_t labels = 0;                      // of a classification head, as config.json says; 0: none
   HeadKind classes = HeadKind::kSequence;  // what has one of these
+  bool trunk_only = false;                 // no head at all: BertModel
   std::vector<std::string> label_names;    // of the classes in order; empty: LABEL_0, ... or none
 };
 

@@ -177,6 +177,7 @@ struct ExportHead {
   int64_t labels = 0;                      // 0: a language model; else a classification,
   HeadKind classes = HeadKind::kSequence;  // of these
   std::vector<std::string> label_names;    // empty: LABEL_0, LABEL_1, ...
+  bool none = false;                       // the trunk alone
   // Of the tokenizer that the model learned with. It pads where the configuration has no such token
   // (without one, transformers classifies one row at a time only), and begins and ends texts where
   // the configuration's ends, a family's defaults, do not name it.

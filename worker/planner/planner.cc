@@ -150,10 +150,14 @@ class Planner {
     }
     const int64_t given = spec.training().micro_batch_size();
     const int64_t rows = share(spec.training().batch_size(), spec.parallel().data());
+    if (std::ranges::any_of(spec.tasks(), embeds)) return {rows};
     if (given > 0) return {std::min(given, rows)};
     std::vector<int64_t> sizes;
-    for (int64_t size = rows; size > 1; size = share(size, 2)) sizes.push_back(size);
-    sizes.push_back(1);
+    const int64_t least = rows_together(spec);
+    for (int64_t size = rows; size > least; size = share(size / least, 2) * least) {
+      sizes.push_back(size);
+    }
+    sizes.push_back(least);
     return sizes;
   }
 

@@ -90,7 +90,7 @@ double of_magnitudes(const ModelConfig& config, std::span<const ShardSize> shard
 double share_with_logits(const proto::JobSpec& spec) {
   double most = 0;
   for (const proto::TaskSpec& task : spec.tasks()) {
-    if (classifies(task)) continue;
+    if (!models_language(task)) continue;
     most = std::max(most, task.type() == proto::TASK_TYPE_MASKED_LM ? task.mask_rate() : 1.0);
   }
   return most;

@@ -20,6 +20,27 @@ std::vector<double> softmax(std::span<const float> logits) {
   return shares;
 }
 
+struct Rows {
+  std::vector<float> values;
+  size_t width = 0;
+};
+
+// What the task gives of all of them.
+Result<Rows> finite_logits(Rank& rank, LoadedModel& model, const Dataset& texts) {
+  const TaskRows rows = texts.range(0, texts.samples());
+  Context cx = rank.context();
+  const TaskBatch batch = model.task->assemble(rows, {0, rows.rows});
+  const Tensor logits = ops::cast(cx, model.task->logits(cx, *model.trunk, batch), DType::kF32);
+  Rows found{logits.to_vector<float>(), static_cast<size_t>(logits.shape()[-1])};
+  if (std::ranges::all_of(found.values, [](float value) { return std::isfinite(value); })) {
+    return found;
+  }
+  return fail(Code::kFailedPrecondition,
+              model.folder.path +
+                  " gives scores that are no finite numbers; its weights may be "
+                  "broken, or too large for the precision");
+}
+
 }  // namespace
 
 std::map<std::string, double> evaluate(Rank& rank, LoadedModel& model, const Dataset& data,
@@ -30,30 +51,32 @@ std::map<std::string, double> evaluate(Rank& rank, LoadedModel& model, const Dat
     Context cx = rank.context();
     const TaskBatch batch = model.task->assemble(rows, {0, rows.rows});
     sums.add(model.task->evaluate(cx, *model.trunk, batch));
-    if (on_samples) on_samples(first + rows.rows, model.task->metrics(sums).at("loss"));
+    if (!on_samples) continue;
+    const int64_t done = std::min(first + rows_at_once, data.samples());
+    on_samples(done, model.task->metrics(sums).at("loss"));
   }
   return model.task->metrics(sums);
 }
 
 Result<std::vector<std::vector<double>>> class_probabilities(Rank& rank, LoadedModel& model,
                                                              const Dataset& texts) {
-  const TaskRows rows = texts.range(0, texts.samples());
-  Context cx = rank.context();
-  const TaskBatch batch = model.task->assemble(rows, {0, rows.rows});
-  const Tensor logits = ops::cast(cx, model.task->logits(cx, *model.trunk, batch), DType::kF32);
-  const std::vector<float> values = logits.to_vector<float>();
-  if (!std::ranges::all_of(values, [](float value) { return std::isfinite(value); })) {
-    return fail(Code::kFailedPrecondition,
-                model.folder.path +
-                    " gives scores that are no finite numbers; its weights may be "
-                    "broken, or too large for the precision");
-  }
+  WEFT_ASSIGN_OR_RETURN(const Rows scores, finite_logits(rank, model, texts));
   std::vector<std::vector<double>> probabilities;
-  const auto classes = static_cast<size_t>(logits.shape()[-1]);
-  for (size_t at = 0; at < values.size(); at += classes) {
-    probabilities.push_back(softmax(std::span(values).subspan(at, classes)));
+  for (size_t at = 0; at < scores.values.size(); at += scores.width) {
+    probabilities.push_back(softmax(std::span(scores.values).subspan(at, scores.width)));
   }
   return probabilities;
+}
+
+Result<std::vector<std::vector<float>>> embeddings(Rank& rank, LoadedModel& model,
+                                                   const Dataset& texts) {
+  WEFT_ASSIGN_OR_RETURN(const Rows found, finite_logits(rank, model, texts));
+  std::vector<std::vector<float>> vectors;
+  for (auto at = found.values.begin(); at != found.values.end();
+       at += static_cast<int64_t>(found.width)) {
+    vectors.emplace_back(at, at + static_cast<int64_t>(found.width));
+  }
+  return vectors;
 }
 
 }  // namespace weft

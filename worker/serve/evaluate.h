@@ -1,5 +1,5 @@
 // What a loaded model's head finds in data: its metrics, as the trainer measures them on held-out
-// data, and the classes of texts.
+// data, the classes of texts and their embeddings.
 //
 // Thread safety: the rank's compute thread. Ownership: everything belongs to the caller.
 // Invariants: 1. rows, losses and hits are those of worker/data and worker/tasks, by which the
@@ -30,5 +30,9 @@ std::map<std::string, double> evaluate(Rank& rank, LoadedModel& model, const Dat
 // which none is the largest.
 Result<std::vector<std::vector<double>>> class_probabilities(Rank& rank, LoadedModel& model,
                                                              const Dataset& texts);
+
+// Of an embedding: each text's vector, of length 1. Error: as class_probabilities.
+Result<std::vector<std::vector<float>>> embeddings(Rank& rank, LoadedModel& model,
+                                                   const Dataset& texts);
 
 }  // namespace weft

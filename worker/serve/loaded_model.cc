@@ -15,6 +15,11 @@ constexpr const char* kOneClass = "single_label_classification";
 Status check_type(const HfFolder& folder, std::string_view type) {
   const std::string_view own = task_type(folder);
   if (type.empty() || own == type) return {};
+  if (type == "embedding") {
+    if (!folder.config->attention.causal) return {};
+    return Status::invalid(folder.path + ": model_type", folder.config->family,
+                           "must be an encoder's: a decoder gives no embeddings");
+  }
   return Status::invalid(folder.path + ": architectures", std::string(own),
                          "must be a " + std::string(type) + "'s, as no other " +
                              (type == "causal_lm"   ? "generates text"
@@ -50,10 +55,10 @@ Status check_head(const HfFolder& folder, const Task& task, const ParameterInfo&
                              ", as config.json says");
 }
 
-Status load_head(Rank& rank, LoadedModel& model) {
-  const bool classifies = model.folder.labels > 0;
+Status load_head(Rank& rank, std::string_view type, LoadedModel& model) {
+  const bool classifies = head_kind(type) && model.folder.labels > 0;
   if (classifies) WEFT_RETURN_IF_ERROR(check_classes(model.folder));
-  WEFT_ASSIGN_OR_RETURN(model.task, make_task(rank, task_type(model.folder), *model.folder.config,
+  WEFT_ASSIGN_OR_RETURN(model.task, make_task(rank, type, *model.folder.config,
                                               {.name = "head",
                                                .labels = model.folder.labels,
                                                .label_names = class_names(model.folder)}));
@@ -78,7 +83,9 @@ void round_values(Rank& rank, std::vector<Parameter>& parameters, DType precisio
 }  // namespace
 
 std::string_view task_type(const HfFolder& folder) {
-  if (folder.labels == 0) return folder.config->attention.causal ? "causal_lm" : "masked_lm";
+  if (folder.labels == 0 && folder.config->attention.causal) return "causal_lm";
+  if (folder.labels == 0) return folder.trunk_only ? "embedding" : "masked_lm";
+  if (folder.classes == HeadKind::kChoice) return "multiple_choice";
   return folder.classes == HeadKind::kToken ? "token_classification" : "sequence_classification";
 }
 
@@ -103,7 +110,8 @@ Result<LoadedModel> load_hf_folder(Rank& rank, const std::string& path, std::str
   }
   WEFT_ASSIGN_OR_RETURN(model.tokenizer, load_tokenizer_file(model.folder.tokenizer_file));
   WEFT_ASSIGN_OR_RETURN(model.trunk, model.folder.family->make_trunk(rank, model.folder.config));
-  WEFT_RETURN_IF_ERROR(load_head(rank, model));
+  const std::string_view own = type.empty() ? task_type(model.folder) : type;
+  WEFT_RETURN_IF_ERROR(load_head(rank, own, model));
   if (model.tokenizer->vocab_size() > model.folder.config->vocabulary) {
     return fail(Status::invalid(path + ": vocab_size",
                                 std::to_string(model.folder.config->vocabulary),

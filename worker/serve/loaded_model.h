@@ -22,18 +22,19 @@ struct LoadedModel {
   std::unique_ptr<Task> task;  // of task_type
 };
 
-// Where the folder has classes "sequence_classification" or "token_classification", else
-// "causal_lm" of a decoder, "masked_lm" of an encoder.
+// Where the folder has classes "sequence_classification" or "token_classification", where it tells
+// choices apart "multiple_choice", else
+// "causal_lm" of a decoder, and of an encoder "embedding" where there is no head, else "masked_lm".
 std::string_view task_type(const HfFolder& folder);
 
 // Of each of a classifier's classes: its name, LABEL_i of the i-th where that has none.
 std::vector<std::string> class_names(const HfFolder& folder);
 
-// `type`: what the head has to be; empty: any. Of half `precision` the model computes with its
-// values rounded, as a trainer of that precision does. Errors name the file and what breaks which
-// rule: those of hf_folder.h; a head of another type, one that the weights lack, that is no choice
-// of one of at least two classes; no tokenizer.json; a tokenizer larger than the model's
-// vocabulary.
+// `type`: what the head has to be; empty: any; "embedding": an encoder's, whose head is not loaded.
+// Of half `precision` the model computes with its values rounded, as a trainer of that precision
+// does. Errors name the file and what breaks which rule: those of hf_folder.h; a head of another
+// type, one that the weights lack, that is no choice of one of at least two classes; no
+// tokenizer.json; a tokenizer larger than the model's vocabulary.
 Result<LoadedModel> load_hf_folder(Rank& rank, const std::string& path, std::string_view type,
                                    DType precision = DType::kF32);
 

@@ -22,6 +22,16 @@ std::vector<int64_t> own_labels(const Rank& rank, const TokenBatch& batch, const
   return labels;
 }
 
+std::vector<int64_t> best_classes(const Tensor& scores) {
+  const int64_t classes = scores.shape()[-1];
+  const std::vector<float> all = scores.to_vector<float>();
+  std::vector<int64_t> best;
+  for (auto row = all.begin(); row != all.end(); row += classes) {
+    best.push_back(std::max_element(row, row + classes) - row);
+  }
+  return best;
+}
+
 int64_t predicted_room(int64_t tokens, int64_t predicted, double rate) {
   constexpr double kDeviations = 6;
   const double mean = rate * static_cast<double>(tokens);

@@ -17,6 +17,9 @@ int64_t labels_that_count(const TaskRows& rows);
 std::vector<int64_t> own_labels(const Rank& rank, const TokenBatch& batch, const TaskRows& rows,
                                 Part part);
 
+// Of each row of scores, the first of the largest.
+std::vector<int64_t> best_classes(const Tensor& scores);
+
 // For how many predicted tokens a masked_lm has room, of `tokens` that are each predicted with
 // probability `rate`: six standard deviations more than are expected, so that nearly every step has
 // the same shapes; of a step that has more, all tokens.

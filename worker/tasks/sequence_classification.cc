@@ -1,5 +1,6 @@
 // Sequence classification: the family's head on one token of each row, as transformers' models for
-// sequence classification.
+// sequence classification. Multiple choice, as transformers' models for it: the head gives a number
+// for each row, and those of a question's choices, rows one after the other, are its classes'.
 #include <algorithm>
 
 #include "kernels/ops/ops.h"
@@ -13,13 +14,18 @@ namespace {
 
 class SequenceClassification final : public Task {
  public:
-  SequenceClassification(Rank& rank, const ModelConfig& config, Head head, TaskOptions options)
+  SequenceClassification(Rank& rank, const ModelConfig& config, HeadKind kind, Head head,
+                         TaskOptions options)
       : Task(rank, config, std::move(options)),
+        choices_(kind == HeadKind::kChoice ? options_.labels : 1),
         pad_token_id_(config.pad_token_id),
         layers_(rank, std::move(head), config, name()) {
     parameters_ = layers_.parameters();
   }
-  std::string_view type() const override { return "sequence_classification"; }
+  std::string_view type() const override {
+    return choices_ == 1 ? "sequence_classification" : "multiple_choice";
+  }
+  int64_t rows_together() const override { return choices_; }
 
   int64_t label_count(const TaskRows& rows) const override {
     int64_t count = 0;
@@ -30,16 +36,21 @@ class SequenceClassification final : public Task {
   TaskBatch assemble(const TaskRows& rows, Part part) const override {
     TaskBatch batch;
     batch.tokens = assemble_tokens(rank_, rules_, rows, part);
-    std::vector<int64_t> labels(static_cast<size_t>(part.length), kNoLabel);
+    WEFT_CHECK(part.start % choices_ == 0 && part.length % choices_ == 0,
+               "rows {} to {} part a question of {}", part.start, part.start + part.length,
+               choices_);
+    const int64_t labeled = part.length / choices_, first = part.start / choices_;
+    std::vector<int64_t> labels(static_cast<size_t>(labeled), kNoLabel);
     std::vector<int64_t> pooled(static_cast<size_t>(part.length), -1);
     const int index = rank_.mesh.index(Axis::kSequence);
     for (int64_t row = 0; row < part.length; ++row) {
       const int64_t place = batch.tokens.layout->find(index, pooled_token(rows, part.start + row));
       if (place < 0) continue;
       pooled[static_cast<size_t>(row)] = place;
-      labels[static_cast<size_t>(row)] = rows.labels[static_cast<size_t>(part.start + row)];
+      const int64_t at = row / choices_;
+      labels[static_cast<size_t>(at)] = rows.labels[static_cast<size_t>(first + at)];
     }
-    batch.labels = Tensor::from<int64_t>(*rank_.allocator, {part.length}, labels);
+    batch.labels = Tensor::from<int64_t>(*rank_.allocator, {labeled}, labels);
     batch.pooled = Tensor::from<int64_t>(*rank_.allocator, {part.length}, pooled);
     return batch;
   }
@@ -83,7 +94,9 @@ class SequenceClassification final : public Task {
     const Tensor joined = trunk.joined_hidden(cx, batch.tokens, hidden);
     const Shape whole{batch.pooled.elements(), batch.tokens.own_tokens, joined.dim(2)};
     const Tensor pooled = ops::gather_rows(cx, ops::reshape(cx, joined, whole), batch.pooled);
-    return layers_.forward(cx, batch.tokens, pooled);
+    const Tensor scores = layers_.forward(cx, batch.tokens, pooled);
+    if (choices_ == 1) return scores;
+    return ops::reshape(cx, scores, {scores.dim(0) / choices_, choices_});
   }
 
  private:
@@ -110,15 +123,16 @@ class SequenceClassification final : public Task {
     return 0;
   }
 
+  const int64_t choices_;  // rows of a label; 1: each has its own
   const std::optional<int64_t> pad_token_id_;
   const HeadLayers layers_;
 };
 
 }  // namespace
 
-std::unique_ptr<Task> make_sequence_classification(Rank& rank, const ModelConfig& config, Head head,
-                                                   TaskOptions options) {
-  return std::make_unique<SequenceClassification>(rank, config, std::move(head),
+std::unique_ptr<Task> make_sequence_classification(Rank& rank, const ModelConfig& config,
+                                                   HeadKind kind, Head head, TaskOptions options) {
+  return std::make_unique<SequenceClassification>(rank, config, kind, std::move(head),
                                                   std::move(options));
 }
 

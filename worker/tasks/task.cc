@@ -8,22 +8,28 @@
 
 namespace weft {
 
-std::vector<Part> micro_batches(const Mesh& mesh, int64_t rows, int64_t micro_batch_size) {
-  const Part mine = part_of(rows, mesh.size(Axis::kData), mesh.index(Axis::kData));
-  const int64_t size = micro_batch_size > 0 ? micro_batch_size : std::max<int64_t>(1, mine.length);
+std::vector<Part> micro_batches(const Mesh& mesh, int64_t rows, int64_t micro_batch_size,
+                                int64_t together) {
+  const Part mine = part_of(rows / together, mesh.size(Axis::kData), mesh.index(Axis::kData));
+  const int64_t size =
+      std::max<int64_t>(1, micro_batch_size > 0 ? micro_batch_size / together : mine.length);
   std::vector<Part> parts;
   for (int64_t start = 0; start < mine.length; start += size) {
-    parts.push_back({mine.start + start, std::min(size, mine.length - start)});
+    parts.push_back(
+        {(mine.start + start) * together, std::min(size, mine.length - start) * together});
   }
   return parts;
 }
 
-std::vector<Part> micro_batch_rounds(const Mesh& mesh, int64_t rows, int64_t micro_batch_size) {
-  std::vector<Part> parts = micro_batches(mesh, rows, micro_batch_size);
-  const int64_t most = part_of(rows, mesh.size(Axis::kData), 0).length;
-  const int64_t size = micro_batch_size > 0 ? micro_batch_size : std::max<int64_t>(1, most);
-  const Part mine = part_of(rows, mesh.size(Axis::kData), mesh.index(Axis::kData));
-  parts.resize(static_cast<size_t>((most + size - 1) / size), {mine.start + mine.length, 0});
+std::vector<Part> micro_batch_rounds(const Mesh& mesh, int64_t rows, int64_t micro_batch_size,
+                                     int64_t together) {
+  std::vector<Part> parts = micro_batches(mesh, rows, micro_batch_size, together);
+  const int64_t most = part_of(rows / together, mesh.size(Axis::kData), 0).length;
+  const int64_t size =
+      std::max<int64_t>(1, micro_batch_size > 0 ? micro_batch_size / together : most);
+  const Part mine = part_of(rows / together, mesh.size(Axis::kData), mesh.index(Axis::kData));
+  parts.resize(static_cast<size_t>((most + size - 1) / size),
+               {(mine.start + mine.length) * together, 0});
   return parts;
 }
 
@@ -115,7 +121,8 @@ std::vector<int64_t> counted_positions(const TokenRules& rules, const TaskRows& 
 
 }  // namespace
 
-TokenRules::TokenRules(const ModelConfig& config) : attention(config.attention) {
+TokenRules::TokenRules(const ModelConfig& config)
+    : attention(config.attention), typed(config.token_types > 1) {
   if (config.positions_skip_padding) skipped = config.pad_token_id;
 }
 
@@ -151,7 +158,8 @@ TokenBatch assemble_tokens(Rank& rank, const TokenRules& rules, const TaskRows& 
   batch.ids = cut(rows.ids, part.start);
   if (!rows.valid.empty()) batch.key_valid = rows_of(rows.valid);
   if (!rows.documents.empty()) batch.documents = rows_of(rows.documents);
-  if (!rows.token_types.empty()) batch.token_types = cut(rows.token_types, part.start);
+  if (rules.typed && !rows.token_types.empty())
+    batch.token_types = cut(rows.token_types, part.start);
   batch.positions = rows.positions.empty() ? cut(counted_positions(rules, rows, part), 0)
                                            : cut(rows.positions, part.start);
   return batch;
@@ -165,11 +173,16 @@ Result<std::unique_ptr<Task>> make_task(Rank& rank, std::string_view type,
     return fail(Status::invalid(field, std::string(type),
                                 "must be one of an encoder's, which " + config.family + " is"));
   }
+  if (type == "embedding") {
+    if (!config.attention.causal) return make_embedding(rank, config, std::move(options));
+    return fail(Status::invalid(field, std::string(type),
+                                "must be one of a decoder's, which " + config.family + " is"));
+  }
   const std::optional<HeadKind> kind = head_kind(type);
   if (!kind) {
     return fail(Status::invalid(field, std::string(type),
-                                "must be causal_lm, masked_lm, sequence_classification or "
-                                "token_classification"));
+                                "must be causal_lm, masked_lm, sequence_classification, "
+                                "token_classification, multiple_choice or embedding"));
   }
   if (*kind != HeadKind::kMasked && options.labels < 2) {
     return fail(Status::invalid("tasks." + options.name + ".labels", std::to_string(options.labels),
@@ -180,8 +193,8 @@ Result<std::unique_ptr<Task>> make_task(Rank& rank, std::string_view type,
     return fail(Status::invalid(field, std::string(type),
                                 "must be one of a decoder's, which " + config.family + " is"));
   }
-  if (*kind == HeadKind::kSequence) {
-    return make_sequence_classification(rank, config, std::move(*head), std::move(options));
+  if (*kind == HeadKind::kSequence || *kind == HeadKind::kChoice) {
+    return make_sequence_classification(rank, config, *kind, std::move(*head), std::move(options));
   }
   if (*kind == HeadKind::kToken) {
     return make_token_classification(rank, config, std::move(*head), std::move(options));

@@ -28,20 +28,27 @@ struct TaskBatch {
   TokenBatch tokens;
   Tensor labels;  // int64: causal_lm [B, Tl], what each position predicts; token classification
                   // [B, Tl]; sequence classification [B], kNoLabel on the ranks of the sequence
-                  // axis that do not hold the classified token; masked_lm [places of `pooled`]
+                  // axis that do not hold the classified token, multiple choice
+                  // [questions] alike; masked_lm [places of `pooled`];
+                  // embedding [pairs of the step], kNoLabel of those whose loss another rank takes
   double seed = 1;     // what the backward pass of loss_sum will be seeded with, where it is known
   Tensor device_seed;  // the same on a GPU, a scalar; empty: none
-  // int64; -1: none. Sequence classification: [B], place of the classified token among Tl;
+  // int64; -1: none. Sequence classification, multiple choice: [B], place of the classified token
+  // among Tl;
   // masked_lm: places of the predicted tokens among B x Tl.
+  // embedding: [rows of the step], each one's place among B.
   Tensor pooled;
+  Tensor counted;  // embedding: float [B, 1, Tl], 1 of a token that counts, 0 of padding
 };
 
 // The rows [start, start + length) of a step's batch that each micro-batch of this rank has; in
-// order.
-std::vector<Part> micro_batches(const Mesh& mesh, int64_t rows, int64_t micro_batch_size);
+// order. `together`: so many, one after the other, are never parted.
+std::vector<Part> micro_batches(const Mesh& mesh, int64_t rows, int64_t micro_batch_size,
+                                int64_t together = 1);
 
 // The same, with empty ones at the end where another rank has more: as many on every rank.
-std::vector<Part> micro_batch_rounds(const Mesh& mesh, int64_t rows, int64_t micro_batch_size);
+std::vector<Part> micro_batch_rounds(const Mesh& mesh, int64_t rows, int64_t micro_batch_size,
+                                     int64_t together);
 // The tokens of the first of these of all ranks of the data axis, one rank's after the other's.
 std::vector<int64_t> first_tokens(const Mesh& mesh, const TaskRows& rows, int64_t micro_batch_size);
 // Of topology-invariant training: in each round all ranks together have the next `at_once` rows,
@@ -52,12 +59,13 @@ std::vector<Part> blocked_rounds(const Mesh& mesh, int64_t rows, int64_t at_once
 struct TokenRules {
   explicit TokenRules(const ModelConfig& config);
   parallel::AttentionPattern attention;
+  bool typed = false;              // tokens have types
   std::optional<int64_t> skipped;  // by positions: ModelConfig::positions_skip_padding
 };
 
 struct TaskOptions {
-  std::string name;                           // of the task, the prefix of its head's parameters
-  int64_t labels = 0;                         // of a classification: classes
+  std::string name;    // of the task, the prefix of its head's parameters
+  int64_t labels = 0;  // of a classification: classes; of a choice: rows of a question
   std::vector<std::string> label_names = {};  // of these, in order; empty: they have none
   double mask_rate = 1;                       // masked_lm: at which tokens are predicted
 };
@@ -88,6 +96,13 @@ class Task {
   // Whether a parameter of the head is of no use but for the classes that it learned.
   virtual bool for_own_classes(const ParameterInfo& /*info*/) const { return false; }
 
+  // The replicas (Axis::kReplica) compute it together: each takes part with all its rows at once,
+  // also without any.
+  virtual bool joins_replicas() const { return false; }
+
+  // So many rows, one after the other, are computed by one rank at once: a question's choices.
+  virtual int64_t rows_together() const { return 1; }
+
   // Labels of the whole step's batch that count; depends on the rows only.
   virtual int64_t label_count(const TaskRows& rows) const = 0;
   // This rank's share of the rows `part` of the step's batch: its tokens of the sequence axis of
@@ -97,8 +112,9 @@ class Task {
   // Scalar, this rank's labels.
   virtual Tensor loss_sum(Context& cx, Trunk& trunk, const TaskBatch& batch) = 0;
   // What a loss is taken of. Of a sequence classification: [B, labels]; rows whose classified token
-  // lies elsewhere mean nothing. Of a token classification: [B, Tl, labels]. Of a language model:
-  // this rank's part of the vocabulary, [B, Tl, part_of(V, t).length].
+  // lies elsewhere mean nothing; of a multiple choice the same of questions. Of a token
+  // classification: [B, Tl, labels]. Of a language model: this rank's part of the vocabulary, [B,
+  // Tl, part_of(V, t).length]. Of an embedding: vectors of length 1, [rows of the step, H].
   virtual Tensor logits(Context& cx, Trunk& trunk, const TaskBatch& batch) = 0;
   // Loss and hits of this rank's labels, nothing recorded. `labels` counts this rank's labels.
   virtual EvaluationSums evaluate(Context& cx, Trunk& trunk, const TaskBatch& batch) = 0;

@@ -6,11 +6,13 @@
 
 namespace weft {
 
+std::unique_ptr<Task> make_embedding(Rank& rank, const ModelConfig& config, TaskOptions options);
 std::unique_ptr<Task> make_causal_lm(Rank& rank, const ModelConfig& config, TaskOptions options);
 std::unique_ptr<Task> make_masked_lm(Rank& rank, const ModelConfig& config, Head head,
                                      TaskOptions options);
-std::unique_ptr<Task> make_sequence_classification(Rank& rank, const ModelConfig& config, Head head,
-                                                   TaskOptions options);
+// kind: kSequence or kChoice.
+std::unique_ptr<Task> make_sequence_classification(Rank& rank, const ModelConfig& config,
+                                                   HeadKind kind, Head head, TaskOptions options);
 std::unique_ptr<Task> make_token_classification(Rank& rank, const ModelConfig& config, Head head,
                                                 TaskOptions options);
 

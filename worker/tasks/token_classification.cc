@@ -87,17 +87,6 @@ class TokenClassification final : public Task {
                                            loss);
   }
 
-  // Of each token, the first of the likeliest classes.
-  static std::vector<int64_t> best_classes(const Tensor& scores) {
-    const int64_t classes = scores.shape()[-1];
-    const std::vector<float> all = scores.to_vector<float>();
-    std::vector<int64_t> best;
-    for (auto row = all.begin(); row != all.end(); row += classes) {
-      best.push_back(std::max_element(row, row + classes) - row);
-    }
-    return best;
-  }
-
   // Labels and classes of the words of whole rows, which lie on several ranks of the sequence axis.
   // A collective.
   void count_entities(const TokenBatch& batch, const std::vector<int64_t>& labels,

@@ -303,6 +303,9 @@ inline Case encoder(const char* name, const char* training, MeshDegrees mesh = {
                     const char* family = "bert", const char* model = kBert) {
   return {name, model, training, mesh, "sequence_classification", zero, kBucketBytes, family};
 }
+inline Case pairs(const char* name, const char* training, MeshDegrees mesh = {}) {
+  return {name, kBert, training, mesh, "embedding", 0, kBucketBytes, "bert"};
+}
 
 inline const Case kEncoderCases[] = {
     encoder("plain", "batch_size: 30, sequence_length: 8"),
@@ -320,6 +323,12 @@ inline const Case kEncoderCases[] = {
     encoder("2 x 1 x 2, zero 1", kClasses, {2, 1, 2}, 1),
     encoder("roberta", kClasses, {2, 1, 1}, 0, "roberta"),
     encoder("distilbert", kClassesFull, {1, 1, 2}, 0, "distilbert", kDistilbert),
+    pairs("pairs", "batch_size: 30, sequence_length: 8"),
+    pairs("and bf16", "batch_size: 30, sequence_length: 8, precision: bf16"),
+    pairs("many pairs", "batch_size: 120, sequence_length: 8"),
+    pairs("many on 2 ranks", "batch_size: 120, sequence_length: 8, activation_checkpointing: full",
+          {2, 1, 1}),
+    pairs("on sequence 2", kClasses, {1, 2, 1}),
 };
 
 inline constexpr const char* kAdaptedHalf = "batch_size: 8, sequence_length: 64, precision: bf16";

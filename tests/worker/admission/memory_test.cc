@@ -29,21 +29,30 @@ using memory_cases::kSmall;
 
 class Memory : public Trainer {
  protected:
+  void SetUp() override {
+    Trainer::SetUp();
+    fs::create_directories(folder_ / "obj-pairs");
+    std::ofstream pairs(folder_ / "obj-pairs" / "pairs.jsonl");
+    for (int i = 0; i < 60; ++i) {
+      pairs << R"({"text": "eight of", "text_pair": "or more of "})"
+               "\n";
+    }
+  }
   proto::LaunchRecord launch(const Case& which) {
-    const bool lm = std::string(which.task) == "causal_lm";
-    const std::string data =
-        lm ? "{train: obj-text, format: text}" : "{train: obj-rows, format: jsonl}";
+    const std::string task = which.task;
+    const char* data = task == "causal_lm"   ? "data: {train: obj-text, format: text}"
+                       : task == "embedding" ? "data: {train: obj-pairs, format: jsonl}"
+                                             : "labels: 3, data: {train: obj-rows, format: jsonl}";
     proto::LaunchRecord made =
         record(fmt::format(R"(
 name: memory
 kind: pretrain
 model: {{family: {}, config: {{{}, max_position_embeddings: {}}}}}
 tokenizer: {{type: byte}}
-tasks: [{{type: {}, {}data: {}}}]
+tasks: [{{type: {}, {}}}]
 training: {{{}, steps: 3}}
 )",
-                           which.family, which.model, which.positions, which.task,
-                           lm ? "" : "labels: 3, ", data, which.training),
+                           which.family, which.model, which.positions, task, data, which.training),
                which.mesh);
     made.mutable_spec()->mutable_parallel()->set_zero(which.zero);
     made.mutable_spec()->mutable_parallel()->set_bucket_bytes(which.bucket_bytes);

@@ -210,6 +210,9 @@ Case encoder(const char* training, MeshDegrees mesh, const char* parallel = "",
              const char* family = "bert") {
   return {training, mesh, parallel, "sequence_classification", kEncoder, family};
 }
+Case pairs(const char* training, MeshDegrees mesh, const char* parallel = "") {
+  return {training, mesh, parallel, "embedding", kEncoder, "bert"};
+}
 
 const Case kEncoderCases[] = {
     encoder("batch_size: 4", {2, 1, 1}),
@@ -225,6 +228,11 @@ const Case kEncoderCases[] = {
     encoder("batch_size: 4", {1, 4, 1}, "sequence_attention: ulysses_ring, ulysses: 2"),
     encoder("batch_size: 4", {2, 2, 2}, "zero: 3"),
     encoder("batch_size: 4", {2, 1, 2}, "zero: 1", "roberta"),
+    pairs("batch_size: 4", {2, 1, 1}),
+    pairs("batch_size: 6", {4, 1, 1}, "zero: 2"),
+    pairs("batch_size: 4, precision: bf16", {1, 2, 1}, "zero: 3"),
+    pairs("batch_size: 4, activation_checkpointing: full", {1, 1, 2}),
+    pairs("batch_size: 6", {2, 2, 1}, "zero: 1"),
 };
 
 // Cut into 8 blocks.
@@ -291,10 +299,13 @@ const Case kBlockedCases[] = {
 class Traffic : public Trainer {
  protected:
   proto::LaunchRecord launch(const Case& which) {
-    const bool lm = std::string(which.task) == "causal_lm";
-    proto::LaunchRecord made = record(
-        fmt::format(
-            R"(
+    const std::string task = which.task;
+    const char* data = task == "causal_lm"   ? "data: {train: obj-text}"
+                       : task == "embedding" ? "data: {train: obj-pairs, format: jsonl}"
+                                             : "labels: 3, data: {train: obj-whole, format: jsonl}";
+    proto::LaunchRecord made =
+        record(fmt::format(
+                   R"(
 name: traffic
 kind: pretrain
 model: {{family: {}, config: {{{}, max_position_embeddings: 18}}}}
@@ -303,11 +314,10 @@ tasks: [{{type: {}, {}}}]
 training: {{{}, sequence_length: 16, steps: 3}}
 parallel: {{data: {}, sequence: {}, tensor: {}{}{}}}
 )",
-            which.family, which.model == nullptr ? kModel : which.model, which.task,
-            lm ? "data: {train: obj-text}" : "labels: 3, data: {train: obj-whole, format: jsonl}",
-            which.training, which.mesh.data, which.mesh.sequence, which.mesh.tensor,
-            *which.parallel == '\0' ? "" : ", ", which.parallel),
-        which.mesh);
+                   which.family, which.model == nullptr ? kModel : which.model, task, data,
+                   which.training, which.mesh.data, which.mesh.sequence, which.mesh.tensor,
+                   *which.parallel == '\0' ? "" : ", ", which.parallel),
+               which.mesh);
     if (!which.targets.empty()) {
       proto::AdapterSpec& adapter = *made.mutable_spec()->mutable_adapter();
       adapter.set_rank(4);
@@ -323,6 +333,12 @@ parallel: {{data: {}, sequence: {}, tensor: {}{}{}}}
     std::ofstream rows(folder_ / "obj-whole" / "rows.jsonl");
     for (int i = 0; i < 30; ++i) {  // as long as a row may be
       rows << R"({"text": "sixteen letters.", "label": )" << i % 3 << "}\n";
+    }
+    fs::create_directories(folder_ / "obj-pairs");
+    std::ofstream pairs(folder_ / "obj-pairs" / "pairs.jsonl");
+    for (int i = 0; i < 30; ++i) {
+      pairs << R"({"text": "sixteen letters.", "text_pair": "as many letters."})"
+               "\n";
     }
   }
 };

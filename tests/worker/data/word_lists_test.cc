@@ -105,7 +105,7 @@ TEST_F(WordListsTest, WhatIsNoListOfWordsIsRefused) {
        "text must be a list of words, as in [\"one\", \"two\"] (got \"one two\")"},
       {R"({"text":["one",2],"label":[0,1]})", "text[1] must be a string (got 2)"},
       {R"({"text":["one",""],"label":[0,1]})", "text[1] must not be empty (got \"\")"},
-      {R"({"text":[],"label":[]})", "text must not be empty: it is to be classified (got [])"},
+      {R"({"text":[],"label":[]})", "text must not be empty (got [])"},
       {R"({"text":["one"],"label":0})", "label must be a list with a label for each word (got 0)"},
       {R"({"text":["one"],"label":[0,1]})",
        "label must have one for each of the 1 words (got 2 labels)"},

@@ -90,10 +90,10 @@ class Copy {
   const fs::path path_;
 };
 
-const std::string kCases[] = {"gpt2-causal",  "gpt2-sequence",  "gpt2-packed",
-                              "llama-gqa",    "mistral-window", "qwen2-tied",
-                              "qwen3-qknorm", "bert-sequence",  "distilbert-sequence",
-                              "bert-masked",  "roberta-masked", "bert-token"};
+const std::string kCases[] = {
+    "gpt2-causal",    "gpt2-sequence", "gpt2-packed",   "llama-gqa",           "mistral-window",
+    "qwen2-tied",     "qwen3-qknorm",  "bert-sequence", "distilbert-sequence", "bert-masked",
+    "roberta-masked", "bert-token",    "bert-choice"};
 
 class GoldenOnMesh : public ::testing::TestWithParam<std::tuple<std::string, MeshDegrees>> {};
 
@@ -128,6 +128,34 @@ INSTANTIATE_TEST_SUITE_P(
             MeshDegrees{.sequence = 2, .tensor = 3, .ulysses = 2},
             MeshDegrees{.data = 2, .sequence = 2, .ulysses = 2})),
     mesh_name);
+
+// Its negatives are those of the whole step, so that there is nothing to accumulate.
+TEST(GoldenEmbedding, IsWithinTheAimOnEveryMesh) {
+  const Case golden = read(fixture("bert-embedding"));
+  for (const MeshDegrees mesh :
+       {MeshDegrees{}, MeshDegrees{.data = 2}, MeshDegrees{.data = 3}, MeshDegrees{.data = 4},
+        MeshDegrees{.sequence = 2}, MeshDegrees{.sequence = 3}, MeshDegrees{.tensor = 2},
+        MeshDegrees{.data = 2, .sequence = 2}, MeshDegrees{.data = 2, .tensor = 2},
+        MeshDegrees{.sequence = 2, .tensor = 2}, MeshDegrees{.sequence = 2, .ulysses = 2}}) {
+    const Report report = run(golden, mesh);
+    EXPECT_TRUE(report.passed()) << mesh.data << mesh.sequence << mesh.tensor << " "
+                                 << report.worst().what << " " << report.worst().error;
+    EXPECT_GT(report.deviations.size(), 120U);
+    const auto compared = [&](const std::string& start) {
+      return std::ranges::count_if(report.deviations, [&](const Deviation& deviation) {
+        return deviation.what.starts_with(start);
+      });
+    };
+    EXPECT_EQ(compared("embedding"), 1);
+    EXPECT_GT(compared("grad.bert."), 30);
+    EXPECT_GT(compared("norm after of bert."), 20);
+  }
+}
+
+TEST(GoldenEmbedding, IsExactInFloat64) {
+  const Report report = run(read(fixture("bert-embedding")), {}, DType::kF64);
+  EXPECT_TRUE(report.passed()) << report.worst().what << " " << report.worst().error;
+}
 
 // Adapters of PEFT: gradients and norms are theirs, and the weights that they are merged into.
 const std::string kAdapted[] = {"lora-gpt2", "lora-llama-rslora", "dora-llama"};
@@ -351,6 +379,17 @@ TEST(GoldenFinds, AnotherDecayAndBeta) {
   Case beta = read(fixture("gpt2-causal"));
   beta.trajectory.optimizer.beta2 = 0.99;
   EXPECT_FALSE(run(beta).passed());
+}
+
+// A question whose choices are another's is another question.
+TEST(GoldenFinds, AChoiceThatIsAnotherQuestions) {
+  Case golden = read(fixture("bert-choice"));
+  EXPECT_EQ(golden.rows_together(), 3);
+  EXPECT_EQ(golden.inputs.rows, 12);
+  EXPECT_EQ(golden.inputs.labels.size(), 4U);
+  std::ranges::swap_ranges(std::span(golden.inputs.ids).first(12),
+                           std::span(golden.inputs.ids).subspan(3 * 12, 12));
+  EXPECT_FALSE(run(golden, {}).passed());
 }
 
 TEST(GoldenCase, AnUnknownFamilyIsNamed) {

@@ -26,35 +26,83 @@ Status read_special(const std::string& field, const json& piece, const json& spe
   return {};
 }
 
-Status read_template(const std::string& field, const json& section, int64_t vocab_size,
-                     PostProcessor* result) {
-  WEFT_RETURN_IF_ERROR(check_object(field, section, {"type", "single", "pair", "special_tokens"}));
-  const json& single = member(section, "single");
-  if (!single.is_array() || single.size() > 1024) {
-    return wrong(field + ".single", single, "must be an array of at most 1024");
+constexpr size_t kPiecesMax = 1024;
+
+Status check_pieces(const std::string& field, const json& pieces) {
+  if (!pieces.is_array() || pieces.size() > kPiecesMax) {
+    return wrong(field, pieces, "must be an array of at most 1024");
   }
+  for (size_t i = 0; i < pieces.size(); ++i) {
+    const std::string at = field + "[" + std::to_string(i) + "]";
+    WEFT_RETURN_IF_ERROR(check_object(at, pieces[i], {"Sequence", "SpecialToken"}));
+    if (pieces[i].size() != 1) return wrong(at, pieces[i], "must be Sequence or SpecialToken");
+  }
+  return {};
+}
+
+Status read_single(const std::string& field, const json& pieces, const json& specials,
+                   int64_t vocab_size, PostProcessor* result) {
+  WEFT_RETURN_IF_ERROR(check_pieces(field, pieces));
   bool seen = false;
-  for (size_t i = 0; i < single.size(); ++i) {
-    const std::string at = field + ".single[" + std::to_string(i) + "]";
-    WEFT_RETURN_IF_ERROR(check_object(at, single[i], {"Sequence", "SpecialToken"}));
-    if (single[i].size() != 1) return wrong(at, single[i], "must be Sequence or SpecialToken");
-    if (single[i].contains("Sequence")) {
-      if (seen || member(single[i].at("Sequence"), "id") != "A") {
-        return wrong(at + ".Sequence", single[i], "must be the text, A, once");
+  for (size_t i = 0; i < pieces.size(); ++i) {
+    const std::string at = field + "[" + std::to_string(i) + "]";
+    if (pieces[i].contains("Sequence")) {
+      if (seen || member(pieces[i].at("Sequence"), "id") != "A") {
+        return wrong(at + ".Sequence", pieces[i], "must be the text, A, once");
       }
       seen = true;
       continue;
     }
-    WEFT_RETURN_IF_ERROR(read_special(at + ".SpecialToken", single[i].at("SpecialToken"),
-                                      member(section, "special_tokens"), vocab_size,
-                                      seen ? &result->suffix : &result->prefix));
+    WEFT_RETURN_IF_ERROR(read_special(at + ".SpecialToken", pieces[i].at("SpecialToken"), specials,
+                                      vocab_size, seen ? &result->suffix : &result->prefix));
   }
-  return seen ? Status() : wrong(field + ".single", single, "must hold the text, Sequence A");
+  return seen ? Status() : wrong(field, pieces, "must hold the text, Sequence A");
+}
+
+Status read_pair(const std::string& field, const json& pieces, const json& specials,
+                 int64_t vocab_size, std::vector<PairPiece>* pair) {
+  if (pieces.is_null() || pieces.empty()) return {};
+  WEFT_RETURN_IF_ERROR(check_pieces(field, pieces));
+  bool first = false, second = false;
+  for (size_t i = 0; i < pieces.size(); ++i) {
+    const bool text = pieces[i].contains("Sequence");
+    const char* kind = text ? "Sequence" : "SpecialToken";
+    const std::string at = field + "[" + std::to_string(i) + "]." + kind;
+    const json& piece = pieces[i].at(kind);
+    WEFT_RETURN_IF_ERROR(check_object(at, piece, {"id", "type_id"}));
+    int64_t type = 0;
+    if (!member(piece, "type_id").is_null()) {
+      WEFT_ASSIGN_OR_RETURN(type, id_of(at + ".type_id", member(piece, "type_id")));
+    }
+    if (!text) {
+      std::vector<int64_t> ids;
+      WEFT_RETURN_IF_ERROR(read_special(at, piece, specials, vocab_size, &ids));
+      for (const int64_t id : ids) pair->push_back({.id = id, .type = type});
+      continue;
+    }
+    const bool is_first = member(piece, "id") == "A";
+    bool& seen = is_first ? first : second;
+    if (seen || (!is_first && member(piece, "id") != "B")) {
+      return wrong(at, piece, "must be the texts, A and B, once each");
+    }
+    seen = true;
+    pair->push_back({.text = is_first ? PairText::kFirst : PairText::kSecond, .type = type});
+  }
+  return first && second ? Status() : wrong(field, pieces, "must hold both texts, A and B");
+}
+
+Status read_template(const std::string& field, const json& section, int64_t vocab_size,
+                     PostProcessor* result) {
+  WEFT_RETURN_IF_ERROR(check_object(field, section, {"type", "single", "pair", "special_tokens"}));
+  const json& specials = member(section, "special_tokens");
+  WEFT_RETURN_IF_ERROR(
+      read_single(field + ".single", member(section, "single"), specials, vocab_size, result));
+  return read_pair(field + ".pair", member(section, "pair"), specials, vocab_size, &result->pair);
 }
 
 // BertProcessing and RobertaProcessing: [token, id] of what stands in front and behind.
-Status read_pair(const std::string& field, const json& section, const char* key, int64_t vocab_size,
-                 std::vector<int64_t>* ids) {
+Status read_end(const std::string& field, const json& section, const char* key, int64_t vocab_size,
+                std::vector<int64_t>* ids) {
   const json& pair = member(section, key);
   const std::string at = field + "." + key;
   if (!pair.is_array() || pair.size() != 2 || !pair[0].is_string()) {
@@ -64,6 +112,16 @@ Status read_pair(const std::string& field, const json& section, const char* key,
   if (id >= vocab_size) return wrong(at, pair, "must be below " + std::to_string(vocab_size));
   ids->push_back(id);
   return {};
+}
+
+// RoBERTa separates by two tokens and tells its texts apart by nothing else.
+std::vector<PairPiece> pair_between(int64_t start, int64_t separator, bool roberta) {
+  const int64_t type = roberta ? 0 : 1;
+  std::vector<PairPiece> pair{{.id = start}, {.text = PairText::kFirst}, {.id = separator}};
+  if (roberta) pair.push_back({.id = separator});
+  pair.push_back({.text = PairText::kSecond, .type = type});
+  pair.push_back({.id = separator, .type = type});
+  return pair;
 }
 
 Status read(const std::string& field, const json& section, int64_t vocab_size, bool nested,
@@ -91,8 +149,10 @@ Status read(const std::string& field, const json& section, int64_t vocab_size, b
     } else {
       WEFT_RETURN_IF_ERROR(check_object(field, section, {"type", "sep", "cls"}));
     }
-    WEFT_RETURN_IF_ERROR(read_pair(field, section, "cls", vocab_size, &result->prefix));
-    return read_pair(field, section, "sep", vocab_size, &result->suffix);
+    WEFT_RETURN_IF_ERROR(read_end(field, section, "cls", vocab_size, &result->prefix));
+    WEFT_RETURN_IF_ERROR(read_end(field, section, "sep", vocab_size, &result->suffix));
+    result->pair = pair_between(result->prefix.front(), result->suffix.front(), roberta);
+    return {};
   }
   if (type == "TemplateProcessing") {
     if (!result->prefix.empty() || !result->suffix.empty()) {

@@ -1,4 +1,4 @@
-// What stands around one encoded text: the section `post_processor`.
+// What stands around an encoded text, or around and between two: the section `post_processor`.
 // Thread safety: values.
 #pragma once
 
@@ -7,12 +7,14 @@
 #include <vector>
 
 #include "proto/base/status.h"
+#include "worker/data/tokenizers/tokenizer.h"
 
 namespace weft::tokenizers {
 
 struct PostProcessor {
   std::vector<int64_t> prefix, suffix;
-  bool trim_offsets = false;  // offsets leave white space at a token's ends out
+  std::vector<PairPiece> pair;  // empty: of two texts it makes nothing
+  bool trim_offsets = false;    // offsets leave white space at a token's ends out
   bool add_prefix_space = false;
 };
 

@@ -37,6 +37,14 @@ struct DecodeOptions {
   bool settled = false;    // only the text that ids behind these cannot change
 };
 
+// Of what a post-processor makes of two texts, in order.
+enum class PairText { kNone, kFirst, kSecond };
+struct PairPiece {
+  PairText text = PairText::kNone;
+  int64_t id = 0;    // a token's, where it is no text
+  int64_t type = 0;  // of its tokens
+};
+
 // A tokenizer's files, as they are handed through from import to export.
 struct TokenizerFile {
   std::string name;  // of tokenizer_file_names()
@@ -73,6 +81,8 @@ class Tokenizer {
   // What the post-processor puts before and behind one text.
   virtual std::span<const int64_t> prefix_ids() const = 0;
   virtual std::span<const int64_t> suffix_ids() const = 0;
+  // What it makes of two texts; empty: nothing, so that the model reads no pairs.
+  virtual std::span<const PairPiece> pair_pieces() const { return {}; }
 
   std::optional<int64_t> bos_id() const { return bos_id_; }
   std::optional<int64_t> eos_id() const { return eos_id_; }

@@ -1,0 +1,106 @@
+// An encoder that learns which choice is right: on every mesh and level of ZeRO alike, in
+// evaluations too, whose last batch leaves ranks without a question.
+#include <nlohmann/json.hpp>
+
+#include "tests/worker/trainer/trainer_fixture.h"
+
+namespace weft {
+namespace {
+
+constexpr const char* kChoices = R"(
+name: choices
+kind: pretrain
+model:
+  family: bert
+  config: {num_hidden_layers: 2, num_attention_heads: 3, hidden_size: 24, intermediate_size: 40,
+           max_position_embeddings: 48, vocab_size: 1000, pad_token_id: 996,
+           hidden_dropout_prob: 0.0, attention_probs_dropout_prob: 0.0}
+tokenizer: {type: byte_level_bpe, from: obj-tokenizer}
+tasks:
+  - {name: right, type: multiple_choice, labels: 3,
+     data: {train: obj-choices, validation: obj-choices, format: jsonl}}
+training:
+  {steps: 40, batch_size: 12, micro_batch_size: 3, sequence_length: 40, seed: 17,
+   optimizer: {type: adamw, learning_rate: 5.0e-3, weight_decay: 0.01, betas: [0.9, 0.95]},
+   schedule: {type: cosine, warmup_steps: 5}, evaluate_every: 20}
+checkpoint: {every_steps: 7}
+)";
+
+class Choices : public Trainer {
+ protected:
+  void SetUp() override {
+    Trainer::SetUp();
+    std::ifstream in(WEFT_SOURCE_DIR "/tests/worker/data/fixtures/bpe_tokenizer.json");
+    nlohmann::json tokenizer = nlohmann::json::parse(in);
+    tokenizer["post_processor"] = {
+        {"type", "RobertaProcessing"}, {"cls", {"<|endoftext|>", 995}}, {"sep", {"<|pad|>", 996}}};
+    fs::create_directories(folder_ / "obj-tokenizer");
+    std::ofstream(folder_ / "obj-tokenizer" / "tokenizer.json") << tokenizer;
+    fs::create_directories(folder_ / "obj-choices");
+    std::ofstream rows(folder_ / "obj-choices" / "choices.jsonl");
+    for (int i = 0; i < 33; ++i) {  // the last batch of an evaluation has one question
+      nlohmann::json choices{"no way", "not so", "never here"};
+      choices[static_cast<size_t>(i * 7 % 3)] = "this one";
+      rows << nlohmann::json{{"text", "row " + std::to_string(i)},
+                             {"choices", choices},
+                             {"label", i * 7 % 3}}
+           << "\n";
+    }
+  }
+
+  proto::LaunchRecord launch(MeshDegrees mesh, int zero = 0) {
+    proto::LaunchRecord launch = record(kChoices, mesh);
+    launch.mutable_spec()->mutable_parallel()->set_zero(zero);
+    launch.mutable_spec()->mutable_parallel()->set_bucket_bytes(4096);
+    return launch;
+  }
+  void run(const proto::LaunchRecord& launch, MemoryCluster& cluster) {
+    const Status status = train(launch, cluster);
+    ASSERT_TRUE(status.ok()) << status.to_string();
+  }
+  static std::vector<double> values(MemoryCluster& cluster, const std::string& name) {
+    std::vector<double> found;
+    for (const proto::MetricRecord& record : cluster.metrics) {
+      const auto value = record.values().find(name);
+      if (value != record.values().end()) found.push_back(value->second);
+    }
+    return found;
+  }
+};
+
+TEST_F(Choices, AreToldApart) {
+  MemoryCluster cluster;
+  run(launch({}), cluster);
+  const std::vector<double> losses = values(cluster, "validation_loss");
+  ASSERT_EQ(losses.size(), 2U);
+  EXPECT_LT(losses[1], losses[0]);
+  EXPECT_GT(values(cluster, "validation_accuracy").back(), 0.9);  // by chance a third
+  EXPECT_EQ(values(cluster, "validation_labels").back(), 33);
+}
+
+TEST_F(Choices, EveryMeshAndLevelHasTheSameCurve) {
+  MemoryCluster alone;
+  run(launch({}), alone);
+  const auto one = alone.losses();
+  for (const MeshDegrees mesh :
+       {MeshDegrees{2, 1, 1}, MeshDegrees{4, 1, 1}, MeshDegrees{1, 2, 1}, MeshDegrees{1, 3, 1},
+        MeshDegrees{1, 1, 3}, MeshDegrees{2, 2, 1}, MeshDegrees{2, 1, 2}}) {
+    for (const int zero : {0, 2, 3}) {
+      if (mesh.data * mesh.sequence == 1 && zero > 0) continue;
+      MemoryCluster cluster;
+      run(launch(mesh, zero), cluster);
+      const auto losses = cluster.losses();
+      ASSERT_EQ(losses.size(), one.size());
+      const std::string where = std::to_string(mesh.data) + "x" + std::to_string(mesh.sequence) +
+                                "x" + std::to_string(mesh.tensor) + " zero " + std::to_string(zero);
+      for (const auto& [step, loss] : one) {
+        EXPECT_NEAR(losses.at(step), loss, 1e-4 * std::max(loss, 1e-2)) << where << " " << step;
+      }
+      EXPECT_EQ(values(cluster, "validation_accuracy"), values(alone, "validation_accuracy"))
+          << where;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace weft
