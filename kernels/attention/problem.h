@@ -107,9 +107,9 @@ struct Problem {
   int64_t operand_bytes(int64_t rows, int64_t columns) const {
     return (rows + kernels.step) * (columns + kernels.step) * kernels.word_bytes / kernels.step;
   }
-  // Memory for what by_feature and by_row return.
+  // Memory for what by_feature and by_row return of up to `rows` keys.
   void* side_memory(Scratch& scratch, int64_t rows, int64_t columns) const {
-    return kernels.copies ? scratch.bytes(operand_bytes(rows, columns)) : nullptr;
+    return kernels.copies ? scratch.bytes(operand_bytes(std::min(rows, e.keys), columns)) : nullptr;
   }
   int64_t key_head(int64_t head) const { return head / e.group(); }
   bool adjusts() const {
