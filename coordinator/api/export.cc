@@ -127,15 +127,18 @@ Status merge(const ExportedAdapter& adapter, NamedTensors& tensors) {
   return {};
 }
 
-// Those of the adapter and of the heads, by PEFT's names.
-NamedTensors adapter_tensors(const ExportedAdapter& adapter, NamedTensors tensors) {
+// Those of the adapter and of the heads, by PEFT's names. Of a trunk alone, as transformers'
+// BertModel, these lack what stands before its names in a model with a head: "bert.".
+NamedTensors adapter_tensors(const ExportedAdapter& adapter, bool trunk_alone,
+                             NamedTensors tensors) {
   std::set<std::string> wanted;
   for (const auto& [weight, parts] : adapter.parts) wanted.insert(parts.begin(), parts.end());
   NamedTensors chosen;
   for (auto& [name, tensor] : tensors) {
     const bool of_head = name != tensor.entry.name();
     if (!of_head && !wanted.contains(tensor.entry.name())) continue;
-    chosen.emplace(std::string(kPeftPrefix) + name, std::move(tensor));
+    const size_t from = trunk_alone ? name.find('.') + 1 : 0;
+    chosen.emplace(std::string(kPeftPrefix) + name.substr(from), std::move(tensor));
   }
   return chosen;
 }
@@ -277,11 +280,15 @@ Result<Export> make_export(const proto::CheckpointManifest& manifest, const std:
     WEFT_ASSIGN_OR_RETURN(const std::vector<std::string> head,
                           export_head_layers(manifest, has_classes ? chosen : nullptr));
     const bool of_words = has_classes && head_kind(task_type_name(*chosen)) == HeadKind::kToken;
-    const char* type = of_words ? "TOKEN_CLS" : has_classes ? "SEQ_CLS" : "CAUSAL_LM";
+    const char* type = of_words        ? "TOKEN_CLS"
+                       : has_classes   ? "SEQ_CLS"
+                       : gives_vectors ? "FEATURE_EXTRACTION"
+                                       : "CAUSAL_LM";
     const PeftFolder folder{adapter.adapter, manifest.adapter().base_model(), type, head};
     out.files.push_back(text_file("adapter_config.json", peft_config_json(folder, adapter.layout)));
-    out.files.push_back(safetensors_file("adapter_model.safetensors",
-                                         adapter_tensors(adapter, std::move(tensors)), {}));
+    out.files.push_back(
+        safetensors_file("adapter_model.safetensors",
+                         adapter_tensors(adapter, gives_vectors, std::move(tensors)), {}));
     return out;
   }
   if (has_classes) tensors.erase("lm_head.weight");

@@ -4,6 +4,7 @@ import json
 import unittest
 
 import torch
+from peft import PeftModel
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from cluster import Cluster
@@ -132,6 +133,24 @@ class Pairs(unittest.TestCase):
                                   "--json").splitlines()
                 found = torch.tensor([json.loads(line)["embedding"] for line in lines])
                 self.assertLess((found - first).abs().max().item(), 1e-4)
+
+    def test_an_embeddings_adapter(self):
+        for family in ("bert", "roberta", "distilbert"):
+            with self.subTest(family):
+                job, folder = self.tune(family, "--task", "embedding", "--lora-rank", 4)
+                self.weft("export", job, "--adapter", "--to", self.cluster.folder / f"adapter-{family}")
+                batch = encode(family, AutoTokenizer.from_pretrained(folder), "the program number 3")
+
+                def hidden(model):
+                    with torch.no_grad():
+                        return model.eval()(**batch).last_hidden_state
+
+                base = self.inputs / f"{family}-4"
+                merged, before = hidden(AutoModel.from_pretrained(folder)), hidden(AutoModel.from_pretrained(base))
+                adapted = hidden(PeftModel.from_pretrained(AutoModel.from_pretrained(base),
+                                                           self.cluster.folder / f"adapter-{family}"))
+                self.assertGreater((merged - before).abs().max().item(), 1e-3)
+                self.assertLess((merged - adapted).abs().max().item(), 1e-5)
 
 
 if __name__ == "__main__":
