@@ -23,8 +23,8 @@ struct LoadedModel {
 };
 
 // Where the folder has classes "sequence_classification" or "token_classification", where it tells
-// choices apart "multiple_choice", else
-// "causal_lm" of a decoder, and of an encoder "embedding" where there is no head, else "masked_lm".
+// choices apart "multiple_choice", else "causal_lm" of a decoder, and of an encoder "embedding"
+// where there is no head, else "masked_lm".
 std::string_view task_type(const HfFolder& folder);
 
 // Of each of a classifier's classes: its name, LABEL_i of the i-th where that has none.
