@@ -1,6 +1,7 @@
 #include "kernels/cpu/gemm.h"
 
 #include <algorithm>
+#include <limits>
 #include <vector>
 
 #include "kernels/cpu/convert.h"
@@ -9,25 +10,33 @@
 namespace weft::cpu {
 namespace {
 
-// Of tiles: the largest, and down to what they are cut until there are kTilesWanted of them, unless
-// the product is small; in units that the library likes.
+// Of tiles: the largest and the smallest, and units that the library likes.
 struct TileSizes {
   int64_t rows, columns, rows_min, columns_min, rows_unit, columns_unit;
-  bool columns_first;  // are cut; else whichever are more
+  bool packs_a;  // for each tile of columns, as b for each of rows
 };
 // These keep the result in a core's second-level cache and cost the libraries a few percent at
 // most.
-constexpr TileSizes kLibrarySizes{256, 384, 64, 128, 16, 64, false};
-// Our own product packs b for each tile of rows, and a for each of columns where it is transposed.
-constexpr TileSizes kPairsSizes{512, 384, 64, 96, 16, 48, true};
-constexpr TileSizes kTransposedPairsSizes{384, 768, 96, 96, 48, 48, false};
-constexpr int64_t kTilesWanted = 8;
+constexpr TileSizes kLibrarySizes{256, 384, 64, 128, 16, 64, true};
+// OpenBLAS packs both sides in each call; a result beyond the second-level cache costs it less.
+constexpr TileSizes kOpenBlasSizes{512, 768, 64, 128, 16, 64, true};
+// Our own product packs a where it is transposed.
+constexpr TileSizes kPairsSizes{512, 384, 64, 96, 16, 48, false};
+constexpr TileSizes kTransposedPairsSizes{384, 768, 96, 96, 48, 48, true};
+// As many tiles as threads share, or more; and of more, a multiple of kTilesEven, that these get as
+// many each. The same for any number of threads, as what a library adds up goes by the tile.
+constexpr int64_t kTilesWanted = 8, kTilesEven = 4;
+// What packing an element takes, in the time of so many products of two elements.
+constexpr double kPacking = 24;
 
 template <typename T>
 TileSizes tile_sizes(const Matrix<T>& a) {
-  if (!std::is_same_v<T, bfloat16> || gemm_choice().of(GemmClass::kBf16) != GemmLibrary::kPairs) {
-    return kLibrarySizes;
+  const GemmChoice& choice = gemm_choice();
+  if (!std::is_same_v<T, bfloat16>) {
+    const bool openblas = choice.of(GemmClass::kLarge) == GemmLibrary::kOpenBlas;
+    return openblas ? kOpenBlasSizes : kLibrarySizes;
   }
+  if (choice.of(GemmClass::kBf16) != GemmLibrary::kPairs) return kLibrarySizes;
   return a.transposed ? kTransposedPairsSizes : kPairsSizes;
 }
 
@@ -36,7 +45,7 @@ constexpr int64_t kWholeMax = int64_t{1} << 22;  // m n k
 // written past the caches: the backward pass goes on with other things.
 constexpr int64_t kPastCachesMin = int64_t{1} << 19;
 
-// Equal tiles, but for the last in each direction.
+// Equal tiles, but for the last in each direction: those by which the product takes least.
 class Tiling {
  public:
   Tiling(int64_t m, int64_t n, int64_t k, const TileSizes& sizes) : m_(m), n_(n) {
@@ -45,20 +54,16 @@ class Tiling {
       columns_ = n;
       return;
     }
-    int64_t rows = sizes.rows, columns = sizes.columns;
-    while (parts(m, rows) * parts(n, columns) < kTilesWanted) {
-      const bool can_rows = std::min(rows, m) > sizes.rows_min;
-      const bool can_columns = std::min(columns, n) > sizes.columns_min;
-      if (can_rows && !(can_columns && (sizes.columns_first || rows < columns))) {
-        rows = std::min(rows, m) / 2;
-      } else if (can_columns) {
-        columns = std::min(columns, n) / 2;
-      } else {
-        break;
+    double least = std::numeric_limits<double>::infinity();
+    for (int64_t rows : extents(m, sizes.rows, sizes.rows_min, sizes.rows_unit)) {
+      for (int64_t columns : extents(n, sizes.columns, sizes.columns_min, sizes.columns_unit)) {
+        const double time = time_of(rows, columns, sizes.packs_a);
+        if (time >= least) continue;
+        least = time;
+        rows_ = rows;
+        columns_ = columns;
       }
     }
-    rows_ = even(m, rows, sizes.rows_unit);
-    columns_ = even(n, columns, sizes.columns_unit);
   }
 
   int64_t count() const { return parts(m_, rows_) * parts(n_, columns_); }
@@ -71,10 +76,26 @@ class Tiling {
 
  private:
   static int64_t parts(int64_t whole, int64_t part) { return (whole + part - 1) / part; }
-  // The extent cut into as many equal parts as `part` asks for, in units that libraries like.
-  static int64_t even(int64_t whole, int64_t part, int64_t unit) {
-    const int64_t count = parts(whole, part);
-    return parts(parts(whole, count), unit) * unit;
+  // What the extent may be cut into, in equal parts: from the largest tiles down to the smallest,
+  // but no more than kTilesWanted without need.
+  static std::vector<int64_t> extents(int64_t whole, int64_t most, int64_t least, int64_t unit) {
+    std::vector<int64_t> all;
+    const int64_t fewest = parts(whole, most);
+    const int64_t parts_max = std::max(fewest, std::min(whole / least, kTilesWanted));
+    for (int64_t count = fewest; count <= parts_max; ++count) {
+      all.push_back(parts(parts(whole, count), unit) * unit);
+    }
+    return all;
+  }
+
+  // Of the whole, by the largest tile; that of the products alone is 1.
+  double time_of(int64_t rows, int64_t columns, bool packs_a) const {
+    const auto down = static_cast<double>(rows), across = static_cast<double>(columns);
+    const int64_t tiles = parts(m_, rows) * parts(n_, columns);
+    const int64_t turns = std::max(kTilesWanted, parts(tiles, kTilesEven) * kTilesEven);
+    const double packing = kPacking * (1 / down + (packs_a ? 1 / across : 0));
+    return (1 + packing) * static_cast<double>(turns) * down * across /
+           (static_cast<double>(m_) * static_cast<double>(n_));
   }
 
   const int64_t m_, n_;
