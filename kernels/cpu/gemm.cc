@@ -26,6 +26,7 @@ constexpr TileSizes kTransposedPairsSizes{384, 768, 96, 96, 48, 48, true};
 // As many tiles as threads share, or more; and of more, a multiple of kTilesEven, that these get as
 // many each. The same for any number of threads, as what a library adds up goes by the tile.
 constexpr int64_t kTilesWanted = 8, kTilesEven = 4;
+constexpr int64_t kPartsMax = 16;  // that are looked at
 // What packing an element takes, in the time of so many products of two elements.
 constexpr double kPacking = 24;
 
@@ -54,9 +55,10 @@ class Tiling {
       columns_ = n;
       return;
     }
+    const auto widths = extents(n, sizes.columns, sizes.columns_min, sizes.columns_unit);
     double least = std::numeric_limits<double>::infinity();
     for (int64_t rows : extents(m, sizes.rows, sizes.rows_min, sizes.rows_unit)) {
-      for (int64_t columns : extents(n, sizes.columns, sizes.columns_min, sizes.columns_unit)) {
+      for (int64_t columns : widths) {
         const double time = time_of(rows, columns, sizes.packs_a);
         if (time >= least) continue;
         least = time;
@@ -77,11 +79,11 @@ class Tiling {
  private:
   static int64_t parts(int64_t whole, int64_t part) { return (whole + part - 1) / part; }
   // What the extent may be cut into, in equal parts: from the largest tiles down to the smallest,
-  // but no more than kTilesWanted without need.
+  // but no more than kPartsMax without need.
   static std::vector<int64_t> extents(int64_t whole, int64_t most, int64_t least, int64_t unit) {
     std::vector<int64_t> all;
     const int64_t fewest = parts(whole, most);
-    const int64_t parts_max = std::max(fewest, std::min(whole / least, kTilesWanted));
+    const int64_t parts_max = std::max(fewest, std::min(whole / least, kPartsMax));
     for (int64_t count = fewest; count <= parts_max; ++count) {
       all.push_back(parts(parts(whole, count), unit) * unit);
     }
