@@ -123,10 +123,11 @@ Result<Evaluated> run(const Context& context, const EvaluateOptions& options) {
   made.rows = data->samples();
   made.tokens = data->tokens();
   for (int64_t row = 0; row < made.rows; ++row) made.cut_rows += data->dropped_tokens(row) > 0;
-  made.metrics =
+  WEFT_ASSIGN_OR_RETURN(
+      made.metrics,
       weft::evaluate(rank, model, *data, made.use.rows_at_once, [&](int64_t done, double loss) {
         line.show(fmt::format("evaluated {} of {} rows, loss {:.4g}", done, made.rows, loss));
-      });
+      }));
   return made;
 }
 

@@ -25,6 +25,12 @@ struct Rows {
   size_t width = 0;
 };
 
+Status not_finite(const LoadedModel& model, const char* what) {
+  return Status(Code::kFailedPrecondition,
+                model.folder.path + " gives " + what +
+                    "; its weights may be broken, or too large for the precision");
+}
+
 // What the task gives of all of them.
 Result<Rows> finite_logits(Rank& rank, LoadedModel& model, const Dataset& texts) {
   const TaskRows rows = texts.range(0, texts.samples());
@@ -35,22 +41,22 @@ Result<Rows> finite_logits(Rank& rank, LoadedModel& model, const Dataset& texts)
   if (std::ranges::all_of(found.values, [](float value) { return std::isfinite(value); })) {
     return found;
   }
-  return fail(Code::kFailedPrecondition,
-              model.folder.path +
-                  " gives scores that are no finite numbers; its weights may be "
-                  "broken, or too large for the precision");
+  return fail(not_finite(model, "scores that are no finite numbers"));
 }
 
 }  // namespace
 
-std::map<std::string, double> evaluate(Rank& rank, LoadedModel& model, const Dataset& data,
-                                       int64_t rows_at_once, const OnSamples& on_samples) {
+Result<std::map<std::string, double>> evaluate(Rank& rank, LoadedModel& model, const Dataset& data,
+                                               int64_t rows_at_once, const OnSamples& on_samples) {
   EvaluationSums sums;
   for (int64_t first = 0; first < data.samples(); first += rows_at_once) {
     const TaskRows rows = data.range(first, rows_at_once);
     Context cx = rank.context();
     const TaskBatch batch = model.task->assemble(rows, {0, rows.rows});
     sums.add(model.task->evaluate(cx, *model.trunk, batch));
+    if (!std::isfinite(sums.loss)) {
+      return fail(not_finite(model, "a loss that is no finite number"));
+    }
     if (!on_samples) continue;
     const int64_t done = std::min(first + rows_at_once, data.samples());
     on_samples(done, model.task->metrics(sums).at("loss"));

@@ -21,9 +21,11 @@ namespace weft {
 // The samples done so far and their loss.
 using OnSamples = std::function<void(int64_t done, double loss)>;
 
-// Task::metrics of all of the data, whose options are of the model's task.
-std::map<std::string, double> evaluate(Rank& rank, LoadedModel& model, const Dataset& data,
-                                       int64_t rows_at_once, const OnSamples& on_samples = {});
+// Task::metrics of all of the data, whose options are of the model's task. Error: a loss that is no
+// finite number.
+Result<std::map<std::string, double>> evaluate(Rank& rank, LoadedModel& model, const Dataset& data,
+                                               int64_t rows_at_once,
+                                               const OnSamples& on_samples = {});
 
 // Of a classifier: each sample's probabilities of the classes, which sum to 1; of a classifier of
 // tokens those of each place of the samples' rows. Error: scores that are no finite numbers, of

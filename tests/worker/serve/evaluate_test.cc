@@ -95,7 +95,8 @@ TEST_F(Evaluate, MetricsAreThoseOfTheProbabilities) {
     for (const int64_t at_once : {1, 4, 100}) {
       int64_t told = 0;
       const auto metrics =
-          evaluate(rank, *model, *data, at_once, [&](int64_t done, double) { told = done; });
+          evaluate(rank, *model, *data, at_once, [&](int64_t done, double) { told = done; })
+              .value();
       EXPECT_NEAR(metrics.at("loss"), loss / count, 1e-6) << at_once;
       EXPECT_EQ(metrics.at("accuracy"), hits / count);
       EXPECT_EQ(metrics.at("labels"), count);
@@ -130,6 +131,10 @@ TEST_F(Evaluate, ScoresThatAreNoNumbersHaveNoClass) {
         class_probabilities(rank, *model, *rows(*model, SampleKind::kUnlabeled, kTexts));
     ASSERT_FALSE(found);
     EXPECT_THAT(found.error().to_string(), HasSubstr("no finite numbers"));
+    const auto metrics =
+        evaluate(rank, *model, *rows(*model, SampleKind::kClassification, kTexts), 4);
+    ASSERT_FALSE(metrics);
+    EXPECT_THAT(metrics.error().to_string(), HasSubstr("no finite number"));
   });
 }
 
@@ -157,7 +162,7 @@ TEST_F(Evaluate, ALanguageModelPredictsEachTokenOfTheTextOnce) {
         loss += std::log(sum) - double{logits[static_cast<size_t>(ids[i + 1])]};
       }
     }
-    const auto metrics = evaluate(rank, *model, **data, 3);
+    const auto metrics = evaluate(rank, *model, **data, 3).value();
     EXPECT_EQ(metrics.at("labels"), 49);
     EXPECT_NEAR(metrics.at("loss"), loss / 49, 1e-5);
     EXPECT_NEAR(metrics.at("perplexity"), std::exp(loss / 49), 1e-3);
@@ -170,6 +175,7 @@ TEST_F(Evaluate, HalfPrecisionIsThatOfTheModel) {
       auto model = load_hf_folder(rank, at("gpt2-sequence"), "", precision);
       EXPECT_EQ(model->task->parameters()[0].value.dtype(), precision);
       return evaluate(rank, *model, *rows(*model, SampleKind::kClassification, kTexts), 4)
+          .value()
           .at("loss");
     };
     const double single = loss(DType::kF32);
