@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "kernels/cpu/gemm_choice.h"
+#include "kernels/cpu/level.h"
 #include "kernels/cuda/backend.h"
 #include "kernels/tensor/transfer.h"
 #include "proto/base/hash.h"
@@ -544,6 +545,8 @@ std::string build_description(Rank& rank) {
   const std::string kind = "unoptimized";
 #endif
   std::string description = "gcc " __VERSION__ ", " + kind + ", " + model;
+  // Of a virtual machine the name alone may say no more than who made the processor.
+  description += ", " + std::string(cpu::name_of(cpu::level()));
   if (!rank.allocator->device().is_cpu()) {
     description += ", " + cuda::backend(rank.context()).kind();
   }

@@ -3,6 +3,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdlib>
 #include <string>
@@ -56,6 +57,10 @@ Level level_of(std::string_view name) {
   }
   throw StatusError(
       Status::invalid("WEFT_CPU_LEVEL", std::string(name), "must be v2, v3, v4, bf16 or amx"));
+}
+
+std::string_view name_of(Level level) {
+  return std::ranges::find(kLevels, level, &std::pair<std::string_view, Level>::second)->first;
 }
 
 Level level() {

@@ -19,5 +19,6 @@ bool supported(Level level);
 Level level();
 // As level() for a value of the variable; empty: the best there is.
 Level level_of(std::string_view name);
+std::string_view name_of(Level level);
 
 }  // namespace weft::cpu

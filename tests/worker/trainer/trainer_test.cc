@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "kernels/cpu/level.h"
 #include "kernels/tensor/tensor.h"
 #include "proto/base/hash.h"
 #include "proto/base/retry.h"
@@ -103,6 +104,8 @@ TEST_F(Trainer, ResumesOfAnotherBuildSaySo) {
   std::string build = attempt.resume().state().build();
   const size_t number = build.find(", arithmetic ");
   ASSERT_NE(number, std::string::npos) << build;
+  const std::string level(cpu::name_of(cpu::level()));
+  EXPECT_TRUE(build.substr(0, number).ends_with(", " + level)) << build;
   attempt.mutable_resume()->mutable_state()->set_build(build.substr(0, number));
   ASSERT_TRUE(train(attempt, cluster).ok());
   EXPECT_NE(cluster.starts.back().resume_note().find("the build or the processor changed"),
