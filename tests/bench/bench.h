@@ -41,9 +41,14 @@ struct Step {
 };
 using StepMaker = std::function<Step(const Options&)>;
 
+// Of a pool of so many threads: each on a processor of its own, as a launch record pins a rank's;
+// none of a single thread, or where there are not so many. Threads that sleep between two short ops
+// may else wake on one processor and stay there (libgomp's spin meanwhile).
+std::vector<int> processors(int64_t threads);
+
 // What a rank has, without a mesh.
 struct Machine {
-  explicit Machine(int64_t threads) : pool(static_cast<int>(threads)) {}
+  explicit Machine(int64_t threads) : pool(static_cast<int>(threads), processors(threads)) {}
   std::unique_ptr<Allocator> allocator = make_caching_allocator();
   ThreadPool pool;
   Tape tape;

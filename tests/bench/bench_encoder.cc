@@ -30,7 +30,8 @@ T take(Result<T> result) {
 struct Encoder {
   explicit Encoder(const Options& options)
       : rank{make_caching_allocator(),
-             std::make_unique<ThreadPool>(static_cast<int>(options.integer("threads"))),
+             std::make_unique<ThreadPool>(static_cast<int>(options.integer("threads")),
+                                          processors(options.integer("threads"))),
              take(Mesh::create(comm::single_world(), MeshDegrees{})), Logger()},
         files(take(SafetensorsSet::open_folder(options.text("weights")))),
         layers(options.integer("layers")),

@@ -1,3 +1,5 @@
+#include <sched.h>
+
 #include <cstdlib>
 #include <fstream>
 
@@ -35,6 +37,18 @@ bool Options::flag(const std::string& key) const {
 }
 
 bool Options::has(const std::string& key) const { return values_.contains(key); }
+
+std::vector<int> processors(int64_t threads) {
+  cpu_set_t ours;
+  CPU_ZERO(&ours);
+  sched_getaffinity(0, sizeof(ours), &ours);
+  if (threads == 1 || CPU_COUNT(&ours) < threads) return {};
+  std::vector<int> found;
+  for (int cpu = 0; std::ssize(found) < threads; ++cpu) {
+    if (CPU_ISSET(cpu, &ours)) found.push_back(cpu);
+  }
+  return found;
+}
 
 int64_t process_bytes(const std::string& name) {
   std::ifstream status("/proc/self/status");

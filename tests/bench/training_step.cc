@@ -58,7 +58,8 @@ std::vector<int64_t> step_ids(const Options& options) {
 TrainingStep::TrainingStep(const Options& options, Mesh mesh, std::unique_ptr<Allocator> memory,
                            const Fill& fill)
     : rank_{std::move(memory),
-            std::make_unique<ThreadPool>(static_cast<int>(options.integer("threads"))),
+            std::make_unique<ThreadPool>(static_cast<int>(options.integer("threads")),
+                                         processors(options.integer("threads"))),
             std::move(mesh), Logger()} {
   flush_denormals();
   const bool llama = options.has("key_heads");
