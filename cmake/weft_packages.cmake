@@ -13,6 +13,8 @@ find_package(MPI REQUIRED COMPONENTS C)
 find_package(Boost 1.81 REQUIRED COMPONENTS context url)
 find_package(RocksDB REQUIRED)
 find_package(CLI11 REQUIRED)
+find_package(PNG REQUIRED)
+find_package(JPEG REQUIRED)
 pkg_check_modules(fyaml REQUIRED IMPORTED_TARGET libfyaml)
 pkg_check_modules(openblas REQUIRED IMPORTED_TARGET openblas)
 # Debian's oneDNN (2.6.3). Its CMake package asks for OpenCL's headers; the library alone does.

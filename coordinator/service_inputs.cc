@@ -89,7 +89,7 @@ struct StoredModel {
 
 }  // namespace
 
-Status check_inputs(const JobStore& store, const Content& content, const proto::JobSpec& spec,
+Status check_inputs(const JobStore& store, const Content& content, proto::JobSpec& spec,
                     AdmittedModel& admitted) {
   ModelInputs inputs;
   StoredModel model;
@@ -110,7 +110,7 @@ Status check_inputs(const JobStore& store, const Content& content, const proto::
 }
 
 Result<AdmittedModel> find_model_of(const JobStore& store, const Content& content,
-                                    const proto::JobSpec& spec, const proto::ModelSpec& described) {
+                                    proto::JobSpec& spec, const proto::ModelSpec& described) {
   AdmittedModel admitted;
   ModelInputs inputs;
   StoredModel model;
@@ -119,6 +119,7 @@ Result<AdmittedModel> find_model_of(const JobStore& store, const Content& conten
     *job.mutable_model() = described;
     const Status status = check_model(job, inputs, &admitted);
     if (!status.ok()) return fail(status);
+    *spec.mutable_training() = job.training();
     return admitted;
   }
   WEFT_RETURN_IF_ERROR(model.find(store, content, spec.model().from(), inputs));

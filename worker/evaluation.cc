@@ -1,6 +1,7 @@
 #include "worker/evaluation.h"
 
 #include <algorithm>
+#include <array>
 
 #include "proto/base/activity.h"
 #include "worker/step.h"
@@ -15,11 +16,41 @@ void fill_up(TaskRows& rows, int64_t wanted) {
   const size_t a_row = rows.rows > 0 ? rows.labels.size() / static_cast<size_t>(rows.rows) : 0;
   if (rows.valid.empty()) rows.valid.assign(own, 1);
   rows.valid.resize(all, 0);
-  rows.ids.resize(all, 0);
+  if (!rows.ids.empty()) rows.ids.resize(all, 0);
+  if (rows.rows > 0)
+    rows.patches.resize(rows.patches.size() / static_cast<size_t>(rows.rows) *
+                        static_cast<size_t>(wanted));
   if (!rows.positions.empty()) rows.positions.resize(all, 0);
   if (!rows.documents.empty()) rows.documents.resize(all, 0);
   if (!rows.labels.empty()) rows.labels.resize(a_row * static_cast<size_t>(wanted), kNoLabel);
   rows.rows = wanted;
+}
+
+// Of all windows of the data, which are spread over the ranks that saw different rows. A
+// collective.
+void gather_answers(Rank& rank, int64_t windows, std::vector<FoundAnswer>& answers) {
+  Communicator& replica = rank.mesh.axis(Axis::kReplica);
+  if (replica.size() == 1) return;
+  constexpr size_t kNumbers = 4;
+  std::vector<double> own(static_cast<size_t>(windows) * kNumbers, 0);
+  for (const FoundAnswer& answer : answers) {
+    const auto at = own.begin() + static_cast<int64_t>(kNumbers) * answer.sample;
+    // Without a span its score, which is -inf, counts for nothing.
+    const bool has = answer.span.first >= 0;
+    std::ranges::copy(
+        std::array{static_cast<double>(answer.span.first), static_cast<double>(answer.span.last),
+                   has ? answer.score : 0.0, answer.none_score},
+        at);
+  }
+  Tensor all = Tensor::from<double>(*rank.allocator, {std::ssize(own)}, own);
+  replica.all_reduce(all, ReduceOp::kSum);
+  answers.clear();
+  const std::vector<double> whole = all.to_vector<double>();
+  for (int64_t window = 0; window < windows; ++window) {
+    const double* of = whole.data() + static_cast<int64_t>(kNumbers) * window;
+    answers.push_back(
+        {window, {static_cast<int64_t>(of[0]), static_cast<int64_t>(of[1])}, of[2], of[3]});
+  }
 }
 
 void evaluate_rows(Rank& rank, Training& training, TrainingTask& task, const TaskRows& rows,
@@ -72,7 +103,12 @@ std::optional<std::map<std::string, double>> evaluate_task(Rank& rank, const pro
   }
   if (training.gate) training.gate->close();
   sums.reduce(rank);
-  return task.task->metrics(sums);
+  std::map<std::string, double> metrics = task.task->metrics(sums);
+  if (task.task->finds_answers()) {
+    gather_answers(rank, total, sums.answers);
+    metrics.merge(task.feed.answer_scores(sums.answers));
+  }
+  return metrics;
 }
 
 }  // namespace weft

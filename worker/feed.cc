@@ -18,25 +18,32 @@ namespace {
 
 Result<std::shared_ptr<const Dataset>> load(const std::string& id, const std::string& field,
                                             const DatasetOptions& dataset,
-                                            const Tokenizer& tokenizer,
+                                            const Tokenizer* tokenizer,
                                             const FeedOptions& options) {
   const Result<std::string> path = staged_input(options.objects_folder, id);
   if (!path) return fail(path.error().with_prefix(field));
   const auto files = input_files(*path);
   if (!files) return fail(files.error().with_prefix(field));
-  auto loaded = Dataset::load(*files, dataset, tokenizer);
+  auto loaded = tokenizer == nullptr ? Dataset::load_images(*files, dataset)
+                                     : Dataset::load(*files, dataset, *tokenizer);
   if (!loaded) return fail(loaded.error().with_prefix(field));
   return loaded;
 }
 
 }  // namespace
 
-Result<Feed> Feed::open(const proto::TaskSpec& task, const Tokenizer& tokenizer,
+Result<Feed> Feed::open(const proto::TaskSpec& task, const Tokenizer* tokenizer,
                         const FeedOptions& options) {
   DatasetOptions dataset = dataset_options(task, options.sequence_length);
   dataset.first_labels = options.first_labels;
   dataset.mask_key =
       RandomKey{options.seed, 0}.derive(/*a=*/0x6d61736b, static_cast<uint64_t>(options.index));
+  dataset.preprocessor = options.preprocessor;
+  dataset.pool = options.pool;
+  if (task.data().augment()) {
+    dataset.augment_key =
+        RandomKey{options.seed, 0}.derive(/*a=*/0x61756776, static_cast<uint64_t>(options.index));
+  }
   WEFT_ASSIGN_OR_RETURN(auto train, load(task.data().train(), options.field + ".data.train",
                                          dataset, tokenizer, options));
   std::shared_ptr<const Dataset> held_out;
@@ -65,6 +72,10 @@ int64_t Feed::validation_rows() const {
 TaskRows Feed::validation(int64_t first, int64_t rows) const {
   const int64_t each = state_->held_out->rows_per_sample();
   return state_->held_out->range(first / each, rows / each);
+}
+
+std::map<std::string, double> Feed::answer_scores(std::span<const FoundAnswer> found) const {
+  return weft::answer_scores(*state_->held_out, found);
 }
 
 const std::vector<std::string>& Feed::label_names() const { return state_->train->label_names(); }

@@ -5,12 +5,16 @@
 // Invariants: 1. the sequence of batches depends on the data, the seed and the position only.
 #pragma once
 
+#include <map>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "proto/checkpoint.pb.h"
 #include "proto/job.pb.h"
+#include "worker/data/answers.h"
 #include "worker/data/dataset.h"
 #include "worker/data/tokenizers/tokenizer.h"
 #include "worker/tasks/task.h"
@@ -26,21 +30,28 @@ struct FeedOptions {
   int64_t index = 0;  // of the task in the job; its random stream
   // Classes of the model that the training starts from, which keep their numbers.
   std::vector<std::string> first_labels = {};
+  // Of images.
+  std::optional<ImagePreprocessor> preprocessor = {};
+  ThreadPool* pool = nullptr;
 };
 
 class Feed {
  public:
-  // Reads and tokenizes the task's training and validation data. Errors name field, file and line.
-  static Result<Feed> open(const proto::TaskSpec& task, const Tokenizer& tokenizer,
+  // Reads and tokenizes the task's training and validation data; of images, which have no tokenizer
+  // (nullptr), only their headers. Errors name field, file and line.
+  static Result<Feed> open(const proto::TaskSpec& task, const Tokenizer* tokenizer,
                            const FeedOptions& options);
   Feed(Feed&&) noexcept;
   Feed& operator=(Feed&&) noexcept;
   ~Feed();
 
-  TaskRows next(int64_t rows);  // of the training data, across the end of an epoch too
+  // Of the training data, across the end of an epoch too. Both throw as Dataset::rows.
+  TaskRows next(int64_t rows);
 
   int64_t validation_rows() const;  // 0: no validation data
   TaskRows validation(int64_t first, int64_t rows) const;
+  // Of a question_answering, by the answers of all windows of the validation data (answers.h).
+  std::map<std::string, double> answer_scores(std::span<const FoundAnswer> found) const;
   // Classes by name; empty where the labels are integers.
   const std::vector<std::string>& label_names() const;
 

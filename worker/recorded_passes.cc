@@ -9,11 +9,11 @@
 namespace weft {
 namespace {
 
-std::array<Tensor*, 9> tensors_of(TaskBatch& batch) {
+std::array<Tensor*, 10> tensors_of(TaskBatch& batch) {
   TokenBatch& tokens = batch.tokens;
-  return {&tokens.ids,       &tokens.positions, &tokens.token_types,
-          &tokens.key_valid, &tokens.documents, &batch.labels,
-          &batch.pooled,     &batch.counted,    &batch.device_seed};
+  return {&tokens.ids,       &tokens.positions, &tokens.token_types, &tokens.key_valid,
+          &tokens.documents, &tokens.patches,   &batch.labels,       &batch.pooled,
+          &batch.counted,    &batch.device_seed};
 }
 
 // What has to be the same for a pass to queue the same work.

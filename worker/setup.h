@@ -1,5 +1,5 @@
-// From a launch record to everything a training needs: tokenizer, model with its weights, tasks
-// with their data, optimizer, and where an earlier attempt had got to.
+// From a launch record to everything a training needs: tokenizer or preprocessor, model with its
+// weights, tasks with their data, optimizer, and where an earlier attempt had got to.
 //
 // Thread safety: the rank's compute thread; set_up is a collective. Ownership: the caller keeps
 // Rank and Progress alive longer than the result.
@@ -38,7 +38,8 @@ struct TrainingTask {
 struct Training {
   const ModelFamily* family = nullptr;
   ModelConfigPtr config;
-  std::unique_ptr<Tokenizer> tokenizer;
+  std::unique_ptr<Tokenizer> tokenizer;           // null: a model of images,
+  std::optional<ImagePreprocessor> preprocessor;  // which has this
   std::unique_ptr<Trunk> trunk;
   std::vector<TrainingTask> tasks;
   DType precision = DType::kF32;  // of the values that forward and backward pass work with

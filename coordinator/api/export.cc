@@ -131,14 +131,14 @@ Status merge(const ExportedAdapter& adapter, NamedTensors& tensors) {
 // BertModel, these lack what stands before its names in a model with a head: "bert.".
 NamedTensors adapter_tensors(const ExportedAdapter& adapter, bool trunk_alone,
                              NamedTensors tensors) {
-  std::set<std::string> wanted;
-  for (const auto& [weight, parts] : adapter.parts) wanted.insert(parts.begin(), parts.end());
   NamedTensors chosen;
   for (auto& [name, tensor] : tensors) {
     const bool of_head = name != tensor.entry.name();
-    if (!of_head && !wanted.contains(tensor.entry.name())) continue;
-    const size_t from = trunk_alone ? name.find('.') + 1 : 0;
-    chosen.emplace(std::string(kPeftPrefix) + name.substr(from), std::move(tensor));
+    const auto part = adapter.peft_names.find(tensor.entry.name());
+    if (!of_head && part == adapter.peft_names.end()) continue;
+    const std::string& in_memory = of_head ? name : part->second;
+    const size_t from = trunk_alone ? in_memory.find('.') + 1 : 0;
+    chosen.emplace(std::string(kPeftPrefix) + in_memory.substr(from), std::move(tensor));
   }
   return chosen;
 }
@@ -178,6 +178,15 @@ ExportedFile safetensors_file(std::string file_name, NamedTensors tensors,
   return file;
 }
 
+// PEFT's type of a task's head; it has none of an image's classes.
+const char* peft_task(const proto::TaskSpec* task) {
+  if (task != nullptr && embeds(*task)) return "FEATURE_EXTRACTION";
+  if (task != nullptr && finds_answers(*task)) return "QUESTION_ANS";
+  if (task == nullptr || !classifies(*task)) return "CAUSAL_LM";
+  const std::optional<HeadKind> kind = head_kind(task_type_name(*task));
+  return kind == HeadKind::kImage ? "" : kind == HeadKind::kToken ? "TOKEN_CLS" : "SEQ_CLS";
+}
+
 ExportedFile text_file(std::string name, std::string text) {
   ExportedFile file;
   file.name = std::move(name);
@@ -194,9 +203,18 @@ ExportedFile stored_file(std::string name, const proto::ObjectFile& stored) {
   return file;
 }
 
-void add_tokenizer(const proto::CheckpointManifest& manifest, Export& out) {
+// What came with the tokenizer or, of a model of images, the preprocessor's settings.
+void add_extra_files(const proto::CheckpointManifest& manifest, Export& out) {
   std::set<std::string> names;
   for (const ExportedFile& file : out.files) names.insert(file.name);
+  for (const proto::ObjectFile& extra : manifest.extra_files()) {
+    const std::string name = extra.path().substr(extra.path().rfind('/') + 1);
+    if (name.empty() || name == "." || name == ".." || !names.insert(name).second) continue;
+    out.files.push_back(stored_file(name, extra));
+  }
+}
+
+void add_tokenizer(const proto::CheckpointManifest& manifest, Export& out) {
   if (manifest.tokenizer().path().empty()) {
     int64_t vocabulary = 0;
     const auto& fields = manifest.config().fields();
@@ -207,14 +225,10 @@ void add_tokenizer(const proto::CheckpointManifest& manifest, Export& out) {
   } else {
     out.files.push_back(stored_file("tokenizer.json", manifest.tokenizer()));
   }
-  names.insert("tokenizer.json");
-  for (const proto::ObjectFile& extra : manifest.extra_files()) {
-    const std::string name = extra.path().substr(extra.path().rfind('/') + 1);
-    if (name.empty() || name == "." || name == ".." || !names.insert(name).second) continue;
-    out.files.push_back(stored_file(name, extra));
-  }
-  if (names.count("tokenizer_config.json") == 0) {
-    out.files.push_back(text_file("tokenizer_config.json", tokenizer_config_json(manifest)));
+  add_extra_files(manifest, out);
+  constexpr auto* kConfig = "tokenizer_config.json";
+  if (std::ranges::find(out.files, kConfig, &ExportedFile::name) == out.files.end()) {
+    out.files.push_back(text_file(kConfig, tokenizer_config_json(manifest)));
   }
 }
 
@@ -256,9 +270,10 @@ Result<Export> make_export(const proto::CheckpointManifest& manifest, const std:
   Export out;
   out.task = chosen == nullptr ? "" : chosen->name();
   const bool gives_vectors = chosen != nullptr && embeds(*chosen);
-  const bool has_classes = chosen != nullptr && classifies(*chosen);
+  const bool gives_answers = chosen != nullptr && finds_answers(*chosen);
+  const bool has_head = gives_answers || (chosen != nullptr && classifies(*chosen));
   WEFT_ASSIGN_OR_RETURN(std::string config,
-                        export_config(manifest, has_classes || gives_vectors ? chosen : nullptr));
+                        export_config(manifest, has_head || gives_vectors ? chosen : nullptr));
   WEFT_ASSIGN_OR_RETURN(auto tensors, choose_tensors(manifest, chosen));
   WEFT_ASSIGN_OR_RETURN(const ExportedAdapter adapter, export_adapter(manifest));
   if (adapter_only && adapter.adapter.rank == 0) {
@@ -278,24 +293,22 @@ Result<Export> make_export(const proto::CheckpointManifest& manifest, const std:
   }
   if (adapter_only) {
     WEFT_ASSIGN_OR_RETURN(const std::vector<std::string> head,
-                          export_head_layers(manifest, has_classes ? chosen : nullptr));
-    const bool of_words = has_classes && head_kind(task_type_name(*chosen)) == HeadKind::kToken;
-    const char* type = of_words        ? "TOKEN_CLS"
-                       : has_classes   ? "SEQ_CLS"
-                       : gives_vectors ? "FEATURE_EXTRACTION"
-                                       : "CAUSAL_LM";
-    const PeftFolder folder{adapter.adapter, manifest.adapter().base_model(), type, head};
+                          export_head_layers(manifest, has_head ? chosen : nullptr));
+    PeftFolder folder{adapter.adapter, manifest.adapter().base_model(), peft_task(chosen), head};
+    folder.adapter.targets = adapter.peft_targets;
     out.files.push_back(text_file("adapter_config.json", peft_config_json(folder, adapter.layout)));
     out.files.push_back(
         safetensors_file("adapter_model.safetensors",
                          adapter_tensors(adapter, gives_vectors, std::move(tensors)), {}));
     return out;
   }
-  if (has_classes) tensors.erase("lm_head.weight");
+  if (has_head) tensors.erase("lm_head.weight");
   WEFT_RETURN_IF_ERROR(merge(adapter, tensors).with_prefix(manifest.id() + ": "));
   out.files.push_back(text_file("config.json", std::move(config)));
   out.files.push_back(safetensors_file("model.safetensors", std::move(tensors), adapter));
-  add_tokenizer(manifest, out);
+  const bool of_images = std::ranges::any_of(
+      manifest.tasks(), [](const proto::TaskSpec& each) { return sees_images(each); });
+  of_images ? add_extra_files(manifest, out) : add_tokenizer(manifest, out);
   if (gives_vectors) add_sentence_modules(manifest, out);
   return out;
 }

@@ -1,6 +1,7 @@
 // A checkpoint as the files of a Hugging Face folder, made while they are sent: no file is ever
 // whole in memory. config.json, model.safetensors (F32 weights of the trunk and of one task's
-// head), tokenizer.json, tokenizer_config.json and what else came with the tokenizer. Where the
+// head), tokenizer.json, tokenizer_config.json and what else came with the tokenizer; of a model of
+// images preprocessor_config.json instead. Where the
 // checkpoint has an adapter, it is merged into the weights; or it stands alone, as the files of a
 // PEFT folder: adapter_config.json and adapter_model.safetensors, with the head if there is one.
 //
@@ -118,6 +119,8 @@ std::string export_tensor_name(const proto::CheckpointManifest& manifest, const 
 struct ExportedAdapter {
   Adapter adapter;
   ops::WeightLayout layout = ops::WeightLayout::kOutIn;
+  std::vector<std::string> peft_targets;
+  std::map<std::string, std::string> peft_names;  // of its parts' names in the manifest
   // Names of its parts by that of the weight, as in the manifest; in ExportedTensor's order.
   std::map<std::string, std::vector<std::string>> parts;
 };

@@ -34,7 +34,7 @@ Result<std::string> export_config(const proto::CheckpointManifest& manifest,
   if (headed != nullptr && embeds(*headed)) {
     head.none = true;
   } else if (headed != nullptr) {
-    head.labels = headed->labels();
+    head.labels = finds_answers(*headed) ? kSpanEnds : headed->labels();
     head.classes = *head_kind(task_type_name(*headed));
     for (const proto::TaskLabels& labels : manifest.label_names()) {
       if (labels.task() != headed->name()) continue;
@@ -76,8 +76,12 @@ Result<ExportedAdapter> export_adapter(const proto::CheckpointManifest& manifest
   if (!adapter) return named(adapter.error());
   exported.adapter = *adapter;
   exported.layout = family->layout();
-  for (const ParameterInfo& info : family->plan(*family->with_adapter(**config, *adapter), 1, 0)) {
-    if (!info.adapts.empty()) exported.parts[info.adapts].push_back(info.name);
+  const ModelConfigPtr adapted = family->with_adapter(**config, *adapter);
+  exported.peft_targets = peft_targets(*family, *adapted);
+  for (const ParameterInfo& info : family->plan(*adapted, 1, 0)) {
+    if (info.adapts.empty()) continue;
+    exported.parts[info.adapts].push_back(info.name);
+    exported.peft_names[info.name] = family->name_in_memory(info.name);
   }
   return exported;
 }

@@ -4,11 +4,13 @@
 #include <utility>
 #include <vector>
 
+#include "coordinator/cli/classify_images.h"
 #include "coordinator/cli/classify_words.h"
 #include "coordinator/cli/commands.h"
 #include "coordinator/cli/local_model.h"
 #include "coordinator/cli/progress_line.h"
 #include "coordinator/cli/texts.h"
+#include "proto/json/job_rules.h"
 #include "proto/json/writer.h"
 #include "worker/serve/evaluate.h"
 
@@ -51,45 +53,14 @@ struct Answer {
 };
 
 std::string answer_json(const HfFolder& folder, const Answer& answer) {
-  const std::vector<std::string> names = shown_classes(folder);
   JsonWriter out;
   out.begin_object();
   if (answer.line > 0) out.key("file").string(answer.file).key("line").integer(answer.line);
-  const size_t best = answer.best();
   out.key("text").string(answer.text);
   if (!answer.pair.empty()) out.key("text_pair").string(answer.pair);
-  out.key("label");
-  if (folder.label_names.empty()) {
-    out.integer(static_cast<int64_t>(best));
-  } else {
-    out.string(names[best]);
-  }
-  out.key("class").integer(static_cast<int64_t>(best));
-  out.key("probability").number(answer.probabilities[best]);
-  out.key("probabilities").begin_object();
-  for (size_t i = 0; i < answer.probabilities.size(); ++i) {
-    out.key(names[i]).number(answer.probabilities[i]);
-  }
-  out.end_object().key("dropped_tokens").integer(answer.dropped_tokens).end_object();
+  write_classes(folder, answer.probabilities, out);
+  out.key("dropped_tokens").integer(answer.dropped_tokens).end_object();
   return out.take() + "\n";
-}
-
-std::string shown(double probability) { return fmt::format("{:.4f}", probability); }
-
-// Every class of one text, the likeliest first.
-Table class_table(const HfFolder& folder, const Answer& answer) {
-  Table table({"CLASS", "PROBABILITY"});
-  table.align_right(1);
-  std::vector<std::pair<double, size_t>> classes;
-  for (size_t i = 0; i < answer.probabilities.size(); ++i) {
-    classes.emplace_back(-answer.probabilities[i], i);
-  }
-  std::ranges::sort(classes);
-  const std::vector<std::string> names = shown_classes(folder);
-  for (const auto& [negative, number] : classes) {
-    table.add({names[number], shown(-negative)});
-  }
-  return table;
 }
 
 // The likeliest class of each text.
@@ -105,7 +76,8 @@ Table answer_table(const HfFolder& folder, const std::vector<Answer>& answers) {
   const std::vector<std::string> names = shown_classes(folder);
   for (const Answer& answer : answers) {
     const size_t best = answer.best();
-    std::vector<std::string> cells{names[best], shown(answer.probabilities[best]), answer.text};
+    std::vector<std::string> cells{names[best], fmt::format("{:.4f}", answer.probabilities[best]),
+                                   answer.text};
     if (pairs) cells.push_back(answer.pair);
     if (lines) cells.insert(cells.begin(), std::to_string(answer.line));
     table.add(std::move(cells));
@@ -163,8 +135,9 @@ class Classifier {
   void tell() {
     line_.clear();
     if (answers_.empty()) return;
-    const Table table = answers_.size() == 1 ? class_table(model_.folder, answers_.front())
-                                             : answer_table(model_.folder, answers_);
+    const Table table = answers_.size() == 1
+                            ? class_table(model_.folder, answers_.front().probabilities)
+                            : answer_table(model_.folder, answers_);
     print(table.text(context_.terminal));
     if (cut_ > 0) {
       fmt::print(stderr, "{} of {} texts are longer than {} tokens: what is behind was left out\n",
@@ -195,12 +168,33 @@ class Classifier {
   int64_t done_ = 0, cut_ = 0;
 };
 
+// Images where the model reads such, else texts.
+Status check_images(const ClassifyOptions& options, const LocalModel& model) {
+  if (options.images.empty() != sees_images(model.task)) return {};
+  if (options.images.empty()) {
+    return Status::invalid("--image", "", "must be given: " + model.name + " classifies images");
+  }
+  return Status::invalid("--image", options.images.front(),
+                         "must be left out: " + model.name + " classifies texts");
+}
+
+Status run_images(const Context& context, const ClassifyOptions& options, LocalModel& source,
+                  ModelUse& use) {
+  WEFT_ASSIGN_OR_RETURN(const auto images, find_images(options.images));
+  WEFT_ASSIGN_OR_RETURN(Rank rank, make_rank());
+  WEFT_ASSIGN_OR_RETURN(LoadedModel model, load_model(context, rank, source, use));
+  return classify_images(context, rank, model, images, static_cast<size_t>(use.rows_at_once));
+}
+
 Status run(const Context& context, const ClassifyOptions& options) {
   WEFT_ASSIGN_OR_RETURN(LocalModel source,
                         find_local_model(context, "MODEL", options.model, options.task,
                                          {proto::TASK_TYPE_SEQUENCE_CLASSIFICATION,
-                                          proto::TASK_TYPE_TOKEN_CLASSIFICATION}));
+                                          proto::TASK_TYPE_TOKEN_CLASSIFICATION,
+                                          proto::TASK_TYPE_IMAGE_CLASSIFICATION}));
   WEFT_ASSIGN_OR_RETURN(ModelUse use, choose_use(context, source, options));
+  WEFT_RETURN_IF_ERROR(check_images(options, source));
+  if (sees_images(source.task)) return run_images(context, options, source, use);
   WEFT_RETURN_IF_ERROR(check_pairs(options, use));
   DatasetOptions how = options_of(options, use, source.task.type());
   WEFT_ASSIGN_OR_RETURN(const Documents texts, find_texts(options.given, how.source));
@@ -222,8 +216,9 @@ Status run(const Context& context, const ClassifyOptions& options) {
 }  // namespace
 
 int classify(const Context& context, const ClassifyOptions& options) {
-  if (options.given.texts.empty() && options.given.file.empty()) {
-    return report_usage(context, Status::invalid("--text", "", "must be given, or --file"));
+  if (options.given.texts.empty() && options.given.file.empty() && options.images.empty()) {
+    return report_usage(context,
+                        Status::invalid("--text", "", "must be given, or --file, or --image"));
   }
   Status status;
   try {

@@ -3,9 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-
-#include "coordinator/cli/render.h"
-#include "proto/json/writer.h"
+#include <utility>
 
 namespace weft::cli {
 namespace {
@@ -134,6 +132,37 @@ std::vector<std::string> shown_classes(const HfFolder& folder) {
   std::vector<std::string> numbers;
   for (int64_t i = 0; i < folder.labels; ++i) numbers.push_back(std::to_string(i));
   return numbers;
+}
+
+Table class_table(const HfFolder& folder, const std::vector<double>& probabilities) {
+  Table table({"CLASS", "PROBABILITY"});
+  table.align_right(1);
+  std::vector<std::pair<double, size_t>> classes;
+  for (size_t i = 0; i < probabilities.size(); ++i) classes.emplace_back(-probabilities[i], i);
+  std::ranges::sort(classes);
+  const std::vector<std::string> names = shown_classes(folder);
+  for (const auto& [negative, number] : classes) {
+    table.add({names[number], fmt::format("{:.4f}", -negative)});
+  }
+  return table;
+}
+
+void write_classes(const HfFolder& folder, const std::vector<double>& probabilities,
+                   JsonWriter& out) {
+  const std::vector<std::string> names = shown_classes(folder);
+  const auto best =
+      static_cast<size_t>(std::ranges::max_element(probabilities) - probabilities.begin());
+  out.key("label");
+  if (folder.label_names.empty()) {
+    out.integer(static_cast<int64_t>(best));
+  } else {
+    out.string(names[best]);
+  }
+  out.key("class").integer(static_cast<int64_t>(best));
+  out.key("probability").number(probabilities[best]);
+  out.key("probabilities").begin_object();
+  for (size_t i = 0; i < probabilities.size(); ++i) out.key(names[i]).number(probabilities[i]);
+  out.end_object();
 }
 
 }  // namespace weft::cli

@@ -311,54 +311,24 @@ void add_checkpoint_commands(CLI::App& app, Parsed& p) {
   add_model_commands(app, p);
 }
 
-void add_fine_tune(CLI::App& app, Parsed& p) {
-  CLI::App* made = add(app, p, "fine-tune", "Write and submit a job that tunes a model on data",
-                       [&p] { return fine_tune(p.context, p.fine_tune); });
-  FineTuneOptions& o = p.fine_tune;
-  const auto count = [&](const char* name, int& into, const char* help) {
-    return made->add_option(name, into, help)->type_name("N")->check(whole_number_from(1, 1 << 30));
+// Of JSONL to learn from.
+void add_row_keys(CLI::App* made, FineTuneOptions& o) {
+  const auto key = [&](const char* name, std::string& into, const char* help) {
+    made->add_option(name, into, help)->type_name("KEY");
   };
-  const auto text = [&](const char* name, std::string& into, const char* help, const char* type) {
-    return made->add_option(name, into, help)->type_name(type);
-  };
-  text("MODEL", o.model,
-       "A checkpoint's id, a job's for its best or else newest, an object's, or a Hugging Face "
-       "folder",
-       kPath)
-      ->required();
-  text("DATA", o.data, "A text or JSONL file, a folder of such files, or an object's id", kPath)
-      ->required();
-  text("--validation", o.validation, "Held-out data: a path or an object's id", kPath);
-  text("--name", o.name, "Name of the job; default: from the data's", "NAME");
-  text("--task", o.task,
-       "What it learns; default: classes where the first row has a label, of words where it has a "
-       "list of them, an embedding where --text-pair is given, else what goes with the model",
-       "TASK")
-      ->check(CLI::IsMember({"causal_lm", "masked_lm", "sequence_classification",
-                             "token_classification", "embedding"}));
-  text("--text-key", o.text_key,
-       "JSONL: the key that holds the text or a chat's messages; a row may have messages instead",
-       "KEY")
-      ->capture_default_str();
-  text("--label-key", o.label_key, "JSONL: the key that holds the label", "KEY")
-      ->capture_default_str();
-  text("--text-pair", o.pair_key,
-       "JSONL: the key that holds a second text; a classifier reads both as a pair, and without "
-       "labels an embedding learns that they belong together; default: none, of an embedding "
-       "text_pair",
-       "KEY");
-  count("--labels", o.labels,
-        "Classes; default: the model's if it has all of the data's, else those of the data");
-  text("--tokenizer", o.tokenizer, "byte, a tokenizer.json or an object's id; default: the model's",
-       "TOKENIZER");
-  count("--steps", o.steps, "Optimizer steps")->capture_default_str();
-  count("--batch-size", o.batch_size, "Sequences a step")->capture_default_str();
-  count("--sequence-length", o.sequence_length,
-        "Tokens a sequence; default: the model's positions, 128 at most");
-  made->add_option("--learning-rate", o.learning_rate, "Peak")
-      ->type_name("RATE")
-      ->check(number_from(1e-12, 100))
-      ->capture_default_str();
+  key("--text-key", o.text_key,
+      "JSONL: the key that holds the text or a chat's messages (a row may have messages instead), "
+      "or a question; default: text, of a question_answering question");
+  key("--label-key", o.label_key,
+      "JSONL: the key that holds the label, or answers; default: label, of a question_answering "
+      "answers");
+  key("--text-pair", o.pair_key,
+      "JSONL: the key that holds a second text; a classifier reads both as a pair, without "
+      "labels an embedding learns that they belong together, and an answer is a part of it; "
+      "default: none, of an embedding text_pair, of a question_answering context");
+}
+
+void add_adapter(CLI::App* made, FineTuneOptions& o) {
   CLI::Option* rank =
       made->add_option("--lora-rank", o.lora_rank,
                        "Train low-rank adapters of this rank, all else frozen; default: the whole "
@@ -376,6 +346,55 @@ void add_fine_tune(CLI::App& app, Parsed& p) {
       ->delimiter(',')
       ->needs(rank);
   made->add_flag("--dora", o.dora, "Train the adapted maps' magnitudes too (DoRA)")->needs(rank);
+}
+
+void add_fine_tune(CLI::App& app, Parsed& p) {
+  CLI::App* made = add(app, p, "fine-tune", "Write and submit a job that tunes a model on data",
+                       [&p] { return fine_tune(p.context, p.fine_tune); });
+  FineTuneOptions& o = p.fine_tune;
+  const auto count = [&](const char* name, int& into, const char* help) {
+    return made->add_option(name, into, help)->type_name("N")->check(whole_number_from(1, 1 << 30));
+  };
+  const auto text = [&](const char* name, std::string& into, const char* help, const char* type) {
+    return made->add_option(name, into, help)->type_name(type);
+  };
+  text("MODEL", o.model,
+       "A checkpoint's id, a job's for its best or else newest, an object's, or a Hugging Face "
+       "folder",
+       kPath)
+      ->required();
+  text("DATA", o.data,
+       "A text or JSONL file, a folder of such files, a folder of images' folders, one a class, or "
+       "an object's id",
+       kPath)
+      ->required();
+  text("--validation", o.validation, "Held-out data: a path or an object's id", kPath);
+  text("--name", o.name, "Name of the job; default: from the data's", "NAME");
+  text("--task", o.task,
+       "What it learns; default: answers where the first row has question, context and answers, "
+       "classes where it has a label, of words where it has a list of them, or of images where the "
+       "data is such, an embedding where --text-pair is given, else what goes with the model",
+       "TASK")
+      ->check(CLI::IsMember({"causal_lm", "masked_lm", "sequence_classification",
+                             "token_classification", "embedding", "question_answering",
+                             "image_classification"}));
+  add_row_keys(made, o);
+  count("--labels", o.labels,
+        "Classes; default: the model's if it has all of the data's, else those of the data");
+  text("--tokenizer", o.tokenizer, "byte, a tokenizer.json or an object's id; default: the model's",
+       "TOKENIZER");
+  count("--steps", o.steps, "Optimizer steps")->capture_default_str();
+  count("--batch-size", o.batch_size, "Sequences a step, or images")->capture_default_str();
+  count("--sequence-length", o.sequence_length,
+        "Tokens a sequence; default: the model's positions, 128 at most; not of images");
+  made->add_option("--learning-rate", o.learning_rate, "Peak")
+      ->type_name("RATE")
+      ->check(number_from(1e-12, 100))
+      ->capture_default_str();
+  add_adapter(made, o);
+  made->add_flag("--augment", o.augment,
+                 "Images: learn from another random part of each in every epoch, half of the time "
+                 "turned over");
   count("--slots", o.slots, "Ranks, tensor parallel")->capture_default_str();
   text("--file", o.file, "Where to write the job file; default: NAME.yaml", "FILE");
   made->add_flag("--dry-run", o.dry_run, "Print the job file only");

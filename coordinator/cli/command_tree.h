@@ -36,6 +36,7 @@ struct Parsed {
   EvaluateOptions evaluate;
   ClassifyOptions classify;
   EmbedOptions embed;
+  AnswerOptions answer;
   FineTuneOptions fine_tune;
   NodesOptions nodes;
   UpOptions up;

@@ -95,11 +95,11 @@ int generate(const Context& context, const GenerateOptions& options);
 // ---- what a model finds in data (evaluate_command.cc, classify_command.cc) ----------------------
 struct ModelOptions {
   std::string model, task;          // task empty: the only one that fits
-  std::string text_key, label_key;  // empty: as the model's job has them, else "text", "label"
+  std::string text_key, label_key;  // empty: as the model's job has them, else its task
   std::string pair_key;             // the same; else there is no second text
   std::string precision;            // empty: as its job trained, else fp32
   int sequence_length = 0;          // 0: as its job trained, else by its positions
-  int batch_size = 0;               // rows at once; 0: 8, of an embedding as its job trained
+  int batch_size = 0;  // rows at once; 0: 8, of an embedding or of questions as its job trained
 };
 struct EvaluateOptions : ModelOptions {
   std::string data;
@@ -107,27 +107,33 @@ struct EvaluateOptions : ModelOptions {
 int evaluate(const Context& context, const EvaluateOptions& options);
 struct ClassifyOptions : ModelOptions {
   GivenTexts given;
+  std::vector<std::string> images;  // files or folders of such
 };
 int classify(const Context& context, const ClassifyOptions& options);
 struct EmbedOptions : ModelOptions {
   GivenTexts given;
 };
 int embed(const Context& context, const EmbedOptions& options);  // embed_command.cc
+struct AnswerOptions : ModelOptions {
+  std::string question, context, file;  // file: "-" for standard input; empty: the other two
+  bool allow_none = false;
+};
+int answer(const Context& context, const AnswerOptions& options);  // answer_command.cc
 
 // ---- a job file from a model and data (fine_tune_command.cc) ------------------------------------
 struct FineTuneOptions {
   std::string model, data, validation, name, file, tokenizer;
-  std::string task;  // empty: by the data
-  std::string text_key = "text", label_key = "label";
-  std::string pair_key;     // empty: as the task has it
-  int labels = 0;           // 0: by the data
-  int sequence_length = 0;  // 0: by the model
+  std::string task;                           // empty: by the data
+  std::string text_key, label_key, pair_key;  // empty: as the task has them
+  int labels = 0;                             // 0: by the data
+  int sequence_length = 0;                    // 0: by the model
   int steps = 200, batch_size = 8, slots = 1;
   double learning_rate = 3e-4;
   int lora_rank = 0;      // 0: no adapter
   double lora_alpha = 0;  // 0: the job file's default
   std::vector<std::string> lora_targets;
   bool dora = false;
+  bool augment = false;  // of images
   bool dry_run = false, wait = false;
 };
 int fine_tune(const Context& context, const FineTuneOptions& options);

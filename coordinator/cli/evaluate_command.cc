@@ -64,13 +64,17 @@ Status check_numbers(const DataFacts& facts, const HfFolder& folder, const Model
 
 // The task as its job has it, with what was chosen. A row's label is the name of its class, or its
 // number where that can be nothing else.
-Result<DatasetOptions> options_of(proto::TaskSpec task, const DataFacts& facts,
+Result<DatasetOptions> options_of(const LocalModel& model, const DataFacts& facts,
                                   const HfFolder& folder, const ModelUse& use) {
+  proto::TaskSpec task = model.task;
   proto::DataSpec& data = *task.mutable_data();
-  data.set_format(facts.jsonl ? proto::DATA_FORMAT_JSONL : proto::DATA_FORMAT_TEXT);
+  data.set_format(facts.images  ? proto::DATA_FORMAT_IMAGES
+                  : facts.jsonl ? proto::DATA_FORMAT_JSONL
+                                : proto::DATA_FORMAT_TEXT);
   data.set_text(use.text_key);
   data.set_label(use.label_key);
   if (!use.pair_key.empty()) data.set_text_pair(use.pair_key);
+  data.set_stride(static_cast<int32_t>(stride_of(model, use)));
   if (!task.has_mask_rate()) task.set_mask_rate(kMaskRate);
   if (facts.classes) task.set_labels(static_cast<int32_t>(folder.labels));
   DatasetOptions options = dataset_options(task, use.sequence_length);
@@ -85,18 +89,26 @@ Result<DatasetOptions> options_of(proto::TaskSpec task, const DataFacts& facts,
       std::ranges::find(*options.label_names, facts.names.front()) == options.label_names->end()) {
     return fail(Status::invalid(
         use.label_key, facts.names.front(),
-        fmt::format("must be an integer in [0, {}): the model's classes have no names",
-                    folder.labels)));
+        facts.images
+            ? fmt::format("must be LABEL_0 to LABEL_{}, as folders' names: the model's "
+                          "classes have no other names",
+                          folder.labels - 1)
+            : fmt::format("must be an integer in [0, {}): the model's classes have no names",
+                          folder.labels)));
   }
   return options;
 }
 
-Result<std::shared_ptr<const Dataset>> read_data(const DataFacts& facts,
-                                                 const DatasetOptions& options,
-                                                 const Tokenizer& tokenizer) {
+Result<std::shared_ptr<const Dataset>> read_data(const DataFacts& facts, DatasetOptions options,
+                                                 const LoadedModel& model, ThreadPool* pool) {
   WEFT_ASSIGN_OR_RETURN(auto files, files_of({"DATA", InputKind::kData, facts.path}));
+  if (model.preprocessor) {
+    options.preprocessor = model.preprocessor;
+    options.pool = pool;
+    return Dataset::load_images(files, options);
+  }
   for (SourceFile& file : files) file.name = file.path;
-  return Dataset::load(files, options, tokenizer);
+  return Dataset::load(files, options, *model.tokenizer);
 }
 
 Result<Evaluated> run(const Context& context, const EvaluateOptions& options) {
@@ -116,10 +128,10 @@ Result<Evaluated> run(const Context& context, const EvaluateOptions& options) {
   WEFT_ASSIGN_OR_RETURN(LoadedModel model, load_model(context, rank, made.model, made.use));
   made.type = model.task->type();
   WEFT_ASSIGN_OR_RETURN(const DatasetOptions how,
-                        options_of(made.model.task, facts, model.folder, made.use));
+                        options_of(made.model, facts, model.folder, made.use));
   ProgressLine line(context.json);
   line.show(fmt::format("reading {}", options.data));
-  WEFT_ASSIGN_OR_RETURN(const auto data, read_data(facts, how, *model.tokenizer));
+  WEFT_ASSIGN_OR_RETURN(const auto data, read_data(facts, how, model, rank.pool.get()));
   made.rows = data->samples();
   made.tokens = data->tokens();
   for (int64_t row = 0; row < made.rows; ++row) made.cut_rows += data->dropped_tokens(row) > 0;
@@ -140,7 +152,7 @@ void tell_json(const Evaluated& made) {
   out.begin_object().key("model").string(made.model.name).key("task");
   made.model.task.name().empty() ? out.null() : out.string(made.model.task.name());
   out.key("type").string(made.type);
-  for (const char* name : {"loss", "perplexity", "accuracy", "f1"}) {
+  for (const char* name : {"loss", "perplexity", "accuracy", "exact_match", "f1"}) {
     const auto found = made.metrics.find(name);
     if (found != made.metrics.end()) out.key(name).number(found->second);
   }
@@ -154,6 +166,7 @@ void tell_json(const Evaluated& made) {
 
 void tell(const Evaluated& made) {
   const double labels = made.metrics.at("labels"), accuracy = made.metrics.at("accuracy");
+  const bool answers = finds_answers(made.model.task);
   const bool classifies = made.metrics.find("perplexity") == made.metrics.end();
   const std::string task = made.model.task.name();
   std::string out = fmt::format(
@@ -162,18 +175,28 @@ void tell(const Evaluated& made) {
       "sequence:    {} tokens ({}), {}\n"
       "loss:        {:.6g}\n",
       printable(made.model.name), task.empty() ? "" : ", task " + task, made.type, made.rows,
-      classifies ? "rows" : "windows", made.tokens, made.use.sequence_length,
-      made.use.sequence_reason, precision_name(made.use.precision), made.metrics.at("loss"));
+      !classifies || answers         ? "windows"
+      : sees_images(made.model.task) ? "images"
+                                     : "rows",
+      made.tokens, made.use.sequence_length, made.use.sequence_reason,
+      precision_name(made.use.precision), made.metrics.at("loss"));
   if (!classifies) out += fmt::format("perplexity:  {:.6g}\n", made.metrics.at("perplexity"));
   const bool of_words = made.model.task.type() == proto::TASK_TYPE_TOKEN_CLASSIFICATION;
   out += fmt::format("accuracy:    {:.2f}% ({} of {} {})\n", 100 * accuracy,
                      std::llround(accuracy * labels), std::llround(labels),
-                     !classifies                ? "predicted tokens"
-                     : of_words                 ? "words"
-                     : made.type == "embedding" ? "pairs, among those of their batch"
-                                                : "rows");
+                     !classifies                    ? "predicted tokens"
+                     : of_words                     ? "words"
+                     : answers                      ? "windows"
+                     : made.type == "embedding"     ? "pairs, among those of their batch"
+                     : sees_images(made.model.task) ? "images"
+                                                    : "rows");
+  if (answers) {
+    out +=
+        fmt::format("exact match: {:.2f}% (of questions)\n", 100 * made.metrics.at("exact_match"));
+  }
   if (const auto f1 = made.metrics.find("f1"); f1 != made.metrics.end()) {
-    out += fmt::format("F1:          {:.2f}% (of entities)\n", 100 * f1->second);
+    out += fmt::format("F1:          {:.2f}% (of {})\n", 100 * f1->second,
+                       answers ? "questions, by words" : "entities");
   }
   print(out);
   if (made.cut_rows > 0) {

@@ -80,7 +80,9 @@ std::string why_new(const HeadFacts* head, const DataFacts& data, int64_t found,
 
 void choose_task(const FineTuneOptions& options, Plan& plan) {
   plan.task = !options.task.empty() ? options.task
+              : plan.data.images    ? "image_classification"
               : plan.data.chats     ? "causal_lm"
+              : plan.data.answers   ? "question_answering"
               : plan.data.words     ? "token_classification"
               : plan.data.classes   ? "sequence_classification"
               : plan.data.pairs     ? "embedding"
@@ -89,14 +91,17 @@ void choose_task(const FineTuneOptions& options, Plan& plan) {
   const char* model = plan.model.encoder ? ", the model is an encoder" : "";
   plan.task_reason =
       !options.task.empty() ? "as asked for"
+      : plan.data.images    ? "the data is images"
       : !plan.data.jsonl    ? fmt::format("the data is text{}", model)
       : plan.data.chats     ? "the rows are chats"
-      : plan.data.words     ? fmt::format("the rows' '{}' is a list", printable(options.text_key))
-      : plan.data.classes ? fmt::format("the rows have the key '{}'", printable(options.label_key))
+      : plan.data.answers   ? "the rows have question, context and answers"
+      : plan.data.words     ? fmt::format("the rows' '{}' is a list", printable(plan.data.text_key))
+      : plan.data.classes
+          ? fmt::format("the rows have the key '{}'", printable(plan.data.label_key))
       : plan.data.pairs
           ? fmt::format("the rows have no key '{}', but a second text",
-                        printable(options.label_key))
-          : fmt::format("the rows have no key '{}'{}", printable(options.label_key), model);
+                        printable(plan.data.label_key))
+          : fmt::format("the rows have no key '{}'{}", printable(plan.data.label_key), model);
 }
 
 Status choose_labels(const FineTuneOptions& options, Plan& plan) {
@@ -112,7 +117,9 @@ Status choose_labels(const FineTuneOptions& options, Plan& plan) {
   }
   if (found < 2) {
     return Status::invalid("DATA", options.data,
-                           "must have at least two classes; all rows have the same label");
+                           plan.data.images
+                               ? "must have at least two classes, each a folder of its images"
+                               : "must have at least two classes; all rows have the same label");
   }
   if (options.labels > 0 && options.labels < found) {
     return Status::invalid("--labels", std::to_string(options.labels),
@@ -131,6 +138,20 @@ Status choose_labels(const FineTuneOptions& options, Plan& plan) {
     plan.labels_reason += "; new head: " + why_new(head, plan.data, found, plan.labels);
   }
   return Status();
+}
+
+// What images have no use for, and only they have.
+Status check_image_options(const FineTuneOptions& options, const Plan& plan) {
+  if (!plan.data.images) {
+    if (!options.augment) return {};
+    return Status::invalid("--augment", "", "is for images; this is " + plan.task);
+  }
+  if (options.sequence_length > 0) {
+    return Status::invalid("--sequence-length", std::to_string(options.sequence_length),
+                           "is for texts: the tokens of an image follow from the model");
+  }
+  if (options.tokenizer.empty()) return {};
+  return Status::invalid("--tokenizer", options.tokenizer, "is for texts; the data is images");
 }
 
 Status choose_sequence_length(const FineTuneOptions& options, Plan& plan) {
@@ -183,14 +204,17 @@ Result<Plan> make_plan(const Context& context, const FineTuneOptions& options) {
     same.task = plan.task;
     WEFT_ASSIGN_OR_RETURN(plan.validation,
                           find_data(context, "--validation", options.validation, same));
-    if (plan.validation->jsonl != plan.data.jsonl) {
+    if (plan.validation->jsonl != plan.data.jsonl || plan.validation->images != plan.data.images) {
       return fail(Status::invalid("--validation", options.validation,
                                   "must be of the same format as the training data"));
     }
   }
   WEFT_RETURN_IF_ERROR(choose_labels(options, plan));
-  WEFT_RETURN_IF_ERROR(choose_sequence_length(options, plan));
-  WEFT_RETURN_IF_ERROR(check_tokenizer(options, plan.model));
+  WEFT_RETURN_IF_ERROR(check_image_options(options, plan));
+  if (!plan.data.images) {
+    WEFT_RETURN_IF_ERROR(choose_sequence_length(options, plan));
+    WEFT_RETURN_IF_ERROR(check_tokenizer(options, plan.model));
+  }
   if (plan.model.heads > 0 && options.slots > plan.model.heads) {
     return fail(Status::invalid(
         "--slots", std::to_string(options.slots),
@@ -202,11 +226,14 @@ Result<Plan> make_plan(const Context& context, const FineTuneOptions& options) {
 std::string data_text(const FineTuneOptions& options, const Plan& plan) {
   std::string text = fmt::format("{{train: {}", quote_json(plan.data.path));
   if (plan.validation) text += fmt::format(", validation: {}", quote_json(plan.validation->path));
-  text += fmt::format(", format: {}", plan.data.jsonl ? "jsonl" : "text");
-  if (plan.data.jsonl && options.text_key != "text") {
+  const char* format = plan.data.images ? "images" : plan.data.jsonl ? "jsonl" : "text";
+  text += fmt::format(", format: {}", format);
+  if (options.augment) text += ", augment: true";
+  if (plan.data.jsonl && !options.text_key.empty()) {
     text += ", text: " + quote_json(options.text_key);
   }
-  if (plan.data.classes && options.label_key != "label") {
+  const bool labeled = (plan.data.classes && plan.data.jsonl) || plan.data.answers;
+  if (labeled && !options.label_key.empty()) {
     text += ", label: " + quote_json(options.label_key);
   }
   if (plan.data.pairs && !options.pair_key.empty()) {
@@ -247,16 +274,18 @@ std::string job_text(const FineTuneOptions& options, const Plan& plan) {
       tokenizer_text(options.tokenizer),
       plan.data.classes          ? quote_json(plan.classifier)
       : plan.task == "embedding" ? "embed"
+      : plan.data.answers        ? "answer"
                                  : "lm",
       plan.task, plan.task_reason);
   if (plan.data.classes) {
     out += fmt::format("    labels: {}  # {}\n", plan.labels, plan.labels_reason);
   }
   out += fmt::format("    data: {}\n", data_text(options, plan));
-  out += fmt::format(
-      "training:\n  steps: {}\n  batch_size: {}\n  sequence_length: {}  # {}\n  gradient_clip: "
-      "1.0\n",
-      options.steps, options.batch_size, plan.sequence_length, plan.sequence_reason);
+  out += fmt::format("training:\n  steps: {}\n  batch_size: {}\n{}  gradient_clip: 1.0\n",
+                     options.steps, options.batch_size,
+                     plan.data.images ? ""
+                                      : fmt::format("  sequence_length: {}  # {}\n",
+                                                    plan.sequence_length, plan.sequence_reason));
   if (plan.validation) {
     out += fmt::format("  evaluate_every: {}\n", std::max(1, options.steps / 10));
   }
@@ -280,16 +309,21 @@ std::string counted(const DataFacts& data) {
 void tell(const Plan& plan, const std::string& path) {
   const bool known = plan.model.positions > 0;
   std::string out =
-      known ? fmt::format("model:     {}, {} positions, {} tokens in its vocabulary\n",
-                          plan.model.family, plan.model.positions, plan.model.vocabulary)
-            : fmt::format("model:     {}\n", plan.model.from);
+      plan.model.image_size > 0
+          ? fmt::format("model:     {}, images of {} x {} pixels\n", plan.model.family,
+                        plan.model.image_size, plan.model.image_size)
+      : known ? fmt::format("model:     {}, {} positions, {} tokens in its vocabulary\n",
+                            plan.model.family, plan.model.positions, plan.model.vocabulary)
+              : fmt::format("model:     {}\n", plan.model.from);
   out += fmt::format(
       "data:      {}, {}\n"
       "task:      {} ({})\n",
       counted(plan.data), show_bytes(plan.data.bytes), plan.task, plan.task_reason);
   if (plan.data.classes)
     out += fmt::format("labels:    {} ({})\n", plan.labels, plan.labels_reason);
-  out += fmt::format("sequence:  {} tokens ({})\n", plan.sequence_length, plan.sequence_reason);
+  if (!plan.data.images) {
+    out += fmt::format("sequence:  {} tokens ({})\n", plan.sequence_length, plan.sequence_reason);
+  }
   print(out + fmt::format("wrote {}\n", printable(path)));
 }
 

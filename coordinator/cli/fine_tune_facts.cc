@@ -25,6 +25,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr std::string_view kImageTask = "image_classification";
 constexpr const char* kNeedsRows =
     "must be JSONL (*.jsonl) for a classification: each row a text and its label, or a list of "
     "words and one of labels";
@@ -56,6 +57,7 @@ Result<ModelFacts> find_checkpoint(const Context& context, const std::string& gi
                     (*config)->tokens_max(),
                     (*config)->heads,
                     (*config)->vocabulary,
+                    (*config)->image.size,
                     true,
                     classifiers_of(manifest),
                     !(*config)->attention.causal};
@@ -79,6 +81,7 @@ Result<ModelFacts> find_folder(const std::string& path) {
                     folder->config->tokens_max(),
                     folder->config->heads,
                     folder->config->vocabulary,
+                    folder->config->image.size,
                     !folder->tokenizer_file.empty(),
                     std::move(heads),
                     !folder->config->attention.causal};
@@ -109,13 +112,23 @@ Status check_text(const Input& input, const std::string& file) {
   return input.wrong(file, "must be text or JSONL: it holds zero bytes");
 }
 
-Result<Input> open_input(const std::string& option, const std::string& path) {
+// Whether the files are images, where no task says so.
+bool are_images(const std::vector<SourceFile>& files, const std::string& task) {
+  if (!task.empty()) return task == kImageTask;
+  return std::ranges::any_of(files,
+                             [](const SourceFile& file) { return is_image_name(file.name); });
+}
+
+Result<Input> open_input(const std::string& option, const std::string& path,
+                         const std::string& task) {
   Input input;
   input.option = option;
   std::error_code error;
   if (!fs::exists(path, error)) return fail(input.wrong(path, "must be a file or folder here"));
   input.facts.path = fs::absolute(path).lexically_normal().string();
   WEFT_ASSIGN_OR_RETURN(input.files, files_of({option, InputKind::kData, input.facts.path}));
+  input.facts.images = are_images(input.files, task);
+  if (input.facts.images) return input;
   for (SourceFile& file : input.files) file.name = file.path;
   const auto rows = std::count_if(input.files.begin(), input.files.end(), is_rows);
   input.facts.jsonl = rows > 0;
@@ -153,18 +166,38 @@ Result<JsonValue> first_row(const Input& input) {
   return fail(input.wrong(input.facts.path, "must hold at least one row"));
 }
 
-// Empty: rows have no second text.
-std::string pair_key_of(const FineTuneOptions& options) {
-  return options.pair_key.empty() && options.task == "embedding" ? "text_pair" : options.pair_key;
+constexpr const char* kAnswers = "question_answering";
+
+// With the keys that the task has where no others are given; a second text's stays empty where
+// rows have none.
+FineTuneOptions with_keys(FineTuneOptions options) {
+  const bool answers = options.task == kAnswers;
+  if (options.text_key.empty()) options.text_key = answers ? "question" : "text";
+  if (options.label_key.empty()) options.label_key = answers ? "answers" : "label";
+  if (options.pair_key.empty() && answers) options.pair_key = "context";
+  if (options.pair_key.empty() && options.task == "embedding") options.pair_key = "text_pair";
+  return options;
 }
 
-void look_for(const std::string& task, DataFacts& facts) {
+// Whether nothing but the rows themselves says what is learned, and they are SQuAD's.
+bool tell_answers(const FineTuneOptions& options, const JsonValue& row) {
+  const auto has = [&](const char* key) { return row.find(key) != nullptr; };
+  return options.task.empty() && options.text_key.empty() && options.label_key.empty() &&
+         options.pair_key.empty() && has("question") && has("context") && has("answers");
+}
+
+void look_for(const FineTuneOptions& options, DataFacts& facts) {
+  const std::string& task = options.task;
+  facts.text_key = options.text_key;
+  facts.label_key = options.label_key;
+  facts.pairs = !options.pair_key.empty();
+  facts.answers = task == kAnswers;
   facts.words = task == "token_classification";
-  facts.classes = facts.words || task == "sequence_classification";
+  facts.classes = facts.words || facts.images || task == "sequence_classification";
 }
 
 Status check_keys(const Input& input, const JsonValue& row, const FineTuneOptions& options,
-                  bool classes) {
+                  bool labeled) {
   std::string keys;
   for (const JsonMember& it : row.members) keys += (keys.empty() ? "" : ", ") + it.key;
   if (row.find(options.text_key) == nullptr && !input.facts.chats) {
@@ -173,14 +206,14 @@ Status check_keys(const Input& input, const JsonValue& row, const FineTuneOption
         fmt::format("must have rows with the key '{}', not {} alone; --text-key names another",
                     options.text_key, keys));
   }
-  const std::string pair_key = pair_key_of(options);
+  const std::string& pair_key = options.pair_key;
   if (!pair_key.empty() && row.find(pair_key) == nullptr) {
     return input.wrong(
         input.facts.path,
         fmt::format("must have rows with the key '{}', not {} alone; --text-pair names another",
                     pair_key, keys));
   }
-  if (classes && row.find(options.label_key) == nullptr) {
+  if (labeled && row.find(options.label_key) == nullptr) {
     return input.wrong(
         input.facts.path,
         fmt::format("must have rows with the key '{}', not {} alone; --label-key names another",
@@ -189,14 +222,22 @@ Status check_keys(const Input& input, const JsonValue& row, const FineTuneOption
   return Status();
 }
 
+int64_t file_bytes(const SourceFile& file) {
+  std::error_code gone;
+  const auto bytes = fs::file_size(file.path, gone);
+  return gone ? 0 : static_cast<int64_t>(bytes);
+}
+
 // Reads everything; where `classes`, also the labels.
 Status count(Input& input, const FineTuneOptions& options) {
   DataFacts& facts = input.facts;
   SourceOptions source;
   source.format = facts.jsonl ? InputFormat::kJsonl : InputFormat::kText;
   source.text_key = options.text_key;
-  if (facts.classes) source.label_key = options.label_key;
-  source.pair_key = facts.jsonl ? pair_key_of(options) : "";
+  if (facts.images) source.format = InputFormat::kImages;
+  if (facts.classes || facts.answers) source.label_key = options.label_key;
+  source.pair_key = facts.jsonl ? options.pair_key : "";
+  source.answers = facts.answers;
   source.words = facts.words;
   std::set<std::string> names;
   int64_t largest = -1;
@@ -204,6 +245,8 @@ Status count(Input& input, const FineTuneOptions& options) {
     ++facts.documents;
     facts.bytes += std::ssize(document.text) + std::ssize(document.pair);
     for (const std::string& word : document.words) facts.bytes += std::ssize(word);
+    if (facts.images)
+      facts.bytes += file_bytes(input.files[static_cast<size_t>(facts.documents - 1)]);
     for (const Label& label : document.labels) {
       if (const auto* name = std::get_if<std::string>(&label)) {
         names.insert(*name);
@@ -250,12 +293,24 @@ Result<ModelFacts> find_object_model(const Context& context, const std::string& 
 
 // An object's rows are not at hand: what they hold has to be said.
 Result<DataFacts> find_object_data(const Context& context, const std::string& option,
-                                   const std::string& id, const FineTuneOptions& options) {
+                                   const std::string& id, const FineTuneOptions& given) {
+  const FineTuneOptions options = with_keys(given);
   WEFT_ASSIGN_OR_RETURN(const auto object, find_object(context, id));
   DataFacts facts;
   facts.path = id;
   facts.documents = object.files_size();
   facts.bytes = object.bytes();
+  std::vector<SourceFile> files;
+  for (const proto::ObjectFile& file : object.files()) files.push_back({"", file.path()});
+  facts.images = are_images(files, options.task);
+  if (facts.images) {
+    look_for(options, facts);
+    std::set<std::string> names;
+    for (const SourceFile& file : files) names.insert(fs::path(file.name).parent_path().string());
+    facts.names.assign(names.begin(), names.end());
+    facts.labels = std::ssize(facts.names);
+    return facts;
+  }
   const auto rows = std::ranges::count_if(object.files(), [](const auto& file) {
     return is_rows({"", file.path()});
   });
@@ -263,8 +318,7 @@ Result<DataFacts> find_object_data(const Context& context, const std::string& op
   if (facts.jsonl && rows < facts.documents) {
     return fail(Status::invalid(option, id, "must hold either JSONL files or text files"));
   }
-  look_for(options.task, facts);
-  facts.pairs = !pair_key_of(options).empty();
+  look_for(options, facts);
   if (facts.classes && !facts.jsonl) return fail(Status::invalid(option, id, kNeedsRows));
   if (facts.jsonl && options.task.empty()) {
     return fail(
@@ -291,12 +345,19 @@ Result<ModelFacts> find_model(const Context& context, const std::string& model) 
 }
 
 Result<DataFacts> find_data(const Context& context, const std::string& option,
-                            const std::string& path, const FineTuneOptions& options) {
-  if (path.starts_with("obj-")) return find_object_data(context, option, path, options);
-  WEFT_ASSIGN_OR_RETURN(Input input, open_input(option, path));
-  look_for(options.task, input.facts);
+                            const std::string& path, const FineTuneOptions& given) {
+  if (path.starts_with("obj-")) return find_object_data(context, option, path, given);
+  WEFT_ASSIGN_OR_RETURN(Input input, open_input(option, path, given.task));
+  FineTuneOptions options = with_keys(given);
+  look_for(options, input.facts);
   if (input.facts.jsonl) {
     WEFT_ASSIGN_OR_RETURN(const JsonValue row, first_row(input));
+    if (tell_answers(given, row)) {
+      options = given;
+      options.task = kAnswers;
+      options = with_keys(options);
+      look_for(options, input.facts);
+    }
     const JsonValue* text = row.find(options.text_key);
     const bool list = text != nullptr && text->is_array();
     input.facts.chats = text == nullptr
@@ -306,11 +367,11 @@ Result<DataFacts> find_data(const Context& context, const std::string& option,
       input.facts.words = list;
       input.facts.classes = list || row.find(options.label_key) != nullptr;
     }
-    input.facts.pairs = !pair_key_of(options).empty();
-    WEFT_RETURN_IF_ERROR(check_keys(input, row, options, input.facts.classes));
-  } else if (!pair_key_of(options).empty()) {
+    WEFT_RETURN_IF_ERROR(
+        check_keys(input, row, options, input.facts.classes || input.facts.answers));
+  } else if (input.facts.pairs) {
     return fail(input.wrong(path, "must be JSONL (*.jsonl) for pairs, with two texts a row"));
-  } else if (input.facts.classes) {
+  } else if (input.facts.classes && !input.facts.images) {
     return fail(input.wrong(path, kNeedsRows));
   }
   WEFT_RETURN_IF_ERROR(count(input, options));

@@ -37,7 +37,9 @@ Status check_one(const JobFile& file, const std::string& field, const std::strin
   const fs::path path = (fs::path(file.folder) / value).lexically_normal();
   auto files = files_of({field, InputKind::kData, path.string()});
   if (!files) return files.error().with_line(file.lines.find(field));
-  for (SourceFile& source : *files) source.name = source.path;
+  if (!is_images(options.kind)) {  // whose names in the folder tell their classes
+    for (SourceFile& source : *files) source.name = source.path;
+  }
   std::optional<Chats> chats;
   if (tokenizer != nullptr) chats.emplace(tokenizer->files());
   const bool utf8 = tokenizer != nullptr && tokenizer->type() != "byte";

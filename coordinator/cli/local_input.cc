@@ -5,6 +5,7 @@
 #include <set>
 
 #include "proto/json/file_path.h"
+#include "worker/data/images/preprocessor.h"
 #include "worker/data/tokenizers/tokenizer.h"
 
 namespace weft::cli {
@@ -14,7 +15,8 @@ namespace fs = std::filesystem;
 
 bool part_of_model(const std::string& name) {
   static const std::set<std::string> kNames = {"config.json", "model.safetensors.index.json",
-                                               "generation_config.json"};
+                                               "generation_config.json",
+                                               std::string(kPreprocessorFile)};
   return kNames.count(name) > 0 || name.ends_with(".safetensors") ||
          std::ranges::find(tokenizer_file_names(), name) != tokenizer_file_names().end();
 }

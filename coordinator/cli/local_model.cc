@@ -75,13 +75,14 @@ Result<proto::TaskSpec> choose_task(const proto::CheckpointManifest& manifest,
     const proto::TaskSpec& other = named.front();
     const char* lack = is_one_of(types, proto::TASK_TYPE_CAUSAL_LM)   ? "generates no text"
                        : is_one_of(types, proto::TASK_TYPE_EMBEDDING) ? "gives no embeddings"
-                                                                      : "has no classes";
-    return fail(Status(Code::kInvalidArgument,
-                       fmt::format("{}: its task {} is a {}, which {}", manifest.id(), other.name(),
-                                   type_name(other.type()), lack))
-                    .with_field("--task")
-                    .with_value(other.name())
-                    .with_rule("must be of type " + type_names(types)));
+                       : is_one_of(types, proto::TASK_TYPE_QUESTION_ANSWERING) ? "finds no answers"
+                                                                               : "has no classes";
+    return fail(
+        Status(Code::kInvalidArgument, fmt::format("{}: its task {}, of type {}, {}", manifest.id(),
+                                                   other.name(), type_name(other.type()), lack))
+            .with_field("--task")
+            .with_value(other.name())
+            .with_rule("must be of type " + type_names(types)));
   }
   const bool alike = std::ranges::all_of(chosen, [](const proto::TaskSpec& task) {
     return task.type() == proto::TASK_TYPE_CAUSAL_LM;
@@ -215,14 +216,18 @@ Result<ModelUse> choose_use(const Context& context, const LocalModel& model,
     return !asked.empty() ? asked : !trained.empty() ? trained : usual;
   };
   ModelUse use;
-  use.text_key = first(options.text_key, model.task.data().text(), "text");
-  use.label_key = first(options.label_key, model.task.data().label(), "label");
-  const bool of_pairs = embeds(model.task);
-  use.pair_key =
-      first(options.pair_key, model.task.data().text_pair(), of_pairs ? "text_pair" : "");
-  // A pair's loss depends on what it is told apart from.
+  const bool of_pairs = embeds(model.task), answers = finds_answers(model.task);
+  use.text_key = first(options.text_key, model.task.data().text(), answers ? "question" : "text");
+  use.label_key =
+      first(options.label_key, model.task.data().label(), answers ? "answers" : "label");
+  use.pair_key = first(options.pair_key, model.task.data().text_pair(),
+                       of_pairs  ? "text_pair"
+                       : answers ? "context"
+                                 : "");
+  // A pair's loss depends on what it is told apart from, an answer's on how far rows are padded.
   use.rows_at_once = options.batch_size > 0 ? options.batch_size
                      : of_pairs && training ? training->batch_size() / 2
+                     : answers && training  ? training->batch_size()
                                             : kRowsAtOnce;
   use.precision = precision_of(options.precision, training);
   use.sequence_length = options.sequence_length > 0 ? options.sequence_length
@@ -232,12 +237,30 @@ Result<ModelUse> choose_use(const Context& context, const LocalModel& model,
   return use;
 }
 
+int64_t stride_of(const LocalModel& model, const ModelUse& use) {
+  const proto::DataSpec& data = model.task.data();
+  const bool fits = data.has_stride() && data.stride() < use.sequence_length;
+  return fits ? data.stride() : use.sequence_length / kStrideShare;
+}
+
 Result<LoadedModel> load_model(const Context& context, Rank& rank, LocalModel& model,
                                ModelUse& use) {
   WEFT_RETURN_IF_ERROR(fetch_model(context, model));
   Result<LoadedModel> loaded =
       load_hf_folder(rank, model.folder, type_name(model.task.type()), use.precision);
   if (!loaded) return fail(local(loaded.error()));
+  if (loaded->preprocessor) {
+    const int64_t tokens = loaded->folder.config->image.tokens();
+    if (use.sequence_length > 0 && use.sequence_length != tokens) {
+      return fail(Status::invalid("--sequence-length", std::to_string(use.sequence_length),
+                                  fmt::format("must be left out, or {}: the model makes so many "
+                                              "tokens of an image",
+                                              tokens)));
+    }
+    use.sequence_length = tokens;
+    use.sequence_reason = "patches of an image, and its class";
+    return loaded;
+  }
   const int64_t positions = loaded->folder.config->tokens_max();
   if (use.sequence_length > positions) {
     return fail(

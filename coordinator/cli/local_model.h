@@ -35,7 +35,7 @@ Status fetch_model(const Context& context, LocalModel& model);
 // The only rank, with all cores.
 Result<Rank> make_rank();
 
-// What `evaluate` and `classify` choose about a model.
+// What `evaluate`, `classify`, `embed` and `answer` choose about a model.
 struct ModelUse {
   std::string text_key, label_key;  // of rows
   std::string pair_key;             // empty: rows have no second text
@@ -47,6 +47,8 @@ struct ModelUse {
 // What is asked for, else what the job of the checkpoint trained with.
 Result<ModelUse> choose_use(const Context& context, const LocalModel& model,
                             const ModelOptions& options);
+// What windows of a context share: as the job trained where that goes with the sequence length.
+int64_t stride_of(const LocalModel& model, const ModelUse& use);
 // fetch_model and load_hf_folder; an open sequence length is chosen. Error too: one that the model
 // has no positions for.
 Result<LoadedModel> load_model(const Context& context, Rank& rank, LocalModel& model,

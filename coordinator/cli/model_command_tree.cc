@@ -16,15 +16,18 @@ void add_model(CLI::App* made, ModelOptions& o) {
   made->add_option("--task", o.task, "Of a checkpoint; default: the only one that fits")
       ->type_name("TASK");
   made->add_option("--text-key", o.text_key,
-                   "JSONL: the key that holds the text; default: as the model's job, else text")
+                   "JSONL: the key that holds the text; default: as the model's job, else text, of "
+                   "questions question")
       ->type_name("KEY");
   made->add_option("--sequence-length", o.sequence_length,
                    "Tokens a row; default: as the model's job, else of an embedding as its "
                    "sentence_bert_config.json, else the model's positions, 1024 at most")
       ->type_name("N")
       ->check(whole_number_from(1, 1 << 30));
-  made->add_option("--batch-size", o.batch_size,
-                   "Rows at once; default: 8, of an embedding's job as many pairs as in its step")
+  made->add_option(
+          "--batch-size", o.batch_size,
+          "Rows at once; default: 8, of an embedding's job as many pairs as in its step, of a "
+          "question_answering's job as many windows")
       ->type_name("N")
       ->check(whole_number_from(1, 1 << 20));
   made->add_option("--precision", o.precision,
@@ -36,7 +39,7 @@ void add_model(CLI::App* made, ModelOptions& o) {
 void add_pair_key(CLI::App* made, ModelOptions& o) {
   made->add_option("--text-pair-key", o.pair_key,
                    "JSONL: the key that holds the second text of a pair; default: as the model's "
-                   "job, of an embedding text_pair, else there is none")
+                   "job, of an embedding text_pair, of questions context, else there is none")
       ->type_name("KEY");
 }
 
@@ -54,18 +57,22 @@ void add_evaluate(CLI::App& app, Parsed& p) {
                        [&p] { return evaluate(p.context, p.evaluate); });
   add_model(made, p.evaluate);
   add_pair_key(made, p.evaluate);
-  made->add_option("DATA", p.evaluate.data, "A text or JSONL file, or a folder of such files")
+  made->add_option("DATA", p.evaluate.data,
+                   "A text or JSONL file, a folder of such files, or a folder of images' folders, "
+                   "one a class")
       ->type_name(kPath)
       ->required();
-  made->add_option("--label-key", p.evaluate.label_key,
-                   "JSONL: the key that holds the label; default: as the model's job, else label")
+  made->add_option(
+          "--label-key", p.evaluate.label_key,
+          "JSONL: the key that holds the label; default: as the model's job, else label, of "
+          "questions answers")
       ->type_name("KEY");
   made->footer(
-      "Loss, accuracy, of a language model perplexity and of words with tags B-, I- and O the F1\n"
-      "of entities, as the trainer takes them on its validation data: with the same data and a\n"
-      "job's checkpoint the loss is the job's validation_loss of that task, to rounding. A masked\n"
-      "language model's tokens are masked alike each time. A label is the name of a class, or its\n"
-      "number.\n"
+      "Loss, accuracy, of a language model perplexity, of words with tags B-, I- and O the F1\n"
+      "of entities, of questions exact match and the F1 of words, as SQuAD has them; as the\n"
+      "trainer takes them on its validation data: with the same data and a job's checkpoint the\n"
+      "loss is the job's validation_loss of that task, to rounding. A masked language model's\n"
+      "tokens are masked alike each time. A label is the name of a class, or its number.\n"
       "A language model's text is cut into windows, its rows, each of the sequence length. It "
       "runs\n"
       "on this machine's cores; a checkpoint's export is kept as 'weft generate' keeps it. Of "
@@ -74,8 +81,12 @@ void add_evaluate(CLI::App& app, Parsed& p) {
 }
 
 void add_classify(CLI::App& app, Parsed& p) {
-  CLI::App* made = add(app, p, "classify", "Tell the classes of texts by a classifier",
+  CLI::App* made = add(app, p, "classify", "Tell the classes of texts or images by a classifier",
                        [&p] { return classify(p.context, p.classify); });
+  CLI::Option* images =
+      made->add_option("--image", p.classify.images,
+                       "An image, PNG or JPEG, or a folder of such files; repeatable")
+          ->type_name(kPath);
   CLI::Option* texts = add_texts(made, p.classify.given,
                                  "JSONL with a text, or a list of words, a row, a folder of such "
                                  "files, or - for standard input");
@@ -85,6 +96,8 @@ void add_classify(CLI::App& app, Parsed& p) {
       ->allow_extra_args(false)
       ->take_all()
       ->needs(texts);
+  images->excludes(texts);
+  images->excludes("--file");
   add_model(made, p.classify);
   add_pair_key(made, p.classify);
   made->footer(
@@ -95,6 +108,7 @@ void add_classify(CLI::App& app, Parsed& p) {
       "one.\n"
       "A classifier of words shows each word with its class: --text is cut at white space, a row\n"
       "of --file is a list. With --json it gives {words}, each {word, label, class, probability}.\n"
+      "Of images it gives {file, label, class, probability, probabilities}.\n"
       "A text of more than the sequence length is cut there. It runs on this machine's cores; a\n"
       "checkpoint's export is kept as 'weft generate' keeps it.");
 }
@@ -113,12 +127,46 @@ void add_embed(CLI::App& app, Parsed& p) {
       "cores; a checkpoint's export is kept as 'weft generate' keeps it.");
 }
 
+void add_answer(CLI::App& app, Parsed& p) {
+  CLI::App* made = add(app, p, "answer", "Find the part of a text that answers a question",
+                       [&p] { return answer(p.context, p.answer); });
+  CLI::Option* question =
+      made->add_option("--question", p.answer.question, "A question")->type_name("TEXT");
+  CLI::Option* context =
+      made->add_option("--context", p.answer.context, "The text that may hold the answer")
+          ->type_name("TEXT")
+          ->needs(question);
+  question->needs(context);
+  made->add_option("--file", p.answer.file,
+                   "JSONL with a question and a context a row, a folder of such files, or - for "
+                   "standard input")
+      ->type_name("FILE")
+      ->excludes(question);
+  made->add_flag("--allow-none", p.answer.allow_none,
+                 "Give no answer where that is likelier; for models that learned from questions "
+                 "without one");
+  add_model(made, p.answer);
+  add_pair_key(made, p.answer);
+  made->footer(
+      "With --json each question is a line: {question, answer, score, start, end}, from a file "
+      "also\n"
+      "file and line; start and end are places in the context, in code points, and an answer that\n"
+      "there is not is empty. The score is the product of the probabilities that it begins and "
+      "ends\n"
+      "there. A context that is too long is read in windows that share tokens as in the model's "
+      "job,\n"
+      "else a third of the sequence length. It runs on this machine's cores; a checkpoint's "
+      "export\n"
+      "is kept as 'weft generate' keeps it.");
+}
+
 }  // namespace
 
 void add_model_commands(CLI::App& app, Parsed& p) {
   add_evaluate(app, p);
   add_classify(app, p);
   add_embed(app, p);
+  add_answer(app, p);
 }
 
 }  // namespace weft::cli

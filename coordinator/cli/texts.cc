@@ -30,7 +30,7 @@ Documents given_texts(const GivenTexts& given, bool words) {
         document.text = given.texts[i];
       }
       if (!given.pairs.empty()) document.pair = given.pairs[i];
-      document.file = "--text";
+      document.file = given.option;
       WEFT_RETURN_IF_ERROR(visit(document));
     }
     return {};

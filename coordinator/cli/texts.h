@@ -13,6 +13,7 @@ namespace weft::cli {
 
 struct GivenTexts {
   std::vector<std::string> texts, pairs;  // --text and --text-pair, as many of these or none
+  std::string option = "--text";          // what gave a text
   std::string file;                       // --file, "-" for standard input; empty: `texts`
 };
 

@@ -170,6 +170,7 @@ class EmbeddingBackward final : public Kernel {
   const bool zeros_first_;  // else the rows are added to what the table holds; on the CPU
 };
 
+// Inputs: ids, table. All dims of the table but the last together count its rows.
 class Embedding final : public Op {
  public:
   Embedding(int64_t first_id, int64_t padding_id) : first_id_(first_id), padding_id_(padding_id) {}
@@ -178,18 +179,18 @@ class Embedding final : public Op {
   bool native_on_gpu(DType) const override { return true; }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     const Tensor& table = inputs[1];
-    WEFT_CHECK(table.shape().dims() == 2, "table {}", table.shape().to_string());
+    WEFT_CHECK(table.shape().dims() >= 1, "table {}", table.shape().to_string());
     Shape shape = inputs[0].shape();
-    shape.push_back(table.dim(1));
+    shape.push_back(table.shape()[-1]);
     return {{shape, table.dtype()}};
   }
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
-    const Tensor ids = as_contiguous(cx.pool, inputs[0]), table = as_contiguous(cx.pool, inputs[1]);
+    const Tensor ids = as_contiguous(cx.pool, inputs[0]), table = as_rows(cx, inputs[1]);
     dispatch_rows(table.dtype(),
                   [&]<typename T>() { look_up<T>(cx, ids, table, first_id_, outputs[0]); });
   }
   void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
-    cuda::backend(cx).embedding(inputs[0], inputs[1], first_id_, outputs[0]);
+    cuda::backend(cx).embedding(inputs[0], as_rows(cx, inputs[1]), first_id_, outputs[0]);
   }
   std::vector<Tensor> saves(std::span<const Tensor> inputs, std::span<const Tensor>) override {
     table_ = inputs[1].spec();
@@ -197,9 +198,11 @@ class Embedding final : public Op {
   }
   std::vector<Tensor> vjp(Context& cx, std::span<const Tensor> saved,
                           std::span<const Tensor> output_grads) override {
-    return {Tensor(),
-            run_kernel(cx, EmbeddingBackward(first_id_, padding_id_), {saved[0], output_grads[0]},
-                       {table_.shape, gradient_dtype(table_.dtype)})};
+    const Shape rows{row_count(table_.shape), table_.shape[-1]};
+    const Tensor gradient =
+        run_kernel(cx, EmbeddingBackward(first_id_, padding_id_), {saved[0], output_grads[0]},
+                   {rows, gradient_dtype(table_.dtype)});
+    return {Tensor(), shaped(gradient, table_.shape)};
   }
   bool gives_rows() const override { return padding_id_ < 0; }
   RowGradient row_gradient(std::span<const Tensor> saved,
@@ -211,7 +214,7 @@ class Embedding final : public Op {
     if (!held[1] || !held[1].contiguous() || !cx.device().is_cpu()) return false;
     if (cx.block_count > 1) return false;
     EmbeddingBackward kernel(first_id_, padding_id_, /*zeros_first=*/false);
-    std::array outputs = {held[1]};
+    std::array outputs = {as_rows(cx, held[1])};
     run_kernel(cx, kernel, std::array{saved[0], output_grads[0]}, outputs);
     return true;
   }

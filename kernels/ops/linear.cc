@@ -143,7 +143,7 @@ class Linear final : public ForwardOp {
 
   std::vector<Tensor> forward(Context& cx, std::span<const Tensor> inputs) override {
     const Tensor& x = inputs[0];
-    const Tensor weight = in_out(inputs[1], layout_);
+    const Tensor weight = in_out(matrix_of(cx, inputs[1]), layout_);
     WEFT_CHECK(
         weight.shape().dims() == 2 && x.shape().dims() >= 1 && x.shape()[-1] == weight.dim(0),
         "linear of {} with a weight that maps {} to {}", x.shape().to_string(), weight.dim(0),
@@ -175,6 +175,7 @@ class Linear final : public ForwardOp {
     for (size_t i = 0; i < inputs.size(); ++i) wanted_[i] = inputs[i].requires_grad();
     // x is needed for the weight's gradient only, the weight for x's only; of x at least the shape.
     shape_ = inputs[0].shape();
+    weight_shape_ = inputs[1].shape();
     x_leaf_ = inputs[0].leaf();
     leaves_ = wanted_[1] && inputs[1].leaf() && (!bias_ || inputs[2].leaf());
     return {wanted_[1] ? inputs[0] : Tensor(), wanted_[0] ? inputs[1] : Tensor(), std::move(z_)};
@@ -202,7 +203,7 @@ class Linear final : public ForwardOp {
     if (residual_ && wanted_[bias_ ? 3 : 2]) grads.back() = output_grads[0];
     if (wanted_[0]) {
       const DType dtype = x_leaf_ ? gradient_dtype(dz.dtype()) : dz.dtype();
-      const Tensor back = transposed_view(in_out(saved[1], layout_));
+      const Tensor back = transposed_view(in_out(matrix_of(cx, saved[1]), layout_));
       grads[0] = shaped(matmul_values(cx, dz, back, dtype), shape_);
     }
     return grads;
@@ -226,10 +227,11 @@ class Linear final : public ForwardOp {
                             Tensor::empty(cx.allocator, {dz_.dim(1)}, dtype)};
       WeightAndBiasGradient kernel;
       run_kernel(cx, kernel, std::array{x, dz_}, outputs);
-      grads[1] = outputs[0];
+      grads[1] = shaped(outputs[0], weight_shape_);
       grads[2] = outputs[1];
     } else if (wanted_[1]) {
-      grads[1] = weight_gradient(cx, as_rows(cx, saved[0]), dz_, layout_);
+      const Tensor gradient = weight_gradient(cx, as_rows(cx, saved[0]), dz_, layout_);
+      grads[1] = shaped(gradient, weight_shape_);
     }
   }
 
@@ -321,7 +323,7 @@ class Linear final : public ForwardOp {
   const bool bias_, residual_, recorded_;
   Tensor z_;   // between forward() and saves()
   Tensor dz_;  // between leaf_vjp() and vjp()
-  Shape shape_;
+  Shape shape_, weight_shape_;
   bool x_leaf_ = false;
   bool leaves_ = false;  // weight and bias
   bool put_off_ = false;
@@ -329,6 +331,13 @@ class Linear final : public ForwardOp {
 };
 
 }  // namespace
+
+Tensor matrix_of(Context& cx, const Tensor& weight) {
+  if (weight.shape().dims() <= 2) return weight;
+  int64_t others = 1;
+  for (const int64_t extent : weight.shape().extents().subspan(1)) others *= extent;
+  return shaped(as_contiguous(cx.pool, weight), {weight.dim(0), others});
+}
 
 Tensor in_out(const Tensor& weight, WeightLayout layout) {
   return layout == WeightLayout::kInOut ? weight : transposed_view(weight);

@@ -20,6 +20,9 @@ void linear_into(Context& cx, const Tensor& x, const Tensor& weight, const Tenso
 Tensor product_gradient(Context& cx, std::optional<Activation> activation, const Tensor& z,
                         const Tensor& dy, Tensor* bias_gradient);
 
+// A weight of more than two dims, as a convolution's whose kernel is all that it is given, as the
+// matrix of its first dim and all others together; any other as it is.
+Tensor matrix_of(Context& cx, const Tensor& weight);
 // The weight as it maps, [in, out]; a view.
 Tensor in_out(const Tensor& weight, WeightLayout layout);
 // The weight's gradient in its layout, x [rows, in], dz [rows, out]; of half types fp32.

@@ -3,14 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <limits>
 #include <numeric>
 #include <set>
-#include <span>
 
 #include "google/protobuf/struct.pb.h"
 #include "proto/job.pb.h"
 #include "proto/json/names.h"
+#include "proto/json/refusal.h"
 #include "proto/json/rule_text.h"
 #include "proto/json/rules.h"
 #include "proto/json/value.h"
@@ -22,6 +21,14 @@ using proto::TaskSpec;
 
 std::string task_type_name(const TaskSpec& task) {
   return enum_name(*proto::TaskType_descriptor()->FindValueByNumber(task.type()));
+}
+
+bool sees_images(const TaskSpec& task) {
+  return task.type() == proto::TASK_TYPE_IMAGE_CLASSIFICATION;
+}
+
+bool sees_images(const JobSpec& spec) {
+  return std::ranges::any_of(spec.tasks(), [](const TaskSpec& task) { return sees_images(task); });
 }
 
 bool chooses(const TaskSpec& task) { return task.type() == proto::TASK_TYPE_MULTIPLE_CHOICE; }
@@ -36,7 +43,7 @@ int64_t rows_together(const JobSpec& spec) {
 
 bool classifies(const TaskSpec& task) {
   return task.type() == proto::TASK_TYPE_SEQUENCE_CLASSIFICATION ||
-         task.type() == proto::TASK_TYPE_TOKEN_CLASSIFICATION || chooses(task);
+         task.type() == proto::TASK_TYPE_TOKEN_CLASSIFICATION || chooses(task) || sees_images(task);
 }
 
 bool models_language(const TaskSpec& task) {
@@ -45,26 +52,14 @@ bool models_language(const TaskSpec& task) {
 
 bool embeds(const TaskSpec& task) { return task.type() == proto::TASK_TYPE_EMBEDDING; }
 
+bool finds_answers(const TaskSpec& task) {
+  return task.type() == proto::TASK_TYPE_QUESTION_ANSWERING;
+}
+
 namespace {
 
 constexpr int64_t kRanksMax = 65536;
-constexpr int64_t kByteTokens = 257;  // 256 bytes and the end of a text
-
-// Makes the errors, each with its line.
-class Refusal {
- public:
-  explicit Refusal(const LineMap* lines) : lines_(lines) {}
-  Status operator()(std::string field, std::string value, std::string rule) const {
-    int line = lines_ == nullptr ? 0 : lines_->find(field);
-    return Status::invalid(std::move(field), std::move(value), std::move(rule)).with_line(line);
-  }
-  Status operator()(std::string field, int64_t value, std::string rule) const {
-    return (*this)(std::move(field), std::to_string(value), std::move(rule));
-  }
-
- private:
-  const LineMap* lines_;
-};
+constexpr int32_t kSequenceLength = 128;
 
 std::string kind_name(const JobSpec& spec) {
   return enum_name(*proto::JobKind_descriptor()->FindValueByNumber(spec.kind()));
@@ -141,16 +136,21 @@ Status finish_pair(TaskSpec& task, const std::string& path, const Refusal& refus
   proto::DataSpec& data = *task.mutable_data();
   if (embeds(task) && !data.has_text_pair()) data.set_text_pair("text_pair");
   if (chooses(task) && !data.has_text_pair()) data.set_text_pair("choices");
+  if (finds_answers(task) && !data.has_text_pair()) data.set_text_pair("context");
   if (!data.has_text_pair()) return {};
   const std::string field = path + ".data.text_pair";
-  if (!embeds(task) && !chooses(task) && task.type() != proto::TASK_TYPE_SEQUENCE_CLASSIFICATION) {
+  if (!embeds(task) && !chooses(task) && !finds_answers(task) &&
+      task.type() != proto::TASK_TYPE_SEQUENCE_CLASSIFICATION) {
     return refuse(field, data.text_pair(),
-                  "is only for sequence_classification, multiple_choice and embedding");
+                  "is only for sequence_classification, multiple_choice, question_answering and "
+                  "embedding");
   }
   if (data.text_pair().empty()) return refuse(field, "", "must not be empty");
   if (data.format() == proto::DATA_FORMAT_TEXT) {
     return refuse(path + ".data.format", "text",
-                  "must be jsonl with data.text_pair: plain text has no pairs");
+                  finds_answers(task)
+                      ? "must be jsonl for question_answering"
+                      : "must be jsonl with data.text_pair: plain text has no pairs");
   }
   if (data.text_pair() == data.text()) {
     return refuse(field, data.text_pair(), "must differ from data.text");
@@ -161,9 +161,57 @@ Status finish_pair(TaskSpec& task, const std::string& path, const Refusal& refus
   return {};
 }
 
+// Of a question answering: what its windows share.
+Status finish_stride(TaskSpec& task, const std::string& path, int32_t sequence_length,
+                     const Refusal& refuse) {
+  proto::DataSpec& data = *task.mutable_data();
+  const std::string field = path + ".data.stride";
+  if (!finds_answers(task)) {
+    if (!data.has_stride()) return {};
+    return refuse(field, data.stride(), "is only for question_answering");
+  }
+  if (!data.has_stride()) data.set_stride(sequence_length / kStrideShare);
+  if (data.stride() < sequence_length) return {};
+  return refuse(field, data.stride(),
+                "must be below training.sequence_length = " + std::to_string(sequence_length) +
+                    ", of which question and context are the rest");
+}
+
+// Of an image classification, whose labels are its images' folders.
+Status check_images(const TaskSpec& task, const std::string& path, const Refusal& refuse) {
+  const proto::DataSpec& data = task.data();
+  if (!sees_images(task)) {
+    if (data.format() == proto::DATA_FORMAT_IMAGES) {
+      return refuse(path + ".data.format", "images", "is only for image_classification");
+    }
+    if (!data.has_augment()) return {};
+    return refuse(path + ".data.augment", data.augment() ? "true" : "false",
+                  "is only for image_classification");
+  }
+  if (data.format() != proto::DATA_FORMAT_IMAGES) {
+    return refuse(path + ".data.format",
+                  enum_name(*proto::DataFormat_descriptor()->FindValueByNumber(data.format())),
+                  "must be images for image_classification");
+  }
+  const auto no_key = [&](const char* key, bool given, const std::string& value) -> Status {
+    if (!given) return {};
+    return refuse(path + ".data." + key, value,
+                  "is a key of jsonl: an image_classification's images lie in a folder of the name "
+                  "of their class");
+  };
+  WEFT_RETURN_IF_ERROR(no_key("text", data.has_text(), data.text()));
+  WEFT_RETURN_IF_ERROR(no_key("label", data.has_label(), data.label()));
+  return no_key("text_pair", data.has_text_pair(), data.text_pair());
+}
+
 Status finish_task(TaskSpec& task, const std::string& path, const Refusal& refuse) {
   const std::string type = task_type_name(task);
   if (!task.has_name()) task.set_name(type);
+  WEFT_RETURN_IF_ERROR(check_images(task, path, refuse));
+  const bool answers = finds_answers(task);
+  proto::DataSpec& keys = *task.mutable_data();
+  if (!keys.has_text() && !sees_images(task)) keys.set_text(answers ? "question" : "text");
+  if (!keys.has_label() && !sees_images(task)) keys.set_label(answers ? "answers" : "label");
   const bool masks = task.type() == proto::TASK_TYPE_MASKED_LM;
   if (!masks && task.has_mask_rate()) {
     return refuse(path + ".mask_rate", plain_number(task.mask_rate()), "is only for masked_lm");
@@ -171,11 +219,15 @@ Status finish_task(TaskSpec& task, const std::string& path, const Refusal& refus
   if (masks && !task.has_mask_rate()) task.set_mask_rate(kMaskRate);
   if (!classifies(task) && task.has_labels()) {
     return refuse(path + ".labels", task.labels(),
-                  "is only for sequence_classification, token_classification and multiple_choice");
+                  "is only for sequence_classification, token_classification, multiple_choice and "
+                  "image_classification");
   }
   WEFT_RETURN_IF_ERROR(finish_pair(task, path, refuse));
-  if (!classifies(task)) return {};
-  if (!task.has_labels()) return refuse(path + ".labels", "", "is required for " + type);
+  if (!classifies(task) && !answers) return {};
+  if (classifies(task) && !task.has_labels()) {
+    return refuse(path + ".labels", "", "is required for " + type);
+  }
+  if (sees_images(task)) return {};
   const proto::DataSpec& data = task.data();
   if (data.format() == proto::DATA_FORMAT_TEXT) {
     return refuse(path + ".data.format", "text",
@@ -194,15 +246,26 @@ Status finish_tasks(JobSpec& spec, const Refusal& refuse) {
     TaskSpec& task = *spec.mutable_tasks(i);
     std::string path = join_index("tasks", static_cast<size_t>(i));
     WEFT_RETURN_IF_ERROR(finish_task(task, path, refuse));
+    WEFT_RETURN_IF_ERROR(finish_stride(task, path, spec.training().sequence_length(), refuse));
     if (!names.insert(task.name()).second) {
       return refuse(path + ".name", task.name(),
                     "must be unique in the job; give each task a name of its own");
+    }
+    if (sees_images(task) != sees_images(spec.tasks(0))) {
+      return refuse(path + ".type", task_type_name(task),
+                    "must not stand beside " + task_type_name(spec.tasks(0)) +
+                        ": a model reads either images or texts");
     }
   }
   return {};
 }
 
 Status check_tokenizer(const JobSpec& spec, const Refusal& refuse) {
+  if (sees_images(spec)) {
+    if (!spec.has_tokenizer()) return {};
+    return refuse("tokenizer", "",
+                  "is not for image_classification: images have no tokens of text");
+  }
   if (!spec.has_tokenizer()) {
     if (!spec.model().from().empty()) return {};
     return refuse("tokenizer", "", "is required where the model is made from a configuration");
@@ -348,7 +411,9 @@ Status finish_batch(JobSpec& spec, const Refusal& refuse) {
                       std::to_string(rows));
   }
   if (training.micro_batch_size() == 0) training.set_micro_batch_size(rows);
-  if (spec.parallel().sequence() > training.sequence_length()) {
+  // Of images it follows from the model.
+  const bool known = training.has_sequence_length();
+  if (known && spec.parallel().sequence() > training.sequence_length()) {
     return refuse(
         "parallel.sequence", spec.parallel().sequence(),
         "must be at most training.sequence_length = " + std::to_string(training.sequence_length()) +
@@ -417,9 +482,9 @@ Status check_reproducible(const JobSpec& spec, const Refusal& refuse) {
         "training.batch_size", training.batch_size(),
         "must give rows at once, now " + std::to_string(rows) +
             ", that are a multiple of training.reproducible_blocks = " + std::to_string(blocks) +
-            " for a " + task_type_name(spec.tasks(i)) +
-            " with training.reproducible: topology, as its rows are as long as the longest of the "
-            "batch");
+            " for a " + task_type_name(spec.tasks(i)) + " with training.reproducible: topology, " +
+            (sees_images(spec) ? "as an image has a class token beside its patches"
+                               : "as its rows are as long as the longest of the batch"));
   }
   return {};
 }
@@ -451,10 +516,13 @@ Status check_training(const JobSpec& spec, const Refusal& refuse) {
   }
   for (const TaskSpec& task : spec.tasks()) {
     const bool invariant = training.reproducible() == proto::REPRODUCIBLE_TOPOLOGY;
-    if (!invariant || (task.type() != proto::TASK_TYPE_MASKED_LM && !chooses(task))) continue;
+    const bool whole = chooses(task) || finds_answers(task);
+    if (!invariant || (task.type() != proto::TASK_TYPE_MASKED_LM && !whole)) continue;
     return refuse("training.reproducible", "topology",
                   "must be mesh or none with a " + task_type_name(task) + ", whose " +
-                      (chooses(task) ? "questions" : "predicted tokens") +
+                      (chooses(task)         ? "questions"
+                       : finds_answers(task) ? "windows"
+                                             : "predicted tokens") +
                       " are not cut into blocks");
   }
   const auto& betas = training.optimizer().betas();
@@ -470,104 +538,7 @@ Status check_training(const JobSpec& spec, const Refusal& refuse) {
   return check_evaluation(spec, refuse);
 }
 
-// A size of the configuration; `fallback` where the key is not written.
-Result<int64_t> config_size(const google::protobuf::Struct& config, const std::string& key,
-                            int64_t fallback, const Refusal& refuse) {
-  auto at = config.fields().find(key);
-  if (at == config.fields().end()) return fallback;
-  constexpr double kMost = std::numeric_limits<int32_t>::max();
-  const double number = at->second.number_value();
-  const int64_t size = number >= 1 && number <= kMost ? static_cast<int64_t>(number) : 0;
-  if (size == 0 || static_cast<double>(size) != number) {
-    const std::string got =
-        at->second.has_number_value() ? fmt::format("{}", number) : at->second.string_value();
-    return fail(refuse("model.config." + key, got,
-                       fmt::format("must be an integer from 1 to {:.0f}", kMost)));
-  }
-  return size;
-}
-
-// Names of one thing, as the family's reader takes them (worker/models).
-using Names = std::span<const char* const>;
-constexpr const char* kPositions[] = {"max_position_embeddings"};
-constexpr const char* kHeads[] = {"num_attention_heads"};
-constexpr const char* kGpt2Positions[] = {"n_positions", "max_position_embeddings", "n_ctx"};
-constexpr const char* kGpt2Heads[] = {"n_head", "num_attention_heads"};
-constexpr const char* kDistilbertHeads[] = {"n_heads", "num_attention_heads"};
-
-// Keys of a family's configuration and its own defaults.
-struct FamilyKeys {
-  std::string_view family;
-  Names positions;
-  int64_t positions_absent;
-  Names heads;
-  int64_t heads_absent, vocabulary_absent;
-  int64_t padding_absent = -1;  // pad_token_id, behind which positions begin; -1: at 0
-};
-constexpr FamilyKeys kFamilies[] = {
-    {"gpt2", kGpt2Positions, 1024, kGpt2Heads, 12, 50257},
-    {"llama", kPositions, 2048, kHeads, 32, 32000},
-    {"mistral", kPositions, 131072, kHeads, 32, 32000},
-    {"qwen2", kPositions, 32768, kHeads, 32, 151936},
-    {"qwen3", kPositions, 32768, kHeads, 32, 151936},
-    {"bert", kPositions, 512, kHeads, 12, 30522},
-    {"roberta", kPositions, 512, kHeads, 12, 50265, /*padding_absent=*/1},
-    {"distilbert", kPositions, 512, kDistilbertHeads, 12, 30522},
-};
-
-// The first name that the configuration has, else the family's own.
-const char* name_in(const google::protobuf::Struct& config, Names names) {
-  const auto found =
-      std::ranges::find_if(names, [&](const char* name) { return config.fields().contains(name); });
-  return found == names.end() ? names.front() : *found;
-}
-
-// The family is the job's, or stands in the configuration.
-const FamilyKeys& keys_of(const JobSpec& spec, const google::protobuf::Struct& config) {
-  const auto type = config.fields().find("model_type");
-  const std::string& name =
-      type == config.fields().end() ? spec.model().family() : type->second.string_value();
-  const auto* found = std::ranges::find(kFamilies, name, &FamilyKeys::family);
-  return found == std::end(kFamilies) ? kFamilies[0] : *found;
-}
-
 }  // namespace
-
-Status check_model_fit(const JobSpec& spec, const google::protobuf::Struct& config,
-                       const LineMap* lines) {
-  Refusal refuse(lines);
-  const FamilyKeys& keys = keys_of(spec, config);
-  const char* const positions_name = name_in(config, keys.positions);
-  WEFT_ASSIGN_OR_RETURN(int64_t positions,
-                        config_size(config, positions_name, keys.positions_absent, refuse));
-  const auto heads = config_size(config, name_in(config, keys.heads), keys.heads_absent, refuse);
-  if (!heads) return heads.error();
-  WEFT_ASSIGN_OR_RETURN(int64_t vocabulary,
-                        config_size(config, "vocab_size", keys.vocabulary_absent, refuse));
-  std::string positions_rule = fmt::format("must be at most the model's {}", positions_name);
-  if (keys.padding_absent >= 0) {
-    const auto padding = config.fields().find("pad_token_id");
-    const bool given = padding != config.fields().end() && padding->second.has_number_value();
-    const double token =
-        given ? padding->second.number_value() : 0;  // of the vocabulary, or refused
-    positions -=
-        1 + (given ? static_cast<int64_t>(std::clamp<double>(token, 0, 1e9)) : keys.padding_absent);
-    positions_rule += " less pad_token_id + 1";
-  }
-  if (spec.training().sequence_length() > positions) {
-    return refuse("training.sequence_length", spec.training().sequence_length(),
-                  fmt::format("{} = {}", positions_rule, positions));
-  }
-  if (spec.parallel().tensor() > vocabulary) {
-    return refuse("parallel.tensor", spec.parallel().tensor(),
-                  "must be at most the model's vocab_size = " + std::to_string(vocabulary));
-  }
-  if (spec.tokenizer().type() == proto::TOKENIZER_TYPE_BYTE && vocabulary < kByteTokens) {
-    return refuse("model.config.vocab_size", vocabulary,
-                  "must be at least 257, the tokens of the byte tokenizer");
-  }
-  return {};
-}
 
 Status finish_job(JobSpec& spec, const LineMap* lines) {
   Refusal refuse(lines);
@@ -580,6 +551,9 @@ Status finish_job(JobSpec& spec, const LineMap* lines) {
     if (!recomputes) spec.mutable_training()->clear_activation_checkpointing();
   }
   WEFT_RETURN_IF_ERROR(check_rules(spec, lines));
+  if (!spec.training().has_sequence_length() && !sees_images(spec)) {
+    spec.mutable_training()->set_sequence_length(kSequenceLength);
+  }
   WEFT_RETURN_IF_ERROR(check_model(spec, refuse));
   WEFT_RETURN_IF_ERROR(finish_adapter(spec, refuse));
   WEFT_RETURN_IF_ERROR(finish_tasks(spec, refuse));
@@ -588,10 +562,8 @@ Status finish_job(JobSpec& spec, const LineMap* lines) {
   WEFT_RETURN_IF_ERROR(finish_batch(spec, refuse));
   WEFT_RETURN_IF_ERROR(check_training(spec, refuse));
   WEFT_RETURN_IF_ERROR(check_reproducible(spec, refuse));
-  if (spec.model().has_config()) {
-    WEFT_RETURN_IF_ERROR(check_model_fit(spec, spec.model().config(), lines));
-  }
-  return {};
+  return spec.model().has_config() ? finish_model_fit(spec, spec.model().config(), lines)
+                                   : Status();
 }
 
 }  // namespace weft

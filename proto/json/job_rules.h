@@ -28,6 +28,9 @@ class LineMap;
 // Of a masked_lm that does not say its own (Devlin et al. 2019, section 3.1).
 inline constexpr double kMaskRate = 0.15;
 
+// Of a sequence, what windows of a context share where nobody says: one in so many tokens.
+inline constexpr int32_t kStrideShare = 3;
+
 // Applies defaults, checks each field's rules and those across fields, fills in what follows from
 // the rest. Rows over the data axis and heads over the tensor axis need not divide evenly; only a
 // mesh that would leave a rank without any is refused.
@@ -35,6 +38,9 @@ Status finish_job(proto::JobSpec& spec, const LineMap* lines = nullptr);
 
 // The name of a task's type, as a job file has it.
 std::string task_type_name(const proto::TaskSpec& task);
+// Whether it learns from images; such a job has no other tasks.
+bool sees_images(const proto::TaskSpec& task);
+bool sees_images(const proto::JobSpec& spec);
 // Whether the task gives classes.
 bool classifies(const proto::TaskSpec& task);
 // Whether it tells the choices of a question apart.
@@ -46,10 +52,13 @@ int64_t rows_together(const proto::JobSpec& spec);
 bool models_language(const proto::TaskSpec& task);
 // Whether it gives vectors, each told apart from all others of the step.
 bool embeds(const proto::TaskSpec& task);
+// Whether it finds answers in texts.
+bool finds_answers(const proto::TaskSpec& task);
 
-// The part of it that needs the model's configuration: positions, heads, vocabulary. finish_job
-// calls it where the job brings a configuration; call it again once that of model.from is known.
-Status check_model_fit(const proto::JobSpec& spec, const google::protobuf::Struct& config,
-                       const LineMap* lines = nullptr);
+// The part of it that needs the model's configuration: positions, heads, vocabulary, and of a job
+// of images training.sequence_length, which is set. finish_job calls it where the job brings a
+// configuration; call it again once that of model.from is known.
+Status finish_model_fit(proto::JobSpec& spec, const google::protobuf::Struct& config,
+                        const LineMap* lines = nullptr);
 
 }  // namespace weft

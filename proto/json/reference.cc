@@ -30,12 +30,12 @@ constexpr std::string_view kRules = R"(## Rules across keys
 - `kind: fine_tune` takes exactly one task and `model.from`.
 - `kind: multi_task` takes two tasks or more, and either `model.from` or `model.family` with
   `model.config`.
-- `tokenizer` is required where the model is made from a configuration. `byte` needs a `vocab_size`
-  of at least 257; `byte_level_bpe` needs `tokenizer.from`, a tokenizer.json of BPE: over bytes, or
-  over characters with byte fallback ([tokenizers](tokenizers.md)).
+- `tokenizer` is required where a model of texts is made from a configuration. `byte` needs a
+  `vocab_size` of at least 257; `byte_level_bpe` needs `tokenizer.from`, a tokenizer.json of BPE:
+  over bytes, or over characters with byte fallback ([tokenizers](tokenizers.md)).
 - A task's name is unique in its job. `sequence_classification`, `token_classification` and
-  `multiple_choice` need `labels` and the format jsonl; no other task has `labels`, and only
-  `masked_lm` has `mask_rate`.
+  `multiple_choice` need `labels` and the format jsonl, `image_classification` needs `labels`; no
+  other task has `labels`, and only `masked_lm` has `mask_rate`.
 - `causal_lm` is for decoders (gpt2, llama and the like); `masked_lm` and `token_classification` are
   for encoders (bert, roberta, distilbert). `masked_lm` needs a tokenizer with a mask token.
 - `embedding` is for encoders too, and needs the format jsonl; its rows are pairs of texts. Each is
@@ -48,13 +48,26 @@ constexpr std::string_view kRules = R"(## Rules across keys
   stay together, so `training.batch_size`, which counts sequences, is a multiple of `labels` x
   `parallel.data`, `training.micro_batch_size` one of `labels`, and `training.reproducible` is not
   topology. A label is the number of the right choice.
+- `question_answering` is for encoders and needs the format jsonl and a tokenizer that makes pairs:
+  a question and its context, whole or in windows that share `data.stride` tokens, each a sequence
+  with the whole question. A window needs room for more tokens of the context than that, or the row
+  is refused. The first of a row's answers is learned, and where a window does not hold it whole,
+  or there is none, that it begins and ends at the first token. `training.reproducible` is not
+  topology.
+- `image_classification` is for vit, and stands beside no task of texts. It needs the format images,
+  which no other task has: files CLASS/NAME.png, .jpg or .jpeg, whose folders' names are the labels;
+  held-out data has the same classes. There is no `tokenizer`, and none of the keys of jsonl. A
+  broken image is an error where its header is read, at the start, or where it is used. How images
+  become what the model reads is told by the preprocessor_config.json of `model.from`
+  ([models](models.md)); of a model made from a configuration it is ViTImageProcessor's default.
 - Labels of a classification are integers from 0, or strings, whose classes are numbered in the
   order of their names. A head that comes with `model.from` (of a checkpoint's task of the same
   name; of a folder, for a job of one task) is taken over where it has `labels` classes. Those that
   it has names for keep their numbers, so the data may have fewer; where it has more than fit, the
   head begins anew.
 - `training.sequence_length` is at most the model's `n_positions` or `max_position_embeddings`, and
-  for a causal_lm at least 2; `training.schedule.warmup_steps` is at most `training.steps`.
+  for a causal_lm at least 2; of images it is (`image_size` / `patch_size`)² + 1, or left out.
+  `training.schedule.warmup_steps` is at most `training.steps`.
 - `training.evaluate_every` needs a task with `data.validation`; `training.early_stop.patience`
   and `checkpoint.keep_best` need `training.evaluate_every`. The best is left out, as any
   checkpoint is, while the one before waits for room (event `checkpoint_skipped`).

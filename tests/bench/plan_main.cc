@@ -59,7 +59,7 @@ std::map<std::string, int64_t> numbers(std::span<char*> words) {
 }
 
 int predict(const std::string& path, std::map<std::string, int64_t> given) {
-  const proto::JobSpec spec = read_job(path);
+  proto::JobSpec spec = read_job(path);
   AdmittedModel model;
   require(check_model(spec, {}, &model));
   const int slots = static_cast<int>(given["slots"]), cores = static_cast<int>(given["cores"]);

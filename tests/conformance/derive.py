@@ -1,4 +1,4 @@
-"""Derives what GPT-2, Llama, BERT and their kin compute with torch and transformers in float64, as the
+"""Derives what GPT-2, Llama, BERT, their kin and ViT compute with torch and transformers in float64, as the
 folders that weft-golden reads: hf/ (a saved model), case.safetensors (inputs, outputs, loss, gradients), batches.safetensors,
 trajectory.json (AdamW with a schedule and clipping) and case.json. A case with an adapter has adapter/ too, as
 PEFT saves it, whose weights alone are trained.
@@ -24,7 +24,7 @@ IGNORED = -100
 @dataclass
 class Case:
     name: str
-    task: str = "causal"          # causal, packed, masked, sequence, token, choice
+    task: str = "causal"          # causal, packed, masked, sequence, token, choice, question, image
     family: str = "gpt2"          # of FAMILIES
     config: dict = field(default_factory=dict)
     rows: int = 5
@@ -75,7 +75,15 @@ FAMILIES = {
     "distilbert": (transformers.DistilBertConfig, transformers.DistilBertForMaskedLM,
                    transformers.DistilBertForSequenceClassification,
                    dict(n_layers=2, n_heads=3, dim=36, hidden_dim=50, max_position_embeddings=40)),
+    "vit": (transformers.ViTConfig, None, transformers.ViTForImageClassification,
+            dict(num_hidden_layers=2, num_attention_heads=3, hidden_size=36, intermediate_size=50,
+                 image_size=12, patch_size=4)),
 }
+# Parts of ViT's names in memory, and in its files.
+RENAMED = {"layers.": "encoder.layer.", "attention.q_proj": "attention.attention.query",
+           "attention.k_proj": "attention.attention.key", "attention.v_proj": "attention.attention.value",
+           "attention.o_proj": "attention.output.dense", "mlp.fc1": "intermediate.dense",
+           "mlp.fc2": "output.dense"}
 TOKEN_CLASSIFIERS = {
     "bert": transformers.BertForTokenClassification,
     "roberta": transformers.RobertaForTokenClassification,
@@ -86,6 +94,11 @@ CHOOSERS = {
     "roberta": transformers.RobertaForMultipleChoice,
     "distilbert": transformers.DistilBertForMultipleChoice,
 }
+ANSWERERS = {
+    "bert": transformers.BertForQuestionAnswering,
+    "roberta": transformers.RobertaForQuestionAnswering,
+    "distilbert": transformers.DistilBertForQuestionAnswering,
+}
 CHOICES = 3
 HEADS = ("score.", "classifier.", "pre_classifier.", "bert.pooler.")
 
@@ -95,8 +108,10 @@ def make_model(case, folder):
     make_config, language_model, classifier, settings = FAMILIES[case.family]
     kind = TOKEN_CLASSIFIERS[case.family] if case.task == "token" else \
         CHOOSERS[case.family] if case.task == "choice" else \
-        classifier if case.task == "sequence" else language_model
-    model = kind(make_config(**(COMMON | settings | case.config)))
+        ANSWERERS[case.family] if case.task == "question" else \
+        classifier if case.task in ("sequence", "image") else language_model
+    common = {} if case.task == "image" else COMMON
+    model = kind(make_config(**(common | settings | case.config)))
     generator = torch.Generator().manual_seed(sum(map(ord, case.name)))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -140,10 +155,21 @@ def without_adapter(model):
     return model.get_base_model() if isinstance(model, peft.PeftModel) else model
 
 
+def named_parameters(model):
+    """Name -> parameter, as the files of transformers call it."""
+    renamed = RENAMED.items() if model.config.model_type == "vit" else ()
+    named = {}
+    for name, parameter in model.named_parameters():
+        for in_memory, in_file in renamed:
+            name = name.replace(in_memory, in_file)
+        named[name] = parameter
+    return named
+
+
 def trained(model):
-    """Name -> parameter, as the files call it."""
+    """The same of those that are trained, as PEFT's files call them where there is an adapter."""
     return {name.replace(".modules_to_save.default", "").replace(".default", ""): parameter
-            for name, parameter in model.named_parameters() if parameter.requires_grad}
+            for name, parameter in named_parameters(model).items() if parameter.requires_grad}
 
 
 def merged_weights(folder, kind):
@@ -155,7 +181,9 @@ def merged_weights(folder, kind):
 
 
 # Tasks with a label for each row, which of a choice is a question with its choices.
-EACH_ROW = ("sequence", "choice")
+EACH_ROW = ("sequence", "choice", "image")
+# Of a question, whose row has two: their mean is what counts.
+ENDS = ("start_positions", "end_positions")
 # Tasks with a label for each token, and how many of the tokens have one.
 EACH_TOKEN = {"masked": 0.3, "token": 0.7}
 
@@ -188,6 +216,11 @@ def make_batch(case, model, number):
     random = random_stream(case.name, number)
     if case.task == "packed":
         return packed_rows(case, model, random)
+    if case.task == "image":
+        config = model.config
+        shape = (case.rows, config.num_channels, config.image_size, config.image_size)
+        return {"pixel_values": random.standard_normal(shape).astype(np.float32),
+                "labels": random.integers(0, config.num_labels, case.rows)}
     choices = CHOICES if case.task == "choice" else 1
     lengths = random.integers(2, case.tokens + 1, case.rows * choices)
     lengths[number % case.rows] = case.tokens
@@ -196,6 +229,8 @@ def make_batch(case, model, number):
     if case.task == "choice":
         batch = {name: value.reshape(case.rows, choices, -1) for name, value in batch.items()}
         labels = random.integers(0, choices, case.rows)
+    elif case.task == "question":
+        return batch | {name: random.integers(0, mask.sum(axis=1)) for name in ENDS}
     elif case.task == "sequence":
         labels = random.integers(0, model.config.num_labels, case.rows)
     elif case.task in EACH_TOKEN:
@@ -229,6 +264,8 @@ def packed_rows(case, model, random):
 
 
 def label_count(task, batch):
+    if task == "question":
+        return len(batch["input_ids"])
     labels = batch["labels"]
     if task in EACH_ROW:
         return len(labels)
@@ -258,13 +295,20 @@ def run(task, model, batch):
 
 def run_once(task, model, batch):
     tensors = {name: torch.as_tensor(value) for name, value in batch.items()}
-    labels = tensors.pop("labels")
+    if task == "image":
+        tensors["pixel_values"] = tensors["pixel_values"].to(model.dtype)
+    labels = [tensors.pop(name) for name in ENDS] if task == "question" else tensors.pop("labels")
     if task == "packed":
         return run_packed(model, tensors, labels)
     seen = []
     handle = without_adapter(model).base_model.register_forward_hook(lambda module, inputs, output: seen.append(output))
-    logits = model(**tensors).logits
+    given = model(**tensors)
     handle.remove()
+    if task == "question":
+        ends = {"start_logits": given.start_logits, "end_logits": given.end_logits}
+        loss = sum(functional.cross_entropy(logits, label, reduction="sum") for logits, label in zip(ends.values(), labels))
+        return loss / 2, ends | {"last_hidden_state": seen[0].last_hidden_state}
+    logits = given.logits
     if task in EACH_ROW:
         loss = functional.cross_entropy(logits, labels, reduction="sum")
     elif task in EACH_TOKEN:
@@ -295,7 +339,7 @@ def run_packed(model, tensors, labels):
 def gradients_of(task, model, batch, micro_batches):
     """Leaves the gradients of the mean loss on the model; returns that loss. A micro-batch counts by
     its labels, not as one part of so many."""
-    rows, total, loss = len(batch["labels"]), label_count(task, batch), 0.0
+    rows, total, loss = len(batch["input_ids"]), label_count(task, batch), 0.0
     cuts = [rows * part // micro_batches for part in range(micro_batches + 1)]
     for start, end in zip(cuts, cuts[1:]):
         if start == end:

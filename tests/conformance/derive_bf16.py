@@ -27,7 +27,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from derive import label_count, run
+from derive import label_count, named_parameters, run
 
 EQUIVALENT_RUNS = 16  # with either attention
 
@@ -45,7 +45,7 @@ def load_single(folder, attention):
 def load_bf16(folder, attention):
     """The model that computes, and its fp32 masters."""
     model = load_single(folder, attention)
-    masters = {name: p.detach().clone() for name, p in model.named_parameters()}
+    masters = {name: p.detach().clone() for name, p in named_parameters(model).items()}
     return model.bfloat16(), masters
 
 
@@ -115,7 +115,8 @@ def has_relu(config):
 
 
 def tensors_of(path, prefix=""):
-    names = ("input_ids", "attention_mask", "position_ids", "token_type_ids", "document_ids", "labels")
+    names = ("input_ids", "attention_mask", "position_ids", "token_type_ids", "document_ids", "pixel_values",
+             "labels", "start_positions", "end_positions")
     stored = load_file(path)
     return {name: stored[prefix + name].numpy() for name in names if prefix + name in stored}
 
@@ -130,7 +131,7 @@ def relative(actual, expected, where=None):
 
 def backward(task, model, batch, parts):
     """The gradients of the mean loss in fp32, summed over micro-batches; and that loss."""
-    rows, total, loss, sums = len(batch["labels"]), label_count(task, batch), 0.0, {}
+    rows, total, loss, sums = len(batch["input_ids"]), label_count(task, batch), 0.0, {}
     cuts = [rows * part // parts for part in range(parts + 1)]
     for start, end in zip(cuts, cuts[1:]):
         if start == end:
@@ -139,7 +140,7 @@ def backward(task, model, batch, parts):
         share = run(task, model, {name: value[start:end] for name, value in batch.items()})[0]
         (share / total).backward()
         loss += share.item() / total
-        for name, parameter in model.named_parameters():
+        for name, parameter in named_parameters(model).items():
             sums[name] = sums.get(name, 0) + parameter.grad.float()
     return loss, sums
 
@@ -166,7 +167,7 @@ def train(task, folder, attention, trajectory, batches, parts):
         optimizer.step()
         rates.step()
         with torch.no_grad():
-            for name, parameter in model.named_parameters():
+            for name, parameter in named_parameters(model).items():
                 parameter.copy_(leaves[name])
     return model, leaves, losses, norms
 
@@ -183,7 +184,8 @@ def pass_errors(task, folder, model, stream=1, factors=None):
     mask = expected.get("attention_mask")
     errors = {}
     for name, value in outputs.items():
-        where = mask.reshape(value.shape[:2]) == 1 if mask is not None and value.ndim == 3 else None
+        of_tokens = value.ndim == 3 or name in ("start_logits", "end_logits")
+        where = mask.reshape(value.shape[:2]) == 1 if mask is not None and of_tokens else None
         size = stream if name == "last_hidden_state" else 1
         errors[name] = relative(value.detach() * size, expected[name], where)
     _, gradients = backward(task, model, inputs, 1)

@@ -96,6 +96,15 @@ CASES = [
          config=dict(num_labels=9)),
     Case("bert-choice", task="choice", family="bert", rows=7),
     Case("roberta-choice", task="choice", family="roberta", left=True),
+    Case("bert-question", task="question", family="bert", rows=7),
+    Case("roberta-question", task="question", family="roberta", tokens=31),
+    Case("distilbert-question", task="question", family="distilbert", rows=3),
+    Case("vit", task="image", family="vit", rows=7, config=dict(num_labels=5)),
+    Case("vit-unbiased", task="image", family="vit", config=dict(
+        num_labels=2, qkv_bias=False, num_channels=1, image_size=15, patch_size=3, hidden_act="silu",
+        layer_norm_eps=1e-3, num_attention_heads=4)),
+    Case("vit-deep", task="image", family="vit", rows=3, config=dict(
+        num_labels=4, num_hidden_layers=3, image_size=8, patch_size=8, hidden_act="gelu_new")),
     # Adapters: other maps, ranks and scalings of each family. PEFT turns GPT-2's matrices by itself.
     Case("lora", adapter=dict(r=8, lora_alpha=16)),
     Case("lora-all", left=True, adapter=dict(r=3, lora_alpha=5, target_modules="all-linear"),

@@ -48,7 +48,8 @@ def rms_norm(x, a):
 
 
 def embedding(x, a):
-    ids, table = x[0] - a.int("first_id"), x[1]
+    table = x[1].flatten(0, -2) if x[1].ndim > 2 else torch.atleast_2d(x[1])
+    ids = x[0] - a.int("first_id")
     inside = (ids >= 0) & (ids < table.shape[0])
     padding = a.int("padding_id") - a.int("first_id") if "padding_id" in a else None
     rows = F.embedding(ids.clamp(0, table.shape[0] - 1), table, padding_idx=padding)
@@ -61,7 +62,8 @@ def gather_rows(x, a):
 
 
 def linear(x, a):
-    weight = x[1].t() if a.flag("in_out") else x[1]
+    weight = x[1].flatten(1) if x[1].ndim > 2 else x[1]
+    weight = weight.t() if a.flag("in_out") else weight
     return F.linear(x[0], weight, x[2] if len(x) > 2 else None)
 
 

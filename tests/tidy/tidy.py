@@ -28,6 +28,8 @@ PINS = {
     r"cuda|cublas|cudnn": ["kernels/cuda", "cluster/comm/nccl"],
     r"cblas\.h|openblas": ["kernels/cpu"],
     r"dnnl|omp\.h": ["kernels/cpu"],
+    r"png\.h": ["worker/data/images"],
+    r"(jpeglib|jerror)\.h": ["worker/data/images"],
     r"oniguruma\.h": ["worker/data/tokenizers"],
     r"utf8proc\.h": ["worker/data/tokenizers", "coordinator/cli"],
     r"libfyaml\.h": ["proto/json"],

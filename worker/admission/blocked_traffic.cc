@@ -25,12 +25,14 @@ struct Round {
     rounds = training.batch_size() / at_once;
     tokens = at_once * training.sequence_length() / replicas;
     layers = config.layers;
+    of_text = config.image.size == 0;
     token_blocks = training.reproducible_blocks() / replicas;
     head_norms = config.head_norms ? 2 * config.head_features : 0;
     hidden = config.hidden;
     recompute = training.activation_checkpointing();
   }
   int replicas;
+  bool of_text;
   DType precision;
   int64_t element, rounds, tokens, layers, hidden;
   int64_t token_blocks, head_norms;  // of a layer's norms of queries and keys, features
@@ -43,9 +45,8 @@ AxisTraffic tensor_round(const Round& s, bool language_model, int ranks, int ran
   const AxisTraffic rows = scatter_traffic(s.tokens, s.element * s.hidden, ranks, rank);
   const AxisTraffic terms = scatter_traffic(s.tokens, kSingle * s.hidden, ranks, rank);
   const AxisTraffic half = gather + terms;  // of a block forwards: its attention or its MLP
-  AxisTraffic all = rows;                   // of the embedding, and its gradient
-  all += gather;
-  all += half * (2 * s.layers);
+  AxisTraffic all = half * (2 * s.layers);
+  if (s.of_text) all += rows + gather;  // of the embedding, and its gradient
   // Backwards a half's gathered input once more for its weights' gradients, and that of its result.
   all += (gather * 2 + terms) * (2 * s.layers);
   if (s.recompute == proto::ACTIVATION_CHECKPOINTING_SELECTIVE) all += half * s.layers;

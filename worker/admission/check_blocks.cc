@@ -40,7 +40,7 @@ Status check_blocks(const proto::JobSpec& spec, const ModelConfig& config) {
                               "training.reproducible_blocks = {}, which may be 0 or 1,",
                               config.vocabulary, config.vocabulary % blocks, blocks));
   }
-  if (config.vocabulary < blocks) {
+  if (config.vocabulary < blocks && config.image.size == 0) {
     return refuse("training.reproducible_blocks", blocks,
                   fmt::format("must be at most the vocabulary of {}", config.vocabulary));
   }

@@ -15,6 +15,7 @@
 #include "worker/checkpoint/safetensors_header.h"
 #include "worker/data/tokenizers/tokenizer.h"
 #include "worker/models/hf_folder.h"
+#include "worker/models/image_layout.h"
 
 namespace weft {
 namespace {
@@ -184,6 +185,39 @@ bool masks(const proto::JobSpec& spec) {
       spec.tasks(), [](const auto& task) { return task.type() == proto::TASK_TYPE_MASKED_LM; });
 }
 
+// What questions need of a tokenizer: pairs, and room for more of a context than windows share.
+Status check_questions(const proto::JobSpec& spec, const std::string& field,
+                       const std::string& name, const Tokenizer& tokenizer) {
+  for (int i = 0; i < spec.tasks_size(); ++i) {
+    if (!finds_answers(spec.tasks(i))) continue;
+    const auto pieces = tokenizer.pair_pieces();
+    if (pieces.empty()) {
+      return Status::invalid(field, name,
+                             "must have a post_processor that makes one row of two texts for "
+                             "question_answering, as that of an encoder does");
+    }
+    const int64_t around = std::ssize(pieces) - 2, least = 1;  // of a question
+    const int64_t room = spec.training().sequence_length() - around - least;
+    if (room < 1) {
+      return Status::invalid(
+          "training.sequence_length", std::to_string(spec.training().sequence_length()),
+          "must be at least " + std::to_string(around + least + 1) +
+              " for a question_answering: the tokenizer puts " + std::to_string(around) +
+              " tokens around a question and its context, of each of which a "
+              "window has one at least");
+    }
+    const int64_t stride = spec.tasks(i).data().stride();
+    if (stride < room) continue;
+    return Status::invalid("tasks[" + std::to_string(i) + "].data.stride", std::to_string(stride),
+                           "must be below " + std::to_string(room) +
+                               ", the tokens of a context for which training.sequence_length has "
+                               "room beside the " +
+                               std::to_string(around) +
+                               " that the tokenizer puts around and a question's first");
+  }
+  return {};
+}
+
 // What the tasks need of a tokenizer: a mask token, and room for a text between what it puts
 // around.
 Status check_use(const proto::JobSpec& spec, const std::string& field, const std::string& name,
@@ -192,6 +226,7 @@ Status check_use(const proto::JobSpec& spec, const std::string& field, const std
     return Status::invalid(field, name + " without a mask token",
                            "must have one for masked_lm: mask_token in tokenizer_config.json");
   }
+  WEFT_RETURN_IF_ERROR(check_questions(spec, field, name, tokenizer));
   const bool puts_around = std::ranges::any_of(
       spec.tasks(), [](const auto& task) { return task.type() != proto::TASK_TYPE_CAUSAL_LM; });
   const int64_t around = std::ssize(tokenizer.prefix_ids()) + std::ssize(tokenizer.suffix_ids());
@@ -227,6 +262,20 @@ Status check_tokenizer_files(const proto::JobSpec& spec, const std::string& fiel
       "must have at most the model's vocab_size = " + std::to_string(vocabulary));
 }
 
+// Of a model of images, instead of a tokenizer.
+Status check_preprocessor(const ModelInputs& inputs, const ModelConfig& config) {
+  if (config.image.channels != 1 && config.image.channels != 3) {
+    return Status::invalid("model.config.num_channels", std::to_string(config.image.channels),
+                           "must be 1 or 3: files hold gray or colored images");
+  }
+  const std::string name(kPreprocessorFile);
+  if (inputs.model == nullptr || !inputs.model->size(name)) return {};
+  const auto text = read_whole(*inputs.model, name, kConfigBytesMax);
+  if (!text) return inside("model.from", name, text.error());
+  const auto read = ImagePreprocessor::parse(*text, layout_of(config.image));
+  return read ? Status() : inside("model.from", name, read.error());
+}
+
 Status check_tokenizer(const proto::JobSpec& spec, const ModelInputs& inputs, int64_t vocabulary) {
   if (inputs.tokenizer != nullptr) {
     return check_tokenizer_files(spec, "tokenizer.from", *inputs.tokenizer,
@@ -235,6 +284,9 @@ Status check_tokenizer(const proto::JobSpec& spec, const ModelInputs& inputs, in
   if (spec.tokenizer().type() == proto::TOKENIZER_TYPE_BYTE && masks(spec)) {
     return Status::invalid("tokenizer.type", "byte",
                            "must be another for masked_lm: bytes have no mask token");
+  }
+  if (spec.tokenizer().type() == proto::TOKENIZER_TYPE_BYTE) {
+    WEFT_RETURN_IF_ERROR(check_questions(spec, "tokenizer.type", "byte", *make_byte_tokenizer()));
   }
   if (spec.has_tokenizer() || inputs.model == nullptr) return {};
   if (inputs.model->size("tokenizer.json")) {
@@ -272,6 +324,12 @@ Status check_tasks(const proto::JobSpec& spec, const ModelConfig& config) {
     const std::string type = task_type_name(spec.tasks(i));
     const std::string field = "tasks[" + std::to_string(i) + "].type";
     const std::optional<HeadKind> kind = head_kind(type);
+    const bool images = sees_images(spec.tasks(i));
+    if (images != (config.image.size > 0)) {
+      return Status::invalid(field, type,
+                             "must be another for " + config.family +
+                                 (images ? ", a model of texts" : ", a model of images"));
+    }
     if (embeds(spec.tasks(i))) {
       if (!config.attention.causal) continue;
       return Status::invalid(field, type, "must be another for " + config.family + ", a decoder");
@@ -292,7 +350,7 @@ Status check_tasks(const proto::JobSpec& spec, const ModelConfig& config) {
 
 }  // namespace
 
-Status check_model(const proto::JobSpec& spec, const ModelInputs& inputs, AdmittedModel* found) {
+Status check_model(proto::JobSpec& spec, const ModelInputs& inputs, AdmittedModel* found) {
   WEFT_ASSIGN_OR_RETURN(Model model, find_model(spec, inputs));
   if (model.config != nullptr && spec.has_adapter()) {
     WEFT_ASSIGN_OR_RETURN(const Adapter adapter,
@@ -303,11 +361,12 @@ Status check_model(const proto::JobSpec& spec, const ModelInputs& inputs, Admitt
   if (model.config == nullptr) return check_tokenizer(spec, inputs, 0);
   WEFT_ASSIGN_OR_RETURN(const auto written,
                         json_to_struct(model.family->config_json(*model.config, ExportHead{})));
-  WEFT_RETURN_IF_ERROR(check_model_fit(spec, written));
   WEFT_RETURN_IF_ERROR(check_task_names(spec, *model.family));
   WEFT_RETURN_IF_ERROR(check_tasks(spec, *model.config));
+  WEFT_RETURN_IF_ERROR(finish_model_fit(spec, written));
   WEFT_RETURN_IF_ERROR(check_sizes(spec, *model.config));
   WEFT_RETURN_IF_ERROR(check_blocks(spec, *model.config));
+  if (model.config->image.size > 0) return check_preprocessor(inputs, *model.config);
   return check_tokenizer(spec, inputs, model.config->vocabulary);
 }
 

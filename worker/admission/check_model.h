@@ -4,7 +4,8 @@
 //
 // Thread safety: pure but for reading the files. Ownership: refers to its arguments.
 // Invariants: 1. what passes here is not refused by a rank for its configuration, its weights'
-// names, shapes and dtypes, or its tokenizer. 2. an error's field is one of the job file.
+// names, shapes and dtypes, its tokenizer or preprocessor. 2. an error's field is one of the job
+// file.
 #pragma once
 
 #include "proto/base/status.h"
@@ -35,15 +36,16 @@ struct AdmittedModel {
 //   model folder    config.json likewise; the weights' names, shapes and dtypes are what it asks
 //                   for
 //   checkpoint      likewise, from its manifest
-//   the job         sequence length, tensor axis and vocabulary fit (check_model_fit), the bytes
+//   the job         sequence length, tensor axis and vocabulary fit (finish_model_fit), the bytes
 //                   of a step can be counted (check_sizes), blocks divide it (check_blocks)
 //   adapter         its targets are linear maps of the model; the folder has the head of tokens
 //                   that a causal_lm task reads
+//   preprocessor    of a model of images: each setting is known
 //   tokenizer       is given or comes with the model, can be read, and has no more tokens than the
 //                   model's vocabulary
 // `model`, where it is not null, becomes the model with the adapter; its members stay null where it
-// is not at hand.
-Status check_model(const proto::JobSpec& spec, const ModelInputs& inputs,
-                   AdmittedModel* model = nullptr);
+// is not at hand. training.sequence_length of a job of images becomes what the model makes of one,
+// unless it says so already.
+Status check_model(proto::JobSpec& spec, const ModelInputs& inputs, AdmittedModel* model = nullptr);
 
 }  // namespace weft

@@ -249,13 +249,17 @@ MemoryEstimate estimate_memory(const ModelConfig& config, const proto::JobSpec& 
   MemoryEstimate most = *std::ranges::max_element(moments, {}, &MemoryEstimate::tensors);
   most.gpu_more = on_gpu(*std::ranges::max_element(moments, {}, on_gpu)) - most.tensors();
   most.gpu_more = std::max<int64_t>(0, most.gpu_more);
+  const ModelConfig::ImageShape& image = config.image;
+  if (image.size > 0) {
+    most.images = kSingle * spec.training().batch_size() * (image.tokens() - 1) * image.values();
+  }
   most.thread = kThreadBytes + m.s.element * std::min(kTurnedMax, m.parameters.largest_of_block);
   return most;
 }
 
 int64_t MemoryEstimate::process(int threads) const {
   const double held = kHeld * static_cast<double>(tensors());
-  const int64_t program = kProgramBytes + std::max(0, threads - 1) * thread;
+  const int64_t program = kProgramBytes + images + std::max(0, threads - 1) * thread;
   return limit_for(program + static_cast<int64_t>(held), checkpoint);
 }
 
@@ -265,7 +269,7 @@ int64_t MemoryEstimate::gpu() const {
 }
 
 int64_t MemoryEstimate::gpu_host() const {
-  return limit_for(kProgramBytes + kGpuDriverBytes, checkpoint);
+  return limit_for(kProgramBytes + kGpuDriverBytes + images, checkpoint);
 }
 
 RankNeeds MemoryEstimate::needs(bool on_gpu, int threads) const {

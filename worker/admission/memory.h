@@ -51,6 +51,8 @@ struct MemoryEstimate {
   int64_t checkpoint = 0;   // the copy that is written while training goes on
   // Tensors of a GPU's largest moment beyond these: its chunks are larger, cuDNN has a workspace.
   int64_t gpu_more = 0;
+  // Of a step's images, all of which every rank has: beside its tensors.
+  int64_t images = 0;
   // What each thread that computes takes beyond the first: its stack and its room for products.
   int64_t thread = 0;
   int64_t tensors() const { return parameters + optimizer + gradients + activations + workspace; }

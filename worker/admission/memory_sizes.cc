@@ -77,6 +77,7 @@ Sizes::Sizes(const ModelConfig& config, const proto::JobSpec& spec,
   tokens = batch * share(training.sequence_length(), sequence);
   between = batch * share(share(training.sequence_length(), sequence), tensor);
   hidden = config.hidden;
+  patches = kSingle * tokens * config.image.values();
   heads = key_features = key_copies = 0;
   for (const parallel::HeadParts& parts :
        parallel::all_head_parts(config.heads, config.key_heads, static_cast<int>(tensor))) {
@@ -96,6 +97,8 @@ Sizes::Sizes(const ModelConfig& config, const proto::JobSpec& spec,
   fp16 = training.precision() == proto::PRECISION_FP16;
   const bool half = fp16 || training.precision() == proto::PRECISION_BF16;
   element = half ? 2 : kSingle;
+  // As they are computed with, for the gradient of what maps them.
+  if (half && config.adapter.rank == 0) patches += element * between * config.image.values();
   recompute = training.activation_checkpointing();
   const bool in_blocks = training.reproducible() == proto::REPRODUCIBLE_TOPOLOGY;
   embedded = std::ranges::any_of(spec.tasks(), embeds) ? training.batch_size() : 0;
@@ -242,6 +245,6 @@ StepMemory::StepMemory(const ModelConfig& config, const proto::JobSpec& spec,
   kept = batch() + s.angles + s.layers * s.kept_block() - s.left_of_first() + final_norm;
 }
 
-int64_t StepMemory::batch() const { return kBatchBytes * s.tokens; }
+int64_t StepMemory::batch() const { return kBatchBytes * s.tokens + s.patches; }
 
 }  // namespace weft

@@ -34,6 +34,7 @@ struct Sizes {
   int64_t embedded;     // rows of a step that are told apart from each other; else 0
   int64_t blocks;       // of topology-invariant training; else 0
   int64_t key_copies;   // elements a block, of projections that several ranks hold, copied for use
+  int64_t patches;      // bytes, of images
   int64_t angles;       // of the tokens' rotations
   int64_t head_norms;   // heads of queries and of keys that have a norm
   AdaptedMaps adapted;  // of a block; where there are such, all else is frozen

@@ -75,8 +75,8 @@ class TensorTraffic {
     both += scatter;
     // The embedding's sum forwards and its conjugate backwards; two products of each block's halves
     // forwards and backwards; halves that are computed again.
-    AxisTraffic all = both;
-    all += both * (4 * config_.layers);
+    AxisTraffic all = both * (4 * config_.layers);
+    if (sums_embedding()) all += both;
     const auto recompute = spec_.training().activation_checkpointing();
     if (recompute == proto::ACTIVATION_CHECKPOINTING_SELECTIVE) all += both * config_.layers;
     if (recompute == proto::ACTIVATION_CHECKPOINTING_FULL) all += both * (2 * config_.layers);
@@ -129,6 +129,8 @@ class TensorTraffic {
     return all;
   }
 
+  // Patches each rank maps by itself.
+  bool sums_embedding() const { return config_.image.size == 0; }
   bool full() const {
     return spec_.training().activation_checkpointing() == proto::ACTIVATION_CHECKPOINTING_FULL;
   }
@@ -142,7 +144,8 @@ class TensorTraffic {
   AxisTraffic nobody_asks_for(const AxisTraffic& gather, const AxisTraffic& scatter) const {
     const bool scores = adapted_.columns > 0, attention = scores || adapted_.rows > 0;
     const bool inner = attention || adapted_.mlp_columns > 0;
-    AxisTraffic left = gather + scatter;
+    AxisTraffic left = scatter;
+    if (sums_embedding()) left += gather;
     if (!scores) left += gather;
     if (!attention) left += scatter;
     if (!inner) left += gather;
@@ -449,6 +452,21 @@ AxisTraffic scores_traffic(const ModelConfig& config, const proto::JobSpec& spec
   return sent;
 }
 
+// Of answers' beginnings and ends, told apart over all tokens of a row: of each the maximum and
+// three sums, and the whole loss's gradient, a number.
+AxisTraffic ends_traffic(const proto::JobSpec& spec, std::span<const Rounds> rounds, int rank) {
+  const int ranks = spec.parallel().sequence();
+  AxisTraffic sent;
+  for (const Rounds& alike : rounds) {
+    const int64_t ends = kSpanEnds * alike.rows;
+    sent +=
+        (reduce_traffic(ends, kSingle, ranks, rank) +
+         reduce_traffic(3 * ends, kSingle, ranks, rank) + reduce_traffic(1, kSingle, ranks, rank)) *
+        alike.times;
+  }
+  return sent;
+}
+
 }  // namespace
 
 StepTraffic step_traffic(const ModelConfig& config, const proto::JobSpec& spec,
@@ -485,6 +503,9 @@ StepTraffic step_traffic(const ModelConfig& config, const proto::JobSpec& spec,
   }
   if (mesh.sequence() > 1) {
     step.sequence = scores_traffic(config, spec, adapted_maps(shards), rounds, place);
+    if (std::ranges::any_of(spec.tasks(), finds_answers)) {
+      step.sequence += ends_traffic(spec, rounds, place.sequence);
+    }
   }
   const Buckets buckets(bucket_items(shards), replicas, replica, mesh.bucket_bytes());
   ReplicaSizes sizes{replicas, zero, most, precision_of(spec),

@@ -16,7 +16,8 @@ Status check_document(const Document& document, const DatasetOptions& options, b
   }
   const bool words = is_words(options.kind);
   // What nothing is learned from may be the tokens alone that stand around every text.
-  const bool needs_text = !is_stream(options.kind) && options.kind != SampleKind::kUnlabeled;
+  const bool needs_text = !is_stream(options.kind) && !is_images(options.kind) &&
+                          options.kind != SampleKind::kUnlabeled;
   if ((words && document.words.empty()) || (needs_text && !words && document.text.empty())) {
     return document.refuse(key, words ? "[]" : "\"\"", "must not be empty");
   }
@@ -43,7 +44,7 @@ Status check_data(const std::vector<SourceFile>& files, const DatasetOptions& op
                   Labels& labels, Chats* chats) {
   bool any = false;
   const auto visit = [&](const Document& document) -> Status {
-    any = any || !document.text.empty() || !document.words.empty();
+    any = any || !document.text.empty() || !document.words.empty() || is_images(options.kind);
     WEFT_RETURN_IF_ERROR(check_document(document, options, utf8));
     if (document.chat != nullptr && chats != nullptr) {
       const Result<RenderedChat> rendered = chats->render(document);

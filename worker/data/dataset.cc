@@ -12,6 +12,8 @@ namespace {
 
 constexpr int64_t kRowMultiple = 8;
 
+constexpr const char* kClassKey = "class";  // of an image, in errors
+
 Status check_options(const DatasetOptions& options) {
   const bool causal = options.kind == SampleKind::kCausalLm;
   const int64_t least = causal ? 2 : 1;
@@ -25,6 +27,10 @@ Status check_options(const DatasetOptions& options) {
   }
   if (options.kind == SampleKind::kMultipleChoice && options.source.pair_key.empty()) {
     return Status::invalid("text_pair", "", "a multiple_choice needs the key of its choices");
+  }
+  if (is_question(options.kind) && (options.source.pair_key.empty() ||
+                                    options.source.answers == options.source.label_key.empty())) {
+    return Status::invalid("text_pair", "", "a question needs the keys of a context and answers");
   }
   if (!is_labeled(options.kind)) return {};
   if (options.source.format != InputFormat::kJsonl || options.source.label_key.empty()) {
@@ -51,6 +57,10 @@ SampleKind kind_of(proto::TaskType type) {
       return SampleKind::kMultipleChoice;
     case proto::TASK_TYPE_EMBEDDING:
       return SampleKind::kEmbedding;
+    case proto::TASK_TYPE_QUESTION_ANSWERING:
+      return SampleKind::kQuestionAnswering;
+    case proto::TASK_TYPE_IMAGE_CLASSIFICATION:
+      return SampleKind::kImages;
     default:
       return SampleKind::kCausalLm;
   }
@@ -66,9 +76,17 @@ bool is_words(SampleKind kind) {
   return kind == SampleKind::kTokenClassification || kind == SampleKind::kUnlabeledWords;
 }
 
+bool is_question(SampleKind kind) {
+  return kind == SampleKind::kQuestionAnswering || kind == SampleKind::kUnlabeledQuestions;
+}
+
+bool is_images(SampleKind kind) {
+  return kind == SampleKind::kImages || kind == SampleKind::kUnlabeledImages;
+}
+
 bool is_labeled(SampleKind kind) {
   return kind == SampleKind::kClassification || kind == SampleKind::kTokenClassification ||
-         kind == SampleKind::kMultipleChoice;
+         kind == SampleKind::kMultipleChoice || kind == SampleKind::kImages;
 }
 
 DatasetOptions dataset_options(const proto::TaskSpec& task, int64_t sequence_length) {
@@ -77,12 +95,19 @@ DatasetOptions dataset_options(const proto::TaskSpec& task, int64_t sequence_len
   options.source.format =
       task.data().format() == proto::DATA_FORMAT_JSONL ? InputFormat::kJsonl : InputFormat::kText;
   options.source.text_key = task.data().text();
-  options.source.label_key = is_labeled(options.kind) ? task.data().label() : "";
+  options.source.answers = options.kind == SampleKind::kQuestionAnswering;
+  const bool labeled = is_labeled(options.kind) || options.source.answers;
+  options.source.label_key = labeled ? task.data().label() : "";
   options.source.pair_key = task.data().text_pair();
   options.source.words = is_words(options.kind);
+  if (is_images(options.kind)) {
+    options.source.format = InputFormat::kImages;
+    options.source.label_key = kClassKey;
+  }
   if (options.kind == SampleKind::kMultipleChoice) options.source.choices = task.labels();
   options.sequence_length = sequence_length;
   options.labels = task.labels();
+  options.stride = task.data().stride();
   options.mask_rate = task.mask_rate();
   return options;
 }
@@ -91,7 +116,7 @@ Result<std::shared_ptr<const Dataset>> Dataset::load(const std::vector<SourceFil
                                                      const DatasetOptions& options,
                                                      const Tokenizer& tokenizer) {
   SourceOptions source = options.source;
-  if (!is_labeled(options.kind)) source.label_key.clear();
+  if (!is_labeled(options.kind) && !source.answers) source.label_key.clear();
   const auto documents = [&](const std::function<Status(const Document&)>& visit) {
     return for_each_document(files, source, visit);
   };
@@ -112,11 +137,14 @@ Result<std::shared_ptr<const Dataset>> Dataset::load(const Documents& documents,
   } else {
     WEFT_RETURN_IF_ERROR(set->load_lines(documents, tokenizer));
   }
-  if (set->samples_ > std::numeric_limits<uint32_t>::max()) {
-    return fail(Code::kInvalidArgument,
-                "the data has " + std::to_string(set->samples_) + " samples, at most 4294967295");
-  }
+  WEFT_RETURN_IF_ERROR(set->check_count());
   return std::shared_ptr<const Dataset>(std::move(set));
+}
+
+Status Dataset::check_count() const {
+  if (samples_ <= std::numeric_limits<uint32_t>::max()) return {};
+  return Status(Code::kInvalidArgument,
+                "the data has " + std::to_string(samples_) + " samples, at most 4294967295");
 }
 
 int64_t Dataset::rows_per_sample() const {
@@ -173,13 +201,20 @@ void Dataset::add_token_labels(int64_t sample, TaskRows& rows) const {
   }
 }
 
+int64_t Dataset::tokens() const {
+  return is_images(options_.kind) ? samples_ * (options_.preprocessor->layout().patches() + 1)
+                                  : store_.size();
+}
+
 TaskRows Dataset::rows(std::span<const Visit> visits) const {
+  if (is_images(options_.kind)) return image_rows(visits, options_.augment_key);
   return rows_of(visits, options_.mask_key);
 }
 
 TaskRows Dataset::range(int64_t first, int64_t count) const {
   std::vector<Visit> visits;
   for (int64_t i = first; i < std::min(first + count, samples_); ++i) visits.push_back({0, i});
+  if (is_images(options_.kind)) return image_rows(visits, std::nullopt);
   return rows_of(visits, kHeldOutMasks);
 }
 
@@ -234,7 +269,9 @@ TaskRows Dataset::laid_out(std::span<const Visit> visits, RandomKey mask_key) co
       pairs_->write_types(first_tokens_[static_cast<size_t>(sample)],
                           std::span(rows.token_types).subspan(i * width, length));
     }
-    if (of_tokens) {
+    if (is_question(options_.kind)) {
+      add_ends(sample, rows);
+    } else if (of_tokens) {
       const auto labels = std::span(rows.labels).subspan(i * width, length);
       masking_ ? masking_->apply(mask_key, visits[i], ids, labels) : label_words(sample, labels);
     } else if (!labels_.empty() && rows_per_sample() == 1) {

@@ -22,9 +22,16 @@
 // and one label. A batch has a sample's rows one after the other. embedding: a sample is two rows,
 // as of a sequence_classification without labels. A batch has the first texts of all its samples,
 // and behind them the second texts in the same order.
+// question_answering: a question and a text that may hold its answer, as a pair. Where that is too
+// long the text is cut into windows, each a sample with the whole question, of which neighbours
+// share `stride` tokens (transformers' only_second with overflowing tokens). Questions without
+// answers (kUnlabeledQuestions) are samples alike.
+// image_classification: a sample is an image, which is decoded anew each time that it is used; of
+// training data that is augmented, a random part of it (augmentation.h).
 //
-// Thread safety: const calls from any thread. Ownership: a Dataset owns its tokens, as 2 bytes each
-// where the vocabulary allows, else 4.
+// Thread safety: const calls from any thread, but where options have a pool from its owner's alone.
+// Ownership: a Dataset owns its tokens, as 2 bytes each where the vocabulary allows, else 4; of
+// images their names, and the files stay where they are.
 // Invariants: 1. samples and their order depend on the data, the options and the seed only. 2.
 // every rank that loads the same input has the same samples. 3. padding has id pad_id (else eos_id,
 // else 0) and valid 0.
@@ -40,6 +47,7 @@
 
 #include "kernels/ops/random.h"
 #include "proto/base/status.h"
+#include "worker/data/images/preprocessor.h"
 #include "worker/data/masking.h"
 #include "worker/data/pair_template.h"
 #include "worker/data/rows.h"
@@ -54,6 +62,7 @@ class TaskSpec;
 namespace weft {
 
 class Labels;
+class ThreadPool;
 
 enum class SampleKind {
   kCausalLm,
@@ -62,14 +71,22 @@ enum class SampleKind {
   kTokenClassification,
   kMultipleChoice,
   kEmbedding,
+  kQuestionAnswering,
+  kImages,
   kUnlabeled,
-  kUnlabeledWords
+  kUnlabeledWords,
+  kUnlabeledQuestions,
+  kUnlabeledImages
 };
 // Samples are windows of one stream; else lines.
 bool is_stream(SampleKind kind);
 // A sample is a list of words.
 bool is_words(SampleKind kind);
-// Samples have labels of their own.
+// A sample is a window of a text that is asked about.
+bool is_question(SampleKind kind);
+// A sample is an image.
+bool is_images(SampleKind kind);
+// Samples have labels of their own: classes.
 bool is_labeled(SampleKind kind);
 
 struct DatasetOptions {
@@ -77,6 +94,7 @@ struct DatasetOptions {
   SourceOptions source;         // label_key is set for a classification
   int64_t sequence_length = 0;  // at least 2 for causal_lm, 1 for classification
   int64_t labels = 0;           // number of classes, or of choices
+  int64_t stride = 0;           // question_answering: tokens that windows of a text share
   double mask_rate = 0;         // masked_lm: share of the tokens that are predicted
   RandomKey mask_key = {};      // masked_lm: of rows(); range() masks every data set alike
   // Held-out data: label_names() of the training data, whose classes it has. Absent: this is the
@@ -84,6 +102,11 @@ struct DatasetOptions {
   std::optional<std::vector<std::string>> label_names;
   // Training data: the classes of the model that the training starts from, as labels.h has them.
   std::vector<std::string> first_labels = {};
+  // Of images.
+  std::optional<ImagePreprocessor> preprocessor = {};
+  std::optional<RandomKey> augment_key =
+      {};                      // absent: rows() does not augment, as range() never does
+  ThreadPool* pool = nullptr;  // decodes them; null: the caller does
 };
 DatasetOptions dataset_options(const proto::TaskSpec& task, int64_t sequence_length);
 
@@ -102,9 +125,12 @@ class Dataset {
   static Result<std::shared_ptr<const Dataset>> load(const Documents& documents,
                                                      const DatasetOptions& options,
                                                      const Tokenizer& tokenizer);
+  // Of images. Errors: those of source.h, images/image.h's of headers and labels.h.
+  static Result<std::shared_ptr<const Dataset>> load_images(const std::vector<SourceFile>& files,
+                                                            const DatasetOptions& options);
   int64_t samples() const { return samples_; }
   int64_t rows_per_sample() const;
-  int64_t tokens() const { return store_.size(); }  // of the whole data, padding not counted
+  int64_t tokens() const;  // of the whole data, padding not counted
   // Classes by name; empty where the labels are integers.
   const std::vector<std::string>& label_names() const { return label_names_; }
   // Of the text's end, beyond `sequence_length`; 0 of a stream, which leaves nothing out.
@@ -115,16 +141,43 @@ class Dataset {
   // there.
   std::vector<int64_t> word_places(int64_t sample) const;
 
+  // Of questions, but those of training data: the number of them, the texts that they are asked
+  // about, and their answers.
+  int64_t questions() const { return std::ssize(questions_); }
+  const std::string& context(int64_t question) const { return questions_at(question).context; }
+  const std::vector<Answer>& answers(int64_t question) const {
+    return questions_at(question).answers;
+  }
+  // The question that a sample is a window of, and where the tokens that the window has of the text
+  // stand in it.
+  int64_t question_of(int64_t sample) const;
+  std::span<const TokenOffsets> window_offsets(int64_t sample) const;
+
   // The samples, in this order, as one batch. causal_lm: tokens = sequence_length, labels empty
   // (every valid token that follows one) but with chats; masked_lm: tokens = sequence_length,
   // labels [rows, tokens]; classification: labels [rows], of words [rows, tokens], kNoLabel without
   // labels; multiple_choice: `labels` rows a sample, labels [samples]; embedding: two rows a
-  // sample, no labels.
+  // sample, no labels; question_answering: labels [rows, 2], the first token where a window does
+  // not hold the answer whole; images: patches without ids, labels [rows]. Throws StatusError where
+  // an image is broken behind its header, or its file is gone.
   TaskRows rows(std::span<const Visit> visits) const;
   // Samples [first, first + count), cut at the end of the data: evaluation.
   TaskRows range(int64_t first, int64_t count) const;
 
  private:
+  struct Question {
+    std::string context;
+    std::vector<Answer> answers;
+  };
+  // Of a sample: its question, the place of its first offset, of its context in its row.
+  struct Window {
+    int64_t question = 0, offset = 0, first = 0, tokens = 0;
+  };
+  const Question& questions_at(int64_t question) const {
+    return questions_[static_cast<size_t>(question)];
+  }
+  bool keeps_texts() const;
+
   explicit Dataset(DatasetOptions options) : options_(std::move(options)) {}
   Status load_stream(const Documents& documents, const Tokenizer& tokenizer);
   Status load_windows(const Documents& documents, const Tokenizer& tokenizer);
@@ -136,10 +189,16 @@ class Dataset {
   Status add_pair(const Document& document, const Tokenizer& tokenizer);
   Status add_pair(const Document& document, const std::string& second_key, std::string_view second,
                   const Tokenizer& tokenizer);
+  Status add_question(const Document& document, const Tokenizer& tokenizer);
+  void add_window(const Document& document, std::span<const int64_t> question,
+                  const Encoding& context, int64_t first, int64_t tokens);
+  void add_ends(int64_t sample, TaskRows& rows) const;
   Status add_row(const Document& document, const Tokenizer& tokenizer);
   Status add_tokens(const Document& document, const Tokenizer& tokenizer);
   void cut_at(int64_t end);
   Status add_labels(const Document& document, Labels& labels);
+  void name_labels(const Labels& labels);  // of all that were added
+  Status check_count() const;
   // Fills in room_.
   Status find_room(const Tokenizer& tokenizer);
   // `row`: a sample, or one of its texts.
@@ -149,6 +208,8 @@ class Dataset {
   void label_words(int64_t sample, std::span<int64_t> labels) const;
   TaskRows rows_of(std::span<const Visit> visits, RandomKey mask_key) const;
   TaskRows laid_out(std::span<const Visit> rows, RandomKey mask_key) const;
+  TaskRows image_rows(std::span<const Visit> visits, std::optional<RandomKey> augment_key) const;
+  Status read_image(Visit visit, std::optional<RandomKey> augment_key, float* patches) const;
 
   const DatasetOptions options_;
   TokenStore store_;
@@ -163,11 +224,16 @@ class Dataset {
   std::vector<int64_t> starts_;           // lines: where each row starts, and the end
   std::optional<PairTemplate> pairs_;     // classification of pairs
   std::vector<int64_t> first_tokens_;     // of these: how many tokens of the first text a row has
-  std::vector<int64_t> labels_;           // lines: of each text, or of each word
+  std::vector<int64_t> labels_;           // lines: of each text, or of each word, or two of each
+                                          // window
+  std::vector<Window> question_windows_;  // questions: of each sample
+  std::vector<Question> questions_;       // these, but of training data
+  std::vector<TokenOffsets> offsets_;     // of their texts' tokens
   std::vector<int64_t> word_tokens_;      // words: where in the store each begins, or -1
   std::vector<int64_t> word_starts_;      // words: where each sample's words start, and the end
   std::vector<int64_t> dropped_;          // lines
   std::vector<std::string> label_names_;
+  std::vector<SourceFile> images_;
 };
 
 // Where a sampler is: `sample` samples of epoch `epoch` are used. (proto::DataPosition's fields.)

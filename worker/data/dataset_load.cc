@@ -135,7 +135,7 @@ void Dataset::cut_at(int64_t end) {
 }
 
 Status Dataset::add_labels(const Document& document, Labels& labels) {
-  if (options_.kind == SampleKind::kEmbedding) return {};
+  if (options_.kind == SampleKind::kEmbedding || is_question(options_.kind)) return {};
   if (!is_labeled(options_.kind)) {
     labels_.insert(labels_.end(), is_words(options_.kind) ? document.words.size() : 1, kNoLabel);
     return {};
@@ -206,6 +206,7 @@ Status Dataset::load_lines(const Documents& documents, const Tokenizer& tokenize
                 options_.first_labels);
   const auto visit = [&](const Document& document) -> Status {
     WEFT_RETURN_IF_ERROR(check_document(document, options_, needs_utf8(tokenizer)));
+    if (is_question(options_.kind)) return add_question(document, tokenizer);
     dropped_.push_back(0);
     WEFT_RETURN_IF_ERROR(pairs_ ? add_pair(document, tokenizer) : add_row(document, tokenizer));
     if (two_rows) {
@@ -220,11 +221,15 @@ Status Dataset::load_lines(const Documents& documents, const Tokenizer& tokenize
   if (samples_ == 0) return Status(Code::kInvalidArgument, "the data is empty: it has no row");
   starts_.push_back(store_.size());
   if (is_words(options_.kind)) word_starts_.push_back(std::ssize(word_tokens_));
+  name_labels(labels);
+  return {};
+}
+
+void Dataset::name_labels(const Labels& labels) {
   label_names_ = labels.names();
   const std::vector<int64_t> classes = labels.classes();
-  if (classes.empty()) return {};
+  if (classes.empty()) return;
   for (int64_t& label : labels_) label = classes[static_cast<size_t>(label)];
-  return {};
 }
 
 }  // namespace weft

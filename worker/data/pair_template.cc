@@ -45,6 +45,15 @@ void PairTemplate::append(std::span<const int64_t> first, std::span<const int64_
   }
 }
 
+int64_t PairTemplate::second_at(int64_t first) const {
+  int64_t at = 0;
+  for (const PairPiece& piece : pieces_) {
+    if (piece.text == PairText::kSecond) break;
+    at += piece.text == PairText::kFirst ? first : 1;
+  }
+  return at;
+}
+
 void PairTemplate::write_types(int64_t first, std::span<int64_t> types) const {
   const int64_t second = std::ssize(types) - (std::ssize(pieces_) - 2) - first;
   auto next = types.begin();

@@ -31,7 +31,9 @@ class PairTemplate {
   bool typed() const;                     // a token's type is not 0
   void append(std::span<const int64_t> first, std::span<const int64_t> second,
               TokenStore* store) const;
-  // Of a row with so many tokens of the first text.
+  // Of a row with so many tokens of the first text: where the second begins.
+  int64_t second_at(int64_t first) const;
+  // The types of its tokens.
   void write_types(int64_t first, std::span<int64_t> types) const;
 
  private:

@@ -10,6 +10,12 @@ namespace weft {
 
 inline constexpr int64_t kNoLabel = -100;
 
+// A window of a text that is searched for an answer: a sample of its data set, and which of its
+// row's tokens are the text's.
+struct ContextWindow {
+  int64_t sample = 0, first = 0, tokens = 0;
+};
+
 // The same on every rank. Row-major [rows, tokens].
 struct TaskRows {
   int64_t rows = 0, tokens = 0;
@@ -18,11 +24,16 @@ struct TaskRows {
   std::vector<int64_t> positions;    // empty: as the model counts them
   std::vector<int64_t> token_types;  // empty: all 0
   std::vector<int64_t> documents;    // empty: one document a row
+  // image_classification: [rows, tokens - 1, values of a patch], channel by channel, each row by
+  // row, as the model's projection takes them; empty: of text. Without ids.
+  std::vector<float> patches;
   // causal_lm: [rows, tokens], the token itself where it is to be predicted, else kNoLabel (the
   // task shifts); empty: every valid token that follows a valid one of its document.
   // masked_lm, token_classification: [rows, tokens], kNoLabel where nothing is predicted.
   // sequence_classification: [rows]. multiple_choice: one for the rows of each question.
+  // question_answering: [rows, 2], the tokens that an answer begins and ends with.
   std::vector<int64_t> labels;
+  std::vector<ContextWindow> windows;  // question_answering: of each row; empty: of none
 };
 
 }  // namespace weft

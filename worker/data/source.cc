@@ -1,11 +1,14 @@
 #include "worker/data/source.h"
 
 #include <algorithm>
+#include <cctype>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "proto/json/parse.h"
 #include "proto/json/value.h"
+#include "worker/data/answers.h"
+#include "worker/data/images/image.h"
 #include "worker/data/mapped_file.h"
 
 namespace weft {
@@ -61,6 +64,7 @@ Status read_labels(const SourceOptions& options, const json& row, Document* docu
   const std::string& key = options.label_key;
   const auto found = row.find(key);
   if (found == row.end()) return lacks(*document, key, row);
+  if (options.answers) return read_answers(key, *found, document);
   if (options.choices > 0) WEFT_RETURN_IF_ERROR(check_choice(*found, key, *document));
   if (!options.words) return read_label(*found, key, document);
   if (!found->is_array()) {
@@ -167,6 +171,24 @@ Status visit_line(const SourceOptions& options, std::string_view line, Document 
   return visit(document);
 }
 
+Status visit_image(const SourceOptions& options, std::string_view bytes, const std::string& name,
+                   const std::function<Status(const Document&)>& visit) {
+  Document document;
+  document.file = name;
+  const fs::path path(name);
+  if (!options.label_key.empty()) {
+    const std::string parent = path.parent_path().string();
+    if (parent.empty() || parent.find('/') != std::string::npos || !is_image_name(name)) {
+      return document.refuse("file", name,
+                             "must be CLASS/NAME.png, .jpg or .jpeg: an image in a folder that has "
+                             "the name of its class");
+    }
+    document.labels.emplace_back(parent);
+  }
+  const Status status = check_image(bytes);
+  return status.ok() ? visit(document) : document.refuse(status);
+}
+
 }  // namespace
 
 Status Document::refuse(const Status& status) const {
@@ -215,6 +237,13 @@ Result<std::vector<SourceFile>> input_files(const std::string& path) {
   return files;
 }
 
+bool is_image_name(const std::string& name) {
+  std::string extension = fs::path(name).extension().string();
+  std::ranges::transform(extension, extension.begin(),
+                         [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return extension == ".png" || extension == ".jpg" || extension == ".jpeg";
+}
+
 Status for_each_row(std::string_view bytes, const std::string& name, const SourceOptions& options,
                     const std::function<Status(const Document&)>& visit) {
   int64_t number = 0;
@@ -239,6 +268,8 @@ Status for_each_document(const std::vector<SourceFile>& files, const SourceOptio
     if (!mapped) return mapped.error().with_prefix(file.name);
     if (options.format == InputFormat::kJsonl) {
       WEFT_RETURN_IF_ERROR(for_each_row(mapped->bytes(), file.name, options, visit));
+    } else if (options.format == InputFormat::kImages) {
+      WEFT_RETURN_IF_ERROR(visit_image(options, mapped->bytes(), file.name, visit));
     } else if (!mapped->bytes().empty()) {
       Document document;
       document.text = mapped->bytes();

@@ -4,10 +4,12 @@
 // text: each file is a document, in the order of the list. jsonl: each line is one, an object with
 // the text under `text_key` and, for classification, its label under `label_key` (an integer or a
 // string), or, of words, a list of words and a list of as many labels, and for a pair a second text
-// under `pair_key`, or for a choice a list of texts and the number of one of them; further keys are
-// allowed, blank lines are skipped. Instead of a text there may be the messages of a chat (a list,
-// as OpenAI's fine-tuning files have it), under `text_key` or, where that is absent, under
-// "messages"; with the row's "tools", where it has some.
+// under `pair_key`, or for a choice a list of texts and the number of one of them, or for a
+// question a text under `pair_key` that answers are parts of; further keys are allowed, blank lines
+// are skipped. Instead of a text there may be the messages of a chat (a list, as OpenAI's
+// fine-tuning files have it), under `text_key` or, where that is absent, under "messages"; with the
+// row's "tools", where it has some. images: each file is a document without a text, a PNG or JPEG
+// file; with a label_key its label is the name of the folder it lies in.
 //
 // Thread safety: free functions. Ownership: none kept; a Document's views end with the visit.
 // Invariant: an error about what a file holds names the file as its owner calls it, and the line;
@@ -26,7 +28,7 @@
 
 namespace weft {
 
-enum class InputFormat { kText, kJsonl };
+enum class InputFormat { kText, kJsonl, kImages };
 
 struct SourceOptions {
   InputFormat format = InputFormat::kText;
@@ -34,6 +36,7 @@ struct SourceOptions {
   std::string label_key;  // empty: no labels are read
   std::string pair_key;   // empty: there is no second text
   bool words = false;     // the text is a list of words
+  bool answers = false;   // the label is the answers to the text, parts of the second text
   int64_t choices = 0;    // the second text is a list of so many; 0: one text
   int64_t line_bytes_max = int64_t{16} << 20;
 };
@@ -41,6 +44,12 @@ struct SourceOptions {
 struct SourceFile {
   std::string path;  // where it lies on this machine
   std::string name;  // what its owner calls it, for messages
+};
+
+// A part of a text, and where it begins, in code points.
+struct Answer {
+  std::string text;
+  int64_t start = 0;
 };
 
 // A class by its number or by its name.
@@ -55,6 +64,7 @@ struct Document {
   std::string file;                // the file's name
   int64_t line = 0;                // 1-based; 0: the whole file
   std::vector<Label> labels;       // the text's, or each word's; empty: none are read
+  std::vector<Answer> answers;     // to the text, in the second text; empty: it holds none
   // "held.jsonl line 12: label must be in [0, 8)", with its line.
   Status refuse(const std::string& key, const std::string& value, const std::string& rule) const;
   Status refuse(const Status& status) const;  // the same of a reader's error
@@ -68,8 +78,12 @@ Result<std::string> staged_input(const std::string& objects_folder, const std::s
 // none, unreadable.
 Result<std::vector<SourceFile>> input_files(const std::string& path);
 
+// Whether a file is called as images are: *.png, *.jpg, *.jpeg, in any case.
+bool is_image_name(const std::string& name);
+
 // Stops at the first error, of the data or of `visit`. Errors name file, line, key and rule: not
-// UTF-8 in jsonl, no object, missing key, wrong type, a line too long. No document is no error.
+// UTF-8 in jsonl, no object, missing key, wrong type, a line too long; a file that is no image or
+// in no class' folder, an image's header. No document is no error.
 Status for_each_document(const std::vector<SourceFile>& files, const SourceOptions& options,
                          const std::function<Status(const Document&)>& visit);
 

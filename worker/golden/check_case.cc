@@ -22,12 +22,13 @@ Status check_range(const std::string& what, const std::vector<int64_t>& values, 
 
 bool classifies_sequences(const Case& golden) {
   const auto kind = head_kind(golden.task_type);
-  return kind == HeadKind::kSequence || kind == HeadKind::kChoice;
+  return kind == HeadKind::kSequence || kind == HeadKind::kChoice || kind == HeadKind::kImage;
 }
 
 // Classes of what has a label.
 int64_t classes_of(const Case& golden) {
   const auto kind = head_kind(golden.task_type);
+  if (kind == HeadKind::kSpan) return golden.inputs.tokens;
   return !kind || kind == HeadKind::kMasked ? golden.folder.config->vocabulary
                                             : golden.folder.labels;
 }
@@ -47,13 +48,16 @@ Status check_rows(const Case& golden, const TaskRows& rows, const std::string& p
     return wrong(prefix + "input_ids", std::to_string(rows.rows) + " rows",
                  "must be even, without labels: rows i and n + i are a pair");
   }
-  const int64_t labels =
-      classifies_sequences(golden) ? rows.rows / golden.rows_together() : rows.rows * rows.tokens;
+  const bool has_ends = head_kind(golden.task_type) == HeadKind::kSpan;
+  const int64_t labels = has_ends                       ? kSpanEnds * rows.rows
+                         : classifies_sequences(golden) ? rows.rows / golden.rows_together()
+                                                        : rows.rows * rows.tokens;
   if (static_cast<int64_t>(rows.labels.size()) != labels || labels == 0) {
     return wrong(prefix + "labels", std::to_string(rows.labels.size()) + " elements",
                  "must have " + std::to_string(labels));
   }
-  return check_range(prefix + "labels", rows.labels, classes_of(golden), kNoLabel);
+  const int64_t classes = has_ends ? rows.tokens : classes_of(golden);
+  return check_range(prefix + "labels", rows.labels, classes, has_ends ? 0 : kNoLabel);
 }
 
 Status check_shape(const Case& golden, const std::string& name, const Shape& shape) {
@@ -105,6 +109,9 @@ Status check_case(const Case& golden) {
   }
   WEFT_RETURN_IF_ERROR(check_shape(golden, "last_hidden_state", {rows, tokens, config.hidden}));
   WEFT_RETURN_IF_ERROR(check_shape(golden, "embedding", {rows, config.hidden}));
+  for (const char* name : {"start_logits", "end_logits"}) {
+    WEFT_RETURN_IF_ERROR(check_shape(golden, name, {rows, tokens}));
+  }
   const int64_t classes = classes_of(golden);
   WEFT_RETURN_IF_ERROR(check_shape(golden, "logits",
                                    classifies_sequences(golden)

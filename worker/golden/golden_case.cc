@@ -38,8 +38,8 @@ Result<std::vector<int64_t>> read_integers(const SafetensorsFile& file, const st
   return values;
 }
 
-Result<TaskRows> read_rows(const SafetensorsFile& file, const std::string& prefix,
-                           int64_t choices) {
+Result<TaskRows> read_texts(const SafetensorsFile& file, const std::string& prefix,
+                            int64_t choices) {
   TaskRows rows;
   const SafetensorInfo* ids = file.find(prefix + "input_ids");
   const size_t dims = choices > 1 ? 3 : 2;
@@ -54,17 +54,57 @@ Result<TaskRows> read_rows(const SafetensorsFile& file, const std::string& prefi
   WEFT_ASSIGN_OR_RETURN(rows.token_types, read_integers(file, prefix + "token_type_ids"));
   WEFT_ASSIGN_OR_RETURN(rows.documents, read_integers(file, prefix + "document_ids"));
   WEFT_ASSIGN_OR_RETURN(rows.labels, read_integers(file, prefix + "labels"));
+  WEFT_ASSIGN_OR_RETURN(const auto starts, read_integers(file, prefix + "start_positions"));
+  WEFT_ASSIGN_OR_RETURN(const auto ends, read_integers(file, prefix + "end_positions"));
+  for (size_t i = 0; i < std::min(starts.size(), ends.size()); ++i) {
+    rows.labels.insert(rows.labels.end(), {starts[i], ends[i]});
+  }
   WEFT_ASSIGN_OR_RETURN(const std::vector<int64_t> mask,
                         read_integers(file, prefix + "attention_mask"));
   for (int64_t value : mask) rows.valid.push_back(value != 0 ? 1 : 0);
   const auto fits = [&](size_t size) { return size == 0 || size == rows.ids.size(); };
+  const auto labels = std::ssize(rows.labels);
+  const bool ends_fit = starts.size() == ends.size() && labels == kSpanEnds * rows.rows;
   const bool labels_fit =
-      fits(rows.labels.size()) || static_cast<int64_t>(rows.labels.size()) == rows.rows / choices;
+      starts.empty() ? fits(rows.labels.size()) || labels == rows.rows / choices : ends_fit;
   if (!fits(rows.positions.size()) || !fits(rows.token_types.size()) ||
       !fits(rows.documents.size()) || !fits(rows.valid.size()) || !labels_fit) {
     return fail(Code::kInvalidArgument,
                 file.path() + ": the shapes of the inputs of " + prefix + "input_ids do not agree");
   }
+  return rows;
+}
+
+// The pixels [rows, channels, height, width] as patches.
+Result<TaskRows> read_images(const SafetensorsFile& file, const std::string& prefix,
+                             const ModelConfig::ImageShape& image) {
+  const std::string name = prefix + "pixel_values";
+  const SafetensorInfo* info = file.find(name);
+  const Shape shape{0, image.channels, image.size, image.size};
+  if (info == nullptr || info->shape.size() != 4 ||
+      !std::ranges::equal(std::span(info->shape).subspan(1), shape.extents().subspan(1))) {
+    return fail(Code::kInvalidArgument, file.path() + ": no " + name + " [rows, " +
+                                            shape.to_string() + "] of the model's images");
+  }
+  TaskRows rows;
+  rows.rows = info->shape[0];
+  rows.tokens = image.tokens();
+  std::vector<float> pixels(static_cast<size_t>(info->elements()));
+  WEFT_RETURN_IF_ERROR(file.read(name, pixels));
+  const int64_t across = image.size / image.patch;
+  rows.patches.reserve(pixels.size());
+  for (int64_t row = 0; row < rows.rows; ++row) {
+    for (int64_t patch = 0; patch < across * across; ++patch) {
+      for (int64_t line = 0; line < image.channels * image.patch; ++line) {
+        const int64_t channel = row * image.channels + line / image.patch;
+        const int64_t y = patch / across * image.patch + line % image.patch;
+        const int64_t x = patch % across * image.patch;
+        const float* from = pixels.data() + (channel * image.size + y) * image.size + x;
+        rows.patches.insert(rows.patches.end(), from, from + image.patch);
+      }
+    }
+  }
+  WEFT_ASSIGN_OR_RETURN(rows.labels, read_integers(file, prefix + "labels"));
   return rows;
 }
 
@@ -74,9 +114,16 @@ int64_t choices_of(const SafetensorsFile& file) {
   return ids == nullptr || ids->shape.size() != 3 ? 0 : ids->shape[1];
 }
 
+Result<TaskRows> read_rows(const SafetensorsFile& file, const std::string& prefix,
+                           const Case& golden) {
+  const ModelConfig::ImageShape& image = golden.folder.config->image;
+  if (image.size > 0) return read_images(file, prefix, image);
+  return read_texts(file, prefix, golden.rows_together());
+}
+
 Status read_tensors(const SafetensorsFile& file, Case& golden) {
   for (const auto& [name, info] : file.tensors()) {
-    const bool output = name == "loss" || name == "logits" || name == "last_hidden_state" ||
+    const bool output = name == "loss" || name.ends_with("logits") || name == "last_hidden_state" ||
                         name == "embedding" || name.starts_with("grad.") ||
                         name.starts_with("merged.");
     if (!output) continue;
@@ -97,10 +144,12 @@ Result<std::string> task_type(const std::string& task) {
   if (task == "sequence") return std::string("sequence_classification");
   if (task == "token") return std::string("token_classification");
   if (task == "choice") return std::string("multiple_choice");
+  if (task == "image") return std::string("image_classification");
   if (task == "embedding") return std::string("embedding");
+  if (task == "question") return std::string("question_answering");
   return fail(Status::invalid("task", task,
                               "must be one of causal, packed, masked, sequence, token, choice, "
-                              "embedding"));
+                              "image, embedding, question"));
 }
 
 // at() and get() throw on a malformed file; read_trajectory's caller turns that into a Status.
@@ -240,15 +289,17 @@ Result<Case> read_case(const std::string& folder) {
   if (head_kind(golden.task_type) == HeadKind::kChoice) {
     golden.folder.labels = choices_of(file);
   }
-  WEFT_ASSIGN_OR_RETURN(golden.inputs, read_rows(file, "", golden.rows_together()));
+  WEFT_ASSIGN_OR_RETURN(golden.inputs, read_rows(file, "", golden));
   WEFT_ASSIGN_OR_RETURN(golden.compared, read_integers(file, "attention_mask"));
-  if (golden.compared.empty()) golden.compared.assign(golden.inputs.ids.size(), 1);
+  if (golden.compared.empty()) {
+    golden.compared.assign(static_cast<size_t>(golden.inputs.rows * golden.inputs.tokens), 1);
+  }
   WEFT_RETURN_IF_ERROR(read_tensors(file, golden));
   WEFT_ASSIGN_OR_RETURN(const SafetensorsFile batches,
                         SafetensorsFile::open((root / "batches.safetensors").string()));
-  for (int i = 0; batches.find(std::to_string(i) + ".input_ids") != nullptr; ++i) {
-    WEFT_ASSIGN_OR_RETURN(TaskRows rows,
-                          read_rows(batches, std::to_string(i) + ".", golden.rows_together()));
+  const std::string inputs = golden.folder.config->image.size > 0 ? ".pixel_values" : ".input_ids";
+  for (int i = 0; batches.find(std::to_string(i) + inputs) != nullptr; ++i) {
+    WEFT_ASSIGN_OR_RETURN(TaskRows rows, read_rows(batches, std::to_string(i) + ".", golden));
     golden.batches.push_back(std::move(rows));
   }
   WEFT_ASSIGN_OR_RETURN(golden.trajectory,

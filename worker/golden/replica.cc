@@ -136,6 +136,11 @@ double Replica::outputs(const Case& golden, Comparer& comparer) {
     const Tensor logits = task_->logits(cx, *trunk_, batch);
     compare_logits(golden, batch, at_least_single(cx, logits), comparer);
   }
+  if (golden.tensors.contains("start_logits")) {
+    const Tensor logits = at_least_single(cx, task_->logits(cx, *trunk_, batch));
+    compare_ends(golden, batch, "start_logits", logits, 0, comparer);
+    compare_ends(golden, batch, "end_logits", logits, 1, comparer);
+  }
   if (golden.tensors.contains("embedding")) {
     const Tensor vectors = task_->logits(cx, *trunk_, batch);
     compare_embedding(golden, at_least_single(cx, vectors), comparer);
@@ -156,6 +161,27 @@ void Replica::compare_embedding(const Case& golden, const Tensor& vectors, Compa
 
 int64_t Replica::own_place(const TaskBatch& batch, int64_t token) const {
   return batch.tokens.layout->find(rank_.mesh.index(Axis::kSequence), token);
+}
+
+void Replica::compare_ends(const Case& golden, const TaskBatch& batch, const std::string& name,
+                           const Tensor& logits, int64_t end, Comparer& comparer) {
+  const auto found = golden.tensors.find(name);
+  if (found == golden.tensors.end()) return;
+  const Expected& expected = found->second;
+  double difference = 0, scale = 0;
+  const std::vector<double> values = wide_values(logits);
+  for (int64_t row = 0; row < expected.shape[0]; ++row) {
+    for (int64_t token = 0; token < expected.shape[1]; ++token) {
+      const auto at = static_cast<size_t>(row * expected.shape[1] + token);
+      if (golden.compared[at] == 0) continue;
+      widen(scale, std::abs(double{expected.values[at]}));
+      const int64_t b = row - batch.tokens.first_row, t = own_place(batch, token);
+      if (b < 0 || b >= logits.dim(0) || t < 0) continue;
+      const double mine = values[static_cast<size_t>((b * logits.dim(1) + t) * kSpanEnds + end)];
+      widen(difference, comparer.difference(mine, expected.values[at]));
+    }
+  }
+  comparer.part(name, difference, scale);
 }
 
 void Replica::compare_hidden(const Case& golden, const TaskBatch& batch, const Tensor& joined,

@@ -40,6 +40,9 @@ class Replica {
   // Of a token of a row among this rank's; -1 where it has another.
   int64_t own_place(const TaskBatch& batch, int64_t token) const;
   void compare_embedding(const Case& golden, const Tensor& vectors, Comparer& comparer);
+  // end: 0 of the logits of beginnings, 1 of ends.
+  void compare_ends(const Case& golden, const TaskBatch& batch, const std::string& name,
+                    const Tensor& logits, int64_t end, Comparer& comparer);
   void compare_hidden(const Case& golden, const TaskBatch& batch, const Tensor& joined,
                       Comparer& comparer);
   void compare_logits(const Case& golden, const TaskBatch& batch, const Tensor& logits,

@@ -190,6 +190,18 @@ std::vector<ParameterInfo> adapted_plan(std::vector<ParameterInfo> plan, const M
   return all;
 }
 
+std::vector<std::string> peft_targets(const ModelFamily& family, const ModelConfig& config) {
+  std::set<std::string> renamed;
+  for (const ParameterInfo& info : family.plan(*family.with_layers(config, 1), 1, 0)) {
+    if (adapter_part(info) != AdapterPart::kInput) continue;
+    const std::string map = info.adapts.substr(0, info.adapts.size() - kWeight.size());
+    const std::string in_memory = family.name_in_memory(map);
+    if (in_memory == map) return config.adapter.targets;
+    renamed.insert(within_block(in_memory));
+  }
+  return {renamed.begin(), renamed.end()};
+}
+
 AdapterPart adapter_part(const ParameterInfo& info) {
   if (info.adapts.empty()) return AdapterPart::kNone;
   if (info.name.ends_with(kInput)) return AdapterPart::kInput;

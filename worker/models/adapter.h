@@ -69,6 +69,10 @@ Result<Adapter> find_adapter(Adapter adapter, const ModelFamily& family, const M
 std::vector<ParameterInfo> adapted_plan(std::vector<ParameterInfo> plan, const ModelConfig& config,
                                         ops::WeightLayout layout);
 
+// The configuration's adapter's targets by the names that PEFT finds linear maps by, those in
+// memory.
+std::vector<std::string> peft_targets(const ModelFamily& family, const ModelConfig& config);
+
 // What of an adapter a parameter is.
 enum class AdapterPart { kNone, kInput, kOutput, kMagnitude };  // A, B
 AdapterPart adapter_part(const ParameterInfo& info);
@@ -115,8 +119,8 @@ class MergedAdapter {
 };
 
 // The adapter_config.json of a PEFT folder: its text, and back. base_model: the model's name or
-// path; task_type: PEFT's name of the head, CAUSAL_LM, SEQ_CLS or TOKEN_CLS; head_layers: what is
-// trained whole of it, by its layers' names (written, not read).
+// path; task_type: PEFT's name of the head, CAUSAL_LM, SEQ_CLS or TOKEN_CLS, empty: it has none;
+// head_layers: what is trained whole of it, by its layers' names (written, not read).
 struct PeftFolder {
   Adapter adapter;
   std::string base_model;

@@ -110,6 +110,7 @@ class BertFamily final : public ModelFamily {
     auto copy = std::make_shared<Config>(config_as<Config>(config));
     copy->dropout = copy->attention_dropout = rate;
     copy->classifier_dropout = rate;
+    if (dialect_.distilled) copy->answer_dropout = rate;
     return copy;
   }
 
@@ -139,6 +140,7 @@ class BertFamily final : public ModelFamily {
 
   std::optional<Head> head(const ModelConfig& config, HeadKind kind,
                            int64_t labels) const override {
+    if (kind == HeadKind::kImage) return std::nullopt;
     return bert::head(dialect_, config_as<Config>(config), kind, labels);
   }
 

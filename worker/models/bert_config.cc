@@ -8,7 +8,7 @@
 namespace weft::bert {
 namespace {
 
-constexpr double kSequenceDropout = 0.2;  // of a distilled one
+constexpr double kSequenceDropout = 0.2, kAnswerDropout = 0.1;  // of a distilled one
 
 void read_sizes(ConfigReader& reader, const Dialect& dialect, Config& config) {
   const Keys& keys = dialect.keys;
@@ -34,6 +34,7 @@ void read_dropout(ConfigReader& reader, const Dialect& dialect, Config& config) 
   config.attention_dropout = reader.number(dialect.keys.attention_dropout, 0.1, 0, 1);
   if (dialect.distilled) {
     config.classifier_dropout = reader.number("seq_classif_dropout", kSequenceDropout, 0, 1);
+    config.answer_dropout = reader.number("qa_dropout", kAnswerDropout, 0, 1);
   } else {
     config.classifier_dropout = reader.optional_number("classifier_dropout", 0, 1);
   }
@@ -59,7 +60,7 @@ void refuse_what_encoders_lack(ConfigReader& reader, const Dialect& dialect) {
   reader.only("tie_word_embeddings", true, "a masked token's logits use the table of embeddings");
   if (dialect.distilled) {
     reader.only("sinusoidal_pos_embds", false, "positions are learned");
-    reader.accept({"qa_dropout", "tie_weights_"});
+    reader.accept({"tie_weights_"});
   } else {
     reader.only("position_embedding_type", "absolute", "relative positions are not computed");
     // Of the files of old multilingual models; transformers passes over them.
@@ -114,6 +115,7 @@ std::string config_json(const Dialect& dialect, const Config& config, const Expo
   if (dialect.token_types) json["type_vocab_size"] = config.token_types;
   if (dialect.distilled) {
     json["seq_classif_dropout"] = config.classifier_dropout.value_or(kSequenceDropout);
+    json["qa_dropout"] = config.answer_dropout;
     json["sinusoidal_pos_embds"] = false;
   } else {
     json["layer_norm_eps"] = config.epsilon;

@@ -20,6 +20,7 @@ struct Config final : ModelConfig {
   double dropout = 0.1, attention_dropout = 0.1;
   // Before a layer of classes; none: as `dropout`. Of a distilled one of sequences only.
   std::optional<double> classifier_dropout;
+  double answer_dropout = 0;  // before an answer's ends; of a distilled one only
   double epsilon = 1e-12;
 };
 

@@ -30,6 +30,10 @@ Head token_head(const Dialect& dialect, const Config& config, int64_t labels) {
   return {.layers = {{.name = "classifier", .out = labels, .dropout = dropout}}};
 }
 
+Head span_head(const Config& config) {
+  return {.layers = {{.name = "qa_outputs", .out = kSpanEnds, .dropout = config.answer_dropout}}};
+}
+
 Head masked_head(const Dialect& dialect, const Config& config) {
   const HeadLayer layer{
       .name = std::string(dialect.masked),
@@ -47,6 +51,7 @@ Head head(const Dialect& dialect, const Config& config, HeadKind kind, int64_t l
   if (kind == HeadKind::kSequence) return sequence_head(dialect, config, labels);
   if (kind == HeadKind::kToken) return token_head(dialect, config, labels);
   if (kind == HeadKind::kChoice) return choice_head(dialect, config);
+  if (kind == HeadKind::kSpan) return span_head(config);
   return masked_head(dialect, config);
 }
 

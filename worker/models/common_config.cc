@@ -29,6 +29,14 @@ nlohmann::json ids_or_null(const std::vector<int64_t>& values) {
   return values.size() == 1 ? nlohmann::json(values.front()) : nlohmann::json(values);
 }
 
+void write_token_ids(nlohmann::json& json, const ModelConfig& config, const ExportHead& head) {
+  const std::vector<int64_t>& ends = config.eos_token_ids;
+  const bool other = head.end_of_text && std::ranges::find(ends, *head.end_of_text) == ends.end();
+  json["bos_token_id"] = id_or_null(other ? head.end_of_text : config.bos_token_id);
+  json["eos_token_id"] = other ? nlohmann::json(*head.end_of_text) : ids_or_null(ends);
+  json["pad_token_id"] = id_or_null(config.pad_token_id ? config.pad_token_id : head.end_of_text);
+}
+
 }  // namespace
 
 double matrix_elements(const ModelConfig& config) {
@@ -38,7 +46,8 @@ double matrix_elements(const ModelConfig& config) {
   const double inner = (config.gated ? 3 : 2) * static_cast<double>(config.inner);
   const double tables = static_cast<double>(config.vocabulary) * (config.tied ? 1 : 2) +
                         (config.rotary ? 0 : static_cast<double>(config.positions)) +
-                        static_cast<double>(config.token_types);
+                        static_cast<double>(config.token_types) +
+                        static_cast<double>(config.image.values());
   return hidden * (static_cast<double>(config.layers) * (heads + inner) + tables);
 }
 
@@ -177,17 +186,16 @@ void write_head(nlohmann::json& json, const ModelConfig& config, const ExportHea
                 const std::string& prefix, const std::string& language_model) {
   const char* classes = head.classes == HeadKind::kToken    ? "ForTokenClassification"
                         : head.classes == HeadKind::kChoice ? "ForMultipleChoice"
+                        : head.classes == HeadKind::kSpan   ? "ForQuestionAnswering"
+                        : head.classes == HeadKind::kImage  ? "ForImageClassification"
                                                             : "ForSequenceClassification";
   json["architectures"] = nlohmann::json::array({head.none         ? prefix + "Model"
                                                  : head.labels > 0 ? prefix + classes
                                                                    : language_model});
-  const std::vector<int64_t>& ends = config.eos_token_ids;
-  const bool other = head.end_of_text && std::ranges::find(ends, *head.end_of_text) == ends.end();
-  json["bos_token_id"] = id_or_null(other ? head.end_of_text : config.bos_token_id);
-  json["eos_token_id"] = other ? nlohmann::json(*head.end_of_text) : ids_or_null(ends);
-  json["pad_token_id"] = id_or_null(config.pad_token_id ? config.pad_token_id : head.end_of_text);
-  if (head.labels > 0 && head.classes != HeadKind::kChoice) {
-    if (head.classes == HeadKind::kSequence) json["problem_type"] = "single_label_classification";
+  if (config.vocabulary > 0) write_token_ids(json, config, head);
+  const bool named = head.classes != HeadKind::kChoice && head.classes != HeadKind::kSpan;
+  if (head.labels > 0 && named) {
+    if (head.classes != HeadKind::kToken) json["problem_type"] = "single_label_classification";
     for (int64_t i = 0; i < head.labels; ++i) {
       const auto index = static_cast<size_t>(i);
       const std::string name =

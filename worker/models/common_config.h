@@ -37,8 +37,8 @@ void accept_the_rest(ConfigReader& reader);
 // What no family computes.
 void refuse_what_changes_the_model(ConfigReader& reader, const std::string& family);
 
-// Adds those token ids and, of `head`, the architecture: <prefix>ForSequenceClassification with its
-// labels, or `language_model`.
+// Adds those token ids, of a model of text, and, of `head`, the architecture:
+// <prefix>ForSequenceClassification with its labels, or `language_model`.
 void write_head(nlohmann::json& json, const ModelConfig& config, const ExportHead& head,
                 const std::string& prefix, const std::string& language_model);
 

@@ -16,6 +16,7 @@ std::vector<const ModelFamily*> families() {
   std::vector<const ModelFamily*> all{&gpt2_family()};
   all.insert(all.end(), llama_families().begin(), llama_families().end());
   all.insert(all.end(), bert_families().begin(), bert_families().end());
+  all.push_back(&vit_family());
   return all;
 }
 

@@ -18,6 +18,8 @@ std::optional<HeadKind> head_kind(std::string_view task_type) {
   if (task_type == "sequence_classification") return HeadKind::kSequence;
   if (task_type == "token_classification") return HeadKind::kToken;
   if (task_type == "multiple_choice") return HeadKind::kChoice;
+  if (task_type == "question_answering") return HeadKind::kSpan;
+  if (task_type == "image_classification") return HeadKind::kImage;
   if (task_type == "masked_lm") return HeadKind::kMasked;
   return std::nullopt;
 }

@@ -22,11 +22,15 @@ enum class HeadKind : uint8_t {
   kSequence,  // one of so many classes for a row
   kToken,     // for each token
   kChoice,    // a number for a row, of which the largest of a question's rows is its choice
+  kSpan,      // two numbers for each token: that an answer begins there, and that it ends there
+  kImage,     // one of so many classes for an image
   kMasked,    // the vocabulary for each token: the table of tokens, turned round
 };
 
 inline constexpr std::array kHeadKinds{HeadKind::kSequence, HeadKind::kToken, HeadKind::kChoice,
-                                       HeadKind::kMasked};
+                                       HeadKind::kSpan, HeadKind::kImage, HeadKind::kMasked};
+
+inline constexpr int64_t kSpanEnds = 2;  // an answer's beginning and end
 
 // That of a task by its type's name; nothing for a causal_lm, whose head is the trunk's, and for
 // what is no type.

@@ -39,6 +39,8 @@ std::optional<HeadKind> classes_of(const std::string& name) {
   if (name.ends_with("ForSequenceClassification")) return HeadKind::kSequence;
   if (name.ends_with("ForTokenClassification")) return HeadKind::kToken;
   if (name.ends_with("ForMultipleChoice")) return HeadKind::kChoice;
+  if (name.ends_with("ForQuestionAnswering")) return HeadKind::kSpan;
+  if (name.ends_with("ForImageClassification")) return HeadKind::kImage;
   return std::nullopt;
 }
 
@@ -164,13 +166,16 @@ Result<HfFolder> open_hf_folder(const std::string& path) {
   folder.trunk_only = architecture.ends_with("Model") && !architecture.ends_with("LMHeadModel");
   if (const auto classes = classes_of(architecture)) {
     folder.classes = *classes;
-    folder.labels = *classes == HeadKind::kChoice ? 1 : labels_of(*json);
+    folder.labels = *classes == HeadKind::kChoice ? 1
+                    : *classes == HeadKind::kSpan ? kSpanEnds
+                                                  : labels_of(*json);
     if (folder.labels < 1) {
       return named(Status::invalid("num_labels", std::to_string(folder.labels),
                                    "must be at least 1: it is the number of classes"));
     }
   }
-  folder.label_names = label_names_of(*json, folder.labels);
+  const bool has_names = folder.classes != HeadKind::kSpan;
+  folder.label_names = label_names_of(*json, has_names ? folder.labels : 0);
   WEFT_ASSIGN_OR_RETURN(folder.weight_files, safetensors_files(path));
   if (fs::exists(root / "tokenizer.json", error)) {
     folder.tokenizer_file = (root / "tokenizer.json").string();

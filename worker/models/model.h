@@ -1,5 +1,6 @@
 // Models as the trainer sees them: a trunk that turns tokens into hidden states and token logits,
-// made by the family that its configuration names. What a family computes stands in <family>.cc,
+// made by the family that its configuration names; of images tokens are patches behind a class
+// token, which has id 0 and they 1. What a family computes stands in <family>.cc,
 // how its parameters are spread over the mesh's tensor axis in <family>_plan.cc.
 //
 // Legend: B rows of this micro-batch on this rank, T tokens of a whole row, Tl of them on this rank
@@ -56,7 +57,9 @@ struct TokenBatch {
   Tensor token_types;  // int64 [B, Tl]; empty handle: all 0
   Tensor key_valid;    // uint8 [B, T]: 0 where nobody may look (padding); empty handle: all valid
   Tensor documents;    // int64 [B, T]: tokens see only their own document; empty handle: one a row
-  int64_t tokens = 0;  // T
+  Tensor patches;  // float [B, Tl, values of a patch], of this rank's tokens, zeros at the class
+                   // token; empty handle: of text
+  int64_t tokens = 0;      // T
   int64_t own_tokens = 0;  // Tl
   std::shared_ptr<const parallel::SequenceLayout>
       layout;             // whose tokens are whose; with a cache: none
@@ -87,6 +90,12 @@ struct ModelConfig {
   parallel::AttentionPattern other_attention;  // of `other_layers` ones
   int64_t other_layers = 0;
   bool tied = true;  // the logits' matrix is the embedding
+  struct ImageShape {
+    int64_t size = 0, patch = 0, channels = 0;
+    int64_t tokens() const { return (size / patch) * (size / patch) + 1; }
+    int64_t values() const { return channels * patch * patch; }  // of a patch
+  };
+  ImageShape image;  // size 0: of text
   std::optional<int64_t> bos_token_id, pad_token_id;
   std::vector<int64_t> eos_token_ids;  // any of them ends a text
   double initializer_range = 0.02;
@@ -218,7 +227,9 @@ class ModelFamily {
   // base_model_prefix and its dot.
   virtual std::string_view prefix() const = 0;
   // Names under which published files hold a parameter, the usual one first.
-  std::vector<std::string> file_names(std::string_view parameter) const;
+  virtual std::vector<std::string> file_names(std::string_view parameter) const;
+  // What transformers' models call it in memory, where that is not as in their files: so do PEFT's.
+  virtual std::string name_in_memory(const std::string& name) const { return name; }
   // Whether a tensor of a published file may be left out (buffers, a tied copy).
   virtual bool ignored_in_files(std::string_view tensor, const ModelConfig& config) const = 0;
   // The text of a config.json that transformers loads; parse_config of it gives the same config.

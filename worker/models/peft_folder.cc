@@ -45,10 +45,11 @@ std::string peft_config_json(const PeftFolder& folder, ops::WeightLayout layout)
       {"peft_type", "LORA"},
       {"r", adapter.rank},
       {"target_modules", adapter.targets},
-      {"task_type", folder.task_type},
       {"use_dora", adapter.dora},
       {"use_rslora", adapter.rslora},
   };
+  json["task_type"] =
+      folder.task_type.empty() ? nlohmann::json(nullptr) : nlohmann::json(folder.task_type);
   if (!folder.head_layers.empty()) json["modules_to_save"] = folder.head_layers;
   return json.dump(2) + "\n";
 }

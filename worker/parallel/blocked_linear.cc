@@ -8,6 +8,7 @@
 #include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
 #include "kernels/ops/half_rows.h"
+#include "kernels/ops/linear_parts.h"
 #include "worker/parallel/blocked.h"
 #include "worker/parallel/cell_products.h"
 #include "worker/parallel/tree_sum.h"
@@ -142,7 +143,7 @@ class Linear final : public ops::ForwardOp {
 
   template <typename T>
   Tensor multiplied(Context& cx, std::span<const Tensor> inputs, const Tensor& x, size_t which) {
-    const Tensor weight = as_contiguous(cx.pool, inputs[1 + which]);
+    const Tensor weight = as_contiguous(cx.pool, ops::matrix_of(cx, inputs[1 + which]));
     const int64_t rows = x.dim(0), in = in_of(weight), out = out_of(weight);
     WEFT_CHECK(x.dim(1) == in, "blocks of {} with a weight from {} to {}", x.shape().to_string(),
                in, out);
@@ -252,13 +253,15 @@ class Linear final : public ops::ForwardOp {
         grads[bias_at(which)] = summed_rows(cx, dz, scattered);
       }
       if (scattered) dz = gathered(cx, axis_.comm, dz);
-      terms.push_back({which, as_contiguous(cx.pool, saved[1 + which]), std::move(dz)});
+      const Tensor weight = ops::matrix_of(cx, saved[1 + which]);
+      terms.push_back({which, as_contiguous(cx.pool, weight), std::move(dz)});
     }
     if (wanted_[0]) grads[0] = input_gradient(cx, terms);
     if (!saved[0]) return;
     const Tensor x = rows_of(cx, saved[0], shares(Shared::kOutputs));
     for (const Term& term : terms) {
-      if (wanted_[1 + term.which]) grads[1 + term.which] = weight_gradient(cx, x, term);
+      const size_t at = 1 + term.which;
+      if (wanted_[at]) grads[at] = shaped(weight_gradient(cx, x, term), saved[at].shape());
     }
   }
 

@@ -76,7 +76,10 @@ Tensor split_tokens(Context& cx, const TensorAxis& axis, const Tensor& x) {
 Tensor own_numbers(Context& cx, const TensorAxis& axis, const Tensor& x) {
   const Part own = axis.token_part();
   if (axis.blocks == 0) return ops::slice(cx, x, 1, own.start, own.length);
-  return ops::slice(cx, ops::reshape(cx, x, {1, axis.tokens}), 1, own.start, own.length);
+  Shape one_row = x.shape();
+  one_row[0] = 1;
+  one_row[1] = axis.tokens;
+  return ops::slice(cx, ops::reshape(cx, x, one_row), 1, own.start, own.length);
 }
 
 Tensor replicated(Context& cx, const TensorAxis& axis, const Tensor& parameter) {

@@ -73,7 +73,7 @@ Tensor row_output(Context& cx, const TensorAxis& axis, const Tensor& x);
 // head that is not itself tensor parallel), and back.
 Tensor join_tokens(Context& cx, const TensorAxis& axis, const Tensor& x);
 Tensor split_tokens(Context& cx, const TensorAxis& axis, const Tensor& x);
-// What this rank has between blocks of numbers [B, T], one a token; not differentiable.
+// What this rank has between blocks of numbers [B, T, ...], of each token; not differentiable.
 Tensor own_numbers(Context& cx, const TensorAxis& axis, const Tensor& x);
 
 // A parameter that every rank of the axis holds whole and applies to between-blocks activations
@@ -96,8 +96,14 @@ Tensor vocabulary_embedding(Context& cx, const TensorAxis& axis, const Tensor& i
 Tensor vocabulary_cross_entropy(Context& cx, Communicator& comm, const Tensor& logits,
                                 const Tensor& labels, int64_t vocabulary,
                                 const ops::TokenLoss& loss = {});
-// The same of the logits x table^T + bias, which never stand in memory as a whole: x [..., H] as
-// column_input gives it, table this rank's rows [V/t, H], bias its part [V/t] or an empty handle.
+// The same of classes that are cut in another way: this rank's logits [..., width] are those of
+// [first, first + width) of `whole`.
+Tensor split_cross_entropy(Context& cx, Communicator& comm, const Tensor& logits,
+                           const Tensor& labels, int64_t first, int64_t whole,
+                           const ops::TokenLoss& loss = {});
+// As vocabulary_cross_entropy of the logits x table^T + bias, which never stand in memory as a
+// whole: x [..., H] as column_input gives it, table this rank's rows [V/t, H], bias its part [V/t]
+// or an empty handle.
 Tensor vocabulary_linear_cross_entropy(Context& cx, Communicator& comm, const Tensor& x,
                                        const Tensor& table, const Tensor& labels,
                                        int64_t vocabulary, const ops::TokenLoss& loss = {},

@@ -136,6 +136,9 @@ Work work_of(const ModelConfig& config, const proto::JobSpec& spec,
     const int times = in_blocks(spec) && logits > kLogitsKept ? 8 : frozen_table ? 4 : 6;
     work.products += times * predicted * hidden * vocabulary;
   }
+  // Patches, of which no gradient is asked for.
+  const double patch = static_cast<double>(config.image.values()) / mesh.tensor();
+  work.products += (config.adapter.rank > 0 ? 2 : 4) * tokens * patch * hidden;
   work.products += of_magnitudes(config, shards, tokens * (again ? 1.5 : 1),
                                  static_cast<double>(rounds) * (full    ? 2
                                                                 : again ? 1.5

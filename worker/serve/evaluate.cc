@@ -6,6 +6,7 @@
 #include <span>
 
 #include "kernels/ops/ops.h"
+#include "worker/tasks/answer_spans.h"
 
 namespace weft {
 namespace {
@@ -32,8 +33,7 @@ Status not_finite(const LoadedModel& model, const char* what) {
 }
 
 // What the task gives of all of them.
-Result<Rows> finite_logits(Rank& rank, LoadedModel& model, const Dataset& texts) {
-  const TaskRows rows = texts.range(0, texts.samples());
+Result<Rows> finite_logits(Rank& rank, LoadedModel& model, const TaskRows& rows) {
   Context cx = rank.context();
   const TaskBatch batch = model.task->assemble(rows, {0, rows.rows});
   const Tensor logits = ops::cast(cx, model.task->logits(cx, *model.trunk, batch), DType::kF32);
@@ -61,12 +61,15 @@ Result<std::map<std::string, double>> evaluate(Rank& rank, LoadedModel& model, c
     const int64_t done = std::min(first + rows_at_once, data.samples());
     on_samples(done, model.task->metrics(sums).at("loss"));
   }
-  return model.task->metrics(sums);
+  std::map<std::string, double> metrics = model.task->metrics(sums);
+  if (model.task->finds_answers()) metrics.merge(answer_scores(data, sums.answers));
+  return metrics;
 }
 
 Result<std::vector<std::vector<double>>> class_probabilities(Rank& rank, LoadedModel& model,
                                                              const Dataset& texts) {
-  WEFT_ASSIGN_OR_RETURN(const Rows scores, finite_logits(rank, model, texts));
+  WEFT_ASSIGN_OR_RETURN(const Rows scores,
+                        finite_logits(rank, model, texts.range(0, texts.samples())));
   std::vector<std::vector<double>> probabilities;
   for (size_t at = 0; at < scores.values.size(); at += scores.width) {
     probabilities.push_back(softmax(std::span(scores.values).subspan(at, scores.width)));
@@ -76,13 +79,33 @@ Result<std::vector<std::vector<double>>> class_probabilities(Rank& rank, LoadedM
 
 Result<std::vector<std::vector<float>>> embeddings(Rank& rank, LoadedModel& model,
                                                    const Dataset& texts) {
-  WEFT_ASSIGN_OR_RETURN(const Rows found, finite_logits(rank, model, texts));
+  WEFT_ASSIGN_OR_RETURN(const Rows found,
+                        finite_logits(rank, model, texts.range(0, texts.samples())));
   std::vector<std::vector<float>> vectors;
   for (auto at = found.values.begin(); at != found.values.end();
        at += static_cast<int64_t>(found.width)) {
     vectors.emplace_back(at, at + static_cast<int64_t>(found.width));
   }
   return vectors;
+}
+
+Result<std::vector<FoundAnswer>> likeliest_answers(Rank& rank, LoadedModel& model,
+                                                   const Dataset& questions, int64_t rows_at_once) {
+  std::vector<FoundAnswer> found;
+  for (int64_t first = 0; first < questions.samples(); first += rows_at_once) {
+    const TaskRows rows = questions.range(first, rows_at_once);
+    WEFT_ASSIGN_OR_RETURN(const Rows logits, finite_logits(rank, model, rows));
+    for (int64_t row = 0; row < rows.rows; ++row) {
+      std::vector<float> starts, ends;
+      for (int64_t at = row * rows.tokens; at < (row + 1) * rows.tokens; ++at) {
+        if (!rows.valid.empty() && rows.valid[static_cast<size_t>(at)] == 0) break;
+        starts.push_back(logits.values[static_cast<size_t>(kSpanEnds * at)]);
+        ends.push_back(logits.values[static_cast<size_t>(kSpanEnds * at + 1)]);
+      }
+      found.push_back(likeliest_answer(starts, ends, rows.windows[static_cast<size_t>(row)]));
+    }
+  }
+  return found;
 }
 
 }  // namespace weft

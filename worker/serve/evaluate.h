@@ -1,5 +1,5 @@
 // What a loaded model's head finds in data: its metrics, as the trainer measures them on held-out
-// data, the classes of texts and their embeddings.
+// data, the classes of texts, their embeddings and the answers that they hold.
 //
 // Thread safety: the rank's compute thread. Ownership: everything belongs to the caller.
 // Invariants: 1. rows, losses and hits are those of worker/data and worker/tasks, by which the
@@ -36,5 +36,10 @@ Result<std::vector<std::vector<double>>> class_probabilities(Rank& rank, LoadedM
 // Of an embedding: each text's vector, of length 1. Error: as class_probabilities.
 Result<std::vector<std::vector<float>>> embeddings(Rank& rank, LoadedModel& model,
                                                    const Dataset& texts);
+
+// Of questions: of each window its likeliest answer, with probabilities for scores. Error: as
+// class_probabilities.
+Result<std::vector<FoundAnswer>> likeliest_answers(Rank& rank, LoadedModel& model,
+                                                   const Dataset& questions, int64_t rows_at_once);
 
 }  // namespace weft

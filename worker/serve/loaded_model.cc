@@ -6,6 +6,7 @@
 
 #include "kernels/ops/ops.h"
 #include "proto/json/parse.h"
+#include "worker/models/image_layout.h"
 
 namespace weft {
 namespace {
@@ -16,15 +17,20 @@ Status check_type(const HfFolder& folder, std::string_view type) {
   const std::string_view own = task_type(folder);
   if (type.empty() || own == type) return {};
   if (type == "embedding") {
+    if (own == "image_classification") {
+      return Status::invalid(folder.path + ": model_type", folder.config->family,
+                             "must be an encoder's of texts: this one reads images");
+    }
     if (!folder.config->attention.causal) return {};
     return Status::invalid(folder.path + ": model_type", folder.config->family,
                            "must be an encoder's: a decoder gives no embeddings");
   }
   return Status::invalid(folder.path + ": architectures", std::string(own),
-                         "must be a " + std::string(type) + "'s, as no other " +
-                             (type == "causal_lm"   ? "generates text"
-                              : type == "masked_lm" ? "fills masked tokens in"
-                                                    : "has its classes"));
+                         "must be of type " + std::string(type) + ", as no other " +
+                             (type == "causal_lm"            ? "generates text"
+                              : type == "masked_lm"          ? "fills masked tokens in"
+                              : type == "question_answering" ? "finds answers"
+                                                             : "has its classes"));
 }
 
 // transformers' problem_type, where it is set, also says how several labels are told.
@@ -35,7 +41,7 @@ Status check_classes(const HfFolder& folder) {
   }
   WEFT_ASSIGN_OR_RETURN(const nlohmann::json config, parse_strict(folder.config_text));
   const auto problem = config.find("problem_type");
-  if (folder.classes == HeadKind::kToken) return {};
+  if (folder.classes != HeadKind::kSequence) return {};
   if (problem == config.end() || problem->is_null() || *problem == kOneClass) return {};
   return Status::invalid(folder.path + ": problem_type", problem->dump(),
                          std::string("must be ") + kOneClass + ": one class a text");
@@ -70,6 +76,28 @@ Status load_head(Rank& rank, std::string_view type, LoadedModel& model) {
   return load_hf_weights(model.folder, model.trunk->parameters(), heads);
 }
 
+// What makes a text or an image what the model takes.
+Status load_input(LoadedModel& model) {
+  const HfFolder& folder = model.folder;
+  if (folder.config->image.size > 0) {
+    WEFT_ASSIGN_OR_RETURN(model.preprocessor,
+                          ImagePreprocessor::read(folder.path, layout_of(folder.config->image)));
+    return {};
+  }
+  if (folder.tokenizer_file.empty()) {
+    std::error_code ignored;
+    const bool sentencepiece =
+        std::filesystem::exists(std::filesystem::path(folder.path) / kSentencePieceFile, ignored);
+    return Status(Code::kNotFound,
+                  folder.path + " has " + no_tokenizer_json(sentencepiece, folder.path));
+  }
+  WEFT_ASSIGN_OR_RETURN(model.tokenizer, load_tokenizer_file(folder.tokenizer_file));
+  if (model.tokenizer->vocab_size() <= folder.config->vocabulary) return {};
+  return Status::invalid(folder.path + ": vocab_size", std::to_string(folder.config->vocabulary),
+                         "must be at least the tokenizer's, which is " +
+                             std::to_string(model.tokenizer->vocab_size()));
+}
+
 void round_values(Rank& rank, std::vector<Parameter>& parameters, DType precision) {
   Context cx = rank.context();
   for (Parameter& parameter : parameters) {
@@ -83,9 +111,11 @@ void round_values(Rank& rank, std::vector<Parameter>& parameters, DType precisio
 }  // namespace
 
 std::string_view task_type(const HfFolder& folder) {
+  if (folder.config->image.size > 0) return "image_classification";
   if (folder.labels == 0 && folder.config->attention.causal) return "causal_lm";
   if (folder.labels == 0) return folder.trunk_only ? "embedding" : "masked_lm";
   if (folder.classes == HeadKind::kChoice) return "multiple_choice";
+  if (folder.classes == HeadKind::kSpan) return "question_answering";
   return folder.classes == HeadKind::kToken ? "token_classification" : "sequence_classification";
 }
 
@@ -102,22 +132,10 @@ Result<LoadedModel> load_hf_folder(Rank& rank, const std::string& path, std::str
   LoadedModel model;
   WEFT_ASSIGN_OR_RETURN(model.folder, open_hf_folder(path));
   WEFT_RETURN_IF_ERROR(check_type(model.folder, type));
-  if (model.folder.tokenizer_file.empty()) {
-    std::error_code ignored;
-    const bool sentencepiece =
-        std::filesystem::exists(std::filesystem::path(path) / kSentencePieceFile, ignored);
-    return fail(Code::kNotFound, path + " has " + no_tokenizer_json(sentencepiece, path));
-  }
-  WEFT_ASSIGN_OR_RETURN(model.tokenizer, load_tokenizer_file(model.folder.tokenizer_file));
+  WEFT_RETURN_IF_ERROR(load_input(model));
   WEFT_ASSIGN_OR_RETURN(model.trunk, model.folder.family->make_trunk(rank, model.folder.config));
   const std::string_view own = type.empty() ? task_type(model.folder) : type;
   WEFT_RETURN_IF_ERROR(load_head(rank, own, model));
-  if (model.tokenizer->vocab_size() > model.folder.config->vocabulary) {
-    return fail(Status::invalid(path + ": vocab_size",
-                                std::to_string(model.folder.config->vocabulary),
-                                "must be at least the tokenizer's, which is " +
-                                    std::to_string(model.tokenizer->vocab_size())));
-  }
   round_values(rank, model.trunk->parameters(), precision);
   round_values(rank, model.task->parameters(), precision);
   return model;

@@ -5,10 +5,12 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "worker/data/images/preprocessor.h"
 #include "worker/data/tokenizers/tokenizer.h"
 #include "worker/models/hf_folder.h"
 #include "worker/tasks/task.h"
@@ -18,13 +20,15 @@ namespace weft {
 struct LoadedModel {
   HfFolder folder;
   std::unique_ptr<Trunk> trunk;
-  std::unique_ptr<Tokenizer> tokenizer;
-  std::unique_ptr<Task> task;  // of task_type
+  std::unique_ptr<Tokenizer> tokenizer;           // null: a model of images,
+  std::optional<ImagePreprocessor> preprocessor;  // which has this
+  std::unique_ptr<Task> task;                     // of task_type
 };
 
-// Where the folder has classes "sequence_classification" or "token_classification", where it tells
-// choices apart "multiple_choice", else "causal_lm" of a decoder, and of an encoder "embedding"
-// where there is no head, else "masked_lm".
+// Of a model of images "image_classification". Where the folder has classes
+// "sequence_classification" or "token_classification", where it tells choices apart
+// "multiple_choice", where it finds answers "question_answering", else "causal_lm" of a decoder,
+// and of an encoder "embedding" where there is no head, else "masked_lm".
 std::string_view task_type(const HfFolder& folder);
 
 // Of each of a classifier's classes: its name, LABEL_i of the i-th where that has none.
@@ -34,7 +38,8 @@ std::vector<std::string> class_names(const HfFolder& folder);
 // Of half `precision` the model computes with its values rounded, as a trainer of that precision
 // does. Errors name the file and what breaks which rule: those of hf_folder.h; a head of another
 // type, one that the weights lack, that is no choice of one of at least two classes; no
-// tokenizer.json; a tokenizer larger than the model's vocabulary.
+// tokenizer.json; a tokenizer larger than the model's vocabulary; of images a setting of
+// preprocessor_config.json.
 Result<LoadedModel> load_hf_folder(Rank& rank, const std::string& path, std::string_view type,
                                    DType precision = DType::kF32);
 

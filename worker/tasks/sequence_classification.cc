@@ -1,6 +1,7 @@
 // Sequence classification: the family's head on one token of each row, as transformers' models for
 // sequence classification. Multiple choice, as transformers' models for it: the head gives a number
 // for each row, and those of a question's choices, rows one after the other, are its classes'.
+// Image classification: the head on an image's class token.
 #include <algorithm>
 
 #include "kernels/ops/ops.h"
@@ -17,13 +18,15 @@ class SequenceClassification final : public Task {
   SequenceClassification(Rank& rank, const ModelConfig& config, HeadKind kind, Head head,
                          TaskOptions options)
       : Task(rank, config, std::move(options)),
+        kind_(kind),
         choices_(kind == HeadKind::kChoice ? options_.labels : 1),
         pad_token_id_(config.pad_token_id),
         layers_(rank, std::move(head), config, name()) {
     parameters_ = layers_.parameters();
   }
   std::string_view type() const override {
-    return choices_ == 1 ? "sequence_classification" : "multiple_choice";
+    if (kind_ == HeadKind::kImage) return "image_classification";
+    return kind_ == HeadKind::kChoice ? "multiple_choice" : "sequence_classification";
   }
   int64_t rows_together() const override { return choices_; }
 
@@ -123,6 +126,7 @@ class SequenceClassification final : public Task {
     return 0;
   }
 
+  const HeadKind kind_;
   const int64_t choices_;  // rows of a label; 1: each has its own
   const std::optional<int64_t> pad_token_id_;
   const HeadLayers layers_;

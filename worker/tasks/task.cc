@@ -36,6 +36,7 @@ std::vector<Part> micro_batch_rounds(const Mesh& mesh, int64_t rows, int64_t mic
 std::vector<int64_t> first_tokens(const Mesh& mesh, const TaskRows& rows,
                                   int64_t micro_batch_size) {
   std::vector<int64_t> ids;
+  if (!rows.patches.empty()) return ids;
   for (int rank = 0; rank < mesh.size(Axis::kData); ++rank) {
     const Part all = part_of(rows.rows, mesh.size(Axis::kData), rank);
     const int64_t length =
@@ -63,6 +64,7 @@ void EvaluationSums::add(const EvaluationSums& other) {
   entities_wanted += other.entities_wanted;
   entities_found += other.entities_found;
   entities_correct += other.entities_correct;
+  answers.insert(answers.end(), other.answers.begin(), other.answers.end());
 }
 
 void EvaluationSums::reduce(Rank& rank) {
@@ -119,6 +121,43 @@ std::vector<int64_t> counted_positions(const TokenRules& rules, const TaskRows& 
   return positions;
 }
 
+// Class token and patches of so many images.
+std::vector<int64_t> ids_of_images(int64_t tokens, int64_t images) {
+  std::vector<int64_t> ids(static_cast<size_t>(tokens * images), 1);
+  for (int64_t image = 0; image < images; ++image) ids[static_cast<size_t>(image * tokens)] = 0;
+  return ids;
+}
+
+// Zeros in place of the class token.
+Tensor own_patches(Rank& rank, const TokenBatch& batch, const TaskRows& rows, Part part) {
+  const int64_t of_row = rows.tokens - 1;
+  const int64_t values = std::ssize(rows.patches) / (rows.rows * of_row);
+  const Shape shape{part.length, batch.own_tokens, values};
+  std::vector<float> own;
+  own.reserve(static_cast<size_t>(shape.elements()));
+  for (int64_t row = part.start; row < part.start + part.length; ++row) {
+    for (const Part& run : batch.layout->runs(rank.mesh.index(Axis::kSequence))) {
+      if (run.length == 0) continue;
+      const int64_t classes = run.start == 0 ? 1 : 0;
+      own.resize(own.size() + static_cast<size_t>(classes * values));
+      const float* from = rows.patches.data() + (row * of_row + run.start + classes - 1) * values;
+      own.insert(own.end(), from, from + (run.length - classes) * values);
+    }
+  }
+  return Tensor::from<float>(*rank.allocator, shape, own);
+}
+
+// Of a type that does not go with the family.
+Status other_family(const std::string& task, std::string_view type, const ModelConfig& config) {
+  std::string rule = "must be one of a decoder's, which " + config.family + " is";
+  if (type == "causal_lm") rule = "must be one of an encoder's, which " + config.family + " is";
+  if (type == "image_classification")
+    rule = "must be one of text, which " + config.family + " reads";
+  if (config.image.size > 0)
+    rule = "must be image_classification, as " + config.family + " reads images";
+  return Status::invalid("tasks." + task + ".type", std::string(type), rule);
+}
+
 }  // namespace
 
 TokenRules::TokenRules(const ModelConfig& config)
@@ -155,7 +194,12 @@ TokenBatch assemble_tokens(Rank& rank, const TokenRules& rules, const TaskRows& 
     return Tensor::from<T>(*rank.allocator, {part.length, rows.tokens},
                            std::span(whole).subspan(first, count));
   };
-  batch.ids = cut(rows.ids, part.start);
+  if (rows.patches.empty()) {
+    batch.ids = cut(rows.ids, part.start);
+  } else {
+    batch.ids = cut(ids_of_images(rows.tokens, part.length), 0);
+    batch.patches = own_patches(rank, batch, rows, part);
+  }
   if (!rows.valid.empty()) batch.key_valid = rows_of(rows.valid);
   if (!rows.documents.empty()) batch.documents = rows_of(rows.documents);
   if (rules.typed && !rows.token_types.empty())
@@ -167,37 +211,38 @@ TokenBatch assemble_tokens(Rank& rank, const TokenRules& rules, const TaskRows& 
 
 Result<std::unique_ptr<Task>> make_task(Rank& rank, std::string_view type,
                                         const ModelConfig& config, TaskOptions options) {
-  const std::string field = "tasks." + options.name + ".type";
   if (type == "causal_lm") {
     if (config.attention.causal) return make_causal_lm(rank, config, std::move(options));
-    return fail(Status::invalid(field, std::string(type),
-                                "must be one of an encoder's, which " + config.family + " is"));
+    return fail(other_family(options.name, type, config));
   }
   if (type == "embedding") {
-    if (!config.attention.causal) return make_embedding(rank, config, std::move(options));
-    return fail(Status::invalid(field, std::string(type),
-                                "must be one of a decoder's, which " + config.family + " is"));
+    const bool encoder = !config.attention.causal && config.image.size == 0;
+    if (encoder) return make_embedding(rank, config, std::move(options));
+    return fail(other_family(options.name, type, config));
   }
   const std::optional<HeadKind> kind = head_kind(type);
   if (!kind) {
-    return fail(Status::invalid(field, std::string(type),
+    return fail(Status::invalid("tasks." + options.name + ".type", std::string(type),
                                 "must be causal_lm, masked_lm, sequence_classification, "
-                                "token_classification, multiple_choice or embedding"));
+                                "token_classification, multiple_choice, question_answering, "
+                                "image_classification or "
+                                "embedding"));
   }
-  if (*kind != HeadKind::kMasked && options.labels < 2) {
+  const bool classes = *kind != HeadKind::kMasked && *kind != HeadKind::kSpan;
+  if (classes && options.labels < 2) {
     return fail(Status::invalid("tasks." + options.name + ".labels", std::to_string(options.labels),
                                 "must be at least 2"));
   }
   std::optional<Head> head = family_of(config).head(config, *kind, options.labels);
-  if (!head) {
-    return fail(Status::invalid(field, std::string(type),
-                                "must be one of a decoder's, which " + config.family + " is"));
-  }
-  if (*kind == HeadKind::kSequence || *kind == HeadKind::kChoice) {
+  if (!head) return fail(other_family(options.name, type, config));
+  if (*kind == HeadKind::kSequence || *kind == HeadKind::kChoice || *kind == HeadKind::kImage) {
     return make_sequence_classification(rank, config, *kind, std::move(*head), std::move(options));
   }
   if (*kind == HeadKind::kToken) {
     return make_token_classification(rank, config, std::move(*head), std::move(options));
+  }
+  if (*kind == HeadKind::kSpan) {
+    return make_question_answering(rank, config, std::move(*head), std::move(options));
   }
   return make_masked_lm(rank, config, std::move(*head), std::move(options));
 }

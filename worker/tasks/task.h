@@ -18,6 +18,7 @@
 #include <string_view>
 #include <vector>
 
+#include "worker/data/answers.h"
 #include "worker/data/rows.h"  // TaskRows, kNoLabel
 #include "worker/models/model.h"
 
@@ -27,18 +28,20 @@ namespace weft {
 struct TaskBatch {
   TokenBatch tokens;
   Tensor labels;  // int64: causal_lm [B, Tl], what each position predicts; token classification
-                  // [B, Tl]; sequence classification [B], kNoLabel on the ranks of the sequence
-                  // axis that do not hold the classified token, multiple choice
+                  // [B, Tl]; sequence and image classification [B], kNoLabel on the ranks of the
+                  // sequence axis that do not hold the classified token, multiple choice
                   // [questions] alike; masked_lm [places of `pooled`];
-                  // embedding [pairs of the step], kNoLabel of those whose loss another rank takes
+                  // embedding [pairs of the step], kNoLabel of those whose loss another rank takes;
+                  // question answering [2 B], as the tokens of all ranks are numbered
   double seed = 1;     // what the backward pass of loss_sum will be seeded with, where it is known
   Tensor device_seed;  // the same on a GPU, a scalar; empty: none
-  // int64; -1: none. Sequence classification, multiple choice: [B], place of the classified token
-  // among Tl;
+  // int64; -1: none. Sequence and image classification, multiple choice: [B], place of the
+  // classified token among Tl;
   // masked_lm: places of the predicted tokens among B x Tl.
   // embedding: [rows of the step], each one's place among B.
   Tensor pooled;
   Tensor counted;  // embedding: float [B, 1, Tl], 1 of a token that counts, 0 of padding
+  std::vector<ContextWindow> windows;  // question answering: of the B rows; empty: of none
 };
 
 // The rows [start, start + length) of a step's batch that each micro-batch of this rank has; in
@@ -77,6 +80,7 @@ struct EvaluationSums {
   int64_t correct = 0;
   // Of a token classification by tags of entities (entities.h).
   int64_t entities_wanted = 0, entities_found = 0, entities_correct = 0;
+  std::vector<FoundAnswer> answers;  // of windows of this rank; reduce() leaves them as they are
   void add(const EvaluationSums& other);
   // Over the ranks that saw different rows and tokens (Axis::kReplica). Of a rank with blocks the
   // loss is the whole one already. A collective.
@@ -103,6 +107,9 @@ class Task {
   // So many rows, one after the other, are computed by one rank at once: a question's choices.
   virtual int64_t rows_together() const { return 1; }
 
+  // evaluate() gives an answer for each window, so that questions can be scored.
+  virtual bool finds_answers() const { return false; }
+
   // Labels of the whole step's batch that count; depends on the rows only.
   virtual int64_t label_count(const TaskRows& rows) const = 0;
   // This rank's share of the rows `part` of the step's batch: its tokens of the sequence axis of
@@ -111,10 +118,11 @@ class Task {
 
   // Scalar, this rank's labels.
   virtual Tensor loss_sum(Context& cx, Trunk& trunk, const TaskBatch& batch) = 0;
-  // What a loss is taken of. Of a sequence classification: [B, labels]; rows whose classified token
-  // lies elsewhere mean nothing; of a multiple choice the same of questions. Of a token
-  // classification: [B, Tl, labels]. Of a language model: this rank's part of the vocabulary, [B,
-  // Tl, part_of(V, t).length]. Of an embedding: vectors of length 1, [rows of the step, H].
+  // What a loss is taken of. Of a sequence or image classification: [B, labels]; rows whose
+  // classified token lies elsewhere mean nothing; of a multiple choice the same of questions. Of a
+  // token classification: [B, Tl, labels]; of a question answering [B, Tl, 2]. Of a language model:
+  // this rank's part of the vocabulary, [B, Tl, part_of(V, t).length]. Of an embedding: vectors of
+  // length 1, [rows of the step, H].
   virtual Tensor logits(Context& cx, Trunk& trunk, const TaskBatch& batch) = 0;
   // Loss and hits of this rank's labels, nothing recorded. `labels` counts this rank's labels.
   virtual EvaluationSums evaluate(Context& cx, Trunk& trunk, const TaskBatch& batch) = 0;

@@ -10,11 +10,13 @@ std::unique_ptr<Task> make_embedding(Rank& rank, const ModelConfig& config, Task
 std::unique_ptr<Task> make_causal_lm(Rank& rank, const ModelConfig& config, TaskOptions options);
 std::unique_ptr<Task> make_masked_lm(Rank& rank, const ModelConfig& config, Head head,
                                      TaskOptions options);
-// kind: kSequence or kChoice.
+// kind: kSequence, kChoice or kImage.
 std::unique_ptr<Task> make_sequence_classification(Rank& rank, const ModelConfig& config,
                                                    HeadKind kind, Head head, TaskOptions options);
 std::unique_ptr<Task> make_token_classification(Rank& rank, const ModelConfig& config, Head head,
                                                 TaskOptions options);
+std::unique_ptr<Task> make_question_answering(Rank& rank, const ModelConfig& config, Head head,
+                                              TaskOptions options);
 
 // This rank's tokens of the rows `part`: everything of a TokenBatch but the random key. The
 // attention decides which tokens those are: the ranks of the sequence axis have equal shares of its

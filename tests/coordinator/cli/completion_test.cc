@@ -165,8 +165,13 @@ TEST_P(Completion, OffersEveryCommandAndOption) {
 }
 
 TEST_P(Completion, OffersWhatMayStandThere) {
-  const Words file = {"job one.yaml"}, tasks = {"causal_lm", "embedding", "masked_lm",
-                                                "sequence_classification", "token_classification"};
+  const Words file = {"job one.yaml"}, tasks = {"causal_lm",
+                                                "embedding",
+                                                "image_classification",
+                                                "masked_lm",
+                                                "question_answering",
+                                                "sequence_classification",
+                                                "token_classification"};
   const std::vector<std::pair<std::string, Words>> cases = {
       {"weft sub", {"submit"}},
       {"weft --data x sub", {"submit"}},

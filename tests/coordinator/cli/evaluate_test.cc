@@ -268,7 +268,7 @@ TEST_F(ModelCommands, BadInputNamesFieldValueAndRule) {
   EXPECT_THAT(refusal({"classify", model, "--text", ""}), HasSubstr("--text: text must not be"));
   EXPECT_THAT(refusal({"classify", model, "--text", "a\xff"}), HasSubstr("byte 0xff"));
   EXPECT_THAT(refusal({"classify", file("gpt2-causal"), "--text", "a"}),
-              HasSubstr("must be a sequence_classification's"));
+              HasSubstr("must be of type sequence_classification, as"));
   EXPECT_THAT(refusal({"classify", folder_, "--text", "a"}), HasSubstr("with config.json"));
   EXPECT_EQ(weft({"classify", model}).exit, kExitUsage);
   EXPECT_EQ(weft({"classify", model, "--text", "a", "--file", "b"}).exit, kExitUsage);
@@ -318,7 +318,7 @@ TEST_F(ModelCommands, ACheckpointsTaskIsTheOnlyOneOrNamed) {
   EXPECT_THAT(refusal({"classify", "ckpt-3", "--text", "a"}),
               HasSubstr("must be one of ckpt-3's: mood, topic"));
   EXPECT_THAT(refusal({"classify", "ckpt-2", "--text", "a", "--task", "causal_lm"}),
-              HasSubstr("task causal_lm is a causal_lm, which has no classes"));
+              HasSubstr("task causal_lm, of type causal_lm, has no classes"));
   // The rows' keys are those that the task was trained with.
   const std::string rows = file("rows.jsonl");
   EXPECT_THAT(refusal({"evaluate", "ckpt-2", rows, "--task", "mood"}), HasSubstr("key 'review'"));

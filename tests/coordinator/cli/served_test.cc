@@ -379,7 +379,7 @@ TEST_F(ServedCli, OnlyALanguageModelGenerates) {
     const Outcome outcome = weft(line);
     EXPECT_EQ(outcome.exit, kExitError) << line[1];
     EXPECT_EQ(outcome.out, "");
-    EXPECT_THAT(outcome.err, HasSubstr("task mood is a sequence_classification")) << line[1];
+    EXPECT_THAT(outcome.err, HasSubstr("task mood, of type sequence_classification")) << line[1];
   }
   // With the language model's head only its chunk, which is not there, is in the way.
   const Outcome chosen = weft({"generate", "ckpt-2", "--prompt", "x"});

@@ -22,8 +22,13 @@ std::vector<Case> look_ups(bool padded) {
                                                 {{2, 2, 3}, {11, 5}, 0},
                                                 {{5}, {3, 0}, 0},
                                                 {{131}, {37, 17}, 0},
+                                                {{3, 5}, {1, 7, 4}, 0},
+                                                {{11}, {2, 3, 5}, 4},
+                                                {{2, 4}, {3}, 1},
                                                 {{67, 3}, {101, 64}, 50}}) {
-    const int64_t extent = look.table[0], first = look.first;
+    int64_t extent = 1;
+    for (int dim = 0; dim + 1 < look.table.dims(); ++dim) extent *= look.table[dim];
+    const int64_t first = look.first;
     Case item{{index(look.ids, first == 0 ? 0 : first - 1, first + extent + (first == 0 ? 0 : 1)),
                real(look.table)},
               {{"first_id", {static_cast<double>(first)}}}};

@@ -51,7 +51,11 @@ Outputs linear(Context& cx, Inputs x, const Attributes& a) {
 
 Outputs linear_composed(Context& cx, Inputs x, const Attributes& a) {
   const std::vector<int> turned{1, 0};
-  const Tensor weight = a.flag("in_out") ? x[1] : ops::permute(cx, x[1], turned);
+  Tensor weight = x[1];
+  if (weight.shape().dims() > 2) {
+    weight = ops::reshape(cx, weight, {weight.dim(0), weight.elements() / weight.dim(0)});
+  }
+  if (!a.flag("in_out")) weight = ops::permute(cx, weight, turned);
   const std::vector<Tensor> factors{x[0], weight};
   const Tensor y = product_one_by_one(cx, factors, a)[0];
   return {x.size() > 2 ? ops::add(cx, y, x[2]) : y};
@@ -78,6 +82,10 @@ std::vector<Case> layers() {
       cases.push_back({{real(layer.x), real(weight)}, {{"in_out", {in_out}}}});
     }
   }
+  // As convolutions have them.
+  cases.push_back({{real({2, 3, 12}), real({5, 3, 2, 2}), real({5})}, {{"in_out", {0}}}});
+  cases.push_back({{real({7, 6}), real({4, 1, 6})}, {{"in_out", {0}}}});
+  cases.push_back({{real({3, 5}), real({5, 2, 3}), real({6})}, {{"in_out", {1}}}});
   return cases;
 }
 

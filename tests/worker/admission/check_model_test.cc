@@ -351,6 +351,39 @@ TEST_F(CheckModelTest, ReadsAJobsOwnConfiguration) {
   EXPECT_THAT(check(spec).message(), testing::StartsWith("model.config.rope_theta "));
 }
 
+// What a model makes of an image is known once the model is.
+TEST_F(CheckModelTest, AJobOfImagesHasTheTokensOfItsModel) {
+  const ModelFamily& family = *find_family("vit");
+  const ModelConfigPtr config = *family.parse_config(
+      R"({"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1,
+          "intermediate_size": 9, "image_size": 12, "patch_size": 4})");
+  proto::CheckpointManifest base;
+  base.set_id("ckpt-1");
+  base.set_family("vit");
+  *base.mutable_config() = json_to_struct(family.config_json(*config, {})).value();
+  for (const ParameterInfo& info : family.plan(*config, 1, 0)) {
+    auto& tensor = *base.add_tensors();
+    tensor.set_name(info.name);
+    tensor.set_role(proto::TENSOR_ROLE_WEIGHT);
+    for (const int64_t extent : info.shape.extents()) tensor.add_shape(extent);
+  }
+  proto::JobSpec spec = fine_tune();
+  spec.mutable_model()->set_from("ckpt-1");
+  refused(check(spec, {.base = &base}), "tasks[0].type", "causal_lm", "a model of images");
+  proto::TaskSpec& task = *spec.mutable_tasks(0);
+  task.set_type(proto::TASK_TYPE_IMAGE_CLASSIFICATION);
+  task.set_labels(3);
+  task.mutable_data()->set_format(proto::DATA_FORMAT_IMAGES);
+  refused(check(spec, {.base = &base}), "training.sequence_length", "32", "10");
+  spec.mutable_training()->set_sequence_length(10);
+  EXPECT_EQ(check(spec, {.base = &base}).to_string(), "ok");
+  spec.mutable_training()->clear_sequence_length();
+  ASSERT_TRUE(finish_job(spec).ok());
+  EXPECT_FALSE(spec.training().has_sequence_length());
+  ASSERT_TRUE(check_model(spec, {.base = &base}).ok());
+  EXPECT_EQ(spec.training().sequence_length(), 10);
+}
+
 TEST_F(CheckModelTest, ReadsACheckpointsManifest) {
   proto::CheckpointManifest base;
   base.set_id("ckpt-1");

@@ -331,6 +331,34 @@ inline const Case kEncoderCases[] = {
     pairs("on sequence 2", kClasses, {1, 2, 1}),
 };
 
+// 17 tokens an image, of 192 values.
+inline constexpr const char* kVit =
+    "num_hidden_layers: 4, num_attention_heads: 4, hidden_size: 128, intermediate_size: 512, "
+    "image_size: 32, patch_size: 8";
+inline Case images(const char* name, const char* training, MeshDegrees mesh = {}, int zero = 0,
+                   const char* model = kVit) {
+  return {name, model, training, mesh, "image_classification", zero, kBucketBytes, "vit"};
+}
+
+inline const Case kImageCases[] = {
+    images("plain", "batch_size: 15"),
+    images("large", "batch_size: 4", {}, 0,
+           "num_hidden_layers: 2, num_attention_heads: 2, hidden_size: 64, intermediate_size: 128, "
+           "image_size: 128, patch_size: 16"),
+    images("bf16", "batch_size: 16, precision: bf16"),
+    images("selective", "batch_size: 16, activation_checkpointing: selective"),
+    images("full", "batch_size: 16, activation_checkpointing: full"),
+    images("rounds", "batch_size: 8, micro_batch_size: 1"),
+    images("tensor 2", "batch_size: 8", {1, 1, 2}),
+    images("tensor 4, bf16", "batch_size: 16, precision: bf16", {1, 1, 4}),
+    images("sequence 2", "batch_size: 8", {1, 2, 1}),
+    images("data 2", "batch_size: 8", {2, 1, 1}),
+    images("and zero 1", "batch_size: 8", {2, 1, 1}, 1),
+    images("4, zero 2, bf16", "batch_size: 16, precision: bf16", {4, 1, 1}, 2),
+    images("zero 3", "batch_size: 8", {2, 1, 1}, 3),
+    images("2 x 1 x 2, zero 1", "batch_size: 8", {2, 1, 2}, 1),
+};
+
 inline constexpr const char* kAdaptedHalf = "batch_size: 8, sequence_length: 64, precision: bf16";
 inline Case adapted(Case base, const char* target, double dropout = 0) {
   base.target = target;

@@ -25,12 +25,14 @@ using memory_cases::kBlockedCases;
 using memory_cases::kCases;
 using memory_cases::kEncoderCases;
 using memory_cases::kGroupedCases;
+using memory_cases::kImageCases;
 using memory_cases::kSmall;
 
 class Memory : public Trainer {
  protected:
   void SetUp() override {
     Trainer::SetUp();
+    add_images(WEFT_SOURCE_DIR);
     fs::create_directories(folder_ / "obj-pairs");
     std::ofstream pairs(folder_ / "obj-pairs" / "pairs.jsonl");
     for (int i = 0; i < 60; ++i) {
@@ -40,19 +42,23 @@ class Memory : public Trainer {
   }
   proto::LaunchRecord launch(const Case& which) {
     const std::string task = which.task;
+    const bool images = task == "image_classification";
+    const std::string positions = fmt::format(", max_position_embeddings: {}", which.positions);
     const char* data = task == "causal_lm"   ? "data: {train: obj-text, format: text}"
                        : task == "embedding" ? "data: {train: obj-pairs, format: jsonl}"
-                                             : "labels: 3, data: {train: obj-rows, format: jsonl}";
+                       : images ? "labels: 3, data: {train: obj-images, format: images}"
+                                : "labels: 3, data: {train: obj-rows, format: jsonl}";
     proto::LaunchRecord made =
         record(fmt::format(R"(
 name: memory
 kind: pretrain
-model: {{family: {}, config: {{{}, max_position_embeddings: {}}}}}
-tokenizer: {{type: byte}}
+model: {{family: {}, config: {{{}{}}}}}
+{}
 tasks: [{{type: {}, {}}}]
 training: {{{}, steps: 3}}
 )",
-                           which.family, which.model, which.positions, task, data, which.training),
+                           which.family, which.model, images ? "" : positions,
+                           images ? "" : "tokenizer: {type: byte}", task, data, which.training),
                which.mesh);
     made.mutable_spec()->mutable_parallel()->set_zero(which.zero);
     made.mutable_spec()->mutable_parallel()->set_bucket_bytes(which.bucket_bytes);
@@ -106,6 +112,7 @@ training: {{{}, steps: 3}}
 TEST_F(Memory, TheEstimateIsWhatRanksMeasure) { compare(kCases); }
 TEST_F(Memory, TheEstimateOfGroupedQueriesIsWhatRanksMeasure) { compare(kGroupedCases); }
 TEST_F(Memory, TheEstimateOfEncodersIsWhatRanksMeasure) { compare(kEncoderCases); }
+TEST_F(Memory, TheEstimateOfImagesIsWhatRanksMeasure) { compare(kImageCases); }
 TEST_F(Memory, TheEstimateOfAdaptersIsWhatRanksMeasure) { compare(kAdaptedCases); }
 TEST_F(Memory, TheEstimateOfBlocksIsWhatRanksMeasure) { compare(kBlockedCases); }
 

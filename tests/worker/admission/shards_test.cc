@@ -77,7 +77,7 @@ TEST(Shards, FoldedBlocksCountAsIfEachStoodThere) {
     for (const char* training : {"precision: fp32", "precision: bf16, micro_batch_size: 1",
                                  "reproducible: topology, activation_checkpointing: full"}) {
       if (std::string_view(parallel) == "data: 3" && training[0] == 'r') continue;
-      const proto::JobSpec spec = job(9, parallel, training);
+      proto::JobSpec spec = job(9, parallel, training);
       AdmittedModel model;
       const Status fits = check_model(spec, {}, &model);
       ASSERT_TRUE(fits.ok()) << parallel << ", " << training << ": " << fits.to_string();
@@ -103,7 +103,7 @@ TEST(Shards, FoldedBlocksCountAsIfEachStoodThere) {
 // Of one, two and more blocks, one behind the other, those that the family lists.
 TEST(Shards, UnfoldedAreTheFamilysParameters) {
   for (const int layers : {1, 2, 5}) {
-    const proto::JobSpec spec = job(layers, "tensor: 2", "precision: fp32");
+    proto::JobSpec spec = job(layers, "tensor: 2", "precision: fp32");
     AdmittedModel model;
     ASSERT_TRUE(check_model(spec, {}, &model).ok());
     const auto whole = unfolded(shards_of(*model.family, *model.config, spec, 1));
@@ -128,7 +128,7 @@ TEST(Shards, UnfoldedAreTheFamilysParameters) {
 
 TEST(Shards, AreAsManyFor100000LayersAsForThree) {
   const auto shards = [](int layers) {
-    const proto::JobSpec spec = job(layers, "data: 2", "precision: fp32");
+    proto::JobSpec spec = job(layers, "data: 2", "precision: fp32");
     AdmittedModel model;
     EXPECT_TRUE(check_model(spec, {}, &model).ok());
     return shards_of(*model.family, *model.config, spec, 0);

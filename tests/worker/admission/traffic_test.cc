@@ -9,6 +9,7 @@
 #include <functional>
 #include <set>
 
+#include "tests/worker/admission/traffic_cases.h"
 #include "tests/worker/trainer/trainer_fixture.h"
 #include "worker/setup.h"
 #include "worker/step.h"
@@ -16,307 +17,38 @@
 namespace weft {
 namespace {
 
-struct Case {
-  const char* training;  // keys of training beside sequence_length 16
-  MeshDegrees mesh;
-  const char* parallel = "";  // further keys of parallel
-  const char* task = "causal_lm";
-  const char* model = nullptr;  // else kModel
-  const char* family = "gpt2";
-  std::vector<std::string> targets = {};  // of an adapter; empty: none
-  double dropout = 0;                     // of what it maps
-};
-
-constexpr const char* kModel = "n_layer: 3, n_head: 4, n_embd: 32, vocab_size: 260";
-
-// Two heads of keys: one a rank, or one on several, evenly and unevenly.
-constexpr const char* kGrouped =
-    "num_hidden_layers: 2, num_attention_heads: 8, num_key_value_heads: 2, hidden_size: 32, "
-    "intermediate_size: 48, vocab_size: 260, tie_word_embeddings: true";
-constexpr const char* kGroupedPadded =
-    "num_hidden_layers: 2, num_attention_heads: 8, num_key_value_heads: 2, hidden_size: 32, "
-    "head_dim: 6, intermediate_size: 48, vocab_size: 260, pad_token_id: 2";
-// Tokens see three keys, or in one layer of three all before them.
-constexpr const char* kWindows =
-    "num_hidden_layers: 2, num_attention_heads: 8, num_key_value_heads: 2, hidden_size: 32, "
-    "intermediate_size: 48, vocab_size: 260, sliding_window: 3";
-constexpr const char* kMixedWindows =
-    "num_hidden_layers: 3, num_attention_heads: 8, num_key_value_heads: 2, hidden_size: 32, "
-    "intermediate_size: 48, vocab_size: 260, use_sliding_window: true, sliding_window: 3, "
-    "max_window_layers: 1";
-
-const Case kCases[] = {
-    {"batch_size: 4", {1, 1, 2}},
-    {"batch_size: 4", {1, 1, 4}},
-    {"batch_size: 4", {1, 1, 3}},
-    {"batch_size: 4", {1, 1, 2}, "", "sequence_classification"},
-    {"batch_size: 5, micro_batch_size: 2", {1, 1, 2}},
-    {"batch_size: 4, activation_checkpointing: selective", {1, 1, 2}},
-    {"batch_size: 4, activation_checkpointing: full", {1, 1, 2}},
-    {"batch_size: 4, precision: bf16", {1, 1, 2}},
-    {"batch_size: 4, precision: fp16", {1, 1, 2}},
-    {"batch_size: 4", {1, 2, 1}},
-    {"batch_size: 4", {1, 4, 1}},
-    {"batch_size: 4", {1, 2, 1}, "sequence_attention: ring"},
-    {"batch_size: 4", {1, 4, 1}, "sequence_attention: ring"},
-    {"batch_size: 4, precision: bf16", {1, 4, 1}, "sequence_attention: ring"},
-    {"batch_size: 4, precision: bf16", {1, 2, 1}},
-    {"batch_size: 4", {1, 4, 1}, "sequence_attention: ulysses_ring, ulysses: 2"},
-    {"batch_size: 4, micro_batch_size: 1", {1, 2, 1}},
-    {"batch_size: 4, activation_checkpointing: selective", {1, 2, 1}, "sequence_attention: ring"},
-    {"batch_size: 4, activation_checkpointing: full", {1, 4, 1}},
-    {"batch_size: 1", {1, 2, 1}, "sequence_attention: ring"},  // positions, too, as rows
-    {"batch_size: 1, precision: bf16", {1, 4, 1}, "zero: 1"},
-    {"batch_size: 2, micro_batch_size: 1", {1, 2, 1}, "zero: 2"},
-    {"batch_size: 2, micro_batch_size: 1", {1, 2, 1}, "zero: 3"},
-    {"batch_size: 1", {1, 2, 1}, "zero: 1", "sequence_classification"},
-    {"batch_size: 4", {2, 1, 1}},
-    {"batch_size: 5, micro_batch_size: 1", {2, 1, 1}},
-    {"batch_size: 4", {2, 1, 1}, "zero: 1"},
-    {"batch_size: 5, micro_batch_size: 1", {2, 1, 1}, "zero: 2"},
-    {"batch_size: 5, micro_batch_size: 1", {2, 1, 1}, "zero: 3"},
-    {"batch_size: 4, precision: bf16", {3, 1, 1}, "zero: 1, bucket_bytes: 4096"},
-    {"batch_size: 4, micro_batch_size: 1", {2, 1, 1}, "zero: 1"},  // rows of the table go ahead
-    {"batch_size: 3", {3, 1, 1}, "zero: 2"},
-    {"batch_size: 5, micro_batch_size: 2, precision: bf16", {2, 1, 1}, "zero: 2"},
-    {"batch_size: 2", {2, 1, 1}, "zero: 1", "sequence_classification"},
-    {"batch_size: 2", {2, 1, 1}, "zero: 1", "causal_lm", kGrouped, "llama"},
-    {"batch_size: 4, precision: bf16", {4, 1, 1}, "zero: 3"},
-    {"batch_size: 4", {2, 1, 1}, "zero: 3", "sequence_classification"},
-    {"batch_size: 4, activation_checkpointing: full", {2, 1, 1}, "zero: 3"},
-    {"batch_size: 4",
-     {2, 1, 1},
-     "zero: 3",
-     "causal_lm",
-     "n_layer: 2, n_head: 2, n_embd: 32, vocab_size: 260, tie_word_embeddings: false"},
-    {"batch_size: 4", {2, 1, 2}},
-    {"batch_size: 4", {2, 2, 1}, "zero: 1"},
-    {"batch_size: 4", {1, 2, 2}},
-    {"batch_size: 5, micro_batch_size: 1", {2, 2, 2}, "zero: 3"},
-    {"batch_size: 4", {2, 1, 1}, "", "causal_lm", kGrouped, "llama"},
-    {"batch_size: 4", {1, 1, 2}, "", "causal_lm", kGrouped, "llama"},
-    {"batch_size: 4", {1, 1, 4}, "", "causal_lm", kGrouped, "llama"},
-    {"batch_size: 4", {1, 1, 3}, "", "causal_lm", kGrouped, "llama"},
-    {"batch_size: 4, micro_batch_size: 1", {1, 1, 8}, "", "causal_lm", kGrouped, "llama"},
-    {"batch_size: 4, precision: bf16", {2, 1, 4}, "zero: 1", "causal_lm", kGrouped, "llama"},
-    {"batch_size: 4, activation_checkpointing: selective",
-     {1, 2, 4},
-     "sequence_attention: ring",
-     "causal_lm",
-     kGrouped,
-     "llama"},
-    {"batch_size: 4, activation_checkpointing: full",
-     {1, 2, 4},
-     "sequence_attention: ulysses",
-     "causal_lm",
-     kGrouped,
-     "llama"},
-    {"batch_size: 4", {2, 1, 4}, "zero: 3", "causal_lm", kGroupedPadded, "llama"},
-    {"batch_size: 4", {2, 1, 2}, "", "sequence_classification", kGroupedPadded, "llama"},
-    {"batch_size: 4", {1, 1, 4}, "", "causal_lm", kGrouped, "qwen2"},
-    {"batch_size: 4, precision: bf16", {2, 1, 4}, "zero: 3", "causal_lm", kGrouped, "qwen3"},
-    {"batch_size: 4", {1, 2, 1}, "sequence_attention: ring", "causal_lm", kWindows, "mistral"},
-    {"batch_size: 4, precision: bf16, activation_checkpointing: full",
-     {1, 4, 1},
-     "sequence_attention: ring",
-     "causal_lm",
-     kWindows,
-     "mistral"},
-    {"batch_size: 4",
-     {1, 4, 1},
-     "sequence_attention: ulysses_ring, ulysses: 2",
-     "causal_lm",
-     kMixedWindows,
-     "qwen2"},
-    {"batch_size: 4", {1, 2, 2}, "sequence_attention: ring", "causal_lm", kMixedWindows, "qwen2"},
-};
-
-// With an adapter: of every map, of the first block's attention, of what comes behind it only.
-const std::vector<std::string> kAllLinear = {"all-linear"};
-const Case kAdaptedCases[] = {
-    {"batch_size: 4", {1, 1, 2}, "", "causal_lm", nullptr, "gpt2", kAllLinear},
-    {"batch_size: 4", {1, 1, 4}, "", "causal_lm", nullptr, "gpt2", {"c_attn"}},
-    {"batch_size: 4", {1, 1, 2}, "", "causal_lm", nullptr, "gpt2", {"attn.c_proj"}},
-    {"batch_size: 4", {1, 1, 2}, "", "causal_lm", nullptr, "gpt2", {"c_fc"}},
-    {"batch_size: 4", {1, 1, 2}, "", "causal_lm", nullptr, "gpt2", {"mlp.c_proj"}},
-    {"batch_size: 4", {1, 1, 2}, "", "sequence_classification", nullptr, "gpt2", {"c_attn"}},
-    {"batch_size: 5, micro_batch_size: 2, precision: bf16",
-     {1, 1, 2},
-     "",
-     "causal_lm",
-     nullptr,
-     "gpt2",
-     kAllLinear},
-    {"batch_size: 4, activation_checkpointing: selective",
-     {1, 1, 2},
-     "",
-     "causal_lm",
-     nullptr,
-     "gpt2",
-     {"c_attn", "c_fc"}},
-    {"batch_size: 4, activation_checkpointing: selective",
-     {1, 1, 2},
-     "",
-     "causal_lm",
-     nullptr,
-     "gpt2",
-     {"c_fc"}},
-    {"batch_size: 4, activation_checkpointing: full",
-     {1, 1, 2},
-     "",
-     "causal_lm",
-     nullptr,
-     "gpt2",
-     kAllLinear},
-    {"batch_size: 4", {2, 1, 1}, "", "causal_lm", nullptr, "gpt2", {"c_attn"}},
-    {"batch_size: 4", {2, 1, 1}, "zero: 1", "causal_lm", nullptr, "gpt2", kAllLinear},
-    {"batch_size: 5, micro_batch_size: 1",
-     {2, 1, 1},
-     "zero: 2",
-     "causal_lm",
-     nullptr,
-     "gpt2",
-     kAllLinear},
-    {"batch_size: 5, micro_batch_size: 1",
-     {2, 1, 1},
-     "zero: 3",
-     "causal_lm",
-     nullptr,
-     "gpt2",
-     {"c_fc"}},
-    {"batch_size: 4",
-     {1, 2, 1},
-     "sequence_attention: ring",
-     "causal_lm",
-     nullptr,
-     "gpt2",
-     {"c_attn"}},
-    {"batch_size: 4", {1, 2, 1}, "", "causal_lm", nullptr, "gpt2", {"c_fc"}},
-    {"batch_size: 4", {1, 1, 4}, "", "causal_lm", kGrouped, "llama", kAllLinear},
-    {"batch_size: 4", {1, 1, 3}, "", "causal_lm", kGrouped, "llama", {"q_proj", "v_proj"}},
-    {"batch_size: 4, precision: bf16",
-     {2, 1, 4},
-     "zero: 3",
-     "causal_lm",
-     kGrouped,
-     "qwen3",
-     {"k_proj", "down_proj"}},
-};
-
-constexpr const char* kEncoder =
-    "num_hidden_layers: 3, num_attention_heads: 4, hidden_size: 32, intermediate_size: 64, "
-    "vocab_size: 264";
-Case encoder(const char* training, MeshDegrees mesh, const char* parallel = "",
-             const char* family = "bert") {
-  return {training, mesh, parallel, "sequence_classification", kEncoder, family};
-}
-Case pairs(const char* training, MeshDegrees mesh, const char* parallel = "") {
-  return {training, mesh, parallel, "embedding", kEncoder, "bert"};
-}
-
-const Case kEncoderCases[] = {
-    encoder("batch_size: 4", {2, 1, 1}),
-    encoder("batch_size: 4", {2, 1, 1}, "zero: 1"),
-    encoder("batch_size: 5, micro_batch_size: 1", {2, 1, 1}, "zero: 2"),
-    encoder("batch_size: 4, precision: bf16", {4, 1, 1}, "zero: 3"),
-    encoder("batch_size: 4", {1, 1, 2}),
-    encoder("batch_size: 4", {1, 1, 4}),
-    encoder("batch_size: 4, activation_checkpointing: selective", {1, 1, 2}),
-    encoder("batch_size: 4, activation_checkpointing: full, precision: bf16", {1, 1, 2}),
-    encoder("batch_size: 4", {1, 2, 1}, "sequence_attention: ring"),
-    encoder("batch_size: 4", {1, 2, 1}, "sequence_attention: ulysses"),
-    encoder("batch_size: 4", {1, 4, 1}, "sequence_attention: ulysses_ring, ulysses: 2"),
-    encoder("batch_size: 4", {2, 2, 2}, "zero: 3"),
-    encoder("batch_size: 4", {2, 1, 2}, "zero: 1", "roberta"),
-    pairs("batch_size: 4", {2, 1, 1}),
-    pairs("batch_size: 6", {4, 1, 1}, "zero: 2"),
-    pairs("batch_size: 4, precision: bf16", {1, 2, 1}, "zero: 3"),
-    pairs("batch_size: 4, activation_checkpointing: full", {1, 1, 2}),
-    pairs("batch_size: 6", {2, 2, 1}, "zero: 1"),
-};
-
-// Cut into 8 blocks.
-constexpr const char* kBlocks = "reproducible: topology, reproducible_blocks: 8, ";
-constexpr const char* kBlockedModel = "n_layer: 3, n_head: 8, n_embd: 32, vocab_size: 264";
-constexpr const char* kOddVocabulary = "n_layer: 2, n_head: 8, n_embd: 32, vocab_size: 265";
-constexpr const char* kUntied =
-    "n_layer: 2, n_head: 8, n_embd: 32, vocab_size: 264, tie_word_embeddings: false";
-constexpr const char* kBlockedGrouped =
-    "num_hidden_layers: 2, num_attention_heads: 8, num_key_value_heads: 4, hidden_size: 32, "
-    "head_dim: 6, intermediate_size: 48, vocab_size: 264, pad_token_id: 2";
-
-const Case kBlockedCases[] = {
-    {"batch_size: 8", {2, 1, 1}},
-    {"batch_size: 8", {4, 1, 1}},
-    {"batch_size: 8", {8, 1, 1}, "bucket_bytes: 4096"},
-    {"batch_size: 8", {1, 1, 2}},
-    {"batch_size: 8", {1, 1, 4}},
-    {"batch_size: 8", {1, 1, 8}},
-    {"batch_size: 8", {1, 1, 2}, "", "causal_lm", kOddVocabulary},
-    {"batch_size: 8", {2, 1, 4}, "zero: 1", "causal_lm", kOddVocabulary},
-    {"batch_size: 8", {1, 1, 2}, "", "causal_lm", kUntied},
-    {"batch_size: 8, precision: bf16", {1, 1, 2}},
-    {"batch_size: 8, precision: bf16", {1, 1, 4}, "", "causal_lm", kOddVocabulary},
-    {"batch_size: 8, precision: bf16", {2, 1, 1}, "zero: 1"},
-    {"batch_size: 8, activation_checkpointing: selective", {1, 1, 2}},
-    {"batch_size: 8, activation_checkpointing: full", {1, 1, 2}},
-    {"batch_size: 8, activation_checkpointing: full", {1, 2, 2}},
-    {"batch_size: 8", {1, 2, 1}},
-    {"batch_size: 4, micro_batch_size: 1", {1, 2, 1}},  // two ranks share a row's tokens
-    {"batch_size: 4, micro_batch_size: 1", {1, 4, 1}},
-    {"batch_size: 4, micro_batch_size: 1", {2, 2, 1}},
-    {"batch_size: 4, micro_batch_size: 2", {1, 4, 1}},
-    {"batch_size: 2, activation_checkpointing: selective", {1, 4, 1}, "zero: 1"},
-    {"batch_size: 4, micro_batch_size: 1, activation_checkpointing: full", {1, 2, 2}},
-    {"batch_size: 4, micro_batch_size: 1, precision: bf16", {1, 2, 2}},
-    {"batch_size: 8", {2, 2, 2}},
-    {"batch_size: 4, micro_batch_size: 1, precision: bf16", {2, 2, 2}, "zero: 3"},
-    {"batch_size: 8, micro_batch_size: 2", {2, 1, 2}, "zero: 1"},
-    {"batch_size: 8", {2, 1, 1}, "zero: 2"},
-    {"batch_size: 8, micro_batch_size: 1", {4, 1, 1}, "zero: 2"},
-    {"batch_size: 8, micro_batch_size: 2", {2, 1, 1}, "zero: 3"},
-    {"batch_size: 8, micro_batch_size: 2, precision: bf16", {4, 1, 1}, "zero: 3"},
-    {"batch_size: 8", {2, 1, 2}, "zero: 3", "causal_lm", kUntied},
-    {"batch_size: 8", {2, 1, 2}, "", "sequence_classification"},
-    {"batch_size: 16, micro_batch_size: 8", {1, 2, 2}, "zero: 2", "sequence_classification"},
-    {"batch_size: 8", {1, 1, 2}, "", "causal_lm", kBlockedGrouped, "llama"},
-    {"batch_size: 8", {2, 1, 2}, "zero: 1", "causal_lm", kBlockedGrouped, "qwen2"},
-    {"batch_size: 8, precision: bf16", {2, 1, 2}, "", "causal_lm", kBlockedGrouped, "qwen3"},
-    {"batch_size: 8, precision: bf16, activation_checkpointing: selective",
-     {2, 1, 4},
-     "zero: 1",
-     "causal_lm",
-     kBlockedGrouped,
-     "llama"},
-    {"batch_size: 4, micro_batch_size: 1, activation_checkpointing: full",
-     {1, 2, 2},
-     "zero: 3",
-     "causal_lm",
-     kBlockedGrouped,
-     "llama"},
-};
+using namespace traffic_cases;
 
 class Traffic : public Trainer {
  protected:
   proto::LaunchRecord launch(const Case& which) {
     const std::string task = which.task;
+    const bool asks = task == "question_answering";
+    const bool images = task == "image_classification";
     const char* data = task == "causal_lm"   ? "data: {train: obj-text}"
                        : task == "embedding" ? "data: {train: obj-pairs, format: jsonl}"
-                                             : "labels: 3, data: {train: obj-whole, format: jsonl}";
+                       : asks                ? "data: {train: obj-questions, format: jsonl}"
+                       : images ? "labels: 3, data: {train: obj-images, format: images}"
+                                : "labels: 3, data: {train: obj-whole, format: jsonl}";
+    const char* tokenizer = images ? ""
+                            : asks ? "tokenizer: {type: byte_level_bpe, from: obj-tokenizer}"
+                                   : "tokenizer: {type: byte}";
     proto::LaunchRecord made =
         record(fmt::format(
                    R"(
 name: traffic
 kind: pretrain
-model: {{family: {}, config: {{{}, max_position_embeddings: 18}}}}
-tokenizer: {{type: byte}}
+model: {{family: {}, config: {{{}{}}}}}
+{}
 tasks: [{{type: {}, {}}}]
-training: {{{}, sequence_length: 16, steps: 3}}
+training: {{{}{}, steps: 3}}
 parallel: {{data: {}, sequence: {}, tensor: {}{}{}}}
 )",
-                   which.family, which.model == nullptr ? kModel : which.model, task, data,
-                   which.training, which.mesh.data, which.mesh.sequence, which.mesh.tensor,
-                   *which.parallel == '\0' ? "" : ", ", which.parallel),
+                   which.family, which.model == nullptr ? kModel : which.model,
+                   images ? "" : ", max_position_embeddings: 18", tokenizer, task, data,
+                   which.training, images ? "" : ", sequence_length: 16", which.mesh.data,
+                   which.mesh.sequence, which.mesh.tensor, *which.parallel == '\0' ? "" : ", ",
+                   which.parallel),
                which.mesh);
     if (!which.targets.empty()) {
       proto::AdapterSpec& adapter = *made.mutable_spec()->mutable_adapter();
@@ -334,11 +66,20 @@ parallel: {{data: {}, sequence: {}, tensor: {}{}{}}}
     for (int i = 0; i < 30; ++i) {  // as long as a row may be
       rows << R"({"text": "sixteen letters.", "label": )" << i % 3 << "}\n";
     }
+    add_images(WEFT_SOURCE_DIR);
     fs::create_directories(folder_ / "obj-pairs");
     std::ofstream pairs(folder_ / "obj-pairs" / "pairs.jsonl");
     for (int i = 0; i < 30; ++i) {
       pairs << R"({"text": "sixteen letters.", "text_pair": "as many letters."})"
                "\n";
+    }
+    write_pair_tokenizer(WEFT_SOURCE_DIR);
+    fs::create_directories(folder_ / "obj-questions");
+    std::ofstream questions(folder_ / "obj-questions" / "questions.jsonl");
+    for (int i = 0; i < 30; ++i) {  // more than half as long, so rounded up to all of it
+      questions << R"({"question": "the king", "context": "who speaks to the man", )"
+                   R"("answers": {"text": ["man"], "answer_start": [18]}})"
+                   "\n";
     }
   }
 };
@@ -347,8 +88,9 @@ parallel: {{data: {}, sequence: {}, tensor: {}{}{}}}
 std::array<int64_t, 4> sent_by(Rank& rank) {
   const auto of = [&](Axis axis) { return rank.mesh.axis(axis).bytes_sent(); };
   const int64_t of_key_heads = rank.mesh.shares_heads() ? of(Axis::kKeyHeads) : 0;
-  return {of(Axis::kTensor) + of_key_heads, of(Axis::kRing) + of(Axis::kUlysses),
-          of(Axis::kReplica), of(Axis::kWorld)};
+  return {of(Axis::kTensor) + of_key_heads,
+          of(Axis::kSequence) + of(Axis::kRing) + of(Axis::kUlysses), of(Axis::kReplica),
+          of(Axis::kWorld)};
 }
 
 struct Sent {
@@ -380,6 +122,7 @@ int64_t ahead_bytes(const Rank& rank, const proto::JobSpec& spec, Training& trai
   const proto::DataPosition here = feed.position();
   const TaskRows rows = feed.next(spec.training().batch_size());
   EXPECT_TRUE(feed.restore(here).ok());
+  if (rows.ids.empty()) return 0;
   const int64_t width = training.config->hidden, size = spec.training().micro_batch_size();
   std::set<int64_t> ids;
   for (int data = 0; data < rank.mesh.size(Axis::kData); ++data) {
@@ -456,6 +199,16 @@ TEST_F(Traffic, OfEncodersIsWhatCommunicatorsCount) {
       EXPECT_EQ(sent.bytes[0], sent.expected.tensor.bytes) << which.family << " " << sent.where;
       EXPECT_EQ(sent.bytes[1], sent.expected.sequence.bytes) << which.family << " " << sent.where;
       EXPECT_EQ(sent.bytes[2], sent.expected.replica.bytes) << which.family << " " << sent.where;
+    });
+  }
+}
+
+TEST_F(Traffic, OfImagesIsWhatCommunicatorsCount) {
+  for (const Case& which : kImageCases) {
+    each_rank(launch(which), which, [&](const Sent& sent) {
+      EXPECT_EQ(sent.bytes[0], sent.expected.tensor.bytes) << sent.where;
+      EXPECT_EQ(sent.bytes[1], sent.expected.sequence.bytes) << sent.where;
+      EXPECT_EQ(sent.bytes[2], sent.expected.replica.bytes) << sent.where;
     });
   }
 }

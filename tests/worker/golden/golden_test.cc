@@ -93,7 +93,7 @@ class Copy {
 const std::string kCases[] = {
     "gpt2-causal",    "gpt2-sequence", "gpt2-packed",   "llama-gqa",           "mistral-window",
     "qwen2-tied",     "qwen3-qknorm",  "bert-sequence", "distilbert-sequence", "bert-masked",
-    "roberta-masked", "bert-token",    "bert-choice"};
+    "roberta-masked", "bert-token",    "bert-choice",   "bert-question",       "vit-image"};
 
 class GoldenOnMesh : public ::testing::TestWithParam<std::tuple<std::string, MeshDegrees>> {};
 
@@ -389,6 +389,15 @@ TEST(GoldenFinds, AChoiceThatIsAnotherQuestions) {
   EXPECT_EQ(golden.inputs.labels.size(), 4U);
   std::ranges::swap_ranges(std::span(golden.inputs.ids).first(12),
                            std::span(golden.inputs.ids).subspan(3 * 12, 12));
+  EXPECT_FALSE(run(golden, {}).passed());
+}
+
+// Where an answer begins is not where it ends.
+TEST(GoldenFinds, EndsThatAreBeginnings) {
+  Case golden = read(fixture("bert-question"));
+  ASSERT_EQ(golden.inputs.labels.size(), 2U * static_cast<size_t>(golden.inputs.rows));
+  ASSERT_NE(golden.inputs.labels[2], golden.inputs.labels[3]);
+  std::swap(golden.inputs.labels[2], golden.inputs.labels[3]);
   EXPECT_FALSE(run(golden, {}).passed());
 }
 

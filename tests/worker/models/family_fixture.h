@@ -1,5 +1,5 @@
 // What every family has to do, on every mesh: configurations of 37 tokens and 11 or more positions,
-// decoders as language models, encoders as classifiers.
+// decoders as language models, encoders and models of images as classifiers.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -66,16 +66,30 @@ inline TaskRows some_rows(int64_t rows, int64_t tokens, bool left) {
   return batch;
 }
 
+inline TaskRows some_images(int64_t images, const ModelConfig::ImageShape& shape) {
+  TaskRows batch;
+  batch.rows = images;
+  batch.tokens = shape.tokens();
+  for (int64_t i = 0; i < images * (batch.tokens - 1) * shape.values(); ++i) {
+    batch.patches.push_back(static_cast<float>(i * i * 7 % 37 - 18) / 16);
+  }
+  return batch;
+}
+
 // A task that the model can have, and what its rows need beside their tokens.
 struct TestTask {
   TestTask(Rank& rank, const ModelConfig& config)
       : types(config.token_types),
-        task(*make_task(rank, config.attention.causal ? "causal_lm" : "sequence_classification",
+        image(config.image),
+        task(*make_task(rank,
+                        config.attention.causal ? "causal_lm"
+                        : config.image.size > 0 ? "image_classification"
+                                                : "sequence_classification",
                         config, {.name = "task", .labels = config.attention.causal ? 0 : 3})) {
     initialize_parameters(task->parameters(), 18);
   }
   TaskRows rows(int64_t count, int64_t tokens, bool left) const {
-    TaskRows rows = some_rows(count, tokens, left);
+    TaskRows rows = image.size > 0 ? some_images(count, image) : some_rows(count, tokens, left);
     for (int64_t i = 0; types > 0 && i < count * tokens; ++i) {
       rows.token_types.push_back(i / 4 % types);
     }
@@ -84,6 +98,7 @@ struct TestTask {
     return rows;
   }
   const int64_t types;
+  const ModelConfig::ImageShape image;
   std::unique_ptr<Task> task;
 };
 

@@ -30,12 +30,7 @@ class Choices : public Trainer {
  protected:
   void SetUp() override {
     Trainer::SetUp();
-    std::ifstream in(WEFT_SOURCE_DIR "/tests/worker/data/fixtures/bpe_tokenizer.json");
-    nlohmann::json tokenizer = nlohmann::json::parse(in);
-    tokenizer["post_processor"] = {
-        {"type", "RobertaProcessing"}, {"cls", {"<|endoftext|>", 995}}, {"sep", {"<|pad|>", 996}}};
-    fs::create_directories(folder_ / "obj-tokenizer");
-    std::ofstream(folder_ / "obj-tokenizer" / "tokenizer.json") << tokenizer;
+    write_pair_tokenizer(WEFT_SOURCE_DIR);
     fs::create_directories(folder_ / "obj-choices");
     std::ofstream rows(folder_ / "obj-choices" / "choices.jsonl");
     for (int i = 0; i < 33; ++i) {  // the last batch of an evaluation has one question

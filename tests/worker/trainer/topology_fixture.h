@@ -35,6 +35,20 @@ class Topology : public Trainer {
       "{family: bert, config: {num_hidden_layers: 2, num_attention_heads: 8, hidden_size: 64, "
       "intermediate_size: 96, max_position_embeddings: 32, vocab_size: 257}}";
 
+  // Of images, 17 tokens each.
+  static std::string image_job(const std::string& settings) {
+    return R"(
+name: topology
+kind: pretrain
+model: {family: vit, config: {num_hidden_layers: 2, num_attention_heads: 8, hidden_size: 64,
+        intermediate_size: 96, image_size: 12, patch_size: 3, hidden_dropout_prob: 0.1}}
+tasks: [{name: kind, type: image_classification, labels: 3,
+         data: {train: obj-images, format: images}}]
+training: {steps: 12, seed: 17, reproducible: topology,
+           optimizer: {learning_rate: 3.0e-3, weight_decay: 0.01}, )" +
+           settings + "}\n";
+  }
+
   // settings: of training, beside those that are the same for all.
   static std::string job(const std::string& settings, const std::string& tasks = kLm,
                          const std::string& kind = "pretrain", const std::string& model = kGpt2) {

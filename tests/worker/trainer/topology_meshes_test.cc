@@ -43,6 +43,17 @@ TEST_F(Topology, EveryMeshHasTheBitsOfOneRankWithAnEncoder) {
   }
 }
 
+TEST_F(Topology, EveryMeshHasTheBitsOfOneRankWithImages) {
+  add_images(WEFT_SOURCE_DIR);
+  for (const char* settings : {"batch_size: 8", "batch_size: 8, precision: bf16"}) {
+    const std::string text = image_job(settings);
+    const Trace one = run(text, {});
+    for (const MeshDegrees mesh : meshes(8)) {
+      EXPECT_EQ(difference(one, run(text, mesh)), "") << name_of(mesh) << " " << settings;
+    }
+  }
+}
+
 TEST_F(Topology, EveryMeshHasTheBitsOfOneRankWithTwoTasks) {
   for (const char* precision : {"fp32", "bf16"}) {
     const std::string text = job(std::string("batch_size: 8, precision: ") + precision,

@@ -6,8 +6,10 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <filesystem>
 #include <fstream>
+#include <nlohmann/json.hpp>
 
 #include "proto/json/job_rules.h"
 #include "proto/json/yaml.h"
@@ -69,6 +71,30 @@ class Trainer : public ::testing::Test {
     }
   }
   void TearDown() override { fs::remove_all(folder_); }
+
+  // obj-tokenizer, which makes pairs as RoBERTa's does: 1000 tokens, of which 996 pads. source: the
+  // root of the sources.
+  void write_pair_tokenizer(const fs::path& source) const {
+    std::ifstream in(source / "tests/worker/data/fixtures/bpe_tokenizer.json");
+    nlohmann::json tokenizer = nlohmann::json::parse(in);
+    tokenizer["post_processor"] = {
+        {"type", "RobertaProcessing"}, {"cls", {"<|endoftext|>", 995}}, {"sep", {"<|pad|>", 996}}};
+    fs::create_directories(folder_ / "obj-tokenizer");
+    std::ofstream(folder_ / "obj-tokenizer" / "tokenizer.json") << tokenizer;
+  }
+
+  // obj-images: ten images of each of three classes. source: the root of the sources.
+  void add_images(const fs::path& source) {
+    constexpr std::array kFiles{"color.png", "palette.png", "gray.jpg", "color.jpg", "bilevel.png"};
+    const fs::path from = source / "tests/worker/data/fixtures/images";
+    for (size_t i = 0; i < 30; ++i) {
+      const fs::path kind = folder_ / "obj-images" / std::array{"blue", "green", "red"}[i % 3];
+      fs::create_directories(kind);
+      const fs::path file = from / kFiles[i % kFiles.size()];
+      fs::copy_file(file, kind / (std::to_string(i) + file.extension().string()),
+                    fs::copy_options::overwrite_existing);
+    }
+  }
 
   proto::LaunchRecord record(const std::string& job, MeshDegrees mesh) {
     proto::LaunchRecord record;

@@ -1,0 +1,330 @@
+// Jobs whose traffic is told and counted.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "worker/parallel/mesh.h"
+
+namespace weft::traffic_cases {
+
+struct Case {
+  const char* training;  // keys of training beside sequence_length 16
+  MeshDegrees mesh;
+  const char* parallel = "";  // further keys of parallel
+  const char* task = "causal_lm";
+  const char* model = nullptr;  // else kModel
+  const char* family = "gpt2";
+  std::vector<std::string> targets = {};  // of an adapter; empty: none
+  double dropout = 0;                     // of what it maps
+};
+
+inline constexpr const char* kModel = "n_layer: 3, n_head: 4, n_embd: 32, vocab_size: 260";
+
+// Two heads of keys: one a rank, or one on several, evenly and unevenly.
+inline constexpr const char* kGrouped =
+    "num_hidden_layers: 2, num_attention_heads: 8, num_key_value_heads: 2, hidden_size: 32, "
+    "intermediate_size: 48, vocab_size: 260, tie_word_embeddings: true";
+inline constexpr const char* kGroupedPadded =
+    "num_hidden_layers: 2, num_attention_heads: 8, num_key_value_heads: 2, hidden_size: 32, "
+    "head_dim: 6, intermediate_size: 48, vocab_size: 260, pad_token_id: 2";
+// Tokens see three keys, or in one layer of three all before them.
+inline constexpr const char* kWindows =
+    "num_hidden_layers: 2, num_attention_heads: 8, num_key_value_heads: 2, hidden_size: 32, "
+    "intermediate_size: 48, vocab_size: 260, sliding_window: 3";
+inline constexpr const char* kMixedWindows =
+    "num_hidden_layers: 3, num_attention_heads: 8, num_key_value_heads: 2, hidden_size: 32, "
+    "intermediate_size: 48, vocab_size: 260, use_sliding_window: true, sliding_window: 3, "
+    "max_window_layers: 1";
+
+inline const Case kCases[] = {
+    {"batch_size: 4", {1, 1, 2}},
+    {"batch_size: 4", {1, 1, 4}},
+    {"batch_size: 4", {1, 1, 3}},
+    {"batch_size: 4", {1, 1, 2}, "", "sequence_classification"},
+    {"batch_size: 5, micro_batch_size: 2", {1, 1, 2}},
+    {"batch_size: 4, activation_checkpointing: selective", {1, 1, 2}},
+    {"batch_size: 4, activation_checkpointing: full", {1, 1, 2}},
+    {"batch_size: 4, precision: bf16", {1, 1, 2}},
+    {"batch_size: 4, precision: fp16", {1, 1, 2}},
+    {"batch_size: 4", {1, 2, 1}},
+    {"batch_size: 4", {1, 4, 1}},
+    {"batch_size: 4", {1, 2, 1}, "sequence_attention: ring"},
+    {"batch_size: 4", {1, 4, 1}, "sequence_attention: ring"},
+    {"batch_size: 4, precision: bf16", {1, 4, 1}, "sequence_attention: ring"},
+    {"batch_size: 4, precision: bf16", {1, 2, 1}},
+    {"batch_size: 4", {1, 4, 1}, "sequence_attention: ulysses_ring, ulysses: 2"},
+    {"batch_size: 4, micro_batch_size: 1", {1, 2, 1}},
+    {"batch_size: 4, activation_checkpointing: selective", {1, 2, 1}, "sequence_attention: ring"},
+    {"batch_size: 4, activation_checkpointing: full", {1, 4, 1}},
+    {"batch_size: 1", {1, 2, 1}, "sequence_attention: ring"},  // positions, too, as rows
+    {"batch_size: 1, precision: bf16", {1, 4, 1}, "zero: 1"},
+    {"batch_size: 2, micro_batch_size: 1", {1, 2, 1}, "zero: 2"},
+    {"batch_size: 2, micro_batch_size: 1", {1, 2, 1}, "zero: 3"},
+    {"batch_size: 1", {1, 2, 1}, "zero: 1", "sequence_classification"},
+    {"batch_size: 4", {2, 1, 1}},
+    {"batch_size: 5, micro_batch_size: 1", {2, 1, 1}},
+    {"batch_size: 4", {2, 1, 1}, "zero: 1"},
+    {"batch_size: 5, micro_batch_size: 1", {2, 1, 1}, "zero: 2"},
+    {"batch_size: 5, micro_batch_size: 1", {2, 1, 1}, "zero: 3"},
+    {"batch_size: 4, precision: bf16", {3, 1, 1}, "zero: 1, bucket_bytes: 4096"},
+    {"batch_size: 4, micro_batch_size: 1", {2, 1, 1}, "zero: 1"},  // rows of the table go ahead
+    {"batch_size: 3", {3, 1, 1}, "zero: 2"},
+    {"batch_size: 5, micro_batch_size: 2, precision: bf16", {2, 1, 1}, "zero: 2"},
+    {"batch_size: 2", {2, 1, 1}, "zero: 1", "sequence_classification"},
+    {"batch_size: 2", {2, 1, 1}, "zero: 1", "causal_lm", kGrouped, "llama"},
+    {"batch_size: 4, precision: bf16", {4, 1, 1}, "zero: 3"},
+    {"batch_size: 4", {2, 1, 1}, "zero: 3", "sequence_classification"},
+    {"batch_size: 4, activation_checkpointing: full", {2, 1, 1}, "zero: 3"},
+    {"batch_size: 4",
+     {2, 1, 1},
+     "zero: 3",
+     "causal_lm",
+     "n_layer: 2, n_head: 2, n_embd: 32, vocab_size: 260, tie_word_embeddings: false"},
+    {"batch_size: 4", {2, 1, 2}},
+    {"batch_size: 4", {2, 2, 1}, "zero: 1"},
+    {"batch_size: 4", {1, 2, 2}},
+    {"batch_size: 5, micro_batch_size: 1", {2, 2, 2}, "zero: 3"},
+    {"batch_size: 4", {2, 1, 1}, "", "causal_lm", kGrouped, "llama"},
+    {"batch_size: 4", {1, 1, 2}, "", "causal_lm", kGrouped, "llama"},
+    {"batch_size: 4", {1, 1, 4}, "", "causal_lm", kGrouped, "llama"},
+    {"batch_size: 4", {1, 1, 3}, "", "causal_lm", kGrouped, "llama"},
+    {"batch_size: 4, micro_batch_size: 1", {1, 1, 8}, "", "causal_lm", kGrouped, "llama"},
+    {"batch_size: 4, precision: bf16", {2, 1, 4}, "zero: 1", "causal_lm", kGrouped, "llama"},
+    {"batch_size: 4, activation_checkpointing: selective",
+     {1, 2, 4},
+     "sequence_attention: ring",
+     "causal_lm",
+     kGrouped,
+     "llama"},
+    {"batch_size: 4, activation_checkpointing: full",
+     {1, 2, 4},
+     "sequence_attention: ulysses",
+     "causal_lm",
+     kGrouped,
+     "llama"},
+    {"batch_size: 4", {2, 1, 4}, "zero: 3", "causal_lm", kGroupedPadded, "llama"},
+    {"batch_size: 4", {2, 1, 2}, "", "sequence_classification", kGroupedPadded, "llama"},
+    {"batch_size: 4", {1, 1, 4}, "", "causal_lm", kGrouped, "qwen2"},
+    {"batch_size: 4, precision: bf16", {2, 1, 4}, "zero: 3", "causal_lm", kGrouped, "qwen3"},
+    {"batch_size: 4", {1, 2, 1}, "sequence_attention: ring", "causal_lm", kWindows, "mistral"},
+    {"batch_size: 4, precision: bf16, activation_checkpointing: full",
+     {1, 4, 1},
+     "sequence_attention: ring",
+     "causal_lm",
+     kWindows,
+     "mistral"},
+    {"batch_size: 4",
+     {1, 4, 1},
+     "sequence_attention: ulysses_ring, ulysses: 2",
+     "causal_lm",
+     kMixedWindows,
+     "qwen2"},
+    {"batch_size: 4", {1, 2, 2}, "sequence_attention: ring", "causal_lm", kMixedWindows, "qwen2"},
+};
+
+// With an adapter: of every map, of the first block's attention, of what comes behind it only.
+const std::vector<std::string> kAllLinear = {"all-linear"};
+inline const Case kAdaptedCases[] = {
+    {"batch_size: 4", {1, 1, 2}, "", "causal_lm", nullptr, "gpt2", kAllLinear},
+    {"batch_size: 4", {1, 1, 4}, "", "causal_lm", nullptr, "gpt2", {"c_attn"}},
+    {"batch_size: 4", {1, 1, 2}, "", "causal_lm", nullptr, "gpt2", {"attn.c_proj"}},
+    {"batch_size: 4", {1, 1, 2}, "", "causal_lm", nullptr, "gpt2", {"c_fc"}},
+    {"batch_size: 4", {1, 1, 2}, "", "causal_lm", nullptr, "gpt2", {"mlp.c_proj"}},
+    {"batch_size: 4", {1, 1, 2}, "", "sequence_classification", nullptr, "gpt2", {"c_attn"}},
+    {"batch_size: 5, micro_batch_size: 2, precision: bf16",
+     {1, 1, 2},
+     "",
+     "causal_lm",
+     nullptr,
+     "gpt2",
+     kAllLinear},
+    {"batch_size: 4, activation_checkpointing: selective",
+     {1, 1, 2},
+     "",
+     "causal_lm",
+     nullptr,
+     "gpt2",
+     {"c_attn", "c_fc"}},
+    {"batch_size: 4, activation_checkpointing: selective",
+     {1, 1, 2},
+     "",
+     "causal_lm",
+     nullptr,
+     "gpt2",
+     {"c_fc"}},
+    {"batch_size: 4, activation_checkpointing: full",
+     {1, 1, 2},
+     "",
+     "causal_lm",
+     nullptr,
+     "gpt2",
+     kAllLinear},
+    {"batch_size: 4", {2, 1, 1}, "", "causal_lm", nullptr, "gpt2", {"c_attn"}},
+    {"batch_size: 4", {2, 1, 1}, "zero: 1", "causal_lm", nullptr, "gpt2", kAllLinear},
+    {"batch_size: 5, micro_batch_size: 1",
+     {2, 1, 1},
+     "zero: 2",
+     "causal_lm",
+     nullptr,
+     "gpt2",
+     kAllLinear},
+    {"batch_size: 5, micro_batch_size: 1",
+     {2, 1, 1},
+     "zero: 3",
+     "causal_lm",
+     nullptr,
+     "gpt2",
+     {"c_fc"}},
+    {"batch_size: 4",
+     {1, 2, 1},
+     "sequence_attention: ring",
+     "causal_lm",
+     nullptr,
+     "gpt2",
+     {"c_attn"}},
+    {"batch_size: 4", {1, 2, 1}, "", "causal_lm", nullptr, "gpt2", {"c_fc"}},
+    {"batch_size: 4", {1, 1, 4}, "", "causal_lm", kGrouped, "llama", kAllLinear},
+    {"batch_size: 4", {1, 1, 3}, "", "causal_lm", kGrouped, "llama", {"q_proj", "v_proj"}},
+    {"batch_size: 4, precision: bf16",
+     {2, 1, 4},
+     "zero: 3",
+     "causal_lm",
+     kGrouped,
+     "qwen3",
+     {"k_proj", "down_proj"}},
+};
+
+inline constexpr const char* kEncoder =
+    "num_hidden_layers: 3, num_attention_heads: 4, hidden_size: 32, intermediate_size: 64, "
+    "vocab_size: 264";
+inline Case encoder(const char* training, MeshDegrees mesh, const char* parallel = "",
+             const char* family = "bert") {
+  return {training, mesh, parallel, "sequence_classification", kEncoder, family};
+}
+inline Case pairs(const char* training, MeshDegrees mesh, const char* parallel = "") {
+  return {training, mesh, parallel, "embedding", kEncoder, "bert"};
+}
+
+inline constexpr const char* kOfPairs =
+    "num_hidden_layers: 3, num_attention_heads: 4, hidden_size: 32, intermediate_size: 64, "
+    "vocab_size: 1000";
+inline Case questions(const char* training, MeshDegrees mesh, const char* parallel = "") {
+  return {training, mesh, parallel, "question_answering", kOfPairs, "bert"};
+}
+
+inline const Case kEncoderCases[] = {
+    encoder("batch_size: 4", {2, 1, 1}),
+    encoder("batch_size: 4", {2, 1, 1}, "zero: 1"),
+    encoder("batch_size: 5, micro_batch_size: 1", {2, 1, 1}, "zero: 2"),
+    encoder("batch_size: 4, precision: bf16", {4, 1, 1}, "zero: 3"),
+    encoder("batch_size: 4", {1, 1, 2}),
+    encoder("batch_size: 4", {1, 1, 4}),
+    encoder("batch_size: 4, activation_checkpointing: selective", {1, 1, 2}),
+    encoder("batch_size: 4, activation_checkpointing: full, precision: bf16", {1, 1, 2}),
+    encoder("batch_size: 4", {1, 2, 1}, "sequence_attention: ring"),
+    encoder("batch_size: 4", {1, 2, 1}, "sequence_attention: ulysses"),
+    encoder("batch_size: 4", {1, 4, 1}, "sequence_attention: ulysses_ring, ulysses: 2"),
+    encoder("batch_size: 4", {2, 2, 2}, "zero: 3"),
+    encoder("batch_size: 4", {2, 1, 2}, "zero: 1", "roberta"),
+    pairs("batch_size: 4", {2, 1, 1}),
+    pairs("batch_size: 6", {4, 1, 1}, "zero: 2"),
+    pairs("batch_size: 4, precision: bf16", {1, 2, 1}, "zero: 3"),
+    pairs("batch_size: 4, activation_checkpointing: full", {1, 1, 2}),
+    pairs("batch_size: 6", {2, 2, 1}, "zero: 1"),
+    questions("batch_size: 4", {1, 2, 1}),
+    questions("batch_size: 5, micro_batch_size: 2", {1, 4, 1}),
+    questions("batch_size: 4, precision: bf16", {2, 2, 1}, "zero: 3"),
+    questions("batch_size: 4, activation_checkpointing: full", {1, 2, 2}),
+    questions("batch_size: 4", {1, 1, 2}),
+};
+
+// 17 tokens an image.
+inline constexpr const char* kImages =
+    "num_hidden_layers: 3, num_attention_heads: 4, hidden_size: 32, intermediate_size: 64, "
+    "image_size: 12, patch_size: 3";
+inline Case images(const char* training, MeshDegrees mesh, const char* parallel = "",
+            std::vector<std::string> targets = {}) {
+  return {training, mesh, parallel, "image_classification", kImages, "vit", std::move(targets)};
+}
+inline const Case kImageCases[] = {
+    images("batch_size: 4", {2, 1, 1}),
+    images("batch_size: 4", {2, 1, 1}, "zero: 1"),
+    images("batch_size: 5, micro_batch_size: 1", {2, 1, 1}, "zero: 2"),
+    images("batch_size: 4, precision: bf16", {4, 1, 1}, "zero: 3"),
+    images("batch_size: 4", {1, 1, 2}),
+    images("batch_size: 4, precision: bf16", {1, 1, 4}),
+    images("batch_size: 4, activation_checkpointing: selective", {1, 1, 2}),
+    images("batch_size: 4, activation_checkpointing: full, precision: bf16", {1, 1, 2}),
+    images("batch_size: 4", {1, 2, 1}, "sequence_attention: ring"),
+    images("batch_size: 4", {1, 2, 1}, "sequence_attention: ulysses"),
+    images("batch_size: 4", {1, 4, 1}, "sequence_attention: ulysses_ring, ulysses: 2"),
+    images("batch_size: 4", {2, 2, 2}, "zero: 3"),
+    images("batch_size: 4", {2, 1, 2}, "zero: 1"),
+    images("batch_size: 4", {2, 1, 2}, "zero: 1", {"query", "value"}),
+    images("batch_size: 4", {1, 1, 2}, "", {"intermediate.dense"}),
+    images("batch_size: 4, activation_checkpointing: full", {1, 2, 2}, "", {"query"}),
+};
+
+// Cut into 8 blocks.
+inline constexpr const char* kBlocks = "reproducible: topology, reproducible_blocks: 8, ";
+inline constexpr const char* kBlockedModel = "n_layer: 3, n_head: 8, n_embd: 32, vocab_size: 264";
+inline constexpr const char* kOddVocabulary = "n_layer: 2, n_head: 8, n_embd: 32, vocab_size: 265";
+inline constexpr const char* kUntied =
+    "n_layer: 2, n_head: 8, n_embd: 32, vocab_size: 264, tie_word_embeddings: false";
+inline constexpr const char* kBlockedGrouped =
+    "num_hidden_layers: 2, num_attention_heads: 8, num_key_value_heads: 4, hidden_size: 32, "
+    "head_dim: 6, intermediate_size: 48, vocab_size: 264, pad_token_id: 2";
+
+inline const Case kBlockedCases[] = {
+    {"batch_size: 8", {2, 1, 1}},
+    {"batch_size: 8", {4, 1, 1}},
+    {"batch_size: 8", {8, 1, 1}, "bucket_bytes: 4096"},
+    {"batch_size: 8", {1, 1, 2}},
+    {"batch_size: 8", {1, 1, 4}},
+    {"batch_size: 8", {1, 1, 8}},
+    {"batch_size: 8", {1, 1, 2}, "", "causal_lm", kOddVocabulary},
+    {"batch_size: 8", {2, 1, 4}, "zero: 1", "causal_lm", kOddVocabulary},
+    {"batch_size: 8", {1, 1, 2}, "", "causal_lm", kUntied},
+    {"batch_size: 8, precision: bf16", {1, 1, 2}},
+    {"batch_size: 8, precision: bf16", {1, 1, 4}, "", "causal_lm", kOddVocabulary},
+    {"batch_size: 8, precision: bf16", {2, 1, 1}, "zero: 1"},
+    {"batch_size: 8, activation_checkpointing: selective", {1, 1, 2}},
+    {"batch_size: 8, activation_checkpointing: full", {1, 1, 2}},
+    {"batch_size: 8, activation_checkpointing: full", {1, 2, 2}},
+    {"batch_size: 8", {1, 2, 1}},
+    {"batch_size: 4, micro_batch_size: 1", {1, 2, 1}},  // two ranks share a row's tokens
+    {"batch_size: 4, micro_batch_size: 1", {1, 4, 1}},
+    {"batch_size: 4, micro_batch_size: 1", {2, 2, 1}},
+    {"batch_size: 4, micro_batch_size: 2", {1, 4, 1}},
+    {"batch_size: 2, activation_checkpointing: selective", {1, 4, 1}, "zero: 1"},
+    {"batch_size: 4, micro_batch_size: 1, activation_checkpointing: full", {1, 2, 2}},
+    {"batch_size: 4, micro_batch_size: 1, precision: bf16", {1, 2, 2}},
+    {"batch_size: 8", {2, 2, 2}},
+    {"batch_size: 4, micro_batch_size: 1, precision: bf16", {2, 2, 2}, "zero: 3"},
+    {"batch_size: 8, micro_batch_size: 2", {2, 1, 2}, "zero: 1"},
+    {"batch_size: 8", {2, 1, 1}, "zero: 2"},
+    {"batch_size: 8, micro_batch_size: 1", {4, 1, 1}, "zero: 2"},
+    {"batch_size: 8, micro_batch_size: 2", {2, 1, 1}, "zero: 3"},
+    {"batch_size: 8, micro_batch_size: 2, precision: bf16", {4, 1, 1}, "zero: 3"},
+    {"batch_size: 8", {2, 1, 2}, "zero: 3", "causal_lm", kUntied},
+    {"batch_size: 8", {2, 1, 2}, "", "sequence_classification"},
+    {"batch_size: 16, micro_batch_size: 8", {1, 2, 2}, "zero: 2", "sequence_classification"},
+    {"batch_size: 8", {1, 1, 2}, "", "causal_lm", kBlockedGrouped, "llama"},
+    {"batch_size: 8", {2, 1, 2}, "zero: 1", "causal_lm", kBlockedGrouped, "qwen2"},
+    {"batch_size: 8, precision: bf16", {2, 1, 2}, "", "causal_lm", kBlockedGrouped, "qwen3"},
+    {"batch_size: 8, precision: bf16, activation_checkpointing: selective",
+     {2, 1, 4},
+     "zero: 1",
+     "causal_lm",
+     kBlockedGrouped,
+     "llama"},
+    {"batch_size: 4, micro_batch_size: 1, activation_checkpointing: full",
+     {1, 2, 2},
+     "zero: 3",
+     "causal_lm",
+     kBlockedGrouped,
+     "llama"},
+};
+
+}  // namespace weft::traffic_cases
