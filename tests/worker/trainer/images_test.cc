@@ -51,7 +51,7 @@ TEST_F(Images, EveryMeshAndLevelHasTheSameCurve) {
   for (const MeshDegrees mesh :
        {MeshDegrees{2, 1, 1}, MeshDegrees{1, 2, 1}, MeshDegrees{1, 1, 2}, MeshDegrees{1, 3, 1},
         MeshDegrees{2, 1, 2}, MeshDegrees{1, 2, 2}}) {
-    for (const int zero : {0, 1, 2, 3}) {
+    for (const int zero : {0, 3}) {
       if (zero > 0 && mesh.data * mesh.sequence == 1) continue;
       const std::vector<double> other = losses(mesh, zero);
       ASSERT_EQ(other.size(), one.size());
