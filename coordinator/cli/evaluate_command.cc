@@ -111,6 +111,17 @@ Result<std::shared_ptr<const Dataset>> read_data(const DataFacts& facts, Dataset
   return Dataset::load(files, options, *model.tokenizer);
 }
 
+// Images have no keys.
+Status check_keys(const EvaluateOptions& options, const DataFacts& facts) {
+  if (!facts.images) return {};
+  for (const auto& [option, given] :
+       {std::pair{"--text-key", &options.text_key}, {"--label-key", &options.label_key}}) {
+    if (given->empty()) continue;
+    return Status::invalid(option, *given, "is for texts; the data is images");
+  }
+  return {};
+}
+
 Result<Evaluated> run(const Context& context, const EvaluateOptions& options) {
   Evaluated made;
   WEFT_ASSIGN_OR_RETURN(made.model,
@@ -124,6 +135,7 @@ Result<Evaluated> run(const Context& context, const EvaluateOptions& options) {
   WEFT_ASSIGN_OR_RETURN(made.use, choose_use(context, made.model, options));
   WEFT_ASSIGN_OR_RETURN(const DataFacts facts,
                         facts_of(context, options, made.use, made.model.task.type()));
+  WEFT_RETURN_IF_ERROR(check_keys(options, facts));
   WEFT_ASSIGN_OR_RETURN(Rank rank, make_rank());
   WEFT_ASSIGN_OR_RETURN(LoadedModel model, load_model(context, rank, made.model, made.use));
   made.type = model.task->type();

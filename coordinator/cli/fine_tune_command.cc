@@ -150,8 +150,13 @@ Status check_image_options(const FineTuneOptions& options, const Plan& plan) {
     return Status::invalid("--sequence-length", std::to_string(options.sequence_length),
                            "is for texts: the tokens of an image follow from the model");
   }
-  if (options.tokenizer.empty()) return {};
-  return Status::invalid("--tokenizer", options.tokenizer, "is for texts; the data is images");
+  for (const auto& [option, given] : {std::pair{"--tokenizer", &options.tokenizer},
+                                      {"--text-key", &options.text_key},
+                                      {"--label-key", &options.label_key}}) {
+    if (given->empty()) continue;
+    return Status::invalid(option, *given, "is for texts; the data is images");
+  }
+  return {};
 }
 
 Status choose_sequence_length(const FineTuneOptions& options, Plan& plan) {

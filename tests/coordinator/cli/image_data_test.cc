@@ -46,6 +46,8 @@ TEST_F(ImageData, WhatDoesNotGoWithImagesIsRefused) {
   const std::pair<std::vector<std::string>, const char*> wrong[] = {
       {{file("shapes"), "--sequence-length", "8"}, "the tokens of an image follow from the model"},
       {{file("shapes"), "--tokenizer", "byte"}, "is for texts; the data is images"},
+      {{file("shapes"), "--text-key", "a"}, "--text-key is for texts; the data is images"},
+      {{file("shapes"), "--label-key", "a"}, "--label-key is for texts; the data is images"},
       {{file("shapes"), "--task", "causal_lm"}, "must be text or JSONL"},
       {{file("shapes/round")}, "must be CLASS/NAME.png"},
       {{file("plain.txt"), "--task", "image_classification"}, "must be CLASS/NAME.png"},
