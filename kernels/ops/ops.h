@@ -49,7 +49,8 @@ Tensor cast(Context& cx, const Tensor& x, DType dtype);
 // [..., M, K] x [..., K, N] -> [..., M, N]; leading dims equal or broadcast.
 Tensor matmul(Context& cx, const Tensor& a, const Tensor& b);
 enum class WeightLayout { kOutIn, kInOut };  // torch Linear; GPT-2's Conv1D
-// x [..., in], weight by layout, bias [out] or an empty handle -> [..., out]: residual +
+// x [..., in], weight by layout (of more dims: kOutIn, [out, ...], whose other dims are in, row by
+// row), bias [out] or an empty handle -> [..., out]: residual +
 // activation(x weight + bias), applied to the product's tiles while they are in the cache. residual
 // [..., out] or an empty handle.
 Tensor linear(Context& cx, const Tensor& x, const Tensor& weight, const Tensor& bias,
@@ -58,9 +59,9 @@ Tensor linear(Context& cx, const Tensor& x, const Tensor& weight, const Tensor& 
 
 // ---- embedding (embedding.cc)
 // ----------------------------------------------------------------------------- ids int64 [...],
-// table [V, H] -> [..., H]. An id outside [first_id, first_id + V) gives zeros and no gradient (the
-// other shards of a vocabulary-parallel table hold it). padding_id: that row gets no gradient; -1:
-// none.
+// table [V, H], or of other dims, whose rows are those of the last one -> [..., H]. An id outside
+// [first_id, first_id + V) gives zeros and no gradient (the other shards of a vocabulary-parallel
+// table hold it). padding_id: that row gets no gradient; -1: none.
 Tensor embedding(Context& cx, const Tensor& ids, const Tensor& table, int64_t first_id = 0,
                  int64_t padding_id = -1);
 // Rows of x [B, T, H] at index int64 [B] -> [B, H]; index -1 gives zeros.
