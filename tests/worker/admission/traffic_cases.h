@@ -199,7 +199,7 @@ inline constexpr const char* kEncoder =
     "num_hidden_layers: 3, num_attention_heads: 4, hidden_size: 32, intermediate_size: 64, "
     "vocab_size: 264";
 inline Case encoder(const char* training, MeshDegrees mesh, const char* parallel = "",
-             const char* family = "bert") {
+                    const char* family = "bert") {
   return {training, mesh, parallel, "sequence_classification", kEncoder, family};
 }
 inline Case pairs(const char* training, MeshDegrees mesh, const char* parallel = "") {
@@ -244,7 +244,7 @@ inline constexpr const char* kImages =
     "num_hidden_layers: 3, num_attention_heads: 4, hidden_size: 32, intermediate_size: 64, "
     "image_size: 12, patch_size: 3";
 inline Case images(const char* training, MeshDegrees mesh, const char* parallel = "",
-            std::vector<std::string> targets = {}) {
+                   std::vector<std::string> targets = {}) {
   return {training, mesh, parallel, "image_classification", kImages, "vit", std::move(targets)};
 }
 inline const Case kImageCases[] = {
