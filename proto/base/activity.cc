@@ -79,16 +79,6 @@ std::optional<Activity::Recording> Activity::recording_so_far() const {
   return so_far;
 }
 
-void Activity::keep(const Span& span) {
-  const std::lock_guard lock(mutex_);
-  if (!recording_) return;  // it ended after the recording
-  if (recorded_.spans.size() == kSpansMax) {
-    recorded_.truncated = true;
-  } else {
-    recorded_.spans.push_back(span);
-  }
-}
-
 Activity::Recorded::Recorded(Activity* activity, Lane lane, const char* name, int64_t number,
                              int64_t bytes, const char* detail)
     : activity_(activity) {
@@ -103,8 +93,20 @@ Activity::Recorded::Recorded(Activity* activity, Lane lane, const char* name, in
 
 Activity::Recorded::~Recorded() {
   if (activity_ == nullptr) return;
+  const std::lock_guard lock(activity_->mutex_);
+  end();
+}
+
+void Activity::Recorded::end() {
+  Activity* const activity = std::exchange(activity_, nullptr);
+  if (activity == nullptr || !activity->recording_) return;  // it ended after the recording
   span_.end_ns = clock_ns();
-  activity_->keep(span_);
+  Recording& recorded = activity->recorded_;
+  if (recorded.spans.size() == kSpansMax) {
+    recorded.truncated = true;
+  } else {
+    recorded.spans.push_back(span_);
+  }
 }
 
 Activity::Phase::Phase(Activity* activity, const char* name)
@@ -149,8 +151,10 @@ Activity::Collective::Collective(Activity& activity, CollectiveCall call)
   activity_.call_since_ns_ = clock_ns();
 }
 
+// It is the present call or a span that was kept, whenever somebody asks: both change at once.
 Activity::Collective::~Collective() {
   const std::lock_guard lock(activity_.mutex_);
+  recorded_.end();
   activity_.call_.name = nullptr;
   ++activity_.collectives_;
 }

@@ -119,6 +119,9 @@ class Activity {
     Recorded& operator=(const Recorded&) = delete;
 
    private:
+    friend class Activity;
+    void end();  // under the mutex
+
     Activity* activity_;
     Span span_;
   };
@@ -192,8 +195,6 @@ class Activity {
   int layer() const { return layer_.load(std::memory_order_relaxed); }
 
  private:
-  void keep(const Span& span);
-
   std::atomic<int64_t> step_ = 0;
   std::atomic<const char*> phase_ = nullptr;
   std::atomic<int64_t> phase_since_ns_ = 0;
