@@ -5,6 +5,7 @@
 namespace weft {
 
 struct Feed::State {
+  std::string field;
   std::shared_ptr<const Dataset> train, held_out;
   Sampler sampler;
 };
@@ -28,6 +29,16 @@ Result<std::shared_ptr<const Dataset>> load(const std::string& id, const std::st
                                      : Dataset::load(*files, dataset, *tokenizer);
   if (!loaded) return fail(loaded.error().with_prefix(field));
   return loaded;
+}
+
+// The rows that are read; of an image that cannot be, the field is named too.
+template <typename Read>
+TaskRows named(const std::string& field, const Read& read) {
+  try {
+    return read();
+  } catch (const StatusError& error) {
+    throw StatusError(error.status().with_prefix(field));
+  }
 }
 
 }  // namespace
@@ -56,12 +67,14 @@ Result<Feed> Feed::open(const proto::TaskSpec& task, const Tokenizer* tokenizer,
   const RandomKey key = RandomKey{options.seed, 0}.derive(
       /*a=*/0x6f72646572, static_cast<uint64_t>(options.index));
   Sampler sampler(train->samples(), options.shuffle, key);
-  return Feed(
-      std::make_unique<State>(State{std::move(train), std::move(held_out), std::move(sampler)}));
+  return Feed(std::make_unique<State>(
+      State{options.field, std::move(train), std::move(held_out), std::move(sampler)}));
 }
 
 TaskRows Feed::next(int64_t rows) {
-  return state_->train->rows(state_->sampler.next(rows / state_->train->rows_per_sample()));
+  return named(state_->field + ".data.train", [&] {
+    return state_->train->rows(state_->sampler.next(rows / state_->train->rows_per_sample()));
+  });
 }
 
 int64_t Feed::validation_rows() const {
@@ -71,7 +84,8 @@ int64_t Feed::validation_rows() const {
 
 TaskRows Feed::validation(int64_t first, int64_t rows) const {
   const int64_t each = state_->held_out->rows_per_sample();
-  return state_->held_out->range(first / each, rows / each);
+  return named(state_->field + ".data.validation",
+               [&] { return state_->held_out->range(first / each, rows / each); });
 }
 
 std::map<std::string, double> Feed::answer_scores(std::span<const FoundAnswer> found) const {

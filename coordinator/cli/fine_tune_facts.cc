@@ -109,7 +109,10 @@ Status check_text(const Input& input, const std::string& file) {
   if (!in && in.gcount() == 0 && !in.eof()) return input.wrong(file, "must be readable");
   start.resize(static_cast<size_t>(in.gcount()));
   if (start.find('\0') == std::string::npos) return Status();
-  return input.wrong(file, "must be text or JSONL: it holds zero bytes");
+  return input.wrong(file, is_image_name(file)
+                               ? "must be text or JSONL: it is an image, of which --task "
+                                 "image_classification learns"
+                               : "must be text or JSONL: it holds zero bytes");
 }
 
 // Whether the files are images, where no task says so.

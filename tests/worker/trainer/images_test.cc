@@ -1,4 +1,6 @@
 // A model of images: what it learns, on every mesh and level of ZeRO, with an adapter too.
+#include <gmock/gmock.h>
+
 #include "tests/worker/trainer/trainer_fixture.h"
 
 namespace weft {
@@ -66,6 +68,21 @@ TEST_F(Images, EveryMeshAndLevelHasTheSameCurve) {
 TEST_F(Images, Bf16HasACurveNearby) {
   const std::vector<double> single = losses({}, 0), half = losses({2, 1, 1}, 2, "bf16");
   for (size_t i = 0; i < 10; ++i) EXPECT_NEAR(half[i] / single[i], 1, 0.05) << i;
+}
+
+// Its header is whole, so that only a step that reads it finds it.
+TEST_F(Images, OneThatIsCutOffIsNamedWithItsField) {
+  const fs::path cut = folder_ / "obj-images/blue/0.png";
+  fs::resize_file(cut, fs::file_size(cut) / 2);
+  MemoryCluster cluster;
+  try {
+    const Status status = train(record(kJob, {}), cluster);
+    FAIL() << status.to_string();
+  } catch (const StatusError& error) {
+    const std::string told = error.status().to_string();
+    EXPECT_THAT(told, ::testing::HasSubstr("tasks[0].data.train: blue/0.png: image must be a"));
+    EXPECT_THAT(told, ::testing::HasSubstr("the file ends before the image does"));
+  }
 }
 
 }  // namespace
