@@ -30,10 +30,15 @@ endforeach()
 
 # weft_precompile(TARGET [_test])
 function(weft_precompile target)
+  string(REPLACE "${CMAKE_SOURCE_DIR}" "" folder "${CMAKE_CURRENT_SOURCE_DIR}")
+  # Preset release compiles several files of a folder as one: what they include is instantiated once,
+  # a quarter of a build's time. Loops that are measured are compiled as they stand, each file on its own.
+  if(folder MATCHES "/kernels(/|$)|/cuda_on_cpu(/|$)|/bench$")
+    set_target_properties(${target} PROPERTIES UNITY_BUILD OFF)
+  endif()
   if(CMAKE_DISABLE_PRECOMPILE_HEADERS)
     return()
   endif()
-  string(REPLACE "${CMAKE_SOURCE_DIR}" "" folder "${CMAKE_CURRENT_SOURCE_DIR}")
   if(folder MATCHES "/(base|kernels|cuda_on_cpu)(/|$)")
     target_precompile_headers(${target} REUSE_FROM weft_precompiled${ARGN})
   else()
@@ -43,6 +48,11 @@ function(weft_precompile target)
   # lies (https://bugs.launchpad.net/bugs/1983852). Preset plain has these warnings as errors.
   target_compile_options(${target} PRIVATE
     "$<$<CXX_COMPILER_ID:GNU>:-Wno-array-bounds;-Wno-stringop-overflow;-Wno-stringop-overread>")
+endfunction()
+
+# weft_alone(SOURCES...)   of this folder that use a neighbour's names for their own, or which some programs leave out.
+function(weft_alone)
+  set_source_files_properties(${ARGN} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
 endfunction()
 
 function(weft_library name)
@@ -83,14 +93,15 @@ function(weft_test name)
   weft_precompile(${name} _test)
   # Tests are compiled more often than run: a quarter of the time goes into what -O2 does beyond this.
   target_compile_options(${name} PRIVATE $<$<CONFIG:Release>:-O1>)
-  # Only where a file asks for them: the others hit the compiler cache from any folder.
+  # Only where a file asks for them: other programs hit the compiler cache from any folder.
   set(written ${ARG_SOURCES})
   list(FILTER written EXCLUDE REGEX "^/")  # made by the build
   foreach(source ${written})
     file(STRINGS ${source} asks REGEX "WEFT_(SOURCE|BINARY)_DIR" LIMIT_COUNT 1)
     if(asks)
-      set_source_files_properties(${source} PROPERTIES COMPILE_DEFINITIONS
-        "WEFT_SOURCE_DIR=\"${CMAKE_SOURCE_DIR}\";WEFT_BINARY_DIR=\"${CMAKE_BINARY_DIR}\"")
+      target_compile_definitions(${name} PRIVATE
+        "WEFT_SOURCE_DIR=\"${CMAKE_SOURCE_DIR}\"" "WEFT_BINARY_DIR=\"${CMAKE_BINARY_DIR}\"")
+      break()
     endif()
   endforeach()
   add_test(NAME ${name} COMMAND ${name})

@@ -5,7 +5,7 @@
 // depend on it.
 #pragma once
 
-#include <immintrin.h>
+#include <xmmintrin.h>
 
 #include <cstddef>
 

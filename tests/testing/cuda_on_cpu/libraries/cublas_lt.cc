@@ -89,9 +89,8 @@ struct Call {
   void run() const {
     std::vector<double> sums(static_cast<size_t>(rows()), 0.0);  // of the bias gradient
     for (int64_t batch = 0; batch < d_layout.batch; ++batch) {
-      for (int64_t j = 0; j < columns(); ++j) {
-        for (int64_t i = 0; i < rows(); ++i) one(batch, i, j, sums[static_cast<size_t>(i)]);
-      }
+      const std::vector<double> left = left_of(batch);
+      for (int64_t j = 0; j < columns(); ++j) column(batch, j, left, sums);
     }
     if (description.epilogue == CUBLASLT_EPILOGUE_BGRADA) {
       for (int64_t i = 0; i < rows(); ++i) {
@@ -108,19 +107,35 @@ struct Call {
     }
   }
 
-  // Of the sum of one element, rounded.
-  float part(int64_t batch, int64_t i, int64_t j, int64_t begin, int64_t end) const {
-    double value = 0;
-    for (int64_t p = begin; p < end; ++p) {
-      value += static_cast<double>(a_at(batch, i, p)) * static_cast<double>(b_at(batch, p, j));
+  // a of a batch, the rows of one term of the sums after the other.
+  std::vector<double> left_of(int64_t batch) const {
+    std::vector<double> left;
+    left.reserve(static_cast<size_t>(rows() * inner()));
+    for (int64_t p = 0; p < inner(); ++p) {
+      for (int64_t i = 0; i < rows(); ++i) left.push_back(static_cast<double>(a_at(batch, i, p)));
     }
-    return static_cast<float>(value);
+    return left;
   }
 
-  void one(int64_t batch, int64_t i, int64_t j, double& sum) const {
+  void column(int64_t batch, int64_t j, const std::vector<double>& left,
+              std::vector<double>& sums) const {
+    const auto count = static_cast<size_t>(rows());
     const auto middle = static_cast<int64_t>(cut % static_cast<uint64_t>(inner()));
-    const double value_of_parts =
-        double{part(batch, i, j, 0, middle)} + double{part(batch, i, j, middle, inner())};
+    std::vector<double> parts[2] = {std::vector<double>(count), std::vector<double>(count)};
+    for (int64_t p = 0; p < inner(); ++p) {
+      const auto right = static_cast<double>(b_at(batch, p, j));
+      const double* const from = left.data() + static_cast<size_t>(p) * count;
+      double* const part = parts[p < middle ? 0 : 1].data();
+      for (size_t i = 0; i < count; ++i) part[i] += from[i] * right;
+    }
+    for (size_t i = 0; i < count; ++i) {
+      const double value = double{static_cast<float>(parts[0][i])} +  // each part is rounded
+                           double{static_cast<float>(parts[1][i])};
+      finish(batch, static_cast<int64_t>(i), j, value, sums[i]);
+    }
+  }
+
+  void finish(int64_t batch, int64_t i, int64_t j, double value_of_parts, double& sum) const {
     double value = static_cast<double>(alpha) * value_of_parts;
     if (beta != 0) {
       value += static_cast<double>(beta) *

@@ -154,13 +154,17 @@ class Run {
                         &b = program_.tensors.at(operation.b);
     const Values left = values_of(operation.x), right = values_of(operation.b);
     const int64_t inner = a.extents[3], columns = b.extents[3];
-    for_each(y.extents, [&](size_t at, const Extents4& place) {
+    Extents4 rows = y.extents;
+    rows[3] = 1;
+    for_each(rows, [&](size_t at, const Extents4& place) {
       const int64_t shared = place[1] / (a.extents[1] / b.extents[1]);
       const int64_t row = (place[0] * a.extents[1] + place[1]) * a.extents[2] + place[2];
       const int64_t matrix = (place[0] * b.extents[1] + shared) * inner;
+      double* const sums = result.data() + at * static_cast<size_t>(columns);
       for (int64_t p = 0; p < inner; ++p) {
-        result[at] += left[static_cast<size_t>(row * inner + p)] *
-                      right[static_cast<size_t>((matrix + p) * columns + place[3])];
+        const double factor = left[static_cast<size_t>(row * inner + p)];
+        const double* const from = right.data() + (matrix + p) * columns;
+        for (int64_t i = 0; i < columns; ++i) sums[i] += factor * from[i];
       }
     });
   }
