@@ -30,15 +30,10 @@ endforeach()
 
 # weft_precompile(TARGET [_test])
 function(weft_precompile target)
-  string(REPLACE "${CMAKE_SOURCE_DIR}" "" folder "${CMAKE_CURRENT_SOURCE_DIR}")
-  # Preset release compiles several files of a folder as one: what they include is instantiated once,
-  # a quarter of a build's time. Loops that are measured are compiled as they stand, each file on its own.
-  if(folder MATCHES "/kernels(/|$)|/cuda_on_cpu(/|$)|/bench$")
-    set_target_properties(${target} PROPERTIES UNITY_BUILD OFF)
-  endif()
   if(CMAKE_DISABLE_PRECOMPILE_HEADERS)
     return()
   endif()
+  string(REPLACE "${CMAKE_SOURCE_DIR}" "" folder "${CMAKE_CURRENT_SOURCE_DIR}")
   if(folder MATCHES "/(base|kernels|cuda_on_cpu)(/|$)")
     target_precompile_headers(${target} REUSE_FROM weft_precompiled${ARGN})
   else()
@@ -50,6 +45,8 @@ function(weft_precompile target)
     "$<$<CXX_COMPILER_ID:GNU>:-Wno-array-bounds;-Wno-stringop-overflow;-Wno-stringop-overread>")
 endfunction()
 
+# Preset release compiles several files of a folder as one: what they include is instantiated once, a
+# quarter of a build's time. Folders whose loops are measured set CMAKE_UNITY_BUILD OFF.
 # weft_alone(SOURCES...)   of this folder that use a neighbour's names for their own, or which some programs leave out.
 function(weft_alone)
   set_source_files_properties(${ARGN} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
