@@ -2,7 +2,7 @@
 // whose last batch leaves ranks without rows.
 #include <cmath>
 
-#include "tests/worker/trainer/trainer_fixture.h"
+#include "tests/worker/trainer/task_fixture.h"
 
 namespace weft {
 namespace {
@@ -26,10 +26,11 @@ training:
 checkpoint: {every_steps: 7}
 )";
 
-class Embeddings : public Trainer {
+class Embeddings : public TaskTrainer {
  protected:
+  Embeddings() : TaskTrainer(kPairs) {}
   void SetUp() override {
-    Trainer::SetUp();
+    TaskTrainer::SetUp();
     fs::create_directories(folder_ / "obj-pairs");
     std::ofstream rows(folder_ / "obj-pairs" / "pairs.jsonl");
     for (int i = 0; i < 33; ++i) {  // the last batch of an evaluation has one pair
@@ -37,25 +38,6 @@ class Embeddings : public Trainer {
       rows << R"({"text": "the )" << letters << R"(", "text_pair": ")" << letters << " of " << i
            << "\"}\n";
     }
-  }
-
-  proto::LaunchRecord launch(MeshDegrees mesh, int zero = 0) {
-    proto::LaunchRecord launch = record(kPairs, mesh);
-    launch.mutable_spec()->mutable_parallel()->set_zero(zero);
-    launch.mutable_spec()->mutable_parallel()->set_bucket_bytes(4096);
-    return launch;
-  }
-  void run(const proto::LaunchRecord& launch, MemoryCluster& cluster) {
-    const Status status = train(launch, cluster);
-    ASSERT_TRUE(status.ok()) << status.to_string();
-  }
-  static std::vector<double> values(MemoryCluster& cluster, const std::string& name) {
-    std::vector<double> found;
-    for (const proto::MetricRecord& record : cluster.metrics) {
-      const auto value = record.values().find(name);
-      if (value != record.values().end()) found.push_back(value->second);
-    }
-    return found;
   }
 };
 
@@ -72,51 +54,10 @@ TEST_F(Embeddings, BringPairsTogether) {
 constexpr double kRounding = 20 * 0x1p-23;
 
 TEST_F(Embeddings, EveryMeshAndLevelHasTheSameCurve) {
-  MemoryCluster alone;
-  run(launch({}), alone);
-  const auto one = alone.losses();
-  for (const MeshDegrees mesh :
-       {MeshDegrees{2, 1, 1}, MeshDegrees{3, 1, 1}, MeshDegrees{4, 1, 1}, MeshDegrees{1, 2, 1},
-        MeshDegrees{1, 3, 1}, MeshDegrees{1, 1, 3}, MeshDegrees{2, 2, 1}, MeshDegrees{2, 1, 2}}) {
-    for (const int zero : {0, 2, 3}) {
-      if (mesh.data * mesh.sequence == 1 && zero > 0) continue;
-      MemoryCluster cluster;
-      run(launch(mesh, zero), cluster);
-      const auto losses = cluster.losses();
-      ASSERT_EQ(losses.size(), one.size());
-      const std::string where = std::to_string(mesh.data) + "x" + std::to_string(mesh.sequence) +
-                                "x" + std::to_string(mesh.tensor) + " zero " + std::to_string(zero);
-      for (const auto& [step, loss] : one) {
-        EXPECT_NEAR(losses.at(step), loss, 1e-4 * loss + kRounding) << where << " step " << step;
-      }
-      const auto held_out = values(cluster, "validation_loss");
-      const auto expected = values(alone, "validation_loss");
-      ASSERT_EQ(held_out.size(), expected.size());
-      for (size_t i = 0; i < expected.size(); ++i) {
-        EXPECT_NEAR(held_out[i], expected[i], 1e-4 * expected[i] + kRounding) << where;
-      }
-      EXPECT_EQ(values(cluster, "validation_accuracy"), values(alone, "validation_accuracy"))
-          << where;
-    }
-  }
+  expect_one_curve({"validation_accuracy"}, 0, kRounding);
 }
 
-TEST_F(Embeddings, ResumeBitForBit) {
-  proto::LaunchRecord attempt = launch({2, 1, 1});
-  MemoryCluster whole;
-  run(attempt, whole);
-  MemoryCluster cluster;
-  for (const int64_t death : {17, -1}) {
-    cluster.die_after_step = death;
-    if (!cluster.checkpoints.empty()) *attempt.mutable_resume() = cluster.checkpoints.back();
-    if (death < 0) {
-      run(attempt, cluster);
-    } else {
-      EXPECT_THROW(static_cast<void>(train(attempt, cluster)), StatusError);
-    }
-  }
-  EXPECT_EQ(cluster.losses(), whole.losses());
-}
+TEST_F(Embeddings, ResumeBitForBit) { expect_resumes_bit_for_bit({17}); }
 
 }  // namespace
 }  // namespace weft

@@ -2,7 +2,7 @@
 // mesh and level of ZeRO, over resumes, and what its evaluations say.
 #include <cmath>
 
-#include "tests/worker/trainer/trainer_fixture.h"
+#include "tests/worker/trainer/task_fixture.h"
 
 namespace weft {
 namespace {
@@ -29,10 +29,11 @@ training:
 checkpoint: {every_steps: 7}
 )";
 
-class EncoderTasks : public Trainer {
+class EncoderTasks : public TaskTrainer {
  protected:
+  EncoderTasks() : TaskTrainer(kThreeTasks) {}
   void SetUp() override {
-    Trainer::SetUp();
+    TaskTrainer::SetUp();
     fs::create_directories(folder_ / "obj-tokenizer");
     fs::copy_file(WEFT_SOURCE_DIR "/tests/worker/data/fixtures/bpe_tokenizer.json",
                   folder_ / "obj-tokenizer" / "tokenizer.json",
@@ -46,85 +47,28 @@ class EncoderTasks : public Trainer {
                "\n";
     }
   }
-
-  proto::LaunchRecord launch(MeshDegrees mesh, int zero = 0) {
-    proto::LaunchRecord launch = record(kThreeTasks, mesh);
-    launch.mutable_spec()->mutable_parallel()->set_zero(zero);
-    launch.mutable_spec()->mutable_parallel()->set_bucket_bytes(4096);
-    return launch;
-  }
-  void run(const proto::LaunchRecord& launch, MemoryCluster& cluster) {
-    const Status status = train(launch, cluster);
-    ASSERT_TRUE(status.ok()) << status.to_string();
-  }
-  // Of each validation record of the task, in order.
-  static std::vector<double> values(MemoryCluster& cluster, const std::string& task,
-                                    const std::string& name) {
-    std::vector<double> found;
-    for (const proto::MetricRecord& record : cluster.metrics) {
-      const auto value = record.values().find(name);
-      if (record.task() == task && value != record.values().end()) found.push_back(value->second);
-    }
-    return found;
-  }
 };
 
 TEST_F(EncoderTasks, LearnAllThree) {
   MemoryCluster cluster;
   run(launch({}), cluster);
   for (const char* task : {"masked", "tags", "kind"}) {
-    const std::vector<double> losses = values(cluster, task, "validation_loss");
+    const std::vector<double> losses = values(cluster, "validation_loss", task);
     ASSERT_EQ(losses.size(), 2U) << task;
     EXPECT_LT(losses[1], losses[0]) << task;
   }
-  EXPECT_GT(values(cluster, "masked", "validation_perplexity").back(), 1);
-  EXPECT_GT(values(cluster, "masked", "validation_accuracy").back(), 0.03);  // by chance 0.001
-  EXPECT_EQ(values(cluster, "tags", "validation_f1").back(), 1);
-  EXPECT_TRUE(values(cluster, "kind", "validation_f1").empty());
+  EXPECT_GT(values(cluster, "validation_perplexity", "masked").back(), 1);
+  EXPECT_GT(values(cluster, "validation_accuracy", "masked").back(), 0.03);  // by chance 0.001
+  EXPECT_EQ(values(cluster, "validation_f1", "tags").back(), 1);
+  EXPECT_TRUE(values(cluster, "validation_f1", "kind").empty());
 }
 
 TEST_F(EncoderTasks, EveryMeshAndLevelHasTheSameCurve) {
-  MemoryCluster alone;
-  run(launch({}), alone);
-  const auto one = alone.losses();
-  for (const MeshDegrees mesh :
-       {MeshDegrees{2, 1, 1}, MeshDegrees{1, 2, 1}, MeshDegrees{1, 1, 2}, MeshDegrees{1, 1, 3},
-        MeshDegrees{2, 1, 2}, MeshDegrees{1, 2, 2}}) {
-    for (const int zero : {0, 2, 3}) {
-      if (mesh.data * mesh.sequence == 1 && zero > 0) continue;
-      MemoryCluster cluster;
-      run(launch(mesh, zero), cluster);
-      const auto losses = cluster.losses();
-      ASSERT_EQ(losses.size(), one.size());
-      for (const auto& [step, loss] : one) {
-        EXPECT_NEAR(losses.at(step), loss, 1e-4 * loss)
-            << mesh.data << "x" << mesh.sequence << "x" << mesh.tensor << " zero " << zero
-            << " step " << step;
-      }
-      for (const char* name : {"validation_f1", "validation_accuracy"}) {
-        EXPECT_EQ(values(cluster, "tags", name), values(alone, "tags", name)) << name;
-      }
-    }
-  }
+  expect_one_curve({"validation_f1", "validation_accuracy"});
 }
 
 // The masks, too, go on where they were.
-TEST_F(EncoderTasks, ResumeBitForBit) {
-  proto::LaunchRecord attempt = launch({2, 1, 1});
-  MemoryCluster whole;
-  run(attempt, whole);
-  MemoryCluster cluster;
-  for (const int64_t death : {17, 33, -1}) {
-    cluster.die_after_step = death;
-    if (!cluster.checkpoints.empty()) *attempt.mutable_resume() = cluster.checkpoints.back();
-    if (death < 0) {
-      run(attempt, cluster);
-    } else {
-      EXPECT_THROW(static_cast<void>(train(attempt, cluster)), StatusError);
-    }
-  }
-  EXPECT_EQ(cluster.losses(), whole.losses());
-}
+TEST_F(EncoderTasks, ResumeBitForBit) { expect_resumes_bit_for_bit({17, 33}); }
 
 TEST_F(EncoderTasks, ATokenizerWithoutAMaskIsRefused) {
   proto::LaunchRecord attempt = launch({});
