@@ -183,16 +183,20 @@ def mesh_rows():
     yield mesh("tensor2_gloo", 0.83, "gloo", **axes["tensor2"])
     yield mesh("data2_gloo", 0.95, "gloo", **axes["data2"])
     # Of ranks that compute on all cores, communication's processor time cannot be hidden: rows with spare ones too.
+    # A step computes two to five times as long as it communicates: as long as something can hide all of that, and
+    # few percent of a step, by which steps differ, are not much of it. On two cores four ranks take turns: a step
+    # without communication is twice what a rank computes.
     for spare, suffix in ((0, ""), (0.25, "_spare")):
         own = dict(megabits=1000, spare=spare)
-        yield mesh(f"data2_zero1_1gbit{suffix}", 1.15, "itself", **own, data=2, batch=4, zero=1)
         # No bar: what these axes send is needed at once, so that nothing of the step can hide most of it.
         yield mesh(f"tensor2_1gbit{suffix}", None, "itself", **own, **axes["tensor2"])
         yield mesh(f"ulysses2_1gbit{suffix}", None, "itself", **own, sequence=2, ulysses=2, **long)
-        # On two cores four ranks take turns: a step without communication is twice what a rank computes.
-        for ranks, rows in ((2, 8), (4, 4)):
-            yield mesh(f"data{ranks}_1gbit{suffix}", 1.15, "itself", **own, data=ranks, batch=rows)
-            yield mesh(f"ring{ranks}_1gbit{suffix}", 1.15, "itself", **own, sequence=ranks, **long)
+        yield mesh(f"data2_zero1_1gbit{suffix}", 1.15, "itself", **own, data=2, batch=2, tokens=512, zero=1)
+        for ranks, data_tokens, ring_tokens in ((2, 512, 8192), (4, 256, 4096)):
+            yield mesh(f"data{ranks}_1gbit{suffix}", 1.15, "itself", **own, data=ranks, batch=ranks,
+                       tokens=data_tokens)
+            yield mesh(f"ring{ranks}_1gbit{suffix}", 1.15, "itself", **own, sequence=ranks,
+                       **long | dict(tokens=ring_tokens))
 
 
 def files(name, bar, peer, tensors=16, rows=1024):
