@@ -55,7 +55,9 @@ struct WeightDropout {
 //   s, or soft_cap * tanh(s / soft_cap) where soft_cap > 0 (Gemma Team 2024),
 //   - alibi_slopes[n] * |key_position - query_position| (Press et al. 2022), where there are
 //   slopes,
-//   + bias[b, n, i, j], where there is one; -infinity hides.
+//   + bias[b, n, i, j], where there is one; -infinity hides,
+//   + distance_bias[n, R + clamp(key_position - query_position, -R, R)], where there is one: the
+//   relative position bias of Raffel et al. 2020, its buckets laid out by distance.
 // A sink adds exp(sinks[n]) to the sum below the fraction line of its head (Xiao et al. 2024), so
 // that weights may sum to less than 1.
 struct Parameters {
@@ -63,6 +65,7 @@ struct Parameters {
   double soft_cap = 0;
   std::vector<double> alibi_slopes;  // [N]
   Tensor bias;                       // [B or 1, N or 1, Tq, Tk], q's dtype; differentiable
+  Tensor distance_bias;              // [N, 2 R + 1], q's dtype; differentiable
   Tensor sinks;                      // [N], q's dtype; differentiable
   Visibility visibility;
   WeightDropout dropout;
@@ -85,6 +88,7 @@ Partial block_forward(Context& cx, const Tensor& q, const Tensor& k, const Tenso
 void merge(Context& cx, Partial& into, const Partial& other);
 struct BlockGrads {
   Tensor q, k, v;
+  Tensor distance_bias;  // this block's part of the sum; absent without a table
 };
 // Gradients of one block, in the dtype of Partial, given the whole attention's log_sum_exp and
 // delta = row_dots(output, d_output).
