@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <functional>
 #include <limits>
 
 #include "kernels/attention/block.h"
@@ -12,15 +13,21 @@
 namespace weft::attention {
 namespace {
 
-// Inputs: q, k, v, then the bias and the sinks where there are any. Outputs: the attention, and
-// log-sum-exp [B, N, Tq] of each query's scores.
+// In sum_dtype, as it is a term of a sum over ranks.
+Tensor empty_table(Context& cx, const Tensor& like) {
+  return Tensor::empty(cx.allocator, like.shape(), sum_dtype(like.dtype()));
+}
+
+// Inputs: q, k, v, then the bias, that by distance and the sinks where there are any. Outputs: the
+// attention, and log-sum-exp [B, N, Tq] of each query's scores.
 class ScaledDotProduct final : public ops::ForwardOp {
  public:
   explicit ScaledDotProduct(const Parameters& parameters)
       : parameters_(parameters),
         biased_(static_cast<bool>(parameters.bias)),
+        by_distance_(static_cast<bool>(parameters.distance_bias)),
         sunk_(static_cast<bool>(parameters.sinks)) {
-    parameters_.bias = parameters_.sinks = Tensor();  // they come as inputs
+    parameters_.bias = parameters_.distance_bias = parameters_.sinks = Tensor();  // come as inputs
   }
   std::string_view name() const override { return "scaled_dot_product"; }
   bool native(DType half) const override { return half == DType::kBF16; }
@@ -47,17 +54,20 @@ class ScaledDotProduct final : public ops::ForwardOp {
     const Tensor &q = saved[0], &k = saved[1], &v = saved[2], &d_output = output_grads[0];
     const Tensor &output = saved[saved.size() - 2], &lse = saved.back();
     const Parameters parameters = with(saved.first(saved.size() - 2));
-    const bool more = (biased_ && wanted_[3]) || (sunk_ && wanted_.back());  // gradients with delta
+    const bool more = std::any_of(wanted_.begin() + 3, wanted_.end(), std::identity());  // of delta
     const Tensor delta = more ? row_dots(cx, output, d_output) : Tensor();
-    const BlockGrads grads{empty_by_token(cx, q.shape(), q.dtype()),
-                           empty_by_token(cx, k.shape(), k.dtype()),
-                           empty_by_token(cx, v.shape(), v.dtype())};
+    const BlockGrads grads{
+        empty_by_token(cx, q.shape(), q.dtype()), empty_by_token(cx, k.shape(), k.dtype()),
+        empty_by_token(cx, v.shape(), v.dtype()),
+        by_distance_ && wanted_[biased_ ? 4 : 3] ? empty_table(cx, parameters.distance_bias)
+                                                 : Tensor()};
     backward_into(cx, q, k, v, output, d_output, lse, delta, parameters, grads);
     std::vector<Tensor> all{grads.q, grads.k, grads.v};
     if (biased_) {
       all.push_back(wanted_[3] ? bias_gradient(cx, q, k, v, d_output, lse, delta, parameters)
                                : Tensor());
     }
+    if (by_distance_) all.push_back(grads.distance_bias);
     if (sunk_) {
       all.push_back(wanted_.back() ? sinks_gradient(cx, parameters.sinks, lse, delta) : Tensor());
     }
@@ -68,12 +78,13 @@ class ScaledDotProduct final : public ops::ForwardOp {
   Parameters with(std::span<const Tensor> inputs) const {
     Parameters parameters = parameters_;
     if (biased_) parameters.bias = inputs[3];
-    if (sunk_) parameters.sinks = inputs[biased_ ? 4 : 3];
+    if (by_distance_) parameters.distance_bias = inputs[biased_ ? 4 : 3];
+    if (sunk_) parameters.sinks = inputs.back();
     return parameters;
   }
 
   Parameters parameters_;
-  const bool biased_, sunk_;
+  const bool biased_, by_distance_, sunk_;
   std::vector<bool> wanted_;
 };
 
@@ -119,6 +130,7 @@ Tensor scaled_dot_product(Context& cx, const Tensor& q, const Tensor& k, const T
                           const Parameters& parameters) {
   std::vector<Tensor> inputs{q, k, v};
   if (parameters.bias) inputs.push_back(parameters.bias);
+  if (parameters.distance_bias) inputs.push_back(parameters.distance_bias);
   if (parameters.sinks) inputs.push_back(parameters.sinks);
   return apply(cx, std::make_unique<ScaledDotProduct>(parameters), std::move(inputs))[0];
 }
@@ -148,9 +160,10 @@ BlockGrads block_backward(Context& cx, const Tensor& q, const Tensor& k, const T
                           const Parameters& parameters) {
   check_block(parameters);
   const DType dtype = sum_dtype(q.dtype());
-  const BlockGrads grads{Tensor::empty(cx.allocator, q.shape(), dtype),
-                         Tensor::empty(cx.allocator, k.shape(), dtype),
-                         Tensor::empty(cx.allocator, v.shape(), dtype)};
+  const BlockGrads grads{
+      Tensor::empty(cx.allocator, q.shape(), dtype), Tensor::empty(cx.allocator, k.shape(), dtype),
+      Tensor::empty(cx.allocator, v.shape(), dtype),
+      parameters.distance_bias ? empty_table(cx, parameters.distance_bias) : Tensor()};
   backward_into(cx, q, k, v, Tensor(), d_output, log_sum_exp, delta, parameters, grads);
   return grads;
 }

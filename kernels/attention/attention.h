@@ -77,7 +77,8 @@ Tensor scaled_dot_product(Context& cx, const Tensor& q, const Tensor& k, const T
                           const Parameters& parameters);
 
 // One block of keys of a larger attention; the pieces that ring attention is made of. Not recorded.
-// parameters.bias, .sinks and .visibility.mask are for the whole only and are refused.
+// parameters.bias, .sinks and .visibility.mask are for the whole only and are refused; a bias by
+// distance is for blocks, too.
 struct Partial {
   Tensor output;       // [B, N, Tq, Dv], normalized within what has been merged so far
   Tensor log_sum_exp;  // [B, N, Tq]; -infinity where nothing was visible

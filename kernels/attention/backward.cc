@@ -58,6 +58,7 @@ struct Sums {
   const int64_t query_tiles, query_tile_size, key_width, value_width;
   Scratch shared;
   Sum *chunk_sums = nullptr, *part_keys = nullptr, *part_values = nullptr;
+  Sum* distance_sums = nullptr;
   uint8_t* chunk_touched = nullptr;
 
   Sums(const Problem<In>& problem, const BlockGrads& outputs)
@@ -77,6 +78,14 @@ struct Sums {
       part_keys = shared.of<Sum>(plan.units * plan.parts * p.e.keys * key_width);
       part_values = shared.of<Sum>(plan.units * plan.parts * p.e.keys * value_width);
     }
+    if (grads.distance_bias) {
+      distance_sums = shared.of<Sum>(plan.items() * plan.heads * p.distance_bias.dim(1));
+    }
+  }
+
+  // What an item adds to the gradient of the table by distance of one of its heads.
+  Sum* distances_of(int64_t item, int64_t head) const {
+    return distance_sums + (item * plan.heads + head) * p.distance_bias.dim(1);
   }
 
   QuerySums<Sum> of_chunk(int64_t item) const {
@@ -160,6 +169,10 @@ class Backward {
     const int64_t unit = item / s_.plan.chunks / s_.plan.parts;
     queries_ = s_.plan.chunks == 1 ? own_ : s_.of_chunk(item);
     std::fill_n(queries_.touched, s_.query_tiles, uint8_t{0});
+    if (s_.grads.distance_bias) {
+      distances_ = s_.distances_of(item, 0);
+      std::fill_n(distances_, s_.plan.heads * p_.distance_bias.dim(1), Sum{0});
+    }
     const int64_t first = chunk * s_.plan.keys_per_chunk;
     const int64_t last = std::min(p_.e.keys, first + s_.plan.keys_per_chunk);
     for (int64_t key = first; key < last; key += kKeys) {
@@ -257,6 +270,7 @@ class Backward {
     const cpu::GradientTerms<Sum> terms{scores_,     d_weights_,         tile_lse_,
                                         tile_delta_, extras_.keep(tile), extras_.slope()};
     p_.kernels.gradient(tile.keys, terms, weights_, d_scores_, d_score_words_);
+    if (distances_ != nullptr) sum_distances(tile, at, terms);
     p_.kernels.spread(tile.keys, s_.value_width, weights_, d_rows_, false,
                       value_sums + from * s_.value_width);
     p_.kernels.spread(tile.keys, s_.key_width, d_scores_, query_rows_, false,
@@ -265,6 +279,18 @@ class Backward {
                        d_score_words_, queries_.touched[at] == 0, nullptr,
                        queries_.sums + at * s_.query_tile_size);
     queries_.touched[at] = 1;
+  }
+
+  // Of the scores behind the soft cap, in full precision.
+  void sum_distances(const Tile& tile, int64_t at, cpu::GradientTerms<Sum> terms) {
+    const Sum* d_scores = static_cast<const Sum*>(d_scores_);
+    if (in_pairs() || terms.slope != nullptr) {
+      terms.slope = nullptr;
+      p_.kernels.gradient_only(tile.keys, terms, scores_);
+      d_scores = scores_;
+    }
+    p_.kernels.sum_distances(tile.keys, p_.distances(tile), d_scores,
+                             distances_ + at / p_.e.tiles() * p_.distance_bias.dim(1));
   }
 
   const Problem<In>& p_;
@@ -277,6 +303,7 @@ class Backward {
   void *keys_memory_, *key_words_memory_ = nullptr, *values_memory_;
   cpu::Operand keys_, key_words_, values_;
   Sum *key_sums_ = nullptr, *value_sums_ = nullptr;
+  Sum* distances_ = nullptr;  // of the item's heads
   // A tile of queries, packed; a block.
   void *query_lanes_, *query_rows_, *d_lanes_, *d_rows_;
   Sum *scores_, *d_weights_;
@@ -336,14 +363,40 @@ void add_parts(const Sums<In>& s) {
   });
 }
 
+// The items' sums by distance, added in order of the rows and chunks.
+template <typename In>
+void add_distances(const Sums<In>& s) {
+  using Sum = typename cpu::SumOf<In>::type;
+  const Extents& e = s.p.e;
+  const Tensor& to = s.grads.distance_bias;
+  const int64_t entries = s.p.distance_bias.dim(1), reach = s.p.reach();
+  share_items(s.p.cx.pool, e.heads, [&] {
+    return [&, sums = std::vector<double>()](int64_t head) mutable {
+      const int64_t in_group = head % e.group(), part = in_group / s.plan.heads;
+      sums.assign(static_cast<size_t>(2 * reach + 1), 0);
+      for (int64_t row = 0; row < e.rows; ++row) {
+        const int64_t owner = (row * e.key_heads + head / e.group()) * s.plan.parts + part;
+        for (int64_t chunk = 0; chunk < s.plan.chunks; ++chunk) {
+          const Sum* from = s.distances_of(owner * s.plan.chunks + chunk, in_group % s.plan.heads);
+          for (int64_t i = 0; i < entries; ++i) {
+            const int64_t behind = std::clamp(i - entries / 2, -reach, reach);
+            sums[static_cast<size_t>(reach - behind)] += static_cast<double>(from[i]);
+          }
+        }
+      }
+      std::copy(sums.begin(), sums.end(), to.data<Sum>() + head * to.dim(1));
+    };
+  });
+}
+
 // Inputs: q, k, v, the output or none, its gradient, log-sum-exp, delta or none. Outputs: the
-// gradients of q, k, v.
+// gradients of q, k, v, and of the table by distance or none.
 class BackwardKernel final : public Kernel {
  public:
   explicit BackwardKernel(const Parameters& parameters) : parameters_(parameters) {}
   std::string_view name() const override { return "scaled_dot_product_backward"; }
   void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
-    const BlockGrads grads{outputs[0], outputs[1], outputs[2]};
+    const BlockGrads grads{outputs[0], outputs[1], outputs[2], outputs[3]};
     dispatch_inputs(inputs[0].dtype(), [&]<typename In>() {
       const Problem<In> problem(cx, inputs[0], inputs[1], inputs[2], parameters_);
       const Tensor d_out = with_tight_rows(cx, inputs[4]);
@@ -355,12 +408,16 @@ class BackwardKernel final : public Kernel {
       problem.report(3, 2);
       if (sums.plan.chunks > 1) add_chunks(sums);
       if (sums.plan.parts > 1) add_parts(sums);
+      if (grads.distance_bias) add_distances(sums);
     });
   }
   void cuda(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
     cuda::backend(cx).attention_backward(inputs[0], inputs[1], inputs[2], inputs[3], inputs[4],
                                          inputs[5], inputs[6], parameters_, cx.repeats(),
                                          outputs[0], outputs[1], outputs[2]);
+    if (!outputs[3]) return;
+    cuda::backend(cx).attention_distance_gradient(inputs[0], inputs[1], inputs[2], inputs[4],
+                                                  inputs[5], inputs[6], parameters_, outputs[3]);
   }
 
  private:
@@ -374,7 +431,7 @@ void backward_into(Context& cx, const Tensor& q, const Tensor& k, const Tensor& 
                    const Tensor& delta, const Parameters& parameters, const BlockGrads& grads) {
   check_call(q, k, v, parameters);
   BackwardKernel kernel(parameters);
-  std::array outputs = {grads.q, grads.k, grads.v};
+  std::array outputs = {grads.q, grads.k, grads.v, grads.distance_bias};
   run_kernel(cx, kernel, std::array{q, k, v, output, d_output, log_sum_exp, delta}, outputs);
 }
 

@@ -13,7 +13,8 @@ void forward_into(Context& cx, const Tensor& q, const Tensor& k, const Tensor& v
                   const Parameters& parameters, const Tensor& output, const Tensor& log_sum_exp);
 
 // output: of the whole, in q's dtype; or an empty handle, where it is not at hand. delta: or an
-// empty handle, where only this may need it and the output is at hand.
+// empty handle, where only this may need it and the output is at hand. grads.distance_bias: with
+// delta alone; an empty handle where it is not wanted.
 void backward_into(Context& cx, const Tensor& q, const Tensor& k, const Tensor& v,
                    const Tensor& output, const Tensor& d_output, const Tensor& log_sum_exp,
                    const Tensor& delta, const Parameters& parameters, const BlockGrads& grads);

@@ -21,6 +21,13 @@ void check_scores(const Tensor& x, const Tensor& q, const Tensor& k, DType dtype
              shape.to_string(), q.dim(0), q.dim(1), q.dim(2), k.dim(2));
 }
 
+void check_distances(const Tensor& table, const Tensor& q) {
+  WEFT_CHECK(!table || (table.shape().dims() == 2 && table.dim(0) == q.dim(1) &&
+                        table.dim(1) % 2 == 1 && table.dtype() == q.dtype()),
+             "a bias by distance {} {} of {} heads", dtype_name(table.dtype()),
+             table.shape().to_string(), q.dim(1));
+}
+
 void check_visibility(const Visibility& seen, const Tensor& q, const Tensor& k) {
   const Shape queries{q.dim(0), q.dim(2)}, keys{k.dim(0), k.dim(2)};
   check_tokens(seen.query_position, queries, DType::kI64, "query_position");
@@ -56,6 +63,7 @@ void check_call(const Tensor& q, const Tensor& k, const Tensor& v, const Paramet
              "attention of q {}, k {}, v {}", q.shape().to_string(), k.shape().to_string(),
              v.shape().to_string());
   check_scores(p.bias, q, k, q.dtype(), "bias");
+  check_distances(p.distance_bias, q);
   check_visibility(p.visibility, q, k);
   check_dropout(p.dropout, q, k);
   WEFT_CHECK(p.alibi_slopes.empty() || std::ssize(p.alibi_slopes) == q.dim(1),

@@ -9,6 +9,23 @@ Extents extents_of(const Tensor& q, const Tensor& k, const Tensor& v) {
   return {q.dim(0), q.dim(1), k.dim(1), q.dim(2), k.dim(2), q.dim(3), v.dim(3)};
 }
 
+// The table by distance as tiles read it (tiles.h): turned round, its ends repeated.
+template <typename In>
+Tensor laid_out(Context& cx, const Tensor& table) {
+  using Sum = typename cpu::SumOf<In>::type;
+  if (!table) return table;
+  const Tensor from = as_contiguous(cx.pool, table);
+  const int64_t heads = table.dim(0), reach = (table.dim(1) - 1) / 2;
+  const int64_t entries = cpu::distance_entries(reach), middle = entries / 2;
+  const Tensor to = Tensor::empty(cx.allocator, {heads, entries}, DTypeOf<Sum>::value);
+  for (int64_t i = 0; i < heads * entries; ++i) {
+    const int64_t behind = std::clamp(i % entries - middle, -reach, reach);
+    const int64_t at = i / entries * (2 * reach + 1) + reach - behind;
+    to.data<Sum>()[i] = static_cast<Sum>(from.data<In>()[at]);
+  }
+  return to;
+}
+
 }  // namespace
 
 Tensor with_tight_rows(Context& cx, const Tensor& x) {
@@ -29,7 +46,9 @@ Problem<In>::Problem(Context& context, const Tensor& query, const Tensor& key, c
       v(with_tight_rows(context, value)),
       bias(p.bias ? as_contiguous(context.pool, p.bias) : Tensor()),
       sinks(p.sinks ? as_contiguous(context.pool, p.sinks) : Tensor()),
-      mask(context, p.visibility, !p.alibi_slopes.empty(), e.rows, e.heads, e.queries, e.keys),
+      distance_bias(laid_out<In>(context, p.distance_bias)),
+      mask(context, p.visibility, !p.alibi_slopes.empty() || p.distance_bias, e.rows, e.heads,
+           e.queries, e.keys),
       kernels(cpu::tiles<In>(e.features)) {}
 
 template <typename In>
@@ -73,6 +92,11 @@ void TileExtras<In>::finish_scores(const Tile& tile, TileView view, bool with_sl
           static_cast<Sum>(p_.parameters.alibi_slopes[static_cast<size_t>(tile.head)]);
       terms.query_position = p_.mask.query_position(tile);
       terms.key_position = p_.mask.key_position(tile);
+    }
+    if (p_.distance_bias) {
+      terms.distances = p_.distances(tile);
+      terms.distance_bias =
+          p_.distance_bias.template data<Sum>() + tile.head * p_.distance_bias.dim(1);
     }
     if (p_.bias || (p_.mask.arbitrary() && view == TileView::kSome)) terms.bias = added(tile);
     p_.kernels.adjust(tile.keys, terms, scores, with_slope ? slope_ : nullptr);

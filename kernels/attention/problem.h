@@ -97,6 +97,7 @@ struct Problem {
   const Parameters& parameters;
   const Extents e;
   const Tensor q, k, v, bias, sinks;
+  const Tensor distance_bias;  // [N, distance_entries], of Sum, as tiles read it; or absent
   const Mask mask;
   const cpu::TileKernels<In>& kernels;
 
@@ -113,7 +114,13 @@ struct Problem {
   }
   int64_t key_head(int64_t head) const { return head / e.group(); }
   bool adjusts() const {
-    return parameters.soft_cap > 0 || !parameters.alibi_slopes.empty() || bias || mask.arbitrary();
+    return parameters.soft_cap > 0 || !parameters.alibi_slopes.empty() || bias || distance_bias ||
+           mask.arbitrary();
+  }
+  int64_t reach() const { return (parameters.distance_bias.dim(1) - 1) / 2; }
+  cpu::DistanceTerms distances(const Tile& tile) const {
+    return {mask.query_position(tile), mask.key_position(tile), tile.queries,
+            static_cast<int32_t>(reach())};
   }
   bool drops() const { return parameters.dropout.rate > 0; }
 

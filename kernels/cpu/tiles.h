@@ -47,14 +47,27 @@ struct TileRows {
   int64_t stride = 0;  // elements
 };
 
+// Where a tile meets a table with an entry for each distance. Tiles read it laid out by the query's
+// position - the key's, from -reach - kTileLanes + 1 to reach + kTileLanes - 1: what is further
+// than `reach` repeats its end. So queries one behind the other read consecutive entries wherever
+// the key stands.
+struct DistanceTerms {
+  const int32_t *query_position = nullptr, *key_position = nullptr;  // [Q], [K]
+  int64_t queries = 0;                                               // of the Q that are there
+  int32_t reach = 0;
+};
+constexpr int64_t distance_entries(int64_t reach) { return 2 * (reach + kTileLanes) - 1; }
+
 // What is added to a tile's scores s: s := cap tanh(s / cap) where cap > 0, then - slope
-// |key position - query position|, then + bias.
+// |key position - query position|, then + bias, then + what the table by distance says.
 template <typename Sum>
 struct ScoreTerms {
   Sum cap = 0, alibi_slope = 0;
   const int32_t* query_position = nullptr;  // [Q]
   const int32_t* key_position = nullptr;    // [K]
   const Sum* bias = nullptr;                // [K, Q]; absent: none
+  DistanceTerms distances;
+  const Sum* distance_bias = nullptr;  // [distance_entries]; absent: none
 };
 
 // Who is hidden: key j from query i unless valid[j] and key_position[j] - query_position[i] in
@@ -115,6 +128,8 @@ struct TileKernels {
                    void* d_score_words);
   // The same, d_scores alone and in full precision.
   void (*gradient_only)(int64_t keys, const GradientTerms<Sum>& terms, Sum* d_scores);
+  // sums [distance_entries] += d_scores [K, Q], each where its distance says.
+  void (*sum_distances)(int64_t keys, const DistanceTerms& terms, const Sum* d_scores, Sum* sums);
 
   // y[q, d] := x[d, q] * factor[q] for q < count. width: the distance between rows of x.
   void (*store_lanes)(const Sum* x, int64_t count, int64_t features, const Sum* factor,

@@ -246,6 +246,32 @@ void dots(TileRows<const In> a, TileRows<const In> b, int64_t count, int64_t fea
 
 // ---- scores ----
 
+// row(j, first, past, entry): queries [first, past) of the tile, which stand one behind the other,
+// meet key j at `entry` of the table and those after it.
+template <typename Row>
+__attribute__((always_inline)) inline void by_distance(int64_t keys, const DistanceTerms& terms,
+                                                       const Row& row) {
+  const int32_t reach = terms.reach, before = reach + static_cast<int32_t>(kTileLanes) - 1;
+  for (int64_t first = 0, past = 1; first < terms.queries; first = past++) {
+    const int32_t* own = terms.query_position + first;
+    while (past < terms.queries && own[past - first] == own[0] + past - first) ++past;
+    for (int64_t j = 0; j < keys; ++j) {
+      const int32_t behind = own[0] - terms.key_position[j];
+      row(j, first, past, before + (behind < -before ? -before : behind > reach ? reach : behind));
+    }
+  }
+}
+
+template <typename L>
+void sum_distances(int64_t keys, const DistanceTerms& terms, const typename L::Scalar* d_scores,
+                   typename L::Scalar* sums) {
+  by_distance(keys, terms, [=](int64_t j, int64_t first, int64_t past, int64_t entry) {
+    const typename L::Scalar* from = d_scores + j * kTileLanes + first;
+#pragma omp simd
+    for (int64_t q = 0; q < past - first; ++q) sums[entry + q] += from[q];
+  });
+}
+
 template <typename L>
 void adjust(int64_t keys, const ScoreTerms<typename L::Scalar>& terms, typename L::Scalar* scores,
             typename L::Scalar* slope) {
@@ -271,6 +297,14 @@ void adjust(int64_t keys, const ScoreTerms<typename L::Scalar>& terms, typename 
   if (terms.bias != nullptr) {
 #pragma omp simd
     for (int64_t i = 0; i < keys * kTileLanes; ++i) scores[i] += terms.bias[i];
+  }
+  if (terms.distance_bias != nullptr) {
+    const Scalar* table = terms.distance_bias;
+    by_distance(keys, terms.distances, [=](int64_t j, int64_t first, int64_t past, int64_t entry) {
+      Scalar* row = scores + j * kTileLanes + first;
+#pragma omp simd
+      for (int64_t q = 0; q < past - first; ++q) row[q] += table[entry + q];
+    });
   }
 }
 
@@ -399,6 +433,7 @@ constexpr TileKernels<In> table() {
   k.soften = soften<L>;
   k.gradient = gradient<L>;
   k.gradient_only = gradient_only<L>;
+  k.sum_distances = sum_distances<L>;
   k.store_lanes = store_lanes<L, In>;
   k.store_lanes_wide = store_lanes<L, typename L::Scalar>;
   k.store_rows = store_rows<L, In>;

@@ -6,8 +6,8 @@
 // Numerical policy: products of half-width elements with fp32 sums; floats as three products of
 // their 10-bit parts (about fp32's accuracy); scores, weights and statistics in fp32, weights and
 // score gradients rounded to T as operands of the next product. Backward recomputes the scores
-// twice (for a bias once more) instead of adding into shared sums: no atomics, the same bits every
-// time.
+// twice (for a bias, and for one by distance, once more) instead of adding into shared sums: no
+// atomics, the same bits every time.
 //
 // Thread safety: any thread, each with its own stream. Ownership: as kernels.h.
 #pragma once
@@ -57,8 +57,10 @@ struct AttentionRules {
                 *key_position = nullptr;  // [rows, queries], [rows, keys]
   const uint8_t* key_valid = nullptr;     // [rows, keys]
   const int64_t *query_document = nullptr, *key_document = nullptr;
-  ScoreTable<uint8_t> mask;     // 0 hides
-  ScoreTable<void> bias;        // of q's type
+  ScoreTable<uint8_t> mask;             // 0 hides
+  ScoreTable<void> bias;                // of q's type
+  const void* distance_bias = nullptr;  // [heads, 2 distance_reach + 1], of q's type
+  int64_t distance_reach = 0;
   const void* sinks = nullptr;  // [heads], of q's type
   double dropout_rate = 0;
   DeviceKey dropout_key;
@@ -128,6 +130,15 @@ void attention_bias_gradient(const AttentionShape& shape, const AttentionRules& 
                              AttentionHeads<const T> v, AttentionHeads<const T> d_out,
                              const float* log_sum_exp, const float* delta, BiasSharing shared,
                              T* d_bias, void* scratch, cudaStream_t stream);
+
+// The gradient of rules.distance_bias, in fp32. Overwritten. scratch: so many bytes.
+int64_t attention_distance_scratch_bytes(const AttentionShape& shape, int64_t reach);
+template <typename T>
+void attention_distance_gradient(const AttentionShape& shape, const AttentionRules& rules,
+                                 AttentionHeads<const T> q, AttentionHeads<const T> k,
+                                 AttentionHeads<const T> v, AttentionHeads<const T> d_out,
+                                 const float* log_sum_exp, const float* delta, float* d_table,
+                                 void* scratch, cudaStream_t stream);
 
 // The gradient of rules.sinks, [heads]: minus the sum over rows and queries of
 // exp(sink - log_sum_exp) delta. Overwritten.

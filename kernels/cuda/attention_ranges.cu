@@ -61,8 +61,8 @@ Attention attention_of(const AttentionShape& shape, const AttentionRules& rules,
   attention.ranges = ranges;
   attention.scale = static_cast<float>(rules.scale);
   attention.scale_log2 = static_cast<float>(rules.scale * static_cast<double>(kLog2e));
-  attention.bends =
-      rules.soft_cap > 0 || rules.alibi_slopes != nullptr || rules.bias.data != nullptr;
+  attention.bends = rules.soft_cap > 0 || rules.alibi_slopes != nullptr ||
+                    rules.bias.data != nullptr || rules.distance_bias != nullptr;
   attention.soft_cap = static_cast<float>(rules.soft_cap);
   const DropRule dropout(rules.dropout_rate);
   attention.dropped = dropout.dropped;

@@ -54,7 +54,7 @@ struct Attention {
 // Nothing bends a score or drops a weight, and scores grow with their products.
 inline bool is_plain(const AttentionRules& rules) {
   return rules.scale > 0 && !(rules.soft_cap > 0) && rules.alibi_slopes == nullptr &&
-         rules.bias.data == nullptr && !(rules.dropout_rate > 0);
+         rules.bias.data == nullptr && rules.distance_bias == nullptr && !(rules.dropout_rate > 0);
 }
 void check_attention(const AttentionShape& shape, const AttentionRules& rules);
 Attention attention_of(const AttentionShape& shape, const AttentionRules& rules,
@@ -247,10 +247,17 @@ __device__ __noinline__ Score bent_score(const Attention& a, const ScorePlace& a
     score = {a.soft_cap * bent, 1.0F - bent * bent};
   }
   const bool exists = at.query < a.shape.queries && at.key < a.shape.keys;
-  if (a.rules.alibi_slopes != nullptr && exists) {
+  if ((a.rules.alibi_slopes != nullptr || a.rules.distance_bias != nullptr) && exists) {
     const int64_t ahead = position_at(a.rules.key_position, at.row, a.shape.keys, at.key) -
                           position_at(a.rules.query_position, at.row, a.shape.queries, at.query);
-    score.value -= a.rules.alibi_slopes[at.head] * fabsf(static_cast<float>(ahead));
+    if (a.rules.alibi_slopes != nullptr) {
+      score.value -= a.rules.alibi_slopes[at.head] * fabsf(static_cast<float>(ahead));
+    }
+    if (a.rules.distance_bias != nullptr) {
+      const int64_t reach = a.rules.distance_reach, middle = at.head * (2 * reach + 1) + reach;
+      score.value += widen(
+          static_cast<const T*>(a.rules.distance_bias)[middle + max(-reach, min(ahead, reach))]);
+    }
   }
   if (a.rules.bias.data != nullptr && exists) {
     score.value += widen(static_cast<const T*>(a.rules.bias.data)[place_in(a.rules.bias, at)]);

@@ -205,6 +205,11 @@ class Backend : public Stream {
                                        const Tensor& d_output, const Tensor& lse,
                                        const Tensor& delta, const attention::Parameters& parameters,
                                        const Tensor& d_bias) = 0;
+  virtual void attention_distance_gradient(const Tensor& q, const Tensor& k, const Tensor& v,
+                                           const Tensor& d_output, const Tensor& lse,
+                                           const Tensor& delta,
+                                           const attention::Parameters& parameters,
+                                           const Tensor& d_table) = 0;
   virtual void attention_sinks_gradient(const Tensor& sinks, const Tensor& lse, const Tensor& delta,
                                         const Tensor& d_sinks) = 0;
   virtual void row_dots(const Tensor& a, const Tensor& b, const Tensor& out) = 0;

@@ -163,6 +163,10 @@ class Gpu final : public Backend {
                                const Tensor& d_output, const Tensor& lse, const Tensor& delta,
                                const attention::Parameters& parameters,
                                const Tensor& d_bias) override;
+  void attention_distance_gradient(const Tensor& q, const Tensor& k, const Tensor& v,
+                                   const Tensor& d_output, const Tensor& lse, const Tensor& delta,
+                                   const attention::Parameters& parameters,
+                                   const Tensor& d_table) override;
   void attention_sinks_gradient(const Tensor& sinks, const Tensor& lse, const Tensor& delta,
                                 const Tensor& d_sinks) override;
   void row_dots(const Tensor& a, const Tensor& b, const Tensor& out) override;
@@ -228,7 +232,7 @@ class Gpu final : public Backend {
   Tensor scratch(Shape shape, DType dtype = DType::kF32) const;
   Tensor contiguous(const Tensor& x);  // x itself where it is
   Tensor weights(const Tensor& x);     // the same, and in fp32 where x is of a half type
-  attention::Visibility contiguous(attention::Visibility seen);
+  attention::Parameters contiguous(attention::Parameters parameters);
   Tensor with_tight_features(const Tensor& x);  // [B, N, T, D]
   // Where cuDNN is to compute it; false: nothing is done.
   bool run_by_cudnn(CudnnCall& call, Repeats repeats);

@@ -54,15 +54,15 @@ ScoreTable<T> table_of(const Tensor& x) {
 
 // The rules, and the tensors that they point into.
 struct Rules {
-  attention::Visibility seen;
-  Tensor slopes, sinks;
+  attention::Parameters parameters;
+  Tensor slopes;
   AttentionRules rules;
 };
 
-// `seen` and `sinks`: the same tensors, contiguous.
-Rules rules_of(const attention::Parameters& parameters, attention::Visibility seen, Tensor sinks,
-               const DeviceKey& dropout_key, Allocator& memory) {
-  Rules held{std::move(seen), {}, std::move(sinks), {}};
+Rules rules_of(attention::Parameters contiguous, const DeviceKey& dropout_key, Allocator& memory) {
+  Rules held{std::move(contiguous), {}, {}};
+  const attention::Parameters& parameters = held.parameters;
+  const attention::Visibility& seen = parameters.visibility;
   AttentionRules& rules = held.rules;
   rules.scale = parameters.scale;
   rules.soft_cap = parameters.soft_cap;
@@ -71,17 +71,21 @@ Rules rules_of(const attention::Parameters& parameters, attention::Visibility se
     held.slopes = Tensor::from<float>(memory, {std::ssize(slopes)}, slopes);
     rules.alibi_slopes = held.slopes.data<float>();
   }
-  rules.causal = held.seen.causal;
-  rules.window_left = held.seen.window_left;
-  rules.window_right = held.seen.window_right;
-  rules.query_position = numbers(held.seen.query_position);
-  rules.key_position = numbers(held.seen.key_position);
-  rules.key_valid = held.seen.key_valid ? held.seen.key_valid.data<uint8_t>() : nullptr;
-  rules.query_document = numbers(held.seen.query_document);
-  rules.key_document = numbers(held.seen.key_document);
-  rules.mask = table_of<uint8_t>(held.seen.mask);
+  rules.causal = seen.causal;
+  rules.window_left = seen.window_left;
+  rules.window_right = seen.window_right;
+  rules.query_position = numbers(seen.query_position);
+  rules.key_position = numbers(seen.key_position);
+  rules.key_valid = seen.key_valid ? seen.key_valid.data<uint8_t>() : nullptr;
+  rules.query_document = numbers(seen.query_document);
+  rules.key_document = numbers(seen.key_document);
+  rules.mask = table_of<uint8_t>(seen.mask);
   rules.bias = table_of<void>(parameters.bias);
-  rules.sinks = held.sinks ? held.sinks.raw() : nullptr;
+  if (parameters.distance_bias) {
+    rules.distance_bias = parameters.distance_bias.raw();
+    rules.distance_reach = (parameters.distance_bias.dim(1) - 1) / 2;
+  }
+  rules.sinks = parameters.sinks ? parameters.sinks.raw() : nullptr;
   const attention::WeightDropout& dropout = parameters.dropout;
   rules.dropout_rate = dropout.rate;
   rules.dropout_key = dropout_key;
@@ -104,8 +108,8 @@ std::optional<CudnnCall> cudnn_call_of(const AttentionShape& shape, const Attent
                      rules.query_position == nullptr && rules.key_position == nullptr &&
                      rules.key_valid == nullptr && rules.query_document == nullptr &&
                      rules.key_document == nullptr && rules.mask.data == nullptr &&
-                     rules.bias.data == nullptr && rules.sinks == nullptr &&
-                     rules.dropout_rate == 0 &&
+                     rules.bias.data == nullptr && rules.distance_bias == nullptr &&
+                     rules.sinks == nullptr && rules.dropout_rate == 0 &&
                      (rules.causal || (rules.window_left < 0 && rules.window_right < 0));
   if (!plain || !is_half(type)) return std::nullopt;
   CudnnCall call;
@@ -148,12 +152,15 @@ bool Gpu::run_by_cudnn(CudnnCall& call, Repeats repeats) {
   return true;
 }
 
-attention::Visibility Gpu::contiguous(attention::Visibility seen) {
-  for (Tensor* each : {&seen.query_position, &seen.key_position, &seen.key_valid,
-                       &seen.query_document, &seen.key_document}) {
+// All but what comes with its strides.
+attention::Parameters Gpu::contiguous(attention::Parameters parameters) {
+  attention::Visibility& seen = parameters.visibility;
+  for (Tensor* each :
+       {&seen.query_position, &seen.key_position, &seen.key_valid, &seen.query_document,
+        &seen.key_document, &parameters.distance_bias, &parameters.sinks}) {
     if (*each) *each = contiguous(*each);
   }
-  return seen;
+  return parameters;
 }
 
 // Heads' features have to lie next to each other.
@@ -169,9 +176,7 @@ void Gpu::attention(const Tensor& q, const Tensor& k, const Tensor& v,
   const AttentionShape shape = shape_of(q, k, v);
   const Tensor query = with_tight_features(q), key = with_tight_features(k);
   const Tensor value = with_tight_features(v);
-  const Rules held =
-      rules_of(parameters, contiguous(parameters.visibility), contiguous(parameters.sinks),
-               device_key(parameters.dropout.key), memory_);
+  const Rules held = rules_of(contiguous(parameters), device_key(parameters.dropout.key), memory_);
   if (auto call = cudnn_call_of(shape, held.rules, q.dtype());
       call && output.dtype() == q.dtype()) {
     call->q = heads_of<void>(query);
@@ -207,9 +212,7 @@ void Gpu::attention_backward(const Tensor& q, const Tensor& k, const Tensor& v,
   const Tensor query = with_tight_features(q), key = with_tight_features(k);
   const Tensor value = with_tight_features(v), d_out = with_tight_features(d_output);
   const Tensor log_sums = contiguous(lse);
-  const Rules held =
-      rules_of(parameters, contiguous(parameters.visibility), contiguous(parameters.sinks),
-               device_key(parameters.dropout.key), memory_);
+  const Rules held = rules_of(contiguous(parameters), device_key(parameters.dropout.key), memory_);
   const bool whole = output && output.dtype() == q.dtype() && dq.dtype() == q.dtype();
   if (auto call = cudnn_call_of(shape, held.rules, q.dtype()); call && whole) {
     const Tensor out = with_tight_features(output);
@@ -254,9 +257,7 @@ void Gpu::attention_bias_gradient(const Tensor& q, const Tensor& k, const Tensor
   const Tensor query = with_tight_features(q), key = with_tight_features(k);
   const Tensor value = with_tight_features(v), d_out = with_tight_features(d_output);
   const Tensor log_sums = contiguous(lse), dots = contiguous(delta);
-  const Rules held =
-      rules_of(parameters, contiguous(parameters.visibility), contiguous(parameters.sinks),
-               device_key(parameters.dropout.key), memory_);
+  const Rules held = rules_of(contiguous(parameters), device_key(parameters.dropout.key), memory_);
   const Tensor room = scratch(Shape{attention_scratch_bytes(shape)}, DType::kU8);
   const BiasSharing shared{d_bias.dim(0) == 1, d_bias.dim(1) == 1};
   for_floating(q, "attention", [&]<typename T>() {
@@ -264,6 +265,26 @@ void Gpu::attention_bias_gradient(const Tensor& q, const Tensor& k, const Tensor
         shape, held.rules, heads_of<const T>(query), heads_of<const T>(key),
         heads_of<const T>(value), heads_of<const T>(d_out), log_sums.data<float>(),
         dots.data<float>(), shared, d_bias.data<T>(), room.raw(), stream_);
+  });
+}
+
+void Gpu::attention_distance_gradient(const Tensor& q, const Tensor& k, const Tensor& v,
+                                      const Tensor& d_output, const Tensor& lse,
+                                      const Tensor& delta, const attention::Parameters& parameters,
+                                      const Tensor& d_table) {
+  activate_device();
+  const AttentionShape shape = shape_of(q, k, v);
+  const Tensor query = with_tight_features(q), key = with_tight_features(k);
+  const Tensor value = with_tight_features(v), d_out = with_tight_features(d_output);
+  const Tensor log_sums = contiguous(lse), dots = contiguous(delta);
+  const Rules held = rules_of(contiguous(parameters), device_key(parameters.dropout.key), memory_);
+  const Tensor room = scratch(
+      Shape{attention_distance_scratch_bytes(shape, held.rules.distance_reach)}, DType::kU8);
+  for_floating(q, "attention", [&]<typename T>() {
+    cuda::attention_distance_gradient<T>(
+        shape, held.rules, heads_of<const T>(query), heads_of<const T>(key),
+        heads_of<const T>(value), heads_of<const T>(d_out), log_sums.data<float>(),
+        dots.data<float>(), d_table.data<float>(), room.raw(), stream_);
   });
 }
 

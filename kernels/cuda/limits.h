@@ -21,6 +21,7 @@ constexpr int64_t kColumnsMax = int64_t{1} << 26;
 constexpr int64_t kLogitBytesMax = int64_t{1} << 30;
 constexpr int64_t kLogitColumns = 64;
 constexpr size_t kKeptRowBytes = size_t{112} << 10;
+constexpr int64_t kDistanceBlocks = 512;   // that sum up attention's gradients by distance, about
 constexpr int64_t kCacheBytes = 24 << 20;  // of the L2 cache, for what several blocks read
 
 }  // namespace weft::cuda

@@ -19,14 +19,20 @@ class Case:
         self.tensors = tensors
         numbers = tensors["numbers"].tolist()
         self.scale, self.cap, self.causal = numbers[0], numbers[1], numbers[2] == 1
-        self.left, self.right, self.document, self.padding, self.offset = map(int, numbers[3:])
-        self.names = [name for name in ("q", "k", "v", "bias", "sinks") if name in tensors]
+        self.left, self.right, self.document, self.padding, self.offset, self.restart = map(int, numbers[3:])
+        names = ("q", "k", "v", "bias", "distance_bias", "sinks")
+        self.names = [name for name in names if name in tensors]
         self.rows, self.heads, self.queries, _ = tensors["q"].shape
         self.keys = tensors["k"].shape[2]
 
     def apart(self):
-        """Key position - query position, [Tq, Tk]."""
-        return torch.arange(self.keys)[None, :] - (torch.arange(self.queries) + self.offset)[:, None]
+        """Key position - query position, [B, 1, Tq, Tk]."""
+        def positions(tokens):
+            index = torch.arange(tokens)[None, :].expand(self.rows, -1)
+            rows = torch.arange(self.rows)[:, None]
+            return (index + rows) % self.restart if self.restart else index
+        ahead = positions(self.keys)[:, None, :] - (positions(self.queries) + self.offset)[:, :, None]
+        return ahead[:, None]
 
     def visible(self):
         seen = torch.ones(self.rows, self.heads, self.queries, self.keys, dtype=torch.bool)
@@ -51,11 +57,16 @@ class Case:
         return seen & (self.tensors["mask"] != 0) if "mask" in self.tensors else seen
 
     def added(self, leaves, dtype):
-        """ALiBi and bias, [B, N, Tq, Tk]."""
+        """ALiBi, bias, and that by distance, [B, N, Tq, Tk]."""
         total = torch.zeros(self.rows, self.heads, self.queries, self.keys, dtype=dtype)
         if "slopes" in self.tensors:
             slopes = self.tensors["slopes"].to(dtype)
             total = total - slopes[:, None, None] * self.apart().abs().to(dtype)
+        if "distance_bias" in leaves:
+            table = leaves["distance_bias"]
+            reach = table.shape[1] // 2
+            entries = self.apart()[:, 0].clamp(-reach, reach) + reach
+            total = total + table[:, entries].transpose(0, 1)
         return total + leaves["bias"] if "bias" in leaves else total
 
     def fused(self, leaves, dtype):

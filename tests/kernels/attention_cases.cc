@@ -1,5 +1,6 @@
 #include "tests/kernels/attention_cases.h"
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <limits>
@@ -164,6 +165,36 @@ std::vector<Case> scored_cases() {
           alibi,   sinks,        dropout, scale, everything, one};
 }
 
+std::vector<Case> distance_cases() {
+  Case within{"distance_bias"}, all_one{"distance_bias_of_one_entry"},
+      beyond{"distance_bias_beyond"};
+  within.reach = 6, within.queries = 4, within.keys = 6, within.query_offset = 2;
+  all_one.reach = 0;
+  beyond.reach = 2, beyond.queries = 9, beyond.keys = 8, beyond.key_heads = 1, beyond.causal = true;
+  beyond.left = 5, beyond.alibi = true, beyond.soft_cap = 2, beyond.scale = 2;
+  Case apart{"distance_bias_of_far_queries"}, dropped{"distance_bias_of_everything"};
+  apart.reach = 3, apart.query_offset = 40, apart.valid = "left";
+  dropped.reach = 2, dropped.heads = 4, dropped.key_heads = 2, dropped.queries = dropped.keys = 8;
+  dropped.dropout = 0.2, dropped.document = 3, dropped.sinks = true, dropped.bias = "row";
+  dropped.mask = "head", dropped.valid = "right";
+  Case anew{"distance_bias_of_positions_that_restart"};
+  anew.reach = 3, anew.restart = 4, anew.queries = anew.keys = 9, anew.document = 4;
+  Case far{"many_tiles_by_distance"};
+  far.rows = 2, far.heads = far.key_heads = 2, far.queries = 150, far.keys = 200, far.reach = 20;
+  far.dropout = 0.1;
+  Case whole = far, packed = far, chunks = far, grouped = far;
+  whole.name = "many_tiles_by_every_distance";
+  whole.reach = 260, whole.causal = true, whole.query_offset = 50, whole.soft_cap = 2;
+  packed.name = "many_tiles_by_distance_in_documents";
+  packed.restart = packed.document = 90, packed.queries = packed.keys, packed.causal = true;
+  packed.reach = 70;
+  chunks.name = "many_tiles_and_chunks_by_distance";
+  chunks.rows = 1, chunks.keys = 530, chunks.features = 17, chunks.dropout = 0, chunks.reach = 100;
+  grouped.name = "many_tiles_of_groups_by_distance";
+  grouped.rows = 1, grouped.heads = 6, grouped.key_heads = 1, grouped.left = 70, grouped.reach = 64;
+  return {within, all_one, beyond, apart, dropped, anew, far, whole, packed, chunks, grouped};
+}
+
 std::vector<Case> long_cases() {
   Case causal{"many_tiles"};
   causal.rows = 1, causal.heads = 2, causal.key_heads = 1, causal.queries = causal.keys = 150;
@@ -198,7 +229,8 @@ std::vector<Case> cases() {
   no_rows.rows = 0;
   no_queries.queries = 0;
   std::vector<Case> all{{"plain"}, no_keys, no_rows, no_queries};
-  for (const std::vector<Case>& part : {masked_cases(), scored_cases(), long_cases()}) {
+  for (const std::vector<Case>& part :
+       {masked_cases(), scored_cases(), distance_cases(), long_cases()}) {
     all.insert(all.end(), part.begin(), part.end());
   }
   return all;
@@ -227,6 +259,7 @@ std::vector<Case> drawn_cases() {
     c.dropout = among(sometimes) ? 0.4 : 0, c.soft_cap = among(sometimes) ? 1.5 : 0;
     c.alibi = among(sometimes), c.sinks = among(sometimes);
     c.mask = among(dims), c.bias = among(dims);
+    if (i % 3 == 0) c.reach = i;
     all.push_back(c);
   }
   return all;
@@ -237,6 +270,7 @@ Inputs inputs_of(Context& cx, const Case& c, DType dtype, bool rounded) {
                                {c.rows, c.key_heads, c.keys, c.features},
                                {c.rows, c.key_heads, c.keys, c.values()}};
   if (!c.bias.empty()) shapes.push_back(score_shape(c, c.bias));
+  if (c.reach >= 0) shapes.push_back({c.heads, 2 * c.reach + 1});
   if (c.sinks) shapes.push_back({c.heads});
   Inputs inputs;
   uint64_t seed = 1;
@@ -269,15 +303,20 @@ Parameters parameters_of(Context& cx, const Case& c, std::span<const Tensor> inp
     p.alibi_slopes.push_back(std::exp2(-static_cast<double>(h + 1)));
   }
   if (!c.bias.empty()) p.bias = inputs[3];
+  if (c.reach >= 0) p.distance_bias = inputs[c.bias.empty() ? 3 : 4];
   if (c.sinks) p.sinks = inputs.back();
   Visibility& seen = p.visibility;
   seen.causal = c.causal;
   seen.window_left = c.left;
   seen.window_right = c.right;
-  if (c.query_offset != 0) {
-    seen.query_position =
-        counted(cx, {c.rows, c.queries}, [&](int64_t, int64_t i) { return i + c.query_offset; });
-    seen.key_position = counted(cx, {c.rows, c.keys}, [](int64_t, int64_t j) { return j; });
+  if (c.query_offset != 0 || c.restart != 0) {
+    const auto position = [&](int64_t b, int64_t i) {
+      return c.restart == 0 ? i : (i + b) % c.restart;
+    };
+    seen.query_position = counted(cx, {c.rows, c.queries}, [&](int64_t b, int64_t i) {
+      return position(b, i) + c.query_offset;
+    });
+    seen.key_position = counted(cx, {c.rows, c.keys}, position);
   }
   if (!c.valid.empty()) seen.key_valid = padding(cx, c);
   if (c.document > 0) {
@@ -288,6 +327,18 @@ Parameters parameters_of(Context& cx, const Case& c, std::span<const Tensor> inp
   if (!c.mask.empty()) seen.mask = drawn_mask(cx, c);
   p.dropout = {c.dropout, {5, 6}, c.rows + 1, c.heads + 2, c.queries + 3, c.keys + 1, 1, 2, 3, 1};
   return p;
+}
+
+Tensor bias_by_distance(Context& cx, const Tensor& table, const Visibility& positions, int64_t rows,
+                        int64_t queries, int64_t keys) {
+  const Seen seen{positions, queries, keys};
+  const int64_t reach = (table.dim(1) - 1) / 2;
+  const Tensor entries = counted(cx, {rows, queries * keys}, [&](int64_t b, int64_t at) {
+    return reach + std::clamp(seen.apart(b, at / keys, at % keys), -reach, reach);
+  });
+  const Tensor found = ops::embedding(cx, entries, ops::permute(cx, table, std::vector{1, 0}));
+  return ops::permute(cx, ops::reshape(cx, found, {rows, queries, keys, table.dim(0)}),
+                      std::vector{0, 3, 1, 2});
 }
 
 Tensor composition(Context& cx, const Tensor& q, const Tensor& k, const Tensor& v,
@@ -312,6 +363,11 @@ Tensor composition(Context& cx, const Tensor& q, const Tensor& k, const Tensor& 
     scores = ops::add(cx, scores, drawn(cx, full, dtype, bend));
   }
   if (p.bias) scores = ops::add(cx, scores, p.bias);
+  if (p.distance_bias) {
+    const Tensor bias =
+        bias_by_distance(cx, p.distance_bias, p.visibility, q.dim(0), queries, keys);
+    scores = ops::add(cx, scores, bias);
+  }
   const auto hidden = [&](int64_t b, int64_t h, int64_t i, int64_t j) {
     return seen(b, h, i, j) ? 0 : kHidden;
   };

@@ -24,6 +24,8 @@ struct Case {
   int64_t query_offset = 0;       // positions of the queries start here
   double dropout = 0, soft_cap = 0, scale = 0;  // scale 0: 1 / sqrt(features)
   bool alibi = false, sinks = false;
+  int64_t reach = -1;                // of a table by distance; -1: none
+  int64_t restart = 0;               // positions start anew after so many tokens; 0: they do not
   std::string mask = "", bias = "";  // "whole", "row", "head", "shared": which dims it has
 
   int64_t values() const { return value_features == 0 ? features : value_features; }
@@ -35,7 +37,7 @@ std::vector<Case> cases();
 std::vector<Case> drawn_cases();
 void PrintTo(const Case& c, std::ostream* out);
 
-// q, k, v, then bias and sinks where the case has them; leaves.
+// q, k, v, then bias, that by distance and sinks where the case has them; leaves.
 struct Inputs {
   std::vector<Tensor> all;
   const Tensor& q() const { return all[0]; }
@@ -45,7 +47,7 @@ struct Inputs {
 // Rounded to bf16 where `rounded`, so that every dtype starts from the same values.
 Inputs inputs_of(Context& cx, const Case& c, DType dtype, bool rounded);
 
-// All but bias and sinks, which are taken from `inputs`.
+// All but biases and sinks, which are taken from `inputs`.
 Parameters parameters_of(Context& cx, const Case& c, std::span<const Tensor> inputs);
 
 // What dropout multiplies the weights by, [B, N, Tq, Tk].
@@ -53,6 +55,10 @@ Tensor kept_weights(Context& cx, const Shape& shape, const WeightDropout& dropou
 
 // int64 [b, i], by a function of both.
 Tensor counted(Context& cx, Shape shape, const std::function<int64_t(int64_t, int64_t)>& f);
+
+// The bias [B, N, Tq, Tk] that a table by distance [N, 2 R + 1] stands for.
+Tensor bias_by_distance(Context& cx, const Tensor& table, const Visibility& positions, int64_t rows,
+                        int64_t queries, int64_t keys);
 
 // softmax(scores + what hides) * keep, times v: with ops only.
 Tensor composition(Context& cx, const Tensor& q, const Tensor& k, const Tensor& v,

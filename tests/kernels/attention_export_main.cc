@@ -1,9 +1,10 @@
 // weft-attention-cases FILE   writes every attention case, computed in float32 and in bf16, as
-// safetensors of F32: the inputs (which bf16 holds exactly) "CASE/q", "k", "v", "bias", "sinks",
-// "cotangent"; what hides and drops "CASE/mask", "keep"; "CASE/numbers": scale, soft cap, causal,
-// window left and right, tokens of a document, padding (0 none, 1 left, 2 right, 3 a whole row),
-// first query's position; "CASE/slopes"; and results "CASE/F32/output", "CASE/F32/d_q", ...,
-// likewise "CASE/BF16/...". tests/conformance/attention_test.py computes the same with PyTorch.
+// safetensors of F32: the inputs (which bf16 holds exactly) "CASE/q", "k", "v", "bias",
+// "distance_bias", "sinks", "cotangent"; what hides and drops "CASE/mask", "keep"; "CASE/numbers":
+// scale, soft cap, causal, window left and right, tokens of a document, padding (0 none, 1 left, 2
+// right, 3 a whole row), first query's position, tokens until positions restart; "CASE/slopes"; and
+// results "CASE/F32/output", "CASE/F32/d_q", ..., likewise "CASE/BF16/...".
+// tests/conformance/attention_test.py computes the same with PyTorch.
 #include <cstdio>
 #include <map>
 #include <vector>
@@ -46,10 +47,11 @@ class Exporter {
       if (dtype == DType::kF32) {
         add_inputs(prefix, c, in, p);
         add(prefix + "cotangent", cotangent);
-        add(prefix + "numbers", {static_cast<float>(p.scale), static_cast<float>(c.soft_cap),
-                                 static_cast<float>(c.causal), static_cast<float>(c.left),
-                                 static_cast<float>(c.right), static_cast<float>(c.document),
-                                 padding.at(c.valid), static_cast<float>(c.query_offset)});
+        add(prefix + "numbers",
+            {static_cast<float>(p.scale), static_cast<float>(c.soft_cap),
+             static_cast<float>(c.causal), static_cast<float>(c.left), static_cast<float>(c.right),
+             static_cast<float>(c.document), padding.at(c.valid),
+             static_cast<float>(c.query_offset), static_cast<float>(c.restart)});
       }
       add_results(prefix + std::string(dtype_name(dtype)) + "/", c, in, p,
                   ops::cast(bench_.context, cotangent, dtype));
@@ -66,6 +68,7 @@ class Exporter {
   static std::vector<std::string> names(const Case& c) {
     std::vector<std::string> all{"q", "k", "v"};
     if (!c.bias.empty()) all.emplace_back("bias");
+    if (c.reach >= 0) all.emplace_back("distance_bias");
     if (c.sinks) all.emplace_back("sinks");
     return all;
   }

@@ -154,6 +154,33 @@ TEST_P(AttentionTest, ThreadsDoNotMatter) {
   }
 }
 
+// Not only as near to the truth as a bias of the same numbers, but the same bits.
+TEST_P(AttentionTest, ATableByDistanceIsTheBiasThatItStandsFor) {
+  const Case& c = GetParam();
+  if (c.reach < 0 || !c.bias.empty()) return;
+  for (const DType dtype : {DType::kF32, DType::kF64, DType::kBF16}) {
+    const Inputs in = inputs_of(cx_, c, dtype, false);
+    Parameters by_distance = parameters_of(cx_, c, in.all), biased = by_distance;
+    biased.distance_bias = Tensor();
+    biased.bias = bias_by_distance(cx_, by_distance.distance_bias, by_distance.visibility, c.rows,
+                                   c.queries, c.keys);
+    std::vector<Results> all;
+    for (const Parameters& p : {by_distance, biased}) {
+      Tape tape;
+      Context cx = cx_;
+      cx.tape = &tape;
+      const Tensor y = scaled_dot_product(cx, in.q(), in.k(), in.v(), p);
+      tape.backward(cx, y, ops::cast(cx_, seed(), dtype));
+      all.push_back({wide_values(cx_, y)});
+      for (const Tensor& x : {in.q(), in.k(), in.v()}) {
+        all.back().push_back(wide_values(cx_, x.grad()));
+        x.set_grad(Tensor());
+      }
+    }
+    EXPECT_EQ(all[0], all[1]);
+  }
+}
+
 // Blocks of keys in the order in which a ring brings them, and their gradients, give the whole.
 TEST_P(AttentionTest, BlocksInRingOrderGiveTheWhole) {
   const Case& c = GetParam();
@@ -185,7 +212,7 @@ TEST_P(AttentionTest, BlocksInRingOrderGiveTheWhole) {
   }
   testing::expect_close(sum.output, expected[0], 1e-14);
   const Tensor delta = ops::sum(cx_, ops::multiply(cx_, sum.output, seed()), -1);
-  Tensor dq = Tensor::zeros(cx_.allocator, q.shape(), DType::kF64);
+  Tensor dq = Tensor::zeros(cx_.allocator, q.shape(), DType::kF64), by_distance;
   std::vector<Tensor> dk, dv;
   for (int64_t part = 0; part < 3; ++part) {
     const BlockGrads grads = block_backward(cx_, q, block(part, k, 2), block(part, v, 2), seed(),
@@ -193,10 +220,14 @@ TEST_P(AttentionTest, BlocksInRingOrderGiveTheWhole) {
     dq = ops::add(cx_, dq, grads.q);
     dk.push_back(grads.k);
     dv.push_back(grads.v);
+    by_distance = part == 0 || c.reach < 0 ? grads.distance_bias
+                                           : ops::add(cx_, by_distance, grads.distance_bias);
   }
   testing::expect_close(dq, expected[1], 1e-13);
   testing::expect_close(ops::concat(cx_, dk, 2), expected[2], 1e-13);
   testing::expect_close(ops::concat(cx_, dv, 2), expected[3], 1e-13);
+  ASSERT_EQ(static_cast<bool>(by_distance), c.reach >= 0);
+  if (c.reach >= 0) testing::expect_close(by_distance, expected[4], 1e-13);
 }
 
 INSTANTIATE_TEST_SUITE_P(All, AttentionTest, ::testing::ValuesIn(cases()),

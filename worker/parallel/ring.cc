@@ -122,7 +122,8 @@ void Ring::add_trades(int shift) {
 
 Parameters Ring::parameters_for(Context& cx, const std::vector<Part>& keys) const {
   Parameters some = parameters_;
-  some.visibility = visible_.cut(cx.allocator, own(), keys, !parameters_.alibi_slopes.empty());
+  some.visibility = visible_.cut(cx.allocator, own(), keys,
+                                 !parameters_.alibi_slopes.empty() || parameters_.distance_bias);
   some.dropout.queries = some.dropout.keys = layout_.tokens();
   if (some.dropout.rate > 0) {
     some.dropout.query_index = index_of(cx.allocator, own());
@@ -203,15 +204,20 @@ BlockGrads Ring::backward(Context& cx, const Tensor& q, const Tensor& k, const T
                                      parameters_for(cx, runs));
   };
   BlockGrads total;
+  const auto add_table = [&](const BlockGrads& grads) {
+    if (grads.distance_bias) add_into(cx.pool, grads.distance_bias, total.distance_bias);
+  };
   const auto add_own = [&](Part part) {  // gradients by this part of the own keys
     const std::vector<Part> runs = piece_of(own(), part);
     BlockGrads grads = of_block(packed(cx, k, runs), packed(cx, v, runs), runs);
     if (!total.q) {
       total.q = std::move(grads.q);
+      total.distance_bias = grads.distance_bias;
       total.k = Tensor::zeros(cx.allocator, k.shape(), grads.k.dtype());
       total.v = Tensor::zeros(cx.allocator, v.shape(), grads.v.dtype());
     } else {
       add_into(cx.pool, grads.q, total.q);
+      add_table(grads);
     }
     add_into(cx.pool, grads.k, tokens_of(total.k, part.start, part.length));
     add_into(cx.pool, grads.v, tokens_of(total.v, part.start, part.length));
@@ -234,7 +240,10 @@ BlockGrads Ring::backward(Context& cx, const Tensor& q, const Tensor& k, const T
       const Block block = arrivals.next();
       if (!trade.received.empty()) part = of_block(block.k, block.v, trade.received);
     }
-    if (part.q) add_into(cx.pool, part.q, total.q);
+    if (part.q) {
+      add_into(cx.pool, part.q, total.q);
+      add_table(part);
+    }
     part.q = Tensor();
     finish_home();
     home_k = send_gradient(cx, std::move(part.k), total.k, trade);

@@ -33,7 +33,7 @@ class Ring {
 
   // q [B, N, Tl, D], k [B, Nk, Tl, D], v [B, Nk, Tl, Dv], Tl tokens of this rank.
   attention::Partial forward(Context& cx, const Tensor& q, const Tensor& k, const Tensor& v) const;
-  // Complete gradients of this rank's q, k and v.
+  // Complete gradients of this rank's q, k and v; of a table by distance the term of its queries.
   attention::BlockGrads backward(Context& cx, const Tensor& q, const Tensor& k, const Tensor& v,
                                  const Tensor& d_output, const Tensor& log_sum_exp,
                                  const Tensor& delta) const;

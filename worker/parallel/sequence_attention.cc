@@ -18,12 +18,15 @@ using attention::Parameters;
 using attention::Partial;
 
 // What of the parameters is told head by head, for some of the heads.
-Parameters for_heads(const Parameters& parameters, Part heads) {
+Parameters for_heads(Context& cx, const Parameters& parameters, Part heads) {
   Parameters some = parameters;
   some.dropout.first_head += heads.start;
   if (!parameters.alibi_slopes.empty()) {
     const auto begin = parameters.alibi_slopes.begin() + heads.start;
     some.alibi_slopes.assign(begin, begin + heads.length);
+  }
+  if (parameters.distance_bias) {
+    some.distance_bias = ops::slice(cx, parameters.distance_bias, 0, heads.start, heads.length);
   }
   return some;
 }
@@ -48,11 +51,14 @@ struct Exchanges {
   bool shared = false;  // several ranks hold one head of keys
 };
 
-// Inputs: q, k, v. What the backward pass needs stays here, by heads.
+// Inputs: q, k, v, then the table by distance where there is one. What the backward pass needs
+// stays here, by heads.
 class SequenceAttention final : public ops::ForwardOp {
  public:
   SequenceAttention(const Mesh& mesh, const SequenceLayout& layout, const Parameters& parameters)
-      : mesh_(mesh), layout_(layout), parameters_(parameters) {}
+      : mesh_(mesh), layout_(layout), parameters_(parameters) {
+    parameters_.distance_bias = Tensor();  // it comes as an input
+  }
   std::string_view name() const override { return "sequence_attention"; }
   bool native(DType half) const override { return half == DType::kBF16; }
 
@@ -60,11 +66,12 @@ class SequenceAttention final : public ops::ForwardOp {
     q_ = inputs[0].detach();
     k_ = inputs[1].detach();
     v_ = inputs[2].detach();
+    if (inputs.size() > 3) parameters_.distance_bias = inputs[3].detach();
     if (q_.dim(1) == 0) {
       const Shape nothing{q_.dim(0), 0, q_.dim(2), v_.dim(3)};
       return {Tensor::empty(cx.allocator, nothing, q_.dtype())};
     }
-    make_parts(q_.dim(0), q_.dim(1), k_.dim(1));
+    make_parts(cx, q_.dim(0), q_.dim(1), k_.dim(1));
     if (exchanges_) {
       q_ = exchanges_->queries.to_heads(cx, q_);
       k_ = exchanges_->keys.to_heads(cx, k_);
@@ -83,13 +90,13 @@ class SequenceAttention final : public ops::ForwardOp {
 
   std::vector<Tensor> vjp(Context& cx, std::span<const Tensor>,
                           std::span<const Tensor> output_grads) override {
-    if (!ring_) return {q_, k_, v_};  // no heads: no elements
+    if (!ring_) return all({q_, k_, v_}, parameters_.distance_bias);  // no heads: no elements
     const Tensor d_output = exchanges_ ? exchanges_->queries.to_heads(cx, output_grads[0])
                                        : as_contiguous(cx.pool, output_grads[0]);
     const Tensor delta = attention::row_dots(cx, output_, d_output);
     output_ = Tensor();
     BlockGrads grads = ring_->backward(cx, q_, k_, v_, d_output, log_sum_exp_, delta);
-    if (!exchanges_) return {grads.q, grads.k, grads.v};
+    if (!exchanges_) return all(grads, grads.distance_bias);
     // One head's gradient is whole on its rank, and rounded as it would be there; terms are not.
     const DType dtype = q_.dtype(), key_dtype = exchanges_->shared ? grads.k.dtype() : dtype;
     const auto home = [&](const HeadExchange& exchange, Tensor& gradient, DType sent) {
@@ -99,24 +106,39 @@ class SequenceAttention final : public ops::ForwardOp {
     home(exchanges_->queries, grads.q, dtype);
     home(exchanges_->keys, grads.k, key_dtype);
     home(exchanges_->keys, grads.v, key_dtype);
-    return {grads.q, grads.k, grads.v};
+    return all(grads, of_all_heads(cx, grads.distance_bias));
   }
 
  private:
-  void make_parts(int64_t rows, int64_t heads, int64_t key_heads) {
+  std::vector<Tensor> all(const BlockGrads& grads, const Tensor& table) const {
+    std::vector<Tensor> each{grads.q, grads.k, grads.v};
+    if (parameters_.distance_bias) each.push_back(table);
+    return each;
+  }
+  // The gradient of the table: other ranks have the terms of the other heads.
+  Tensor of_all_heads(Context& cx, const Tensor& own) const {
+    if (!own) return own;
+    const Tensor whole =
+        Tensor::zeros(cx.allocator, parameters_.distance_bias.shape(), own.dtype());
+    copy_into(cx.pool, own, ops::slice(cx, whole, 0, own_heads_.start, own_heads_.length));
+    return whole;
+  }
+  void make_parts(Context& cx, int64_t rows, int64_t heads, int64_t key_heads) {
     Communicator& ulysses = mesh_.axis(Axis::kUlysses);
     Communicator& ring = mesh_.axis(Axis::kRing);
     Parameters own = parameters_;
     if (ulysses.size() > 1) {
       exchanges_.emplace(ulysses, layout_, ring.rank() * ulysses.size(), heads, key_heads);
-      own = for_heads(own, head_parts(heads, key_heads, ulysses.size(), ulysses.rank()).queries);
+      own_heads_ = head_parts(heads, key_heads, ulysses.size(), ulysses.rank()).queries;
+      own = for_heads(cx, own, own_heads_);
     }
     ring_.emplace(ring, layout_.grouped(ulysses.size()), own, rows);
   }
 
   const Mesh& mesh_;
   const SequenceLayout layout_;
-  const Parameters parameters_;
+  Parameters parameters_;
+  Part own_heads_;  // where heads are exchanged
   std::optional<Exchanges> exchanges_;
   std::optional<Ring> ring_;
   Tensor q_, k_, v_, output_, log_sum_exp_;
@@ -129,6 +151,8 @@ Tensor sequence_attention(Context& cx, const Mesh& mesh, const SequenceLayout& l
                           const Parameters& parameters) {
   WEFT_CHECK(!parameters.bias && !parameters.sinks && !parameters.visibility.mask,
              "bias, sinks and mask do not go round");
+  WEFT_CHECK(!parameters.distance_bias || cx.block_count == 0,
+             "a bias by distance is not cut into blocks");
   if (mesh.size(Axis::kSequence) == 1) {
     Parameters whole = parameters;
     whole.dropout.queries = whole.dropout.keys = layout.tokens();
@@ -136,8 +160,11 @@ Tensor sequence_attention(Context& cx, const Mesh& mesh, const SequenceLayout& l
   }
   // What travels is contiguous; made so here, inside autograd, so that no second copy is kept.
   const bool ring = mesh.size(Axis::kRing) > 1 && mesh.size(Axis::kUlysses) == 1;
+  std::vector<Tensor> inputs{q, ring ? ops::contiguous(cx, k) : k,
+                             ring ? ops::contiguous(cx, v) : v};
+  if (parameters.distance_bias) inputs.push_back(parameters.distance_bias);
   return apply(cx, std::make_unique<SequenceAttention>(mesh, layout, parameters),
-               {q, ring ? ops::contiguous(cx, k) : k, ring ? ops::contiguous(cx, v) : v})[0];
+               std::move(inputs))[0];
 }
 
 }  // namespace weft::parallel

@@ -68,6 +68,19 @@ struct Weights {
   double lse = 0;
 };
 
+int64_t ahead_of(const AttentionShape& s, const AttentionInputs& in, int64_t row, int64_t query,
+                 int64_t key) {
+  return in.key_position[static_cast<size_t>(row * s.keys + key)] -
+         in.query_position[static_cast<size_t>(row * s.queries + query)];
+}
+// The entry of the table by distance.
+size_t entry_of(const Setting& t, const AttentionInputs& in, int64_t row, int64_t head,
+                int64_t query, int64_t key) {
+  const int64_t ahead = ahead_of(t.shape, in, row, query, key);
+  return static_cast<size_t>(head * (2 * t.reach + 1) + t.reach +
+                             std::clamp(ahead, -t.reach, t.reach));
+}
+
 double score_of(const Setting& t, const AttentionInputs& in, int64_t row, int64_t head,
                 int64_t query, int64_t key, double& slope) {
   const AttentionShape& s = t.shape;
@@ -76,12 +89,11 @@ double score_of(const Setting& t, const AttentionInputs& in, int64_t row, int64_
   const double bent = t.soft_cap > 0 ? std::tanh(score / t.soft_cap) : 0;
   if (t.soft_cap > 0) score = t.soft_cap * bent;
   slope = 1 - bent * bent;
-  const int64_t ahead = in.key_position[static_cast<size_t>(row * s.keys + key)] -
-                        in.query_position[static_cast<size_t>(row * s.queries + query)];
   if (t.alibi) {
     score -= static_cast<double>(in.slopes[static_cast<size_t>(head)]) *
-             std::abs(static_cast<double>(ahead));
+             std::abs(static_cast<double>(ahead_of(s, in, row, query, key)));
   }
+  if (t.reach >= 0) score += in.by_distance[entry_of(t, in, row, head, query, key)];
   if (!in.bias.empty()) score += in.bias[ScoreDims(s, t.bias).at(row, head, query, key)];
   return sees(t, in, row, head, query, key) ? score : kHidden;
 }
@@ -134,6 +146,7 @@ void add_query(const Setting& t, const AttentionInputs& in, int64_t row, int64_t
         dot(in.d_out, o, in.v, index_of(s, Side::kValues, row, head, key), s.value_width);
     const double d_score = w.weight[j] * (w.keep[j] * d_weight - delta);
     if (!t.bias.empty()) e.d_bias[ScoreDims(s, t.bias).at(row, head, query, key)] += d_score;
+    if (t.reach >= 0) e.d_by_distance[entry_of(t, in, row, head, query, key)] += d_score;
     add(e.dq, q, scale_of(t) * d_score * w.slope[j], in.k, at, s.width);
     add(e.dk, at, scale_of(t) * d_score * w.slope[j], in.q, q, s.width);
   }
@@ -178,6 +191,7 @@ AttentionInputs attention_inputs(const Setting& t, double (*rounded)(double)) {
   in.v = rounded_values(s.rows * s.key_heads * s.keys * s.value_width, 63, rounded);
   in.d_out = rounded_values(s.rows * s.heads * s.queries * s.value_width, 64, rounded);
   if (!t.bias.empty()) in.bias = rounded_values(ScoreDims(s, t.bias).elements(), 65, rounded);
+  if (t.reach >= 0) in.by_distance = rounded_values(s.heads * (2 * t.reach + 1), 67, rounded);
   if (t.sinks) in.sinks = rounded_values(s.heads, 66, rounded);
   add_tokens(t, in);
   for (int64_t head = 0; head < s.heads; ++head) {
@@ -201,6 +215,7 @@ AttentionResults attention_definition(const Setting& t, const AttentionInputs& i
   e.dk.resize(in.k.size());
   e.dv.resize(in.v.size());
   e.d_bias.resize(in.bias.size());
+  e.d_by_distance.resize(in.by_distance.size());
   e.d_sinks.resize(in.sinks.size());
   for (int64_t row = 0; row < s.rows; ++row) {
     for (int64_t head = 0; head < s.heads; ++head) {

@@ -27,17 +27,18 @@ struct Setting {
   bool sinks = false;
   bool sm90 = false;                 // by the kernels of sm_90a
   std::string mask = "", bias = "";  // "whole", "row", "head", "shared": which dims it has
+  int64_t reach = -1;                // of a table by distance; -1: none
 };
 
 struct AttentionInputs {
-  std::vector<double> q, k, v, d_out, bias, sinks;
+  std::vector<double> q, k, v, d_out, bias, by_distance, sinks;
   std::vector<int64_t> query_position, key_position, query_document, key_document;
   std::vector<int64_t> query_index, key_index;  // of dropout
   std::vector<uint8_t> valid, mask;
   std::vector<float> slopes;
 };
 struct AttentionResults {
-  std::vector<double> out, lse, dq, dk, dv, d_bias, d_sinks;
+  std::vector<double> out, lse, dq, dk, dv, d_bias, d_by_distance, d_sinks;
 };
 
 // The element of a table of scores that has the dims which `dims` names.

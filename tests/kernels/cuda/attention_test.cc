@@ -65,6 +65,7 @@ class GpuAttention : public ::testing::TestWithParam<Case> {
       p.dropout.key_index = index(GetParam().keys, 7);
     }
     if (p.bias) p.bias = inputs[3];
+    if (p.distance_bias) p.distance_bias = inputs[p.bias ? 4 : 3];
     if (p.sinks) p.sinks = inputs.back();
     return p;
   }

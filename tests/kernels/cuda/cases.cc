@@ -547,6 +547,7 @@ const std::vector<Case>& cases() {
                                      {"attention_widths", check_attention_widths},
                                      {"attention_rules", check_attention_rules},
                                      {"attention_tables", check_attention_tables},
+                                     {"attention_distances", check_attention_distances},
                                      {"attention_sm90", check_attention_sm90},
                                      {"attention_merge", check_attention_merge},
                                      {"exact_squares", check_exact_squares}};

@@ -103,6 +103,8 @@ struct TypedKernels {
   decltype(&cuda::attention_backward<T>) attention_backward = &cuda::attention_backward<T>;
   decltype(&cuda::attention_bias_gradient<T>) attention_bias_gradient =
       &cuda::attention_bias_gradient<T>;
+  decltype(&cuda::attention_distance_gradient<T>) attention_distance_gradient =
+      &cuda::attention_distance_gradient<T>;
   decltype(&cuda::attention_sinks_gradient<T>) attention_sinks_gradient =
       &cuda::attention_sinks_gradient<T>;
 };
@@ -181,6 +183,7 @@ std::string check_attention_plain(const KernelSet& set);
 std::string check_attention_widths(const KernelSet& set);
 std::string check_attention_rules(const KernelSet& set);
 std::string check_attention_tables(const KernelSet& set);
+std::string check_attention_distances(const KernelSet& set);
 std::string check_attention_sm90(const KernelSet& set);
 std::string check_attention_merge(const KernelSet& set);
 std::string check_exact_squares(const KernelSet& set);

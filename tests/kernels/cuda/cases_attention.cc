@@ -121,6 +121,10 @@ AttentionRules rules_of(const Setting& t, const AttentionInputs& in, DeviceMemor
   if (!t.bias.empty()) {
     rules.bias = table_of<void>(memory.input(as_elements<T>(in.bias)), t.shape, t.bias);
   }
+  if (t.reach >= 0) {
+    rules.distance_bias = memory.input(as_elements<T>(in.by_distance));
+    rules.distance_reach = t.reach;
+  }
   if (t.sinks) rules.sinks = memory.input(as_elements<T>(in.sinks));
   rules.first_row = 1;
   rules.first_head = 2;
@@ -190,14 +194,22 @@ std::string check_setting(const KernelSet& set, const Setting& t, double toleran
     kernels.attention_bias_gradient(t.shape, rules, q, k, v, d_out, lse, delta,
                                     {dims.rows == 1, dims.heads == 1}, d_bias, scratch, nullptr);
   }
+  float* d_table = memory.output<float>(static_cast<int64_t>(in.by_distance.size()));
+  if (t.reach >= 0) {
+    void* room = memory.output<char>(attention_distance_scratch_bytes(t.shape, t.reach));
+    kernels.attention_distance_gradient(t.shape, rules, q, k, v, d_out, lse, delta, d_table, room,
+                                        nullptr);
+  }
   T* d_sinks = memory.output<T>(static_cast<int64_t>(in.sinks.size()));
   if (t.sinks) kernels.attention_sinks_gradient(t.shape, rules, lse, delta, d_sinks, nullptr);
   const std::vector<double> of_bias = as_doubles(d_bias, in.bias.size());
+  const std::vector<double> of_table = as_doubles(d_table, in.by_distance.size());
   const std::vector<double> of_sinks = as_doubles(d_sinks, in.sinks.size());
   return first_of({apart(t.name + ": dq", queries.read(dq), e.dq, 2 * tolerance),
                    apart(t.name + ": dk", keys.read(dk), e.dk, 2 * tolerance),
                    apart(t.name + ": dv", values.read(dv), e.dv, 2 * tolerance),
                    apart(t.name + ": d_bias", of_bias, e.d_bias, 2 * tolerance),
+                   apart(t.name + ": d_table", of_table, e.d_by_distance, 2 * tolerance),
                    apart(t.name + ": d_sinks", of_sinks, e.d_sinks, 2 * tolerance),
                    memory.violation()});
 }
@@ -290,6 +302,36 @@ std::string check_attention_tables(const KernelSet& set) {
   return "";
 }
 
+// A table by distance: within and beyond it, by index and by positions with and without gaps.
+std::string check_attention_distances(const KernelSet& set) {
+  std::vector<Setting> settings;
+  const AttentionShape shape = shape_of(2, 2, 1, 70, 133, 32);
+  settings.push_back({.name = "near", .shape = shape, .reach = 3});
+  settings.push_back({.name = "far", .shape = shape, .soft_cap = 1.5, .wide = true, .reach = 150});
+  settings.push_back({.name = "one entry", .shape = shape, .causal = true, .reach = 0});
+  settings.push_back(
+      {.name = "gaps", .shape = shape, .padded = true, .shifted = true, .reach = 40});
+  settings.push_back({.name = "no keys", .shape = shape_of(1, 2, 1, 5, 0, 32), .reach = 2});
+  settings.push_back({.name = "no queries", .shape = shape_of(1, 2, 1, 0, 5, 32), .reach = 2});
+  Setting all{
+      .name = "all", .shape = shape_of(2, 2, 1, 67, 70, 16, 40), .causal = true, .reach = 9};
+  all.soft_cap = 2;
+  all.alibi = all.padded = all.shifted = all.scattered = all.sinks = true;
+  all.dropout = 0.2;
+  all.mask = "head";
+  all.bias = "row";
+  settings.push_back(all);
+  for (const Setting& t : settings) {
+    const bool others = t.sinks || t.reach == 150;
+    const std::string finding =
+        first_of({check_setting<bfloat16>(set, t, 1e-2),
+                  others ? check_setting<float>(set, t, 1e-5) : std::string(),
+                  others ? check_setting<float16>(set, t, 2e-3) : std::string()});
+    if (!finding.empty()) return finding;
+  }
+  return "";
+}
+
 // The kernels of sm_90a: several tiles of keys through the stages, all that they take, and what
 // they leave to the others.
 std::string check_attention_sm90(const KernelSet& set) {
@@ -329,11 +371,12 @@ std::string check_attention_sm90(const KernelSet& set) {
   }
   Setting left{.name = "left", .shape = shape_of(1, 1, 1, 8, 8, 64), .sm90 = true};
   const std::string refusal = left.name + ": not taken";
-  Setting biased = left, dropping = left, unaligned = left;
+  Setting biased = left, by_distance = left, dropping = left, unaligned = left;
   biased.bias = "whole";
+  by_distance.reach = 3;
   dropping.dropout = 0.5;
   unaligned.unaligned = 1;
-  for (const Setting& t : {biased, dropping, unaligned}) {
+  for (const Setting& t : {biased, by_distance, dropping, unaligned}) {
     const std::string finding = check_setting<bfloat16>(set, t, 1e-2);
     if (finding != refusal) return "taken, though it cannot be: " + finding;
   }

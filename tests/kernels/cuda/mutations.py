@@ -15,6 +15,8 @@ SM90_BACKWARD = ["attention_backward_sm90.cu"]
 SM90_TILES = ["attention_sm90.cuh", "attention_forward_sm90.cu"]
 BIAS = ["bfloat16:attention_bias_gradient", "bfloat16:attention_sinks_gradient"]
 BIAS_FILES = ["attention_backward_bias.cu", "attention_backward.cuh"]
+DISTANCES = ["bfloat16:attention_distance_gradient"]
+DISTANCE_FILES = ["attention_backward_distances.cu"]
 ROWS = ["rows.cuh", "norm.cu"]
 MAP = ["map.cuh", "elementwise.cu"]
 SUMS = ["float:sum=sum<float, double>", "sum_of_squares"]
@@ -422,6 +424,26 @@ MUTATIONS = [
      "                                           products[tile][element], gradients[tile][element]);\n"),
     ("sinks_of_all_heads", "attention_tables", BIAS, BIAS_FILES,
      "(row * shape.heads + head) * shape.queries + i %", "row * shape.heads * shape.queries + i %"),
+    ("distance_not_clamped_behind", "attention_distances", FORWARD, RULES,
+     "[middle + max(-reach, min(ahead, reach))]", "[middle + min(ahead, reach)]"),
+    ("distance_not_clamped_ahead", "attention_distances", FORWARD, RULES,
+     "[middle + max(-reach, min(ahead, reach))]", "[middle + max(-reach, ahead)]"),
+    ("distance_turned_round", "attention_distances", FORWARD, RULES,
+     "[middle + max(-reach, min(ahead, reach))]", "[middle - max(-reach, min(ahead, reach))]"),
+    ("distances_of_the_first_head", "attention_distances", FORWARD, RULES,
+     "middle = at.head * (2 * reach + 1) + reach", "middle = reach"),
+    ("diagonals_turned_round", "attention_distances", DISTANCES, DISTANCE_FILES,
+     "scores[query * kScorePitch + query + ahead]", "scores[(query + ahead) * kScorePitch + query]"),
+    ("gaps_taken_for_none", "attention_distances", DISTANCES, DISTANCE_FILES,
+     "__syncthreads_or(position", "0 * __syncthreads_or(position"),
+    ("tile_beyond_the_table", "attention_distances", DISTANCES, DISTANCE_FILES,
+     "within(-reach - kRoom, least, reach)", "within(-reach - kRoom, least, reach + kRoom)"),
+    ("ends_without_what_lies_beyond", "attention_distances", DISTANCES, DISTANCE_FILES,
+     "first = at == 0 ? 0 : at + kRoom", "first = at + kRoom"),
+    ("diagonals_not_waited_for", "attention_distances", DISTANCES, DISTANCE_FILES,
+     "      __syncthreads();  // the gradients are there\n", ""),
+    ("diagonals_of_the_first_row_alone", "attention_distances", DISTANCES, DISTANCE_FILES,
+     "j < rows * parts * count", "j < parts * count"),
     # ---- attention on sm_90a
     ("keys_not_waited_for", "attention_sm90", SM90, SM90_FORWARD,
      "  room.of_keys.wait_full(n);\n", "  if (n == 0) room.of_keys.wait_full(n);\n"),

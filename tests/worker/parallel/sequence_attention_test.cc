@@ -33,6 +33,7 @@ struct Case {
   int64_t key_heads = kHeads;
   int64_t left = -1, right = -1;
   bool alibi = false;
+  int64_t reach = -1;  // of a table by distance; -1: none
 };
 
 constexpr Case kCases[] = {
@@ -49,6 +50,9 @@ constexpr Case kCases[] = {
     {"CausalWindowDocumentsGrouped", true, true, true, false, 0.1, 2, 4},
     {"MultiQuery", true, false, true, false, 0.1, 1, 5},
     {"RestartingPositions", true, false, true, true, 0, 2, 3},
+    {"DistanceBias", false, false, false, false, 0, kHeads, -1, -1, false, 5},
+    {"DistanceBiasOfGivenPositions", true, true, false, true, 0.1, 2, -1, -1, true, 3},
+    {"DistanceBiasMultiQuery", true, false, true, false, 0, 1, 9, -1, false, 40},
 };
 
 // Row-major [kRows, tokens], by a function of (row, token).
@@ -123,18 +127,28 @@ void compare(Rank& rank, const Case& c, const SequenceLayout& layout) {
   const Tensor k = leaf(drawn(cx, {kRows, c.key_heads, tokens, kFeatures}, 2));
   const Tensor v = leaf(drawn(cx, {kRows, c.key_heads, tokens, kValues}, 3));
   const Tensor weight = drawn(cx, {kRows, kHeads, tokens, kValues}, 4);
-  const Parameters parameters = whole_parameters(cx, c, tokens);
+  Parameters parameters = whole_parameters(cx, c, tokens);
+  Tensor table, own_table;
+  if (c.reach >= 0) {
+    parameters.distance_bias = table = leaf(drawn(cx, {kHeads, 2 * c.reach + 1}, 5));
+    own_table = leaf(clone(cx.pool, table.detach()));
+  }
   const Tensor whole = attention::scaled_dot_product(cx, q, k, v, parameters);
   tape.backward(cx, whole, weight);
 
   const auto mine = [&](const Tensor& x) { return own_tokens(cx, layout, index, x, 2); };
   const Tensor own_q = leaf(mine(q)), own_k = leaf(mine(k)), own_v = leaf(mine(v));
+  parameters.distance_bias = own_table;
   const Tensor part = sequence_attention(cx, rank.mesh, layout, own_q, own_k, own_v, parameters);
   expect_near(part, mine(whole), 1e-12, "output");
   tape.backward(cx, part, mine(weight));
   expect_near(own_q.grad(), mine(q.grad()), 1e-12, "q");
   expect_near(own_k.grad(), mine(k.grad()), 1e-12, "k");
   expect_near(own_v.grad(), mine(v.grad()), 1e-12, "v");
+  if (c.reach < 0) return;
+  Tensor sum = own_table.grad();
+  rank.mesh.axis(Axis::kSequence).all_reduce(sum, ReduceOp::kSum);
+  expect_near(sum, table.grad(), 1e-12, "the table by distance");
 }
 
 // Ranks of the axis, and how many of them exchange heads.
