@@ -308,7 +308,7 @@ std::string check_attention_distances(const KernelSet& set) {
   const AttentionShape shape = shape_of(2, 2, 1, 70, 133, 32);
   settings.push_back({.name = "near", .shape = shape, .reach = 3});
   settings.push_back({.name = "far", .shape = shape, .soft_cap = 1.5, .wide = true, .reach = 150});
-  settings.push_back({.name = "one entry", .shape = shape, .causal = true, .reach = 0});
+  settings.push_back({.name = "nearest", .shape = shape, .causal = true, .reach = 1});
   settings.push_back(
       {.name = "gaps", .shape = shape, .padded = true, .shifted = true, .reach = 40});
   settings.push_back({.name = "no keys", .shape = shape_of(1, 2, 1, 5, 0, 32), .reach = 2});
