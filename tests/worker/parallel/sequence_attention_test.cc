@@ -221,6 +221,19 @@ TEST(SequenceAttentionLayout, AWrongPositionIsSeen) {
   });
 }
 
+TEST(SequenceAttentionBlocks, ABiasByDistanceIsRefused) {
+  testing::run_mesh({}, [](Rank& rank) {
+    Context cx = rank.context();
+    cx.block_count = 2;
+    const Tensor x = drawn(cx, {1, 2, 4, 3}, 1);
+    Parameters parameters;
+    parameters.distance_bias = drawn(cx, {2, 5}, 2);
+    EXPECT_DEATH(
+        sequence_attention(cx, rank.mesh, SequenceLayout::contiguous(4, 1), x, x, x, parameters),
+        "a bias by distance is not cut into blocks");
+  });
+}
+
 // In units of one tensor [B, N, T, D] of a rank. Forwards: of the visiting keys and values the
 // third that is computed on and two on their way (2), the rank's own on their way out (4/3), the
 // output so far and the piece's (2), and less than a half for the rest. A second visiting block
