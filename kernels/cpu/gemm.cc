@@ -13,13 +13,15 @@ namespace {
 // Of tiles: the largest and the smallest, and units that the library likes.
 struct TileSizes {
   int64_t rows, columns, rows_min, columns_min, rows_unit, columns_unit;
-  bool packs_a;  // for each tile of columns, as b for each of rows
+  bool packs_a;       // for each tile of columns, as b for each of rows
+  int64_t parts = 1;  // at most so many of a sum are computed apart
 };
 // These keep the result in a core's second-level cache and cost the libraries a few percent at
 // most.
 constexpr TileSizes kLibrarySizes{256, 384, 64, 128, 16, 64, true};
-// OpenBLAS packs both sides in each call; a result beyond the second-level cache costs it less.
-constexpr TileSizes kOpenBlasSizes{512, 768, 64, 128, 16, 64, true};
+// OpenBLAS packs both sides in each call; a result beyond the second-level cache costs it less, and
+// so does adding up parts of long sums, of which each has larger tiles.
+constexpr TileSizes kOpenBlasSizes{512, 768, 64, 128, 16, 64, true, 8};
 // Our own product packs a where it is transposed.
 constexpr TileSizes kPairsSizes{512, 384, 64, 96, 16, 48, false};
 constexpr TileSizes kTransposedPairsSizes{384, 768, 96, 96, 48, 48, true};
@@ -29,6 +31,11 @@ constexpr int64_t kTilesWanted = 8, kTilesEven = 4;
 constexpr int64_t kPartsMax = 16;  // that are looked at
 // What packing an element takes, in the time of so many products of two elements.
 constexpr double kPacking = 24;
+// ... and adding an element of a part of the sums to another's.
+constexpr double kAddingPart = 40;
+// Elements of parts that are kept until they are added up.
+constexpr int64_t kPartsKept = int64_t{1} << 21;
+constexpr int64_t kRowsAdded = 16;  // of them at a time
 
 template <typename T>
 TileSizes tile_sizes(const Matrix<T>& a) {
@@ -46,10 +53,11 @@ constexpr int64_t kWholeMax = int64_t{1} << 22;  // m n k
 // written past the caches: the backward pass goes on with other things.
 constexpr int64_t kPastCachesMin = int64_t{1} << 19;
 
-// Equal tiles, but for the last in each direction: those by which the product takes least.
+// Equal tiles, but for the last in each direction, and equal parts of their sums: those by which
+// the product takes least.
 class Tiling {
  public:
-  Tiling(int64_t m, int64_t n, int64_t k, const TileSizes& sizes) : m_(m), n_(n) {
+  Tiling(int64_t m, int64_t n, int64_t k, const TileSizes& sizes) : m_(m), n_(n), k_(k) {
     if (n <= kWholeMax / k / m) {
       rows_ = m;
       columns_ = n;
@@ -59,16 +67,20 @@ class Tiling {
     double least = std::numeric_limits<double>::infinity();
     for (int64_t rows : extents(m, sizes.rows, sizes.rows_min, sizes.rows_unit)) {
       for (int64_t columns : widths) {
-        const double time = time_of(rows, columns, sizes.packs_a);
-        if (time >= least) continue;
-        least = time;
-        rows_ = rows;
-        columns_ = columns;
+        for (int64_t sums = 1; sums <= sizes.parts && (sums - 1) * n <= kPartsKept / m; sums *= 2) {
+          const double time = time_of(rows, columns, sums, sizes.packs_a);
+          if (time >= least) continue;
+          least = time;
+          rows_ = rows;
+          columns_ = columns;
+          sums_ = sums;
+        }
       }
     }
   }
 
   int64_t count() const { return parts(m_, rows_) * parts(n_, columns_); }
+  int64_t sums() const { return sums_; }  // parts of k
   // Down the columns first, so that a thread's tiles share b.
   GemmTile operator[](int64_t index) const {
     const int64_t down = parts(m_, rows_);
@@ -91,17 +103,18 @@ class Tiling {
   }
 
   // Of the whole, by the largest tile; that of the products alone is 1.
-  double time_of(int64_t rows, int64_t columns, bool packs_a) const {
+  double time_of(int64_t rows, int64_t columns, int64_t sums, bool packs_a) const {
     const auto down = static_cast<double>(rows), across = static_cast<double>(columns);
-    const int64_t tiles = parts(m_, rows) * parts(n_, columns);
+    const int64_t tiles = parts(m_, rows) * parts(n_, columns) * sums;
     const int64_t turns = std::max(kTilesWanted, parts(tiles, kTilesEven) * kTilesEven);
     const double packing = kPacking * (1 / down + (packs_a ? 1 / across : 0));
-    return (1 + packing) * static_cast<double>(turns) * down * across /
-           (static_cast<double>(m_) * static_cast<double>(n_));
+    const double products = (1 + packing) * static_cast<double>(turns) * down * across /
+                            (static_cast<double>(m_ * sums) * static_cast<double>(n_));
+    return products + kAddingPart * static_cast<double>(sums - 1) / static_cast<double>(k_);
   }
 
-  const int64_t m_, n_;
-  int64_t rows_ = 0, columns_ = 0;
+  const int64_t m_, n_, k_;
+  int64_t rows_ = 0, columns_ = 0, sums_ = 1;
 };
 
 // a b, of which one thread takes the tiles from `first` to `last`.
@@ -130,6 +143,52 @@ struct TiledProduct {
     cpu::multiply(product);
   }
 };
+
+// As gemm, each part of the sums by tiles of its own; they are then added up in their order.
+template <typename T>
+void gemm_in_parts(ThreadPool& pool, const Tiling& tiling, int64_t m, int64_t n, int64_t k,
+                   Matrix<T> a, Matrix<T> b, Sum<T>* out, int64_t out_stride, bool accumulate,
+                   Sum<T> factor, const TileFunction& done) {
+  const int64_t count = tiling.count(), parts = tiling.sums();
+  thread_local std::vector<Sum<T>> kept;
+  kept.resize(std::max(kept.size(), static_cast<size_t>((parts - 1) * m * n)));
+  Sum<T>* const others = kept.data();
+  pool.parallel_for(count * parts, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t index = begin; index < end; ++index) {
+      const GemmTile tile = tiling[index % count];
+      const int64_t part = index / count, first = block_start(k, parts, part);
+      Product<T, Sum<T>> product{tile.rows,
+                                 tile.columns,
+                                 block_start(k, parts, part + 1) - first,
+                                 a.from(tile.row, first),
+                                 b.from(first, tile.column),
+                                 out + tile.row * out_stride + tile.column,
+                                 out_stride,
+                                 accumulate,
+                                 factor};
+      if (part > 0) {
+        product.out = others + ((part - 1) * m + tile.row) * n + tile.column;
+        product.out_stride = n;
+        product.accumulate = false;
+      }
+      multiply(product);
+    }
+  });
+  pool.parallel_for((m + kRowsAdded - 1) / kRowsAdded, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t first = begin * kRowsAdded; first < std::min(m, end * kRowsAdded);
+         first += kRowsAdded) {
+      const int64_t rows = std::min(kRowsAdded, m - first);
+      for (int64_t row = first; row < first + rows; ++row) {
+        for (int64_t part = 1; part < parts; ++part) {
+          Sum<T>* const sums = out + row * out_stride;
+          const Sum<T>* const more = others + ((part - 1) * m + row) * n;
+          for (int64_t i = 0; i < n; ++i) sums[i] += more[i];
+        }
+      }
+      if (done) done({first, rows, 0, n});
+    }
+  });
+}
 
 template <typename T>
 void node(ThreadPool& pool, Allocator& allocator, int64_t blocks, int64_t first, int64_t last,
@@ -175,6 +234,12 @@ void gemm(ThreadPool& pool, int64_t m, int64_t n, int64_t k, Matrix<T> a, Matrix
     return;
   }
   const Tiling tiling(m, n, k, tile_sizes(a));
+  if constexpr (std::is_same_v<Out, Sum<T>>) {
+    if (tiling.sums() > 1) {
+      gemm_in_parts(pool, tiling, m, n, k, a, b, out, out_stride, accumulate, factor, done);
+      return;
+    }
+  }
   const bool past_caches =
       !std::is_same_v<T, Out> && a.transposed && !accumulate && n >= kPastCachesMin / m;
   pool.parallel_for(tiling.count(), 1, [&](int64_t begin, int64_t end) {
@@ -217,7 +282,9 @@ void gemm_tiles(ThreadPool& pool, Allocator& allocator, int blocks, int64_t m, i
     allocator.release(sums, bytes);
     return;
   }
-  const Tiling tiling(m, n, k, tile_sizes(a));
+  TileSizes sizes = tile_sizes(a);
+  sizes.parts = 1;
+  const Tiling tiling(m, n, k, sizes);
   pool.parallel_for(tiling.count(), 1, [&](int64_t begin, int64_t end) {
     thread_local std::vector<Sum<T>> sums;
     const TiledProduct<T> tiles{tiling, begin, end, k, a, b};

@@ -107,14 +107,15 @@ def attention_rows():
     """Bars: fp32 1.2 times as fast as the peer to 2048 tokens and 1.05 beyond, bf16 1.5 times, windows
     1.2 times."""
     for bf16 in (False, True):
-        for t in (512, 1024, 2048, 4096, 8192):
-            bar = 0.67 if bf16 else 0.83 if t <= 2048 else 0.95
-            for causal in (True, False):
-                yield attention(1, 1, 12, t, 64, causal, bar, bf16)
+        for threads in (1, 2):
+            for t in (512, 1024, 2048, 4096, 8192):
+                bar = 0.67 if bf16 else 0.83 if t <= 2048 else 0.95
+                for causal in (True, False):
+                    yield attention(threads, 1, 12, t, 64, causal, bar, bf16)
+            for t in (2048, 8192):
+                yield attention(threads, 1, 12, t, 64, True, 0.83, bf16, window=256)
         for n, d in ((24, 32), (10, 80), (6, 128)):
             yield attention(1, 1, n, 1024, d, True, 0.67 if bf16 else 0.83, bf16)
-        for t in (2048, 8192):
-            yield attention(1, 1, 12, t, 64, True, 0.83, bf16, window=256)
         yield attention(1, 1, 12, 2048, 64, True, 0.83, bf16, window=256, forward=True)
         yield attention(1, 1, 32, 1024, 64, True, 0.67 if bf16 else 0.83, bf16, nk=8)
     yield attention(1, 8, 4, 128, 32, True, 0.83)
