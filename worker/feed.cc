@@ -45,7 +45,7 @@ TaskRows named(const std::string& field, const Read& read) {
 
 Result<Feed> Feed::open(const proto::TaskSpec& task, const Tokenizer* tokenizer,
                         const FeedOptions& options) {
-  DatasetOptions dataset = dataset_options(task, options.sequence_length);
+  DatasetOptions dataset = dataset_options(task, options.sequence_length, options.target_length);
   dataset.first_labels = options.first_labels;
   dataset.mask_key =
       RandomKey{options.seed, 0}.derive(/*a=*/0x6d61736b, static_cast<uint64_t>(options.index));

@@ -23,6 +23,7 @@ namespace weft {
 
 struct FeedOptions {
   int64_t sequence_length = 0;
+  int64_t target_length = 0;  // of a seq2seq
   uint64_t seed = 0;
   bool shuffle = true;
   std::string objects_folder;

@@ -65,6 +65,7 @@ Status open_tasks(Rank& rank, const proto::LaunchRecord& record, const ModelSour
     const proto::TaskSpec& task = spec.tasks(i);
     const std::string field = "tasks[" + std::to_string(i) + "]";
     const FeedOptions options{spec.training().sequence_length(),
+                              spec.training().target_length(),
                               spec.training().seed(),
                               spec.training().shuffle(),
                               record.objects_folder(),

@@ -178,7 +178,7 @@ StepResult run_step(Rank& rank, const proto::JobSpec& spec, Training& training, 
   }
   result.loss *= pass.share;
   result.gradient_norm /= pass.scale;
-  result.tokens = rows.rows * rows.tokens;
+  result.tokens = rows.rows * (rows.tokens + rows.target_tokens);
   result.applied = std::isfinite(result.loss) && std::isfinite(result.gradient_norm);
   if (training.loss_scale && std::isfinite(result.loss)) {
     result.applied = training.loss_scale->take(result.gradient_norm);

@@ -242,14 +242,15 @@ void add_inspect_commands(CLI::App& app, Parsed& p) {
 }
 
 void add_generate(CLI::App& app, Parsed& p) {
-  CLI::App* made = add(app, p, "generate", "Let a checkpoint's model write on",
-                       [&p] { return generate(p.context, p.generate); });
+  CLI::App* made =
+      add(app, p, "generate", "Let a checkpoint's model write on, or write for a text (t5)",
+          [&p] { return generate(p.context, p.generate); });
   GenerateOptions& g = p.generate;
   add_checkpoint(made, g.checkpoint,
                  "Its id, or a job's for its best or else newest, or an exported folder")
       ->type_name(kPath);
-  CLI::Option* prompt =
-      made->add_option("--prompt", g.prompt, "The text to go on from")->type_name("TEXT");
+  CLI::Option* prompt = made->add_option("--prompt", g.prompt, "The text to go on from, or to read")
+                            ->type_name("TEXT");
   CLI::Option* message =
       made->add_option("--message", g.message,
                        "A user's message to answer, which the model's chat template renders")
@@ -324,8 +325,9 @@ void add_row_keys(CLI::App* made, FineTuneOptions& o) {
       "answers");
   key("--text-pair", o.pair_key,
       "JSONL: the key that holds a second text; a classifier reads both as a pair, without "
-      "labels an embedding learns that they belong together, and an answer is a part of it; "
-      "default: none, of an embedding text_pair, of a question_answering context");
+      "labels an embedding learns that they belong together, an answer is a part of it, and an "
+      "encoder-decoder writes it; default: none, of an embedding text_pair, of a "
+      "question_answering context, of a seq2seq target");
 }
 
 void add_adapter(CLI::App* made, FineTuneOptions& o) {
@@ -370,14 +372,16 @@ void add_fine_tune(CLI::App& app, Parsed& p) {
       ->required();
   text("--validation", o.validation, "Held-out data: a path or an object's id", kPath);
   text("--name", o.name, "Name of the job; default: from the data's", "NAME");
-  text("--task", o.task,
-       "What it learns; default: answers where the first row has question, context and answers, "
-       "classes where it has a label, of words where it has a list of them, or of images where the "
-       "data is such, an embedding where --text-pair is given, else what goes with the model",
-       "TASK")
+  text(
+      "--task", o.task,
+      "What it learns; default: answers where the first row has question, context and answers, "
+      "classes where it has a label, of words where it has a list of them, or of images where the "
+      "data is such, an embedding where --text-pair is given, else what goes with the model, of an "
+      "encoder-decoder always seq2seq",
+      "TASK")
       ->check(CLI::IsMember({"causal_lm", "masked_lm", "sequence_classification",
                              "token_classification", "embedding", "question_answering",
-                             "image_classification"}));
+                             "image_classification", "seq2seq"}));
   add_row_keys(made, o);
   count("--labels", o.labels,
         "Classes; default: the model's if it has all of the data's, else those of the data");

@@ -73,11 +73,14 @@ Result<DatasetOptions> options_of(const LocalModel& model, const DataFacts& fact
                                 : proto::DATA_FORMAT_TEXT);
   data.set_text(use.text_key);
   data.set_label(use.label_key);
-  if (!use.pair_key.empty()) data.set_text_pair(use.pair_key);
+  if (!use.pair_key.empty()) {
+    writes_targets(task) ? data.set_target(use.pair_key) : data.set_text_pair(use.pair_key);
+  }
   data.set_stride(static_cast<int32_t>(stride_of(model, use)));
   if (!task.has_mask_rate()) task.set_mask_rate(kMaskRate);
   if (facts.classes) task.set_labels(static_cast<int32_t>(folder.labels));
-  DatasetOptions options = dataset_options(task, use.sequence_length);
+  DatasetOptions options = dataset_options(
+      task, use.sequence_length, use.target_length > 0 ? use.target_length : use.sequence_length);
   options.label_names.emplace();
   if (!facts.classes) return options;
   if (facts.names.empty()) {
@@ -187,9 +190,10 @@ void tell(const Evaluated& made) {
       "sequence:    {} tokens ({}), {}\n"
       "loss:        {:.6g}\n",
       printable(made.model.name), task.empty() ? "" : ", task " + task, made.type, made.rows,
-      !classifies || answers         ? "windows"
-      : sees_images(made.model.task) ? "images"
-                                     : "rows",
+      writes_targets(made.model.task) ? "rows"
+      : !classifies || answers        ? "windows"
+      : sees_images(made.model.task)  ? "images"
+                                      : "rows",
       made.tokens, made.use.sequence_length, made.use.sequence_reason,
       precision_name(made.use.precision), made.metrics.at("loss"));
   if (!classifies) out += fmt::format("perplexity:  {:.6g}\n", made.metrics.at("perplexity"));

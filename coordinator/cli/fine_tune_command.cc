@@ -11,6 +11,7 @@
 #include "coordinator/cli/job_file.h"
 #include "proto/json/writer.h"
 #include "worker/data/tokenizers/tokenizer.h"
+#include "worker/models/model.h"
 
 namespace weft::cli {
 namespace {
@@ -18,6 +19,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int64_t kSequenceLengthMax = 128;  // where nobody asks for more
+constexpr const char* kWrites = "seq2seq";
 
 // What the job file is written from; each choice with its reason.
 struct Plan {
@@ -38,6 +40,10 @@ std::string default_name(const std::string& data) {
   }
   while (!name.empty() && (name.front() == '_' || name.front() == '-')) name.erase(0, 1);
   return name.empty() ? "fine-tune" : "tune-" + name.substr(0, 100);
+}
+
+std::string positions_text(int64_t positions) {
+  return positions == kAnyLength ? "no longest row" : fmt::format("{} positions", positions);
 }
 
 // Names of the data's classes that the head has not.
@@ -81,6 +87,7 @@ std::string why_new(const HeadFacts* head, const DataFacts& data, int64_t found,
 void choose_task(const FineTuneOptions& options, Plan& plan) {
   plan.task = !options.task.empty() ? options.task
               : plan.data.images    ? "image_classification"
+              : plan.model.writes   ? kWrites
               : plan.data.chats     ? "causal_lm"
               : plan.data.answers   ? "question_answering"
               : plan.data.words     ? "token_classification"
@@ -92,6 +99,7 @@ void choose_task(const FineTuneOptions& options, Plan& plan) {
   plan.task_reason =
       !options.task.empty() ? "as asked for"
       : plan.data.images    ? "the data is images"
+      : plan.model.writes   ? "the model is an encoder and a decoder"
       : !plan.data.jsonl    ? fmt::format("the data is text{}", model)
       : plan.data.chats     ? "the rows are chats"
       : plan.data.answers   ? "the rows have question, context and answers"
@@ -176,7 +184,8 @@ Status choose_sequence_length(const FineTuneOptions& options, Plan& plan) {
       !known ? "the model's positions are not known here; --sequence-length takes another"
       : positions <= kSequenceLengthMax
           ? "all of the model's positions"
-          : fmt::format("the model has {} positions; --sequence-length takes more", positions);
+          : fmt::format("the model has {}; --sequence-length takes more",
+                        positions_text(positions));
   return Status();
 }
 
@@ -201,8 +210,10 @@ Status check_tokenizer(const FineTuneOptions& options, const ModelFacts& model) 
 Result<Plan> make_plan(const Context& context, const FineTuneOptions& options) {
   Plan plan;
   plan.name = options.name.empty() ? default_name(options.data) : options.name;
-  WEFT_ASSIGN_OR_RETURN(plan.data, find_data(context, "DATA", options.data, options));
   WEFT_ASSIGN_OR_RETURN(plan.model, find_model(context, options.model));
+  FineTuneOptions asked = options;
+  if (asked.task.empty() && plan.model.writes) asked.task = kWrites;
+  WEFT_ASSIGN_OR_RETURN(plan.data, find_data(context, "DATA", options.data, asked));
   choose_task(options, plan);
   if (!options.validation.empty()) {
     FineTuneOptions same = options;
@@ -242,7 +253,8 @@ std::string data_text(const FineTuneOptions& options, const Plan& plan) {
     text += ", label: " + quote_json(options.label_key);
   }
   if (plan.data.pairs && !options.pair_key.empty()) {
-    text += ", text_pair: " + quote_json(options.pair_key);
+    text += plan.task == kWrites ? ", target: " : ", text_pair: ";
+    text += quote_json(options.pair_key);
   }
   return text + "}";
 }
@@ -280,6 +292,7 @@ std::string job_text(const FineTuneOptions& options, const Plan& plan) {
       plan.data.classes          ? quote_json(plan.classifier)
       : plan.task == "embedding" ? "embed"
       : plan.data.answers        ? "answer"
+      : plan.task == kWrites     ? "write"
                                  : "lm",
       plan.task, plan.task_reason);
   if (plan.data.classes) {
@@ -317,8 +330,8 @@ void tell(const Plan& plan, const std::string& path) {
       plan.model.image_size > 0
           ? fmt::format("model:     {}, images of {} x {} pixels\n", plan.model.family,
                         plan.model.image_size, plan.model.image_size)
-      : known ? fmt::format("model:     {}, {} positions, {} tokens in its vocabulary\n",
-                            plan.model.family, plan.model.positions, plan.model.vocabulary)
+      : known ? fmt::format("model:     {}, {}, {} tokens in its vocabulary\n", plan.model.family,
+                            positions_text(plan.model.positions), plan.model.vocabulary)
               : fmt::format("model:     {}\n", plan.model.from);
   out += fmt::format(
       "data:      {}, {}\n"

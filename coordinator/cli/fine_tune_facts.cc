@@ -60,7 +60,8 @@ Result<ModelFacts> find_checkpoint(const Context& context, const std::string& gi
                     (*config)->image.size,
                     true,
                     classifiers_of(manifest),
-                    !(*config)->attention.causal};
+                    !(*config)->attention.causal,
+                    (*config)->encodes_and_decodes()};
 }
 
 Result<ModelFacts> find_folder(const std::string& path) {
@@ -84,7 +85,8 @@ Result<ModelFacts> find_folder(const std::string& path) {
                     folder->config->image.size,
                     !folder->tokenizer_file.empty(),
                     std::move(heads),
-                    !folder->config->attention.causal};
+                    !folder->config->attention.causal,
+                    folder->config->encodes_and_decodes()};
 }
 
 bool is_rows(const SourceFile& file) {
@@ -179,6 +181,7 @@ FineTuneOptions with_keys(FineTuneOptions options) {
   if (options.label_key.empty()) options.label_key = answers ? "answers" : "label";
   if (options.pair_key.empty() && answers) options.pair_key = "context";
   if (options.pair_key.empty() && options.task == "embedding") options.pair_key = "text_pair";
+  if (options.pair_key.empty() && options.task == "seq2seq") options.pair_key = "target";
   return options;
 }
 

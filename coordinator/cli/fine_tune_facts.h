@@ -30,6 +30,7 @@ struct ModelFacts {
   bool has_tokenizer = false;                        // a tokenizer comes with it
   std::vector<HeadFacts> classifiers;                // none, too, where it is not known here
   bool encoder = false;                              // tokens see those behind them
+  bool writes = false;                               // an encoder-decoder
 };
 
 // A checkpoint's, a job's (its best checkpoint or else its newest) or an object's id (asks the

@@ -5,6 +5,7 @@
 
 #include "coordinator/cli/commands.h"
 #include "coordinator/cli/local_model.h"
+#include "proto/json/job_rules.h"
 #include "proto/json/writer.h"
 #include "worker/data/tokenizers/unicode.h"
 #include "worker/serve/chat_prompt.h"
@@ -24,11 +25,12 @@ Result<Generated> run(const Context& context, GenerateOptions& options) {
   WEFT_RETURN_IF_ERROR(check_options(how));
   WEFT_ASSIGN_OR_RETURN(LocalModel source,
                         find_local_model(context, "CHECKPOINT", options.checkpoint, options.task,
-                                         {proto::TASK_TYPE_CAUSAL_LM}));
+                                         {proto::TASK_TYPE_CAUSAL_LM, proto::TASK_TYPE_SEQ2SEQ}));
   WEFT_RETURN_IF_ERROR(fetch_model(context, source));
   options.checkpoint = source.name;
   WEFT_ASSIGN_OR_RETURN(Rank rank, make_rank());
-  Result<LoadedModel> model = load_hf_folder(rank, source.folder, "causal_lm");
+  const bool writes = writes_targets(source.task);
+  Result<LoadedModel> model = load_hf_folder(rank, source.folder, writes ? "seq2seq" : "causal_lm");
   if (!model) return fail(local(model.error()));
   if (!options.message.empty()) {
     WEFT_ASSIGN_OR_RETURN(ChatPrompt chat,
@@ -36,7 +38,7 @@ Result<Generated> run(const Context& context, GenerateOptions& options) {
     options.prompt = std::move(chat.text);
     how.ends = std::move(chat.ends);
     how.whole_prompt = true;
-  } else if (!context.json) {  // the model takes any bytes; what is printed is text
+  } else if (!context.json && !writes) {  // the model takes any bytes; what is printed is text
     print(tokenizers::to_valid_utf8(options.prompt));
   }
   return weft::generate(rank, *model->trunk, *model->tokenizer, options.prompt, how,

@@ -67,7 +67,8 @@ Status check_data(const JobFile& file, const proto::JobSpec& spec) {
     const proto::TaskSpec& task = spec.tasks(i);
     const proto::DataSpec& data = task.data();
     const std::string prefix = fmt::format("tasks[{}].data.", i);
-    const DatasetOptions options = dataset_options(task, spec.training().sequence_length());
+    const DatasetOptions options =
+        dataset_options(task, spec.training().sequence_length(), spec.training().target_length());
     const std::string& key = options.source.label_key;
     Labels trained(key, options.labels, std::nullopt,
                    classes_of(nullptr, model ? &*model : nullptr, spec, task));

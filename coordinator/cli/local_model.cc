@@ -85,7 +85,7 @@ Result<proto::TaskSpec> choose_task(const proto::CheckpointManifest& manifest,
             .with_rule("must be of type " + type_names(types)));
   }
   const bool alike = std::ranges::all_of(chosen, [](const proto::TaskSpec& task) {
-    return task.type() == proto::TASK_TYPE_CAUSAL_LM;
+    return task.type() == proto::TASK_TYPE_CAUSAL_LM || writes_targets(task);
   });
   if (chosen.size() > 1 && !alike) {
     return fail(Status::invalid(
@@ -217,11 +217,14 @@ Result<ModelUse> choose_use(const Context& context, const LocalModel& model,
   };
   ModelUse use;
   const bool of_pairs = embeds(model.task), answers = finds_answers(model.task);
+  const bool writes = writes_targets(model.task);
   use.text_key = first(options.text_key, model.task.data().text(), answers ? "question" : "text");
   use.label_key =
       first(options.label_key, model.task.data().label(), answers ? "answers" : "label");
-  use.pair_key = first(options.pair_key, model.task.data().text_pair(),
+  const proto::DataSpec& data = model.task.data();
+  use.pair_key = first(options.pair_key, writes ? data.target() : data.text_pair(),
                        of_pairs  ? "text_pair"
+                       : writes  ? "target"
                        : answers ? "context"
                                  : "");
   // A pair's loss depends on what it is told apart from, an answer's on how far rows are padded.
@@ -233,6 +236,7 @@ Result<ModelUse> choose_use(const Context& context, const LocalModel& model,
   use.sequence_length = options.sequence_length > 0 ? options.sequence_length
                         : training                  ? training->sequence_length()
                                                     : 0;
+  use.target_length = options.sequence_length == 0 && training ? training->target_length() : 0;
   use.sequence_reason = options.sequence_length > 0 ? "as asked for" : "as its job trained";
   return use;
 }
@@ -276,7 +280,9 @@ Result<LoadedModel> load_model(const Context& context, Rank& rank, LocalModel& m
   if (use.sequence_length > 0) return loaded;
   use.sequence_length = std::min(positions, kSequenceLengthMax);
   use.sequence_reason = positions > kSequenceLengthMax
-                            ? fmt::format("the model has {} positions", positions)
+                            ? positions == kAnyLength
+                                  ? "the model has no longest row"
+                                  : fmt::format("the model has {} positions", positions)
                             : "all of the model's positions";
   return loaded;
 }

@@ -39,7 +39,8 @@ void add_model(CLI::App* made, ModelOptions& o) {
 void add_pair_key(CLI::App* made, ModelOptions& o) {
   made->add_option("--text-pair-key", o.pair_key,
                    "JSONL: the key that holds the second text of a pair; default: as the model's "
-                   "job, of an embedding text_pair, of questions context, else there is none")
+                   "job, of an embedding text_pair, of questions context, of a seq2seq target, "
+                   "else there is none")
       ->type_name("KEY");
 }
 

@@ -12,6 +12,7 @@
 #include "proto/json/refusal.h"
 #include "proto/json/rule_text.h"
 #include "proto/json/rules.h"
+#include "proto/json/target_rules.h"
 #include "proto/json/value.h"
 
 namespace weft {
@@ -47,13 +48,21 @@ bool classifies(const TaskSpec& task) {
 }
 
 bool models_language(const TaskSpec& task) {
-  return task.type() == proto::TASK_TYPE_CAUSAL_LM || task.type() == proto::TASK_TYPE_MASKED_LM;
+  return task.type() == proto::TASK_TYPE_CAUSAL_LM || task.type() == proto::TASK_TYPE_MASKED_LM ||
+         writes_targets(task);
 }
 
 bool embeds(const TaskSpec& task) { return task.type() == proto::TASK_TYPE_EMBEDDING; }
 
 bool finds_answers(const TaskSpec& task) {
   return task.type() == proto::TASK_TYPE_QUESTION_ANSWERING;
+}
+
+bool writes_targets(const TaskSpec& task) { return task.type() == proto::TASK_TYPE_SEQ2SEQ; }
+
+bool writes_targets(const JobSpec& spec) {
+  return std::ranges::any_of(spec.tasks(),
+                             [](const TaskSpec& task) { return writes_targets(task); });
 }
 
 namespace {
@@ -223,6 +232,7 @@ Status finish_task(TaskSpec& task, const std::string& path, const Refusal& refus
                   "image_classification");
   }
   WEFT_RETURN_IF_ERROR(finish_pair(task, path, refuse));
+  WEFT_RETURN_IF_ERROR(finish_target(task, path, refuse));
   if (!classifies(task) && !answers) return {};
   if (classifies(task) && !task.has_labels()) {
     return refuse(path + ".labels", "", "is required for " + type);
@@ -557,6 +567,7 @@ Status finish_job(JobSpec& spec, const LineMap* lines) {
   WEFT_RETURN_IF_ERROR(check_model(spec, refuse));
   WEFT_RETURN_IF_ERROR(finish_adapter(spec, refuse));
   WEFT_RETURN_IF_ERROR(finish_tasks(spec, refuse));
+  WEFT_RETURN_IF_ERROR(finish_targets(spec, refuse));
   WEFT_RETURN_IF_ERROR(check_tokenizer(spec, refuse));
   WEFT_RETURN_IF_ERROR(finish_mesh(spec, refuse));
   WEFT_RETURN_IF_ERROR(finish_batch(spec, refuse));

@@ -54,6 +54,9 @@ bool models_language(const proto::TaskSpec& task);
 bool embeds(const proto::TaskSpec& task);
 // Whether it finds answers in texts.
 bool finds_answers(const proto::TaskSpec& task);
+// Whether it writes a text for a text, which an encoder-decoder does.
+bool writes_targets(const proto::TaskSpec& task);
+bool writes_targets(const proto::JobSpec& spec);
 
 // The part of it that needs the model's configuration: positions, heads, vocabulary, and of a job
 // of images training.sequence_length, which is set. finish_job calls it where the job brings a

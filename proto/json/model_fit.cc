@@ -42,11 +42,12 @@ constexpr const char* kHeads[] = {"num_attention_heads"};
 constexpr const char* kGpt2Positions[] = {"n_positions", "max_position_embeddings", "n_ctx"};
 constexpr const char* kGpt2Heads[] = {"n_head", "num_attention_heads"};
 constexpr const char* kDistilbertHeads[] = {"n_heads", "num_attention_heads"};
+constexpr const char* kT5Heads[] = {"num_heads", "num_attention_heads"};
 
 // Keys of a family's configuration and its own defaults.
 struct FamilyKeys {
   std::string_view family;
-  Names positions;
+  Names positions;  // none: there is no longest row
   int64_t positions_absent;
   Names heads;
   int64_t heads_absent, vocabulary_absent;
@@ -61,6 +62,7 @@ constexpr FamilyKeys kFamilies[] = {
     {"bert", kPositions, 512, kHeads, 12, 30522},
     {"roberta", kPositions, 512, kHeads, 12, 50265, /*padding_absent=*/1},
     {"distilbert", kPositions, 512, kDistilbertHeads, 12, 30522},
+    {"t5", {}, 0, kT5Heads, 8, 32128},
 };
 constexpr std::string_view kImageFamily = "vit";
 constexpr int64_t kImageSize = 224, kPatchSize = 16, kImageHeads = 12;  // its own defaults
@@ -116,17 +118,13 @@ Status check_image_fit(const JobSpec& spec, const google::protobuf::Struct& conf
   return {};
 }
 
-Status check_fit(const JobSpec& spec, const google::protobuf::Struct& config,
-                 const Refusal& refuse) {
-  if (family_of(spec, config) == kImageFamily) return check_image_fit(spec, config, refuse);
-  const FamilyKeys& keys = keys_of(spec, config);
+// Of a row's tokens.
+Status check_positions(const JobSpec& spec, const google::protobuf::Struct& config,
+                       const FamilyKeys& keys, const Refusal& refuse) {
+  if (keys.positions.empty()) return {};
   const char* const positions_name = name_in(config, keys.positions);
   WEFT_ASSIGN_OR_RETURN(int64_t positions,
                         config_size(config, positions_name, keys.positions_absent, refuse));
-  const auto heads = config_size(config, name_in(config, keys.heads), keys.heads_absent, refuse);
-  if (!heads) return heads.error();
-  WEFT_ASSIGN_OR_RETURN(int64_t vocabulary,
-                        config_size(config, "vocab_size", keys.vocabulary_absent, refuse));
   std::string positions_rule = fmt::format("must be at most the model's {}", positions_name);
   if (keys.padding_absent >= 0) {
     const auto padding = config.fields().find("pad_token_id");
@@ -137,10 +135,20 @@ Status check_fit(const JobSpec& spec, const google::protobuf::Struct& config,
         1 + (given ? static_cast<int64_t>(std::clamp<double>(token, 0, 1e9)) : keys.padding_absent);
     positions_rule += " less pad_token_id + 1";
   }
-  if (spec.training().sequence_length() > positions) {
-    return refuse("training.sequence_length", spec.training().sequence_length(),
-                  fmt::format("{} = {}", positions_rule, positions));
-  }
+  if (spec.training().sequence_length() <= positions) return {};
+  return refuse("training.sequence_length", spec.training().sequence_length(),
+                fmt::format("{} = {}", positions_rule, positions));
+}
+
+Status check_fit(const JobSpec& spec, const google::protobuf::Struct& config,
+                 const Refusal& refuse) {
+  if (family_of(spec, config) == kImageFamily) return check_image_fit(spec, config, refuse);
+  const FamilyKeys& keys = keys_of(spec, config);
+  const auto heads = config_size(config, name_in(config, keys.heads), keys.heads_absent, refuse);
+  if (!heads) return heads.error();
+  WEFT_ASSIGN_OR_RETURN(int64_t vocabulary,
+                        config_size(config, "vocab_size", keys.vocabulary_absent, refuse));
+  WEFT_RETURN_IF_ERROR(check_positions(spec, config, keys, refuse));
   if (spec.parallel().tensor() > vocabulary) {
     return refuse("parallel.tensor", spec.parallel().tensor(),
                   "must be at most the model's vocab_size = " + std::to_string(vocabulary));

@@ -24,7 +24,7 @@ IGNORED = -100
 @dataclass
 class Case:
     name: str
-    task: str = "causal"          # causal, packed, masked, sequence, token, choice, question, image
+    task: str = "causal"          # causal, packed, masked, sequence, token, choice, question, image, seq2seq
     family: str = "gpt2"          # of FAMILIES
     config: dict = field(default_factory=dict)
     rows: int = 5
@@ -78,6 +78,9 @@ FAMILIES = {
     "vit": (transformers.ViTConfig, None, transformers.ViTForImageClassification,
             dict(num_hidden_layers=2, num_attention_heads=3, hidden_size=36, intermediate_size=50,
                  image_size=12, patch_size=4)),
+    "t5": (transformers.T5Config, transformers.T5ForConditionalGeneration, None,
+           dict(num_layers=2, num_heads=3, d_model=36, d_kv=10, d_ff=50, decoder_start_token_id=0,
+                relative_attention_num_buckets=8, relative_attention_max_distance=12)),
 }
 # Parts of ViT's names in memory, and in its files.
 RENAMED = {"layers.": "encoder.layer.", "attention.q_proj": "attention.attention.query",
@@ -186,6 +189,7 @@ EACH_ROW = ("sequence", "choice", "image")
 ENDS = ("start_positions", "end_positions")
 # Tasks with a label for each token, and how many of the tokens have one.
 EACH_TOKEN = {"masked": 0.3, "token": 0.7}
+TARGET_TOKENS = 9  # of a seq2seq's longest
 
 
 # ---- batches --------------------------------------------------------------------------------------
@@ -229,6 +233,11 @@ def make_batch(case, model, number):
     if case.task == "choice":
         batch = {name: value.reshape(case.rows, choices, -1) for name, value in batch.items()}
         labels = random.integers(0, choices, case.rows)
+    elif case.task == "seq2seq":
+        ends = random.integers(1, TARGET_TOKENS + 1, case.rows)
+        ends[number % case.rows] = TARGET_TOKENS
+        labels = token_ids(model, random, (case.rows, TARGET_TOKENS))
+        labels[np.arange(TARGET_TOKENS)[None, :] >= ends[:, None]] = IGNORED
     elif case.task == "question":
         return batch | {name: random.integers(0, mask.sum(axis=1)) for name in ENDS}
     elif case.task == "sequence":
@@ -269,7 +278,7 @@ def label_count(task, batch):
     labels = batch["labels"]
     if task in EACH_ROW:
         return len(labels)
-    return int(((labels if task in EACH_TOKEN else labels[:, 1:]) != IGNORED).sum())
+    return int(((labels if task in EACH_TOKEN or task == "seq2seq" else labels[:, 1:]) != IGNORED).sum())
 
 
 # ---- one pass -------------------------------------------------------------------------------------
@@ -301,7 +310,10 @@ def run_once(task, model, batch):
     if task == "packed":
         return run_packed(model, tensors, labels)
     seen = []
-    handle = without_adapter(model).base_model.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    trunk = model.decoder if task == "seq2seq" else without_adapter(model).base_model
+    if task == "seq2seq":
+        tensors["decoder_input_ids"] = model.prepare_decoder_input_ids_from_labels(labels)
+    handle = trunk.register_forward_hook(lambda module, inputs, output: seen.append(output))
     given = model(**tensors)
     handle.remove()
     if task == "question":
@@ -311,7 +323,7 @@ def run_once(task, model, batch):
     logits = given.logits
     if task in EACH_ROW:
         loss = functional.cross_entropy(logits, labels, reduction="sum")
-    elif task in EACH_TOKEN:
+    elif task in EACH_TOKEN or task == "seq2seq":
         loss = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED,
                                         reduction="sum")
     else:

@@ -141,6 +141,19 @@ CASES = [
                       modules_to_save=["pre_classifier", "classifier"])),
 ]
 
+# Encoders and decoders, which have no sequence axis.
+TARGET_CASES = [
+    Case("t5", task="seq2seq", family="t5", scale=0.1),
+    Case("t5-gated", task="seq2seq", family="t5", scale=0.1, rows=7, tokens=31, config=dict(
+        feed_forward_proj="gated-gelu", num_decoder_layers=1, layer_norm_epsilon=1e-3)),
+    Case("t5-silu", task="seq2seq", family="t5", scale=0.1, left=True, rows=3, config=dict(
+        feed_forward_proj="gated-silu", num_layers=1, num_decoder_layers=3, num_heads=4, d_kv=5,
+        relative_attention_num_buckets=6, decoder_start_token_id=7)),
+    Case("t5-erf", task="seq2seq", family="t5", scale=0.1, config=dict(
+        feed_forward_proj="gelu", relative_attention_max_distance=40)),
+]
+TARGET_MESHES = ["", "tensor=2", "data=2", "tensor=3", "tensor=4", "data=2,tensor=2", "data=3"]
+
 
 def golden(folders, mesh, precision="fp32"):
     command = [BIN / "weft-golden", "--json", "--verbose", "--precision", precision,
@@ -197,6 +210,18 @@ class Golden(unittest.TestCase):
                 self.assertEqual(len(report["cases"]), len(CASES))
                 self.assertEqual(status, 0, errors)
                 self.assertTrue(report["passed"])
+
+    def test_targets_agree_on_every_mesh(self):
+        with tempfile.TemporaryDirectory(prefix="weft-conformance-") as place:
+            folders = [write_case(case, Path(place) / case.name) for case in TARGET_CASES]
+            for mesh, precision in [(mesh, "fp32") for mesh in TARGET_MESHES] + [("", "float64")]:
+                with self.subTest(mesh=mesh or "one rank", precision=precision):
+                    status, report, errors = golden(folders, mesh, precision)
+                    for case in report["cases"]:
+                        print(f"  {case['case']:<16} {case.get('worst', case.get('error'))}",
+                              file=sys.stderr)
+                    self.assertEqual(len(report["cases"]), len(folders))
+                    self.assertEqual(status, 0, errors)
 
     def test_float64_agrees_to_the_twelfth_place(self):
         """Losses and norms of 20 steps in full; tensors beyond the float32 in which they are stored."""

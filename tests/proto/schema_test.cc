@@ -49,7 +49,8 @@ TEST(Schema, BoundsDefaultsAndNamesOfAMessage) {
             R"(weights","maximum":1000000,"exclusiveMinimum":0,"default":1})");
   EXPECT_EQ(task["properties"]["type"]["enum"].dump(),
             R"(["causal_lm","sequence_classification","masked_lm","token_classification",)"
-            R"("embedding","multiple_choice","question_answering","image_classification"])");
+            R"("embedding","multiple_choice","question_answering",)"
+            R"("image_classification","seq2seq"])");
   EXPECT_EQ(task["properties"]["data"]["$ref"], "#/components/schemas/DataSpec");
   nlohmann::ordered_json job = json_schema(*proto::JobSpec::descriptor());
   EXPECT_EQ(job["properties"]["tasks"]["minItems"], 1);

@@ -227,14 +227,23 @@ Status check_use(const proto::JobSpec& spec, const std::string& field, const std
                            "must have one for masked_lm: mask_token in tokenizer_config.json");
   }
   WEFT_RETURN_IF_ERROR(check_questions(spec, field, name, tokenizer));
+  if (writes_targets(spec) && !tokenizer.eos_id() && tokenizer.suffix_ids().empty()) {
+    return Status::invalid(field, name + " without an end of text",
+                           "must have one for seq2seq, as what is written has an end: eos_token in "
+                           "tokenizer_config.json");
+  }
   const bool puts_around = std::ranges::any_of(
       spec.tasks(), [](const auto& task) { return task.type() != proto::TASK_TYPE_CAUSAL_LM; });
   const int64_t around = std::ssize(tokenizer.prefix_ids()) + std::ssize(tokenizer.suffix_ids());
+  const std::string rule =
+      "must exceed the " + std::to_string(around) + " tokens that the tokenizer puts around a text";
+  if (writes_targets(spec) && spec.training().target_length() <= around) {
+    return Status::invalid("training.target_length",
+                           std::to_string(spec.training().target_length()), rule);
+  }
   if (!puts_around || spec.training().sequence_length() > around) return {};
   return Status::invalid("training.sequence_length",
-                         std::to_string(spec.training().sequence_length()),
-                         "must exceed the " + std::to_string(around) +
-                             " tokens that the tokenizer puts around a text");
+                         std::to_string(spec.training().sequence_length()), rule);
 }
 
 Status check_tokenizer_files(const proto::JobSpec& spec, const std::string& field,
@@ -330,6 +339,14 @@ Status check_tasks(const proto::JobSpec& spec, const ModelConfig& config) {
                              "must be another for " + config.family +
                                  (images ? ", a model of texts" : ", a model of images"));
     }
+    if (writes_targets(spec.tasks(i)) != config.encodes_and_decodes()) {
+      return Status::invalid(
+          field, type,
+          "must be another for " + config.family +
+              (config.encodes_and_decodes() ? ", an encoder and a decoder: it is for seq2seq"
+                                            : ", which is no encoder and decoder"));
+    }
+    if (config.encodes_and_decodes()) continue;
     if (embeds(spec.tasks(i))) {
       if (!config.attention.causal) continue;
       return Status::invalid(field, type, "must be another for " + config.family + ", a decoder");

@@ -49,7 +49,8 @@ RowBytes row_bytes(const proto::JobSpec& spec, const ModelConfig& config) {
 Status check_sizes(const proto::JobSpec& spec, const ModelConfig& config) {
   const proto::TrainingSpec& training = spec.training();
   const RowBytes row = row_bytes(spec, config);
-  const double most = std::floor(kBytesMax / row.of(training.sequence_length()));
+  const int64_t tokens = int64_t{training.sequence_length()} + training.target_length();
+  const double most = std::floor(kBytesMax / row.of(static_cast<double>(tokens)));
   if (training.batch_size() <= most) return {};
   if (most >= 1) {
     return Status::invalid(

@@ -58,6 +58,14 @@ int64_t attention_tiles(const Sizes& s) {
          kQueries * kQueries * (2 * kSingle + (half ? 3 : 2) * element);
 }
 
+// Of a bias by distance: its gradient, beside a block's, and what each row and head adds to that.
+int64_t distance_gradients(const Sizes& s) {
+  constexpr int64_t kQueries = 64;  // a tile's, which stand in one piece behind each distance
+  if (s.distances == 0) return 0;
+  return 2 * s.element * s.heads * s.distances +
+         kSingle * s.heads * (s.distances + s.batch * (s.distances + 2 * (kQueries - 1)));
+}
+
 // What the last block's backward pass adds to what is kept, in its MLP: the gradients of the
 // stream and of the inner features; or in its attention, once the MLP's part is freed: those of
 // query, key and value, each beside the sum it is added to, or while they are computed, beside that
@@ -72,7 +80,8 @@ int64_t block_backward(const Sizes& s, int64_t workspace) {
   const int64_t computed = s.element * (of_heads + s.tokens * s.features) + attention_tiles(s);
   const int64_t in_attention = (s.again() ? s.attention() : 0) - (s.full() ? 0 : s.mlp()) +
                                s.element * (streams + visiting) +
-                               std::max(3 * s.element * of_heads, computed) + workspace;
+                               std::max(3 * s.element * of_heads, computed) + workspace +
+                               distance_gradients(s);
   return std::max(in_mlp, in_attention);
 }
 
@@ -140,17 +149,28 @@ int64_t gradients_held(const StepMemory& m, int64_t sent) {
   return staying + waiting + summed;
 }
 
+// Of an encoder-decoder the backward pass of the encoder's last block, when the decoder's gradients
+// are there or travel, `at_work` those of the block itself; of other models that of the last block.
+MemoryEstimate turning(const StepMemory& m, MemoryEstimate backward, int64_t at_work) {
+  if (!m.source) return backward;
+  backward.gradients = at_work + gradients_held(m, kSingle * m.parameters.decoder_gradients);
+  backward.activations = m.batch() + m.kept_source();
+  backward.workspace = block_backward(*m.source, 0);
+  return backward;
+}
+
 std::vector<MemoryEstimate> moments_of(const StepMemory& m) {
   const Sizes& s = m.s;
   const Parameters& parameters = m.parameters;
   const bool lm = m.language_model;
 
+  const int64_t scaled = lm && m.scales_logits ? s.stream() : 0;
   MemoryEstimate loss = m.all;  // the moment of the loss
   loss.parameters += m.whole(lm && m.tied ? parameters.embedding_unit : parameters.last_unit);
   loss.gradients = m.earlier + m.table;
   loss.activations = m.kept;
-  loss.workspace = loss_workspace(s, lm);
-  loss.gpu_more = loss_on_gpu(s, lm) - loss.workspace;
+  loss.workspace = loss_workspace(s, lm) + scaled;
+  loss.gpu_more = loss_on_gpu(s, lm) + scaled - loss.workspace;
 
   MemoryEstimate backward = m.all;  // of the last block
   backward.parameters += m.whole(2 * parameters.block_unit);
@@ -170,13 +190,15 @@ std::vector<MemoryEstimate> moments_of(const StepMemory& m) {
   sending.gradients = at_work + gradients_held(m, further * kSingle * parameters.block_gradients);
   sending.activations -= further * s.kept_block();
 
+  const Sizes& encoder = m.source ? *m.source : s;
   // The first block's, when the others' gradients are there or travel, and what they kept is gone.
   const int64_t head = m.tied || !m.table_leaves ? 0 : parameters.table;  // of the last unit
   const int64_t others =
       parameters.trained - parameters.embedding_gradients - parameters.block_gradients;
   MemoryEstimate first = backward;
   first.gradients = at_work + gradients_held(m, kSingle * (others - head));
-  first.activations = m.batch() + s.kept_block();
+  first.activations = m.batch() + encoder.kept_block();
+  first.workspace = block_backward(encoder, 0);
 
   // The end, when what travels as buckets does.
   const int64_t by_buckets = kSingle * (parameters.trained - parameters.only_rows);
@@ -189,7 +211,7 @@ std::vector<MemoryEstimate> moments_of(const StepMemory& m) {
                     kSingle * (parameters.embedding_bucket + parameters.block_bucket);
   }
   end.activations = m.batch();
-  end.workspace = 2 * s.element * s.tokens * s.hidden;
+  end.workspace = 2 * encoder.element * encoder.tokens * encoder.hidden;
 
   // Before it, when the first block's gradients are copied into their last bucket; one of the two
   // is counted where there are earlier ones, or a bucket less is under way.
@@ -201,7 +223,7 @@ std::vector<MemoryEstimate> moments_of(const StepMemory& m) {
         (counted ? 1 : 2) * bucket +
         gradients_held(m, kSingle * (others - head + parameters.block_gradients) - bucket);
   }
-  return {loss, backward, sending, first, packing, end};
+  return {loss, backward, sending, turning(m, backward, at_work), first, packing, end};
 }
 
 }  // namespace

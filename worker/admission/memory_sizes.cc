@@ -63,7 +63,7 @@ int64_t gpu_logit_rows(int64_t vocabulary, int64_t element) {
 }
 
 Sizes::Sizes(const ModelConfig& config, const proto::JobSpec& spec,
-             std::span<const ShardSize> shards)
+             std::span<const ShardSize> shards, const StackShape& stack)
     : adapted(adapted_maps(shards)), rank(config.adapter.rank), dropout(config.adapter.dropout) {
   const proto::ParallelSpec& mesh = spec.parallel();
   const proto::TrainingSpec& training = spec.training();
@@ -74,8 +74,10 @@ Sizes::Sizes(const ModelConfig& config, const proto::JobSpec& spec,
   const int64_t micro = training.micro_batch_size();
   batch = micro > 0 ? std::min(micro, rows) : rows;
   accumulates = batch < rows;
-  tokens = batch * share(training.sequence_length(), sequence);
-  between = batch * share(share(training.sequence_length(), sequence), tensor);
+  tokens = batch * share(stack.length, sequence);
+  between = batch * share(share(stack.length, sequence), tensor);
+  source_tokens = batch * stack.source;
+  distances = config.distances > 0 ? 2 * config.distances + 1 : 0;
   hidden = config.hidden;
   patches = kSingle * tokens * config.image.values();
   heads = key_features = key_copies = 0;
@@ -89,11 +91,12 @@ Sizes::Sizes(const ModelConfig& config, const proto::JobSpec& spec,
     key_copies = 2 * key_features * hidden;
   }
   gated = config.gated;
+  gate_apart = config.gate_apart;
   head_norms = config.head_norms ? heads + key_features / config.head_features : 0;
   angles = config.rotary ? kSingle * tokens * config.head_features : 0;
   inner = share(config.inner, tensor);
   vocabulary = share(config.vocabulary, tensor);
-  layers = config.layers;
+  layers = stack.layers;
   fp16 = training.precision() == proto::PRECISION_FP16;
   const bool half = fp16 || training.precision() == proto::PRECISION_BF16;
   element = half ? 2 : kSingle;
@@ -103,23 +106,29 @@ Sizes::Sizes(const ModelConfig& config, const proto::JobSpec& spec,
   const bool in_blocks = training.reproducible() == proto::REPRODUCIBLE_TOPOLOGY;
   embedded = std::ranges::any_of(spec.tasks(), embeds) ? training.batch_size() : 0;
   blocks = in_blocks ? training.reproducible_blocks() : 0;
-  scores = batch * heads * training.sequence_length() * training.sequence_length();
+  scores = batch * heads * stack.length * stack.length;
   const int64_t width = config.head_features;
   const bool some_whole = config.attention.window_left < 0 ||
                           (config.other_layers > 0 && config.other_attention.window_left < 0);
   const bool may_use_cudnn = half && sequence == 1 && !in_blocks && some_whole;
-  ordered_by_cudnn =
-      may_use_cudnn && width > kCudnnWidthMin && training.sequence_length() >= kCudnnTokensMin;
+  ordered_by_cudnn = may_use_cudnn && width > kCudnnWidthMin && stack.length >= kCudnnTokensMin;
   unordered_by_cudnn = may_use_cudnn && width >= kCudnnWidthMin &&
                        training.reproducible() == proto::REPRODUCIBLE_NONE &&
-                       training.sequence_length() >= kCudnnUnorderedTokensMin;
+                       stack.length >= kCudnnUnorderedTokensMin;
 }
 
 int64_t Sizes::attention() const {
   return element * (kept_input(adapted.columns) + tokens * 2 * (features + key_features) +
                     key_copies + of_adapters(adapted.columns, adapted.rows, features) +
                     of_magnitudes(adapted.outputs, adapted.rows)) +
-         kSingle * (tokens * heads + 2 * between) + of_head_norms();
+         kSingle * (tokens * heads + 2 * between) + of_head_norms() + source_attention();
+}
+
+int64_t Sizes::source_attention() const {
+  if (source_tokens == 0) return 0;
+  return element * (between * hidden + normed() * hidden + 2 * tokens * features +
+                    2 * source_tokens * key_features) +
+         kSingle * (tokens * heads + 2 * between);
 }
 
 int64_t Sizes::kept_input(int64_t adapters) const {
@@ -163,7 +172,7 @@ int64_t Sizes::mlp() const {
                     (kept_inner ? tokens * inner : 0) +
                     of_adapters(adapted.mlp_columns, adapted.mlp_rows, inner) +
                     of_magnitudes(adapted.mlp_outputs, adapted.mlp_rows)) +
-         input * tokens * (gated ? 2 : 1) * inner + kSingle * 2 * between;
+         input * tokens * ((gated ? 2 : 1) + (gate_apart ? 1 : 0)) * inner + kSingle * 2 * between;
 }
 
 int64_t Sizes::kept_block() const {
@@ -180,7 +189,9 @@ Parameters::Parameters(const ModelConfig& config, const proto::JobSpec& spec,
     trained += shard.trained ? elements : 0;
     trained_kept_fp32 += shard.keep_fp32 && shard.trained ? elements : 0;
     largest = std::max(largest, shard.elements);
-    if (shard.unit <= 0 || shard.unit > config.layers) continue;
+    const bool decodes = config.encodes_and_decodes() && shard.unit > config.encoder_layers;
+    if (decodes && shard.trained) decoder_gradients += elements;
+    if (shard.unit <= 0 || shard.unit >= config.last_unit()) continue;
     largest_of_block = std::max(largest_of_block, shard.elements);
     if (shard.trained) largest_gradient = std::max(largest_gradient, shard.elements);
   }
@@ -210,18 +221,21 @@ Parameters::Parameters(const ModelConfig& config, const proto::JobSpec& spec,
   embedding_bucket = embedding_bucket > 0 ? embedding_bucket : block_bucket;
   checkpoint = largest_turn(shards, replicas, spec.parallel().zero());
   embedding_unit = units[0];
-  block_unit = units[1];
   embedding_gradients = gradients[0];
-  block_gradients = gradients[1];
-  last_unit = units[config.layers + 1];
+  for (const int64_t layer : {int64_t{0}, config.encoder_layers}) {  // of the larger blocks
+    block_unit = std::max(block_unit, units[config.unit_of(layer)]);
+    block_gradients = std::max(block_gradients, gradients[config.unit_of(layer)]);
+  }
+  last_unit = units[config.last_unit()];
 }
 
 StepMemory::StepMemory(const ModelConfig& config, const proto::JobSpec& spec,
                        std::span<const ShardSize> shards)
-    : s(config, spec, shards),
+    : s(config, spec, shards, last_stack(config, spec.training())),
       parameters(config, spec, shards),
       language_model(models_language(spec)),
       tied(config.tied),
+      scales_logits(config.logit_scale != 1),
       zero(s.replicas > 1 ? spec.parallel().zero() : 0),
       sharing(zero > 0 ? s.replicas : 1) {
   // Of masters what is not a value: of bf16 the other half, which what is kept in fp32 lacks where
@@ -241,10 +255,24 @@ StepMemory::StepMemory(const ModelConfig& config, const proto::JobSpec& spec,
   earlier = s.accumulates ? gradients : 0;
   table = language_model ? kSingle * parameters.table : 0;
   table_leaves = table > 0 && s.replicas > 1 && (parameters.table_by_rows || !tied);
+  if (config.encodes_and_decodes()) {
+    source.emplace(config, spec, shards, encoder_stack(config, spec.training()));
+  }
   const int64_t final_norm = 2 * s.stream();
-  kept = batch() + s.angles + s.layers * s.kept_block() - s.left_of_first() + final_norm;
+  kept = kept_source() + s.score_bias() + batch() + s.angles + s.layers * s.kept_block() -
+         s.left_of_first() + final_norm;
 }
 
-int64_t StepMemory::batch() const { return kBatchBytes * s.tokens + s.patches; }
+int64_t StepMemory::batch() const {
+  return kBatchBytes * (s.tokens + (source ? source->tokens : 0)) + s.patches;
+}
+
+int64_t StepMemory::memory() const {
+  return source ? source->stream() + source->element * source->tokens * source->hidden : 0;
+}
+
+int64_t StepMemory::kept_source() const {
+  return source ? source->layers * source->kept_block() + memory() + source->score_bias() : 0;
+}
 
 }  // namespace weft

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <algorithm>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -22,17 +23,20 @@ inline int64_t share(int64_t whole, int64_t parts) { return (whole + parts - 1) 
 int64_t gpu_logit_columns(int64_t vocabulary);
 int64_t gpu_logit_rows(int64_t vocabulary, int64_t element);
 
-// Sizes on the rank that has most, named as in worker/models/model.h; what the functions give are
-// bytes.
+// Sizes of a stack on the rank that has most, named as in worker/models/model.h; what the functions
+// give are bytes.
 struct Sizes {
-  Sizes(const ModelConfig& config, const proto::JobSpec& spec, std::span<const ShardSize> shards);
+  Sizes(const ModelConfig& config, const proto::JobSpec& spec, std::span<const ShardSize> shards,
+        const StackShape& stack);
 
   int64_t tensor, sequence, replicas, batch, tokens, between;
   int64_t hidden, heads, features, key_features, inner, vocabulary, layers;
-  int64_t element;      // bytes
-  int64_t scores;       // of a block's attention
-  int64_t embedded;     // rows of a step that are told apart from each other; else 0
-  int64_t blocks;       // of topology-invariant training; else 0
+  int64_t source_tokens;  // that the stack attends to; 0: none
+  int64_t distances;      // that scores have a bias by, the same of all blocks; else 0
+  int64_t element;        // bytes
+  int64_t scores;         // of a block's attention
+  int64_t embedded;       // rows of a step that are told apart from each other; else 0
+  int64_t blocks;         // of topology-invariant training; else 0
   int64_t key_copies;   // elements a block, of projections that several ranks hold, copied for use
   int64_t patches;      // bytes, of images
   int64_t angles;       // of the tokens' rotations
@@ -40,7 +44,7 @@ struct Sizes {
   AdaptedMaps adapted;  // of a block; where there are such, all else is frozen
   int64_t rank;         // of the adapters
   double dropout;       // of what they map
-  bool gated;
+  bool gated, gate_apart;
   bool accumulates, fp16;
   bool ordered_by_cudnn, unordered_by_cudnn;  // maybe: attention's gradients on a GPU
   proto::ActivationCheckpointing recompute;
@@ -62,12 +66,19 @@ struct Sizes {
   // Kept of a block's attention: norm and its statistics, query, key, value, result and
   // log-sum-exp, and copies of what several ranks hold.
   int64_t attention() const;
+  // Of that the attention to a source, with keys and values of its own.
+  int64_t source_attention() const;
   // Of that the inputs and statistics of the norms of heads.
   int64_t of_head_norms() const;
   // Of its MLP: the residual stream, norm, the activation's input and result.
   int64_t mlp() const;
   int64_t stream() const { return element * between * hidden; }  // a block's input
   int64_t kept_block() const;
+  // Of the scores' bias: it and each distance's bucket.
+  int64_t score_bias() const { return distances * (element * heads + kBucketBytes); }
+
+ private:
+  static constexpr int64_t kBucketBytes = 8;
 };
 
 // Elements of a rank's parameters.
@@ -87,6 +98,7 @@ struct Parameters {
   int64_t embedding_unit = 0, block_unit = 0, last_unit = 0;
   int64_t embedding_gradients = 0, block_gradients = 0;  // what is trained of these
   int64_t embedding_bucket = 0, block_bucket = 0;        // the largest that is sent
+  int64_t decoder_gradients = 0;  // of an encoder-decoder: what is trained behind its encoder
   // Tables whose looked-up rows are sent (optimizer/gradients.h): is the tokens' one of them; all
   // that nothing else is sent of.
   bool table_by_rows = false;
@@ -99,12 +111,16 @@ struct StepMemory {
              std::span<const ShardSize> shards);
 
   int64_t batch() const;  // the tokens themselves
+  // Kept of an encoder-decoder's encoder, beyond its blocks: its norm, and what the decoder reads.
+  int64_t memory() const;
+  int64_t kept_source() const;  // with its blocks; else 0
   // Level 3's values of units that are whole, the one on its way included.
   int64_t whole(int64_t elements) const { return zero == 3 ? s.element * elements : 0; }
 
   Sizes s;
+  std::optional<Sizes> source;  // of an encoder-decoder's encoder
   Parameters parameters;
-  bool language_model, tied;
+  bool language_model, tied, scales_logits;
   int zero;
   int64_t sharing;     // ranks that share the state
   MemoryEstimate all;  // what there is at every moment

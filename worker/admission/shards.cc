@@ -30,13 +30,20 @@ void add(std::span<const ParameterInfo> plan, std::vector<ShardSize>& shards) {
 std::vector<ShardSize> shards_of(const ModelFamily& family, const ModelConfig& config,
                                  const proto::JobSpec& spec, int tensor_index) {
   std::vector<ShardSize> shards;
-  const int64_t planned = std::min(config.layers, kBlocksPlanned);
   const int tensor = spec.parallel().tensor();
-  add(family.plan(*family.with_layers(config, planned), tensor, tensor_index), shards);
-  for (ShardSize& shard : shards) {
-    if (shard.unit == planned) shard.repeats += config.layers - planned;
-    if (shard.unit > planned) shard.unit += config.layers - planned;
-  }
+  const ModelConfigPtr planned =
+      family.with_layers(config, std::min(config.layers, kBlocksPlanned));
+  add(family.plan(*planned, tensor, tensor_index), shards);
+  // The last planned block of each stack stands for those that are left out.
+  const auto repeat = [&](int64_t last, int64_t left) {
+    for (ShardSize& shard : shards) {
+      if (shard.unit == last) shard.repeats += left;
+      if (shard.unit > last) shard.unit += left;
+    }
+  };
+  const int64_t encoder = planned->encoder_layers, left = config.encoder_layers - encoder;
+  repeat(planned->unit_of(planned->layers - 1), config.layers - planned->layers - left);
+  if (encoder > 0) repeat(planned->unit_of(encoder - 1), left);
   int64_t unit = 0;
   for (const proto::TaskSpec& task : spec.tasks()) {
     --unit;
@@ -91,6 +98,16 @@ std::vector<BucketItem> bucket_items(std::span<const ShardSize> shards) {
 
 int64_t repeats_of(const Bucket& bucket, std::span<const ShardSize> shards) {
   return shards[bucket.entries.front().parameter].repeats;
+}
+
+StackShape last_stack(const ModelConfig& config, const proto::TrainingSpec& training) {
+  if (!config.encodes_and_decodes()) return {config.layers, training.sequence_length(), 0};
+  return {config.layers - config.encoder_layers, training.target_length(),
+          training.sequence_length()};
+}
+
+StackShape encoder_stack(const ModelConfig& config, const proto::TrainingSpec& training) {
+  return {config.encoder_layers, training.sequence_length(), 0};
 }
 
 DType precision_of(const proto::JobSpec& spec) {

@@ -11,7 +11,8 @@
 
 namespace weft::proto {
 class JobSpec;
-}
+class TrainingSpec;
+}  // namespace weft::proto
 
 namespace weft {
 
@@ -59,6 +60,16 @@ std::vector<BucketItem> bucket_items(std::span<const ShardSize> shards);
 
 // Of one of those buckets: for how many it stands.
 int64_t repeats_of(const Bucket& bucket, std::span<const ShardSize> shards);
+
+// One of a model's stacks of blocks.
+struct StackShape {
+  int64_t layers = 0;
+  int64_t length = 0;  // tokens of a row
+  int64_t source = 0;  // of a decoder that attends to a source: tokens of that
+};
+// That which the logits follow, and of an encoder-decoder that of its encoder.
+StackShape last_stack(const ModelConfig& config, const proto::TrainingSpec& training);
+StackShape encoder_stack(const ModelConfig& config, const proto::TrainingSpec& training);
 
 // What the passes compute in.
 DType precision_of(const proto::JobSpec& spec);

@@ -71,15 +71,13 @@ class TensorTraffic {
     const int64_t width = element_bytes(spec_) * rows * config_.hidden;
     const AxisTraffic gather = gather_traffic(tokens, width, ranks_, index_);
     const AxisTraffic scatter = scatter_traffic(tokens, width, ranks_, index_);
-    AxisTraffic both = gather;
-    both += scatter;
-    // The embedding's sum forwards and its conjugate backwards; two products of each block's halves
-    // forwards and backwards; halves that are computed again.
-    AxisTraffic all = both * (4 * config_.layers);
-    if (sums_embedding()) all += both;
-    const auto recompute = spec_.training().activation_checkpointing();
-    if (recompute == proto::ACTIVATION_CHECKPOINTING_SELECTIVE) all += both * config_.layers;
-    if (recompute == proto::ACTIVATION_CHECKPOINTING_FULL) all += both * (2 * config_.layers);
+    const StackShape stack = last_stack(config_, spec_.training());
+    AxisTraffic all = blocks(stack, gather + scatter);
+    if (stack.source > 0) {  // whose states the decoder reads, joined once
+      const AxisTraffic source = gather_traffic(stack.source, width, ranks_, index_) +
+                                 scatter_traffic(stack.source, width, ranks_, index_);
+      all += blocks(encoder_stack(config_, spec_.training()), source) + source;
+    }
     if (adapted_.all() > 0) {
       all += adapters(rows, tokens);
       if (adapted_.rescaled) all += norms();
@@ -94,6 +92,16 @@ class TensorTraffic {
   }
 
  private:
+  // The embedding's sum forwards and its conjugate backwards; two products of each block's parts,
+  // its MLP and one attention or two, forwards and backwards; parts that are computed again.
+  AxisTraffic blocks(const StackShape& stack, const AxisTraffic& both) const {
+    const int64_t attentions = stack.source > 0 ? 2 : 1;
+    int64_t parts = 2 * (attentions + 1);
+    if (again()) parts += attentions;
+    if (full()) parts += 1;
+    return both * (parts * stack.layers + (sums_embedding() ? 1 : 0));
+  }
+
   // What adapters map their inputs to, and its gradients; the sums of theirs come apart.
   AxisTraffic adapters(int64_t rows, int64_t tokens) const {
     const int64_t width = element_bytes(spec_) * rows * config_.adapter.rank;
@@ -484,8 +492,8 @@ StepTraffic step_traffic(const ModelConfig& config, const proto::JobSpec& spec,
   if (zero == 3) rounds.push_back({0, most - count_of(rounds)});
   const int64_t passes = count_of(rounds);
   const int ulysses = ulysses_degree(config, spec);
-  const int64_t tokens = tokens_of(spec.training().sequence_length(), mesh.sequence() / ulysses,
-                                   ulysses, place.sequence);
+  const int64_t length = last_stack(config, spec.training()).length;
+  const int64_t tokens = tokens_of(length, mesh.sequence() / ulysses, ulysses, place.sequence);
   StepTraffic step;
   if (mesh.tensor() > 1) {
     const TensorTraffic tensor(config, spec, adapted_maps(shards), place.tensor);

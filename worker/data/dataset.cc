@@ -28,6 +28,9 @@ Status check_options(const DatasetOptions& options) {
   if (options.kind == SampleKind::kMultipleChoice && options.source.pair_key.empty()) {
     return Status::invalid("text_pair", "", "a multiple_choice needs the key of its choices");
   }
+  if (options.kind == SampleKind::kSeq2Seq && options.source.pair_key.empty()) {
+    return Status::invalid("target", "", "a seq2seq needs the key of a target");
+  }
   if (is_question(options.kind) && (options.source.pair_key.empty() ||
                                     options.source.answers == options.source.label_key.empty())) {
     return Status::invalid("text_pair", "", "a question needs the keys of a context and answers");
@@ -59,6 +62,8 @@ SampleKind kind_of(proto::TaskType type) {
       return SampleKind::kEmbedding;
     case proto::TASK_TYPE_QUESTION_ANSWERING:
       return SampleKind::kQuestionAnswering;
+    case proto::TASK_TYPE_SEQ2SEQ:
+      return SampleKind::kSeq2Seq;
     case proto::TASK_TYPE_IMAGE_CLASSIFICATION:
       return SampleKind::kImages;
     default:
@@ -89,7 +94,8 @@ bool is_labeled(SampleKind kind) {
          kind == SampleKind::kMultipleChoice || kind == SampleKind::kImages;
 }
 
-DatasetOptions dataset_options(const proto::TaskSpec& task, int64_t sequence_length) {
+DatasetOptions dataset_options(const proto::TaskSpec& task, int64_t sequence_length,
+                               int64_t target_length) {
   DatasetOptions options;
   options.kind = kind_of(task.type());
   options.source.format =
@@ -98,7 +104,8 @@ DatasetOptions dataset_options(const proto::TaskSpec& task, int64_t sequence_len
   options.source.answers = options.kind == SampleKind::kQuestionAnswering;
   const bool labeled = is_labeled(options.kind) || options.source.answers;
   options.source.label_key = labeled ? task.data().label() : "";
-  options.source.pair_key = task.data().text_pair();
+  const bool writes = options.kind == SampleKind::kSeq2Seq;
+  options.source.pair_key = writes ? task.data().target() : task.data().text_pair();
   options.source.words = is_words(options.kind);
   if (is_images(options.kind)) {
     options.source.format = InputFormat::kImages;
@@ -106,6 +113,7 @@ DatasetOptions dataset_options(const proto::TaskSpec& task, int64_t sequence_len
   }
   if (options.kind == SampleKind::kMultipleChoice) options.source.choices = task.labels();
   options.sequence_length = sequence_length;
+  options.target_length = target_length;
   options.labels = task.labels();
   options.stride = task.data().stride();
   options.mask_rate = task.mask_rate();
@@ -152,8 +160,12 @@ int64_t Dataset::rows_per_sample() const {
   return options_.kind == SampleKind::kEmbedding ? 2 : 1;
 }
 
+int64_t Dataset::rows_kept() const {
+  return options_.kind == SampleKind::kSeq2Seq ? 2 : rows_per_sample();
+}
+
 int64_t Dataset::row_start(int64_t row) const {
-  const int64_t rows = samples_ * rows_per_sample();
+  const int64_t rows = samples_ * rows_kept();
   WEFT_CHECK(row >= 0 && row < rows, "row {} of {}", row, rows);
   const auto at = static_cast<size_t>(row);
   if (!starts_.empty()) return starts_[at];
@@ -219,6 +231,7 @@ TaskRows Dataset::range(int64_t first, int64_t count) const {
 }
 
 TaskRows Dataset::rows_of(std::span<const Visit> visits, RandomKey mask_key) const {
+  if (options_.kind == SampleKind::kSeq2Seq) return with_targets(visits);
   if (rows_per_sample() == 1) return laid_out(visits, mask_key);
   std::vector<Visit> texts;
   if (options_.kind == SampleKind::kMultipleChoice) {
@@ -239,18 +252,37 @@ TaskRows Dataset::rows_of(std::span<const Visit> visits, RandomKey mask_key) con
   return laid_out(texts, mask_key);
 }
 
+int64_t Dataset::width_of(std::span<const Visit> rows, int64_t most) const {
+  int64_t longest = 0;
+  for (const Visit& row : rows) longest = std::max(longest, row_length(row.sample));
+  return std::min(most, (longest + kRowMultiple - 1) / kRowMultiple * kRowMultiple);
+}
+
+// The sources are even rows, their targets the odd ones behind them.
+TaskRows Dataset::with_targets(std::span<const Visit> visits) const {
+  std::vector<Visit> sources, targets;
+  for (const Visit& visit : visits) {
+    sources.push_back({visit.epoch, 2 * visit.sample});
+    targets.push_back({visit.epoch, 2 * visit.sample + 1});
+  }
+  TaskRows rows = laid_out(sources, {});
+  rows.target_tokens = width_of(targets, options_.target_length);
+  const auto width = static_cast<size_t>(rows.target_tokens);
+  rows.labels.assign(targets.size() * width, kNoLabel);
+  for (size_t i = 0; i < targets.size(); ++i) {
+    const auto length = static_cast<size_t>(row_length(targets[i].sample));
+    copy_row(targets[i].sample, std::span(rows.labels).subspan(i * width, length));
+  }
+  return rows;
+}
+
 TaskRows Dataset::laid_out(std::span<const Visit> visits, RandomKey mask_key) const {
   TaskRows rows;
   rows.rows = std::ssize(visits);
-  int64_t longest = 0, shortest = std::numeric_limits<int64_t>::max();
-  for (const Visit& visit : visits) {
-    const int64_t length = row_length(visit.sample);
-    longest = std::max(longest, length);
-    shortest = std::min(shortest, length);
-  }
-  const int64_t rounded = (longest + kRowMultiple - 1) / kRowMultiple * kRowMultiple;
+  int64_t shortest = std::numeric_limits<int64_t>::max();
+  for (const Visit& visit : visits) shortest = std::min(shortest, row_length(visit.sample));
   rows.tokens = is_stream(options_.kind) ? options_.sequence_length
-                                         : std::min(options_.sequence_length, rounded);
+                                         : width_of(visits, options_.sequence_length);
   const auto width = static_cast<size_t>(rows.tokens);
   rows.ids.assign(visits.size() * width, pad_id_);
   if (shortest < rows.tokens) rows.valid.assign(rows.ids.size(), 0);

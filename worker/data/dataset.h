@@ -26,6 +26,9 @@
 // long the text is cut into windows, each a sample with the whole question, of which neighbours
 // share `stride` tokens (transformers' only_second with overflowing tokens). Questions without
 // answers (kUnlabeledQuestions) are samples alike.
+// seq2seq: a sample is a text that is read and its target (`source.pair_key`), each framed and cut
+// as a line of a sequence_classification, to `sequence_length` and `target_length` tokens. A target
+// ends with the tokenizer's eos token, whatever the post-processor puts behind a text.
 // image_classification: a sample is an image, which is decoded anew each time that it is used; of
 // training data that is augmented, a random part of it (augmentation.h).
 //
@@ -72,6 +75,7 @@ enum class SampleKind {
   kMultipleChoice,
   kEmbedding,
   kQuestionAnswering,
+  kSeq2Seq,
   kImages,
   kUnlabeled,
   kUnlabeledWords,
@@ -93,6 +97,7 @@ struct DatasetOptions {
   SampleKind kind = SampleKind::kCausalLm;
   SourceOptions source;         // label_key is set for a classification
   int64_t sequence_length = 0;  // at least 2 for causal_lm, 1 for classification
+  int64_t target_length = 0;    // seq2seq: tokens of a target, its end included
   int64_t labels = 0;           // number of classes, or of choices
   int64_t stride = 0;           // question_answering: tokens that windows of a text share
   double mask_rate = 0;         // masked_lm: share of the tokens that are predicted
@@ -108,7 +113,8 @@ struct DatasetOptions {
       {};                      // absent: rows() does not augment, as range() never does
   ThreadPool* pool = nullptr;  // decodes them; null: the caller does
 };
-DatasetOptions dataset_options(const proto::TaskSpec& task, int64_t sequence_length);
+DatasetOptions dataset_options(const proto::TaskSpec& task, int64_t sequence_length,
+                               int64_t target_length);
 
 // Hands the documents to `visit`, in order; stops at the first error, its own or the visit's.
 using Documents = std::function<Status(const std::function<Status(const Document&)>& visit)>;
@@ -158,8 +164,9 @@ class Dataset {
   // labels [rows, tokens]; classification: labels [rows], of words [rows, tokens], kNoLabel without
   // labels; multiple_choice: `labels` rows a sample, labels [samples]; embedding: two rows a
   // sample, no labels; question_answering: labels [rows, 2], the first token where a window does
-  // not hold the answer whole; images: patches without ids, labels [rows]. Throws StatusError where
-  // an image is broken behind its header, or its file is gone.
+  // not hold the answer whole; seq2seq: labels [rows, target_tokens]; images: patches without ids,
+  // labels [rows]. Throws StatusError where an image is broken behind its header, or its file is
+  // gone.
   TaskRows rows(std::span<const Visit> visits) const;
   // Samples [first, first + count), cut at the end of the data: evaluation.
   TaskRows range(int64_t first, int64_t count) const;
@@ -194,6 +201,9 @@ class Dataset {
                   const Encoding& context, int64_t first, int64_t tokens);
   void add_ends(int64_t sample, TaskRows& rows) const;
   Status add_row(const Document& document, const Tokenizer& tokenizer);
+  Status add_target(const Document& document, const Tokenizer& tokenizer);
+  // Rows of tokens that are kept of a sample.
+  int64_t rows_kept() const;
   Status add_tokens(const Document& document, const Tokenizer& tokenizer);
   void cut_at(int64_t end);
   Status add_labels(const Document& document, Labels& labels);
@@ -208,6 +218,9 @@ class Dataset {
   void label_words(int64_t sample, std::span<int64_t> labels) const;
   TaskRows rows_of(std::span<const Visit> visits, RandomKey mask_key) const;
   TaskRows laid_out(std::span<const Visit> rows, RandomKey mask_key) const;
+  TaskRows with_targets(std::span<const Visit> visits) const;
+  // Tokens of the longest of these, rounded up, at most `most`.
+  int64_t width_of(std::span<const Visit> rows, int64_t most) const;
   TaskRows image_rows(std::span<const Visit> visits, std::optional<RandomKey> augment_key) const;
   Status read_image(Visit visit, std::optional<RandomKey> augment_key, float* patches) const;
 

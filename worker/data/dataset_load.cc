@@ -196,10 +196,29 @@ Status Dataset::add_row(const Document& document, const Tokenizer& tokenizer) {
   return {};
 }
 
+Status Dataset::add_target(const Document& document, const Tokenizer& tokenizer) {
+  auto ids = tokenizer.encode(document.pair, true);
+  if (!ids) return document.refuse(ids.error());
+  const std::optional<int64_t> end = tokenizer.eos_id();
+  if (end && (ids->empty() || ids->back() != *end)) ids->push_back(*end);
+  if (ids->empty()) return gives_no_token(document, options_.source.pair_key, document.pair);
+  const int64_t dropped = std::max<int64_t>(0, std::ssize(*ids) - options_.target_length);
+  if (dropped > 0) {  // what ends it stays
+    const int64_t last = ids->back();
+    ids->resize(static_cast<size_t>(options_.target_length));
+    if (end) ids->back() = last;
+  }
+  dropped_.back() += dropped;
+  starts_.push_back(store_.size());
+  store_.append(std::span<const int64_t>(*ids));
+  return {};
+}
+
 Status Dataset::load_lines(const Documents& documents, const Tokenizer& tokenizer) {
   WEFT_RETURN_IF_ERROR(find_room(tokenizer));
   const bool two_rows = options_.kind == SampleKind::kEmbedding;
-  if (!options_.source.pair_key.empty() && !two_rows) {
+  const bool writes = options_.kind == SampleKind::kSeq2Seq;
+  if (!options_.source.pair_key.empty() && !two_rows && !writes) {
     WEFT_ASSIGN_OR_RETURN(pairs_, PairTemplate::create(tokenizer, options_.sequence_length));
   }
   Labels labels(options_.source.label_key, options_.labels, options_.label_names,
@@ -214,7 +233,7 @@ Status Dataset::load_lines(const Documents& documents, const Tokenizer& tokenize
       second.text = document.pair;
       WEFT_RETURN_IF_ERROR(add_row(second, tokenizer));
     }
-    return add_labels(document, labels);
+    return writes ? add_target(document, tokenizer) : add_labels(document, labels);
   };
   WEFT_RETURN_IF_ERROR(documents(visit));
   samples_ = std::ssize(dropped_);

@@ -32,7 +32,9 @@ struct TaskRows {
   // masked_lm, token_classification: [rows, tokens], kNoLabel where nothing is predicted.
   // sequence_classification: [rows]. multiple_choice: one for the rows of each question.
   // question_answering: [rows, 2], the tokens that an answer begins and ends with.
+  // seq2seq: [rows, target_tokens], what is to be written, kNoLabel behind its end.
   std::vector<int64_t> labels;
+  int64_t target_tokens = 0;
   std::vector<ContextWindow> windows;  // question_answering: of each row; empty: of none
 };
 

@@ -25,6 +25,11 @@ bool classifies_sequences(const Case& golden) {
   return kind == HeadKind::kSequence || kind == HeadKind::kChoice || kind == HeadKind::kImage;
 }
 
+// Tokens of a row that may have a label: its own, or those of its target.
+int64_t labeled_tokens(const TaskRows& rows) {
+  return rows.target_tokens > 0 ? rows.target_tokens : rows.tokens;
+}
+
 // Classes of what has a label.
 int64_t classes_of(const Case& golden) {
   const auto kind = head_kind(golden.task_type);
@@ -51,7 +56,7 @@ Status check_rows(const Case& golden, const TaskRows& rows, const std::string& p
   const bool has_ends = head_kind(golden.task_type) == HeadKind::kSpan;
   const int64_t labels = has_ends                       ? kSpanEnds * rows.rows
                          : classifies_sequences(golden) ? rows.rows / golden.rows_together()
-                                                        : rows.rows * rows.tokens;
+                                                        : rows.rows * labeled_tokens(rows);
   if (static_cast<int64_t>(rows.labels.size()) != labels || labels == 0) {
     return wrong(prefix + "labels", std::to_string(rows.labels.size()) + " elements",
                  "must have " + std::to_string(labels));
@@ -90,7 +95,7 @@ Status check_gradients(const Case& golden) {
 
 Status check_case(const Case& golden) {
   const ModelConfig& config = *golden.folder.config;
-  const int64_t rows = golden.inputs.rows, tokens = golden.inputs.tokens;
+  const int64_t rows = golden.inputs.rows, tokens = labeled_tokens(golden.inputs);
   if (classes_of(golden) < 2) {
     return wrong("id2label", std::to_string(golden.folder.labels),
                  "a classification needs at least 2 classes");

@@ -38,8 +38,9 @@ Result<std::vector<int64_t>> read_integers(const SafetensorsFile& file, const st
   return values;
 }
 
-Result<TaskRows> read_texts(const SafetensorsFile& file, const std::string& prefix,
-                            int64_t choices) {
+// writes: the labels are the tokens of targets.
+Result<TaskRows> read_texts(const SafetensorsFile& file, const std::string& prefix, int64_t choices,
+                            bool writes) {
   TaskRows rows;
   const SafetensorInfo* ids = file.find(prefix + "input_ids");
   const size_t dims = choices > 1 ? 3 : 2;
@@ -65,8 +66,17 @@ Result<TaskRows> read_texts(const SafetensorsFile& file, const std::string& pref
   const auto fits = [&](size_t size) { return size == 0 || size == rows.ids.size(); };
   const auto labels = std::ssize(rows.labels);
   const bool ends_fit = starts.size() == ends.size() && labels == kSpanEnds * rows.rows;
-  const bool labels_fit =
-      starts.empty() ? fits(rows.labels.size()) || labels == rows.rows / choices : ends_fit;
+  const SafetensorInfo* targets = file.find(prefix + "labels");
+  if (writes &&
+      (targets == nullptr || targets->shape.size() != 2 || targets->shape[0] != rows.rows)) {
+    return fail(Code::kInvalidArgument,
+                file.path() + ": no " + prefix + "labels [rows, tokens of a target]");
+  }
+  if (writes) rows.target_tokens = targets->shape[1];
+  const bool labels_fit = writes ? true
+                          : starts.empty()
+                              ? fits(rows.labels.size()) || labels == rows.rows / choices
+                              : ends_fit;
   if (!fits(rows.positions.size()) || !fits(rows.token_types.size()) ||
       !fits(rows.documents.size()) || !fits(rows.valid.size()) || !labels_fit) {
     return fail(Code::kInvalidArgument,
@@ -118,7 +128,7 @@ Result<TaskRows> read_rows(const SafetensorsFile& file, const std::string& prefi
                            const Case& golden) {
   const ModelConfig::ImageShape& image = golden.folder.config->image;
   if (image.size > 0) return read_images(file, prefix, image);
-  return read_texts(file, prefix, golden.rows_together());
+  return read_texts(file, prefix, golden.rows_together(), golden.task_type == "seq2seq");
 }
 
 Status read_tensors(const SafetensorsFile& file, Case& golden) {
@@ -147,9 +157,10 @@ Result<std::string> task_type(const std::string& task) {
   if (task == "image") return std::string("image_classification");
   if (task == "embedding") return std::string("embedding");
   if (task == "question") return std::string("question_answering");
+  if (task == "seq2seq") return task;
   return fail(Status::invalid("task", task,
                               "must be one of causal, packed, masked, sequence, token, choice, "
-                              "image, embedding, question"));
+                              "image, embedding, question, seq2seq"));
 }
 
 // at() and get() throw on a malformed file; read_trajectory's caller turns that into a Status.
@@ -291,7 +302,9 @@ Result<Case> read_case(const std::string& folder) {
   }
   WEFT_ASSIGN_OR_RETURN(golden.inputs, read_rows(file, "", golden));
   WEFT_ASSIGN_OR_RETURN(golden.compared, read_integers(file, "attention_mask"));
-  if (golden.compared.empty()) {
+  if (golden.task_type == "seq2seq") {
+    golden.compared.assign(golden.inputs.labels.size(), 1);
+  } else if (golden.compared.empty()) {
     golden.compared.assign(static_cast<size_t>(golden.inputs.rows * golden.inputs.tokens), 1);
   }
   WEFT_RETURN_IF_ERROR(read_tensors(file, golden));

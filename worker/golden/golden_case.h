@@ -53,7 +53,8 @@ struct Case {
   HfFolder folder;              // its configuration has the adapter
   std::string adapter_weights;  // full path of adapter_model.safetensors; empty: no adapter
   TaskRows inputs;
-  std::vector<int64_t> compared;            // attention_mask of the inputs: where outputs count
+  // attention_mask of the inputs: where outputs count; all tokens of targets do
+  std::vector<int64_t> compared;
   std::map<std::string, Expected> tensors;  // outputs, "loss", "grad.*", "merged.*"
   std::vector<std::string> zero_gradients;
   std::vector<TaskRows> batches;

@@ -24,8 +24,7 @@ class BertTrunk final : public TransformerTrunk {
  public:
   BertTrunk(Rank& rank, const Dialect& dialect, std::shared_ptr<const Config> config,
             std::span<const ParameterInfo> plan)
-      : TransformerTrunk(rank, config, plan, WeightLayout::kOutIn, bert::first_block(dialect),
-                         bert::kParametersPerBlock),
+      : TransformerTrunk(rank, config, plan, WeightLayout::kOutIn, bert::first_block(dialect)),
         dialect_(dialect),
         config_(std::move(config)) {}
 
@@ -78,7 +77,8 @@ class BertTrunk final : public TransformerTrunk {
         {1 / std::sqrt(static_cast<double>(config_->head_features)), config_->attention_dropout});
     const double rate = dialect_.drops_attention ? config_->dropout : 0;
     const Tensor sum =
-        add_row(cx, pass, layer, bert::kAttentionOut, x, input, rate, kAttentionDropout);
+        add_row(cx, pass, layer, bert::kAttentionOut, x, weight(layer, bert::kAttentionOut + 1),
+                input, rate, kAttentionDropout);
     return norm(cx, pass, layer, bert::kNorm1, sum);
   }
 
@@ -86,8 +86,8 @@ class BertTrunk final : public TransformerTrunk {
              const Tensor& input) override {
     const Tensor x = column(cx, pass, layer, bert::kInner, input, weight(layer, bert::kInner + 1),
                             config_->activation);
-    const Tensor sum =
-        add_row(cx, pass, layer, bert::kOuter, x, input, config_->dropout, kMlpDropout);
+    const Tensor sum = add_row(cx, pass, layer, bert::kOuter, x, weight(layer, bert::kOuter + 1),
+                               input, config_->dropout, kMlpDropout);
     return norm(cx, pass, layer, bert::kNorm2, sum);
   }
 

@@ -23,7 +23,6 @@ inline size_t first_norm(const Dialect& dialect) { return dialect.token_types ? 
 inline size_t first_block(const Dialect& dialect) { return first_norm(dialect) + 2; }
 
 // A block's: weights, each followed by its bias.
-inline constexpr size_t kParametersPerBlock = 16;
 enum BlockParameter : size_t {
   kQuery = 0,
   kKey = 2,

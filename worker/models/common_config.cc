@@ -41,11 +41,12 @@ void write_token_ids(nlohmann::json& json, const ModelConfig& config, const Expo
 
 double matrix_elements(const ModelConfig& config) {
   const auto hidden = static_cast<double>(config.hidden);
+  const bool embedded = !config.rotary && config.distances == 0;
   const double heads = 2 * static_cast<double>(config.heads + config.key_heads) *
                        static_cast<double>(config.head_features);
   const double inner = (config.gated ? 3 : 2) * static_cast<double>(config.inner);
   const double tables = static_cast<double>(config.vocabulary) * (config.tied ? 1 : 2) +
-                        (config.rotary ? 0 : static_cast<double>(config.positions)) +
+                        (embedded ? static_cast<double>(config.positions) : 0) +
                         static_cast<double>(config.token_types) +
                         static_cast<double>(config.image.values());
   return hidden * (static_cast<double>(config.layers) * (heads + inner) + tables);
@@ -161,12 +162,15 @@ void accept_the_rest(ConfigReader& reader) {
                  "exponential_decay_length_penalty"});
 }
 
-void refuse_what_changes_the_model(ConfigReader& reader, const std::string& family) {
+void refuse_what_changes_the_model(ConfigReader& reader, const std::string& family,
+                                   bool encodes_and_decodes) {
   reader.only("model_type", family, "this is the " + family + " family");
   reader.only("add_cross_attention", false, "there is no other model to attend to");
   reader.only("cross_attention_hidden_size", nullptr, "there is no other model to attend to");
-  reader.only("is_encoder_decoder", false, "the family is a single stack of blocks");
-  reader.only("tie_encoder_decoder", false, "the family is a single stack of blocks");
+  reader.only("is_encoder_decoder", encodes_and_decodes,
+              encodes_and_decodes ? "the family is an encoder and a decoder"
+                                  : "the family is a single stack of blocks");
+  reader.only("tie_encoder_decoder", false, "the stacks of blocks are not one");
   reader.only("pruned_heads", nlohmann::json::object(), "heads are not pruned");
   reader.only("use_bfloat16", false, "the arithmetic is training.precision's choice");
   reader.only("quantization_config", nullptr, "quantized weights cannot be trained");

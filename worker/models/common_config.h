@@ -34,8 +34,9 @@ struct OwnTokens {
 void read_token_ids(ConfigReader& reader, ModelConfig& config, const OwnTokens& own);
 // What has no influence on what is computed: how transformers was run, generation, other heads.
 void accept_the_rest(ConfigReader& reader);
-// What no family computes.
-void refuse_what_changes_the_model(ConfigReader& reader, const std::string& family);
+// What no family computes; whether the family is an encoder and a decoder.
+void refuse_what_changes_the_model(ConfigReader& reader, const std::string& family,
+                                   bool encodes_and_decodes = false);
 
 // Adds those token ids, of a model of text, and, of `head`, the architecture:
 // <prefix>ForSequenceClassification with its labels, or `language_model`.

@@ -17,6 +17,7 @@ std::vector<const ModelFamily*> families() {
   all.insert(all.end(), llama_families().begin(), llama_families().end());
   all.insert(all.end(), bert_families().begin(), bert_families().end());
   all.push_back(&vit_family());
+  all.push_back(&t5_family());
   return all;
 }
 

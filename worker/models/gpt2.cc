@@ -18,8 +18,7 @@ using ops::WeightLayout;
 class Gpt2Trunk final : public TransformerTrunk {
  public:
   Gpt2Trunk(Rank& rank, std::shared_ptr<const Config> config, std::span<const ParameterInfo> plan)
-      : TransformerTrunk(rank, config, plan, WeightLayout::kInOut, gpt2::kFirstBlock,
-                         gpt2::kParametersPerBlock),
+      : TransformerTrunk(rank, config, plan, WeightLayout::kInOut, gpt2::kFirstBlock),
         config_(std::move(config)) {}
 
  private:
@@ -54,7 +53,8 @@ class Gpt2Trunk final : public TransformerTrunk {
         query_key_value(cx, ops::reshape(cx, x, {rows, tokens, 3, own, features}));
     x = attend(cx, pass, layer, parts[0], parts[1], parts[2],
                {config_->score_scale(layer), config_->attention_dropout});
-    return add_row(cx, pass, layer, gpt2::kAttentionOutWeight, x, input, config_->residual_dropout,
+    return add_row(cx, pass, layer, gpt2::kAttentionOutWeight, x,
+                   weight(layer, gpt2::kAttentionOutWeight + 1), input, config_->residual_dropout,
                    kAttentionDropout);
   }
 
@@ -83,8 +83,8 @@ class Gpt2Trunk final : public TransformerTrunk {
     Tensor x = norm(cx, pass, layer, gpt2::kNorm2Weight, input);
     x = column(cx, pass, layer, gpt2::kMlpWeight, x, weight(layer, gpt2::kMlpBias),
                config_->activation);
-    return add_row(cx, pass, layer, gpt2::kMlpOutWeight, x, input, config_->residual_dropout,
-                   kMlpDropout);
+    return add_row(cx, pass, layer, gpt2::kMlpOutWeight, x, weight(layer, gpt2::kMlpOutWeight + 1),
+                   input, config_->residual_dropout, kMlpDropout);
   }
 
   const std::shared_ptr<const Config> config_;

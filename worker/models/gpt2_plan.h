@@ -17,7 +17,6 @@ std::vector<ParameterInfo> plan(const Config& config, int tensor_size, int tenso
 
 // Positions in that list.
 inline constexpr size_t kTokenEmbedding = 0, kPositionEmbedding = 1, kFirstBlock = 2;
-inline constexpr size_t kParametersPerBlock = 12;
 enum BlockParameter : size_t {
   kNorm1Weight,
   kNorm1Bias,

@@ -28,12 +28,12 @@ enum class HeadKind : uint8_t {
 };
 
 inline constexpr std::array kHeadKinds{HeadKind::kSequence, HeadKind::kToken, HeadKind::kChoice,
-                                       HeadKind::kSpan, HeadKind::kImage, HeadKind::kMasked};
+                                       HeadKind::kSpan,     HeadKind::kImage, HeadKind::kMasked};
 
 inline constexpr int64_t kSpanEnds = 2;  // an answer's beginning and end
 
-// That of a task by its type's name; nothing for a causal_lm, whose head is the trunk's, and for
-// what is no type.
+// That of a task by its type's name; nothing for a causal_lm and a seq2seq, whose head is the
+// trunk's, and for what is no type.
 std::optional<HeadKind> head_kind(std::string_view task_type);
 
 // Which tokens' hidden states the layers see.

@@ -24,8 +24,7 @@ using ops::WeightLayout;
 class LlamaTrunk final : public TransformerTrunk {
  public:
   LlamaTrunk(Rank& rank, std::shared_ptr<const Config> config, std::span<const ParameterInfo> plan)
-      : TransformerTrunk(rank, config, plan, WeightLayout::kOutIn, llama::kFirstBlock,
-                         llama::BlockPlaces(*config).count),
+      : TransformerTrunk(rank, config, plan, WeightLayout::kOutIn, llama::kFirstBlock),
         config_(std::move(config)),
         at_(*config_),
         frequencies_(Tensor::from<double>(*rank.allocator, {config_->head_features / 2},

@@ -99,7 +99,6 @@ BlockPlaces::BlockPlaces(const Config& config) {
   gate = norm2 + 1;
   up = gate + 1;
   down = up + 1;
-  count = down + 1;
 }
 
 std::vector<ParameterInfo> plan(const Config& config, int tensor_size, int tensor_index) {

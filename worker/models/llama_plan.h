@@ -22,7 +22,6 @@ inline constexpr size_t kTokenEmbedding = 0, kFirstBlock = 1;
 struct BlockPlaces {
   explicit BlockPlaces(const Config& config);
   size_t norm1, query, key, value, query_norm, key_norm, attention_out, norm2, gate, up, down;
-  size_t count;
 };
 
 bool ignored_in_files(std::string_view tensor, const Config& config);

@@ -43,6 +43,7 @@ namespace weft {
 // Trunk::forward; `length` tokens are in it, `capacity` may be.
 struct KeyValueCache {
   std::vector<Tensor> keys, values;  // a layer: [B, heads, room, head features]; room grows
+  std::vector<Tensor> source_keys, source_values;  // of an encoder-decoder's source, alike
   int64_t length = 0;
   int64_t capacity = 0;
 };
@@ -69,18 +70,29 @@ struct TokenBatch {
   Recompute recompute = Recompute::kNothing;
   RandomKey random;                // of this step; every use derives its own
   KeyValueCache* cache = nullptr;  // one rank only: ids follow what it holds
+  // Of an encoder-decoder: what its encoder reads, where all else here is of what its decoder
+  // writes. Only with a cache that has seen it may it be null.
+  std::shared_ptr<const TokenBatch> source;
 };
+
+// Of a model whose rows have no longest one: training.sequence_length's.
+inline constexpr int64_t kAnyLength = int64_t{1} << 24;
 
 // What all configurations have in common. The family's own type derives from it.
 struct ModelConfig {
   virtual ~ModelConfig() = default;
   std::string family;
   int64_t hidden = 0, vocabulary = 0, positions = 0, layers = 0, heads = 0;
+  // Of an encoder-decoder the first so many of `layers`, which are its encoder's: what it computes
+  // is normed before the decoder's begin. 0: one stack of blocks.
+  int64_t encoder_layers = 0;
   int64_t inner = 0;          // features of the MLP's hidden layer
   int64_t key_heads = 0;      // each is read by so many neighbouring heads; fewer: grouped queries
   int64_t head_features = 0;  // of a head of queries, keys or values
-  bool gated = false;         // the MLP's hidden layer is a product of two
-  bool rotary = false;        // positions turn queries and keys; else they are embedded
+  bool gated = false;         // the MLP's hidden layer is a product of two,
+  bool gate_apart = false;    // of which the activated one is computed for itself
+  bool rotary = false;        // positions turn queries and keys; else they are embedded,
+  int64_t distances = 0;      // or above 0: scores have a learned bias by distances up to this
   // Positions count the tokens that are not pad_token_id, from pad_token_id + 1 on; that token has
   // its own id as its position.
   bool positions_skip_padding = false;
@@ -90,6 +102,7 @@ struct ModelConfig {
   parallel::AttentionPattern other_attention;  // of `other_layers` ones
   int64_t other_layers = 0;
   bool tied = true;  // the logits' matrix is the embedding
+  double logit_scale = 1;
   struct ImageShape {
     int64_t size = 0, patch = 0, channels = 0;
     int64_t tokens() const { return (size / patch) * (size / patch) + 1; }
@@ -97,6 +110,7 @@ struct ModelConfig {
   };
   ImageShape image;  // size 0: of text
   std::optional<int64_t> bos_token_id, pad_token_id;
+  int64_t decoder_start_token_id = 0;  // of an encoder-decoder: before what it writes
   std::vector<int64_t> eos_token_ids;  // any of them ends a text
   double initializer_range = 0.02;
   Adapter adapter;  // of the blocks' linear maps; without one all parameters are trained
@@ -105,6 +119,13 @@ struct ModelConfig {
   int64_t tokens_max() const {
     return positions_skip_padding ? positions - *pad_token_id - 1 : positions;
   }
+  bool encodes_and_decodes() const { return encoder_layers > 0; }
+  // Of parameters (ParameterInfo::unit): a block's, and that behind all blocks. The encoder's norm
+  // of an encoder-decoder has a unit of its own, between the stacks.
+  int64_t unit_of(int64_t layer) const {
+    return 1 + layer + (encodes_and_decodes() && layer >= encoder_layers ? 1 : 0);
+  }
+  int64_t last_unit() const { return unit_of(layers); }
 };
 using ModelConfigPtr = std::shared_ptr<const ModelConfig>;
 
@@ -208,10 +229,11 @@ class ModelFamily {
   virtual std::vector<std::string> default_targets() const = 0;
   // How the blocks' matrices are stored.
   virtual ops::WeightLayout layout() const = 0;
-  // A copy of so many layers.
+  // A copy of so many layers, an encoder-decoder's of at most so many in either stack.
   virtual ModelConfigPtr with_layers(const ModelConfig& config, int64_t layers) const = 0;
   // Names and shapes of every parameter of the trunk, and rank `tensor_index`'s shard of it. Blocks
-  // have the same shapes and shards. The configuration's adapter is in it (adapted_plan).
+  // of a stack have the same shapes and shards. The configuration's adapter is in it
+  // (adapted_plan).
   std::vector<ParameterInfo> plan(const ModelConfig& config, int tensor_size,
                                   int tensor_index) const;
   // The same without it, every parameter trained.

@@ -32,18 +32,20 @@ struct Shard {
 // gradients have the same rows, at other places.
 enum class LookedUp : uint8_t { kNever, kByToken, kByPosition };
 
-enum class Initializer { kZeros, kOnes, kNormal, kUniform };
+enum class Initializer { kZeros, kOnes, kConstant, kNormal, kUniform };
 
 struct ParameterInfo {
   std::string name;  // as in model.safetensors; of a task's head: "<task>.<name>"
   Shape shape;       // of the whole parameter
   Shard shard;
   Initializer initializer = Initializer::kZeros;
-  // Of kNormal; of kUniform the bound, either side of 0. Drawn by global element index.
+  // Of kNormal, drawn by global element index as kUniform is, whose bound it is, either side of 0;
+  // of kConstant the value.
   double deviation = 0;
   bool decay = false;  // weight decay applies (two and more dimensions)
   // Parameters of one unit are used together: 0 before the blocks, 1, 2, ... the blocks, then what
-  // follows them; a trunk's parameters come in this order. Of heads: negative, one a task.
+  // follows them (ModelConfig::unit_of); a trunk's parameters come in this order. Of heads:
+  // negative, one a task.
   int64_t unit = 0;
   LookedUp looked_up = LookedUp::kNever;
   // A model of half precision computes with fp32 all the same: a weight of a norm, near 1, where an

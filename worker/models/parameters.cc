@@ -95,6 +95,7 @@ void initialize_values(ThreadPool& pool, const ParameterInfo& info, Part own, fl
       const double between = uniform_at(key, static_cast<uint64_t>(global));  // 0 and 1
       return static_cast<float>(info.deviation * (2 * between - 1));
     }
+    if (info.initializer == Initializer::kConstant) return static_cast<float>(info.deviation);
     return info.initializer == Initializer::kOnes ? 1.0F : 0.0F;
   };
   pool.parallel_for(own.length, kGrain, [&](int64_t from, int64_t to) {

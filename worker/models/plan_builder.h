@@ -28,6 +28,10 @@ class PlanBuilder {
     vector(std::move(name), {features}, {}, initializer);
     plan_.back().keep_fp32 = true;
   }
+  void constant_norm_vector(std::string name, int64_t features, double value) {
+    norm_vector(std::move(name), features, Initializer::kConstant);
+    plan_.back().deviation = value;
+  }
   void next_unit() {
     ++unit_;
     behind_attention_ = false;

@@ -15,7 +15,11 @@ enum DropoutUse : uint64_t {
   kAttentionDropout,
   kMlpDropout,
   kAdapterDropout,
-  kHeadDropout
+  kHeadDropout,
+  kSourceScoreDropout,
+  kSourceDropout,
+  kInnerDropout,
+  kLastDropout
 };
 
 // Of this rank's tokens those `among_own`, with features from first_feature on of `features`.

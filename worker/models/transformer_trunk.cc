@@ -42,40 +42,51 @@ Tensor count_up(Context& cx, int64_t rows, int64_t first, int64_t count) {
   return Tensor::from<int64_t>(cx.allocator, {rows, count}, numbers);
 }
 
+// [B, N, T, D] -> [B, T, N * D].
+Tensor by_tokens(Context& cx, const Tensor& y) {
+  const Tensor x = ops::permute(cx, y, std::array{0, 2, 1, 3});
+  return ops::reshape(cx, x, {x.dim(0), x.dim(1), x.dim(2) * x.dim(3)});
+}
+
 parallel::HeadParts own_heads(const Rank& rank, const ModelConfig& config) {
   const Communicator& tensor = rank.mesh.axis(Axis::kTensor);
   return parallel::head_parts(config.heads, config.key_heads, tensor.size(), tensor.rank());
 }
 
-// Of a block that begins `block`: by the place of a weight that of its A; 0: none.
-std::vector<size_t> adapter_places(std::span<const ParameterInfo> block, size_t per_block,
-                                   size_t parts) {
-  std::vector<size_t> places(per_block);
-  for (size_t which = 0; which < per_block; ++which) {
-    for (size_t at = per_block; at < block.size() && block[at].unit == block[which].unit;
-         at += parts) {
-      if (block[at].adapts == block[which].name) places[which] = at;
-    }
+std::vector<size_t> first_places(std::span<const ParameterInfo> plan, size_t first_block) {
+  std::vector<size_t> places;
+  for (size_t at = 0; at < plan.size(); ++at) {
+    if (std::ssize(places) == plan[at].unit) places.push_back(at);
+    if (at == first_block) places.back() = at;
   }
   return places;
 }
 
-size_t with_adapters(std::span<const size_t> adapter_of, size_t parts) {
-  return adapter_of.size() + parts * static_cast<size_t>(std::ranges::count_if(
-                                         adapter_of, [](size_t place) { return place > 0; }));
+std::vector<size_t> adapter_places(std::span<const ParameterInfo> plan, size_t parts) {
+  std::vector<size_t> places(plan.size());
+  for (size_t first = 0, end = 0; first < plan.size(); first = end) {
+    while (end < plan.size() && plan[end].unit == plan[first].unit) ++end;
+    size_t at = first;
+    while (at < end && plan[at].adapts.empty()) ++at;
+    for (; at < end; at += parts) {
+      const auto unit = plan.subspan(first, end - first);
+      const auto adapted = std::ranges::find(unit, plan[at].adapts, &ParameterInfo::name);
+      places[static_cast<size_t>(adapted - plan.begin())] = at;
+    }
+  }
+  return places;
 }
 
 }  // namespace
 
 TransformerTrunk::TransformerTrunk(Rank& rank, ModelConfigPtr config,
                                    std::span<const ParameterInfo> plan, ops::WeightLayout layout,
-                                   size_t first_block, size_t per_block)
+                                   size_t first_block)
     : Trunk(rank),
       shared_(std::move(config)),
-      first_block_(first_block),
       layout_(layout),
-      adapter_of_(adapter_places(plan.subspan(first_block), per_block, shared_->adapter.parts())),
-      per_block_(with_adapters(adapter_of_, shared_->adapter.parts())),
+      first_of_unit_(first_places(plan, first_block)),
+      adapter_of_(adapter_places(plan, shared_->adapter.parts())),
       heads_(own_heads(rank, *shared_)),
       parameters_(make_trunk_parameters(rank, plan)) {
   // All ranks agree on whether there is anything to share.
@@ -85,23 +96,33 @@ TransformerTrunk::TransformerTrunk(Rank& rank, ModelConfigPtr config,
 }
 
 Tensor TransformerTrunk::forward(Context& cx, const TokenBatch& batch) {
-  TransformerPass pass{axis_for(batch), batch, {}};
-  open_rows(kEmbeddingUnit, batch.ids, unit_of(0));
-  Tensor x = embed(cx, pass);
-  for (int64_t layer = 0; layer < shared_->layers; ++layer) x = block(cx, pass, layer, x);
+  TransformerPass pass{.axis = axis_for(batch), .batch = batch};
+  open_rows(kEmbeddingUnit, batch.ids, shared_->unit_of(0));
+  const Tensor x = through_blocks(cx, pass, {0, shared_->layers}, embed(cx, pass));
   if (batch.cache != nullptr) batch.cache->length += batch.own_tokens;
-  if (parameters_.back().info.unit < last_unit()) return x;
-  open(last_unit(), {});
-  return open_again(cx, last_unit(), last_norm(cx, pass, x));
+  const int64_t last = shared_->last_unit();
+  if (parameters_.back().info.unit < last) return x;
+  open(last, {});
+  return open_again(cx, last, last_norm(cx, pass, x));
+}
+
+Tensor TransformerTrunk::through_blocks(Context& cx, const TransformerPass& pass, Part layers,
+                                        Tensor x) {
+  for (int64_t layer = layers.start; layer < layers.start + layers.length; ++layer) {
+    x = block(cx, pass, layer, x);
+  }
+  return x;
 }
 
 TokenHead TransformerTrunk::token_head(Context& cx, const TokenBatch& batch, const Tensor& hidden) {
   const Tensor table = token_table();
-  return {parallel::column_input(cx, axis_for(batch), hidden), table};
+  const double scale = shared_->logit_scale;
+  const Tensor input = scale == 1 ? hidden : ops::scale(cx, hidden, scale);
+  return {parallel::column_input(cx, axis_for(batch), input), table};
 }
 
 Tensor TransformerTrunk::token_table() {
-  open(shared_->tied ? kEmbeddingUnit : last_unit(), {});
+  open(shared_->tied ? kEmbeddingUnit : shared_->last_unit(), {});
   return shared_->tied ? parameters_.front().value : parameters_.back().value;
 }
 
@@ -119,7 +140,7 @@ parallel::TensorAxis TransformerTrunk::axis_for(const TokenBatch& batch) const {
 
 Tensor TransformerTrunk::block(Context& cx, const TransformerPass& pass, int64_t layer,
                                const Tensor& input) {
-  const int64_t unit = unit_of(layer);
+  const int64_t unit = shared_->unit_of(layer);
   const auto attended = [this, pass, layer, unit](Context& inner, const Tensor& x) {
     open_attention(unit, unit + 1);
     return attention(inner, pass, layer, x);
@@ -143,7 +164,7 @@ Tensor TransformerTrunk::block(Context& cx, const TransformerPass& pass, int64_t
 Tensor TransformerTrunk::column(Context& cx, const TransformerPass& pass, int64_t layer,
                                 size_t which, const Tensor& x, const Tensor& bias,
                                 std::optional<ops::Activation> activation, int parts) {
-  const bool adapts = adapter_of_[which] > 0, rescales = adapts && shared_->adapter.dora;
+  const bool adapts = adapter_of(layer, which) > 0, rescales = adapts && shared_->adapter.dora;
   const auto product = [&](const Tensor& input) {
     return parallel::column_linear(cx, pass.axis, input, weight(layer, which),
                                    rescales ? Tensor() : bias, layout_,
@@ -176,7 +197,7 @@ std::vector<Tensor> TransformerTrunk::columns(Context& cx, const TransformerPass
 
 Tensor TransformerTrunk::row(Context& cx, const TransformerPass& pass, int64_t layer, size_t which,
                              const Tensor& x, const Tensor& bias, const Tensor& residual) {
-  const bool rescales = adapter_of_[which] > 0 && shared_->adapter.dora;
+  const bool rescales = adapter_of(layer, which) > 0 && shared_->adapter.dora;
   const auto product = [&](const Tensor& input) {
     return parallel::row_linear(cx, pass.axis, input, weight(layer, which),
                                 rescales ? Tensor() : bias, layout_,
@@ -191,8 +212,8 @@ Tensor TransformerTrunk::row(Context& cx, const TransformerPass& pass, int64_t l
 Tensor TransformerTrunk::adapted(Context& cx, const TransformerPass& pass, int64_t layer,
                                  size_t which, const Tensor& x, const Tensor& y, Side side,
                                  const Product& product) {
-  if (adapter_of_[which] == 0) return y;
-  const size_t place = first_of(layer) + adapter_of_[which];
+  const size_t place = adapter_of(layer, which);
+  if (place == 0) return y;
   const ParameterInfo& a = parameters_[place].info;
   const Adapter& adapter = shared_->adapter;
   // Rows of B and magnitudes may be of heads that other ranks have too.
@@ -201,8 +222,13 @@ Tensor TransformerTrunk::adapted(Context& cx, const TransformerPass& pass, int64
     return parameters_[at].info.shard.copies > 1 ? shared_by_heads(cx, value) : value;
   };
   const parallel::LowRank map{parameter(place), of_outputs(place + 1), adapter.scaling()};
-  const RandomKey key = pass.batch.random.derive(
-      kAdapterDropout, static_cast<uint64_t>(layer) * adapter_of_.size() + which);
+  const int64_t first_adapter =
+      std::ranges::find_if(parameters_,
+                           [](const Parameter& each) { return !each.info.adapts.empty(); }) -
+      parameters_.begin();
+  const uint64_t per_block = static_cast<uint64_t>(first_adapter) - first_of(0);
+  const RandomKey key =
+      pass.batch.random.derive(kAdapterDropout, static_cast<uint64_t>(layer) * per_block + which);
   DropoutPlace at{side == Side::kColumn ? pass.axis.token_part() : Part{0, pass.batch.own_tokens},
                   a.shape[1]};
   if (!a.shard.whole()) at.first_feature = a.shard.ranges[0].start;
@@ -229,11 +255,10 @@ Tensor TransformerTrunk::between_dropout(Context& cx, const TransformerPass& pas
 }
 
 Tensor TransformerTrunk::add_row(Context& cx, const TransformerPass& pass, int64_t layer,
-                                 size_t which, const Tensor& x, const Tensor& input, double rate,
-                                 DropoutUse use) {
+                                 size_t which, const Tensor& x, const Tensor& bias,
+                                 const Tensor& input, double rate, DropoutUse use) {
   const bool drops = pass.batch.training && rate > 0;
-  const Tensor y =
-      row(cx, pass, layer, which, x, weight(layer, which + 1), drops ? Tensor() : input);
+  const Tensor y = row(cx, pass, layer, which, x, bias, drops ? Tensor() : input);
   return drops ? ops::add(cx, input, between_dropout(cx, pass, y, rate, use, layer)) : y;
 }
 
@@ -258,8 +283,9 @@ Tensor TransformerTrunk::attend(Context& cx, const TransformerPass& pass, int64_
   const TokenBatch& batch = pass.batch;
   attention::Parameters parameters;
   parameters.scale = options.scale;
-  parameters.visibility.causal = shared_->attention.causal;
+  parameters.visibility.causal = options.causal.value_or(shared_->attention.causal);
   parameters.visibility.window_left = options.window_left;
+  parameters.distance_bias = pass.distance_bias;
   const auto attended = [&] {
     if (batch.cache != nullptr) {
       return attend_cached(cx, *batch.cache, layer, query, key, value, parameters);
@@ -267,19 +293,38 @@ Tensor TransformerTrunk::attend(Context& cx, const TransformerPass& pass, int64_
     parameters.visibility.key_valid = batch.key_valid;
     parameters.visibility.query_document = batch.documents;
     parameters.visibility.key_document = batch.documents;
-    if (batch.training && options.dropout > 0) {
-      parameters.dropout.rate = options.dropout;
-      parameters.dropout.key = batch.random.derive(kScoreDropout, static_cast<uint64_t>(layer));
-      parameters.dropout.rows = batch.rows;
-      parameters.dropout.heads = shared_->heads;
-      parameters.dropout.first_row = batch.first_row;
-      parameters.dropout.first_head = heads_.queries.start;
-    }
+    parameters.dropout = score_dropout(batch, options.dropout, kScoreDropout, layer);
     return parallel::sequence_attention(cx, rank().mesh, *batch.layout, query, key, value,
                                         parameters);
   };
-  const Tensor x = ops::permute(cx, attended(), std::array{0, 2, 1, 3});
-  return ops::reshape(cx, x, {x.dim(0), x.dim(1), x.dim(2) * x.dim(3)});
+  return by_tokens(cx, attended());
+}
+
+Tensor TransformerTrunk::attend_to_source(Context& cx, const TransformerPass& pass, int64_t layer,
+                                          const Tensor& query, const Tensor& key,
+                                          const Tensor& value, const ScoreOptions& options) const {
+  const TokenBatch& batch = pass.batch;
+  attention::Parameters parameters;
+  parameters.scale = options.scale;
+  // A cache's is one row, without padding.
+  if (pass.source != nullptr) parameters.visibility.key_valid = pass.source->batch.key_valid;
+  parameters.dropout = score_dropout(batch, options.dropout, kSourceScoreDropout, layer);
+  parameters.dropout.queries = batch.tokens;
+  parameters.dropout.keys = key.dim(2);
+  return by_tokens(cx, attention::scaled_dot_product(cx, query, key, value, parameters));
+}
+
+attention::WeightDropout TransformerTrunk::score_dropout(const TokenBatch& batch, double rate,
+                                                         DropoutUse use, int64_t layer) const {
+  attention::WeightDropout dropout;
+  if (!batch.training || rate == 0) return dropout;
+  dropout.rate = rate;
+  dropout.key = batch.random.derive(use, static_cast<uint64_t>(layer));
+  dropout.rows = batch.rows;
+  dropout.heads = shared_->heads;
+  dropout.first_row = batch.first_row;
+  dropout.first_head = heads_.queries.start;
+  return dropout;
 }
 
 // Puts the new keys and values behind those of the cache and attends to all of them.

@@ -27,30 +27,36 @@ struct TransformerPass {
   parallel::TensorAxis axis;
   TokenBatch batch;
   ops::Angles angles;  // of the tokens, where positions are rotations
+  Tensor distance_bias;  // of attention to itself (attention::Parameters), where scores have one
+  // Of an encoder-decoder's decoder: its encoder's pass, and what that gives, [B, T of the source,
+  // H], as column_input has it.
+  std::shared_ptr<const TransformerPass> source;
+  Tensor memory;
 };
 
 // Of attention, what differs from family to family.
 struct ScoreOptions {
   double scale = 1;
   double dropout = 0;
-  int64_t window_left = -1;  // keys before its own that a token sees; -1: all
+  int64_t window_left = -1;         // keys before its own that a token sees; -1: all
+  std::optional<bool> causal = {};  // absent: as ModelConfig::attention
 };
 
 class TransformerTrunk : public Trunk {
  public:
   const ModelConfig& config() const final { return *shared_; }
   std::vector<Parameter>& parameters() final { return parameters_; }
-  Tensor forward(Context& cx, const TokenBatch& batch) final;
+  Tensor forward(Context& cx, const TokenBatch& batch) override;
   TokenHead token_head(Context& cx, const TokenBatch& batch, const Tensor& hidden) final;
   Tensor token_table() final;
   Tensor joined_hidden(Context& cx, const TokenBatch& batch, const Tensor& hidden) final;
 
  protected:
   // `plan`: the table of tokens, what else is used before the blocks (first_block parameters
-  // together), per_block parameters of each block and behind them those of its adapter; where there
-  // is one those of the final norm, and the untied head's.
+  // together), the parameters of each block and behind them those of its adapter; where there is
+  // one those of the final norm, and the untied head's.
   TransformerTrunk(Rank& rank, ModelConfigPtr config, std::span<const ParameterInfo> plan,
-                   ops::WeightLayout layout, size_t first_block, size_t per_block);
+                   ops::WeightLayout layout, size_t first_block);
 
   // -> [B, Tb, H]; fills in what the blocks need of the pass.
   virtual Tensor embed(Context& cx, TransformerPass& pass) = 0;
@@ -66,16 +72,26 @@ class TransformerTrunk : public Trunk {
     return x;
   }
 
+  static constexpr int64_t kEmbeddingUnit = 0;
+  parallel::TensorAxis axis_for(const TokenBatch& batch) const;
+  Tensor through_blocks(Context& cx, const TransformerPass& pass, Part layers, Tensor x);
+
   // Before embed() uses what it has of the first block's unit.
-  void open_first_block() const { open_attention(unit_of(0), unit_of(0) + 1); }
+  void open_first_block() const {
+    const int64_t first = shared_->unit_of(0);
+    open_attention(first, first + 1);
+  }
 
   // By its place in the plan; in that of a block.
   const Tensor& parameter(size_t index) const { return parameters_[index].value; }
   const Tensor& weight(int64_t layer, size_t which) const {
     return parameter(first_of(layer) + which);
   }
-  // Of the parameters behind the blocks.
-  const Tensor& last(size_t which) const { return parameter(first_of(shared_->layers) + which); }
+  // Of the parameters of what is no block, behind one.
+  const Tensor& of_unit(int64_t unit, size_t which) const {
+    return parameter(first_of_unit_[static_cast<size_t>(unit)] + which);
+  }
+  const Tensor& last(size_t which) const { return of_unit(shared_->last_unit(), which); }
 
   // A block's linear maps by the places of their weights, with what adapts them: as
   // parallel::column_linear, column_linears (weights: as they are to be used) and row_linear.
@@ -93,9 +109,10 @@ class TransformerTrunk : public Trunk {
                            const Tensor& gamma, const Tensor& beta, double epsilon);
   Tensor between_dropout(Context& cx, const TransformerPass& pass, const Tensor& x, double rate,
                          DropoutUse use, int64_t layer) const;
-  // input + dropout(row(x)), with the bias that follows the weight.
+  // input + dropout(row(x)).
   Tensor add_row(Context& cx, const TransformerPass& pass, int64_t layer, size_t which,
-                 const Tensor& x, const Tensor& input, double rate, DropoutUse use);
+                 const Tensor& x, const Tensor& bias, const Tensor& input, double rate,
+                 DropoutUse use);
 
   // y as columns() gives it, [..., N * D], or already [B, Tl, N, D] -> [B, N, Tl, D]; on a CPU
   // contiguous, on a GPU a view, which its kernels read where it lies.
@@ -107,32 +124,39 @@ class TransformerTrunk : public Trunk {
   // query [B, N, Tl, D], key and value [B, Nk, Tl, D] -> [B, Tl, N * D].
   Tensor attend(Context& cx, const TransformerPass& pass, int64_t layer, const Tensor& query,
                 const Tensor& key, const Tensor& value, const ScoreOptions& options);
+  // The same of the keys and values of an encoder-decoder's source, all of them.
+  Tensor attend_to_source(Context& cx, const TransformerPass& pass, int64_t layer,
+                          const Tensor& query, const Tensor& key, const Tensor& value,
+                          const ScoreOptions& options) const;
 
  private:
-  static constexpr int64_t kEmbeddingUnit = 0;
-  static int64_t unit_of(int64_t layer) { return 1 + layer; }
-  int64_t last_unit() const { return unit_of(shared_->layers); }
   size_t first_of(int64_t layer) const {
-    return first_block_ + static_cast<size_t>(layer) * per_block_;
+    return first_of_unit_[static_cast<size_t>(shared_->unit_of(layer))];
   }
-  parallel::TensorAxis axis_for(const TokenBatch& batch) const;
+  // That of a block's weight; 0: none.
+  size_t adapter_of(int64_t layer, size_t which) const {
+    return adapter_of_[first_of(layer) + which];
+  }
   // y with what adapts the map that gave it, of the same x. product: the map, without its bias
   // where it is rescaled.
   using Product = std::function<Tensor(const Tensor& x)>;
   Tensor adapted(Context& cx, const TransformerPass& pass, int64_t layer, size_t which,
                  const Tensor& x, const Tensor& y, parallel::Side side, const Product& product);
   Tensor block(Context& cx, const TransformerPass& pass, int64_t layer, const Tensor& input);
+  // Of scores that a pass drops.
+  attention::WeightDropout score_dropout(const TokenBatch& batch, double rate, DropoutUse use,
+                                         int64_t layer) const;
   Tensor attend_cached(Context& cx, KeyValueCache& cache, int64_t layer, const Tensor& query,
                        const Tensor& key, const Tensor& value,
                        attention::Parameters& parameters) const;
 
   const ModelConfigPtr shared_;
-  const size_t first_block_;
   const ops::WeightLayout layout_;
-  // Of a block, by the place of a weight: that of its adapter's A, which B and the magnitude
-  // follow; 0: none.
+  // By unit: the place of its first parameter, of the first block's that which embed() does not
+  // use.
+  const std::vector<size_t> first_of_unit_;
+  // By the place of a weight: that of its adapter's A, which B and the magnitude follow; 0: none.
   const std::vector<size_t> adapter_of_;
-  const size_t per_block_;  // with the adapters
   const parallel::HeadParts heads_;
   std::vector<Parameter> parameters_;
 };

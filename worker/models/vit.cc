@@ -22,8 +22,7 @@ constexpr int64_t kPatchId = 1;  // of TokenBatch::ids; the class token's is 0
 class VitTrunk final : public TransformerTrunk {
  public:
   VitTrunk(Rank& rank, std::shared_ptr<const Config> config, std::span<const ParameterInfo> plan)
-      : TransformerTrunk(rank, config, plan, WeightLayout::kOutIn, vit::kFirstBlock,
-                         BlockPlaces(*config).count),
+      : TransformerTrunk(rank, config, plan, WeightLayout::kOutIn, vit::kFirstBlock),
         config_(std::move(config)),
         at_(*config_) {}
 
@@ -83,8 +82,8 @@ class VitTrunk final : public TransformerTrunk {
         cx, pass, layer, by_heads(cx, pass, parts[0]), by_heads(cx, pass, parts[1]),
         by_heads(cx, pass, parts[2]),
         {1 / std::sqrt(static_cast<double>(config_->head_features)), config_->attention_dropout});
-    return add_row(cx, pass, layer, at_.attention_out, x, input, config_->dropout,
-                   kAttentionDropout);
+    return add_row(cx, pass, layer, at_.attention_out, x, weight(layer, at_.attention_out + 1),
+                   input, config_->dropout, kAttentionDropout);
   }
 
   Tensor mlp(Context& cx, const TransformerPass& pass, int64_t layer,
@@ -92,7 +91,8 @@ class VitTrunk final : public TransformerTrunk {
     const Tensor normed = norm(cx, pass, layer, at_.norm2, input);
     const Tensor x = column(cx, pass, layer, at_.inner, normed, weight(layer, at_.inner + 1),
                             config_->activation);
-    return add_row(cx, pass, layer, at_.outer, x, input, config_->dropout, kMlpDropout);
+    return add_row(cx, pass, layer, at_.outer, x, weight(layer, at_.outer + 1), input,
+                   config_->dropout, kMlpDropout);
   }
 
   const std::shared_ptr<const Config> config_;

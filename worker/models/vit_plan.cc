@@ -87,7 +87,6 @@ BlockPlaces::BlockPlaces(const Config& config) {
   norm2 = attention_out + 2;
   inner = norm2 + 2;
   outer = inner + 2;
-  count = outer + 2;
 }
 
 std::vector<ParameterInfo> plan(const Config& config, int tensor_size, int tensor_index) {

@@ -22,7 +22,6 @@ inline constexpr size_t kClassToken = 0, kPositionEmbedding = 1, kProjection = 2
 struct BlockPlaces {
   explicit BlockPlaces(const Config& config);
   size_t norm1, query, key, value, attention_out, norm2, inner, outer;
-  size_t count;
 };
 
 // What transformers' models since version 5 call a parameter or a linear map.

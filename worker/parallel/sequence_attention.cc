@@ -149,8 +149,6 @@ class SequenceAttention final : public ops::ForwardOp {
 Tensor sequence_attention(Context& cx, const Mesh& mesh, const SequenceLayout& layout,
                           const Tensor& q, const Tensor& k, const Tensor& v,
                           const Parameters& parameters) {
-  WEFT_CHECK(!parameters.bias && !parameters.sinks && !parameters.visibility.mask,
-             "bias, sinks and mask do not go round");
   WEFT_CHECK(!parameters.distance_bias || cx.block_count == 0,
              "a bias by distance is not cut into blocks");
   if (mesh.size(Axis::kSequence) == 1) {
@@ -158,6 +156,8 @@ Tensor sequence_attention(Context& cx, const Mesh& mesh, const SequenceLayout& l
     whole.dropout.queries = whole.dropout.keys = layout.tokens();
     return attention::scaled_dot_product(cx, q, k, v, whole);
   }
+  WEFT_CHECK(!parameters.bias && !parameters.sinks && !parameters.visibility.mask,
+             "bias, sinks and mask do not go round");
   // What travels is contiguous; made so here, inside autograd, so that no second copy is kept.
   const bool ring = mesh.size(Axis::kRing) > 1 && mesh.size(Axis::kUlysses) == 1;
   std::vector<Tensor> inputs{q, ring ? ops::contiguous(cx, k) : k,

@@ -96,6 +96,15 @@ double share_with_logits(const proto::JobSpec& spec) {
   return most;
 }
 
+// By a token, in all blocks of the last stack.
+double keys_seen(const ModelConfig& config, const StackShape& stack) {
+  const auto others = static_cast<double>(config.other_layers);
+  const auto layers = static_cast<double>(stack.layers);
+  return (layers - others) * mean_keys_seen(config.attention, stack.length) +
+         others * mean_keys_seen(config.other_attention, stack.length) +
+         layers * static_cast<double>(stack.source);
+}
+
 // Of the rank with the largest shards, over a whole step.
 Work work_of(const ModelConfig& config, const proto::JobSpec& spec,
              std::span<const ShardSize> shards) {
@@ -107,28 +116,35 @@ Work work_of(const ModelConfig& config, const proto::JobSpec& spec,
   const double element = half(spec) ? 2 : 4;
   const int64_t rows = share(training.batch_size(), mesh.data());
   const int64_t rounds = share(rows, std::max<int64_t>(1, training.micro_batch_size()));
-  const double tokens =
-      static_cast<double>(rows * share(training.sequence_length(), mesh.sequence()));
-  double matrices = 0, parameters = 0;      // elements
-  double frozen_matrices = 0, trained = 0;  // of these
+  const StackShape stack = last_stack(config, training);
+  const double tokens = static_cast<double>(rows * share(stack.length, mesh.sequence()));
+  const double sources = static_cast<double>(rows * stack.source);  // an encoder's tokens
+  double matrices = 0, parameters = 0;                              // elements
+  double frozen_matrices = 0, trained = 0;                          // of these
+  double encoder = 0;                                               // of the matrices
   for (const ShardSize& shard : shards) {
     const double elements = static_cast<double>(shard.elements * shard.repeats);
     parameters += elements;
     if (shard.trained) trained += elements;
-    if (shard.unit <= 0 || shard.unit > config.layers || !shard.matrix) continue;
-    matrices += elements;
+    if (shard.unit <= 0 || shard.unit >= config.last_unit() || !shard.matrix) continue;
+    const bool encodes = shard.unit <= config.encoder_layers;
+    (encodes ? encoder : matrices) += elements;
     if (!shard.trained) frozen_matrices += elements;
   }
   const Features attended = features_of(config, mesh.tensor());
   const double features = attended.queries, keys = attended.keys;
   const double hidden = static_cast<double>(config.hidden);
-  const double layers = static_cast<double>(config.layers);
+  const double layers = static_cast<double>(stack.layers);
+  const double encoder_layers = static_cast<double>(config.encoder_layers);
   const double inner = static_cast<double>(share(config.inner, mesh.tensor()));
-  const double halves = layers * 2 * hidden * (features + keys);  // of the matrices, in attention
+  const double halves = 2 * hidden * (features + keys);  // of a block's matrices, in an attention
+  const double attentions = layers * (stack.source > 0 ? 2 : 1);
   Work work;
-  const double repeated = full ? matrices : again ? halves : 0;
+  const double repeated = full ? matrices : again ? attentions * halves : 0;
+  const double encoder_repeated = full ? encoder : again ? encoder_layers * halves : 0;
   // Forwards, for the input's gradient, and for the weight's.
-  work.products = 2 * tokens * (3 * matrices - frozen_matrices + repeated);
+  work.products = 2 * tokens * (3 * matrices - frozen_matrices + repeated) +
+                  2 * sources * (3 * encoder + encoder_repeated);
   if (const double predicted = tokens * share_with_logits(spec); predicted > 0) {
     const auto vocabulary = static_cast<double>(share(config.vocabulary, mesh.tensor()));
     const double logits = predicted / static_cast<double>(rounds) * vocabulary;
@@ -144,14 +160,12 @@ Work work_of(const ModelConfig& config, const proto::JobSpec& spec,
                                                                 : again ? 1.5
                                                                         : 1));
   // Two products forwards and five backwards, of the keys that a token sees.
-  const auto others = static_cast<double>(config.other_layers);
-  const int64_t length = training.sequence_length();
-  const double seen = (layers - others) * mean_keys_seen(config.attention, length) +
-                      others * mean_keys_seen(config.other_attention, length);
-  work.attention = tokens * seen * features * 2 * (2 + 5 + (again ? 2 : 0));
+  work.attention = (tokens * keys_seen(config, stack) +
+                    sources * encoder_layers * mean_keys_seen(config.attention, stack.source)) *
+                   features * 2 * (2 + 5 + (again ? 2 : 0));
   // Elements a token and block.
   const double kept = 4 * hidden + 2 * (features + keys) + (config.gated ? 3 : 2) * inner;
-  work.bytes = element * tokens * layers * kept * kActivationPasses *
+  work.bytes = element * (tokens * layers + sources * encoder_layers) * kept * kActivationPasses *
                (full    ? 1.5
                 : again ? 1.2
                         : 1);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 #include "kernels/ops/ops.h"
 
@@ -41,14 +42,15 @@ class TextStream {
 
 Result<std::vector<int64_t>> start_ids(const Trunk& trunk, const Tokenizer& tokenizer,
                                        std::string_view prompt, bool whole_prompt) {
-  WEFT_ASSIGN_OR_RETURN(std::vector<int64_t> ids, tokenizer.encode(prompt, false));
+  const ModelConfig& config = trunk.config();
+  const bool reads = config.encodes_and_decodes();
+  WEFT_ASSIGN_OR_RETURN(std::vector<int64_t> ids, tokenizer.encode(prompt, reads && !whole_prompt));
   std::span<const int64_t> prefix;
-  if (!whole_prompt) prefix = tokenizer.prefix_ids();
+  if (!whole_prompt && !reads) prefix = tokenizer.prefix_ids();
   if (std::ranges::mismatch(ids, prefix).in2 != prefix.end()) {
     ids.insert(ids.begin(), prefix.begin(), prefix.end());
   }
-  const ModelConfig& config = trunk.config();
-  if (ids.empty()) {
+  if (ids.empty() && !reads) {
     std::vector<std::optional<int64_t>> starts{tokenizer.bos_id(), tokenizer.eos_id(),
                                                config.bos_token_id};
     starts.insert(starts.end(), config.eos_token_ids.begin(), config.eos_token_ids.end());
@@ -57,7 +59,9 @@ Result<std::vector<int64_t>> start_ids(const Trunk& trunk, const Tokenizer& toke
     }
   }
   if (ids.empty()) {
-    return fail(Status::invalid("prompt", "", "must not be empty: the model has no start token"));
+    return fail(Status::invalid("prompt", "",
+                                reads ? "must not be empty: it is what the model reads"
+                                      : "must not be empty: the model has no start token"));
   }
   for (int64_t id : ids) {
     if (id >= 0 && id < config.vocabulary) continue;
@@ -76,10 +80,36 @@ std::vector<int64_t> end_ids(const Trunk& trunk, const Tokenizer& tokenizer) {
   return {*own};
 }
 
+// Tokens of one row, as they follow what a cache of `length` holds.
+TokenBatch row_of(Rank& rank, std::span<const int64_t> ids, int64_t length) {
+  const auto count = static_cast<int64_t>(ids.size());
+  TokenBatch batch;
+  batch.ids = Tensor::from<int64_t>(*rank.allocator, {1, count}, ids);
+  std::vector<int64_t> positions(ids.size());
+  std::iota(positions.begin(), positions.end(), length);
+  batch.positions = Tensor::from<int64_t>(*rank.allocator, {1, count}, positions);
+  batch.tokens = count;
+  batch.own_tokens = count;
+  batch.rows = 1;
+  return batch;
+}
+
+// What an encoder-decoder reads.
+std::shared_ptr<const TokenBatch> source_of(Rank& rank, std::span<const int64_t> ids) {
+  TokenBatch source = row_of(rank, ids, 0);
+  source.layout = std::make_shared<const parallel::SequenceLayout>(
+      parallel::SequenceLayout::contiguous(source.tokens, 1));
+  return std::make_shared<const TokenBatch>(std::move(source));
+}
+
 // The tokens so far and the cache that follows them within the model's positions.
 class Window {
  public:
   Window(Rank& rank, Trunk& trunk, std::vector<int64_t> ids) : rank_(rank), trunk_(trunk) {
+    if (trunk.config().encodes_and_decodes()) {
+      source_ = source_of(rank, ids);
+      ids = {trunk.config().decoder_start_token_id};
+    }
     const auto positions = static_cast<size_t>(trunk.config().positions);
     if (ids.size() > positions) {
       dropped_ = static_cast<int64_t>(ids.size() - positions);
@@ -101,13 +131,15 @@ class Window {
       ++restarts_;
     }
     return next_logits(rank_, trunk_, cache_,
-                       std::span(ids_).subspan(static_cast<size_t>(cache_.length)));
+                       std::span(ids_).subspan(static_cast<size_t>(cache_.length)),
+                       std::exchange(source_, nullptr));
   }
 
  private:
   Rank& rank_;
   Trunk& trunk_;
   std::vector<int64_t> ids_;
+  std::shared_ptr<const TokenBatch> source_;  // until the cache has seen it
   KeyValueCache cache_;
   int64_t dropped_ = 0, restarts_ = 0;
 };
@@ -115,21 +147,15 @@ class Window {
 }  // namespace
 
 std::vector<float> next_logits(Rank& rank, Trunk& trunk, KeyValueCache& cache,
-                               std::span<const int64_t> ids) {
+                               std::span<const int64_t> ids,
+                               std::shared_ptr<const TokenBatch> source) {
   Context cx = rank.context();
-  const auto count = static_cast<int64_t>(ids.size());
-  TokenBatch batch;
-  batch.ids = Tensor::from<int64_t>(*rank.allocator, {1, count}, ids);
-  std::vector<int64_t> positions(ids.size());
-  std::iota(positions.begin(), positions.end(), cache.length);
-  batch.positions = Tensor::from<int64_t>(*rank.allocator, {1, count}, positions);
-  batch.tokens = count;
-  batch.own_tokens = count;
-  batch.rows = 1;
+  TokenBatch batch = row_of(rank, ids, cache.length);
   batch.cache = &cache;
+  batch.source = std::move(source);
   const Tensor hidden = trunk.forward(cx, batch);
   batch.own_tokens = 1;
-  const Tensor last = ops::contiguous(cx, ops::slice(cx, hidden, 1, count - 1, 1));
+  const Tensor last = ops::contiguous(cx, ops::slice(cx, hidden, 1, hidden.dim(1) - 1, 1));
   return trunk.token_logits(cx, batch, last).to_vector<float>();
 }
 
@@ -148,7 +174,8 @@ Result<Generated> generate(Rank& rank, Trunk& trunk, const Tokenizer& tokenizer,
                         start_ids(trunk, tokenizer, prompt, options.whole_prompt));
   Generated result;
   result.prompt_tokens = static_cast<int64_t>(ids.size());
-  const bool continues = !tokenizer.decode(ids, {.skip_special = true, .continues = true}).empty();
+  const bool continues = !trunk.config().encodes_and_decodes() &&
+                         !tokenizer.decode(ids, {.skip_special = true, .continues = true}).empty();
   TextStream stream(tokenizer, continues, on_text);
   Window window(rank, trunk, std::move(ids));
   result.dropped_tokens = window.dropped();

@@ -1,4 +1,5 @@
-// Generation: one token after the other from a trunk on one rank, with a key-value cache.
+// Generation: one token after the other from a trunk on one rank, with a key-value cache. A decoder
+// goes on behind the prompt; an encoder-decoder reads the prompt and writes a text of its own.
 //
 // Thread safety: the rank's compute thread. Ownership: everything belongs to the caller.
 // Invariants: 1. the same model, prompt, options and seed give the same tokens. 2. logits with the
@@ -8,6 +9,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -38,7 +40,7 @@ enum class FinishReason { kEos, kMaxTokens, kStopped };
 
 struct Generated {
   std::vector<int64_t> ids;    // without the prompt and without the eos that ended it
-  std::string text;            // as it goes on behind the prompt
+  std::string text;            // as it goes on behind the prompt, or a text of its own
   int64_t prompt_tokens = 0;   // as encoded, with what stands before it
   int64_t dropped_tokens = 0;  // of the prompt's beginning, beyond the model's positions
   int64_t restarts = 0;        // of the cache
@@ -48,7 +50,8 @@ struct Generated {
 // A piece of text, whole UTF-8 characters as far as the tokens form them; false stops.
 using OnText = std::function<bool(std::string_view piece)>;
 
-// As in training, what the post-processor puts before a text (bos, say) stands before the prompt,
+// An encoder-decoder reads the prompt as in training, with what the post-processor puts around a
+// text. Else, as in training too, what it puts before a text (bos, say) stands before the prompt,
 // where the prompt does not begin with it. An empty prompt without that starts from bos, else eos.
 // A prompt beyond the model's positions keeps its last tokens. Errors: options; more than one rank;
 // no token to start from; a token id that the model's vocabulary lacks.
@@ -57,9 +60,10 @@ Result<Generated> generate(Rank& rank, Trunk& trunk, const Tokenizer& tokenizer,
                            const OnText& on_text = {});
 
 // Feeds ids behind what the cache holds; -> logits of the last of them, [vocabulary]. The caller
-// has seen to it that they fit.
+// has seen to it that they fit. source: of an encoder-decoder, with its first ids.
 std::vector<float> next_logits(Rank& rank, Trunk& trunk, KeyValueCache& cache,
-                               std::span<const int64_t> ids);
+                               std::span<const int64_t> ids,
+                               std::shared_ptr<const TokenBatch> source = nullptr);
 
 // The id drawn from logits by the options; `draw` is uniform in [0, 1). Ids from `usable` on are
 // not drawn (rows of the embedding without a token).

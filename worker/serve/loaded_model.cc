@@ -21,13 +21,14 @@ Status check_type(const HfFolder& folder, std::string_view type) {
       return Status::invalid(folder.path + ": model_type", folder.config->family,
                              "must be an encoder's of texts: this one reads images");
     }
-    if (!folder.config->attention.causal) return {};
+    if (!folder.config->attention.causal && !folder.config->encodes_and_decodes()) return {};
     return Status::invalid(folder.path + ": model_type", folder.config->family,
                            "must be an encoder's: a decoder gives no embeddings");
   }
   return Status::invalid(folder.path + ": architectures", std::string(own),
                          "must be of type " + std::string(type) + ", as no other " +
                              (type == "causal_lm"            ? "generates text"
+                              : type == "seq2seq"            ? "writes a text for a text"
                               : type == "masked_lm"          ? "fills masked tokens in"
                               : type == "question_answering" ? "finds answers"
                                                              : "has its classes"));
@@ -112,6 +113,7 @@ void round_values(Rank& rank, std::vector<Parameter>& parameters, DType precisio
 
 std::string_view task_type(const HfFolder& folder) {
   if (folder.config->image.size > 0) return "image_classification";
+  if (folder.config->encodes_and_decodes()) return "seq2seq";
   if (folder.labels == 0 && folder.config->attention.causal) return "causal_lm";
   if (folder.labels == 0) return folder.trunk_only ? "embedding" : "masked_lm";
   if (folder.classes == HeadKind::kChoice) return "multiple_choice";

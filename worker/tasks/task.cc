@@ -150,11 +150,14 @@ Tensor own_patches(Rank& rank, const TokenBatch& batch, const TaskRows& rows, Pa
 // Of a type that does not go with the family.
 Status other_family(const std::string& task, std::string_view type, const ModelConfig& config) {
   std::string rule = "must be one of a decoder's, which " + config.family + " is";
+  if (type == "seq2seq") rule = "must be one of a single stack's, which " + config.family + " is";
   if (type == "causal_lm") rule = "must be one of an encoder's, which " + config.family + " is";
   if (type == "image_classification")
     rule = "must be one of text, which " + config.family + " reads";
   if (config.image.size > 0)
     rule = "must be image_classification, as " + config.family + " reads images";
+  if (config.encodes_and_decodes())
+    rule = "must be seq2seq, as " + config.family + " is an encoder and a decoder";
   return Status::invalid("tasks." + task + ".type", std::string(type), rule);
 }
 
@@ -211,6 +214,13 @@ TokenBatch assemble_tokens(Rank& rank, const TokenRules& rules, const TaskRows& 
 
 Result<std::unique_ptr<Task>> make_task(Rank& rank, std::string_view type,
                                         const ModelConfig& config, TaskOptions options) {
+  const bool pair_of_stacks = type == "seq2seq";
+  const bool known =
+      pair_of_stacks || type == "causal_lm" || type == "embedding" || head_kind(type);
+  if (known && pair_of_stacks != config.encodes_and_decodes()) {
+    return fail(other_family(options.name, type, config));
+  }
+  if (pair_of_stacks) return make_seq2seq(rank, config, std::move(options));
   if (type == "causal_lm") {
     if (config.attention.causal) return make_causal_lm(rank, config, std::move(options));
     return fail(other_family(options.name, type, config));
@@ -225,8 +235,7 @@ Result<std::unique_ptr<Task>> make_task(Rank& rank, std::string_view type,
     return fail(Status::invalid("tasks." + options.name + ".type", std::string(type),
                                 "must be causal_lm, masked_lm, sequence_classification, "
                                 "token_classification, multiple_choice, question_answering, "
-                                "image_classification or "
-                                "embedding"));
+                                "image_classification, seq2seq or embedding"));
   }
   const bool classes = *kind != HeadKind::kMasked && *kind != HeadKind::kSpan;
   if (classes && options.labels < 2) {

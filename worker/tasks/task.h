@@ -27,10 +27,10 @@ namespace weft {
 // One micro-batch of this rank.
 struct TaskBatch {
   TokenBatch tokens;
-  Tensor labels;  // int64: causal_lm [B, Tl], what each position predicts; token classification
-                  // [B, Tl]; sequence and image classification [B], kNoLabel on the ranks of the
-                  // sequence axis that do not hold the classified token, multiple choice
-                  // [questions] alike; masked_lm [places of `pooled`];
+  Tensor labels;  // int64: causal_lm, seq2seq [B, Tl], what each position predicts; token
+                  // classification [B, Tl]; sequence and image classification [B], kNoLabel on
+                  // the ranks of the sequence axis that do not hold the classified token, multiple
+                  // choice [questions] alike; masked_lm [places of `pooled`];
                   // embedding [pairs of the step], kNoLabel of those whose loss another rank takes;
                   // question answering [2 B], as the tokens of all ranks are numbered
   double seed = 1;     // what the backward pass of loss_sum will be seeded with, where it is known
@@ -93,7 +93,7 @@ class Task {
   const std::string& name() const { return options_.name; }
   // As a job file has it.
   virtual std::string_view type() const = 0;
-  // Of the head, initialized by initialize_parameters or loaded; empty for causal_lm.
+  // Of the head, initialized by initialize_parameters or loaded; empty for causal_lm, seq2seq.
   std::vector<Parameter>& parameters() { return parameters_; }
   // A head's name in the files of transformers: "score.weight" of "<task>.score.weight".
   std::string file_name(const std::string& parameter) const;

@@ -170,6 +170,7 @@ TEST_P(Completion, OffersWhatMayStandThere) {
                                                 "image_classification",
                                                 "masked_lm",
                                                 "question_answering",
+                                                "seq2seq",
                                                 "sequence_classification",
                                                 "token_classification"};
   const std::vector<std::pair<std::string, Words>> cases = {
@@ -184,8 +185,8 @@ TEST_P(Completion, OffersWhatMayStandThere) {
       {"weft fine-tune ls b --st", {"--steps"}},
       {"weft fine-tune a b --task ", tasks},
       {"weft fine-tune a b --task=", tasks},
-      {"weft fine-tune a b --task seq", {"sequence_classification"}},
-      {"weft fine-tune a b --task=seq", {"sequence_classification"}},
+      {"weft fine-tune a b --task seq", {"seq2seq", "sequence_classification"}},
+      {"weft fine-tune a b --task=seq", {"seq2seq", "sequence_classification"}},
       {"weft submit -f ./jo", file},
       {"weft submit --file ./jo", file},
       {"weft submit --file=./jo", file},

@@ -144,7 +144,7 @@ TEST_F(CheckModelTest, ReadsTheConfiguration) {
   const std::tuple<std::string, std::string, std::string> cases[] = {
       {"{\"n_embd\": 6", "config.json", "valid JSON"},
       {"[1]", "config.json", "must be named by config.json"},
-      {config({{"model_type", "\"t5\""}}), "model_type t5", "must be one of gpt2, llama"},
+      {config({{"model_type", "\"mamba\""}}), "model_type mamba", "must be one of gpt2, llama"},
       {config({{"model_type", ""}}), "model_type absent", "must be named"},
       {config({{"n_head", "4"}}), "n_head 4", "must divide n_embd"},
       {config({{"n_embd", "\"six\""}}), "n_embd \"six\"", "must be an integer"},
@@ -403,8 +403,8 @@ TEST_F(CheckModelTest, ReadsACheckpointsManifest) {
   spec.mutable_training()->set_sequence_length(8);
   base.mutable_tensors(0)->set_shape(0, 7);
   refused(check(spec, {.base = &base}), "model.from", "ckpt-1", "shape");
-  base.set_family("t5");
-  refused(check(spec, {.base = &base}), "model.from", "ckpt-1: family t5", "must be one of");
+  base.set_family("mamba");
+  refused(check(spec, {.base = &base}), "model.from", "ckpt-1: family mamba", "must be one of");
 }
 
 }  // namespace

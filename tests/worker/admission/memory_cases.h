@@ -359,6 +359,47 @@ inline const Case kImageCases[] = {
     images("2 x 1 x 2, zero 1", "batch_size: 8", {2, 1, 2}, 1),
 };
 
+// Of an encoder and a decoder.
+inline constexpr const char* kT5 =
+    "num_layers: 3, num_heads: 4, d_model: 64, d_kv: 16, d_ff: 256, vocab_size: 500";
+inline constexpr const char* kT5Gated =
+    "num_layers: 3, num_heads: 4, d_model: 64, d_kv: 16, d_ff: 160, vocab_size: 500, "
+    "feed_forward_proj: gated-gelu, tie_word_embeddings: false";
+inline constexpr const char* kT5Wide =
+    "num_layers: 6, num_decoder_layers: 4, num_heads: 4, d_model: 128, d_kv: 32, d_ff: 512, "
+    "vocab_size: 1000";
+inline constexpr const char* kAlike = "batch_size: 8, sequence_length: 64";
+inline constexpr const char* kShortTargets =
+    "batch_size: 4, sequence_length: 128, target_length: 16";
+inline constexpr const char* kLongTargets =
+    "batch_size: 4, sequence_length: 16, target_length: 128";
+inline constexpr const char* kFewTargets = "batch_size: 4, sequence_length: 32, target_length: 16";
+inline Case targets(const char* name, const char* training, MeshDegrees mesh = {}, int zero = 0,
+                    const char* model = kT5, int64_t bucket_bytes = kBucketBytes) {
+  return {name, model, training, mesh, "seq2seq", zero, bucket_bytes, "t5"};
+}
+
+inline const Case kTargetCases[] = {
+    targets("plain", kAlike),
+    targets("gated", kAlike, {}, 0, kT5Gated),
+    targets("short targets", kShortTargets),
+    targets("long targets", kLongTargets),
+    targets("selective", "batch_size: 8, sequence_length: 64, activation_checkpointing: selective"),
+    targets("full", "batch_size: 8, sequence_length: 64, activation_checkpointing: full"),
+    targets("bf16", "batch_size: 8, sequence_length: 64, precision: bf16"),
+    targets("fp16", "batch_size: 8, sequence_length: 64, precision: fp16"),
+    targets("rounds", "batch_size: 8, micro_batch_size: 2, sequence_length: 64"),
+    targets("wide", kFewTargets, {}, 0, kT5Wide),
+    targets("tensor 2", kAlike, {1, 1, 2}),
+    targets("tensor 4, gated", kAlike, {1, 1, 4}, 0, kT5Gated),
+    targets("data 2", kFewTargets, {2, 1, 1}, 0, kT5Wide),
+    targets("zero 1", kFewTargets, {2, 1, 1}, 1, kT5Wide),
+    targets("zero 2", kFewTargets, {4, 1, 1}, 2, kT5Wide),
+    targets("zero 3", kFewTargets, {2, 1, 1}, 3, kT5Wide),
+    targets("zero 1, buckets", kFewTargets, {2, 1, 1}, 1, kT5Wide, kSmallBuckets),
+    targets("2 x 1 x 2, zero 3", kFewTargets, {2, 1, 2}, 3, kT5Wide),
+};
+
 inline constexpr const char* kAdaptedHalf = "batch_size: 8, sequence_length: 64, precision: bf16";
 inline Case adapted(Case base, const char* target, double dropout = 0) {
   base.target = target;

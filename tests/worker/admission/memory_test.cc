@@ -27,6 +27,7 @@ using memory_cases::kEncoderCases;
 using memory_cases::kGroupedCases;
 using memory_cases::kImageCases;
 using memory_cases::kSmall;
+using memory_cases::kTargetCases;
 
 class Memory : public Trainer {
  protected:
@@ -39,13 +40,21 @@ class Memory : public Trainer {
       pairs << R"({"text": "eight of", "text_pair": "or more of "})"
                "\n";
     }
+    fs::create_directories(folder_ / "obj-targets");
+    std::ofstream targets(folder_ / "obj-targets" / "targets.jsonl");
+    for (int i = 0; i < 60; ++i) {  // as long as a row may be, and cut
+      const std::string long_text(static_cast<size_t>(300), "abc"[i % 3]);
+      targets << R"({"text": ")" << long_text << R"(", "target": ")" << long_text << "\"}\n";
+    }
   }
   proto::LaunchRecord launch(const Case& which) {
     const std::string task = which.task;
-    const bool images = task == "image_classification";
-    const std::string positions = fmt::format(", max_position_embeddings: {}", which.positions);
+    const bool images = task == "image_classification", writes = task == "seq2seq";
+    const std::string positions =
+        images || writes ? "" : fmt::format(", max_position_embeddings: {}", which.positions);
     const char* data = task == "causal_lm"   ? "data: {train: obj-text, format: text}"
                        : task == "embedding" ? "data: {train: obj-pairs, format: jsonl}"
+                       : writes              ? "data: {train: obj-targets, format: jsonl}"
                        : images ? "labels: 3, data: {train: obj-images, format: images}"
                                 : "labels: 3, data: {train: obj-rows, format: jsonl}";
     proto::LaunchRecord made =
@@ -57,7 +66,7 @@ model: {{family: {}, config: {{{}{}}}}}
 tasks: [{{type: {}, {}}}]
 training: {{{}, steps: 3}}
 )",
-                           which.family, which.model, images ? "" : positions,
+                           which.family, which.model, positions,
                            images ? "" : "tokenizer: {type: byte}", task, data, which.training),
                which.mesh);
     made.mutable_spec()->mutable_parallel()->set_zero(which.zero);
@@ -113,6 +122,7 @@ TEST_F(Memory, TheEstimateIsWhatRanksMeasure) { compare(kCases); }
 TEST_F(Memory, TheEstimateOfGroupedQueriesIsWhatRanksMeasure) { compare(kGroupedCases); }
 TEST_F(Memory, TheEstimateOfEncodersIsWhatRanksMeasure) { compare(kEncoderCases); }
 TEST_F(Memory, TheEstimateOfImagesIsWhatRanksMeasure) { compare(kImageCases); }
+TEST_F(Memory, TheEstimateOfTargetsIsWhatRanksMeasure) { compare(kTargetCases); }
 TEST_F(Memory, TheEstimateOfAdaptersIsWhatRanksMeasure) { compare(kAdaptedCases); }
 TEST_F(Memory, TheEstimateOfBlocksIsWhatRanksMeasure) { compare(kBlockedCases); }
 

@@ -266,6 +266,32 @@ inline const Case kImageCases[] = {
     images("batch_size: 4, activation_checkpointing: full", {1, 2, 2}, "", {"query"}),
 };
 
+inline constexpr const char* kT5 =
+    "num_layers: 3, num_decoder_layers: 2, num_heads: 4, d_model: 32, d_kv: 8, d_ff: 64, "
+    "vocab_size: 264";
+inline constexpr const char* kT5Untied =
+    "num_layers: 2, num_heads: 4, d_model: 32, d_kv: 12, d_ff: 64, vocab_size: 264, "
+    "feed_forward_proj: gated-gelu, tie_word_embeddings: false";
+inline Case targets(const char* training, MeshDegrees mesh, const char* parallel = "",
+                    const char* model = kT5) {
+  return {training, mesh, parallel, "seq2seq", model, "t5"};
+}
+inline const Case kTargetCases[] = {
+    targets("batch_size: 4", {2, 1, 1}),
+    targets("batch_size: 4, target_length: 8", {2, 1, 1}, "zero: 1"),
+    targets("batch_size: 5, micro_batch_size: 1", {2, 1, 1}, "zero: 2"),
+    targets("batch_size: 4, precision: bf16", {4, 1, 1}, "zero: 3"),
+    targets("batch_size: 5, micro_batch_size: 1", {2, 1, 1}, "zero: 3", kT5Untied),
+    targets("batch_size: 4", {1, 1, 2}),
+    targets("batch_size: 4, target_length: 8", {1, 1, 2}),
+    targets("batch_size: 4, target_length: 24", {1, 1, 4}, "", kT5Untied),
+    targets("batch_size: 4, activation_checkpointing: selective", {1, 1, 2}),
+    targets("batch_size: 4, target_length: 8, activation_checkpointing: full, precision: bf16",
+            {1, 1, 2}),
+    targets("batch_size: 4, target_length: 8", {2, 1, 2}, "zero: 3"),
+    targets("batch_size: 4", {2, 1, 2}, "zero: 1", kT5Untied),
+};
+
 // Cut into 8 blocks.
 inline constexpr const char* kBlocks = "reproducible: topology, reproducible_blocks: 8, ";
 inline constexpr const char* kBlockedModel = "n_layer: 3, n_head: 8, n_embd: 32, vocab_size: 264";

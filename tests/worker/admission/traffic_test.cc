@@ -8,6 +8,7 @@
 #include <atomic>
 #include <functional>
 #include <set>
+#include <span>
 
 #include "tests/worker/admission/traffic_cases.h"
 #include "tests/worker/trainer/trainer_fixture.h"
@@ -21,13 +22,15 @@ using namespace traffic_cases;
 
 class Traffic : public Trainer {
  protected:
+  void compare(std::span<const Case> cases);
   proto::LaunchRecord launch(const Case& which) {
     const std::string task = which.task;
     const bool asks = task == "question_answering";
-    const bool images = task == "image_classification";
+    const bool images = task == "image_classification", writes = task == "seq2seq";
     const char* data = task == "causal_lm"   ? "data: {train: obj-text}"
                        : task == "embedding" ? "data: {train: obj-pairs, format: jsonl}"
                        : asks                ? "data: {train: obj-questions, format: jsonl}"
+                       : writes              ? "data: {train: obj-targets, format: jsonl}"
                        : images ? "labels: 3, data: {train: obj-images, format: images}"
                                 : "labels: 3, data: {train: obj-whole, format: jsonl}";
     const char* tokenizer = images ? ""
@@ -45,7 +48,7 @@ training: {{{}{}, steps: 3}}
 parallel: {{data: {}, sequence: {}, tensor: {}{}{}}}
 )",
                    which.family, which.model == nullptr ? kModel : which.model,
-                   images ? "" : ", max_position_embeddings: 18", tokenizer, task, data,
+                   images || writes ? "" : ", max_position_embeddings: 18", tokenizer, task, data,
                    which.training, images ? "" : ", sequence_length: 16", which.mesh.data,
                    which.mesh.sequence, which.mesh.tensor, *which.parallel == '\0' ? "" : ", ",
                    which.parallel),
@@ -72,6 +75,12 @@ parallel: {{data: {}, sequence: {}, tensor: {}{}{}}}
     for (int i = 0; i < 30; ++i) {
       pairs << R"({"text": "sixteen letters.", "text_pair": "as many letters."})"
                "\n";
+    }
+    fs::create_directories(folder_ / "obj-targets");
+    std::ofstream targets(folder_ / "obj-targets" / "targets.jsonl");
+    for (int i = 0; i < 30; ++i) {
+      targets << R"({"text": "sixteen letters.", "target": "as many letters, and some more"})"
+                 "\n";
     }
     write_pair_tokenizer(WEFT_SOURCE_DIR);
     fs::create_directories(folder_ / "obj-questions");
@@ -178,6 +187,16 @@ void each_rank(const proto::LaunchRecord& job, const Case& which,
   });
 }
 
+void Traffic::compare(std::span<const Case> cases) {
+  for (const Case& which : cases) {
+    each_rank(launch(which), which, [&](const Sent& sent) {
+      EXPECT_EQ(sent.bytes[0], sent.expected.tensor.bytes) << which.family << " " << sent.where;
+      EXPECT_EQ(sent.bytes[1], sent.expected.sequence.bytes) << which.family << " " << sent.where;
+      EXPECT_EQ(sent.bytes[2], sent.expected.replica.bytes) << which.family << " " << sent.where;
+    });
+  }
+}
+
 TEST_F(Traffic, IsWhatCommunicatorsCount) {
   std::atomic<int> went_ahead = 0;  // ranks that sent rows: those of low ids have these texts
   for (const Case& which : kCases) {
@@ -193,25 +212,9 @@ TEST_F(Traffic, IsWhatCommunicatorsCount) {
   EXPECT_EQ(went_ahead, 8);
 }
 
-TEST_F(Traffic, OfEncodersIsWhatCommunicatorsCount) {
-  for (const Case& which : kEncoderCases) {
-    each_rank(launch(which), which, [&](const Sent& sent) {
-      EXPECT_EQ(sent.bytes[0], sent.expected.tensor.bytes) << which.family << " " << sent.where;
-      EXPECT_EQ(sent.bytes[1], sent.expected.sequence.bytes) << which.family << " " << sent.where;
-      EXPECT_EQ(sent.bytes[2], sent.expected.replica.bytes) << which.family << " " << sent.where;
-    });
-  }
-}
-
-TEST_F(Traffic, OfImagesIsWhatCommunicatorsCount) {
-  for (const Case& which : kImageCases) {
-    each_rank(launch(which), which, [&](const Sent& sent) {
-      EXPECT_EQ(sent.bytes[0], sent.expected.tensor.bytes) << sent.where;
-      EXPECT_EQ(sent.bytes[1], sent.expected.sequence.bytes) << sent.where;
-      EXPECT_EQ(sent.bytes[2], sent.expected.replica.bytes) << sent.where;
-    });
-  }
-}
+TEST_F(Traffic, OfEncodersIsWhatCommunicatorsCount) { compare(kEncoderCases); }
+TEST_F(Traffic, OfImagesIsWhatCommunicatorsCount) { compare(kImageCases); }
+TEST_F(Traffic, OfTargetsIsWhatCommunicatorsCount) { compare(kTargetCases); }
 
 TEST_F(Traffic, OfAdaptersIsWhatCommunicatorsCount) {
   for (Case which : kAdaptedCases) {

@@ -123,7 +123,7 @@ TEST(Families, AreFoundByName) {
   const auto name = family_of_config(R"({"model_type": "gpt2"})");
   ASSERT_TRUE(name);
   EXPECT_EQ(*name, "gpt2");
-  const auto other = family_of_config(R"({"model_type": "t5"})");
+  const auto other = family_of_config(R"({"model_type": "mamba"})");
   ASSERT_FALSE(other);
   EXPECT_NE(other.error().to_string().find("gpt2"), std::string::npos);
 }

@@ -1,0 +1,51 @@
+#include "proto/json/target_rules.h"
+
+#include "proto/job.pb.h"
+#include "proto/json/job_rules.h"
+
+namespace weft {
+
+Status finish_target(proto::TaskSpec& task, const std::string& path, const Refusal& refuse) {
+  proto::DataSpec& data = *task.mutable_data();
+  const std::string field = path + ".data.target";
+  if (!writes_targets(task)) {
+    if (!data.has_target()) return {};
+    return refuse(field, data.target(), "is only for seq2seq");
+  }
+  if (!data.has_target()) data.set_target("target");
+  if (data.target().empty()) return refuse(field, "", "must not be empty");
+  if (data.format() == proto::DATA_FORMAT_TEXT) {
+    return refuse(path + ".data.format", "text",
+                  "must be jsonl for seq2seq: plain text has no targets");
+  }
+  if (data.target() != data.text()) return {};
+  return refuse(field, data.target(), "must differ from data.text");
+}
+
+Status finish_targets(proto::JobSpec& spec, const Refusal& refuse) {
+  proto::TrainingSpec& training = *spec.mutable_training();
+  if (!writes_targets(spec)) {
+    if (!training.has_target_length()) return {};
+    return refuse("training.target_length", training.target_length(), "is only for seq2seq");
+  }
+  if (!training.has_target_length()) training.set_target_length(training.sequence_length());
+  if (spec.has_adapter()) {
+    return refuse("adapter", "", "must be left out with seq2seq: an encoder-decoder has none");
+  }
+  if (spec.parallel().sequence() > 1) {
+    return refuse("parallel.sequence", spec.parallel().sequence(),
+                  "must be 1 with seq2seq: source and target have other tokens");
+  }
+  if (training.reproducible() == proto::REPRODUCIBLE_TOPOLOGY) {
+    return refuse("training.reproducible", "topology",
+                  "must be mesh or none with seq2seq, whose sources are not cut into blocks");
+  }
+  if (spec.resources().device() == proto::COMPUTE_DEVICE_GPU) {
+    return refuse("resources.device", "gpu",
+                  "must be cpu with seq2seq, which runs on CPUs only");
+  }
+  spec.mutable_resources()->set_device(proto::COMPUTE_DEVICE_CPU);
+  return {};
+}
+
+}  // namespace weft

@@ -1,0 +1,111 @@
+// An encoder-decoder that learns to write a text for a text: on every mesh, level of ZeRO and kind
+// of recomputation alike, and in half precision nearly so.
+#include "tests/worker/trainer/trainer_fixture.h"
+
+namespace weft {
+namespace {
+
+constexpr const char* kWriting = R"(
+name: writing
+kind: pretrain
+model:
+  family: t5
+  config: {num_layers: 2, num_decoder_layers: 3, num_heads: 3, d_model: 24, d_kv: 6, d_ff: 40,
+           vocab_size: 257, dropout_rate: 0.1, feed_forward_proj: gated-gelu}
+tokenizer: {type: byte}
+tasks:
+  - {name: write, type: seq2seq,
+     data: {train: obj-targets, validation: obj-targets, format: jsonl, target: answer}}
+training:
+  {steps: 40, batch_size: 5, micro_batch_size: 2, sequence_length: 24, target_length: 8, seed: 17,
+   optimizer: {type: adamw, learning_rate: 1.0e-2, weight_decay: 0.01, betas: [0.9, 0.95]},
+   schedule: {type: cosine, warmup_steps: 5}, evaluate_every: 20}
+checkpoint: {every_steps: 7}
+)";
+
+class Writing : public Trainer {
+ protected:
+  void SetUp() override {
+    Trainer::SetUp();
+    fs::create_directories(folder_ / "obj-targets");
+    std::ofstream rows(folder_ / "obj-targets" / "rows.jsonl");
+    for (int i = 0; i < 31; ++i) {
+      const char* answers[] = {"red", "green", "a dark blue"};  // the last one is cut
+      rows << R"({"text": ")" << std::string(static_cast<size_t>(3 + i % 9), "xyz"[i % 3])
+           << R"(", "answer": ")" << answers[i % 3] << "\"}\n";
+    }
+  }
+
+  proto::LaunchRecord launch(MeshDegrees mesh, int zero = 0, const char* more = "") {
+    std::string job = kWriting;
+    job.insert(job.find("{steps:") + 1, more);
+    proto::LaunchRecord launch = record(job, mesh);
+    launch.mutable_spec()->mutable_parallel()->set_zero(zero);
+    launch.mutable_spec()->mutable_parallel()->set_bucket_bytes(4096);
+    return launch;
+  }
+  std::map<int64_t, double> losses(MeshDegrees mesh, int zero = 0, const char* more = "") {
+    MemoryCluster cluster;
+    const Status status = train(launch(mesh, zero, more), cluster);
+    EXPECT_TRUE(status.ok()) << status.to_string();
+    std::map<int64_t, double> found;
+    for (const auto& [step, loss] : cluster.losses()) found[step] = loss;
+    return found;
+  }
+  static void expect_near(const std::map<int64_t, double>& losses,
+                          const std::map<int64_t, double>& wanted, double bound,
+                          const std::string& where) {
+    ASSERT_EQ(losses.size(), wanted.size()) << where;
+    for (const auto& [step, loss] : wanted) {
+      EXPECT_NEAR(losses.at(step), loss, bound * std::max(loss, 1e-2)) << where << " " << step;
+    }
+  }
+};
+
+TEST_F(Writing, IsLearned) {
+  MemoryCluster cluster;
+  proto::LaunchRecord longer = launch({});
+  longer.mutable_spec()->mutable_training()->set_steps(200);
+  const Status status = train(longer, cluster);
+  ASSERT_TRUE(status.ok()) << status.to_string();
+  std::map<std::string, double> last;
+  for (const proto::MetricRecord& record : cluster.metrics) {
+    for (const auto& [name, value] : record.values()) last[name] = value;
+  }
+  EXPECT_GT(last.at("validation_accuracy"), 0.9);
+  EXPECT_LT(last.at("validation_perplexity"), 1.6);
+  // "red", "green" and eight tokens of the third, each with its end.
+  EXPECT_EQ(last.at("validation_labels"), 11 * 4 + 10 * 6 + 10 * 8);
+}
+
+TEST_F(Writing, EveryMeshAndLevelHasTheSameCurve) {
+  const auto one = losses({});
+  for (const MeshDegrees mesh : {MeshDegrees{2, 1, 1}, MeshDegrees{3, 1, 1}, MeshDegrees{1, 1, 2},
+                                 MeshDegrees{1, 1, 4}, MeshDegrees{2, 1, 2}}) {
+    for (const int zero : {0, 1, 2, 3}) {
+      if (mesh.data == 1 && zero > 0) continue;
+      expect_near(losses(mesh, zero), one, 1e-4,
+                  std::to_string(mesh.data) + "x" + std::to_string(mesh.tensor) + " zero " +
+                      std::to_string(zero));
+    }
+  }
+}
+
+TEST_F(Writing, RecomputationChangesNothing) {
+  const auto one = losses({});
+  for (const char* kind :
+       {"activation_checkpointing: selective, ", "activation_checkpointing: full, "}) {
+    expect_near(losses({}, 0, kind), one, 1e-6, kind);
+    expect_near(losses({2, 1, 2}, 3, kind), one, 1e-4, kind);
+  }
+}
+
+TEST_F(Writing, HalfPrecisionIsNear) {
+  const auto one = losses({});
+  const auto half = losses({2, 1, 2}, 3, "precision: bf16, ");
+  EXPECT_NEAR(half.begin()->second, one.begin()->second, 0.03 * one.begin()->second);
+  EXPECT_LT(half.rbegin()->second, 0.3 * half.begin()->second);
+}
+
+}  // namespace
+}  // namespace weft

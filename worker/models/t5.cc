@@ -1,0 +1,229 @@
+// What T5 computes (Raffel et al. 2020): an encoder and a decoder of pre-norm blocks, whose scores
+// have a learned bias by distance and are not scaled. T5 1.1 (Shazeer 2020): a gated MLP and a head
+// of its own.
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "kernels/ops/norms.h"
+#include "kernels/ops/ops.h"
+#include "worker/models/families.h"
+#include "worker/models/t5_config.h"
+#include "worker/models/t5_plan.h"
+#include "worker/models/transformer_trunk.h"
+
+namespace weft {
+namespace {
+
+using ops::WeightLayout;
+using t5::Config;
+
+class T5Trunk final : public TransformerTrunk {
+ public:
+  T5Trunk(Rank& rank, std::shared_ptr<const Config> config, std::span<const ParameterInfo> plan)
+      : TransformerTrunk(rank, config, plan, WeightLayout::kOutIn, t5::kFirstBlock),
+        config_(std::move(config)),
+        encoder_(config_->bucket_of_distance(/*decoder=*/false)),
+        decoder_(config_->bucket_of_distance(/*decoder=*/true)) {}
+
+  Tensor forward(Context& cx, const TokenBatch& batch) override {
+    TransformerPass writing{.axis = axis_for(batch), .batch = batch};
+    open(kEmbeddingUnit, config_->unit_of(0));
+    Tensor x = embed(cx, writing);
+    writing.distance_bias = distance_bias(cx, t5::kDecoderDistances, decoder_);
+    if (batch.source != nullptr) read(cx, writing);
+    const int64_t first = config_->encoder_layers, last = config_->last_unit();
+    x = through_blocks(cx, writing, {first, config_->decoder_layers()}, x);
+    if (batch.cache != nullptr) batch.cache->length += batch.own_tokens;
+    open(last, {});
+    return open_again(cx, last, last_norm(cx, writing, x));
+  }
+
+ private:
+  // Fills in what the decoder's pass has of the encoder's.
+  void read(Context& cx, TransformerPass& writing) {
+    const TokenBatch& batch = writing.batch;
+    auto reading = std::make_shared<TransformerPass>(
+        TransformerPass{.axis = axis_for(*batch.source), .batch = *batch.source});
+    reading->batch.training = batch.training;
+    reading->batch.recompute = batch.recompute;
+    reading->batch.random = batch.random;
+    Tensor x = embed(cx, *reading);
+    reading->distance_bias = distance_bias(cx, t5::kEncoderDistances, encoder_);
+    x = through_blocks(cx, *reading, {0, config_->encoder_layers}, x);
+    const int64_t unit = encoder_norm();
+    open(unit, unit + 1);
+    x = open_again(cx, unit, last_norm(cx, *reading, x));
+    writing.memory = parallel::column_input(cx, reading->axis, x);
+    writing.source = std::move(reading);
+  }
+
+  int64_t encoder_norm() const { return config_->unit_of(config_->encoder_layers) - 1; }
+
+  Tensor embed(Context& cx, TransformerPass& pass) override {
+    const Tensor x = parallel::vocabulary_embedding(
+        cx, pass.axis, pass.batch.ids, parameter(t5::kTokenEmbedding), config_->vocabulary);
+    return between_dropout(cx, pass, x, config_->dropout, kEmbeddingDropout, stack_of(pass));
+  }
+
+  // A stack's: its tokens', dropped.
+  Tensor last_norm(Context& cx, const TransformerPass& pass, const Tensor& x) override {
+    const Tensor& gamma = reads(pass) ? of_unit(encoder_norm(), 0) : last(0);
+    return between_dropout(cx, pass, rms_norm(cx, pass, x, gamma), config_->dropout, kLastDropout,
+                           stack_of(pass));
+  }
+
+  // Whether a pass is the encoder's: of the decoder's something else is the source.
+  static bool reads(const TransformerPass& pass) {
+    return pass.batch.source == nullptr && pass.batch.cache == nullptr;
+  }
+  static int64_t stack_of(const TransformerPass& pass) { return reads(pass) ? 0 : 1; }
+
+  // [N, 2 R + 1], by a stack's table [buckets, N] and the bucket of each distance.
+  Tensor distance_bias(Context& cx, size_t table, const std::vector<int64_t>& buckets) const {
+    const Tensor ids = Tensor::from<int64_t>(*rank().allocator, {std::ssize(buckets)}, buckets);
+    const Tensor rows = ops::embedding(cx, ids, parameter(table));
+    return ops::contiguous(cx, ops::permute(cx, rows, std::array{1, 0}));
+  }
+
+  Tensor rms_norm(Context& cx, const TransformerPass& pass, const Tensor& x,
+                  const Tensor& gamma) const {
+    return ops::rms_norm(cx, x, parallel::replicated(cx, pass.axis, gamma), config_->epsilon);
+  }
+
+  Tensor attention(Context& cx, const TransformerPass& pass, int64_t layer,
+                   const Tensor& input) override {
+    constexpr t5::AttentionPlaces kAt = t5::kSelf;
+    constexpr std::array kInputs{kAt.query, kAt.key, kAt.value};
+    Tensor x = rms_norm(cx, pass, input, weight(layer, kAt.norm));
+    const std::vector<Tensor> heads = columns(
+        cx, pass, layer, kInputs, x,
+        std::array{weight(layer, kAt.query), weight(layer, kAt.key), weight(layer, kAt.value)});
+    x = attend(cx, pass, layer, by_heads(cx, pass, heads[0]), by_heads(cx, pass, heads[1]),
+               by_heads(cx, pass, heads[2]),
+               {.dropout = config_->dropout, .causal = config_->decodes(layer)});
+    x = add_row(cx, pass, layer, kAt.out, x, Tensor(), input, config_->dropout, kAttentionDropout);
+    return config_->decodes(layer) ? source_attention(cx, pass, layer, x) : x;
+  }
+
+  Tensor source_attention(Context& cx, const TransformerPass& pass, int64_t layer,
+                          const Tensor& input) {
+    constexpr t5::AttentionPlaces kAt = t5::kSource;
+    Tensor x = rms_norm(cx, pass, input, weight(layer, kAt.norm));
+    const Tensor query = by_heads(cx, pass, column(cx, pass, layer, kAt.query, x, Tensor()));
+    const auto [key, value] = source_heads(cx, pass, layer);
+    x = attend_to_source(cx, pass, layer, query, key, value, {.dropout = config_->dropout});
+    return add_row(cx, pass, layer, kAt.out, x, Tensor(), input, config_->dropout, kSourceDropout);
+  }
+
+  // Keys and values of the source, [B, N, T, D]; of a cached one they are computed once.
+  std::pair<Tensor, Tensor> source_heads(Context& cx, const TransformerPass& pass, int64_t layer) {
+    KeyValueCache* cache = pass.batch.cache;
+    if (pass.source == nullptr) {
+      const auto at = static_cast<size_t>(layer - config_->encoder_layers);
+      return {cache->source_keys.at(at), cache->source_values.at(at)};
+    }
+    const auto heads = [&](size_t which) {
+      const Tensor y =
+          ops::linear(cx, pass.memory, weight(layer, which), Tensor(), WeightLayout::kOutIn);
+      return by_heads(cx, *pass.source, y);
+    };
+    std::pair both{heads(t5::kSource.key), heads(t5::kSource.value)};
+    if (cache != nullptr) {
+      cache->source_keys.push_back(both.first);
+      cache->source_values.push_back(both.second);
+    }
+    return both;
+  }
+
+  Tensor mlp(Context& cx, const TransformerPass& pass, int64_t layer,
+             const Tensor& input) override {
+    const t5::MlpPlaces at(*config_, config_->decodes(layer));
+    Tensor x = rms_norm(cx, pass, input, weight(layer, at.norm));
+    if (config_->gated) {
+      const std::vector<Tensor> inner =
+          columns(cx, pass, layer, std::array{at.first, at.second}, x,
+                  std::array{weight(layer, at.first), weight(layer, at.second)});
+      x = ops::multiply(cx, ops::activate(cx, inner[0], config_->activation), inner[1]);
+    } else {
+      x = column(cx, pass, layer, at.first, x, Tensor(), config_->activation);
+    }
+    const RandomKey key = pass.batch.random.derive(kInnerDropout, static_cast<uint64_t>(layer));
+    const Part own = pass.axis.part(config_->inner);
+    x = token_dropout(cx, rank(), pass.batch, x, config_->dropout, key,
+                      {{0, pass.batch.own_tokens}, config_->inner, own.start});
+    return add_row(cx, pass, layer, at.out, x, Tensor(), input, config_->dropout, kMlpDropout);
+  }
+
+  const std::shared_ptr<const Config> config_;
+  const std::vector<int64_t> encoder_, decoder_;  // the bucket of each distance
+};
+
+class T5Family final : public ModelFamily {
+ public:
+  std::string_view name() const override { return "t5"; }
+
+  Result<ModelConfigPtr> parse_config(std::string_view json) const override {
+    WEFT_ASSIGN_OR_RETURN(std::shared_ptr<const Config> config, t5::parse_config(json));
+    return ModelConfigPtr(std::move(config));
+  }
+
+  ModelConfigPtr with_dropout(const ModelConfig& config, double rate) const override {
+    auto copy = std::make_shared<Config>(config_as<Config>(config));
+    copy->dropout = rate;
+    return copy;
+  }
+
+  ModelConfigPtr with_adapter(const ModelConfig& config, const Adapter& adapter) const override {
+    auto copy = std::make_shared<Config>(config_as<Config>(config));
+    copy->adapter = adapter;
+    return copy;
+  }
+  std::vector<std::string> default_targets() const override { return {"q", "v"}; }
+  ops::WeightLayout layout() const override { return WeightLayout::kOutIn; }
+
+  ModelConfigPtr with_layers(const ModelConfig& config, int64_t layers) const override {
+    auto copy = std::make_shared<Config>(config_as<Config>(config));
+    copy->set_layers(std::min(layers, copy->encoder_layers),
+                     std::min(layers, copy->decoder_layers()));
+    return copy;
+  }
+
+  std::vector<ParameterInfo> base_plan(const ModelConfig& config, int tensor_size,
+                                       int tensor_index) const override {
+    return t5::plan(config_as<Config>(config), tensor_size, tensor_index);
+  }
+
+  // None but that of tokens.
+  std::optional<Head> head(const ModelConfig&, HeadKind, int64_t) const override {
+    return std::nullopt;
+  }
+
+  Result<std::unique_ptr<Trunk>> make_trunk(Rank& rank, ModelConfigPtr config) const override {
+    const Communicator& tensor = rank.mesh.axis(Axis::kTensor);
+    return std::make_unique<T5Trunk>(rank,
+                                     std::make_shared<const Config>(config_as<Config>(*config)),
+                                     plan(*config, tensor.size(), tensor.rank()));
+  }
+
+  std::string_view prefix() const override { return "transformer."; }
+  std::vector<std::string> file_names(std::string_view parameter) const override {
+    if (parameter != "shared.weight") return {std::string(parameter)};
+    return {"shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"};
+  }
+  bool ignored_in_files(std::string_view tensor, const ModelConfig& config) const override {
+    return t5::ignored_in_files(tensor, config_as<Config>(config));
+  }
+  std::string config_json(const ModelConfig& config, const ExportHead& head) const override {
+    return t5::config_json(config_as<Config>(config), head);
+  }
+};
+
+}  // namespace
+
+const ModelFamily& t5_family() {
+  static const T5Family family;
+  return family;
+}
+
+}  // namespace weft
