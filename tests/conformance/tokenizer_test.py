@@ -1,7 +1,8 @@
-"""BPE over bytes and over characters, and WordPiece, against the `tokenizers` package: tokenizers trained here on the
+"""BPE over bytes and over characters, WordPiece and Unigram against the `tokenizers` package: tokenizers trained here on the
 text of this repository and on other scripts, then thousands of hard strings and random ids; ids,
 offsets and decoded texts."""
 import copy
+import functools
 import json
 import os
 import random
@@ -260,9 +261,61 @@ def word_pieces():
     }
 
 
+@functools.cache
+def unigram_model():
+    """The trained scores have many ties."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    special = ["<pad>", "</s>", "<unk>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    tokenizer.train_from_iterator(corpus(), trainers.UnigramTrainer(
+        vocab_size=1500, special_tokens=special, unk_token="<unk>", show_progress=False))
+    return json.loads(tokenizer.to_str())["model"]
+
+
+def unigram(normalizer, pre_tokenizer=None, byte_fallback=False):
+    """The tokenizer.json of a T5."""
+    model = dict(unigram_model(), byte_fallback=byte_fallback)
+    end, space = len(model["vocab"]), metaspace("always", True)
+    tokens = [added(token, place) for place, token in enumerate(["<pad>", "</s>", "<unk>"])]
+    tokens += [added("<mask>", end, lstrip=True),
+               added("thread", end + 1, special=False, single_word=True, normalized=True)]
+    template = [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "</s>", "type_id": 0}}]
+    post = {"type": "TemplateProcessing", "single": template, "pair": template + [
+        {"Sequence": {"id": "B", "type_id": 0}}, template[1]],
+        "special_tokens": {"</s>": {"id": "</s>", "ids": [1], "tokens": ["</s>"]}}}
+    return Tokenizer.from_str(json.dumps({
+        "version": "1.0", "truncation": None, "padding": None, "added_tokens": tokens,
+        "normalizer": normalizer, "pre_tokenizer": pre_tokenizer or space, "post_processor": post,
+        "decoder": sequence("decoder", {"type": "ByteFallback"}, space) if byte_fallback else space, "model": model}))
+
+
+def precompiled():
+    rules = (ROOT / "tests/worker/data/fixtures/charsmap.txt").read_text().strip()
+    return {"type": "Precompiled", "precompiled_charsmap": rules}
+
+
+def unigrams():
+    white_space = {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, metaspace("always", True)]}
+    first = {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, metaspace("first", True)]}
+    converted = sequence("normalizer", precompiled(), {"type": "Strip", "strip_left": False, "strip_right": True},
+                         {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": "▁"})
+    return {
+        "unigram": unigram(None),
+        "unigram-bytes": unigram(None, byte_fallback=True),
+        "unigram-across": unigram(None, metaspace("first")),
+        "unigram-nfkc": unigram({"type": "NFKC"}),
+        "unigram-nfkc-bytes": unigram({"type": "NFKC"}, byte_fallback=True),
+        "unigram-nfd": unigram({"type": "NFD"}, white_space),
+        "unigram-nfkd": unigram({"type": "NFKD"}, first, byte_fallback=True),
+        "unigram-precompiled": unigram(precompiled(), white_space),
+        "unigram-converted": unigram(converted, byte_fallback=True),
+    }
+
+
 # Offsets that Weft gives otherwise: a character that normalization has joined out of several comes
 # from all of them, not from the first one.
-OTHER_OFFSETS = {"nfc"}
+OTHER_OFFSETS = {"nfc", "unigram-nfkc", "unigram-nfkc-bytes", "unigram-nfd", "unigram-nfkd"}
 # `tokenizers` 0.23 does not leave these out: it looks for a special token's normalized text among
 # the special tokens' own.
 OTHER_DECODED = {"legacy-normalized-special"}
@@ -336,13 +389,13 @@ class TokenizerAgrees(unittest.TestCase):
 
     def test_ids_offsets_and_texts(self):
         texts = strings()
-        for name, tokenizer in (tokenizers_to_compare() | character_tokenizers() | word_pieces()).items():
+        for name, tokenizer in (tokenizers_to_compare() | character_tokenizers() | word_pieces() | unigrams()).items():
             with self.subTest(name):
                 self.compare(tokenizer, texts, {"offsets"} if name in OTHER_OFFSETS else
                              {"decoded"} if name in OTHER_DECODED else ())
 
     def test_ids_as_a_model_draws_them(self):
-        for name, tokenizer in (tokenizers_to_compare() | character_tokenizers() | word_pieces()).items():
+        for name, tokenizer in (tokenizers_to_compare() | character_tokenizers() | word_pieces() | unigrams()).items():
             with self.subTest(name):
                 before = tokenizer.encode("It", add_special_tokens=False).ids
                 self.compare_ids(tokenizer, random_ids(tokenizer, 1500), before,
@@ -353,7 +406,7 @@ class TokenizerAgrees(unittest.TestCase):
         choose = random.Random(4)
         lines = "".join(corpus()).replace(" ", "")
         text = "".join(lines[at:at + 50] for at in (choose.randrange(len(lines)) for _ in range(8000)))
-        for name, tokenizer in character_tokenizers().items():
+        for name, tokenizer in (character_tokenizers() | unigrams()).items():
             if "across" in name or name == "first":
                 with self.subTest(name):
                     self.compare(tokenizer, [text, "a" * 300000, " " * 300000])

@@ -23,7 +23,8 @@ const json& bpe_file();
 // One that has to load; tokenizer_config.json beside it.
 std::unique_ptr<Tokenizer> load(const json& file, const std::string& config = {});
 
-// That `expected`, of text, ids, offsets and both decoded texts, is what the tokenizer gives.
+// That `expected`, of text, ids, offsets (but where they are meant to differ) and both decoded
+// texts, is what the tokenizer gives.
 void expect_case(const Tokenizer& tokenizer, const json& expected);
 
 // With a token before and one behind each text.

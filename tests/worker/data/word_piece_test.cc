@@ -45,7 +45,7 @@ TEST(WordPiece, WhatItIsNotIsNamed) {
   EXPECT_THAT(changed("/model/max_input_chars_per_word", 1001), HasSubstr("[0, 1000]"));
   EXPECT_THAT(changed("/model/continuing_subword_prefix", nullptr),
               HasSubstr("continuing_subword_prefix"));
-  EXPECT_THAT(changed("/model/type", "Unigram"), HasSubstr("BPE or WordPiece"));
+  EXPECT_THAT(changed("/model/type", "WordLevel"), HasSubstr("BPE, WordPiece or Unigram"));
   EXPECT_THAT(changed("/normalizer/lowercase", 1), HasSubstr("normalizer.lowercase"));
   EXPECT_THAT(changed("/pre_tokenizer/regex", 1), HasSubstr("pre_tokenizer.regex"));
   EXPECT_THAT(changed("/decoder/prefix", 7), HasSubstr("decoder.prefix"));

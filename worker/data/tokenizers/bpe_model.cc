@@ -1,7 +1,5 @@
 // BPE; see word_model.h.
-#include <array>
 #include <bit>
-#include <cstdio>
 #include <map>
 #include <mutex>
 #include <queue>
@@ -108,7 +106,7 @@ class Bpe final : public WordModel {
   Vocabulary vocabulary_;
   Alphabet alphabet_;
   // Of each byte; -1: the vocabulary lacks it. Of characters: those that bytes fall back to.
-  std::array<int32_t, 256> byte_ids_ = {};
+  ByteTokens byte_ids_ = {};
   std::vector<int32_t> character_ids_;  // by code point; -1, or beyond the end: lacking
   StringMap<int32_t> whole_words_;      // raw bytes -> id, for ignore_merges
   MergeTable merges_{0};
@@ -169,11 +167,7 @@ void Bpe::load_letters(bool fallback) {
     }
     return;
   }
-  for (uint32_t byte = 0; fallback && byte < 256; ++byte) {
-    std::array<char, 8> name = {};
-    std::snprintf(name.data(), name.size(), "<0x%02X>", byte);
-    byte_ids_[byte] = id_of_token(name.data());
-  }
+  if (fallback) byte_ids_ = vocabulary_.byte_tokens();
   for (const auto& [token, id] : vocabulary_.ids()) {
     if (token.size() > 4) continue;
     size_t bytes = token.size() + 1;
@@ -248,10 +242,7 @@ Status Bpe::lacks(std::string_view letter) const {
   if (alphabet_ == Alphabet::kBytes) {
     name = "byte " + std::to_string(static_cast<unsigned char>(letter[0]));
   } else {
-    size_t bytes = 0;
-    std::array<char, 16> code = {};
-    std::snprintf(code.data(), code.size(), "U+%04X", code_point_at(letter, &bytes));
-    name = std::string("character ") + code.data();
+    name = "character " + code_point_name(letter);
   }
   return Status(Code::kInvalidArgument,
                 "the tokenizer's vocabulary lacks the " + name + " and has no unk_token for it");

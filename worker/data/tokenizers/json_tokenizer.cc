@@ -44,7 +44,7 @@ class JsonTokenizer final : public Tokenizer {
   Status load(const json& file, const json& config);
 
   std::string_view type() const override {
-    if (model_->name() == "word_piece") return model_->name();
+    if (model_->name() != "bpe") return model_->name();
     return decoder_.byte_level() ? "byte_level_bpe" : "character_bpe";
   }
   int64_t vocab_size() const override { return vocab_size_; }
@@ -97,9 +97,10 @@ Status JsonTokenizer::load(const json& file, const json& config) {
   WEFT_ASSIGN_OR_RETURN(normalizer_, Normalizer::parse(member(file, "normalizer")));
   WEFT_ASSIGN_OR_RETURN(pre_tokenizer_, PreTokenizer::parse(member(file, "pre_tokenizer")));
   const bool bytes = pre_tokenizer_.byte_level();
-  cuts_ = !bytes && pre_tokenizer_.joins_words() && normalizer_.by_characters();
   WEFT_ASSIGN_OR_RETURN(model_, WordModel::parse(member(file, "model"),
                                                  bytes ? Alphabet::kBytes : Alphabet::kCharacters));
+  cuts_ = !bytes && model_->name() == "bpe" && pre_tokenizer_.joins_words() &&
+          normalizer_.by_characters();
   WEFT_ASSIGN_OR_RETURN(decoder_, Decoder::parse(member(file, "decoder"), bytes));
   WEFT_ASSIGN_OR_RETURN(auto added, parse_added_tokens(member(file, "added_tokens"), *model_));
   vocab_size_ = model_->vocab_size();
@@ -340,7 +341,7 @@ Result<Encoding> JsonTokenizer::encode_with_offsets(std::string_view text, bool 
         const size_t end = at + symbol.bytes;
         add(symbol.id, {origin(point(at), false), origin(point(end - 1), true)},
             run.added ? run.whole : std::string_view(*token_of(symbol.id)));
-        at = end;
+        if (!symbol.shared) at = end;
       }
     });
   };

@@ -1,6 +1,7 @@
 #include "worker/data/tokenizers/normalizer.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "worker/data/tokenizers/json_fields.h"
@@ -71,6 +72,28 @@ Result<Normalized> replace(const Replace& step, std::string_view text, bool with
   return result;
 }
 
+Normalized strip(bool start, bool end, std::string_view text, bool with_origin) {
+  Normalized result;
+  const std::string_view cut = text.substr(0, start ? space_at_start(text) : 0);
+  text.remove_prefix(cut.size());
+  if (end) text.remove_suffix(space_at_end(text));
+  int64_t point = count_code_points(cut);
+  if (with_origin) {
+    copy_with_origin(text, &point, &result);
+  } else {
+    result.text = text;
+  }
+  return result;
+}
+
+std::optional<NormalForm> form_named(const json& type) {
+  if (type == "NFC") return NormalForm::kNfc;
+  if (type == "NFD") return NormalForm::kNfd;
+  if (type == "NFKC") return NormalForm::kNfkc;
+  if (type == "NFKD") return NormalForm::kNfkd;
+  return std::nullopt;
+}
+
 }  // namespace
 
 Result<Normalizer> Normalizer::parse(const json& section) {
@@ -81,52 +104,66 @@ Result<Normalizer> Normalizer::parse(const json& section) {
 
 Status Normalizer::add(const json& section, const std::string& field, int depth) {
   const json& type = member(section, "type");
-  if (type == "NFC") {
+  if (type == "Sequence" && depth < 4) return add_sequence(section, field, depth);
+  Step step;
+  if (const auto form = form_named(type)) {
     WEFT_RETURN_IF_ERROR(check_object(field, section, {"type"}));
-    steps_.push_back({Kind::kNfc, {}, {}});
-    return {};
-  }
-  if (type == "Prepend") {
+    step.form = *form;
+  } else if (type == "Precompiled") {
+    step.kind = Kind::kCharsmap;
+    WEFT_ASSIGN_OR_RETURN(Charsmap charsmap, Charsmap::parse(section, field));
+    step.charsmap = std::make_shared<const Charsmap>(std::move(charsmap));
+  } else if (type == "Prepend") {
+    step.kind = Kind::kPrepend;
     WEFT_RETURN_IF_ERROR(check_object(field, section, {"type", "prepend"}));
-    WEFT_ASSIGN_OR_RETURN(std::string content, string_at(field, section, "prepend"));
-    if (content.empty()) return wrong(field + ".prepend", content, "must not be empty");
-    steps_.push_back({Kind::kPrepend, {"", std::move(content)}, {}});
-    return {};
-  }
-  if (type == "Replace") {
-    WEFT_ASSIGN_OR_RETURN(Replace step, parse_replace(section, field));
-    if (step.content.empty()) {
-      return wrong(field + ".content", step.content, "must not be empty");
+    WEFT_ASSIGN_OR_RETURN(step.replace.content, string_at(field, section, "prepend"));
+    if (step.replace.content.empty()) {
+      return wrong(field + ".prepend", step.replace.content, "must not be empty");
     }
-    steps_.push_back({Kind::kReplace, std::move(step), {}});
-    return {};
-  }
-  if (type == "BertNormalizer") {
-    WEFT_ASSIGN_OR_RETURN(const BertNormalizer bert, parse_bert_normalizer(section, field));
-    steps_.push_back({Kind::kBert, {}, bert});
-    return {};
-  }
-  if (type == "Sequence" && depth < 4) {
-    WEFT_RETURN_IF_ERROR(check_object(field, section, {"type", "normalizers"}));
-    const json& list = member(section, "normalizers");
-    if (!list.is_array() || list.size() > 16) {
-      return wrong(field + ".normalizers", list, "must be an array of at most 16");
+  } else if (type == "Replace") {
+    step.kind = Kind::kReplace;
+    WEFT_ASSIGN_OR_RETURN(step.replace, parse_replace(section, field));
+    if (step.replace.content.empty()) {
+      return wrong(field + ".content", step.replace.content, "must not be empty");
     }
-    for (size_t i = 0; i < list.size(); ++i) {
-      WEFT_RETURN_IF_ERROR(
-          add(list[i], field + ".normalizers[" + std::to_string(i) + "]", depth + 1));
-    }
-    return {};
+  } else if (type == "Strip") {
+    step.kind = Kind::kStrip;
+    WEFT_RETURN_IF_ERROR(check_object(field, section, {"type", "strip_left", "strip_right"}));
+    WEFT_ASSIGN_OR_RETURN(step.strips_start, bool_at(field, section, "strip_left", false));
+    WEFT_ASSIGN_OR_RETURN(step.strips_end, bool_at(field, section, "strip_right", false));
+  } else if (type == "BertNormalizer") {
+    step.kind = Kind::kBert;
+    WEFT_ASSIGN_OR_RETURN(step.bert, parse_bert_normalizer(section, field));
+  } else {
+    return wrong(field + ".type", type,
+                 "must be NFC, NFD, NFKC, NFKD, Precompiled, Prepend, Replace, Strip, "
+                 "BertNormalizer or a Sequence of these: no other is supported");
   }
-  return wrong(field + ".type", type,
-               "must be NFC, Prepend, Replace, BertNormalizer or a Sequence of these: no other is "
-               "supported");
+  steps_.push_back(std::move(step));
+  return {};
+}
+
+Status Normalizer::add_sequence(const json& section, const std::string& field, int depth) {
+  WEFT_RETURN_IF_ERROR(check_object(field, section, {"type", "normalizers"}));
+  const json& list = member(section, "normalizers");
+  if (!list.is_array() || list.size() > 16) {
+    return wrong(field + ".normalizers", list, "must be an array of at most 16");
+  }
+  for (size_t i = 0; i < list.size(); ++i) {
+    WEFT_RETURN_IF_ERROR(
+        add(list[i], field + ".normalizers[" + std::to_string(i) + "]", depth + 1));
+  }
+  return {};
 }
 
 Result<Normalized> Normalizer::apply_step(const Step& step, std::string_view text,
                                           bool with_origin) {
-  if (step.kind == Kind::kNfc) return to_nfc(text, with_origin);
+  if (step.kind == Kind::kForm) return to_normal_form(step.form, text, with_origin);
+  if (step.kind == Kind::kCharsmap) return step.charsmap->apply(text, with_origin);
   if (step.kind == Kind::kBert) return step.bert.apply(text, with_origin);
+  if (step.kind == Kind::kStrip) {
+    return strip(step.strips_start, step.strips_end, text, with_origin);
+  }
   if (text.empty()) return Normalized();
   if (step.kind == Kind::kReplace) return replace(step.replace, text, with_origin);
   return prepend(step.replace.content, text, with_origin);

@@ -4,12 +4,15 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "worker/data/tokenizers/bert_text.h"
+#include "worker/data/tokenizers/charsmap.h"
+#include "worker/data/tokenizers/normal_form.h"
 #include "worker/data/tokenizers/replace.h"
 #include "worker/data/tokenizers/unicode.h"
 
@@ -17,8 +20,8 @@ namespace weft::tokenizers {
 
 class Normalizer {
  public:
-  // NFC, Prepend, Replace, BertNormalizer and Sequences of these. Errors name the component and the
-  // field.
+  // NFC, NFD, NFKC, NFKD, Precompiled, Prepend, Replace, Strip, BertNormalizer and Sequences of
+  // these. Errors name the component and the field.
   static Result<Normalizer> parse(const nlohmann::json& section);
 
   // Leaves every text as it is.
@@ -33,13 +36,17 @@ class Normalizer {
   Result<Normalized> apply(std::string_view text, bool with_origin, bool begins = true) const;
 
  private:
-  enum class Kind { kNfc, kPrepend, kReplace, kBert };
+  enum class Kind { kForm, kCharsmap, kPrepend, kReplace, kStrip, kBert };
   struct Step {
-    Kind kind = Kind::kNfc;
+    Kind kind = Kind::kForm;
+    NormalForm form = NormalForm::kNfc;
     Replace replace;  // of kPrepend: the content
     BertNormalizer bert;
+    std::shared_ptr<const Charsmap> charsmap;
+    bool strips_start = false, strips_end = false;  // of kStrip: white space
   };
   Status add(const nlohmann::json& section, const std::string& field, int depth);
+  Status add_sequence(const nlohmann::json& section, const std::string& field, int depth);
   static Result<Normalized> apply_step(const Step& step, std::string_view text, bool with_origin);
 
   std::vector<Step> steps_;

@@ -131,9 +131,13 @@ Status PreTokenizer::add(const json& component, const std::string& field, bool l
   if (!component.is_object()) {
     return wrong(
         field, component,
-        "must be null, Metaspace, BertPreTokenizer, ByteLevel or a Sequence that ends with it");
+        "must be null, Metaspace, BertPreTokenizer, ByteLevel or a Sequence that ends with one");
   }
   const json& type = member(component, "type");
+  if (white_space_ && (type != "Metaspace" || !last)) {
+    return wrong(field + ".type", type,
+                 "must be Metaspace, at the end: no other is supported behind WhitespaceSplit");
+  }
   if ((type == "Split" || type == "Digits") && !last) {
     WEFT_ASSIGN_OR_RETURN(SplitStep step, type == "Split" ? parse_split(component, field)
                                                           : parse_digits(component, field));
@@ -141,6 +145,11 @@ Status PreTokenizer::add(const json& component, const std::string& field, bool l
     return {};
   }
   if (type == "ByteLevel" && last) return add_byte_level(component, field);
+  if (type == "WhitespaceSplit" && !last && steps_.empty()) {
+    WEFT_RETURN_IF_ERROR(check_object(field, component, {"type"}));
+    white_space_ = true;
+    return {};
+  }
   if (type == "Metaspace" && last && steps_.empty()) {
     WEFT_ASSIGN_OR_RETURN(metaspace_, parse_metaspace(component, field));
     return {};
@@ -152,7 +161,7 @@ Status PreTokenizer::add(const json& component, const std::string& field, bool l
   }
   return wrong(
       field + ".type", type,
-      !last ? "must be Split or Digits here: other pre-tokenizers are not supported"
+      !last ? "must be Split, Digits or, first, WhitespaceSplit here: others are not supported"
       : steps_.empty()
           ? "must be ByteLevel, Metaspace or BertPreTokenizer here: other pre-tokenizers are not "
             "supported"
@@ -177,9 +186,29 @@ Status PreTokenizer::for_each_word(std::string_view text, Start start,
                                    const std::function<Status(const Word&)>& visit) const {
   if (text.empty()) return {};
   if (byte_level_) return split(0, text, 0, visit);
+  if (white_space_) return white_space(text, start, visit);
   if (metaspace_) return metaspace(text, start, visit);
   if (bert_) return bert_words(text, visit);
   return visit(Word{text, text});
+}
+
+Status PreTokenizer::white_space(std::string_view text, Start start,
+                                 const std::function<Status(const Word&)>& visit) const {
+  size_t begin = 0;
+  const auto add = [&](size_t end) -> Status {
+    if (begin == end) return {};
+    return metaspace(text.substr(begin, end - begin), begin == 0 ? start : Start::kStretch,
+                     [&](Word word) {
+                       word.piece += begin;
+                       return visit(word);
+                     });
+  };
+  for (size_t at = 0, bytes = 0; at < text.size(); at += bytes) {
+    if (!is_bert_space(code_point_at(text.substr(at), &bytes))) continue;
+    WEFT_RETURN_IF_ERROR(add(at));
+    begin = at + bytes;
+  }
+  return add(text.size());
 }
 
 // Between white space, and each sign by itself.

@@ -1,5 +1,6 @@
 // Cuts a text into the words that a model works on: ByteLevel, and Split and Digits before it;
-// Metaspace; BERT's words and signs; or nothing, so that all of a text is one word.
+// Metaspace, and white space left out before it; BERT's words and signs; or nothing, so that all of
+// a text is one word.
 //
 // Thread safety: const calls from any thread. Ownership: owns its expressions.
 #pragma once
@@ -38,7 +39,7 @@ class PreTokenizer {
   // A text that begins with no space gets one.
   bool adds_prefix_space() const { return add_prefix_space_; }
   // The words add up to the text, but for what is put in or replaced.
-  bool joins_words() const { return !bert_; }
+  bool joins_words() const { return !bert_ && !white_space_; }
 
   // The words of `text`, none empty, in order. At byte level `text` is always a whole stretch.
   struct Word {
@@ -58,6 +59,9 @@ class PreTokenizer {
                     const std::function<Status(const Word&)>& visit) const;
   Status metaspace(std::string_view text, Start start,
                    const std::function<Status(const Word&)>& visit) const;
+  // Between white space, each word by Metaspace.
+  Status white_space(std::string_view text, Start start,
+                     const std::function<Status(const Word&)>& visit) const;
   static Status bert_words(std::string_view text, const std::function<Status(const Word&)>& visit);
   Status add(const nlohmann::json& component, const std::string& field, bool last);
   Status add_byte_level(const nlohmann::json& component, const std::string& field);
@@ -65,6 +69,7 @@ class PreTokenizer {
   std::vector<SplitStep> steps_;
   std::shared_ptr<const Regex> words_;  // of ByteLevel; null: use_regex is off
   bool byte_level_ = false, add_prefix_space_ = false, bert_ = false;
+  bool white_space_ = false;  // WhitespaceSplit stands before Metaspace
   std::optional<Metaspace> metaspace_;
 };
 

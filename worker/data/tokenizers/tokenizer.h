@@ -19,8 +19,8 @@
 
 namespace weft {
 
-// Where a token comes from, in code points of the original text: [begin, end). Where NFC changed
-// the text, the whole stretch from one ASCII character to the next.
+// Where a token comes from, in code points of the original text: [begin, end). Where a
+// normalization form changed a character and its marks, all of these.
 struct TokenOffsets {
   int64_t begin = 0, end = 0;
 };
@@ -56,7 +56,7 @@ using IdSink = std::function<void(std::span<const int32_t>)>;
 class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
-  // "byte", "byte_level_bpe", "character_bpe" or "word_piece".
+  // "byte", "byte_level_bpe", "character_bpe", "unigram" or "word_piece".
   virtual std::string_view type() const = 0;
   // The largest id plus one. A model needs at least as many rows in its embedding.
   virtual int64_t vocab_size() const = 0;
@@ -108,8 +108,8 @@ class Tokenizer {
 // Token id = byte value; 256 = end of text "<|endoftext|>". vocab_size 257.
 std::unique_ptr<Tokenizer> make_byte_tokenizer();
 
-// BPE or WordPiece (or the byte tokenizer, where the file is an export of it, so that any bytes go
-// in and come out) from the text of a tokenizer.json; `config_text` is that of the
+// BPE, WordPiece or Unigram (or the byte tokenizer, where the file is an export of it, so that any
+// bytes go in and come out) from the text of a tokenizer.json; `config_text` is that of the
 // tokenizer_config.json beside it (empty: none), which says which tokens end, start, pad and mask.
 // Where it does not say, the end is the first special token of <|endoftext|>, </s>,
 // <|end_of_text|>, <|im_end|>, the mask that of [MASK], <mask>. The file's `truncation` and
@@ -117,11 +117,13 @@ std::unique_ptr<Tokenizer> make_byte_tokenizer();
 // whether merges start from bytes (GPT-2, Llama 3, Qwen) or from characters (SentencePiece's BPE:
 // Llama 1 and 2, TinyLlama, Mistral). Errors name the field; a component other than these is
 // refused by its name:
-//   normalizer      null, NFC, Prepend, Replace, BertNormalizer, Sequence of these
+//   normalizer      null, NFC, NFD, NFKC, NFKD, Precompiled, Prepend, Replace, Strip,
+//                   BertNormalizer, Sequence of these
 //   pre_tokenizer   bytes: ByteLevel, Sequence of Split (Regex or String, any behavior) and Digits
-//                   with ByteLevel at its end; characters: null, Metaspace, BertPreTokenizer
+//                   with ByteLevel at its end; characters: null, Metaspace, Sequence of
+//                   WhitespaceSplit and Metaspace, BertPreTokenizer
 //   model           BPE without dropout and affixes; byte_fallback of characters only; of
-//                   characters WordPiece
+//                   characters WordPiece, Unigram
 //   post_processor  null, ByteLevel, TemplateProcessing, Sequence of these; BertProcessing,
 //                   RobertaProcessing
 //   decoder         bytes: ByteLevel; characters: Replace (of a string), ByteFallback, Fuse, Strip

@@ -3,7 +3,8 @@
 #include <utf8proc.h>
 
 #include <algorithm>
-#include <cstdlib>
+#include <array>
+#include <cstdio>
 
 #include "proto/json/utf8.h"
 
@@ -49,21 +50,6 @@ bool is_space(utf8proc_int32_t code_point) {
          category == UTF8PROC_CATEGORY_ZP;
 }
 
-Result<std::string> nfc_of(std::string_view text) {
-  utf8proc_uint8_t* mapped = nullptr;
-  const auto size =
-      utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
-                   static_cast<utf8proc_ssize_t>(text.size()), &mapped,
-                   static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
-  if (size < 0) {
-    return fail(Code::kInvalidArgument,
-                std::string("the text cannot be brought into NFC: ") + utf8proc_errmsg(size));
-  }
-  std::string result(reinterpret_cast<const char*>(mapped), static_cast<size_t>(size));
-  std::free(mapped);
-  return result;
-}
-
 }  // namespace
 
 size_t last_start(std::string_view text) {
@@ -99,43 +85,6 @@ size_t space_at_start(std::string_view text) {
   return at;
 }
 
-// An ASCII character composes with nothing in front of it, so the text can be cut before each.
-Result<Normalized> to_nfc(std::string_view text, bool with_origin) {
-  Normalized result;
-  int64_t origin = 0;
-  for (size_t at = 0; at < text.size();) {
-    size_t end = at + 1;
-    const auto ascii = [&](size_t i) { return static_cast<unsigned char>(text[i]) < 0x80; };
-    if (ascii(at)) {  // a run of plain characters, the last of which may have marks behind it
-      while (end < text.size() && ascii(end)) ++end;
-      if (end < text.size() && end - at > 1) --end;
-    }
-    bool plain = true;
-    for (size_t i = at; i < end; ++i) plain = plain && ascii(i);
-    if (!plain || end - at == 1) {
-      while (end < text.size() && !ascii(end)) ++end;
-      plain = end - at == 1 && ascii(at);
-    }
-    const std::string_view stretch = text.substr(at, end - at);
-    std::string mapped(stretch);
-    if (!plain) {
-      WEFT_ASSIGN_OR_RETURN(mapped, nfc_of(stretch));
-    }
-    if (with_origin) {
-      const int64_t from = count_code_points(stretch), to = count_code_points(mapped);
-      for (int64_t i = 0; i < to; ++i) {
-        const bool same = mapped == stretch;
-        result.begin.push_back(same ? origin + i : origin);
-        result.end.push_back(same ? origin + i + 1 : origin + from);
-      }
-      origin += from;
-    }
-    result.text += mapped;
-    at = end;
-  }
-  return result;
-}
-
 int64_t count_code_points(std::string_view text) {
   int64_t count = 0;
   for (const char c : text) count += (static_cast<unsigned char>(c) & 0xC0U) != 0x80U ? 1 : 0;
@@ -150,6 +99,13 @@ uint32_t code_point_at(std::string_view text, size_t* bytes) {
     code_point = code_point << 6 | (static_cast<unsigned char>(text[i]) & 0x3FU);
   }
   return code_point;
+}
+
+std::string code_point_name(std::string_view text) {
+  size_t bytes = 0;
+  std::array<char, 16> name = {};
+  std::snprintf(name.data(), name.size(), "U+%04X", code_point_at(text, &bytes));
+  return name.data();
 }
 
 bool is_printable(uint32_t code_point) {

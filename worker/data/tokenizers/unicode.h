@@ -8,8 +8,6 @@
 #include <string_view>
 #include <vector>
 
-#include "proto/base/status.h"
-
 namespace weft::tokenizers {
 
 // A word character (letters, marks, decimal digits, connectors) at the end / start of `text`.
@@ -25,14 +23,14 @@ struct Normalized {
   std::string text;
   std::vector<int64_t> begin, end;
 };
-// Normalization Form C. `with_origin`: fills begin and end.
-Result<Normalized> to_nfc(std::string_view text, bool with_origin);
 
 // First byte of the last code point of `text`, which is not empty.
 size_t last_start(std::string_view text);
 int64_t count_code_points(std::string_view text);
 // The code point at the start of `text`, which is not empty, and how many bytes it has.
 uint32_t code_point_at(std::string_view text, size_t* bytes);
+// That code point as text: U+0041.
+std::string code_point_name(std::string_view text);
 // What Python writes in a repr() as it is: no separator but the space, no control, no format, none
 // that is not assigned.
 bool is_printable(uint32_t code_point);

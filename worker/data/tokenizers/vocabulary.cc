@@ -1,5 +1,8 @@
 #include "worker/data/tokenizers/vocabulary.h"
 
+#include <cstdio>
+#include <utility>
+
 #include "worker/data/tokenizers/json_fields.h"
 
 namespace weft::tokenizers {
@@ -25,6 +28,21 @@ Status Vocabulary::load(const json& vocab) {
     ids_.emplace(token, static_cast<int32_t>(id));
   }
   return {};
+}
+
+void Vocabulary::add(std::string token) {
+  ids_.insert_or_assign(token, static_cast<int32_t>(size()));
+  tokens_.push_back(std::move(token));
+}
+
+ByteTokens Vocabulary::byte_tokens() const {
+  ByteTokens result{};
+  for (uint32_t byte = 0; byte < 256; ++byte) {
+    std::array<char, 8> name = {};
+    std::snprintf(name.data(), name.size(), "<0x%02X>", byte);
+    result[byte] = static_cast<int32_t>(find(name.data()).value_or(-1));
+  }
+  return result;
 }
 
 }  // namespace weft::tokenizers

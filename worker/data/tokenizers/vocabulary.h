@@ -3,6 +3,7 @@
 // Thread safety: const calls from any thread.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
@@ -22,10 +23,16 @@ struct StringHash {
 template <typename Value>
 using StringMap = std::unordered_map<std::string, Value, StringHash, std::equal_to<>>;
 
+// Of each byte the token <0x00> to <0xFF>; -1: there is none.
+using ByteTokens = std::array<int32_t, 256>;
+
 class Vocabulary {
  public:
   // Of the member `vocab` of a model: ids from 0 on without a gap. Errors name the field.
   Status load(const nlohmann::json& vocab);
+  // The next id; of tokens that are alike, the last one is found.
+  void add(std::string token);
+  ByteTokens byte_tokens() const;
   int64_t size() const { return static_cast<int64_t>(tokens_.size()); }
   std::optional<int64_t> find(std::string_view token) const {
     const auto found = ids_.find(token);

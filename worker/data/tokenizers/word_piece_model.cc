@@ -92,10 +92,13 @@ Result<std::shared_ptr<const WordModel>> parse_word_piece(const json& section) {
 Result<std::shared_ptr<const WordModel>> WordModel::parse(const json& section, Alphabet alphabet) {
   const json& type = member(section, "type");
   if (type == "BPE") return parse_bpe(section, alphabet);
-  if (type == "WordPiece" && alphabet == Alphabet::kCharacters) return parse_word_piece(section);
+  if (alphabet == Alphabet::kCharacters) {
+    if (type == "WordPiece") return parse_word_piece(section);
+    if (type == "Unigram") return parse_unigram(section);
+  }
   return fail(wrong("model.type", type,
                     alphabet == Alphabet::kCharacters
-                        ? "must be BPE or WordPiece: no other is supported"
+                        ? "must be BPE, WordPiece or Unigram: no other is supported"
                         : "must be BPE with a ByteLevel pre_tokenizer"));
 }
 
