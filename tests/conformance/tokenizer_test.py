@@ -297,7 +297,7 @@ def precompiled():
 
 def unigrams():
     white_space = {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, metaspace("always", True)]}
-    first = {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, metaspace("first", True)]}
+    never = {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, metaspace("never", True)]}
     converted = sequence("normalizer", precompiled(), {"type": "Strip", "strip_left": False, "strip_right": True},
                          {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": "▁"})
     return {
@@ -307,7 +307,7 @@ def unigrams():
         "unigram-nfkc": unigram({"type": "NFKC"}),
         "unigram-nfkc-bytes": unigram({"type": "NFKC"}, byte_fallback=True),
         "unigram-nfd": unigram({"type": "NFD"}, white_space),
-        "unigram-nfkd": unigram({"type": "NFKD"}, first, byte_fallback=True),
+        "unigram-nfkd": unigram({"type": "NFKD"}, never, byte_fallback=True),
         "unigram-precompiled": unigram(precompiled(), white_space),
         "unigram-converted": unigram(converted, byte_fallback=True),
     }

@@ -47,7 +47,9 @@ void expect_case(const Tokenizer& tokenizer, const json& expected) {
   EXPECT_EQ(json(*tokenizer.encode(text, true)), expected.at("ids")) << expected;
   json offsets = json::array();
   for (const TokenOffsets& at : encoding->offsets) offsets.push_back({at.begin, at.end});
-  if (expected.contains("offsets")) EXPECT_EQ(offsets, expected["offsets"]) << expected;
+  if (expected.contains("offsets")) {
+    EXPECT_EQ(offsets, expected["offsets"]) << expected;
+  }
   EXPECT_EQ(tokenizer.decode(encoding->ids, {.skip_special = true}), expected.at("decoded"));
   EXPECT_EQ(tokenizer.decode(encoding->ids, {}), expected.at("decoded_with_special"));
 }

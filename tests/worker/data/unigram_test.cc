@@ -143,6 +143,14 @@ TEST(Unigram, ALongRunOfMarksIsSorted) {
   EXPECT_EQ(*load(file)->encode(marks, false), *plain->encode(sorted, false));
 }
 
+// A mark of Unicode 14, which the `tokenizers` package leaves where it is: the one behind it, of a
+// lower class, is not sorted in front.
+TEST(Unigram, ALaterMarkStaysWhereItIs) {
+  json file = small_file(json::parse(R"([["<unk>",0],["\u1ace",-1],["\u0323",-1],["a",-1]])"));
+  file["normalizer"] = {{"type", "NFC"}};
+  EXPECT_EQ(*load(file)->encode("a\u1ace\u0323", false), (Ids{3, 1, 2}));
+}
+
 TEST(Unigram, ALackingCharacterIsAnErrorWithoutUnknownToken) {
   const auto tokenizer = load(small_file(json::parse(R"([["a",-1],["b\u00e9b",-1]])"), nullptr));
   EXPECT_EQ(*tokenizer->encode("aa", false), (Ids{0, 0}));
@@ -181,6 +189,10 @@ TEST(Unigram, WhatItIsNotIsNamed) {
                               {{"type", "Sequence"},
                                {"pretokenizers", json::array({split, {{"type", "ByteLevel"}}})}}),
               HasSubstr("behind WhitespaceSplit"));
+  EXPECT_THAT(unigram_refusal("/pre_tokenizer",
+                              {{"type", "Sequence"},
+                               {"pretokenizers", json::array({split, metaspace("first", true)})}}),
+              HasSubstr("pretokenizers[1].prepend_scheme"));
 }
 
 TEST(Unigram, ABrokenCharsmapIsRefused) {
@@ -201,8 +213,7 @@ TEST(Unigram, ABrokenCharsmapIsRefused) {
   EXPECT_THAT(refusal(std::string(8, '\0')), HasSubstr("multiple of 4"));
   EXPECT_THAT(refusal(whole + "\xC3"), HasSubstr("UTF-8"));
   std::string beyond = whole;
-  beyond.replace(4, 4, std::string("\0\xFD\xFF\xFF", 4));  // the root, whose leaf is far away
-  beyond[5] = '\x01';
+  beyond.replace(4, 4, std::string("\0\1\xFF\x7F", 4));  // the root, whose leaf is far away
   EXPECT_THAT(refusal(beyond), HasSubstr("each leaf"));
 }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <iterator>
 #include <vector>
 
 #include "worker/data/tokenizers/byte_alphabet.h"
@@ -12,10 +13,38 @@
 namespace weft::tokenizers {
 namespace {
 
+struct FormRange {
+  uint32_t first, last;
+};
+
+// What later versions of Unicode than that of the `tokenizers` package decompose, compose or order:
+// there such a character stays as and where it is.
+constexpr std::array<FormRange, 42> kLaterForms{
+    {{0x07fd, 0x07fd},   {0x0898, 0x089f},   {0x08ca, 0x08d3},   {0x09fe, 0x09fe},
+     {0x0c3c, 0x0c3c},   {0x0d3b, 0x0d3c},   {0x0eba, 0x0eba},   {0x1715, 0x1715},
+     {0x1abf, 0x1ace},   {0x1df6, 0x1dfa},   {0x32ff, 0x32ff},   {0xa7f2, 0xa7f4},
+     {0xa82c, 0xa82c},   {0xab69, 0xab69},   {0x10781, 0x10785}, {0x10787, 0x107b0},
+     {0x107b2, 0x107ba}, {0x10d24, 0x10d27}, {0x10eab, 0x10eac}, {0x10f46, 0x10f50},
+     {0x10f82, 0x10f85}, {0x11070, 0x11070}, {0x1133b, 0x1133b}, {0x1145e, 0x1145e},
+     {0x11839, 0x1183a}, {0x11930, 0x11930}, {0x11938, 0x11938}, {0x1193d, 0x1193e},
+     {0x11943, 0x11943}, {0x119e0, 0x119e0}, {0x11a34, 0x11a34}, {0x11a47, 0x11a47},
+     {0x11a99, 0x11a99}, {0x11d42, 0x11d42}, {0x11d44, 0x11d45}, {0x11d97, 0x11d97},
+     {0x16ff0, 0x16ff1}, {0x1e130, 0x1e136}, {0x1e2ae, 0x1e2ae}, {0x1e2ec, 0x1e2ef},
+     {0x1f16c, 0x1f16c}, {0x1fbf0, 0x1fbf9}}};
+
+bool is_later_form(uint32_t code_point) {
+  const auto next = std::ranges::upper_bound(kLaterForms, code_point, {}, &FormRange::first);
+  return next != kLaterForms.begin() && code_point <= std::prev(next)->last;
+}
+
 using CodePoints = std::vector<utf8proc_int32_t>;
 
 // Appends what a code point is made of; gives the first of it.
 utf8proc_int32_t decompose(NormalForm form, uint32_t code_point, CodePoints* out) {
+  if (is_later_form(code_point)) {
+    out->push_back(static_cast<utf8proc_int32_t>(code_point));
+    return out->back();
+  }
   const bool compatible = form == NormalForm::kNfkc || form == NormalForm::kNfkd;
   std::array<utf8proc_int32_t, 32> parts{};  // U+FDFA is made of 18
   int boundary = 0;
@@ -31,6 +60,7 @@ utf8proc_int32_t decompose(NormalForm form, uint32_t code_point, CodePoints* out
 // It is put in another order than what stands before it, or may be made one with that: a mark, or a
 // vowel or final consonant of Hangul.
 bool is_tied(utf8proc_int32_t code_point) {
+  if (is_later_form(static_cast<uint32_t>(code_point))) return false;
   if (code_point >= 0x1160 && code_point <= 0x11FF) return true;
   const auto category = utf8proc_category(code_point);
   return category == UTF8PROC_CATEGORY_MN || category == UTF8PROC_CATEGORY_MC ||
@@ -40,7 +70,9 @@ bool is_tied(utf8proc_int32_t code_point) {
 // Marks in the order of their classes. utf8proc's own sorting takes a long run's square.
 void sort_marks(CodePoints* points) {
   const auto order = [](utf8proc_int32_t code_point) {
-    return utf8proc_get_property(code_point)->combining_class;
+    return is_later_form(static_cast<uint32_t>(code_point))
+               ? 0
+               : utf8proc_get_property(code_point)->combining_class;
   };
   const auto starts = [&](utf8proc_int32_t code_point) { return order(code_point) == 0; };
   for (auto begin = points->begin(); begin != points->end();) {

@@ -152,6 +152,11 @@ Status PreTokenizer::add(const json& component, const std::string& field, bool l
   }
   if (type == "Metaspace" && last && steps_.empty()) {
     WEFT_ASSIGN_OR_RETURN(metaspace_, parse_metaspace(component, field));
+    // Which word comes first in a text, the `tokenizers` package asks before normalization.
+    if (white_space_ && metaspace_->prepend == PrependScheme::kFirst) {
+      return wrong(field + ".prepend_scheme", member(component, "prepend_scheme"),
+                   "must be always or never behind WhitespaceSplit");
+    }
     return {};
   }
   if (type == "BertPreTokenizer" && last && steps_.empty()) {
@@ -186,22 +191,21 @@ Status PreTokenizer::for_each_word(std::string_view text, Start start,
                                    const std::function<Status(const Word&)>& visit) const {
   if (text.empty()) return {};
   if (byte_level_) return split(0, text, 0, visit);
-  if (white_space_) return white_space(text, start, visit);
+  if (white_space_) return white_space(text, visit);
   if (metaspace_) return metaspace(text, start, visit);
   if (bert_) return bert_words(text, visit);
   return visit(Word{text, text});
 }
 
-Status PreTokenizer::white_space(std::string_view text, Start start,
+Status PreTokenizer::white_space(std::string_view text,
                                  const std::function<Status(const Word&)>& visit) const {
   size_t begin = 0;
   const auto add = [&](size_t end) -> Status {
     if (begin == end) return {};
-    return metaspace(text.substr(begin, end - begin), begin == 0 ? start : Start::kStretch,
-                     [&](Word word) {
-                       word.piece += begin;
-                       return visit(word);
-                     });
+    return metaspace(text.substr(begin, end - begin), Start::kStretch, [&](Word word) {
+      word.piece += begin;
+      return visit(word);
+    });
   };
   for (size_t at = 0, bytes = 0; at < text.size(); at += bytes) {
     if (!is_bert_space(code_point_at(text.substr(at), &bytes))) continue;

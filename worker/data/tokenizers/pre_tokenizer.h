@@ -60,8 +60,7 @@ class PreTokenizer {
   Status metaspace(std::string_view text, Start start,
                    const std::function<Status(const Word&)>& visit) const;
   // Between white space, each word by Metaspace.
-  Status white_space(std::string_view text, Start start,
-                     const std::function<Status(const Word&)>& visit) const;
+  Status white_space(std::string_view text, const std::function<Status(const Word&)>& visit) const;
   static Status bert_words(std::string_view text, const std::function<Status(const Word&)>& visit);
   Status add(const nlohmann::json& component, const std::string& field, bool last);
   Status add_byte_level(const nlohmann::json& component, const std::string& field);

@@ -121,7 +121,7 @@ std::unique_ptr<Tokenizer> make_byte_tokenizer();
 //                   BertNormalizer, Sequence of these
 //   pre_tokenizer   bytes: ByteLevel, Sequence of Split (Regex or String, any behavior) and Digits
 //                   with ByteLevel at its end; characters: null, Metaspace, Sequence of
-//                   WhitespaceSplit and Metaspace, BertPreTokenizer
+//                   WhitespaceSplit and Metaspace (not `first`), BertPreTokenizer
 //   model           BPE without dropout and affixes; byte_fallback of characters only; of
 //                   characters WordPiece, Unigram
 //   post_processor  null, ByteLevel, TemplateProcessing, Sequence of these; BertProcessing,
