@@ -59,10 +59,15 @@ Status check_sizes(const proto::JobSpec& spec, const ModelConfig& config) {
                     "the bytes of a step are too many to be counted",
                     most, training.sequence_length()));
   }
-  return Status::invalid("training.sequence_length", std::to_string(training.sequence_length()),
-                         fmt::format("must be at most {:.0f} with this model, or the bytes of one "
-                                     "row are too many to be counted",
-                                     std::floor(row.tokens(kBytesMax))));
+  const bool target = training.target_length() > training.sequence_length();
+  return Status::invalid(
+      target ? "training.target_length" : "training.sequence_length",
+      std::to_string(target ? training.target_length() : training.sequence_length()),
+      fmt::format(
+          "must be at most {:.0f} with this model{}, or the bytes of one row are too many to "
+          "be counted",
+          std::floor(row.tokens(kBytesMax)),
+          training.has_target_length() ? ", source and target together" : ""));
 }
 
 }  // namespace weft

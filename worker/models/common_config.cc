@@ -63,13 +63,14 @@ void refuse_beyond_count(ConfigReader& reader, const ModelConfig& config,
                             static_cast<double>(kParametersMax), count));
 }
 
-ops::Activation read_activation(ConfigReader& reader, const char* key, const std::string& name) {
+ops::Activation read_activation(ConfigReader& reader, const char* key, const std::string& name,
+                                const char* more) {
   std::string known;
   for (const auto& [known_name, kind] : kActivations) {
     if (known_name == name) return kind;
     known += (known.empty() ? "" : ", ") + std::string(known_name);
   }
-  reader.refuse(key, "must be one of " + known);
+  reader.refuse(key, "must be one of " + known + more);
   return kActivations.front().second;
 }
 

@@ -23,8 +23,10 @@ double matrix_elements(const ModelConfig& config);
 void refuse_beyond_count(ConfigReader& reader, const ModelConfig& config,
                          std::initializer_list<const char*> names);
 
-// transformers' name of an activation at `key`; refused where it is none that is known.
-ops::Activation read_activation(ConfigReader& reader, const char* key, const std::string& name);
+// transformers' name of an activation at `key`; refused where it is none that is known. more: what
+// else the key may be.
+ops::Activation read_activation(ConfigReader& reader, const char* key, const std::string& name,
+                                const char* more = "");
 // bos_token_id, eos_token_id (one or a list) and pad_token_id: of the vocabulary, which is read
 // before them; null and -1 mean none. `own` are the family's, which absent keys mean. bos and eos
 // too mean none to a smaller vocabulary, as transformers writes them beside one of any size.

@@ -48,7 +48,8 @@ void read_feed_forward(ConfigReader& reader, Config& config) {
   const std::string name = config.gated ? text.substr(kGated.size()) : text;
   // transformers takes the approximation by tanh under this name alone.
   config.activation_name = text == "gated-gelu" ? "gelu_new" : name;
-  config.activation = read_activation(reader, "feed_forward_proj", config.activation_name);
+  config.activation = read_activation(reader, "feed_forward_proj", config.activation_name,
+                                      ", or gated- and one of these");
   const std::string reason = "feed_forward_proj is " + text;
   reader.only("is_gated_act", config.gated, reason);
   reader.only("dense_act_fn", config.activation_name, reason);
