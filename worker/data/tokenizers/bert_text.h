@@ -9,6 +9,7 @@
 #include <string>
 #include <string_view>
 
+#include "proto/base/status.h"
 #include "worker/data/tokenizers/unicode.h"
 
 namespace weft::tokenizers {

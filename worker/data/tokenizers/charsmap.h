@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "proto/base/status.h"
 #include "worker/data/tokenizers/unicode.h"
 
 namespace weft::tokenizers {
