@@ -24,8 +24,10 @@ inline constexpr size_t kWindow = 16;                // pieces under way
 // Bytes [start, end) of a message; posted in order, finished in order.
 struct Pieces {
   Pieces(size_t from, size_t to) : start(from), end(to), count((to - from + kPiece - 1) / kPiece) {}
-  bool can_post() const { return posted < count && posted - done < kWindow; }
+  bool can_post() const { return posted < count && under_way() < kWindow; }
   bool finished() const { return done == count; }
+  size_t under_way() const { return posted - done; }
+  bool flow() const { return done > 0 && under_way() > 1; }  // the other end is at it
   size_t offset(size_t index) const { return start + index * kPiece; }
   size_t length(size_t index) const { return std::min(kPiece, end - offset(index)); }
   MPI_Request& request(size_t index) { return requests[index % kWindow]; }
@@ -40,6 +42,7 @@ class Outgoing {
  public:
   Outgoing(MPI_Comm comm, PeerMemory& memory, const Message& message);
   bool finished() const { return !offered_ && pieces_.finished(); }
+  bool flows() const { return pieces_.flow(); }
   bool advance();  // whether anything has changed
 
  private:
@@ -60,6 +63,7 @@ class Incoming {
   Incoming(MPI_Comm comm, PeerMemory& memory, const Message& message, const Fold& fold,
            std::vector<std::byte>& aside);
   bool finished() const { return stage_ == Stage::kPieces && pieces_.finished(); }
+  bool flows() const { return pieces_.flow(); }
   bool advance();
 
  private:

@@ -16,7 +16,7 @@ namespace weft::comm {
 namespace {
 
 constexpr std::chrono::microseconds kTestMin{10}, kTestMax{100}, kYield{50}, kNapMin{50},
-    kNapMax{1000};
+    kBulkNapMin{100}, kNapMax{1000};
 
 std::atomic<bool> world_lost = false;
 std::atomic<int> abort_code = 0;  // 0: none asked for
@@ -46,7 +46,7 @@ void Backoff::progress() {
   waiting_ = false;
 }
 
-void Backoff::wait() {
+void Backoff::wait(bool bulk) {
   if (abort_code != 0) MPI_Abort(MPI_COMM_WORLD, abort_code);
   if (world_lost) throw StatusError(Status(Code::kUnavailable, "this rank gives up"));
   const auto now = std::chrono::steady_clock::now();
@@ -62,7 +62,9 @@ void Backoff::wait() {
     since_ = now;
   }
   const auto waited = std::chrono::duration_cast<std::chrono::microseconds>(now - since_);
-  if (waited < kYield) {
+  if (bulk) {
+    std::this_thread::sleep_for(std::clamp(waited / 4, kBulkNapMin, kNapMax));
+  } else if (waited < kYield) {
     sched_yield();
   } else {
     std::this_thread::sleep_for(std::clamp(waited / 16, kNapMin, kNapMax));
@@ -91,7 +93,7 @@ void Transfer::exchange(const Message& send, const Message& receive, const Fold&
       ++moved;
       backoff.progress();
     } else {
-      backoff.wait();
+      backoff.wait(/*bulk=*/in.flows() || out.flows());
     }
   }
   count_sent(send.bytes);

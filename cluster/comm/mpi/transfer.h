@@ -7,6 +7,8 @@
 //      as the last such wait has ended that soon (else kTestMin);
 //   2. yields the processor for kYield;
 //   3. naps for a sixteenth of what it has waited since, within [kNapMin, kNapMax].
+// Between pieces of a long message it does not yield and naps for a quarter, kBulkNapMin at least:
+// others are under way meanwhile, and what is computed on that core has it to itself more often.
 //
 // Thread safety: whoever may call MPI (mpi_world.h); lose_mpi_world, abort_mpi_world and
 // bytes_sent: any. Errors: StatusError(kUnavailable).
@@ -41,7 +43,7 @@ void abort_mpi_world(int code);
 class Backoff {
  public:
   void progress();
-  void wait();
+  void wait(bool bulk = false);
 
  private:
   bool waiting_ = false, testing_ = false;
