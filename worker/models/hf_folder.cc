@@ -142,6 +142,36 @@ bool is_floating(const std::string& dtype) {
   return dtype == "F32" || dtype == "F16" || dtype == "BF16" || dtype == "F64";
 }
 
+// transformers (5) takes a tied head for one of its own where the files hold it and it differs.
+Status check_tied_head(const HfFolder& folder, const SafetensorsSet& files,
+                       const SafetensorInfo& embedding) {
+  constexpr int64_t kPiece = int64_t{1} << 20;  // elements compared at once
+  const SafetensorInfo* head = files.find(kTokenHead);
+  if (head == nullptr || head == &embedding) return {};
+  const auto refused = [&](const std::string& value) {
+    return Status::invalid(folder.path + ": " + kTokenHead, value,
+                           "must be equal to " + embedding.name +
+                               ", as config.json ties them; "
+                               "leave the tensor out, or set tie_word_embeddings to false");
+  };
+  if (head->shape != embedding.shape) return refused(shown(head->shape));
+  if (!is_floating(head->dtype)) return refused(head->dtype);
+  const int64_t rows = head->shape.front(), columns = head->elements() / std::max<int64_t>(rows, 1);
+  const int64_t step = std::max<int64_t>(kPiece / std::max<int64_t>(columns, 1), 1);
+  std::vector<float> ours, other;
+  for (int64_t row = 0; row < rows; row += step) {
+    const int64_t count = std::min(step, rows - row);
+    ours.resize(static_cast<size_t>(count * columns));
+    other.resize(ours.size());
+    WEFT_RETURN_IF_ERROR(files.read(kTokenHead, 0, row, count, ours));
+    WEFT_RETURN_IF_ERROR(files.read(embedding.name, 0, row, count, other));
+    if (ours == other) continue;
+    const auto at = std::ranges::mismatch(ours, other).in1 - ours.begin();
+    return refused("other in row " + std::to_string(row + at / columns));
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<HfFolder> open_hf_folder(const std::string& path) {
@@ -245,6 +275,10 @@ Status load_hf_weights(const HfFolder& folder, std::vector<Parameter>& parameter
   if (!matched) {
     Status status = matched.error();
     return status.with_field(folder.path + ": " + matched.error().field());
+  }
+  const bool heads_tokens = folder.labels == 0 && !folder.trunk_only;
+  if (folder.config->tied && heads_tokens) {
+    WEFT_RETURN_IF_ERROR(check_tied_head(folder, files, *(*matched)[kTokenEmbedding]));
   }
   for (size_t i = 0; i < loaded.size(); ++i) {
     if ((*matched)[i] == nullptr) continue;

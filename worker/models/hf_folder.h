@@ -60,7 +60,8 @@ using ShardSink = std::function<void(const Parameter& parameter, std::span<const
 // Fills this rank's shards of the trunk's parameters, those of an adapter aside, and of those heads
 // that the file has with the same shape. The others stay as they are: a new task has its own number
 // of classes, and a classifier that is not tied (ModelConfig::tied) has no head of tokens in its
-// files. With a sink each shard goes there instead, one after the other.
+// files. With a sink each shard goes there instead, one after the other. Error: a head of tokens
+// that config.json ties, but the files hold another one than the table.
 Status load_hf_weights(const HfFolder& folder, std::vector<Parameter>& parameters,
                        std::span<const HeadTensor> heads = {}, const ShardSink& sink = {});
 

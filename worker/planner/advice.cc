@@ -14,7 +14,8 @@ using proto::MeshPlan;
 
 constexpr int kEveryNumber = 16;  // up to so many slots each number is tried, then powers of two
 constexpr const char* kSmaller =
-    "lower training.batch_size or training.sequence_length, or take a smaller model";
+    "lower training.batch_size, training.sequence_length or training.target_length, or take a "
+    "smaller model";
 
 // The job with everything open that decides what a rank needs.
 proto::JobSpec opened(const proto::JobSpec& spec) {

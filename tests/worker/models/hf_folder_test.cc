@@ -18,10 +18,11 @@ using Tensors = std::map<std::string, std::vector<int64_t>>;
 constexpr const char* kConfig = R"({"model_type": "gpt2", "n_embd": 6, "n_head": 3, "n_inner": 5,
     "vocab_size": 7, "n_positions": 4, "n_layer": 1})";
 
-// A folder with a config.json and weights whose element i of tensor k is 1000 k + i.
+// A folder with a config.json and weights whose element i of tensor k is 1000 k + i; a head that is
+// `tied` has the embedding's.
 class Folder {
  public:
-  Folder(const std::string& config, const Tensors& tensors)
+  Folder(const std::string& config, const Tensors& tensors, bool tied = true)
       : path_(fs::temp_directory_path() / ("weft-hf-" + std::to_string(::getpid()))) {
     fs::remove_all(path_);
     fs::create_directories(path_);
@@ -33,7 +34,9 @@ class Folder {
         (path_ / "model.safetensors").string(), specs,
         [&](const SafetensorSpec& spec, const FloatSink& write) {
           std::vector<float> values(static_cast<size_t>(Shape(spec.shape).elements()));
-          for (size_t i = 0; i < values.size(); ++i) values[i] = next + static_cast<float>(i);
+          const bool embeds = spec.name == "lm_head.weight" || spec.name.ends_with("wte.weight");
+          const float first = tied && embeds ? -1000 : next;
+          for (size_t i = 0; i < values.size(); ++i) values[i] = first + static_cast<float>(i);
           next += 1000;
           return write(values);
         });
@@ -100,6 +103,26 @@ TEST(HfFolder, OldBuffersAndTiedHeadsAreLeftOut) {
   tensors["h.0.attn.masked_bias"] = {1};
   tensors["lm_head.weight"] = {7, 6};
   EXPECT_TRUE(load(Folder(kConfig, tensors).path()).ok());
+}
+
+TEST(HfFolder, ATiedHeadThatDiffersIsRefused) {
+  Tensors tensors = all_tensors(false);
+  tensors["lm_head.weight"] = {7, 6};
+  for (int tensor : {1, 2}) {
+    const Status status = load(Folder(kConfig, tensors, /*tied=*/false).path(), {.tensor = tensor});
+    const std::string text = status.to_string();
+    EXPECT_NE(text.find("lm_head.weight"), std::string::npos) << text;
+    EXPECT_NE(text.find("tie_word_embeddings"), std::string::npos) << text;
+  }
+  tensors["lm_head.weight"] = {7, 5};
+  EXPECT_NE(load(Folder(kConfig, tensors).path()).to_string().find("[7, 5]"), std::string::npos);
+}
+
+TEST(HfFolder, ATiedHeadThatTheArchitectureDoesNotHaveIsLeftOut) {
+  Tensors tensors = all_tensors(false);
+  tensors["lm_head.weight"] = {7, 6};
+  const std::string trunk = std::string(kConfig).insert(1, R"("architectures": ["GPT2Model"], )");
+  EXPECT_TRUE(load(Folder(trunk, tensors, /*tied=*/false).path()).ok());
 }
 
 TEST(HfFolder, ATiedHeadStandsForTheEmbedding) {
