@@ -1,6 +1,8 @@
 # weft_library(NAME DEPS ...)   a static library of every .cc in this folder (not below it); programs'
 #                               entry points (*main.cc) are left out.
 # weft_program(NAME MAIN DEPS ...)
+# weft_test_library(NAME SOURCES ... DEPS ...)   what several test programs share, compiled once.
+# weft_test_program(NAME SOURCES ... DEPS ...)   what a test runs that is not of GoogleTest: a rank under mpirun.
 # weft_test(NAME SOURCES ... DEPS ... [LABELS ...] [TIMEOUT s] [PROCESSORS n])   one GoogleTest program.
 include(GoogleTest)
 
@@ -74,6 +76,24 @@ function(weft_program name main)
   cmake_parse_arguments(ARG "" "" "DEPS" ${ARGN})
   add_executable(${name} ${main})
   target_link_libraries(${name} PRIVATE ${ARG_DEPS} weft_warnings)
+  weft_precompile(${name})
+  target_compile_options(${name} PRIVATE -fPIC)  # as what is precompiled
+endfunction()
+
+# Tests are compiled more often than run: a quarter of the time goes into what -O2 does beyond this.
+set(test_options $<$<CONFIG:Release>:-O1>)
+function(weft_test_library name)
+  weft_library(${name} ${ARGN})
+  target_compile_options(${name} PRIVATE ${test_options})
+endfunction()
+
+function(weft_test_program name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE ${ARG_DEPS} GTest::gtest weft_warnings)
+  target_include_directories(${name} PRIVATE ${CMAKE_SOURCE_DIR} ${CMAKE_BINARY_DIR})
+  weft_precompile(${name} _test)
+  target_compile_options(${name} PRIVATE ${test_options})
 endfunction()
 
 function(weft_test name)
@@ -84,12 +104,7 @@ function(weft_test name)
   if(NOT ARG_PROCESSORS)
     set(ARG_PROCESSORS 1)
   endif()
-  add_executable(${name} ${ARG_SOURCES})
-  target_link_libraries(${name} PRIVATE ${ARG_DEPS} GTest::gmock GTest::gtest GTest::gtest_main weft_warnings)
-  target_include_directories(${name} PRIVATE ${CMAKE_SOURCE_DIR} ${CMAKE_BINARY_DIR})
-  weft_precompile(${name} _test)
-  # Tests are compiled more often than run: a quarter of the time goes into what -O2 does beyond this.
-  target_compile_options(${name} PRIVATE $<$<CONFIG:Release>:-O1>)
+  weft_test_program(${name} SOURCES ${ARG_SOURCES} DEPS ${ARG_DEPS} GTest::gmock GTest::gtest_main)
   # Only where a file asks for them: other programs hit the compiler cache from any folder.
   set(written ${ARG_SOURCES})
   list(FILTER written EXCLUDE REGEX "^/")  # made by the build
@@ -103,6 +118,17 @@ function(weft_test name)
   endforeach()
   add_test(NAME ${name} COMMAND ${name})
   set_tests_properties(${name} PROPERTIES TIMEOUT ${ARG_TIMEOUT} PROCESSORS ${ARG_PROCESSORS} LABELS "${ARG_LABELS}")
+endfunction()
+
+# weft_on_demand(TARGET TESTS ...)   the default build leaves out what only tests of labels run, so these build it first.
+function(weft_on_demand target)
+  cmake_parse_arguments(ARG "" "" "TESTS" ${ARGN})
+  set_target_properties(${target} PROPERTIES EXCLUDE_FROM_ALL ON)
+  get_property(labels TEST ${ARG_TESTS} PROPERTY LABELS)
+  add_test(NAME ${target}_built COMMAND ${CMAKE_COMMAND} --build ${CMAKE_BINARY_DIR} --target ${target})
+  set_tests_properties(${target}_built PROPERTIES FIXTURES_SETUP ${target} LABELS "${labels}" TIMEOUT 1800
+                       RESOURCE_LOCK ninja)
+  set_tests_properties(${ARG_TESTS} PROPERTIES FIXTURES_REQUIRED ${target})
 endfunction()
 
 # weft_use_cuda_on_cpu(TARGET)   its sources find <cuda_runtime.h> and the instructions of
