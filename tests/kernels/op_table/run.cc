@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <deque>
 #include <limits>
 #include <numeric>
+#include <span>
 
 #include "kernels/ops/ops.h"
 #include "kernels/ops/random.h"
@@ -84,10 +86,17 @@ Tensor lay_out_expanded(const Tensor& values) {
   return values.view(values.shape(), strides, 0);
 }
 
-// Of an output's element; a bf16 number, so that it is the same in every dtype.
-double weight_of(size_t output, uint64_t element) {
-  const float normal = static_cast<float>(normal_at({99 + output, 3}, element));
-  return static_cast<double>(static_cast<float>(bfloat16(normal)));
+// Of an output's first `count` elements at least; bf16 numbers, so that they are the same in every
+// dtype. Drawn once: finite differences ask for them at each step.
+const std::vector<double>& weights_of(size_t output, size_t count) {
+  static thread_local std::deque<std::vector<double>> drawn;
+  if (drawn.size() <= output) drawn.resize(output + 1);
+  std::vector<double>& weights = drawn[output];
+  while (weights.size() < count) {
+    const float normal = static_cast<float>(normal_at({99 + output, 3}, weights.size()));
+    weights.push_back(static_cast<double>(static_cast<float>(bfloat16(normal))));
+  }
+  return weights;
 }
 
 // A step that visits all of n places, far from the last one each time.
@@ -177,8 +186,8 @@ std::vector<Tensor> expanded_values(Context& cx, const Case& item,
 }
 
 Tensor cotangent(Context& cx, const Tensor& output, size_t number) {
-  std::vector<double> weights(static_cast<size_t>(output.elements()));
-  for (size_t i = 0; i < weights.size(); ++i) weights[i] = weight_of(number, i);
+  const auto count = static_cast<size_t>(output.elements());
+  const std::span<const double> weights(weights_of(number, count).data(), count);
   return ops::cast(cx, Tensor::from<double>(cx.allocator, output.shape(), weights), output.dtype());
 }
 
@@ -228,9 +237,8 @@ double weighted(const Bench& bench, const Case& item, Function f, std::span<cons
   for (const Tensor& output : f(cx, inputs, item.attributes)) {
     if (!is_floating(output.dtype())) continue;
     const std::vector<double> values = output.to_vector<double>();
-    for (size_t i = 0; i < values.size(); ++i) {
-      total += values[i] * weight_of(number, i);
-    }
+    const std::vector<double>& weights = weights_of(number, values.size());
+    for (size_t i = 0; i < values.size(); ++i) total += values[i] * weights[i];
     ++number;
   }
   return total;
