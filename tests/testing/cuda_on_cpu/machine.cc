@@ -62,16 +62,15 @@ class SharedMemory {
     void* at = room_.data() + kGuardBytes;
     size_t space = room_.size() - kGuardBytes;
     begin_ = static_cast<std::byte*>(std::align(kSharedAlignment, bytes, at, space));
-  }
-  void poison() {
     std::memset(room_.data(), kGuard, room_.size());
-    std::memset(begin_, kPoison, bytes_);
   }
+  void poison() { std::memset(begin_, kPoison, bytes_); }
   void check_guards() const {
-    const auto touched = [](std::byte value) { return value != std::byte{kGuard}; };
-    const std::byte *end = begin_ + bytes_, *last = room_.data() + room_.size();
-    if (std::any_of(room_.data(), static_cast<const std::byte*>(begin_), touched) ||
-        std::any_of(end, last, touched)) {
+    const auto touched = [](const std::byte* from, const std::byte* to) {  // all are as the first
+      return *from != std::byte{kGuard} ||
+             std::memcmp(from, from + 1, static_cast<size_t>(to - from) - 1) != 0;
+    };
+    if (touched(room_.data(), begin_) || touched(begin_ + bytes_, room_.data() + room_.size())) {
       throw Fault("dynamic shared memory was written outside its " + std::to_string(bytes_) +
                   " bytes");
     }
@@ -124,6 +123,7 @@ class Block {
   size_t running_ = 0;
   int votes_ = 0;  // of the last barrier
   BlockTraffic traffic_;
+  std::vector<size_t> lane_order_;  // of the warp that takes a step
   std::vector<Thread> threads_;
 };
 
@@ -217,7 +217,8 @@ bool Block::end_waits() {
 bool Block::step_warp(size_t warp) {
   const size_t first = warp * kLanes;
   const size_t lanes = std::min<size_t>(kLanes, threads_.size() - first);
-  for (const size_t lane : shuffler_.order_of(lanes)) {
+  shuffler_.put_order_of(lanes, lane_order_);
+  for (const size_t lane : lane_order_) {
     if (threads_[first + lane].state == State::kRunnable) resume(first + lane);
     if (fault_) throw Fault(*fault_);
   }

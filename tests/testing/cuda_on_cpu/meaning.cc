@@ -1,7 +1,5 @@
 #include "tests/testing/cuda_on_cpu/meaning.h"
 
-#include <emmintrin.h>
-
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -11,17 +9,28 @@
 
 namespace weft::cuda_on_cpu {
 
-float element_of(Element kind, uint32_t word, unsigned half) {
+namespace {
+
+template <Element kind>
+float widened(uint32_t word, unsigned half) {
   const auto bits = static_cast<uint16_t>(word >> 16 * half);
+  if constexpr (kind == Element::kBfloat16) return std::bit_cast<float>(uint32_t{bits} << 16);
+  if constexpr (kind == Element::kFloat16) return float16::widen(bits);
+  return std::bit_cast<float>(word & ~0x1FFFU);
+}
+
+}  // namespace
+
+float element_of(Element kind, uint32_t word, unsigned half) {
   switch (kind) {
     case Element::kBfloat16:
-      return std::bit_cast<float>(uint32_t{bits} << 16);
+      return widened<Element::kBfloat16>(word, half);
     case Element::kFloat16:
-      return float16::widen(bits);
+      return widened<Element::kFloat16>(word, half);
     case Element::kTf32:
       break;
   }
-  return std::bit_cast<float>(word & ~0x1FFFU);
+  return widened<Element::kTf32>(word, half);
 }
 
 uint32_t round_to_tf32(float value) {
@@ -45,52 +54,86 @@ void load_matrices_of(const Lanes<const void*>& rows, bool transposed, const Lan
 
 namespace {
 
+constexpr int kTile = 8;  // columns that are computed together
+// Vectors as arguments and results are those of lambdas that are always inlined: wider ones than
+// the calling convention knows.
+#pragma GCC diagnostic ignored "-Wpsabi"
+using Doubles = double __attribute__((vector_size(kTile * sizeof(double))));
+using Words = int32_t __attribute__((vector_size(kTile * sizeof(int32_t))));
+using Bits = uint32_t __attribute__((vector_size(kTile * sizeof(uint32_t))));
+using Longs = int64_t __attribute__((vector_size(kTile * sizeof(int64_t))));
+using Shorts = int16_t __attribute__((vector_size(kTile * sizeof(int16_t))));
+using Floats = float __attribute__((vector_size(kTile * sizeof(float))));
+
 struct Operands {
-  float a[16][16], b[16][8];
+  float a[16][16], b[16][kTile];
 };
 
-void gather(Element kind, int lane, const uint32_t* a, const uint32_t* b, Operands& all) {
+template <Element kind>
+void gather(int lane, const uint32_t* a, const uint32_t* b, Operands& all) {
   const int g = lane / 4, t = lane % 4;
-  const bool wide = kind == Element::kTf32;
+  constexpr bool kWide = kind == Element::kTf32;
   for (int i = 0; i < 4; ++i) {
     const int row = g + i % 2 * 8;
-    if (wide) all.a[row][t + i / 2 * 4] = element_of(kind, a[i], 0);
-    for (unsigned half = 0; half < 2 && !wide; ++half) {
-      all.a[row][2 * t + i / 2 * 8 + static_cast<int>(half)] = element_of(kind, a[i], half);
+    if (kWide) all.a[row][t + i / 2 * 4] = widened<kind>(a[i], 0);
+    for (unsigned half = 0; half < 2 && !kWide; ++half) {
+      all.a[row][2 * t + i / 2 * 8 + static_cast<int>(half)] = widened<kind>(a[i], half);
     }
   }
   for (int i = 0; i < 2; ++i) {
-    if (wide) all.b[t + i * 4][g] = element_of(kind, b[i], 0);
-    for (unsigned half = 0; half < 2 && !wide; ++half) {
-      all.b[2 * t + i * 8 + static_cast<int>(half)][g] = element_of(kind, b[i], half);
+    if (kWide) all.b[t + i * 4][g] = widened<kind>(b[i], 0);
+    for (unsigned half = 0; half < 2 && !kWide; ++half) {
+      all.b[2 * t + i * 8 + static_cast<int>(half)][g] = widened<kind>(b[i], half);
     }
   }
 }
 
-// One side of an element's products.
-struct Factors {
-  alignas(16) double value[16];
-  alignas(16) int16_t exponent[16];
+// Of a zero, that of the least normal float.
+int16_t exponent_of(float value, int least) {
+  const int field = static_cast<int>(std::bit_cast<uint32_t>(value) >> 23 & 0xFF);
+  return static_cast<int16_t>(value == 0 ? -126 : std::max(field - 127, least));
+}
+int least_exponent(Element kind) { return kind == Element::kFloat16 ? -14 : -126; }
+
+// The rows of one side.
+struct Rows {
+  double value[16][16];
+  int16_t exponent[16][16];
+  bool finite = true;
 };
 
-// Of a zero, that of the least normal float.
-int exponent_of(float value, int least) {
-  const int field = static_cast<int>(std::bit_cast<uint32_t>(value) >> 23 & 0xFF);
-  return value == 0 ? -126 : std::max(field - 127, least);
-}
-
-Factors factors_of(Element kind, const float* from, int step, int count) {
-  Factors factors;
-  for (int k = 0; k < count; ++k) {
-    factors.value[k] = static_cast<double>(from[k * step]);
-    factors.exponent[k] =
-        static_cast<int16_t>(exponent_of(from[k * step], kind == Element::kFloat16 ? -14 : -126));
+Rows rows_of(Element kind, int depth, const float* from) {
+  Rows rows;
+  for (int row = 0; row < 16; ++row) {
+    for (int k = 0; k < depth; ++k) {
+      const float value = from[row * 16 + k];
+      rows.value[row][k] = static_cast<double>(value);
+      rows.exponent[row][k] = exponent_of(value, least_exponent(kind));
+      rows.finite &= std::isfinite(value);
+    }
   }
-  return factors;
+  return rows;
 }
 
-double power_of_two(int exponent) {
-  return std::bit_cast<double>(static_cast<uint64_t>(1023 + exponent) << 52);
+// A tile of the other's columns.
+struct Columns {
+  Doubles value[16];
+  Shorts exponent[16];
+  bool finite = true;
+};
+
+// `step` elements from one k to the next.
+Columns columns_of(Element kind, int depth, const float* from, int step) {
+  Columns columns;
+  for (int k = 0; k < depth; ++k) {
+    for (int i = 0; i < kTile; ++i) {
+      const float value = from[k * step + i];
+      columns.value[k][i] = static_cast<double>(value);
+      columns.exponent[k][i] = exponent_of(value, least_exponent(kind));
+      columns.finite &= std::isfinite(value);
+    }
+  }
+  return columns;
 }
 
 float toward_zero(double value) {
@@ -101,61 +144,110 @@ float toward_zero(double value) {
   return std::bit_cast<float>(std::bit_cast<uint32_t>(nearest) - less);
 }
 
-double sum_of(__m128d pair) {
-  return _mm_cvtsd_f64(pair) + _mm_cvtsd_f64(_mm_unpackhi_pd(pair, pair));
-}
+struct Tile {
+  const Rows& rows;
+  const Columns& columns;
+  int depth;
+};
 
-int largest_of(__m128i eight) {
-  eight = _mm_max_epi16(eight, _mm_shuffle_epi32(eight, 0b01'00'11'10));
-  eight = _mm_max_epi16(eight, _mm_shuffle_epi32(eight, 0b10'11'00'01));
-  const int two = _mm_cvtsi128_si32(eight);
-  return std::max<int16_t>(static_cast<int16_t>(two), static_cast<int16_t>(two >> 16));
-}
-
-// meaning.h, multiply_of. Two terms at a time: neither whether a sum is finite nor a sum of whole
-// numbers follows from the order. A third of these tests' time goes here.
-template <int kDepth>
-float fused_sum(const Factors& a, const Factors& b, float c) {
+// meaning.h, multiply_of: a row of the tile, whose numbers are finite. A sum of whole numbers does
+// not follow from the order; those of eight terms fit into a word.
+[[gnu::always_inline]] inline void add_row(const Tile& tile, int row, Floats& c) {
   constexpr int kKeptBits = 25;
-  __m128d products[kDepth / 2], plain = _mm_set_sd(static_cast<double>(c));
-  for (int k = 0; k < kDepth; k += 2) {
-    products[k / 2] = _mm_mul_pd(_mm_load_pd(a.value + k), _mm_load_pd(b.value + k));
-    plain = _mm_add_pd(plain, products[k / 2]);
-  }
-  if (!std::isfinite(sum_of(plain))) return static_cast<float>(sum_of(plain));
-  __m128i largest_eight = _mm_set1_epi16(static_cast<int16_t>(exponent_of(c, -126)));
-  for (int k = 0; k < kDepth; k += 8) {
-    const auto eight = [k](const Factors& x) {
-      return _mm_load_si128(reinterpret_cast<const __m128i*>(x.exponent + k));
-    };
-    largest_eight = _mm_max_epi16(largest_eight, _mm_add_epi16(eight(a), eight(b)));
-  }
-  const int largest = largest_of(largest_eight);
-  const __m128d units = _mm_set1_pd(power_of_two(kKeptBits - largest));
-  const auto kept = [units](__m128d terms) {  // a product is below 4 units of `largest`
-    return _mm_cvtepi32_pd(_mm_cvttpd_epi32(_mm_mul_pd(terms, units)));
+  const auto larger = [](const auto& a, const auto& b) __attribute__((always_inline)) {
+    return a > b ? a : b;
   };
-  __m128d sums = kept(_mm_set_sd(static_cast<double>(c)));
-  for (const __m128d& pair : products) sums = _mm_add_pd(sums, kept(pair));
-  return toward_zero(sum_of(sums) * power_of_two(largest - kKeptBits));
+  Shorts largest;
+  for (int i = 0; i < kTile; ++i) largest[i] = exponent_of(c[i], -126);
+  for (int k = 0; k < tile.depth; ++k) {
+    largest = larger(largest, tile.columns.exponent[k] + tile.rows.exponent[row][k]);
+  }
+  const Longs exponents = __builtin_convertvector(largest, Longs);
+  const auto power_of_two = [](const Longs& exponent) __attribute__((always_inline)) {
+    return reinterpret_cast<Doubles>((exponent + 1023) << 52);
+  };
+  const Doubles units = power_of_two(kKeptBits - exponents);
+  const auto kept = [&units](const Doubles& terms)
+      __attribute__((always_inline)) {  // a product is below 4 units of `largest`
+    return reinterpret_cast<Bits>(__builtin_convertvector(terms * units, Words));
+  };
+  Bits sums[2] = {{}, kept(__builtin_convertvector(c, Doubles))};
+  for (int k = 0; k < tile.depth; ++k) {
+    sums[k / 8] += kept(tile.columns.value[k] * tile.rows.value[row][k]);
+  }
+  const Doubles sum = __builtin_convertvector(reinterpret_cast<Words>(sums[0]), Doubles) +
+                      __builtin_convertvector(reinterpret_cast<Words>(sums[1]), Doubles);
+  const Doubles value = sum * power_of_two(exponents - kKeptBits);
+  for (int i = 0; i < kTile; ++i) c[i] = toward_zero(value[i]);
+}
+
+// The same of numbers of which some are not finite.
+void add_row_exactly(const Tile& tile, int row, Floats& c) {
+  Doubles plain = __builtin_convertvector(c, Doubles);
+  for (int k = 0; k < tile.depth; ++k) plain += tile.columns.value[k] * tile.rows.value[row][k];
+  add_row(tile, row, c);
+  for (int i = 0; i < kTile; ++i) {
+    if (!std::isfinite(plain[i])) c[i] = static_cast<float>(plain[i]);
+  }
+}
+
+[[gnu::always_inline]] inline void add_rows(const Tile& tile, Floats (&c)[16]) {
+  for (int row = 0; row < 16; ++row) add_row(tile, row, c[row]);
+}
+[[gnu::target("avx2")]] void add_rows_by_avx2(const Tile& tile, Floats (&c)[16]) {
+  add_rows(tile, c);
+}
+void add_rows_by_any(const Tile& tile, Floats (&c)[16]) { add_rows(tile, c); }
+
+// c += the tile. A third of these tests' time goes here.
+void add_tile(const Tile& tile, Floats (&c)[16]) {
+  static const bool by_avx2 = __builtin_cpu_supports("avx2") != 0;
+  bool finite = tile.rows.finite && tile.columns.finite;
+  for (const Floats& row : c) {
+    for (int i = 0; i < kTile; ++i) finite &= std::isfinite(row[i]);
+  }
+  if (!finite) {
+    for (int row = 0; row < 16; ++row) add_row_exactly(tile, row, c[row]);
+  } else if (by_avx2) {
+    add_rows_by_avx2(tile, c);
+  } else {
+    add_rows_by_any(tile, c);
+  }
+}
+
+// Where a warp's lanes hold element (row, column) of a tile, the tile's number apart.
+int lane_of(int row, int column) { return row % 8 * 4 + column / 2; }
+int place_of(int row, int column) { return row / 8 * 2 + column % 2; }
+
+template <Element kind>
+void multiply_kind(const Lanes<float*>& d, const Lanes<const uint32_t*>& a,
+                   const Lanes<const uint32_t*>& b) {
+  constexpr int kDepth = kind == Element::kTf32 ? 8 : 16;
+  Operands all;
+  for (int lane = 0; lane < 32; ++lane) gather<kind>(lane, a[lane], b[lane], all);
+  const Rows rows = rows_of(kind, kDepth, &all.a[0][0]);
+  const Columns columns = columns_of(kind, kDepth, &all.b[0][0], kTile);
+  Floats c[16];
+  for (int row = 0; row < 16; ++row) {
+    for (int i = 0; i < kTile; ++i) c[row][i] = d[lane_of(row, i)][place_of(row, i)];
+  }
+  add_tile({rows, columns, kDepth}, c);
+  for (int row = 0; row < 16; ++row) {
+    for (int i = 0; i < kTile; ++i) d[lane_of(row, i)][place_of(row, i)] = c[row][i];
+  }
 }
 
 }  // namespace
 
 void multiply_of(Element kind, const Lanes<float*>& d, const Lanes<const uint32_t*>& a,
                  const Lanes<const uint32_t*>& b) {
-  Operands all;
-  for (int lane = 0; lane < 32; ++lane) gather(kind, lane, a[lane], b[lane], all);
-  const int depth = kind == Element::kTf32 ? 8 : 16;
-  Factors rows[16], columns[8];
-  for (int row = 0; row < 16; ++row) rows[row] = factors_of(kind, all.a[row], 1, depth);
-  for (int i = 0; i < 8; ++i) columns[i] = factors_of(kind, &all.b[0][i], 8, depth);
-  for (int lane = 0; lane < 32; ++lane) {
-    for (int i = 0; i < 4; ++i) {
-      const int row = lane / 4 + i / 2 * 8, column = 2 * (lane % 4) + i % 2;
-      d[lane][i] = depth == 8 ? fused_sum<8>(rows[row], columns[column], d[lane][i])
-                              : fused_sum<16>(rows[row], columns[column], d[lane][i]);
-    }
+  switch (kind) {
+    case Element::kBfloat16:
+      return multiply_kind<Element::kBfloat16>(d, a, b);
+    case Element::kFloat16:
+      return multiply_kind<Element::kFloat16>(d, a, b);
+    case Element::kTf32:
+      return multiply_kind<Element::kTf32>(d, a, b);
   }
 }
 
@@ -177,10 +269,14 @@ uint32_t element_address(const MatrixView& view, bool by_lines, int line, int k)
 
 namespace {
 
-float element_at(Element kind, const std::byte* shared, uint32_t address) {
-  uint16_t bits;
-  std::memcpy(&bits, shared + address, sizeof(bits));
-  return element_of(kind, bits, 0);
+// Elements of 16 bits that lie in one chunk, 8 of them, each `step` behind the last.
+void widen_chunk(Element kind, const std::byte* chunk, float* to, int step) {
+  uint16_t bits[8];
+  std::memcpy(bits, chunk, sizeof(bits));
+  for (int i = 0; i < 8; ++i) {
+    to[i * step] = kind == Element::kBfloat16 ? widened<Element::kBfloat16>(bits[i], 0)
+                                              : widened<Element::kFloat16>(bits[i], 0);
+  }
 }
 
 }  // namespace
@@ -199,31 +295,36 @@ void gather_left(Element kind, const Lanes<const uint32_t*>& a, float* to) {
 void gather_left(Element kind, const std::byte* shared, const MatrixView& a, int first_row,
                  float* to) {
   for (int row = 0; row < 16; ++row) {
-    for (int k = 0; k < 16; ++k) {
-      to[row * 16 + k] = element_at(kind, shared, element_address(a, false, first_row + row, k));
+    for (int k = 0; k < 16; k += 8) {
+      widen_chunk(kind, shared + element_address(a, false, first_row + row, k), to + row * 16 + k,
+                  1);
     }
   }
 }
 
 void gather_right(Element kind, const std::byte* shared, const MatrixView& b, bool by_columns,
                   int columns, float* to) {
-  for (int k = 0; k < 16; ++k) {
-    for (int column = 0; column < columns; ++column) {
-      to[k * columns + column] =
-          element_at(kind, shared, element_address(b, by_columns, column, k));
+  for (int k = 0; k < 16; k += by_columns ? 1 : 8) {
+    for (int column = 0; column < columns; column += by_columns ? 8 : 1) {
+      widen_chunk(kind, shared + element_address(b, by_columns, column, k),
+                  to + k * columns + column, by_columns ? 1 : columns);
     }
   }
 }
 
 void group_multiply_of(Element kind, const float* a, const float* b, int columns, bool accumulate,
                        const Lanes<float*>& d) {
-  Factors rows[16];
-  for (int row = 0; row < 16; ++row) rows[row] = factors_of(kind, a + row * 16, 1, 16);
-  for (int column = 0; column < columns; ++column) {
-    const Factors own = factors_of(kind, b + column, columns, 16);
+  const Rows rows = rows_of(kind, 16, a);
+  for (int first = 0; first < columns; first += kTile) {
+    const Columns own = columns_of(kind, 16, b + first, columns);
+    const int beyond = first / kTile * 4;  // of a lane's elements, those of the tiles before
+    Floats c[16] = {};
+    for (int row = 0; row < 16 && accumulate; ++row) {
+      for (int i = 0; i < kTile; ++i) c[row][i] = d[lane_of(row, i)][beyond + place_of(row, i)];
+    }
+    add_tile({rows, own, 16}, c);
     for (int row = 0; row < 16; ++row) {
-      const int lane = row % 8 * 4 + column % 8 / 2, i = column / 8 * 4 + row / 8 * 2 + column % 2;
-      d[lane][i] = fused_sum<16>(rows[row], own, accumulate ? d[lane][i] : 0.0F);
+      for (int i = 0; i < kTile; ++i) d[lane_of(row, i)][beyond + place_of(row, i)] = c[row][i];
     }
   }
 }

@@ -14,12 +14,16 @@ class Shuffler {
  public:
   explicit Shuffler(const Schedule& schedule) : schedule_(schedule), state_(schedule.seed) {}
   std::vector<size_t> order_of(size_t n) {
-    std::vector<size_t> order(n);
+    std::vector<size_t> order;
+    put_order_of(n, order);
+    return order;
+  }
+  void put_order_of(size_t n, std::vector<size_t>& order) {
+    order.resize(n);
     for (size_t i = 0; i < n; ++i) order[i] = schedule_.order == Order::kReverse ? n - 1 - i : i;
     if (schedule_.order == Order::kSeeded) {
       for (size_t i = n; i > 1; --i) std::swap(order[i - 1], order[next() % i]);
     }
-    return order;
   }
   // The first, or any if seeded.
   size_t choose(size_t n) { return schedule_.order == Order::kSeeded ? next() % n : 0; }
