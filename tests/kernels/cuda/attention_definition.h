@@ -5,6 +5,7 @@
 #pragma once
 
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "kernels/cuda/attention.h"
@@ -12,8 +13,16 @@
 
 namespace weft::cuda {
 
+inline bool operator==(const AttentionShape& a, const AttentionShape& b) {
+  const auto all = [](const AttentionShape& s) {
+    return std::tie(s.rows, s.heads, s.key_heads, s.queries, s.keys, s.width, s.value_width);
+  };
+  return all(a) == all(b);
+}
+
 // What a kernel is tried with.
 struct Setting {
+  bool operator==(const Setting&) const = default;
   std::string name;
   AttentionShape shape;
   bool causal = false;

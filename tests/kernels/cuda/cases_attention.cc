@@ -2,7 +2,9 @@
 #include "kernels/cuda/attention.h"
 
 #include <algorithm>
+#include <deque>
 #include <limits>
+#include <utility>
 
 #include "kernels/attention/attention.h"
 #include "tests/kernels/cuda/attention_definition.h"
@@ -151,11 +153,26 @@ std::string apart(const std::string& what, const std::vector<double>& actual,
   return "";
 }
 
+struct Definition {
+  AttentionInputs inputs;
+  AttentionResults results;
+};
+// Computed once, for all schedules and mutants.
+template <typename T>
+const Definition& definition_of(const Setting& t) {
+  static std::deque<std::pair<Setting, Definition>> known;
+  for (const auto& [setting, definition] : known) {
+    if (setting == t) return definition;
+  }
+  AttentionInputs inputs = attention_inputs(t, rounded_to<T>);
+  AttentionResults results = attention_definition(t, inputs);
+  return known.emplace_back(t, Definition{std::move(inputs), std::move(results)}).second;
+}
+
 template <typename T>
 std::string check_setting(const KernelSet& set, const Setting& t, double tolerance) {
   const TypedKernels<T>& kernels = set.typed<T>();
-  const AttentionInputs in = attention_inputs(t, rounded_to<T>);
-  const AttentionResults e = attention_definition(t, in);
+  const auto& [in, e] = definition_of<T>(t);
   DeviceMemory memory;
   const AttentionRules rules = rules_of<T>(t, in, memory);
   const Layout<T> queries(t, Side::kQueries), keys(t, Side::kKeys);
