@@ -3,7 +3,8 @@
 # weft_program(NAME MAIN DEPS ...)
 # weft_test_library(NAME SOURCES ... DEPS ...)   what several test programs share, compiled once.
 # weft_test_program(NAME SOURCES ... DEPS ...)   what a test runs that is not of GoogleTest: a rank under mpirun.
-# weft_test(NAME SOURCES ... DEPS ... [LABELS ...] [TIMEOUT s] [PROCESSORS n])   one GoogleTest program.
+# weft_test(NAME SOURCES ... DEPS ... [LABELS ...] [TIMEOUT s] [PROCESSORS n] [COST s])
+#                               one GoogleTest program; CTest starts those of the greatest COST first.
 include(GoogleTest)
 
 # Headers that many files include are parsed once: a third of a build's time. kernels/ and what is
@@ -97,12 +98,15 @@ function(weft_test_program name)
 endfunction()
 
 function(weft_test name)
-  cmake_parse_arguments(ARG "" "TIMEOUT;PROCESSORS" "SOURCES;DEPS;LABELS" ${ARGN})
+  cmake_parse_arguments(ARG "" "TIMEOUT;PROCESSORS;COST" "SOURCES;DEPS;LABELS" ${ARGN})
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 300)
   endif()
   if(NOT ARG_PROCESSORS)
     set(ARG_PROCESSORS 1)
+  endif()
+  if(NOT ARG_COST)
+    set(ARG_COST 0)
   endif()
   weft_test_program(${name} SOURCES ${ARG_SOURCES} DEPS ${ARG_DEPS} GTest::gmock GTest::gtest_main)
   # Only where a file asks for them: other programs hit the compiler cache from any folder.
@@ -117,18 +121,18 @@ function(weft_test name)
     endif()
   endforeach()
   add_test(NAME ${name} COMMAND ${name})
-  set_tests_properties(${name} PROPERTIES TIMEOUT ${ARG_TIMEOUT} PROCESSORS ${ARG_PROCESSORS} LABELS "${ARG_LABELS}")
+  set_tests_properties(${name} PROPERTIES
+    TIMEOUT ${ARG_TIMEOUT} PROCESSORS ${ARG_PROCESSORS} COST ${ARG_COST} LABELS "${ARG_LABELS}")
 endfunction()
 
-# weft_on_demand(TARGET TESTS ...)   the default build leaves out what only tests of labels run, so these build it first.
-function(weft_on_demand target)
-  cmake_parse_arguments(ARG "" "" "TESTS" ${ARGN})
+# weft_on_demand(TARGET TEST)   the default build leaves out what only a test of a label runs, so that another builds it first.
+function(weft_on_demand target test)
   set_target_properties(${target} PROPERTIES EXCLUDE_FROM_ALL ON)
-  get_property(labels TEST ${ARG_TESTS} PROPERTY LABELS)
+  get_property(labels TEST ${test} PROPERTY LABELS)
   add_test(NAME ${target}_built COMMAND ${CMAKE_COMMAND} --build ${CMAKE_BINARY_DIR} --target ${target})
   set_tests_properties(${target}_built PROPERTIES FIXTURES_SETUP ${target} LABELS "${labels}" TIMEOUT 1800
-                       RESOURCE_LOCK ninja)
-  set_tests_properties(${ARG_TESTS} PROPERTIES FIXTURES_REQUIRED ${target})
+                       RUN_SERIAL ON)
+  set_tests_properties(${test} PROPERTIES FIXTURES_REQUIRED ${target})
 endfunction()
 
 # weft_use_cuda_on_cpu(TARGET)   its sources find <cuda_runtime.h> and the instructions of
