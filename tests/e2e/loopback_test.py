@@ -179,8 +179,8 @@ class LoopbackTest(unittest.TestCase):
         self.assertLess(losses(self.cluster.metrics(onward))[1], 0.95 * curve[1])
 
     def test_pause_and_resume_give_the_same_curve(self):
-        whole = self.whole_curve(2000)
-        job = self.submit(2000, 50)
+        whole = self.whole_curve(1000)
+        job = self.submit(1000, 50)
         self.cluster.wait_step(job, 15)
         self.cluster.weft("pause", job)
         self.cluster.wait(job, "paused")
@@ -216,9 +216,9 @@ class LoopbackTest(unittest.TestCase):
                                            check=False).returncode, 1)
 
     def test_a_killed_rank_restarts_the_job_from_its_checkpoint(self):
-        whole = self.whole_curve(2000)
-        job = self.submit(2000, 50)
-        for death, step in enumerate((120, 400), 1):
+        whole = self.whole_curve(1000)
+        job = self.submit(1000, 50)
+        for death, step in enumerate((70, 250), 1):
             self.cluster.wait_step(job, step)
             kill(self.rank_pids(job)[death % 2])
             limit = time.monotonic() + 60

@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <span>
 
 #include "tests/testing/rank_runner.h"
 #include "worker/checkpoint/safetensors.h"
@@ -95,7 +96,8 @@ const std::string kCases[] = {
     "qwen2-tied",     "qwen3-qknorm",  "bert-sequence", "distilbert-sequence", "bert-masked",
     "roberta-masked", "bert-token",    "bert-choice",   "bert-question",       "vit-image"};
 
-class GoldenOnMesh : public ::testing::TestWithParam<std::tuple<std::string, MeshDegrees>> {};
+using CaseOnMesh = std::tuple<std::string, MeshDegrees>;
+class GoldenOnMesh : public ::testing::TestWithParam<CaseOnMesh> {};
 
 TEST_P(GoldenOnMesh, IsWithinTheAim) {
   const auto& [name, mesh] = GetParam();
@@ -104,7 +106,7 @@ TEST_P(GoldenOnMesh, IsWithinTheAim) {
   EXPECT_GT(report.deviations.size(), 150U);
 }
 
-std::string mesh_name(const ::testing::TestParamInfo<GoldenOnMesh::ParamType>& param) {
+std::string mesh_name(const ::testing::TestParamInfo<CaseOnMesh>& param) {
   const auto& [name, mesh] = param.param;
   std::string text = name;
   std::ranges::replace(text, '-', '_');
@@ -132,23 +134,23 @@ const MeshDegrees kMeshes[] = {{},
                                {.sequence = 2, .tensor = 3, .ulysses = 2},
                                {.data = 2, .sequence = 2, .ulysses = 2}};
 
-// Each case on one rank and on every third of the other meshes, each mesh with a third of the
+// Each case on one rank and on one of `share` of the other meshes, each mesh with as many of the
 // cases.
-std::vector<GoldenOnMesh::ParamType> some() {
-  std::vector<GoldenOnMesh::ParamType> chosen;
-  for (size_t i = 0; i < std::size(kCases); ++i) {
-    chosen.emplace_back(kCases[i], kMeshes[0]);
-    for (size_t j = 1 + i % 3; j < std::size(kMeshes); j += 3) {
-      chosen.emplace_back(kCases[i], kMeshes[j]);
+std::vector<CaseOnMesh> some(std::span<const std::string> cases,
+                             std::span<const MeshDegrees> meshes, size_t share) {
+  std::vector<CaseOnMesh> chosen;
+  for (size_t i = 0; i < cases.size(); ++i) {
+    chosen.emplace_back(cases[i], meshes[0]);
+    for (size_t j = 1 + i % share; j < meshes.size(); j += share) {
+      chosen.emplace_back(cases[i], meshes[j]);
     }
   }
   return chosen;
 }
 
-INSTANTIATE_TEST_SUITE_P(Some, GoldenOnMesh, ::testing::ValuesIn(some()), mesh_name);
-INSTANTIATE_TEST_SUITE_P(All, GoldenOnMesh,
-                         ::testing::Combine(::testing::ValuesIn(kCases),
-                                            ::testing::ValuesIn(kMeshes)),
+INSTANTIATE_TEST_SUITE_P(Some, GoldenOnMesh, ::testing::ValuesIn(some(kCases, kMeshes, 3)),
+                         mesh_name);
+INSTANTIATE_TEST_SUITE_P(All, GoldenOnMesh, ::testing::ValuesIn(some(kCases, kMeshes, 1)),
                          mesh_name);
 
 // Its negatives are those of the whole step, so that there is nothing to accumulate.
@@ -234,28 +236,38 @@ TEST(GoldenTargets, WhatIsWrongIsFound) {
 // Adapters of PEFT: gradients and norms are theirs, and the weights that they are merged into.
 const std::string kAdapted[] = {"lora-gpt2", "lora-llama-rslora", "dora-llama"};
 
-TEST(GoldenAdapter, IsWithinTheAimOnEveryMesh) {
-  for (const std::string& name : kAdapted) {
-    for (const MeshDegrees mesh :
-         {MeshDegrees{}, MeshDegrees{.data = 2}, MeshDegrees{.data = 3}, MeshDegrees{.sequence = 2},
-          MeshDegrees{.sequence = 3}, MeshDegrees{.tensor = 2}, MeshDegrees{.tensor = 3},
-          MeshDegrees{.tensor = 4}, MeshDegrees{.data = 2, .tensor = 2},
-          MeshDegrees{.sequence = 2, .tensor = 2}, MeshDegrees{.sequence = 2, .ulysses = 2}}) {
-      const Report report = run(read(fixture(name)), mesh);
-      EXPECT_TRUE(report.passed()) << name << " " << mesh.data << mesh.sequence << mesh.tensor
-                                   << " " << report.worst().what << " " << report.worst().error;
-      EXPECT_GT(report.deviations.size(), 140U);
-      int gradients = 0, merged = 0;
-      for (const Deviation& deviation : report.deviations) {
-        gradients += deviation.what.starts_with("grad.base_model.model.") ? 1 : 0;
-        merged += deviation.what.starts_with("merged.") ? 1 : 0;
-      }
-      const bool rescaled = name == "dora-llama";
-      EXPECT_EQ(gradients, name == "lora-gpt2" ? 8 : rescaled ? 24 : 20);
-      EXPECT_EQ(merged, gradients / (rescaled ? 3 : 2));
-    }
+const MeshDegrees kMeshesOfAdapters[] = {{},
+                                         {.data = 2},
+                                         {.data = 3},
+                                         {.sequence = 2},
+                                         {.sequence = 3},
+                                         {.tensor = 2},
+                                         {.tensor = 3},
+                                         {.tensor = 4},
+                                         {.data = 2, .tensor = 2},
+                                         {.sequence = 2, .tensor = 2},
+                                         {.sequence = 2, .ulysses = 2}};
+
+class AdapterOnMesh : public GoldenOnMesh {};
+
+TEST_P(AdapterOnMesh, IsWithinTheAim) {
+  const auto& [name, mesh] = GetParam();
+  const Report report = run(read(fixture(name)), mesh);
+  EXPECT_TRUE(report.passed()) << report.worst().what << " " << report.worst().error;
+  EXPECT_GT(report.deviations.size(), 140U);
+  int gradients = 0, merged = 0;
+  for (const Deviation& deviation : report.deviations) {
+    gradients += deviation.what.starts_with("grad.base_model.model.") ? 1 : 0;
+    merged += deviation.what.starts_with("merged.") ? 1 : 0;
   }
+  const bool rescaled = name == "dora-llama";
+  EXPECT_EQ(gradients, name == "lora-gpt2" ? 8 : rescaled ? 24 : 20);
+  EXPECT_EQ(merged, gradients / (rescaled ? 3 : 2));
 }
+INSTANTIATE_TEST_SUITE_P(Some, AdapterOnMesh,
+                         ::testing::ValuesIn(some(kAdapted, kMeshesOfAdapters, 2)), mesh_name);
+INSTANTIATE_TEST_SUITE_P(All, AdapterOnMesh,
+                         ::testing::ValuesIn(some(kAdapted, kMeshesOfAdapters, 1)), mesh_name);
 
 TEST(GoldenAdapter, IsExactInFloat64) {
   for (const std::string& name : kAdapted) {
@@ -296,20 +308,22 @@ TEST(GoldenCase, AnAdapterThatIsNotComputedIsNamed) {
 }
 
 // In bf16 each value may be off by twice what PyTorch is off by in bf16.
-TEST(GoldenBf16, IsAsNearAsPyTorch) {
-  for (const std::string& name : kCases) {
-    const Case golden = read(fixture(name));
-    for (const MeshDegrees mesh :
-         {MeshDegrees{}, MeshDegrees{.data = 2}, MeshDegrees{.sequence = 2},
-          MeshDegrees{.tensor = 2}, MeshDegrees{.sequence = 2, .ulysses = 2}}) {
-      const Report report = run(golden, mesh, DType::kBF16);
-      EXPECT_TRUE(report.passed()) << name << " " << report.worst().what << " "
-                                   << report.worst().error << " of " << report.worst().bar;
-      EXPECT_GT(report.worst().error, 1e-5);
-      EXPECT_GT(report.deviations.size(), 150U);
-    }
-  }
+class Bf16OnMesh : public GoldenOnMesh {};
+
+TEST_P(Bf16OnMesh, IsAsNearAsPyTorch) {
+  const auto& [name, mesh] = GetParam();
+  const Report report = run(read(fixture(name)), mesh, DType::kBF16);
+  EXPECT_TRUE(report.passed()) << report.worst().what << " " << report.worst().error << " of "
+                               << report.worst().bar;
+  EXPECT_GT(report.worst().error, 1e-5);
+  EXPECT_GT(report.deviations.size(), 150U);
 }
+const MeshDegrees kMeshesOfBf16[] = {
+    {}, {.data = 2}, {.sequence = 2}, {.tensor = 2}, {.sequence = 2, .ulysses = 2}};
+INSTANTIATE_TEST_SUITE_P(Some, Bf16OnMesh, ::testing::ValuesIn(some(kCases, kMeshesOfBf16, 2)),
+                         mesh_name);
+INSTANTIATE_TEST_SUITE_P(All, Bf16OnMesh, ::testing::ValuesIn(some(kCases, kMeshesOfBf16, 1)),
+                         mesh_name);
 
 // In float64 nothing is further off than what the stored results are rounded by.
 TEST(GoldenFloat64, IsExactToTheTwelfthPlace) {

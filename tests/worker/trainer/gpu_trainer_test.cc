@@ -209,11 +209,11 @@ TEST_F(GpuTrainer, AJobMayForgoTheSameBits) {
     const proto::LaunchRecord launch = record(fmt::format(R"(
 name: long
 kind: pretrain
-model: {{family: gpt2, config: {{n_layer: 1, n_head: 1, n_embd: 64, n_inner: 8, n_positions: 2048,
+model: {{family: gpt2, config: {{n_layer: 1, n_head: 1, n_embd: 64, n_inner: 8, n_positions: 512,
         vocab_size: 257, resid_pdrop: 0, embd_pdrop: 0, attn_pdrop: 0}}}}
 tokenizer: {{type: byte}}
 tasks: [{{type: causal_lm, data: {{train: obj-text, format: text}}}}]
-training: {{steps: 1, batch_size: 1, sequence_length: 2048, shuffle: false, precision: bf16,
+training: {{steps: 1, batch_size: 1, sequence_length: 512, shuffle: false, precision: bf16,
             reproducible: {}}}
 )",
                                                           reproducible),

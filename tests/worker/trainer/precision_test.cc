@@ -86,7 +86,7 @@ TEST_F(Precision, ASmallUpdateOfANormReachesTheForwardPass) {
 }
 
 TEST_F(Precision, Bf16MeshesAgree) {
-  const std::string job = with("precision: bf16");
+  const std::string job = in_22_steps(with("precision: bf16"));
   const auto one = losses(job, {});
   for (const MeshDegrees mesh : {MeshDegrees{2, 1, 1}, MeshDegrees{1, 2, 1}, MeshDegrees{1, 1, 2},
                                  MeshDegrees{2, 1, 2}, MeshDegrees{1, 2, 2}}) {

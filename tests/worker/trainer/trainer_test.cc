@@ -131,10 +131,10 @@ TEST_F(Trainer, NoResumeIsCalledExactOfAJobThatForgoesIt) {
 
 // Heads: 3. Of 4 ranks that exchange them one has none; with 2 the second has one.
 TEST_F(Trainer, EveryWayOverTheSequenceAxisHasTheLossesOfOneRank) {
-  const auto one = losses(kTwoTasks, {});
+  const auto one = losses(in_22_steps(kTwoTasks), {});
   const auto check = [&](int sequence, proto::SequenceAttention kind, int asked, int ulysses) {
     MemoryCluster cluster;
-    proto::LaunchRecord job = record(kTwoTasks, {1, sequence, 1});
+    proto::LaunchRecord job = record(in_22_steps(kTwoTasks), {1, sequence, 1});
     job.mutable_spec()->mutable_parallel()->set_sequence_attention(kind);
     job.mutable_spec()->mutable_parallel()->set_ulysses(asked);
     ASSERT_TRUE(train(job, cluster).ok());
@@ -150,12 +150,12 @@ TEST_F(Trainer, EveryWayOverTheSequenceAxisHasTheLossesOfOneRank) {
 }
 
 TEST_F(Trainer, EveryMeshHasTheLossesOfOneRank) {
-  const auto one = losses(kTwoTasks, {});
+  const auto one = losses(in_22_steps(kTwoTasks), {});
   for (const MeshDegrees mesh :
        {MeshDegrees{2, 1, 1}, MeshDegrees{1, 2, 1}, MeshDegrees{1, 1, 2}, MeshDegrees{4, 1, 1},
         MeshDegrees{1, 4, 1}, MeshDegrees{2, 2, 1}, MeshDegrees{2, 1, 2}, MeshDegrees{1, 2, 2},
         MeshDegrees{1, 1, 3}, MeshDegrees{1, 3, 1}}) {
-    const auto meshed = losses(kTwoTasks, mesh);
+    const auto meshed = losses(in_22_steps(kTwoTasks), mesh);
     ASSERT_EQ(meshed.size(), one.size());
     for (const auto& [step, loss] : meshed) {
       EXPECT_NEAR(loss, one.at(step), 1e-4 * std::abs(one.at(step)))
