@@ -45,7 +45,7 @@ TEST_P(Threads, Collective) {
 INSTANTIATE_TEST_SUITE_P(All, Threads,
                          ::testing::Combine(::testing::ValuesIn(testing::collective_cases().begin(),
                                                                 testing::collective_cases().end()),
-                                            ::testing::Range(1, 6)),
+                                            ::testing::Range(1, 9)),
                          [](const auto& test) {
                            return std::string(std::get<0>(test.param).name) +
                                   std::to_string(std::get<1>(test.param));

@@ -110,14 +110,8 @@ TEST_P(Staged, Collective) {
     std::get<0>(GetParam()).run(comm, *host);
   });
 }
-INSTANTIATE_TEST_SUITE_P(All, Staged,
-                         ::testing::Combine(::testing::ValuesIn(testing::collective_cases().begin(),
-                                                                testing::collective_cases().end()),
-                                            ::testing::Values(1, 2, 3)),
-                         [](const auto& test) {
-                           return std::string(std::get<0>(test.param).name) +
-                                  std::to_string(std::get<1>(test.param));
-                         });
+INSTANTIATE_TEST_SUITE_P(Few, Staged, on_ranks(1, 3), case_name);
+INSTANTIATE_TEST_SUITE_P(Many, Staged, on_ranks(4, 8), case_name);
 
 // Which way the ranks talk follows from the GPUs that they have, whatever nodes they are of. NCCL
 // has a communicator for each axis along which there are several, here world, data and replica.

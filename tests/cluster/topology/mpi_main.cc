@@ -1,6 +1,8 @@
 // Training whose ranks meet over MPI: each rank also trains alone, and what it holds on the mesh
 // has to be that part of it; topology-invariant training bit for bit, other training up to a few
-// times the rounding error of one rank. Started by mpirun; `--mesh MESH topology|usual STEPS`.
+// times the rounding error of one rank. Started by mpirun; `--mesh MESH topology|usual STEPS
+// [ZERO]`. Other training goes over the sequence axis by rings, of groups of so many ranks as the
+// mesh's `ulysses` says.
 #include <algorithm>
 #include <cstdio>
 #include <exception>
@@ -26,7 +28,20 @@ struct Setting {
   std::string reproducible;  // of training
   std::string precision;
   int micro_batch = 0;  // rows; 0: all of a rank
+  int zero = 0;
 };
+
+// Topology-invariant training exchanges heads, whatever the mesh says.
+void set_way_over_sequence(MeshDegrees mesh, proto::ParallelSpec& parallel) {
+  if (mesh.ulysses == 1) {
+    parallel.set_sequence_attention(proto::SEQUENCE_ATTENTION_RING);
+  } else if (mesh.ulysses == mesh.sequence) {
+    parallel.set_sequence_attention(proto::SEQUENCE_ATTENTION_ULYSSES);
+  } else {
+    parallel.set_sequence_attention(proto::SEQUENCE_ATTENTION_ULYSSES_RING);
+    parallel.set_ulysses(mesh.ulysses);
+  }
+}
 
 proto::LaunchRecord launch_record(const Setting& setting, MeshDegrees mesh) {
   proto::LaunchRecord launch;
@@ -43,9 +58,12 @@ training: {steps: 50, batch_size: 8, sequence_length: 32, reproducible: )" +
                     setting.reproducible + ", precision: " + setting.precision +
                     ", micro_batch_size: " + std::to_string(setting.micro_batch) + "}\n",
                 *launch.mutable_spec());
-  launch.mutable_spec()->mutable_parallel()->set_data(mesh.data);
-  launch.mutable_spec()->mutable_parallel()->set_sequence(mesh.sequence);
-  launch.mutable_spec()->mutable_parallel()->set_tensor(mesh.tensor);
+  proto::ParallelSpec& parallel = *launch.mutable_spec()->mutable_parallel();
+  parallel.set_data(mesh.data);
+  parallel.set_sequence(mesh.sequence);
+  parallel.set_tensor(mesh.tensor);
+  if (mesh.data * mesh.sequence > 1) parallel.set_zero(setting.zero);
+  if (mesh.sequence > 1 && setting.reproducible == "mesh") set_way_over_sequence(mesh, parallel);
   if (status.ok()) status = finish_job(*launch.mutable_spec());
   if (!status.ok()) throw StatusError(status);
   launch.set_objects_folder(setting.folder.string());
@@ -118,10 +136,10 @@ int run(int argc, char** argv) {
   const auto world = comm::MpiWorld::create();
   if (!world) throw StatusError(world.error());
   try {
-    const std::string mode = argc == 5 ? argv[3] : "";
+    const std::string mode = argc == 5 || argc == 6 ? argv[3] : "";
     if (std::string(argv[1]) != "--mesh" || (mode != "topology" && mode != "usual")) {
       throw StatusError(
-          Status::invalid("arguments", "", "must be --mesh MESH topology|usual STEPS"));
+          Status::invalid("arguments", "", "must be --mesh MESH topology|usual STEPS [ZERO]"));
     }
     const Result<MeshDegrees> degrees = parse_mesh(argv[2]);
     if (!degrees) throw StatusError(degrees.error());
@@ -132,7 +150,8 @@ int run(int argc, char** argv) {
     for (int i = 0; i < 60; ++i) text << "line " << i * i << " of a text that repeats itself\n";
     text.close();
     const bool usual = mode == "usual";
-    const Setting setting{folder, usual ? "mesh" : mode, "fp32", usual ? 4 : 0};
+    const Setting setting{folder, usual ? "mesh" : mode, "fp32", usual ? 4 : 0,
+                          argc == 6 ? std::stoi(argv[5]) : 0};
     const int steps = std::stoi(argv[4]);
     const bool passed = usual ? is_near(**world, setting, *degrees, steps)
                               : has_the_bits(**world, setting, *degrees, steps);

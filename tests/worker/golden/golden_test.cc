@@ -92,9 +92,10 @@ class Copy {
 };
 
 const std::string kCases[] = {
-    "gpt2-causal",    "gpt2-sequence", "gpt2-packed",   "llama-gqa",           "mistral-window",
-    "qwen2-tied",     "qwen3-qknorm",  "bert-sequence", "distilbert-sequence", "bert-masked",
-    "roberta-masked", "bert-token",    "bert-choice",   "bert-question",       "vit-image"};
+    "gpt2-causal",       "gpt2-sequence",       "gpt2-packed",   "llama-gqa",
+    "llama-rope-llama3", "mistral-window",      "qwen2-tied",    "qwen3-qknorm",
+    "bert-sequence",     "distilbert-sequence", "bert-masked",   "roberta-masked",
+    "bert-token",        "bert-choice",         "bert-question", "vit-image"};
 
 using CaseOnMesh = std::tuple<std::string, MeshDegrees>;
 class GoldenOnMesh : public ::testing::TestWithParam<CaseOnMesh> {};
@@ -118,15 +119,21 @@ std::string mesh_name(const ::testing::TestParamInfo<CaseOnMesh>& param) {
 const MeshDegrees kMeshes[] = {{},
                                {.data = 2},
                                {.data = 3},
+                               {.data = 4},
+                               {.data = 8},
                                {.sequence = 2},
                                {.sequence = 3},
                                {.sequence = 4},
                                {.tensor = 2},
                                {.tensor = 3},
                                {.tensor = 4},
+                               {.tensor = 8},
                                {.data = 2, .sequence = 2},
                                {.data = 2, .tensor = 2},
                                {.sequence = 2, .tensor = 2},
+                               {.data = 2, .sequence = 2, .tensor = 2},
+                               {.data = 4, .tensor = 2},
+                               {.sequence = 2, .tensor = 4},
                                {.sequence = 2, .ulysses = 2},
                                {.sequence = 3, .ulysses = 3},
                                {.sequence = 4, .ulysses = 2},
@@ -148,7 +155,7 @@ std::vector<CaseOnMesh> some(std::span<const std::string> cases,
   return chosen;
 }
 
-INSTANTIATE_TEST_SUITE_P(Some, GoldenOnMesh, ::testing::ValuesIn(some(kCases, kMeshes, 3)),
+INSTANTIATE_TEST_SUITE_P(Some, GoldenOnMesh, ::testing::ValuesIn(some(kCases, kMeshes, 4)),
                          mesh_name);
 INSTANTIATE_TEST_SUITE_P(All, GoldenOnMesh, ::testing::ValuesIn(some(kCases, kMeshes, 1)),
                          mesh_name);
