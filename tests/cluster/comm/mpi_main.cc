@@ -1,6 +1,6 @@
 // The suite of collectives over MPI; started by mpirun. `--ranks N` is how many ranks there must
-// be: a program that finds itself alone has no transport to test and fails. `--half-refused`: every
-// other rank must not read its peers' memory.
+// be. `--half-refused`: every other rank must not read its peers' memory. `--one-gives-up`: no
+// suite, but a rank that fails.
 #include <gtest/gtest.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -9,39 +9,30 @@
 
 #include <chrono>
 #include <cstddef>
-#include <cstdio>
-#include <cstdlib>
 #include <ctime>
-#include <exception>
 #include <string>
 #include <thread>
 #include <vector>
 
-#include "cluster/comm/mpi/mpi_world.h"
 #include "cluster/comm/mpi/transfer.h"
 #include "tests/cluster/comm/collective_cases.h"
 #include "tests/cluster/comm/mismatch_cases.h"
+#include "tests/cluster/comm/mpi_suite.h"
 
 namespace weft {
 namespace {
 
-comm::MpiWorld* mpi = nullptr;
+using testing::expect_no_failure;
+using testing::mpi;
 
 class Mpi : public ::testing::TestWithParam<testing::CollectiveCase> {};
 
-// A rank that failed must not leave the others to guess.
-void expect_no_failure(Communicator& world, Allocator& allocator) {
-  Tensor failed = Tensor::full(allocator, {1}, ::testing::Test::HasFailure() ? 1 : 0, DType::kI64);
-  world.all_reduce(failed, ReduceOp::kSum);
-  EXPECT_EQ(failed.data<int64_t>()[0], 0) << "a rank failed";
-}
-
 TEST_P(Mpi, Collective) {
   const auto allocator = make_caching_allocator();
-  const auto world = mpi->world();
+  const auto world = mpi().world();
   GetParam().run(*world, *allocator);
   Activity activity;
-  const auto watched = comm::watched(mpi->world(), activity, {.compare = true});
+  const auto watched = comm::watched(mpi().world(), activity, {.compare = true});
   GetParam().run(*watched, *allocator);
   expect_no_failure(*world, *allocator);
 }
@@ -52,8 +43,8 @@ INSTANTIATE_TEST_SUITE_P(All, Mpi,
 
 TEST(MpiMismatch, IsToldByAllRanks) {
   const auto allocator = make_caching_allocator();
-  const auto world = mpi->world();
-  testing::expect_mismatches_told([] { return mpi->world(); });
+  const auto world = mpi().world();
+  testing::expect_mismatches_told([] { return mpi().world(); });
   expect_no_failure(*world, *allocator);
 }
 
@@ -66,7 +57,7 @@ double processor_seconds() {
 // The rank's pool could use the core.
 TEST(MpiWait, BurnsNoCoreWhileAPeerIsLate) {
   const auto allocator = make_caching_allocator();
-  const auto world = mpi->world();
+  const auto world = mpi().world();
   if (world->size() == 1) return;
   for (const int64_t count : {int64_t{1}, int64_t{1000}, int64_t{300'000}}) {
     for (const bool started : {false, true}) {
@@ -101,7 +92,7 @@ void refuse_reads() {
 
 // A rank that may read what it is offered, then no longer, is sent the rest.
 void expect_rest_is_sent() {
-  const int size = mpi->size(), rank = mpi->rank(), from = (rank + size - 1) % size;
+  const int size = mpi().size(), rank = mpi().rank(), from = (rank + size - 1) % size;
   comm::Transfer transfer(MPI_COMM_WORLD);
   const auto message_of = [](int sender) {
     std::vector<std::byte> message((size_t{3} << 20) + 12);
@@ -125,43 +116,28 @@ void expect_rest_is_sent() {
 }
 
 TEST(MpiTransfer, SendsWhatCannotBeRead) {
-  if (mpi->size() == 1) return;
-  std::thread([] { mpi->call(expect_rest_is_sent); }).join();  // whom alone the refusal binds
-  expect_no_failure(*mpi->world(), *make_caching_allocator());
+  if (mpi().size() == 1) return;
+  std::thread([] { mpi().call(expect_rest_is_sent); }).join();  // whom alone the refusal binds
+  expect_no_failure(*mpi().world(), *make_caching_allocator());
 }
 
 // Rank 1 fails while the others wait for it; abort() must release them.
 int one_gives_up() {
-  const auto world = mpi->world();
+  const auto world = mpi().world();
   if (world->rank() == 1) comm::MpiWorld::abort(3);
   world->barrier();
   return 0;
 }
 
-int run(int argc, char** argv) {
-  ::testing::InitGoogleTest(&argc, argv);
-  auto world = comm::MpiWorld::create();
-  if (!world) {
-    std::fprintf(stderr, "%s\n", world.error().to_string().c_str());
-    return 1;
-  }
-  mpi = world->get();
-  if (argc == 2 && std::string(argv[1]) == "--one-gives-up") return one_gives_up();
-  const int ranks = argc >= 3 && std::string(argv[1]) == "--ranks" ? std::atoi(argv[2]) : 0;
-  if (mpi->size() != ranks) {
-    std::fprintf(stderr, "%d ranks, --ranks says %d\n", mpi->size(), ranks);
-    comm::MpiWorld::abort(2);
-  }
-  if (argc == 4 && std::string(argv[3]) == "--half-refused" && mpi->rank() % 2 == 1) refuse_reads();
-  try {
-    return RUN_ALL_TESTS();
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "rank %d: %s\n", mpi->rank(), error.what());
-    comm::MpiWorld::abort(3);
-  }
-}
-
 }  // namespace
 }  // namespace weft
 
-int main(int argc, char** argv) { return weft::run(argc, argv); }
+int main(int argc, char** argv) {
+  ::testing::InitGoogleTest(&argc, argv);
+  return weft::testing::run_over_mpi([&] {
+    const std::string last = argc > 1 ? argv[argc - 1] : "";
+    if (last == "--one-gives-up") return weft::one_gives_up();
+    if (last == "--half-refused" && weft::mpi().rank() % 2 == 1) weft::refuse_reads();
+    return weft::testing::run_suite(argc, argv);
+  });
+}
