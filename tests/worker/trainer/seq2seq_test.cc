@@ -81,17 +81,14 @@ TEST_F(Writing, IsLearned) {
   EXPECT_EQ(last.at("validation_labels"), 11 * 4 + 10 * 6 + 10 * 8);
 }
 
-TEST_F(Writing, MeshesAndLevelsHaveTheSameCurve) {
+TEST_F(Writing, EveryMeshAndLevelHasTheSameCurve) {
   const auto one = losses({});
-  struct At {
-    MeshDegrees mesh;
-    std::vector<int> levels;
-  };
-  for (const At& at : {At{{2, 1, 1}, {0, 1, 2, 3}}, At{{3, 1, 1}, {0, 3}}, At{{1, 1, 2}, {0}},
-                       At{{1, 1, 4}, {0}}, At{{2, 1, 2}, {0, 1, 2}}}) {
-    for (const int zero : at.levels) {
-      expect_near(losses(at.mesh, zero), one, 1e-4,
-                  std::to_string(at.mesh.data) + "x" + std::to_string(at.mesh.tensor) + " zero " +
+  for (const MeshDegrees mesh : {MeshDegrees{2, 1, 1}, MeshDegrees{3, 1, 1}, MeshDegrees{1, 1, 2},
+                                 MeshDegrees{1, 1, 4}, MeshDegrees{2, 1, 2}}) {
+    for (const int zero : {0, 1, 2, 3}) {
+      if (mesh.data == 1 && zero > 0) continue;
+      expect_near(losses(mesh, zero), one, 1e-4,
+                  std::to_string(mesh.data) + "x" + std::to_string(mesh.tensor) + " zero " +
                       std::to_string(zero));
     }
   }
