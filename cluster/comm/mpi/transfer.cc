@@ -16,7 +16,7 @@ namespace weft::comm {
 namespace {
 
 constexpr std::chrono::microseconds kTestMin{10}, kTestMax{100}, kYield{50}, kNapMin{50},
-    kBulkNapMin{100}, kNapMax{1000};
+    kBulkNapMin{100}, kNapMax{1000}, kBulkNapMax{2000};
 
 std::atomic<bool> world_lost = false;
 std::atomic<int> abort_code = 0;  // 0: none asked for
@@ -44,12 +44,15 @@ uint64_t mpi_messages_moved() { return moved; }
 void Backoff::progress() {
   if (waiting_ && testing_) test_time = kTestMax;
   waiting_ = false;
+  const auto now = Clock::now();
+  if (progressed_ != Clock::time_point()) interval_ += (now - progressed_ - interval_) / 8;
+  progressed_ = now;
 }
 
 void Backoff::wait(bool bulk) {
   if (abort_code != 0) MPI_Abort(MPI_COMM_WORLD, abort_code);
   if (world_lost) throw StatusError(Status(Code::kUnavailable, "this rank gives up"));
-  const auto now = std::chrono::steady_clock::now();
+  const auto now = Clock::now();
   if (!waiting_) {
     waiting_ = true;
     testing_ = CommunicationThread::rank_waits();
@@ -63,7 +66,8 @@ void Backoff::wait(bool bulk) {
   }
   const auto waited = std::chrono::duration_cast<std::chrono::microseconds>(now - since_);
   if (bulk) {
-    std::this_thread::sleep_for(std::clamp(waited / 4, kBulkNapMin, kNapMax));
+    std::this_thread::sleep_for(std::clamp<Clock::duration>(
+        std::max(Clock::duration(waited / 4), 2 * interval_), kBulkNapMin, kBulkNapMax));
   } else if (waited < kYield) {
     sched_yield();
   } else {

@@ -7,8 +7,9 @@
 //      as the last such wait has ended that soon (else kTestMin);
 //   2. yields the processor for kYield;
 //   3. naps for a sixteenth of what it has waited since, within [kNapMin, kNapMax].
-// Between pieces of a long message it does not yield and naps for a quarter, kBulkNapMin at least:
-// others are under way meanwhile, and what is computed on that core has it to itself more often.
+// Between pieces of a long message it does not yield and naps for as long as two pieces take, or a
+// quarter of its wait, within [kBulkNapMin, kBulkNapMax]: others are under way meanwhile, and what
+// is computed on that core has it to itself more often.
 //
 // Thread safety: whoever may call MPI (mpi_world.h); lose_mpi_world, abort_mpi_world and
 // bytes_sent: any. Errors: StatusError(kUnavailable).
@@ -46,8 +47,10 @@ class Backoff {
   void wait(bool bulk = false);
 
  private:
+  using Clock = std::chrono::steady_clock;
   bool waiting_ = false, testing_ = false;
-  std::chrono::steady_clock::time_point since_;
+  Clock::time_point since_, progressed_;
+  Clock::duration interval_{};  // from a piece to the next, a running mean
 };
 
 // Waits for all requests.
