@@ -18,7 +18,7 @@ from pathlib import Path
 
 from cluster import BIN, FINISHED, losses
 
-STEPS = 300
+STEPS = 200
 JOB = f"""
 name: two-hosts
 kind: pretrain
