@@ -14,7 +14,9 @@ from pathlib import Path
 
 CONTROLLER = Path("/sys/fs/cgroup/cpu")
 PREFIX = "weft-bench-"   # of a group's name, before the process and the group's number in it
-PERIOD_US = 4000         # of which 1000 is the least that a group may have
+# Of ranks in turn: of one period for all, it would be chance, and stay so for a whole run, whether ranks compute at
+# the same time on both threads of a core, which slow each other, or one after the other. 1000 is a group's least.
+PERIODS_US = (4000, 5000, 7000, 9000)
 MOST_SHARES = 1 << 18    # other programs have 1024
 
 
@@ -50,7 +52,7 @@ class SpareCores:
     def __init__(self, ranks, spare, beat):
         self.ranks = ranks
         self.group = CONTROLLER / f"{PREFIX}{os.getpid()}-{next(SpareCores.numbers)}"
-        self.quota = int(PERIOD_US * (min(1, os.cpu_count() / len(ranks)) - spare))
+        self.share = min(1, os.cpu_count() / len(ranks)) - spare
         self.beat, self.beats = beat, []
 
     def __enter__(self):
@@ -63,12 +65,12 @@ class SpareCores:
                 raise RuntimeError(f"{self.beat} does not start on core {core}; it needs real-time scheduling")
         self.group.mkdir()
         (self.group / "cpu.shares").write_text(str(MOST_SHARES))
-        for rank in self.ranks:
+        for rank, period in zip(self.ranks, itertools.cycle(PERIODS_US)):
             (self.group / "cgroup.procs").write_text(str(rank))
             own = self.group / str(rank)
             own.mkdir()
-            (own / "cpu.cfs_period_us").write_text(str(PERIOD_US))
-            (own / "cpu.cfs_quota_us").write_text(str(self.quota))
+            (own / "cpu.cfs_period_us").write_text(str(period))
+            (own / "cpu.cfs_quota_us").write_text(str(int(period * self.share)))
         return self
 
     def limited(self):
