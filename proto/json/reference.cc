@@ -55,8 +55,9 @@ constexpr std::string_view kRules = R"(## Rules across keys
   or there is none, that it begins and ends at the first token. `training.reproducible` is not
   topology.
 - `seq2seq` is for t5, which has no other task, and needs the format jsonl with a text and a
-  `data.target`. `training.target_length` is for it alone. It refuses `parallel.sequence` above 1,
-  `training.reproducible: topology`, `adapter` and `resources.device: gpu`.
+  `data.target`. `training.target_length` is for it alone, and at least
+  `parallel.sequence`. It refuses `training.reproducible: topology`, `adapter` and
+  `resources.device: gpu`.
 - `image_classification` is for vit, and stands beside no task of texts. It needs the format images,
   which no other task has: files CLASS/NAME.png, .jpg or .jpeg, whose folders' names are the labels;
   held-out data has the same classes. There is no `tokenizer`, and none of the keys of jsonl. A

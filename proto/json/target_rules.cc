@@ -1,5 +1,7 @@
 #include "proto/json/target_rules.h"
 
+#include <string>
+
 #include "proto/job.pb.h"
 #include "proto/json/job_rules.h"
 
@@ -32,17 +34,18 @@ Status finish_targets(proto::JobSpec& spec, const Refusal& refuse) {
   if (spec.has_adapter()) {
     return refuse("adapter", "", "must be left out with seq2seq: an encoder-decoder has none");
   }
-  if (spec.parallel().sequence() > 1) {
-    return refuse("parallel.sequence", spec.parallel().sequence(),
-                  "must be 1 with seq2seq: source and target have other tokens");
+  if (spec.parallel().sequence() > training.target_length()) {
+    return refuse(
+        "parallel.sequence", spec.parallel().sequence(),
+        "must be at most training.target_length = " + std::to_string(training.target_length()) +
+            ", or some ranks would have no tokens of targets");
   }
   if (training.reproducible() == proto::REPRODUCIBLE_TOPOLOGY) {
     return refuse("training.reproducible", "topology",
                   "must be mesh or none with seq2seq, whose sources are not cut into blocks");
   }
   if (spec.resources().device() == proto::COMPUTE_DEVICE_GPU) {
-    return refuse("resources.device", "gpu",
-                  "must be cpu with seq2seq, which runs on CPUs only");
+    return refuse("resources.device", "gpu", "must be cpu with seq2seq, which runs on CPUs only");
   }
   spec.mutable_resources()->set_device(proto::COMPUTE_DEVICE_CPU);
   return {};

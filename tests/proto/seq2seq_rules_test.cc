@@ -59,7 +59,8 @@ TEST(Seq2SeqRules, WhatDoesNotGoWithItIsRefused) {
       {job(rows + ", text_pair: b"), "tasks[0].data.text_pair is only for"},
       {job(rows, ", target_length: 0"), "training.target_length must be"},
       {job(rows, ", reproducible: topology"), "training.reproducible must be mesh or none"},
-      {job(rows, "", "parallel: {sequence: 2}\n"), "parallel.sequence must be 1 with seq2seq"},
+      {job(rows, ", target_length: 3", "parallel: {sequence: 4}\n"),
+       "parallel.sequence must be at most training.target_length = 3"},
       {job(rows, "", "resources: {device: gpu}\n"), "resources.device must be cpu with seq2seq"},
       {"name: small\nkind: fine_tune\nmodel: {from: ckpt-1}\nadapter: {type: lora, rank: "
        "4}\ntasks: [{type: "

@@ -76,7 +76,7 @@ Sizes::Sizes(const ModelConfig& config, const proto::JobSpec& spec,
   accumulates = batch < rows;
   tokens = batch * share(stack.length, sequence);
   between = batch * share(share(stack.length, sequence), tensor);
-  source_tokens = batch * stack.source;
+  source_tokens = batch * share(stack.source, sequence);
   distances = config.distances > 0 ? 2 * config.distances + 1 : 0;
   hidden = config.hidden;
   patches = kSingle * tokens * config.image.values();

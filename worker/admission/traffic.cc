@@ -66,16 +66,17 @@ class TensorTraffic {
         ranks_(spec.parallel().tensor()),
         index_(index) {}
 
-  // One micro-batch of `rows`, `tokens` of each on this rank of the sequence axis.
-  AxisTraffic pass(int64_t rows, int64_t tokens) const {
+  // One micro-batch of `rows`, on this rank of the sequence axis `tokens` of each and, where there
+  // is one, `sources` of its source.
+  AxisTraffic pass(int64_t rows, int64_t tokens, int64_t sources) const {
     const int64_t width = element_bytes(spec_) * rows * config_.hidden;
     const AxisTraffic gather = gather_traffic(tokens, width, ranks_, index_);
     const AxisTraffic scatter = scatter_traffic(tokens, width, ranks_, index_);
     const StackShape stack = last_stack(config_, spec_.training());
     AxisTraffic all = blocks(stack, gather + scatter);
     if (stack.source > 0) {  // whose states the decoder reads, joined once
-      const AxisTraffic source = gather_traffic(stack.source, width, ranks_, index_) +
-                                 scatter_traffic(stack.source, width, ranks_, index_);
+      const AxisTraffic source = gather_traffic(sources, width, ranks_, index_) +
+                                 scatter_traffic(sources, width, ranks_, index_);
       all += blocks(encoder_stack(config_, spec_.training()), source) + source;
     }
     if (adapted_.all() > 0) {
@@ -213,7 +214,7 @@ Travelled in_windows(const AttentionSizes& sizes, int ranks, int rank) {
   attention::Visibility rules;
   rules.causal = true;
   rules.window_left = sizes.window_left;
-  const parallel::VisibleTokens visible(rules, 1, sizes.tokens);
+  const parallel::VisibleTokens visible(rules, 1, sizes.tokens, sizes.tokens);
   const auto seen = [&](int owner, int reader) {
     int64_t tokens = 0;
     for (const Part& part : visible.of(layout.runs(owner), layout.runs(reader))) {
@@ -270,8 +271,8 @@ AttentionTraffic ring_traffic(const AttentionSizes& sizes, int ranks, int rank) 
   const int64_t term =
       std::max(sizes.element, kSingle);  // of a gradient that is still to be summed
   const int64_t messages = 2 * kRingPieces * (ranks - 1);
-  int64_t out = sizes.own_tokens * (ranks - 1);    // tokens whose keys leave this rank
-  int64_t back = sizes.tokens - sizes.own_tokens;  // whose gradients it sends home
+  int64_t out = sizes.own_keys() * (ranks - 1);    // tokens whose keys leave this rank
+  int64_t back = sizes.keys() - sizes.own_keys();  // whose gradients it sends home
   if (sizes.causal) {
     // Of two chunks the early one is seen by every later rank and the late one by every earlier.
     out = sizes.own_tokens * (ranks - 1 + rank) / 2;
@@ -288,16 +289,17 @@ AttentionTraffic ring_traffic(const AttentionSizes& sizes, int ranks, int rank) 
 
 AttentionTraffic exchange_traffic(const AttentionSizes& sizes, int ranks) {
   const int64_t own = sizes.own_tokens, others = sizes.tokens - own;
+  const int64_t own_keys = sizes.own_keys(), other_keys = sizes.keys() - own_keys;
   const int64_t heads = share(sizes.heads, ranks);
   const int64_t keys = std::max<int64_t>(1, sizes.key_heads / ranks);
   const int64_t term = sizes.key_heads < ranks ? std::max(sizes.element, kSingle) : sizes.element;
   const int64_t both = sizes.features + sizes.values, left = sizes.heads - heads;
-  const int64_t there =
-      own * left * sizes.features + own * keys * (ranks - 1) * both + heads * others * sizes.values;
+  const int64_t there = own * left * sizes.features + own_keys * keys * (ranks - 1) * both +
+                        heads * others * sizes.values;
   const int64_t back = own * left * sizes.values + heads * others * sizes.features;
   const int64_t messages = 4 * int64_t{ranks - 1};
   return {{sizes.rows * sizes.element * there, messages},
-          {sizes.rows * (sizes.element * back + term * keys * others * both), messages}};
+          {sizes.rows * (sizes.element * back + term * keys * other_keys * both), messages}};
 }
 
 AttentionTraffic sequence_traffic(const AttentionSizes& sizes, int ranks, int ulysses, int rank) {
@@ -306,10 +308,13 @@ AttentionTraffic sequence_traffic(const AttentionSizes& sizes, int ranks, int ul
   AttentionSizes group = sizes;  // what the ranks that exchange heads have together
   group.tokens = part_of(sizes.tokens, rings, ring).length;
   group.own_tokens = tokens_of(sizes.tokens, rings, ulysses, rank);
+  group.source = part_of(sizes.source, rings, ring).length;
+  group.own_source = tokens_of(sizes.source, rings, ulysses, rank);
   if (ulysses > 1) all = exchange_traffic(group, ulysses);
   if (rings == 1) return all;
   AttentionSizes round = sizes;
   round.own_tokens = group.tokens;
+  round.own_source = group.source;
   round.key_heads = std::max<int64_t>(1, sizes.key_heads / ulysses);
   const AttentionTraffic ringed = ring_traffic(round, rings, ring);
   all.forward += ringed.forward;
@@ -429,31 +434,52 @@ int64_t tokens_ahead(const ModelConfig& config, const proto::JobSpec& spec) {
 
 namespace {
 
+// An attention that so many layers have.
+struct LayersAlike {
+  AttentionSizes sizes;
+  int64_t layers = 0;
+};
+
+std::vector<LayersAlike> attentions_of(const ModelConfig& config, const proto::JobSpec& spec,
+                                       int tensor_index) {
+  const AttentionSizes most = attention_sizes(config, spec, tensor_index);
+  if (!config.encodes_and_decodes()) {
+    AttentionSizes others = most;
+    others.window_left = config.other_attention.window_left;
+    return {{most, config.layers - config.other_layers}, {others, config.other_layers}};
+  }
+  const StackShape decoder = last_stack(config, spec.training());
+  AttentionSizes to_itself = most, to_source = most;
+  to_itself.tokens = to_source.tokens = decoder.length;
+  to_itself.causal = true;
+  to_source.source = decoder.source;
+  return {{most, config.encoder_layers}, {to_itself, decoder.layers}, {to_source, decoder.layers}};
+}
+
 // Of attention over the sequence axis, in these micro-batches.
 AxisTraffic scores_traffic(const ModelConfig& config, const proto::JobSpec& spec,
                            const AdaptedMaps& adapted, std::span<const Rounds> rounds,
                            const MeshPlace& place) {
   AxisTraffic sent;
   const int ranks = spec.parallel().sequence(), ulysses = ulysses_degree(config, spec);
-  AttentionSizes sizes = attention_sizes(config, spec, place.tensor);
+  const std::vector<LayersAlike> attentions = attentions_of(config, spec, place.tensor);
   const auto recompute = spec.training().activation_checkpointing();
   const bool again = recompute != proto::ACTIVATION_CHECKPOINTING_NONE;
   const bool selective = recompute == proto::ACTIVATION_CHECKPOINTING_SELECTIVE;
   for (const Rounds& alike : rounds) {
-    sizes.rows = alike.rows;
-    const auto add = [&](const parallel::AttentionPattern& pattern, int64_t layers) {
-      if (layers == 0) return;
-      sizes.window_left = pattern.window_left;
-      const AttentionTraffic layer = sequence_traffic(sizes, ranks, ulysses, place.sequence);
+    const auto of_layer = [&](AttentionSizes sizes) {
+      sizes.rows = alike.rows;
+      return sequence_traffic(sizes, ranks, ulysses, place.sequence);
+    };
+    for (const auto& [sizes, layers] : attentions) {
+      if (layers == 0) continue;
+      const AttentionTraffic layer = of_layer(sizes);
       sent += layer.forward * (layers * alike.times * (again ? 2 : 1));
       sent += layer.backward * (layers * alike.times);
-    };
-    add(config.attention, config.layers - config.other_layers);
-    add(config.other_attention, config.other_layers);
+    }
     if (adapted.all() == 0 || adapted.columns > 0) continue;
     // Nobody asks for gradients of the first block's scores.
-    sizes.window_left = config.attention.window_left;
-    const AttentionTraffic first = sequence_traffic(sizes, ranks, ulysses, place.sequence);
+    const AttentionTraffic first = of_layer(attentions.front().sizes);
     sent -= first.backward * alike.times;
     if (selective && adapted.rows == 0) sent -= first.forward * alike.times;
   }
@@ -492,13 +518,16 @@ StepTraffic step_traffic(const ModelConfig& config, const proto::JobSpec& spec,
   if (zero == 3) rounds.push_back({0, most - count_of(rounds)});
   const int64_t passes = count_of(rounds);
   const int ulysses = ulysses_degree(config, spec);
-  const int64_t length = last_stack(config, spec.training()).length;
-  const int64_t tokens = tokens_of(length, mesh.sequence() / ulysses, ulysses, place.sequence);
+  const auto own_tokens = [&](int64_t length) {
+    return tokens_of(length, mesh.sequence() / ulysses, ulysses, place.sequence);
+  };
+  const StackShape stack = last_stack(config, spec.training());
+  const int64_t tokens = own_tokens(stack.length);
   StepTraffic step;
   if (mesh.tensor() > 1) {
     const TensorTraffic tensor(config, spec, adapted_maps(shards), place.tensor);
     for (const Rounds& alike : rounds) {
-      step.tensor += tensor.pass(alike.rows, tokens) * alike.times;
+      step.tensor += tensor.pass(alike.rows, tokens, own_tokens(stack.source)) * alike.times;
     }
     for (const ShardSize& shard : shards) {
       if (shard.unit < 0 || !shard.trained) continue;

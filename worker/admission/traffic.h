@@ -46,6 +46,10 @@ struct AttentionSizes {
   // Where tokens see so far back only: those of this layer, and those of most, whose cost the
   // layout evens out (parallel/sequence_balance.h); -1: all.
   int64_t window_left = -1, balanced_window_left = -1;
+  // Where keys and values are of another row, a source: its tokens, and those of this rank.
+  int64_t source = 0, own_source = 0;
+  int64_t keys() const { return source > 0 ? source : tokens; }
+  int64_t own_keys() const { return source > 0 ? own_source : own_tokens; }
 };
 struct AttentionTraffic {
   AxisTraffic forward, backward;

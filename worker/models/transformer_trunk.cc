@@ -306,12 +306,14 @@ Tensor TransformerTrunk::attend_to_source(Context& cx, const TransformerPass& pa
   const TokenBatch& batch = pass.batch;
   attention::Parameters parameters;
   parameters.scale = options.scale;
-  // A cache's is one row, without padding.
-  if (pass.source != nullptr) parameters.visibility.key_valid = pass.source->batch.key_valid;
+  if (batch.cache != nullptr) {
+    return by_tokens(cx, attention::scaled_dot_product(cx, query, key, value, parameters));
+  }
+  const TokenBatch& source = pass.source->batch;
+  parameters.visibility.key_valid = source.key_valid;
   parameters.dropout = score_dropout(batch, options.dropout, kSourceScoreDropout, layer);
-  parameters.dropout.queries = batch.tokens;
-  parameters.dropout.keys = key.dim(2);
-  return by_tokens(cx, attention::scaled_dot_product(cx, query, key, value, parameters));
+  return by_tokens(cx, parallel::sequence_attention(cx, rank().mesh, *batch.layout, *source.layout,
+                                                    query, key, value, parameters));
 }
 
 attention::WeightDropout TransformerTrunk::score_dropout(const TokenBatch& batch, double rate,

@@ -26,9 +26,9 @@ namespace weft {
 struct TransformerPass {
   parallel::TensorAxis axis;
   TokenBatch batch;
-  ops::Angles angles;  // of the tokens, where positions are rotations
+  ops::Angles angles;    // of the tokens, where positions are rotations
   Tensor distance_bias;  // of attention to itself (attention::Parameters), where scores have one
-  // Of an encoder-decoder's decoder: its encoder's pass, and what that gives, [B, T of the source,
+  // Of an encoder-decoder's decoder: its encoder's pass, and what that gives, [B, Tl of the source,
   // H], as column_input has it.
   std::shared_ptr<const TransformerPass> source;
   Tensor memory;
@@ -124,7 +124,8 @@ class TransformerTrunk : public Trunk {
   // query [B, N, Tl, D], key and value [B, Nk, Tl, D] -> [B, Tl, N * D].
   Tensor attend(Context& cx, const TransformerPass& pass, int64_t layer, const Tensor& query,
                 const Tensor& key, const Tensor& value, const ScoreOptions& options);
-  // The same of the keys and values of an encoder-decoder's source, all of them.
+  // The same of the keys and values of an encoder-decoder's source, [B, Nk, Tl of the source, D];
+  // with a cache that is one row, without padding.
   Tensor attend_to_source(Context& cx, const TransformerPass& pass, int64_t layer,
                           const Tensor& query, const Tensor& key, const Tensor& value,
                           const ScoreOptions& options) const;

@@ -98,13 +98,15 @@ class Ring::Arrivals {
   size_t started_ = 0;
 };
 
-Ring::Ring(Communicator& comm, SequenceLayout layout, const Parameters& parameters, int64_t rows)
+Ring::Ring(Communicator& comm, SequenceLayout queries, SequenceLayout keys,
+           const Parameters& parameters, int64_t rows)
     : comm_(comm),
-      layout_(std::move(layout)),
+      queries_(std::move(queries)),
+      keys_(std::move(keys)),
       parameters_(parameters),
-      visible_(parameters.visibility, rows, layout_.tokens()) {
-  WEFT_CHECK(layout_.ranks() == comm.size(), "{} ranks, a layout of {}", comm.size(),
-             layout_.ranks());
+      visible_(parameters.visibility, rows, queries_.tokens(), keys_.tokens()) {
+  WEFT_CHECK(queries_.ranks() == comm.size() && keys_.ranks() == comm.size(),
+             "{} ranks, layouts of {} and {}", comm.size(), queries_.ranks(), keys_.ranks());
   WEFT_CHECK(!parameters.bias && !parameters.sinks, "bias and sinks do not go round");
   for (int shift = 1; shift < comm.size(); ++shift) add_trades(shift);
 }
@@ -112,8 +114,8 @@ Ring::Ring(Communicator& comm, SequenceLayout layout, const Parameters& paramete
 void Ring::add_trades(int shift) {
   const int size = comm_.size();
   const int to = (comm_.rank() + shift) % size, from = (comm_.rank() - shift + size) % size;
-  const std::vector<Part> sent = visible_.of(own(), layout_.runs(to));
-  const std::vector<Part> received = visible_.of(layout_.runs(from), own());
+  const std::vector<Part> sent = visible_.of(own_keys(), queries_.runs(to));
+  const std::vector<Part> received = visible_.of(keys_.runs(from), queries_.runs(comm_.rank()));
   for (int piece = 0; piece < kPieces; ++piece) {
     trades_.push_back({to, from, piece_of(sent, part_of(total_length(sent), kPieces, piece)),
                        piece_of(received, part_of(total_length(received), kPieces, piece))});
@@ -122,11 +124,13 @@ void Ring::add_trades(int shift) {
 
 Parameters Ring::parameters_for(Context& cx, const std::vector<Part>& keys) const {
   Parameters some = parameters_;
-  some.visibility = visible_.cut(cx.allocator, own(), keys,
+  const std::vector<Part>& queries = queries_.runs(comm_.rank());
+  some.visibility = visible_.cut(cx.allocator, queries, keys,
                                  !parameters_.alibi_slopes.empty() || parameters_.distance_bias);
-  some.dropout.queries = some.dropout.keys = layout_.tokens();
+  some.dropout.queries = queries_.tokens();
+  some.dropout.keys = keys_.tokens();
   if (some.dropout.rate > 0) {
-    some.dropout.query_index = index_of(cx.allocator, own());
+    some.dropout.query_index = index_of(cx.allocator, queries);
     some.dropout.key_index = index_of(cx.allocator, keys);
   }
   return some;
@@ -134,11 +138,11 @@ Parameters Ring::parameters_for(Context& cx, const std::vector<Part>& keys) cons
 
 Tensor Ring::packed(Context& cx, const Tensor& x, const std::vector<Part>& runs) const {
   const int64_t tokens = total_length(runs);
-  if (tokens == own_tokens()) return as_contiguous(cx.pool, x);
+  if (tokens == own_key_tokens()) return as_contiguous(cx.pool, x);
   const Tensor some = Tensor::empty(cx.allocator, with_tokens(x.shape(), tokens), x.dtype());
   int64_t at = 0;
   for (const Part& run : runs) {
-    copy_into(cx.pool, tokens_of(x, layout_.find(comm_.rank(), run.start), run.length),
+    copy_into(cx.pool, tokens_of(x, keys_.find(comm_.rank(), run.start), run.length),
               tokens_of(some, at, run.length));
     at += run.length;
   }
@@ -173,16 +177,18 @@ void Ring::add_home(Context& cx, Journey journey, const Tensor& own_gradient) co
   int64_t at = 0;
   for (const Part& run : journey.runs) {
     add_into(cx.pool, tokens_of(received, at, run.length),
-             tokens_of(own_gradient, layout_.find(comm_.rank(), run.start), run.length));
+             tokens_of(own_gradient, keys_.find(comm_.rank(), run.start), run.length));
     at += run.length;
   }
 }
 
 Partial Ring::forward(Context& cx, const Tensor& q, const Tensor& k, const Tensor& v) const {
-  WEFT_CHECK(q.dim(2) == own_tokens() && k.dim(2) == own_tokens() && v.dim(2) == own_tokens(),
-             "{} queries, {} keys of {} tokens", q.dim(2), k.dim(2), own_tokens());
+  const int64_t queries = queries_.length(comm_.rank()), keys = own_key_tokens();
+  WEFT_CHECK(q.dim(2) == queries && k.dim(2) == keys && v.dim(2) == keys,
+             "{} queries, {} keys, {} values of {} and {} tokens", q.dim(2), k.dim(2), v.dim(2),
+             queries, keys);
   Arrivals arrivals(*this, cx, k, v);
-  Partial whole = attention::block_forward(cx, q, k, v, parameters_for(cx, own()));
+  Partial whole = attention::block_forward(cx, q, k, v, parameters_for(cx, own_keys()));
   for (const Trade& trade : trades_) {
     const Block block = arrivals.next();
     const std::vector<Part>& keys = trade.received;
@@ -208,7 +214,7 @@ BlockGrads Ring::backward(Context& cx, const Tensor& q, const Tensor& k, const T
     if (grads.distance_bias) add_into(cx.pool, grads.distance_bias, total.distance_bias);
   };
   const auto add_own = [&](Part part) {  // gradients by this part of the own keys
-    const std::vector<Part> runs = piece_of(own(), part);
+    const std::vector<Part> runs = piece_of(own_keys(), part);
     BlockGrads grads = of_block(packed(cx, k, runs), packed(cx, v, runs), runs);
     if (!total.q) {
       total.q = std::move(grads.q);
@@ -222,12 +228,12 @@ BlockGrads Ring::backward(Context& cx, const Tensor& q, const Tensor& k, const T
     add_into(cx.pool, grads.k, tokens_of(total.k, part.start, part.length));
     add_into(cx.pool, grads.v, tokens_of(total.v, part.start, part.length));
   };
-  const bool halved = !trades_.empty() && own_tokens() > 1;
+  const bool halved = !trades_.empty() && own_key_tokens() > 1;
   Arrivals arrivals(*this, cx, k, v);
   if (halved) {
-    add_own(part_of(own_tokens(), 2, 0));
+    add_own(part_of(own_key_tokens(), 2, 0));
   } else {
-    total = of_block(k, v, own());
+    total = of_block(k, v, own_keys());
   }
   const auto finish_home = [&] {
     if (!home_k.pending) return;
@@ -249,7 +255,7 @@ BlockGrads Ring::backward(Context& cx, const Tensor& q, const Tensor& k, const T
     home_k = send_gradient(cx, std::move(part.k), total.k, trade);
     home_v = send_gradient(cx, std::move(part.v), total.v, trade);
   }
-  if (halved) add_own(part_of(own_tokens(), 2, 1));
+  if (halved) add_own(part_of(own_key_tokens(), 2, 1));
   finish_home();
   return total;
 }

@@ -27,11 +27,11 @@ namespace weft::parallel {
 
 class Ring {
  public:
-  // layout: of the ranks of comm. parameters: of the whole row (sequence_attention.h).
-  Ring(Communicator& comm, SequenceLayout layout, const attention::Parameters& parameters,
-       int64_t rows);
+  // Layouts: of the ranks of comm. parameters: of the whole (sequence_attention.h).
+  Ring(Communicator& comm, SequenceLayout queries, SequenceLayout keys,
+       const attention::Parameters& parameters, int64_t rows);
 
-  // q [B, N, Tl, D], k [B, Nk, Tl, D], v [B, Nk, Tl, Dv], Tl tokens of this rank.
+  // q [B, N, Tq, D], k [B, Nk, Tk, D], v [B, Nk, Tk, Dv], Tq and Tk tokens of this rank.
   attention::Partial forward(Context& cx, const Tensor& q, const Tensor& k, const Tensor& v) const;
   // Complete gradients of this rank's q, k and v; of a table by distance the term of its queries.
   attention::BlockGrads backward(Context& cx, const Tensor& q, const Tensor& k, const Tensor& v,
@@ -42,7 +42,7 @@ class Ring {
   // Of this rank, one piece of one shift.
   struct Trade {
     int to = 0, from = 0;
-    std::vector<Part> sent;  // of its own tokens
+    std::vector<Part> sent;  // of its own keys
     std::vector<Part> received;
   };
   struct Journey;
@@ -51,11 +51,11 @@ class Ring {
     Tensor k, v;
   };
   void add_trades(int shift);
-  const std::vector<Part>& own() const { return layout_.runs(comm_.rank()); }
-  int64_t own_tokens() const { return layout_.length(comm_.rank()); }
+  const std::vector<Part>& own_keys() const { return keys_.runs(comm_.rank()); }
+  int64_t own_key_tokens() const { return keys_.length(comm_.rank()); }
   // Parameters of this rank's queries and these keys.
   attention::Parameters parameters_for(Context& cx, const std::vector<Part>& keys) const;
-  // x's tokens of these runs of this rank's, contiguous.
+  // x's tokens of these runs of this rank's keys, contiguous.
   Tensor packed(Context& cx, const Tensor& x, const std::vector<Part>& runs) const;
   Journey send_keys(Context& cx, const Tensor& x, const Trade& trade) const;
   Journey send_gradient(Context& cx, Tensor gradient, const Tensor& own_gradient,
@@ -64,7 +64,7 @@ class Ring {
   void add_home(Context& cx, Journey journey, const Tensor& own_gradient) const;
 
   Communicator& comm_;
-  const SequenceLayout layout_;
+  const SequenceLayout queries_, keys_;
   const attention::Parameters parameters_;
   const VisibleTokens visible_;
   std::vector<Trade> trades_;  // in the order of shifts, the own block aside

@@ -33,18 +33,19 @@ Parameters for_heads(Context& cx, const Parameters& parameters, Part heads) {
 
 // The two exchanges of a Ulysses group: that of queries and results, and that of keys and values.
 struct Exchanges {
-  Exchanges(Communicator& comm, const SequenceLayout& layout, int first_rank, int64_t all_heads,
+  Exchanges(Communicator& comm, const SequenceLayout& query_layout,
+            const SequenceLayout& key_layout, int first_rank, int64_t all_heads,
             int64_t all_key_heads)
       : queries{comm, {}, {}, all_heads}, keys{comm, {}, {}, all_key_heads} {
     int64_t held = 0;
     for (int rank = 0; rank < comm.size(); ++rank) {
       const HeadParts parts = head_parts(all_heads, all_key_heads, comm.size(), rank);
-      queries.tokens.push_back(layout.length(first_rank + rank));
+      queries.tokens.push_back(query_layout.length(first_rank + rank));
+      keys.tokens.push_back(key_layout.length(first_rank + rank));
       queries.heads.push_back(parts.queries);
       keys.heads.push_back(parts.keys);
       held += parts.keys.length;
     }
-    keys.tokens = queries.tokens;
     shared = held > all_key_heads;
   }
   HeadExchange queries, keys;
@@ -55,8 +56,9 @@ struct Exchanges {
 // stays here, by heads.
 class SequenceAttention final : public ops::ForwardOp {
  public:
-  SequenceAttention(const Mesh& mesh, const SequenceLayout& layout, const Parameters& parameters)
-      : mesh_(mesh), layout_(layout), parameters_(parameters) {
+  SequenceAttention(const Mesh& mesh, const SequenceLayout& queries, const SequenceLayout& keys,
+                    const Parameters& parameters)
+      : mesh_(mesh), queries_(queries), keys_(keys), parameters_(parameters) {
     parameters_.distance_bias = Tensor();  // it comes as an input
   }
   std::string_view name() const override { return "sequence_attention"; }
@@ -128,15 +130,15 @@ class SequenceAttention final : public ops::ForwardOp {
     Communicator& ring = mesh_.axis(Axis::kRing);
     Parameters own = parameters_;
     if (ulysses.size() > 1) {
-      exchanges_.emplace(ulysses, layout_, ring.rank() * ulysses.size(), heads, key_heads);
+      exchanges_.emplace(ulysses, queries_, keys_, ring.rank() * ulysses.size(), heads, key_heads);
       own_heads_ = head_parts(heads, key_heads, ulysses.size(), ulysses.rank()).queries;
       own = for_heads(cx, own, own_heads_);
     }
-    ring_.emplace(ring, layout_.grouped(ulysses.size()), own, rows);
+    ring_.emplace(ring, queries_.grouped(ulysses.size()), keys_.grouped(ulysses.size()), own, rows);
   }
 
   const Mesh& mesh_;
-  const SequenceLayout layout_;
+  const SequenceLayout queries_, keys_;
   Parameters parameters_;
   Part own_heads_;  // where heads are exchanged
   std::optional<Exchanges> exchanges_;
@@ -149,11 +151,18 @@ class SequenceAttention final : public ops::ForwardOp {
 Tensor sequence_attention(Context& cx, const Mesh& mesh, const SequenceLayout& layout,
                           const Tensor& q, const Tensor& k, const Tensor& v,
                           const Parameters& parameters) {
+  return sequence_attention(cx, mesh, layout, layout, q, k, v, parameters);
+}
+
+Tensor sequence_attention(Context& cx, const Mesh& mesh, const SequenceLayout& queries,
+                          const SequenceLayout& keys, const Tensor& q, const Tensor& k,
+                          const Tensor& v, const Parameters& parameters) {
   WEFT_CHECK(!parameters.distance_bias || cx.block_count == 0,
              "a bias by distance is not cut into blocks");
   if (mesh.size(Axis::kSequence) == 1) {
     Parameters whole = parameters;
-    whole.dropout.queries = whole.dropout.keys = layout.tokens();
+    whole.dropout.queries = queries.tokens();
+    whole.dropout.keys = keys.tokens();
     return attention::scaled_dot_product(cx, q, k, v, whole);
   }
   WEFT_CHECK(!parameters.bias && !parameters.sinks && !parameters.visibility.mask,
@@ -163,7 +172,7 @@ Tensor sequence_attention(Context& cx, const Mesh& mesh, const SequenceLayout& l
   std::vector<Tensor> inputs{q, ring ? ops::contiguous(cx, k) : k,
                              ring ? ops::contiguous(cx, v) : v};
   if (parameters.distance_bias) inputs.push_back(parameters.distance_bias);
-  return apply(cx, std::make_unique<SequenceAttention>(mesh, layout, parameters),
+  return apply(cx, std::make_unique<SequenceAttention>(mesh, queries, keys, parameters),
                std::move(inputs))[0];
 }
 

@@ -27,5 +27,9 @@ namespace weft::parallel {
 Tensor sequence_attention(Context& cx, const Mesh& mesh, const SequenceLayout& layout,
                           const Tensor& q, const Tensor& k, const Tensor& v,
                           const attention::Parameters& parameters);
+// The same of keys and values of other rows, which have a layout of their own.
+Tensor sequence_attention(Context& cx, const Mesh& mesh, const SequenceLayout& queries,
+                          const SequenceLayout& keys, const Tensor& q, const Tensor& k,
+                          const Tensor& v, const attention::Parameters& parameters);
 
 }  // namespace weft::parallel

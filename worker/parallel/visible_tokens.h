@@ -1,5 +1,5 @@
 // Which tokens of one rank the queries of another can see, as every rank of the sequence axis knows
-// without asking: it has the rules of the whole row.
+// without asking: it has the rules of the whole row. Keys may be of another row than the queries.
 //
 // Thread safety: constant after construction.
 #pragma once
@@ -14,8 +14,8 @@ namespace weft::parallel {
 
 class VisibleTokens {
  public:
-  // whole: of all tokens of the row, its tensors [B, tokens].
-  VisibleTokens(const attention::Visibility& whole, int64_t rows, int64_t tokens);
+  // whole: of all tokens, its tensors [B, queries] and [B, keys].
+  VisibleTokens(const attention::Visibility& whole, int64_t rows, int64_t queries, int64_t keys);
 
   // The part of each run of keys, if any, outside of which no query of these runs sees anything in
   // any row. Positions and documents are judged by their ranges within a run of queries, so that
@@ -35,28 +35,30 @@ class VisibleTokens {
   struct Ranges {
     Range position, document;
   };
-  Ranges ranges(const std::vector<int64_t>& position, const std::vector<int64_t>& document,
-                int64_t row, Part run) const;
+  // What is told of all queries or of all keys, [rows, tokens] or empty.
+  struct Side {
+    int64_t tokens = 0;
+    std::vector<int64_t> position, document;
+  };
+  static Ranges ranges(const Side& side, int64_t row, Part run);
   bool may_see(const Ranges& queries, const Ranges& keys) const;
   bool valid(int64_t row, int64_t token) const {
-    return key_valid_.empty() || key_valid_[static_cast<size_t>(at(row, token))] != 0;
+    return key_valid_.empty() || key_valid_[static_cast<size_t>(row * keys_.tokens + token)] != 0;
   }
-  int64_t at(int64_t row, int64_t token) const { return row * tokens_ + token; }
+  // whole: [rows, tokens].
   template <typename T>
-  Tensor gathered(Allocator& allocator, const std::vector<T>& whole,
+  Tensor gathered(Allocator& allocator, const std::vector<T>& whole, int64_t tokens,
                   const std::vector<Part>& runs) const;
   // The same of positions, which count from the start of the row where there are none.
-  Tensor positions(Allocator& allocator, const std::vector<int64_t>& whole,
-                   const std::vector<Part>& runs) const;
+  Tensor positions(Allocator& allocator, const Side& side, const std::vector<Part>& runs) const;
   bool by_position() const {
     return rules_.causal || rules_.window_left >= 0 || rules_.window_right >= 0;
   }
 
   const attention::Visibility rules_;  // causal and windows; the tensors stand below
-  const int64_t rows_, tokens_;
-  // [rows, tokens] or empty.
-  std::vector<int64_t> query_position_, key_position_, query_document_, key_document_;
-  std::vector<uint8_t> key_valid_;
+  const int64_t rows_;
+  const Side queries_, keys_;
+  const std::vector<uint8_t> key_valid_;  // [rows, keys] or empty
 };
 
 }  // namespace weft::parallel

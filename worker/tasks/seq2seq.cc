@@ -14,7 +14,10 @@ class Seq2Seq final : public TokenPrediction {
   Seq2Seq(Rank& rank, const ModelConfig& config, TaskOptions options)
       : TokenPrediction(rank, config, std::move(options)),
         start_(config.decoder_start_token_id),
-        padding_(config.pad_token_id.value_or(config.decoder_start_token_id)) {}
+        padding_(config.pad_token_id.value_or(config.decoder_start_token_id)),
+        target_rules_(rules_) {
+    target_rules_.attention = config.other_attention;
+  }
   std::string_view type() const override { return "seq2seq"; }
 
   int64_t label_count(const TaskRows& rows) const override { return labels_that_count(rows); }
@@ -22,13 +25,14 @@ class Seq2Seq final : public TokenPrediction {
   TaskBatch assemble(const TaskRows& rows, Part part) const override {
     const TaskRows targets = read_targets(rows, part);
     TaskBatch batch;
-    batch.tokens = assemble_tokens(rank_, rules_, targets, {0, part.length});
+    batch.tokens = assemble_tokens(rank_, target_rules_, targets, {0, part.length});
     batch.tokens.rows = rows.rows;
     batch.tokens.first_row = part.start;
     batch.tokens.source =
         std::make_shared<const TokenBatch>(assemble_tokens(rank_, rules_, rows, part));
     batch.labels =
-        Tensor::from<int64_t>(*rank_.allocator, {part.length, rows.target_tokens}, targets.labels);
+        Tensor::from<int64_t>(*rank_.allocator, batch.tokens.ids.shape(),
+                              own_labels(rank_, batch.tokens, targets, {0, part.length}));
     return batch;
   }
 
@@ -50,6 +54,7 @@ class Seq2Seq final : public TokenPrediction {
   }
 
   const int64_t start_, padding_;
+  TokenRules target_rules_;
 };
 
 }  // namespace

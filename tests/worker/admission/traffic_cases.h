@@ -290,6 +290,17 @@ inline const Case kTargetCases[] = {
             {1, 1, 2}),
     targets("batch_size: 4, target_length: 8", {2, 1, 2}, "zero: 3"),
     targets("batch_size: 4", {2, 1, 2}, "zero: 1", kT5Untied),
+    targets("batch_size: 4", {1, 2, 1}, "sequence_attention: ring"),
+    targets("batch_size: 4, target_length: 8", {1, 4, 1}, "sequence_attention: ring"),
+    targets("batch_size: 4, target_length: 8", {1, 2, 1}, "sequence_attention: ulysses"),
+    targets("batch_size: 4, target_length: 24", {1, 3, 1}, "zero: 1", kT5Untied),
+    targets("batch_size: 4, target_length: 8, activation_checkpointing: full, precision: bf16",
+            {1, 2, 1}, "zero: 2"),
+    targets("batch_size: 4, target_length: 8, activation_checkpointing: selective", {1, 4, 1},
+            "sequence_attention: ulysses_ring, ulysses: 2"),
+    targets("batch_size: 5, micro_batch_size: 1, target_length: 8", {2, 2, 1}, "zero: 3"),
+    targets("batch_size: 4, target_length: 8", {1, 2, 2}, "sequence_attention: ring"),
+    targets("batch_size: 4, target_length: 8", {1, 2, 2}, "sequence_attention: ulysses"),
 };
 
 // Cut into 8 blocks.

@@ -188,26 +188,26 @@ TEST(GoldenEmbedding, IsExactInFloat64) {
   EXPECT_TRUE(report.passed()) << report.worst().what << " " << report.worst().error;
 }
 
-// An encoder and a decoder, on the meshes that they have.
+// An encoder and a decoder.
 const std::string kWriting[] = {"t5-relu", "t5-v1_1"};
 
-TEST(GoldenTargets, AreWithinTheAimOnEveryMesh) {
-  for (const std::string& name : kWriting) {
-    const Case golden = read(fixture(name));
-    for (const MeshDegrees mesh : kMeshes) {
-      if (mesh.sequence > 1) continue;
-      const Report report = run(golden, mesh);
-      EXPECT_TRUE(report.passed()) << name << " " << mesh.data << mesh.tensor << " "
-                                   << report.worst().what << " " << report.worst().error;
-      EXPECT_GT(report.deviations.size(), 210U);
-      for (const char* what : {"logits", "last_hidden_state", "grad.shared.weight"}) {
-        EXPECT_TRUE(std::ranges::any_of(report.deviations, [&](const Deviation& deviation) {
-          return deviation.what == what;
-        })) << what;
-      }
-    }
+class TargetsOnMesh : public GoldenOnMesh {};
+
+TEST_P(TargetsOnMesh, AreWithinTheAim) {
+  const auto& [name, mesh] = GetParam();
+  const Report report = run(read(fixture(name)), mesh);
+  EXPECT_TRUE(report.passed()) << report.worst().what << " " << report.worst().error;
+  EXPECT_GT(report.deviations.size(), 210U);
+  for (const char* what : {"logits", "last_hidden_state", "grad.shared.weight"}) {
+    EXPECT_TRUE(std::ranges::any_of(report.deviations, [&](const Deviation& deviation) {
+      return deviation.what == what;
+    })) << what;
   }
 }
+INSTANTIATE_TEST_SUITE_P(Some, TargetsOnMesh, ::testing::ValuesIn(some(kWriting, kMeshes, 4)),
+                         mesh_name);
+INSTANTIATE_TEST_SUITE_P(All, TargetsOnMesh, ::testing::ValuesIn(some(kWriting, kMeshes, 1)),
+                         mesh_name);
 
 TEST(GoldenTargets, AreExactInFloat64) {
   for (const std::string& name : kWriting) {
@@ -219,7 +219,9 @@ TEST(GoldenTargets, AreExactInFloat64) {
 
 // The other has ReLU, whose kink makes of PyTorch's own error what luck makes of it.
 TEST(GoldenTargets, AreAsNearAsPyTorchInBf16) {
-  for (const MeshDegrees mesh : {MeshDegrees{}, MeshDegrees{.data = 2}, MeshDegrees{.tensor = 2}}) {
+  for (const MeshDegrees mesh :
+       {MeshDegrees{}, MeshDegrees{.data = 2}, MeshDegrees{.sequence = 2}, MeshDegrees{.tensor = 2},
+        MeshDegrees{.sequence = 2, .ulysses = 2}}) {
     const Report report = run(read(fixture("t5-v1_1")), mesh, DType::kBF16);
     EXPECT_TRUE(report.passed()) << report.worst().what << " " << report.worst().error << " of "
                                  << report.worst().bar;

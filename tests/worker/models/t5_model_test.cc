@@ -87,14 +87,20 @@ TEST(T5Model, EveryMeshComputesTheSame) {
       EXPECT_NEAR(other.loss, alone.loss, 1e-5 * alone.loss) << where;
       EXPECT_NEAR(other.norm, alone.norm, 2e-5 * alone.norm) << where;
     };
-    for (const MeshDegrees mesh : meshes()) {
-      if (mesh.sequence > 1) continue;
-      expect_same(on_mesh(mesh, json),
-                  std::to_string(mesh.data) + "x" + std::to_string(mesh.tensor));
+    std::vector<MeshDegrees> all = meshes();
+    all.insert(all.end(), {{.sequence = 2, .ulysses = 2},
+                           {.sequence = 4, .ulysses = 2},
+                           {.sequence = 5, .ulysses = 5},
+                           {.sequence = 2, .tensor = 2, .ulysses = 2}});
+    for (const MeshDegrees mesh : all) {
+      expect_same(on_mesh(mesh, json), std::to_string(mesh.data) + "x" +
+                                           std::to_string(mesh.sequence) + "x" +
+                                           std::to_string(mesh.tensor));
     }
     for (const Recompute recompute : {Recompute::kAttention, Recompute::kBlock}) {
       expect_same(on_mesh({}, json, recompute), "computed again");
       expect_same(on_mesh({.data = 2, .tensor = 2}, json, recompute, 2), "on a mesh, in rounds");
+      expect_same(on_mesh({.sequence = 2, .tensor = 2}, json, recompute, 2), "rows shared, too");
     }
   }
 }

@@ -65,7 +65,7 @@ Tensor by_token(Context& cx, int64_t tokens, F value) {
   return tensor;
 }
 
-Parameters whole_parameters(Context& cx, const Case& c, int64_t tokens) {
+Parameters whole_parameters(Context& cx, const Case& c, int64_t tokens, int64_t keys) {
   Parameters p;
   p.scale = 0.6;
   p.visibility.causal = c.causal;
@@ -76,8 +76,8 @@ Parameters whole_parameters(Context& cx, const Case& c, int64_t tokens) {
     p.soft_cap = 2;
   }
   if (c.padding) {  // row 0 pads on the right, row 1 on the left
-    p.visibility.key_valid = by_token<uint8_t>(cx, tokens, [&](int64_t row, int64_t token) {
-      return row == 0 ? token + 2 < tokens || token == 0 : token > 1;
+    p.visibility.key_valid = by_token<uint8_t>(cx, keys, [&](int64_t row, int64_t token) {
+      return row == 0 ? token + 2 < keys || token == 0 : token > 1;
     });
   }
   if (c.documents) {
@@ -90,7 +90,7 @@ Parameters whole_parameters(Context& cx, const Case& c, int64_t tokens) {
           return c.documents ? (token + row) % 6 : tokens - 1 - token;
         });
   }
-  p.dropout = {c.dropout, {5, 6}, kRows, kHeads, tokens, tokens};
+  p.dropout = {c.dropout, {5, 6}, kRows, kHeads, tokens, keys};
   return p;
 }
 
@@ -116,18 +116,20 @@ SequenceLayout dealt(int64_t tokens, int ranks) {
   return {tokens, std::move(runs)};
 }
 
-void compare(Rank& rank, const Case& c, const SequenceLayout& layout) {
-  const int64_t tokens = layout.tokens();
-  SCOPED_TRACE(std::string(c.name) + " tokens " + std::to_string(tokens));
+void compare(Rank& rank, const Case& c, const SequenceLayout& layout,
+             const SequenceLayout& key_layout) {
+  const int64_t tokens = layout.tokens(), keys = key_layout.tokens();
+  SCOPED_TRACE(std::string(c.name) + " tokens " + std::to_string(tokens) + " keys " +
+               std::to_string(keys));
   const int index = rank.mesh.index(Axis::kSequence);
   Context cx = rank.context();
   Tape tape;
   cx.tape = &tape;
   const Tensor q = leaf(drawn(cx, {kRows, kHeads, tokens, kFeatures}, 1));
-  const Tensor k = leaf(drawn(cx, {kRows, c.key_heads, tokens, kFeatures}, 2));
-  const Tensor v = leaf(drawn(cx, {kRows, c.key_heads, tokens, kValues}, 3));
+  const Tensor k = leaf(drawn(cx, {kRows, c.key_heads, keys, kFeatures}, 2));
+  const Tensor v = leaf(drawn(cx, {kRows, c.key_heads, keys, kValues}, 3));
   const Tensor weight = drawn(cx, {kRows, kHeads, tokens, kValues}, 4);
-  Parameters parameters = whole_parameters(cx, c, tokens);
+  Parameters parameters = whole_parameters(cx, c, tokens, keys);
   Tensor table, own_table;
   if (c.reach >= 0) {
     parameters.distance_bias = table = leaf(drawn(cx, {kHeads, 2 * c.reach + 1}, 5));
@@ -137,14 +139,16 @@ void compare(Rank& rank, const Case& c, const SequenceLayout& layout) {
   tape.backward(cx, whole, weight);
 
   const auto mine = [&](const Tensor& x) { return own_tokens(cx, layout, index, x, 2); };
-  const Tensor own_q = leaf(mine(q)), own_k = leaf(mine(k)), own_v = leaf(mine(v));
+  const auto my_keys = [&](const Tensor& x) { return own_tokens(cx, key_layout, index, x, 2); };
+  const Tensor own_q = leaf(mine(q)), own_k = leaf(my_keys(k)), own_v = leaf(my_keys(v));
   parameters.distance_bias = own_table;
-  const Tensor part = sequence_attention(cx, rank.mesh, layout, own_q, own_k, own_v, parameters);
+  const Tensor part =
+      sequence_attention(cx, rank.mesh, layout, key_layout, own_q, own_k, own_v, parameters);
   expect_near(part, mine(whole), 1e-12, "output");
   tape.backward(cx, part, mine(weight));
   expect_near(own_q.grad(), mine(q.grad()), 1e-12, "q");
-  expect_near(own_k.grad(), mine(k.grad()), 1e-12, "k");
-  expect_near(own_v.grad(), mine(v.grad()), 1e-12, "v");
+  expect_near(own_k.grad(), my_keys(k.grad()), 1e-12, "k");
+  expect_near(own_v.grad(), my_keys(v.grad()), 1e-12, "v");
   if (c.reach < 0) return;
   Tensor sum = own_table.grad();
   rank.mesh.axis(Axis::kSequence).all_reduce(sum, ReduceOp::kSum);
@@ -162,8 +166,10 @@ TEST_P(SequenceAttention, IsAttentionOverTheWhole) {
   testing::run_mesh({.sequence = ranks}, [&, ulysses = ulysses, ranks = ranks, &c = c](Rank& rank) {
     rank.mesh.divide_sequence(ulysses);
     for (const int64_t tokens : {29, 7, 2}) {
-      compare(rank, c, SequenceLayout::contiguous(tokens, ranks));
-      compare(rank, c, dealt(tokens, ranks / ulysses).divided(ulysses));
+      for (const SequenceLayout& layout : {SequenceLayout::contiguous(tokens, ranks),
+                                           dealt(tokens, ranks / ulysses).divided(ulysses)}) {
+        compare(rank, c, layout, layout);
+      }
     }
   });
 }
@@ -188,6 +194,25 @@ INSTANTIATE_TEST_SUITE_P(Grids, SequenceAttention,
                          ::testing::Combine(::testing::ValuesIn(grids()),
                                             ::testing::ValuesIn(kCases)),
                          name_of);
+
+// Keys of other rows, more or fewer than the queries, of which some ranks may have none.
+TEST(SequenceAttentionToASource, IsAttentionOverTheWhole) {
+  for (const auto& [ranks, ulysses] : grids()) {
+    testing::run_mesh(
+        {.sequence = ranks, .ulysses = ulysses}, [&, each = ranks, exchange = ulysses](Rank& rank) {
+          for (const Case& c : {Case{"Plain"}, Case{.name = "Padding", .padding = true},
+                                Case{.name = "GroupedDropoutPadding",
+                                .padding = true,
+                                .dropout = 0.2,
+                                .key_heads = 2}}) {
+            for (const auto& [tokens, keys] : {std::pair{19, 8}, {5, 23}, {2, 7}, {7, 2}}) {
+              compare(rank, c, dealt(tokens, each / exchange).divided(exchange),
+                      SequenceLayout::contiguous(keys, each / exchange).divided(exchange));
+            }
+          }
+        });
+  }
+}
 
 // The comparison sees a layout that is off by one token.
 TEST(SequenceAttentionLayout, AWrongPositionIsSeen) {

@@ -35,7 +35,7 @@ VisibleTokens made(Allocator& allocator, const Row& row, int64_t tokens) {
   whole.query_document = whole.key_document = tensor(allocator, row.documents);
   whole.query_position = whole.key_position = tensor(allocator, row.positions);
   whole.key_valid = tensor(allocator, row.valid);
-  return {whole, 1, tokens};
+  return {whole, 1, tokens, tokens};
 }
 
 bool holds(const std::vector<Part>& runs, int64_t token) {
