@@ -290,7 +290,6 @@ inline const Case kTargetCases[] = {
             {1, 1, 2}),
     targets("batch_size: 4, target_length: 8", {2, 1, 2}, "zero: 3"),
     targets("batch_size: 4", {2, 1, 2}, "zero: 1", kT5Untied),
-    targets("batch_size: 4", {1, 2, 1}, "sequence_attention: ring"),
     targets("batch_size: 4, target_length: 8", {1, 4, 1}, "sequence_attention: ring"),
     targets("batch_size: 4, target_length: 8", {1, 2, 1}, "sequence_attention: ulysses"),
     targets("batch_size: 4, target_length: 24", {1, 3, 1}, "zero: 1", kT5Untied),
@@ -300,7 +299,6 @@ inline const Case kTargetCases[] = {
             "sequence_attention: ulysses_ring, ulysses: 2"),
     targets("batch_size: 5, micro_batch_size: 1, target_length: 8", {2, 2, 1}, "zero: 3"),
     targets("batch_size: 4, target_length: 8", {1, 2, 2}, "sequence_attention: ring"),
-    targets("batch_size: 4, target_length: 8", {1, 2, 2}, "sequence_attention: ulysses"),
 };
 
 // Cut into 8 blocks.

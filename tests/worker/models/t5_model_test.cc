@@ -91,6 +91,7 @@ TEST(T5Model, EveryMeshComputesTheSame) {
     all.insert(all.end(), {{.sequence = 2, .ulysses = 2},
                            {.sequence = 4, .ulysses = 2},
                            {.sequence = 5, .ulysses = 5},
+                           {.sequence = 8},  // more ranks than tokens of a target
                            {.sequence = 2, .tensor = 2, .ulysses = 2}});
     for (const MeshDegrees mesh : all) {
       expect_same(on_mesh(mesh, json), std::to_string(mesh.data) + "x" +

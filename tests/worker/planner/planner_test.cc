@@ -22,18 +22,19 @@ namespace {
 constexpr int64_t kMiB = int64_t{1} << 20;
 
 proto::JobSpec job(const std::string& model, const std::string& training,
-                   const std::string& parallel = "auto", const std::string& family = "gpt2") {
+                   const std::string& parallel = "auto", const std::string& family = "gpt2",
+                   const std::string& task = "causal_lm, data: {train: obj-text}") {
   proto::JobSpec spec;
   const Status read = read_yaml(fmt::format(R"(
 name: planned
 kind: pretrain
 model: {{family: {}, config: {{{}}}}}
 tokenizer: {{type: byte}}
-tasks: [{{type: causal_lm, data: {{train: obj-text}}}}]
+tasks: [{{type: {}}}]
 training: {{steps: 3, {}}}
 parallel: {}
 )",
-                                            family, model, training, parallel),
+                                            family, model, task, training, parallel),
                                 spec);
   EXPECT_TRUE(read.ok()) << read.to_string();
   const Status finished = finish_job(spec);
@@ -110,6 +111,18 @@ TEST(Planner, OneLongRowIsSharedOutByItsTokens) {
   ASSERT_TRUE(found.has_chosen()) << found.reason();
   EXPECT_EQ(found.chosen().data(), 1);
   EXPECT_EQ(found.chosen().sequence(), 4) << found.reason();
+}
+
+// Of an encoder and a decoder, but no rank is left without tokens of the target.
+TEST(Planner, ALongSourceIsSharedOutByItsTokens) {
+  const proto::JobPlan found =
+      plan(job("num_layers: 2, num_heads: 4, d_model: 128, d_kv: 32, d_ff: 512, vocab_size: 300",
+               "batch_size: 1, sequence_length: 8192, target_length: 3", "auto", "t5",
+               "seq2seq, data: {train: obj-targets, format: jsonl}"),
+           {}, {1, 3, 4});
+  ASSERT_TRUE(found.has_chosen()) << found.reason();
+  EXPECT_EQ(degrees(found.chosen()), (std::array{1, 3, 1})) << found.reason();
+  for (const proto::MeshPlan& mesh : found.meshes()) EXPECT_LE(mesh.sequence(), 3);
 }
 
 // Of every mesh the whole range is looked at, and each has the slots it may take.
