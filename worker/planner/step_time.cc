@@ -118,11 +118,10 @@ Work work_of(const ModelConfig& config, const proto::JobSpec& spec,
   const int64_t rounds = share(rows, std::max<int64_t>(1, training.micro_batch_size()));
   const StackShape stack = last_stack(config, training);
   const double tokens = static_cast<double>(rows * share(stack.length, mesh.sequence()));
-  // An encoder's.
   const double sources = static_cast<double>(rows * share(stack.source, mesh.sequence()));
   double matrices = 0, parameters = 0;      // elements
   double frozen_matrices = 0, trained = 0;  // of these
-  double encoder = 0;                       // of the matrices
+  double encoder = 0;                       // of the matrices; its tokens are the sources
   for (const ShardSize& shard : shards) {
     const double elements = static_cast<double>(shard.elements * shard.repeats);
     parameters += elements;
