@@ -121,8 +121,10 @@ TEST(Planner, ALongSourceIsSharedOutByItsTokens) {
                "seq2seq, data: {train: obj-targets, format: jsonl}"),
            {}, {1, 3, 4});
   ASSERT_TRUE(found.has_chosen()) << found.reason();
-  EXPECT_EQ(degrees(found.chosen()), (std::array{1, 3, 1})) << found.reason();
-  for (const proto::MeshPlan& mesh : found.meshes()) EXPECT_LE(mesh.sequence(), 3);
+  EXPECT_GT(found.chosen().sequence(), 1) << found.reason();
+  const auto& most = *std::ranges::max_element(found.meshes(), {},
+                                               [](const auto& mesh) { return mesh.sequence(); });
+  EXPECT_EQ(most.sequence(), 3);
 }
 
 // Of every mesh the whole range is looked at, and each has the slots it may take.
