@@ -19,13 +19,18 @@ Status check_blocks(const proto::JobSpec& spec, const ModelConfig& config) {
     return Status::invalid(field, std::to_string(value),
                            rule + " with training.reproducible: topology");
   };
-  // Which divide the heads of queries.
-  if (config.key_heads % (tensor * in_row) != 0) {
+  const int64_t ranks = tensor * in_row;
+  const bool whole_keys = config.key_heads % ranks == 0 || ranks % config.key_heads == 0;
+  if (config.heads % ranks != 0 || !whole_keys) {
     return refuse(in_row > 1 ? "parallel.sequence" : "parallel.tensor",
                   in_row > 1 ? spec.parallel().sequence() : tensor,
-                  fmt::format("must leave ranks that share a row's heads, now {}, that divide the "
-                              "model's {} heads of keys",
-                              tensor * in_row, config.key_heads));
+                  config.heads % ranks != 0
+                      ? fmt::format("must leave ranks that share a row's heads, now {}, that "
+                                    "divide the model's {} heads",
+                                    ranks, config.heads)
+                      : fmt::format("must leave ranks that share a row's heads, now {}, that "
+                                    "divide the model's {} heads of keys or are a multiple of them",
+                                    ranks, config.key_heads));
   }
   const int64_t queries = config.heads * config.head_features;
   const int64_t keys = config.key_heads * config.head_features;

@@ -65,7 +65,8 @@ class LlamaTrunk final : public TransformerTrunk {
     const auto norm = [&](size_t at) { return config_->head_norms ? weight(layer, at) : Tensor(); };
     const Tensor query =
         turned(cx, pass, normed_by_heads(cx, pass, heads[0], norm(at_.query_norm)));
-    const Tensor key = turned(cx, pass, normed_by_heads(cx, pass, heads[1], norm(at_.key_norm)));
+    const Tensor key =
+        turned(cx, pass, normed_by_heads(cx, pass, heads[1], norm(at_.key_norm), key_copies()));
     const Tensor value = by_heads(cx, pass, heads[2]);
     ScoreOptions options{1 / std::sqrt(static_cast<double>(config_->head_features)),
                          config_->attention_dropout};
@@ -83,26 +84,26 @@ class LlamaTrunk final : public TransformerTrunk {
     return {biases.begin(), biases.end()};
   }
 
-  // gamma: of an RMS norm over a head's features, or empty.
+  // gamma: of an RMS norm over a head's features, or empty. copies: ranks that have the same heads.
   Tensor normed_by_heads(Context& cx, const TransformerPass& pass, const Tensor& y,
-                         const Tensor& gamma) const {
+                         const Tensor& gamma, int copies = 1) const {
     if (!gamma) return by_heads(cx, pass, y);
     const int64_t features = config_->head_features;
     const Tensor apart = ops::reshape(
         cx, y, {pass.batch.ids.dim(0), pass.batch.own_tokens, y.shape()[-1] / features, features});
-    return by_heads(cx, pass, head_norm(cx, pass, apart, gamma));
+    return by_heads(cx, pass, head_norm(cx, pass, apart, gamma, copies));
   }
 
   // Each rank of the tensor axis has terms of gamma's gradient, those of its heads.
-  Tensor head_norm(Context& cx, const TransformerPass& pass, const Tensor& y,
-                   const Tensor& gamma) const {
+  Tensor head_norm(Context& cx, const TransformerPass& pass, const Tensor& y, const Tensor& gamma,
+                   int copies) const {
     if (pass.axis.blocks == 0) {
       const Tensor shared = parallel::copy_to_axis(cx, pass.axis.comm, gamma);
       return ops::rms_norm(cx, y, shared, config_->epsilon);
     }
     const Tensor ones = Tensor::full(cx.allocator, {y.shape()[-1]}, 1.0, y.dtype());
     return parallel::blocked_scale(cx, pass.axis, ops::rms_norm(cx, y, ones, config_->epsilon),
-                                   gamma);
+                                   gamma, copies);
   }
 
   static Tensor turned(Context& cx, const TransformerPass& pass, const Tensor& x) {

@@ -7,7 +7,6 @@
 #include "kernels/tensor/strided.h"
 #include "proto/base/activity.h"
 #include "worker/parallel/blocked.h"
-#include "worker/parallel/sequence_attention.h"
 
 namespace weft {
 
@@ -183,8 +182,13 @@ std::vector<Tensor> TransformerTrunk::columns(Context& cx, const TransformerPass
                                               std::span<const Tensor> biases) {
   // Magnitudes scale what the maps give without their biases.
   const bool rescales = shared_->adapter.dora && !biases.empty();
+  std::vector<parallel::Copy> copies;
+  for (const size_t each : which) {
+    const Shard& shard = parameters_[first_of(layer) + each].info.shard;
+    copies.push_back({shard.copy, shard.copies});
+  }
   std::vector<Tensor> all = parallel::column_linears(
-      cx, pass.axis, x, weights, rescales ? std::span<const Tensor>() : biases, layout_);
+      cx, pass.axis, x, weights, rescales ? std::span<const Tensor>() : biases, layout_, copies);
   for (size_t i = 0; i < all.size(); ++i) {
     const auto product = [&](const Tensor& input) {
       return parallel::column_linear(cx, pass.axis, input, weights[i], Tensor(), layout_);
@@ -273,8 +277,15 @@ Tensor TransformerTrunk::by_heads(Context& cx, const TransformerPass& pass, cons
 
 Tensor TransformerTrunk::shared_by_heads(Context& cx, const Tensor& shard) const {
   const Mesh& mesh = rank().mesh;
-  return mesh.shares_heads() ? parallel::copy_to_axis(cx, mesh.axis(Axis::kKeyHeads), shard)
-                             : shard;
+  return mesh.shares_heads() && rank().blocks == 0
+             ? parallel::copy_to_axis(cx, mesh.axis(Axis::kKeyHeads), shard)
+             : shard;
+}
+
+parallel::KeyTerms TransformerTrunk::key_terms() const {
+  const Mesh& mesh = rank().mesh;
+  const int64_t heads = parallel::heads_of_term(shared_->heads, shared_->key_heads, rank().blocks);
+  return {heads, heads > 0 && mesh.shares_heads() ? &mesh.axis(Axis::kKeyHeads) : nullptr};
 }
 
 Tensor TransformerTrunk::attend(Context& cx, const TransformerPass& pass, int64_t layer,
@@ -295,7 +306,7 @@ Tensor TransformerTrunk::attend(Context& cx, const TransformerPass& pass, int64_
     parameters.visibility.key_document = batch.documents;
     parameters.dropout = score_dropout(batch, options.dropout, kScoreDropout, layer);
     return parallel::sequence_attention(cx, rank().mesh, *batch.layout, query, key, value,
-                                        parameters);
+                                        parameters, key_terms());
   };
   return by_tokens(cx, attended());
 }

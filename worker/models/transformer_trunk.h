@@ -18,6 +18,7 @@
 #include "worker/models/token_dropout.h"
 #include "worker/parallel/head_parts.h"
 #include "worker/parallel/low_rank.h"
+#include "worker/parallel/sequence_attention.h"
 #include "worker/parallel/tensor_parallel.h"
 
 namespace weft {
@@ -119,8 +120,12 @@ class TransformerTrunk : public Trunk {
   Tensor by_heads(Context& cx, const TransformerPass& pass, const Tensor& y) const;
   const parallel::HeadParts& heads() const { return heads_; }
   // A weight of this rank's heads of keys, for this rank's use: its gradient is summed over the
-  // ranks of the tensor axis that hold the same heads.
+  // ranks of the tensor axis that hold the same heads; with blocks that of the keys already is.
   Tensor shared_by_heads(Context& cx, const Tensor& shard) const;
+  // How many ranks of the tensor axis hold the same heads of keys.
+  int key_copies() const {
+    return rank().mesh.shares_heads() ? rank().mesh.size(Axis::kKeyHeads) : 1;
+  }
   // query [B, N, Tl, D], key and value [B, Nk, Tl, D] -> [B, Tl, N * D].
   Tensor attend(Context& cx, const TransformerPass& pass, int64_t layer, const Tensor& query,
                 const Tensor& key, const Tensor& value, const ScoreOptions& options);
@@ -144,6 +149,7 @@ class TransformerTrunk : public Trunk {
   Tensor adapted(Context& cx, const TransformerPass& pass, int64_t layer, size_t which,
                  const Tensor& x, const Tensor& y, parallel::Side side, const Product& product);
   Tensor block(Context& cx, const TransformerPass& pass, int64_t layer, const Tensor& input);
+  parallel::KeyTerms key_terms() const;
   // Of scores that a pass drops.
   attention::WeightDropout score_dropout(const TokenBatch& batch, double rate, DropoutUse use,
                                          int64_t layer) const;

@@ -48,15 +48,21 @@ Tensor blocked_linear(Context& cx, const TensorAxis& axis, const Tensor& x, cons
 
 // kOutputs of several weights of one x, [..., n, in] -> [1, N, out_i / t] of each: one gather, and
 // backwards one sum over the axis for x, each block of which all weights' features are in. biases:
-// one a weight, or none.
+// one a weight, or none; copies: as column_linears.
 std::vector<Tensor> blocked_linears(Context& cx, const TensorAxis& axis, const Tensor& x,
                                     std::span<const Tensor> weights, std::span<const Tensor> biases,
-                                    ops::WeightLayout layout);
+                                    ops::WeightLayout layout, std::span<const Copy> copies = {});
 
 // x [..., heads / t, D], rows that stand for the replica's tokens, times gamma [D], which every
 // rank has whole: -> the same shape. The number of heads is even as often as the axis is cut in
-// two.
-Tensor blocked_scale(Context& cx, const TensorAxis& axis, const Tensor& x, const Tensor& gamma);
+// two; or so many neighbours as `copies` says have the same head.
+Tensor blocked_scale(Context& cx, const TensorAxis& axis, const Tensor& x, const Tensor& gamma,
+                     int copies = 1);
+
+// x [rows, D], rows that stand for the replica's tokens and which every rank of the tensor axis
+// has, times gamma [D] plus beta [D]. F32.
+Tensor blocked_affine(Context& cx, const TensorAxis& axis, const Tensor& x, const Tensor& gamma,
+                      const Tensor& beta);
 
 // The tensor axis of a rank with blocks; tokens: N.
 TensorAxis blocked_axis(Rank& rank, int64_t tokens);
@@ -69,11 +75,12 @@ Tensor blocked_embedding(Context& cx, const TensorAxis& axis, const Tensor& ids,
 // whole batch, on every rank. The logits do not stand in memory as a whole where they are more than
 // kept_max: they are computed a second time for their gradient. `best`, where it is given, gets the
 // likeliest id of each of the N tokens, the smallest of several. kept_max: of a rank's logits.
+// bias: of the table's rows, added to their logits, or an empty handle.
 inline constexpr int64_t kKeptLogits = int64_t{1} << 24;
 Tensor blocked_linear_cross_entropy(Context& cx, const TensorAxis& axis, const Tensor& x,
                                     const Tensor& table, const Tensor& labels, int64_t vocabulary,
                                     const ops::TokenLoss& loss, Tensor* best = nullptr,
-                                    int64_t kept_max = kKeptLogits);
+                                    int64_t kept_max = kKeptLogits, const Tensor& bias = Tensor());
 // The same of logits [rows, classes] that every rank of the tensor axis has, rows standing for the
 // replica's tokens in their order.
 Tensor blocked_cross_entropy(Context& cx, const TensorAxis& axis, const Tensor& logits,

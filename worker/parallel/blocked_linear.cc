@@ -41,11 +41,12 @@ decltype(auto) dispatch(DType dtype, F&& f) {
 // Outputs: of each weight.
 class Linear final : public ops::ForwardOp {
  public:
-  Linear(const TensorAxis& axis, const BlockedLinear& map, size_t weights, bool biases,
+  Linear(const TensorAxis& axis, const BlockedLinear& map, std::vector<Copy> weights, bool biases,
          bool residual, bool recorded)
       : axis_(axis),
         map_(map),
-        weights_(weights),
+        copies_(std::move(weights)),
+        weights_(copies_.size()),
         biases_(biases),
         residual_(residual),
         recorded_(recorded) {}
@@ -95,35 +96,40 @@ class Linear final : public ops::ForwardOp {
     return cpu::equal_blocks(rows, blocks);
   }
   // This rank's share of the features of each matrix as blocks of a sum: block by block, in each
-  // its run of each part.
+  // its run of each part. Of features that other ranks hold, too, its share is some.
   std::vector<Extents> summed(std::span<const int64_t> features) const {
     const int blocks = axis_.feature_blocks();
     std::vector<Extents> all(static_cast<size_t>(blocks));
     for (int64_t matrix = 0; matrix < std::ssize(features); ++matrix) {
-      const int64_t part = features[static_cast<size_t>(matrix)] / map_.parts;
+      const Copy& copy = copies_[static_cast<size_t>(matrix)];
+      const int64_t part = features[static_cast<size_t>(matrix)] / copy.count / map_.parts;
       const Extents runs = cpu::equal_blocks(part, blocks);
       for (int64_t at = 0; at < map_.parts; ++at) {
+        const int64_t first = (copy.index + at) * part;
         for (size_t b = 0; b < runs.size(); ++b) {
-          all[b].push_back({at * part + runs[b].start, runs[b].length, matrix});
+          all[b].push_back({first + runs[b].start, runs[b].length, matrix});
         }
       }
     }
     return all;
   }
-  // The same as cells of a result.
-  Extents cells(int64_t features, int64_t most) const {
+  // All of a matrix' features, by the same blocks, as cells of a result.
+  Extents cells(int64_t features, int copies, int64_t most) const {
+    const int64_t blocks = int64_t{axis_.feature_blocks()} * copies, part = features / map_.parts;
     Extents runs;
-    for (const Extents& block : summed({&features, 1})) {
-      runs.insert(runs.end(), block.begin(), block.end());
+    for (const Extent& block : cpu::equal_blocks(part, blocks)) {
+      for (int64_t at = 0; at < map_.parts; ++at) {
+        runs.push_back({at * part + block.start, block.length});
+      }
     }
     return parts_of(runs, most);
   }
-  Extents outputs(int64_t out, int64_t most) const {
-    if (shares(Shared::kOutputs)) return cells(out, std::min(most, limits_.features));
-    return parts_of(Extents{{0, out}}, most);
+  Extents outputs(size_t which, int64_t out, int64_t most) const {
+    if (!shares(Shared::kOutputs)) return parts_of(Extents{{0, out}}, most);
+    return cells(out, copies_[which].count, std::min(most, limits_.features));
   }
   Extents inputs(int64_t in, int64_t most) const {
-    if (shares(Shared::kInputs)) return cells(in, std::min(most, limits_.features));
+    if (shares(Shared::kInputs)) return cells(in, 1, std::min(most, limits_.features));
     return parts_of(Extents{{0, in}}, most);
   }
 
@@ -152,7 +158,8 @@ class Linear final : public ops::ForwardOp {
             ? cpu::converted(cx.pool, as_contiguous(cx.pool, inputs[bias_at(which)]), DType::kF32)
             : Tensor();
     const Side maps(weight, out_in());  // [in, out]
-    CellCut cut{parts_of(tokens(rows), limits_.rows), outputs(out, limits_.whole), {{{0, in}}}};
+    CellCut cut{
+        parts_of(tokens(rows), limits_.rows), outputs(which, out, limits_.whole), {{{0, in}}}};
     if (!shares(Shared::kInputs)) {
       Shape shape = inputs[0].shape();
       shape[-1] = out;
@@ -289,8 +296,9 @@ class Linear final : public ops::ForwardOp {
     for (const Extent& block : tokens(dz.dim(0))) depth.push_back({block});
     const Tensor gradient = Tensor::empty(cx.allocator, term.weight.shape());
     const bool in_rows = !out_in();  // of the gradient
-    const CellCut cut{in_rows ? inputs(in, limits_.rows) : outputs(out, limits_.rows),
-                      in_rows ? outputs(out, limits_.whole) : inputs(in, limits_.whole), depth};
+    const auto to = [&](int64_t most) { return outputs(term.which, out, most); };
+    const CellCut cut{in_rows ? inputs(in, limits_.rows) : to(limits_.rows),
+                      in_rows ? to(limits_.whole) : inputs(in, limits_.whole), depth};
     cell_products(cx, cut, {in_rows ? x : dz, true}, in_rows ? dz : x, gradient);
     return gradient;
   }
@@ -331,7 +339,8 @@ class Linear final : public ops::ForwardOp {
 
   const TensorAxis axis_;
   const BlockedLinear map_;
-  const size_t weights_;  // how many
+  const std::vector<Copy> copies_;  // of each weight
+  const size_t weights_;            // how many
   const bool biases_, residual_, recorded_;
   CellLimits limits_;
   Tensor z_;  // between forward() and saves()
@@ -353,19 +362,21 @@ Tensor blocked_linear(Context& cx, const TensorAxis& axis, const Tensor& x, cons
   if (residual) inputs.push_back(residual);
   bool recorded = false;
   for (const Tensor& input : inputs) recorded |= cx.tape != nullptr && input.requires_grad();
-  return ops::run<Linear>(cx, std::move(inputs), axis, map, size_t{1}, static_cast<bool>(bias),
-                          static_cast<bool>(residual), recorded);
+  return ops::run<Linear>(cx, std::move(inputs), axis, map, std::vector<Copy>(1),
+                          static_cast<bool>(bias), static_cast<bool>(residual), recorded);
 }
 
 std::vector<Tensor> blocked_linears(Context& cx, const TensorAxis& axis, const Tensor& x,
                                     std::span<const Tensor> weights, std::span<const Tensor> biases,
-                                    WeightLayout layout) {
+                                    WeightLayout layout, std::span<const Copy> copies) {
   std::vector<Tensor> inputs = {x};
   inputs.insert(inputs.end(), weights.begin(), weights.end());
   inputs.insert(inputs.end(), biases.begin(), biases.end());
   const BlockedLinear map{layout, Shared::kOutputs};
+  std::vector<Copy> held(copies.begin(), copies.end());
+  held.resize(weights.size());
   return apply(cx,
-               std::make_unique<Linear>(axis, map, weights.size(), !biases.empty(), false, false),
+               std::make_unique<Linear>(axis, map, std::move(held), !biases.empty(), false, false),
                std::move(inputs));
 }
 

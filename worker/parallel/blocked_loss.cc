@@ -6,6 +6,7 @@
 
 #include "kernels/cpu/convert.h"
 #include "kernels/cpu/rows.h"
+#include "kernels/cuda/backend.h"
 #include "kernels/ops/common.h"
 #include "kernels/ops/cross_entropy.h"
 #include "kernels/tensor/transfer.h"
@@ -45,15 +46,23 @@ double loss_in_blocks(Context& cx, const TensorAxis& axis, const Extents& blocks
   });
 }
 
+// Of one loss; an empty handle: nobody asks for it.
+struct Gradients {
+  Tensor x, table, bias;
+};
+
 // The computation of one loss.
 class VocabularyLoss {
  public:
+  // bias: in F32, of the table's rows, or an empty handle.
   VocabularyLoss(Context& cx, const TensorAxis& axis, const Tensor& x, const Tensor& table,
-                 const Tensor& labels, int64_t vocabulary, const ops::TokenLoss& loss)
+                 const Tensor& bias, const Tensor& labels, int64_t vocabulary,
+                 const ops::TokenLoss& loss)
       : cx_(cx),
         axis_(axis),
         x_(x),
         table_(table),
+        bias_(bias),
         labels_(labels),
         loss_(loss),
         limits_(cell_limits(cx)),
@@ -72,9 +81,9 @@ class VocabularyLoss {
     chunk_rows_ = std::max(kChunkRowsMin, kChunk / std::max<int64_t>(1, widest));
   }
 
-  // Sum of the losses over the batch; dx [rows, H], F32, and dtable, F32, where they are wanted.
-  double run(const Tensor& dx, const Tensor& dtable, int64_t kept_max, Tensor* best) {
-    const bool gradients = dx || dtable;
+  // Sum of the losses over the batch; dx [rows, H], dtable and dbias, F32, where they are wanted.
+  double run(const Gradients& wanted, int64_t kept_max, Tensor* best) {
+    const bool gradients = wanted.x || wanted.table || wanted.bias;
     if (gradients && rows_ * table_.dim(0) <= kept_max) {
       kept_ = Tensor::empty(cx_.allocator, {kept_rows() * table_.dim(0)});
     }
@@ -82,7 +91,7 @@ class VocabularyLoss {
     if (best != nullptr) *best = terms_.best;
     if (gradients) {
       lse_ = log_sums(cx_, terms_);
-      ids_node(0, ids_.size(), dx, dtable);
+      ids_node(0, ids_.size(), wanted);
     }
     return loss_in_blocks(cx_, axis_, tokens_, terms_, labels_, loss_);
   }
@@ -105,6 +114,12 @@ class VocabularyLoss {
     const int64_t width = x.dim(1);
     return x.view({rows.length, width}, std::array<int64_t, 2>{width, 1}, rows.start * width);
   }
+  static Tensor elements_from(const Tensor& x, const Extent& some) {
+    return x.view({some.length}, std::array<int64_t, 1>{1}, some.start);
+  }
+  static Tensor like(Context& cx, const Tensor& x) {
+    return x ? Tensor::empty(cx.allocator, x.shape()) : Tensor();
+  }
 
   // The logits of these rows and ids, [rows, ids].
   void logits(const Extent& rows, const Extent& ids, const Tensor& to) const {
@@ -112,6 +127,17 @@ class VocabularyLoss {
                            parts_of(Extents{{0, ids.length}}, limits_.features),
                            {{{0, hidden_}}}};
     cell_products(cx_, cut, {rows_from(x_, rows)}, {rows_from(table_, ids), true}, to);
+    if (!bias_) return;
+    const Tensor added = elements_from(bias_, ids);
+    if (!cx_.device().is_cpu()) {
+      return cuda::backend(cx_).binary(ops::Arithmetic::kAdd, to, added, to);
+    }
+    cx_.pool.parallel_for(rows.length, 4, [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row) {
+        cpu::rows<float>().add(added.data<float>(), to.data<float>() + row * ids.length,
+                               ids.length);
+      }
+    });
   }
 
   // The rows and ids of a cell of logits, for what is computed row by row.
@@ -157,63 +183,71 @@ class VocabularyLoss {
     return terms;
   }
 
-  // dx: the sum over these blocks of ids; dtable: their rows.
-  void ids_node(size_t first, size_t last, const Tensor& dx, const Tensor& dtable) {
+  // Of x: the sum over these blocks of ids; of the table and the bias: their rows.
+  void ids_node(size_t first, size_t last, const Gradients& to) {
     if (last - first == 1) {
       const Extent& ids = ids_[first];
-      const Tensor rows = dtable ? rows_from(dtable, ids) : Tensor();
-      tokens_node(0, tokens_.size(), ids, room_for(ids), dx, rows);
+      const Gradients own{to.x, to.table ? rows_from(to.table, ids) : Tensor(),
+                          to.bias ? elements_from(to.bias, ids) : Tensor()};
+      tokens_node(0, tokens_.size(), ids, room_for(ids), own);
       return;
     }
     const auto middle = static_cast<size_t>(
         cpu::node_middle(static_cast<int64_t>(first), static_cast<int64_t>(last)));
-    ids_node(first, middle, dx, dtable);
-    const Tensor other = dx ? Tensor::empty(cx_.allocator, dx.shape()) : Tensor();
-    ids_node(middle, last, other, dtable);
-    if (dx) add_into(cx_.pool, other, dx);
+    ids_node(first, middle, to);
+    const Gradients other{like(cx_, to.x), to.table, to.bias};
+    ids_node(middle, last, other);
+    if (to.x) add_into(cx_.pool, other.x, to.x);
   }
 
-  // dtable [ids, H]: the sum over these blocks of tokens; their rows of dx.
+  // Of the table [ids, H] and the bias [ids]: the sum over these blocks of tokens; of x their rows.
   void tokens_node(size_t first, size_t last, const Extent& ids, const Tensor& room,
-                   const Tensor& dx, const Tensor& dtable) {
+                   const Gradients& to) {
     if (last - first == 1) {
       bool fresh = true;
       for (const Extent& chunk : parts_of({&tokens_[first], 1}, chunk_rows_)) {
-        one_chunk(chunk, ids, room, dx, dtable, fresh);
+        one_chunk(chunk, ids, room, to, fresh);
         fresh = false;
       }
       return;
     }
     const auto middle = static_cast<size_t>(
         cpu::node_middle(static_cast<int64_t>(first), static_cast<int64_t>(last)));
-    tokens_node(first, middle, ids, room, dx, dtable);
-    const Tensor other = dtable ? Tensor::empty(cx_.allocator, dtable.shape()) : Tensor();
-    tokens_node(middle, last, ids, room, dx, other);
-    if (other) add_into(cx_.pool, other, dtable);
+    tokens_node(first, middle, ids, room, to);
+    const Gradients other{to.x, like(cx_, to.table), like(cx_, to.bias)};
+    tokens_node(middle, last, ids, room, other);
+    if (to.table) add_into(cx_.pool, other.table, to.table);
+    if (to.bias) add_into(cx_.pool, other.bias, to.bias);
   }
 
-  void one_chunk(const Extent& chunk, const Extent& ids, const Tensor& room, const Tensor& dx,
-                 const Tensor& dtable, bool fresh) {
+  void one_chunk(const Extent& chunk, const Extent& ids, const Tensor& room, const Gradients& to,
+                 bool fresh) {
     const Tensor values = place_of(chunk, ids, room);
     if (!kept_) logits(chunk, ids, values);
     to_gradients(cx_, values, rows_of(chunk, ids), terms_, lse_);
+    if (to.bias) {
+      Context in_order = cx_;  // of these rows, as their number alone says
+      in_order.block_count = 1;
+      const Tensor sum = ops::sum(in_order, values, 0);
+      fresh ? copy_into(cx_.pool, sum, to.bias) : add_into(cx_.pool, sum, to.bias);
+    }
     const Tensor gradient = cpu::converted(cx_.pool, values, x_.dtype());
-    if (dx) {
+    if (to.x) {
       const cpu::CellCut cut{parts_of(Extents{{0, chunk.length}}, limits_.rows),
                              parts_of(Extents{{0, hidden_}}, limits_.whole),
                              {{{0, ids.length}}}};
-      cell_products(cx_, cut, {gradient}, {rows_from(table_, ids)}, rows_from(dx, chunk));
+      cell_products(cx_, cut, {gradient}, {rows_from(table_, ids)}, rows_from(to.x, chunk));
     }
-    if (!dtable) return;
+    if (!to.table) return;
     const cpu::CellCut cut{parts_of(Extents{{0, ids.length}}, limits_.rows),
                            parts_of(Extents{{0, hidden_}}, limits_.whole),
                            {{{0, chunk.length}}}};
-    cell_products(cx_, cut, {gradient, true}, {rows_from(x_, chunk)}, dtable, fresh);
+    cell_products(cx_, cut, {gradient, true}, {rows_from(x_, chunk)}, to.table, fresh);
   }
 
   Context& cx_;
   const TensorAxis& axis_;
-  const Tensor &x_, &table_, &labels_;
+  const Tensor &x_, &table_, &bias_, &labels_;
   const ops::TokenLoss& loss_;
   const CellLimits limits_;
   const int64_t rows_, hidden_, first_id_;
@@ -253,15 +287,15 @@ class Loss : public ops::ForwardOp {
   std::vector<Tensor> gradients_;  // of the inputs, for an output gradient of loss_.seed
 };
 
-// Inputs: x [..., n, H], table [V/t, H], labels.
+// Inputs: x [..., n, H], table [V/t, H], labels and, where there is one, the bias [V/t].
 class LinearCrossEntropy final : public Loss {
  public:
+  // wanted: of the inputs' gradients.
   LinearCrossEntropy(const TensorAxis& axis, int64_t vocabulary, const ops::TokenLoss& loss,
-                     bool x_wanted, bool table_wanted, Tensor* best, int64_t kept_max)
+                     std::vector<bool> wanted, Tensor* best, int64_t kept_max)
       : Loss(axis, loss),
         vocabulary_(vocabulary),
-        x_wanted_(x_wanted),
-        table_wanted_(table_wanted),
+        wanted_(std::move(wanted)),
         best_(best),
         kept_max_(kept_max) {}
   std::string_view name() const override { return "blocked_linear_cross_entropy"; }
@@ -276,19 +310,25 @@ class LinearCrossEntropy final : public Loss {
     ops::TokenLoss whole = loss_;
     whole.shard.vocabulary = vocabulary_;
     ops::LabelRule(whole, table.dim(0)).check(labels);
-    const Tensor dx = x_wanted_ ? Tensor::empty(cx.allocator, x.shape()) : Tensor();
-    const Tensor dtable = table_wanted_ ? Tensor::empty(cx.allocator, table.shape()) : Tensor();
-    VocabularyLoss computed(cx, axis_, x, table, labels, vocabulary_, loss_);
-    const double total = computed.run(dx, dtable, kept_max_, best_);
+    const bool biased = inputs.size() > 3;
+    const Tensor bias =
+        biased ? cpu::converted(cx.pool, as_contiguous(cx.pool, inputs[3]), DType::kF32) : Tensor();
+    const auto room = [&](size_t input, const Tensor& like) {
+      return wanted_[input] ? Tensor::empty(cx.allocator, like.shape()) : Tensor();
+    };
+    const Gradients to{room(0, x), room(1, table), biased ? room(3, bias) : Tensor()};
+    VocabularyLoss computed(cx, axis_, x, table, bias, labels, vocabulary_, loss_);
+    const double total = computed.run(to, kept_max_, best_);
     gradients_ = {
-        dx ? ops::reshape(cx, tree_scatter(cx, axis_.comm, dx), inputs[0].shape()) : Tensor(),
-        dtable};
+        to.x ? ops::reshape(cx, tree_scatter(cx, axis_.comm, to.x), inputs[0].shape()) : Tensor(),
+        to.table, Tensor(), to.bias};
+    gradients_.resize(inputs.size());
     return {Tensor::full(cx.allocator, Shape{}, total)};
   }
 
  private:
   const int64_t vocabulary_;
-  const bool x_wanted_, table_wanted_;
+  const std::vector<bool> wanted_;
   Tensor* const best_;
   const int64_t kept_max_;
 };
@@ -332,11 +372,14 @@ class CrossEntropy final : public Loss {
 
 Tensor blocked_linear_cross_entropy(Context& cx, const TensorAxis& axis, const Tensor& x,
                                     const Tensor& table, const Tensor& labels, int64_t vocabulary,
-                                    const ops::TokenLoss& loss, Tensor* best, int64_t kept_max) {
-  const bool recorded = cx.tape != nullptr;
-  return ops::run<LinearCrossEntropy>(cx, {x, table, labels}, axis, vocabulary, loss,
-                                      recorded && x.requires_grad(),
-                                      recorded && table.requires_grad(), best, kept_max);
+                                    const ops::TokenLoss& loss, Tensor* best, int64_t kept_max,
+                                    const Tensor& bias) {
+  std::vector<Tensor> inputs{x, table, labels};
+  if (bias) inputs.push_back(bias);
+  std::vector<bool> wanted;
+  for (const Tensor& input : inputs) wanted.push_back(cx.tape != nullptr && input.requires_grad());
+  return ops::run<LinearCrossEntropy>(cx, std::move(inputs), axis, vocabulary, loss,
+                                      std::move(wanted), best, kept_max);
 }
 
 Tensor blocked_cross_entropy(Context& cx, const TensorAxis& axis, const Tensor& logits,

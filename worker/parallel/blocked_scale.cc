@@ -1,6 +1,6 @@
-// Every head's features times the same gamma. Its gradient is a sum over heads, too, of which a
-// rank of the tensor axis has some: of each block of tokens first those, by halves, then the axis'
-// ranks.
+// Features times gamma. Of heads, which all have the same, its gradient is a sum over heads, too,
+// of which a rank of the tensor axis has some: of each block of tokens first those, by halves, then
+// the axis' ranks.
 #include <array>
 #include <vector>
 
@@ -28,7 +28,7 @@ Tensor summed_by_halves(Context& cx, const Tensor& x, int64_t first, int64_t las
 // Inputs: x, gamma.
 class Scale final : public ops::ForwardOp {
  public:
-  explicit Scale(const TensorAxis& axis) : axis_(axis) {}
+  Scale(const TensorAxis& axis, int copies) : axis_(axis), copies_(copies) {}
   std::string_view name() const override { return "blocked_scale"; }
   bool native(DType half) const override { return half == DType::kBF16; }
   bool takes_weights_in_single() const override { return true; }
@@ -70,20 +70,54 @@ class Scale final : public ops::ForwardOp {
         ops::sum(in_order, ops::reshape(cx, terms, {blocks, tokens / blocks, heads * features}), 1);
     const Tensor of_heads =
         summed_by_halves(cx, ops::reshape(cx, of_blocks, {blocks, heads, features}), 0, heads);
-    const Tensor own = tree_scatter(cx, axis_.comm, of_heads);
+    const Tensor own = tree_scatter(cx, axis_.comm, of_heads, copies_);
     const Tensor all =
         summed_by_halves(cx, ops::reshape(cx, own, {1, own.dim(0), features}), 0, own.dim(0));
     return ops::reshape(cx, all, {features});
   }
 
   const TensorAxis axis_;
+  const int copies_;
   bool x_wanted_ = false, gamma_wanted_ = false;
+};
+
+// Inputs: x, gamma, beta.
+class Affine final : public ops::ForwardOp {
+ public:
+  explicit Affine(const TensorAxis& axis) : axis_(axis) {}
+  std::string_view name() const override { return "blocked_affine"; }
+
+  std::vector<Tensor> forward(Context& cx, std::span<const Tensor> inputs) override {
+    return {ops::add(cx, ops::multiply(cx, inputs[0], inputs[1]), inputs[2])};
+  }
+
+  std::vector<Tensor> saves(std::span<const Tensor> inputs, std::span<const Tensor>) override {
+    return {inputs[0], inputs[1]};
+  }
+
+  std::vector<Tensor> vjp(Context& cx, std::span<const Tensor> saved,
+                          std::span<const Tensor> output_grads) override {
+    const Tensor& dy = output_grads[0];
+    Context in_blocks = cx;
+    in_blocks.block_count = axis_.token_blocks();
+    return {ops::multiply(cx, dy, saved[1]),
+            ops::sum(in_blocks, ops::multiply(cx, saved[0], dy), 0), ops::sum(in_blocks, dy, 0)};
+  }
+
+ private:
+  const TensorAxis axis_;
 };
 
 }  // namespace
 
-Tensor blocked_scale(Context& cx, const TensorAxis& axis, const Tensor& x, const Tensor& gamma) {
-  return ops::run<Scale>(cx, {x, gamma}, axis);
+Tensor blocked_affine(Context& cx, const TensorAxis& axis, const Tensor& x, const Tensor& gamma,
+                      const Tensor& beta) {
+  return ops::run<Affine>(cx, {x, gamma, beta}, axis);
+}
+
+Tensor blocked_scale(Context& cx, const TensorAxis& axis, const Tensor& x, const Tensor& gamma,
+                     int copies) {
+  return ops::run<Scale>(cx, {x, gamma}, axis, copies);
 }
 
 }  // namespace weft::parallel

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "kernels/tensor/strided.h"
+#include "worker/parallel/tree_sum.h"
 
 namespace weft::parallel {
 namespace {
@@ -90,15 +91,24 @@ Tensor HeadExchange::to_tokens(Context& cx, const Tensor& x) const {
   const std::array<int64_t, 4> strides{own_tokens() * all_heads * features, features,
                                        all_heads * features, 1};
   const Tensor y = storage.view({rows, all_heads, own_tokens(), features}, strides, 0);
+  for (int64_t head = 0; head < all_heads; ++head) {
+    std::vector<Tensor> terms;  // of a head that several ranks hold
+    for (size_t r = 0; r < heads.size(); ++r) {
+      const int64_t at = head - heads[r].start;
+      if (at < 0 || at >= heads[r].length) continue;
+      terms.push_back(narrowed(received.block(buffer, r), kHeadDim, {at, 1}));
+    }
+    merge_tree(std::ssize(terms), [&](int64_t into, int64_t from) {
+      add_into(cx.pool, terms[static_cast<size_t>(from)], terms[static_cast<size_t>(into)]);
+    });
+  }
   int64_t filled = 0;  // heads below it have been written
   for (size_t r = 0; r < heads.size(); ++r) {
     const int64_t end = heads[r].start + heads[r].length;
-    const int64_t shared = std::clamp<int64_t>(filled - heads[r].start, 0, heads[r].length);
-    const Tensor block = received.block(buffer, r);
-    add_into(cx.pool, narrowed(block, kHeadDim, {0, shared}),
-             narrowed(y, kHeadDim, {heads[r].start, shared}));
-    copy_into(cx.pool, narrowed(block, kHeadDim, {shared, heads[r].length - shared}),
-              narrowed(y, kHeadDim, {heads[r].start + shared, heads[r].length - shared}));
+    const int64_t first = std::clamp(filled, heads[r].start, end);  // the first to hold it
+    copy_into(cx.pool,
+              narrowed(received.block(buffer, r), kHeadDim, {first - heads[r].start, end - first}),
+              narrowed(y, kHeadDim, {first, end - first}));
     filled = std::max(filled, end);
   }
   WEFT_CHECK(filled == all_heads, "{} of {} heads are held", filled, all_heads);

@@ -25,7 +25,8 @@ struct HeadExchange {
   // x [B, all heads, this rank's tokens, D] -> [B, this rank's heads, all tokens, D].
   Tensor to_heads(Context& cx, const Tensor& x) const;
   // [B, this rank's heads, all tokens, D] -> [B, all heads, this rank's tokens, D], in memory
-  // [B, tokens, heads, D]. Heads that several ranks hold are added up, in rank order.
+  // [B, tokens, heads, D]. Terms of a head that several ranks hold are added up as a tree
+  // (tree_sum.h).
   Tensor to_tokens(Context& cx, const Tensor& x) const;
 
  private:

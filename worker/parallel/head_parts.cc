@@ -1,5 +1,7 @@
 #include "worker/parallel/head_parts.h"
 
+#include <numeric>
+
 namespace weft::parallel {
 
 HeadParts head_parts(int64_t heads, int64_t key_heads, int count, int index) {
@@ -26,6 +28,12 @@ std::vector<HeadParts> all_head_parts(int64_t heads, int64_t key_heads, int coun
     parts.push_back(head_parts(heads, key_heads, count, index));
   }
   return parts;
+}
+
+int64_t heads_of_term(int64_t heads, int64_t key_heads, int64_t blocks) {
+  if (blocks == 0) return 0;
+  const int64_t ranks = std::gcd(heads, blocks);
+  return ranks > key_heads && ranks % key_heads == 0 ? heads / ranks : 0;
 }
 
 }  // namespace weft::parallel

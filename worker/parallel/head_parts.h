@@ -23,4 +23,9 @@ HeadParts head_parts(int64_t heads, int64_t key_heads, int count, int index);
 // Of all ranks.
 std::vector<HeadParts> all_head_parts(int64_t heads, int64_t key_heads, int count);
 
+// Of topology-invariant training over so many blocks: how many heads of queries, neighbours, have
+// one term of the gradient of the head of keys that they read, so that each rank of the finest mesh
+// has whole terms. 0: all that read it.
+int64_t heads_of_term(int64_t heads, int64_t key_heads, int64_t blocks);
+
 }  // namespace weft::parallel

@@ -1,5 +1,6 @@
 #include "worker/parallel/sequence_attention.h"
 
+#include <array>
 #include <optional>
 #include <vector>
 
@@ -9,6 +10,7 @@
 #include "worker/parallel/head_exchange.h"
 #include "worker/parallel/head_parts.h"
 #include "worker/parallel/ring.h"
+#include "worker/parallel/tree_sum.h"
 
 namespace weft::parallel {
 namespace {
@@ -57,8 +59,8 @@ struct Exchanges {
 class SequenceAttention final : public ops::ForwardOp {
  public:
   SequenceAttention(const Mesh& mesh, const SequenceLayout& queries, const SequenceLayout& keys,
-                    const Parameters& parameters)
-      : mesh_(mesh), queries_(queries), keys_(keys), parameters_(parameters) {
+                    const Parameters& parameters, const KeyTerms& terms)
+      : mesh_(mesh), queries_(queries), keys_(keys), parameters_(parameters), terms_(terms) {
     parameters_.distance_bias = Tensor();  // it comes as an input
   }
   std::string_view name() const override { return "sequence_attention"; }
@@ -97,21 +99,59 @@ class SequenceAttention final : public ops::ForwardOp {
                                        : as_contiguous(cx.pool, output_grads[0]);
     const Tensor delta = attention::row_dots(cx, output_, d_output);
     output_ = Tensor();
-    BlockGrads grads = ring_->backward(cx, q_, k_, v_, d_output, log_sum_exp_, delta);
-    if (!exchanges_) return all(grads, grads.distance_bias);
+    BlockGrads grads = gradients(cx, d_output, delta);
     // One head's gradient is whole on its rank, and rounded as it would be there; terms are not.
-    const DType dtype = q_.dtype(), key_dtype = exchanges_->shared ? grads.k.dtype() : dtype;
-    const auto home = [&](const HeadExchange& exchange, Tensor& gradient, DType sent) {
-      gradient = cpu::converted(cx.pool, gradient, sent);
-      gradient = exchange.to_tokens(cx, gradient);
-    };
-    home(exchanges_->queries, grads.q, dtype);
-    home(exchanges_->keys, grads.k, key_dtype);
-    home(exchanges_->keys, grads.v, key_dtype);
+    if (exchanges_) {
+      const DType dtype = q_.dtype(), key_dtype = exchanges_->shared ? grads.k.dtype() : dtype;
+      const auto home = [&](const HeadExchange& exchange, Tensor& gradient, DType sent) {
+        gradient = cpu::converted(cx.pool, gradient, sent);
+        gradient = exchange.to_tokens(cx, gradient);
+      };
+      home(exchanges_->queries, grads.q, dtype);
+      home(exchanges_->keys, grads.k, key_dtype);
+      home(exchanges_->keys, grads.v, key_dtype);
+    }
+    if (terms_.holders != nullptr) {
+      for (Tensor* gradient : {&grads.k, &grads.v}) {
+        *gradient = tree_sum(cx, *terms_.holders, as_contiguous(cx.pool, *gradient));
+      }
+    }
+    if (!exchanges_) return all(grads, grads.distance_bias);
     return all(grads, of_all_heads(cx, grads.distance_bias));
   }
 
  private:
+  // Of the heads here, those of keys summed over what reads them here.
+  BlockGrads gradients(Context& cx, const Tensor& d_output, const Tensor& delta) const {
+    int64_t terms = 1;
+    if (terms_.heads > 0) terms = q_.dim(1) / k_.dim(1) / terms_.heads;
+    if (terms == 1) return ring_->backward(cx, q_, k_, v_, d_output, log_sum_exp_, delta);
+    // Each term's heads read a head of their own.
+    BlockGrads grads = ring_->backward(cx, q_, repeated(cx, k_, terms), repeated(cx, v_, terms),
+                                       d_output, log_sum_exp_, delta);
+    grads.k = summed(cx, grads.k, terms);
+    grads.v = summed(cx, grads.v, terms);
+    return grads;
+  }
+  // x [B, Nk, T, D], each head `times` times in a row.
+  static Tensor repeated(Context& cx, const Tensor& x, int64_t times) {
+    const Shape shape{x.dim(0), x.dim(1), times, x.dim(2), x.dim(3)};
+    const auto from = x.strides();
+    const std::array<int64_t, 5> strides{from[0], from[1], 0, from[2], from[3]};
+    return ops::reshape(cx, clone(cx.pool, x.view(shape, strides, 0)),
+                        {x.dim(0), x.dim(1) * times, x.dim(2), x.dim(3)});
+  }
+  // The sum of every `count` heads in a row, as a tree.
+  static Tensor summed(Context& cx, const Tensor& x, int64_t count) {
+    Shape shape = x.shape();
+    shape[1] /= count;
+    const auto from = x.strides();
+    const std::array<int64_t, 4> strides{from[0], count * from[1], from[2], from[3]};
+    const auto term = [&](int64_t index) { return x.view(shape, strides, index * from[1]); };
+    merge_tree(count,
+               [&](int64_t into, int64_t from) { add_into(cx.pool, term(from), term(into)); });
+    return term(0);
+  }
   std::vector<Tensor> all(const BlockGrads& grads, const Tensor& table) const {
     std::vector<Tensor> each{grads.q, grads.k, grads.v};
     if (parameters_.distance_bias) each.push_back(table);
@@ -140,6 +180,7 @@ class SequenceAttention final : public ops::ForwardOp {
   const Mesh& mesh_;
   const SequenceLayout queries_, keys_;
   Parameters parameters_;
+  const KeyTerms terms_;
   Part own_heads_;  // where heads are exchanged
   std::optional<Exchanges> exchanges_;
   std::optional<Ring> ring_;
@@ -150,16 +191,16 @@ class SequenceAttention final : public ops::ForwardOp {
 
 Tensor sequence_attention(Context& cx, const Mesh& mesh, const SequenceLayout& layout,
                           const Tensor& q, const Tensor& k, const Tensor& v,
-                          const Parameters& parameters) {
-  return sequence_attention(cx, mesh, layout, layout, q, k, v, parameters);
+                          const Parameters& parameters, const KeyTerms& terms) {
+  return sequence_attention(cx, mesh, layout, layout, q, k, v, parameters, terms);
 }
 
 Tensor sequence_attention(Context& cx, const Mesh& mesh, const SequenceLayout& queries,
                           const SequenceLayout& keys, const Tensor& q, const Tensor& k,
-                          const Tensor& v, const Parameters& parameters) {
+                          const Tensor& v, const Parameters& parameters, const KeyTerms& terms) {
   WEFT_CHECK(!parameters.distance_bias || cx.block_count == 0,
              "a bias by distance is not cut into blocks");
-  if (mesh.size(Axis::kSequence) == 1) {
+  if (mesh.size(Axis::kSequence) == 1 && terms.heads == 0) {
     Parameters whole = parameters;
     whole.dropout.queries = queries.tokens();
     whole.dropout.keys = keys.tokens();
@@ -172,7 +213,7 @@ Tensor sequence_attention(Context& cx, const Mesh& mesh, const SequenceLayout& q
   std::vector<Tensor> inputs{q, ring ? ops::contiguous(cx, k) : k,
                              ring ? ops::contiguous(cx, v) : v};
   if (parameters.distance_bias) inputs.push_back(parameters.distance_bias);
-  return apply(cx, std::make_unique<SequenceAttention>(mesh, queries, keys, parameters),
+  return apply(cx, std::make_unique<SequenceAttention>(mesh, queries, keys, parameters, terms),
                std::move(inputs))[0];
 }
 

@@ -14,6 +14,14 @@
 
 namespace weft::parallel {
 
+// Of topology-invariant training, where few heads of keys are read by many of queries: the gradient
+// of a head of keys has a term of each `heads` heads of queries (heads_of_term()), and the terms
+// merge as a tree. `holders` hold the same head, each of them a node of that.
+struct KeyTerms {
+  int64_t heads = 0;                // 0: one term, of all that read it here
+  Communicator* holders = nullptr;  // null: nobody else
+};
+
 // q [B, N, Tl, D], k [B, Nk, Tl, D] and v [B, Nk, Tl, Dv], Tl tokens of this rank by `layout` (zero
 // is fine), N and Nk the heads that every rank of the axis has -> [B, N, Tl, Dv]. Without bias,
 // sinks and arbitrary mask. parameters is of the whole: visibility's tensors are [B, all tokens],
@@ -22,14 +30,15 @@ namespace weft::parallel {
 // gradients of heads of keys that several ranks hold are added up in fp32 (or fp64). distance_bias
 // has these N heads, the same on every rank of the axis; its gradient is this rank's term of the
 // sum over the axis, as that of any parameter which each rank has whole, and it is not cut into
-// blocks: topology-invariant training has none. A mesh with one rank on the axis is
-// attention::scaled_dot_product.
+// blocks: topology-invariant training has none. A mesh with one rank on the axis is, but for
+// terms, attention::scaled_dot_product.
 Tensor sequence_attention(Context& cx, const Mesh& mesh, const SequenceLayout& layout,
                           const Tensor& q, const Tensor& k, const Tensor& v,
-                          const attention::Parameters& parameters);
+                          const attention::Parameters& parameters, const KeyTerms& terms = {});
 // The same of keys and values of other rows, which have a layout of their own.
 Tensor sequence_attention(Context& cx, const Mesh& mesh, const SequenceLayout& queries,
                           const SequenceLayout& keys, const Tensor& q, const Tensor& k,
-                          const Tensor& v, const attention::Parameters& parameters);
+                          const Tensor& v, const attention::Parameters& parameters,
+                          const KeyTerms& terms = {});
 
 }  // namespace weft::parallel

@@ -22,17 +22,17 @@ Shape with_rows(Shape shape, int64_t rows) {
   return shape;
 }
 
-// Every rank's part `comm.rank()` of x, [counts[rank]], summed.
+// Every rank's part `comm.rank()` of x, [counts[rank]], summed; of `copies` neighbours the first's.
 Tensor summed_part(Context& cx, Communicator& comm, const Tensor& x,
-                   const std::vector<int64_t>& counts) {
+                   const std::vector<int64_t>& counts, int copies = 1) {
   const auto size = static_cast<size_t>(comm.size());
   const int64_t own = counts[static_cast<size_t>(comm.rank())];
   Tensor terms = Tensor::empty(cx.allocator, {comm.size(), own}, x.dtype());
   comm.all_to_all(x, counts, terms, std::vector<int64_t>(size, own));
-  const auto term = [&](int64_t rank) {
-    return terms.view({own}, std::array<int64_t, 1>{1}, rank * own);
+  const auto term = [&](int64_t index) {
+    return terms.view({own}, std::array<int64_t, 1>{1}, index * copies * own);
   };
-  merge_tree(comm.size(),
+  merge_tree(comm.size() / copies,
              [&](int64_t into, int64_t from) { add_into(cx.pool, term(from), term(into)); });
   return term(0);
 }
@@ -43,12 +43,12 @@ void merge_tree(int64_t count, const std::function<void(int64_t into, int64_t fr
   merge_range(0, count, merge);
 }
 
-Tensor tree_scatter(Context& cx, Communicator& comm, const Tensor& x) {
+Tensor tree_scatter(Context& cx, Communicator& comm, const Tensor& x, int copies) {
   if (comm.size() == 1) return x;
   const int64_t rows = x.dim(0) / comm.size();
   WEFT_CHECK(rows * comm.size() == x.dim(0), "{} rows over {} ranks", x.dim(0), comm.size());
   const std::vector<int64_t> counts(static_cast<size_t>(comm.size()), x.elements() / comm.size());
-  const Tensor part = summed_part(cx, comm, x, counts);
+  const Tensor part = summed_part(cx, comm, x, counts, copies);
   const Shape shape = with_rows(x.shape(), rows);
   const Strides strides = row_major_strides(shape);
   return clone(cx.pool,

@@ -16,8 +16,9 @@
 namespace weft::parallel {
 
 // Rows (of the first dim, which the ranks divide) to the rank that holds them: x [n, ...] of each
-// -> the sum's own rows [n / p, ...].
-Tensor tree_scatter(Context& cx, Communicator& comm, const Tensor& x);
+// -> the sum's own rows [n / p, ...]. copies: so many neighbours hold the same term, which counts
+// once.
+Tensor tree_scatter(Context& cx, Communicator& comm, const Tensor& x, int copies = 1);
 // -> the sum, on every rank. x may be written to.
 Tensor tree_sum(Context& cx, Communicator& comm, const Tensor& x);
 double tree_sum(Context& cx, Communicator& comm, double x);

@@ -268,22 +268,34 @@ TEST_F(CheckModelTest, TheModelFitsTheBlocks) {
   };
   EXPECT_EQ(refuses(fits, 2, 2), "ok");
   EXPECT_EQ(refuses(fits, 4, 2), "ok");  // two rows: two ranks share the tokens of a row
-  EXPECT_THAT(refuses(with("n_head", "2"), 4, 2), HasSubstr("divide the model's 2 heads of keys"));
+  EXPECT_THAT(refuses(with("n_head", "2"), 4, 2),
+              HasSubstr("parallel.sequence must leave ranks that share a row's heads, now 4, that "
+                        "divide the model's 2 heads with"));
   EXPECT_THAT(refuses(with("n_head", "1"), 1, 2), HasSubstr("parallel.tensor"));
   EXPECT_THAT(refuses(with("n_inner", "60"), 1, 1), HasSubstr("must divide the model's 60"));
   EXPECT_THAT(refuses(with("vocab_size", "2002"), 1, 2), HasSubstr("leaves 2"));
   EXPECT_EQ(refuses(with("vocab_size", "2002"), 1, 1), "ok");
   EXPECT_EQ(refuses(with("vocab_size", "2001"), 1, 2), "ok");
-  const auto grouped = [&](const std::string& key_heads, int tensor) {
-    const std::string keys = "\"num_key_value_heads\": " + key_heads;
-    const auto model = find_family("llama")->parse_config(R"({"num_attention_heads": 8,
-        "hidden_size": 32, "head_dim": 6, "intermediate_size": 48, )" +
-                                                          keys + "}");
-    return check_on(*model.value(), 1, tensor);
+  const auto grouped = [&](const std::string& heads, const std::string& key_heads, int tensor,
+                           int sequence = 1) {
+    const auto model = find_family("llama")->parse_config(
+        R"({"hidden_size": 32, "head_dim": 8, "intermediate_size": 48, "num_attention_heads": )" +
+        heads + R"(, "num_key_value_heads": )" + key_heads + "}");
+    return check_on(*model.value(), sequence, tensor);
   };
-  EXPECT_EQ(grouped("4", 4), "ok");
-  EXPECT_THAT(grouped("4", 8), HasSubstr("divide the model's 4 heads of keys"));
-  EXPECT_THAT(grouped("2", 1), HasSubstr("must divide the model's 12 features"));
+  EXPECT_EQ(grouped("8", "4", 4), "ok");
+  EXPECT_EQ(grouped("8", "4", 8), "ok");  // a head of keys on several ranks
+  EXPECT_EQ(grouped("8", "1", 8), "ok");
+  EXPECT_EQ(grouped("8", "2", 4, 2), "ok");
+  EXPECT_EQ(grouped("12", "3", 1), "ok");
+  EXPECT_THAT(grouped("12", "3", 8), HasSubstr("divide the model's 12 heads with"));
+  EXPECT_THAT(grouped("12", "3", 2),
+              HasSubstr("parallel.tensor must leave ranks that share a row's heads, now 2, that "
+                        "divide the model's 3 heads of keys or are a multiple of them"));
+  const auto narrow = find_family("llama")->parse_config(
+      R"({"hidden_size": 32, "head_dim": 6, "intermediate_size": 48, "num_attention_heads": 8,
+          "num_key_value_heads": 2})");
+  EXPECT_THAT(check_on(*narrow.value(), 1, 1), HasSubstr("must divide the model's 12 features"));
 }
 
 TEST_F(CheckModelTest, TheJobFitsTheModel) {

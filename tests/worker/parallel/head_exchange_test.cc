@@ -49,6 +49,18 @@ TEST(HeadParts, EachHeadOnceWithItsKeys) {
   }
 }
 
+// Terms of the finest mesh that divides the heads, where it has several of a head of keys.
+TEST(HeadParts, TermsAreOfTheFinestMesh) {
+  EXPECT_EQ(heads_of_term(32, 8, 8), 0);
+  EXPECT_EQ(heads_of_term(32, 8, 16), 2);
+  EXPECT_EQ(heads_of_term(32, 4, 8), 4);
+  EXPECT_EQ(heads_of_term(8, 1, 8), 1);
+  EXPECT_EQ(heads_of_term(28, 2, 8), 7);
+  EXPECT_EQ(heads_of_term(12, 12, 8), 0);
+  EXPECT_EQ(heads_of_term(40, 10, 8), 0);  // no mesh has terms of all of them
+  EXPECT_EQ(heads_of_term(8, 1, 0), 0);    // not in blocks
+}
+
 struct Grid {
   std::vector<int64_t> tokens;
   std::vector<Part> heads;

@@ -48,6 +48,18 @@ TEST(TreeSum, AddsHalvesOfTheRanks) {
       for (int64_t i = 0; i < own.elements(); ++i) {
         EXPECT_EQ(own.data<float>()[i], tree(0, ranks, i + world.rank() * own.elements()));
       }
+      // Neighbours that hold the same count once.
+      for (int copies = 1; copies <= ranks; copies *= 2) {
+        Tensor held = terms(rank, 16);
+        for (int64_t i = 0; i < held.elements(); ++i) {
+          held.data<float>()[i] = term(world.rank() / copies, i);
+        }
+        const Tensor once = tree_scatter(cx, world, held, copies);
+        for (int64_t i = 0; i < once.elements(); ++i) {
+          EXPECT_EQ(once.data<float>()[i],
+                    tree(0, ranks / copies, i + world.rank() * once.elements()));
+        }
+      }
       double expected = 0;
       for (int r = 0; r < ranks; ++r) expected += r + 1;
       EXPECT_EQ(tree_sum(cx, world, world.rank() + 1.0), expected);
