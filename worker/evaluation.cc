@@ -13,7 +13,9 @@ namespace {
 void fill_up(TaskRows& rows, int64_t wanted) {
   const auto own = static_cast<size_t>(rows.rows * rows.tokens);
   const auto all = static_cast<size_t>(wanted * rows.tokens);
-  const size_t a_row = rows.rows > 0 ? rows.labels.size() / static_cast<size_t>(rows.rows) : 0;
+  // Of several rows there may be one label, of one row several.
+  const auto labels =
+      static_cast<size_t>(std::ssize(rows.labels) * wanted / std::max<int64_t>(1, rows.rows));
   if (rows.valid.empty()) rows.valid.assign(own, 1);
   rows.valid.resize(all, 0);
   if (!rows.ids.empty()) rows.ids.resize(all, 0);
@@ -21,8 +23,10 @@ void fill_up(TaskRows& rows, int64_t wanted) {
     rows.patches.resize(rows.patches.size() / static_cast<size_t>(rows.rows) *
                         static_cast<size_t>(wanted));
   if (!rows.positions.empty()) rows.positions.resize(all, 0);
+  if (!rows.token_types.empty()) rows.token_types.resize(all, 0);
   if (!rows.documents.empty()) rows.documents.resize(all, 0);
-  if (!rows.labels.empty()) rows.labels.resize(a_row * static_cast<size_t>(wanted), kNoLabel);
+  if (!rows.labels.empty()) rows.labels.resize(labels, kNoLabel);
+  if (!rows.windows.empty()) rows.windows.resize(static_cast<size_t>(wanted));
   rows.rows = wanted;
 }
 

@@ -370,10 +370,6 @@ Status check_pairs(const JobSpec& spec, const Refusal& refuse) {
                   "must be even and at least 4 for an embedding: each pair is two sequences, told "
                   "apart from the others of the step");
   }
-  if (training.reproducible() == proto::REPRODUCIBLE_TOPOLOGY) {
-    return refuse("training.reproducible", "topology",
-                  "must be mesh or none for an embedding, whose loss is not cut into blocks");
-  }
   const int32_t data = is_automatic(spec) ? 1 : spec.parallel().data();
   const int32_t rows = (training.batch_size() + data - 1) / data;
   if (training.micro_batch_size() == 0 || training.micro_batch_size() == rows) return {};
@@ -432,6 +428,52 @@ Status finish_batch(JobSpec& spec, const Refusal& refuse) {
   return {};
 }
 
+// Of topology-invariant training on a mesh, whose tokens are whole blocks.
+Status check_rows_in_blocks(const JobSpec& spec, const Refusal& refuse) {
+  const proto::TrainingSpec& training = spec.training();
+  const int64_t blocks = training.reproducible_blocks();
+  const int64_t rows = int64_t{training.micro_batch_size()} * spec.parallel().data();  // at once
+  if (training.batch_size() % rows != 0) {
+    return refuse("training.batch_size", training.batch_size(),
+                  "must be a multiple of the rows at once, training.micro_batch_size x "
+                  "parallel.data = " +
+                      std::to_string(rows) + ", with training.reproducible: topology");
+  }
+  if (const int64_t together = rows_together(spec);
+      rows % (blocks * together) != 0 && together > 1) {
+    return refuse(
+        "training.batch_size", training.batch_size(),
+        fmt::format("must give rows at once, now {}, that are a multiple of {}, "
+                    "training.reproducible_blocks x the labels of a multiple_choice, with "
+                    "training.reproducible: topology, as a block has whole questions",
+                    rows, blocks * together));
+  }
+  if (rows % blocks == 0) return {};
+  if (blocks % rows != 0) {
+    return refuse("training.batch_size", training.batch_size(),
+                  "must give rows at once, now " + std::to_string(rows) +
+                      ", that divide training.reproducible_blocks = " + std::to_string(blocks) +
+                      " or are a multiple of it with training.reproducible: topology");
+  }
+  if (training.sequence_length() % (blocks / rows) != 0) {
+    return refuse("training.sequence_length", training.sequence_length(),
+                  "must be a multiple of training.reproducible_blocks / the rows at once = " +
+                      std::to_string(blocks / rows) + " with training.reproducible: topology");
+  }
+  for (int i = 0; i < spec.tasks_size(); ++i) {
+    const TaskSpec& task = spec.tasks(i);
+    if (!classifies(task) && !finds_answers(task) && !embeds(task)) continue;
+    return refuse("training.batch_size", training.batch_size(),
+                  "must give rows at once, now " + std::to_string(rows) +
+                      ", that are a multiple of training.reproducible_blocks = " +
+                      std::to_string(blocks) + (embeds(task) ? " for an " : " for a ") +
+                      task_type_name(task) + " with training.reproducible: topology, " +
+                      (sees_images(spec) ? "as an image has a class token beside its patches"
+                                         : "as its rows are as long as the longest of the batch"));
+  }
+  return {};
+}
+
 // Of topology-invariant training, as far as the model does not matter.
 Status check_reproducible(const JobSpec& spec, const Refusal& refuse) {
   const proto::TrainingSpec& training = spec.training();
@@ -467,36 +509,7 @@ Status check_reproducible(const JobSpec& spec, const Refusal& refuse) {
                   "must be ulysses or auto with training.reproducible: topology, whose attention "
                   "exchanges heads");
   }
-  const int64_t rows = int64_t{training.micro_batch_size()} * mesh.data();  // at once
-  if (training.batch_size() % rows != 0) {
-    return refuse("training.batch_size", training.batch_size(),
-                  "must be a multiple of the rows at once, training.micro_batch_size x "
-                  "parallel.data = " +
-                      std::to_string(rows) + ", with training.reproducible: topology");
-  }
-  if (rows % blocks == 0) return {};
-  if (blocks % rows != 0) {
-    return refuse("training.batch_size", training.batch_size(),
-                  "must give rows at once, now " + std::to_string(rows) +
-                      ", that divide training.reproducible_blocks = " + std::to_string(blocks) +
-                      " or are a multiple of it with training.reproducible: topology");
-  }
-  if (training.sequence_length() % (blocks / rows) != 0) {
-    return refuse("training.sequence_length", training.sequence_length(),
-                  "must be a multiple of training.reproducible_blocks / the rows at once = " +
-                      std::to_string(blocks / rows) + " with training.reproducible: topology");
-  }
-  for (int i = 0; i < spec.tasks_size(); ++i) {
-    if (!classifies(spec.tasks(i))) continue;
-    return refuse(
-        "training.batch_size", training.batch_size(),
-        "must give rows at once, now " + std::to_string(rows) +
-            ", that are a multiple of training.reproducible_blocks = " + std::to_string(blocks) +
-            " for a " + task_type_name(spec.tasks(i)) + " with training.reproducible: topology, " +
-            (sees_images(spec) ? "as an image has a class token beside its patches"
-                               : "as its rows are as long as the longest of the batch"));
-  }
-  return {};
+  return check_rows_in_blocks(spec, refuse);
 }
 
 Status check_evaluation(const JobSpec& spec, const Refusal& refuse) {
@@ -523,17 +536,6 @@ Status check_training(const JobSpec& spec, const Refusal& refuse) {
     if (task.type() != proto::TASK_TYPE_CAUSAL_LM || training.sequence_length() > 1) continue;
     return refuse("training.sequence_length", training.sequence_length(),
                   "must be at least 2 for a causal_lm: a row's first token is not predicted");
-  }
-  for (const TaskSpec& task : spec.tasks()) {
-    const bool invariant = training.reproducible() == proto::REPRODUCIBLE_TOPOLOGY;
-    const bool whole = chooses(task) || finds_answers(task);
-    if (!invariant || (task.type() != proto::TASK_TYPE_MASKED_LM && !whole)) continue;
-    return refuse("training.reproducible", "topology",
-                  "must be mesh or none with a " + task_type_name(task) + ", whose " +
-                      (chooses(task)         ? "questions"
-                       : finds_answers(task) ? "windows"
-                                             : "predicted tokens") +
-                      " are not cut into blocks");
   }
   const auto& betas = training.optimizer().betas();
   for (int i = 0; i < betas.size(); ++i) {

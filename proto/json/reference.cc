@@ -39,21 +39,21 @@ constexpr std::string_view kRules = R"(## Rules across keys
 - `causal_lm` is for decoders (gpt2, llama and the like); `masked_lm` and `token_classification` are
   for encoders (bert, roberta, distilbert). `masked_lm` needs a tokenizer with a mask token.
 - `embedding` is for encoders too, and needs the format jsonl; its rows are pairs of texts. Each is
-  told apart from all others of the step, so `training.batch_size` is even and at least 4,
-  `training.micro_batch_size` is all rows of a rank, and `training.reproducible` is not topology.
+  told apart from all others of the step, so `training.batch_size` is even and at least 4, and
+  `training.micro_batch_size` is all rows of a rank.
   With `data.text_pair` a `sequence_classification` reads pairs, which needs a tokenizer whose
   post-processor puts two texts into one row.
 - `multiple_choice` is for encoders and needs a tokenizer that makes pairs, too: each of a row's
   `labels` choices is read as a pair with the text, as a sequence of its own. A question's sequences
   stay together, so `training.batch_size`, which counts sequences, is a multiple of `labels` x
-  `parallel.data`, `training.micro_batch_size` one of `labels`, and `training.reproducible` is not
-  topology. A label is the number of the right choice.
+  `parallel.data` and `training.micro_batch_size` one of `labels`; with
+  `training.reproducible: topology` the rows at once are one of `labels` x
+  `training.reproducible_blocks`. A label is the number of the right choice.
 - `question_answering` is for encoders and needs the format jsonl and a tokenizer that makes pairs:
   a question and its context, whole or in windows that share `data.stride` tokens, each a sequence
   with the whole question. A window needs room for more tokens of the context than that, or the row
   is refused. The first of a row's answers is learned, and where a window does not hold it whole,
-  or there is none, that it begins and ends at the first token. `training.reproducible` is not
-  topology.
+  or there is none, that it begins and ends at the first token.
 - `seq2seq` is for t5, which has no other task, and needs the format jsonl with a text and a
   `data.target`. `training.target_length` is for it alone, and at least
   `parallel.sequence`. It refuses `training.reproducible: topology`, `adapter` and

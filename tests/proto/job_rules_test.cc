@@ -121,21 +121,6 @@ parallel: {data: 2, tensor: 3}
   EXPECT_FALSE(spec.has_tokenizer());
 }
 
-TEST(JobRules, MaskedTasksAreNotCutIntoBlocks) {
-  proto::JobSpec spec;
-  const Status status = finish(R"(
-name: small
-kind: fine_tune
-model: {from: ckpt-1}
-tasks: [{type: masked_lm, data: {train: a.txt}}]
-training: {steps: 5, reproducible: topology}
-)",
-                               &spec);
-  EXPECT_EQ(status.field(), "training.reproducible");
-  EXPECT_EQ(status.value(), "topology");
-  EXPECT_EQ(status.line(), 6);
-}
-
 TEST(JobRules, MaskedTasksHaveARate) {
   for (const auto& [rate, expected] : {std::pair{"", 0.15}, {", mask_rate: 0.4", 0.4}}) {
     proto::JobSpec spec;
@@ -171,7 +156,8 @@ TEST(JobRules, PairsOfAnEmbeddingAreComputedAtOnce) {
       {embedding_job("", ", batch_size: 2"), "training.batch_size must be even and at least 4"},
       {embedding_job("", ", batch_size: 8, micro_batch_size: 4"),
        "training.micro_batch_size must be all rows of a rank, 8,"},
-      {embedding_job("", ", reproducible: topology"), "training.reproducible must be mesh or none"},
+      {embedding_job("", ", batch_size: 4, reproducible: topology"),
+       "for an embedding with training.reproducible: topology"},
       {embedding_job(", text_pair: text", ""),
        "tasks[0].data.text_pair must differ from data.text"},
       {embedding_job(", text_pair: \"\"", ""), "tasks[0].data.text_pair must not be empty"}};
@@ -196,6 +182,8 @@ TEST(JobRules, QuestionsStayWhole) {
   EXPECT_TRUE(classifies(spec.tasks(0)));
   ASSERT_EQ(finish(choice_job("", ", batch_size: 6") + "parallel: auto\n", &spec).to_string(),
             "ok");
+  ASSERT_EQ(finish(choice_job("", ", batch_size: 24, reproducible: topology"), &spec).to_string(),
+            "ok");
   const std::pair<std::string, std::string> wrong[] = {
       {choice_job("", ", batch_size: 8"),
        "training.batch_size must be a multiple of 3, by the labels of its multiple_choice"},
@@ -205,8 +193,9 @@ TEST(JobRules, QuestionsStayWhole) {
        "training.batch_size must be a multiple of 3 x parallel.data = 2"},
       {choice_job("", ", batch_size: 12, micro_batch_size: 4"),
        "training.micro_batch_size must be a multiple of 3,"},
-      {choice_job("", ", batch_size: 12, reproducible: topology"),
-       "training.reproducible must be mesh or none with a multiple_choice"},
+      {choice_job("", ", batch_size: 48, micro_batch_size: 12, reproducible: topology"),
+       "training.batch_size must give rows at once, now 12, that are a multiple of 24, "
+       "training.reproducible_blocks x the labels of a multiple_choice"},
       {choice_job(", text_pair: label", ", batch_size: 12"),
        "tasks[0].data.text_pair must differ from data.label"}};
   for (const auto& [job, rule] : wrong) {
@@ -233,6 +222,8 @@ TEST(JobRules, AnswersHaveKeysAndAStride) {
   proto::JobSpec again = spec;
   ASSERT_TRUE(finish_job(again).ok());
   EXPECT_EQ(again.SerializeAsString(), spec.SerializeAsString());
+  ASSERT_EQ(finish(answer_job("", ", batch_size: 8, reproducible: topology"), &spec).to_string(),
+            "ok");
   ASSERT_EQ(finish(answer_job(", stride: 0", ""), &spec).to_string(), "ok");
   EXPECT_EQ(spec.tasks(0).data().stride(), 0);
   std::string text = answer_job("", "");
@@ -251,8 +242,8 @@ TEST(JobRules, AnswersHaveKeysAndAStride) {
        "tasks[0].data.text_pair must differ from data.text"},
       {answer_job(", label: context", ""), "tasks[0].data.text_pair must differ from data.label"},
       {answer_job(", label: question", ""), "tasks[0].data.label must differ from data.text"},
-      {answer_job("", ", reproducible: topology"),
-       "training.reproducible must be mesh or none with a question_answering"}};
+      {answer_job("", ", batch_size: 4, reproducible: topology"),
+       "for a question_answering with training.reproducible: topology"}};
   for (const auto& [job, rule] : wrong) {
     EXPECT_THAT(finish(job, &spec).to_string(), HasSubstr(rule)) << job;
   }

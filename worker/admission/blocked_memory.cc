@@ -20,7 +20,7 @@ int64_t levels(int64_t nodes) { return std::bit_width(static_cast<uint64_t>(node
 int64_t loss_workspace(const StepMemory& m) {
   const Sizes& s = m.s;
   const int64_t rows = s.tokens * s.hidden;
-  if (!m.language_model) return s.element * rows * (s.tensor > 1 ? 2 : 1);
+  if (!m.language_model) return s.element * rows * (s.tensor > 1 ? 2 : 1) + s.embedding();
   const int64_t token_blocks = s.blocks / s.replicas, own = s.blocks / s.tensor;
   const int64_t ids = share(s.vocabulary, own);  // of a block
   const int64_t chunk = std::max(kChunkRowsMin, kChunkLogits / ids);
@@ -37,7 +37,8 @@ int64_t loss_workspace(const StepMemory& m) {
 
 // What the last block's backward pass adds to what is kept: in its MLP, whose activation's
 // gradient stands beside that of its result, its bias' terms in fp32, the input's term of the sum
-// over the tensor axis, or the weight's gradient with a copy of one side; or in its attention.
+// over the tensor axis, or the weight's gradient with a copy of one side; or in its attention,
+// where terms of keys' and values' gradients read copies of these.
 int64_t block_backward(const StepMemory& m) {
   const Sizes& s = m.s;
   const int64_t own = s.between * s.hidden, rows = s.tokens * s.hidden;
@@ -50,7 +51,8 @@ int64_t block_backward(const StepMemory& m) {
                          std::max({bias, term, weight});
   const int64_t visiting = s.sequence > 1 ? 4 * of_heads : 0;
   const int64_t in_attention = (s.again() ? s.attention() : 0) - (s.full() ? 0 : s.mlp()) +
-                               s.element * (own + rows + 9 * of_heads + visiting);
+                               s.element * (own + rows + 9 * of_heads + visiting) +
+                               2 * (s.element + kSingle) * s.tokens * s.key_terms;
   return std::max(in_mlp, in_attention);
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "proto/json/job_rules.h"
 #include "worker/admission/memory_sizes.h"
 
 namespace weft {
@@ -28,6 +29,11 @@ struct Round {
     of_text = config.image.size == 0;
     token_blocks = training.reproducible_blocks() / replicas;
     head_norms = config.head_norms ? 2 * config.head_features : 0;
+    if (config.key_heads < config.heads) {
+      key_copies =
+          static_cast<int>(std::max<int64_t>(1, spec.parallel().tensor() / config.key_heads));
+    }
+    head_features = config.head_features;
     hidden = config.hidden;
     recompute = training.activation_checkpointing();
   }
@@ -36,6 +42,8 @@ struct Round {
   DType precision;
   int64_t element, rounds, tokens, layers, hidden;
   int64_t token_blocks, head_norms;  // of a layer's norms of queries and keys, features
+  int key_copies = 1;                // ranks of the tensor axis that hold the same head of keys
+  int64_t head_features;
   proto::ActivationCheckpointing recompute;
 };
 
@@ -57,6 +65,9 @@ AxisTraffic tensor_round(const Round& s, bool language_model, int ranks, int ran
     gradients.messages *= 2;
     all += gradients * s.layers;
   }
+  // Keys' and values' gradients, of which every rank that holds them has terms.
+  all += tree_sum_traffic(s.tokens * s.head_features, s.key_copies, rank % s.key_copies) *
+         (2 * s.layers);
   if (!language_model) return all;
   all += gather_traffic(3 * ranks, kSingle * s.tokens, ranks, rank);  // maximum, sum, label's logit
   all += terms;
@@ -123,6 +134,10 @@ StepTraffic blocked_traffic(const ModelConfig& config, const proto::JobSpec& spe
   }
   if (language_model && config.tied) {  // a second gradient of the table, from the logits
     step.replica += tree_sum_traffic(shards.front().elements, s.replicas, replica) * s.rounds;
+  }
+  if (std::ranges::any_of(spec.tasks(), embeds)) {  // an embedding's sums, of all rows
+    step.replica +=
+        gather_traffic(spec.training().batch_size(), kSingle * config.hidden, s.replicas, replica);
   }
   const int zero = s.replicas > 1 ? mesh.zero() : 0;
   const Buckets buckets(bucket_items(shards), s.replicas, replica, mesh.bucket_bytes());

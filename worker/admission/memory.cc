@@ -94,17 +94,9 @@ int64_t cudnn_workspace(const Sizes& s) {
                   s.unordered_by_cudnn ? within(kSingle * s.tokens * s.features + dots) : 0);
 }
 
-// Of vectors that are told apart: all rows' sums and vectors with their gradients, the scores of
-// all pairs, and of a half type the hidden states in fp32.
-int64_t embedding_workspace(const Sizes& s) {
-  const int64_t vectors = 5 * s.embedded * s.hidden, pairs = s.embedded / 2;
-  const int64_t widened = s.embedded > 0 && s.element < kSingle ? 2 * s.tokens * s.hidden : 0;
-  return kSingle * (vectors + 3 * pairs * pairs + widened);
-}
-
 int64_t loss_ends(const Sizes& s) {
   const int64_t whole = s.element * s.tokens * s.hidden;
-  return (s.tensor > 1 ? 2 * whole : whole) + embedding_workspace(s);
+  return (s.tensor > 1 ? 2 * whole : whole) + s.embedding();
 }
 
 // At the loss: the normed stream, whole, and its gradient; of a language model a chunk of logits

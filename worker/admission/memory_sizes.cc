@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "proto/json/job_rules.h"
+#include "worker/admission/blocked_traffic.h"
 #include "worker/admission/traffic.h"
 #include "worker/parallel/head_parts.h"
 
@@ -52,6 +53,14 @@ int64_t largest_turn(std::span<const ShardSize> shards, int64_t replicas, int ze
   return parts + *std::ranges::max_element(of_replica);
 }
 
+// As Sizes::key_terms.
+int64_t terms_of(const ModelConfig& config, const proto::JobSpec& spec) {
+  const int64_t blocks = spec.training().reproducible_blocks(), tensor = spec.parallel().tensor();
+  const int64_t each = parallel::heads_of_term(config.heads, config.key_heads, blocks);
+  const int64_t readers = config.heads / std::max(config.key_heads, tensor * ranks_in_row(spec));
+  return each > 0 && readers > each ? config.heads / tensor / each * config.head_features : 0;
+}
+
 }  // namespace
 
 int64_t gpu_logit_columns(int64_t vocabulary) {
@@ -87,7 +96,10 @@ Sizes::Sizes(const ModelConfig& config, const proto::JobSpec& spec,
     key_features = std::max(key_features, parts.keys.length * config.head_features);
   }
   features = heads * config.head_features;
-  if (config.key_heads < tensor && config.key_heads < config.heads) {
+  const bool in_blocks = training.reproducible() == proto::REPRODUCIBLE_TOPOLOGY;
+  blocks = in_blocks ? training.reproducible_blocks() : 0;
+  key_terms = in_blocks ? terms_of(config, spec) : 0;
+  if (config.key_heads < tensor && config.key_heads < config.heads && !in_blocks) {
     key_copies = 2 * key_features * hidden;
   }
   gated = config.gated;
@@ -103,9 +115,7 @@ Sizes::Sizes(const ModelConfig& config, const proto::JobSpec& spec,
   // As they are computed with, for the gradient of what maps them.
   if (half && config.adapter.rank == 0) patches += element * between * config.image.values();
   recompute = training.activation_checkpointing();
-  const bool in_blocks = training.reproducible() == proto::REPRODUCIBLE_TOPOLOGY;
   embedded = std::ranges::any_of(spec.tasks(), embeds) ? training.batch_size() : 0;
-  blocks = in_blocks ? training.reproducible_blocks() : 0;
   scores = batch * heads * stack.length * stack.length;
   const int64_t width = config.head_features;
   const bool some_whole = config.attention.window_left < 0 ||
@@ -173,6 +183,13 @@ int64_t Sizes::mlp() const {
                     of_adapters(adapted.mlp_columns, adapted.mlp_rows, inner) +
                     of_magnitudes(adapted.mlp_outputs, adapted.mlp_rows)) +
          input * tokens * ((gated ? 2 : 1) + (gate_apart ? 1 : 0)) * inner + kSingle * 2 * between;
+}
+
+int64_t Sizes::embedding() const {
+  if (embedded == 0) return 0;
+  const int64_t vectors = 5 * embedded * hidden, pairs = embedded / 2;
+  const int64_t states = (element < kSingle ? 2 : 0) + (blocks > 0 ? 2 : 0);
+  return kSingle * (vectors + 3 * pairs * pairs + states * tokens * hidden);
 }
 
 int64_t Sizes::kept_block() const {

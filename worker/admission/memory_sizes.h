@@ -37,6 +37,7 @@ struct Sizes {
   int64_t scores;         // of a block's attention
   int64_t embedded;       // rows of a step that are told apart from each other; else 0
   int64_t blocks;         // of topology-invariant training; else 0
+  int64_t key_terms;      // features of a token's terms of its key's gradient, if several; else 0
   int64_t key_copies;   // elements a block, of projections that several ranks hold, copied for use
   int64_t patches;      // bytes, of images
   int64_t angles;       // of the tokens' rotations
@@ -74,6 +75,9 @@ struct Sizes {
   int64_t mlp() const;
   int64_t stream() const { return element * between * hidden; }  // a block's input
   int64_t kept_block() const;
+  // At the loss, of vectors that are told apart: all rows' sums and vectors with their gradients,
+  // the scores of all pairs, and the hidden states in fp32, of a half type; in blocks their terms.
+  int64_t embedding() const;
   // Of the scores' bias: it and each distance's bucket.
   int64_t score_bias() const { return distances * (element * heads + kBucketBytes); }
 

@@ -3,13 +3,17 @@
 // sentence-transformers' MultipleNegativesRankingLoss). Rows i and n + i of a step's 2n are a pair.
 //
 // Every replica sums over the tokens that it has, and the sums of all rows are added up over all
-// replicas; so each has all embeddings, and takes the loss of its share of the pairs.
+// replicas; so each has all embeddings, and takes the loss of its share of the pairs. Of
+// topology-invariant training it has whole rows, whose sums are gathered, and takes the loss of all
+// pairs.
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "kernels/ops/norms.h"
 #include "kernels/ops/ops.h"
 #include "kernels/tensor/transfer.h"
+#include "worker/parallel/blocked.h"
 #include "worker/parallel/collective_ops.h"
 #include "worker/tasks/predicted_tokens.h"
 #include "worker/tasks/tasks.h"
@@ -28,7 +32,7 @@ class EmbeddingTask final : public Task {
   std::string_view type() const override { return "embedding"; }
   bool joins_replicas() const override { return true; }
 
-  int64_t label_count(const TaskRows& rows) const override { return rows.rows / 2; }
+  int64_t label_count(const TaskRows& rows) const override { return pairs_of(rows); }
 
   TaskBatch assemble(const TaskRows& rows, Part part) const override {
     const Part mine =
@@ -43,10 +47,11 @@ class EmbeddingTask final : public Task {
       places[static_cast<size_t>(part.start + row)] = row;
     }
     batch.pooled = Tensor::from<int64_t>(*rank_.allocator, {rows.rows}, places);
-    const int64_t pairs = rows.rows / 2;
+    const int64_t pairs = pairs_of(rows);
     std::vector<int64_t> labels(static_cast<size_t>(pairs), kNoLabel);
     const Communicator& replicas = rank_.mesh.axis(Axis::kReplica);
-    const Part own = part_of(pairs, replicas.size(), replicas.rank());
+    const Part own =
+        rank_.blocks > 0 ? Part{0, pairs} : part_of(pairs, replicas.size(), replicas.rank());
     for (int64_t pair = own.start; pair < own.start + own.length; ++pair) {
       labels[static_cast<size_t>(pair)] = pair;
     }
@@ -55,14 +60,17 @@ class EmbeddingTask final : public Task {
   }
 
   Tensor loss_sum(Context& cx, Trunk& trunk, const TaskBatch& batch) override {
-    return loss_of(cx, cosines(cx, logits(cx, trunk, batch)), batch);
+    return loss_of(cx, cosines(cx, logits(cx, trunk, batch), batch), batch);
   }
 
   EvaluationSums evaluate(Context& cx, Trunk& trunk, const TaskBatch& batch) override {
     NoGrad guard(cx);
-    const Tensor scores = cosines(cx, logits(cx, trunk, batch));
-    return counted_hits(read_scalar(loss_of(cx, scores, batch)), batch.labels,
-                        best_classes(scores));
+    const Tensor scores = cosines(cx, logits(cx, trunk, batch), batch);
+    EvaluationSums sums =
+        counted_hits(read_scalar(loss_of(cx, scores, batch)), batch.labels, best_classes(scores));
+    // Of several replicas that have all pairs one counts them.
+    if (rank_.blocks > 0 && rank_.mesh.index(Axis::kReplica) > 0) sums.labels = sums.correct = 0;
+    return sums;
   }
 
   std::map<std::string, double> metrics(const EvaluationSums& sums) const override {
@@ -78,19 +86,51 @@ class EmbeddingTask final : public Task {
     Tensor joined = trunk.joined_hidden(cx, batch.tokens, hidden);
     if (is_half(joined.dtype())) joined = ops::cast(cx, joined, DType::kF32);
     const Tensor counted = ops::cast(cx, batch.counted, joined.dtype());
-    const int64_t rows = joined.dim(0), features = joined.dim(2);
+    const int64_t features = joined.dim(2);
     // The length of a sum is of no account, so that it is as good as the mean.
-    const Tensor own = ops::reshape(cx, ops::matmul(cx, counted, joined), {rows, features});
-    Communicator& replicas = rank_.mesh.axis(Axis::kReplica);
-    const Tensor placed = ops::embedding(cx, batch.pooled, own);
-    const Tensor sums =
-        parallel::copy_to_axis(cx, replicas, parallel::sum_over_axis(cx, replicas, placed));
+    const Tensor sums = rank_.blocks > 0 ? sums_in_blocks(cx, counted, joined, batch)
+                                         : sums_of_all(cx, counted, joined, batch);
     const double root = std::sqrt(static_cast<double>(features));
     const Tensor unit = Tensor::full(*rank_.allocator, {features}, 1 / root, sums.dtype());
     return ops::rms_norm(cx, sums, unit, kSquareLeast / static_cast<double>(features));
   }
 
  private:
+  // Rows that blocks of tokens are filled up with are padding, behind the others.
+  int64_t pairs_of(const TaskRows& rows) const {
+    if (rank_.blocks == 0 || rows.valid.empty()) return rows.rows / 2;
+    const auto last = std::find(rows.valid.rbegin(), rows.valid.rend(), 1);
+    const int64_t tokens = rows.valid.rend() - last;
+    return ((tokens + rows.tokens - 1) / rows.tokens + 1) / 2;
+  }
+
+  // Of all rows of the step; joined: of this rank's, [B, Tl, H].
+  Tensor sums_of_all(Context& cx, const Tensor& counted, const Tensor& joined,
+                     const TaskBatch& batch) const {
+    const Tensor own =
+        ops::reshape(cx, ops::matmul(cx, counted, joined), {joined.dim(0), joined.dim(2)});
+    Communicator& replicas = rank_.mesh.axis(Axis::kReplica);
+    const Tensor placed = ops::embedding(cx, batch.pooled, own);
+    return parallel::copy_to_axis(cx, replicas, parallel::sum_over_axis(cx, replicas, placed));
+  }
+  Tensor sums_in_blocks(Context& cx, const Tensor& counted, const Tensor& joined,
+                        const TaskBatch& batch) const {
+    const int64_t rows = counted.dim(0), tokens = counted.dim(2), features = joined.dim(2);
+    const Tensor apart = ops::reshape(cx, joined, {rows, tokens, features});
+    const Tensor terms = ops::multiply(cx, apart, ops::reshape(cx, counted, {rows, tokens, 1}));
+    Context in_order = cx;  // of the tokens of a row, as their number alone says
+    in_order.block_count = 1;
+    return parallel::join_along(cx, rank_.mesh.axis(Axis::kReplica), ops::sum(in_order, terms, 1),
+                                0, batch.pooled.elements());
+  }
+
+  // The pairs in blocks, all of them on every rank: rows are whole, so the sequence axis has one.
+  parallel::TensorAxis pairs_axis(int64_t pairs) const {
+    return {rank_.mesh.axis(Axis::kTensor), false, pairs,
+            static_cast<int>(std::gcd(pairs, int64_t{rank_.blocks})),
+            &rank_.mesh.axis(Axis::kSequence)};
+  }
+
   // float [B, 1, Tl]: 1 of a token of a text, 0 of padding.
   Tensor counted(const TokenBatch& batch, const TaskRows& rows, Part part) const {
     std::vector<float> counted;
@@ -106,15 +146,22 @@ class EmbeddingTask final : public Task {
   }
 
   // [rows, H] -> [pairs, pairs]: of each first text with each second one, scaled.
-  static Tensor cosines(Context& cx, const Tensor& embeddings) {
-    const int64_t pairs = embeddings.dim(0) / 2;
+  Tensor cosines(Context& cx, const Tensor& embeddings, const TaskBatch& batch) const {
+    const int64_t pairs = batch.labels.elements();
     const Tensor first = ops::slice(cx, embeddings, 0, 0, pairs);
     const Tensor second = ops::slice(cx, embeddings, 0, pairs, pairs);
-    return ops::scale(cx, ops::linear(cx, first, second, Tensor(), ops::WeightLayout::kOutIn),
-                      kScale);
+    constexpr auto kLayout = ops::WeightLayout::kOutIn;
+    const Tensor products = rank_.blocks > 0
+                                ? parallel::blocked_linear(cx, pairs_axis(pairs), first, second,
+                                                           Tensor(), {.layout = kLayout})
+                                : ops::linear(cx, first, second, Tensor(), kLayout);
+    return ops::scale(cx, products, kScale);
   }
-  static Tensor loss_of(Context& cx, const Tensor& scores, const TaskBatch& batch) {
-    return ops::cross_entropy_sum(cx, scores, batch.labels, {.ignore_index = kNoLabel});
+  Tensor loss_of(Context& cx, const Tensor& scores, const TaskBatch& batch) const {
+    const ops::TokenLoss loss{.ignore_index = kNoLabel};
+    if (rank_.blocks == 0) return ops::cross_entropy_sum(cx, scores, batch.labels, loss);
+    return parallel::blocked_cross_entropy(cx, pairs_axis(batch.labels.elements()), scores,
+                                           batch.labels, loss);
   }
 };
 

@@ -25,7 +25,7 @@ Tensor HeadLayers::forward(Context& cx, const TokenBatch& batch, Tensor x) const
     if (layer.norm.empty()) continue;
     const Tensor& gamma = (next++)->value;
     const Tensor& beta = (next++)->value;
-    x = ops::layer_norm(cx, x, gamma, beta, head_.epsilon);
+    x = normed(cx, batch, x, gamma, beta);
   }
   return x;
 }
@@ -40,6 +40,16 @@ Tensor HeadLayers::dropped(Context& cx, const TokenBatch& batch, const Tensor& x
     return token_dropout(cx, rank_, batch, x, rate, key, {{0, batch.own_tokens}, features});
   }
   return ops::dropout(cx, x, rate, key, {{batch.rows, features}, {batch.first_row, 0}});
+}
+
+Tensor HeadLayers::normed(Context& cx, const TokenBatch& batch, const Tensor& x,
+                          const Tensor& gamma, const Tensor& beta) const {
+  if (rank_.blocks == 0) return ops::layer_norm(cx, x, gamma, beta, head_.epsilon);
+  const auto same = [&](double value) { return Tensor::full(cx.allocator, gamma.shape(), value); };
+  const Tensor y =
+      ops::layer_norm(cx, ops::cast(cx, x, DType::kF32), same(1), same(0), head_.epsilon);
+  const auto axis = parallel::blocked_axis(rank_, batch.ids.elements());
+  return ops::cast(cx, parallel::blocked_affine(cx, axis, y, gamma, beta), x.dtype());
 }
 
 Tensor HeadLayers::linear(Context& cx, const TokenBatch& batch, const Tensor& x,

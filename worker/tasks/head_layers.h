@@ -25,6 +25,8 @@ class HeadLayers {
 
  private:
   Tensor dropped(Context& cx, const TokenBatch& batch, const Tensor& x, size_t layer) const;
+  Tensor normed(Context& cx, const TokenBatch& batch, const Tensor& x, const Tensor& gamma,
+                const Tensor& beta) const;
   Tensor linear(Context& cx, const TokenBatch& batch, const Tensor& x, const HeadLayer& layer,
                 const Tensor& weight, const Tensor& bias) const;
 

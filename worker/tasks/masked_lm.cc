@@ -1,8 +1,13 @@
 // Masked language modelling (Devlin et al. 2019): tokens that the data have masked are predicted
 // from those around them, by the family's masked head and the table of tokens, turned round. Only
-// the hidden states of predicted tokens go through the head.
+// the hidden states of predicted tokens go through the head; of topology-invariant training those
+// of each block of tokens, with room for as many in every block.
+#include <algorithm>
+
 #include "kernels/ops/ops.h"
-#include "worker/parallel/tensor_parallel.h"
+#include "kernels/tensor/transfer.h"
+#include "worker/parallel/blocked.h"
+#include "worker/parallel/collective_ops.h"
 #include "worker/tasks/head_layers.h"
 #include "worker/tasks/predicted_tokens.h"
 #include "worker/tasks/tasks.h"
@@ -25,16 +30,22 @@ class MaskedLm final : public Task {
     TaskBatch batch;
     batch.tokens = assemble_tokens(rank_, rules_, rows, part);
     const std::vector<int64_t> labels = own_labels(rank_, batch.tokens, rows, part);
+    const int64_t all = std::ssize(labels), blocks = own_blocks();
+    const int64_t room =
+        rank_.blocks > 0
+            ? room_of_block(most_in_block(rank_, rows, part), all / blocks)
+            : predicted_room(all, all - std::ranges::count(labels, kNoLabel), options_.mask_rate);
     std::vector<int64_t> places, some;
-    for (size_t i = 0; i < labels.size(); ++i) {
-      if (labels[i] == kNoLabel) continue;
-      places.push_back(static_cast<int64_t>(i));
-      some.push_back(labels[i]);
+    for (int64_t block = 0; block < blocks; ++block) {
+      for (int64_t i = block * all / blocks; i < (block + 1) * all / blocks; ++i) {
+        const int64_t label = labels[static_cast<size_t>(i)];
+        if (label == kNoLabel) continue;
+        places.push_back(i);
+        some.push_back(label);
+      }
+      places.resize(static_cast<size_t>((block + 1) * room), -1);
+      some.resize(static_cast<size_t>((block + 1) * room), kNoLabel);
     }
-    const auto room = static_cast<size_t>(
-        predicted_room(std::ssize(labels), std::ssize(places), options_.mask_rate));
-    places.resize(room, -1);
-    some.resize(room, kNoLabel);
     batch.pooled = Tensor::from<int64_t>(*rank_.allocator, {std::ssize(places)}, places);
     batch.labels = Tensor::from<int64_t>(*rank_.allocator, {std::ssize(some)}, some);
     return batch;
@@ -42,16 +53,22 @@ class MaskedLm final : public Task {
 
   Tensor loss_sum(Context& cx, Trunk& trunk, const TaskBatch& batch) override {
     const Tensor x = chosen(cx, trunk, batch);
+    const ops::TokenLoss loss{
+        .ignore_index = kNoLabel, .seed = batch.seed, .device_seed = batch.device_seed};
+    if (rank_.blocks > 0) return loss_in_blocks(cx, trunk, batch, x, loss, nullptr);
     return parallel::vocabulary_linear_cross_entropy(
         cx, tensor(), head_input(cx, batch, x), trunk.token_table(), batch.labels,
-        trunk.config().vocabulary,
-        {.ignore_index = kNoLabel, .seed = batch.seed, .device_seed = batch.device_seed},
-        vocabulary_bias());
+        trunk.config().vocabulary, loss, vocabulary_bias());
   }
 
   EvaluationSums evaluate(Context& cx, Trunk& trunk, const TaskBatch& batch) override {
     NoGrad guard(cx);
     const Tensor x = chosen(cx, trunk, batch);
+    if (rank_.blocks > 0) {
+      Tensor best;
+      const Tensor loss = loss_in_blocks(cx, trunk, batch, x, {.ignore_index = kNoLabel}, &best);
+      return counted_hits(read_scalar(loss), batch.labels, best.to_vector<int64_t>());
+    }
     return evaluate_vocabulary(cx, tensor(), head_input(cx, batch, x), trunk.token_table(),
                                vocabulary_bias(), batch.labels, trunk.config().vocabulary);
   }
@@ -68,6 +85,25 @@ class MaskedLm final : public Task {
 
  private:
   Communicator& tensor() const { return rank_.mesh.axis(Axis::kTensor); }
+
+  // Of topology-invariant training, of this replica's tokens; else all of them are one.
+  int64_t own_blocks() const {
+    return rank_.blocks > 0 ? rank_.blocks / rank_.mesh.size(Axis::kReplica) : 1;
+  }
+  // In units, so that few sizes come up.
+  static int64_t room_of_block(int64_t predicted, int64_t tokens) {
+    constexpr int64_t kUnit = 8;
+    return std::min(tokens, std::max<int64_t>(1, (predicted + kUnit - 1) / kUnit) * kUnit);
+  }
+  // Every rank of the tensor axis has computed all rows of x, of which the loss takes its blocks'.
+  Tensor loss_in_blocks(Context& cx, Trunk& trunk, const TaskBatch& batch, const Tensor& x,
+                        const ops::TokenLoss& loss, Tensor* best) const {
+    const Tensor own = parallel::split_along(cx, tensor(), layers_.forward(cx, batch.tokens, x), 0);
+    return parallel::blocked_linear_cross_entropy(
+        cx, parallel::blocked_axis(rank_, batch.labels.elements()), own, trunk.token_table(),
+        batch.labels, trunk.config().vocabulary, loss, best, parallel::kKeptLogits,
+        vocabulary_bias());
+  }
 
   // Hidden states [B, Tl, H].
   static Tensor joined(Context& cx, Trunk& trunk, const TaskBatch& batch) {

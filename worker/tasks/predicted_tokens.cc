@@ -22,6 +22,17 @@ std::vector<int64_t> own_labels(const Rank& rank, const TokenBatch& batch, const
   return labels;
 }
 
+int64_t most_in_block(const Rank& rank, const TaskRows& rows, Part part) {
+  const int64_t first_row = part.start - rank.mesh.index(Axis::kData) * part.length;
+  const int64_t tokens = part.length * rank.mesh.size(Axis::kData) * rows.tokens / rank.blocks;
+  int64_t most = 0;
+  for (int64_t block = 0; block < rank.blocks; ++block) {
+    const auto first = rows.labels.begin() + first_row * rows.tokens + block * tokens;
+    most = std::max(most, tokens - std::count(first, first + tokens, kNoLabel));
+  }
+  return most;
+}
+
 std::vector<int64_t> best_classes(const Tensor& scores) {
   const int64_t classes = scores.shape()[-1];
   const std::vector<float> all = scores.to_vector<float>();

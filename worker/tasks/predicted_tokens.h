@@ -17,6 +17,10 @@ int64_t labels_that_count(const TaskRows& rows);
 std::vector<int64_t> own_labels(const Rank& rank, const TokenBatch& batch, const TaskRows& rows,
                                 Part part);
 
+// Of topology-invariant training: the most labels that count in one of the blocks of the tokens
+// that are computed at once, those of all ranks' parts together, of which `part` is this rank's.
+int64_t most_in_block(const Rank& rank, const TaskRows& rows, Part part);
+
 // Of each row of scores, the first of the largest.
 std::vector<int64_t> best_classes(const Tensor& scores);
 

@@ -7,6 +7,7 @@
 
 #include "kernels/ops/ops.h"
 #include "kernels/tensor/transfer.h"
+#include "worker/parallel/blocked.h"
 #include "worker/parallel/collective_ops.h"
 #include "worker/parallel/tensor_parallel.h"
 #include "worker/tasks/answer_spans.h"
@@ -33,7 +34,8 @@ class QuestionAnswering final : public Task {
     std::vector<int64_t> labels;
     for (int64_t end = kSpanEnds * part.start; end < kSpanEnds * (part.start + part.length);
          ++end) {
-      labels.push_back(number_of(batch.tokens, rows.labels[static_cast<size_t>(end)]));
+      const int64_t label = rows.labels[static_cast<size_t>(end)];
+      labels.push_back(label == kNoLabel ? label : number_of(batch.tokens, label));
     }
     batch.labels = Tensor::from<int64_t>(*rank_.allocator, {std::ssize(labels)}, labels);
     if (rows.windows.empty()) return batch;
@@ -65,7 +67,9 @@ class QuestionAnswering final : public Task {
   Tensor logits(Context& cx, Trunk& trunk, const TaskBatch& batch) override {
     const Tensor hidden = trunk.forward(cx, batch.tokens);
     const Tensor joined = trunk.joined_hidden(cx, batch.tokens, hidden);
-    return layers_.forward(cx, batch.tokens, joined);
+    const Tensor scores = layers_.forward(cx, batch.tokens, joined);
+    return ops::reshape(cx, scores,
+                        {batch.tokens.ids.dim(0), batch.tokens.own_tokens, kSpanEnds});
   }
 
  private:
@@ -85,12 +89,19 @@ class QuestionAnswering final : public Task {
   }
 
   // A row's is the mean of its two ends' cross-entropies. Every rank of the sequence axis has the
-  // whole loss, of which each gives its share, and the gradient of its own logits.
+  // whole loss, of which each gives its share, and the gradient of its own logits; with blocks a
+  // rank has whole rows.
   Tensor loss_of(Context& cx, const Tensor& scores, const TaskBatch& batch) const {
     const TokenBatch& tokens = batch.tokens;
     constexpr std::array kTokensLast{0, 2, 1};
     const Tensor rows = ops::reshape(cx, ops::permute(cx, scores, kTokensLast),
                                      {batch.labels.elements(), tokens.own_tokens});
+    if (rank_.blocks > 0) {
+      const Tensor whole =
+          parallel::blocked_cross_entropy(cx, parallel::blocked_axis(rank_, tokens.ids.elements()),
+                                          rows, batch.labels, {.ignore_index = kNoLabel});
+      return ops::scale(cx, whole, 1.0 / kSpanEnds);
+    }
     const Tensor loss =
         parallel::split_cross_entropy(cx, sequence(), rows, batch.labels,
                                       tokens_before(tokens, sequence().rank()), tokens.tokens);
@@ -126,6 +137,7 @@ class QuestionAnswering final : public Task {
         tokens.key_valid ? tokens.key_valid.to_vector<uint8_t>() : std::vector<uint8_t>();
     const auto width = static_cast<size_t>(tokens.tokens);
     for (size_t row = 0; row < static_cast<size_t>(rows); ++row) {
+      if (labels[2 * row] == kNoLabel) continue;
       const auto ends = std::span(own).subspan(row * row_logits, row_logits);
       const auto starts_at = ends.first(width), ends_at = ends.last(width);
       ++sums.labels;

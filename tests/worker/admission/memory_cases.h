@@ -138,9 +138,15 @@ inline constexpr const char* kMostIds = "n_layer: 1, n_head: 8, n_embd: 32, voca
 inline constexpr const char* kEvenGrouped =
     "num_hidden_layers: 3, num_attention_heads: 8, num_key_value_heads: 4, hidden_size: 64, "
     "intermediate_size: 160, vocab_size: 512";
+inline constexpr const char* kFewKeys =
+    "num_hidden_layers: 3, num_attention_heads: 8, num_key_value_heads: 1, hidden_size: 64, "
+    "intermediate_size: 160, vocab_size: 512";
 inline constexpr const char* kEvenHeadNorms =
     "num_hidden_layers: 8, num_attention_heads: 8, num_key_value_heads: 4, hidden_size: 64, "
     "head_dim: 16, intermediate_size: 160, vocab_size: 512";
+inline constexpr const char* kBert =
+    "num_hidden_layers: 4, num_attention_heads: 4, hidden_size: 128, intermediate_size: 512, "
+    "vocab_size: 500";
 inline constexpr const char* kBlocks = "reproducible: topology, batch_size: 8, sequence_length: 64";
 inline constexpr const char* kBlocksBf16 =
     "reproducible: topology, batch_size: 8, sequence_length: 64, precision: bf16";
@@ -158,6 +164,10 @@ inline constexpr const char* kBlockedRows =
     "reproducible: topology, batch_size: 8, sequence_length: 32";
 inline constexpr const char* kBlockedRowsBf16 =
     "reproducible: topology, batch_size: 8, sequence_length: 32, precision: bf16";
+inline constexpr const char* kBlockedPairs =
+    "reproducible: topology, batch_size: 128, sequence_length: 8";
+inline constexpr const char* kBlockedPairsBf16 =
+    "reproducible: topology, batch_size: 128, sequence_length: 8, precision: bf16";
 inline constexpr const char* kBlockedRounds =
     "reproducible: topology, batch_size: 8, micro_batch_size: 2, sequence_length: 32";
 
@@ -207,6 +217,12 @@ inline const Case kBlockedCases[] = {
     {"grouped, bf16", kEvenGrouped, kBlocksBf16, {}, "causal_lm", 0, kBucketBytes, "llama"},
     {"grouped, full", kEvenGrouped, kBlocksFull, {1, 1, 2}, "causal_lm", 0, kBucketBytes, "llama"},
     {"grouped, tensor 4", kEvenGrouped, kBlocks, {1, 1, 4}, "causal_lm", 0, kBucketBytes, "llama"},
+    {"few keys", kFewKeys, kBlocks, {}, "causal_lm", 0, kBucketBytes, "llama"},
+    {"few keys, bf16", kFewKeys, kBlocksBf16, {}, "causal_lm", 0, kBucketBytes, "llama"},
+    {"on tensor 4", kFewKeys, kBlocks, {1, 1, 4}, "causal_lm", 0, kBucketBytes, "llama"},
+    {"and in a row", kFewKeys, kLongBlocks, {1, 2, 2}, "causal_lm", 0, kBucketBytes, "llama"},
+    {"pairs", kBert, kBlockedPairs, {}, "embedding", 0, kBucketBytes, "bert"},
+    {"pairs, bf16", kBert, kBlockedPairsBf16, {2, 1, 1}, "embedding", 0, kBucketBytes, "bert"},
     {"head norms", kEvenHeadNorms, kBlocks, {1, 1, 2}, "causal_lm", 0, kBucketBytes, "qwen3"},
     {"the same, bf16", kEvenHeadNorms, kBlocksBf16, {}, "causal_lm", 0, kBucketBytes, "qwen3"},
 };
@@ -287,9 +303,6 @@ inline const Case kGroupedCases[] = {
 };
 
 // Of encoders: post-norm blocks behind a norm of the embeddings, a head of two layers.
-inline constexpr const char* kBert =
-    "num_hidden_layers: 4, num_attention_heads: 4, hidden_size: 128, intermediate_size: 512, "
-    "vocab_size: 500";
 inline constexpr const char* kDistilbert = "n_layers: 4, n_heads: 4, dim: 128, hidden_dim: 512";
 inline constexpr const char* kClassesBf16 = "batch_size: 16, sequence_length: 8, precision: bf16";
 inline constexpr const char* kClassesSelective =

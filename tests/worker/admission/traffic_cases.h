@@ -310,6 +310,9 @@ inline constexpr const char* kUntied =
 inline constexpr const char* kBlockedGrouped =
     "num_hidden_layers: 2, num_attention_heads: 8, num_key_value_heads: 4, hidden_size: 32, "
     "head_dim: 6, intermediate_size: 48, vocab_size: 264, pad_token_id: 2";
+inline constexpr const char* kFewKeys =
+    "num_hidden_layers: 2, num_attention_heads: 8, num_key_value_heads: 2, hidden_size: 32, "
+    "head_dim: 4, intermediate_size: 48, vocab_size: 264";
 
 inline const Case kBlockedCases[] = {
     {"batch_size: 8", {2, 1, 1}},
@@ -360,6 +363,17 @@ inline const Case kBlockedCases[] = {
      "causal_lm",
      kBlockedGrouped,
      "llama"},
+    {"batch_size: 8, precision: bf16", {1, 1, 8}, "", "causal_lm", kFewKeys, "qwen3"},
+    {"batch_size: 4, micro_batch_size: 1, activation_checkpointing: selective",
+     {1, 2, 4},
+     "",
+     "causal_lm",
+     kFewKeys,
+     "llama"},
+    {"batch_size: 4, micro_batch_size: 1", {1, 4, 2}, "zero: 1", "causal_lm", kFewKeys, "qwen2"},
+    {"batch_size: 8", {2, 2, 1}, "", "embedding", kEncoder, "bert"},
+    {"batch_size: 8, precision: bf16", {2, 1, 2}, "zero: 1", "embedding", kEncoder, "bert"},
+    {"batch_size: 8", {1, 2, 2}, "", "question_answering", kOfPairs, "bert"},
 };
 
 }  // namespace weft::traffic_cases

@@ -110,15 +110,16 @@ struct Sent {
   std::string where;
 };
 
-// Of a topology-invariant step: each micro-batch's loss over the replicas; over the world the
-// largest gradient's square, and what every step agrees on.
+// Of a topology-invariant step: each micro-batch's loss over the replicas, unless all of them
+// compute the whole; over the world the largest gradient's square, and what every step agrees on.
 int64_t agreed_bytes(Rank& rank, const proto::JobSpec& spec) {
   constexpr int64_t kDouble = 8;
   const proto::TrainingSpec& training = spec.training();
   const int64_t rounds =
       training.batch_size() / (int64_t{training.micro_batch_size()} * spec.parallel().data());
   const int world = rank.mesh.size(Axis::kWorld), index = rank.mesh.index(Axis::kWorld);
-  return rounds * kDouble * (rank.mesh.size(Axis::kReplica) - 1) +
+  const bool whole = std::ranges::any_of(spec.tasks(), embeds);
+  return (whole ? 0 : rounds * kDouble * (rank.mesh.size(Axis::kReplica) - 1)) +
          reduce_traffic(1, kDouble, world, index).bytes +
          reduce_traffic(4, kDouble, world, index).bytes;
 }

@@ -23,6 +23,15 @@ class Topology : public Trainer {
       "{family: llama, config: {num_hidden_layers: 2, num_attention_heads: 16, "
       "num_key_value_heads: 8, hidden_size: 64, head_dim: 6, intermediate_size: 80, "
       "max_position_embeddings: 32, vocab_size: 257, attention_dropout: 0.1, pad_token_id: 32}}";
+  // Eight heads of queries, fewer of keys than a mesh may have ranks; qwen3 with biases and norms
+  // of heads.
+  static std::string few_keys(const std::string& family, int key_heads, int head_features) {
+    const std::string keys = std::to_string(key_heads), width = std::to_string(head_features);
+    return "{family: " + family + ", config: {num_hidden_layers: 2, num_attention_heads: 8, " +
+           "num_key_value_heads: " + keys + ", head_dim: " + width + ", hidden_size: 64, " +
+           "intermediate_size: 80, max_position_embeddings: 32, vocab_size: 257, " +
+           "attention_dropout: 0.1" + (family == "qwen3" ? ", attention_bias: true" : "") + "}}";
+  }
   // Of its kin: windows, biases and norms of heads.
   static constexpr const char* kQwen3 =
       "{family: qwen3, config: {num_hidden_layers: 2, num_attention_heads: 16, "
@@ -70,6 +79,19 @@ training: {steps: 12, sequence_length: 16, seed: 17, reproducible: topology,
     testing::run_mesh(mesh,
                       [&](Rank& rank) { testing::train_steps(rank, launch, steps, trace, mutex); });
     return trace;
+  }
+
+  // The same job as any other is trained.
+  static std::string as_usual(std::string text) {
+    return text.replace(text.find("reproducible: topology"), 22, "reproducible: mesh");
+  }
+  // Of fp32.
+  static void expect_near(const testing::Trace& a, const testing::Trace& b) {
+    ASSERT_EQ(a.losses.size(), b.losses.size());
+    for (size_t step = 0; step < a.losses.size(); ++step) {
+      EXPECT_NEAR(a.losses[step], b.losses[step], 1e-4 * b.losses[step]);
+      EXPECT_NEAR(a.norms[step], b.norms[step], 1e-3 * b.norms[step]);
+    }
   }
 
   static std::vector<MeshDegrees> meshes(int most) {

@@ -1,5 +1,5 @@
 // Every mesh of 1, 2, 4 and 8 ranks has the bits of one rank (topology_test.cc).
-#include "tests/worker/trainer/topology_fixture.h"
+#include "tests/worker/trainer/topology_tasks_fixture.h"
 
 namespace weft {
 namespace {
@@ -33,12 +33,39 @@ TEST_F(Topology, EveryMeshHasTheBitsOfOneRankWithGroupedQueries) {
   }
 }
 
+TEST_F(Topology, EveryMeshHasTheBitsOfOneRankWithFewHeadsOfKeys) {
+  for (const char* settings : {"batch_size: 1", "batch_size: 4, precision: bf16"}) {
+    for (const auto& model : {few_keys("llama", 2, 4), few_keys("llama", 1, 8),
+                              few_keys("qwen3", 2, 4), few_keys("qwen3", 1, 8)}) {
+      const std::string text = job(settings, kLm, "pretrain", model);
+      const Trace one = run(text, {});
+      for (const MeshDegrees mesh : meshes(8)) {
+        if (mesh.data > (settings == std::string("batch_size: 1") ? 1 : 4)) continue;
+        EXPECT_EQ(difference(one, run(text, mesh)), "") << name_of(mesh) << text;
+      }
+    }
+  }
+}
+
 TEST_F(Topology, EveryMeshHasTheBitsOfOneRankWithAnEncoder) {
   for (const char* settings : {"batch_size: 8", "batch_size: 8, precision: bf16"}) {
     const std::string text = job(settings, kClasses, "pretrain", kBert);
     const Trace one = run(text, {});
     for (const MeshDegrees mesh : meshes(8)) {
       EXPECT_EQ(difference(one, run(text, mesh)), "") << name_of(mesh) << " " << settings;
+    }
+  }
+}
+
+TEST_F(TopologyTasks, EveryMeshHasTheBitsOfOneRank) {
+  write_tasks(WEFT_SOURCE_DIR);
+  for (const char* task : {kMasked, kChoices, kPairs, kQuestions}) {
+    for (const char* settings : {"batch_size: 16", "batch_size: 16, precision: bf16"}) {
+      const std::string text = tasks_job(task, settings);
+      const Trace one = run(text, {}, 0, 4);
+      for (const MeshDegrees mesh : meshes(8)) {
+        EXPECT_EQ(difference(one, run(text, mesh, 0, 4)), "") << name_of(mesh) << text;
+      }
     }
   }
 }
