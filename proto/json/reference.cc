@@ -72,6 +72,15 @@ constexpr std::string_view kRules = R"(## Rules across keys
 - `training.sequence_length` is at most the model's `n_positions` or `max_position_embeddings`, and
   for a causal_lm at least 2; of images it is (`image_size` / `patch_size`)² + 1, or left out.
   `training.schedule.warmup_steps` is at most `training.steps`.
+- With `training.reproducible: topology`, `parallel.data` x `sequence` x `tensor` divides
+  `training.reproducible_blocks`, which is a power of two and divides the model's hidden and inner
+  features and those of all queries and keys. `training.batch_size` is a multiple of the rows at
+  once, `training.micro_batch_size` x `parallel.data`, and these are a multiple of the blocks, or
+  divide them and share each row's tokens evenly; of a task that takes rows whole
+  (classifications, embeddings, choices, answers) they are a multiple. `parallel.tensor` x the ranks
+  that share a row divides the heads, and divides the heads of keys or is a multiple of them. With
+  `parallel.tensor` above 1 the vocabulary leaves 0 or 1 over the blocks. Refused are fp16,
+  `adapter`, and `parallel.sequence_attention` of rings.
 - `training.evaluate_every` needs a task with `data.validation`; `training.early_stop.patience`
   and `checkpoint.keep_best` need `training.evaluate_every`. The best is left out, as any
   checkpoint is, while the one before waits for room (event `checkpoint_skipped`).
