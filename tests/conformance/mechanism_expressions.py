@@ -157,6 +157,21 @@ def prefix_product(x, a):
     return (scores.triu() if a.flag("reversed") else scores.tril()) @ x[2]
 
 
+def relative_attention(x, a):
+    q, k, v, r, content, position, mask = x[:7]
+    queries, keys = q.shape[2], k.shape[2]
+    scores = (q + content[:, None]) @ k.transpose(-1, -2)
+    by_distance = (q + position[:, None]) @ r.transpose(-1, -2)
+    at = queries - 1 - torch.arange(queries)[:, None] + torch.arange(keys)
+    scores = scores + by_distance.gather(-1, at.expand(scores.shape))
+    if len(x) > 7:
+        segment, segments, own, others = x[7:]
+        terms = torch.einsum("bnid,snd->bnis", q + segment[:, None], segments)
+        alike = own[:, None, :, None] == others[:, None, None, :]
+        scores = scores + torch.where(alike, terms[..., :1], terms[..., 1:])
+    return softmax_where(scores * a.real("scale"), mask != 0) @ v
+
+
 MECHANISMS = {
     "additive_attention": additive_attention,
     "additive_attention_normalized": additive_attention,
@@ -177,4 +192,5 @@ MECHANISMS = {
     "reinforce": lambda x, a: ((x[1].detach() - 0.75) * x[0]).sum(),
     "linear_attention": linear_attention,
     "prefix_product": prefix_product,
+    "relative_attention": relative_attention,
 }

@@ -88,7 +88,7 @@ const std::vector<Row>& rows() {
           lookup_rows,     norm_rows,          loss_rows,      elementwise_rows, selection_rows,
           dims_rows,       movement_rows,      index_rows,     segment_rows,     channel_norm_rows,
           rotary_rows,     composed_loss_rows, attention_rows, convolution_rows, recurrent_rows,
-          fused_rows}) {
+          fused_rows,      relative_rows}) {
       for (Row& row : part()) whole.push_back(std::move(row));
     }
     return whole;

@@ -140,5 +140,6 @@ std::vector<Row> attention_rows();
 std::vector<Row> convolution_rows();
 std::vector<Row> recurrent_rows();
 std::vector<Row> fused_rows();
+std::vector<Row> relative_rows();
 
 }  // namespace weft::op_table

@@ -1,0 +1,311 @@
+#include "kernels/attention/relative.h"
+
+#include <algorithm>
+#include <array>
+#include <vector>
+
+#include "kernels/cpu/gemm.h"
+#include "kernels/ops/common.h"
+#include "kernels/ops/ops.h"
+
+namespace weft::attention {
+namespace {
+
+constexpr int64_t kQueries = 64;  // of a tile
+
+struct RelativeSizes {
+  int64_t rows, heads, queries, keys, features;
+  int64_t distances() const { return std::max<int64_t>(0, queries + keys - 1); }
+};
+
+// What the kernels read, contiguous: q, r, v, then s, g and the segments' numbers where there are
+// any.
+class RelativeInputs {
+ public:
+  RelativeInputs(Context& cx, std::span<const Tensor> inputs, const RelativeSizes& sizes)
+      : sizes_(sizes) {
+    for (const Tensor& input : inputs) all_.push_back(as_contiguous(cx.pool, input));
+  }
+  bool segmented() const { return all_.size() > 3; }
+  template <typename T>
+  const T* query(int64_t row, int64_t head) const {
+    return all_[0].data<T>() + (row * sizes_.heads + head) * sizes_.queries * sizes_.features;
+  }
+  template <typename T>
+  const T* distances(int64_t row, int64_t head) const {
+    const int64_t own = all_[1].dim(0) == 1 ? 0 : row;
+    return all_[1].data<T>() + (own * sizes_.heads + head) * sizes_.distances() * sizes_.features;
+  }
+  template <typename T>
+  const T* position(int64_t head) const {
+    return all_[2].data<T>() + head * sizes_.features;
+  }
+  template <typename T>
+  const T* segment(int64_t head) const {
+    return all_[3].data<T>() + head * sizes_.features;
+  }
+  // g of one (0) and of another segment (1).
+  template <typename T>
+  const T* segments(int64_t other, int64_t head) const {
+    return all_[4].data<T>() + (other * sizes_.heads + head) * sizes_.features;
+  }
+  int64_t query_segment(int64_t row, int64_t query) const {
+    return all_[5].data<int64_t>()[row * sizes_.queries + query];
+  }
+  const int64_t* key_segments(int64_t row) const {
+    return all_[6].data<int64_t>() + row * sizes_.keys;
+  }
+
+ private:
+  const RelativeSizes sizes_;
+  std::vector<Tensor> all_;
+};
+
+// Of one row and head, tile by tile of queries.
+template <typename T>
+class RelativeTile {
+ public:
+  RelativeTile(ThreadPool& pool, const RelativeSizes& sizes, const RelativeInputs& inputs,
+               double scale)
+      : pool_(pool), e_(sizes), in_(inputs), scale_(static_cast<T>(scale)) {}
+
+  // The tile [first, first + count) of queries; its distances are [from_, from_ + width_).
+  void begin(int64_t row, int64_t head, int64_t first, int64_t count) {
+    row_ = row;
+    head_ = head;
+    first_ = first;
+    count_ = count;
+    from_ = e_.queries - first - count;
+    width_ = e_.keys + count - 1;
+    shifted_.resize(static_cast<size_t>(count * width_));
+    moved_.resize(static_cast<size_t>(count * e_.features));
+    const T *q = in_.template query<T>(row, head) + first * e_.features,
+            *v = in_.template position<T>(head);
+    for (int64_t i = 0; i < count; ++i) {
+      T* to = moved_.data() + i * e_.features;
+      for (int64_t d = 0; d < e_.features; ++d) to[d] = q[i * e_.features + d] + v[d];
+    }
+  }
+
+  // scores [Tq, Tk] of this row and head.
+  void scores(T* all) {
+    const T* r = in_.template distances<T>(row_, head_) + from_ * e_.features;
+    cpu::gemm<T, T>(pool_, count_, width_, e_.features, {moved_.data(), e_.features, false},
+                    {r, e_.features, true}, shifted_.data(), width_, false, scale_);
+    for (int64_t i = 0; i < count_; ++i) {
+      const T* from = in_place(i);
+      T* to = all + (first_ + i) * e_.keys;
+      std::copy_n(from, e_.keys, to);
+      if (!in_.segmented()) continue;
+      const std::array<T, 2> terms = segment_terms(first_ + i);
+      const int64_t own = in_.query_segment(row_, first_ + i);
+      const int64_t* keys = in_.key_segments(row_);
+      for (int64_t j = 0; j < e_.keys; ++j) to[j] += terms[keys[j] == own ? 0 : 1];
+    }
+  }
+
+  struct Gradients {
+    T *query, *distances, *position;  // [Tq, D], [R, D], [D]: of this row and head
+    T *segment, *segments;            // [D], [2, D]
+  };
+  // Adds what the tile's scores' gradients [Tq, Tk] give; those of its queries are set.
+  void gradients(const T* all, const Gradients& to) {
+    const int64_t width = e_.features;
+    std::fill(shifted_.begin(), shifted_.end(), T{0});
+    for (int64_t i = 0; i < count_; ++i) {
+      const T* from = all + (first_ + i) * e_.keys;
+      T* place = in_place(i);
+      for (int64_t j = 0; j < e_.keys; ++j) place[j] = scale_ * from[j];
+    }
+    T* query = to.query + first_ * width;
+    const T* r = in_.template distances<T>(row_, head_) + from_ * width;
+    cpu::gemm<T, T>(pool_, count_, width, width_, {shifted_.data(), width_, false},
+                    {r, width, false}, query, width);
+    cpu::gemm<T, T>(pool_, width_, width, count_, {shifted_.data(), width_, true},
+                    {moved_.data(), width, false}, to.distances + from_ * width, width, true);
+    for (int64_t i = 0; i < count_; ++i) {
+      T* of_query = query + i * width;
+      for (int64_t d = 0; d < width; ++d) to.position[d] += of_query[d];
+      if (in_.segmented()) segment_gradients(i, of_query, to);
+    }
+  }
+
+ private:
+  // Of the tile's query: that of its first key.
+  T* in_place(int64_t i) { return shifted_.data() + i * width_ + count_ - 1 - i; }
+
+  std::array<T, 2> segment_terms(int64_t query) const {
+    const T* q = in_.template query<T>(row_, head_) + query * e_.features;
+    const T* s = in_.template segment<T>(head_);
+    std::array<T, 2> terms{};
+    for (const int64_t other : {0, 1}) {
+      const T* g = in_.template segments<T>(other, head_);
+      T sum{0};
+      for (int64_t d = 0; d < e_.features; ++d) sum += (q[d] + s[d]) * g[d];
+      terms[static_cast<size_t>(other)] = scale_ * sum;
+    }
+    return terms;
+  }
+
+  void segment_gradients(int64_t i, T* query, const Gradients& to) {
+    const int64_t own = in_.query_segment(row_, first_ + i);
+    const int64_t* keys = in_.key_segments(row_);
+    const T* place = in_place(i);
+    std::array<T, 2> sums{};
+    for (int64_t j = 0; j < e_.keys; ++j) sums[keys[j] == own ? 0 : 1] += place[j];
+    const T *q = in_.template query<T>(row_, head_) + (first_ + i) * e_.features,
+            *s = in_.template segment<T>(head_);
+    for (const size_t other : {0, 1}) {
+      const T* g = in_.template segments<T>(static_cast<int64_t>(other), head_);
+      T* d_g = to.segments + static_cast<int64_t>(other) * e_.features;
+      for (int64_t d = 0; d < e_.features; ++d) {
+        const T each = sums[other] * g[d];
+        query[d] += each;
+        to.segment[d] += each;
+        d_g[d] += sums[other] * (q[d] + s[d]);
+      }
+    }
+  }
+
+  ThreadPool& pool_;
+  const RelativeSizes e_;
+  const RelativeInputs& in_;
+  const T scale_;
+  int64_t row_ = 0, head_ = 0, first_ = 0, count_ = 0, from_ = 0, width_ = 0;
+  std::vector<T> shifted_, moved_;  // [count, width], [count, D]: by distance; q + v
+};
+
+template <typename T, typename Visit>
+void for_each_tile(Context& cx, const RelativeSizes& e, const RelativeInputs& in, double scale,
+                   const Visit& visit) {
+  cx.pool.parallel_for(e.rows * e.heads, 1, [&](int64_t begin, int64_t end) {
+    RelativeTile<T> tile(cx.pool, e, in, scale);
+    for (int64_t at = begin; at < end; ++at) {
+      for (int64_t first = 0; first < e.queries; first += kQueries) {
+        tile.begin(at / e.heads, at % e.heads, first, std::min(kQueries, e.queries - first));
+        visit(tile, at);
+      }
+    }
+  });
+}
+
+// Outputs, of each row: d_q, d_r, d_v, d_s, d_g. Inputs: the forward pass's and d_scores.
+class RelativeGradients final : public Kernel {
+ public:
+  RelativeGradients(const RelativeSizes& sizes, double scale) : e_(sizes), scale_(scale) {}
+  std::string_view name() const override { return "relative_gradients"; }
+  void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    const RelativeInputs in(cx, inputs.first(inputs.size() - 1), e_);
+    const Tensor d_scores = as_contiguous(cx.pool, inputs.back());
+    dispatch_floating(d_scores.dtype(), [&]<typename T>() {
+      const auto part = [&](size_t output, int64_t at, int64_t vectors) {
+        return outputs[output].data<T>() + at * vectors * e_.features;
+      };
+      for_each_tile<T>(cx, e_, in, scale_, [&](RelativeTile<T>& tile, int64_t at) {
+        tile.gradients(d_scores.data<T>() + at * e_.queries * e_.keys,
+                       {part(0, at, e_.queries), part(1, at, e_.distances()), part(2, at, 1),
+                        part(3, at, 1), part(4, at, 2)});
+      });
+    });
+  }
+
+ private:
+  const RelativeSizes e_;
+  const double scale_;
+};
+
+// [B, N, ...] -> [N, ...].
+Tensor over_rows(Context& cx, const Tensor& by_row) { return ops::sum(cx, by_row, 0); }
+
+// The second and third term: q, r, v, and s, g and numbers of segments -> [B, N, Tq, Tk].
+class RelativeScores final : public Op {
+ public:
+  RelativeScores(double scale, int64_t keys) : scale_(scale), keys_(keys) {}
+  std::string_view name() const override { return "relative_scores"; }
+  std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
+    const Tensor &q = inputs[0], &r = inputs[1];
+    const int64_t rows = q.dim(0), heads = q.dim(1), queries = q.dim(2), width = q.dim(3);
+    const bool by_row = r.dim(0) == rows && rows != 1;
+    const Shape vector{heads, width};
+    const int64_t distances = sizes_of(inputs).distances();
+    WEFT_CHECK((r.shape() == Shape{by_row ? rows : 1, heads, distances, width}) &&
+                   inputs[2].shape() == vector,
+               "relative_scores of {}, {} and {}", q.shape().to_string(), r.shape().to_string(),
+               inputs[2].shape().to_string());
+    WEFT_CHECK(inputs.size() == 3 ||
+                   (inputs[3].shape() == vector && inputs[4].shape() == Shape{2, heads, width} &&
+                    inputs[5].spec() == TensorSpec{Shape{rows, queries}, DType::kI64} &&
+                    inputs[6].spec() == TensorSpec{Shape{rows, keys_}, DType::kI64}),
+               "relative_scores of segments {} and {}", inputs[4].shape().to_string(),
+               inputs[6].shape().to_string());
+    return {{{rows, heads, queries, keys_}, q.dtype()}};
+  }
+  void cpu(Context& cx, std::span<const Tensor> inputs, std::span<Tensor> outputs) override {
+    if (outputs[0].elements() == 0) return;
+    const RelativeSizes e = sizes_of(inputs);
+    const RelativeInputs in(cx, inputs, e);
+    dispatch_floating(outputs[0].dtype(), [&]<typename T>() {
+      for_each_tile<T>(cx, e, in, scale_, [&](RelativeTile<T>& tile, int64_t at) {
+        tile.scores(outputs[0].data<T>() + at * e.queries * e.keys);
+      });
+    });
+  }
+  std::vector<Tensor> saves(std::span<const Tensor> inputs, std::span<const Tensor>) override {
+    return {inputs.begin(), inputs.end()};
+  }
+  std::vector<Tensor> vjp(Context& cx, std::span<const Tensor> saved,
+                          std::span<const Tensor> output_grads) override {
+    const Tensor &q = saved[0], &r = saved[1];
+    const RelativeSizes e = sizes_of(saved);
+    const auto zeros = [&](int64_t vectors) {
+      return Tensor::zeros(cx.allocator, {e.rows, e.heads, vectors, e.features}, q.dtype());
+    };
+    std::array grads{zeros(e.queries), zeros(r.dim(2)), zeros(1), zeros(1), zeros(2)};
+    if (output_grads[0].elements() > 0) {
+      std::vector<Tensor> inputs(saved.begin(), saved.end());
+      inputs.push_back(output_grads[0]);
+      RelativeGradients kernel(e, scale_);
+      run_kernel(cx, kernel, inputs, grads);
+    }
+    const auto vector = [&](const Tensor& by_row) {
+      return ops::reshape(cx, over_rows(cx, by_row), {e.heads, e.features});
+    };
+    const bool by_row = r.dim(0) == e.rows;
+    std::vector<Tensor> all{
+        grads[0], by_row ? grads[1] : ops::reshape(cx, over_rows(cx, grads[1]), r.shape()),
+        vector(grads[2])};
+    if (saved.size() == 3) return all;
+    all.push_back(vector(grads[3]));
+    all.push_back(ops::permute(cx, over_rows(cx, grads[4]), std::array{1, 0, 2}));
+    all.insert(all.end(), 2, Tensor());
+    return all;
+  }
+
+ private:
+  RelativeSizes sizes_of(std::span<const Tensor> inputs) const {
+    const Tensor& q = inputs[0];
+    return {q.dim(0), q.dim(1), q.dim(2), keys_, q.dim(3)};
+  }
+
+  const double scale_;
+  const int64_t keys_;
+};
+
+}  // namespace
+
+Tensor relative_attention(Context& cx, const Tensor& q, const Tensor& k, const Tensor& v,
+                          const RelativeTerms& terms, const Parameters& parameters) {
+  WEFT_CHECK(!parameters.bias, "relative attention makes its bias itself");
+  std::vector<Tensor> inputs{q, terms.distances, terms.position};
+  if (terms.segments) {
+    inputs.insert(inputs.end(),
+                  {terms.segment, terms.segments, terms.query_segment, terms.key_segment});
+  }
+  Parameters with = parameters;
+  with.bias = ops::run<RelativeScores>(cx, std::move(inputs), parameters.scale, k.dim(2));
+  const Shape by_head{q.dim(1), 1, q.dim(3)};
+  const Tensor moved = ops::add(cx, q, ops::reshape(cx, terms.content, by_head));
+  return scaled_dot_product(cx, moved, k, v, with);
+}
+
+}  // namespace weft::attention

@@ -1,0 +1,113 @@
+// Attention by distance and segment. Masks are int64 inputs of 0 and 1, so that some queries see
+// nothing.
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/attention/relative.h"
+#include "kernels/attention/scores.h"
+#include "kernels/ops/elementwise.h"
+#include "kernels/ops/ops.h"
+#include "tests/kernels/op_table/table.h"
+
+namespace weft::op_table {
+namespace {
+
+struct RelativeCase {
+  int64_t rows, heads, queries, keys, features, values;
+};
+
+// Each with distances of all rows or of each, with segments and without, and with a mask of all
+// heads.
+std::vector<Case> relative_cases() {
+  const std::vector<RelativeCase> sizes{
+      {2, 3, 5, 5, 4, 3},  {1, 1, 1, 1, 1, 1},   {0, 2, 3, 3, 2, 2},   {2, 0, 3, 3, 2, 2},
+      {2, 1, 4, 3, 0, 2},  {1, 2, 3, 0, 2, 1},   {3, 2, 7, 11, 5, 7},  {1, 3, 13, 2, 3, 1},
+      {2, 1, 2, 17, 1, 5}, {1, 2, 37, 41, 7, 3}, {2, 2, 131, 5, 3, 2}, {3, 2, 61, 59, 2, 3}};
+  std::vector<Case> cases;
+  for (const RelativeCase& s : sizes) {
+    const Shape of_head{s.heads, s.features};
+    const int64_t distances = std::max<int64_t>(0, s.queries + s.keys - 1);
+    const bool by_row = cases.size() % 2 == 1, segmented = cases.size() % 3 != 2;
+    std::vector<Input> inputs{real({s.rows, s.heads, s.queries, s.features}),
+                              real({s.rows, s.heads, s.keys, s.features}),
+                              real({s.rows, s.heads, s.keys, s.values}),
+                              real({by_row ? s.rows : 1, s.heads, distances, s.features}),
+                              real(of_head),
+                              real(of_head),
+                              index({s.rows, 1, s.queries, s.keys}, 0, 3)};
+    if (segmented) {
+      inputs.push_back(real(of_head));
+      inputs.push_back(real({2, s.heads, s.features}));
+      inputs.push_back(index({s.rows, s.queries}, 0, 3));
+      inputs.push_back(index({s.rows, s.keys}, 0, 3));
+    }
+    cases.push_back({std::move(inputs), {{"scale", {0.3}}}});
+  }
+  return cases;
+}
+
+Tensor seen(Context& cx, const Tensor& numbers) {
+  return ops::compare(cx, numbers, Tensor::zeros(cx.allocator, Shape{}, DType::kI64),
+                      ops::Comparison::kNotEqual);
+}
+
+Outputs relative(Context& cx, Inputs x, const Attributes& a) {
+  attention::RelativeTerms terms;
+  terms.distances = x[3];
+  terms.content = x[4];
+  terms.position = x[5];
+  if (x.size() > 7) {
+    terms.segment = x[7];
+    terms.segments = x[8];
+    terms.query_segment = x[9];
+    terms.key_segment = x[10];
+  }
+  attention::Parameters parameters;
+  parameters.scale = a.real("scale");
+  parameters.visibility.mask = seen(cx, x[6]);
+  return {attention::relative_attention(cx, x[0], x[1], x[2], terms, parameters)};
+}
+
+// (q + b) k^T, b of each head.
+Tensor moved_product(Context& cx, const Tensor& q, const Tensor& b, const Tensor& k) {
+  const Tensor moved = ops::add(cx, q, ops::reshape(cx, b, {b.dim(0), 1, b.dim(1)}));
+  return ops::matmul(cx, moved, ops::permute(cx, k, std::vector<int>{0, 1, 3, 2}));
+}
+
+// As Dai et al. shift: by reading a matrix of one more column in rows of one less.
+Tensor shifted(Context& cx, const Tensor& x, int64_t keys) {
+  const int64_t rows = x.dim(0), heads = x.dim(1), queries = x.dim(2), distances = x.dim(3);
+  Tensor y = ops::pad(cx, x, 3, 1, 0);
+  y = ops::reshape(cx, y, {rows, heads, distances + 1, queries});
+  y = ops::slice(cx, y, 2, 1, distances);
+  return ops::slice(cx, ops::reshape(cx, y, {rows, heads, queries, distances}), 3, 0, keys);
+}
+
+// With all scores in memory.
+Outputs relative_composed(Context& cx, Inputs x, const Attributes& a) {
+  const Tensor &q = x[0], &k = x[1];
+  Tensor scores = moved_product(cx, q, x[4], k);
+  scores = ops::add(cx, scores, shifted(cx, moved_product(cx, q, x[5], x[3]), k.dim(2)));
+  if (x.size() > 7) {
+    const Tensor g = ops::reshape(cx, x[8], {1, 2, q.dim(1), q.dim(3)});
+    const Tensor terms =
+        moved_product(cx, q, x[7], ops::permute(cx, g, std::vector<int>{0, 2, 1, 3}));
+    const Tensor own = ops::reshape(cx, x[9], {q.dim(0), 1, q.dim(2), 1});
+    const Tensor others = ops::reshape(cx, x[10], {q.dim(0), 1, 1, k.dim(2)});
+    const Tensor alike = ops::compare(cx, own, others, ops::Comparison::kEqual);
+    scores = ops::add(
+        cx, scores,
+        ops::where(cx, alike, ops::slice(cx, terms, 3, 0, 1), ops::slice(cx, terms, 3, 1, 1)));
+  }
+  const Tensor weights =
+      attention::weights_of(cx, ops::scale(cx, scores, a.real("scale")), seen(cx, x[6]));
+  return {ops::matmul(cx, weights, x[2])};
+}
+
+}  // namespace
+
+std::vector<Row> relative_rows() {
+  return {{"relative_attention", relative, relative_cases(), relative_composed, 32}};
+}
+
+}  // namespace weft::op_table
