@@ -137,6 +137,7 @@ Result<std::shared_ptr<const Dataset>> Dataset::load(const Documents& documents,
   WEFT_RETURN_IF_ERROR(check_options(options));
   std::shared_ptr<Dataset> set(new Dataset(options));
   set->store_ = TokenStore(tokenizer.vocab_size());
+  if (options.kind != SampleKind::kCausalLm) set->types_ = tokenizer.text_types();
   set->pad_id_ = tokenizer.pad_id().value_or(tokenizer.eos_id().value_or(0));
   if (options.kind == SampleKind::kCausalLm) {
     WEFT_RETURN_IF_ERROR(set->load_stream(documents, tokenizer));
@@ -288,7 +289,7 @@ TaskRows Dataset::laid_out(std::span<const Visit> visits, RandomKey mask_key) co
   if (shortest < rows.tokens) rows.valid.assign(rows.ids.size(), 0);
   const bool of_tokens = masking_ || is_words(options_.kind);
   if (of_tokens) rows.labels.assign(rows.ids.size(), kNoLabel);
-  if (pairs_ && pairs_->typed()) rows.token_types.assign(rows.ids.size(), 0);
+  if (pairs_ ? pairs_->typed() : types_.any()) rows.token_types.assign(rows.ids.size(), 0);
   for (size_t i = 0; i < visits.size(); ++i) {
     const int64_t sample = visits[i].sample;
     const auto length = static_cast<size_t>(row_length(sample));
@@ -298,8 +299,9 @@ TaskRows Dataset::laid_out(std::span<const Visit> visits, RandomKey mask_key) co
       std::fill_n(rows.valid.begin() + static_cast<int64_t>(i * width), length, uint8_t{1});
     }
     if (!rows.token_types.empty()) {
-      pairs_->write_types(first_tokens_[static_cast<size_t>(sample)],
-                          std::span(rows.token_types).subspan(i * width, length));
+      const auto types = std::span(rows.token_types).subspan(i * width, length);
+      pairs_ ? pairs_->write_types(first_tokens_[static_cast<size_t>(sample)], types)
+             : types_.write(types);
     }
     if (is_question(options_.kind)) {
       add_ends(sample, rows);

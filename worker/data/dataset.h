@@ -235,6 +235,7 @@ class Dataset {
   std::vector<int64_t> windows_;          // the same: the windows that are samples
   std::optional<Masking> masking_;        // masked_lm
   std::vector<int64_t> starts_;           // lines: where each row starts, and the end
+  TextTypes types_;                       // of a row of one text
   std::optional<PairTemplate> pairs_;     // classification of pairs
   std::vector<int64_t> first_tokens_;     // of these: how many tokens of the first text a row has
   std::vector<int64_t> labels_;           // lines: of each text, or of each word, or two of each

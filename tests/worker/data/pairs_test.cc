@@ -81,6 +81,52 @@ TEST(Pairs, ATextWithoutATokenIsWhatStandsAroundIt) {
   EXPECT_THAT(load_text("").error().to_string(), HasSubstr("must not be empty"));
 }
 
+// As XLNet's tokenizer has it, whose last token is of a segment of its own.
+TEST(Pairs, OneTextHasTheTypesOfItsTemplate) {
+  json file = json::parse(fixture("word_piece_tokenizer.json"));
+  const int64_t separator = word_piece()->suffix_ids().front();
+  const int64_t end = word_piece()->prefix_ids().front();
+  const auto special = [](const char* name, int64_t type) {
+    return json{{"SpecialToken", {{"id", name}, {"type_id", type}}}};
+  };
+  const auto named = [](const char* name, int64_t id) {
+    return json{{"id", name}, {"ids", {id}}, {"tokens", {name}}};
+  };
+  file["post_processor"] = {
+      {"type", "TemplateProcessing"},
+      {"single",
+       {{{"Sequence", {{"id", "A"}, {"type_id", 1}}}}, special("<sep>", 0), special("<cls>", 2)}},
+      {"pair", json::array()},
+      {"special_tokens", {{"<sep>", named("<sep>", separator)}, {"<cls>", named("<cls>", end)}}}};
+  const auto tokenizer = load(file);
+  DatasetOptions options;
+  options.kind = SampleKind::kUnlabeled;
+  options.sequence_length = 16;
+  const auto set = Dataset::load(
+      [&](const std::function<Status(const Document&)>& visit) -> Status {
+        for (const char* text : {"one", "one two three"}) {
+          Document document;
+          document.text = text;
+          document.file = "--text";
+          WEFT_RETURN_IF_ERROR(visit(document));
+        }
+        return {};
+      },
+      options, *tokenizer);
+  ASSERT_TRUE(set.has_value()) << set.error().to_string();
+  const TaskRows rows = (*set)->range(0, 2);
+  for (const int64_t row : {0, 1}) {
+    const std::vector<int64_t> ids = ids_of(rows, row);
+    EXPECT_EQ(ids.back(), end);
+    std::vector<int64_t> types(ids.size(), 1);
+    types[ids.size() - 2] = 0;
+    types.back() = 2;
+    types.resize(static_cast<size_t>(rows.tokens), 0);  // padding
+    const auto first = rows.token_types.begin() + row * rows.tokens;
+    EXPECT_EQ(std::vector<int64_t>(first, first + rows.tokens), types) << row;
+  }
+}
+
 TEST(Pairs, LongestFirstAsTheFixture) {
   const auto tokenizer = word_piece();
   int cut = 0;

@@ -50,6 +50,7 @@ class JsonTokenizer final : public Tokenizer {
   int64_t vocab_size() const override { return vocab_size_; }
   std::span<const int64_t> prefix_ids() const override { return post_.prefix; }
   std::span<const int64_t> suffix_ids() const override { return post_.suffix; }
+  TextTypes text_types() const override { return post_.types; }
   std::span<const PairPiece> pair_pieces() const override { return post_.pair; }
   Result<Encoding> encode_with_offsets(std::string_view text, bool add_special) const override;
   Status encode_to(std::string_view text, bool add_special, const IdSink& sink) const override;

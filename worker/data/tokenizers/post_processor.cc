@@ -26,6 +26,13 @@ Status read_special(const std::string& field, const json& piece, const json& spe
   return {};
 }
 
+// Of a piece; absent: 0.
+Result<int64_t> read_type(const std::string& field, const json& piece) {
+  const json& type = member(piece, "type_id");
+  if (type.is_null()) return 0;
+  return id_of(field + ".type_id", type);
+}
+
 constexpr size_t kPiecesMax = 1024;
 
 Status check_pieces(const std::string& field, const json& pieces) {
@@ -47,14 +54,19 @@ Status read_single(const std::string& field, const json& pieces, const json& spe
   for (size_t i = 0; i < pieces.size(); ++i) {
     const std::string at = field + "[" + std::to_string(i) + "]";
     if (pieces[i].contains("Sequence")) {
-      if (seen || member(pieces[i].at("Sequence"), "id") != "A") {
+      const json& text = pieces[i].at("Sequence");
+      if (seen || member(text, "id") != "A") {
         return wrong(at + ".Sequence", pieces[i], "must be the text, A, once");
       }
       seen = true;
+      WEFT_ASSIGN_OR_RETURN(result->types.text, read_type(at + ".Sequence", text));
       continue;
     }
-    WEFT_RETURN_IF_ERROR(read_special(at + ".SpecialToken", pieces[i].at("SpecialToken"), specials,
-                                      vocab_size, seen ? &result->suffix : &result->prefix));
+    const json& special = pieces[i].at("SpecialToken");
+    std::vector<int64_t>& ids = seen ? result->suffix : result->prefix;
+    WEFT_RETURN_IF_ERROR(read_special(at + ".SpecialToken", special, specials, vocab_size, &ids));
+    WEFT_ASSIGN_OR_RETURN(const int64_t type, read_type(at + ".SpecialToken", special));
+    (seen ? result->types.suffix : result->types.prefix).resize(ids.size(), type);
   }
   return seen ? Status() : wrong(field, pieces, "must hold the text, Sequence A");
 }
@@ -70,10 +82,7 @@ Status read_pair(const std::string& field, const json& pieces, const json& speci
     const std::string at = field + "[" + std::to_string(i) + "]." + kind;
     const json& piece = pieces[i].at(kind);
     WEFT_RETURN_IF_ERROR(check_object(at, piece, {"id", "type_id"}));
-    int64_t type = 0;
-    if (!member(piece, "type_id").is_null()) {
-      WEFT_ASSIGN_OR_RETURN(type, id_of(at + ".type_id", member(piece, "type_id")));
-    }
+    WEFT_ASSIGN_OR_RETURN(const int64_t type, read_type(at, piece));
     if (!text) {
       std::vector<int64_t> ids;
       WEFT_RETURN_IF_ERROR(read_special(at, piece, specials, vocab_size, &ids));

@@ -13,6 +13,7 @@ namespace weft::tokenizers {
 
 struct PostProcessor {
   std::vector<int64_t> prefix, suffix;
+  TextTypes types;              // of these and of the text; empty: all 0
   std::vector<PairPiece> pair;  // empty: of two texts it makes nothing
   bool trim_offsets = false;    // offsets leave white space at a token's ends out
   bool add_prefix_space = false;

@@ -1,5 +1,6 @@
 #include "worker/data/tokenizers/tokenizer.h"
 
+#include <algorithm>
 #include <array>
 #include <filesystem>
 #include <fstream>
@@ -24,6 +25,17 @@ Result<std::string> read_file(const std::string& path) {
 }
 
 }  // namespace
+
+bool TextTypes::any() const {
+  const auto other = [](int64_t type) { return type != 0; };
+  return text != 0 || std::ranges::any_of(prefix, other) || std::ranges::any_of(suffix, other);
+}
+
+void TextTypes::write(std::span<int64_t> types) const {
+  std::ranges::fill(types, text);
+  std::ranges::copy(prefix, types.begin());
+  std::ranges::copy(suffix, types.end() - std::ssize(suffix));
+}
 
 Result<std::vector<int64_t>> Tokenizer::encode(std::string_view text, bool add_special) const {
   std::vector<int64_t> ids;

@@ -45,6 +45,15 @@ struct PairPiece {
   int64_t type = 0;  // of its tokens
 };
 
+// The types of one text's tokens: of each put before it, of its own, of each put behind.
+struct TextTypes {
+  std::vector<int64_t> prefix, suffix;
+  int64_t text = 0;
+  bool any() const;  // that is not 0
+  // Of a row of so many tokens.
+  void write(std::span<int64_t> types) const;
+};
+
 // A tokenizer's files, as they are handed through from import to export.
 struct TokenizerFile {
   std::string name;  // of tokenizer_file_names()
@@ -81,6 +90,7 @@ class Tokenizer {
   // What the post-processor puts before and behind one text.
   virtual std::span<const int64_t> prefix_ids() const = 0;
   virtual std::span<const int64_t> suffix_ids() const = 0;
+  virtual TextTypes text_types() const { return {}; }
   // What it makes of two texts; empty: nothing, so that the model reads no pairs.
   virtual std::span<const PairPiece> pair_pieces() const { return {}; }
 
