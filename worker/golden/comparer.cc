@@ -75,9 +75,7 @@ void Comparer::add(std::string what, double bar, double largest_difference, doub
 
 void Comparer::gradient(const std::string& name, const Parameter& parameter,
                         const Expected& expected) {
-  Tensor gradient = parameter.value.grad();
-  WEFT_CHECK(gradient && gradient.contiguous(), "gradient of {}", name);
-  const std::vector<double> values = wide_values(gradient);
+  const std::vector<double> values = wide_gradient(parameter.value);
   double difference = 0, largest = 0;
   for_each_shard_run(parameter.info, [&](int64_t local, int64_t global, int64_t count) {
     for (int64_t i = 0; i < count; ++i) {

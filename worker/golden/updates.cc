@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "worker/golden/wide_values.h"
+
 namespace weft::golden {
 namespace {
 
@@ -35,7 +37,7 @@ class DoubleUpdates final : public Updates {
   double gradient_norm() override {
     double squares = 0;
     for (const Parameter& parameter : parameters_) {
-      for (const double g : gradient_of(parameter)) squares += g * g;
+      for (const double g : wide_gradient(parameter.value)) squares += g * g;
     }
     return std::sqrt(squares);
   }
@@ -46,7 +48,7 @@ class DoubleUpdates final : public Updates {
     const double bias2 = 1 - std::pow(options_.beta2, count_);
     for (size_t i = 0; i < parameters_.size(); ++i) {
       if (!parameters_[i].info.trained) continue;
-      const std::vector<double> gradient = gradient_of(parameters_[i]);
+      const std::vector<double> gradient = wide_gradient(parameters_[i].value);
       const double decay = parameters_[i].info.decay ? options_.weight_decay : 0;
       double* value = parameters_[i].value.data<double>();
       for (size_t e = 0; e < gradient.size(); ++e) {
@@ -70,11 +72,6 @@ class DoubleUpdates final : public Updates {
   struct Moments {
     double first = 0, second = 0;
   };
-  static std::vector<double> gradient_of(const Parameter& parameter) {
-    const Tensor gradient = parameter.value.grad();
-    return gradient ? gradient.to_vector<double>()
-                    : std::vector<double>(static_cast<size_t>(parameter.value.elements()));
-  }
 
   const AdamWOptions options_;
   std::vector<Parameter> parameters_;
