@@ -120,6 +120,7 @@ Result<AdmittedModel> find_model_of(const JobStore& store, const Content& conten
     const Status status = check_model(job, inputs, &admitted);
     if (!status.ok()) return fail(status);
     *spec.mutable_training() = job.training();
+    *spec.mutable_resources() = job.resources();
     return admitted;
   }
   WEFT_RETURN_IF_ERROR(model.find(store, content, spec.model().from(), inputs));

@@ -248,7 +248,7 @@ void add_sentence_modules(const proto::CheckpointManifest& manifest, Export& out
   modules.end_array();
   out.files.push_back(text_file("modules.json", modules.take() + "\n"));
   int64_t hidden = 0;
-  for (const char* key : {"hidden_size", "dim"}) {
+  for (const char* key : {"hidden_size", "dim", "d_model"}) {
     const auto found = manifest.config().fields().find(key);
     if (found == manifest.config().fields().end()) continue;
     hidden = static_cast<int64_t>(found->second.number_value());

@@ -63,6 +63,7 @@ constexpr FamilyKeys kFamilies[] = {
     {"roberta", kPositions, 512, kHeads, 12, 50265, /*padding_absent=*/1},
     {"distilbert", kPositions, 512, kDistilbertHeads, 12, 30522},
     {"t5", {}, 0, kT5Heads, 8, 32128},
+    {"xlnet", {}, 0, kGpt2Heads, 16, 32000},
 };
 constexpr std::string_view kImageFamily = "vit";
 constexpr int64_t kImageSize = 224, kPatchSize = 16, kImageHeads = 12;  // its own defaults

@@ -58,6 +58,9 @@ constexpr std::string_view kRules = R"(## Rules across keys
   `data.target`. `training.target_length` is for it alone, and at least
   `parallel.sequence`. It refuses `training.reproducible: topology`, `adapter` and
   `resources.device: gpu`.
+- xlnet is an encoder for `sequence_classification`, `token_classification`, `multiple_choice` and
+  `embedding`. It refuses `parallel.sequence` above 1, `training.reproducible: topology`, `adapter`
+  and `resources.device: gpu`.
 - `image_classification` is for vit, and stands beside no task of texts. It needs the format images,
   which no other task has: files CLASS/NAME.png, .jpg or .jpeg, whose folders' names are the labels;
   held-out data has the same classes. There is no `tokenizer`, and none of the keys of jsonl. A

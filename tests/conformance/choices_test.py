@@ -52,7 +52,7 @@ resources: {{slots: 2, nodes: 2}}
         return path
 
     def test_learned_and_exported(self):
-        for family in ("bert", "roberta", "distilbert"):
+        for family in ("bert", "roberta", "distilbert", "xlnet"):
             with self.subTest(family):
                 base, folder = self.inputs / family, self.cluster.folder / f"export-{family}"
                 make_encoder(base, family)
@@ -70,7 +70,7 @@ resources: {{slots: 2, nodes: 2}}
                 for row in self.held:
                     batch = tokenizer([row["text"]] * CHOICES, row["choices"], return_tensors="pt", padding=True,
                                       truncation="longest_first", max_length=LENGTH,
-                                      return_token_type_ids=family == "bert")
+                                      return_token_type_ids=family in ("bert", "xlnet"))
                     with torch.no_grad():
                         logits = model(**{key: value.unsqueeze(0) for key, value in batch.items()}).logits[0]
                     loss -= torch.log_softmax(logits, 0)[row["label"]].item()

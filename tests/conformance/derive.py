@@ -81,6 +81,9 @@ FAMILIES = {
     "t5": (transformers.T5Config, transformers.T5ForConditionalGeneration, None,
            dict(num_layers=2, num_heads=3, d_model=36, d_kv=10, d_ff=50, decoder_start_token_id=0,
                 relative_attention_num_buckets=8, relative_attention_max_distance=12)),
+    "xlnet": (transformers.XLNetConfig, transformers.XLNetLMHeadModel,
+              transformers.XLNetForSequenceClassification,
+              dict(n_layer=2, n_head=3, d_model=36, d_inner=50)),
 }
 # Parts of ViT's names in memory, and in its files.
 RENAMED = {"layers.": "encoder.layer.", "attention.q_proj": "attention.attention.query",
@@ -91,11 +94,13 @@ TOKEN_CLASSIFIERS = {
     "bert": transformers.BertForTokenClassification,
     "roberta": transformers.RobertaForTokenClassification,
     "distilbert": transformers.DistilBertForTokenClassification,
+    "xlnet": transformers.XLNetForTokenClassification,
 }
 CHOOSERS = {
     "bert": transformers.BertForMultipleChoice,
     "roberta": transformers.RobertaForMultipleChoice,
     "distilbert": transformers.DistilBertForMultipleChoice,
+    "xlnet": transformers.XLNetForMultipleChoice,
 }
 ANSWERERS = {
     "bert": transformers.BertForQuestionAnswering,
@@ -150,6 +155,8 @@ def load(folder, kind):
     model = kind.from_pretrained(folder, config=config)
     if (folder.parent / "adapter").exists():
         model = peft.PeftModel.from_pretrained(model, folder.parent / "adapter", is_trainable=True)
+    if config.model_type == "xlnet":
+        model.transformer.mask_emb.requires_grad_(False)  # of what is predicted, which no task here reads
     return model.double().eval()
 
 
@@ -211,7 +218,9 @@ def padded_rows(case, model, random, lengths):
     batch = {"input_ids": ids, "attention_mask": mask.astype(np.int64)}
     if getattr(model.config, "type_vocab_size", 0):
         batch["token_type_ids"] = random.integers(0, model.config.type_vocab_size, mask.shape)
-    if case.left and case.family != "roberta":  # which counts past padding by itself
+    if case.family == "xlnet":
+        batch["token_type_ids"] = np.where(mask, random.integers(0, 3, mask.shape), 3)
+    elif case.left and case.family != "roberta":  # which counts past padding by itself
         batch["position_ids"] = np.maximum(np.cumsum(mask, axis=1) - 1, 0)
     return batch
 

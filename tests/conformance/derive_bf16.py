@@ -4,7 +4,7 @@ activations in bfloat16, fp32 master weights and AdamW. weft-golden --precision 
     tests/conformance/run.sh derive_bf16.py FOLDER...     writes FOLDER/bf16.json
 
 Errors are those of weft-golden: max|a - b| / max|b| over a tensor, relative for a number. Kept is the
-larger of those with PyTorch's eager and with its fused attention. One value alone may be right by luck:
+larger of those with PyTorch's eager and with its fused attention, where transformers has one. One value alone may be right by luck:
 of numbers the largest error of their kind is kept, and a gradient's is at least the median gradient's.
 Processors without arithmetic in bfloat16 round elsewhere: gpt2-sequence holds the larger of what one with
 (Zen 4) and one without (Zen 3) give, 0.0155 and 0.0193 for the norms of gradients.
@@ -141,7 +141,8 @@ def backward(task, model, batch, parts):
         (share / total).backward()
         loss += share.item() / total
         for name, parameter in named_parameters(model).items():
-            sums[name] = sums.get(name, 0) + parameter.grad.float()
+            if parameter.grad is not None:  # of what the loss reaches
+                sums[name] = sums.get(name, 0) + parameter.grad.float()
     return loss, sums
 
 
@@ -160,7 +161,7 @@ def train(task, folder, attention, trajectory, batches, parts):
     for step in trajectory["steps"]:
         loss, gradients = backward(task, model, batches[step["batch"]], parts)
         for name, leaf in leaves.items():
-            leaf.grad = gradients[name]
+            leaf.grad = gradients.get(name)
         norms.append(torch.nn.utils.clip_grad_norm_(leaves.values(),
                                                     trajectory["clip_global_norm"]).item())
         losses.append(loss)
@@ -189,8 +190,8 @@ def pass_errors(task, folder, model, stream=1, factors=None):
         size = stream if name == "last_hidden_state" else 1
         errors[name] = relative(value.detach() * size, expected[name], where)
     _, gradients = backward(task, model, inputs, 1)
-    for name, value in gradients.items():
-        factor = factors[name] if factors else 1
+    for name, parameter in named_parameters(model).items():
+        value, factor = gradients.get(name, torch.zeros_like(parameter)), factors[name] if factors else 1
         errors[f"grad.{name}"] = relative(value * factor, expected[f"grad.{name}"])
     return errors, loss.item() / label_count(task, inputs)
 
@@ -244,15 +245,16 @@ def largest(*runs):
 
 
 def errors_of(folder):
-    errors = largest(errors_with("eager", folder), errors_with("sdpa", folder))
+    config = json.loads((folder / "hf/config.json").read_text())
+    # transformers has no fused attention of XLNet.
+    attentions = ("eager",) if config["model_type"] == "xlnet" else ("eager", "sdpa")
+    errors = largest(*(errors_with(attention, folder) for attention in attentions))
     median = statistics.median(error for what, error in errors.items() if what.startswith("grad."))
     errors = {what: max(error, median) if what.startswith("grad.") else error
               for what, error in errors.items()}
-    config = json.loads((folder / "hf/config.json").read_text())
     task = json.loads((folder / "case.json").read_text())["task"]
     if has_relu(config) or task == "choice":
-        errors = largest(errors, equivalent_errors("eager", folder),
-                         equivalent_errors("sdpa", folder))
+        errors = largest(errors, *(equivalent_errors(attention, folder) for attention in attentions))
     return errors
 
 

@@ -19,9 +19,9 @@ def read(path):
 
 
 def encode(family, tokenizer, *texts):
-    """The tokenizers of these tests do not say that BERT takes types."""
+    """The tokenizers of these tests do not say that BERT and XLNet take types."""
     return tokenizer(*texts, return_tensors="pt", truncation="longest_first", max_length=LENGTH,
-                     return_token_type_ids=family == "bert")
+                     return_token_type_ids=family in ("bert", "xlnet"))
 
 
 class Pairs(unittest.TestCase):
@@ -72,7 +72,7 @@ class Pairs(unittest.TestCase):
         self.assertAlmostEqual(found["accuracy"], told["validation_accuracy"], places=6)
 
     def test_classified(self):
-        for family in ("bert", "roberta", "distilbert"):
+        for family in ("bert", "roberta", "distilbert", "xlnet"):
             with self.subTest(family):
                 job, folder = self.tune(family)
                 model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
@@ -100,7 +100,7 @@ class Pairs(unittest.TestCase):
                 self.assertAlmostEqual(one["probabilities"]["same"], expected[3]["same"], delta=1e-4)
 
     def test_embedded(self):
-        for family in ("bert", "roberta", "distilbert"):
+        for family in ("bert", "roberta", "distilbert", "xlnet"):
             with self.subTest(family):
                 job, folder = self.tune(family, "--task", "embedding")
                 model, told = AutoModel.from_pretrained(folder, output_loading_info=True)

@@ -10,6 +10,7 @@
 #include "proto/job.pb.h"
 #include "proto/json/job_rules.h"
 #include "worker/admission/check_blocks.h"
+#include "worker/admission/check_relative.h"
 #include "worker/admission/check_sizes.h"
 #include "worker/admission/shards.h"
 #include "worker/checkpoint/safetensors_header.h"
@@ -357,9 +358,11 @@ Status check_tasks(const proto::JobSpec& spec, const ModelConfig& config) {
                                  ", an encoder: its tokens see those behind them");
     }
     if (kind && !family_of(config).head(config, *kind, spec.tasks(i).labels())) {
+      const bool decodes = config.attention.causal;
       return Status::invalid(field, type,
                              "must be another for " + config.family +
-                                 ", a decoder: its tokens do not see those behind them");
+                                 (decodes ? ", a decoder: its tokens do not see those behind them"
+                                          : ", which has no such head"));
     }
   }
   return {};
@@ -369,6 +372,10 @@ Status check_tasks(const proto::JobSpec& spec, const ModelConfig& config) {
 
 Status check_model(proto::JobSpec& spec, const ModelInputs& inputs, AdmittedModel* found) {
   WEFT_ASSIGN_OR_RETURN(Model model, find_model(spec, inputs));
+  if (model.config != nullptr) {
+    WEFT_RETURN_IF_ERROR(check_relative(spec, *model.config));
+    if (model.config->relative) spec.mutable_resources()->set_device(proto::COMPUTE_DEVICE_CPU);
+  }
   if (model.config != nullptr && spec.has_adapter()) {
     WEFT_ASSIGN_OR_RETURN(const Adapter adapter,
                           find_adapter(spec.adapter(), *model.family, *model.config));

@@ -17,6 +17,8 @@ constexpr double kBytesMax = 0x1p62;
 // many where tokens do not divide evenly. What lies around the layers is as much as a few of them.
 constexpr double kUses = 64 * 4, kLayersAround = 4;
 constexpr double kScore = 4;  // bytes
+// Of each layer, where scores have terms that are kept.
+constexpr double kScoreUses = 4;
 // Of each parameter a micro-batch: a sum over the ranks, twice of a tied table, and two gathers.
 constexpr double kParameterUses = 8 * 4;
 
@@ -36,12 +38,13 @@ RowBytes row_bytes(const proto::JobSpec& spec, const ModelConfig& config) {
   const auto inner = static_cast<double>(config.inner);
   const auto layers = static_cast<double>(config.layers);
   const auto heads = static_cast<double>(config.heads);
+  const double scores = config.relative ? kScoreUses * (layers + kLayersAround) : 1;
   const double read =
       (heads + static_cast<double>(config.key_heads)) * static_cast<double>(config.head_features);
   double parameters = matrix_elements(config) + (layers + 1) * (9 * hidden + inner);
   for (const proto::TaskSpec& task : spec.tasks()) parameters += task.labels() * hidden;
   return {kParameterUses * parameters, kUses * (layers + kLayersAround) * (hidden + inner + read),
-          kScore * heads};
+          kScore * heads * scores};
 }
 
 }  // namespace

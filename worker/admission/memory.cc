@@ -66,6 +66,12 @@ int64_t distance_gradients(const Sizes& s) {
          kSingle * s.heads * (s.distances + s.batch * (s.distances + 2 * (kQueries - 1)));
 }
 
+// Of terms by distance: their gradient, of a half type in fp32, too.
+int64_t relative_gradients(const Sizes& s) {
+  if (!s.relative) return 0;
+  return (s.element + (s.element < kSingle ? kSingle : 0)) * s.scores;
+}
+
 // What the last block's backward pass adds to what is kept, in its MLP: the gradients of the
 // stream and of the inner features; or in its attention, once the MLP's part is freed: those of
 // query, key and value, each beside the sum it is added to, or while they are computed, beside that
@@ -77,7 +83,8 @@ int64_t block_backward(const Sizes& s, int64_t workspace) {
   const int64_t visiting = s.sequence > 1 ? 4 * s.tokens * s.key_features : 0;  // and its gradient
   const int64_t in_mlp = (s.full() ? s.attention() + s.mlp() : 0) +
                          s.element * (streams + (s.gated ? 2 : 1) * s.tokens * s.inner);
-  const int64_t computed = s.element * (of_heads + s.tokens * s.features) + attention_tiles(s);
+  const int64_t computed =
+      s.element * (of_heads + s.tokens * s.features) + attention_tiles(s) + relative_gradients(s);
   const int64_t in_attention = (s.again() ? s.attention() : 0) - (s.full() ? 0 : s.mlp()) +
                                s.element * (streams + visiting) +
                                std::max(3 * s.element * of_heads, computed) + workspace +

@@ -117,6 +117,8 @@ Sizes::Sizes(const ModelConfig& config, const proto::JobSpec& spec,
   recompute = training.activation_checkpointing();
   embedded = std::ranges::any_of(spec.tasks(), embeds) ? training.batch_size() : 0;
   scores = batch * heads * stack.length * stack.length;
+  relative = config.relative;
+  relatives = relative ? (config.relative_by_row ? batch : 1) * (2 * stack.length - 1) : 0;
   const int64_t width = config.head_features;
   const bool some_whole = config.attention.window_left < 0 ||
                           (config.other_layers > 0 && config.other_attention.window_left < 0);
@@ -131,7 +133,13 @@ int64_t Sizes::attention() const {
   return element * (kept_input(adapted.columns) + tokens * 2 * (features + key_features) +
                     key_copies + of_adapters(adapted.columns, adapted.rows, features) +
                     of_magnitudes(adapted.outputs, adapted.rows)) +
-         kSingle * (tokens * heads + 2 * between) + of_head_norms() + source_attention();
+         kSingle * (tokens * heads + 2 * between) + of_head_norms() + source_attention() +
+         of_relatives();
+}
+
+int64_t Sizes::of_relatives() const {
+  if (!relative) return 0;
+  return (fp16 ? kSingle : element) * scores + element * (tokens + relatives) * features;
 }
 
 int64_t Sizes::source_attention() const {
@@ -276,8 +284,10 @@ StepMemory::StepMemory(const ModelConfig& config, const proto::JobSpec& spec,
     source.emplace(config, spec, shards, encoder_stack(config, spec.training()));
   }
   const int64_t final_norm = 2 * s.stream();
-  kept = kept_source() + s.score_bias() + batch() + s.angles + s.layers * s.kept_block() -
-         s.left_of_first() + final_norm;
+  kept = kept_source() + s.score_bias() + batch() + s.angles + s.element * s.relatives * s.hidden +
+         s.layers * s.kept_block() - s.left_of_first() + final_norm;
+  // Weights of heads are used in another shape, which keeps a unit that was gathered.
+  if (s.relative && zero == 3 && !s.again()) kept += s.element * s.layers * parameters.block_unit;
 }
 
 int64_t StepMemory::batch() const {

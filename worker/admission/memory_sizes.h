@@ -35,6 +35,8 @@ struct Sizes {
   int64_t distances;      // that scores have a bias by, the same of all blocks; else 0
   int64_t element;        // bytes
   int64_t scores;         // of a block's attention
+  bool relative;          // these have terms by distance, which are kept,
+  int64_t relatives;      // and vectors of so many distances are: of one row, or of all of them
   int64_t embedded;       // rows of a step that are told apart from each other; else 0
   int64_t blocks;         // of topology-invariant training; else 0
   int64_t key_terms;      // features of a token's terms of its key's gradient, if several; else 0
@@ -69,6 +71,8 @@ struct Sizes {
   int64_t attention() const;
   // Of that the attention to a source, with keys and values of its own.
   int64_t source_attention() const;
+  // Of that the terms by distance: they, what queries are with their vectors, and the distances'.
+  int64_t of_relatives() const;
   // Of that the inputs and statistics of the norms of heads.
   int64_t of_head_norms() const;
   // Of its MLP: the residual stream, norm, the activation's input and result.

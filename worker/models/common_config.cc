@@ -41,8 +41,9 @@ void write_token_ids(nlohmann::json& json, const ModelConfig& config, const Expo
 
 double matrix_elements(const ModelConfig& config) {
   const auto hidden = static_cast<double>(config.hidden);
-  const bool embedded = !config.rotary && config.distances == 0;
-  const double heads = 2 * static_cast<double>(config.heads + config.key_heads) *
+  const bool embedded = !config.rotary && config.distances == 0 && !config.relative;
+  const int64_t of_distances = config.relative ? config.heads : 0;
+  const double heads = static_cast<double>(2 * (config.heads + config.key_heads) + of_distances) *
                        static_cast<double>(config.head_features);
   const double inner = (config.gated ? 3 : 2) * static_cast<double>(config.inner);
   const double tables = static_cast<double>(config.vocabulary) * (config.tied ? 1 : 2) +

@@ -47,6 +47,7 @@ class ConfigReader {
   // Whatever it says has no influence on what is computed here.
   void accept(std::initializer_list<const char*> names);
   bool has(const char* name) const { return object_.contains(name); }
+  bool null(const char* name) const { return has(name) && object_.at(name).is_null(); }
 
   void refuse(const std::string& name, const std::string& rule);
   Status finish();

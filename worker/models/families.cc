@@ -18,6 +18,7 @@ std::vector<const ModelFamily*> families() {
   all.insert(all.end(), bert_families().begin(), bert_families().end());
   all.push_back(&vit_family());
   all.push_back(&t5_family());
+  all.push_back(&xlnet_family());
   return all;
 }
 

@@ -36,8 +36,9 @@ inline constexpr int64_t kSpanEnds = 2;  // an answer's beginning and end
 // trunk's, and for what is no type.
 std::optional<HeadKind> head_kind(std::string_view task_type);
 
-// Which tokens' hidden states the layers see.
-enum class PooledToken : uint8_t { kEvery, kFirst, kLast };
+// Which tokens' hidden states the layers see. kEnd: a row's last token, whatever it is; kLast: its
+// last one but pad_token_id.
+enum class PooledToken : uint8_t { kEvery, kFirst, kLast, kEnd };
 
 // norm(activation(dropout(x) weight^T + bias)).
 struct HeadLayer {

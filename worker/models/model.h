@@ -93,10 +93,13 @@ struct ModelConfig {
   bool gate_apart = false;    // of which the activated one is computed for itself
   bool rotary = false;        // positions turn queries and keys; else they are embedded,
   int64_t distances = 0;      // or above 0: scores have a learned bias by distances up to this
+  // Or scores have terms of their own by distance and segment (kernels/attention/relative.h), a
+  // number for each pair of tokens; and of the distances each row has its own, which it drops.
+  bool relative = false, relative_by_row = false;
   // Positions count the tokens that are not pad_token_id, from pad_token_id + 1 on; that token has
   // its own id as its position.
   bool positions_skip_padding = false;
-  int64_t token_types = 0;               // that are embedded; 0: none are
+  int64_t token_types = 0;               // that it tells apart; 0: it knows of none
   bool head_norms = false;               // queries and keys have a norm over each head's features
   parallel::AttentionPattern attention;  // of most layers; balances the sequence axis
   parallel::AttentionPattern other_attention;  // of `other_layers` ones

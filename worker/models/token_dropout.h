@@ -19,7 +19,8 @@ enum DropoutUse : uint64_t {
   kSourceScoreDropout,
   kSourceDropout,
   kInnerDropout,
-  kLastDropout
+  kLastDropout,
+  kDistanceDropout
 };
 
 // Of this rank's tokens those `among_own`, with features from first_feature on of `features`.

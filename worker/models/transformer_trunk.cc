@@ -311,6 +311,19 @@ Tensor TransformerTrunk::attend(Context& cx, const TransformerPass& pass, int64_
   return by_tokens(cx, attended());
 }
 
+Tensor TransformerTrunk::attend_relative(Context& cx, const TransformerPass& pass, int64_t layer,
+                                         const Tensor& query, const Tensor& key,
+                                         const Tensor& value, const attention::RelativeTerms& terms,
+                                         const ScoreOptions& options) const {
+  const TokenBatch& batch = pass.batch;
+  attention::Parameters parameters;
+  parameters.scale = options.scale;
+  parameters.visibility.key_valid = batch.key_valid;
+  parameters.dropout = score_dropout(batch, options.dropout, kScoreDropout, layer);
+  parameters.dropout.queries = parameters.dropout.keys = batch.tokens;
+  return by_tokens(cx, attention::relative_attention(cx, query, key, value, terms, parameters));
+}
+
 Tensor TransformerTrunk::attend_to_source(Context& cx, const TransformerPass& pass, int64_t layer,
                                           const Tensor& query, const Tensor& key,
                                           const Tensor& value, const ScoreOptions& options) const {

@@ -12,7 +12,7 @@
 #include <span>
 #include <vector>
 
-#include "kernels/attention/attention.h"
+#include "kernels/attention/relative.h"
 #include "kernels/ops/rotary.h"
 #include "worker/models/model.h"
 #include "worker/models/token_dropout.h"
@@ -28,6 +28,7 @@ struct TransformerPass {
   parallel::TensorAxis axis;
   TokenBatch batch;
   ops::Angles angles;    // of the tokens, where positions are rotations
+  Tensor distances;      // vectors of them, [B or 1, 2 T - 1, H], where scores have terms of these
   Tensor distance_bias;  // of attention to itself (attention::Parameters), where scores have one
   // Of an encoder-decoder's decoder: its encoder's pass, and what that gives, [B, Tl of the source,
   // H], as column_input has it.
@@ -129,7 +130,11 @@ class TransformerTrunk : public Trunk {
   // query [B, N, Tl, D], key and value [B, Nk, Tl, D] -> [B, Tl, N * D].
   Tensor attend(Context& cx, const TransformerPass& pass, int64_t layer, const Tensor& query,
                 const Tensor& key, const Tensor& value, const ScoreOptions& options);
-  // The same of the keys and values of an encoder-decoder's source, [B, Nk, Tl of the source, D];
+  // The same with terms by distance and segment, all tokens of a row on this rank.
+  Tensor attend_relative(Context& cx, const TransformerPass& pass, int64_t layer,
+                         const Tensor& query, const Tensor& key, const Tensor& value,
+                         const attention::RelativeTerms& terms, const ScoreOptions& options) const;
+  // As attend, of the keys and values of an encoder-decoder's source, [B, Nk, Tl of the source, D];
   // with a cache that is one row, without padding.
   Tensor attend_to_source(Context& cx, const TransformerPass& pass, int64_t layer,
                           const Tensor& query, const Tensor& key, const Tensor& value,

@@ -9,6 +9,7 @@
 
 #include "proto/json/job_rules.h"
 #include "worker/admission/check_blocks.h"
+#include "worker/admission/check_relative.h"
 #include "worker/admission/memory.h"
 #include "worker/admission/mesh_text.h"
 
@@ -139,6 +140,7 @@ class Planner {
   bool is_allowed(JobSpec spec) {
     Status status = finish_job(spec);
     if (status.ok()) status = check_blocks(spec, r_.config);
+    if (status.ok()) status = check_relative(spec, r_.config);
     if (!status.ok() && refusal_.empty()) refusal_ = status.to_string();
     return status.ok();
   }

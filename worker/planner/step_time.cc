@@ -105,6 +105,13 @@ double keys_seen(const ModelConfig& config, const StackShape& stack) {
          layers * static_cast<double>(stack.source);
 }
 
+// Two forwards and five backwards, of the keys that a token sees; with terms by distance one and
+// two more, and two again for these terms' gradient.
+double attention_products(const ModelConfig& config, bool again) {
+  const double forwards = config.relative ? 3 : 2, backwards = config.relative ? 9 : 5;
+  return forwards + backwards + (again ? forwards : 0);
+}
+
 // Of the rank with the largest shards, over a whole step.
 Work work_of(const ModelConfig& config, const proto::JobSpec& spec,
              std::span<const ShardSize> shards) {
@@ -159,10 +166,9 @@ Work work_of(const ModelConfig& config, const proto::JobSpec& spec,
                                  static_cast<double>(rounds) * (full    ? 2
                                                                 : again ? 1.5
                                                                         : 1));
-  // Two products forwards and five backwards, of the keys that a token sees.
   work.attention = (tokens * keys_seen(config, stack) +
                     sources * encoder_layers * mean_keys_seen(config.attention, stack.source)) *
-                   features * 2 * (2 + 5 + (again ? 2 : 0));
+                   features * 2 * attention_products(config, again);
   // Elements a token and block.
   const double kept = 4 * hidden + 2 * (features + keys) + (config.gated ? 3 : 2) * inner;
   work.bytes = element * (tokens * layers + sources * encoder_layers) * kept * kActivationPasses *

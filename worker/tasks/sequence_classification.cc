@@ -113,15 +113,17 @@ class SequenceClassification final : public Task {
                : ops::cross_entropy_sum(cx, logits, batch.labels, loss);
   }
 
-  // transformers' rule of the last one: the rightmost token that is not pad_token_id (of a row of
-  // padding only, the first). Data may be padded with another id, the tokenizer's, so that padding
-  // is passed over by its place too.
+  // transformers' rule of the last one, kLast: the rightmost token that is not pad_token_id (of a
+  // row of padding only, the first). Data may be padded with another id, the tokenizer's, so that
+  // padding is passed over by its place too; kEnd looks at nothing else.
   int64_t pooled_token(const TaskRows& rows, int64_t row) const {
-    if (layers_.head().pooled == PooledToken::kFirst) return 0;
+    const PooledToken pooled = layers_.head().pooled;
+    if (pooled == PooledToken::kFirst) return 0;
+    const bool by_id = pooled == PooledToken::kLast && pad_token_id_.has_value();
     for (int64_t token = rows.tokens - 1; token > 0; --token) {
       const auto at = static_cast<size_t>(row * rows.tokens + token);
       const bool valid = rows.valid.empty() || rows.valid[at] != 0;
-      if (valid && rows.ids[at] != pad_token_id_) return token;
+      if (valid && !(by_id && rows.ids[at] == *pad_token_id_)) return token;
     }
     return 0;
   }

@@ -149,7 +149,9 @@ Tensor own_patches(Rank& rank, const TokenBatch& batch, const TaskRows& rows, Pa
 
 // Of a type that does not go with the family.
 Status other_family(const std::string& task, std::string_view type, const ModelConfig& config) {
-  std::string rule = "must be one of a decoder's, which " + config.family + " is";
+  std::string rule = config.attention.causal
+                         ? "must be one of a decoder's, which " + config.family + " is"
+                         : "must be one that " + config.family + " has";
   if (type == "seq2seq") rule = "must be one of a single stack's, which " + config.family + " is";
   if (type == "causal_lm") rule = "must be one of an encoder's, which " + config.family + " is";
   if (type == "image_classification")

@@ -26,6 +26,7 @@ using memory_cases::kCases;
 using memory_cases::kEncoderCases;
 using memory_cases::kGroupedCases;
 using memory_cases::kImageCases;
+using memory_cases::kRelativeCases;
 using memory_cases::kSmall;
 using memory_cases::kTargetCases;
 
@@ -41,22 +42,29 @@ class Memory : public Trainer {
                "\n";
     }
     fs::create_directories(folder_ / "obj-targets");
+    fs::create_directories(folder_ / "obj-long");
     std::ofstream targets(folder_ / "obj-targets" / "targets.jsonl");
+    std::ofstream rows(folder_ / "obj-long" / "rows.jsonl");
     for (int i = 0; i < 60; ++i) {  // as long as a row may be, and cut
       const std::string long_text(static_cast<size_t>(300), "abc"[i % 3]);
       targets << R"({"text": ")" << long_text << R"(", "target": ")" << long_text << "\"}\n";
+      rows << R"({"text": ")" << long_text << R"(", "label": )" << i % 3 << "}\n";
     }
   }
   proto::LaunchRecord launch(const Case& which) {
     const std::string task = which.task;
     const bool images = task == "image_classification", writes = task == "seq2seq";
+    const bool relative = which.family == std::string("xlnet");
     const std::string positions =
-        images || writes ? "" : fmt::format(", max_position_embeddings: {}", which.positions);
+        images || writes || relative
+            ? ""
+            : fmt::format(", max_position_embeddings: {}", which.positions);
     const char* data = task == "causal_lm"   ? "data: {train: obj-text, format: text}"
                        : task == "embedding" ? "data: {train: obj-pairs, format: jsonl}"
                        : writes              ? "data: {train: obj-targets, format: jsonl}"
-                       : images ? "labels: 3, data: {train: obj-images, format: images}"
-                                : "labels: 3, data: {train: obj-rows, format: jsonl}";
+                       : images   ? "labels: 3, data: {train: obj-images, format: images}"
+                       : relative ? "labels: 3, data: {train: obj-long, format: jsonl}"
+                                  : "labels: 3, data: {train: obj-rows, format: jsonl}";
     proto::LaunchRecord made =
         record(fmt::format(R"(
 name: memory
@@ -123,6 +131,7 @@ TEST_F(Memory, TheEstimateOfGroupedQueriesIsWhatRanksMeasure) { compare(kGrouped
 TEST_F(Memory, TheEstimateOfEncodersIsWhatRanksMeasure) { compare(kEncoderCases); }
 TEST_F(Memory, TheEstimateOfImagesIsWhatRanksMeasure) { compare(kImageCases); }
 TEST_F(Memory, TheEstimateOfTargetsIsWhatRanksMeasure) { compare(kTargetCases); }
+TEST_F(Memory, TheEstimateOfRelativeTermsIsWhatRanksMeasure) { compare(kRelativeCases); }
 TEST_F(Memory, TheEstimateOfAdaptersIsWhatRanksMeasure) { compare(kAdaptedCases); }
 TEST_F(Memory, TheEstimateOfBlocksIsWhatRanksMeasure) { compare(kBlockedCases); }
 

@@ -253,6 +253,39 @@ TEST(GoldenTargets, WhatIsWrongIsFound) {
   EXPECT_TRUE(fails_at(run(padding), "logits"));
 }
 
+// Scores with terms by distance and segment.
+TEST(GoldenRelative, IsWithinTheAimOnEveryAxis) {
+  const Case golden = read(fixture("xlnet-sequence"));
+  for (const MeshDegrees mesh : {MeshDegrees{}, MeshDegrees{.tensor = 2}, MeshDegrees{.data = 2},
+                                 MeshDegrees{.data = 2, .tensor = 2}}) {
+    const Report report = run(golden, mesh);
+    EXPECT_TRUE(report.passed()) << mesh.data << mesh.tensor << " " << report.worst().what << " "
+                                 << report.worst().error;
+    EXPECT_GT(report.deviations.size(), 150U);
+  }
+  const Report exact = run(golden, {}, DType::kF64);
+  EXPECT_TRUE(exact.passed()) << exact.worst().what << " " << exact.worst().error;
+  for (const MeshDegrees mesh : {MeshDegrees{}, MeshDegrees{.tensor = 2}}) {
+    const Report half = run(golden, mesh, DType::kBF16);
+    EXPECT_TRUE(half.passed()) << half.worst().what << " " << half.worst().error << " of "
+                               << half.worst().bar;
+  }
+}
+
+TEST(GoldenRelative, WhatIsWrongIsFound) {
+  const Copy clamped("xlnet-sequence"), summary("xlnet-sequence");
+  clamped.replace("hf/config.json", "\"clamp_len\": -1", "\"clamp_len\": 20");
+  summary.replace("hf/config.json", "\"summary_type\": \"last\"", "\"summary_type\": \"first\"");
+  for (const Copy* copy : {&clamped, &summary}) {
+    EXPECT_TRUE(fails_at(run(read(copy->path())), "logits"));
+  }
+  Case padding = read(fixture("xlnet-sequence")), alike = padding;
+  std::ranges::fill(padding.inputs.valid, uint8_t{1});
+  alike.inputs.token_types.clear();
+  for (const Case* golden : {&padding, &alike}) EXPECT_TRUE(fails_at(run(*golden), "logits"));
+  EXPECT_THROW(run(read(fixture("xlnet-sequence")), {.sequence = 2}), StatusError);
+}
+
 // Adapters of PEFT: gradients and norms are theirs, and the weights that they are merged into.
 const std::string kAdapted[] = {"lora-gpt2", "lora-llama-rslora", "dora-llama"};
 

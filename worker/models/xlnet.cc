@@ -1,0 +1,218 @@
+// What XLNet computes (Yang et al. 2019): post-norm blocks of attention to the whole row, whose
+// scores know of distances and segments (Dai et al. 2019), and an MLP.
+//
+// Its tokenizer pads on the left, so that the token that is classified is each row's last one. Rows
+// are padded on the right here as all are: distances are what positions are told by, and nobody
+// sees padding, so tokens get the same states on either side; and the last one is looked for.
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "kernels/ops/movement.h"
+#include "kernels/ops/ops.h"
+#include "worker/models/families.h"
+#include "worker/models/transformer_trunk.h"
+#include "worker/models/xlnet_config.h"
+#include "worker/models/xlnet_plan.h"
+
+namespace weft {
+namespace {
+
+using ops::WeightLayout;
+
+class XlnetTrunk final : public TransformerTrunk {
+ public:
+  XlnetTrunk(Rank& rank, std::shared_ptr<const xlnet::Config> config,
+             std::span<const ParameterInfo> plan)
+      : TransformerTrunk(rank, config, plan, WeightLayout::kOutIn, xlnet::kFirstBlock),
+        config_(std::move(config)) {}
+
+  Tensor forward(Context& cx, const TokenBatch& batch) override {
+    const Tensor x = TransformerTrunk::forward(cx, batch);
+    const TransformerPass pass{.axis = axis_for(batch), .batch = batch};
+    return between_dropout(cx, pass, x, config_->dropout, kLastDropout, 0);
+  }
+
+ private:
+  Tensor embed(Context& cx, TransformerPass& pass) override {
+    const Tensor x = parallel::vocabulary_embedding(
+        cx, pass.axis, pass.batch.ids, parameter(xlnet::kTokenEmbedding), config_->vocabulary);
+    pass.distances = distances(cx, pass.batch, x.dtype());
+    return between_dropout(cx, pass, x, config_->dropout, kEmbeddingDropout, 0);
+  }
+
+  // Of a key T - 1 tokens before a query to one as far behind it, [1, 2 T - 1, H]; with dropout of
+  // each row, [B, 2 T - 1, H].
+  Tensor distances(Context& cx, const TokenBatch& batch, DType dtype) const {
+    const int64_t hidden = config_->hidden, half = hidden / 2, most = config_->distance_max;
+    const int64_t count = std::max<int64_t>(0, 2 * batch.tokens - 1);
+    std::vector<double> rates, values(static_cast<size_t>(count * hidden));
+    for (int64_t j = 0; j < half; ++j) {
+      rates.push_back(std::pow(10000.0, -2 * static_cast<double>(j) / static_cast<double>(hidden)));
+    }
+    for (int64_t i = 0; i < count; ++i) {
+      int64_t distance = batch.tokens - 1 - i;
+      if (most > 0) distance = std::clamp(distance, -most, most);
+      for (int64_t j = 0; j < half; ++j) {
+        const double angle = static_cast<double>(distance) * rates[static_cast<size_t>(j)];
+        double* const at = values.data() + i * hidden + j;
+        at[0] = std::sin(angle);
+        at[half] = std::cos(angle);
+      }
+    }
+    const Tensor all =
+        ops::cast(cx, Tensor::from<double>(*rank().allocator, {1, count, hidden}, values), dtype);
+    if (!batch.training || config_->dropout == 0) return all;
+    const Tensor by_row = ops::expand(cx, all, {batch.ids.dim(0), count, hidden});
+    return ops::dropout(cx, by_row, config_->dropout, batch.random.derive(kDistanceDropout, 0),
+                        {{batch.rows, count, hidden}, {batch.first_row, 0, 0}});
+  }
+
+  Tensor attention(Context& cx, const TransformerPass& pass, int64_t layer,
+                   const Tensor& input) override {
+    const std::array weights{of_heads(cx, layer, xlnet::kQuery), of_heads(cx, layer, xlnet::kKey),
+                             of_heads(cx, layer, xlnet::kValue)};
+    const std::vector<Tensor> parts =
+        parallel::column_linears(cx, pass.axis, input, weights, {}, WeightLayout::kInOut);
+    attention::RelativeTerms terms;
+    terms.distances = distance_heads(cx, pass, layer);
+    terms.content = weight(layer, xlnet::kContent);
+    terms.position = weight(layer, xlnet::kPosition);
+    // Where all tokens are of one segment, each query's term is the same of all keys.
+    if (pass.batch.token_types) {
+      terms.segment = weight(layer, xlnet::kSegment);
+      terms.segments = weight(layer, xlnet::kSegments);
+      terms.query_segment = terms.key_segment = pass.batch.token_types;
+    }
+    const Tensor x = attend_relative(
+        cx, pass, layer, by_heads(cx, pass, parts[0]), by_heads(cx, pass, parts[1]),
+        by_heads(cx, pass, parts[2]), terms,
+        {1 / std::sqrt(static_cast<double>(config_->head_features)), config_->dropout});
+    const bool drops = pass.batch.training && config_->dropout > 0;
+    Tensor sum = parallel::row_linear(cx, pass.axis, x, of_heads(cx, layer, xlnet::kAttentionOut),
+                                      Tensor(), WeightLayout::kOutIn, drops ? Tensor() : input);
+    if (drops) {
+      sum = between_dropout(cx, pass, sum, config_->dropout, kAttentionDropout, layer);
+      sum = ops::add(cx, input, sum);
+    }
+    return norm(cx, pass, layer, xlnet::kNorm1, sum);
+  }
+
+  // A matrix of this rank's heads, [H, N * D].
+  Tensor of_heads(Context& cx, int64_t layer, xlnet::BlockParameter which) const {
+    const Tensor& all = weight(layer, which);
+    return ops::reshape(cx, all, {all.dim(0), all.dim(1) * all.dim(2)});
+  }
+
+  // [B or 1, N, 2 T - 1, D]
+  Tensor distance_heads(Context& cx, const TransformerPass& pass, int64_t layer) const {
+    const Tensor y = ops::linear(cx, pass.distances, of_heads(cx, layer, xlnet::kDistance),
+                                 Tensor(), WeightLayout::kInOut);
+    const int64_t width = config_->head_features;
+    const Tensor heads = ops::reshape(cx, y, {y.dim(0), y.dim(1), y.dim(2) / width, width});
+    return ops::contiguous(cx, ops::permute(cx, heads, std::array{0, 2, 1, 3}));
+  }
+
+  Tensor norm(Context& cx, const TransformerPass& pass, int64_t layer, xlnet::BlockParameter which,
+              const Tensor& x) const {
+    return layer_norm(cx, pass, x, weight(layer, which), weight(layer, which + 1),
+                      config_->epsilon);
+  }
+
+  Tensor mlp(Context& cx, const TransformerPass& pass, int64_t layer,
+             const Tensor& input) override {
+    Tensor x = column(cx, pass, layer, xlnet::kInner, input, weight(layer, xlnet::kInner + 1),
+                      config_->activation);
+    const RandomKey key = pass.batch.random.derive(kInnerDropout, static_cast<uint64_t>(layer));
+    const Part own = pass.axis.part(config_->inner);
+    x = token_dropout(cx, rank(), pass.batch, x, config_->dropout, key,
+                      {{0, pass.batch.own_tokens}, config_->inner, own.start});
+    const Tensor sum = add_row(cx, pass, layer, xlnet::kOuter, x, weight(layer, xlnet::kOuter + 1),
+                               input, config_->dropout, kMlpDropout);
+    return norm(cx, pass, layer, xlnet::kNorm2, sum);
+  }
+
+  const std::shared_ptr<const xlnet::Config> config_;
+};
+
+class XlnetFamily final : public ModelFamily {
+ public:
+  std::string_view name() const override { return "xlnet"; }
+
+  Result<ModelConfigPtr> parse_config(std::string_view json) const override {
+    WEFT_ASSIGN_OR_RETURN(std::shared_ptr<const xlnet::Config> config, xlnet::parse_config(json));
+    return ModelConfigPtr(std::move(config));
+  }
+
+  ModelConfigPtr with_dropout(const ModelConfig& config, double rate) const override {
+    auto copy = std::make_shared<xlnet::Config>(config_as<xlnet::Config>(config));
+    copy->set_dropout(rate);
+    copy->summary_first_dropout = copy->summary_last_dropout = rate;
+    return copy;
+  }
+
+  ModelConfigPtr with_adapter(const ModelConfig& config, const Adapter& adapter) const override {
+    auto copy = std::make_shared<xlnet::Config>(config_as<xlnet::Config>(config));
+    copy->adapter = adapter;
+    return copy;
+  }
+  std::vector<std::string> default_targets() const override { return {"layer_1", "layer_2"}; }
+  ops::WeightLayout layout() const override { return WeightLayout::kOutIn; }
+
+  ModelConfigPtr with_layers(const ModelConfig& config, int64_t layers) const override {
+    auto copy = std::make_shared<xlnet::Config>(config_as<xlnet::Config>(config));
+    copy->layers = layers;
+    return copy;
+  }
+
+  std::vector<ParameterInfo> base_plan(const ModelConfig& config, int tensor_size,
+                                       int tensor_index) const override {
+    return xlnet::plan(config_as<xlnet::Config>(config), tensor_size, tensor_index);
+  }
+
+  std::optional<Head> head(const ModelConfig& config, HeadKind kind,
+                           int64_t labels) const override {
+    const auto& own = config_as<xlnet::Config>(config);
+    if (kind == HeadKind::kToken) return Head{.layers = {{.name = "classifier", .out = labels}}};
+    if (kind != HeadKind::kSequence && kind != HeadKind::kChoice) return std::nullopt;
+    const HeadLayer summary{.name = "sequence_summary.summary",
+                            .out = own.hidden,
+                            .dropout = own.summary_first_dropout,
+                            .activation = own.summary_activation};
+    const HeadLayer classes{.name = "logits_proj",
+                            .out = kind == HeadKind::kChoice ? 1 : labels,
+                            .dropout = own.summary_last_dropout};
+    return Head{.pooled = own.summary == "first" ? PooledToken::kFirst : PooledToken::kEnd,
+                .layers = {summary, classes}};
+  }
+
+  Result<std::unique_ptr<Trunk>> make_trunk(Rank& rank, ModelConfigPtr config) const override {
+    if (const int parts = rank.mesh.size(Axis::kSequence); parts > 1) {
+      return fail(Status::invalid("parallel.sequence", std::to_string(parts),
+                                  "must be 1 with xlnet: a rank needs all distances of a row"));
+    }
+    const Communicator& tensor = rank.mesh.axis(Axis::kTensor);
+    return std::make_unique<XlnetTrunk>(
+        rank, std::make_shared<const xlnet::Config>(config_as<xlnet::Config>(*config)),
+        plan(*config, tensor.size(), tensor.rank()));
+  }
+
+  std::string_view prefix() const override { return "transformer."; }
+  bool ignored_in_files(std::string_view tensor, const ModelConfig&) const override {
+    return xlnet::ignored_in_files(tensor);
+  }
+  std::string config_json(const ModelConfig& config, const ExportHead& head) const override {
+    return xlnet::config_json(config_as<xlnet::Config>(config), head);
+  }
+};
+
+}  // namespace
+
+const ModelFamily& xlnet_family() {
+  static const XlnetFamily family;
+  return family;
+}
+
+}  // namespace weft
