@@ -1,7 +1,7 @@
 // What topology-invariant training costs beside the normal mode, on one mesh of threads with one
 // thread a rank: processor time of a step, the most bytes of tensors on a rank, operations of
 // products and attention on the mean rank. `--mesh MESH --layers N --heads N --hidden N --tokens N
-// --batch N --vocabulary N --precision fp32 --steps N`.
+// --batch N --vocabulary N --precision fp32 --steps N`, of GPT-2; with `--key-heads N` of Llama.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -27,6 +27,7 @@ namespace fs = std::filesystem;
 
 struct Options {
   std::string mesh = "data=1", precision = "fp32";
+  int key_heads = 0;  // above 0: of Llama
   int layers = 4, heads = 8, hidden = 256, tokens = 256, batch = 8, vocabulary = 4096, steps = 5;
 };
 
@@ -53,22 +54,32 @@ double median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
+std::string model_of(const Options& o) {
+  if (o.key_heads == 0) {
+    return fmt::format(
+        "{{family: gpt2, config: {{n_layer: {}, n_head: {}, n_embd: {}, n_positions: {}, "
+        "vocab_size: {}, resid_pdrop: 0, embd_pdrop: 0, attn_pdrop: 0}}}}",
+        o.layers, o.heads, o.hidden, o.tokens, o.vocabulary);
+  }
+  return fmt::format(
+      "{{family: llama, config: {{num_hidden_layers: {}, num_attention_heads: {}, "
+      "num_key_value_heads: {}, hidden_size: {}, intermediate_size: {}, "
+      "max_position_embeddings: {}, vocab_size: {}, tie_word_embeddings: true}}}}",
+      o.layers, o.heads, o.key_heads, o.hidden, 8 * o.hidden / 3 / 64 * 64, o.tokens, o.vocabulary);
+}
+
 proto::LaunchRecord launch_of(const Options& o, const MeshDegrees& mesh, const char* reproducible,
                               const fs::path& folder) {
   proto::LaunchRecord launch;
   Status status = read_yaml(fmt::format(R"(
 name: cost
 kind: pretrain
-model:
-  family: gpt2
-  config: {{n_layer: {}, n_head: {}, n_embd: {}, n_positions: {}, vocab_size: {},
-            resid_pdrop: 0, embd_pdrop: 0, attn_pdrop: 0}}
+model: {}
 tokenizer: {{type: byte}}
 tasks: [{{type: causal_lm, data: {{train: obj-text}}}}]
 training: {{steps: 1000, batch_size: {}, sequence_length: {}, reproducible: {}, precision: {}}}
 )",
-                                        o.layers, o.heads, o.hidden, o.tokens, o.vocabulary,
-                                        o.batch, o.tokens, reproducible, o.precision),
+                                        model_of(o), o.batch, o.tokens, reproducible, o.precision),
                             *launch.mutable_spec());
   launch.mutable_spec()->mutable_parallel()->set_data(mesh.data);
   launch.mutable_spec()->mutable_parallel()->set_sequence(mesh.sequence);
@@ -120,6 +131,7 @@ int run(int argc, char** argv) {
   app.add_option("--mesh", o.mesh);
   app.add_option("--layers", o.layers);
   app.add_option("--heads", o.heads);
+  app.add_option("--key-heads", o.key_heads);
   app.add_option("--hidden", o.hidden);
   app.add_option("--tokens", o.tokens);
   app.add_option("--batch", o.batch);
