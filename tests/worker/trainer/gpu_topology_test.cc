@@ -27,7 +27,7 @@ class GpuTopology : public Trainer {
       "resid_pdrop: 0.1, embd_pdrop: 0.1, attn_pdrop: 0.1}}";
   static constexpr const char* kLlama =
       "{family: llama, config: {num_hidden_layers: 1, num_attention_heads: 8, "
-      "num_key_value_heads: 4, hidden_size: 24, head_dim: 6, intermediate_size: 36, "
+      "num_key_value_heads: 2, hidden_size: 24, head_dim: 6, intermediate_size: 36, "
       "max_position_embeddings: 8, vocab_size: 257, attention_dropout: 0.1, pad_token_id: 32}}";
   static std::string job(const std::string& reproducible, const std::string& settings,
                          const std::string& tasks = kLm, const std::string& kind = "pretrain",
