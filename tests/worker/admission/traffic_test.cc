@@ -4,12 +4,14 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <functional>
 #include <set>
 #include <span>
 
+#include "proto/json/job_rules.h"
 #include "tests/worker/admission/traffic_cases.h"
 #include "tests/worker/trainer/trainer_fixture.h"
 #include "worker/setup.h"
