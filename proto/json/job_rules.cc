@@ -455,11 +455,6 @@ Status check_rows_in_blocks(const JobSpec& spec, const Refusal& refuse) {
                       ", that divide training.reproducible_blocks = " + std::to_string(blocks) +
                       " or are a multiple of it with training.reproducible: topology");
   }
-  if (training.sequence_length() % (blocks / rows) != 0) {
-    return refuse("training.sequence_length", training.sequence_length(),
-                  "must be a multiple of training.reproducible_blocks / the rows at once = " +
-                      std::to_string(blocks / rows) + " with training.reproducible: topology");
-  }
   for (int i = 0; i < spec.tasks_size(); ++i) {
     const TaskSpec& task = spec.tasks(i);
     if (!classifies(task) && !finds_answers(task) && !embeds(task)) continue;
@@ -470,6 +465,11 @@ Status check_rows_in_blocks(const JobSpec& spec, const Refusal& refuse) {
                       task_type_name(task) + " with training.reproducible: topology, " +
                       (sees_images(spec) ? "as an image has a class token beside its patches"
                                          : "as its rows are as long as the longest of the batch"));
+  }
+  if (training.sequence_length() % (blocks / rows) != 0) {
+    return refuse("training.sequence_length", training.sequence_length(),
+                  "must be a multiple of training.reproducible_blocks / the rows at once = " +
+                      std::to_string(blocks / rows) + " with training.reproducible: topology");
   }
   return {};
 }

@@ -547,12 +547,6 @@ TEST(JobRules, TopologyInvariantJobsFitTheirBlocks) {
           "multiple of the rows at once");
   refused([](auto& t, auto&) { t.set_batch_size(12); }, "training.batch_size",
           "must give rows at once, now 12, that divide");
-  refused(
-      [](auto& t, auto&) {
-        t.set_batch_size(4);
-        t.set_sequence_length(127);
-      },
-      "training.sequence_length", "multiple of");
   refused([](auto& t, auto&) { t.set_batch_size(4); }, "training.batch_size",
           "for a sequence_classification");
   refused(
@@ -567,6 +561,14 @@ TEST(JobRules, TopologyInvariantJobsFitTheirBlocks) {
         t.set_reproducible_blocks(4);
       },
       "training.reproducible_blocks", "only for training.reproducible: topology");
+  proto::JobSpec tuned;
+  ASSERT_TRUE(read_yaml(kTuned, tuned).ok());
+  tuned.mutable_training()->set_reproducible(proto::REPRODUCIBLE_TOPOLOGY);
+  tuned.mutable_training()->set_batch_size(4);
+  tuned.mutable_training()->set_sequence_length(127);
+  const Status uneven = finish_job(tuned);
+  EXPECT_EQ(uneven.field(), "training.sequence_length");
+  EXPECT_NE(uneven.rule().find("multiple of"), std::string::npos) << uneven.to_string();
   // What no mesh changes is refused before there is one.
   spec.mutable_parallel()->Clear();
   spec.mutable_parallel()->set_mode(proto::PARALLEL_MODE_AUTO);

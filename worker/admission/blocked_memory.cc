@@ -20,7 +20,8 @@ int64_t levels(int64_t nodes) { return std::bit_width(static_cast<uint64_t>(node
 int64_t loss_workspace(const StepMemory& m) {
   const Sizes& s = m.s;
   const int64_t rows = s.tokens * s.hidden;
-  if (!m.language_model) return s.element * rows * (s.tensor > 1 ? 2 : 1) + s.embedding();
+  const int64_t of_heads = s.element * rows * (s.tensor > 1 ? 2 : 1) + s.embedding();
+  if (!m.language_model) return of_heads;
   const int64_t token_blocks = s.blocks / s.replicas, own = s.blocks / s.tensor;
   const int64_t ids = share(s.vocabulary, own);  // of a block
   const int64_t chunk = std::max(kChunkRowsMin, kChunkLogits / ids);
@@ -32,7 +33,8 @@ int64_t loss_workspace(const StepMemory& m) {
   const int64_t terms = 3 * s.tokens * s.tensor;  // of each row: maximum, sum, label's logit
   const int64_t waiting = rows * levels(own) + s.hidden * ids * levels(token_blocks);
   const int64_t crossing = s.tensor > 1 ? rows + s.between * s.hidden : 0;
-  return gathered + kSingle * (logits + terms + rows + std::max(waiting, crossing)) + rounded;
+  return std::max(of_heads, gathered + rounded +
+                                kSingle * (logits + terms + rows + std::max(waiting, crossing)));
 }
 
 // What the last block's backward pass adds to what is kept: in its MLP, whose activation's

@@ -8,6 +8,7 @@
 #include <mutex>
 
 #include "kernels/autograd/tape.h"
+#include "kernels/ops/ops.h"
 #include "tests/testing/rank_runner.h"
 #include "worker/parallel/tree_sum.h"
 
@@ -62,7 +63,7 @@ Part own_tokens(Rank& rank) {
   return {replica.start + own.start, own.length};
 }
 
-Outcome loss_on(MeshDegrees mesh, int64_t vocabulary, int64_t kept_max) {
+Outcome loss_on(MeshDegrees mesh, int64_t vocabulary, int64_t kept_max, bool biased) {
   Outcome all;
   std::mutex mutex;
   testing::run_mesh(mesh, [&](Rank& rank) {
@@ -73,6 +74,7 @@ Outcome loss_on(MeshDegrees mesh, int64_t vocabulary, int64_t kept_max) {
         part_of(kTokens, rank.mesh.size(Axis::kReplica), rank.mesh.index(Axis::kReplica));
     const Tensor x = cut(rank, {kTokens, kHidden}, 0, own, 1);
     const Tensor table = cut(rank, {vocabulary, kHidden}, 0, ids, 2);
+    const Tensor bias = cut(rank, {vocabulary, 1}, 0, ids, 3);
     std::vector<int64_t> label;
     for (int64_t i = 0; i < replica.length; ++i) {
       label.push_back((replica.start + i) % 5 == 4 ? -100 : (replica.start + i) * 7 % vocabulary);
@@ -84,13 +86,17 @@ Outcome loss_on(MeshDegrees mesh, int64_t vocabulary, int64_t kept_max) {
     const Tensor sum = blocked_linear_cross_entropy(
         cx, blocked_axis(rank, replica.length), x, table,
         Tensor::from<int64_t>(*rank.allocator, {replica.length}, label), vocabulary,
-        {.ignore_index = -100}, &best, kept_max);
+        {.ignore_index = -100}, &best, kept_max,
+        biased ? ops::reshape(cx, bias, {ids.length}) : Tensor());
     tape.backward(cx, sum);
     const Tensor of_table = tree_sum(cx, rank.mesh.axis(Axis::kReplica), table.grad());
+    const Tensor of_bias =
+        biased ? tree_sum(cx, rank.mesh.axis(Axis::kReplica), bias.grad()) : Tensor();
     const std::lock_guard lock(mutex);
     all.loss = *sum.data<float>();
     all.x.put({kTokens, kHidden}, 0, own, x.grad());
     all.table.put({vocabulary, kHidden}, 0, ids, of_table);
+    if (biased) all.bias.put({vocabulary, 1}, 0, ids, of_bias);
     all.best.resize(kTokens);
     const std::vector<int64_t> likeliest = best.to_vector<int64_t>();
     std::copy(likeliest.begin(), likeliest.end(), all.best.begin() + replica.start);
@@ -99,23 +105,29 @@ Outcome loss_on(MeshDegrees mesh, int64_t vocabulary, int64_t kept_max) {
 }
 
 // Logits that are kept and logits that are computed again.
-TEST(BlockedLoss, HasTheBitsOfOneRank) {
+void expect_the_bits_of_one_rank(bool biased) {
   constexpr int64_t kVocabulary = 101;
-  const Outcome one = loss_on({}, kVocabulary, kKeptLogits);
+  const Outcome one = loss_on({}, kVocabulary, kKeptLogits, biased);
   EXPECT_GT(one.loss, 0);
+  EXPECT_EQ(std::ssize(one.bias.values), biased ? kVocabulary : 0);
   for (const MeshDegrees mesh : {MeshDegrees{}, MeshDegrees{1, 1, 2}, MeshDegrees{2, 1, 1},
                                  MeshDegrees{1, 1, 4}, MeshDegrees{2, 1, 2}}) {
     for (const int64_t kept_max : {int64_t{0}, kTokens * kVocabulary / 3, kKeptLogits}) {
-      const Outcome other = loss_on(mesh, kVocabulary, kept_max);
+      const Outcome other = loss_on(mesh, kVocabulary, kept_max, biased);
       const std::string where = std::to_string(mesh.data) + "x" + std::to_string(mesh.tensor) +
                                 " keeps " + std::to_string(kept_max);
       EXPECT_EQ(other.loss, one.loss) << where;
       EXPECT_EQ(other.x.values, one.x.values) << where;
       EXPECT_EQ(other.table.values, one.table.values) << where;
+      EXPECT_EQ(other.bias.values, one.bias.values) << where;
       EXPECT_EQ(other.best, one.best) << where;
     }
   }
 }
+
+TEST(BlockedLoss, HasTheBitsOfOneRank) { expect_the_bits_of_one_rank(/*biased=*/false); }
+
+TEST(BlockedLoss, HasTheBitsOfOneRankWithABias) { expect_the_bits_of_one_rank(/*biased=*/true); }
 
 // x -> four features, an activation: gradients of x, weight and bias.
 Outcome linear_on(MeshDegrees mesh) {
