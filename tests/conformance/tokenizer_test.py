@@ -300,6 +300,9 @@ def unigrams():
     never = {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, metaspace("never", True)]}
     converted = sequence("normalizer", precompiled(), {"type": "Strip", "strip_left": False, "strip_right": True},
                          {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": "▁"})
+    quotes = {"type": "Replace", "pattern": {"String": "``"}, "content": '"'}
+    xlnet = sequence("normalizer", quotes, {"type": "NFKD"}, {"type": "StripAccents"}, {"type": "Lowercase"},
+                     precompiled(), {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "})
     return {
         "unigram": unigram(None),
         "unigram-bytes": unigram(None, byte_fallback=True),
@@ -310,12 +313,13 @@ def unigrams():
         "unigram-nfkd": unigram({"type": "NFKD"}, never, byte_fallback=True),
         "unigram-precompiled": unigram(precompiled(), white_space),
         "unigram-converted": unigram(converted, byte_fallback=True),
+        "unigram-xlnet": unigram(xlnet),
     }
 
 
 # Offsets that Weft gives otherwise: a character that normalization has joined out of several comes
 # from all of them, not from the first one.
-OTHER_OFFSETS = {"nfc", "unigram-nfkc", "unigram-nfkc-bytes", "unigram-nfd", "unigram-nfkd"}
+OTHER_OFFSETS = {"nfc", "unigram-xlnet", "unigram-nfkc", "unigram-nfkc-bytes", "unigram-nfd", "unigram-nfkd"}
 # `tokenizers` 0.23 does not leave these out: it looks for a special token's normalized text among
 # the special tokens' own.
 OTHER_DECODED = {"legacy-normalized-special"}

@@ -255,7 +255,7 @@ INSTANTIATE_TEST_SUITE_P(
         Hostile{"/model/merges/3", "[\"a\",7]", "model.merges[3]"},
         Hostile{"/model/merges/3", "[\"a\",\"zqzq\"]", "zqzq"},
         Hostile{"/normalizer", R"({"type":"Nmt"})", "Nmt"},
-        Hostile{"/normalizer", R"({"type":"Sequence","normalizers":[{"type":"Lowercase"}]})",
+        Hostile{"/normalizer", R"({"type":"Sequence","normalizers":[{"type":"Nmt"}]})",
                 "normalizer.normalizers[0].type"},
         Hostile{"/pre_tokenizer", "null", "pre_tokenizer"},
         Hostile{"/pre_tokenizer/type", "\"Whitespace\"", "Whitespace"},

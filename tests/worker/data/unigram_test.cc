@@ -151,6 +151,22 @@ TEST(Unigram, ALaterMarkStaysWhereItIs) {
   EXPECT_EQ(*load(file)->encode("a\u1ace\u0323", false), (Ids{3, 1, 2}));
 }
 
+// As the `tokenizers` package has it: signs of enclosing and of width are marks, too, those of
+// Unicode 14 are none, and two that are letters now are; a composed character has no mark.
+TEST(Unigram, AccentsAndCapitalsAreLeftOut) {
+  json file = small_file(json::parse(R"([["<unk>",0],["a",-1],["\u00e9",-1],["\u1ace",-1],)"
+                                     R"(["i",-1],["\u0307",-1],["\u03c3",-1]])"));
+  file["normalizer"] = {{"type", "StripAccents"}};
+  const auto stripped = load(file)->encode("a\u0301\u20dd\u0903\u1cf2\u00e9\u1ace", false);
+  EXPECT_EQ(*stripped, (Ids{1, 2, 3}));
+  file["normalizer"] = {{"type", "Lowercase"}};
+  EXPECT_EQ(*load(file)->encode("A\u00c9\u0130\u03a3", false), (Ids{1, 2, 4, 5, 6}));
+  file["normalizer"]["locale"] = "tr";
+  const auto refused = load_tokenizer_json(file.dump());
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_THAT(refused.error().to_string(), HasSubstr("locale"));
+}
+
 TEST(Unigram, ALackingCharacterIsAnErrorWithoutUnknownToken) {
   const auto tokenizer = load(small_file(json::parse(R"([["a",-1],["b\u00e9b",-1]])"), nullptr));
   EXPECT_EQ(*tokenizer->encode("aa", false), (Ids{0, 0}));

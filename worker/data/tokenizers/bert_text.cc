@@ -6,7 +6,7 @@
 #include <array>
 #include <vector>
 
-#include "worker/data/tokenizers/byte_alphabet.h"
+#include "worker/data/tokenizers/characters.h"
 #include "worker/data/tokenizers/json_fields.h"
 
 namespace weft::tokenizers {
@@ -79,16 +79,6 @@ void strip_marks(uint32_t code_point, std::vector<uint32_t>* out) {
   }
 }
 
-// U+0130 is the one character whose lowercase is two.
-void lower(uint32_t code_point, std::vector<uint32_t>* out) {
-  if (code_point == 0x130) {
-    out->insert(out->end(), {'i', 0x307});
-    return;
-  }
-  out->push_back(
-      static_cast<uint32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(code_point))));
-}
-
 // What becomes of one character.
 void add_character(const BertNormalizer& how, uint32_t code_point, std::vector<uint32_t>* out) {
   if (how.clean_text) {
@@ -105,7 +95,7 @@ void add_character(const BertNormalizer& how, uint32_t code_point, std::vector<u
   }
   for (const uint32_t part : parts) {
     if (how.lowercase) {
-      lower(part, out);
+      add_lowercase(part, out);
     } else {
       out->push_back(part);
     }
@@ -135,19 +125,9 @@ bool is_bert_punctuation(uint32_t code_point) {
 }
 
 Normalized BertNormalizer::apply(std::string_view text, bool with_origin) const {
-  Normalized result;
-  result.text.reserve(text.size());
-  std::vector<uint32_t> points;
-  int64_t point = 0;
-  for (size_t at = 0, bytes = 0; at < text.size(); at += bytes, ++point) {
-    points.clear();
-    add_character(*this, code_point_at(text.substr(at), &bytes), &points);
-    for (const uint32_t each : points) result.text += utf8_of(each);
-    if (!with_origin) continue;
-    result.begin.insert(result.begin.end(), points.size(), point);
-    result.end.insert(result.end.end(), points.size(), point + 1);
-  }
-  return result;
+  return of_characters(text, with_origin, [&](uint32_t code_point, std::vector<uint32_t>* out) {
+    add_character(*this, code_point, out);
+  });
 }
 
 Result<BertNormalizer> parse_bert_normalizer(const json& section, const std::string& field) {

@@ -4,6 +4,7 @@
 #include <optional>
 #include <utility>
 
+#include "worker/data/tokenizers/characters.h"
 #include "worker/data/tokenizers/json_fields.h"
 #include "worker/data/tokenizers/metaspace.h"
 
@@ -131,13 +132,17 @@ Status Normalizer::add(const json& section, const std::string& field, int depth)
     WEFT_RETURN_IF_ERROR(check_object(field, section, {"type", "strip_left", "strip_right"}));
     WEFT_ASSIGN_OR_RETURN(step.strips_start, bool_at(field, section, "strip_left", false));
     WEFT_ASSIGN_OR_RETURN(step.strips_end, bool_at(field, section, "strip_right", false));
+  } else if (type == "StripAccents" || type == "Lowercase") {
+    step.kind = type == "Lowercase" ? Kind::kLowercase : Kind::kAccents;
+    WEFT_RETURN_IF_ERROR(check_object(field, section, {"type"}));
   } else if (type == "BertNormalizer") {
     step.kind = Kind::kBert;
     WEFT_ASSIGN_OR_RETURN(step.bert, parse_bert_normalizer(section, field));
   } else {
-    return wrong(field + ".type", type,
-                 "must be NFC, NFD, NFKC, NFKD, Precompiled, Prepend, Replace, Strip, "
-                 "BertNormalizer or a Sequence of these: no other is supported");
+    return wrong(
+        field + ".type", type,
+        "must be NFC, NFD, NFKC, NFKD, Precompiled, Prepend, Replace, Strip, "
+        "StripAccents, Lowercase, BertNormalizer or a Sequence of these: no other is supported");
   }
   steps_.push_back(std::move(step));
   return {};
@@ -160,6 +165,8 @@ Result<Normalized> Normalizer::apply_step(const Step& step, std::string_view tex
                                           bool with_origin) {
   if (step.kind == Kind::kForm) return to_normal_form(step.form, text, with_origin);
   if (step.kind == Kind::kCharsmap) return step.charsmap->apply(text, with_origin);
+  if (step.kind == Kind::kAccents) return without_accents(text, with_origin);
+  if (step.kind == Kind::kLowercase) return lowercased(text, with_origin);
   if (step.kind == Kind::kBert) return step.bert.apply(text, with_origin);
   if (step.kind == Kind::kStrip) {
     return strip(step.strips_start, step.strips_end, text, with_origin);

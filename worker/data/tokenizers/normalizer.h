@@ -20,8 +20,8 @@ namespace weft::tokenizers {
 
 class Normalizer {
  public:
-  // NFC, NFD, NFKC, NFKD, Precompiled, Prepend, Replace, Strip, BertNormalizer and Sequences of
-  // these. Errors name the component and the field.
+  // NFC, NFD, NFKC, NFKD, Precompiled, Prepend, Replace, Strip, StripAccents, Lowercase,
+  // BertNormalizer and Sequences of these. Errors name the component and the field.
   static Result<Normalizer> parse(const nlohmann::json& section);
 
   // Leaves every text as it is.
@@ -36,7 +36,7 @@ class Normalizer {
   Result<Normalized> apply(std::string_view text, bool with_origin, bool begins = true) const;
 
  private:
-  enum class Kind { kForm, kCharsmap, kPrepend, kReplace, kStrip, kBert };
+  enum class Kind { kForm, kCharsmap, kPrepend, kReplace, kStrip, kAccents, kLowercase, kBert };
   struct Step {
     Kind kind = Kind::kForm;
     NormalForm form = NormalForm::kNfc;

@@ -128,7 +128,7 @@ std::unique_ptr<Tokenizer> make_byte_tokenizer();
 // Llama 1 and 2, TinyLlama, Mistral). Errors name the field; a component other than these is
 // refused by its name:
 //   normalizer      null, NFC, NFD, NFKC, NFKD, Precompiled, Prepend, Replace, Strip,
-//                   BertNormalizer, Sequence of these
+//                   StripAccents, Lowercase, BertNormalizer, Sequence of these
 //   pre_tokenizer   bytes: ByteLevel, Sequence of Split (Regex or String, any behavior) and Digits
 //                   with ByteLevel at its end; characters: null, Metaspace, Sequence of
 //                   WhitespaceSplit and Metaspace (not `first`), BertPreTokenizer
