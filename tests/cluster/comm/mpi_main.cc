@@ -54,11 +54,11 @@ double processor_seconds() {
   return static_cast<double>(used.tv_sec) + static_cast<double>(used.tv_nsec) * 1e-9;
 }
 
-// The rank's pool could use the core.
+// The rank's pool could use the core. Of two ranks: more wait alike.
 TEST(MpiWait, BurnsNoCoreWhileAPeerIsLate) {
   const auto allocator = make_caching_allocator();
   const auto world = mpi().world();
-  if (world->size() == 1) return;
+  if (world->size() != 2) return;
   for (const int64_t count : {int64_t{1}, int64_t{1000}, int64_t{300'000}}) {
     for (const bool started : {false, true}) {
       Tensor tensor = Tensor::full(*allocator, {count}, 1);
