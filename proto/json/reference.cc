@@ -37,7 +37,8 @@ constexpr std::string_view kRules = R"(## Rules across keys
   `multiple_choice` need `labels` and the format jsonl, `image_classification` needs `labels`; no
   other task has `labels`, and only `masked_lm` has `mask_rate`.
 - `causal_lm` is for decoders (gpt2, llama and the like); `masked_lm` and `token_classification` are
-  for encoders (bert, roberta, distilbert). `masked_lm` needs a tokenizer with a mask token.
+  for encoders (bert, roberta, distilbert; the second for xlnet, too). `masked_lm` needs a tokenizer
+  with a mask token.
 - `embedding` is for encoders too, and needs the format jsonl; its rows are pairs of texts. Each is
   told apart from all others of the step, so `training.batch_size` is even and at least 4, and
   `training.micro_batch_size` is all rows of a rank.

@@ -8,8 +8,8 @@ Status check_relative(const proto::JobSpec& spec, const ModelConfig& config) {
   if (!config.relative) return {};
   const std::string with = " with " + config.family;
   if (spec.has_adapter()) {
-    return Status::invalid("adapter", "",
-                           "must be left out" + with + ", whose maps of heads none is for");
+    return Status::invalid(
+        "adapter", "", "must be left out" + with + ", whose heads have no linear maps to adapt");
   }
   if (spec.parallel().sequence() > 1) {
     return Status::invalid("parallel.sequence", std::to_string(spec.parallel().sequence()),
