@@ -9,6 +9,16 @@ namespace {
 
 using BlockFunction = std::function<Tensor(Context&, const Tensor&)>;
 
+// The block's input as the block sees it: where it is no leaf outside, neither is it here, so that
+// the gradients of its readers are rounded and added up alike.
+Tensor inside(const Tensor& input) {
+  Tensor x = input.detach();
+  if (!input.requires_grad()) return x;
+  if (input.leaf()) return x.set_requires_grad(true);
+  x.mark_result();
+  return x;
+}
+
 // Keeps no op, only which tensors that need a gradient come into the block from outside.
 class InputFinder final : public Tape {
  public:
@@ -53,8 +63,7 @@ class Checkpointed final : public Op {
     Context inner = cx;
     inner.tape = &tape;
     std::vector<Tensor> targets(saved.begin(), saved.end());
-    targets[0] = saved[0].detach();
-    targets[0].set_requires_grad(saved[0].requires_grad());
+    targets[0] = inside(saved[0]);
     const Tensor output = block_(inner, targets[0]);
     return tape.gradients(inner, output, output_grads[0], targets);
   }
@@ -68,8 +77,7 @@ class Checkpointed final : public Op {
 
 Tensor checkpointed(Context& cx, const BlockFunction& block, const Tensor& input) {
   if (cx.tape == nullptr) return block(cx, input);
-  Tensor inner_input = input.detach();
-  inner_input.set_requires_grad(input.requires_grad());
+  const Tensor inner_input = inside(input);
   InputFinder finder(inner_input, cx.tape->activity());
   Context inner = cx;
   inner.tape = &finder;

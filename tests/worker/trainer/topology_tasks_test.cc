@@ -62,6 +62,16 @@ TEST_F(TasksOnMeshes, PredictMaskedTokensOfRowsThatRanksShare) {
   EXPECT_EQ(difference(run(text, {}, 0, 3), run(text, {1, 4, 1}, 2, 3)), "");
 }
 
+// Of a block's input in bf16, which its query, key, value and residual read.
+TEST_F(TasksOnMeshes, EachRecomputationHasTheSameBits) {
+  const std::string settings = "batch_size: 8, precision: bf16";
+  const Trace kept = run(tasks_job(kMasked, settings), {}, 0, 3);
+  for (const char* what : {"selective", "full"}) {
+    const std::string text = tasks_job(kMasked, settings + ", activation_checkpointing: " + what);
+    EXPECT_EQ(difference(kept, run(text, {1, 1, 2}, 0, 3)), "") << what;
+  }
+}
+
 TEST_F(TasksOnMeshes, TellChoicesApart) { expect_the_bits_of_one_rank(kChoices, "batch_size: 16"); }
 
 TEST_F(TasksOnMeshes, TellPairsApart) { expect_the_bits_of_one_rank(kPairs, "batch_size: 16"); }
