@@ -186,18 +186,37 @@ bool masks(const proto::JobSpec& spec) {
       spec.tasks(), [](const auto& task) { return task.type() == proto::TASK_TYPE_MASKED_LM; });
 }
 
+Status check_makes_pairs(const proto::TaskSpec& task, const std::string& field,
+                         const std::string& name, const Tokenizer& tokenizer) {
+  if (!tokenizer.pair_pieces().empty()) return {};
+  return Status::invalid(field, name,
+                         "must have a post_processor that makes one row of two texts for " +
+                             task_type_name(task) + ", as that of an encoder does");
+}
+
+// What rows of two texts need of a tokenizer: that it makes them, and room for a token of each.
+Status check_pairs(const proto::JobSpec& spec, const std::string& field, const std::string& name,
+                   const Tokenizer& tokenizer) {
+  for (const proto::TaskSpec& task : spec.tasks()) {
+    if (!task.data().has_text_pair() || embeds(task) || finds_answers(task)) continue;
+    WEFT_RETURN_IF_ERROR(check_makes_pairs(task, field, name, tokenizer));
+    const int64_t around = std::ssize(tokenizer.pair_pieces()) - 2;
+    if (spec.training().sequence_length() >= around + 2) continue;
+    return Status::invalid("training.sequence_length",
+                           std::to_string(spec.training().sequence_length()),
+                           "must exceed the " + std::to_string(around) +
+                               " tokens that the tokenizer puts around two texts by 2");
+  }
+  return {};
+}
+
 // What questions need of a tokenizer: pairs, and room for more of a context than windows share.
 Status check_questions(const proto::JobSpec& spec, const std::string& field,
                        const std::string& name, const Tokenizer& tokenizer) {
   for (int i = 0; i < spec.tasks_size(); ++i) {
     if (!finds_answers(spec.tasks(i))) continue;
-    const auto pieces = tokenizer.pair_pieces();
-    if (pieces.empty()) {
-      return Status::invalid(field, name,
-                             "must have a post_processor that makes one row of two texts for "
-                             "question_answering, as that of an encoder does");
-    }
-    const int64_t around = std::ssize(pieces) - 2, least = 1;  // of a question
+    WEFT_RETURN_IF_ERROR(check_makes_pairs(spec.tasks(i), field, name, tokenizer));
+    const int64_t around = std::ssize(tokenizer.pair_pieces()) - 2, least = 1;  // of a question
     const int64_t room = spec.training().sequence_length() - around - least;
     if (room < 1) {
       return Status::invalid(
@@ -227,6 +246,7 @@ Status check_use(const proto::JobSpec& spec, const std::string& field, const std
     return Status::invalid(field, name + " without a mask token",
                            "must have one for masked_lm: mask_token in tokenizer_config.json");
   }
+  WEFT_RETURN_IF_ERROR(check_pairs(spec, field, name, tokenizer));
   WEFT_RETURN_IF_ERROR(check_questions(spec, field, name, tokenizer));
   if (writes_targets(spec) && !tokenizer.eos_id() && tokenizer.suffix_ids().empty()) {
     return Status::invalid(field, name + " without an end of text",
@@ -235,16 +255,20 @@ Status check_use(const proto::JobSpec& spec, const std::string& field, const std
   }
   const bool puts_around = std::ranges::any_of(
       spec.tasks(), [](const auto& task) { return task.type() != proto::TASK_TYPE_CAUSAL_LM; });
-  const int64_t around = std::ssize(tokenizer.prefix_ids()) + std::ssize(tokenizer.suffix_ids());
-  const std::string rule =
-      "must exceed the " + std::to_string(around) + " tokens that the tokenizer puts around a text";
-  if (writes_targets(spec) && spec.training().target_length() <= around) {
-    return Status::invalid("training.target_length",
-                           std::to_string(spec.training().target_length()), rule);
+  const auto suffix = tokenizer.suffix_ids();
+  const int64_t around = std::ssize(tokenizer.prefix_ids()) + std::ssize(suffix);
+  const auto end = tokenizer.eos_id();  // which a target has even so
+  const int64_t ends = end && (suffix.empty() || suffix.back() != *end) ? 1 : 0;
+  const auto too_short = [](const char* field, int64_t length, int64_t others) {
+    return Status::invalid(field, std::to_string(length),
+                           "must exceed the " + std::to_string(others) +
+                               " tokens that the tokenizer puts around a text");
+  };
+  if (writes_targets(spec) && spec.training().target_length() <= around + ends) {
+    return too_short("training.target_length", spec.training().target_length(), around + ends);
   }
   if (!puts_around || spec.training().sequence_length() > around) return {};
-  return Status::invalid("training.sequence_length",
-                         std::to_string(spec.training().sequence_length()), rule);
+  return too_short("training.sequence_length", spec.training().sequence_length(), around);
 }
 
 Status check_tokenizer_files(const proto::JobSpec& spec, const std::string& field,
@@ -296,7 +320,7 @@ Status check_tokenizer(const proto::JobSpec& spec, const ModelInputs& inputs, in
                            "must be another for masked_lm: bytes have no mask token");
   }
   if (spec.tokenizer().type() == proto::TOKENIZER_TYPE_BYTE) {
-    WEFT_RETURN_IF_ERROR(check_questions(spec, "tokenizer.type", "byte", *make_byte_tokenizer()));
+    return check_use(spec, "tokenizer.type", "byte", *make_byte_tokenizer());
   }
   if (spec.has_tokenizer() || inputs.model == nullptr) return {};
   if (inputs.model->size("tokenizer.json")) {

@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <unistd.h>
+#include <nlohmann/json.hpp>
 
 #include <filesystem>
 #include <fstream>
@@ -344,6 +345,43 @@ TEST_F(CheckModelTest, TheTokenizerFitsTheModel) {
   shapes_["transformer.wte.weight"] = {256, 6};
   write_weights("model.safetensors", shapes_);
   refused(check(bytes), "model.config.vocab_size", "256", "at least 257");
+}
+
+// The fixture's tokenizer with bert's template: three tokens around two texts.
+TEST_F(CheckModelTest, PairsFitTheirRows) {
+  auto spec = fine_tune();
+  proto::TaskSpec& task = *spec.mutable_tasks(0);
+  task.set_type(proto::TASK_TYPE_SEQUENCE_CLASSIFICATION);
+  task.set_labels(2);
+  task.mutable_data()->set_format(proto::DATA_FORMAT_JSONL);
+  task.mutable_data()->set_text_pair("second");
+  refused(check(spec), "model.from", "tokenizer.json", "one row of two texts");
+  nlohmann::json tokenizer = nlohmann::json::parse(read("tokenizer.json"));
+  tokenizer["post_processor"] = {
+      {"type", "BertProcessing"}, {"cls", {"<|endoftext|>", 995}}, {"sep", {"<|pad|>", 996}}};
+  write("tokenizer.json", tokenizer.dump());
+  spec.mutable_training()->set_sequence_length(5);
+  EXPECT_EQ(check(spec).to_string(), "ok");
+  spec.mutable_training()->set_sequence_length(4);
+  refused(check(spec), "training.sequence_length", "4", "the 3 tokens");
+  spec.mutable_tokenizer()->set_type(proto::TOKENIZER_TYPE_BYTE);
+  refused(check(spec), "tokenizer.type", "byte", "one row of two texts");
+}
+
+TEST_F(CheckModelTest, ATargetHasRoomBesideItsEnd) {
+  auto spec = fine_tune();
+  spec.set_kind(proto::JOB_KIND_PRETRAIN);
+  spec.mutable_model()->Clear();
+  spec.mutable_model()->set_family("t5");
+  spec.mutable_model()->mutable_config();
+  spec.mutable_tokenizer()->set_type(proto::TOKENIZER_TYPE_BYTE);
+  spec.mutable_tasks(0)->set_type(proto::TASK_TYPE_SEQ2SEQ);
+  spec.mutable_tasks(0)->mutable_data()->set_format(proto::DATA_FORMAT_JSONL);
+  spec.mutable_tasks(0)->mutable_data()->set_target("summary");
+  spec.mutable_training()->set_target_length(2);
+  EXPECT_EQ(check(spec).to_string(), "ok");
+  spec.mutable_training()->set_target_length(1);
+  refused(check(spec), "training.target_length", "1", "the 1 tokens");
 }
 
 TEST_F(CheckModelTest, ReadsAJobsOwnConfiguration) {
