@@ -39,12 +39,6 @@ Status check_blocks(const proto::JobSpec& spec, const ModelConfig& config) {
     return refuse("training.reproducible_blocks", blocks,
                   fmt::format("must divide the model's {} features", features));
   }
-  if (tensor > 1 && config.vocabulary % blocks > 1) {
-    return refuse("parallel.tensor", tensor,
-                  fmt::format("must be 1, as the vocabulary of {} leaves {} over "
-                              "training.reproducible_blocks = {}, which may be 0 or 1,",
-                              config.vocabulary, config.vocabulary % blocks, blocks));
-  }
   if (config.vocabulary < blocks && config.image.size == 0) {
     return refuse("training.reproducible_blocks", blocks,
                   fmt::format("must be at most the vocabulary of {}", config.vocabulary));

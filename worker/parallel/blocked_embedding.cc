@@ -50,14 +50,7 @@ class Embedding final : public ops::ForwardOp {
   }
 
  private:
-  int64_t owner(int64_t id) const {
-    int rank = 0;
-    while (rank + 1 < axis_.comm.size() &&
-           part_of(vocabulary_, axis_.comm.size(), rank + 1).start <= id) {
-      ++rank;
-    }
-    return rank;
-  }
+  int64_t owner(int64_t id) const { return part_with(vocabulary_, axis_.comm.size(), id); }
 
   const TensorAxis axis_;
   const int64_t vocabulary_, padding_id_;

@@ -71,14 +71,14 @@ class VocabularyLoss {
         hidden_(x.dim(1)),
         first_id_(axis.part(vocabulary).start),
         tokens_(cpu::equal_blocks(rows_, axis.token_blocks())) {
-    const int64_t count = axis.blocks, first = int64_t{axis.comm.rank()} * axis.feature_blocks();
-    for (int64_t b = first; b < first + axis.feature_blocks(); ++b) {
-      const int64_t start = cpu::block_start(vocabulary, count, b);
-      ids_.push_back({start - first_id_, cpu::block_start(vocabulary, count, b + 1) - start});
+    const int count = axis.blocks, first = axis.comm.rank() * axis.feature_blocks();
+    for (int b = first; b < first + axis.feature_blocks(); ++b) {
+      const Part block = part_of(vocabulary, count, b);
+      ids_.push_back({block.start - first_id_, block.length});
     }
     WEFT_CHECK(ids_.front().start == 0 && ids_.back().start + ids_.back().length == table.dim(0),
                "a shard of {} of {} in {} blocks", table.dim(0), vocabulary, count);
-    const int64_t widest = cpu::block_start(vocabulary, count, 1);
+    const int64_t widest = part_of(vocabulary, count, 0).length;
     chunk_rows_ = std::max(kChunkRowsMin, kChunk / std::max<int64_t>(1, widest));
   }
 

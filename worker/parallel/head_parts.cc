@@ -12,11 +12,9 @@ HeadParts head_parts(int64_t heads, int64_t key_heads, int count, int index) {
     const Part keys = part_of(key_heads, count, index);
     return {{keys.start * group, keys.length * group}, keys};
   }
-  // The ranks are cut among the heads of keys, then each head's readers among its ranks. Of the
-  // parts of part_of the first `larger` have one rank more.
-  const int64_t each = count / key_heads, larger = count % key_heads;
-  const int64_t key = index < larger * (each + 1) ? index / (each + 1) : (index - larger) / each;
-  const Part ranks = part_of(count, static_cast<int>(key_heads), static_cast<int>(key));
+  // The ranks are cut among the heads of keys, then each head's readers among its ranks.
+  const int key = part_with(count, static_cast<int>(key_heads), index);
+  const Part ranks = part_of(count, static_cast<int>(key_heads), key);
   const Part readers =
       part_of(group, static_cast<int>(ranks.length), static_cast<int>(index - ranks.start));
   return {{key * group + readers.start, readers.length}, {key, readers.length > 0 ? 1 : 0}};

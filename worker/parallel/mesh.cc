@@ -2,16 +2,19 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-
 namespace weft {
 
 Part part_of(int64_t whole, int count, int index) {
   WEFT_CHECK(whole >= 0 && count >= 1 && index >= 0 && index < count, "part {} of {} of {}", index,
              count, whole);
-  const int64_t base = whole / count;
-  const int64_t larger = whole % count;
-  return {index * base + std::min<int64_t>(index, larger), base + (index < larger ? 1 : 0)};
+  const int64_t each = whole / count, rest = whole % count;
+  const auto start = [&](int64_t i) { return i * each + (i * rest + count - 1) / count; };
+  return {start(index), start(index + 1) - start(index)};
+}
+
+int part_with(int64_t whole, int count, int64_t element) {
+  WEFT_CHECK(element >= 0 && element < whole, "element {} of {}", element, whole);
+  return static_cast<int>(element * count / whole);
 }
 
 Result<Mesh> Mesh::create(std::unique_ptr<Communicator> world, MeshDegrees degrees) {

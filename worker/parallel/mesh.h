@@ -26,13 +26,15 @@ struct MeshDegrees {
   int64_t world() const { return int64_t{data} * sequence * tensor; }
 };
 
-// Part `index` of `count` of [0, whole): parts of a whole over n ranks differ by at most one,
-// larger ones first.
 struct Part {
   int64_t start = 0, length = 0;
   bool operator==(const Part&) const = default;
 };
+// Part `index` of `count` of [0, whole), from ceil(whole * index / count) on: parts differ by at
+// most one, the first is a largest, and each is a union of parts of any multiple of `count`.
 Part part_of(int64_t whole, int count, int index);
+// The index of the part that holds an element; whole * count is below 2^63.
+int part_with(int64_t whole, int count, int64_t element);
 
 class Mesh {
  public:

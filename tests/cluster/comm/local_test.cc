@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <latch>
+#include <limits>
 #include <string>
 #include <tuple>
 
@@ -151,6 +152,40 @@ TEST(PartOf, TilesTheWhole) {
       EXPECT_EQ(next, whole);
     }
   }
+}
+
+TEST(PartOf, IsAUnionOfFinerParts) {
+  for (int64_t whole = 0; whole < 40; ++whole) {
+    for (const int count : {1, 2, 3, 4, 8}) {
+      for (const int finer : {1, 2, 3, 8}) {
+        for (int i = 0; i < count; ++i) {
+          EXPECT_EQ(part_of(whole, count, i).start, part_of(whole, count * finer, i * finer).start)
+              << whole << " over " << count << " and " << finer;
+        }
+      }
+    }
+  }
+}
+
+TEST(PartOf, HoldsItsElements) {
+  for (int64_t whole = 1; whole < 20; ++whole) {
+    for (int count = 1; count < 24; ++count) {
+      for (int i = 0; i < count; ++i) {
+        const Part part = part_of(whole, count, i);
+        for (int64_t at = part.start; at < part.start + part.length; ++at) {
+          EXPECT_EQ(part_with(whole, count, at), i) << at << " of " << whole << " over " << count;
+        }
+      }
+    }
+  }
+}
+
+TEST(PartOf, DoesNotOverflow) {
+  constexpr int64_t kWhole = std::numeric_limits<int64_t>::max();
+  constexpr int kCount = 1 << 20;
+  const Part last = part_of(kWhole, kCount, kCount - 1);
+  EXPECT_EQ(last.start + last.length, kWhole);
+  EXPECT_EQ(last.length, kWhole / kCount);
 }
 
 }  // namespace

@@ -106,7 +106,7 @@ Outcome loss_on(MeshDegrees mesh, int64_t vocabulary, int64_t kept_max, bool bia
 
 // Logits that are kept and logits that are computed again.
 void expect_the_bits_of_one_rank(bool biased) {
-  constexpr int64_t kVocabulary = 101;
+  constexpr int64_t kVocabulary = 102;  // blocks of 26, 25, 26 and 25
   const Outcome one = loss_on({}, kVocabulary, kKeptLogits, biased);
   EXPECT_GT(one.loss, 0);
   EXPECT_EQ(std::ssize(one.bias.values), biased ? kVocabulary : 0);
