@@ -81,9 +81,9 @@ constexpr std::string_view kRules = R"(## Rules across keys
   features and those of all queries and keys. `training.batch_size` is a multiple of the rows at
   once, `training.micro_batch_size` x `parallel.data`, and these are a multiple of the blocks, or
   divide them and share each row's tokens evenly; of a task that takes rows whole
-  (classifications, embeddings, choices, answers) they are a multiple. `parallel.tensor` x the ranks
-  that share a row divides the heads, and divides the heads of keys or is a multiple of them.
-  Refused are fp16, `adapter`, and `parallel.sequence_attention` of rings.
+  (classifications, embeddings, choices, answers) they are a multiple. `parallel.tensor` divides the
+  heads, and divides the heads of keys or is a multiple of them; the ranks that share a row need not
+  divide its heads. Refused are fp16, `adapter`, and `parallel.sequence_attention` of rings.
 - `training.evaluate_every` needs a task with `data.validation`; `training.early_stop.patience`
   and `checkpoint.keep_best` need `training.evaluate_every`. The best is left out, as any
   checkpoint is, while the one before waits for room (event `checkpoint_skipped`).

@@ -1,6 +1,7 @@
 // What topology-invariant training costs beside the normal mode, on one mesh of threads with one
 // thread a rank: processor time of a step, the most bytes of tensors on a rank, operations of
-// products and attention on the mean rank. `--mesh MESH --layers N --heads N --hidden N --tokens N
+// products and attention on the mean rank, and with the attention of the rank with most. `--mesh
+// MESH --layers N --heads N --hidden N --tokens N
 // --batch N --vocabulary N --precision fp32 --steps N`, of GPT-2; with `--key-heads N` of Llama.
 #include <fmt/format.h>
 
@@ -32,10 +33,11 @@ struct Options {
 };
 
 struct Cost {
-  double seconds = 0;      // of the processor, all ranks together, a step: the median
-  double wall = 0;         // the median
-  int64_t peak_bytes = 0;  // of the rank with most, in a step
-  double operations = 0;   // a step and rank
+  double seconds = 0;                  // of the processor, all ranks together, a step: the median
+  double wall = 0;                     // the median
+  int64_t peak_bytes = 0;              // of the rank with most, in a step
+  double products = 0, attention = 0;  // operations, a step and rank
+  double most_attention = 0;           // on the rank with most
 };
 
 double processor_seconds() {
@@ -111,13 +113,14 @@ Cost cost_of(const Options& o, const MeshDegrees& mesh, const proto::LaunchRecor
       if (step == 0) continue;
       const std::lock_guard lock(mutex);
       cost.peak_bytes = std::max(cost.peak_bytes, rank.allocator->stats().peak_bytes);
-      cost.operations +=
-          static_cast<double>(rank.attention_flops) / o.steps / static_cast<double>(mesh.world());
+      const auto attention = static_cast<double>(rank.attention_flops);
+      cost.most_attention = std::max(cost.most_attention, attention);
+      cost.attention += attention / o.steps / static_cast<double>(mesh.world());
       if (!first) continue;
       seconds.push_back(processor_seconds() - cpu);
       walls.push_back(wall_seconds() - wall);
-      cost.operations += static_cast<double>(cpu::multiplied() - before) / o.steps /
-                         static_cast<double>(mesh.world());
+      cost.products += static_cast<double>(cpu::multiplied() - before) / o.steps /
+                       static_cast<double>(mesh.world());
     }
   });
   cost.seconds = median(seconds);
@@ -156,7 +159,12 @@ int run(int argc, char** argv) {
   row("seconds", usual.wall, fixed.wall);
   row("peak MB a rank", static_cast<double>(usual.peak_bytes) / 1e6,
       static_cast<double>(fixed.peak_bytes) / 1e6);
-  row("GFLOP a rank", usual.operations / 1e9, fixed.operations / 1e9);
+  const auto operations = [](const Cost& cost, double attention) {
+    return (cost.products + attention) / 1e9;
+  };
+  row("GFLOP a rank", operations(usual, usual.attention), operations(fixed, fixed.attention));
+  row("GFLOP of the rank with most", operations(usual, usual.most_attention),
+      operations(fixed, fixed.most_attention));
   return 0;
 }
 

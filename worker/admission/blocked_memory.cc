@@ -37,6 +37,18 @@ int64_t loss_workspace(const StepMemory& m) {
                                 kSingle * (logits + terms + rows + std::max(waiting, crossing)));
 }
 
+// Of an attention whose heads are exchanged, beside the gradient of its result: gradients in fp32
+// and what reads them, copies of keys and values where terms do; or those of queries on their way
+// home, rounded, in parts as they are sent and received, and joined.
+int64_t exchanged_backward(const Sizes& s) {
+  const int64_t keys = 2 * kSingle * s.key_attended;
+  const int64_t terms = 2 * (s.element + kSingle) * s.key_terms;
+  const int64_t computing = kSingle * s.attended + std::max(keys, terms);
+  const int64_t rounding = (kSingle + (s.element < kSingle ? s.element : 0)) * s.attended + keys;
+  const int64_t home = s.element * 2 * (s.attended + s.features) + keys;
+  return s.tokens * std::max({computing, rounding, home});
+}
+
 // What the last block's backward pass adds to what is kept: in its MLP, whose activation's
 // gradient stands beside that of its result, its bias' terms in fp32, the input's term of the sum
 // over the tensor axis, or the weight's gradient with a copy of one side; or in its attention,
@@ -51,10 +63,12 @@ int64_t block_backward(const StepMemory& m) {
   const int64_t weight = s.element * (inner + (split ? rows : 0)) + kSingle * (split ? own : rows);
   const int64_t in_mlp = (s.full() ? s.attention() + s.mlp() : 0) + s.element * (own + inner) +
                          std::max({bias, term, weight});
-  const int64_t visiting = s.sequence > 1 ? 4 * of_heads : 0;
-  const int64_t in_attention = (s.again() ? s.attention() : 0) - (s.full() ? 0 : s.mlp()) +
-                               s.element * (own + rows + 9 * of_heads + visiting) +
-                               2 * (s.element + kSingle) * s.tokens * s.key_terms;
+  const int64_t projecting = s.element * (own + rows + 9 * of_heads);
+  const int64_t attending = s.in_row > 1
+                                ? s.element * (own + of_heads) + exchanged_backward(s)
+                                : projecting + 2 * (s.element + kSingle) * s.tokens * s.key_terms;
+  const int64_t in_attention =
+      (s.again() ? s.attention() : 0) - (s.full() ? 0 : s.mlp()) + std::max(projecting, attending);
   return std::max(in_mlp, in_attention);
 }
 

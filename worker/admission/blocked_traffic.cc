@@ -121,7 +121,9 @@ StepTraffic blocked_traffic(const ModelConfig& config, const proto::JobSpec& spe
     sizes.key_heads = std::max<int64_t>(1, config.key_heads / mesh.tensor());
     sizes.features = sizes.values = config.head_features;
     sizes.element = s.element;
-    const AttentionTraffic layer = exchange_traffic(sizes, in_row);
+    const auto heads = parallel::all_blocked_head_parts(sizes.heads, sizes.key_heads, in_row);
+    const AttentionTraffic layer =
+        exchange_traffic(sizes, heads, replica % in_row, s.key_copies > 1);
     const bool again = s.recompute != proto::ACTIVATION_CHECKPOINTING_NONE;
     step.sequence = layer.forward * (s.rounds * s.layers * (again ? 2 : 1));
     step.sequence += layer.backward * (s.rounds * s.layers);

@@ -53,14 +53,6 @@ int64_t largest_turn(std::span<const ShardSize> shards, int64_t replicas, int ze
   return parts + *std::ranges::max_element(of_replica);
 }
 
-// As Sizes::key_terms.
-int64_t terms_of(const ModelConfig& config, const proto::JobSpec& spec) {
-  const int64_t blocks = spec.training().reproducible_blocks(), tensor = spec.parallel().tensor();
-  const int64_t each = parallel::heads_of_term(config.heads, config.key_heads, blocks);
-  const int64_t readers = config.heads / std::max(config.key_heads, tensor * ranks_in_row(spec));
-  return each > 0 && readers > each ? config.heads / tensor / each * config.head_features : 0;
-}
-
 }  // namespace
 
 int64_t gpu_logit_columns(int64_t vocabulary) {
@@ -98,7 +90,11 @@ Sizes::Sizes(const ModelConfig& config, const proto::JobSpec& spec,
   features = heads * config.head_features;
   const bool in_blocks = training.reproducible() == proto::REPRODUCIBLE_TOPOLOGY;
   blocks = in_blocks ? training.reproducible_blocks() : 0;
-  key_terms = in_blocks ? terms_of(config, spec) : 0;
+  attended = features;
+  key_attended = key_features;
+  in_row = in_blocks ? ranks_in_row(spec) : 1;
+  key_terms = 0;
+  if (in_blocks) share_heads(config);
   if (config.key_heads < tensor && config.key_heads < config.heads && !in_blocks) {
     key_copies = 2 * key_features * hidden;
   }
@@ -129,12 +125,28 @@ Sizes::Sizes(const ModelConfig& config, const proto::JobSpec& spec,
                        stack.length >= kCudnnUnorderedTokensMin;
 }
 
+void Sizes::share_heads(const ModelConfig& config) {
+  const int64_t each =
+      parallel::heads_of_term(config.heads, config.key_heads, static_cast<int>(blocks));
+  const int64_t key_heads = key_features / config.head_features;
+  const int64_t over_tokens = in_row * config.head_features;  // of a head
+  attended = key_attended = 0;
+  for (const auto& [queries, keys] :
+       parallel::all_blocked_head_parts(heads, key_heads, static_cast<int>(in_row))) {
+    attended = std::max(attended, queries.length * over_tokens);
+    key_attended = std::max(key_attended, keys.length * over_tokens);
+    const bool several = each > 0 && queries.length > keys.length * each;
+    if (several) key_terms = std::max(key_terms, queries.length / each * over_tokens);
+  }
+}
+
 int64_t Sizes::attention() const {
-  return element * (kept_input(adapted.columns) + tokens * 2 * (features + key_features) +
+  const int64_t home = in_row > 1 ? tokens * features : 0;  // the result by tokens, too
+  return element * (kept_input(adapted.columns) + tokens * 2 * (attended + key_attended) + home +
                     key_copies + of_adapters(adapted.columns, adapted.rows, features) +
                     of_magnitudes(adapted.outputs, adapted.rows)) +
-         kSingle * (tokens * heads + 2 * between) + of_head_norms() + source_attention() +
-         of_relatives();
+         kSingle * (tokens * attended * heads / features + 2 * between) + of_head_norms() +
+         source_attention() + of_relatives();
 }
 
 int64_t Sizes::of_relatives() const {

@@ -31,6 +31,10 @@ struct Sizes {
 
   int64_t tensor, sequence, replicas, batch, tokens, between;
   int64_t hidden, heads, features, key_features, inner, vocabulary, layers;
+  int64_t in_row;  // ranks that share a row's tokens in topology-invariant training; else 1
+  // Features, of queries and of keys, whose attention is computed here, over a rank's own tokens:
+  // ranks that share a row have some heads of all of its tokens, of which here the most.
+  int64_t attended, key_attended;
   int64_t source_tokens;  // that the stack attends to; 0: none
   int64_t distances;      // that scores have a bias by, the same of all blocks; else 0
   int64_t element;        // bytes
@@ -87,6 +91,8 @@ struct Sizes {
 
  private:
   static constexpr int64_t kBucketBytes = 8;
+  // Of topology-invariant training, among the ranks of a row.
+  void share_heads(const ModelConfig& config);
 };
 
 // Elements of a rank's parameters.

@@ -6,7 +6,6 @@
 #include "worker/admission/blocked_traffic.h"
 #include "worker/admission/memory_sizes.h"
 #include "worker/optimizer/table_rows.h"
-#include "worker/parallel/head_parts.h"
 #include "worker/parallel/sequence_choice.h"
 #include "worker/parallel/visible_tokens.h"
 
@@ -287,19 +286,23 @@ AttentionTraffic ring_traffic(const AttentionSizes& sizes, int ranks, int rank) 
   return {forward, {forward.bytes + unit * term * back, 2 * messages}};
 }
 
-AttentionTraffic exchange_traffic(const AttentionSizes& sizes, int ranks) {
+AttentionTraffic exchange_traffic(const AttentionSizes& sizes,
+                                  std::span<const parallel::HeadParts> heads, int rank,
+                                  bool terms) {
   const int64_t own = sizes.own_tokens, others = sizes.tokens - own;
   const int64_t own_keys = sizes.own_keys(), other_keys = sizes.keys() - own_keys;
-  const int64_t heads = share(sizes.heads, ranks);
-  const int64_t keys = std::max<int64_t>(1, sizes.key_heads / ranks);
-  const int64_t term = sizes.key_heads < ranks ? std::max(sizes.element, kSingle) : sizes.element;
-  const int64_t both = sizes.features + sizes.values, left = sizes.heads - heads;
-  const int64_t there = own * left * sizes.features + own_keys * keys * (ranks - 1) * both +
-                        heads * others * sizes.values;
-  const int64_t back = own * left * sizes.values + heads * others * sizes.features;
-  const int64_t messages = 4 * int64_t{ranks - 1};
+  const auto [queries, keys] = heads[static_cast<size_t>(rank)];
+  int64_t held = 0;  // heads of keys, on all ranks
+  for (const parallel::HeadParts& parts : heads) held += parts.keys.length;
+  terms |= held > sizes.key_heads;
+  const int64_t term = terms ? std::max(sizes.element, kSingle) : sizes.element;
+  const int64_t both = sizes.features + sizes.values, left = sizes.heads - queries.length;
+  const int64_t there = own * left * sizes.features + own_keys * (held - keys.length) * both +
+                        queries.length * others * sizes.values;
+  const int64_t back = own * left * sizes.values + queries.length * others * sizes.features;
+  const int64_t messages = 4 * (std::ssize(heads) - 1);
   return {{sizes.rows * sizes.element * there, messages},
-          {sizes.rows * (sizes.element * back + term * keys * other_keys * both), messages}};
+          {sizes.rows * (sizes.element * back + term * keys.length * other_keys * both), messages}};
 }
 
 AttentionTraffic sequence_traffic(const AttentionSizes& sizes, int ranks, int ulysses, int rank) {
@@ -310,12 +313,14 @@ AttentionTraffic sequence_traffic(const AttentionSizes& sizes, int ranks, int ul
   group.own_tokens = tokens_of(sizes.tokens, rings, ulysses, rank);
   group.source = part_of(sizes.source, rings, ring).length;
   group.own_source = tokens_of(sizes.source, rings, ulysses, rank);
-  if (ulysses > 1) all = exchange_traffic(group, ulysses);
+  const auto heads = parallel::all_head_parts(sizes.heads, sizes.key_heads, ulysses);
+  const int place = rank % ulysses;
+  if (ulysses > 1) all = exchange_traffic(group, heads, place);
   if (rings == 1) return all;
   AttentionSizes round = sizes;
   round.own_tokens = group.tokens;
   round.own_source = group.source;
-  round.key_heads = std::max<int64_t>(1, sizes.key_heads / ulysses);
+  round.key_heads = heads[static_cast<size_t>(place)].keys.length;
   const AttentionTraffic ringed = ring_traffic(round, rings, ring);
   all.forward += ringed.forward;
   all.backward += ringed.backward;

@@ -14,6 +14,7 @@
 #include <span>
 
 #include "worker/admission/shards.h"
+#include "worker/parallel/head_parts.h"
 
 namespace weft {
 
@@ -56,8 +57,11 @@ struct AttentionTraffic {
 };
 // A ring of p ranks, each of which has all heads.
 AttentionTraffic ring_traffic(const AttentionSizes& sizes, int ranks, int rank);
-// An exchange of heads among p ranks, evenly split.
-AttentionTraffic exchange_traffic(const AttentionSizes& sizes, int ranks);
+// An exchange of heads among ranks that have these, as rank `rank` of them. terms: gradients of
+// heads of keys are still to be summed, even those of one rank.
+AttentionTraffic exchange_traffic(const AttentionSizes& sizes,
+                                  std::span<const parallel::HeadParts> heads, int rank,
+                                  bool terms = false);
 // Rank `rank` of rings of groups of `ulysses` that exchange heads.
 AttentionTraffic sequence_traffic(const AttentionSizes& sizes, int ranks, int ulysses, int rank);
 

@@ -284,8 +284,10 @@ Tensor TransformerTrunk::shared_by_heads(Context& cx, const Tensor& shard) const
 
 parallel::KeyTerms TransformerTrunk::key_terms() const {
   const Mesh& mesh = rank().mesh;
-  const int64_t heads = parallel::heads_of_term(shared_->heads, shared_->key_heads, rank().blocks);
-  return {heads, heads > 0 && mesh.shares_heads() ? &mesh.axis(Axis::kKeyHeads) : nullptr};
+  const int blocks = rank().blocks;
+  const int64_t heads = parallel::heads_of_term(shared_->heads, shared_->key_heads, blocks);
+  return {blocks / mesh.size(Axis::kTensor), heads,
+          heads > 0 && mesh.shares_heads() ? &mesh.axis(Axis::kKeyHeads) : nullptr};
 }
 
 Tensor TransformerTrunk::attend(Context& cx, const TransformerPass& pass, int64_t layer,

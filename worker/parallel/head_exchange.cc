@@ -92,15 +92,16 @@ Tensor HeadExchange::to_tokens(Context& cx, const Tensor& x) const {
                                        all_heads * features, 1};
   const Tensor y = storage.view({rows, all_heads, own_tokens(), features}, strides, 0);
   for (int64_t head = 0; head < all_heads; ++head) {
-    std::vector<Tensor> terms;  // of a head that several ranks hold
-    for (size_t r = 0; r < heads.size(); ++r) {
-      const int64_t at = head - heads[r].start;
-      if (at < 0 || at >= heads[r].length) continue;
-      terms.push_back(narrowed(received.block(buffer, r), kHeadDim, {at, 1}));
+    std::vector<char> holds;
+    for (const Part& part : heads) {
+      holds.push_back(head >= part.start && head < part.start + part.length);
     }
-    merge_tree(std::ssize(terms), [&](int64_t into, int64_t from) {
-      add_into(cx.pool, terms[static_cast<size_t>(from)], terms[static_cast<size_t>(into)]);
-    });
+    const auto term = [&](int64_t r) {
+      const auto rank = static_cast<size_t>(r);
+      return narrowed(received.block(buffer, rank), kHeadDim, {head - heads[rank].start, 1});
+    };
+    merge_tree(holds,
+               [&](int64_t into, int64_t from) { add_into(cx.pool, term(from), term(into)); });
   }
   int64_t filled = 0;  // heads below it have been written
   for (size_t r = 0; r < heads.size(); ++r) {

@@ -25,8 +25,8 @@ struct HeadExchange {
   // x [B, all heads, this rank's tokens, D] -> [B, this rank's heads, all tokens, D].
   Tensor to_heads(Context& cx, const Tensor& x) const;
   // [B, this rank's heads, all tokens, D] -> [B, all heads, this rank's tokens, D], in memory
-  // [B, tokens, heads, D]. Terms of a head that several ranks hold are added up as a tree
-  // (tree_sum.h).
+  // [B, tokens, heads, D]. Terms of a head that several ranks hold are added up in the tree over
+  // the ranks (tree_sum.h), in which the others have none.
   Tensor to_tokens(Context& cx, const Tensor& x) const;
 
  private:

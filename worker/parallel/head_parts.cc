@@ -3,6 +3,19 @@
 #include <numeric>
 
 namespace weft::parallel {
+namespace {
+
+template <typename PartsOf>
+std::vector<HeadParts> all_of(const PartsOf& parts_of, int64_t heads, int64_t key_heads,
+                              int count) {
+  std::vector<HeadParts> parts;
+  for (int index = 0; index < count; ++index) {
+    parts.push_back(parts_of(heads, key_heads, count, index));
+  }
+  return parts;
+}
+
+}  // namespace
 
 HeadParts head_parts(int64_t heads, int64_t key_heads, int count, int index) {
   WEFT_CHECK(key_heads >= 1 && heads >= key_heads && heads % key_heads == 0,
@@ -20,18 +33,29 @@ HeadParts head_parts(int64_t heads, int64_t key_heads, int count, int index) {
   return {{key * group + readers.start, readers.length}, {key, readers.length > 0 ? 1 : 0}};
 }
 
-std::vector<HeadParts> all_head_parts(int64_t heads, int64_t key_heads, int count) {
-  std::vector<HeadParts> parts;
-  for (int index = 0; index < count; ++index) {
-    parts.push_back(head_parts(heads, key_heads, count, index));
-  }
-  return parts;
+HeadParts blocked_head_parts(int64_t heads, int64_t key_heads, int count, int index) {
+  const Part queries = part_of(heads, count, index);
+  if (queries.length == 0) return {queries, {}};
+  const int64_t readers = heads / key_heads, first = queries.start / readers;
+  const int64_t last = (queries.start + queries.length - 1) / readers;
+  return {queries, {first, last - first + 1}};
 }
 
-int64_t heads_of_term(int64_t heads, int64_t key_heads, int64_t blocks) {
-  if (blocks == 0) return 0;
-  const int64_t ranks = std::gcd(heads, blocks);
-  return ranks > key_heads && ranks % key_heads == 0 ? heads / ranks : 0;
+std::vector<HeadParts> all_head_parts(int64_t heads, int64_t key_heads, int count) {
+  return all_of(head_parts, heads, key_heads, count);
+}
+
+std::vector<HeadParts> all_blocked_head_parts(int64_t heads, int64_t key_heads, int count) {
+  return all_of(blocked_head_parts, heads, key_heads, count);
+}
+
+int64_t heads_of_term(int64_t heads, int64_t key_heads, int blocks) {
+  const int64_t readers = heads / key_heads;
+  int64_t each = readers;
+  for (int block = 1; block < blocks; ++block) {
+    each = std::gcd(each, part_of(heads, blocks, block).start);
+  }
+  return each < readers ? each : 0;
 }
 
 }  // namespace weft::parallel

@@ -10,22 +10,28 @@
 
 namespace weft::parallel {
 
-// Heads of one rank: its queries' heads read its keys' heads, evenly grouped, and no others.
+// Heads of one rank: its queries' heads read its keys' heads and no others.
 struct HeadParts {
   Part queries, keys;
 };
 
 // Part `index` of `count` of `heads` heads that share `key_heads` heads of keys (heads is a
-// multiple of key_heads). With enough heads of keys each rank has its own, parts differing by one.
-// With fewer, each head of keys is held by as many neighbouring ranks as come to it, which share
-// the heads that read it. With fewer heads than ranks some ranks have none of either.
+// multiple of key_heads), evenly grouped. With enough heads of keys each rank has its own, parts
+// differing by one. With fewer, each head of keys is held by as many neighbouring ranks as come to
+// it, which share the heads that read it. With fewer heads than ranks some ranks have none of
+// either.
 HeadParts head_parts(int64_t heads, int64_t key_heads, int count, int index);
 // Of all ranks.
 std::vector<HeadParts> all_head_parts(int64_t heads, int64_t key_heads, int count);
 
+// The same of topology-invariant training: part_of() the heads, and the heads of keys that these
+// read, of which neighbours may hold the same, each for some of its readers.
+HeadParts blocked_head_parts(int64_t heads, int64_t key_heads, int count, int index);
+std::vector<HeadParts> all_blocked_head_parts(int64_t heads, int64_t key_heads, int count);
+
 // Of topology-invariant training over so many blocks: how many heads of queries, neighbours, have
-// one term of the gradient of the head of keys that they read, so that each rank of the finest mesh
-// has whole terms. 0: all that read it.
-int64_t heads_of_term(int64_t heads, int64_t key_heads, int64_t blocks);
+// one term of the gradient of the head of keys that they read, so that each block of part_of() the
+// heads has whole terms. 0: all that read it.
+int64_t heads_of_term(int64_t heads, int64_t key_heads, int blocks);
 
 }  // namespace weft::parallel

@@ -36,17 +36,17 @@ Parameters for_heads(Context& cx, const Parameters& parameters, Part heads) {
 // The two exchanges of a Ulysses group: that of queries and results, and that of keys and values.
 struct Exchanges {
   Exchanges(Communicator& comm, const SequenceLayout& query_layout,
-            const SequenceLayout& key_layout, int first_rank, int64_t all_heads,
-            int64_t all_key_heads)
+            const SequenceLayout& key_layout, int first_rank, std::span<const HeadParts> parts,
+            int64_t all_heads, int64_t all_key_heads)
       : queries{comm, {}, {}, all_heads}, keys{comm, {}, {}, all_key_heads} {
     int64_t held = 0;
     for (int rank = 0; rank < comm.size(); ++rank) {
-      const HeadParts parts = head_parts(all_heads, all_key_heads, comm.size(), rank);
       queries.tokens.push_back(query_layout.length(first_rank + rank));
       keys.tokens.push_back(key_layout.length(first_rank + rank));
-      queries.heads.push_back(parts.queries);
-      keys.heads.push_back(parts.keys);
-      held += parts.keys.length;
+      const HeadParts& own = parts[static_cast<size_t>(rank)];
+      queries.heads.push_back(own.queries);
+      keys.heads.push_back(own.keys);
+      held += own.keys.length;
     }
     shared = held > all_key_heads;
   }
@@ -81,7 +81,10 @@ class SequenceAttention final : public ops::ForwardOp {
       k_ = exchanges_->keys.to_heads(cx, k_);
       v_ = exchanges_->keys.to_heads(cx, v_);
     }
-    const Partial whole = ring_->forward(cx, q_, k_, v_);
+    // Where the heads here are parts of several groups, each term's have keys of their own.
+    const bool even = own_.keys.length * readers_ == own_.queries.length || own_.keys.length < 2;
+    const Partial whole = even ? ring_->forward(cx, q_, k_, v_)
+                               : ring_->forward(cx, q_, by_terms(cx, k_), by_terms(cx, v_));
     output_ = cpu::converted(cx.pool, whole.output, q_.dtype());
     log_sum_exp_ = whole.log_sum_exp;
     return {exchanges_ ? exchanges_->queries.to_tokens(cx, output_) : output_};
@@ -102,7 +105,8 @@ class SequenceAttention final : public ops::ForwardOp {
     BlockGrads grads = gradients(cx, d_output, delta);
     // One head's gradient is whole on its rank, and rounded as it would be there; terms are not.
     if (exchanges_) {
-      const DType dtype = q_.dtype(), key_dtype = exchanges_->shared ? grads.k.dtype() : dtype;
+      const bool terms = exchanges_->shared || terms_.holders != nullptr;
+      const DType dtype = q_.dtype(), key_dtype = terms ? grads.k.dtype() : dtype;
       const auto home = [&](const HeadExchange& exchange, Tensor& gradient, DType sent) {
         gradient = cpu::converted(cx.pool, gradient, sent);
         gradient = exchange.to_tokens(cx, gradient);
@@ -123,34 +127,65 @@ class SequenceAttention final : public ops::ForwardOp {
  private:
   // Of the heads here, those of keys summed over what reads them here.
   BlockGrads gradients(Context& cx, const Tensor& d_output, const Tensor& delta) const {
-    int64_t terms = 1;
-    if (terms_.heads > 0) terms = q_.dim(1) / k_.dim(1) / terms_.heads;
-    if (terms == 1) return ring_->backward(cx, q_, k_, v_, d_output, log_sum_exp_, delta);
+    if (terms_.heads == 0 || own_.queries.length == terms_.heads * own_.keys.length) {
+      return ring_->backward(cx, q_, k_, v_, d_output, log_sum_exp_, delta);
+    }
     // Each term's heads read a head of their own.
-    BlockGrads grads = ring_->backward(cx, q_, repeated(cx, k_, terms), repeated(cx, v_, terms),
-                                       d_output, log_sum_exp_, delta);
-    grads.k = summed(cx, grads.k, terms);
-    grads.v = summed(cx, grads.v, terms);
+    BlockGrads grads =
+        ring_->backward(cx, q_, by_terms(cx, k_), by_terms(cx, v_), d_output, log_sum_exp_, delta);
+    grads.k = summed(cx, grads.k);
+    grads.v = summed(cx, grads.v);
     return grads;
   }
-  // x [B, Nk, T, D], each head `times` times in a row.
-  static Tensor repeated(Context& cx, const Tensor& x, int64_t times) {
-    const Shape shape{x.dim(0), x.dim(1), times, x.dim(2), x.dim(3)};
-    const auto from = x.strides();
-    const std::array<int64_t, 5> strides{from[0], from[1], 0, from[2], from[3]};
-    return ops::reshape(cx, clone(cx.pool, x.view(shape, strides, 0)),
-                        {x.dim(0), x.dim(1) * times, x.dim(2), x.dim(3)});
+  // The terms of a head of keys, among those that this rank has, which read it.
+  Part terms_of(int64_t key, Part heads) const {
+    const int64_t first = std::max(key * readers_, heads.start);
+    const int64_t end = std::min((key + 1) * readers_, heads.start + heads.length);
+    return {(first - own_.queries.start) / terms_.heads,
+            std::max<int64_t>(0, end - first) / terms_.heads};
   }
-  // The sum of every `count` heads in a row, as a tree.
-  static Tensor summed(Context& cx, const Tensor& x, int64_t count) {
-    Shape shape = x.shape();
-    shape[1] /= count;
-    const auto from = x.strides();
-    const std::array<int64_t, 4> strides{from[0], count * from[1], from[2], from[3]};
-    const auto term = [&](int64_t index) { return x.view(shape, strides, index * from[1]); };
-    merge_tree(count,
-               [&](int64_t into, int64_t from) { add_into(cx.pool, term(from), term(into)); });
-    return term(0);
+  // x [B, Nk, T, D] of the heads of keys here -> [B, terms, T, D], for each term the head that its
+  // heads read.
+  Tensor by_terms(Context& cx, const Tensor& x) const {
+    const Tensor all = Tensor::empty(
+        cx.allocator, {x.dim(0), own_.queries.length / terms_.heads, x.dim(2), x.dim(3)},
+        x.dtype());
+    for (int64_t i = 0; i < own_.keys.length; ++i) {
+      const Part terms = terms_of(own_.keys.start + i, own_.queries);
+      Shape shape = x.shape();
+      shape[1] = terms.length;
+      const auto from = x.strides();
+      const std::array<int64_t, 4> strides{from[0], 0, from[2], from[3]};
+      copy_into(cx.pool, x.view(shape, strides, i * from[1]),
+                ops::slice(cx, all, 1, terms.start, terms.length));
+    }
+    return all;
+  }
+  // x [B, terms, T, D] -> [B, Nk, T, D], the sum of each head's.
+  Tensor summed(Context& cx, const Tensor& x) const {
+    const Tensor sums =
+        Tensor::empty(cx.allocator, {x.dim(0), own_.keys.length, x.dim(2), x.dim(3)}, x.dtype());
+    const auto term = [&](int64_t index) { return ops::slice(cx, x, 1, index, 1); };
+    const Communicator& ranks = mesh_.axis(Axis::kUlysses);
+    const int blocks = terms_.blocks / ranks.size();
+    for (int64_t i = 0; i < own_.keys.length; ++i) {
+      std::vector<char> present;
+      std::vector<int64_t> first;  // term of each block
+      for (int block = ranks.rank() * blocks; std::ssize(first) < blocks; ++block) {
+        const Part terms = terms_of(own_.keys.start + i, part_of(all_heads_, terms_.blocks, block));
+        for (int64_t t = 1; t < terms.length; ++t) {
+          add_into(cx.pool, term(terms.start + t), term(terms.start));
+        }
+        present.push_back(terms.length > 0);
+        first.push_back(terms.start);
+      }
+      const int64_t sum = merge_tree(present, [&](int64_t into, int64_t from) {
+        add_into(cx.pool, term(first[static_cast<size_t>(from)]),
+                 term(first[static_cast<size_t>(into)]));
+      });
+      copy_into(cx.pool, term(first[static_cast<size_t>(sum)]), ops::slice(cx, sums, 1, i, 1));
+    }
+    return sums;
   }
   std::vector<Tensor> all(const BlockGrads& grads, const Tensor& table) const {
     std::vector<Tensor> each{grads.q, grads.k, grads.v};
@@ -162,17 +197,24 @@ class SequenceAttention final : public ops::ForwardOp {
     if (!own) return own;
     const Tensor whole =
         Tensor::zeros(cx.allocator, parameters_.distance_bias.shape(), own.dtype());
-    copy_into(cx.pool, own, ops::slice(cx, whole, 0, own_heads_.start, own_heads_.length));
+    copy_into(cx.pool, own, ops::slice(cx, whole, 0, own_.queries.start, own_.queries.length));
     return whole;
   }
   void make_parts(Context& cx, int64_t rows, int64_t heads, int64_t key_heads) {
     Communicator& ulysses = mesh_.axis(Axis::kUlysses);
     Communicator& ring = mesh_.axis(Axis::kRing);
     Parameters own = parameters_;
+    own_ = {{0, heads}, {0, key_heads}};
+    all_heads_ = heads;
+    readers_ = heads / key_heads;
     if (ulysses.size() > 1) {
-      exchanges_.emplace(ulysses, queries_, keys_, ring.rank() * ulysses.size(), heads, key_heads);
-      own_heads_ = head_parts(heads, key_heads, ulysses.size(), ulysses.rank()).queries;
-      own = for_heads(cx, own, own_heads_);
+      const auto parts = terms_.blocks > 0
+                             ? all_blocked_head_parts(heads, key_heads, ulysses.size())
+                             : all_head_parts(heads, key_heads, ulysses.size());
+      exchanges_.emplace(ulysses, queries_, keys_, ring.rank() * ulysses.size(), parts, heads,
+                         key_heads);
+      own_ = parts[static_cast<size_t>(ulysses.rank())];
+      own = for_heads(cx, own, own_.queries);
     }
     ring_.emplace(ring, queries_.grouped(ulysses.size()), keys_.grouped(ulysses.size()), own, rows);
   }
@@ -181,7 +223,8 @@ class SequenceAttention final : public ops::ForwardOp {
   const SequenceLayout queries_, keys_;
   Parameters parameters_;
   const KeyTerms terms_;
-  Part own_heads_;  // where heads are exchanged
+  HeadParts own_;  // of which this rank computes; the others of the rank's axis exchange them
+  int64_t all_heads_ = 0, readers_ = 1;  // of the axis; of a head of keys
   std::optional<Exchanges> exchanges_;
   std::optional<Ring> ring_;
   Tensor q_, k_, v_, output_, log_sum_exp_;

@@ -14,11 +14,14 @@
 
 namespace weft::parallel {
 
-// Of topology-invariant training, where few heads of keys are read by many of queries: the gradient
-// of a head of keys has a term of each `heads` heads of queries (heads_of_term()), and the terms
-// merge as a tree. `holders` hold the same head, each of them a node of that.
+// Of topology-invariant training: N heads of queries are so many blocks, of which ranks that
+// exchange heads have consecutive ones each (blocked_head_parts()). Where a block ends between
+// heads of queries that read the same head of keys, the gradient of that has a term of each `heads`
+// of them (heads_of_term()); terms of a block are added up in their order, those of the blocks as a
+// tree. `holders` hold the same head, each of them a node of that.
 struct KeyTerms {
-  int64_t heads = 0;                // 0: one term, of all that read it here
+  int blocks = 0;                   // 0: other training
+  int64_t heads = 0;                // 0: one term, of all that read it
   Communicator* holders = nullptr;  // null: nobody else
 };
 

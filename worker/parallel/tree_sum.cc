@@ -9,12 +9,15 @@
 namespace weft::parallel {
 namespace {
 
-void merge_range(int64_t first, int64_t last, const std::function<void(int64_t, int64_t)>& merge) {
-  if (last - first < 2) return;
+// Of the nodes [first, last) -> the first that is present, or -1.
+int64_t merge_range(int64_t first, int64_t last, const std::function<bool(int64_t)>& present,
+                    const std::function<void(int64_t, int64_t)>& merge) {
+  if (last - first < 2) return first < last && present(first) ? first : -1;
   const int64_t middle = cpu::node_middle(first, last);
-  merge_range(first, middle, merge);
-  merge_range(middle, last, merge);
-  merge(first, middle);
+  const int64_t into = merge_range(first, middle, present, merge);
+  const int64_t from = merge_range(middle, last, present, merge);
+  if (into >= 0 && from >= 0) merge(into, from);
+  return into >= 0 ? into : from;
 }
 
 Shape with_rows(Shape shape, int64_t rows) {
@@ -40,7 +43,15 @@ Tensor summed_part(Context& cx, Communicator& comm, const Tensor& x,
 }  // namespace
 
 void merge_tree(int64_t count, const std::function<void(int64_t into, int64_t from)>& merge) {
-  merge_range(0, count, merge);
+  merge_range(
+      0, count, [](int64_t) { return true; }, merge);
+}
+
+int64_t merge_tree(std::span<const char> present,
+                   const std::function<void(int64_t into, int64_t from)>& merge) {
+  return merge_range(
+      0, std::ssize(present), [&](int64_t node) { return present[static_cast<size_t>(node)] != 0; },
+      merge);
 }
 
 Tensor tree_scatter(Context& cx, Communicator& comm, const Tensor& x, int copies) {

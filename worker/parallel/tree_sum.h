@@ -9,6 +9,7 @@
 #pragma once
 
 #include <functional>
+#include <span>
 
 #include "kernels/autograd/context.h"
 #include "worker/parallel/communicator.h"
@@ -28,5 +29,8 @@ Tensor gathered(Context& cx, Communicator& comm, const Tensor& x);
 
 // Merges the nodes 0 to count - 1 of a tree's level pairwise into node 0: merge(into, from).
 void merge_tree(int64_t count, const std::function<void(int64_t into, int64_t from)>& merge);
+// The same where some nodes are absent, into the first that is not: -> which that is; -1: none.
+int64_t merge_tree(std::span<const char> present,
+                   const std::function<void(int64_t into, int64_t from)>& merge);
 
 }  // namespace weft::parallel

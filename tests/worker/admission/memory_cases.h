@@ -147,6 +147,16 @@ inline constexpr const char* kEvenHeadNorms =
 inline constexpr const char* kBert =
     "num_hidden_layers: 4, num_attention_heads: 4, hidden_size: 128, intermediate_size: 512, "
     "vocab_size: 500";
+// Heads that 4 or 8 ranks of a row do not share evenly, and a vocabulary that blocks do not.
+inline constexpr const char* kUneven =
+    "n_layer: 3, n_head: 12, n_embd: 96, n_inner: 96, vocab_size: 302";
+inline constexpr const char* kEvenRow =
+    "n_layer: 3, n_head: 8, n_embd: 96, n_inner: 96, vocab_size: 302";
+inline constexpr const char* kFourHeads =
+    "n_layer: 3, n_head: 4, n_embd: 96, n_inner: 96, vocab_size: 302";
+inline constexpr const char* kUnevenKeys =
+    "num_hidden_layers: 3, num_attention_heads: 12, num_key_value_heads: 2, hidden_size: 96, "
+    "intermediate_size: 96, vocab_size: 302";
 inline constexpr const char* kBlocks = "reproducible: topology, batch_size: 8, sequence_length: 64";
 inline constexpr const char* kBlocksBf16 =
     "reproducible: topology, batch_size: 8, sequence_length: 64, precision: bf16";
@@ -160,6 +170,10 @@ inline constexpr const char* kBlocksFullBf16 =
     "precision: bf16";
 inline constexpr const char* kLongBlocks =
     "reproducible: topology, batch_size: 1, sequence_length: 256";
+inline constexpr const char* kLongerBlocks =
+    "reproducible: topology, batch_size: 1, sequence_length: 2048";
+inline constexpr const char* kLongerBlocksBf16 =
+    "reproducible: topology, batch_size: 1, sequence_length: 2048, precision: bf16";
 inline constexpr const char* kBlockedRows =
     "reproducible: topology, batch_size: 8, sequence_length: 32";
 inline constexpr const char* kBlockedRowsBf16 =
@@ -221,6 +235,41 @@ inline const Case kBlockedCases[] = {
     {"few keys, bf16", kFewKeys, kBlocksBf16, {}, "causal_lm", 0, kBucketBytes, "llama"},
     {"on tensor 4", kFewKeys, kBlocks, {1, 1, 4}, "causal_lm", 0, kBucketBytes, "llama"},
     {"and in a row", kFewKeys, kLongBlocks, {1, 2, 2}, "causal_lm", 0, kBucketBytes, "llama"},
+    {"uneven", kUneven, kBlocks, {1, 2, 4}},
+    {"of 8 heads", kEvenRow, kLongerBlocks, {1, 4, 1}, "causal_lm", 0, kBucketBytes, "gpt2", 2048},
+    {"in a row", kUneven, kLongerBlocks, {1, 4, 2}, "causal_lm", 0, kBucketBytes, "gpt2", 2048},
+    {"of 8", kUneven, kLongerBlocks, {1, 8, 1}, "causal_lm", 0, kBucketBytes, "gpt2", 2048},
+    {"bf16", kUneven, kLongerBlocksBf16, {1, 8, 1}, "causal_lm", 0, kBucketBytes, "gpt2", 2048},
+    {"of 4 heads",
+     kFourHeads,
+     kLongerBlocks,
+     {1, 8, 1},
+     "causal_lm",
+     0,
+     kBucketBytes,
+     "gpt2",
+     2048},
+    {"uneven keys",
+     kUnevenKeys,
+     kLongerBlocks,
+     {1, 4, 1},
+     "causal_lm",
+     0,
+     kBucketBytes,
+     "llama",
+     2048},
+    {"of 8", kUnevenKeys, kLongerBlocks, {1, 8, 1}, "causal_lm", 0, kBucketBytes, "llama", 2048},
+    {"bf16",
+     kUnevenKeys,
+     kLongerBlocksBf16,
+     {1, 8, 1},
+     "causal_lm",
+     0,
+     kBucketBytes,
+     "llama",
+     2048},
+    {"on one rank", kUnevenKeys, kBlocks, {}, "causal_lm", 0, kBucketBytes, "llama"},
+    {"on tensor 4", kUnevenKeys, kBlocks, {1, 2, 4}, "causal_lm", 0, kBucketBytes, "llama"},
     {"pairs", kBert, kBlockedPairs, {}, "embedding", 0, kBucketBytes, "bert"},
     {"pairs, bf16", kBert, kBlockedPairsBf16, {2, 1, 1}, "embedding", 0, kBucketBytes, "bert"},
     {"head norms", kEvenHeadNorms, kBlocks, {1, 1, 2}, "causal_lm", 0, kBucketBytes, "qwen3"},

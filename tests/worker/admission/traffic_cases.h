@@ -305,6 +305,14 @@ inline const Case kTargetCases[] = {
 inline constexpr const char* kBlocks = "reproducible: topology, reproducible_blocks: 8, ";
 inline constexpr const char* kBlockedModel = "n_layer: 3, n_head: 8, n_embd: 32, vocab_size: 264";
 inline constexpr const char* kOddVocabulary = "n_layer: 2, n_head: 8, n_embd: 32, vocab_size: 265";
+// Parts of heads, and blocks of the vocabulary, are longer by one here and there.
+inline constexpr const char* kUneven = "n_layer: 2, n_head: 12, n_embd: 48, vocab_size: 1002";
+inline constexpr const char* kUnevenKeys =
+    "num_hidden_layers: 2, num_attention_heads: 12, num_key_value_heads: 2, hidden_size: 48, "
+    "head_dim: 4, intermediate_size: 48, vocab_size: 1002";
+inline constexpr const char* kTwoHeads =
+    "num_hidden_layers: 2, num_attention_heads: 2, num_key_value_heads: 1, hidden_size: 32, "
+    "head_dim: 8, intermediate_size: 48, vocab_size: 262";
 inline constexpr const char* kUntied =
     "n_layer: 2, n_head: 8, n_embd: 32, vocab_size: 264, tie_word_embeddings: false";
 inline constexpr const char* kBlockedGrouped =
@@ -371,6 +379,19 @@ inline const Case kBlockedCases[] = {
      kFewKeys,
      "llama"},
     {"batch_size: 4, micro_batch_size: 1", {1, 4, 2}, "zero: 1", "causal_lm", kFewKeys, "qwen2"},
+    {"batch_size: 8", {1, 1, 4}, "", "causal_lm", kUneven},
+    {"batch_size: 8, precision: bf16", {2, 1, 2}, "zero: 3", "causal_lm", kUneven},
+    {"batch_size: 1", {1, 4, 2}, "", "causal_lm", kUneven},
+    {"batch_size: 4, micro_batch_size: 1", {1, 8, 1}, "zero: 1", "causal_lm", kUneven},
+    {"batch_size: 1, precision: bf16, activation_checkpointing: full",
+     {1, 8, 1},
+     "",
+     "causal_lm",
+     kUneven},
+    {"batch_size: 1", {1, 8, 1}, "", "causal_lm", kUnevenKeys, "llama"},
+    {"batch_size: 1, precision: bf16", {1, 4, 2}, "", "causal_lm", kUnevenKeys, "qwen3"},
+    {"batch_size: 1, precision: bf16", {1, 2, 4}, "", "causal_lm", kUnevenKeys, "llama"},
+    {"batch_size: 1, precision: bf16", {1, 4, 2}, "", "causal_lm", kTwoHeads, "llama"},
     {"batch_size: 8", {2, 2, 1}, "", "embedding", kEncoder, "bert"},
     {"batch_size: 8, precision: bf16", {2, 1, 2}, "zero: 1", "embedding", kEncoder, "bert"},
     {"batch_size: 8", {1, 2, 2}, "", "question_answering", kOfPairs, "bert"},

@@ -49,16 +49,42 @@ TEST(HeadParts, EachHeadOnceWithItsKeys) {
   }
 }
 
-// Terms of the finest mesh that divides the heads, where it has several of a head of keys.
-TEST(HeadParts, TermsAreOfTheFinestMesh) {
+// In blocks each head of queries is on one rank with all heads of keys that its own read.
+TEST(HeadParts, InBlocksHeadsAreSpreadEvenly) {
+  for (const int64_t key_heads : {1, 2, 3, 5, 8}) {
+    for (const int64_t group : {1, 2, 3, 7}) {
+      const int64_t heads = key_heads * group;
+      for (const int count : {1, 2, 4, 8}) {
+        SCOPED_TRACE(std::to_string(heads) + " over " + std::to_string(key_heads) + " on " +
+                     std::to_string(count));
+        for (int index = 0; index < count; ++index) {
+          const HeadParts parts = blocked_head_parts(heads, key_heads, count, index);
+          EXPECT_EQ(parts.queries, part_of(heads, count, index));
+          const int64_t end = parts.queries.start + parts.queries.length;
+          for (int64_t key = 0; key < key_heads; ++key) {
+            const bool read =
+                std::max(key * group, parts.queries.start) < std::min((key + 1) * group, end);
+            const int64_t held = key - parts.keys.start;
+            EXPECT_EQ(held >= 0 && held < parts.keys.length, read) << "key " << key;
+          }
+        }
+      }
+    }
+  }
+}
+
+// Every block's heads that read one head of keys are whole terms of its gradient.
+TEST(HeadParts, BlocksHaveWholeTerms) {
   EXPECT_EQ(heads_of_term(32, 8, 8), 0);
   EXPECT_EQ(heads_of_term(32, 8, 16), 2);
   EXPECT_EQ(heads_of_term(32, 4, 8), 4);
   EXPECT_EQ(heads_of_term(8, 1, 8), 1);
-  EXPECT_EQ(heads_of_term(28, 2, 8), 7);
+  EXPECT_EQ(heads_of_term(28, 2, 8), 1);  // blocks of 4, 3, 4 and 3 heads
   EXPECT_EQ(heads_of_term(12, 12, 8), 0);
-  EXPECT_EQ(heads_of_term(40, 10, 8), 0);  // no mesh has terms of all of them
-  EXPECT_EQ(heads_of_term(8, 1, 0), 0);    // not in blocks
+  EXPECT_EQ(heads_of_term(16, 4, 4), 0);   // a block has all that read a head
+  EXPECT_EQ(heads_of_term(40, 10, 8), 1);  // one of five has one reader of the next head of keys
+  EXPECT_EQ(heads_of_term(12, 6, 8), 1);
+  EXPECT_EQ(heads_of_term(8, 1, 0), 0);  // not in blocks
 }
 
 struct Grid {
@@ -117,6 +143,7 @@ TEST(HeadExchange, ThereAndBack) {
     check(rank, {{1, 2, 3}, {{0, 1}, {0, 1}, {1, 1}}, 2});  // a head on two ranks
     check(rank, {{1, 2, 3}, {{0, 2}, {1, 2}, {1, 3}}, 4});  // several
     check(rank, {{2, 2, 2}, {{0, 1}, {0, 1}, {0, 1}}, 1});  // on all
+    check(rank, {{2, 2, 2}, {{0, 1}, {0, 0}, {0, 1}}, 1});  // not on a rank between
   });
   testing::run_ranks(1, [](Rank& rank) { check(rank, {{4}, {{0, 2}}, 2}); });
 }

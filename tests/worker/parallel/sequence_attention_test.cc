@@ -12,6 +12,7 @@
 #include "tests/testing/rank_runner.h"
 #include "tests/worker/parallel/shards.h"
 #include "worker/admission/traffic.h"
+#include "worker/parallel/head_parts.h"
 #include "worker/parallel/sequence_balance.h"
 #include "worker/parallel/sequence_choice.h"
 
@@ -441,7 +442,7 @@ TEST(UlyssesBytes, AreTheFormula) {
           const AttentionSizes sizes =
               wire_sizes(layout.tokens(), layout.length(r), key_heads, dtype, true);
           EXPECT_EQ(bytes_sent(rank, layout, key_heads, dtype, causal()),
-                    formula(exchange_traffic(sizes, u)));
+                    formula(exchange_traffic(sizes, all_head_parts(kWireHeads, key_heads, u), r)));
         }
       }
     });

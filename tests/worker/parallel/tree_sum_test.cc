@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <string>
+#include <vector>
 
 #include "tests/testing/rank_runner.h"
 
@@ -65,6 +67,26 @@ TEST(TreeSum, AddsHalvesOfTheRanks) {
       EXPECT_EQ(tree_sum(cx, world, world.rank() + 1.0), expected);
     });
   }
+}
+
+// Where all nodes of one half are absent, the other half is the sum.
+TEST(MergeTree, LeavesOutWhatIsAbsent) {
+  const auto merged = [](const std::vector<char>& present) {
+    std::vector<std::string> nodes;
+    for (size_t i = 0; i < present.size(); ++i) nodes.push_back(std::to_string(i));
+    const int64_t sum = merge_tree(present, [&](int64_t into, int64_t from) {
+      std::string& node = nodes[static_cast<size_t>(into)];
+      node = "(" + node + " " + nodes[static_cast<size_t>(from)] + ")";
+    });
+    return sum < 0 ? "nothing" : nodes[static_cast<size_t>(sum)];
+  };
+  EXPECT_EQ(merged({1, 1, 1, 1}), "((0 1) (2 3))");
+  EXPECT_EQ(merged({0, 1, 1, 1}), "(1 (2 3))");
+  EXPECT_EQ(merged({0, 1, 0, 1}), "(1 3)");
+  EXPECT_EQ(merged({0, 0, 1, 1, 1, 0, 0, 0}), "((2 3) 4)");
+  EXPECT_EQ(merged({0, 0, 0, 1}), "3");
+  EXPECT_EQ(merged({0, 0}), "nothing");
+  EXPECT_EQ(merged({}), "nothing");
 }
 
 TEST(TreeSum, SendsItsFormula) {

@@ -29,6 +29,13 @@ class GpuTopology : public Trainer {
       "{family: llama, config: {num_hidden_layers: 1, num_attention_heads: 8, "
       "num_key_value_heads: 2, hidden_size: 24, head_dim: 6, intermediate_size: 36, "
       "max_position_embeddings: 8, vocab_size: 257, attention_dropout: 0.1, pad_token_id: 32}}";
+  static constexpr const char* kUneven =
+      "{family: gpt2, config: {n_layer: 1, n_head: 6, n_embd: 24, n_positions: 8, vocab_size: 262, "
+      "resid_pdrop: 0.1, embd_pdrop: 0.1, attn_pdrop: 0.1}}";
+  static constexpr const char* kUnevenKeys =
+      "{family: llama, config: {num_hidden_layers: 1, num_attention_heads: 6, "
+      "num_key_value_heads: 2, hidden_size: 24, head_dim: 6, intermediate_size: 36, "
+      "max_position_embeddings: 8, vocab_size: 262, attention_dropout: 0.1}}";
   static std::string job(const std::string& reproducible, const std::string& settings,
                          const std::string& tasks = kLm, const std::string& kind = "pretrain",
                          const std::string& model = kGpt2) {
@@ -79,6 +86,16 @@ TEST_F(GpuTopology, MeshesHaveTheBitsOfOneWithGroupedQueries) {
   for (const char* settings : {"batch_size: 1", "batch_size: 1, precision: bf16"}) {
     expect_bits_of_one(job("topology, reproducible_blocks: 4", settings, kLm, "pretrain", kLlama),
                        {{1, 2, 1}, {1, 1, 2}, {1, 2, 2}, {1, 1, 4}});
+  }
+}
+
+// Six heads on four ranks of a row, and blocks of 66 and 65 ids.
+TEST_F(GpuTopology, MeshesHaveTheBitsOfOneWithUnevenHeadsAndVocabulary) {
+  for (const char* settings : {"batch_size: 1", "batch_size: 1, precision: bf16"}) {
+    for (const char* model : {kUneven, kUnevenKeys}) {
+      expect_bits_of_one(job("topology, reproducible_blocks: 4", settings, kLm, "pretrain", model),
+                         {{1, 4, 1}, {1, 1, 2}, {1, 2, 2}});
+    }
   }
 }
 

@@ -32,6 +32,19 @@ class Topology : public Trainer {
            "intermediate_size: 80, max_position_embeddings: 32, vocab_size: 257, " +
            "attention_dropout: 0.1" + (family == "qwen3" ? ", attention_bias: true" : "") + "}}";
   }
+  // Heads and a vocabulary that the ranks of a row and the blocks leave over.
+  static constexpr const char* kUneven =
+      "{family: gpt2, config: {n_layer: 2, n_head: 12, n_embd: 48, n_positions: 32, "
+      "vocab_size: 1002, resid_pdrop: 0.1, embd_pdrop: 0.1, attn_pdrop: 0.1}}";
+  // Of Llama's kin, heads that share so many of keys unevenly.
+  static std::string uneven_keys(const std::string& family, int heads, int key_heads) {
+    return "{family: " + family +
+           ", config: {num_hidden_layers: 2, num_attention_heads: " + std::to_string(heads) +
+           ", num_key_value_heads: " + std::to_string(key_heads) +
+           ", head_dim: 8, hidden_size: 64, intermediate_size: 80, max_position_embeddings: 32, " +
+           "vocab_size: 262, attention_dropout: 0.1" +
+           (family == "qwen3" ? ", attention_bias: true" : "") + "}}";
+  }
   // Of its kin: windows, biases and norms of heads.
   static constexpr const char* kQwen3 =
       "{family: qwen3, config: {num_hidden_layers: 2, num_attention_heads: 16, "

@@ -42,6 +42,39 @@ TEST_F(Topology, HeadsOfKeysMayBeFewerThanRanks) {
   expect_near(one, run(as_usual(text), {}, 0, 3));
 }
 
+// Twelve heads on ranks that are a multiple of no divisor of theirs, in a row and along the tensor
+// axis; blocks of a vocabulary of 1002 that are longer by one here and there.
+TEST_F(Topology, HeadsAndVocabularyNeedNotDivideEvenly) {
+  for (const char* settings : {"batch_size: 1", "batch_size: 2, precision: bf16"}) {
+    const std::string text = job(settings, kLm, "pretrain", kUneven);
+    const Trace one = run(text, {}, 0, 3);
+    for (const MeshDegrees mesh :
+         {MeshDegrees{1, 1, 4}, MeshDegrees{1, 8, 1}, MeshDegrees{1, 4, 2}, MeshDegrees{1, 2, 4}}) {
+      EXPECT_EQ(difference(one, run(text, mesh, 0, 3)), "") << name_of(mesh) << text;
+    }
+  }
+}
+
+// Ranks of a row have parts of the heads that read one head of keys, or none at all.
+TEST_F(Topology, GroupsOfHeadsNeedNotDivideEvenly) {
+  for (const char* settings : {"batch_size: 1", "batch_size: 1, precision: bf16"}) {
+    for (const auto& model :
+         {uneven_keys("llama", 12, 3), uneven_keys("qwen3", 12, 2), uneven_keys("llama", 12, 6),
+          uneven_keys("llama", 14, 2), uneven_keys("qwen3", 4, 2), uneven_keys("llama", 2, 1)}) {
+      const std::string text = job(settings, kLm, "pretrain", model);
+      const Trace one = run(text, {}, 0, 3);
+      for (const MeshDegrees mesh : {MeshDegrees{1, 2, 1}, MeshDegrees{1, 4, 1},
+                                     MeshDegrees{1, 8, 1}, MeshDegrees{1, 4, 2}}) {
+        if (mesh.tensor > 1 && model.find("key_value_heads: 3") != std::string::npos) continue;
+        EXPECT_EQ(difference(one, run(text, mesh, 0, 3)), "") << name_of(mesh) << text;
+      }
+    }
+  }
+  const std::string text = job("batch_size: 8", kLm, "pretrain", uneven_keys("llama", 12, 2));
+  const Trace one = run(text, {}, 0, 3);
+  expect_near(one, run(as_usual(text), {}, 0, 3));
+}
+
 // 2 x 47 labels: a label's share in the mean, 1 / 94, is further from its nearest fp32 than half an
 // ulp below 1, so that the two are not alike, whoever divides them.
 TEST_F(Topology, TheNumberOfLabelsChangesNothing) {
