@@ -14,9 +14,11 @@ set(CMAKE_CXX_FLAGS_RELEASE "-O2")
 find_program(WEFT_CCACHE ccache)
 if(WEFT_CCACHE)
   # Paths are relative to the source, so that a clone elsewhere hits too. A precompiled header has up to
-  # 200 MB: the cache knows its hash by the inode, else each file that takes it would read it again.
+  # 200 MB: the cache knows its hash by the inode, else each file that takes it would read it again. What
+  # is not there yet is compiled at once, and its dependencies are those that the compiler tells: else each
+  # file would go through the preprocessor first.
   set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env
-      CCACHE_BASEDIR=${CMAKE_SOURCE_DIR} CCACHE_NOHASHDIR=1 CCACHE_INODECACHE=1
+      CCACHE_BASEDIR=${CMAKE_SOURCE_DIR} CCACHE_DEPEND=1 CCACHE_NOHASHDIR=1 CCACHE_INODECACHE=1
       CCACHE_SLOPPINESS=pch_defines,time_macros ${WEFT_CCACHE})
 endif()
 find_program(WEFT_MOLD ld.mold)
