@@ -263,7 +263,7 @@ std::string tokenizer_text(const std::string& tokenizer) {
   if (tokenizer.empty()) return "";
   if (tokenizer == "byte") return "tokenizer: {type: byte}\n";
   return fmt::format(
-      "tokenizer: {{type: byte_level_bpe, from: {}}}\n",
+      "tokenizer: {{type: tokenizer_json, from: {}}}\n",
       quote_json(is_id(tokenizer) ? tokenizer
                                   : fs::absolute(tokenizer).lexically_normal().string()));
 }

@@ -284,11 +284,11 @@ Status check_tokenizer(const JobSpec& spec, const Refusal& refuse) {
   switch (tokenizer.type()) {
     case proto::TOKENIZER_TYPE_BYTE:
       if (tokenizer.from().empty()) return {};
-      return refuse("tokenizer.from", tokenizer.from(), "is only for type byte_level_bpe");
-    case proto::TOKENIZER_TYPE_BYTE_LEVEL_BPE:
+      return refuse("tokenizer.from", tokenizer.from(), "is only for type tokenizer_json");
+    case proto::TOKENIZER_TYPE_TOKENIZER_JSON:
       if (!tokenizer.from().empty()) return {};
       return refuse("tokenizer.from", "",
-                    "is required for type byte_level_bpe; leave tokenizer out to use the model's");
+                    "is required for type tokenizer_json; leave tokenizer out to use the model's");
     default:
       return refuse("tokenizer.type", "", "is required in tokenizer");
   }

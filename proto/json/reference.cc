@@ -31,8 +31,8 @@ constexpr std::string_view kRules = R"(## Rules across keys
 - `kind: multi_task` takes two tasks or more, and either `model.from` or `model.family` with
   `model.config`.
 - `tokenizer` is required where a model of texts is made from a configuration. `byte` needs a
-  `vocab_size` of at least 257; `byte_level_bpe` needs `tokenizer.from`, a tokenizer.json of BPE:
-  over bytes, or over characters with byte fallback ([tokenizers](tokenizers.md)).
+  `vocab_size` of at least 257; `tokenizer_json` needs `tokenizer.from`, a tokenizer.json of
+  BPE, WordPiece or Unigram ([tokenizers](tokenizers.md)).
 - A task's name is unique in its job. `sequence_classification`, `token_classification` and
   `multiple_choice` need `labels` and the format jsonl, `image_classification` needs `labels`; no
   other task has `labels`, and only `masked_lm` has `mask_rate`.

@@ -195,7 +195,7 @@ class Machine(Cluster):
         vocabulary = self.peer("tokenizer", self.files / "tokenizer.json", self.files / "texts" / "a.txt")
         start = time.monotonic()
         steps = 60
-        job = self.send("124M", MODEL=GPT2_124M, TOKENIZER="{type: byte_level_bpe, from: tokenizer.json}",
+        job = self.send("124M", MODEL=GPT2_124M, TOKENIZER="{type: tokenizer_json, from: tokenizer.json}",
                         STEPS=steps, ROWS=8, TOKENS=1024, PRECISION="bf16", RATE="3.0e-4")
         self.wait_step(job, 1)
         first = time.monotonic() - start

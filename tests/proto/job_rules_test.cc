@@ -381,7 +381,7 @@ const Edit kEdits[] = {
     {"vocab_size: 257", "vocab_size: 256", "model.config.vocab_size", 3, "at least 257"},
     {"tokenizer: {type: byte}", "priority: 0", "tokenizer", 0, "is required"},
     {"{type: byte}", "{type: byte, from: t.json}", "tokenizer.from", 4, "is only for"},
-    {"{type: byte}", "{type: byte_level_bpe}", "tokenizer.from", 4, "is required for"},
+    {"{type: byte}", "{type: tokenizer_json}", "tokenizer.from", 4, "is required for"},
     {"{type: byte}", "{from: t.json}", "tokenizer.type", 4, "is required"},
     {kFirstTask, "", "tasks", 5, "at least 2 elements"},
     {"name: licence,", "name: lm,", "tasks[1].name", 7, "must be unique"},

@@ -177,7 +177,7 @@ TEST_F(JobFileTest, HeldOutDataMayHaveTheModelsClasses) {
   const auto check = [&](const std::string& model, const std::string& held_out) {
     write("held.jsonl", "{\"text\":\"c\",\"label\":" + held_out + "}\n");
     std::string text = job("train.jsonl, validation: held.jsonl, format: jsonl", model) +
-                       "tokenizer: {type: byte_level_bpe, from: obj-1}\n";
+                       "tokenizer: {type: tokenizer_json, from: obj-1}\n";
     text.replace(text.find("causal_lm"), 9, "sequence_classification\n    labels: 3");
     const auto file = read(text);
     const auto spec = check_job(*file);

@@ -317,7 +317,7 @@ TEST_F(CheckModelTest, TheTokenizerFitsTheModel) {
   bytes.mutable_tokenizer()->set_type(proto::TOKENIZER_TYPE_BYTE);
   EXPECT_TRUE(check(bytes).ok());
   auto given = fine_tune();
-  given.mutable_tokenizer()->set_type(proto::TOKENIZER_TYPE_BYTE_LEVEL_BPE);
+  given.mutable_tokenizer()->set_type(proto::TOKENIZER_TYPE_TOKENIZER_JSON);
   given.mutable_tokenizer()->set_from("obj-3");
   const auto file = open_input_files(kTokenizer).value();
   EXPECT_EQ(check(given, {.tokenizer = file.get()}).to_string(), "ok");

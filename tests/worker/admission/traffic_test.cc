@@ -36,7 +36,7 @@ class Traffic : public Trainer {
                        : images ? "labels: 3, data: {train: obj-images, format: images}"
                                 : "labels: 3, data: {train: obj-whole, format: jsonl}";
     const char* tokenizer = images ? ""
-                            : asks ? "tokenizer: {type: byte_level_bpe, from: obj-tokenizer}"
+                            : asks ? "tokenizer: {type: tokenizer_json, from: obj-tokenizer}"
                                    : "tokenizer: {type: byte}";
     proto::LaunchRecord made =
         record(fmt::format(

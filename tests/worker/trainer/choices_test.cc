@@ -15,7 +15,7 @@ model:
   config: {num_hidden_layers: 2, num_attention_heads: 3, hidden_size: 24, intermediate_size: 40,
            max_position_embeddings: 48, vocab_size: 1000, pad_token_id: 996,
            hidden_dropout_prob: 0.0, attention_probs_dropout_prob: 0.0}
-tokenizer: {type: byte_level_bpe, from: obj-tokenizer}
+tokenizer: {type: tokenizer_json, from: obj-tokenizer}
 tasks:
   - {name: right, type: multiple_choice, labels: 3,
      data: {train: obj-choices, validation: obj-choices, format: jsonl}}

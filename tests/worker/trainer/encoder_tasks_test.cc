@@ -14,7 +14,7 @@ model:
   family: bert
   config: {num_hidden_layers: 2, num_attention_heads: 3, hidden_size: 24, intermediate_size: 40,
            max_position_embeddings: 32, vocab_size: 1000, pad_token_id: 996}
-tokenizer: {type: byte_level_bpe, from: obj-tokenizer}
+tokenizer: {type: tokenizer_json, from: obj-tokenizer}
 tasks:
   - {name: masked, type: masked_lm, mask_rate: 0.2, weight: 2,
      data: {train: obj-text, validation: obj-text, format: text}}

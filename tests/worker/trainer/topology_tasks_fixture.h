@@ -57,7 +57,7 @@ model:
   family: bert
   config: {num_hidden_layers: 1, num_attention_heads: 8, hidden_size: 32, intermediate_size: 48,
            max_position_embeddings: 32, vocab_size: 1000, pad_token_id: 996}
-tokenizer: {type: byte_level_bpe, from: obj-tokenizer}
+tokenizer: {type: tokenizer_json, from: obj-tokenizer}
 tasks: [{name: task, )" +
            task + R"(}]
 training: {steps: 4, sequence_length: 24, seed: 17, reproducible: topology,

@@ -224,7 +224,7 @@ TEST_F(Trainer, ATokenizersFilesAreStoredOnceAJobAndWaitForRoom) {
   const std::string words = byte_tokenizer_json();
   std::ofstream(folder_ / "obj-words" / "tokenizer.json") << words;
   proto::LaunchRecord attempt = record(kTwoTasks, {2, 1, 1});
-  attempt.mutable_spec()->mutable_tokenizer()->set_type(proto::TOKENIZER_TYPE_BYTE_LEVEL_BPE);
+  attempt.mutable_spec()->mutable_tokenizer()->set_type(proto::TOKENIZER_TYPE_TOKENIZER_JSON);
   attempt.mutable_spec()->mutable_tokenizer()->set_from("obj-words");
   MemoryCluster cluster;
   cluster.full_disk_until_step = 10;
