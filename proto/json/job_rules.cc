@@ -164,7 +164,7 @@ Status finish_pair(TaskSpec& task, const std::string& path, const Refusal& refus
   if (data.text_pair() == data.text()) {
     return refuse(field, data.text_pair(), "must differ from data.text");
   }
-  if (!embeds(task) && data.text_pair() == data.label()) {
+  if (data.text_pair() == data.label()) {
     return refuse(field, data.text_pair(), "must differ from data.label");
   }
   return {};
@@ -213,14 +213,31 @@ Status check_images(const TaskSpec& task, const std::string& path, const Refusal
   return no_key("text_pair", data.has_text_pair(), data.text_pair());
 }
 
+// Of a row's text and its label.
+Status finish_keys(TaskSpec& task, const std::string& path, const Refusal& refuse) {
+  if (sees_images(task)) return {};
+  constexpr const char* kUsualLabel = "label";
+  const bool answers = finds_answers(task);
+  proto::DataSpec& data = *task.mutable_data();
+  if (!data.has_text()) data.set_text(answers ? "question" : "text");
+  if (classifies(task) || answers) {
+    if (!data.has_label()) data.set_label(answers ? "answers" : kUsualLabel);
+    return {};
+  }
+  // Jobs that are stored since every task had one have the usual one.
+  if (data.label() == kUsualLabel) data.clear_label();
+  if (!data.has_label()) return {};
+  return refuse(path + ".data.label", data.label(),
+                "is only for sequence_classification, token_classification, multiple_choice and "
+                "question_answering");
+}
+
 Status finish_task(TaskSpec& task, const std::string& path, const Refusal& refuse) {
   const std::string type = task_type_name(task);
   if (!task.has_name()) task.set_name(type);
   WEFT_RETURN_IF_ERROR(check_images(task, path, refuse));
+  WEFT_RETURN_IF_ERROR(finish_keys(task, path, refuse));
   const bool answers = finds_answers(task);
-  proto::DataSpec& keys = *task.mutable_data();
-  if (!keys.has_text() && !sees_images(task)) keys.set_text(answers ? "question" : "text");
-  if (!keys.has_label() && !sees_images(task)) keys.set_label(answers ? "answers" : "label");
   const bool masks = task.type() == proto::TASK_TYPE_MASKED_LM;
   if (!masks && task.has_mask_rate()) {
     return refuse(path + ".mask_rate", plain_number(task.mask_rate()), "is only for masked_lm");
@@ -439,32 +456,40 @@ Status check_rows_in_blocks(const JobSpec& spec, const Refusal& refuse) {
                   "parallel.data = " +
                       std::to_string(rows) + ", with training.reproducible: topology");
   }
+  // The batch, where it is all there at once.
+  const auto refuse_rows = [&](const std::string& rule) {
+    const bool whole = rows == training.batch_size();
+    return refuse(
+        whole ? "training.batch_size" : "training.micro_batch_size",
+        whole ? training.batch_size() : training.micro_batch_size(),
+        fmt::format("must give rows at once, training.micro_batch_size x parallel.data, now {}, "
+                    "that {}",
+                    rows, rule));
+  };
   if (const int64_t together = rows_together(spec);
       rows % (blocks * together) != 0 && together > 1) {
-    return refuse(
-        "training.batch_size", training.batch_size(),
-        fmt::format("must give rows at once, now {}, that are a multiple of {}, "
-                    "training.reproducible_blocks x the labels of a multiple_choice, with "
-                    "training.reproducible: topology, as a block has whole questions",
-                    rows, blocks * together));
+    return refuse_rows(
+        fmt::format("are a multiple of {}, training.reproducible_blocks x the labels of a "
+                    "multiple_choice, with training.reproducible: topology, as a block has whole "
+                    "questions",
+                    blocks * together));
   }
   if (rows % blocks == 0) return {};
   if (blocks % rows != 0) {
-    return refuse("training.batch_size", training.batch_size(),
-                  "must give rows at once, now " + std::to_string(rows) +
-                      ", that divide training.reproducible_blocks = " + std::to_string(blocks) +
-                      " or are a multiple of it with training.reproducible: topology");
+    return refuse_rows(
+        fmt::format("divide training.reproducible_blocks = {} or are a multiple of it with "
+                    "training.reproducible: topology",
+                    blocks));
   }
   for (int i = 0; i < spec.tasks_size(); ++i) {
     const TaskSpec& task = spec.tasks(i);
     if (!classifies(task) && !finds_answers(task) && !embeds(task)) continue;
-    return refuse("training.batch_size", training.batch_size(),
-                  "must give rows at once, now " + std::to_string(rows) +
-                      ", that are a multiple of training.reproducible_blocks = " +
-                      std::to_string(blocks) + (embeds(task) ? " for an " : " for a ") +
-                      task_type_name(task) + " with training.reproducible: topology, " +
-                      (sees_images(spec) ? "as an image has a class token beside its patches"
-                                         : "as its rows are as long as the longest of the batch"));
+    return refuse_rows(
+        fmt::format("are a multiple of training.reproducible_blocks = {} for {} {} with "
+                    "training.reproducible: topology, {}",
+                    blocks, embeds(task) ? "an" : "a", task_type_name(task),
+                    sees_images(spec) ? "as an image has a class token beside its patches"
+                                      : "as its rows are as long as the longest of the batch"));
   }
   if (training.sequence_length() % (blocks / rows) != 0) {
     return refuse("training.sequence_length", training.sequence_length(),

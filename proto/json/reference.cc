@@ -35,7 +35,8 @@ constexpr std::string_view kRules = R"(## Rules across keys
   BPE, WordPiece or Unigram ([tokenizers](tokenizers.md)).
 - A task's name is unique in its job. `sequence_classification`, `token_classification` and
   `multiple_choice` need `labels` and the format jsonl, `image_classification` needs `labels`; no
-  other task has `labels`, and only `masked_lm` has `mask_rate`.
+  other task has `labels`, and only `masked_lm` has `mask_rate`. `data.label` is for the first three
+  and for `question_answering`.
 - `causal_lm` is for decoders (gpt2, llama and the like); `masked_lm` and `token_classification` are
   for encoders (bert, roberta, distilbert; the second for xlnet, too). `masked_lm` needs a tokenizer
   with a mask token.

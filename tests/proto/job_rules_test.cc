@@ -121,6 +121,28 @@ parallel: {data: 2, tensor: 3}
   EXPECT_FALSE(spec.has_tokenizer());
 }
 
+TEST(JobRules, OnlyTasksWithLabelsHaveTheirKey) {
+  proto::JobSpec spec;
+  ASSERT_EQ(finish(sample(), &spec).to_string(), "ok");
+  EXPECT_FALSE(spec.tasks(0).data().has_label());
+  EXPECT_EQ(spec.tasks(1).data().label(), "label");
+  // As a job has it that was stored when every task had one.
+  spec.mutable_tasks(0)->mutable_data()->set_label("label");
+  ASSERT_EQ(finish_job(spec).to_string(), "ok");
+  EXPECT_FALSE(spec.tasks(0).data().has_label());
+}
+
+TEST(JobRules, ATokenizersFileHasAnOlderType) {
+  for (const char* type : {"tokenizer_json", "byte_level_bpe"}) {
+    proto::JobSpec spec;
+    ASSERT_EQ(finish(std::string(kTuned) + "tokenizer: {from: obj-1, type: " + type + "}\n", &spec)
+                  .to_string(),
+              "ok");
+    EXPECT_EQ(spec.tokenizer().type(), proto::TOKENIZER_TYPE_TOKENIZER_JSON);
+    EXPECT_THAT(write_json(spec, {2}), HasSubstr("\"type\": \"tokenizer_json\""));
+  }
+}
+
 TEST(JobRules, MaskedTasksHaveARate) {
   for (const auto& [rate, expected] : {std::pair{"", 0.15}, {", mask_rate: 0.4", 0.4}}) {
     proto::JobSpec spec;
@@ -194,7 +216,8 @@ TEST(JobRules, QuestionsStayWhole) {
       {choice_job("", ", batch_size: 12, micro_batch_size: 4"),
        "training.micro_batch_size must be a multiple of 3,"},
       {choice_job("", ", batch_size: 48, micro_batch_size: 12, reproducible: topology"),
-       "training.batch_size must give rows at once, now 12, that are a multiple of 24, "
+       "training.micro_batch_size must give rows at once, training.micro_batch_size x "
+       "parallel.data, now 12, that are a multiple of 24, "
        "training.reproducible_blocks x the labels of a multiple_choice"},
       {choice_job(", text_pair: label", ", batch_size: 12"),
        "tasks[0].data.text_pair must differ from data.label"}};
@@ -406,6 +429,9 @@ const Edit kEdits[] = {
     {"format: jsonl", "format: text", "tasks[1].data.format", 7, "must be jsonl"},
     {"text: text", "text: label", "tasks[1].data.label", 7, "must differ"},
     {"text: text", "text_pair: label", "tasks[1].data.text_pair", 7, "differ from data.label"},
+    {"train: texts/", "label: class, train: texts/", "tasks[0].data.label", 6,
+     "is only for sequence_classification, token_classification, multiple_choice and"},
+    {"train: texts/", "label: '', train: texts/", "tasks[0].data.label", 6, "is only for"},
     {"train: texts/", "text_pair: b, train: texts/", "tasks[0].data.text_pair", 6,
      "is only for sequence_classification, multiple_choice, question_answering and embedding"},
     {"train: train.jsonl, ", "", "tasks[1].data.train", 7, "is required"},
@@ -546,7 +572,9 @@ TEST(JobRules, TopologyInvariantJobsFitTheirBlocks) {
   refused([](auto& t, auto&) { t.set_micro_batch_size(6); }, "training.batch_size",
           "multiple of the rows at once");
   refused([](auto& t, auto&) { t.set_batch_size(12); }, "training.batch_size",
-          "must give rows at once, now 12, that divide");
+          "must give rows at once, training.micro_batch_size x parallel.data, now 12, that divide");
+  refused([](auto& t, auto&) { t.set_micro_batch_size(4); }, "training.micro_batch_size",
+          "now 4, that are a multiple of training.reproducible_blocks = 8 for a sequence_class");
   refused([](auto& t, auto&) { t.set_batch_size(4); }, "training.batch_size",
           "for a sequence_classification");
   refused(
