@@ -17,6 +17,7 @@
 #include "worker/data/tokenizers/tokenizer.h"
 #include "worker/models/hf_folder.h"
 #include "worker/models/image_layout.h"
+#include "worker/models/learned_tasks.h"
 
 namespace weft {
 namespace {
@@ -356,38 +357,9 @@ Status check_task_names(const proto::JobSpec& spec, const ModelFamily& family) {
 Status check_tasks(const proto::JobSpec& spec, const ModelConfig& config) {
   for (int i = 0; i < spec.tasks_size(); ++i) {
     const std::string type = task_type_name(spec.tasks(i));
-    const std::string field = "tasks[" + std::to_string(i) + "].type";
-    const std::optional<HeadKind> kind = head_kind(type);
-    const bool images = sees_images(spec.tasks(i));
-    if (images != (config.image.size > 0)) {
-      return Status::invalid(field, type,
-                             "must be another for " + config.family +
-                                 (images ? ", a model of texts" : ", a model of images"));
-    }
-    if (writes_targets(spec.tasks(i)) != config.encodes_and_decodes()) {
-      return Status::invalid(
-          field, type,
-          "must be another for " + config.family +
-              (config.encodes_and_decodes() ? ", an encoder and a decoder: it is for seq2seq"
-                                            : ", which is no encoder and decoder"));
-    }
-    if (config.encodes_and_decodes()) continue;
-    if (embeds(spec.tasks(i))) {
-      if (!config.attention.causal) continue;
-      return Status::invalid(field, type, "must be another for " + config.family + ", a decoder");
-    }
-    if (!kind && !config.attention.causal) {
-      return Status::invalid(field, type,
-                             "must be another for " + config.family +
-                                 ", an encoder: its tokens see those behind them");
-    }
-    if (kind && !family_of(config).head(config, *kind, spec.tasks(i).labels())) {
-      const bool decodes = config.attention.causal;
-      return Status::invalid(field, type,
-                             "must be another for " + config.family +
-                                 (decodes ? ", a decoder: its tokens do not see those behind them"
-                                          : ", which has no such head"));
-    }
+    if (learns(config, type)) continue;
+    return Status::invalid("tasks[" + std::to_string(i) + "].type", type,
+                           learned_tasks_rule(config));
   }
   return {};
 }

@@ -4,6 +4,9 @@
 #include <array>
 #include <functional>
 
+#include "proto/job.pb.h"
+#include "proto/json/names.h"
+#include "worker/models/learned_tasks.h"
 #include "worker/tasks/tasks.h"
 
 namespace weft {
@@ -147,22 +150,6 @@ Tensor own_patches(Rank& rank, const TokenBatch& batch, const TaskRows& rows, Pa
   return Tensor::from<float>(*rank.allocator, shape, own);
 }
 
-// Of a type that does not go with the family.
-Status other_family(const std::string& task, std::string_view type, const ModelConfig& config) {
-  std::string rule = config.attention.causal
-                         ? "must be one of a decoder's, which " + config.family + " is"
-                         : "must be one that " + config.family + " has";
-  if (type == "seq2seq") rule = "must be one of a single stack's, which " + config.family + " is";
-  if (type == "causal_lm") rule = "must be one of an encoder's, which " + config.family + " is";
-  if (type == "image_classification")
-    rule = "must be one of text, which " + config.family + " reads";
-  if (config.image.size > 0)
-    rule = "must be image_classification, as " + config.family + " reads images";
-  if (config.encodes_and_decodes())
-    rule = "must be seq2seq, as " + config.family + " is an encoder and a decoder";
-  return Status::invalid("tasks." + task + ".type", std::string(type), rule);
-}
-
 }  // namespace
 
 TokenRules::TokenRules(const ModelConfig& config)
@@ -216,36 +203,25 @@ TokenBatch assemble_tokens(Rank& rank, const TokenRules& rules, const TaskRows& 
 
 Result<std::unique_ptr<Task>> make_task(Rank& rank, std::string_view type,
                                         const ModelConfig& config, TaskOptions options) {
-  const bool pair_of_stacks = type == "seq2seq";
-  const bool known =
-      pair_of_stacks || type == "causal_lm" || type == "embedding" || head_kind(type);
-  if (known && pair_of_stacks != config.encodes_and_decodes()) {
-    return fail(other_family(options.name, type, config));
+  const auto refuse = [&](const std::string& rule) {
+    return fail(Status::invalid("tasks." + options.name + ".type", std::string(type), rule));
+  };
+  if (const std::vector<std::string> types = enum_names(*proto::TaskType_descriptor());
+      std::ranges::find(types, type) == types.end()) {
+    return refuse("must be " + one_of(types));
   }
-  if (pair_of_stacks) return make_seq2seq(rank, config, std::move(options));
-  if (type == "causal_lm") {
-    if (config.attention.causal) return make_causal_lm(rank, config, std::move(options));
-    return fail(other_family(options.name, type, config));
-  }
-  if (type == "embedding") {
-    const bool encoder = !config.attention.causal && config.image.size == 0;
-    if (encoder) return make_embedding(rank, config, std::move(options));
-    return fail(other_family(options.name, type, config));
-  }
+  if (!learns(config, type)) return refuse(learned_tasks_rule(config));
+  if (type == "seq2seq") return make_seq2seq(rank, config, std::move(options));
+  if (type == "causal_lm") return make_causal_lm(rank, config, std::move(options));
+  if (type == "embedding") return make_embedding(rank, config, std::move(options));
   const std::optional<HeadKind> kind = head_kind(type);
-  if (!kind) {
-    return fail(Status::invalid("tasks." + options.name + ".type", std::string(type),
-                                "must be causal_lm, masked_lm, sequence_classification, "
-                                "token_classification, multiple_choice, question_answering, "
-                                "image_classification, seq2seq or embedding"));
-  }
   const bool classes = *kind != HeadKind::kMasked && *kind != HeadKind::kSpan;
   if (classes && options.labels < 2) {
     return fail(Status::invalid("tasks." + options.name + ".labels", std::to_string(options.labels),
                                 "must be at least 2"));
   }
   std::optional<Head> head = family_of(config).head(config, *kind, options.labels);
-  if (!head) return fail(other_family(options.name, type, config));
+  WEFT_CHECK(head, "{} learns {} without a head", config.family, type);
   if (*kind == HeadKind::kSequence || *kind == HeadKind::kChoice || *kind == HeadKind::kImage) {
     return make_sequence_classification(rank, config, *kind, std::move(*head), std::move(options));
   }

@@ -417,7 +417,7 @@ TEST_F(CheckModelTest, AJobOfImagesHasTheTokensOfItsModel) {
   }
   proto::JobSpec spec = fine_tune();
   spec.mutable_model()->set_from("ckpt-1");
-  refused(check(spec, {.base = &base}), "tasks[0].type", "causal_lm", "a model of images");
+  refused(check(spec, {.base = &base}), "tasks[0].type", "causal_lm", "that vit learns: image");
   proto::TaskSpec& task = *spec.mutable_tasks(0);
   task.set_type(proto::TASK_TYPE_IMAGE_CLASSIFICATION);
   task.set_labels(3);

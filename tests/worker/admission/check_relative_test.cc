@@ -55,7 +55,7 @@ TEST(CheckRelative, AJobIsForCpusAndForItsHeads) {
   task.set_type(proto::TASK_TYPE_QUESTION_ANSWERING);
   const Status status = check_model(spec, {});
   EXPECT_EQ(status.field(), "tasks[0].type");
-  EXPECT_THAT(status.rule(), testing::HasSubstr("for xlnet, which has no such head"));
+  EXPECT_THAT(status.rule(), testing::HasSubstr("must be one that xlnet learns: sequence_class"));
 }
 
 }  // namespace

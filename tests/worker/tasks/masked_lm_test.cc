@@ -134,12 +134,18 @@ TEST(MaskedLm, IsForEncoders) {
       EXPECT_FALSE(task) << family << " " << type;
       return task ? std::string() : task.error().to_string();
     };
-    EXPECT_EQ(refused("gpt2", "masked_lm"),
-              "tasks.t.type must be one of a decoder's, which gpt2 is (got masked_lm)");
-    EXPECT_EQ(refused("llama", "token_classification"),
-              "tasks.t.type must be one of a decoder's, which llama is (got token_classification)");
+    EXPECT_EQ(
+        refused("gpt2", "masked_lm"),
+        "tasks.t.type must be one that gpt2 learns: causal_lm or sequence_classification (got "
+        "masked_lm)");
+    EXPECT_EQ(
+        refused("llama", "token_classification"),
+        "tasks.t.type must be one that llama learns: causal_lm or sequence_classification (got "
+        "token_classification)");
     EXPECT_EQ(refused("bert", "causal_lm"),
-              "tasks.t.type must be one of an encoder's, which bert is (got causal_lm)");
+              "tasks.t.type must be one that bert learns: sequence_classification, masked_lm, "
+              "token_classification, embedding, multiple_choice or question_answering (got "
+              "causal_lm)");
   });
 }
 
