@@ -236,9 +236,14 @@ Result<std::vector<const SafetensorInfo*>> match_weights(
       continue;
     }
     if (found == nullptr) {
-      return fail(Status::invalid(
-          info.name, "absent",
-          "is missing: the weights must hold it, of the shape " + info.shape.to_string()));
+      const std::string rule =
+          "is missing: the weights must hold it, of the shape " + info.shape.to_string();
+      if (info.name != kTokenHead) return fail(Status::invalid(info.name, "absent", rule));
+      return fail(Status::invalid(info.name, "absent",
+                                  rule + ", as config.json says that " +
+                                      std::string(config.untied_by) +
+                                      " is false; where the head is " + plan[kTokenEmbedding].name +
+                                      " all the same, store a copy of it under this name"));
     }
     if (!same_shape(*found, info.shape)) {
       return fail(Status::invalid(

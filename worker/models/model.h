@@ -104,7 +104,8 @@ struct ModelConfig {
   parallel::AttentionPattern attention;  // of most layers; balances the sequence axis
   parallel::AttentionPattern other_attention;  // of `other_layers` ones
   int64_t other_layers = 0;
-  bool tied = true;  // the logits' matrix is the embedding
+  bool tied = true;                                    // the logits' matrix is the embedding
+  std::string_view untied_by = "tie_word_embeddings";  // what is false where it is not
   double logit_scale = 1;
   struct ImageShape {
     int64_t size = 0, patch = 0, channels = 0;

@@ -66,13 +66,16 @@ void read_head(ConfigReader& reader, Config& config) {
                   "decoder gives as it is");
   }
   config.tied = scaled;
+  if (tied) config.untied_by = "scale_decoder_outputs";
   if (scaled) config.logit_scale = 1 / std::sqrt(static_cast<double>(config.hidden));
 }
 
 void read_tokens(ConfigReader& reader, Config& config) {
   read_token_ids(reader, config, {.eos = 1, .pad = 0});
   const int64_t absent = config.pad_token_id.value_or(0);
-  const int64_t start = reader.optional_integer("decoder_start_token_id").value_or(absent);
+  const std::optional<int64_t> given = reader.optional_integer("decoder_start_token_id");
+  config.start_is_null = reader.has("decoder_start_token_id") && !given;
+  const int64_t start = given.value_or(absent);
   if (start < 0 || start >= config.vocabulary) {
     reader.refuse("decoder_start_token_id",
                   fmt::format("must be of the vocabulary, from 0 to {} as vocab_size says",
@@ -152,11 +155,13 @@ std::string config_json(const Config& config, const ExportHead& head) {
       {"layer_norm_epsilon", config.epsilon},
       {"initializer_factor", config.initializer_factor},
       {"tie_word_embeddings", config.tied},
-      {"decoder_start_token_id", config.decoder_start_token_id},
       {"is_encoder_decoder", true},
       {"torch_dtype", "float32"},
   };
+  json["decoder_start_token_id"] = nullptr;
+  if (!config.start_is_null) json["decoder_start_token_id"] = config.decoder_start_token_id;
   write_head(json, config, head, "T5", "T5ForConditionalGeneration");
+  if (!config.pad_token_id) json["pad_token_id"] = nullptr;  // nothing here asks for one
   return json.dump(2) + "\n";
 }
 

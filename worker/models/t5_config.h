@@ -15,7 +15,8 @@ struct Config final : ModelConfig {
   double dropout = 0.1;
   double epsilon = 1e-6;
   double initializer_factor = 1;
-  int64_t buckets = 32;  // of distances
+  int64_t buckets = 32;        // of distances
+  bool start_is_null = false;  // decoder_start_token_id: what stands for it is not written
   std::string activation_name;
   ops::Activation activation = ops::Activation::kRelu;
 

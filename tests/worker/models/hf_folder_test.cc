@@ -161,6 +161,37 @@ TEST(HfFolder, MissingLeftOverAndMisshapenTensorsAreNamed) {
             std::string::npos);
 }
 
+// As transformers 5 writes a T5 1.1 that was made there: tied in memory, so that the files have no
+// head, but with logits that are not scaled, as those of a head of its own.
+TEST(HfFolder, WhatSaysThatTheHeadIsItsOwnIsNamedWhereItIsMissing) {
+  const auto told = [](const std::string& says) {
+    const std::string config = R"({"model_type": "t5", "vocab_size": 9, "d_model": 4, "d_kv": 2,
+        "d_ff": 3, "num_heads": 2, "num_layers": 1, )" +
+                               says + "}";
+    const auto family = find_family("t5");
+    Tensors tensors;
+    for (const ParameterInfo& info : family->plan(**family->parse_config(config), 1, 0)) {
+      if (info.name == "lm_head.weight") continue;
+      tensors[info.name] = {info.shape.extents().begin(), info.shape.extents().end()};
+    }
+    return load(Folder(config, tensors).path()).to_string();
+  };
+  for (const auto& [says, key] :
+       {std::pair{R"("tie_word_embeddings": true, "scale_decoder_outputs": false)",
+                  "scale_decoder_outputs"},
+        {R"("tie_word_embeddings": false)", "tie_word_embeddings"}}) {
+    const std::string text = told(says);
+    EXPECT_NE(text.find("lm_head.weight is missing: the weights must hold it, of the shape [9, 4], "
+                        "as config.json says that " +
+                        std::string(key) +
+                        " is false; where the head is shared.weight all the same, store a copy of "
+                        "it under this name (got absent)"),
+              std::string::npos)
+        << text;
+  }
+  EXPECT_EQ(told(R"("tie_word_embeddings": true)"), "ok");
+}
+
 TEST(HfFolder, AnUntiedClassifierHasNoHeadOfTokens) {
   const std::string config = std::string(kConfig).insert(1, R"("tie_word_embeddings": false, )");
   Tensors tensors = all_tensors(true);

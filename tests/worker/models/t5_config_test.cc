@@ -74,7 +74,10 @@ TEST(T5Config, KeysAreHonoured) {
   EXPECT_EQ(read_t5(R"({"feed_forward_proj": "gated-silu"})")->activation_name, "silu");
   EXPECT_EQ(read_t5(R"({"num_hidden_layers": 4})")->decoder_layers(), 4);
   // As transformers 5 writes a model whose head is its own.
-  EXPECT_FALSE(read_t5(R"({"tie_word_embeddings": true, "scale_decoder_outputs": false})")->tied);
+  const auto own = read_t5(R"({"tie_word_embeddings": true, "scale_decoder_outputs": false})");
+  EXPECT_FALSE(own->tied);
+  EXPECT_EQ(own->untied_by, "scale_decoder_outputs");
+  EXPECT_EQ(read_t5(R"({"tie_word_embeddings": false})")->untied_by, "tie_word_embeddings");
 }
 
 TEST(T5Config, WhatItCannotComputeIsRefused) {
@@ -98,7 +101,8 @@ TEST(T5Config, WhatItCannotComputeIsRefused) {
 TEST(T5Config, IsWrittenAsItWasRead) {
   for (const char* text : {"{}", R"({"feed_forward_proj": "gated-gelu", "num_layers": 3,
            "num_decoder_layers": 2, "tie_word_embeddings": false, "decoder_start_token_id": 7})",
-                           R"({"feed_forward_proj": "gelu_new", "initializer_factor": 2})"}) {
+                           R"({"feed_forward_proj": "gelu_new", "initializer_factor": 2})",
+                           R"({"pad_token_id": null, "decoder_start_token_id": null})"}) {
     const auto config = read_t5(text);
     const std::string written = t5_family().config_json(*config, {});
     EXPECT_EQ(t5_family().config_json(*read_t5(written), {}), written);
@@ -106,6 +110,24 @@ TEST(T5Config, IsWrittenAsItWasRead) {
     EXPECT_EQ(json["architectures"][0], "T5ForConditionalGeneration");
     EXPECT_EQ(json["is_encoder_decoder"], true);
   }
+}
+
+// Where the byte tokenizer's end of a text is another than the model's, too.
+TEST(T5Config, TokensThatItHasNotAreWrittenAsNull) {
+  const ExportHead head{.end_of_text = 256};
+  const auto written = [&](const char* json) {
+    return nlohmann::json::parse(t5_family().config_json(*read_t5(json), head));
+  };
+  const nlohmann::json none = written(R"({"pad_token_id": null, "decoder_start_token_id": null})");
+  EXPECT_TRUE(none.at("pad_token_id").is_null());
+  EXPECT_TRUE(none.at("decoder_start_token_id").is_null());
+  EXPECT_EQ(none["eos_token_id"], 256);
+  const nlohmann::json left_out = written("{}");
+  EXPECT_EQ(left_out["pad_token_id"], 0);
+  EXPECT_EQ(left_out["decoder_start_token_id"], 0) << "without it transformers writes nothing";
+  EXPECT_EQ(
+      read_t5(R"({"pad_token_id": null, "decoder_start_token_id": null})")->decoder_start_token_id,
+      0);
 }
 
 // Values and how often each follows itself, of T5Attention._relative_position_bucket.
