@@ -256,17 +256,15 @@ Status check_use(const proto::JobSpec& spec, const std::string& field, const std
   }
   const bool puts_around = std::ranges::any_of(
       spec.tasks(), [](const auto& task) { return task.type() != proto::TASK_TYPE_CAUSAL_LM; });
-  const auto suffix = tokenizer.suffix_ids();
-  const int64_t around = std::ssize(tokenizer.prefix_ids()) + std::ssize(suffix);
-  const auto end = tokenizer.eos_id();  // which a target has even so
-  const int64_t ends = end && (suffix.empty() || suffix.back() != *end) ? 1 : 0;
+  const int64_t around = std::ssize(tokenizer.prefix_ids()) + std::ssize(tokenizer.suffix_ids());
+  const int64_t of_target = tokens_around_target(tokenizer);
   const auto too_short = [](const char* field, int64_t length, int64_t others) {
     return Status::invalid(field, std::to_string(length),
                            "must exceed the " + std::to_string(others) +
                                " tokens that the tokenizer puts around a text");
   };
-  if (writes_targets(spec) && spec.training().target_length() <= around + ends) {
-    return too_short("training.target_length", spec.training().target_length(), around + ends);
+  if (writes_targets(spec) && spec.training().target_length() <= of_target) {
+    return too_short("training.target_length", spec.training().target_length(), of_target);
   }
   if (!puts_around || spec.training().sequence_length() > around) return {};
   return too_short("training.sequence_length", spec.training().sequence_length(), around);

@@ -75,10 +75,16 @@ Status Dataset::find_windows() {
 Status Dataset::find_room(const Tokenizer& tokenizer) {
   const int64_t around = std::ssize(tokenizer.prefix_ids()) + std::ssize(tokenizer.suffix_ids());
   room_ = options_.sequence_length - around;
-  if (room_ > 0) return {};
-  return Status::invalid("sequence_length", std::to_string(options_.sequence_length),
-                         "must exceed the " + std::to_string(around) +
-                             " tokens that the tokenizer puts around a text");
+  const auto too_short = [](const char* field, int64_t length, int64_t others) {
+    return Status::invalid(field, std::to_string(length),
+                           "must exceed the " + std::to_string(others) +
+                               " tokens that the tokenizer puts around a text");
+  };
+  if (room_ <= 0) return too_short("sequence_length", options_.sequence_length, around);
+  const int64_t of_target = tokens_around_target(tokenizer);
+  const bool writes = options_.kind == SampleKind::kSeq2Seq;
+  if (!writes || options_.target_length > of_target) return {};
+  return too_short("target_length", options_.target_length, of_target);
 }
 
 Status Dataset::load_windows(const Documents& documents, const Tokenizer& tokenizer) {

@@ -86,6 +86,15 @@ TEST(Targets, AreFramedAsSourcesAre) {
   EXPECT_EQ(rows.labels[target.size()], kNoLabel);
 }
 
+TEST(Targets, OneWithoutRoomBesideItsEndIsRefused) {
+  const auto tokenizer = make_byte_tokenizer();
+  const auto data = load_rows(*tokenizer, {{"a", "b"}}, 8, 1);
+  ASSERT_FALSE(data);
+  EXPECT_EQ(data.error().field(), "target_length");
+  EXPECT_THAT(data.error().rule(), HasSubstr("must exceed the 1 tokens that the tokenizer puts"));
+  EXPECT_TRUE(load_rows(*tokenizer, {{"a", "b"}}, 8, 2));
+}
+
 TEST(Targets, AnEmptyOneIsRefused) {
   const auto tokenizer = make_byte_tokenizer();
   const auto data = load_rows(*tokenizer, {{"a", "b"}, {"a", ""}}, 8, 8);

@@ -96,4 +96,11 @@ Result<std::vector<TokenizerFile>> read_tokenizer_files(const std::string& folde
   return files;
 }
 
+int64_t tokens_around_target(const Tokenizer& tokenizer) {
+  const auto suffix = tokenizer.suffix_ids();
+  const std::optional<int64_t> end = tokenizer.eos_id();
+  const bool ends = end && (suffix.empty() || suffix.back() != *end);
+  return std::ssize(tokenizer.prefix_ids()) + std::ssize(suffix) + (ends ? 1 : 0);
+}
+
 }  // namespace weft

@@ -162,4 +162,8 @@ constexpr std::string_view kSentencePieceFile = "tokenizer.model";
 // command that converts it. folder: as the command has to name it.
 std::string no_tokenizer_json(bool sentencepiece, const std::string& folder = "FOLDER");
 
+// How many tokens of a seq2seq's target are the tokenizer's own: what its post-processor puts
+// around a text, and the end that a target has even so.
+int64_t tokens_around_target(const Tokenizer& tokenizer);
+
 }  // namespace weft
