@@ -178,13 +178,14 @@ ExportedFile safetensors_file(std::string file_name, NamedTensors tensors,
   return file;
 }
 
-// PEFT's type of a task's head; it has none of an image's classes.
+// PEFT's type of a task's head; it has none of an image's classes, nor of choices.
 const char* peft_task(const proto::TaskSpec* task) {
   if (task != nullptr && embeds(*task)) return "FEATURE_EXTRACTION";
   if (task != nullptr && finds_answers(*task)) return "QUESTION_ANS";
   if (task == nullptr || !classifies(*task)) return "CAUSAL_LM";
   const std::optional<HeadKind> kind = head_kind(task_type_name(*task));
-  return kind == HeadKind::kImage ? "" : kind == HeadKind::kToken ? "TOKEN_CLS" : "SEQ_CLS";
+  if (kind == HeadKind::kImage || kind == HeadKind::kChoice) return "";
+  return kind == HeadKind::kToken ? "TOKEN_CLS" : "SEQ_CLS";
 }
 
 ExportedFile text_file(std::string name, std::string text) {
@@ -279,11 +280,6 @@ Result<Export> make_export(const proto::CheckpointManifest& manifest, const std:
   if (adapter_only && adapter.adapter.rank == 0) {
     return fail(Status::invalid("adapter", "true",
                                 "must be left out: " + manifest.id() + " was trained without one"));
-  }
-  if (adapter_only && chosen != nullptr && chosen->type() == proto::TASK_TYPE_MULTIPLE_CHOICE) {
-    return fail(Status::invalid("adapter", "true",
-                                "must be left out: PEFT has no type of task for a "
-                                "multiple_choice"));
   }
   if (adapter_only && chosen != nullptr && chosen->type() == proto::TASK_TYPE_MASKED_LM) {
     return fail(

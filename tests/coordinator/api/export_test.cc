@@ -306,6 +306,17 @@ TEST(Export, AnAdapterAloneIsAPeftFolder) {
   EXPECT_EQ(none.error().field(), "adapter");
 }
 
+TEST(Export, AnAdapterOfChoicesHasNoTypeOfTask) {
+  Chunks chunks;
+  proto::CheckpointManifest manifest = adapted(chunks);
+  manifest.mutable_tasks(0)->set_type(proto::TASK_TYPE_MULTIPLE_CHOICE);
+  const auto exported = make_export(manifest, "kind", /*adapter_only=*/true);
+  ASSERT_TRUE(exported.has_value()) << exported.error().to_string();
+  const auto config = parse_json(file_of(*exported, "adapter_config.json").text);
+  ASSERT_TRUE(config.has_value());
+  EXPECT_TRUE(config->find("task_type")->is_null());
+}
+
 TEST(Export, RefusesTilesThatDoNotCoverTheirTensor) {
   for (int kind = 0; kind < 4; ++kind) {
     Chunks chunks;
