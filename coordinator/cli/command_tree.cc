@@ -8,6 +8,8 @@
 
 #include "coordinator/cli/command_tree_parts.h"
 #include "coordinator/cli/usage.h"
+#include "proto/job.pb.h"
+#include "proto/json/names.h"
 
 namespace weft::cli {
 namespace {
@@ -323,11 +325,12 @@ void add_row_keys(CLI::App* made, FineTuneOptions& o) {
   key("--label-key", o.label_key,
       "JSONL: the key that holds the label, or answers; default: label, of a question_answering "
       "answers");
-  key("--text-pair", o.pair_key,
+  key("--text-pair-key,--text-pair", o.pair_key,
       "JSONL: the key that holds a second text; a classifier reads both as a pair, without "
-      "labels an embedding learns that they belong together, an answer is a part of it, and an "
-      "encoder-decoder writes it; default: none, of an embedding text_pair, of a "
-      "question_answering context, of a seq2seq target");
+      "labels an embedding learns that they belong together, an answer is a part of it, an "
+      "encoder-decoder writes it, and of a list of them one is chosen; default: none, of an "
+      "embedding text_pair, of a question_answering context, of a seq2seq target, of a "
+      "multiple_choice choices");
 }
 
 void add_adapter(CLI::App* made, FineTuneOptions& o) {
@@ -374,23 +377,29 @@ void add_fine_tune(CLI::App& app, Parsed& p) {
   text("--name", o.name, "Name of the job; default: from the data's", "NAME");
   text(
       "--task", o.task,
-      "What it learns; default: answers where the first row has question, context and answers, "
-      "classes where it has a label, of words where it has a list of them, or of images where the "
-      "data is such, an embedding where --text-pair is given, else what goes with the model, of an "
+      "What it learns, of what the model's family can; default: choices where the first row has a "
+      "label and choices, answers where it has question, context and answers, classes where it has "
+      "a label, of words where it has a list of them, or of images where the data is such, an "
+      "embedding where --text-pair-key is given, else what goes with the model, of an "
       "encoder-decoder always seq2seq",
       "TASK")
-      ->check(CLI::IsMember({"causal_lm", "masked_lm", "sequence_classification",
-                             "token_classification", "embedding", "question_answering",
-                             "image_classification", "seq2seq"}));
+      ->check(CLI::IsMember(enum_names(*proto::TaskType_descriptor())));
   add_row_keys(made, o);
-  count("--labels", o.labels,
-        "Classes; default: the model's if it has all of the data's, else those of the data");
+  count(
+      "--labels", o.labels,
+      "Classes, or choices in a row; default: the model's if it has all of the data's, else those "
+      "of the data");
   text("--tokenizer", o.tokenizer, "byte, a tokenizer.json or an object's id; default: the model's",
        "TOKENIZER");
   count("--steps", o.steps, "Optimizer steps")->capture_default_str();
-  count("--batch-size", o.batch_size, "Sequences a step, or images")->capture_default_str();
+  count("--batch-size", o.batch_size,
+        "Sequences a step, or images; default: 8, of choices the next multiple of a row's");
   count("--sequence-length", o.sequence_length,
         "Tokens a sequence; default: the model's positions, 128 at most; not of images");
+  made->add_option("--target-length", o.target_length,
+                   "Tokens of a seq2seq's target, its end included; default: as --sequence-length")
+      ->type_name("N")
+      ->check(whole_number_from(1, 1 << 24));
   made->add_option("--learning-rate", o.learning_rate, "Peak")
       ->type_name("RATE")
       ->check(number_from(1e-12, 100))

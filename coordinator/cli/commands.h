@@ -99,6 +99,7 @@ struct ModelOptions {
   std::string pair_key;             // the same; else there is no second text
   std::string precision;            // empty: as its job trained, else fp32
   int sequence_length = 0;          // 0: as its job trained, else by its positions
+  int target_length = 0;            // of a seq2seq; 0: as its job trained, else as the texts
   int batch_size = 0;  // rows at once; 0: 8, of an embedding or of questions as its job trained
 };
 struct EvaluateOptions : ModelOptions {
@@ -127,7 +128,9 @@ struct FineTuneOptions {
   std::string text_key, label_key, pair_key;  // empty: as the task has them
   int labels = 0;                             // 0: by the data
   int sequence_length = 0;                    // 0: by the model
-  int steps = 200, batch_size = 8, slots = 1;
+  int target_length = 0;                      // of a seq2seq; 0: as sequence_length
+  int batch_size = 0;                         // 0: 8, or the next multiple of a row's choices
+  int steps = 200, slots = 1;
   double learning_rate = 3e-4;
   int lora_rank = 0;      // 0: no adapter
   double lora_alpha = 0;  // 0: the job file's default

@@ -79,8 +79,8 @@ Result<DatasetOptions> options_of(const LocalModel& model, const DataFacts& fact
   data.set_stride(static_cast<int32_t>(stride_of(model, use)));
   if (!task.has_mask_rate()) task.set_mask_rate(kMaskRate);
   if (facts.classes) task.set_labels(static_cast<int32_t>(folder.labels));
-  DatasetOptions options = dataset_options(
-      task, use.sequence_length, use.target_length > 0 ? use.target_length : use.sequence_length);
+  if (facts.choices > 0) task.set_labels(static_cast<int32_t>(facts.choices));
+  DatasetOptions options = dataset_options(task, use.sequence_length, use.target_length);
   options.label_names.emplace();
   if (!facts.classes) return options;
   if (facts.names.empty()) {
@@ -102,6 +102,15 @@ Result<DatasetOptions> options_of(const LocalModel& model, const DataFacts& fact
   return options;
 }
 
+// As the options of the command have it.
+Status by_option(const Status& error) {
+  for (const auto& [field, option] :
+       {std::pair{"sequence_length", "--sequence-length"}, {"target_length", "--target-length"}}) {
+    if (error.field() == field) return Status::invalid(option, error.value(), error.rule());
+  }
+  return error;
+}
+
 Result<std::shared_ptr<const Dataset>> read_data(const DataFacts& facts, DatasetOptions options,
                                                  const LoadedModel& model, ThreadPool* pool) {
   WEFT_ASSIGN_OR_RETURN(auto files, files_of({"DATA", InputKind::kData, facts.path}));
@@ -111,16 +120,32 @@ Result<std::shared_ptr<const Dataset>> read_data(const DataFacts& facts, Dataset
     return Dataset::load_images(files, options);
   }
   for (SourceFile& file : files) file.name = file.path;
-  return Dataset::load(files, options, *model.tokenizer);
+  auto data = Dataset::load(files, options, *model.tokenizer);
+  if (!data) return fail(by_option(data.error()));
+  return data;
 }
 
-// Images have no keys.
-Status check_keys(const EvaluateOptions& options, const DataFacts& facts) {
-  if (!facts.images) return {};
-  for (const auto& [option, given] :
-       {std::pair{"--text-key", &options.text_key}, {"--label-key", &options.label_key}}) {
-    if (given->empty()) continue;
-    return Status::invalid(option, *given, "is for texts; the data is images");
+// Keys that nothing would come of.
+Status check_keys(const EvaluateOptions& options, const DataFacts& facts,
+                  const proto::TaskSpec& task) {
+  const bool labeled = facts.classes || facts.answers || facts.choices > 0;
+  const bool paired = task.type() == proto::TASK_TYPE_SEQUENCE_CLASSIFICATION || facts.answers ||
+                      facts.choices > 0 || embeds(task) || writes_targets(task);
+  struct Key {
+    const char* option;
+    const std::string& given;
+    bool used;
+    const char* holds;
+  };
+  for (const Key& key : {Key{"--text-key", options.text_key, true, "texts"},
+                         Key{"--label-key", options.label_key, labeled, "labels"},
+                         Key{"--text-pair-key", options.pair_key, paired, "a second text"}}) {
+    if (key.given.empty() || (key.used && facts.jsonl)) continue;
+    return Status::invalid(key.option, key.given,
+                           facts.images   ? "is for texts; the data is images"
+                           : !facts.jsonl ? "is for JSONL; the data is text"
+                                          : fmt::format("is for {}; the model learned a {}",
+                                                        key.holds, task_type_name(task)));
   }
   return {};
 }
@@ -129,19 +154,15 @@ Result<Evaluated> run(const Context& context, const EvaluateOptions& options) {
   Evaluated made;
   WEFT_ASSIGN_OR_RETURN(made.model,
                         find_local_model(context, "MODEL", options.model, options.task, {}));
-  if (made.model.task.type() == proto::TASK_TYPE_MULTIPLE_CHOICE) {
-    return fail(
-        Status::invalid("MODEL", made.model.name,
-                        "must learn another task than a multiple_choice, which is evaluated "
-                        "in its job, with data.validation"));
-  }
   WEFT_ASSIGN_OR_RETURN(made.use, choose_use(context, made.model, options));
   WEFT_ASSIGN_OR_RETURN(const DataFacts facts,
                         facts_of(context, options, made.use, made.model.task.type()));
-  WEFT_RETURN_IF_ERROR(check_keys(options, facts));
+  WEFT_RETURN_IF_ERROR(check_keys(options, facts, made.model.task));
+  made.use.choices = facts.choices;
   WEFT_ASSIGN_OR_RETURN(Rank rank, make_rank());
   WEFT_ASSIGN_OR_RETURN(LoadedModel model, load_model(context, rank, made.model, made.use));
   made.type = model.task->type();
+  if (made.use.target_length == 0) made.use.target_length = made.use.sequence_length;
   WEFT_ASSIGN_OR_RETURN(const DatasetOptions how,
                         options_of(made.model, facts, model.folder, made.use));
   ProgressLine line(context.json);
@@ -175,6 +196,7 @@ void tell_json(const Evaluated& made) {
   out.key("rows").integer(made.rows).key("tokens").integer(made.tokens);
   out.key("cut_rows").integer(made.cut_rows);
   out.key("sequence_length").integer(made.use.sequence_length);
+  if (writes_targets(made.model.task)) out.key("target_length").integer(made.use.target_length);
   out.key("precision").string(precision_name(made.use.precision)).end_object();
   print(out.take() + "\n");
 }
@@ -187,7 +209,7 @@ void tell(const Evaluated& made) {
   std::string out = fmt::format(
       "model:       {}{} ({})\n"
       "data:        {} {}, {} tokens\n"
-      "sequence:    {} tokens ({}), {}\n"
+      "sequence:    {} tokens ({}){}, {}\n"
       "loss:        {:.6g}\n",
       printable(made.model.name), task.empty() ? "" : ", task " + task, made.type, made.rows,
       writes_targets(made.model.task) ? "rows"
@@ -195,6 +217,8 @@ void tell(const Evaluated& made) {
       : sees_images(made.model.task)  ? "images"
                                       : "rows",
       made.tokens, made.use.sequence_length, made.use.sequence_reason,
+      writes_targets(made.model.task) ? fmt::format(", {} of a target", made.use.target_length)
+                                      : "",
       precision_name(made.use.precision), made.metrics.at("loss"));
   if (!classifies) out += fmt::format("perplexity:  {:.6g}\n", made.metrics.at("perplexity"));
   const bool of_words = made.model.task.type() == proto::TASK_TYPE_TOKEN_CLASSIFICATION;
@@ -203,6 +227,7 @@ void tell(const Evaluated& made) {
                      !classifies                    ? "predicted tokens"
                      : of_words                     ? "words"
                      : answers                      ? "windows"
+                     : chooses(made.model.task)     ? "questions"
                      : made.type == "embedding"     ? "pairs, among those of their batch"
                      : sees_images(made.model.task) ? "images"
                                                     : "rows");
@@ -216,8 +241,12 @@ void tell(const Evaluated& made) {
   }
   print(out);
   if (made.cut_rows > 0) {
-    fmt::print(stderr, "{} of {} rows are longer than {} tokens: what is behind was left out\n",
-               made.cut_rows, made.rows, made.use.sequence_length);
+    const std::string target =
+        writes_targets(made.model.task)
+            ? fmt::format(", or have a target of more than {}", made.use.target_length)
+            : "";
+    fmt::print(stderr, "{} of {} rows are longer than {} tokens{}: what is behind was left out\n",
+               made.cut_rows, made.rows, made.use.sequence_length, target);
   }
 }
 

@@ -9,6 +9,7 @@
 #include "coordinator/cli/commands.h"
 #include "coordinator/cli/fine_tune_facts.h"
 #include "coordinator/cli/job_file.h"
+#include "proto/json/names.h"
 #include "proto/json/writer.h"
 #include "worker/data/tokenizers/tokenizer.h"
 #include "worker/models/model.h"
@@ -19,6 +20,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int64_t kSequenceLengthMax = 128;  // where nobody asks for more
+constexpr int64_t kBatchSize = 8;
 constexpr const char* kWrites = "seq2seq";
 
 // What the job file is written from; each choice with its reason.
@@ -28,7 +30,7 @@ struct Plan {
   DataFacts data;
   std::optional<DataFacts> validation;
   int64_t sequence_length = 0, labels = 0;
-  std::string classifier = "classify";  // name of a task of classification
+  std::string classifier = "classify";  // name of a task with labels
 };
 
 // A job's name from the data's: letters, digits, "_", "-".
@@ -84,17 +86,38 @@ std::string why_new(const HeadFacts* head, const DataFacts& data, int64_t found,
                      might ? fmt::format(", --labels {} keeps it", head->labels) : "");
 }
 
+// Whether the task is asked for that the model learns.
+Status check_asked(const FineTuneOptions& options, const ModelFacts& model) {
+  const std::vector<std::string>& learned = model.tasks;
+  if (options.task.empty() || learned.empty()) return {};
+  if (std::ranges::find(learned, options.task) != learned.end()) return {};
+  return Status::invalid("--task", options.task,
+                         "must be one that " + model.family + " learns: " + one_of(learned));
+}
+
+// The same of what the data is for, where nobody asks.
+Status check_chosen(const FineTuneOptions& options, const Plan& plan) {
+  const std::vector<std::string>& learned = plan.model.tasks;
+  if (learned.empty() || std::ranges::find(learned, plan.task) != learned.end()) return {};
+  return Status::invalid(
+      "DATA", options.data,
+      fmt::format("must be for a task that {} learns, {}; it is for {}, as {}{}", plan.model.family,
+                  one_of(learned), plan.task, plan.task_reason,
+                  learned.size() > 1 ? "; --task names another" : ""));
+}
+
 void choose_task(const FineTuneOptions& options, Plan& plan) {
-  plan.task = !options.task.empty() ? options.task
-              : plan.data.images    ? "image_classification"
-              : plan.model.writes   ? kWrites
-              : plan.data.chats     ? "causal_lm"
-              : plan.data.answers   ? "question_answering"
-              : plan.data.words     ? "token_classification"
-              : plan.data.classes   ? "sequence_classification"
-              : plan.data.pairs     ? "embedding"
-              : plan.model.encoder  ? "masked_lm"
-                                    : "causal_lm";
+  plan.task = !options.task.empty()   ? options.task
+              : plan.data.images      ? "image_classification"
+              : plan.model.writes     ? kWrites
+              : plan.data.chats       ? "causal_lm"
+              : plan.data.choices > 0 ? "multiple_choice"
+              : plan.data.answers     ? "question_answering"
+              : plan.data.words       ? "token_classification"
+              : plan.data.classes     ? "sequence_classification"
+              : plan.data.pairs       ? "embedding"
+              : plan.model.encoder    ? "masked_lm"
+                                      : "causal_lm";
   const char* model = plan.model.encoder ? ", the model is an encoder" : "";
   plan.task_reason =
       !options.task.empty() ? "as asked for"
@@ -102,8 +125,10 @@ void choose_task(const FineTuneOptions& options, Plan& plan) {
       : plan.model.writes   ? "the model is an encoder and a decoder"
       : !plan.data.jsonl    ? fmt::format("the data is text{}", model)
       : plan.data.chats     ? "the rows are chats"
-      : plan.data.answers   ? "the rows have question, context and answers"
-      : plan.data.words     ? fmt::format("the rows' '{}' is a list", printable(plan.data.text_key))
+      : plan.data.choices > 0
+          ? fmt::format("the rows' '{}' is a list", printable(plan.data.pair_key))
+      : plan.data.answers ? "the rows have question, context and answers"
+      : plan.data.words   ? fmt::format("the rows' '{}' is a list", printable(plan.data.text_key))
       : plan.data.classes
           ? fmt::format("the rows have the key '{}'", printable(plan.data.label_key))
       : plan.data.pairs
@@ -112,7 +137,27 @@ void choose_task(const FineTuneOptions& options, Plan& plan) {
           : fmt::format("the rows have no key '{}'{}", printable(plan.data.label_key), model);
 }
 
+// A label is the number of a choice, whatever head tells them apart.
+Status choose_choices(const FineTuneOptions& options, Plan& plan) {
+  plan.labels = plan.data.choices;
+  plan.labels_reason = "as many as a row has choices";
+  plan.classifier = "choose";
+  for (const HeadFacts& head : plan.model.classifiers) {
+    if (head.type == plan.task && !head.task.empty()) plan.classifier = head.task;
+  }
+  if (options.labels > 0 && options.labels != plan.labels) {
+    return Status::invalid(
+        "--labels", std::to_string(options.labels),
+        fmt::format("must be left out, or {}, as many as a row has choices", plan.labels));
+  }
+  if (!plan.validation || plan.validation->choices == plan.data.choices) return {};
+  return Status::invalid(
+      "--validation", options.validation,
+      fmt::format("must have {} choices a row, as the training data has", plan.data.choices));
+}
+
 Status choose_labels(const FineTuneOptions& options, Plan& plan) {
+  if (plan.data.choices > 0) return choose_choices(options, plan);
   if (!plan.data.classes) {
     if (options.labels == 0) return Status();
     return Status::invalid(
@@ -189,6 +234,23 @@ Status choose_sequence_length(const FineTuneOptions& options, Plan& plan) {
   return Status();
 }
 
+// Options that nothing would come of.
+Status check_use(const FineTuneOptions& options, const Plan& plan) {
+  const bool labeled = plan.labels > 0 || plan.data.answers;
+  const std::string task = "; this is " + plan.task + ": " + plan.task_reason;
+  if (!labeled && !options.label_key.empty()) {
+    return Status::invalid("--label-key", options.label_key, "is for labels" + task);
+  }
+  if (!plan.data.jsonl && !options.text_key.empty()) {
+    return Status::invalid("--text-key", options.text_key, "is for JSONL; the data is text");
+  }
+  if (plan.task != kWrites && options.target_length > 0) {
+    return Status::invalid("--target-length", std::to_string(options.target_length),
+                           std::string("is for a ") + kWrites + task);
+  }
+  return {};
+}
+
 Status check_tokenizer(const FineTuneOptions& options, const ModelFacts& model) {
   if (options.tokenizer.empty()) {
     if (model.has_tokenizer) return Status();
@@ -211,10 +273,12 @@ Result<Plan> make_plan(const Context& context, const FineTuneOptions& options) {
   Plan plan;
   plan.name = options.name.empty() ? default_name(options.data) : options.name;
   WEFT_ASSIGN_OR_RETURN(plan.model, find_model(context, options.model));
+  WEFT_RETURN_IF_ERROR(check_asked(options, plan.model));
   FineTuneOptions asked = options;
   if (asked.task.empty() && plan.model.writes) asked.task = kWrites;
   WEFT_ASSIGN_OR_RETURN(plan.data, find_data(context, "DATA", options.data, asked));
   choose_task(options, plan);
+  WEFT_RETURN_IF_ERROR(check_chosen(options, plan));
   if (!options.validation.empty()) {
     FineTuneOptions same = options;
     same.task = plan.task;
@@ -228,6 +292,7 @@ Result<Plan> make_plan(const Context& context, const FineTuneOptions& options) {
   WEFT_RETURN_IF_ERROR(choose_labels(options, plan));
   WEFT_RETURN_IF_ERROR(check_image_options(options, plan));
   if (!plan.data.images) {
+    WEFT_RETURN_IF_ERROR(check_use(options, plan));
     WEFT_RETURN_IF_ERROR(choose_sequence_length(options, plan));
     WEFT_RETURN_IF_ERROR(check_tokenizer(options, plan.model));
   }
@@ -248,7 +313,7 @@ std::string data_text(const FineTuneOptions& options, const Plan& plan) {
   if (plan.data.jsonl && !options.text_key.empty()) {
     text += ", text: " + quote_json(options.text_key);
   }
-  const bool labeled = (plan.data.classes && plan.data.jsonl) || plan.data.answers;
+  const bool labeled = (plan.labels > 0 && plan.data.jsonl) || plan.data.answers;
   if (labeled && !options.label_key.empty()) {
     text += ", label: " + quote_json(options.label_key);
   }
@@ -282,6 +347,13 @@ std::string adapter_text(const FineTuneOptions& options) {
   return text + "}\n";
 }
 
+// Sequences a step, of which whole questions have a choice each.
+int64_t batch_size(const FineTuneOptions& options, const Plan& plan) {
+  if (options.batch_size > 0) return options.batch_size;
+  const int64_t together = std::max<int64_t>(1, plan.data.choices);
+  return (kBatchSize + together - 1) / together * together;
+}
+
 std::string job_text(const FineTuneOptions& options, const Plan& plan) {
   std::string out = fmt::format(
       "# Written by 'weft fine-tune'; 'weft submit -f' submits it again.\n"
@@ -289,21 +361,25 @@ std::string job_text(const FineTuneOptions& options, const Plan& plan) {
       "  - name: {}\n    type: {}  # {}\n",
       quote_json(plan.name), quote_json(plan.model.from), adapter_text(options),
       tokenizer_text(options.tokenizer),
-      plan.data.classes          ? quote_json(plan.classifier)
+      plan.labels > 0            ? quote_json(plan.classifier)
       : plan.task == "embedding" ? "embed"
       : plan.data.answers        ? "answer"
       : plan.task == kWrites     ? "write"
                                  : "lm",
       plan.task, plan.task_reason);
-  if (plan.data.classes) {
+  if (plan.labels > 0) {
     out += fmt::format("    labels: {}  # {}\n", plan.labels, plan.labels_reason);
   }
   out += fmt::format("    data: {}\n", data_text(options, plan));
-  out += fmt::format("training:\n  steps: {}\n  batch_size: {}\n{}  gradient_clip: 1.0\n",
-                     options.steps, options.batch_size,
-                     plan.data.images ? ""
-                                      : fmt::format("  sequence_length: {}  # {}\n",
-                                                    plan.sequence_length, plan.sequence_reason));
+  out += fmt::format("training:\n  steps: {}\n  batch_size: {}\n", options.steps,
+                     batch_size(options, plan));
+  if (!plan.data.images) {
+    out += fmt::format("  sequence_length: {}  # {}\n", plan.sequence_length, plan.sequence_reason);
+  }
+  if (options.target_length > 0) {
+    out += fmt::format("  target_length: {}  # as asked for\n", options.target_length);
+  }
+  out += "  gradient_clip: 1.0\n";
   if (plan.validation) {
     out += fmt::format("  evaluate_every: {}\n", std::max(1, options.steps / 10));
   }
@@ -324,7 +400,7 @@ std::string counted(const DataFacts& data) {
                      data.documents == 1 ? "" : "s");
 }
 
-void tell(const Plan& plan, const std::string& path) {
+void tell(const FineTuneOptions& options, const Plan& plan, const std::string& path) {
   const bool known = plan.model.positions > 0;
   std::string out =
       plan.model.image_size > 0
@@ -337,10 +413,14 @@ void tell(const Plan& plan, const std::string& path) {
       "data:      {}, {}\n"
       "task:      {} ({})\n",
       counted(plan.data), show_bytes(plan.data.bytes), plan.task, plan.task_reason);
-  if (plan.data.classes)
+  if (plan.labels > 0) {
     out += fmt::format("labels:    {} ({})\n", plan.labels, plan.labels_reason);
+  }
   if (!plan.data.images) {
     out += fmt::format("sequence:  {} tokens ({})\n", plan.sequence_length, plan.sequence_reason);
+  }
+  if (options.target_length > 0) {
+    out += fmt::format("targets:   {} tokens (as asked for)\n", options.target_length);
   }
   print(out + fmt::format("wrote {}\n", printable(path)));
 }
@@ -377,7 +457,7 @@ int fine_tune(const Context& context, const FineTuneOptions& options) {
   }
   const std::string path = options.file.empty() ? plan->name + ".yaml" : options.file;
   if (Status status = write_job(path, text); !status.ok()) return report(context, status);
-  if (!context.json) tell(*plan, path);
+  if (!context.json) tell(options, *plan, path);
   SubmitOptions submission;
   submission.wait = options.wait;
   return submit_file(context, *file, submission);

@@ -18,6 +18,7 @@
 #include "worker/admission/head_classes.h"
 #include "worker/data/source.h"
 #include "worker/models/hf_folder.h"
+#include "worker/models/learned_tasks.h"
 #include "worker/serve/loaded_model.h"
 
 namespace weft::cli {
@@ -61,7 +62,8 @@ Result<ModelFacts> find_checkpoint(const Context& context, const std::string& gi
                     true,
                     classifiers_of(manifest),
                     !(*config)->attention.causal,
-                    (*config)->encodes_and_decodes()};
+                    (*config)->encodes_and_decodes(),
+                    learned_tasks(**config)};
 }
 
 Result<ModelFacts> find_folder(const std::string& path) {
@@ -86,7 +88,8 @@ Result<ModelFacts> find_folder(const std::string& path) {
                     !folder->tokenizer_file.empty(),
                     std::move(heads),
                     !folder->config->attention.causal,
-                    folder->config->encodes_and_decodes()};
+                    folder->config->encodes_and_decodes(),
+                    learned_tasks(*folder->config)};
 }
 
 bool is_rows(const SourceFile& file) {
@@ -156,22 +159,21 @@ Result<JsonValue> first_row(const Input& input) {
       if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
       auto row = parse_json(line);
       if (row && row->is_object()) return std::move(*row);
-      if (!row) {
-        Document at;
-        at.file = file.path;
-        at.line = number;
-        return fail(at.refuse(Status(row.error()).with_value(shortened(line, 80))));
-      }
-      return fail(input
-                      .wrong(shortened(line, 60),
-                             "each line must be one JSON object, as in {\"text\": \"...\"}")
-                      .with_prefix(fmt::format("{} line {}: ", file.path, number)));
+      Document at;
+      at.file = file.path;
+      at.line = number;
+      const std::string shown = shortened(line, 80);
+      return fail(
+          row ? at.refuse("line", shown, "must be one JSON object, as in {\"text\": \"...\"}")
+              : at.refuse(Status(row.error()).with_value(shown)));
     }
   }
   return fail(input.wrong(input.facts.path, "must hold at least one row"));
 }
 
 constexpr const char* kAnswers = "question_answering";
+constexpr const char* kChooses = "multiple_choice";
+constexpr const char* kChoicesKey = "choices";
 
 // With the keys that the task has where no others are given; a second text's stays empty where
 // rows have none.
@@ -182,6 +184,7 @@ FineTuneOptions with_keys(FineTuneOptions options) {
   if (options.pair_key.empty() && answers) options.pair_key = "context";
   if (options.pair_key.empty() && options.task == "embedding") options.pair_key = "text_pair";
   if (options.pair_key.empty() && options.task == "seq2seq") options.pair_key = "target";
+  if (options.pair_key.empty() && options.task == kChooses) options.pair_key = kChoicesKey;
   return options;
 }
 
@@ -192,10 +195,18 @@ bool tell_answers(const FineTuneOptions& options, const JsonValue& row) {
          options.pair_key.empty() && has("question") && has("context") && has("answers");
 }
 
+// The same of a list of choices and a label.
+bool tell_choices(const FineTuneOptions& options, const JsonValue& row) {
+  const JsonValue* list = row.find(options.pair_key.empty() ? kChoicesKey : options.pair_key);
+  const JsonValue* label = row.find(options.label_key.empty() ? "label" : options.label_key);
+  return options.task.empty() && list != nullptr && list->is_array() && label != nullptr;
+}
+
 void look_for(const FineTuneOptions& options, DataFacts& facts) {
   const std::string& task = options.task;
   facts.text_key = options.text_key;
   facts.label_key = options.label_key;
+  facts.pair_key = options.pair_key;
   facts.pairs = !options.pair_key.empty();
   facts.answers = task == kAnswers;
   facts.words = task == "token_classification";
@@ -216,7 +227,7 @@ Status check_keys(const Input& input, const JsonValue& row, const FineTuneOption
   if (!pair_key.empty() && row.find(pair_key) == nullptr) {
     return input.wrong(
         input.facts.path,
-        fmt::format("must have rows with the key '{}', not {} alone; --text-pair names another",
+        fmt::format("must have rows with the key '{}', not {} alone; --text-pair-key names another",
                     pair_key, keys));
   }
   if (labeled && row.find(options.label_key) == nullptr) {
@@ -226,6 +237,16 @@ Status check_keys(const Input& input, const JsonValue& row, const FineTuneOption
                     options.label_key, keys));
   }
   return Status();
+}
+
+// Of the first row; all others have as many.
+Result<int64_t> count_choices(const Input& input, const JsonValue& row, const std::string& key) {
+  const JsonValue& list = *row.find(key);
+  if (list.is_array() && list.items.size() >= 2) return std::ssize(list.items);
+  return fail(input.wrong(shortened(list.shown(), 60),
+                          fmt::format("'{}' must be a list of two texts or more, as in "
+                                      "[\"one\", \"two\"]; --text-pair-key names another",
+                                      printable(key))));
 }
 
 int64_t file_bytes(const SourceFile& file) {
@@ -241,7 +262,8 @@ Status count(Input& input, const FineTuneOptions& options) {
   source.format = facts.jsonl ? InputFormat::kJsonl : InputFormat::kText;
   source.text_key = options.text_key;
   if (facts.images) source.format = InputFormat::kImages;
-  if (facts.classes || facts.answers) source.label_key = options.label_key;
+  source.choices = facts.choices;
+  if (facts.classes || facts.answers || facts.choices > 0) source.label_key = options.label_key;
   source.pair_key = facts.jsonl ? options.pair_key : "";
   source.answers = facts.answers;
   source.words = facts.words;
@@ -251,6 +273,7 @@ Status count(Input& input, const FineTuneOptions& options) {
     ++facts.documents;
     facts.bytes += std::ssize(document.text) + std::ssize(document.pair);
     for (const std::string& word : document.words) facts.bytes += std::ssize(word);
+    for (const std::string& choice : document.choices) facts.bytes += std::ssize(choice);
     if (facts.images)
       facts.bytes += file_bytes(input.files[static_cast<size_t>(facts.documents - 1)]);
     for (const Label& label : document.labels) {
@@ -261,6 +284,11 @@ Status count(Input& input, const FineTuneOptions& options) {
       const int64_t number = std::get<int64_t>(label);
       if (number < 0) {
         return document.refuse(options.label_key, std::to_string(number), "must not be below 0");
+      }
+      if (facts.choices > 0 && number >= facts.choices) {
+        return document.refuse(
+            options.label_key, std::to_string(number),
+            fmt::format("must be below {}, the choices of a row", facts.choices));
       }
       largest = std::max(largest, number);
     }
@@ -325,16 +353,18 @@ Result<DataFacts> find_object_data(const Context& context, const std::string& op
     return fail(Status::invalid(option, id, "must hold either JSONL files or text files"));
   }
   look_for(options, facts);
-  if (facts.classes && !facts.jsonl) return fail(Status::invalid(option, id, kNeedsRows));
+  const bool labeled = facts.classes || options.task == kChooses;
+  if (labeled && !facts.jsonl) return fail(Status::invalid(option, id, kNeedsRows));
   if (facts.jsonl && options.task.empty()) {
     return fail(
         Status::invalid("--task", "", "must be given: the rows of " + id + " are not read here"));
   }
-  if (facts.classes && options.labels == 0) {
+  if (labeled && options.labels == 0) {
     return fail(
         Status::invalid("--labels", "", "must be given: the rows of " + id + " are not read here"));
   }
   facts.labels = options.labels;
+  if (options.task == kChooses) facts.choices = options.labels;
   return facts;
 }
 
@@ -358,9 +388,9 @@ Result<DataFacts> find_data(const Context& context, const std::string& option,
   look_for(options, input.facts);
   if (input.facts.jsonl) {
     WEFT_ASSIGN_OR_RETURN(const JsonValue row, first_row(input));
-    if (tell_answers(given, row)) {
+    if (const bool chooses = tell_choices(given, row); chooses || tell_answers(given, row)) {
       options = given;
-      options.task = kAnswers;
+      options.task = chooses ? kChooses : kAnswers;
       options = with_keys(options);
       look_for(options, input.facts);
     }
@@ -373,8 +403,12 @@ Result<DataFacts> find_data(const Context& context, const std::string& option,
       input.facts.words = list;
       input.facts.classes = list || row.find(options.label_key) != nullptr;
     }
+    const bool chooses = options.task == kChooses;
     WEFT_RETURN_IF_ERROR(
-        check_keys(input, row, options, input.facts.classes || input.facts.answers));
+        check_keys(input, row, options, input.facts.classes || input.facts.answers || chooses));
+    if (chooses) {
+      WEFT_ASSIGN_OR_RETURN(input.facts.choices, count_choices(input, row, options.pair_key));
+    }
   } else if (input.facts.pairs) {
     return fail(input.wrong(path, "must be JSONL (*.jsonl) for pairs, with two texts a row"));
   } else if (input.facts.classes && !input.facts.images) {

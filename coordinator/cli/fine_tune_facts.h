@@ -31,6 +31,7 @@ struct ModelFacts {
   std::vector<HeadFacts> classifiers;                // none, too, where it is not known here
   bool encoder = false;                              // tokens see those behind them
   bool writes = false;                               // an encoder-decoder
+  std::vector<std::string> tasks;                    // that it learns; none: not known here
 };
 
 // A checkpoint's, a job's (its best checkpoint or else its newest) or an object's id (asks the
@@ -46,7 +47,8 @@ struct DataFacts {
   bool words = false;    // or each word of a row's list
   bool pairs = false;    // rows have a second text
   bool answers = false;  // that answers the first one, a question
-  std::string text_key, label_key;
+  int64_t choices = 0;   // of each row, a list of so many second texts
+  std::string text_key, label_key, pair_key;
   int64_t documents = 0;           // rows or files; of an object files
   int64_t bytes = 0;               // of text, or of the images' files
   int64_t labels = 0;              // classes that occur; by number: the largest and one
@@ -56,8 +58,8 @@ struct DataFacts {
 // `options` has the keys and the task; an empty task is decided by the first row. Reads all of the
 // data, of images the headers. Errors name file, line and rule: neither text nor JSONL, both mixed
 // in one folder, a row without its keys, labels that are no classes, a file that is no image. Of an
-// uploaded object only the files' names are looked at, so that rows need --task, and classes
-// --labels.
+// uploaded object only the files' names are looked at, so that rows need --task, and classes or
+// choices --labels.
 Result<DataFacts> find_data(const Context& context, const std::string& option,
                             const std::string& path, const FineTuneOptions& options);
 

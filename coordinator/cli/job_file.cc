@@ -109,8 +109,9 @@ Result<JobFile> read_job_file(const std::string& path, const std::vector<std::st
     const std::string text(std::istreambuf_iterator<char>(std::cin), {});
     return parse_job_file(text, "job file", fs::current_path().string(), sets);
   }
-  WEFT_ASSIGN_OR_RETURN(const std::string text, read_text_file(path));
-  return parse_job_file(text, path, fs::absolute(path).parent_path().string(), sets);
+  const Result<std::string> text = read_text_file(path);
+  if (!text) return fail(Status(text.error()).with_field("--file"));
+  return parse_job_file(*text, path, fs::absolute(path).parent_path().string(), sets);
 }
 
 Result<proto::JobSpec> check_job(const JobFile& file, AdmittedModel* admitted) {

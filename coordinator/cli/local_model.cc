@@ -108,7 +108,13 @@ Result<LocalModel> find_folder(const std::string& field, const std::string& path
   if (!folder) return fail(local(folder.error()));
   LocalModel model{path, path, {}, ""};
   const proto::TaskType own = type_of(*folder);
-  // Where it is of another type, loading it will say so.
+  if (!is_one_of(types, own) && types.size() > 1) {
+    const bool text = is_one_of(types, proto::TASK_TYPE_CAUSAL_LM);
+    return fail(Status::invalid(path + ": architectures", type_name(own),
+                                fmt::format("must be of type {}, as no other {}", type_names(types),
+                                            text ? "generates text" : "has classes")));
+  }
+  // Where it is of another type than the only one, loading it will say so, or do without its head.
   model.task.set_type(is_one_of(types, own) ? own : types.front());
   return model;
 }
@@ -223,10 +229,11 @@ Result<ModelUse> choose_use(const Context& context, const LocalModel& model,
       first(options.label_key, model.task.data().label(), answers ? "answers" : "label");
   const proto::DataSpec& data = model.task.data();
   use.pair_key = first(options.pair_key, writes ? data.target() : data.text_pair(),
-                       of_pairs  ? "text_pair"
-                       : writes  ? "target"
-                       : answers ? "context"
-                                 : "");
+                       of_pairs              ? "text_pair"
+                       : writes              ? "target"
+                       : answers             ? "context"
+                       : chooses(model.task) ? "choices"
+                                             : "");
   // A pair's loss depends on what it is told apart from, an answer's on how far rows are padded.
   use.rows_at_once = options.batch_size > 0 ? options.batch_size
                      : of_pairs && training ? training->batch_size() / 2
@@ -236,7 +243,15 @@ Result<ModelUse> choose_use(const Context& context, const LocalModel& model,
   use.sequence_length = options.sequence_length > 0 ? options.sequence_length
                         : training                  ? training->sequence_length()
                                                     : 0;
-  use.target_length = options.sequence_length == 0 && training ? training->target_length() : 0;
+  if (writes) {
+    use.target_length = options.target_length > 0 ? options.target_length
+                        : training                ? training->target_length()
+                                                  : 0;
+  } else if (options.target_length > 0) {
+    return fail(Status::invalid(
+        "--target-length", std::to_string(options.target_length),
+        "is for a seq2seq; the model's task is of type " + task_type_name(model.task)));
+  }
   use.sequence_reason = options.sequence_length > 0 ? "as asked for" : "as its job trained";
   return use;
 }
@@ -251,7 +266,7 @@ Result<LoadedModel> load_model(const Context& context, Rank& rank, LocalModel& m
                                ModelUse& use) {
   WEFT_RETURN_IF_ERROR(fetch_model(context, model));
   Result<LoadedModel> loaded =
-      load_hf_folder(rank, model.folder, type_name(model.task.type()), use.precision);
+      load_hf_folder(rank, model.folder, task_type_name(model.task), use.precision, use.choices);
   if (!loaded) return fail(local(loaded.error()));
   if (loaded->preprocessor) {
     const int64_t tokens = loaded->folder.config->image.tokens();

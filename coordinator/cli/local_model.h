@@ -42,6 +42,7 @@ struct ModelUse {
   int64_t rows_at_once = 0;
   int64_t sequence_length = 0;  // 0: by the positions of the folder's model
   int64_t target_length = 0;    // of a seq2seq; 0: as sequence_length
+  int64_t choices = 0;          // of a multiple_choice: of each row
   std::string sequence_reason;
   DType precision = DType::kF32;
 };

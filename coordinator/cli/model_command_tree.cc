@@ -24,10 +24,10 @@ void add_model(CLI::App* made, ModelOptions& o) {
                    "sentence_bert_config.json, else the model's positions, 1024 at most")
       ->type_name("N")
       ->check(whole_number_from(1, 1 << 30));
-  made->add_option(
-          "--batch-size", o.batch_size,
-          "Rows at once; default: 8, of an embedding's job as many pairs as in its step, of a "
-          "question_answering's job as many windows")
+  made->add_option("--batch-size", o.batch_size,
+                   "Rows at once, of a multiple_choice with all their choices; default: 8, of an "
+                   "embedding's job as many pairs as in its step, of a "
+                   "question_answering's job as many windows")
       ->type_name("N")
       ->check(whole_number_from(1, 1 << 20));
   made->add_option("--precision", o.precision,
@@ -40,7 +40,7 @@ void add_pair_key(CLI::App* made, ModelOptions& o) {
   made->add_option("--text-pair-key", o.pair_key,
                    "JSONL: the key that holds the second text of a pair; default: as the model's "
                    "job, of an embedding text_pair, of questions context, of a seq2seq target, "
-                   "else there is none")
+                   "of a multiple_choice choices, else there is none")
       ->type_name("KEY");
 }
 
@@ -58,6 +58,11 @@ void add_evaluate(CLI::App& app, Parsed& p) {
                        [&p] { return evaluate(p.context, p.evaluate); });
   add_model(made, p.evaluate);
   add_pair_key(made, p.evaluate);
+  made->add_option("--target-length", p.evaluate.target_length,
+                   "Of a seq2seq: tokens of a target, its end included; default: as the model's "
+                   "job, else as the text's")
+      ->type_name("N")
+      ->check(whole_number_from(1, 1 << 24));
   made->add_option("DATA", p.evaluate.data,
                    "A text or JSONL file, a folder of such files, or a folder of images' folders, "
                    "one a class")

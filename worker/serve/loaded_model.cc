@@ -62,12 +62,13 @@ Status check_head(const HfFolder& folder, const Task& task, const ParameterInfo&
                              ", as config.json says");
 }
 
-Status load_head(Rank& rank, std::string_view type, LoadedModel& model) {
-  const bool classifies = head_kind(type) && model.folder.labels > 0;
+Status load_head(Rank& rank, std::string_view type, int64_t choices, LoadedModel& model) {
+  const bool chooses = head_kind(type) == HeadKind::kChoice;
+  const bool classifies = head_kind(type) && model.folder.labels > 0 && !chooses;
   if (classifies) WEFT_RETURN_IF_ERROR(check_classes(model.folder));
   WEFT_ASSIGN_OR_RETURN(model.task, make_task(rank, type, *model.folder.config,
                                               {.name = "head",
-                                               .labels = model.folder.labels,
+                                               .labels = chooses ? choices : model.folder.labels,
                                                .label_names = class_names(model.folder)}));
   std::vector<HeadTensor> heads;
   for (Parameter& parameter : model.task->parameters()) {
@@ -130,14 +131,14 @@ std::vector<std::string> class_names(const HfFolder& folder) {
 }
 
 Result<LoadedModel> load_hf_folder(Rank& rank, const std::string& path, std::string_view type,
-                                   DType precision) {
+                                   DType precision, int64_t choices) {
   LoadedModel model;
   WEFT_ASSIGN_OR_RETURN(model.folder, open_hf_folder(path));
   WEFT_RETURN_IF_ERROR(check_type(model.folder, type));
   WEFT_RETURN_IF_ERROR(load_input(model));
   WEFT_ASSIGN_OR_RETURN(model.trunk, model.folder.family->make_trunk(rank, model.folder.config));
   const std::string_view own = type.empty() ? task_type(model.folder) : type;
-  WEFT_RETURN_IF_ERROR(load_head(rank, own, model));
+  WEFT_RETURN_IF_ERROR(load_head(rank, own, choices, model));
   round_values(rank, model.trunk->parameters(), precision);
   round_values(rank, model.task->parameters(), precision);
   return model;

@@ -40,8 +40,8 @@ std::vector<std::string> class_names(const HfFolder& folder);
 // does. Errors name the file and what breaks which rule: those of hf_folder.h; a head of another
 // type, one that the weights lack, that is no choice of one of at least two classes; no
 // tokenizer.json; a tokenizer larger than the model's vocabulary; of images a setting of
-// preprocessor_config.json.
+// preprocessor_config.json. choices: rows of a question of a "multiple_choice".
 Result<LoadedModel> load_hf_folder(Rank& rank, const std::string& path, std::string_view type,
-                                   DType precision = DType::kF32);
+                                   DType precision = DType::kF32, int64_t choices = 0);
 
 }  // namespace weft

@@ -169,6 +169,7 @@ TEST_P(Completion, OffersWhatMayStandThere) {
                                                 "embedding",
                                                 "image_classification",
                                                 "masked_lm",
+                                                "multiple_choice",
                                                 "question_answering",
                                                 "seq2seq",
                                                 "sequence_classification",

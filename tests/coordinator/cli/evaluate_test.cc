@@ -121,6 +121,42 @@ TEST_F(EncoderCommands, MaskedModelsAreMeasuredAlikeEachTime) {
   EXPECT_THAT(refusal({"classify", file("bert-masked"), "--text", "a"}), HasSubstr("masked_lm"));
 }
 
+TEST_F(EncoderCommands, QuestionsWithChoicesAreMeasured) {
+  const std::string model = file("bert-choice");
+  fs::copy(WEFT_SOURCE_DIR "/tests/fixtures/golden/bert-choice/hf", model);
+  json tokenizer =
+      json::parse(std::ifstream(WEFT_SOURCE_DIR "/tests/fixtures/letters_tokenizer.json"));
+  const auto part = [](const char* text, int type) {
+    return json{{"Sequence", {{"id", text}, {"type_id", type}}}};
+  };
+  tokenizer["post_processor"] = {{"type", "TemplateProcessing"},
+                                 {"single", {part("A", 0)}},
+                                 {"pair", {part("A", 0), part("B", 1)}},
+                                 {"special_tokens", json::object()}};
+  std::ofstream(model + "/tokenizer.json") << tokenizer.dump();
+  write("one.jsonl",
+        "{\"text\":\"warp\",\"choices\":[\"a\",\"thread\",\"loom\"],\"label\":1}\n"
+        "{\"text\":\"weft\",\"choices\":[\"or\",\"and\",\"yarn\"],\"label\":0}\n");
+  write("two.jsonl",  // the same questions with their choices in another order
+        "{\"text\":\"warp\",\"endings\":[\"loom\",\"a\",\"thread\"],\"right\":2}\n"
+        "{\"text\":\"weft\",\"endings\":[\"yarn\",\"or\",\"and\"],\"right\":1}\n");
+  const json told = answer({"evaluate", model, file("one.jsonl")});
+  EXPECT_EQ(told["type"], "multiple_choice");
+  EXPECT_EQ(told["rows"], 2);
+  EXPECT_EQ(told["labels"], 2);
+  EXPECT_GT(told["loss"], 0);
+  EXPECT_FALSE(told.contains("perplexity"));
+  const json turned = answer({"evaluate", model, file("two.jsonl"), "--text-pair-key", "endings",
+                              "--label-key", "right", "--batch-size", "1"});
+  EXPECT_NEAR(turned["loss"].get<double>(), told["loss"].get<double>(), 1e-6);
+  EXPECT_EQ(turned["accuracy"], told["accuracy"]);
+  EXPECT_THAT(weft({"evaluate", model, file("one.jsonl")}).out, HasSubstr("of 2 questions)"));
+  EXPECT_THAT(refusal({"evaluate", model, file("two.jsonl")}),
+              HasSubstr("must have rows with the key 'choices'"));
+  write("three.jsonl", "{\"text\":\"a\",\"choices\":[\"b\",\"c\"],\"label\":2}\n");
+  EXPECT_THAT(refusal({"evaluate", model, file("three.jsonl")}), HasSubstr("must be below 2"));
+}
+
 TEST_F(ModelCommands, EvaluateTellsWhatClassifyFinds) {
   const std::string model = file("gpt2-sequence"), rows = file("rows.jsonl");
   const std::vector<json> found = answers({"classify", model, "--file", rows});
@@ -268,7 +304,20 @@ TEST_F(ModelCommands, BadInputNamesFieldValueAndRule) {
   EXPECT_THAT(refusal({"classify", model, "--text", ""}), HasSubstr("--text: text must not be"));
   EXPECT_THAT(refusal({"classify", model, "--text", "a\xff"}), HasSubstr("byte 0xff"));
   EXPECT_THAT(refusal({"classify", file("gpt2-causal"), "--text", "a"}),
-              HasSubstr("must be of type sequence_classification, as"));
+              HasSubstr("must be of type sequence_classification, token_classification or "
+                        "image_classification, as no other has classes (got causal_lm)"));
+  EXPECT_THAT(refusal({"generate", model, "--prompt", "a"}),
+              HasSubstr("must be of type causal_lm or seq2seq, as no other generates text (got "
+                        "sequence_classification)"));
+  for (const auto& [option, rule] : {std::pair{"--label-key", "is for labels; the model learned a"},
+                                     {"--text-pair-key", "is for a second text; the model"}}) {
+    EXPECT_THAT(refusal({"evaluate", file("gpt2-causal"), file("rows.jsonl"), option, "text"}),
+                HasSubstr(std::string(option) + " " + rule));
+  }
+  EXPECT_THAT(refusal({"evaluate", file("gpt2-causal"), file("text.txt"), "--text-key", "text"}),
+              HasSubstr("--text-key is for JSONL; the data is text"));
+  EXPECT_THAT(refusal({"evaluate", file("gpt2-causal"), file("text.txt"), "--target-length", "8"}),
+              HasSubstr("--target-length is for a seq2seq; the model's task is of type causal_lm"));
   EXPECT_THAT(refusal({"classify", folder_, "--text", "a"}), HasSubstr("with config.json"));
   EXPECT_EQ(weft({"classify", model}).exit, kExitUsage);
   EXPECT_EQ(weft({"classify", model, "--text", "a", "--file", "b"}).exit, kExitUsage);

@@ -257,7 +257,7 @@ TEST_F(FineTune, WhatIsWrongWithTheDataIsToldByFileLineAndRule) {
   write("mixed/a.txt", "a");
   write("mixed/b.jsonl", "{\"text\":\"a\"}\n");
   const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
-      {{file("array.json")}, "line 1: DATA each line must be one JSON object"},
+      {{file("array.json")}, "line 1: line must be one JSON object"},
       {{file("bad.jsonl")}, "bad.jsonl line 2"},
       {{file("one.jsonl")}, "at least two classes"},
       {{file("below.jsonl")}, "must not be below 0"},
@@ -273,6 +273,85 @@ TEST_F(FineTune, WhatIsWrongWithTheDataIsToldByFileLineAndRule) {
       {{file("text.txt"), "--slots", "3"}, "2 attention heads"},
       {{file("text.txt"), "--tokenizer", file("none")}, "must be byte, a tokenizer.json"},
       {{file("text.txt"), "--name", "a/b"}, "name"},
+  };
+  for (const auto& [line, told] : cases) {
+    std::vector<std::string> whole = line;
+    whole.insert(whole.begin(), "ckpt-1");
+    EXPECT_THAT(refusal(whole), HasSubstr(told));
+  }
+}
+
+// Of a family are proposed, and taken, those tasks alone that the trainer would make.
+TEST_F(FineTune, TasksAreThoseOfTheFamily) {
+  const std::string golden = WEFT_SOURCE_DIR "/tests/fixtures/golden/";
+  const std::string xlnet = golden + "xlnet-sequence/hf", vit = golden + "vit-image/hf";
+  write("answers.jsonl",
+        R"({"question": "a", "context": "b", "answers": {"text": [], "answer_start": []}})"
+        "\n");
+  const std::string learned =
+      "learns, sequence_classification, token_classification, embedding or multiple_choice; ";
+  EXPECT_THAT(
+      refusal({xlnet, file("text.txt")}),
+      AllOf(HasSubstr("DATA must be for a task that xlnet " + learned),
+            HasSubstr("it is for masked_lm, as the data is text, the model is an encoder")));
+  EXPECT_THAT(refusal({xlnet, file("answers.jsonl")}),
+              HasSubstr(learned + "it is for question_answering, as the rows have question"));
+  EXPECT_THAT(refusal({xlnet, file("text.txt"), "--task", "masked_lm"}),
+              HasSubstr("--task must be one that xlnet learns: sequence_classification, "));
+  EXPECT_THAT(refusal({vit, file("text.txt")}),
+              HasSubstr("that vit learns, image_classification; it is for masked_lm"));
+  write("words.jsonl", "{\"text\":[\"a\",\"b\"],\"label\":[\"O\",\"B-X\"]}\n");
+  EXPECT_THAT(refusal({"ckpt-1", file("words.jsonl")}),
+              HasSubstr("that gpt2 learns, causal_lm or sequence_classification; it is for "
+                        "token_classification, as the rows' 'text' is a list"));
+  EXPECT_THAT(refusal({"ckpt-1", file("text.txt"), "--task", "embedding"}),
+              HasSubstr("--task must be one that gpt2 learns: causal_lm or"));
+}
+
+TEST_F(FineTune, ChoicesAreToldByAListAndItsLabel) {
+  const std::string bert = WEFT_SOURCE_DIR "/tests/fixtures/golden/bert-masked/hf";
+  const auto rows = [&](const std::string& name, const std::string& key, const std::string& list,
+                        const std::string& label) {
+    write(name, "{\"text\":\"a\",\"" + key + "\":" + list + ",\"label\":" + label + "}\n");
+    return file(name);
+  };
+  const std::string three = rows("three.jsonl", "choices", R"(["b","c","d"])", "2");
+  const proto::JobSpec spec = plan({bert, three, "--tokenizer", "obj-t"});
+  EXPECT_EQ(spec.tasks(0).type(), proto::TASK_TYPE_MULTIPLE_CHOICE);
+  EXPECT_EQ(spec.tasks(0).name(), "choose");
+  EXPECT_EQ(spec.tasks(0).labels(), 3);
+  EXPECT_EQ(spec.tasks(0).data().text_pair(), "choices");
+  EXPECT_EQ(spec.training().batch_size(), 9) << "whole questions";
+  const std::string named = rows("named.jsonl", "endings", R"(["b","c"])", "0");
+  const proto::JobSpec two = plan({bert, named, "--tokenizer", "obj-t", "--task", "multiple_choice",
+                                   "--text-pair-key", "endings", "--batch-size", "4"});
+  EXPECT_EQ(two.tasks(0).labels(), 2);
+  EXPECT_EQ(two.tasks(0).data().text_pair(), "endings");
+  EXPECT_EQ(two.training().batch_size(), 4);
+  const auto refused = [&](std::vector<std::string> line, const std::string& rule) {
+    line.insert(line.begin(), bert);
+    line.insert(line.end(), {"--tokenizer", "obj-t"});
+    EXPECT_THAT(refusal(line), HasSubstr(rule));
+  };
+  refused({three, "--labels", "4"},
+          "--labels must be left out, or 3, as many as a row has choices");
+  refused({three, "--batch-size", "8"}, "training.batch_size must be a multiple of 3");
+  refused({three, "--validation", rows("two.jsonl", "choices", R"(["b","c"])", "0")},
+          "--validation must have 3 choices a row, as the training data has");
+  refused({rows("beyond.jsonl", "choices", R"(["b","c"])", "2")},
+          "label must be below 2, the choices of a row");
+  refused({rows("one.jsonl", "choices", R"(["b"])", "0")}, "must be a list of two texts or more");
+  refused({named, "--task", "multiple_choice"}, "--text-pair-key names another");
+  EXPECT_THAT(refusal({"ckpt-1", three}), HasSubstr("it is for multiple_choice, as the rows' "
+                                                    "'choices' is a list"));
+}
+
+TEST_F(FineTune, OptionsThatNothingComesOfAreRefused) {
+  const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
+      {{file("plain.jsonl"), "--label-key", "class"},
+       "--label-key is for labels; this is causal_lm: the rows have no key 'class'"},
+      {{file("text.txt"), "--text-key", "body"}, "--text-key is for JSONL; the data is text"},
+      {{file("text.txt"), "--target-length", "7"}, "--target-length is for a seq2seq"},
   };
   for (const auto& [line, told] : cases) {
     std::vector<std::string> whole = line;

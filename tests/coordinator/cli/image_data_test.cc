@@ -48,7 +48,7 @@ TEST_F(ImageData, WhatDoesNotGoWithImagesIsRefused) {
       {{file("shapes"), "--tokenizer", "byte"}, "is for texts; the data is images"},
       {{file("shapes"), "--text-key", "a"}, "--text-key is for texts; the data is images"},
       {{file("shapes"), "--label-key", "a"}, "--label-key is for texts; the data is images"},
-      {{file("shapes"), "--task", "causal_lm"}, "must be text or JSONL: it is an image"},
+      {{file("shapes"), "--task", "causal_lm"}, "must be one that vit learns"},
       {{file("shapes/round")}, "must be CLASS/NAME.png"},
       {{file("plain.txt"), "--task", "image_classification"}, "must be CLASS/NAME.png"},
       {{file("shapes"), "--validation", file("plain.txt")}, "must be CLASS/NAME.png"}};

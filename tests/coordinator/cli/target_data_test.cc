@@ -1,5 +1,8 @@
 // Texts and targets on the command line: what is derived from a model that writes, and what is
 // refused.
+#include <nlohmann/json.hpp>
+#include <tuple>
+
 #include "proto/json/message_json.h"
 #include "tests/coordinator/cli/served_cli.h"
 
@@ -54,6 +57,48 @@ TEST_F(TargetData, TheModelTellsTheTask) {
   const proto::JobSpec named = spec_of(fine_tune("rows.jsonl", {"--text-pair", "other"}));
   EXPECT_EQ(named.tasks(0).data().target(), "other");
   EXPECT_FALSE(named.tasks(0).data().has_text_pair());
+}
+
+TEST_F(TargetData, TargetsHaveALengthOfTheirOwn) {
+  EXPECT_EQ(spec_of(fine_tune("rows.jsonl")).training().target_length(), 128);
+  const proto::JobSpec spec =
+      spec_of(fine_tune("rows.jsonl", {"--sequence-length", "16", "--target-length", "5"}));
+  EXPECT_EQ(spec.training().sequence_length(), 16);
+  EXPECT_EQ(spec.training().target_length(), 5);
+  EXPECT_THAT(fine_tune("rows.jsonl", {"--target-length", "1"}).err,
+              HasSubstr("training.target_length must exceed the 1 tokens"));
+}
+
+TEST_F(TargetData, EvaluationCutsTargetsAtTheirLength) {
+  fs::copy(kWriter, folder_ + "/t5");
+  write("t5/tokenizer.json", kTokenizer);
+  write("long.jsonl", "{\"text\": \"ab\", \"target\": \"a b c\"}\n");
+  const auto evaluated = [&](std::vector<std::string> line) {
+    line.insert(line.begin(), {"evaluate", folder_ + "/t5", folder_ + "/long.jsonl"});
+    return weft(line);
+  };
+  // Of a target each letter is two tokens, with the space before it; its end is one.
+  for (const auto& [length, labels, cut] :
+       {std::tuple{"64", 7, 0}, std::tuple{"7", 7, 0}, std::tuple{"4", 4, 1}}) {
+    const Outcome done = evaluated({"--target-length", length, "--json"});
+    ASSERT_EQ(done.exit, kExitOk) << done.err;
+    const nlohmann::json told = nlohmann::json::parse(done.out);
+    EXPECT_EQ(told["labels"], labels) << length;
+    EXPECT_EQ(told["cut_rows"], cut) << length;
+    EXPECT_EQ(told["target_length"], std::stoi(length));
+    EXPECT_EQ(told["sequence_length"], 1024);
+  }
+  const Outcome people = evaluated({"--target-length", "4", "--sequence-length", "9"});
+  EXPECT_THAT(people.out, HasSubstr("9 tokens (as asked for), 4 of a target, fp32"));
+  EXPECT_THAT(people.err, HasSubstr("longer than 9 tokens, or have a target of more than 4"));
+  EXPECT_EQ(
+      nlohmann::json::parse(evaluated({"--sequence-length", "9", "--json"}).out)["target_length"],
+      9);
+  EXPECT_THAT(evaluated({"--target-length", "1"}).err,
+              HasSubstr("--target-length must exceed the 1 tokens"));
+  EXPECT_THAT(evaluated({"--sequence-length", "1"}).err,
+              HasSubstr("--sequence-length must exceed the 1 tokens"));
+  EXPECT_EQ(evaluated({"--target-length", "0"}).exit, kExitUsage);
 }
 
 TEST_F(TargetData, WhatHasNoTargetsIsRefused) {
