@@ -39,13 +39,15 @@ class Writing : public Trainer {
   }
 
   proto::LaunchRecord launch(MeshDegrees mesh, int zero = 0, const char* more = "") {
-    std::string job = kWriting;
+    std::string job = job_;
     job.insert(job.find("{steps:") + 1, more);
     proto::LaunchRecord launch = record(job, mesh);
     launch.mutable_spec()->mutable_parallel()->set_zero(zero);
     launch.mutable_spec()->mutable_parallel()->set_bucket_bytes(4096);
     return launch;
   }
+  std::string job_ = kWriting;
+
   std::map<int64_t, double> losses(MeshDegrees mesh, int zero = 0, const char* more = "",
                                    int steps = 22) {
     MemoryCluster cluster;
@@ -116,6 +118,18 @@ INSTANTIATE_TEST_SUITE_P(All, WritingOnMesh,
                                         MeshDegrees{2, 2, 1}, MeshDegrees{1, 2, 2}),
                                  Values(0, 1, 2, 3)),
                          curve_name);
+
+// Rows are as long as the longest of their batch, of targets here 8 or 16 tokens.
+TEST_F(Writing, RanksWithoutATokenTakePart) {
+  const std::string length = "target_length: 8";
+  job_.replace(job_.find(length), length.size(), "target_length: 24");
+  const std::string job = job_;
+  const auto one = losses({}, 0, "", 2);
+  for (const char* attention : {"ring", "ulysses", "ulysses_ring, ulysses: 3"}) {
+    job_ = job + "parallel: {sequence_attention: " + attention + "}\n";
+    expect_near(losses({1, 12, 1}, 3, "", 2), one, 1e-4, attention);
+  }
+}
 
 TEST_F(Writing, RecomputationChangesNothing) {
   const auto one = losses({});
