@@ -85,16 +85,30 @@ def start_overlap(row, arguments, programs, contexts):
     job = Program([*links.mpirun(), BIN / "weft-bench-mesh", *words_of(arguments)])
     programs.append(job)
     processes = links.processes("weft-bench-mesh")
-    links.pin(processes)
     cores = None
     if row.spare:
-        cores = contexts.enter_context(SpareCores(processes, row.spare, BIN / "weft-bench-beat"))
+        cores = contexts.enter_context(SpareCores(processes, BIN / "weft-bench-beat"))
+    else:
+        links.pin(processes)
 
     def part(prefix, count):
         if cores:
             cores.free() if prefix == "communication " else cores.limited()
         return job.seconds(f"{prefix}{count}")
     return [functools.partial(part, prefix) for prefix in ("", "compute ", "communication ")]
+
+
+def work_that_hides(row, arguments):
+    """By what a step's work is to be multiplied for it to compute twice as long as it communicates, as it has to
+    for something to hide all of that: on faster cores by more."""
+    programs = []
+    with contextlib.ExitStack() as contexts:
+        try:
+            _, compute, communication = (part(1) for part in start_overlap(row, arguments, programs, contexts))
+        finally:
+            for program in programs:
+                program.close()
+    return max(1, math.ceil(2 * communication / compute))
 
 
 def start_mesh(row, arguments, programs, contexts):
@@ -192,7 +206,7 @@ def state_results(row, programs):
                        {"ours": beyond[:1], "peer": beyond[1:]}), loss_result(row, losses)]
 
 
-def mesh_results(row, programs, times):
+def mesh_results(row, arguments, programs, times):
     """Of a mesh: the loss beside the peer's, and the largest process beside one rank's; of overlap, what
     share of the communication still takes time, and what share has a core do nothing: the first has the
     processor time of communication, which no core is free for, beside it."""
@@ -205,7 +219,8 @@ def mesh_results(row, programs, times):
                 for part in ("together", "compute")}
         idle = (together - busy["together"]) - (compute - busy["compute"])
         raw = {"together": times[0], "compute": times[1], "communication": times[2], "processor": used,
-               "bytes_sent": ours[2]}
+               "bytes_sent": ours[2],
+               "batch": arguments["batch"], "tokens": arguments["tokens"]}
         lacks = {"exposed": together - compute, "idle": idle}
         if row.spare:   # what is left free is idle, too
             del lacks["idle"]
@@ -236,6 +251,11 @@ def measure(row, samples, sample_seconds, cpu_time):
             arguments["weights"] = folder
         if cpu_time:
             arguments["cpu_time"] = 1
+        if row.against == "itself" and row.bar is not None:
+            factor = work_that_hides(row, arguments)
+            # Of more rows each step of a ring sends and computes more, of longer ones it computes more of what it sends.
+            arguments["tokens" if "sequence" in arguments else "batch"] *= factor
+            work *= factor
         sides = start_sides(row, arguments, programs, contexts)
         # Also warms them up; a mesh's first steps are behind it when it is ready.
         once = max(1e-7, max(side(1 if row.what == "mesh" else 2) for side in sides))
@@ -247,7 +267,7 @@ def measure(row, samples, sample_seconds, cpu_time):
         if row.state_bytes:
             more = state_results(row, programs)
         if row.what == "mesh":
-            more = mesh_results(row, programs, times)
+            more = mesh_results(row, arguments, programs, times)
     finally:
         for program in programs:
             program.close()

@@ -1,12 +1,14 @@
-"""Leaves a part of a core for each rank free of what ranks compute, as a node does that has a core for the network:
-the thread that computes runs in a group of the kernel's (cgroup v1, cpu.cfs_quota_us), whose time is up for the rest
-of each period once it has had its share; a rank's other threads have no such limit. All of them go before other
-programs (cpu.shares), so that the share stays free of these too.
+"""Leaves half of the machine's cores to communication, as a node does that has cores for its network: the threads
+that compute have the other half, an equal share of it each, which the kernel holds them to (cgroup v1,
+cpu.cfs_quota_us) also while another of them waits, as a rank has no use of another node's cores. A rank's other
+threads and the interrupts of what they send stay on the network's cores: the kernel charges an interrupt to the
+thread that it interrupts, and of a share of a quarter it would cost four times as much of the clock. All of them go
+before other programs (cpu.shares), so that the share stays free of these too.
 
 The kernel looks whose time is up, and who is to run now that a share has begun anew, when threads change on a core or
 at its tick, every 4 ms. Communication lets threads change some 1000 times a second, computing alone does not: beside
 other programs it got 0.57 to 0.69 of a core instead of 0.75. So weft-bench-beat wakes on each core every ms, in every
-part of the measurement; 0.75 it is then. Needs root."""
+part of the measurement. Needs root and two cores."""
 import itertools
 import os
 import subprocess
@@ -14,9 +16,10 @@ from pathlib import Path
 
 CONTROLLER = Path("/sys/fs/cgroup/cpu")
 PREFIX = "weft-bench-"   # of a group's name, before the process and the group's number in it
-# Of ranks in turn: of one period for all, it would be chance, and stay so for a whole run, whether ranks compute at
-# the same time on both threads of a core, which slow each other, or one after the other. 1000 is a group's least.
-PERIODS_US = (4000, 5000, 7000, 9000)
+# Of ranks in turn: of one period for all, it would be chance, and stay so for a whole run, in which order they have
+# their shares. 1000 is a quota's least.
+PERIODS_US = (5000, 6000, 7000, 9000)
+LEFT = 0.04              # of a core that computes: of one shared out whole, who is late in a period lacks some of it
 MOST_SHARES = 1 << 18    # other programs have 1024
 
 
@@ -24,6 +27,8 @@ def lacking():
     """What is missing, in words; empty: nothing."""
     if os.geteuid() != 0:
         return "spare cores need root"
+    if len(os.sched_getaffinity(0)) < 2:
+        return "spare cores need two cores"
     there = (CONTROLLER / "cpu.cfs_quota_us").exists()
     return "" if there else f"spare cores need the cpu controller of cgroup v1 at {CONTROLLER}"
 
@@ -43,21 +48,30 @@ def delete_abandoned():
 
 
 class SpareCores:
-    """A context. ranks: processes whose first thread computes and which share the machine's cores evenly; of each
-    rank's part of these, at most a core, that thread leaves `spare` cores free while limited(). The ranks end before
-    the context does. beat: the program."""
+    """A context. ranks: processes whose first thread computes; it has its share of the cores that compute while
+    limited(). The ranks end before the context does. beat: the program."""
 
     numbers = itertools.count()
 
-    def __init__(self, ranks, spare, beat):
+    def __init__(self, ranks, beat):
         self.ranks = ranks
         self.group = CONTROLLER / f"{PREFIX}{os.getpid()}-{next(SpareCores.numbers)}"
-        self.share = min(1, os.cpu_count() / len(ranks)) - spare
+        self.cores = sorted(os.sched_getaffinity(0))
+        self.computing = self.cores[:len(self.cores) // 2]
+        self.share = min(1, len(self.computing) / len(ranks)) * (1 - LEFT)
         self.beat, self.beats = beat, []
+
+    def pin(self):
+        network = self.cores[len(self.computing):]
+        for number, rank in enumerate(self.ranks):
+            for thread in map(int, os.listdir(f"/proc/{rank}/task")):
+                own = self.computing if thread == rank else network
+                os.sched_setaffinity(thread, [own[number % len(own)]])
 
     def __enter__(self):
         delete_abandoned()
-        for core in os.sched_getaffinity(0):
+        self.pin()
+        for core in self.cores:
             beat = subprocess.Popen([self.beat, str(core)], stdout=subprocess.PIPE, text=True)
             self.beats.append(beat)
             if beat.stdout.readline() != "ready\n":
