@@ -4,6 +4,9 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 
+#include <algorithm>
+#include <string_view>
+
 #include "tests/worker/trainer/trainer_fixture.h"
 #include "worker/evaluation.h"
 #include "worker/step.h"
@@ -260,6 +263,16 @@ std::string told(const MemoryCluster& cluster) {
   return text;
 }
 
+// One that only its interval asks for may be left out, which is told, while the one before is
+// still being stored.
+bool left_out(const MemoryCluster& cluster, int64_t step) {
+  const bool there = std::ranges::any_of(
+      cluster.checkpoints, [&](const auto& each) { return each.state().step() == step; });
+  return !there && std::ranges::any_of(cluster.events, [&](const auto& event) {
+    return event.type() == "checkpoint_skipped" && event.step() == step;
+  });
+}
+
 TEST_F(LeftEvaluation, WhatImprovesIsKeptWhereTheJobKeepsItsBest) {
   write_rows(5);
   for (const MeshDegrees mesh : {MeshDegrees{1, 1, 1}, MeshDegrees{2, 1, 1}}) {
@@ -281,6 +294,7 @@ TEST_F(LeftEvaluation, WhatImprovesIsKeptWhereTheJobKeepsItsBest) {
         if (improves) lowest = found->second;
         const char* why = record.step() == 5 ? "end" : improves ? "best" : "interval";
         if (!improves && record.step() != 3 && record.step() != 5) continue;
+        if (why == std::string_view("interval") && left_out(cluster, record.step())) continue;
         expected += fmt::format("{} {} {}\n", why, record.step(), found->second);
       }
       EXPECT_EQ(told(cluster), expected) << delta;
