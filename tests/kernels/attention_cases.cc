@@ -169,7 +169,7 @@ std::vector<Case> distance_cases() {
   Case within{"distance_bias"}, all_one{"distance_bias_of_one_entry"},
       beyond{"distance_bias_beyond"};
   within.reach = 6, within.queries = 4, within.keys = 6, within.query_offset = 2;
-  all_one.reach = 0;
+  all_one.reach = 0, all_one.sinks = true;  // without sinks its gradient is 0, errors are chance
   beyond.reach = 2, beyond.queries = 9, beyond.keys = 8, beyond.key_heads = 1, beyond.causal = true;
   beyond.left = 5, beyond.alibi = true, beyond.soft_cap = 2, beyond.scale = 2;
   Case apart{"distance_bias_of_far_queries"}, dropped{"distance_bias_of_everything"};

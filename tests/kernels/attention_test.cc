@@ -41,22 +41,28 @@ class AttentionTest : public ::testing::TestWithParam<Case> {
     }
     return all;
   }
-  static double largest(const std::vector<double>& x) {
-    double most = 0;
-    for (const double value : x) most = std::max(most, std::abs(value));
-    return most;
-  }
-  static double error(const std::vector<double>& a, const std::vector<double>& b) {
-    EXPECT_EQ(a.size(), b.size());
-    double most = 0;
-    for (size_t i = 0; i < a.size(); ++i) {
-      EXPECT_FALSE(std::isnan(a[i]));
-      most = std::max(most, std::abs(a[i] - b[i]));
+  struct Size {
+    double largest = 0, mean = 0;  // the mean is of squares, its root
+  };
+  static Size size(const std::vector<double>& x) {
+    Size all;
+    for (const double value : x) {
+      EXPECT_FALSE(std::isnan(value));
+      all.largest = std::max(all.largest, std::abs(value));
+      all.mean += value * value / static_cast<double>(x.size());
     }
-    return most;
+    all.mean = std::sqrt(all.mean);
+    return all;
+  }
+  static Size error(std::vector<double> a, const std::vector<double>& b) {
+    EXPECT_EQ(a.size(), b.size());
+    for (size_t i = 0; i < a.size(); ++i) a[i] -= b[i];
+    return size(a);
   }
   // At most twice (forward) or three times (backward) as far from float64 as the composition is in
-  // the same precision, but for a rounding or two of the largest value.
+  // the same precision, but for a rounding or two: by the root of the mean square. The largest of
+  // some ten thousand errors is chance, of the composition's by the library of the processor, too:
+  // it may be twice as far as that.
   void expect_as_good_as_the_composition(DType dtype, double rounding) {
     const Inputs narrow = inputs_of(cx_, GetParam(), dtype, true);
     const Results exact = results(inputs_of(cx_, GetParam(), DType::kF64, true), false);
@@ -64,10 +70,12 @@ class AttentionTest : public ::testing::TestWithParam<Case> {
     const auto expect_good = [&](const Results& tiled, const std::string& level) {
       for (size_t i = 0; i < exact.size(); ++i) {
         const double factor = i == 0 ? 2 : 3;
-        EXPECT_LE(error(tiled[i], exact[i]),
-                  factor * error(plain[i], exact[i]) + rounding * largest(exact[i]))
-            << (i == 0 ? "output" : "gradient of input " + std::to_string(i - 1)) << ", level "
-            << level;
+        const std::string what =
+            (i == 0 ? "output" : "gradient of input " + std::to_string(i - 1)) + ", level " + level;
+        const Size found = error(tiled[i], exact[i]), peer = error(plain[i], exact[i]);
+        const Size whole = size(exact[i]);
+        EXPECT_LE(found.mean, factor * peer.mean + rounding * whole.mean) << what;
+        EXPECT_LE(found.largest, 2 * factor * peer.largest + rounding * whole.largest) << what;
       }
     };
     for (const cpu::Level level :
@@ -88,7 +96,8 @@ class AttentionTest : public ::testing::TestWithParam<Case> {
       const cpu::ForcedTiles forced(level);
       const Results tiled = results(in, true);
       for (size_t i = 0; i < expected.size(); ++i) {
-        EXPECT_LE(error(tiled[i], expected[i]), 1e-13 * (1 + largest(expected[i]))) << i;
+        EXPECT_LE(error(tiled[i], expected[i]).largest, 1e-13 * (1 + size(expected[i]).largest))
+            << i;
       }
     }
   }
