@@ -60,14 +60,14 @@ class AttentionTest : public ::testing::TestWithParam<Case> {
     return size(a);
   }
   // At most twice (forward) or three times (backward) as far from float64 as the composition is in
-  // the same precision, but for a rounding or two: by the root of the mean square. The largest of
-  // some ten thousand errors is chance, of the composition's by the library of the processor, too:
-  // it may be twice as far as that.
+  // the same precision, but for a rounding or two: by the largest error and by the root of the mean
+  // square. Without fused products (v2) each step rounds twice, so that beside a composition that
+  // has them (its own run, forced to v2, has none) the largest error may be twice that.
   void expect_as_good_as_the_composition(DType dtype, double rounding) {
     const Inputs narrow = inputs_of(cx_, GetParam(), dtype, true);
     const Results exact = results(inputs_of(cx_, GetParam(), DType::kF64, true), false);
     const Results plain = results(narrow, false);
-    const auto expect_good = [&](const Results& tiled, const std::string& level) {
+    const auto expect_good = [&](const Results& tiled, const std::string& level, int roundings) {
       for (size_t i = 0; i < exact.size(); ++i) {
         const double factor = i == 0 ? 2 : 3;
         const std::string what =
@@ -75,18 +75,20 @@ class AttentionTest : public ::testing::TestWithParam<Case> {
         const Size found = error(tiled[i], exact[i]), peer = error(plain[i], exact[i]);
         const Size whole = size(exact[i]);
         EXPECT_LE(found.mean, factor * peer.mean + rounding * whole.mean) << what;
-        EXPECT_LE(found.largest, 2 * factor * peer.largest + rounding * whole.largest) << what;
+        EXPECT_LE(found.largest, roundings * factor * peer.largest + rounding * whole.largest)
+            << what;
       }
     };
     for (const cpu::Level level :
          {cpu::Level::kV2, cpu::Level::kV3, cpu::Level::kV4, cpu::Level::kBf16, cpu::Level::kAmx}) {
       if (!cpu::supported(level)) continue;
       const cpu::ForcedTiles forced(level);
-      expect_good(results(narrow, true), std::to_string(static_cast<int>(level)));
+      const bool twice = level == cpu::Level::kV2 && cpu::level() != level;
+      expect_good(results(narrow, true), std::to_string(static_cast<int>(level)), twice ? 2 : 1);
     }
     if (dtype != DType::kBF16 || !cpu::supported(cpu::Level::kBf16)) return;
     const cpu::ForcedTiles forced(testing::tiles_amx_on_cpu());
-    expect_good(results(narrow, true), "amx in C++");
+    expect_good(results(narrow, true), "amx in C++", 1);
   }
   void expect_the_composition_in_float64() {
     const Inputs in = inputs_of(cx_, GetParam(), DType::kF64, false);
