@@ -55,9 +55,9 @@ struct VectorKernels {
   void (*swiglu_backward)(const T* gate, const T* up, const T* dy, Target<T> dgate, Target<T> dup,
                           int64_t n);
   // Pairs (even[i], odd[i]) turned by an angle: even cos - odd sin, odd cos + even sin; direction
-  // -1: turned back.
+  // -1: turned back. What lies `ahead` elements further is fetched, as it is to be turned soon.
   void (*rotate)(const T* even, const T* odd, const T* cos, const T* sin, T direction,
-                 Target<T> to_even, Target<T> to_odd, int64_t n);
+                 int64_t ahead, Target<T> to_even, Target<T> to_odd, int64_t n);
   void (*rotate_pairs)(const T* x, const T* cos, const T* sin, T direction, T* y,
                        int64_t n);                     // n pairs side by side
   T (*extreme)(bool largest, const T* x, int64_t n);   // NaN where one is; n >= 1

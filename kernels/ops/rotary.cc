@@ -45,6 +45,8 @@ class Rotary final : public Op {
   }
 
  private:
+  static constexpr int64_t kAhead = 1024;  // elements
+
   // One token of one head a step: the row-major walk over all dims but the last.
   template <typename T>
   void turn_all(Context& cx, const Tensor& x, const Tensor& cos, const Tensor& sin,
@@ -61,6 +63,10 @@ class Rotary final : public Op {
         std::max<int64_t>(1, StridedLoop<2>::kGrain / std::max<int64_t>(1, width));
     if (width == 0) return;
     const cpu::VectorKernels<T>& kernels = cpu::vectors<T>();
+    const T *source = x.data<T>(), *cosines = cos.data<T>(), *sines = sin.data<T>();
+    T* const target = out.data<T>();
+    // What is asked for while a token turns: the processor does not look past a page itself.
+    const int64_t ahead = loop.inner_stride(0) * std::max<int64_t>(1, kAhead / width);
     loop.run(cx.pool, grain, [&](int64_t n, const std::array<int64_t, 2>& at, int64_t start) {
       const cpu::PastCaches past(out.bytes());
       int64_t first = 0;  // of the tokens of a head, or of what is here of them
@@ -69,9 +75,8 @@ class Rotary final : public Op {
         const int64_t sample = batched ? (start + first) / per_sample : 0;
         int64_t angle = (sample * tokens + token) * pairs;
         for (int64_t i = first; i < last; ++i, angle += pairs) {
-          turn(kernels, x.data<T>() + at[0] + i * loop.inner_stride(0), cos.data<T>() + angle,
-               sin.data<T>() + angle, {out.data<T>() + at[1] + i * loop.inner_stride(1), past},
-               pairs, width);
+          turn(kernels, source + at[0] + i * loop.inner_stride(0), cosines + angle, sines + angle,
+               ahead, {target + at[1] + i * loop.inner_stride(1), past}, pairs, width);
         }
         first = last;
       }
@@ -80,10 +85,10 @@ class Rotary final : public Op {
 
   template <typename T>
   void turn(const cpu::VectorKernels<T>& kernels, const T* x, const T* cos, const T* sin,
-            cpu::Target<T> y, int64_t pairs, int64_t width) const {
+            int64_t ahead, cpu::Target<T> y, int64_t pairs, int64_t width) const {
     const T direction = backwards_ ? T{-1} : T{1};
     if (form_ == RotaryForm::kHalves) {
-      kernels.rotate(x, x + pairs, cos, sin, direction, y, {y.at + pairs, y.past}, pairs);
+      kernels.rotate(x, x + pairs, cos, sin, direction, ahead, y, {y.at + pairs, y.past}, pairs);
     } else {
       kernels.rotate_pairs(x, cos, sin, direction, y.at, pairs);
     }

@@ -130,9 +130,10 @@ std::vector<Function<T>> functions(const Kernels<T>& k) {
                        k.vectors->unary_backward(kind, T(0.5), T(1.5), x, y, to, n);
                      }});
     }
-    all.push_back(
-        {"rotate", [=](const T* x, const T* y, const T* z, Target<T> to, Target<T> second, auto&,
-                       int64_t n) { k.vectors->rotate(x, y, z, z + 1, T{-1}, to, second, n); }});
+    all.push_back({"rotate", [=](const T* x, const T* y, const T* z, Target<T> to, Target<T> second,
+                                 auto&, int64_t n) {
+                     k.vectors->rotate(x, y, z, z + 1, T{-1}, 64, to, second, n);
+                   }});
   }
   return all;
 }
