@@ -19,6 +19,9 @@ struct TileSizes {
 // These keep the result in a core's second-level cache and cost the libraries a few percent at
 // most.
 constexpr TileSizes kLibrarySizes{256, 384, 64, 128, 16, 64, true};
+// Of a weight's gradient, whose a is transposed and whose result nothing reads at once: oneDNN
+// packs both sides in each call, too.
+constexpr TileSizes kTransposedLibrarySizes{512, 768, 64, 128, 16, 64, true};
 // OpenBLAS packs both sides in each call; a result beyond the second-level cache costs it less, and
 // so does adding up parts of long sums, of which each has larger tiles.
 constexpr TileSizes kOpenBlasSizes{512, 768, 64, 128, 16, 64, true, 8};
@@ -42,7 +45,8 @@ TileSizes tile_sizes(const Matrix<T>& a) {
   const GemmChoice& choice = gemm_choice();
   if (!std::is_same_v<T, bfloat16>) {
     const bool openblas = choice.of(GemmClass::kLarge) == GemmLibrary::kOpenBlas;
-    return openblas ? kOpenBlasSizes : kLibrarySizes;
+    if (openblas) return kOpenBlasSizes;
+    return a.transposed ? kTransposedLibrarySizes : kLibrarySizes;
   }
   if (choice.of(GemmClass::kBf16) != GemmLibrary::kPairs) return kLibrarySizes;
   return a.transposed ? kTransposedPairsSizes : kPairsSizes;
