@@ -57,7 +57,8 @@ struct WeightDropout {
 //   slopes,
 //   + bias[b, n, i, j], where there is one; -infinity hides,
 //   + distance_bias[n, R + clamp(key_position - query_position, -R, R)], where there is one: the
-//   relative position bias of Raffel et al. 2020, its buckets laid out by distance.
+//   relative position bias of Raffel et al. 2020, its buckets laid out by distance. Of several
+//   groups of rows, each as many one behind the other, each has a table, on a CPU.
 // A sink adds exp(sinks[n]) to the sum below the fraction line of its head (Xiao et al. 2024), so
 // that weights may sum to less than 1.
 struct Parameters {
@@ -65,7 +66,7 @@ struct Parameters {
   double soft_cap = 0;
   std::vector<double> alibi_slopes;  // [N]
   Tensor bias;                       // [B or 1, N or 1, Tq, Tk], q's dtype; differentiable
-  Tensor distance_bias;              // [N, 2 R + 1], q's dtype; differentiable
+  Tensor distance_bias;              // [N, 2 R + 1] or [groups, N, 2 R + 1], as bias
   Tensor sinks;                      // [N], q's dtype; differentiable
   Visibility visibility;
   WeightDropout dropout;

@@ -363,18 +363,20 @@ void add_parts(const Sums<In>& s) {
   });
 }
 
-// The items' sums by distance, added in order of the rows and chunks.
+// The items' sums by distance, added in order of a table's rows and their chunks.
 template <typename In>
 void add_distances(const Sums<In>& s) {
   using Sum = typename cpu::SumOf<In>::type;
   const Extents& e = s.p.e;
   const Tensor& to = s.grads.distance_bias;
-  const int64_t entries = s.p.distance_bias.dim(1), reach = s.p.reach();
-  share_items(s.p.cx.pool, e.heads, [&] {
-    return [&, sums = std::vector<double>()](int64_t head) mutable {
+  const int64_t entries = s.p.distance_bias.dim(1), reach = s.p.reach(), width = 2 * reach + 1;
+  const int64_t rows = s.p.rows_of_table();
+  share_items(s.p.cx.pool, to.elements() / width, [&] {
+    return [&, sums = std::vector<double>()](int64_t item) mutable {
+      const int64_t head = item % e.heads, first = item / e.heads * rows;
       const int64_t in_group = head % e.group(), part = in_group / s.plan.heads;
-      sums.assign(static_cast<size_t>(2 * reach + 1), 0);
-      for (int64_t row = 0; row < e.rows; ++row) {
+      sums.assign(static_cast<size_t>(width), 0);
+      for (int64_t row = first; row < first + rows; ++row) {
         const int64_t owner = (row * e.key_heads + head / e.group()) * s.plan.parts + part;
         for (int64_t chunk = 0; chunk < s.plan.chunks; ++chunk) {
           const Sum* from = s.distances_of(owner * s.plan.chunks + chunk, in_group % s.plan.heads);
@@ -384,7 +386,7 @@ void add_distances(const Sums<In>& s) {
           }
         }
       }
-      std::copy(sums.begin(), sums.end(), to.data<Sum>() + head * to.dim(1));
+      std::copy(sums.begin(), sums.end(), to.data<Sum>() + item * width);
     };
   });
 }

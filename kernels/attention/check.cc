@@ -22,10 +22,13 @@ void check_scores(const Tensor& x, const Tensor& q, const Tensor& k, DType dtype
 }
 
 void check_distances(const Tensor& table, const Tensor& q) {
-  WEFT_CHECK(!table || (table.shape().dims() == 2 && table.dim(0) == q.dim(1) &&
-                        table.dim(1) % 2 == 1 && table.dtype() == q.dtype()),
-             "a bias by distance {} {} of {} heads", dtype_name(table.dtype()),
-             table.shape().to_string(), q.dim(1));
+  if (!table) return;
+  const Shape& shape = table.shape();
+  const bool grouped = shape.dims() == 3;
+  WEFT_CHECK((shape.dims() == 2 || (grouped && shape[0] > 0 && q.dim(0) % shape[0] == 0)) &&
+                 shape[-2] == q.dim(1) && shape[-1] % 2 == 1 && table.dtype() == q.dtype(),
+             "a bias by distance {} {} of {} rows, {} heads", dtype_name(table.dtype()),
+             shape.to_string(), q.dim(0), q.dim(1));
 }
 
 void check_visibility(const Visibility& seen, const Tensor& q, const Tensor& k) {

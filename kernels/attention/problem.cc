@@ -9,18 +9,18 @@ Extents extents_of(const Tensor& q, const Tensor& k, const Tensor& v) {
   return {q.dim(0), q.dim(1), k.dim(1), q.dim(2), k.dim(2), q.dim(3), v.dim(3)};
 }
 
-// The table by distance as tiles read it (tiles.h): turned round, its ends repeated.
+// The tables by distance as tiles read them (tiles.h): turned round, their ends repeated.
 template <typename In>
 Tensor laid_out(Context& cx, const Tensor& table) {
   using Sum = typename cpu::SumOf<In>::type;
   if (!table) return table;
   const Tensor from = as_contiguous(cx.pool, table);
-  const int64_t heads = table.dim(0), reach = (table.dim(1) - 1) / 2;
-  const int64_t entries = cpu::distance_entries(reach), middle = entries / 2;
-  const Tensor to = Tensor::empty(cx.allocator, {heads, entries}, DTypeOf<Sum>::value);
-  for (int64_t i = 0; i < heads * entries; ++i) {
-    const int64_t behind = std::clamp(i % entries - middle, -reach, reach);
-    const int64_t at = i / entries * (2 * reach + 1) + reach - behind;
+  const int64_t width = table.shape()[-1], rows = table.elements() / width;
+  const int64_t reach = (width - 1) / 2, entries = cpu::distance_entries(reach);
+  const Tensor to = Tensor::empty(cx.allocator, {rows, entries}, DTypeOf<Sum>::value);
+  for (int64_t i = 0; i < rows * entries; ++i) {
+    const int64_t behind = std::clamp(i % entries - entries / 2, -reach, reach);
+    const int64_t at = i / entries * width + reach - behind;
     to.data<Sum>()[i] = static_cast<Sum>(from.data<In>()[at]);
   }
   return to;
@@ -95,8 +95,8 @@ void TileExtras<In>::finish_scores(const Tile& tile, TileView view, bool with_sl
     }
     if (p_.distance_bias) {
       terms.distances = p_.distances(tile);
-      terms.distance_bias =
-          p_.distance_bias.template data<Sum>() + tile.head * p_.distance_bias.dim(1);
+      terms.distance_bias = p_.distance_bias.template data<Sum>() +
+                            p_.distance_row(tile.row, tile.head) * p_.distance_bias.dim(1);
     }
     if (p_.bias || (p_.mask.arbitrary() && view == TileView::kSome)) terms.bias = added(tile);
     p_.kernels.adjust(tile.keys, terms, scores, with_slope ? slope_ : nullptr);

@@ -97,7 +97,7 @@ struct Problem {
   const Parameters& parameters;
   const Extents e;
   const Tensor q, k, v, bias, sinks;
-  const Tensor distance_bias;  // [N, distance_entries], of Sum, as tiles read it; or absent
+  const Tensor distance_bias;  // [groups N, distance_entries], of Sum, as tiles read it; or absent
   const Mask mask;
   const cpu::TileKernels<In>& kernels;
 
@@ -117,7 +117,15 @@ struct Problem {
     return parameters.soft_cap > 0 || !parameters.alibi_slopes.empty() || bias || distance_bias ||
            mask.arbitrary();
   }
-  int64_t reach() const { return (parameters.distance_bias.dim(1) - 1) / 2; }
+  int64_t reach() const { return (parameters.distance_bias.shape()[-1] - 1) / 2; }
+  // Rows of the batch that have one table by distance.
+  int64_t rows_of_table() const {
+    const Tensor& tables = parameters.distance_bias;
+    return tables.shape().dims() == 3 ? e.rows / tables.dim(0) : e.rows;
+  }
+  int64_t distance_row(int64_t row, int64_t head) const {
+    return row / rows_of_table() * e.heads + head;
+  }
   cpu::DistanceTerms distances(const Tile& tile) const {
     return {mask.query_position(tile), mask.key_position(tile), tile.queries,
             static_cast<int32_t>(reach())};

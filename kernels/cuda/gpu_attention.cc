@@ -82,6 +82,8 @@ Rules rules_of(attention::Parameters contiguous, const DeviceKey& dropout_key, A
   rules.mask = table_of<uint8_t>(seen.mask);
   rules.bias = table_of<void>(parameters.bias);
   if (parameters.distance_bias) {
+    WEFT_CHECK(parameters.distance_bias.shape().dims() == 2, "{} tables by distance",
+               parameters.distance_bias.dim(0));
     rules.distance_bias = parameters.distance_bias.raw();
     rules.distance_reach = (parameters.distance_bias.dim(1) - 1) / 2;
   }

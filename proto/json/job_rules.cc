@@ -393,7 +393,8 @@ Status check_rows_in_blocks(const JobSpec& spec, const Refusal& refuse) {
   }
   for (int i = 0; i < spec.tasks_size(); ++i) {
     const TaskSpec& task = spec.tasks(i);
-    if (!classifies(task) && !finds_answers(task) && !embeds(task)) continue;
+    const bool whole = classifies(task) || finds_answers(task) || embeds(task);
+    if (!whole && !writes_targets(task)) continue;
     return refuse_rows(
         fmt::format("are a multiple of training.reproducible_blocks = {} for {} {} with "
                     "training.reproducible: topology, {}",

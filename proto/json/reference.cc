@@ -58,8 +58,7 @@ constexpr std::string_view kRules = R"(## Rules across keys
   or there is none, that it begins and ends at the first token.
 - `seq2seq` is for t5, which has no other task, and needs the format jsonl with a text and a
   `data.target`. `training.target_length` is for it alone, and at least
-  `parallel.sequence`. It refuses `training.reproducible: topology`, `adapter` and
-  `resources.device: gpu`.
+  `parallel.sequence`. It refuses `adapter` and `resources.device: gpu`.
 - xlnet is an encoder for `sequence_classification`, `token_classification`, `multiple_choice` and
   `embedding`. It refuses `parallel.sequence` above 1, `training.reproducible: topology`, `adapter`
   and `resources.device: gpu`.
@@ -82,9 +81,10 @@ constexpr std::string_view kRules = R"(## Rules across keys
   features and those of all queries and keys. `training.batch_size` is a multiple of the rows at
   once, `training.micro_batch_size` x `parallel.data`, and these are a multiple of the blocks, or
   divide them and share each row's tokens evenly; of a task that takes rows whole
-  (classifications, embeddings, choices, answers) they are a multiple. `parallel.tensor` divides the
-  heads, and divides the heads of keys or is a multiple of them; the ranks that share a row need not
-  divide its heads. Refused are fp16, `adapter`, and `parallel.sequence_attention` of rings.
+  (classifications, embeddings, choices, answers, targets) they are a multiple. `parallel.tensor`
+  divides the heads, and divides the heads of keys or is a multiple of them; the ranks that share a
+  row need not divide its heads. Refused are fp16, `adapter`, and `parallel.sequence_attention` of
+  rings.
 - `training.evaluate_every` needs a task with `data.validation`; `training.early_stop.patience`
   and `checkpoint.keep_best` need `training.evaluate_every`. The best is left out, as any
   checkpoint is, while the one before waits for room (event `checkpoint_skipped`).

@@ -40,10 +40,6 @@ Status finish_targets(proto::JobSpec& spec, const Refusal& refuse) {
         "must be at most training.target_length = " + std::to_string(training.target_length()) +
             ", or some ranks would have no tokens of targets");
   }
-  if (training.reproducible() == proto::REPRODUCIBLE_TOPOLOGY) {
-    return refuse("training.reproducible", "topology",
-                  "must be mesh or none with seq2seq, whose sources are not cut into blocks");
-  }
   if (spec.resources().device() == proto::COMPUTE_DEVICE_GPU) {
     return refuse("resources.device", "gpu", "must be cpu with seq2seq, which runs on CPUs only");
   }

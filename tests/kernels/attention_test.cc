@@ -286,6 +286,54 @@ TEST(Attention, AQueryThatSeesNothingGivesZerosAndMinusInfinity) {
   EXPECT_EQ(sum.output.to_vector<float>(), all.output.to_vector<float>());
 }
 
+// Two groups of two rows are two attentions, one behind the other.
+TEST(Attention, EachGroupOfRowsHasItsTableByDistance) {
+  struct Some {
+    int64_t start, length;
+  };
+  Bench bench;
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    const auto drawn = [&](const Shape& shape, uint64_t seed) {
+      Tensor x = ops::cast(bench.context, random_tensor<float>(bench.context, shape, seed), dtype);
+      return x.set_requires_grad(true);
+    };
+    // q, k, v and the table with their gradients, and the result.
+    const auto computed = [&](Some rows, Some groups) {
+      Tape tape;
+      Context cx = bench.context;
+      cx.tape = &tape;
+      Tensor all[] = {drawn({4, 2, 70, 8}, 1), drawn({4, 2, 80, 8}, 2), drawn({4, 2, 80, 8}, 3),
+                      drawn({2, 2, 2 * 9 + 1}, 4)};
+      std::vector<Tensor> some;
+      for (size_t i = 0; i < 4; ++i) {
+        const Some part = i < 3 ? rows : groups;
+        some.push_back(ops::slice(cx, all[i], 0, part.start, part.length));
+      }
+      Parameters p;
+      p.distance_bias = groups.length > 1 ? some[3] : ops::reshape(cx, some[3], {2, 2 * 9 + 1});
+      const Tensor y = scaled_dot_product(cx, some[0], some[1], some[2], p);
+      tape.backward(cx, y);
+      std::vector<Tensor> results{y};
+      for (size_t i = 0; i < 4; ++i) {
+        const Some part = i < 3 ? rows : groups;
+        results.push_back(ops::slice(bench.context, all[i].grad(), 0, part.start, part.length));
+      }
+      return results;
+    };
+    const auto whole = computed({0, 4}, {0, 2});
+    for (const int64_t group : {0, 1}) {
+      const auto part = computed({2 * group, 2}, {group, 1});
+      for (size_t i = 0; i < whole.size(); ++i) {
+        const int64_t of_group = i < 4 ? 2 : 1;
+        const Tensor same = ops::slice(bench.context, whole[i], 0, of_group * group, of_group);
+        EXPECT_EQ(wide_values(bench.context, ops::contiguous(bench.context, same)),
+                  wide_values(bench.context, ops::contiguous(bench.context, part[i])))
+            << i << " of group " << group;
+      }
+    }
+  }
+}
+
 // A rank that holds none of the heads.
 TEST(Attention, NoHeadsGiveNothing) {
   Bench bench;

@@ -47,6 +47,17 @@ TEST(Seq2SeqRules, WhatIsLeftOutFollows) {
   EXPECT_EQ(said.training().target_length(), 7);
 }
 
+// Blocks are whole rows, whatever their length and that of their targets.
+TEST(Seq2SeqRules, TopologyTakesWholeRows) {
+  proto::JobSpec spec;
+  EXPECT_EQ(finish(job("",
+                       ", reproducible: topology, batch_size: 16, micro_batch_size: 8, "
+                       "sequence_length: 13, target_length: 7"),
+                   &spec)
+                .to_string(),
+            "ok");
+}
+
 TEST(Seq2SeqRules, WhatDoesNotGoWithItIsRefused) {
   const std::string rows = ", format: jsonl";
   const std::string other =
@@ -58,7 +69,10 @@ TEST(Seq2SeqRules, WhatDoesNotGoWithItIsRefused) {
       {job(rows + ", target: ''"), "tasks[0].data.target must not be empty"},
       {job(rows + ", text_pair: b"), "tasks[0].data.text_pair is only for"},
       {job(rows, ", target_length: 0"), "training.target_length must be"},
-      {job(rows, ", reproducible: topology"), "training.reproducible must be mesh or none"},
+      {job(rows, ", reproducible: topology, batch_size: 4"),
+       "training.batch_size must give rows at once, training.micro_batch_size x parallel.data, now "
+       "4, that are a multiple of training.reproducible_blocks = 8 for a seq2seq with "
+       "training.reproducible: topology, as its rows are as long as the longest of the batch"},
       {job(rows, ", target_length: 3", "parallel: {sequence: 4}\n"),
        "parallel.sequence must be at most training.target_length = 3"},
       {job(rows, "", "resources: {device: gpu}\n"), "resources.device must be cpu with seq2seq"},

@@ -53,8 +53,7 @@ int64_t exchanged_backward(const Sizes& s) {
 // gradient stands beside that of its result, its bias' terms in fp32, the input's term of the sum
 // over the tensor axis, or the weight's gradient with a copy of one side; or in its attention,
 // where terms of keys' and values' gradients read copies of these.
-int64_t block_backward(const StepMemory& m) {
-  const Sizes& s = m.s;
+int64_t block_backward(const Sizes& s) {
   const int64_t own = s.between * s.hidden, rows = s.tokens * s.hidden;
   const int64_t inner = s.tokens * s.inner, of_heads = s.tokens * s.features;
   const bool half = s.element<kSingle, split = s.tensor> 1;
@@ -91,7 +90,7 @@ std::vector<MemoryEstimate> blocked_moments(const StepMemory& m) {
   backward.parameters += m.whole(2 * parameters.block_unit);
   backward.gradients = m.earlier + m.table + kSingle * 2 * parameters.largest_of_block;
   backward.activations = m.kept;
-  backward.workspace = block_backward(m);
+  backward.workspace = block_backward(s);
 
   // A block later, its gradients are sums, of which levels from 1 on keep a part.
   MemoryEstimate further = backward;
@@ -100,11 +99,22 @@ std::vector<MemoryEstimate> blocked_moments(const StepMemory& m) {
                       kSingle * summed * parameters.largest_of_block;
   further.activations -= s.kept_block();
 
+  // Of an encoder-decoder the encoder's last block, beside the decoder's gradients, that of its
+  // input included.
+  const Sizes& encoder = m.source ? *m.source : s;
+  const int64_t target = m.source ? s.stream() : 0;
+  MemoryEstimate turning = backward;
+  turning.gradients = m.table + kSingle * 2 * parameters.largest_of_block +
+                      std::max(m.earlier, share(kSingle * parameters.decoder_gradients, m.sharing));
+  turning.activations = m.batch() + target + m.kept_source();
+  turning.workspace = block_backward(encoder);
+
   MemoryEstimate first = backward;  // of the first block, beside the others' gradients
   const int64_t others = parameters.count - parameters.embedding_unit - parameters.block_unit;
   first.gradients = m.table + kSingle * 2 * parameters.largest_of_block +
                     (m.zero > 0 ? m.gradients : std::max(m.earlier, kSingle * others));
-  first.activations = m.batch() + s.kept_block();
+  first.activations = m.batch() + target + encoder.kept_block();
+  first.workspace = block_backward(encoder);
 
   MemoryEstimate end = m.all;  // the table's second gradient, and its first or what is kept of it
   end.parameters += m.whole(parameters.block_unit);
@@ -112,9 +122,10 @@ std::vector<MemoryEstimate> blocked_moments(const StepMemory& m) {
   if (m.zero > 0) end.gradients += kSingle * parameters.embedding_bucket;
   if (m.zero == 0) end.gradients += s.accumulates ? m.table : 0;
   if (m.zero == 1) end.gradients += m.earlier;
-  end.activations = m.batch();
-  end.workspace = 2 * s.element * s.tokens * s.hidden;
-  return {loss, backward, further, first, end};
+  end.activations = m.batch() + target;
+  end.workspace = 2 * encoder.element * encoder.tokens * encoder.hidden;
+  if (!m.source) return {loss, backward, further, first, end};
+  return {loss, backward, further, turning, first, end};
 }
 
 }  // namespace weft

@@ -16,16 +16,21 @@ AxisTraffic tree_sum_traffic(int64_t elements, int ranks, int rank) {
   return both;
 }
 
+// What is computed at once, on one replica.
 struct Round {
-  Round(const ModelConfig& config, const proto::JobSpec& spec) {
+  Round(const ModelConfig& config, const proto::JobSpec& spec)
+      : stack(last_stack(config, spec.training())) {
     const proto::TrainingSpec& training = spec.training();
     precision = precision_of(spec);
     element = static_cast<int64_t>(size_of(precision));
     replicas = spec.parallel().data() * spec.parallel().sequence();
     const int64_t at_once = int64_t{training.micro_batch_size()} * spec.parallel().data();
     rounds = training.batch_size() / at_once;
-    tokens = at_once * training.sequence_length() / replicas;
-    layers = config.layers;
+    tokens = at_once * stack.length / replicas;
+    if (stack.source > 0) {
+      encoder = encoder_stack(config, training);
+      source = at_once * stack.source / replicas;
+    }
     of_text = config.image.size == 0;
     token_blocks = training.reproducible_blocks() / replicas;
     head_norms = config.head_norms ? 2 * config.head_features : 0;
@@ -37,10 +42,13 @@ struct Round {
     hidden = config.hidden;
     recompute = training.activation_checkpointing();
   }
+  StackShape stack;    // the last one
+  StackShape encoder;  // of an encoder-decoder, else without layers
+  int64_t source = 0;  // tokens of that
   int replicas;
   bool of_text;
   DType precision;
-  int64_t element, rounds, tokens, layers, hidden;
+  int64_t element, rounds, tokens, hidden;
   int64_t token_blocks, head_norms;  // of a layer's norms of queries and keys, features
   int key_copies = 1;                // ranks of the tensor axis that hold the same head of keys
   int64_t head_features;
@@ -48,29 +56,48 @@ struct Round {
 };
 
 // Over the tensor axis: rows are gathered in the values' type, terms of sums travel in fp32.
+struct TensorCalls {
+  TensorCalls(const Round& s, int64_t tokens, int ranks, int rank)
+      : gather(gather_traffic(tokens, s.element * s.hidden, ranks, rank)),
+        rows(scatter_traffic(tokens, s.element * s.hidden, ranks, rank)),
+        terms(scatter_traffic(tokens, kSingle * s.hidden, ranks, rank)) {}
+  AxisTraffic gather, rows, terms;
+};
+
+// Of a stack's embedding and blocks; source: of the states that it attends to.
+AxisTraffic stack_round(const Round& s, const StackShape& stack, const TensorCalls& own,
+                        const TensorCalls& source) {
+  const bool full = s.recompute == proto::ACTIVATION_CHECKPOINTING_FULL;
+  const bool again = full || s.recompute == proto::ACTIVATION_CHECKPOINTING_SELECTIVE;
+  const int64_t attentions = stack.source > 0 ? 2 : 1;
+  const AxisTraffic part = own.gather + own.terms;  // of a block forwards: an attention or its MLP
+  // Backwards a part's gathered input once more for its weights' gradients, and that of its result.
+  AxisTraffic block = (part + own.gather * 2 + own.terms) * (attentions + 1);
+  if (again) block += part * attentions;
+  if (full) block += part;
+  // States for their keys and values, again for these weights' gradients; their own gradient.
+  if (stack.source > 0) block += source.gather * (again ? 3 : 2) + source.terms;
+  AxisTraffic all = block * stack.layers;
+  if (s.of_text) all += own.rows + own.gather;  // of the embedding, and its gradient
+  return all;
+}
+
 AxisTraffic tensor_round(const Round& s, bool language_model, int ranks, int rank) {
-  const AxisTraffic gather = gather_traffic(s.tokens, s.element * s.hidden, ranks, rank);
-  const AxisTraffic rows = scatter_traffic(s.tokens, s.element * s.hidden, ranks, rank);
-  const AxisTraffic terms = scatter_traffic(s.tokens, kSingle * s.hidden, ranks, rank);
-  const AxisTraffic half = gather + terms;  // of a block forwards: its attention or its MLP
-  AxisTraffic all = half * (2 * s.layers);
-  if (s.of_text) all += rows + gather;  // of the embedding, and its gradient
-  // Backwards a half's gathered input once more for its weights' gradients, and that of its result.
-  all += (gather * 2 + terms) * (2 * s.layers);
-  if (s.recompute == proto::ACTIVATION_CHECKPOINTING_SELECTIVE) all += half * s.layers;
-  if (s.recompute == proto::ACTIVATION_CHECKPOINTING_FULL) all += half * (2 * s.layers);
-  all += gather;  // what the head reads
+  const TensorCalls own(s, s.tokens, ranks, rank), source(s, s.source, ranks, rank);
+  AxisTraffic all = stack_round(s, s.stack, own, source);
+  if (s.encoder.layers > 0) all += stack_round(s, s.encoder, source, source);
+  all += own.gather;  // what the head reads
   if (s.head_norms > 0) {
     AxisTraffic gradients = scatter_traffic(s.token_blocks, kSingle * s.head_norms, ranks, rank);
     gradients.messages *= 2;
-    all += gradients * s.layers;
+    all += gradients * s.stack.layers;
   }
   // Keys' and values' gradients, of which every rank that holds them has terms.
   all += tree_sum_traffic(s.tokens * s.head_features, s.key_copies, rank % s.key_copies) *
-         (2 * s.layers);
+         (2 * s.stack.layers);
   if (!language_model) return all;
   all += gather_traffic(3 * ranks, kSingle * s.tokens, ranks, rank);  // maximum, sum, label's logit
-  all += terms;
+  all += own.terms;
   return all;
 }
 
@@ -125,8 +152,8 @@ StepTraffic blocked_traffic(const ModelConfig& config, const proto::JobSpec& spe
     const AttentionTraffic layer =
         exchange_traffic(sizes, heads, replica % in_row, s.key_copies > 1);
     const bool again = s.recompute != proto::ACTIVATION_CHECKPOINTING_NONE;
-    step.sequence = layer.forward * (s.rounds * s.layers * (again ? 2 : 1));
-    step.sequence += layer.backward * (s.rounds * s.layers);
+    step.sequence = layer.forward * (s.rounds * s.stack.layers * (again ? 2 : 1));
+    step.sequence += layer.backward * (s.rounds * s.stack.layers);
   }
   for (const ShardSize& shard : shards) {
     const bool by_all = shard.whole && shard.unit >= 0;
@@ -134,9 +161,10 @@ StepTraffic blocked_traffic(const ModelConfig& config, const proto::JobSpec& spe
         tree_sum_traffic(shard.elements, by_all ? world : s.replicas, by_all ? rank : replica) *
         (s.rounds * shard.repeats);
   }
-  if (language_model && config.tied) {  // a second gradient of the table, from the logits
-    step.replica += tree_sum_traffic(shards.front().elements, s.replicas, replica) * s.rounds;
-  }
+  // Further gradients of the table: an encoder's, and a tied one's from the logits.
+  const int64_t more = (s.encoder.layers > 0 ? 1 : 0) + (language_model && config.tied ? 1 : 0);
+  step.replica +=
+      tree_sum_traffic(shards.front().elements, s.replicas, replica) * (s.rounds * more);
   if (std::ranges::any_of(spec.tasks(), embeds)) {  // an embedding's sums, of all rows
     step.replica +=
         gather_traffic(spec.training().batch_size(), kSingle * config.hidden, s.replicas, replica);

@@ -307,7 +307,7 @@ int64_t StepMemory::batch() const {
 }
 
 int64_t StepMemory::memory() const {
-  return source ? source->stream() + source->element * source->tokens * source->hidden : 0;
+  return source ? source->stream() + source->element * source->normed() * source->hidden : 0;
 }
 
 int64_t StepMemory::kept_source() const {

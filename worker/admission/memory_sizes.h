@@ -86,8 +86,9 @@ struct Sizes {
   // At the loss, of vectors that are told apart: all rows' sums and vectors with their gradients,
   // the scores of all pairs, and the hidden states in fp32, of a half type; in blocks their terms.
   int64_t embedding() const;
-  // Of the scores' bias: it and each distance's bucket.
-  int64_t score_bias() const { return distances * (element * heads + kBucketBytes); }
+  // Of the scores' bias: it and each distance's bucket, once a block of the rank's tokens.
+  int64_t score_bias() const { return tables() * distances * (element * heads + kBucketBytes); }
+  int64_t tables() const { return blocks > 0 ? blocks / replicas : 1; }
 
  private:
   static constexpr int64_t kBucketBytes = 8;

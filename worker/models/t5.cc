@@ -11,6 +11,7 @@
 #include "worker/models/t5_config.h"
 #include "worker/models/t5_plan.h"
 #include "worker/models/transformer_trunk.h"
+#include "worker/parallel/blocked.h"
 
 namespace weft {
 namespace {
@@ -30,7 +31,7 @@ class T5Trunk final : public TransformerTrunk {
     TransformerPass writing{.axis = axis_for(batch), .batch = batch};
     open(kEmbeddingUnit, config_->unit_of(0));
     Tensor x = embed(cx, writing);
-    writing.distance_bias = distance_bias(cx, t5::kDecoderDistances, decoder_);
+    writing.distance_bias = distance_bias(cx, writing, t5::kDecoderDistances, decoder_);
     if (batch.source != nullptr) read(cx, writing);
     const int64_t first = config_->encoder_layers, last = config_->last_unit();
     x = through_blocks(cx, writing, {first, config_->decoder_layers()}, x);
@@ -49,7 +50,7 @@ class T5Trunk final : public TransformerTrunk {
     reading->batch.recompute = batch.recompute;
     reading->batch.random = batch.random;
     Tensor x = embed(cx, *reading);
-    reading->distance_bias = distance_bias(cx, t5::kEncoderDistances, encoder_);
+    reading->distance_bias = distance_bias(cx, *reading, t5::kEncoderDistances, encoder_);
     x = through_blocks(cx, *reading, {0, config_->encoder_layers}, x);
     const int64_t unit = encoder_norm();
     open(unit, unit + 1);
@@ -80,7 +81,11 @@ class T5Trunk final : public TransformerTrunk {
   static int64_t stack_of(const TransformerPass& pass) { return reads(pass) ? 0 : 1; }
 
   // [N, 2 R + 1], by a stack's table [buckets, N] and the bucket of each distance.
-  Tensor distance_bias(Context& cx, size_t table, const std::vector<int64_t>& buckets) const {
+  Tensor distance_bias(Context& cx, const TransformerPass& pass, size_t table,
+                       const std::vector<int64_t>& buckets) const {
+    if (pass.axis.blocks > 0) {
+      return parallel::blocked_distance_bias(cx, pass.axis, parameter(table), buckets);
+    }
     const Tensor ids = Tensor::from<int64_t>(*rank().allocator, {std::ssize(buckets)}, buckets);
     const Tensor rows = ops::embedding(cx, ids, parameter(table));
     return ops::contiguous(cx, ops::permute(cx, rows, std::array{1, 0}));
@@ -116,12 +121,20 @@ class T5Trunk final : public TransformerTrunk {
     return add_row(cx, pass, layer, kAt.out, x, Tensor(), input, config_->dropout, kSourceDropout);
   }
 
-  // Keys and values of the source, [B, N, T, D]; of a cached one they are computed once.
+  // Keys and values of the source, [B, N, T, D]; of a cached one they are computed once. With
+  // blocks its states lie on the ranks, and each layer gathers them.
   std::pair<Tensor, Tensor> source_heads(Context& cx, const TransformerPass& pass, int64_t layer) {
     KeyValueCache* cache = pass.batch.cache;
     if (pass.source == nullptr) {
       const auto at = static_cast<size_t>(layer - config_->encoder_layers);
       return {cache->source_keys.at(at), cache->source_values.at(at)};
+    }
+    if (pass.axis.blocks > 0) {
+      constexpr std::array kInputs{t5::kSource.key, t5::kSource.value};
+      const std::vector<Tensor> heads =
+          columns(cx, *pass.source, layer, kInputs, pass.memory,
+                  std::array{weight(layer, kInputs[0]), weight(layer, kInputs[1])});
+      return {by_heads(cx, *pass.source, heads[0]), by_heads(cx, *pass.source, heads[1])};
     }
     const auto heads = [&](size_t which) {
       const Tensor y =

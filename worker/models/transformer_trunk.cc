@@ -339,7 +339,7 @@ Tensor TransformerTrunk::attend_to_source(Context& cx, const TransformerPass& pa
   parameters.visibility.key_valid = source.key_valid;
   parameters.dropout = score_dropout(batch, options.dropout, kSourceScoreDropout, layer);
   return by_tokens(cx, parallel::sequence_attention(cx, rank().mesh, *batch.layout, *source.layout,
-                                                    query, key, value, parameters));
+                                                    query, key, value, parameters, key_terms()));
 }
 
 attention::WeightDropout TransformerTrunk::score_dropout(const TokenBatch& batch, double rate,

@@ -1,4 +1,8 @@
-// A token's row is taken from the rank that has it, so that nothing is added up.
+// Of tokens: a row is taken from the rank that has it, so that nothing is added up. Of distances:
+// each block has what they look up for itself.
+#include <array>
+#include <vector>
+
 #include "kernels/ops/common.h"
 #include "kernels/tensor/transfer.h"
 #include "worker/parallel/blocked.h"
@@ -57,7 +61,47 @@ class Embedding final : public ops::ForwardOp {
   TensorSpec table_;
 };
 
+// Inputs: ids [blocks, n], table [rows, N] that is this rank's own. The table's gradient is a sum
+// over the blocks.
+class Copies final : public ops::ForwardOp {
+ public:
+  std::string_view name() const override { return "blocked_copies"; }
+  bool native(DType half) const override { return half == DType::kBF16; }
+
+  std::vector<Tensor> forward(Context& cx, std::span<const Tensor> inputs) override {
+    return {ops::embedding_values(cx, inputs[0], inputs[1], 0)};
+  }
+
+  std::vector<Tensor> saves(std::span<const Tensor> inputs, std::span<const Tensor>) override {
+    table_ = inputs[1].spec();
+    return {inputs[0]};
+  }
+
+  std::vector<Tensor> vjp(Context& cx, std::span<const Tensor> saved,
+                          std::span<const Tensor> output_grads) override {
+    Context in_blocks = cx;
+    in_blocks.block_count = static_cast<int>(saved[0].dim(0));
+    return {Tensor(), ops::embedding_gradient(in_blocks, saved[0], output_grads[0], 0,
+                                              {table_.shape, gradient_dtype(table_.dtype)})};
+  }
+
+ private:
+  TensorSpec table_;
+};
+
 }  // namespace
+
+Tensor blocked_distance_bias(Context& cx, const TensorAxis& axis, const Tensor& table,
+                             std::span<const int64_t> bucket) {
+  std::vector<int64_t> ids;
+  for (int block = 0; block < axis.token_blocks(); ++block) {
+    ids.insert(ids.end(), bucket.begin(), bucket.end());
+  }
+  const Shape shape{axis.token_blocks(), std::ssize(bucket)};
+  const Tensor rows =
+      ops::run<Copies>(cx, {Tensor::from<int64_t>(cx.allocator, shape, ids), table});
+  return ops::contiguous(cx, ops::permute(cx, rows, std::array{0, 2, 1}));
+}
 
 Tensor blocked_embedding(Context& cx, const TensorAxis& axis, const Tensor& ids,
                          const Tensor& table, int64_t vocabulary, int64_t padding_id) {

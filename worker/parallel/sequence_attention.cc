@@ -241,9 +241,10 @@ Tensor sequence_attention(Context& cx, const Mesh& mesh, const SequenceLayout& l
 Tensor sequence_attention(Context& cx, const Mesh& mesh, const SequenceLayout& queries,
                           const SequenceLayout& keys, const Tensor& q, const Tensor& k,
                           const Tensor& v, const Parameters& parameters, const KeyTerms& terms) {
-  WEFT_CHECK(!parameters.distance_bias || cx.block_count == 0,
-             "a bias by distance is not cut into blocks");
-  if (mesh.size(Axis::kSequence) == 1 && terms.heads == 0) {
+  const bool whole_rows = mesh.size(Axis::kSequence) == 1 && terms.heads == 0;
+  WEFT_CHECK(!parameters.distance_bias || cx.block_count == 0 || whole_rows,
+             "a bias by distance is cut into blocks of whole rows");
+  if (whole_rows) {
     Parameters whole = parameters;
     whole.dropout.queries = queries.tokens();
     whole.dropout.keys = keys.tokens();

@@ -32,9 +32,9 @@ struct KeyTerms {
 // dropout.first_head is of these N heads; its queries, keys and their places are set here. The
 // gradients of heads of keys that several ranks hold are added up in fp32 (or fp64). distance_bias
 // has these N heads, the same on every rank of the axis; its gradient is this rank's term of the
-// sum over the axis, as that of any parameter which each rank has whole, and it is not cut into
-// blocks: topology-invariant training has none. A mesh with one rank on the axis is, but for
-// terms, attention::scaled_dot_product.
+// sum over the axis, as that of any parameter which each rank has whole; in topology-invariant
+// training the axis has one rank then. A mesh with one rank on the axis is, but for terms,
+// attention::scaled_dot_product.
 Tensor sequence_attention(Context& cx, const Mesh& mesh, const SequenceLayout& layout,
                           const Tensor& q, const Tensor& k, const Tensor& v,
                           const attention::Parameters& parameters, const KeyTerms& terms = {});

@@ -466,6 +466,59 @@ inline const Case kTargetCases[] = {
     targets("1 x 2 x 2, zero 3", kFewTargets, {1, 2, 2}, 3, kT5Wide),
 };
 
+// Of these, cut into 8 blocks.
+inline constexpr const char* kT5Even =
+    "num_layers: 3, num_heads: 8, d_model: 64, d_kv: 8, d_ff: 256, vocab_size: 504";
+inline constexpr const char* kT5EvenGated =
+    "num_layers: 3, num_heads: 8, d_model: 64, d_kv: 8, d_ff: 160, vocab_size: 504, "
+    "feed_forward_proj: gated-gelu, tie_word_embeddings: false";
+inline constexpr const char* kT5DeepDecoder =
+    "num_layers: 1, num_decoder_layers: 6, num_heads: 4, d_model: 128, d_kv: 32, d_ff: 512, "
+    "vocab_size: 1000";
+inline constexpr const char* kBlockedShort =
+    "reproducible: topology, batch_size: 8, sequence_length: 128, target_length: 16";
+inline constexpr const char* kBlockedLong =
+    "reproducible: topology, batch_size: 8, sequence_length: 16, target_length: 128";
+inline constexpr const char* kBlockedFew =
+    "reproducible: topology, batch_size: 8, sequence_length: 32, target_length: 16";
+inline constexpr const char* kBlockedFewest =
+    "reproducible: topology, batch_size: 8, sequence_length: 8";
+
+inline const Case kBlockedTargetCases[] = {
+    targets("plain", kBlocks, {}, 0, kT5Even),
+    targets("gated", kBlocks, {}, 0, kT5EvenGated),
+    targets("short targets", kBlockedShort, {}, 0, kT5Even),
+    targets("long targets", kBlockedLong, {}, 0, kT5Even),
+    targets("selective", kBlocksSelective, {}, 0, kT5Even),
+    targets("full", kBlocksFull, {}, 0, kT5Even),
+    targets("full, bf16", kBlocksFullBf16, {}, 0, kT5Even),
+    targets("bf16", kBlocksBf16, {}, 0, kT5Even),
+    targets("rounds",
+            "reproducible: topology, batch_size: 16, micro_batch_size: 8, sequence_length: 32", {},
+            0, kT5Wide),
+    targets("wide", kBlockedFew, {}, 0, kT5Wide),
+    targets("parameters", kBlockedFewest, {}, 0, kT5Wide),
+    targets("full, parameters", kBlocksFull, {}, 0, kT5Wide),
+    targets("a deep decoder", kBlockedShort, {}, 0, kT5DeepDecoder),
+    targets("full, a deep decoder", kBlocksFull, {}, 0, kT5DeepDecoder),
+    targets("and data 2", kBlockedShort, {2, 1, 1}, 0, kT5DeepDecoder),
+    targets("tensor 2", kBlocks, {1, 1, 2}, 0, kT5Even),
+    targets("tensor 4, gated", kBlocks, {1, 1, 4}, 0, kT5EvenGated),
+    targets("tensor 2, short targets", kBlockedShort, {1, 1, 2}, 0, kT5Even),
+    targets("tensor 2, bf16", kBlocksBf16, {1, 1, 2}, 0, kT5EvenGated),
+    targets("data 2", kBlockedFew, {2, 1, 1}, 0, kT5Wide),
+    targets("sequence 2", kBlocks, {1, 2, 1}, 0, kT5Even),
+    targets("data 2, parameters", kBlockedFewest, {2, 1, 1}, 0, kT5Wide),
+    targets("and zero 1", kBlockedFewest, {2, 1, 1}, 1, kT5Wide),
+    targets("and zero 3", kBlockedFewest, {2, 1, 1}, 3, kT5Wide),
+    targets("zero 1", kBlockedFew, {2, 1, 1}, 1, kT5Wide),
+    targets("zero 2", kBlockedFew, {4, 1, 1}, 2, kT5Wide),
+    targets("zero 3", kBlockedFew, {2, 1, 1}, 3, kT5Wide),
+    targets("zero 3, deep decoder", kBlockedShort, {2, 1, 1}, 3, kT5DeepDecoder),
+    targets("2 x 1 x 2, zero 3", kBlockedFew, {2, 1, 2}, 3, kT5Wide),
+    targets("1 x 2 x 2, zero 1", kBlocks, {1, 2, 2}, 1, kT5EvenGated),
+};
+
 // Of terms by distance and segment.
 inline constexpr const char* kXlnet =
     "n_layer: 3, n_head: 4, d_model: 64, d_inner: 256, vocab_size: 500";

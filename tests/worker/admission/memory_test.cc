@@ -22,6 +22,7 @@ using memory_cases::Case;
 using memory_cases::kAdaptedCases;
 using memory_cases::kBatch;
 using memory_cases::kBlockedCases;
+using memory_cases::kBlockedTargetCases;
 using memory_cases::kCases;
 using memory_cases::kEncoderCases;
 using memory_cases::kGroupedCases;
@@ -134,6 +135,7 @@ TEST_F(Memory, TheEstimateOfTargetsIsWhatRanksMeasure) { compare(kTargetCases); 
 TEST_F(Memory, TheEstimateOfRelativeTermsIsWhatRanksMeasure) { compare(kRelativeCases); }
 TEST_F(Memory, TheEstimateOfAdaptersIsWhatRanksMeasure) { compare(kAdaptedCases); }
 TEST_F(Memory, TheEstimateOfBlocksIsWhatRanksMeasure) { compare(kBlockedCases); }
+TEST_F(Memory, TheEstimateOfTargetsInBlocksIsWhatRanksMeasure) { compare(kBlockedTargetCases); }
 
 // A job's first checkpoint, on the replica that writes most of it. Ranks of the tensor axis take
 // turns at the little that each of them has whole; the estimate counts all of that.

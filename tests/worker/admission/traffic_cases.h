@@ -322,6 +322,13 @@ inline constexpr const char* kFewKeys =
     "num_hidden_layers: 2, num_attention_heads: 8, num_key_value_heads: 2, hidden_size: 32, "
     "head_dim: 4, intermediate_size: 48, vocab_size: 264";
 
+inline constexpr const char* kBlockedT5 =
+    "num_layers: 3, num_decoder_layers: 2, num_heads: 8, d_model: 32, d_kv: 5, d_ff: 64, "
+    "vocab_size: 265";
+inline constexpr const char* kBlockedT5Untied =
+    "num_layers: 2, num_heads: 4, d_model: 32, d_kv: 12, d_ff: 64, vocab_size: 264, "
+    "feed_forward_proj: gated-gelu, tie_word_embeddings: false";
+
 inline const Case kBlockedCases[] = {
     {"batch_size: 8", {2, 1, 1}},
     {"batch_size: 8", {4, 1, 1}},
@@ -392,6 +399,17 @@ inline const Case kBlockedCases[] = {
     {"batch_size: 1, precision: bf16", {1, 4, 2}, "", "causal_lm", kUnevenKeys, "qwen3"},
     {"batch_size: 1, precision: bf16", {1, 2, 4}, "", "causal_lm", kUnevenKeys, "llama"},
     {"batch_size: 1, precision: bf16", {1, 4, 2}, "", "causal_lm", kTwoHeads, "llama"},
+    targets("batch_size: 8", {2, 1, 1}, "", kBlockedT5),
+    targets("batch_size: 8, target_length: 8", {1, 4, 1}, "zero: 1", kBlockedT5Untied),
+    targets("batch_size: 16, micro_batch_size: 8, target_length: 8", {1, 1, 2}, "", kBlockedT5),
+    targets("batch_size: 8, target_length: 24", {1, 1, 4}, "", kBlockedT5Untied),
+    targets("batch_size: 8, activation_checkpointing: selective, target_length: 8", {1, 1, 2}, "",
+            kBlockedT5),
+    targets("batch_size: 8, activation_checkpointing: full, precision: bf16, target_length: 8",
+            {2, 1, 2}, "zero: 2", kBlockedT5),
+    targets("batch_size: 16, micro_batch_size: 4, target_length: 8", {2, 1, 2}, "zero: 3",
+            kBlockedT5),
+    targets("batch_size: 8, precision: bf16", {2, 2, 2}, "zero: 3", kBlockedT5Untied),
     {"batch_size: 8", {2, 2, 1}, "", "embedding", kEncoder, "bert"},
     {"batch_size: 8, precision: bf16", {2, 1, 2}, "zero: 1", "embedding", kEncoder, "bert"},
     {"batch_size: 8", {1, 2, 2}, "", "question_answering", kOfPairs, "bert"},

@@ -179,6 +179,50 @@ TEST(BlockedLinear, HasTheBitsOfOneRank) {
   }
 }
 
+// Five distances in three buckets, four heads: the table's gradient.
+Whole distances_on(MeshDegrees mesh) {
+  constexpr int64_t kHeads = 4;
+  const std::vector<int64_t> bucket{0, 0, 1, 2, 2};
+  const int64_t distances = std::ssize(bucket);
+  Whole gradient;
+  std::mutex mutex;
+  testing::run_mesh(mesh, [&](Rank& rank) {
+    rank.blocks = kBlocks;
+    const Part heads = part_of(kHeads, mesh.tensor, rank.mesh.index(Axis::kTensor));
+    const Part blocks =
+        part_of(kBlocks, rank.mesh.size(Axis::kReplica), rank.mesh.index(Axis::kReplica));
+    const Tensor table = cut(rank, {3, kHeads}, 1, heads, 2);
+    Tape tape;
+    Context cx = rank.context();
+    cx.tape = &tape;
+    const Tensor bias = blocked_distance_bias(cx, blocked_axis(rank, kTokens), table, bucket);
+    ASSERT_EQ(bias.shape(), (Shape{blocks.length, heads.length, distances}));
+    const Tensor seed = Tensor::empty(*rank.allocator, bias.shape());
+    for (int64_t i = 0; i < seed.elements(); ++i) {
+      const int64_t distance = i % distances, head = i / distances % heads.length;
+      const int64_t at = bucket[static_cast<size_t>(distance)] * heads.length + head;
+      EXPECT_EQ(bias.data<float>()[i], table.data<float>()[at]);
+      const int64_t block = blocks.start + i / distances / heads.length;
+      const int64_t whole = (block * kHeads + heads.start + head) * distances + distance;
+      seed.data<float>()[i] = std::sin(static_cast<float>(whole * 3 + 1));
+    }
+    tape.backward(cx, bias, seed);
+    const Tensor all = tree_sum(cx, rank.mesh.axis(Axis::kReplica), table.grad());
+    const std::lock_guard lock(mutex);
+    gradient.put({3, kHeads}, 1, heads, all);
+  });
+  return gradient;
+}
+
+TEST(BlockedDistanceBias, HasTheBitsOfOneRank) {
+  const Whole one = distances_on({});
+  EXPECT_NE(one.values, std::vector<float>(12, 0));
+  for (const MeshDegrees mesh :
+       {MeshDegrees{1, 1, 2}, MeshDegrees{2, 1, 1}, MeshDegrees{2, 1, 2}, MeshDegrees{4, 1, 1}}) {
+    EXPECT_EQ(distances_on(mesh).values, one.values) << mesh.data << "x" << mesh.tensor;
+  }
+}
+
 // Two weights and biases of one input, of other widths: gradients of all, and the bytes that a rank
 // of the tensor axis sends.
 struct Several {

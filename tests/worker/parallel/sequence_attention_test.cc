@@ -247,16 +247,16 @@ TEST(SequenceAttentionLayout, AWrongPositionIsSeen) {
   });
 }
 
-TEST(SequenceAttentionBlocks, ABiasByDistanceIsRefused) {
+TEST(SequenceAttentionBlocks, ABiasByDistanceOfPartsOfRowsIsRefused) {
   testing::run_mesh({}, [](Rank& rank) {
     Context cx = rank.context();
     cx.block_count = 2;
     const Tensor x = drawn(cx, {1, 2, 4, 3}, 1);
     Parameters parameters;
     parameters.distance_bias = drawn(cx, {2, 5}, 2);
-    EXPECT_DEATH(
-        sequence_attention(cx, rank.mesh, SequenceLayout::contiguous(4, 1), x, x, x, parameters),
-        "a bias by distance is not cut into blocks");
+    EXPECT_DEATH(sequence_attention(cx, rank.mesh, SequenceLayout::contiguous(4, 1), x, x, x,
+                                    parameters, {.blocks = 2, .heads = 1}),
+                 "a bias by distance is cut into blocks of whole rows");
   });
 }
 

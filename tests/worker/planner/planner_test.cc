@@ -252,17 +252,21 @@ TEST(Planner, AMeshThatTheJobSaysIsTheOnlyOne) {
 
 // Invariant training wants ranks and rows that divide its blocks.
 TEST(Planner, OnlyMeshesThatTheJobsRulesAllowAreLookedAt) {
-  const proto::JobSpec spec = job(kSmall,
-                                  "batch_size: 8, sequence_length: 128, "
-                                  "reproducible: topology, reproducible_blocks: 8");
-  const proto::JobPlan found = plan(spec, {}, {1, 2, 3, 4});
-  ASSERT_TRUE(found.has_chosen()) << found.reason();
-  for (const proto::MeshPlan& mesh : found.meshes()) {
-    EXPECT_NE(mesh.slots(), 3) << mesh_text(mesh);
-    EXPECT_EQ(mesh.ulysses(), mesh.sequence()) << mesh_text(mesh);
-    proto::JobSpec chosen = with_choice(spec, mesh);
-    const Status finished = finish_job(chosen);
-    EXPECT_TRUE(finished.ok()) << mesh_text(mesh) << ": " << finished.to_string();
+  constexpr const char* kRules =
+      "batch_size: 8, sequence_length: 128, reproducible: topology, reproducible_blocks: 8";
+  for (const proto::JobSpec& spec :
+       {job(kSmall, kRules),
+        job("num_layers: 2, num_heads: 4, d_model: 64, d_kv: 16, d_ff: 128, vocab_size: 300",
+            kRules, "auto", "t5", "seq2seq, data: {train: obj-targets, format: jsonl}")}) {
+    const proto::JobPlan found = plan(spec, {}, {1, 2, 3, 4});
+    ASSERT_TRUE(found.has_chosen()) << found.reason();
+    for (const proto::MeshPlan& mesh : found.meshes()) {
+      EXPECT_NE(mesh.slots(), 3) << mesh_text(mesh);
+      EXPECT_EQ(mesh.ulysses(), mesh.sequence()) << mesh_text(mesh);
+      proto::JobSpec chosen = with_choice(spec, mesh);
+      const Status finished = finish_job(chosen);
+      EXPECT_TRUE(finished.ok()) << mesh_text(mesh) << ": " << finished.to_string();
+    }
   }
 }
 

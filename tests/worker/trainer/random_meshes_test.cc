@@ -4,7 +4,7 @@
 #include <random>
 
 #include "tests/worker/trainer/distance.h"
-#include "tests/worker/trainer/topology_fixture.h"
+#include "tests/worker/trainer/topology_tasks_fixture.h"
 #include "worker/admission/check_blocks.h"
 
 namespace weft {
@@ -39,13 +39,18 @@ class Draws {
   std::mt19937 random_;
 };
 
-class RandomMeshes : public Topology {
+class RandomMeshes : public TopologyTasks {
  protected:
+  void SetUp() override {
+    TopologyTasks::SetUp();
+    write_tasks(WEFT_SOURCE_DIR);
+  }
   struct Model {
     int heads = 1, features = 8, layers = 1, vocabulary = 257, tokens = 16;
     int key_heads = 0, inner = 0;  // 0: GPT-2; else a Llama
     int window = 0;                // 0: none; else a Qwen3, whose first layer has none
-    std::string encoder = {};      // a family; then it classifies
+    std::string encoder = {};      // a family; then it classifies, but t5, which writes
+    bool gated = false;            // of t5, with a head of its own
     std::string text() const {
       const auto key = [](const char* name, int value) {
         return std::string(name) + ": " + std::to_string(value);
@@ -53,6 +58,12 @@ class RandomMeshes : public Topology {
       const std::string shared =
           key(", vocab_size", vocabulary) + key(", num_hidden_layers", layers) +
           key(", num_attention_heads", heads) + key(", hidden_size", heads * features) + "}}";
+      if (encoder == "t5") {
+        return "{family: t5, config: {num_decoder_layers: 1" + key(", d_ff", inner) +
+               key(", d_kv", features) + key(", num_layers", layers) + key(", num_heads", heads) +
+               key(", d_model", heads * features) + key(", vocab_size", vocabulary) +
+               (gated ? ", feed_forward_proj: gated-gelu, tie_word_embeddings: false" : "") + "}}";
+      }
       if (!encoder.empty()) {  // roberta's table begins at its padding
         const char* const name = encoder == "distilbert" ? ", hidden_dim" : ", intermediate_size";
         return "{family: " + encoder + ", config: {max_position_embeddings: 70, pad_token_id: 5" +
@@ -72,7 +83,8 @@ class RandomMeshes : public Topology {
     const std::string tasks =
         model.encoder.empty()
             ? draws.one_of<std::string>({kLm, kClasses, std::string(kLm) + ", " + kClasses})
-            : kClasses;
+        : model.encoder == "t5" ? kTargets
+                                : kClasses;
     const bool several = tasks.find("}, {") != std::string::npos;
     return "name: drawn\nkind: " + std::string(several ? "multi_task" : "pretrain") +
            "\nmodel: " + model.text() + "\ntokenizer: {type: byte}\ntasks: [" + tasks +
@@ -154,22 +166,26 @@ TEST_F(RandomMeshes, TrainWhatOneRankTrainsEachWayOverTheSequence) {
   EXPECT_GE(grids, 20);
 }
 
-// What a job's rules refuse is drawn again. The last ones are of few rows, so that ranks share the
-// tokens of a row.
+// What a job's rules refuse is drawn again. From 160 on they are of few rows, so that ranks share
+// the tokens of a row; the last ones write targets.
 TEST_F(RandomMeshes, HaveTheBitsOfOneRankWhereTopologyDoesNotMatter) {
   int compared = 0, uneven_heads = 0, uneven_vocabularies = 0;
-  for (uint32_t seed = 0; compared < 240; ++seed) {
+  for (uint32_t seed = 0; compared < 280; ++seed) {
     Draws draws(seed);
     MeshDegrees mesh = draws.mesh(8, {2, 4});
     const int blocks = draws.one_of({4, 8, 16});
     int batch = draws.one_of({2, 4, 8, 16});
-    if (compared >= 160) {
+    if (compared >= 160 && compared < 240) {
       mesh = {1, mesh.data * mesh.sequence, mesh.tensor};
       batch = draws.one_of({1, 2});
     }
     Model model{draws.one_of({2, 3, 4, 6, 8, 12}), draws.one_of({8, 16}), draws.between(1, 2),
                 draws.between(257, 272), 8 * draws.between(1, 8)};
-    if (compared >= 120 && compared < 160) {
+    if (compared >= 240) {
+      model.encoder = "t5";
+      model.inner = 16 * draws.between(1, 5);
+      model.gated = draws.between(0, 1) == 1;
+    } else if (compared >= 120 && compared < 160) {
       model.encoder = draws.one_of({"bert", "roberta", "distilbert"});
       model.inner = 16 * draws.between(1, 5);
     } else if (compared >= 80 && compared < 200) {

@@ -98,6 +98,19 @@ TEST_F(TopologyTasks, EveryMeshHasTheBitsOfOneRank) {
   }
 }
 
+TEST_F(TopologyTasks, EveryMeshHasTheBitsOfOneRankWithTargets) {
+  write_tasks(WEFT_SOURCE_DIR);
+  for (const char* model : {kRelu, kGated}) {
+    for (const char* settings : {"batch_size: 16", "batch_size: 16, precision: bf16"}) {
+      const std::string text = writing_job(model, settings);
+      const Trace one = run(text, {}, 0, 4);
+      for (const MeshDegrees mesh : meshes(8)) {
+        EXPECT_EQ(difference(one, run(text, mesh, 0, 4)), "") << name_of(mesh) << text;
+      }
+    }
+  }
+}
+
 TEST_F(Topology, EveryMeshHasTheBitsOfOneRankWithImages) {
   add_images(WEFT_SOURCE_DIR);
   for (const char* settings : {"batch_size: 8", "batch_size: 8, precision: bf16"}) {

@@ -1,4 +1,4 @@
-// Jobs of an encoder's tasks, topology-invariant, and what they read.
+// Jobs of an encoder's tasks and of an encoder-decoder's, topology-invariant, and what they read.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -20,17 +20,21 @@ inline constexpr const char* kPairs =
 inline constexpr const char* kQuestions =
     "type: question_answering, data: {train: obj-questions, validation: obj-questions, "
     "format: jsonl, stride: 4}";
+inline constexpr const char* kTargets =
+    "{name: write, type: seq2seq, "
+    "data: {train: obj-targets, validation: obj-targets, format: jsonl}}";
 
 class TopologyTasks : public Topology {
  protected:
   void write_tasks(const fs::path& source) const {
     write_pair_tokenizer(source);
-    for (const char* name : {"obj-choices", "obj-questions", "obj-pairs"}) {
+    for (const char* name : {"obj-choices", "obj-questions", "obj-pairs", "obj-targets"}) {
       fs::create_directories(folder_ / name);
     }
     std::ofstream choices(folder_ / "obj-choices" / "choices.jsonl");
     std::ofstream questions(folder_ / "obj-questions" / "questions.jsonl");
     std::ofstream pairs(folder_ / "obj-pairs" / "pairs.jsonl");
+    std::ofstream targets(folder_ / "obj-targets" / "targets.jsonl");
     for (int i = 0; i < 19; ++i) {
       nlohmann::json of_row{"no way", "never here at all"};
       of_row[static_cast<size_t>(i % 2)] = "this one";
@@ -46,6 +50,9 @@ class TopologyTasks : public Topology {
                 << "\n";
       pairs << nlohmann::json{{"text", text}, {"text_pair", std::to_string(i) + " of them"}}
             << "\n";
+      const std::string read(static_cast<size_t>(3 + 2 * i), "xyz"[i % 3]);  // the last are cut
+      targets << nlohmann::json{{"text", read}, {"target", text + (i % 2 == 0 ? "" : " written")}}
+              << "\n";
     }
   }
 
@@ -61,6 +68,29 @@ tokenizer: {type: tokenizer_json, from: obj-tokenizer}
 tasks: [{name: task, )" +
            task + R"(}]
 training: {steps: 4, sequence_length: 24, seed: 17, reproducible: topology,
+           optimizer: {learning_rate: 3.0e-3, weight_decay: 0.01}, )" +
+           settings + "}\n";
+  }
+
+  // T5's own, and 1.1's.
+  static constexpr const char* kRelu = "d_ff: 48";
+  static constexpr const char* kGated =
+      "d_ff: 64, feed_forward_proj: gated-gelu, tie_word_embeddings: false";
+  static std::string writing_job(const std::string& model, const std::string& settings) {
+    return R"(
+name: topology
+kind: pretrain
+model:
+  family: t5
+  config: {num_layers: 2, num_decoder_layers: 1, num_heads: 8, d_model: 32, d_kv: 6,
+           relative_attention_num_buckets: 8, relative_attention_max_distance: 16, vocab_size: 261,
+           )" +
+           model + R"(}
+tokenizer: {type: byte}
+tasks: [)" +
+           std::string(kTargets) +
+           R"(]
+training: {steps: 4, sequence_length: 24, target_length: 16, seed: 17, reproducible: topology,
            optimizer: {learning_rate: 3.0e-3, weight_decay: 0.01}, )" +
            settings + "}\n";
   }

@@ -1,7 +1,8 @@
-// Topology-invariant training of an encoder's tasks, each of which has sums of its own: the bits of
-// one rank on other meshes, in evaluations too, whose last batch is not full.
-// topology_meshes_test.cc has every mesh.
+// Topology-invariant training of an encoder's tasks and of an encoder-decoder's, each of which has
+// sums of its own: the bits of one rank on other meshes, in evaluations too, whose last batch is
+// not full. topology_meshes_test.cc has every mesh.
 #include <cmath>
+#include <functional>
 
 #include "tests/worker/trainer/topology_tasks_fixture.h"
 
@@ -36,14 +37,19 @@ class TasksOnMeshes : public TopologyTasks {
 
   // Three steps' bits and those of what an evaluation says, near those of any job.
   void expect_the_bits_of_one_rank(const std::string& task, const std::string& settings) {
-    const std::string text = tasks_job(task, settings);
+    expect_the_bits_of_one_rank(
+        [&](const std::string& more) { return tasks_job(task, settings + more); });
+  }
+  // job: with further settings.
+  void expect_the_bits_of_one_rank(const std::function<std::string(const std::string&)>& job) {
+    const std::string text = job("");
     const Trace one = run(text, {}, 0, 3);
     EXPECT_EQ(difference(one, run(text, {2, 1, 2}, 0, 3)), "") << text;
     expect_near(one, run(as_usual(text), {}, 0, 3));
-    const std::string half = tasks_job(task, settings + ", precision: bf16");
+    const std::string half = job(", precision: bf16");
     EXPECT_EQ(difference(run(half, {}, 0, 3), run(half, {1, 2, 4}, 0, 3)), "") << half;
 
-    const std::string evaluates = tasks_job(task, settings + ", evaluate_every: 4");
+    const std::string evaluates = job(", evaluate_every: 4");
     const Evaluated found = evaluated(evaluates, {});
     EXPECT_EQ(evaluated(evaluates, {2, 1, 2}), found);
     for (const auto& [key, value] : evaluated(as_usual(evaluates), {})) {
@@ -77,6 +83,31 @@ TEST_F(TasksOnMeshes, TellChoicesApart) { expect_the_bits_of_one_rank(kChoices, 
 TEST_F(TasksOnMeshes, TellPairsApart) { expect_the_bits_of_one_rank(kPairs, "batch_size: 16"); }
 
 TEST_F(TasksOnMeshes, FindAnswers) { expect_the_bits_of_one_rank(kQuestions, "batch_size: 8"); }
+
+// Tables by distance that all rows and blocks share, states that each of the decoder's layers
+// reads, and a table of tokens with two or three gradients.
+TEST_F(TasksOnMeshes, WriteTargets) {
+  for (const char* model : {kRelu, kGated}) {
+    expect_the_bits_of_one_rank(
+        [&](const std::string& more) { return writing_job(model, "batch_size: 16" + more); });
+    const std::string rounds = writing_job(model, "batch_size: 16, micro_batch_size: 8");
+    EXPECT_EQ(difference(run(rounds, {}, 0, 3), run(rounds, {1, 2, 2}, 2, 3)), "") << rounds;
+  }
+}
+
+TEST_F(TasksOnMeshes, WriteTargetsWithEachRecomputationAndLevel) {
+  for (const char* precision : {"fp32", "bf16"}) {
+    const std::string settings = std::string("batch_size: 16, precision: ") + precision;
+    const Trace kept = run(writing_job(kRelu, settings), {}, 0, 3);
+    for (const char* what : {"none", "selective", "full"}) {
+      const std::string text = writing_job(kRelu, settings + ", activation_checkpointing: " + what);
+      EXPECT_EQ(difference(kept, run(text, {}, 0, 3)), "") << text;
+      for (const int zero : {1, 2, 3}) {
+        EXPECT_EQ(difference(kept, run(text, {2, 1, 2}, zero, 3)), "") << zero << text;
+      }
+    }
+  }
+}
 
 }  // namespace
 }  // namespace weft
