@@ -173,7 +173,7 @@ Result<LocalModel> find_local_model(const Context& context, const std::string& f
                                     const std::string& given, const std::string& task,
                                     const TaskTypes& types) {
   std::error_code error;
-  if (given.empty() || given.find('/') != std::string::npos || fs::is_directory(given, error)) {
+  if (given.empty() || given.find('/') != std::string::npos || fs::exists(given, error)) {
     return find_folder(field, given, task, types);
   }
   WEFT_ASSIGN_OR_RETURN(ApiClient client, ApiClient::connect(context.settings));

@@ -121,6 +121,15 @@ TEST_F(EncoderCommands, MaskedModelsAreMeasuredAlikeEachTime) {
   EXPECT_THAT(refusal({"classify", file("bert-masked"), "--text", "a"}), HasSubstr("masked_lm"));
 }
 
+TEST_F(EncoderCommands, AFileHereIsNoCheckpointsId) {
+  write("plain", "no model");
+  const auto before = fs::current_path();
+  fs::current_path(fs::path(file("plain")).parent_path());
+  EXPECT_THAT(refusal({"evaluate", "plain", file("plain")}),
+              AllOf(HasSubstr("MODEL"), HasSubstr("exported folder with config.json")));
+  fs::current_path(before);
+}
+
 TEST_F(EncoderCommands, QuestionsWithChoicesAreMeasured) {
   const std::string model = file("bert-choice");
   fs::copy(WEFT_SOURCE_DIR "/tests/fixtures/golden/bert-choice/hf", model);
