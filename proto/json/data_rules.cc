@@ -83,7 +83,16 @@ Status finish_keys(proto::TaskSpec& task, const std::string& path, const Refusal
   constexpr const char* kUsualLabel = "label";
   const bool answers = finds_answers(task);
   proto::DataSpec& data = *task.mutable_data();
-  if (!data.has_text()) data.set_text(answers ? "question" : "text");
+  constexpr const char* kUsualText = "text";
+  if (data.format() == proto::DATA_FORMAT_TEXT) {
+    // Jobs that are stored since every task had one have the usual one.
+    if (data.text() == kUsualText) data.clear_text();
+    if (data.has_text()) {
+      return refuse(path + ".data.text", data.text(), "is only for data.format: jsonl");
+    }
+  } else if (!data.has_text()) {
+    data.set_text(answers ? "question" : kUsualText);
+  }
   if (classifies(task) || answers) {
     if (!data.has_label()) data.set_label(answers ? "answers" : kUsualLabel);
     return {};
