@@ -13,6 +13,7 @@
 #include "worker/admission/shards.h"
 #include "worker/checkpoint/reader.h"
 #include "worker/models/hf_folder.h"
+#include "worker/optimizer/exact_squares.h"
 
 namespace weft {
 namespace {
@@ -43,42 +44,42 @@ void for_each_own_run(const ParameterInfo& info, const Part& own,
   });
 }
 
-// Of the weights that the magnitudes stand beside, by name, the sums of squares of all ranks.
+// Of the weights that the magnitudes stand beside, by name, the sums of squares of all ranks, which
+// do not depend on who has which elements.
 class MagnitudeSums {
  public:
-  MagnitudeSums(Rank& rank, const Training& training) {
-    const ops::WeightLayout layout = training.family->layout();
-    const auto& parameters = training.optimizer->parameters();
-    for (size_t i = 0; i < parameters.size(); ++i) {
-      const ParameterInfo& info = parameters[i].info;
+  MagnitudeSums(Rank& rank, const Training& training)
+      : out_in_(training.family->layout() == ops::WeightLayout::kOutIn) {
+    for (const Parameter& parameter : training.optimizer->parameters()) {
+      const ParameterInfo& info = parameter.info;
       if (adapter_part(info) == AdapterPart::kMagnitude) {
         places_[info.adapts] = {elements_, info.shape[0]};
         elements_ += info.shape[0];
       }
     }
-    std::vector<double> sums(static_cast<size_t>(elements_));
-    bool shared_out = false;
-    for (size_t i = 0; i < parameters.size(); ++i) {
-      const ParameterInfo& info = parameters[i].info;
-      const auto found = places_.find(info.name);
-      if (found == places_.end()) continue;
-      const AdamW::State& state = training.optimizer->states()[i];
-      shared_out |= state.own.has_value();
-      const int index = rank.mesh.index(Axis::kTensor);
-      if (!info.shard.counts(index)) continue;
-      const std::vector<float> values = state.master.to_vector();
-      OutputSquares squares(layout, found->second.length, info.shape[1]);
-      for_each_own_run(info, state.own.value_or(Part{0, std::ssize(values)}),
-                       [&](size_t local, int64_t global, int64_t count) {
-                         squares.add(global,
-                                     std::span(values).subspan(local, static_cast<size_t>(count)));
-                       });
-      std::ranges::copy(squares.sums(), sums.begin() + found->second.start);
+    for (size_t i = 0; i < training.optimizer->states().size(); ++i) {
+      const bool adapted = places_.contains(training.optimizer->parameters()[i].info.name);
+      shared_out_ |= adapted && training.optimizer->states()[i].own.has_value();
     }
-    Tensor all = Tensor::from<double>(*rank.allocator, {elements_}, sums);
-    rank.mesh.axis(Axis::kTensor).all_reduce(all, ReduceOp::kSum);
-    if (shared_out) rank.mesh.axis(Axis::kReplica).all_reduce(all, ReduceOp::kSum);
-    sums_ = all.to_vector<double>();
+    const auto outputs = static_cast<size_t>(elements_);
+    std::vector<double> largest(outputs), upper(outputs), lower(outputs);
+    int64_t inputs = 1;
+    each_element(rank, training, [&](size_t output, float x, int64_t count) {
+      largest[output] = std::max(largest[output], std::abs(double{x}));
+      inputs = std::max(inputs, count);
+    });
+    over_ranks(rank, largest, ReduceOp::kMax);
+    std::vector<SquareCut> cuts;
+    for (const double most : largest) cuts.emplace_back(most > 0 ? most : 1, inputs);
+    each_element(rank, training, [&](size_t output, float x, int64_t) {
+      ExactSquares sums{upper[output], lower[output]};
+      cuts[output].add(x, sums);
+      upper[output] = sums.upper;
+      lower[output] = sums.lower;
+    });
+    over_ranks(rank, upper, ReduceOp::kSum);
+    over_ranks(rank, lower, ReduceOp::kSum);
+    for (size_t i = 0; i < outputs; ++i) sums_.push_back(upper[i] + lower[i]);
   }
   std::span<const double> of(const std::string& weight) const {
     const Part& place = places_.at(weight);
@@ -87,6 +88,37 @@ class MagnitudeSums {
   }
 
  private:
+  // Calls visit(output among all, x, the weight's inputs) for each element that this rank counts.
+  template <typename Visit>
+  void each_element(Rank& rank, const Training& training, const Visit& visit) const {
+    const auto& parameters = training.optimizer->parameters();
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      const ParameterInfo& info = parameters[i].info;
+      const auto found = places_.find(info.name);
+      if (found == places_.end() || !info.shard.counts(rank.mesh.index(Axis::kTensor))) continue;
+      const AdamW::State& state = training.optimizer->states()[i];
+      const std::vector<float> values = state.master.to_vector();
+      const int64_t columns = info.shape[1], inputs = info.shape[out_in_ ? 1 : 0];
+      for_each_own_run(info, state.own.value_or(Part{0, std::ssize(values)}),
+                       [&](size_t local, int64_t global, int64_t count) {
+                         for (int64_t k = global; k < global + count; ++k) {
+                           const int64_t output = out_in_ ? k / columns : k % columns;
+                           visit(static_cast<size_t>(found->second.start + output), values[local++],
+                                 inputs);
+                         }
+                       });
+    }
+  }
+  // Each element is counted by one rank of the world, or by each replica alike.
+  void over_ranks(Rank& rank, std::vector<double>& values, ReduceOp op) const {
+    Tensor all = Tensor::from<double>(*rank.allocator, {elements_}, values);
+    rank.mesh.axis(Axis::kTensor).all_reduce(all, op);
+    if (shared_out_) rank.mesh.axis(Axis::kReplica).all_reduce(all, op);
+    values = all.to_vector<double>();
+  }
+
+  const bool out_in_;
+  bool shared_out_ = false;  // each replica has a part of its own
   int64_t elements_ = 0;
   std::map<std::string, Part> places_;
   std::vector<double> sums_;

@@ -78,19 +78,30 @@ ExactSquares cut_here(Rank& rank, std::span<const Tensor> tensors, double first,
 
 }  // namespace
 
+// The largest square is below 2^(2 e + 2), e its root's exponent, and 2^places is twice the
+// elements at least: the sum of the upper parts is below a third of `first`, of whose last place
+// they are multiples; and so with the lower ones.
+SquareCut::SquareCut(double largest, int64_t elements) {
+  const int places = std::ilogb(static_cast<double>(elements)) + 2;
+  first = std::ldexp(1.5, 2 * std::ilogb(largest) + 2 + places);
+  second = std::ldexp(first, places - 52);
+}
+
+void SquareCut::add(float x, ExactSquares& sums) const {
+  const double square = double{x} * double{x};
+  const double upper = (square + first) - first;
+  sums.upper += upper;
+  sums.lower += ((square - upper) + second) - second;
+}
+
 ExactSquares exact_squares(Rank& rank, std::span<const Tensor> tensors, int64_t elements) {
   Tensor most =
       Tensor::full(*rank.allocator, {1}, double{largest_here(rank, tensors)}, DType::kF64);
   rank.mesh.axis(Axis::kWorld).all_reduce(most, ReduceOp::kMax);
   const double bound = read_scalar(most);
   if (bound == 0 || std::isinf(bound)) return {bound, 0};
-  // The largest square is below 2^(2 e + 2), e its root's exponent, and 2^places is twice the
-  // elements at least: the sum of the upper parts is below a third of `first`, of whose last place
-  // they are multiples; and so with the lower ones.
-  const int places = std::ilogb(static_cast<double>(elements)) + 2;
-  const double first = std::ldexp(1.5, 2 * std::ilogb(bound) + 2 + places);
-  const double second = std::ldexp(first, places - 52);
-  return cut_here(rank, tensors, first, second);
+  const SquareCut cut(bound, elements);
+  return cut_here(rank, tensors, cut.first, cut.second);
 }
 
 }  // namespace weft

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 
@@ -58,6 +59,24 @@ TEST(ExactSquares, DependOnNoOrder) {
       EXPECT_EQ(sums.data<double>()[0], one.upper) << ranks;
       EXPECT_EQ(sums.data<double>()[1], one.lower) << ranks;
     });
+  }
+}
+
+// One by one, as the tensors' are, and the other way round.
+TEST(ExactSquares, OfNumbersThatAreAddedOneByOneDependOnNoOrder) {
+  float largest = 0;
+  for (int64_t i = 0; i < kElements; ++i) largest = std::max(largest, std::abs(value(i)));
+  const SquareCut cut(largest, kElements);
+  ExactSquares up, down, whole;
+  for (int64_t i = 0; i < kElements; ++i) {
+    cut.add(value(i), up);
+    cut.add(value(kElements - 1 - i), down);
+  }
+  testing::run_ranks(1, [&](Rank& rank) { whole = squares(rank, 0, kElements, kElements); });
+  EXPECT_NE(up.lower, 0);
+  for (const ExactSquares& other : {down, whole}) {
+    EXPECT_EQ(up.upper, other.upper);
+    EXPECT_EQ(up.lower, other.lower);
   }
 }
 
