@@ -120,10 +120,6 @@ Status finish_adapter(JobSpec& spec, const Refusal& refuse) {
     if (target.empty()) return refuse(path, "", "must not be empty");
     if (!seen.insert(target).second) return refuse(path, target, "stands there twice");
   }
-  if (spec.training().reproducible() == proto::REPRODUCIBLE_TOPOLOGY) {
-    return refuse("training.reproducible", "topology",
-                  "must be mesh or none with an adapter, whose products are not cut into blocks");
-  }
   if (spec.adapter().base_model().empty()) {
     spec.mutable_adapter()->set_base_model(spec.model().from());
   }

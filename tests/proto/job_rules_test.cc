@@ -69,6 +69,9 @@ TEST(JobRules, AnAdapterIsThereWhereItIsAskedFor) {
     EXPECT_FALSE(tuned.adapter().rslora());
     EXPECT_FALSE(tuned.adapter().dora());
     EXPECT_EQ(tuned.adapter().base_model(), "ckpt-1");
+    std::string topology = kTuned;
+    topology.replace(topology.find("steps: 5"), 8, "steps: 5, reproducible: topology");
+    EXPECT_EQ(finish(topology + adapter, &tuned).to_string(), "ok") << topology;
   }
 }
 
@@ -91,9 +94,6 @@ TEST(JobRules, BadAdaptersAreRefused) {
   with("targets: [q_proj, q_proj]", "adapter.targets[1]", "twice");
   with("targets: ['']", "adapter.targets[0]", "not be empty");
   refused(std::string(kTuned) + "adapter: {rank: 4}\n", "adapter.type", "required");
-  std::string topology = kTuned;
-  topology.replace(topology.find("steps: 5"), 8, "steps: 5, reproducible: topology");
-  refused(topology + "adapter: lora\n", "training.reproducible", "mesh or none");
   std::string pretrain = kTuned;
   pretrain.replace(pretrain.find("fine_tune"), 9, "pretrain");
   pretrain.replace(pretrain.find("{from: ckpt-1}"), 14, "{family: gpt2, config: {}}");

@@ -10,7 +10,9 @@ Tensor token_dropout(Context& cx, const Rank& rank, const TokenBatch& batch, con
   const int index = rank.mesh.index(Axis::kSequence);
   if (rank.blocks > 0) {
     const int64_t first = batch.first_row * batch.tokens + batch.layout->runs(index)[0].start;
-    return ops::dropout(cx, x, rate, key,
+    const int64_t features = x.shape()[-1];
+    const Tensor one_row = ops::reshape(cx, x, {1, x.elements() / features, features});
+    return ops::dropout(cx, one_row, rate, key,
                         {{1, batch.rows * batch.tokens, place.features},
                          {0, first + place.among_own.start, place.first_feature}});
   }

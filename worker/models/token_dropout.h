@@ -28,7 +28,8 @@ struct DropoutPlace {
   Part among_own;
   int64_t features = 0, first_feature = 0;
 };
-// x [B, tokens, F]; of a rank with blocks [1, tokens of all rows, F]. Only where the batch trains.
+// x [B, tokens, F]; of a rank with blocks tokens of all rows -> [1, tokens, F]. Only where the
+// batch trains.
 Tensor token_dropout(Context& cx, const Rank& rank, const TokenBatch& batch, const Tensor& x,
                      double rate, const RandomKey& key, const DropoutPlace& place);
 

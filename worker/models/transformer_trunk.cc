@@ -171,7 +171,7 @@ Tensor TransformerTrunk::column(Context& cx, const TransformerPass& pass, int64_
   };
   Tensor y = product(x);
   if (!adapts) return y;
-  y = adapted(cx, pass, layer, which, x, y, Side::kColumn, product);
+  y = adapted(cx, pass, layer, which, x, y, Side::kColumn, product, parts);
   if (rescales && bias) y = ops::add(cx, y, bias);
   return activation ? ops::activate(cx, y, *activation) : y;
 }
@@ -191,7 +191,9 @@ std::vector<Tensor> TransformerTrunk::columns(Context& cx, const TransformerPass
       cx, pass.axis, x, weights, rescales ? std::span<const Tensor>() : biases, layout_, copies);
   for (size_t i = 0; i < all.size(); ++i) {
     const auto product = [&](const Tensor& input) {
-      return parallel::column_linear(cx, pass.axis, input, weights[i], Tensor(), layout_);
+      const std::span one = weights.subspan(i, 1);
+      const std::span copy = std::span(copies).subspan(i, 1);
+      return parallel::column_linears(cx, pass.axis, input, one, {}, layout_, copy)[0];
     };
     all[i] = adapted(cx, pass, layer, which[i], x, all[i], Side::kColumn, product);
     if (rescales) all[i] = ops::add(cx, all[i], biases[i]);
@@ -215,7 +217,7 @@ Tensor TransformerTrunk::row(Context& cx, const TransformerPass& pass, int64_t l
 
 Tensor TransformerTrunk::adapted(Context& cx, const TransformerPass& pass, int64_t layer,
                                  size_t which, const Tensor& x, const Tensor& y, Side side,
-                                 const Product& product) {
+                                 const Product& product, int parts) {
   const size_t place = adapter_of(layer, which);
   if (place == 0) return y;
   const ParameterInfo& a = parameters_[place].info;
@@ -225,7 +227,12 @@ Tensor TransformerTrunk::adapted(Context& cx, const TransformerPass& pass, int64
     const Tensor& value = parameter(at);
     return parameters_[at].info.shard.copies > 1 ? shared_by_heads(cx, value) : value;
   };
-  const parallel::LowRank map{parameter(place), of_outputs(place + 1), adapter.scaling()};
+  const Shard& outputs = parameters_[place + 1].info.shard;
+  const parallel::LowRank map{parameter(place),
+                              of_outputs(place + 1),
+                              adapter.scaling(),
+                              parts,
+                              {outputs.copy, outputs.copies}};
   const int64_t first_adapter =
       std::ranges::find_if(parameters_,
                            [](const Parameter& each) { return !each.info.adapts.empty(); }) -

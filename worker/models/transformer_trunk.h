@@ -149,10 +149,11 @@ class TransformerTrunk : public Trunk {
     return adapter_of_[first_of(layer) + which];
   }
   // y with what adapts the map that gave it, of the same x. product: the map, without its bias
-  // where it is rescaled.
+  // where it is rescaled; parts: as column().
   using Product = std::function<Tensor(const Tensor& x)>;
   Tensor adapted(Context& cx, const TransformerPass& pass, int64_t layer, size_t which,
-                 const Tensor& x, const Tensor& y, parallel::Side side, const Product& product);
+                 const Tensor& x, const Tensor& y, parallel::Side side, const Product& product,
+                 int parts = 1);
   Tensor block(Context& cx, const TransformerPass& pass, int64_t layer, const Tensor& input);
   parallel::KeyTerms key_terms() const;
   // Of scores that a pass drops.

@@ -37,11 +37,14 @@ struct BlockedLinear {
   std::optional<ops::Activation> activation;  // not of kInputs
   // The shared features are so many parts side by side, each of which is cut (query, key, value).
   int parts = 1;
+  bool own_tokens = false;  // of kNothing: x is this rank's tokens between blocks
+  Copy copy = {};           // of kOutputs, as column_linears' copies
 };
 
-// kOutputs: x [..., n, in] -> [1, N, out / t]. kInputs: x [..., N, in / t] -> [1, n, out], with
-// bias and residual added. kNothing: x [..., in], rows that stand for the replica's tokens in
-// their order -> [..., out]. bias: of what the weight's shard maps to, or an empty handle.
+// kOutputs: x [..., n, in] -> [1, N, out / t]. kInputs: x [..., N, in / t] -> [1, n, out].
+// kNothing: x [..., in], rows that stand for the replica's tokens in their order, or n of this
+// rank's -> [..., out]. bias: of what the weight's shard maps to, residual: as the result, which
+// they are added to, or empty handles; no residual behind an activation.
 Tensor blocked_linear(Context& cx, const TensorAxis& axis, const Tensor& x, const Tensor& weight,
                       const Tensor& bias, const BlockedLinear& map,
                       const Tensor& residual = Tensor());

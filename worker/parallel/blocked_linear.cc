@@ -90,9 +90,8 @@ class Linear final : public ops::ForwardOp {
 
   // The replica's tokens, or the rows that stand for them, in blocks.
   Extents tokens(int64_t rows) const {
-    const int64_t blocks = shares(Shared::kNothing)
-                               ? std::min<int64_t>(axis_.token_blocks(), std::max<int64_t>(rows, 1))
-                               : axis_.token_blocks();
+    int64_t blocks = map_.own_tokens ? axis_.own_blocks() : axis_.token_blocks();
+    if (shares(Shared::kNothing)) blocks = std::min(blocks, std::max<int64_t>(rows, 1));
     return cpu::equal_blocks(rows, blocks);
   }
   // This rank's share of the features of each matrix as blocks of a sum: block by block, in each
@@ -157,7 +156,7 @@ class Linear final : public ops::ForwardOp {
         biases_
             ? cpu::converted(cx.pool, as_contiguous(cx.pool, inputs[bias_at(which)]), DType::kF32)
             : Tensor();
-    const Side maps(weight, out_in());  // [in, out]
+    const Operand maps(weight, out_in());  // [in, out]
     CellCut cut{
         parts_of(tokens(rows), limits_.rows), outputs(which, out, limits_.whole), {{{0, in}}}};
     if (!shares(Shared::kInputs)) {
@@ -170,11 +169,11 @@ class Linear final : public ops::ForwardOp {
         const cpu::Matrix<T> left{x.data<T>(), in, false};
         const cpu::Matrix<T> right{weight.data<T>(), weight.dim(1), maps.transposed};
         cpu::gemm_cells<T>(cx.pool, cx.allocator, cut, {&left, 1}, {&right, 1},
-                           finish<T>(out, bias, y));
+                           finish<T>(out, bias, added(cx, inputs, y), y));
       } else {
         const Tensor sums = Tensor::empty(cx.allocator, {rows, out});
         cell_products(cx, cut, x, maps, sums);
-        finish_on_gpu(cx, sums, bias, shaped(y, sums.shape()));
+        finish_on_gpu(cx, sums, bias, added(cx, inputs, y), shaped(y, sums.shape()));
       }
       return y;
     }
@@ -182,17 +181,31 @@ class Linear final : public ops::ForwardOp {
     const Tensor term = Tensor::empty(cx.allocator, {rows, out});
     cell_products(cx, cut, x, maps, term);
     const Tensor sum = tree_scatter(cx, axis_.comm, term);
-    return joined<T>(cx, sum, bias, residual_ ? inputs[residual_at()] : Tensor());
+    return joined<T>(cx, bias, added(cx, inputs, sum), sum);
+  }
+
+  // The residual of a result, contiguous, or an empty handle.
+  Tensor added(Context& cx, std::span<const Tensor> inputs, const Tensor& y) const {
+    if (!residual_) return Tensor();
+    const Tensor residual = as_contiguous(cx.pool, inputs[residual_at()]);
+    WEFT_CHECK(residual.elements() == y.elements() && !map_.activation, "residual {} of {}",
+               residual.shape().to_string(), y.shape().to_string());
+    return residual;
   }
 
   template <typename T>
   std::function<void(const cpu::GemmTile&, float*)> finish(int64_t width, const Tensor& bias,
+                                                           const Tensor& residual,
                                                            const Tensor& y) const {
     return [=, this](const cpu::GemmTile& tile, float* sums) {
       const cpu::RowKernels<float>& kernels = cpu::rows<float>();
+      ops::RowBuffer<T> wide(residual ? tile.columns : 0);
       for (int64_t row = 0; row < tile.rows; ++row, sums += tile.columns) {
         const int64_t at = (tile.row + row) * width + tile.column;
         if (bias) kernels.add(bias.data<float>() + tile.column, sums, tile.columns);
+        if (residual) {
+          kernels.add(wide.read(residual.data<T>() + at, tile.columns), sums, tile.columns);
+        }
         if (z_) store(sums, z_.data<T>() + at, tile.columns);
         if (map_.activation) {
           kernels.curve(static_cast<cpu::Curve>(*map_.activation), sums, sums, tile.columns);
@@ -203,9 +216,11 @@ class Linear final : public ops::ForwardOp {
   }
 
   // The same of all cells; sums may be written to.
-  void finish_on_gpu(Context& cx, const Tensor& sums, const Tensor& bias, const Tensor& y) const {
+  void finish_on_gpu(Context& cx, const Tensor& sums, const Tensor& bias, const Tensor& residual,
+                     const Tensor& y) const {
     cuda::Backend& gpu = cuda::backend(cx);
     if (bias) gpu.binary(ops::Arithmetic::kAdd, sums, bias, sums);
+    if (residual) gpu.add(shaped(residual, sums.shape()), sums);
     if (z_) gpu.copy(sums, z_);
     if (map_.activation) gpu.activate(*map_.activation, sums, sums);
     gpu.copy(sums, y);
@@ -213,17 +228,11 @@ class Linear final : public ops::ForwardOp {
 
   // sum + bias + residual, rounded once.
   template <typename T>
-  Tensor joined(Context& cx, const Tensor& sum, const Tensor& bias, const Tensor& residual) const {
+  Tensor joined(Context& cx, const Tensor& bias, const Tensor& residual, const Tensor& sum) const {
     const int64_t rows = sum.dim(0), width = sum.dim(1);
     const Tensor y = Tensor::empty(cx.allocator, {1, rows, width}, DTypeOf<T>::value);
-    const Tensor added = residual ? as_contiguous(cx.pool, residual) : Tensor();
-    WEFT_CHECK(!added || added.elements() == sum.elements(), "residual {} of {}",
-               residual.shape().to_string(), sum.shape().to_string());
     if (!cx.device().is_cpu()) {
-      cuda::Backend& gpu = cuda::backend(cx);
-      if (bias) gpu.binary(ops::Arithmetic::kAdd, sum, bias, sum);
-      if (added) gpu.add(shaped(added, sum.shape()), sum);
-      gpu.copy(sum, shaped(y, sum.shape()));
+      finish_on_gpu(cx, sum, bias, residual, shaped(y, sum.shape()));
       return y;
     }
     cx.pool.parallel_for(rows, 1 + 4096 / (width + 1), [&](int64_t begin, int64_t end) {
@@ -231,8 +240,8 @@ class Linear final : public ops::ForwardOp {
       for (int64_t row = begin; row < end; ++row) {
         float* at = sum.data<float>() + row * width;
         if (bias) cpu::rows<float>().add(bias.data<float>(), at, width);
-        if (added) {
-          cpu::rows<float>().add(wide.read(added.data<T>() + row * width, width), at, width);
+        if (residual) {
+          cpu::rows<float>().add(wide.read(residual.data<T>() + row * width, width), at, width);
         }
         store(at, y.data<T>() + row * width, width);
       }
@@ -362,7 +371,7 @@ Tensor blocked_linear(Context& cx, const TensorAxis& axis, const Tensor& x, cons
   if (residual) inputs.push_back(residual);
   bool recorded = false;
   for (const Tensor& input : inputs) recorded |= cx.tape != nullptr && input.requires_grad();
-  return ops::run<Linear>(cx, std::move(inputs), axis, map, std::vector<Copy>(1),
+  return ops::run<Linear>(cx, std::move(inputs), axis, map, std::vector<Copy>{map.copy},
                           static_cast<bool>(bias), static_cast<bool>(residual), recorded);
 }
 

@@ -35,7 +35,7 @@ bool stands_alone(const Tensor& view, int64_t width) {
 }
 
 // A cell of a side, made ready for the library: in place or copied.
-Tensor ready_cell(Context& cx, const Side& side, std::span<const Extent> rows,
+Tensor ready_cell(Context& cx, const Operand& side, std::span<const Extent> rows,
                   std::span<const Extent> columns) {
   const std::span<const Extent> lines = side.transposed ? columns : rows;
   const std::span<const Extent> along = side.transposed ? rows : columns;
@@ -78,7 +78,7 @@ void sum_node(Context& cx, std::span<const Tensor> a, std::span<const Tensor> b,
   add_into(cx.pool, other, out);
 }
 
-void on_gpu(Context& cx, const CellCut& cut, const Side& a, const Side& b, const Tensor& to,
+void on_gpu(Context& cx, const CellCut& cut, const Operand& a, const Operand& b, const Tensor& to,
             bool fresh) {
   const size_t blocks = cut.depth.size();
   std::vector<Tensor> lefts, rights(blocks);  // of all rows, [row][block]; of one column
@@ -102,14 +102,14 @@ void on_gpu(Context& cx, const CellCut& cut, const Side& a, const Side& b, const
 }
 
 template <typename T>
-std::vector<cpu::Matrix<T>> matrices(const Side& side) {
+std::vector<cpu::Matrix<T>> matrices(const Operand& side) {
   std::vector<cpu::Matrix<T>> all;
   for (const Tensor& x : side.matrices) all.push_back({x.data<T>(), x.dim(1), side.transposed});
   return all;
 }
 
 template <typename T>
-void on_cpu(Context& cx, const CellCut& cut, const Side& a, const Side& b, const Tensor& to,
+void on_cpu(Context& cx, const CellCut& cut, const Operand& a, const Operand& b, const Tensor& to,
             bool fresh) {
   const int64_t width = to.dim(1);
   const auto take = [&](const cpu::GemmTile& tile, const float* sums) {
@@ -134,8 +134,8 @@ CellLimits cell_limits(const Context& cx) {
   return cx.device().is_cpu() ? CellLimits{} : CellLimits{kAny, kAny, kAny};
 }
 
-void cell_products(Context& cx, const CellCut& cut, const Side& a, const Side& b, const Tensor& to,
-                   bool fresh) {
+void cell_products(Context& cx, const CellCut& cut, const Operand& a, const Operand& b,
+                   const Tensor& to, bool fresh) {
   WEFT_CHECK(to.dtype() == DType::kF32 || (fresh && cut.depth.size() == 1), "{} blocks into {}",
              cut.depth.size(), dtype_name(to.dtype()));
   if (!cx.device().is_cpu()) return on_gpu(cx, cut, a, b, to, fresh);

@@ -18,9 +18,10 @@ namespace weft::parallel {
 
 // Contiguous matrices as they are stored, and whether they are meant the other way round: one, or
 // of a sum of several products one of each.
-struct Side {
-  Side(Tensor x, bool other_way = false) : matrices{std::move(x)}, transposed(other_way) {}
-  Side(std::vector<Tensor> all, bool other_way) : matrices(std::move(all)), transposed(other_way) {}
+struct Operand {
+  Operand(Tensor x, bool other_way = false) : matrices{std::move(x)}, transposed(other_way) {}
+  Operand(std::vector<Tensor> all, bool other_way)
+      : matrices(std::move(all)), transposed(other_way) {}
 
   std::vector<Tensor> matrices;
   bool transposed = false;
@@ -37,7 +38,7 @@ CellLimits cell_limits(const Context& cx);
 // to [rows, columns], contiguous, := a b or, unless it is fresh, += that; of several matrices the
 // sum of their products. `to` is F32 or, fresh and of a sum of one block, of the sides' dtype:
 // rounded once.
-void cell_products(Context& cx, const cpu::CellCut& cut, const Side& a, const Side& b,
+void cell_products(Context& cx, const cpu::CellCut& cut, const Operand& a, const Operand& b,
                    const Tensor& to, bool fresh = true);
 
 }  // namespace weft::parallel

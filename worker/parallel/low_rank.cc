@@ -5,6 +5,8 @@
 #include <vector>
 
 #include "kernels/ops/elementwise.h"
+#include "worker/parallel/blocked.h"
+#include "worker/parallel/blocked_magnitudes.h"
 
 namespace weft::parallel {
 namespace {
@@ -14,16 +16,19 @@ using ops::WeightLayout;
 // Of W + scaling * B A at once: what stays in a core's cache; on a GPU enough for all of it.
 constexpr int64_t kPieceElements = 1 << 18, kGpuPieceElements = 1 << 23;
 
+// In blocks: of what every rank has whole, applied to its tokens between blocks.
+constexpr BlockedLinear kOwnTokens{.layout = WeightLayout::kOutIn, .own_tokens = true};
+
 // scaling * A x as B reads it. x is the smallest to scale after A.
 Tensor inner_of(Context& cx, const TensorAxis& axis, Side side, const Tensor& x,
                 const LowRank& map) {
-  WEFT_CHECK(axis.blocks == 0, "an adapter over {} blocks", axis.blocks);
   if (side == Side::kRow) {
     const Tensor inner = row_linear(cx, axis, x, map.a, Tensor(), WeightLayout::kOutIn);
     return ops::scale(cx, inner, map.scaling);
   }
-  const Tensor inner =
-      ops::linear(cx, x, replicated(cx, axis, map.a), Tensor(), WeightLayout::kOutIn);
+  const Tensor inner = axis.blocks > 0 ? blocked_linear(cx, axis, x, map.a, Tensor(), kOwnTokens)
+                                       : ops::linear(cx, x, replicated(cx, axis, map.a), Tensor(),
+                                                     WeightLayout::kOutIn);
   return column_input(cx, axis, ops::scale(cx, inner, map.scaling));
 }
 
@@ -35,6 +40,15 @@ Tensor of_outputs(Context& cx, const TensorAxis& axis, Side side, const Tensor& 
 // y + B inner, where the product is made.
 Tensor added(Context& cx, const Tensor& inner, const Tensor& b, const Tensor& y) {
   return ops::linear(cx, inner, b, Tensor(), WeightLayout::kOutIn, std::nullopt, y);
+}
+// The same in blocks; y may be an empty handle.
+Tensor added_in_blocks(Context& cx, const TensorAxis& axis, Side side, const Tensor& inner,
+                       const LowRank& map, const Tensor& y) {
+  BlockedLinear blocked = kOwnTokens;
+  if (side == Side::kColumn) {
+    blocked = {WeightLayout::kOutIn, Shared::kOutputs, std::nullopt, map.parts, false, map.copy};
+  }
+  return blocked_linear(cx, axis, inner, map.b, Tensor(), blocked, y);
 }
 
 // Of each of this rank's outputs the sum of squares of W + scaling * B A, of this rank's inputs.
@@ -80,17 +94,36 @@ Tensor excess_of(Context& cx, const TensorAxis& axis, Side side, const LowRank& 
   return ops::subtract(cx, ops::divide(cx, values, norm), one);
 }
 
+// B A x is made once, so that what crosses the axis does so once, and B has one gradient.
+Tensor add_rescaled_in_blocks(Context& cx, const TensorAxis& axis, Side side, const Tensor& x,
+                              const LowRank& map, const Magnitude& magnitude, const Tensor& y,
+                              const Tensor& base) {
+  const Tensor norms = blocked_norms(cx, axis, side, map, magnitude);
+  const Tensor inner = inner_of(cx, axis, side, x, map);
+  if (!base) {
+    const Tensor sum = added_in_blocks(cx, axis, side, inner, map, y);
+    return blocked_rescaled(cx, axis, side, sum, sum, magnitude.values, norms);
+  }
+  const Tensor both = added_in_blocks(cx, axis, side, inner, map, Tensor());
+  return blocked_rescaled(cx, axis, side, ops::add(cx, y, both), ops::add(cx, base, both),
+                          magnitude.values, norms);
+}
+
 }  // namespace
 
 Tensor add_low_rank(Context& cx, const TensorAxis& axis, Side side, const Tensor& x,
                     const LowRank& map, const Tensor& y) {
   const Tensor inner = inner_of(cx, axis, side, x, map);
+  if (axis.blocks > 0) return added_in_blocks(cx, axis, side, inner, map, y);
   return added(cx, inner, of_outputs(cx, axis, side, map.b), y);
 }
 
 Tensor add_rescaled(Context& cx, const TensorAxis& axis, Side side, const Tensor& x,
                     const LowRank& map, const Magnitude& magnitude, const Tensor& y,
                     const Tensor& base) {
+  if (axis.blocks > 0) {
+    return add_rescaled_in_blocks(cx, axis, side, x, map, magnitude, y, base);
+  }
   const Tensor excess = excess_of(cx, axis, side, map, magnitude);
   const Tensor inner = inner_of(cx, axis, side, x, map);
   const Tensor b = of_outputs(cx, axis, side, map.b);

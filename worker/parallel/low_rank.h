@@ -18,8 +18,11 @@
 // is made, in fp32 or float64, so W is read once more and no second one is kept. Of a row-parallel
 // W the squares are summed over the axis, [out].
 //
-// Legend as tensor_parallel.h; r rank. Thread safety and ownership: as collective_ops.h. Not of
-// topology-invariant training.
+// Topology-invariant (blocked.h) the same travels, but terms in fp32: products are cut into the
+// blocks of the map beside them, the rank, which is small, into none. Of a norm's sum the inputs
+// are, too; what the axis shares out is summed over it in the tree (blocked_magnitudes.h).
+//
+// Legend as tensor_parallel.h; r rank. Thread safety and ownership: as collective_ops.h.
 #pragma once
 
 #include "worker/parallel/tensor_parallel.h"
@@ -29,6 +32,10 @@ namespace weft::parallel {
 struct LowRank {
   Tensor a, b;  // this rank's, [r, in], [out, r]
   double scaling = 1;
+  // Of a column's outputs, read with blocks alone: how many parts stand side by side, and as
+  // column_linears' copies.
+  int parts = 1;
+  Copy copy = {};
 };
 
 // What the tensor axis shares out of a map: its outputs, or its inputs.

@@ -49,10 +49,18 @@ training: {steps: 12, sequence_length: 8, seed: 17,
            reproducible + ", " + settings + "}\n";
   }
 
-  Trace run(const std::string& text, MeshDegrees mesh, int zero = 0) {
+  Trace run(const std::string& text, MeshDegrees mesh, int zero = 0, bool dora = false) {
     cuda_on_cpu::set_schedule({cuda_on_cpu::Order::kForward});
     proto::LaunchRecord launch = record(text, mesh);
     launch.mutable_spec()->mutable_parallel()->set_zero(zero);
+    if (dora) {
+      proto::AdapterSpec& adapter = *launch.mutable_spec()->mutable_adapter();
+      adapter.set_rank(3);
+      adapter.set_alpha(12);
+      adapter.set_dropout(0.1);
+      adapter.set_dora(true);
+      adapter.add_targets("all-linear");
+    }
     Trace trace;
     std::mutex mutex;
     run_on_threads(
@@ -61,11 +69,12 @@ training: {steps: 12, sequence_length: 8, seed: 17,
     return trace;
   }
 
-  void expect_bits_of_one(const std::string& text, std::initializer_list<MeshDegrees> meshes) {
-    const Trace one = run(text, {});
+  void expect_bits_of_one(const std::string& text, std::initializer_list<MeshDegrees> meshes,
+                          bool dora = false) {
+    const Trace one = run(text, {}, 0, dora);
     ASSERT_EQ(one.losses.size(), size_t{kSteps});
     for (const MeshDegrees mesh : meshes) {
-      EXPECT_EQ(difference(one, run(text, mesh)), "")
+      EXPECT_EQ(difference(one, run(text, mesh, 0, dora)), "")
           << mesh.data << "x" << mesh.sequence << "x" << mesh.tensor;
     }
   }
@@ -95,6 +104,15 @@ TEST_F(GpuTopology, MeshesHaveTheBitsOfOneWithUnevenHeadsAndVocabulary) {
     for (const char* model : {kUneven, kUnevenKeys}) {
       expect_bits_of_one(job("topology, reproducible_blocks: 4", settings, kLm, "pretrain", model),
                          {{1, 4, 1}, {1, 1, 2}, {1, 2, 2}});
+    }
+  }
+}
+
+TEST_F(GpuTopology, MeshesHaveTheBitsOfOneWithAdapters) {
+  for (const char* settings : {"batch_size: 4", "batch_size: 2, precision: bf16"}) {
+    for (const char* model : {kGpt2, kLlama}) {
+      expect_bits_of_one(job("topology, reproducible_blocks: 4", settings, kLm, "pretrain", model),
+                         {{2, 1, 1}, {1, 1, 2}, {1, 1, 4}, {2, 1, 2}}, /*dora=*/true);
     }
   }
 }

@@ -78,6 +78,16 @@ class RandomMeshes : public TopologyTasks {
              key(", num_key_value_heads", key_heads) + key(", intermediate_size", inner) + shared;
     }
   };
+  static std::string drawn_adapter(Draws draws) {
+    const auto key = [](const char* name, const std::string& value) {
+      return std::string(", ") + name + ": " + value;
+    };
+    return "{type: lora, targets: [all-linear]" +
+           key("rank", std::to_string(draws.one_of({1, 2, 3, 5, 8}))) +
+           key("dropout", draws.one_of({"0", "0.2"})) +
+           key("dora", draws.one_of({"false", "true"})) +
+           key("rslora", draws.one_of({"false", "true"})) + "}";
+  }
   // Of all jobs but what `training` says.
   static std::string drawn_job(Draws& draws, const Model& model, const std::string& training) {
     const std::string tasks =
@@ -167,9 +177,9 @@ TEST_F(RandomMeshes, TrainWhatOneRankTrainsEachWayOverTheSequence) {
 }
 
 // What a job's rules refuse is drawn again. From 160 on they are of few rows, so that ranks share
-// the tokens of a row; the last ones write targets.
+// the tokens of a row; the last ones write targets. Of the others a third has adapters.
 TEST_F(RandomMeshes, HaveTheBitsOfOneRankWhereTopologyDoesNotMatter) {
-  int compared = 0, uneven_heads = 0, uneven_vocabularies = 0;
+  int compared = 0, uneven_heads = 0, uneven_vocabularies = 0, adapted = 0;
   for (uint32_t seed = 0; compared < 280; ++seed) {
     Draws draws(seed);
     MeshDegrees mesh = draws.mesh(8, {2, 4});
@@ -202,6 +212,8 @@ TEST_F(RandomMeshes, HaveTheBitsOfOneRankWhereTopologyDoesNotMatter) {
               ", precision: " + again.one_of({"fp32", "bf16"}));
     };
     const int zero = Draws(seed + 1).between(0, 3);
+    const bool adapts = seed % 3 == 0 && compared < 240;
+    const std::string adapter = adapts ? drawn_adapter(Draws(seed + 2)) : "";
     proto::JobSpec spec;
     ASSERT_TRUE(read_yaml(job_on(draws, mesh.data), spec).ok());
     spec.mutable_parallel()->set_data(mesh.data);
@@ -211,15 +223,17 @@ TEST_F(RandomMeshes, HaveTheBitsOfOneRankWhereTopologyDoesNotMatter) {
         find_family(spec.model().family())->parse_config(struct_to_json(spec.model().config()));
     if (!finish_job(spec).ok() || !check_blocks(spec, **config).ok()) continue;
     ++compared;
+    if (adapts) ++adapted;
     const int in_row = mesh.data * mesh.sequence / std::gcd(batch, mesh.data * mesh.sequence);
     if (model.heads / mesh.tensor % in_row != 0) ++uneven_heads;
     if (mesh.tensor > 1 && model.vocabulary % blocks > 1) ++uneven_vocabularies;
-    EXPECT_EQ(
-        difference(run(job_on(draws, 1), {}, 0, 2), run(job_on(draws, mesh.data), mesh, zero, 2)),
-        "")
+    EXPECT_EQ(difference(run(job_on(draws, 1), {}, 0, 2, adapter),
+                         run(job_on(draws, mesh.data), mesh, zero, 2, adapter)),
+              "")
         << name_of(mesh) << " zero " << zero << "\n"
-        << job_on(draws, mesh.data);
+        << adapter << job_on(draws, mesh.data);
   }
+  EXPECT_GE(adapted, 50);
   EXPECT_GE(uneven_heads, 20);
   EXPECT_GE(uneven_vocabularies, 20);
 }

@@ -11,6 +11,12 @@ inline constexpr const char* kClasses =
     "{name: kind, type: sequence_classification, labels: 3, "
     "data: {train: obj-rows, validation: obj-rows, format: jsonl}}";
 
+// Adapters of every map, with the norms of DoRA too.
+inline constexpr const char* kLora =
+    "{type: lora, rank: 3, alpha: 12, dropout: 0.1, targets: [all-linear]}";
+inline constexpr const char* kDora =
+    "{type: lora, rank: 3, alpha: 12, dropout: 0.1, targets: [all-linear], dora: true}";
+
 class Topology : public Trainer {
  protected:
   static constexpr int kSteps = 5;
@@ -83,8 +89,11 @@ training: {steps: 12, sequence_length: 16, seed: 17, reproducible: topology,
            settings + "}\n";
   }
 
-  testing::Trace run(const std::string& text, MeshDegrees mesh, int zero = 0, int steps = kSteps) {
+  // adapter: the job's, of which only the adapters and heads are trained; or empty.
+  testing::Trace run(const std::string& text, MeshDegrees mesh, int zero = 0, int steps = kSteps,
+                     const std::string& adapter = {}) {
     proto::LaunchRecord launch = record(text, mesh);
+    if (!adapter.empty()) *launch.mutable_spec()->mutable_adapter() = adapter_spec(adapter);
     launch.mutable_spec()->mutable_parallel()->set_zero(zero);
     launch.mutable_spec()->mutable_parallel()->set_bucket_bytes(16384);
     testing::Trace trace;
@@ -92,6 +101,12 @@ training: {steps: 12, sequence_length: 16, seed: 17, reproducible: topology,
     testing::run_mesh(mesh,
                       [&](Rank& rank) { testing::train_steps(rank, launch, steps, trace, mutex); });
     return trace;
+  }
+
+  static proto::AdapterSpec adapter_spec(const std::string& adapter) {
+    proto::JobSpec spec;
+    EXPECT_TRUE(read_yaml("adapter: " + adapter, spec).ok()) << adapter;
+    return spec.adapter();
   }
 
   // The same job as any other is trained.

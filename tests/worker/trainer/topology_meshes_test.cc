@@ -122,6 +122,22 @@ TEST_F(Topology, EveryMeshHasTheBitsOfOneRankWithImages) {
   }
 }
 
+TEST_F(Topology, EveryMeshHasTheBitsOfOneRankWithAdapters) {
+  for (const char* adapter : {kLora, kDora}) {
+    for (const char* settings : {"batch_size: 8", "batch_size: 8, precision: bf16"}) {
+      for (const std::string& model :
+           {std::string(kGpt2), few_keys("llama", 2, 4), std::string(kQwen3)}) {
+        const std::string text = job(settings, kLm, "pretrain", model);
+        const Trace one = run(text, {}, 0, 3, adapter);
+        for (const MeshDegrees mesh : meshes(8)) {
+          EXPECT_EQ(difference(one, run(text, mesh, 0, 3, adapter)), "")
+              << name_of(mesh) << adapter << text;
+        }
+      }
+    }
+  }
+}
+
 TEST_F(Topology, EveryMeshHasTheBitsOfOneRankWithTwoTasks) {
   for (const char* precision : {"fp32", "bf16"}) {
     const std::string text = job(std::string("batch_size: 8, precision: ") + precision,

@@ -18,7 +18,8 @@
 
 namespace weft::testing {
 
-// Of the whole model: every shard put where it belongs. Moments hold the gradients of every step.
+// Of the whole model: every shard put where it belongs. Moments hold the gradients of every step;
+// what is frozen has none.
 struct Trace {
   std::vector<double> losses, norms;
   std::map<std::string, std::vector<float>> weights, first_moments, second_moments;
@@ -65,6 +66,7 @@ inline void train_steps(Rank& rank, const proto::LaunchRecord& launch, int steps
     const AdamW::State& state = training.optimizer->states()[i];
     const int64_t first = state.own ? state.own->start : 0;
     place(trace.weights, parameters[i].info, state.master, first);
+    if (!parameters[i].info.trained) continue;
     place(trace.first_moments, parameters[i].info, state.first_moment, first);
     place(trace.second_moments, parameters[i].info, state.second_moment, first);
   }
@@ -83,6 +85,7 @@ inline std::string difference(const Trace& a, const Trace& b) {
   if (!same_bits(a.norms, b.norms)) what += " norms";
   for (const auto& [name, values] : a.weights) {
     if (!same_bits(values, b.weights.at(name))) what += " " + name;
+    if (!a.first_moments.contains(name)) continue;
     if (!same_bits(a.first_moments.at(name), b.first_moments.at(name))) {
       what += " first moment of " + name;
     }
