@@ -31,7 +31,8 @@ int64_t loss_workspace(const StepMemory& m) {
       s.element < kSingle ? s.element * std::min(chunk, s.tokens / token_blocks) * ids : 0;
   const int64_t gathered = s.tensor > 1 ? s.element * rows : 0;
   const int64_t terms = 3 * s.tokens * s.tensor;  // of each row: maximum, sum, label's logit
-  const int64_t waiting = rows * levels(own) + s.hidden * ids * levels(token_blocks);
+  const int64_t of_table = m.table > 0 ? s.hidden * ids * levels(token_blocks) : 0;
+  const int64_t waiting = rows * levels(own) + of_table;
   const int64_t crossing = s.tensor > 1 ? rows + s.between * s.hidden : 0;
   return std::max(of_heads, gathered + rounded +
                                 kSingle * (logits + terms + rows + std::max(waiting, crossing)));
@@ -57,9 +58,11 @@ int64_t block_backward(const Sizes& s) {
   const int64_t own = s.between * s.hidden, rows = s.tokens * s.hidden;
   const int64_t inner = s.tokens * s.inner, of_heads = s.tokens * s.features;
   const bool half = s.element<kSingle, split = s.tensor> 1;
-  const int64_t bias = half ? kSingle * inner : 0;
+  const bool trained = s.rank == 0;  // what adapters stand beside; of theirs it is less
+  const int64_t bias = half && trained ? kSingle * inner : 0;
   const int64_t term = kSingle * (split ? 2 * rows + own : rows);
-  const int64_t weight = s.element * (inner + (split ? rows : 0)) + kSingle * (split ? own : rows);
+  const int64_t weight =
+      trained ? s.element * (inner + (split ? rows : 0)) + kSingle * (split ? own : rows) : 0;
   const int64_t in_mlp = (s.full() ? s.attention() + s.mlp() : 0) + s.element * (own + inner) +
                          std::max({bias, term, weight});
   const int64_t projecting = s.element * (own + rows + 9 * of_heads);
@@ -88,15 +91,15 @@ std::vector<MemoryEstimate> blocked_moments(const StepMemory& m) {
 
   MemoryEstimate backward = m.all;  // of the last block
   backward.parameters += m.whole(2 * parameters.block_unit);
-  backward.gradients = m.earlier + m.table + kSingle * 2 * parameters.largest_of_block;
+  backward.gradients = m.earlier + m.table + kSingle * 2 * parameters.largest_gradient;
   backward.activations = m.kept;
   backward.workspace = block_backward(s);
 
   // A block later, its gradients are sums, of which levels from 1 on keep a part.
   MemoryEstimate further = backward;
-  const int64_t block = kSingle * parameters.block_unit;
+  const int64_t block = kSingle * parameters.block_gradients;
   further.gradients = m.earlier + m.table + block + share(block, m.sharing) +
-                      kSingle * summed * parameters.largest_of_block;
+                      kSingle * summed * parameters.largest_gradient;
   further.activations -= s.kept_block();
 
   // Of an encoder-decoder the encoder's last block, beside the decoder's gradients, that of its
@@ -110,8 +113,9 @@ std::vector<MemoryEstimate> blocked_moments(const StepMemory& m) {
   turning.workspace = block_backward(encoder);
 
   MemoryEstimate first = backward;  // of the first block, beside the others' gradients
-  const int64_t others = parameters.count - parameters.embedding_unit - parameters.block_unit;
-  first.gradients = m.table + kSingle * 2 * parameters.largest_of_block +
+  const int64_t others =
+      parameters.trained - parameters.embedding_gradients - parameters.block_gradients;
+  first.gradients = m.table + kSingle * 2 * parameters.largest_gradient +
                     (m.zero > 0 ? m.gradients : std::max(m.earlier, kSingle * others));
   first.activations = m.batch() + target + encoder.kept_block();
   first.workspace = block_backward(encoder);

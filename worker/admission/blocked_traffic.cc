@@ -18,8 +18,11 @@ AxisTraffic tree_sum_traffic(int64_t elements, int ranks, int rank) {
 
 // What is computed at once, on one replica.
 struct Round {
-  Round(const ModelConfig& config, const proto::JobSpec& spec)
-      : stack(last_stack(config, spec.training())) {
+  Round(const ModelConfig& config, const proto::JobSpec& spec, std::span<const ShardSize> shards)
+      : stack(last_stack(config, spec.training())),
+        adapted(adapted_maps(shards)),
+        adapter_rank(config.adapter.rank),
+        adapter_dropout(config.adapter.dropout) {
     const proto::TrainingSpec& training = spec.training();
     precision = precision_of(spec);
     element = static_cast<int64_t>(size_of(precision));
@@ -33,7 +36,7 @@ struct Round {
     }
     of_text = config.image.size == 0;
     token_blocks = training.reproducible_blocks() / replicas;
-    head_norms = config.head_norms ? 2 * config.head_features : 0;
+    head_norms = config.head_norms && !frozen() ? 2 * config.head_features : 0;
     if (config.key_heads < config.heads) {
       key_copies =
           static_cast<int>(std::max<int64_t>(1, spec.parallel().tensor() / config.key_heads));
@@ -42,9 +45,20 @@ struct Round {
     hidden = config.hidden;
     recompute = training.activation_checkpointing();
   }
+  bool frozen() const { return adapted.all() > 0; }  // all but adapters and heads
+  bool full() const { return recompute == proto::ACTIVATION_CHECKPOINTING_FULL; }
+  bool selective() const { return recompute == proto::ACTIVATION_CHECKPOINTING_SELECTIVE; }
+  bool again() const { return full() || selective(); }
+  // Layers of whose scores, and whether of the first one's attention, gradients are asked for.
+  int64_t scored() const { return stack.layers - (frozen() && adapted.columns == 0 ? 1 : 0); }
+  bool first_attention() const { return !frozen() || adapted.columns + adapted.rows > 0; }
+
   StackShape stack;    // the last one
   StackShape encoder;  // of an encoder-decoder, else without layers
   int64_t source = 0;  // tokens of that
+  AdaptedMaps adapted;
+  int64_t adapter_rank;
+  double adapter_dropout;
   int replicas;
   bool of_text;
   DType precision;
@@ -67,25 +81,70 @@ struct TensorCalls {
 // Of a stack's embedding and blocks; source: of the states that it attends to.
 AxisTraffic stack_round(const Round& s, const StackShape& stack, const TensorCalls& own,
                         const TensorCalls& source) {
-  const bool full = s.recompute == proto::ACTIVATION_CHECKPOINTING_FULL;
-  const bool again = full || s.recompute == proto::ACTIVATION_CHECKPOINTING_SELECTIVE;
   const int64_t attentions = stack.source > 0 ? 2 : 1;
   const AxisTraffic part = own.gather + own.terms;  // of a block forwards: an attention or its MLP
-  // Backwards a part's gathered input once more for its weights' gradients, and that of its result.
-  AxisTraffic block = (part + own.gather * 2 + own.terms) * (attentions + 1);
-  if (again) block += part * attentions;
-  if (full) block += part;
+  // Backwards the gradient of a part's result and, for those of its weights, its gathered input.
+  const AxisTraffic back = own.gather * (s.frozen() ? 1 : 2) + own.terms;
+  AxisTraffic block = (part + back) * (attentions + 1);
+  if (s.again()) block += part * attentions;
+  if (s.full()) block += part;
   // States for their keys and values, again for these weights' gradients; their own gradient.
-  if (stack.source > 0) block += source.gather * (again ? 3 : 2) + source.terms;
+  if (stack.source > 0) block += source.gather * (s.again() ? 3 : 2) + source.terms;
   AxisTraffic all = block * stack.layers;
-  if (s.of_text) all += own.rows + own.gather;  // of the embedding, and its gradient
+  if (s.of_text) all += own.rows;  // of the embedding, and its gradient
+  if (s.of_text && !s.frozen()) all += own.gather;
   return all;
+}
+
+// What adapters add: A x and the terms of its gradient, of a column's A x twice, as its B has a
+// gradient too; DoRA's sums of squares of rows, and its products of what dropout leaves.
+AxisTraffic adapters_round(const Round& s, const TensorCalls& own, int ranks, int rank) {
+  const AdaptedMaps& maps = s.adapted;
+  const int64_t columns = maps.columns + maps.mlp_columns, rows = maps.rows + maps.mlp_rows;
+  const int64_t layers = s.stack.layers;
+  const auto forwards = [&](const AxisTraffic& column, const AxisTraffic& row) {
+    AxisTraffic all = column * columns + row * rows;
+    if (s.again()) all += column * maps.columns + row * maps.rows;
+    if (s.full()) all += column * maps.mlp_columns + row * maps.mlp_rows;
+    return all * layers;
+  };
+  const AxisTraffic inner = gather_traffic(s.tokens, s.element * s.adapter_rank, ranks, rank);
+  const AxisTraffic inner_terms = scatter_traffic(s.tokens, kSingle * s.adapter_rank, ranks, rank);
+  AxisTraffic all = forwards(inner, inner_terms);
+  all += ((inner + inner_terms) * columns + inner * rows) * layers;
+  if (!maps.rescaled) return all;
+  all += forwards({}, tree_sum_traffic(s.hidden, ranks, rank));
+  if (s.adapter_dropout == 0) return all;
+  all += forwards(own.gather, own.terms) + (own.terms * columns + own.gather * rows) * layers;
+  // The first block's have no gradient of their input before the first adapter.
+  all -= own.terms * maps.columns;
+  if (maps.columns > 0) return all;
+  all -= own.gather * maps.rows;
+  if (maps.rows > 0) return all;
+  all -= own.terms * maps.mlp_columns;
+  if (maps.mlp_columns == 0) all -= own.gather * maps.mlp_rows;
+  return all;
+}
+
+// Of the first block what nobody asks for, as all before the first adapter is frozen.
+AxisTraffic left_of_first(const Round& s, const TensorCalls& own) {
+  AxisTraffic left = own.terms;
+  if (s.adapted.columns == 0) left += own.gather;
+  if (s.first_attention()) return left;
+  left += own.terms;
+  if (s.adapted.mlp_columns == 0) left += own.gather;
+  if (s.selective()) left += own.gather + own.terms;  // computed again
+  return left;
 }
 
 AxisTraffic tensor_round(const Round& s, bool language_model, int ranks, int rank) {
   const TensorCalls own(s, s.tokens, ranks, rank), source(s, s.source, ranks, rank);
   AxisTraffic all = stack_round(s, s.stack, own, source);
   if (s.encoder.layers > 0) all += stack_round(s, s.encoder, source, source);
+  if (s.frozen()) {
+    all += adapters_round(s, own, ranks, rank);
+    all -= left_of_first(s, own);
+  }
   all += own.gather;  // what the head reads
   if (s.head_norms > 0) {
     AxisTraffic gradients = scatter_traffic(s.token_blocks, kSingle * s.head_norms, ranks, rank);
@@ -94,7 +153,7 @@ AxisTraffic tensor_round(const Round& s, bool language_model, int ranks, int ran
   }
   // Keys' and values' gradients, of which every rank that holds them has terms.
   all += tree_sum_traffic(s.tokens * s.head_features, s.key_copies, rank % s.key_copies) *
-         (2 * s.stack.layers);
+         (2 * s.scored());
   if (!language_model) return all;
   all += gather_traffic(3 * ranks, kSingle * s.tokens, ranks, rank);  // maximum, sum, label's logit
   all += own.terms;
@@ -113,6 +172,7 @@ AxisTraffic value_traffic(const Buckets& buckets, std::span<const ShardSize> sha
     const int64_t bytes = s.element * bucket.own_places(s.precision).length;
     const AxisTraffic values{bytes * others, others};
     const bool gathered = zero == 3 && bucket.unit >= 0;
+    if (!bucket.trained && !gathered) continue;
     all += values * (repeats_of(bucket, shards) * (gathered ? 2 * s.rounds : 1));
     const bool stays_open = !tied_logits && (bucket.unit == 0 || bucket.unit == last);
     if (gathered && stays_open) all -= values * s.rounds;
@@ -131,7 +191,7 @@ int ranks_in_row(const proto::JobSpec& spec) {
 StepTraffic blocked_traffic(const ModelConfig& config, const proto::JobSpec& spec,
                             std::span<const ShardSize> shards, const MeshPlace& place) {
   const proto::ParallelSpec& mesh = spec.parallel();
-  const Round s(config, spec);
+  const Round s(config, spec, shards);
   const bool language_model = models_language(spec);
   const int replica = place.data * mesh.sequence() + place.sequence;
   const int world = s.replicas * mesh.tensor(), rank = replica * mesh.tensor() + place.tensor;
@@ -151,18 +211,20 @@ StepTraffic blocked_traffic(const ModelConfig& config, const proto::JobSpec& spe
     const auto heads = parallel::all_blocked_head_parts(sizes.heads, sizes.key_heads, in_row);
     const AttentionTraffic layer =
         exchange_traffic(sizes, heads, replica % in_row, s.key_copies > 1);
-    const bool again = s.recompute != proto::ACTIVATION_CHECKPOINTING_NONE;
-    step.sequence = layer.forward * (s.rounds * s.stack.layers * (again ? 2 : 1));
-    step.sequence += layer.backward * (s.rounds * s.stack.layers);
+    const int64_t once = s.stack.layers, left = s.selective() && !s.first_attention() ? 1 : 0;
+    step.sequence = layer.forward * (s.rounds * (s.again() ? 2 * once - left : once));
+    step.sequence += layer.backward * (s.rounds * s.scored());
   }
   for (const ShardSize& shard : shards) {
+    if (!shard.trained) continue;
     const bool by_all = shard.whole && shard.unit >= 0;
     step.replica +=
         tree_sum_traffic(shard.elements, by_all ? world : s.replicas, by_all ? rank : replica) *
         (s.rounds * shard.repeats);
   }
   // Further gradients of the table: an encoder's, and a tied one's from the logits.
-  const int64_t more = (s.encoder.layers > 0 ? 1 : 0) + (language_model && config.tied ? 1 : 0);
+  const bool tied = language_model && config.tied && !s.frozen();
+  const int64_t more = (s.encoder.layers > 0 ? 1 : 0) + (tied ? 1 : 0);
   step.replica +=
       tree_sum_traffic(shards.front().elements, s.replicas, replica) * (s.rounds * more);
   if (std::ranges::any_of(spec.tasks(), embeds)) {  // an embedding's sums, of all rows

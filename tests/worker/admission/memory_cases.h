@@ -548,46 +548,4 @@ inline const Case kRelativeCases[] = {
     relative("2 x 1 x 2, zero 2", kAlike, {2, 1, 2}, 2, kXlnetWide),
 };
 
-inline constexpr const char* kAdaptedHalf = "batch_size: 8, sequence_length: 64, precision: bf16";
-inline Case adapted(Case base, const char* target, double dropout = 0) {
-  base.target = target;
-  base.dropout = dropout;
-  return base;
-}
-inline Case rescaled(Case base, const char* target, double dropout = 0) {
-  base = adapted(base, target, dropout);
-  base.dora = true;
-  return base;
-}
-
-inline const Case kAdaptedCases[] = {
-    adapted({"attention", kSmall, kBatch}, "c_attn"),
-    adapted({"all", kSmall, kBatch}, "all-linear"),
-    adapted({"dropout", kSmall, kBatch}, "all-linear", 0.1),
-    adapted({"MLP", kSmall, kBatch}, "mlp.c_proj"),
-    adapted({"parameters", kParameters, kRows}, "c_attn"),
-    adapted({"bf16", kSmall, kAdaptedHalf}, "c_attn"),
-    adapted({"and parameters", kParameters, kRowsBf16}, "c_attn"),
-    adapted({"fp16", kSmall, "batch_size: 8, sequence_length: 64, precision: fp16"}, "c_attn"),
-    adapted({"accumulated", kSmall, "batch_size: 8, micro_batch_size: 2, sequence_length: 64"},
-            "all-linear"),
-    adapted({"full", kParameters, kRowsFull}, "c_attn"),
-    adapted({"vocabulary", kManyTokens, kRows}, "c_attn"),
-    adapted({"tensor 2", kSmall, kBatch, {1, 1, 2}}, "all-linear"),
-    adapted({"sequence 2", kSmall, kBatch, {1, 2, 1}}, "c_attn"),
-    adapted({"zero 0", kParameters, kRows, {2, 1, 1}}, "c_attn"),
-    adapted({"zero 1", kParameters, kRows, {2, 1, 1}, "causal_lm", 1}, "c_attn"),
-    adapted({"zero 2", kParameters, kRowsBf16, {2, 1, 1}, "causal_lm", 2}, "all-linear"),
-    adapted({"zero 3", kParameters, kRows, {2, 1, 1}, "causal_lm", 3}, "c_attn"),
-    adapted({"zero 3, bf16", kParameters, kRowsBf16, {4, 1, 1}, "causal_lm", 3}, "all-linear"),
-    rescaled({"DoRA", kSmall, kBatch}, "all-linear"),
-    rescaled({"DoRA, attention", kSmall, kBatch}, "c_attn"),
-    rescaled({"DoRA, MLP", kSmall, kBatch}, "mlp.c_proj"),
-    rescaled({"DoRA, dropout", kSmall, kBatch}, "all-linear", 0.1),
-    rescaled({"DoRA, bf16", kSmall, kAdaptedHalf}, "c_attn"),
-    rescaled({"DoRA, full", kParameters, kRowsFull}, "c_attn"),
-    rescaled({"DoRA, tensor 2", kSmall, kBatch, {1, 1, 2}}, "all-linear"),
-    rescaled({"DoRA, zero 3", kParameters, kRowsBf16, {2, 1, 1}, "causal_lm", 3}, "all-linear"),
-};
-
 }  // namespace weft::memory_cases

@@ -10,7 +10,7 @@
 #include <span>
 
 #include "tests/testing/late_communicator.h"
-#include "tests/worker/admission/memory_cases.h"
+#include "tests/worker/admission/memory_adapter_cases.h"
 #include "tests/worker/trainer/trainer_fixture.h"
 #include "worker/checkpoint/writer.h"
 #include "worker/setup.h"
@@ -21,6 +21,7 @@ namespace {
 using memory_cases::Case;
 using memory_cases::kAdaptedCases;
 using memory_cases::kBatch;
+using memory_cases::kBlockedAdaptedCases;
 using memory_cases::kBlockedCases;
 using memory_cases::kBlockedTargetCases;
 using memory_cases::kCases;
@@ -136,6 +137,7 @@ TEST_F(Memory, TheEstimateOfRelativeTermsIsWhatRanksMeasure) { compare(kRelative
 TEST_F(Memory, TheEstimateOfAdaptersIsWhatRanksMeasure) { compare(kAdaptedCases); }
 TEST_F(Memory, TheEstimateOfBlocksIsWhatRanksMeasure) { compare(kBlockedCases); }
 TEST_F(Memory, TheEstimateOfTargetsInBlocksIsWhatRanksMeasure) { compare(kBlockedTargetCases); }
+TEST_F(Memory, TheEstimateOfAdaptersInBlocksIsWhatRanksMeasure) { compare(kBlockedAdaptedCases); }
 
 // A job's first checkpoint, on the replica that writes most of it. Ranks of the tensor axis take
 // turns at the little that each of them has whole; the estimate counts all of that.

@@ -415,4 +415,37 @@ inline const Case kBlockedCases[] = {
     {"batch_size: 8", {1, 2, 2}, "", "question_answering", kOfPairs, "bert"},
 };
 
+inline Case in_blocks(const char* training, MeshDegrees mesh, std::vector<std::string> targets,
+                      const char* parallel = "") {
+  return {training, mesh, parallel, "causal_lm", kBlockedModel, "gpt2", std::move(targets)};
+}
+inline Case of_kin(const char* training, MeshDegrees mesh, std::vector<std::string> targets,
+                   const char* model, const char* family, const char* parallel = "") {
+  return {training, mesh, parallel, "causal_lm", model, family, std::move(targets)};
+}
+inline const Case kBlockedAdaptedCases[] = {
+    in_blocks("batch_size: 8", {1, 1, 2}, kAllLinear),
+    in_blocks("batch_size: 8", {1, 1, 4}, {"c_attn"}),
+    in_blocks("batch_size: 8", {1, 1, 2}, {"attn.c_proj"}),
+    in_blocks("batch_size: 8", {1, 1, 2}, {"c_fc"}),
+    in_blocks("batch_size: 8, precision: bf16", {1, 1, 2}, {"mlp.c_proj"}),
+    in_blocks("batch_size: 8, activation_checkpointing: selective", {1, 1, 2}, {"c_attn", "c_fc"}),
+    in_blocks("batch_size: 8, activation_checkpointing: selective", {1, 1, 2}, {"c_fc"}),
+    in_blocks("batch_size: 8, activation_checkpointing: full", {1, 1, 8}, kAllLinear),
+    in_blocks("batch_size: 8, micro_batch_size: 2, precision: bf16", {2, 1, 2}, kAllLinear),
+    in_blocks("batch_size: 8", {2, 1, 1}, {"c_attn"}),
+    in_blocks("batch_size: 8", {4, 1, 1}, kAllLinear, "zero: 1"),
+    in_blocks("batch_size: 8, micro_batch_size: 2", {2, 1, 2}, kAllLinear, "zero: 2"),
+    in_blocks("batch_size: 8, micro_batch_size: 1", {4, 1, 1}, {"c_fc"}, "zero: 3"),
+    in_blocks("batch_size: 4, micro_batch_size: 1", {1, 4, 1}, {"c_attn"}),
+    in_blocks("batch_size: 4, micro_batch_size: 1", {1, 4, 1}, {"c_fc"}),
+    in_blocks("batch_size: 2, activation_checkpointing: selective", {1, 4, 2}, {"mlp.c_proj"}),
+    of_kin("batch_size: 8, precision: bf16", {1, 1, 8}, kAllLinear, kFewKeys, "qwen3"),
+    of_kin("batch_size: 8", {1, 1, 4}, {"down_proj"}, kFewKeys, "llama"),
+    of_kin("batch_size: 1, precision: bf16", {1, 4, 2}, {"v_proj"}, kUnevenKeys, "qwen3"),
+    of_kin("batch_size: 4, micro_batch_size: 1", {1, 2, 4}, kAllLinear, kFewKeys, "qwen2",
+           "zero: 3"),
+    {"batch_size: 8", {2, 1, 2}, "", "sequence_classification", kEncoder, "bert", kAllLinear},
+};
+
 }  // namespace weft::traffic_cases

@@ -238,6 +238,27 @@ TEST_F(Traffic, OfAdaptersIsWhatCommunicatorsCount) {
   }
 }
 
+TEST_F(Traffic, OfAdaptersInBlocksIsWhatCommunicatorsCount) {
+  for (Case which : kBlockedAdaptedCases) {
+    const std::string training = std::string(kBlocks) + which.training;
+    which.training = training.c_str();
+    for (const auto& [dora, dropout] :
+         {std::pair{false, 0.0}, std::pair{true, 0.0}, std::pair{true, 0.1}}) {
+      which.dropout = dropout;
+      proto::LaunchRecord made = launch(which);
+      made.mutable_spec()->mutable_adapter()->set_dora(dora);
+      each_rank(made, which, [&](const Sent& sent) {
+        const std::string where =
+            fmt::format("{} {} dora {} dropout {}", sent.where, which.targets[0], dora, dropout);
+        EXPECT_EQ(sent.bytes[0], sent.expected.tensor.bytes) << where;
+        EXPECT_EQ(sent.bytes[1], sent.expected.sequence.bytes) << where;
+        EXPECT_EQ(sent.bytes[2] + sent.bytes[3], sent.expected.replica.bytes + sent.agreed)
+            << where;
+      });
+    }
+  }
+}
+
 TEST_F(Traffic, OfBlocksIsWhatCommunicatorsCount) {
   for (Case which : kBlockedCases) {
     if (which.model == nullptr) which.model = kBlockedModel;
