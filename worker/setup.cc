@@ -373,7 +373,7 @@ Status choose_products(Rank& rank, const ModelSource& source, proto::TrainerStat
 
 // Counts the programs that compute other bits of the same job: another order of sums, other random
 // streams. Raised with each such change, so that none is called bit for bit the run of another.
-constexpr int kArithmetic = 18;
+constexpr int kArithmetic = 19;
 
 }  // namespace
 

@@ -95,17 +95,19 @@ class MagnitudeSums {
     for (size_t i = 0; i < parameters.size(); ++i) {
       const ParameterInfo& info = parameters[i].info;
       const auto found = places_.find(info.name);
-      if (found == places_.end() || !info.shard.counts(rank.mesh.index(Axis::kTensor))) continue;
+      if (found == places_.end()) continue;
+      const Part counted = counted_part(info, rank.mesh.index(Axis::kTensor));
       const AdamW::State& state = training.optimizer->states()[i];
       const std::vector<float> values = state.master.to_vector();
       const int64_t columns = info.shape[1], inputs = info.shape[out_in_ ? 1 : 0];
-      for_each_own_run(info, state.own.value_or(Part{0, std::ssize(values)}),
-                       [&](size_t local, int64_t global, int64_t count) {
-                         for (int64_t k = global; k < global + count; ++k) {
-                           const int64_t output = out_in_ ? k / columns : k % columns;
-                           visit(static_cast<size_t>(found->second.start + output), values[local++],
-                                 inputs);
-                         }
+      const Part own = state.own.value_or(Part{0, std::ssize(values)});
+      const Part part = common_part(own, counted);
+      for_each_own_run(info, part, [&](size_t local, int64_t global, int64_t count) {
+        size_t at = local + static_cast<size_t>(part.start - own.start);
+        for (int64_t k = global; k < global + count; ++k) {
+          const int64_t output = out_in_ ? k / columns : k % columns;
+          visit(static_cast<size_t>(found->second.start + output), values[at++], inputs);
+        }
                        });
     }
   }

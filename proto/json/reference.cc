@@ -82,8 +82,8 @@ constexpr std::string_view kRules = R"(## Rules across keys
   once, `training.micro_batch_size` x `parallel.data`, and these are a multiple of the blocks, or
   divide them and share each row's tokens evenly; of a task that takes rows whole
   (classifications, embeddings, choices, answers, targets) they are a multiple. `parallel.tensor`
-  divides the heads, and divides the heads of keys or is a multiple of them; the ranks that share a
-  row need not divide its heads. An `adapter` has any rank. Refused are fp16, and
+  divides the heads, though not those of keys, of which ranks may hold the same; the ranks that
+  share a row need not divide its heads. An `adapter` has any rank. Refused are fp16 and
   `parallel.sequence_attention` of rings.
 - `training.evaluate_every` needs a task with `data.validation`; `training.early_stop.patience`
   and `checkpoint.keep_best` need `training.evaluate_every`. The best is left out, as any

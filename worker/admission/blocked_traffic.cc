@@ -5,6 +5,7 @@
 
 #include "proto/json/job_rules.h"
 #include "worker/admission/memory_sizes.h"
+#include "worker/parallel/shared_heads.h"
 
 namespace weft {
 namespace {
@@ -37,9 +38,9 @@ struct Round {
     of_text = config.image.size == 0;
     token_blocks = training.reproducible_blocks() / replicas;
     head_norms = config.head_norms && !frozen() ? 2 * config.head_features : 0;
-    if (config.key_heads < config.heads) {
-      key_copies =
-          static_cast<int>(std::max<int64_t>(1, spec.parallel().tensor() / config.key_heads));
+    for (const parallel::HeadParts& parts : parallel::all_blocked_head_parts(
+             config.heads, config.key_heads, spec.parallel().tensor())) {
+      key_heads.push_back(parts.keys);
     }
     head_features = config.head_features;
     hidden = config.hidden;
@@ -64,10 +65,27 @@ struct Round {
   DType precision;
   int64_t element, rounds, tokens, hidden;
   int64_t token_blocks, head_norms;  // of a layer's norms of queries and keys, features
-  int key_copies = 1;                // ranks of the tensor axis that hold the same head of keys
+  std::vector<Part> key_heads;       // of each rank of the tensor axis
   int64_t head_features;
   proto::ActivationCheckpointing recompute;
 };
+
+// Of keys' gradients, or of values': of every head its terms' sum among the ranks that have it.
+AxisTraffic shared_heads_traffic(const Round& s, int rank) {
+  const Part& own = s.key_heads[static_cast<size_t>(rank)];
+  AxisTraffic all;
+  for (int64_t head = own.start; head < own.start + own.length; ++head) {
+    const Part ranks = parallel::ranks_with(s.key_heads, head);
+    all.bytes += tree_sum_traffic(s.tokens * s.head_features, static_cast<int>(ranks.length),
+                                  rank - static_cast<int>(ranks.start))
+                     .bytes;
+  }
+  for (int other = 0; other < static_cast<int>(s.key_heads.size()); ++other) {
+    const bool meets = common_part(own, s.key_heads[static_cast<size_t>(other)]).length > 0;
+    if (meets && other != rank) all.messages += 2;
+  }
+  return all;
+}
 
 // Over the tensor axis: rows are gathered in the values' type, terms of sums travel in fp32.
 struct TensorCalls {
@@ -151,9 +169,7 @@ AxisTraffic tensor_round(const Round& s, bool language_model, int ranks, int ran
     gradients.messages *= 2;
     all += gradients * s.stack.layers;
   }
-  // Keys' and values' gradients, of which every rank that holds them has terms.
-  all += tree_sum_traffic(s.tokens * s.head_features, s.key_copies, rank % s.key_copies) *
-         (2 * s.scored());
+  all += shared_heads_traffic(s, rank) * (2 * s.scored());
   if (!language_model) return all;
   all += gather_traffic(3 * ranks, kSingle * s.tokens, ranks, rank);  // maximum, sum, label's logit
   all += own.terms;
@@ -205,12 +221,13 @@ StepTraffic blocked_traffic(const ModelConfig& config, const proto::JobSpec& spe
     sizes.own_tokens = sizes.tokens / in_row;
     sizes.rows = s.tokens / sizes.own_tokens;
     sizes.heads = config.heads / mesh.tensor();
-    sizes.key_heads = std::max<int64_t>(1, config.key_heads / mesh.tensor());
+    sizes.key_heads = s.key_heads[static_cast<size_t>(place.tensor)].length;
     sizes.features = sizes.values = config.head_features;
     sizes.element = s.element;
-    const auto heads = parallel::all_blocked_head_parts(sizes.heads, sizes.key_heads, in_row);
-    const AttentionTraffic layer =
-        exchange_traffic(sizes, heads, replica % in_row, s.key_copies > 1);
+    const auto heads = parallel::exchanged_head_parts(config.heads, config.key_heads, mesh.tensor(),
+                                                      place.tensor, in_row);
+    const AttentionTraffic layer = exchange_traffic(
+        sizes, heads, replica % in_row, parallel::shares_heads(s.key_heads, place.tensor));
     const int64_t once = s.stack.layers, left = s.selective() && !s.first_attention() ? 1 : 0;
     step.sequence = layer.forward * (s.rounds * (s.again() ? 2 * once - left : once));
     step.sequence += layer.backward * (s.rounds * s.scored());

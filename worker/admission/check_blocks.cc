@@ -18,11 +18,6 @@ Status check_blocks(const proto::JobSpec& spec, const ModelConfig& config) {
     return refuse("parallel.tensor", tensor,
                   fmt::format("must divide the model's {} heads", config.heads));
   }
-  if (config.key_heads % tensor != 0 && tensor % config.key_heads != 0) {
-    return refuse("parallel.tensor", tensor,
-                  fmt::format("must divide the model's {} heads of keys or be a multiple of them",
-                              config.key_heads));
-  }
   const int64_t queries = config.heads * config.head_features;
   const int64_t keys = config.key_heads * config.head_features;
   for (const int64_t features : {config.hidden, config.inner, queries, keys}) {

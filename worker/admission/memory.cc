@@ -231,14 +231,14 @@ MemoryEstimate estimate_memory(const ModelFamily& family, const ModelConfig& con
                                const proto::JobSpec& spec) {
   // Of ranks that share heads of keys unevenly not the first has most. Few differ: parts of what is
   // cut evenly are of two lengths.
-  const int tensor = spec.parallel().tensor();
-  const bool shares = config.key_heads < std::min<int64_t>(config.heads, tensor);
+  const int tensor = spec.parallel().tensor(), blocks = blocks_of(spec);
+  const int64_t alike = blocks > 0 ? config.heads : std::min<int64_t>(config.heads, tensor);
+  const auto parts = blocks > 0 ? parallel::blocked_head_parts : parallel::head_parts;
   std::vector<ShardSize> most;
   int64_t elements = -1;
   std::set<std::array<int64_t, 4>> seen;
-  for (int index = 0; index < (shares ? tensor : 1); ++index) {
-    const auto [queries, keys] =
-        parallel::head_parts(config.heads, config.key_heads, tensor, index);
+  for (int index = 0; index < (config.key_heads < alike ? tensor : 1); ++index) {
+    const auto [queries, keys] = parts(config.heads, config.key_heads, tensor, index);
     const int64_t inner = part_of(config.inner, tensor, index).length;
     const int64_t rows = part_of(config.vocabulary, tensor, index).length;
     if (!seen.insert({queries.length, keys.length, inner, rows}).second) continue;

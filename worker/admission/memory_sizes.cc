@@ -81,15 +81,16 @@ Sizes::Sizes(const ModelConfig& config, const proto::JobSpec& spec,
   distances = config.distances > 0 ? 2 * config.distances + 1 : 0;
   hidden = config.hidden;
   patches = kSingle * tokens * config.image.values();
+  blocks = blocks_of(spec);
+  const bool in_blocks = blocks > 0;
   heads = key_features = key_copies = 0;
+  const auto parts_of = in_blocks ? parallel::all_blocked_head_parts : parallel::all_head_parts;
   for (const parallel::HeadParts& parts :
-       parallel::all_head_parts(config.heads, config.key_heads, static_cast<int>(tensor))) {
+       parts_of(config.heads, config.key_heads, static_cast<int>(tensor))) {
     heads = std::max(heads, parts.queries.length);
     key_features = std::max(key_features, parts.keys.length * config.head_features);
   }
   features = heads * config.head_features;
-  const bool in_blocks = training.reproducible() == proto::REPRODUCIBLE_TOPOLOGY;
-  blocks = in_blocks ? training.reproducible_blocks() : 0;
   attended = features;
   key_attended = key_features;
   in_row = in_blocks ? ranks_in_row(spec) : 1;
@@ -128,11 +129,10 @@ Sizes::Sizes(const ModelConfig& config, const proto::JobSpec& spec,
 void Sizes::share_heads(const ModelConfig& config) {
   const int64_t each =
       parallel::heads_of_term(config.heads, config.key_heads, static_cast<int>(blocks));
-  const int64_t key_heads = key_features / config.head_features;
   const int64_t over_tokens = in_row * config.head_features;  // of a head
   attended = key_attended = 0;
-  for (const auto& [queries, keys] :
-       parallel::all_blocked_head_parts(heads, key_heads, static_cast<int>(in_row))) {
+  for (const auto& [queries, keys] : parallel::all_blocked_head_parts(
+           config.heads, config.key_heads, static_cast<int>(tensor * in_row))) {
     attended = std::max(attended, queries.length * over_tokens);
     key_attended = std::max(key_attended, keys.length * over_tokens);
     const bool several = each > 0 && queries.length > keys.length * each;

@@ -33,7 +33,7 @@ std::vector<ShardSize> shards_of(const ModelFamily& family, const ModelConfig& c
   const int tensor = spec.parallel().tensor();
   const ModelConfigPtr planned =
       family.with_layers(config, std::min(config.layers, kBlocksPlanned));
-  add(family.plan(*planned, tensor, tensor_index), shards);
+  add(family.plan(*planned, tensor, tensor_index, blocks_of(spec)), shards);
   // The last planned block of each stack stands for those that are left out.
   const auto repeat = [&](int64_t last, int64_t left) {
     for (ShardSize& shard : shards) {
@@ -119,6 +119,12 @@ DType precision_of(const proto::JobSpec& spec) {
     default:
       return DType::kF32;
   }
+}
+
+int blocks_of(const proto::JobSpec& spec) {
+  const proto::TrainingSpec& training = spec.training();
+  return training.reproducible() == proto::REPRODUCIBLE_TOPOLOGY ? training.reproducible_blocks()
+                                                                 : 0;
 }
 
 bool models_language(const proto::JobSpec& spec) {

@@ -74,6 +74,9 @@ StackShape encoder_stack(const ModelConfig& config, const proto::TrainingSpec& t
 // What the passes compute in.
 DType precision_of(const proto::JobSpec& spec);
 
+// Of topology-invariant training; else 0.
+int blocks_of(const proto::JobSpec& spec);
+
 // Whether a task of the job has the loss over the vocabulary.
 bool models_language(const proto::JobSpec& spec);
 

@@ -34,7 +34,9 @@ std::vector<Box> boxes_of(const Shape& shape, const Shard& shard) {
     return boxes;
   }
   for (const Part& part : shard.ranges) {
-    if (part.length > 0) boxes.push_back({shard.dim, part});
+    // Of one range, where it is above 0.
+    const Part counted{part.start + shard.repeated, part.length - shard.repeated};
+    if (counted.length > 0) boxes.push_back({shard.dim, counted});
   }
   return boxes;
 }

@@ -31,8 +31,9 @@ struct Box {
   int64_t elements(const Shape& shape) const;
 };
 
-// The boxes a shard is made of: one a range; a whole tensor is one box along dim 0. Empty ranges
-// are left out. A scalar is the box of a tensor of one element.
+// The boxes of a shard that count as its rank's: one a range, without what others count; a whole
+// tensor is one box along dim 0. Empty ones are left out. A scalar is the box of a tensor of one
+// element.
 std::vector<Box> boxes_of(const Shape& shape, const Shard& shard);
 
 // Runs that carry elements [first, first + count) of the tile (row-major within its box) into the

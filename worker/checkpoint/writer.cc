@@ -43,7 +43,9 @@ bool writes(const Rank& rank, size_t index, const StateTensor& tensor) {
   const size_t replicas = static_cast<size_t>(rank.mesh.size(Axis::kReplica));
   const bool turn = index % replicas == static_cast<size_t>(rank.mesh.index(Axis::kReplica));
   if (!turn && !tensor.own) return false;
-  if (!tensor.info->shard.whole()) return tensor.info->shard.copy == 0;
+  if (!tensor.info->shard.whole()) {
+    return !boxes_of(tensor.info->shape, tensor.info->shard).empty();
+  }
   const size_t copies = static_cast<size_t>(rank.mesh.size(Axis::kTensor));
   return (index / replicas) % copies == static_cast<size_t>(rank.mesh.index(Axis::kTensor));
 }

@@ -115,8 +115,10 @@ double Replica::gradients_of(const TaskRows& rows, int64_t count) {
 double Replica::norm_of(const Parameter& parameter, const std::vector<double>& master) {
   Communicator& tensor = rank_.mesh.axis(Axis::kTensor);
   double squares = 0;
-  if (parameter.info.shard.counts(tensor.rank())) {
-    for (const double value : master) squares += value * value;
+  const Part counted = counted_part(parameter.info, tensor.rank());
+  for (int64_t i = counted.start; i < counted.start + counted.length; ++i) {
+    const double value = master[static_cast<size_t>(i)];
+    squares += value * value;
   }
   Tensor sum = Tensor::full(*rank_.allocator, {1}, squares, DType::kF64);
   tensor.all_reduce(sum, ReduceOp::kSum);

@@ -129,7 +129,8 @@ Result<Adapter> find_adapter(Adapter adapter, const ModelFamily& family,
   // One block would not tell a name that is of this block only.
   const bool by_block = std::ranges::any_of(adapter.targets, has_number);
   const int64_t blocks = by_block ? config.layers : 2;
-  std::vector<ParameterInfo> maps = family.base_plan(*family.with_layers(config, blocks), 1, 0);
+  std::vector<ParameterInfo> maps =
+      family.base_plan(*family.with_layers(config, blocks), 1, 0, /*blocks=*/0);
   std::erase_if(maps, [&](const ParameterInfo& info) { return !is_linear(info, blocks); });
   std::set<std::string> last_parts;
   for (const ParameterInfo& info : maps) last_parts.insert(last_part(module_of(info)));

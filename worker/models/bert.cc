@@ -133,8 +133,8 @@ class BertFamily final : public ModelFamily {
     return copy;
   }
 
-  std::vector<ParameterInfo> base_plan(const ModelConfig& config, int tensor_size,
-                                       int tensor_index) const override {
+  std::vector<ParameterInfo> base_plan(const ModelConfig& config, int tensor_size, int tensor_index,
+                                       int /*blocks*/) const override {
     return bert::plan(dialect_, config_as<Config>(config), tensor_size, tensor_index);
   }
 

@@ -25,8 +25,8 @@ std::vector<const ModelFamily*> families() {
 }  // namespace
 
 std::vector<ParameterInfo> ModelFamily::plan(const ModelConfig& config, int tensor_size,
-                                             int tensor_index) const {
-  std::vector<ParameterInfo> plan = base_plan(config, tensor_size, tensor_index);
+                                             int tensor_index, int blocks) const {
+  std::vector<ParameterInfo> plan = base_plan(config, tensor_size, tensor_index, blocks);
   return config.adapter.rank > 0 ? adapted_plan(std::move(plan), config, layout()) : plan;
 }
 

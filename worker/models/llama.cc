@@ -64,9 +64,9 @@ class LlamaTrunk final : public TransformerTrunk {
         columns(cx, pass, layer, std::array{at_.query, at_.key, at_.value}, x, weights, biases);
     const auto norm = [&](size_t at) { return config_->head_norms ? weight(layer, at) : Tensor(); };
     const Tensor query =
-        turned(cx, pass, normed_by_heads(cx, pass, heads[0], norm(at_.query_norm)));
-    const Tensor key =
-        turned(cx, pass, normed_by_heads(cx, pass, heads[1], norm(at_.key_norm), key_copies()));
+        turned(cx, pass, normed_by_heads(cx, pass, heads[0], norm(at_.query_norm), config_->heads));
+    const Tensor key = turned(
+        cx, pass, normed_by_heads(cx, pass, heads[1], norm(at_.key_norm), config_->key_heads));
     const Tensor value = by_heads(cx, pass, heads[2]);
     ScoreOptions options{1 / std::sqrt(static_cast<double>(config_->head_features)),
                          config_->attention_dropout};
@@ -84,26 +84,27 @@ class LlamaTrunk final : public TransformerTrunk {
     return {biases.begin(), biases.end()};
   }
 
-  // gamma: of an RMS norm over a head's features, or empty. copies: ranks that have the same heads.
+  // gamma: of an RMS norm over a head's features, or empty. heads: of the model, of which y has
+  // this rank's.
   Tensor normed_by_heads(Context& cx, const TransformerPass& pass, const Tensor& y,
-                         const Tensor& gamma, int copies = 1) const {
+                         const Tensor& gamma, int64_t heads) const {
     if (!gamma) return by_heads(cx, pass, y);
     const int64_t features = config_->head_features;
     const Tensor apart = ops::reshape(
         cx, y, {pass.batch.ids.dim(0), pass.batch.own_tokens, y.shape()[-1] / features, features});
-    return by_heads(cx, pass, head_norm(cx, pass, apart, gamma, copies));
+    return by_heads(cx, pass, head_norm(cx, pass, apart, gamma, heads));
   }
 
   // Each rank of the tensor axis has terms of gamma's gradient, those of its heads.
   Tensor head_norm(Context& cx, const TransformerPass& pass, const Tensor& y, const Tensor& gamma,
-                   int copies) const {
+                   int64_t heads) const {
     if (pass.axis.blocks == 0) {
       const Tensor shared = parallel::copy_to_axis(cx, pass.axis.comm, gamma);
       return ops::rms_norm(cx, y, shared, config_->epsilon);
     }
     const Tensor ones = Tensor::full(cx.allocator, {y.shape()[-1]}, 1.0, y.dtype());
     return parallel::blocked_scale(cx, pass.axis, ops::rms_norm(cx, y, ones, config_->epsilon),
-                                   gamma, copies);
+                                   gamma, heads);
   }
 
   static Tensor turned(Context& cx, const TransformerPass& pass, const Tensor& x) {
@@ -159,16 +160,16 @@ class LlamaFamily final : public ModelFamily {
     return copy;
   }
 
-  std::vector<ParameterInfo> base_plan(const ModelConfig& config, int tensor_size,
-                                       int tensor_index) const override {
-    return llama::plan(config_as<Config>(config), tensor_size, tensor_index);
+  std::vector<ParameterInfo> base_plan(const ModelConfig& config, int tensor_size, int tensor_index,
+                                       int blocks) const override {
+    return llama::plan(config_as<Config>(config), tensor_size, tensor_index, blocks);
   }
 
   Result<std::unique_ptr<Trunk>> make_trunk(Rank& rank, ModelConfigPtr config) const override {
     const Communicator& tensor = rank.mesh.axis(Axis::kTensor);
     return std::make_unique<LlamaTrunk>(rank,
                                         std::make_shared<const Config>(config_as<Config>(*config)),
-                                        plan(*config, tensor.size(), tensor.rank()));
+                                        plan(*config, tensor.size(), tensor.rank(), rank.blocks));
   }
 
   std::optional<Head> head(const ModelConfig&, HeadKind kind, int64_t labels) const override {

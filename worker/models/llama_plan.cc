@@ -10,16 +10,27 @@ namespace {
 
 class Planner : private PlanBuilder {
  public:
-  Planner(const Config& config, int size, int index)
+  Planner(const Config& config, int size, int index, int blocks)
       : config_(config),
-        heads_(parallel::head_parts(config.heads, config.key_heads, size, index)),
+        heads_(blocks > 0
+                   ? parallel::blocked_head_parts(config.heads, config.key_heads, size, index)
+                   : parallel::head_parts(config.heads, config.key_heads, size, index)),
         inner_(part_of(config.inner, size, index)),
-        vocabulary_(part_of(config.vocabulary, size, index)) {
+        vocabulary_(part_of(config.vocabulary, size, index)),
+        of_keys_{0, {features(heads_.keys)}} {
+    if (blocks > 0) {
+      const Part counted = parallel::counted_key_heads(config.key_heads, size, index);
+      of_keys_.repeated = (counted.start - heads_.keys.start) * config.head_features;
+      const bool even = parallel::cuts_keys_evenly(config.heads, config.key_heads, blocks);
+      of_keys_.cell = even ? 0 : config.head_features;
+      return;
+    }
     if (heads_.keys.length == 0) return;
     const auto all = parallel::all_head_parts(config.heads, config.key_heads, size);
     const auto same = [&](const parallel::HeadParts& parts) { return parts.keys == heads_.keys; };
-    key_copies_ = static_cast<int>(std::ranges::count_if(all, same));
-    key_copy_ = index - static_cast<int>(std::ranges::find_if(all, same) - all.begin());
+    of_keys_.copies = static_cast<int>(std::ranges::count_if(all, same));
+    of_keys_.copy = index - static_cast<int>(std::ranges::find_if(all, same) - all.begin());
+    if (of_keys_.copy > 0) of_keys_.repeated = of_keys_.ranges.front().length;
   }
 
   std::vector<ParameterInfo> plan() {
@@ -43,10 +54,9 @@ class Planner : private PlanBuilder {
     const int64_t queries = config_.heads * width, keys = config_.key_heads * width;
     norm(name + "input_layernorm");
     const Shard of_queries{0, {features(heads_.queries)}};
-    const Shard of_keys{0, {features(heads_.keys)}, key_copy_, key_copies_};
     input_projection(name + "self_attn.q_proj", queries, of_queries);
-    input_projection(name + "self_attn.k_proj", keys, of_keys);
-    input_projection(name + "self_attn.v_proj", keys, of_keys);
+    input_projection(name + "self_attn.k_proj", keys, of_keys_);
+    input_projection(name + "self_attn.v_proj", keys, of_keys_);
     if (config_.head_norms) {
       norm(name + "self_attn.q_norm", width);
       norm(name + "self_attn.k_norm", width);
@@ -81,7 +91,7 @@ class Planner : private PlanBuilder {
   const Config& config_;
   const parallel::HeadParts heads_;
   const Part inner_, vocabulary_;
-  int key_copy_ = 0, key_copies_ = 1;
+  Shard of_keys_;
 };
 
 }  // namespace
@@ -101,8 +111,9 @@ BlockPlaces::BlockPlaces(const Config& config) {
   down = up + 1;
 }
 
-std::vector<ParameterInfo> plan(const Config& config, int tensor_size, int tensor_index) {
-  return Planner(config, tensor_size, tensor_index).plan();
+std::vector<ParameterInfo> plan(const Config& config, int tensor_size, int tensor_index,
+                                int blocks) {
+  return Planner(config, tensor_size, tensor_index, blocks).plan();
 }
 
 bool ignored_in_files(std::string_view tensor, const Config& config) {

@@ -237,12 +237,13 @@ class ModelFamily {
   virtual ModelConfigPtr with_layers(const ModelConfig& config, int64_t layers) const = 0;
   // Names and shapes of every parameter of the trunk, and rank `tensor_index`'s shard of it. Blocks
   // of a stack have the same shapes and shards. The configuration's adapter is in it
-  // (adapted_plan).
-  std::vector<ParameterInfo> plan(const ModelConfig& config, int tensor_size,
-                                  int tensor_index) const;
+  // (adapted_plan). blocks: of topology-invariant training, where heads of keys are spread in
+  // another way (parallel/head_parts.h); else 0.
+  std::vector<ParameterInfo> plan(const ModelConfig& config, int tensor_size, int tensor_index,
+                                  int blocks = 0) const;
   // The same without it, every parameter trained.
   virtual std::vector<ParameterInfo> base_plan(const ModelConfig& config, int tensor_size,
-                                               int tensor_index) const = 0;
+                                               int tensor_index, int blocks) const = 0;
   // What transformers puts on the trunk for a task of this kind, with so many classes (kMasked:
   // none); nothing where a task of this kind does not go with the family.
   virtual std::optional<Head> head(const ModelConfig& config, HeadKind kind,

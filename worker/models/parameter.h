@@ -3,8 +3,8 @@
 //
 // Thread safety: values. Ownership: a Parameter shares its tensor with the model.
 // Invariants: 1. value has the whole shape with dim `shard.dim` replaced by the sum of the ranges'
-// lengths. 2. the first copies of the tensor axis' shards cover the parameter exactly once, or each
-// shard is the whole.
+// lengths. 2. what counts of the tensor axis' shards (counted_part) covers the parameter exactly
+// once, or each shard is the whole.
 #pragma once
 
 #include <cstdint>
@@ -23,9 +23,13 @@ struct Shard {
   std::vector<Part> ranges;
   // The copy-th of so many neighbours on the tensor axis that hold the same ranges.
   int copy = 0, copies = 1;
+  // So many of the first indices neighbours before this one hold, too, whose count (not this
+  // rank's); above 0 only along dim 0, of one range.
+  int64_t repeated = 0;
+  // Of topology-invariant training: outputs of a cell of a product (parallel/tensor_parallel.h's
+  // Held); 0: a block's.
+  int64_t cell = 0;
   bool whole() const { return dim < 0; }
-  // Whether rank `index` of the tensor axis is the one of those that hold the same which counts.
-  bool counts(int index) const { return whole() ? index == 0 : copy == 0; }
 };
 
 // How tokens look rows of a table up. A token's rows of all such tables are added, so the tables'
@@ -65,6 +69,10 @@ constexpr DType value_dtype(bool keep_fp32, DType precision) {
 // Whether both are parameters of one layer, as a weight and its bias: names that differ in nothing
 // but what follows the last dot.
 bool same_layer(const ParameterInfo& a, const ParameterInfo& b);
+
+// The elements, of those of its shard, in which rank `index` of the tensor axis is the one of the
+// ranks that hold them which counts.
+Part counted_part(const ParameterInfo& info, int index);
 
 struct Parameter {
   ParameterInfo info;

@@ -34,6 +34,16 @@ std::string_view layer_of(const ParameterInfo& info) {
 
 }  // namespace
 
+Part counted_part(const ParameterInfo& info, int index) {
+  const int64_t elements = local_shape(info).elements();
+  if (info.shard.whole()) return {0, index == 0 ? elements : 0};
+  const int64_t repeated = info.shard.repeated;
+  if (repeated == 0) return {0, elements};
+  WEFT_CHECK(info.shard.dim == 0 && info.shard.ranges.size() == 1, "{} is repeated", info.name);
+  const int64_t before = repeated * (info.shape.elements() / info.shape[0]);
+  return {before, elements - before};
+}
+
 bool same_layer(const ParameterInfo& a, const ParameterInfo& b) {
   return a.unit == b.unit && !layer_of(a).empty() && layer_of(a) == layer_of(b);
 }

@@ -202,8 +202,8 @@ class T5Family final : public ModelFamily {
     return copy;
   }
 
-  std::vector<ParameterInfo> base_plan(const ModelConfig& config, int tensor_size,
-                                       int tensor_index) const override {
+  std::vector<ParameterInfo> base_plan(const ModelConfig& config, int tensor_size, int tensor_index,
+                                       int /*blocks*/) const override {
     return t5::plan(config_as<Config>(config), tensor_size, tensor_index);
   }
 

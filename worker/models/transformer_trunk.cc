@@ -49,7 +49,15 @@ Tensor by_tokens(Context& cx, const Tensor& y) {
 
 parallel::HeadParts own_heads(const Rank& rank, const ModelConfig& config) {
   const Communicator& tensor = rank.mesh.axis(Axis::kTensor);
-  return parallel::head_parts(config.heads, config.key_heads, tensor.size(), tensor.rank());
+  const auto parts = rank.blocks > 0 ? parallel::blocked_head_parts : parallel::head_parts;
+  return parts(config.heads, config.key_heads, tensor.size(), tensor.rank());
+}
+
+// Of a weight whose outputs, one range of them, the tensor axis shares out. Read with blocks alone.
+parallel::Held held_of(const parallel::TensorAxis& axis, const ParameterInfo& info) {
+  if (axis.blocks == 0) return {};
+  const Part own = axis.part(info.shape[info.shard.dim]);
+  return {{own.start - info.shard.ranges.front().start, own.length}, info.shard.cell};
 }
 
 std::vector<size_t> first_places(std::span<const ParameterInfo> plan, size_t first_block) {
@@ -88,8 +96,10 @@ TransformerTrunk::TransformerTrunk(Rank& rank, ModelConfigPtr config,
       adapter_of_(adapter_places(plan, shared_->adapter.parts())),
       heads_(own_heads(rank, *shared_)),
       parameters_(make_trunk_parameters(rank, plan)) {
-  // All ranks agree on whether there is anything to share.
+  // All ranks agree on whether there is anything to share. With blocks gradients of keys are summed
+  // before any weight's.
   const int64_t ranks = rank.mesh.size(Axis::kTensor);
+  if (rank.blocks > 0) return;
   if (shared_->key_heads == shared_->heads || shared_->key_heads >= ranks) return;
   rank.mesh.share_heads(heads_.keys);
 }
@@ -182,18 +192,17 @@ std::vector<Tensor> TransformerTrunk::columns(Context& cx, const TransformerPass
                                               std::span<const Tensor> biases) {
   // Magnitudes scale what the maps give without their biases.
   const bool rescales = shared_->adapter.dora && !biases.empty();
-  std::vector<parallel::Copy> copies;
+  std::vector<parallel::Held> held;
   for (const size_t each : which) {
-    const Shard& shard = parameters_[first_of(layer) + each].info.shard;
-    copies.push_back({shard.copy, shard.copies});
+    held.push_back(held_of(pass.axis, parameters_[first_of(layer) + each].info));
   }
   std::vector<Tensor> all = parallel::column_linears(
-      cx, pass.axis, x, weights, rescales ? std::span<const Tensor>() : biases, layout_, copies);
+      cx, pass.axis, x, weights, rescales ? std::span<const Tensor>() : biases, layout_, held);
   for (size_t i = 0; i < all.size(); ++i) {
     const auto product = [&](const Tensor& input) {
       const std::span one = weights.subspan(i, 1);
-      const std::span copy = std::span(copies).subspan(i, 1);
-      return parallel::column_linears(cx, pass.axis, input, one, {}, layout_, copy)[0];
+      const std::span of_one = std::span(held).subspan(i, 1);
+      return parallel::column_linears(cx, pass.axis, input, one, {}, layout_, of_one)[0];
     };
     all[i] = adapted(cx, pass, layer, which[i], x, all[i], Side::kColumn, product);
     if (rescales) all[i] = ops::add(cx, all[i], biases[i]);
@@ -227,12 +236,10 @@ Tensor TransformerTrunk::adapted(Context& cx, const TransformerPass& pass, int64
     const Tensor& value = parameter(at);
     return parameters_[at].info.shard.copies > 1 ? shared_by_heads(cx, value) : value;
   };
-  const Shard& outputs = parameters_[place + 1].info.shard;
-  const parallel::LowRank map{parameter(place),
-                              of_outputs(place + 1),
-                              adapter.scaling(),
-                              parts,
-                              {outputs.copy, outputs.copies}};
+  parallel::LowRank map{parameter(place), of_outputs(place + 1), adapter.scaling(), parts};
+  if (side == Side::kColumn && parts == 1) {
+    map.held = held_of(pass.axis, parameters_[place + 1].info);
+  }
   const int64_t first_adapter =
       std::ranges::find_if(parameters_,
                            [](const Parameter& each) { return !each.info.adapts.empty(); }) -
@@ -284,17 +291,12 @@ Tensor TransformerTrunk::by_heads(Context& cx, const TransformerPass& pass, cons
 
 Tensor TransformerTrunk::shared_by_heads(Context& cx, const Tensor& shard) const {
   const Mesh& mesh = rank().mesh;
-  return mesh.shares_heads() && rank().blocks == 0
-             ? parallel::copy_to_axis(cx, mesh.axis(Axis::kKeyHeads), shard)
-             : shard;
+  return mesh.shares_heads() ? parallel::copy_to_axis(cx, mesh.axis(Axis::kKeyHeads), shard)
+                             : shard;
 }
 
 parallel::KeyTerms TransformerTrunk::key_terms() const {
-  const Mesh& mesh = rank().mesh;
-  const int blocks = rank().blocks;
-  const int64_t heads = parallel::heads_of_term(shared_->heads, shared_->key_heads, blocks);
-  return {blocks / mesh.size(Axis::kTensor), heads,
-          heads > 0 && mesh.shares_heads() ? &mesh.axis(Axis::kKeyHeads) : nullptr};
+  return {rank().blocks, shared_->heads, shared_->key_heads};
 }
 
 Tensor TransformerTrunk::attend(Context& cx, const TransformerPass& pass, int64_t layer,

@@ -123,10 +123,6 @@ class TransformerTrunk : public Trunk {
   // A weight of this rank's heads of keys, for this rank's use: its gradient is summed over the
   // ranks of the tensor axis that hold the same heads; with blocks that of the keys already is.
   Tensor shared_by_heads(Context& cx, const Tensor& shard) const;
-  // How many ranks of the tensor axis hold the same heads of keys.
-  int key_copies() const {
-    return rank().mesh.shares_heads() ? rank().mesh.size(Axis::kKeyHeads) : 1;
-  }
   // query [B, N, Tl, D], key and value [B, Nk, Tl, D] -> [B, Tl, N * D].
   Tensor attend(Context& cx, const TransformerPass& pass, int64_t layer, const Tensor& query,
                 const Tensor& key, const Tensor& value, const ScoreOptions& options);

@@ -128,8 +128,8 @@ class VitFamily final : public ModelFamily {
     return copy;
   }
 
-  std::vector<ParameterInfo> base_plan(const ModelConfig& config, int tensor_size,
-                                       int tensor_index) const override {
+  std::vector<ParameterInfo> base_plan(const ModelConfig& config, int tensor_size, int tensor_index,
+                                       int /*blocks*/) const override {
     return vit::plan(config_as<Config>(config), tensor_size, tensor_index);
   }
 

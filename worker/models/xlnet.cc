@@ -167,8 +167,8 @@ class XlnetFamily final : public ModelFamily {
     return copy;
   }
 
-  std::vector<ParameterInfo> base_plan(const ModelConfig& config, int tensor_size,
-                                       int tensor_index) const override {
+  std::vector<ParameterInfo> base_plan(const ModelConfig& config, int tensor_size, int tensor_index,
+                                       int /*blocks*/) const override {
     return xlnet::plan(config_as<xlnet::Config>(config), tensor_size, tensor_index);
   }
 

@@ -101,9 +101,9 @@ Tensor whole_gradient(Rank& rank, const Parameter& parameter) {
   return gradient;
 }
 
-// Whether this rank's squares of the parameter count: those of a replicated one only once.
-bool counts(const Rank& rank, const Parameter& parameter) {
-  return parameter.info.shard.counts(rank.mesh.index(Axis::kTensor));
+// The elements whose squares count here: of what several ranks hold those of one.
+Part counted(const Rank& rank, const Parameter& parameter) {
+  return counted_part(parameter.info, rank.mesh.index(Axis::kTensor));
 }
 
 }  // namespace
@@ -500,13 +500,14 @@ void GradientReducer::measure() {
   for (size_t i = 0; i < parameters_.size(); ++i) {
     const State& state = states_[buckets_.bucket_of(i)];
     elements += parameters_[i].info.shape.elements();
-    if (!state.trained || !counts(rank_, parameters_[i])) continue;
+    if (!state.trained) continue;
     const Part& own = buckets_.entry_of(i).own;
-    if (own.length == 0) continue;
+    const Part part = common_part(own, counted(rank_, parameters_[i]));
+    if (part.length == 0) continue;
     if (zero_ == 0) {
-      own_parts.push_back(slice_of(parameters_[i].value.grad(), own.start, own.length));
+      own_parts.push_back(slice_of(parameters_[i].value.grad(), part.start, part.length));
     } else {
-      own_parts.push_back(own_gradient(i));
+      own_parts.push_back(slice_of(own_gradient(i), part.start - own.start, part.length));
     }
   }
   if (rank_.blocks == 0) {
@@ -555,12 +556,13 @@ void reduce_gradients(Rank& rank, std::span<Parameter> parameters) {
 
 double global_gradient_norm(Rank& rank, std::span<Parameter> parameters) {
   Communicator& tensor = rank.mesh.axis(Axis::kTensor);
-  std::vector<Tensor> counted;
+  std::vector<Tensor> parts;
   for (const Parameter& parameter : parameters) {
-    if (!parameter.value.grad() || !counts(rank, parameter)) continue;
-    counted.push_back(whole_gradient(rank, parameter));
+    const Part part = counted(rank, parameter);
+    if (!parameter.value.grad() || part.length == 0) continue;
+    parts.push_back(slice_of(whole_gradient(rank, parameter), part.start, part.length));
   }
-  Tensor total = sum_of_squares(rank, counted);
+  Tensor total = sum_of_squares(rank, parts);
   tensor.all_reduce(total, ReduceOp::kSum);
   return std::sqrt(read_scalar(total));
 }

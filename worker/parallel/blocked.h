@@ -38,7 +38,7 @@ struct BlockedLinear {
   // The shared features are so many parts side by side, each of which is cut (query, key, value).
   int parts = 1;
   bool own_tokens = false;  // of kNothing: x is this rank's tokens between blocks
-  Copy copy = {};           // of kOutputs, as column_linears' copies
+  Held held = {};           // of kOutputs, as column_linears'
 };
 
 // kOutputs: x [..., n, in] -> [1, N, out / t]. kInputs: x [..., N, in / t] -> [1, n, out].
@@ -51,16 +51,16 @@ Tensor blocked_linear(Context& cx, const TensorAxis& axis, const Tensor& x, cons
 
 // kOutputs of several weights of one x, [..., n, in] -> [1, N, out_i / t] of each: one gather, and
 // backwards one sum over the axis for x, each block of which all weights' features are in. biases:
-// one a weight, or none; copies: as column_linears.
+// one a weight, or none; held: as column_linears.
 std::vector<Tensor> blocked_linears(Context& cx, const TensorAxis& axis, const Tensor& x,
                                     std::span<const Tensor> weights, std::span<const Tensor> biases,
-                                    ops::WeightLayout layout, std::span<const Copy> copies = {});
+                                    ops::WeightLayout layout, std::span<const Held> held = {});
 
-// x [..., heads / t, D], rows that stand for the replica's tokens, times gamma [D], which every
-// rank has whole: -> the same shape. The number of heads is even as often as the axis is cut in
-// two; or so many neighbours as `copies` says have the same head.
+// x [..., this rank's of `heads` heads, D], rows that stand for the replica's tokens, times gamma
+// [D], which every rank has whole: -> the same shape. A rank has all heads of which a part of its
+// own of [0, heads), cut evenly, is (blocked_head_parts()): t need not divide them.
 Tensor blocked_scale(Context& cx, const TensorAxis& axis, const Tensor& x, const Tensor& gamma,
-                     int copies = 1);
+                     int64_t heads);
 
 // x [rows, D], rows that stand for the replica's tokens and which every rank of the tensor axis
 // has, times gamma [D] plus beta [D]. F32.

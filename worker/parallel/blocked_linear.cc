@@ -41,12 +41,12 @@ decltype(auto) dispatch(DType dtype, F&& f) {
 // Outputs: of each weight.
 class Linear final : public ops::ForwardOp {
  public:
-  Linear(const TensorAxis& axis, const BlockedLinear& map, std::vector<Copy> weights, bool biases,
+  Linear(const TensorAxis& axis, const BlockedLinear& map, std::vector<Held> weights, bool biases,
          bool residual, bool recorded)
       : axis_(axis),
         map_(map),
-        copies_(std::move(weights)),
-        weights_(copies_.size()),
+        held_(std::move(weights)),
+        weights_(held_.size()),
         biases_(biases),
         residual_(residual),
         recorded_(recorded) {}
@@ -100,11 +100,11 @@ class Linear final : public ops::ForwardOp {
     const int blocks = axis_.feature_blocks();
     std::vector<Extents> all(static_cast<size_t>(blocks));
     for (int64_t matrix = 0; matrix < std::ssize(features); ++matrix) {
-      const Copy& copy = copies_[static_cast<size_t>(matrix)];
-      const int64_t part = features[static_cast<size_t>(matrix)] / copy.count / map_.parts;
+      const Part own = own_of(static_cast<size_t>(matrix), features[static_cast<size_t>(matrix)]);
+      const int64_t part = own.length / map_.parts;
       const Extents runs = cpu::equal_blocks(part, blocks);
       for (int64_t at = 0; at < map_.parts; ++at) {
-        const int64_t first = (copy.index + at) * part;
+        const int64_t first = own.start + at * part;
         for (size_t b = 0; b < runs.size(); ++b) {
           all[b].push_back({first + runs[b].start, runs[b].length, matrix});
         }
@@ -112,11 +112,19 @@ class Linear final : public ops::ForwardOp {
     }
     return all;
   }
-  // All of a matrix' features, by the same blocks, as cells of a result.
-  Extents cells(int64_t features, int copies, int64_t most) const {
-    const int64_t blocks = int64_t{axis_.feature_blocks()} * copies, part = features / map_.parts;
+  Part own_of(size_t which, int64_t features) const {
+    const Part& own = held_[which].own;
+    return own.length > 0 ? own : Part{0, features};
+  }
+  // The features of a block of each part.
+  int64_t block_of(const Part& own) const {
+    return own.length / map_.parts / axis_.feature_blocks();
+  }
+  // All of a matrix' features, by so many, as cells of a result.
+  Extents cells(int64_t features, int64_t cell, int64_t most) const {
+    const int64_t part = features / map_.parts;
     Extents runs;
-    for (const Extent& block : cpu::equal_blocks(part, blocks)) {
+    for (const Extent& block : cpu::equal_blocks(part, part / cell)) {
       for (int64_t at = 0; at < map_.parts; ++at) {
         runs.push_back({at * part + block.start, block.length});
       }
@@ -125,10 +133,13 @@ class Linear final : public ops::ForwardOp {
   }
   Extents outputs(size_t which, int64_t out, int64_t most) const {
     if (!shares(Shared::kOutputs)) return parts_of(Extents{{0, out}}, most);
-    return cells(out, copies_[which].count, std::min(most, limits_.features));
+    const int64_t cell = held_[which].cell > 0 ? held_[which].cell : block_of(own_of(which, out));
+    return cells(out, cell, std::min(most, limits_.features));
   }
   Extents inputs(int64_t in, int64_t most) const {
-    if (shares(Shared::kInputs)) return cells(in, 1, std::min(most, limits_.features));
+    if (shares(Shared::kInputs)) {
+      return cells(in, block_of({0, in}), std::min(most, limits_.features));
+    }
     return parts_of(Extents{{0, in}}, most);
   }
 
@@ -348,8 +359,8 @@ class Linear final : public ops::ForwardOp {
 
   const TensorAxis axis_;
   const BlockedLinear map_;
-  const std::vector<Copy> copies_;  // of each weight
-  const size_t weights_;            // how many
+  const std::vector<Held> held_;  // of each weight
+  const size_t weights_;          // how many
   const bool biases_, residual_, recorded_;
   CellLimits limits_;
   Tensor z_;  // between forward() and saves()
@@ -371,21 +382,21 @@ Tensor blocked_linear(Context& cx, const TensorAxis& axis, const Tensor& x, cons
   if (residual) inputs.push_back(residual);
   bool recorded = false;
   for (const Tensor& input : inputs) recorded |= cx.tape != nullptr && input.requires_grad();
-  return ops::run<Linear>(cx, std::move(inputs), axis, map, std::vector<Copy>{map.copy},
+  return ops::run<Linear>(cx, std::move(inputs), axis, map, std::vector<Held>{map.held},
                           static_cast<bool>(bias), static_cast<bool>(residual), recorded);
 }
 
 std::vector<Tensor> blocked_linears(Context& cx, const TensorAxis& axis, const Tensor& x,
                                     std::span<const Tensor> weights, std::span<const Tensor> biases,
-                                    WeightLayout layout, std::span<const Copy> copies) {
+                                    WeightLayout layout, std::span<const Held> held) {
   std::vector<Tensor> inputs = {x};
   inputs.insert(inputs.end(), weights.begin(), weights.end());
   inputs.insert(inputs.end(), biases.begin(), biases.end());
   const BlockedLinear map{layout, Shared::kOutputs};
-  std::vector<Copy> held(copies.begin(), copies.end());
-  held.resize(weights.size());
+  std::vector<Held> all(held.begin(), held.end());
+  all.resize(weights.size());
   return apply(cx,
-               std::make_unique<Linear>(axis, map, std::move(held), !biases.empty(), false, false),
+               std::make_unique<Linear>(axis, map, std::move(all), !biases.empty(), false, false),
                std::move(inputs));
 }
 

@@ -81,11 +81,13 @@ class OutputNorms {
   bool out_in() const { return magnitude_.layout == WeightLayout::kOutIn; }
   // This rank's features that the axis shares out, by blocks.
   Extents shared(int64_t features) const {
-    const int64_t blocks = int64_t{axis_.feature_blocks()} * map_.copy.count;
+    const Held& held = map_.held;
+    const int64_t own = held.own.length > 0 ? held.own.length : features;
+    const int64_t cell = held.cell > 0 ? held.cell : own / map_.parts / axis_.feature_blocks();
     const int64_t part = features / map_.parts;
     Extents all;
     for (int64_t at = 0; at < map_.parts; ++at) {
-      for (const Extent& block : cpu::equal_blocks(part, blocks)) {
+      for (const Extent& block : cpu::equal_blocks(part, part / cell)) {
         all.push_back({at * part + block.start, block.length});
       }
     }

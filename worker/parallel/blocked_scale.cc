@@ -1,6 +1,7 @@
 // Features times gamma. Of heads, which all have the same, its gradient is a sum over heads, too,
-// of which a rank of the tensor axis has some: of each block of tokens first those, by halves, then
-// the axis' ranks.
+// of which a rank of the tensor axis has some: of each block of tokens first those, in the tree
+// over the blocks of heads, part_of() them, in each by halves; then the axis' ranks. Of heads that
+// neighbours have, the first one's count.
 #include <array>
 #include <vector>
 
@@ -28,7 +29,7 @@ Tensor summed_by_halves(Context& cx, const Tensor& x, int64_t first, int64_t las
 // Inputs: x, gamma.
 class Scale final : public ops::ForwardOp {
  public:
-  Scale(const TensorAxis& axis, int copies) : axis_(axis), copies_(copies) {}
+  Scale(const TensorAxis& axis, int64_t heads) : axis_(axis), heads_(heads) {}
   std::string_view name() const override { return "blocked_scale"; }
   bool native(DType half) const override { return half == DType::kBF16; }
   bool takes_weights_in_single() const override { return true; }
@@ -68,16 +69,39 @@ class Scale final : public ops::ForwardOp {
     in_order.block_count = 1;
     const Tensor of_blocks =
         ops::sum(in_order, ops::reshape(cx, terms, {blocks, tokens / blocks, heads * features}), 1);
-    const Tensor of_heads =
-        summed_by_halves(cx, ops::reshape(cx, of_blocks, {blocks, heads, features}), 0, heads);
-    const Tensor own = tree_scatter(cx, axis_.comm, of_heads, copies_);
+    const Tensor of_heads = counted_sum(cx, ops::reshape(cx, of_blocks, {blocks, heads, features}));
+    std::vector<char> counts;
+    for (int rank = 0; rank < axis_.comm.size(); ++rank) {
+      counts.push_back(part_of(heads_, axis_.comm.size(), rank).length > 0 ? 1 : 0);
+    }
+    const Tensor own = tree_scatter(cx, axis_.comm, of_heads, counts);
     const Tensor all =
         summed_by_halves(cx, ops::reshape(cx, own, {1, own.dim(0), features}), 0, own.dim(0));
     return ops::reshape(cx, all, {features});
   }
 
+  // x [m, this rank's heads, D] over those of them that count: -> [m, D]; zeros of none.
+  Tensor counted_sum(Context& cx, const Tensor& x) const {
+    const int ranks = axis_.comm.size(), own_blocks = axis_.feature_blocks();
+    const int64_t first = heads_ * axis_.comm.rank() / ranks;  // that this rank has
+    std::vector<Tensor> sums;
+    std::vector<char> present;
+    for (int block = 0; block < own_blocks; ++block) {
+      const Part part = part_of(heads_, axis_.blocks, axis_.comm.rank() * own_blocks + block);
+      const int64_t start = part.start - first;
+      WEFT_CHECK(start + part.length <= x.dim(1), "{} of {} heads here", start, x.dim(1));
+      sums.push_back(part.length > 0 ? summed_by_halves(cx, x, start, start + part.length)
+                                     : Tensor());
+      present.push_back(part.length > 0 ? 1 : 0);
+    }
+    const auto at = [&](int64_t node) -> Tensor& { return sums[static_cast<size_t>(node)]; };
+    const int64_t sum = merge_tree(
+        present, [&](int64_t into, int64_t from) { at(into) = ops::add(cx, at(into), at(from)); });
+    return sum >= 0 ? at(sum) : Tensor::zeros(cx.allocator, {x.dim(0), x.dim(2)});
+  }
+
   const TensorAxis axis_;
-  const int copies_;
+  const int64_t heads_;  // of all ranks
   bool x_wanted_ = false, gamma_wanted_ = false;
 };
 
@@ -116,8 +140,8 @@ Tensor blocked_affine(Context& cx, const TensorAxis& axis, const Tensor& x, cons
 }
 
 Tensor blocked_scale(Context& cx, const TensorAxis& axis, const Tensor& x, const Tensor& gamma,
-                     int copies) {
-  return ops::run<Scale>(cx, {x, gamma}, axis, copies);
+                     int64_t heads) {
+  return ops::run<Scale>(cx, {x, gamma}, axis, heads);
 }
 
 }  // namespace weft::parallel

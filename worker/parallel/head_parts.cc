@@ -41,6 +41,34 @@ HeadParts blocked_head_parts(int64_t heads, int64_t key_heads, int count, int in
   return {queries, {first, last - first + 1}};
 }
 
+std::vector<HeadParts> exchanged_head_parts(int64_t heads, int64_t key_heads, int count, int index,
+                                            int ranks) {
+  const auto [queries, keys] = blocked_head_parts(heads, key_heads, count, index);
+  std::vector<HeadParts> parts;
+  for (int rank = 0; rank < ranks; ++rank) {
+    // A part of a part is a part of the whole.
+    HeadParts part = blocked_head_parts(heads, key_heads, count * ranks, index * ranks + rank);
+    if (part.queries.length > 0) {
+      part.queries.start -= queries.start;
+      part.keys.start -= keys.start;
+    } else {
+      part = {};
+    }
+    parts.push_back(part);
+  }
+  return parts;
+}
+
+Part counted_key_heads(int64_t key_heads, int count, int index) {
+  // A head that ranks share begins before the part of all but the first of them.
+  return part_of(key_heads, count, index);
+}
+
+bool cuts_keys_evenly(int64_t heads, int64_t key_heads, int blocks) {
+  const int64_t most = std::gcd(heads, int64_t{blocks});
+  return key_heads % most == 0 || most % key_heads == 0;
+}
+
 std::vector<HeadParts> all_head_parts(int64_t heads, int64_t key_heads, int count) {
   return all_of(head_parts, heads, key_heads, count);
 }

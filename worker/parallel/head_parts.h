@@ -29,6 +29,16 @@ std::vector<HeadParts> all_head_parts(int64_t heads, int64_t key_heads, int coun
 HeadParts blocked_head_parts(int64_t heads, int64_t key_heads, int count, int index);
 std::vector<HeadParts> all_blocked_head_parts(int64_t heads, int64_t key_heads, int count);
 
+// Where such a part is shared out again among so many ranks of a row, which exchange heads: that of
+// each, counted from the part's first heads.
+std::vector<HeadParts> exchanged_head_parts(int64_t heads, int64_t key_heads, int count, int index,
+                                            int ranks);
+// Of the heads of keys the ones that count as this rank's: each is the first one's that has it.
+Part counted_key_heads(int64_t key_heads, int count, int index);
+// Whether every rank then has whole groups of heads, or one head of keys, whatever the number of
+// ranks: a power of two that divides the heads and the blocks.
+bool cuts_keys_evenly(int64_t heads, int64_t key_heads, int blocks);
+
 // Of topology-invariant training over so many blocks: how many heads of queries, neighbours, have
 // one term of the gradient of the head of keys that they read, so that each block of part_of() the
 // heads has whole terms. 0: all that read it.

@@ -46,7 +46,7 @@ Tensor added_in_blocks(Context& cx, const TensorAxis& axis, Side side, const Ten
                        const LowRank& map, const Tensor& y) {
   BlockedLinear blocked = kOwnTokens;
   if (side == Side::kColumn) {
-    blocked = {WeightLayout::kOutIn, Shared::kOutputs, std::nullopt, map.parts, false, map.copy};
+    blocked = {WeightLayout::kOutIn, Shared::kOutputs, std::nullopt, map.parts, false, map.held};
   }
   return blocked_linear(cx, axis, inner, map.b, Tensor(), blocked, y);
 }

@@ -33,9 +33,9 @@ struct LowRank {
   Tensor a, b;  // this rank's, [r, in], [out, r]
   double scaling = 1;
   // Of a column's outputs, read with blocks alone: how many parts stand side by side, and as
-  // column_linears' copies.
+  // column_linears' held.
   int parts = 1;
-  Copy copy = {};
+  Held held = {};
 };
 
 // What the tensor axis shares out of a map: its outputs, or its inputs.

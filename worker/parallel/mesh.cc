@@ -2,7 +2,15 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace weft {
+
+Part common_part(const Part& a, const Part& b) {
+  const int64_t start = std::max(a.start, b.start);
+  const int64_t end = std::min(a.start + a.length, b.start + b.length);
+  return {start, std::max<int64_t>(0, end - start)};
+}
 
 Part part_of(int64_t whole, int count, int index) {
   WEFT_CHECK(whole >= 0 && count >= 1 && index >= 0 && index < count, "part {} of {} of {}", index,

@@ -30,6 +30,8 @@ struct Part {
   int64_t start = 0, length = 0;
   bool operator==(const Part&) const = default;
 };
+// What is in both.
+Part common_part(const Part& a, const Part& b);
 // Part `index` of `count` of [0, whole), from ceil(whole * index / count) on: parts differ by at
 // most one, the first is a largest, and each is a union of parts of any multiple of `count`.
 Part part_of(int64_t whole, int count, int index);

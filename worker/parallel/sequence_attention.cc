@@ -10,6 +10,7 @@
 #include "worker/parallel/head_exchange.h"
 #include "worker/parallel/head_parts.h"
 #include "worker/parallel/ring.h"
+#include "worker/parallel/shared_heads.h"
 #include "worker/parallel/tree_sum.h"
 
 namespace weft::parallel {
@@ -33,12 +34,17 @@ Parameters for_heads(Context& cx, const Parameters& parameters, Part heads) {
   return some;
 }
 
+int64_t heads_of_each(const KeyTerms& terms) {
+  return terms.blocks > 0 ? heads_of_term(terms.heads, terms.key_heads, terms.blocks) : 0;
+}
+
 // The two exchanges of a Ulysses group: that of queries and results, and that of keys and values.
+// The group has the heads `all`; parts: of each rank, where all begin at 0.
 struct Exchanges {
   Exchanges(Communicator& comm, const SequenceLayout& query_layout,
             const SequenceLayout& key_layout, int first_rank, std::span<const HeadParts> parts,
-            int64_t all_heads, int64_t all_key_heads)
-      : queries{comm, {}, {}, all_heads}, keys{comm, {}, {}, all_key_heads} {
+            const HeadParts& all)
+      : queries{comm, {}, {}, all.queries.length}, keys{comm, {}, {}, all.keys.length} {
     int64_t held = 0;
     for (int rank = 0; rank < comm.size(); ++rank) {
       queries.tokens.push_back(query_layout.length(first_rank + rank));
@@ -48,7 +54,7 @@ struct Exchanges {
       keys.heads.push_back(own.keys);
       held += own.keys.length;
     }
-    shared = held > all_key_heads;
+    shared = held > all.keys.length;
   }
   HeadExchange queries, keys;
   bool shared = false;  // several ranks hold one head of keys
@@ -60,7 +66,12 @@ class SequenceAttention final : public ops::ForwardOp {
  public:
   SequenceAttention(const Mesh& mesh, const SequenceLayout& queries, const SequenceLayout& keys,
                     const Parameters& parameters, const KeyTerms& terms)
-      : mesh_(mesh), queries_(queries), keys_(keys), parameters_(parameters), terms_(terms) {
+      : mesh_(mesh),
+        queries_(queries),
+        keys_(keys),
+        parameters_(parameters),
+        terms_(terms),
+        each_(heads_of_each(terms)) {
     parameters_.distance_bias = Tensor();  // it comes as an input
   }
   std::string_view name() const override { return "sequence_attention"; }
@@ -105,7 +116,7 @@ class SequenceAttention final : public ops::ForwardOp {
     BlockGrads grads = gradients(cx, d_output, delta);
     // One head's gradient is whole on its rank, and rounded as it would be there; terms are not.
     if (exchanges_) {
-      const bool terms = exchanges_->shared || terms_.holders != nullptr;
+      const bool terms = exchanges_->shared || shared();
       const DType dtype = q_.dtype(), key_dtype = terms ? grads.k.dtype() : dtype;
       const auto home = [&](const HeadExchange& exchange, Tensor& gradient, DType sent) {
         gradient = cpu::converted(cx.pool, gradient, sent);
@@ -115,9 +126,9 @@ class SequenceAttention final : public ops::ForwardOp {
       home(exchanges_->keys, grads.k, key_dtype);
       home(exchanges_->keys, grads.v, key_dtype);
     }
-    if (terms_.holders != nullptr) {
+    if (each_ > 0) {
       for (Tensor* gradient : {&grads.k, &grads.v}) {
-        *gradient = tree_sum(cx, *terms_.holders, as_contiguous(cx.pool, *gradient));
+        *gradient = sum_shared_heads(cx, mesh_.axis(Axis::kTensor), *gradient, key_heads_);
       }
     }
     if (!exchanges_) return all(grads, grads.distance_bias);
@@ -127,7 +138,7 @@ class SequenceAttention final : public ops::ForwardOp {
  private:
   // Of the heads here, those of keys summed over what reads them here.
   BlockGrads gradients(Context& cx, const Tensor& d_output, const Tensor& delta) const {
-    if (terms_.heads == 0 || own_.queries.length == terms_.heads * own_.keys.length) {
+    if (each_ == 0 || own_.queries.length == each_ * own_.keys.length) {
       return ring_->backward(cx, q_, k_, v_, d_output, log_sum_exp_, delta);
     }
     // Each term's heads read a head of their own.
@@ -141,15 +152,13 @@ class SequenceAttention final : public ops::ForwardOp {
   Part terms_of(int64_t key, Part heads) const {
     const int64_t first = std::max(key * readers_, heads.start);
     const int64_t end = std::min((key + 1) * readers_, heads.start + heads.length);
-    return {(first - own_.queries.start) / terms_.heads,
-            std::max<int64_t>(0, end - first) / terms_.heads};
+    return {(first - own_.queries.start) / each_, std::max<int64_t>(0, end - first) / each_};
   }
   // x [B, Nk, T, D] of the heads of keys here -> [B, terms, T, D], for each term the head that its
   // heads read.
   Tensor by_terms(Context& cx, const Tensor& x) const {
     const Tensor all = Tensor::empty(
-        cx.allocator, {x.dim(0), own_.queries.length / terms_.heads, x.dim(2), x.dim(3)},
-        x.dtype());
+        cx.allocator, {x.dim(0), own_.queries.length / each_, x.dim(2), x.dim(3)}, x.dtype());
     for (int64_t i = 0; i < own_.keys.length; ++i) {
       const Part terms = terms_of(own_.keys.start + i, own_.queries);
       Shape shape = x.shape();
@@ -166,13 +175,15 @@ class SequenceAttention final : public ops::ForwardOp {
     const Tensor sums =
         Tensor::empty(cx.allocator, {x.dim(0), own_.keys.length, x.dim(2), x.dim(3)}, x.dtype());
     const auto term = [&](int64_t index) { return ops::slice(cx, x, 1, index, 1); };
-    const Communicator& ranks = mesh_.axis(Axis::kUlysses);
-    const int blocks = terms_.blocks / ranks.size();
+    const int ulysses = mesh_.size(Axis::kUlysses);
+    const int blocks = terms_.blocks / (mesh_.size(Axis::kTensor) * ulysses);
+    const int node = mesh_.index(Axis::kTensor) * ulysses + mesh_.index(Axis::kUlysses);
     for (int64_t i = 0; i < own_.keys.length; ++i) {
       std::vector<char> present;
       std::vector<int64_t> first;  // term of each block
-      for (int block = ranks.rank() * blocks; std::ssize(first) < blocks; ++block) {
-        const Part terms = terms_of(own_.keys.start + i, part_of(all_heads_, terms_.blocks, block));
+      for (int block = node * blocks; std::ssize(first) < blocks; ++block) {
+        const Part terms =
+            terms_of(own_.keys.start + i, part_of(terms_.heads, terms_.blocks, block));
         for (int64_t t = 1; t < terms.length; ++t) {
           add_into(cx.pool, term(terms.start + t), term(terms.start));
         }
@@ -197,34 +208,55 @@ class SequenceAttention final : public ops::ForwardOp {
     if (!own) return own;
     const Tensor whole =
         Tensor::zeros(cx.allocator, parameters_.distance_bias.shape(), own.dtype());
-    copy_into(cx.pool, own, ops::slice(cx, whole, 0, own_.queries.start, own_.queries.length));
+    copy_into(cx.pool, own, ops::slice(cx, whole, 0, first_head_, own_.queries.length));
     return whole;
   }
   void make_parts(Context& cx, int64_t rows, int64_t heads, int64_t key_heads) {
     Communicator& ulysses = mesh_.axis(Axis::kUlysses);
     Communicator& ring = mesh_.axis(Axis::kRing);
     Parameters own = parameters_;
-    own_ = {{0, heads}, {0, key_heads}};
-    all_heads_ = heads;
+    HeadParts whole{{0, heads}, {0, key_heads}};
+    std::vector<HeadParts> parts;  // of the ranks that exchange heads
     readers_ = heads / key_heads;
+    if (terms_.blocks > 0) {
+      const int tensor = mesh_.size(Axis::kTensor), index = mesh_.index(Axis::kTensor);
+      readers_ = terms_.heads / terms_.key_heads;
+      for (const HeadParts& each : all_blocked_head_parts(terms_.heads, terms_.key_heads, tensor)) {
+        key_heads_.push_back(each.keys);
+      }
+      whole = blocked_head_parts(terms_.heads, terms_.key_heads, tensor, index);
+      parts = exchanged_head_parts(terms_.heads, terms_.key_heads, tensor, index, ulysses.size());
+    } else {
+      parts = all_head_parts(heads, key_heads, ulysses.size());
+    }
+    WEFT_CHECK(whole.queries.length == heads && whole.keys.length == key_heads,
+               "{} heads and {} of keys, expected {} and {}", heads, key_heads,
+               whole.queries.length, whole.keys.length);
+    own_ = parts[static_cast<size_t>(ulysses.rank())];
+    first_head_ = own_.queries.start;
     if (ulysses.size() > 1) {
-      const auto parts = terms_.blocks > 0
-                             ? all_blocked_head_parts(heads, key_heads, ulysses.size())
-                             : all_head_parts(heads, key_heads, ulysses.size());
-      exchanges_.emplace(ulysses, queries_, keys_, ring.rank() * ulysses.size(), parts, heads,
-                         key_heads);
-      own_ = parts[static_cast<size_t>(ulysses.rank())];
+      exchanges_.emplace(ulysses, queries_, keys_, ring.rank() * ulysses.size(), parts, whole);
       own = for_heads(cx, own, own_.queries);
     }
+    own_.queries.start += whole.queries.start;
+    own_.keys.start += whole.keys.start;
     ring_.emplace(ring, queries_.grouped(ulysses.size()), keys_.grouped(ulysses.size()), own, rows);
   }
+
+  // Whether other ranks of the tensor axis have a head of keys of this one, too.
+  bool shared() const { return each_ > 0 && shares_heads(key_heads_, mesh_.index(Axis::kTensor)); }
 
   const Mesh& mesh_;
   const SequenceLayout queries_, keys_;
   Parameters parameters_;
   const KeyTerms terms_;
-  HeadParts own_;  // of which this rank computes; the others of the rank's axis exchange them
-  int64_t all_heads_ = 0, readers_ = 1;  // of the axis; of a head of keys
+  const int64_t each_;  // heads of a term; 0: there is one term, of all that read the head
+  // Of which this rank computes, where the others of its sequence axis exchange them: of the
+  // model's in topology-invariant training, else of those of this rank of the tensor axis.
+  HeadParts own_;
+  int64_t first_head_ = 0;       // of these, among those of this rank of the tensor axis
+  std::vector<Part> key_heads_;  // of each rank of the tensor axis, in topology-invariant training
+  int64_t readers_ = 1;          // of a head of keys
   std::optional<Exchanges> exchanges_;
   std::optional<Ring> ring_;
   Tensor q_, k_, v_, output_, log_sum_exp_;
@@ -241,7 +273,7 @@ Tensor sequence_attention(Context& cx, const Mesh& mesh, const SequenceLayout& l
 Tensor sequence_attention(Context& cx, const Mesh& mesh, const SequenceLayout& queries,
                           const SequenceLayout& keys, const Tensor& q, const Tensor& k,
                           const Tensor& v, const Parameters& parameters, const KeyTerms& terms) {
-  const bool whole_rows = mesh.size(Axis::kSequence) == 1 && terms.heads == 0;
+  const bool whole_rows = mesh.size(Axis::kSequence) == 1 && heads_of_each(terms) == 0;
   WEFT_CHECK(!parameters.distance_bias || cx.block_count == 0 || whole_rows,
              "a bias by distance is cut into blocks of whole rows");
   if (whole_rows) {

@@ -14,15 +14,15 @@
 
 namespace weft::parallel {
 
-// Of topology-invariant training: N heads of queries are so many blocks, of which ranks that
-// exchange heads have consecutive ones each (blocked_head_parts()). Where a block ends between
-// heads of queries that read the same head of keys, the gradient of that has a term of each `heads`
-// of them (heads_of_term()); terms of a block are added up in their order, those of the blocks as a
-// tree. `holders` hold the same head, each of them a node of that.
+// Of topology-invariant training: the model's heads of queries are so many blocks, of which the
+// ranks of the tensor axis have consecutive ones each, and of theirs again those that exchange
+// heads (blocked_head_parts()). Where a block ends between heads of queries that read the same head
+// of keys, the gradient of that has a term of each heads_of_term() of them; terms of a block are
+// added up in their order, those of the blocks as a tree, of which ranks of the tensor axis that
+// have the same head have a node each.
 struct KeyTerms {
-  int blocks = 0;                   // 0: other training
-  int64_t heads = 0;                // 0: one term, of all that read it
-  Communicator* holders = nullptr;  // null: nobody else
+  int blocks = 0;                    // 0: other training
+  int64_t heads = 0, key_heads = 0;  // of the model
 };
 
 // q [B, N, Tl, D], k [B, Nk, Tl, D] and v [B, Nk, Tl, Dv], Tl tokens of this rank by `layout` (zero

@@ -28,10 +28,10 @@ Tensor column_linear(Context& cx, const TensorAxis& axis, const Tensor& x, const
 
 std::vector<Tensor> column_linears(Context& cx, const TensorAxis& axis, const Tensor& x,
                                    std::span<const Tensor> weights, std::span<const Tensor> biases,
-                                   ops::WeightLayout layout, std::span<const Copy> copies) {
+                                   ops::WeightLayout layout, std::span<const Held> held) {
   WEFT_CHECK(biases.empty() || biases.size() == weights.size(), "{} biases of {} weights",
              biases.size(), weights.size());
-  if (axis.blocks > 0) return blocked_linears(cx, axis, x, weights, biases, layout, copies);
+  if (axis.blocks > 0) return blocked_linears(cx, axis, x, weights, biases, layout, held);
   if (overlaps(axis, x)) return gathered_linears(cx, axis, x, weights, biases, layout);
   const Tensor input = column_input(cx, axis, x);
   std::vector<Tensor> results;

@@ -51,17 +51,18 @@ struct TensorAxis {
 Tensor column_linear(Context& cx, const TensorAxis& axis, const Tensor& x, const Tensor& weight,
                      const Tensor& bias, ops::WeightLayout layout,
                      std::optional<ops::Activation> activation = std::nullopt, int parts = 1);
-// Which of so many neighbours on the axis that hold the same shard this rank is.
-struct Copy {
-  int index = 0, count = 1;
+// Of the outputs of a weight's shard, some of which neighbours on the axis may hold, too.
+struct Held {
+  Part own;          // those in this rank's term of x's gradient; no length: all
+  int64_t cell = 0;  // of the result's cells (kernels/cpu/gemm_cells.h); 0: a block of those
 };
 // The same of several weights: x is gathered once, and its gradient is summed over the ranks once
-// -> [..., T, out_i/t] of each weight. biases: one a weight, or none. copies: the same, and read
-// with blocks alone, where the ranks that hold a shard share its terms of x's gradient out; without
+// -> [..., T, out_i/t] of each weight. biases: one a weight, or none. held: the same, and read with
+// blocks alone, where the ranks that hold an output share its terms of x's gradient out; without
 // they have each the term of what they make of theirs.
 std::vector<Tensor> column_linears(Context& cx, const TensorAxis& axis, const Tensor& x,
                                    std::span<const Tensor> weights, std::span<const Tensor> biases,
-                                   ops::WeightLayout layout, std::span<const Copy> copies = {});
+                                   ops::WeightLayout layout, std::span<const Held> held = {});
 // What stands before column_linear's product: x between blocks -> what every rank's products read,
 // [..., T, in].
 Tensor column_input(Context& cx, const TensorAxis& axis, const Tensor& x);

@@ -25,19 +25,18 @@ Shape with_rows(Shape shape, int64_t rows) {
   return shape;
 }
 
-// Every rank's part `comm.rank()` of x, [counts[rank]], summed; of `copies` neighbours the first's.
+// Every rank's part `comm.rank()` of x, [counts[rank]], summed, of the ranks that are present.
 Tensor summed_part(Context& cx, Communicator& comm, const Tensor& x,
-                   const std::vector<int64_t>& counts, int copies = 1) {
+                   const std::vector<int64_t>& counts, std::span<const char> present) {
   const auto size = static_cast<size_t>(comm.size());
   const int64_t own = counts[static_cast<size_t>(comm.rank())];
   Tensor terms = Tensor::empty(cx.allocator, {comm.size(), own}, x.dtype());
   comm.all_to_all(x, counts, terms, std::vector<int64_t>(size, own));
   const auto term = [&](int64_t index) {
-    return terms.view({own}, std::array<int64_t, 1>{1}, index * copies * own);
+    return terms.view({own}, std::array<int64_t, 1>{1}, index * own);
   };
-  merge_tree(comm.size() / copies,
-             [&](int64_t into, int64_t from) { add_into(cx.pool, term(from), term(into)); });
-  return term(0);
+  return term(merge_tree(
+      present, [&](int64_t into, int64_t from) { add_into(cx.pool, term(from), term(into)); }));
 }
 
 }  // namespace
@@ -54,12 +53,14 @@ int64_t merge_tree(std::span<const char> present,
       merge);
 }
 
-Tensor tree_scatter(Context& cx, Communicator& comm, const Tensor& x, int copies) {
+Tensor tree_scatter(Context& cx, Communicator& comm, const Tensor& x,
+                    std::span<const char> present) {
   if (comm.size() == 1) return x;
   const int64_t rows = x.dim(0) / comm.size();
   WEFT_CHECK(rows * comm.size() == x.dim(0), "{} rows over {} ranks", x.dim(0), comm.size());
   const std::vector<int64_t> counts(static_cast<size_t>(comm.size()), x.elements() / comm.size());
-  const Tensor part = summed_part(cx, comm, x, counts, copies);
+  const std::vector<char> all(counts.size(), 1);
+  const Tensor part = summed_part(cx, comm, x, counts, present.empty() ? all : present);
   const Shape shape = with_rows(x.shape(), rows);
   const Strides strides = row_major_strides(shape);
   return clone(cx.pool,
@@ -72,7 +73,7 @@ Tensor tree_sum(Context& cx, Communicator& comm, const Tensor& x) {
   for (int r = 0; r < comm.size(); ++r) {
     counts.push_back(part_of(x.elements(), comm.size(), r).length);
   }
-  const Tensor part = summed_part(cx, comm, x, counts);
+  const Tensor part = summed_part(cx, comm, x, counts, std::vector<char>(counts.size(), 1));
   Tensor sum = x;
   comm.all_gather(part, sum, counts);
   return sum;

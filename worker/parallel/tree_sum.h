@@ -17,9 +17,9 @@
 namespace weft::parallel {
 
 // Rows (of the first dim, which the ranks divide) to the rank that holds them: x [n, ...] of each
-// -> the sum's own rows [n / p, ...]. copies: so many neighbours hold the same term, which counts
-// once.
-Tensor tree_scatter(Context& cx, Communicator& comm, const Tensor& x, int copies = 1);
+// -> the sum's own rows [n / p, ...]. present: which ranks have a term, one at least; empty: all.
+Tensor tree_scatter(Context& cx, Communicator& comm, const Tensor& x,
+                    std::span<const char> present = {});
 // -> the sum, on every rank. x may be written to.
 Tensor tree_sum(Context& cx, Communicator& comm, const Tensor& x);
 double tree_sum(Context& cx, Communicator& comm, double x);

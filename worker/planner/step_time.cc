@@ -59,9 +59,11 @@ double mean_keys_seen(const parallel::AttentionPattern& pattern, int64_t tokens)
 struct Features {
   double queries = 0, keys = 0;
 };
-Features features_of(const ModelConfig& config, int tensor) {
+Features features_of(const ModelConfig& config, const proto::JobSpec& spec) {
   Features most;
-  for (const auto& parts : parallel::all_head_parts(config.heads, config.key_heads, tensor)) {
+  const auto parts_of =
+      in_blocks(spec) ? parallel::all_blocked_head_parts : parallel::all_head_parts;
+  for (const auto& parts : parts_of(config.heads, config.key_heads, spec.parallel().tensor())) {
     const auto width = static_cast<double>(config.head_features);
     most.queries = std::max(most.queries, width * static_cast<double>(parts.queries.length));
     most.keys = std::max(most.keys, width * static_cast<double>(parts.keys.length));
@@ -138,7 +140,7 @@ Work work_of(const ModelConfig& config, const proto::JobSpec& spec,
     (encodes ? encoder : matrices) += elements;
     if (!shard.trained) frozen_matrices += elements;
   }
-  const Features attended = features_of(config, mesh.tensor());
+  const Features attended = features_of(config, spec);
   const double features = attended.queries, keys = attended.keys;
   const double hidden = static_cast<double>(config.hidden);
   const double layers = static_cast<double>(stack.layers);
@@ -241,7 +243,7 @@ double beside_products(const ModelConfig& config, const proto::JobSpec& spec, do
   const auto recompute = training.activation_checkpointing();
   const int attention_times = recompute == proto::ACTIVATION_CHECKPOINTING_NONE ? 1 : 2;
   const int mlp_times = recompute == proto::ACTIVATION_CHECKPOINTING_FULL ? 2 : 1;
-  const Features attended = features_of(config, mesh.tensor());
+  const Features attended = features_of(config, spec);
   const double inner = static_cast<double>(share(config.inner, mesh.tensor()));
   // Before the attention or the MLP, and after it.
   const auto hidden = [&](double before, double after, int times) {

@@ -157,6 +157,13 @@ inline constexpr const char* kFourHeads =
 inline constexpr const char* kUnevenKeys =
     "num_hidden_layers: 3, num_attention_heads: 12, num_key_value_heads: 2, hidden_size: 96, "
     "intermediate_size: 96, vocab_size: 302";
+// Of 12 heads with 3 of keys four ranks have 1, 2, 2 and 1 of these; of 20 with 5 (as 40 with 10).
+inline constexpr const char* kCutKeys =
+    "num_hidden_layers: 3, num_attention_heads: 12, num_key_value_heads: 3, hidden_size: 96, "
+    "intermediate_size: 96, vocab_size: 302";
+inline constexpr const char* kWideCutKeys =
+    "num_hidden_layers: 3, num_attention_heads: 20, num_key_value_heads: 5, hidden_size: 160, "
+    "head_dim: 8, intermediate_size: 320, vocab_size: 302";
 inline constexpr const char* kBlocks = "reproducible: topology, batch_size: 8, sequence_length: 64";
 inline constexpr const char* kBlocksBf16 =
     "reproducible: topology, batch_size: 8, sequence_length: 64, precision: bf16";
@@ -270,6 +277,16 @@ inline const Case kBlockedCases[] = {
      2048},
     {"on one rank", kUnevenKeys, kBlocks, {}, "causal_lm", 0, kBucketBytes, "llama"},
     {"on tensor 4", kUnevenKeys, kBlocks, {1, 2, 4}, "causal_lm", 0, kBucketBytes, "llama"},
+    {"cut keys", kCutKeys, kBlocks, {}, "causal_lm", 0, kBucketBytes, "llama"},
+    {"on tensor 2", kCutKeys, kBlocks, {1, 1, 2}, "causal_lm", 0, kBucketBytes, "llama"},
+    {"on tensor 4", kCutKeys, kBlocks, {1, 1, 4}, "causal_lm", 0, kBucketBytes, "llama"},
+    {"bf16", kCutKeys, kBlocksBf16, {1, 1, 4}, "causal_lm", 0, kBucketBytes, "llama"},
+    {"and zero 1", kCutKeys, kBlocks, {2, 1, 2}, "causal_lm", 1, kBucketBytes, "llama"},
+    {"in a row", kCutKeys, kLongerBlocks, {1, 2, 4}, "causal_lm", 0, kBucketBytes, "llama", 2048},
+    {"bf16", kCutKeys, kLongerBlocksBf16, {1, 4, 2}, "causal_lm", 0, kBucketBytes, "llama", 2048},
+    {"wider", kWideCutKeys, kBlocks, {1, 1, 4}, "causal_lm", 0, kBucketBytes, "llama"},
+    {"full", kWideCutKeys, kBlocksFull, {1, 1, 2}, "causal_lm", 0, kBucketBytes, "llama"},
+    {"norms", kWideCutKeys, kBlocksBf16, {1, 1, 4}, "causal_lm", 0, kBucketBytes, "qwen3"},
     {"pairs", kBert, kBlockedPairs, {}, "embedding", 0, kBucketBytes, "bert"},
     {"pairs, bf16", kBert, kBlockedPairsBf16, {2, 1, 1}, "embedding", 0, kBucketBytes, "bert"},
     {"head norms", kEvenHeadNorms, kBlocks, {1, 1, 2}, "causal_lm", 0, kBucketBytes, "qwen3"},

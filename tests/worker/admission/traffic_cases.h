@@ -310,6 +310,14 @@ inline constexpr const char* kUneven = "n_layer: 2, n_head: 12, n_embd: 48, voca
 inline constexpr const char* kUnevenKeys =
     "num_hidden_layers: 2, num_attention_heads: 12, num_key_value_heads: 2, hidden_size: 48, "
     "head_dim: 4, intermediate_size: 48, vocab_size: 1002";
+// Ranks of the tensor axis have parts of the readers of one head of keys: one is on two ranks, or
+// on up to four.
+inline constexpr const char* kCutKeys =
+    "num_hidden_layers: 2, num_attention_heads: 12, num_key_value_heads: 3, hidden_size: 48, "
+    "head_dim: 8, intermediate_size: 48, vocab_size: 264";
+inline constexpr const char* kManyCuts =
+    "num_hidden_layers: 2, num_attention_heads: 24, num_key_value_heads: 3, hidden_size: 48, "
+    "head_dim: 8, intermediate_size: 48, vocab_size: 264";
 inline constexpr const char* kTwoHeads =
     "num_hidden_layers: 2, num_attention_heads: 2, num_key_value_heads: 1, hidden_size: 32, "
     "head_dim: 8, intermediate_size: 48, vocab_size: 262";
@@ -399,6 +407,22 @@ inline const Case kBlockedCases[] = {
     {"batch_size: 1, precision: bf16", {1, 4, 2}, "", "causal_lm", kUnevenKeys, "qwen3"},
     {"batch_size: 1, precision: bf16", {1, 2, 4}, "", "causal_lm", kUnevenKeys, "llama"},
     {"batch_size: 1, precision: bf16", {1, 4, 2}, "", "causal_lm", kTwoHeads, "llama"},
+    {"batch_size: 8", {1, 1, 2}, "", "causal_lm", kCutKeys, "llama"},
+    {"batch_size: 8, precision: bf16", {2, 1, 4}, "zero: 1", "causal_lm", kCutKeys, "qwen3"},
+    {"batch_size: 1", {1, 4, 2}, "", "causal_lm", kCutKeys, "llama"},
+    {"batch_size: 1, precision: bf16, activation_checkpointing: full",
+     {1, 2, 4},
+     "zero: 3",
+     "causal_lm",
+     kCutKeys,
+     "qwen2"},
+    {"batch_size: 8, precision: bf16", {1, 1, 8}, "", "causal_lm", kManyCuts, "qwen3"},
+    {"batch_size: 1, activation_checkpointing: selective",
+     {1, 2, 4},
+     "",
+     "causal_lm",
+     kManyCuts,
+     "llama"},
     targets("batch_size: 8", {2, 1, 1}, "", kBlockedT5),
     targets("batch_size: 8, target_length: 8", {1, 4, 1}, "zero: 1", kBlockedT5Untied),
     targets("batch_size: 16, micro_batch_size: 8, target_length: 8", {1, 1, 2}, "", kBlockedT5),

@@ -115,6 +115,24 @@ TEST(Layout, HigherDimsScalarsAndEmptyShards) {
   EXPECT_TRUE(boxes_of(cube, parts(1, 3, 5, 4)).empty());
 }
 
+// Rows that two neighbours have are the first one's to write.
+TEST(Layout, WhatRanksShareIsWrittenOnce) {
+  const Shape matrix{12, 5};
+  std::vector<Shard> shards{{0, {{0, 4}}}, {0, {{0, 8}}}, {0, {{4, 8}}}, {0, {{8, 4}}}};
+  for (size_t rank = 1; rank < shards.size(); ++rank) shards[rank].repeated = 4;
+  std::vector<Box> boxes;
+  for (const Shard& shard : shards) {
+    for (const Box& box : boxes_of(matrix, shard)) boxes.push_back(box);
+  }
+  ASSERT_EQ(boxes.size(), 3U);
+  for (size_t i = 0; i < boxes.size(); ++i) {
+    EXPECT_EQ(boxes[i].part, (Part{static_cast<int64_t>(4 * i), 4}));
+  }
+  expect_reshard(matrix, shards, shards);
+  expect_reshard(matrix, shards, {Shard{}});
+  expect_reshard(matrix, cut([](int n, int i) { return parts(0, 12, n, i); }, 5), shards);
+}
+
 proto::TensorEntry entry_of(const Shape& shape, const std::vector<Box>& boxes) {
   proto::TensorEntry entry;
   entry.set_name("h.0.attn.c_attn.weight");
@@ -135,14 +153,14 @@ TEST(Layout, EntriesThatDoNotAddUpAreRefused) {
   EXPECT_TRUE(check_entry(entry_of(shape, {{0, {0, 4}}})).ok());
   EXPECT_TRUE(check_entry(entry_of(shape, {{1, {4, 2}}, {1, {0, 4}}})).ok());
   const std::vector<std::vector<Box>> broken = {
-      {},                            // nothing
-      {{1, {0, 4}}},                 // a gap at the end
-      {{1, {1, 5}}},                 // a gap at the start
-      {{1, {0, 4}}, {1, {3, 3}}},    // an overlap
-      {{0, {0, 2}}, {1, {0, 6}}},    // two dims
-      {{0, {0, 5}}},                 // outside
-      {{2, {0, 4}}},                 // no such dim
-      {{0, {-1, 5}}},                // before the start
+      {},                          // nothing
+      {{1, {0, 4}}},               // a gap at the end
+      {{1, {1, 5}}},               // a gap at the start
+      {{1, {0, 4}}, {1, {3, 3}}},  // an overlap
+      {{0, {0, 2}}, {1, {0, 6}}},  // two dims
+      {{0, {0, 5}}},               // outside
+      {{2, {0, 4}}},               // no such dim
+      {{0, {-1, 5}}},              // before the start
   };
   for (const auto& boxes : broken) {
     const Status status = check_entry(entry_of(shape, boxes));

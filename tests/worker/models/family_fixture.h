@@ -34,17 +34,20 @@ inline const std::vector<MeshDegrees>& meshes() {
   return all;
 }
 
-// Of what one rank of those that hold the same counts (Shard::counts).
-inline void expect_shards_cover_once(const ModelFamily& family, const ModelConfig& config,
-                                     int size) {
+// Of what counts of each rank's (counted_part).
+inline void expect_shards_cover_once(const ModelFamily& family, const ModelConfig& config, int size,
+                                     int blocks = 0) {
   std::map<std::string, std::vector<int>> seen;
   for (int index = 0; index < size; ++index) {
-    for (const ParameterInfo& info : family.plan(config, size, index)) {
+    for (const ParameterInfo& info : family.plan(config, size, index, blocks)) {
       std::vector<int>& counts = seen[info.name];
       counts.resize(static_cast<size_t>(info.shape.elements()));
-      if (!info.shard.counts(index)) continue;
-      for_each_shard_run(info, [&](int64_t, int64_t global, int64_t count) {
-        for (int64_t i = 0; i < count; ++i) ++counts[static_cast<size_t>(global + i)];
+      const Part counted = counted_part(info, index);
+      for_each_shard_run(info, [&](int64_t local, int64_t global, int64_t count) {
+        const Part part = common_part(counted, {local, count});
+        for (int64_t i = 0; i < part.length; ++i) {
+          ++counts[static_cast<size_t>(global + part.start - local + i)];
+        }
       });
     }
   }

@@ -52,6 +52,28 @@ TEST(LlamaPlan, RanksThatShareAHeadOfKeysHoldAllOfIt) {
   }
 }
 
+// In blocks ranks have even parts of the heads of queries, and all heads of keys that these read.
+TEST(LlamaPlan, InBlocksRanksHoldTheHeadsOfKeysThatTheirsRead) {
+  const ModelConfigPtr config = *family().parse_config(R"({"hidden_size": 16,
+      "num_attention_heads": 12, "num_key_value_heads": 3, "head_dim": 8, "intermediate_size": 16,
+      "vocab_size": 37, "num_hidden_layers": 2})");
+  for (int size : {1, 2, 4}) expect_shards_cover_once(family(), *config, size, 8);
+  for (int size : {1, 2}) expect_shards_cover_once(family(), *grouped(), size, 8);
+  const std::vector<Part> held = {{0, 8}, {0, 16}, {8, 16}, {16, 8}};
+  const std::vector<int64_t> repeated = {0, 8, 8, 8};
+  for (int index = 0; index < 4; ++index) {
+    for (const ParameterInfo& info : family().plan(*config, 4, index, 8)) {
+      if (info.name.ends_with("q_proj.weight")) {
+        EXPECT_EQ(info.shard.ranges, std::vector<Part>({{24 * index, 24}}));
+      }
+      if (!info.name.ends_with("k_proj.weight") && !info.name.ends_with("v_proj.weight")) continue;
+      EXPECT_EQ(info.shard.ranges, std::vector<Part>{held[static_cast<size_t>(index)]});
+      EXPECT_EQ(info.shard.repeated, repeated[static_cast<size_t>(index)]);
+      EXPECT_EQ(info.shard.cell, 8);
+    }
+  }
+}
+
 TEST(LlamaModel, WithDropoutEveryMeshComputesTheSame) {
   expect_meshes_agree(family(), grouped(),
                       {{.tensor = 4},

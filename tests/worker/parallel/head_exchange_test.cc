@@ -73,6 +73,49 @@ TEST(HeadParts, InBlocksHeadsAreSpreadEvenly) {
   }
 }
 
+// A head of keys that several ranks have is the first one's, whose part of it counts; and what
+// ranks of a row have of a rank's heads is what they would have of all.
+TEST(HeadParts, InBlocksEachHeadOfKeysCountsOnce) {
+  for (const int64_t key_heads : {1, 2, 3, 5, 8, 11}) {
+    for (const int64_t group : {1, 4, 8}) {
+      const int64_t heads = key_heads * group;
+      for (const int count : {1, 2, 4, 8}) {
+        if (heads % count != 0) continue;
+        SCOPED_TRACE(std::to_string(heads) + " over " + std::to_string(key_heads) + " on " +
+                     std::to_string(count));
+        int64_t next = 0;
+        for (int index = 0; index < count; ++index) {
+          const HeadParts parts = blocked_head_parts(heads, key_heads, count, index);
+          const Part counted = counted_key_heads(key_heads, count, index);
+          EXPECT_EQ(common_part(counted, parts.keys).length, counted.length);
+          EXPECT_EQ(counted.start + counted.length, parts.keys.start + parts.keys.length);
+          EXPECT_EQ(counted.start, next);
+          next += counted.length;
+          for (const int ranks : {1, 2, 4}) {
+            const auto row = exchanged_head_parts(heads, key_heads, count, index, ranks);
+            for (int rank = 0; rank < ranks; ++rank) {
+              const auto [queries, keys] = row[static_cast<size_t>(rank)];
+              EXPECT_EQ(queries.length, part_of(parts.queries.length, ranks, rank).length);
+              for (int64_t i = queries.start; i < queries.start + queries.length; ++i) {
+                const int64_t read = (parts.queries.start + i) / group - parts.keys.start;
+                EXPECT_EQ(common_part(keys, {read, 1}).length, 1);
+              }
+            }
+          }
+        }
+        EXPECT_EQ(next, key_heads);
+      }
+    }
+  }
+  EXPECT_TRUE(cuts_keys_evenly(32, 8, 8));
+  EXPECT_TRUE(cuts_keys_evenly(8, 1, 8));
+  EXPECT_TRUE(cuts_keys_evenly(14, 2, 8));  // on two ranks at most
+  EXPECT_FALSE(cuts_keys_evenly(12, 3, 8));
+  EXPECT_FALSE(cuts_keys_evenly(12, 6, 8));  // on four ranks
+  EXPECT_TRUE(cuts_keys_evenly(12, 6, 2));
+  EXPECT_FALSE(cuts_keys_evenly(40, 10, 8));
+}
+
 // Every block's heads that read one head of keys are whole terms of its gradient.
 TEST(HeadParts, BlocksHaveWholeTerms) {
   EXPECT_EQ(heads_of_term(32, 8, 8), 0);

@@ -36,6 +36,10 @@ class GpuTopology : public Trainer {
       "{family: llama, config: {num_hidden_layers: 1, num_attention_heads: 6, "
       "num_key_value_heads: 2, hidden_size: 24, head_dim: 6, intermediate_size: 36, "
       "max_position_embeddings: 8, vocab_size: 262, attention_dropout: 0.1}}";
+  static constexpr const char* kCutKeys =
+      "{family: qwen3, config: {num_hidden_layers: 1, num_attention_heads: 12, "
+      "num_key_value_heads: 3, hidden_size: 24, head_dim: 4, intermediate_size: 36, "
+      "max_position_embeddings: 8, vocab_size: 262, attention_dropout: 0.1}}";
   static std::string job(const std::string& reproducible, const std::string& settings,
                          const std::string& tasks = kLm, const std::string& kind = "pretrain",
                          const std::string& model = kGpt2) {
@@ -114,6 +118,14 @@ TEST_F(GpuTopology, MeshesHaveTheBitsOfOneWithAdapters) {
       expect_bits_of_one(job("topology, reproducible_blocks: 4", settings, kLm, "pretrain", model),
                          {{2, 1, 1}, {1, 1, 2}, {1, 1, 4}, {2, 1, 2}}, /*dora=*/true);
     }
+  }
+}
+
+// Of four ranks two neighbours each have a head of keys, each for some of its readers.
+TEST_F(GpuTopology, MeshesHaveTheBitsOfOneWhereTheTensorAxisCutsGroupsOfHeads) {
+  for (const char* settings : {"batch_size: 1", "batch_size: 1, precision: bf16"}) {
+    expect_bits_of_one(job("topology, reproducible_blocks: 4", settings, kLm, "pretrain", kCutKeys),
+                       {{1, 1, 2}, {1, 2, 2}, {1, 1, 4}});
   }
 }
 

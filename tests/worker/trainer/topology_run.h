@@ -4,9 +4,11 @@
 #pragma once
 
 #include <gtest/gtest.h>
-#include <cstring>
 
 #include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
 #include <map>
 #include <mutex>
 #include <string>
@@ -18,8 +20,8 @@
 
 namespace weft::testing {
 
-// Of the whole model: every shard put where it belongs. Moments hold the gradients of every step;
-// what is frozen has none.
+// Of the whole model: every shard put where it belongs, what ranks have several times found the
+// same on all of them. Moments hold the gradients of every step; what is frozen has none.
 struct Trace {
   std::vector<double> losses, norms;
   std::map<std::string, std::vector<float>> weights, first_moments, second_moments;
@@ -28,14 +30,22 @@ struct Trace {
 inline void place(std::map<std::string, std::vector<float>>& all, const ParameterInfo& info,
                   const Singles& values, int64_t first) {
   std::vector<float>& whole = all[info.name];
-  whole.resize(static_cast<size_t>(info.shape.elements()));
+  const float nobody = std::numeric_limits<float>::quiet_NaN();
+  whole.resize(static_cast<size_t>(info.shape.elements()), nobody);
+  bool alike = true;
   const std::vector<float> own = values.to_vector();
   const int64_t end = first + static_cast<int64_t>(own.size());
   for_each_shard_run(info, [&](int64_t local, int64_t global, int64_t count) {
     const int64_t from = std::clamp(first, local, local + count);
     const int64_t to = std::clamp(end, from, local + count);
-    std::copy_n(own.begin() + (from - first), to - from, whole.begin() + global + from - local);
+    for (int64_t i = from; i < to; ++i) {
+      float& there = whole[static_cast<size_t>(global + i - local)];
+      const float here = own[static_cast<size_t>(i - first)];
+      alike &= std::isnan(there) || std::memcmp(&there, &here, sizeof(float)) == 0;
+      there = here;
+    }
   });
+  if (!alike) ADD_FAILURE() << "ranks have another " << info.name;
 }
 
 // Trains `steps` steps, the tasks taking turns, and adds what this rank has to `trace`. A
