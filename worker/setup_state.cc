@@ -108,7 +108,7 @@ class MagnitudeSums {
           const int64_t output = out_in_ ? k / columns : k % columns;
           visit(static_cast<size_t>(found->second.start + output), values[at++], inputs);
         }
-                       });
+      });
     }
   }
   // Each element is counted by one rank of the world, or by each replica alike.

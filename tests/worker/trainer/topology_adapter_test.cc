@@ -49,6 +49,31 @@ TEST_F(TopologyAdapters, HeadsOfKeysMayBeFewerThanRanks) {
   }
 }
 
+// Adapters of heads of keys that the tensor axis cuts: ranks hold the same rows of B and the same
+// magnitudes, which the norm counts once and any level of ZeRO stores.
+TEST_F(TopologyAdapters, TheTensorAxisMayCutGroupsOfHeads) {
+  constexpr const char* kEverywhere =
+      "{type: lora, rank: 3, targets: [all-linear], dropout: 0.1, dora: true}";
+  for (const char* adapter : {kLora, kDora, kEverywhere}) {
+    for (const auto& model : {uneven_keys("llama", 12, 3), uneven_keys("qwen2", 20, 5)}) {
+      for (const char* settings : {"batch_size: 8", "batch_size: 2, precision: bf16"}) {
+        const std::string text = job(settings, kLm, "pretrain", model);
+        const Trace one = three(text, {}, adapter);
+        for (const MeshDegrees mesh :
+             {MeshDegrees{1, 1, 2}, MeshDegrees{1, 1, 4}, MeshDegrees{1, 2, 4}}) {
+          EXPECT_EQ(difference(one, three(text, mesh, adapter)), "")
+              << name_of(mesh) << adapter << text;
+        }
+      }
+    }
+    const std::string text = job("batch_size: 8", kLm, "pretrain", uneven_keys("qwen3", 12, 3));
+    const Trace one = three(text, {}, adapter);
+    for (int zero = 1; zero <= 3; ++zero) {
+      EXPECT_EQ(difference(one, three(text, {2, 1, 4}, adapter, zero)), "") << zero << adapter;
+    }
+  }
+}
+
 // One row of A, no dropout; what stands behind the attention only.
 TEST_F(TopologyAdapters, RanksAndTargetsMayBeFew) {
   for (const char* adapter :
