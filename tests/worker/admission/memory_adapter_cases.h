@@ -79,6 +79,11 @@ inline const Case kBlockedAdaptedCases[] = {
             "all-linear"),
     adapted({"few keys", kFewKeys, kBlocks, {1, 1, 4}, "causal_lm", 0, kBucketBytes, "llama"},
             "all-linear"),
+    adapted({"cut keys", kCutKeys, kBlocks, {1, 1, 4}, "causal_lm", 0, kBucketBytes, "llama"},
+            "all-linear"),
+    rescaled(
+        {"DoRA, cut keys", kCutKeys, kBlocks, {1, 1, 2}, "causal_lm", 0, kBucketBytes, "qwen2"},
+        "all-linear"),
     adapted({"head norms, bf16",
              kEvenHeadNorms,
              kBlocksBf16,

@@ -469,6 +469,9 @@ inline const Case kBlockedAdaptedCases[] = {
     of_kin("batch_size: 1, precision: bf16", {1, 4, 2}, {"v_proj"}, kUnevenKeys, "qwen3"),
     of_kin("batch_size: 4, micro_batch_size: 1", {1, 2, 4}, kAllLinear, kFewKeys, "qwen2",
            "zero: 3"),
+    of_kin("batch_size: 8", {1, 1, 4}, kAllLinear, kCutKeys, "llama"),
+    of_kin("batch_size: 8, precision: bf16", {2, 1, 4}, {"k_proj"}, kCutKeys, "qwen3", "zero: 1"),
+    of_kin("batch_size: 1", {1, 4, 2}, {"v_proj"}, kManyCuts, "qwen3"),
     {"batch_size: 8", {2, 1, 2}, "", "sequence_classification", kEncoder, "bert", kAllLinear},
 };
 
