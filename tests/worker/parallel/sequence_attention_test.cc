@@ -255,7 +255,7 @@ TEST(SequenceAttentionBlocks, ABiasByDistanceOfPartsOfRowsIsRefused) {
     Parameters parameters;
     parameters.distance_bias = drawn(cx, {2, 5}, 2);
     EXPECT_DEATH(sequence_attention(cx, rank.mesh, SequenceLayout::contiguous(4, 1), x, x, x,
-                                    parameters, {.blocks = 2, .heads = 1}),
+                                    parameters, {.blocks = 2, .heads = 2, .key_heads = 1}),
                  "a bias by distance is cut into blocks of whole rows");
   });
 }
