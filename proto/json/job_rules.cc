@@ -381,12 +381,6 @@ Status check_rows_in_blocks(const JobSpec& spec, const Refusal& refuse) {
                     blocks * together));
   }
   if (rows % blocks == 0) return {};
-  if (blocks % rows != 0) {
-    return refuse_rows(
-        fmt::format("divide training.reproducible_blocks = {} or are a multiple of it with "
-                    "training.reproducible: topology",
-                    blocks));
-  }
   for (int i = 0; i < spec.tasks_size(); ++i) {
     const TaskSpec& task = spec.tasks(i);
     const bool whole = classifies(task) || finds_answers(task) || embeds(task);
@@ -397,6 +391,12 @@ Status check_rows_in_blocks(const JobSpec& spec, const Refusal& refuse) {
                     blocks, embeds(task) ? "an" : "a", task_type_name(task),
                     sees_images(spec) ? "as an image has a class token beside its patches"
                                       : "as its rows are as long as the longest of the batch"));
+  }
+  if (blocks % rows != 0) {
+    return refuse_rows(
+        fmt::format("divide training.reproducible_blocks = {} or are a multiple of it with "
+                    "training.reproducible: topology",
+                    blocks));
   }
   if (training.sequence_length() % (blocks / rows) != 0) {
     return refuse("training.sequence_length", training.sequence_length(),

@@ -459,7 +459,8 @@ TEST(JobRules, TopologyInvariantJobsFitTheirBlocks) {
   refused([](auto& t, auto&) { t.set_micro_batch_size(6); }, "training.batch_size",
           "multiple of the rows at once");
   refused([](auto& t, auto&) { t.set_batch_size(12); }, "training.batch_size",
-          "must give rows at once, training.micro_batch_size x parallel.data, now 12, that divide");
+          "must give rows at once, training.micro_batch_size x parallel.data, now 12, that are a "
+          "multiple of training.reproducible_blocks = 8 for a sequence_class");
   refused([](auto& t, auto&) { t.set_micro_batch_size(4); }, "training.micro_batch_size",
           "now 4, that are a multiple of training.reproducible_blocks = 8 for a sequence_class");
   refused([](auto& t, auto&) { t.set_batch_size(4); }, "training.batch_size",
@@ -484,6 +485,13 @@ TEST(JobRules, TopologyInvariantJobsFitTheirBlocks) {
   const Status uneven = finish_job(tuned);
   EXPECT_EQ(uneven.field(), "training.sequence_length");
   EXPECT_NE(uneven.rule().find("multiple of"), std::string::npos) << uneven.to_string();
+  tuned.mutable_training()->set_batch_size(12);
+  tuned.mutable_training()->clear_micro_batch_size();
+  const Status between = finish_job(tuned);
+  EXPECT_EQ(between.field(), "training.batch_size");
+  EXPECT_NE(between.rule().find("now 12, that divide training.reproducible_blocks = 8 or are a"),
+            std::string::npos)
+      << between.to_string();
   // What no mesh changes is refused before there is one.
   spec.mutable_parallel()->Clear();
   spec.mutable_parallel()->set_mode(proto::PARALLEL_MODE_AUTO);
