@@ -489,6 +489,9 @@ inline constexpr const char* kT5Even =
 inline constexpr const char* kT5EvenGated =
     "num_layers: 3, num_heads: 8, d_model: 64, d_kv: 8, d_ff: 160, vocab_size: 504, "
     "feed_forward_proj: gated-gelu, tie_word_embeddings: false";
+inline constexpr const char* kT5WideGated =
+    "num_layers: 6, num_decoder_layers: 4, num_heads: 8, d_model: 128, d_kv: 16, d_ff: 320, "
+    "vocab_size: 1000, feed_forward_proj: gated-gelu, tie_word_embeddings: false";
 inline constexpr const char* kT5DeepDecoder =
     "num_layers: 1, num_decoder_layers: 6, num_heads: 4, d_model: 128, d_kv: 32, d_ff: 512, "
     "vocab_size: 1000";
@@ -500,6 +503,9 @@ inline constexpr const char* kBlockedFew =
     "reproducible: topology, batch_size: 8, sequence_length: 32, target_length: 16";
 inline constexpr const char* kBlockedFewest =
     "reproducible: topology, batch_size: 8, sequence_length: 8";
+inline constexpr const char* kBlockedTargetRounds =
+    "reproducible: topology, batch_size: 16, micro_batch_size: 4, sequence_length: 32, "
+    "target_length: 16, precision: bf16";
 
 inline const Case kBlockedTargetCases[] = {
     targets("plain", kBlocks, {}, 0, kT5Even),
@@ -534,6 +540,8 @@ inline const Case kBlockedTargetCases[] = {
     targets("zero 3, deep decoder", kBlockedShort, {2, 1, 1}, 3, kT5DeepDecoder),
     targets("2 x 1 x 2, zero 3", kBlockedFew, {2, 1, 2}, 3, kT5Wide),
     targets("1 x 2 x 2, zero 1", kBlocks, {1, 2, 2}, 1, kT5EvenGated),
+    targets("rounds, zero 1", kBlockedTargetRounds, {2, 1, 1}, 1, kT5WideGated),
+    targets("rounds, zero 3", kBlockedTargetRounds, {2, 1, 2}, 3, kT5WideGated),
 };
 
 // Of terms by distance and segment.
