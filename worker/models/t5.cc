@@ -80,7 +80,8 @@ class T5Trunk final : public TransformerTrunk {
   }
   static int64_t stack_of(const TransformerPass& pass) { return reads(pass) ? 0 : 1; }
 
-  // [N, 2 R + 1], by a stack's table [buckets, N] and the bucket of each distance.
+  // [N, 2 R + 1], by a stack's table [buckets, N] and the bucket of each distance; with blocks one
+  // of each.
   Tensor distance_bias(Context& cx, const TransformerPass& pass, size_t table,
                        const std::vector<int64_t>& buckets) const {
     if (pass.axis.blocks > 0) {
