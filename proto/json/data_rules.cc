@@ -92,9 +92,12 @@ Status finish_keys(proto::TaskSpec& task, const std::string& path, const Refusal
     }
   } else if (!data.has_text()) {
     data.set_text(answers ? "question" : kUsualText);
+  } else if (data.text().empty()) {
+    return refuse(path + ".data.text", "", "must not be empty");
   }
   if (classifies(task) || answers) {
     if (!data.has_label()) data.set_label(answers ? "answers" : kUsualLabel);
+    if (data.label().empty()) return refuse(path + ".data.label", "", "must not be empty");
     return {};
   }
   // Jobs that are stored since every task had one have the usual one.

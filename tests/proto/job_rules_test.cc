@@ -319,6 +319,8 @@ const Edit kEdits[] = {
     {"train: texts/", "label: '', train: texts/", "tasks[0].data.label", 6, "is only for"},
     {"train: texts/", "text: body, train: texts/", "tasks[0].data.text", 6,
      "is only for data.format: jsonl"},
+    {"text: text", "text: ''", "tasks[1].data.text", 7, "must not be empty"},
+    {"label: label", "label: ''", "tasks[1].data.label", 7, "must not be empty"},
     {"train: texts/", "text_pair: b, train: texts/", "tasks[0].data.text_pair", 6,
      "is only for sequence_classification, multiple_choice, question_answering and embedding"},
     {"train: train.jsonl, ", "", "tasks[1].data.train", 7, "is required"},
