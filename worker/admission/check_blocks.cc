@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <utility>
+
 #include "proto/job.pb.h"
 
 namespace weft {
@@ -20,10 +22,14 @@ Status check_blocks(const proto::JobSpec& spec, const ModelConfig& config) {
   }
   const int64_t queries = config.heads * config.head_features;
   const int64_t keys = config.key_heads * config.head_features;
-  for (const int64_t features : {config.hidden, config.inner, queries, keys}) {
+  const std::pair<int64_t, const char*> cut[] = {{config.hidden, "hidden features"},
+                                                 {config.inner, "inner features"},
+                                                 {queries, "features of all queries"},
+                                                 {keys, "features of all keys"}};
+  for (const auto& [features, name] : cut) {
     if (features % blocks == 0) continue;
     return refuse("training.reproducible_blocks", blocks,
-                  fmt::format("must divide the model's {} features", features));
+                  fmt::format("must divide the model's {} {}", features, name));
   }
   if (config.vocabulary < blocks && config.image.size == 0) {
     return refuse("training.reproducible_blocks", blocks,

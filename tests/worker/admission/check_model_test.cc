@@ -272,7 +272,8 @@ TEST_F(CheckModelTest, TheModelFitsTheBlocks) {
   EXPECT_EQ(refuses(with("n_head", "2"), 4, 2), "ok");  // and one of them has no head
   EXPECT_THAT(refuses(with("n_head", "1"), 1, 2),
               HasSubstr("parallel.tensor must divide the model's 1 heads with"));
-  EXPECT_THAT(refuses(with("n_inner", "60"), 1, 1), HasSubstr("must divide the model's 60"));
+  EXPECT_THAT(refuses(with("n_inner", "60"), 1, 1),
+              HasSubstr("must divide the model's 60 inner features"));
   EXPECT_EQ(refuses(with("vocab_size", "2002"), 1, 2), "ok");  // it need not divide evenly
   const auto grouped = [&](const std::string& heads, const std::string& key_heads, int tensor,
                            int sequence = 1) {
@@ -293,7 +294,8 @@ TEST_F(CheckModelTest, TheModelFitsTheBlocks) {
   const auto narrow = find_family("llama")->parse_config(
       R"({"hidden_size": 32, "head_dim": 6, "intermediate_size": 48, "num_attention_heads": 8,
           "num_key_value_heads": 2})");
-  EXPECT_THAT(check_on(*narrow.value(), 1, 1), HasSubstr("must divide the model's 12 features"));
+  EXPECT_THAT(check_on(*narrow.value(), 1, 1),
+              HasSubstr("the model's 12 features of all keys with"));
 }
 
 TEST_F(CheckModelTest, TheJobFitsTheModel) {

@@ -276,7 +276,7 @@ TEST(Planner, WhatAllowsNoMeshIsSaid) {
                                   "batch_size: 8, sequence_length: 128, reproducible: topology");
   EXPECT_EQ(plan(spec, {}, {1, 2}).reason(),
             "the job allows no mesh: training.reproducible_blocks must divide the model's 100 "
-            "features with training.reproducible: topology (got 8)");
+            "hidden features with training.reproducible: topology (got 8)");
   EXPECT_EQ(advice(spec, {}, {1, 2}), "");  // no slots would help
   const proto::JobSpec short_rows = job(kSmall, "batch_size: 2, sequence_length: 16");
   EXPECT_EQ(plan(short_rows, {}, {64}).reason(),
