@@ -4,11 +4,14 @@
 // [ZERO]`. Other training goes over the sequence axis by rings, of groups of so many ranks as the
 // mesh's `ulysses` says.
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <exception>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <string>
+#include <vector>
 
 #include "cluster/comm/mpi/mpi_world.h"
 #include "cluster/comm/single/single_communicator.h"
@@ -84,14 +87,28 @@ testing::Trace alone(const Setting& setting, int steps) {
   return trace;
 }
 
+using Tensors = std::map<std::string, std::vector<float>>;
+// What this rank has not of tensors, NaN, as others have it.
+void fill_up(Tensors& own, const Tensors& others) {
+  for (auto& [name, values] : own) {
+    const std::vector<float>& other = others.at(name);
+    for (size_t i = 0; i < values.size(); ++i) {
+      if (std::isnan(values[i])) values[i] = other[i];
+    }
+  }
+}
+
 // What this rank trains on the mesh; other ranks' parts are those of `one`.
 testing::Trace meshed(comm::MpiWorld& world, const Setting& setting, MeshDegrees degrees, int steps,
-                      testing::Trace one) {
-  one.losses.clear();
+                      const testing::Trace& one) {
+  testing::Trace here;
   std::mutex mutex;
   Rank rank = make_rank(world.world(), degrees);
-  testing::train_steps(rank, launch_record(setting, degrees), steps, one, mutex);
-  return one;
+  testing::train_steps(rank, launch_record(setting, degrees), steps, here, mutex);
+  fill_up(here.weights, one.weights);
+  fill_up(here.first_moments, one.first_moments);
+  fill_up(here.second_moments, one.second_moments);
+  return here;
 }
 
 bool told(comm::MpiWorld& world, const std::string& what, const testing::Trace& here) {
