@@ -65,7 +65,9 @@ int64_t block_backward(const Sizes& s) {
       trained ? s.element * (inner + (split ? rows : 0)) + kSingle * (split ? own : rows) : 0;
   const int64_t in_mlp = (s.full() ? s.attention() + s.mlp() : 0) + s.element * (own + inner) +
                          std::max({bias, term, weight});
-  const int64_t projecting = s.element * (own + rows + 9 * of_heads);
+  // Of what the projections' gradients take, some is as wide as the heads, some as the stream.
+  const int64_t wide = 4 * of_heads + 5 * std::min(rows, of_heads);
+  const int64_t projecting = s.element * (own + rows + wide);
   const int64_t attending = s.in_row > 1
                                 ? s.element * (own + of_heads) + exchanged_backward(s)
                                 : projecting + 2 * (s.element + kSingle) * s.tokens * s.key_terms;

@@ -164,6 +164,10 @@ inline constexpr const char* kCutKeys =
 inline constexpr const char* kWideCutKeys =
     "num_hidden_layers: 3, num_attention_heads: 20, num_key_value_heads: 5, hidden_size: 160, "
     "head_dim: 8, intermediate_size: 320, vocab_size: 302";
+// All heads together are four times as wide as the stream.
+inline constexpr const char* kWideHeads =
+    "num_hidden_layers: 3, num_attention_heads: 8, num_key_value_heads: 8, hidden_size: 64, "
+    "head_dim: 32, intermediate_size: 160, vocab_size: 504";
 inline constexpr const char* kBlocks = "reproducible: topology, batch_size: 8, sequence_length: 64";
 inline constexpr const char* kBlocksBf16 =
     "reproducible: topology, batch_size: 8, sequence_length: 64, precision: bf16";
@@ -238,6 +242,8 @@ inline const Case kBlockedCases[] = {
     {"grouped, bf16", kEvenGrouped, kBlocksBf16, {}, "causal_lm", 0, kBucketBytes, "llama"},
     {"grouped, full", kEvenGrouped, kBlocksFull, {1, 1, 2}, "causal_lm", 0, kBucketBytes, "llama"},
     {"grouped, tensor 4", kEvenGrouped, kBlocks, {1, 1, 4}, "causal_lm", 0, kBucketBytes, "llama"},
+    {"wide heads", kWideHeads, kBlocks, {}, "causal_lm", 0, kBucketBytes, "llama"},
+    {"and full", kWideHeads, kBlocksFull, {}, "causal_lm", 0, kBucketBytes, "llama"},
     {"few keys", kFewKeys, kBlocks, {}, "causal_lm", 0, kBucketBytes, "llama"},
     {"few keys, bf16", kFewKeys, kBlocksBf16, {}, "causal_lm", 0, kBucketBytes, "llama"},
     {"on tensor 4", kFewKeys, kBlocks, {1, 1, 4}, "causal_lm", 0, kBucketBytes, "llama"},
