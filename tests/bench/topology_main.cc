@@ -2,7 +2,9 @@
 // thread a rank: processor time of a step, the most bytes of tensors on a rank, operations of
 // products and attention on the mean rank, and with the attention of the rank with most. `--mesh
 // MESH --layers N --heads N --hidden N --tokens N
-// --batch N --vocabulary N --precision fp32 --steps N`, of GPT-2; with `--key-heads N` of Llama.
+// --batch N --vocabulary N --precision fp32 --steps N`, of GPT-2; with `--key-heads N` of Llama;
+// with `--targets N` of T5, each row as long as the others and with so many tokens to write; with
+// `--adapter '{type: lora, rank: 8, targets: [all-linear]}'` of an adapter of it.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -27,8 +29,9 @@ namespace {
 namespace fs = std::filesystem;
 
 struct Options {
-  std::string mesh = "data=1", precision = "fp32";
+  std::string mesh = "data=1", precision = "fp32", adapter;
   int key_heads = 0;  // above 0: of Llama
+  int targets = 0;    // above 0: of T5
   int layers = 4, heads = 8, hidden = 256, tokens = 256, batch = 8, vocabulary = 4096, steps = 5;
 };
 
@@ -57,6 +60,13 @@ double median(std::vector<double> values) {
 }
 
 std::string model_of(const Options& o) {
+  if (o.targets > 0) {
+    return fmt::format(
+        "{{family: t5, config: {{num_layers: {}, num_decoder_layers: {}, num_heads: {}, d_model: "
+        "{}, "
+        "d_kv: {}, d_ff: {}, vocab_size: {}, dropout_rate: 0}}}}",
+        o.layers, o.layers, o.heads, o.hidden, o.hidden / o.heads, 4 * o.hidden, o.vocabulary);
+  }
   if (o.key_heads == 0) {
     return fmt::format(
         "{{family: gpt2, config: {{n_layer: {}, n_head: {}, n_embd: {}, n_positions: {}, "
@@ -70,23 +80,53 @@ std::string model_of(const Options& o) {
       o.layers, o.heads, o.key_heads, o.hidden, 8 * o.hidden / 3 / 64 * 64, o.tokens, o.vocabulary);
 }
 
+const char* task_of(const Options& o) {
+  return o.targets > 0 ? "{type: seq2seq, data: {train: obj-text, format: jsonl}}"
+                       : "{type: causal_lm, data: {train: obj-text}}";
+}
+
+// Lines of a text, or rows that fill the sequences.
+void write_data(const Options& o, const fs::path& folder) {
+  fs::create_directories(folder / "obj-text");
+  std::ofstream data(folder / "obj-text" / (o.targets > 0 ? "a.jsonl" : "a.txt"));
+  if (o.targets == 0) {
+    for (int i = 0; i < 20000; ++i) data << "line " << i * i << " of a text\n";
+    return;
+  }
+  const auto text = [](int tokens, int row) {  // and the end of the sequence
+    return fmt::format("{:0>{}}", row * row, tokens - 1);
+  };
+  for (int row = 0; row < 40 * o.batch; ++row) {
+    data << fmt::format("{{\"text\": \"{}\", \"target\": \"{}\"}}\n", text(o.tokens, row),
+                        text(o.targets, row));
+  }
+}
+
 proto::LaunchRecord launch_of(const Options& o, const MeshDegrees& mesh, const char* reproducible,
                               const fs::path& folder) {
+  const std::string lengths =
+      o.targets > 0 ? fmt::format(", target_length: {}", o.targets) : std::string();
   proto::LaunchRecord launch;
-  Status status = read_yaml(fmt::format(R"(
+  Status status = read_yaml(
+      fmt::format(R"(
 name: cost
 kind: pretrain
 model: {}
 tokenizer: {{type: byte}}
-tasks: [{{type: causal_lm, data: {{train: obj-text}}}}]
-training: {{steps: 1000, batch_size: {}, sequence_length: {}, reproducible: {}, precision: {}}}
+tasks: [{}]
+training: {{steps: 1000, batch_size: {}, sequence_length: {}, reproducible: {}, precision: {}{}}}
 )",
-                                        model_of(o), o.batch, o.tokens, reproducible, o.precision),
-                            *launch.mutable_spec());
+                  model_of(o), task_of(o), o.batch, o.tokens, reproducible, o.precision, lengths),
+      *launch.mutable_spec());
   launch.mutable_spec()->mutable_parallel()->set_data(mesh.data);
   launch.mutable_spec()->mutable_parallel()->set_sequence(mesh.sequence);
   launch.mutable_spec()->mutable_parallel()->set_tensor(mesh.tensor);
   if (status.ok()) status = finish_job(*launch.mutable_spec());
+  if (status.ok() && !o.adapter.empty()) {
+    proto::JobSpec adapted;
+    status = read_yaml("adapter: " + o.adapter, adapted);
+    *launch.mutable_spec()->mutable_adapter() = adapted.adapter();
+  }
   if (!status.ok()) throw StatusError(status);
   launch.set_objects_folder(folder.string());
   return launch;
@@ -135,6 +175,8 @@ int run(int argc, char** argv) {
   app.add_option("--layers", o.layers);
   app.add_option("--heads", o.heads);
   app.add_option("--key-heads", o.key_heads);
+  app.add_option("--targets", o.targets);
+  app.add_option("--adapter", o.adapter);
   app.add_option("--hidden", o.hidden);
   app.add_option("--tokens", o.tokens);
   app.add_option("--batch", o.batch);
@@ -145,10 +187,7 @@ int run(int argc, char** argv) {
   const Result<MeshDegrees> mesh = parse_mesh(o.mesh);
   if (!mesh) throw StatusError(mesh.error());
   const fs::path folder = fs::temp_directory_path() / ("weft-cost-" + std::to_string(::getpid()));
-  fs::create_directories(folder / "obj-text");
-  std::ofstream text(folder / "obj-text" / "a.txt");
-  for (int i = 0; i < 20000; ++i) text << "line " << i * i << " of a text\n";
-  text.close();
+  write_data(o, folder);
   const Cost usual = cost_of(o, *mesh, launch_of(o, *mesh, "mesh", folder));
   const Cost fixed = cost_of(o, *mesh, launch_of(o, *mesh, "topology", folder));
   fs::remove_all(folder);
