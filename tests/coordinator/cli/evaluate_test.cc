@@ -127,6 +127,8 @@ TEST_F(EncoderCommands, AFileHereIsNoCheckpointsId) {
   fs::current_path(fs::path(file("plain")).parent_path());
   EXPECT_THAT(refusal({"evaluate", "plain", file("plain")}),
               AllOf(HasSubstr("MODEL"), HasSubstr("exported folder with config.json")));
+  write("job-01", "what it has logged");
+  EXPECT_EQ(weft({"evaluate", "job-01", file("plain")}).exit, 102);  // no such job
   fs::current_path(before);
 }
 
