@@ -81,6 +81,11 @@ std::string encoded_path(const fs::path& name) {
 
 }  // namespace
 
+bool names_checkpoint(const std::string& text) {
+  const bool begins = text.starts_with("ckpt-") || text.starts_with("job-");
+  return begins && text.find('/') == std::string::npos;
+}
+
 Result<std::string> checkpoint_of(ApiClient& client, const std::string& field,
                                   const std::string& id) {
   if (!id.starts_with("job-")) return id;

@@ -9,6 +9,10 @@
 
 namespace weft::cli {
 
+// Whether a text is spelled as the id of a checkpoint or of a job, as no folder or file but by
+// chance.
+bool names_checkpoint(const std::string& text);
+
 // `id`, or of a job's id its best checkpoint where it keeps one, else its newest. Error: of
 // `field`, where the job has none yet.
 Result<std::string> checkpoint_of(ApiClient& client, const std::string& field,

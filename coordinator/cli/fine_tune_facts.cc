@@ -373,9 +373,7 @@ Result<DataFacts> find_object_data(const Context& context, const std::string& op
 Result<ModelFacts> find_model(const Context& context, const std::string& model) {
   std::error_code error;
   if (fs::is_directory(model, error)) return find_folder(model);
-  if (model.starts_with("ckpt-") || model.starts_with("job-")) {
-    return find_checkpoint(context, model);
-  }
+  if (names_checkpoint(model)) return find_checkpoint(context, model);
   if (model.starts_with("obj-")) return find_object_model(context, model);
   return find_folder(model);
 }

@@ -173,9 +173,7 @@ Result<LocalModel> find_local_model(const Context& context, const std::string& f
                                     const std::string& given, const std::string& task,
                                     const TaskTypes& types) {
   std::error_code error;
-  const bool is_id = given.starts_with("ckpt-") || given.starts_with("job-");  // a file may be so
-  const bool here = is_id ? fs::is_directory(given, error) : fs::exists(given, error);
-  if (given.empty() || given.find('/') != std::string::npos || here) {
+  if (fs::is_directory(given, error) || !names_checkpoint(given)) {
     return find_folder(field, given, task, types);
   }
   WEFT_ASSIGN_OR_RETURN(ApiClient client, ApiClient::connect(context.settings));
