@@ -362,8 +362,10 @@ void rotate(const T* even, const T* odd, const T* cos, const T* sin, T direction
             Target<T> to_even, Target<T> to_odd, int64_t n) {
   const bool past = by_lines(to_even.past, to_even.at) && by_lines(to_odd.past, to_odd.at);
   for_row<T>(n, [=](auto by, int64_t i) {
-    fetch_line(even + ahead + i);
-    fetch_line(odd + ahead + i);
+    if (i * int64_t{sizeof(T)} % 64 == 0) {
+      fetch_line(even + ahead + i);
+      fetch_line(odd + ahead + i);
+    }
     const auto p = by.at(even + i), q = by.at(odd + i);
     const auto c = by.at(cos + i), turn = by.at(sin + i) * direction;
     by.put(past, to_even.at + i, p * c - q * turn);
