@@ -126,6 +126,9 @@ training: {{steps: 1000, batch_size: {}, sequence_length: {}, reproducible: {}, 
     proto::JobSpec adapted;
     status = read_yaml("adapter: " + o.adapter, adapted);
     *launch.mutable_spec()->mutable_adapter() = adapted.adapter();
+    if (status.ok() && adapted.adapter().rank() < 1) {
+      status = Status::invalid("--adapter", o.adapter, "must have a rank above 0");
+    }
   }
   if (!status.ok()) throw StatusError(status);
   launch.set_objects_folder(folder.string());
