@@ -182,6 +182,10 @@ void norm_sums(const Fetch& fetch, const S* x, const S* dy, const T* gamma, T me
   *along = static_cast<T>(sum_along) * rstd;
 }
 
+#ifdef __AVX512F__
+#include "kernels/cpu/norm_strips_avx512_body.h"
+#endif
+
 // Where a gradient goes past the caches (kFar), what it is computed of comes from memory: the same
 // of the next rows, `apart` elements ahead, is fetched while its sums are taken, and once more
 // while it is written, as not every request is heeded.
@@ -238,6 +242,12 @@ void layer_norm_backward_of(const S* x, const S* dy, const T* gamma, const T* me
 template <typename S, typename T>
 void layer_norm_backward(const S* x, const S* dy, const T* gamma, const T* mean, const T* rstd,
                          bool past, int64_t rows, int64_t n, S* dx, T* dgamma, T* dbeta) {
+#ifdef __AVX512F__
+  if (by_strips(x, n)) {
+    return layer_norm_backward_by_strips(x, dy, gamma, mean, rstd, past, rows, n, dx, dgamma,
+                                         dbeta);
+  }
+#endif
   by_rows(!one_by_one(past, x, n), rows, [=]<int kRows>(int64_t row) {
     const int64_t at = row * n;
     (past ? layer_norm_backward_of<true, kRows, S, T>
@@ -303,6 +313,11 @@ void rms_norm_backward_of(const S* x, const S* dy, const T* gamma, const T* rstd
 template <typename S, typename T>
 void rms_norm_backward(const S* x, const S* dy, const T* gamma, const T* rstd, bool past,
                        int64_t rows, int64_t n, S* dx, T* dgamma) {
+#ifdef __AVX512F__
+  if (by_strips(x, n)) {
+    return rms_norm_backward_by_strips(x, dy, gamma, rstd, past, rows, n, dx, dgamma);
+  }
+#endif
   by_rows(!one_by_one(past, x, n), rows, [=]<int kRows>(int64_t row) {
     const int64_t at = row * n;
     (past ? rms_norm_backward_of<true, kRows, S, T>

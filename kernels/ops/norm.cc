@@ -32,12 +32,11 @@ class LayerNormBackward final : public Kernel {
         const cpu::PastCaches past(x.bytes());
         for (int64_t partial = begin; partial < end; ++partial) {
           W* const to = sums.data<W>() + partial * width;
-          parts.each_run(partial, [&](int64_t row, int64_t count) {
-            const int64_t at = row * width;
-            cpu::norms<T>().layer_norm_backward(x.data<T>() + at, dy.data<T>() + at,
-                                                gamma.data<W>(), mean + row, rstd + row, past,
-                                                count, width, dx + at, to, to + partials * width);
-          });
+          const auto [row, count] = parts.of(partial);
+          const int64_t at = row * width;
+          cpu::norms<T>().layer_norm_backward(x.data<T>() + at, dy.data<T>() + at, gamma.data<W>(),
+                                              mean + row, rstd + row, past, count, width, dx + at,
+                                              to, to + partials * width);
         }
       });
     });

@@ -29,12 +29,11 @@ class RmsNormBackward final : public Kernel {
       cx.pool.parallel_for(partials, 1, [&](int64_t begin, int64_t end) {
         const cpu::PastCaches past(x.bytes());
         for (int64_t partial = begin; partial < end; ++partial) {
-          parts.each_run(partial, [&](int64_t row, int64_t count) {
-            const int64_t at = row * width;
-            cpu::norms<T>().rms_norm_backward(x.data<T>() + at, dy.data<T>() + at, gamma.data<W>(),
-                                              rstd + row, past, count, width, dx + at,
-                                              sums.data<W>() + partial * width);
-          });
+          const auto [row, count] = parts.of(partial);
+          const int64_t at = row * width;
+          cpu::norms<T>().rms_norm_backward(x.data<T>() + at, dy.data<T>() + at, gamma.data<W>(),
+                                            rstd + row, past, count, width, dx + at,
+                                            sums.data<W>() + partial * width);
         }
       });
     });

@@ -18,18 +18,14 @@ class RowPartials {
     WEFT_CHECK(rows % blocks_ == 0, "{} blocks of {} rows", blocks_, rows);
   }
   int64_t count() const { return blocks_ * of_block(); }
-  // f(row, count) for those of a partial sum, in runs of at most kAtOnce.
-  template <typename F>
-  void each_run(int64_t partial, F&& f) const {
-    const int64_t first = partial % of_block() * kRows;
-    const int64_t start = partial / of_block() * in_block_;
-    const int64_t end = start + std::min(in_block_, first + kRows);
-    for (int64_t row = start + first; row < end; row += kAtOnce) {
-      f(row, std::min(kAtOnce, end - row));
-    }
+  // Those of a partial sum, one after the other.
+  struct Rows {
+    int64_t first, count;
+  };
+  Rows of(int64_t partial) const {
+    const int64_t at = partial % of_block() * kRows;
+    return {partial / of_block() * in_block_ + at, std::min(in_block_ - at, kRows)};
   }
-  // Rows whose terms are added while a place of the sum is in a register.
-  static constexpr int64_t kAtOnce = 2;
 
  private:
   static constexpr int64_t kRows = 64;

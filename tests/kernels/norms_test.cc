@@ -205,10 +205,10 @@ TEST_P(NormLevels, PastTheCachesTheBitsAreTheSame) {
   }
 }
 
-// To the bit, whole lines of them or not, near or past the caches.
+// To the bit, whole lines of them or not, of a page, less or more, near or past the caches.
 TEST_P(NormLevels, SeveralRowsAreOneAfterTheOther) {
-  for (const int64_t n : {1, 17, 133, 256}) {
-    for (int64_t rows = 1; rows <= 5; ++rows) {
+  for (const int64_t n : {1, 17, 133, 256, 1111, 2112, 2125}) {
+    for (const int64_t rows : {1, 2, 3, 4, 5, 8, 19}) {
       SCOPED_TRACE(testing::Message() << rows << " rows of " << n);
       const Options at_once{.past = rows % 2 == 0, .rows = rows},
           one{.rows = rows, .at_once = false};
