@@ -1,8 +1,8 @@
 // Training whose ranks meet over MPI: each rank also trains alone, and what it holds on the mesh
 // has to be that part of it; topology-invariant training bit for bit, other training up to a few
 // times the rounding error of one rank. Started by mpirun; `--mesh MESH topology|usual STEPS
-// [ZERO]`. Other training goes over the sequence axis by rings, of groups of so many ranks as the
-// mesh's `ulysses` says.
+// [ZERO [FAMILY]]`. Other training goes over the sequence axis by rings, of groups of so many ranks
+// as the mesh's `ulysses` says.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -26,8 +26,37 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// What is trained: a decoder, one with few heads of keys, an encoder, and an encoder with a
+// decoder.
+struct Job {
+  const char *family, *model, *task;
+};
+constexpr Job kJobs[] = {
+    {"gpt2", "{n_layer: 2, n_head: 8, n_embd: 64, n_positions: 32, vocab_size: 257}",
+     "{type: causal_lm, data: {train: obj-text}}"},
+    {"llama",
+     "{num_hidden_layers: 2, num_attention_heads: 8, num_key_value_heads: 2, hidden_size: 64, "
+     "intermediate_size: 96, max_position_embeddings: 32, vocab_size: 257}",
+     "{type: causal_lm, data: {train: obj-text}}"},
+    {"bert",
+     "{num_hidden_layers: 2, num_attention_heads: 8, hidden_size: 64, intermediate_size: 96, "
+     "max_position_embeddings: 32, vocab_size: 257}",
+     "{type: sequence_classification, labels: 3, data: {train: obj-lines, format: jsonl}}"},
+    {"t5",
+     "{num_layers: 2, num_heads: 8, d_model: 64, d_kv: 8, d_ff: 96, vocab_size: 257, "
+     "feed_forward_proj: gated-gelu}",
+     "{type: seq2seq, data: {train: obj-lines, format: jsonl}}"},
+};
+const Job& job_of(const std::string& family) {
+  for (const Job& job : kJobs) {
+    if (family == job.family) return job;
+  }
+  throw StatusError(Status::invalid("FAMILY", family, "must be gpt2, llama, bert or t5"));
+}
+
 struct Setting {
   fs::path folder;
+  const Job* job = nullptr;
   std::string reproducible;  // of training
   std::string precision;
   int micro_batch = 0;  // rows; 0: all of a rank
@@ -48,19 +77,18 @@ void set_way_over_sequence(MeshDegrees mesh, proto::ParallelSpec& parallel) {
 
 proto::LaunchRecord launch_record(const Setting& setting, MeshDegrees mesh) {
   proto::LaunchRecord launch;
-  Status status =
-      read_yaml(R"(
+  Status status = read_yaml(R"(
 name: topology
 kind: pretrain
-model:
-  family: gpt2
-  config: {n_layer: 2, n_head: 8, n_embd: 64, n_positions: 32, vocab_size: 257}
+model: {family: )" + std::string(setting.job->family) +
+                                ", config: " + setting.job->model + R"(}
 tokenizer: {type: byte}
-tasks: [{type: causal_lm, data: {train: obj-text}}]
+tasks: [)" + setting.job->task + R"(]
 training: {steps: 50, batch_size: 8, sequence_length: 32, reproducible: )" +
-                    setting.reproducible + ", precision: " + setting.precision +
-                    ", micro_batch_size: " + std::to_string(setting.micro_batch) + "}\n",
-                *launch.mutable_spec());
+                                setting.reproducible + ", precision: " + setting.precision +
+                                ", micro_batch_size: " + std::to_string(setting.micro_batch) +
+                                "}\n",
+                            *launch.mutable_spec());
   proto::ParallelSpec& parallel = *launch.mutable_spec()->mutable_parallel();
   parallel.set_data(mesh.data);
   parallel.set_sequence(mesh.sequence);
@@ -138,6 +166,7 @@ bool is_near(comm::MpiWorld& world, Setting setting, MeshDegrees degrees, int st
     Setting single_rows = setting, in_blocks = setting;
     single_rows.micro_batch = 1;
     in_blocks.reproducible = "topology";  // other sums over features, keys and vocabulary
+    in_blocks.micro_batch = 0;            // which may want a row for each block
     const testing::Distance own =
         testing::farther(testing::distance(one, alone(single_rows, count)),
                          testing::distance(one, alone(in_blocks, count)));
@@ -149,26 +178,35 @@ bool is_near(comm::MpiWorld& world, Setting setting, MeshDegrees degrees, int st
   return near;
 }
 
+void write_data(const fs::path& folder) {
+  fs::create_directories(folder / "obj-text");
+  fs::create_directories(folder / "obj-lines");
+  std::ofstream text(folder / "obj-text" / "a.txt"), lines(folder / "obj-lines" / "a.jsonl");
+  for (int i = 0; i < 60; ++i) {
+    text << "line " << i * i << " of a text that repeats itself\n";
+    lines << R"({"text": "line )" << i * i << R"(", "label": )" << i % 3
+          << R"(, "target": "the square of )" << i << "\"}\n";
+  }
+}
+
 int run(int argc, char** argv) {
   const auto world = comm::MpiWorld::create();
   if (!world) throw StatusError(world.error());
   try {
-    const std::string mode = argc == 5 || argc == 6 ? argv[3] : "";
+    const std::string mode = argc >= 5 && argc <= 7 ? argv[3] : "";
     if (std::string(argv[1]) != "--mesh" || (mode != "topology" && mode != "usual")) {
-      throw StatusError(
-          Status::invalid("arguments", "", "must be --mesh MESH topology|usual STEPS [ZERO]"));
+      throw StatusError(Status::invalid(
+          "arguments", "", "must be --mesh MESH topology|usual STEPS [ZERO [FAMILY]]"));
     }
     const Result<MeshDegrees> degrees = parse_mesh(argv[2]);
     if (!degrees) throw StatusError(degrees.error());
     const fs::path folder =
         fs::temp_directory_path() / ("weft-topology-" + std::to_string(::getpid()));
-    fs::create_directories(folder / "obj-text");
-    std::ofstream text(folder / "obj-text" / "a.txt");
-    for (int i = 0; i < 60; ++i) text << "line " << i * i << " of a text that repeats itself\n";
-    text.close();
+    write_data(folder);
     const bool usual = mode == "usual";
-    const Setting setting{folder, usual ? "mesh" : mode, "fp32", usual ? 4 : 0,
-                          argc == 6 ? std::stoi(argv[5]) : 0};
+    const Setting setting{
+        folder,        &job_of(argc == 7 ? argv[6] : "gpt2"), usual ? "mesh" : mode, "fp32",
+        usual ? 4 : 0, argc >= 6 ? std::stoi(argv[5]) : 0};
     const int steps = std::stoi(argv[4]);
     const bool passed = usual ? is_near(**world, setting, *degrees, steps)
                               : has_the_bits(**world, setting, *degrees, steps);
