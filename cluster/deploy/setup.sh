@@ -11,12 +11,12 @@ build_packages=(
   libopenmpi-dev libboost1.81-dev libboost-context1.81-dev libboost-url1.81-dev
   librocksdb-dev libprotobuf-dev protobuf-compiler nlohmann-json3-dev libfyaml-dev libcli11-dev
   libfmt-dev libspdlog-dev libexpected-dev libssl-dev libxxhash-dev libzstd-dev libonig-dev
-  libutf8proc-dev libpng-dev libjpeg62-turbo-dev libopenblas-dev libdnnl-dev libgtest-dev libgmock-dev libbenchmark-dev
+  libutf8proc-dev libpng-dev libjpeg62-turbo-dev libsndfile1-dev libsoxr-dev libopenblas-dev libdnnl-dev libgtest-dev libgmock-dev libbenchmark-dev
   python3 iproute2 mount util-linux hostname curl
 )
 run_packages=(
   openmpi-bin librocksdb7.8 libprotobuf32 libfyaml0 libfmt9 libspdlog1.10 libssl3 libzstd1 libonig5
-  libutf8proc2 libpng16-16 libjpeg62-turbo libopenblas0-pthread libdnnl2 libboost-context1.81.0 libboost-url1.81.0 ca-certificates procps
+  libutf8proc2 libpng16-16 libjpeg62-turbo libsndfile1 libsoxr0 libopenblas0-pthread libdnnl2 libboost-context1.81.0 libboost-url1.81.0 ca-certificates procps
 )
 
 case "${1:-}" in
