@@ -27,12 +27,16 @@ struct TaskRows {
   // image_classification: [rows, tokens - 1, values of a patch], channel by channel, each row by
   // row, as the model's projection takes them; empty: of text. Without ids.
   std::vector<float> patches;
+  // speech_recognition: [rows, 2 tokens, mel bins], the recordings' features frame by frame, as
+  // many as make the encoder's positions. Without ids.
+  std::vector<float> features;
   // causal_lm: [rows, tokens], the token itself where it is to be predicted, else kNoLabel (the
   // task shifts); empty: every valid token that follows a valid one of its document.
   // masked_lm, token_classification: [rows, tokens], kNoLabel where nothing is predicted.
   // sequence_classification: [rows]. multiple_choice: one for the rows of each question.
   // question_answering: [rows, 2], the tokens that an answer begins and ends with.
-  // seq2seq: [rows, target_tokens], what is to be written, kNoLabel behind its end.
+  // seq2seq, speech_recognition: [rows, target_tokens], what is to be written, kNoLabel behind its
+  // end.
   std::vector<int64_t> labels;
   int64_t target_tokens = 0;
   std::vector<ContextWindow> windows;  // question_answering: of each row; empty: of none

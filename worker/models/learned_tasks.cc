@@ -11,8 +11,11 @@ namespace weft {
 
 bool learns(const ModelConfig& config, std::string_view task_type) {
   constexpr int64_t kLabels = 2;  // no family asks how many there are
-  const bool writes = task_type == "seq2seq", sees = task_type == "image_classification";
-  if (config.encodes_and_decodes() || writes) return config.encodes_and_decodes() && writes;
+  const bool hears = task_type == "speech_recognition", sees = task_type == "image_classification";
+  const bool writes = task_type == "seq2seq" || hears;
+  if (config.encodes_and_decodes() || writes) {
+    return config.encodes_and_decodes() && writes && (config.audio.mel_bins > 0) == hears;
+  }
   if ((config.image.size > 0) != sees) return false;
   if (task_type == "causal_lm") return config.attention.causal;
   if (task_type == "embedding") return !config.attention.causal;

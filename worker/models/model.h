@@ -1,7 +1,7 @@
 // Models as the trainer sees them: a trunk that turns tokens into hidden states and token logits,
 // made by the family that its configuration names; of images tokens are patches behind a class
-// token, which has id 0 and they 1. What a family computes stands in <family>.cc,
-// how its parameters are spread over the mesh's tensor axis in <family>_plan.cc.
+// token, which has id 0 and they 1; of recordings two frames each. What a family computes stands in
+// <family>.cc, how its parameters are spread over the mesh's tensor axis in <family>_plan.cc.
 //
 // Legend: B rows of this micro-batch on this rank, T tokens of a whole row, Tl of them on this rank
 // (its runs of the sequence axis), Tb of those between blocks (part_of(Tl, t, tensor index) with
@@ -53,13 +53,13 @@ enum class Recompute { kNothing, kAttention, kBlock };
 
 // What one rank feeds into one forward pass.
 struct TokenBatch {
-  Tensor ids;          // int64 [B, Tl]
+  Tensor ids;          // int64 [B, Tl]; of recordings [B, Tl, 3], whether there is such a window
   Tensor positions;    // int64 [B, Tl]: of the position embedding
   Tensor token_types;  // int64 [B, Tl]; empty handle: all 0
   Tensor key_valid;    // uint8 [B, T]: 0 where nobody may look (padding); empty handle: all valid
   Tensor documents;    // int64 [B, T]: tokens see only their own document; empty handle: one a row
   Tensor patches;  // float [B, Tl, values of a patch], of this rank's tokens, zeros at the class
-                   // token; empty handle: of text
+                   // token; of recordings those of a token's windows; empty handle: of text
   int64_t tokens = 0;      // T
   int64_t own_tokens = 0;  // Tl
   std::shared_ptr<const parallel::SequenceLayout>
@@ -113,8 +113,18 @@ struct ModelConfig {
     int64_t values() const { return channels * patch * patch; }  // of a patch
   };
   ImageShape image;  // size 0: of text
+  struct AudioShape {
+    int64_t mel_bins = 0;
+    int64_t tokens = 0;  // of a recording, each of two frames of its features
+    int64_t frames() const { return 2 * tokens; }
+    // Of a token: what its convolutions see, three neighbouring windows of three frames, each bin
+    // by bin; the first token's first window, before all frames, is none.
+    int64_t values() const { return 9 * mel_bins; }
+  };
+  AudioShape audio;  // mel_bins 0: nothing is heard
   std::optional<int64_t> bos_token_id, pad_token_id;
-  int64_t decoder_start_token_id = 0;  // of an encoder-decoder: before what it writes
+  int64_t decoder_start_token_id = 0;  // of an encoder-decoder: before what it writes;
+  int64_t target_positions = 0;        // and of that the longest, the token in front included
   std::vector<int64_t> eos_token_ids;  // any of them ends a text
   double initializer_range = 0.02;
   Adapter adapter;  // of the blocks' linear maps; without one all parameters are trained

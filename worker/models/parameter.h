@@ -36,7 +36,7 @@ struct Shard {
 // gradients have the same rows, at other places.
 enum class LookedUp : uint8_t { kNever, kByToken, kByPosition };
 
-enum class Initializer { kZeros, kOnes, kConstant, kNormal, kUniform };
+enum class Initializer { kZeros, kOnes, kConstant, kNormal, kUniform, kSinusoids };
 
 struct ParameterInfo {
   std::string name;  // as in model.safetensors; of a task's head: "<task>.<name>"
@@ -44,7 +44,8 @@ struct ParameterInfo {
   Shard shard;
   Initializer initializer = Initializer::kZeros;
   // Of kNormal, drawn by global element index as kUniform is, whose bound it is, either side of 0;
-  // of kConstant the value.
+  // of kConstant the value. kSinusoids: of each row's position, half of the features its sines and
+  // half its cosines.
   double deviation = 0;
   bool decay = false;  // weight decay applies (two and more dimensions)
   // Parameters of one unit are used together: 0 before the blocks, 1, 2, ... the blocks, then what

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <string_view>
 #include <utility>
@@ -30,6 +31,16 @@ Shape local_shape(const ParameterInfo& info) {
 
 std::string_view layer_of(const ParameterInfo& info) {
   return std::string_view(info.name).substr(0, info.name.rfind('.') + 1);
+}
+
+// Of the element `at` of a table [positions, features], as Whisper's are (Radford et al. 2022).
+float sinusoid(int64_t at, int64_t features) {
+  constexpr double kLongest = 10000;  // wave, over 2 pi
+  const int64_t waves = features / 2, feature = at % features;
+  const double exponent =
+      static_cast<double>(feature % waves) / static_cast<double>(std::max<int64_t>(1, waves - 1));
+  const double angle = static_cast<double>(at / features) / std::pow(kLongest, exponent);
+  return static_cast<float>(feature < waves ? std::sin(angle) : std::cos(angle));
 }
 
 }  // namespace
@@ -105,6 +116,7 @@ void initialize_values(ThreadPool& pool, const ParameterInfo& info, Part own, fl
       const double between = uniform_at(key, static_cast<uint64_t>(global));  // 0 and 1
       return static_cast<float>(info.deviation * (2 * between - 1));
     }
+    if (info.initializer == Initializer::kSinusoids) return sinusoid(global, info.shape[1]);
     if (info.initializer == Initializer::kConstant) return static_cast<float>(info.deviation);
     return info.initializer == Initializer::kOnes ? 1.0F : 0.0F;
   };

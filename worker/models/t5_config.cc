@@ -28,7 +28,7 @@ void read_sizes(ConfigReader& reader, Config& config) {
     reader.refuse("num_decoder_layers", fmt::format("must be from 1 to {}", kLayersMax));
   }
   config.set_layers(encoder, std::clamp<int64_t>(decoder, 1, kLayersMax));
-  config.positions = kAnyLength;
+  config.positions = config.target_positions = kAnyLength;
 }
 
 void read_distances(ConfigReader& reader, Config& config) {
