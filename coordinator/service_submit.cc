@@ -23,7 +23,8 @@ namespace {
 // What a rank at least needs of tensors, whatever the rows' lengths.
 MemoryEstimate least_memory(const AdmittedModel& model, const proto::JobSpec& spec) {
   proto::JobSpec least = spec;
-  const bool rows_may_be_short = !models_language(spec) || writes_targets(spec);
+  const bool reads_targets = writes_targets(spec) && !hears(spec);
+  const bool rows_may_be_short = !models_language(spec) || reads_targets;
   if (rows_may_be_short) least.mutable_training()->set_sequence_length(1);
   if (writes_targets(spec)) least.mutable_training()->set_target_length(1);
   return estimate_memory(*model.family, *model.config, least);

@@ -59,7 +59,15 @@ bool finds_answers(const TaskSpec& task) {
   return task.type() == proto::TASK_TYPE_QUESTION_ANSWERING;
 }
 
-bool writes_targets(const TaskSpec& task) { return task.type() == proto::TASK_TYPE_SEQ2SEQ; }
+bool hears(const TaskSpec& task) { return task.type() == proto::TASK_TYPE_SPEECH_RECOGNITION; }
+
+bool hears(const JobSpec& spec) {
+  return std::ranges::any_of(spec.tasks(), [](const TaskSpec& task) { return hears(task); });
+}
+
+bool writes_targets(const TaskSpec& task) {
+  return task.type() == proto::TASK_TYPE_SEQ2SEQ || hears(task);
+}
 
 bool writes_targets(const JobSpec& spec) {
   return std::ranges::any_of(spec.tasks(),
@@ -184,10 +192,11 @@ Status finish_tasks(JobSpec& spec, const Refusal& refuse) {
       return refuse(path + ".name", task.name(),
                     "must be unique in the job; give each task a name of its own");
     }
-    if (sees_images(task) != sees_images(spec.tasks(0))) {
+    const TaskSpec& first = spec.tasks(0);
+    if (sees_images(task) != sees_images(first) || hears(task) != hears(first)) {
       return refuse(path + ".type", task_type_name(task),
-                    "must not stand beside " + task_type_name(spec.tasks(0)) +
-                        ": a model reads either images or texts");
+                    "must not stand beside " + task_type_name(first) +
+                        ": a model reads images, recordings or texts");
     }
   }
   return {};
@@ -340,7 +349,7 @@ Status finish_batch(JobSpec& spec, const Refusal& refuse) {
                       std::to_string(rows));
   }
   if (training.micro_batch_size() == 0) training.set_micro_batch_size(rows);
-  // Of images it follows from the model.
+  // Of images and recordings it follows from the model.
   const bool known = training.has_sequence_length();
   if (known && spec.parallel().sequence() > training.sequence_length()) {
     return refuse(
@@ -495,7 +504,7 @@ Status finish_job(JobSpec& spec, const LineMap* lines) {
     if (!recomputes) spec.mutable_training()->clear_activation_checkpointing();
   }
   WEFT_RETURN_IF_ERROR(check_rules(spec, lines));
-  if (!spec.training().has_sequence_length() && !sees_images(spec)) {
+  if (!spec.training().has_sequence_length() && !sees_images(spec) && !hears(spec)) {
     spec.mutable_training()->set_sequence_length(kSequenceLength);
   }
   WEFT_RETURN_IF_ERROR(check_model(spec, refuse));

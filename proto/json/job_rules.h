@@ -54,12 +54,16 @@ bool models_language(const proto::TaskSpec& task);
 bool embeds(const proto::TaskSpec& task);
 // Whether it finds answers in texts.
 bool finds_answers(const proto::TaskSpec& task);
-// Whether it writes a text for a text, which an encoder-decoder does.
+// Whether it writes a text for what it reads or hears, which an encoder-decoder does.
 bool writes_targets(const proto::TaskSpec& task);
 bool writes_targets(const proto::JobSpec& spec);
+// Of these, whether it learns from recordings; such a job has no other tasks.
+bool hears(const proto::TaskSpec& task);
+bool hears(const proto::JobSpec& spec);
 
 // The part of it that needs the model's configuration: positions, heads, vocabulary, and of a job
-// of images training.sequence_length, which is set. finish_job calls it where the job brings a
+// of images or recordings training.sequence_length, of recordings target_length too, which are set.
+// finish_job calls it where the job brings a
 // configuration; call it again once that of model.from is known.
 Status finish_model_fit(proto::JobSpec& spec, const google::protobuf::Struct& config,
                         const LineMap* lines = nullptr);

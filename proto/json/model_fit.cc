@@ -43,6 +43,10 @@ constexpr const char* kGpt2Positions[] = {"n_positions", "max_position_embedding
 constexpr const char* kGpt2Heads[] = {"n_head", "num_attention_heads"};
 constexpr const char* kDistilbertHeads[] = {"n_heads", "num_attention_heads"};
 constexpr const char* kT5Heads[] = {"num_heads", "num_attention_heads"};
+constexpr const char* kWhisperHeads[] = {"encoder_attention_heads", "num_attention_heads"};
+
+constexpr std::string_view kAudioFamily = "whisper";
+constexpr int64_t kSourcePositions = 1500, kTargetPositions = 448;  // its own defaults
 
 // Keys of a family's configuration and its own defaults.
 struct FamilyKeys {
@@ -64,6 +68,7 @@ constexpr FamilyKeys kFamilies[] = {
     {"distilbert", kPositions, 512, kDistilbertHeads, 12, 30522},
     {"t5", {}, 0, kT5Heads, 8, 32128},
     {"xlnet", {}, 0, kGpt2Heads, 16, 32000},
+    {kAudioFamily, {}, 0, kWhisperHeads, 6, 51865},
 };
 constexpr std::string_view kImageFamily = "vit";
 constexpr int64_t kImageSize = 224, kPatchSize = 16, kImageHeads = 12;  // its own defaults
@@ -119,6 +124,38 @@ Status check_image_fit(const JobSpec& spec, const google::protobuf::Struct& conf
   return {};
 }
 
+// Of a model that hears, how many tokens it makes of a recording and what it writes has at most.
+Result<int64_t> source_positions(const google::protobuf::Struct& config, const Refusal& refuse) {
+  return config_size(config, "max_source_positions", kSourcePositions, refuse);
+}
+Result<int64_t> target_positions(const google::protobuf::Struct& config, const Refusal& refuse) {
+  return config_size(config, "max_target_positions", kTargetPositions, refuse);
+}
+
+Status check_audio_fit(const JobSpec& spec, const google::protobuf::Struct& config,
+                       const Refusal& refuse) {
+  WEFT_ASSIGN_OR_RETURN(const int64_t tokens, source_positions(config, refuse));
+  WEFT_ASSIGN_OR_RETURN(const int64_t targets, target_positions(config, refuse));
+  const proto::TrainingSpec& training = spec.training();
+  if (training.has_sequence_length() && training.sequence_length() != tokens) {
+    return refuse("training.sequence_length", training.sequence_length(),
+                  fmt::format("must be left out, or the model's max_source_positions = {}: it "
+                              "makes so many tokens of a recording",
+                              tokens));
+  }
+  if (training.has_target_length() && training.target_length() > targets) {
+    return refuse("training.target_length", training.target_length(),
+                  fmt::format("must be at most the model's max_target_positions = {}", targets));
+  }
+  if (spec.parallel().sequence() > std::min(tokens, targets)) {
+    return refuse("parallel.sequence", spec.parallel().sequence(),
+                  fmt::format("must be at most the model's max_source_positions = {} and "
+                              "max_target_positions = {}",
+                              tokens, targets));
+  }
+  return {};
+}
+
 // Of a row's tokens.
 Status check_positions(const JobSpec& spec, const google::protobuf::Struct& config,
                        const FamilyKeys& keys, const Refusal& refuse) {
@@ -150,6 +187,9 @@ Status check_fit(const JobSpec& spec, const google::protobuf::Struct& config,
   WEFT_ASSIGN_OR_RETURN(int64_t vocabulary,
                         config_size(config, "vocab_size", keys.vocabulary_absent, refuse));
   WEFT_RETURN_IF_ERROR(check_positions(spec, config, keys, refuse));
+  if (keys.family == kAudioFamily && hears(spec)) {
+    WEFT_RETURN_IF_ERROR(check_audio_fit(spec, config, refuse));
+  }
   if (spec.parallel().tensor() > vocabulary) {
     return refuse("parallel.tensor", spec.parallel().tensor(),
                   "must be at most the model's vocab_size = " + std::to_string(vocabulary));
@@ -167,9 +207,15 @@ Status finish_model_fit(JobSpec& spec, const google::protobuf::Struct& config,
                         const LineMap* lines) {
   const Refusal refuse(lines);
   WEFT_RETURN_IF_ERROR(check_fit(spec, config, refuse));
-  if (spec.training().has_sequence_length()) return {};
-  WEFT_ASSIGN_OR_RETURN(const int64_t tokens, image_tokens(config, refuse));
-  spec.mutable_training()->set_sequence_length(static_cast<int32_t>(tokens));
+  proto::TrainingSpec& training = *spec.mutable_training();
+  if (hears(spec) && !training.has_target_length()) {
+    WEFT_ASSIGN_OR_RETURN(const int64_t targets, target_positions(config, refuse));
+    training.set_target_length(static_cast<int32_t>(targets));
+  }
+  if (training.has_sequence_length()) return {};
+  WEFT_ASSIGN_OR_RETURN(const int64_t tokens, hears(spec) ? source_positions(config, refuse)
+                                                          : image_tokens(config, refuse));
+  training.set_sequence_length(static_cast<int32_t>(tokens));
   return {};
 }
 

@@ -1,4 +1,4 @@
-// The rules of tasks that write a text for a text. Private to proto/json.
+// The rules of tasks that write a text for what they read or hear. Private to proto/json.
 //
 // Thread safety: pure functions.
 #pragma once
