@@ -21,5 +21,7 @@ pkg_check_modules(openblas REQUIRED IMPORTED_TARGET openblas)
 find_library(WEFT_ONEDNN dnnl REQUIRED)
 find_library(WEFT_GOMP NAMES gomp libgomp.so.1 REQUIRED)  # the OpenMP it runs on
 pkg_check_modules(onig REQUIRED IMPORTED_TARGET oniguruma)
+pkg_check_modules(sndfile REQUIRED IMPORTED_TARGET sndfile)
+pkg_check_modules(soxr REQUIRED IMPORTED_TARGET soxr)
 pkg_check_modules(utf8proc REQUIRED IMPORTED_TARGET libutf8proc)
 pkg_check_modules(libzstd REQUIRED IMPORTED_TARGET libzstd)  # "zstd" is the name RocksDB looks for

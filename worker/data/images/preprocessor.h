@@ -12,10 +12,9 @@
 #include <vector>
 
 #include "worker/data/images/resample.h"
+#include "worker/data/preprocessor_file.h"
 
 namespace weft {
-
-inline constexpr std::string_view kPreprocessorFile = "preprocessor_config.json";
 
 // What a model's configuration says of its images: square ones, cut into square patches.
 struct ImageLayout {

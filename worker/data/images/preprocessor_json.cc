@@ -1,9 +1,6 @@
 // The settings of a preprocessor as text.
 #include <algorithm>
 #include <array>
-#include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <span>
 
 #include "proto/json/parse.h"
@@ -120,15 +117,7 @@ Result<ImagePreprocessor> ImagePreprocessor::parse(std::string_view json,
 
 Result<ImagePreprocessor> ImagePreprocessor::read(const std::string& folder,
                                                   const ImageLayout& layout) {
-  const std::filesystem::path path = std::filesystem::path(folder) / kPreprocessorFile;
-  std::error_code error;
-  if (!std::filesystem::exists(path, error)) return ImagePreprocessor(layout);
-  std::ifstream in(path, std::ios::binary);
-  const std::string text(std::istreambuf_iterator<char>(in), {});
-  if (!in) return fail(Code::kUnavailable, path.string() + ": cannot be read");
-  auto parsed = parse(text, layout);
-  if (!parsed) return fail(parsed.error().with_prefix(path.string()));
-  return parsed;
+  return read_preprocessor_file<ImagePreprocessor>(folder, layout);
 }
 
 std::string ImagePreprocessor::json() const {
