@@ -31,7 +31,7 @@ Result<std::shared_ptr<const Dataset>> load(const std::string& id, const std::st
   return loaded;
 }
 
-// The rows that are read; of an image that cannot be, the field is named too.
+// The rows that are read; of an image or a recording that cannot be, the field is named too.
 template <typename Read>
 TaskRows named(const std::string& field, const Read& read) {
   try {
@@ -50,6 +50,8 @@ Result<Feed> Feed::open(const proto::TaskSpec& task, const Tokenizer* tokenizer,
   dataset.mask_key =
       RandomKey{options.seed, 0}.derive(/*a=*/0x6d61736b, static_cast<uint64_t>(options.index));
   dataset.preprocessor = options.preprocessor;
+  dataset.audio = options.audio;
+  dataset.start_id = options.start_id;
   dataset.pool = options.pool;
   if (task.data().augment()) {
     dataset.augment_key =

@@ -23,7 +23,7 @@ namespace weft {
 
 struct FeedOptions {
   int64_t sequence_length = 0;
-  int64_t target_length = 0;  // of a seq2seq
+  int64_t target_length = 0;  // of a task that writes
   uint64_t seed = 0;
   bool shuffle = true;
   std::string objects_folder;
@@ -33,13 +33,16 @@ struct FeedOptions {
   std::vector<std::string> first_labels = {};
   // Of images.
   std::optional<ImagePreprocessor> preprocessor = {};
+  // Of recordings.
+  std::optional<AudioPreprocessor> audio = {};
+  std::optional<int64_t> start_id = {};  // the decoder's first token
   ThreadPool* pool = nullptr;
 };
 
 class Feed {
  public:
   // Reads and tokenizes the task's training and validation data; of images, which have no tokenizer
-  // (nullptr), only their headers. Errors name field, file and line.
+  // (nullptr), and of recordings only their headers. Errors name field, file and line.
   static Result<Feed> open(const proto::TaskSpec& task, const Tokenizer* tokenizer,
                            const FeedOptions& options);
   Feed(Feed&&) noexcept;

@@ -73,6 +73,8 @@ Status open_tasks(Rank& rank, const proto::LaunchRecord& record, const ModelSour
                               i,
                               classes_of(source.manifest, source.folder.get(), spec, task),
                               training.preprocessor,
+                              training.audio,
+                              training.config->decoder_start_token_id,
                               rank.pool.get()};
     WEFT_ASSIGN_OR_RETURN(Feed feed, Feed::open(task, training.tokenizer.get(), options));
     const TaskOptions of_task{task.name(), task.labels(), feed.label_names(),
@@ -418,6 +420,9 @@ Result<std::unique_ptr<Training>> set_up(Rank& rank, const proto::LaunchRecord& 
   WEFT_ASSIGN_OR_RETURN(
       *training->manifest.mutable_config(),
       json_to_struct(training->family->config_json(*training->config, ExportHead{})));
+  if (training->config->audio.mel_bins > 0) {
+    WEFT_RETURN_IF_ERROR(find_audio_preprocessor(rank, source, progress, *training));
+  }
   WEFT_RETURN_IF_ERROR(training->config->image.size > 0
                            ? find_preprocessor(rank, source, progress, *training)
                            : find_tokenizer(rank, record, source, progress, *training));

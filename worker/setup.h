@@ -40,6 +40,7 @@ struct Training {
   ModelConfigPtr config;
   std::unique_ptr<Tokenizer> tokenizer;           // null: a model of images,
   std::optional<ImagePreprocessor> preprocessor;  // which has this
+  std::optional<AudioPreprocessor> audio;         // of a model that hears
   std::unique_ptr<Trunk> trunk;
   std::vector<TrainingTask> tasks;
   DType precision = DType::kF32;  // of the values that forward and backward pass work with

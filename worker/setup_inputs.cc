@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "proto/base/hash.h"
+#include "worker/models/audio_layout.h"
 #include "worker/models/image_layout.h"
 
 namespace weft {
@@ -89,6 +90,7 @@ Result<TokenizerFiles> find_tokenizer_files(const proto::LaunchRecord& record,
     if (source.manifest->tokenizer().path().empty()) return files;
     WEFT_ASSIGN_OR_RETURN(files.json, fetch_file(progress, source.manifest->tokenizer()));
     for (const proto::ObjectFile& extra : source.manifest->extra_files()) {
+      if (extra.path() == kPreprocessorFile) continue;
       WEFT_ASSIGN_OR_RETURN(std::string content, fetch_file(progress, extra));
       files.extra.push_back({extra.path(), std::move(content)});
     }
@@ -110,16 +112,30 @@ Result<TokenizerFiles> find_tokenizer_files(const proto::LaunchRecord& record,
 }
 
 // That of the model that the training starts from, else the defaults.
-Result<ImagePreprocessor> read_preprocessor(const ModelSource& source, const ImageLayout& layout,
-                                            Progress& progress) {
-  if (source.folder) return ImagePreprocessor::read(source.folder->path, layout);
-  if (source.manifest == nullptr) return ImagePreprocessor(layout);
-  for (const proto::ObjectFile& file : source.manifest->extra_files()) {
-    if (file.path() != kPreprocessorFile) continue;
-    WEFT_ASSIGN_OR_RETURN(const std::string text, fetch_file(progress, file));
-    return ImagePreprocessor::parse(text, layout);
+template <typename Preprocessor, typename Layout>
+Result<Preprocessor> read_preprocessor(const ModelSource& source, const Layout& layout,
+                                       Progress& progress) {
+  if (source.folder) return Preprocessor::read(source.folder->path, layout);
+  std::string text = "{}";
+  if (source.manifest != nullptr) {
+    for (const proto::ObjectFile& file : source.manifest->extra_files()) {
+      if (file.path() != kPreprocessorFile) continue;
+      WEFT_ASSIGN_OR_RETURN(text, fetch_file(progress, file));
+    }
   }
-  return ImagePreprocessor(layout);
+  return Preprocessor::parse(text, layout);
+}
+
+// The next checkpoint has the settings, on rank 0.
+void keep_preprocessor(const Rank& rank, const ModelSource& source, const std::string& json,
+                       Training& training) {
+  if (rank.mesh.index(Axis::kWorld) != 0) return;
+  if (source.resumed) {
+    *training.manifest.mutable_extra_files() = source.manifest->extra_files();
+    return;
+  }
+  *training.manifest.add_extra_files() =
+      describe_file(std::string(kPreprocessorFile), json, training.file_chunks);
 }
 
 }  // namespace
@@ -175,16 +191,21 @@ Status find_tokenizer(Rank& rank, const proto::LaunchRecord& record, const Model
 
 Status find_preprocessor(Rank& rank, const ModelSource& source, Progress& progress,
                          Training& training) {
-  auto read = read_preprocessor(source, layout_of(training.config->image), progress);
+  auto read =
+      read_preprocessor<ImagePreprocessor>(source, layout_of(training.config->image), progress);
   if (!read) return read.error().with_prefix("model.from");
   training.preprocessor = std::move(*read);
-  if (rank.mesh.index(Axis::kWorld) != 0) return {};
-  if (source.resumed) {
-    *training.manifest.mutable_extra_files() = source.manifest->extra_files();
-    return {};
-  }
-  *training.manifest.add_extra_files() = describe_file(
-      std::string(kPreprocessorFile), training.preprocessor->json(), training.file_chunks);
+  keep_preprocessor(rank, source, training.preprocessor->json(), training);
+  return {};
+}
+
+Status find_audio_preprocessor(Rank& rank, const ModelSource& source, Progress& progress,
+                               Training& training) {
+  auto read =
+      read_preprocessor<AudioPreprocessor>(source, layout_of(training.config->audio), progress);
+  if (!read) return read.error().with_prefix("model.from");
+  training.audio = std::move(*read);
+  keep_preprocessor(rank, source, training.audio->json(), training);
   return {};
 }
 

@@ -22,11 +22,13 @@ struct ModelSource {
 
 Result<ModelSource> find_source(const proto::LaunchRecord& record);
 
-// The tokenizer of a model of texts, or the preprocessor of one of images, and on rank 0 the files
-// that the next checkpoint has to hold.
+// The tokenizer of a model that reads or writes texts, the preprocessor of one of images or
+// recordings, and on rank 0 the files that the next checkpoint has to hold.
 Status find_tokenizer(Rank& rank, const proto::LaunchRecord& record, const ModelSource& source,
                       Progress& progress, Training& training);
 Status find_preprocessor(Rank& rank, const ModelSource& source, Progress& progress,
                          Training& training);
+Status find_audio_preprocessor(Rank& rank, const ModelSource& source, Progress& progress,
+                               Training& training);
 
 }  // namespace weft

@@ -204,7 +204,7 @@ ExportedFile stored_file(std::string name, const proto::ObjectFile& stored) {
   return file;
 }
 
-// What came with the tokenizer or, of a model of images, the preprocessor's settings.
+// What came with the tokenizer, and of a model of images or recordings the preprocessor's settings.
 void add_extra_files(const proto::CheckpointManifest& manifest, Export& out) {
   std::set<std::string> names;
   for (const ExportedFile& file : out.files) names.insert(file.name);

@@ -1,9 +1,9 @@
 // A checkpoint as the files of a Hugging Face folder, made while they are sent: no file is ever
 // whole in memory. config.json, model.safetensors (F32 weights of the trunk and of one task's
 // head), tokenizer.json, tokenizer_config.json and what else came with the tokenizer; of a model of
-// images preprocessor_config.json instead. Where the
-// checkpoint has an adapter, it is merged into the weights; or it stands alone, as the files of a
-// PEFT folder: adapter_config.json and adapter_model.safetensors, with the head if there is one.
+// images preprocessor_config.json instead, of one of recordings beside it. Where the checkpoint has
+// an adapter, it is merged into the weights; or it stands alone, as the files of a PEFT folder:
+// adapter_config.json and adapter_model.safetensors, with the head if there is one.
 //
 // Thread safety: make_export is pure; an ExportReader is used by one thread at a time. Ownership:
 // values; the source of chunks outlives the reader.

@@ -37,7 +37,8 @@ Status check_one(const JobFile& file, const std::string& field, const std::strin
   const fs::path path = (fs::path(file.folder) / value).lexically_normal();
   auto files = files_of({field, InputKind::kData, path.string()});
   if (!files) return files.error().with_line(file.lines.find(field));
-  if (!is_images(options.kind)) {  // whose names in the folder tell their classes
+  const bool by_name = is_images(options.kind) || options.source.format == InputFormat::kAudio;
+  if (!by_name) {  // of which the names in the folder tell something
     for (SourceFile& source : *files) source.name = source.path;
   }
   std::optional<Chats> chats;

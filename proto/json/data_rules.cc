@@ -1,12 +1,23 @@
 #include "proto/json/data_rules.h"
 
 #include <string>
+#include <string_view>
+#include <tuple>
 
 #include "proto/job.pb.h"
 #include "proto/json/job_rules.h"
 #include "proto/json/names.h"
 
 namespace weft {
+namespace {
+
+constexpr std::string_view kRecordingKey = "file_name";  // of metadata.jsonl
+
+std::string format_name(const proto::DataSpec& data) {
+  return enum_name(*proto::DataFormat_descriptor()->FindValueByNumber(data.format()));
+}
+
+}  // namespace
 
 Status finish_pair(proto::TaskSpec& task, const std::string& path, const Refusal& refuse) {
   proto::DataSpec& data = *task.mutable_data();
@@ -63,8 +74,7 @@ Status check_images(const proto::TaskSpec& task, const std::string& path, const 
                   "is only for image_classification");
   }
   if (data.format() != proto::DATA_FORMAT_IMAGES) {
-    return refuse(path + ".data.format",
-                  enum_name(*proto::DataFormat_descriptor()->FindValueByNumber(data.format())),
+    return refuse(path + ".data.format", format_name(data),
                   "must be images for image_classification");
   }
   const auto no_key = [&](const char* key, bool given, const std::string& value) -> Status {
@@ -78,8 +88,30 @@ Status check_images(const proto::TaskSpec& task, const std::string& path, const 
   return no_key("text_pair", data.has_text_pair(), data.text_pair());
 }
 
+Status check_recordings(const proto::TaskSpec& task, const std::string& path,
+                        const Refusal& refuse) {
+  const proto::DataSpec& data = task.data();
+  if (!hears(task)) {
+    if (data.format() != proto::DATA_FORMAT_AUDIO) return {};
+    return refuse(path + ".data.format", "audio", "is only for speech_recognition");
+  }
+  if (data.format() != proto::DATA_FORMAT_AUDIO) {
+    return refuse(path + ".data.format", format_name(data), "must be audio for speech_recognition");
+  }
+  for (const auto& [key, given, value] : {std::tuple{"text", data.has_text(), data.text()},
+                                          {"label", data.has_label(), data.label()},
+                                          {"text_pair", data.has_text_pair(), data.text_pair()}}) {
+    if (!given) continue;
+    return refuse(path + ".data." + key, value,
+                  "is not for speech_recognition: data.target is the key of a recording's text");
+  }
+  if (data.target() != kRecordingKey) return {};
+  return refuse(path + ".data.target", data.target(),
+                "must be another key: it has the path of a recording");
+}
+
 Status finish_keys(proto::TaskSpec& task, const std::string& path, const Refusal& refuse) {
-  if (sees_images(task)) return {};
+  if (sees_images(task) || hears(task)) return {};
   constexpr const char* kUsualLabel = "label";
   const bool answers = finds_answers(task);
   proto::DataSpec& data = *task.mutable_data();

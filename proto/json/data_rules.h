@@ -27,4 +27,8 @@ Status finish_stride(proto::TaskSpec& task, const std::string& path, int32_t seq
 // Of an image classification, whose labels are its images' folders. Before finish_keys.
 Status check_images(const proto::TaskSpec& task, const std::string& path, const Refusal& refuse);
 
+// Of a speech recognition, whose texts lie beside its recordings. Before finish_keys.
+Status check_recordings(const proto::TaskSpec& task, const std::string& path,
+                        const Refusal& refuse);
+
 }  // namespace weft

@@ -150,6 +150,7 @@ Status finish_task(TaskSpec& task, const std::string& path, const Refusal& refus
   const std::string type = task_type_name(task);
   if (!task.has_name()) task.set_name(type);
   WEFT_RETURN_IF_ERROR(check_images(task, path, refuse));
+  WEFT_RETURN_IF_ERROR(check_recordings(task, path, refuse));
   WEFT_RETURN_IF_ERROR(finish_keys(task, path, refuse));
   const bool answers = finds_answers(task);
   const bool masks = task.type() == proto::TASK_TYPE_MASKED_LM;

@@ -15,6 +15,7 @@
 #include "worker/admission/shards.h"
 #include "worker/checkpoint/safetensors_header.h"
 #include "worker/data/tokenizers/tokenizer.h"
+#include "worker/models/audio_layout.h"
 #include "worker/models/hf_folder.h"
 #include "worker/models/image_layout.h"
 #include "worker/models/learned_tasks.h"
@@ -251,11 +252,13 @@ Status check_use(const proto::JobSpec& spec, const std::string& field, const std
   WEFT_RETURN_IF_ERROR(check_questions(spec, field, name, tokenizer));
   if (writes_targets(spec) && !tokenizer.eos_id() && tokenizer.suffix_ids().empty()) {
     return Status::invalid(field, name + " without an end of text",
-                           "must have one for seq2seq, as what is written has an end: eos_token in "
-                           "tokenizer_config.json");
+                           "must have one for " + task_type_name(spec.tasks(0)) +
+                               ", as what is written has an end: eos_token in "
+                               "tokenizer_config.json");
   }
-  const bool puts_around = std::ranges::any_of(
-      spec.tasks(), [](const auto& task) { return task.type() != proto::TASK_TYPE_CAUSAL_LM; });
+  const bool puts_around = std::ranges::any_of(spec.tasks(), [](const auto& task) {
+    return task.type() != proto::TASK_TYPE_CAUSAL_LM && !hears(task);
+  });
   const int64_t around = std::ssize(tokenizer.prefix_ids()) + std::ssize(tokenizer.suffix_ids());
   const int64_t of_target = tokens_around_target(tokenizer);
   const auto too_short = [](const char* field, int64_t length, int64_t others) {
@@ -306,6 +309,21 @@ Status check_preprocessor(const ModelInputs& inputs, const ModelConfig& config) 
   const auto text = read_whole(*inputs.model, name, kConfigBytesMax);
   if (!text) return inside("model.from", name, text.error());
   const auto read = ImagePreprocessor::parse(*text, layout_of(config.image));
+  return read ? Status() : inside("model.from", name, read.error());
+}
+
+// Of a model that hears, beside a tokenizer.
+Status check_audio_preprocessor(const ModelInputs& inputs, const ModelConfig& config) {
+  const std::string name(kPreprocessorFile);
+  const bool given = inputs.model != nullptr && inputs.model->size(name);
+  if (!given) {
+    if (inputs.base != nullptr) return {};
+    const auto usual = AudioPreprocessor::parse("{}", layout_of(config.audio));
+    return usual ? Status() : usual.error().with_prefix("model.config");
+  }
+  const auto text = read_whole(*inputs.model, name, kConfigBytesMax);
+  if (!text) return inside("model.from", name, text.error());
+  const auto read = AudioPreprocessor::parse(*text, layout_of(config.audio));
   return read ? Status() : inside("model.from", name, read.error());
 }
 
@@ -385,6 +403,9 @@ Status check_model(proto::JobSpec& spec, const ModelInputs& inputs, AdmittedMode
   WEFT_RETURN_IF_ERROR(check_sizes(spec, *model.config));
   WEFT_RETURN_IF_ERROR(check_blocks(spec, *model.config));
   if (model.config->image.size > 0) return check_preprocessor(inputs, *model.config);
+  if (model.config->audio.mel_bins > 0) {
+    WEFT_RETURN_IF_ERROR(check_audio_preprocessor(inputs, *model.config));
+  }
   return check_tokenizer(spec, inputs, model.config->vocabulary);
 }
 

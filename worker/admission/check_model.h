@@ -40,12 +40,12 @@ struct AdmittedModel {
 //                   of a step can be counted (check_sizes), blocks divide it (check_blocks)
 //   adapter         its targets are linear maps of the model; the folder has the head of tokens
 //                   that a causal_lm task reads
-//   preprocessor    of a model of images: each setting is known
+//   preprocessor    of a model of images or recordings: each setting is known
 //   tokenizer       is given or comes with the model, can be read, and has no more tokens than the
 //                   model's vocabulary
 // `model`, where it is not null, becomes the model with the adapter; its members stay null where it
-// is not at hand. training.sequence_length of a job of images becomes what the model makes of one,
-// unless it says so already.
+// is not at hand. training.sequence_length of a job of images or recordings becomes what the model
+// makes of one, unless it says so already.
 Status check_model(proto::JobSpec& spec, const ModelInputs& inputs, AdmittedModel* model = nullptr);
 
 }  // namespace weft

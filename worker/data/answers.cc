@@ -8,6 +8,7 @@
 #include "proto/base/check.h"
 #include "proto/json/value.h"
 #include "worker/data/dataset.h"
+#include "worker/data/source_rows.h"
 #include "worker/data/tokenizers/bert_text.h"
 #include "worker/data/tokenizers/regex.h"
 #include "worker/data/tokenizers/unicode.h"
@@ -17,16 +18,12 @@ namespace {
 
 using nlohmann::json;
 
-std::string shown(const json& value) {
-  return shortened(value.dump(-1, ' ', false, json::error_handler_t::replace), 80);
-}
-
 // The list under one of the two keys.
 Result<const json*> list_at(const std::string& key, const json& value, const char* name,
                             const Document& document) {
   const auto found = value.find(name);
   if (found != value.end() && found->is_array()) return &*found;
-  const std::string got = found == value.end() ? shown(value) : shown(*found);
+  const std::string got = found == value.end() ? shown_json(value) : shown_json(*found);
   return fail(document.refuse(key + "." + name, got,
                               R"(must be a list, as in {"text": ["..."], "answer_start": [0]})"));
 }
@@ -71,7 +68,7 @@ auto best_of(const std::vector<Answer>& answers, Score&& score) {
 
 Status read_answers(const std::string& key, const json& value, Document* document) {
   if (!value.is_object()) {
-    return document->refuse(key, shown(value),
+    return document->refuse(key, shown_json(value),
                             R"(must be an object, as in {"text": ["..."], "answer_start": [0]})");
   }
   WEFT_ASSIGN_OR_RETURN(const json* texts, list_at(key, value, "text", *document));
@@ -86,10 +83,10 @@ Status read_answers(const std::string& key, const json& value, Document* documen
     const std::string start_at = join_index(key + ".answer_start", i);
     const json &text = (*texts)[i], &start = (*starts)[i];
     if (!text.is_string() || text.get_ref<const std::string&>().empty()) {
-      return document->refuse(text_at, shown(text), "must be a string that is not empty");
+      return document->refuse(text_at, shown_json(text), "must be a string that is not empty");
     }
     if (!start.is_number_integer()) {
-      return document->refuse(start_at, shown(start), "must be an integer");
+      return document->refuse(start_at, shown_json(start), "must be an integer");
     }
     const bool large = start.is_number_unsigned() && start.get<uint64_t>() > INT32_MAX;
     const Answer answer{text.get<std::string>(), large ? INT32_MAX : start.get<int64_t>()};

@@ -17,6 +17,7 @@ Status check_document(const Document& document, const DatasetOptions& options, b
   const bool words = is_words(options.kind);
   // What nothing is learned from may be the tokens alone that stand around every text.
   const bool needs_text = !is_stream(options.kind) && !is_images(options.kind) &&
+                          options.kind != SampleKind::kSpeech &&
                           options.kind != SampleKind::kUnlabeled;
   if ((words && document.words.empty()) || (needs_text && !words && document.text.empty())) {
     return document.refuse(key, words ? "[]" : "\"\"", "must not be empty");
@@ -29,7 +30,8 @@ Status check_document(const Document& document, const DatasetOptions& options, b
   if (!pair_key.empty() && document.choices.empty() && document.pair.empty()) {
     return document.refuse(pair_key, "\"\"", "must not be empty");
   }
-  if (!utf8 || options.source.format == InputFormat::kJsonl) return {};  // JSON is UTF-8
+  const InputFormat format = options.source.format;
+  if (!utf8 || format == InputFormat::kJsonl || format == InputFormat::kAudio) return {};  // JSON
   const size_t invalid = utf8_first_invalid(document.text);
   if (invalid == std::string_view::npos) return {};
   Document at = document;
@@ -44,7 +46,8 @@ Status check_data(const std::vector<SourceFile>& files, const DatasetOptions& op
                   Labels& labels, Chats* chats) {
   bool any = false;
   const auto visit = [&](const Document& document) -> Status {
-    any = any || !document.text.empty() || !document.words.empty() || is_images(options.kind);
+    any = any || !document.text.empty() || !document.words.empty() || is_images(options.kind) ||
+          document.recording != nullptr;
     WEFT_RETURN_IF_ERROR(check_document(document, options, utf8));
     if (document.chat != nullptr && chats != nullptr) {
       const Result<RenderedChat> rendered = chats->render(document);

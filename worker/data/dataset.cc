@@ -28,8 +28,8 @@ Status check_options(const DatasetOptions& options) {
   if (options.kind == SampleKind::kMultipleChoice && options.source.pair_key.empty()) {
     return Status::invalid("text_pair", "", "a multiple_choice needs the key of its choices");
   }
-  if (options.kind == SampleKind::kSeq2Seq && options.source.pair_key.empty()) {
-    return Status::invalid("target", "", "a seq2seq needs the key of a target");
+  if (has_target(options.kind) && options.source.pair_key.empty()) {
+    return Status::invalid("target", "", "a text that is to be written needs its key");
   }
   if (is_question(options.kind) && (options.source.pair_key.empty() ||
                                     options.source.answers == options.source.label_key.empty())) {
@@ -64,6 +64,8 @@ SampleKind kind_of(proto::TaskType type) {
       return SampleKind::kQuestionAnswering;
     case proto::TASK_TYPE_SEQ2SEQ:
       return SampleKind::kSeq2Seq;
+    case proto::TASK_TYPE_SPEECH_RECOGNITION:
+      return SampleKind::kSpeech;
     case proto::TASK_TYPE_IMAGE_CLASSIFICATION:
       return SampleKind::kImages;
     default:
@@ -89,6 +91,10 @@ bool is_images(SampleKind kind) {
   return kind == SampleKind::kImages || kind == SampleKind::kUnlabeledImages;
 }
 
+bool has_target(SampleKind kind) {
+  return kind == SampleKind::kSeq2Seq || kind == SampleKind::kSpeech;
+}
+
 bool is_labeled(SampleKind kind) {
   return kind == SampleKind::kClassification || kind == SampleKind::kTokenClassification ||
          kind == SampleKind::kMultipleChoice || kind == SampleKind::kImages;
@@ -104,13 +110,14 @@ DatasetOptions dataset_options(const proto::TaskSpec& task, int64_t sequence_len
   options.source.answers = options.kind == SampleKind::kQuestionAnswering;
   const bool labeled = is_labeled(options.kind) || options.source.answers;
   options.source.label_key = labeled ? task.data().label() : "";
-  const bool writes = options.kind == SampleKind::kSeq2Seq;
-  options.source.pair_key = writes ? task.data().target() : task.data().text_pair();
+  options.source.pair_key =
+      has_target(options.kind) ? task.data().target() : task.data().text_pair();
   options.source.words = is_words(options.kind);
   if (is_images(options.kind)) {
     options.source.format = InputFormat::kImages;
     options.source.label_key = kClassKey;
   }
+  if (options.kind == SampleKind::kSpeech) options.source.format = InputFormat::kAudio;
   if (options.kind == SampleKind::kMultipleChoice) options.source.choices = task.labels();
   options.sequence_length = sequence_length;
   options.target_length = target_length;
@@ -143,6 +150,8 @@ Result<std::shared_ptr<const Dataset>> Dataset::load(const Documents& documents,
     WEFT_RETURN_IF_ERROR(set->load_stream(documents, tokenizer));
   } else if (options.kind == SampleKind::kMaskedLm) {
     WEFT_RETURN_IF_ERROR(set->load_windows(documents, tokenizer));
+  } else if (options.kind == SampleKind::kSpeech) {
+    WEFT_RETURN_IF_ERROR(set->load_recordings(documents, tokenizer));
   } else {
     WEFT_RETURN_IF_ERROR(set->load_lines(documents, tokenizer));
   }
@@ -215,6 +224,7 @@ void Dataset::add_token_labels(int64_t sample, TaskRows& rows) const {
 }
 
 int64_t Dataset::tokens() const {
+  if (options_.audio) return samples_ * options_.audio->layout().frames / 2 + store_.size();
   return is_images(options_.kind) ? samples_ * (options_.preprocessor->layout().patches() + 1)
                                   : store_.size();
 }
@@ -233,6 +243,7 @@ TaskRows Dataset::range(int64_t first, int64_t count) const {
 
 TaskRows Dataset::rows_of(std::span<const Visit> visits, RandomKey mask_key) const {
   if (options_.kind == SampleKind::kSeq2Seq) return with_targets(visits);
+  if (options_.kind == SampleKind::kSpeech) return recording_rows(visits);
   if (rows_per_sample() == 1) return laid_out(visits, mask_key);
   std::vector<Visit> texts;
   if (options_.kind == SampleKind::kMultipleChoice) {
@@ -267,6 +278,11 @@ TaskRows Dataset::with_targets(std::span<const Visit> visits) const {
     targets.push_back({visit.epoch, 2 * visit.sample + 1});
   }
   TaskRows rows = laid_out(sources, {});
+  lay_targets(targets, rows);
+  return rows;
+}
+
+void Dataset::lay_targets(std::span<const Visit> targets, TaskRows& rows) const {
   rows.target_tokens = width_of(targets, options_.target_length);
   const auto width = static_cast<size_t>(rows.target_tokens);
   rows.labels.assign(targets.size() * width, kNoLabel);
@@ -274,7 +290,6 @@ TaskRows Dataset::with_targets(std::span<const Visit> visits) const {
     const auto length = static_cast<size_t>(row_length(targets[i].sample));
     copy_row(targets[i].sample, std::span(rows.labels).subspan(i * width, length));
   }
-  return rows;
 }
 
 TaskRows Dataset::laid_out(std::span<const Visit> visits, RandomKey mask_key) const {

@@ -29,12 +29,16 @@
 // seq2seq: a sample is a text that is read and its target (`source.pair_key`), each framed and cut
 // as a line of a sequence_classification, to `sequence_length` and `target_length` tokens. A target
 // ends with the tokenizer's eos token, whatever the post-processor puts behind a text.
+// speech_recognition: a sample is a recording, which is read anew each time that it is used, and
+// its text as a seq2seq's target; where that begins with the token that the decoder is fed with
+// first
+// (`start_id`), without it.
 // image_classification: a sample is an image, which is decoded anew each time that it is used; of
 // training data that is augmented, a random part of it (augmentation.h).
 //
 // Thread safety: const calls from any thread, but where options have a pool from its owner's alone.
 // Ownership: a Dataset owns its tokens, as 2 bytes each where the vocabulary allows, else 4; of
-// images their names, and the files stay where they are.
+// images and recordings their names, and the files stay where they are.
 // Invariants: 1. samples and their order depend on the data, the options and the seed only. 2.
 // every rank that loads the same input has the same samples. 3. padding has id pad_id (else eos_id,
 // else 0) and valid 0.
@@ -50,6 +54,7 @@
 
 #include "kernels/ops/random.h"
 #include "proto/base/status.h"
+#include "worker/data/audio/preprocessor.h"
 #include "worker/data/images/preprocessor.h"
 #include "worker/data/masking.h"
 #include "worker/data/pair_template.h"
@@ -77,6 +82,7 @@ enum class SampleKind {
   kQuestionAnswering,
   kSeq2Seq,
   kImages,
+  kSpeech,
   kUnlabeled,
   kUnlabeledWords,
   kUnlabeledQuestions,
@@ -90,6 +96,8 @@ bool is_words(SampleKind kind);
 bool is_question(SampleKind kind);
 // A sample is an image.
 bool is_images(SampleKind kind);
+// A sample has a target, a text that is to be written.
+bool has_target(SampleKind kind);
 // Samples have labels of their own: classes.
 bool is_labeled(SampleKind kind);
 
@@ -97,7 +105,7 @@ struct DatasetOptions {
   SampleKind kind = SampleKind::kCausalLm;
   SourceOptions source;         // label_key is set for a classification
   int64_t sequence_length = 0;  // at least 2 for causal_lm, 1 for classification
-  int64_t target_length = 0;    // seq2seq: tokens of a target, its end included
+  int64_t target_length = 0;    // tokens of a target, its end included
   int64_t labels = 0;           // number of classes, or of choices
   int64_t stride = 0;           // question_answering: tokens that windows of a text share
   double mask_rate = 0;         // masked_lm: share of the tokens that are predicted
@@ -110,8 +118,11 @@ struct DatasetOptions {
   // Of images.
   std::optional<ImagePreprocessor> preprocessor = {};
   std::optional<RandomKey> augment_key =
-      {};                      // absent: rows() does not augment, as range() never does
-  ThreadPool* pool = nullptr;  // decodes them; null: the caller does
+      {};  // absent: rows() does not augment, as range() never does
+  // Of recordings.
+  std::optional<AudioPreprocessor> audio = {};
+  std::optional<int64_t> start_id = {};  // the decoder's first token
+  ThreadPool* pool = nullptr;            // decodes images and recordings; null: the caller does
 };
 DatasetOptions dataset_options(const proto::TaskSpec& task, int64_t sequence_length,
                                int64_t target_length);
@@ -135,6 +146,8 @@ class Dataset {
   static Result<std::shared_ptr<const Dataset>> load_images(const std::vector<SourceFile>& files,
                                                             const DatasetOptions& options);
   int64_t samples() const { return samples_; }
+  // Of recordings: how many are longer than what is read of each.
+  int64_t cut_recordings() const { return cut_recordings_; }
   int64_t rows_per_sample() const;
   int64_t tokens() const;  // of the whole data, padding not counted
   // Classes by name; empty where the labels are integers.
@@ -164,9 +177,9 @@ class Dataset {
   // labels [rows, tokens]; classification: labels [rows], of words [rows, tokens], kNoLabel without
   // labels; multiple_choice: `labels` rows a sample, labels [samples]; embedding: two rows a
   // sample, no labels; question_answering: labels [rows, 2], the first token where a window does
-  // not hold the answer whole; seq2seq: labels [rows, target_tokens]; images: patches without ids,
-  // labels [rows]. Throws StatusError where an image is broken behind its header, or its file is
-  // gone.
+  // not hold the answer whole; seq2seq: labels [rows, target_tokens]; recordings: features
+  // without ids, labels likewise; images: patches without ids, labels [rows]. Throws StatusError
+  // where an image or a recording is broken behind its header, or its file is gone.
   TaskRows rows(std::span<const Visit> visits) const;
   // Samples [first, first + count), cut at the end of the data: evaluation.
   TaskRows range(int64_t first, int64_t count) const;
@@ -202,6 +215,10 @@ class Dataset {
   void add_ends(int64_t sample, TaskRows& rows) const;
   Status add_row(const Document& document, const Tokenizer& tokenizer);
   Status add_target(const Document& document, const Tokenizer& tokenizer);
+  Status load_recordings(const Documents& documents, const Tokenizer& tokenizer);
+  void lay_targets(std::span<const Visit> targets, TaskRows& rows) const;
+  TaskRows recording_rows(std::span<const Visit> visits) const;
+  Status read_recording(int64_t sample, float* features) const;
   // Rows of tokens that are kept of a sample.
   int64_t rows_kept() const;
   Status add_tokens(const Document& document, const Tokenizer& tokenizer);
@@ -247,7 +264,8 @@ class Dataset {
   std::vector<int64_t> word_starts_;      // words: where each sample's words start, and the end
   std::vector<int64_t> dropped_;          // lines
   std::vector<std::string> label_names_;
-  std::vector<SourceFile> images_;
+  std::vector<SourceFile> files_;  // of images or recordings: each sample's
+  int64_t cut_recordings_ = 0;
 };
 
 // Where a sampler is: `sample` samples of epoch `epoch` are used. (proto::DataPosition's fields.)

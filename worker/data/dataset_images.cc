@@ -18,7 +18,7 @@ Result<std::shared_ptr<const Dataset>> Dataset::load_images(const std::vector<So
                 options.first_labels);
   const auto visit = [&](const Document& document) { return set->add_labels(document, labels); };
   WEFT_RETURN_IF_ERROR(for_each_document(files, options.source, visit));
-  set->images_ = files;
+  set->files_ = files;
   set->samples_ = std::ssize(files);
   if (set->samples_ == 0) return fail(Code::kInvalidArgument, "the data is empty: it has no image");
   set->name_labels(labels);
@@ -28,7 +28,7 @@ Result<std::shared_ptr<const Dataset>> Dataset::load_images(const std::vector<So
 
 Status Dataset::read_image(Visit visit, std::optional<RandomKey> augment_key,
                            float* patches) const {
-  const SourceFile& file = images_[static_cast<size_t>(visit.sample)];
+  const SourceFile& file = files_[static_cast<size_t>(visit.sample)];
   const Result<data::MappedFile> mapped = data::MappedFile::open(file.path);
   if (!mapped) return mapped.error().with_prefix(file.name);
   Result<Image> image = decode_image(mapped->bytes(), options_.preprocessor->layout().channels);

@@ -80,10 +80,10 @@ Status Dataset::find_room(const Tokenizer& tokenizer) {
                            "must exceed the " + std::to_string(others) +
                                " tokens that the tokenizer puts around a text");
   };
-  if (room_ <= 0) return too_short("sequence_length", options_.sequence_length, around);
+  const bool reads = options_.kind != SampleKind::kSpeech;
+  if (reads && room_ <= 0) return too_short("sequence_length", options_.sequence_length, around);
   const int64_t of_target = tokens_around_target(tokenizer);
-  const bool writes = options_.kind == SampleKind::kSeq2Seq;
-  if (!writes || options_.target_length > of_target) return {};
+  if (!has_target(options_.kind) || options_.target_length > of_target) return {};
   return too_short("target_length", options_.target_length, of_target);
 }
 
@@ -207,6 +207,9 @@ Status Dataset::add_target(const Document& document, const Tokenizer& tokenizer)
   if (!ids) return document.refuse(ids.error());
   const std::optional<int64_t> end = tokenizer.eos_id();
   if (end && (ids->empty() || ids->back() != *end)) ids->push_back(*end);
+  if (options_.start_id && !ids->empty() && ids->front() == *options_.start_id) {
+    ids->erase(ids->begin());
+  }
   if (ids->empty()) return gives_no_token(document, options_.source.pair_key, document.pair);
   const int64_t dropped = std::max<int64_t>(0, std::ssize(*ids) - options_.target_length);
   if (dropped > 0) {  // what ends it stays

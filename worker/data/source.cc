@@ -10,6 +10,7 @@
 #include "worker/data/answers.h"
 #include "worker/data/images/image.h"
 #include "worker/data/mapped_file.h"
+#include "worker/data/source_rows.h"
 
 namespace weft {
 namespace {
@@ -19,19 +20,6 @@ using nlohmann::json;
 
 constexpr int64_t kFilesMax = 10'000'000;
 constexpr const char* kMessagesKey = "messages";
-
-// A value as an error shows it.
-std::string shown(const json& value) {
-  return shortened(value.dump(-1, ' ', false, json::error_handler_t::replace), 80);
-}
-
-Status lacks(const Document& at, const std::string& key, const json& row) {
-  std::string keys;
-  for (const auto& [name, value] : row.items()) keys += (keys.empty() ? "" : ", ") + name;
-  return at.refuse(key, "",
-                   "is missing; " + (keys.empty() ? "the row is empty"
-                                                  : "the row's keys are: " + shortened(keys)));
-}
 
 // The key that holds a row's text or chat.
 std::string content_key(const SourceOptions& options, const json& row) {
@@ -48,7 +36,7 @@ Status read_label(const json& value, const std::string& key, Document* document)
   }
   if (!value.is_number_integer() ||
       (value.is_number_unsigned() && value.get<uint64_t>() > INT64_MAX)) {
-    return document->refuse(key, shown(value), "must be an integer or a string");
+    return document->refuse(key, shown_json(value), "must be an integer or a string");
   }
   document->labels.emplace_back(value.get<int64_t>());
   return {};
@@ -57,7 +45,7 @@ Status read_label(const json& value, const std::string& key, Document* document)
 // Which of the choices is right: they have no names.
 Status check_choice(const json& value, const std::string& key, const Document& document) {
   if (value.is_number_integer()) return {};
-  return document.refuse(key, shown(value), "must be the number of a choice, from 0");
+  return document.refuse(key, shown_json(value), "must be the number of a choice, from 0");
 }
 
 Status read_labels(const SourceOptions& options, const json& row, Document* document) {
@@ -68,7 +56,7 @@ Status read_labels(const SourceOptions& options, const json& row, Document* docu
   if (options.choices > 0) WEFT_RETURN_IF_ERROR(check_choice(*found, key, *document));
   if (!options.words) return read_label(*found, key, document);
   if (!found->is_array()) {
-    return document->refuse(key, shown(*found), "must be a list with a label for each word");
+    return document->refuse(key, shown_json(*found), "must be a list with a label for each word");
   }
   if (found->size() != document->words.size()) {
     return document->refuse(
@@ -84,7 +72,8 @@ Status read_labels(const SourceOptions& options, const json& row, Document* docu
 Status read_choices(const SourceOptions& options, const json& list, Document* document) {
   const std::string& key = options.pair_key;
   if (!list.is_array()) {
-    return document->refuse(key, shown(list), "must be a list of texts, as in [\"one\", \"two\"]");
+    return document->refuse(key, shown_json(list),
+                            "must be a list of texts, as in [\"one\", \"two\"]");
   }
   if (static_cast<int64_t>(list.size()) != options.choices) {
     return document->refuse(key, std::to_string(list.size()) + " texts",
@@ -93,7 +82,7 @@ Status read_choices(const SourceOptions& options, const json& list, Document* do
   }
   for (size_t i = 0; i < list.size(); ++i) {
     const std::string at = join_index(key, i);
-    if (!list[i].is_string()) return document->refuse(at, shown(list[i]), "must be a string");
+    if (!list[i].is_string()) return document->refuse(at, shown_json(list[i]), "must be a string");
     document->choices.push_back(list[i].get<std::string>());
   }
   return {};
@@ -101,12 +90,12 @@ Status read_choices(const SourceOptions& options, const json& list, Document* do
 
 Status read_words(const SourceOptions& options, const json& list, Document* document) {
   if (!list.is_array()) {
-    return document->refuse(options.text_key, shown(list),
+    return document->refuse(options.text_key, shown_json(list),
                             "must be a list of words, as in [\"one\", \"two\"]");
   }
   for (size_t i = 0; i < list.size(); ++i) {
     const std::string at = join_index(options.text_key, i);
-    if (!list[i].is_string()) return document->refuse(at, shown(list[i]), "must be a string");
+    if (!list[i].is_string()) return document->refuse(at, shown_json(list[i]), "must be a string");
     document->words.push_back(list[i].get<std::string>());
     if (document->words.back().empty()) return document->refuse(at, "\"\"", "must not be empty");
   }
@@ -118,7 +107,7 @@ Status read_pair(const SourceOptions& options, const json& row, Document* docume
   const auto found = row.find(key);
   if (found == row.end()) return lacks(*document, key, row);
   if (options.choices > 0) return read_choices(options, *found, document);
-  if (!found->is_string()) return document->refuse(key, shown(*found), "must be a string");
+  if (!found->is_string()) return document->refuse(key, shown_json(*found), "must be a string");
   document->pair = found->get_ref<const std::string&>();
   return {};
 }
@@ -132,39 +121,24 @@ Result<Conversation> read_chat(std::string_view line, const ParseLimits& limits,
 
 Status visit_line(const SourceOptions& options, std::string_view line, Document document,
                   const std::function<Status(const Document&)>& visit) {
-  if (static_cast<int64_t>(line.size()) > options.line_bytes_max) {
-    return document.refuse("line", std::to_string(line.size()) + " bytes",
-                           "must have at most " + std::to_string(options.line_bytes_max));
-  }
-  ParseLimits limits;
-  limits.bytes_max = static_cast<size_t>(options.line_bytes_max);
-  const auto row = parse_strict(line, limits);
-  if (!row) {
-    Status error = row.error();
-    if (error.field().empty()) error.with_field("line");
-    if (error.value().empty()) error.with_value(shortened(line, 80));
-    return document.refuse(error);
-  }
-  if (!row->is_object()) {
-    return document.refuse("line", shown(*row),
-                           "must be one JSON object, as in {\"text\": \"...\"}");
-  }
-  const std::string key = content_key(options, *row);
-  const auto content = row->find(key);
-  if (content == row->end()) return lacks(document, options.text_key, *row);
+  WEFT_ASSIGN_OR_RETURN(const json row,
+                        read_row(line, options.line_bytes_max, document, "{\"text\": \"...\"}"));
+  const std::string key = content_key(options, row);
+  const auto content = row.find(key);
+  if (content == row.end()) return lacks(document, options.text_key, row);
   if (options.words) {
     WEFT_RETURN_IF_ERROR(read_words(options, *content, &document));
   } else if (content->is_string() && key == options.text_key) {
     document.text = content->get_ref<const std::string&>();
   } else if (!content->is_array()) {
-    return document.refuse(key, shown(*content),
+    return document.refuse(key, shown_json(*content),
                            key == options.text_key ? "must be a string, or a list of messages"
                                                    : "must be a list of messages");
   }
-  if (!options.pair_key.empty()) WEFT_RETURN_IF_ERROR(read_pair(options, *row, &document));
-  if (!options.label_key.empty()) WEFT_RETURN_IF_ERROR(read_labels(options, *row, &document));
+  if (!options.pair_key.empty()) WEFT_RETURN_IF_ERROR(read_pair(options, row, &document));
+  if (!options.label_key.empty()) WEFT_RETURN_IF_ERROR(read_labels(options, row, &document));
   if (options.words || !document.text.empty() || content->is_string()) return visit(document);
-  const Result<Conversation> chat = read_chat(line, limits, key);
+  const Result<Conversation> chat = read_chat(line, line_limits(options.line_bytes_max), key);
   if (!chat) return document.refuse(chat.error());
   document.text = line;
   document.chat = &*chat;
@@ -246,23 +220,14 @@ bool is_image_name(const std::string& name) {
 
 Status for_each_row(std::string_view bytes, const std::string& name, const SourceOptions& options,
                     const std::function<Status(const Document&)>& visit) {
-  int64_t number = 0;
-  while (!bytes.empty()) {
-    const size_t end = bytes.find('\n');
-    std::string_view line = bytes.substr(0, end);
-    bytes.remove_prefix(end == std::string_view::npos ? bytes.size() : end + 1);
-    ++number;
-    if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
-    Document document;
-    document.file = name;
-    document.line = number;
-    WEFT_RETURN_IF_ERROR(visit_line(options, line, std::move(document), visit));
-  }
-  return {};
+  return for_each_line(bytes, name, [&](std::string_view line, Document document) {
+    return visit_line(options, line, std::move(document), visit);
+  });
 }
 
 Status for_each_document(const std::vector<SourceFile>& files, const SourceOptions& options,
                          const std::function<Status(const Document&)>& visit) {
+  if (options.format == InputFormat::kAudio) return for_each_recording(files, options, visit);
   for (const SourceFile& file : files) {
     const Result<data::MappedFile> mapped = data::MappedFile::open(file.path);
     if (!mapped) return mapped.error().with_prefix(file.name);

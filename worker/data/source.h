@@ -9,7 +9,9 @@
 // are skipped. Instead of a text there may be the messages of a chat (a list, as OpenAI's
 // fine-tuning files have it), under `text_key` or, where that is absent, under "messages"; with the
 // row's "tools", where it has some. images: each file is a document without a text, a PNG or JPEG
-// file; with a label_key its label is the name of the folder it lies in.
+// file; with a label_key its label is the name of the folder it lies in. audio: each line of
+// metadata.jsonl is one, an object with the path of a recording among the files under "file_name"
+// and its text under `pair_key`.
 //
 // Thread safety: free functions. Ownership: none kept; a Document's views end with the visit.
 // Invariant: an error about what a file holds names the file as its owner calls it, and the line;
@@ -28,7 +30,11 @@
 
 namespace weft {
 
-enum class InputFormat { kText, kJsonl, kImages };
+enum class InputFormat { kText, kJsonl, kImages, kAudio };
+
+// Of a folder of recordings, as Hugging Face's AudioFolder has them.
+inline constexpr std::string_view kRecordingsFile = "metadata.jsonl";
+inline constexpr std::string_view kRecordingKey = "file_name";
 
 struct SourceOptions {
   InputFormat format = InputFormat::kText;
@@ -60,11 +66,13 @@ struct Document {
   std::string_view pair;             // the second text
   std::vector<std::string> choices;  // the second texts, where it is a list
   const Conversation* chat = nullptr;
-  std::vector<std::string> words;  // of a list of words, whose text is empty
-  std::string file;                // the file's name
-  int64_t line = 0;                // 1-based; 0: the whole file
-  std::vector<Label> labels;       // the text's, or each word's; empty: none are read
-  std::vector<Answer> answers;     // to the text, in the second text; empty: it holds none
+  std::vector<std::string> words;         // of a list of words, whose text is empty
+  std::string file;                       // the file's name
+  int64_t line = 0;                       // 1-based; 0: the whole file
+  std::vector<Label> labels;              // the text's, or each word's; empty: none are read
+  std::vector<Answer> answers;            // to the text, in the second text; empty: it holds none
+  const SourceFile* recording = nullptr;  // whose text is the second one,
+  double seconds = 0;                     // and how long it is
   // "held.jsonl line 12: label must be in [0, 8)", with its line.
   Status refuse(const std::string& key, const std::string& value, const std::string& rule) const;
   Status refuse(const Status& status) const;  // the same of a reader's error
@@ -81,9 +89,13 @@ Result<std::vector<SourceFile>> input_files(const std::string& path);
 // Whether a file is called as images are: *.png, *.jpg, *.jpeg, in any case.
 bool is_image_name(const std::string& name);
 
+// Whether the files are a folder of recordings: one is called metadata.jsonl.
+bool has_recordings_file(const std::vector<SourceFile>& files);
+
 // Stops at the first error, of the data or of `visit`. Errors name file, line, key and rule: not
 // UTF-8 in jsonl, no object, missing key, wrong type, a line too long; a file that is no image or
-// in no class' folder, an image's header. No document is no error.
+// in no class' folder, an image's header; of recordings no metadata.jsonl, a file that is not
+// there or has two lines, a recording's header. No document is no error.
 Status for_each_document(const std::vector<SourceFile>& files, const SourceOptions& options,
                          const std::function<Status(const Document&)>& visit);
 

@@ -22,7 +22,7 @@ using ::testing::HasSubstr;
 
 constexpr AudioLayout kLayout{80, 100};  // a second
 
-std::string fixture(const std::string& name) {
+std::string recorded(const std::string& name) {
   std::ifstream in(WEFT_SOURCE_DIR "/tests/worker/data/fixtures/recordings/" + name,
                    std::ios::binary);
   EXPECT_TRUE(in) << name;
@@ -75,14 +75,14 @@ TEST(Recordings, SamplesAreThoseOfTheFile) {
   const std::vector<float> samples = samples_of(wave_file(levels, 16000), 16000);
   ASSERT_EQ(samples.size(), levels.size());
   for (size_t i = 0; i < levels.size(); ++i) ASSERT_EQ(samples[i], levels[i] / 32768.0F) << i;
-  const std::vector<float> packed = samples_of(fixture("pattern.flac"), 16000);
+  const std::vector<float> packed = samples_of(recorded("pattern.flac"), 16000);
   ASSERT_EQ(packed.size(), 500U);
   for (size_t i = 0; i < packed.size(); ++i) ASSERT_EQ(packed[i], samples[i]) << i;
 }
 
 TEST(Recordings, FormatsWithLossAreReadToo) {
   for (const char* name : {"tone.ogg", "tone.mp3"}) {
-    const std::vector<float> samples = samples_of(fixture(name), 16000);
+    const std::vector<float> samples = samples_of(recorded(name), 16000);
     ASSERT_GE(samples.size(), 2000U) << name;
     for (size_t i = 0; i < 2000; ++i) {
       ASSERT_NEAR(samples[i], tone_at(500, static_cast<double>(i) / 16000), 0.03) << name << i;
@@ -167,7 +167,7 @@ TEST(Recordings, BrokenFilesAreErrors) {
   EXPECT_THAT(error_of("not a recording"), HasSubstr("format must be a recording"));
   EXPECT_THAT(error_of(wave_file({}, 16000)), HasSubstr("recording must have at least a sample"));
   EXPECT_THAT(error_of(wave_file({1}, 50)), HasSubstr("recording must have a rate of 100 to"));
-  const std::string flac = fixture("pattern.flac"), ogg = fixture("tone.ogg");
+  const std::string flac = recorded("pattern.flac"), ogg = recorded("tone.ogg");
   for (size_t size = 0; size < flac.size(); size += 7) {
     auto recording = Recording::open(std::string_view(flac).substr(0, size), 16000);
     std::vector<float> samples(1000);
