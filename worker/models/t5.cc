@@ -7,10 +7,10 @@
 
 #include "kernels/ops/norms.h"
 #include "kernels/ops/ops.h"
+#include "worker/models/encoder_decoder_trunk.h"
 #include "worker/models/families.h"
 #include "worker/models/t5_config.h"
 #include "worker/models/t5_plan.h"
-#include "worker/models/transformer_trunk.h"
 #include "worker/parallel/blocked.h"
 
 namespace weft {
@@ -19,66 +19,29 @@ namespace {
 using ops::WeightLayout;
 using t5::Config;
 
-class T5Trunk final : public TransformerTrunk {
+class T5Trunk final : public EncoderDecoderTrunk {
  public:
   T5Trunk(Rank& rank, std::shared_ptr<const Config> config, std::span<const ParameterInfo> plan)
-      : TransformerTrunk(rank, config, plan, WeightLayout::kOutIn, t5::kFirstBlock),
+      : EncoderDecoderTrunk(rank, config, plan, WeightLayout::kOutIn, t5::kFirstBlock),
         config_(std::move(config)),
         encoder_(config_->bucket_of_distance(/*decoder=*/false)),
         decoder_(config_->bucket_of_distance(/*decoder=*/true)) {}
 
-  Tensor forward(Context& cx, const TokenBatch& batch) override {
-    TransformerPass writing{.axis = axis_for(batch), .batch = batch};
-    open(kEmbeddingUnit, config_->unit_of(0));
-    Tensor x = embed(cx, writing);
-    writing.distance_bias = distance_bias(cx, writing, t5::kDecoderDistances, decoder_);
-    if (batch.source != nullptr) read(cx, writing);
-    const int64_t first = config_->encoder_layers, last = config_->last_unit();
-    x = through_blocks(cx, writing, {first, config_->decoder_layers()}, x);
-    if (batch.cache != nullptr) batch.cache->length += batch.own_tokens;
-    open(last, {});
-    return open_again(cx, last, last_norm(cx, writing, x));
-  }
-
  private:
-  // Fills in what the decoder's pass has of the encoder's.
-  void read(Context& cx, TransformerPass& writing) {
-    const TokenBatch& batch = writing.batch;
-    auto reading = std::make_shared<TransformerPass>(
-        TransformerPass{.axis = axis_for(*batch.source), .batch = *batch.source});
-    reading->batch.training = batch.training;
-    reading->batch.recompute = batch.recompute;
-    reading->batch.random = batch.random;
-    Tensor x = embed(cx, *reading);
-    reading->distance_bias = distance_bias(cx, *reading, t5::kEncoderDistances, encoder_);
-    x = through_blocks(cx, *reading, {0, config_->encoder_layers}, x);
-    const int64_t unit = encoder_norm();
-    open(unit, unit + 1);
-    x = open_again(cx, unit, last_norm(cx, *reading, x));
-    writing.memory = parallel::column_input(cx, reading->axis, x);
-    writing.source = std::move(reading);
-  }
-
-  int64_t encoder_norm() const { return config_->unit_of(config_->encoder_layers) - 1; }
-
   Tensor embed(Context& cx, TransformerPass& pass) override {
-    const Tensor x = parallel::vocabulary_embedding(
-        cx, pass.axis, pass.batch.ids, parameter(t5::kTokenEmbedding), config_->vocabulary);
-    return between_dropout(cx, pass, x, config_->dropout, kEmbeddingDropout, stack_of(pass));
+    Tensor x = parallel::vocabulary_embedding(cx, pass.axis, pass.batch.ids,
+                                              parameter(t5::kTokenEmbedding), config_->vocabulary);
+    x = between_dropout(cx, pass, x, config_->dropout, kEmbeddingDropout, stack_of(pass));
+    pass.distance_bias = reads(pass) ? distance_bias(cx, pass, t5::kEncoderDistances, encoder_)
+                                     : distance_bias(cx, pass, t5::kDecoderDistances, decoder_);
+    return x;
   }
 
   // A stack's: its tokens', dropped.
   Tensor last_norm(Context& cx, const TransformerPass& pass, const Tensor& x) override {
-    const Tensor& gamma = reads(pass) ? of_unit(encoder_norm(), 0) : last(0);
-    return between_dropout(cx, pass, rms_norm(cx, pass, x, gamma), config_->dropout, kLastDropout,
-                           stack_of(pass));
+    return between_dropout(cx, pass, rms_norm(cx, pass, x, norm_of(pass, 0)), config_->dropout,
+                           kLastDropout, stack_of(pass));
   }
-
-  // Whether a pass is the encoder's: of the decoder's something else is the source.
-  static bool reads(const TransformerPass& pass) {
-    return pass.batch.source == nullptr && pass.batch.cache == nullptr;
-  }
-  static int64_t stack_of(const TransformerPass& pass) { return reads(pass) ? 0 : 1; }
 
   // [N, 2 R + 1], by a stack's table [buckets, N] and the bucket of each distance; with blocks one
   // of each.
@@ -117,37 +80,9 @@ class T5Trunk final : public TransformerTrunk {
     constexpr t5::AttentionPlaces kAt = t5::kSource;
     Tensor x = rms_norm(cx, pass, input, weight(layer, kAt.norm));
     const Tensor query = by_heads(cx, pass, column(cx, pass, layer, kAt.query, x, Tensor()));
-    const auto [key, value] = source_heads(cx, pass, layer);
+    const auto [key, value] = source_heads(cx, pass, layer, {kAt.key, kAt.value, {}, {}});
     x = attend_to_source(cx, pass, layer, query, key, value, {.dropout = config_->dropout});
     return add_row(cx, pass, layer, kAt.out, x, Tensor(), input, config_->dropout, kSourceDropout);
-  }
-
-  // Keys and values of the source, [B, N, T, D]; of a cached one they are computed once. With
-  // blocks its states lie on the ranks, and each layer gathers them.
-  std::pair<Tensor, Tensor> source_heads(Context& cx, const TransformerPass& pass, int64_t layer) {
-    KeyValueCache* cache = pass.batch.cache;
-    if (pass.source == nullptr) {
-      const auto at = static_cast<size_t>(layer - config_->encoder_layers);
-      return {cache->source_keys.at(at), cache->source_values.at(at)};
-    }
-    if (pass.axis.blocks > 0) {
-      constexpr std::array kInputs{t5::kSource.key, t5::kSource.value};
-      const std::vector<Tensor> heads =
-          columns(cx, *pass.source, layer, kInputs, pass.memory,
-                  std::array{weight(layer, kInputs[0]), weight(layer, kInputs[1])});
-      return {by_heads(cx, *pass.source, heads[0]), by_heads(cx, *pass.source, heads[1])};
-    }
-    const auto heads = [&](size_t which) {
-      const Tensor y =
-          ops::linear(cx, pass.memory, weight(layer, which), Tensor(), WeightLayout::kOutIn);
-      return by_heads(cx, *pass.source, y);
-    };
-    std::pair both{heads(t5::kSource.key), heads(t5::kSource.value)};
-    if (cache != nullptr) {
-      cache->source_keys.push_back(both.first);
-      cache->source_values.push_back(both.second);
-    }
-    return both;
   }
 
   Tensor mlp(Context& cx, const TransformerPass& pass, int64_t layer,
