@@ -19,9 +19,10 @@ void fill_up(TaskRows& rows, int64_t wanted) {
   if (rows.valid.empty()) rows.valid.assign(own, 1);
   rows.valid.resize(all, 0);
   if (!rows.ids.empty()) rows.ids.resize(all, 0);
-  if (rows.rows > 0)
-    rows.patches.resize(rows.patches.size() / static_cast<size_t>(rows.rows) *
-                        static_cast<size_t>(wanted));
+  for (std::vector<float>* values : {&rows.patches, &rows.features}) {
+    if (rows.rows == 0) break;
+    values->resize(values->size() / static_cast<size_t>(rows.rows) * static_cast<size_t>(wanted));
+  }
   if (!rows.positions.empty()) rows.positions.resize(all, 0);
   if (!rows.token_types.empty()) rows.token_types.resize(all, 0);
   if (!rows.documents.empty()) rows.documents.resize(all, 0);

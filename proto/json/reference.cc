@@ -57,8 +57,11 @@ constexpr std::string_view kRules = R"(## Rules across keys
   is refused. The first of a row's answers is learned, and where a window does not hold it whole,
   or there is none, that it begins and ends at the first token.
 - `seq2seq` is for t5, which has no other task, and needs the format jsonl with a text and a
-  `data.target`. `training.target_length` is for it alone, and at least
-  `parallel.sequence`. It refuses `adapter` and `resources.device: gpu`.
+  `data.target`. `training.target_length` is for it and for `speech_recognition`, and at least
+  `parallel.sequence`. Both refuse `adapter` and `resources.device: gpu`.
+- `speech_recognition` is for whisper, which has no other task. `training.sequence_length` is its
+  `max_source_positions`, or left out, and `training.target_length` at most its
+  `max_target_positions`, or left out; `parallel.sequence` is at most either.
 - xlnet is an encoder for `sequence_classification`, `token_classification`, `multiple_choice` and
   `embedding`. It refuses `parallel.sequence` above 1, `training.reproducible: topology`, `adapter`
   and `resources.device: gpu`.
@@ -74,7 +77,8 @@ constexpr std::string_view kRules = R"(## Rules across keys
   it has names for keep their numbers, so the data may have fewer; where it has more than fit, the
   head begins anew.
 - `training.sequence_length` is at most the model's `n_positions` or `max_position_embeddings`, and
-  for a causal_lm at least 2; of images it is (`image_size` / `patch_size`)² + 1, or left out.
+  for a causal_lm at least 2; of images it is (`image_size` / `patch_size`)² + 1, or left out, of
+  recordings `max_source_positions`.
   `training.schedule.warmup_steps` is at most `training.steps`.
 - With `training.reproducible: topology`, `parallel.data` x `sequence` x `tensor` divides
   `training.reproducible_blocks`, which is a power of two and divides the model's hidden and inner

@@ -1,5 +1,7 @@
 #include "worker/golden/golden_case.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
@@ -118,6 +120,42 @@ Result<TaskRows> read_images(const SafetensorsFile& file, const std::string& pre
   return rows;
 }
 
+// The features [rows, mel bins, frames] frame by frame.
+Result<TaskRows> read_recordings(const SafetensorsFile& file, const std::string& prefix,
+                                 const ModelConfig::AudioShape& audio) {
+  const std::string name = prefix + "input_features";
+  const SafetensorInfo* info = file.find(name);
+  const SafetensorInfo* targets = file.find(prefix + "labels");
+  const int64_t bins = audio.mel_bins, frames = audio.frames();
+  if (info == nullptr || info->shape.size() != 3 || info->shape[1] != bins ||
+      info->shape[2] != frames) {
+    return fail(Code::kInvalidArgument, fmt::format("{}: no {} [rows, {}, {}] of the model's {} "
+                                                    "mel bins and {} frames",
+                                                    file.path(), name, bins, frames, bins, frames));
+  }
+  if (targets == nullptr || targets->shape.size() != 2 || targets->shape[0] != info->shape[0]) {
+    return fail(Code::kInvalidArgument,
+                file.path() + ": no " + prefix + "labels [rows, tokens of a target]");
+  }
+  TaskRows rows;
+  rows.rows = info->shape[0];
+  rows.tokens = audio.tokens;
+  rows.target_tokens = targets->shape[1];
+  std::vector<float> bin_by_bin(static_cast<size_t>(info->elements()));
+  WEFT_RETURN_IF_ERROR(file.read(name, bin_by_bin));
+  rows.features.reserve(bin_by_bin.size());
+  for (int64_t row = 0; row < rows.rows; ++row) {
+    for (int64_t frame = 0; frame < frames; ++frame) {
+      for (int64_t bin = 0; bin < bins; ++bin) {
+        const int64_t at = (row * bins + bin) * frames + frame;
+        rows.features.push_back(bin_by_bin[static_cast<size_t>(at)]);
+      }
+    }
+  }
+  WEFT_ASSIGN_OR_RETURN(rows.labels, read_integers(file, prefix + "labels"));
+  return rows;
+}
+
 // Of input_ids [rows, choices, tokens].
 int64_t choices_of(const SafetensorsFile& file) {
   const SafetensorInfo* ids = file.find("input_ids");
@@ -128,6 +166,8 @@ Result<TaskRows> read_rows(const SafetensorsFile& file, const std::string& prefi
                            const Case& golden) {
   const ModelConfig::ImageShape& image = golden.folder.config->image;
   if (image.size > 0) return read_images(file, prefix, image);
+  const ModelConfig::AudioShape& audio = golden.folder.config->audio;
+  if (audio.mel_bins > 0) return read_recordings(file, prefix, audio);
   return read_texts(file, prefix, golden.rows_together(), golden.task_type == "seq2seq");
 }
 
@@ -158,9 +198,10 @@ Result<std::string> task_type(const std::string& task) {
   if (task == "embedding") return std::string("embedding");
   if (task == "question") return std::string("question_answering");
   if (task == "seq2seq") return task;
+  if (task == "speech") return std::string("speech_recognition");
   return fail(Status::invalid("task", task,
                               "must be one of causal, packed, masked, sequence, token, choice, "
-                              "image, embedding, question, seq2seq"));
+                              "image, embedding, question, seq2seq, speech"));
 }
 
 // at() and get() throw on a malformed file; read_trajectory's caller turns that into a Status.
@@ -302,7 +343,7 @@ Result<Case> read_case(const std::string& folder) {
   }
   WEFT_ASSIGN_OR_RETURN(golden.inputs, read_rows(file, "", golden));
   WEFT_ASSIGN_OR_RETURN(golden.compared, read_integers(file, "attention_mask"));
-  if (golden.task_type == "seq2seq") {
+  if (golden.folder.config->encodes_and_decodes()) {
     golden.compared.assign(golden.inputs.labels.size(), 1);
   } else if (golden.compared.empty()) {
     golden.compared.assign(static_cast<size_t>(golden.inputs.rows * golden.inputs.tokens), 1);
@@ -310,7 +351,10 @@ Result<Case> read_case(const std::string& folder) {
   WEFT_RETURN_IF_ERROR(read_tensors(file, golden));
   WEFT_ASSIGN_OR_RETURN(const SafetensorsFile batches,
                         SafetensorsFile::open((root / "batches.safetensors").string()));
-  const std::string inputs = golden.folder.config->image.size > 0 ? ".pixel_values" : ".input_ids";
+  const ModelConfig& config = *golden.folder.config;
+  const std::string inputs = config.image.size > 0       ? ".pixel_values"
+                             : config.audio.mel_bins > 0 ? ".input_features"
+                                                         : ".input_ids";
   for (int i = 0; batches.find(std::to_string(i) + inputs) != nullptr; ++i) {
     WEFT_ASSIGN_OR_RETURN(TaskRows rows, read_rows(batches, std::to_string(i) + ".", golden));
     golden.batches.push_back(std::move(rows));

@@ -4,10 +4,11 @@
 //   hf/                  config.json and model.safetensors
 //   case.json            name, family, task, zero_gradients, ...
 //   case.safetensors     inputs, outputs, "loss", "grad.<parameter>"
-//   batches.safetensors  training batches "0.input_ids" (of images "0.pixel_values"), "0.labels",
-//   ... trajectory.json      20 AdamW updates on these batches in turn bf16.json optional: how far
-//   PyTorch in bfloat16 is from all this adapter/             optional: adapter_config.json and
-//   adapter_model.safetensors of PEFT, whose
+//   batches.safetensors  training batches: "0.input_ids" (of images "0.pixel_values", of
+//                        recordings "0.input_features"), "0.labels", ...
+//   trajectory.json      20 AdamW updates on these batches in turn
+//   bf16.json            optional: how far PyTorch in bfloat16 is from all this
+//   adapter/             optional: adapter_config.json and adapter_model.safetensors of PEFT, whose
 //                        weights are what is trained; "merged.<parameter>" are the weights with it
 //
 // Thread safety: values; read-only while ranks run. Ownership: a case owns everything it read.

@@ -19,6 +19,7 @@ std::vector<const ModelFamily*> families() {
   all.push_back(&vit_family());
   all.push_back(&t5_family());
   all.push_back(&xlnet_family());
+  all.push_back(&whisper_family());
   return all;
 }
 

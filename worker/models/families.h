@@ -20,6 +20,7 @@ const ModelFamily& gpt2_family();
 const ModelFamily& vit_family();
 const ModelFamily& t5_family();
 const ModelFamily& xlnet_family();
+const ModelFamily& whisper_family();
 std::span<const ModelFamily* const> llama_families();  // of llama_dialect.h
 std::span<const ModelFamily* const> bert_families();   // of bert_dialect.h
 

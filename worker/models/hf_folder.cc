@@ -16,7 +16,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kTokenHead = "lm_head.weight";
 constexpr size_t kTokenEmbedding = 0;  // in every family's plan
 
 Result<std::string> read_text(const fs::path& path) {
@@ -146,10 +145,11 @@ bool is_floating(const std::string& dtype) {
 Status check_tied_head(const HfFolder& folder, const SafetensorsSet& files,
                        const SafetensorInfo& embedding) {
   constexpr int64_t kPiece = int64_t{1} << 20;  // elements compared at once
-  const SafetensorInfo* head = files.find(kTokenHead);
+  const std::string name(folder.family->token_head());
+  const SafetensorInfo* head = files.find(name);
   if (head == nullptr || head == &embedding) return {};
   const auto refused = [&](const std::string& value) {
-    return Status::invalid(folder.path + ": " + kTokenHead, value,
+    return Status::invalid(folder.path + ": " + name, value,
                            "must be equal to " + embedding.name +
                                ", as config.json ties them; "
                                "leave the tensor out, or set tie_word_embeddings to false");
@@ -163,7 +163,7 @@ Status check_tied_head(const HfFolder& folder, const SafetensorsSet& files,
     const int64_t count = std::min(step, rows - row);
     ours.resize(static_cast<size_t>(count * columns));
     other.resize(ours.size());
-    WEFT_RETURN_IF_ERROR(files.read(kTokenHead, 0, row, count, ours));
+    WEFT_RETURN_IF_ERROR(files.read(name, 0, row, count, ours));
     WEFT_RETURN_IF_ERROR(files.read(embedding.name, 0, row, count, other));
     if (ours == other) continue;
     const auto at = std::ranges::mismatch(ours, other).in1 - ours.begin();
@@ -220,6 +220,7 @@ Result<std::vector<const SafetensorInfo*>> match_weights(
   std::vector<const SafetensorInfo*> matched;
   std::set<std::string> used;
   const std::set<std::string> heads = head_names(family, config);
+  const std::string token_head(family.token_head());
   const bool has_head =
       std::ranges::any_of(heads, [&](const auto& name) { return find(name) != nullptr; });
   for (const ParameterInfo& info : plan) {
@@ -230,15 +231,15 @@ Result<std::vector<const SafetensorInfo*>> match_weights(
     // Of tied tensors a file may hold the head alone: safetensors' own save_model keeps the first
     // of their names.
     const bool embeds = &info == &plan[kTokenEmbedding];
-    if (found == nullptr && embeds && config.tied) found = find(kTokenHead);
-    if (found == nullptr && has_head && info.name == kTokenHead) {
+    if (found == nullptr && embeds && config.tied) found = find(token_head);
+    if (found == nullptr && has_head && info.name == token_head) {
       matched.push_back(nullptr);
       continue;
     }
     if (found == nullptr) {
       const std::string rule =
           "is missing: the weights must hold it, of the shape " + info.shape.to_string();
-      if (info.name != kTokenHead) return fail(Status::invalid(info.name, "absent", rule));
+      if (info.name != token_head) return fail(Status::invalid(info.name, "absent", rule));
       return fail(Status::invalid(info.name, "absent",
                                   rule + ", as config.json says that " +
                                       std::string(config.untied_by) +

@@ -59,7 +59,7 @@ struct TokenBatch {
   Tensor key_valid;    // uint8 [B, T]: 0 where nobody may look (padding); empty handle: all valid
   Tensor documents;    // int64 [B, T]: tokens see only their own document; empty handle: one a row
   Tensor patches;  // float [B, Tl, values of a patch], of this rank's tokens, zeros at the class
-                   // token; of recordings those of a token's windows; empty handle: of text
+                   // token; of recordings [B, Tl, 3, values of a window]; empty: of text
   int64_t tokens = 0;      // T
   int64_t own_tokens = 0;  // Tl
   std::shared_ptr<const parallel::SequenceLayout>
@@ -267,6 +267,8 @@ class ModelFamily {
   virtual std::vector<std::string> file_names(std::string_view parameter) const;
   // What transformers' models call it in memory, where that is not as in their files: so do PEFT's.
   virtual std::string name_in_memory(const std::string& name) const { return name; }
+  // The head of tokens in them, the plan's last parameter where it is not tied.
+  virtual std::string_view token_head() const { return "lm_head.weight"; }
   // Whether a tensor of a published file may be left out (buffers, a tied copy).
   virtual bool ignored_in_files(std::string_view tensor, const ModelConfig& config) const = 0;
   // The text of a config.json that transformers loads; parse_config of it gives the same config.

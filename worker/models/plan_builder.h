@@ -19,6 +19,11 @@ class PlanBuilder {
     plan_.push_back({std::move(name), shape, std::move(shard), Initializer::kNormal, deviation,
                      /*decay=*/true, unit_, looked_up, /*keep_fp32=*/false, behind_attention_});
   }
+  // A table of positions, [positions, features].
+  void sinusoids(std::string name, int64_t positions, int64_t features) {
+    matrix(std::move(name), {positions, features}, {}, 0);
+    plan_.back().initializer = Initializer::kSinusoids;
+  }
   void vector(std::string name, Shape shape, Shard shard, Initializer initializer) {
     plan_.push_back({std::move(name), shape, std::move(shard), initializer, 0, /*decay=*/false,
                      unit_, LookedUp::kNever, /*keep_fp32=*/false, behind_attention_});

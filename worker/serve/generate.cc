@@ -110,13 +110,15 @@ class Window {
       source_ = source_of(rank, ids);
       ids = {trunk.config().decoder_start_token_id};
     }
-    const auto positions = static_cast<size_t>(trunk.config().positions);
+    const ModelConfig& config = trunk.config();
+    const auto positions = static_cast<size_t>(
+        config.encodes_and_decodes() ? config.target_positions : config.positions);
     if (ids.size() > positions) {
       dropped_ = static_cast<int64_t>(ids.size() - positions);
       ids.erase(ids.begin(), ids.end() - static_cast<std::ptrdiff_t>(positions));
     }
     ids_ = std::move(ids);
-    cache_.capacity = trunk.config().positions;
+    cache_.capacity = static_cast<int64_t>(positions);
   }
 
   void push(int64_t id) { ids_.push_back(id); }

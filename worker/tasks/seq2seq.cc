@@ -1,6 +1,8 @@
-// Writing a text for a text that is read (Sutskever et al. 2014), by an encoder-decoder: each token
-// of the target is predicted from the source and from those before it.
+// Writing a text for a text that is read (Sutskever et al. 2014) or a recording that is heard
+// (Radford et al. 2022), by an encoder-decoder: each token of the target is predicted from the
+// source and from those before it.
 #include <memory>
+#include <string>
 
 #include "worker/tasks/predicted_tokens.h"
 #include "worker/tasks/tasks.h"
@@ -11,14 +13,15 @@ namespace {
 
 class Seq2Seq final : public TokenPrediction {
  public:
-  Seq2Seq(Rank& rank, const ModelConfig& config, TaskOptions options)
+  Seq2Seq(Rank& rank, const ModelConfig& config, std::string_view type, TaskOptions options)
       : TokenPrediction(rank, config, std::move(options)),
+        type_(type),
         start_(config.decoder_start_token_id),
         padding_(config.pad_token_id.value_or(config.decoder_start_token_id)),
         target_rules_(rules_) {
     target_rules_.attention = config.other_attention;
   }
-  std::string_view type() const override { return "seq2seq"; }
+  std::string_view type() const override { return type_; }
 
   int64_t label_count(const TaskRows& rows) const override { return labels_that_count(rows); }
 
@@ -53,14 +56,16 @@ class Seq2Seq final : public TokenPrediction {
     return targets;
   }
 
+  const std::string type_;
   const int64_t start_, padding_;
   TokenRules target_rules_;
 };
 
 }  // namespace
 
-std::unique_ptr<Task> make_seq2seq(Rank& rank, const ModelConfig& config, TaskOptions options) {
-  return std::make_unique<Seq2Seq>(rank, config, std::move(options));
+std::unique_ptr<Task> make_seq2seq(Rank& rank, const ModelConfig& config, std::string_view type,
+                                   TaskOptions options) {
+  return std::make_unique<Seq2Seq>(rank, config, type, std::move(options));
 }
 
 }  // namespace weft

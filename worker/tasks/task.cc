@@ -39,7 +39,7 @@ std::vector<Part> micro_batch_rounds(const Mesh& mesh, int64_t rows, int64_t mic
 std::vector<int64_t> first_tokens(const Mesh& mesh, const TaskRows& rows,
                                   int64_t micro_batch_size) {
   std::vector<int64_t> ids;
-  if (!rows.patches.empty()) return ids;
+  if (rows.ids.empty()) return ids;  // of images, recordings
   for (int rank = 0; rank < mesh.size(Axis::kData); ++rank) {
     const Part all = part_of(rows.rows, mesh.size(Axis::kData), rank);
     const int64_t length =
@@ -124,6 +124,8 @@ std::vector<int64_t> counted_positions(const TokenRules& rules, const TaskRows& 
   return positions;
 }
 
+constexpr int64_t kWindows = 3, kTaps = 3;  // of a token of a recording, of a window
+
 // Class token and patches of so many images.
 std::vector<int64_t> ids_of_images(int64_t tokens, int64_t images) {
   std::vector<int64_t> ids(static_cast<size_t>(tokens * images), 1);
@@ -150,6 +152,41 @@ Tensor own_patches(Rank& rank, const TokenBatch& batch, const TaskRows& rows, Pa
   return Tensor::from<float>(*rank.allocator, shape, own);
 }
 
+// Of so many recordings of `tokens` tokens.
+std::vector<int64_t> ids_of_windows(int64_t tokens, int64_t recordings) {
+  const auto of_row = static_cast<size_t>(tokens * kWindows);
+  std::vector<int64_t> ids(of_row * static_cast<size_t>(recordings), 1);
+  for (size_t first = 0; first < ids.size(); first += of_row) ids[first] = 0;
+  return ids;
+}
+
+// What the convolutions of a model that hears see of each token: kWindows windows, whose middles
+// are its two frames and the one before them, each bin by bin, zeros beyond the features.
+Tensor own_windows(Rank& rank, const TokenBatch& batch, const TaskRows& rows, Part part) {
+  const int64_t frames = 2 * rows.tokens;
+  const int64_t bins = std::ssize(rows.features) / (rows.rows * frames);
+  const Shape shape{part.length, batch.own_tokens, kWindows, bins * kTaps};
+  std::vector<float> own(static_cast<size_t>(shape.elements()));
+  float* to = own.data();
+  for (int64_t row = part.start; row < part.start + part.length; ++row) {
+    const float* features = rows.features.data() + row * frames * bins;
+    for (const Part& run : batch.layout->runs(rank.mesh.index(Axis::kSequence))) {
+      for (int64_t middle = 2 * run.start - 1; middle < 2 * (run.start + run.length) - 1;
+           middle += 2) {
+        for (int64_t at = middle; at < middle + kWindows; ++at) {
+          for (int64_t bin = 0; bin < bins; ++bin) {
+            for (int64_t frame = at - 1; frame <= at + 1; ++frame) {
+              const bool there = at >= 0 && frame >= 0 && frame < frames;
+              *to++ = there ? features[frame * bins + bin] : 0;
+            }
+          }
+        }
+      }
+    }
+  }
+  return Tensor::from<float>(*rank.allocator, shape, own);
+}
+
 }  // namespace
 
 TokenRules::TokenRules(const ModelConfig& config)
@@ -169,16 +206,21 @@ TokenBatch assemble_tokens(Rank& rank, const TokenRules& rules, const TaskRows& 
   batch.rows = rows.rows;
   batch.first_row = part.start;
   const Shape shape{part.length, batch.own_tokens};
-  const auto cut = [&](const std::vector<int64_t>& whole, int64_t first) {
+  // each: numbers of a token.
+  const auto cut_each = [&](const std::vector<int64_t>& whole, int64_t first, int64_t each,
+                            const Shape& cut_shape) {
     std::vector<int64_t> own;
-    own.reserve(static_cast<size_t>(shape.elements()));
+    own.reserve(static_cast<size_t>(cut_shape.elements()));
     for (int64_t row = 0; row < part.length; ++row) {
-      const int64_t* from = whole.data() + (first + row) * rows.tokens;
+      const int64_t* from = whole.data() + (first + row) * rows.tokens * each;
       for (const Part& run : batch.layout->runs(index)) {
-        own.insert(own.end(), from + run.start, from + run.start + run.length);
+        own.insert(own.end(), from + run.start * each, from + (run.start + run.length) * each);
       }
     }
-    return Tensor::from<int64_t>(*rank.allocator, shape, own);
+    return Tensor::from<int64_t>(*rank.allocator, cut_shape, own);
+  };
+  const auto cut = [&](const std::vector<int64_t>& whole, int64_t first) {
+    return cut_each(whole, first, 1, shape);
   };
   const auto rows_of = [&]<typename T>(const std::vector<T>& whole) {
     const auto first = static_cast<size_t>(part.start * rows.tokens);
@@ -186,11 +228,15 @@ TokenBatch assemble_tokens(Rank& rank, const TokenRules& rules, const TaskRows& 
     return Tensor::from<T>(*rank.allocator, {part.length, rows.tokens},
                            std::span(whole).subspan(first, count));
   };
-  if (rows.patches.empty()) {
-    batch.ids = cut(rows.ids, part.start);
-  } else {
+  if (!rows.patches.empty()) {
     batch.ids = cut(ids_of_images(rows.tokens, part.length), 0);
     batch.patches = own_patches(rank, batch, rows, part);
+  } else if (!rows.features.empty()) {
+    batch.ids = cut_each(ids_of_windows(rows.tokens, part.length), 0, kWindows,
+                         {part.length, batch.own_tokens, kWindows});
+    batch.patches = own_windows(rank, batch, rows, part);
+  } else {
+    batch.ids = cut(rows.ids, part.start);
   }
   if (!rows.valid.empty()) batch.key_valid = rows_of(rows.valid);
   if (!rows.documents.empty()) batch.documents = rows_of(rows.documents);
@@ -211,7 +257,7 @@ Result<std::unique_ptr<Task>> make_task(Rank& rank, std::string_view type,
     return refuse("must be " + one_of(types));
   }
   if (!learns(config, type)) return refuse(learned_tasks_rule(config));
-  if (type == "seq2seq") return make_seq2seq(rank, config, std::move(options));
+  if (config.encodes_and_decodes()) return make_seq2seq(rank, config, type, std::move(options));
   if (type == "causal_lm") return make_causal_lm(rank, config, std::move(options));
   if (type == "embedding") return make_embedding(rank, config, std::move(options));
   const std::optional<HeadKind> kind = head_kind(type);

@@ -8,7 +8,9 @@ namespace weft {
 
 std::unique_ptr<Task> make_embedding(Rank& rank, const ModelConfig& config, TaskOptions options);
 std::unique_ptr<Task> make_causal_lm(Rank& rank, const ModelConfig& config, TaskOptions options);
-std::unique_ptr<Task> make_seq2seq(Rank& rank, const ModelConfig& config, TaskOptions options);
+// type: seq2seq, speech_recognition.
+std::unique_ptr<Task> make_seq2seq(Rank& rank, const ModelConfig& config, std::string_view type,
+                                   TaskOptions options);
 std::unique_ptr<Task> make_masked_lm(Rank& rank, const ModelConfig& config, Head head,
                                      TaskOptions options);
 // kind: kSequence, kChoice or kImage.

@@ -192,6 +192,31 @@ TEST(HfFolder, WhatSaysThatTheHeadIsItsOwnIsNamedWhereItIsMissing) {
   EXPECT_EQ(told(R"("tie_word_embeddings": true)"), "ok");
 }
 
+TEST(HfFolder, WhispersHeadHasANameOfItsOwn) {
+  const auto told = [](const std::string& tied, bool has_head) {
+    const std::string config = R"({"model_type": "whisper", "vocab_size": 9, "d_model": 4,
+        "encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_layers": 1,
+        "decoder_layers": 1, "decoder_start_token_id": 1, "tie_word_embeddings": )" +
+                               tied + "}";
+    const auto family = find_family("whisper");
+    Tensors tensors;
+    for (const ParameterInfo& info : family->plan(**family->parse_config(config), 1, 0)) {
+      if (info.name == "proj_out.weight") continue;
+      tensors[info.name] = {info.shape.extents().begin(), info.shape.extents().end()};
+    }
+    if (has_head) tensors["proj_out.weight"] = {9, 4};
+    return load(Folder(config, tensors, /*tied=*/false).path()).to_string();
+  };
+  EXPECT_EQ(told("true", false), "ok");
+  EXPECT_EQ(told("false", true), "ok");
+  EXPECT_NE(told("false", false).find("proj_out.weight is missing"), std::string::npos);
+  EXPECT_NE(told("true", true)
+                .find("proj_out.weight must be equal to model.decoder.embed_tokens."
+                      "weight"),
+            std::string::npos)
+      << told("true", true);
+}
+
 TEST(HfFolder, AnUntiedClassifierHasNoHeadOfTokens) {
   const std::string config = std::string(kConfig).insert(1, R"("tie_word_embeddings": false, )");
   Tensors tensors = all_tensors(true);

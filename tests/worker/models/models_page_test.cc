@@ -76,7 +76,7 @@ TEST(ModelsPage, SaysWhatAbsentKeysMean) {
     ASSERT_TRUE(said) << where << ": " << said.error().to_string();
     EXPECT_EQ(family->config_json(**said, {}), family->config_json(**absent, {})) << where;
   }
-  EXPECT_EQ(keys.size(), 11U);
+  EXPECT_EQ(keys.size(), 12U);
   for (const auto& [family, count] : keys) EXPECT_GE(count, 16) << family;
 }
 
