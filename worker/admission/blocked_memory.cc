@@ -119,7 +119,7 @@ std::vector<MemoryEstimate> blocked_moments(const StepMemory& m) {
       parameters.trained - parameters.embedding_gradients - parameters.block_gradients;
   first.gradients = m.table + kSingle * 2 * parameters.largest_gradient +
                     (m.zero > 0 ? m.gradients : std::max(m.earlier, kSingle * others));
-  first.activations = m.batch() + target + encoder.kept_block();
+  first.activations = m.batch() + target + encoder.convolutions() + encoder.kept_block();
   first.workspace = block_backward(encoder);
 
   MemoryEstimate end = m.all;  // the table's second gradient, and its first or what is kept of it
@@ -128,8 +128,9 @@ std::vector<MemoryEstimate> blocked_moments(const StepMemory& m) {
   if (m.zero > 0) end.gradients += kSingle * parameters.embedding_bucket;
   if (m.zero == 0) end.gradients += s.accumulates ? m.table : 0;
   if (m.zero == 1) end.gradients += m.earlier;
-  end.activations = m.batch() + target;
+  end.activations = m.batch() + target + encoder.convolutions();
   end.workspace = 2 * encoder.element * encoder.tokens * encoder.hidden;
+  if (encoder.hears) end.workspace = 6 * encoder.stream();
   if (!m.source) return {loss, backward, further, first, end};
   return {loss, backward, further, turning, first, end};
 }

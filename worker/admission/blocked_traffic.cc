@@ -36,6 +36,7 @@ struct Round {
       source = at_once * stack.source / replicas;
     }
     of_text = config.image.size == 0;
+    hears = config.audio.mel_bins > 0;
     token_blocks = training.reproducible_blocks() / replicas;
     head_norms = config.head_norms && !frozen() ? 2 * config.head_features : 0;
     for (const parallel::HeadParts& parts : parallel::all_blocked_head_parts(
@@ -62,6 +63,7 @@ struct Round {
   double adapter_dropout;
   int replicas;
   bool of_text;
+  bool hears;  // the encoder's tokens are no rows of a table
   DType precision;
   int64_t element, rounds, tokens, hidden;
   int64_t token_blocks, head_norms;  // of a layer's norms of queries and keys, features
@@ -109,8 +111,9 @@ AxisTraffic stack_round(const Round& s, const StackShape& stack, const TensorCal
   // States for their keys and values, again for these weights' gradients; their own gradient.
   if (stack.source > 0) block += source.gather * (s.again() ? 3 : 2) + source.terms;
   AxisTraffic all = block * stack.layers;
-  if (s.of_text) all += own.rows;  // of the embedding, and its gradient
-  if (s.of_text && !s.frozen()) all += own.gather;
+  const bool looks_up = s.of_text && (!s.hears || stack.source > 0);
+  if (looks_up) all += own.rows;  // of the embedding, and its gradient
+  if (looks_up && !s.frozen()) all += own.gather;
   return all;
 }
 
@@ -241,7 +244,7 @@ StepTraffic blocked_traffic(const ModelConfig& config, const proto::JobSpec& spe
   }
   // Further gradients of the table: an encoder's, and a tied one's from the logits.
   const bool tied = language_model && config.tied && !s.frozen();
-  const int64_t more = (s.encoder.layers > 0 ? 1 : 0) + (tied ? 1 : 0);
+  const int64_t more = (s.encoder.layers > 0 && !s.hears ? 1 : 0) + (tied ? 1 : 0);
   step.replica +=
       tree_sum_traffic(shards.front().elements, s.replicas, replica) * (s.rounds * more);
   if (std::ranges::any_of(spec.tasks(), embeds)) {  // an embedding's sums, of all rows

@@ -196,7 +196,7 @@ std::vector<MemoryEstimate> moments_of(const StepMemory& m) {
       parameters.trained - parameters.embedding_gradients - parameters.block_gradients;
   MemoryEstimate first = backward;
   first.gradients = at_work + gradients_held(m, kSingle * (others - head));
-  first.activations = m.batch() + encoder.kept_block();
+  first.activations = m.batch() + encoder.convolutions() + encoder.kept_block();
   first.workspace = block_backward(encoder, 0);
 
   // The end, when what travels as buckets does.
@@ -209,8 +209,10 @@ std::vector<MemoryEstimate> moments_of(const StepMemory& m) {
     end.gradients = m.gradients + (m.table_leaves ? 0 : m.table) +
                     kSingle * (parameters.embedding_bucket + parameters.block_bucket);
   }
-  end.activations = m.batch();
+  end.activations = m.batch() + encoder.convolutions();
   end.workspace = 2 * encoder.element * encoder.tokens * encoder.hidden;
+  // Of the windows' activations, and of what came into them.
+  if (encoder.hears) end.workspace = 6 * encoder.stream();
 
   // Before it, when the first block's gradients are copied into their last bucket; one of the two
   // is counted where there are earlier ones, or a bucket less is under way.
@@ -273,6 +275,11 @@ MemoryEstimate estimate_memory(const ModelConfig& config, const proto::JobSpec& 
   const ModelConfig::ImageShape& image = config.image;
   if (image.size > 0) {
     most.images = kSingle * spec.training().batch_size() * (image.tokens() - 1) * image.values();
+  }
+  const ModelConfig::AudioShape& audio = config.audio;
+  if (audio.mel_bins > 0) {  // and the windows, as they are made
+    most.images = kSingle * spec.training().batch_size() * audio.frames() * audio.mel_bins +
+                  kSingle * m.source->tokens * audio.values();
   }
   most.thread = kThreadBytes + m.s.element * std::min(kTurnedMax, m.parameters.largest_of_block);
   return most;

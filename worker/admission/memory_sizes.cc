@@ -80,7 +80,10 @@ Sizes::Sizes(const ModelConfig& config, const proto::JobSpec& spec,
   source_tokens = batch * share(stack.source, sequence);
   distances = config.distances > 0 ? 2 * config.distances + 1 : 0;
   hidden = config.hidden;
-  patches = kSingle * tokens * config.image.values();
+  // Of an encoder-decoder the encoder has them.
+  hears = config.audio.mel_bins > 0 && stack.source == 0;
+  const int64_t seen = hears ? config.audio.values() : config.image.values();
+  patches = kSingle * tokens * seen;
   blocks = blocks_of(spec);
   const bool in_blocks = blocks > 0;
   heads = key_features = key_copies = 0;
@@ -110,7 +113,7 @@ Sizes::Sizes(const ModelConfig& config, const proto::JobSpec& spec,
   const bool half = fp16 || training.precision() == proto::PRECISION_BF16;
   element = half ? 2 : kSingle;
   // As they are computed with, for the gradient of what maps them.
-  if (half && config.adapter.rank == 0) patches += element * between * config.image.values();
+  if (half && config.adapter.rank == 0) patches += element * between * seen;
   recompute = training.activation_checkpointing();
   embedded = std::ranges::any_of(spec.tasks(), embeds) ? training.batch_size() : 0;
   scores = batch * heads * stack.length * stack.length;
@@ -303,7 +306,8 @@ StepMemory::StepMemory(const ModelConfig& config, const proto::JobSpec& spec,
 }
 
 int64_t StepMemory::batch() const {
-  return kBatchBytes * (s.tokens + (source ? source->tokens : 0)) + s.patches;
+  const int64_t of_source = source ? kBatchBytes * source->tokens + source->patches : 0;
+  return kBatchBytes * s.tokens + s.patches + of_source;
 }
 
 int64_t StepMemory::memory() const {
@@ -311,7 +315,9 @@ int64_t StepMemory::memory() const {
 }
 
 int64_t StepMemory::kept_source() const {
-  return source ? source->layers * source->kept_block() + memory() + source->score_bias() : 0;
+  if (!source) return 0;
+  return source->convolutions() + source->layers * source->kept_block() + memory() +
+         source->score_bias();
 }
 
 }  // namespace weft

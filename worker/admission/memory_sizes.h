@@ -45,7 +45,8 @@ struct Sizes {
   int64_t blocks;         // of topology-invariant training; else 0
   int64_t key_terms;      // features of a token's terms of its key's gradient, if several; else 0
   int64_t key_copies;   // elements a block, of projections that several ranks hold, copied for use
-  int64_t patches;      // bytes, of images
+  int64_t patches;      // bytes, of images or of recordings' windows
+  bool hears;           // whether its tokens are made of the latter
   int64_t angles;       // of the tokens' rotations
   int64_t head_norms;   // heads of queries and of keys that have a norm
   AdaptedMaps adapted;  // of a block; where there are such, all else is frozen
@@ -81,6 +82,9 @@ struct Sizes {
   int64_t of_head_norms() const;
   // Of its MLP: the residual stream, norm, the activation's input and result.
   int64_t mlp() const;
+  // Kept of the convolutions that make tokens of a recording: what comes into each activation,
+  // three windows of the first one's, and its results, which the second one maps.
+  int64_t convolutions() const { return hears ? 7 * stream() : 0; }
   int64_t stream() const { return element * between * hidden; }  // a block's input
   int64_t kept_block() const;
   // At the loss, of vectors that are told apart: all rows' sums and vectors with their gradients,

@@ -72,11 +72,12 @@ class TensorTraffic {
     const AxisTraffic gather = gather_traffic(tokens, width, ranks_, index_);
     const AxisTraffic scatter = scatter_traffic(tokens, width, ranks_, index_);
     const StackShape stack = last_stack(config_, spec_.training());
-    AxisTraffic all = blocks(stack, gather + scatter);
+    AxisTraffic all = blocks(stack, gather + scatter, sums_embedding());
     if (stack.source > 0) {  // whose states the decoder reads, joined once
       const AxisTraffic source = gather_traffic(sources, width, ranks_, index_) +
                                  scatter_traffic(sources, width, ranks_, index_);
-      all += blocks(encoder_stack(config_, spec_.training()), source) + source;
+      const bool sums = config_.audio.mel_bins == 0;  // tokens of a recording each rank makes
+      all += blocks(encoder_stack(config_, spec_.training()), source, sums) + source;
     }
     if (adapted_.all() > 0) {
       all += adapters(rows, tokens);
@@ -94,12 +95,12 @@ class TensorTraffic {
  private:
   // The embedding's sum forwards and its conjugate backwards; two products of each block's parts,
   // its MLP and one attention or two, forwards and backwards; parts that are computed again.
-  AxisTraffic blocks(const StackShape& stack, const AxisTraffic& both) const {
+  AxisTraffic blocks(const StackShape& stack, const AxisTraffic& both, bool embeds) const {
     const int64_t attentions = stack.source > 0 ? 2 : 1;
     int64_t parts = 2 * (attentions + 1);
     if (again()) parts += attentions;
     if (full()) parts += 1;
-    return both * (parts * stack.layers + (sums_embedding() ? 1 : 0));
+    return both * (parts * stack.layers + (embeds ? 1 : 0));
   }
 
   // What adapters map their inputs to, and its gradients; the sums of theirs come apart.

@@ -114,6 +114,19 @@ double attention_products(const ModelConfig& config, bool again) {
   return forwards + backwards + (again ? forwards : 0);
 }
 
+// Of a matrix, which of a rank's tokens it maps: convolutions are whole on each rank of the tensor
+// axis, for its own tokens between blocks.
+double share_of_tokens(const ModelConfig& config, const proto::ParallelSpec& mesh,
+                       const ShardSize& shard) {
+  return config.audio.mel_bins > 0 && shard.whole ? 1.0 / mesh.tensor() : 1;
+}
+
+// Of a recording's token what comes to the first convolution, counted as a matrix: it maps three
+// windows instead of one, of which no gradient is asked for.
+double of_windows(const ModelConfig& config, const proto::ParallelSpec& mesh) {
+  return 2 * static_cast<double>(config.audio.values() * config.hidden) / mesh.tensor();
+}
+
 // Of the rank with the largest shards, over a whole step.
 Work work_of(const ModelConfig& config, const proto::JobSpec& spec,
              std::span<const ShardSize> shards) {
@@ -137,7 +150,7 @@ Work work_of(const ModelConfig& config, const proto::JobSpec& spec,
     if (shard.trained) trained += elements;
     if (shard.unit <= 0 || shard.unit >= config.last_unit() || !shard.matrix) continue;
     const bool encodes = shard.unit <= config.encoder_layers;
-    (encodes ? encoder : matrices) += elements;
+    (encodes ? encoder : matrices) += elements * share_of_tokens(config, mesh, shard);
     if (!shard.trained) frozen_matrices += elements;
   }
   const Features attended = features_of(config, spec);
@@ -164,6 +177,7 @@ Work work_of(const ModelConfig& config, const proto::JobSpec& spec,
   // Patches, of which no gradient is asked for.
   const double patch = static_cast<double>(config.image.values()) / mesh.tensor();
   work.products += (config.adapter.rank > 0 ? 2 : 4) * tokens * patch * hidden;
+  work.products += sources * of_windows(config, mesh);
   work.products += of_magnitudes(config, shards, tokens * (again ? 1.5 : 1),
                                  static_cast<double>(rounds) * (full    ? 2
                                                                 : again ? 1.5

@@ -257,7 +257,12 @@ TEST(Planner, OnlyMeshesThatTheJobsRulesAllowAreLookedAt) {
   for (const proto::JobSpec& spec :
        {job(kSmall, kRules),
         job("num_layers: 2, num_heads: 4, d_model: 64, d_kv: 16, d_ff: 128, vocab_size: 300",
-            kRules, "auto", "t5", "seq2seq, data: {train: obj-targets, format: jsonl}")}) {
+            kRules, "auto", "t5", "seq2seq, data: {train: obj-targets, format: jsonl}"),
+        job("encoder_layers: 2, decoder_layers: 2, d_model: 64, encoder_attention_heads: 4, "
+            "decoder_attention_heads: 4, encoder_ffn_dim: 128, decoder_ffn_dim: 128, vocab_size: "
+            "300, max_source_positions: 128, decoder_start_token_id: 1",
+            kRules, "auto", "whisper",
+            "speech_recognition, data: {train: obj-recordings, format: audio}")}) {
     const proto::JobPlan found = plan(spec, {}, {1, 2, 3, 4});
     ASSERT_TRUE(found.has_chosen()) << found.reason();
     for (const proto::MeshPlan& mesh : found.meshes()) {
