@@ -24,7 +24,8 @@ IGNORED = -100
 @dataclass
 class Case:
     name: str
-    task: str = "causal"          # causal, packed, masked, sequence, token, choice, question, image, seq2seq
+    # causal, packed, masked, sequence, token, choice, question, image, seq2seq, speech
+    task: str = "causal"
     family: str = "gpt2"          # of FAMILIES
     config: dict = field(default_factory=dict)
     rows: int = 5
@@ -81,6 +82,11 @@ FAMILIES = {
     "t5": (transformers.T5Config, transformers.T5ForConditionalGeneration, None,
            dict(num_layers=2, num_heads=3, d_model=36, d_kv=10, d_ff=50, decoder_start_token_id=0,
                 relative_attention_num_buckets=8, relative_attention_max_distance=12)),
+    "whisper": (transformers.WhisperConfig, transformers.WhisperForConditionalGeneration, None,
+                dict(encoder_layers=2, decoder_layers=2, encoder_attention_heads=3,
+                     decoder_attention_heads=3, d_model=36, encoder_ffn_dim=50, decoder_ffn_dim=50,
+                     num_mel_bins=7, max_source_positions=11, max_target_positions=12,
+                     decoder_start_token_id=1, begin_suppress_tokens=None)),
     "xlnet": (transformers.XLNetConfig, transformers.XLNetLMHeadModel,
               transformers.XLNetForSequenceClassification,
               dict(n_layer=2, n_head=3, d_model=36, d_inner=50)),
@@ -196,7 +202,8 @@ EACH_ROW = ("sequence", "choice", "image")
 ENDS = ("start_positions", "end_positions")
 # Tasks with a label for each token, and how many of the tokens have one.
 EACH_TOKEN = {"masked": 0.3, "token": 0.7}
-TARGET_TOKENS = 9  # of a seq2seq's longest
+WRITING = ("seq2seq", "speech")
+TARGET_TOKENS = 9  # of what these write at most
 
 
 # ---- batches --------------------------------------------------------------------------------------
@@ -225,6 +232,14 @@ def padded_rows(case, model, random, lengths):
     return batch
 
 
+def targets(case, model, random, number):
+    ends = random.integers(1, TARGET_TOKENS + 1, case.rows)
+    ends[number % case.rows] = TARGET_TOKENS
+    labels = token_ids(model, random, (case.rows, TARGET_TOKENS))
+    labels[np.arange(TARGET_TOKENS)[None, :] >= ends[:, None]] = IGNORED
+    return labels
+
+
 def make_batch(case, model, number):
     random = random_stream(case.name, number)
     if case.task == "packed":
@@ -234,6 +249,11 @@ def make_batch(case, model, number):
         shape = (case.rows, config.num_channels, config.image_size, config.image_size)
         return {"pixel_values": random.standard_normal(shape).astype(np.float32),
                 "labels": random.integers(0, config.num_labels, case.rows)}
+    if case.task == "speech":
+        config = model.config
+        shape = (case.rows, config.num_mel_bins, 2 * config.max_source_positions)
+        return {"input_features": random.standard_normal(shape).astype(np.float32),
+                "labels": targets(case, model, random, number)}
     choices = CHOICES if case.task == "choice" else 1
     lengths = random.integers(2, case.tokens + 1, case.rows * choices)
     lengths[number % case.rows] = case.tokens
@@ -243,10 +263,7 @@ def make_batch(case, model, number):
         batch = {name: value.reshape(case.rows, choices, -1) for name, value in batch.items()}
         labels = random.integers(0, choices, case.rows)
     elif case.task == "seq2seq":
-        ends = random.integers(1, TARGET_TOKENS + 1, case.rows)
-        ends[number % case.rows] = TARGET_TOKENS
-        labels = token_ids(model, random, (case.rows, TARGET_TOKENS))
-        labels[np.arange(TARGET_TOKENS)[None, :] >= ends[:, None]] = IGNORED
+        labels = targets(case, model, random, number)
     elif case.task == "question":
         return batch | {name: random.integers(0, mask.sum(axis=1)) for name in ENDS}
     elif case.task == "sequence":
@@ -287,7 +304,7 @@ def label_count(task, batch):
     labels = batch["labels"]
     if task in EACH_ROW:
         return len(labels)
-    return int(((labels if task in EACH_TOKEN or task == "seq2seq" else labels[:, 1:]) != IGNORED).sum())
+    return int(((labels if task in EACH_TOKEN or task in WRITING else labels[:, 1:]) != IGNORED).sum())
 
 
 # ---- one pass -------------------------------------------------------------------------------------
@@ -313,15 +330,16 @@ def run(task, model, batch):
 
 def run_once(task, model, batch):
     tensors = {name: torch.as_tensor(value) for name, value in batch.items()}
-    if task == "image":
-        tensors["pixel_values"] = tensors["pixel_values"].to(model.dtype)
+    for name in ("pixel_values", "input_features"):
+        if name in tensors:
+            tensors[name] = tensors[name].to(model.dtype)
     labels = [tensors.pop(name) for name in ENDS] if task == "question" else tensors.pop("labels")
     if task == "packed":
         return run_packed(model, tensors, labels)
     seen = []
-    trunk = model.decoder if task == "seq2seq" else without_adapter(model).base_model
-    if task == "seq2seq":
-        tensors["decoder_input_ids"] = model.prepare_decoder_input_ids_from_labels(labels)
+    trunk = model.get_decoder() if task in WRITING else without_adapter(model).base_model
+    if task in WRITING:
+        tensors["decoder_input_ids"] = shifted_right(model.config, labels)
     handle = trunk.register_forward_hook(lambda module, inputs, output: seen.append(output))
     given = model(**tensors)
     handle.remove()
@@ -332,12 +350,17 @@ def run_once(task, model, batch):
     logits = given.logits
     if task in EACH_ROW:
         loss = functional.cross_entropy(logits, labels, reduction="sum")
-    elif task in EACH_TOKEN or task == "seq2seq":
+    elif task in EACH_TOKEN or task in WRITING:
         loss = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED,
                                         reduction="sum")
     else:
         loss = shifted_loss(logits, labels)
     return loss, {"logits": logits, "last_hidden_state": seen[0].last_hidden_state}
+
+
+def shifted_right(config, labels):
+    starts = torch.full_like(labels[:, :1], config.decoder_start_token_id)
+    return torch.cat([starts, labels[:, :-1].masked_fill(labels[:, :-1] == IGNORED, config.pad_token_id)], 1)
 
 
 def shifted_loss(logits, labels):
@@ -360,7 +383,7 @@ def run_packed(model, tensors, labels):
 def gradients_of(task, model, batch, micro_batches):
     """Leaves the gradients of the mean loss on the model; returns that loss. A micro-batch counts by
     its labels, not as one part of so many."""
-    rows, total, loss = len(batch["input_ids"]), label_count(task, batch), 0.0
+    rows, total, loss = len(next(iter(batch.values()))), label_count(task, batch), 0.0
     cuts = [rows * part // micro_batches for part in range(micro_batches + 1)]
     for start, end in zip(cuts, cuts[1:]):
         if start == end:

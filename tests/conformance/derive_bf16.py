@@ -27,7 +27,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from derive import label_count, named_parameters, run
+from derive import WRITING, label_count, named_parameters, run
 
 EQUIVALENT_RUNS = 16  # with either attention
 
@@ -116,7 +116,7 @@ def has_relu(config):
 
 def tensors_of(path, prefix=""):
     names = ("input_ids", "attention_mask", "position_ids", "token_type_ids", "document_ids", "pixel_values",
-             "labels", "start_positions", "end_positions")
+             "input_features", "labels", "start_positions", "end_positions")
     stored = load_file(path)
     return {name: stored[prefix + name].numpy() for name in names if prefix + name in stored}
 
@@ -131,7 +131,7 @@ def relative(actual, expected, where=None):
 
 def backward(task, model, batch, parts):
     """The gradients of the mean loss in fp32, summed over micro-batches; and that loss."""
-    rows, total, loss, sums = len(batch["input_ids"]), label_count(task, batch), 0.0, {}
+    rows, total, loss, sums = len(next(iter(batch.values()))), label_count(task, batch), 0.0, {}
     cuts = [rows * part // parts for part in range(parts + 1)]
     for start, end in zip(cuts, cuts[1:]):
         if start == end:
@@ -182,7 +182,7 @@ def pass_errors(task, folder, model, stream=1, factors=None):
     expected = load_file(folder / "case.safetensors")
     inputs = tensors_of(folder / "case.safetensors")
     loss, outputs = run(task, model, inputs)
-    mask = expected.get("attention_mask") if task != "seq2seq" else None  # of the source
+    mask = expected.get("attention_mask") if task not in WRITING else None  # of the source
     errors = {}
     for name, value in outputs.items():
         of_tokens = value.ndim == 3 or name in ("start_logits", "end_logits")

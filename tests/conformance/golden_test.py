@@ -105,6 +105,13 @@ CASES = [
         layer_norm_eps=1e-3, num_attention_heads=4)),
     Case("vit-deep", task="image", family="vit", rows=3, config=dict(
         num_labels=4, num_hidden_layers=3, image_size=8, patch_size=8, hidden_act="gelu_new")),
+    Case("whisper", task="speech", family="whisper"),
+    Case("whisper-untied", task="speech", family="whisper", rows=7, config=dict(
+        tie_word_embeddings=False, activation_function="silu", encoder_layers=1, decoder_layers=3,
+        num_mel_bins=16, max_source_positions=30)),
+    Case("whisper-short", task="speech", family="whisper", rows=3, config=dict(
+        activation_function="gelu_new", num_mel_bins=1, max_source_positions=4, scale_embedding=True,
+        encoder_attention_heads=4, decoder_attention_heads=4)),
     # Adapters: other maps, ranks and scalings of each family. PEFT turns GPT-2's matrices by itself.
     Case("lora", adapter=dict(r=8, lora_alpha=16)),
     Case("lora-all", left=True, adapter=dict(r=3, lora_alpha=5, target_modules="all-linear"),
