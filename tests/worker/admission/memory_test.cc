@@ -11,6 +11,7 @@
 
 #include "tests/testing/late_communicator.h"
 #include "tests/worker/admission/memory_adapter_cases.h"
+#include "tests/worker/admission/memory_speech_cases.h"
 #include "tests/worker/trainer/trainer_fixture.h"
 #include "worker/checkpoint/writer.h"
 #include "worker/setup.h"
@@ -23,6 +24,7 @@ using memory_cases::kAdaptedCases;
 using memory_cases::kBatch;
 using memory_cases::kBlockedAdaptedCases;
 using memory_cases::kBlockedCases;
+using memory_cases::kBlockedSpeechCases;
 using memory_cases::kBlockedTargetCases;
 using memory_cases::kCases;
 using memory_cases::kEncoderCases;
@@ -30,6 +32,7 @@ using memory_cases::kGroupedCases;
 using memory_cases::kImageCases;
 using memory_cases::kRelativeCases;
 using memory_cases::kSmall;
+using memory_cases::kSpeechCases;
 using memory_cases::kTargetCases;
 
 class Memory : public Trainer {
@@ -37,6 +40,7 @@ class Memory : public Trainer {
   void SetUp() override {
     Trainer::SetUp();
     add_images(WEFT_SOURCE_DIR);
+    add_recordings(30);
     fs::create_directories(folder_ / "obj-pairs");
     std::ofstream pairs(folder_ / "obj-pairs" / "pairs.jsonl");
     for (int i = 0; i < 60; ++i) {
@@ -56,13 +60,15 @@ class Memory : public Trainer {
   proto::LaunchRecord launch(const Case& which) {
     const std::string task = which.task;
     const bool images = task == "image_classification", writes = task == "seq2seq";
-    const bool relative = which.family == std::string("xlnet");
+    const bool relative = which.family == std::string("xlnet"),
+               hears = task == "speech_recognition";
     const std::string positions =
-        images || writes || relative
+        images || writes || relative || hears
             ? ""
             : fmt::format(", max_position_embeddings: {}", which.positions);
     const char* data = task == "causal_lm"   ? "data: {train: obj-text, format: text}"
                        : task == "embedding" ? "data: {train: obj-pairs, format: jsonl}"
+                       : hears               ? "data: {train: obj-recordings, format: audio}"
                        : writes              ? "data: {train: obj-targets, format: jsonl}"
                        : images   ? "labels: 3, data: {train: obj-images, format: images}"
                        : relative ? "labels: 3, data: {train: obj-long, format: jsonl}"
@@ -133,10 +139,12 @@ TEST_F(Memory, TheEstimateOfGroupedQueriesIsWhatRanksMeasure) { compare(kGrouped
 TEST_F(Memory, TheEstimateOfEncodersIsWhatRanksMeasure) { compare(kEncoderCases); }
 TEST_F(Memory, TheEstimateOfImagesIsWhatRanksMeasure) { compare(kImageCases); }
 TEST_F(Memory, TheEstimateOfTargetsIsWhatRanksMeasure) { compare(kTargetCases); }
+TEST_F(Memory, TheEstimateOfSpeechIsWhatRanksMeasure) { compare(kSpeechCases); }
 TEST_F(Memory, TheEstimateOfRelativeTermsIsWhatRanksMeasure) { compare(kRelativeCases); }
 TEST_F(Memory, TheEstimateOfAdaptersIsWhatRanksMeasure) { compare(kAdaptedCases); }
 TEST_F(Memory, TheEstimateOfBlocksIsWhatRanksMeasure) { compare(kBlockedCases); }
 TEST_F(Memory, TheEstimateOfTargetsInBlocksIsWhatRanksMeasure) { compare(kBlockedTargetCases); }
+TEST_F(Memory, TheEstimateOfSpeechInBlocksIsWhatRanksMeasure) { compare(kBlockedSpeechCases); }
 TEST_F(Memory, TheEstimateOfAdaptersInBlocksIsWhatRanksMeasure) { compare(kBlockedAdaptedCases); }
 
 // A job's first checkpoint, on the replica that writes most of it. Ranks of the tensor axis take

@@ -301,6 +301,38 @@ inline const Case kTargetCases[] = {
     targets("batch_size: 4, target_length: 8", {1, 2, 2}, "sequence_attention: ring"),
 };
 
+inline constexpr const char* kWhisper =
+    "encoder_layers: 3, decoder_layers: 2, encoder_attention_heads: 4, decoder_attention_heads: 4, "
+    "d_model: 32, encoder_ffn_dim: 64, decoder_ffn_dim: 64, vocab_size: 264, num_mel_bins: 6, "
+    "max_source_positions: 50, max_target_positions: 16, decoder_start_token_id: 1, pad_token_id: "
+    "0";
+inline constexpr const char* kWhisperUntied =
+    "encoder_layers: 1, decoder_layers: 3, encoder_attention_heads: 4, decoder_attention_heads: 4, "
+    "d_model: 32, encoder_ffn_dim: 48, decoder_ffn_dim: 48, vocab_size: 264, num_mel_bins: 6, "
+    "max_source_positions: 50, max_target_positions: 16, decoder_start_token_id: 1, "
+    "tie_word_embeddings: false";
+inline Case speech(const char* training, MeshDegrees mesh, const char* parallel = "",
+                   const char* model = kWhisper) {
+  return {training, mesh, parallel, "speech_recognition", model, "whisper"};
+}
+inline const Case kSpeechCases[] = {
+    speech("batch_size: 4", {2, 1, 1}),
+    speech("batch_size: 4, target_length: 8", {2, 1, 1}, "zero: 1"),
+    speech("batch_size: 5, micro_batch_size: 1", {2, 1, 1}, "zero: 2"),
+    speech("batch_size: 4, precision: bf16", {4, 1, 1}, "zero: 3"),
+    speech("batch_size: 5, micro_batch_size: 1", {2, 1, 1}, "zero: 3", kWhisperUntied),
+    speech("batch_size: 4", {1, 1, 2}),
+    speech("batch_size: 4, target_length: 8", {1, 1, 4}, "", kWhisperUntied),
+    speech("batch_size: 4, activation_checkpointing: selective", {1, 1, 2}),
+    speech("batch_size: 4, activation_checkpointing: full, precision: bf16", {1, 1, 2}),
+    speech("batch_size: 4, target_length: 8", {2, 1, 2}, "zero: 3"),
+    speech("batch_size: 4", {1, 4, 1}, "sequence_attention: ring"),
+    speech("batch_size: 4, target_length: 8", {1, 2, 1}, "sequence_attention: ulysses"),
+    speech("batch_size: 4, activation_checkpointing: full", {1, 2, 1}, "zero: 2"),
+    speech("batch_size: 5, micro_batch_size: 1, target_length: 8", {2, 2, 1}, "zero: 3"),
+    speech("batch_size: 4, target_length: 8", {1, 2, 2}, "sequence_attention: ring"),
+};
+
 // Cut into 8 blocks.
 inline constexpr const char* kBlocks = "reproducible: topology, reproducible_blocks: 8, ";
 inline constexpr const char* kBlockedModel = "n_layer: 3, n_head: 8, n_embd: 32, vocab_size: 264";
@@ -337,6 +369,16 @@ inline constexpr const char* kBlockedT5Untied =
     "num_layers: 2, num_heads: 4, d_model: 32, d_kv: 12, d_ff: 64, vocab_size: 264, "
     "feed_forward_proj: gated-gelu, tie_word_embeddings: false";
 
+inline constexpr const char* kBlockedWhisper =
+    "encoder_layers: 3, decoder_layers: 2, encoder_attention_heads: 8, decoder_attention_heads: 8, "
+    "d_model: 32, encoder_ffn_dim: 64, decoder_ffn_dim: 64, vocab_size: 264, num_mel_bins: 6, "
+    "max_source_positions: 50, max_target_positions: 16, decoder_start_token_id: 1, pad_token_id: "
+    "0";
+inline constexpr const char* kBlockedWhisperUntied =
+    "encoder_layers: 1, decoder_layers: 2, encoder_attention_heads: 8, decoder_attention_heads: 8, "
+    "d_model: 32, encoder_ffn_dim: 48, decoder_ffn_dim: 48, vocab_size: 264, num_mel_bins: 6, "
+    "max_source_positions: 50, max_target_positions: 16, decoder_start_token_id: 1, "
+    "tie_word_embeddings: false";
 inline const Case kBlockedCases[] = {
     {"batch_size: 8", {2, 1, 1}},
     {"batch_size: 8", {4, 1, 1}},
@@ -423,6 +465,13 @@ inline const Case kBlockedCases[] = {
      "causal_lm",
      kManyCuts,
      "llama"},
+    speech("batch_size: 8", {2, 1, 1}, "", kBlockedWhisper),
+    speech("batch_size: 8, target_length: 8", {1, 4, 1}, "zero: 1", kBlockedWhisperUntied),
+    speech("batch_size: 8, activation_checkpointing: selective", {1, 1, 2}, "", kBlockedWhisper),
+    speech("batch_size: 16, micro_batch_size: 4, precision: bf16", {2, 1, 2}, "zero: 3",
+           kBlockedWhisper),
+    speech("batch_size: 8, activation_checkpointing: full", {2, 2, 2}, "zero: 2",
+           kBlockedWhisperUntied),
     targets("batch_size: 8", {2, 1, 1}, "", kBlockedT5),
     targets("batch_size: 8, target_length: 8", {1, 4, 1}, "zero: 1", kBlockedT5Untied),
     targets("batch_size: 16, micro_batch_size: 8, target_length: 8", {1, 1, 2}, "", kBlockedT5),

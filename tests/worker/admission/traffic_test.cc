@@ -28,10 +28,12 @@ class Traffic : public Trainer {
   proto::LaunchRecord launch(const Case& which) {
     const std::string task = which.task;
     const bool asks = task == "question_answering";
-    const bool images = task == "image_classification", writes = task == "seq2seq";
+    const bool images = task == "image_classification", hears = task == "speech_recognition";
+    const bool writes = task == "seq2seq" || hears;
     const char* data = task == "causal_lm"   ? "data: {train: obj-text}"
                        : task == "embedding" ? "data: {train: obj-pairs, format: jsonl}"
                        : asks                ? "data: {train: obj-questions, format: jsonl}"
+                       : hears               ? "data: {train: obj-recordings, format: audio}"
                        : writes              ? "data: {train: obj-targets, format: jsonl}"
                        : images ? "labels: 3, data: {train: obj-images, format: images}"
                                 : "labels: 3, data: {train: obj-whole, format: jsonl}";
@@ -51,7 +53,7 @@ parallel: {{data: {}, sequence: {}, tensor: {}{}{}}}
 )",
                    which.family, which.model == nullptr ? kModel : which.model,
                    images || writes ? "" : ", max_position_embeddings: 18", tokenizer, task, data,
-                   which.training, images ? "" : ", sequence_length: 16", which.mesh.data,
+                   which.training, images || hears ? "" : ", sequence_length: 16", which.mesh.data,
                    which.mesh.sequence, which.mesh.tensor, *which.parallel == '\0' ? "" : ", ",
                    which.parallel),
                which.mesh);
@@ -72,6 +74,7 @@ parallel: {{data: {}, sequence: {}, tensor: {}{}{}}}
       rows << R"({"text": "sixteen letters.", "label": )" << i % 3 << "}\n";
     }
     add_images(WEFT_SOURCE_DIR);
+    add_recordings(30);
     fs::create_directories(folder_ / "obj-pairs");
     std::ofstream pairs(folder_ / "obj-pairs" / "pairs.jsonl");
     for (int i = 0; i < 30; ++i) {
@@ -218,6 +221,7 @@ TEST_F(Traffic, IsWhatCommunicatorsCount) {
 TEST_F(Traffic, OfEncodersIsWhatCommunicatorsCount) { compare(kEncoderCases); }
 TEST_F(Traffic, OfImagesIsWhatCommunicatorsCount) { compare(kImageCases); }
 TEST_F(Traffic, OfTargetsIsWhatCommunicatorsCount) { compare(kTargetCases); }
+TEST_F(Traffic, OfSpeechIsWhatCommunicatorsCount) { compare(kSpeechCases); }
 
 TEST_F(Traffic, OfAdaptersIsWhatCommunicatorsCount) {
   for (Case which : kAdaptedCases) {

@@ -94,6 +94,25 @@ training: {steps: 4, sequence_length: 24, target_length: 16, seed: 17, reproduci
            optimizer: {learning_rate: 3.0e-3, weight_decay: 0.01}, )" +
            settings + "}\n";
   }
+
+  static std::string hearing_job(const std::string& settings) {
+    return R"(
+name: topology
+kind: pretrain
+model:
+  family: whisper
+  config: {encoder_layers: 2, decoder_layers: 1, encoder_attention_heads: 8,
+           decoder_attention_heads: 8, d_model: 32, encoder_ffn_dim: 48, decoder_ffn_dim: 48,
+           num_mel_bins: 9, max_source_positions: 50, max_target_positions: 16, vocab_size: 261,
+           decoder_start_token_id: 258, pad_token_id: 256, dropout: 0.1, attention_dropout: 0.1,
+           activation_dropout: 0.1}
+tokenizer: {type: byte}
+tasks: [{type: speech_recognition,
+         data: {train: obj-recordings, validation: obj-recordings, format: audio}}]
+training: {steps: 4, target_length: 11, seed: 17, reproducible: topology,
+           optimizer: {learning_rate: 3.0e-3, weight_decay: 0.01}, )" +
+           settings + "}\n";
+  }
 };
 
 }  // namespace weft

@@ -95,6 +95,20 @@ TEST_F(TasksOnMeshes, WriteTargets) {
   }
 }
 
+// Tokens that ranks make of a recording's windows, and weights that they do so with.
+TEST_F(TasksOnMeshes, WriteWhatTheyHear) {
+  add_recordings(19);
+  expect_the_bits_of_one_rank(
+      [&](const std::string& more) { return hearing_job("batch_size: 16" + more); });
+  const std::string rounds = hearing_job("batch_size: 16, micro_batch_size: 8");
+  EXPECT_EQ(difference(run(rounds, {}, 0, 3), run(rounds, {1, 2, 2}, 2, 3)), "") << rounds;
+  for (const char* what : {"selective", "full"}) {
+    const std::string text = hearing_job("batch_size: 16, micro_batch_size: 8, " +
+                                         std::string("activation_checkpointing: ") + what);
+    EXPECT_EQ(difference(run(rounds, {}, 0, 3), run(text, {1, 2, 4}, 3, 3)), "") << text;
+  }
+}
+
 TEST_F(TasksOnMeshes, WriteTargetsWithEachRecomputationAndLevel) {
   for (const char* precision : {"fp32", "bf16"}) {
     const std::string settings = std::string("batch_size: 16, precision: ") + precision;

@@ -7,14 +7,18 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <numbers>
+#include <vector>
 
 #include "proto/json/job_rules.h"
 #include "proto/json/yaml.h"
 #include "tests/testing/memory_progress.h"
 #include "tests/testing/rank_runner.h"
+#include "tests/worker/data/wave_file.h"
 #include "worker/setup.h"
 #include "worker/trainer.h"
 
@@ -99,6 +103,25 @@ class Trainer : public ::testing::Test {
       const fs::path file = from / kFiles[i % kFiles.size()];
       fs::copy_file(file, kind / (std::to_string(i) + file.extension().string()),
                     fs::copy_options::overwrite_existing);
+    }
+  }
+
+  // obj-recordings: so many tones, at 16 kHz, and their texts, each longer than most.
+  void add_recordings(int count) {
+    constexpr int kRate = 16000;
+    const fs::path folder = folder_ / "obj-recordings";
+    fs::create_directories(folder);
+    std::ofstream list(folder / "metadata.jsonl");
+    for (int i = 0; i < count; ++i) {
+      std::vector<int16_t> levels;
+      for (int at = 0; at < kRate / 10 * (1 + i % 3); ++at) {
+        const double angle = 2 * std::numbers::pi * (200 + 37 * i) * at / kRate;
+        levels.push_back(static_cast<int16_t>(9000 * std::sin(angle)));
+      }
+      const std::string name = std::to_string(i) + ".wav";
+      std::ofstream(folder / name, std::ios::binary) << wave_file(levels, kRate);
+      const std::string text = std::to_string(i) + std::string(300, "abc"[i % 3]);
+      list << nlohmann::json{{"file_name", name}, {"transcription", text}} << "\n";
     }
   }
 
