@@ -11,22 +11,45 @@
 namespace weft::attention {
 namespace {
 
-constexpr int64_t kQueries = 64;  // of a tile
+// Of a tile, and how many places they may span, whose distances are computed for each.
+constexpr int64_t kQueries = 64, kPlaces = 2 * kQueries;
 
 struct RelativeSizes {
   int64_t rows, heads, queries, keys, features;
-  int64_t distances() const { return std::max<int64_t>(0, queries + keys - 1); }
+  bool placed;
+  int64_t distances() const { return std::max<int64_t>(0, (placed ? keys : queries) + keys - 1); }
 };
 
 // What the kernels read, contiguous: q, r, v, then s, g and the segments' numbers where there are
-// any.
+// any, and last the queries' places, where they have some.
 class RelativeInputs {
  public:
   RelativeInputs(Context& cx, std::span<const Tensor> inputs, const RelativeSizes& sizes)
       : sizes_(sizes) {
     for (const Tensor& input : inputs) all_.push_back(as_contiguous(cx.pool, input));
+    if (!sizes.placed) return;
+    const int64_t* const places = all_.back().data<int64_t>();
+    for (int64_t i = 0; i < sizes.rows * sizes.queries; ++i) {
+      WEFT_CHECK(places[i] >= 0 && places[i] < sizes.keys, "place {} of {} tokens", places[i],
+                 sizes.keys);
+    }
   }
-  bool segmented() const { return all_.size() > 3; }
+  bool segmented() const { return all_.size() > 4; }
+  // Of a query and its first key, among the distances.
+  int64_t first_distance(int64_t row, int64_t query) const {
+    if (!sizes_.placed) return sizes_.queries - 1 - query;
+    return sizes_.keys - 1 - all_.back().data<int64_t>()[row * sizes_.queries + query];
+  }
+  // Behind the tile of queries that begins with `first`.
+  int64_t tile_end(int64_t row, int64_t first) const {
+    int64_t least = first_distance(row, first), most = least, end = first + 1;
+    for (; end < std::min(first + kQueries, sizes_.queries); ++end) {
+      least = std::min(least, first_distance(row, end));
+      most = std::max(most, first_distance(row, end));
+      if (most - least >= kPlaces) break;
+    }
+    return end;
+  }
   template <typename T>
   const T* query(int64_t row, int64_t head) const {
     return all_[0].data<T>() + (row * sizes_.heads + head) * sizes_.queries * sizes_.features;
@@ -69,14 +92,20 @@ class RelativeTile {
                double scale)
       : pool_(pool), e_(sizes), in_(inputs), scale_(static_cast<T>(scale)) {}
 
-  // The tile [first, first + count) of queries; its distances are [from_, from_ + width_).
-  void begin(int64_t row, int64_t head, int64_t first, int64_t count) {
+  // The tile [first, end) of queries; its distances are [from_, from_ + width_).
+  void begin(int64_t row, int64_t head, int64_t first, int64_t end) {
     row_ = row;
     head_ = head;
     first_ = first;
-    count_ = count;
-    from_ = e_.queries - first - count;
-    width_ = e_.keys + count - 1;
+    count_ = end - first;
+    from_ = in_.first_distance(row, first);
+    int64_t last = from_;
+    for (int64_t query = first + 1; query < end; ++query) {
+      from_ = std::min(from_, in_.first_distance(row, query));
+      last = std::max(last, in_.first_distance(row, query));
+    }
+    width_ = e_.keys + last - from_;
+    const int64_t count = count_;
     shifted_.resize(static_cast<size_t>(count * width_));
     moved_.resize(static_cast<size_t>(count * e_.features));
     const T *q = in_.template query<T>(row, head) + first * e_.features,
@@ -132,7 +161,9 @@ class RelativeTile {
 
  private:
   // Of the tile's query: that of its first key.
-  T* in_place(int64_t i) { return shifted_.data() + i * width_ + count_ - 1 - i; }
+  T* in_place(int64_t i) {
+    return shifted_.data() + i * width_ + in_.first_distance(row_, first_ + i) - from_;
+  }
 
   std::array<T, 2> segment_terms(int64_t query) const {
     const T* q = in_.template query<T>(row_, head_) + query * e_.features;
@@ -181,8 +212,10 @@ void for_each_tile(Context& cx, const RelativeSizes& e, const RelativeInputs& in
   cx.pool.parallel_for(e.rows * e.heads, 1, [&](int64_t begin, int64_t end) {
     RelativeTile<T> tile(cx.pool, e, in, scale);
     for (int64_t at = begin; at < end; ++at) {
-      for (int64_t first = 0; first < e.queries; first += kQueries) {
-        tile.begin(at / e.heads, at % e.heads, first, std::min(kQueries, e.queries - first));
+      const int64_t row = at / e.heads;
+      for (int64_t first = 0, end = 0; first < e.queries; first = end) {
+        end = in.tile_end(row, first);
+        tile.begin(row, at % e.heads, first, end);
         visit(tile, at);
       }
     }
@@ -217,10 +250,12 @@ class RelativeGradients final : public Kernel {
 // [B, N, ...] -> [N, ...].
 Tensor over_rows(Context& cx, const Tensor& by_row) { return ops::sum(cx, by_row, 0); }
 
-// The second and third term: q, r, v, and s, g and numbers of segments -> [B, N, Tq, Tk].
+// The second and third term: q, r, v, and s, g and numbers of segments, and places
+// -> [B, N, Tq, Tk].
 class RelativeScores final : public Op {
  public:
-  RelativeScores(double scale, int64_t keys) : scale_(scale), keys_(keys) {}
+  RelativeScores(double scale, int64_t keys, bool placed)
+      : scale_(scale), keys_(keys), placed_(placed) {}
   std::string_view name() const override { return "relative_scores"; }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     const Tensor &q = inputs[0], &r = inputs[1];
@@ -232,7 +267,9 @@ class RelativeScores final : public Op {
                    inputs[2].shape() == vector,
                "relative_scores of {}, {} and {}", q.shape().to_string(), r.shape().to_string(),
                inputs[2].shape().to_string());
-    WEFT_CHECK(inputs.size() == 3 ||
+    WEFT_CHECK(!placed_ || (inputs.back().spec() == TensorSpec{Shape{rows, queries}, DType::kI64}),
+               "relative_scores of places {}", inputs.back().shape().to_string());
+    WEFT_CHECK(inputs.size() <= 4 ||
                    (inputs[3].shape() == vector && inputs[4].shape() == Shape{2, heads, width} &&
                     inputs[5].spec() == TensorSpec{Shape{rows, queries}, DType::kI64} &&
                     inputs[6].spec() == TensorSpec{Shape{rows, keys_}, DType::kI64}),
@@ -274,21 +311,23 @@ class RelativeScores final : public Op {
     std::vector<Tensor> all{
         grads[0], by_row ? grads[1] : ops::reshape(cx, over_rows(cx, grads[1]), r.shape()),
         vector(grads[2])};
-    if (saved.size() == 3) return all;
-    all.push_back(vector(grads[3]));
-    all.push_back(ops::permute(cx, over_rows(cx, grads[4]), std::array{1, 0, 2}));
-    all.insert(all.end(), 2, Tensor());
+    if (saved.size() > 4) {
+      all.push_back(vector(grads[3]));
+      all.push_back(ops::permute(cx, over_rows(cx, grads[4]), std::array{1, 0, 2}));
+    }
+    all.resize(saved.size());  // numbers have no gradient
     return all;
   }
 
  private:
   RelativeSizes sizes_of(std::span<const Tensor> inputs) const {
     const Tensor& q = inputs[0];
-    return {q.dim(0), q.dim(1), q.dim(2), keys_, q.dim(3)};
+    return {q.dim(0), q.dim(1), q.dim(2), keys_, q.dim(3), placed_};
   }
 
   const double scale_;
   const int64_t keys_;
+  const bool placed_;
 };
 
 }  // namespace
@@ -301,8 +340,10 @@ Tensor relative_attention(Context& cx, const Tensor& q, const Tensor& k, const T
     inputs.insert(inputs.end(),
                   {terms.segment, terms.segments, terms.query_segment, terms.key_segment});
   }
+  const bool placed{terms.places};
+  if (placed) inputs.push_back(terms.places);
   Parameters with = parameters;
-  with.bias = ops::run<RelativeScores>(cx, std::move(inputs), parameters.scale, k.dim(2));
+  with.bias = ops::run<RelativeScores>(cx, std::move(inputs), parameters.scale, k.dim(2), placed);
   const Shape by_head{q.dim(1), 1, q.dim(3)};
   const Tensor moved = ops::add(cx, q, ops::reshape(cx, terms.content, by_head));
   return scaled_dot_product(cx, moved, k, v, with);

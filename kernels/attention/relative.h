@@ -9,7 +9,8 @@
 //
 // Results depend on values and sizes, not on the number of threads. On CPUs only.
 //
-// Legend: B batch rows, N heads, Tq and Tk tokens, D features of a head, R = Tq + Tk - 1 distances.
+// Legend: B batch rows, N heads, Tq queries and Tk keys of a row, D features of a head, R
+// distances, Tq + Tk - 1 of queries in a row.
 #pragma once
 
 #include "kernels/attention/attention.h"
@@ -20,6 +21,10 @@ struct RelativeTerms {
   // [B or 1, N, R, D]: r of query i and key j at Tq - 1 - i + j. The queries are the last of the
   // keys' tokens: from the largest distance behind a query to the largest before it.
   Tensor distances;
+  // int64 [B, Tq]: at which key's token each query stands instead, in [0, Tk). Then R is 2 Tk - 1,
+  // and r of query i and key j at Tk - 1 - places[i] + j. Neighbours that stand near each other are
+  // the fastest. Empty handle: as above.
+  Tensor places;
   Tensor content, position;  // u and v, [N, D]
   // s [N, D] and g [2, N, D], and int64 [B, Tq], [B, Tk]: whose numbers are equal is of one
   // segment. Empty handles, all together: there is no such term.

@@ -163,9 +163,11 @@ def relative_attention(x, a):
     scores = (q + content[:, None]) @ k.transpose(-1, -2)
     by_distance = (q + position[:, None]) @ r.transpose(-1, -2)
     at = queries - 1 - torch.arange(queries)[:, None] + torch.arange(keys)
+    if a.flag("placed"):
+        at = keys - 1 - x[-1][:, None, :, None] + torch.arange(keys)
     scores = scores + by_distance.gather(-1, at.expand(scores.shape))
-    if len(x) > 7:
-        segment, segments, own, others = x[7:]
+    if len(x) > 8:
+        segment, segments, own, others = x[7:11]
         terms = torch.einsum("bnid,snd->bnis", q + segment[:, None], segments)
         alike = own[:, None, :, None] == others[:, None, None, :]
         scores = scores + torch.where(alike, terms[..., :1], terms[..., 1:])

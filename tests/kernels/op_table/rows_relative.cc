@@ -1,11 +1,12 @@
 // Attention by distance and segment. Masks are int64 inputs of 0 and 1, so that some queries see
-// nothing.
+// nothing. The last input of cases with "placed" is where the queries stand.
 #include <algorithm>
 #include <cmath>
 
 #include "kernels/attention/relative.h"
 #include "kernels/attention/scores.h"
 #include "kernels/ops/elementwise.h"
+#include "kernels/ops/indexing.h"
 #include "kernels/ops/ops.h"
 #include "tests/kernels/op_table/table.h"
 
@@ -18,15 +19,11 @@ struct RelativeCase {
 
 // Each with distances of all rows or of each, with segments and without, and with a mask of all
 // heads.
-std::vector<Case> relative_cases() {
-  const std::vector<RelativeCase> sizes{
-      {2, 3, 5, 5, 4, 3},  {1, 1, 1, 1, 1, 1},   {0, 2, 3, 3, 2, 2},   {2, 0, 3, 3, 2, 2},
-      {2, 1, 4, 3, 0, 2},  {1, 2, 3, 0, 2, 1},   {3, 2, 7, 11, 5, 7},  {1, 3, 13, 2, 3, 1},
-      {2, 1, 2, 17, 1, 5}, {1, 2, 37, 41, 7, 3}, {2, 2, 131, 5, 3, 2}, {3, 2, 61, 59, 2, 3}};
+std::vector<Case> relative_cases(const std::vector<RelativeCase>& sizes, bool placed) {
   std::vector<Case> cases;
   for (const RelativeCase& s : sizes) {
     const Shape of_head{s.heads, s.features};
-    const int64_t distances = std::max<int64_t>(0, s.queries + s.keys - 1);
+    const int64_t distances = std::max<int64_t>(0, (placed ? s.keys : s.queries) + s.keys - 1);
     const bool by_row = cases.size() % 2 == 1, segmented = cases.size() % 3 != 2;
     std::vector<Input> inputs{real({s.rows, s.heads, s.queries, s.features}),
                               real({s.rows, s.heads, s.keys, s.features}),
@@ -41,9 +38,22 @@ std::vector<Case> relative_cases() {
       inputs.push_back(index({s.rows, s.queries}, 0, 3));
       inputs.push_back(index({s.rows, s.keys}, 0, 3));
     }
-    cases.push_back({std::move(inputs), {{"scale", {0.3}}}});
+    if (placed) inputs.push_back(index({s.rows, s.queries}, 0, std::max<int64_t>(1, s.keys)));
+    cases.push_back({std::move(inputs), {{"scale", {0.3}}, {"placed", {placed ? 1.0 : 0.0}}}});
   }
   return cases;
+}
+
+// In a row, and anywhere: less than a tile of queries, and several; fewer keys and more.
+std::vector<Case> all_relative_cases() {
+  const std::vector<RelativeCase> in_a_row{
+      {2, 3, 5, 5, 4, 3},  {1, 1, 1, 1, 1, 1},   {0, 2, 3, 3, 2, 2},   {2, 0, 3, 3, 2, 2},
+      {2, 1, 4, 3, 0, 2},  {1, 2, 3, 0, 2, 1},   {3, 2, 7, 11, 5, 7},  {1, 3, 13, 2, 3, 1},
+      {2, 1, 2, 17, 1, 5}, {1, 2, 37, 41, 7, 3}, {2, 2, 131, 5, 3, 2}, {3, 2, 61, 59, 2, 3}};
+  const std::vector<RelativeCase> anywhere{
+      {2, 3, 5, 5, 4, 3}, {1, 1, 1, 1, 1, 1},  {0, 2, 3, 3, 2, 2},   {1, 2, 3, 0, 2, 1},
+      {3, 2, 7, 4, 5, 7}, {2, 1, 0, 17, 1, 5}, {1, 2, 71, 151, 3, 2}};
+  return all({relative_cases(in_a_row, false), relative_cases(anywhere, true)});
 }
 
 Tensor seen(Context& cx, const Tensor& numbers) {
@@ -56,7 +66,8 @@ Outputs relative(Context& cx, Inputs x, const Attributes& a) {
   terms.distances = x[3];
   terms.content = x[4];
   terms.position = x[5];
-  if (x.size() > 7) {
+  if (a.flag("placed")) terms.places = x.back();
+  if (x.size() > 8) {
     terms.segment = x[7];
     terms.segments = x[8];
     terms.query_segment = x[9];
@@ -83,12 +94,29 @@ Tensor shifted(Context& cx, const Tensor& x, int64_t keys) {
   return ops::slice(cx, ops::reshape(cx, y, {rows, heads, queries, distances}), 3, 0, keys);
 }
 
+// Of each query, at its place, what it has of the distances of all keys.
+Tensor picked(Context& cx, const Tensor& x, int64_t keys, const Tensor& places) {
+  const std::vector<int64_t> stands = places.to_vector<int64_t>();
+  const int64_t rows = x.dim(0), heads = x.dim(1), queries = x.dim(2);
+  std::vector<int64_t> at;
+  for (int64_t each = 0; each < rows * heads * queries; ++each) {
+    const int64_t row = each / (heads * queries), query = each % queries;
+    const int64_t first = keys - 1 - stands[static_cast<size_t>(row * queries + query)];
+    for (int64_t key = 0; key < keys; ++key) at.push_back(first + key);
+  }
+  return ops::gather(cx, x, 3,
+                     Tensor::from<int64_t>(cx.allocator, {rows, heads, queries, keys}, at));
+}
+
 // With all scores in memory.
 Outputs relative_composed(Context& cx, Inputs x, const Attributes& a) {
   const Tensor &q = x[0], &k = x[1];
   Tensor scores = moved_product(cx, q, x[4], k);
-  scores = ops::add(cx, scores, shifted(cx, moved_product(cx, q, x[5], x[3]), k.dim(2)));
-  if (x.size() > 7) {
+  const Tensor by_distance = moved_product(cx, q, x[5], x[3]);
+  scores = ops::add(cx, scores,
+                    a.flag("placed") ? picked(cx, by_distance, k.dim(2), x.back())
+                                     : shifted(cx, by_distance, k.dim(2)));
+  if (x.size() > 8) {
     const Tensor g = ops::reshape(cx, x[8], {1, 2, q.dim(1), q.dim(3)});
     const Tensor terms =
         moved_product(cx, q, x[7], ops::permute(cx, g, std::vector<int>{0, 2, 1, 3}));
@@ -107,7 +135,7 @@ Outputs relative_composed(Context& cx, Inputs x, const Attributes& a) {
 }  // namespace
 
 std::vector<Row> relative_rows() {
-  return {{"relative_attention", relative, relative_cases(), relative_composed, 32}};
+  return {{"relative_attention", relative, all_relative_cases(), relative_composed, 32}};
 }
 
 }  // namespace weft::op_table
