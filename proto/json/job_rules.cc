@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <set>
 
@@ -50,7 +51,23 @@ bool classifies(const TaskSpec& task) {
 
 bool models_language(const TaskSpec& task) {
   return task.type() == proto::TASK_TYPE_CAUSAL_LM || task.type() == proto::TASK_TYPE_MASKED_LM ||
-         writes_targets(task);
+         permutes(task) || writes_targets(task);
+}
+
+bool permutes(const TaskSpec& task) { return task.type() == proto::TASK_TYPE_PERMUTATION_LM; }
+
+int64_t permuted_tokens(double rate, int64_t tokens) {
+  const int64_t rounded = std::llround(rate * static_cast<double>(tokens));
+  return std::max<int64_t>(0, std::min(std::max<int64_t>(1, rounded), tokens - 1));
+}
+
+int64_t permuted_tokens(const JobSpec& spec) {
+  int64_t most = 0;
+  for (const TaskSpec& task : spec.tasks()) {
+    if (!permutes(task)) continue;
+    most = std::max(most, permuted_tokens(task.mask_rate(), spec.training().sequence_length()));
+  }
+  return most;
 }
 
 bool embeds(const TaskSpec& task) { return task.type() == proto::TASK_TYPE_EMBEDDING; }
@@ -154,10 +171,12 @@ Status finish_task(TaskSpec& task, const std::string& path, const Refusal& refus
   WEFT_RETURN_IF_ERROR(finish_keys(task, path, refuse));
   const bool answers = finds_answers(task);
   const bool masks = task.type() == proto::TASK_TYPE_MASKED_LM;
-  if (!masks && task.has_mask_rate()) {
-    return refuse(path + ".mask_rate", plain_number(task.mask_rate()), "is only for masked_lm");
+  if (!masks && !permutes(task) && task.has_mask_rate()) {
+    return refuse(path + ".mask_rate", plain_number(task.mask_rate()),
+                  "is only for masked_lm and permutation_lm");
   }
   if (masks && !task.has_mask_rate()) task.set_mask_rate(kMaskRate);
+  if (permutes(task) && !task.has_mask_rate()) task.set_mask_rate(kPermutedRate);
   if (!classifies(task) && task.has_labels()) {
     return refuse(path + ".labels", task.labels(),
                   "is only for sequence_classification, token_classification, multiple_choice and "
@@ -189,6 +208,10 @@ Status finish_tasks(JobSpec& spec, const Refusal& refuse) {
     std::string path = join_index("tasks", static_cast<size_t>(i));
     WEFT_RETURN_IF_ERROR(finish_task(task, path, refuse));
     WEFT_RETURN_IF_ERROR(finish_stride(task, path, spec.training().sequence_length(), refuse));
+    if (permutes(task) && spec.training().sequence_length() < 2) {
+      return refuse("training.sequence_length", spec.training().sequence_length(),
+                    "must be at least 2 for permutation_lm: a token is predicted from others");
+    }
     if (!names.insert(task.name()).second) {
       return refuse(path + ".name", task.name(),
                     "must be unique in the job; give each task a name of its own");

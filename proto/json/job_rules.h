@@ -28,6 +28,9 @@ class LineMap;
 // Of a masked_lm that does not say its own (Devlin et al. 2019, section 3.1).
 inline constexpr double kMaskRate = 0.15;
 
+// The same of a permutation_lm: one token in six, as Yang et al. 2019 have it (section 2.3).
+inline constexpr double kPermutedRate = 1.0 / 6;
+
 // Of a sequence, what windows of a context share where nobody says: one in so many tokens.
 inline constexpr int32_t kStrideShare = 3;
 
@@ -50,6 +53,12 @@ bool chooses(const proto::TaskSpec& task);
 int64_t rows_together(const proto::JobSpec& spec);
 // Whether it gives tokens: a language model's.
 bool models_language(const proto::TaskSpec& task);
+// Whether it predicts tokens in an order of their own.
+bool permutes(const proto::TaskSpec& task);
+// How many of so many tokens it predicts at this rate, rounded: at least one and never all.
+int64_t permuted_tokens(double rate, int64_t tokens);
+// Of the job's rows, in the task with most: each is computed beside the row's tokens. 0: of none.
+int64_t permuted_tokens(const proto::JobSpec& spec);
 // Whether it gives vectors, each told apart from all others of the step.
 bool embeds(const proto::TaskSpec& task);
 // Whether it finds answers in texts.

@@ -35,11 +35,13 @@ constexpr std::string_view kRules = R"(## Rules across keys
   BPE, WordPiece or Unigram ([tokenizers](tokenizers.md)).
 - A task's name is unique in its job. `sequence_classification`, `token_classification` and
   `multiple_choice` need `labels` and the format jsonl, `image_classification` needs `labels`; no
-  other task has `labels`, and only `masked_lm` has `mask_rate`. `data.label` is for the first three
-  and for `question_answering`.
+  other task has `labels`, and only `masked_lm` and `permutation_lm` have `mask_rate`. `data.label`
+  is for the first three and for `question_answering`.
 - `causal_lm` is for decoders (gpt2, llama and the like); `masked_lm` and `token_classification` are
   for encoders (bert, roberta, distilbert; the second for xlnet, too). `masked_lm` needs a tokenizer
   with a mask token.
+- `permutation_lm` is for xlnet and needs a `training.sequence_length` of at least 2: of so many
+  tokens `mask_rate`, rounded, at least one and never all, are predicted.
 - `embedding` is for encoders too, and needs the format jsonl; its rows are pairs of texts. Each is
   told apart from all others of the step, so `training.batch_size` is even and at least 4, and
   `training.micro_batch_size` is all rows of a rank.

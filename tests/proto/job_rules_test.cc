@@ -144,17 +144,41 @@ TEST(JobRules, ATokenizersFileHasAnOlderType) {
 }
 
 TEST(JobRules, MaskedTasksHaveARate) {
-  for (const auto& [rate, expected] : {std::pair{"", 0.15}, {", mask_rate: 0.4", 0.4}}) {
+  for (const auto& [type, rate, expected] : {std::tuple{"masked_lm", "", 0.15},
+                                             {"masked_lm", ", mask_rate: 0.4", 0.4},
+                                             {"permutation_lm", "", 1.0 / 6},
+                                             {"permutation_lm", ", mask_rate: 0.4", 0.4}}) {
     proto::JobSpec spec;
-    const std::string task = std::string("{type: masked_lm, data: {train: a.txt}") + rate + "}";
+    const std::string task = std::string("{type: ") + type + ", data: {train: a.txt}" + rate + "}";
     ASSERT_EQ(finish("name: small\nkind: fine_tune\nmodel: {from: ckpt-1}\ntasks: [" + task +
                          "]\ntraining: {steps: 5}\n",
                      &spec)
                   .to_string(),
               "ok");
-    EXPECT_EQ(spec.tasks(0).name(), "masked_lm");
+    EXPECT_EQ(spec.tasks(0).name(), type);
     EXPECT_EQ(spec.tasks(0).mask_rate(), expected);
   }
+}
+
+TEST(JobRules, APermutationPredictsAShareOfARow) {
+  for (const auto& [rate, tokens, count] :
+       {std::tuple{1.0 / 6, 512, 85}, {0.5, 3, 2}, {0.01, 20, 1}, {0.99, 8, 7}, {0.5, 1, 0}}) {
+    EXPECT_EQ(permuted_tokens(rate, tokens), count) << rate << " " << tokens;
+  }
+  const auto permuted = [](int length, proto::JobSpec* spec) {
+    return finish(
+        "name: small\nkind: fine_tune\nmodel: {from: ckpt-1}\ntasks: [{type: "
+        "permutation_lm, data: {train: a.txt}}]\ntraining: {steps: 5, "
+        "sequence_length: " +
+            std::to_string(length) + "}\n",
+        spec);
+  };
+  proto::JobSpec spec;
+  ASSERT_EQ(permuted(60, &spec).to_string(), "ok");
+  EXPECT_EQ(permuted_tokens(spec), 10);
+  EXPECT_EQ(permuted(1, &spec).to_string(),
+            "training.sequence_length must be at least 2 for permutation_lm: a token is predicted "
+            "from others (got 1) (line 5)");
 }
 
 constexpr const char* kAutomatic = R"(
@@ -299,6 +323,7 @@ const Edit kEdits[] = {
     {"labels: 8, ", "", "tasks[1].labels", 7, "is required for sequence_classification"},
     {"weight: 1.0", "mask_rate: 0.15", "tasks[0].mask_rate", 6, "is only for masked_lm"},
     {"type: causal_lm", "type: masked_lm, mask_rate: 0", "tasks[0].mask_rate", 6, "above 0"},
+    {"type: causal_lm", "type: permutation_lm, labels: 2", "tasks[0].labels", 6, "is only for"},
     {"type: causal_lm", "type: masked_lm, mask_rate: 1", "tasks[0].mask_rate", 6, "below 1"},
     {"type: causal_lm", "type: masked_lm, labels: 2", "tasks[0].labels", 6, "is only for"},
     {"type: causal_lm", "type: token_classification", "tasks[0].labels", 6,

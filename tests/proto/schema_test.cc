@@ -50,7 +50,7 @@ TEST(Schema, BoundsDefaultsAndNamesOfAMessage) {
   EXPECT_EQ(task["properties"]["type"]["enum"].dump(),
             R"(["causal_lm","sequence_classification","masked_lm","token_classification",)"
             R"("embedding","multiple_choice","question_answering",)"
-            R"("image_classification","seq2seq"])");
+            R"("image_classification","seq2seq","speech_recognition","permutation_lm"])");
   EXPECT_EQ(task["properties"]["data"]["$ref"], "#/components/schemas/DataSpec");
   nlohmann::ordered_json job = json_schema(*proto::JobSpec::descriptor());
   EXPECT_EQ(job["properties"]["tasks"]["minItems"], 1);
