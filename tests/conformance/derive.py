@@ -24,7 +24,7 @@ IGNORED = -100
 @dataclass
 class Case:
     name: str
-    # causal, packed, masked, sequence, token, choice, question, image, seq2seq, speech
+    # causal, packed, masked, sequence, token, choice, question, image, seq2seq, speech, permutation
     task: str = "causal"
     family: str = "gpt2"          # of FAMILIES
     config: dict = field(default_factory=dict)
@@ -161,8 +161,8 @@ def load(folder, kind):
     model = kind.from_pretrained(folder, config=config)
     if (folder.parent / "adapter").exists():
         model = peft.PeftModel.from_pretrained(model, folder.parent / "adapter", is_trainable=True)
-    if config.model_type == "xlnet":
-        model.transformer.mask_emb.requires_grad_(False)  # of what is predicted, which no task here reads
+    if config.model_type == "xlnet" and kind is not transformers.XLNetLMHeadModel:
+        model.transformer.mask_emb.requires_grad_(False)  # of what is predicted, which no other reads
     return model.double().eval()
 
 
@@ -204,6 +204,7 @@ ENDS = ("start_positions", "end_positions")
 EACH_TOKEN = {"masked": 0.3, "token": 0.7}
 WRITING = ("seq2seq", "speech")
 TARGET_TOKENS = 9  # of what these write at most
+PREDICTIONS = 4  # of a permutation's longest row
 
 
 # ---- batches --------------------------------------------------------------------------------------
@@ -264,6 +265,8 @@ def make_batch(case, model, number):
         labels = random.integers(0, choices, case.rows)
     elif case.task == "seq2seq":
         labels = targets(case, model, random, number)
+    elif case.task == "permutation":
+        return batch | predictions(random, batch["input_ids"], mask)
     elif case.task == "question":
         return batch | {name: random.integers(0, mask.sum(axis=1)) for name in ENDS}
     elif case.task == "sequence":
@@ -278,6 +281,24 @@ def make_batch(case, model, number):
         # Only padding could predict the first token of a row that is padded on the left.
         labels[np.arange(case.rows), mask.argmax(axis=1)] = IGNORED
     return batch | {"labels": labels}
+
+
+def predictions(random, ids, mask):
+    """The last tokens of an order of each row's, by places that rise; a short row has fewer, and asks for its
+    first token instead, without a label. A token sees all of the context and what is before it in the order."""
+    rows, tokens = ids.shape
+    hidden, targets = np.zeros((rows, tokens, tokens)), np.zeros((rows, PREDICTIONS, tokens))
+    labels = np.full((rows, PREDICTIONS), IGNORED)
+    for row in range(rows):
+        order = random.permutation(np.flatnonzero(mask[row])[1:])[:PREDICTIONS]
+        rank = np.zeros(tokens, np.int64)
+        rank[order] = 1 + np.arange(len(order))
+        hidden[row] = (rank[None, :] >= rank[:, None]) & (rank[None, :] > 0)
+        places = np.sort(order)
+        targets[row, np.arange(len(places)), places] = 1
+        targets[row, len(places):, mask[row].argmax()] = 1
+        labels[row, :len(places)] = ids[row, places]
+    return {"perm_mask": hidden.astype(np.float32), "target_mapping": targets.astype(np.float32), "labels": labels}
 
 
 def packed_rows(case, model, random):
@@ -304,7 +325,8 @@ def label_count(task, batch):
     labels = batch["labels"]
     if task in EACH_ROW:
         return len(labels)
-    return int(((labels if task in EACH_TOKEN or task in WRITING else labels[:, 1:]) != IGNORED).sum())
+    alone = task in EACH_TOKEN or task in WRITING or task == "permutation"
+    return int(((labels if alone else labels[:, 1:]) != IGNORED).sum())
 
 
 # ---- one pass -------------------------------------------------------------------------------------
@@ -330,7 +352,7 @@ def run(task, model, batch):
 
 def run_once(task, model, batch):
     tensors = {name: torch.as_tensor(value) for name, value in batch.items()}
-    for name in ("pixel_values", "input_features"):
+    for name in ("pixel_values", "input_features", "perm_mask", "target_mapping"):
         if name in tensors:
             tensors[name] = tensors[name].to(model.dtype)
     labels = [tensors.pop(name) for name in ENDS] if task == "question" else tensors.pop("labels")
@@ -350,7 +372,7 @@ def run_once(task, model, batch):
     logits = given.logits
     if task in EACH_ROW:
         loss = functional.cross_entropy(logits, labels, reduction="sum")
-    elif task in EACH_TOKEN or task in WRITING:
+    elif task in EACH_TOKEN or task in WRITING or task == "permutation":
         loss = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED,
                                         reduction="sum")
     else:

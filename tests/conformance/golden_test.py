@@ -165,6 +165,9 @@ TENSOR_CASES = [
     Case("xlnet-clamped", task="sequence", family="xlnet", left=True, tokens=31, config=dict(
         num_labels=2, clamp_len=5, n_head=4, ff_activation="gelu_new", layer_norm_eps=1e-3)),
     Case("xlnet-token", task="token", family="xlnet", rows=7, config=dict(num_labels=4)),
+    Case("xlnet-permutation", task="permutation", family="xlnet", left=True, rows=7),
+    Case("xlnet-permutation-clamped", task="permutation", family="xlnet", tokens=31, config=dict(
+        clamp_len=6, ff_activation="gelu_new")),
     Case("xlnet-choice", task="choice", family="xlnet", left=True, rows=7),
 ]
 TENSOR_MESHES = ["", "tensor=2", "data=2", "tensor=3", "tensor=4", "data=2,tensor=2", "data=3"]

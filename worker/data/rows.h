@@ -37,8 +37,16 @@ struct TaskRows {
   // question_answering: [rows, 2], the tokens that an answer begins and ends with.
   // seq2seq, speech_recognition: [rows, target_tokens], what is to be written, kNoLabel behind its
   // end.
+  // permutation_lm: [rows, predictions], kNoLabel where a row has fewer.
   std::vector<int64_t> labels;
   int64_t target_tokens = 0;
+  // permutation_lm: how many tokens of a row are predicted at most, and at which places, [rows,
+  // predictions], the row's first of those without a label; by rising places they are the fastest.
+  int64_t predictions = 0;
+  std::vector<int64_t> places;
+  // The same: [rows, tokens], in which order: 0 of the context, which all tokens see, else from 1
+  // on, different in a row; such a token is predicted from all of a lower number.
+  std::vector<int64_t> order;
   std::vector<ContextWindow> windows;  // question_answering: of each row; empty: of none
 };
 

@@ -25,8 +25,9 @@ bool classifies_sequences(const Case& golden) {
   return kind == HeadKind::kSequence || kind == HeadKind::kChoice || kind == HeadKind::kImage;
 }
 
-// Tokens of a row that may have a label: its own, or those of its target.
+// Tokens of a row that may have a label: its own, those of its target, or its predictions.
 int64_t labeled_tokens(const TaskRows& rows) {
+  if (rows.predictions > 0) return rows.predictions;
   return rows.target_tokens > 0 ? rows.target_tokens : rows.tokens;
 }
 
@@ -34,8 +35,8 @@ int64_t labeled_tokens(const TaskRows& rows) {
 int64_t classes_of(const Case& golden) {
   const auto kind = head_kind(golden.task_type);
   if (kind == HeadKind::kSpan) return golden.inputs.tokens;
-  return !kind || kind == HeadKind::kMasked ? golden.folder.config->vocabulary
-                                            : golden.folder.labels;
+  const bool of_tokens = !kind || kind == HeadKind::kMasked || kind == HeadKind::kPermuted;
+  return of_tokens ? golden.folder.config->vocabulary : golden.folder.labels;
 }
 
 Status check_rows(const Case& golden, const TaskRows& rows, const std::string& prefix) {

@@ -10,6 +10,7 @@
 
 #include "proto/json/parse.h"
 #include "worker/checkpoint/safetensors.h"
+#include "worker/golden/permutation.h"
 
 namespace weft::golden {
 namespace {
@@ -40,9 +41,9 @@ Result<std::vector<int64_t>> read_integers(const SafetensorsFile& file, const st
   return values;
 }
 
-// writes: the labels are the tokens of targets.
+// writes: the labels are the tokens of targets; permutes: of predictions.
 Result<TaskRows> read_texts(const SafetensorsFile& file, const std::string& prefix, int64_t choices,
-                            bool writes) {
+                            bool writes, bool permutes) {
   TaskRows rows;
   const SafetensorInfo* ids = file.find(prefix + "input_ids");
   const size_t dims = choices > 1 ? 3 : 2;
@@ -75,7 +76,9 @@ Result<TaskRows> read_texts(const SafetensorsFile& file, const std::string& pref
                 file.path() + ": no " + prefix + "labels [rows, tokens of a target]");
   }
   if (writes) rows.target_tokens = targets->shape[1];
-  const bool labels_fit = writes ? true
+  if (permutes) WEFT_RETURN_IF_ERROR(read_predictions(file, prefix, rows));
+  const bool labels_fit = writes     ? true
+                          : permutes ? labels == rows.rows * rows.predictions
                           : starts.empty()
                               ? fits(rows.labels.size()) || labels == rows.rows / choices
                               : ends_fit;
@@ -168,7 +171,8 @@ Result<TaskRows> read_rows(const SafetensorsFile& file, const std::string& prefi
   if (image.size > 0) return read_images(file, prefix, image);
   const ModelConfig::AudioShape& audio = golden.folder.config->audio;
   if (audio.mel_bins > 0) return read_recordings(file, prefix, audio);
-  return read_texts(file, prefix, golden.rows_together(), golden.task_type == "seq2seq");
+  return read_texts(file, prefix, golden.rows_together(), golden.task_type == "seq2seq",
+                    golden.task_type == "permutation_lm");
 }
 
 Status read_tensors(const SafetensorsFile& file, Case& golden) {
@@ -197,11 +201,12 @@ Result<std::string> task_type(const std::string& task) {
   if (task == "image") return std::string("image_classification");
   if (task == "embedding") return std::string("embedding");
   if (task == "question") return std::string("question_answering");
+  if (task == "permutation") return std::string("permutation_lm");
   if (task == "seq2seq") return task;
   if (task == "speech") return std::string("speech_recognition");
   return fail(Status::invalid("task", task,
                               "must be one of causal, packed, masked, sequence, token, choice, "
-                              "image, embedding, question, seq2seq, speech"));
+                              "image, embedding, question, seq2seq, speech, permutation"));
 }
 
 // at() and get() throw on a malformed file; read_trajectory's caller turns that into a Status.
@@ -338,12 +343,14 @@ Result<Case> read_case(const std::string& folder) {
   WEFT_RETURN_IF_ERROR(read_adapter(root / "adapter", golden));
   WEFT_ASSIGN_OR_RETURN(const SafetensorsFile file,
                         SafetensorsFile::open((root / "case.safetensors").string()));
-  if (head_kind(golden.task_type) == HeadKind::kChoice) {
-    golden.folder.labels = choices_of(file);
+  const auto kind = head_kind(golden.task_type);
+  if (kind == HeadKind::kChoice) golden.folder.labels = choices_of(file);
+  if (kind == HeadKind::kPermuted) {
+    golden.folder.config = golden.folder.family->with_predictions(golden.folder.config);
   }
   WEFT_ASSIGN_OR_RETURN(golden.inputs, read_rows(file, "", golden));
   WEFT_ASSIGN_OR_RETURN(golden.compared, read_integers(file, "attention_mask"));
-  if (golden.folder.config->encodes_and_decodes()) {
+  if (golden.folder.config->encodes_and_decodes() || kind == HeadKind::kPermuted) {
     golden.compared.assign(golden.inputs.labels.size(), 1);
   } else if (golden.compared.empty()) {
     golden.compared.assign(static_cast<size_t>(golden.inputs.rows * golden.inputs.tokens), 1);

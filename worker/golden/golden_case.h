@@ -54,7 +54,7 @@ struct Case {
   HfFolder folder;              // its configuration has the adapter
   std::string adapter_weights;  // full path of adapter_model.safetensors; empty: no adapter
   TaskRows inputs;
-  // attention_mask of the inputs: where outputs count; all tokens of targets do
+  // attention_mask of the inputs: where outputs count; all tokens of targets and all predictions do
   std::vector<int64_t> compared;
   std::map<std::string, Expected> tensors;  // outputs, "loss", "grad.*", "merged.*"
   std::vector<std::string> zero_gradients;

@@ -140,7 +140,7 @@ class BertFamily final : public ModelFamily {
 
   std::optional<Head> head(const ModelConfig& config, HeadKind kind,
                            int64_t labels) const override {
-    if (kind == HeadKind::kImage) return std::nullopt;
+    if (kind == HeadKind::kImage || kind == HeadKind::kPermuted) return std::nullopt;
     return bert::head(dialect_, config_as<Config>(config), kind, labels);
   }
 

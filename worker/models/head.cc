@@ -21,6 +21,7 @@ std::optional<HeadKind> head_kind(std::string_view task_type) {
   if (task_type == "question_answering") return HeadKind::kSpan;
   if (task_type == "image_classification") return HeadKind::kImage;
   if (task_type == "masked_lm") return HeadKind::kMasked;
+  if (task_type == "permutation_lm") return HeadKind::kPermuted;
   return std::nullopt;
 }
 

@@ -25,10 +25,12 @@ enum class HeadKind : uint8_t {
   kSpan,      // two numbers for each token: that an answer begins there, and that it ends there
   kImage,     // one of so many classes for an image
   kMasked,    // the vocabulary for each token: the table of tokens, turned round
+  kPermuted,  // the same for each token that is predicted in an order of its own
 };
 
 inline constexpr std::array kHeadKinds{HeadKind::kSequence, HeadKind::kToken, HeadKind::kChoice,
-                                       HeadKind::kSpan,     HeadKind::kImage, HeadKind::kMasked};
+                                       HeadKind::kSpan,     HeadKind::kImage, HeadKind::kMasked,
+                                       HeadKind::kPermuted};
 
 inline constexpr int64_t kSpanEnds = 2;  // an answer's beginning and end
 
@@ -52,9 +54,10 @@ struct HeadLayer {
 
 struct Head {
   PooledToken pooled = PooledToken::kEvery;
-  std::vector<HeadLayer> layers;  // but of kMasked: the last gives the classes
+  std::vector<HeadLayer> layers;  // but of kMasked, kPermuted: the last gives the classes
   double epsilon = 0;             // of the norms
-  // kMasked: of what is added to the product with the table of tokens; empty: nothing is.
+  // kMasked, kPermuted: of what is added to the product with the table of tokens; empty: nothing
+  // is.
   std::string vocabulary_bias;
 };
 

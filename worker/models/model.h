@@ -51,17 +51,32 @@ struct KeyValueCache {
 // What the backward pass computes again instead of keeping it (activation checkpointing).
 enum class Recompute { kNothing, kAttention, kBlock };
 
+// Of a permutation_lm (Yang et al. 2019): the last `count` of a row's T are no tokens of it. Each
+// is a query that stands at the place of one and knows nothing of it; it has neither an id nor a
+// key and a value. Key j is visible to query i, of tokens too, iff key_order[j] <= query_order[i].
+struct Predictions {
+  int64_t count = 0;              // 0: there are none, and no tensors
+  Tensor places;                  // int64 [B, T]: of each query, among the row's tokens
+  Tensor marks;                   // int64 [B, T]: -1 of a token, 0 of a prediction
+  Tensor query_order, key_order;  // int64 [B, T], [B, T - count]
+  // [B, count, count]: 1 where two predictions have one place and so ask together, with the sum of
+  // what they ask, as transformers' target_mapping makes of them. Empty handle: all have their own.
+  Tensor together;
+};
+
 // What one rank feeds into one forward pass.
 struct TokenBatch {
-  Tensor ids;          // int64 [B, Tl]; of recordings [B, Tl, 3], whether there is such a window
+  // int64 [B, Tl], without predictions; of recordings [B, Tl, 3], whether there is such a window
+  Tensor ids;
   Tensor positions;    // int64 [B, Tl]: of the position embedding
   Tensor token_types;  // int64 [B, Tl]; empty handle: all 0
   Tensor key_valid;    // uint8 [B, T]: 0 where nobody may look (padding); empty handle: all valid
   Tensor documents;    // int64 [B, T]: tokens see only their own document; empty handle: one a row
   Tensor patches;  // float [B, Tl, values of a patch], of this rank's tokens, zeros at the class
                    // token; of recordings [B, Tl, 3, values of a window]; empty: of text
-  int64_t tokens = 0;      // T
-  int64_t own_tokens = 0;  // Tl
+  int64_t tokens = 0;       // T, predictions included
+  int64_t own_tokens = 0;   // Tl
+  Predictions predictions;  // with them a row's tokens are all on one rank
   std::shared_ptr<const parallel::SequenceLayout>
       layout;             // whose tokens are whose; with a cache: none
   int64_t rows = 0;       // rows of the whole step's batch, over all ranks and micro-batches
@@ -73,6 +88,9 @@ struct TokenBatch {
   // Of an encoder-decoder: what its encoder reads, where all else here is of what its decoder
   // writes. Only with a cache that has seen it may it be null.
   std::shared_ptr<const TokenBatch> source;
+
+  // Those that keys and values are of.
+  int64_t row_tokens() const { return tokens - predictions.count; }
 };
 
 // Of a model whose rows have no longest one: training.sequence_length's.
@@ -243,6 +261,9 @@ class ModelFamily {
   virtual std::vector<std::string> default_targets() const = 0;
   // How the blocks' matrices are stored.
   virtual ops::WeightLayout layout() const = 0;
+  // A copy whose parameters are those of a job with a permutation_lm, which alone trains what
+  // stands for a token that is predicted; of a family that learns none the configuration itself.
+  virtual ModelConfigPtr with_predictions(ModelConfigPtr config) const { return config; }
   // A copy of so many layers, an encoder-decoder's of at most so many in either stack.
   virtual ModelConfigPtr with_layers(const ModelConfig& config, int64_t layers) const = 0;
   // Names and shapes of every parameter of the trunk, and rank `tensor_index`'s shard of it. Blocks
@@ -254,8 +275,8 @@ class ModelFamily {
   // The same without it, every parameter trained.
   virtual std::vector<ParameterInfo> base_plan(const ModelConfig& config, int tensor_size,
                                                int tensor_index, int blocks) const = 0;
-  // What transformers puts on the trunk for a task of this kind, with so many classes (kMasked:
-  // none); nothing where a task of this kind does not go with the family.
+  // What transformers puts on the trunk for a task of this kind, with so many classes (kMasked and
+  // kPermuted: none); nothing where a task of this kind does not go with the family.
   virtual std::optional<Head> head(const ModelConfig& config, HeadKind kind,
                                    int64_t labels) const = 0;
   // Error: the mesh cannot hold this configuration. (More ranks than heads can: some hold none.)

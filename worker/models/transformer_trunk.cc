@@ -330,8 +330,14 @@ Tensor TransformerTrunk::attend_relative(Context& cx, const TransformerPass& pas
   attention::Parameters parameters;
   parameters.scale = options.scale;
   parameters.visibility.key_valid = batch.key_valid;
+  if (batch.predictions.count > 0) {
+    parameters.visibility.causal = true;
+    parameters.visibility.query_position = batch.predictions.query_order;
+    parameters.visibility.key_position = batch.predictions.key_order;
+  }
   parameters.dropout = score_dropout(batch, options.dropout, kScoreDropout, layer);
-  parameters.dropout.queries = parameters.dropout.keys = batch.tokens;
+  parameters.dropout.queries = batch.tokens;
+  parameters.dropout.keys = batch.row_tokens();
   return by_tokens(cx, attention::relative_attention(cx, query, key, value, terms, parameters));
 }
 

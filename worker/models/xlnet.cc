@@ -1,6 +1,10 @@
 // What XLNet computes (Yang et al. 2019): post-norm blocks of attention to the whole row, whose
 // scores know of distances and segments (Dai et al. 2019), and an MLP.
 //
+// Its two streams are one here: queries of what is predicted stand behind a row's tokens and go
+// through all that these do, by the same weights; keys and values are of the tokens alone. In the
+// last block the tokens' own part is of no use then, and is computed all the same.
+//
 // Its tokenizer pads on the left, so that the token that is classified is each row's last one. Rows
 // are padded on the right here as all are: distances are what positions are told by, and nobody
 // sees padding, so tokens get the same states on either side; and the last one is looked for.
@@ -10,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/ops/elementwise.h"
 #include "kernels/ops/movement.h"
 #include "kernels/ops/ops.h"
 #include "worker/models/families.h"
@@ -37,23 +42,38 @@ class XlnetTrunk final : public TransformerTrunk {
 
  private:
   Tensor embed(Context& cx, TransformerPass& pass) override {
-    const Tensor x = parallel::vocabulary_embedding(
-        cx, pass.axis, pass.batch.ids, parameter(xlnet::kTokenEmbedding), config_->vocabulary);
+    const Tensor x =
+        pass.batch.predictions.count == 0
+            ? parallel::vocabulary_embedding(cx, pass.axis, pass.batch.ids,
+                                             parameter(xlnet::kTokenEmbedding), config_->vocabulary)
+            : tokens_and_predictions(cx, pass);
     pass.distances = distances(cx, pass.batch, x.dtype());
     return between_dropout(cx, pass, x, config_->dropout, kEmbeddingDropout, 0);
   }
 
-  // Of a key T - 1 tokens before a query to one as far behind it, [1, 2 T - 1, H]; with dropout of
-  // each row, [B, 2 T - 1, H].
+  // What stands for every token that is predicted comes behind the row's tokens.
+  Tensor tokens_and_predictions(Context& cx, const TransformerPass& pass) const {
+    const Predictions& asked = pass.batch.predictions;
+    const Part rows = pass.axis.part(config_->vocabulary);
+    const Tensor tokens =
+        ops::embedding(cx, pass.batch.ids, parameter(xlnet::kTokenEmbedding), rows.start);
+    const Tensor x = parallel::row_output(cx, pass.axis, ops::pad(cx, tokens, 1, 0, asked.count));
+    const Tensor mask = parallel::replicated(cx, pass.axis, parameter(xlnet::kMaskEmbedding));
+    return ops::add(cx, x,
+                    ops::embedding(cx, parallel::own_numbers(cx, pass.axis, asked.marks), mask));
+  }
+
+  // Of a key T - 1 tokens before a query to one as far behind it, [1, 2 T - 1, H], T the row's
+  // tokens; with dropout of each row, [B, 2 T - 1, H].
   Tensor distances(Context& cx, const TokenBatch& batch, DType dtype) const {
     const int64_t hidden = config_->hidden, half = hidden / 2, most = config_->distance_max;
-    const int64_t count = std::max<int64_t>(0, 2 * batch.tokens - 1);
+    const int64_t tokens = batch.row_tokens(), count = std::max<int64_t>(0, 2 * tokens - 1);
     std::vector<double> rates, values(static_cast<size_t>(count * hidden));
     for (int64_t j = 0; j < half; ++j) {
       rates.push_back(std::pow(10000.0, -2 * static_cast<double>(j) / static_cast<double>(hidden)));
     }
     for (int64_t i = 0; i < count; ++i) {
-      int64_t distance = batch.tokens - 1 - i;
+      int64_t distance = tokens - 1 - i;
       if (most > 0) distance = std::clamp(distance, -most, most);
       for (int64_t j = 0; j < half; ++j) {
         const double angle = static_cast<double>(distance) * rates[static_cast<size_t>(j)];
@@ -76,19 +96,25 @@ class XlnetTrunk final : public TransformerTrunk {
                              of_heads(cx, layer, xlnet::kValue)};
     const std::vector<Tensor> parts =
         parallel::column_linears(cx, pass.axis, input, weights, {}, WeightLayout::kInOut);
+    const Predictions& asked = pass.batch.predictions;
+    const auto of_tokens = [&](const Tensor& x, int dim) {
+      return asked.count == 0 ? x : ops::slice(cx, x, dim, 0, pass.batch.row_tokens());
+    };
     attention::RelativeTerms terms;
     terms.distances = distance_heads(cx, pass, layer);
+    terms.places = asked.places;
     terms.content = weight(layer, xlnet::kContent);
     terms.position = weight(layer, xlnet::kPosition);
     // Where all tokens are of one segment, each query's term is the same of all keys.
     if (pass.batch.token_types) {
       terms.segment = weight(layer, xlnet::kSegment);
       terms.segments = weight(layer, xlnet::kSegments);
-      terms.query_segment = terms.key_segment = pass.batch.token_types;
+      terms.query_segment = pass.batch.token_types;
+      terms.key_segment = of_tokens(pass.batch.token_types, 1);
     }
     const Tensor x = attend_relative(
-        cx, pass, layer, by_heads(cx, pass, parts[0]), by_heads(cx, pass, parts[1]),
-        by_heads(cx, pass, parts[2]), terms,
+        cx, pass, layer, queries(cx, pass, parts[0]), to_heads(cx, of_tokens(parts[1], 1)),
+        to_heads(cx, of_tokens(parts[2], 1)), terms,
         {1 / std::sqrt(static_cast<double>(config_->head_features)), config_->dropout});
     const bool drops = pass.batch.training && config_->dropout > 0;
     Tensor sum = parallel::row_linear(cx, pass.axis, x, of_heads(cx, layer, xlnet::kAttentionOut),
@@ -108,11 +134,27 @@ class XlnetTrunk final : public TransformerTrunk {
 
   // [B or 1, N, 2 T - 1, D]
   Tensor distance_heads(Context& cx, const TransformerPass& pass, int64_t layer) const {
-    const Tensor y = ops::linear(cx, pass.distances, of_heads(cx, layer, xlnet::kDistance),
-                                 Tensor(), WeightLayout::kInOut);
+    return to_heads(cx, ops::linear(cx, pass.distances, of_heads(cx, layer, xlnet::kDistance),
+                                    Tensor(), WeightLayout::kInOut));
+  }
+
+  // [B, T, N * D] -> [B, N, T, D]
+  Tensor to_heads(Context& cx, const Tensor& y) const {
     const int64_t width = config_->head_features;
     const Tensor heads = ops::reshape(cx, y, {y.dim(0), y.dim(1), y.dim(2) / width, width});
     return ops::contiguous(cx, ops::permute(cx, heads, std::array{0, 2, 1, 3}));
+  }
+
+  Tensor queries(Context& cx, const TransformerPass& pass, const Tensor& y) const {
+    const Tensor q = to_heads(cx, y);
+    const Predictions& asked = pass.batch.predictions;
+    if (!asked.together) return q;
+    const int64_t tokens = pass.batch.row_tokens(), count = asked.count;
+    const Tensor sums =
+        ops::cast(cx, ops::reshape(cx, asked.together, {q.dim(0), 1, count, count}), q.dtype());
+    const std::array all{ops::slice(cx, q, 2, 0, tokens),
+                         ops::matmul(cx, sums, ops::slice(cx, q, 2, tokens, count))};
+    return ops::concat(cx, all, 2);
   }
 
   Tensor norm(Context& cx, const TransformerPass& pass, int64_t layer, xlnet::BlockParameter which,
@@ -161,6 +203,12 @@ class XlnetFamily final : public ModelFamily {
   std::vector<std::string> default_targets() const override { return {"layer_1", "layer_2"}; }
   ops::WeightLayout layout() const override { return WeightLayout::kOutIn; }
 
+  ModelConfigPtr with_predictions(ModelConfigPtr config) const override {
+    auto copy = std::make_shared<xlnet::Config>(config_as<xlnet::Config>(*config));
+    copy->predicts = true;
+    return copy;
+  }
+
   ModelConfigPtr with_layers(const ModelConfig& config, int64_t layers) const override {
     auto copy = std::make_shared<xlnet::Config>(config_as<xlnet::Config>(config));
     copy->layers = layers;
@@ -176,6 +224,7 @@ class XlnetFamily final : public ModelFamily {
                            int64_t labels) const override {
     const auto& own = config_as<xlnet::Config>(config);
     if (kind == HeadKind::kToken) return Head{.layers = {{.name = "classifier", .out = labels}}};
+    if (kind == HeadKind::kPermuted) return Head{.vocabulary_bias = "lm_loss.bias"};
     if (kind != HeadKind::kSequence && kind != HeadKind::kChoice) return std::nullopt;
     const HeadLayer summary{.name = "sequence_summary.summary",
                             .out = own.hidden,

@@ -25,6 +25,7 @@ struct Config final : ModelConfig {
   double summary_first_dropout = 0, summary_last_dropout = 0.1;
   std::string summary_activation_name;  // empty: none
   std::optional<ops::Activation> summary_activation;
+  bool predicts = false;  // ModelFamily::with_predictions
 
   void set_dropout(double rate) {
     dropout = rate;

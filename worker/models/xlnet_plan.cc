@@ -29,7 +29,7 @@ class Planner : private PlanBuilder {
       mlp(name + "ff.");
     }
     std::vector<ParameterInfo> all = take();
-    all[kMaskEmbedding].decay = false;  // no task reads it, so nothing is to change it
+    all[kMaskEmbedding].decay = config_.predicts;  // where no task reads it, nothing changes it
     return all;
   }
 
@@ -73,7 +73,7 @@ std::vector<ParameterInfo> plan(const Config& config, int tensor_size, int tenso
 }
 
 bool ignored_in_files(std::string_view tensor) {
-  // Heads of tasks that are not there, and a copy of the table of tokens.
+  // Heads of other tasks, and a copy of the table of tokens.
   constexpr std::array kBeginnings{"lm_loss.", "qa_outputs.", "start_logits.", "end_logits.",
                                    "answer_class."};
   return std::ranges::any_of(kBeginnings,

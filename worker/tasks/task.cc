@@ -261,7 +261,8 @@ Result<std::unique_ptr<Task>> make_task(Rank& rank, std::string_view type,
   if (type == "causal_lm") return make_causal_lm(rank, config, std::move(options));
   if (type == "embedding") return make_embedding(rank, config, std::move(options));
   const std::optional<HeadKind> kind = head_kind(type);
-  const bool classes = *kind != HeadKind::kMasked && *kind != HeadKind::kSpan;
+  const bool classes =
+      *kind != HeadKind::kMasked && *kind != HeadKind::kPermuted && *kind != HeadKind::kSpan;
   if (classes && options.labels < 2) {
     return fail(Status::invalid("tasks." + options.name + ".labels", std::to_string(options.labels),
                                 "must be at least 2"));
@@ -276,6 +277,9 @@ Result<std::unique_ptr<Task>> make_task(Rank& rank, std::string_view type,
   }
   if (*kind == HeadKind::kSpan) {
     return make_question_answering(rank, config, std::move(*head), std::move(options));
+  }
+  if (*kind == HeadKind::kPermuted) {
+    return make_permutation_lm(rank, config, std::move(*head), std::move(options));
   }
   return make_masked_lm(rank, config, std::move(*head), std::move(options));
 }

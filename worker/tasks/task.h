@@ -31,6 +31,7 @@ struct TaskBatch {
                   // classification [B, Tl]; sequence and image classification [B], kNoLabel on
                   // the ranks of the sequence axis that do not hold the classified token, multiple
                   // choice [questions] alike; masked_lm [places of `pooled`];
+                  // permutation_lm [B x predictions];
                   // embedding [pairs of the step], kNoLabel of those whose loss another rank takes;
                   // question answering [2 B], as the tokens of all ranks are numbered
   double seed = 1;     // what the backward pass of loss_sum will be seeded with, where it is known
@@ -121,7 +122,8 @@ class Task {
   // What a loss is taken of. Of a sequence or image classification: [B, labels]; rows whose
   // classified token lies elsewhere mean nothing; of a multiple choice the same of questions. Of a
   // token classification: [B, Tl, labels]; of a question answering [B, Tl, 2]. Of a language model:
-  // this rank's part of the vocabulary, [B, Tl, part_of(V, t).length]. Of an embedding: vectors of
+  // this rank's part of the vocabulary, [B, Tl, part_of(V, t).length], of a permutation_lm
+  // [B, predictions, part_of(V, t).length]. Of an embedding: vectors of
   // length 1, [rows of the step, H].
   virtual Tensor logits(Context& cx, Trunk& trunk, const TaskBatch& batch) = 0;
   // Loss and hits of this rank's labels, nothing recorded. `labels` counts this rank's labels.

@@ -13,6 +13,8 @@ std::unique_ptr<Task> make_seq2seq(Rank& rank, const ModelConfig& config, std::s
                                    TaskOptions options);
 std::unique_ptr<Task> make_masked_lm(Rank& rank, const ModelConfig& config, Head head,
                                      TaskOptions options);
+std::unique_ptr<Task> make_permutation_lm(Rank& rank, const ModelConfig& config, Head head,
+                                          TaskOptions options);
 // kind: kSequence, kChoice or kImage.
 std::unique_ptr<Task> make_sequence_classification(Rank& rank, const ModelConfig& config,
                                                    HeadKind kind, Head head, TaskOptions options);

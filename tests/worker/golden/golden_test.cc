@@ -4,7 +4,6 @@
 #include "worker/golden/golden.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -13,83 +12,11 @@
 #include <iterator>
 #include <span>
 
-#include "tests/testing/rank_runner.h"
-#include "worker/checkpoint/safetensors.h"
+#include "tests/worker/golden/golden_fixture.h"
 #include "worker/golden/comparer.h"
 
 namespace weft::golden {
 namespace {
-
-namespace fs = std::filesystem;
-
-fs::path fixture(const std::string& name) {
-  return fs::path(WEFT_SOURCE_DIR) / "tests/fixtures/golden" / name;
-}
-
-Case read(const fs::path& folder) {
-  Result<Case> golden = read_case(folder.string());
-  if (!golden) throw StatusError(golden.error());
-  return std::move(*golden);
-}
-
-Report run(const Case& golden, MeshDegrees mesh = {}, DType precision = DType::kF32) {
-  Report report;
-  testing::run_mesh(mesh, [&](Rank& rank) {
-    Report mine = run_case(rank, golden, precision);
-    if (rank.mesh.index(Axis::kWorld) == 0) report = std::move(mine);
-  });
-  return report;
-}
-
-// Whether a value whose name begins so is beyond its bar.
-bool fails_at(const Report& report, const std::string& prefix) {
-  for (const Deviation& deviation : report.deviations) {
-    if (deviation.what.starts_with(prefix) && !deviation.within()) return true;
-  }
-  return false;
-}
-
-// A copy of a fixture whose files can be changed; removed at the end.
-class Copy {
- public:
-  explicit Copy(const std::string& name)
-      : path_(fs::temp_directory_path() /
-              ("weft-golden-" + name + "-" + std::to_string(::getpid()))) {
-    fs::remove_all(path_);
-    fs::copy(fixture(name), path_, fs::copy_options::recursive);
-  }
-  ~Copy() { fs::remove_all(path_); }
-  const fs::path& path() const { return path_; }
-
-  void replace(const std::string& file, const std::string& from, const std::string& to) const {
-    std::ifstream in(path_ / file, std::ios::binary);
-    std::string text{std::istreambuf_iterator<char>(in), {}};
-    const size_t at = text.find(from);
-    ASSERT_NE(at, std::string::npos) << from;
-    text.replace(at, from.size(), to);
-    std::ofstream(path_ / file, std::ios::binary) << text;
-  }
-
-  // Writes the weights anew with this tensor all zeros.
-  void zero(const std::string& tensor) const {
-    const std::string path = (path_ / "hf/model.safetensors").string();
-    const Result<SafetensorsFile> file = SafetensorsFile::open(path);
-    ASSERT_TRUE(file) << file.error().to_string();
-    std::vector<SafetensorSpec> specs;
-    for (const auto& [name, info] : file->tensors()) specs.push_back({name, info.shape});
-    const Status status = write_safetensors(
-        path, specs, [&](const SafetensorSpec& spec, const FloatSink& write) -> Status {
-          const auto elements = static_cast<size_t>(file->find(spec.name)->elements());
-          std::vector<float> values(elements);
-          if (spec.name != tensor) WEFT_RETURN_IF_ERROR(file->read(spec.name, values));
-          return write(values);
-        });
-    ASSERT_TRUE(status.ok()) << status.to_string();
-  }
-
- private:
-  const fs::path path_;
-};
 
 const std::string kCases[] = {
     "gpt2-causal",       "gpt2-sequence",       "gpt2-packed",   "llama-gqa",

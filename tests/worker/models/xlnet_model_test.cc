@@ -74,8 +74,8 @@ TEST(XlnetModel, PaddingMayStandOnEitherSide) {
 
 TEST(XlnetModel, HasItsTasks) {
   testing::run_ranks(1, [](Rank& rank) {
-    for (const char* type :
-         {"sequence_classification", "token_classification", "multiple_choice", "embedding"}) {
+    for (const char* type : {"sequence_classification", "token_classification", "multiple_choice",
+                             "embedding", "permutation_lm"}) {
       EXPECT_TRUE(make_task(rank, type, *xlnet_config(), {.name = "t", .labels = 2})) << type;
     }
     for (const char* type : {"masked_lm", "question_answering"}) {
@@ -83,7 +83,7 @@ TEST(XlnetModel, HasItsTasks) {
       ASSERT_FALSE(made) << type;
       EXPECT_EQ(made.error().rule(),
                 "must be one that xlnet learns: sequence_classification, token_classification, "
-                "embedding or multiple_choice")
+                "embedding, multiple_choice or permutation_lm")
           << type;
     }
   });
