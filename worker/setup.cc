@@ -44,6 +44,9 @@ Status find_config(const proto::JobSpec& spec, const ModelSource& source, Traini
   if (spec.training().has_dropout()) {
     training.config = training.family->with_dropout(*training.config, spec.training().dropout());
   }
+  if (permuted_tokens(spec) > 0) {
+    training.config = training.family->with_predictions(training.config);
+  }
   if (spec.has_adapter()) {
     WEFT_ASSIGN_OR_RETURN(const Adapter adapter,
                           find_adapter(spec.adapter(), *training.family, *training.config));

@@ -16,11 +16,14 @@ constexpr const char* kClassKey = "class";  // of an image, in errors
 
 Status check_options(const DatasetOptions& options) {
   const bool causal = options.kind == SampleKind::kCausalLm;
-  const int64_t least = causal ? 2 : 1;
+  const bool permuted = options.kind == SampleKind::kPermutationLm;
+  const int64_t least = causal || permuted ? 2 : 1;
   if (options.sequence_length < least) {
     return Status::invalid("sequence_length", std::to_string(options.sequence_length),
                            "must be at least " + std::to_string(least) +
-                               (causal ? ": a row's first token is not predicted" : ""));
+                               (causal     ? ": a row's first token is not predicted"
+                                : permuted ? ": a token is predicted from others"
+                                           : ""));
   }
   if (options.kind == SampleKind::kEmbedding && options.source.pair_key.empty()) {
     return Status::invalid("text_pair", "", "an embedding needs the key of a second text");
@@ -52,6 +55,8 @@ SampleKind kind_of(proto::TaskType type) {
   switch (type) {
     case proto::TASK_TYPE_MASKED_LM:
       return SampleKind::kMaskedLm;
+    case proto::TASK_TYPE_PERMUTATION_LM:
+      return SampleKind::kPermutationLm;
     case proto::TASK_TYPE_SEQUENCE_CLASSIFICATION:
       return SampleKind::kClassification;
     case proto::TASK_TYPE_TOKEN_CLASSIFICATION:
@@ -76,7 +81,8 @@ SampleKind kind_of(proto::TaskType type) {
 }  // namespace
 
 bool is_stream(SampleKind kind) {
-  return kind == SampleKind::kCausalLm || kind == SampleKind::kMaskedLm;
+  return kind == SampleKind::kCausalLm || kind == SampleKind::kMaskedLm ||
+         kind == SampleKind::kPermutationLm;
 }
 
 bool is_words(SampleKind kind) {
@@ -148,7 +154,7 @@ Result<std::shared_ptr<const Dataset>> Dataset::load(const Documents& documents,
   set->pad_id_ = tokenizer.pad_id().value_or(tokenizer.eos_id().value_or(0));
   if (options.kind == SampleKind::kCausalLm) {
     WEFT_RETURN_IF_ERROR(set->load_stream(documents, tokenizer));
-  } else if (options.kind == SampleKind::kMaskedLm) {
+  } else if (is_stream(options.kind)) {
     WEFT_RETURN_IF_ERROR(set->load_windows(documents, tokenizer));
   } else if (options.kind == SampleKind::kSpeech) {
     WEFT_RETURN_IF_ERROR(set->load_recordings(documents, tokenizer));
@@ -304,6 +310,7 @@ TaskRows Dataset::laid_out(std::span<const Visit> visits, RandomKey mask_key) co
   if (shortest < rows.tokens) rows.valid.assign(rows.ids.size(), 0);
   const bool of_tokens = masking_ || is_words(options_.kind);
   if (of_tokens) rows.labels.assign(rows.ids.size(), kNoLabel);
+  if (permuted_) rows.predictions = permuted_->predictions();
   if (pairs_ ? pairs_->typed() : types_.any()) rows.token_types.assign(rows.ids.size(), 0);
   for (size_t i = 0; i < visits.size(); ++i) {
     const int64_t sample = visits[i].sample;
@@ -318,7 +325,9 @@ TaskRows Dataset::laid_out(std::span<const Visit> visits, RandomKey mask_key) co
       pairs_ ? pairs_->write_types(first_tokens_[static_cast<size_t>(sample)], types)
              : types_.write(types);
     }
-    if (is_question(options_.kind)) {
+    if (permuted_) {
+      permuted_->add(mask_key, visits[i], ids, rows);
+    } else if (is_question(options_.kind)) {
       add_ends(sample, rows);
     } else if (of_tokens) {
       const auto labels = std::span(rows.labels).subspan(i * width, length);

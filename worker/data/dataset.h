@@ -10,6 +10,8 @@
 // masked_lm: all documents in one stream, with what the post-processor puts behind a text between
 // two of them. Sample i is the i-th window of as many tokens as leave room for what the
 // post-processor puts around a text, with that around it; tokens of it are masked (masking.h).
+// permutation_lm: the same windows, of each of which some tokens are predicted in an order of their
+// own (permutation.h).
 // sequence_classification: a sample a line, cut to `sequence_length` tokens (what the
 // post-processor puts around stays). A batch is padded behind, to its longest row rounded up to a
 // multiple of 8. Texts that are to be classified (kUnlabeled) are samples alike, without labels.
@@ -58,6 +60,7 @@
 #include "worker/data/images/preprocessor.h"
 #include "worker/data/masking.h"
 #include "worker/data/pair_template.h"
+#include "worker/data/permutation.h"
 #include "worker/data/rows.h"
 #include "worker/data/source.h"
 #include "worker/data/token_store.h"
@@ -75,6 +78,7 @@ class ThreadPool;
 enum class SampleKind {
   kCausalLm,
   kMaskedLm,
+  kPermutationLm,
   kClassification,
   kTokenClassification,
   kMultipleChoice,
@@ -104,12 +108,12 @@ bool is_labeled(SampleKind kind);
 struct DatasetOptions {
   SampleKind kind = SampleKind::kCausalLm;
   SourceOptions source;         // label_key is set for a classification
-  int64_t sequence_length = 0;  // at least 2 for causal_lm, 1 for classification
+  int64_t sequence_length = 0;  // at least 2 for causal_lm, permutation_lm, 1 for classification
   int64_t target_length = 0;    // tokens of a target, its end included
   int64_t labels = 0;           // number of classes, or of choices
   int64_t stride = 0;           // question_answering: tokens that windows of a text share
-  double mask_rate = 0;         // masked_lm: share of the tokens that are predicted
-  RandomKey mask_key = {};      // masked_lm: of rows(); range() masks every data set alike
+  double mask_rate = 0;         // masked_lm, permutation_lm: share of tokens that are predicted
+  RandomKey mask_key = {};      // the same: of rows(); range() masks every data set alike
   // Held-out data: label_names() of the training data, whose classes it has. Absent: this is the
   // training data.
   std::optional<std::vector<std::string>> label_names;
@@ -174,12 +178,13 @@ class Dataset {
 
   // The samples, in this order, as one batch. causal_lm: tokens = sequence_length, labels empty
   // (every valid token that follows one) but with chats; masked_lm: tokens = sequence_length,
-  // labels [rows, tokens]; classification: labels [rows], of words [rows, tokens], kNoLabel without
-  // labels; multiple_choice: `labels` rows a sample, labels [samples]; embedding: two rows a
-  // sample, no labels; question_answering: labels [rows, 2], the first token where a window does
-  // not hold the answer whole; seq2seq: labels [rows, target_tokens]; recordings: features
-  // without ids, labels likewise; images: patches without ids, labels [rows]. Throws StatusError
-  // where an image or a recording is broken behind its header, or its file is gone.
+  // labels [rows, tokens]; permutation_lm: tokens = sequence_length, labels and places [rows,
+  // predictions], order [rows, tokens]; classification: labels [rows], of words [rows, tokens],
+  // kNoLabel without labels; multiple_choice: `labels` rows a sample, labels [samples]; embedding:
+  // two rows a sample, no labels; question_answering: labels [rows, 2], the first token where a
+  // window does not hold the answer whole; seq2seq: labels [rows, target_tokens]; recordings:
+  // features without ids, labels likewise; images: patches without ids, labels [rows]. Throws
+  // StatusError where an image or a recording is broken behind its header, or its file is gone.
   TaskRows rows(std::span<const Visit> visits) const;
   // Samples [first, first + count), cut at the end of the data: evaluation.
   TaskRows range(int64_t first, int64_t count) const;
@@ -247,10 +252,11 @@ class Dataset {
   int64_t pad_id_ = 0;
   int64_t room_ = 0;                      // tokens of a sample between what stands around it
   int64_t stride_ = 0;                    // streams: from the start of a window to the next
-  std::vector<int64_t> prefix_, suffix_;  // masked_lm: put around each window
+  std::vector<int64_t> prefix_, suffix_;  // masked_lm, permutation_lm: put around each window
   std::vector<uint8_t> learned_;          // causal_lm with chats: which tokens are predicted
   std::vector<int64_t> windows_;          // the same: the windows that are samples
   std::optional<Masking> masking_;        // masked_lm
+  std::optional<Permutation> permuted_;   // permutation_lm
   std::vector<int64_t> starts_;           // lines: where each row starts, and the end
   TextTypes types_;                       // of a row of one text
   std::optional<PairTemplate> pairs_;     // classification of pairs

@@ -89,7 +89,11 @@ Status Dataset::find_room(const Tokenizer& tokenizer) {
 
 Status Dataset::load_windows(const Documents& documents, const Tokenizer& tokenizer) {
   WEFT_RETURN_IF_ERROR(find_room(tokenizer));
-  WEFT_ASSIGN_OR_RETURN(masking_, Masking::create(tokenizer, options_.mask_rate));
+  if (options_.kind == SampleKind::kPermutationLm) {
+    permuted_.emplace(tokenizer, options_.mask_rate, options_.sequence_length);
+  } else {
+    WEFT_ASSIGN_OR_RETURN(masking_, Masking::create(tokenizer, options_.mask_rate));
+  }
   const auto prefix = tokenizer.prefix_ids(), suffix = tokenizer.suffix_ids();
   prefix_.assign(prefix.begin(), prefix.end());
   suffix_.assign(suffix.begin(), suffix.end());
