@@ -20,7 +20,7 @@ AxisTraffic tree_sum_traffic(int64_t elements, int ranks, int rank) {
 // What is computed at once, on one replica.
 struct Round {
   Round(const ModelConfig& config, const proto::JobSpec& spec, std::span<const ShardSize> shards)
-      : stack(last_stack(config, spec.training())),
+      : stack(last_stack(config, spec)),
         adapted(adapted_maps(shards)),
         adapter_rank(config.adapter.rank),
         adapter_dropout(config.adapter.dropout) {

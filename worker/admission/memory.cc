@@ -110,9 +110,11 @@ int64_t loss_ends(const Sizes& s) {
 // too. bf16 rounds their gradient, fp16 takes all in fp32 copies.
 int64_t loss_workspace(const Sizes& s, bool language_model) {
   if (!language_model) return loss_ends(s);
-  const int64_t rows = std::min(s.tokens, std::max<int64_t>(16, kChunkElements / s.vocabulary));
+  const int64_t rows =
+      std::min(s.with_logits, std::max<int64_t>(16, kChunkElements / s.vocabulary));
   const int64_t logits = rows * s.vocabulary * (s.element == kSingle || s.fp16 ? 4 : 6);
-  return loss_ends(s) + logits + (s.fp16 ? kSingle * s.hidden * (2 * s.tokens + s.vocabulary) : 0);
+  return loss_ends(s) + logits +
+         (s.fp16 ? kSingle * s.hidden * (2 * s.with_logits + s.vocabulary) : 0);
 }
 
 // The same on a GPU: the logits become their gradient, in the precision of the model; the table
@@ -120,7 +122,7 @@ int64_t loss_workspace(const Sizes& s, bool language_model) {
 int64_t loss_on_gpu(const Sizes& s, bool language_model) {
   if (!language_model) return loss_ends(s);
   const int64_t columns = gpu_logit_columns(s.vocabulary), row = s.element * columns;
-  const int64_t rows = std::min(s.tokens, gpu_logit_rows(s.vocabulary, s.element));
+  const int64_t rows = std::min(s.with_logits, gpu_logit_rows(s.vocabulary, s.element));
   return loss_ends(s) + rows * row + (columns > s.vocabulary ? row * s.hidden : 0);
 }
 

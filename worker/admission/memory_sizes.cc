@@ -75,8 +75,10 @@ Sizes::Sizes(const ModelConfig& config, const proto::JobSpec& spec,
   const int64_t micro = training.micro_batch_size();
   batch = micro > 0 ? std::min(micro, rows) : rows;
   accumulates = batch < rows;
-  tokens = batch * share(stack.length, sequence);
-  between = batch * share(share(stack.length, sequence), tensor);
+  tokens = batch * share(stack.queries(), sequence);
+  between = batch * share(share(stack.queries(), sequence), tensor);
+  key_tokens = batch * share(stack.length, sequence);
+  with_logits = stack.predictions > 0 ? batch * stack.predictions : tokens;
   source_tokens = batch * share(stack.source, sequence);
   distances = config.distances > 0 ? 2 * config.distances + 1 : 0;
   hidden = config.hidden;
@@ -116,7 +118,7 @@ Sizes::Sizes(const ModelConfig& config, const proto::JobSpec& spec,
   if (half && config.adapter.rank == 0) patches += element * between * seen;
   recompute = training.activation_checkpointing();
   embedded = std::ranges::any_of(spec.tasks(), embeds) ? training.batch_size() : 0;
-  scores = batch * heads * stack.length * stack.length;
+  scores = batch * heads * stack.queries() * stack.length;
   relative = config.relative;
   relatives = relative ? (config.relative_by_row ? batch : 1) * (2 * stack.length - 1) : 0;
   const int64_t width = config.head_features;
@@ -145,9 +147,10 @@ void Sizes::share_heads(const ModelConfig& config) {
 
 int64_t Sizes::attention() const {
   const int64_t home = in_row > 1 ? tokens * features : 0;  // the result by tokens, too
-  return element * (kept_input(adapted.columns) + tokens * 2 * (attended + key_attended) + home +
-                    key_copies + of_adapters(adapted.columns, adapted.rows, features) +
-                    of_magnitudes(adapted.outputs, adapted.rows)) +
+  return element *
+             (kept_input(adapted.columns) + tokens * 2 * attended + key_tokens * 2 * key_attended +
+              home + key_copies + of_adapters(adapted.columns, adapted.rows, features) +
+              of_magnitudes(adapted.outputs, adapted.rows)) +
          kSingle * (tokens * attended * heads / features + 2 * between) + of_head_norms() +
          source_attention() + of_relatives();
 }
@@ -271,7 +274,7 @@ Parameters::Parameters(const ModelConfig& config, const proto::JobSpec& spec,
 
 StepMemory::StepMemory(const ModelConfig& config, const proto::JobSpec& spec,
                        std::span<const ShardSize> shards)
-    : s(config, spec, shards, last_stack(config, spec.training())),
+    : s(config, spec, shards, last_stack(config, spec)),
       parameters(config, spec, shards),
       language_model(models_language(spec)),
       tied(config.tied),

@@ -29,7 +29,10 @@ struct Sizes {
   Sizes(const ModelConfig& config, const proto::JobSpec& spec, std::span<const ShardSize> shards,
         const StackShape& stack);
 
+  // Tokens with the queries of what is predicted, of which keys and values have none.
   int64_t tensor, sequence, replicas, batch, tokens, between;
+  int64_t key_tokens;
+  int64_t with_logits;  // of the tokens, in a language model
   int64_t hidden, heads, features, key_features, inner, vocabulary, layers;
   int64_t in_row;  // ranks that share a row's tokens in topology-invariant training; else 1
   // Features, of queries and of keys, whose attention is computed here, over a rank's own tokens:

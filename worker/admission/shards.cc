@@ -100,14 +100,17 @@ int64_t repeats_of(const Bucket& bucket, std::span<const ShardSize> shards) {
   return shards[bucket.entries.front().parameter].repeats;
 }
 
-StackShape last_stack(const ModelConfig& config, const proto::TrainingSpec& training) {
-  if (!config.encodes_and_decodes()) return {config.layers, training.sequence_length(), 0};
-  return {config.layers - config.encoder_layers, training.target_length(),
+StackShape last_stack(const ModelConfig& config, const proto::JobSpec& spec) {
+  const proto::TrainingSpec& training = spec.training();
+  if (!config.encodes_and_decodes()) {
+    return {config.layers, training.sequence_length(), permuted_tokens(spec), 0};
+  }
+  return {config.layers - config.encoder_layers, training.target_length(), 0,
           training.sequence_length()};
 }
 
 StackShape encoder_stack(const ModelConfig& config, const proto::TrainingSpec& training) {
-  return {config.encoder_layers, training.sequence_length(), 0};
+  return {config.encoder_layers, training.sequence_length(), 0, 0};
 }
 
 DType precision_of(const proto::JobSpec& spec) {

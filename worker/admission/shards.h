@@ -64,11 +64,13 @@ int64_t repeats_of(const Bucket& bucket, std::span<const ShardSize> shards);
 // One of a model's stacks of blocks.
 struct StackShape {
   int64_t layers = 0;
-  int64_t length = 0;  // tokens of a row
-  int64_t source = 0;  // of a decoder that attends to a source: tokens of that
+  int64_t length = 0;       // tokens of a row, and
+  int64_t predictions = 0;  // behind them queries of what is predicted (Predictions)
+  int64_t source = 0;       // of a decoder that attends to a source: tokens of that
+  int64_t queries() const { return length + predictions; }
 };
 // That which the logits follow, and of an encoder-decoder that of its encoder.
-StackShape last_stack(const ModelConfig& config, const proto::TrainingSpec& training);
+StackShape last_stack(const ModelConfig& config, const proto::JobSpec& spec);
 StackShape encoder_stack(const ModelConfig& config, const proto::TrainingSpec& training);
 
 // What the passes compute in.

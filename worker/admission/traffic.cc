@@ -65,13 +65,13 @@ class TensorTraffic {
         ranks_(spec.parallel().tensor()),
         index_(index) {}
 
-  // One micro-batch of `rows`, on this rank of the sequence axis `tokens` of each and, where there
-  // is one, `sources` of its source.
+  // One micro-batch of `rows`, on this rank of the sequence axis `tokens` of each (and the queries
+  // of what is predicted) and, where there is one, `sources` of its source.
   AxisTraffic pass(int64_t rows, int64_t tokens, int64_t sources) const {
     const int64_t width = element_bytes(spec_) * rows * config_.hidden;
     const AxisTraffic gather = gather_traffic(tokens, width, ranks_, index_);
     const AxisTraffic scatter = scatter_traffic(tokens, width, ranks_, index_);
-    const StackShape stack = last_stack(config_, spec_.training());
+    const StackShape stack = last_stack(config_, spec_);
     AxisTraffic all = blocks(stack, gather + scatter, sums_embedding());
     if (stack.source > 0) {  // whose states the decoder reads, joined once
       const AxisTraffic source = gather_traffic(sources, width, ranks_, index_) +
@@ -87,6 +87,11 @@ class TensorTraffic {
     }
     all += gather;  // what the head reads
     if (!models_language(spec_)) return all;
+    if (stack.predictions > 0) {  // of which it is given the predictions alone
+      const int64_t asked = rows * stack.predictions;
+      return all + reduce_traffic(asked * config_.hidden, element_bytes(spec_), ranks_, index_) +
+             loss(asked);
+    }
     all += scatter;
     all += loss(rows * tokens);
     return all;
@@ -454,7 +459,7 @@ std::vector<LayersAlike> attentions_of(const ModelConfig& config, const proto::J
     others.window_left = config.other_attention.window_left;
     return {{most, config.layers - config.other_layers}, {others, config.other_layers}};
   }
-  const StackShape decoder = last_stack(config, spec.training());
+  const StackShape decoder = last_stack(config, spec);
   AttentionSizes to_itself = most, to_source = most;
   to_itself.tokens = to_source.tokens = decoder.length;
   to_itself.causal = true;
@@ -527,13 +532,13 @@ StepTraffic step_traffic(const ModelConfig& config, const proto::JobSpec& spec,
   const auto own_tokens = [&](int64_t length) {
     return tokens_of(length, mesh.sequence() / ulysses, ulysses, place.sequence);
   };
-  const StackShape stack = last_stack(config, spec.training());
-  const int64_t tokens = own_tokens(stack.length);
+  const StackShape stack = last_stack(config, spec);
+  const int64_t tokens = own_tokens(stack.length), queries = own_tokens(stack.queries());
   StepTraffic step;
   if (mesh.tensor() > 1) {
     const TensorTraffic tensor(config, spec, adapted_maps(shards), place.tensor);
     for (const Rounds& alike : rounds) {
-      step.tensor += tensor.pass(alike.rows, tokens, own_tokens(stack.source)) * alike.times;
+      step.tensor += tensor.pass(alike.rows, queries, own_tokens(stack.source)) * alike.times;
     }
     for (const ShardSize& shard : shards) {
       if (shard.unit < 0 || !shard.trained) continue;

@@ -93,7 +93,10 @@ double share_with_logits(const proto::JobSpec& spec) {
   double most = 0;
   for (const proto::TaskSpec& task : spec.tasks()) {
     if (!models_language(task)) continue;
-    most = std::max(most, task.type() == proto::TASK_TYPE_MASKED_LM ? task.mask_rate() : 1.0);
+    const double rate = task.mask_rate();
+    most = std::max(most, task.type() == proto::TASK_TYPE_MASKED_LM ? rate
+                          : permutes(task) ? rate / (1 + rate)  // of tokens and predictions
+                                           : 1.0);
   }
   return most;
 }
@@ -138,8 +141,8 @@ Work work_of(const ModelConfig& config, const proto::JobSpec& spec,
   const double element = half(spec) ? 2 : 4;
   const int64_t rows = share(training.batch_size(), mesh.data());
   const int64_t rounds = share(rows, std::max<int64_t>(1, training.micro_batch_size()));
-  const StackShape stack = last_stack(config, training);
-  const double tokens = static_cast<double>(rows * share(stack.length, mesh.sequence()));
+  const StackShape stack = last_stack(config, spec);
+  const double tokens = static_cast<double>(rows * share(stack.queries(), mesh.sequence()));
   const double sources = static_cast<double>(rows * share(stack.source, mesh.sequence()));
   double matrices = 0, parameters = 0;      // elements
   double frozen_matrices = 0, trained = 0;  // of these
@@ -246,7 +249,8 @@ double beside_products(const ModelConfig& config, const proto::JobSpec& spec, do
                        double rate) {
   const proto::ParallelSpec& mesh = spec.parallel();
   const proto::TrainingSpec& training = spec.training();
-  const int64_t own = training.sequence_length() / mesh.sequence() / mesh.tensor();
+  const int64_t row = training.sequence_length() + permuted_tokens(spec);
+  const int64_t own = row / mesh.sequence() / mesh.tensor();
   const bool fp16 = training.precision() == proto::PRECISION_FP16;
   const bool on_gpu = spec.resources().device() == proto::COMPUTE_DEVICE_GPU;
   if (mesh.tensor() == 1 || own < kCutTokensMin || (fp16 && !on_gpu)) return 0;
@@ -288,8 +292,8 @@ AxisTraffic tensor_transfer(const ModelConfig& config, const proto::JobSpec& spe
   const int64_t rows = share(spec.training().batch_size(), mesh.data());
   const int64_t at_once = std::clamp<int64_t>(spec.training().micro_batch_size(), 1, rows);
   const int64_t width = (half(spec) ? 2 : 4) * at_once * config.hidden;
-  return gather_traffic(share(spec.training().sequence_length(), mesh.sequence()), width,
-                        mesh.tensor(), 0);
+  const int64_t row = spec.training().sequence_length() + permuted_tokens(spec);
+  return gather_traffic(share(row, mesh.sequence()), width, mesh.tensor(), 0);
 }
 
 }  // namespace

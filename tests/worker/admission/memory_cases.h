@@ -550,33 +550,4 @@ inline const Case kBlockedTargetCases[] = {
     targets("rounds, zero 3", kBlockedTargetRounds, {2, 1, 2}, 3, kT5WideGated),
 };
 
-// Of terms by distance and segment.
-inline constexpr const char* kXlnet =
-    "n_layer: 3, n_head: 4, d_model: 64, d_inner: 256, vocab_size: 500";
-inline constexpr const char* kXlnetFlat =
-    "n_layer: 3, n_head: 2, d_model: 64, d_inner: 256, vocab_size: 500, dropout: 0";
-inline constexpr const char* kXlnetWide =
-    "n_layer: 6, n_head: 4, d_model: 128, d_inner: 512, vocab_size: 1000";
-inline Case relative(const char* name, const char* training, MeshDegrees mesh = {}, int zero = 0,
-                     const char* model = kXlnet) {
-  return {name, model, training, mesh, "sequence_classification", zero, kBucketBytes, "xlnet"};
-}
-
-inline const Case kRelativeCases[] = {
-    relative("plain", kAlike),
-    relative("no dropout", kAlike, {}, 0, kXlnetFlat),
-    relative("long rows", "batch_size: 2, sequence_length: 256"),
-    relative("short rows", "batch_size: 8, sequence_length: 16", {}, 0, kXlnetWide),
-    relative("selective",
-             "batch_size: 8, sequence_length: 64, activation_checkpointing: selective"),
-    relative("full", "batch_size: 8, sequence_length: 64, activation_checkpointing: full"),
-    relative("bf16", "batch_size: 8, sequence_length: 64, precision: bf16"),
-    relative("fp16", "batch_size: 8, sequence_length: 64, precision: fp16"),
-    relative("rounds", "batch_size: 8, micro_batch_size: 2, sequence_length: 64"),
-    relative("tensor 2", kAlike, {1, 1, 2}),
-    relative("zero 1", kAlike, {2, 1, 1}, 1, kXlnetWide),
-    relative("zero 3", kAlike, {2, 1, 1}, 3, kXlnetWide),
-    relative("2 x 1 x 2, zero 2", kAlike, {2, 1, 2}, 2, kXlnetWide),
-};
-
 }  // namespace weft::memory_cases

@@ -11,6 +11,7 @@
 
 #include "tests/testing/late_communicator.h"
 #include "tests/worker/admission/memory_adapter_cases.h"
+#include "tests/worker/admission/memory_relative_cases.h"
 #include "tests/worker/admission/memory_speech_cases.h"
 #include "tests/worker/trainer/trainer_fixture.h"
 #include "worker/checkpoint/writer.h"
@@ -30,6 +31,7 @@ using memory_cases::kCases;
 using memory_cases::kEncoderCases;
 using memory_cases::kGroupedCases;
 using memory_cases::kImageCases;
+using memory_cases::kPermutedCases;
 using memory_cases::kRelativeCases;
 using memory_cases::kSmall;
 using memory_cases::kSpeechCases;
@@ -66,10 +68,11 @@ class Memory : public Trainer {
         images || writes || relative || hears
             ? ""
             : fmt::format(", max_position_embeddings: {}", which.positions);
-    const char* data = task == "causal_lm"   ? "data: {train: obj-text, format: text}"
-                       : task == "embedding" ? "data: {train: obj-pairs, format: jsonl}"
-                       : hears               ? "data: {train: obj-recordings, format: audio}"
-                       : writes              ? "data: {train: obj-targets, format: jsonl}"
+    const bool permutes = task == "permutation_lm";
+    const char* data = task == "causal_lm" || permutes ? "data: {train: obj-text, format: text}"
+                       : task == "embedding"           ? "data: {train: obj-pairs, format: jsonl}"
+                       : hears    ? "data: {train: obj-recordings, format: audio}"
+                       : writes   ? "data: {train: obj-targets, format: jsonl}"
                        : images   ? "labels: 3, data: {train: obj-images, format: images}"
                        : relative ? "labels: 3, data: {train: obj-long, format: jsonl}"
                                   : "labels: 3, data: {train: obj-rows, format: jsonl}";
@@ -141,6 +144,7 @@ TEST_F(Memory, TheEstimateOfImagesIsWhatRanksMeasure) { compare(kImageCases); }
 TEST_F(Memory, TheEstimateOfTargetsIsWhatRanksMeasure) { compare(kTargetCases); }
 TEST_F(Memory, TheEstimateOfSpeechIsWhatRanksMeasure) { compare(kSpeechCases); }
 TEST_F(Memory, TheEstimateOfRelativeTermsIsWhatRanksMeasure) { compare(kRelativeCases); }
+TEST_F(Memory, TheEstimateOfPredictionsIsWhatRanksMeasure) { compare(kPermutedCases); }
 TEST_F(Memory, TheEstimateOfAdaptersIsWhatRanksMeasure) { compare(kAdaptedCases); }
 TEST_F(Memory, TheEstimateOfBlocksIsWhatRanksMeasure) { compare(kBlockedCases); }
 TEST_F(Memory, TheEstimateOfTargetsInBlocksIsWhatRanksMeasure) { compare(kBlockedTargetCases); }

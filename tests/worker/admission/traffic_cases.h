@@ -266,6 +266,25 @@ inline const Case kImageCases[] = {
     images("batch_size: 4, activation_checkpointing: full", {1, 2, 2}, "", {"query"}),
 };
 
+inline constexpr const char* kXlnet =
+    "n_layer: 3, n_head: 4, d_model: 32, d_inner: 64, vocab_size: 264";
+inline Case permuted(const char* training, MeshDegrees mesh, const char* parallel = "") {
+  return {training, mesh, parallel, "permutation_lm", kXlnet, "xlnet"};
+}
+inline const Case kPermutedCases[] = {
+    permuted("batch_size: 4", {2, 1, 1}),
+    permuted("batch_size: 4", {2, 1, 1}, "zero: 1"),
+    permuted("batch_size: 5, micro_batch_size: 1", {2, 1, 1}, "zero: 2"),
+    permuted("batch_size: 4, precision: bf16", {4, 1, 1}, "zero: 3"),
+    permuted("batch_size: 4", {1, 1, 2}),
+    permuted("batch_size: 4, precision: bf16", {1, 1, 4}),
+    permuted("batch_size: 4, activation_checkpointing: selective", {1, 1, 2}),
+    permuted("batch_size: 5, micro_batch_size: 2, activation_checkpointing: full, precision: bf16",
+             {1, 1, 3}),
+    permuted("batch_size: 4", {2, 1, 2}, "zero: 1"),
+    permuted("batch_size: 5, micro_batch_size: 1", {2, 1, 2}, "zero: 3"),
+};
+
 inline constexpr const char* kT5 =
     "num_layers: 3, num_decoder_layers: 2, num_heads: 4, d_model: 32, d_kv: 8, d_ff: 64, "
     "vocab_size: 264";
