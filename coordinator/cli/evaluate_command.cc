@@ -77,7 +77,7 @@ Result<DatasetOptions> options_of(const LocalModel& model, const DataFacts& fact
     writes_targets(task) ? data.set_target(use.pair_key) : data.set_text_pair(use.pair_key);
   }
   data.set_stride(static_cast<int32_t>(stride_of(model, use)));
-  if (!task.has_mask_rate()) task.set_mask_rate(kMaskRate);
+  if (!task.has_mask_rate()) task.set_mask_rate(permutes(task) ? kPermutedRate : kMaskRate);
   if (facts.classes) task.set_labels(static_cast<int32_t>(folder.labels));
   if (facts.choices > 0) task.set_labels(static_cast<int32_t>(facts.choices));
   DatasetOptions options = dataset_options(task, use.sequence_length, use.target_length);

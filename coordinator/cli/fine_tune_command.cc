@@ -106,18 +106,23 @@ Status check_chosen(const FineTuneOptions& options, const Plan& plan) {
                   learned.size() > 1 ? "; --task names another" : ""));
 }
 
+bool predicts_in_order(const ModelFacts& model) {
+  return std::ranges::find(model.tasks, "permutation_lm") != model.tasks.end();
+}
+
 void choose_task(const FineTuneOptions& options, Plan& plan) {
-  plan.task = !options.task.empty()   ? options.task
-              : plan.data.images      ? "image_classification"
-              : plan.model.writes     ? kWrites
-              : plan.data.chats       ? "causal_lm"
-              : plan.data.choices > 0 ? "multiple_choice"
-              : plan.data.answers     ? "question_answering"
-              : plan.data.words       ? "token_classification"
-              : plan.data.classes     ? "sequence_classification"
-              : plan.data.pairs       ? "embedding"
-              : plan.model.encoder    ? "masked_lm"
-                                      : "causal_lm";
+  plan.task = !options.task.empty()           ? options.task
+              : plan.data.images              ? "image_classification"
+              : plan.model.writes             ? kWrites
+              : plan.data.chats               ? "causal_lm"
+              : plan.data.choices > 0         ? "multiple_choice"
+              : plan.data.answers             ? "question_answering"
+              : plan.data.words               ? "token_classification"
+              : plan.data.classes             ? "sequence_classification"
+              : plan.data.pairs               ? "embedding"
+              : !plan.model.encoder           ? "causal_lm"
+              : predicts_in_order(plan.model) ? "permutation_lm"
+                                              : "masked_lm";
   const char* model = plan.model.encoder ? ", the model is an encoder" : "";
   plan.task_reason =
       !options.task.empty() ? "as asked for"

@@ -13,7 +13,7 @@ from peft import PeftModel
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
-from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast, XLNetLMHeadModel
 
 from cluster import Cluster
 from derive import FAMILIES, TOKEN_CLASSIFIERS, Case, derive
@@ -30,6 +30,7 @@ WORDS_TASK = """\
   - {name: tags, type: token_classification, labels: 3,
      data: {train: words.jsonl, validation: words.jsonl, format: jsonl}}
 """
+ORDER_TASK = "  - {name: lm, type: permutation_lm, data: {train: texts/, format: text}}\n"
 ENCODER_TASKS = "  - {name: lm, type: masked_lm, data: {train: texts/, format: text}}\n" + WORDS_TASK
 JOB = f"""
 name: conformance
@@ -415,10 +416,12 @@ class Export(unittest.TestCase):
                 self.check_loads(self.export(done["checkpoint"], "kind"),
                                  AutoModelForSequenceClassification, "sequence", family)
 
-    def test_an_encoder_of_two_tasks(self):
-        folder = self.inputs / "two-xlnet"
+    def test_an_encoder_with_an_order_of_tokens(self):
+        folder = self.inputs / "three-xlnet"
         make_encoder(folder, "xlnet")
-        job, done = self.train("multi_task", f"{{from: {folder}}}", "", WORDS_TASK)
+        job, done = self.train("multi_task", f"{{from: {folder}}}", "", ORDER_TASK + WORDS_TASK)
+        language = self.export(done["checkpoint"], "lm")
+        self.check_loads(language, XLNetLMHeadModel, "permutation", "xlnet")
         words = self.export(done["checkpoint"], "tags")
         self.check_loads(words, AutoModelForTokenClassification, "token", "xlnet")
         self.check_words(job, words)

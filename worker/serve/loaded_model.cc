@@ -7,6 +7,7 @@
 #include "kernels/ops/ops.h"
 #include "proto/json/parse.h"
 #include "worker/models/image_layout.h"
+#include "worker/models/learned_tasks.h"
 
 namespace weft {
 namespace {
@@ -27,9 +28,10 @@ Status check_type(const HfFolder& folder, std::string_view type) {
   }
   return Status::invalid(folder.path + ": architectures", std::string(own),
                          "must be of type " + std::string(type) + ", as no other " +
-                             (type == "causal_lm"            ? "generates text"
-                              : type == "seq2seq"            ? "writes a text for a text"
-                              : type == "masked_lm"          ? "fills masked tokens in"
+                             (type == "causal_lm"        ? "generates text"
+                              : type == "seq2seq"        ? "writes a text for a text"
+                              : type == "masked_lm"      ? "fills masked tokens in"
+                              : type == "permutation_lm" ? "predicts tokens in orders of their own"
                               : type == "question_answering" ? "finds answers"
                                                              : "has its classes"));
 }
@@ -116,7 +118,10 @@ std::string_view task_type(const HfFolder& folder) {
   if (folder.config->image.size > 0) return "image_classification";
   if (folder.config->encodes_and_decodes()) return "seq2seq";
   if (folder.labels == 0 && folder.config->attention.causal) return "causal_lm";
-  if (folder.labels == 0) return folder.trunk_only ? "embedding" : "masked_lm";
+  if (folder.labels == 0 && folder.trunk_only) return "embedding";
+  if (folder.labels == 0) {
+    return learns(*folder.config, "permutation_lm") ? "permutation_lm" : "masked_lm";
+  }
   if (folder.classes == HeadKind::kChoice) return "multiple_choice";
   if (folder.classes == HeadKind::kSpan) return "question_answering";
   return folder.classes == HeadKind::kToken ? "token_classification" : "sequence_classification";

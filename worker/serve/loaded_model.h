@@ -28,8 +28,8 @@ struct LoadedModel {
 // Of a model of images "image_classification". Where the folder has classes
 // "sequence_classification" or "token_classification", where it tells choices apart
 // "multiple_choice", where it finds answers "question_answering", else "causal_lm" of a decoder,
-// "seq2seq" of an encoder-decoder,
-// and of an encoder "embedding" where there is no head, else "masked_lm".
+// "seq2seq" of an encoder-decoder, and of an encoder "embedding" where there is no head, else
+// "masked_lm", or "permutation_lm" of a family that learns that.
 std::string_view task_type(const HfFolder& folder);
 
 // Of each of a classifier's classes: its name, LABEL_i of the i-th where that has none.

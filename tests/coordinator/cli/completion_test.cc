@@ -170,9 +170,11 @@ TEST_P(Completion, OffersWhatMayStandThere) {
                                                 "image_classification",
                                                 "masked_lm",
                                                 "multiple_choice",
+                                                "permutation_lm",
                                                 "question_answering",
                                                 "seq2seq",
                                                 "sequence_classification",
+                                                "speech_recognition",
                                                 "token_classification"};
   const std::vector<std::pair<std::string, Words>> cases = {
       {"weft sub", {"submit"}},

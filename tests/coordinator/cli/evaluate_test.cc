@@ -74,7 +74,7 @@ class EncoderCommands : public ModelCommands {
                                          {"rstrip", false},
                                          {"normalized", false},
                                          {"special", true}});
-    for (const char* name : {"bert-masked", "bert-token"}) {
+    for (const char* name : {"bert-masked", "bert-token", "xlnet-permutation"}) {
       fs::copy(std::string(WEFT_SOURCE_DIR "/tests/fixtures/golden/") + name + "/hf", file(name));
       std::ofstream(file(name) + "/tokenizer.json") << tokenizer.dump();
     }
@@ -119,6 +119,19 @@ TEST_F(EncoderCommands, MaskedModelsAreMeasuredAlikeEachTime) {
   EXPECT_NEAR(told["perplexity"].get<double>(), std::exp(told["loss"].get<double>()), 1e-6);
   EXPECT_EQ(told, answer(line));
   EXPECT_THAT(refusal({"classify", file("bert-masked"), "--text", "a"}), HasSubstr("masked_lm"));
+}
+
+TEST_F(EncoderCommands, OrdersOfPredictionsAreMeasuredAlikeEachTime) {
+  write("text.txt", "awarpandaweftandawarpandaweftandawarp");
+  const std::vector<std::string> line{"evaluate", file("xlnet-permutation"), file("text.txt"),
+                                      "--sequence-length", "12"};
+  const json told = answer(line);
+  EXPECT_EQ(told["type"], "permutation_lm");
+  EXPECT_EQ(told["labels"], 6) << "two of each row of twelve, and of the one that is left none";
+  EXPECT_NEAR(told["perplexity"].get<double>(), std::exp(told["loss"].get<double>()), 1e-6);
+  EXPECT_EQ(told, answer(line));
+  EXPECT_THAT(refusal({"classify", file("xlnet-permutation"), "--text", "a"}),
+              HasSubstr("permutation_lm"));
 }
 
 TEST_F(EncoderCommands, AFileHereIsNoCheckpointsId) {
