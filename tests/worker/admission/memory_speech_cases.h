@@ -18,6 +18,11 @@ inline constexpr const char* kWhisperWide =
     "encoder_layers: 4, decoder_layers: 4, encoder_attention_heads: 4, decoder_attention_heads: 4, "
     "d_model: 128, encoder_ffn_dim: 512, decoder_ffn_dim: 512, vocab_size: 1000, num_mel_bins: 8, "
     "max_source_positions: 50, max_target_positions: 16, decoder_start_token_id: 1";
+// Recordings as long as those of what was published, and as wide.
+inline constexpr const char* kWhisperLong =
+    "encoder_layers: 2, decoder_layers: 1, encoder_attention_heads: 2, decoder_attention_heads: 2, "
+    "d_model: 96, encoder_ffn_dim: 384, decoder_ffn_dim: 384, vocab_size: 500, num_mel_bins: 80, "
+    "max_source_positions: 1500, max_target_positions: 64, decoder_start_token_id: 1";
 inline Case speech(const char* name, const char* training, MeshDegrees mesh = {}, int zero = 0,
                    const char* model = kWhisper) {
   return {name, model, training, mesh, "speech_recognition", zero, kBucketBytes, "whisper"};
@@ -26,6 +31,9 @@ inline Case speech(const char* name, const char* training, MeshDegrees mesh = {}
 inline const Case kSpeechCases[] = {
     speech("plain", "batch_size: 8"),
     speech("short texts", "batch_size: 4", {}, 0, kWhisperShortTexts),
+    speech("long", "batch_size: 2", {}, 0, kWhisperLong),
+    speech("and tensor 2", "batch_size: 2", {1, 1, 2}, 0, kWhisperLong),
+    speech("and sequence 2, bf16", "batch_size: 2, precision: bf16", {1, 2, 1}, 0, kWhisperLong),
     speech("selective", "batch_size: 8, activation_checkpointing: selective"),
     speech("full", "batch_size: 8, activation_checkpointing: full"),
     speech("bf16", "batch_size: 8, precision: bf16"),
