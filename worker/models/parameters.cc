@@ -36,10 +36,10 @@ std::string_view layer_of(const ParameterInfo& info) {
 // Of the element `at` of a table [positions, features], as Whisper's are (Radford et al. 2022).
 float sinusoid(int64_t at, int64_t features) {
   constexpr double kLongest = 10000;  // wave, over 2 pi
-  const int64_t waves = features / 2, feature = at % features;
+  const int64_t waves = features / 2, feature = at % features, position = at / features;
   const double exponent =
       static_cast<double>(feature % waves) / static_cast<double>(std::max<int64_t>(1, waves - 1));
-  const double angle = static_cast<double>(at / features) / std::pow(kLongest, exponent);
+  const double angle = static_cast<double>(position) / std::pow(kLongest, exponent);
   return static_cast<float>(feature < waves ? std::sin(angle) : std::cos(angle));
 }
 
