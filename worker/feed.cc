@@ -73,6 +73,11 @@ Result<Feed> Feed::open(const proto::TaskSpec& task, const Tokenizer* tokenizer,
       State{options.field, std::move(train), std::move(held_out), std::move(sampler)}));
 }
 
+int64_t Feed::cut_recordings() const {
+  const auto& held_out = state_->held_out;
+  return state_->train->cut_recordings() + (held_out ? held_out->cut_recordings() : 0);
+}
+
 TaskRows Feed::next(int64_t rows) {
   return named(state_->field + ".data.train", [&] {
     return state_->train->rows(state_->sampler.next(rows / state_->train->rows_per_sample()));

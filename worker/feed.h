@@ -49,6 +49,9 @@ class Feed {
   Feed& operator=(Feed&&) noexcept;
   ~Feed();
 
+  // Of training and validation data, how many are longer than what is heard of each.
+  int64_t cut_recordings() const;
+
   // Of the training data, across the end of an epoch too. Both throw as Dataset::rows.
   TaskRows next(int64_t rows);
 

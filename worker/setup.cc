@@ -80,6 +80,10 @@ Status open_tasks(Rank& rank, const proto::LaunchRecord& record, const ModelSour
                               training.config->decoder_start_token_id,
                               rank.pool.get()};
     WEFT_ASSIGN_OR_RETURN(Feed feed, Feed::open(task, training.tokenizer.get(), options));
+    if (feed.cut_recordings() > 0) {
+      rank.log.info("{}: {} recordings are longer than {} s: what is behind is left out",
+                    task.name(), feed.cut_recordings(), training.audio->seconds());
+    }
     const TaskOptions of_task{task.name(), task.labels(), feed.label_names(),
                               task.has_mask_rate() ? task.mask_rate() : 1};
     WEFT_ASSIGN_OR_RETURN(auto head,

@@ -36,8 +36,8 @@ std::vector<double> mel_filters(const LogMelSettings& settings, int64_t frequenc
     borders.push_back(hertz_of(step * static_cast<double>(i)));
   }
   std::vector<double> filters;
-  const double width =
-      static_cast<double>(settings.rate / 2) / static_cast<double>(frequencies - 1);
+  const int64_t highest = settings.rate / 2;  // Hz
+  const double width = static_cast<double>(highest) / static_cast<double>(frequencies - 1);
   for (int64_t i = 0; i < frequencies; ++i) {
     const double hertz = static_cast<double>(i) * width;
     for (size_t bin = 0; bin < static_cast<size_t>(settings.bins); ++bin) {

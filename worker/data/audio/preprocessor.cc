@@ -42,6 +42,60 @@ Status check_off(const JsonMember& member) {
 
 }  // namespace
 
+Status AudioPreprocessor::take(const JsonMember& member) {
+  const std::string& key = member.key;
+  const JsonValue& value = member.value;
+  if (key == "feature_extractor_type") {
+    if (value.text == kType) return {};
+    return wrong(member, std::string("must be ") + kType + ": others compute something else");
+  }
+  if (key == "feature_size") {
+    if (value.kind == JsonValue::Kind::kInteger && value.integer == layout_.bins) return {};
+    return wrong(member, "must be the model's num_mel_bins = " + std::to_string(layout_.bins));
+  }
+  if (key == "sampling_rate") return read_count(member, settings_.rate);
+  if (key == "hop_length") return read_count(member, settings_.hop);
+  if (key == "chunk_length") return read_count(member, seconds_);
+  if (key == "n_fft") {
+    WEFT_RETURN_IF_ERROR(read_count(member, settings_.window, kWindowMax));
+    return settings_.window % 2 == 0 ? Status() : wrong(member, "must be even");
+  }
+  if (key == "padding_value") {
+    padding_ = value.as_double();
+    return value.is_number() ? Status() : wrong(member, "must be a number");
+  }
+  if (key == "padding_side") {
+    return value.text == "right" ? Status() : wrong(member, "must be right: the end is padded");
+  }
+  if (key == "dither" || key == "do_normalize") return check_off(member);
+  return wrong(member, "is no setting that is known here");
+}
+
+Status AudioPreprocessor::finish(const JsonMember* length) {
+  const int64_t samples = layout_.frames * settings_.hop;
+  if (length == nullptr) {
+    if (samples % settings_.rate != 0) {
+      return Status::invalid(
+          "max_source_positions", std::to_string(layout_.frames / 2),
+          "must make whole seconds: positions x 2 x hop_length = " + std::to_string(samples) +
+              " samples, sampling_rate = " + std::to_string(settings_.rate));
+    }
+    seconds_ = samples / settings_.rate;
+  } else if (this->samples() > kSamplesMax || this->samples() / settings_.hop != layout_.frames) {
+    return wrong(*length,
+                 "must make as many frames, chunk_length x sampling_rate / hop_length, as "
+                 "the model reads, 2 x max_source_positions = " +
+                     std::to_string(layout_.frames));
+  }
+  if (this->samples() <= settings_.window / 2) {
+    return Status::invalid(
+        "n_fft", std::to_string(settings_.window),
+        "must be less than two chunks, of " + std::to_string(this->samples()) + " samples");
+  }
+  log_mel_ = std::make_shared<const LogMel>(settings_);
+  return {};
+}
+
 Result<AudioPreprocessor> AudioPreprocessor::parse(std::string_view json,
                                                    const AudioLayout& layout) {
   WEFT_ASSIGN_OR_RETURN(const JsonValue given, parse_json(json));
@@ -51,68 +105,18 @@ Result<AudioPreprocessor> AudioPreprocessor::parse(std::string_view json,
   AudioPreprocessor made;
   made.layout_ = layout;
   made.settings_.bins = layout.bins;
-  LogMelSettings& settings = made.settings_;
   const JsonMember* length = nullptr;
   // transformers computes these from the others, or nothing by what they say.
   constexpr std::array<std::string_view, 7> kAccepted{
       "processor_class", "return_attention_mask", "n_samples", "nb_max_frames",
       "mel_filters",     "return_tensors",        "auto_map"};
   for (const JsonMember& member : given.members) {
-    const std::string& key = member.key;
-    const JsonValue& value = member.value;
-    Status status;
-    if (value.is_null() || std::ranges::find(kAccepted, key) != kAccepted.end()) continue;
-    if (key == "feature_extractor_type") {
-      if (value.text != kType) {
-        status = wrong(member, std::string("must be ") + kType + ": others compute something else");
-      }
-    } else if (key == "feature_size") {
-      if (value.kind != JsonValue::Kind::kInteger || value.integer != layout.bins) {
-        status = wrong(member, "must be the model's num_mel_bins = " + std::to_string(layout.bins));
-      }
-    } else if (key == "sampling_rate") {
-      status = read_count(member, settings.rate);
-    } else if (key == "hop_length") {
-      status = read_count(member, settings.hop);
-    } else if (key == "n_fft") {
-      status = read_count(member, settings.window, kWindowMax);
-      if (status.ok() && settings.window % 2 != 0) status = wrong(member, "must be even");
-    } else if (key == "chunk_length") {
-      status = read_count(member, made.seconds_);
-      length = &member;
-    } else if (key == "padding_value") {
-      if (!value.is_number()) status = wrong(member, "must be a number");
-      made.padding_ = value.as_double();
-    } else if (key == "padding_side") {
-      if (value.text != "right") status = wrong(member, "must be right: the end is padded");
-    } else if (key == "dither" || key == "do_normalize") {
-      status = check_off(member);
-    } else {
-      status = wrong(member, "is no setting that is known here");
-    }
-    WEFT_RETURN_IF_ERROR(status);
+    if (member.value.is_null()) continue;
+    if (std::ranges::find(kAccepted, member.key) != kAccepted.end()) continue;
+    WEFT_RETURN_IF_ERROR(made.take(member));
+    if (member.key == "chunk_length") length = &member;
   }
-  const int64_t samples = layout.frames * settings.hop;
-  if (length == nullptr) {
-    if (samples % settings.rate != 0) {
-      return fail(Status::invalid(
-          "max_source_positions", std::to_string(layout.frames / 2),
-          "must make whole seconds: positions x 2 x hop_length = " + std::to_string(samples) +
-              " samples, sampling_rate = " + std::to_string(settings.rate)));
-    }
-    made.seconds_ = samples / settings.rate;
-  } else if (made.samples() > kSamplesMax || made.samples() / settings.hop != layout.frames) {
-    return fail(wrong(*length,
-                      "must make as many frames, chunk_length x sampling_rate / "
-                      "hop_length, as the model reads, 2 x max_source_positions = " +
-                          std::to_string(layout.frames)));
-  }
-  if (made.samples() <= settings.window / 2) {
-    return fail(Status::invalid(
-        "n_fft", std::to_string(settings.window),
-        "must be less than two chunks, of " + std::to_string(made.samples()) + " samples"));
-  }
-  made.log_mel_ = std::make_shared<const LogMel>(settings);
+  WEFT_RETURN_IF_ERROR(made.finish(length));
   return made;
 }
 

@@ -16,6 +16,8 @@
 
 namespace weft {
 
+struct JsonMember;
+
 // What a model's configuration says of its recordings.
 struct AudioLayout {
   int64_t bins = 0;    // mel filters of a frame
@@ -43,6 +45,8 @@ class AudioPreprocessor {
 
  private:
   AudioPreprocessor() = default;
+  Status take(const JsonMember& member);    // a setting
+  Status finish(const JsonMember* length);  // chunk_length, where it is given
 
   AudioLayout layout_;
   LogMelSettings settings_;
