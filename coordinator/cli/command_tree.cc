@@ -330,7 +330,7 @@ void add_row_keys(CLI::App* made, FineTuneOptions& o) {
       "labels an embedding learns that they belong together, an answer is a part of it, an "
       "encoder-decoder writes it, and of a list of them one is chosen; default: none, of an "
       "embedding text_pair, of a question_answering context, of a seq2seq target, of a "
-      "multiple_choice choices");
+      "multiple_choice choices, of a speech_recognition transcription");
 }
 
 void add_adapter(CLI::App* made, FineTuneOptions& o) {
@@ -369,8 +369,8 @@ void add_fine_tune(CLI::App& app, Parsed& p) {
        kPath)
       ->required();
   text("DATA", o.data,
-       "A text or JSONL file, a folder of such files, a folder of images' folders, one a class, or "
-       "an object's id",
+       "A text or JSONL file, a folder of such files, a folder of images' folders, one a class, a "
+       "folder of recordings with their metadata.jsonl, or an object's id",
        kPath)
       ->required();
   text("--validation", o.validation, "Held-out data: a path or an object's id", kPath);
@@ -381,7 +381,7 @@ void add_fine_tune(CLI::App& app, Parsed& p) {
       "label and choices, answers where it has question, context and answers, classes where it has "
       "a label, of words where it has a list of them, or of images where the data is such, an "
       "embedding where --text-pair-key is given, else what goes with the model, of an "
-      "encoder-decoder always seq2seq",
+      "encoder-decoder always seq2seq or, where it hears, speech_recognition",
       "TASK")
       ->check(CLI::IsMember(enum_names(*proto::TaskType_descriptor())));
   add_row_keys(made, o);
@@ -393,11 +393,14 @@ void add_fine_tune(CLI::App& app, Parsed& p) {
        "TOKENIZER");
   count("--steps", o.steps, "Optimizer steps")->capture_default_str();
   count("--batch-size", o.batch_size,
-        "Sequences a step, or images; default: 8, of choices the next multiple of a row's");
+        "Sequences a step, images or recordings; default: 8, of choices the next multiple of a "
+        "row's");
   count("--sequence-length", o.sequence_length,
-        "Tokens a sequence; default: the model's positions, 128 at most; not of images");
+        "Tokens a sequence; default: the model's positions, 128 at most; not of images or "
+        "recordings");
   made->add_option("--target-length", o.target_length,
-                   "Tokens of a seq2seq's target, its end included; default: as --sequence-length")
+                   "Tokens of a seq2seq's or recording's target, its end included; default: as "
+                   "--sequence-length, of a recording as the decoder has positions")
       ->type_name("N")
       ->check(whole_number_from(1, 1 << 24));
   made->add_option("--learning-rate", o.learning_rate, "Peak")

@@ -37,6 +37,7 @@ struct Parsed {
   ClassifyOptions classify;
   EmbedOptions embed;
   AnswerOptions answer;
+  TranscribeOptions transcribe;
   FineTuneOptions fine_tune;
   NodesOptions nodes;
   UpOptions up;

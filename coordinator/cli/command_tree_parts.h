@@ -12,7 +12,7 @@ namespace weft::cli {
 CLI::App* add(CLI::App& app, Parsed& p, const std::string& name, const std::string& help,
               std::function<int()> command);
 
-// evaluate, classify, embed (model_command_tree.cc).
+// evaluate, classify, embed, answer, transcribe (model_command_tree.cc).
 void add_model_commands(CLI::App& app, Parsed& p);
 
 }  // namespace weft::cli

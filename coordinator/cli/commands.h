@@ -99,7 +99,7 @@ struct ModelOptions {
   std::string pair_key;             // the same; else there is no second text
   std::string precision;            // empty: as its job trained, else fp32
   int sequence_length = 0;          // 0: as its job trained, else by its positions
-  int target_length = 0;            // of a seq2seq; 0: as its job trained, else as the texts
+  int target_length = 0;            // of a task that writes; 0: as its job trained, else the most
   int batch_size = 0;  // rows at once; 0: 8, of an embedding or of questions as its job trained
 };
 struct EvaluateOptions : ModelOptions {
@@ -120,6 +120,10 @@ struct AnswerOptions : ModelOptions {
   bool allow_none = false;
 };
 int answer(const Context& context, const AnswerOptions& options);  // answer_command.cc
+struct TranscribeOptions : ModelOptions {
+  std::vector<std::string> files;
+};
+int transcribe(const Context& context, const TranscribeOptions& options);  // transcribe_command.cc
 
 // ---- a job file from a model and data (fine_tune_command.cc) ------------------------------------
 struct FineTuneOptions {
@@ -128,7 +132,7 @@ struct FineTuneOptions {
   std::string text_key, label_key, pair_key;  // empty: as the task has them
   int labels = 0;                             // 0: by the data
   int sequence_length = 0;                    // 0: by the model
-  int target_length = 0;                      // of a seq2seq; 0: as sequence_length
+  int target_length = 0;                      // of a task that writes; 0: the job's default
   int batch_size = 0;                         // 0: 8, or the next multiple of a row's choices
   int steps = 200, slots = 1;
   double learning_rate = 3e-4;

@@ -23,6 +23,7 @@ struct Evaluated {
   ModelUse use;
   std::string type;  // of the task
   int64_t rows = 0, tokens = 0, cut_rows = 0;
+  int64_t cut_recordings = 0, seconds = 0;  // of recordings: longer ones than so many
   std::map<std::string, double> metrics;
 };
 
@@ -69,6 +70,7 @@ Result<DatasetOptions> options_of(const LocalModel& model, const DataFacts& fact
   proto::TaskSpec task = model.task;
   proto::DataSpec& data = *task.mutable_data();
   data.set_format(facts.images  ? proto::DATA_FORMAT_IMAGES
+                  : facts.audio ? proto::DATA_FORMAT_AUDIO
                   : facts.jsonl ? proto::DATA_FORMAT_JSONL
                                 : proto::DATA_FORMAT_TEXT);
   data.set_text(use.text_key);
@@ -119,7 +121,13 @@ Result<std::shared_ptr<const Dataset>> read_data(const DataFacts& facts, Dataset
     options.pool = pool;
     return Dataset::load_images(files, options);
   }
-  for (SourceFile& file : files) file.name = file.path;
+  if (model.audio) {
+    options.audio = model.audio;
+    options.start_id = model.folder.config->decoder_start_token_id;
+    options.pool = pool;
+  } else {
+    for (SourceFile& file : files) file.name = file.path;
+  }
   auto data = Dataset::load(files, options, *model.tokenizer);
   if (!data) return fail(by_option(data.error()));
   return data;
@@ -137,12 +145,13 @@ Status check_keys(const EvaluateOptions& options, const DataFacts& facts,
     bool used;
     const char* holds;
   };
-  for (const Key& key : {Key{"--text-key", options.text_key, true, "texts"},
+  for (const Key& key : {Key{"--text-key", options.text_key, !facts.audio, "texts"},
                          Key{"--label-key", options.label_key, labeled, "labels"},
                          Key{"--text-pair-key", options.pair_key, paired, "a second text"}}) {
-    if (key.given.empty() || (key.used && facts.jsonl)) continue;
+    if (key.given.empty() || (key.used && (facts.jsonl || facts.audio))) continue;
     return Status::invalid(key.option, key.given,
                            facts.images   ? "is for texts; the data is images"
+                           : facts.audio  ? "is for texts; the data is recordings"
                            : !facts.jsonl ? "is for JSONL; the data is text"
                                           : fmt::format("is for {}; the model learned a {}",
                                                         key.holds, task_type_name(task)));
@@ -170,6 +179,8 @@ Result<Evaluated> run(const Context& context, const EvaluateOptions& options) {
   WEFT_ASSIGN_OR_RETURN(const auto data, read_data(facts, how, model, rank.pool.get()));
   made.rows = data->samples();
   made.tokens = data->tokens();
+  made.cut_recordings = data->cut_recordings();
+  if (model.audio) made.seconds = model.audio->seconds();
   for (int64_t row = 0; row < made.rows; ++row) made.cut_rows += data->dropped_tokens(row) > 0;
   WEFT_ASSIGN_OR_RETURN(
       made.metrics,
@@ -188,17 +199,37 @@ void tell_json(const Evaluated& made) {
   out.begin_object().key("model").string(made.model.name).key("task");
   made.model.task.name().empty() ? out.null() : out.string(made.model.task.name());
   out.key("type").string(made.type);
-  for (const char* name : {"loss", "perplexity", "accuracy", "exact_match", "f1"}) {
+  for (const char* name : {"loss", "perplexity", "accuracy", "exact_match", "f1", "wer", "cer"}) {
     const auto found = made.metrics.find(name);
     if (found != made.metrics.end()) out.key(name).number(found->second);
   }
   out.key("labels").integer(std::llround(made.metrics.at("labels")));
   out.key("rows").integer(made.rows).key("tokens").integer(made.tokens);
   out.key("cut_rows").integer(made.cut_rows);
+  if (hears(made.model.task)) out.key("cut_recordings").integer(made.cut_recordings);
   out.key("sequence_length").integer(made.use.sequence_length);
   if (writes_targets(made.model.task)) out.key("target_length").integer(made.use.target_length);
   out.key("precision").string(precision_name(made.use.precision)).end_object();
   print(out.take() + "\n");
+}
+
+// What is longer than was read.
+void tell_cuts(const Evaluated& made) {
+  const auto tell = [&](int64_t cut, const std::string& what) {
+    if (cut == 0) return;
+    fmt::print(stderr, "{} of {} {}: what is behind was left out\n", cut, made.rows, what);
+  };
+  tell(made.cut_recordings, fmt::format("recordings are longer than {} s", made.seconds));
+  if (hears(made.model.task)) {
+    tell(made.cut_rows, fmt::format("texts have more than {} tokens", made.use.target_length));
+    return;
+  }
+  const std::string target =
+      writes_targets(made.model.task)
+          ? fmt::format(", or have a target of more than {}", made.use.target_length)
+          : "";
+  tell(made.cut_rows,
+       fmt::format("rows are longer than {} tokens{}", made.use.sequence_length, target));
 }
 
 void tell(const Evaluated& made) {
@@ -212,10 +243,11 @@ void tell(const Evaluated& made) {
       "sequence:    {} tokens ({}){}, {}\n"
       "loss:        {:.6g}\n",
       printable(made.model.name), task.empty() ? "" : ", task " + task, made.type, made.rows,
-      writes_targets(made.model.task) ? "rows"
-      : !classifies || answers        ? "windows"
-      : sees_images(made.model.task)  ? "images"
-                                      : "rows",
+      hears(made.model.task)            ? "recordings"
+      : writes_targets(made.model.task) ? "rows"
+      : !classifies || answers          ? "windows"
+      : sees_images(made.model.task)    ? "images"
+                                        : "rows",
       made.tokens, made.use.sequence_length, made.use.sequence_reason,
       writes_targets(made.model.task) ? fmt::format(", {} of a target", made.use.target_length)
                                       : "",
@@ -239,15 +271,12 @@ void tell(const Evaluated& made) {
     out += fmt::format("F1:          {:.2f}% (of {})\n", 100 * f1->second,
                        answers ? "questions, by words" : "entities");
   }
-  print(out);
-  if (made.cut_rows > 0) {
-    const std::string target =
-        writes_targets(made.model.task)
-            ? fmt::format(", or have a target of more than {}", made.use.target_length)
-            : "";
-    fmt::print(stderr, "{} of {} rows are longer than {} tokens{}: what is behind was left out\n",
-               made.cut_rows, made.rows, made.use.sequence_length, target);
+  if (const auto wer = made.metrics.find("wer"); wer != made.metrics.end()) {
+    out += fmt::format("word errors: {:.2f}% (of words)\nchar errors: {:.2f}% (of characters)\n",
+                       100 * wer->second, 100 * made.metrics.at("cer"));
   }
+  print(out);
+  tell_cuts(made);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cctype>
 #include <filesystem>
+#include <numeric>
 #include <optional>
 #include <set>
 
@@ -22,6 +23,7 @@ namespace fs = std::filesystem;
 constexpr int64_t kSequenceLengthMax = 128;  // where nobody asks for more
 constexpr int64_t kBatchSize = 8;
 constexpr const char* kWrites = "seq2seq";
+constexpr const char* kHears = "speech_recognition";
 
 // What the job file is written from; each choice with its reason.
 struct Plan {
@@ -42,6 +44,10 @@ std::string default_name(const std::string& data) {
   }
   while (!name.empty() && (name.front() == '_' || name.front() == '-')) name.erase(0, 1);
   return name.empty() ? "fine-tune" : "tune-" + name.substr(0, 100);
+}
+
+bool hears(const ModelFacts& model) {
+  return std::ranges::find(model.tasks, kHears) != model.tasks.end();
 }
 
 std::string positions_text(int64_t positions) {
@@ -112,6 +118,7 @@ bool predicts_in_order(const ModelFacts& model) {
 
 void choose_task(const FineTuneOptions& options, Plan& plan) {
   plan.task = !options.task.empty()           ? options.task
+              : plan.data.audio               ? kHears
               : plan.data.images              ? "image_classification"
               : plan.model.writes             ? kWrites
               : plan.data.chats               ? "causal_lm"
@@ -126,6 +133,7 @@ void choose_task(const FineTuneOptions& options, Plan& plan) {
   const char* model = plan.model.encoder ? ", the model is an encoder" : "";
   plan.task_reason =
       !options.task.empty() ? "as asked for"
+      : plan.data.audio     ? "the data is recordings"
       : plan.data.images    ? "the data is images"
       : plan.model.writes   ? "the model is an encoder and a decoder"
       : !plan.data.jsonl    ? fmt::format("the data is text{}", model)
@@ -198,21 +206,26 @@ Status choose_labels(const FineTuneOptions& options, Plan& plan) {
   return Status();
 }
 
-// What images have no use for, and only they have.
-Status check_image_options(const FineTuneOptions& options, const Plan& plan) {
-  if (!plan.data.images) {
-    if (!options.augment) return {};
+// What images and recordings have no use for, and only images have.
+Status check_options_of_files(const FineTuneOptions& options, const Plan& plan) {
+  if (options.augment && !plan.data.images) {
     return Status::invalid("--augment", "", "is for images; this is " + plan.task);
   }
+  if (!plan.data.images && !plan.data.audio) return {};
   if (options.sequence_length > 0) {
     return Status::invalid("--sequence-length", std::to_string(options.sequence_length),
-                           "is for texts: the tokens of an image follow from the model");
+                           std::string("is for texts: the tokens of ") +
+                               (plan.data.audio ? "a recording" : "an image") +
+                               " follow from the model");
   }
-  for (const auto& [option, given] : {std::pair{"--tokenizer", &options.tokenizer},
+  const std::string unused = plan.data.audio ? std::string() : options.tokenizer;
+  for (const auto& [option, given] : {std::pair{"--tokenizer", &unused},
                                       {"--text-key", &options.text_key},
                                       {"--label-key", &options.label_key}}) {
     if (given->empty()) continue;
-    return Status::invalid(option, *given, "is for texts; the data is images");
+    return Status::invalid(
+        option, *given,
+        std::string("is for texts; the data is ") + (plan.data.audio ? "recordings" : "images"));
   }
   return {};
 }
@@ -246,12 +259,12 @@ Status check_use(const FineTuneOptions& options, const Plan& plan) {
   if (!labeled && !options.label_key.empty()) {
     return Status::invalid("--label-key", options.label_key, "is for labels" + task);
   }
-  if (!plan.data.jsonl && !options.text_key.empty()) {
+  if (!plan.data.jsonl && !plan.data.audio && !options.text_key.empty()) {
     return Status::invalid("--text-key", options.text_key, "is for JSONL; the data is text");
   }
-  if (plan.task != kWrites && options.target_length > 0) {
+  if (plan.task != kWrites && plan.task != kHears && options.target_length > 0) {
     return Status::invalid("--target-length", std::to_string(options.target_length),
-                           std::string("is for a ") + kWrites + task);
+                           std::string("is for a ") + kWrites + " or a " + kHears + task);
   }
   return {};
 }
@@ -280,7 +293,7 @@ Result<Plan> make_plan(const Context& context, const FineTuneOptions& options) {
   WEFT_ASSIGN_OR_RETURN(plan.model, find_model(context, options.model));
   WEFT_RETURN_IF_ERROR(check_asked(options, plan.model));
   FineTuneOptions asked = options;
-  if (asked.task.empty() && plan.model.writes) asked.task = kWrites;
+  if (asked.task.empty() && plan.model.writes) asked.task = hears(plan.model) ? kHears : kWrites;
   WEFT_ASSIGN_OR_RETURN(plan.data, find_data(context, "DATA", options.data, asked));
   choose_task(options, plan);
   WEFT_RETURN_IF_ERROR(check_chosen(options, plan));
@@ -289,16 +302,17 @@ Result<Plan> make_plan(const Context& context, const FineTuneOptions& options) {
     same.task = plan.task;
     WEFT_ASSIGN_OR_RETURN(plan.validation,
                           find_data(context, "--validation", options.validation, same));
-    if (plan.validation->jsonl != plan.data.jsonl || plan.validation->images != plan.data.images) {
+    if (plan.validation->jsonl != plan.data.jsonl || plan.validation->audio != plan.data.audio ||
+        plan.validation->images != plan.data.images) {
       return fail(Status::invalid("--validation", options.validation,
                                   "must be of the same format as the training data"));
     }
   }
   WEFT_RETURN_IF_ERROR(choose_labels(options, plan));
-  WEFT_RETURN_IF_ERROR(check_image_options(options, plan));
+  WEFT_RETURN_IF_ERROR(check_options_of_files(options, plan));
   if (!plan.data.images) {
     WEFT_RETURN_IF_ERROR(check_use(options, plan));
-    WEFT_RETURN_IF_ERROR(choose_sequence_length(options, plan));
+    if (!plan.data.audio) WEFT_RETURN_IF_ERROR(choose_sequence_length(options, plan));
     WEFT_RETURN_IF_ERROR(check_tokenizer(options, plan.model));
   }
   if (plan.model.heads > 0 && options.slots > plan.model.heads) {
@@ -312,7 +326,10 @@ Result<Plan> make_plan(const Context& context, const FineTuneOptions& options) {
 std::string data_text(const FineTuneOptions& options, const Plan& plan) {
   std::string text = fmt::format("{{train: {}", quote_json(plan.data.path));
   if (plan.validation) text += fmt::format(", validation: {}", quote_json(plan.validation->path));
-  const char* format = plan.data.images ? "images" : plan.data.jsonl ? "jsonl" : "text";
+  const char* format = plan.data.images  ? "images"
+                       : plan.data.audio ? "audio"
+                       : plan.data.jsonl ? "jsonl"
+                                         : "text";
   text += fmt::format(", format: {}", format);
   if (options.augment) text += ", augment: true";
   if (plan.data.jsonl && !options.text_key.empty()) {
@@ -322,8 +339,8 @@ std::string data_text(const FineTuneOptions& options, const Plan& plan) {
   if (labeled && !options.label_key.empty()) {
     text += ", label: " + quote_json(options.label_key);
   }
-  if (plan.data.pairs && !options.pair_key.empty()) {
-    text += plan.task == kWrites ? ", target: " : ", text_pair: ";
+  if ((plan.data.pairs || plan.data.audio) && !options.pair_key.empty()) {
+    text += plan.task == kWrites || plan.data.audio ? ", target: " : ", text_pair: ";
     text += quote_json(options.pair_key);
   }
   return text + "}";
@@ -370,6 +387,7 @@ std::string job_text(const FineTuneOptions& options, const Plan& plan) {
       : plan.task == "embedding" ? "embed"
       : plan.data.answers        ? "answer"
       : plan.task == kWrites     ? "write"
+      : plan.data.audio          ? "transcribe"
                                  : "lm",
       plan.task, plan.task_reason);
   if (plan.labels > 0) {
@@ -378,7 +396,7 @@ std::string job_text(const FineTuneOptions& options, const Plan& plan) {
   out += fmt::format("    data: {}\n", data_text(options, plan));
   out += fmt::format("training:\n  steps: {}\n  batch_size: {}\n", options.steps,
                      batch_size(options, plan));
-  if (!plan.data.images) {
+  if (!plan.data.images && !plan.data.audio) {
     out += fmt::format("  sequence_length: {}  # {}\n", plan.sequence_length, plan.sequence_reason);
   }
   if (options.target_length > 0) {
@@ -398,30 +416,49 @@ std::string job_text(const FineTuneOptions& options, const Plan& plan) {
   return out;
 }
 
-// "1 file", "16 rows".
+// "1 file", "16 rows", "9 recordings of 17 s".
 std::string counted(const DataFacts& data) {
-  const bool rows = data.jsonl && !is_id(data.path);
-  return fmt::format("{} {}{}", data.documents, rows ? "row" : "file",
-                     data.documents == 1 ? "" : "s");
+  const bool rows = data.jsonl && !is_id(data.path), heard = !data.seconds.empty();
+  const std::string all = fmt::format("{} {}{}", data.documents,
+                                      rows    ? "row"
+                                      : heard ? "recording"
+                                              : "file",
+                                      data.documents == 1 ? "" : "s");
+  if (!heard) return all;
+  const double seconds = std::accumulate(data.seconds.begin(), data.seconds.end(), 0.0);
+  return all + fmt::format(" of {:.0f} s", seconds);
+}
+
+// What a model hears nothing of.
+std::string cut_text(const Plan& plan) {
+  const auto longest = static_cast<double>(plan.model.seconds);
+  const auto cut =
+      std::ranges::count_if(plan.data.seconds, [&](double seconds) { return seconds > longest; });
+  if (cut == 0 || plan.model.seconds == 0) return "";
+  return fmt::format("           {} {} longer than {} s: what is behind is left out\n", cut,
+                     cut == 1 ? "is" : "are", plan.model.seconds);
 }
 
 void tell(const FineTuneOptions& options, const Plan& plan, const std::string& path) {
   const bool known = plan.model.positions > 0;
   std::string out =
-      plan.model.image_size > 0
+      plan.model.seconds > 0
+          ? fmt::format("model:     {}, {} s of a recording, {} tokens in its vocabulary\n",
+                        plan.model.family, plan.model.seconds, plan.model.vocabulary)
+      : plan.model.image_size > 0
           ? fmt::format("model:     {}, images of {} x {} pixels\n", plan.model.family,
                         plan.model.image_size, plan.model.image_size)
       : known ? fmt::format("model:     {}, {}, {} tokens in its vocabulary\n", plan.model.family,
                             positions_text(plan.model.positions), plan.model.vocabulary)
               : fmt::format("model:     {}\n", plan.model.from);
   out += fmt::format(
-      "data:      {}, {}\n"
+      "data:      {}, {}\n{}"
       "task:      {} ({})\n",
-      counted(plan.data), show_bytes(plan.data.bytes), plan.task, plan.task_reason);
+      counted(plan.data), show_bytes(plan.data.bytes), cut_text(plan), plan.task, plan.task_reason);
   if (plan.labels > 0) {
     out += fmt::format("labels:    {} ({})\n", plan.labels, plan.labels_reason);
   }
-  if (!plan.data.images) {
+  if (!plan.data.images && !plan.data.audio) {
     out += fmt::format("sequence:  {} tokens ({})\n", plan.sequence_length, plan.sequence_reason);
   }
   if (options.target_length > 0) {

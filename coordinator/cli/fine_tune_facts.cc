@@ -17,6 +17,7 @@
 #include "proto/object.pb.h"
 #include "worker/admission/head_classes.h"
 #include "worker/data/source.h"
+#include "worker/models/audio_layout.h"
 #include "worker/models/hf_folder.h"
 #include "worker/models/learned_tasks.h"
 #include "worker/serve/loaded_model.h"
@@ -27,6 +28,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::string_view kImageTask = "image_classification";
+constexpr std::string_view kSpeechTask = "speech_recognition";
 constexpr const char* kNeedsRows =
     "must be JSONL (*.jsonl) for a classification: each row a text and its label, or a list of "
     "words and one of labels";
@@ -40,6 +42,10 @@ std::vector<HeadFacts> classifiers_of(const proto::CheckpointManifest& manifest)
   }
   return heads;
 }
+
+// Nothing is heard by a model of texts, whose layout makes none. What is wrong with the settings
+// check_model tells.
+int64_t seconds_of(const Result<AudioPreprocessor>& audio) { return audio ? audio->seconds() : 0; }
 
 // given: its id, or a job's.
 Result<ModelFacts> find_checkpoint(const Context& context, const std::string& given) {
@@ -59,6 +65,7 @@ Result<ModelFacts> find_checkpoint(const Context& context, const std::string& gi
                     (*config)->heads,
                     (*config)->vocabulary,
                     (*config)->image.size,
+                    seconds_of(AudioPreprocessor::parse("{}", layout_of((*config)->audio))),
                     true,
                     classifiers_of(manifest),
                     !(*config)->attention.causal,
@@ -85,6 +92,7 @@ Result<ModelFacts> find_folder(const std::string& path) {
                     folder->config->heads,
                     folder->config->vocabulary,
                     folder->config->image.size,
+                    seconds_of(AudioPreprocessor::read(path, layout_of(folder->config->audio))),
                     !folder->tokenizer_file.empty(),
                     std::move(heads),
                     !folder->config->attention.causal,
@@ -120,6 +128,11 @@ Status check_text(const Input& input, const std::string& file) {
                                : "must be text or JSONL: it holds zero bytes");
 }
 
+// Whether the files are recordings, where no task says so.
+bool are_recordings(const std::vector<SourceFile>& files, const std::string& task) {
+  return task.empty() ? has_recordings_file(files) : task == kSpeechTask;
+}
+
 // Whether the files are images, where no task says so.
 bool are_images(const std::vector<SourceFile>& files, const std::string& task) {
   if (!task.empty()) return task == kImageTask;
@@ -135,8 +148,9 @@ Result<Input> open_input(const std::string& option, const std::string& path,
   if (!fs::exists(path, error)) return fail(input.wrong(path, "must be a file or folder here"));
   input.facts.path = fs::absolute(path).lexically_normal().string();
   WEFT_ASSIGN_OR_RETURN(input.files, files_of({option, InputKind::kData, input.facts.path}));
-  input.facts.images = are_images(input.files, task);
-  if (input.facts.images) return input;
+  input.facts.audio = are_recordings(input.files, task);
+  input.facts.images = !input.facts.audio && are_images(input.files, task);
+  if (input.facts.images || input.facts.audio) return input;
   for (SourceFile& file : input.files) file.name = file.path;
   const auto rows = std::count_if(input.files.begin(), input.files.end(), is_rows);
   input.facts.jsonl = rows > 0;
@@ -184,6 +198,7 @@ FineTuneOptions with_keys(FineTuneOptions options) {
   if (options.pair_key.empty() && answers) options.pair_key = "context";
   if (options.pair_key.empty() && options.task == "embedding") options.pair_key = "text_pair";
   if (options.pair_key.empty() && options.task == "seq2seq") options.pair_key = "target";
+  if (options.pair_key.empty() && options.task == kSpeechTask) options.pair_key = "transcription";
   if (options.pair_key.empty() && options.task == kChooses) options.pair_key = kChoicesKey;
   return options;
 }
@@ -262,9 +277,10 @@ Status count(Input& input, const FineTuneOptions& options) {
   source.format = facts.jsonl ? InputFormat::kJsonl : InputFormat::kText;
   source.text_key = options.text_key;
   if (facts.images) source.format = InputFormat::kImages;
+  if (facts.audio) source.format = InputFormat::kAudio;
   source.choices = facts.choices;
   if (facts.classes || facts.answers || facts.choices > 0) source.label_key = options.label_key;
-  source.pair_key = facts.jsonl ? options.pair_key : "";
+  source.pair_key = facts.jsonl || facts.audio ? options.pair_key : "";
   source.answers = facts.answers;
   source.words = facts.words;
   std::set<std::string> names;
@@ -276,6 +292,10 @@ Status count(Input& input, const FineTuneOptions& options) {
     for (const std::string& choice : document.choices) facts.bytes += std::ssize(choice);
     if (facts.images)
       facts.bytes += file_bytes(input.files[static_cast<size_t>(facts.documents - 1)]);
+    if (document.recording != nullptr) {
+      facts.bytes += file_bytes(*document.recording);
+      facts.seconds.push_back(document.seconds);
+    }
     for (const Label& label : document.labels) {
       if (const auto* name = std::get_if<std::string>(&label)) {
         names.insert(*name);
@@ -336,6 +356,12 @@ Result<DataFacts> find_object_data(const Context& context, const std::string& op
   facts.bytes = object.bytes();
   std::vector<SourceFile> files;
   for (const proto::ObjectFile& file : object.files()) files.push_back({"", file.path()});
+  facts.audio = are_recordings(files, options.task);
+  if (facts.audio) {
+    facts.pair_key = options.pair_key;
+    if (has_recordings_file(files)) return facts;
+    return fail(Status::invalid(option, id, "must hold metadata.jsonl beside its recordings"));
+  }
   facts.images = are_images(files, options.task);
   if (facts.images) {
     look_for(options, facts);
@@ -382,8 +408,14 @@ Result<DataFacts> find_data(const Context& context, const std::string& option,
                             const std::string& path, const FineTuneOptions& given) {
   if (path.starts_with("obj-")) return find_object_data(context, option, path, given);
   WEFT_ASSIGN_OR_RETURN(Input input, open_input(option, path, given.task));
-  FineTuneOptions options = with_keys(given);
+  FineTuneOptions options = given;
+  if (input.facts.audio) options.task = kSpeechTask;
+  options = with_keys(options);
   look_for(options, input.facts);
+  if (input.facts.audio) {
+    WEFT_RETURN_IF_ERROR(count(input, options));
+    return std::move(input.facts);
+  }
   if (input.facts.jsonl) {
     WEFT_ASSIGN_OR_RETURN(const JsonValue row, first_row(input));
     if (const bool chooses = tell_choices(given, row); chooses || tell_answers(given, row)) {

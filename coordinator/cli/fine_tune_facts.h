@@ -26,7 +26,8 @@ struct ModelFacts {
   std::string from;  // as the job file names it: an id, or an absolute path
   std::string family;
   int64_t positions = 0, heads = 0, vocabulary = 0;  // 0: not known here, of an uploaded object
-  int64_t image_size = 0;                            // 0: a model of texts, or not known here
+  int64_t image_size = 0;                            // 0: of none, or not known here
+  int64_t seconds = 0;                               // that are heard of a recording; the same
   bool has_tokenizer = false;                        // a tokenizer comes with it
   std::vector<HeadFacts> classifiers;                // none, too, where it is not known here
   bool encoder = false;                              // tokens see those behind them
@@ -42,6 +43,7 @@ struct DataFacts {
   std::string path;  // absolute, or an object's id
   bool jsonl = false;
   bool images = false;   // each in a folder of its class
+  bool audio = false;    // recordings, with their texts in metadata.jsonl
   bool chats = false;    // the first row has messages instead of a text
   bool classes = false;  // what was looked for: each row has a label,
   bool words = false;    // or each word of a row's list
@@ -50,16 +52,17 @@ struct DataFacts {
   int64_t choices = 0;   // of each row, a list of so many second texts
   std::string text_key, label_key, pair_key;
   int64_t documents = 0;           // rows or files; of an object files
-  int64_t bytes = 0;               // of text, or of the images' files
+  int64_t bytes = 0;               // of text, or of the images' or recordings' files
+  std::vector<double> seconds;     // of each recording
   int64_t labels = 0;              // classes that occur; by number: the largest and one
   std::vector<std::string> names;  // of the labels that are strings, in their order
 };
 
 // `options` has the keys and the task; an empty task is decided by the first row. Reads all of the
-// data, of images the headers. Errors name file, line and rule: neither text nor JSONL, both mixed
-// in one folder, a row without its keys, labels that are no classes, a file that is no image. Of an
-// uploaded object only the files' names are looked at, so that rows need --task, and classes or
-// choices --labels.
+// data, of images and recordings the headers. Errors name file, line and rule: neither text nor
+// JSONL, both mixed in one folder, a row without its keys, labels that are no classes, a file that
+// is no image. Of an uploaded object only the files' names are looked at, so that rows need --task,
+// and classes or choices --labels.
 Result<DataFacts> find_data(const Context& context, const std::string& option,
                             const std::string& path, const FineTuneOptions& options);
 

@@ -76,6 +76,7 @@ Result<proto::TaskSpec> choose_task(const proto::CheckpointManifest& manifest,
     const char* lack = is_one_of(types, proto::TASK_TYPE_CAUSAL_LM)   ? "generates no text"
                        : is_one_of(types, proto::TASK_TYPE_EMBEDDING) ? "gives no embeddings"
                        : is_one_of(types, proto::TASK_TYPE_QUESTION_ANSWERING) ? "finds no answers"
+                       : is_one_of(types, proto::TASK_TYPE_SPEECH_RECOGNITION) ? "hears nothing"
                                                                                : "has no classes";
     return fail(
         Status(Code::kInvalidArgument, fmt::format("{}: its task {}, of type {}, {}", manifest.id(),
@@ -167,6 +168,17 @@ Result<int64_t> sentence_length(const std::string& folder) {
                   .with_prefix(path + ": "));
 }
 
+// Of a model that hears: an open one becomes the longest.
+Result<LoadedModel> check_target_length(Result<LoadedModel> loaded, ModelUse& use) {
+  const int64_t most = loaded->folder.config->target_positions;
+  if (use.target_length > most) {
+    return fail(Status::invalid("--target-length", std::to_string(use.target_length),
+                                fmt::format("must be at most the model's {} positions", most)));
+  }
+  if (use.target_length == 0) use.target_length = most;
+  return loaded;
+}
+
 }  // namespace
 
 Result<LocalModel> find_local_model(const Context& context, const std::string& field,
@@ -230,6 +242,7 @@ Result<ModelUse> choose_use(const Context& context, const LocalModel& model,
   const proto::DataSpec& data = model.task.data();
   use.pair_key = first(options.pair_key, writes ? data.target() : data.text_pair(),
                        of_pairs              ? "text_pair"
+                       : hears(model.task)   ? "transcription"
                        : writes              ? "target"
                        : answers             ? "context"
                        : chooses(model.task) ? "choices"
@@ -250,7 +263,7 @@ Result<ModelUse> choose_use(const Context& context, const LocalModel& model,
   } else if (options.target_length > 0) {
     return fail(Status::invalid(
         "--target-length", std::to_string(options.target_length),
-        "is for a seq2seq; the model's task is of type " + task_type_name(model.task)));
+        "is for a task that writes; the model's is of type " + task_type_name(model.task)));
   }
   use.sequence_reason = options.sequence_length > 0 ? "as asked for" : "as its job trained";
   return use;
@@ -268,19 +281,22 @@ Result<LoadedModel> load_model(const Context& context, Rank& rank, LocalModel& m
   Result<LoadedModel> loaded =
       load_hf_folder(rank, model.folder, task_type_name(model.task), use.precision, use.choices);
   if (!loaded) return fail(local(loaded.error()));
-  if (loaded->preprocessor) {
-    const int64_t tokens = loaded->folder.config->image.tokens();
+  const ModelConfig& config = *loaded->folder.config;
+  if (loaded->preprocessor || loaded->audio) {
+    const int64_t tokens = loaded->audio ? config.audio.tokens : config.image.tokens();
     if (use.sequence_length > 0 && use.sequence_length != tokens) {
       return fail(Status::invalid("--sequence-length", std::to_string(use.sequence_length),
                                   fmt::format("must be left out, or {}: the model makes so many "
-                                              "tokens of an image",
-                                              tokens)));
+                                              "tokens of {}",
+                                              tokens, loaded->audio ? "a recording" : "an image")));
     }
     use.sequence_length = tokens;
-    use.sequence_reason = "patches of an image, and its class";
-    return loaded;
+    use.sequence_reason = loaded->audio
+                              ? fmt::format("{} s of a recording", loaded->audio->seconds())
+                              : "patches of an image, and its class";
+    return loaded->audio ? check_target_length(std::move(loaded), use) : std::move(loaded);
   }
-  const int64_t positions = loaded->folder.config->tokens_max();
+  const int64_t positions = config.tokens_max();
   if (use.sequence_length > positions) {
     return fail(
         Status::invalid("--sequence-length", std::to_string(use.sequence_length),

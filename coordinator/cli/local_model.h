@@ -35,13 +35,13 @@ Status fetch_model(const Context& context, LocalModel& model);
 // The only rank, with all cores.
 Result<Rank> make_rank();
 
-// What `evaluate`, `classify`, `embed` and `answer` choose about a model.
+// What `evaluate`, `classify`, `embed`, `answer` and `transcribe` choose about a model.
 struct ModelUse {
   std::string text_key, label_key;  // of rows
   std::string pair_key;             // empty: rows have no second text
   int64_t rows_at_once = 0;
   int64_t sequence_length = 0;  // 0: by the positions of the folder's model
-  int64_t target_length = 0;    // of a seq2seq; 0: as sequence_length
+  int64_t target_length = 0;    // of a task that writes; 0: as sequence_length
   int64_t choices = 0;          // of a multiple_choice: of each row
   std::string sequence_reason;
   DType precision = DType::kF32;

@@ -11,10 +11,22 @@ constexpr const char* kAnyModel =
     "A checkpoint's id, a job's for its best or else newest, or an exported folder";
 
 // What they have in common.
-void add_model(CLI::App* made, ModelOptions& o) {
+void add_choice(CLI::App* made, ModelOptions& o) {
   made->add_option("MODEL", o.model, kAnyModel)->type_name(kPath)->required();
   made->add_option("--task", o.task, "Of a checkpoint; default: the only one that fits")
       ->type_name("TASK");
+}
+
+void add_precision(CLI::App* made, ModelOptions& o) {
+  made->add_option("--precision", o.precision,
+                   "What the model computes in; default: as its job, else fp32")
+      ->type_name("PRECISION")
+      ->check(CLI::IsMember({"fp32", "bf16", "fp16"}));
+}
+
+// The same of those that read texts.
+void add_model(CLI::App* made, ModelOptions& o) {
+  add_choice(made, o);
   made->add_option("--text-key", o.text_key,
                    "JSONL: the key that holds the text; default: as the model's job, else text, of "
                    "questions question")
@@ -30,17 +42,14 @@ void add_model(CLI::App* made, ModelOptions& o) {
                    "question_answering's job as many windows")
       ->type_name("N")
       ->check(whole_number_from(1, 1 << 20));
-  made->add_option("--precision", o.precision,
-                   "What the model computes in; default: as its job, else fp32")
-      ->type_name("PRECISION")
-      ->check(CLI::IsMember({"fp32", "bf16", "fp16"}));
+  add_precision(made, o);
 }
 
 void add_pair_key(CLI::App* made, ModelOptions& o) {
   made->add_option("--text-pair-key", o.pair_key,
                    "JSONL: the key that holds the second text of a pair; default: as the model's "
-                   "job, of an embedding text_pair, of questions context, of a seq2seq target, "
-                   "of a multiple_choice choices, else there is none")
+                   "job, of an embedding text_pair, of questions context, of a seq2seq target, of "
+                   "recordings transcription, of a multiple_choice choices, else there is none")
       ->type_name("KEY");
 }
 
@@ -58,14 +67,15 @@ void add_evaluate(CLI::App& app, Parsed& p) {
                        [&p] { return evaluate(p.context, p.evaluate); });
   add_model(made, p.evaluate);
   add_pair_key(made, p.evaluate);
-  made->add_option("--target-length", p.evaluate.target_length,
-                   "Of a seq2seq: tokens of a target, its end included; default: as the model's "
-                   "job, else as the text's")
+  made->add_option(
+          "--target-length", p.evaluate.target_length,
+          "Of a seq2seq or recordings: tokens of a target, its end included; default: as "
+          "the model's job, else as the text's, of recordings as the decoder has positions")
       ->type_name("N")
       ->check(whole_number_from(1, 1 << 24));
   made->add_option("DATA", p.evaluate.data,
-                   "A text or JSONL file, a folder of such files, or a folder of images' folders, "
-                   "one a class")
+                   "A text or JSONL file, a folder of such files, a folder of images' folders, one "
+                   "a class, or of recordings with their metadata.jsonl")
       ->type_name(kPath)
       ->required();
   made->add_option(
@@ -75,7 +85,8 @@ void add_evaluate(CLI::App& app, Parsed& p) {
       ->type_name("KEY");
   made->footer(
       "Loss, accuracy, of a language model perplexity, of words with tags B-, I- and O the F1\n"
-      "of entities, of questions exact match and the F1 of words, as SQuAD has them; as the\n"
+      "of entities, of questions exact match and the F1 of words, as SQuAD has them, of\n"
+      "recordings the word and character error rates of what 'weft transcribe' writes; as the\n"
       "trainer takes them on its validation data: with the same data and a job's checkpoint the\n"
       "loss is the job's validation_loss of that task, to rounding. A masked language model's\n"
       "tokens are masked alike each time. A label is the name of a class, or its number.\n"
@@ -166,6 +177,26 @@ void add_answer(CLI::App& app, Parsed& p) {
       "is kept as 'weft generate' keeps it.");
 }
 
+void add_transcribe(CLI::App& app, Parsed& p) {
+  CLI::App* made = add(app, p, "transcribe", "Write down what recordings say",
+                       [&p] { return transcribe(p.context, p.transcribe); });
+  add_choice(made, p.transcribe);
+  made->add_option("FILE", p.transcribe.files, "A recording: WAV, FLAC, Ogg, MP3; repeatable")
+      ->type_name(kPath)
+      ->required();
+  made->add_option("--batch-size", p.transcribe.batch_size,
+                   "Pieces of recordings at once; default: 8")
+      ->type_name("N")
+      ->check(whole_number_from(1, 1 << 20));
+  add_precision(made, p.transcribe);
+  made->footer(
+      "By a model of a speech_recognition, the likeliest token after each other. What is longer\n"
+      "than the model hears at once (chunk_length of its preprocessor_config.json) is written "
+      "down\n"
+      "in pieces of that length. With --json each recording is a line: {file, text, seconds}. It\n"
+      "runs on this machine's cores; a checkpoint's export is kept as 'weft generate' keeps it.");
+}
+
 }  // namespace
 
 void add_model_commands(CLI::App& app, Parsed& p) {
@@ -173,6 +204,7 @@ void add_model_commands(CLI::App& app, Parsed& p) {
   add_classify(app, p);
   add_embed(app, p);
   add_answer(app, p);
+  add_transcribe(app, p);
 }
 
 }  // namespace weft::cli

@@ -63,7 +63,12 @@ constexpr std::string_view kRules = R"(## Rules across keys
   `parallel.sequence`. Both refuse `adapter` and `resources.device: gpu`.
 - `speech_recognition` is for whisper, which has no other task. `training.sequence_length` is its
   `max_source_positions`, or left out, and `training.target_length` at most its
-  `max_target_positions`, or left out; `parallel.sequence` is at most either.
+  `max_target_positions`, or left out; `parallel.sequence` is at most either. It needs the format
+  audio, which no other task has: a folder of recordings with a metadata.jsonl, each line
+  `{"file_name": "1.wav", "transcription": "..."}`, whose second key `data.target` names; it has
+  none of the keys of jsonl. Each line and each recording's header is read at submission, of an
+  uploaded object at the start; a recording that is broken behind its header is an error where it
+  is used. What is longer than the model hears is cut ([models](models.md)).
 - xlnet is an encoder for `sequence_classification`, `token_classification`, `multiple_choice` and
   `embedding`. It refuses `parallel.sequence` above 1, `training.reproducible: topology`, `adapter`
   and `resources.device: gpu`.

@@ -6,6 +6,8 @@
 #include <span>
 
 #include "kernels/ops/ops.h"
+#include "worker/data/text_errors.h"
+#include "worker/serve/transcribe.h"
 #include "worker/tasks/answer_spans.h"
 
 namespace weft {
@@ -44,11 +46,22 @@ Result<Rows> finite_logits(Rank& rank, LoadedModel& model, const TaskRows& rows)
   return fail(not_finite(model, "scores that are no finite numbers"));
 }
 
+// Of what the model writes of the rows' recordings.
+Status add_errors(Rank& rank, LoadedModel& model, const TaskRows& rows, ErrorSums& errors) {
+  WEFT_ASSIGN_OR_RETURN(const std::vector<std::string> found,
+                        transcribe(rank, model, rows, model.folder.config->target_positions));
+  for (int64_t row = 0; row < rows.rows; ++row) {
+    errors.add(target_text(*model.tokenizer, rows, row), found[static_cast<size_t>(row)]);
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<std::map<std::string, double>> evaluate(Rank& rank, LoadedModel& model, const Dataset& data,
                                                int64_t rows_at_once, const OnSamples& on_samples) {
   EvaluationSums sums;
+  ErrorSums errors;
   for (int64_t first = 0; first < data.samples(); first += rows_at_once) {
     const TaskRows rows = data.range(first, rows_at_once);
     Context cx = rank.context();
@@ -57,11 +70,16 @@ Result<std::map<std::string, double>> evaluate(Rank& rank, LoadedModel& model, c
     if (!std::isfinite(sums.loss)) {
       return fail(not_finite(model, "a loss that is no finite number"));
     }
+    if (model.audio) WEFT_RETURN_IF_ERROR(add_errors(rank, model, rows, errors));
     if (!on_samples) continue;
     const int64_t done = std::min(first + rows_at_once, data.samples());
     on_samples(done, model.task->metrics(sums).at("loss"));
   }
   std::map<std::string, double> metrics = model.task->metrics(sums);
+  if (model.audio) {
+    metrics["wer"] = errors.word_error_rate();
+    metrics["cer"] = errors.character_error_rate();
+  }
   if (model.task->finds_answers()) metrics.merge(answer_scores(data, sums.answers));
   return metrics;
 }

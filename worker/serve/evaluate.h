@@ -21,8 +21,9 @@ namespace weft {
 // The samples done so far and their loss.
 using OnSamples = std::function<void(int64_t done, double loss)>;
 
-// Task::metrics of all of the data, whose options are of the model's task. Error: a loss that is no
-// finite number.
+// Task::metrics of all of the data, whose options are of the model's task; of recordings also "wer"
+// and "cer", the word and character error rates of what the model writes of them (transcribe.h)
+// beside the data's targets as they were cut. Error: a loss that is no finite number.
 Result<std::map<std::string, double>> evaluate(Rank& rank, LoadedModel& model, const Dataset& data,
                                                int64_t rows_at_once,
                                                const OnSamples& on_samples = {});

@@ -72,31 +72,25 @@ Result<std::vector<int64_t>> start_ids(const Trunk& trunk, const Tokenizer& toke
   return ids;
 }
 
-// The tokenizer's; the model's too where they are of this tokenizer, as its own is among them.
-std::vector<int64_t> end_ids(const Trunk& trunk, const Tokenizer& tokenizer) {
-  const std::vector<int64_t>& all = trunk.config().eos_token_ids;
-  const std::optional<int64_t> own = tokenizer.eos_id();
-  if (!own || std::ranges::find(all, *own) != all.end()) return all;
-  return {*own};
-}
-
-// Tokens of one row, as they follow what a cache of `length` holds.
-TokenBatch row_of(Rank& rank, std::span<const int64_t> ids, int64_t length) {
-  const auto count = static_cast<int64_t>(ids.size());
+// Tokens of rows, as they follow what a cache of `length` holds.
+TokenBatch rows_of(Rank& rank, std::span<const int64_t> ids, int64_t length, int64_t rows) {
+  const int64_t count = std::ssize(ids) / rows;
   TokenBatch batch;
-  batch.ids = Tensor::from<int64_t>(*rank.allocator, {1, count}, ids);
+  batch.ids = Tensor::from<int64_t>(*rank.allocator, {rows, count}, ids);
   std::vector<int64_t> positions(ids.size());
-  std::iota(positions.begin(), positions.end(), length);
-  batch.positions = Tensor::from<int64_t>(*rank.allocator, {1, count}, positions);
+  for (auto at = positions.begin(); at != positions.end(); at += count) {
+    std::iota(at, at + count, length);
+  }
+  batch.positions = Tensor::from<int64_t>(*rank.allocator, {rows, count}, positions);
   batch.tokens = count;
   batch.own_tokens = count;
-  batch.rows = 1;
+  batch.rows = rows;
   return batch;
 }
 
 // What an encoder-decoder reads.
 std::shared_ptr<const TokenBatch> source_of(Rank& rank, std::span<const int64_t> ids) {
-  TokenBatch source = row_of(rank, ids, 0);
+  TokenBatch source = rows_of(rank, ids, 0, 1);
   source.layout = std::make_shared<const parallel::SequenceLayout>(
       parallel::SequenceLayout::contiguous(source.tokens, 1));
   return std::make_shared<const TokenBatch>(std::move(source));
@@ -148,11 +142,18 @@ class Window {
 
 }  // namespace
 
+std::vector<int64_t> end_ids(const Trunk& trunk, const Tokenizer& tokenizer) {
+  const std::vector<int64_t>& all = trunk.config().eos_token_ids;
+  const std::optional<int64_t> own = tokenizer.eos_id();
+  if (!own || std::ranges::find(all, *own) != all.end()) return all;
+  return {*own};
+}
+
 std::vector<float> next_logits(Rank& rank, Trunk& trunk, KeyValueCache& cache,
                                std::span<const int64_t> ids,
-                               std::shared_ptr<const TokenBatch> source) {
+                               std::shared_ptr<const TokenBatch> source, int64_t rows) {
   Context cx = rank.context();
-  TokenBatch batch = row_of(rank, ids, cache.length);
+  TokenBatch batch = rows_of(rank, ids, cache.length, rows);
   batch.cache = &cache;
   batch.source = std::move(source);
   const Tensor hidden = trunk.forward(cx, batch);

@@ -59,11 +59,17 @@ Result<Generated> generate(Rank& rank, Trunk& trunk, const Tokenizer& tokenizer,
                            std::string_view prompt, const GenerateOptions& options,
                            const OnText& on_text = {});
 
-// Feeds ids behind what the cache holds; -> logits of the last of them, [vocabulary]. The caller
-// has seen to it that they fit. source: of an encoder-decoder, with its first ids.
+// Feeds ids, as many of each row, behind what the cache holds; -> logits of each row's last, [rows,
+// vocabulary]. The caller has seen to it that they fit. source: of an encoder-decoder, with its
+// first ids.
 std::vector<float> next_logits(Rank& rank, Trunk& trunk, KeyValueCache& cache,
                                std::span<const int64_t> ids,
-                               std::shared_ptr<const TokenBatch> source = nullptr);
+                               std::shared_ptr<const TokenBatch> source = nullptr,
+                               int64_t rows = 1);
+
+// The tokens that end a text: the tokenizer's; the model's too where they are of this tokenizer, as
+// its own is among them.
+std::vector<int64_t> end_ids(const Trunk& trunk, const Tokenizer& tokenizer);
 
 // The id drawn from logits by the options; `draw` is uniform in [0, 1). Ids from `usable` on are
 // not drawn (rows of the embedding without a token).

@@ -6,6 +6,7 @@
 
 #include "kernels/ops/ops.h"
 #include "proto/json/parse.h"
+#include "worker/models/audio_layout.h"
 #include "worker/models/image_layout.h"
 #include "worker/models/learned_tasks.h"
 
@@ -28,9 +29,10 @@ Status check_type(const HfFolder& folder, std::string_view type) {
   }
   return Status::invalid(folder.path + ": architectures", std::string(own),
                          "must be of type " + std::string(type) + ", as no other " +
-                             (type == "causal_lm"        ? "generates text"
-                              : type == "seq2seq"        ? "writes a text for a text"
-                              : type == "masked_lm"      ? "fills masked tokens in"
+                             (type == "causal_lm"            ? "generates text"
+                              : type == "seq2seq"            ? "writes a text for a text"
+                              : type == "speech_recognition" ? "writes down what it hears"
+                              : type == "masked_lm"          ? "fills masked tokens in"
                               : type == "permutation_lm" ? "predicts tokens in orders of their own"
                               : type == "question_answering" ? "finds answers"
                                                              : "has its classes"));
@@ -80,13 +82,17 @@ Status load_head(Rank& rank, std::string_view type, int64_t choices, LoadedModel
   return load_hf_weights(model.folder, model.trunk->parameters(), heads);
 }
 
-// What makes a text or an image what the model takes.
+// What makes a text, an image or a recording what the model takes.
 Status load_input(LoadedModel& model) {
   const HfFolder& folder = model.folder;
   if (folder.config->image.size > 0) {
     WEFT_ASSIGN_OR_RETURN(model.preprocessor,
                           ImagePreprocessor::read(folder.path, layout_of(folder.config->image)));
     return {};
+  }
+  if (folder.config->audio.mel_bins > 0) {
+    WEFT_ASSIGN_OR_RETURN(model.audio,
+                          AudioPreprocessor::read(folder.path, layout_of(folder.config->audio)));
   }
   if (folder.tokenizer_file.empty()) {
     std::error_code ignored;
@@ -116,6 +122,7 @@ void round_values(Rank& rank, std::vector<Parameter>& parameters, DType precisio
 
 std::string_view task_type(const HfFolder& folder) {
   if (folder.config->image.size > 0) return "image_classification";
+  if (folder.config->audio.mel_bins > 0) return "speech_recognition";
   if (folder.config->encodes_and_decodes()) return "seq2seq";
   if (folder.labels == 0 && folder.config->attention.causal) return "causal_lm";
   if (folder.labels == 0 && folder.trunk_only) return "embedding";

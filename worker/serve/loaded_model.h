@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "worker/data/audio/preprocessor.h"
 #include "worker/data/images/preprocessor.h"
 #include "worker/data/tokenizers/tokenizer.h"
 #include "worker/models/hf_folder.h"
@@ -22,14 +23,15 @@ struct LoadedModel {
   std::unique_ptr<Trunk> trunk;
   std::unique_ptr<Tokenizer> tokenizer;           // null: a model of images,
   std::optional<ImagePreprocessor> preprocessor;  // which has this
+  std::optional<AudioPreprocessor> audio;         // of one that hears
   std::unique_ptr<Task> task;                     // of task_type
 };
 
-// Of a model of images "image_classification". Where the folder has classes
-// "sequence_classification" or "token_classification", where it tells choices apart
-// "multiple_choice", where it finds answers "question_answering", else "causal_lm" of a decoder,
-// "seq2seq" of an encoder-decoder, and of an encoder "embedding" where there is no head, else
-// "masked_lm", or "permutation_lm" of a family that learns that.
+// Of a model of images "image_classification", of one that hears "speech_recognition". Where the
+// folder has classes "sequence_classification" or "token_classification", where it tells choices
+// apart "multiple_choice", where it finds answers "question_answering", else "causal_lm" of a
+// decoder, "seq2seq" of an encoder-decoder, and of an encoder "embedding" where there is no head,
+// else "masked_lm", or "permutation_lm" of a family that learns that.
 std::string_view task_type(const HfFolder& folder);
 
 // Of each of a classifier's classes: its name, LABEL_i of the i-th where that has none.
@@ -39,8 +41,8 @@ std::vector<std::string> class_names(const HfFolder& folder);
 // Of half `precision` the model computes with its values rounded, as a trainer of that precision
 // does. Errors name the file and what breaks which rule: those of hf_folder.h; a head of another
 // type, one that the weights lack, that is no choice of one of at least two classes; no
-// tokenizer.json; a tokenizer larger than the model's vocabulary; of images a setting of
-// preprocessor_config.json. choices: rows of a question of a "multiple_choice".
+// tokenizer.json; a tokenizer larger than the model's vocabulary; of images and recordings a
+// setting of preprocessor_config.json. choices: rows of a question of a "multiple_choice".
 Result<LoadedModel> load_hf_folder(Rank& rank, const std::string& path, std::string_view type,
                                    DType precision = DType::kF32, int64_t choices = 0);
 

@@ -214,10 +214,10 @@ TEST_P(Completion, OffersFilesOnlyWhereAPathIsWanted) {
     }
   }
   EXPECT_GT(cases.size(), 30U);
-  for (const char* words :
-       {"--data", "--token-file", "submit --file", "plan -f", "export x --to", "trace x -o",
-        "fine-tune a b --validation", "fine-tune a --tokenizer", "join x --token", "fine-tune",
-        "fine-tune m", "generate", "evaluate", "evaluate m", "classify", "classify m --file"}) {
+  for (const char* words : {"--data", "--token-file", "submit --file", "plan -f", "export x --to",
+                            "trace x -o", "fine-tune a b --validation", "fine-tune a --tokenizer",
+                            "join x --token", "fine-tune", "fine-tune m", "generate", "evaluate",
+                            "evaluate m", "classify", "classify m --file", "transcribe m"}) {
     cases.emplace_back(words, true);
   }
   for (const char* words : {"--server", "ls --name", "ls --limit", "submit -f x --set",

@@ -340,8 +340,9 @@ TEST_F(ModelCommands, BadInputNamesFieldValueAndRule) {
   }
   EXPECT_THAT(refusal({"evaluate", file("gpt2-causal"), file("text.txt"), "--text-key", "text"}),
               HasSubstr("--text-key is for JSONL; the data is text"));
-  EXPECT_THAT(refusal({"evaluate", file("gpt2-causal"), file("text.txt"), "--target-length", "8"}),
-              HasSubstr("--target-length is for a seq2seq; the model's task is of type causal_lm"));
+  EXPECT_THAT(
+      refusal({"evaluate", file("gpt2-causal"), file("text.txt"), "--target-length", "8"}),
+      HasSubstr("--target-length is for a task that writes; the model's is of type causal_lm"));
   EXPECT_THAT(refusal({"classify", folder_, "--text", "a"}), HasSubstr("with config.json"));
   EXPECT_EQ(weft({"classify", model}).exit, kExitUsage);
   EXPECT_EQ(weft({"classify", model, "--text", "a", "--file", "b"}).exit, kExitUsage);
