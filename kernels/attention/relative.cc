@@ -56,7 +56,7 @@ class RelativeInputs {
   }
   template <typename T>
   const T* distances(int64_t row, int64_t head) const {
-    const int64_t own = all_[1].dim(0) == 1 ? 0 : row;
+    const int64_t own = row / (sizes_.rows / all_[1].dim(0));  // the row's group
     return all_[1].data<T>() + (own * sizes_.heads + head) * sizes_.distances() * sizes_.features;
   }
   template <typename T>
@@ -247,24 +247,61 @@ class RelativeGradients final : public Kernel {
   const double scale_;
 };
 
-// [B, N, ...] -> [N, ...].
-Tensor over_rows(Context& cx, const Tensor& by_row) { return ops::sum(cx, by_row, 0); }
+// [B, N, ...] -> [N, ...], block by block where there are such.
+Tensor over_rows(Context& cx, const Tensor& by_row, int blocks) {
+  Context in_blocks = cx;
+  if (blocks > 0) in_blocks.block_count = blocks;
+  return ops::sum(in_blocks, by_row, 0);
+}
+
+// Each group's sum of its rows, [B, N, ...] -> [groups, N, ...].
+Tensor over_groups(Context& cx, const Tensor& by_row, int64_t groups) {
+  if (groups == by_row.dim(0)) return by_row;
+  Context in_order = cx;
+  if (cx.block_count > 0) in_order.block_count = 1;
+  Shape shape = by_row.shape();
+  Shape grouped{groups, shape[0] / groups};
+  for (int dim = 1; dim < shape.dims(); ++dim) grouped.push_back(shape[dim]);
+  return ops::sum(in_order, ops::reshape(cx, by_row, grouped), 1);
+}
+
+// q [B, N, Tq, D] + u [N, D], whose gradient is a sum over the blocks of rows.
+class MovedQueries final : public ops::ForwardOp {
+ public:
+  explicit MovedQueries(int blocks) : blocks_(blocks) {}
+  std::string_view name() const override { return "moved_queries"; }
+  std::vector<Tensor> forward(Context& cx, std::span<const Tensor> inputs) override {
+    const Tensor& u = inputs[1];
+    return {ops::add(cx, inputs[0], ops::reshape(cx, u, {u.dim(0), 1, u.dim(1)}))};
+  }
+  std::vector<Tensor> saves(std::span<const Tensor>, std::span<const Tensor>) override {
+    return {};
+  }
+  std::vector<Tensor> vjp(Context& cx, std::span<const Tensor>,
+                          std::span<const Tensor> output_grads) override {
+    Context in_order = cx;
+    in_order.block_count = 1;  // of the queries of a row
+    return {output_grads[0], over_rows(cx, ops::sum(in_order, output_grads[0], 2), blocks_)};
+  }
+
+ private:
+  const int blocks_;
+};
 
 // The second and third term: q, r, v, and s, g and numbers of segments, and places
 // -> [B, N, Tq, Tk].
 class RelativeScores final : public Op {
  public:
-  RelativeScores(double scale, int64_t keys, bool placed)
-      : scale_(scale), keys_(keys), placed_(placed) {}
+  RelativeScores(double scale, int64_t keys, bool placed, int blocks)
+      : scale_(scale), keys_(keys), placed_(placed), blocks_(blocks) {}
   std::string_view name() const override { return "relative_scores"; }
   std::vector<TensorSpec> shape_rule(std::span<const Tensor> inputs) const override {
     const Tensor &q = inputs[0], &r = inputs[1];
     const int64_t rows = q.dim(0), heads = q.dim(1), queries = q.dim(2), width = q.dim(3);
-    const bool by_row = r.dim(0) == rows && rows != 1;
+    const int64_t groups = r.dim(0) > 0 && rows % r.dim(0) == 0 ? r.dim(0) : rows;
     const Shape vector{heads, width};
     const int64_t distances = sizes_of(inputs).distances();
-    WEFT_CHECK((r.shape() == Shape{by_row ? rows : 1, heads, distances, width}) &&
-                   inputs[2].shape() == vector,
+    WEFT_CHECK((r.shape() == Shape{groups, heads, distances, width}) && inputs[2].shape() == vector,
                "relative_scores of {}, {} and {}", q.shape().to_string(), r.shape().to_string(),
                inputs[2].shape().to_string());
     WEFT_CHECK(!placed_ || (inputs.back().spec() == TensorSpec{Shape{rows, queries}, DType::kI64}),
@@ -305,15 +342,12 @@ class RelativeScores final : public Op {
       run_kernel(cx, kernel, inputs, grads);
     }
     const auto vector = [&](const Tensor& by_row) {
-      return ops::reshape(cx, over_rows(cx, by_row), {e.heads, e.features});
+      return ops::reshape(cx, over_rows(cx, by_row, blocks_), {e.heads, e.features});
     };
-    const bool by_row = r.dim(0) == e.rows;
-    std::vector<Tensor> all{
-        grads[0], by_row ? grads[1] : ops::reshape(cx, over_rows(cx, grads[1]), r.shape()),
-        vector(grads[2])};
+    std::vector<Tensor> all{grads[0], over_groups(cx, grads[1], r.dim(0)), vector(grads[2])};
     if (saved.size() > 4) {
       all.push_back(vector(grads[3]));
-      all.push_back(ops::permute(cx, over_rows(cx, grads[4]), std::array{1, 0, 2}));
+      all.push_back(ops::permute(cx, over_rows(cx, grads[4], blocks_), std::array{1, 0, 2}));
     }
     all.resize(saved.size());  // numbers have no gradient
     return all;
@@ -328,6 +362,7 @@ class RelativeScores final : public Op {
   const double scale_;
   const int64_t keys_;
   const bool placed_;
+  const int blocks_;
 };
 
 }  // namespace
@@ -343,9 +378,12 @@ Tensor relative_attention(Context& cx, const Tensor& q, const Tensor& k, const T
   const bool placed{terms.places};
   if (placed) inputs.push_back(terms.places);
   Parameters with = parameters;
-  with.bias = ops::run<RelativeScores>(cx, std::move(inputs), parameters.scale, k.dim(2), placed);
+  with.bias = ops::run<RelativeScores>(cx, std::move(inputs), parameters.scale, k.dim(2), placed,
+                                       terms.blocks);
   const Shape by_head{q.dim(1), 1, q.dim(3)};
-  const Tensor moved = ops::add(cx, q, ops::reshape(cx, terms.content, by_head));
+  const Tensor moved = terms.blocks > 0
+                           ? ops::run<MovedQueries>(cx, {q, terms.content}, terms.blocks)
+                           : ops::add(cx, q, ops::reshape(cx, terms.content, by_head));
   return scaled_dot_product(cx, moved, k, v, with);
 }
 

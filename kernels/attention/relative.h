@@ -7,7 +7,8 @@
 // with r are taken for tiles of queries, each of the distances that it has, and are shifted into
 // their places row by row as they are stored: nothing stands in memory by query and distance.
 //
-// Results depend on values and sizes, not on the number of threads. On CPUs only.
+// Results depend on values and sizes, not on the number of threads; in blocks of rows gradients are
+// sums of these, merged in their tree (Context::block_count). On CPUs only.
 //
 // Legend: B batch rows, N heads, Tq queries and Tk keys of a row, D features of a head, R
 // distances, Tq + Tk - 1 of queries in a row.
@@ -19,7 +20,8 @@ namespace weft::attention {
 
 struct RelativeTerms {
   // [B or 1, N, R, D]: r of query i and key j at Tq - 1 - i + j. The queries are the last of the
-  // keys' tokens: from the largest distance behind a query to the largest before it.
+  // keys' tokens: from the largest distance behind a query to the largest before it. Or one of each
+  // of several groups of rows, each as many one behind the other.
   Tensor distances;
   // int64 [B, Tq]: at which key's token each query stands instead, in [0, Tk). Then R is 2 Tk - 1,
   // and r of query i and key j at Tk - 1 - places[i] + j. Neighbours that stand near each other are
@@ -30,6 +32,8 @@ struct RelativeTerms {
   // segment. Empty handles, all together: there is no such term.
   Tensor segment, segments;
   Tensor query_segment, key_segment;
+  // Above 0: the rows are so many blocks, over which gradients of vectors are summed.
+  int blocks = 0;
 };
 
 // q [B, N, Tq, D], k [B, N, Tk, D], v [B, N, Tk, Dv] -> [B, N, Tq, Dv]. parameters: without a bias;

@@ -159,6 +159,8 @@ def prefix_product(x, a):
 
 def relative_attention(x, a):
     q, k, v, r, content, position, mask = x[:7]
+    if 1 < len(r) < len(q):
+        r = r.repeat_interleave(len(q) // len(r), dim=0)
     queries, keys = q.shape[2], k.shape[2]
     scores = (q + content[:, None]) @ k.transpose(-1, -2)
     by_distance = (q + position[:, None]) @ r.transpose(-1, -2)

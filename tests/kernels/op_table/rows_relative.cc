@@ -7,6 +7,7 @@
 #include "kernels/attention/scores.h"
 #include "kernels/ops/elementwise.h"
 #include "kernels/ops/indexing.h"
+#include "kernels/ops/movement.h"
 #include "kernels/ops/ops.h"
 #include "tests/kernels/op_table/table.h"
 
@@ -15,6 +16,7 @@ namespace {
 
 struct RelativeCase {
   int64_t rows, heads, queries, keys, features, values;
+  int64_t groups = 0;  // of rows, each with distances of its own; 0: one, or as many as rows
 };
 
 // Each with distances of all rows or of each, with segments and without, and with a mask of all
@@ -25,10 +27,11 @@ std::vector<Case> relative_cases(const std::vector<RelativeCase>& sizes, bool pl
     const Shape of_head{s.heads, s.features};
     const int64_t distances = std::max<int64_t>(0, (placed ? s.keys : s.queries) + s.keys - 1);
     const bool by_row = cases.size() % 2 == 1, segmented = cases.size() % 3 != 2;
+    const int64_t groups = s.groups > 0 ? s.groups : by_row ? s.rows : 1;
     std::vector<Input> inputs{real({s.rows, s.heads, s.queries, s.features}),
                               real({s.rows, s.heads, s.keys, s.features}),
                               real({s.rows, s.heads, s.keys, s.values}),
-                              real({by_row ? s.rows : 1, s.heads, distances, s.features}),
+                              real({groups, s.heads, distances, s.features}),
                               real(of_head),
                               real(of_head),
                               index({s.rows, 1, s.queries, s.keys}, 0, 3)};
@@ -47,9 +50,10 @@ std::vector<Case> relative_cases(const std::vector<RelativeCase>& sizes, bool pl
 // In a row, and anywhere: less than a tile of queries, and several; fewer keys and more.
 std::vector<Case> all_relative_cases() {
   const std::vector<RelativeCase> in_a_row{
-      {2, 3, 5, 5, 4, 3},  {1, 1, 1, 1, 1, 1},   {0, 2, 3, 3, 2, 2},   {2, 0, 3, 3, 2, 2},
-      {2, 1, 4, 3, 0, 2},  {1, 2, 3, 0, 2, 1},   {3, 2, 7, 11, 5, 7},  {1, 3, 13, 2, 3, 1},
-      {2, 1, 2, 17, 1, 5}, {1, 2, 37, 41, 7, 3}, {2, 2, 131, 5, 3, 2}, {3, 2, 61, 59, 2, 3}};
+      {2, 3, 5, 5, 4, 3},   {1, 1, 1, 1, 1, 1},   {0, 2, 3, 3, 2, 2},   {2, 0, 3, 3, 2, 2},
+      {2, 1, 4, 3, 0, 2},   {1, 2, 3, 0, 2, 1},   {3, 2, 7, 11, 5, 7},  {1, 3, 13, 2, 3, 1},
+      {2, 1, 2, 17, 1, 5},  {1, 2, 37, 41, 7, 3}, {2, 2, 131, 5, 3, 2}, {3, 2, 61, 59, 2, 3},
+      {6, 2, 5, 7, 3, 2, 3}};
   const std::vector<RelativeCase> anywhere{
       {2, 3, 5, 5, 4, 3}, {1, 1, 1, 1, 1, 1},  {0, 2, 3, 3, 2, 2},   {1, 2, 3, 0, 2, 1},
       {3, 2, 7, 4, 5, 7}, {2, 1, 0, 17, 1, 5}, {1, 2, 71, 151, 3, 2}};
@@ -112,7 +116,9 @@ Tensor picked(Context& cx, const Tensor& x, int64_t keys, const Tensor& places) 
 Outputs relative_composed(Context& cx, Inputs x, const Attributes& a) {
   const Tensor &q = x[0], &k = x[1];
   Tensor scores = moved_product(cx, q, x[4], k);
-  const Tensor by_distance = moved_product(cx, q, x[5], x[3]);
+  const bool grouped = x[3].dim(0) > 1 && x[3].dim(0) < q.dim(0);
+  const Tensor by_distance = moved_product(
+      cx, q, x[5], grouped ? ops::repeat_interleave(cx, x[3], 0, q.dim(0) / x[3].dim(0)) : x[3]);
   scores = ops::add(cx, scores,
                     a.flag("placed") ? picked(cx, by_distance, k.dim(2), x.back())
                                      : shifted(cx, by_distance, k.dim(2)));
