@@ -69,9 +69,10 @@ constexpr std::string_view kRules = R"(## Rules across keys
   none of the keys of jsonl. Each line and each recording's header is read at submission, of an
   uploaded object at the start; a recording that is broken behind its header is an error where it
   is used. What is longer than the model hears is cut ([models](models.md)).
-- xlnet is an encoder for `sequence_classification`, `token_classification`, `multiple_choice` and
-  `embedding`. It refuses `parallel.sequence` above 1, `training.reproducible: topology`, `adapter`
-  and `resources.device: gpu`.
+- xlnet is an encoder for `sequence_classification`, `token_classification`, `multiple_choice`,
+  `embedding` and `permutation_lm`. It refuses `adapter`, `resources.device: gpu` and, but with
+  `training.reproducible: topology`, `parallel.sequence` above 1; a `permutation_lm` refuses
+  `topology`.
 - `image_classification` is for vit, and stands beside no task of texts. It needs the format images,
   which no other task has: files CLASS/NAME.png, .jpg or .jpeg, whose folders' names are the labels;
   held-out data has the same classes. There is no `tokenizer`, and none of the keys of jsonl. A

@@ -38,6 +38,10 @@ struct Round {
     of_text = config.image.size == 0;
     hears = config.audio.mel_bins > 0;
     token_blocks = training.reproducible_blocks() / replicas;
+    if (config.relative) {
+      distances =
+          (config.relative_by_row ? tokens / stack.length : token_blocks) * (2 * stack.length - 1);
+    }
     head_norms = config.head_norms && !frozen() ? 2 * config.head_features : 0;
     for (const parallel::HeadParts& parts : parallel::all_blocked_head_parts(
              config.heads, config.key_heads, spec.parallel().tensor())) {
@@ -67,6 +71,7 @@ struct Round {
   DType precision;
   int64_t element, rounds, tokens, hidden;
   int64_t token_blocks, head_norms;  // of a layer's norms of queries and keys, features
+  int64_t distances = 0;             // of each block or row, that every layer maps; or none
   std::vector<Part> key_heads;       // of each rank of the tensor axis
   int64_t head_features;
   proto::ActivationCheckpointing recompute;
@@ -167,6 +172,10 @@ AxisTraffic tensor_round(const Round& s, bool language_model, int ranks, int ran
     all -= left_of_first(s, own);
   }
   all += own.gather;  // what the head reads
+  // What distances are mapped from, again for these weights' gradients.
+  const int64_t mapped = s.again() ? 3 : 2;
+  all += gather_traffic(s.distances, s.element * s.hidden, ranks, rank) *
+         (s.distances > 0 ? mapped * s.stack.layers : 0);
   if (s.head_norms > 0) {
     AxisTraffic gradients = scatter_traffic(s.token_blocks, kSingle * s.head_norms, ranks, rank);
     gradients.messages *= 2;
@@ -236,7 +245,7 @@ StepTraffic blocked_traffic(const ModelConfig& config, const proto::JobSpec& spe
     step.sequence += layer.backward * (s.rounds * s.scored());
   }
   for (const ShardSize& shard : shards) {
-    if (!shard.trained) continue;
+    if (!shard.trained || !shard.reached) continue;
     const bool by_all = shard.whole && shard.unit >= 0;
     step.replica +=
         tree_sum_traffic(shard.elements, by_all ? world : s.replicas, by_all ? rank : replica) *

@@ -385,6 +385,7 @@ Status check_tasks(const proto::JobSpec& spec, const ModelConfig& config) {
 Status check_model(proto::JobSpec& spec, const ModelInputs& inputs, AdmittedModel* found) {
   WEFT_ASSIGN_OR_RETURN(Model model, find_model(spec, inputs));
   if (model.config != nullptr) {
+    if (permuted_tokens(spec) > 0) model.config = model.family->with_predictions(model.config);
     WEFT_RETURN_IF_ERROR(check_relative(spec, *model.config));
     if (model.config->relative) spec.mutable_resources()->set_device(proto::COMPUTE_DEVICE_CPU);
   }

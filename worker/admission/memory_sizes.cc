@@ -118,9 +118,11 @@ Sizes::Sizes(const ModelConfig& config, const proto::JobSpec& spec,
   if (half && config.adapter.rank == 0) patches += element * between * seen;
   recompute = training.activation_checkpointing();
   embedded = std::ranges::any_of(spec.tasks(), embeds) ? training.batch_size() : 0;
-  scores = batch * heads * stack.queries() * stack.length;
+  const int64_t whole_rows = in_blocks ? share(batch, sequence) : batch;
+  scores = whole_rows * heads * stack.queries() * stack.length;
   relative = config.relative;
-  relatives = relative ? (config.relative_by_row ? batch : 1) * (2 * stack.length - 1) : 0;
+  const int64_t groups = config.relative_by_row ? whole_rows : in_blocks ? blocks / replicas : 1;
+  relatives = relative ? groups * (2 * stack.length - 1) : 0;
   const int64_t width = config.head_features;
   const bool some_whole = config.attention.window_left < 0 ||
                           (config.other_layers > 0 && config.other_attention.window_left < 0);
@@ -302,10 +304,13 @@ StepMemory::StepMemory(const ModelConfig& config, const proto::JobSpec& spec,
     source.emplace(config, spec, shards, encoder_stack(config, spec.training()));
   }
   const int64_t final_norm = 2 * s.stream();
-  kept = kept_source() + s.score_bias() + batch() + s.angles + s.element * s.relatives * s.hidden +
+  kept = kept_source() + s.score_bias() + batch() + s.angles +
+         s.element * share(s.relatives, s.blocks > 0 ? s.tensor : 1) * s.hidden +
          s.layers * s.kept_block() - s.left_of_first() + final_norm;
-  // Weights of heads are used in another shape, which keeps a unit that was gathered.
-  if (s.relative && zero == 3 && !s.again()) kept += s.element * s.layers * parameters.block_unit;
+  // Weights of heads are used in another shape, which keeps a unit that was gathered; with blocks
+  // in their own.
+  if (s.relative && zero == 3 && !s.again() && s.blocks == 0)
+    kept += s.element * s.layers * parameters.block_unit;
 }
 
 int64_t StepMemory::batch() const {

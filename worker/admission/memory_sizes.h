@@ -43,7 +43,8 @@ struct Sizes {
   int64_t element;        // bytes
   int64_t scores;         // of a block's attention
   bool relative;          // these have terms by distance, which are kept,
-  int64_t relatives;      // and vectors of so many distances are: of one row, or of all of them
+  int64_t relatives;      // and vectors of so many distances are: of one row, or of all of them,
+                          // or in topology-invariant training of each block
   int64_t embedded;       // rows of a step that are told apart from each other; else 0
   int64_t blocks;         // of topology-invariant training; else 0
   int64_t key_terms;      // features of a token's terms of its key's gradient, if several; else 0

@@ -20,7 +20,7 @@ void add(std::span<const ParameterInfo> plan, std::vector<ShardSize>& shards) {
     shards.push_back({info.unit, whole ? all : all / info.shape[info.shard.dim] * part, whole,
                       info.shape.dims() >= 2, info.looked_up,
                       i > 0 && same_layer(plan[i - 1], info), info.shard.copy, info.shard.copies,
-                      info.keep_fp32, info.behind_attention, info.trained});
+                      info.keep_fp32, info.behind_attention, info.trained, info.reached});
     shards.back().adapter_part = adapter_part(info);
   }
 }

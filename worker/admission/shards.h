@@ -26,6 +26,7 @@ struct ShardSize {
   bool keep_fp32 = false;         // ParameterInfo::keep_fp32
   bool behind_attention = false;  // ParameterInfo::behind_attention
   bool trained = true;            // ParameterInfo::trained
+  bool reached = true;            // ParameterInfo::reached
   AdapterPart adapter_part = AdapterPart::kNone;
   int64_t repeats = 1;  // it stands for so many, of units that are alike and follow each other
   bool operator==(const ShardSize&) const = default;

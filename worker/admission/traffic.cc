@@ -541,7 +541,7 @@ StepTraffic step_traffic(const ModelConfig& config, const proto::JobSpec& spec,
       step.tensor += tensor.pass(alike.rows, queries, own_tokens(stack.source)) * alike.times;
     }
     for (const ShardSize& shard : shards) {
-      if (shard.unit < 0 || !shard.trained) continue;
+      if (shard.unit < 0 || !shard.trained || !shard.reached) continue;
       const int ranks = shard.whole ? mesh.tensor() : shard.copies;
       const int rank = shard.whole ? place.tensor : shard.copy;
       const int64_t element = bytes_of(value_dtype(shard.keep_fp32, precision_of(spec)));

@@ -59,6 +59,8 @@ struct ParameterInfo {
   bool behind_attention = false;  // of a block: nothing before its attention's output uses it
   // False: it is frozen. It has no gradient, no moments, and no master beside its value.
   bool trained = true;
+  // False: no task of the job reads it, so that it has no gradient.
+  bool reached = true;
   std::string adapts;  // of an adapter's (adapter.h): the weight that it adapts; else empty
 };
 

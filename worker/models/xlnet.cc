@@ -21,12 +21,15 @@
 #include "worker/models/transformer_trunk.h"
 #include "worker/models/xlnet_config.h"
 #include "worker/models/xlnet_plan.h"
+#include "worker/parallel/blocked.h"
 
 namespace weft {
 namespace {
 
 using ops::WeightLayout;
 
+// In topology-invariant training blocks are whole rows, and each has distances of its own, or with
+// dropout each row: so what maps them has a gradient that is a sum over blocks, as of tokens.
 class XlnetTrunk final : public TransformerTrunk {
  public:
   XlnetTrunk(Rank& rank, std::shared_ptr<const xlnet::Config> config,
@@ -47,7 +50,7 @@ class XlnetTrunk final : public TransformerTrunk {
             ? parallel::vocabulary_embedding(cx, pass.axis, pass.batch.ids,
                                              parameter(xlnet::kTokenEmbedding), config_->vocabulary)
             : tokens_and_predictions(cx, pass);
-    pass.distances = distances(cx, pass.batch, x.dtype());
+    pass.distances = distances(cx, pass, x.dtype());
     return between_dropout(cx, pass, x, config_->dropout, kEmbeddingDropout, 0);
   }
 
@@ -64,8 +67,10 @@ class XlnetTrunk final : public TransformerTrunk {
   }
 
   // Of a key T - 1 tokens before a query to one as far behind it, [1, 2 T - 1, H], T the row's
-  // tokens; with dropout of each row, [B, 2 T - 1, H].
-  Tensor distances(Context& cx, const TokenBatch& batch, DType dtype) const {
+  // tokens; with dropout of each row, [B, 2 T - 1, H]. With blocks those of what this rank has
+  // between blocks.
+  Tensor distances(Context& cx, const TransformerPass& pass, DType dtype) const {
+    const TokenBatch& batch = pass.batch;
     const int64_t hidden = config_->hidden, half = hidden / 2, most = config_->distance_max;
     const int64_t tokens = batch.row_tokens(), count = std::max<int64_t>(0, 2 * tokens - 1);
     std::vector<double> rates, values(static_cast<size_t>(count * hidden));
@@ -84,10 +89,19 @@ class XlnetTrunk final : public TransformerTrunk {
     }
     const Tensor all =
         ops::cast(cx, Tensor::from<double>(*rank().allocator, {1, count, hidden}, values), dtype);
-    if (!batch.training || config_->dropout == 0) return all;
-    const Tensor by_row = ops::expand(cx, all, {batch.ids.dim(0), count, hidden});
-    return ops::dropout(cx, by_row, config_->dropout, batch.random.derive(kDistanceDropout, 0),
-                        {{batch.rows, count, hidden}, {batch.first_row, 0, 0}});
+    const bool drops = batch.training && config_->dropout > 0, in_blocks = pass.axis.blocks > 0;
+    if (!drops && !in_blocks) return all;
+    const Part own = own_groups(pass, drops);
+    const Tensor alike = ops::expand(cx, all, {own.length, count, hidden});
+    if (!drops) return ops::contiguous(cx, alike);
+    return ops::dropout(cx, alike, config_->dropout, batch.random.derive(kDistanceDropout, 0),
+                        {{batch.rows, count, hidden}, {batch.first_row + own.start, 0, 0}});
+  }
+
+  // Of the rows, or of blocks of them, those whose distances this rank maps.
+  static Part own_groups(const TransformerPass& pass, bool rows) {
+    const int64_t all = rows ? pass.batch.ids.dim(0) : pass.axis.token_blocks();
+    return pass.axis.blocks > 0 ? pass.axis.part(all) : Part{0, all};
   }
 
   Tensor attention(Context& cx, const TransformerPass& pass, int64_t layer,
@@ -96,11 +110,13 @@ class XlnetTrunk final : public TransformerTrunk {
                              of_heads(cx, layer, xlnet::kValue)};
     const std::vector<Tensor> parts =
         parallel::column_linears(cx, pass.axis, input, weights, {}, WeightLayout::kInOut);
+    const int64_t rows = pass.batch.ids.dim(0);
     const Predictions& asked = pass.batch.predictions;
     const auto of_tokens = [&](const Tensor& x, int dim) {
       return asked.count == 0 ? x : ops::slice(cx, x, dim, 0, pass.batch.row_tokens());
     };
     attention::RelativeTerms terms;
+    if (pass.axis.blocks > 0) terms.blocks = pass.axis.token_blocks();
     terms.distances = distance_heads(cx, pass, layer);
     terms.places = asked.places;
     terms.content = weight(layer, xlnet::kContent);
@@ -113,8 +129,8 @@ class XlnetTrunk final : public TransformerTrunk {
       terms.key_segment = of_tokens(pass.batch.token_types, 1);
     }
     const Tensor x = attend_relative(
-        cx, pass, layer, queries(cx, pass, parts[0]), to_heads(cx, of_tokens(parts[1], 1)),
-        to_heads(cx, of_tokens(parts[2], 1)), terms,
+        cx, pass, layer, queries(cx, pass, parts[0]), to_heads(cx, of_tokens(parts[1], 1), rows),
+        to_heads(cx, of_tokens(parts[2], 1), rows), terms,
         {1 / std::sqrt(static_cast<double>(config_->head_features)), config_->dropout});
     const bool drops = pass.batch.training && config_->dropout > 0;
     Tensor sum = parallel::row_linear(cx, pass.axis, x, of_heads(cx, layer, xlnet::kAttentionOut),
@@ -126,27 +142,38 @@ class XlnetTrunk final : public TransformerTrunk {
     return norm(cx, pass, layer, xlnet::kNorm1, sum);
   }
 
-  // A matrix of this rank's heads, [H, N * D].
+  // A matrix of this rank's heads, [H, N * D]; with blocks as it is, [H, N, D], which their
+  // products take as that, so that its gradient, a term of a sum, is not rounded on its way.
   Tensor of_heads(Context& cx, int64_t layer, xlnet::BlockParameter which) const {
     const Tensor& all = weight(layer, which);
+    if (rank().blocks > 0) return all;
     return ops::reshape(cx, all, {all.dim(0), all.dim(1) * all.dim(2)});
   }
 
-  // [B or 1, N, 2 T - 1, D]
+  // [B, 1 or blocks of rows, N, 2 T - 1, D]
   Tensor distance_heads(Context& cx, const TransformerPass& pass, int64_t layer) const {
-    return to_heads(cx, ops::linear(cx, pass.distances, of_heads(cx, layer, xlnet::kDistance),
-                                    Tensor(), WeightLayout::kInOut));
+    const Tensor weight = of_heads(cx, layer, xlnet::kDistance);
+    const Tensor& x = pass.distances;
+    if (pass.axis.blocks == 0) {
+      return to_heads(cx, ops::linear(cx, x, weight, Tensor(), WeightLayout::kInOut), x.dim(0));
+    }
+    const int64_t groups = x.dim(0) * pass.axis.comm.size(), count = x.dim(1);
+    const Tensor y = parallel::column_linear(cx, parallel::blocked_axis(rank(), groups * count),
+                                             ops::reshape(cx, x, {1, x.dim(0) * count, x.dim(2)}),
+                                             weight, Tensor(), WeightLayout::kInOut);
+    return to_heads(cx, y, groups);
   }
 
-  // [B, T, N * D] -> [B, N, T, D]
-  Tensor to_heads(Context& cx, const Tensor& y) const {
-    const int64_t width = config_->head_features;
-    const Tensor heads = ops::reshape(cx, y, {y.dim(0), y.dim(1), y.dim(2) / width, width});
+  // [B, T, N * D], or all rows in one -> [B, N, T, D]
+  Tensor to_heads(Context& cx, const Tensor& y, int64_t rows) const {
+    const int64_t width = config_->head_features, features = y.shape()[-1];
+    const int64_t tokens = rows == 0 ? y.dim(1) : y.dim(0) * y.dim(1) / rows;
+    const Tensor heads = ops::reshape(cx, y, {rows, tokens, features / width, width});
     return ops::contiguous(cx, ops::permute(cx, heads, std::array{0, 2, 1, 3}));
   }
 
   Tensor queries(Context& cx, const TransformerPass& pass, const Tensor& y) const {
-    const Tensor q = to_heads(cx, y);
+    const Tensor q = to_heads(cx, y, pass.batch.ids.dim(0));
     const Predictions& asked = pass.batch.predictions;
     if (!asked.together) return q;
     const int64_t tokens = pass.batch.row_tokens(), count = asked.count;

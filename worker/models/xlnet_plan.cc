@@ -29,7 +29,8 @@ class Planner : private PlanBuilder {
       mlp(name + "ff.");
     }
     std::vector<ParameterInfo> all = take();
-    all[kMaskEmbedding].decay = config_.predicts;  // where no task reads it, nothing changes it
+    ParameterInfo& mask = all[kMaskEmbedding];
+    mask.reached = mask.decay = config_.predicts;  // what no task reads nothing changes
     return all;
   }
 

@@ -21,6 +21,8 @@ TEST(CheckRelative, NamesWhatTermsByDistanceLack) {
       {"training.reproducible",
        [](proto::JobSpec& spec) {
          spec.mutable_training()->set_reproducible(proto::REPRODUCIBLE_TOPOLOGY);
+         spec.mutable_training()->set_sequence_length(24);
+         spec.add_tasks()->set_type(proto::TASK_TYPE_PERMUTATION_LM);
        }},
       {"resources.device", [](proto::JobSpec& spec) {
          spec.mutable_resources()->set_device(proto::COMPUTE_DEVICE_GPU);
@@ -28,6 +30,10 @@ TEST(CheckRelative, NamesWhatTermsByDistanceLack) {
   const ModelConfigPtr xlnet = *find_family("xlnet")->parse_config("{}");
   const ModelConfigPtr bert = *find_family("bert")->parse_config("{}");
   EXPECT_TRUE(check_relative({}, *xlnet).ok());
+  proto::JobSpec in_blocks;
+  in_blocks.mutable_training()->set_reproducible(proto::REPRODUCIBLE_TOPOLOGY);
+  in_blocks.mutable_parallel()->set_sequence(2);
+  EXPECT_TRUE(check_relative(in_blocks, *xlnet).ok());
   for (const auto& [field, ask] : all) {
     proto::JobSpec spec;
     ask(spec);

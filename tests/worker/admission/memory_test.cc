@@ -25,6 +25,7 @@ using memory_cases::kAdaptedCases;
 using memory_cases::kBatch;
 using memory_cases::kBlockedAdaptedCases;
 using memory_cases::kBlockedCases;
+using memory_cases::kBlockedRelativeCases;
 using memory_cases::kBlockedSpeechCases;
 using memory_cases::kBlockedTargetCases;
 using memory_cases::kCases;
@@ -144,6 +145,9 @@ TEST_F(Memory, TheEstimateOfImagesIsWhatRanksMeasure) { compare(kImageCases); }
 TEST_F(Memory, TheEstimateOfTargetsIsWhatRanksMeasure) { compare(kTargetCases); }
 TEST_F(Memory, TheEstimateOfSpeechIsWhatRanksMeasure) { compare(kSpeechCases); }
 TEST_F(Memory, TheEstimateOfRelativeTermsIsWhatRanksMeasure) { compare(kRelativeCases); }
+TEST_F(Memory, TheEstimateOfRelativeTermsInBlocksIsWhatRanksMeasure) {
+  compare(kBlockedRelativeCases);
+}
 TEST_F(Memory, TheEstimateOfPredictionsIsWhatRanksMeasure) { compare(kPermutedCases); }
 TEST_F(Memory, TheEstimateOfAdaptersIsWhatRanksMeasure) { compare(kAdaptedCases); }
 TEST_F(Memory, TheEstimateOfBlocksIsWhatRanksMeasure) { compare(kBlockedCases); }

@@ -285,6 +285,32 @@ inline const Case kPermutedCases[] = {
     permuted("batch_size: 5, micro_batch_size: 1", {2, 1, 2}, "zero: 3"),
 };
 
+// In topology-invariant training, where distances are mapped of each row or block.
+inline constexpr const char* kBlockedXlnet =
+    "n_layer: 3, n_head: 8, d_model: 32, d_inner: 64, vocab_size: 1000";
+inline constexpr const char* kBlockedXlnetFlat =
+    "n_layer: 2, n_head: 8, d_model: 32, d_inner: 64, vocab_size: 1000, dropout: 0";
+inline Case relative(const char* training, MeshDegrees mesh, const char* parallel = "",
+                     const char* model = kBlockedXlnet) {
+  return {training, mesh, parallel, "sequence_classification", model, "xlnet"};
+}
+inline const Case kRelativeCases[] = {
+    relative("batch_size: 4", {1, 1, 2}),
+    relative("batch_size: 4, activation_checkpointing: full", {2, 1, 2}, "zero: 1"),
+    relative("batch_size: 5, micro_batch_size: 1, precision: bf16", {2, 1, 1}, "zero: 3",
+             kBlockedXlnetFlat),
+};
+inline const Case kBlockedRelativeCases[] = {
+    relative("batch_size: 8", {1, 1, 2}),
+    relative("batch_size: 8, precision: bf16", {1, 1, 4}, "", kBlockedXlnetFlat),
+    relative("batch_size: 16, micro_batch_size: 4", {2, 1, 2}, "zero: 3"),
+    relative("batch_size: 8, activation_checkpointing: selective", {2, 1, 2}, "zero: 1",
+             kBlockedXlnetFlat),
+    relative("batch_size: 16, activation_checkpointing: full, "
+             "precision: bf16",
+             {1, 2, 2}),
+};
+
 inline constexpr const char* kT5 =
     "num_layers: 3, num_decoder_layers: 2, num_heads: 4, d_model: 32, d_kv: 8, d_ff: 64, "
     "vocab_size: 264";

@@ -25,11 +25,13 @@ using namespace traffic_cases;
 class Traffic : public Trainer {
  protected:
   void compare(std::span<const Case> cases);
+  void compare_in_blocks(std::span<const Case> cases);
   proto::LaunchRecord launch(const Case& which) {
     const std::string task = which.task;
     const bool asks = task == "question_answering";
     const bool images = task == "image_classification", hears = task == "speech_recognition";
     const bool writes = task == "seq2seq" || hears;
+    const bool typed = which.family == std::string("xlnet") && task == "sequence_classification";
     const bool streams = task == "causal_lm" || task == "permutation_lm";
     const char* data = streams               ? "data: {train: obj-text}"
                        : task == "embedding" ? "data: {train: obj-pairs, format: jsonl}"
@@ -37,10 +39,12 @@ class Traffic : public Trainer {
                        : hears               ? "data: {train: obj-recordings, format: audio}"
                        : writes              ? "data: {train: obj-targets, format: jsonl}"
                        : images ? "labels: 3, data: {train: obj-images, format: images}"
+                       : typed  ? "labels: 3, data: {train: obj-long, format: jsonl}"
                                 : "labels: 3, data: {train: obj-whole, format: jsonl}";
-    const char* tokenizer = images ? ""
-                            : asks ? "tokenizer: {type: tokenizer_json, from: obj-tokenizer}"
-                                   : "tokenizer: {type: byte}";
+    const char* tokenizer = images  ? ""
+                            : typed ? "tokenizer: {type: tokenizer_json, from: obj-typed}"
+                            : asks  ? "tokenizer: {type: tokenizer_json, from: obj-tokenizer}"
+                                    : "tokenizer: {type: byte}";
     proto::LaunchRecord made = record(
         fmt::format(
             R"(
@@ -90,6 +94,13 @@ parallel: {{data: {}, sequence: {}, tensor: {}{}{}}}
       targets << R"({"text": "sixteen letters.", "target": "as many letters, and some more"})"
                  "\n";
     }
+    fs::create_directories(folder_ / "obj-long");
+    std::ofstream cut(folder_ / "obj-long" / "rows.jsonl");
+    for (int i = 0; i < 30; ++i) {
+      cut << R"({"text": "more of a text than a row has room for, whatever its tokens are", )"
+          << R"("label": )" << i % 3 << "}\n";
+    }
+    write_typed_tokenizer(WEFT_SOURCE_DIR);
     write_pair_tokenizer(WEFT_SOURCE_DIR);
     fs::create_directories(folder_ / "obj-questions");
     std::ofstream questions(folder_ / "obj-questions" / "questions.jsonl");
@@ -227,6 +238,7 @@ TEST_F(Traffic, IsWhatCommunicatorsCount) {
 
 TEST_F(Traffic, OfEncodersIsWhatCommunicatorsCount) { compare(kEncoderCases); }
 TEST_F(Traffic, OfImagesIsWhatCommunicatorsCount) { compare(kImageCases); }
+TEST_F(Traffic, OfRelativeTermsIsWhatCommunicatorsCount) { compare(kRelativeCases); }
 TEST_F(Traffic, OfPredictionsIsWhatCommunicatorsCount) { compare(kPermutedCases); }
 TEST_F(Traffic, OfTargetsIsWhatCommunicatorsCount) { compare(kTargetCases); }
 TEST_F(Traffic, OfSpeechIsWhatCommunicatorsCount) { compare(kSpeechCases); }
@@ -271,8 +283,8 @@ TEST_F(Traffic, OfAdaptersInBlocksIsWhatCommunicatorsCount) {
   }
 }
 
-TEST_F(Traffic, OfBlocksIsWhatCommunicatorsCount) {
-  for (Case which : kBlockedCases) {
+void Traffic::compare_in_blocks(std::span<const Case> cases) {
+  for (Case which : cases) {
     if (which.model == nullptr) which.model = kBlockedModel;
     const std::string training = std::string(kBlocks) + which.training;
     which.training = training.c_str();
@@ -283,6 +295,11 @@ TEST_F(Traffic, OfBlocksIsWhatCommunicatorsCount) {
           << sent.where;
     });
   }
+}
+
+TEST_F(Traffic, OfBlocksIsWhatCommunicatorsCount) { compare_in_blocks(kBlockedCases); }
+TEST_F(Traffic, OfRelativeTermsInBlocksIsWhatCommunicatorsCount) {
+  compare_in_blocks(kBlockedRelativeCases);
 }
 
 // 1,000 rows of half of GPT-2's vocabulary: a CPU takes 667 at once (2^24 logits), so two chunks of

@@ -113,6 +113,20 @@ TEST_F(TopologyTasks, EveryMeshHasTheBitsOfOneRankWithTargets) {
   }
 }
 
+TEST_F(TopologyTasks, EveryMeshHasTheBitsOfOneRankWithRelativeTerms) {
+  write_tasks(WEFT_SOURCE_DIR);
+  write_typed_tokenizer(WEFT_SOURCE_DIR);
+  for (const double dropout : {0.0, 0.1}) {
+    for (const char* settings : {"batch_size: 16", "batch_size: 16, precision: bf16"}) {
+      const std::string text = relative_job(kChoices, settings, dropout);
+      const Trace one = run(text, {}, 0, 3);
+      for (const MeshDegrees mesh : meshes(8)) {
+        EXPECT_EQ(difference(one, run(text, mesh, 0, 3)), "") << name_of(mesh) << text;
+      }
+    }
+  }
+}
+
 TEST_F(Topology, EveryMeshHasTheBitsOfOneRankWithImages) {
   add_images(WEFT_SOURCE_DIR);
   for (const char* settings : {"batch_size: 8", "batch_size: 8, precision: bf16"}) {

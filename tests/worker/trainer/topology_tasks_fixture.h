@@ -113,6 +113,25 @@ training: {steps: 4, target_length: 11, seed: 17, reproducible: topology,
            optimizer: {learning_rate: 3.0e-3, weight_decay: 0.01}, )" +
            settings + "}\n";
   }
+
+  // XLNet, whose tokenizer is obj-typed. dropout: above 0 each row has distances of its own.
+  static std::string relative_job(const std::string& task, const std::string& settings,
+                                  double dropout = 0.1) {
+    return R"(
+name: topology
+kind: pretrain
+model:
+  family: xlnet
+  config: {n_layer: 2, n_head: 8, d_model: 32, d_inner: 48, vocab_size: 1000, pad_token_id: 996,
+           dropout: )" +
+           std::to_string(dropout) + R"(}
+tokenizer: {type: tokenizer_json, from: obj-typed}
+tasks: [{name: task, )" +
+           task + R"(}]
+training: {steps: 4, sequence_length: 24, seed: 17, reproducible: topology,
+           optimizer: {learning_rate: 3.0e-3, weight_decay: 0.01}, )" +
+           settings + "}\n";
+  }
 };
 
 }  // namespace weft

@@ -93,6 +93,29 @@ class Trainer : public ::testing::Test {
     std::ofstream(folder_ / "obj-tokenizer" / "tokenizer.json") << tokenizer;
   }
 
+  // obj-typed: the same as XLNet's puts texts into rows, each of its segment, and behind them what
+  // is of another.
+  void write_typed_tokenizer(const fs::path& source) const {
+    std::ifstream in(source / "tests/worker/data/fixtures/bpe_tokenizer.json");
+    nlohmann::json tokenizer = nlohmann::json::parse(in), tokens;
+    constexpr const char *kSep = "<|pad|>", *kEnd = "<|endoftext|>";
+    for (const auto& [name, id] : {std::pair{kSep, 996}, {kEnd, 995}}) {
+      tokens[name] = {{"id", name}, {"ids", {id}}, {"tokens", {name}}};
+    }
+    const auto piece = [](const char* kind, const char* id, int type) {
+      return nlohmann::json{{kind, {{"id", id}, {"type_id", type}}}};
+    };
+    const auto a = piece("Sequence", "A", 0), b = piece("Sequence", "B", 1);
+    const auto of_a = piece("SpecialToken", kSep, 0), of_b = piece("SpecialToken", kSep, 1);
+    const auto end = piece("SpecialToken", kEnd, 2);
+    tokenizer["post_processor"] = {{"type", "TemplateProcessing"},
+                                   {"single", {a, of_a, end}},
+                                   {"pair", {a, of_a, b, of_b, end}},
+                                   {"special_tokens", tokens}};
+    fs::create_directories(folder_ / "obj-typed");
+    std::ofstream(folder_ / "obj-typed" / "tokenizer.json") << tokenizer;
+  }
+
   // obj-images: ten images of each of three classes. source: the root of the sources.
   void add_images(const fs::path& source) {
     constexpr std::array kFiles{"color.png", "palette.png", "gray.jpg", "color.jpg", "bilevel.png"};
