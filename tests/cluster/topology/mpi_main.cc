@@ -3,6 +3,8 @@
 // times the rounding error of one rank. Started by mpirun; `--mesh MESH topology|usual STEPS
 // [ZERO [FAMILY]]`. Other training goes over the sequence axis by rings, of groups of so many ranks
 // as the mesh's `ulysses` says.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -77,18 +79,19 @@ void set_way_over_sequence(MeshDegrees mesh, proto::ParallelSpec& parallel) {
 
 proto::LaunchRecord launch_record(const Setting& setting, MeshDegrees mesh) {
   proto::LaunchRecord launch;
-  Status status = read_yaml(R"(
+  const std::string text =
+      fmt::format(R"(
 name: topology
 kind: pretrain
-model: {family: )" + std::string(setting.job->family) +
-                                ", config: " + setting.job->model + R"(}
-tokenizer: {type: byte}
-tasks: [)" + setting.job->task + R"(]
-training: {steps: 50, batch_size: 8, sequence_length: 32, reproducible: )" +
-                                setting.reproducible + ", precision: " + setting.precision +
-                                ", micro_batch_size: " + std::to_string(setting.micro_batch) +
-                                "}\n",
-                            *launch.mutable_spec());
+model: {{family: {}, config: {}}}
+tokenizer: {{type: byte}}
+tasks: [{}]
+training: {{steps: 50, batch_size: 8, sequence_length: 32, reproducible: {}, precision: {},
+           micro_batch_size: {}}}
+)",
+                  setting.job->family, setting.job->model, setting.job->task, setting.reproducible,
+                  setting.precision, setting.micro_batch);
+  Status status = read_yaml(text, *launch.mutable_spec());
   proto::ParallelSpec& parallel = *launch.mutable_spec()->mutable_parallel();
   parallel.set_data(mesh.data);
   parallel.set_sequence(mesh.sequence);
