@@ -14,9 +14,9 @@ namespace {
 namespace fs = std::filesystem;
 
 bool part_of_model(const std::string& name) {
-  static const std::set<std::string> kNames = {"config.json", "model.safetensors.index.json",
-                                               "generation_config.json",
-                                               std::string(kPreprocessorFile)};
+  static const std::set<std::string> kNames = {
+      "config.json", "model.safetensors.index.json", "generation_config.json",
+      std::string(kPreprocessorFile), std::string(kProcessorFile)};
   return kNames.count(name) > 0 || name.ends_with(".safetensors") ||
          std::ranges::find(tokenizer_file_names(), name) != tokenizer_file_names().end();
 }

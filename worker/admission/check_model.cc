@@ -298,33 +298,38 @@ Status check_tokenizer_files(const proto::JobSpec& spec, const std::string& fiel
       "must have at most the model's vocab_size = " + std::to_string(vocabulary));
 }
 
+// Whether the model's files have them.
+template <typename Preprocessor, typename Layout>
+Result<bool> check_settings(const InputFiles* files, const Layout& layout) {
+  if (files == nullptr) return false;
+  const FileText text_of = [&](std::string_view name) -> Result<std::optional<std::string>> {
+    if (!files->size(std::string(name))) return std::optional<std::string>();
+    WEFT_ASSIGN_OR_RETURN(std::string text, read_whole(*files, std::string(name), kConfigBytesMax));
+    return std::optional(std::move(text));
+  };
+  std::string_view file;
+  const auto found = find_settings<Preprocessor>(text_of, layout, file);
+  if (!found) return fail(inside("model.from", std::string(file), found.error()));
+  return found->has_value();
+}
+
 // Of a model of images, instead of a tokenizer.
 Status check_preprocessor(const ModelInputs& inputs, const ModelConfig& config) {
   if (config.image.channels != 1 && config.image.channels != 3) {
     return Status::invalid("model.config.num_channels", std::to_string(config.image.channels),
                            "must be 1 or 3: files hold gray or colored images");
   }
-  const std::string name(kPreprocessorFile);
-  if (inputs.model == nullptr || !inputs.model->size(name)) return {};
-  const auto text = read_whole(*inputs.model, name, kConfigBytesMax);
-  if (!text) return inside("model.from", name, text.error());
-  const auto read = ImagePreprocessor::parse(*text, layout_of(config.image));
-  return read ? Status() : inside("model.from", name, read.error());
+  const auto given = check_settings<ImagePreprocessor>(inputs.model, layout_of(config.image));
+  return given ? Status() : given.error();
 }
 
 // Of a model that hears, beside a tokenizer.
 Status check_audio_preprocessor(const ModelInputs& inputs, const ModelConfig& config) {
-  const std::string name(kPreprocessorFile);
-  const bool given = inputs.model != nullptr && inputs.model->size(name);
-  if (!given) {
-    if (inputs.base != nullptr) return {};
-    const auto usual = AudioPreprocessor::parse("{}", layout_of(config.audio));
-    return usual ? Status() : usual.error().with_prefix("model.config");
-  }
-  const auto text = read_whole(*inputs.model, name, kConfigBytesMax);
-  if (!text) return inside("model.from", name, text.error());
-  const auto read = AudioPreprocessor::parse(*text, layout_of(config.audio));
-  return read ? Status() : inside("model.from", name, read.error());
+  const AudioLayout layout = layout_of(config.audio);
+  WEFT_ASSIGN_OR_RETURN(const bool given, check_settings<AudioPreprocessor>(inputs.model, layout));
+  if (given || inputs.base != nullptr) return {};
+  const auto usual = AudioPreprocessor::parse("{}", layout);
+  return usual ? Status() : usual.error().with_prefix("model.config");
 }
 
 Status check_tokenizer(const proto::JobSpec& spec, const ModelInputs& inputs, int64_t vocabulary) {

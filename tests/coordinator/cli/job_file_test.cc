@@ -129,6 +129,21 @@ TEST_F(JobFileTest, WhatIsNoFileIsNamed) {
   EXPECT_EQ(files->back().name, "z.txt");
 }
 
+TEST_F(JobFileTest, OfAModelsFolderGoesWhatTellsOfTheModel) {
+  fs::create_directories(folder_ + "/model");
+  for (const char* name : {"README.md", "config.json", "model.safetensors", "optimizer.pt",
+                           "preprocessor_config.json", "processor_config.json", "vocab.txt"}) {
+    write(std::string("model/") + name, "x");
+  }
+  const auto files = files_of({"model.from", InputKind::kModelFolder, folder_ + "/model"});
+  ASSERT_TRUE(files.has_value()) << files.error().to_string();
+  std::vector<std::string> names;
+  for (const SourceFile& file : *files) names.push_back(file.name);
+  EXPECT_EQ(names, (std::vector<std::string>{"config.json", "model.safetensors",
+                                             "preprocessor_config.json", "processor_config.json",
+                                             "vocab.txt"}));
+}
+
 // What only the data can tell, with the user's own path.
 TEST_F(JobFileTest, DataIsReadAndHeldAgainstTheTask) {
   const auto refusal = [&](const std::string& text) {

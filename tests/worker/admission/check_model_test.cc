@@ -400,6 +400,37 @@ TEST_F(CheckModelTest, ReadsAJobsOwnConfiguration) {
   EXPECT_THAT(check(spec).message(), testing::StartsWith("model.config.rope_theta "));
 }
 
+// Whichever of its files they stand in.
+TEST_F(CheckModelTest, SettingsOfRecordingsAreThoseOfTheModel) {
+  const std::string text = R"({"model_type": "whisper", "d_model": 8, "encoder_layers": 1,
+      "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
+      "encoder_ffn_dim": 9, "decoder_ffn_dim": 9, "vocab_size": 2000, "num_mel_bins": 4,
+      "max_source_positions": 50, "max_target_positions": 32, "decoder_start_token_id": 0})";
+  write("config.json", text);
+  const ModelFamily& family = *find_family("whisper");
+  Shapes shapes;
+  for (const ParameterInfo& info : family.plan(**family.parse_config(text), 1, 0)) {
+    shapes[info.name] = {info.shape.extents().begin(), info.shape.extents().end()};
+  }
+  write_weights("model.safetensors", shapes);
+  write("tokenizer_config.json", R"({"eos_token": "<|endoftext|>"})");
+  proto::JobSpec spec = fine_tune();
+  spec.mutable_training()->clear_sequence_length();
+  proto::TaskSpec& task = *spec.mutable_tasks(0);
+  task.set_type(proto::TASK_TYPE_SPEECH_RECOGNITION);
+  task.mutable_data()->set_format(proto::DATA_FORMAT_AUDIO);
+  const std::string rule = "must be the model's num_mel_bins = 4";
+  write("preprocessor_config.json", R"({"feature_size": 80})");
+  refused(check(spec), "model.from", "preprocessor_config.json: feature_size 80", rule);
+  write("processor_config.json", R"({"processor_class": "WhisperProcessor"})");
+  refused(check(spec), "model.from", "preprocessor_config.json: feature_size 80", rule);
+  write("processor_config.json", R"({"feature_extractor": {"feature_size": 81}})");
+  refused(check(spec), "model.from", "processor_config.json: feature_size 81", rule);
+  write("processor_config.json", R"({"feature_extractor": {"feature_size": 4}})");
+  const Status fits = check(spec);
+  EXPECT_TRUE(fits.ok()) << fits.to_string();
+}
+
 // What a model makes of an image is known once the model is.
 TEST_F(CheckModelTest, AJobOfImagesHasTheTokensOfItsModel) {
   const ModelFamily& family = *find_family("vit");

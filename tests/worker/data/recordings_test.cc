@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <numbers>
@@ -234,6 +235,39 @@ TEST(Recordings, SettingsAreHonouredOrRefused) {
     ASSERT_FALSE(parsed) << text;
     EXPECT_THAT(parsed.error().to_string(), HasSubstr(rule));
   }
+}
+
+// As WhisperProcessor.save_pretrained of transformers 5 writes it, and no other file.
+TEST(Recordings, SettingsOfAProcessorGoBeforeAFileOfTheirOwn) {
+  const std::string folder = ::testing::TempDir() + "/processor";
+  std::filesystem::create_directories(folder);
+  const auto put = [&](const char* name, const char* text) {
+    std::ofstream(folder + "/" + name) << text;
+  };
+  const auto rate = [&] {
+    const auto read = AudioPreprocessor::read(folder, kLayout);
+    EXPECT_TRUE(read) << read.error().to_string();
+    return read ? read->rate() : 0;
+  };
+  EXPECT_EQ(rate(), 16000);
+  put("preprocessor_config.json", R"({"sampling_rate": 8000, "hop_length": 80, "n_fft": 200})");
+  EXPECT_EQ(rate(), 8000);
+  put("processor_config.json", R"({"processor_class": "WhisperProcessor"})");
+  EXPECT_EQ(rate(), 8000);
+  put("processor_config.json", R"({"processor_class": "WhisperProcessor",
+      "feature_extractor": {"sampling_rate": 24000, "hop_length": 240,
+                            "feature_extractor_type": "WhisperFeatureExtractor"}})");
+  EXPECT_EQ(rate(), 24000);
+  std::filesystem::remove(folder + "/preprocessor_config.json");
+  EXPECT_EQ(rate(), 24000);
+  put("processor_config.json", R"({"feature_extractor": {"feature_size": 8}})");
+  const auto wrong = AudioPreprocessor::read(folder, kLayout);
+  ASSERT_FALSE(wrong);
+  EXPECT_THAT(wrong.error().to_string(),
+              HasSubstr("processor_config.json: feature_size must be the model's num_mel_bins"));
+  put("processor_config.json", R"({"feature_extractor": )");
+  ASSERT_FALSE(AudioPreprocessor::read(folder, kLayout));
+  std::filesystem::remove_all(folder);
 }
 
 }  // namespace

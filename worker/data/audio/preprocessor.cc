@@ -99,6 +99,11 @@ Status AudioPreprocessor::finish(const JsonMember* length) {
 Result<AudioPreprocessor> AudioPreprocessor::parse(std::string_view json,
                                                    const AudioLayout& layout) {
   WEFT_ASSIGN_OR_RETURN(const JsonValue given, parse_json(json));
+  return parse(given, layout);
+}
+
+Result<AudioPreprocessor> AudioPreprocessor::parse(const JsonValue& given,
+                                                   const AudioLayout& layout) {
   if (!given.is_object()) {
     return fail(Status::invalid("settings", given.shown(), "must be a JSON object"));
   }

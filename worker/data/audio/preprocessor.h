@@ -27,9 +27,13 @@ struct AudioLayout {
 
 class AudioPreprocessor {
  public:
+  // Its key in a processor_config.json.
+  static constexpr std::string_view kPart = "feature_extractor";
+
   // The text of a preprocessor_config.json. Each key is honoured or refused by name; an absent one
   // has transformers' default, an absent chunk_length the seconds that the model's frames make.
   static Result<AudioPreprocessor> parse(std::string_view json, const AudioLayout& layout);
+  static Result<AudioPreprocessor> parse(const JsonValue& settings, const AudioLayout& layout);
   // That of a model's folder; the defaults where it has none. Errors name the file.
   static Result<AudioPreprocessor> read(const std::string& folder, const AudioLayout& layout);
   // A preprocessor_config.json that transformers' AutoFeatureExtractor loads, of the same settings.

@@ -31,11 +31,15 @@ struct Augmentation {
 
 class ImagePreprocessor {
  public:
+  // Its key in a processor_config.json.
+  static constexpr std::string_view kPart = "image_processor";
+
   // transformers' defaults.
   explicit ImagePreprocessor(const ImageLayout& layout);
   // The text of a preprocessor_config.json. Each key is honoured or refused by name; an absent one
   // has its default, an absent size the model's.
   static Result<ImagePreprocessor> parse(std::string_view json, const ImageLayout& layout);
+  static Result<ImagePreprocessor> parse(const JsonValue& settings, const ImageLayout& layout);
   // That of a model's folder; the defaults where it has none. Errors name the file.
   static Result<ImagePreprocessor> read(const std::string& folder, const ImageLayout& layout);
   // A preprocessor_config.json that transformers' AutoImageProcessor loads, of the same settings.

@@ -66,6 +66,11 @@ Status check_off(const JsonMember& member) {
 Result<ImagePreprocessor> ImagePreprocessor::parse(std::string_view json,
                                                    const ImageLayout& layout) {
   WEFT_ASSIGN_OR_RETURN(const JsonValue settings, parse_json(json));
+  return parse(settings, layout);
+}
+
+Result<ImagePreprocessor> ImagePreprocessor::parse(const JsonValue& settings,
+                                                   const ImageLayout& layout) {
   if (!settings.is_object()) {
     return fail(Status::invalid("settings", settings.shown(), "must be a JSON object"));
   }
