@@ -276,6 +276,7 @@ class XlnetFamily final : public ModelFamily {
   }
 
   std::string_view prefix() const override { return "transformer."; }
+  std::string_view token_head() const override { return xlnet::kTokenHead; }
   bool ignored_in_files(std::string_view tensor, const ModelConfig&) const override {
     return xlnet::ignored_in_files(tensor);
   }

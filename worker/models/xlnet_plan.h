@@ -35,6 +35,8 @@ enum BlockParameter : size_t {
   kNorm2 = kOuter + 2
 };
 
+// Of files; the table of tokens, which is tied to it, is what is used.
+inline constexpr std::string_view kTokenHead = "lm_loss.weight";
 bool ignored_in_files(std::string_view tensor);
 
 }  // namespace weft::xlnet
