@@ -1,5 +1,8 @@
 // weft-bench-plan predict JOB [slots=N] [cores=N] [memory=BYTES]: the planner's JSON for this
-// machine as one node, its speed measured now.
+// machine as one node, its speed measured now. hosts=N: as so many nodes, whose links carry
+// megabits=N a second (1000), with slots=N and cores=N all together. gflops=N: instead of what is
+// measured, so many 1e9 operations a second of a core in large products, and copy_mb=N so many 1e6
+// bytes a second that it copies, read and written counted.
 // weft-bench-plan run JOB FOLDER [threads=N] [memory=BYTES] [late=1] under mpirun: trains the job,
 // whose inputs lie in FOLDER, each rank under that limit; rank 0 prints "seconds S peak P process
 // D kept K": the median step, the most that a rank's tensors took, and the most that its process
@@ -58,17 +61,33 @@ std::map<std::string, int64_t> numbers(std::span<char*> words) {
   return found;
 }
 
+// Measured where it is not given.
+HostSpeed speed_of(std::map<std::string, int64_t>& given) {
+  HostSpeed speed = given["gflops"] > 0 ? HostSpeed() : measure_speed();
+  if (given["gflops"] > 0) {
+    speed.flops = speed.half_flops = 1e9 * static_cast<double>(given["gflops"]);
+    if (given["copy_mb"] > 0) speed.memory = 1e6 * static_cast<double>(given["copy_mb"]);
+  }
+  if (given["megabits"] > 0) speed.link = 1e6 / 8 * static_cast<double>(given["megabits"]);
+  return speed;
+}
+
 int predict(const std::string& path, std::map<std::string, int64_t> given) {
   proto::JobSpec spec = read_job(path);
   AdmittedModel model;
   require(check_model(spec, {}, &model));
   const int slots = static_cast<int>(given["slots"]), cores = static_cast<int>(given["cores"]);
+  const int nodes = static_cast<int>(std::clamp<int64_t>(given["hosts"], 1, std::max(1, slots)));
   const int64_t allowed = memory_of_slot(given["memory"], slots);
-  const HostSpeed speed = measure_speed();
+  const HostSpeed speed = speed_of(given);
   const auto hosts = [&](int ranks,
                          const RankNeeds& needs) -> std::optional<std::vector<HostShare>> {
     if (ranks > slots || (allowed > 0 && needs.memory > allowed)) return std::nullopt;
-    return std::vector<HostShare>{{speed, cores, std::max(1, cores / slots), ranks}};
+    std::vector<HostShare> found;
+    for (const int each = slots / nodes; ranks > 0; ranks -= each) {
+      found.push_back({speed, cores / nodes, std::max(1, cores / slots), std::min(ranks, each)});
+    }
+    return found;
   };
   std::vector<int> choices;
   for (int n = 1; n <= slots; ++n) choices.push_back(n);
