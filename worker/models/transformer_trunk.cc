@@ -23,7 +23,7 @@ void append(Context& cx, Tensor& all, const Tensor& added, int64_t at, int64_t c
   const int64_t total = at + shape[2];
   if (!all || all.dim(2) < total) {
     shape[2] = std::min(capacity, std::max(kCachedTokensMin, 2 * total));
-    const Tensor larger = Tensor::empty(cx.allocator, shape);
+    const Tensor larger = Tensor::empty(cx.allocator, shape, added.dtype());
     shape[2] = at;
     if (at > 0) {
       copy_into(cx.pool, all.view(shape, all.strides(), 0),

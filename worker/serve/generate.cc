@@ -159,7 +159,7 @@ std::vector<float> next_logits(Rank& rank, Trunk& trunk, KeyValueCache& cache,
   const Tensor hidden = trunk.forward(cx, batch);
   batch.own_tokens = 1;
   const Tensor last = ops::contiguous(cx, ops::slice(cx, hidden, 1, hidden.dim(1) - 1, 1));
-  return trunk.token_logits(cx, batch, last).to_vector<float>();
+  return ops::cast(cx, trunk.token_logits(cx, batch, last), DType::kF32).to_vector<float>();
 }
 
 Result<Generated> generate(Rank& rank, Trunk& trunk, const Tokenizer& tokenizer,

@@ -116,6 +116,20 @@ TEST_F(RecordingFolder, TranscribeWritesEachRecording) {
   }
 }
 
+// What the decoder keeps of the tokens before has the type that the model computes in.
+TEST_F(RecordingFolder, TranscribesInEveryPrecision) {
+  for (const char* precision : {"fp32", "bf16", "fp16"}) {
+    const Outcome heard =
+        weft({"transcribe", file("model"), file("words/1.wav"), "--precision", precision});
+    EXPECT_EQ(heard.exit, kExitOk) << precision << ": " << heard.err;
+    const Outcome measured =
+        weft({"evaluate", file("model"), file("words"), "--json", "--precision", precision});
+    ASSERT_EQ(measured.exit, kExitOk) << precision << ": " << measured.err;
+    EXPECT_THAT(measured.out, HasSubstr(std::string("\"precision\": \"") + precision + "\""));
+    EXPECT_THAT(measured.out, HasSubstr("\"wer\": "));
+  }
+}
+
 TEST_F(RecordingFolder, TranscribeNamesWhatItCannotRead) {
   EXPECT_EQ(weft({"transcribe", file("model")}).exit, kExitUsage);
   EXPECT_THAT(weft({"transcribe", file("model"), file("none.wav")}).err, HasSubstr("none.wav"));
