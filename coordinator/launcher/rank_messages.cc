@@ -65,11 +65,12 @@ double weight_of(const proto::Job& job, const std::string& task) {
   return it == tasks.end() ? 0 : it->weight();
 }
 
-// An evaluation of several tasks is one message; the job's loss is the mean by their weights, which
-// early stopping goes by.
+// An evaluation of several tasks is in one message, which may hold that of a later step, too. The
+// job's loss is the mean of the last one's by the tasks' weights, which early stopping goes by.
 Status on_metrics(JobEdit& edit, const proto::MetricBatch& batch) {
   proto::Job& job = edit.job;
   double validation = 0, weights = 0;
+  int64_t evaluated = 0;  // the step of those
   for (const proto::MetricRecord& record : batch.records()) {
     edit.metrics.push_back(record);
     job.set_step(record.step());
@@ -79,6 +80,8 @@ Status on_metrics(JobEdit& edit, const proto::MetricBatch& batch) {
     };
     if (const double* loss = value("loss")) job.set_loss(*loss);
     if (const double* held_out = value("validation_loss")) {
+      if (record.step() != evaluated) validation = weights = 0;
+      evaluated = record.step();
       const double weight = weight_of(job, record.task());
       validation += weight * *held_out;
       weights += weight;

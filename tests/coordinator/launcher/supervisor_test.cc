@@ -78,11 +78,16 @@ TEST_F(SupervisorTest, ValidationLossOfTasksIsTheMeanByTheirWeights) {
   }));
   bring_up(id, 1, {&a});
   auto metrics = envelope(id, 1, 0, 2);
-  for (const auto& [name, loss] : {std::pair{"lm", 4.0}, {"kind", 2.0}}) {
-    proto::MetricRecord& record = *metrics.mutable_metrics()->add_records();
-    record.set_task(name);
-    (*record.mutable_values())["validation_loss"] = loss;
-  }
+  const auto evaluate = [&](int64_t at, double lm, double kind) {
+    for (const auto& [name, loss] : {std::pair{"lm", lm}, {"kind", kind}}) {
+      proto::MetricRecord& record = *metrics.mutable_metrics()->add_records();
+      record.set_task(name);
+      record.set_step(at);
+      (*record.mutable_values())["validation_loss"] = loss;
+    }
+  };
+  evaluate(10, 8, 9);  // replaced by the later one, in the same message
+  evaluate(20, 4, 2);
   a.rank(metrics);
   step();
   EXPECT_EQ(job(id).validation_loss(), 2.5);
