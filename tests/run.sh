@@ -21,7 +21,7 @@ sanitize() {
         proto_json_round_trip_test proto_job_rules_test cluster_chunks_test coordinator_scheduler_test
         coordinator_cli_test coordinator_cli_served_test kernels_ops_test kernels_tape_test
         kernels_attention_test worker_checkpoint_test worker_safetensors_test worker_tokenizers_test
-        worker_dataset_test worker_models_test worker_parallel_test worker_trainer_test
+        worker_dataset_test worker_recordings_test worker_models_test worker_parallel_test worker_trainer_test
         worker_encoder_trainer_test) ;;
     thread)
       preset=tsan

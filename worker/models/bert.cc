@@ -152,6 +152,7 @@ class BertFamily final : public ModelFamily {
   }
 
   std::string_view prefix() const override { return prefix_; }
+  std::string_view token_head() const override { return dialect_.token_head; }
   bool ignored_in_files(std::string_view tensor, const ModelConfig&) const override {
     return bert::ignored_in_files(dialect_, tensor);
   }

@@ -33,7 +33,8 @@ constexpr std::array kDialects{
             .choice_pooler = "bert.pooler.dense",
             .masked = "cls.predictions.transform.dense",
             .masked_norm = "cls.predictions.transform.LayerNorm",
-            .vocabulary_bias = "cls.predictions.bias"},
+            .vocabulary_bias = "cls.predictions.bias",
+            .token_head = "cls.predictions.decoder.weight"},
     Dialect{.name = "roberta",
             .classes = "Roberta",
             .keys = kBertKeys,
@@ -52,6 +53,7 @@ constexpr std::array kDialects{
             .masked = "lm_head.dense",
             .masked_norm = "lm_head.layer_norm",
             .vocabulary_bias = "lm_head.bias",
+            .token_head = "lm_head.decoder.weight",
             .masked_gelu = true},
     Dialect{.name = "distilbert",
             .classes = "DistilBert",
@@ -81,7 +83,8 @@ constexpr std::array kDialects{
             .choice_pooler = "pre_classifier",
             .masked = "vocab_transform",
             .masked_norm = "vocab_layer_norm",
-            .vocabulary_bias = "vocab_projector.bias"},
+            .vocabulary_bias = "vocab_projector.bias",
+            .token_head = "vocab_projector.weight"},
 };
 
 }  // namespace

@@ -46,7 +46,8 @@ struct Dialect {
   std::string_view choice_pooler;  // of a choice, whose number is the layer classifier's
   bool choice_dropout = true;      // classes' dropout, where they have one; else the blocks'
   std::string_view masked, masked_norm, vocabulary_bias;
-  bool masked_gelu = false;  // whatever the blocks' activation is
+  std::string_view token_head;  // of files: the table again, which is tied to it
+  bool masked_gelu = false;     // whatever the blocks' activation is
 };
 
 std::span<const Dialect> dialects();

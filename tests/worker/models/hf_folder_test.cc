@@ -242,6 +242,42 @@ TEST(HfFolder, XlnetsHeadHasANameOfItsOwn) {
   EXPECT_EQ(told("XLNetForSequenceClassification", ""), "ok");
 }
 
+// The same of the encoders that learn masked tokens.
+TEST(HfFolder, EncodersHeadsHaveNamesOfTheirOwn) {
+  struct Named {
+    const char *family, *architecture, *sizes, *head;
+  };
+  constexpr const char* kSizes =
+      R"("hidden_size": 4, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 5,
+        "max_position_embeddings": 6)";
+  for (const Named& of :
+       {Named{"bert", "BertForMaskedLM", kSizes, "cls.predictions.decoder.weight"},
+        Named{"roberta", "RobertaForMaskedLM", kSizes, "lm_head.decoder.weight"},
+        Named{"distilbert", "DistilBertForMaskedLM",
+              R"("dim": 4, "n_heads": 2, "n_layers": 1, "hidden_dim": 5,
+                 "max_position_embeddings": 6)",
+              "vocab_projector.weight"}}) {
+    SCOPED_TRACE(of.family);
+    const std::string config = R"({"model_type": ")" + std::string(of.family) +
+                               R"(", "vocab_size": 9, "architectures": [")" + of.architecture +
+                               R"("], )" + of.sizes + "}";
+    const auto family = find_family(of.family);
+    Tensors tensors;
+    std::string table;
+    for (const ParameterInfo& info : family->plan(**family->parse_config(config), 1, 0)) {
+      if (table.empty()) table = info.name;
+      tensors[info.name] = {info.shape.extents().begin(), info.shape.extents().end()};
+    }
+    EXPECT_EQ(load(Folder(config, tensors, /*tied=*/false).path()).to_string(), "ok");
+    tensors[of.head] = {9, 4};
+    const std::string both = load(Folder(config, tensors, /*tied=*/false).path()).to_string();
+    EXPECT_NE(both.find(std::string(of.head) + " must be equal to " + table), std::string::npos)
+        << both;
+    tensors.erase(table);
+    EXPECT_EQ(load(Folder(config, tensors, /*tied=*/false).path()).to_string(), "ok");
+  }
+}
+
 TEST(HfFolder, AnUntiedClassifierHasNoHeadOfTokens) {
   const std::string config = std::string(kConfig).insert(1, R"("tie_word_embeddings": false, )");
   Tensors tensors = all_tensors(true);
