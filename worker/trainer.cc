@@ -293,8 +293,11 @@ void Run::evaluate() {
     proto::MetricRecord record;
     record.set_task(task.name());
     for (const auto& [name, value] : values) {
-      (*record.mutable_values())["validation_" + name] = value;
-      results_[task.name() + ".validation_" + name] = value;
+      const std::string told = "validation_" + name;
+      results_.erase(task.name() + "." + told);
+      if (!std::isfinite(value)) continue;  // as a perplexity of a loss beyond 709: JSON has none
+      (*record.mutable_values())[told] = value;
+      results_[task.name() + "." + told] = value;
     }
     rank_.log.info("step {} {} validation loss {:.6f}", state().step(), task.name(),
                    values.at("loss"));

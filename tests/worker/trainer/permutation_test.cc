@@ -85,6 +85,24 @@ TEST_F(PermutationTrainer, EvaluatesLossAccuracyAndPerplexity) {
   }
 }
 
+TEST_F(PermutationTrainer, APerplexityBeyondAllNumbersIsLeftOut) {
+  proto::LaunchRecord wild = launch({});
+  wild.mutable_spec()->mutable_training()->mutable_optimizer()->set_learning_rate(100);
+  MemoryCluster cluster;
+  run(wild, cluster);
+  const std::vector<double> loss = values(cluster, "validation_loss"),
+                            perplexity = values(cluster, "validation_perplexity");
+  ASSERT_EQ(loss.size(), 2U);
+  const auto told =
+      std::ranges::count_if(loss, [](double each) { return std::isfinite(std::exp(each)); });
+  EXPECT_LT(told, 2) << "a loss beyond 709 is looked for; they are " << loss[0] << " and "
+                     << loss[1];
+  EXPECT_EQ(std::ssize(perplexity), told);
+  const auto& results = cluster.finishes.back().results();
+  EXPECT_EQ(results.at("lm.validation_loss"), loss[1]);
+  EXPECT_EQ(results.contains("lm.validation_perplexity"), std::isfinite(std::exp(loss[1])));
+}
+
 TEST_F(PermutationTrainer, LearnsBesideAClassification) {
   proto::LaunchRecord both = launch({2, 1, 1}, 3);
   proto::JobSpec& spec = *both.mutable_spec();
