@@ -224,6 +224,7 @@ TEST(Recordings, SettingsAreHonouredOrRefused) {
       {R"({"sampling_rate": "x"})", "sampling_rate must be an integer"},
       {R"({"sampling_rate": 100, "hop_length": 1})", "n_fft must be less than two chunks"},
       {R"({"padding_value": "x"})", "padding_value must be a number"},
+      {R"({"padding_value": 1e39})", "padding_value must be a number that fp32 has"},
       {R"({"padding_side": "left"})", "padding_side must be right"},
       {R"({"dither": 0.1})", "dither must be off or left out"},
       {R"({"do_normalize": true})", "do_normalize must be off or left out"},

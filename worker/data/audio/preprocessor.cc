@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <vector>
 
 #include "proto/json/parse.h"
@@ -62,7 +63,8 @@ Status AudioPreprocessor::take(const JsonMember& member) {
   }
   if (key == "padding_value") {
     padding_ = value.as_double();
-    return value.is_number() ? Status() : wrong(member, "must be a number");
+    if (value.is_number() && std::isfinite(static_cast<float>(padding_))) return {};
+    return wrong(member, "must be a number that fp32 has");
   }
   if (key == "padding_side") {
     return value.text == "right" ? Status() : wrong(member, "must be right: the end is padded");
