@@ -1,4 +1,6 @@
 // Folders of recordings on the command line: what is derived from them, and what is refused.
+#include <sys/stat.h>
+
 #include "proto/json/message_json.h"
 #include "tests/coordinator/cli/served_cli.h"
 #include "tests/worker/data/wave_file.h"
@@ -135,6 +137,9 @@ TEST_F(RecordingFolder, TranscribeNamesWhatItCannotRead) {
   EXPECT_THAT(weft({"transcribe", file("model"), file("none.wav")}).err, HasSubstr("none.wav"));
   EXPECT_THAT(weft({"transcribe", file("model"), file("words/1.wav"), file("plain.txt")}).err,
               HasSubstr("plain.txt: format must be a recording"));
+  ASSERT_EQ(::mkfifo(file("pipe").c_str(), 0600), 0);
+  EXPECT_THAT(weft({"transcribe", file("model"), file("pipe")}).err,
+              HasSubstr("FILE is not a regular file"));
   const std::string writer = WEFT_SOURCE_DIR "/tests/fixtures/golden/t5-relu/hf";
   EXPECT_THAT(
       weft({"transcribe", writer, file("words/1.wav")}).err,
