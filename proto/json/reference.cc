@@ -67,8 +67,8 @@ constexpr std::string_view kRules = R"(## Rules across keys
   audio, which no other task has: a folder of recordings with a metadata.jsonl, each line
   `{"file_name": "1.wav", "transcription": "..."}`, whose second key `data.target` names; it has
   none of the keys of jsonl. Each line and each recording's header is read at submission, of an
-  uploaded object at the start; a recording that is broken behind its header is an error where it
-  is used. What is longer than the model hears is cut ([models](models.md)).
+  uploaded object at the start; a recording that its decoder finds broken behind its header is an
+  error where it is used. What is longer than the model hears is cut ([models](models.md)).
 - xlnet is an encoder for `sequence_classification`, `token_classification`, `multiple_choice`,
   `embedding` and `permutation_lm`. It refuses `adapter`, `resources.device: gpu` and, but with
   `training.reproducible: topology`, `parallel.sequence` above 1; a `permutation_lm` refuses
