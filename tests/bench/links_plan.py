@@ -69,16 +69,32 @@ def line_of(program, row, measured, options):
             "measured": [statistics.median(raw[name]) / 1e3 for name in MEASURED]}
 
 
+def read(parser, file):
+    try:
+        return json.loads(Path(file).read_text())
+    except (OSError, ValueError) as error:
+        parser.error(f"FILE {file} must be what run.sh --json has written: {error}")
+
+
+def above_0(text):
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text} must be above 0")
+    return value
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("binaries", metavar="BIN", help="the folder of weft-bench-plan")
     parser.add_argument("files", metavar="FILE", nargs="+", help="what run.sh --json has written")
-    parser.add_argument("--gflops", type=float, required=True, help="of one core")
-    parser.add_argument("--copy-gb", type=float, required=True, help="of one core")
+    parser.add_argument("--gflops", type=above_0, required=True, help="of one core")
+    parser.add_argument("--copy-gb", type=above_0, required=True, help="of one core")
     options = parser.parse_args()
     program = str(Path(options.binaries) / "weft-bench-plan")
+    if not Path(program).is_file():
+        parser.error(f"BIN {options.binaries} must hold weft-bench-plan (ninja -C build/release weft-bench-plan)")
     rows = {f"{row.name}_exposed": row for row in ROWS if row.megabits > 0 and row.spare}
-    measured = [each for file in options.files for each in json.loads(Path(file).read_text())
+    measured = [each for file in options.files for each in read(parser, file)
                 if each["name"] in rows]
     if not measured:
         parser.error("FILE must have rows of mesh_.*_1gbit_spare")
