@@ -26,45 +26,13 @@ checkpoint: {every_steps: 7}
 class PermutationTrainer : public TaskTrainer {
  protected:
   PermutationTrainer() : TaskTrainer(kPermuted) {}
-
-  std::map<int64_t, double> losses(const proto::LaunchRecord& launch) {
-    MemoryCluster cluster;
-    run(launch, cluster);
-    std::map<int64_t, double> found;
-    for (const auto& [step, loss] : cluster.losses()) found[step] = loss;
-    return found;
-  }
 };
 
 TEST_F(PermutationTrainer, EveryMeshLevelAndRecomputationHasTheSameCurve) {
-  const auto one = losses(launch({}));
-  EXPECT_LT(one.rbegin()->second, 0.7 * one.begin()->second) << "it is learned";
-  const std::pair<MeshAndLevel, proto::ActivationCheckpointing> others[] = {
-      {{{2, 1, 1}, 0}, proto::ACTIVATION_CHECKPOINTING_NONE},
-      {{{2, 1, 1}, 3}, proto::ACTIVATION_CHECKPOINTING_FULL},
-      {{{3, 1, 1}, 1}, proto::ACTIVATION_CHECKPOINTING_SELECTIVE},
-      {{{1, 1, 2}, 0}, proto::ACTIVATION_CHECKPOINTING_FULL},
-      {{{1, 1, 4}, 0}, proto::ACTIVATION_CHECKPOINTING_NONE},  // more ranks than heads
-      {{{2, 1, 2}, 2}, proto::ACTIVATION_CHECKPOINTING_SELECTIVE}};
-  for (const auto& [at, recompute] : others) {
-    proto::LaunchRecord other = launch(at.mesh, at.zero);
-    other.mutable_spec()->mutable_training()->set_activation_checkpointing(recompute);
-    const auto found = losses(other);
-    ASSERT_EQ(found.size(), one.size()) << at.name();
-    for (const auto& [step, loss] : one) {
-      EXPECT_NEAR(found.at(step), loss, 1e-4 * loss) << at.name() << " " << step;
-    }
-  }
+  expect_one_curve_of_recomputation();
 }
 
-TEST_F(PermutationTrainer, HalfPrecisionIsNear) {
-  const auto one = losses(launch({}));
-  proto::LaunchRecord half = launch({2, 1, 2}, 3);
-  half.mutable_spec()->mutable_training()->set_precision(proto::PRECISION_BF16);
-  const auto found = losses(half);
-  EXPECT_NEAR(found.begin()->second, one.begin()->second, 0.03 * one.begin()->second);
-  EXPECT_LT(found.rbegin()->second, 0.7 * found.begin()->second);
-}
+TEST_F(PermutationTrainer, HalfPrecisionIsNear) { expect_half_precision_is_near(); }
 
 TEST_F(PermutationTrainer, ResumesBitForBit) { expect_resumes_bit_for_bit({9}); }
 

@@ -55,9 +55,7 @@ class Writing : public Trainer {
     launched.mutable_spec()->mutable_training()->set_steps(steps);
     const Status status = train(launched, cluster);
     EXPECT_TRUE(status.ok()) << status.to_string();
-    std::map<int64_t, double> found;
-    for (const auto& [step, loss] : cluster.losses()) found[step] = loss;
-    return found;
+    return cluster.losses();
   }
   static void expect_near(const std::map<int64_t, double>& losses,
                           const std::map<int64_t, double>& wanted, double bound,

@@ -6,7 +6,9 @@
 
 #include <algorithm>
 #include <initializer_list>
+#include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tests/worker/trainer/trainer_fixture.h"
@@ -41,6 +43,11 @@ class TaskTrainer : public Trainer {
   void run(const proto::LaunchRecord& launch, MemoryCluster& cluster) {
     const Status status = train(launch, cluster);
     ASSERT_TRUE(status.ok()) << status.to_string();
+  }
+  std::map<int64_t, double> losses(const proto::LaunchRecord& launch) {
+    MemoryCluster cluster;
+    run(launch, cluster);
+    return cluster.losses();
   }
   // Of each record of the task that has one of this name, in order. task: empty: any.
   static std::vector<double> values(MemoryCluster& cluster, const std::string& name,
@@ -102,6 +109,38 @@ class TaskTrainer : public Trainer {
     cluster.die_after_step = -1;
     run(attempt, cluster);
     EXPECT_EQ(cluster.losses(), whole.losses());
+  }
+
+  // Of a model without a sequence axis: one rank's losses, which fall, within 1e-4 of themselves
+  // (those below `floor`: of it) on other axes, levels of ZeRO and kinds of recomputation.
+  void expect_one_curve_of_recomputation(double floor = 0) {
+    const auto one = losses(launch({}));
+    EXPECT_LT(one.rbegin()->second, 0.7 * one.begin()->second) << "it is learned";
+    const std::pair<MeshAndLevel, proto::ActivationCheckpointing> others[] = {
+        {{{2, 1, 1}, 0}, proto::ACTIVATION_CHECKPOINTING_NONE},
+        {{{2, 1, 1}, 3}, proto::ACTIVATION_CHECKPOINTING_FULL},
+        {{{3, 1, 1}, 1}, proto::ACTIVATION_CHECKPOINTING_SELECTIVE},
+        {{{1, 1, 2}, 0}, proto::ACTIVATION_CHECKPOINTING_FULL},
+        {{{1, 1, 4}, 0}, proto::ACTIVATION_CHECKPOINTING_NONE},  // more ranks than heads
+        {{{2, 1, 2}, 2}, proto::ACTIVATION_CHECKPOINTING_SELECTIVE}};
+    for (const auto& [at, recompute] : others) {
+      proto::LaunchRecord other = launch(at.mesh, at.zero);
+      other.mutable_spec()->mutable_training()->set_activation_checkpointing(recompute);
+      const auto found = losses(other);
+      ASSERT_EQ(found.size(), one.size()) << at.name();
+      for (const auto& [step, loss] : one) {
+        EXPECT_NEAR(found.at(step), loss, 1e-4 * std::max(loss, floor)) << at.name() << " " << step;
+      }
+    }
+  }
+  // bf16 on a mesh begins near one rank's fp32 and learns as well.
+  void expect_half_precision_is_near() {
+    const auto one = losses(launch({}));
+    proto::LaunchRecord half = launch({2, 1, 2}, 3);
+    half.mutable_spec()->mutable_training()->set_precision(proto::PRECISION_BF16);
+    const auto found = losses(half);
+    EXPECT_NEAR(found.begin()->second, one.begin()->second, 0.03 * one.begin()->second);
+    EXPECT_LT(found.rbegin()->second, 0.7 * found.begin()->second);
   }
 
  private:
