@@ -1,12 +1,12 @@
 // What T5 computes (Raffel et al. 2020): an encoder and a decoder of pre-norm blocks, whose scores
 // have a learned bias by distance and are not scaled. T5 1.1 (Shazeer 2020): a gated MLP and a head
 // of its own.
-#include <algorithm>
 #include <array>
 #include <utility>
 
 #include "kernels/ops/norms.h"
 #include "kernels/ops/ops.h"
+#include "worker/models/encoder_decoder_family.h"
 #include "worker/models/encoder_decoder_trunk.h"
 #include "worker/models/families.h"
 #include "worker/models/t5_config.h"
@@ -108,7 +108,7 @@ class T5Trunk final : public EncoderDecoderTrunk {
   const std::vector<int64_t> encoder_, decoder_;  // the bucket of each distance
 };
 
-class T5Family final : public ModelFamily {
+class T5Family final : public EncoderDecoderFamily<Config> {
  public:
   std::string_view name() const override { return "t5"; }
 
@@ -123,29 +123,11 @@ class T5Family final : public ModelFamily {
     return copy;
   }
 
-  ModelConfigPtr with_adapter(const ModelConfig& config, const Adapter& adapter) const override {
-    auto copy = std::make_shared<Config>(config_as<Config>(config));
-    copy->adapter = adapter;
-    return copy;
-  }
   std::vector<std::string> default_targets() const override { return {"q", "v"}; }
-  ops::WeightLayout layout() const override { return WeightLayout::kOutIn; }
-
-  ModelConfigPtr with_layers(const ModelConfig& config, int64_t layers) const override {
-    auto copy = std::make_shared<Config>(config_as<Config>(config));
-    copy->set_layers(std::min(layers, copy->encoder_layers),
-                     std::min(layers, copy->decoder_layers()));
-    return copy;
-  }
 
   std::vector<ParameterInfo> base_plan(const ModelConfig& config, int tensor_size, int tensor_index,
                                        int /*blocks*/) const override {
     return t5::plan(config_as<Config>(config), tensor_size, tensor_index);
-  }
-
-  // None but that of tokens.
-  std::optional<Head> head(const ModelConfig&, HeadKind, int64_t) const override {
-    return std::nullopt;
   }
 
   Result<std::unique_ptr<Trunk>> make_trunk(Rank& rank, ModelConfigPtr config) const override {

@@ -86,14 +86,6 @@ void read_tokens(ConfigReader& reader, Config& config) {
 
 }  // namespace
 
-void Config::set_layers(int64_t encoder, int64_t decoder) {
-  layers = encoder + decoder;
-  encoder_layers = encoder;
-  other_layers = decoder;
-  attention.causal = false;
-  other_attention.causal = true;
-}
-
 std::vector<int64_t> Config::bucket_of_distance(bool decoder) const {
   const int64_t of_side = decoder ? buckets : buckets / 2;
   const int64_t exact = of_side / 2;  // the others are as wide as their distance's logarithm asks

@@ -7,11 +7,11 @@
 #include <vector>
 
 #include "kernels/ops/ops.h"
-#include "worker/models/model.h"
+#include "worker/models/encoder_decoder_family.h"
 
 namespace weft::t5 {
 
-struct Config final : ModelConfig {
+struct Config final : EncoderDecoderConfig {
   double dropout = 0.1;
   double epsilon = 1e-6;
   double initializer_factor = 1;
@@ -19,10 +19,6 @@ struct Config final : ModelConfig {
   bool start_is_null = false;  // decoder_start_token_id: what stands for it is not written
   std::string activation_name;
   ops::Activation activation = ops::Activation::kRelu;
-
-  int64_t decoder_layers() const { return layers - encoder_layers; }
-  bool decodes(int64_t layer) const { return layer >= encoder_layers; }
-  void set_layers(int64_t encoder, int64_t decoder);
 
   // Which bucket each distance from a query to a key is in, from -distances to distances. Beyond
   // these it is the last of its side; a decoder's queries see no keys behind them.

@@ -1,12 +1,12 @@
 // What Whisper computes (Radford et al. 2022): an encoder of a recording's features, which two
 // convolutions make tokens of, and a decoder of text; pre-norm blocks, whose keys have no biases,
 // with a table of positions in front of either stack.
-#include <algorithm>
 #include <array>
 #include <cmath>
 #include <utility>
 
 #include "kernels/ops/ops.h"
+#include "worker/models/encoder_decoder_family.h"
 #include "worker/models/encoder_decoder_trunk.h"
 #include "worker/models/families.h"
 #include "worker/models/whisper_config.h"
@@ -158,7 +158,7 @@ class WhisperTrunk final : public EncoderDecoderTrunk {
   const std::shared_ptr<const Config> config_;
 };
 
-class WhisperFamily final : public ModelFamily {
+class WhisperFamily final : public EncoderDecoderFamily<Config> {
  public:
   std::string_view name() const override { return "whisper"; }
 
@@ -173,29 +173,11 @@ class WhisperFamily final : public ModelFamily {
     return copy;
   }
 
-  ModelConfigPtr with_adapter(const ModelConfig& config, const Adapter& adapter) const override {
-    auto copy = std::make_shared<Config>(config_as<Config>(config));
-    copy->adapter = adapter;
-    return copy;
-  }
   std::vector<std::string> default_targets() const override { return {"q_proj", "v_proj"}; }
-  ops::WeightLayout layout() const override { return WeightLayout::kOutIn; }
-
-  ModelConfigPtr with_layers(const ModelConfig& config, int64_t layers) const override {
-    auto copy = std::make_shared<Config>(config_as<Config>(config));
-    copy->set_layers(std::min(layers, copy->encoder_layers),
-                     std::min(layers, copy->decoder_layers()));
-    return copy;
-  }
 
   std::vector<ParameterInfo> base_plan(const ModelConfig& config, int tensor_size, int tensor_index,
                                        int /*blocks*/) const override {
     return whisper::plan(config_as<Config>(config), tensor_size, tensor_index);
-  }
-
-  // None but that of tokens.
-  std::optional<Head> head(const ModelConfig&, HeadKind, int64_t) const override {
-    return std::nullopt;
   }
 
   Result<std::unique_ptr<Trunk>> make_trunk(Rank& rank, ModelConfigPtr config) const override {

@@ -94,14 +94,6 @@ nlohmann::json ids_or_null(const std::vector<int64_t>& ids) {
 
 }  // namespace
 
-void Config::set_layers(int64_t encoder, int64_t decoder) {
-  layers = encoder + decoder;
-  encoder_layers = encoder;
-  other_layers = decoder;
-  attention.causal = false;
-  other_attention.causal = true;
-}
-
 Result<std::shared_ptr<const Config>> parse_config(std::string_view json) {
   WEFT_ASSIGN_OR_RETURN(const nlohmann::json object, parse_strict(json));
   auto config = std::make_shared<Config>();

@@ -7,21 +7,17 @@
 #include <vector>
 
 #include "kernels/ops/ops.h"
-#include "worker/models/model.h"
+#include "worker/models/encoder_decoder_family.h"
 
 namespace weft::whisper {
 
-struct Config final : ModelConfig {
+struct Config final : EncoderDecoderConfig {
   std::string activation_name = "gelu";
   ops::Activation activation = ops::Activation::kGeluErf;
   double dropout = 0, attention_dropout = 0, activation_dropout = 0;
   bool scale_embedding = false;  // of no effect; kept for the export, as are
   // the tokens that transformers never writes, and those that it does not begin with.
   std::vector<int64_t> suppressed, suppressed_first;
-
-  int64_t decoder_layers() const { return layers - encoder_layers; }
-  bool decodes(int64_t layer) const { return layer >= encoder_layers; }
-  void set_layers(int64_t encoder, int64_t decoder);
 };
 
 inline constexpr double kEpsilon = 1e-5;  // of all norms
