@@ -24,7 +24,8 @@ struct HalfPageAhead {
 
 // Rows of a norm's gradient
 //   dx = factor dy gamma - offset - (x - center) slope
-// (RMS norm: kCentered is false, center and offset are 0), one after the other in memory.
+// (RMS norm: kCentered is false, center and offset are 0; a 0 is subtracted all the same, as of a
+// difference of two products either may be fused), one after the other in memory.
 template <typename S, typename T>
 struct GradientRows {
   static constexpr int64_t kMost = 8;  // at once, which a second-level cache has room for
@@ -89,9 +90,7 @@ inline void gradient_columns(const By by, const GradientRows<S, T>& of, int64_t 
       const Lanes<T> up = from.at(dy + k * kStep), scaled = up * factor;
       Lanes<T> apart = from.at(x + k * kStep);
       if (kCentered) apart -= center;
-      out[k] = scaled * weight[k];
-      if (kCentered) out[k] -= offset;
-      out[k] -= apart * slope;
+      out[k] = scaled * weight[k] - offset - apart * slope;
       to_gamma[k] += scaled * apart;
       if (kCentered) to_beta[k] += up;
     };
@@ -137,50 +136,53 @@ inline void write_gradient(bool past, const GradientRows<S, T>& of) {
   }
 }
 
+// terms(row, next, x, dy, of, k) fills in those of a row, the k-th of the ones at once, whose
+// elements start at x and dy; its sums call next.
+template <bool kCentered, typename S, typename T, typename Terms>
+inline void gradient_by_strips(GradientRows<S, T> of, bool past, const Terms& terms) {
+  const int64_t rows = of.rows, at_once = of.at_once(of.n);
+  for (int64_t first = 0; first < rows; first += at_once) {
+    of.rows = rows - first < at_once ? rows - first : at_once;
+    for (int64_t k = 0; k < of.rows; ++k) {
+      const S *const x = of.x + k * of.n, *const dy = of.dy + k * of.n;
+      terms(first + k, HalfPageAhead<S>{x, dy, past}, x, dy, of, k);
+    }
+    write_gradient<kCentered>(past, of);
+    of.x += at_once * of.n, of.dy += at_once * of.n, of.dx += at_once * of.n;
+  }
+}
+
 // dx = rstd (g - mean(g) - xhat mean(g xhat)), g = dy gamma
 template <typename S, typename T>
 void layer_norm_backward_by_strips(const S* x, const S* dy, const T* gamma, const T* mean,
                                    const T* rstd, bool past, int64_t rows, int64_t n, S* dx,
                                    T* dgamma, T* dbeta) {
-  GradientRows<S, T> of;
-  const int64_t at_once = of.at_once(n);
-  for (int64_t first = 0; first < rows; first += at_once) {
-    const int64_t at = first * n, count = rows - first < at_once ? rows - first : at_once;
-    of.x = x + at, of.dy = dy + at, of.gamma = gamma, of.rows = count, of.n = n;
-    of.dx = dx + at, of.dgamma = dgamma, of.dbeta = dbeta;
-    for (int64_t row = 0; row < count; ++row) {
-      const S *const x_row = of.x + row * n, *const dy_row = of.dy + row * n;
-      const T center = of.center[row] = mean[first + row], r = of.factor[row] = rstd[first + row];
-      T sum_g = 0, along = 0;
-      norm_sums(HalfPageAhead<S>{x_row, dy_row, past}, x_row, dy_row, gamma, center, r, n, &sum_g,
-                &along);
-      of.offset[row] = r * (sum_g / static_cast<T>(n));
-      of.slope[row] = r * (along / static_cast<T>(n)) * r;
-    }
-    write_gradient<true>(past, of);
-  }
+  const GradientRows<S, T> all = {x, dy, gamma, rows, n, dx, dgamma, dbeta, {}, {}, {}, {}};
+  gradient_by_strips<true>(all, past,
+                           [=](int64_t row, const auto& next, const S* x_row, const S* dy_row,
+                               GradientRows<S, T>& of, int64_t k) {
+                             const T center = of.center[k] = mean[row],
+                                     r = of.factor[k] = rstd[row];
+                             T sum_g = 0, along = 0;
+                             norm_sums(next, x_row, dy_row, gamma, center, r, n, &sum_g, &along);
+                             of.offset[k] = r * (sum_g / static_cast<T>(n));
+                             of.slope[k] = r * (along / static_cast<T>(n)) * r;
+                           });
 }
 
 // dx = rstd (g - xhat mean(g xhat)), g = dy gamma, xhat = x rstd
 template <typename S, typename T>
 void rms_norm_backward_by_strips(const S* x, const S* dy, const T* gamma, const T* rstd, bool past,
                                  int64_t rows, int64_t n, S* dx, T* dgamma) {
-  GradientRows<S, T> of;
-  const int64_t at_once = of.at_once(n);
-  for (int64_t first = 0; first < rows; first += at_once) {
-    const int64_t at = first * n, count = rows - first < at_once ? rows - first : at_once;
-    of.x = x + at, of.dy = dy + at, of.gamma = gamma, of.rows = count, of.n = n;
-    of.dx = dx + at, of.dgamma = dgamma;
-    for (int64_t row = 0; row < count; ++row) {
-      const S *const x_row = of.x + row * n, *const dy_row = of.dy + row * n;
-      const T r = of.factor[row] = rstd[first + row];
-      const auto term = [](const auto& up, const auto& weight, const auto& v) {
-        return up * weight * v;
-      };
-      const HalfPageAhead<S> next{x_row, dy_row, past};
-      const T along = sum_fetching<T>(n, next, term, dy_row, gamma, x_row) * r;
-      of.slope[row] = r * (along / static_cast<T>(n)) * r;
-    }
-    write_gradient<false>(past, of);
-  }
+  const GradientRows<S, T> all = {x, dy, gamma, rows, n, dx, dgamma, nullptr, {}, {}, {}, {}};
+  gradient_by_strips<false>(all, past,
+                            [=](int64_t row, const auto& next, const S* x_row, const S* dy_row,
+                                GradientRows<S, T>& of, int64_t k) {
+                              const auto term = [](const auto& up, const auto& weight,
+                                                   const auto& v) { return up * weight * v; };
+                              const T r = of.factor[k] = rstd[row];
+                              const T along =
+                                  sum_fetching<T>(n, next, term, dy_row, gamma, x_row) * r;
+                              of.slope[k] = r * (along / static_cast<T>(n)) * r;
+                            });
 }
