@@ -23,7 +23,7 @@
 namespace weft::ops {
 namespace {
 
-constexpr int64_t kChunkElements = int64_t{1} << 24;  // of logits
+constexpr int64_t kChunkElements = int64_t{1} << 25;  // of logits
 constexpr int64_t kChunkRowsMin = 16;
 constexpr int64_t kColumnsMin = 256;  // whose sum over the rows is worth a thread
 

@@ -49,7 +49,7 @@ struct Operands {
 template <typename T>
 Body make_chunks(const Operands& o) {
   using Sum = cpu::Sum<T>;
-  constexpr int64_t kLogits = int64_t{1} << 24;
+  constexpr int64_t kLogits = int64_t{1} << 25;
   const int64_t in = o.x.dim(1), out = o.dy.dim(1);
   const int64_t chunks = (o.tokens + kLogits / out - 1) / (kLogits / out);
   const int64_t step = (o.tokens + chunks - 1) / chunks;

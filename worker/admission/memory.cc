@@ -13,7 +13,7 @@
 namespace weft {
 namespace {
 
-constexpr int64_t kChunkElements = 1 << 24;  // of logits at once (kernels/ops/linear_cross_entropy)
+constexpr int64_t kChunkElements = 1 << 25;  // of logits at once (kernels/ops/linear_cross_entropy)
 constexpr int64_t kInFlight = 2;             // buckets, from level 2 on (optimizer/gradients.h)
 // Of the attention that cuDNN may compute there (kernels/cuda/attention_choice.h).
 constexpr int64_t kCudnnWorkspaceMax = int64_t{1} << 30;

@@ -14,7 +14,7 @@ namespace {
 
 constexpr int64_t kId = 8;                          // of a token's number
 constexpr int64_t kSmallBytes = int64_t{16} << 10;  // of an all-reduce in one go (cluster/comm/mpi)
-constexpr int64_t kChunkElements = 1 << 24;  // of logits at once (kernels/ops/linear_cross_entropy)
+constexpr int64_t kChunkElements = 1 << 25;  // of logits at once (kernels/ops/linear_cross_entropy)
 // The first unit whose values travel while a block computes: those of the embedding, or the rows of
 // it that go ahead, and of the first block (or what its attention uses) are what a forward pass
 // begins with.

@@ -217,14 +217,14 @@ TEST(MemoryEstimate, EachThreadBeyondTheFirstTakesItsOwn) {
   EXPECT_EQ(estimate.needs(false, 8).memory, estimate.process(8));
 }
 
-// GPT-2's vocabulary in bf16: a GPU has 1,000 rows of logits, filled up to 50304 columns, at once,
-// and a table as wide; a CPU 333 of 50257, in fp32 and rounded.
+// GPT-2's vocabulary in bf16: a GPU has 2,000 rows of logits, filled up to 50304 columns, at once,
+// and a table as wide; a CPU 667 of 50257, in fp32 and rounded.
 TEST_F(Memory, AGpuTakesMoreLogitsAtOnce) {
   const MemoryEstimate estimate =
       estimated(launch({"logits", "n_layer: 1, n_head: 2, n_embd: 32, vocab_size: 50257",
-                        "batch_size: 10, sequence_length: 100, precision: bf16"})
+                        "batch_size: 20, sequence_length: 100, precision: bf16"})
                     .spec());
-  const int64_t there = 50304 * (1000 + 32) * 2, here = 333 * 50257 * 6;
+  const int64_t there = 50304 * (2000 + 32) * 2, here = 667 * 50257 * 6;
   EXPECT_EQ(estimate.gpu_more, there - here);
   MemoryEstimate without = estimate;
   without.gpu_more = 0;
